@@ -1,0 +1,89 @@
+"""The nouns: what a model, a device, a server, a link and a mini-batch are to the mathematics.
+
+Plain values with units in their names. Knows no tensors: `model.describe` makes a `ModelSpec` from
+a pretrained model, the configuration makes the rest.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class LinearShape:
+    """One linear layer of a block: `inputs -> outputs`, with a LoRA adapter of `rank` (0: none)."""
+
+    inputs: int
+    outputs: int
+    rank: int = 0
+
+    @property
+    def adapter_parameters(self) -> int:
+        """Values in A (rank x inputs) and B (outputs x rank)."""
+        return self.rank * (self.inputs + self.outputs)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A transformer's dimensions, as the cost models read them.
+
+    All blocks are alike. `embedding` is what comes before the first block (on the devices), `head`
+    what follows the last one: final norm, pooling, head (on the server).
+    """
+
+    name: str
+    blocks: int
+    width: int
+    heads: int
+    head_width: int
+    block_linears: tuple[LinearShape, ...]
+    block_parameters: int
+    embedding_parameters: int
+    head_parameters: int
+    classes: int
+    embedding_flops_per_token: int = 0
+    bytes_per_value: int = 4
+
+    @property
+    def parameters(self) -> int:
+        """Base parameters of the whole model, adapters not counted."""
+        return (
+            self.embedding_parameters + self.blocks * self.block_parameters + self.head_parameters
+        )
+
+    @property
+    def block_adapter_parameters(self) -> int:
+        """Adapter parameters of one block."""
+        return sum(linear.adapter_parameters for linear in self.block_linears)
+
+
+@dataclass(frozen=True)
+class MiniBatch:
+    """The shape of one local step's input: `samples` sequences of `tokens` tokens."""
+
+    samples: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device's compute rate, its uplink signal-to-noise ratio and its memory (None: no limit)."""
+
+    name: str
+    flops_per_s: float
+    uplink_snr_db: float
+    memory_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Server:
+    """The edge server's compute rate and its downlink signal-to-noise ratio."""
+
+    flops_per_s: float
+    downlink_snr_db: float
+
+
+@dataclass(frozen=True)
+class Link:
+    """A band of `bandwidth_hz` divided among the devices: `shares[n]` of it, at most 1 in sum."""
+
+    bandwidth_hz: float
+    shares: tuple[float, ...]
