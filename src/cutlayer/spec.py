@@ -5,15 +5,26 @@ a pretrained model, the configuration makes the rest.
 """
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+Task: TypeAlias = Literal["image-classification", "text-classification", "causal-lm"]
+
+# the label of a place that no loss counts, as in torch and transformers
+IGNORED_LABEL = -100
 
 
 @dataclass(frozen=True)
 class LinearShape:
-    """One linear layer of a block: `inputs -> outputs`, with a LoRA adapter of `rank` (0: none)."""
+    """One linear layer of a block: `inputs -> outputs`, with a LoRA adapter of `rank` (0: none).
+
+    `reads_block_input` marks those (query, key, value) with nothing trainable before them inside
+    the block: in the very first block, autograd stops there.
+    """
 
     inputs: int
     outputs: int
     rank: int = 0
+    reads_block_input: bool = False
 
     @property
     def adapter_parameters(self) -> int:
@@ -26,7 +37,8 @@ class ModelSpec:
     """A transformer's dimensions, as the cost models read them.
 
     All blocks are alike. `embedding` is what comes before the first block (on the devices), `head`
-    what follows the last one: final norm, pooling, head (on the server).
+    what follows the last one: final norm, pooling, head (on the server); the head runs once a
+    sample, or once a token for language modelling (`head_per_token`).
     """
 
     name: str
@@ -39,6 +51,7 @@ class ModelSpec:
     embedding_parameters: int
     head_parameters: int
     classes: int
+    head_per_token: bool = False
     embedding_flops_per_token: int = 0
     bytes_per_value: int = 4
 
@@ -65,25 +78,25 @@ class MiniBatch:
 
 @dataclass(frozen=True)
 class Device:
-    """A device's compute rate, its uplink signal-to-noise ratio and its memory (None: no limit)."""
+    """A device: compute rate, signal-to-noise ratio each way, memory (None: no limit)."""
 
     name: str
     flops_per_s: float
     uplink_snr_db: float
+    downlink_snr_db: float
     memory_bytes: int | None = None
 
 
 @dataclass(frozen=True)
 class Server:
-    """The edge server's compute rate and its downlink signal-to-noise ratio."""
+    """The edge server: one compute rate, one mini-batch at a time."""
 
     flops_per_s: float
-    downlink_snr_db: float
 
 
 @dataclass(frozen=True)
 class Link:
-    """A band of `bandwidth_hz` divided among the devices: `shares[n]` of it, at most 1 in sum."""
+    """A band of `bandwidth_hz`; device n holds `shares[n]` of it in each direction (sum <= 1)."""
 
     bandwidth_hz: float
     shares: tuple[float, ...]

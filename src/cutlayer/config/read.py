@@ -1,0 +1,125 @@
+"""YAML and overrides into a `Config`, strictly; a `Config` into YAML.
+
+The command line takes the same road as the file: both end as one mapping that is checked once.
+"""
+
+import difflib
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from cutlayer.config.schema import Config
+from cutlayer.errors import ConfigError
+
+
+def read_config(path: Path | None, overrides: Mapping[str, str] | None = None) -> Config:
+    """The configuration in `path` (None: the built-in default) with overrides on top.
+
+    Overrides go by dotted key (`codec.keep_ratio`), values are YAML. A section that has a `name`
+    may be given as that name alone (`codec: none`). Raises ConfigError for a file that cannot be
+    read, an unknown key (naming the nearest) or a value out of bounds.
+    """
+    values: dict[str, Any] = {} if path is None else _load(path)
+    values = {key: _expanded(key, value) for key, value in values.items()}
+    for key, text in (overrides or {}).items():
+        _override(values, key, _scalar(key, text))
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_explain(error.errors()[0])) from error
+
+
+def config_yaml(config: Config) -> str:
+    """The configuration as YAML that reads back to the same values."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def config_sha256(config: Config) -> str:
+    """A fingerprint of every value."""
+    return hashlib.sha256(config_yaml(config).encode()).hexdigest()
+
+
+def keys(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, str, Any]]:
+    """Every dotted key with its description and default."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.default, BaseModel):
+            yield from keys(type(field.default), f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field.description or "", field.default
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """A hint that ends an error about an unknown word: the nearest known one, or all of them."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path} is not YAML: {reason}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise ConfigError(f"{path} must hold keys and values, such as `codec: none`")
+    return values
+
+
+def _expanded(key: str, value: Any) -> Any:
+    """A section given as one word is its name."""
+    return {"name": value} if isinstance(value, str) and _has_name(key) else value
+
+
+def _has_name(section: str) -> bool:
+    field = Config.model_fields.get(section)
+    return field is not None and "name" in getattr(type(field.default), "model_fields", {})
+
+
+def _override(values: dict[str, Any], key: str, value: Any) -> None:
+    section, _, leaf = key.partition(".")
+    if not leaf and _has_name(section):
+        section, leaf = key, "name"
+    if not leaf:
+        values[section] = value
+        return
+    inner = values.setdefault(section, {})
+    if not isinstance(inner, dict):
+        raise ConfigError(f"{section} must hold keys and values, not {inner!r}")
+    values[section] = {**inner, leaf: value}
+
+
+def _scalar(key: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{key}: cannot read the value {text!r}") from error
+
+
+def _explain(error: ErrorDetails) -> str:
+    """One line for the first thing that is wrong."""
+    path = [part for part in error["loc"] if isinstance(part, str)]
+    where = ".".join(part for part in path if part in _words())
+    if error["type"] == "extra_forbidden":
+        section = ".".join(path[:-1])
+        known = [key for key, _, _ in keys()]
+        siblings = [key.split(".")[path.__len__() - 1] for key in known if _inside(key, section)]
+        hint = nearest(path[-1], list(dict.fromkeys(siblings)))
+        return f"unknown configuration key {'.'.join(path)}; {hint}"
+    return f"{where}: {error['msg'][0].lower()}{error['msg'][1:]}, not {error['input']!r}"
+
+
+def _inside(key: str, section: str) -> bool:
+    return not section or key.startswith(f"{section}.")
+
+
+def _words() -> set[str]:
+    return {word for key, _, _ in keys() for word in key.split(".")}

@@ -1,0 +1,207 @@
+"""Every setting of a run: its type, its bounds, its default, and what it means.
+
+The defaults are the built-in job. `--help` prints the descriptions, `--print-config` the values.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from cutlayer.spec import Task
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+PositiveEach = Positive | tuple[Positive, ...]
+FiniteEach = Finite | tuple[Finite, ...]
+
+
+class Section(BaseModel):
+    """Frozen, and unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class SchemeSection(Section):
+    """How devices and server train together."""
+
+    name: Literal["sft"] = Field("sft", description="training scheme: sft (the paper's)")
+
+
+class ModelSection(Section):
+    """The pretrained model and where it is cut."""
+
+    name: str = Field(
+        "dinov2-small",
+        min_length=1,
+        description="a folder in Hugging Face form, a packaged model (`cutlayer assets list`) or"
+        " a hub id",
+    )
+    cut: int = Field(
+        4, description="blocks on the devices, 1 to L-1; the server runs the other L - cut"
+    )
+
+
+class DataSection(Section):
+    """The samples."""
+
+    name: str = Field(
+        "fashion-mnist",
+        min_length=1,
+        description="a path (image folder, CIFAR-100 binary, Tiny-ImageNet, CSV, JSON lines, text"
+        " files, saved `datasets`), a packaged set (`cutlayer assets list`) or a hub id",
+    )
+    task: Task | None = Field(
+        None,
+        description="image-classification, text-classification or causal-lm; null: as the data",
+    )
+    train_samples: int | None = Field(
+        1600, ge=1, description="training samples drawn, over all devices; null: all"
+    )
+    test_samples: int | None = Field(500, ge=1, description="test samples drawn; null: all")
+    image_size: int = Field(
+        56, ge=1, description="images are resized to this many pixels a side [px]"
+    )
+    max_tokens: int = Field(128, ge=2, description="texts are cut after this many tokens")
+    text_field: str = Field("text", description="column of the text in tables")
+    label_field: str = Field("label", description="column of the label in tables")
+    test_fraction: float = Field(
+        0.2, gt=0, lt=1, description="part held out when the data have no test split"
+    )
+    on_bad_sample: Literal["stop", "skip"] = Field(
+        "stop",
+        description="unreadable image, empty text, unknown label: stop before training and name"
+        " them, or skip and count them",
+    )
+
+
+class PartitionSection(Section):
+    """Which device holds which samples."""
+
+    name: Literal["iid", "dirichlet"] = Field(
+        "dirichlet", description="iid: dealt at random; dirichlet: each class in uneven shares"
+    )
+    alpha: Positive = Field(
+        1.0, description="concentration of dirichlet; small is uneven (0.1), large is even (100)"
+    )
+
+
+class AdapterSection(Section):
+    """What is trained."""
+
+    rank: int = Field(16, ge=1, description="rank of every LoRA adapter")
+    alpha: Positive = Field(16.0, description="adapters are scaled by alpha / rank")
+    targets: Literal["all"] | tuple[str, ...] = Field(
+        "all", description="linear layers adapted in each block: all, or a list of their names"
+    )
+    patch_embedding: bool = Field(
+        False, description="an adapter on the patch embedding too (vision models)"
+    )
+    head: bool | None = Field(
+        None, description="train the classification head; null: yes where there is one"
+    )
+
+
+class TrainingSection(Section):
+    """How long, and in what portions."""
+
+    rounds: int = Field(8, ge=1, description="rounds; each ends with FedAvg of the adapters")
+    local_steps: int | None = Field(
+        6, ge=1, description="mini-batches a device trains on in a round; null: see local_epochs"
+    )
+    local_epochs: int | None = Field(
+        None, ge=1, description="passes over its samples a device makes in a round instead"
+    )
+    batch_size: int = Field(16, ge=1, description="samples in a mini-batch")
+
+
+class OptimizerSection(Section):
+    """How adapters step, on both sides; each device keeps its own state."""
+
+    name: Literal["adamw", "sgd"] = Field("adamw", description="adamw, or sgd (the paper's)")
+    learning_rate: Positive = Field(2e-3, description="of the first round")
+    decay: float = Field(
+        0.998, gt=0, le=1, description="the learning rate is multiplied by this after each round"
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled for adamw, L2 for sgd")
+
+
+class CodecSection(Section):
+    """What activations and gradients are turned into on the link."""
+
+    name: Literal["paper", "none"] = Field(
+        "paper", description="paper: Top-K, stochastic levels, entropy-coded; none: float32"
+    )
+    keep_ratio: float = Field(
+        0.5, gt=0, le=1, description="values kept of each sample's activation (the paper's rho)"
+    )
+    levels: int = Field(
+        31, ge=1, le=255, description="quantisation intervals between the smallest and largest kept"
+    )
+
+
+class DevicesSection(Section):
+    """The virtual devices. A list gives each its own value."""
+
+    count: int = Field(8, ge=1, description="how many devices")
+    flops_per_s: PositiveEach = Field(
+        1.024e12,
+        description="compute rate [FLOP/s]; the default is 256 cores at 1 GHz, 4 FLOP a cycle",
+    )
+    flops_spread: float = Field(
+        0.5, ge=0, lt=1, description="rates run evenly from 1 - spread to 1 + spread times that"
+    )
+    uplink_snr_db: FiniteEach = Field(17.0, description="signal-to-noise ratio, device to server")
+    downlink_snr_db: FiniteEach = Field(17.0, description="signal-to-noise ratio, server to device")
+    memory_mib: PositiveEach | None = Field(
+        72.0, description="memory for training [MiB]; a run that needs more stops; null: no limit"
+    )
+
+
+class ServerSection(Section):
+    """The edge server."""
+
+    flops_per_s: Positive = Field(
+        3.072e12, description="compute rate [FLOP/s]; the default is 2048 cores at 1.5 GHz"
+    )
+    group: int = Field(
+        8, ge=1, description="devices whose rows share one pass when simulating (speed only)"
+    )
+
+
+class LinkSection(Section):
+    """The band that all devices share."""
+
+    bandwidth_hz: Positive = Field(5e6, description="whole band, the same both ways [Hz]")
+    shares: Literal["even"] | tuple[Positive, ...] = Field(
+        "even", description="each device's part of the band: even, or a list that sums to 1 at most"
+    )
+
+
+class CostSection(Section):
+    """How FLOPs are counted."""
+
+    accounting: Literal["physical", "paper"] = Field(
+        "physical", description="physical: what is computed; paper: its formulas as printed"
+    )
+
+
+class Config(Section):
+    """A run."""
+
+    scheme: SchemeSection = SchemeSection()
+    model: ModelSection = ModelSection()
+    data: DataSection = DataSection()
+    partition: PartitionSection = PartitionSection()
+    adapter: AdapterSection = AdapterSection()
+    training: TrainingSection = TrainingSection()
+    optimizer: OptimizerSection = OptimizerSection()
+    codec: CodecSection = CodecSection()
+    devices: DevicesSection = DevicesSection()
+    server: ServerSection = ServerSection()
+    link: LinkSection = LinkSection()
+    cost: CostSection = CostSection()
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="every random draw follows from it")
+    threads: int | None = Field(
+        None, ge=1, description="torch threads; null: torch's choice (same bytes need the same)"
+    )

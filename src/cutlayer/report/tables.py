@@ -1,0 +1,189 @@
+"""Tables for the terminal: the run by round and the run in short.
+
+Knows the records of a run, not the files. Eighty columns are enough; where a terminal has no block
+characters, bars are drawn with `#`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich import box
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from cutlayer.report.run_record import RoundRecord, RoundWork, Summary
+from cutlayer.report.vocabulary import PHASES, printable
+from cutlayer.report.wording import (
+    byte_scale,
+    column,
+    counted,
+    factor_text,
+    headline,
+    score_change,
+    score_text,
+    share_text,
+    time_scale,
+)
+from cutlayer.units import format_bytes, format_seconds
+
+_BAR_WIDTH = 30
+_SCORE_HEADINGS = {"accuracy": "acc.\n%", "perplexity": "perp-\nlexity"}
+
+
+@dataclass(frozen=True)
+class ShareBar:
+    """A bar over `share` (0 to 1) of `width` cells; a share above zero shows at least something."""
+
+    share: float
+    width: int
+    colour: str
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """One line of block characters in eighths, or of `#`."""
+        eighths = round(8 * self.width * min(self.share, 1.0))
+        eighths = max(eighths, 1) if self.share > 0 else 0
+        if options.ascii_only:
+            yield Text("#" * max(round(eighths / 8), eighths > 0))
+        else:
+            full, rest = divmod(eighths, 8)
+            yield Text("█" * full + " ▏▎▍▌▋▊▉"[rest].strip(), style=self.colour)
+
+
+def round_table(records: Sequence[RoundRecord]) -> Table:
+    """One row per round: score, training loss, bytes each way, virtual delay, and it by phase.
+
+    The phases are those on the path of the round's slowest device and add up to the delay.
+    """
+    works = [record.work for record in records]
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0), caption_justify="left")
+    scale = time_scale(max((work.delay_s for work in works if work), default=0.0))
+    columns = {
+        "\nround": [str(record.round) for record in records],
+        _SCORE_HEADINGS[records[0].score.measure]: _scores(records),
+        "train\nloss": column([work.train_loss if work else None for work in works]),
+        **_traffic_columns(works),
+        f"delay\n{scale.unit}": column(
+            [work.delay_s if work else None for work in works], scale.unit_size
+        ),
+        **{
+            f"{word.short}\n{scale.unit}": column(
+                [work.delay_by_phase_s[phase] if work else None for work in works],
+                scale.unit_size,
+            )
+            for phase, word in PHASES.items()
+        },
+    }
+    for heading in columns:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*row)
+    table.caption = _phase_legend()
+    return table
+
+
+def summary_table(summary: Summary) -> RenderableType:
+    """The run in short: score, bytes, delay by phase with bars, memory against the whole model."""
+    return Group(
+        Text(printable(headline(summary)), style="bold"),
+        Padding(_results(summary), (0, 0, 1, 2)),
+        Text("delay per round by phase", style="bold"),
+        Padding(_delay_bars(summary), (0, 0, 1, 2)),
+        Text("memory", style="bold"),
+        Padding(_memory_bars(summary), (0, 0, 0, 2)),
+    )
+
+
+def _scores(records: Sequence[RoundRecord]) -> list[str]:
+    if records[0].score.measure == "accuracy":
+        return [f"{100 * record.score.value:.1f}" for record in records]
+    return column([record.score.value for record in records])
+
+
+def _traffic_columns(works: Sequence[RoundWork | None]) -> dict[str, list[str]]:
+    columns = {}
+    for heading, sent in (
+        ("up", [work.traffic.uplink_bytes if work else None for work in works]),
+        ("down", [work.traffic.downlink_bytes if work else None for work in works]),
+    ):
+        scale = byte_scale(max((count for count in sent if count is not None), default=0))
+        columns[f"{heading}\n{scale.unit}"] = column(sent, scale.unit_size)
+    return columns
+
+
+def _phase_legend() -> Text:
+    words = ", ".join(f"{word.short}: {word.label}" for word in PHASES.values())
+    return Text(words, style="dim")
+
+
+def _results(summary: Summary) -> Table:
+    table = Table.grid(padding=(0, 2))
+    first, final = summary.score_first, summary.score_final
+    traffic = summary.traffic
+    per_round = summary.delay_s / max(summary.rounds, 1)
+    table.add_row(
+        final.measure,
+        Text(f"{score_text(first)} -> {score_text(final)}", style="bold"),
+        score_change(first, final),
+    )
+    table.add_row("uplink", *_sent(traffic.uplink_bytes, traffic.uncompressed_uplink_bytes))
+    table.add_row("downlink", *_sent(traffic.downlink_bytes, traffic.uncompressed_downlink_bytes))
+    table.add_row(
+        "delay",
+        Text(format_seconds(summary.delay_s), style="bold"),
+        f"{format_seconds(per_round)} per round, "
+        f"{counted(summary.rounds, 'round')}, {counted(summary.devices, 'device')}",
+    )
+    table.add_row("computed in", format_seconds(summary.wall_s), f"seed {summary.seed}")
+    return table
+
+
+def _sent(sent_bytes: int, uncompressed_bytes: int) -> tuple[Text, str]:
+    against = f"than {format_bytes(uncompressed_bytes)} uncompressed"
+    saved = factor_text(sent_bytes, uncompressed_bytes)
+    if sent_bytes == uncompressed_bytes:
+        against = "as uncompressed"
+    return Text(format_bytes(sent_bytes), style="bold"), f"{saved} {against}"
+
+
+def _delay_bars(summary: Summary) -> Table:
+    table = _bars()
+    total = sum(summary.delay_by_phase_s.values())
+    for phase, word in PHASES.items():
+        seconds = summary.delay_by_phase_s[phase]
+        table.add_row(
+            word.label,
+            format_seconds(seconds / max(summary.rounds, 1)),
+            share_text(seconds, total),
+            ShareBar(seconds / total if total else 0.0, _BAR_WIDTH, word.colour),
+        )
+    return table
+
+
+def _memory_bars(summary: Summary) -> Table:
+    table = _bars()
+    sizes = {
+        "device, split (peak)": summary.device_peak_bytes,
+        "device's limit": summary.device_memory_limit_bytes,
+        "whole model's weights": summary.model_bytes,
+        "whole model, unsplit": summary.unsplit_peak_bytes,
+    }
+    largest = max(max(size or 0 for size in sizes.values()), 1)
+    for label, size in sizes.items():
+        if size is None:
+            table.add_row(label, "none", "", "")
+            continue
+        colour = "#35ab9b" if size == summary.device_peak_bytes else "#8a94a0"
+        share = share_text(summary.device_peak_bytes, size)
+        table.add_row(label, format_bytes(size), share, ShareBar(size / largest, 30, colour))
+    return table
+
+
+def _bars() -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(min_width=22, no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(width=_BAR_WIDTH, no_wrap=True)
+    return table

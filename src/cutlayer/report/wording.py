@@ -1,0 +1,102 @@
+"""Numbers in words, the same in the terminal and on the page: scores, factors, columns of numbers.
+
+Knows no layout.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cutlayer.report.run_record import Score, Summary
+from cutlayer.units import GIB, KIB, MIB
+
+_TIMES = (("ms", 1e-3), ("s", 1.0), ("min", 60.0), ("h", 3600.0))
+_BYTES = (("B", 1.0), ("KiB", KIB), ("MiB", MIB), ("GiB", GIB))
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A unit for a whole column or axis: `value * unit_size` is in the base unit."""
+
+    unit: str
+    unit_size: float
+
+
+def time_scale(largest_s: float) -> Scale:
+    """The unit in which the largest of some durations [s] has few digits before the point."""
+    unit = "ms" if largest_s < 1 else "s" if largest_s < 1e4 else "min" if largest_s < 6e5 else "h"
+    return Scale(unit, dict(_TIMES)[unit])
+
+
+def byte_scale(largest_bytes: float) -> Scale:
+    """The binary unit in which the largest of some byte counts is at least one."""
+    unit, size = max((row for row in _BYTES if row[1] <= max(largest_bytes, 1.0)), key=_size)
+    return Scale(unit, size)
+
+
+def column(values: Sequence[float | None], unit_size: float = 1.0) -> list[str]:
+    """Numbers with equally many decimals, so many that the largest has three digits; None: `-`."""
+    scaled = [None if value is None else value / unit_size for value in values]
+    decimals = decimals_for([value for value in scaled if value is not None])
+    return ["-" if value is None else f"{value:.{decimals}f}" for value in scaled]
+
+
+def decimals_for(values: Sequence[float]) -> int:
+    """Decimals (0, 1 or 2) with which the largest finite value shows three digits."""
+    largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
+    # 9.995 and 99.95 would round up to one digit more
+    return 2 if largest < 9.995 else 1 if largest < 99.95 else 0
+
+
+def score_text(score: Score) -> str:
+    """`82.9 %` or `31.4`."""
+    if score.measure == "accuracy":
+        return f"{100 * score.value:.1f} %"
+    return f"{score.value:.{decimals_for([score.value])}f}"
+
+
+def score_change(first: Score, final: Score) -> str:
+    """What training gained: `+72.7 points`, or for a perplexity `-35 %`."""
+    if final.measure == "accuracy":
+        return f"{100 * (final.value - first.value):+.1f} points"
+    if not (math.isfinite(first.value) and math.isfinite(final.value) and first.value > 0):
+        return "diverged"
+    return f"{100 * (final.value / first.value - 1):+.0f} %"
+
+
+def factor_text(sent_bytes: int, uncompressed_bytes: int) -> str:
+    """How much compression saved: `12.3x less`; without compression `as much`."""
+    if sent_bytes == uncompressed_bytes:
+        return "as much"
+    if sent_bytes == 0 or uncompressed_bytes == 0:
+        return "none" if sent_bytes == 0 else "more"
+    factor = uncompressed_bytes / sent_bytes
+    word = "less" if factor > 1 else "more"
+    factor = max(factor, 1 / factor)
+    return (
+        f"{factor:.{max(1, decimals_for([factor]))}f}x {word}"
+        if factor < 99.95
+        else (f"{factor:.0f}x {word}")
+    )
+
+
+def share_text(part: float, whole: float) -> str:
+    """A share in percent: `26 %`; below one percent two digits, `0.31 %`."""
+    if whole == 0:
+        return "-"
+    percent = 100 * part / whole
+    return f"{percent:.0f} %" if percent >= 0.995 or percent == 0 else f"{percent:.2f} %"
+
+
+def headline(summary: Summary) -> str:
+    """`sft: dinov2-small on fashion-mnist`."""
+    return f"{summary.scheme}: {summary.model} on {summary.data}"
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 device`, `8 devices`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _size(row: tuple[str, float]) -> float:
+    return row[1]

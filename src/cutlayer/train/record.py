@@ -1,0 +1,83 @@
+"""What is written about a round, and about a whole run: keys carry their units."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from cutlayer.schemes.scheme import Phase
+from cutlayer.train.evaluate import Evaluation
+from cutlayer.train.round import RoundOutcome
+
+Record = dict[str, Any]
+
+_SUMMED = (
+    "uplink_bytes",
+    "downlink_bytes",
+    "uncompressed_uplink_bytes",
+    "uncompressed_downlink_bytes",
+    "delay_s",
+    "wall_s",
+)
+
+
+def first_record(task: str, evaluation: Evaluation, wall_s: float) -> Record:
+    """The evaluation before training, as round 0."""
+    return {
+        "round": 0,
+        **evaluation.metric(task),
+        "eval_loss": evaluation.loss,
+        "virtual_time_s": 0.0,
+        "wall_s": wall_s,
+    }
+
+
+def round_record(
+    task: str, outcome: RoundOutcome, evaluation: Evaluation, wall_s: float
+) -> Record:
+    """One finished round."""
+    timeline = outcome.timeline
+    by_device = [
+        _named(timeline.phase_seconds(device)) for device in range(len(timeline.devices))
+    ]
+    return {
+        "round": outcome.state.round,
+        **evaluation.metric(task),
+        "eval_loss": evaluation.loss,
+        "train_loss": outcome.train_loss,
+        "delay_s": timeline.delay_s,
+        "delay_by_phase_s": by_device[timeline.slowest_device],
+        "slowest_device": timeline.slowest_device,
+        "device_delay_s": [device.delay_s for device in timeline.devices],
+        "device_delay_by_phase_s": by_device,
+        "virtual_time_s": outcome.state.virtual_time_s,
+        **outcome.ledger.byte_counts(),
+        "bytes_by_payload": outcome.ledger.bytes_by_payload(),
+        "wall_s": wall_s,
+    }
+
+
+def trace_lines(outcome: RoundOutcome) -> Iterator[Record]:
+    """Every step of the round on the virtual clock, which starts anew each round."""
+    for event in outcome.timeline.events():
+        line = asdict(event)
+        yield {"round": outcome.state.round, **line, "bytes": line.pop("payload_bytes")}
+
+
+def totals(records: list[Record]) -> Record:
+    """Sums over the rounds, and the metric before and after."""
+    name = "perplexity" if "perplexity" in records[0] else "accuracy"
+    phases = {
+        phase.value: sum(record["delay_by_phase_s"][phase.value] for record in records[1:])
+        for phase in Phase
+    }
+    return {
+        "rounds": records[-1]["round"],
+        f"{name}_first": records[0][name],
+        f"{name}_final": records[-1][name],
+        **{key: sum(record.get(key, 0) for record in records) for key in _SUMMED},
+        "delay_by_phase_s": phases,
+    }
+
+
+def _named(phases: dict[Phase, float]) -> dict[str, float]:
+    return {phase.value: seconds for phase, seconds in phases.items()}

@@ -1,0 +1,255 @@
+"""One round in tensors: the scheme's steps, each played for a group of devices at a time.
+
+The order of steps is the scheme's; what a step does is one method here. Devices keep their own
+adapters on both sides until FedAvg closes the round, so the order among devices changes nothing
+but rounding.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cutlayer.cost.flops import StepFlops
+from cutlayer.data.batches import Batch
+from cutlayer.model.aggregate import fedavg
+from cutlayer.model.loss import group_losses
+from cutlayer.schemes.scheme import Phase, Step
+from cutlayer.spec import IGNORED_LABEL, MiniBatch
+from cutlayer.timeline.simulate import RoundTimeline, simulate
+from cutlayer.train.exchange import Direction, Exchange, Received, send_adapter, send_labels
+from cutlayer.train.inputs import GroupInputs, group_inputs, stack
+from cutlayer.train.ledger import Ledger, Sent
+from cutlayer.train.setup import Setup
+from cutlayer.train.state import OptimizerState, RunState, SideState
+
+StepDone = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class RoundOutcome:
+    """A closed round: the next state, its mean training loss [nat], its costs, its seconds."""
+
+    state: RunState
+    train_loss: float
+    ledger: Ledger
+    timeline: RoundTimeline
+
+
+@final
+class Side:
+    """One side's adapters and optimiser state during a round, a row for each device."""
+
+    def __init__(self, state: SideState, devices: int) -> None:
+        self.rows = state.row.expand(devices, -1).clone()
+        self.optimizer = {name: value.clone() for name, value in state.optimizer.items()}
+
+    def gather(self, devices: Sequence[int]) -> Float[Tensor, "group parameter"]:
+        """The rows of `devices` as a leaf that collects their gradient."""
+        return self.rows[list(devices)].requires_grad_()
+
+    def state_of(self, devices: Sequence[int]) -> OptimizerState:
+        """The optimiser state of `devices`."""
+        return {name: value[list(devices)] for name, value in self.optimizer.items()}
+
+    def scatter(self, devices: Sequence[int], rows: Tensor, state: OptimizerState) -> None:
+        """Put stepped rows and states back."""
+        self.rows[list(devices)] = rows.detach()
+        for name, value in state.items():
+            self.optimizer[name][list(devices)] = value
+
+    def merged(self, weights: Sequence[float]) -> SideState:
+        """FedAvg of the rows; each device keeps its optimiser state."""
+        return SideState(fedavg(self.rows, weights), self.optimizer)
+
+
+@dataclass
+class LocalStep:
+    """What a group of devices has in its hands during one local step."""
+
+    number: int
+    devices: tuple[int, ...]
+    batches: list[Batch]
+    group: GroupInputs
+    device_rows: Float[Tensor, "group parameter"] | None = None
+    activation: Float[Tensor, "batch token width"] | None = None
+    received: list[Received] = field(default_factory=list)
+    labels: Tensor | None = None
+    gradient: Float[Tensor, "batch token width"] | None = None
+
+    def rows_of(self, tensor: Tensor, place: int) -> Tensor:
+        """The rows of the group's `place`-th device, without the padding that others needed."""
+        first = sum(self.group.sizes[:place])
+        own = tensor[first : first + self.group.sizes[place]]
+        return own if self.batches[place].lengths is None else own[:, : self.tokens(place, own)]
+
+    def tokens(self, place: int, activation: Tensor) -> int:
+        """Tokens of the device's mini-batch, padded to its own longest."""
+        lengths = self.batches[place].lengths
+        return activation.shape[1] if lengths is None else max(lengths)
+
+
+@final
+class Round:
+    """Plays round `index` (1, 2, ...) from `state`; the state itself is left as it was."""
+
+    def __init__(self, setup: Setup, state: RunState) -> None:
+        self._setup = setup
+        self._index = state.round + 1
+        self._learning_rate = setup.learning_rate * setup.decay**state.round
+        self._state = state
+        self._steps = tuple(device.local_steps for device in setup.devices)
+        self._device_side = Side(state.device, len(setup.devices))
+        self._server_side = Side(state.server, len(setup.devices))
+        self._exchange = Exchange(setup.codec, setup.seed)
+        self._ledger = Ledger(setup.scheme, self._steps)
+        self._losses: list[float] = []
+        self._actions: dict[Phase, Callable[[Step, LocalStep], None]] = {
+            Phase.DEVICE_FORWARD: self._device_forward,
+            Phase.ACTIVATION_UP: self._activation_up,
+            Phase.SERVER_COMPUTE: self._server_compute,
+            Phase.GRADIENT_DOWN: self._gradient_down,
+            Phase.DEVICE_BACKWARD: self._device_backward,
+        }
+        self._edges: dict[Phase, Callable[[Step], None]] = {
+            Phase.MODEL_DISTRIBUTION: self._distribute,
+            Phase.ADAPTER_UP: self._upload,
+        }
+
+    def play(self, step_done: StepDone = lambda done, total: None) -> RoundOutcome:
+        """Open, train, close. `step_done(done, total)` is called as local steps end."""
+        for step in self._setup.scheme.opening:
+            self._edges[step.phase](step)
+        done, total = 0, sum(self._steps)
+        for number in range(max(self._steps)):
+            for devices in self._groups(number):
+                self._local_step(number, devices)
+                done += len(devices)
+                step_done(done, total)
+        for step in self._setup.scheme.closing:
+            self._edges[step.phase](step)
+        return self._close()
+
+    def _groups(self, number: int) -> list[tuple[int, ...]]:
+        """Devices that still have local step `number` to do, `group` at a time."""
+        active = [n for n, steps in enumerate(self._steps) if number < steps]
+        size = self._setup.group
+        return [tuple(active[at : at + size]) for at in range(0, len(active), size)]
+
+    def _local_step(self, number: int, devices: tuple[int, ...]) -> None:
+        batches = [self._batch(n, number) for n in devices]
+        step = LocalStep(number, devices, batches, group_inputs(batches))
+        for part in self._setup.scheme.local:
+            self._actions[part.phase](part, step)
+
+    def _batch(self, device: int, number: int) -> Batch:
+        work = self._setup.devices[device]
+        indices = work.plan.indices((self._index - 1) * work.local_steps + number)
+        return self._setup.batches.make(self._setup.train, indices)
+
+    def _distribute(self, step: Step) -> None:
+        row, sent = send_adapter(self._state.device.row)
+        self._device_side.rows[:] = row
+        payloads = {"adapter_down": sent}
+        if self._index == 1:
+            size = self._setup.device_part.base_bytes
+            payloads["model"] = Sent(size, size)
+        self._ledger.broadcast(step, payloads)
+
+    def _device_forward(self, step: Step, local: LocalStep) -> None:
+        local.device_rows = self._device_side.gather(local.devices)
+        local.activation = self._setup.device_part.forward(
+            local.device_rows, local.group.sizes, local.group.inputs
+        )
+        for place, device in enumerate(local.devices):
+            self._ledger.compute(device, step, self._flops(local, place).device_forward)
+
+    def _activation_up(self, step: Step, local: LocalStep) -> None:
+        assert local.activation is not None
+        labels = []
+        for place, device in enumerate(local.devices):
+            batch = local.batches[place]
+            key = (self._index, device, local.number, Direction.UP)
+            own = local.rows_of(local.activation, place)
+            received = self._exchange.send(own, batch.lengths, key)
+            known, sent = send_labels(batch.labels, batch.lengths, self._setup.classes)
+            labels.append(known)
+            local.received.append(received)
+            self._ledger.send(device, step, {"activation": received.sent, "labels": sent})
+        local.labels = stack(labels, fill=IGNORED_LABEL)
+
+    def _server_compute(self, step: Step, local: LocalStep) -> None:
+        assert local.labels is not None
+        setup, side = self._setup, self._server_side
+        rows = side.gather(local.devices)
+        activation = stack([part.tensor for part in local.received]).requires_grad_()
+        logits = setup.server_part.forward(rows, local.group.sizes, activation, local.group.lengths)
+        losses = group_losses(setup.task, logits, local.labels, local.group.sizes)
+        losses.sum().backward()
+        local.gradient = activation.grad
+        self._losses.extend(losses.tolist())
+        self._step_side(side, local.devices, rows)
+        for place, device in enumerate(local.devices):
+            self._ledger.compute(device, step, self._flops(local, place).server)
+
+    def _gradient_down(self, step: Step, local: LocalStep) -> None:
+        assert local.gradient is not None
+        received = []
+        for place, device in enumerate(local.devices):
+            key = (self._index, device, local.number, Direction.DOWN)
+            own = local.rows_of(local.gradient, place)
+            part = self._exchange.send(own, local.batches[place].lengths, key)
+            self._ledger.send(device, step, {"gradient": part.sent})
+            received.append(part.tensor)
+        local.gradient = stack(received)
+
+    def _device_backward(self, step: Step, local: LocalStep) -> None:
+        assert local.activation is not None and local.device_rows is not None
+        torch.autograd.backward(local.activation, local.gradient)
+        self._step_side(self._device_side, local.devices, local.device_rows)
+        for place, device in enumerate(local.devices):
+            self._ledger.compute(device, step, self._flops(local, place).device_backward)
+
+    def _step_side(self, side: Side, devices: tuple[int, ...], rows: Tensor) -> None:
+        assert rows.grad is not None
+        state = side.state_of(devices)
+        stepped = self._setup.optimizer.step(rows.detach(), rows.grad, state, self._learning_rate)
+        side.scatter(devices, *stepped)
+
+    def _upload(self, step: Step) -> None:
+        for device in range(len(self._setup.devices)):
+            row, sent = send_adapter(self._device_side.rows[device])
+            self._device_side.rows[device] = row
+            self._ledger.send(device, step, {"adapter_up": sent})
+
+    def _flops(self, local: LocalStep, place: int) -> StepFlops:
+        assert local.activation is not None
+        tokens = local.tokens(place, local.activation)
+        shape = MiniBatch(local.group.sizes[place], tokens)
+        return self._setup.accounting(self._setup.model, self._setup.device_part.cut, shape)
+
+    def _close(self) -> RoundOutcome:
+        setup = self._setup
+        work = [self._ledger.work(n, device.rates) for n, device in enumerate(setup.devices)]
+        timeline = simulate(setup.scheme, work)
+        weights = [float(device.samples) for device in setup.devices]
+        state = RunState(
+            round=self._index,
+            virtual_time_s=self._state.virtual_time_s + timeline.delay_s,
+            device=self._device_side.merged(weights),
+            server=self._server_side.merged(weights),
+        )
+        return RoundOutcome(state, sum(self._losses) / len(self._losses), self._ledger, timeline)
+
+
+def initial_state(setup: Setup) -> RunState:
+    """The state before round 1: seeded adapters, fresh optimisers for every device."""
+    sides = []
+    for part in (setup.device_part, setup.server_part):
+        row = part.initial_row(setup.seed)
+        fresh = setup.optimizer.init(row.expand(len(setup.devices), -1))
+        sides.append(SideState(row, fresh))
+    return RunState(round=0, virtual_time_s=0.0, device=sides[0], server=sides[1])

@@ -1,0 +1,92 @@
+"""A run: rounds until the last, each evaluated, recorded and checkpointed."""
+
+from typing import Any, Protocol, final
+
+from cutlayer.errors import RunError
+from cutlayer.train.evaluate import evaluate
+from cutlayer.train.files import write_json
+from cutlayer.train.record import Record, first_record, round_record, totals, trace_lines
+from cutlayer.train.round import Round, initial_state
+from cutlayer.train.run_directory import RunDirectory
+from cutlayer.train.setup import Setup
+from cutlayer.train.state import RunState
+
+
+class Observer(Protocol):
+    """Told what happens while a run goes on; it must not change anything."""
+
+    def step_done(self, round_number: int, done: int, total: int) -> None:
+        """`done` of `total` local steps of the round have ended."""
+
+    def round_done(self, record: Record) -> None:
+        """A round has been evaluated and recorded (0: before training)."""
+
+
+@final
+class Silent:
+    """An observer that shows nothing."""
+
+    def step_done(self, round_number: int, done: int, total: int) -> None:
+        """Nothing."""
+
+    def round_done(self, record: Record) -> None:
+        """Nothing."""
+
+
+def run_rounds(
+    setup: Setup, directory: RunDirectory, rounds: int, observer: Observer
+) -> tuple[RunState, list[Record]]:
+    """Train until round `rounds` has finished, from where `directory` stands.
+
+    Returns the last state and all records. Killed at any point, a run loses the round in
+    progress at most, and resumed from its directory ends with the same bytes.
+    """
+    state = directory.load()
+    if state is None:
+        directory.cut_after(-1)
+        state = initial_state(setup)
+        start_s = setup.clock()
+        record = first_record(setup.task, evaluate(setup, state), setup.clock() - start_s)
+        directory.append("rounds.jsonl", [record])
+        directory.save(state)
+        observer.round_done(record)
+    else:
+        _check_fits(setup, state, directory)
+        directory.cut_after(state.round)
+    while state.round < rounds:
+        state = _one_round(setup, state, directory, observer)
+    return state, directory.records()
+
+
+def write_summary(directory: RunDirectory, records: list[Record], about: dict[str, Any]) -> Record:
+    """`summary.json`: what the run was (`about`) and what it came to."""
+    summary = {**about, **totals(records)}
+    write_json(directory.path / "summary.json", summary)
+    return summary
+
+
+def _one_round(
+    setup: Setup, state: RunState, directory: RunDirectory, observer: Observer
+) -> RunState:
+    start_s = setup.clock()
+    number = state.round + 1
+    outcome = Round(setup, state).play(
+        lambda done, total: observer.step_done(number, done, total)
+    )
+    evaluation = evaluate(setup, outcome.state)
+    record = round_record(setup.task, outcome, evaluation, setup.clock() - start_s)
+    directory.append("trace.jsonl", trace_lines(outcome))
+    directory.append("rounds.jsonl", [record])
+    directory.save(outcome.state)
+    observer.round_done(record)
+    return outcome.state
+
+
+def _check_fits(setup: Setup, state: RunState, directory: RunDirectory) -> None:
+    expected = (setup.device_part.layout.parameters, setup.server_part.layout.parameters)
+    found = (state.device.row.numel(), state.server.row.numel())
+    if found != expected:
+        raise RunError(
+            f"the checkpoint in {directory.path} holds adapters of {found} values (device, server),"
+            f" the configuration makes {expected}: its config.yaml was changed"
+        )

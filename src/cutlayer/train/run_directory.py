@@ -1,0 +1,134 @@
+"""One run's directory: what is written when, and what a resumed run may believe.
+
+A round is finished when its checkpoint is in place. Records and trace of later rounds, written by
+a run that was killed before its checkpoint, are cut off on resuming.
+"""
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from cutlayer.errors import RunError
+from cutlayer.train.files import storage_error, write_atomically, write_text
+from cutlayer.train.state import RunState, SideState
+
+_CHECKPOINT = "checkpoint.safetensors"
+_LOGS = ("rounds.jsonl", "trace.jsonl")
+
+
+@final
+class RunDirectory:
+    """Paths and files of a run. Make one with `create` or `open`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @staticmethod
+    def create(parent: Path, name: str) -> "RunDirectory":
+        """A new directory `name-001`, `name-002`, ... in `parent`; an old one is never reused."""
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            number = 1 + max(
+                (int(tail) for old in parent.glob(f"{name}-*") if (tail := _tail(old)).isdigit()),
+                default=0,
+            )
+            while True:
+                path = parent / f"{name}-{number:03d}"
+                try:
+                    path.mkdir()
+                    return RunDirectory(path)
+                except FileExistsError:
+                    number += 1
+        except OSError as error:
+            raise storage_error(parent, error) from error
+
+    @staticmethod
+    def open(path: Path) -> "RunDirectory":
+        """An existing run. Raises RunError if `path` does not hold one."""
+        if not (path / "config.yaml").is_file():
+            raise RunError(f"{path} is not a run directory: it has no config.yaml")
+        return RunDirectory(path)
+
+    @property
+    def config_path(self) -> Path:
+        """The configuration as read."""
+        return self.path / "config.yaml"
+
+    def append(self, log: str, lines: Iterable[dict[str, Any]]) -> None:
+        """Add JSON lines to `rounds.jsonl` or `trace.jsonl`, flushed to disk."""
+        path = self.path / log
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps(line) + "\n" for line in lines)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise storage_error(path, error) from error
+
+    def save(self, state: RunState) -> None:
+        """Put the checkpoint of a finished round in place of the one before."""
+        tensors = {**state.device.tensors("device"), **state.server.tensors("server")}
+        metadata = {"round": str(state.round), "virtual_time_s": state.virtual_time_s.hex()}
+
+        def write(path: Path) -> None:
+            try:
+                save_file({k: v.contiguous() for k, v in tensors.items()}, path, metadata)
+            except SafetensorError as error:
+                raise OSError(None, f"the checkpoint could not be written ({error})") from error
+
+        write_atomically(self.path / _CHECKPOINT, write)
+
+    def load(self) -> RunState | None:
+        """The last finished round's state, or None if none has finished.
+
+        Raises RunError for a checkpoint that cannot be read.
+        """
+        path = self.path / _CHECKPOINT
+        if not path.exists():
+            return None
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata()
+                tensors: dict[str, torch.Tensor] = {k: file.get_tensor(k) for k in file.keys()}
+            return RunState(
+                round=int(metadata["round"]),
+                virtual_time_s=float.fromhex(metadata["virtual_time_s"]),
+                device=SideState.from_tensors("device", tensors),
+                server=SideState.from_tensors("server", tensors),
+            )
+        except (SafetensorError, KeyError, ValueError, TypeError) as error:
+            raise RunError(f"the checkpoint {path} cannot be read: {error}") from error
+
+    def cut_after(self, finished: int) -> None:
+        """Drop the lines of rounds that did not finish, and a last line that was cut short."""
+        for log in _LOGS:
+            path = self.path / log
+            if path.exists():
+                lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+                kept = [line for line in lines if _round_of(line) <= finished]
+                write_text(path, "".join(kept))
+
+    def records(self) -> list[dict[str, Any]]:
+        """The records of all rounds so far, the evaluation before training first."""
+        path = self.path / "rounds.jsonl"
+        if not path.exists():
+            return []
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _round_of(line: str) -> float:
+    """The round that a log line belongs to; infinite for a line that was cut short."""
+    try:
+        return int(json.loads(line)["round"]) if line.endswith("\n") else float("inf")
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return float("inf")
+
+
+def _tail(path: Path) -> str:
+    return path.name.rpartition("-")[2]
