@@ -5,13 +5,12 @@ All numbers are little endian:
     magic "CUTL" | version u8 | codec u8 | dtype u8 | sections u8 | batch, token, width u32
     | length of each section u32 | the sections | CRC-32 of everything before u32
 
-The first section is the samples' lengths: empty without padding, else `bit_length(token)` bits each.
-Any change to these bytes or to a section's is a new version. A checksum finds accidents; only the
-transport (TLS) keeps forgers out, so a reader trusts nothing that it has not bounded. Knows nothing
-of what the other sections mean.
+The first section is the samples' lengths: empty without padding, else `bit_length(token)` bits
+each. Any change to these bytes or to a section's is a new version. A checksum finds accidents; only
+the transport (TLS) keeps forgers out, so a reader trusts nothing that it has not bounded. Knows
+nothing of what the other sections mean.
 """
 
-import math
 import struct
 import zlib
 from dataclasses import dataclass
@@ -51,8 +50,8 @@ def pack(packet: Packet) -> bytes:
     sizes = [len(section) for section in sections]
     if max(*sizes, *packet.segments.shape) > LARGEST_U32:
         raise PacketError(
-            f"shape {packet.segments.shape}, sections of {sizes} bytes: the format ends at 2^32 - 1; "
-            "send smaller mini-batches"
+            f"shape {packet.segments.shape}, sections of {sizes} bytes: the format ends at "
+            f"{LARGEST_U32}; send smaller mini-batches"
         )
     header = HEADER.pack(
         MAGIC, VERSION, CODEC_IDS[packet.codec], FLOAT32, len(sections), *packet.segments.shape
@@ -133,8 +132,3 @@ def _segments_from_bytes(data: bytes, shape: tuple[int, int, int]) -> Segments:
         return Segments.full(shape)
     lengths = bits.unpack_integers(data, shape[0], shape[1].bit_length(), "lengths of samples")
     return Segments.of(shape, lengths.tolist())
-
-
-def raw_bytes(shape: tuple[int, int, int]) -> int:
-    """The length [bytes] of a float32 tensor of `shape` in memory."""
-    return 4 * math.prod(shape)

@@ -3,11 +3,10 @@
 Composes the stages; each is in its own file. Source: SFT section IV-C.
 """
 
-import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self, final
+from typing import ClassVar, final
 
 import numpy as np
 from jaxtyping import Float32, Int, UInt8
@@ -32,11 +31,11 @@ SETTINGS = struct.Struct("<dBB")
 class PaperCodec(Codec):
     """Keeps the largest `keep_ratio` of each sample's values, each as one of `levels` + 1 points.
 
-    `keep_ratio` is the paper's rho, a retained share in (0, 1]; its "80 % sparsity" is 0.2. `levels`
-    is E of eq. (17), 1..255 intervals; "q bits" there are 2^q - 1 of them, the sign not counted. A
-    kept value decodes without bias; the others decode to zero. Sharing one scale per sample among
-    all columns, it loses most where a few columns are much larger than the rest: raise `levels`
-    there.
+    `keep_ratio` is the paper's rho, a retained share in (0, 1]; its "80 % sparsity" is 0.2.
+    `levels` is E of eq. (17), 1..255 intervals; "q bits" there are 2^q - 1 of them, the sign not
+    counted. A kept value decodes without bias; the others decode to zero. One scale serves all
+    columns of a sample, so it loses most where a few columns are much larger than the rest: raise
+    `levels` there.
 
     Raises ConfigError: a setting out of range.
     """
@@ -48,7 +47,7 @@ class PaperCodec(Codec):
     def __post_init__(self) -> None:
         if not 0.0 < self.keep_ratio <= 1.0:
             raise ConfigError(f"keep_ratio {self.keep_ratio}: give a share in (0, 1], such as 0.2")
-        if self.levels != int(self.levels) or not 1 <= self.levels <= MAX_LEVELS:
+        if not isinstance(self.levels, int) or not 1 <= self.levels <= MAX_LEVELS:
             raise ConfigError(f"levels {self.levels}: give a whole number from 1 to {MAX_LEVELS}")
 
     def encode(
@@ -81,7 +80,7 @@ class PaperCodec(Codec):
         frame = unpack(packet, self.name, shape, SECTIONS)
         segments = frame.segments
         settings, scales, quotients, remainders, table, code, signs = frame.sections
-        sender, parameter = self._read_settings(settings)
+        sender, parameter = _settings_from_bytes(settings)
         counts = kept_counts(segments.sizes, sender.keep_ratio)
         count = int(counts.sum())
         gaps = GolombCode(parameter, quotients, remainders)
@@ -102,26 +101,25 @@ class PaperCodec(Codec):
         segments = Segments.full(shape)
         counts = kept_counts(segments.sizes, self.keep_ratio)
         count = int(counts.sum())
-        entropy_bits = estimate.level_entropy_bits(float(counts[0]), self.levels)
+        probabilities = estimate.level_probabilities(int(counts[0]), self.levels)
         coded_bits = (
             estimate.gap_bits(count, segments.total)
-            + estimate.symbol_bits(count, entropy_bits)
+            + estimate.level_bits(count, probabilities)
             + count
         )
-        # a table takes between one and two bytes per point; most points are rare
-        side_bytes = overhead_bytes(SECTIONS) + SETTINGS.size + 8 * counts.size + self.levels + 1
+        side_bytes = overhead_bytes(SECTIONS) + SETTINGS.size + 8 * counts.size
         return side_bytes + coded_bits / 8
 
-    @classmethod
-    def _read_settings(cls, data: bytes) -> tuple[Self, int]:
-        """The sender's codec and its Golomb parameter."""
-        if len(data) != SETTINGS.size:
-            raise PacketError(f"settings: {len(data)} bytes, expected {SETTINGS.size}")
-        keep_ratio, levels, parameter = SETTINGS.unpack(data)
-        try:
-            return cls(keep_ratio, levels), parameter
-        except ConfigError as error:
-            raise PacketError(f"settings: {error}") from error
+
+def _settings_from_bytes(data: bytes) -> tuple[PaperCodec, int]:
+    """The sender's codec and its Golomb parameter."""
+    if len(data) != SETTINGS.size:
+        raise PacketError(f"settings: {len(data)} bytes, expected {SETTINGS.size}")
+    keep_ratio, levels, parameter = SETTINGS.unpack(data)
+    try:
+        return PaperCodec(keep_ratio, levels), parameter
+    except ConfigError as error:
+        raise PacketError(f"settings: {error}") from error
 
 
 def _encode_levels(levels: UInt8[np.ndarray, " kept"], intervals: int) -> tuple[bytes, bytes]:
@@ -136,6 +134,8 @@ def _decode_levels(
     table: bytes, code: bytes, count: int, intervals: int
 ) -> UInt8[np.ndarray, " kept"]:
     if count == 0:
+        if table or code:
+            raise PacketError(f"levels: {len(table) + len(code)} bytes for none")
         return np.empty(0, dtype=np.uint8)
     return rans.decode(code, count, table_from_bytes(table, intervals + 1))
 

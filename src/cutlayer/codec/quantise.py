@@ -72,7 +72,8 @@ def quantise(
     place = offset / np.repeat(spans, counts) * np.float32(intervals)
     below = np.floor(place)
     up = rng.random(magnitudes.size, dtype=np.float32) < place - below
-    return below.astype(np.uint8) + up
+    levels: UInt8[np.ndarray, " kept"] = below.astype(np.uint8) + up
+    return levels
 
 
 def dequantise(

@@ -24,8 +24,9 @@ MAX_LANES = 1024
 def lane_count(count: int) -> int:
     """The lanes for `count` symbols: a power of two with 512 to 1023 symbols each, at most 1024.
 
-    More lanes are faster and cost more: 24 bits per 512 symbols are at most 0.05 bit per symbol, 1 %
-    of a kept value whose gap, level and sign take 5 bits. Part of the format: no packet carries it.
+    More lanes are faster and cost more: 24 bits per 512 symbols are 0.05 bit per symbol at most,
+    1 % of a kept value whose gap, level and sign take 5 bits. Part of the format: a packet does not
+    carry it.
     """
     return min(MAX_LANES, 1 << max(0, (count // STEPS).bit_length() - 1))
 

@@ -3,6 +3,7 @@
 For a baseline, and for what must arrive exactly. Padding tokens are left out here too.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
@@ -11,7 +12,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from cutlayer.codec.codec import Codec, Decoded
-from cutlayer.codec.packet import Packet, overhead_bytes, pack, raw_bytes, unpack
+from cutlayer.codec.packet import Packet, overhead_bytes, pack, unpack
 from cutlayer.codec.segments import segments_of
 from cutlayer.errors import PacketError
 
@@ -45,4 +46,4 @@ class RawCodec(Codec):
         return Decoded(frame.segments.scatter(values), frame.segments.lengths)
 
     def expected_bytes(self, shape: tuple[int, int, int]) -> float:
-        return float(overhead_bytes(1) + raw_bytes(shape))
+        return float(overhead_bytes(1) + 4 * math.prod(shape))

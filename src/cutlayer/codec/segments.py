@@ -6,7 +6,6 @@ Knows nothing of how they are coded.
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -37,14 +36,14 @@ class Segments:
                 raise PacketError(f"length {length} of sample {sample} is not within 0..{token}")
 
     @classmethod
-    def of(cls, shape: tuple[int, int, int], lengths: Sequence[int] | None) -> Self:
+    def of(cls, shape: tuple[int, int, int], lengths: Sequence[int] | None) -> "Segments":
         """The segments of `shape`; every token counts where `lengths` is None."""
         if lengths is None:
             return cls.full(shape)
         return cls(shape, tuple(operator.index(length) for length in lengths))
 
     @classmethod
-    def full(cls, shape: tuple[int, int, int]) -> Self:
+    def full(cls, shape: tuple[int, int, int]) -> "Segments":
         """The segments of a tensor without padding."""
         return cls(shape, (shape[1],) * max(shape[0], 0))
 

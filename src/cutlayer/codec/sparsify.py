@@ -13,7 +13,8 @@ def kept_counts(sizes: Int[np.ndarray, " batch"], keep_ratio: float) -> Int64[np
     Source: SFT eq. (16), which calls keep_ratio rho.
     """
     rounded = np.floor(keep_ratio * sizes + 0.5).astype(np.int64)
-    return np.minimum(np.maximum(rounded, 1), sizes)
+    counts: Int64[np.ndarray, " batch"] = np.minimum(np.maximum(rounded, 1), sizes)
+    return counts
 
 
 def top_k(
@@ -40,7 +41,7 @@ def _largest(magnitudes: Float32[np.ndarray, " value"], count: int) -> Bool[np.n
     if rank == 0:
         return np.ones(magnitudes.size, dtype=np.bool_)
     threshold = np.partition(magnitudes, rank)[rank]
-    kept = magnitudes >= threshold
+    kept: Bool[np.ndarray, " value"] = magnitudes >= threshold
     surplus = int(np.count_nonzero(kept)) - count
     if surplus > 0:
         ties = np.flatnonzero(magnitudes == threshold)

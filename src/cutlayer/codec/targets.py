@@ -22,7 +22,7 @@ def encode_targets(labels: Int64[np.ndarray, "..."], classes: int) -> bytes:
     Raises PacketError for a label outside that range.
     """
     sent = labels[labels != IGNORED_LABEL]
-    if sent.size and not (0 <= sent.min() and sent.max() < classes):
+    if sent.size and not (sent.min() >= 0 and sent.max() < classes):
         wrong = sent[(sent < 0) | (sent >= classes)][0]
         raise PacketError(f"label {wrong} is outside 0..{classes - 1}")
     body = sent.astype(_dtype(classes)).tobytes()

@@ -3,7 +3,6 @@
 The command line takes the same road as the file: both end as one mapping that is checked once.
 """
 
-import difflib
 import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from pydantic_core import ErrorDetails
 
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError
+from cutlayer.words import nearest
 
 
 def read_config(path: Path | None, overrides: Mapping[str, str] | None = None) -> Config:
@@ -51,12 +51,6 @@ def keys(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[st
             yield from keys(type(field.default), f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", field.description or "", field.default
-
-
-def nearest(word: str, known: list[str]) -> str:
-    """A hint that ends an error about an unknown word: the nearest known one, or all of them."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -111,7 +105,7 @@ def _explain(error: ErrorDetails) -> str:
     if error["type"] == "extra_forbidden":
         section = ".".join(path[:-1])
         known = [key for key, _, _ in keys()]
-        siblings = [key.split(".")[path.__len__() - 1] for key in known if _inside(key, section)]
+        siblings = [key.split(".")[len(path) - 1] for key in known if _inside(key, section)]
         hint = nearest(path[-1], list(dict.fromkeys(siblings)))
         return f"unknown configuration key {'.'.join(path)}; {hint}"
     return f"{where}: {error['msg'][0].lower()}{error['msg'][1:]}, not {error['input']!r}"

@@ -1,22 +1,45 @@
-"""Where a pretrained model lies: a local path, the cache, the Hugging Face hub, a package."""
+"""Where a model or data set lies: a local path, the cache, the Hugging Face hub, a package."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
+from cutlayer.data.assets.asset import Asset, Kind, Say, silent
+from cutlayer.data.assets.cache import cache_root, get_asset, installed
+from cutlayer.data.assets.catalogue import known_asset, nearest_names
+from cutlayer.data.assets.packages import RunTool, run_tool
+from cutlayer.data.hub import Hub, HuggingFaceHub, holds_model, is_hub_id
 from cutlayer.data.samples import Source
+from cutlayer.errors import AssetError
+
+_TITLES = {"model": "model", "data": "data set"}
 
 
 @dataclass(frozen=True)
 class Found:
-    """A Hugging Face model folder on this machine, and who served it."""
+    """A folder or file on this machine, and who served it. `asset`: what it is, if a known one."""
 
     path: Path
     source: Source
+    asset: Asset | None = None
+
+
+@dataclass(frozen=True)
+class HubSplits:
+    """A data set that the hub served, as `datasets` opens it."""
+
+    splits: Mapping[str, Any]
+    hub_id: str
 
 
 def find_model(
-    name: str, *, cache: Path | None = None, say: Callable[[str], None] = lambda line: None
+    name: str,
+    *,
+    cache: Path | None = None,
+    hub: Hub | None = None,
+    run: RunTool = run_tool,
+    say: Say = silent,
 ) -> Found:
     """The folder of a model named by path, by a known short name (`dinov2-small`) or by hub id.
 
@@ -25,4 +48,79 @@ def find_model(
     `$CUTLAYER_CACHE`, `$XDG_CACHE_HOME/cutlayer`, `~/.cache/cutlayer`). `say` is told each slow
     step in one line. Raises `AssetError` when nobody has it, naming the nearest known names.
     """
-    raise NotImplementedError
+    asset = known_asset(name, "model")
+    path = Path(name).expanduser()
+    if path.is_dir() and holds_model(path):
+        return Found(path, "path", asset)
+    if path.exists() and asset is None:
+        raise AssetError(
+            f"{path} is not a model folder: it needs config.json and its *.safetensors files"
+        )
+    request = _Request(name, "model", asset, cache or cache_root(), run, say)
+    where = hub or HuggingFaceHub()
+    return _search(request, lambda hub_id: Found(where.model(hub_id), "hub", asset))
+
+
+def find_data(
+    name: str,
+    *,
+    cache: Path | None = None,
+    hub: Hub | None = None,
+    run: RunTool = run_tool,
+    say: Say = silent,
+) -> Found | HubSplits:
+    """A data set by path, known short name or hub id, in the same order as `find_model`."""
+    path = Path(name).expanduser()
+    if path.exists():
+        return Found(path, "path")
+    asset = known_asset(name, "data")
+    request = _Request(name, "data", asset, cache or cache_root(), run, say)
+    where = hub or HuggingFaceHub()
+    return _search(request, lambda hub_id: HubSplits(where.data(hub_id), hub_id))
+
+
+@dataclass(frozen=True)
+class _Request:
+    name: str
+    kind: Kind
+    asset: Asset | None
+    cache: Path
+    run: RunTool
+    say: Say
+
+
+_Answer = TypeVar("_Answer")
+
+
+def _search(request: _Request, ask_hub: Callable[[str], _Answer]) -> Found | _Answer:
+    """Cache, hub, package."""
+    asset = request.asset
+    cached = asset and installed(asset, request.cache)
+    if cached:
+        return Found(cached, "cache", asset)
+    hub_id = asset.hub_id if asset else request.name
+    missed = "not asked, it has no such thing"
+    if hub_id is not None and is_hub_id(hub_id):
+        request.say(f"{request.name}: looking on the Hugging Face hub")
+        try:
+            return ask_hub(hub_id)
+        except AssetError as error:
+            missed = str(error)
+    return _from_package(request, missed)
+
+
+def _from_package(request: _Request, missed: str) -> Found:
+    """The package's copy; without one, `missed` tells what the hub said."""
+    name, asset = request.name, request.asset
+    if asset is None:
+        raise AssetError(
+            f"no {_TITLES[request.kind]} {name!r}: not a path here, not in {request.cache}; "
+            f"Hugging Face hub: {missed}. Known names: "
+            f"{', '.join(nearest_names(name, request.kind))}. Without network give the path of "
+            "a copy"
+        )
+    try:
+        folder = get_asset(asset, request.cache, run=request.run, say=request.say)
+    except AssetError as error:
+        raise AssetError(f"{error} (Hugging Face hub: {missed})") from error
+    return Found(folder, "package", asset)

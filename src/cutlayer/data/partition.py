@@ -4,9 +4,11 @@ Every draw takes an explicit generator. Needs numpy alone.
 """
 
 import numpy as np
-from jaxtyping import Int, Int64
+from jaxtyping import Int64
 
 from cutlayer.errors import DataError
+
+_DRAWS = 10  # tries for a Dirichlet draw that leaves no device short, before one is mended
 
 
 def draw_subset(
@@ -15,21 +17,32 @@ def draw_subset(
     rng: np.random.Generator,
     balanced: bool = True,
 ) -> Int64[np.ndarray, " chosen"]:
-    """Ascending indices of `count` samples; `balanced`: as even over the classes as they allow.
+    """Ascending indices of `count` samples, drawn without replacement.
 
-    Raises `DataError` when `count` is below 1 or above the number of samples.
+    `balanced`: as even over the classes as they allow; a class too small gives all it has and
+    the others make up for it. Otherwise any sample is as likely as another. Raises `DataError`
+    when `count` is below 1 or above the number of samples.
     """
-    raise NotImplementedError
+    if not 1 <= count <= len(labels):
+        raise DataError(f"{count} samples asked for, there are {len(labels)}: ask for 1 to those")
+    order = rng.permutation(len(labels))
+    if balanced:
+        # rank of each sample within its class, in shuffled order: low ranks first is even; among
+        # equal ranks the shuffle decides which classes give one more
+        order = order[np.argsort(_rank_in_class(labels[order]), kind="stable")]
+    return np.sort(order[:count])
 
 
 def partition_iid(
     labels: Int64[np.ndarray, " sample"], devices: int, rng: np.random.Generator
 ) -> tuple[Int64[np.ndarray, "_"], ...]:
-    """Shuffled samples dealt in near-equal parts (sizes differ by one at most).
+    """Shuffled samples dealt in near-equal parts: sizes differ by one at most.
 
-    Raises `DataError` when there are fewer samples than devices.
+    Each part is ascending. Raises `DataError` when there are fewer samples than devices.
     """
-    raise NotImplementedError
+    _require_enough(len(labels), devices, least=1)
+    parts = np.array_split(rng.permutation(len(labels)), devices)
+    return tuple(np.sort(part) for part in parts)
 
 
 def partition_dirichlet(
@@ -41,13 +54,84 @@ def partition_dirichlet(
 ) -> tuple[Int64[np.ndarray, "_"], ...]:
     """Each class divided over the devices in proportions drawn from Dirichlet(alpha).
 
-    Raises `DataError` when there are fewer than `devices * least` samples or `alpha <= 0`.
+    Small `alpha` gives each device few classes, large `alpha` tends to an even split. Drawn anew
+    a few times while a device has fewer than `least` samples; then the best draw is mended: the
+    largest device gives the short one what it lacks. Each part is ascending. Raises `DataError`
+    when there are fewer than `devices * least` samples or `alpha` is not above 0.
+
+    Source: Hsu et al. 2019, section 3.1, for the label skew; proportions per class over devices
+    as in Yurochkin et al. 2019, section 4, which keeps every sample.
     """
-    raise NotImplementedError
+    if not 0.0 < alpha < np.inf:
+        raise DataError(f"Dirichlet alpha is {alpha}: choose a finite number above 0")
+    _require_enough(len(labels), devices, least)
+    best = _draw(labels, devices, alpha, rng)
+    for _ in range(_DRAWS - 1):
+        if _smallest(best, devices) >= least:
+            break
+        other = _draw(labels, devices, alpha, rng)
+        best = max(best, other, key=lambda owners: _smallest(owners, devices))
+    owner = _mend(best, devices, least, rng)
+    by_owner = np.argsort(owner, kind="stable")
+    sizes = np.bincount(owner, minlength=devices)
+    return tuple(np.split(by_owner, np.cumsum(sizes)[:-1]))
 
 
 def label_counts(
     labels: Int64[np.ndarray, " sample"], parts: tuple[Int64[np.ndarray, "_"], ...], classes: int
 ) -> Int64[np.ndarray, "device class"]:
     """How many samples of each class each device holds."""
-    raise NotImplementedError
+    return np.stack([np.bincount(labels[part], minlength=classes) for part in parts])
+
+
+def _rank_in_class(labels: Int64[np.ndarray, " sample"]) -> Int64[np.ndarray, " sample"]:
+    """For each sample, how many of its class come before it."""
+    by_class = np.argsort(labels, kind="stable")
+    _, sizes = np.unique(labels, return_counts=True)
+    starts = np.repeat(np.cumsum(sizes) - sizes, sizes)
+    ranks = np.empty(len(labels), np.int64)
+    ranks[by_class] = np.arange(len(labels)) - starts
+    return ranks
+
+
+def _draw(
+    labels: Int64[np.ndarray, " sample"], devices: int, alpha: float, rng: np.random.Generator
+) -> Int64[np.ndarray, " sample"]:
+    """The owner of every sample."""
+    owner = np.empty(len(labels), np.int64)
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        shares = rng.dirichlet(np.full(devices, alpha))
+        ends = np.rint(np.cumsum(shares)[:-1] * len(members)).astype(np.int64)
+        owner[members] = np.searchsorted(ends, np.arange(len(members)), side="right")
+    return owner
+
+
+def _mend(
+    owner: Int64[np.ndarray, " sample"], devices: int, least: int, rng: np.random.Generator
+) -> Int64[np.ndarray, " sample"]:
+    """Owners such that every device has `least` samples, taken from the largest ones."""
+    mended = owner.copy()
+    sizes = np.bincount(mended, minlength=devices)
+    for short in np.flatnonzero(sizes < least):
+        while sizes[short] < least:
+            largest = int(np.argmax(sizes))
+            given = rng.choice(np.flatnonzero(mended == largest))
+            mended[given] = short
+            sizes[largest] -= 1
+            sizes[short] += 1
+    return mended
+
+
+def _smallest(owner: Int64[np.ndarray, " sample"], devices: int) -> int:
+    return int(np.bincount(owner, minlength=devices).min())
+
+
+def _require_enough(samples: int, devices: int, least: int) -> None:
+    if devices < 1:
+        raise DataError(f"{devices} devices: choose at least 1")
+    if samples < devices * least:
+        raise DataError(
+            f"{samples} samples are too few for {devices} devices with at least {least} each: "
+            "take more samples or fewer devices"
+        )

@@ -23,10 +23,7 @@ class Samples(ABC):
     samples are dealt to devices.
     """
 
-    @property
-    @abstractmethod
-    def labels(self) -> Int64[np.ndarray, " sample"]:
-        """The label of every sample."""
+    labels: Int64[np.ndarray, " sample"]
 
     @abstractmethod
     def read(self, index: int) -> Content:
@@ -49,19 +46,24 @@ class Subset(Samples):
     """The samples at `indices` of another split, in that order."""
 
     def __init__(self, samples: Samples, indices: Int[np.ndarray, " chosen"]) -> None:
+        self.labels = samples.labels[indices]
         self._samples = samples
         self._indices = indices
-        self._labels = samples.labels[indices]
-
-    @property
-    def labels(self) -> Int64[np.ndarray, " chosen"]:
-        return self._labels
 
     def read(self, index: int) -> Content:
         return self._samples.read(int(self._indices[index]))
 
     def where(self, index: int) -> str:
         return self._samples.where(int(self._indices[index]))
+
+
+@dataclass(frozen=True, eq=False)
+class SplitPair:
+    """What a loader of one form gives: both splits and the names of their classes."""
+
+    train: Samples
+    test: Samples
+    class_names: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ The tokenizer is any callable from texts to lists of ids, special tokens include
 closes a text with a special token should truncate itself as here, so that the token survives.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, final
 
@@ -13,11 +13,12 @@ import numpy as np
 from jaxtyping import Int, Int64
 
 from cutlayer.data.batches import Batch, BatchMaker
-from cutlayer.data.samples import Content, Samples
+from cutlayer.data.samples import Samples
 from cutlayer.errors import DataError
 
 Tokenize: TypeAlias = Callable[[list[str]], list[list[int]]]
 IGNORED_LABEL = -100  # what the cross entropy of a language model leaves out
+_LEAST_BLOCK = 2  # one token to read and one to predict
 
 
 @final
@@ -31,7 +32,14 @@ class TextBatches(BatchMaker):
     pad_id: int
 
     def make(self, samples: Samples, indices: Int[np.ndarray, " row"]) -> Batch:
-        raise NotImplementedError
+        texts = [_text(samples, int(index)) for index in indices]
+        rows = [ids[: self.max_tokens] for ids in self.tokenize(texts)]
+        for index, ids in zip(indices, rows, strict=True):
+            if not ids:
+                raise DataError(f"{samples.where(int(index))}: the tokenizer makes no token of it")
+        ids, mask = _pad(rows, self.pad_id)
+        lengths = tuple(len(row) for row in rows)
+        return Batch({"input_ids": ids, "attention_mask": mask}, lengths, samples.labels[indices])
 
 
 @final
@@ -40,13 +48,33 @@ class Blocks(Samples):
 
     Blocks are the samples of language modelling (contents are id arrays for `BlockBatches`). A
     block's label is that of the document it starts in; the last, shorter block is kept if it has
-    two tokens or more. Raises `DataError` when there is no text at all.
+    two tokens or more. Raises `DataError` when that leaves no block.
     """
 
     def __init__(
         self, documents: Samples, tokenize: Tokenize, max_tokens: int, separator_id: int
     ) -> None:
-        raise NotImplementedError
+        texts = [_text(documents, index) for index in range(len(documents))]
+        pieces = [[*ids, separator_id] for ids in tokenize(texts)]
+        sizes = np.array([len(piece) for piece in pieces], np.int64)
+        self._ids = np.fromiter((token for piece in pieces for token in piece), np.int64)
+        starts = np.arange(0, len(self._ids) - _LEAST_BLOCK + 1, max_tokens)
+        if max_tokens < _LEAST_BLOCK or not len(starts):
+            raise DataError(
+                f"{len(self._ids)} tokens give no block of {max_tokens}: a block needs at least "
+                f"{_LEAST_BLOCK}; take more text or a larger max_tokens"
+            )
+        self._max_tokens = max_tokens
+        self._documents = documents
+        self._document = np.searchsorted(np.cumsum(sizes), starts, side="right")
+        self.labels = documents.labels[self._document]
+
+    def read(self, index: int) -> Int64[np.ndarray, " token"]:
+        start = index * self._max_tokens
+        return self._ids[start : start + self._max_tokens]
+
+    def where(self, index: int) -> str:
+        return f"{self._documents.where(int(self._document[index]))}, block {index}"
 
 
 @final
@@ -58,4 +86,33 @@ class BlockBatches(BatchMaker):
     pad_id: int
 
     def make(self, samples: Samples, indices: Int[np.ndarray, " row"]) -> Batch:
-        raise NotImplementedError
+        rows = [self._ids(samples, int(index)) for index in indices]
+        ids, mask = _pad(rows, self.pad_id)
+        lengths = tuple(len(row) for row in rows)
+        labels = np.where(mask == 1, ids, IGNORED_LABEL)
+        return Batch({"input_ids": ids, "attention_mask": mask}, lengths, labels)
+
+    def _ids(self, samples: Samples, index: int) -> list[int]:
+        content = samples.read(index)
+        if isinstance(content, str) or content.ndim != 1:
+            raise DataError(f"{samples.where(index)} is not a block of token ids: see `Blocks`")
+        return [int(token) for token in content]
+
+
+def _text(samples: Samples, index: int) -> str:
+    content = samples.read(index)
+    if not isinstance(content, str):
+        raise DataError(f"{samples.where(index)} is not a text: this model needs texts")
+    return content
+
+
+def _pad(
+    rows: Sequence[Sequence[int]], pad_id: int
+) -> tuple[Int64[np.ndarray, "row token"], Int64[np.ndarray, "row token"]]:
+    """Ids padded on the right to the longest row, and the mask that is 1 on real tokens."""
+    ids = np.full((len(rows), max(len(row) for row in rows)), pad_id, np.int64)
+    mask = np.zeros_like(ids)
+    for place, row in enumerate(rows):
+        ids[place, : len(row)] = row
+        mask[place, : len(row)] = 1
+    return ids, mask

@@ -1,12 +1,28 @@
-"""Reads a checkpoint folder into a device part, a server part or a whole model."""
+"""Reads a checkpoint folder into a device part, a server part or a whole model.
 
+A part reads only its own weights from the safetensors files. Knows neither rows nor training.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.utils import logging as transformers_logging
 
+from cutlayer.errors import ModelError
+from cutlayer.model.adapted import AdaptedModel, patch_convolution, target_names
+from cutlayer.model.anatomy import Anatomy, examine, meta_model
+from cutlayer.model.hollow import Injection, answer, inject_at, pass_through, stop_at, strip
+from cutlayer.model.inputs import example_inputs
 from cutlayer.model.lora import AdapterSpec
 from cutlayer.model.split import DevicePart, ServerPart, WholeModel
-from cutlayer.model.tasks import Task
+from cutlayer.model.tasks import Task, read_config, task_class, task_config
 
 
 def load_device_part(
@@ -18,9 +34,17 @@ def load_device_part(
     classes: int,
     dtype: torch.dtype = torch.float32,
 ) -> DevicePart:
-    """Only the embedding and blocks 1..cut are read. classes is ignored for causal-lm.
-    Raises ModelError, UnsupportedModelError."""
-    raise NotImplementedError
+    """The embedding and blocks 1..cut of the model in a folder that `save_pretrained` wrote.
+
+    `classes`: labels of the head, which this side never holds; any value for a language model.
+    Raises ModelError for a folder, cut or adapter that does not fit, UnsupportedModelError for an
+    architecture that cannot be split.
+    """
+    plan = _plan(path, task, adapter, classes)
+    _check_cut(cut, plan.anatomy)
+    model, _ = _read(path, plan, dtype, lambda model: _keep_device(model, plan.anatomy, cut))
+    adapted = AdaptedModel(model, plan.anatomy, adapter, {}, patches=True, head=False)
+    return DevicePart(adapted, task, cut)
 
 
 def load_server_part(
@@ -32,7 +56,23 @@ def load_server_part(
     classes: int,
     dtype: torch.dtype = torch.float32,
 ) -> ServerPart:
-    raise NotImplementedError
+    """Blocks cut+1..L, final norm and head of the model in a folder.
+
+    Embeddings that are tied to a language model's head are read once, as the head.
+    `classes`: labels of the head; any value for a language model. A head that the checkpoint lacks
+    must be trained (`AdapterSpec.head`), or ModelError is raised, as for all that
+    `load_device_part` names.
+    """
+    plan = _plan(path, task, adapter, classes)
+    _check_cut(cut, plan.anatomy)
+    injection = Injection()
+    model, head = _read(
+        path, plan, dtype, lambda model: _keep_server(model, plan.anatomy, cut, injection)
+    )
+    for unit in plan.anatomy.before:  # what was read as the head is there already
+        strip(model.get_submodule(unit))
+    adapted = AdaptedModel(model, plan.anatomy, adapter, head, patches=False, head=True)
+    return ServerPart(adapted, task, cut, injection)
 
 
 def load_whole(
@@ -43,4 +83,164 @@ def load_whole(
     classes: int,
     dtype: torch.dtype = torch.float32,
 ) -> WholeModel:
-    raise NotImplementedError
+    """The unsplit model in a folder, with the adapters of both sides.
+
+    Raises what `load_server_part` raises.
+    """
+    plan = _plan(path, task, adapter, classes)
+    model, head = _read(path, plan, dtype, lambda model: None)
+    adapted = AdaptedModel(model, plan.anatomy, adapter, head, patches=True, head=True)
+    return WholeModel(adapted, task)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    config: PreTrainedConfig
+    model_class: type[PreTrainedModel]
+    anatomy: Anatomy
+    trains_head: bool
+
+
+def _plan(path: Path, task: Task, adapter: AdapterSpec, classes: int) -> _Plan:
+    """Everything that can be known, and refused, before any weight is read."""
+    config = task_config(read_config(path), task, classes)
+    model = meta_model(config, task)
+    anatomy = examine(model, example_inputs(model, task))
+    check_adapter(model, anatomy, adapter, task)
+    return _Plan(config, task_class(config, task), anatomy, adapter.head)
+
+
+def check_adapter(
+    model: PreTrainedModel, anatomy: Anatomy, adapter: AdapterSpec, task: Task
+) -> None:
+    """Raise ModelError for an adapter that this model cannot have."""
+    if adapter.head and task == "causal-lm":
+        raise ModelError(
+            "the adapter's head is true, but a language model's head is its vocabulary; set it to "
+            "false for causal-lm"
+        )
+    target_names(model.get_submodule(f"{anatomy.blocks}.0"), adapter)
+    if adapter.patch_embedding:
+        patch_convolution(model, anatomy)
+
+
+def _check_cut(cut: int, anatomy: Anatomy) -> None:
+    if not 1 <= cut < anatomy.count:
+        raise ModelError(
+            f"cut is {cut}; a model of {anatomy.count} blocks can be cut after block "
+            f"1..{anatomy.count - 1}"
+        )
+
+
+def _keep_device(model: PreTrainedModel, anatomy: Anatomy, cut: int) -> None:
+    blocks = _blocks(model, anatomy)
+    stop_at(blocks[cut])
+    for block in blocks[cut + 1 :]:
+        pass_through(block, anatomy.output_length)
+    for unit in anatomy.after:
+        strip(model.get_submodule(unit))
+    model.all_tied_weights_keys = {}
+
+
+def _keep_server(model: PreTrainedModel, anatomy: Anatomy, cut: int, injection: Injection) -> None:
+    blocks = _blocks(model, anatomy)
+    inject_at(blocks[0], injection, anatomy.output_length)
+    for block in blocks[1:cut]:
+        pass_through(block, anatomy.output_length)
+    tied = set(model.all_tied_weights_keys.values())
+    for unit in anatomy.before:
+        answer(model.get_submodule(unit), injection.zeros)
+        if not any(source.startswith(f"{unit}.") for source in tied):
+            strip(model.get_submodule(unit))
+
+
+def _blocks(model: PreTrainedModel, anatomy: Anatomy) -> nn.ModuleList:
+    blocks = model.get_submodule(anatomy.blocks)
+    assert isinstance(blocks, nn.ModuleList)
+    return blocks
+
+
+def _read(
+    path: Path, plan: _Plan, dtype: torch.dtype, prune: Callable[[PreTrainedModel], None]
+) -> tuple[PreTrainedModel, dict[str, Tensor]]:
+    """The pruned model with its weights, and the head's values that the checkpoint has."""
+    pruned = _pruned_class(plan.model_class, prune)
+    # transformers draws initial values for a missing head from torch's global generator
+    with _quiet(), torch.random.fork_rng(devices=[]):
+        try:
+            loaded: Any = pruned.from_pretrained(
+                path,
+                config=plan.config,
+                dtype=dtype,
+                local_files_only=True,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            reason = str(error).strip().split("\n")[0]
+            raise ModelError(f"the weights in {path} cannot be read: {reason}") from error
+    model, info = loaded
+    absent = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
+    _check_absent(path, plan, absent)
+    head = {
+        name: parameter.detach().float().clone()
+        for name, parameter in model.named_parameters()
+        if _within(name, plan.anatomy.head) and name not in absent
+    }
+    return model, head
+
+
+def _check_absent(path: Path, plan: _Plan, absent: set[str]) -> None:
+    """Refuse weights that would be random and stay so."""
+    # a mask token serves masked pretraining only
+    needed = sorted(name for name in absent if not name.endswith("mask_token"))
+    frozen = [name for name in needed if not _within(name, plan.anatomy.head)]
+    if frozen:
+        raise ModelError(
+            f"the weights in {path} lack {len(frozen)} of this model's tensors, or have them in "
+            f"another shape, such as {frozen[0]}; is it a checkpoint of "
+            f"{plan.model_class.__name__}?"
+        )
+    if needed and not plan.trains_head:
+        raise ModelError(
+            f"the checkpoint in {path} has no head for {plan.config.num_labels} classes; set the "
+            "adapter's head to true to train one"
+        )
+
+
+def _pruned_class(
+    model_class: type[PreTrainedModel], prune: Callable[[PreTrainedModel], None]
+) -> type[PreTrainedModel]:
+    """The class whose instances drop what they do not own before `from_pretrained` reads weights.
+
+    The one place where we inherit an implementation: transformers reads exactly the weights that
+    an instance has after `__init__`, so this is how a part never touches the others' bytes. Name
+    and module stay, since transformers looks conversions of old weight names up by them.
+    """
+
+    def init(self: PreTrainedModel, config: PreTrainedConfig) -> None:
+        model_class.__init__(self, config)
+        prune(self)
+
+    namespace: dict[str, Any] = {"__init__": init, "__module__": model_class.__module__}
+    return type(model_class.__name__, (model_class,), namespace)
+
+
+def _within(name: str, units: tuple[str, ...]) -> bool:
+    return any(name.startswith(f"{unit}.") for unit in units)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No report of the weights that a part leaves out on purpose, and no progress bar."""
+    logging: Any = transformers_logging  # untyped
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

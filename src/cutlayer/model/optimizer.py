@@ -1,47 +1,35 @@
-"""Row-wise optimisers: each row of a bank steps on its own."""
+"""Row-wise optimisers: each row of a bank steps on its own, as if it had its own optimiser.
+
+Knows what is in a row as little as torch does. Rows and state go in, new ones come out.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 
 class Optimizer(ABC):
-    """Its state is a dict of tensors whose first axis is the row (so it can be gathered, stored)."""
+    """An update rule for rows.
+
+    Its state is a mapping from name to tensor whose first axis is the row, so that a bank's state
+    is gathered, stored and averaged like the rows themselves.
+    """
 
     @property
     @abstractmethod
-    def state_names(self) -> tuple[str, ...]: ...
-
-    @abstractmethod
-    def init(self, rows: Float[Tensor, "group parameter"]) -> dict[str, Tensor]: ...
-
-    @abstractmethod
-    def step(
-        self,
-        rows: Float[Tensor, "group parameter"],
-        grads: Float[Tensor, "group parameter"],
-        state: Mapping[str, Tensor],
-        learning_rate: float,
-    ) -> tuple[Float[Tensor, "group parameter"], dict[str, Tensor]]: ...
-
-
-@final
-@dataclass(frozen=True)
-class Sgd(Optimizer):
-    momentum: float = 0.0
-    weight_decay: float = 0.0
-
-    @property
     def state_names(self) -> tuple[str, ...]:
-        raise NotImplementedError
+        """The keys of the state."""
 
+    @abstractmethod
     def init(self, rows: Float[Tensor, "group parameter"]) -> dict[str, Tensor]:
-        raise NotImplementedError
+        """The state of rows that have not stepped yet."""
 
+    @abstractmethod
     def step(
         self,
         rows: Float[Tensor, "group parameter"],
@@ -49,23 +37,68 @@ class Sgd(Optimizer):
         state: Mapping[str, Tensor],
         learning_rate: float,
     ) -> tuple[Float[Tensor, "group parameter"], dict[str, Tensor]]:
-        raise NotImplementedError
+        """Rows and state after one step, in new tensors."""
+
+
+@final
+@dataclass(frozen=True)
+class Sgd(Optimizer):
+    """Gradient descent as `torch.optim.SGD`: `v = momentum v + g + weight_decay w; w -= lr v`."""
+
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """`velocity`, with momentum."""
+        return ("velocity",) if self.momentum else ()
+
+    def init(self, rows: Float[Tensor, "group parameter"]) -> dict[str, Tensor]:
+        """Velocity zero."""
+        return {name: torch.zeros_like(rows, requires_grad=False) for name in self.state_names}
+
+    @torch.no_grad()
+    def step(
+        self,
+        rows: Float[Tensor, "group parameter"],
+        grads: Float[Tensor, "group parameter"],
+        state: Mapping[str, Tensor],
+        learning_rate: float,
+    ) -> tuple[Float[Tensor, "group parameter"], dict[str, Tensor]]:
+        """Rows and state after one step, in new tensors."""
+        change = grads.add(rows, alpha=self.weight_decay) if self.weight_decay else grads
+        if not self.momentum:
+            return rows.sub(change, alpha=learning_rate), {}
+        velocity = (state["velocity"] * self.momentum).add_(change)
+        return rows.sub(velocity, alpha=learning_rate), {"velocity": velocity}
 
 
 @final
 @dataclass(frozen=True)
 class AdamW(Optimizer):
+    """Adam with decoupled weight decay as `torch.optim.AdamW`; each row counts its own steps.
+
+    Source: Decoupled weight decay regularization (arXiv 1711.05101), algorithm 2.
+    """
+
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     weight_decay: float = 0.01
 
     @property
     def state_names(self) -> tuple[str, ...]:
-        raise NotImplementedError
+        """`steps` [group], `mean` and `square` [group, parameter]."""
+        return ("steps", "mean", "square")
 
     def init(self, rows: Float[Tensor, "group parameter"]) -> dict[str, Tensor]:
-        raise NotImplementedError
+        """All zero."""
+        return {
+            "steps": torch.zeros(rows.shape[0], dtype=torch.int64, device=rows.device),
+            "mean": torch.zeros_like(rows, requires_grad=False),
+            "square": torch.zeros_like(rows, requires_grad=False),
+        }
 
+    @torch.no_grad()
     def step(
         self,
         rows: Float[Tensor, "group parameter"],
@@ -73,4 +106,15 @@ class AdamW(Optimizer):
         state: Mapping[str, Tensor],
         learning_rate: float,
     ) -> tuple[Float[Tensor, "group parameter"], dict[str, Tensor]]:
-        raise NotImplementedError
+        """Rows and state after one step, in new tensors."""
+        beta1, beta2 = self.betas
+        steps = state["steps"] + 1
+        mean = torch.lerp(state["mean"], grads, 1 - beta1)
+        square = (state["square"] * beta2).addcmul_(grads, grads, value=1 - beta2)
+        # the corrections in double precision, as torch has them as Python numbers
+        correction1 = 1 - beta1 ** steps.double().unsqueeze(1)
+        correction2 = 1 - beta2 ** steps.double().unsqueeze(1)
+        scale = square.sqrt().div_(correction2.sqrt().to(rows.dtype)).add_(self.eps)
+        change = (mean / scale).mul_((learning_rate / correction1).to(rows.dtype))
+        updated = rows * (1 - learning_rate * self.weight_decay)
+        return updated.sub_(change), {"steps": steps, "mean": mean, "square": square}

@@ -1,4 +1,8 @@
-"""The three things that run: a device part, a server part, the whole model."""
+"""The three things that run: a device part, a server part, and the whole model.
+
+Each takes the rows of a group of devices and the samples of all of them in device order. One pass
+at a time; backward may follow at any time. Knows no files and no loss.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import final
@@ -6,45 +10,108 @@ from typing import final
 from jaxtyping import Float
 from torch import Tensor
 
+from cutlayer.model.adapted import AdaptedModel
+from cutlayer.model.hollow import CutReachedError, Injection
+from cutlayer.model.inputs import real_inputs, sample_lengths, stand_in_inputs
 from cutlayer.model.layout import Layout
+from cutlayer.model.tasks import Task
 
 
 @final
 class DevicePart:
-    """Embedding and blocks 1..cut.
+    """The embedding and blocks 1..cut of a model."""
 
-    inputs: {"pixel_values": [batch, 3, side, side]} or {"input_ids": [batch, token],
-    "attention_mask": [batch, token]} (mask optional: nothing padded; always right padded; a group
-    of devices with different lengths is padded to the longest).
-    """
+    def __init__(self, adapted: AdaptedModel, task: Task, cut: int) -> None:
+        self.task = task
+        self.cut = cut
+        self._adapted = adapted
 
-    layout: Layout
-    cut: int
-    base_parameters: int
-    base_bytes: int
+    @property
+    def layout(self) -> Layout:
+        """The slots of a device's row."""
+        return self._adapted.layout
+
+    @property
+    def base_parameters(self) -> int:
+        """Frozen weights that this part holds."""
+        return self._adapted.parameters
+
+    @property
+    def base_bytes(self) -> int:
+        """Bytes of the frozen weights that this part holds."""
+        return self._adapted.bytes
+
+    @property
+    def base_tensors(self) -> tuple[Tensor, ...]:
+        """The frozen weights and buffers, e.g. for `SavedBytes` to leave out."""
+        return self._adapted.tensors
 
     def initial_row(self, seed: int) -> Float[Tensor, "parameter"]:
-        """Values at round 0; each slot's depend on (seed, slot name) alone, not on the cut."""
-        raise NotImplementedError
+        """A row before training; each slot's values depend on the seed and its name alone, so a
+        device's and a server's rows together are the same at every cut."""
+        return self._adapted.initial_row(seed)
 
     def forward(
-        self, rows: Float[Tensor, "group parameter"], sizes: Sequence[int], inputs: Mapping[str, Tensor]
+        self,
+        rows: Float[Tensor, "group parameter"],
+        sizes: Sequence[int],
+        inputs: Mapping[str, Tensor],
     ) -> Float[Tensor, "batch token width"]:
-        """The activation of the batch, whose first sizes[0] samples belong to rows[0] and so on."""
-        raise NotImplementedError
+        """The activation at the cut; the first `sizes[0]` samples are of the device in `rows[0]`.
+
+        `inputs`: `pixel_values` [batch, channel, height, width], of any size that the patch
+        divides; or `input_ids` [batch, token] with `attention_mask` unless nothing is padded. Text
+        is padded on the right, in a group to the longest of all its devices.
+        Raises ModelError for inputs or sizes that do not fit.
+        """
+        model = self._adapted.model
+        given = real_inputs(model, self.task, inputs, None)
+        batch = next(iter(inputs.values())).shape[0]
+        with self._adapted.using(rows, sizes, batch):
+            try:
+                model(**given)
+            except CutReachedError as cut:
+                return cut.activation
+        raise RuntimeError("the forward pass ended without reaching the cut layer")
+
+    def lengths(self, inputs: Mapping[str, Tensor]) -> list[int] | None:
+        """What a server needs to know of the padding: real tokens of each sample, or None."""
+        return sample_lengths(self._adapted.model.config, self.task, inputs)
 
 
 @final
 class ServerPart:
-    """Blocks cut+1..L, final norm and head."""
+    """Blocks cut+1..L, final norm and head of a model."""
 
-    layout: Layout
-    cut: int
-    base_parameters: int
-    base_bytes: int
+    def __init__(self, adapted: AdaptedModel, task: Task, cut: int, injection: Injection) -> None:
+        self.task = task
+        self.cut = cut
+        self._adapted = adapted
+        self._injection = injection
+
+    @property
+    def layout(self) -> Layout:
+        """The slots of a device's row on the server."""
+        return self._adapted.layout
+
+    @property
+    def base_parameters(self) -> int:
+        """Frozen weights that this part holds."""
+        return self._adapted.parameters
+
+    @property
+    def base_bytes(self) -> int:
+        """Bytes of the frozen weights that this part holds."""
+        return self._adapted.bytes
+
+    @property
+    def base_tensors(self) -> tuple[Tensor, ...]:
+        """The frozen weights and buffers, e.g. for `SavedBytes` to leave out."""
+        return self._adapted.tensors
 
     def initial_row(self, seed: int) -> Float[Tensor, "parameter"]:
-        raise NotImplementedError
+        """A row before training; each slot's values depend on the seed and its name alone."""
+        return self._adapted.initial_row(seed)
 
     def forward(
         self,
@@ -53,27 +120,66 @@ class ServerPart:
         activation: Float[Tensor, "batch token width"],
         lengths: Sequence[int] | None,
     ) -> Float[Tensor, "batch *rest"]:
-        """Logits [batch, class] or [batch, token, vocabulary]. lengths: real tokens of each sample
-        (None: all; always None for images)."""
-        raise NotImplementedError
+        """Logits [batch, class], or [batch, token, vocabulary] of a language model.
+
+        `lengths`: what `DevicePart.lengths` gave for these samples. The activation may require a
+        gradient: it is what the device's backward continues from.
+        Raises ModelError for lengths or sizes that do not fit.
+        """
+        model = self._adapted.model
+        given = stand_in_inputs(model.config, self.task, activation, lengths)
+        with (
+            self._adapted.using(rows, sizes, activation.shape[0]),
+            self._injection.of(activation),
+        ):
+            logits: Tensor = model(**given).logits
+        return logits
 
 
 @final
 class WholeModel:
-    """The unsplit model with the same adapters."""
+    """The unsplit model with the same adapters: a reference, and a centralised run."""
 
-    layout: Layout
-    base_parameters: int
-    base_bytes: int
+    def __init__(self, adapted: AdaptedModel, task: Task) -> None:
+        self.task = task
+        self._adapted = adapted
+
+    @property
+    def layout(self) -> Layout:
+        """The slots of a row: those of both sides."""
+        return self._adapted.layout
+
+    @property
+    def base_parameters(self) -> int:
+        """Frozen weights."""
+        return self._adapted.parameters
+
+    @property
+    def base_bytes(self) -> int:
+        """Bytes of the frozen weights."""
+        return self._adapted.bytes
+
+    @property
+    def base_tensors(self) -> tuple[Tensor, ...]:
+        """The frozen weights and buffers, e.g. for `SavedBytes` to leave out."""
+        return self._adapted.tensors
 
     def initial_row(self, seed: int) -> Float[Tensor, "parameter"]:
-        raise NotImplementedError
+        """A row before training; each slot's values depend on the seed and its name alone."""
+        return self._adapted.initial_row(seed)
 
     def forward(
         self,
         rows: Float[Tensor, "group parameter"],
         sizes: Sequence[int],
         inputs: Mapping[str, Tensor],
-        lengths: Sequence[int] | None,
+        lengths: Sequence[int] | None = None,
     ) -> Float[Tensor, "batch *rest"]:
-        raise NotImplementedError
+        """Logits as `ServerPart.forward` gives them, from inputs as `DevicePart.forward` takes
+        them; `lengths` says what is padded if `inputs` has no `attention_mask`."""
+        model = self._adapted.model
+        given = real_inputs(model, self.task, inputs, lengths)
+        batch = next(iter(inputs.values())).shape[0]
+        with self._adapted.using(rows, sizes, batch):
+            logits: Tensor = model(**given).logits
+        return logits

@@ -1,5 +1,147 @@
-"""The tasks."""
+"""The tasks: which Hugging Face class serves each, and for which architectures that is verified.
 
+Knows no cut, no adapter and no weights.
+"""
+
+import copy
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Literal
 
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    AutoConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+
+from cutlayer.errors import ModelError, UnsupportedModelError
+
 Task = Literal["image-classification", "text-classification", "causal-lm"]
+
+_CLASSES = {
+    "image-classification": MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
+    "text-classification": MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    "causal-lm": MODEL_FOR_CAUSAL_LM_MAPPING,
+}
+
+_DECODERS = (
+    "cohere",
+    "gemma",
+    "gemma2",
+    "gpt2",
+    "gpt_neox",
+    "granite",
+    "llama",
+    "mistral",
+    "olmo2",
+    "opt",
+    "phi",
+    "phi3",
+    "qwen2",
+    "qwen3",
+    "smollm3",
+    "stablelm",
+    "starcoder2",
+    "bloom", "falcon",
+)
+
+# A model type stands here only if the tests hold its split against the unsplit model, at every
+# cut and to the bit: a hidden path around the cut would give plausible but wrong training.
+VERIFIED: dict[Task, tuple[str, ...]] = {
+    "image-classification": ("beit","deit", "dinov2", "dinov2_with_registers", "ijepa", "vit", "vit_msn"),
+    "text-classification": ("bert", "camembert", "distilbert", "electra", "ernie", "roberta","xlm-roberta", "data2vec-text","deberta-v2","mpnet", "modernbert", *_DECODERS),
+    "causal-lm": _DECODERS,
+}
+
+
+def read_config(source: Path | PreTrainedConfig) -> PreTrainedConfig:
+    """The configuration in a model folder, or a copy of the one given.
+
+    Raises ModelError for a folder without a `config.json` that transformers understands.
+    """
+    if isinstance(source, PreTrainedConfig):
+        return copy.deepcopy(source)
+    if not (source / "config.json").is_file():
+        raise ModelError(
+            f"{source} is not a model folder: it has no config.json; name the folder that "
+            "save_pretrained wrote"
+        )
+    try:
+        config = AutoConfig.from_pretrained(source, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{source}/config.json cannot be read: {_first_line(error)}") from error
+    assert isinstance(config, PreTrainedConfig)
+    return config
+
+
+def task_class(config: PreTrainedConfig, task: Task) -> type[PreTrainedModel]:
+    """The Hugging Face class of this architecture for this task.
+
+    Raises UnsupportedModelError, which says why, for one whose split is not verified.
+    """
+    found = _CLASSES[task].get(type(config), None)
+    task_model = found[0] if isinstance(found, tuple) else found
+    if config.model_type in VERIFIED[task] and task_model is not None:
+        assert issubclass(task_model, PreTrainedModel)
+        return task_model
+    name = type(config).__name__ if task_model is None else task_model.__name__
+    raise UnsupportedModelError(
+        f"{name} (model type {config.model_type!r}) cannot be split for {task}: "
+        f"{_reason(config, task)}. Model types that can: {', '.join(VERIFIED[task])}"
+    )
+
+
+def task_config(config: PreTrainedConfig, task: Task, classes: int) -> PreTrainedConfig:
+    """A copy set for training in parts: `classes` labels, no dropout, no cache of keys and values.
+
+    Dropout draws random numbers in the order of execution, so a split model could never equal the
+    unsplit one; with LoRA on a frozen base it is off everywhere.
+    """
+    config = copy.deepcopy(config)
+    for key, value in config.to_dict().items():
+        if "drop" in key and isinstance(value, float):
+            setattr(config, key, 0.0)
+    config.use_cache = False
+    if task == "causal-lm":
+        return config
+    if classes < 2:
+        raise ModelError(f"classes is {classes}; a classifier needs at least 2")
+    config.num_labels = classes
+    if is_decoder(config) and config.pad_token_id is None:
+        config.pad_token_id = _stand_in_padding(config)
+    return config
+
+
+def is_decoder(config: PreTrainedConfig) -> bool:
+    """True where each token sees only those before it (so a classifier reads the last one)."""
+    return config.model_type in _DECODERS
+
+
+def _stand_in_padding(config: PreTrainedConfig) -> int:
+    end = config.eos_token_id
+    candidates: Iterable[int | None] = end if isinstance(end, list) else (end,)
+    return next((token for token in candidates if token is not None), 0)
+
+
+def _reason(config: PreTrainedConfig, task: Task) -> str:
+    settings = config.to_dict()
+    if config.model_type in {kind for kinds in VERIFIED.values() for kind in kinds}:
+        return "the architecture has no such head"
+    if config.is_encoder_decoder:
+        return "an encoder-decoder has two stacks of blocks, and every decoder block reads both"
+    if config.model_type == "albert":
+        return "all its blocks share one set of weights, so no part could leave any out"
+    if any(key.startswith("num_") and key.endswith("experts") for key in settings):
+        return "a mixture of experts routes tokens of all devices through shared state"
+    if "num_hidden_layers" not in settings and "num_hidden_layers" not in config.attribute_map:
+        return "it is not one stack of equal transformer blocks"
+    if task not in ("image-classification",) and "hidden_size" not in settings:
+        return "its width is not the same throughout"
+    return "nobody has verified yet that its parts together equal the whole model"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]

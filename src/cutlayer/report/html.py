@@ -1,12 +1,60 @@
-"""`report.html`: one self-contained page about a run."""
+"""`report.html`: one self-contained page about a run, drawn from its directory.
 
+Knows the frame of the page and how it reaches the disk.
+"""
+
+import os
+import tempfile
 from pathlib import Path
+
+from cutlayer.errors import RunError
+from cutlayer.report.drawing import plain_style
+from cutlayer.report.html_parts import escaped
+from cutlayer.report.page_sections import page_sections
+from cutlayer.report.page_style import STYLE
+from cutlayer.report.run_reader import read_run
+from cutlayer.report.run_record import RunRecord
+from cutlayer.report.wording import headline
 
 
 def write_report(directory: Path) -> Path:
-    """Write `report.html` into the run directory and give its path.
+    """Write `report.html` into the run directory, in one step, and give its path.
+
+    The same run gives the same bytes.
 
     Raises:
         RunError: the directory cannot be read as a run, or the page cannot be written.
     """
-    raise NotImplementedError
+    path = directory / "report.html"
+    _write_atomically(path, page(read_run(directory)))
+    return path
+
+
+def page(run: RunRecord) -> str:
+    """The whole page as text."""
+    title = escaped(headline(run.summary))
+    with plain_style():
+        content = "\n".join(page_sections(run))
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{title}</title><style>{STYLE}</style></head>\n<body><main>\n"
+        f"<h1>{title}</h1>\n{content}\n"
+        "<footer>Drawn from the files beside this page. Delays are virtual seconds; "
+        "1 MiB is 1024 · 1024 bytes.</footer>\n</main></body></html>\n"
+    )
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    try:
+        handle, name = tempfile.mkstemp(prefix=".report-", suffix=".html", dir=path.parent)
+    except OSError as problem:
+        raise RunError(f"{path}: cannot be written ({problem})") from problem
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except OSError as problem:
+        Path(name).unlink(missing_ok=True)
+        raise RunError(f"{path}: cannot be written ({problem})") from problem

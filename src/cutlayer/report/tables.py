@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cutlayer.report.run_record import RoundRecord, RoundWork, Summary
-from cutlayer.report.vocabulary import PHASES, printable
+from cutlayer.report.vocabulary import DEVICE_COLOUR, OTHER_COLOUR, PHASES, printable
 from cutlayer.report.wording import (
     byte_scale,
     column,
@@ -25,10 +25,11 @@ from cutlayer.report.wording import (
     score_text,
     share_text,
     time_scale,
+    times_text,
 )
 from cutlayer.units import format_bytes, format_seconds
 
-_BAR_WIDTH = 30
+_BAR_WIDTH = 24
 _SCORE_HEADINGS = {"accuracy": "acc.\n%", "perplexity": "perp-\nlexity"}
 
 
@@ -67,6 +68,7 @@ def round_table(records: Sequence[RoundRecord]) -> Table:
         f"delay\n{scale.unit}": column(
             [work.delay_s if work else None for work in works], scale.unit_size
         ),
+        "": ["" for _ in records],
         **{
             f"{word.short}\n{scale.unit}": column(
                 [work.delay_by_phase_s[phase] if work else None for work in works],
@@ -87,11 +89,11 @@ def summary_table(summary: Summary) -> RenderableType:
     """The run in short: score, bytes, delay by phase with bars, memory against the whole model."""
     return Group(
         Text(printable(headline(summary)), style="bold"),
-        Padding(_results(summary), (0, 0, 1, 2)),
+        Padding(_results(summary), (0, 0, 1, 2), expand=False),
         Text("delay per round by phase", style="bold"),
-        Padding(_delay_bars(summary), (0, 0, 1, 2)),
+        Padding(_delay_bars(summary), (0, 0, 1, 2), expand=False),
         Text("memory", style="bold"),
-        Padding(_memory_bars(summary), (0, 0, 0, 2)),
+        Padding(_memory_bars(summary), (0, 0, 0, 2), expand=False),
     )
 
 
@@ -155,28 +157,30 @@ def _delay_bars(summary: Summary) -> Table:
         table.add_row(
             word.label,
             format_seconds(seconds / max(summary.rounds, 1)),
-            share_text(seconds, total),
             ShareBar(seconds / total if total else 0.0, _BAR_WIDTH, word.colour),
+            share_text(seconds, total),
         )
     return table
 
 
 def _memory_bars(summary: Summary) -> Table:
     table = _bars()
-    sizes = {
-        "device, split (peak)": summary.device_peak_bytes,
-        "device's limit": summary.device_memory_limit_bytes,
-        "whole model's weights": summary.model_bytes,
-        "whole model, unsplit": summary.unsplit_peak_bytes,
-    }
-    largest = max(max(size or 0 for size in sizes.values()), 1)
-    for label, size in sizes.items():
-        if size is None:
-            table.add_row(label, "none", "", "")
-            continue
-        colour = "#35ab9b" if size == summary.device_peak_bytes else "#8a94a0"
-        share = share_text(summary.device_peak_bytes, size)
-        table.add_row(label, format_bytes(size), share, ShareBar(size / largest, 30, colour))
+    peak, limit = summary.device_peak_bytes, summary.device_memory_limit_bytes
+    rows = [
+        ("peak of a device", peak, ""),
+        ("whole model's weights", summary.model_bytes, times_text(summary.model_bytes, peak)),
+        (
+            "whole model, unsplit",
+            summary.unsplit_peak_bytes,
+            times_text(summary.unsplit_peak_bytes, peak),
+        ),
+    ]
+    if limit is not None:
+        rows.insert(1, ("limit of a device", limit, f"{share_text(peak, limit)} used"))
+    largest = max(*(size for _, size, _ in rows), 1)
+    for index, (label, size, note) in enumerate(rows):
+        colour = DEVICE_COLOUR if index == 0 else OTHER_COLOUR
+        table.add_row(label, format_bytes(size), ShareBar(size / largest, _BAR_WIDTH, colour), note)
     return table
 
 
@@ -184,6 +188,6 @@ def _bars() -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(min_width=22, no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
-    table.add_column(justify="right", no_wrap=True)
     table.add_column(width=_BAR_WIDTH, no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
     return table

@@ -46,14 +46,16 @@ MEMORY_KINDS = {
     "input": Word("input", "in", "#c9cfd8"),
 }
 
-_OTHER_COLOUR = "#9aa3ae"
+# a device's own share of something, and what it is compared with
+DEVICE_COLOUR = "#35ab9b"
+OTHER_COLOUR = "#9aa3ae"
 # these would turn round the text that follows them
 _DIRECTION_OVERRIDES = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
 def word(vocabulary: dict[str, Word], key: str) -> Word:
     """The word of a key; one we do not know is shown as it is, in grey."""
-    return vocabulary.get(key) or Word(printable(key), printable(key)[:4], _OTHER_COLOUR)
+    return vocabulary.get(key) or Word(printable(key), printable(key)[:4], OTHER_COLOUR)
 
 
 def printable(text: str) -> str:

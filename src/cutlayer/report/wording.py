@@ -69,15 +69,14 @@ def factor_text(sent_bytes: int, uncompressed_bytes: int) -> str:
     if sent_bytes == uncompressed_bytes:
         return "as much"
     if sent_bytes == 0 or uncompressed_bytes == 0:
-        return "none" if sent_bytes == 0 else "more"
+        return "less" if sent_bytes == 0 else "more"
     factor = uncompressed_bytes / sent_bytes
-    word = "less" if factor > 1 else "more"
-    factor = max(factor, 1 / factor)
-    return (
-        f"{factor:.{max(1, decimals_for([factor]))}f}x {word}"
-        if factor < 99.95
-        else (f"{factor:.0f}x {word}")
-    )
+    return f"{_times(factor)} less" if factor > 1 else f"{_times(1 / factor)} more"
+
+
+def times_text(size_bytes: int, peak_bytes: int) -> str:
+    """A size against the peak of a device: `3.74x the peak`."""
+    return f"{_times(size_bytes / peak_bytes)} the peak" if peak_bytes else "-"
 
 
 def share_text(part: float, whole: float) -> str:
@@ -96,6 +95,10 @@ def headline(summary: Summary) -> str:
 def counted(count: int, noun: str) -> str:
     """`1 device`, `8 devices`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _times(factor: float) -> str:
+    return f"{factor:.{decimals_for([factor])}f}x"
 
 
 def _size(row: tuple[str, float]) -> float:

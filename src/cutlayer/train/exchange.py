@@ -55,9 +55,11 @@ class Exchange:
     ) -> Received:
         """Encode, decode; `key` is (round, device, local step, direction)."""
         values = np.ascontiguousarray(tensor.detach().numpy())
-        packet = self.codec.encode(values, lengths, np.random.default_rng([self.seed, *key]))
-        decoded = self.codec.decode(packet, values.shape)
-        return Received(decoded.tensor, Sent(len(packet), _RAW.packet_bytes(values.shape, lengths)))
+        rng = np.random.default_rng([self.seed, *key])
+        packet = self.codec.encode(values, lengths, rng)
+        plain = _RAW.encode(values, lengths, rng)
+        decoded = self.codec.decode(packet, tuple(values.shape))
+        return Received(decoded.tensor, Sent(len(packet), len(plain)))
 
 
 def send_labels(

@@ -26,7 +26,9 @@ def group_inputs(batches: Sequence[Batch]) -> GroupInputs:
     """The devices' batches one below the other."""
     known = [batch.lengths for batch in batches if batch.lengths is not None]
     return GroupInputs(
-        inputs={name: stack([batch.inputs[name] for batch in batches]) for name in batches[0].inputs},
+        inputs={
+            name: stack([batch.inputs[name] for batch in batches]) for name in batches[0].inputs
+        },
         lengths=tuple(length for lengths in known for length in lengths) if known else None,
         sizes=tuple(len(batch.labels) for batch in batches),
     )

@@ -31,14 +31,10 @@ def first_record(task: str, evaluation: Evaluation, wall_s: float) -> Record:
     }
 
 
-def round_record(
-    task: str, outcome: RoundOutcome, evaluation: Evaluation, wall_s: float
-) -> Record:
+def round_record(task: str, outcome: RoundOutcome, evaluation: Evaluation, wall_s: float) -> Record:
     """One finished round."""
     timeline = outcome.timeline
-    by_device = [
-        _named(timeline.phase_seconds(device)) for device in range(len(timeline.devices))
-    ]
+    by_device = [_named(timeline.phase_seconds(device)) for device in range(len(timeline.devices))]
     return {
         "round": outcome.state.round,
         **evaluation.metric(task),

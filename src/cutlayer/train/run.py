@@ -70,9 +70,7 @@ def _one_round(
 ) -> RunState:
     start_s = setup.clock()
     number = state.round + 1
-    outcome = Round(setup, state).play(
-        lambda done, total: observer.step_done(number, done, total)
-    )
+    outcome = Round(setup, state).play(lambda done, total: observer.step_done(number, done, total))
     evaluation = evaluate(setup, outcome.state)
     record = round_record(setup.task, outcome, evaluation, setup.clock() - start_s)
     directory.append("trace.jsonl", trace_lines(outcome))

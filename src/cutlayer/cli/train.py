@@ -1,0 +1,77 @@
+"""`cutlayer train`: the main job."""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+
+from cutlayer.config.read import config_yaml, keys, read_config
+from cutlayer.errors import ConfigError
+
+_PREFIX = "override."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The configuration file, what to do with it, and an option for every setting."""
+    parser.add_argument(
+        "config", nargs="?", type=Path, metavar="CONFIG.yaml", help="default: the built-in job"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("runs"), help="where run directories go (runs)"
+    )
+    parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in DIR")
+    parser.add_argument(
+        "--print-config", action="store_true", help="print the configuration as read, and stop"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress, only the tables")
+    settings = parser.add_argument_group(
+        "settings", "each overrides the configuration file; values are YAML"
+    )
+    for section in ("scheme", "model", "data", "partition", "optimizer", "codec"):
+        settings.add_argument(f"--{section}", dest=_PREFIX + section, help=argparse.SUPPRESS)
+    for key, description, default in keys():
+        shown = "null" if default is None else default
+        settings.add_argument(
+            f"--{key.replace('_', '-')}",
+            dest=_PREFIX + key,
+            metavar="VALUE",
+            help=f"{description} ({shown})".replace("%", "%%"),
+        )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train, or print the configuration."""
+    overrides = {
+        name.removeprefix(_PREFIX): value
+        for name, value in vars(arguments).items()
+        if name.startswith(_PREFIX) and value is not None
+    }
+    if arguments.resume is not None:
+        _refuse_changes(arguments, overrides)
+    elif arguments.print_config:
+        print(config_yaml(read_config(arguments.config, overrides)), end="")
+        return 0
+    else:
+        config = read_config(arguments.config, overrides)
+    # torch and transformers take seconds to import: not for --help or --print-config
+    try:
+        from cutlayer.cli.progress import Progress, show_result
+        from cutlayer.config.job import resume, start
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"`cutlayer train` needs {error.name}: pip install 'cutlayer[train]'"
+        ) from error
+    with Progress(quiet=arguments.quiet) as progress:
+        if arguments.resume is not None:
+            directory = resume(arguments.resume, progress, progress.say)
+        else:
+            directory = start(config, arguments.output, progress, progress.say)
+    show_result(directory.path)
+    return 0
+
+
+def _refuse_changes(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
+    if arguments.config is not None or overrides:
+        raise ConfigError(
+            "--resume takes the configuration of its run directory: leave out CONFIG.yaml and"
+            f" {', '.join('--' + key for key in overrides) or 'other settings'}"
+        )

@@ -1,0 +1,64 @@
+"""The virtual devices and their rates, from the configuration's short forms."""
+
+from collections.abc import Sequence
+
+from cutlayer.channel.shannon import link_rates
+from cutlayer.config.schema import Config, DevicesSection, TrainingSection
+from cutlayer.data.batches import BatchPlan
+from cutlayer.errors import ConfigError
+from cutlayer.spec import Device, Link
+from cutlayer.timeline.work import DeviceRates
+from cutlayer.units import MIB
+
+
+def make_devices(section: DevicesSection) -> tuple[Device, ...]:
+    """One value a device. Raises ConfigError for a list of another length than the count."""
+    count = section.count
+    flops = _each("devices.flops_per_s", section.flops_per_s, count)
+    up_db = _each("devices.uplink_snr_db", section.uplink_snr_db, count)
+    down_db = _each("devices.downlink_snr_db", section.downlink_snr_db, count)
+    memory = (
+        (None,) * count
+        if section.memory_mib is None
+        else tuple(int(mib * MIB) for mib in _each("devices.memory_mib", section.memory_mib, count))
+    )
+    if not isinstance(section.flops_per_s, tuple):
+        flops = tuple(
+            rate * _spread(section.flops_spread, n, count) for n, rate in enumerate(flops)
+        )
+    return tuple(
+        Device(f"device-{n}", flops[n], up_db[n], down_db[n], memory[n]) for n in range(count)
+    )
+
+
+def make_rates(config: Config, devices: Sequence[Device]) -> tuple[DeviceRates, ...]:
+    """Each device's rates for computing and on the link."""
+    shares = config.link.shares
+    even = (1.0 / len(devices),) * len(devices)
+    link = Link(config.link.bandwidth_hz, shares if isinstance(shares, tuple) else even)
+    return tuple(
+        DeviceRates(device.flops_per_s, config.server.flops_per_s, rates)
+        for device, rates in zip(devices, link_rates(link, devices), strict=True)
+    )
+
+
+def local_steps(section: TrainingSection, plan: BatchPlan) -> int:
+    """Mini-batches that a device trains on in a round. Raises ConfigError if nothing says."""
+    if section.local_epochs is not None:
+        return section.local_epochs * plan.steps_per_epoch
+    if section.local_steps is None:
+        raise ConfigError("give training.local_steps or training.local_epochs: both are null")
+    return section.local_steps
+
+
+def _each(key: str, value: float | tuple[float, ...], count: int) -> tuple[float, ...]:
+    if not isinstance(value, tuple):
+        return (value,) * count
+    if len(value) != count:
+        raise ConfigError(f"{key} lists {len(value)} values for devices.count {count}: give each")
+    return value
+
+
+def _spread(spread: float, device: int, count: int) -> float:
+    """A factor from 1 - spread (first device) to 1 + spread (last)."""
+    return 1.0 if count == 1 else 1.0 - spread + 2.0 * spread * device / (count - 1)

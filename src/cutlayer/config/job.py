@@ -1,0 +1,225 @@
+"""A configuration made into a run: finds, checks, deals, loads, trains, reports.
+
+This is where names become objects; everything below takes objects.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cutlayer.codec.codec import Codec
+from cutlayer.codec.paper import PaperCodec
+from cutlayer.codec.raw import RawCodec
+from cutlayer.config.dataset import Prepared, prepare_data
+from cutlayer.config.devices import local_steps, make_devices, make_rates
+from cutlayer.config.read import config_sha256, config_yaml, read_config
+from cutlayer.config.schema import CodecSection, Config, OptimizerSection
+from cutlayer.cost.flops import ACCOUNTINGS
+from cutlayer.data.batches import BatchPlan
+from cutlayer.data.find import Found, find_model
+from cutlayer.data.partition import label_counts
+from cutlayer.errors import ConfigError
+from cutlayer.model.describe import describe
+from cutlayer.model.load import load_device_part, load_server_part
+from cutlayer.model.lora import AdapterSpec
+from cutlayer.model.optimizer import AdamW, Optimizer, Sgd
+from cutlayer.model.peft_format import save_adapter
+from cutlayer.report.html import write_report
+from cutlayer.schemes.sft import SFT
+from cutlayer.spec import Task
+from cutlayer.train.files import write_json, write_text
+from cutlayer.train.memory import Memory, measure_memory
+from cutlayer.train.round import initial_state
+from cutlayer.train.run import Observer, Silent, run_rounds, write_summary
+from cutlayer.train.run_directory import RunDirectory
+from cutlayer.train.setup import LocalWork, Setup
+from cutlayer.train.state import RunState
+from cutlayer.units import format_bytes
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A configuration with its names resolved, checked and loaded; ready to train."""
+
+    config: Config
+    found: Found
+    prepared: Prepared
+    adapter: AdapterSpec
+    setup: Setup
+    memory: Memory
+
+
+def start(
+    config: Config, output: Path, observer: Observer | None = None, say: Say = lambda line: None
+) -> RunDirectory:
+    """Train as `config` says, in a new directory under `output`; returns that directory.
+
+    Everything that can be wrong is found before the directory is made. Raises CutlayerError.
+    """
+    job = prepare(config, say)
+    directory = RunDirectory.create(output, f"{job.found.path.name}-{job.prepared.data.name}")
+    write_text(directory.config_path, config_yaml(config))
+    return finish(job, directory, observer or Silent(), say)
+
+
+def resume(
+    path: Path, observer: Observer | None = None, say: Say = lambda line: None
+) -> RunDirectory:
+    """Go on with the run in `path` from its last finished round, to the same last bytes."""
+    directory = RunDirectory.open(path)
+    job = prepare(read_config(directory.config_path), say)
+    return finish(job, directory, observer or Silent(), say)
+
+
+def prepare(config: Config, say: Say = lambda line: None) -> Job:
+    """Find and check everything a run needs, in the order in which mistakes are cheapest to find.
+
+    Raises CutlayerError for a model, data set, cut, partition or memory limit that cannot be.
+    """
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    found = find_model(config.model.name, say=say)
+    prepared = prepare_data(config, found.path, say)
+    adapter = _adapter(config, prepared.task)
+    classes = len(prepared.data.class_names)
+    size = config.data.image_size if prepared.task == "image-classification" else None
+    model = describe(found.path, prepared.task, adapter, classes=classes, image_size=size)
+    cut = config.model.cut
+    if not 1 <= cut <= model.blocks - 1:
+        raise ConfigError(
+            f"model.cut {cut} is outside 1..{model.blocks - 1}: {config.model.name} has"
+            f" {model.blocks} blocks, and each side needs at least one"
+        )
+    devices = make_devices(config.devices)
+    rates = make_rates(config, devices)
+    work = tuple(
+        LocalWork(
+            plan=(plan := BatchPlan(part, config.training.batch_size, config.seed, n)),
+            local_steps=local_steps(config.training, plan),
+            rates=rates[n],
+            memory_bytes=devices[n].memory_bytes,
+        )
+        for n, part in enumerate(prepared.parts)
+    )
+    setup = Setup(
+        task=prepared.task,
+        scheme=SFT,
+        model=model,
+        device_part=load_device_part(found.path, prepared.task, cut, adapter, classes=classes),
+        server_part=load_server_part(found.path, prepared.task, cut, adapter, classes=classes),
+        codec=_codec(config.codec),
+        optimizer=_optimizer(config.optimizer),
+        learning_rate=config.optimizer.learning_rate,
+        decay=config.optimizer.decay,
+        devices=work,
+        train=prepared.data.train,
+        test=prepared.data.test,
+        batches=prepared.batches,
+        classes=model.classes,
+        accounting=ACCOUNTINGS[config.cost.accounting],
+        group=config.server.group,
+        seed=config.seed,
+        clock=time.monotonic,
+    )
+    memory = measure_memory(setup, initial_state(setup))
+    _check_memory(setup, memory)
+    return Job(config, found, prepared, adapter, setup, memory)
+
+
+def finish(job: Job, directory: RunDirectory, observer: Observer, say: Say) -> RunDirectory:
+    """Train what is left of the job in `directory`, then write adapter, summary and report."""
+    say(f"run directory: {directory.path}")
+    write_json(directory.path / "partition.json", _partition(job))
+    state, records = run_rounds(job.setup, directory, job.config.training.rounds, observer)
+    _export(job, state, directory)
+    write_summary(directory, records, _about(job))
+    write_report(directory.path)
+    return directory
+
+
+def _adapter(config: Config, task: Task) -> AdapterSpec:
+    section = config.adapter
+    head = section.head if section.head is not None else task != "causal-lm"
+    return AdapterSpec(
+        rank=section.rank,
+        alpha=section.alpha,
+        targets=section.targets,
+        patch_embedding=section.patch_embedding,
+        head=head,
+    )
+
+
+def _codec(section: CodecSection) -> Codec:
+    match section.name:
+        case "paper":
+            return PaperCodec(section.keep_ratio, section.levels)
+        case "none":
+            return RawCodec()
+
+
+def _optimizer(section: OptimizerSection) -> Optimizer:
+    match section.name:
+        case "sgd":
+            return Sgd(section.momentum, section.weight_decay)
+        case "adamw":
+            return AdamW(weight_decay=section.weight_decay)
+
+
+def _check_memory(setup: Setup, memory: Memory) -> None:
+    need = memory.device.total
+    short = [
+        (n, device.memory_bytes)
+        for n, device in enumerate(setup.devices)
+        if device.memory_bytes is not None and device.memory_bytes < need
+    ]
+    if short:
+        number, limit = short[0]
+        raise ConfigError(
+            f"device {number} has {format_bytes(limit or 0)} (devices.memory_mib), training its"
+            f" part needs {format_bytes(need)}: lower model.cut or training.batch_size"
+        )
+
+
+def _partition(job: Job) -> dict[str, Any]:
+    data = job.prepared.data
+    counts = label_counts(data.train.labels, job.prepared.parts, len(data.class_names))
+    return {"class_names": list(data.class_names), "counts": counts.tolist()}
+
+
+def _export(job: Job, state: RunState, directory: RunDirectory) -> None:
+    device, server = job.setup.device_part.layout, job.setup.server_part.layout
+    named = {**device.named(state.device.row), **server.named(state.server.row)}
+    save_adapter(
+        directory.path / "adapter", named, job.adapter, str(job.found.path), job.prepared.task
+    )
+
+
+def _about(job: Job) -> dict[str, Any]:
+    setup, memory = job.setup, job.memory
+    limits = [device.memory_bytes for device in setup.devices if device.memory_bytes is not None]
+    return {
+        "scheme": setup.scheme.name,
+        "model": job.config.model.name,
+        "model_source": job.found.source,
+        "data": job.config.data.name,
+        "data_source": job.prepared.data.source,
+        "task": setup.task,
+        "cut": setup.device_part.cut,
+        "blocks": setup.model.blocks,
+        "devices": len(setup.devices),
+        "samples_per_device": [device.samples for device in setup.devices],
+        "skipped_samples": job.prepared.skipped,
+        "device_peak_bytes": memory.device.total,
+        "device_memory_bytes": asdict(memory.device),
+        "device_memory_limit_bytes": min(limits) if limits else None,
+        "model_bytes": setup.model.parameters * setup.model.bytes_per_value,
+        "unsplit_peak_bytes": memory.unsplit_bytes,
+        "seed": setup.seed,
+        "config_sha256": config_sha256(job.config),
+    }

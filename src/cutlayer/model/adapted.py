@@ -1,0 +1,180 @@
+"""A model, or what is left of one, with its adapters in place.
+
+Knows how slots are found, initialised and read; not where the model was cut.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from cutlayer.errors import ModelError, UnsupportedModelError
+from cutlayer.model.anatomy import Anatomy
+from cutlayer.model.layout import Layout, Slot
+from cutlayer.model.lora import AdapterSpec, LoraLinear, LoraPatches, RowLinear, Rows
+
+HEAD_STD = 0.02
+
+
+@final
+class AdaptedModel:
+    """A frozen model whose targeted layers read the rows of the devices in a pass.
+
+    `trained_head`: the checkpoint's values of head slots, by slot name.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        anatomy: Anatomy,
+        spec: AdapterSpec,
+        trained_head: Mapping[str, Tensor],
+        *,
+        patches: bool,
+        head: bool,
+    ) -> None:
+        model.train(False)
+        model.requires_grad_(False)
+        self.model = model
+        self._rows = Rows()
+        self._trained_head = dict(trained_head)
+        slots = list(_adapt_blocks(model, anatomy, spec, self._rows))
+        if patches and spec.patch_embedding:
+            slots += _adapt_patches(model, anatomy, spec, self._rows)
+        if head and spec.head:
+            slots += _adapt_head(model, anatomy, self._rows)
+        self.layout = Layout(tuple(slots))
+
+    def initial_row(self, seed: int) -> Float[Tensor, "parameter"]:
+        """LoRA A normal with deviation 1 / sqrt(inputs), so that `x A^T` has the scale of x; B
+        zero; head as in the checkpoint, else weights normal with deviation 0.02 and bias zero."""
+        return self.layout.join(
+            {slot.name: self._initial(slot, seed) for slot in self.layout.slots}
+        )
+
+    @contextmanager
+    def using(
+        self, rows: Float[Tensor, "group parameter"], sizes: Sequence[int], batch: int
+    ) -> Iterator[None]:
+        """Make the layers read these rows; checks that the samples are as many as announced."""
+        if len(sizes) != rows.shape[0] or sum(sizes) != batch or min(sizes, default=0) < 1:
+            raise ModelError(
+                f"sizes {list(sizes)} do not divide {batch} samples among {rows.shape[0]} rows; "
+                "give the number of samples, at least 1, of each row"
+            )
+        with self._rows.using(self.layout.split(rows), sizes):
+            yield
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The frozen weights and buffers."""
+        return (*self.model.parameters(), *self.model.buffers())
+
+    @property
+    def parameters(self) -> int:
+        """Frozen weights held, each counted once."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the frozen weights held."""
+        return sum(parameter.nbytes for parameter in self.model.parameters())
+
+    def _initial(self, slot: Slot, seed: int) -> Tensor:
+        kind = slot.name.rpartition(".")[2]
+        if slot.name in self._trained_head:
+            return self._trained_head[slot.name]
+        if kind in ("lora_B", "bias"):
+            return torch.zeros(slot.shape)
+        inputs = slot.parameters // slot.shape[0]
+        deviation = inputs**-0.5 if kind == "lora_A" else HEAD_STD
+        return deviation * torch.randn(slot.shape, generator=_generator(seed, slot.name))
+
+
+def target_names(block: nn.Module, spec: AdapterSpec) -> tuple[str, ...]:
+    """The linear layers of a block that the spec adapts, by name within the block.
+
+    Raises ModelError for a target that is no linear layer of the block.
+    """
+    linear = [
+        name for name, module in block.named_modules() if isinstance(module, nn.Linear | Conv1D)
+    ]
+    if isinstance(spec.targets, str):
+        return tuple(linear)
+    for target in spec.targets:
+        if not any(_ends_with(name, target) for name in linear):
+            raise ModelError(
+                f"the blocks have no linear layer named {target!r}; they have {', '.join(linear)}"
+            )
+    return tuple(name for name in linear if any(_ends_with(name, t) for t in spec.targets))
+
+
+def patch_convolution(model: PreTrainedModel, anatomy: Anatomy) -> tuple[str, nn.Conv2d]:
+    """The convolution that makes patches, with its name. Raises ModelError if there is none."""
+    found = [
+        (f"{unit}.{name}" if name else unit, module)
+        for unit in anatomy.before
+        for name, module in model.get_submodule(unit).named_modules()
+        if isinstance(module, nn.Conv2d)
+    ]
+    if len(found) != 1:
+        raise ModelError(
+            f"{type(model).__name__} has {len(found)} convolutions before its blocks, so the "
+            "adapter's patch_embedding cannot be true"
+        )
+    return found[0]
+
+
+def _adapt_blocks(
+    model: PreTrainedModel, anatomy: Anatomy, spec: AdapterSpec, rows: Rows
+) -> Iterator[Slot]:
+    blocks = model.get_submodule(anatomy.blocks)
+    for index, block in blocks.named_children():
+        if next(block.children(), None) is None:
+            continue  # hollow
+        for name in target_names(block, spec):
+            path = f"{anatomy.blocks}.{index}.{name}"
+            base = model.get_submodule(path)
+            assert isinstance(base, nn.Linear | Conv1D)
+            layer = LoraLinear(base, path, spec, rows)
+            model.set_submodule(path, layer)
+            yield from layer.slots
+
+
+def _adapt_patches(
+    model: PreTrainedModel, anatomy: Anatomy, spec: AdapterSpec, rows: Rows
+) -> tuple[Slot, ...]:
+    path, base = patch_convolution(model, anatomy)
+    layer = LoraPatches(base, path, spec, rows)
+    model.set_submodule(path, layer)
+    return layer.slots
+
+
+def _adapt_head(model: PreTrainedModel, anatomy: Anatomy, rows: Rows) -> Iterator[Slot]:
+    for unit in anatomy.head:
+        for name, module in list(model.get_submodule(unit).named_modules()):
+            path = f"{unit}.{name}" if name else unit
+            if isinstance(module, nn.Linear):
+                layer = RowLinear(module, path, rows)
+                model.set_submodule(path, layer)
+                yield from layer.slots
+            elif next(module.parameters(recurse=False), None) is not None:
+                raise UnsupportedModelError(
+                    f"the head's {path} is a {type(module).__name__}; only linear heads can be "
+                    "trained: set the adapter's head to false"
+                )
+
+
+def _generator(seed: int, name: str) -> torch.Generator:
+    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def _ends_with(name: str, target: str) -> bool:
+    return name == target or name.endswith(f".{target}")

@@ -1,0 +1,190 @@
+"""Where a transformer's blocks are, and what runs before and after them.
+
+Found by looking at the module tree and watching one forward on torch's meta device, which holds
+shapes and no values. Knows no weights, no adapter and no cut.
+"""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.initialization import meta_device_safe_creation_ops
+
+from cutlayer.errors import UnsupportedModelError
+from cutlayer.model.tasks import Task, task_class
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """The parts of a model by module name.
+
+    `before` and `after`: the outermost modules with weights that run before the first block and
+    after the last one. `head`: those of `after` outside the base model. `output_length`: 0 where a
+    block returns a tensor, else the length of its tuple. `tokens`: those of the watched input.
+    """
+
+    blocks: str
+    count: int
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+    head: tuple[str, ...]
+    output_length: int
+    width: int
+    tokens: int
+
+
+def meta_model(config: PreTrainedConfig, task: Task) -> PreTrainedModel:
+    """The task's model without values, on the meta device.
+
+    Its attention is the eager one: the others look at a mask's values to choose a faster kernel.
+    """
+    config = copy.deepcopy(config)
+    config._attn_implementation = "eager"
+    with torch.device("meta"), meta_device_safe_creation_ops():
+        model = task_class(config, task)(config)
+    model.train(False)
+    return model
+
+
+def examine(model: PreTrainedModel, example: Mapping[str, Any]) -> Anatomy:
+    """Watch one forward of a model on the meta device.
+
+    Raises UnsupportedModelError for a model that is not: modules, one stack of blocks that run
+    once each in order, modules.
+    """
+    path, blocks = _block_list(model)
+    units = _units(model, path)
+    watch = _watch(model, blocks, units, example)
+    name = type(model).__name__
+    if watch.order != list(range(len(blocks))):
+        raise UnsupportedModelError(f"{name} runs its blocks in the order {watch.order}")
+    if len(watch.shapes) != 1 or len(watch.shape) != 3:
+        raise UnsupportedModelError(
+            f"{name}'s blocks take hidden states of shapes {sorted(watch.shapes)}; one shape "
+            "[batch, token, width] is needed"
+        )
+    after = tuple(unit for unit in units if watch.phases[unit] == {"after"})
+    return Anatomy(
+        blocks=path,
+        count=len(blocks),
+        before=tuple(unit for unit in units if watch.phases[unit] == {"before"}),
+        after=after,
+        head=tuple(unit for unit in after if not unit.startswith(f"{model.base_model_prefix}.")),
+        output_length=watch.output_length,
+        width=watch.shape[2],
+        tokens=watch.shape[1],
+    )
+
+
+@dataclass
+class _Watch:
+    """What hooks saw during one forward."""
+
+    phase: str = "before"
+    order: list[int] = field(default_factory=list)
+    shapes: set[tuple[int, ...]] = field(default_factory=set)
+    phases: dict[str, set[str]] = field(default_factory=dict)
+    output_length: int = 0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return next(iter(self.shapes))
+
+
+def _block_list(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
+    count = model.config.num_hidden_layers
+    found = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList)
+        and len(module) == count
+        and len({type(block) for block in module}) == 1
+    ]
+    if len(found) != 1:
+        raise UnsupportedModelError(
+            f"{type(model).__name__} has {len(found)} lists of {count} equal blocks; one is needed"
+        )
+    return found[0]
+
+
+def _units(model: PreTrainedModel, blocks: str) -> tuple[str, ...]:
+    """The outermost modules with weights outside the block list."""
+    units: list[str] = []
+
+    def walk(module: nn.Module, prefix: str) -> None:
+        if next(module.parameters(recurse=False), None) is not None:
+            raise UnsupportedModelError(
+                f"{type(model).__name__} holds weights beside its blocks, in {prefix or 'itself'}"
+            )
+        for name, child in module.named_children():
+            path = f"{prefix}{name}"
+            if blocks.startswith(f"{path}."):
+                walk(child, f"{path}.")
+            elif path != blocks and next(child.parameters(), None) is not None:
+                units.append(path)
+
+    walk(model, "")
+    return tuple(units)
+
+
+def _watch(
+    model: PreTrainedModel,
+    blocks: nn.ModuleList,
+    units: tuple[str, ...],
+    example: Mapping[str, Any],
+) -> _Watch:
+    watch = _Watch(phases={unit: set() for unit in units})
+    handles = [
+        *(_watch_unit(model.get_submodule(unit), watch.phases[unit], watch) for unit in units),
+        *(
+            handle
+            for index, block in enumerate(blocks)
+            for handle in _watch_block(block, index, len(blocks), watch)
+        ),
+    ]
+    try:
+        with torch.no_grad():
+            model(**example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for unit, phases in watch.phases.items():
+        if len(phases) != 1 or "within" in phases:
+            raise UnsupportedModelError(
+                f"{type(model).__name__} uses {unit} {' and '.join(sorted(phases)) or 'nowhere'}; "
+                "weights must serve either before or after the blocks"
+            )
+    return watch
+
+
+def _watch_unit(
+    unit: nn.Module, phases: set[str], watch: _Watch
+) -> torch.utils.hooks.RemovableHandle:
+    def enter(module: nn.Module, args: object) -> None:
+        phases.add(watch.phase)
+
+    return unit.register_forward_pre_hook(enter)
+
+
+def _watch_block(
+    block: nn.Module, index: int, count: int, watch: _Watch
+) -> tuple[torch.utils.hooks.RemovableHandle, torch.utils.hooks.RemovableHandle]:
+    def enter(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
+        watch.phase = "within"
+        watch.order.append(index)
+        hidden = args[0] if args else kwargs.get("hidden_states")
+        watch.shapes.add(tuple(hidden.shape) if isinstance(hidden, Tensor) else ())
+
+    def leave(module: nn.Module, args: object, output: object) -> None:
+        watch.output_length = len(output) if isinstance(output, tuple) else 0
+        if index == count - 1:
+            watch.phase = "after"
+
+    return (
+        block.register_forward_pre_hook(enter, with_kwargs=True),
+        block.register_forward_hook(leave),
+    )

@@ -1,0 +1,161 @@
+"""What a model's forward is given: real inputs, or stand-ins of the right shape and padding.
+
+Sequences are padded on the right. Knows no weights.
+"""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from cutlayer.errors import ModelError
+from cutlayer.model.tasks import Task, is_decoder
+
+
+def example_inputs(
+    model: PreTrainedModel, task: Task, image_size: int | None = None
+) -> dict[str, Any]:
+    """One sample on the meta device: a square image, or four tokens."""
+    config = model.config
+    if task != "image-classification":
+        ids = torch.zeros(1, 4, dtype=torch.long, device="meta")
+        # a decoder's forward looks at position values if it has no mask, an encoder's at the mask's
+        mask = {"attention_mask": torch.ones_like(ids)} if is_decoder(config) else {}
+        return {"input_ids": ids, **mask}
+    side = image_sides(config)[0] if image_size is None else image_size
+    pixels = torch.zeros(1, config.num_channels, side, side, device="meta")
+    return real_inputs(model, task, {"pixel_values": pixels}, None)
+
+
+def real_inputs(
+    model: PreTrainedModel,
+    task: Task,
+    inputs: Mapping[str, Tensor],
+    lengths: Sequence[int] | None,
+) -> dict[str, Any]:
+    """Images of any side that the patch divides, or token ids with their attention mask.
+
+    Raises ModelError for inputs that are missing or do not fit the model.
+    """
+    if task == "image-classification":
+        return _image_inputs(model, _needed(inputs, "pixel_values"))
+    ids = _needed(inputs, "input_ids")
+    _check_tokens(model.config, ids)
+    mask = inputs.get("attention_mask")
+    if mask is None:
+        mask = length_mask(lengths, ids.shape[0], ids.shape[1], ids.device)
+    if task == "text-classification" and is_decoder(model.config):
+        # such a classifier reads the last token that is not this padding
+        ids = ids.masked_fill(mask == 0, model.config.pad_token_id)
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def stand_in_inputs(
+    config: PreTrainedConfig,
+    task: Task,
+    activation: Float[Tensor, "batch token width"],
+    lengths: Sequence[int] | None,
+) -> dict[str, Any]:
+    """Inputs for a model whose embedding is hollow: nothing of them but shape and padding is read.
+
+    Token ids reproduce the padding, since a decoder's classifier finds the last token by it.
+    """
+    batch, tokens = activation.shape[:2]
+    if task == "image-classification":
+        return {"pixel_values": activation.new_zeros(batch, config.num_channels, 1, 1)}
+    mask = length_mask(lengths, batch, tokens, activation.device)
+    padding = config.pad_token_id if isinstance(config.pad_token_id, int) else 0
+    filler = 1 if padding == 0 else 0
+    ids = torch.full((batch, tokens), filler, dtype=torch.long, device=activation.device)
+    return {"input_ids": ids.masked_fill(mask == 0, padding), "attention_mask": mask}
+
+
+def sample_lengths(
+    config: PreTrainedConfig, task: Task, inputs: Mapping[str, Tensor]
+) -> list[int] | None:
+    """Tokens of each sample that the server must know of; None if all are full, or images.
+
+    A decoder's classifier reads the last token that is not the padding token; should a text itself
+    end with that token, transformers reads the one before, and so do we.
+    """
+    if task == "image-classification":
+        return None
+    ids = _needed(inputs, "input_ids")
+    tokens = ids.shape[1]
+    real = inputs.get("attention_mask", torch.ones_like(ids)) != 0
+    if task == "text-classification" and is_decoder(config):
+        real = real & (ids != config.pad_token_id)
+    last = (real * torch.arange(1, tokens + 1, device=ids.device)).amax(dim=1).clamp(min=1)
+    lengths = [int(length) for length in last]
+    return None if min(lengths) == tokens else lengths
+
+
+def length_mask(
+    lengths: Sequence[int] | None, batch: int, tokens: int, device: torch.device
+) -> Int[Tensor, "batch token"]:
+    """1 where a token is real, 0 where it is padding. Raises ModelError for impossible lengths."""
+    if lengths is None:
+        return torch.ones(batch, tokens, dtype=torch.long, device=device)
+    if len(lengths) != batch or not all(1 <= length <= tokens for length in lengths):
+        raise ModelError(
+            f"lengths {list(lengths)} do not fit {batch} samples of {tokens} tokens; give one "
+            f"from 1 to {tokens} for each sample"
+        )
+    ends = torch.tensor(lengths, device=device).unsqueeze(1)
+    return (torch.arange(tokens, device=device) < ends).long()
+
+
+def image_sides(config: PreTrainedConfig) -> tuple[int, int]:
+    """Height and width [pixel] of the images that an image model was trained on."""
+    return _pair(config.image_size)
+
+
+def patch_sides(config: PreTrainedConfig) -> tuple[int, int]:
+    """Height and width [pixel] of a patch."""
+    return _pair(config.patch_size)
+
+
+def _image_inputs(model: PreTrainedModel, pixels: Tensor) -> dict[str, Any]:
+    config = model.config
+    if pixels.ndim != 4 or pixels.shape[1] != config.num_channels:
+        raise ModelError(
+            f"pixel_values have shape {tuple(pixels.shape)}; the model takes "
+            f"[batch, {config.num_channels}, height, width]"
+        )
+    sides, patch = (pixels.shape[2], pixels.shape[3]), patch_sides(config)
+    if sides[0] % patch[0] or sides[1] % patch[1]:
+        raise ModelError(
+            f"images of {sides[0]}x{sides[1]} pixels cannot be cut into patches of "
+            f"{patch[0]}x{patch[1]}; resize them to a multiple"
+        )
+    inputs: dict[str, Any] = {"pixel_values": pixels}
+    if sides != image_sides(config) and (
+        "interpolate_pos_encoding" in inspect.signature(type(model).forward).parameters
+    ):
+        inputs["interpolate_pos_encoding"] = True
+    return inputs
+
+
+def _check_tokens(config: PreTrainedConfig, ids: Tensor) -> None:
+    limit: int = config.max_position_embeddings
+    if config.model_type == "roberta":  # its positions start after the padding token's
+        limit -= config.pad_token_id + 1
+    if ids.ndim != 2 or not 1 <= ids.shape[1] <= limit:
+        raise ModelError(
+            f"input_ids have shape {tuple(ids.shape)}; the model takes [batch, token] with at most "
+            f"{limit} tokens: truncate longer texts"
+        )
+
+
+def _needed(inputs: Mapping[str, Tensor], name: str) -> Tensor:
+    if name not in inputs:
+        raise ModelError(f"the inputs have no {name!r}, only {sorted(inputs)}")
+    return inputs[name]
+
+
+def _pair(value: int | Sequence[int]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[1])

@@ -1,0 +1,98 @@
+"""The figure of what was learned: score against rounds and virtual time, losses against rounds."""
+
+import math
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from cutlayer.report.drawing import INK, new_figure, whole_ticks
+from cutlayer.report.run_record import RoundRecord
+from cutlayer.report.wording import score_text, time_scale
+
+_SCORE_COLOUR = "#1f5a93"
+_TRAIN_COLOUR = "#f0a13c"
+
+
+def curve_figure(records: Sequence[RoundRecord]) -> Figure:
+    """Three panels: score by round, score by virtual time, both losses by round."""
+    figure = new_figure(290)
+    by_round, by_time, losses = figure.subplots(1, 3)
+    measure = records[0].score.measure
+    rounds = [float(record.round) for record in records]
+    times = [record.work.virtual_time_s if record.work else 0.0 for record in records]
+    scale = time_scale(max(times))
+    _draw_score(by_round, rounds, records)
+    _draw_score(by_time, [time / scale.unit_size for time in times], records)
+    _draw_losses(losses, records)
+    by_round.set(title=f"{measure} by round", xlabel="round")
+    by_time.set(title=f"{measure} by virtual time", xlabel=f"virtual time [{scale.unit}]")
+    losses.set(title="loss by round", xlabel="round")
+    for axes in (by_round, losses):
+        whole_ticks(axes, 0, len(records))
+        axes.set_xlim(-0.03 * len(records), max(len(records) - 1, 1) + 0.03 * len(records))
+    return figure
+
+
+def _draw_score(axes: Axes, positions: list[float], records: Sequence[RoundRecord]) -> None:
+    values = _finite([record.score.value for record in records])
+    _line(axes, positions, values, _SCORE_COLOUR, "score")
+    rising = records[0].score.measure == "accuracy"
+    if rising:
+        axes.yaxis.set_major_formatter(FuncFormatter(_percent))
+    _room(axes, values)
+    if math.isfinite(values[-1]):
+        axes.annotate(
+            score_text(records[-1].score),
+            (positions[-1], values[-1]),
+            xytext=(4, 9 if rising else -9),
+            textcoords="offset points",
+            ha="right",
+            va="bottom" if rising else "top",
+            weight="bold",
+            color=INK,
+        )
+
+
+def _draw_losses(axes: Axes, records: Sequence[RoundRecord]) -> None:
+    trained = [record for record in records if record.work is not None]
+    train = _finite([record.work.train_loss for record in trained if record.work])
+    evaluated = _finite([record.eval_loss for record in records])
+    _line(axes, [float(record.round) for record in trained], train, _TRAIN_COLOUR, "training")
+    _line(axes, [float(record.round) for record in records], evaluated, _SCORE_COLOUR, "evaluation")
+    _room(axes, train + evaluated)
+    if axes.lines:
+        axes.legend(loc="upper right", handlelength=1.2)
+
+
+def _line(axes: Axes, positions: list[float], values: list[float], colour: str, label: str) -> None:
+    if not any(math.isfinite(value) for value in values):
+        return
+    marker = "o" if len(values) <= 40 else ""
+    axes.plot(
+        positions,
+        values,
+        color=colour,
+        linewidth=1.8,
+        marker=marker,
+        markersize=4.5,
+        label=label,
+        clip_on=False,
+    )
+
+
+def _room(axes: Axes, values: list[float]) -> None:
+    finite = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
+    low, high = min(finite), max(finite)
+    # equal values, or one alone, still get an axis around them
+    span = (high - low) or abs(high) or 1.0
+    axes.set_ylim(low - 0.15 * span, high + 0.18 * span)
+
+
+def _finite(values: list[float]) -> list[float]:
+    return [value if math.isfinite(value) else math.nan for value in values]
+
+
+def _percent(value: float, _position: object = None) -> str:
+    return f"{100 * value:g} %"

@@ -1,0 +1,131 @@
+"""The figures of where the seconds went: by round and device, and one round step by step."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cutlayer.report.drawing import MUTED, add_boxes, new_figure, stack_columns
+from cutlayer.report.run_record import RoundWork, TraceStep
+from cutlayer.report.vocabulary import PHASES
+from cutlayer.report.wording import column, time_scale
+
+_COLOURS = tuple(word.colour for word in PHASES.values())
+_MOST_GANTT_DEVICES = 24
+_MOST_GANTT_STEPS = 6
+_WAITING_HEIGHT = 0.16
+_BUSY_HEIGHT = 0.36
+
+
+def delay_figure(works: Sequence[RoundWork]) -> Figure:
+    """Delay by phase, stacked: of each round (left) and of each device, mean of rounds (right)."""
+    figure = new_figure(300)
+    by_round, by_device = figure.subplots(1, 2, sharey=True)
+    rounds = np.array([_phases(work.delay_by_phase_s) for work in works])
+    devices = np.array(
+        [[_phases(phases) for phases in work.device_delay_by_phase_s] for work in works]
+    ).mean(axis=0)
+    scale = time_scale(float(rounds.sum(axis=1).max()))
+    _columns(by_device, devices / scale.unit_size, 0)
+    _columns(by_round, rounds / scale.unit_size, 1)
+    by_round.set(title="by round, along the slowest device", xlabel="round")
+    by_round.set_ylabel(f"delay [{scale.unit}]")
+    by_device.set(title="by device, mean of the rounds", xlabel="device")
+    largest = max(rounds.sum(axis=1).max(), devices.sum(axis=1).max()) / scale.unit_size
+    by_round.set_ylim(0, 1.12 * largest if largest > 0 else 1)
+    return figure
+
+
+def gantt_figure(steps: Sequence[TraceStep], slowest_device: int) -> Figure:
+    """Who does what when in one round: a row for the server, one for each device (at most 24).
+
+    A long round shows the slowest device's first local steps only, see `gantt_local_steps`.
+    """
+    devices = gantt_devices(steps, slowest_device)
+    origin_s = min(step.start_s for step in steps)
+    window_s = max(_window_end(steps, slowest_device) - origin_s, 1e-9)
+    scale = time_scale(window_s)
+    figure = new_figure(90 + 20 * (len(devices) + 1))
+    axes = figure.subplots()
+    rows = {device: row for row, device in enumerate(devices, start=1)}
+    for phase, word in PHASES.items():
+        shown = [
+            step for step in steps if step.phase == phase and step.start_s - origin_s < window_s
+        ]
+        add_boxes(axes, _boxes(shown, rows, origin_s, scale.unit_size), word.colour)
+    axes.grid(axis="x")
+    axes.grid(visible=False, axis="y")
+    axes.axhline(0.5, color="#b6bec8", linewidth=0.8)
+    axes.set_xlim(0, window_s / scale.unit_size)
+    axes.set_ylim(len(devices) + 0.6, -0.6)
+    axes.set_yticks(range(len(devices) + 1), ["server", *(f"device {n}" for n in devices)])
+    axes.set_xlabel(f"virtual time since the round began [{scale.unit}]")
+    return figure
+
+
+def gantt_devices(steps: Sequence[TraceStep], slowest_device: int) -> list[int]:
+    """The devices whose rows are drawn: all, or 24 spread evenly with the slowest among them."""
+    devices = sorted({step.device for step in steps})
+    if len(devices) <= _MOST_GANTT_DEVICES:
+        return devices
+    spread = np.linspace(0, len(devices) - 1, _MOST_GANTT_DEVICES - 1).round().astype(int)
+    return sorted({devices[index] for index in spread} | {slowest_device})
+
+
+def gantt_local_steps(steps: Sequence[TraceStep], slowest_device: int) -> tuple[int, int]:
+    """How many of the slowest device's local steps are drawn, and of how many."""
+    numbers = _local_steps(steps, slowest_device)
+    return min(len(numbers), _MOST_GANTT_STEPS), len(numbers)
+
+
+def _window_end(steps: Sequence[TraceStep], slowest_device: int) -> float:
+    numbers = _local_steps(steps, slowest_device)
+    if len(numbers) <= _MOST_GANTT_STEPS:
+        return max(step.end_s for step in steps)
+    late = set(numbers[_MOST_GANTT_STEPS:])
+    mine = [step for step in steps if step.device == slowest_device and step.local_step in late]
+    return min(step.start_s for step in mine)
+
+
+def _local_steps(steps: Sequence[TraceStep], device: int) -> list[int]:
+    numbers = {step.local_step for step in steps if step.device == device}
+    return sorted(number for number in numbers if number is not None)
+
+
+def _boxes(
+    steps: Sequence[TraceStep], rows: dict[int, int], origin_s: float, unit_s: float
+) -> Float[np.ndarray, "box 4"]:
+    boxes = []
+    for step in steps:
+        start, end = (step.start_s - origin_s) / unit_s, (step.end_s - origin_s) / unit_s
+        half = _WAITING_HEIGHT if step.phase == "server_queue" else _BUSY_HEIGHT
+        if step.device in rows:
+            row = rows[step.device]
+            boxes.append((start, end, row - half, row + half))
+        if step.phase == "server_compute":
+            boxes.append((start, end, -half, half))
+    return np.array(boxes, dtype=float).reshape(-1, 4)
+
+
+def _columns(axes: Axes, heights: Float[np.ndarray, "column 8"], first: int) -> None:
+    stack_columns(axes, heights, _COLOURS, first)
+    totals = heights.sum(axis=1)
+    if len(totals) <= 10:
+        labels = column(list(totals))
+        for index, (total, label) in enumerate(zip(totals, labels, strict=True)):
+            axes.annotate(
+                label,
+                (first + index, total),
+                xytext=(0, 3),
+                textcoords="offset points",
+                ha="center",
+                color=MUTED,
+                fontsize=10.5,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+            )
+
+
+def _phases(by_phase: Mapping[str, float]) -> list[float]:
+    return [by_phase[phase] for phase in PHASES]

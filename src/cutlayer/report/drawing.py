@@ -1,0 +1,155 @@
+"""How figures are drawn: one plain style, filled boxes, and a figure as an inline SVG element.
+
+Knows matplotlib and no run. Uses no pyplot; the settings hold only inside `plain_style`, and the
+same figure gives the same text.
+"""
+
+import io
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from html import escape
+
+import matplotlib as mpl
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path as Outline
+from matplotlib.ticker import MaxNLocator
+
+FIGURE_WIDTH = 1080
+INK = "#1d2733"
+MUTED = "#66717e"
+GRID = "#e4e8ed"
+_PIXELS_PER_INCH = 72
+
+
+@contextmanager
+def plain_style() -> Iterator[None]:
+    """Draw in one style, whatever the user's matplotlibrc says; settings are restored after."""
+    with mpl.rc_context(), warnings.catch_warnings():
+        # a browser has the letters that matplotlib's font lacks
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
+        mpl.rcdefaults()
+        _set_style()
+        yield
+
+
+def _set_style() -> None:
+    mpl.rcParams.update(
+        {
+            "svg.fonttype": "none",  # text stays text: small, searchable, in the page's own font
+            "text.parse_math": False,  # a class may be called $x$
+            "font.family": "DejaVu Sans",
+            "font.size": 11.5,
+            "text.color": INK,
+            "axes.edgecolor": "#b6bec8",
+            "axes.labelcolor": MUTED,
+            "axes.labelsize": 11.5,
+            "axes.titlesize": 12.5,
+            "axes.titlelocation": "left",
+            "axes.titlepad": 10.0,
+            "axes.axisbelow": True,
+            "axes.grid": True,
+            "axes.grid.axis": "y",
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.spines.left": False,
+            "grid.color": GRID,
+            "xtick.color": "#b6bec8",
+            "ytick.color": "#b6bec8",
+            "xtick.labelcolor": INK,
+            "ytick.labelcolor": INK,
+            "xtick.labelsize": 11.0,
+            "ytick.labelsize": 11.0,
+            "ytick.major.size": 0.0,
+            "legend.frameon": False,
+            "figure.constrained_layout.wspace": 0.04,
+        "figure.facecolor": "none",
+            "axes.facecolor": "none",
+            "savefig.facecolor": "none",
+        }
+    )
+
+
+def new_figure(height: int) -> Figure:
+    """An empty figure as wide as the page and `height` pixels high, laid out without overlaps."""
+    size = (FIGURE_WIDTH / _PIXELS_PER_INCH, height / _PIXELS_PER_INCH)
+    return Figure(figsize=size, dpi=_PIXELS_PER_INCH, layout="constrained")
+
+
+def add_boxes(axes: Axes, boxes: Float[np.ndarray, "box 4"], colour: str) -> None:
+    """Fill boxes (left, right, bottom, top; data units) in one colour, as one element.
+
+    The axes' limits are not changed.
+    """
+    visible = boxes[(boxes[:, 1] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 2])]
+    if not len(visible):
+        return
+    left, right, bottom, top = visible.T
+    corners = [(left, bottom), (right, bottom), (right, top), (left, top), (left, bottom)]
+    polygons = np.stack([np.stack(corner, axis=-1) for corner in corners], axis=1)
+    outline = Outline.make_compound_path_from_polys(polygons)
+    axes.add_artist(PathPatch(outline, facecolor=colour, edgecolor="none", linewidth=0))
+
+
+def stack_columns(
+    axes: Axes,
+    heights: Float[np.ndarray, "column kind"],
+    colours: Sequence[str],
+    first: int,
+    width: float | None = None,
+) -> None:
+    """Stacked columns at `first`, first + 1, ..., one colour a kind; sets both limits."""
+    count = len(heights)
+    width = column_width(count) if width is None else width
+    tops = np.cumsum(heights, axis=1)
+    bottoms = tops - heights
+    middles = np.arange(first, first + count, dtype=float)
+    for kind, colour in enumerate(colours):
+        sides = (middles - width / 2, middles + width / 2, bottoms[:, kind], tops[:, kind])
+        add_boxes(axes, np.stack(sides, axis=1), colour)
+    column_limits(axes, first, count, float(tops.max(initial=0.0)))
+
+
+def column_width(count: int) -> float:
+    """The width of each of `count` columns, in columns: gaps only while there is room for them."""
+    return 0.72 if count <= 40 else 0.86 if count <= 120 else 1.0
+
+
+def column_limits(axes: Axes, first: int, count: int, largest: float) -> None:
+    """Room for `count` columns (a few keep their width) of at most the height `largest`."""
+    axes.set_xlim(first - 0.6, first + max(count, 6) - 0.4)
+    axes.set_ylim(0, 1.12 * largest if largest > 0 else 1)
+    whole_ticks(axes, first, count)
+
+
+def whole_ticks(axes: Axes, first: int, count: int) -> None:
+    """Ticks at whole numbers from `first`, no more than `count` and no more than fit."""
+    last = first + count - 1
+    ticks = MaxNLocator(nbins=11, integer=True, steps=[1, 2, 5, 10]).tick_values(first, last)
+    if count <= 12:
+        ticks = range(first, first + count)
+    axes.set_xticks([float(tick) for tick in ticks if first <= tick <= last])
+
+
+def svg_element(figure: Figure, name: str, description: str) -> str:
+    """The figure as an `<svg>` element to stand inside a page; `name` makes its ids its own."""
+    buffer = io.StringIO()
+    with mpl.rc_context({"svg.hashsalt": name}):
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(buffer, format="svg", metadata=nothing)
+    written = buffer.getvalue()
+    body = written[written.index(">", written.index("<svg")) + 1 :]
+    # the style would hold for the whole page, the groups' ids repeat in every figure
+    body = re.sub(r"<style .*?</style>", "", body, flags=re.DOTALL)
+    body = re.sub(r'<g id="[^"]*"', "<g", body)
+    width, height = (round(inches * _PIXELS_PER_INCH) for inches in figure.get_size_inches())
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'viewBox="0 0 {width} {height}" role="img" aria-label="{escape(description)}">{body}'
+    )

@@ -1,0 +1,91 @@
+"""The figure of what a device holds, by kind, against its limit and the whole model."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cutlayer.report.drawing import INK, MUTED, add_boxes, new_figure
+from cutlayer.report.run_record import Summary
+from cutlayer.report.vocabulary import MEMORY_KINDS, word
+from cutlayer.report.wording import byte_scale
+from cutlayer.units import format_bytes
+
+_LIMIT_COLOUR = "#b3261e"
+_WHOLE_COLOUR = "#c3cad3"
+_HALF = 0.32
+
+
+def memory_figure(summary: Summary) -> Figure:
+    """Three bars: peak of a device by kind, the whole model's weights, fine-tuning it unsplit.
+
+    A limit far beyond the bars is named at the edge, not drawn to scale.
+    """
+    figure = new_figure(210)
+    axes = figure.subplots()
+    rows = {
+        "a device, split": summary.device_peak_bytes,
+        "whole model, weights alone": summary.model_bytes,
+        "whole model, unsplit": summary.unsplit_peak_bytes,
+    }
+    limit = summary.device_memory_limit_bytes
+    largest = float(max(*rows.values(), 1))
+    far = limit is not None and limit > 1.5 * largest
+    span = largest if limit is None or far else max(largest, float(limit))
+    scale = byte_scale(span)
+    _draw_kinds(axes, summary, scale.unit_size)
+    for row, size in enumerate(rows.values()):
+        end = size / scale.unit_size
+        if row > 0:
+            add_boxes(axes, np.array([[0.0, end, row - _HALF, row + _HALF]]), _WHOLE_COLOUR)
+        _label(axes, end, row, format_bytes(size))
+    if limit is not None:
+        _draw_limit(axes, min(limit / scale.unit_size, 1.13 * span / scale.unit_size), limit, far)
+    axes.grid(visible=False, axis="y")
+    axes.grid(axis="x")
+    axes.set_xlim(0, 1.14 * span / scale.unit_size)
+    axes.set_ylim(2.6, -0.85)
+    axes.set_yticks(range(3), list(rows))
+    axes.set_xlabel(f"memory [{scale.unit}]")
+    return figure
+
+
+def memory_kinds(summary: Summary) -> list[str]:
+    """The kinds of memory of the summary in their usual order, unknown ones last."""
+    given = summary.device_memory_bytes.keys()
+    return [kind for kind in MEMORY_KINDS if kind in given] + sorted(given - MEMORY_KINDS.keys())
+
+
+def _draw_kinds(axes: Axes, summary: Summary, unit_size: float) -> None:
+    start = 0.0
+    for kind in memory_kinds(summary):
+        end = start + summary.device_memory_bytes[kind] / unit_size
+        add_boxes(axes, np.array([[start, end, -_HALF, _HALF]]), word(MEMORY_KINDS, kind).colour)
+        start = end
+
+
+def _label(axes: Axes, end: float, row: int, text: str) -> None:
+    axes.annotate(
+        text,
+        (end, row),
+        xytext=(6, 0),
+        textcoords="offset points",
+        va="center",
+        weight="bold",
+        color=INK,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
+    )
+
+
+def _draw_limit(axes: Axes, position: float, limit_bytes: int, far: bool) -> None:
+    text = f"limit of a device {format_bytes(limit_bytes)}"
+    if not far:
+        axes.axvline(position, ymax=0.94, color=_LIMIT_COLOUR, linewidth=1.4, zorder=2)
+    axes.annotate(
+        f"{text} →" if far else text,
+        (position, -0.85),
+        xytext=(0, -1),
+        textcoords="offset points",
+        ha="right" if far or position > axes.get_xlim()[1] / 2 else "center",
+        va="top",
+        color=_LIMIT_COLOUR if not far else MUTED,
+    )

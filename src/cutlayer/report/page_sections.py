@@ -1,0 +1,211 @@
+"""What the page says, section by section, as HTML. Knows a run's record, not its files."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from cutlayer.report import html_parts as parts
+from cutlayer.report.byte_figure import (
+    DOWNLINK_COLOUR,
+    UNCOMPRESSED_COLOUR,
+    UPLINK_COLOUR,
+    byte_figure,
+    payload_names,
+)
+from cutlayer.report.curve_figure import curve_figure
+from cutlayer.report.delay_figures import (
+    delay_figure,
+    gantt_devices,
+    gantt_figure,
+    gantt_local_steps,
+)
+from cutlayer.report.drawing import svg_element
+from cutlayer.report.memory_figure import memory_figure, memory_kinds
+from cutlayer.report.page_table import round_table_html
+from cutlayer.report.partition_figure import names_are_drawn, partition_figure
+from cutlayer.report.run_record import RoundWork, RunRecord, Summary
+from cutlayer.report.vocabulary import MEMORY_KINDS, PAYLOADS, PHASES, word
+from cutlayer.report.wording import (
+    counted,
+    factor_text,
+    score_change,
+    score_text,
+    share_text,
+    times_text,
+)
+from cutlayer.units import format_bytes, format_seconds
+
+
+def page_sections(run: RunRecord) -> list[str]:
+    """The sections in order; to be called inside `plain_style`."""
+    works = [record.work for record in run.rounds if record.work is not None]
+    sections = [_head(run.summary), _learning(run)]
+    if works:
+        sections += [_delay(works), _bytes(run.summary, works)]
+    sections += [_memory(run.summary), _partition(run)]
+    if works and run.last_round_steps:
+        sections.append(_gantt(run, works[-1]))
+    sections.append(parts.section("Round by round", round_table_html(run.rounds)))
+    config = f"<pre>{parts.escaped_lines(run.config_text)}</pre>"
+    sections.append(parts.section("Configuration", config))
+    return sections
+
+
+def _head(summary: Summary) -> str:
+    rounds, devices = counted(summary.rounds, "round"), counted(summary.devices, "device")
+    facts = {
+        "task": summary.task,
+        "scheme": summary.scheme,
+        "model": f"{summary.model} (from {summary.model_source})",
+        "data": f"{summary.data} (from {summary.data_source})",
+        "samples": f"{sum(summary.samples_per_device):,} on {devices}",
+        "computed in": f"{format_seconds(summary.wall_s)}, seed {summary.seed}",
+        "config sha256": summary.config_sha256,
+    }
+    cards = (_score_card, _uplink_card, _downlink_card, _delay_card, _memory_card)
+    return (
+        f'<p class="muted">{rounds}, {devices}, one edge server</p>'
+        f'<div class="cards">{"".join(draw(summary) for draw in cards)}</div>'
+        f"{parts.facts(facts)}"
+    )
+
+
+def _score_card(summary: Summary) -> str:
+    first, final = summary.score_first, summary.score_final
+    before, after = (parts.Shown(score.value, score_text(score)) for score in (first, final))
+    note = f"from {before.html()}, {parts.escaped(score_change(first, final))}"
+    return parts.card(final.measure, after.html(), note)
+
+
+def _uplink_card(summary: Summary) -> str:
+    traffic = summary.traffic
+    return _traffic_card("uplink", traffic.uplink_bytes, traffic.uncompressed_uplink_bytes)
+
+
+def _downlink_card(summary: Summary) -> str:
+    traffic = summary.traffic
+    return _traffic_card("downlink", traffic.downlink_bytes, traffic.uncompressed_downlink_bytes)
+
+
+def _traffic_card(name: str, sent_bytes: int, uncompressed_bytes: int) -> str:
+    plain = parts.Shown(uncompressed_bytes, format_bytes(uncompressed_bytes)).html()
+    note = f"{factor_text(sent_bytes, uncompressed_bytes)} than {plain} uncompressed"
+    if sent_bytes == uncompressed_bytes:
+        note = "not compressed"
+    return parts.card(name, parts.Shown(sent_bytes, format_bytes(sent_bytes)).html(), note)
+
+
+def _delay_card(summary: Summary) -> str:
+    per_round = summary.delay_s / max(summary.rounds, 1)
+    value = parts.Shown(summary.delay_s, format_seconds(summary.delay_s)).html()
+    return parts.card("virtual delay", value, f"{format_seconds(per_round)} a round")
+
+
+def _memory_card(summary: Summary) -> str:
+    peak, unsplit = summary.device_peak_bytes, summary.unsplit_peak_bytes
+    value = parts.Shown(peak, format_bytes(peak)).html()
+    whole = parts.Shown(unsplit, format_bytes(unsplit)).html()
+    return parts.card("peak of a device", value, f"{whole} if it were not split")
+
+
+def _learning(run: RunRecord) -> str:
+    measure = run.summary.score_final.measure
+    svg = svg_element(curve_figure(run.rounds), "curves", f"{measure} and loss over the run")
+    return parts.section("Learning", parts.figure(svg))
+
+
+def _delay(works: Sequence[RoundWork]) -> str:
+    total = sum(work.delay_s for work in works)
+    entries = []
+    for phase, phase_word in PHASES.items():
+        share = share_text(sum(work.delay_by_phase_s[phase] for work in works), total)
+        entries.append((phase_word.colour, f"{phase_word.label} {share}"))
+    svg = svg_element(delay_figure(works), "delay", "delay by phase, by round and by device")
+    caption = f"Slowest device: {_slowest(works)}."
+    text = "<p>A round ends when its slowest device is done; shares are along its path.</p>"
+    return parts.section("Delay by phase", text, parts.figure(svg, caption, parts.legend(entries)))
+
+
+def _slowest(works: Sequence[RoundWork]) -> str:
+    ranking = Counter(work.slowest_device for work in works).most_common()
+    named = [f"device {device} in {counted(count, 'round')}" for device, count in ranking[:4]]
+    others = len(ranking) - len(named)
+    return ", ".join(named) + (f", and {counted(others, 'other')}" if others > 0 else "")
+
+
+def _bytes(summary: Summary, works: Sequence[RoundWork]) -> str:
+    entries = [
+        (UPLINK_COLOUR, "uplink"),
+        (DOWNLINK_COLOUR, "downlink"),
+        (UNCOMPRESSED_COLOUR, "uncompressed"),
+    ]
+    payloads = []
+    for name in payload_names(works):
+        total = sum(work.bytes_by_payload.get(name, 0) for work in works)
+        shown = parts.Shown(total, format_bytes(total)).html()
+        payload = word(PAYLOADS, name)
+        payloads.append((payload.colour, f"{parts.escaped(payload.label)} {shown}"))
+    svg = svg_element(byte_figure(works), "bytes", "bytes by direction and by payload")
+    traffic = summary.traffic
+    text = (
+        "<p>Uplink "
+        f"{factor_text(traffic.uplink_bytes, traffic.uncompressed_uplink_bytes)}, downlink "
+        f"{factor_text(traffic.downlink_bytes, traffic.uncompressed_downlink_bytes)}, "
+        "than with every activation and gradient in fp32.</p>"
+    )
+    both = parts.legend(entries) + parts.legend(payloads)
+    return parts.section("Bytes over the link", text, parts.figure(svg, before=both))
+
+
+def _memory(summary: Summary) -> str:
+    entries = []
+    for kind in memory_kinds(summary):
+        size = summary.device_memory_bytes[kind]
+        kind_word = word(MEMORY_KINDS, kind)
+        shown = parts.Shown(size, format_bytes(size)).html()
+        entries.append((kind_word.colour, f"{parts.escaped(kind_word.label)} {shown}"))
+    svg = svg_element(memory_figure(summary), "memory", "peak memory of a device by kind")
+    text = f"<p>{_memory_text(summary)}</p>"
+    return parts.section(
+        "Memory of a device", text, parts.figure(svg, before=parts.legend(entries))
+    )
+
+
+def _memory_text(summary: Summary) -> str:
+    peak, limit = summary.device_peak_bytes, summary.device_memory_limit_bytes
+    against = f"The peak is {share_text(peak, summary.unsplit_peak_bytes)} of the unsplit model's"
+    if limit is None:
+        return f"{against}; devices have no limit."
+    fits = "over" if summary.unsplit_peak_bytes > limit else "within"
+    used = share_text(peak, limit)
+    return f"{against} and {used} of a device's limit; the unsplit model would be {fits} it."
+
+
+def _partition(run: RunRecord) -> str:
+    partition, sizes = run.partition, run.summary.samples_per_device
+    svg = svg_element(partition_figure(partition), "partition", "samples by class and device")
+    text = f"<p>{min(sizes):,} to {max(sizes):,} samples a device.</p>" if sizes else ""
+    names = ""
+    if not names_are_drawn(partition) and len(partition.class_names) > 1:
+        totals = [sum(column) for column in zip(*partition.counts, strict=True)]
+        items = "".join(
+            f"<li>{number}: {parts.escaped(name)} ({parts.Shown(total, f'{total:,}').html()})</li>"
+            for number, (name, total) in enumerate(zip(partition.class_names, totals, strict=True))
+        )
+        summary = f"<summary>the {len(totals)} classes and their samples</summary>"
+        names = f'<details>{summary}<ul class="names">{items}</ul></details>'
+    return parts.section("Labels on devices", text, parts.figure(svg), names)
+
+
+def _gantt(run: RunRecord, last: RoundWork) -> str:
+    steps = run.last_round_steps
+    drawn, of = gantt_local_steps(steps, last.slowest_device)
+    rows = len(gantt_devices(steps, last.slowest_device))
+    svg = svg_element(gantt_figure(steps, last.slowest_device), "gantt", "who does what when")
+    which = f"all {of} local steps" if drawn == of else f"the first {drawn} of {of} local steps"
+    devices = "" if rows == run.summary.devices else f" {rows} of {run.summary.devices} devices."
+    text = (
+        f"<p>Round {run.rounds[-1].round}, {which} of its slowest device "
+        f"({last.slowest_device}).{devices} Waiting at the server is drawn thin.</p>"
+    )
+    entries = parts.legend((phase.colour, phase.label) for phase in PHASES.values())
+    return parts.section("One round, step by step", text, parts.figure(svg, before=entries))

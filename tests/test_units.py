@@ -1,0 +1,39 @@
+"""Units: conversions by hand, and printing."""
+
+import pytest
+
+from cutlayer.units import GIB, MIB, format_bytes, format_seconds, linear_from_db
+
+
+@pytest.mark.parametrize(("ratio_db", "linear"), [(0.0, 1.0), (10.0, 10.0), (-20.0, 0.01)])
+def test_decibels(ratio_db: float, linear: float) -> None:
+    # exact powers of ten: one rounding of the power function
+    assert linear_from_db(ratio_db) == pytest.approx(linear, rel=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1536, "1.50 KiB"),
+        (36.75 * MIB, "36.8 MiB"),
+        (2 * GIB, "2.00 GiB"),
+    ],
+)
+def test_bytes_have_three_digits(count: float, text: str) -> None:
+    assert format_bytes(count) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0, "0 ms"),
+        (0.85, "850 ms"),
+        (12.34, "12.3 s"),
+        (245.0, "4 min 05 s"),
+        (7380.0, "2 h 03 min"),
+    ],
+)
+def test_seconds_choose_their_unit(seconds: float, text: str) -> None:
+    assert format_seconds(seconds) == text
