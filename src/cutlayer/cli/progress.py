@@ -18,11 +18,12 @@ from rich.progress import Progress as Bars
 from cutlayer.report.run_reader import read_run
 from cutlayer.report.tables import round_table, summary_table
 from cutlayer.train.record import Record
+from cutlayer.train.run import Observer
 from cutlayer.units import format_bytes, format_seconds
 
 
 @final
-class Progress:
+class Progress(Observer):
     """The observer of a run on a console. A context manager: bars end with it."""
 
     def __init__(self, quiet: bool = False) -> None:

@@ -25,7 +25,7 @@ def encode_targets(labels: Int64[np.ndarray, "..."], classes: int) -> bytes:
     if sent.size and not (sent.min() >= 0 and sent.max() < classes):
         wrong = sent[(sent < 0) | (sent >= classes)][0]
         raise PacketError(f"label {wrong} is outside 0..{classes - 1}")
-    body = sent.astype(_dtype(classes)).tobytes()
+    body: bytes = sent.astype(_dtype(classes)).tobytes()
     return body + zlib.crc32(body).to_bytes(_CRC_BYTES, "little")
 
 

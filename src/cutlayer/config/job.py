@@ -90,29 +90,24 @@ def prepare(config: Config, say: Say = lambda line: None) -> Job:
     classes = len(prepared.data.class_names)
     size = config.data.image_size if prepared.task == "image-classification" else None
     model = describe(found.path, prepared.task, adapter, classes=classes, image_size=size)
-    cut = config.model.cut
-    if not 1 <= cut <= model.blocks - 1:
-        raise ConfigError(
-            f"model.cut {cut} is outside 1..{model.blocks - 1}: {config.model.name} has"
-            f" {model.blocks} blocks, and each side needs at least one"
-        )
+    part = (found.path, prepared.task, config.model.cut, adapter)
     devices = make_devices(config.devices)
     rates = make_rates(config, devices)
     work = tuple(
         LocalWork(
-            plan=(plan := BatchPlan(part, config.training.batch_size, config.seed, n)),
+            plan=(plan := BatchPlan(samples, config.training.batch_size, config.seed, n)),
             local_steps=local_steps(config.training, plan),
             rates=rates[n],
             memory_bytes=devices[n].memory_bytes,
         )
-        for n, part in enumerate(prepared.parts)
+        for n, samples in enumerate(prepared.parts)
     )
     setup = Setup(
         task=prepared.task,
         scheme=SFT,
         model=model,
-        device_part=load_device_part(found.path, prepared.task, cut, adapter, classes=classes),
-        server_part=load_server_part(found.path, prepared.task, cut, adapter, classes=classes),
+        device_part=load_device_part(*part, classes=classes),
+        server_part=load_server_part(*part, classes=classes),
         codec=_codec(config.codec),
         optimizer=_optimizer(config.optimizer),
         learning_rate=config.optimizer.learning_rate,

@@ -25,7 +25,6 @@ def read_config(path: Path | None, overrides: Mapping[str, str] | None = None) -
     read, an unknown key (naming the nearest) or a value out of bounds.
     """
     values: dict[str, Any] = {} if path is None else _load(path)
-    values = {key: _expanded(key, value) for key, value in values.items()}
     for key, text in (overrides or {}).items():
         _override(values, key, _scalar(key, text))
     try:
@@ -68,24 +67,14 @@ def _load(path: Path) -> dict[str, Any]:
     return values
 
 
-def _expanded(key: str, value: Any) -> Any:
-    """A section given as one word is its name."""
-    return {"name": value} if isinstance(value, str) and _has_name(key) else value
-
-
-def _has_name(section: str) -> bool:
-    field = Config.model_fields.get(section)
-    return field is not None and "name" in getattr(type(field.default), "model_fields", {})
-
-
 def _override(values: dict[str, Any], key: str, value: Any) -> None:
     section, _, leaf = key.partition(".")
-    if not leaf and _has_name(section):
-        section, leaf = key, "name"
     if not leaf:
         values[section] = value
         return
-    inner = values.setdefault(section, {})
+    inner = values.get(section, {})
+    if isinstance(inner, str):
+        inner = {"name": inner}
     if not isinstance(inner, dict):
         raise ConfigError(f"{section} must hold keys and values, not {inner!r}")
     values[section] = {**inner, leaf: value}

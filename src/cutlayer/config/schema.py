@@ -3,9 +3,9 @@
 The defaults are the built-in job. `--help` prints the descriptions, `--print-config` the values.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cutlayer.spec import Task
 
@@ -16,28 +16,33 @@ FiniteEach = Finite | tuple[Finite, ...]
 
 
 class Section(BaseModel):
-    """Frozen, and unknown keys are errors."""
+    """Frozen, and unknown keys are errors. One with a `name` may be given as that name alone."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) and "name" in cls.model_fields else value
 
 
 class SchemeSection(Section):
     """How devices and server train together."""
 
-    name: Literal["sft"] = Field("sft", description="training scheme: sft (the paper's)")
+    name: Literal["sft"] = Field(default="sft", description="training scheme: sft (the paper's)")
 
 
 class ModelSection(Section):
     """The pretrained model and where it is cut."""
 
     name: str = Field(
-        "dinov2-small",
+        default="dinov2-small",
         min_length=1,
         description="a folder in Hugging Face form, a packaged model (`cutlayer assets list`) or"
         " a hub id",
     )
     cut: int = Field(
-        4, description="blocks on the devices, 1 to L-1; the server runs the other L - cut"
+        default=4, description="blocks on the devices, 1 to L-1; the server runs the other L - cut"
     )
 
 
@@ -45,30 +50,30 @@ class DataSection(Section):
     """The samples."""
 
     name: str = Field(
-        "fashion-mnist",
+        default="fashion-mnist",
         min_length=1,
         description="a path (image folder, CIFAR-100 binary, Tiny-ImageNet, CSV, JSON lines, text"
         " files, saved `datasets`), a packaged set (`cutlayer assets list`) or a hub id",
     )
     task: Task | None = Field(
-        None,
+        default=None,
         description="image-classification, text-classification or causal-lm; null: as the data",
     )
     train_samples: int | None = Field(
-        1600, ge=1, description="training samples drawn, over all devices; null: all"
+        default=1600, ge=1, description="training samples drawn, over all devices; null: all"
     )
-    test_samples: int | None = Field(500, ge=1, description="test samples drawn; null: all")
+    test_samples: int | None = Field(default=500, ge=1, description="test samples drawn; null: all")
     image_size: int = Field(
-        56, ge=1, description="images are resized to this many pixels a side [px]"
+        default=56, ge=1, description="images are resized to this many pixels a side [px]"
     )
-    max_tokens: int = Field(128, ge=2, description="texts are cut after this many tokens")
-    text_field: str = Field("text", description="column of the text in tables")
-    label_field: str = Field("label", description="column of the label in tables")
+    max_tokens: int = Field(default=128, ge=2, description="texts are cut after this many tokens")
+    text_field: str = Field(default="text", description="column of the text in tables")
+    label_field: str = Field(default="label", description="column of the label in tables")
     test_fraction: float = Field(
-        0.2, gt=0, lt=1, description="part held out when the data have no test split"
+        default=0.2, gt=0, lt=1, description="part held out when the data have no test split"
     )
     on_bad_sample: Literal["stop", "skip"] = Field(
-        "stop",
+        default="stop",
         description="unreadable image, empty text, unknown label: stop before training and name"
         " them, or skip and count them",
     )
@@ -78,83 +83,109 @@ class PartitionSection(Section):
     """Which device holds which samples."""
 
     name: Literal["iid", "dirichlet"] = Field(
-        "dirichlet", description="iid: dealt at random; dirichlet: each class in uneven shares"
+        default="dirichlet",
+        description="iid: dealt at random; dirichlet: each class in uneven shares",
     )
     alpha: Positive = Field(
-        1.0, description="concentration of dirichlet; small is uneven (0.1), large is even (100)"
+        default=1.0,
+        description="concentration of dirichlet; small is uneven (0.1), large is even (100)",
     )
 
 
 class AdapterSection(Section):
     """What is trained."""
 
-    rank: int = Field(16, ge=1, description="rank of every LoRA adapter")
-    alpha: Positive = Field(16.0, description="adapters are scaled by alpha / rank")
+    rank: int = Field(default=16, ge=1, description="rank of every LoRA adapter")
+    alpha: Positive = Field(default=16.0, description="adapters are scaled by alpha / rank")
     targets: Literal["all"] | tuple[str, ...] = Field(
-        "all", description="linear layers adapted in each block: all, or a list of their names"
+        default="all",
+        description="linear layers adapted in each block: all, or a list of their names",
     )
     patch_embedding: bool = Field(
-        False, description="an adapter on the patch embedding too (vision models)"
+        default=False, description="an adapter on the patch embedding too (vision models)"
     )
     head: bool | None = Field(
-        None, description="train the classification head; null: yes where there is one"
+        default=None, description="train the classification head; null: yes where there is one"
     )
 
 
 class TrainingSection(Section):
     """How long, and in what portions."""
 
-    rounds: int = Field(8, ge=1, description="rounds; each ends with FedAvg of the adapters")
+    rounds: int = Field(
+        default=8, ge=1, description="rounds; each ends with FedAvg of the adapters"
+    )
     local_steps: int | None = Field(
-        6, ge=1, description="mini-batches a device trains on in a round; null: see local_epochs"
+        default=6,
+        ge=1,
+        description="mini-batches a device trains on in a round; null: see local_epochs",
     )
     local_epochs: int | None = Field(
-        None, ge=1, description="passes over its samples a device makes in a round instead"
+        default=None, ge=1, description="passes over its samples a device makes in a round instead"
     )
-    batch_size: int = Field(16, ge=1, description="samples in a mini-batch")
+    batch_size: int = Field(default=16, ge=1, description="samples in a mini-batch")
 
 
 class OptimizerSection(Section):
     """How adapters step, on both sides; each device keeps its own state."""
 
-    name: Literal["adamw", "sgd"] = Field("adamw", description="adamw, or sgd (the paper's)")
-    learning_rate: Positive = Field(2e-3, description="of the first round")
-    decay: float = Field(
-        0.998, gt=0, le=1, description="the learning rate is multiplied by this after each round"
+    name: Literal["adamw", "sgd"] = Field(
+        default="adamw", description="adamw, or sgd (the paper's)"
     )
-    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
-    weight_decay: float = Field(0.0, ge=0, description="decoupled for adamw, L2 for sgd")
+    learning_rate: Positive = Field(default=2e-3, description="learning rate of the first round")
+    decay: float = Field(
+        default=0.998,
+        gt=0,
+        le=1,
+        description="the learning rate is multiplied by this after each round",
+    )
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="momentum of sgd")
+    weight_decay: float = Field(default=0.0, ge=0, description="decoupled for adamw, L2 for sgd")
 
 
 class CodecSection(Section):
     """What activations and gradients are turned into on the link."""
 
     name: Literal["paper", "none"] = Field(
-        "paper", description="paper: Top-K, stochastic levels, entropy-coded; none: float32"
+        default="paper", description="paper: Top-K, stochastic levels, entropy-coded; none: float32"
     )
     keep_ratio: float = Field(
-        0.5, gt=0, le=1, description="values kept of each sample's activation (the paper's rho)"
+        default=0.5,
+        gt=0,
+        le=1,
+        description="values kept of each sample's activation (the paper's rho)",
     )
     levels: int = Field(
-        31, ge=1, le=255, description="quantisation intervals between the smallest and largest kept"
+        default=31,
+        ge=1,
+        le=255,
+        description="quantisation intervals between the smallest and largest kept",
     )
 
 
 class DevicesSection(Section):
     """The virtual devices. A list gives each its own value."""
 
-    count: int = Field(8, ge=1, description="how many devices")
+    count: int = Field(default=8, ge=1, description="how many devices")
     flops_per_s: PositiveEach = Field(
-        1.024e12,
+        default=1.024e12,
         description="compute rate [FLOP/s]; the default is 256 cores at 1 GHz, 4 FLOP a cycle",
     )
     flops_spread: float = Field(
-        0.5, ge=0, lt=1, description="rates run evenly from 1 - spread to 1 + spread times that"
+        default=0.5,
+        ge=0,
+        lt=1,
+        description="rates run evenly from 1 - spread to 1 + spread times that",
     )
-    uplink_snr_db: FiniteEach = Field(17.0, description="signal-to-noise ratio, device to server")
-    downlink_snr_db: FiniteEach = Field(17.0, description="signal-to-noise ratio, server to device")
+    uplink_snr_db: FiniteEach = Field(
+        default=17.0, description="signal-to-noise ratio, device to server"
+    )
+    downlink_snr_db: FiniteEach = Field(
+        default=17.0, description="signal-to-noise ratio, server to device"
+    )
     memory_mib: PositiveEach | None = Field(
-        72.0, description="memory for training [MiB]; a run that needs more stops; null: no limit"
+        default=72.0,
+        description="memory for training [MiB]; a run that needs more stops; null: no limit",
     )
 
 
@@ -162,19 +193,22 @@ class ServerSection(Section):
     """The edge server."""
 
     flops_per_s: Positive = Field(
-        3.072e12, description="compute rate [FLOP/s]; the default is 2048 cores at 1.5 GHz"
+        default=3.072e12, description="compute rate [FLOP/s]; the default is 2048 cores at 1.5 GHz"
     )
     group: int = Field(
-        8, ge=1, description="devices whose rows share one pass when simulating (speed only)"
+        default=8,
+        ge=1,
+        description="devices whose rows share one pass when simulating (speed only)",
     )
 
 
 class LinkSection(Section):
     """The band that all devices share."""
 
-    bandwidth_hz: Positive = Field(5e6, description="whole band, the same both ways [Hz]")
+    bandwidth_hz: Positive = Field(default=5e6, description="whole band, the same both ways [Hz]")
     shares: Literal["even"] | tuple[Positive, ...] = Field(
-        "even", description="each device's part of the band: even, or a list that sums to 1 at most"
+        default="even",
+        description="each device's part of the band: even, or a list that sums to 1 at most",
     )
 
 
@@ -182,7 +216,7 @@ class CostSection(Section):
     """How FLOPs are counted."""
 
     accounting: Literal["physical", "paper"] = Field(
-        "physical", description="physical: what is computed; paper: its formulas as printed"
+        default="physical", description="physical: what is computed; paper: its formulas as printed"
     )
 
 
@@ -201,7 +235,11 @@ class Config(Section):
     server: ServerSection = ServerSection()
     link: LinkSection = LinkSection()
     cost: CostSection = CostSection()
-    seed: int = Field(0, ge=0, le=2**31 - 1, description="every random draw follows from it")
+    seed: int = Field(
+        default=0, ge=0, le=2**31 - 1, description="every random draw follows from it"
+    )
     threads: int | None = Field(
-        None, ge=1, description="torch threads; null: torch's choice (same bytes need the same)"
+        default=None,
+        ge=1,
+        description="torch threads; null: torch's choice (same bytes need the same)",
     )

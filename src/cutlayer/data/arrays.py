@@ -27,10 +27,8 @@ class ImageArray(Samples):
     origin: str
 
     def read(self, index: int) -> UInt8[np.ndarray, "height width 3"]:
-        image = self.images[index]
-        if image.ndim == 2:
-            return np.repeat(image[:, :, None], 3, axis=2)
-        return image
+        image: np.ndarray = self.images[index]
+        return np.repeat(image[:, :, None], 3, axis=2) if image.ndim == 2 else image
 
     def where(self, index: int) -> str:
         return f"{self.origin} index {index}"

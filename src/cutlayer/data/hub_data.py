@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from cutlayer.data.image_files import rgb
-from cutlayer.data.samples import Samples, SplitPair, Task
+from cutlayer.data.samples import Samples, SplitPair
 from cutlayer.data.splits import (
     TEST_NAMES,
     UNKNOWN_LABEL,
@@ -19,6 +19,7 @@ from cutlayer.data.splits import (
 )
 from cutlayer.data.tables import TextRows
 from cutlayer.errors import DataError
+from cutlayer.spec import Task
 
 
 @final
@@ -121,7 +122,7 @@ def _is_class_label(kind: Any) -> bool:
 def _label_column(train: Any, origin: str, settings: Settings) -> str | None:
     if settings.label_field in train.features:
         return settings.label_field
-    classes = [name for name, kind in train.features.items() if _is_class_label(kind)]
+    classes: list[str] = [name for name, kind in train.features.items() if _is_class_label(kind)]
     if len(classes) == 1:
         return classes[0]
     if settings.task == "causal-lm" or not classes:

@@ -15,11 +15,12 @@ from cutlayer.data.hub import Hub
 from cutlayer.data.hub_data import is_saved_dataset, open_dataset, read_dataset
 from cutlayer.data.image_folder import has_class_folders, read_image_folder
 from cutlayer.data.plain_text import has_text_files, read_plain_text
-from cutlayer.data.samples import DataSet, Source, SplitPair, Task
+from cutlayer.data.samples import DataSet, Source, SplitPair
 from cutlayer.data.splits import Settings
 from cutlayer.data.tables import SUFFIXES, find_split_files, read_tables
 from cutlayer.data.tiny_imagenet import is_tiny_imagenet, read_tiny_imagenet
 from cutlayer.errors import DataError
+from cutlayer.spec import Task
 
 _TEXT_TASKS: tuple[Task, ...] = ("text-classification", "causal-lm")
 

@@ -10,7 +10,8 @@ from typing import Literal, TypeAlias, final
 import numpy as np
 from jaxtyping import Int, Int64, UInt8
 
-Task: TypeAlias = Literal["image-classification", "text-classification", "causal-lm"]
+from cutlayer.spec import Task
+
 Source: TypeAlias = Literal["path", "cache", "hub", "package"]
 Content: TypeAlias = UInt8[np.ndarray, "height width 3"] | str | Int64[np.ndarray, "block_token"]
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int64
 
-from cutlayer.data.samples import Samples, SplitPair, Subset, Task
+from cutlayer.data.samples import Samples, SplitPair, Subset
 from cutlayer.errors import DataError
+from cutlayer.spec import Task
 
 UNKNOWN_LABEL = -1
 TEST_NAMES = ("test", "val", "validation", "valid", "dev")

@@ -15,9 +15,9 @@ from jaxtyping import Int, Int64
 from cutlayer.data.batches import Batch, BatchMaker
 from cutlayer.data.samples import Samples
 from cutlayer.errors import DataError
+from cutlayer.spec import IGNORED_LABEL
 
 Tokenize: TypeAlias = Callable[[list[str]], list[list[int]]]
-IGNORED_LABEL = -100  # what the cross entropy of a language model leaves out
 _LEAST_BLOCK = 2  # one token to read and one to predict
 
 
@@ -37,9 +37,11 @@ class TextBatches(BatchMaker):
         for index, ids in zip(indices, rows, strict=True):
             if not ids:
                 raise DataError(f"{samples.where(int(index))}: the tokenizer makes no token of it")
-        ids, mask = _pad(rows, self.pad_id)
+        padded, mask = _pad(rows, self.pad_id)
         lengths = tuple(len(row) for row in rows)
-        return Batch({"input_ids": ids, "attention_mask": mask}, lengths, samples.labels[indices])
+        return Batch(
+            {"input_ids": padded, "attention_mask": mask}, lengths, samples.labels[indices]
+        )
 
 
 @final

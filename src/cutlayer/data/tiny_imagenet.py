@@ -22,9 +22,8 @@ def is_tiny_imagenet(folder: Path) -> bool:
 def read_tiny_imagenet(folder: Path) -> SplitPair:
     """Both splits; a class's name is its first word in `words.txt`, or its wnid."""
     wnids = tuple(sorted(part.name for part in (folder / "train").iterdir() if part.is_dir()))
-    found = [
-        (path, wnid) for wnid in wnids for path in sorted(image_paths(folder / "train" / wnid))
-    ]
+    trees = ((folder / "train" / wnid, wnid) for wnid in wnids)
+    found = [(path, wnid) for tree, wnid in trees for path in sorted(image_paths(tree))]
     if not found:
         raise DataError(f"{folder}/train holds no images in WNID/images")
     words = _columns(folder / "words.txt") if (folder / "words.txt").is_file() else []

@@ -18,6 +18,7 @@ from cutlayer.errors import ModelError, UnsupportedModelError
 from cutlayer.model.anatomy import Anatomy
 from cutlayer.model.layout import Layout, Slot
 from cutlayer.model.lora import AdapterSpec, LoraLinear, LoraPatches, RowLinear, Rows
+from cutlayer.spec import Task
 
 HEAD_STD = 0.02
 
@@ -44,6 +45,7 @@ class AdaptedModel:
         self.model = model
         self._rows = Rows()
         self._trained_head = dict(trained_head)
+        self.transposed = any(isinstance(module, Conv1D) for module in model.modules())
         slots = list(_adapt_blocks(model, anatomy, spec, self._rows))
         if patches and spec.patch_embedding:
             slots += _adapt_patches(model, anatomy, spec, self._rows)
@@ -95,6 +97,20 @@ class AdaptedModel:
         inputs = slot.parameters // slot.shape[0]
         deviation = inputs**-0.5 if kind == "lora_A" else HEAD_STD
         return deviation * torch.randn(slot.shape, generator=_generator(seed, slot.name))
+
+
+def check_adapter(
+    model: PreTrainedModel, anatomy: Anatomy, adapter: AdapterSpec, task: Task
+) -> None:
+    """Raise ModelError for an adapter that this model cannot have."""
+    if adapter.head and task == "causal-lm":
+        raise ModelError(
+            "the adapter's head is true, but a language model's head is its vocabulary; set it to "
+            "false for causal-lm"
+        )
+    target_names(model.get_submodule(f"{anatomy.blocks}.0"), adapter)
+    if adapter.patch_embedding:
+        patch_convolution(model, anatomy)
 
 
 def target_names(block: nn.Module, spec: AdapterSpec) -> tuple[str, ...]:

@@ -15,7 +15,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.initialization import meta_device_safe_creation_ops
 
 from cutlayer.errors import UnsupportedModelError
-from cutlayer.model.tasks import Task, task_class
+from cutlayer.model.tasks import task_class
+from cutlayer.spec import Task
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ class _Watch:
     order: list[int] = field(default_factory=list)
     shapes: set[tuple[int, ...]] = field(default_factory=set)
     phases: dict[str, set[str]] = field(default_factory=dict)
+    embeds: dict[str, bool] = field(default_factory=dict)
     output_length: int = 0
 
     @property
@@ -139,7 +141,7 @@ def _watch(
 ) -> _Watch:
     watch = _Watch(phases={unit: set() for unit in units})
     handles = [
-        *(_watch_unit(model.get_submodule(unit), watch.phases[unit], watch) for unit in units),
+        *(_watch_unit(model.get_submodule(unit), unit, watch) for unit in units),
         *(
             handle
             for index, block in enumerate(blocks)
@@ -158,16 +160,20 @@ def _watch(
                 f"{type(model).__name__} uses {unit} {' and '.join(sorted(phases)) or 'nowhere'}; "
                 "weights must serve either before or after the blocks"
             )
+        if phases == {"before"} and not watch.embeds[unit]:
+            raise UnsupportedModelError(
+                f"{type(model).__name__}'s {unit} gives the blocks more than hidden states, which "
+                "a server would lack"
+            )
     return watch
 
 
-def _watch_unit(
-    unit: nn.Module, phases: set[str], watch: _Watch
-) -> torch.utils.hooks.RemovableHandle:
-    def enter(module: nn.Module, args: object) -> None:
-        phases.add(watch.phase)
+def _watch_unit(unit: nn.Module, name: str, watch: _Watch) -> torch.utils.hooks.RemovableHandle:
+    def leave(module: nn.Module, args: object, output: object) -> None:
+        watch.phases[name].add(watch.phase)
+        watch.embeds[name] = isinstance(output, Tensor) and output.ndim == 3
 
-    return unit.register_forward_pre_hook(enter)
+    return unit.register_forward_hook(leave)
 
 
 def _watch_block(

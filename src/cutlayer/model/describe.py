@@ -1,26 +1,140 @@
-"""A pretrained model's dimensions, from its configuration alone."""
+"""A pretrained model's dimensions, from its configuration alone.
+
+Built on torch's meta device: exact counts, no weights. Knows no cut.
+"""
 
 from pathlib import Path
+from typing import Any
 
-from transformers import PretrainedConfig
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
-from cutlayer.model.lora import AdapterSpec
-from cutlayer.model.tasks import Task
-from cutlayer.spec import ModelSpec
+from cutlayer.errors import UnsupportedModelError
+from cutlayer.model.adapted import check_adapter, patch_convolution, target_names
+from cutlayer.model.anatomy import Anatomy, examine, meta_model
+from cutlayer.model.inputs import example_inputs
+from cutlayer.model.lora import AdapterSpec, linear_shape
+from cutlayer.model.tasks import read_config, task_config
+from cutlayer.spec import LinearShape, ModelSpec, Task
 
 
 def describe(
-    source: Path | PretrainedConfig,
+    source: Path | PreTrainedConfig,
     task: Task,
     adapter: AdapterSpec,
     *,
     classes: int,
     image_size: int | None = None,
 ) -> ModelSpec:
-    """Exact parameter counts on the meta device; no weights are read."""
-    raise NotImplementedError
+    """The dimensions of a model folder or configuration, as the cost models read them.
+
+    Parameters are what each side holds, exactly: where a language model's embedding is also its
+    head, both count it. `classes` is replaced by the vocabulary for a language model. `image_size`
+    [pixel]: side of the images (None: as the model was trained); it moves
+    `embedding_flops_per_token` a little, since class tokens are free.
+    Raises ModelError or UnsupportedModelError as `load_device_part` does.
+    """
+    config = task_config(read_config(source), task, classes)
+    model = meta_model(config, task)
+    example = example_inputs(model, task, image_size)
+    anatomy = examine(model, example)
+    check_adapter(model, anatomy, adapter, task)
+    heads = config.num_attention_heads
+    return ModelSpec(
+        name=source.name if isinstance(source, Path) else config.model_type,
+        blocks=anatomy.count,
+        width=anatomy.width,
+        heads=heads,
+        head_width=config.to_dict().get("head_dim") or anatomy.width // heads,
+        block_linears=_linears(model, anatomy, adapter, example),
+        block_parameters=_block_parameters(model, anatomy),
+        embedding_parameters=_parameters(model, anatomy.before),
+        head_parameters=_parameters(model, anatomy.after),
+        classes=config.vocab_size if task == "causal-lm" else classes,
+        head_per_token=task == "causal-lm",
+        embedding_flops_per_token=_patch_flops(model, anatomy, example),
+    )
 
 
-def image_tokens(source: Path | PretrainedConfig, image_size: int) -> int:
-    """Tokens that the blocks see for a square image of `image_size` pixels a side."""
-    raise NotImplementedError
+def image_tokens(source: Path | PreTrainedConfig, image_size: int) -> int:
+    """Tokens that the blocks see for a square image of `image_size` [pixel] a side.
+
+    Raises ModelError for a size that the patch does not divide.
+    """
+    task: Task = "image-classification"
+    model = meta_model(task_config(read_config(source), task, classes=2), task)
+    return examine(model, example_inputs(model, task, image_size)).tokens
+
+
+def _linears(
+    model: PreTrainedModel, anatomy: Anatomy, adapter: AdapterSpec, example: dict[str, Any]
+) -> tuple[LinearShape, ...]:
+    block = model.get_submodule(f"{anatomy.blocks}.0")
+    adapted = target_names(block, adapter)
+    untrained = _untrained_inputs(model, block, adapted, example)
+    if adapter.patch_embedding:
+        untrained = set()
+    return tuple(
+        LinearShape(
+            *linear_shape(layer),
+            rank=adapter.rank if name in adapted else 0,
+            reads_block_input=name in untrained,
+        )
+        for name, layer in block.named_modules()
+        if isinstance(layer, nn.Linear | Conv1D)
+    )
+
+
+def _untrained_inputs(
+    model: PreTrainedModel, block: nn.Module, adapted: tuple[str, ...], example: dict[str, Any]
+) -> set[str]:
+    """The linear layers of the first block whose input no adapter has touched.
+
+    Autograd says which, with the adapted layers' own weights in place of their adapters.
+    """
+    untrained: set[str] = set()
+
+    def watch(name: str, layer: nn.Module) -> torch.utils.hooks.RemovableHandle:
+        def enter(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            if not args[0].requires_grad:
+                untrained.add(name)
+
+        return layer.register_forward_pre_hook(enter)
+
+    model.requires_grad_(False)
+    for name in adapted:
+        block.get_submodule(name).requires_grad_(True)
+    linears = [(n, m) for n, m in block.named_modules() if isinstance(m, nn.Linear | Conv1D)]
+    handles = [watch(name, layer) for name, layer in linears]
+    with torch.enable_grad():
+        model(**example)
+    for handle in handles:
+        handle.remove()
+    return untrained
+
+
+def _block_parameters(model: PreTrainedModel, anatomy: Anatomy) -> int:
+    blocks = model.get_submodule(anatomy.blocks)
+    counts = {sum(p.numel() for p in block.parameters()) for block in blocks.children()}
+    if len(counts) != 1:
+        raise UnsupportedModelError(
+            f"{type(model).__name__}'s blocks differ in size: {sorted(counts)} parameters"
+        )
+    return counts.pop()
+
+
+def _parameters(model: PreTrainedModel, units: tuple[str, ...]) -> int:
+    """Values in the distinct parameters of these modules."""
+    distinct = {p: p.numel() for unit in units for p in model.get_submodule(unit).parameters()}
+    return sum(distinct.values())
+
+
+def _patch_flops(model: PreTrainedModel, anatomy: Anatomy, example: dict[str, Any]) -> int:
+    """Operations of the convolution that makes patches, shared among all tokens of an image."""
+    if "pixel_values" not in example:
+        return 0
+    _, convolution = patch_convolution(model, anatomy)
+    patches: int = example["pixel_values"][0, 0].numel() // convolution.weight[0, 0].numel()
+    return round(2 * convolution.weight.numel() * patches / anatomy.tokens)

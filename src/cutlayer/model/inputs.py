@@ -13,7 +13,8 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from cutlayer.errors import ModelError
-from cutlayer.model.tasks import Task, is_decoder
+from cutlayer.model.tasks import is_decoder
+from cutlayer.spec import Task
 
 
 def example_inputs(
@@ -74,26 +75,6 @@ def stand_in_inputs(
     return {"input_ids": ids.masked_fill(mask == 0, padding), "attention_mask": mask}
 
 
-def sample_lengths(
-    config: PreTrainedConfig, task: Task, inputs: Mapping[str, Tensor]
-) -> list[int] | None:
-    """Tokens of each sample that the server must know of; None if all are full, or images.
-
-    A decoder's classifier reads the last token that is not the padding token; should a text itself
-    end with that token, transformers reads the one before, and so do we.
-    """
-    if task == "image-classification":
-        return None
-    ids = _needed(inputs, "input_ids")
-    tokens = ids.shape[1]
-    real = inputs.get("attention_mask", torch.ones_like(ids)) != 0
-    if task == "text-classification" and is_decoder(config):
-        real = real & (ids != config.pad_token_id)
-    last = (real * torch.arange(1, tokens + 1, device=ids.device)).amax(dim=1).clamp(min=1)
-    lengths = [int(length) for length in last]
-    return None if min(lengths) == tokens else lengths
-
-
 def length_mask(
     lengths: Sequence[int] | None, batch: int, tokens: int, device: torch.device
 ) -> Int[Tensor, "batch token"]:
@@ -142,8 +123,8 @@ def _image_inputs(model: PreTrainedModel, pixels: Tensor) -> dict[str, Any]:
 
 def _check_tokens(config: PreTrainedConfig, ids: Tensor) -> None:
     limit: int = config.max_position_embeddings
-    if config.model_type == "roberta":  # its positions start after the padding token's
-        limit -= config.pad_token_id + 1
+    if config.model_type in ("camembert", "roberta", "xlm-roberta"):
+        limit -= config.pad_token_id + 1  # their positions start after the padding token's
     if ids.ndim != 2 or not 1 <= ids.shape[1] <= limit:
         raise ModelError(
             f"input_ids have shape {tuple(ids.shape)}; the model takes [batch, token] with at most "

@@ -16,13 +16,14 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from cutlayer.errors import ModelError
-from cutlayer.model.adapted import AdaptedModel, patch_convolution, target_names
+from cutlayer.model.adapted import AdaptedModel, check_adapter
 from cutlayer.model.anatomy import Anatomy, examine, meta_model
 from cutlayer.model.hollow import Injection, answer, inject_at, pass_through, stop_at, strip
 from cutlayer.model.inputs import example_inputs
 from cutlayer.model.lora import AdapterSpec
 from cutlayer.model.split import DevicePart, ServerPart, WholeModel
-from cutlayer.model.tasks import Task, read_config, task_class, task_config
+from cutlayer.model.tasks import read_config, task_class, task_config
+from cutlayer.spec import Task
 
 
 def load_device_part(
@@ -108,20 +109,6 @@ def _plan(path: Path, task: Task, adapter: AdapterSpec, classes: int) -> _Plan:
     anatomy = examine(model, example_inputs(model, task))
     check_adapter(model, anatomy, adapter, task)
     return _Plan(config, task_class(config, task), anatomy, adapter.head)
-
-
-def check_adapter(
-    model: PreTrainedModel, anatomy: Anatomy, adapter: AdapterSpec, task: Task
-) -> None:
-    """Raise ModelError for an adapter that this model cannot have."""
-    if adapter.head and task == "causal-lm":
-        raise ModelError(
-            "the adapter's head is true, but a language model's head is its vocabulary; set it to "
-            "false for causal-lm"
-        )
-    target_names(model.get_submodule(f"{anatomy.blocks}.0"), adapter)
-    if adapter.patch_embedding:
-        patch_convolution(model, anatomy)
 
 
 def _check_cut(cut: int, anatomy: Anatomy) -> None:

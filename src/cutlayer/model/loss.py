@@ -8,9 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cutlayer.errors import ModelError
-from cutlayer.model.tasks import Task
-
-IGNORED_LABEL = -100
+from cutlayer.spec import IGNORED_LABEL, Task
 
 
 def group_losses(

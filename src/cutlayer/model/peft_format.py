@@ -1,23 +1,193 @@
-"""Adapters in PEFT's file format."""
+"""Adapters in PEFT's file format: `adapter_config.json` and `adapter_model.safetensors`.
 
-from collections.abc import Mapping
+A slot name is PEFT's tensor name without its wrapping, so both directions are renamings. Knows no
+model; needs no PEFT.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from cutlayer.errors import ModelError
 from cutlayer.model.lora import AdapterSpec
-from cutlayer.model.tasks import Task
+from cutlayer.spec import Task
+
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+_PREFIX = "base_model.model."
+
+# variants of LoRA that a PEFT configuration may ask for, with the value that means plain LoRA
+_PLAIN: dict[str, tuple[object, ...]] = {
+    "peft_type": ("LORA",),
+    "bias": ("none", None),
+    "use_dora": (False, None),
+    "use_rslora": (False, None),
+    "rank_pattern": ({}, None),
+    "alpha_pattern": ({}, None),
+    "lora_bias": (False, None),
+}
 
 
 def save_adapter(
-    directory: Path, named: Mapping[str, Tensor], spec: AdapterSpec, base_model: str, task: Task
+    directory: Path,
+    named: Mapping[str, Tensor],
+    spec: AdapterSpec,
+    base_model: str,
+    task: Task,
+    *,
+    transposed: bool = False,
 ) -> None:
-    """Write adapter_config.json and adapter_model.safetensors; `named`: slot name -> tensor of both
-    sides merged (`{**device.layout.named(row), **server.layout.named(row)}`)."""
-    raise NotImplementedError
+    """Write slots of both sides, merged, as an adapter that `peft` loads over the unsplit model.
+
+    `named`: e.g. `{**device.layout.named(row), **server.layout.named(row)}`. `transposed`: a part's
+    property of this name (GPT-2's linear layers). The configuration is written last, so that a
+    folder that has one is complete. Raises ModelError for slots that do not fit the spec.
+    """
+    _check_tensors(named, spec.rank, "the adapter")
+    weights = {
+        f"{_PREFIX}{name}.weight" if _is_lora(name) else f"{_PREFIX}{name}": value.detach()
+        .to(torch.float32)
+        .clone(memory_format=torch.contiguous_format)
+        for name, value in named.items()
+    }
+    directory.mkdir(parents=True, exist_ok=True)
+    save_file(weights, directory / WEIGHTS_FILE, metadata={"format": "pt"})
+    config = _config(named, spec, base_model, task, transposed)
+    (directory / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def load_adapter(directory: Path, spec: AdapterSpec | None = None) -> dict[str, Tensor]:
-    """Slot name -> tensor; `layout.join(...)` makes a side's row of it. Raises ModelError for a
-    folder that contradicts itself, or the spec if given."""
-    raise NotImplementedError
+    """The slots in such a folder, also one that `peft` wrote; `Layout.join` makes rows of them.
+
+    Raises ModelError for a folder that is incomplete, contradicts itself or holds another kind of
+    adapter than plain LoRA, and for one that differs from `spec` if that is given.
+    """
+    config = _read_config(directory / CONFIG_FILE)
+    try:
+        weights = load_file(directory / WEIGHTS_FILE)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{directory / WEIGHTS_FILE} cannot be read: {error}") from error
+    named = {_slot_name(name): value for name, value in weights.items()}
+    _check_tensors(named, config["r"], str(directory))
+    if spec is not None:
+        _check_spec(directory, config, named, spec)
+    return named
+
+
+def _config(
+    named: Mapping[str, Tensor], spec: AdapterSpec, base_model: str, task: Task, transposed: bool
+) -> dict[str, object]:
+    head = sorted({name.split(".")[0] for name in named if not _is_lora(name)})
+    return {
+        "peft_type": "LORA",
+        "task_type": _task_type(task, trains_head=bool(head)),
+        "base_model_name_or_path": base_model,
+        "r": spec.rank,
+        "lora_alpha": spec.alpha,
+        "lora_dropout": 0.0,
+        "target_modules": _pattern(named),
+        "modules_to_save": head or None,
+        "fan_in_fan_out": transposed,
+        "bias": "none",
+        "use_rslora": False,
+        "use_dora": False,
+        "inference_mode": True,
+    }
+
+
+def _task_type(task: Task, trains_head: bool) -> str | None:
+    if task == "causal-lm":
+        return "CAUSAL_LM"
+    # with this type PEFT expects a trained head in the folder
+    return "SEQ_CLS" if task == "text-classification" and trains_head else None
+
+
+def _pattern(named: Mapping[str, Tensor]) -> str:
+    """A regular expression of the adapted modules: a list of names would also match outside the
+    blocks, such as BERT's `pooler.dense`."""
+    modules = {name.removesuffix(".lora_A") for name in named if name.endswith(".lora_A")}
+    return "|".join(sorted({re.sub(r"\\\.\d+\\\.", r"\\.\\d+\\.", re.escape(m)) for m in modules}))
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read as an adapter's configuration: {error}") from error
+    if not isinstance(config, dict) or not isinstance(config.get("r"), int):
+        raise ModelError(f"{path} is not the configuration of a LoRA adapter: it names no rank r")
+    for key, plain in _PLAIN.items():
+        if key in config and config[key] not in plain:
+            raise ModelError(
+                f"{path} has {key} {config[key]!r}; only plain LoRA can be read, with {plain[0]!r}"
+            )
+    return config
+
+
+def _slot_name(name: str) -> str:
+    if not name.startswith(_PREFIX):
+        raise ModelError(f"the adapter's tensor {name} does not start with {_PREFIX!r}")
+    slot = name.removeprefix(_PREFIX)
+    for kind in (".lora_A", ".lora_B"):
+        if slot.endswith(f"{kind}.weight"):
+            return slot.removesuffix(".weight")
+    if "lora_" in slot:
+        raise ModelError(f"the adapter's tensor {name} is not of plain LoRA on a linear layer")
+    return slot
+
+
+def _check_tensors(named: Mapping[str, Tensor], rank: int, source: str) -> None:
+    """Refuse an A without B (or the reverse), and one that is not of this rank."""
+    modules = {name.rpartition(".")[0] for name in named if _is_lora(name)}
+    for module in sorted(modules):
+        a, b = named.get(f"{module}.lora_A"), named.get(f"{module}.lora_B")
+        if a is None or b is None:
+            raise ModelError(f"{source} has only one of lora_A and lora_B for {module}")
+        if a.shape[0] != rank or b.shape[1] != rank:
+            raise ModelError(
+                f"{source} is of rank {rank}, but has lora_A {tuple(a.shape)} and lora_B "
+                f"{tuple(b.shape)} for {module}"
+            )
+    if not modules:
+        raise ModelError(f"{source} holds no LoRA tensors")
+
+
+def _check_spec(
+    directory: Path, config: Mapping[str, Any], named: Mapping[str, Tensor], spec: AdapterSpec
+) -> None:
+    for what, there, here in _differences(config, named, spec):
+        if there != here:
+            raise ModelError(
+                f"the adapter in {directory} has {what} {there}, where {here} is asked for"
+            )
+
+
+def _differences(
+    config: Mapping[str, Any], named: Mapping[str, Tensor], spec: AdapterSpec
+) -> Iterator[tuple[str, object, object]]:
+    """(what, in the folder, in the spec) of all that must be equal."""
+    modules = {name.removesuffix(".lora_A"): a for name, a in named.items() if _is_a(name)}
+    linear = {module for module, a in modules.items() if a.ndim == 2}
+    yield "rank", config["r"], spec.rank
+    yield "alpha", float(config.get("lora_alpha", 0.0)), float(spec.alpha)
+    yield "patch_embedding", len(linear) < len(modules), spec.patch_embedding
+    yield "head", any(not _is_lora(name) for name in named), spec.head
+    if isinstance(spec.targets, tuple):
+        matched = {(m, t) for m in linear for t in spec.targets if f".{m}".endswith(f".{t}")}
+        yield "an adapter on", linear - {module for module, _ in matched}, set()
+        yield "no adapter on", set(spec.targets) - {target for _, target in matched}, set()
+
+
+def _is_lora(name: str) -> bool:
+    return name.endswith((".lora_A", ".lora_B"))
+
+
+def _is_a(name: str) -> bool:
+    return name.endswith(".lora_A")

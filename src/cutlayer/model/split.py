@@ -12,9 +12,9 @@ from torch import Tensor
 
 from cutlayer.model.adapted import AdaptedModel
 from cutlayer.model.hollow import CutReachedError, Injection
-from cutlayer.model.inputs import real_inputs, sample_lengths, stand_in_inputs
+from cutlayer.model.inputs import real_inputs, stand_in_inputs
 from cutlayer.model.layout import Layout
-from cutlayer.model.tasks import Task
+from cutlayer.spec import Task
 
 
 @final
@@ -40,6 +40,11 @@ class DevicePart:
     def base_bytes(self) -> int:
         """Bytes of the frozen weights that this part holds."""
         return self._adapted.bytes
+
+    @property
+    def transposed(self) -> bool:
+        """True if its linear layers store their weights as [inputs, outputs] (GPT-2)."""
+        return self._adapted.transposed
 
     @property
     def base_tensors(self) -> tuple[Tensor, ...]:
@@ -74,10 +79,6 @@ class DevicePart:
                 return cut.activation
         raise RuntimeError("the forward pass ended without reaching the cut layer")
 
-    def lengths(self, inputs: Mapping[str, Tensor]) -> list[int] | None:
-        """What a server needs to know of the padding: real tokens of each sample, or None."""
-        return sample_lengths(self._adapted.model.config, self.task, inputs)
-
 
 @final
 class ServerPart:
@@ -105,6 +106,11 @@ class ServerPart:
         return self._adapted.bytes
 
     @property
+    def transposed(self) -> bool:
+        """True if its linear layers store their weights as [inputs, outputs] (GPT-2)."""
+        return self._adapted.transposed
+
+    @property
     def base_tensors(self) -> tuple[Tensor, ...]:
         """The frozen weights and buffers, e.g. for `SavedBytes` to leave out."""
         return self._adapted.tensors
@@ -122,8 +128,8 @@ class ServerPart:
     ) -> Float[Tensor, "batch *rest"]:
         """Logits [batch, class], or [batch, token, vocabulary] of a language model.
 
-        `lengths`: what `DevicePart.lengths` gave for these samples. The activation may require a
-        gradient: it is what the device's backward continues from.
+        `lengths`: real tokens of each sample (None: nothing is padded, or images). The activation
+        may require a gradient, from which the device's backward continues.
         Raises ModelError for lengths or sizes that do not fit.
         """
         model = self._adapted.model
@@ -160,6 +166,11 @@ class WholeModel:
         return self._adapted.bytes
 
     @property
+    def transposed(self) -> bool:
+        """True if its linear layers store their weights as [inputs, outputs] (GPT-2)."""
+        return self._adapted.transposed
+
+    @property
     def base_tensors(self) -> tuple[Tensor, ...]:
         """The frozen weights and buffers, e.g. for `SavedBytes` to leave out."""
         return self._adapted.tensors
@@ -176,7 +187,12 @@ class WholeModel:
         lengths: Sequence[int] | None = None,
     ) -> Float[Tensor, "batch *rest"]:
         """Logits as `ServerPart.forward` gives them, from inputs as `DevicePart.forward` takes
-        them; `lengths` says what is padded if `inputs` has no `attention_mask`."""
+        them; `lengths` says what is padded if `inputs` has no `attention_mask`.
+
+        A decoder's classifier takes the last token that is not the padding token, as transformers
+        has it; `ServerPart` takes the last of `lengths`. They differ for a text that itself ends
+        with the padding token.
+        """
         model = self._adapted.model
         given = real_inputs(model, self.task, inputs, lengths)
         batch = next(iter(inputs.values())).shape[0]

@@ -31,7 +31,8 @@ def curve_figure(records: Sequence[RoundRecord]) -> Figure:
     losses.set(title="loss by round", xlabel="round")
     for axes in (by_round, losses):
         whole_ticks(axes, 0, len(records))
-        axes.set_xlim(-0.03 * len(records), max(len(records) - 1, 1) + 0.03 * len(records))
+        _side_room(axes, float(len(records) - 1))
+    _side_room(by_time, max(times) / scale.unit_size)
     return figure
 
 
@@ -42,13 +43,14 @@ def _draw_score(axes: Axes, positions: list[float], records: Sequence[RoundRecor
     if rising:
         axes.yaxis.set_major_formatter(FuncFormatter(_percent))
     _room(axes, values)
+    trained = len(records) > 1
     if math.isfinite(values[-1]):
         axes.annotate(
             score_text(records[-1].score),
             (positions[-1], values[-1]),
-            xytext=(4, 9 if rising else -9),
+            xytext=(4 if trained else -4, 9 if rising else -9),
             textcoords="offset points",
-            ha="right",
+            ha="right" if trained else "left",
             va="bottom" if rising else "top",
             weight="bold",
             color=INK,
@@ -88,6 +90,11 @@ def _room(axes: Axes, values: list[float]) -> None:
     # equal values, or one alone, still get an axis around them
     span = (high - low) or abs(high) or 1.0
     axes.set_ylim(low - 0.15 * span, high + 0.18 * span)
+
+
+def _side_room(axes: Axes, last: float) -> None:
+    width = last or 1.0
+    axes.set_xlim(-0.04 * width, 1.04 * width)
 
 
 def _finite(values: list[float]) -> list[float]:

@@ -69,7 +69,7 @@ def _set_style() -> None:
             "ytick.major.size": 0.0,
             "legend.frameon": False,
             "figure.constrained_layout.wspace": 0.04,
-        "figure.facecolor": "none",
+            "figure.facecolor": "none",
             "axes.facecolor": "none",
             "savefig.facecolor": "none",
         }

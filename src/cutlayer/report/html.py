@@ -4,7 +4,6 @@ Knows the frame of the page and how it reaches the disk.
 """
 
 import os
-import tempfile
 from pathlib import Path
 
 from cutlayer.errors import RunError
@@ -46,15 +45,10 @@ def page(run: RunRecord) -> str:
 
 
 def _write_atomically(path: Path, text: str) -> None:
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        handle, name = tempfile.mkstemp(prefix=".report-", suffix=".html", dir=path.parent)
+        unfinished.write_text(text, encoding="utf-8", newline="\n")
+        unfinished.replace(path)
     except OSError as problem:
-        raise RunError(f"{path}: cannot be written ({problem})") from problem
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except OSError as problem:
-        Path(name).unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
         raise RunError(f"{path}: cannot be written ({problem})") from problem

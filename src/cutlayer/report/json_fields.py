@@ -9,8 +9,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import TypeGuard
 
 from cutlayer.errors import RunError
+
+# JSON bounds no integer; a double and a file size do
+_LARGEST = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -29,54 +33,90 @@ class JsonFields:
 
     def text(self, name: str) -> str:
         """A string."""
-        return _text(self._label(name), self._value(name))
+        value = self._value(name)
+        if not isinstance(value, str):
+            raise self._wrong(name, value, "a string")
+        return value
 
     def count(self, name: str) -> int:
         """A whole number >= 0."""
-        return _count(self._label(name), self._value(name))
+        value = self._value(name)
+        if not _is_count(value):
+            raise self._wrong(name, value, "a whole number >= 0")
+        return value
 
     def number(self, name: str) -> float:
         """A finite number >= 0."""
-        return _number(self._label(name), self._value(name))
+        value = self._value(name)
+        if not _is_measure(value):
+            raise self._wrong(name, value, "a finite number >= 0")
+        return float(value)
 
     def loss(self, name: str) -> float:
         """A number, infinite or NaN if the run diverged."""
         value = self._value(name)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise _wrong(self._label(name), value, "a number")
+        if not _is_number(value):
+            raise self._wrong(name, value, "a number")
         return float(value)
-
-    def children(self, name: str) -> tuple["JsonFields", ...]:
-        """A list of objects."""
-        rows = _rows(self._label(name), self._value(name))
-        return tuple(fields(f"{self._label(name)}[{index}]", row) for index, row in rows)
 
     def child(self, name: str) -> "JsonFields":
         """An object."""
-        return fields(self._label(name), self._value(name))
+        value = self._value(name)
+        if not isinstance(value, dict):
+            raise self._wrong(name, value, "an object")
+        return JsonFields(self._label(name), value)
+
+    def children(self, name: str) -> tuple["JsonFields", ...]:
+        """A list of objects."""
+        rows = self._list(name)
+        if not all(isinstance(row, dict) for row in rows):
+            raise self._wrong(name, rows, "a list of objects")
+        label = self._label(name)
+        return tuple(
+            JsonFields(f"{label}[{index}]", row)
+            for index, row in enumerate(rows)
+            if isinstance(row, dict)
+        )
 
     def numbers(self, name: str) -> tuple[float, ...]:
         """A list of finite numbers >= 0."""
-        rows = _rows(self._label(name), self._value(name))
-        return tuple(_number(f"{self._label(name)}[{index}]", row) for index, row in rows)
+        rows = self._list(name)
+        if not all(_is_measure(row) for row in rows):
+            raise self._wrong(name, rows, "a list of finite numbers >= 0")
+        return tuple(float(row) for row in rows if _is_measure(row))
 
     def counts(self, name: str) -> tuple[int, ...]:
         """A list of whole numbers >= 0."""
-        return counts(self._label(name), self._value(name))
+        rows = self._list(name)
+        if not _are_counts(rows):
+            raise self._wrong(name, rows, "a list of whole numbers >= 0")
+        return tuple(rows)
 
     def rows_of_counts(self, name: str) -> tuple[tuple[int, ...], ...]:
         """A list of lists of whole numbers >= 0."""
-        rows = _rows(self._label(name), self._value(name))
-        return tuple(counts(f"{self._label(name)}[{index}]", row) for index, row in rows)
+        rows = self._list(name)
+        good = [tuple(row) for row in rows if isinstance(row, list) and _are_counts(row)]
+        if len(good) != len(rows):
+            raise self._wrong(name, rows, "a list of lists of whole numbers >= 0")
+        return tuple(good)
 
     def texts(self, name: str) -> tuple[str, ...]:
         """A list of strings."""
-        rows = _rows(self._label(name), self._value(name))
-        return tuple(_text(f"{self._label(name)}[{index}]", row) for index, row in rows)
+        rows = self._list(name)
+        good = tuple(row for row in rows if isinstance(row, str))
+        if len(good) != len(rows):
+            raise self._wrong(name, rows, "a list of strings")
+        return good
 
     def all_counts(self) -> Mapping[str, int]:
         """Every field of this object, each a whole number >= 0."""
         return MappingProxyType({name: self.count(name) for name in self.values})
+
+    def _list(self, name: str) -> list[object]:
+        value = self._value(name)
+        if not isinstance(value, list):
+            raise self._wrong(name, value, "a list")
+        return value
 
     def _label(self, name: str) -> str:
         return f"{self.where}: {name}"
@@ -85,6 +125,9 @@ class JsonFields:
         if name not in self.values:
             raise RunError(f"{self.where}: the key {name!r} is missing")
         return self.values[name]
+
+    def _wrong(self, name: str, value: object, needed: str) -> RunError:
+        return RunError(f"{self._label(name)} is {_excerpt(value)}, needed is {needed}")
 
 
 def parse_object(where: str, text: str) -> JsonFields:
@@ -97,56 +140,27 @@ def parse_object(where: str, text: str) -> JsonFields:
         value = json.loads(text)
     except (ValueError, RecursionError) as problem:
         raise RunError(f"{where}: not valid JSON ({problem})") from problem
-    return fields(where, value)
-
-
-def fields(where: str, value: object) -> JsonFields:
-    """The fields of a decoded JSON value, which must be an object.
-
-    Raises:
-        RunError: it is something else.
-    """
     if not isinstance(value, dict):
-        raise _wrong(where, value, "an object")
-    return JsonFields(where, MappingProxyType(value))
+        raise RunError(f"{where}: is {_excerpt(value)}, needed is an object")
+    return JsonFields(where, value)
 
 
-def counts(where: str, value: object) -> tuple[int, ...]:
-    """A list of whole numbers >= 0.
-
-    Raises:
-        RunError: it is something else.
-    """
-    return tuple(_count(f"{where}[{index}]", row) for index, row in _rows(where, value))
+def _is_count(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST
 
 
-def _text(where: str, value: object) -> str:
-    if not isinstance(value, str):
-        raise _wrong(where, value, "a string")
-    return value
+def _are_counts(rows: list[object]) -> TypeGuard[list[int]]:
+    return all(_is_count(row) for row in rows)
 
 
-def _count(where: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise _wrong(where, value, "a whole number >= 0")
-    return value
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, float) or _is_count(value)
 
 
-def _number(where: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _wrong(where, value, "a number >= 0")
-    if not (math.isfinite(value) and value >= 0):
-        raise _wrong(where, value, "a finite number >= 0")
-    return float(value)
+def _is_measure(value: object) -> TypeGuard[int | float]:
+    return _is_number(value) and 0 <= value < math.inf
 
 
-def _rows(where: str, value: object) -> list[tuple[int, object]]:
-    if not isinstance(value, list):
-        raise _wrong(where, value, "a list")
-    return list(enumerate(value))
-
-
-def _wrong(where: str, value: object, needed: str) -> RunError:
+def _excerpt(value: object) -> str:
     shown = repr(value)
-    shown = shown if len(shown) <= 60 else shown[:57] + "..."
-    return RunError(f"{where}: is {shown}, needed is {needed}")
+    return shown if len(shown) <= 60 else shown[:57] + "..."

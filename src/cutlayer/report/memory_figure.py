@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cutlayer.report.drawing import INK, MUTED, add_boxes, new_figure
+from cutlayer.report.drawing import INK, add_boxes, new_figure
 from cutlayer.report.run_record import Summary
 from cutlayer.report.vocabulary import MEMORY_KINDS, word
 from cutlayer.report.wording import byte_scale
@@ -13,6 +13,8 @@ from cutlayer.units import format_bytes
 _LIMIT_COLOUR = "#b3261e"
 _WHOLE_COLOUR = "#c3cad3"
 _HALF = 0.32
+# a limit is drawn to scale up to this many times the longest bar
+_FAR = 1.5
 
 
 def memory_figure(summary: Summary) -> Figure:
@@ -20,30 +22,29 @@ def memory_figure(summary: Summary) -> Figure:
 
     A limit far beyond the bars is named at the edge, not drawn to scale.
     """
-    figure = new_figure(210)
+    figure = new_figure(200)
     axes = figure.subplots()
     rows = {
         "a device, split": summary.device_peak_bytes,
         "whole model, weights alone": summary.model_bytes,
         "whole model, unsplit": summary.unsplit_peak_bytes,
     }
-    limit = summary.device_memory_limit_bytes
-    largest = float(max(*rows.values(), 1))
-    far = limit is not None and limit > 1.5 * largest
-    span = largest if limit is None or far else max(largest, float(limit))
+    limit = summary.device_memory_limit_bytes or 0
+    largest = max(*rows.values(), 1)
+    span = limit if largest < limit <= _FAR * largest else largest
     scale = byte_scale(span)
+    axes.set_xlim(0, 1.14 * span / scale.unit_size)
+    axes.set_ylim(2.6, -0.95)
     _draw_kinds(axes, summary, scale.unit_size)
     for row, size in enumerate(rows.values()):
         end = size / scale.unit_size
         if row > 0:
             add_boxes(axes, np.array([[0.0, end, row - _HALF, row + _HALF]]), _WHOLE_COLOUR)
         _label(axes, end, row, format_bytes(size))
-    if limit is not None:
-        _draw_limit(axes, min(limit / scale.unit_size, 1.13 * span / scale.unit_size), limit, far)
+    if summary.device_memory_limit_bytes is not None:
+        _draw_limit(axes, limit / scale.unit_size, format_bytes(limit))
     axes.grid(visible=False, axis="y")
     axes.grid(axis="x")
-    axes.set_xlim(0, 1.14 * span / scale.unit_size)
-    axes.set_ylim(2.6, -0.85)
     axes.set_yticks(range(3), list(rows))
     axes.set_xlabel(f"memory [{scale.unit}]")
     return figure
@@ -76,16 +77,19 @@ def _label(axes: Axes, end: float, row: int, text: str) -> None:
     )
 
 
-def _draw_limit(axes: Axes, position: float, limit_bytes: int, far: bool) -> None:
-    text = f"limit of a device {format_bytes(limit_bytes)}"
-    if not far:
-        axes.axvline(position, ymax=0.94, color=_LIMIT_COLOUR, linewidth=1.4, zorder=2)
+def _draw_limit(axes: Axes, position: float, limit: str) -> None:
+    edge = axes.get_xlim()[1]
+    left = position > 0.25 * edge
+    text = f"limit of a device {limit}"
+    if position <= edge:
+        axes.axvline(position, color=_LIMIT_COLOUR, linewidth=1.4, zorder=2)
     axes.annotate(
-        f"{text} →" if far else text,
-        (position, -0.85),
-        xytext=(0, -1),
+        text if position <= edge else f"{text} →",
+        (min(position, edge), -0.92),
+        xytext=(-5 if left else 5, 0),
         textcoords="offset points",
-        ha="right" if far or position > axes.get_xlim()[1] / 2 else "center",
+        ha="right" if left else "left",
         va="top",
-        color=_LIMIT_COLOUR if not far else MUTED,
+        color=_LIMIT_COLOUR,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0},
     )

@@ -20,8 +20,8 @@ from cutlayer.report.delay_figures import (
 )
 from cutlayer.report.drawing import svg_element
 from cutlayer.report.memory_figure import memory_figure, memory_kinds
-from cutlayer.report.page_table import round_table_html
 from cutlayer.report.partition_figure import names_are_drawn, partition_figure
+from cutlayer.report.round_columns import RoundColumn, round_columns
 from cutlayer.report.run_record import RoundWork, RunRecord, Summary
 from cutlayer.report.vocabulary import MEMORY_KINDS, PAYLOADS, PHASES, word
 from cutlayer.report.wording import (
@@ -30,7 +30,6 @@ from cutlayer.report.wording import (
     score_change,
     score_text,
     share_text,
-    times_text,
 )
 from cutlayer.units import format_bytes, format_seconds
 
@@ -44,7 +43,7 @@ def page_sections(run: RunRecord) -> list[str]:
     sections += [_memory(run.summary), _partition(run)]
     if works and run.last_round_steps:
         sections.append(_gantt(run, works[-1]))
-    sections.append(parts.section("Round by round", round_table_html(run.rounds)))
+    sections.append(parts.section("Round by round", _round_table(run)))
     config = f"<pre>{parts.escaped_lines(run.config_text)}</pre>"
     sections.append(parts.section("Configuration", config))
     return sections
@@ -172,20 +171,25 @@ def _memory(summary: Summary) -> str:
 
 def _memory_text(summary: Summary) -> str:
     peak, limit = summary.device_peak_bytes, summary.device_memory_limit_bytes
-    against = f"The peak is {share_text(peak, summary.unsplit_peak_bytes)} of the unsplit model's"
+    weights = summary.device_memory_bytes.get("weights", 0)
+    text = (
+        f"A device holds {share_text(weights, summary.model_bytes)} of the model's weights; its "
+        f"peak is {share_text(peak, summary.unsplit_peak_bytes)} of what the unsplit model needs"
+    )
     if limit is None:
-        return f"{against}; devices have no limit."
-    fits = "over" if summary.unsplit_peak_bytes > limit else "within"
-    used = share_text(peak, limit)
-    return f"{against} and {used} of a device's limit; the unsplit model would be {fits} it."
+        return f"{text}. No limit was set."
+    fits = "would not fit" if summary.unsplit_peak_bytes > limit else "would fit too"
+    return f"{text} and {share_text(peak, limit)} of its limit. The unsplit model {fits}."
 
 
 def _partition(run: RunRecord) -> str:
     partition, sizes = run.partition, run.summary.samples_per_device
     svg = svg_element(partition_figure(partition), "partition", "samples by class and device")
-    text = f"<p>{min(sizes):,} to {max(sizes):,} samples a device.</p>" if sizes else ""
+    span = sorted({min(sizes), max(sizes)})
+    text = f"<p>{' to '.join(f'{size:,}' for size in span)} samples a device.</p>"
+    title = "Labels on devices" if len(partition.class_names) > 1 else "Samples on devices"
     names = ""
-    if not names_are_drawn(partition) and len(partition.class_names) > 1:
+    if not names_are_drawn(partition):
         totals = [sum(column) for column in zip(*partition.counts, strict=True)]
         items = "".join(
             f"<li>{number}: {parts.escaped(name)} ({parts.Shown(total, f'{total:,}').html()})</li>"
@@ -193,7 +197,7 @@ def _partition(run: RunRecord) -> str:
         )
         summary = f"<summary>the {len(totals)} classes and their samples</summary>"
         names = f'<details>{summary}<ul class="names">{items}</ul></details>'
-    return parts.section("Labels on devices", text, parts.figure(svg), names)
+    return parts.section(title, text, parts.figure(svg), names)
 
 
 def _gantt(run: RunRecord, last: RoundWork) -> str:
@@ -209,3 +213,16 @@ def _gantt(run: RunRecord, last: RoundWork) -> str:
     )
     entries = parts.legend((phase.colour, phase.label) for phase in PHASES.values())
     return parts.section("One round, step by step", text, parts.figure(svg, before=entries))
+
+
+def _round_table(run: RunRecord) -> str:
+    columns = round_columns(run.rounds).values()
+    headings = [f"{one.label} [{one.unit}]" if one.unit else one.label for one in columns]
+    return parts.table(headings, zip(*(_cells(one) for one in columns), strict=True))
+
+
+def _cells(one: RoundColumn) -> list[parts.Shown | str]:
+    return [
+        text if value is None else parts.Shown(value, text)
+        for value, text in zip(one.values, one.texts, strict=True)
+    ]

@@ -8,7 +8,7 @@ body { margin: 0; background: #fff; color: var(--ink); line-height: 1.5;
 main { max-width: 1144px; margin: 0 auto; padding: 40px 32px 64px; }
 h1 { font-size: 27px; line-height: 1.25; margin: 0 0 4px; overflow-wrap: anywhere; }
 h2 { font-size: 19px; margin: 52px 0 4px; }
-p { margin: 4px 0 12px; max-width: 96ch; }
+p { margin: 4px 0 12px; max-width: 112ch; }
 .muted, figcaption, dt { color: var(--muted); }
 .cards { display: grid; gap: 14px; margin: 28px 0 8px;
   grid-template-columns: repeat(auto-fit, minmax(196px, 1fr)); }

@@ -14,7 +14,7 @@ from cutlayer.report.run_record import Partition
 from cutlayer.report.vocabulary import DEVICE_COLOUR, shortened
 
 _COLOURS = LinearSegmentedColormap.from_list("counts", ["#ffffff", "#b9d5ec", "#4a86bd", "#0d2b49"])
-_MOST_NAMED = 40
+_MOST_NAMED = 50
 _FEWEST_COLUMNS = 8
 _NAME_LENGTH = 16
 _LETTER_WIDTH = 7
@@ -62,8 +62,9 @@ def _column_figure(counts: Float[np.ndarray, "device 1"]) -> Figure:
 
 def _map_figure(counts: Float[np.ndarray, "row column"], down: _Side, across: _Side) -> Figure:
     rows, columns = counts.shape
-    row_height = 30 if rows <= 12 else 22 if rows <= 24 else 15 if rows <= 40 else 8
-    figure = new_figure(120 + rows * row_height)
+    row_height = 30 if rows <= 12 else 22 if rows <= 24 else 15 if rows <= _MOST_NAMED else 7
+    turned = _too_long(across)
+    figure = new_figure((130 if turned else 60) + rows * row_height)
     axes = figure.subplots()
     norm = PowerNorm(0.6, vmin=0, vmax=max(counts.max(), 1))
     image = axes.imshow(counts, cmap=_COLOURS, norm=norm, aspect="auto", interpolation="none")
@@ -72,7 +73,7 @@ def _map_figure(counts: Float[np.ndarray, "row column"], down: _Side, across: _S
     axes.tick_params(length=0)
     axes.spines["bottom"].set_visible(False)
     _label_rows(axes, down)
-    _label_columns(axes, across)
+    _label_columns(axes, across, turned)
     if columns <= 26 and rows <= 40:
         _write_counts(axes, counts)
     else:
@@ -89,17 +90,22 @@ def _label_rows(axes: Axes, side: _Side) -> None:
         axes.yaxis.set_major_locator(MaxNLocator(nbins=10, integer=True))
 
 
-def _label_columns(axes: Axes, side: _Side) -> None:
-    count = len(side.labels)
+def _label_columns(axes: Axes, side: _Side, turned: bool) -> None:
     axes.set_xlabel(side.title)
-    if count > _MOST_NAMED:
+    if len(side.labels) > _MOST_NAMED:
         axes.xaxis.set_major_locator(MaxNLocator(nbins=20, integer=True))
         return
-    axes.set_xticks(range(count), side.labels)
-    room = 0.88 * FIGURE_WIDTH / max(count, _FEWEST_COLUMNS)
-    if max(len(label) for label in side.labels) * _LETTER_WIDTH > room:
+    axes.set_xticks(range(len(side.labels)), side.labels)
+    if turned:
         for label in axes.get_xticklabels():
             label.set(rotation=40, ha="right", rotation_mode="anchor")
+
+
+def _too_long(side: _Side) -> bool:
+    count = len(side.labels)
+    room = 0.88 * FIGURE_WIDTH / max(count, _FEWEST_COLUMNS)
+    longest = max(len(label) for label in side.labels)
+    return count <= _MOST_NAMED and longest * _LETTER_WIDTH > room
 
 
 def _write_counts(axes: Axes, counts: Float[np.ndarray, "row column"]) -> None:

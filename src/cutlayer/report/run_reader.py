@@ -186,7 +186,10 @@ def _round_work(fields: JsonFields) -> RoundWork:
 def _score(fields: JsonFields, suffix: str) -> Score:
     if fields.has("perplexity" + suffix):
         return Score("perplexity", fields.loss("perplexity" + suffix))
-    return Score("accuracy", fields.number("accuracy" + suffix))
+    accuracy = fields.number("accuracy" + suffix)
+    if accuracy > 1:
+        raise RunError(f"{fields.where}: accuracy{suffix} is {accuracy}, needed is a fraction <= 1")
+    return Score("accuracy", accuracy)
 
 
 def _traffic(fields: JsonFields) -> Traffic:

@@ -4,33 +4,30 @@ Knows the records of a run, not the files. Eighty columns are enough; where a te
 characters, bars are drawn with `#`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rich import box
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from cutlayer.report.run_record import RoundRecord, RoundWork, Summary
+from cutlayer.report.round_columns import RoundColumn, round_columns
+from cutlayer.report.run_record import RoundRecord, Summary
 from cutlayer.report.vocabulary import DEVICE_COLOUR, OTHER_COLOUR, PHASES, printable
 from cutlayer.report.wording import (
-    byte_scale,
-    column,
     counted,
     factor_text,
     headline,
     score_change,
     score_text,
     share_text,
-    time_scale,
     times_text,
 )
 from cutlayer.units import format_bytes, format_seconds
 
 _BAR_WIDTH = 24
-_SCORE_HEADINGS = {"accuracy": "acc.\n%", "perplexity": "perp-\nlexity"}
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,7 @@ class ShareBar:
     width: int
     colour: str
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
         """One line of block characters in eighths, or of `#`."""
         eighths = round(8 * self.width * min(self.share, 1.0))
         eighths = max(eighths, 1) if self.share > 0 else 0
@@ -55,31 +52,16 @@ class ShareBar:
 def round_table(records: Sequence[RoundRecord]) -> Table:
     """One row per round: score, training loss, bytes each way, virtual delay, and it by phase.
 
-    The phases are those on the path of the round's slowest device and add up to the delay.
+    The phases are those on the path of the round's slowest device and add up to the delay. There is
+    at least one record, the evaluation before training.
     """
-    works = [record.work for record in records]
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0), caption_justify="left")
-    scale = time_scale(max((work.delay_s for work in works if work), default=0.0))
-    columns = {
-        "\nround": [str(record.round) for record in records],
-        _SCORE_HEADINGS[records[0].score.measure]: _scores(records),
-        "train\nloss": column([work.train_loss if work else None for work in works]),
-        **_traffic_columns(works),
-        f"delay\n{scale.unit}": column(
-            [work.delay_s if work else None for work in works], scale.unit_size
-        ),
-        "": ["" for _ in records],
-        **{
-            f"{word.short}\n{scale.unit}": column(
-                [work.delay_by_phase_s[phase] if work else None for work in works],
-                scale.unit_size,
-            )
-            for phase, word in PHASES.items()
-        },
-    }
-    for heading in columns:
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row in zip(*columns.values(), strict=True):
+    columns = round_columns(records)
+    shown = [columns[name] for name in ("round", "score", "train_loss", "uplink", "downlink")]
+    shown += [columns["delay"], _gap(len(records)), *(columns[phase] for phase in PHASES)]
+    for row_column in shown:
+        table.add_column(_heading(row_column), justify="right", no_wrap=True)
+    for row in zip(*(row_column.texts for row_column in shown), strict=True):
         table.add_row(*row)
     table.caption = _phase_legend()
     return table
@@ -97,21 +79,13 @@ def summary_table(summary: Summary) -> RenderableType:
     )
 
 
-def _scores(records: Sequence[RoundRecord]) -> list[str]:
-    if records[0].score.measure == "accuracy":
-        return [f"{100 * record.score.value:.1f}" for record in records]
-    return column([record.score.value for record in records])
+def _heading(shown: RoundColumn) -> str:
+    words = [*shown.short.split(), *([shown.unit] if shown.unit else [])]
+    return "\n".join([""] * (2 - len(words)) + words)
 
 
-def _traffic_columns(works: Sequence[RoundWork | None]) -> dict[str, list[str]]:
-    columns = {}
-    for heading, sent in (
-        ("up", [work.traffic.uplink_bytes if work else None for work in works]),
-        ("down", [work.traffic.downlink_bytes if work else None for work in works]),
-    ):
-        scale = byte_scale(max((count for count in sent if count is not None), default=0))
-        columns[f"{heading}\n{scale.unit}"] = column(sent, scale.unit_size)
-    return columns
+def _gap(rows: int) -> RoundColumn:
+    return RoundColumn("", "", "", (None,) * rows, ("",) * rows)
 
 
 def _phase_legend() -> Text:

@@ -18,10 +18,10 @@ from cutlayer.timeline.work import DeviceWork, chain_seconds
 
 @dataclass(frozen=True)
 class Event:
-    """One step of one device on the virtual clock; `local_step` is -1 outside the local steps."""
+    """One step of one device on the virtual clock; `local_step` is None in opening and closing."""
 
     device: int
-    local_step: int
+    local_step: int | None
     phase: Phase
     start_s: float
     end_s: float
@@ -86,11 +86,11 @@ class RoundTimeline:
             yield Event(device, local_step, phase, now_s, now_s + seconds, size)
             now_s += seconds
 
-    def _spans(self, device: int) -> Iterator[tuple[int, Phase, float, int]]:
-        """A device's steps in order: local step (or -1), phase, seconds, bytes."""
+    def _spans(self, device: int) -> Iterator[tuple[int | None, Phase, float, int]]:
+        """A device's steps in order: local step (or None), phase, seconds, bytes."""
         line, work = self.devices[device], self.work[device]
         for step, seconds in zip(self.scheme.opening, line.opening_s, strict=True):
-            yield -1, step.phase, float(seconds), int(work.payload_bytes(step)[0])
+            yield None, step.phase, float(seconds), int(work.payload_bytes(step)[0])
         sizes = [work.payload_bytes(step) for step in self.scheme.local]
         for k in range(work.local_steps):
             for column, step in enumerate(self.scheme.local):
@@ -98,7 +98,7 @@ class RoundTimeline:
                     yield k, Phase.SERVER_QUEUE, float(line.queue_s[k]), 0
                 yield k, step.phase, float(line.local_s[k, column]), int(sizes[column][k])
         for step, seconds in zip(self.scheme.closing, line.closing_s, strict=True):
-            yield -1, step.phase, float(seconds), int(work.payload_bytes(step)[0])
+            yield None, step.phase, float(seconds), int(work.payload_bytes(step)[0])
 
 
 def simulate(scheme: Scheme, work: Sequence[DeviceWork]) -> RoundTimeline:

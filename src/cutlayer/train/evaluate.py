@@ -23,7 +23,7 @@ class Evaluation:
     accuracy: float
 
     def metric(self, task: str) -> dict[str, float]:
-        """The figure to report: `accuracy`, or `perplexity` (e to the loss) for a language model."""
+        """The figure to report: `accuracy`, or `perplexity` (e^loss) of a language model."""
         if task == "causal-lm":
             return {"perplexity": math.exp(min(self.loss, 700.0))}
         return {"accuracy": self.accuracy}

@@ -188,7 +188,7 @@ class Round:
         activation = stack([part.tensor for part in local.received]).requires_grad_()
         logits = setup.server_part.forward(rows, local.group.sizes, activation, local.group.lengths)
         losses = group_losses(setup.task, logits, local.labels, local.group.sizes)
-        losses.sum().backward()
+        torch.autograd.backward(losses.sum())
         local.gradient = activation.grad
         self._losses.extend(losses.tolist())
         self._step_side(side, local.devices, rows)

@@ -1,6 +1,7 @@
 """A run: rounds until the last, each evaluated, recorded and checkpointed."""
 
-from typing import Any, Protocol, final
+from abc import ABC, abstractmethod
+from typing import Any, final
 
 from cutlayer.errors import RunError
 from cutlayer.train.evaluate import evaluate
@@ -12,18 +13,20 @@ from cutlayer.train.setup import Setup
 from cutlayer.train.state import RunState
 
 
-class Observer(Protocol):
+class Observer(ABC):
     """Told what happens while a run goes on; it must not change anything."""
 
+    @abstractmethod
     def step_done(self, round_number: int, done: int, total: int) -> None:
         """`done` of `total` local steps of the round have ended."""
 
+    @abstractmethod
     def round_done(self, record: Record) -> None:
         """A round has been evaluated and recorded (0: before training)."""
 
 
 @final
-class Silent:
+class Silent(Observer):
     """An observer that shows nothing."""
 
     def step_done(self, round_number: int, done: int, total: int) -> None:

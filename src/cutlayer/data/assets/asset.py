@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from cutlayer.data.assets.packages import Package
-from cutlayer.data.samples import Task
+from cutlayer.spec import Task
 
 Kind: TypeAlias = Literal["model", "data"]
 Convert: TypeAlias = Callable[[Path, Path], None]

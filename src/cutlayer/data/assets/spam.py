@@ -4,6 +4,7 @@ A mail whose text occurs twice (mass mail) is kept once, so none is in both spli
 """
 
 import email
+import email.errors
 import email.header
 import email.message
 from pathlib import Path
@@ -39,7 +40,7 @@ def _text(mail: email.message.Message) -> str:
 def _subject(mail: email.message.Message) -> str:
     try:
         pieces = email.header.decode_header(str(mail.get("subject", "")))
-    except email.header.HeaderParseError:  # some spam has broken encoded words
+    except email.errors.HeaderParseError:  # some spam has broken encoded words
         return str(mail.get("subject", ""))
     return "".join(
         _decode(piece, charset) if isinstance(piece, bytes) else piece for piece, charset in pieces

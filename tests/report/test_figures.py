@@ -1,0 +1,198 @@
+"""What the figures draw: heights, windows, rows, and labels that do not run into one another."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import PathPatch
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
+
+from cutlayer.report.byte_figure import byte_figure, payload_names
+from cutlayer.report.curve_figure import curve_figure
+from cutlayer.report.delay_figures import (
+    delay_figure,
+    gantt_devices,
+    gantt_figure,
+    gantt_local_steps,
+)
+from cutlayer.report.drawing import add_boxes, new_figure, plain_style
+from cutlayer.report.memory_figure import memory_figure
+from cutlayer.report.partition_figure import partition_figure
+from cutlayer.report.run_reader import read_run
+from cutlayer.report.run_record import Partition, RoundWork, RunRecord
+from cutlayer.report.vocabulary import PHASES
+from report.fake_run import FakeRun, write_fake_run
+
+CELL = 5  # vertices of a box in a compound path
+
+
+def works_of(run: RunRecord) -> list[RoundWork]:
+    return [record.work for record in run.rounds if record.work is not None]
+
+
+def boxes_of(axes: Axes) -> dict[str, np.ndarray]:
+    """By colour: left, right, bottom, top of each box."""
+    boxes = {}
+    for patch in axes.findobj(PathPatch):
+        corners = np.asarray(patch.get_path().vertices).reshape(-1, CELL, 2)
+        low, high = corners.min(axis=1), corners.max(axis=1)
+        colour = "#" + "".join(f"{round(255 * part):02x}" for part in patch.get_facecolor()[:3])
+        boxes[colour] = np.stack([low[:, 0], high[:, 0], low[:, 1], high[:, 1]], axis=1)
+    return boxes
+
+
+def assert_labels_apart(figure: Figure) -> None:
+    """No two texts of a figure overlap, and none is outside it (turned ones are left out)."""
+    figure.draw_without_rendering()
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    texts = [
+        text
+        for text in figure.findobj(Text)
+        if text.get_visible() and text.get_text().strip() and text.get_rotation() in (0, 90)
+    ]
+    boxes = [text.get_window_extent(renderer) for text in texts if in_view(text)]
+    whole = figure.bbox
+    for box in boxes:
+        assert box.x0 > whole.x0 - 1 and box.x1 < whole.x1 + 1
+        assert box.y0 > whole.y0 - 1 and box.y1 < whole.y1 + 1
+    for first, second in itertools.combinations(boxes, 2):
+        both = Bbox.intersection(first, second)
+        assert both is None or min(both.width, both.height) < 1
+
+
+def in_view(text: Text) -> bool:
+    """Ticks outside the axes' limits exist but are not drawn."""
+    axes = text.axes
+    if axes is None or text not in [*axes.get_xticklabels(), *axes.get_yticklabels()]:
+        return True
+    x, y = text.get_position()
+    low_x, high_x = sorted(axes.get_xlim())
+    low_y, high_y = sorted(axes.get_ylim())
+    return low_x <= x <= high_x if text in axes.get_xticklabels() else low_y <= y <= high_y
+
+
+def test_boxes_are_where_they_should_be_and_empty_ones_vanish() -> None:
+    with plain_style():
+        axes = new_figure(100).subplots()
+        add_boxes(axes, np.array([[0, 1, 2, 5], [1, 1, 0, 9], [2, 4, 0, 0.5]]), "#ff0000")
+        add_boxes(axes, np.zeros((0, 4)), "#00ff00")
+    assert boxes_of(axes)["#ff0000"].tolist() == [[0, 1, 2, 5], [2, 4, 0, 0.5]]
+    assert "#00ff00" not in boxes_of(axes)
+
+
+def test_stacked_delays_add_up_to_the_round(tmp_path: Path) -> None:
+    run = read_run(write_fake_run(tmp_path / "run", FakeRun(rounds=5)))
+    works = works_of(run)
+    with plain_style():
+        by_round, by_device = delay_figure(works).axes
+    boxes = boxes_of(by_round)
+    for phase, word in PHASES.items():
+        heights = boxes[word.colour][:, 3] - boxes[word.colour][:, 2]
+        # the path's own numbers are doubles; seconds are the figure's unit here
+        assert heights == pytest.approx([work.delay_by_phase_s[phase] for work in works], rel=1e-9)
+    tops = boxes[PHASES["adapter_up"].colour][:, 3]
+    assert tops == pytest.approx([work.delay_s for work in works], rel=1e-9)
+    device_tops = boxes_of(by_device)[PHASES["adapter_up"].colour][:, 3]
+    means = np.mean([work.device_delay_s for work in works], axis=0)
+    assert device_tops == pytest.approx(means, rel=1e-9)
+
+
+def test_byte_columns_are_the_bytes(tmp_path: Path) -> None:
+    run = read_run(write_fake_run(tmp_path / "run", FakeRun(rounds=3)))
+    works = works_of(run)
+    with plain_style():
+        uplink, downlink, by_payload = byte_figure(works).axes
+    sent = [work.traffic.uplink_bytes / 2**20 for work in works]
+    plain = [work.traffic.uncompressed_uplink_bytes / 2**20 for work in works]
+    assert sorted(box[:, 3].tolist() for box in boxes_of(uplink).values()) == [
+        pytest.approx(sent),
+        pytest.approx(plain),
+    ]
+    assert uplink.get_ylim() == downlink.get_ylim()
+    tops = max(box[:, 3].max() for box in boxes_of(by_payload).values())
+    total = max(sum(work.bytes_by_payload.values()) for work in works)
+    assert tops == pytest.approx(total / 2**20)
+    assert "model" not in payload_names(works)
+
+
+def test_the_gantt_of_a_long_round_shows_its_beginning(tmp_path: Path) -> None:
+    run = read_run(write_fake_run(tmp_path / "run", FakeRun(rounds=2, local_steps=20)))
+    steps, slowest = run.last_round_steps, works_of(run)[-1].slowest_device
+    assert gantt_local_steps(steps, slowest) == (6, 20)
+    origin = min(step.start_s for step in steps)
+    sixth = max(
+        step.end_s for step in steps if step.device == slowest and (step.local_step or 0) < 6
+    )
+    with plain_style():
+        axes = gantt_figure(steps, slowest).axes[0]
+    assert axes.get_xlim() == pytest.approx((0, sixth - origin))
+    server = boxes_of(axes)[PHASES["server_compute"].colour]
+    lane = np.sort(server[server[:, 2] < 0][:, :2], axis=0)
+    # the server does one mini-batch at a time
+    assert np.all(lane[1:, 0] >= lane[:-1, 1] - 1e-9)
+
+
+def test_the_gantt_of_a_short_round_shows_it_all(tmp_path: Path) -> None:
+    run = read_run(write_fake_run(tmp_path / "run", FakeRun(rounds=1, local_steps=2)))
+    steps, work = run.last_round_steps, works_of(run)[-1]
+    with plain_style():
+        axes = gantt_figure(steps, work.slowest_device).axes[0]
+    assert gantt_local_steps(steps, work.slowest_device) == (2, 2)
+    # the fake devices never rest, so the round is as long as its slowest device's phases
+    assert axes.get_xlim()[1] == pytest.approx(work.delay_s, rel=1e-9)
+
+
+@pytest.mark.parametrize("devices", [1, 24, 25, 100])
+def test_the_gantt_has_at_most_24_devices_and_the_slowest(tmp_path: Path, devices: int) -> None:
+    fake = FakeRun(devices=devices, rounds=1, local_steps=1, class_names=("text",))
+    run = read_run(write_fake_run(tmp_path / "run", fake))
+    shown = gantt_devices(run.last_round_steps, works_of(run)[-1].slowest_device)
+    assert works_of(run)[-1].slowest_device in shown
+    assert min(devices, 23) <= len(shown) <= 24
+    assert shown == sorted(set(shown))
+
+
+def test_labels_never_overlap(run_directory: Path) -> None:
+    run = read_run(run_directory)
+    works = works_of(run)
+    with plain_style():
+        assert_labels_apart(curve_figure(run.rounds))
+        assert_labels_apart(memory_figure(run.summary))
+        assert_labels_apart(partition_figure(run.partition))
+        if works:
+            assert_labels_apart(delay_figure(works))
+            assert_labels_apart(byte_figure(works))
+            assert_labels_apart(gantt_figure(run.last_round_steps, works[-1].slowest_device))
+
+
+@pytest.mark.parametrize("classes", [1, 2, 10, 45, 200])
+@pytest.mark.parametrize("devices", [1, 2, 8, 26, 100])
+def test_a_partition_of_any_size_stays_readable(classes: int, devices: int) -> None:
+    rng = np.random.default_rng(classes * 1000 + devices)
+    counts = rng.integers(0, 3000, (devices, classes)).tolist()
+    names = tuple(f"class {number}" for number in range(classes))
+    with plain_style():
+        figure = partition_figure(Partition(names, tuple(map(tuple, counts))))
+        assert_labels_apart(figure)
+        pixels = figure.get_size_inches()[1] * figure.dpi
+        written = {text.get_text() for text in figure.axes[0].findobj(Text)}
+    assert pixels <= 1000
+    if min(classes, devices) <= 40 and max(classes, devices) <= 26 and classes > 1:
+        assert {str(count) for row in counts for count in row} <= written
+    if 1 < classes <= 50:
+        assert set(names) <= written
+
+
+@pytest.mark.parametrize("limit", [None, 1, 2**20, 90 * 2**20, 400 * 2**20, 2**40])
+def test_any_limit_is_named_in_the_memory_figure(tmp_path: Path, limit: int | None) -> None:
+    fake = FakeRun(devices=1, rounds=0, memory_limit_bytes=limit)
+    summary = read_run(write_fake_run(tmp_path / "run", fake)).summary
+    with plain_style():
+        figure = memory_figure(summary)
+        assert_labels_apart(figure)
+        written = " ".join(text.get_text() for text in figure.findobj(Text))
+    assert ("limit of a device" in written) == (limit is not None)

@@ -1,0 +1,249 @@
+"""The page: whole, closed in itself, true to the files, the same each time."""
+
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pytest
+
+from cutlayer.errors import RunError
+from cutlayer.report.html import write_report
+from cutlayer.report.vocabulary import PHASES
+from report.fake_run import FakeRun, write_fake_run
+
+VOID = {"meta", "br", "hr", "img", "link", "input"}
+HOSTILE = (
+    '<script>alert("x")</script>',
+    "$\\frac{1}{2}$ & 'q'",
+    "]]></svg><!-- ",
+    "nul\x00 escape\x1b[31m \ud800 line\nline",
+    "鞄と靴",
+    "a" * 300,
+)
+
+
+class PageReader(HTMLParser):
+    """Checks that tags nest, and gathers elements, numbers and cells."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.numbers: list[str] = []
+        self.rows: list[list[tuple[str | None, str]]] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag == "tr":
+            self.rows.append([])
+        if tag == "td":
+            self.rows[-1].append((None, ""))
+        if tag == "data":
+            self.numbers.append(dict(attrs)["value"] or "")
+            if "td" in self.open:
+                self.rows[-1][-1] = (self.numbers[-1], "")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+        if "td" in self.open:
+            value, shown = self.rows[-1][-1]
+            self.rows[-1][-1] = (value, shown + data)
+
+
+def read_page(path: Path) -> PageReader:
+    reader = PageReader()
+    reader.feed(path.read_text(encoding="utf-8"))
+    reader.close()
+    assert reader.open == []
+    return reader
+
+
+def drawings(path: Path) -> list[ElementTree.Element]:
+    """The page's SVG elements, each parsed as XML."""
+    text = path.read_text(encoding="utf-8")
+    return [
+        ElementTree.fromstring(match)
+        for match in re.findall(r"<svg .*?</svg>", text, flags=re.DOTALL)
+    ]
+
+
+def summary_of(directory: Path) -> dict[str, Any]:
+    return dict(json.loads((directory / "summary.json").read_text()))
+
+
+def rounds_of(directory: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (directory / "rounds.jsonl").read_text().splitlines()]
+
+
+def test_the_page_is_well_formed_and_draws_everything(run_directory: Path) -> None:
+    path = write_report(run_directory)
+    assert path == run_directory / "report.html"
+    reader = read_page(path)
+    trained = summary_of(run_directory)["rounds"] > 0
+    assert len(drawings(path)) == (6 if trained else 3)
+    assert "metadata" not in {tag for tag, _ in reader.tags}
+    assert path.stat().st_size < 400_000
+
+
+def test_the_page_needs_nothing_from_outside(run_directory: Path) -> None:
+    path = write_report(run_directory)
+    for tag, attributes in read_page(path).tags:
+        assert tag not in {"script", "link", "iframe", "object", "img", "base"}
+        for name in ("src", "href", "xlink:href", "data", "action"):
+            reference = attributes.get(name) or "#"
+            assert reference.startswith(("#", "data:image/png;base64,"))
+    text = path.read_text(encoding="utf-8")
+    # XML namespaces are names, nothing is fetched from there
+    urls = set(re.findall(r"https?://[^\"' )]+", text))
+    assert urls == {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert all(inside.startswith("#") for inside in re.findall(r"url\((.*?)\)", text))
+    assert "@import" not in text
+
+
+def test_ids_are_unique_and_every_reference_has_its_target(run_directory: Path) -> None:
+    tags = read_page(write_report(run_directory)).tags
+    ids = [attributes["id"] for _, attributes in tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    used = {
+        value
+        for _, attributes in tags
+        for value in re.findall(r"#([a-z0-9]+)", str(attributes.get("xlink:href")))
+        + re.findall(r"url\(#(.*?)\)", str(attributes.get("clip-path")))
+    }
+    assert used <= set(ids)
+
+
+def test_headline_numbers_are_those_of_the_summary(run_directory: Path) -> None:
+    numbers = [float(number) for number in read_page(write_report(run_directory)).numbers]
+    summary = summary_of(run_directory)
+    measure = "perplexity" if "perplexity_final" in summary else "accuracy"
+    wanted = [
+        summary[f"{measure}_first"],
+        summary[f"{measure}_final"],
+        summary["uplink_bytes"],
+        summary["downlink_bytes"],
+        summary["delay_s"],
+        summary["device_peak_bytes"],
+        summary["unsplit_peak_bytes"],
+        *summary["device_memory_bytes"].values(),
+    ]
+    assert all(number in numbers for number in wanted)
+
+
+def test_the_table_holds_every_round_to_the_last_digit(run_directory: Path) -> None:
+    rows = [row for row in read_page(write_report(run_directory)).rows if row]
+    records = rounds_of(run_directory)
+    assert len(rows) == len(records)
+    for row, record in zip(rows, records, strict=True):
+        score = record.get("accuracy", record.get("perplexity"))
+        wanted = [record["round"], score, record.get("train_loss"), record["eval_loss"]]
+        wanted += [record.get(key) for key in ("uplink_bytes", "downlink_bytes", "delay_s")]
+        phases = record.get("delay_by_phase_s", {})
+        wanted += [phases.get(phase) for phase in PHASES]
+        wanted += [record.get("virtual_time_s"), record.get("wall_s")]
+        assert [None if exact is None else float(exact) for exact, _ in row] == wanted
+        assert all(shown == "-" for exact, shown in row if exact is None)
+
+
+def test_what_is_shown_rounds_what_is_read(tmp_path: Path) -> None:
+    directory = write_fake_run(tmp_path / "run", FakeRun(rounds=2))
+    row = [row for row in read_page(write_report(directory)).rows if row][-1]
+    record = rounds_of(directory)[-1]
+    assert row[1][1] == f"{100 * record['accuracy']:.1f}"
+    assert float(row[4][1]) == pytest.approx(record["uplink_bytes"] / 2**20, abs=0.05)
+    assert float(row[6][1]) == pytest.approx(record["delay_s"], abs=0.05)
+
+
+def test_hostile_names_are_text_and_nothing_else(tmp_path: Path) -> None:
+    directory = write_fake_run(tmp_path / "run", FakeRun(devices=3, class_names=HOSTILE))
+    summary = summary_of(directory) | {"model": HOSTILE[0], "task": '"><img src=x onerror=y>'}
+    (directory / "summary.json").write_text(json.dumps(summary))
+    (directory / "config.yaml").write_text("</pre><script>x</script>\n\tname: é\n", "utf-8")
+    path = write_report(directory)
+    reader = read_page(path)
+    assert not {"script", "img"} & {tag for tag, _ in reader.tags}
+    assert "</pre><script>x</script>\n\tname: é\n" in reader.text
+    assert HOSTILE[0] in reader.text
+    assert HOSTILE[1][:15] in reader.text
+    assert "鞄と靴" in reader.text
+    assert len(drawings(path)) == 6
+
+
+def test_a_diverged_run_still_has_its_page(tmp_path: Path) -> None:
+    directory = write_fake_run(tmp_path / "run", FakeRun(devices=2, rounds=3))
+    rows = rounds_of(directory)
+    for row in rows:
+        row |= {"eval_loss": math.nan} | ({"train_loss": math.inf} if row["round"] else {})
+    (directory / "rounds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = read_page(write_report(directory)).text
+    assert "nan" in text
+    assert "inf" in text
+
+
+def test_the_same_run_gives_the_same_bytes_in_any_process(tmp_path: Path) -> None:
+    directory = write_fake_run(tmp_path / "run", FakeRun(devices=3, rounds=3, local_steps=2))
+    first = write_report(directory).read_bytes()
+    assert write_report(directory).read_bytes() == first
+    (tmp_path / "matplotlibrc").write_text("font.size: 30\nsvg.fonttype: path\naxes.grid: False\n")
+    code = (
+        "import sys; from pathlib import Path; from cutlayer.report.html import write_report;"
+        f"write_report(Path({str(directory)!r}));"
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    settings = {"MATPLOTLIBRC": str(tmp_path / "matplotlibrc"), "PYTHONHASHSEED": "77"}
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | settings)
+    assert (directory / "report.html").read_bytes() == first
+
+
+def test_drawing_leaves_the_settings_of_others_alone(tmp_path: Path) -> None:
+    directory = write_fake_run(tmp_path / "run", FakeRun(devices=2, rounds=1))
+    before = dict(mpl.rcParams)
+    write_report(directory)
+    assert dict(mpl.rcParams) == before
+
+
+def test_a_page_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
+    directory = write_fake_run(tmp_path / "run", FakeRun(devices=2, rounds=1))
+    (directory / "report.html").mkdir()
+    before = sorted(path.name for path in directory.iterdir())
+    with pytest.raises(RunError, match=r"report\.html: cannot be written"):
+        write_report(directory)
+    assert sorted(path.name for path in directory.iterdir()) == before
+
+
+def test_a_broken_run_keeps_its_old_page(tmp_path: Path) -> None:
+    directory = write_fake_run(tmp_path / "run", FakeRun(devices=2, rounds=1))
+    old = write_report(directory).read_bytes()
+    (directory / "rounds.jsonl").write_text("{")
+    with pytest.raises(RunError):
+        write_report(directory)
+    assert (directory / "report.html").read_bytes() == old
+
+
+def test_a_large_run_stays_small(tmp_path: Path) -> None:
+    fake = FakeRun(
+        devices=100,
+        rounds=20,
+        local_steps=3,
+        class_names=tuple(f"a class with the number {number}" for number in range(200)),
+    )
+    path = write_report(write_fake_run(tmp_path / "run", fake))
+    assert path.stat().st_size < 1_000_000
+    assert "a class with the number 199" in read_page(path).text

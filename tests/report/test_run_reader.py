@@ -1,0 +1,171 @@
+"""Reading a run directory strictly."""
+
+import json
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cutlayer.errors import RunError
+from cutlayer.report.run_reader import read_run
+from report.fake_run import FakeRun, write_fake_run
+
+FILES = ["config.yaml", "rounds.jsonl", "partition.json", "trace.jsonl", "summary.json"]
+
+
+@pytest.fixture
+def small_run(tmp_path: Path) -> Path:
+    """Two devices, two rounds."""
+    return write_fake_run(tmp_path / "run", FakeRun(devices=2, rounds=2, local_steps=2))
+
+
+def json_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def change(path: Path, line: int, edit: Callable[[dict[str, Any]], object]) -> None:
+    """Edit one line's object in place."""
+    rows = json_lines(path) if path.suffix == ".jsonl" else [json.loads(path.read_text())]
+    edit(rows[line])
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def test_every_number_is_that_of_the_files(run_directory: Path) -> None:
+    run = read_run(run_directory)
+    rows = json_lines(run_directory / "rounds.jsonl")
+    assert [record.round for record in run.rounds] == [row["round"] for row in rows]
+    for record, row in zip(run.rounds, rows, strict=True):
+        assert record.score.value == row[record.score.measure]
+        assert record.eval_loss == row["eval_loss"]
+        if record.work is not None:
+            assert record.work.delay_by_phase_s == row["delay_by_phase_s"]
+            assert list(record.work.device_delay_by_phase_s) == row["device_delay_by_phase_s"]
+            assert record.work.traffic.uplink_bytes == row["uplink_bytes"]
+            assert record.work.bytes_by_payload == row["bytes_by_payload"]
+    summary = json.loads((run_directory / "summary.json").read_text())
+    assert run.summary.device_memory_bytes == summary["device_memory_bytes"]
+    assert run.summary.device_memory_limit_bytes == summary["device_memory_limit_bytes"]
+    assert run.summary.score_final.value == summary[f"{run.summary.score_final.measure}_final"]
+    partition = json.loads((run_directory / "partition.json").read_text())
+    assert [list(row) for row in run.partition.counts] == partition["counts"]
+    trace = json_lines(run_directory / "trace.jsonl")
+    expected = [row["start_s"] for row in trace if row["round"] == rows[-1]["round"]]
+    assert [step.start_s for step in run.last_round_steps] == expected
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_is_named(small_run: Path, name: str) -> None:
+    (small_run / name).unlink()
+    with pytest.raises(RunError, match=f"{name}: missing"):
+        read_run(small_run)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_is_not_text_is_named(small_run: Path, name: str) -> None:
+    (small_run / name).write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(RunError, match=f"{name}: cannot be read"):
+        read_run(small_run)
+
+
+def test_no_directory(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no such run directory"):
+        read_run(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("name", ["rounds.jsonl", "trace.jsonl"])
+def test_a_line_cut_off_by_a_crash_is_named(small_run: Path, name: str) -> None:
+    path = small_run / name
+    lines = path.read_text().count("\n")
+    path.write_text(path.read_text()[:-20])
+    with pytest.raises(RunError, match=f"{name} line {lines}: not valid JSON"):
+        read_run(small_run)
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "edit", "message"),
+    [
+        ("rounds.jsonl", 1, lambda row: row.pop("delay_s"), "line 2: the key 'delay_s' is missing"),
+        ("rounds.jsonl", 1, lambda row: row.update(delay_s=-1), "line 2: delay_s is -1"),
+        ("rounds.jsonl", 2, lambda row: row.update(round=3), "line 3: is round 3, not 2"),
+        ("rounds.jsonl", 2, lambda row: row.update(accuracy=83.4), "accuracy is 83.4"),
+        ("rounds.jsonl", 2, lambda row: row.update(perplexity=3.0), "accuracy in some rounds"),
+        ("rounds.jsonl", 1, lambda row: row.update(slowest_device=2), "slowest_device 2"),
+        (
+            "rounds.jsonl",
+            1,
+            lambda row: row["delay_by_phase_s"].update(server_queue=100.0),
+            "delay_by_phase_s adds up to",
+        ),
+        (
+            "rounds.jsonl",
+            1,
+            lambda row: row["delay_by_phase_s"].update(lunch=0.0),
+            "unknown phase 'lunch'",
+        ),
+        (
+            "rounds.jsonl",
+            1,
+            lambda row: row["device_delay_by_phase_s"][1].update(server_queue=100.0),
+            re.escape("device_delay_by_phase_s[1] adds up to"),
+        ),
+        ("partition.json", 0, lambda row: row["counts"][1].append(3), r"counts\[1\] has 11 values"),
+        ("partition.json", 0, lambda row: row["counts"].pop(), "has 2 devices"),
+        ("trace.jsonl", 3, lambda row: row.update(phase="lunch"), "line 4: phase is 'lunch'"),
+        ("trace.jsonl", 3, lambda row: row.update(end_s=0), "is before start_s"),
+        ("summary.json", 0, lambda row: row.update(rounds=1), "counts 1 rounds, rounds.jsonl 2"),
+        ("summary.json", 0, lambda row: row.update(device_peak_bytes=1), "adds up to"),
+        ("summary.json", 0, lambda row: row.update(uplink_bytes=1), "the rounds add up to"),
+        ("summary.json", 0, lambda row: row.update(devices=3), "has 3 devices"),
+        ("summary.json", 0, lambda row: row.pop("accuracy_final"), "'accuracy_final' is missing"),
+    ],
+)
+def test_a_wrong_value_is_named(
+    small_run: Path, name: str, line: int, edit: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    change(small_run / name, line, edit)
+    with pytest.raises(RunError, match=message):
+        read_run(small_run)
+
+
+def test_keys_of_a_later_version_are_left_alone(small_run: Path) -> None:
+    before = read_run(small_run)
+    for name, line in (("rounds.jsonl", 1), ("summary.json", 0), ("trace.jsonl", 0)):
+        change(small_run / name, line, lambda row: row.update(new_in_two=[1, {"a": None}]))
+    assert read_run(small_run) == before
+
+
+def test_a_diverged_run_can_be_read(small_run: Path) -> None:
+    change(small_run / "rounds.jsonl", 2, lambda row: row.update(train_loss=math.nan))
+    change(small_run / "rounds.jsonl", 2, lambda row: row.update(eval_loss=math.inf))
+    last = read_run(small_run).rounds[-1]
+    assert last.work is not None
+    assert math.isnan(last.work.train_loss)
+    assert math.isinf(last.eval_loss)
+
+
+def test_an_empty_rounds_file_is_refused(small_run: Path) -> None:
+    (small_run / "rounds.jsonl").write_text("")
+    with pytest.raises(RunError, match=r"rounds\.jsonl: empty"):
+        read_run(small_run)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@given(name=st.sampled_from(FILES[1:]), where=st.floats(0, 1), junk=st.binary(max_size=3))
+def test_damage_anywhere_raises_run_errors_only(
+    small_run: Path, name: str, where: float, junk: bytes
+) -> None:
+    path = small_run / name
+    good = path.read_bytes()
+    at = int(where * len(good))
+    path.write_bytes(good[:at] + junk + good[at + 2 :])
+    try:
+        read_run(small_run)
+    except RunError as problem:
+        assert str(small_run) in str(problem)
+    finally:
+        path.write_bytes(good)

@@ -1,0 +1,79 @@
+"""Numbers in words."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cutlayer.report.run_record import Score
+from cutlayer.report.wording import (
+    byte_scale,
+    column,
+    counted,
+    decimals_for,
+    factor_text,
+    score_change,
+    score_text,
+    share_text,
+    time_scale,
+    times_text,
+)
+
+
+@given(st.lists(st.floats(0, 9999), min_size=1), st.sampled_from([1e-3, 1.0, 60.0]))
+def test_a_column_has_one_number_of_decimals_and_is_narrow(
+    values: list[float], unit_size: float
+) -> None:
+    texts = column([value * unit_size for value in values], unit_size)
+    decimals = {len(text.partition(".")[2]) for text in texts}
+    assert len(decimals) == 1
+    # 9999 and 99.9 are the widest
+    assert all(len(text) <= 4 or float(text) > 9999.4 for text in texts)
+    for value, text in zip(values, texts, strict=True):
+        # half a unit of the last decimal, and the rounding of one multiplication and division
+        assert abs(float(text) - value) <= 0.5 * 10.0 ** -decimals.copy().pop() + 1e-9
+
+
+def test_a_missing_value_is_a_dash_and_a_diverged_one_is_named() -> None:
+    assert column([None, 1.0, math.nan, math.inf]) == ["-", "1.00", "nan", "inf"]
+
+
+@given(st.floats(1e-6, 1e12))
+def test_scales_leave_few_digits_before_the_point(largest: float) -> None:
+    assert 0 < largest / time_scale(largest).unit_size < 1e4 or time_scale(largest).unit == "h"
+    scaled = largest / byte_scale(largest).unit_size
+    assert scaled < 1024 or byte_scale(largest).unit == "GiB"
+    assert scaled >= 1 or byte_scale(largest).unit == "B"
+
+
+@pytest.mark.parametrize(("value", "decimals"), [(9.99, 2), (9.999, 1), (99.94, 1), (99.96, 0)])
+def test_decimals_give_three_digits_after_rounding(value: float, decimals: int) -> None:
+    assert decimals_for([value]) == decimals
+    assert len(f"{value:.{decimals}f}".replace(".", "")) == 3
+
+
+def test_scores_and_their_change() -> None:
+    assert score_text(Score("accuracy", 0.8286)) == "82.9 %"
+    assert score_text(Score("perplexity", 31.42)) == "31.4"
+    assert score_change(Score("accuracy", 0.102), Score("accuracy", 0.829)) == "+72.7 points"
+    assert score_change(Score("perplexity", 60.0), Score("perplexity", 45.0)) == "-25 %"
+    assert score_change(Score("perplexity", 60.0), Score("perplexity", math.inf)) == "diverged"
+
+
+def test_factors_and_shares() -> None:
+    assert factor_text(100, 1234) == "12.3x less"
+    assert factor_text(1000, 500) == "2.00x more"
+    assert factor_text(7, 7) == factor_text(0, 0) == "as much"
+    assert factor_text(0, 5) == "less"
+    assert factor_text(5, 0) == "more"
+    assert times_text(374, 100) == "3.74x the peak"
+    assert times_text(374, 0) == "-"
+    assert share_text(1, 4) == "25 %"
+    assert share_text(31, 10_000) == "0.31 %"
+    assert share_text(0, 4) == "0 %"
+    assert share_text(1, 0) == "-"
+
+
+def test_counted() -> None:
+    assert (counted(1, "device"), counted(8, "device")) == ("1 device", "8 devices")

@@ -1,0 +1,123 @@
+"""Tiny models and data sets on disk, made in a second: real formats, random weights."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from cutlayer.config.schema import Config
+
+CLASSES = 4
+BLOCKS = 4
+WORDS = ("bad", "good", "poor", "great", "film", "plot", "the", "a", "was", "and")
+
+
+def vision_model(folder: Path) -> Path:
+    """A DINOv2 of four blocks, 24 wide, patches of 14 px."""
+    torch.manual_seed(0)
+    config = transformers.Dinov2Config(
+        hidden_size=24, num_hidden_layers=BLOCKS, num_attention_heads=2, mlp_ratio=2, image_size=28
+    )
+    transformers.Dinov2Model(config).save_pretrained(folder)
+    return folder
+
+
+def text_model(folder: Path, kind: str) -> Path:
+    """A BERT ("bert") or a Llama ("llama") of four blocks with a tokenizer of ten words."""
+    torch.manual_seed(0)
+    tokenizer = _tokenizer()
+    common = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 24,
+        "num_hidden_layers": BLOCKS,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "pad_token_id": 0,
+    }
+    if kind == "bert":
+        transformers.BertModel(transformers.BertConfig(**common)).save_pretrained(folder)
+    else:
+        config = transformers.LlamaConfig(**common, bos_token_id=1, eos_token_id=2)
+        transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def images(folder: Path, train: int = 80, test: int = 32) -> Path:
+    """CIFAR-100's binary form: four classes, each a colour with noise on it."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    colours = np.array([[220, 30, 30], [30, 220, 30], [30, 30, 220], [200, 200, 40]])
+    for split, count in (("train", train), ("test", test)):
+        labels = np.arange(count) % CLASSES
+        pixels = colours[labels][:, :, None] + rng.integers(-30, 30, (count, 3, 32 * 32))
+        records = np.concatenate(
+            [np.stack([labels, labels], 1), pixels.clip(0, 255).reshape(count, -1)], axis=1
+        )
+        records.astype(np.uint8).tofile(folder / f"{split}.bin")
+    (folder / "fine_label_names.txt").write_text("red\ngreen\nblue\nyellow\n", encoding="utf-8")
+    return folder
+
+
+def reviews(folder: Path, count: int = 60) -> Path:
+    """CSV files of short texts of different lengths, labelled pos or neg."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        lines = ["text,label"]
+        for i in range(count):
+            words = [WORDS[int(w)] for w in rng.integers(4, len(WORDS), rng.integers(2, 9))]
+            lines.append(
+                f"{' '.join([WORDS[i % 2 + 2 * (i % 4 // 2)], *words])},{('neg', 'pos')[i % 2]}"
+            )
+        (folder / f"{split}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+def corpus(folder: Path, documents: int = 24) -> Path:
+    """Plain text files of a language in which every word decides the next."""
+    folder.mkdir()
+    for i in range(documents):
+        words = [WORDS[(i + 3 * place) % len(WORDS)] for place in range(60)]
+        (folder / f"{i:02d}.txt").write_text(" ".join(words), encoding="utf-8")
+    return folder
+
+
+def config(model: Path, data: Path, **sections: object) -> Config:
+    """A run of seconds: three devices, two rounds of two steps, sections on top."""
+    values: dict[str, object] = {
+        "model": {"name": str(model), "cut": 2},
+        "data": {
+            "name": str(data),
+            "image_size": 28,
+            "max_tokens": 12,
+            "train_samples": None,
+            "test_samples": None,
+        },
+        "adapter": {"rank": 2, "alpha": 2},
+        "training": {"rounds": 2, "local_steps": 2, "batch_size": 4},
+        "optimizer": {"learning_rate": 0.01},
+        "devices": {"count": 3},
+        "threads": 1,
+    }
+    for name, section in sections.items():
+        old = values.get(name)
+        values[name] = {**old, **section} if isinstance(old, dict) else section  # type: ignore[dict-item]
+    return Config.model_validate(values)
+
+
+def _tokenizer() -> transformers.PreTrainedTokenizerFast:
+    vocabulary = {word: i for i, word in enumerate(("[PAD]", "[BOS]", "[EOS]", "[UNK]", *WORDS))}
+    inner = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=inner, pad_token="[PAD]", eos_token="[EOS]", unk_token="[UNK]"
+    )
+
+
+def read_lines(path: Path) -> list[dict[str, object]]:
+    """A file of JSON lines."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

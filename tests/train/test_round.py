@@ -1,0 +1,169 @@
+"""A round in tensors: equal to centralised training where it must be, and honest in its bytes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from cutlayer.codec.raw import RawCodec
+from cutlayer.codec.targets import encode_targets
+from cutlayer.config.job import Job, prepare
+from cutlayer.model.load import load_whole
+from cutlayer.model.loss import group_losses
+from cutlayer.schemes.scheme import Phase
+from cutlayer.train.inputs import group_inputs
+from cutlayer.train.round import Round, RoundOutcome, initial_state
+
+Folders = tuple[Path, Path]
+
+
+def _job(folders: Folders, **sections: object) -> Job:
+    return prepare(tiny.config(*folders, **sections))
+
+
+def _play(job: Job, rounds: int = 1) -> RoundOutcome:
+    state = initial_state(job.setup)
+    for _ in range(rounds):
+        outcome = Round(job.setup, state).play()
+        state = outcome.state
+    return outcome
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_one_device_without_compression_is_centralised_training(
+    vision: Folders, optimizer: str
+) -> None:
+    """One local step a round: FedAvg of one device is that device; bit for bit."""
+    job = _job(
+        vision,
+        devices={"count": 1},
+        codec="none",
+        optimizer={"name": optimizer},
+        training={"local_steps": 1},
+    )
+    setup, found = job.setup, job.found
+    state = _play(job, rounds=3).state
+    whole = load_whole(found.path, setup.task, job.adapter, classes=tiny.CLASSES)
+    row = whole.initial_row(setup.seed)[None]
+    memory = setup.optimizer.init(row)
+    for step in range(3):
+        batch = setup.batches.make(setup.train, setup.devices[0].plan.indices(step))
+        group = group_inputs([batch])
+        leaf = row.clone().requires_grad_()
+        logits = whole.forward(leaf, group.sizes, group.inputs, group.lengths)
+        group_losses(
+            setup.task, logits, torch.from_numpy(batch.labels), group.sizes
+        ).sum().backward()
+        rate = setup.learning_rate * setup.decay**step
+        row, memory = setup.optimizer.step(row, leaf.grad, memory, rate)
+    named = whole.layout.named(row[0])
+    assert torch.equal(setup.device_part.layout.join(named), state.device.row)
+    assert torch.equal(setup.server_part.layout.join(named), state.server.row)
+    assert not torch.equal(initial_state(setup).device.row, state.device.row)
+
+
+@pytest.mark.parametrize("folders", ["vision", "bert", "llama"])
+def test_grouped_devices_train_as_one_by_one(folders: str, request: pytest.FixtureRequest) -> None:
+    """Without compression only the order of float32 sums differs; SGD keeps it proportional."""
+    rows = []
+    for group in (1, 8):
+        job = _job(
+            request.getfixturevalue(folders),
+            codec="none",
+            optimizer={"name": "sgd", "learning_rate": 0.05},
+            server={"group": group},
+        )
+        state = _play(job).state
+        rows.append(torch.cat([state.device.row, state.server.row]))
+    start = initial_state(job.setup)
+    moved = rows[0] - torch.cat([start.device.row, start.server.row])
+    assert moved.norm() > 0
+    # 1e-5 relative in each gradient, two steps of it
+    assert (rows[0] - rows[1]).norm() <= 2e-5 * moved.norm() + 1e-7 * rows[0].norm()
+
+
+def test_bytes_are_the_lengths_of_packets(vision: Folders) -> None:
+    """Counted again from shapes, without compression: every payload of one round."""
+    job = _job(vision, codec="none")
+    setup = job.setup
+    outcome = _play(job)
+    batch, tokens, width, steps, devices = 4, 5, 24, 2, 3
+    packet = int(RawCodec().expected_bytes((batch, tokens, width)))
+    adapter = int(RawCodec().expected_bytes((1, 1, setup.device_part.layout.parameters)))
+    labels = len(encode_targets(np.zeros(batch, dtype=np.int64), tiny.CLASSES))
+    assert outcome.ledger.bytes_by_payload() == {
+        "model": setup.device_part.base_bytes,
+        "adapter_down": adapter,
+        "activation": packet * steps * devices,
+        "labels": labels * steps * devices,
+        "gradient": packet * steps * devices,
+        "adapter_up": adapter * devices,
+    }
+    counts = outcome.ledger.byte_counts()
+    assert counts["uplink_bytes"] == (packet + labels) * steps * devices + adapter * devices
+    assert counts["uplink_bytes"] == counts["uncompressed_uplink_bytes"]
+    assert counts["downlink_bytes"] == counts["uncompressed_downlink_bytes"]
+    assert sum(outcome.ledger.bytes_by_payload().values()) == (
+        counts["uplink_bytes"] + counts["downlink_bytes"]
+    )
+    ups = [e for e in outcome.timeline.events() if e.phase is Phase.ACTIVATION_UP]
+    assert [event.payload_bytes for event in ups] == [packet + labels] * steps * devices
+
+
+def test_compression_saves_bytes_and_changes_the_adapters(vision: Folders) -> None:
+    codec = {"name": "paper", "keep_ratio": 0.2, "levels": 7}
+    plain, packed = _play(_job(vision, codec="none")), _play(_job(vision, codec=codec))
+    few, many = (o.ledger.bytes_by_payload()["activation"] for o in (packed, plain))
+    assert few < many / 5
+    assert not torch.equal(plain.state.device.row, packed.state.device.row)
+    assert (
+        packed.ledger.byte_counts()["uncompressed_uplink_bytes"]
+        == (plain.ledger.byte_counts()["uplink_bytes"])
+    )
+
+
+def test_model_is_distributed_in_the_first_round_only(vision: Folders) -> None:
+    job = _job(vision)
+    first = Round(job.setup, initial_state(job.setup)).play()
+    second = Round(job.setup, first.state).play()
+    assert "model" in first.ledger.bytes_by_payload()
+    assert "model" not in second.ledger.bytes_by_payload()
+    assert (
+        first.timeline.phase_seconds(0)[Phase.MODEL_DISTRIBUTION]
+        > (second.timeline.phase_seconds(0)[Phase.MODEL_DISTRIBUTION])
+    )
+
+
+def test_equal_seeds_give_equal_bits_and_other_seeds_do_not(vision: Folders) -> None:
+    states = [_play(_job(vision, seed=seed)).state for seed in (0, 0, 1)]
+    assert torch.equal(states[0].device.row, states[1].device.row)
+    assert torch.equal(states[0].server.row, states[1].server.row)
+    assert states[0].virtual_time_s == states[1].virtual_time_s
+    assert not torch.equal(states[0].server.row, states[2].server.row)
+
+
+def test_padding_is_never_sent(bert: Folders) -> None:
+    """Texts of 2 to 9 words: the activation bytes are those of real tokens, packet frames aside."""
+    job = _job(bert, codec="none", devices={"count": 2}, training={"local_steps": 3})
+    setup = job.setup
+    tokens = packets = 0
+    for device in setup.devices:
+        for step in range(device.local_steps):
+            batch = setup.batches.make(setup.train, device.plan.indices(step))
+            assert batch.lengths is not None and len(set(batch.lengths)) > 1
+            tokens += sum(batch.lengths)
+            packets += 1
+    sent = _play(job).ledger.bytes_by_payload()["activation"]
+    assert 4 * 24 * tokens < sent < 4 * 24 * tokens + 100 * packets
+
+
+def test_devices_with_fewer_steps_leave_earlier(vision: Folders) -> None:
+    """Local epochs over uneven parts: every device makes its own number of steps."""
+    job = _job(vision, partition={"name": "dirichlet", "alpha": 0.3}, training={"local_epochs": 1})
+    steps = [device.local_steps for device in job.setup.devices]
+    assert steps == [-(-device.samples // 4) for device in job.setup.devices]
+    assert len(set(steps)) > 1
+    timeline = _play(job).timeline
+    assert [line.local_s.shape[0] for line in timeline.devices] == steps
