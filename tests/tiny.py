@@ -9,19 +9,36 @@ import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from cutlayer.config.schema import Config
+from cutlayer.data.arrays import write_arrays
+from cutlayer.data.assets.catalogue import CATALOGUE
 
 CLASSES = 4
 BLOCKS = 4
 WORDS = ("bad", "good", "poor", "great", "film", "plot", "the", "a", "was", "and")
 
 
-def vision_model(folder: Path) -> Path:
-    """A DINOv2 of four blocks, 24 wide, patches of 14 px."""
+def vision_model(folder: Path, blocks: int = BLOCKS) -> Path:
+    """A DINOv2, 24 wide, patches of 14 px."""
     torch.manual_seed(0)
     config = transformers.Dinov2Config(
-        hidden_size=24, num_hidden_layers=BLOCKS, num_attention_heads=2, mlp_ratio=2, image_size=28
+        hidden_size=24, num_hidden_layers=blocks, num_attention_heads=2, mlp_ratio=2, image_size=28
     )
     transformers.Dinov2Model(config).save_pretrained(folder)
+    return folder
+
+
+def cache(folder: Path) -> Path:
+    """A cutlayer cache whose default model and data are tiny stand-ins."""
+    for kind, name in (("models", "dinov2-small"), ("data", "fashion-mnist")):
+        (folder / kind / name).mkdir(parents=True)
+        record = {"name": name, "layout": CATALOGUE[name].layout}
+        (folder / kind / name / "asset.json").write_text(json.dumps(record), encoding="utf-8")
+    vision_model(folder / "models" / "dinov2-small", blocks=8)
+    rng = np.random.default_rng(0)
+    labels = np.arange(240) % CLASSES
+    pixels = (60 * labels[:, None, None] + rng.integers(0, 60, (240, 28, 28))).astype(np.uint8)
+    split = (pixels, labels)
+    write_arrays(folder / "data" / "fashion-mnist", split, split, ("a", "b", "c", "d"))
     return folder
 
 

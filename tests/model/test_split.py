@@ -3,104 +3,71 @@
 Both run the same operations in the same order on the same values, so no tolerance is needed.
 """
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from transformers import PreTrainedModel
 
+from cutlayer.errors import ModelError
 from cutlayer.model.load import load_device_part, load_server_part, load_whole
 from cutlayer.model.lora import AdapterSpec
-from cutlayer.model.split import DevicePart, ServerPart, WholeModel
+from cutlayer.model.split import WholeModel
 from cutlayer.model.tasks import VERIFIED
 from cutlayer.spec import Task
 from model.architectures import (
     BLOCKS,
     CLASSES,
+    WIDTH,
     batches,
     config_of,
+    image_batch,
     random_model,
     save_model,
+    text_batch,
 )
+from model.runs import full_spec, run_parts, run_whole, trained_row
 
+REQUIRED = (
+    *("vit", "deit", "dinov2", "bert", "distilbert", "roberta"),
+    *("gpt2", "llama", "qwen2", "qwen3", "mistral", "opt"),
+)
 ALL = [(task, model_type) for task, types in VERIFIED.items() for model_type in types]
-REQUIRED = {"vit", "deit", "dinov2", "bert", "distilbert", "roberta", "gpt2", "llama", "qwen2"} | {
-    "qwen3",
-    "mistral",
-    "opt",
-}
+CASES = [
+    pytest.param(case, id="-".join(case), marks=() if case[1] in REQUIRED else pytest.mark.slow)
+    for case in ALL
+]
 
 
-def spec_for(task: Task) -> AdapterSpec:
-    return AdapterSpec(
-        rank=2,
-        alpha=4.0,
-        patch_embedding=task == "image-classification",
-        head=task != "causal-lm",
-    )
+@dataclass(frozen=True)
+class Case:
+    path: Path
+    task: Task
+    model: PreTrainedModel
+    whole: WholeModel
 
 
-def trained_row(whole: WholeModel) -> Tensor:
-    """A row in which every value, B too, is away from its initial one."""
-    row = whole.initial_row(seed=3)
-    return row + 0.1 * torch.randn(row.shape, generator=torch.Generator().manual_seed(4))
-
-
-def weighted(logits: Tensor) -> Tensor:
-    """A scalar that depends on every logit differently."""
-    weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(5))
-    return (logits * weights).sum()
-
-
-def run_whole(
-    whole: WholeModel,
-    row: Tensor,
-    inputs: dict[str, Tensor],
-    lengths: Sequence[int] | None,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    rows = row.unsqueeze(0).clone().requires_grad_()
-    logits = whole.forward(rows, [len(next(iter(inputs.values())))], inputs, lengths)
-    weighted(logits).backward()
-    return logits, whole.layout.named(rows.grad[0])
-
-
-def run_parts(
-    device: DevicePart,
-    server: ServerPart,
-    named: dict[str, Tensor],
-    inputs: dict[str, Tensor],
-    lengths: Sequence[int] | None,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    sizes = [len(next(iter(inputs.values())))]
-    device_rows = device.layout.join(named).unsqueeze(0).requires_grad_()
-    server_rows = server.layout.join(named).unsqueeze(0).requires_grad_()
-    activation = device.forward(device_rows, sizes, inputs)
-    received = activation.detach().requires_grad_()
-    logits = server.forward(server_rows, sizes, received, lengths)
-    weighted(logits).backward()
-    activation.backward(received.grad)
-    return logits, {
-        **device.layout.named(device_rows.grad[0]),
-        **server.layout.named(server_rows.grad[0]),
-    }
+@pytest.fixture(scope="module", params=CASES)
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    task, model_type = request.param
+    path = tmp_path_factory.mktemp("model")
+    model = random_model(config_of(model_type), task)
+    model.save_pretrained(path)
+    return Case(path, task, model, load_whole(path, task, full_spec(task), classes=CLASSES))
 
 
 def test_the_required_architectures_are_verified() -> None:
-    assert {model_type for _, model_type in ALL} >= REQUIRED
+    assert {model_type for _, model_type in ALL} >= set(REQUIRED)
 
 
-@pytest.mark.parametrize(("task", "model_type"), ALL)
-def test_split_equals_unsplit_at_every_cut(tmp_path: Path, task: Task, model_type: str) -> None:
-    path = save_model(tmp_path, model_type, task)
-    spec = spec_for(task)
-    whole = load_whole(path, task, spec, classes=CLASSES)
+def test_split_equals_unsplit_at_every_cut(case: Case) -> None:
+    task, whole = case.task, case.whole
     row = trained_row(whole)
     expected = [run_whole(whole, row, inputs, lengths) for inputs, lengths in batches(task)]
     for cut in range(1, BLOCKS):
-        device = load_device_part(path, task, cut, spec, classes=CLASSES)
-        server = load_server_part(path, task, cut, spec, classes=CLASSES)
-        assert device.layout.slots + server.layout.slots
+        device = load_device_part(case.path, task, cut, full_spec(task), classes=CLASSES)
+        server = load_server_part(case.path, task, cut, full_spec(task), classes=CLASSES)
         for (logits, gradients), (inputs, lengths) in zip(expected, batches(task), strict=True):
             named = whole.layout.named(row)
             split_logits, split_gradients = run_parts(device, server, named, inputs, lengths)
@@ -111,25 +78,70 @@ def test_split_equals_unsplit_at_every_cut(tmp_path: Path, task: Task, model_typ
                 assert gradient.any(), f"{name} is not trained"
 
 
-@pytest.mark.parametrize(("task", "model_type"), ALL)
-def test_an_untrained_adapter_changes_nothing(tmp_path: Path, task: Task, model_type: str) -> None:
-    config = config_of(model_type)
-    model = random_model(config, task)
-    model.save_pretrained(tmp_path)
-    whole = load_whole(tmp_path, task, spec_for(task), classes=CLASSES)
-    rows = whole.initial_row(seed=0).unsqueeze(0)
-    for inputs, lengths in batches(task):
+def test_an_untrained_adapter_changes_nothing(case: Case) -> None:
+    config = case.model.config
+    rows = case.whole.initial_row(seed=0).unsqueeze(0)
+    for inputs, lengths in batches(case.task):
         given: dict[str, object] = dict(inputs)
-        if config.model_type in ("vit", "deit", "ijepa", "vit_msn"):
-            given["interpolate_pos_encoding"] = inputs["pixel_values"].shape[-1] != 16
+        if case.task == "image-classification" and not config.model_type.startswith("dinov2"):
+            given["interpolate_pos_encoding"] = True
         if lengths is not None and config.pad_token_id is not None:
-            given["input_ids"] = inputs["input_ids"].where(
-                inputs["attention_mask"] != 0, config.pad_token_id
-            )
-        with torch.no_grad():
-            expected = model(**given).logits
-            logits = whole.forward(rows, [4], inputs, lengths)
-        if lengths is not None and task == "causal-lm":
             real = inputs["attention_mask"] != 0
-            expected, logits = expected[real], logits[real]
+            given["input_ids"] = inputs["input_ids"].where(real, config.pad_token_id)
+        with torch.no_grad():
+            expected = case.model(**given).logits
+            logits = case.whole.forward(rows, [4], inputs, lengths)
         assert torch.equal(logits, expected)
+
+
+def test_parts_follow_each_other_without_trace(tmp_path: Path) -> None:
+    """Two forwards in flight, backward in the other order: nothing is kept between passes."""
+    path = save_model(tmp_path, "vit", "image-classification")
+    spec = full_spec("image-classification")
+    device = load_device_part(path, "image-classification", 1, spec, classes=CLASSES)
+    rows = [trained_row(device, seed).unsqueeze(0).requires_grad_() for seed in (1, 2)]
+    inputs = image_batch()
+    first, second = (device.forward(row, [4], inputs) for row in rows)
+    first.sum().backward()
+    second.sum().backward()
+    for row in rows:
+        alone = row.detach().clone().requires_grad_()
+        device.forward(alone, [4], inputs).sum().backward()
+        assert row.grad is not None and alone.grad is not None
+        assert torch.equal(row.grad, alone.grad)
+
+
+def test_lower_precision_keeps_rows_in_float32(tmp_path: Path) -> None:
+    path = save_model(tmp_path, "llama", "text-classification")
+    spec = full_spec("text-classification")
+    part = ("text-classification", 1, spec)
+    device = load_device_part(path, *part, classes=CLASSES, dtype=torch.bfloat16)
+    server = load_server_part(path, *part, classes=CLASSES, dtype=torch.bfloat16)
+    named = {
+        **device.layout.named(trained_row(device)),
+        **server.layout.named(trained_row(server)),
+    }
+    inputs = text_batch()
+    logits, gradients = run_parts(device, server, named, inputs, None)
+    assert logits.dtype == torch.bfloat16
+    assert all(gradient.dtype == torch.float32 for gradient in gradients.values())
+    assert device.base_bytes == 2 * device.base_parameters
+
+
+@pytest.mark.parametrize(("rows", "sizes"), [(1, [3]), (3, [2, 2]), (2, [0, 4]), (0, [])])
+def test_sizes_must_divide_the_samples(tmp_path: Path, rows: int, sizes: list[int]) -> None:
+    path = save_model(tmp_path, "vit", "image-classification")
+    spec = AdapterSpec(rank=2, alpha=4.0)
+    whole = load_whole(path, "image-classification", spec, classes=CLASSES)
+    with pytest.raises(ModelError, match="do not divide 4 samples"):
+        whole.forward(whole.initial_row(0).expand(rows, -1), sizes, image_batch())
+
+
+@pytest.mark.parametrize("lengths", [[7], [7, 8], [0, 7]])
+def test_lengths_must_fit(tmp_path: Path, lengths: list[int]) -> None:
+    path = save_model(tmp_path, "bert", "text-classification")
+    spec = AdapterSpec(rank=2, alpha=4.0)
+    server = load_server_part(path, "text-classification", 1, spec, classes=CLASSES)
+    rows = server.initial_row(0).unsqueeze(0)
+    with pytest.raises(ModelError, match="do not fit 2 samples of 7 tokens"):
+        server.forward(rows, [2], torch.zeros(2, 7, WIDTH), lengths)

@@ -4,19 +4,21 @@ from pathlib import Path
 
 import pytest
 
+from cutlayer.report.html import write_report
 from report.fake_run import FakeRun, write_fake_run
 
+KINDS = {
+    "classification": FakeRun(),
+    "perplexity": FakeRun(devices=4, language_modelling=True, class_names=("text",)),
+    "one round one device": FakeRun(devices=1, rounds=1, memory_limit_bytes=None),
+    "half-way": FakeRun(rounds=4, keep_ratio=1.0, memory_limit_bytes=64 * 1024**2),
+    "no round yet": FakeRun(rounds=0),
+}
 
-@pytest.fixture(
-    params=[
-        FakeRun(),
-        FakeRun(devices=4, language_modelling=True, class_names=("text",)),
-        FakeRun(devices=1, rounds=1, memory_limit_bytes=None),
-        FakeRun(rounds=4, keep_ratio=1.0, memory_limit_bytes=64 * 1024**2),
-        FakeRun(rounds=0),
-    ],
-    ids=["classification", "perplexity", "one round one device", "half-way", "no round yet"],
-)
-def run_directory(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A run directory of each kind."""
-    return write_fake_run(tmp_path / "run", request.param)
+
+@pytest.fixture(scope="session", params=KINDS.values(), ids=KINDS.keys())
+def run_directory(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run directory of each kind, with its page; not to be changed."""
+    directory = write_fake_run(tmp_path_factory.mktemp("kind") / "run", request.param)
+    write_report(directory)
+    return directory

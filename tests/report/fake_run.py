@@ -24,8 +24,8 @@ class FakeRun:
     """What a made-up run looks like: how many of what, and which task."""
 
     devices: int = 8
-    rounds: int = 10
-    local_steps: int = 12
+    rounds: int = 6
+    local_steps: int = 8
     class_names: tuple[str, ...] = (
         "T-shirt/top",
         "Trouser",

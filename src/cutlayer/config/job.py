@@ -3,6 +3,7 @@
 This is where names become objects; everything below takes objects.
 """
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -63,7 +64,7 @@ def start(
     Everything that can be wrong is found before the directory is made. Raises CutlayerError.
     """
     job = prepare(config, say)
-    directory = RunDirectory.create(output, f"{job.found.path.name}-{job.prepared.data.name}")
+    directory = RunDirectory.create(output, f"{_slug(config.model.name)}-{_slug(config.data.name)}")
     write_text(directory.config_path, config_yaml(config))
     return finish(job, directory, observer or Silent(), say)
 
@@ -138,6 +139,11 @@ def finish(job: Job, directory: RunDirectory, observer: Observer, say: Say) -> R
     return directory
 
 
+def _slug(name: str) -> str:
+    """The last part of a path or hub id, fit for a file name."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(name).name) or "run"
+
+
 def _adapter(config: Config, task: Task) -> AdapterSpec:
     section = config.adapter
     head = section.head if section.head is not None else task != "causal-lm"
@@ -190,9 +196,9 @@ def _partition(job: Job) -> dict[str, Any]:
 def _export(job: Job, state: RunState, directory: RunDirectory) -> None:
     device, server = job.setup.device_part.layout, job.setup.server_part.layout
     named = {**device.named(state.device.row), **server.named(state.server.row)}
-    save_adapter(
-        directory.path / "adapter", named, job.adapter, str(job.found.path), job.prepared.task
-    )
+    asset = job.found.asset
+    base = asset.hub_id if asset is not None and asset.hub_id is not None else str(job.found.path)
+    save_adapter(directory.path / "adapter", named, job.adapter, base, job.prepared.task)
 
 
 def _about(job: Job) -> dict[str, Any]:

@@ -56,16 +56,15 @@ class Blocks(Samples):
     def __init__(
         self, documents: Samples, tokenize: Tokenize, max_tokens: int, separator_id: int
     ) -> None:
+        if max_tokens < _LEAST_BLOCK:
+            raise DataError(f"max_tokens is {max_tokens}: a block needs {_LEAST_BLOCK} or more")
         texts = [_text(documents, index) for index in range(len(documents))]
         pieces = [[*ids, separator_id] for ids in tokenize(texts)]
         sizes = np.array([len(piece) for piece in pieces], np.int64)
         self._ids = np.fromiter((token for piece in pieces for token in piece), np.int64)
         starts = np.arange(0, len(self._ids) - _LEAST_BLOCK + 1, max_tokens)
-        if max_tokens < _LEAST_BLOCK or not len(starts):
-            raise DataError(
-                f"{len(self._ids)} tokens give no block of {max_tokens}: a block needs at least "
-                f"{_LEAST_BLOCK}; take more text or a larger max_tokens"
-            )
+        if not len(starts):
+            raise DataError(f"{len(self._ids)} tokens in all give no block: take more text")
         self._max_tokens = max_tokens
         self._documents = documents
         self._document = np.searchsorted(np.cumsum(sizes), starts, side="right")

@@ -91,7 +91,7 @@ def add_boxes(axes: Axes, boxes: Float[np.ndarray, "box 4"], colour: str) -> Non
     if not len(visible):
         return
     left, right, bottom, top = visible.T
-    corners = [(left, bottom), (right, bottom), (right, top), (left, top), (left, bottom)]
+    corners = [(left, bottom), (right, bottom), (right, top), (left, top)]
     polygons = np.stack([np.stack(corner, axis=-1) for corner in corners], axis=1)
     outline = Outline.make_compound_path_from_polys(polygons)
     axes.add_artist(PathPatch(outline, facecolor=colour, edgecolor="none", linewidth=0))

