@@ -30,6 +30,8 @@ def serve(hub_id: str, files: dict[str, bytes]) -> Iterator[tuple[str, list[str]
             head, _, name = path.partition(f"/resolve/{COMMIT}/")
             if path.startswith(f"/api/models/{hub_id}/revision"):
                 self._send(json.dumps(_listing(hub_id, files)).encode(), "api", body)
+            elif path.startswith(f"/api/models/{hub_id}/tree"):
+                self._send(json.dumps(_tree(files)).encode(), "api", body)
             elif head == f"/{hub_id}" and name in files:
                 if body:
                     asked.append(name)
@@ -50,7 +52,7 @@ def serve(hub_id: str, files: dict[str, bytes]) -> Iterator[tuple[str, list[str]
                 self.wfile.write(content)
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}", asked
@@ -58,6 +60,13 @@ def serve(hub_id: str, files: dict[str, bytes]) -> Iterator[tuple[str, list[str]
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def _tree(files: dict[str, bytes]) -> list[dict[str, object]]:
+    return [
+        {"type": "file", "path": name, "size": len(content), "oid": "0" * 40}
+        for name, content in files.items()
+    ]
 
 
 def _listing(hub_id: str, files: dict[str, bytes]) -> dict[str, object]:

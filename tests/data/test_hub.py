@@ -11,7 +11,7 @@ from data.hub_server import serve
 FILES = {
     "config.json": b"{}",
     "model.safetensors": b"weights",
-    "tokenizer.json": b"{}",
+    "tokenizer.json": b'{"a": 1}',
     "pytorch_model.bin": b"a pickle, never wanted",
     "onnx/model.onnx": b"not wanted either",
 }
@@ -37,12 +37,21 @@ def test_a_model_is_downloaded_without_pickles_and_then_found_without_network(
 
 
 def test_an_incomplete_copy_is_completed(tmp_path: Path) -> None:
-    with serve("owner/tiny", {"config.json": b"{}"}) as (address, _), pytest.raises(
-        AssetError, match="no model with safetensors"
-    ):
-        HuggingFaceHub(address, tmp_path).model("owner/tiny")
     with serve("owner/tiny", FILES) as (address, _):
-        assert holds_model(HuggingFaceHub(address, tmp_path).model("owner/tiny"))
+        hub = HuggingFaceHub(address, tmp_path)
+        weights = hub.model("owner/tiny") / "model.safetensors"
+        weights.resolve().unlink()  # as if the download had been cut short
+        weights.unlink()
+        assert holds_model(hub.model("owner/tiny"))
+
+
+def test_a_repository_without_safetensors_is_told(tmp_path: Path) -> None:
+    files = {"config.json": b"{}", "pytorch_model.bin": b"pickle"}
+    with (
+        serve("owner/old", files) as (address, _),
+        pytest.raises(AssetError, match="no model with safetensors"),
+    ):
+        HuggingFaceHub(address, tmp_path).model("owner/old")
 
 
 def test_an_unknown_model_is_told(tmp_path: Path) -> None:
@@ -67,8 +76,9 @@ def test_a_hub_that_says_nothing_is_given_up_in_time(tmp_path: Path) -> None:
 
 def test_offline_asks_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with serve("owner/tiny", FILES) as (address, asked), pytest.raises(
-        AssetError, match="HF_HUB_OFFLINE"
+    with (
+        serve("owner/tiny", FILES) as (address, asked),
+        pytest.raises(AssetError, match="HF_HUB_OFFLINE"),
     ):
         HuggingFaceHub(address, tmp_path).model("owner/tiny")
     assert asked == []

@@ -85,12 +85,12 @@ def test_text_without_labels_is_for_language_modelling() -> None:
 def test_rows_without_text_or_label_are_bad_samples(tmp_path: Path) -> None:
     given = splits(
         train={"text": ["a", None, "b"], "label": ["x", "y", None]},
-        test={"text": ["c"], "label": ["z"]},
+        test={"text": ["c", "d"], "label": ["z", "x"]},
     )
     given.save_to_disk(tmp_path)
     _, bad = check_data(load_data(str(tmp_path)), "skip")
     assert [sample.index for sample in bad if "train" in sample.where] == [1, 2]
-    assert [sample.where for sample in bad][-1].endswith("test line 0 (label 'z')")
+    assert [sample.where for sample in bad][-1].endswith("test row 0 (label 'z')")
 
 
 def test_a_damaged_image_is_named() -> None:

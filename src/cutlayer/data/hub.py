@@ -7,6 +7,7 @@ here a short call to the hub decides first.
 import json
 import os
 import re
+import textwrap
 import threading
 import urllib.error
 import urllib.request
@@ -16,10 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+from cutlayer.data.bars import bars_on_terminals_only
 from cutlayer.errors import AssetError
 
 _PUBLIC = "https://huggingface.co"
 _MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")  # last: tokenizers'
+_LETTERS = 200  # of a library's message
 _ON = frozenset({"1", "ON", "YES", "TRUE"})
 
 
@@ -88,10 +91,12 @@ class HuggingFaceHub(Hub):
             import datasets
         except ImportError as error:
             raise AssetError("needs the `datasets` library: pip install 'cutlayer[hub]'") from error
+        folder = str(self.prepared) if self.prepared else None
         try:
-            splits = datasets.load_dataset(hub_id, cache_dir=self.prepared and str(self.prepared))
+            with bars_on_terminals_only():
+                splits = datasets.load_dataset(hub_id, cache_dir=folder)
         except Exception as error:  # whatever the library and its transports raise
-            raise AssetError(_first_line(error)) from error
+            raise AssetError(_brief(error)) from error
         return splits if isinstance(splits, Mapping) else {"train": splits}
 
     def _snapshot(self, hub_id: str, local: bool) -> Path:
@@ -102,15 +107,16 @@ class HuggingFaceHub(Hub):
                 "needs the huggingface_hub library: pip install 'cutlayer[train]'"
             ) from error
         try:
-            folder = snapshot_download(
-                hub_id,
-                allow_patterns=list(_MODEL_FILES),
-                local_files_only=local,
-                cache_dir=self.models,
-                endpoint=self.endpoint,
-            )
+            with bars_on_terminals_only():
+                folder = snapshot_download(
+                    hub_id,
+                    allow_patterns=list(_MODEL_FILES),
+                    local_files_only=local,
+                    cache_dir=self.models,
+                    endpoint=self.endpoint,
+                )
         except Exception as error:  # whatever the library and its transports raise
-            raise AssetError(_first_line(error)) from error
+            raise AssetError(_brief(error)) from error
         return Path(folder)
 
     def _require_network(self) -> None:
@@ -179,8 +185,8 @@ def _open_prepared(folder: Path) -> Mapping[str, Any]:
             for split in info["splits"]
         }
     except Exception as error:  # damaged, or of another version of the library
-        raise AssetError(f"{folder} cannot be opened: {_first_line(error)}") from error
+        raise AssetError(f"{folder} cannot be opened: {_brief(error)}") from error
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _brief(error: Exception) -> str:
+    return textwrap.shorten(str(error) or type(error).__name__, _LETTERS, placeholder=" ...")

@@ -7,6 +7,7 @@ from typing import Any, final
 import numpy as np
 from jaxtyping import UInt8
 
+from cutlayer.data.bars import bars_on_terminals_only
 from cutlayer.data.image_files import rgb
 from cutlayer.data.samples import Samples, SplitPair
 from cutlayer.data.splits import (
@@ -56,11 +57,11 @@ def open_dataset(folder: Path) -> Mapping[str, Any]:
             f"{folder} needs the `datasets` library: pip install 'cutlayer[hub]'"
         ) from error
     try:
-        opened = (
-            datasets.load_from_disk(str(folder))
-            if _is_saved(folder)
-            else datasets.load_dataset(str(folder))
-        )
+        with bars_on_terminals_only():
+            if _is_saved(folder):
+                opened = datasets.load_from_disk(str(folder))
+            else:
+                opened = datasets.load_dataset(str(folder))
     except Exception as error:  # whatever the library raises on a damaged folder
         raise DataError(f"{folder} cannot be opened by `datasets`: {error}") from error
     return opened if isinstance(opened, Mapping) else {"train": opened}
@@ -94,7 +95,7 @@ def read_dataset(
         if image is not None:
             return HubImages(rows, image, labels, where)
         texts = tuple(rows[settings.text_field])
-        return TextRows(texts, labels, raw, np.arange(len(rows)), where)
+        return TextRows(texts, labels, raw, np.arange(len(rows)), where, "row")
 
     test = _labelled_test(splits, label)
     if test is None:

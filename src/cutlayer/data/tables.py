@@ -35,6 +35,7 @@ class TextRows(Samples):
     raw_labels: tuple[str | None, ...]
     lines: Int64[np.ndarray, " sample"]
     origin: str
+    line_title: str = "line"
 
     def read(self, index: int) -> str:
         text = self.texts[index]
@@ -43,7 +44,7 @@ class TextRows(Samples):
         return text
 
     def where(self, index: int) -> str:
-        place = f"{self.origin} line {self.lines[index]}"
+        place = f"{self.origin} {self.line_title} {self.lines[index]}"
         if self.labels[index] == UNKNOWN_LABEL:
             return f"{place} (label {self.raw_labels[index]!r})"
         return place

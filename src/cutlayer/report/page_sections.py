@@ -145,14 +145,16 @@ def _bytes(summary: Summary, works: Sequence[RoundWork]) -> str:
         payloads.append((payload.colour, f"{parts.escaped(payload.label)} {shown}"))
     svg = svg_element(byte_figure(works), "bytes", "bytes by direction and by payload")
     traffic = summary.traffic
-    text = (
-        "<p>Uplink "
-        f"{factor_text(traffic.uplink_bytes, traffic.uncompressed_uplink_bytes)}, downlink "
-        f"{factor_text(traffic.downlink_bytes, traffic.uncompressed_downlink_bytes)}, "
-        "than with every activation and gradient in fp32.</p>"
-    )
+    uplink = _saved(traffic.uplink_bytes, traffic.uncompressed_uplink_bytes)
+    downlink = _saved(traffic.downlink_bytes, traffic.uncompressed_downlink_bytes)
+    text = f"<p>Uplink {uplink}, downlink {downlink} (activations and gradients in fp32).</p>"
     both = parts.legend(entries) + parts.legend(payloads)
     return parts.section("Bytes over the link", text, parts.figure(svg, before=both))
+
+
+def _saved(sent_bytes: int, uncompressed_bytes: int) -> str:
+    joint = "as" if sent_bytes == uncompressed_bytes else "than"
+    return f"{factor_text(sent_bytes, uncompressed_bytes)} {joint} uncompressed"
 
 
 def _memory(summary: Summary) -> str:

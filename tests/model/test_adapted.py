@@ -1,0 +1,121 @@
+"""Which layers are adapted, and with what they start."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cutlayer.errors import ModelError
+from cutlayer.model.load import load_device_part, load_server_part, load_whole
+from cutlayer.model.lora import AdapterSpec
+from cutlayer.spec import Task
+from model.architectures import BLOCKS, CLASSES, WIDTH, image_batch, save_model
+from model.runs import full_spec
+
+IMAGES: Task = "image-classification"
+
+
+@pytest.fixture(scope="module")
+def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("vit"), "vit", IMAGES)
+
+
+def names(path: Path, spec: AdapterSpec) -> set[str]:
+    return {slot.name for slot in load_whole(path, IMAGES, spec, classes=CLASSES).layout.slots}
+
+
+def test_all_means_every_linear_layer_of_every_block(vit: Path) -> None:
+    layers = [f"attention.{kind}_proj" for kind in "qkvo"] + ["mlp.fc1", "mlp.fc2"]
+    assert names(vit, AdapterSpec(2, 4.0)) == {
+        f"vit.layers.{block}.{layer}.lora_{matrix}"
+        for block in range(BLOCKS)
+        for layer in layers
+        for matrix in "AB"
+    }
+
+
+def test_targets_are_last_components(vit: Path) -> None:
+    spec = AdapterSpec(2, 4.0, ("q_proj", "mlp.fc1"))
+    assert {name.split(".", 3)[3] for name in names(vit, spec)} == {
+        f"{layer}.lora_{matrix}" for layer in ("attention.q_proj", "mlp.fc1") for matrix in "AB"
+    }
+
+
+def test_options_add_patches_and_head(vit: Path) -> None:
+    added = names(vit, full_spec(IMAGES)) - names(vit, AdapterSpec(2, 4.0))
+    patches = "vit.embeddings.patch_embeddings.projection"
+    assert added == {
+        *(f"{patches}.lora_A", f"{patches}.lora_B", "classifier.weight", "classifier.bias"),
+    }
+
+
+def test_an_unknown_target_is_named_with_the_known(vit: Path) -> None:
+    with pytest.raises(ModelError, match=r"no linear layer named 'query'.*attention\.q_proj"):
+        names(vit, AdapterSpec(2, 4.0, ("query",)))
+
+
+def test_patches_of_text_and_heads_of_language_models_are_refused(tmp_path: Path) -> None:
+    path = save_model(tmp_path, "gpt2", "causal-lm")
+    with pytest.raises(ModelError, match="patch_embedding cannot be true"):
+        load_whole(path, "causal-lm", AdapterSpec(2, 4.0, patch_embedding=True), classes=2)
+    with pytest.raises(ModelError, match="its vocabulary; set it to false"):
+        load_whole(path, "causal-lm", AdapterSpec(2, 4.0, head=True), classes=2)
+
+
+def test_initial_values_depend_on_seed_and_name_alone(vit: Path) -> None:
+    spec = full_spec(IMAGES)
+    whole = load_whole(vit, IMAGES, spec, classes=CLASSES)
+    expected = whole.layout.named(whole.initial_row(7))
+    for cut in range(1, BLOCKS):
+        for load in (load_device_part, load_server_part):
+            part = load(vit, IMAGES, cut, spec, classes=CLASSES)
+            for name, value in part.layout.named(part.initial_row(7)).items():
+                assert torch.equal(value, expected[name]), name
+    assert torch.equal(whole.initial_row(7), whole.initial_row(7))
+    assert not torch.equal(whole.initial_row(7), whole.initial_row(8))
+    firsts = [value.flatten()[0].item() for name, value in expected.items() if "lora_A" in name]
+    assert len(set(firsts)) == len(firsts)
+
+
+def test_initial_values_have_the_promised_spread(vit: Path) -> None:
+    spec = AdapterSpec(rank=200, alpha=4.0, patch_embedding=True)
+    whole = load_whole(vit, IMAGES, spec, classes=CLASSES)
+    for name, value in whole.layout.named(whole.initial_row(0)).items():
+        if name.endswith("lora_B"):
+            assert not value.any()
+        else:
+            # the deviation of n >= 4800 normal values has a relative error of 1 / sqrt(2 n),
+            # at most 1.1 %: five of those
+            assert value.std().item() * value[0].numel() ** 0.5 == pytest.approx(1.0, rel=0.055)
+
+
+def test_a_head_starts_from_the_checkpoint_if_it_fits(vit: Path) -> None:
+    spec = full_spec(IMAGES)
+    stored = load_file(vit / "model.safetensors")
+    server = load_server_part(vit, IMAGES, 1, spec, classes=CLASSES)
+    for seed in (0, 1):
+        named = server.layout.named(server.initial_row(seed))
+        assert torch.equal(named["classifier.weight"], stored["classifier.weight"])
+        assert torch.equal(named["classifier.bias"], stored["classifier.bias"])
+    other = load_server_part(vit, IMAGES, 1, spec, classes=300)
+    named = other.layout.named(other.initial_row(0))
+    assert named["classifier.weight"].shape == (300, WIDTH)
+    # 7200 values: five times a relative error of 0.8 %
+    assert named["classifier.weight"].std().item() == pytest.approx(0.02, rel=0.042)
+    assert not named["classifier.bias"].any()
+
+
+def test_a_trained_head_is_no_frozen_weight(vit: Path) -> None:
+    frozen = load_server_part(vit, IMAGES, 1, AdapterSpec(2, 4.0), classes=CLASSES)
+    trained = load_server_part(vit, IMAGES, 1, full_spec(IMAGES), classes=CLASSES)
+    head = WIDTH * CLASSES + CLASSES
+    assert frozen.base_parameters - trained.base_parameters == head
+    assert trained.layout.parameters - frozen.layout.parameters == head
+
+
+def test_frozen_weights_get_no_gradient(vit: Path) -> None:
+    whole = load_whole(vit, IMAGES, full_spec(IMAGES), classes=CLASSES)
+    rows = whole.initial_row(0).unsqueeze(0).requires_grad_()
+    whole.forward(rows, [4], image_batch()).sum().backward()
+    assert all(tensor.grad is None for tensor in whole.base_tensors)

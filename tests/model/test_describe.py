@@ -1,0 +1,148 @@
+"""Dimensions against the real model's, and against what the loaded parts hold."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from cutlayer.errors import ModelError, UnsupportedModelError
+from cutlayer.model.describe import describe, image_tokens
+from cutlayer.model.load import load_device_part, load_server_part
+from cutlayer.model.lora import AdapterSpec
+from cutlayer.model.tasks import VERIFIED
+from cutlayer.spec import Task
+from model.architectures import (
+    BLOCKS,
+    CLASSES,
+    VOCABULARY,
+    WIDTH,
+    config_of,
+    random_model,
+    save_model,
+)
+from model.runs import full_spec
+
+ALL = [(task, model_type) for task, types in VERIFIED.items() for model_type in types]
+SPEC = AdapterSpec(rank=2, alpha=4.0)
+
+
+@pytest.mark.parametrize(("task", "model_type"), ALL)
+def test_counts_are_those_of_the_real_model(task: Task, model_type: str) -> None:
+    config = config_of(model_type)
+    spec = describe(config, task, full_spec(task), classes=CLASSES)
+    model = random_model(config, task)
+    real = sum(parameter.numel() for parameter in model.parameters())
+    tied = task == "causal-lm" and bool(model.all_tied_weights_keys)
+    assert spec.parameters == real + (VOCABULARY * WIDTH if tied else 0)
+    assert (spec.name, spec.blocks, spec.width, spec.heads) == (model_type, BLOCKS, WIDTH, 2)
+    blocks = next(
+        module
+        for module in model.modules()
+        if isinstance(module, nn.ModuleList) and len(module) == BLOCKS
+    )
+    assert spec.block_parameters == sum(p.numel() for p in blocks[0].parameters())
+    linear = [m for m in blocks[0].modules() if isinstance(m, nn.Linear | Conv1D)]
+    assert sum(x.inputs * x.outputs for x in spec.block_linears) == sum(
+        layer.weight.numel() for layer in linear
+    )
+    assert all(x.rank == 2 for x in spec.block_linears)
+    assert spec.classes == (VOCABULARY if task == "causal-lm" else CLASSES)
+    assert spec.head_per_token == (task == "causal-lm")
+
+
+@pytest.mark.parametrize(
+    ("task", "model_type"),
+    [("image-classification", "vit"), ("text-classification", "bert"), ("causal-lm", "gpt2")],
+)
+def test_counts_are_those_that_the_parts_hold(tmp_path: Path, task: Task, model_type: str) -> None:
+    path = save_model(tmp_path / "tiny", model_type, task)
+    spec = describe(path, task, SPEC, classes=CLASSES)
+    assert spec.name == "tiny"
+    for cut in range(1, BLOCKS):
+        device = load_device_part(path, task, cut, SPEC, classes=CLASSES)
+        server = load_server_part(path, task, cut, SPEC, classes=CLASSES)
+        assert device.base_parameters == spec.embedding_parameters + cut * spec.block_parameters
+        served = (BLOCKS - cut) * spec.block_parameters + spec.head_parameters
+        assert server.base_parameters == served
+        assert device.layout.parameters == cut * spec.block_adapter_parameters
+        assert server.layout.parameters == (BLOCKS - cut) * spec.block_adapter_parameters
+
+
+def test_only_named_layers_have_a_rank() -> None:
+    spec = AdapterSpec(3, 4.0, ("q_proj", "fc1"))
+    found = describe(config_of("vit"), "image-classification", spec, classes=CLASSES)
+    ranks = [(x.inputs, x.outputs, x.rank) for x in found.block_linears]
+    assert ranks == [(24, 24, 3), (24, 24, 0), (24, 24, 0), (24, 24, 0), (24, 32, 3), (32, 24, 0)]
+
+
+def test_heads_may_be_narrower_than_the_width() -> None:
+    assert describe(config_of("qwen3"), "causal-lm", SPEC, classes=0).head_width == 8
+    assert describe(config_of("llama"), "causal-lm", SPEC, classes=0).head_width == 12
+
+
+@pytest.mark.parametrize(
+    ("model_type", "targets", "patches", "expected"),
+    [
+        ("vit", "all", False, [True, True, True, False, False, False]),
+        ("vit", "all", True, [False] * 6),
+        ("vit", ("fc1",), False, [True, True, True, True, True, False]),
+        ("vit", ("v_proj",), False, [True, True, True, False, False, False]),
+    ],
+)
+def test_gradients_stop_where_nothing_before_is_trained(
+    model_type: str, targets: tuple[str, ...] | str, patches: bool, expected: list[bool]
+) -> None:
+    spec = AdapterSpec(2, 4.0, targets, patch_embedding=patches)
+    found = describe(config_of(model_type), "image-classification", spec, classes=CLASSES)
+    assert [linear.reads_block_input for linear in found.block_linears] == expected
+
+
+@pytest.mark.parametrize(
+    ("model_type", "side", "tokens"),
+    [("vit", 16, 5), ("vit", 32, 17), ("deit", 16, 6), ("dinov2", 24, 10), ("ijepa", 16, 4)],
+)
+def test_tokens_and_flops_of_an_image(model_type: str, side: int, tokens: int) -> None:
+    config = config_of(model_type)
+    assert image_tokens(config, side) == tokens
+    spec = describe(config, "image-classification", SPEC, classes=CLASSES, image_size=side)
+    patches = (side // 8) ** 2
+    # two operations for each of 3 x 8 x 8 x 24 weights and each patch; rounded to whole ones
+    total = 2 * 3 * 8 * 8 * WIDTH * patches
+    assert abs(spec.embedding_flops_per_token * tokens - total) <= tokens / 2
+
+
+def test_text_embeddings_cost_nothing() -> None:
+    for task, model_type in (("causal-lm", "llama"), ("text-classification", "bert")):
+        spec = describe(config_of(model_type), task, SPEC, classes=CLASSES)
+        assert spec.embedding_flops_per_token == 0
+
+
+def test_what_cannot_be_is_refused_without_weights() -> None:
+    with pytest.raises(ModelError, match="17x17 pixels cannot be cut into patches of 8x8"):
+        image_tokens(config_of("vit"), 17)
+    with pytest.raises(ModelError, match="classes is 1"):
+        describe(config_of("vit"), "image-classification", SPEC, classes=1)
+    with pytest.raises(ModelError, match="no linear layer named 'query'"):
+        describe(
+            config_of("vit"), "image-classification", AdapterSpec(2, 4.0, ("query",)), classes=5
+        )
+    with pytest.raises(UnsupportedModelError, match="no such head"):
+        describe(config_of("vit"), "causal-lm", SPEC, classes=0)
+
+
+def test_describing_holds_no_memory() -> None:
+    """A model of 6 GiB is described on the meta device."""
+    config = config_of(
+        "llama",
+        hidden_size=4096,
+        intermediate_size=11008,
+        num_attention_heads=32,
+        num_key_value_heads=32,
+        num_hidden_layers=8,
+        vocab_size=32000,
+    )
+    spec = describe(config, "causal-lm", SPEC, classes=0)
+    assert spec.parameters * 4 > 6 * 1024**3
+    assert torch.get_default_device().type == "cpu"

@@ -1,0 +1,222 @@
+"""What a part reads from a checkpoint, and what it refuses."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModel, PreTrainedConfig
+from transformers.utils import logging
+
+from cutlayer.errors import ModelError, UnsupportedModelError
+from cutlayer.model.load import load_device_part, load_server_part, load_whole
+from cutlayer.model.lora import AdapterSpec
+from cutlayer.spec import Task
+from model.architectures import (
+    BLOCKS,
+    CLASSES,
+    VOCABULARY,
+    WIDTH,
+    config_of,
+    random_model,
+    save_model,
+    text_batch,
+)
+from model.runs import full_spec, run_parts, trained_row
+
+IMAGES: Task = "image-classification"
+SPEC = AdapterSpec(rank=2, alpha=4.0)
+MIB = 1024**2
+
+MEASURE = """
+import resource, sys
+from pathlib import Path
+import torch
+from cutlayer.model.load import load_device_part
+from cutlayer.model.lora import AdapterSpec
+torch.set_num_threads(1)
+small, large, cut = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+spec = AdapterSpec(rank=2, alpha=4.0)
+task = "image-classification"
+load_device_part(small, task, 1, spec, classes=5)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+part = load_device_part(large, task, cut, spec, classes=5)
+part.initial_row(0)
+touched = sum(float(tensor.sum()) for tensor in part.base_tensors)
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(part.base_bytes, 1024 * (after - before))
+"""
+
+
+@pytest.mark.slow
+def test_loading_a_part_never_holds_the_whole_model(tmp_path: Path) -> None:
+    """Peak resident memory of a process that loads one of twelve blocks of a 108 MiB model."""
+    small = save_model(tmp_path / "small", "vit", IMAGES)
+    settings = {"hidden_size": 384, "intermediate_size": 3 * 384, "num_hidden_layers": 12}
+    large = save_model(tmp_path / "large", "vit", IMAGES, num_attention_heads=6, **settings)
+    file_bytes = (large / "model.safetensors").stat().st_size
+    found = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(small), str(large), "1"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    part_bytes, grown = (int(figure) for figure in found.stdout.split())
+    assert file_bytes > 60 * MIB
+    assert part_bytes < file_bytes / 10
+    # its own weights, once mapped and once copied, and some MiB of Python objects
+    assert grown < 2 * part_bytes + 16 * MIB < file_bytes / 2
+
+
+def test_parts_hold_the_whole_model_between_them(tmp_path: Path) -> None:
+    path = save_model(tmp_path, "vit", IMAGES)
+    whole = load_whole(path, IMAGES, SPEC, classes=CLASSES)
+    for cut in range(1, BLOCKS):
+        device = load_device_part(path, IMAGES, cut, SPEC, classes=CLASSES)
+        server = load_server_part(path, IMAGES, cut, SPEC, classes=CLASSES)
+        assert device.base_parameters + server.base_parameters == whole.base_parameters
+        assert device.base_bytes == 4 * device.base_parameters
+    stored = load_file(path / "model.safetensors")
+    assert whole.base_parameters == sum(value.numel() for value in stored.values())
+
+
+@pytest.mark.parametrize("model_type", ["gpt2", "opt", "gemma"])
+def test_tied_embeddings_are_held_once_by_each_side(tmp_path: Path, model_type: str) -> None:
+    path = save_model(tmp_path, model_type, "causal-lm")
+    whole = load_whole(path, "causal-lm", SPEC, classes=0)
+    device = load_device_part(path, "causal-lm", 1, SPEC, classes=0)
+    server = load_server_part(path, "causal-lm", 1, SPEC, classes=0)
+    both = device.base_parameters + server.base_parameters
+    assert both == whole.base_parameters + VOCABULARY * WIDTH
+
+
+def test_tied_and_untied_llama_load(tmp_path: Path) -> None:
+    for tied in (True, False):
+        path = save_model(tmp_path / str(tied), "llama", "causal-lm", tie_word_embeddings=tied)
+        device = load_device_part(path, "causal-lm", 2, SPEC, classes=0)
+        server = load_server_part(path, "causal-lm", 2, SPEC, classes=0)
+        named = {
+            **device.layout.named(trained_row(device)),
+            **server.layout.named(trained_row(server)),
+        }
+        logits, _ = run_parts(device, server, named, text_batch(), None)
+        assert logits.shape == (4, 7, VOCABULARY)
+
+
+def test_a_sharded_checkpoint_is_the_same_model(tmp_path: Path) -> None:
+    model = random_model(config_of("bert"), "text-classification")
+    model.save_pretrained(tmp_path / "one")
+    model.save_pretrained(tmp_path / "many", max_shard_size="10KB")
+    assert len(list((tmp_path / "many").glob("*.safetensors"))) > 3
+    spec = full_spec("text-classification")
+    results = []
+    for name in ("one", "many"):
+        part = (tmp_path / name, "text-classification", 1, spec)
+        device = load_device_part(*part, classes=CLASSES)
+        server = load_server_part(*part, classes=CLASSES)
+        named = {
+            **device.layout.named(trained_row(device)),
+            **server.layout.named(trained_row(server)),
+        }
+        results.append(run_parts(device, server, named, text_batch(), None)[0])
+    assert torch.equal(*results)
+
+
+def test_a_checkpoint_of_the_bare_model_loads_with_a_trained_head(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    AutoModel.from_config(config_of("dinov2")).save_pretrained(tmp_path)
+    server = load_server_part(tmp_path, IMAGES, 1, full_spec(IMAGES), classes=CLASSES)
+    assert server.layout.slots[-2].name == "classifier.weight"
+    load_device_part(tmp_path, IMAGES, 1, SPEC, classes=CLASSES)  # it never holds the head
+    with pytest.raises(ModelError, match="no head for 5 classes; set the adapter's head to true"):
+        load_server_part(tmp_path, IMAGES, 1, SPEC, classes=CLASSES)
+
+
+def test_a_head_of_other_classes_must_be_trained(tmp_path: Path) -> None:
+    path = save_model(tmp_path, "vit", IMAGES)
+    with pytest.raises(ModelError, match="no head for 7 classes"):
+        load_whole(path, IMAGES, SPEC, classes=7)
+    assert load_whole(path, IMAGES, full_spec(IMAGES), classes=7).layout.slots[-1].shape == (7,)
+
+
+@pytest.mark.parametrize("cut", [-1, 0, BLOCKS, BLOCKS + 5])
+def test_a_cut_outside_is_refused_with_the_range(tmp_path: Path, cut: int) -> None:
+    path = save_model(tmp_path, "vit", IMAGES)
+    for load in (load_device_part, load_server_part):
+        with pytest.raises(ModelError, match=rf"cut is {cut}; .* after block 1\.\.{BLOCKS - 1}"):
+            load(path, IMAGES, cut, SPEC, classes=CLASSES)
+
+
+def small_config(model_type: str) -> PreTrainedConfig:
+    return AutoConfig.for_model(model_type)
+
+
+@pytest.mark.parametrize(
+    ("task", "model_type", "message"),
+    [
+        ("text-classification", "t5", "T5ForSequenceClassification.*encoder-decoder"),
+        ("text-classification", "bart", "BartForSequenceClassification.*encoder-decoder"),
+        ("text-classification", "albert", "AlbertForSequenceClassification.*share one set"),
+        ("image-classification", "resnet", "ResNetForImageClassification.*not one stack"),
+        ("image-classification", "swin", "SwinForImageClassification.*nobody has verified"),
+        ("causal-lm", "mixtral", "MixtralForCausalLM.*mixture of experts"),
+        ("causal-lm", "mamba", "MambaForCausalLM.*nobody has verified"),
+        ("causal-lm", "bert", "BertLMHeadModel.*sees the tokens it is to predict"),
+        ("causal-lm", "vit", "ViTConfig.*no such head"),
+        ("image-classification", "llama", "LlamaConfig.*no such head"),
+    ],
+)
+def test_other_architectures_are_refused_with_a_reason(
+    tmp_path: Path, task: Task, model_type: str, message: str
+) -> None:
+    small_config(model_type).save_pretrained(tmp_path)
+    with pytest.raises(UnsupportedModelError, match=f"(?s){message}.*can: "):
+        load_device_part(tmp_path, task, 1, SPEC, classes=CLASSES)
+
+
+def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"has no config\.json"):
+        load_whole(tmp_path, IMAGES, SPEC, classes=CLASSES)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ModelError, match="cannot be read"):
+        load_whole(tmp_path, IMAGES, SPEC, classes=CLASSES)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "nonsense"}))
+    with pytest.raises(ModelError, match="cannot be read"):
+        load_whole(tmp_path, IMAGES, SPEC, classes=CLASSES)
+
+
+def test_weights_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    path = save_model(tmp_path, "vit", IMAGES)
+    weights = path / "model.safetensors"
+    stored = load_file(weights)
+    save_file({name: v for name, v in stored.items() if "layers.2" not in name}, weights)
+    load_device_part(path, IMAGES, 2, SPEC, classes=CLASSES)
+    with pytest.raises(ModelError, match=r"lack 16 of this model's tensors.*vit\.layers\.2"):
+        load_server_part(path, IMAGES, 2, SPEC, classes=CLASSES)
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ModelError, match="cannot be read"):
+        load_device_part(path, IMAGES, 1, SPEC, classes=CLASSES)
+    weights.unlink()
+    with pytest.raises(ModelError, match="cannot be read"):
+        load_device_part(path, IMAGES, 1, SPEC, classes=CLASSES)
+
+
+def test_loading_leaves_the_world_as_it_was(tmp_path: Path) -> None:
+    """No global random number is drawn, no log level or progress bar setting stays changed."""
+    path = save_model(tmp_path, "vit", IMAGES)
+    before = torch.get_rng_state(), logging.get_verbosity(), logging.is_progress_bar_enabled()
+    load_whole(path, IMAGES, full_spec(IMAGES), classes=9)
+    after = torch.get_rng_state(), logging.get_verbosity(), logging.is_progress_bar_enabled()
+    assert torch.equal(before[0], after[0])
+    assert before[1:] == after[1:]
+
+
+def test_loading_says_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = save_model(tmp_path, "gpt2", "causal-lm")
+    capfd.readouterr()
+    load_device_part(path, "causal-lm", 1, SPEC, classes=0)
+    load_server_part(path, "causal-lm", 1, SPEC, classes=0)
+    assert capfd.readouterr() == ("", "")
