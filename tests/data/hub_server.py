@@ -1,4 +1,4 @@
-"""A Hugging Face hub on this machine: one model's files over the protocol that the client speaks."""
+"""A Hugging Face hub on this machine: one model's files, over the protocol its client speaks."""
 
 import contextlib
 import hashlib

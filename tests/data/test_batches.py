@@ -1,8 +1,10 @@
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cutlayer.data.batches import BatchPlan
+from cutlayer.errors import DataError
 
 plans = st.builds(
     BatchPlan,
@@ -48,3 +50,9 @@ def test_an_order_stays_what_it_was() -> None:
         [2, 3, 4, 5],
         [1, 0],
     ]
+
+
+@pytest.mark.parametrize(("samples", "batch_size"), [(0, 4), (4, 0), (4, -1)])
+def test_a_device_without_samples_or_batches_is_refused(samples: int, batch_size: int) -> None:
+    with pytest.raises(DataError, match=f"device 3 has {samples} samples"):
+        BatchPlan(np.arange(samples), batch_size, seed=0, device=3)

@@ -4,6 +4,7 @@ from typing import Any
 import datasets
 import numpy as np
 import pytest
+from datasets.naming import camelcase_to_snakecase
 from PIL import Image
 
 from cutlayer.data.check import check_data
@@ -11,7 +12,7 @@ from cutlayer.data.hub import HuggingFaceHub
 from cutlayer.data.hub_data import read_dataset
 from cutlayer.data.load import load_data
 from cutlayer.data.splits import Settings
-from cutlayer.errors import DataError
+from cutlayer.errors import AssetError, DataError
 from data.sets import picture
 
 Rows = dict[str, list[Any]]
@@ -129,19 +130,31 @@ def test_a_damaged_folder_is_refused(tmp_path: Path) -> None:
         load_data(str(tmp_path))
 
 
-def test_a_set_that_datasets_once_made_ready_is_found_without_network(tmp_path: Path) -> None:
-    source = tmp_path / "My-Set"
+@pytest.mark.parametrize("name", ["My-Set", "MNISTData", "ag_news2News"])
+def test_a_set_that_datasets_once_made_ready_is_found_without_network(
+    tmp_path: Path, name: str
+) -> None:
+    source = tmp_path / "source"
     for split in ("train", "test"):
         given = datasets.Dataset.from_dict({"text": [split, "b"], "label": [0, 1]})
         given.to_parquet(source / f"{split}.parquet")
     ready = tmp_path / "ready"
     datasets.load_dataset(str(source), cache_dir=str(ready))
     (folder,) = ready.glob("*/*/*")
-    # as the library files a set of the hub: OWNER___NAME
-    (ready / "owner___my-set").mkdir()
-    folder.parent.rename(ready / "owner___my-set" / "default")
+    # as the library files a set of the hub
+    filed = ready / f"owner___{camelcase_to_snakecase(name)}"
+    filed.mkdir()
+    folder.parent.rename(filed / "default")
     hub = HuggingFaceHub("http://127.0.0.1:9", prepared=ready)
-    data = load_data("owner/My-Set", hub=hub, cache=tmp_path / "cache")
+    data = load_data(f"owner/{name}", hub=hub, cache=tmp_path / "cache")
     assert data.source == "hub"
-    assert data.location == "owner/My-Set"
+    assert data.location == f"owner/{name}"
     assert [data.train.read(0), data.test.read(0)] == ["train", "test"]
+
+
+def test_a_damaged_ready_set_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / "owner___set" / "default" / "0.0.0" / "hash"
+    folder.mkdir(parents=True)
+    (folder / "dataset_info.json").write_text('{"splits": {"train": {}}}')
+    with pytest.raises(AssetError, match="hash cannot be opened"):
+        HuggingFaceHub("http://127.0.0.1:9", prepared=tmp_path).data("owner/set")

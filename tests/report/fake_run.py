@@ -25,7 +25,7 @@ class FakeRun:
 
     devices: int = 8
     rounds: int = 6
-    local_steps: int = 8
+    local_steps: int = 3
     class_names: tuple[str, ...] = (
         "T-shirt/top",
         "Trouser",

@@ -197,12 +197,12 @@ def test_a_diverged_run_still_has_its_page(tmp_path: Path) -> None:
 
 
 def test_the_same_run_gives_the_same_bytes_in_any_process(tmp_path: Path) -> None:
-    directory = write_fake_run(tmp_path / "run", FakeRun(devices=3, rounds=3, local_steps=2))
+    directory = write_fake_run(tmp_path / "run", FakeRun(devices=3, rounds=2))
     path = write_report(directory)
     assert path == directory / "report.html"
     first = path.read_bytes()
     assert write_report(directory).read_bytes() == first
-    (tmp_path / "matplotlibrc").write_text("font.size: 30\nsvg.fonttype: path\naxes.grid: False\n")
+    (tmp_path / "matplotlibrc").write_text("svg.fonttype: path\nxtick.direction: in\nlines.color: red\n")
     code = (
         "import sys; from pathlib import Path; from cutlayer.report.html import write_report;"
         f"write_report(Path({str(directory)!r}));"
@@ -231,18 +231,18 @@ def test_a_page_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> 
 
 def test_a_broken_run_keeps_its_old_page(tmp_path: Path) -> None:
     directory = write_fake_run(tmp_path / "run", FakeRun(devices=2, rounds=1))
-    old = write_report(directory).read_bytes()
+    (directory / "report.html").write_text("old")
     (directory / "rounds.jsonl").write_text("{")
     with pytest.raises(RunError):
         write_report(directory)
-    assert (directory / "report.html").read_bytes() == old
+    assert (directory / "report.html").read_text() == "old"
 
 
 def test_a_large_run_stays_small(tmp_path: Path) -> None:
     fake = FakeRun(
         devices=100,
-        rounds=5,
-        local_steps=2,
+        rounds=2,
+        local_steps=1,
         class_names=tuple(f"a class with the number {number}" for number in range(200)),
     )
     path = write_report(write_fake_run(tmp_path / "run", fake))

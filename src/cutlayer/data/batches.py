@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Int, Int64
 
 from cutlayer.data.samples import Samples
+from cutlayer.errors import DataError
 
 _ORDER_STREAM = 0x0BA7C4  # keeps these permutations apart from other streams of the same seed
 
@@ -20,13 +21,21 @@ class BatchPlan:
     """The order in which one device goes through its samples.
 
     `samples` are the device's indices into the split, as `partition` deals them. Each epoch is a
-    fresh permutation keyed by (seed, device, epoch); its last mini-batch may be smaller.
+    fresh permutation keyed by (seed, device, epoch); its last mini-batch may be smaller. Raises
+    `DataError` without samples or with batches of none.
     """
 
     samples: Int[np.ndarray, " sample"]
     batch_size: int
     seed: int
     device: int
+
+    def __post_init__(self) -> None:
+        if not len(self.samples) or self.batch_size < 1:
+            raise DataError(
+                f"device {self.device} has {len(self.samples)} samples in batches of "
+                f"{self.batch_size}: both must be at least 1"
+            )
 
     @property
     def steps_per_epoch(self) -> int:

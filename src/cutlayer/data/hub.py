@@ -164,10 +164,15 @@ def _prepared_folder(prepared: Path | None, hub_id: str) -> Path | None:
     if prepared is None:
         return None
     *owner, name = hub_id.split("/")
-    snake = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", name).lower()
-    infos = (prepared / "___".join([*owner, snake])).glob("*/*/*/dataset_info.json")
+    infos = (prepared / "___".join([*owner, _snake_case(name)])).glob("*/*/*/dataset_info.json")
     newest = max(infos, key=lambda path: path.stat().st_mtime, default=None)
     return newest.parent if newest else None
+
+
+def _snake_case(name: str) -> str:
+    """`MyDataSet` -> `my_data_set`, as `datasets` names its folders."""
+    split = re.sub(r"([A-Z]+)([A-Z][a-z])", r"\1_\2", name)
+    return re.sub(r"([a-z\d])([A-Z])", r"\1_\2", split).lower()
 
 
 def _open_prepared(folder: Path) -> Mapping[str, Any]:

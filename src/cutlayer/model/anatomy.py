@@ -58,21 +58,14 @@ def examine(model: PreTrainedModel, example: Mapping[str, Any]) -> Anatomy:
     once each in order, modules.
     """
     path, blocks = _block_list(model)
-    units = _units(model, path)
-    watch = _watch(model, blocks, units, example)
-    name = type(model).__name__
-    if watch.order != list(range(len(blocks))):
-        raise UnsupportedModelError(f"{name} runs its blocks in the order {watch.order}")
-    if len(watch.shapes) != 1 or len(watch.shape) != 3:
-        raise UnsupportedModelError(
-            f"{name}'s blocks take hidden states of shapes {sorted(watch.shapes)}; one shape "
-            "[batch, token, width] is needed"
-        )
-    after = tuple(unit for unit in units if watch.phases[unit] == {"after"})
+    watch = _watch(model, blocks, _units(model, path), example)
+    _check_blocks(type(model).__name__, watch)
+    _check_units(type(model).__name__, watch)
+    after = tuple(unit for unit, phases in watch.phases.items() if phases == {"after"})
     return Anatomy(
         blocks=path,
         count=len(blocks),
-        before=tuple(unit for unit in units if watch.phases[unit] == {"before"}),
+        before=tuple(unit for unit, phases in watch.phases.items() if phases == {"before"}),
         after=after,
         head=tuple(unit for unit in after if not unit.startswith(f"{model.base_model_prefix}.")),
         output_length=watch.output_length,
@@ -85,11 +78,12 @@ def examine(model: PreTrainedModel, example: Mapping[str, Any]) -> Anatomy:
 class _Watch:
     """What hooks saw during one forward."""
 
+    count: int
     phase: str = "before"
     order: list[int] = field(default_factory=list)
     shapes: set[tuple[int, ...]] = field(default_factory=set)
     phases: dict[str, set[str]] = field(default_factory=dict)
-    embeds: dict[str, bool] = field(default_factory=dict)
+    outputs: dict[str, tuple[int, ...]] = field(default_factory=dict)
     output_length: int = 0
 
     @property
@@ -139,45 +133,63 @@ def _watch(
     units: tuple[str, ...],
     example: Mapping[str, Any],
 ) -> _Watch:
-    watch = _Watch(phases={unit: set() for unit in units})
+    watch = _Watch(len(blocks), phases={unit: set() for unit in units})
     handles = [
         *(_watch_unit(model.get_submodule(unit), unit, watch) for unit in units),
         *(
             handle
             for index, block in enumerate(blocks)
-            for handle in _watch_block(block, index, len(blocks), watch)
+            for handle in _watch_block(block, index, watch)
         ),
     ]
     try:
         with torch.no_grad():
             model(**example)
+    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise UnsupportedModelError(
+            f"{type(model).__name__} with this configuration cannot be examined: {reason}"
+        ) from error
     finally:
         for handle in handles:
             handle.remove()
+    return watch
+
+
+def _check_blocks(name: str, watch: _Watch) -> None:
+    if watch.order != list(range(watch.count)):
+        raise UnsupportedModelError(f"{name} runs its blocks in the order {watch.order}")
+    if len(watch.shapes) != 1 or len(watch.shape) != 3:
+        raise UnsupportedModelError(
+            f"{name}'s blocks take hidden states of shapes {sorted(watch.shapes)}; one shape "
+            "[batch, token, width] is needed"
+        )
+
+
+def _check_units(name: str, watch: _Watch) -> None:
     for unit, phases in watch.phases.items():
         if len(phases) != 1 or "within" in phases:
             raise UnsupportedModelError(
-                f"{type(model).__name__} uses {unit} {' and '.join(sorted(phases)) or 'nowhere'}; "
-                "weights must serve either before or after the blocks"
+                f"{name} uses {unit} {' and '.join(sorted(phases)) or 'nowhere'}; weights must "
+                "serve either before or after the blocks"
             )
-        if phases == {"before"} and not watch.embeds[unit]:
+        if phases == {"before"} and watch.outputs[unit][:-1] != watch.shape[:-1]:
             raise UnsupportedModelError(
-                f"{type(model).__name__}'s {unit} gives the blocks more than hidden states, which "
-                "a server would lack"
+                f"{name}'s {unit} gives the blocks more than hidden states, which a server would "
+                "lack"
             )
-    return watch
 
 
 def _watch_unit(unit: nn.Module, name: str, watch: _Watch) -> torch.utils.hooks.RemovableHandle:
     def leave(module: nn.Module, args: object, output: object) -> None:
         watch.phases[name].add(watch.phase)
-        watch.embeds[name] = isinstance(output, Tensor) and output.ndim == 3
+        watch.outputs[name] = tuple(output.shape) if isinstance(output, Tensor) else ()
 
     return unit.register_forward_hook(leave)
 
 
 def _watch_block(
-    block: nn.Module, index: int, count: int, watch: _Watch
+    block: nn.Module, index: int, watch: _Watch
 ) -> tuple[torch.utils.hooks.RemovableHandle, torch.utils.hooks.RemovableHandle]:
     def enter(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
         watch.phase = "within"
@@ -187,7 +199,7 @@ def _watch_block(
 
     def leave(module: nn.Module, args: object, output: object) -> None:
         watch.output_length = len(output) if isinstance(output, tuple) else 0
-        if index == count - 1:
+        if index == watch.count - 1:
             watch.phase = "after"
 
     return (

@@ -112,6 +112,8 @@ def _stand_in_padding(config: PreTrainedConfig) -> int:
 
 def _reason(config: PreTrainedConfig, task: Task) -> str:
     settings = config.to_dict()
+    if task == "causal-lm" and config.model_type in _ENCODERS:
+        return "each token of it sees the tokens it is to predict"
     if config.model_type in {kind for kinds in VERIFIED.values() for kind in kinds}:
         return "the architecture has no such head"
     if config.is_encoder_decoder:
@@ -122,8 +124,6 @@ def _reason(config: PreTrainedConfig, task: Task) -> str:
         return "a mixture of experts routes tokens of all devices through shared state"
     if "num_hidden_layers" not in settings and "num_hidden_layers" not in config.attribute_map:
         return "it is not one stack of equal transformer blocks"
-    if task not in ("image-classification",) and "hidden_size" not in settings:
-        return "its width is not the same throughout"
     return "nobody has verified yet that its parts together equal the whole model"
 
 

@@ -8,7 +8,6 @@ processes from fetching the same one twice.
 
 import contextlib
 import errno
-import fcntl
 import importlib.util
 import json
 import os
@@ -48,7 +47,8 @@ def installed(asset: Asset, cache: Path) -> Path | None:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return folder if record.get("layout") == asset.layout else None
+    current = isinstance(record, dict) and record.get("layout") == asset.layout
+    return folder if current else None
 
 
 def get_asset(
@@ -150,6 +150,11 @@ def _sweep(cache: Path, asset: Asset) -> None:
 def _lock(cache: Path, asset: Asset, say: Say) -> Iterator[None]:
     for folder in ("work", "locks"):
         (cache / folder).mkdir(parents=True, exist_ok=True)
+    if os.name != "posix":  # no such lock there; the rename alone keeps the cache whole
+        yield
+        return
+    import fcntl
+
     with (cache / "locks" / asset.name).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -19,7 +19,7 @@ from cutlayer.data.arrays import write_arrays
 from cutlayer.data.assets.icon_names import ICON_NAMES
 from cutlayer.errors import AssetError, DataError
 
-_FOLDER = "usr/share/icons"
+FOLDER = "usr/share/icons"
 _SIDE = 64
 _LEAST_SIDE, _MOST_SIDE = 22, 256  # smaller ones are other drawings, larger ones too few
 _TEST_THEME = "elementary"
@@ -34,7 +34,7 @@ def convert(unpacked: Path, target: Path) -> None:
     test: list[tuple[np.ndarray, int]] = []
     seen: set[bytes] = set()
     # training themes first: a picture both have is theirs, and the test split stays unseen
-    for path, label in sorted(_drawings(unpacked / _FOLDER), key=lambda row: _is_test(row[0])):
+    for path, label in sorted(_drawings(unpacked / FOLDER), key=lambda row: _is_test(row[0])):
         image = _picture(path)
         if image is not None and image.tobytes() not in seen:
             seen.add(image.tobytes())

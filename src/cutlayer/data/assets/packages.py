@@ -68,7 +68,9 @@ def file_sha256(path: Path) -> str:
 
 
 def verify(path: Path, sha256: str) -> None:
-    """Raise `AssetError` unless the file's sha256 is the pinned one."""
+    """Raise `AssetError` unless the file is there and its sha256 is the pinned one."""
+    if not path.is_file():
+        raise AssetError(f"the download has no {path.name}: the package is of another kind")
     found = file_sha256(path)
     if found != sha256:
         raise AssetError(

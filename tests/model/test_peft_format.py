@@ -1,0 +1,204 @@
+"""Adapters over PEFT: what we write it loads, what it writes we read."""
+
+import json
+from pathlib import Path
+
+import peft
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from cutlayer.errors import ModelError
+from cutlayer.model.load import load_device_part, load_server_part, load_whole
+from cutlayer.model.lora import AdapterSpec
+from cutlayer.model.peft_format import CONFIG_FILE, WEIGHTS_FILE, load_adapter, save_adapter
+from cutlayer.model.split import WholeModel
+from cutlayer.spec import Task
+from model.architectures import (
+    BLOCKS,
+    CLASSES,
+    batches,
+    config_of,
+    random_model,
+    save_model,
+)
+from model.runs import full_spec, trained_row
+
+# a deprecation between peft and transformers
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
+
+SOME = AdapterSpec(rank=2, alpha=3.0, targets=("query", "dense"))
+CASES: list[tuple[Task, str, AdapterSpec]] = [
+    ("image-classification", "vit", full_spec("image-classification")),
+    ("image-classification", "vit", AdapterSpec(2, 3.0, ("q_proj", "fc2"), patch_embedding=True)),
+    ("image-classification", "dinov2", AdapterSpec(3, 2.0, head=True)),
+    ("text-classification", "bert", SOME),  # its pooler has a `dense` too, which stays as it is
+    ("text-classification", "distilbert", full_spec("text-classification")),
+    ("text-classification", "roberta", full_spec("text-classification")),
+    ("text-classification", "gpt2", full_spec("text-classification")),
+    ("causal-lm", "gpt2", AdapterSpec(2, 4.0)),
+    ("causal-lm", "llama", AdapterSpec(2, 4.0)),
+]
+
+
+def adapter_of(whole: WholeModel, directory: Path, spec: AdapterSpec, task: Task) -> Tensor:
+    """Save a trained adapter; its row."""
+    row = trained_row(whole)
+    save_adapter(
+        directory, whole.layout.named(row), spec, "base", task, transposed=whole.transposed
+    )
+    return row
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}-{case[1]}-{case[2].targets}")
+def test_peft_gives_the_same_logits(tmp_path: Path, case: tuple[Task, str, AdapterSpec]) -> None:
+    task, model_type, spec = case
+    base = random_model(config_of(model_type), task)
+    base.save_pretrained(tmp_path / "model")
+    whole = load_whole(tmp_path / "model", task, spec, classes=CLASSES)
+    row = adapter_of(whole, tmp_path / "adapter", spec, task)
+    model = peft.PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
+    inputs, lengths = batches(task)[0]
+    with torch.no_grad():
+        expected = model(**inputs).logits
+        logits = whole.forward(row.unsqueeze(0), [4], inputs, lengths)
+        plain = whole.forward(whole.initial_row(3).unsqueeze(0), [4], inputs, lengths)
+    # sums of at most a hundred float32 terms in another order, through three blocks
+    assert (logits - expected).abs().max() <= 1e-5 * expected.abs().max()
+    assert (logits - plain).abs().max() > 1e-2 * expected.abs().max()
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}-{case[1]}-{case[2].targets}")
+def test_both_sides_write_and_read_back(
+    tmp_path: Path, case: tuple[Task, str, AdapterSpec]
+) -> None:
+    task, model_type, spec = case
+    path = save_model(tmp_path / "model", model_type, task)
+    for cut in range(1, BLOCKS):
+        device = load_device_part(path, task, cut, spec, classes=CLASSES)
+        server = load_server_part(path, task, cut, spec, classes=CLASSES)
+        rows = trained_row(device), trained_row(server)
+        named = {**device.layout.named(rows[0]), **server.layout.named(rows[1])}
+        folder = tmp_path / f"adapter-{cut}"
+        save_adapter(folder, named, spec, str(path), task, transposed=device.transposed)
+        read = load_adapter(folder, spec)
+        assert read.keys() == named.keys()
+        assert torch.equal(device.layout.join(read), rows[0])
+        assert torch.equal(server.layout.join(read), rows[1])
+        assert sorted(p.name for p in folder.iterdir()) == [CONFIG_FILE, WEIGHTS_FILE]
+
+
+@pytest.mark.parametrize(
+    ("task", "model_type", "spec", "options"),
+    [
+        (
+            "image-classification",
+            "vit",
+            AdapterSpec(2, 3.0, ("q_proj", "fc1"), head=True),
+            {"target_modules": ["q_proj", "fc1"], "modules_to_save": ["classifier"]},
+        ),
+        (
+            "causal-lm",
+            "gpt2",
+            AdapterSpec(2, 3.0, ("c_attn",)),
+            {"target_modules": ["c_attn"], "task_type": "CAUSAL_LM", "fan_in_fan_out": True},
+        ),
+    ],
+)
+def test_a_folder_that_peft_wrote_reads_back(
+    tmp_path: Path, task: Task, model_type: str, spec: AdapterSpec, options: dict[str, object]
+) -> None:
+    base = random_model(config_of(model_type), task)
+    base.save_pretrained(tmp_path / "model")
+    config = peft.LoraConfig(r=2, lora_alpha=3, init_lora_weights=False, **options)
+    torch.manual_seed(0)
+    model = peft.get_peft_model(base, config).eval()
+    model.save_pretrained(tmp_path / "adapter")
+    whole = load_whole(tmp_path / "model", task, spec, classes=CLASSES)
+    row = whole.layout.join(load_adapter(tmp_path / "adapter", spec))
+    inputs, lengths = batches(task)[0]
+    with torch.no_grad():
+        expected = model(**inputs).logits
+        logits = whole.forward(row.unsqueeze(0), [4], inputs, lengths)
+    # as above
+    assert (logits - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    named = {
+        "vit.layers.0.attention.q_proj.lora_A": torch.ones(2, 4),
+        "vit.layers.0.attention.q_proj.lora_B": torch.ones(6, 2),
+        "classifier.weight": torch.ones(3, 6),
+    }
+    spec = AdapterSpec(2, 3.0, ("q_proj",), head=True)
+    save_adapter(tmp_path / "adapter", named, spec, "base", "image-classification")
+    assert load_adapter(tmp_path / "adapter", spec).keys() == named.keys()
+    return tmp_path / "adapter"
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (AdapterSpec(4, 3.0, ("q_proj",), head=True), "rank 2, where 4"),
+        (AdapterSpec(2, 6.0, ("q_proj",), head=True), r"alpha 3\.0, where 6\.0"),
+        (AdapterSpec(2, 3.0, ("q_proj",)), "head True, where False"),
+        (AdapterSpec(2, 3.0, ("q_proj",), patch_embedding=True, head=True), "patch_embedding"),
+        (AdapterSpec(2, 3.0, ("k_proj",), head=True), "an adapter on .*q_proj"),
+        (AdapterSpec(2, 3.0, ("q_proj", "fc1"), head=True), "no adapter on .*fc1"),
+    ],
+)
+def test_another_spec_is_refused(folder: Path, spec: AdapterSpec, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        load_adapter(folder, spec)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("peft_type", "IA3"),
+        ("use_dora", True),
+        ("use_rslora", True),
+        ("bias", "all"),
+        ("rank_pattern", {"q_proj": 4}),
+    ],
+)
+def test_other_kinds_of_adapter_are_refused(folder: Path, key: str, value: object) -> None:
+    config = json.loads((folder / CONFIG_FILE).read_text())
+    (folder / CONFIG_FILE).write_text(json.dumps({**config, key: value}))
+    with pytest.raises(ModelError, match=key):
+        load_adapter(folder)
+
+
+def test_broken_folders_are_refused(folder: Path) -> None:
+    weights = load_file(folder / WEIGHTS_FILE)
+    prefix = "base_model.model.vit.layers.0.attention.q_proj"
+
+    def refused(changed: dict[str, Tensor], message: str) -> None:
+        save_file(changed, folder / WEIGHTS_FILE)
+        with pytest.raises(ModelError, match=message):
+            load_adapter(folder)
+
+    without = {name: value for name, value in weights.items() if "lora_B" not in name}
+    refused(without, "only one of lora_A and lora_B")
+    refused({**weights, f"{prefix}.lora_A.weight": torch.ones(3, 4)}, r"rank 2, .*lora_A \(3, 4\)")
+    refused({**weights, f"{prefix}.lora_embedding_A": torch.ones(1)}, "not of plain LoRA")
+    refused({**weights, "elsewhere.weight": torch.ones(1)}, "does not start with")
+    refused({"base_model.model.classifier.weight": torch.ones(1)}, "no LoRA tensors")
+    (folder / WEIGHTS_FILE).write_bytes(b"nothing")
+    with pytest.raises(ModelError, match="cannot be read"):
+        load_adapter(folder)
+    (folder / CONFIG_FILE).write_text("[]")
+    with pytest.raises(ModelError, match="names no rank"):
+        load_adapter(folder)
+    (folder / CONFIG_FILE).unlink()
+    with pytest.raises(ModelError, match="cannot be read as an adapter's configuration"):
+        load_adapter(folder)
+
+
+def test_slots_of_another_rank_are_not_written(tmp_path: Path) -> None:
+    named = {"q.lora_A": torch.ones(2, 4), "q.lora_B": torch.ones(6, 2)}
+    with pytest.raises(ModelError, match="rank 3"):
+        save_adapter(tmp_path / "a", named, AdapterSpec(3, 3.0), "base", "causal-lm")
+    assert not (tmp_path / "a").exists()

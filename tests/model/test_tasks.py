@@ -1,0 +1,54 @@
+"""Configurations as they are read and set."""
+
+from pathlib import Path
+
+import pytest
+from transformers import AutoConfig
+
+from cutlayer.errors import ModelError
+from cutlayer.model.tasks import VERIFIED, is_decoder, read_config, task_class, task_config
+from model.architectures import config_of
+
+
+@pytest.mark.parametrize("model_type", sorted({t for types in VERIFIED.values() for t in types}))
+def test_no_dropout_is_left(model_type: str) -> None:
+    config = AutoConfig.for_model(model_type)
+    for task, types in VERIFIED.items():
+        if model_type in types:
+            settings = task_config(config, task, 4).to_dict()
+            left = {k: v for k, v in settings.items() if "drop" in k and isinstance(v, float) and v}
+            assert left == {}
+
+
+def test_the_given_configuration_is_left_alone() -> None:
+    config = config_of("bert", hidden_dropout_prob=0.5)
+    before = config.to_dict()
+    assert task_config(config, "text-classification", 9).num_labels == 9
+    assert read_config(config) is not config
+    assert config.to_dict() == before
+
+
+def test_a_decoder_that_knows_no_padding_gets_some() -> None:
+    gpt2 = config_of("gpt2", eos_token_id=7)
+    assert gpt2.pad_token_id is None
+    assert task_config(gpt2, "text-classification", 3).pad_token_id == 7
+    assert task_config(gpt2, "causal-lm", 0).pad_token_id is None
+    llama = config_of("llama", pad_token_id=None, eos_token_id=[5, 6])
+    assert task_config(llama, "text-classification", 3).pad_token_id == 5
+    assert is_decoder(llama) and not is_decoder(config_of("bert"))
+
+
+def test_every_verified_type_has_a_class() -> None:
+    for task, types in VERIFIED.items():
+        for model_type in types:
+            assert task_class(config_of(model_type), task).config_class is not None
+
+
+def test_a_classifier_needs_two_classes() -> None:
+    with pytest.raises(ModelError, match="classes is 1"):
+        task_config(config_of("vit"), "image-classification", 1)
+
+
+def test_a_configuration_is_read_from_its_folder(tmp_path: Path) -> None:
+    config_of("opt").save_pretrained(tmp_path)
+    assert read_config(tmp_path).ffn_dim == 32
