@@ -10,7 +10,15 @@ import pytest
 import tiny
 import yaml
 
+from cutlayer.cli.main import main
 from cutlayer.config.read import config_yaml
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No hub, and a cache that holds nothing."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("CUTLAYER_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +39,7 @@ def _cutlayer(
         if limit is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "100"}
+    environment = {**os.environ, "COLUMNS": "100"}
     return subprocess.run(
         [sys.executable, "-m", "cutlayer", *map(str, words)],
         capture_output=True,
@@ -43,11 +51,11 @@ def _cutlayer(
     )
 
 
-def _fails(done: subprocess.CompletedProcess[str], message: str) -> None:
-    """Exit code 2, one line, that line, no traceback."""
-    assert done.returncode == 2, done.stderr
-    errors = [line for line in done.stderr.splitlines() if line.startswith("cutlayer: ")]
-    assert len(errors) == 1 and "Traceback" not in done.stderr
+def _one_line(code: int, stderr: str, message: str) -> None:
+    """Exit code 2, one line with that message, no traceback."""
+    assert code == 2, stderr
+    errors = [line for line in stderr.splitlines() if line.startswith("cutlayer: ")]
+    assert len(errors) == 1 and "Traceback" not in stderr
     assert message in errors[0]
 
 
@@ -100,20 +108,32 @@ def test_help_documents_every_setting(tmp_path: Path) -> None:
         (["--resume", "nowhere"], "leave out CONFIG.yaml"),
     ],
 )
-def test_bad_input_gets_one_line(job: Path, tmp_path: Path, words: list[str], message: str) -> None:
-    done = _cutlayer("train", job, *words, cwd=tmp_path)
-    _fails(done, message)
-    assert not (tmp_path / "runs").exists()
+def test_bad_input_gets_one_line(
+    job: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    message: str,
+) -> None:
+    output = tmp_path / "runs"
+    code = main(["train", str(job), "--output", str(output), *words])
+    _one_line(code, capsys.readouterr().err, message)
+    assert not output.exists()
 
 
-def test_a_command_that_is_not_known(tmp_path: Path) -> None:
-    _fails(_cutlayer("trian", cwd=tmp_path), "did you mean train?")
+def test_a_command_that_is_not_known(capsys: pytest.CaptureFixture[str]) -> None:
+    _one_line(main(["trian"]), capsys.readouterr().err, "did you mean train?")
+
+
+def test_a_mistake_ends_a_real_process_with_code_2(job: Path, tmp_path: Path) -> None:
+    done = _cutlayer("train", job, "--model.cut", "0", cwd=tmp_path)
+    _one_line(done.returncode, done.stderr, "1..3")
 
 
 def test_a_full_disk_is_named(job: Path, tmp_path: Path) -> None:
     """No file may grow past 4 KiB: the checkpoint cannot be written."""
     done = _cutlayer("train", job, "--output", "small", cwd=tmp_path, limit=4096)
-    _fails(done, "cannot write small/")
+    _one_line(done.returncode, done.stderr, "cannot write small/")
     (run,) = (tmp_path / "small").iterdir()
     assert not list(run.glob(".*")), "a temporary file was left"
     again = _cutlayer("train", "--resume", run, "--quiet", cwd=tmp_path)
@@ -122,4 +142,5 @@ def test_a_full_disk_is_named(job: Path, tmp_path: Path) -> None:
 
 def test_an_output_that_cannot_be_written(job: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
-    _fails(_cutlayer("train", job, "--output", "file", cwd=tmp_path), "cannot write file")
+    done = _cutlayer("train", job, "--output", "file", cwd=tmp_path)
+    _one_line(done.returncode, done.stderr, "cannot write file")

@@ -1,5 +1,7 @@
 """FLOPs of ViT-B/16 against the figures worked out for the paper's setting (batch 64, cut 5)."""
 
+import itertools
+
 import pytest
 
 from cutlayer.cost.flops import ACCOUNTINGS, paper_flops, physical_flops
@@ -52,7 +54,7 @@ def test_moving_the_cut_moves_blocks(name: str) -> None:
     flops = [count(VIT_B, cut, BATCH) for cut in range(1, 12)]
     assert len({f.device_forward + f.server_forward for f in flops}) == 1
     assert len({f.device_backward + f.server_backward for f in flops}) == 1
-    grows = [b.device_forward - a.device_forward for a, b in zip(flops, flops[1:], strict=False)]
+    grows = [b.device_forward - a.device_forward for a, b in itertools.pairwise(flops)]
     assert len(set(grows)) == 1 and grows[0] > 0
 
 

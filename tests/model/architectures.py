@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
-from cutlayer.model.tasks import task_class
+from cutlayer.model.tasks import VERIFIED, task_class
 from cutlayer.spec import Task
 
 BLOCKS = 3
@@ -16,6 +17,19 @@ VOCABULARY = 61
 WIDTH = 24
 PADDING = 1
 LENGTHS = [7, 3, 5, 1]
+
+REQUIRED = (
+    *("vit", "deit", "dinov2", "bert", "distilbert", "roberta"),
+    *("gpt2", "llama", "qwen2", "qwen3", "mistral", "opt"),
+)
+# every verified pair of task and model type; those beyond the required take their time together
+ARCHITECTURES = [
+    pytest.param(
+        (task, name), id=f"{task}-{name}", marks=() if name in REQUIRED else pytest.mark.slow
+    )
+    for task, names in VERIFIED.items()
+    for name in names
+]
 
 _COMMON = {
     "hidden_size": WIDTH,

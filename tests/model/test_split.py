@@ -17,8 +17,10 @@ from cutlayer.model.split import WholeModel
 from cutlayer.model.tasks import VERIFIED
 from cutlayer.spec import Task
 from model.architectures import (
+    ARCHITECTURES,
     BLOCKS,
     CLASSES,
+    REQUIRED,
     WIDTH,
     batches,
     config_of,
@@ -29,16 +31,6 @@ from model.architectures import (
 )
 from model.runs import full_spec, run_parts, run_whole, trained_row
 
-REQUIRED = (
-    *("vit", "deit", "dinov2", "bert", "distilbert", "roberta"),
-    *("gpt2", "llama", "qwen2", "qwen3", "mistral", "opt"),
-)
-ALL = [(task, model_type) for task, types in VERIFIED.items() for model_type in types]
-CASES = [
-    pytest.param(case, id="-".join(case), marks=() if case[1] in REQUIRED else pytest.mark.slow)
-    for case in ALL
-]
-
 
 @dataclass(frozen=True)
 class Case:
@@ -48,7 +40,7 @@ class Case:
     whole: WholeModel
 
 
-@pytest.fixture(scope="module", params=CASES)
+@pytest.fixture(scope="module", params=ARCHITECTURES)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     task, model_type = request.param
     path = tmp_path_factory.mktemp("model")
@@ -58,7 +50,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def test_the_required_architectures_are_verified() -> None:
-    assert {model_type for _, model_type in ALL} >= set(REQUIRED)
+    assert {name for types in VERIFIED.values() for name in types} >= set(REQUIRED)
 
 
 def test_split_equals_unsplit_at_every_cut(case: Case) -> None:

@@ -193,5 +193,8 @@ def test_any_limit_is_named_in_the_memory_figure(tmp_path: Path, limit: int | No
     with plain_style():
         figure = memory_figure(summary)
         assert_labels_apart(figure)
-        written = " ".join(text.get_text() for text in figure.findobj(Text))
-    assert ("limit of a device" in written) == (limit is not None)
+        named = [text for text in drawn_texts(figure) if "limit of a device" in text.get_text()]
+        assert len(named) == (limit is not None)
+        for text in named:
+            box, axes = text.get_window_extent(), figure.axes[0].get_window_extent()
+            assert axes.x0 <= box.x0 and box.x1 <= axes.x1

@@ -202,7 +202,9 @@ def test_the_same_run_gives_the_same_bytes_in_any_process(tmp_path: Path) -> Non
     assert path == directory / "report.html"
     first = path.read_bytes()
     assert write_report(directory).read_bytes() == first
-    (tmp_path / "matplotlibrc").write_text("svg.fonttype: path\nxtick.direction: in\nlines.color: red\n")
+    (tmp_path / "matplotlibrc").write_text(
+        "svg.fonttype: path\nxtick.direction: in\nlines.color: red\n"
+    )
     code = (
         "import sys; from pathlib import Path; from cutlayer.report.html import write_report;"
         f"write_report(Path({str(directory)!r}));"

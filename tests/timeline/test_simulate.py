@@ -1,5 +1,7 @@
 """The timeline against the closed form, against a queue worked by hand, and its laws."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -96,7 +98,7 @@ def test_every_second_is_accounted_for(devices: list[DeviceWork]) -> None:
         total = sum(timeline.phase_seconds(n).values())
         assert total == pytest.approx(line.delay_s, rel=1e-12, abs=1e-300)
         events = [event for event in timeline.events() if event.device == n]
-        assert all(a.end_s == b.start_s for a, b in zip(events, events[1:], strict=False))
+        assert all(a.end_s == b.start_s for a, b in itertools.pairwise(events))
         assert events[0].start_s == 0.0
         assert events[-1].end_s == pytest.approx(line.delay_s, rel=1e-12, abs=1e-300)
     assert timeline.delay_s == max(line.delay_s for line in timeline.devices)
@@ -118,7 +120,7 @@ def _visits(timeline: RoundTimeline) -> list[tuple[float, float, float]]:
 @given(exact)
 def test_server_serves_one_at_a_time_in_order_of_arrival(devices: list[DeviceWork]) -> None:
     visits = _visits(simulate(SFT, devices))
-    for (arrived, _, end), (next_arrived, start, _) in zip(visits, visits[1:], strict=False):
+    for (arrived, _, end), (next_arrived, start, _) in itertools.pairwise(visits):
         assert next_arrived >= arrived
         assert start == max(end, next_arrived)
 

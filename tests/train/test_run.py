@@ -1,4 +1,4 @@
-"""A run and its directory: what it holds, that nothing is overwritten, that a killed one resumes."""
+"""A run and its directory: what it holds, that nothing is overwritten, that it resumes."""
 
 import json
 import signal
