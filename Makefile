@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := src tests examples benchmarks .ci
+SOURCES := src tests .ci
 
 .PHONY: demo test lint check clean
 

@@ -169,7 +169,7 @@ def test_labels_never_overlap(run_directory: Path) -> None:
 
 
 @pytest.mark.parametrize("classes", [1, 2, 10, 45, 200])
-@pytest.mark.parametrize("devices", [1, 2, 8, 26, 100])
+@pytest.mark.parametrize("devices", [1, 8, 26, 100])
 def test_a_partition_of_any_size_stays_readable(classes: int, devices: int) -> None:
     rng = np.random.default_rng(classes * 1000 + devices)
     counts = rng.integers(0, 3000, (devices, classes)).tolist()

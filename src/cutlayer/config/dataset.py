@@ -48,6 +48,7 @@ def prepare_data(config: Config, model: Path, say: Callable[[str], None]) -> Pre
         seed=config.seed,
         say=say,
     )
+    say(f"data {section.name}: from {data.source}, {data.location}")
     if data.task == "causal-lm":
         data, skipped = _checked(data, config, say)
         data, batches = _blocks(data, model, section.max_tokens)

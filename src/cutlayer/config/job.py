@@ -86,6 +86,7 @@ def prepare(config: Config, say: Say = lambda line: None) -> Job:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     found = find_model(config.model.name, say=say)
+    say(f"model {config.model.name}: from {found.source}, {found.path}")
     prepared = prepare_data(config, found.path, say)
     adapter = _adapter(config, prepared.task)
     classes = len(prepared.data.class_names)
