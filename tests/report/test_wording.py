@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from cutlayer.report.run_record import Score
 from cutlayer.report.wording import (
+    bar_span,
     byte_scale,
     column,
     counted,
@@ -22,17 +23,21 @@ from cutlayer.report.wording import (
 
 
 @given(st.lists(st.floats(0, 9999), min_size=1), st.sampled_from([1e-3, 1.0, 60.0]))
-def test_a_column_has_one_number_of_decimals_and_is_narrow(
+def test_a_column_is_narrow_and_rounds_to_two_digits_or_more(
     values: list[float], unit_size: float
 ) -> None:
     texts = column([value * unit_size for value in values], unit_size)
-    decimals = {len(text.partition(".")[2]) for text in texts}
-    assert len(decimals) == 1
-    # 9999 and 99.9 are the widest
-    assert all(len(text) <= 4 or float(text) > 9999.4 for text in texts)
     for value, text in zip(values, texts, strict=True):
+        assert len(text) <= 4
+        decimals = len(text.partition(".")[2])
         # half a unit of the last decimal, and the rounding of one multiplication and division
-        assert abs(float(text) - value) <= 0.5 * 10.0 ** -decimals.copy().pop() + 1e-9
+        assert abs(float(text) - value) <= 0.5 * 10.0**-decimals + 1e-9
+        assert decimals == 2 or float(text) == 0 or len(text.replace(".", "").lstrip("0")) >= 2
+
+
+def test_a_column_of_like_numbers_is_aligned() -> None:
+    assert column([9.5, 10.04, 31.26]) == ["9.5", "10.0", "31.3"]
+    assert column([120.4, 0.52, 0.0, 9.96]) == ["120", "0.52", "0.00", "9.96"]
 
 
 def test_a_missing_value_is_a_dash_and_a_diverged_one_is_named() -> None:
@@ -71,9 +76,17 @@ def test_factors_and_shares() -> None:
     assert times_text(374, 0) == "-"
     assert share_text(1, 4) == "25 %"
     assert share_text(31, 10_000) == "0.31 %"
+    assert share_text(1, 100_000) == "<0.01 %"
     assert share_text(0, 4) == "0 %"
     assert share_text(1, 0) == "-"
 
 
 def test_counted() -> None:
     assert (counted(1, "device"), counted(8, "device")) == ("1 device", "8 devices")
+
+
+def test_an_axis_of_memory_reaches_a_limit_that_is_near() -> None:
+    assert bar_span(100, None) == bar_span(100, 40) == 100
+    assert bar_span(100, 140) == 140
+    assert bar_span(100, 160) == 100
+    assert bar_span(0, 0) == 1

@@ -95,8 +95,8 @@ class PartitionSection(Section):
 class AdapterSection(Section):
     """What is trained."""
 
-    rank: int = Field(default=16, ge=1, description="rank of every LoRA adapter")
-    alpha: Positive = Field(default=16.0, description="adapters are scaled by alpha / rank")
+    rank: int = Field(default=8, ge=1, description="rank of every LoRA adapter")
+    alpha: Positive = Field(default=8.0, description="adapters are scaled by alpha / rank")
     targets: Literal["all"] | tuple[str, ...] = Field(
         default="all",
         description="linear layers adapted in each block: all, or a list of their names",
@@ -113,10 +113,10 @@ class TrainingSection(Section):
     """How long, and in what portions."""
 
     rounds: int = Field(
-        default=8, ge=1, description="rounds; each ends with FedAvg of the adapters"
+        default=5, ge=1, description="rounds; each ends with FedAvg of the adapters"
     )
     local_steps: int | None = Field(
-        default=6,
+        default=10,
         ge=1,
         description="mini-batches a device trains on in a round; null: see local_epochs",
     )
@@ -132,7 +132,7 @@ class OptimizerSection(Section):
     name: Literal["adamw", "sgd"] = Field(
         default="adamw", description="adamw, or sgd (the paper's)"
     )
-    learning_rate: Positive = Field(default=2e-3, description="learning rate of the first round")
+    learning_rate: Positive = Field(default=1e-3, description="learning rate of the first round")
     decay: float = Field(
         default=0.998,
         gt=0,

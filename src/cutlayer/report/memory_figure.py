@@ -7,14 +7,12 @@ from matplotlib.figure import Figure
 from cutlayer.report.drawing import INK, add_boxes, new_figure
 from cutlayer.report.run_record import Summary
 from cutlayer.report.vocabulary import MEMORY_KINDS, word
-from cutlayer.report.wording import byte_scale
+from cutlayer.report.wording import bar_span, byte_scale
 from cutlayer.units import format_bytes
 
 _LIMIT_COLOUR = "#b3261e"
 _WHOLE_COLOUR = "#c3cad3"
 _HALF = 0.32
-# a limit is drawn to scale up to this many times the longest bar
-_FAR = 1.5
 
 
 def memory_figure(summary: Summary) -> Figure:
@@ -29,9 +27,8 @@ def memory_figure(summary: Summary) -> Figure:
         "whole model, weights alone": summary.model_bytes,
         "whole model, unsplit": summary.unsplit_peak_bytes,
     }
-    limit = summary.device_memory_limit_bytes or 0
-    largest = max(*rows.values(), 1)
-    span = limit if largest < limit <= _FAR * largest else largest
+    limit = summary.device_memory_limit_bytes
+    span = bar_span(max(rows.values()), limit)
     scale = byte_scale(span)
     axes.set_xlim(0, 1.14 * span / scale.unit_size)
     axes.set_ylim(2.6, -0.95)
@@ -41,7 +38,7 @@ def memory_figure(summary: Summary) -> Figure:
         if row > 0:
             add_boxes(axes, np.array([[0.0, end, row - _HALF, row + _HALF]]), _WHOLE_COLOUR)
         _label(axes, end, row, format_bytes(size))
-    if summary.device_memory_limit_bytes is not None:
+    if limit is not None:
         _draw_limit(axes, limit / scale.unit_size, format_bytes(limit))
     axes.grid(visible=False, axis="y")
     axes.grid(axis="x")

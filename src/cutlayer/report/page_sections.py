@@ -117,7 +117,7 @@ def _delay(works: Sequence[RoundWork]) -> str:
     entries = []
     for phase, phase_word in PHASES.items():
         share = share_text(sum(work.delay_by_phase_s[phase] for work in works), total)
-        entries.append((phase_word.colour, f"{phase_word.label} {share}"))
+        entries.append((phase_word.colour, parts.escaped(f"{phase_word.label} {share}")))
     svg = svg_element(delay_figure(works), "delay", "delay by phase, by round and by device")
     caption = f"Slowest device: {_slowest(works)}."
     text = "<p>A round ends when its slowest device is done; shares are along its path.</p>"
@@ -165,7 +165,7 @@ def _memory(summary: Summary) -> str:
         shown = parts.Shown(size, format_bytes(size)).html()
         entries.append((kind_word.colour, f"{parts.escaped(kind_word.label)} {shown}"))
     svg = svg_element(memory_figure(summary), "memory", "peak memory of a device by kind")
-    text = f"<p>{_memory_text(summary)}</p>"
+    text = f"<p>{parts.escaped(_memory_text(summary))}</p>"
     return parts.section(
         "Memory of a device", text, parts.figure(svg, before=parts.legend(entries))
     )

@@ -17,6 +17,7 @@ from cutlayer.report.round_columns import RoundColumn, round_columns
 from cutlayer.report.run_record import RoundRecord, Summary
 from cutlayer.report.vocabulary import DEVICE_COLOUR, OTHER_COLOUR, PHASES, printable
 from cutlayer.report.wording import (
+    bar_span,
     counted,
     factor_text,
     headline,
@@ -149,12 +150,13 @@ def _memory_bars(summary: Summary) -> Table:
             times_text(summary.unsplit_peak_bytes, peak),
         ),
     ]
+    span = bar_span(max(size for _, size, _ in rows), limit)
     if limit is not None:
         rows.insert(1, ("limit of a device", limit, f"{share_text(peak, limit)} used"))
-    largest = max(*(size for _, size, _ in rows), 1)
     for index, (label, size, note) in enumerate(rows):
         colour = DEVICE_COLOUR if index == 0 else OTHER_COLOUR
-        table.add_row(label, format_bytes(size), ShareBar(size / largest, _BAR_WIDTH, colour), note)
+        share = size / span if size <= span else 0.0
+        table.add_row(label, format_bytes(size), ShareBar(share, _BAR_WIDTH, colour), note)
     return table
 
 

@@ -13,6 +13,8 @@ from cutlayer.units import GIB, KIB, MIB
 _TIMES = (("ms", 1e-3), ("s", 1.0), ("min", 60.0), ("h", 3600.0))
 _BYTES = (("B", 1.0), ("KiB", KIB), ("MiB", MIB), ("GiB", GIB))
 
+_FAR = 1.5
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -35,10 +37,19 @@ def byte_scale(largest_bytes: float) -> Scale:
 
 
 def column(values: Sequence[float | None], unit_size: float = 1.0) -> list[str]:
-    """Numbers with equally many decimals, so many that the largest has three digits; None: `-`."""
+    """Numbers of a column, four characters at most up to 9999; None: `-`.
+
+    All have the decimals with which the largest shows three digits. Where that would leave a
+    smaller one less than two digits (a first round that sends the weights), each has its own.
+    """
     scaled = [None if value is None else value / unit_size for value in values]
-    decimals = decimals_for([value for value in scaled if value is not None])
-    return ["-" if value is None else f"{value:.{decimals}f}" for value in scaled]
+    known = [value for value in scaled if value is not None]
+    decimals = decimals_for(known)
+    lost = decimals < 2 and any(0 < abs(value) < 10 ** (1 - decimals) for value in known)
+    return [
+        "-" if value is None else f"{value:.{decimals_for([value]) if lost else decimals}f}"
+        for value in scaled
+    ]
 
 
 def decimals_for(values: Sequence[float]) -> int:
@@ -80,11 +91,22 @@ def times_text(size_bytes: int, peak_bytes: int) -> str:
 
 
 def share_text(part: float, whole: float) -> str:
-    """A share in percent: `26 %`; below one percent two digits, `0.31 %`."""
+    """A share in percent: `26 %`; below one percent two digits, `0.31 %`, or `<0.01 %`."""
     if whole == 0:
         return "-"
     percent = 100 * part / whole
+    if 0 < percent < 0.01:
+        return "<0.01 %"
     return f"{percent:.0f} %" if percent >= 0.995 or percent == 0 else f"{percent:.2f} %"
+
+
+def bar_span(longest_bytes: int, limit_bytes: int | None) -> int:
+    """Where an axis of memory ends: at the longest bar, or at the limit if that is not far beyond.
+
+    A limit far beyond the bars would leave nothing of them to see.
+    """
+    limit = limit_bytes or 0
+    return max(limit if limit <= _FAR * longest_bytes else 0, longest_bytes, 1)
 
 
 def headline(summary: Summary) -> str:
