@@ -103,17 +103,54 @@ def test_parts_follow_each_other_without_trace(tmp_path: Path) -> None:
         assert torch.equal(row.grad, alone.grad)
 
 
-def test_lower_precision_keeps_rows_in_float32(tmp_path: Path) -> None:
-    path = save_model(tmp_path, "llama", "text-classification")
-    spec = full_spec("text-classification")
-    part = ("text-classification", 1, spec)
+@pytest.mark.parametrize(
+    ("task", "model_type", "changes"),
+    [
+        # as opt-350m: embeddings narrower than the blocks, norms after them
+        ("causal-lm", "opt", {"word_embed_proj_dim": 12, "do_layer_norm_before": False}),
+        ("text-classification", "opt", {"word_embed_proj_dim": 12}),
+        ("causal-lm", "gpt2", {"scale_attn_by_inverse_layer_idx": True}),
+        ("causal-lm", "gpt2", {"tie_word_embeddings": False}),
+        ("causal-lm", "llama", {"tie_word_embeddings": True, "attention_bias": True}),
+        ("causal-lm", "qwen2", {"use_sliding_window": True, "sliding_window": 3}),
+        ("image-classification", "dinov2", {"use_swiglu_ffn": True}),
+        ("text-classification", "bert", {"hidden_dropout_prob": 0.5}),
+    ],
+)
+def test_variants_of_an_architecture_split_too(
+    tmp_path: Path, task: Task, model_type: str, changes: dict[str, object]
+) -> None:
+    path = save_model(tmp_path, model_type, task, **changes)
+    whole = load_whole(path, task, full_spec(task), classes=CLASSES)
+    device = load_device_part(path, task, 2, full_spec(task), classes=CLASSES)
+    server = load_server_part(path, task, 2, full_spec(task), classes=CLASSES)
+    row = trained_row(whole)
+    for inputs, lengths in batches(task):
+        logits, gradients = run_whole(whole, row, inputs, lengths)
+        found = run_parts(device, server, whole.layout.named(row), inputs, lengths)
+        assert torch.equal(found[0], logits)
+        assert all(torch.equal(found[1][name], value) for name, value in gradients.items())
+
+
+@pytest.mark.parametrize(
+    ("task", "model_type", "inputs"),
+    [
+        ("text-classification", "llama", text_batch()),
+        ("image-classification", "dinov2", image_batch()),
+        ("image-classification", "vit", image_batch(side=24)),
+    ],
+)
+def test_lower_precision_keeps_rows_in_float32(
+    tmp_path: Path, task: Task, model_type: str, inputs: dict[str, torch.Tensor]
+) -> None:
+    path = save_model(tmp_path, model_type, task)
+    part = (task, 1, full_spec(task))
     device = load_device_part(path, *part, classes=CLASSES, dtype=torch.bfloat16)
     server = load_server_part(path, *part, classes=CLASSES, dtype=torch.bfloat16)
     named = {
         **device.layout.named(trained_row(device)),
         **server.layout.named(trained_row(server)),
     }
-    inputs = text_batch()
     logits, gradients = run_parts(device, server, named, inputs, None)
     assert logits.dtype == torch.bfloat16
     assert all(gradient.dtype == torch.float32 for gradient in gradients.values())

@@ -186,7 +186,7 @@ def test_a_partition_of_any_size_stays_readable(classes: int, devices: int) -> N
         assert set(names) <= written
 
 
-@pytest.mark.parametrize("limit", [None, 1, 2**20, 90 * 2**20, 400 * 2**20, 2**40])
+@pytest.mark.parametrize("limit", [None, 1, 2**20, 110 * 2**20, 400 * 2**20, 2**40])
 def test_any_limit_is_named_in_the_memory_figure(tmp_path: Path, limit: int | None) -> None:
     fake = FakeRun(devices=1, rounds=0, memory_limit_bytes=limit)
     summary = read_run(write_fake_run(tmp_path / "run", fake)).summary
@@ -198,3 +198,8 @@ def test_any_limit_is_named_in_the_memory_figure(tmp_path: Path, limit: int | No
         for text in named:
             box, axes = text.get_window_extent(), figure.axes[0].get_window_extent()
             assert axes.x0 <= box.x0 and box.x1 <= axes.x1
+        for line in figure.axes[0].lines:
+            where = line.get_window_extent().x0
+            sizes = [text for text in drawn_texts(figure) if text.get_weight() == "bold"]
+            crossed = [text for text in sizes if text.get_window_extent().containsx(where)]
+            assert (len(sizes), crossed) == (3, [])

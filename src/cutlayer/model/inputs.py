@@ -113,7 +113,7 @@ def _image_inputs(model: PreTrainedModel, pixels: Tensor) -> dict[str, Any]:
             f"images of {sides[0]}x{sides[1]} pixels cannot be cut into patches of "
             f"{patch[0]}x{patch[1]}; resize them to a multiple"
         )
-    inputs: dict[str, Any] = {"pixel_values": pixels}
+    inputs: dict[str, Any] = {"pixel_values": pixels.to(model.dtype)}
     if sides != image_sides(config) and (
         "interpolate_pos_encoding" in inspect.signature(type(model).forward).parameters
     ):

@@ -150,7 +150,7 @@ def _blocks(model: PreTrainedModel, anatomy: Anatomy) -> nn.ModuleList:
 def _read(
     path: Path, plan: _Plan, dtype: torch.dtype, prune: Callable[[PreTrainedModel], None]
 ) -> tuple[PreTrainedModel, dict[str, Tensor]]:
-    """The pruned model with its weights, and the head's values that the checkpoint has."""
+    """The pruned model with its weights; and of a head to be trained, what the checkpoint has."""
     pruned = _pruned_class(plan.model_class, prune)
     # transformers draws initial values for a missing head from torch's global generator
     with _quiet(), torch.random.fork_rng(devices=[]):
@@ -170,12 +170,13 @@ def _read(
     model, info = loaded
     absent = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
     _check_absent(path, plan, absent)
-    head = {
+    if not plan.trains_head:
+        return model, {}
+    return model, {
         name: parameter.detach().float().clone()
         for name, parameter in model.named_parameters()
         if _within(name, plan.anatomy.head) and name not in absent
     }
-    return model, head
 
 
 def _check_absent(path: Path, plan: _Plan, absent: set[str]) -> None:

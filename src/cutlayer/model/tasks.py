@@ -54,7 +54,7 @@ def read_config(source: Path | PreTrainedConfig) -> PreTrainedConfig:
             "save_pretrained wrote"
         )
     try:
-        config = AutoConfig.from_pretrained(source, local_files_only=True)
+        config = AutoConfig.from_pretrained(source, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{source}/config.json cannot be read: {_first_line(error)}") from error
     assert isinstance(config, PreTrainedConfig)

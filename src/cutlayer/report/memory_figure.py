@@ -13,6 +13,8 @@ from cutlayer.units import format_bytes
 _LIMIT_COLOUR = "#b3261e"
 _WHOLE_COLOUR = "#c3cad3"
 _HALF = 0.32
+# of the axis
+_LABEL_WIDTH = 0.11
 
 
 def memory_figure(summary: Summary) -> Figure:
@@ -37,7 +39,8 @@ def memory_figure(summary: Summary) -> Figure:
         end = size / scale.unit_size
         if row > 0:
             add_boxes(axes, np.array([[0.0, end, row - _HALF, row + _HALF]]), _WHOLE_COLOUR)
-        _label(axes, end, row, format_bytes(size))
+        anchor = _beyond_limit(size, limit, span) / scale.unit_size
+        _label(axes, anchor, row, format_bytes(size))
     if limit is not None:
         _draw_limit(axes, limit / scale.unit_size, format_bytes(limit))
     axes.grid(visible=False, axis="y")
@@ -59,6 +62,13 @@ def _draw_kinds(axes: Axes, summary: Summary, unit_size: float) -> None:
         end = start + summary.device_memory_bytes[kind] / unit_size
         add_boxes(axes, np.array([[start, end, -_HALF, _HALF]]), word(MEMORY_KINDS, kind).colour)
         start = end
+
+
+def _beyond_limit(size: int, limit: int | None, span: int) -> int:
+    """Where a bar's label starts: at its end, or past a limit that would cross the label."""
+    if limit is not None and 0 <= limit - size < _LABEL_WIDTH * span:
+        return limit
+    return size
 
 
 def _label(axes: Axes, end: float, row: int, text: str) -> None:
