@@ -51,6 +51,13 @@ def test_values_on_the_points_come_back_exactly():
     np.testing.assert_array_equal(codec.decode(encoded(codec, tensor), (1, 1, 17)).tensor, tensor)
 
 
+def test_zeros_come_back_without_a_sign():
+    tensor = np.array([[[-0.0, 0.0, 1.0]]], dtype=np.float32)
+    codec = PaperCodec(1.0, 7)
+    back = codec.decode(encoded(codec, tensor), tensor.shape).tensor
+    assert not np.signbit(back).any()
+
+
 def test_kept_values_have_no_bias():
     tensor = laplace((2, 4, 8))
     codec = PaperCodec(0.5, 3)
