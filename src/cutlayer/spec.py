@@ -38,7 +38,8 @@ class ModelSpec:
 
     All blocks are alike. `embedding` is what comes before the first block (on the devices), `head`
     what follows the last one: final norm, pooling, head (on the server); the head runs once a
-    sample, or once a token for language modelling (`head_per_token`).
+    sample, or once a token for language modelling (`head_per_token`). `shared_parameters` are both
+    embedding and head (tied), held by both sides and counted in both.
     """
 
     name: str
@@ -52,15 +53,15 @@ class ModelSpec:
     head_parameters: int
     classes: int
     head_per_token: bool = False
+    shared_parameters: int = 0
     embedding_flops_per_token: int = 0
     bytes_per_value: int = 4
 
     @property
     def parameters(self) -> int:
         """Base parameters of the whole model, adapters not counted."""
-        return (
-            self.embedding_parameters + self.blocks * self.block_parameters + self.head_parameters
-        )
+        outside = self.embedding_parameters + self.head_parameters - self.shared_parameters
+        return outside + self.blocks * self.block_parameters
 
     @property
     def block_adapter_parameters(self) -> int:

@@ -25,6 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (CutlayerError, argparse.ArgumentError) as error:
         print(f"cutlayer: {' '.join(str(error).split())}", file=sys.stderr)
         return _MISTAKE
+    except OSError as error:
+        print(f"cutlayer: {error.filename or 'the disk'}: {error.strerror}", file=sys.stderr)
+        return _MISTAKE
     except KeyboardInterrupt:
         print("cutlayer: interrupted", file=sys.stderr)
         return _INTERRUPTED

@@ -32,7 +32,7 @@ from cutlayer.model.peft_format import save_adapter
 from cutlayer.report.html import write_report
 from cutlayer.schemes.sft import SFT
 from cutlayer.spec import Task
-from cutlayer.train.files import write_json, write_text
+from cutlayer.train.files import write_folder_atomically, write_json, write_text
 from cutlayer.train.memory import Memory, measure_memory
 from cutlayer.train.round import initial_state
 from cutlayer.train.run import Observer, Silent, run_rounds, write_summary
@@ -199,7 +199,12 @@ def _export(job: Job, state: RunState, directory: RunDirectory) -> None:
     named = {**device.named(state.device.row), **server.named(state.server.row)}
     asset = job.found.asset
     base = asset.hub_id if asset is not None and asset.hub_id is not None else str(job.found.path)
-    save_adapter(directory.path / "adapter", named, job.adapter, base, job.prepared.task)
+
+    def write(folder: Path) -> None:
+        transposed = job.setup.device_part.transposed
+        save_adapter(folder, named, job.adapter, base, job.prepared.task, transposed=transposed)
+
+    write_folder_atomically(directory.path / "adapter", write)
 
 
 def _about(job: Job) -> dict[str, Any]:

@@ -52,6 +52,9 @@ def describe(
         block_parameters=_block_parameters(model, anatomy),
         embedding_parameters=_parameters(model, anatomy.before),
         head_parameters=_parameters(model, anatomy.after),
+        shared_parameters=_parameters(model, anatomy.before)
+        + _parameters(model, anatomy.after)
+        - _parameters(model, anatomy.before + anatomy.after),
         classes=config.vocab_size if task == "causal-lm" else classes,
         head_per_token=task == "causal-lm",
         embedding_flops_per_token=_patch_flops(model, anatomy, example),

@@ -3,10 +3,13 @@
 import errno
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from cutlayer.errors import RunError
 
@@ -28,10 +31,28 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise storage_error(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_folder_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary folder beside `path`, then put it in the place of `path`.
+
+    Raises RunError as `write_atomically` does.
+    """
+    temporary = path.with_name(f".{path.name}.new")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        write(temporary)
+        shutil.rmtree(path, ignore_errors=True)
+        temporary.rename(path)
+    except (OSError, SafetensorError) as error:
+        raise storage_error(path, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -44,8 +65,10 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1) + "\n")
 
 
-def storage_error(path: Path, error: OSError) -> RunError:
+def storage_error(path: Path, error: OSError | SafetensorError) -> RunError:
     """The error for a file that cannot be written: which, why, and what to do."""
+    if isinstance(error, SafetensorError):  # it carries the system's reason as text
+        return RunError(f"cannot write {path}: {error}; free some space, then use --resume")
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     mend = (
         "free some space; a run that had started goes on with --resume"

@@ -79,10 +79,7 @@ class RunDirectory:
         metadata = {"state": json.dumps(about)}
 
         def write(path: Path) -> None:
-            try:
-                save_file({k: v.contiguous() for k, v in tensors.items()}, path, metadata)
-            except SafetensorError as error:
-                raise OSError(None, f"the checkpoint could not be written ({error})") from error
+            save_file({k: v.contiguous() for k, v in tensors.items()}, path, metadata)
 
         write_atomically(self.path / _CHECKPOINT, write)
 

@@ -1,0 +1,39 @@
+"""Files are written whole or not at all, and a disk that refuses is named."""
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from cutlayer.errors import RunError
+from cutlayer.train.files import write_atomically, write_folder_atomically, write_text
+
+
+def _fail(path: Path) -> None:
+    (path / "half" if path.is_dir() else path).write_text("half", encoding="utf-8")
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_text(path, "old")
+    with pytest.raises(RunError, match=r"file: No space left on device; free some space"):
+        write_atomically(path, _fail)
+    assert path.read_text(encoding="utf-8") == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failed_folder_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "folder"
+    write_folder_atomically(path, lambda new: write_text(new / "a", "old"))
+    with pytest.raises(RunError, match="free some space"):
+        write_folder_atomically(path, _fail)
+    assert [file.name for file in path.iterdir()] == ["a"]
+    write_folder_atomically(path, lambda new: write_text(new / "b", "new"))
+    assert [file.name for file in path.iterdir()] == ["b"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_place_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="choose another place with --output"):
+        write_text(tmp_path / "nowhere" / "file", "text")
