@@ -63,10 +63,11 @@ def _parser() -> argparse.ArgumentParser:
     rows = "\n".join(f"  {name:<8} {what}" for name, what in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="cutlayer",
+        usage="%(prog)s COMMAND [arguments]",
         description="Fine-tune transformers on devices too small to hold them.",
         epilog=f"commands:\n{rows}\n\n`cutlayer COMMAND --help` says more.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"cutlayer {__version__}")
-    parser.add_argument("command")
+    parser.add_argument("command", metavar="COMMAND", help="see below")
     return parser

@@ -12,6 +12,7 @@ _PREFIX = "override."
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The configuration file, what to do with it, and an option for every setting."""
+    parser.usage = "%(prog)s [CONFIG.yaml] [--SECTION.KEY VALUE ...] [options]"
     parser.add_argument(
         "config", nargs="?", type=Path, metavar="CONFIG.yaml", help="default: the built-in job"
     )
