@@ -24,7 +24,7 @@ def full_spec(task: Task) -> AdapterSpec:
 
 def trained_row(part: DevicePart | ServerPart | WholeModel, seed: int = 4) -> Tensor:
     """A row in which every value, B too, is away from its initial one."""
-    row = part.initial_row(seed=3)
+    row = part.adapted.initial_row(seed=3)
     return row + 0.1 * torch.randn(row.shape, generator=torch.Generator().manual_seed(seed))
 
 
@@ -49,7 +49,7 @@ def run_whole(
     rows = row.unsqueeze(0).clone().requires_grad_()
     logits = whole.forward(rows, [samples(inputs)], inputs, lengths)
     scalar(logits).backward()
-    return logits, whole.layout.named(gradient_of(rows)[0])
+    return logits, whole.adapted.layout.named(gradient_of(rows)[0])
 
 
 def run_parts(
@@ -60,16 +60,16 @@ def run_parts(
     lengths: Sequence[int] | None,
 ) -> Run:
     """The same over a cut: the activation goes up, its gradient comes down."""
-    device_rows = device.layout.join(named).unsqueeze(0).requires_grad_()
-    server_rows = server.layout.join(named).unsqueeze(0).requires_grad_()
+    device_rows = device.adapted.layout.join(named).unsqueeze(0).requires_grad_()
+    server_rows = server.adapted.layout.join(named).unsqueeze(0).requires_grad_()
     activation = device.forward(device_rows, [samples(inputs)], inputs)
     received = activation.detach().requires_grad_()
     logits = server.forward(server_rows, [samples(inputs)], received, lengths)
     scalar(logits).backward()
     activation.backward(gradient_of(received))
     return logits, {
-        **device.layout.named(gradient_of(device_rows)[0]),
-        **server.layout.named(gradient_of(server_rows)[0]),
+        **device.adapted.layout.named(gradient_of(device_rows)[0]),
+        **server.adapted.layout.named(gradient_of(server_rows)[0]),
     }
 
 

@@ -22,7 +22,9 @@ def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def names(path: Path, spec: AdapterSpec) -> set[str]:
-    return {slot.name for slot in load_whole(path, IMAGES, spec, classes=CLASSES).layout.slots}
+    return {
+        slot.name for slot in load_whole(path, IMAGES, spec, classes=CLASSES).adapted.layout.slots
+    }
 
 
 def test_all_means_every_linear_layer_of_every_block(vit: Path) -> None:
@@ -66,14 +68,14 @@ def test_patches_of_text_and_heads_of_language_models_are_refused(tmp_path: Path
 def test_initial_values_depend_on_seed_and_name_alone(vit: Path) -> None:
     spec = full_spec(IMAGES)
     whole = load_whole(vit, IMAGES, spec, classes=CLASSES)
-    expected = whole.layout.named(whole.initial_row(7))
+    expected = whole.adapted.layout.named(whole.adapted.initial_row(7))
     for cut in range(1, BLOCKS):
         for load in (load_device_part, load_server_part):
             part = load(vit, IMAGES, cut, spec, classes=CLASSES)
-            for name, value in part.layout.named(part.initial_row(7)).items():
+            for name, value in part.adapted.layout.named(part.adapted.initial_row(7)).items():
                 assert torch.equal(value, expected[name]), name
-    assert torch.equal(whole.initial_row(7), whole.initial_row(7))
-    assert not torch.equal(whole.initial_row(7), whole.initial_row(8))
+    assert torch.equal(whole.adapted.initial_row(7), whole.adapted.initial_row(7))
+    assert not torch.equal(whole.adapted.initial_row(7), whole.adapted.initial_row(8))
     firsts = [value.flatten()[0].item() for name, value in expected.items() if "lora_A" in name]
     assert len(set(firsts)) == len(firsts)
 
@@ -81,7 +83,7 @@ def test_initial_values_depend_on_seed_and_name_alone(vit: Path) -> None:
 def test_initial_values_have_the_promised_spread(vit: Path) -> None:
     spec = AdapterSpec(rank=200, alpha=4.0, patch_embedding=True)
     whole = load_whole(vit, IMAGES, spec, classes=CLASSES)
-    for name, value in whole.layout.named(whole.initial_row(0)).items():
+    for name, value in whole.adapted.layout.named(whole.adapted.initial_row(0)).items():
         if name.endswith("lora_B"):
             assert not value.any()
         else:
@@ -95,11 +97,11 @@ def test_a_head_starts_from_the_checkpoint_if_it_fits(vit: Path) -> None:
     stored = load_file(vit / "model.safetensors")
     server = load_server_part(vit, IMAGES, 1, spec, classes=CLASSES)
     for seed in (0, 1):
-        named = server.layout.named(server.initial_row(seed))
+        named = server.adapted.layout.named(server.adapted.initial_row(seed))
         assert torch.equal(named["classifier.weight"], stored["classifier.weight"])
         assert torch.equal(named["classifier.bias"], stored["classifier.bias"])
     other = load_server_part(vit, IMAGES, 1, spec, classes=300)
-    named = other.layout.named(other.initial_row(0))
+    named = other.adapted.layout.named(other.adapted.initial_row(0))
     assert named["classifier.weight"].shape == (300, WIDTH)
     # 7200 values: five times a relative error of 0.8 %
     assert named["classifier.weight"].std().item() == pytest.approx(0.02, rel=0.042)
@@ -110,12 +112,12 @@ def test_a_trained_head_is_no_frozen_weight(vit: Path) -> None:
     frozen = load_server_part(vit, IMAGES, 1, AdapterSpec(2, 4.0), classes=CLASSES)
     trained = load_server_part(vit, IMAGES, 1, full_spec(IMAGES), classes=CLASSES)
     head = WIDTH * CLASSES + CLASSES
-    assert frozen.base_parameters - trained.base_parameters == head
-    assert trained.layout.parameters - frozen.layout.parameters == head
+    assert frozen.adapted.parameters - trained.adapted.parameters == head
+    assert trained.adapted.layout.parameters - frozen.adapted.layout.parameters == head
 
 
 def test_frozen_weights_get_no_gradient(vit: Path) -> None:
     whole = load_whole(vit, IMAGES, full_spec(IMAGES), classes=CLASSES)
-    rows = whole.initial_row(0).unsqueeze(0).requires_grad_()
+    rows = whole.adapted.initial_row(0).unsqueeze(0).requires_grad_()
     whole.forward(rows, [4], image_batch()).sum().backward()
-    assert all(tensor.grad is None for tensor in whole.base_tensors)
+    assert all(tensor.grad is None for tensor in whole.adapted.tensors)

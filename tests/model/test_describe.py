@@ -64,11 +64,11 @@ def test_counts_are_those_that_the_parts_hold(tmp_path: Path, task: Task, model_
     for cut in range(1, BLOCKS):
         device = load_device_part(path, task, cut, SPEC, classes=CLASSES)
         server = load_server_part(path, task, cut, SPEC, classes=CLASSES)
-        assert device.base_parameters == spec.embedding_parameters + cut * spec.block_parameters
+        assert device.adapted.parameters == spec.embedding_parameters + cut * spec.block_parameters
         served = (BLOCKS - cut) * spec.block_parameters + spec.head_parameters
-        assert server.base_parameters == served
-        assert device.layout.parameters == cut * spec.block_adapter_parameters
-        assert server.layout.parameters == (BLOCKS - cut) * spec.block_adapter_parameters
+        assert server.adapted.parameters == served
+        assert device.adapted.layout.parameters == cut * spec.block_adapter_parameters
+        assert server.adapted.layout.parameters == (BLOCKS - cut) * spec.block_adapter_parameters
 
 
 def test_only_named_layers_have_a_rank() -> None:

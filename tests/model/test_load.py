@@ -46,8 +46,8 @@ def measure(folder, cut):
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     before = kib("VmRSS")
     part = load_device_part(Path(folder), "image-classification", cut, spec, classes=5)
-    touched = sum(float(tensor.sum()) for tensor in part.base_tensors)
-    return part.base_bytes, 1024 * (kib("VmHWM") - before)
+    touched = sum(float(tensor.sum()) for tensor in part.adapted.tensors)
+    return part.adapted.bytes, 1024 * (kib("VmHWM") - before)
 
 torch.set_num_threads(1)
 spec = AdapterSpec(rank=2, alpha=4.0)
@@ -84,10 +84,10 @@ def test_parts_hold_the_whole_model_between_them(tmp_path: Path) -> None:
     for cut in range(1, BLOCKS):
         device = load_device_part(path, IMAGES, cut, SPEC, classes=CLASSES)
         server = load_server_part(path, IMAGES, cut, SPEC, classes=CLASSES)
-        assert device.base_parameters + server.base_parameters == whole.base_parameters
-        assert device.base_bytes == 4 * device.base_parameters
+        assert device.adapted.parameters + server.adapted.parameters == whole.adapted.parameters
+        assert device.adapted.bytes == 4 * device.adapted.parameters
     stored = load_file(path / "model.safetensors")
-    assert whole.base_parameters == sum(value.numel() for value in stored.values())
+    assert whole.adapted.parameters == sum(value.numel() for value in stored.values())
 
 
 @pytest.mark.parametrize("model_type", ["gpt2", "opt", "gemma"])
@@ -96,8 +96,8 @@ def test_tied_embeddings_are_held_once_by_each_side(tmp_path: Path, model_type: 
     whole = load_whole(path, "causal-lm", SPEC, classes=0)
     device = load_device_part(path, "causal-lm", 1, SPEC, classes=0)
     server = load_server_part(path, "causal-lm", 1, SPEC, classes=0)
-    both = device.base_parameters + server.base_parameters
-    assert both == whole.base_parameters + VOCABULARY * WIDTH
+    both = device.adapted.parameters + server.adapted.parameters
+    assert both == whole.adapted.parameters + VOCABULARY * WIDTH
 
 
 def test_tied_and_untied_llama_load(tmp_path: Path) -> None:
@@ -106,8 +106,8 @@ def test_tied_and_untied_llama_load(tmp_path: Path) -> None:
         device = load_device_part(path, "causal-lm", 2, SPEC, classes=0)
         server = load_server_part(path, "causal-lm", 2, SPEC, classes=0)
         named = {
-            **device.layout.named(trained_row(device)),
-            **server.layout.named(trained_row(server)),
+            **device.adapted.layout.named(trained_row(device)),
+            **server.adapted.layout.named(trained_row(server)),
         }
         logits, _ = run_parts(device, server, named, text_batch(), None)
         assert logits.shape == (4, 7, VOCABULARY)
@@ -125,8 +125,8 @@ def test_a_sharded_checkpoint_is_the_same_model(tmp_path: Path) -> None:
         device = load_device_part(*part, classes=CLASSES)
         server = load_server_part(*part, classes=CLASSES)
         named = {
-            **device.layout.named(trained_row(device)),
-            **server.layout.named(trained_row(server)),
+            **device.adapted.layout.named(trained_row(device)),
+            **server.adapted.layout.named(trained_row(server)),
         }
         results.append(run_parts(device, server, named, text_batch(), None)[0])
     assert torch.equal(*results)
@@ -136,7 +136,7 @@ def test_a_checkpoint_of_the_bare_model_loads_with_a_trained_head(tmp_path: Path
     torch.manual_seed(0)
     AutoModel.from_config(config_of("dinov2")).save_pretrained(tmp_path)
     server = load_server_part(tmp_path, IMAGES, 1, full_spec(IMAGES), classes=CLASSES)
-    assert server.layout.slots[-2].name == "classifier.weight"
+    assert server.adapted.layout.slots[-2].name == "classifier.weight"
     load_device_part(tmp_path, IMAGES, 1, SPEC, classes=CLASSES)  # it never holds the head
     with pytest.raises(ModelError, match="no head for 5 classes; set the adapter's head to true"):
         load_server_part(tmp_path, IMAGES, 1, SPEC, classes=CLASSES)
@@ -146,7 +146,9 @@ def test_a_head_of_other_classes_must_be_trained(tmp_path: Path) -> None:
     path = save_model(tmp_path, "vit", IMAGES)
     with pytest.raises(ModelError, match="no head for 7 classes"):
         load_whole(path, IMAGES, SPEC, classes=7)
-    assert load_whole(path, IMAGES, full_spec(IMAGES), classes=7).layout.slots[-1].shape == (7,)
+    assert load_whole(path, IMAGES, full_spec(IMAGES), classes=7).adapted.layout.slots[
+        -1
+    ].shape == (7,)
 
 
 @pytest.mark.parametrize("cut", [-1, 0, BLOCKS, BLOCKS + 5])

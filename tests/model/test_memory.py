@@ -60,11 +60,11 @@ def test_a_device_holds_more_at_a_later_cut_and_nothing_without_gradients(tmp_pa
     for cut in range(1, BLOCKS):
         spec = AdapterSpec(rank=2, alpha=4.0)
         part = load_device_part(path, "image-classification", cut, spec, classes=2)
-        rows = part.initial_row(0).unsqueeze(0).requires_grad_()
-        with SavedBytes([*part.base_tensors, rows]) as saved:
+        rows = part.adapted.initial_row(0).unsqueeze(0).requires_grad_()
+        with SavedBytes([*part.adapted.tensors, rows]) as saved:
             activation = part.forward(rows, [4], image_batch())
         held.append(saved.bytes)
-        with SavedBytes([*part.base_tensors, rows]) as saved, torch.no_grad():
+        with SavedBytes([*part.adapted.tensors, rows]) as saved, torch.no_grad():
             part.forward(rows, [4], image_batch())
         assert saved.bytes == 0
         assert held[-1] > activation.nbytes

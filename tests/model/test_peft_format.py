@@ -46,7 +46,12 @@ def adapter_of(whole: WholeModel, directory: Path, spec: AdapterSpec, task: Task
     """Save a trained adapter; its row."""
     row = trained_row(whole)
     save_adapter(
-        directory, whole.layout.named(row), spec, "base", task, transposed=whole.transposed
+        directory,
+        whole.adapted.layout.named(row),
+        spec,
+        "base",
+        task,
+        transposed=whole.adapted.transposed,
     )
     return row
 
@@ -63,7 +68,7 @@ def test_peft_gives_the_same_logits(tmp_path: Path, case: tuple[Task, str, Adapt
     with torch.no_grad():
         expected = model(**inputs).logits
         logits = whole.forward(row.unsqueeze(0), [4], inputs, lengths)
-        plain = whole.forward(whole.initial_row(3).unsqueeze(0), [4], inputs, lengths)
+        plain = whole.forward(whole.adapted.initial_row(3).unsqueeze(0), [4], inputs, lengths)
     # sums of at most a hundred float32 terms in another order, through three blocks
     assert (logits - expected).abs().max() <= 1e-5 * expected.abs().max()
     assert (logits - plain).abs().max() > 1e-2 * expected.abs().max()
@@ -79,13 +84,13 @@ def test_both_sides_write_and_read_back(
         device = load_device_part(path, task, cut, spec, classes=CLASSES)
         server = load_server_part(path, task, cut, spec, classes=CLASSES)
         rows = trained_row(device), trained_row(server)
-        named = {**device.layout.named(rows[0]), **server.layout.named(rows[1])}
+        named = {**device.adapted.layout.named(rows[0]), **server.adapted.layout.named(rows[1])}
         folder = tmp_path / f"adapter-{cut}"
-        save_adapter(folder, named, spec, str(path), task, transposed=device.transposed)
+        save_adapter(folder, named, spec, str(path), task, transposed=device.adapted.transposed)
         read = load_adapter(folder, spec)
         assert read.keys() == named.keys()
-        assert torch.equal(device.layout.join(read), rows[0])
-        assert torch.equal(server.layout.join(read), rows[1])
+        assert torch.equal(device.adapted.layout.join(read), rows[0])
+        assert torch.equal(server.adapted.layout.join(read), rows[1])
         assert sorted(p.name for p in folder.iterdir()) == [CONFIG_FILE, WEIGHTS_FILE]
 
 
@@ -116,7 +121,7 @@ def test_a_folder_that_peft_wrote_reads_back(
     model = peft.get_peft_model(base, config).eval()
     model.save_pretrained(tmp_path / "adapter")
     whole = load_whole(tmp_path / "model", task, spec, classes=CLASSES)
-    row = whole.layout.join(load_adapter(tmp_path / "adapter", spec))
+    row = whole.adapted.layout.join(load_adapter(tmp_path / "adapter", spec))
     inputs, lengths = batches(task)[0]
     with torch.no_grad():
         expected = model(**inputs).logits

@@ -61,7 +61,7 @@ def test_split_equals_unsplit_at_every_cut(case: Case) -> None:
         device = load_device_part(case.path, task, cut, full_spec(task), classes=CLASSES)
         server = load_server_part(case.path, task, cut, full_spec(task), classes=CLASSES)
         for (logits, gradients), (inputs, lengths) in zip(expected, batches(task), strict=True):
-            named = whole.layout.named(row)
+            named = whole.adapted.layout.named(row)
             split_logits, split_gradients = run_parts(device, server, named, inputs, lengths)
             assert torch.equal(split_logits, logits)
             assert split_gradients.keys() == gradients.keys()
@@ -72,7 +72,7 @@ def test_split_equals_unsplit_at_every_cut(case: Case) -> None:
 
 def test_an_untrained_adapter_changes_nothing(case: Case) -> None:
     config = case.model.config
-    rows = case.whole.initial_row(seed=0).unsqueeze(0)
+    rows = case.whole.adapted.initial_row(seed=0).unsqueeze(0)
     for inputs, lengths in batches(case.task):
         given: dict[str, object] = dict(inputs)
         if case.task == "image-classification" and not config.model_type.startswith("dinov2"):
@@ -127,7 +127,7 @@ def test_variants_of_an_architecture_split_too(
     row = trained_row(whole)
     for inputs, lengths in batches(task):
         logits, gradients = run_whole(whole, row, inputs, lengths)
-        found = run_parts(device, server, whole.layout.named(row), inputs, lengths)
+        found = run_parts(device, server, whole.adapted.layout.named(row), inputs, lengths)
         assert torch.equal(found[0], logits)
         assert all(torch.equal(found[1][name], value) for name, value in gradients.items())
 
@@ -148,13 +148,13 @@ def test_lower_precision_keeps_rows_in_float32(
     device = load_device_part(path, *part, classes=CLASSES, dtype=torch.bfloat16)
     server = load_server_part(path, *part, classes=CLASSES, dtype=torch.bfloat16)
     named = {
-        **device.layout.named(trained_row(device)),
-        **server.layout.named(trained_row(server)),
+        **device.adapted.layout.named(trained_row(device)),
+        **server.adapted.layout.named(trained_row(server)),
     }
     logits, gradients = run_parts(device, server, named, inputs, None)
     assert logits.dtype == torch.bfloat16
     assert all(gradient.dtype == torch.float32 for gradient in gradients.values())
-    assert device.base_bytes == 2 * device.base_parameters
+    assert device.adapted.bytes == 2 * device.adapted.parameters
 
 
 @pytest.mark.parametrize(("rows", "sizes"), [(1, [3]), (3, [2, 2]), (2, [0, 4]), (0, [])])
@@ -163,7 +163,7 @@ def test_sizes_must_divide_the_samples(tmp_path: Path, rows: int, sizes: list[in
     spec = AdapterSpec(rank=2, alpha=4.0)
     whole = load_whole(path, "image-classification", spec, classes=CLASSES)
     with pytest.raises(ModelError, match="do not divide 4 samples"):
-        whole.forward(whole.initial_row(0).expand(rows, -1), sizes, image_batch())
+        whole.forward(whole.adapted.initial_row(0).expand(rows, -1), sizes, image_batch())
 
 
 @pytest.mark.parametrize("lengths", [[7], [7, 8], [0, 7]])
@@ -171,6 +171,6 @@ def test_lengths_must_fit(tmp_path: Path, lengths: list[int]) -> None:
     path = save_model(tmp_path, "bert", "text-classification")
     spec = AdapterSpec(rank=2, alpha=4.0)
     server = load_server_part(path, "text-classification", 1, spec, classes=CLASSES)
-    rows = server.initial_row(0).unsqueeze(0)
+    rows = server.adapted.initial_row(0).unsqueeze(0)
     with pytest.raises(ModelError, match="do not fit 2 samples of 7 tokens"):
         server.forward(rows, [2], torch.zeros(2, 7, WIDTH), lengths)

@@ -46,7 +46,7 @@ def test_one_device_without_compression_is_centralised_training(
     setup, found = job.setup, job.found
     state = _play(job, rounds=3).state
     whole = load_whole(found.path, setup.task, job.adapter, classes=tiny.CLASSES)
-    row = whole.initial_row(setup.seed)[None]
+    row = whole.adapted.initial_row(setup.seed)[None]
     memory = setup.optimizer.init(row)
     for step in range(3):
         batch = setup.batches.make(setup.train, setup.devices[0].plan.indices(step))
@@ -58,9 +58,9 @@ def test_one_device_without_compression_is_centralised_training(
         ).sum().backward()
         rate = setup.learning_rate * setup.decay**step
         row, memory = setup.optimizer.step(row, leaf.grad, memory, rate)
-    named = whole.layout.named(row[0])
-    assert torch.equal(setup.device_part.layout.join(named), state.device.row)
-    assert torch.equal(setup.server_part.layout.join(named), state.server.row)
+    named = whole.adapted.layout.named(row[0])
+    assert torch.equal(setup.device_part.adapted.layout.join(named), state.device.row)
+    assert torch.equal(setup.server_part.adapted.layout.join(named), state.server.row)
     assert not torch.equal(initial_state(setup).device.row, state.device.row)
 
 
@@ -91,10 +91,10 @@ def test_bytes_are_the_lengths_of_packets(vision: Folders) -> None:
     outcome = _play(job)
     batch, tokens, width, steps, devices = 4, 5, 24, 2, 3
     packet = int(RawCodec().expected_bytes((batch, tokens, width)))
-    adapter = int(RawCodec().expected_bytes((1, 1, setup.device_part.layout.parameters)))
+    adapter = int(RawCodec().expected_bytes((1, 1, setup.device_part.adapted.layout.parameters)))
     labels = len(encode_targets(np.zeros(batch, dtype=np.int64), tiny.CLASSES))
     assert outcome.ledger.bytes_by_payload() == {
-        "model": setup.device_part.base_bytes,
+        "model": setup.device_part.adapted.bytes,
         "adapter_down": adapter,
         "activation": packet * steps * devices,
         "labels": labels * steps * devices,

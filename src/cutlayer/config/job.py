@@ -195,13 +195,13 @@ def _partition(job: Job) -> dict[str, Any]:
 
 
 def _export(job: Job, state: RunState, directory: RunDirectory) -> None:
-    device, server = job.setup.device_part.layout, job.setup.server_part.layout
+    device, server = job.setup.device_part.adapted.layout, job.setup.server_part.adapted.layout
     named = {**device.named(state.device.row), **server.named(state.server.row)}
     asset = job.found.asset
     base = asset.hub_id if asset is not None and asset.hub_id is not None else str(job.found.path)
 
     def write(folder: Path) -> None:
-        transposed = job.setup.device_part.transposed
+        transposed = job.setup.device_part.adapted.transposed
         save_adapter(folder, named, job.adapter, base, job.prepared.task, transposed=transposed)
 
     write_folder_atomically(directory.path / "adapter", write)

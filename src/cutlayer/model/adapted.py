@@ -54,8 +54,12 @@ class AdaptedModel:
         self.layout = Layout(tuple(slots))
 
     def initial_row(self, seed: int) -> Float[Tensor, "parameter"]:
-        """LoRA A normal with deviation 1 / sqrt(inputs), so that `x A^T` has the scale of x; B
-        zero; head as in the checkpoint, else weights normal with deviation 0.02 and bias zero."""
+        """A row before training. Each slot's values depend on the seed and its name alone, so a
+        device's and a server's rows together are the same at every cut.
+
+        LoRA A normal with deviation 1 / sqrt(inputs), so that `x A^T` has the scale of x; B zero;
+        head as in the checkpoint, else weights normal with deviation 0.02 and bias zero.
+        """
         return self.layout.join(
             {slot.name: self._initial(slot, seed) for slot in self.layout.slots}
         )

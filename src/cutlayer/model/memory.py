@@ -13,7 +13,7 @@ from torch.autograd.graph import saved_tensors_hooks
 class SavedBytes:
     """Counts the bytes that a forward leaves behind for backward.
 
-    `with SavedBytes(part.base_tensors) as saved: activation = part.forward(...)`, then
+    `with SavedBytes(part.adapted.tensors) as saved: activation = part.forward(...)`, then
     `saved.bytes`: distinct storages still held when the block ends, in full, without those of
     `exclude` (frozen weights and adapter rows, which are there anyway). Storages, not tensors:
     a saved view keeps all of what it views.

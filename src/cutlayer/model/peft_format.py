@@ -46,8 +46,8 @@ def save_adapter(
 ) -> None:
     """Write slots of both sides, merged, as an adapter that `peft` loads over the unsplit model.
 
-    `named`: e.g. `{**device.layout.named(row), **server.layout.named(row)}`. `transposed`: a part's
-    property of this name (GPT-2's linear layers). The configuration is written last, so that a
+    `named`: the slots of a device's row and a server's, by `Layout.named`. `transposed`: what
+    `AdaptedModel` says of it (GPT-2's linear layers). The configuration is written last, so that a
     folder that has one is complete. Raises ModelError for slots that do not fit the spec.
     """
     _check_tensors(named, spec.rank, "the adapter")

@@ -1,7 +1,8 @@
 """The three things that run: a device part, a server part, and the whole model.
 
 Each takes the rows of a group of devices and the samples of all of them in device order. One pass
-at a time; backward may follow at any time. Knows no files and no loss.
+at a time; backward may follow at any time. What a part holds (rows, layout, weights) is its
+`adapted` model. Knows no files and no loss.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,6 @@ from torch import Tensor
 from cutlayer.model.adapted import AdaptedModel
 from cutlayer.model.hollow import CutReachedError, Injection
 from cutlayer.model.inputs import real_inputs, stand_in_inputs
-from cutlayer.model.layout import Layout
 from cutlayer.spec import Task
 
 
@@ -24,37 +24,7 @@ class DevicePart:
     def __init__(self, adapted: AdaptedModel, task: Task, cut: int) -> None:
         self.task = task
         self.cut = cut
-        self._adapted = adapted
-
-    @property
-    def layout(self) -> Layout:
-        """The slots of a device's row."""
-        return self._adapted.layout
-
-    @property
-    def base_parameters(self) -> int:
-        """Frozen weights that this part holds."""
-        return self._adapted.parameters
-
-    @property
-    def base_bytes(self) -> int:
-        """Bytes of the frozen weights that this part holds."""
-        return self._adapted.bytes
-
-    @property
-    def transposed(self) -> bool:
-        """True if its linear layers store their weights as [inputs, outputs] (GPT-2)."""
-        return self._adapted.transposed
-
-    @property
-    def base_tensors(self) -> tuple[Tensor, ...]:
-        """The frozen weights and buffers, e.g. for `SavedBytes` to leave out."""
-        return self._adapted.tensors
-
-    def initial_row(self, seed: int) -> Float[Tensor, "parameter"]:
-        """A row before training; each slot's values depend on the seed and its name alone, so a
-        device's and a server's rows together are the same at every cut."""
-        return self._adapted.initial_row(seed)
+        self.adapted = adapted
 
     def forward(
         self,
@@ -69,10 +39,10 @@ class DevicePart:
         is padded on the right, in a group to the longest of all its devices.
         Raises ModelError for inputs or sizes that do not fit.
         """
-        model = self._adapted.model
+        model = self.adapted.model
         given = real_inputs(model, self.task, inputs, None)
         batch = next(iter(inputs.values())).shape[0]
-        with self._adapted.using(rows, sizes, batch):
+        with self.adapted.using(rows, sizes, batch):
             try:
                 model(**given)
             except CutReachedError as cut:
@@ -87,37 +57,8 @@ class ServerPart:
     def __init__(self, adapted: AdaptedModel, task: Task, cut: int, injection: Injection) -> None:
         self.task = task
         self.cut = cut
-        self._adapted = adapted
+        self.adapted = adapted
         self._injection = injection
-
-    @property
-    def layout(self) -> Layout:
-        """The slots of a device's row on the server."""
-        return self._adapted.layout
-
-    @property
-    def base_parameters(self) -> int:
-        """Frozen weights that this part holds."""
-        return self._adapted.parameters
-
-    @property
-    def base_bytes(self) -> int:
-        """Bytes of the frozen weights that this part holds."""
-        return self._adapted.bytes
-
-    @property
-    def transposed(self) -> bool:
-        """True if its linear layers store their weights as [inputs, outputs] (GPT-2)."""
-        return self._adapted.transposed
-
-    @property
-    def base_tensors(self) -> tuple[Tensor, ...]:
-        """The frozen weights and buffers, e.g. for `SavedBytes` to leave out."""
-        return self._adapted.tensors
-
-    def initial_row(self, seed: int) -> Float[Tensor, "parameter"]:
-        """A row before training; each slot's values depend on the seed and its name alone."""
-        return self._adapted.initial_row(seed)
 
     def forward(
         self,
@@ -132,10 +73,10 @@ class ServerPart:
         may require a gradient, from which the device's backward continues.
         Raises ModelError for lengths or sizes that do not fit.
         """
-        model = self._adapted.model
+        model = self.adapted.model
         given = stand_in_inputs(model.config, self.task, activation, lengths)
         with (
-            self._adapted.using(rows, sizes, activation.shape[0]),
+            self.adapted.using(rows, sizes, activation.shape[0]),
             self._injection.of(activation),
         ):
             logits: Tensor = model(**given).logits
@@ -148,36 +89,7 @@ class WholeModel:
 
     def __init__(self, adapted: AdaptedModel, task: Task) -> None:
         self.task = task
-        self._adapted = adapted
-
-    @property
-    def layout(self) -> Layout:
-        """The slots of a row: those of both sides."""
-        return self._adapted.layout
-
-    @property
-    def base_parameters(self) -> int:
-        """Frozen weights."""
-        return self._adapted.parameters
-
-    @property
-    def base_bytes(self) -> int:
-        """Bytes of the frozen weights."""
-        return self._adapted.bytes
-
-    @property
-    def transposed(self) -> bool:
-        """True if its linear layers store their weights as [inputs, outputs] (GPT-2)."""
-        return self._adapted.transposed
-
-    @property
-    def base_tensors(self) -> tuple[Tensor, ...]:
-        """The frozen weights and buffers, e.g. for `SavedBytes` to leave out."""
-        return self._adapted.tensors
-
-    def initial_row(self, seed: int) -> Float[Tensor, "parameter"]:
-        """A row before training; each slot's values depend on the seed and its name alone."""
-        return self._adapted.initial_row(seed)
+        self.adapted = adapted
 
     def forward(
         self,
@@ -193,9 +105,9 @@ class WholeModel:
         has it; `ServerPart` takes the last of `lengths`. They differ for a text that itself ends
         with the padding token.
         """
-        model = self._adapted.model
+        model = self.adapted.model
         given = real_inputs(model, self.task, inputs, lengths)
         batch = next(iter(inputs.values())).shape[0]
-        with self._adapted.using(rows, sizes, batch):
+        with self.adapted.using(rows, sizes, batch):
             logits: Tensor = model(**given).logits
         return logits

@@ -51,16 +51,16 @@ def measure_memory(setup: Setup, state: RunState) -> Memory:
     batch = _largest_batch(setup)
     group = group_inputs([batch])
     rows = state.device.row[None].clone().requires_grad_()
-    kept = [*setup.device_part.base_tensors, rows]
+    kept = [*setup.device_part.adapted.tensors, rows]
     with SavedBytes(exclude=[*kept, *group.inputs.values()]) as saved:
         activation = setup.device_part.forward(rows, group.sizes, group.inputs)
-    device = _part(setup.device_part.base_bytes, state.device, saved.bytes, batch)
+    device = _part(setup.device_part.adapted.bytes, state.device, saved.bytes, batch)
     received = activation.detach().requires_grad_()
     server_rows = state.server.row[None].clone().requires_grad_()
-    with SavedBytes(exclude=[*setup.server_part.base_tensors, server_rows]) as saved:
+    with SavedBytes(exclude=[*setup.server_part.adapted.tensors, server_rows]) as saved:
         logits = setup.server_part.forward(server_rows, group.sizes, received, group.lengths)
         group_losses(setup.task, logits, torch.from_numpy(batch.labels), group.sizes)
-    server = _part(setup.server_part.base_bytes, state.server, saved.bytes, None)
+    server = _part(setup.server_part.adapted.bytes, state.server, saved.bytes, None)
     return Memory(device, device.total + server.total)
 
 

@@ -155,7 +155,7 @@ class Round:
         self._device_side.rows[:] = row
         payloads = {"adapter_down": sent}
         if self._index == 1:
-            size = self._setup.device_part.base_bytes
+            size = self._setup.device_part.adapted.bytes
             payloads["model"] = Sent(size, size)
         self._ledger.broadcast(step, payloads)
 
@@ -249,7 +249,7 @@ def initial_state(setup: Setup) -> RunState:
     """The state before round 1: seeded adapters, fresh optimisers for every device."""
     sides = []
     for part in (setup.device_part, setup.server_part):
-        row = part.initial_row(setup.seed)
+        row = part.adapted.initial_row(setup.seed)
         fresh = setup.optimizer.init(row.expand(len(setup.devices), -1))
         sides.append(SideState(row, fresh))
     return RunState(round=0, virtual_time_s=0.0, device=sides[0], server=sides[1])

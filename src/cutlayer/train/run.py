@@ -84,7 +84,10 @@ def _one_round(
 
 
 def _check_fits(setup: Setup, state: RunState, directory: RunDirectory) -> None:
-    expected = (setup.device_part.layout.parameters, setup.server_part.layout.parameters)
+    expected = (
+        setup.device_part.adapted.layout.parameters,
+        setup.server_part.adapted.layout.parameters,
+    )
     found = (state.device.row.numel(), state.server.row.numel())
     if found != expected:
         raise RunError(
