@@ -47,7 +47,7 @@ def encode(symbols: UInt8[np.ndarray, " count"], frequencies: Int[np.ndarray, " 
         f = frequency[first : first + lanes]
         x = states[: f.size]
         # a lane that would reach 2^32 drops its low word first
-        full = np.flatnonzero(x >= f << np.uint64(32 - FREQUENCY_BITS))
+        full = (x >= f << np.uint64(32 - FREQUENCY_BITS)).nonzero()[0]
         overflowing = x[full]
         words.append(overflowing)
         x[full] = overflowing >> WORD_BITS
@@ -77,7 +77,7 @@ def decode(
         x >>= np.uint64(FREQUENCY_BITS)
         x *= frequency[slot]
         x += offset[slot]
-        short = np.flatnonzero(x < LOWEST_STATE)
+        short = (x < LOWEST_STATE).nonzero()[0]
         refill = words[taken : taken + short.size]
         if refill.size < short.size:
             raise PacketError(f"levels: the code ends before symbol {first + states.size}")
