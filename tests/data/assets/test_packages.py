@@ -86,6 +86,21 @@ def test_debian_packages_are_unpacked_and_their_pinned_files_verified(tmp_path: 
     assert package.title == "apt some-data, more-data"
 
 
+def test_debian_packages_are_found_on_a_machine_without_package_lists(tmp_path: Path) -> None:
+    commands, package = unpacking("file", b"right")
+
+    def run(command: list[str], folder: Path) -> None:
+        commands.append(command)
+        own_lists = any(word.startswith("Dir::State::lists=") for word in command)
+        if "download" in command and not own_lists:
+            raise AssetError("Unable to locate package")
+        (folder / "file").write_bytes(b"right")
+
+    package.fetch(tmp_path, run)
+    assert [command[-1] for command in commands] == ["more-data", "update", "more-data"]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 @pytest.mark.parametrize("content", [b"wrong", None])
 def test_a_pinned_file_that_is_wrong_or_missing_is_refused(
     tmp_path: Path, content: bytes | None

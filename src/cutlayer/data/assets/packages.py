@@ -22,6 +22,7 @@ from cutlayer.errors import AssetError
 
 RunTool: TypeAlias = Callable[[list[str], Path], None]
 _CHUNK_BYTES = 1 << 20
+_APT_LISTS = ".apt-lists"
 
 
 def run_tool(command: list[str], folder: Path) -> None:
@@ -49,7 +50,7 @@ _WITHOUT = {
 _HINTS = {
     "pip": "is there a network?",
     "npm": "is there a network?",
-    "apt-get": "is there a network? If so, `apt-get update` may help",
+    "apt-get": "is there a network?",
 }
 
 
@@ -163,8 +164,17 @@ class DebianPackages(Package):
 
     def fetch(self, folder: Path, run: RunTool) -> None:
         # a sandbox user, which apt takes as root, could not write in our folder
-        run(["apt-get", "download", "-qq", "-o", "Acquire::Retries=1",
-             "-o", "APT::Sandbox::User=root", *self.names], folder)  # fmt: skip
+        apt = ["apt-get", "-qq", "-o", "Acquire::Retries=1", "-o", "APT::Sandbox::User=root"]
+        try:
+            run([*apt, "download", *self.names], folder)
+        except AssetError:
+            # the machine's package lists are missing or old: fetch lists of our own
+            lists = folder / _APT_LISTS
+            (lists / "partial").mkdir(parents=True)
+            own = [*apt, "-o", f"Dir::State::lists={lists}", "-o", f"Dir::Cache={lists}"]
+            run([*own, "update"], folder)
+            run([*own, "download", *self.names], folder)
+            shutil.rmtree(lists)
         for package in sorted(folder.glob("*.deb")):
             run(["dpkg-deb", "-x", package.name, "."], folder)
             package.unlink()
