@@ -27,7 +27,8 @@ clean:
 
 # a new set of dependencies is a new installation; the code itself is read in place
 $(VENV)/installed-%: pyproject.toml | $(BIN)/pip
-	$(BIN)/pip install --quiet --editable '.[$*]'
+	@echo "installing into $(VENV), a few minutes the first time"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[$*]'
 	touch $@
 
 $(BIN)/pip:
