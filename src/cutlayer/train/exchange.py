@@ -29,9 +29,10 @@ class Direction(IntEnum):
 
 @dataclass(frozen=True)
 class Received:
-    """A tensor as the other side decoded it, and what it cost."""
+    """A tensor and its samples' lengths as the other side decoded them, and what it cost."""
 
     tensor: Float[np.ndarray, "batch token width"]
+    lengths: tuple[int, ...]
     sent: Sent
 
 
@@ -59,7 +60,7 @@ class Exchange:
         packet = self.codec.encode(values, lengths, rng)
         plain = _RAW.encode(values, lengths, rng)
         decoded = self.codec.decode(packet, tuple(values.shape))
-        return Received(decoded.tensor, Sent(len(packet), len(plain)))
+        return Received(decoded.tensor, decoded.lengths, Sent(len(packet), len(plain)))
 
 
 def send_labels(

@@ -5,26 +5,26 @@ adapters on both sides until FedAvg closes the round, so the order among devices
 but rounding.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import final
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from cutlayer.cost.flops import StepFlops
 from cutlayer.data.batches import Batch
-from cutlayer.model.aggregate import fedavg
 from cutlayer.model.loss import group_losses
 from cutlayer.schemes.scheme import Phase, Step
 from cutlayer.spec import IGNORED_LABEL, MiniBatch
 from cutlayer.timeline.simulate import RoundTimeline, simulate
-from cutlayer.train.exchange import Direction, Exchange, Received, send_adapter, send_labels
-from cutlayer.train.inputs import GroupInputs, group_inputs, stack
+from cutlayer.train.exchange import Direction, Exchange, send_adapter, send_labels
+from cutlayer.train.inputs import group_inputs, stack
 from cutlayer.train.ledger import Ledger, Sent
+from cutlayer.train.local_step import LocalStep
 from cutlayer.train.setup import Setup
-from cutlayer.train.state import OptimizerState, RunState, SideState
+from cutlayer.train.side import Side
+from cutlayer.train.state import RunState, SideState
 
 StepDone = Callable[[int, int], None]
 
@@ -37,59 +37,6 @@ class RoundOutcome:
     train_loss: float
     ledger: Ledger
     timeline: RoundTimeline
-
-
-@final
-class Side:
-    """One side's adapters and optimiser state during a round, a row for each device."""
-
-    def __init__(self, state: SideState, devices: int) -> None:
-        self.rows = state.row.expand(devices, -1).clone()
-        self.optimizer = {name: value.clone() for name, value in state.optimizer.items()}
-
-    def gather(self, devices: Sequence[int]) -> Float[Tensor, "group parameter"]:
-        """The rows of `devices` as a leaf that collects their gradient."""
-        return self.rows[list(devices)].requires_grad_()
-
-    def state_of(self, devices: Sequence[int]) -> OptimizerState:
-        """The optimiser state of `devices`."""
-        return {name: value[list(devices)] for name, value in self.optimizer.items()}
-
-    def scatter(self, devices: Sequence[int], rows: Tensor, state: OptimizerState) -> None:
-        """Put stepped rows and states back."""
-        self.rows[list(devices)] = rows.detach()
-        for name, value in state.items():
-            self.optimizer[name][list(devices)] = value
-
-    def merged(self, weights: Sequence[float]) -> SideState:
-        """FedAvg of the rows; each device keeps its optimiser state."""
-        return SideState(fedavg(self.rows, weights), self.optimizer)
-
-
-@dataclass
-class LocalStep:
-    """What a group of devices has in its hands during one local step."""
-
-    number: int
-    devices: tuple[int, ...]
-    batches: list[Batch]
-    group: GroupInputs
-    device_rows: Float[Tensor, "group parameter"] | None = None
-    activation: Float[Tensor, "batch token width"] | None = None
-    received: list[Received] = field(default_factory=list)
-    labels: Tensor | None = None
-    gradient: Float[Tensor, "batch token width"] | None = None
-
-    def rows_of(self, tensor: Tensor, place: int) -> Tensor:
-        """The rows of the group's `place`-th device, without the padding that others needed."""
-        first = sum(self.group.sizes[:place])
-        own = tensor[first : first + self.group.sizes[place]]
-        return own if self.batches[place].lengths is None else own[:, : self.tokens(place, own)]
-
-    def tokens(self, place: int, activation: Tensor) -> int:
-        """Tokens of the device's mini-batch, padded to its own longest."""
-        lengths = self.batches[place].lengths
-        return activation.shape[1] if lengths is None else max(lengths)
 
 
 @final
@@ -175,7 +122,7 @@ class Round:
             key = (self._index, device, local.number, Direction.UP)
             own = local.rows_of(local.activation, place)
             received = self._exchange.send(own, batch.lengths, key)
-            known, sent = send_labels(batch.labels, batch.lengths, self._setup.classes)
+            known, sent = send_labels(batch.labels, received.lengths, self._setup.classes)
             labels.append(known)
             local.received.append(received)
             self._ledger.send(device, step, {"activation": received.sent, "labels": sent})
@@ -186,7 +133,9 @@ class Round:
         setup, side = self._setup, self._server_side
         rows = side.gather(local.devices)
         activation = stack([part.tensor for part in local.received]).requires_grad_()
-        logits = setup.server_part.forward(rows, local.group.sizes, activation, local.group.lengths)
+        logits = setup.server_part.forward(
+            rows, local.group.sizes, activation, local.received_lengths
+        )
         losses = group_losses(setup.task, logits, local.labels, local.group.sizes)
         torch.autograd.backward(losses.sum())
         local.gradient = activation.grad
