@@ -63,7 +63,7 @@ def prepare_data(config: Config, model: Path, say: Callable[[str], None]) -> Pre
 def _checked(data: DataSet, config: Config, say: Callable[[str], None]) -> tuple[DataSet, int]:
     kept, bad = check_data(data, config.data.on_bad_sample)
     if bad:
-        say(f"skipped {len(bad)} bad samples, the first: {bad[0].where}: {bad[0].why}")
+        say(f"skipped {len(bad)} bad samples, the first: {bad[0].title}")
     return kept, len(bad)
 
 

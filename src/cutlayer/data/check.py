@@ -20,6 +20,11 @@ class BadSample:
     where: str
     why: str
 
+    @property
+    def title(self) -> str:
+        """Where and why in a line; a reading error already says where."""
+        return self.why if self.where in self.why else f"{self.where}: {self.why}"
+
 
 def find_bad(samples: Samples, classes: int) -> tuple[BadSample, ...]:
     """Every sample that is unreadable, empty, or labelled outside `0 .. classes - 1`."""
@@ -71,20 +76,15 @@ def _without(samples: Samples, bad: tuple[BadSample, ...]) -> Samples:
     if not bad:
         return samples
     if len(bad) == len(samples):
-        raise DataError(f"all {len(bad)} samples are bad; the first: {_name(bad[0])}")
+        raise DataError(f"all {len(bad)} samples are bad; the first: {bad[0].title}")
     dropped = np.array([sample.index for sample in bad])
     return Subset(samples, np.setdiff1d(np.arange(len(samples)), dropped))
 
 
 def _stop(bad: tuple[BadSample, ...], count: int) -> DataError:
-    named = "; ".join(_name(sample) for sample in bad[:_NAMED])
+    named = "; ".join(sample.title for sample in bad[:_NAMED])
     more = f"; and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
     return DataError(
         f"{len(bad)} of {count} samples cannot be used: {named}{more}. "
-        "Mend or remove them, or choose to skip bad samples"
+        "Mend or remove them, or skip them (data.on_bad_sample: skip)"
     )
-
-
-def _name(sample: BadSample) -> str:
-    # a reading error already says where
-    return sample.why if sample.where in sample.why else f"{sample.where}: {sample.why}"
