@@ -12,3 +12,4 @@ assert summary["uplink_bytes"] * 3 < summary["uncompressed_uplink_bytes"], "bare
 phases = sum(summary["delay_by_phase_s"].values())
 assert math.isclose(phases, summary["delay_s"], rel_tol=1e-9), (phases, summary["delay_s"])
 assert summary["device_peak_bytes"] < summary["model_bytes"] < summary["unsplit_peak_bytes"]
+print(f"demo: accuracy +{gain:.3f} ({newest.parent})")
