@@ -51,7 +51,7 @@ def _cutlayer(
     )
 
 
-def _one_line(code: int, stderr: str, message: str) -> None:
+def _check_one_line(code: int, stderr: str, message: str) -> None:
     """Exit code 2, one line with that message, no traceback."""
     assert code == 2, stderr
     errors = [line for line in stderr.splitlines() if line.startswith("cutlayer: ")]
@@ -117,23 +117,23 @@ def test_bad_input_gets_one_line(
 ) -> None:
     output = tmp_path / "runs"
     code = main(["train", str(job), "--output", str(output), *words])
-    _one_line(code, capsys.readouterr().err, message)
+    _check_one_line(code, capsys.readouterr().err, message)
     assert not output.exists()
 
 
 def test_a_command_that_is_not_known(capsys: pytest.CaptureFixture[str]) -> None:
-    _one_line(main(["trian"]), capsys.readouterr().err, "did you mean train?")
+    _check_one_line(main(["trian"]), capsys.readouterr().err, "did you mean train?")
 
 
 def test_a_mistake_ends_a_real_process_with_code_2(job: Path, tmp_path: Path) -> None:
     done = _cutlayer("train", job, "--model.cut", "0", cwd=tmp_path)
-    _one_line(done.returncode, done.stderr, "1..3")
+    _check_one_line(done.returncode, done.stderr, "1..3")
 
 
 def test_a_full_disk_is_named(job: Path, tmp_path: Path) -> None:
     """No file may grow past 4 KiB: the checkpoint cannot be written."""
     done = _cutlayer("train", job, "--output", "small", cwd=tmp_path, limit=4096)
-    _one_line(done.returncode, done.stderr, "cannot write small/")
+    _check_one_line(done.returncode, done.stderr, "cannot write small/")
     (run,) = (tmp_path / "small").iterdir()
     assert not list(run.glob(".*")), "a temporary file was left"
     again = _cutlayer("train", "--resume", run, "--quiet", cwd=tmp_path)
@@ -143,4 +143,4 @@ def test_a_full_disk_is_named(job: Path, tmp_path: Path) -> None:
 def test_an_output_that_cannot_be_written(job: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     done = _cutlayer("train", job, "--output", "file", cwd=tmp_path)
-    _one_line(done.returncode, done.stderr, "cannot write file")
+    _check_one_line(done.returncode, done.stderr, "cannot write file")

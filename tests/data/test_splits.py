@@ -41,12 +41,12 @@ def test_a_split_deals_every_sample_once_and_each_class_by_its_share(
 def test_the_seed_decides() -> None:
     whole = texts([str(index) for index in range(100)])
 
-    def test_indices(seed: int) -> list[str]:
+    def held_out(seed: int) -> list[str]:
         part = split_off_test(whole, ("a",), 0.2, seed).test
         return [str(part.read(index)) for index in range(len(part))]
 
-    assert test_indices(1) == test_indices(1)
-    assert test_indices(1) != test_indices(2)
+    assert held_out(1) == held_out(1)
+    assert held_out(1) != held_out(2)
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, 2.0, float("nan")])

@@ -1,6 +1,6 @@
 """What the trainer, the network runtime and the planner ask of a codec.
 
-Knows no codec: `choose.CODECS` has them by name.
+Knows no codec: each is in a file of its own.
 """
 
 from abc import ABC, abstractmethod
