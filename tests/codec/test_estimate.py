@@ -1,10 +1,9 @@
-"""Closed forms for a planner, against drawn values; `test_paper` has the whole packet."""
+"""Closed forms for a planner, against drawn values."""
 
 import numpy as np
 import pytest
 
-from cutlayer.codec import estimate, rans
-from cutlayer.codec.frequencies import normalised, table_to_bytes
+from cutlayer.codec import estimate
 from cutlayer.codec.golomb import encode_positions
 
 
@@ -40,18 +39,24 @@ def test_level_probabilities_are_those_of_quantised_exponential_values(intervals
     assert np.abs(shares - probabilities).sum() < 2 * 0.03
 
 
-@pytest.mark.parametrize("count", [1, 3, 40, 1000, 50_000])
-@pytest.mark.parametrize("intervals", [1, 7, 255])
-def test_level_bits_are_those_of_drawn_levels(count, intervals):
-    probabilities = estimate.level_probabilities(1000, intervals)
-    rng = np.random.default_rng(0)
-    spent_bits = []
-    for _ in range(20):
-        levels = rng.choice(intervals + 1, size=count, p=probabilities).astype(np.uint8)
-        frequencies = normalised(np.bincount(levels, minlength=intervals + 1))
-        code = table_to_bytes(frequencies) + rans.encode(levels, frequencies)
-        spent_bits.append(8 * len(code))
-    # a single state is 16 to 32 bits of the 24 counted, a code is rounded up to a word, and a point
-    # present by chance adds two bytes to the table: 24 bits, or a tenth of a longer code
-    expected_bits = estimate.level_bits(count, probabilities)
-    assert expected_bits == pytest.approx(np.mean(spent_bits), abs=24, rel=0.1)
+@pytest.mark.parametrize("step", [0.3, 1.0, 3.0])
+@pytest.mark.parametrize("rounding", [0.2, 0.5])
+def test_dead_zone_probabilities_are_those_of_drawn_values(step, rounding):
+    draws = np.abs(np.random.default_rng(0).laplace(scale=np.sqrt(0.5), size=200_000))
+    symbols = np.floor(draws / step + rounding).astype(int)
+    probabilities = estimate.dead_zone_probabilities(step, rounding)
+    shares = np.bincount(symbols, minlength=probabilities.size) / symbols.size
+    # a share of 200,000 draws has a standard deviation of at most 0.0011
+    np.testing.assert_allclose(shares[: probabilities.size], probabilities, atol=5 * 0.0011)
+
+
+@pytest.mark.parametrize("bits", [0.05, 0.6, 2.0, 5.0])
+def test_the_dead_zone_step_takes_the_bits_asked_for(bits):
+    step = estimate.dead_zone_step(bits, 0.35)
+    magnitudes = estimate.dead_zone_probabilities(step, 0.35)
+    assert estimate.signed_entropy(magnitudes) == pytest.approx(bits, rel=1e-3)
+
+
+def test_entropy_of_even_outcomes_is_the_logarithm_of_their_number():
+    assert estimate.entropy(np.array([0.25, 0.25, 0.25, 0.25, 0.0])) == pytest.approx(2.0)
+    assert estimate.signed_entropy(np.array([0.5, 0.5])) == pytest.approx(1.5)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.codec.segments import Segments, segments_of
+from cutlayer.codec.segments import Segments, seen_as_tokens, segments_of
 from cutlayer.errors import PacketError
 
 
@@ -28,20 +28,21 @@ def test_scatter_undoes_gather_and_zeroes_the_padding(shaped):
     expected = tensor.copy()
     for sample, length in enumerate(which.lengths):
         expected[sample, length:] = 0
-    assert values.size == which.total == which.sizes.sum()
+    assert values.shape == (which.rows, which.width)
+    assert values.size == which.total == which.sizes(which.width).sum()
     np.testing.assert_array_equal(back, expected)
 
 
 def test_segments_follow_one_another_sample_by_sample():
     tensor = np.arange(12, dtype=np.float32).reshape(2, 3, 2)
     values = Segments((2, 3, 2), (1, 2)).gather(tensor)
-    np.testing.assert_array_equal(values, [0, 1, 6, 7, 8, 9])
+    np.testing.assert_array_equal(values, [[0, 1], [6, 7], [8, 9]])
 
 
 def test_padding_may_hold_anything():
     tensor = np.full((1, 2, 2), np.nan, dtype=np.float32)
     tensor[0, 0] = [1, 2]
-    np.testing.assert_array_equal(Segments((1, 2, 2), (1,)).gather(tensor), [1, 2])
+    np.testing.assert_array_equal(Segments((1, 2, 2), (1,)).gather(tensor), [[1, 2]])
 
 
 def test_values_that_are_not_finite_are_counted_and_the_first_is_placed():
@@ -56,9 +57,6 @@ def test_values_that_are_not_finite_are_counted_and_the_first_is_placed():
 @pytest.mark.parametrize(
     ("shape", "lengths", "message"),
     [
-        ((0, 3, 4), (), "at least 1"),
-        ((2, 0, 4), (0, 0), "at least 1"),
-        ((2, 3, 0), (3, 3), "at least 1"),
         ((2, 3, 4), (3,), "1 lengths for 2 samples"),
         ((2, 3, 4), (3, 4), r"length 4 of sample 1 is not within 0\.\.3"),
         ((2, 3, 4), (-1, 3), "length -1 of sample 0"),
@@ -69,12 +67,37 @@ def test_shapes_and_lengths_that_do_not_fit_are_refused(shape, lengths, message)
         Segments.of(shape, lengths)
 
 
+def test_lengths_need_a_batch_of_tokens():
+    with pytest.raises(PacketError, match=r"shape \(2, 3\); expected \[batch, token, width\]"):
+        segments_of(np.zeros((2, 3), dtype=np.float32), (3, 3))
+
+
+@pytest.mark.parametrize(
+    ("shape", "seen"),
+    [
+        ((), (1, 1, 1)),
+        ((7,), (1, 1, 7)),
+        ((3, 7), (1, 3, 7)),
+        ((2, 3, 7), (2, 3, 7)),
+        ((2, 3, 5, 7), (2, 15, 7)),
+        ((0, 3, 7), (0, 3, 7)),
+    ],
+)
+def test_any_tensor_is_seen_as_tokens(shape, seen):
+    assert seen_as_tokens(shape) == seen
+
+
+def test_magnitudes_beyond_a_limit_are_refused():
+    with pytest.raises(PacketError, match=r"magnitude 7: .* below 7"):
+        Segments.full((1, 1, 2)).gather(np.array([[[1, -7]]], dtype=np.float32), 7.0)
+
+
 @pytest.mark.parametrize(
     ("tensor", "message"),
     [
         (np.zeros((1, 2, 3)), "a tensor of float64; convert it to float32"),
         (np.zeros((1, 2, 3), dtype=">f4"), "convert it to float32"),
-        (np.zeros((2, 3), dtype=np.float32), r"shape \(2, 3\); expected \[batch, token, width\]"),
+        (np.zeros((1, 1, 1, 2, 3), dtype=np.float32), r"at most 4 dimensions; reshape it"),
     ],
 )
 def test_a_tensor_of_the_wrong_kind_is_refused(tensor, message):
@@ -87,7 +110,7 @@ def test_the_wrong_kind_is_refused_where_no_test_checks_types():
     script = (
         "import numpy as np\n"
         "from cutlayer.codec.raw import RawCodec\n"
-        "RawCodec().encode(np.zeros((1, 1, 1)), None, np.random.default_rng(0))\n"
+        "RawCodec().encode(np.zeros((1, 1, 1)), {}, np.random.default_rng(0))\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 1

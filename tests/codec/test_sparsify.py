@@ -1,13 +1,11 @@
-"""Top-K sparsification, against a sort."""
-
-from itertools import chain
+"""Top-K sparsification; the selection itself is in `test_kernels`."""
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from cutlayer.codec.sparsify import kept_counts, top_k
+from cutlayer.codec.load_kernels import load
+from cutlayer.codec.sparsify import TopK, kept_counts
+from cutlayer.errors import ConfigError
 
 
 @pytest.mark.parametrize(
@@ -18,18 +16,25 @@ def test_k_is_rounded_half_up_and_at_least_one_where_there_is_a_value(size, keep
     assert kept_counts(np.array([size]), keep_ratio).tolist() == [count]
 
 
-# few different magnitudes, so that many are equal
-samples = st.lists(st.lists(st.sampled_from([0.0, 1.0, 2.0, 2.5]), max_size=12), min_size=1)
+@pytest.mark.parametrize(
+    ("scope", "kept"),
+    [
+        # a quarter of 8 values, of each of 4 tokens of 4 values, of 16 values
+        ("sample", [[0, 0, 0, 0], [0, 0, 1, 1], [0, 1, 1, 0], [0, 0, 0, 0]]),
+        ("token", [[0, 0, 0, 1], [0, 0, 0, 1], [0, 1, 0, 0], [1, 0, 0, 0]]),
+        ("batch", [[0, 0, 0, 0], [0, 0, 1, 1], [0, 1, 1, 0], [0, 0, 0, 0]]),
+    ],
+)
+def test_it_keeps_the_largest_of_each_sample_token_or_batch(scope, kept):
+    values = np.array(
+        [[0, 1, 2, -3], [4, 5, 6, -7], [5, 6, -6, 5], [-3, 2, 1, 0]], dtype=np.float32
+    )
+    sizes = np.array([8, 8])
+    found = TopK(0.25, scope).kept(values, sizes, load())
+    assert found.reshape(4, 4).tolist() == kept
 
 
-@given(samples, st.floats(0.01, 1.0))
-def test_it_keeps_what_a_stable_sort_puts_first(lists, keep_ratio):
-    sizes = np.array([len(values) for values in lists])
-    counts = kept_counts(sizes, keep_ratio)
-    expected, start = [], 0
-    for values, count in zip(lists, counts.tolist(), strict=True):
-        order = sorted(range(len(values)), key=lambda i: (-values[i], i))
-        expected += [start + i for i in sorted(order[:count])]
-        start += len(values)
-    magnitudes = np.array(list(chain(*lists)), dtype=np.float32)
-    assert top_k(magnitudes, sizes, counts).tolist() == expected
+@pytest.mark.parametrize("keep_ratio", [0.0, -0.1, 1.0001, float("nan"), float("inf")])
+def test_a_keep_ratio_out_of_range_is_refused(keep_ratio):
+    with pytest.raises(ConfigError, match=r"keep_ratio .*\(0, 1\]"):
+        TopK(keep_ratio)

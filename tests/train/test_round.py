@@ -7,6 +7,7 @@ import pytest
 import tiny
 import torch
 
+from cutlayer.codec.codec import EMPTY
 from cutlayer.codec.raw import RawCodec
 from cutlayer.codec.targets import encode_targets
 from cutlayer.config.job import Job, prepare
@@ -91,7 +92,8 @@ def test_bytes_are_the_lengths_of_packets(vision: Folders) -> None:
     outcome = _play(job)
     batch, tokens, width, steps, devices = 4, 5, 24, 2, 3
     packet = int(RawCodec().expected_bytes((batch, tokens, width)))
-    adapter = int(RawCodec().expected_bytes((1, 1, setup.device_part.adapted.layout.parameters)))
+    row = np.zeros(setup.device_part.adapted.layout.parameters, dtype=np.float32)
+    adapter = len(RawCodec().encode(row, EMPTY, np.random.default_rng(0)).packet)
     labels = len(encode_targets(np.zeros(batch, dtype=np.int64), tiny.CLASSES))
     assert outcome.ledger.bytes_by_payload() == {
         "model": setup.device_part.adapted.bytes,

@@ -4,28 +4,48 @@ Knows no codec: each is in a file of its own.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Shaped
+
+# What one end of a stream remembers between packets, as arrays by name: never changed in place, so
+# that a state may be kept, compared and put into a checkpoint. A stream starts from EMPTY.
+State = Mapping[str, Shaped[np.ndarray, "..."]]
+EMPTY: State = MappingProxyType({})
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """A packet, and the sender's state after it."""
+
+    packet: bytes
+    state: State
 
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
-    """What a packet held: `tensor` is zero past the first `lengths[i]` tokens of sample i."""
+    """What a packet held, and the receiver's state after it.
 
-    tensor: Float32[np.ndarray, "batch token width"]
+    `tensor` is zero past the first `lengths[i]` tokens of sample i.
+    """
+
+    tensor: Float32[np.ndarray, "..."]
     lengths: tuple[int, ...]
+    state: State
 
 
 class Codec(ABC):
     """A lossy or lossless map from an activation (or its gradient) to a packet and back.
 
-    A codec is a value: no call changes it, and equal tensor, lengths and generator state give equal
-    bytes. What a receiver needs beyond the shape is in the packet, so the settings of the two ends
-    may differ; only their `name` must agree.
+    A codec is a value: no call changes it, and equal tensor, lengths, state and generator state
+    give equal bytes. A stream is the packets of one device in one direction; each of its two ends
+    hands the state that it got with one packet to the next one. What a receiver needs beyond shape
+    and state is in the packet, so the settings of the two ends may differ; only their stages must
+    agree.
     """
 
     name: ClassVar[str]
@@ -33,32 +53,49 @@ class Codec(ABC):
     @abstractmethod
     def encode(
         self,
-        tensor: Float32[np.ndarray, "batch token width"],
-        lengths: Sequence[int] | None,
+        tensor: Float32[np.ndarray, "..."],
+        state: State,
         rng: np.random.Generator,
-    ) -> bytes:
-        """The packet of `tensor`.
+        *,
+        lengths: Sequence[int] | None = None,
+        samples: Sequence[int] | None = None,
+    ) -> Encoded:
+        """The packet of `tensor`, of up to four dimensions; three are [batch, token, width].
 
         `lengths`: how many tokens of each sample count; those after them are padding, never coded
-        and allowed to hold anything. None: all count. `rng` draws the roundings of a stochastic
-        codec.
+        and allowed to hold anything. None: all count. `samples`: a number for each sample of the
+        batch that is the same whenever the device sends it, for codecs that remember samples.
+        `rng` draws the roundings of a stochastic codec.
 
-        Raises PacketError: not float32, not three dimensions, one of them 0, a length that does not
-        fit, or a coded value that is not finite.
+        Raises PacketError: not float32, more dimensions, a length that does not fit, sample numbers
+        that are missing or repeated, or a coded value that is not finite.
         """
 
     @abstractmethod
-    def decode(self, packet: bytes, shape: tuple[int, int, int]) -> Decoded:
+    def decode(self, packet: bytes, shape: tuple[int, ...], state: State) -> Decoded:
         """The tensor of `packet`, which must be of `shape`, and its samples' lengths.
 
         Memory is proportional to `shape` and to the packet at hand, whatever the packet claims.
 
-        Raises PacketError: anything that is not a valid packet of this codec and shape.
+        Raises PacketError: anything that is not a valid packet of this codec, shape and state.
         """
 
     @abstractmethod
     def expected_bytes(self, shape: tuple[int, int, int]) -> float:
         """The length [bytes] to plan with for a packet of `shape` without padding.
 
-        A codec whose length depends on the values assumes independent Laplace values.
+        A codec whose length depends on the values assumes independent Laplace values. What is sent
+        once (a basis) is left out.
         """
+
+
+def part_of(state: State, prefix: str) -> State:
+    """The arrays whose names start with `prefix`, without it."""
+    return {
+        name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)
+    }
+
+
+def under(prefix: str, state: State) -> State:
+    """The arrays of `state` with `prefix` before their names: `part_of` undone."""
+    return {prefix + name: array for name, array in state.items()}

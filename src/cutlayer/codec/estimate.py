@@ -1,7 +1,7 @@
-"""How many bits the paper's stages take on independent Laplace values: closed forms for a planner.
+"""How often symbols occur, and what they cost, for independent Laplace values: closed forms.
 
-Real activations have heavier tails; there the largest magnitude stretches the points, the levels
-are less even and take fewer bits than here. Knows no tensor.
+For a planner, before any tensor exists. Real activations have heavier tails and rows and columns
+that differ; both make them cheaper than here.
 """
 
 import math
@@ -9,11 +9,11 @@ import math
 import numpy as np
 from jaxtyping import Float64
 
-from cutlayer.codec.frequencies import FREQUENCY_SUM
-from cutlayer.codec.rans import lane_count
 
-# what a lane's state takes beyond what it carries, on average: see rans.py
-BITS_PER_LANE = 24
+def entropy(probabilities: Float64[np.ndarray, " outcome"]) -> float:
+    """Entropy [bit] of one draw."""
+    some = probabilities[probabilities > 0]
+    return float(-(some * np.log2(some)).sum())
 
 
 def gap_bits(count: int, universe: int) -> float:
@@ -45,20 +45,27 @@ def level_probabilities(kept: int, intervals: int) -> Float64[np.ndarray, " poin
     return probabilities
 
 
-def level_bits(count: int, probabilities: Float64[np.ndarray, " point"]) -> float:
-    """Bits [bit] of the table and the rANS code of `count` levels, the lanes' states included.
+def dead_zone_probabilities(step: float, rounding: float) -> Float64[np.ndarray, " magnitude"]:
+    """How often |q| is 0, 1, 2, ... for Laplace values of unit variance: P(|q| >= n) =
+    exp(-sqrt(2) (n - rounding) step)."""
+    largest = max(2, math.ceil(20.0 / step))
+    beyond = np.exp(-math.sqrt(2.0) * (np.arange(1, largest + 1) - rounding) * step)
+    return -np.diff(np.concatenate(([1.0], beyond, [0.0])))
 
-    A point is present, and the table has an entry for it, with 1 - (1 - p)^count; the code is that
-    of the levels' own shares, which is shorter than their entropy by 0.72 bit for each point
-    present beyond the first (Miller's correction) and never above log2(count) bits each.
-    """
-    present = -np.expm1(count * np.log1p(-probabilities))
-    entropy_bits = float(-(probabilities * np.log2(probabilities)).sum())
-    fitted_bits = count * entropy_bits - (float(present.sum()) - 1.0) / (2.0 * math.log(2.0))
-    shares = np.maximum(probabilities, 1.0 / count)
-    entry_bytes = present * np.where(shares * FREQUENCY_SUM < 128, 1, 2)
-    # a run of zeros, two bytes, wherever a point that is present follows one that is not
-    run_bytes = 2.0 * present[1:] * (1.0 - present[:-1])
-    table_bits = 8.0 * float(entry_bytes.sum() + run_bytes.sum())
-    code_bits = min(max(fitted_bits, 0.0), count * math.log2(count))
-    return table_bits + code_bits + BITS_PER_LANE * lane_count(count)
+
+def dead_zone_step(bits: float, rounding: float) -> float:
+    """The step at which Laplace values of unit variance take `bits` each, signs included."""
+    low, high = 1e-3, 100.0
+    for _ in range(60):
+        step = math.sqrt(low * high)
+        magnitudes = dead_zone_probabilities(step, rounding)
+        if signed_entropy(magnitudes) > bits:
+            low = step
+        else:
+            high = step
+    return high
+
+
+def signed_entropy(magnitudes: Float64[np.ndarray, " magnitude"]) -> float:
+    """Entropy [bit] of a symbol whose |q| is distributed so, its sign even."""
+    return entropy(magnitudes) + float(magnitudes[1:].sum())

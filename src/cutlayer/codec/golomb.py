@@ -31,7 +31,21 @@ def encode_positions(positions: Int[np.ndarray, " kept"], universe: int) -> Golo
     coded = positions
     if 2 * positions.size > universe:
         coded = _complement(positions, universe)
-    gaps = np.diff(coded, prepend=-1) - 1
+    return encode_gaps(np.diff(coded, prepend=-1) - 1)
+
+
+def decode_positions(code: GolombCode, count: int, universe: int) -> Int[np.ndarray, " kept"]:
+    """The `count` positions in 0..universe-1. Raises PacketError: the code is not of such a set."""
+    inverted = 2 * count > universe
+    coded = universe - count if inverted else count
+    positions = np.cumsum(decode_gaps(code, coded, universe) + 1) - 1
+    if coded and positions[-1] >= universe:
+        raise PacketError(f"gaps: position {positions[-1]}, expected below {universe}")
+    return _complement(positions, universe) if inverted else positions
+
+
+def encode_gaps(gaps: Int[np.ndarray, " coded"]) -> GolombCode:
+    """The code of numbers >= 0."""
     parameter = _cheapest_parameter(gaps)
     quotients = gaps >> parameter
     ends = np.cumsum(quotients + 1) - 1
@@ -40,19 +54,16 @@ def encode_positions(positions: Int[np.ndarray, " kept"], universe: int) -> Golo
     return GolombCode(parameter, bits.pack_flags(unary), bits.pack_integers(gaps, parameter))
 
 
-def decode_positions(code: GolombCode, count: int, universe: int) -> Int[np.ndarray, " kept"]:
-    """The `count` positions in 0..universe-1. Raises PacketError: the code is not of such a set."""
-    inverted = 2 * count > universe
-    coded = universe - count if inverted else count
-    quotients = _read_quotients(code, coded, universe)
+def decode_gaps(code: GolombCode, count: int, universe: int) -> Int[np.ndarray, " coded"]:
+    """`count` numbers whose sum, with 1 for each, is about `universe` at most (low bits are not
+    counted). Raises PacketError: the code is not of such numbers."""
+    quotients = _read_quotients(code, count, universe)
     # before the shift, in Python's integers, since it could overflow int64
-    if (int(quotients.sum()) << code.parameter) + coded > universe:
+    if (int(quotients.sum()) << code.parameter) + count > universe:
         raise PacketError(f"gaps: they lead beyond the last of {universe} values")
-    low = bits.unpack_integers(code.remainders, coded, code.parameter, "low bits of gaps")
-    positions = np.cumsum((quotients << code.parameter) + low + 1) - 1
-    if coded and positions[-1] >= universe:
-        raise PacketError(f"gaps: position {positions[-1]}, expected below {universe}")
-    return _complement(positions, universe) if inverted else positions
+    low = bits.unpack_integers(code.remainders, count, code.parameter, "low bits of gaps")
+    gaps: Int[np.ndarray, " coded"] = (quotients << code.parameter) + low
+    return gaps
 
 
 def _read_quotients(code: GolombCode, coded: int, universe: int) -> Int[np.ndarray, " coded"]:

@@ -1,134 +1,220 @@
 """The frame around a codec's sections: what they are of, how long they are, and a checksum.
 
-All numbers are little endian:
+All numbers are little endian; a varint has 7 bits a byte, the lowest first:
 
-    magic "CUTL" | version u8 | codec u8 | dtype u8 | sections u8 | batch, token, width u32
-    | length of each section u32 | the sections | CRC-32 of everything before u32
+    magic "CUTL" | version u8 | kind u8 | dtype u8 | dimensions u8 | shape u32 each
+    | sections u8 | tag u8, length varint of each | the sections | CRC-32 of all before u32
 
-The first section is the samples' lengths: empty without padding, else `bit_length(token)` bits
-each. Any change to these bytes or to a section's is a new version. A checksum finds accidents; only
-the transport (TLS) keeps forgers out, so a reader trusts nothing that it has not bounded. Knows
-nothing of what the other sections mean.
+The section "lengths" is there where samples are padded: `bit_length(token)` bits each. Any change
+to these bytes or to a section's is a new version. A checksum finds accidents; only the transport
+(TLS) keeps forgers out, so a reader trusts nothing that it has not bounded. Knows nothing of what
+the other sections mean.
 """
 
 import struct
 import zlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from cutlayer.codec import bits
-from cutlayer.codec.segments import Segments
+from cutlayer.codec.segments import MAX_DIMENSIONS, Segments, seen_as_tokens
 from cutlayer.errors import PacketError
 
 MAGIC = b"CUTL"
-VERSION = 1
-CODEC_IDS = {"none": 1, "paper": 2}
+VERSION = 2
+KINDS = {"none": 1, "staged": 2, "delta": 3}
+TAGS = {
+    "lengths": 1,
+    "stages": 2,
+    "mean": 3,
+    "basis": 4,
+    "basis id": 5,
+    "quantiser": 6,
+    "values": 7,
+    "range": 8,
+    "symbols": 9,
+    "counts": 10,
+    "gaps": 11,
+    "gap bits": 12,
+    "levels": 13,
+    "signs": 14,
+    "model": 15,
+    "scores": 16,
+    "row scores": 17,
+    "column scores": 18,
+    "skews": 19,
+    "code": 20,
+    "escapes": 21,
+    "samples": 22,
+    "known": 23,
+    "inner": 24,
+}
+NAMES = {tag: name for name, tag in TAGS.items()}
 FLOAT32 = 1
-HEADER = struct.Struct("<4sBBBBIII")
+HEADER = struct.Struct("<4sBBBB")
 CHECKSUM = struct.Struct("<I")
 LARGEST_U32 = 2**32 - 1
+MAX_VARINT_BYTES = 5
 
 
 @dataclass(frozen=True)
 class Packet:
-    """A codec's name, the segments that it coded and its sections."""
+    """What a packet is of, and its sections by name."""
 
-    codec: str
+    kind: str
+    shape: tuple[int, ...]
     segments: Segments
-    sections: tuple[bytes, ...]
+    sections: Mapping[str, bytes]
 
 
-def overhead_bytes(sections: int) -> int:
-    """The length [bytes] of a packet without padding and with `sections` empty ones."""
-    return HEADER.size + 4 * (1 + sections) + CHECKSUM.size
+@dataclass(frozen=True)
+class Frame:
+    """A packet before anybody has said what it should be: `shape` is what it claims."""
+
+    kind: str
+    shape: tuple[int, ...]
+    sections: Mapping[str, bytes]
 
 
 def pack(packet: Packet) -> bytes:
     """The bytes of `packet`. Raises PacketError: a dimension or section of 2^32 or more."""
-    sections = (_lengths_to_bytes(packet.segments), *packet.sections)
-    sizes = [len(section) for section in sections]
-    if max(*sizes, *packet.segments.shape) > LARGEST_U32:
+    sections = dict(packet.sections)
+    if not packet.segments.is_full:
+        sections = {"lengths": _lengths_to_bytes(packet.segments), **sections}
+    sizes = [len(section) for section in sections.values()]
+    if max(*sizes, *packet.shape, 0, 0) > LARGEST_U32:
         raise PacketError(
-            f"shape {packet.segments.shape}, sections of {sizes} bytes: the format ends at "
+            f"shape {packet.shape}, sections of {sizes} bytes: the format ends at "
             f"{LARGEST_U32}; send smaller mini-batches"
         )
-    header = HEADER.pack(
-        MAGIC, VERSION, CODEC_IDS[packet.codec], FLOAT32, len(sections), *packet.segments.shape
-    )
-    body = header + struct.pack(f"<{len(sizes)}I", *sizes) + b"".join(sections)
+    shape = packet.shape
+    header = HEADER.pack(MAGIC, VERSION, KINDS[packet.kind], FLOAT32, len(shape))
+    body = header + struct.pack(f"<{len(shape)}I", *shape) + sections_to_bytes(sections)
     return body + CHECKSUM.pack(zlib.crc32(body))
 
 
-def unpack(data: bytes, codec: str, shape: tuple[int, int, int], sections: int) -> Packet:
-    """The packet in `data`, which must be `codec`'s, of `shape` and with `sections` sections.
-
-    Raises PacketError: anything else.
-    """
-    if len(data) < overhead_bytes(sections):
+def unpack(data: bytes, kind: str, shape: tuple[int, ...]) -> Packet:
+    """The packet in `data`, which must be of `kind` and `shape`. Raises PacketError: anything
+    else."""
+    frame = read(data)
+    if frame.kind != kind:
         raise PacketError(
-            f"a packet of {len(data)} bytes; one of codec '{codec}' has at least "
-            f"{overhead_bytes(sections)}"
+            f"a packet of kind '{frame.kind}', expected '{kind}'; set the same codec on both ends"
         )
-    _check_header(data, codec, shape, sections)
-    lengths, *rest = _split(data, sections + 1)
-    return Packet(codec, _segments_from_bytes(lengths, shape), tuple(rest))
+    if frame.shape != tuple(shape):
+        raise PacketError(f"a packet of shape {frame.shape}, expected {tuple(shape)}")
+    sections = dict(frame.sections)
+    segments = _segments_from_bytes(sections.pop("lengths", None), seen_as_tokens(shape))
+    return Packet(kind, frame.shape, segments, sections)
 
 
-def _check_header(data: bytes, codec: str, shape: tuple[int, int, int], sections: int) -> None:
-    magic, version, codec_id, dtype, count, *found_shape = HEADER.unpack_from(data)
+def read(data: bytes) -> Frame:
+    """The packet in `data`, whatever it is of; nothing is allocated but its sections.
+
+    Raises PacketError: not a whole packet of this version.
+    """
+    if len(data) < HEADER.size + 1 + CHECKSUM.size:
+        raise PacketError(f"a packet of {len(data)} bytes; too short to be one")
+    magic, version, kind, dtype, dimensions = HEADER.unpack_from(data)
     if magic != MAGIC:
         raise PacketError(f"a packet starts with {MAGIC!r}, this one with {magic!r}")
     if version != VERSION:
         raise PacketError(
             f"packet version {version}, expected {VERSION}; run one cutlayer on both ends"
         )
-    body, checksum = data[: -CHECKSUM.size], data[-CHECKSUM.size :]
-    if CHECKSUM.pack(zlib.crc32(body)) != checksum:
+    # a view: a packet may be as large as its tensor
+    body = memoryview(data)[: -CHECKSUM.size]
+    if CHECKSUM.pack(zlib.crc32(body)) != data[-CHECKSUM.size :]:
         raise PacketError(
             f"a packet of {len(data)} bytes with a wrong checksum: damaged or cut off"
         )
-    if codec_id != CODEC_IDS[codec]:
-        raise PacketError(
-            f"a packet of codec {_codec_name(codec_id)}, expected '{codec}'; "
-            "set the same codec on both ends"
-        )
     if dtype != FLOAT32:
         raise PacketError(f"a packet of dtype {dtype}, expected {FLOAT32} (float32)")
-    if tuple(found_shape) != shape:
-        raise PacketError(f"a packet of shape {tuple(found_shape)}, expected {shape}")
-    if count != sections + 1:
-        raise PacketError(f"a packet of {count} sections, expected {sections + 1}")
+    kinds = {number: name for name, number in KINDS.items()}
+    if kind not in kinds:
+        raise PacketError(f"a packet of kind {kind}, which this version does not know")
+    start = HEADER.size + 4 * dimensions
+    if dimensions > MAX_DIMENSIONS or len(body) < start:
+        raise PacketError(f"a packet of {dimensions} dimensions in {len(data)} bytes")
+    shape = struct.unpack_from(f"<{dimensions}I", body, HEADER.size)
+    return Frame(kinds[kind], shape, sections_from_bytes(body[start:]))
 
 
-def _codec_name(codec_id: int) -> str:
-    names = {number: f"'{name}'" for name, number in CODEC_IDS.items()}
-    return names.get(codec_id, f"number {codec_id}")
+def sections_to_bytes(sections: Mapping[str, bytes]) -> bytes:
+    """The number of sections, tag and length of each, then all of them."""
+    head = bytearray((len(sections),))
+    for name, section in sections.items():
+        head.append(TAGS[name])
+        head += varint(len(section))
+    return bytes(head) + b"".join(sections.values())
 
 
-def _split(data: bytes, count: int) -> list[bytes]:
-    sizes = struct.unpack_from(f"<{count}I", data, HEADER.size)
-    start = HEADER.size + 4 * count
-    if start + sum(sizes) + CHECKSUM.size != len(data):
-        raise PacketError(
-            f"sections of {sum(sizes)} bytes in all, expected {len(data) - start - CHECKSUM.size}"
-        )
-    sections = []
-    for size in sizes:
-        sections.append(data[start : start + size])
-        start += size
+def sections_from_bytes(data: bytes | memoryview) -> dict[str, bytes]:
+    """`sections_to_bytes` undone. Raises PacketError: unknown or repeated tags, wrong lengths."""
+    if not data:
+        raise PacketError("sections: none, not even their number")
+    sizes: dict[str, int] = {}
+    at = 1
+    for _ in range(data[0]):
+        name = NAMES.get(data[at]) if at < len(data) else None
+        if name is None or name in sizes:
+            raise PacketError(f"sections: an unknown or repeated one at byte {at}")
+        sizes[name], at = read_varint(data, at + 1)
+    if at + sum(sizes.values()) != len(data):
+        raise PacketError(f"sections of {sum(sizes.values())} bytes, expected {len(data) - at}")
+    sections = {}
+    for name, size in sizes.items():
+        sections[name] = bytes(data[at : at + size])
+        at += size
     return sections
 
 
+def length_of(shape: tuple[int, ...], segments: Segments, sizes: Iterable[float]) -> float:
+    """The length [bytes] of a packet whose sections take `sizes`."""
+    sizes = list(sizes)
+    if not segments.is_full:
+        sizes = [len(_lengths_to_bytes(segments)), *sizes]
+    return overhead_bytes(len(shape), sizes) + sum(sizes)
+
+
+def overhead_bytes(dimensions: int, sizes: Iterable[float]) -> int:
+    """The length [bytes] of a packet without padding, apart from its sections' own `sizes`."""
+    table = sum(1 + len(varint(int(size))) for size in sizes)
+    return HEADER.size + 4 * dimensions + 1 + table + CHECKSUM.size
+
+
+def varint(number: int) -> bytes:
+    """A number from 0 on, 7 bits a byte, the lowest first; the top bit says that more follow."""
+    octets = bytearray()
+    while number > 127:
+        octets.append(number & 127 | 128)
+        number >>= 7
+    octets.append(number)
+    return bytes(octets)
+
+
+def read_varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
+    """The number at byte `at`, and where it ends. Raises PacketError: cut off or above 5 bytes."""
+    number = 0
+    for place in range(MAX_VARINT_BYTES):
+        if at + place >= len(data):
+            break
+        octet = data[at + place]
+        number |= (octet & 127) << 7 * place
+        if octet < 128:
+            return number, at + place + 1
+    raise PacketError(f"a number at byte {at} that does not end")
+
+
 def _lengths_to_bytes(segments: Segments) -> bytes:
-    if segments.is_full:
-        return b""
     lengths = np.array(segments.lengths, dtype=np.int64)
     return bits.pack_integers(lengths, segments.shape[1].bit_length())
 
 
-def _segments_from_bytes(data: bytes, shape: tuple[int, int, int]) -> Segments:
-    if not data:
+def _segments_from_bytes(data: bytes | None, shape: tuple[int, int, int]) -> Segments:
+    if data is None:
         return Segments.full(shape)
     lengths = bits.unpack_integers(data, shape[0], shape[1].bit_length(), "lengths of samples")
     return Segments.of(shape, lengths.tolist())

@@ -3,7 +3,6 @@
 For a baseline, and for what must arrive exactly. Padding tokens are left out here too.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
@@ -11,9 +10,9 @@ from typing import ClassVar, final
 import numpy as np
 from jaxtyping import Float32
 
-from cutlayer.codec.codec import Codec, Decoded
-from cutlayer.codec.packet import Packet, overhead_bytes, pack, unpack
-from cutlayer.codec.segments import segments_of
+from cutlayer.codec.codec import Codec, Decoded, Encoded, State
+from cutlayer.codec.packet import Packet, length_of, pack, unpack
+from cutlayer.codec.segments import Segments, segments_of
 from cutlayer.errors import PacketError
 
 
@@ -26,24 +25,38 @@ class RawCodec(Codec):
 
     def encode(
         self,
-        tensor: Float32[np.ndarray, "batch token width"],
-        lengths: Sequence[int] | None,
+        tensor: Float32[np.ndarray, "..."],
+        state: State,
         rng: np.random.Generator,
-    ) -> bytes:
+        *,
+        lengths: Sequence[int] | None = None,
+        samples: Sequence[int] | None = None,
+    ) -> Encoded:
         segments = segments_of(tensor, lengths)
-        values = segments.gather(tensor).astype("<f4", copy=False)
-        return pack(Packet(self.name, segments, (values.tobytes(),)))
+        values = segments.gather(tensor.reshape(segments.shape)).astype("<f4", copy=False)
+        packet = Packet(self.name, tensor.shape, segments, {"values": values.tobytes()})
+        return Encoded(pack(packet), state)
 
-    def decode(self, packet: bytes, shape: tuple[int, int, int]) -> Decoded:
-        frame = unpack(packet, self.name, shape, sections=1)
-        (data,) = frame.sections
-        if len(data) != 4 * frame.segments.total:
-            raise PacketError(f"values: {len(data)} bytes, expected {4 * frame.segments.total}")
+    def decode(self, packet: bytes, shape: tuple[int, ...], state: State) -> Decoded:
+        frame = unpack(packet, self.name, shape)
+        segments = frame.segments
+        if set(frame.sections) != {"values"}:
+            raise PacketError(f"sections {', '.join(frame.sections)}; expected 'values' alone")
+        data = frame.sections["values"]
+        if len(data) != 4 * segments.total:
+            raise PacketError(f"values: {len(data)} bytes, expected {4 * segments.total}")
         # a copy: writable and native
         values = np.frombuffer(data, dtype="<f4").astype(np.float32)
-        if not np.isfinite(values).all():
+        if values.size and not (np.isfinite(values.max()) and np.isfinite(values.min())):
             raise PacketError("values: NaN or infinity, which no encoder sends")
-        return Decoded(frame.segments.scatter(values), frame.segments.lengths)
+        tensor = segments.scatter(values.reshape(segments.rows, segments.width))
+        return Decoded(tensor.reshape(shape), segments.lengths, state)
 
     def expected_bytes(self, shape: tuple[int, int, int]) -> float:
-        return float(overhead_bytes(1) + 4 * math.prod(shape))
+        return raw_bytes(shape, None)
+
+
+def raw_bytes(shape: tuple[int, int, int], lengths: Sequence[int] | None) -> float:
+    """The length [bytes] of the packet that `RawCodec` makes of a tensor of `shape`."""
+    segments = Segments.of(shape, lengths)
+    return length_of(shape, segments, (4 * segments.total,))

@@ -1,8 +1,10 @@
 """Which values of a padded tensor are coded: a sample's segment is its first tokens' values.
 
-Knows nothing of how they are coded.
+A tensor of any number of dimensions up to four is seen as `[batch, token, width]`. Knows nothing
+of how values are coded.
 """
 
+import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,13 +15,14 @@ from jaxtyping import Bool, Float32, Int64
 
 from cutlayer.errors import PacketError
 
+MAX_DIMENSIONS = 4
+
 
 @dataclass(frozen=True)
 class Segments:
     """The coded part of a `[batch, token, width]` tensor: sample i's first `lengths[i]` tokens.
 
-    Raises PacketError: a dimension below 1, not one length per sample, or a length outside
-    0..token.
+    Raises PacketError: not one length per sample, or a length outside 0..token.
     """
 
     shape: tuple[int, int, int]
@@ -27,8 +30,6 @@ class Segments:
 
     def __post_init__(self) -> None:
         batch, token, _ = self.shape
-        if min(self.shape) < 1:
-            raise PacketError(f"shape {self.shape}: each of batch, token, width must be at least 1")
         if len(self.lengths) != batch:
             raise PacketError(f"{len(self.lengths)} lengths for {batch} samples; give one each")
         for sample, length in enumerate(self.lengths):
@@ -53,38 +54,65 @@ class Segments:
         return all(length == self.shape[1] for length in self.lengths)
 
     @property
-    def sizes(self) -> Int64[np.ndarray, " batch"]:
-        """The number of coded values of each sample."""
-        return np.array(self.lengths, dtype=np.int64) * self.shape[2]
+    def rows(self) -> int:
+        """The number of coded tokens of all samples."""
+        return sum(self.lengths)
+
+    @property
+    def width(self) -> int:
+        """The number of values of a token."""
+        return self.shape[2]
 
     @property
     def total(self) -> int:
         """The number of coded values of all samples."""
-        return sum(self.lengths) * self.shape[2]
+        return self.rows * self.width
 
     @property
     def token_mask(self) -> Bool[np.ndarray, "batch token"]:
         """True where a token counts."""
-        return np.arange(self.shape[1]) < np.array(self.lengths)[:, None]
+        return np.arange(self.shape[1]) < np.array(self.lengths, dtype=np.int64)[:, None]
+
+    def sizes(self, width: int) -> Int64[np.ndarray, " batch"]:
+        """The number of values of each sample when a token has `width` of them."""
+        return np.array(self.lengths, dtype=np.int64) * width
 
     def gather(
-        self, tensor: Float32[np.ndarray, "batch token width"]
-    ) -> Float32[np.ndarray, " value"]:
-        """The segments one after another. Raises PacketError: a value in them is not finite."""
-        values = (tensor if self.is_full else tensor[self.token_mask]).reshape(-1)
-        if not np.isfinite(values).all():
-            self._refuse_non_finite(tensor)
+        self, tensor: Float32[np.ndarray, "batch token width"], limit: float = math.inf
+    ) -> Float32[np.ndarray, "row width"]:
+        """The coded tokens, one a row.
+
+        Raises PacketError: a value in them is not finite, or a magnitude not below `limit`.
+        """
+        chosen = tensor if self.is_full else tensor[self.token_mask]
+        values = np.ascontiguousarray(chosen).reshape(self.rows, self.width)
+        if values.size:
+            # NaN passes through both; an infinite value is one of them
+            largest = max(float(values.max()), -float(values.min()))
+            if not math.isfinite(largest):
+                self._refuse_non_finite(tensor)
+            if largest >= limit:
+                raise PacketError(
+                    f"a value of magnitude {largest:.3g}: this codec takes magnitudes below "
+                    f"{limit:.3g}; lower the learning rate, or send with codec none"
+                )
         return values
 
     def scatter(
-        self, values: Float32[np.ndarray, " value"]
+        self, values: Float32[np.ndarray, "row width"]
     ) -> Float32[np.ndarray, "batch token width"]:
-        """The tensor with these segments and zeros in the padding: `gather` undone."""
+        """The tensor with these tokens and zeros in the padding: `gather` undone."""
         if self.is_full:
             return values.reshape(self.shape)
         tensor = np.zeros(self.shape, dtype=np.float32)
-        tensor[self.token_mask] = values.reshape(-1, self.shape[2])
+        tensor[self.token_mask] = values
         return tensor
+
+    def zero_padding(
+        self, tensor: Float32[np.ndarray, "batch token width"]
+    ) -> Float32[np.ndarray, "batch token width"]:
+        """A copy with zeros in the padding, which may have held anything."""
+        return np.where(self.token_mask[:, :, None], tensor, np.float32(0))
 
     def _refuse_non_finite(self, tensor: Float32[np.ndarray, "batch token width"]) -> None:
         places = np.argwhere(~np.isfinite(tensor) & self.token_mask[:, :, None])
@@ -98,11 +126,26 @@ class Segments:
 def segments_of(tensor: npt.NDArray[np.generic], lengths: Sequence[int] | None) -> Segments:
     """The segments of a tensor that a caller hands in, which may be of the wrong kind.
 
-    Raises PacketError: not float32 in native byte order, not three dimensions, or as `Segments`.
+    Raises PacketError: not float32 in native byte order, more than four dimensions, lengths for a
+    tensor that has no batch and tokens, or as `Segments`.
     """
     if tensor.dtype != np.float32:
         raise PacketError(f"a tensor of {tensor.dtype}; convert it to float32")
-    if tensor.ndim != 3:
-        raise PacketError(f"a tensor of shape {tensor.shape}; expected [batch, token, width]")
-    batch, token, width = tensor.shape
-    return Segments.of((batch, token, width), lengths)
+    if lengths is not None and tensor.ndim != 3:
+        raise PacketError(
+            f"lengths for a tensor of shape {tensor.shape}; expected [batch, token, width]"
+        )
+    return Segments.of(seen_as_tokens(tensor.shape), lengths)
+
+
+def seen_as_tokens(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """`shape` as [batch, token, width]: width is the last dimension, batch the first of three or
+    four. Raises PacketError: more than four dimensions."""
+    if len(shape) > MAX_DIMENSIONS:
+        raise PacketError(
+            f"a tensor of shape {shape}: at most {MAX_DIMENSIONS} dimensions; reshape it"
+        )
+    if len(shape) < 3:
+        batch, token, width = (1, 1, 1, *shape)[-3:]
+        return batch, token, width
+    return shape[0], math.prod(shape[1:-1]), shape[-1]

@@ -12,13 +12,11 @@ from typing import Any
 
 import torch
 
-from cutlayer.codec.codec import Codec
-from cutlayer.codec.paper import PaperCodec
-from cutlayer.codec.raw import RawCodec
+from cutlayer.config.codec import make_codecs
 from cutlayer.config.dataset import Prepared, prepare_data
 from cutlayer.config.devices import local_steps, make_devices, make_rates
 from cutlayer.config.read import config_sha256, config_yaml, read_config
-from cutlayer.config.schema import CodecSection, Config, OptimizerSection
+from cutlayer.config.schema import Config, OptimizerSection
 from cutlayer.cost.flops import ACCOUNTINGS
 from cutlayer.data.batches import BatchPlan
 from cutlayer.data.find import Found, find_model
@@ -110,7 +108,7 @@ def prepare(config: Config, say: Say = lambda line: None) -> Job:
         model=model,
         device_part=load_device_part(*part, classes=classes),
         server_part=load_server_part(*part, classes=classes),
-        codec=_codec(config.codec),
+        codecs=make_codecs(config.codec),
         optimizer=_optimizer(config.optimizer),
         learning_rate=config.optimizer.learning_rate,
         decay=config.optimizer.decay,
@@ -155,14 +153,6 @@ def _adapter(config: Config, task: Task) -> AdapterSpec:
         patch_embedding=section.patch_embedding,
         head=head,
     )
-
-
-def _codec(section: CodecSection) -> Codec:
-    match section.name:
-        case "paper":
-            return PaperCodec(section.keep_ratio, section.levels)
-        case "none":
-            return RawCodec()
 
 
 def _optimizer(section: OptimizerSection) -> Optimizer:

@@ -68,16 +68,17 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _override(values: dict[str, Any], key: str, value: Any) -> None:
-    section, _, leaf = key.partition(".")
-    if not leaf:
+    section, _, rest = key.partition(".")
+    if not rest:
         values[section] = value
         return
-    inner = values.get(section, {})
+    inner = values.get(section) or {}
     if isinstance(inner, str):
         inner = {"name": inner}
     if not isinstance(inner, dict):
         raise ConfigError(f"{section} must hold keys and values, not {inner!r}")
-    values[section] = {**inner, leaf: value}
+    values[section] = dict(inner)
+    _override(values[section], rest, value)
 
 
 def _scalar(key: str, text: str) -> Any:

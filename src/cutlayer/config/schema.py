@@ -143,23 +143,80 @@ class OptimizerSection(Section):
     weight_decay: float = Field(default=0.0, ge=0, description="decoupled for adamw, L2 for sgd")
 
 
+class StagesSection(Section):
+    """One direction's codec, stage by stage."""
+
+    centre: bool = Field(default=False, description="subtract a learned mean per column")
+    transform: Literal["none", "hadamard", "basis"] = Field(
+        default="none", description="none, hadamard, or basis (learned and shipped)"
+    )
+    basis_share: float = Field(
+        default=1.0, gt=0, le=1, description="part of the columns kept after the basis"
+    )
+    sparsify: Literal["none", "sample", "token", "batch"] = Field(
+        default="none", description="Top-K within each sample, each token or the whole batch"
+    )
+    keep_ratio: float = Field(default=0.2, gt=0, le=1, description="values that Top-K keeps")
+    quantise: Literal["levels", "dead-zone", "int", "float8"] = Field(
+        default="levels", description="levels (the paper's), dead-zone, int or float8"
+    )
+    levels: int = Field(default=7, ge=1, le=255, description="intervals of levels")
+    bits: int = Field(default=8, ge=2, le=8, description="bits of int")
+    rounding: float = Field(
+        default=0.35, gt=0, le=0.5, description="dead-zone: 0.5 rounds to nearest"
+    )
+    step: Positive | None = Field(
+        default=None, description="dead-zone: the step in units of the values' scale"
+    )
+    target_bits: Positive | None = Field(
+        default=None, description="dead-zone: bits per value that the step follows"
+    )
+    target_cosine: Positive | None = Field(
+        default=None, description="dead-zone: cosine of sent and decoded that the step follows"
+    )
+    entropy: Literal["raw", "golomb", "two-way"] = Field(
+        default="two-way", description="raw (fixed width), golomb or two-way"
+    )
+    memory: Literal["none", "error-feedback", "delta"] = Field(
+        default="none", description="what is remembered of each sample: see docs/codec.md"
+    )
+
+
 class CodecSection(Section):
     """What activations and gradients are turned into on the link."""
 
-    name: Literal["paper", "none"] = Field(
-        default="paper", description="paper: Top-K, stochastic levels, entropy-coded; none: float32"
+    name: Literal["paper", "lossless-plus", "best", "fast", "none", "stages"] = Field(
+        default="lossless-plus",
+        description="paper; lossless-plus (the same values in fewer bytes); best (learned basis);"
+        " fast (4 bits); none (float32); stages (as up and down say)",
     )
     keep_ratio: float = Field(
         default=0.5,
         gt=0,
         le=1,
-        description="values kept of each sample's activation (the paper's rho)",
+        description="paper and lossless-plus: values kept of each sample (the paper's rho)",
     )
     levels: int = Field(
         default=31,
         ge=1,
         le=255,
-        description="quantisation intervals between the smallest and largest kept",
+        description="paper and lossless-plus: quantisation intervals between smallest and largest"
+        " kept",
+    )
+    target_bits_up: Positive = Field(default=0.6, description="best: bits per value of activations")
+    target_bits_down: Positive = Field(default=0.3, description="best: bits per value of gradients")
+    target_cosine_up: Positive | None = Field(
+        default=None, description="best: follow this cosine of activations, not bits"
+    )
+    target_cosine_down: Positive | None = Field(
+        default=None, description="best: follow this cosine of gradients, not bits"
+    )
+    basis_share: float = Field(
+        default=1 / 3, gt=0, le=1, description="best: part of the basis kept for activations"
+    )
+    up: StagesSection | None = Field(default=None, description="stages: those of activations")
+    down: StagesSection | None = Field(
+        default=None, description="stages: those of gradients; null: as up"
     )
 
 

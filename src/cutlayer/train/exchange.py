@@ -3,7 +3,8 @@
 The simulator and the network runtime make the same packets, since both make them here.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import final
 
@@ -12,8 +13,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from cutlayer.codec.codec import Codec
-from cutlayer.codec.raw import RawCodec
+from cutlayer.codec.codec import EMPTY, State, part_of, under
+from cutlayer.codec.presets import CodecPair
+from cutlayer.codec.raw import RawCodec, raw_bytes
 from cutlayer.codec.targets import decode_targets, encode_targets
 from cutlayer.train.ledger import Sent
 
@@ -28,6 +30,26 @@ class Direction(IntEnum):
 
 
 @dataclass(frozen=True)
+class Stream:
+    """What the two ends of one device's packets in one direction remember."""
+
+    sender: State = field(default_factory=dict)
+    receiver: State = field(default_factory=dict)
+
+
+Streams = Mapping[tuple[int, Direction], Stream]
+
+
+@dataclass(frozen=True)
+class Load:
+    """A tensor to send: its samples' lengths (None: no padding) and numbers in the data set."""
+
+    tensor: Float[Tensor, "batch token width"]
+    lengths: tuple[int, ...] | None
+    samples: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Received:
     """A tensor and its samples' lengths as the other side decoded them, and what it cost."""
 
@@ -37,30 +59,61 @@ class Received:
 
 
 @final
-@dataclass(frozen=True)
 class Exchange:
-    """The codec of a run, with a random stream of its own for each packet.
+    """The codecs of a run and the streams of all its devices during a round.
 
-    The stream is a function of (seed, round, device, local step, direction), so a resumed run
-    draws what an uninterrupted one would have drawn.
+    Each packet has a random stream of its own, a function of (seed, round, device, local step,
+    direction), so a resumed run draws what an uninterrupted one would have drawn.
     """
 
-    codec: Codec
-    seed: int
+    def __init__(self, codecs: CodecPair, seed: int, streams: Streams) -> None:
+        self._codecs = {Direction.UP: codecs.up, Direction.DOWN: codecs.down}
+        self._seed = seed
+        self._streams = dict(streams)
 
-    def send(
-        self,
-        tensor: Float[Tensor, "batch token width"],
-        lengths: tuple[int, ...] | None,
-        key: tuple[int, int, int, Direction],
-    ) -> Received:
+    @property
+    def streams(self) -> Streams:
+        """Where every stream stands now."""
+        return dict(self._streams)
+
+    def send(self, load: Load, key: tuple[int, int, int, Direction]) -> Received:
         """Encode, decode; `key` is (round, device, local step, direction)."""
-        values = np.ascontiguousarray(tensor.detach().numpy())
-        rng = np.random.default_rng([self.seed, *key])
-        packet = self.codec.encode(values, lengths, rng)
-        plain = _RAW.encode(values, lengths, rng)
-        decoded = self.codec.decode(packet, tuple(values.shape))
-        return Received(decoded.tensor, decoded.lengths, Sent(len(packet), len(plain)))
+        _, device, _, direction = key
+        stream = self._streams.get((device, direction), Stream())
+        codec = self._codecs[direction]
+        values = np.ascontiguousarray(load.tensor.detach().numpy())
+        rng = np.random.default_rng([self._seed, *key])
+        encoded = codec.encode(
+            values, stream.sender, rng, lengths=load.lengths, samples=load.samples
+        )
+        decoded = codec.decode(encoded.packet, values.shape, stream.receiver)
+        self._streams[device, direction] = Stream(encoded.state, decoded.state)
+        batch, token, width = values.shape
+        plain = int(raw_bytes((batch, token, width), load.lengths))
+        return Received(decoded.tensor, decoded.lengths, Sent(len(encoded.packet), plain))
+
+
+def streams_to_tensors(streams: Streams) -> dict[str, Tensor]:
+    """Every array under a name, for the checkpoint."""
+    arrays: dict[str, np.ndarray] = {}
+    for (device, direction), stream in streams.items():
+        prefix = f"codec.{device}.{direction.name.lower()}."
+        arrays |= under(f"{prefix}sender.", stream.sender)
+        arrays |= under(f"{prefix}receiver.", stream.receiver)
+    return {name: torch.from_numpy(np.asarray(array)) for name, array in arrays.items()}
+
+
+def streams_from_tensors(tensors: Mapping[str, Tensor]) -> Streams:
+    """The inverse of `streams_to_tensors`; other tensors are left out."""
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    found = {tuple(name.split(".")[1:3]) for name in arrays if name.startswith("codec.")}
+    streams = {}
+    for device, direction in sorted(found):
+        prefix = f"codec.{device}.{direction}."
+        streams[int(device), Direction[direction.upper()]] = Stream(
+            part_of(arrays, f"{prefix}sender."), part_of(arrays, f"{prefix}receiver.")
+        )
+    return streams
 
 
 def send_labels(
@@ -74,7 +127,7 @@ def send_labels(
 
 def send_adapter(row: Float[Tensor, " parameter"]) -> tuple[Float[Tensor, " parameter"], Sent]:
     """An adapter row as the other side receives it: plain float32, bit for bit."""
-    values = row.detach().numpy().reshape(1, 1, -1)
-    packet = _RAW.encode(values, None, np.random.default_rng(0))
-    received = torch.from_numpy(_RAW.decode(packet, values.shape).tensor.reshape(-1))
+    values = row.detach().numpy()
+    packet = _RAW.encode(values, EMPTY, np.random.default_rng(0)).packet
+    received = torch.from_numpy(_RAW.decode(packet, values.shape, EMPTY).tensor)
     return received, Sent(len(packet), len(packet))

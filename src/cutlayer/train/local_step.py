@@ -17,6 +17,7 @@ class LocalStep:
     number: int
     devices: tuple[int, ...]
     batches: list[Batch]
+    samples: list[tuple[int, ...]]
     group: GroupInputs
     device_rows: Float[Tensor, "group parameter"] | None = None
     activation: Float[Tensor, "batch token width"] | None = None

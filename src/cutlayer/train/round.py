@@ -9,16 +9,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from cutlayer.cost.flops import StepFlops
-from cutlayer.data.batches import Batch
 from cutlayer.model.loss import group_losses
 from cutlayer.schemes.scheme import Phase, Step
 from cutlayer.spec import IGNORED_LABEL, MiniBatch
 from cutlayer.timeline.simulate import RoundTimeline, simulate
-from cutlayer.train.exchange import Direction, Exchange, send_adapter, send_labels
+from cutlayer.train.exchange import Direction, Exchange, Load, send_adapter, send_labels
 from cutlayer.train.inputs import group_inputs, stack
 from cutlayer.train.ledger import Ledger, Sent
 from cutlayer.train.local_step import LocalStep
@@ -51,7 +51,7 @@ class Round:
         self._steps = tuple(device.local_steps for device in setup.devices)
         self._device_side = Side(state.device, len(setup.devices))
         self._server_side = Side(state.server, len(setup.devices))
-        self._exchange = Exchange(setup.codec, setup.seed)
+        self._exchange = Exchange(setup.codecs, setup.seed, state.streams)
         self._ledger = Ledger(setup.scheme, self._steps)
         self._losses: list[float] = []
         self._actions: dict[Phase, Callable[[Step, LocalStep], None]] = {
@@ -87,15 +87,17 @@ class Round:
         return [tuple(active[at : at + size]) for at in range(0, len(active), size)]
 
     def _local_step(self, number: int, devices: tuple[int, ...]) -> None:
-        batches = [self._batch(n, number) for n in devices]
-        step = LocalStep(number, devices, batches, group_inputs(batches))
+        samples = [self._samples(n, number) for n in devices]
+        setup = self._setup
+        batches = [setup.batches.make(setup.train, np.array(indices)) for indices in samples]
+        step = LocalStep(number, devices, batches, samples, group_inputs(batches))
         for part in self._setup.scheme.local:
             self._actions[part.phase](part, step)
 
-    def _batch(self, device: int, number: int) -> Batch:
+    def _samples(self, device: int, number: int) -> tuple[int, ...]:
         work = self._setup.devices[device]
         indices = work.plan.indices((self._index - 1) * work.local_steps + number)
-        return self._setup.batches.make(self._setup.train, indices)
+        return tuple(indices.tolist())
 
     def _distribute(self, step: Step) -> None:
         row, sent = send_adapter(self._state.device.row)
@@ -121,7 +123,7 @@ class Round:
             batch = local.batches[place]
             key = (self._index, device, local.number, Direction.UP)
             own = local.rows_of(local.activation, place)
-            received = self._exchange.send(own, batch.lengths, key)
+            received = self._exchange.send(Load(own, batch.lengths, local.samples[place]), key)
             known, sent = send_labels(batch.labels, received.lengths, self._setup.classes)
             labels.append(known)
             local.received.append(received)
@@ -150,7 +152,8 @@ class Round:
         for place, device in enumerate(local.devices):
             key = (self._index, device, local.number, Direction.DOWN)
             own = local.rows_of(local.gradient, place)
-            part = self._exchange.send(own, local.batches[place].lengths, key)
+            load = Load(own, local.batches[place].lengths, local.samples[place])
+            part = self._exchange.send(load, key)
             self._ledger.send(device, step, {"gradient": part.sent})
             received.append(part.tensor)
         local.gradient = stack(received)
@@ -190,6 +193,7 @@ class Round:
             virtual_time_s=self._state.virtual_time_s + timeline.delay_s,
             device=self._device_side.merged(weights),
             server=self._server_side.merged(weights),
+            streams=self._exchange.streams,
         )
         return RoundOutcome(state, sum(self._losses) / len(self._losses), self._ledger, timeline)
 

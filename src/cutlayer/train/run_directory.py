@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from cutlayer.errors import RunError
+from cutlayer.train.exchange import streams_from_tensors, streams_to_tensors
 from cutlayer.train.files import storage_error, write_atomically, write_text
 from cutlayer.train.state import RunState, SideState
 
@@ -73,7 +74,11 @@ class RunDirectory:
 
     def save(self, state: RunState) -> None:
         """Put the checkpoint of a finished round in place of the one before."""
-        tensors = {**state.device.tensors("device"), **state.server.tensors("server")}
+        tensors = {
+            **state.device.tensors("device"),
+            **state.server.tensors("server"),
+            **streams_to_tensors(state.streams),
+        }
         # one key: safetensors writes several in random order, and equal runs give equal bytes
         about = {"round": state.round, "virtual_time_s": state.virtual_time_s}
         metadata = {"state": json.dumps(about)}
@@ -101,6 +106,7 @@ class RunDirectory:
                 virtual_time_s=about["virtual_time_s"],
                 device=SideState.from_tensors("device", tensors),
                 server=SideState.from_tensors("server", tensors),
+                streams=streams_from_tensors(tensors),
             )
         except (SafetensorError, KeyError, ValueError, TypeError) as error:
             raise RunError(f"the checkpoint {path} cannot be read: {error}") from error

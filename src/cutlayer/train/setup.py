@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cutlayer.codec.codec import Codec
+from cutlayer.codec.presets import CodecPair
 from cutlayer.cost.flops import Accounting
 from cutlayer.data.batches import BatchMaker, BatchPlan
 from cutlayer.data.samples import Samples
@@ -41,7 +41,7 @@ class Setup:
     model: ModelSpec
     device_part: DevicePart
     server_part: ServerPart
-    codec: Codec
+    codecs: CodecPair
     optimizer: Optimizer
     learning_rate: float
     decay: float

@@ -1,9 +1,11 @@
-"""What a run carries from round to round: the global adapters and each device's optimiser state."""
+"""What a run carries from round to round: global adapters, optimiser states, codec states."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from jaxtyping import Float
 from torch import Tensor
+
+from cutlayer.train.exchange import Streams
 
 OptimizerState = dict[str, Tensor]
 
@@ -36,9 +38,13 @@ class SideState:
 
 @dataclass(frozen=True)
 class RunState:
-    """Everything that decides the next round, seeds and data apart."""
+    """Everything that decides the next round, seeds and data apart.
+
+    `streams`: what the codecs of all devices remember.
+    """
 
     round: int
     virtual_time_s: float
     device: SideState
     server: SideState
+    streams: Streams = field(default_factory=dict)

@@ -1,0 +1,444 @@
+"""What accuracy does each codec leave, and how many bits does it take?
+
+Both directions of every mini-batch go through the codec, as packets that are really made and
+decoded; a basis or mean that is shipped counts as bits of its direction. What is not counted:
+labels, adapters and the model, the same for all codecs. Rows are codecs; per task, a table of bits
+per element up and down against accuracy (language modelling: perplexity), mean over seeds 0, 1, 2
+and (lowest to highest).
+
+    python experiments/codec_accuracy.py --cifar100 FOLDER --workers 2   # CIFAR-100's binary files
+    python experiments/codec_accuracy.py --table > experiments/codec_accuracy.md
+
+Wall time: about 65 minutes on two cores at 2.5 GHz, 40 s a run; every result is appended to
+`codec_accuracy.jsonl` at once, and what is there is not run again. Expected numbers: the committed
+`codec_accuracy.md`.
+
+The images' head is fitted first, once for all codecs, to the features of the model as it comes
+("linear probe, then fine-tune", Kumar et al., arXiv:2202.10054): from a random head, no codec
+gets a hundred classes far above chance in the thousand images that a run can afford here.
+"""
+
+import argparse
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cutlayer.config.codec import make_codecs
+from cutlayer.config.job import prepare
+from cutlayer.config.schema import CodecSection, Config
+from cutlayer.errors import PacketError
+from cutlayer.train.evaluate import evaluate
+from cutlayer.train.inputs import group_inputs
+from cutlayer.train.ledger import Ledger
+from cutlayer.train.round import Round, initial_state
+from cutlayer.train.setup import Setup
+from cutlayer.train.state import RunState
+
+Result = dict[str, Any]
+Settings = dict[str, Any]
+
+RESULTS = Path(__file__).with_suffix(".jsonl")
+SEEDS = (0, 1, 2)
+FLOAT_BYTES = 4
+FLOAT_BITS = 32
+BEFORE = "before training"
+
+# Texts are passed over twice, a round each, so that codecs that remember samples meet each again
+# once. Images are passed over once: a second pass over half as many overfits (AdamW: 33 % instead
+# of 35 %), so there those codecs have nothing to remember.
+COMMON: Settings = {
+    "partition": "iid",
+    "adapter": {"rank": 8, "alpha": 8},
+    "devices": {"count": 2, "memory_mib": None},
+    "threads": 1,
+    "codec": "none",
+}
+IMAGES: Settings = {
+    "model": {"name": "dinov2-small", "cut": 3},
+    "data": {"train_samples": 1088, "test_samples": 1000, "image_size": 56},
+    "training": {"rounds": 2, "local_steps": 17, "batch_size": 16},
+}
+TASKS: dict[str, Settings] = {
+    "dinov2-sgd": {
+        **IMAGES,
+        "optimizer": {"name": "sgd", "learning_rate": 1e-3, "momentum": 0.9},
+    },
+    "dinov2-adamw": {**IMAGES, "optimizer": {"name": "adamw", "learning_rate": 1e-3}},
+    "minilm-glosses": {
+        "model": {"name": "minilm", "cut": 2},
+        "data": {
+            "name": "wordnet-glosses",
+            "train_samples": 512,
+            "test_samples": 1000,
+            "max_tokens": 24,
+        },
+        "training": {"rounds": 2, "local_steps": 16, "batch_size": 16},
+        "optimizer": {"name": "adamw", "learning_rate": 3e-3},
+    },
+    "smollm2-brown": {
+        "model": {"name": "smollm2", "cut": 4},
+        "data": {"name": "brown", "train_samples": 20, "test_samples": 24, "max_tokens": 64},
+        "training": {"rounds": 2, "local_steps": 5, "batch_size": 2},
+        "optimizer": {"name": "adamw", "learning_rate": 2e-3},
+    },
+}
+
+PLAIN: Settings = {"entropy": "raw"}
+TOP_K: Settings = {"sparsify": "sample", "keep_ratio": 0.1, "quantise": "levels", "levels": 7}
+
+
+def integers(bits: int, transform: str) -> Settings:
+    """int-k without entropy coding, as others send it, after a transform."""
+    up = {**PLAIN, "quantise": "int", "bits": bits, "transform": transform}
+    return {"name": "stages", "up": up}
+
+
+def best(up: float, down: float) -> Settings:
+    """`best` at so many bits per element."""
+    return {"name": "best", "target_bits_up": up, "target_bits_down": down}
+
+
+CODECS: dict[str, Settings] = {
+    "none": {"name": "none"},
+    "paper 0.1, 3 bits": {"name": "paper", "keep_ratio": 0.1, "levels": 7},
+    "paper 0.2, 3 bits": {"name": "paper", "keep_ratio": 0.2, "levels": 7},
+    "paper 0.5, 5 bits": {"name": "paper", "keep_ratio": 0.5, "levels": 31},
+    "lossless-plus 0.2, 3 bits": {"name": "lossless-plus", "keep_ratio": 0.2, "levels": 7},
+    "best, small": best(0.28, 0.14),
+    "best, middle": best(0.42, 0.24),
+    "best, large": best(0.72, 0.42),
+    "int8": integers(8, "none"),
+    "int8, Hadamard": integers(8, "hadamard"),
+    "int4": integers(4, "none"),
+    "int4, Hadamard": integers(4, "hadamard"),
+    "int2": integers(2, "none"),
+    "int2, Hadamard": integers(2, "hadamard"),
+    "fp8": {"name": "stages", "up": {**PLAIN, "quantise": "float8"}},
+    "Top-K 0.1, error feedback": {
+        "name": "stages",
+        "up": {**TOP_K, "memory": "error-feedback"},
+    },
+    "AQ-SGD delta, int4": {
+        "name": "stages",
+        "up": {**PLAIN, "quantise": "int", "bits": 4, "memory": "delta"},
+        "down": {**PLAIN, "quantise": "int", "bits": 4},
+    },
+}
+
+
+def fingerprint(task: str, codec: str) -> str:
+    """Changes with any setting, so that results of old settings are not mistaken for new ones."""
+    text = json.dumps([COMMON, TASKS[task], CODECS.get(codec)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def config_of(
+    task: str, seed: int, cifar100: str | None, train_samples: int | None = None
+) -> Config:
+    """The task's configuration, with another number of training samples where one is given."""
+    settings = json.loads(json.dumps({**COMMON, **TASKS[task], "seed": seed}))
+    if "name" not in settings["data"]:
+        settings["data"]["name"] = cifar100
+    if train_samples is not None:
+        settings["data"]["train_samples"] = train_samples
+    return Config.model_validate(settings)
+
+
+# --- one run -------------------------------------------------------------------------------------
+
+
+def run_codecs(
+    task: str, seed: int, codecs: Sequence[str], cifar100: str | None, output: Path
+) -> None:
+    """Load the task once, then train with each codec; one line of `output` each."""
+    job = prepare(config_of(task, seed, cifar100))
+    # the test samples of seed 0 for all, so that the spread is that of training alone
+    test = job.setup.test if seed == 0 else prepare(config_of(task, 0, cifar100)).setup.test
+    setup = replace(job.setup, test=test)
+    start = initial_state(setup)
+    if setup.task == "image-classification":
+        start = with_head(setup, start, *probed_head(cifar100))
+    for codec in codecs:
+        print(f"{task}, seed {seed}: {codec}", flush=True)
+        result = run(setup, start, codec, job.config.training.rounds)
+        known = {"task": task, "codec": codec, "seed": seed, "settings": fingerprint(task, codec)}
+        with output.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({**known, **result}) + "\n")
+
+
+def run(setup: Setup, start: RunState, codec: str, rounds: int) -> Result:
+    """Train `rounds` from `start` and evaluate, uncompressed."""
+    begun_s = time.process_time()
+    state, ledgers, losses = start, [], []
+    if codec != BEFORE:
+        section = CodecSection.model_validate(CODECS[codec])
+        setup = replace(setup, codecs=make_codecs(section))
+        try:
+            for _ in range(rounds):
+                outcome = Round(setup, state).play()
+                state = outcome.state
+                ledgers.append(outcome.ledger)
+                losses.append(outcome.train_loss)
+        except PacketError as error:  # activations or gradients that are not finite
+            return {"diverged": str(error)}
+    evaluation = evaluate(setup, state)
+    return {
+        "accuracy": evaluation.accuracy,
+        "loss": evaluation.loss,
+        "train_losses": losses,
+        **traffic(ledgers),
+        "cpu_s": time.process_time() - begun_s,
+    }
+
+
+def traffic(ledgers: Sequence[Ledger]) -> Result:
+    """Bytes of activations and gradients, and bits per element of each.
+
+    Elements are counted by what they would be as float32 packets; padding is in none. A packet's
+    frame of some 60 bytes adds to that count less than one element in a thousand.
+    """
+    total = {"up": 0, "down": 0, "plain_up": 0, "plain_down": 0}
+    for ledger in ledgers:
+        sent, counts = ledger.bytes_by_payload(), ledger.byte_counts()
+        others_up = sent["labels"] + sent["adapter_up"]
+        others_down = sent["adapter_down"] + sent.get("model", 0)
+        total["up"] += sent["activation"]
+        total["down"] += sent["gradient"]
+        total["plain_up"] += counts["uncompressed_uplink_bytes"] - others_up
+        total["plain_down"] += counts["uncompressed_downlink_bytes"] - others_down
+    bits = {
+        f"bits_{way}": FLOAT_BITS * total[way] / total[f"plain_{way}"]
+        for way in ("up", "down")
+        if total[way]
+    }
+    return {"bytes_up": total["up"], "bytes_down": total["down"], **bits}
+
+
+# --- the images' head ----------------------------------------------------------------------------
+
+PROBE_SAMPLES = 3200
+PROBE_DECAY = 0.03
+PROBE_STEPS = 60
+_heads: dict[str | None, tuple[Tensor, Tensor]] = {}
+
+
+def probed_head(cifar100: str | None) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a linear head on the untouched model's features of seed 0's samples."""
+    if cifar100 not in _heads:
+        setup = prepare(config_of("dinov2-adamw", 0, cifar100, PROBE_SAMPLES)).setup
+        _heads[cifar100] = fit_head(*features(setup), setup.classes)
+    return _heads[cifar100]
+
+
+@torch.no_grad()
+def features(setup: Setup) -> tuple[Tensor, Tensor]:
+    """What the head is given for every training sample, and the labels."""
+    state, seen, labels = initial_state(setup), [], []
+    head = setup.server_part.adapted.model.get_submodule("classifier")
+    hook = head.register_forward_pre_hook(lambda _, given: seen.append(given[0].clone()))
+    for first in range(0, len(setup.train), 64):
+        indices = np.arange(first, min(first + 64, len(setup.train)))
+        batch = setup.batches.make(setup.train, indices)
+        group = group_inputs([batch])
+        rows = state.device.row[None], state.server.row[None]
+        activation = setup.device_part.forward(rows[0], group.sizes, group.inputs)
+        setup.server_part.forward(rows[1], group.sizes, activation, group.lengths)
+        labels.append(torch.from_numpy(batch.labels))
+    hook.remove()
+    return torch.cat(seen), torch.cat(labels)
+
+
+def fit_head(inputs: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Logistic regression with L2, by L-BFGS."""
+    weight = torch.zeros(classes, inputs.shape[1], requires_grad=True)
+    bias = torch.zeros(classes, requires_grad=True)
+    optimizer = torch.optim.LBFGS(
+        [weight, bias], max_iter=PROBE_STEPS, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        logits = nn.functional.linear(inputs, weight, bias)
+        loss = nn.functional.cross_entropy(logits, labels) + PROBE_DECAY * weight.square().sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    return weight.detach(), bias.detach()
+
+
+def with_head(setup: Setup, state: RunState, weight: Tensor, bias: Tensor) -> RunState:
+    """`state` with this head."""
+    layout = setup.server_part.adapted.layout
+    slots = dict(layout.named(state.server.row))
+    for name, slot in slots.items():
+        if name.startswith("classifier"):
+            slots[name] = weight if slot.ndim > 1 else bias
+    return replace(state, server=replace(state.server, row=layout.join(slots)))
+
+
+# --- the queue -----------------------------------------------------------------------------------
+
+
+def read_results(path: Path) -> list[Result]:
+    """Results of the present settings."""
+    if not path.exists():
+        return []
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [
+        line
+        for line in lines
+        if line["task"] in TASKS and line["settings"] == fingerprint(line["task"], line["codec"])
+    ]
+
+
+def missing(
+    results: Sequence[Result], tasks: Sequence[str], codecs: Sequence[str], seeds: Sequence[int]
+) -> Iterator[tuple[str, int, list[str]]]:
+    """What is still to run, all of seed 0 first."""
+    done = {(result["task"], result["codec"], result["seed"]) for result in results}
+    for seed in seeds:
+        for task in tasks:
+            rest = [codec for codec in codecs if (task, codec, seed) not in done]
+            if rest:
+                yield task, seed, rest
+
+
+# --- the tables ----------------------------------------------------------------------------------
+
+
+def tables(results: Sequence[Result]) -> str:
+    """Markdown: a table for each task, and below it what the goals come to."""
+    parts = []
+    for task in TASKS:
+        rows = {
+            name: [r for r in results if r["task"] == task and r["codec"] == name]
+            for name in (BEFORE, *CODECS)
+        }
+        rows = {name: found for name, found in rows.items() if found}
+        if rows:
+            parts.append(f"## {task}\n\n{table(task, rows)}\n\n{verdicts(rows)}\n")
+    return "\n".join(parts)
+
+
+def table(task: str, rows: Mapping[str, list[Result]]) -> str:
+    """One line for each codec."""
+    language = task.startswith("smollm2")
+    heads = ["codec", "bits up", "bits down", "times fewer bytes", "accuracy [%]", "seeds"]
+    if language:
+        heads.insert(4, "perplexity")
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for name, found in rows.items():
+        whole = [result for result in found if "diverged" not in result]
+        cells = [name, *sizes(whole)]
+        if language:
+            cells.append(spread(whole, lambda r: math.exp(min(r["loss"], 50.0)), 2))
+        cells += [spread(whole, lambda r: 100 * r["accuracy"], 1), seeds_cell(found, whole)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def sizes(found: Sequence[Result]) -> list[str]:
+    """Bits up, bits down, and float32's bits over both."""
+    if not found or "bits_up" not in found[0]:
+        return ["", "", ""]
+    up, down = (mean(r[f"bits_{way}"] for r in found) for way in ("up", "down"))
+    return [f"{up:.3f}", f"{down:.3f}", f"{2 * FLOAT_BITS / (up + down):.0f}"]
+
+
+def spread(found: Sequence[Result], value: Callable[[Result], float], digits: int) -> str:
+    """Mean (lowest to highest)."""
+    values = [value(result) for result in found]
+    if not values:
+        return "diverged"
+    low, high = min(values), max(values)
+    return f"{mean(values):.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def seeds_cell(found: Sequence[Result], whole: Sequence[Result]) -> str:
+    """How many seeds, and how many of them diverged."""
+    lost = len(found) - len(whole)
+    return f"{len(found)}" + (f", {lost} diverged" if lost else "")
+
+
+def verdicts(rows: Mapping[str, list[Result]]) -> str:
+    """The two goals for `best`; "points" are points of accuracy, of tokens in a language model."""
+    base, paper = points(rows.get("none")), points(rows.get("paper 0.2, 3 bits"))
+    plus = together(rows.get("lossless-plus 0.2, 3 bits"))
+    lines = []
+    for name in CODECS:
+        here, bits = points(rows.get(name)), together(rows.get(name))
+        if not name.startswith("best") or here is None or bits is None:
+            continue
+        if paper is not None and plus is not None:
+            verdict = "met" if here >= paper and bits <= plus / 4 else "not met"
+            lines.append(
+                f"* {name}: {here - paper:+.1f} points against `paper` (0.2, 3 bits) in"
+                f" 1/{plus / bits:.1f} of `lossless-plus`'s bytes (goal: no loss in 1/4): {verdict}"
+            )
+        if base is not None:
+            verdict = "met" if here >= base - 1 and bits <= 1.2 else "not met"
+            lines.append(
+                f"* {name}: {here - base:+.1f} points against `none` at {bits:.2f} bits together"
+                f" (goal: within 1 point at 1.2 bits): {verdict}"
+            )
+    return "\n".join(lines)
+
+
+def points(found: Sequence[Result] | None) -> float | None:
+    """Mean accuracy [%]; none if any seed diverged."""
+    if not found or any("diverged" in result for result in found):
+        return None
+    return 100 * mean(float(result["accuracy"]) for result in found)
+
+
+def together(found: Sequence[Result] | None) -> float | None:
+    """Mean bits per element, up and down together."""
+    if not found or any("bits_up" not in result for result in found):
+        return None
+    return mean(float(result["bits_up"]) + float(result["bits_down"]) for result in found)
+
+
+# --- the command ---------------------------------------------------------------------------------
+
+
+def main() -> None:
+    """Run what is missing, or print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--task", choices=TASKS, action="append")
+    parser.add_argument("--codec", choices=(BEFORE, *CODECS), action="append")
+    parser.add_argument("--seed", type=int, action="append")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--cifar100", help="folder of CIFAR-100's binary files")
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--table", action="store_true", help="print the tables; run nothing")
+    given = parser.parse_args()
+    tasks = given.task or list(TASKS)
+    results = read_results(given.output)
+    if given.table:
+        print(tables(results))
+        return
+    if given.cifar100 is None and any("name" not in TASKS[task]["data"] for task in tasks):
+        parser.error("give --cifar100 FOLDER, or only a --task that needs none")
+    todo = missing(results, tasks, given.codec or (BEFORE, *CODECS), given.seed or SEEDS)
+    with ProcessPoolExecutor(given.workers, get_context("spawn")) as pool:
+        work = partial(run_codecs, cifar100=given.cifar100, output=given.output)
+        for future in [pool.submit(work, *unit) for unit in todo]:
+            future.result()
+
+
+if __name__ == "__main__":
+    main()

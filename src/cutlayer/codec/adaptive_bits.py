@@ -1,0 +1,166 @@
+"""Side information in as few bits as its skew allows: a range coder of bits that learns as it goes.
+
+Each bit is coded in a context, a pair of counts [zeros, ones] that both ends update alike, with
+P(one) = (ones + 1/2) / (zeros + ones + 1) (Krichevsky-Trofimov). In plain Python: meant for a few
+thousand bits. All arithmetic is on integers.
+
+Source: Martin, "Range encoding" (1979), with LZMA's carry.
+"""
+
+from cutlayer.errors import PacketError
+
+_TOP = 1 << 32
+_LOW = 1 << 24
+# beyond it the counts are halved, so that a total fits the range many times
+_MOST = 1 << 12
+# numbers have fewer bits
+_LONGEST = 30
+
+Context = list[int]
+
+
+def contexts(count: int) -> list[Context]:
+    """`count` contexts that have seen nothing."""
+    return [[0, 0] for _ in range(count)]
+
+
+class BitWriter:
+    """Takes bits in contexts; `to_bytes` ends the code."""
+
+    def __init__(self) -> None:
+        self._low = 0
+        self._range = _TOP
+        self._bytes = bytearray()
+
+    def put(self, bits: list[tuple[int, Context]]) -> None:
+        """Bits, 0 or 1, each with its context."""
+        for bit, context in bits:
+            zeros, ones = context
+            bound = self._range * (2 * zeros + 1) // (2 * (zeros + ones) + 2)
+            if bit:
+                self._low += bound
+                self._range -= bound
+            else:
+                self._range = bound
+            context[bit] += 1
+            if context[bit] > _MOST:
+                context[:] = zeros >> 1, ones >> 1
+            while self._range < _LOW:
+                self._shift()
+
+    def _shift(self) -> None:
+        if self._low >= _TOP:
+            self._carry()
+        self._bytes.append(self._low >> 24)
+        self._low = (self._low << 8) & (_TOP - 1)
+        self._range <<= 8
+
+    def _carry(self) -> None:
+        self._low -= _TOP
+        place = len(self._bytes) - 1
+        while self._bytes[place] == 255:
+            self._bytes[place] = 0
+            place -= 1
+        self._bytes[place] += 1
+
+    def to_bytes(self) -> bytes:
+        """The shortest code of all bits so far: zeros at its end are left out."""
+        value, end = self._low, self._low + self._range
+        for zeros in (32, 24, 16, 8):
+            rounded = -(-self._low >> zeros) << zeros
+            if rounded < end:
+                value = rounded
+                break
+        self._low, self._range = value, 0
+        for _ in range(4):
+            self._shift()
+        code = bytes(self._bytes).rstrip(b"\0")
+        self._low = self._range = 0
+        return code
+
+
+class BitReader:
+    """`BitWriter` undone, as far as it is asked: zeros follow the last byte."""
+
+    def __init__(self, code: bytes) -> None:
+        self._code = code
+        self._next = 4
+        self._range = _TOP
+        self._value = int.from_bytes(code[:4].ljust(4, b"\0"), "big")
+
+    def ones(self, contexts: list[Context]) -> int:
+        """How many bits are 1 before the first that is 0, at most one for each context."""
+        for count, context in enumerate(contexts):
+            zeros, ones = context
+            bound = self._range * (2 * zeros + 1) // (2 * (zeros + ones) + 2)
+            bit = int(self._value >= bound)
+            if bit:
+                self._value -= bound
+                self._range -= bound
+            else:
+                self._range = bound
+            context[bit] += 1
+            if context[bit] > _MOST:
+                context[:] = zeros >> 1, ones >> 1
+            while self._range < _LOW:
+                self._shift()
+            if not bit:
+                return count
+        return len(contexts)
+
+    def _shift(self) -> None:
+        octet = self._code[self._next] if self._next < len(self._code) else 0
+        self._value = self._value << 8 | octet
+        self._range <<= 8
+        self._next += 1
+
+    def finish(self, what: str) -> None:
+        """Raises PacketError if bytes are left."""
+        if len(self._code) > self._next:
+            raise PacketError(f"{what}: {len(self._code)} bytes, expected at most {self._next}")
+
+
+class Number:
+    """Contexts for integers of one kind: small ones in unary, each step with a context of its own,
+    larger ones by the length of the rest, then its bits."""
+
+    def __init__(self, unary: int) -> None:
+        self._unary = contexts(unary)
+        self._length = contexts(_LONGEST)
+        self._rest, self._sign = contexts(2)
+
+    def put(self, value: int, writer: BitWriter) -> None:
+        """`value` in 0..2^30."""
+        writer.put(self._bits(value))
+
+    def put_signed(self, value: int, writer: BitWriter) -> None:
+        """Any integer of such a magnitude: magnitude, then sign."""
+        bits = self._bits(abs(value))
+        writer.put([*bits, (int(value < 0), self._sign)] if value else bits)
+
+    def _bits(self, value: int) -> list[tuple[int, Context]]:
+        steps = len(self._unary)
+        if value < steps:
+            ones = [(1, context) for context in self._unary[:value]]
+            return [*ones, (0, self._unary[value])]
+        rest = value - steps + 1
+        length = rest.bit_length() - 1
+        bits = [(1, context) for context in (*self._unary, *self._length[:length])]
+        bits += [(0, context) for context in self._length[length : length + 1]]
+        return bits + [(rest >> place & 1, self._rest) for place in reversed(range(length))]
+
+    def get(self, reader: BitReader) -> int:
+        """`put` undone."""
+        steps = len(self._unary)
+        value = reader.ones(self._unary)
+        if value < steps:
+            return value
+        rest = 1
+        for _ in range(reader.ones(self._length)):
+            rest = rest << 1 | reader.ones([self._rest])
+        return rest - 1 + steps
+
+    def get_signed(self, reader: BitReader) -> int:
+        """`put_signed` undone."""
+        magnitude = self.get(reader)
+        return -magnitude if magnitude and reader.ones([self._sign]) else magnitude

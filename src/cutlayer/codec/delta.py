@@ -1,0 +1,135 @@
+"""Codes how a sample differs from what the receiver last decoded of it.
+
+Wraps any codec. Both ends keep each sample's last decoded tensor; in later epochs, when adapters
+move little, the difference is small. A packet is a frame around the wrapped codec's, with the
+samples' numbers, since the receiver must know whose memory to add.
+
+Source: J. Wang et al., "Fine-tuning language models over slow networks using activation
+quantization with guarantees" (AQ-SGD), arXiv:2206.01299.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import numpy as np
+from jaxtyping import Float32
+
+from cutlayer.codec.codec import Codec, Decoded, Encoded, State, part_of, under
+from cutlayer.codec.packet import Packet, overhead_bytes, pack, read_varint, unpack, varint
+from cutlayer.codec.remember import check_samples
+from cutlayer.codec.segments import Segments, segments_of
+from cutlayer.errors import PacketError
+
+
+@final
+@dataclass(frozen=True)
+class Delta(Codec):
+    """Remembers on both ends the last decoded tensor of each sample, in float32."""
+
+    inner: Codec
+    name: ClassVar[str] = "delta"
+
+    def encode(
+        self,
+        tensor: Float32[np.ndarray, "..."],
+        state: State,
+        rng: np.random.Generator,
+        *,
+        lengths: Sequence[int] | None = None,
+        samples: Sequence[int] | None = None,
+    ) -> Encoded:
+        segments = segments_of(tensor, lengths)
+        numbers = check_samples(samples, tensor, "delta coding")
+        known = part_of(state, "sample.")
+        base = _base(known, numbers, segments)
+        difference = segments.zero_padding(tensor) - base
+        encoded = self.inner.encode(difference, part_of(state, "inner."), rng, lengths=lengths)
+        sections = {
+            "samples": b"".join(varint(int(number)) for number in numbers),
+            "known": _flags(known, numbers),
+            "inner": encoded.packet,
+        }
+        # the receiver's own arithmetic, so that both remember the same
+        decoded = self.inner.decode(encoded.packet, tensor.shape, part_of(state, "mirror."))
+        after = {
+            **under("inner.", encoded.state),
+            **under("mirror.", decoded.state),
+            **under("sample.", _remembered(known, numbers, base + decoded.tensor, segments)),
+        }
+        whole = Segments.full(segments.shape)
+        return Encoded(pack(Packet(self.name, tensor.shape, whole, sections)), after)
+
+    def decode(self, packet: bytes, shape: tuple[int, ...], state: State) -> Decoded:
+        frame = unpack(packet, self.name, shape)
+        if set(frame.sections) != {"samples", "known", "inner"}:
+            raise PacketError(f"sections {', '.join(frame.sections)}; expected those of a delta")
+        decoded = self.inner.decode(frame.sections["inner"], shape, part_of(state, "inner."))
+        segments = Segments.of(frame.segments.shape, decoded.lengths)
+        numbers = _numbers(frame.sections["samples"], shape[0])
+        known = part_of(state, "sample.")
+        if frame.sections["known"] != _flags(known, numbers):
+            raise PacketError(
+                "a delta from samples that the receiver does not remember alike; a packet was "
+                "lost: start the stream again"
+            )
+        tensor = _base(known, numbers, segments) + decoded.tensor
+        after = {
+            **under("inner.", decoded.state),
+            **under("sample.", _remembered(known, numbers, tensor, segments)),
+        }
+        return Decoded(tensor, decoded.lengths, after)
+
+    def expected_bytes(self, shape: tuple[int, int, int]) -> float:
+        inner = self.inner.expected_bytes(shape)
+        # numbers below 2^14 take two bytes
+        sizes = (2 * shape[0], (shape[0] + 7) // 8, inner)
+        return overhead_bytes(len(shape), sizes) + sum(sizes)
+
+
+def _base(
+    known: State, numbers: list[str], segments: Segments
+) -> Float32[np.ndarray, "batch token width"]:
+    """What the receiver has of each sample; zero where it has nothing.
+
+    Raises PacketError: a sample that comes back with another number of tokens.
+    """
+    base = np.zeros(segments.shape, dtype=np.float32)
+    for place, (number, length) in enumerate(zip(numbers, segments.lengths, strict=True)):
+        if number in known:
+            if known[number].shape != (length, segments.width):
+                raise PacketError(
+                    f"sample {number} came with {known[number].shape} values before, now with "
+                    f"({length}, {segments.width}); give different samples different numbers"
+                )
+            base[place, :length] = known[number]
+    return base
+
+
+def _remembered(
+    known: State,
+    numbers: list[str],
+    tensor: Float32[np.ndarray, "batch token width"],
+    segments: Segments,
+) -> State:
+    fresh = {
+        number: tensor[place, : segments.lengths[place]].copy()
+        for place, number in enumerate(numbers)
+    }
+    return {**known, **fresh}
+
+
+def _flags(known: State, numbers: list[str]) -> bytes:
+    """One bit a sample: whether the sender has it."""
+    flags = np.array([number in known for number in numbers], dtype=np.bool_)
+    return np.packbits(flags, bitorder="little").tobytes()
+
+
+def _numbers(data: bytes, batch: int) -> list[str]:
+    numbers, at = [], 0
+    while at < len(data):
+        number, at = read_varint(data, at)
+        numbers.append(str(number))
+    if len(numbers) != batch or len(set(numbers)) != batch:
+        raise PacketError(f"samples: {len(numbers)} numbers, expected {batch} different ones")
+    return numbers

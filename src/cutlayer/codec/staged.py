@@ -1,0 +1,234 @@
+"""A codec put together from stages: centre, transform, sparsify, quantise, entropy-code.
+
+Knows the order of the stages and what they hand on; each stage is in a file of its own. Which
+stages a packet went through is in the packet.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import ClassVar, final
+
+import numpy as np
+from jaxtyping import Float32
+
+from cutlayer.codec.codec import Codec, Decoded, Encoded, State
+from cutlayer.codec.dead_zone import DeadZone
+from cutlayer.codec.entropy import EntropyCoder
+from cutlayer.codec.fixed_width import FixedWidth
+from cutlayer.codec.float8 import Float8
+from cutlayer.codec.golomb_coder import Golomb
+from cutlayer.codec.integer import Integer
+from cutlayer.codec.kernels import Kernels
+from cutlayer.codec.learned import Learned, LearnedBasis, Statistics
+from cutlayer.codec.levels import StochasticLevels
+from cutlayer.codec.load_kernels import load
+from cutlayer.codec.packet import Packet, overhead_bytes, pack, unpack
+from cutlayer.codec.pipeline import Coded, Pipeline
+from cutlayer.codec.quantiser import Quantised, Quantiser
+from cutlayer.codec.segments import Segments, segments_of
+from cutlayer.codec.sparsify import TopK, kept_counts
+from cutlayer.codec.step import ATTEMPTS, CLOSE_ENOUGH, GAIN, SEARCH_GAIN, Outcome, moved
+from cutlayer.codec.transform import Hadamard
+from cutlayer.codec.trial import Trial
+from cutlayer.codec.two_way import TwoWay
+from cutlayer.errors import PacketError
+
+TRANSFORMS: dict[type | None, int] = {None: 0, Hadamard: 1, LearnedBasis: 2}
+SCOPES = {None: 0, "sample": 1, "token": 2, "batch": 3}
+QUANTISERS: dict[type[Quantiser], int] = {StochasticLevels: 1, DeadZone: 2, Integer: 3, Float8: 4}
+ENTROPY_CODERS: dict[type[EntropyCoder], int] = {FixedWidth: 1, Golomb: 2, TwoWay: 3}
+# so that no sum over a row overflows float32
+LARGEST_MAGNITUDE = 2.0**96
+OWN_SECTIONS = ("stages", "mean", "basis", "basis id", "quantiser")
+
+
+@final
+@dataclass(frozen=True)
+class StagedCodec(Codec):
+    """Centre, transform, sparsify, quantise, entropy-code, in this order.
+
+    `centre` subtracts a mean per column, learned and shipped. Never ask for it on gradients: where
+    a token's own gradient quantises to zero the receiver would read the mean of others, a constant
+    bias. `transform` and `sparsify` are left out where None.
+    """
+
+    quantiser: Quantiser
+    entropy: EntropyCoder
+    centre: bool = False
+    transform: Hadamard | LearnedBasis | None = None
+    sparsify: TopK | None = None
+    kernels: Kernels = field(default_factory=load, repr=False, compare=False)
+    name: ClassVar[str] = "staged"
+
+    def encode(
+        self,
+        tensor: Float32[np.ndarray, "..."],
+        state: State,
+        rng: np.random.Generator,
+        *,
+        lengths: Sequence[int] | None = None,
+        samples: Sequence[int] | None = None,
+    ) -> Encoded:
+        segments = segments_of(tensor, lengths)
+        values = segments.gather(tensor.reshape(segments.shape), LARGEST_MAGNITUDE)
+        shipped, learned, after = self._learn(values, segments, state, rng)
+        sections = {"stages": self._stages(), **shipped}
+        if learned.identity:
+            sections["basis id"] = learned.identity.to_bytes(4, "little")
+        known = None if shipped or "ratio" not in state else float(state["ratio"])
+        coded, ratio = self._code(values, segments, self._pipeline(learned), known, rng)
+        packet = pack(Packet(self.name, tensor.shape, segments, {**sections, **coded.sections}))
+        return Encoded(packet, {**after, "ratio": np.array(ratio)})
+
+    def decode(self, packet: bytes, shape: tuple[int, ...], state: State) -> Decoded:
+        frame = unpack(packet, self.name, shape)
+        sections, segments = frame.sections, frame.segments
+        self._check_stages(sections.get("stages"))
+        learned = self._receive(sections, segments.width, state)
+        columns = segments.width if learned.basis is None else learned.basis.shape[1]
+        coded = {name: data for name, data in sections.items() if name not in OWN_SECTIONS}
+        quantised = Quantised(
+            self.entropy.decode(coded, segments.rows, columns, self.kernels),
+            sections.get("quantiser", b""),
+        )
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = self._pipeline(learned).restore(quantised, segments)
+        if values.size and not (np.isfinite(values.max()) and np.isfinite(values.min())):
+            raise PacketError("values: they overflow float32, which no encoder's do")
+        tensor = segments.scatter(values).reshape(shape)
+        return Decoded(tensor, segments.lengths, learned.to_state())
+
+    def expected_bytes(self, shape: tuple[int, int, int]) -> float:
+        batch, token, width = shape
+        values = token * width
+        kept = values
+        if self.sparsify is not None:
+            kept = int(kept_counts(np.array([values]), self.sparsify.keep_ratio)[0])
+        magnitudes = self.quantiser.expected_magnitudes(kept, values)
+        coded = self.entropy.expected_bytes(magnitudes, batch * token, width)
+        sizes = (
+            len(self._stages()),
+            self.quantiser.settings_bytes(batch, batch * token),
+            *coded.values(),
+        )
+        return overhead_bytes(len(shape), sizes) + sum(sizes)
+
+    def _pipeline(self, learned: Learned) -> Pipeline:
+        hadamard = self.transform if isinstance(self.transform, Hadamard) else None
+        return Pipeline(
+            self.quantiser, self.entropy, hadamard, self.sparsify, learned, self.kernels
+        )
+
+    def _code(
+        self,
+        values: Float32[np.ndarray, "row width"],
+        segments: Segments,
+        pipeline: Pipeline,
+        ratio: float | None,
+        rng: np.random.Generator,
+    ) -> tuple[Coded, float]:
+        """The coded values and the step's ratio for the next packet; without one, look for it."""
+        rule = self.quantiser.step_rule
+        searching = ratio is None
+        ratio = rule.start if ratio is None else ratio
+        transformed = pipeline.transform(values, segments)
+        for _ in range(ATTEMPTS):
+            quantised = pipeline.quantise(transformed, ratio, rng)
+            coded = pipeline.code(quantised)
+            cosine = partial(pipeline.cosine, values, quantised, segments)
+            excess = rule.excess(Outcome(8.0 * coded.bytes / max(values.size, 1), cosine))
+            if not searching or abs(excess) <= CLOSE_ENOUGH:
+                break
+            ratio = moved(ratio, excess, SEARCH_GAIN)
+        return coded, ratio if searching else moved(ratio, excess, GAIN)
+
+    def _learn(
+        self,
+        values: Float32[np.ndarray, "row width"],
+        segments: Segments,
+        state: State,
+        rng: np.random.Generator,
+    ) -> tuple[dict[str, bytes], Learned, State]:
+        """What this packet ships, what is known after it, and the state but for the step's."""
+        learned = Learned.of(state)
+        how = self.transform if isinstance(self.transform, LearnedBasis) else None
+        if values.size == 0 or not (self.centre or how):
+            return {}, learned, learned.to_state()
+        width = values.shape[1]
+        statistics = Statistics.of(state)
+        shipped: dict[str, bytes] = {}
+        if statistics is None:
+            wait = (how or LearnedBasis()).warm_up * width
+            statistics = Statistics.fresh(width, wait, moment=how is not None)
+            if self.centre:
+                shipped["mean"] = statistics.seen(values, rng).mean()
+        elif how is not None and statistics.due:
+            shipped = self._trial(values, segments, statistics, how, state)
+            wait = (how.growth if shipped else 2) * statistics.wait
+            statistics = replace(statistics, wait=wait)
+            if shipped:
+                statistics = Statistics.fresh(width, wait, moment=True)
+        learned = self._received(learned, shipped, width)
+        after = {**learned.to_state(), **statistics.seen(values, rng).to_state()}
+        return shipped, learned, after
+
+    def _trial(
+        self,
+        values: Float32[np.ndarray, "row width"],
+        segments: Segments,
+        statistics: Statistics,
+        how: LearnedBasis,
+        state: State,
+    ) -> dict[str, bytes]:
+        """A new basis (and mean), if it is worth its bytes: see `LearnedBasis`."""
+        basis = statistics.basis(how, self.kernels, about_mean=self.centre)
+        if basis is None:
+            return {}
+        shipped = {"basis": basis}
+        if self.centre:
+            shipped["mean"] = statistics.mean()
+        present = Learned.of(state)
+        proposed = self._received(present, shipped, segments.width)
+        trial = Trial(values, segments, float(state["ratio"]))
+        saved = trial.bytes_saved(self._pipeline(present), self._pipeline(proposed))
+        cost = sum(len(section) for section in shipped.values())
+        return shipped if saved * statistics.packets * how.horizon >= cost else {}
+
+    def _received(self, learned: Learned, shipped: Mapping[str, bytes], width: int) -> Learned:
+        return learned.received(shipped.get("mean"), shipped.get("basis"), width, self.kernels)
+
+    def _receive(self, sections: Mapping[str, bytes], width: int, state: State) -> Learned:
+        learned = self._received(Learned.of(state), sections, width)
+        named = int.from_bytes(sections.get("basis id", b""), "little")
+        if named != learned.identity:
+            raise PacketError(
+                f"a packet for mean and basis {named:08x}, but the receiver has "
+                f"{learned.identity:08x}; a packet was lost: start the stream again"
+            )
+        for name, array in (("mean", learned.mean), ("basis", learned.basis)):
+            if array is not None and len(array) != width:
+                raise PacketError(f"{name} of {len(array)} columns for {width}")
+        return learned
+
+    def _stages(self) -> bytes:
+        """One byte a stage."""
+        scope = None if self.sparsify is None else self.sparsify.scope
+        transform = None if self.transform is None else type(self.transform)
+        return bytes(
+            (
+                self.centre,
+                TRANSFORMS[transform],
+                SCOPES[scope],
+                QUANTISERS[type(self.quantiser)],
+                ENTROPY_CODERS[type(self.entropy)],
+            )
+        )
+
+    def _check_stages(self, stages: bytes | None) -> None:
+        if stages != self._stages():
+            found = "none" if stages is None else stages.hex(" ")
+            raise PacketError(
+                f"a packet of stages {found}, expected {self._stages().hex(' ')}; set the same "
+                "codec on both ends"
+            )

@@ -1,0 +1,113 @@
+"""The codec section of a configuration made into a pair of codecs."""
+
+from cutlayer.codec.codec import Codec
+from cutlayer.codec.dead_zone import DeadZone
+from cutlayer.codec.delta import Delta
+from cutlayer.codec.entropy import EntropyCoder
+from cutlayer.codec.feedback import ErrorFeedback
+from cutlayer.codec.fixed_width import FixedWidth
+from cutlayer.codec.float8 import Float8
+from cutlayer.codec.golomb_coder import Golomb
+from cutlayer.codec.integer import Integer
+from cutlayer.codec.learned import LearnedBasis
+from cutlayer.codec.levels import StochasticLevels
+from cutlayer.codec.presets import CodecPair, best, fast, lossless_plus, none, paper
+from cutlayer.codec.quantiser import Quantiser
+from cutlayer.codec.sparsify import TopK
+from cutlayer.codec.staged import StagedCodec
+from cutlayer.codec.step import RelativeStep, StepRule, TargetBits, TargetCosine
+from cutlayer.codec.transform import Hadamard
+from cutlayer.codec.two_way import TwoWay
+from cutlayer.config.schema import CodecSection, StagesSection
+from cutlayer.errors import ConfigError
+
+
+def make_codecs(section: CodecSection) -> CodecPair:
+    """The codecs of both directions. Raises ConfigError for settings that exclude each other."""
+    if section.name != "stages" and (section.up is not None or section.down is not None):
+        raise ConfigError(f"codec.up and codec.down need codec.name stages, not {section.name}")
+    match section.name:
+        case "none":
+            return none()
+        case "paper":
+            return paper(section.keep_ratio, section.levels)
+        case "lossless-plus":
+            return lossless_plus(section.keep_ratio, section.levels)
+        case "fast":
+            return fast()
+        case "best":
+            up = _goal(section.target_bits_up, section.target_cosine_up)
+            down = _goal(section.target_bits_down, section.target_cosine_down)
+            return best(up, down, section.basis_share)
+        case "stages":
+            if section.up is None:
+                raise ConfigError("codec.name stages needs codec.up, such as {quantise: int}")
+            return CodecPair(_staged(section.up), _staged(section.down or section.up))
+
+
+def _goal(bits: float, cosine: float | None) -> StepRule:
+    return TargetBits(bits) if cosine is None else TargetCosine(cosine)
+
+
+def _staged(section: StagesSection) -> Codec:
+    codec = StagedCodec(
+        _quantiser(section),
+        _entropy(section),
+        centre=section.centre,
+        transform=_transform(section),
+        sparsify=None if section.sparsify == "none" else TopK(section.keep_ratio, section.sparsify),
+    )
+    match section.memory:
+        case "none":
+            return codec
+        case "error-feedback":
+            return ErrorFeedback(codec)
+        case "delta":
+            return Delta(codec)
+
+
+def _quantiser(section: StagesSection) -> Quantiser:
+    match section.quantise:
+        case "levels":
+            return StochasticLevels(section.levels)
+        case "dead-zone":
+            return DeadZone(_rule(section), section.rounding)
+        case "int":
+            return Integer(section.bits)
+        case "float8":
+            return Float8()
+
+
+def _rule(section: StagesSection) -> StepRule:
+    rules: list[StepRule] = []
+    if section.step is not None:
+        rules.append(RelativeStep(section.step))
+    if section.target_bits is not None:
+        rules.append(TargetBits(section.target_bits))
+    if section.target_cosine is not None:
+        rules.append(TargetCosine(section.target_cosine))
+    if len(rules) != 1:
+        raise ConfigError(
+            f"quantise dead-zone with {len(rules)} of step, target_bits, target_cosine: give one"
+        )
+    return rules[0]
+
+
+def _transform(section: StagesSection) -> Hadamard | LearnedBasis | None:
+    match section.transform:
+        case "none":
+            return None
+        case "hadamard":
+            return Hadamard()
+        case "basis":
+            return LearnedBasis(section.basis_share)
+
+
+def _entropy(section: StagesSection) -> EntropyCoder:
+    match section.entropy:
+        case "raw":
+            return FixedWidth()
+        case "golomb":
+            return Golomb()
+        case "two-way":
+            return TwoWay()
