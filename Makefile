@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := src tests .ci
+SOURCES := src tests benchmarks experiments .ci
 
 .PHONY: demo test lint check clean
 
@@ -25,8 +25,8 @@ check: lint test
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-# a new set of dependencies is a new installation; the code itself is read in place
-$(VENV)/installed-%: pyproject.toml | $(BIN)/pip
+# new dependencies, or new C to build, are a new installation; the Python is read in place
+$(VENV)/installed-%: pyproject.toml src/cutlayer/codec/kernels/_native.c | $(BIN)/pip
 	@echo "installing into $(VENV), a few minutes the first time"
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[$*]'
 	touch $@

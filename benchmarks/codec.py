@@ -25,8 +25,8 @@ from speed import Repeats
 from tensors import Stream, real_streams, speed_stream
 
 from cutlayer.codec.codec import Codec
-from cutlayer.codec.load_kernels import load
-from cutlayer.codec.named import PRESETS, codec_pair
+from cutlayer.codec.kernels.load import load
+from cutlayer.codec.presets import PRESETS, codec_pair
 from cutlayer.codec.staged import StagedCodec
 from cutlayer.config.probe import probe
 from cutlayer.config.schema import Config

@@ -9,11 +9,11 @@ from typing import final
 import numpy as np
 from jaxtyping import Float32, Int8
 
-from cutlayer.codec.kernels import Kernels
-from cutlayer.codec.levels import StochasticLevels
-from cutlayer.codec.load_kernels import load
-from cutlayer.codec.quantiser import Quantised, Rows
-from cutlayer.codec.sparsify import TopK
+from cutlayer.codec.kernels.kernels import Kernels
+from cutlayer.codec.kernels.load import load
+from cutlayer.codec.stages.levels import StochasticLevels
+from cutlayer.codec.stages.quantiser import Quantised, Rows
+from cutlayer.codec.stages.sparsify import TopK
 
 KEEP_RATIO = 0.2
 LEVELS = 7

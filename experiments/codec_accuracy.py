@@ -117,9 +117,9 @@ CODECS: dict[str, Settings] = {
     "paper 0.2, 3 bits": {"name": "paper", "keep_ratio": 0.2, "levels": 7},
     "paper 0.5, 5 bits": {"name": "paper", "keep_ratio": 0.5, "levels": 31},
     "lossless-plus 0.2, 3 bits": {"name": "lossless-plus", "keep_ratio": 0.2, "levels": 7},
-    "best, small": best(0.28, 0.14),
+    "best, small": best(0.26, 0.12),
     "best, middle": best(0.42, 0.24),
-    "best, large": best(0.72, 0.42),
+    "best, large": best(0.7, 0.4),
     "int8": integers(8, "none"),
     "int8, Hadamard": integers(8, "hadamard"),
     "int4": integers(4, "none"),
@@ -185,7 +185,8 @@ def run(setup: Setup, start: RunState, codec: str, rounds: int) -> Result:
     state, ledgers, losses = start, [], []
     if codec != BEFORE:
         section = CodecSection.model_validate(CODECS[codec])
-        setup = replace(setup, codecs=make_codecs(section))
+        packets = rounds * setup.devices[0].local_steps
+        setup = replace(setup, codecs=make_codecs(section, packets))
         try:
             for _ in range(rounds):
                 outcome = Round(setup, state).play()

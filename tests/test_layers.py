@@ -9,7 +9,7 @@ MATHEMATICS = (
     "spec",
     "units",
     "channel.shannon",
-    "codec.paper",
+    "codec.presets",
     "cost.flops",
     "schemes.sft",
     "timeline.simulate",

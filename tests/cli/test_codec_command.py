@@ -11,8 +11,8 @@ from safetensors.numpy import save_file
 
 from cutlayer.cli.main import main
 from cutlayer.codec.codec import EMPTY
-from cutlayer.codec.named import PRESETS, codec_pair
 from cutlayer.codec.packet import read
+from cutlayer.codec.presets import PRESETS, codec_pair
 
 SHAPE = (4, 6, 16)
 

@@ -5,8 +5,8 @@ from dataclasses import is_dataclass
 import numpy as np
 import pytest
 
-from cutlayer.codec.native import Native
-from cutlayer.codec.portable import Portable
+from cutlayer.codec.kernels.native import Native
+from cutlayer.codec.kernels.portable import Portable
 
 FORMS = [Portable(), Native(), Native(threads=3)]
 BOTH = pytest.mark.parametrize("kernels", FORMS, ids=["portable", "native", "threads"])

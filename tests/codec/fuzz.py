@@ -27,14 +27,14 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from codec.hostile import damaged, forged
 from cutlayer.codec.codec import EMPTY, Codec, Decoded, State
-from cutlayer.codec.kernels import Kernels
-from cutlayer.codec.load_kernels import load
-from cutlayer.codec.named import PRESETS, codec_pair
-from cutlayer.codec.native import Native
+from cutlayer.codec.kernels.kernels import Kernels
+from cutlayer.codec.kernels.load import load
+from cutlayer.codec.kernels.native import Native
+from cutlayer.codec.presets import PRESETS, codec_pair
 from cutlayer.codec.staged import StagedCodec
 from cutlayer.errors import PacketError
 
-SOURCE = Path(__file__).parents[2] / "src" / "cutlayer" / "codec" / "_native.c"
+SOURCE = Path(__file__).parents[2] / "src" / "cutlayer" / "codec" / "kernels" / "_native.c"
 FLAGS = ("-O1", "-g", "-std=c99", "-shared", "-fPIC", "-ffp-contract=off")
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 # the intrinsics are what users run; the plain form is what all else compiles to

@@ -10,21 +10,21 @@ from hypothesis import strategies as st
 from codec.ends import Ends
 from cutlayer.codec import presets
 from cutlayer.codec.codec import EMPTY, Codec
-from cutlayer.codec.dead_zone import DeadZone
 from cutlayer.codec.delta import Delta
+from cutlayer.codec.entropy.fixed_width import FixedWidth
+from cutlayer.codec.entropy.golomb_coder import Golomb
+from cutlayer.codec.entropy.two_way import TwoWay
 from cutlayer.codec.feedback import ErrorFeedback
-from cutlayer.codec.fixed_width import FixedWidth
-from cutlayer.codec.float8 import Float8
-from cutlayer.codec.golomb_coder import Golomb
-from cutlayer.codec.integer import Integer
-from cutlayer.codec.learned import LearnedBasis
-from cutlayer.codec.levels import StochasticLevels
 from cutlayer.codec.raw import RawCodec
-from cutlayer.codec.sparsify import TopK
 from cutlayer.codec.staged import LARGEST_MAGNITUDE, StagedCodec
-from cutlayer.codec.step import RelativeStep, TargetBits, TargetCosine
-from cutlayer.codec.transform import Hadamard
-from cutlayer.codec.two_way import TwoWay
+from cutlayer.codec.stages.dead_zone import DeadZone
+from cutlayer.codec.stages.float8 import Float8
+from cutlayer.codec.stages.integer import Integer
+from cutlayer.codec.stages.learned import LearnedBasis
+from cutlayer.codec.stages.levels import StochasticLevels
+from cutlayer.codec.stages.sparsify import TopK
+from cutlayer.codec.stages.step import RelativeStep, TargetBits, TargetCosine
+from cutlayer.codec.stages.transform import Hadamard
 from cutlayer.errors import PacketError
 
 PRESETS = {

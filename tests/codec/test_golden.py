@@ -10,13 +10,13 @@ import pytest
 
 from cutlayer.codec import presets
 from cutlayer.codec.codec import EMPTY
-from cutlayer.codec.dead_zone import DeadZone
 from cutlayer.codec.delta import Delta
-from cutlayer.codec.integer import Integer
+from cutlayer.codec.entropy.two_way import TwoWay
 from cutlayer.codec.raw import RawCodec
 from cutlayer.codec.staged import StagedCodec
-from cutlayer.codec.step import RelativeStep
-from cutlayer.codec.two_way import TwoWay
+from cutlayer.codec.stages.dead_zone import DeadZone
+from cutlayer.codec.stages.integer import Integer
+from cutlayer.codec.stages.step import RelativeStep
 
 GOLDEN = Path(__file__).parent / "golden"
 SHAPE = (2, 3, 8)

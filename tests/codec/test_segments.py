@@ -8,8 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cutlayer.codec.kernels.load import load
 from cutlayer.codec.segments import Segments, seen_as_tokens, segments_of
 from cutlayer.errors import PacketError
+
+KERNELS = load()
 
 
 @st.composite
@@ -23,7 +26,7 @@ def shapes_and_lengths(draw):
 def test_scatter_undoes_gather_and_zeroes_the_padding(shaped):
     which = Segments.of(*shaped)
     tensor = np.random.default_rng(0).normal(size=which.shape).astype(np.float32)
-    values = which.gather(tensor)
+    values = which.gather(tensor, KERNELS)
     back = which.scatter(values)
     expected = tensor.copy()
     for sample, length in enumerate(which.lengths):
@@ -35,14 +38,14 @@ def test_scatter_undoes_gather_and_zeroes_the_padding(shaped):
 
 def test_segments_follow_one_another_sample_by_sample():
     tensor = np.arange(12, dtype=np.float32).reshape(2, 3, 2)
-    values = Segments((2, 3, 2), (1, 2)).gather(tensor)
+    values = Segments((2, 3, 2), (1, 2)).gather(tensor, KERNELS)
     np.testing.assert_array_equal(values, [[0, 1], [6, 7], [8, 9]])
 
 
 def test_padding_may_hold_anything():
     tensor = np.full((1, 2, 2), np.nan, dtype=np.float32)
     tensor[0, 0] = [1, 2]
-    np.testing.assert_array_equal(Segments((1, 2, 2), (1,)).gather(tensor), [[1, 2]])
+    np.testing.assert_array_equal(Segments((1, 2, 2), (1,)).gather(tensor, KERNELS), [[1, 2]])
 
 
 def test_values_that_are_not_finite_are_counted_and_the_first_is_placed():
@@ -51,7 +54,7 @@ def test_values_that_are_not_finite_are_counted_and_the_first_is_placed():
     tensor[1, 1, 3] = np.nan
     tensor[1, 2, 0] = np.nan  # padding
     with pytest.raises(PacketError, match=r"2 of 20 .* sample 1, token 0, column 2"):
-        Segments((2, 3, 4), (3, 2)).gather(tensor)
+        Segments((2, 3, 4), (3, 2)).gather(tensor, KERNELS)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +92,7 @@ def test_any_tensor_is_seen_as_tokens(shape, seen):
 
 def test_magnitudes_beyond_a_limit_are_refused():
     with pytest.raises(PacketError, match=r"magnitude 7: .* below 7"):
-        Segments.full((1, 1, 2)).gather(np.array([[[1, -7]]], dtype=np.float32), 7.0)
+        Segments.full((1, 1, 2)).gather(np.array([[[1, -7]]], dtype=np.float32), KERNELS, 7.0)
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ from cutlayer.cli.packet_text import describe_packet
 from cutlayer.cli.tensor_files import read_tensors
 from cutlayer.codec.codec import Codec
 from cutlayer.codec.measure import Measurement, measure
-from cutlayer.codec.named import PRESETS, codec_pair
 from cutlayer.codec.packet import read
+from cutlayer.codec.presets import PRESETS, codec_pair
 from cutlayer.config.read import keys, read_config
 from cutlayer.errors import ConfigError
 

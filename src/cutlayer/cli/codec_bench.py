@@ -8,7 +8,7 @@ from jaxtyping import Float32
 
 from cutlayer.codec.codec import Codec
 from cutlayer.codec.measure import fidelity, measure
-from cutlayer.codec.named import PRESETS, codec_pair
+from cutlayer.codec.presets import PRESETS, codec_pair
 from cutlayer.config.probe import Probe, probe
 from cutlayer.config.schema import Config
 from cutlayer.train.probe import device_gradient, server_gradient

@@ -13,6 +13,7 @@ COMMANDS = {
     "train": "fine-tune a split model over virtual devices and a simulated link",
     "assets": "list or get the models and data sets that come in packages",
     "codec": "what the codecs do to a model's tensors, what is in a packet, and a round trip",
+    "paper": "a figure of the paper made again, beside what the paper says of it",
 }
 _MISTAKE = 2
 _INTERRUPTED = 130

@@ -7,8 +7,8 @@ import numpy as np
 
 from cutlayer.codec.codec import EMPTY, Codec
 from cutlayer.codec.measure import bits_per_element
-from cutlayer.codec.named import PRESETS, codec_pair
 from cutlayer.codec.packet import VERSION, Frame, read
+from cutlayer.codec.presets import PRESETS, codec_pair
 from cutlayer.codec.staged import ENTROPY_CODERS, QUANTISERS, SCOPES, TRANSFORMS
 from cutlayer.errors import PacketError
 

@@ -91,8 +91,12 @@ def pack(packet: Packet) -> bytes:
         )
     shape = packet.shape
     header = HEADER.pack(MAGIC, VERSION, KINDS[packet.kind], FLOAT32, len(shape))
-    body = header + struct.pack(f"<{len(shape)}I", *shape) + sections_to_bytes(sections)
-    return body + CHECKSUM.pack(zlib.crc32(body))
+    # joined once: a packet may be as large as its tensor
+    parts = [header, struct.pack(f"<{len(shape)}I", *shape), *_section_parts(sections)]
+    checksum = 0
+    for part in parts:
+        checksum = zlib.crc32(part, checksum)
+    return b"".join((*parts, CHECKSUM.pack(checksum)))
 
 
 def unpack(data: bytes, kind: str, shape: tuple[int, ...]) -> Packet:
@@ -144,11 +148,15 @@ def read(data: bytes) -> Frame:
 
 def sections_to_bytes(sections: Mapping[str, bytes]) -> bytes:
     """The number of sections, tag and length of each, then all of them."""
+    return b"".join(_section_parts(sections))
+
+
+def _section_parts(sections: Mapping[str, bytes]) -> list[bytes]:
     head = bytearray((len(sections),))
     for name, section in sections.items():
         head.append(TAGS[name])
         head += varint(len(section))
-    return bytes(head) + b"".join(sections.values())
+    return [bytes(head), *sections.values()]
 
 
 def sections_from_bytes(data: bytes | memoryview) -> dict[str, bytes]:

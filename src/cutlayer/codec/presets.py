@@ -3,21 +3,24 @@
 A pair is one codec for each direction, since activations and gradients need different ones.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cutlayer.codec.codec import Codec
-from cutlayer.codec.dead_zone import DeadZone
-from cutlayer.codec.fixed_width import FixedWidth
-from cutlayer.codec.golomb_coder import Golomb
-from cutlayer.codec.integer import Integer
-from cutlayer.codec.learned import LearnedBasis
-from cutlayer.codec.levels import StochasticLevels
+from cutlayer.codec.entropy.fixed_width import FixedWidth
+from cutlayer.codec.entropy.golomb_coder import Golomb
+from cutlayer.codec.entropy.two_way import TwoWay
 from cutlayer.codec.raw import RawCodec
-from cutlayer.codec.sparsify import TopK
 from cutlayer.codec.staged import StagedCodec
-from cutlayer.codec.step import StepRule, TargetBits
-from cutlayer.codec.transform import Hadamard
-from cutlayer.codec.two_way import TwoWay
+from cutlayer.codec.stages.dead_zone import DeadZone
+from cutlayer.codec.stages.integer import Integer
+from cutlayer.codec.stages.learned import LearnedBasis
+from cutlayer.codec.stages.levels import StochasticLevels
+from cutlayer.codec.stages.sparsify import TopK
+from cutlayer.codec.stages.step import StepRule, TargetBits
+from cutlayer.codec.stages.transform import Hadamard
+from cutlayer.errors import ConfigError
+from cutlayer.words import nearest
 
 
 @dataclass(frozen=True)
@@ -53,16 +56,24 @@ GRADIENT_BITS = TargetBits(0.3)
 
 
 def best(
-    up: StepRule = ACTIVATION_BITS, down: StepRule = GRADIENT_BITS, share: float = 1 / 3
+    up: StepRule = ACTIVATION_BITS,
+    down: StepRule = GRADIENT_BITS,
+    share: float = 1 / 3,
+    packets: int | None = None,
 ) -> CodecPair:
     """A learned basis and a dead-zone quantiser, whose steps follow `up` and `down`.
 
     Activations are centred and keep the `share` of the basis' columns that hold most energy;
-    gradients are neither centred nor truncated.
+    gradients are neither centred nor truncated. `packets`: how many a stream will have, if known:
+    a basis that would not pay for itself is not sent.
     """
     return CodecPair(
-        StagedCodec(DeadZone(up), TwoWay(), centre=True, transform=LearnedBasis(share)),
-        StagedCodec(DeadZone(down), TwoWay(), transform=LearnedBasis(coarseness=2.0)),
+        StagedCodec(
+            DeadZone(up), TwoWay(), centre=True, transform=LearnedBasis(share, packets=packets)
+        ),
+        StagedCodec(
+            DeadZone(down), TwoWay(), transform=LearnedBasis(coarseness=2.0, packets=packets)
+        ),
     )
 
 
@@ -70,3 +81,19 @@ def fast() -> CodecPair:
     """Hadamard and four bits, nothing entropy-coded: for links above 500 Mbit/s."""
     codec = StagedCodec(Integer(4), FixedWidth(), transform=Hadamard())
     return CodecPair(codec, codec)
+
+
+PRESETS: dict[str, Callable[[], CodecPair]] = {
+    "none": none,
+    "paper": paper,
+    "lossless-plus": lossless_plus,
+    "best": best,
+    "fast": fast,
+}
+
+
+def codec_pair(name: str) -> CodecPair:
+    """The codecs of both directions. Raises ConfigError: no preset of that name."""
+    if name not in PRESETS:
+        raise ConfigError(f"unknown codec {name!r}; {nearest(name, list(PRESETS))}")
+    return PRESETS[name]()

@@ -3,14 +3,17 @@
 For a baseline, and for what must arrive exactly. Padding tokens are left out here too.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, final
 
 import numpy as np
 from jaxtyping import Float32
 
 from cutlayer.codec.codec import Codec, Decoded, Encoded, State
+from cutlayer.codec.kernels.kernels import Kernels
+from cutlayer.codec.kernels.load import load
 from cutlayer.codec.packet import Packet, length_of, pack, unpack
 from cutlayer.codec.segments import Segments, segments_of
 from cutlayer.errors import PacketError
@@ -21,6 +24,7 @@ from cutlayer.errors import PacketError
 class RawCodec(Codec):
     """Every bit of every value that is not padding."""
 
+    kernels: Kernels = field(default_factory=load, repr=False, compare=False)
     name: ClassVar[str] = "none"
 
     def encode(
@@ -33,7 +37,8 @@ class RawCodec(Codec):
         samples: Sequence[int] | None = None,
     ) -> Encoded:
         segments = segments_of(tensor, lengths)
-        values = segments.gather(tensor.reshape(segments.shape)).astype("<f4", copy=False)
+        rows = segments.gather(tensor.reshape(segments.shape), self.kernels)
+        values = rows.astype("<f4", copy=False)
         packet = Packet(self.name, tensor.shape, segments, {"values": values.tobytes()})
         return Encoded(pack(packet), state)
 
@@ -47,7 +52,7 @@ class RawCodec(Codec):
             raise PacketError(f"values: {len(data)} bytes, expected {4 * segments.total}")
         # a copy: writable and native
         values = np.frombuffer(data, dtype="<f4").astype(np.float32)
-        if values.size and not (np.isfinite(values.max()) and np.isfinite(values.min())):
+        if not math.isfinite(self.kernels.largest(values)):
             raise PacketError("values: NaN or infinity, which no encoder sends")
         tensor = segments.scatter(values.reshape(segments.rows, segments.width))
         return Decoded(tensor.reshape(shape), segments.lengths, state)

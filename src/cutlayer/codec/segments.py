@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Bool, Float32, Int64
 
+from cutlayer.codec.kernels.kernels import Kernels
 from cutlayer.errors import PacketError
 
 MAX_DIMENSIONS = 4
@@ -78,7 +79,10 @@ class Segments:
         return np.array(self.lengths, dtype=np.int64) * width
 
     def gather(
-        self, tensor: Float32[np.ndarray, "batch token width"], limit: float = math.inf
+        self,
+        tensor: Float32[np.ndarray, "batch token width"],
+        kernels: Kernels,
+        limit: float = math.inf,
     ) -> Float32[np.ndarray, "row width"]:
         """The coded tokens, one a row.
 
@@ -86,16 +90,14 @@ class Segments:
         """
         chosen = tensor if self.is_full else tensor[self.token_mask]
         values = np.ascontiguousarray(chosen).reshape(self.rows, self.width)
-        if values.size:
-            # NaN passes through both; an infinite value is one of them
-            largest = max(float(values.max()), -float(values.min()))
-            if not math.isfinite(largest):
-                self._refuse_non_finite(tensor)
-            if largest >= limit:
-                raise PacketError(
-                    f"a value of magnitude {largest:.3g}: this codec takes magnitudes below "
-                    f"{limit:.3g}; lower the learning rate, or send with codec none"
-                )
+        largest = kernels.largest(values)
+        if not math.isfinite(largest):
+            self._refuse_non_finite(tensor)
+        if largest >= limit:
+            raise PacketError(
+                f"a value of magnitude {largest:.3g}: this codec takes magnitudes below "
+                f"{limit:.3g}; lower the learning rate, or send with codec none"
+            )
         return values
 
     def scatter(

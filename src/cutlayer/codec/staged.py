@@ -4,6 +4,7 @@ Knows the order of the stages and what they hand on; each stage is in a file of 
 stages a packet went through is in the packet.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -13,25 +14,25 @@ import numpy as np
 from jaxtyping import Float32
 
 from cutlayer.codec.codec import Codec, Decoded, Encoded, State
-from cutlayer.codec.dead_zone import DeadZone
-from cutlayer.codec.entropy import EntropyCoder
-from cutlayer.codec.fixed_width import FixedWidth
-from cutlayer.codec.float8 import Float8
-from cutlayer.codec.golomb_coder import Golomb
-from cutlayer.codec.integer import Integer
-from cutlayer.codec.kernels import Kernels
-from cutlayer.codec.learned import Learned, LearnedBasis, Statistics
-from cutlayer.codec.levels import StochasticLevels
-from cutlayer.codec.load_kernels import load
+from cutlayer.codec.entropy.coder import EntropyCoder
+from cutlayer.codec.entropy.fixed_width import FixedWidth
+from cutlayer.codec.entropy.golomb_coder import Golomb
+from cutlayer.codec.entropy.two_way import TwoWay
+from cutlayer.codec.kernels.kernels import Kernels
+from cutlayer.codec.kernels.load import load
 from cutlayer.codec.packet import Packet, overhead_bytes, pack, unpack
-from cutlayer.codec.pipeline import Coded, Pipeline
-from cutlayer.codec.quantiser import Quantised, Quantiser
 from cutlayer.codec.segments import Segments, segments_of
-from cutlayer.codec.sparsify import TopK, kept_counts
-from cutlayer.codec.step import ATTEMPTS, CLOSE_ENOUGH, GAIN, SEARCH_GAIN, Outcome, moved
-from cutlayer.codec.transform import Hadamard
-from cutlayer.codec.trial import Trial
-from cutlayer.codec.two_way import TwoWay
+from cutlayer.codec.stages.dead_zone import DeadZone
+from cutlayer.codec.stages.float8 import Float8
+from cutlayer.codec.stages.integer import Integer
+from cutlayer.codec.stages.learned import Learned, LearnedBasis, Statistics
+from cutlayer.codec.stages.levels import StochasticLevels
+from cutlayer.codec.stages.pipeline import Coded, Pipeline
+from cutlayer.codec.stages.quantiser import Quantised, Quantiser
+from cutlayer.codec.stages.sparsify import TopK, kept_counts
+from cutlayer.codec.stages.step import ATTEMPTS, CLOSE_ENOUGH, GAIN, SEARCH_GAIN, Outcome, moved
+from cutlayer.codec.stages.transform import Hadamard
+from cutlayer.codec.stages.trial import Trial
 from cutlayer.errors import PacketError
 
 TRANSFORMS: dict[type | None, int] = {None: 0, Hadamard: 1, LearnedBasis: 2}
@@ -71,7 +72,7 @@ class StagedCodec(Codec):
         samples: Sequence[int] | None = None,
     ) -> Encoded:
         segments = segments_of(tensor, lengths)
-        values = segments.gather(tensor.reshape(segments.shape), LARGEST_MAGNITUDE)
+        values = segments.gather(tensor.reshape(segments.shape), self.kernels, LARGEST_MAGNITUDE)
         shipped, learned, after = self._learn(values, segments, state, rng)
         sections = {"stages": self._stages(), **shipped}
         if learned.identity:
@@ -94,7 +95,7 @@ class StagedCodec(Codec):
         )
         with np.errstate(over="ignore", invalid="ignore"):
             values = self._pipeline(learned).restore(quantised, segments)
-        if values.size and not (np.isfinite(values.max()) and np.isfinite(values.min())):
+        if not math.isfinite(self.kernels.largest(values)):
             raise PacketError("values: they overflow float32, which no encoder's do")
         tensor = segments.scatter(values).reshape(shape)
         return Decoded(tensor, segments.lengths, learned.to_state())
@@ -160,7 +161,7 @@ class StagedCodec(Codec):
         shipped: dict[str, bytes] = {}
         if statistics is None:
             wait = (how or LearnedBasis()).warm_up * width
-            statistics = Statistics.fresh(width, wait, moment=how is not None)
+            statistics = Statistics.fresh(width, wait, sent=0, moment=how is not None)
             if self.centre:
                 shipped["mean"] = statistics.seen(values, rng).mean()
         elif how is not None and statistics.due:
@@ -168,7 +169,7 @@ class StagedCodec(Codec):
             wait = (how.growth if shipped else 2) * statistics.wait
             statistics = replace(statistics, wait=wait)
             if shipped:
-                statistics = Statistics.fresh(width, wait, moment=True)
+                statistics = Statistics.fresh(width, wait, sent=statistics.sent, moment=True)
         learned = self._received(learned, shipped, width)
         after = {**learned.to_state(), **statistics.seen(values, rng).to_state()}
         return shipped, learned, after
@@ -193,7 +194,7 @@ class StagedCodec(Codec):
         trial = Trial(values, segments, float(state["ratio"]))
         saved = trial.bytes_saved(self._pipeline(present), self._pipeline(proposed))
         cost = sum(len(section) for section in shipped.values())
-        return shipped if saved * statistics.packets * how.horizon >= cost else {}
+        return shipped if saved * how.still_to_come(statistics.sent) >= cost else {}
 
     def _received(self, learned: Learned, shipped: Mapping[str, bytes], width: int) -> Learned:
         return learned.received(shipped.get("mean"), shipped.get("basis"), width, self.kernels)

@@ -1,29 +1,32 @@
 """The codec section of a configuration made into a pair of codecs."""
 
 from cutlayer.codec.codec import Codec
-from cutlayer.codec.dead_zone import DeadZone
 from cutlayer.codec.delta import Delta
-from cutlayer.codec.entropy import EntropyCoder
+from cutlayer.codec.entropy.coder import EntropyCoder
+from cutlayer.codec.entropy.fixed_width import FixedWidth
+from cutlayer.codec.entropy.golomb_coder import Golomb
+from cutlayer.codec.entropy.two_way import TwoWay
 from cutlayer.codec.feedback import ErrorFeedback
-from cutlayer.codec.fixed_width import FixedWidth
-from cutlayer.codec.float8 import Float8
-from cutlayer.codec.golomb_coder import Golomb
-from cutlayer.codec.integer import Integer
-from cutlayer.codec.learned import LearnedBasis
-from cutlayer.codec.levels import StochasticLevels
 from cutlayer.codec.presets import CodecPair, best, fast, lossless_plus, none, paper
-from cutlayer.codec.quantiser import Quantiser
-from cutlayer.codec.sparsify import TopK
 from cutlayer.codec.staged import StagedCodec
-from cutlayer.codec.step import RelativeStep, StepRule, TargetBits, TargetCosine
-from cutlayer.codec.transform import Hadamard
-from cutlayer.codec.two_way import TwoWay
+from cutlayer.codec.stages.dead_zone import DeadZone
+from cutlayer.codec.stages.float8 import Float8
+from cutlayer.codec.stages.integer import Integer
+from cutlayer.codec.stages.learned import LearnedBasis
+from cutlayer.codec.stages.levels import StochasticLevels
+from cutlayer.codec.stages.quantiser import Quantiser
+from cutlayer.codec.stages.sparsify import TopK
+from cutlayer.codec.stages.step import RelativeStep, StepRule, TargetBits, TargetCosine
+from cutlayer.codec.stages.transform import Hadamard
 from cutlayer.config.schema import CodecSection, StagesSection
 from cutlayer.errors import ConfigError
 
 
-def make_codecs(section: CodecSection) -> CodecPair:
-    """The codecs of both directions. Raises ConfigError for settings that exclude each other."""
+def make_codecs(section: CodecSection, packets: int) -> CodecPair:
+    """The codecs of both directions, for streams of so many packets.
+
+    Raises ConfigError for settings that exclude each other.
+    """
     if section.name != "stages" and (section.up is not None or section.down is not None):
         raise ConfigError(f"codec.up and codec.down need codec.name stages, not {section.name}")
     match section.name:
@@ -38,23 +41,24 @@ def make_codecs(section: CodecSection) -> CodecPair:
         case "best":
             up = _goal(section.target_bits_up, section.target_cosine_up)
             down = _goal(section.target_bits_down, section.target_cosine_down)
-            return best(up, down, section.basis_share)
+            return best(up, down, section.basis_share, packets)
         case "stages":
             if section.up is None:
                 raise ConfigError("codec.name stages needs codec.up, such as {quantise: int}")
-            return CodecPair(_staged(section.up), _staged(section.down or section.up))
+            back = section.down or section.up
+            return CodecPair(_staged(section.up, packets), _staged(back, packets))
 
 
 def _goal(bits: float, cosine: float | None) -> StepRule:
     return TargetBits(bits) if cosine is None else TargetCosine(cosine)
 
 
-def _staged(section: StagesSection) -> Codec:
+def _staged(section: StagesSection, packets: int) -> Codec:
     codec = StagedCodec(
         _quantiser(section),
         _entropy(section),
         centre=section.centre,
-        transform=_transform(section),
+        transform=_transform(section, packets),
         sparsify=None if section.sparsify == "none" else TopK(section.keep_ratio, section.sparsify),
     )
     match section.memory:
@@ -93,14 +97,14 @@ def _rule(section: StagesSection) -> StepRule:
     return rules[0]
 
 
-def _transform(section: StagesSection) -> Hadamard | LearnedBasis | None:
+def _transform(section: StagesSection, packets: int) -> Hadamard | LearnedBasis | None:
     match section.transform:
         case "none":
             return None
         case "hadamard":
             return Hadamard()
         case "basis":
-            return LearnedBasis(section.basis_share)
+            return LearnedBasis(section.basis_share, packets=packets)
 
 
 def _entropy(section: StagesSection) -> EntropyCoder:

@@ -102,13 +102,14 @@ def prepare(config: Config, say: Say = lambda line: None) -> Job:
         )
         for n, samples in enumerate(prepared.parts)
     )
+    packets = config.training.rounds * max(device.local_steps for device in work)
     setup = Setup(
         task=prepared.task,
         scheme=SFT,
         model=model,
         device_part=load_device_part(*part, classes=classes),
         server_part=load_server_part(*part, classes=classes),
-        codecs=make_codecs(config.codec),
+        codecs=make_codecs(config.codec, packets),
         optimizer=_optimizer(config.optimizer),
         learning_rate=config.optimizer.learning_rate,
         decay=config.optimizer.decay,

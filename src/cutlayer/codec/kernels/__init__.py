@@ -1,0 +1,1 @@
+"""The hot loops, in C and in numpy, behind one interface. Know arrays; nothing of packets."""

@@ -1,0 +1,1131 @@
+/* The hot loops of the codec. `kernels.py` says what each function computes; `native.py` calls them.
+ *
+ * C99, no dependencies, no allocation, no state: the caller brings every buffer, with the sizes given
+ * beside each function, and splits the work over threads by ranges of rows, segments or values.
+ * Every function gives 0, a number that its comment names, or an error below 0. Results are the same bit for bit on every machine and for every split: float32 operations in a fixed
+ * order (compile with -ffp-contract=off, never with -ffast-math), all else integers.
+ * Only `cutlayer_rans_decode` reads bytes from outside; it checks every read.
+ *
+ * Speed: plain loops that compilers vectorise, built twice on x86-64 (for AVX2 and for any machine);
+ * the entropy coder has a second form in AVX2 intrinsics, chosen at run time. Macros, for tests:
+ * CUTLAYER_NO_CLONES builds the loops once; CUTLAYER_PLAIN leaves the intrinsics out as well.
+ */
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__GLIBC__) && \
+    !defined(CUTLAYER_PLAIN) && !defined(CUTLAYER_NO_CLONES)
+#define CLONES __attribute__((target_clones("avx2", "default")))
+#else
+#define CLONES
+#endif
+
+#if defined(__GNUC__) && defined(__x86_64__) && !defined(CUTLAYER_PLAIN)
+#define HAVE_AVX2 1
+#include <immintrin.h>
+#define AVX2 __attribute__((target("avx2,popcnt")))
+#endif
+
+#if defined(_WIN32)
+#define EXPORT __declspec(dllexport)
+#else
+#define EXPORT __attribute__((visibility("default")))
+#endif
+
+/* errors; `native.py` turns them into words */
+enum { BAD_TABLE = -1, BAD_STATE = -2, TOO_SHORT = -3, TOO_LONG = -4, BAD_SYMBOL = -5 };
+
+enum { LANES = 32, FREQUENCY_BITS = 12, FREQUENCY_SUM = 1 << FREQUENCY_BITS };
+enum { SKIPPED_ROW = -32768, MAGNITUDE = 0x7fffffff };
+#define LOWEST_STATE ((uint32_t)1 << 16)
+
+/* Extension modules must export this on some platforms; nothing imports this library as a module. */
+EXPORT void *PyInit__native(void);
+EXPORT void *PyInit__native(void) { return 0; }
+
+/* Counts changes of the signatures below, so that an old build is not called with new arguments. */
+EXPORT int64_t cutlayer_version(void) { return 2; }
+
+static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+
+/* |x| as an integer: for finite floats the same order as the magnitudes */
+static inline int32_t magnitude_bits(float x)
+{
+    int32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits & MAGNITUDE;
+}
+
+static inline float from_bits(int32_t bits)
+{
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+static inline float magnitude(float x) { return from_bits(magnitude_bits(x)); }
+
+/* Choices by masks rather than by branches, which keep GCC from vectorising: all bits set, or none. */
+static inline int32_t mask_of(int32_t condition) { return -(condition != 0); }
+
+static inline int32_t either(int32_t mask, int32_t one, int32_t other)
+{
+    return (one & mask) | (other & ~mask);
+}
+
+static inline float with_sign(float x, int32_t negative)
+{
+    int32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return from_bits(bits ^ (mask_of(negative) & INT32_MIN));
+}
+
+static inline float or_zero(float x, int32_t condition)
+{
+    int32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return from_bits(bits & mask_of(condition));
+}
+
+/* ---- the mix: 32 random bits for an index and a seed -------------------------------------------- */
+
+typedef struct { uint32_t first, second; } mix_key;
+
+static inline uint32_t lowbias32(uint32_t x)
+{
+    x = (x ^ x >> 16) * 0x7feb352du;
+    x = (x ^ x >> 15) * 0x846ca68bu;
+    return x ^ x >> 16;
+}
+
+static mix_key mix_key_of(uint64_t seed)
+{
+    mix_key key;
+    key.first = lowbias32((uint32_t)seed);
+    key.second = lowbias32((uint32_t)(seed >> 32) + key.first);
+    return key;
+}
+
+static inline uint32_t mix(uint32_t i, mix_key key)
+{
+    uint32_t x = i * 0x9e3779b9u + key.first;
+    x = (x ^ x >> 16) * 0x7feb352du;
+    x = ((x ^ x >> 15) + key.second) * 0x846ca68bu;
+    return x ^ x >> 16;
+}
+
+/* ---- Top-K ------------------------------------------------------------------------------------- */
+
+enum { BLOCK = 512, SAMPLE = 4096, SAMPLED_FROM = 32768 };
+
+CLONES static void range_of(const uint32_t *keys, int64_t n, uint32_t *smallest, uint32_t *largest)
+{
+    /* keys are below 2^31: signed comparisons, which SSE2 has, give the same */
+    int32_t low = MAGNITUDE, high = 0;
+    for (int64_t i = 0; i < n; i++) {
+        int32_t key = (int32_t)keys[i];
+        low = key < low ? key : low;
+        high = key > high ? key : high;
+    }
+    *smallest = (uint32_t)low;
+    *largest = (uint32_t)high;
+}
+
+/* The k-th largest (k = 1..n) of `keys`, which are lost: a histogram of 256 bins over their range
+ * says which bin it is in, and only that bin's keys stay. */
+static uint32_t kth_largest(uint32_t *keys, int64_t n, int64_t k)
+{
+    for (;;) {
+        uint32_t low, high, bin = 255;
+        int64_t bins[256] = {0}, left = 0;
+        int shift = 0;
+        range_of(keys, n, &low, &high);
+        if (low == high) return low;
+        while ((high - low) >> shift > 255) shift++;
+        for (int64_t i = 0; i < n; i++) bins[(keys[i] - low) >> shift]++;
+        while (bins[bin] < k) k -= bins[bin--];
+        for (int64_t i = 0; i < n; i++) {
+            keys[left] = keys[i];
+            left += (keys[i] - low) >> shift == bin;
+        }
+        n = left;
+    }
+}
+
+/* Of a block: kept where the magnitude is above `high`; class 1 where it is within [low, high]. */
+CLONES static int64_t classify(const float *restrict values, int64_t n, int32_t low, int32_t high,
+                               uint8_t *restrict kept, uint8_t *restrict within)
+{
+    int32_t above = 0;
+    for (int64_t i = 0; i < n; i++) {
+        int32_t key = magnitude_bits(values[i]);
+        uint8_t is_above = key > high;
+        kept[i] = is_above;
+        within[i] = (key >= low) ^ is_above;
+        above += is_above;
+    }
+    return above;
+}
+
+/* One segment, given that the k-th largest magnitude lies within [low, high]. Says -1, with the marks
+ * undone by the next try, where it does not. Scratch: 2 n numbers. */
+static int top_k_within(const float *values, int64_t n, int64_t k, int32_t low, int32_t high,
+                        uint8_t *kept, uint32_t *scratch)
+{
+    uint32_t *places = scratch, *keys = scratch + n;
+    uint8_t within[BLOCK] = {0};
+    int64_t above = 0, found = 0;
+    for (int64_t first = 0; first < n; first += BLOCK) {
+        int64_t size = least(BLOCK, n - first);
+        above += classify(values + first, size, low, high, kept + first, within);
+        for (int64_t i = 0; i < size; i += 8) {
+            uint64_t eight;
+            memcpy(&eight, within + i, 8);
+            if (!eight) continue;
+            for (int64_t j = i; j < least(i + 8, size); j++) {
+                places[found] = (uint32_t)(first + j);
+                keys[found] = (uint32_t)magnitude_bits(values[first + j]);
+                found += within[j];
+            }
+        }
+    }
+    if (above >= k || above + found < k) return -1;
+    int64_t ties = k - above;
+    int32_t threshold = (int32_t)kth_largest(keys, found, ties);
+    for (int64_t i = 0; i < found; i++)
+        ties -= magnitude_bits(values[places[i]]) > threshold;
+    for (int64_t i = 0; i < found; i++) {
+        int32_t key = magnitude_bits(values[places[i]]);
+        int equal = key == threshold && ties > 0;
+        ties -= equal;
+        kept[places[i]] = key > threshold || equal;
+    }
+    return 0;
+}
+
+/* A range that holds the k-th largest with near certainty: 5 standard deviations of the rank. */
+static void bracket(const float *values, int64_t n, int64_t k, int32_t *low, int32_t *high,
+                    uint32_t *scratch)
+{
+    int64_t stride = n / SAMPLE, rank = k * SAMPLE / n, spread = 1;
+    mix_key key = mix_key_of(0);
+    for (int64_t i = 0; i < SAMPLE; i++) /* one place in each stride, so that no column is favoured */
+        scratch[i] = (uint32_t)magnitude_bits(
+            values[i * stride + (int64_t)(mix((uint32_t)i, key) % (uint64_t)stride)]);
+    while (spread * spread * n < 25 * rank * (n - k)) spread++;
+    memcpy(scratch + SAMPLE, scratch, SAMPLE * sizeof *scratch);
+    *low = rank + spread > SAMPLE ? 0 : (int32_t)kth_largest(scratch, SAMPLE, rank + spread);
+    *high = rank - spread < 1 ? MAGNITUDE
+                              : (int32_t)kth_largest(scratch + SAMPLE, SAMPLE, rank - spread);
+}
+
+/* Segments first..last - 1. `scratch` holds twice the largest segment's size. */
+EXPORT int64_t cutlayer_top_k(const float *values, const int64_t *sizes, const int64_t *counts,
+                           int64_t first, int64_t last, uint8_t *kept, uint32_t *scratch)
+{
+    int64_t start = 0;
+    for (int64_t segment = 0; segment < first; segment++) start += sizes[segment];
+    for (int64_t segment = first; segment < last; segment++) {
+        int64_t n = sizes[segment], k = counts[segment];
+        const float *x = values + start;
+        uint8_t *marks = kept + start;
+        start += n;
+        if (k <= 0 || k >= n) {
+            memset(marks, k > 0, (size_t)n);
+            continue;
+        }
+        int32_t low = 0, high = MAGNITUDE;
+        if (n >= SAMPLED_FROM) bracket(x, n, k, &low, &high, scratch);
+        if (top_k_within(x, n, k, low, high, marks, scratch))
+            top_k_within(x, n, k, 0, MAGNITUDE, marks, scratch);
+    }
+    return 0;
+}
+
+/* ---- stochastic levels ------------------------------------------------------------------------- */
+
+/* The bits of the largest magnitude; those of a NaN are larger than infinity's. */
+CLONES static int32_t largest_of(const float *restrict x, int64_t n)
+{
+    int32_t largest = 0;
+    for (int64_t i = 0; i < n; i++) {
+        int32_t key = magnitude_bits(x[i]);
+        largest = key > largest ? key : largest;
+    }
+    return largest;
+}
+EXPORT int64_t cutlayer_largest(const float *values, int64_t first, int64_t last)
+{
+    return largest_of(values + first, last - first);
+}
+
+CLONES static void segment_extremes(const float *restrict x, const uint8_t *restrict kept, int64_t n,
+                                    float *smallest, float *largest)
+{
+    int32_t low = MAGNITUDE, high = -1;
+    for (int64_t i = 0; i < n; i++) {
+        int32_t key = magnitude_bits(x[i]);
+        int32_t mask = mask_of(kept[i]), at_least = either(mask, key, MAGNITUDE);
+        int32_t at_most = either(mask, key, -1);
+        low = at_least < low ? at_least : low;
+        high = at_most > high ? at_most : high;
+    }
+    *smallest = high < 0 ? 0.0f : from_bits(low);
+    *largest = high < 0 ? 0.0f : from_bits(high);
+}
+
+/* Segments first..last - 1. */
+EXPORT int64_t cutlayer_extremes(const float *values, const uint8_t *kept, const int64_t *sizes,
+                              int64_t first, int64_t last, float *smallest, float *largest)
+{
+    int64_t start = 0;
+    for (int64_t segment = 0; segment < first; segment++) start += sizes[segment];
+    for (int64_t segment = first; segment < last; start += sizes[segment++])
+        segment_extremes(values + start, kept + start, sizes[segment], smallest + segment,
+                         largest + segment);
+    return 0;
+}
+
+CLONES static void levels_of(const float *restrict x, const uint8_t *restrict kept, int64_t n,
+                             uint32_t index, mix_key key, float low, float span, float levels,
+                             int16_t *restrict symbols)
+{
+    for (int64_t i = 0; i < n; i++) {
+        float noise = (float)(int32_t)(mix(index + (uint32_t)i, key) >> 8) * 0x1p-24f;
+        float at = (magnitude(x[i]) - low) / span * levels + noise;
+        at = at > 0.0f ? at : 0.0f; /* also what is not kept, so that the conversion is defined */
+        at = at < levels ? at : levels;
+        int32_t symbol = (int32_t)at + 1;
+        symbol = x[i] < 0.0f ? -symbol : symbol;
+        symbols[i] = (int16_t)(kept[i] ? symbol : 0);
+    }
+}
+
+/* Values first..last - 1. */
+EXPORT int64_t cutlayer_quantise_levels(const float *values, const uint8_t *kept, const int64_t *sizes,
+                                     int64_t segments, const float *smallest, const float *largest,
+                                     int64_t levels, uint64_t seed, int64_t first, int64_t last,
+                                     int16_t *symbols)
+{
+    mix_key key = mix_key_of(seed);
+    int64_t start = 0;
+    for (int64_t segment = 0; segment < segments; start += sizes[segment++]) {
+        int64_t from = most(start, first), to = least(start + sizes[segment], last);
+        float low = smallest[segment], span = largest[segment] - low;
+        if (from < to)
+            levels_of(values + from, kept + from, to - from, (uint32_t)from, key, low,
+                      span != 0.0f ? span : 1.0f, (float)levels, symbols + from);
+    }
+    return 0;
+}
+
+/* At most 8 points stay in registers: comparisons of many symbols at once beat look-ups. */
+CLONES static int32_t few_points(const int16_t *restrict symbols, int64_t n,
+                                 const int32_t *restrict points, float *restrict values)
+{
+    int32_t p1 = points[0], p2 = points[1], p3 = points[2], p4 = points[3];
+    int32_t p5 = points[4], p6 = points[5], p7 = points[6], p8 = points[7];
+    int32_t largest = 0;
+    for (int64_t i = 0; i < n; i++) {
+        int32_t q = symbols[i], size = q < 0 ? -q : q;
+        int32_t x = p1;
+        x = either(mask_of(size > 1), p2, x);
+        x = either(mask_of(size > 2), p3, x);
+        x = either(mask_of(size > 3), p4, x);
+        x = either(mask_of(size > 4), p5, x);
+        x = either(mask_of(size > 5), p6, x);
+        x = either(mask_of(size > 6), p7, x);
+        x = either(mask_of(size > 7), p8, x);
+        largest = size > largest ? size : largest;
+        values[i] = with_sign(or_zero(from_bits(x), size), q < 0);
+    }
+    return largest;
+}
+
+static int32_t many_points(const int16_t *symbols, int64_t n, const float *points, int64_t count,
+                           float *values)
+{
+    int32_t largest = 0;
+    for (int64_t i = 0; i < n; i++) {
+        int32_t q = symbols[i], size = q < 0 ? -q : q;
+        float x = size && size <= count ? points[size - 1] : 0.0f;
+        largest = size > largest ? size : largest;
+        values[i] = q < 0 ? -x : x;
+    }
+    return largest;
+}
+
+/* Values first..last - 1. */
+EXPORT int64_t cutlayer_dequantise_points(const int16_t *symbols, const int64_t *sizes,
+                                          int64_t segments, const float *points, int64_t count,
+                                          int64_t first, int64_t last, float *values)
+{
+    int64_t start = 0;
+    for (int64_t segment = 0; segment < segments; start += sizes[segment++]) {
+        int64_t from = most(start, first), to = least(start + sizes[segment], last);
+        if (from >= to) continue;
+        const float *row = points + segment * count;
+        int32_t largest;
+        if (count <= 8) {
+            int32_t eight[8] = {0}; /* the bits of floats */
+            memcpy(eight, row, (size_t)count * sizeof *row);
+            largest = few_points(symbols + from, to - from, eight, values + from);
+        } else {
+            largest = many_points(symbols + from, to - from, row, count, values + from);
+        }
+        if (largest > count) return BAD_SYMBOL;
+    }
+    return 0;
+}
+
+/* ---- dead zone --------------------------------------------------------------------------------- */
+
+/* Adds to moments: ones, their |x| / step in 1/4096, more, their |x| / step and levels in 1/4096.
+ * n is at most BLOCK. */
+CLONES static void dead_zone_block(const float *restrict x, int64_t n, float inverse, float rounding,
+                                   int16_t *restrict symbols, int64_t *moments)
+{
+    const int32_t largest = 0x46fffe00; /* 32767.0 */
+    int32_t ones = 0, ones_excess = 0, more = 0, more_excess = 0;
+    for (int64_t i = 0; i < n; i++) {
+        int32_t bits = magnitude_bits(magnitude(x[i]) * inverse);
+        float size = from_bits(bits < largest ? bits : largest);
+        int32_t level = (int32_t)(size + rounding);
+        /* |x| / step - level is exact in float32, so the difference of the parts is its floor */
+        int32_t excess = (int32_t)(size * 4096.0f) - level * 4096;
+        int32_t one = mask_of(level == 1), above = mask_of(level > 1);
+        ones -= one;
+        more -= above;
+        ones_excess += excess & one;
+        more_excess += excess & above;
+        symbols[i] = (int16_t)either(mask_of(x[i] < 0.0f), -level, level);
+    }
+    moments[0] += ones;
+    moments[1] += ones_excess;
+    moments[2] += more;
+    moments[3] += more_excess;
+}
+
+EXPORT int64_t cutlayer_quantise_dead_zone(const float *values, int64_t n, float inverse, float rounding,
+                                        int16_t *symbols, int64_t *moments)
+{
+    /* in blocks, so that 32-bit sums cannot overflow: an excess is within 4096 */
+    for (int64_t first = 0; first < n; first += 8 * BLOCK)
+        dead_zone_block(values + first, least(8 * BLOCK, n - first), inverse, rounding,
+                        symbols + first, moments);
+    return 0;
+}
+
+CLONES EXPORT int64_t cutlayer_dequantise_dead_zone(const int16_t *restrict symbols, int64_t n, float step,
+                                                 float shift_one, float shift_more,
+                                                 float *restrict values)
+{
+    int32_t one, more;
+    memcpy(&one, &shift_one, sizeof one);
+    memcpy(&more, &shift_more, sizeof more);
+    for (int64_t i = 0; i < n; i++) {
+        int32_t q = symbols[i], size = q < 0 ? -q : q;
+        float shift = from_bits(either(mask_of(size > 1), more, one));
+        values[i] = with_sign(or_zero(((float)size + shift) * step, size), q < 0);
+    }
+    return 0;
+}
+
+/* ---- rows: a scale each ------------------------------------------------------------------------ */
+
+CLONES static float largest_magnitude(const float *x, int64_t n)
+{
+    int32_t largest = 0;
+    for (int64_t i = 0; i < n; i++) {
+        int32_t key = magnitude_bits(x[i]);
+        largest = key > largest ? key : largest;
+    }
+    return from_bits(largest);
+}
+
+/* rint(x * ratio), half to even: adding 1.5 * 2^23 leaves the integer in the low bits of the sum */
+CLONES static void round_row(const float *restrict x, int64_t n, float ratio, int16_t *restrict q)
+{
+    for (int64_t i = 0; i < n; i++) {
+        float shifted = x[i] * ratio + 12582912.0f;
+        uint32_t bits;
+        memcpy(&bits, &shifted, sizeof bits);
+        q[i] = (int16_t)(bits & 0xffff);
+    }
+}
+
+CLONES static void four_levels_row(const float *restrict x, int64_t n, float half, int16_t *restrict q)
+{
+    for (int64_t i = 0; i < n; i++) {
+        int32_t size = magnitude(x[i]) > half ? 2 : 1;
+        q[i] = (int16_t)(x[i] < 0.0f ? -size : size);
+    }
+}
+
+EXPORT int64_t cutlayer_quantise_rows(const float *values, int64_t rows, int64_t columns, int64_t bits,
+                                   int16_t *symbols, float *scales)
+{
+    float largest_symbol = (float)((1 << (bits - 1)) - 1);
+    for (int64_t row = 0; row < rows; row++) {
+        const float *x = values + row * columns;
+        int16_t *q = symbols + row * columns;
+        float scale = largest_magnitude(x, columns), ratio = 0.0f;
+        /* not finite, or no scale at all: a row of zeros */
+        if (scale > 0.0f) ratio = largest_symbol / scale;
+        if (!(scale > 0.0f) || magnitude_bits(ratio) >= 0x7f800000) scale = ratio = 0.0f;
+        scales[row] = scale;
+        if (bits > 2)
+            round_row(x, columns, ratio, q);
+        else if (scale > 0.0f)
+            four_levels_row(x, columns, scale * 0.5f, q);
+        else
+            for (int64_t i = 0; i < columns; i++) q[i] = 1;
+    }
+    return 0;
+}
+
+CLONES static void scale_row(const int16_t *restrict q, int64_t n, float scale, float *restrict x)
+{
+    for (int64_t i = 0; i < n; i++) x[i] = (float)q[i] * scale;
+}
+
+CLONES static void scale_halves_row(const int16_t *restrict q, int64_t n, float half, float *restrict x)
+{
+    for (int64_t i = 0; i < n; i++) {
+        int32_t size = q[i] < 0 ? -q[i] : q[i];
+        x[i] = with_sign(or_zero(((float)size - 0.5f) * half, size), q[i] < 0);
+    }
+}
+
+EXPORT int64_t cutlayer_dequantise_rows(const int16_t *symbols, const float *scales, int64_t rows,
+                                     int64_t columns, int64_t bits, float *values)
+{
+    float largest_symbol = (float)((1 << (bits - 1)) - 1);
+    for (int64_t row = 0; row < rows; row++) {
+        const int16_t *q = symbols + row * columns;
+        if (bits > 2)
+            scale_row(q, columns, scales[row] / largest_symbol, values + row * columns);
+        else
+            scale_halves_row(q, columns, scales[row] * 0.5f, values + row * columns);
+    }
+    return 0;
+}
+
+/* ---- Hadamard ---------------------------------------------------------------------------------- */
+
+/* Stages h = 1, 2, 4 on each 8 of n values. */
+CLONES static void three_stages(float *restrict x, int64_t n)
+{
+    for (int64_t i = 0; i + 8 <= n; i += 8) {
+        float a[8], b[8];
+        for (int j = 0; j < 8; j += 2) {
+            a[j] = x[i + j] + x[i + j + 1];
+            a[j + 1] = x[i + j] - x[i + j + 1];
+        }
+        for (int j = 0; j < 8; j += 4)
+            for (int l = 0; l < 2; l++) {
+                b[j + l] = a[j + l] + a[j + l + 2];
+                b[j + l + 2] = a[j + l] - a[j + l + 2];
+            }
+        for (int l = 0; l < 4; l++) {
+            x[i + l] = b[l] + b[l + 4];
+            x[i + l + 4] = b[l] - b[l + 4];
+        }
+    }
+}
+
+CLONES static void one_stage(float *x, int64_t n, int64_t h)
+{
+    for (int64_t i = 0; i < n; i += 2 * h) {
+        float *restrict low = x + i, *restrict high = x + i + h;
+        for (int64_t j = 0; j < h; j++) {
+            float a = low[j], b = high[j];
+            low[j] = a + b;
+            high[j] = a - b;
+        }
+    }
+}
+
+/* Stages h and 2 h at once, to go through the cache half as often. */
+CLONES static void two_stages(float *x, int64_t n, int64_t h)
+{
+    for (int64_t i = 0; i < n; i += 4 * h) {
+        float *restrict p = x + i, *restrict q = p + h, *restrict r = q + h, *restrict s = r + h;
+        for (int64_t j = 0; j < h; j++) {
+            float a = p[j] + q[j], b = p[j] - q[j], c = r[j] + s[j], d = r[j] - s[j];
+            p[j] = a + c;
+            q[j] = b + d;
+            r[j] = a - c;
+            s[j] = b - d;
+        }
+    }
+}
+
+static void walsh_hadamard(float *x, int64_t n, int64_t block)
+{
+    int64_t h = 1;
+    if (block >= 8) {
+        three_stages(x, n);
+        h = 8;
+    }
+    for (; 4 * h <= block; h *= 4) two_stages(x, n, h);
+    for (; h < block; h *= 2) one_stage(x, n, h);
+}
+
+CLONES static void multiply(const float *restrict x, const float *restrict by, int64_t n,
+                            float *restrict out)
+{
+    for (int64_t i = 0; i < n; i++) out[i] = x[i] * by[i];
+}
+
+CLONES static void scale_in_place(float *x, int64_t n, float by)
+{
+    for (int64_t i = 0; i < n; i++) x[i] *= by;
+}
+
+/* `signs`: room for `columns` numbers. */
+EXPORT int64_t cutlayer_hadamard(const float *values, int64_t rows, int64_t columns, int64_t block,
+                              float scale, int64_t inverse, float *signs, float *out)
+{
+    mix_key key = mix_key_of(0);
+    for (int64_t c = 0; c < columns; c++)
+        signs[c] = (mix((uint32_t)c, key) & 1 ? -1.0f : 1.0f) * (inverse ? scale : 1.0f);
+    for (int64_t row = 0; row < rows; row++) {
+        const float *x = values + row * columns;
+        float *y = out + row * columns;
+        if (inverse) {
+            memcpy(y, x, (size_t)columns * sizeof *y);
+            walsh_hadamard(y, columns, block);
+            for (int64_t c = 0; c < columns; c++) y[c] *= signs[c];
+        } else {
+            multiply(x, signs, columns, y);
+            walsh_hadamard(y, columns, block);
+            scale_in_place(y, columns, scale);
+        }
+    }
+    return 0;
+}
+
+/* ---- sums and contexts ------------------------------------------------------------------------- */
+
+CLONES static int64_t row_sums(const int16_t *restrict q, int64_t n, int32_t *restrict columns,
+                               int32_t *restrict signs, int32_t *largest)
+{
+    int64_t total = 0;
+    for (int64_t first = 0; first < n; first += BLOCK) { /* 32-bit sums of a block cannot overflow */
+        int32_t sum = 0, high = *largest;
+        int64_t last = least(first + BLOCK, n);
+        for (int64_t c = first; c < last; c++) {
+            int32_t size = q[c] < 0 ? -q[c] : q[c];
+            columns[c] += size;
+            signs[c] += (q[c] > 0) - (q[c] < 0);
+            sum += size;
+            high = size > high ? size : high;
+        }
+        total += sum;
+        *largest = high;
+    }
+    return total;
+}
+
+/* Rows first..last - 1. Adds to `column_sums` and `signs`. `scratch`: room for 2 x columns. */
+EXPORT int64_t cutlayer_sums(const int16_t *symbols, int64_t columns, int64_t first, int64_t last,
+                             int64_t *row_sum, int64_t *column_sums, int64_t *signs,
+                             int32_t *scratch)
+{
+    enum { ROWS = 32768 }; /* as many as 32-bit sums of up to 2^15 each can hold */
+    int32_t largest = 0;
+    for (int64_t from = first; from < last; from += ROWS) {
+        memset(scratch, 0, 2 * (size_t)columns * sizeof *scratch);
+        for (int64_t row = from; row < least(from + ROWS, last); row++)
+            row_sum[row] = row_sums(symbols + row * columns, columns, scratch, scratch + columns,
+                                    &largest);
+        for (int64_t c = 0; c < columns; c++) {
+            column_sums[c] += scratch[c];
+            signs[c] += scratch[columns + c];
+        }
+    }
+    return largest;
+}
+
+/* `ContextModel` without the frequencies */
+typedef struct {
+    const int16_t *row_scores, *column_scores, *column_tables;
+    int64_t coded, classes;
+} contexts;
+
+/* Where in an array of tables the table of each column begins, for a row of this score. */
+CLONES static void row_tables(const int16_t *restrict scores, const int16_t *restrict tables,
+                              int64_t coded, int32_t score, int32_t top, int32_t table_size,
+                              int32_t *restrict starts)
+{
+    for (int64_t c = 0; c < coded; c++) {
+        int32_t at = score + scores[c];
+        at = at < 0 ? 0 : at;
+        at = at > top ? top : at;
+        starts[c] = (tables[c] + at) * table_size;
+    }
+}
+
+static inline void tables_of_row(const contexts *model, int64_t row, int32_t table_size, int32_t *known,
+                                 int32_t *starts)
+{
+    int32_t score = model->row_scores[row];
+    if (score == *known) return; /* the rows before had the same score */
+    row_tables(model->column_scores, model->column_tables, model->coded, score,
+               (int32_t)model->classes - 1, table_size, starts);
+    *known = score;
+}
+
+/* Marks in `used` the tables that the rows need; an error where one would be none of `tables`.
+ * `starts`: room for `coded`. */
+EXPORT int64_t cutlayer_used_tables(const int16_t *row_scores, int64_t rows,
+                                    const int16_t *column_scores, const int16_t *column_tables,
+                                    int64_t coded, int64_t classes, int64_t tables, int32_t *starts,
+                                    uint8_t *used)
+{
+    contexts model = {row_scores, column_scores, column_tables, coded, classes};
+    uint8_t seen[65536 / 8] = {0};
+    int32_t known = SKIPPED_ROW;
+    if (classes < 1 || classes > tables) return BAD_TABLE;
+    for (int64_t c = 0; c < coded; c++)
+        if (column_tables[c] < 0 || column_tables[c] > tables - classes) return BAD_TABLE;
+    for (int64_t row = 0; row < rows; row++) {
+        uint32_t score = (uint16_t)row_scores[row];
+        if (row_scores[row] == SKIPPED_ROW || seen[score >> 3] >> (score & 7) & 1) continue;
+        seen[score >> 3] |= (uint8_t)(1u << (score & 7));
+        tables_of_row(&model, row, 1, &known, starts);
+        for (int64_t c = 0; c < coded; c++) used[starts[c]] = 1;
+    }
+    return 0;
+}
+
+/* Where in an array of tables each symbol is. */
+CLONES static void symbol_places(const int16_t *restrict q, const int32_t *restrict starts,
+                                 int64_t coded, int32_t reach, int32_t *restrict places)
+{
+    for (int64_t c = 0; c < coded; c++) {
+        int32_t symbol = q[c];
+        symbol = symbol < -reach ? -reach : symbol;
+        symbol = symbol > reach ? reach : symbol;
+        places[c] = starts[c] + symbol + reach;
+    }
+}
+
+/* Rows first..last - 1 of `columns` symbols. `starts`: room for 2 x `coded`. `counts`: 4 zeroed copies of the tables, of which the sum
+ * is the histogram: runs of one symbol would wait for each other on a single counter. */
+EXPORT int64_t cutlayer_histogram(const int16_t *symbols, int64_t columns, int64_t first, int64_t last,
+                               const int16_t *row_scores, const int16_t *column_scores,
+                               const int16_t *column_tables, int64_t coded, int64_t classes,
+                               int64_t reach, int64_t tables, int32_t *starts, uint32_t *counts)
+{
+    contexts model = {row_scores, column_scores, column_tables, coded, classes};
+    int32_t size = (int32_t)(2 * reach + 1), known = SKIPPED_ROW, *places = starts + coded;
+    uint32_t *second = counts + tables * size, *third = second + tables * size;
+    uint32_t *fourth = third + tables * size;
+    for (int64_t row = first; row < last; row++) {
+        const int16_t *q = symbols + row * columns;
+        if (row_scores[row] == SKIPPED_ROW) continue;
+        tables_of_row(&model, row, size, &known, starts);
+        symbol_places(q, starts, coded, (int32_t)reach, places);
+        int64_t c = 0;
+        for (; c + 4 <= coded; c += 4) {
+            counts[places[c]]++;
+            second[places[c + 1]]++;
+            third[places[c + 2]]++;
+            fourth[places[c + 3]]++;
+        }
+        for (; c < coded; c++) counts[places[c]]++;
+    }
+    return 0;
+}
+
+/* ---- rANS -------------------------------------------------------------------------------------- */
+
+/* Of one symbol in one table. q = (x + one_more) * reciprocal >> (32 + shift) is x / frequency exactly
+ * for x < frequency * 2^20, which is where the encoder divides:
+ * with 2^(b-1) < f <= 2^b and k = 31 + b, either ceil(2^k / f) or, for x + 1, floor(2^k / f) is off by at
+ * most f / 2 units, an error below 2^20 * f * f / 2 <= 2^k. */
+typedef struct {
+    uint32_t reciprocal;
+    uint32_t packed; /* frequency: 13 bits, start: 12, shift: 4, one_more: 1 */
+} coding;
+
+static coding coding_of(uint32_t frequency, uint32_t start)
+{
+    coding c;
+    uint32_t bits = 1, one_more = 0;
+    uint64_t power, reciprocal;
+    while ((1u << bits) < frequency) bits++;
+    power = (uint64_t)1 << (31 + bits);
+    reciprocal = frequency ? (power + frequency - 1) / frequency : 0;
+    if (frequency == 1 || (reciprocal * frequency - power) * frequency > 1u << 23) {
+        one_more = 1;
+        reciprocal = frequency == 1 ? 0xffffffffu : reciprocal - 1;
+    }
+    c.reciprocal = (uint32_t)reciprocal;
+    c.packed = frequency | (start & 4095) << 13 | (bits - 1) << 25 | one_more << 29;
+    return c;
+}
+
+EXPORT int64_t cutlayer_encoder_tables(const uint16_t *frequencies, int64_t tables, int64_t size,
+                                    coding *codings)
+{
+    for (int64_t table = 0; table < tables; table++) {
+        uint32_t start = 0;
+        for (int64_t symbol = 0; symbol < size; symbol++) {
+            uint32_t frequency = frequencies[table * size + symbol] & 8191u;
+            codings[table * size + symbol] = coding_of(frequency, start);
+            start += frequency;
+        }
+    }
+    return 0;
+}
+
+static inline uint8_t *encode_one(uint32_t *state, coding c, uint8_t *out)
+{
+    uint32_t x = *state, frequency = c.packed & 8191, start = c.packed >> 13 & 4095;
+    uint32_t full = x >> 20 >= frequency;
+    out[-2] = (uint8_t)x; /* kept only where the state is full */
+    out[-1] = (uint8_t)(x >> 8);
+    out -= 2 * full;
+    x >>= 16 * full;
+    uint64_t product = (uint64_t)(x + (c.packed >> 29)) * c.reciprocal;
+    uint32_t quotient = (uint32_t)(product >> 32 >> (c.packed >> 25 & 15));
+    *state = x + quotient * (FREQUENCY_SUM - frequency) + start;
+    return out;
+}
+
+#ifdef HAVE_AVX2
+/* For each set of 8 lanes (one bit each), in bytes: which lane's word comes at each place when those
+ * of the set are moved to the end. */
+static void gather_orders(uint64_t *orders)
+{
+    for (uint32_t set = 0; set < 256; set++) {
+        uint64_t place = 8;
+        orders[set] = 0;
+        for (uint64_t lane = 8; lane-- > 0;)
+            if (set >> lane & 1) orders[set] |= lane << 8 * --place;
+    }
+}
+
+/* `encode_one` for 8 neighbouring lanes. Writes 16 bytes before `out`. */
+AVX2 static inline uint8_t *encode_eight(uint32_t *states, const int32_t *places, const coding *codings,
+                                         const uint64_t *orders, uint8_t *out)
+{
+    __m256i x = _mm256_loadu_si256((const __m256i *)states);
+    __m256i place = _mm256_loadu_si256((const __m256i *)places);
+    __m256i reciprocal = _mm256_i32gather_epi32((const int *)codings, place, 8);
+    __m256i packed = _mm256_i32gather_epi32((const int *)codings + 1, place, 8);
+    __m256i frequency = _mm256_and_si256(packed, _mm256_set1_epi32(8191));
+    __m256i room = _mm256_cmpgt_epi32(frequency, _mm256_srli_epi32(x, 20));
+    uint32_t full = 255u ^ (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(room));
+
+    __m256i order = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(orders + full)));
+    __m256i words = _mm256_and_si256(x, _mm256_set1_epi32(0xffff));
+    words = _mm256_permutevar8x32_epi32(words, order);
+    words = _mm256_permute4x64_epi64(_mm256_packus_epi32(words, words), 8);
+    _mm_storeu_si128((__m128i *)(out - 16), _mm256_castsi256_si128(words));
+    x = _mm256_blendv_epi8(_mm256_srli_epi32(x, 16), x, room);
+
+    __m256i sum = _mm256_add_epi32(x, _mm256_srli_epi32(packed, 29));
+    __m256i even = _mm256_srli_epi64(_mm256_mul_epu32(sum, reciprocal), 32);
+    __m256i odd = _mm256_mul_epu32(_mm256_srli_epi64(sum, 32), _mm256_srli_epi64(reciprocal, 32));
+    __m256i shift = _mm256_and_si256(_mm256_srli_epi32(packed, 25), _mm256_set1_epi32(15));
+    __m256i quotient = _mm256_srlv_epi32(_mm256_blend_epi32(even, odd, 0xaa), shift);
+    __m256i rest = _mm256_sub_epi32(_mm256_set1_epi32(FREQUENCY_SUM), frequency);
+    __m256i start = _mm256_and_si256(_mm256_srli_epi32(packed, 13), _mm256_set1_epi32(4095));
+    x = _mm256_add_epi32(x, _mm256_add_epi32(start, _mm256_mullo_epi32(quotient, rest)));
+    _mm256_storeu_si256((__m256i *)states, x);
+    return out - 2 * __builtin_popcount(full);
+}
+
+AVX2 static uint8_t *encode_row_avx2(uint32_t *states, int64_t place, const int32_t *places,
+                                     int64_t coded, const coding *codings, const uint64_t *orders,
+                                     uint8_t *out)
+{
+    int64_t c = coded;
+    for (; c > 0 && (place % 8 || c < 8); c--)
+        out = encode_one(states + --place % LANES, codings[places[c - 1]], out);
+    for (; c >= 8; c -= 8) {
+        place -= 8;
+        out = encode_eight(states + place % LANES, places + c - 8, codings, orders, out);
+    }
+    for (; c > 0; c--)
+        out = encode_one(states + --place % LANES, codings[places[c - 1]], out);
+    return out;
+}
+#endif
+
+/* The last symbol of the row is the chunk's place - 1. */
+static uint8_t *encode_row(uint32_t *states, int64_t place, const int32_t *places, int64_t coded,
+                           const coding *codings, uint8_t *out)
+{
+    for (int64_t c = coded - 1; c >= 0; c--)
+        out = encode_one(states + --place % LANES, codings[places[c]], out);
+    return out;
+}
+
+/* Rows first..last - 1, from the last symbol to the first. `code` holds 4 LANES bytes, and 2 for each coded
+ * symbol; the code is at its end. Gives where it begins. `starts`: room for 2 x `coded`. */
+EXPORT int64_t cutlayer_rans_encode(const int16_t *symbols, int64_t columns, int64_t first,
+                                    int64_t last, const int16_t *row_scores,
+                                    const int16_t *column_scores, const int16_t *column_tables,
+                                    int64_t coded, int64_t classes, int64_t reach,
+                                    const coding *codings, int32_t *starts, uint8_t *code,
+                                    int64_t code_size)
+{
+    contexts model = {row_scores, column_scores, column_tables, coded, classes};
+    uint32_t states[LANES];
+    uint8_t *out = code + code_size;
+    int32_t known = SKIPPED_ROW, *places = starts + coded;
+    int64_t place = 0;
+#ifdef HAVE_AVX2
+    uint64_t orders[256];
+    int avx2 = __builtin_cpu_supports("avx2");
+    if (avx2) gather_orders(orders);
+#endif
+    for (int lane = 0; lane < LANES; lane++) states[lane] = LOWEST_STATE;
+    for (int64_t row = first; row < last; row++) place += row_scores[row] == SKIPPED_ROW ? 0 : coded;
+    for (int64_t row = last - 1; row >= first; row--) {
+        const int16_t *q = symbols + row * columns;
+        if (row_scores[row] == SKIPPED_ROW) continue;
+        tables_of_row(&model, row, (int32_t)(2 * reach + 1), &known, starts);
+        symbol_places(q, starts, coded, (int32_t)reach, places);
+#ifdef HAVE_AVX2
+        if (avx2)
+            out = encode_row_avx2(states, place, places, coded, codings, orders, out);
+        else
+#endif
+            out = encode_row(states, place, places, coded, codings, out);
+        place -= coded;
+    }
+    for (int lane = LANES - 1; lane >= 0; lane--)
+        for (int byte = 3; byte >= 0; byte--) *--out = (uint8_t)(states[lane] >> 8 * byte);
+    return out - code;
+}
+
+/* What a slot of a table decodes to: frequency - 1: 12 bits, slot - start: 12, symbol: 8. Tables of more
+ * symbols than 256 have the symbols apart, in `wide`. An error where a used table does not sum up. */
+EXPORT int64_t cutlayer_decoder_tables(const uint16_t *frequencies, int64_t tables, int64_t size,
+                                       const uint8_t *used, uint32_t *slots, uint16_t *wide)
+{
+    for (int64_t table = 0; table < tables; table++) {
+        const uint16_t *row = frequencies + table * size;
+        uint32_t *slot = slots + table * FREQUENCY_SUM;
+        int64_t sum = 0;
+        if (!used[table]) continue;
+        for (int64_t symbol = 0; symbol < size; symbol++) sum += row[symbol];
+        if (sum != FREQUENCY_SUM) return BAD_TABLE;
+        for (int64_t symbol = 0; symbol < size; symbol++)
+            for (uint32_t i = 0; i < row[symbol]; i++) {
+                *slot++ = (row[symbol] - 1u) | i << 12 | (uint32_t)(symbol & 255) << 24;
+                if (wide) wide[slot - 1 - slots] = (uint16_t)symbol;
+            }
+    }
+    return 0;
+}
+
+typedef struct {
+    uint32_t states[LANES];
+    const uint8_t *next, *end; /* of the words */
+    const uint32_t *slots;
+    const uint16_t *wide;
+    int32_t reach;
+#ifdef HAVE_AVX2
+    uint64_t orders[256];
+#endif
+} decoder;
+
+static inline int decode_one(decoder *d, uint32_t *state, int32_t table, int16_t *symbol)
+{
+    uint32_t x = *state, place = (uint32_t)table + (x & (FREQUENCY_SUM - 1)), slot = d->slots[place];
+    *symbol = (int16_t)((int32_t)(d->wide ? d->wide[place] : slot >> 24) - d->reach);
+    x = ((slot & 4095) + 1) * (x >> FREQUENCY_BITS) + (slot >> 12 & 4095);
+    if (x < LOWEST_STATE) { /* at least 16 here, so one word always brings the state back */
+        if (d->end - d->next < 2) return TOO_SHORT;
+        x = x << 16 | d->next[0] | (uint32_t)d->next[1] << 8;
+        d->next += 2;
+    }
+    *state = x;
+    return 0;
+}
+
+/* The first symbol of the row is the chunk's `place`. */
+static int decode_row(decoder *d, int64_t place, const int32_t *starts, int64_t coded, int16_t *q)
+{
+    for (int64_t c = 0; c < coded; c++, place++)
+        if (decode_one(d, d->states + place % LANES, starts[c], q + c)) return TOO_SHORT;
+    return 0;
+}
+
+#ifdef HAVE_AVX2
+/* For each set of 8 lanes, in bytes: which of the next words each lane of the set takes. */
+static void spread_orders(uint64_t *orders)
+{
+    for (uint32_t set = 0; set < 256; set++) {
+        uint64_t word = 0;
+        orders[set] = 0;
+        for (uint64_t lane = 0; lane < 8; lane++)
+            if (set >> lane & 1) orders[set] |= word++ << 8 * lane;
+    }
+}
+
+/* `decode_one` for 8 neighbouring lanes, tables that are not wide, and 16 bytes or more left. */
+AVX2 static inline void decode_eight(decoder *d, uint32_t *states, const int32_t *starts, int16_t *q)
+{
+    const __m256i low_12 = _mm256_set1_epi32(4095), zero = _mm256_setzero_si256();
+    __m256i x = _mm256_loadu_si256((const __m256i *)states);
+    __m256i place = _mm256_add_epi32(_mm256_loadu_si256((const __m256i *)starts),
+                                     _mm256_and_si256(x, low_12));
+    __m256i slot = _mm256_i32gather_epi32((const int *)d->slots, place, 4);
+    __m256i frequency = _mm256_sub_epi32(_mm256_and_si256(slot, low_12), _mm256_set1_epi32(-1));
+    __m256i offset = _mm256_and_si256(_mm256_srli_epi32(slot, 12), low_12);
+    x = _mm256_mullo_epi32(frequency, _mm256_srli_epi32(x, FREQUENCY_BITS));
+    x = _mm256_add_epi32(x, offset);
+
+    __m256i is_short = _mm256_cmpeq_epi32(_mm256_srli_epi32(x, 16), zero);
+    uint32_t set = (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(is_short));
+    __m256i order = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(d->orders + set)));
+    __m256i words = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)d->next));
+    words = _mm256_permutevar8x32_epi32(words, order);
+    words = _mm256_or_si256(_mm256_slli_epi32(x, 16), words);
+    _mm256_storeu_si256((__m256i *)states, _mm256_blendv_epi8(x, words, is_short));
+    d->next += 2 * __builtin_popcount(set);
+
+    __m256i symbol = _mm256_sub_epi32(_mm256_srli_epi32(slot, 24), _mm256_set1_epi32(d->reach));
+    symbol = _mm256_permute4x64_epi64(_mm256_packs_epi32(symbol, symbol), 8);
+    _mm_storeu_si128((__m128i *)q, _mm256_castsi256_si128(symbol));
+}
+
+AVX2 static int decode_row_avx2(decoder *d, int64_t place, const int32_t *starts, int64_t coded,
+                                int16_t *q)
+{
+    int64_t c = 0;
+    for (; c < coded && place % 8; c++, place++)
+        if (decode_one(d, d->states + place % LANES, starts[c], q + c)) return TOO_SHORT;
+    for (; c + 8 <= coded && d->end - d->next >= 16; c += 8, place += 8)
+        decode_eight(d, d->states + place % LANES, starts + c, q + c);
+    return decode_row(d, place, starts + c, coded - c, q + c);
+}
+#endif
+
+static int start_decoder(decoder *d, const uint8_t *code, int64_t code_size)
+{
+    if (code_size < 4 * LANES) return TOO_SHORT;
+    if (code_size % 2) return TOO_LONG;
+    d->next = code + 4 * LANES;
+    d->end = code + code_size;
+    for (int lane = 0; lane < LANES; lane++) {
+        const uint8_t *b = code + 4 * lane;
+        d->states[lane] = b[0] | (uint32_t)b[1] << 8 | (uint32_t)b[2] << 16 | (uint32_t)b[3] << 24;
+        if (d->states[lane] < LOWEST_STATE) return BAD_STATE;
+    }
+    return 0;
+}
+
+/* Rows first..last - 1 of `columns` symbols, all of them written. `starts`: room for `coded`. The tables
+ * are checked: `cutlayer_used_tables`, `cutlayer_decoder_tables`; `wide` may be null. */
+EXPORT int64_t cutlayer_rans_decode(const uint8_t *code, int64_t code_size, int64_t columns,
+                                    int64_t first, int64_t last, const int16_t *row_scores,
+                                    const int16_t *column_scores, const int16_t *column_tables,
+                                    int64_t coded, int64_t classes, int64_t reach,
+                                    const uint32_t *slots, const uint16_t *wide, int32_t *starts,
+                                    int16_t *symbols)
+{
+    contexts model = {row_scores, column_scores, column_tables, coded, classes};
+    decoder d;
+    int32_t known = SKIPPED_ROW, error = start_decoder(&d, code, code_size);
+    int64_t place = 0;
+    d.slots = slots;
+    d.wide = wide;
+    d.reach = (int32_t)reach;
+#ifdef HAVE_AVX2
+    int avx2 = !wide && __builtin_cpu_supports("avx2");
+    if (avx2) spread_orders(d.orders);
+#endif
+    for (int64_t row = first; row < last && !error; row++) {
+        int16_t *q = symbols + row * columns;
+        int64_t width = row_scores[row] == SKIPPED_ROW ? 0 : coded;
+        memset(q + width, 0, (size_t)(columns - width) * sizeof *q);
+        if (!width) continue;
+        tables_of_row(&model, row, FREQUENCY_SUM, &known, starts);
+#ifdef HAVE_AVX2
+        if (avx2)
+            error = decode_row_avx2(&d, place, starts, coded, q);
+        else
+#endif
+            error = decode_row(&d, place, starts, coded, q);
+        place += coded;
+    }
+    if (error) return error;
+    for (int lane = 0; lane < LANES; lane++)
+        if (d.states[lane] != LOWEST_STATE) return BAD_STATE;
+    return d.next == d.end ? 0 : TOO_LONG;
+}
+
+/* ---- packed symbols ---------------------------------------------------------------------------- */
+
+static inline void pack_whole(const int16_t *restrict q, int64_t bytes, const int width,
+                              uint8_t *restrict out)
+{
+    const int each = 8 / width;
+    for (int64_t i = 0; i < bytes; i++) {
+        uint32_t byte = 0;
+        for (int j = 0; j < each; j++)
+            byte |= ((uint16_t)q[i * each + j] & ((1u << width) - 1)) << (j * width);
+        out[i] = (uint8_t)byte;
+    }
+}
+
+static inline void unpack_whole(const uint8_t *restrict data, int64_t bytes, const int width,
+                                int16_t *restrict q)
+{
+    const int each = 8 / width;
+    for (int64_t i = 0; i < bytes; i++)
+        for (int j = 0; j < each; j++)
+            q[i * each + j] = (int16_t)(data[i] >> (j * width) & ((1 << width) - 1));
+}
+
+CLONES static void pack_2(const int16_t *q, int64_t bytes, uint8_t *out) { pack_whole(q, bytes, 2, out); }
+CLONES static void pack_4(const int16_t *q, int64_t bytes, uint8_t *out) { pack_whole(q, bytes, 4, out); }
+CLONES static void pack_8(const int16_t *q, int64_t bytes, uint8_t *out) { pack_whole(q, bytes, 8, out); }
+CLONES static void unpack_2(const uint8_t *d, int64_t bytes, int16_t *q) { unpack_whole(d, bytes, 2, q); }
+CLONES static void unpack_4(const uint8_t *d, int64_t bytes, int16_t *q) { unpack_whole(d, bytes, 4, q); }
+CLONES static void unpack_8(const uint8_t *d, int64_t bytes, int16_t *q) { unpack_whole(d, bytes, 8, q); }
+
+/* `out`: (n * width + 7) / 8 bytes. */
+EXPORT int64_t cutlayer_pack(const int16_t *symbols, int64_t n, int64_t width, uint8_t *out)
+{
+    int64_t whole = width == 2 || width == 4 || width == 8 ? n * width / 8 : 0;
+    if (width == 2) pack_2(symbols, whole, out);
+    if (width == 4) pack_4(symbols, whole, out);
+    if (width == 8) pack_8(symbols, whole, out);
+    uint32_t held = 0, bits = 0;
+    out += whole;
+    for (int64_t i = whole * 8 / width; i < n; i++) {
+        held |= ((uint16_t)symbols[i] & ((1u << width) - 1)) << bits;
+        for (bits += (uint32_t)width; bits >= 8; bits -= 8, held >>= 8) *out++ = (uint8_t)held;
+    }
+    if (bits) *out = (uint8_t)held;
+    return 0;
+}
+
+/* `data`: (n * width + 7) / 8 bytes. */
+EXPORT int64_t cutlayer_unpack(const uint8_t *data, int64_t n, int64_t width, int16_t *symbols)
+{
+    int64_t whole = width == 2 || width == 4 || width == 8 ? n * width / 8 : 0;
+    if (width == 2) unpack_2(data, whole, symbols);
+    if (width == 4) unpack_4(data, whole, symbols);
+    if (width == 8) unpack_8(data, whole, symbols);
+    uint32_t held = 0, bits = 0;
+    data += whole;
+    for (int64_t i = whole * 8 / width; i < n; i++) {
+        for (; bits < (uint32_t)width; bits += 8) held |= (uint32_t)*data++ << bits;
+        symbols[i] = (int16_t)(held & ((1u << width) - 1)); /* width 16: wraps, as every compiler does */
+        held >>= width;
+        bits -= (uint32_t)width;
+    }
+    return 0;
+}

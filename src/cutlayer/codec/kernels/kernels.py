@@ -1,0 +1,275 @@
+"""The hot loops of the codec, behind one interface: C where it was built, numpy everywhere.
+
+Both give the same bytes: loops over floats use float32 operations in a fixed order, everything else
+is integer arithmetic. Knows arrays only, nothing of packets, stages or state. Values are flat
+float32, samples one after another; symbols are int16 `[row, column]`, a row per token.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from jaxtyping import Float32, Int16, Int64, UInt8, UInt16
+
+from cutlayer.errors import PacketError
+
+# a row that is not coded: all its symbols are zero
+SKIPPED_ROW = np.int16(-32768)
+LANES = 32
+FREQUENCY_BITS = 12
+FREQUENCY_SUM = 1 << FREQUENCY_BITS
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Of the magnitudes `|x| / step` that quantise to 1, and to 2 or more: how many, and the sum of
+    `|x| / step - level` in 1/4096, each rounded down."""
+
+    ones: int
+    ones_excess: int
+    more: int
+    more_excess: int
+
+
+@dataclass(frozen=True, eq=False)
+class SymbolSums:
+    """Sums over the symbols q: of |q| for each row, of |q| and of q's sign for each column."""
+
+    rows: Int64[np.ndarray, " row"]
+    columns: Int64[np.ndarray, " column"]
+    signs: Int64[np.ndarray, " column"]
+    largest: int
+
+
+@dataclass(frozen=True, eq=False)
+class ContextModel:
+    """Which table codes the symbol of row r and column c, and the tables.
+
+    table = column_tables[c] + clip(row_scores[r] + column_scores[c], 0, classes - 1); rows of score
+    SKIPPED_ROW are not coded, nor are columns from len(column_scores) on: their symbols are zero.
+    `frequencies[table, symbol + reach]`: 12-bit frequencies of symbols -reach..reach.
+    """
+
+    row_scores: Int16[np.ndarray, " row"]
+    column_scores: Int16[np.ndarray, " coded"]
+    column_tables: Int16[np.ndarray, " coded"]
+    classes: int
+    frequencies: UInt16[np.ndarray, "table symbol"]
+
+    @property
+    def reach(self) -> int:
+        """The largest magnitude of a symbol."""
+        return int((self.frequencies.shape[1] - 1) // 2)
+
+
+class Kernels(ABC):
+    """One method per loop. All allocate their own results and leave their arguments alone.
+
+    The mix of an index i and a seed, all numbers modulo 2^32, starts from two keys of the seed:
+    a = bias(seed's low 32 bits), b = bias(seed's high 32 bits + a), where bias(x) is
+
+        x ^= x >> 16;  x *= 0x7FEB352D;  x ^= x >> 15;  x *= 0x846CA68B;  x ^= x >> 16
+
+    and is the same function, begun at x = i * 0x9E3779B9 + a, with b added before the second
+    product. Source: C. Wellons, "Prospecting for hash functions" (lowbias32), 2018.
+    """
+
+    @abstractmethod
+    def top_k(
+        self,
+        values: Float32[np.ndarray, " value"],
+        sizes: Int64[np.ndarray, " segment"],
+        counts: Int64[np.ndarray, " segment"],
+    ) -> UInt8[np.ndarray, " value"]:
+        """1 at the `counts[i]` values of largest magnitude in segment i, of equal ones the first;
+        0 elsewhere. Values are finite."""
+
+    @abstractmethod
+    def largest(self, values: Float32[np.ndarray, "..."]) -> float:
+        """The largest magnitude, 0 of none; infinite if any value is not finite."""
+
+    @abstractmethod
+    def extremes(
+        self,
+        values: Float32[np.ndarray, " value"],
+        kept: UInt8[np.ndarray, " value"],
+        sizes: Int64[np.ndarray, " segment"],
+    ) -> Float32[np.ndarray, "2 segment"]:
+        """The smallest and the largest kept magnitude of each segment; zeros where none is kept."""
+
+    @abstractmethod
+    def quantise_levels(
+        self,
+        values: Float32[np.ndarray, " value"],
+        kept: UInt8[np.ndarray, " value"],
+        sizes: Int64[np.ndarray, " segment"],
+        extremes: Float32[np.ndarray, "2 segment"],
+        levels: int,
+        seed: int,
+    ) -> Int16[np.ndarray, " value"]:
+        """Stochastic rounding to `levels` + 1 even points between each segment's extremes.
+
+        The symbol of point e is e + 1 with the value's sign (-0.0 counts as positive), 0 where not
+        kept. In float32, with i the index of the value, h(i) the upper 24 bits of the mix of i and
+        the seed: e = min(levels, floor((|x| - low) / span * levels + h(i) / 2^24)), span = high -
+        low, or 1 where they are equal. The division comes first, then the product, then the sum.
+        """
+
+    @abstractmethod
+    def dequantise_points(
+        self,
+        symbols: Int16[np.ndarray, " value"],
+        sizes: Int64[np.ndarray, " segment"],
+        points: Float32[np.ndarray, "segment point"],
+    ) -> Float32[np.ndarray, " value"]:
+        """sign(q) * points[segment, |q| - 1], or 0 for q = 0. Raises PacketError where |q| is more
+        than the number of points."""
+
+    @abstractmethod
+    def quantise_dead_zone(
+        self, values: Float32[np.ndarray, " value"], step: np.float32, rounding: np.float32
+    ) -> tuple[Int16[np.ndarray, " value"], Moments]:
+        """sign(x) * floor(min(|x| * (1 / step), 32767) + rounding); `rounding` in (0, 0.5].
+
+        1 / step is rounded to float32 once and must be finite; the moments use the same minimum.
+        """
+
+    @abstractmethod
+    def dequantise_dead_zone(
+        self,
+        symbols: Int16[np.ndarray, " value"],
+        step: np.float32,
+        shift_one: np.float32,
+        shift_more: np.float32,
+    ) -> Float32[np.ndarray, " value"]:
+        """sign(q) * (|q| + shift) * step with shift_one for |q| = 1, shift_more above; 0 for 0."""
+
+    @abstractmethod
+    def quantise_rows(
+        self, values: Float32[np.ndarray, "row column"], bits: int
+    ) -> tuple[Int16[np.ndarray, "row column"], Float32[np.ndarray, " row"]]:
+        """Symbols and each row's largest magnitude m, `bits` in 2..8.
+
+        3 and more: q = rint(x * (P / m)), P = 2^(bits-1) - 1, half to even. 2: four levels, q in
+        {-2, -1, 1, 2}: |q| = 2 where |x| > m / 2, else 1. A row of zeros: scale 0; q = 0 (1 for
+        2 bits). Tiny m is guarded: P / m that is not finite makes the row zero.
+        """
+
+    @abstractmethod
+    def dequantise_rows(
+        self,
+        symbols: Int16[np.ndarray, "row column"],
+        scales: Float32[np.ndarray, " row"],
+        bits: int,
+    ) -> Float32[np.ndarray, "row column"]:
+        """3 and more: q * (m / P). 2: (|q| - 1/2) * (m / 2) * sign(q), 0 for q = 0."""
+
+    @abstractmethod
+    def hadamard(
+        self, values: Float32[np.ndarray, "row column"], block: int, *, inverse: bool
+    ) -> Float32[np.ndarray, "row column"]:
+        """Each row in blocks of `block` (a power of two that divides the columns): fixed random
+        signs, then the Walsh-Hadamard transform scaled to be orthonormal; `inverse` undoes it.
+
+        sign of column c: negative where bit 0 of the mix of (c, 0) is 1. Butterflies run h = 1, 2,
+        4, ...; the scale 1 / sqrt(block), rounded to float32, multiplies last (before the signs on
+        the way back).
+        """
+
+    @abstractmethod
+    def sums(self, symbols: Int16[np.ndarray, "row column"]) -> SymbolSums:
+        """See `SymbolSums`."""
+
+    @abstractmethod
+    def histogram(
+        self, symbols: Int16[np.ndarray, "row column"], model: ContextModel
+    ) -> Int64[np.ndarray, "table symbol"]:
+        """How often each symbol is coded by each table; `model.frequencies` gives only the shape.
+        Symbols beyond the reach count as the nearest symbol within."""
+
+    @abstractmethod
+    def rans_encode(
+        self, symbols: Int16[np.ndarray, "row column"], model: ContextModel, chunks: int
+    ) -> list[bytes]:
+        """One code for each of `chunks` even runs of rows (`chunk_bounds`).
+
+        Interleaved rANS: the i-th coded symbol of a chunk is lane i % LANES's; states of 32 bits in
+        [2^16, 2^32), 16-bit words, 12-bit frequencies. A code is the lanes' final states (u32),
+        then the words in the decoder's order. Symbols beyond the reach are coded as the nearest.
+        """
+
+    @abstractmethod
+    def rans_decode(
+        self, codes: list[bytes], model: ContextModel, columns: int
+    ) -> Int16[np.ndarray, "row column"]:
+        """`rans_encode` undone, for `columns` columns; `len(codes)` is the number of chunks.
+
+        Raises PacketError for any other bytes, and for a table that is needed and does not sum to
+        4096.
+        """
+
+    @abstractmethod
+    def pack(self, symbols: Int16[np.ndarray, " value"], width: int) -> bytes:
+        """The low `width` bits (1..16) of each symbol, the first one lowest."""
+
+    @abstractmethod
+    def unpack(self, data: bytes, count: int, width: int) -> Int16[np.ndarray, " value"]:
+        """`pack` undone, as unsigned numbers (so width 16 may come out negative).
+
+        Raises PacketError: `data` has another length.
+        """
+
+
+def chunk_bounds(rows: int, chunks: int) -> list[tuple[int, int]]:
+    """The first and last + 1 row of each of `chunks` runs that differ by one row at most."""
+    edges = [rows * chunk // chunks for chunk in range(chunks + 1)]
+    return list(pairwise(edges))
+
+
+def check_segments(values: int, sizes: Int64[np.ndarray, " segment"]) -> None:
+    """Raises ValueError unless the sizes are those of that many values."""
+    if (sizes < 0).any() or int(sizes.sum()) != values:
+        raise ValueError(f"segments of {int(sizes.sum())} values in all, but {values} are given")
+
+
+def check_model(model: ContextModel, rows: int, columns: int) -> None:
+    """Raises PacketError unless every row and coded column has a table."""
+    coded = model.column_scores.size
+    tables, symbols = model.frequencies.shape
+    if model.row_scores.size != rows or coded > columns or model.column_tables.size != coded:
+        raise PacketError(
+            f"a model of {model.row_scores.size} rows, {coded} column scores and "
+            f"{model.column_tables.size} column tables for {rows} x {columns} symbols"
+        )
+    if symbols % 2 == 0 or symbols > 65535 or tables * max(symbols, FREQUENCY_SUM) >= 1 << 31:
+        raise PacketError(f"{tables} tables of {symbols} symbols: not a model")
+    if coded and not 1 <= model.classes <= tables - int(model.column_tables.max()):
+        raise PacketError(f"{model.classes} classes and {tables} tables: not all columns have one")
+    if coded and int(model.column_tables.min()) < 0:
+        raise PacketError("a column's table is below 0")
+
+
+def check_block(columns: int, block: int) -> None:
+    """Raises ValueError unless `block` is a power of two that divides `columns`."""
+    if block < 1 or block & (block - 1) or columns % block:
+        raise ValueError(f"blocks of {block}: not a power of two that divides {columns} columns")
+
+
+def check_width(width: int) -> None:
+    """Raises ValueError unless symbols can be packed to that many bits."""
+    if not 1 <= width <= 16:
+        raise ValueError(f"{width} bits a symbol: it must be 1 to 16")
+
+
+def check_packed(data: bytes, count: int, width: int) -> None:
+    """Raises PacketError unless `data` is as long as `count` packed symbols."""
+    check_width(width)
+    if len(data) != (count * width + 7) // 8:
+        raise PacketError(f"{len(data)} bytes for {count} symbols of {width} bits")
+
+
+def check_bits(bits: int) -> None:
+    """Raises ValueError unless rows can be quantised to that many bits."""
+    if not 2 <= bits <= 8:
+        raise ValueError(f"{bits} bits a symbol: it must be 2 to 8")

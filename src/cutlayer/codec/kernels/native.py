@@ -1,0 +1,509 @@
+"""The hot loops in C: `_native.c`, as a shared library called through ctypes.
+
+Knows the library's functions, hands them buffers and splits the work over threads (ctypes releases
+the interpreter's lock). Checks here whatever keeps the C code inside its buffers. What the loops
+compute is written in `kernels.py`.
+"""
+
+import ctypes
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from typing import Any, TypeVar, final
+
+import numpy as np
+from jaxtyping import Float32, Int16, Int32, Int64, UInt8
+
+from cutlayer.codec.kernels.kernels import (
+    FREQUENCY_SUM,
+    LANES,
+    SKIPPED_ROW,
+    ContextModel,
+    Kernels,
+    Moments,
+    SymbolSums,
+    check_bits,
+    check_block,
+    check_model,
+    check_packed,
+    check_segments,
+    check_width,
+    chunk_bounds,
+)
+from cutlayer.errors import PacketError
+
+LIBRARY = "cutlayer.codec.kernels._native"
+VERSION = 2  # of the functions' arguments; the same number is in the C file
+NARROW_SYMBOLS = 256  # as many fit the decoder's compact tables
+HISTOGRAM_COPIES = 4
+PARTS_PER_THREAD = 4
+
+PROBLEMS = {
+    -1: "a table of frequencies that is needed does not exist or does not sum to 4096",
+    -2: "a lane does not begin at 65536 or more, or does not end there: the code is damaged",
+    -3: "the code ends before the symbols do",
+    -4: "the code goes on after the last symbol",
+    -5: "a symbol is larger than the number of points",
+}
+
+# arguments, one letter each: p an array, i an integer, u an unsigned one, f a float32
+ARGUMENTS = {
+    "version": "",
+    "top_k": "pppiipp",
+    "largest": "pii",
+    "extremes": "pppiipp",
+    "quantise_levels": "pppippiuiip",
+    "dequantise_points": "ppipiiip",
+    "quantise_dead_zone": "piffpp",
+    "dequantise_dead_zone": "pifffp",
+    "quantise_rows": "piiipp",
+    "dequantise_rows": "ppiiip",
+    "hadamard": "piiifipp",
+    "sums": "piiipppp",
+    "used_tables": "pippiiipp",
+    "histogram": "piiipppiiiipp",
+    "encoder_tables": "piip",
+    "rans_encode": "piiipppiiipppi",
+    "decoder_tables": "piippp",
+    "rans_decode": "piiiipppiiipppp",
+    "pack": "piip",
+    "unpack": "piip",
+}
+TYPES = {"p": ctypes.c_void_p, "i": ctypes.c_int64, "u": ctypes.c_uint64, "f": ctypes.c_float}
+
+
+T = TypeVar("T")
+
+
+def library_path() -> str | None:
+    """Where the compiled library is, or None where it was not built."""
+    spec = find_spec(LIBRARY)
+    return None if spec is None else spec.origin
+
+
+def opened(path: str) -> ctypes.CDLL:
+    """The library, its functions' types set. Raises OSError: it is none, or of another version."""
+    library = ctypes.CDLL(path)
+    for name, letters in ARGUMENTS.items():
+        function = getattr(library, f"cutlayer_{name}", None)
+        if function is None:
+            raise OSError(f"{path}: no function cutlayer_{name}; reinstall cutlayer")
+        function.argtypes = [TYPES[letter] for letter in letters]
+        function.restype = ctypes.c_int64
+    found = library.cutlayer_version()
+    if found != VERSION:
+        raise OSError(f"{path}: version {found} instead of {VERSION}; reinstall cutlayer")
+    return library
+
+
+def _aligned(array: np.ndarray, dtype: type[np.generic]) -> np.ndarray:
+    """The array as C code can read it: contiguous, aligned, in this machine's byte order."""
+    return np.require(array, dtype=dtype, requirements=["C", "A"])
+
+
+# the bits of that float32
+INFINITY = 0x7F800000
+
+
+@final
+class Native(Kernels):
+    """See `Kernels`. `threads`: over how many to split each call; results do not depend on it."""
+
+    def __init__(self, threads: int = 1, library: str | None = None) -> None:
+        """Raises OSError where the library was not built (`library`: its path, if not beside)."""
+        path = library if library is not None else library_path()
+        if path is None:
+            raise OSError(f"{LIBRARY} was not built")
+        self.library = opened(path)
+        self.threads = threads
+        self.pool = ThreadPoolExecutor(threads - 1, "codec") if threads > 1 else None
+
+    def _call(self, name: str, *arguments: Any) -> int:
+        """The function's result. Raises PacketError for an error code."""
+        values = [
+            argument.ctypes.data if isinstance(argument, np.ndarray) else argument
+            for argument in arguments
+        ]
+        result = int(getattr(self.library, f"cutlayer_{name}")(*values))
+        if result < 0:
+            raise PacketError(PROBLEMS[result])
+        return result
+
+    def _split(self, count: int, work: Callable[[int, int], T]) -> list[T]:
+        """`work` for even ranges of `count`: a few a thread, so that a thread that waits for its
+        processor holds up little."""
+        parts = 1 if self.pool is None else PARTS_PER_THREAD * self.threads
+        return self._each(chunk_bounds(count, max(1, min(parts, count))), work)
+
+    def _each(self, bounds: list[tuple[int, int]], work: Callable[[int, int], T]) -> list[T]:
+        """`work` for each range, in order. The calling thread takes its share.
+
+        Raises the PacketError of the first range that has one, whichever thread found it first.
+        """
+        if self.pool is None or len(bounds) == 1:
+            return [work(first, last) for first, last in bounds]
+        found: list[T | PacketError] = [PacketError("not reached")] * len(bounds)
+        left = iter(range(len(bounds)))
+
+        def share() -> None:
+            for part in left:
+                try:
+                    found[part] = work(*bounds[part])
+                except PacketError as error:
+                    found[part] = error
+
+        helpers = [self.pool.submit(share) for _ in range(min(self.threads, len(bounds)) - 1)]
+        share()
+        for helper in helpers:
+            helper.result()
+        results = []
+        for result in found:
+            if isinstance(result, PacketError):
+                raise result
+            results.append(result)
+        return results
+
+    def top_k(
+        self,
+        values: Float32[np.ndarray, " value"],
+        sizes: Int64[np.ndarray, " segment"],
+        counts: Int64[np.ndarray, " segment"],
+    ) -> UInt8[np.ndarray, " value"]:
+        """See `Kernels.top_k`. Threads share the segments."""
+        check_segments(values.size, sizes)
+        x, n, k = (
+            _aligned(values, np.float32),
+            _aligned(sizes, np.int64),
+            _aligned(counts, np.int64),
+        )
+        kept = np.empty(values.size, dtype=np.uint8)
+
+        def work(first: int, last: int) -> None:
+            scratch = np.empty(2 * int(n[first:last].max(initial=0)), dtype=np.uint32)
+            self._call("top_k", x, n, k, first, last, kept, scratch)
+
+        self._split(sizes.size, work)
+        return kept
+
+    def largest(self, values: Float32[np.ndarray, "..."]) -> float:
+        """See `Kernels.largest`."""
+        x = _aligned(values, np.float32)
+
+        def work(first: int, last: int) -> int:
+            return self._call("largest", x, first, last)
+
+        bits = max(self._split(x.size, work), default=0)
+        return float(np.array(bits, dtype=np.int32).view(np.float32)) if bits < INFINITY else np.inf
+
+    def extremes(
+        self,
+        values: Float32[np.ndarray, " value"],
+        kept: UInt8[np.ndarray, " value"],
+        sizes: Int64[np.ndarray, " segment"],
+    ) -> Float32[np.ndarray, "2 segment"]:
+        """See `Kernels.extremes`. Threads share the segments."""
+        check_segments(values.size, sizes)
+        x, marks, n = (
+            _aligned(values, np.float32),
+            _aligned(kept, np.uint8),
+            _aligned(sizes, np.int64),
+        )
+        found = np.zeros((2, sizes.size), dtype=np.float32)
+
+        def work(first: int, last: int) -> None:
+            self._call("extremes", x, marks, n, first, last, found[0], found[1])
+
+        self._split(sizes.size, work)
+        return found
+
+    def quantise_levels(
+        self,
+        values: Float32[np.ndarray, " value"],
+        kept: UInt8[np.ndarray, " value"],
+        sizes: Int64[np.ndarray, " segment"],
+        extremes: Float32[np.ndarray, "2 segment"],
+        levels: int,
+        seed: int,
+    ) -> Int16[np.ndarray, " value"]:
+        """See `Kernels.quantise_levels`."""
+        check_segments(values.size, sizes)
+        x, marks, n = (
+            _aligned(values, np.float32),
+            _aligned(kept, np.uint8),
+            _aligned(sizes, np.int64),
+        )
+        low, high = _aligned(extremes, np.float32)
+        symbols = np.empty(values.size, dtype=np.int16)
+
+        def work(first: int, last: int) -> None:
+            self._call(
+                "quantise_levels",
+                *(x, marks, n, n.size, low, high, levels, seed, first, last, symbols),
+            )
+
+        self._split(values.size, work)
+        return symbols
+
+    def dequantise_points(
+        self,
+        symbols: Int16[np.ndarray, " value"],
+        sizes: Int64[np.ndarray, " segment"],
+        points: Float32[np.ndarray, "segment point"],
+    ) -> Float32[np.ndarray, " value"]:
+        """See `Kernels.dequantise_points`."""
+        check_segments(symbols.size, sizes)
+        q, n, p = (
+            _aligned(symbols, np.int16),
+            _aligned(sizes, np.int64),
+            _aligned(points, np.float32),
+        )
+        values = np.empty(symbols.size, dtype=np.float32)
+
+        def work(first: int, last: int) -> None:
+            self._call("dequantise_points", q, n, n.size, p, points.shape[1], first, last, values)
+
+        self._split(symbols.size, work)
+        return values
+
+    def quantise_dead_zone(
+        self, values: Float32[np.ndarray, " value"], step: np.float32, rounding: np.float32
+    ) -> tuple[Int16[np.ndarray, " value"], Moments]:
+        """See `Kernels.quantise_dead_zone`."""
+        x = _aligned(values, np.float32)
+        inverse = np.float32(1) / step
+        symbols = np.empty(values.size, dtype=np.int16)
+
+        def work(first: int, last: int) -> Int64[np.ndarray, " 4"]:
+            moments = np.zeros(4, dtype=np.int64)
+            self._call(
+                "quantise_dead_zone",
+                *(x[first:last], last - first, inverse, rounding, symbols[first:last], moments),
+            )
+            return moments
+
+        moments = np.sum(self._split(values.size, work), axis=0)
+        return symbols, Moments(*moments.tolist())
+
+    def dequantise_dead_zone(
+        self,
+        symbols: Int16[np.ndarray, " value"],
+        step: np.float32,
+        shift_one: np.float32,
+        shift_more: np.float32,
+    ) -> Float32[np.ndarray, " value"]:
+        """See `Kernels.dequantise_dead_zone`."""
+        q = _aligned(symbols, np.int16)
+        values = np.empty(symbols.size, dtype=np.float32)
+
+        def work(first: int, last: int) -> None:
+            self._call(
+                "dequantise_dead_zone",
+                *(q[first:last], last - first, step, shift_one, shift_more, values[first:last]),
+            )
+
+        self._split(symbols.size, work)
+        return values
+
+    def quantise_rows(
+        self, values: Float32[np.ndarray, "row column"], bits: int
+    ) -> tuple[Int16[np.ndarray, "row column"], Float32[np.ndarray, " row"]]:
+        """See `Kernels.quantise_rows`."""
+        check_bits(bits)
+        x = _aligned(values, np.float32)
+        symbols = np.empty(values.shape, dtype=np.int16)
+        scales = np.empty(values.shape[0], dtype=np.float32)
+
+        def work(first: int, last: int) -> None:
+            self._call(
+                "quantise_rows",
+                *(x[first:last], last - first, values.shape[1], bits),
+                *(symbols[first:last], scales[first:last]),
+            )
+
+        self._split(values.shape[0], work)
+        return symbols, scales
+
+    def dequantise_rows(
+        self,
+        symbols: Int16[np.ndarray, "row column"],
+        scales: Float32[np.ndarray, " row"],
+        bits: int,
+    ) -> Float32[np.ndarray, "row column"]:
+        """See `Kernels.dequantise_rows`."""
+        check_bits(bits)
+        q, s = _aligned(symbols, np.int16), _aligned(scales, np.float32)
+        values = np.empty(symbols.shape, dtype=np.float32)
+
+        def work(first: int, last: int) -> None:
+            self._call(
+                "dequantise_rows",
+                *(q[first:last], s[first:last], last - first, symbols.shape[1], bits),
+                values[first:last],
+            )
+
+        self._split(symbols.shape[0], work)
+        return values
+
+    def hadamard(
+        self, values: Float32[np.ndarray, "row column"], block: int, *, inverse: bool
+    ) -> Float32[np.ndarray, "row column"]:
+        """See `Kernels.hadamard`."""
+        check_block(values.shape[1], block)
+        x = _aligned(values, np.float32)
+        out = np.empty(values.shape, dtype=np.float32)
+        scale = np.float32(1 / np.sqrt(block))
+
+        def work(first: int, last: int) -> None:
+            signs = np.empty(values.shape[1], dtype=np.float32)
+            self._call(
+                "hadamard",
+                *(x[first:last], last - first, values.shape[1], block, scale, int(inverse)),
+                *(signs, out[first:last]),
+            )
+
+        self._split(values.shape[0], work)
+        return out
+
+    def sums(self, symbols: Int16[np.ndarray, "row column"]) -> SymbolSums:
+        """See `Kernels.sums`."""
+        q = _aligned(symbols, np.int16)
+        rows, columns = symbols.shape
+        row_sums = np.zeros(rows, dtype=np.int64)
+
+        def work(first: int, last: int) -> tuple[int, Int64[np.ndarray, "2 column"]]:
+            found = np.zeros((2, columns), dtype=np.int64)
+            scratch = np.empty((2, columns), dtype=np.int32)
+            largest = self._call(
+                "sums", q, columns, first, last, row_sums, found[0], found[1], scratch
+            )
+            return largest, found
+
+        parts = self._split(rows, work)
+        column_sums, signs = np.sum([found for _, found in parts], axis=0)
+        return SymbolSums(row_sums, column_sums, signs, max(largest for largest, _ in parts))
+
+    def histogram(
+        self, symbols: Int16[np.ndarray, "row column"], model: ContextModel
+    ) -> Int64[np.ndarray, "table symbol"]:
+        """See `Kernels.histogram`."""
+        rows, columns = symbols.shape
+        check_model(model, rows, columns)
+        q, contexts = _aligned(symbols, np.int16), _contexts(model)
+
+        def work(first: int, last: int) -> Int64[np.ndarray, "table symbol"]:
+            counts = np.zeros((HISTOGRAM_COPIES, *model.frequencies.shape), dtype=np.uint32)
+            self._call(
+                "histogram",
+                *(q, columns, first, last, *contexts, model.reach, model.frequencies.shape[0]),
+                *(_starts(model), counts),
+            )
+            return np.asarray(counts.sum(axis=0, dtype=np.int64))
+
+        return np.asarray(np.sum(self._split(rows, work), axis=0))
+
+    def rans_encode(
+        self, symbols: Int16[np.ndarray, "row column"], model: ContextModel, chunks: int
+    ) -> list[bytes]:
+        """See `Kernels.rans_encode`. Threads share the chunks."""
+        rows, columns = symbols.shape
+        check_model(model, rows, columns)
+        q, contexts = _aligned(symbols, np.int16), _contexts(model)
+        tables, size = model.frequencies.shape
+        codings = np.empty((tables, size, 2), dtype=np.uint32)
+        self._call("encoder_tables", _aligned(model.frequencies, np.uint16), tables, size, codings)
+
+        def work(first: int, last: int) -> bytes:
+            coded = int((contexts[0][first:last] != SKIPPED_ROW).sum()) * model.column_scores.size
+            code = np.empty(4 * LANES + 2 * coded, dtype=np.uint8)
+            begin = self._call(
+                "rans_encode",
+                *(q, columns, first, last, *contexts, model.reach),
+                *(codings, _starts(model), code, code.size),
+            )
+            return code[begin:].tobytes()
+
+        return self._each(chunk_bounds(rows, chunks), work)
+
+    def rans_decode(
+        self, codes: list[bytes], model: ContextModel, columns: int
+    ) -> Int16[np.ndarray, "row column"]:
+        """See `Kernels.rans_decode`. Threads share the chunks."""
+        rows = model.row_scores.size
+        check_model(model, rows, columns)
+        if not codes:
+            raise PacketError("no code at all")
+        contexts = _contexts(model)
+        slots, wide = self._decoder_tables(model)
+        symbols = np.empty((rows, columns), dtype=np.int16)
+
+        def work(chunk: int, _: int) -> None:
+            first, last = bounds[chunk]
+            code = np.frombuffer(codes[chunk], dtype=np.uint8)
+            self._call(
+                "rans_decode",
+                *(code, code.size, columns, first, last, *contexts, model.reach),
+                *(slots, wide, _starts(model), symbols),
+            )
+
+        bounds = chunk_bounds(rows, len(codes))
+        self._each([(chunk, chunk + 1) for chunk in range(len(codes))], work)
+        return symbols
+
+    def _decoder_tables(self, model: ContextModel) -> tuple[np.ndarray, np.ndarray | None]:
+        """What each slot decodes to, for the tables in use; symbols apart where they are many."""
+        tables, size = model.frequencies.shape
+        rows, scores, column_tables, coded, classes = _contexts(model)
+        used = np.zeros(tables, dtype=np.uint8)
+        self._call(
+            "used_tables",
+            *(rows, rows.size, scores, column_tables, coded, classes, tables),
+            *(_starts(model), used),
+        )
+        slots = np.empty((tables, FREQUENCY_SUM), dtype=np.uint32)
+        wide = None if size <= NARROW_SYMBOLS else np.empty(slots.shape, dtype=np.uint16)
+        self._call(
+            "decoder_tables",
+            *(_aligned(model.frequencies, np.uint16), tables, size, used, slots, wide),
+        )
+        return slots, wide
+
+    def pack(self, symbols: Int16[np.ndarray, " value"], width: int) -> bytes:
+        """See `Kernels.pack`."""
+        check_width(width)
+        q = _aligned(symbols, np.int16)
+        data = np.empty((symbols.size * width + 7) // 8, dtype=np.uint8)
+
+        def work(first: int, last: int) -> None:
+            # 8 symbols are whole bytes
+            begin, end = 8 * first, min(8 * last, q.size)
+            self._call("pack", q[begin:end], end - begin, width, data[first * width :])
+
+        self._split((symbols.size + 7) // 8, work)
+        return data.tobytes()
+
+    def unpack(self, data: bytes, count: int, width: int) -> Int16[np.ndarray, " value"]:
+        """See `Kernels.unpack`."""
+        check_packed(data, count, width)
+        packed = np.frombuffer(data, dtype=np.uint8)
+        symbols = np.empty(count, dtype=np.int16)
+
+        def work(first: int, last: int) -> None:
+            begin, end = 8 * first, min(8 * last, count)
+            self._call("unpack", packed[first * width :], end - begin, width, symbols[begin:end])
+
+        self._split((count + 7) // 8, work)
+        return symbols
+
+
+def _contexts(model: ContextModel) -> tuple[np.ndarray, np.ndarray, np.ndarray, int, int]:
+    """The model's contexts, as the C functions take them."""
+    rows, scores, tables = (
+        _aligned(array, np.int16)
+        for array in (model.row_scores, model.column_scores, model.column_tables)
+    )
+    return rows, scores, tables, scores.size, model.classes
+
+
+def _starts(model: ContextModel) -> Int32[np.ndarray, " coded"]:
+    """Scratch: where each column's table begins, and where each symbol is."""
+    return np.empty(2 * model.column_scores.size, dtype=np.int32)

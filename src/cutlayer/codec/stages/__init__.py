@@ -1,0 +1,2 @@
+"""Values to symbols: centre, transform, sparsify, quantise. Know no packets and no bytes but their
+own settings'."""

@@ -1,0 +1,124 @@
+"""A uniform quantiser with a dead zone: small values become zero, which an entropy coder loves.
+
+    q = sign(x) floor(|x| / step + rounding),    x' = sign(q) (|q| + shift) step
+
+`shift` is where the values of a cell lie on average, one number for |q| = 1 and one for the rest,
+measured by the sender. Knows nothing of how symbols are coded.
+
+Source: G. J. Sullivan, "Efficient scalar quantization of exponential and Laplacian random
+variables", IEEE Trans. Inf. Theory 42(5), 1996.
+"""
+
+import math
+import struct
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int64
+
+from cutlayer.codec.kernels.kernels import Kernels, Moments
+from cutlayer.codec.stages import estimate
+from cutlayer.codec.stages.quantiser import Quantised, Quantiser, Rows
+from cutlayer.codec.stages.step import StepRule, TargetBits
+from cutlayer.errors import ConfigError, PacketError
+
+SETTINGS = struct.Struct("<fee")
+LARGEST_SYMBOL = 32767
+SMALLEST_STEP = np.float32(2.0**-100)
+# the columns of most energy, this share of all, do not count for the scale of the others
+MASSIVE_SHARE = 0.01
+
+
+@final
+@dataclass(frozen=True)
+class DeadZone(Quantiser):
+    """Multiples of a step; with `rounding` 1/2 it is the plain uniform quantiser.
+
+    `rule` finds the step, in units of the root mean square of the values without the hundredth of
+    columns that have most energy: in some models one channel is a hundred times the others, and a
+    step in proportion to it would drop all else. A symbol never exceeds 32767: the step grows
+    instead.
+
+    Raises ConfigError: rounding not within (0, 0.5].
+    """
+
+    rule: StepRule
+    rounding: float = 0.35
+    name: ClassVar[str] = "dead-zone"
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.rounding <= 0.5:
+            raise ConfigError(f"rounding {self.rounding}: give a number above 0, at most 0.5")
+
+    @property
+    def step_rule(self) -> StepRule:
+        return self.rule
+
+    def quantise(self, rows: Rows, kernels: Kernels, rng: np.random.Generator) -> Quantised:
+        values = rows.values
+        if rows.kept is not None:
+            values = np.where(rows.kept.reshape(values.shape) != 0, values, np.float32(0))
+        step = max(np.float32(rows.step_ratio * robust_scale(values)), SMALLEST_STEP)
+        flat = values.reshape(-1)
+        rounding = np.float32(self.rounding)
+        symbols, moments = kernels.quantise_dead_zone(flat, step, rounding)
+        if symbols.size and max(int(symbols.max()), -int(symbols.min())) == LARGEST_SYMBOL:
+            largest = float(np.abs(flat).max())
+            step = np.float32(largest / (LARGEST_SYMBOL - 1))
+            symbols, moments = kernels.quantise_dead_zone(flat, step, rounding)
+        settings = SETTINGS.pack(step, *_shifts(moments))
+        return Quantised(symbols.reshape(values.shape), settings)
+
+    def dequantise(
+        self, quantised: Quantised, sizes: Int64[np.ndarray, " batch"], kernels: Kernels
+    ) -> Float32[np.ndarray, "row column"]:
+        if len(quantised.settings) != SETTINGS.size:
+            raise PacketError(f"dead zone: {len(quantised.settings)} bytes of settings")
+        step, one, more = SETTINGS.unpack(quantised.settings)
+        if not (0.0 < step < math.inf and -1.0 <= one <= 1.0 and -1.0 <= more <= 1.0):
+            raise PacketError(f"dead zone: step {step}, shifts {one} and {more}")
+        symbols = quantised.symbols
+        values = kernels.dequantise_dead_zone(
+            symbols.reshape(-1), np.float32(step), np.float32(one), np.float32(more)
+        )
+        return values.reshape(symbols.shape)
+
+    def settings_bytes(self, batch: int, rows: int) -> int:
+        return SETTINGS.size
+
+    def expected_magnitudes(self, kept: int, values: int) -> Float64[np.ndarray, " magnitude"]:
+        step = self.rule.start
+        if isinstance(self.rule, TargetBits):
+            step = estimate.dead_zone_step(self.rule.bits, self.rounding)
+        magnitudes = estimate.dead_zone_probabilities(step, self.rounding)
+        # the kept ones are the largest, so zeros are the first to go
+        excess = max(0.0, float(magnitudes[1:].sum()) - kept / values)
+        magnitudes[1:] *= 1.0 - excess / max(float(magnitudes[1:].sum()), 1e-12)
+        magnitudes[0] += excess
+        return magnitudes
+
+
+def robust_scale(values: Float32[np.ndarray, "row column"]) -> float:
+    """The root mean square of `values` without the columns of most energy; 1 where that is 0."""
+    if values.size == 0:
+        return 1.0
+    # scaled first, so that no square overflows or vanishes
+    largest = max(float(values.max()), -float(values.min()))
+    if largest == 0.0:
+        return 1.0
+    unit = values / np.float32(largest) if not 1e-15 < largest < 1e15 else values
+    energy: Float64[np.ndarray, " column"] = np.einsum("rc,rc->c", unit, unit).astype(np.float64)
+    dropped = math.ceil(MASSIVE_SHARE * energy.size) if energy.size > 1 else 0
+    rest = np.sort(energy)[: energy.size - dropped]
+    mean = float(rest.mean()) / len(values)
+    if mean == 0.0:
+        mean = float(energy.mean()) / len(values)
+    return math.sqrt(mean) * (1.0 if unit is values else largest)
+
+
+def _shifts(moments: Moments) -> tuple[float, float]:
+    """The mean place within a cell; half of 1/4096 makes up for rounding down."""
+    pairs = ((moments.ones, moments.ones_excess), (moments.more, moments.more_excess))
+    one, more = (((excess / n + 0.5) / 4096 if n else 0.0) for n, excess in pairs)
+    return one, more

@@ -1,0 +1,111 @@
+"""The stages with what a stream has learned put in: rows of values to sections, and back.
+
+Knows one tensor at a time; nothing of packets, nor of when something is learned.
+"""
+
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from cutlayer.codec.entropy.coder import EntropyCoder, Sections
+from cutlayer.codec.kernels.kernels import Kernels
+from cutlayer.codec.segments import Segments
+from cutlayer.codec.stages.learned import Learned
+from cutlayer.codec.stages.quantiser import Quantised, Quantiser, Rows
+from cutlayer.codec.stages.sparsify import TopK
+from cutlayer.codec.stages.transform import Hadamard
+
+ROWS_AT_ONCE = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Transformed:
+    """Rows after centring and transform, and which of their values are kept (None: all)."""
+
+    values: Float32[np.ndarray, "row column"]
+    kept: UInt8[np.ndarray, " value"] | None
+    segments: Segments
+
+
+@dataclass(frozen=True, eq=False)
+class Coded:
+    """Symbols with their settings, and the sections that they take."""
+
+    quantised: Quantised
+    sections: Sections
+
+    @property
+    def bytes(self) -> int:
+        """The length [bytes] of all sections."""
+        return sum(len(section) for section in self.sections.values())
+
+
+@final
+@dataclass(frozen=True)
+class Pipeline:
+    """Centre, transform, sparsify, quantise, entropy-code. A learned basis goes before Hadamard:
+    there is one transform."""
+
+    quantiser: Quantiser
+    entropy: EntropyCoder
+    hadamard: Hadamard | None
+    sparsify: TopK | None
+    learned: Learned
+    kernels: Kernels
+
+    def transform(
+        self, values: Float32[np.ndarray, "row width"], segments: Segments
+    ) -> Transformed:
+        """Everything before the quantiser, which one packet may try with several steps."""
+        rows = values if self.learned.mean is None else values - self.learned.mean
+        if self.learned.basis is not None:
+            rows = rows @ self.learned.basis
+        elif self.hadamard is not None:
+            rows = self.hadamard.forward(rows, self.kernels)
+        kept = None
+        if self.sparsify is not None:
+            kept = self.sparsify.kept(rows, segments.sizes(rows.shape[1]), self.kernels)
+        return Transformed(rows, kept, segments)
+
+    def quantise(
+        self, transformed: Transformed, ratio: float, rng: np.random.Generator
+    ) -> Quantised:
+        """The symbols at a step of `ratio` times the values' scale."""
+        values, segments = transformed.values, transformed.segments
+        rows = Rows(values, transformed.kept, segments.sizes(values.shape[1]), ratio)
+        return self.quantiser.quantise(rows, self.kernels, rng)
+
+    def code(self, quantised: Quantised) -> Coded:
+        """The sections of these symbols."""
+        sections = self.entropy.encode(quantised.symbols, self.kernels)
+        return Coded(quantised, {"quantiser": quantised.settings, **sections})
+
+    def restore(self, quantised: Quantised, segments: Segments) -> Float32[np.ndarray, "row width"]:
+        """The rows that these symbols stand for. Raises PacketError: no such symbols."""
+        sizes = segments.sizes(quantised.symbols.shape[1])
+        values = self.quantiser.dequantise(quantised, sizes, self.kernels)
+        if self.learned.basis is not None:
+            # the columns of least energy are often all zero
+            live = int(np.flatnonzero(quantised.symbols.any(axis=0)).max(initial=-1)) + 1
+            values = values[:, :live] @ self.learned.basis[:, :live].T
+        elif self.hadamard is not None:
+            # in place, some rows at a time: a decoder must not take much more than its tensor
+            for first in range(0, len(values), ROWS_AT_ONCE):
+                some = slice(first, first + ROWS_AT_ONCE)
+                values[some] = self.hadamard.inverse(values[some], self.kernels)
+        if self.learned.mean is not None:
+            values = np.add(values, self.learned.mean, out=values)
+        return values
+
+    def cosine(
+        self, values: Float32[np.ndarray, "row width"], quantised: Quantised, segments: Segments
+    ) -> float:
+        """Between rows and what they decode to, both about the mean in use."""
+        a = values.astype(np.float64)
+        b = self.restore(quantised, segments).astype(np.float64)
+        if self.learned.mean is not None:
+            a, b = a - self.learned.mean, b - self.learned.mean
+        norms = float(np.linalg.norm(a)) * float(np.linalg.norm(b))
+        return float(np.vdot(a, b)) / norms if norms > 0 else 0.0

@@ -1,0 +1,145 @@
+"""A claim of the paper beside our number, and the verdict that follows from the two.
+
+Knows no figure: who makes a claim brings the numbers and the reason. A verdict is never chosen, it
+comes out of one of the three functions `judge_*`.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import Enum
+
+CLOSE = 0.05
+
+
+class Verdict(Enum):
+    """How far our numbers bear a claim out."""
+
+    EXACT = "exact"
+    WITHIN = "within 5 %"
+    RATIO = "ratio only"
+    ORDERING = "ordering only"
+    CONTRADICTS_ITSELF = "contradicts itself"
+    NOT_REPRODUCED = "not reproduced"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a number is compared with, where two numbers of a claim belong together."""
+
+    paper: Decimal
+    ours: float
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim: what it is about, what the paper says, our number [unit], the verdict and why.
+
+    `paper` is the number as printed (its last digit tells how far it was rounded), None where the
+    paper gives none; `says` is how it is shown. `reason` is one sentence or a few.
+    """
+
+    name: str
+    says: str
+    paper: Decimal | None
+    ours: float
+    unit: str
+    verdict: Verdict
+    reason: str
+
+    @property
+    def difference(self) -> float | None:
+        """Ours less the paper's [unit]."""
+        return None if self.paper is None else self.ours - float(self.paper)
+
+    def line(self) -> str:
+        """The claim in one line of text."""
+        difference = "" if self.difference is None else f" ({self.difference:+.2f})"
+        return (
+            f"{self.name}: paper {self.says}, ours {self.ours:.2f} {self.unit}{difference}: "
+            f"{self.verdict.value}. {self.reason}"
+        )
+
+
+CLAIM_COLUMNS = ("claim", "paper says", "paper", "ours", "unit", "difference", "verdict", "reason")
+
+
+def claim_rows(claims: Iterable[Claim]) -> list[tuple[str, ...]]:
+    """A row of `CLAIM_COLUMNS` for each claim; empty cells where the paper gives no number."""
+    return [
+        (
+            claim.name,
+            claim.says,
+            "" if claim.paper is None else str(claim.paper),
+            f"{claim.ours:.4f}",
+            claim.unit,
+            "" if claim.difference is None else f"{claim.difference:.4f}",
+            claim.verdict.value,
+            claim.reason,
+        )
+        for claim in claims
+    ]
+
+
+def judge_number(
+    paper: Decimal,
+    ours: float,
+    *,
+    reference: Reference | None = None,
+    implied: float | None = None,
+) -> Verdict:
+    """The verdict on a printed number.
+
+    - contradicts itself: `implied`, what the paper's own other numbers give for it, is further than
+      5 % from it. This comes first: such a number cannot be reproduced, only met by chance.
+    - exact: ours, rounded as the paper rounds, is the paper's number.
+    - within 5 %: of the paper's number.
+    - ratio only: the ratio to `reference` agrees within 5 %.
+    - ordering only: ours is on the same side of its reference as the paper's.
+    """
+    number = float(paper)
+    if implied is not None and not _close(implied, number):
+        return Verdict.CONTRADICTS_ITSELF
+    if abs(ours - number) <= _half_last_digit(paper):
+        return Verdict.EXACT
+    if _close(ours, number):
+        return Verdict.WITHIN
+    if reference is not None and reference.ours != 0 and reference.paper != 0:
+        if _close(ours / reference.ours, number / float(reference.paper)):
+            return Verdict.RATIO
+        if (ours - reference.ours) * (number - float(reference.paper)) > 0:
+            return Verdict.ORDERING
+    return Verdict.NOT_REPRODUCED
+
+
+def judge_at_most(bound: Decimal, ours: float, *, reach: float) -> Verdict:
+    """The verdict on "at most `bound`", where nothing could have gone above `reach`.
+
+    exact: the bound is kept, which is all that is claimed. within 5 %: it is missed by no more than
+    a twentieth of it. A bound that could not have been missed (`reach` within it) is not reproduced
+    by being kept.
+    """
+    limit = float(bound)
+    if not reach > limit:
+        return Verdict.NOT_REPRODUCED
+    if ours <= limit:
+        return Verdict.EXACT
+    return Verdict.WITHIN if ours <= (1 + CLOSE) * limit else Verdict.NOT_REPRODUCED
+
+
+def judge_larger(larger: float, smaller: float, *, noise: float) -> Verdict:
+    """The verdict on "`larger` is more than `smaller`", said without a number.
+
+    At best ordering only; a difference within `noise` shows nothing.
+    """
+    return Verdict.ORDERING if larger - smaller > noise else Verdict.NOT_REPRODUCED
+
+
+def _close(ours: float, paper: float) -> bool:
+    return abs(ours - paper) <= CLOSE * abs(paper)
+
+
+def _half_last_digit(number: Decimal) -> float:
+    """Half a unit of the last digit printed: 0.5 for 12, 0.005 for 4122.92."""
+    exponent = number.as_tuple().exponent
+    return 0.5 * 10.0 ** int(exponent)

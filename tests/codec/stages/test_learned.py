@@ -1,0 +1,139 @@
+"""Mean and basis: when they ship, what they are worth, what a receiver refuses."""
+
+import numpy as np
+import pytest
+
+from codec.ends import Ends, correlated, cosine
+from cutlayer.codec.codec import EMPTY
+from cutlayer.codec.entropy.two_way import TwoWay
+from cutlayer.codec.kernels.load import load
+from cutlayer.codec.packet import read
+from cutlayer.codec.staged import StagedCodec
+from cutlayer.codec.stages.dead_zone import DeadZone
+from cutlayer.codec.stages.learned import LearnedBasis, basis_from_bytes
+from cutlayer.codec.stages.step import RelativeStep, TargetBits
+from cutlayer.errors import ConfigError, PacketError
+
+SHAPE = (4, 8, 32)
+STEP = RelativeStep(0.5)
+
+
+def codec(centre=True, share=1.0, rule=STEP, coarseness=1.0):
+    basis = LearnedBasis(share, coarseness, warm_up=2, growth=2)
+    return StagedCodec(DeadZone(rule), TwoWay(), centre=centre, transform=basis)
+
+
+def shipped(packet):
+    return {"mean", "basis"} & set(read(packet).sections)
+
+
+def test_the_mean_ships_first_and_the_basis_when_enough_rows_were_seen():
+    ends = Ends(codec())
+    # 32 rows a packet, 32 columns: tried on the packet after 2 x 32 rows
+    ships = [shipped(ends.send(correlated(SHAPE, n))[0]) for n in range(12)]
+    assert ships[:3] == [{"mean"}, set(), {"mean", "basis"}]
+    # one from many more rows may still be worth it, but no third one
+    assert sum(map(bool, ships[3:])) <= 1
+
+
+def test_another_basis_ships_when_the_directions_have_changed():
+    ends = Ends(codec())
+    for n in range(4):
+        ends.send(correlated(SHAPE, n))
+    ships = [shipped(ends.send(correlated(SHAPE, n, directions=3))[0]) for n in range(20)]
+    assert {"mean", "basis"} in ships
+
+
+def test_a_basis_that_saves_nothing_is_not_sent():
+    ends = Ends(codec(centre=False))
+    noise = np.random.default_rng(0)
+    for _ in range(20):
+        packet, _ = ends.send(noise.normal(size=SHAPE).astype(np.float32))
+        assert not shipped(packet)
+
+
+def test_a_basis_that_comes_too_late_to_pay_is_not_sent():
+    basis = LearnedBasis(warm_up=2, packets=3)
+    ends = Ends(StagedCodec(DeadZone(STEP), TwoWay(), transform=basis))
+    assert not any(shipped(ends.send(correlated(SHAPE, n))[0]) for n in range(6))
+
+
+def test_gradients_get_no_mean():
+    ends = Ends(codec(centre=False))
+    ships = [shipped(ends.send(correlated(SHAPE, n))[0]) for n in range(4)]
+    assert ships == [set(), set(), {"basis"}, set()]
+
+
+def test_a_basis_saves_bytes_at_the_same_fidelity():
+    with_basis, without = (
+        Ends(codec(rule=TargetBits(1.0))),
+        Ends(StagedCodec(DeadZone(TargetBits(1.0)), TwoWay(), centre=True)),
+    )
+    large = (16, 32, 32)
+    for ends in (with_basis, without):
+        for n in range(4):
+            ends.send(correlated(large, n))
+    tensor = correlated(large, 10)
+    rotated, plain = (ends.send(tensor)[1].tensor for ends in (with_basis, without))
+    # 8 of 32 directions hold 99.9 % of the energy: four times the bits for each of them
+    assert 1 - cosine(rotated, tensor) < 0.3 * (1 - cosine(plain, tensor))
+
+
+def test_a_share_of_the_basis_keeps_the_directions_of_most_energy():
+    ends = Ends(codec(share=0.25, rule=RelativeStep(0.1), coarseness=0.1))
+    for n in range(4):
+        ends.send(correlated(SHAPE, n))
+    tensor = correlated(SHAPE, 10)
+    _, decoded = ends.send(tensor)
+    assert ends.receiver["basis"].shape == (32, 8)
+    # what is left out is the noise: 0.05^2 of 8 per value
+    assert cosine(decoded.tensor, tensor) > 0.995
+
+
+def test_both_ends_know_the_same():
+    ends = Ends(codec())
+    for n in range(7):
+        ends.send(correlated(SHAPE, n, mean=3.0))
+    for name in ("mean", "basis", "identity"):
+        np.testing.assert_array_equal(ends.sender[name], ends.receiver[name])
+    assert set(ends.receiver) == {"mean", "basis", "identity"}
+
+
+def test_a_receiver_that_missed_the_basis_says_so():
+    ends = Ends(codec())
+    for n in range(4):
+        packet, _ = ends.send(correlated(SHAPE, n))
+    with pytest.raises(PacketError, match="a packet was lost"):
+        ends.codec.decode(packet, SHAPE, EMPTY)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_the_basis_in_use_is_orthonormal(share):
+    ends = Ends(codec(share=share))
+    for n in range(4):
+        ends.send(correlated(SHAPE, n))
+    basis = ends.receiver["basis"].astype(np.float64)
+    # a float32 is off by 2^-25 of itself at most: 32 products of such in each entry
+    np.testing.assert_allclose(basis.T @ basis, np.eye(basis.shape[1]), atol=32 * 2.0**-25)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x00\x00\x00", b"\x21\x20\x00", b"\x02\x03\x00"])
+def test_a_basis_of_another_size_is_refused(data):
+    with pytest.raises(PacketError):
+        basis_from_bytes(data, 32, load())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"share": 0.0}, "share 0.0"),
+        ({"share": 1.1}, "share 1.1"),
+        ({"coarseness": 0.0}, "coarseness 0.0"),
+        ({"warm_up": 0}, "warm_up 0"),
+        ({"growth": 1}, "growth 1"),
+        ({"packets": 0}, "packets 0"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        LearnedBasis(**settings)
