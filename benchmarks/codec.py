@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from contenders import Contender, Ours, Row, Theirs, row_of, with_one_yardstick
-from peers import all_peers
+from line_up import all_peers
 from rich.console import Console
 from rich.table import Table
 from speed import Repeats

@@ -85,12 +85,12 @@ def make(options: Options, output: Path, say: Say) -> Made:
     seen = _seen(runs, grid, start)
     setting = setting_of(config, options)
     claims = claims_of(seen)
-    with plain_style():
-        pictures = save_figure(output / "fig7", draw(seen, _spreads(runs, grid), setting))
     tables = (
         save_table(output / "fig7.csv", COLUMNS, [run.row() for run in runs]),
         save_table(output / "fig7-claims.csv", CLAIM_COLUMNS, claim_rows(claims)),
     )
+    with plain_style():
+        pictures = save_figure(output / "fig7", draw(seen, _spreads(runs, grid), setting))
     return Made(setting, claims, (*tables, *pictures))
 
 

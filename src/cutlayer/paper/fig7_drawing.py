@@ -36,7 +36,7 @@ _BAND = "#dfe3e8"
 
 
 def draw(seen: Seen, spreads: Mapping[Point, Spread], setting: str) -> Figure:
-    """Three panels over a line that says what was trained; call it inside `plain_style`."""
+    """Three panels under a line that says what was trained; call it inside `plain_style`."""
     figure = new_figure(430)
     by_sparsity, by_bits, ratios = figure.subplots(1, 3, width_ratios=(1.15, 1.0, 0.95))
     _accuracy(by_sparsity, seen, spreads, BY_SPARSITY, lambda point: point.sparsity)
@@ -46,8 +46,8 @@ def draw(seen: Seen, spreads: Mapping[Point, Spread], setting: str) -> Figure:
     _same_heights(by_sparsity, by_bits)
     _ratios(ratios, seen)
     handles, labels = by_sparsity.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower left", ncols=len(labels), handlength=1.6)
-    figure.supxlabel(setting, x=0.01, ha="left", fontsize=10, color=MUTED)
+    figure.legend(handles, labels, loc="outside lower left", ncols=len(labels), handlelength=1.6)
+    figure.suptitle(setting, x=0.005, ha="left", fontsize=10.5, color=MUTED)
     return figure
 
 
@@ -67,7 +67,8 @@ def _accuracy(
     axes.vlines(positions, low, high, color=_OURS, linewidth=1.2)
     for point, at, value in zip(trained, positions, means, strict=True):
         if math.isfinite(value):
-            _label(axes, f"{value:.1f}", at, value, bold=point == CLAIMED)
+            bold = point == CLAIMED
+            _label(axes, f"{value:.1f}", at, value, left=points is BY_SPARSITY, bold=bold)
     axes.axhline(
         seen.accuracy[UNCOMPRESSED],
         color=INK,
@@ -78,18 +79,18 @@ def _accuracy(
     axes.yaxis.set_major_formatter("{x:g} %")
 
 
-def _label(axes: Axes, text: str, x: float, y: float, bold: bool) -> None:
+def _label(axes: Axes, text: str, x: float, y: float, *, left: bool, bold: bool) -> None:
+    """Below the point, on the side where the line is not."""
     axes.annotate(
         text,
         (x, y),
-        xytext=(0, -8),
+        xytext=(-5 if left else 5, -4),
         textcoords="offset points",
-        ha="center",
+        ha="right" if left else "left",
         va="top",
         fontsize=10,
         color=INK,
         weight="bold" if bold else "normal",
-        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.8},
     )
 
 
@@ -97,7 +98,7 @@ def _claims_by_sparsity(axes: Axes, seen: Seen) -> None:
     axes.set_title(f"accuracy by sparsity, {CLAIMED.bits} bits")
     axes.set_xlabel("values dropped [%]")
     axes.set_xticks([0, 25, 50, 70, 80, 90])
-    axes.set_xlim(-6, 101)
+    axes.set_xlim(-14, 101)
     _band(axes, seen, 0, CLAIMED.sparsity)
     axes.axvline(
         SPARSEST_CLAIMED.sparsity,
@@ -113,8 +114,8 @@ def _claims_by_bits(axes: Axes, seen: Seen) -> None:
     axes.set_xlabel("bits of a kept value's level")
     axes.set_xticks([point.bits for point in BY_BITS])
     last = max(point.bits for point in BY_BITS)
-    axes.set_xlim(0.6, last + 0.4)
-    _band(axes, seen, CLAIMED.bits, last + 0.4)
+    axes.set_xlim(0.5, last + 1.0)
+    _band(axes, seen, CLAIMED.bits, last + 1.0)
 
 
 def _band(axes: Axes, seen: Seen, first: float, last: float) -> None:
@@ -143,7 +144,7 @@ def _ratios(axes: Axes, seen: Seen) -> None:
         (f"computed, width {PAPER_WIDTH}", _indexed(PAPER_WIDTH), _OURS),
         (f"computed, width {seen.width}", _indexed(seen.width), _OURS),
         ("paper, lossless coding", float(CODED_RATIO), OTHER_COLOUR),
-        ("measured, paper", coded, _OURS),
+        ("measured, codec paper", coded, _OURS),
         ("measured, lossless-plus", plus, DEVICE_COLOUR),
     ]
     places = range(len(bars))
