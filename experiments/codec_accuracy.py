@@ -117,6 +117,7 @@ CODECS: dict[str, Settings] = {
     "paper 0.2, 3 bits": {"name": "paper", "keep_ratio": 0.2, "levels": 7},
     "paper 0.5, 5 bits": {"name": "paper", "keep_ratio": 0.5, "levels": 31},
     "lossless-plus 0.2, 3 bits": {"name": "lossless-plus", "keep_ratio": 0.2, "levels": 7},
+    "best, least": best(0.22, 0.1),
     "best, small": best(0.26, 0.12),
     "best, middle": best(0.42, 0.24),
     "best, large": best(0.7, 0.4),

@@ -108,9 +108,17 @@ def test_a_bound_met_by_chance_is_said_to_be_unsure() -> None:
     assert "too close" not in claims_of(seen(p80=60.0))[0].reason
 
 
-@pytest.mark.parametrize("worst", [58.0, math.nan, 76.4])
-def test_the_pictures_labels_stay_apart(worst: float) -> None:
-    given = seen(p95=worst)
+@pytest.mark.parametrize(
+    "given",
+    [
+        seen(),
+        seen(p95=math.nan),
+        seen(p0=66.4, p50=74.2, p70=75.4, p80=72.9, p90=69.5, p95=59.5),  # a peak
+        seen(p0=76.0, p50=70.0, p70=74.0, p80=73.0, p90=72.0, p95=71.0),  # a valley
+    ],
+    ids=["falling", "one diverged", "peak", "valley"],
+)
+def test_the_pictures_labels_stay_apart(given: Seen) -> None:
     spreads = {point: (value, value) for point, value in given.accuracy.items()}
     with plain_style():
         assert_labels_apart(draw(given, spreads, "a model on data"))

@@ -51,8 +51,8 @@ def lossless_plus(keep_ratio: float = 0.2, levels: int = 7) -> CodecPair:
     return CodecPair(codec, codec)
 
 
-ACTIVATION_BITS = TargetBits(0.6)
-GRADIENT_BITS = TargetBits(0.3)
+ACTIVATION_BITS = TargetBits(0.7)
+GRADIENT_BITS = TargetBits(0.4)
 
 
 def best(

@@ -186,7 +186,7 @@ class CodecSection(Section):
     """What activations and gradients are turned into on the link."""
 
     name: Literal["paper", "lossless-plus", "best", "fast", "none", "stages"] = Field(
-        default="lossless-plus",
+        default="best",
         description="paper; lossless-plus (the same values in fewer bytes); best (learned basis);"
         " fast (4 bits); none (float32); stages (as up and down say)",
     )
@@ -203,8 +203,8 @@ class CodecSection(Section):
         description="paper and lossless-plus: quantisation intervals between smallest and largest"
         " kept",
     )
-    target_bits_up: Positive = Field(default=0.6, description="best: bits per value of activations")
-    target_bits_down: Positive = Field(default=0.3, description="best: bits per value of gradients")
+    target_bits_up: Positive = Field(default=0.7, description="best: bits per value of activations")
+    target_bits_down: Positive = Field(default=0.4, description="best: bits per value of gradients")
     target_cosine_up: Positive | None = Field(
         default=None, description="best: follow this cosine of activations, not bits"
     )

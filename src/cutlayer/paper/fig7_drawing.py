@@ -43,7 +43,8 @@ def draw(seen: Seen, spreads: Mapping[Point, Spread], setting: str) -> Figure:
     _accuracy(by_bits, seen, spreads, BY_BITS, lambda point: float(point.bits))
     _claims_by_sparsity(by_sparsity, seen)
     _claims_by_bits(by_bits, seen)
-    _same_heights(by_sparsity, by_bits)
+    for axes in (by_sparsity, by_bits):
+        axes.margins(y=0.13)
     _ratios(ratios, seen)
     handles, labels = by_sparsity.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower left", ncols=len(labels), handlelength=1.6)
@@ -65,10 +66,9 @@ def _accuracy(
     axes.plot(positions, means, "o-", color=_OURS, linewidth=1.8, markersize=5, label="ours")
     low, high = ([spreads[point][end] for point in trained] for end in (0, 1))
     axes.vlines(positions, low, high, color=_OURS, linewidth=1.2)
-    for point, at, value in zip(trained, positions, means, strict=True):
-        if math.isfinite(value):
-            bold = point == CLAIMED
-            _label(axes, f"{value:.1f}", at, value, left=points is BY_SPARSITY, bold=bold)
+    for place, point in enumerate(trained):
+        if math.isfinite(means[place]):
+            _label(axes, positions, means, place, bold=point == CLAIMED)
     axes.axhline(
         seen.accuracy[UNCOMPRESSED],
         color=INK,
@@ -79,18 +79,32 @@ def _accuracy(
     axes.yaxis.set_major_formatter("{x:g} %")
 
 
-def _label(axes: Axes, text: str, x: float, y: float, *, left: bool, bold: bool) -> None:
-    """Below the point, on the side where the line is not."""
+def _label(
+    axes: Axes, positions: Sequence[float], values: Sequence[float], place: int, *, bold: bool
+) -> None:
+    """The value beside its point, where the line does not go."""
+    before, here, after = values[max(place - 1, 0)], values[place], values[place + 1 :][:1]
+    enters = here - before if place else after[0] - here
+    leaves = after[0] - here if after else enters
+    if enters * leaves < 0:  # a peak or a valley
+        side, offset, edge = (
+            "center",
+            (0, -7 if enters > 0 else 7),
+            "top" if enters > 0 else "bottom",
+        )
+    else:
+        side, offset, edge = ("left", (5, -4), "top") if enters > 0 else ("right", (-5, -4), "top")
     axes.annotate(
-        text,
-        (x, y),
-        xytext=(-5 if left else 5, -4),
+        f"{here:.1f}",
+        (positions[place], here),
+        xytext=offset,
         textcoords="offset points",
-        ha="right" if left else "left",
-        va="top",
+        ha=side,
+        va=edge,
         fontsize=10,
         color=INK,
         weight="bold" if bold else "normal",
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.2},
     )
 
 
@@ -126,14 +140,6 @@ def _band(axes: Axes, seen: Seen, first: float, last: float) -> None:
         box.set_label(f"paper: at most {MOST_LOST} points lost")
         box.set_zorder(0.4)
         axes.add_patch(box)
-
-
-def _same_heights(*panels: Axes) -> None:
-    limits = [panel.get_ylim() for panel in panels]
-    low, high = min(low for low, _ in limits), max(high for _, high in limits)
-    room = 0.08 * (high - low)
-    for panel in panels:
-        panel.set_ylim(low - room, high + room / 2)
 
 
 def _ratios(axes: Axes, seen: Seen) -> None:
