@@ -83,13 +83,14 @@ def _label(
     axes: Axes, positions: Sequence[float], values: Sequence[float], place: int, *, bold: bool
 ) -> None:
     """The value beside its point, where the line does not go."""
-    before, here, after = values[max(place - 1, 0)], values[place], values[place + 1 :][:1]
-    enters = here - before if place else after[0] - here
-    leaves = after[0] - here if after else enters
+    here = values[place]
+    steps = [here - values[place - 1]] if place else []
+    steps += [after - here for after in values[place + 1 : place + 2]]
+    enters, leaves = (steps[0], steps[-1]) if steps else (0.0, 0.0)
     if enters * leaves < 0:  # a peak or a valley
         side, offset, edge = (
             "center",
-            (0, -7 if enters > 0 else 7),
+            (0, -9 if enters > 0 else 7),
             "top" if enters > 0 else "bottom",
         )
     else:
