@@ -9,9 +9,9 @@ and (lowest to highest).
     python experiments/codec_accuracy.py --cifar100 FOLDER --workers 2   # CIFAR-100's binary files
     python experiments/codec_accuracy.py --table > experiments/codec_accuracy.md
 
-Wall time: 30 to 55 s of one core a run, some three hours of two cores for all of them; every result
-is appended to `codec_accuracy.jsonl` at once, and what is there is not run again. Expected numbers: the committed
-`codec_accuracy.md`.
+Wall time: 30 to 55 s of one core a run, some three hours of two cores for all of them; every
+result is appended to `codec_accuracy.jsonl` at once, and what is there is not run again. Expected
+numbers: the committed `codec_accuracy.md`.
 
 The images' head is fitted first, once for all codecs, to the features of the model as it comes
 ("linear probe, then fine-tune", Kumar et al., arXiv:2202.10054): from a random head, no codec
