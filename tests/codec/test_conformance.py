@@ -110,7 +110,9 @@ def check_shape(tensor, decoded, lengths=None):
 
 
 def test_every_codec_takes_part():
-    ours = {kind for kind in Codec.__subclasses__() if kind.__module__.startswith("cutlayer.")}
+    ours = {
+        kind for kind in Codec.__subclasses__() if kind.__module__.startswith("cutlayer.codec.")
+    }
     assert {type(codec) for codec in CODECS.values()} == ours
 
 
