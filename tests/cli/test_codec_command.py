@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
+import torch
 from safetensors.numpy import save_file
+from safetensors.torch import save_file as save_torch
 
 from cutlayer.cli.main import main
 from cutlayer.codec.codec import EMPTY
@@ -115,9 +117,6 @@ def test_every_floating_point_tensor_of_a_safetensors_file(
 def test_bfloat16_is_converted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    torch = pytest.importorskip("torch")
-    from safetensors.torch import save_file as save_torch
-
     monkeypatch.chdir(tmp_path)
     values = torch.tensor([[1.0, -2.5], [0.0, 3e38]])
     save_torch({"b": values.bfloat16()}, "b.safetensors")

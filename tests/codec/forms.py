@@ -12,7 +12,7 @@ FORMS = [Portable(), Native(), Native(threads=3)]
 BOTH = pytest.mark.parametrize("kernels", FORMS, ids=["portable", "native", "threads"])
 
 
-def same(method, *arguments, **named):
+def check_same(method, *arguments, **named):
     """All forms' common result."""
     results = [getattr(form, method)(*arguments, **named) for form in FORMS]
     for other in results[1:]:

@@ -94,7 +94,7 @@ def test_encoding_leaves_the_symbols_alone(coder):
     np.testing.assert_array_equal(symbols, before)
 
 
-def survives(coder, sections, shape):
+def check_survives(coder, sections, shape):
     """Decoding ends in symbols of the shape or in a PacketError; whether in the former."""
     try:
         symbols = coder.decode(sections, *shape, KERNELS)
@@ -121,7 +121,7 @@ def test_damaged_sections_never_do_worse_than_a_packet_error(coder, data):
         length = data.draw(st.integers(0, 3))
         octets[place : place + length] = data.draw(st.binary(max_size=4))
         sections[name] = bytes(octets)
-    survives(coder, sections, (rows, columns))
+    check_survives(coder, sections, (rows, columns))
 
 
 @each_coder
@@ -130,7 +130,7 @@ def test_damaged_sections_never_do_worse_than_a_packet_error(coder, data):
 def test_random_sections_never_do_worse_than_a_packet_error(coder, data):
     names = sorted(coder.encode(heavy_tailed(20, 30, np.random.default_rng(4)), KERNELS))
     sections = {name: data.draw(st.binary(max_size=40)) for name in names}
-    survives(coder, sections, (20, 30))
+    check_survives(coder, sections, (20, 30))
 
 
 @each_coder
@@ -141,7 +141,7 @@ def test_every_truncated_section_is_refused(coder):
         for length in (*range(4), len(section) // 2, len(section) - 1):
             shorter = {**sections, name: section[: min(length, len(section) - 1)]}
             # the adaptive bits of the model may mean other tables when cut; all else is refused
-            if survives(coder, shorter, symbols.shape):
+            if check_survives(coder, shorter, symbols.shape):
                 assert name == "model"
 
 
@@ -150,11 +150,13 @@ def test_sections_that_are_too_long_unknown_or_of_another_shape_are_refused(code
     symbols = heavy_tailed(20, 30, np.random.default_rng(6))
     sections = coder.encode(symbols, KERNELS)
     for name in sections:
-        assert not survives(coder, {**sections, name: sections[name] + bytes(9)}, symbols.shape)
-    assert not survives(coder, {**sections, "other": b""}, symbols.shape)
-    assert not survives(coder, sections, (20, 60))
-    assert not survives(coder, sections, (0, 30))
-    assert not survives(coder, {"other": b"\0"}, symbols.shape)
+        assert not check_survives(
+            coder, {**sections, name: sections[name] + bytes(9)}, symbols.shape
+        )
+    assert not check_survives(coder, {**sections, "other": b""}, symbols.shape)
+    assert not check_survives(coder, sections, (20, 60))
+    assert not check_survives(coder, sections, (0, 30))
+    assert not check_survives(coder, {"other": b"\0"}, symbols.shape)
 
 
 def test_fixed_width_takes_as_many_bits_as_the_symbols_ask_for():

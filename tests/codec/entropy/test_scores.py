@@ -18,7 +18,7 @@ def reader_of(sections, model):
     return SeriesReader(BitReader(model), ShortDecoder(sections["scores"]), KERNELS)
 
 
-def round_trip(*several):
+def check_round_trip(*several):
     """The bytes of some series, which come back."""
     writer = BitWriter()
     named = {str(place): series for place, series in enumerate(several)}
@@ -45,7 +45,7 @@ entries = st.lists(st.one_of(st.none(), st.integers(-3, 3), st.integers(-60, 60)
 @settings(max_examples=50)
 @given(st.lists(entries.map(series_of), max_size=3))
 def test_any_series_come_back(several):
-    round_trip(*several)
+    check_round_trip(*several)
 
 
 @pytest.mark.parametrize("count", [300, 5000])
@@ -54,7 +54,7 @@ def test_a_series_costs_its_entropy_and_its_table(count):
     counts = np.bincount(values)[np.bincount(values) > 0]
     entropy_bytes = (counts * np.log2(count / counts)).sum() / 8
     # 20 numbers of 8 bits for the table and 4 bytes for a state, or 128 for the kernels' states
-    assert round_trip(Series(values, np.ones(count, dtype=np.bool_))) < entropy_bytes + 24 + (
+    assert check_round_trip(Series(values, np.ones(count, dtype=np.bool_))) < entropy_bytes + 24 + (
         128 if count == 5000 else 0
     )
 
@@ -62,7 +62,7 @@ def test_a_series_costs_its_entropy_and_its_table(count):
 def test_a_slowly_falling_series_is_coded_by_its_differences():
     values = np.arange(400) // -10
     # 9 of 10 differences are 0, the others -1: .47 bits each, against 5.3 for the values
-    assert round_trip(Series(values, np.ones(400, dtype=np.bool_))) < 400 * 0.47 / 8 + 12
+    assert check_round_trip(Series(values, np.ones(400, dtype=np.bool_))) < 400 * 0.47 / 8 + 12
 
 
 def test_scores_of_a_product_add_up():

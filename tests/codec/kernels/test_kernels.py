@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from codec.forms import BOTH, FORMS, same
+from codec.forms import BOTH, FORMS, check_same
 from cutlayer.codec.kernels.portable import mix
 from cutlayer.errors import PacketError
 
@@ -47,7 +47,7 @@ def symbols(largest):
 def test_top_k_marks_the_largest_and_of_equal_ones_the_first(drawn, tenths):
     x, sizes = drawn
     counts = sizes * tenths // 10
-    kept = same("top_k", x, sizes, counts)
+    kept = check_same("top_k", x, sizes, counts)
     start = 0
     for size, count in zip(sizes, counts, strict=True):
         order = np.argsort(-np.abs(x[start : start + size]), kind="stable")
@@ -93,7 +93,7 @@ def test_top_k_is_exact_where_the_sample_misleads(sampled_are_larger):
     magnitudes = np.where(x < 0, 0, x).astype(np.float32)
     expected = np.zeros(count, dtype=np.uint8)
     expected[np.argsort(-magnitudes, kind="stable")[: count // 4]] = 1
-    found = same("top_k", magnitudes, np.array([count]), np.array([count // 4]))
+    found = check_same("top_k", magnitudes, np.array([count]), np.array([count // 4]))
     np.testing.assert_array_equal(found, expected)
 
 
@@ -101,7 +101,7 @@ def test_top_k_is_exact_where_the_sample_misleads(sampled_are_larger):
 def test_extremes_are_those_of_the_kept_magnitudes(drawn, data):
     x, sizes = drawn
     kept = data.draw(npst.arrays(np.uint8, x.size, elements=st.integers(0, 1)))
-    low, high = same("extremes", x, kept, sizes)
+    low, high = check_same("extremes", x, kept, sizes)
     start = 0
     for i, size in enumerate(sizes):
         found = np.abs(x[start : start + size][kept[start : start + size] == 1])
@@ -113,7 +113,7 @@ def test_extremes_are_those_of_the_kept_magnitudes(drawn, data):
 @given(segmented())
 def test_the_largest_is_that_of_all_magnitudes(drawn):
     x, _ = drawn
-    assert same("largest", x) == np.abs(x).max(initial=0)
+    assert check_same("largest", x) == np.abs(x).max(initial=0)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -121,7 +121,7 @@ def test_the_largest_is_that_of_all_magnitudes(drawn):
 def test_the_largest_is_infinite_where_a_value_is_not_finite(value, place):
     x = np.linspace(-2, 2, 41, dtype=np.float32)
     x[place] = value
-    assert same("largest", x) == np.inf
+    assert check_same("largest", x) == np.inf
 
 
 @given(segmented(), st.data(), st.integers(1, 300), st.integers(0, 2**64 - 1))
@@ -129,7 +129,7 @@ def test_levels_are_one_of_the_two_points_beside_the_value(drawn, data, levels, 
     x, sizes = drawn
     kept = data.draw(npst.arrays(np.uint8, x.size, elements=st.integers(0, 1)))
     extremes = FORMS[0].extremes(x, kept, sizes)
-    q = same("quantise_levels", x, kept, sizes, extremes, levels, seed)
+    q = check_same("quantise_levels", x, kept, sizes, extremes, levels, seed)
     np.testing.assert_array_equal(q != 0, kept == 1)
     assert np.all((q < 0) == ((x < 0) & (kept == 1)))
     low, high = np.repeat(extremes.astype(np.float64), sizes, axis=1)
@@ -145,7 +145,9 @@ def test_levels_are_right_on_average_and_depend_on_all_of_the_seed():
     x[0], x[1] = 0, 1
     kept, sizes = np.ones(x.size, dtype=np.uint8), np.array([x.size])
     extremes = np.array([[0], [1]], dtype=np.float32)
-    drawn = [same("quantise_levels", x, kept, sizes, extremes, 2, 3 << at) for at in (0, 31, 62)]
+    drawn = [
+        check_same("quantise_levels", x, kept, sizes, extremes, 2, 3 << at) for at in (0, 31, 62)
+    ]
     for q in drawn:
         # points 0 and 1/2 with probability 0.4 and 0.6; the mean of 40000 is within 5 standard
         # deviations of sqrt(0.24 / 40000)
@@ -161,7 +163,7 @@ def test_points_are_looked_up(levels, drawn, data):
     count = int(sizes.sum())
     q = data.draw(npst.arrays(np.int16, count, elements=symbols(levels)))
     points = data.draw(npst.arrays(np.float32, (sizes.size, levels), elements=magnitudes))
-    x = same("dequantise_points", q, sizes, points)
+    x = check_same("dequantise_points", q, sizes, points)
     row = points[np.repeat(np.arange(sizes.size), sizes)]
     expected = np.sign(q) * row[np.arange(count), np.abs(q.astype(int)) - 1]
     np.testing.assert_array_equal(x, np.where(q == 0, 0, expected))
@@ -178,7 +180,7 @@ def test_a_symbol_without_a_point_is_refused(kernels, wrong, points):
 
 @given(values(), steps, st.floats(0.0625, 0.5, width=32).map(np.float32))
 def test_dead_zone_rounds_as_its_formula(x, step, rounding):
-    q, moments = same("quantise_dead_zone", x, step, rounding)
+    q, moments = check_same("quantise_dead_zone", x, step, rounding)
     with np.errstate(over="ignore"):
         ratio = np.minimum(np.abs(x) * (np.float32(1) / step), np.float32(32767))
     level = np.floor(ratio + rounding)
@@ -191,7 +193,7 @@ def test_dead_zone_rounds_as_its_formula(x, step, rounding):
 
 @given(npst.arrays(np.int16, st.integers(0, 99), elements=symbols(32767)), steps, steps, steps)
 def test_dead_zone_comes_back_as_its_formula(q, step, one, more):
-    x = same("dequantise_dead_zone", q, step, one, more)
+    x = check_same("dequantise_dead_zone", q, step, one, more)
     size = np.abs(q).astype(np.float32)
     expected = (size + np.where(size == 1, one, more)) * step * np.sign(q).astype(np.float32)
     np.testing.assert_array_equal(x, expected)
@@ -199,8 +201,8 @@ def test_dead_zone_comes_back_as_its_formula(q, step, one, more):
 
 @given(st.integers(2, 8), matrices())
 def test_rows_are_rounded_to_their_own_scale(bits, x):
-    q, scales = same("quantise_rows", x, bits)
-    back = same("dequantise_rows", q, scales, bits)
+    q, scales = check_same("quantise_rows", x, bits)
+    back = check_same("dequantise_rows", q, scales, bits)
     largest = 2 ** (bits - 1) - 1
     with np.errstate(divide="ignore", over="ignore"):
         usable = np.isfinite(np.float32(largest) / np.abs(x).max(axis=1).astype(np.float32))
@@ -216,7 +218,7 @@ def test_rows_are_rounded_to_their_own_scale(bits, x):
 
 @given(npst.arrays(np.int16, (3, 5), elements=symbols(2)))
 def test_symbol_zero_of_two_bits_is_zero(q):
-    x = same("dequantise_rows", q, np.ones(3, dtype=np.float32), 2)
+    x = check_same("dequantise_rows", q, np.ones(3, dtype=np.float32), 2)
     np.testing.assert_array_equal(x, np.sign(q) * np.where(np.abs(q) == 2, 0.75, 0.25) * (q != 0))
 
 
@@ -225,8 +227,8 @@ def test_hadamard_is_orthonormal_and_comes_back(stages, blocks, data):
     block = 2**stages
     moderate = floats.filter(lambda value: abs(value) < 1e30)
     x = data.draw(matrices(moderate, columns=st.just(block * blocks)))
-    y = same("hadamard", x, block, inverse=False)
-    back = same("hadamard", y, block, inverse=True)
+    y = check_same("hadamard", x, block, inverse=False)
+    back = check_same("hadamard", y, block, inverse=True)
     # log2(block) additions and one product, each within 2^-24 of partial results no larger than
     # the row's norm times sqrt(block), before the scale takes that root away; both ways
     norm = np.linalg.norm(x.astype(np.float64), axis=1)
@@ -237,7 +239,7 @@ def test_hadamard_is_orthonormal_and_comes_back(stages, blocks, data):
 
 def test_hadamard_spreads_one_value_with_the_signs_of_its_column():
     x = np.eye(64, dtype=np.float32)
-    y = same("hadamard", x, 64, inverse=False)
+    y = check_same("hadamard", x, 64, inverse=False)
     # the first row of the matrix is positive, so the first output shows each column's sign
     np.testing.assert_array_equal(np.abs(y), np.float32(1 / 8))
     assert 16 < (y[:, 0] < 0).sum() < 48
@@ -245,7 +247,7 @@ def test_hadamard_spreads_one_value_with_the_signs_of_its_column():
 
 @given(matrices(symbols(32767), np.int16))
 def test_sums_are_plain_sums(q):
-    found = same("sums", q)
+    found = check_same("sums", q)
     wide = q.astype(np.int64)
     np.testing.assert_array_equal(found.rows, np.abs(wide).sum(axis=1))
     np.testing.assert_array_equal(found.columns, np.abs(wide).sum(axis=0))
@@ -255,12 +257,12 @@ def test_sums_are_plain_sums(q):
 
 @given(npst.arrays(np.int16, st.integers(0, 70), elements=symbols(32767)), st.integers(1, 16))
 def test_packed_symbols_come_back(q, width):
-    data = same("pack", q, width)
+    data = check_same("pack", q, width)
     assert len(data) == (q.size * width + 7) // 8
     bits = "".join(f"{int(v) & (1 << width) - 1:0{width}b}"[::-1] for v in q)
     whole = sum(int(bit) << at for at, bit in enumerate(bits))
     assert data == whole.to_bytes(len(data), "little")
-    back = same("unpack", data, q.size, width)
+    back = check_same("unpack", data, q.size, width)
     np.testing.assert_array_equal(back.view(np.uint16), q.view(np.uint16) & ((1 << width) - 1))
 
 
@@ -274,22 +276,22 @@ def test_long_arrays_are_the_same_in_every_form():
     rng = np.random.default_rng(3)
     x = (rng.standard_normal(30_011) * rng.choice([1e-30, 1, 1e3], 30_011)).astype(np.float32)
     sizes = np.array([10_000, 0, 20_000, 11])
-    kept = same("top_k", x, sizes, sizes // 5)
-    extremes = same("extremes", x, kept, sizes)
-    q = same("quantise_levels", x, kept, sizes, extremes, 7, 12345678901234)
-    same("dequantise_points", q, sizes, np.arange(32, dtype=np.float32).reshape(4, 8))
-    q, _ = same("quantise_dead_zone", x, np.float32(0.1), np.float32(0.35))
-    same("dequantise_dead_zone", q, np.float32(0.1), np.float32(0.01), np.float32(0.02))
+    kept = check_same("top_k", x, sizes, sizes // 5)
+    extremes = check_same("extremes", x, kept, sizes)
+    q = check_same("quantise_levels", x, kept, sizes, extremes, 7, 12345678901234)
+    check_same("dequantise_points", q, sizes, np.arange(32, dtype=np.float32).reshape(4, 8))
+    q, _ = check_same("quantise_dead_zone", x, np.float32(0.1), np.float32(0.35))
+    check_same("dequantise_dead_zone", q, np.float32(0.1), np.float32(0.01), np.float32(0.02))
     rows = x[: 29 * 1024].reshape(29, 1024)
     for bits in (2, 4, 7):
-        q, scales = same("quantise_rows", rows, bits)
-        same("dequantise_rows", q, scales, bits)
-        packed = same("pack", q.ravel(), bits)
-        same("unpack", packed, q.size, bits)
+        q, scales = check_same("quantise_rows", rows, bits)
+        check_same("dequantise_rows", q, scales, bits)
+        packed = check_same("pack", q.ravel(), bits)
+        check_same("unpack", packed, q.size, bits)
     for block in (512, 1024):
-        same("hadamard", rows, block, inverse=False)
-        same("hadamard", rows, block, inverse=True)
-    same("sums", q)
+        check_same("hadamard", rows, block, inverse=False)
+        check_same("hadamard", rows, block, inverse=True)
+    check_same("sums", q)
 
 
 @BOTH

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codec.forms import BOTH, FORMS, alike, same
+from codec.forms import BOTH, FORMS, alike, check_same
 from cutlayer.codec.kernels.kernels import (
     FREQUENCY_SUM,
     LANES,
@@ -90,15 +90,15 @@ shapes = st.tuples(st.integers(0, 9), st.integers(1, 70), st.floats(0, 1)).map(
 @given(st.integers(0, 99), shapes, st.sampled_from([0, 1, 8]), st.booleans(), st.integers(1, 4))
 def test_codes_come_back(seed, shape, reach, alone, chunks):
     model, q = drawn(seed, *shape, reach=reach, alone=alone)
-    codes = same("rans_encode", q, model, chunks)
+    codes = check_same("rans_encode", q, model, chunks)
     assert len(codes) == chunks
-    np.testing.assert_array_equal(same("rans_decode", codes, model, q.shape[1]), q)
+    np.testing.assert_array_equal(check_same("rans_decode", codes, model, q.shape[1]), q)
 
 
 @pytest.mark.parametrize(("rows", "columns", "coded"), [(3, 40, 40), (5, 33, 31), (2, 7, 0)])
 def test_a_code_is_what_its_definition_says(rows, columns, coded):
     model, q = drawn(7, rows, columns, coded)
-    codes = same("rans_encode", q, model, 2)
+    codes = check_same("rans_encode", q, model, 2)
     for code, (first, last) in zip(codes, chunk_bounds(rows, 2), strict=True):
         found, states, rest = decode_one_by_one(code, model, first, last, columns)
         np.testing.assert_array_equal(found, q[first:last])
@@ -109,8 +109,8 @@ def test_a_code_is_what_its_definition_says(rows, columns, coded):
 @pytest.mark.parametrize("reach", [5, 127, 128, 300])
 def test_long_codes_come_back_and_are_as_long_as_their_entropy(reach):
     model, q = drawn(11, 150, 131, 123, reach=reach)
-    codes = same("rans_encode", q, model, 3)
-    np.testing.assert_array_equal(same("rans_decode", codes, model, 131), q)
+    codes = check_same("rans_encode", q, model, 3)
+    np.testing.assert_array_equal(check_same("rans_decode", codes, model, 131), q)
     rows = np.flatnonzero(model.row_scores != SKIPPED_ROW)
     frequency = [model.frequencies[tables_of(model, r), q[r, :123] + reach] for r in rows]
     entropy = -np.log2(np.array(frequency) / FREQUENCY_SUM).sum()
@@ -129,21 +129,21 @@ def test_every_frequency_divides_exactly(frequency):
     q = np.where(rng.random((60, 128)) < 0.7, -1, 1).astype(np.int16)
     one = np.zeros(128, dtype=np.int16)
     model = ContextModel(np.zeros(60, dtype=np.int16), one, one, 1, table)
-    codes = same("rans_encode", q, model, 1)
-    np.testing.assert_array_equal(same("rans_decode", codes, model, 128), q)
+    codes = check_same("rans_encode", q, model, 1)
+    np.testing.assert_array_equal(check_same("rans_decode", codes, model, 128), q)
 
 
 def test_symbols_beyond_the_reach_are_coded_as_the_nearest():
     model, q = drawn(2, 4, 50, 50, reach=2, skip=0)
     largest = np.where(q == 2, 32767, np.where(q == -2, -32768, q)).astype(np.int16)
-    assert same("rans_encode", largest, model, 1) == same("rans_encode", q, model, 1)
-    alike(same("histogram", largest, model), same("histogram", q, model))
+    assert check_same("rans_encode", largest, model, 1) == check_same("rans_encode", q, model, 1)
+    alike(check_same("histogram", largest, model), check_same("histogram", q, model))
 
 
 @given(st.integers(0, 99), shapes)
 def test_the_histogram_counts_what_is_coded(seed, shape):
     model, q = drawn(seed, *shape)
-    found = same("histogram", q, model)
+    found = check_same("histogram", q, model)
     expected = np.zeros_like(found)
     for row in np.flatnonzero(model.row_scores != SKIPPED_ROW):
         for symbol, table in zip(q[row], tables_of(model, row), strict=False):
