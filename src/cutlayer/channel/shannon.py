@@ -1,71 +1,108 @@
-"""The Shannon rate of a share of a band at a constant signal-to-noise ratio.
+"""Shannon's rate of a share of a band, by what stays constant as the share grows.
 
-Knows nothing of fading: the ratio is a number that the caller gives, the same for any share (a
-fixed power spectral density).
+Knows no devices beyond an index and nothing of fading: the signal-to-noise ratio is given.
 """
 
 import math
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+from jaxtyping import Float64
 
 from cutlayer.errors import ConfigError
-from cutlayer.spec import Device, Link
 from cutlayer.units import linear_from_db
 
-
-@dataclass(frozen=True)
-class LinkRates:
-    """What one device sees in a round, in bit/s; the broadcast is the same for all devices."""
-
-    uplink_bit_per_s: float
-    downlink_bit_per_s: float
-    broadcast_bit_per_s: float
+_MOST_DB = 300
 
 
 def shannon_rate_bit_per_s(bandwidth_hz: float, snr_db: float) -> float:
     """`b log2(1 + SNR)` [bit/s].
 
-    Raises ConfigError for a bandwidth that is not positive or a ratio that is not finite.
+    Raises ConfigError for a bandwidth that is not positive or a ratio outside -300 to 300 dB.
     Source: SFT, text before eq. (21).
     """
+    check_bandwidth(bandwidth_hz)
+    check_snr(snr_db)
+    # log1p: the rate of a very weak link is small, never nothing
+    return bandwidth_hz * math.log1p(linear_from_db(snr_db)) / math.log(2)
+
+
+def check_bandwidth(bandwidth_hz: float) -> None:
+    """Raise ConfigError unless the bandwidth is positive and finite."""
     if not (bandwidth_hz > 0 and math.isfinite(bandwidth_hz)):
         raise ConfigError(f"a bandwidth must be positive and finite, not {bandwidth_hz} Hz")
-    if not math.isfinite(snr_db):
-        raise ConfigError(f"a signal-to-noise ratio must be finite, not {snr_db} dB")
-    return bandwidth_hz * math.log2(1.0 + linear_from_db(snr_db))
 
 
-def link_rates(link: Link, devices: Sequence[Device]) -> tuple[LinkRates, ...]:
-    """Each device's rates: its share of the band both ways, the whole band for the broadcast.
-
-    The broadcast must reach every device, so the weakest downlink sets its rate. Raises
-    ConfigError when shares and devices do not match or the shares exceed the band.
-    Source: SFT eqs. (19), (21), (23), with one ratio per device in (19).
-    """
-    check_shares(link.shares, len(devices))
-    weakest_db = min(device.downlink_snr_db for device in devices)
-    broadcast = shannon_rate_bit_per_s(link.bandwidth_hz, weakest_db)
-    return tuple(
-        LinkRates(
-            uplink_bit_per_s=shannon_rate_bit_per_s(
-                share * link.bandwidth_hz, device.uplink_snr_db
-            ),
-            downlink_bit_per_s=shannon_rate_bit_per_s(
-                share * link.bandwidth_hz, device.downlink_snr_db
-            ),
-            broadcast_bit_per_s=broadcast,
+def check_snr(snr_db: float) -> None:
+    """Raise ConfigError for a ratio that is not finite, or so far out that powers overflow."""
+    if not abs(snr_db) <= _MOST_DB:
+        raise ConfigError(
+            f"a signal-to-noise ratio must be from -{_MOST_DB} to {_MOST_DB} dB, not {snr_db} dB"
         )
-        for share, device in zip(link.shares, devices, strict=True)
-    )
 
 
-def check_shares(shares: Sequence[float], devices: int) -> None:
-    """Raise ConfigError unless there is one positive share a device and they fit the band."""
-    if len(shares) != devices:
-        raise ConfigError(f"{len(shares)} bandwidth shares for {devices} devices: give one each")
-    bad = [share for share in shares if not (share > 0 and math.isfinite(share))]
-    if bad:
-        raise ConfigError(f"a bandwidth share must be positive and finite, not {bad[0]}")
-    # one part in 10^9 forgives shares such as ten times 0.1
-    if sum(shares) > 1 + 1e-9:
-        raise ConfigError(f"bandwidth shares sum to {sum(shares):g}, more than the band (1)")
+class RateLaw(ABC):
+    """How a device's rate follows from its share of the band.
+
+    Both laws agree where a device has the whole band to itself.
+    """
+
+    @abstractmethod
+    def rate_bit_per_s(
+        self,
+        share: Float64[np.ndarray, " device"],
+        bandwidth_hz: float,
+        snr_db: Float64[np.ndarray, " device"],
+    ) -> Float64[np.ndarray, " device"]:
+        """Each device's rate [bit/s] on its share of a band of `bandwidth_hz`.
+
+        `snr_db` is the ratio that it would have on the whole band.
+        """
+
+
+@final
+@dataclass(frozen=True)
+class ConstantSnr(RateLaw):
+    """`b log2(1 + SNR)`: power goes with the bandwidth (a fixed power spectral density).
+
+    The paper's law. Right for a server, which spreads its power over the whole band and gives each
+    device a part of both. Source: SFT eqs. (21), (23).
+    """
+
+    def rate_bit_per_s(
+        self,
+        share: Float64[np.ndarray, " device"],
+        bandwidth_hz: float,
+        snr_db: Float64[np.ndarray, " device"],
+    ) -> Float64[np.ndarray, " device"]:
+        """Linear in the share."""
+        return np.asarray(share * bandwidth_hz * _log2_of_one_plus(10.0 ** (snr_db / 10.0)))
+
+
+@final
+@dataclass(frozen=True)
+class ConstantPower(RateLaw):
+    """`b log2(1 + P / (N0 b))`: all of a device's power on its share, however narrow.
+
+    Right for devices that send with their full power at once: noise grows with the bandwidth, so
+    the ratio falls as the share grows, from SNR / share to SNR on the whole band. Never less than
+    `ConstantSnr`; concave in the share. Source: C. E. Shannon, "Communication in the presence of
+    noise", Proc. IRE 37 (1949), theorem 2.
+    """
+
+    def rate_bit_per_s(
+        self,
+        share: Float64[np.ndarray, " device"],
+        bandwidth_hz: float,
+        snr_db: Float64[np.ndarray, " device"],
+    ) -> Float64[np.ndarray, " device"]:
+        """P / (N0 b) = SNR_band / share, since SNR_band = P / (N0 B) and b = share B."""
+        ratio = 10.0 ** (snr_db / 10.0) / share
+        return np.asarray(share * bandwidth_hz * _log2_of_one_plus(ratio))
+
+
+def _log2_of_one_plus(ratio: Float64[np.ndarray, " device"]) -> Float64[np.ndarray, " device"]:
+    """log2(1 + x), right for the smallest x too."""
+    return np.asarray(np.log1p(ratio) / np.log(2.0))
