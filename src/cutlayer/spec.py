@@ -4,13 +4,93 @@ Plain values with units in their names. Knows no tensors: `model.describe` makes
 a pretrained model, the configuration makes the rest.
 """
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from enum import StrEnum
 from typing import Literal, TypeAlias
 
 Task: TypeAlias = Literal["image-classification", "text-classification", "causal-lm"]
 
 # the label of a place that no loss counts, as in torch and transformers
 IGNORED_LABEL = -100
+
+
+class Holding(StrEnum):
+    """What a device keeps of a mini-batch until its gradient comes.
+
+    KEEP: all that backward needs. CHECKPOINT: each block's input; blocks run again one by one.
+    RECOMPUTE: the mini-batch alone; the whole device part runs again.
+    """
+
+    KEEP = "keep"
+    CHECKPOINT = "checkpoint"
+    RECOMPUTE = "recompute"
+
+
+class Trained(StrEnum):
+    """What is trained and exchanged: LoRA adapters on a frozen base, or every weight."""
+
+    ADAPTERS = "adapters"
+    WEIGHTS = "weights"
+
+
+@dataclass(frozen=True)
+class MiniBatch:
+    """The shape of one local step's input: `samples` sequences of `tokens` tokens."""
+
+    samples: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class BatchBytes:
+    """Bytes that grow with a mini-batch of B samples of N tokens.
+
+    `fixed + position N + position_pair N^2 + B (sample + token N + token_pair N^2)`: what a token
+    leaves in a linear layer is `token`, a matrix of attention `token_pair`, a mask that all samples
+    share `position_pair`.
+    """
+
+    fixed: float = 0.0
+    position: float = 0.0
+    position_pair: float = 0.0
+    sample: float = 0.0
+    token: float = 0.0
+    token_pair: float = 0.0
+
+    def __add__(self, other: "BatchBytes") -> "BatchBytes":
+        return BatchBytes(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+    def of(self, batch: MiniBatch) -> float:
+        """Bytes for this mini-batch."""
+        B, N = batch.samples, batch.tokens
+        shared = self.fixed + self.position * N + self.position_pair * N**2
+        return shared + B * (self.sample + self.token * N + self.token_pair * N**2)
+
+
+@dataclass(frozen=True)
+class BlockBytes:
+    """What autograd keeps of a block: all of it, and all but the block's own input."""
+
+    kept: BatchBytes
+    beyond_input: BatchBytes
+
+
+@dataclass(frozen=True)
+class Activations:
+    """What autograd keeps for backward of each part of a model with its adapters.
+
+    The frozen weights and the adapters themselves are not counted: they are there anyway. Nor are
+    `inputs`, the mini-batch as it is given to the model. The first block differs from the others
+    where nothing before it is trained; the server's first (`served_block`) does not, but it keeps
+    what blocks share. `embedding` and `head` are what comes before and after the blocks.
+    """
+
+    inputs: BatchBytes
+    embedding: BatchBytes
+    first_block: BlockBytes
+    block: BlockBytes
+    served_block: BlockBytes
+    head: BatchBytes
 
 
 @dataclass(frozen=True)
@@ -40,6 +120,13 @@ class ModelSpec:
     what follows the last one: final norm, pooling, head (on the server); the head runs once a
     sample, or once a token for language modelling (`head_per_token`). `shared_parameters` are both
     embedding and head (tied), held by both sides and counted in both.
+
+    `bytes_per_value` is the base's; adapters are float32 always. `embedding_adapter_parameters` and
+    `head_adapter_parameters` are trained outside the blocks (patch adapter; a trained head).
+    `first_attention_trained`: whether the first block's attention has anything trained before it.
+    `attention_backward`: operations of attention's backward over those of its forward: 2 where the
+    attention matrix is kept, 2.5 where a fused kernel computes it again.
+    `activations`: None where nobody counted them, which is enough for all but memory.
     """
 
     name: str
@@ -56,6 +143,12 @@ class ModelSpec:
     shared_parameters: int = 0
     embedding_flops_per_token: int = 0
     bytes_per_value: int = 4
+    embedding_adapter_parameters: int = 0
+    embedding_adapter_flops_per_token: int = 0
+    head_adapter_parameters: int = 0
+    first_attention_trained: bool = True
+    attention_backward: float = 2.5
+    activations: Activations | None = None
 
     @property
     def parameters(self) -> int:
@@ -68,13 +161,22 @@ class ModelSpec:
         """Adapter parameters of one block."""
         return sum(linear.adapter_parameters for linear in self.block_linears)
 
+    @property
+    def rank(self) -> int:
+        """The largest rank of an adapter in a block; 0 without adapters."""
+        return max((linear.rank for linear in self.block_linears), default=0)
 
-@dataclass(frozen=True)
-class MiniBatch:
-    """The shape of one local step's input: `samples` sequences of `tokens` tokens."""
+    def device_parameters(self, cut: int) -> int:
+        """Base parameters of the embedding and `cut` blocks; with `cut = blocks` of the whole."""
+        if cut == self.blocks:
+            return self.parameters
+        return self.embedding_parameters + cut * self.block_parameters
 
-    samples: int
-    tokens: int
+    def device_adapter_parameters(self, cut: int) -> int:
+        """Adapter parameters of the embedding and `cut` blocks; with `cut = blocks` of the whole,
+        a trained head included."""
+        head = self.head_adapter_parameters if cut == self.blocks else 0
+        return self.embedding_adapter_parameters + cut * self.block_adapter_parameters + head
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
-"""Closed forms: what a step costs in FLOPs, and a round in seconds. Knows no tensors.
+"""Closed forms: what a step costs in FLOPs, bytes sent and bytes held, and a round in seconds.
 
-Two accountings stand side by side: `paper`, its formulas as printed, and `physical`, what a frozen
-base with adapters really computes.
+Knows no tensors. Two accountings stand side by side: `paper`, its formulas as printed, and
+`physical`, what a frozen base with adapters really computes, sends and holds.
 """

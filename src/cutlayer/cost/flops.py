@@ -4,11 +4,10 @@ Counts multiply-adds as two operations, and matrix products only (norms, activat
 are left out, as in the paper). Knows nothing of compute rates.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from cutlayer.errors import ConfigError
-from cutlayer.spec import LinearShape, MiniBatch, ModelSpec
+from cutlayer.cost.cut import check_split
+from cutlayer.spec import LinearShape, MiniBatch, ModelSpec, Trained
 
 
 @dataclass(frozen=True)
@@ -25,18 +24,23 @@ class StepFlops:
         """Forward and backward of the server part."""
         return self.server_forward + self.server_backward
 
+    @property
+    def total(self) -> float:
+        """Forward and backward of both parts."""
+        return self.device_forward + self.device_backward + self.server
 
-Accounting = Callable[[ModelSpec, int, MiniBatch], StepFlops]
 
-
-def paper_flops(model: ModelSpec, cut: int, batch: MiniBatch) -> StepFlops:
+def paper_flops(
+    model: ModelSpec, cut: int, batch: MiniBatch, trained: Trained = Trained.ADAPTERS
+) -> StepFlops:
     """The paper's count as printed: backward is twice forward, and the device pays for the head.
 
     With B samples, N tokens, width D and K classes a block takes `24BND^2 + 4BN^2D` forward; the
-    device adds `2BNDK`. Prefer it only to compare with the paper: a frozen base needs no weight
-    gradients, and the head is on the server. Source: SFT Section V-D.
+    device adds `2BNDK`. It is the same whatever is trained: the printed backward is that of full
+    fine-tuning, though a frozen base needs no weight gradients; and the head is on the server.
+    Prefer it only to compare with the paper. Source: SFT Section V-D.
     """
-    _check_cut(model, cut)
+    check_split(model, cut)
     B, N, D, K = batch.samples, batch.tokens, model.width, model.classes
     block = 24 * B * N * D**2 + 4 * B * N**2 * D
     head = 2 * B * N * D * K
@@ -49,48 +53,80 @@ def paper_flops(model: ModelSpec, cut: int, batch: MiniBatch) -> StepFlops:
     )
 
 
-def physical_flops(model: ModelSpec, cut: int, batch: MiniBatch) -> StepFlops:
+def physical_flops(
+    model: ModelSpec, cut: int, batch: MiniBatch, trained: Trained = Trained.ADAPTERS
+) -> StepFlops:
     """What is really computed: adapters, a frozen base (no weight gradients), embedding, head.
 
     Forward of a linear layer on R rows: `2R(in*out + r(in+out))`. Backward: `2R*in*out` for the
-    gradient of its input and `4Rr(in+out)` for the adapter. Attention: `4BN^2 D_a` forward, twice
-    that backward. The first block's query, key and value pass no gradient to their input.
+    gradient of its input and `4Rr(in+out)` for the adapter. Attention of inner width D_a:
+    `4BN^2 D_a` forward, `attention_backward` times that backward. What nothing trained precedes in
+    the first block passes no gradient on.
+
+    With all weights trained a layer takes `2R*in*out` forward and `4R*in*out` backward, and only
+    the embedding passes no gradient on.
     """
-    _check_cut(model, cut)
+    check_split(model, cut)
     rows = batch.samples * batch.tokens
-    linear_forward = sum(_linear_forward(linear) for linear in model.block_linears) * rows
-    linear_backward = sum(_linear_backward(linear) for linear in model.block_linears) * rows
     attention = 4 * batch.samples * batch.tokens**2 * model.heads * model.head_width
-    forward, backward = linear_forward + attention, linear_backward + 2 * attention
-    first = sum(_input_gradient(x) for x in model.block_linears if x.reads_block_input) * rows
-    head = 2 * model.head_parameters * (rows if model.head_per_token else batch.samples)
+    attention_backward = model.attention_backward * attention
+    work = _with_adapters(model) if trained is Trained.ADAPTERS else _with_all_weights(model)
+    forward = work.block_forward * rows + attention
+    backward = work.block_backward * rows + attention_backward
+    spared = float(work.first_spared * rows)
+    if not work.first_attention_trained:
+        spared += attention_backward
+    head_rows = rows if model.head_per_token else batch.samples
+    head = 2 * model.head_parameters * head_rows
     served = model.blocks - cut
     return StepFlops(
-        device_forward=cut * forward + model.embedding_flops_per_token * rows,
-        device_backward=cut * backward - first,
+        device_forward=cut * forward + work.embedding_forward * rows,
+        device_backward=cut * backward - spared + work.embedding_backward * rows,
         server_forward=served * forward + head,
-        server_backward=served * backward + head,
+        server_backward=served * backward + head + 2 * work.head_trained * head_rows,
     )
 
 
-ACCOUNTINGS: dict[str, Accounting] = {"paper": paper_flops, "physical": physical_flops}
+@dataclass(frozen=True)
+class _PerToken:
+    """Operations per token; `first_spared`: what the first block's backward leaves out;
+    `head_trained`: values of the head that have gradients."""
+
+    block_forward: int
+    block_backward: int
+    first_spared: int
+    first_attention_trained: bool
+    embedding_forward: int
+    embedding_backward: int
+    head_trained: int
 
 
-def _linear_forward(linear: LinearShape) -> int:
-    return 2 * (linear.inputs * linear.outputs + linear.adapter_parameters)
+def _with_adapters(model: ModelSpec) -> _PerToken:
+    linears, adapter = model.block_linears, model.embedding_adapter_flops_per_token
+    untrained = [linear for linear in linears if linear.reads_block_input]
+    return _PerToken(
+        block_forward=sum(_base(x) + 2 * x.adapter_parameters for x in linears),
+        block_backward=sum(_base(x) + 4 * x.adapter_parameters for x in linears),
+        first_spared=sum(_base(x) + 2 * x.inputs * x.rank for x in untrained),
+        first_attention_trained=model.first_attention_trained,
+        embedding_forward=model.embedding_flops_per_token + adapter,
+        embedding_backward=2 * adapter,
+        head_trained=model.head_adapter_parameters,
+    )
 
 
-def _linear_backward(linear: LinearShape) -> int:
-    return 2 * linear.inputs * linear.outputs + 4 * linear.adapter_parameters
+def _with_all_weights(model: ModelSpec) -> _PerToken:
+    block = sum(_base(linear) for linear in model.block_linears)
+    return _PerToken(
+        block_forward=block,
+        block_backward=2 * block,
+        first_spared=0,
+        first_attention_trained=True,
+        embedding_forward=model.embedding_flops_per_token,
+        embedding_backward=model.embedding_flops_per_token,
+        head_trained=model.head_parameters,
+    )
 
 
-def _input_gradient(linear: LinearShape) -> int:
-    return 2 * linear.inputs * (linear.outputs + linear.rank)
-
-
-def _check_cut(model: ModelSpec, cut: int) -> None:
-    if not 1 <= cut <= model.blocks - 1:
-        raise ConfigError(
-            f"cut {cut} is outside 1..{model.blocks - 1}: {model.name} has {model.blocks} blocks,"
-            " and each side needs at least one"
-        )
+def _base(linear: LinearShape) -> int:
+    return 2 * linear.inputs * linear.outputs

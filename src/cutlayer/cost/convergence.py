@@ -1,0 +1,179 @@
+"""How near training comes to its optimum: the paper's Theorem 1, mended.
+
+Knows no model: the loss enters by its constants alone. Every gap is expected, `E F(theta_t) - F*`.
+
+What is mended: Theorem 1 ends in `sum_t (1 - 2 zeta tau)^t L eta^2 phi^2 / (2 N (T - t))`. Read as
+a product, N times (T - t), that falls below its own recursion (A.10), and below what SGD does. Read
+as N(T - t), the devices of a round, (A.10) unrolls to N(T - 1 - t). The theorem lacks the bias of
+compressed gradients; a recursion with it follows from `-<x, y> + |y|^2 / 2 = -|x|^2 / 2 +
+|y - x|^2 / 2` with x = grad F and y = E g, for eta <= 1 / L.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Float64, Int
+
+from cutlayer.errors import ConfigError
+
+
+@dataclass(frozen=True, eq=False)
+class ConvergenceBound:
+    """A bound on the expected gap after 0, 1, ... rounds.
+
+    Each round takes off the part `shrink` of a gap and adds something; `floor` is where that leads
+    if further rounds go on as the last one. It is 0 only without noise and bias: otherwise training
+    at a constant step size ends near the optimum, not at it.
+    """
+
+    gap: Float64[np.ndarray, " round_and_one"]
+    shrink: float
+    floor: float
+
+    def rounds_to(self, gap: float) -> int | None:
+        """The first round at whose end the bound is at most `gap`; None if there is none.
+
+        Past the last round, rounds go on as that one did. Raises ConfigError for a gap that is not
+        positive.
+        """
+        if not gap > 0:
+            raise ConfigError(f"a gap to reach must be positive, not {gap}")
+        reached = np.flatnonzero(self.gap <= gap)
+        if len(reached):
+            return int(reached[0])
+        last = len(self.gap) - 1
+        above = float(self.gap[-1]) - self.floor
+        if self.shrink == 1:
+            return last + 1 if self.floor <= gap else None
+        if not self.floor < gap:
+            return None
+        rounds = math.log((gap - self.floor) / above) / math.log1p(-self.shrink)
+        return last + max(1, math.ceil(rounds))
+
+
+def convergence_bound(
+    *,
+    rounds: int,
+    initial_gap: float,
+    step_size: float,
+    smoothness: float,
+    pl_constant: float,
+    noise: float | Float[np.ndarray, " round"],
+    devices: int | Int[np.ndarray, " round"] | None = None,
+    weights: Float[np.ndarray, "*round device"] | None = None,
+    bias: float | Float[np.ndarray, " round"] = 0.0,
+) -> ConvergenceBound:
+    """The gap of `theta <- theta - eta sum_n p_n g_n` (`step_size` eta) after each round, at most.
+
+    `F` is L-smooth (`smoothness`), `||grad F||^2 >= 2 tau (F - F*)` (`pl_constant`). The error of a
+    device's gradient is independent of the others', of mean square at most phi^2 (`noise`). Weights
+    p_n are 1 / N (`devices` = N) or `weights`, and sum to 1. Noise, bias, N and weights are for all
+    rounds, or one (a row of weights) for each.
+
+    - unbiased, 0 < eta < 2 / L, zeta = eta - L eta^2 / 2:
+      `gap <- (1 - 2 zeta tau) gap + L eta^2 phi^2 sum_n p_n^2 / 2`.
+    - `||E sum_n p_n g_n - grad F||^2` at most `bias` (compressed: measure it), eta <= 1 / L:
+      `gap <- (1 - eta tau) gap + eta bias / 2 + L eta^2 phi^2 sum_n p_n^2 / 2`.
+
+    Not covered: more than one local step a round (devices drift apart: a term that the paper, whose
+    K is nowhere in its theorem, lacks too); LoRA, whose loss in (A, B) is neither smooth nor
+    gradient-dominated everywhere, and whose mean(A) mean(B) is not mean(A B); devices that take
+    part at random; changing step sizes, momentum, Adam; Top-K or nearest rounding without `bias`.
+
+    Raises ConfigError for constants outside these ranges or tau > L, and unless one of `devices`
+    and `weights` is given. Source: SFT Theorem 1 and Appendix A.
+    """
+    noises, biases = _by_round("noise", noise, rounds), _by_round("bias", bias, rounds)
+    _check_problem(rounds, initial_gap, smoothness, pl_constant)
+    eta, L = step_size, smoothness
+    shrink = _shrink(eta, L, pl_constant, biased=bool(biases.any()))
+    squares = _sum_of_squares(rounds, devices, weights)
+    added = eta * biases / 2.0 + L * eta**2 * noises * squares / 2.0
+    gap = np.empty(rounds + 1)
+    gap[0] = initial_gap
+    for done in range(rounds):
+        gap[done + 1] = (1.0 - shrink) * gap[done] + added[done]
+    return ConvergenceBound(gap, shrink, float(added[-1] / shrink))
+
+
+def _shrink(eta: float, L: float, tau: float, *, biased: bool) -> float:
+    """What a round takes off a gap, as a part of it: above 0, at most 1."""
+    if biased:
+        _check_step(eta, L, 1.0, strict=False)
+        return min(eta * tau, 1.0)
+    _check_step(eta, L, 2.0, strict=True)
+    # tau = L and eta = 1 / L give 1, but for rounding
+    return min(2.0 * (eta - L * eta**2 / 2.0) * tau, 1.0)
+
+
+def _by_round(
+    name: str, value: float | Float[np.ndarray, " round"], rounds: int
+) -> Float64[np.ndarray, " round"]:
+    values = np.asarray(value, dtype=np.float64)
+    if not (np.isfinite(values).all() and (values >= 0).all()):
+        raise ConfigError(f"the {name} must be finite and at least 0, not {value}")
+    if values.ndim and len(values) != rounds:
+        raise ConfigError(f"the {name} of {len(values)} rounds for {rounds} rounds")
+    return np.broadcast_to(values, (rounds,))
+
+
+def _sum_of_squares(
+    rounds: int,
+    devices: int | Int[np.ndarray, " round"] | None,
+    weights: Float[np.ndarray, "*round device"] | None,
+) -> Float64[np.ndarray, " round"]:
+    """sum_n p_n^2 in each round: by how much averaging shrinks the noise."""
+    if (devices is None) == (weights is None):
+        raise ConfigError("give either the number of devices or their weights")
+    if devices is not None:
+        count = np.asarray(devices)
+        if not (count >= 1).all():
+            raise ConfigError(f"a round needs at least one device, not {count.min()}")
+        squares = 1.0 / count
+    else:
+        squares = _squared_weights(np.asarray(weights, dtype=np.float64))
+    if squares.ndim and len(squares) != rounds:
+        raise ConfigError(f"{len(squares)} rounds of devices or weights for {rounds} rounds")
+    return np.asarray(np.broadcast_to(squares, (rounds,)), dtype=np.float64)
+
+
+def _squared_weights(
+    weights: Float64[np.ndarray, "*round device"],
+) -> Float64[np.ndarray, "*round"]:
+    if weights.ndim not in (1, 2):
+        raise ConfigError("weights are one for each device, or a row of them for each round")
+    if not (np.isfinite(weights).all() and (weights >= 0).all()):
+        raise ConfigError("weights must be finite and at least 0")
+    total = weights.sum(axis=-1)
+    # one part in 10^9 forgives weights such as ten times 0.1
+    wrong = np.abs(total - 1.0) > 1e-9
+    if wrong.any():
+        raise ConfigError(f"weights must sum to 1, not {total[wrong].flat[0]:g}")
+    return np.asarray((weights**2).sum(axis=-1))
+
+
+def _check_problem(rounds: int, initial_gap: float, L: float, tau: float) -> None:
+    if rounds < 1:
+        raise ConfigError(f"a bound needs at least one round, not {rounds}")
+    for name, value in (("smoothness", L), ("Polyak-Lojasiewicz constant", tau)):
+        if not (value > 0 and math.isfinite(value)):
+            raise ConfigError(f"the {name} must be positive and finite, not {value}")
+    if tau > L:
+        raise ConfigError(
+            f"the Polyak-Lojasiewicz constant {tau:g} is above the smoothness {L:g}: no function "
+            "has both"
+        )
+    if not (initial_gap >= 0 and math.isfinite(initial_gap)):
+        raise ConfigError(f"the initial gap must be finite and at least 0, not {initial_gap}")
+
+
+def _check_step(eta: float, L: float, most: float, *, strict: bool) -> None:
+    """0 < eta < most / L, or <= unless `strict`."""
+    limit = most / L
+    if not (eta > 0 and (eta < limit or (not strict and eta == limit))):
+        below = "below" if strict else "at most"
+        raise ConfigError(
+            f"a step size must be above 0 and {below} {most:g} / smoothness = {limit:g}"
+            f"{'' if strict else ' with biased gradients'}, not {eta:g}"
+        )
