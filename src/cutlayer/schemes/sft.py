@@ -4,17 +4,12 @@ The server keeps an adapter for each device and works through mini-batches in th
 their activations arrive. Source: SFT Algorithm 1.
 """
 
-from cutlayer.schemes.scheme import Phase, Place, Scheme, Step
+from cutlayer.schemes.scheme import BROADCAST_MODEL, SPLIT_STEP, UPLOAD_ADAPTER, Scheme
 
 SFT = Scheme(
     name="sft",
-    opening=(Step(Phase.MODEL_DISTRIBUTION, Place.BROADCAST),),
-    local=(
-        Step(Phase.DEVICE_FORWARD, Place.DEVICE),
-        Step(Phase.ACTIVATION_UP, Place.UPLINK),
-        Step(Phase.SERVER_COMPUTE, Place.SERVER),
-        Step(Phase.GRADIENT_DOWN, Place.DOWNLINK),
-        Step(Phase.DEVICE_BACKWARD, Place.DEVICE),
-    ),
-    closing=(Step(Phase.ADAPTER_UP, Place.UPLINK),),
+    title="SFT",
+    opening=(BROADCAST_MODEL,),
+    local=SPLIT_STEP,
+    closing=(UPLOAD_ADAPTER,),
 )
