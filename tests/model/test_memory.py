@@ -69,3 +69,29 @@ def test_a_device_holds_more_at_a_later_cut_and_nothing_without_gradients(tmp_pa
         assert saved.bytes == 0
         assert held[-1] > activation.nbytes
     assert held == sorted(set(held))
+
+
+def test_the_peak_is_that_of_the_whole_block() -> None:
+    x = torch.zeros(1000, requires_grad=True)
+    with SavedBytes() as saved:
+        first, second = x.exp(), x.exp()
+        assert saved.peak == 2 * x.nbytes
+        first.sum().backward()
+        assert saved.bytes == x.nbytes
+        second.sum().backward()
+        x.exp().sum().backward()
+    assert saved.bytes == 0
+    assert saved.peak == 2 * x.nbytes
+
+
+def test_the_peak_counts_what_is_run_again_in_backward(tmp_path: Path) -> None:
+    path = save_model(tmp_path, "vit", "image-classification")
+    spec = AdapterSpec(rank=2, alpha=4.0)
+    part = load_device_part(path, "image-classification", 2, spec, classes=2)
+    rows = part.adapted.initial_row(0).unsqueeze(0).requires_grad_()
+    with SavedBytes([*part.adapted.tensors, rows]) as saved:
+        activation = part.forward(rows, [4], image_batch(), checkpoint=True)
+        waiting = saved.bytes
+        activation.sum().backward()
+    assert saved.bytes == 0
+    assert saved.peak > waiting > 0

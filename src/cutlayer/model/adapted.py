@@ -5,7 +5,7 @@ Knows how slots are found, initialised and read; not where the model was cut.
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import final
 
 import torch
@@ -16,18 +16,20 @@ from transformers.pytorch_utils import Conv1D
 
 from cutlayer.errors import ModelError, UnsupportedModelError
 from cutlayer.model.anatomy import Anatomy
+from cutlayer.model.checkpoint import checkpointed
 from cutlayer.model.layout import Layout, Slot
 from cutlayer.model.lora import AdapterSpec, LoraLinear, LoraPatches, RowLinear, Rows
-from cutlayer.spec import Task
+from cutlayer.model.own_weights import OwnWeights
+from cutlayer.spec import Task, Trained
 
 HEAD_STD = 0.02
 
 
 @final
 class AdaptedModel:
-    """A frozen model whose targeted layers read the rows of the devices in a pass.
+    """A model whose targeted layers, or all of it, read the rows of the devices in a pass.
 
-    `trained_head`: the checkpoint's values of head slots, by slot name.
+    `known`: the checkpoint's values of slots that start with them, by slot name.
     """
 
     def __init__(
@@ -35,30 +37,36 @@ class AdaptedModel:
         model: PreTrainedModel,
         anatomy: Anatomy,
         spec: AdapterSpec,
-        trained_head: Mapping[str, Tensor],
+        known: Mapping[str, Tensor],
         *,
         patches: bool,
         head: bool,
+        trained: Trained = Trained.ADAPTERS,
     ) -> None:
         model.train(False)
         model.requires_grad_(False)
         self.model = model
-        self._rows = Rows()
-        self._trained_head = dict(trained_head)
+        self._known = dict(known)
         self.transposed = any(isinstance(module, Conv1D) for module in model.modules())
-        slots = list(_adapt_blocks(model, anatomy, spec, self._rows))
-        if patches and spec.patch_embedding:
-            slots += _adapt_patches(model, anatomy, spec, self._rows)
-        if head and spec.head:
-            slots += _adapt_head(model, anatomy, self._rows)
-        self.layout = Layout(tuple(slots))
+        self._blocks = {
+            f"{anatomy.blocks}.{index}": block for index, block in _owned_blocks(model, anatomy)
+        }
+        self._reader: Rows | OwnWeights
+        if trained is Trained.WEIGHTS:
+            self._reader = OwnWeights(model)
+            slots = self._reader.slots
+        else:
+            self._reader = Rows()
+            slots = _adapt(model, anatomy, spec, self._reader, patches=patches, head=head)
+        self.layout = Layout(slots)
 
     def initial_row(self, seed: int) -> Float[Tensor, "parameter"]:
         """A row before training. Each slot's values depend on the seed and its name alone, so a
         device's and a server's rows together are the same at every cut.
 
         LoRA A normal with deviation 1 / sqrt(inputs), so that `x A^T` has the scale of x; B zero;
-        head as in the checkpoint, else weights normal with deviation 0.02 and bias zero.
+        head as in the checkpoint, else weights normal with deviation 0.02 and bias zero. Where all
+        weights are trained: as in the checkpoint, or as a head that it lacks.
         """
         return self.layout.join(
             {slot.name: self._initial(slot, seed) for slot in self.layout.slots}
@@ -66,15 +74,27 @@ class AdaptedModel:
 
     @contextmanager
     def using(
-        self, rows: Float[Tensor, "group parameter"], sizes: Sequence[int], batch: int
+        self,
+        rows: Float[Tensor, "group parameter"],
+        sizes: Sequence[int],
+        batch: int,
+        *,
+        checkpoint: bool = False,
     ) -> Iterator[None]:
-        """Make the layers read these rows; checks that the samples are as many as announced."""
+        """Make the layers read these rows; checks that the samples are as many as announced.
+
+        `checkpoint`: of each block, only its input is held for backward, which runs it again.
+        """
         if len(sizes) != rows.shape[0] or sum(sizes) != batch or min(sizes, default=0) < 1:
             raise ModelError(
                 f"sizes {list(sizes)} do not divide {batch} samples among {rows.shape[0]} rows; "
                 "give the number of samples, at least 1, of each row"
             )
-        with self._rows.using(self.layout.split(rows), sizes):
+        slots = self.layout.split(rows)
+        with ExitStack() as stack:
+            stack.enter_context(self._reader.using(slots, sizes))
+            if checkpoint:
+                stack.enter_context(checkpointed(self._blocks, slots, sizes, self._reader.using))
             yield
 
     @property
@@ -94,8 +114,8 @@ class AdaptedModel:
 
     def _initial(self, slot: Slot, seed: int) -> Tensor:
         kind = slot.name.rpartition(".")[2]
-        if slot.name in self._trained_head:
-            return self._trained_head[slot.name]
+        if slot.name in self._known:
+            return self._known[slot.name]
         if kind in ("lora_B", "bias"):
             return torch.zeros(slot.shape)
         inputs = slot.parameters // slot.shape[0]
@@ -151,13 +171,28 @@ def patch_convolution(model: PreTrainedModel, anatomy: Anatomy) -> tuple[str, nn
     return found[0]
 
 
+def _adapt(
+    model: PreTrainedModel,
+    anatomy: Anatomy,
+    spec: AdapterSpec,
+    rows: Rows,
+    *,
+    patches: bool,
+    head: bool,
+) -> tuple[Slot, ...]:
+    """Put layers that read rows into the model; their slots."""
+    slots = list(_adapt_blocks(model, anatomy, spec, rows))
+    if patches and spec.patch_embedding:
+        slots += _adapt_patches(model, anatomy, spec, rows)
+    if head and spec.head:
+        slots += _adapt_head(model, anatomy, rows)
+    return tuple(slots)
+
+
 def _adapt_blocks(
     model: PreTrainedModel, anatomy: Anatomy, spec: AdapterSpec, rows: Rows
 ) -> Iterator[Slot]:
-    blocks = model.get_submodule(anatomy.blocks)
-    for index, block in blocks.named_children():
-        if next(block.children(), None) is None:
-            continue  # hollow
+    for index, block in _owned_blocks(model, anatomy):
         for name in target_names(block, spec):
             path = f"{anatomy.blocks}.{index}.{name}"
             base = model.get_submodule(path)
@@ -165,6 +200,13 @@ def _adapt_blocks(
             layer = LoraLinear(base, path, spec, rows)
             model.set_submodule(path, layer)
             yield from layer.slots
+
+
+def _owned_blocks(model: PreTrainedModel, anatomy: Anatomy) -> Iterator[tuple[str, nn.Module]]:
+    """The blocks that are not hollow, with their index."""
+    for index, block in model.get_submodule(anatomy.blocks).named_children():
+        if next(block.children(), None) is not None:
+            yield index, block
 
 
 def _adapt_patches(

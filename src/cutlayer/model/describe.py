@@ -1,6 +1,6 @@
 """A pretrained model's dimensions, from its configuration alone.
 
-Built on torch's meta device: exact counts, no weights. Knows no cut.
+Built on torch's meta device and on fake tensors: exact counts, no weights. Knows no cut.
 """
 
 from pathlib import Path
@@ -12,6 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from cutlayer.errors import UnsupportedModelError
+from cutlayer.model.activations import count_activations
 from cutlayer.model.adapted import check_adapter, patch_convolution, target_names
 from cutlayer.model.anatomy import Anatomy, examine, meta_model
 from cutlayer.model.inputs import example_inputs
@@ -27,13 +28,16 @@ def describe(
     *,
     classes: int,
     image_size: int | None = None,
+    dtype: torch.dtype = torch.float32,
+    padded: bool | None = None,
 ) -> ModelSpec:
     """The dimensions of a model folder or configuration, as the cost models read them.
 
     Parameters are what each side holds, exactly: where a language model's embedding is also its
     head, both count it. `classes` is replaced by the vocabulary for a language model. `image_size`
     [pixel]: side of the images (None: as the model was trained); it moves
-    `embedding_flops_per_token` a little, since class tokens are free.
+    `embedding_flops_per_token` a little, since class tokens are free. `dtype`: of the frozen base.
+    `padded`: whether a mini-batch's texts differ in length (None: in text classification they do).
     Raises ModelError or UnsupportedModelError as `load_device_part` does.
     """
     config = task_config(read_config(source), task, classes)
@@ -42,6 +46,18 @@ def describe(
     anatomy = examine(model, example)
     check_adapter(model, anatomy, adapter, task)
     heads = config.num_attention_heads
+    if padded is None:
+        padded = task == "text-classification"
+    weights, patches = _patches(model, anatomy, example)
+    counted = count_activations(
+        config,
+        task,
+        anatomy,
+        adapter,
+        free_tokens=anatomy.tokens - patches,
+        dtype=dtype,
+        padded=padded,
+    )
     return ModelSpec(
         name=source.name if isinstance(source, Path) else config.model_type,
         blocks=anatomy.count,
@@ -57,7 +73,16 @@ def describe(
         - _parameters(model, anatomy.before + anatomy.after),
         classes=config.vocab_size if task == "causal-lm" else classes,
         head_per_token=task == "causal-lm",
-        embedding_flops_per_token=_patch_flops(model, anatomy, example),
+        embedding_flops_per_token=_patch_flops(anatomy, weights, patches),
+        bytes_per_value=dtype.itemsize,
+        embedding_adapter_parameters=counted.embedding_adapter_parameters,
+        embedding_adapter_flops_per_token=_patch_flops(
+            anatomy, counted.embedding_adapter_parameters, patches
+        ),
+        head_adapter_parameters=counted.head_adapter_parameters,
+        first_attention_trained=counted.first_attention_trained,
+        attention_backward=counted.attention_backward,
+        activations=counted.activations,
     )
 
 
@@ -134,10 +159,15 @@ def _parameters(model: PreTrainedModel, units: tuple[str, ...]) -> int:
     return sum(distinct.values())
 
 
-def _patch_flops(model: PreTrainedModel, anatomy: Anatomy, example: dict[str, Any]) -> int:
-    """Operations of the convolution that makes patches, shared among all tokens of an image."""
+def _patches(model: PreTrainedModel, anatomy: Anatomy, example: dict[str, Any]) -> tuple[int, int]:
+    """Weights of the convolution that makes patches, and the patches of an image; 0 for text."""
     if "pixel_values" not in example:
-        return 0
+        return 0, 0
     _, convolution = patch_convolution(model, anatomy)
     patches: int = example["pixel_values"][0, 0].numel() // convolution.weight[0, 0].numel()
-    return round(2 * convolution.weight.numel() * patches / anatomy.tokens)
+    return convolution.weight.numel(), patches
+
+
+def _patch_flops(anatomy: Anatomy, weights: int, patches: int) -> int:
+    """Operations with each of `weights` on each patch, shared among all tokens of an image."""
+    return round(2 * weights * patches / anatomy.tokens)

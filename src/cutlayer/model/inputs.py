@@ -100,6 +100,14 @@ def patch_sides(config: PreTrainedConfig) -> tuple[int, int]:
     return _pair(config.patch_size)
 
 
+def token_limit(config: PreTrainedConfig) -> int:
+    """The most tokens that a text may have."""
+    limit: int = config.max_position_embeddings
+    if config.model_type in ("camembert", "roberta", "xlm-roberta"):
+        limit -= config.pad_token_id + 1  # their positions start after the padding token's
+    return limit
+
+
 def _image_inputs(model: PreTrainedModel, pixels: Tensor) -> dict[str, Any]:
     config = model.config
     if pixels.ndim != 4 or pixels.shape[1] != config.num_channels:
@@ -122,9 +130,7 @@ def _image_inputs(model: PreTrainedModel, pixels: Tensor) -> dict[str, Any]:
 
 
 def _check_tokens(config: PreTrainedConfig, ids: Tensor) -> None:
-    limit: int = config.max_position_embeddings
-    if config.model_type in ("camembert", "roberta", "xlm-roberta"):
-        limit -= config.pad_token_id + 1  # their positions start after the padding token's
+    limit = token_limit(config)
     if ids.ndim != 2 or not 1 <= ids.shape[1] <= limit:
         raise ModelError(
             f"input_ids have shape {tuple(ids.shape)}; the model takes [batch, token] with at most "

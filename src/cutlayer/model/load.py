@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from cutlayer.errors import ModelError
+from cutlayer.errors import ModelError, UnsupportedModelError
 from cutlayer.model.adapted import AdaptedModel, check_adapter
 from cutlayer.model.anatomy import Anatomy, examine, meta_model
 from cutlayer.model.hollow import Injection, answer, inject_at, pass_through, stop_at, strip
@@ -23,7 +23,7 @@ from cutlayer.model.inputs import example_inputs
 from cutlayer.model.lora import AdapterSpec
 from cutlayer.model.split import DevicePart, ServerPart, WholeModel
 from cutlayer.model.tasks import read_config, task_class, task_config
-from cutlayer.spec import Task
+from cutlayer.spec import Task, Trained
 
 
 def load_device_part(
@@ -34,6 +34,7 @@ def load_device_part(
     *,
     classes: int,
     dtype: torch.dtype = torch.float32,
+    trained: Trained = Trained.ADAPTERS,
 ) -> DevicePart:
     """The embedding and blocks 1..cut of the model in a folder that `save_pretrained` wrote.
 
@@ -41,10 +42,12 @@ def load_device_part(
     Raises ModelError for a folder, cut or adapter that does not fit, UnsupportedModelError for an
     architecture that cannot be split.
     """
-    plan = _plan(path, task, adapter, classes)
+    plan = _plan(path, task, adapter, classes, trained)
     _check_cut(cut, plan.anatomy)
-    model, _ = _read(path, plan, dtype, lambda model: _keep_device(model, plan.anatomy, cut))
-    adapted = AdaptedModel(model, plan.anatomy, adapter, {}, patches=True, head=False)
+    model, known = _read(path, plan, dtype, lambda model: _keep_device(model, plan.anatomy, cut))
+    adapted = AdaptedModel(
+        model, plan.anatomy, adapter, known, patches=True, head=False, trained=trained
+    )
     return DevicePart(adapted, task, cut)
 
 
@@ -56,6 +59,7 @@ def load_server_part(
     *,
     classes: int,
     dtype: torch.dtype = torch.float32,
+    trained: Trained = Trained.ADAPTERS,
 ) -> ServerPart:
     """Blocks cut+1..L, final norm and head of the model in a folder.
 
@@ -64,15 +68,17 @@ def load_server_part(
     must be trained (`AdapterSpec.head`), or ModelError is raised, as for all that
     `load_device_part` names.
     """
-    plan = _plan(path, task, adapter, classes)
+    plan = _plan(path, task, adapter, classes, trained)
     _check_cut(cut, plan.anatomy)
     injection = Injection()
-    model, head = _read(
+    model, known = _read(
         path, plan, dtype, lambda model: _keep_server(model, plan.anatomy, cut, injection)
     )
     for unit in plan.anatomy.before:  # what was read as the head is there already
         strip(model.get_submodule(unit))
-    adapted = AdaptedModel(model, plan.anatomy, adapter, head, patches=False, head=True)
+    adapted = AdaptedModel(
+        model, plan.anatomy, adapter, known, patches=False, head=True, trained=trained
+    )
     return ServerPart(adapted, task, cut, injection)
 
 
@@ -83,14 +89,17 @@ def load_whole(
     *,
     classes: int,
     dtype: torch.dtype = torch.float32,
+    trained: Trained = Trained.ADAPTERS,
 ) -> WholeModel:
     """The unsplit model in a folder, with the adapters of both sides.
 
     Raises what `load_server_part` raises.
     """
-    plan = _plan(path, task, adapter, classes)
-    model, head = _read(path, plan, dtype, lambda model: None)
-    adapted = AdaptedModel(model, plan.anatomy, adapter, head, patches=True, head=True)
+    plan = _plan(path, task, adapter, classes, trained)
+    model, known = _read(path, plan, dtype, lambda model: None)
+    adapted = AdaptedModel(
+        model, plan.anatomy, adapter, known, patches=True, head=True, trained=trained
+    )
     return WholeModel(adapted, task)
 
 
@@ -100,15 +109,22 @@ class _Plan:
     model_class: type[PreTrainedModel]
     anatomy: Anatomy
     trains_head: bool
+    trained: Trained
 
 
-def _plan(path: Path, task: Task, adapter: AdapterSpec, classes: int) -> _Plan:
+def _plan(path: Path, task: Task, adapter: AdapterSpec, classes: int, trained: Trained) -> _Plan:
     """Everything that can be known, and refused, before any weight is read."""
     config = task_config(read_config(path), task, classes)
     model = meta_model(config, task)
     anatomy = examine(model, example_inputs(model, task))
     check_adapter(model, anatomy, adapter, task)
-    return _Plan(config, task_class(config, task), anatomy, adapter.head)
+    if trained is Trained.WEIGHTS and model.all_tied_weights_keys:
+        raise UnsupportedModelError(
+            f"{type(model).__name__}'s embedding is its head, and a cut would train two copies of"
+            " it: train adapters (fl-lora), or take a model that does not tie them"
+        )
+    trains_head = adapter.head or (trained is Trained.WEIGHTS and task != "causal-lm")
+    return _Plan(config, task_class(config, task), anatomy, trains_head, trained)
 
 
 def _check_cut(cut: int, anatomy: Anatomy) -> None:
@@ -150,7 +166,8 @@ def _blocks(model: PreTrainedModel, anatomy: Anatomy) -> nn.ModuleList:
 def _read(
     path: Path, plan: _Plan, dtype: torch.dtype, prune: Callable[[PreTrainedModel], None]
 ) -> tuple[PreTrainedModel, dict[str, Tensor]]:
-    """The pruned model with its weights; and of a head to be trained, what the checkpoint has."""
+    """The pruned model with its weights; and of what starts as it is in the checkpoint (a head to
+    be trained, or all weights), what the checkpoint has."""
     pruned = _pruned_class(plan.model_class, prune)
     # transformers draws initial values for a missing head from torch's global generator
     with _quiet(), torch.random.fork_rng(devices=[]):
@@ -170,12 +187,14 @@ def _read(
     model, info = loaded
     absent = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
     _check_absent(path, plan, absent)
-    if not plan.trains_head:
-        return model, {}
     return model, {
         name: parameter.detach().float().clone()
         for name, parameter in model.named_parameters()
-        if _within(name, plan.anatomy.head) and name not in absent
+        if name not in absent
+        and (
+            plan.trained is Trained.WEIGHTS
+            or (plan.trains_head and _within(name, plan.anatomy.head))
+        )
     }
 
 

@@ -58,7 +58,7 @@ class Rows:
     """The devices' values that the layers of one part read during one pass.
 
     Filled by `using` for the length of a forward; a part therefore runs one pass at a time.
-    Backward needs it no more.
+    Backward needs it no more, unless it runs blocks again: within that, `using` may be nested.
     """
 
     def __init__(self) -> None:
@@ -68,11 +68,12 @@ class Rows:
     @contextmanager
     def using(self, slots: Mapping[str, Tensor], sizes: Sequence[int]) -> Iterator[None]:
         """Make the layers read these slots, each [group, *shape], for samples in device order."""
+        outer = self._slots, self._sizes
         self._slots, self._sizes = slots, tuple(sizes)
         try:
             yield
         finally:
-            self._slots, self._sizes = {}, ()
+            self._slots, self._sizes = outer
 
     @property
     def sizes(self) -> tuple[int, ...]:

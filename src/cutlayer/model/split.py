@@ -31,8 +31,12 @@ class DevicePart:
         rows: Float[Tensor, "group parameter"],
         sizes: Sequence[int],
         inputs: Mapping[str, Tensor],
+        *,
+        checkpoint: bool = False,
     ) -> Float[Tensor, "batch token width"]:
         """The activation at the cut; the first `sizes[0]` samples are of the device in `rows[0]`.
+
+        `checkpoint`: hold each block's input for backward, not what is computed in it.
 
         `inputs`: `pixel_values` [batch, channel, height, width], of any size that the patch
         divides; or `input_ids` [batch, token] with `attention_mask` unless nothing is padded. Text
@@ -42,7 +46,7 @@ class DevicePart:
         model = self.adapted.model
         given = real_inputs(model, self.task, inputs, None)
         batch = next(iter(inputs.values())).shape[0]
-        with self.adapted.using(rows, sizes, batch):
+        with self.adapted.using(rows, sizes, batch, checkpoint=checkpoint):
             try:
                 model(**given)
             except CutReachedError as cut:

@@ -1,0 +1,253 @@
+"""What autograd keeps of each part of a model, as a closed form in samples and tokens.
+
+Counted and not derived: three blocks run once on fake tensors, which have shapes and storages but
+no memory, so each architecture's own code says what it keeps, whatever its norms, gates and
+attention. The numbers of samples and of tokens are large primes: which of them divide the size of
+a storage tells how it grows. Holds for torch's CPU kernels. Knows no cut.
+"""
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd.graph import saved_tensors_hooks
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.initialization import meta_device_safe_creation_ops
+
+from cutlayer.model.adapted import AdaptedModel
+from cutlayer.model.anatomy import Anatomy
+from cutlayer.model.inputs import patch_sides, real_inputs, token_limit
+from cutlayer.model.lora import AdapterSpec
+from cutlayer.model.save_watch import (
+    AFTER,
+    BEFORE,
+    FIRST,
+    PLACES,
+    SECOND,
+    SERVED,
+    AttentionWatch,
+    SaveWatch,
+    watching,
+)
+from cutlayer.model.tasks import is_decoder, task_class
+from cutlayer.spec import Activations, BatchBytes, BlockBytes, Task
+
+_SAMPLES = 1009
+_MOST_TOKENS = 1013
+_FEWEST_PATCHES = 101  # along a side
+_BLOCKS = 3
+# a text's ids and mask, int64
+_TEXT_INPUT_BYTES = 16
+# operations of attention's backward over its forward's: a fused kernel computes its matrix again
+_FUSED, _PLAIN = 2.5, 2.0
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What `ModelSpec` says of these, found by running the model with its adapters in place."""
+
+    activations: Activations
+    embedding_adapter_parameters: int
+    head_adapter_parameters: int
+    attention_backward: float
+    first_attention_trained: bool
+
+
+def count_activations(
+    config: PreTrainedConfig,
+    task: Task,
+    anatomy: Anatomy,
+    adapter: AdapterSpec,
+    *,
+    free_tokens: int,
+    dtype: torch.dtype,
+    padded: bool,
+) -> Counted:
+    """What a model of this configuration keeps with these adapters on a base of `dtype`.
+
+    `free_tokens`: those of an image that are no patches. `padded`: texts of different lengths,
+    whose mask attention keeps too. Blocks are taken to be alike: where they alternate (sliding
+    windows), all for the second one.
+    """
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    model = _short_model(config, task, anatomy, dtype, mode)
+    with mode:
+        adapted = AdaptedModel(model, anatomy, adapter, {}, patches=True, head=True)
+        image = task == "image-classification"
+        sample = _images(model, free_tokens) if image else _texts(model, padded=padded)
+        kept, trained = _run(adapted, anatomy, sample)
+    second = kept.block(SECOND)
+    activations = Activations(
+        inputs=sample.inputs,
+        embedding=kept.whole(BEFORE),
+        first_block=kept.block(FIRST),
+        block=second,
+        served_block=kept.block(SERVED) if anatomy.count >= _BLOCKS else second,
+        head=kept.whole(AFTER),
+    )
+    fused = trained is not None
+    return Counted(
+        activations,
+        _slots_in(adapted, anatomy.before),
+        _slots_in(adapted, anatomy.head),
+        _FUSED if fused else _PLAIN,
+        bool(trained) or (not fused and kept.whole(FIRST).token_pair > 0),
+    )
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """A fake mini-batch of prime numbers; `free` tokens are no patches (0 for texts)."""
+
+    given: dict[str, Any]
+    tokens: int
+    free: int
+    inputs: BatchBytes
+
+    def form(self, size: int) -> BatchBytes:
+        """How a storage of `size` bytes grows, by what divides it."""
+        each, rest = divmod(size, _SAMPLES)
+        if rest:
+            fixed, position, position_pair = self._by_tokens(size)
+            return BatchBytes(fixed, position, position_pair)
+        return BatchBytes(0.0, 0.0, 0.0, *self._by_tokens(each))
+
+    def _by_tokens(self, size: int) -> tuple[float, float, float]:
+        """`size` as a polynomial of the tokens: constant, linear, square."""
+        if size % self.tokens**2 == 0:
+            return 0.0, 0.0, size / self.tokens**2
+        if size % self.tokens == 0:
+            return 0.0, size / self.tokens, 0.0
+        patches = self.tokens - self.free
+        if self.free and size % patches == 0:
+            return -self.free * size / patches, size / patches, 0.0
+        return float(size), 0.0, 0.0
+
+
+def _short_model(
+    config: PreTrainedConfig,
+    task: Task,
+    anatomy: Anatomy,
+    dtype: torch.dtype,
+    mode: FakeTensorMode,
+) -> PreTrainedModel:
+    """The model with its first blocks alone, and the attention that loading it gives."""
+    with torch.device("meta"), meta_device_safe_creation_ops():
+        model = task_class(config, task)(copy.deepcopy(config))
+    blocks = model.get_submodule(anatomy.blocks)
+    assert isinstance(blocks, nn.ModuleList)
+    model.set_submodule(anatomy.blocks, blocks[:_BLOCKS])
+    model.train(False)
+    for parameter in model.parameters():  # buffers keep their type, as when a model is loaded
+        parameter.data = parameter.data.to(dtype)
+    with mode:
+        model.to_empty(device="cpu")
+    return model
+
+
+def _texts(model: PreTrainedModel, *, padded: bool) -> _Sample:
+    tokens = min(_MOST_TOKENS, token_limit(model.config))
+    while not _is_prime(tokens):
+        tokens -= 1
+    ids = torch.zeros(_SAMPLES, tokens, dtype=torch.long)
+    given: dict[str, Any] = {"input_ids": ids}
+    if padded:
+        given["attention_mask"] = torch.ones_like(ids)
+    elif is_decoder(model.config):
+        given["past_key_values"] = _NoCache()
+    return _Sample(given, tokens, 0, BatchBytes(token=_TEXT_INPUT_BYTES))
+
+
+class _NoCache:
+    """Told of keys and values, and gives them back.
+
+    A decoder without mask and without cache looks for several texts packed into one, at values
+    that a fake tensor has not; with it, it takes the way that unpadded texts take.
+    """
+
+    is_compileable = False
+
+    def get_seq_length(self, layer: int = 0) -> int:
+        return 0
+
+    def get_query_offset(self, layer: int = 0) -> int:
+        return 0
+
+    def get_mask_sizes(self, queries: int, layer: int) -> tuple[int, int]:
+        return queries, 0
+
+    def update(self, key: Tensor, value: Tensor, *place: Any) -> tuple[Tensor, Tensor]:
+        return key, value
+
+
+def _images(model: PreTrainedModel, free: int) -> _Sample:
+    side = _FEWEST_PATCHES  # prime, which does if every token is a patch
+    while free and not _is_prime(side**2 + free):
+        side += 1
+    height, width = (side * length for length in patch_sides(model.config))
+    pixels = torch.zeros(_SAMPLES, model.config.num_channels, height, width)
+    each = pixels.nbytes / (_SAMPLES * side**2)
+    return _Sample(
+        real_inputs(model, "image-classification", {"pixel_values": pixels}, None),
+        side**2 + free,
+        free,
+        BatchBytes(sample=-each * free, token=each),
+    )
+
+
+def _is_prime(number: int) -> bool:
+    return all(number % divisor for divisor in range(2, math.isqrt(number) + 1))
+
+
+@final
+class _KeptForms:
+    """What each place of a forward keeps."""
+
+    def __init__(self) -> None:
+        self._whole = dict.fromkeys(PLACES, BatchBytes())
+        self._beyond = dict.fromkeys(PLACES, BatchBytes())
+
+    def add(self, place: str, form: BatchBytes, *, is_input: bool) -> None:
+        self._whole[place] += form
+        if not is_input:
+            self._beyond[place] += form
+
+    def whole(self, place: str) -> BatchBytes:
+        return self._whole[place]
+
+    def block(self, place: str) -> BlockBytes:
+        return BlockBytes(self._whole[place], self._beyond[place])
+
+
+def _run(
+    adapted: AdaptedModel, anatomy: Anatomy, sample: _Sample
+) -> tuple[_KeptForms, bool | None]:
+    """One forward; also whether the first attention is trained (None: it is not fused)."""
+    rows = torch.zeros(1, adapted.layout.parameters, requires_grad=True)
+    watch, attention, kept = SaveWatch(), AttentionWatch(), _KeptForms()
+    with (
+        watching(adapted.model.get_submodule(anatomy.blocks), watch),
+        adapted.using(rows, [_SAMPLES], _SAMPLES),
+        saved_tensors_hooks(watch.pack, lambda held: held.tensor),
+        attention,
+    ):
+        output = adapted.model(**sample.given)
+    there_anyway = (*adapted.tensors, rows, *sample.given.values())
+    tensors = [value for value in there_anyway if isinstance(value, Tensor)]
+    for place, is_input, size in watch.storages(tensors):
+        kept.add(place, sample.form(size), is_input=is_input)
+    del output  # the graph lives until here
+    return kept, attention.trained
+
+
+def _slots_in(adapted: AdaptedModel, units: tuple[str, ...]) -> int:
+    """Adapter parameters within these modules."""
+    return sum(
+        slot.parameters
+        for slot in adapted.layout.slots
+        if any(slot.name.startswith(f"{unit}.") for unit in units)
+    )
