@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from cutlayer.config.devices import local_steps, make_devices, make_rates
-from cutlayer.config.schema import Config, DevicesSection, LinkSection, TrainingSection
+from cutlayer.config.devices import local_steps, make_devices
+from cutlayer.config.schema import DevicesSection, TrainingSection
 from cutlayer.data.batches import BatchPlan
 from cutlayer.errors import ConfigError
 from cutlayer.units import MIB
@@ -31,20 +31,6 @@ def test_a_single_device_has_the_middle_rate() -> None:
 def test_a_list_of_another_length_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"uplink_snr_db lists 2 values for devices\.count 3"):
         make_devices(DevicesSection(count=3, uplink_snr_db=(1.0, 2.0)))
-
-
-def test_even_shares_fill_the_band() -> None:
-    config = Config(devices=DevicesSection(count=4))
-    rates = make_rates(config, make_devices(config.devices))
-    # four quarters of the band, all at 17 dB
-    total = sum(rate.link.uplink_bit_per_s for rate in rates)
-    assert total == pytest.approx(rates[0].link.broadcast_bit_per_s, rel=1e-12)
-
-
-def test_shares_as_given() -> None:
-    config = Config(devices=DevicesSection(count=2), link=LinkSection(shares=(0.25, 0.5)))
-    first, second = make_rates(config, make_devices(config.devices))
-    assert second.link.uplink_bit_per_s == pytest.approx(2 * first.link.uplink_bit_per_s)
 
 
 def test_local_epochs_count_instead_of_steps() -> None:

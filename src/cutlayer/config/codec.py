@@ -1,5 +1,7 @@
 """The codec section of a configuration made into a pair of codecs."""
 
+from dataclasses import replace
+
 from cutlayer.codec.codec import Codec
 from cutlayer.codec.delta import Delta
 from cutlayer.codec.entropy.coder import EntropyCoder
@@ -7,6 +9,7 @@ from cutlayer.codec.entropy.fixed_width import FixedWidth
 from cutlayer.codec.entropy.golomb_coder import Golomb
 from cutlayer.codec.entropy.two_way import TwoWay
 from cutlayer.codec.feedback import ErrorFeedback
+from cutlayer.codec.kernels.load import load
 from cutlayer.codec.presets import CodecPair, best, fast, lossless_plus, none, paper
 from cutlayer.codec.staged import StagedCodec
 from cutlayer.codec.stages.dead_zone import DeadZone
@@ -22,11 +25,16 @@ from cutlayer.config.schema import CodecSection, StagesSection
 from cutlayer.errors import ConfigError
 
 
-def make_codecs(section: CodecSection, packets: int) -> CodecPair:
+def make_codecs(section: CodecSection, packets: int, threads: int = 1) -> CodecPair:
     """The codecs of both directions, for streams of so many packets.
 
     Raises ConfigError for settings that exclude each other.
     """
+    pair = _pair(section, packets)
+    return CodecPair(_on_threads(pair.up, threads), _on_threads(pair.down, threads))
+
+
+def _pair(section: CodecSection, packets: int) -> CodecPair:
     if section.name != "stages" and (section.up is not None or section.down is not None):
         raise ConfigError(f"codec.up and codec.down need codec.name stages, not {section.name}")
     match section.name:
@@ -47,6 +55,17 @@ def make_codecs(section: CodecSection, packets: int) -> CodecPair:
                 raise ConfigError("codec.name stages needs codec.up, such as {quantise: int}")
             back = section.down or section.up
             return CodecPair(_staged(section.up, packets), _staged(back, packets))
+
+
+def _on_threads(codec: Codec, threads: int) -> Codec:
+    """The codec with its loops on so many threads; the bytes do not depend on it."""
+    match codec:
+        case StagedCodec():
+            return replace(codec, kernels=load(threads))
+        case ErrorFeedback() | Delta():
+            return replace(codec, inner=_on_threads(codec.inner, threads))
+        case _:
+            return codec
 
 
 def _goal(bits: float, cosine: float | None) -> StepRule:

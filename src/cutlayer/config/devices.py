@@ -1,13 +1,9 @@
-"""The virtual devices and their rates, from the configuration's short forms."""
+"""The virtual devices, from the configuration's short forms."""
 
-from collections.abc import Sequence
-
-from cutlayer.channel.shannon import link_rates
-from cutlayer.config.schema import Config, DevicesSection, TrainingSection
+from cutlayer.config.schema import DevicesSection, TrainingSection
 from cutlayer.data.batches import BatchPlan
 from cutlayer.errors import ConfigError
-from cutlayer.spec import Device, Link
-from cutlayer.timeline.work import DeviceRates
+from cutlayer.spec import Device
 from cutlayer.units import MIB
 
 
@@ -28,17 +24,6 @@ def make_devices(section: DevicesSection) -> tuple[Device, ...]:
         )
     return tuple(
         Device(f"device-{n}", flops[n], up_db[n], down_db[n], memory[n]) for n in range(count)
-    )
-
-
-def make_rates(config: Config, devices: Sequence[Device]) -> tuple[DeviceRates, ...]:
-    """Each device's rates for computing and on the link."""
-    shares = config.link.shares
-    even = (1.0 / len(devices),) * len(devices)
-    link = Link(config.link.bandwidth_hz, shares if isinstance(shares, tuple) else even)
-    return tuple(
-        DeviceRates(device.flops_per_s, config.server.flops_per_s, rates)
-        for device, rates in zip(devices, link_rates(link, devices), strict=True)
     )
 
 

@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 
+from cutlayer.codec.presets import CodecPair, none
 from cutlayer.config.codec import make_codecs
 from cutlayer.config.dataset import Prepared, prepare_data
-from cutlayer.config.devices import local_steps, make_devices, make_rates
+from cutlayer.config.devices import local_steps, make_devices
+from cutlayer.config.link import make_channel, make_rules, make_shares
 from cutlayer.config.read import config_sha256, config_yaml, read_config
 from cutlayer.config.schema import Config, OptimizerSection
-from cutlayer.cost.flops import ACCOUNTINGS
+from cutlayer.cost.accounting import ACCOUNTINGS
 from cutlayer.data.batches import BatchPlan
 from cutlayer.data.find import Found, find_model
 from cutlayer.data.partition import label_counts
@@ -28,8 +31,9 @@ from cutlayer.model.lora import AdapterSpec
 from cutlayer.model.optimizer import AdamW, Optimizer, Sgd
 from cutlayer.model.peft_format import save_adapter
 from cutlayer.report.html import write_report
-from cutlayer.schemes.sft import SFT
-from cutlayer.spec import Task
+from cutlayer.schemes.all import SCHEMES
+from cutlayer.schemes.scheme import Scheme, ServerOrder
+from cutlayer.spec import Holding, Task, Trained
 from cutlayer.train.files import write_folder_atomically, write_json, write_text
 from cutlayer.train.memory import Memory, measure_memory
 from cutlayer.train.round import initial_state
@@ -40,6 +44,16 @@ from cutlayer.train.state import RunState
 from cutlayer.units import format_bytes
 
 Say = Callable[[str], None]
+
+_REMEDY = {
+    True: "raise training.micro_batches, set devices.holding to recompute, or lower model.cut or"
+    " training.batch_size",
+    False: "this scheme holds the whole model on every device; take one that splits it, lower"
+    " training.batch_size, or set devices.memory_mib to null",
+}
+_BASES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+# micro-batches where a scheme overlaps them and nobody says how many
+_OVERLAPPING = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,12 +106,15 @@ def prepare(config: Config, say: Say = lambda line: None) -> Job:
     model = describe(found.path, prepared.task, adapter, classes=classes, image_size=size)
     part = (found.path, prepared.task, config.model.cut, adapter)
     devices = make_devices(config.devices)
-    rates = make_rates(config, devices)
+    scheme = SCHEMES[config.scheme.name]
+    micro_batches = _micro_batches(config, scheme)
+    channel, shares = make_channel(config, devices), make_shares(config.link, len(devices))
+    channel.rates(1, 0.0, shares)  # a link that cannot be is found before any weight is read
     work = tuple(
         LocalWork(
             plan=(plan := BatchPlan(samples, config.training.batch_size, config.seed, n)),
             local_steps=local_steps(config.training, plan),
-            rates=rates[n],
+            flops_per_s=devices[n].flops_per_s,
             memory_bytes=devices[n].memory_bytes,
         )
         for n, samples in enumerate(prepared.parts)
@@ -105,21 +122,30 @@ def prepare(config: Config, say: Say = lambda line: None) -> Job:
     packets = config.training.rounds * max(device.local_steps for device in work)
     setup = Setup(
         task=prepared.task,
-        scheme=SFT,
+        scheme=scheme,
         model=model,
-        device_part=load_device_part(*part, classes=classes),
-        server_part=load_server_part(*part, classes=classes),
-        codecs=make_codecs(config.codec, packets),
+        device_part=load_device_part(
+            *part, classes=classes, dtype=_BASES[config.devices.base], trained=scheme.trained
+        ),
+        server_part=load_server_part(*part, classes=classes, trained=scheme.trained),
+        codecs=_codecs(config, scheme, packets),
         optimizer=_optimizer(config.optimizer),
         learning_rate=config.optimizer.learning_rate,
         decay=config.optimizer.decay,
         devices=work,
+        micro_batches=micro_batches,
+        in_flight=config.training.in_flight,
+        holding=Holding(config.devices.holding),
+        channel=channel,
+        shares=shares,
+        server_flops_per_s=config.server.flops_per_s,
+        rules=make_rules(config),
         train=prepared.data.train,
         test=prepared.data.test,
         batches=prepared.batches,
         classes=model.classes,
         accounting=ACCOUNTINGS[config.cost.accounting],
-        group=config.server.group,
+        group=1 if scheme.trained is Trained.WEIGHTS else config.server.group,
         seed=config.seed,
         clock=time.monotonic,
     )
@@ -156,6 +182,28 @@ def _adapter(config: Config, task: Task) -> AdapterSpec:
     )
 
 
+def _codecs(config: Config, scheme: Scheme, packets: int) -> CodecPair:
+    """The codecs of a scheme that compresses; others send what they send as it is."""
+    pair = make_codecs(config.codec, packets, config.threads or 1)
+    return pair if scheme.compressed else none()
+
+
+def _micro_batches(config: Config, scheme: Scheme) -> int:
+    training = config.training
+    if training.in_flight is not None and not scheme.pipelined:
+        raise ConfigError(
+            f"training.in_flight {training.in_flight} is for sft-overlap: {scheme.name} takes one"
+            " micro-batch after another"
+        )
+    count = training.micro_batches or (_OVERLAPPING if scheme.pipelined else 1)
+    if count > 1 and scheme.server is not ServerOrder.ARRIVAL:
+        raise ConfigError(
+            f"training.micro_batches {count}: the server of {scheme.name} takes whole mini-batches"
+            " in an order of its own; leave it at 1"
+        )
+    return count
+
+
 def _optimizer(section: OptimizerSection) -> Optimizer:
     match section.name:
         case "sgd":
@@ -174,8 +222,8 @@ def _check_memory(setup: Setup, memory: Memory) -> None:
     if short:
         number, limit = short[0]
         raise ConfigError(
-            f"device {number} has {format_bytes(limit or 0)} (devices.memory_mib), training its"
-            f" part needs {format_bytes(need)}: lower model.cut or training.batch_size"
+            f"device {number} has {format_bytes(limit or 0)} (devices.memory_mib), training what"
+            f" it holds needs {format_bytes(need)}: {_REMEDY[setup.scheme.splits]}"
         )
 
 
@@ -188,6 +236,9 @@ def _partition(job: Job) -> dict[str, Any]:
 def _export(job: Job, state: RunState, directory: RunDirectory) -> None:
     device, server = job.setup.device_part.adapted.layout, job.setup.server_part.adapted.layout
     named = {**device.named(state.device.row), **server.named(state.server.row)}
+    if job.setup.scheme.trained is Trained.WEIGHTS:
+        write_folder_atomically(directory.path / "model", lambda to: _save_model(job, named, to))
+        return
     asset = job.found.asset
     base = asset.hub_id if asset is not None and asset.hub_id is not None else str(job.found.path)
 
@@ -196,6 +247,13 @@ def _export(job: Job, state: RunState, directory: RunDirectory) -> None:
         save_adapter(folder, named, job.adapter, base, job.prepared.task, transposed=transposed)
 
     write_folder_atomically(directory.path / "adapter", write)
+
+
+def _save_model(job: Job, named: dict[str, torch.Tensor], folder: Path) -> None:
+    """All weights as a folder that `from_pretrained` reads."""
+    job.setup.server_part.adapted.model.config.save_pretrained(folder)
+    whole = {name: value.contiguous() for name, value in named.items()}
+    save_file(whole, folder / "model.safetensors", {"format": "pt"})
 
 
 def _about(job: Job) -> dict[str, Any]:

@@ -29,7 +29,21 @@ class Section(BaseModel):
 class SchemeSection(Section):
     """How devices and server train together."""
 
-    name: Literal["sft"] = Field(default="sft", description="training scheme: sft (the paper's)")
+    name: Literal[
+        "sft",
+        "sft-uncompressed",
+        "sft-overlap",
+        "splitlora-paper",
+        "splitlora",
+        "sl",
+        "fl-lora",
+        "fl-full",
+    ] = Field(
+        default="sft",
+        description="sft (the paper's); sft-uncompressed; sft-overlap (micro-batches in a"
+        " pipeline); splitlora-paper (a server model per device); splitlora (as published: one,"
+        " stepped in turn); sl (devices in turn); fl-lora, fl-full (whole model on devices)",
+    )
 
 
 class ModelSection(Section):
@@ -124,6 +138,16 @@ class TrainingSection(Section):
         default=None, ge=1, description="passes over its samples a device makes in a round instead"
     )
     batch_size: int = Field(default=16, ge=1, description="samples in a mini-batch")
+    micro_batches: int | None = Field(
+        default=None,
+        ge=1,
+        description="parts that a mini-batch goes through in; null: 4 for sft-overlap, else 1",
+    )
+    in_flight: int | None = Field(
+        default=None,
+        ge=1,
+        description="sft-overlap: micro-batches between forward and backward at most; null: all",
+    )
 
 
 class OptimizerSection(Section):
@@ -244,6 +268,14 @@ class DevicesSection(Section):
         default=72.0,
         description="memory for training [MiB]; a run that needs more stops; null: no limit",
     )
+    holding: Literal["keep", "checkpoint", "recompute"] = Field(
+        default="keep",
+        description="what devices hold until the gradient comes: all that backward needs, the"
+        " blocks' inputs, or the mini-batch's input",
+    )
+    base: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="numbers of the frozen weights on devices"
+    )
 
 
 class ServerSection(Section):
@@ -252,11 +284,48 @@ class ServerSection(Section):
     flops_per_s: Positive = Field(
         default=3.072e12, description="compute rate [FLOP/s]; the default is 2048 cores at 1.5 GHz"
     )
+    workers: int = Field(
+        default=1, ge=1, description="mini-batches worked on at a time, each at that rate"
+    )
     group: int = Field(
         default=8,
         ge=1,
         description="devices whose rows share one pass when simulating (speed only)",
     )
+
+
+class FadingSection(Section):
+    """How a device's signal-to-noise ratio varies from round to round."""
+
+    name: Literal["none", "rayleigh", "rician", "gauss-markov"] = Field(
+        default="none",
+        description="none; rayleigh; rician; gauss-markov (rayleigh or rician with memory)",
+    )
+    k_db: Finite | None = Field(
+        default=None,
+        description="rician, gauss-markov: power of the direct path over the rest [dB]; null: 10"
+        " for rician, no direct path for gauss-markov",
+    )
+    correlation: float = Field(
+        default=0.9, ge=0, lt=1, description="gauss-markov: of one round's gain with the next's"
+    )
+
+
+class CellSection(Section):
+    """Devices in a cell of 3GPP TR 38.901: ratios from distances instead of given ones."""
+
+    name: Literal["none", "umi", "uma"] = Field(
+        default="none",
+        description="none: devices.uplink_snr_db and downlink_snr_db; umi: street canyon; uma:"
+        " urban macro; path loss, line of sight and shadowing are drawn from the seed",
+    )
+    carrier_ghz: Positive = Field(default=3.5, description="carrier frequency [GHz]")
+    nearest_m: float = Field(default=20.0, ge=0, description="least distance to the server [m]")
+    farthest_m: Positive = Field(default=200.0, description="greatest distance [m]")
+    device_power_dbm: Finite = Field(default=23.0, description="transmit power of devices [dBm]")
+    server_power_dbm: Finite = Field(default=33.0, description="transmit power of the server [dBm]")
+    device_noise_db: Finite = Field(default=9.0, description="noise figure of devices [dB]")
+    server_noise_db: Finite = Field(default=5.0, description="noise figure of the server [dB]")
 
 
 class LinkSection(Section):
@@ -266,6 +335,35 @@ class LinkSection(Section):
     shares: Literal["even"] | tuple[Positive, ...] = Field(
         default="even",
         description="each device's part of the band: even, or a list that sums to 1 at most",
+    )
+    rate: Literal["constant-snr", "constant-power"] = Field(
+        default="constant-snr",
+        description="constant-snr (the paper's): the ratio is the same for any share;"
+        " constant-power: it is that of the whole band, and better for a smaller share",
+    )
+    fading: FadingSection = FadingSection()
+    cell: CellSection = CellSection()
+    traces: tuple[str, ...] = Field(
+        default=(),
+        description="measured rates instead of ratios: a file a device, or one for all; CSV of"
+        " time_s,rate_bit_per_s, or Mahimahi's format",
+    )
+    downlink_traces: tuple[str, ...] = Field(
+        default=(), description="the same for the downlink; none: as the uplink"
+    )
+    trace_window_s: Positive = Field(
+        default=1.0, description="a round's rate is the trace's mean over so many seconds [s]"
+    )
+    uplink: Literal["static", "in-turn", "shared"] = Field(
+        default="static",
+        description="static: each on its share; in-turn: the whole band for one transfer after"
+        " another; shared: time slots among those under way",
+    )
+    downlink: Literal["static", "in-turn", "shared"] = Field(
+        default="static", description="the same for the downlink"
+    )
+    duplex: Literal["full", "half"] = Field(
+        default="full", description="half: never both ways at once"
     )
 
 

@@ -63,7 +63,7 @@ class Exchange:
     """The codecs of a run and the streams of all its devices during a round.
 
     Each packet has a random stream of its own, a function of (seed, round, device, local step,
-    direction), so a resumed run draws what an uninterrupted one would have drawn.
+    micro-batch, direction), so a resumed run draws what an uninterrupted one would have drawn.
     """
 
     def __init__(self, codecs: CodecPair, seed: int, streams: Streams) -> None:
@@ -76,9 +76,9 @@ class Exchange:
         """Where every stream stands now."""
         return dict(self._streams)
 
-    def send(self, load: Load, key: tuple[int, int, int, Direction]) -> Received:
-        """Encode, decode; `key` is (round, device, local step, direction)."""
-        _, device, _, direction = key
+    def send(self, load: Load, key: tuple[int, int, int, int, Direction]) -> Received:
+        """Encode, decode; `key` is (round, device, local step, micro-batch, direction)."""
+        _, device, _, _, direction = key
         stream = self._streams.get((device, direction), Stream())
         codec = self._codecs[direction]
         values = np.ascontiguousarray(load.tensor.detach().numpy())

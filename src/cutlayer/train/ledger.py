@@ -4,7 +4,7 @@ The bytes are the lengths of packets that were made. Knows no rates: the timelin
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import final
 
@@ -26,9 +26,10 @@ class Sent:
 class Ledger:
     """Mutable for the length of a round; read it when the round has closed."""
 
-    def __init__(self, scheme: Scheme, local_steps: tuple[int, ...]) -> None:
+    def __init__(self, scheme: Scheme, local_steps: tuple[int, ...], micro_batches: int) -> None:
         self._scheme = scheme
         self._local_steps = local_steps
+        self._micro_batches = micro_batches
         self._amounts: list[dict[Phase, list[float]]] = [defaultdict(list) for _ in local_steps]
         self._by_place: dict[Place, list[int]] = defaultdict(lambda: [0, 0])
         self._by_payload: dict[str, int] = defaultdict(int)
@@ -43,12 +44,17 @@ class Ledger:
         self._amounts[device][step.phase].append(size)
         self._count(step, payloads)
 
-    def broadcast(self, step: Step, payloads: Mapping[str, Sent]) -> None:
-        """Enter one transmission that every device hears: on the air once, waited for by all."""
+    def broadcast(self, step: Step, payloads: Mapping[str, Sent], devices: Iterable[int]) -> None:
+        """Enter one transmission that `devices` hear: on the air once, waited for by each."""
         size = sum(sent.payload_bytes for sent in payloads.values())
-        for amounts in self._amounts:
-            amounts[step.phase].append(size)
+        for device in devices:
+            self._amounts[device][step.phase].append(size)
         self._count(step, payloads)
+
+    def nothing(self, device: int) -> None:
+        """Enter the local steps of a micro-batch without samples."""
+        for step in self._scheme.local:
+            self._amounts[device][step.phase].append(0)
 
     def _count(self, step: Step, payloads: Mapping[str, Sent]) -> None:
         for name, sent in payloads.items():
@@ -56,13 +62,14 @@ class Ledger:
             self._by_place[step.place][0] += sent.payload_bytes
             self._by_place[step.place][1] += sent.uncompressed_bytes
 
-    def work(self, device: int, rates: DeviceRates) -> DeviceWork:
+    def work(self, device: int, rates: DeviceRates, in_flight: int | None) -> DeviceWork:
         """The round's amounts of one device, for the timeline."""
         amounts = {
             phase: np.asarray(values, dtype=np.float64)
             for phase, values in self._amounts[device].items()
         }
-        return DeviceWork(amounts, rates, self._local_steps[device])
+        steps = self._local_steps[device]
+        return DeviceWork(amounts, rates, steps, self._micro_batches, in_flight)
 
     def byte_counts(self) -> dict[str, int]:
         """Bytes on the air each way, and what they would have been as plain float32."""

@@ -1,25 +1,31 @@
 """What a device must hold to train its part, measured; and the whole model, for comparison.
 
-Saved tensors are counted as autograd really keeps them for one mini-batch of the largest kind.
+Saved tensors are counted as autograd really keeps them for one mini-batch of the largest kind, held
+as the run holds it.
 """
 
 from dataclasses import asdict, dataclass
 
 import torch
+from torch import Tensor
 
 from cutlayer.data.batches import Batch
+from cutlayer.model.holding import measure
 from cutlayer.model.loss import group_losses
 from cutlayer.model.memory import SavedBytes
+from cutlayer.spec import Holding, Trained
 from cutlayer.train.inputs import group_inputs
+from cutlayer.train.micro_batch import shares
 from cutlayer.train.setup import Setup
-from cutlayer.train.state import RunState, SideState
+from cutlayer.train.state import RunState
 
 _FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True)
 class PartMemory:
-    """Bytes at the peak of a local step: when forward has ended and backward begins."""
+    """Bytes at the peak of a local step, by kind. `adapters` are none where all weights are
+    trained: they are the weights."""
 
     weights: int
     adapters: int
@@ -33,10 +39,15 @@ class PartMemory:
         """All of them together."""
         return sum(asdict(self).values())
 
+    def __add__(self, other: "PartMemory") -> "PartMemory":
+        own, more = asdict(self), asdict(other)
+        return PartMemory(**{kind: own[kind] + more[kind] for kind in own})
+
 
 @dataclass(frozen=True)
 class Memory:
-    """A device's part, and what one device would need for the whole model."""
+    """A device's part (or all, where the scheme leaves nothing to a server), and what one device
+    would need for the whole model, everything kept."""
 
     device: PartMemory
     unsplit_bytes: int
@@ -49,29 +60,66 @@ def measure_memory(setup: Setup, state: RunState) -> Memory:
     mini-batch.
     """
     batch = _largest_batch(setup)
+    server = _part(setup, 1, state.server.row, _server_bytes(setup, state, batch), None)
+    kept = _part(setup, 0, state.device.row, _held_bytes(setup, state, batch, 1), batch)
+    if not setup.scheme.splits:
+        return Memory(kept + server, (kept + server).total)
+    own = kept
+    if setup.holding is not Holding.KEEP or setup.micro_batches > 1:
+        in_flight = (setup.in_flight or setup.micro_batches) if setup.scheme.pipelined else 1
+        held = _held_bytes(
+            setup, state, _largest_batch(setup, setup.micro_batches), in_flight, setup.holding
+        )
+        own = _part(setup, 0, state.device.row, held, batch)
+    return Memory(own, (kept + server).total)
+
+
+def _held_bytes(
+    setup: Setup, state: RunState, batch: Batch, in_flight: int, holding: Holding = Holding.KEEP
+) -> int:
+    """What backward needs of `in_flight` batches like this one on the device [bytes]."""
     group = group_inputs([batch])
-    rows = state.device.row[None].clone().requires_grad_()
-    kept = [*setup.device_part.adapted.tensors, rows]
-    with SavedBytes(exclude=[*kept, *group.inputs.values()]) as saved:
-        activation = setup.device_part.forward(rows, group.sizes, group.inputs)
-    device = _part(setup.device_part.adapted.bytes, state.device, saved.bytes, batch)
-    received = activation.detach().requires_grad_()
-    server_rows = state.server.row[None].clone().requires_grad_()
-    with SavedBytes(exclude=[*setup.server_part.adapted.tensors, server_rows]) as saved:
-        logits = setup.server_part.forward(server_rows, group.sizes, received, group.lengths)
-        group_losses(setup.task, logits, torch.from_numpy(batch.labels), group.sizes)
-    server = _part(setup.server_part.adapted.bytes, state.server, saved.bytes, None)
-    return Memory(device, device.total + server.total)
+    row = state.device.row[None]
+    held = measure(setup.device_part, row, group.sizes, group.inputs, holding)
+    return held.in_flight(in_flight)
 
 
-def _largest_batch(setup: Setup) -> Batch:
+def _server_bytes(setup: Setup, state: RunState, batch: Batch) -> int:
+    """What backward needs of this batch above the cut [bytes]."""
+    group = group_inputs([batch])
+    with torch.no_grad():
+        activation = setup.device_part.forward(
+            state.device.row[None], group.sizes, group.inputs
+        ).float()
+    rows = state.server.row[None].clone().requires_grad_()
+    received = activation.requires_grad_()
+    with SavedBytes(exclude=[*setup.server_part.adapted.tensors, rows]) as saved:
+        logits = setup.server_part.forward(rows, group.sizes, received, group.lengths)
+        loss = group_losses(setup.task, logits, torch.from_numpy(batch.labels), group.sizes)
+        held = saved.bytes
+    del loss
+    return held
+
+
+def _largest_batch(setup: Setup, parts: int = 1) -> Batch:
+    """The largest mini-batch, or the first of its micro-batches, of which none is larger."""
     plan = max((device.plan for device in setup.devices), key=lambda plan: len(plan.indices(0)))
-    return setup.batches.make(setup.train, plan.indices(0))
+    found = shares(plan.indices(0), parts, lambda part: setup.batches.make(setup.train, part))
+    assert found[0] is not None
+    return found[0].batch
 
 
-def _part(weights: int, side: SideState, saved_bytes: int, batch: Batch | None) -> PartMemory:
-    adapters = side.row.numel() * _FLOAT_BYTES
-    devices = max((len(value) for value in side.optimizer.values()), default=1)
-    optimizer = sum(v.numel() * v.element_size() for v in side.optimizer.values()) // devices
-    inputs = 0 if batch is None else sum(array.nbytes for array in batch.inputs.values())
-    return PartMemory(weights, adapters, optimizer, adapters, saved_bytes, inputs)
+def _part(
+    setup: Setup, part: int, row: Tensor, activations: int, batch: Batch | None
+) -> PartMemory:
+    trained = row.numel() * _FLOAT_BYTES
+    adapters = 0 if setup.scheme.trained is Trained.WEIGHTS else trained
+    state = setup.optimizer.init(row[None])
+    return PartMemory(
+        weights=setup.parts[part].adapted.bytes + trained - adapters,
+        adapters=adapters,
+        optimizer=sum(value.nbytes for value in state.values()),
+        gradients=trained,
+        activations=activations,
+        input=0 if batch is None else sum(array.nbytes for array in batch.inputs.values()),
+    )

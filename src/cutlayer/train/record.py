@@ -41,7 +41,7 @@ def round_record(task: str, outcome: RoundOutcome, evaluation: Evaluation, wall_
         "eval_loss": evaluation.loss,
         "train_loss": outcome.train_loss,
         "delay_s": timeline.delay_s,
-        "delay_by_phase_s": by_device[timeline.slowest_device],
+        "delay_by_phase_s": _named(timeline.critical_phase_seconds()),
         "slowest_device": timeline.slowest_device,
         "device_delay_s": [device.delay_s for device in timeline.devices],
         "device_delay_by_phase_s": by_device,

@@ -1,32 +1,35 @@
-"""One round in tensors: the scheme's steps, each played for a group of devices at a time.
+"""One round in tensors: the scheme's steps in its order, for a group of devices at a time.
 
-The order of steps is the scheme's; what a step does is one method here. Devices keep their own
-adapters on both sides until FedAvg closes the round, so the order among devices changes nothing
-but rounding.
+Knows who comes when and where adapters go; what a step does to tensors is in `actions`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import final
 
 import numpy as np
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
-from cutlayer.cost.flops import StepFlops
-from cutlayer.model.loss import group_losses
-from cutlayer.schemes.scheme import Phase, Step
-from cutlayer.spec import IGNORED_LABEL, MiniBatch
-from cutlayer.timeline.simulate import RoundTimeline, simulate
-from cutlayer.train.exchange import Direction, Exchange, Load, send_adapter, send_labels
-from cutlayer.train.inputs import group_inputs, stack
+from cutlayer.data.batches import Batch
+from cutlayer.model.aggregate import fedavg
+from cutlayer.schemes.scheme import DeviceOrder, Phase, Step
+from cutlayer.spec import Trained
+from cutlayer.timeline.result import RoundTimeline
+from cutlayer.timeline.simulate import simulate
+from cutlayer.timeline.work import DeviceRates
+from cutlayer.train.actions import Actions
+from cutlayer.train.exchange import Exchange, send_adapter
+from cutlayer.train.inputs import group_inputs
 from cutlayer.train.ledger import Ledger, Sent
-from cutlayer.train.local_step import LocalStep
+from cutlayer.train.micro_batch import MicroBatch, Share, shares
 from cutlayer.train.setup import Setup
 from cutlayer.train.side import Side
 from cutlayer.train.state import RunState, SideState
 
 StepDone = Callable[[int, int], None]
+Devices = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -45,164 +48,177 @@ class Round:
 
     def __init__(self, setup: Setup, state: RunState) -> None:
         self._setup = setup
+        self._scheme = setup.scheme
         self._index = state.round + 1
         self._learning_rate = setup.learning_rate * setup.decay**state.round
         self._state = state
         self._steps = tuple(device.local_steps for device in setup.devices)
-        self._device_side = Side(state.device, len(setup.devices))
-        self._server_side = Side(state.server, len(setup.devices))
+        count = len(setup.devices)
+        self._device_side = Side(state.device, count, setup.optimizer, shared=False)
+        self._server_side = Side(
+            state.server, count, setup.optimizer, shared=self._scheme.shared_server
+        )
         self._exchange = Exchange(setup.codecs, setup.seed, state.streams)
-        self._ledger = Ledger(setup.scheme, self._steps)
-        self._losses: list[float] = []
-        self._actions: dict[Phase, Callable[[Step, LocalStep], None]] = {
-            Phase.DEVICE_FORWARD: self._device_forward,
-            Phase.ACTIVATION_UP: self._activation_up,
-            Phase.SERVER_COMPUTE: self._server_compute,
-            Phase.GRADIENT_DOWN: self._gradient_down,
-            Phase.DEVICE_BACKWARD: self._device_backward,
-        }
-        self._edges: dict[Phase, Callable[[Step], None]] = {
+        self._ledger = Ledger(setup.scheme, self._steps, setup.micro_batches)
+        self._actions = Actions(setup, self._index, self._exchange, self._ledger)
+        self._edges: dict[Phase, Callable[[Step, Devices], None]] = {
             Phase.MODEL_DISTRIBUTION: self._distribute,
+            Phase.ADAPTER_DOWN: self._hand_over,
             Phase.ADAPTER_UP: self._upload,
         }
 
     def play(self, step_done: StepDone = lambda done, total: None) -> RoundOutcome:
         """Open, train, close. `step_done(done, total)` is called as local steps end."""
-        for step in self._setup.scheme.opening:
-            self._edges[step.phase](step)
         done, total = 0, sum(self._steps)
-        for number in range(max(self._steps)):
-            for devices in self._groups(number):
+        for turn in self._turns():
+            for step in self._scheme.opening:
+                self._edges[step.phase](step, turn)
+            for number, devices in self._local_steps(turn):
                 self._local_step(number, devices)
                 done += len(devices)
                 step_done(done, total)
-        for step in self._setup.scheme.closing:
-            self._edges[step.phase](step)
+            for step in self._scheme.closing:
+                self._edges[step.phase](step, turn)
         return self._close()
 
-    def _groups(self, number: int) -> list[tuple[int, ...]]:
-        """Devices that still have local step `number` to do, `group` at a time."""
-        active = [n for n, steps in enumerate(self._steps) if number < steps]
-        size = self._setup.group
-        return [tuple(active[at : at + size]) for at in range(0, len(active), size)]
+    def _turns(self) -> list[Devices]:
+        """Devices that go through the round together, turn by turn."""
+        everyone = tuple(range(len(self._steps)))
+        if self._scheme.devices is DeviceOrder.IN_TURN:
+            return [(device,) for device in everyone]
+        return [everyone]
 
-    def _local_step(self, number: int, devices: tuple[int, ...]) -> None:
-        samples = [self._samples(n, number) for n in devices]
-        setup = self._setup
-        batches = [setup.batches.make(setup.train, np.array(indices)) for indices in samples]
-        step = LocalStep(number, devices, batches, samples, group_inputs(batches))
-        for part in self._setup.scheme.local:
-            self._actions[part.phase](part, step)
+    def _local_steps(self, turn: Devices) -> Iterator[tuple[int, Devices]]:
+        """Local step by local step, the devices that still have it to do, a group at a time.
 
-    def _samples(self, device: int, number: int) -> tuple[int, ...]:
+        A shared server adapter is stepped by one device after the other.
+        """
+        size = 1 if self._scheme.shared_server else self._setup.group
+        for number in range(max(self._steps[device] for device in turn)):
+            active = [device for device in turn if number < self._steps[device]]
+            for at in range(0, len(active), size):
+                yield number, tuple(active[at : at + size])
+
+    def _local_step(self, number: int, devices: Devices) -> None:
+        """One mini-batch of each device, micro-batch by micro-batch; then both sides step."""
+        count = self._setup.micro_batches
+        parts = [shares(self._samples(n, number), count, self._batch) for n in devices]
+        gradients = [torch.zeros_like(side.gather(devices)) for side in self._both_sides]
+        for micro in range(count):
+            own = {place: part for place in range(len(devices)) if (part := parts[place][micro])}
+            for place in set(range(len(devices))) - set(own):
+                self._ledger.nothing(devices[place])
+            if own:
+                found = self._micro_batch(number, micro, devices, own)
+                for total, gradient in zip(gradients, found, strict=True):
+                    total[list(own)] += gradient
+        for side, gradient in zip(self._both_sides, gradients, strict=True):
+            side.step(devices, gradient, self._learning_rate)
+
+    def _micro_batch(
+        self, number: int, micro: int, devices: Devices, own: dict[int, Share]
+    ) -> tuple[Tensor, Tensor]:
+        """The scheme's local steps for the devices at the places in `own`; both sides'
+        gradients."""
+        busy = tuple(devices[place] for place in own)
+        part = MicroBatch(
+            number=number,
+            micro=micro,
+            devices=busy,
+            batches=[share.batch for share in own.values()],
+            samples=[share.samples for share in own.values()],
+            weights=[share.weight for share in own.values()],
+            group=group_inputs([share.batch for share in own.values()]),
+            device_rows=self._device_side.gather(busy).requires_grad_(),
+            server_rows=self._server_side.gather(busy).requires_grad_(),
+        )
+        for step in self._scheme.local:
+            self._actions.do(step, part)
+        assert part.device_rows.grad is not None and part.server_rows.grad is not None
+        return part.device_rows.grad, part.server_rows.grad
+
+    def _samples(self, device: int, number: int) -> Int[np.ndarray, " row"]:
         work = self._setup.devices[device]
-        indices = work.plan.indices((self._index - 1) * work.local_steps + number)
-        return tuple(indices.tolist())
+        return work.plan.indices((self._index - 1) * work.local_steps + number)
 
-    def _distribute(self, step: Step) -> None:
-        row, sent = send_adapter(self._state.device.row)
-        self._device_side.rows[:] = row
-        payloads = {"adapter_down": sent}
-        if self._index == 1:
-            size = self._setup.device_part.adapted.bytes
+    def _batch(self, samples: Int[np.ndarray, " row"]) -> Batch:
+        return self._setup.batches.make(self._setup.train, samples)
+
+    @property
+    def _both_sides(self) -> tuple[Side, Side]:
+        return self._device_side, self._server_side
+
+    @property
+    def _exchanged(self) -> tuple[Side, ...]:
+        """The adapters that devices hold and send: of their part, or of the whole model."""
+        return self._both_sides[:1] if self._scheme.splits else self._both_sides
+
+    def _distribute(self, step: Step, turn: Devices) -> None:
+        """What all devices hear: the frozen part once, and the merged adapters unless each device
+        is handed those of the one before."""
+        payloads: dict[str, Sent] = {}
+        frozen = self._scheme.trained is Trained.ADAPTERS
+        if self._index == 1 and frozen and 0 in turn:
+            parts = self._setup.parts[: len(self._exchanged)]
+            size = sum(part.adapted.bytes for part in parts)
             payloads["model"] = Sent(size, size)
-        self._ledger.broadcast(step, payloads)
+        if self._scheme.devices is DeviceOrder.PARALLEL:
+            payloads["adapter_down"] = self._send_rows(0, to=turn)
+        self._ledger.broadcast(step, payloads, turn)
 
-    def _device_forward(self, step: Step, local: LocalStep) -> None:
-        local.device_rows = self._device_side.gather(local.devices)
-        local.activation = self._setup.device_part.forward(
-            local.device_rows, local.group.sizes, local.group.inputs
-        )
-        for place, device in enumerate(local.devices):
-            self._ledger.compute(device, step, self._flops(local, place).device_forward)
+    def _hand_over(self, step: Step, turn: Devices) -> None:
+        """Each device takes over the adapters of the one before it, the first one the last
+        round's."""
+        for device in turn:
+            sent = self._send_rows(max(device - 1, 0), to=(device,))
+            self._ledger.send(device, step, {"adapter_down": sent})
 
-    def _activation_up(self, step: Step, local: LocalStep) -> None:
-        assert local.activation is not None
-        labels = []
-        for place, device in enumerate(local.devices):
-            batch = local.batches[place]
-            key = (self._index, device, local.number, Direction.UP)
-            own = local.rows_of(local.activation, place)
-            received = self._exchange.send(Load(own, batch.lengths, local.samples[place]), key)
-            known, sent = send_labels(batch.labels, received.lengths, self._setup.classes)
-            labels.append(known)
-            local.received.append(received)
-            self._ledger.send(device, step, {"activation": received.sent, "labels": sent})
-        local.labels = stack(labels, fill=IGNORED_LABEL)
-
-    def _server_compute(self, step: Step, local: LocalStep) -> None:
-        assert local.labels is not None
-        setup, side = self._setup, self._server_side
-        rows = side.gather(local.devices)
-        activation = stack([part.tensor for part in local.received]).requires_grad_()
-        logits = setup.server_part.forward(
-            rows, local.group.sizes, activation, local.received_lengths
-        )
-        losses = group_losses(setup.task, logits, local.labels, local.group.sizes)
-        torch.autograd.backward(losses.sum())
-        local.gradient = activation.grad
-        self._losses.extend(losses.tolist())
-        self._step_side(side, local.devices, rows)
-        for place, device in enumerate(local.devices):
-            self._ledger.compute(device, step, self._flops(local, place).server)
-
-    def _gradient_down(self, step: Step, local: LocalStep) -> None:
-        assert local.gradient is not None
-        received = []
-        for place, device in enumerate(local.devices):
-            key = (self._index, device, local.number, Direction.DOWN)
-            own = local.rows_of(local.gradient, place)
-            load = Load(own, local.batches[place].lengths, local.samples[place])
-            part = self._exchange.send(load, key)
-            self._ledger.send(device, step, {"gradient": part.sent})
-            received.append(part.tensor)
-        local.gradient = stack(received)
-
-    def _device_backward(self, step: Step, local: LocalStep) -> None:
-        assert local.activation is not None and local.device_rows is not None
-        torch.autograd.backward(local.activation, local.gradient)
-        self._step_side(self._device_side, local.devices, local.device_rows)
-        for place, device in enumerate(local.devices):
-            self._ledger.compute(device, step, self._flops(local, place).device_backward)
-
-    def _step_side(self, side: Side, devices: tuple[int, ...], rows: Tensor) -> None:
-        assert rows.grad is not None
-        state = side.state_of(devices)
-        stepped = self._setup.optimizer.step(rows.detach(), rows.grad, state, self._learning_rate)
-        side.scatter(devices, *stepped)
-
-    def _upload(self, step: Step) -> None:
-        for device in range(len(self._setup.devices)):
-            row, sent = send_adapter(self._device_side.rows[device])
-            self._device_side.rows[device] = row
+    def _upload(self, step: Step, turn: Devices) -> None:
+        for device in turn:
+            sent = self._send_rows(device, to=(device,))
             self._ledger.send(device, step, {"adapter_up": sent})
 
-    def _flops(self, local: LocalStep, place: int) -> StepFlops:
-        assert local.activation is not None
-        tokens = local.tokens(place, local.activation)
-        shape = MiniBatch(local.group.sizes[place], tokens)
-        return self._setup.accounting(self._setup.model, self._setup.device_part.cut, shape)
+    def _send_rows(self, source: int, *, to: Devices) -> Sent:
+        """Rows of device `source` over the link to the rows of the devices in `to`."""
+        size = 0
+        for side in self._exchanged:
+            row, sent = send_adapter(side.rows[source])
+            side.rows[list(to)] = row
+            size += sent.payload_bytes
+        return Sent(size, size)
 
     def _close(self) -> RoundOutcome:
         setup = self._setup
-        work = [self._ledger.work(n, device.rates) for n, device in enumerate(setup.devices)]
-        timeline = simulate(setup.scheme, work)
-        weights = [float(device.samples) for device in setup.devices]
+        links = setup.channel.rates(self._index, self._state.virtual_time_s, setup.shares)
+        if self._scheme.devices is DeviceOrder.IN_TURN:
+            links = tuple(link.alone() for link in links)
+        work = [
+            self._ledger.work(
+                n, DeviceRates(device.flops_per_s, setup.server_flops_per_s, link), setup.in_flight
+            )
+            for n, (device, link) in enumerate(zip(setup.devices, links, strict=True))
+        ]
+        timeline = simulate(setup.scheme, work, setup.rules)
         state = RunState(
             round=self._index,
             virtual_time_s=self._state.virtual_time_s + timeline.delay_s,
-            device=self._device_side.merged(weights),
-            server=self._server_side.merged(weights),
+            device=self._merged(self._device_side),
+            server=self._merged(self._server_side),
             streams=self._exchange.streams,
         )
-        return RoundOutcome(state, sum(self._losses) / len(self._losses), self._ledger, timeline)
+        loss = sum(self._actions.losses) / sum(self._steps)
+        return RoundOutcome(state, loss, self._ledger, timeline)
+
+    def _merged(self, side: Side) -> SideState:
+        """The side's adapters after the round: FedAvg, or what the last device left."""
+        if self._scheme.devices is DeviceOrder.IN_TURN or len(side.rows) == 1:
+            row = side.rows[-1].clone()
+        else:
+            row = fedavg(side.rows, [float(device.samples) for device in self._setup.devices])
+        return SideState(row, side.optimizer if self._scheme.keeps_optimizer else {})
 
 
 def initial_state(setup: Setup) -> RunState:
-    """The state before round 1: seeded adapters, fresh optimisers for every device."""
-    sides = []
-    for part in (setup.device_part, setup.server_part):
-        row = part.adapted.initial_row(setup.seed)
-        fresh = setup.optimizer.init(row.expand(len(setup.devices), -1))
-        sides.append(SideState(row, fresh))
-    return RunState(round=0, virtual_time_s=0.0, device=sides[0], server=sides[1])
+    """The state before round 1: seeded adapters; optimisers start when they are first used."""
+    device, server = (SideState(part.adapted.initial_row(setup.seed), {}) for part in setup.parts)
+    return RunState(round=0, virtual_time_s=0.0, device=device, server=server)

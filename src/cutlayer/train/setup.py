@@ -3,24 +3,25 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from cutlayer.channel.rates import Channel
 from cutlayer.codec.presets import CodecPair
-from cutlayer.cost.flops import Accounting
+from cutlayer.cost.accounting import Accounting
 from cutlayer.data.batches import BatchMaker, BatchPlan
 from cutlayer.data.samples import Samples
 from cutlayer.model.optimizer import Optimizer
 from cutlayer.model.split import DevicePart, ServerPart
 from cutlayer.schemes.scheme import Scheme
-from cutlayer.spec import ModelSpec, Task
-from cutlayer.timeline.work import DeviceRates
+from cutlayer.spec import Holding, ModelSpec, Task
+from cutlayer.timeline.rules import Rules
 
 
 @dataclass(frozen=True, eq=False)
 class LocalWork:
-    """One virtual device: its samples in order, its local steps a round, its rates and memory."""
+    """One virtual device: its samples in order, its local steps a round, its rate and memory."""
 
     plan: BatchPlan
     local_steps: int
-    rates: DeviceRates
+    flops_per_s: float
     memory_bytes: int | None
 
     @property
@@ -33,7 +34,10 @@ class LocalWork:
 class Setup:
     """The parts, the data, the rules. `group` devices share one pass through a part.
 
-    `learning_rate` of round t (1, 2, ...) is `learning_rate * decay^(t-1)`.
+    `learning_rate` of round t (1, 2, ...) is `learning_rate * decay^(t-1)`. A mini-batch goes in
+    `micro_batches`, at most `in_flight` of them between forward and backward (None: all, where the
+    scheme overlaps them); `holding` is how a device holds them meanwhile. `shares` of the band hold
+    in both directions.
     """
 
     task: Task
@@ -46,6 +50,13 @@ class Setup:
     learning_rate: float
     decay: float
     devices: tuple[LocalWork, ...]
+    micro_batches: int
+    in_flight: int | None
+    holding: Holding
+    channel: Channel
+    shares: tuple[float, ...]
+    server_flops_per_s: float
+    rules: Rules
     train: Samples
     test: Samples
     batches: BatchMaker
@@ -54,3 +65,8 @@ class Setup:
     group: int
     seed: int
     clock: Callable[[], float]
+
+    @property
+    def parts(self) -> tuple[DevicePart, ServerPart]:
+        """Both parts of the model."""
+        return self.device_part, self.server_part

@@ -1,0 +1,109 @@
+"""The link section made into a channel, the devices' shares of it, and the timeline's rules."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cutlayer.channel.drop import Radio, distances_in_cell, drop_devices
+from cutlayer.channel.fading import Fading, GaussMarkov, NoFading, Rayleigh, Rician
+from cutlayer.channel.path_loss import SCENARIOS
+from cutlayer.channel.rates import Channel
+from cutlayer.channel.shannon import ConstantPower, ConstantSnr
+from cutlayer.channel.snr_channel import SnrChannel
+from cutlayer.channel.trace import Trace
+from cutlayer.channel.trace_channel import TraceChannel
+from cutlayer.channel.trace_files import read_trace
+from cutlayer.config.schema import CellSection, Config, FadingSection, LinkSection
+from cutlayer.errors import ConfigError
+from cutlayer.spec import Device
+from cutlayer.timeline.rules import Duplex, Rules, Sharing
+
+_RICIAN_K_DB = 10.0
+_SHARING = {"static": Sharing.STATIC, "in-turn": Sharing.IN_TURN, "shared": Sharing.SHARED}
+
+
+def make_shares(section: LinkSection, devices: int) -> tuple[float, ...]:
+    """Each device's part of the band; the channel checks that they fit."""
+    return section.shares if isinstance(section.shares, tuple) else (1.0 / devices,) * devices
+
+
+def make_rules(config: Config) -> Rules:
+    """How the timeline shares links and server. Raises ConfigError where they exclude each
+    other."""
+    link = config.link
+    return Rules(
+        server_workers=config.server.workers,
+        uplink=_SHARING[link.uplink],
+        downlink=_SHARING[link.downlink],
+        duplex=Duplex(link.duplex),
+    )
+
+
+def make_channel(config: Config, devices: Sequence[Device]) -> Channel:
+    """Each device's rates in every round. Raises ConfigError for traces that cannot be read, or
+    settings that cannot be together."""
+    link = config.link
+    if link.traces:
+        return _traces(link, len(devices))
+    if link.downlink_traces:
+        raise ConfigError("link.downlink_traces needs link.traces for the uplink")
+    up = np.array([device.uplink_snr_db for device in devices])
+    down = np.array([device.downlink_snr_db for device in devices])
+    if link.cell.name != "none":
+        up, down = _cell(link.cell, link.bandwidth_hz, len(devices), config.seed)
+    return SnrChannel(
+        link.bandwidth_hz,
+        up,
+        down,
+        uplink_law=ConstantPower() if link.rate == "constant-power" else ConstantSnr(),
+        fading=_fading(link.fading),
+        reciprocal=link.duplex == "half",
+        seed=config.seed,
+    )
+
+
+def _fading(section: FadingSection) -> Fading:
+    match section.name:
+        case "none":
+            return NoFading()
+        case "rayleigh":
+            return Rayleigh()
+        case "rician":
+            return Rician(_RICIAN_K_DB if section.k_db is None else section.k_db)
+        case "gauss-markov":
+            return GaussMarkov(section.correlation, section.k_db)
+
+
+def _cell(
+    section: CellSection, bandwidth_hz: float, devices: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Uplink and downlink ratios of devices dropped in a cell [dB]."""
+    radio = Radio(
+        bandwidth_hz=bandwidth_hz,
+        carrier_ghz=section.carrier_ghz,
+        device_power_dbm=section.device_power_dbm,
+        server_power_dbm=section.server_power_dbm,
+        device_noise_figure_db=section.device_noise_db,
+        server_noise_figure_db=section.server_noise_db,
+    )
+    distances = distances_in_cell(devices, section.nearest_m, section.farthest_m, seed)
+    drop = drop_devices(SCENARIOS[section.name], distances, radio, seed)
+    return drop.uplink_snr_db, drop.downlink_snr_db
+
+
+def _traces(section: LinkSection, devices: int) -> TraceChannel:
+    if section.cell.name != "none" or section.fading.name != "none":
+        raise ConfigError(
+            "link.traces are measured rates: set link.cell and link.fading to none with them"
+        )
+    up = _each("link.traces", section.traces, devices)
+    down = _each("link.downlink_traces", section.downlink_traces or section.traces, devices)
+    return TraceChannel(up, down, section.trace_window_s)
+
+
+def _each(key: str, paths: tuple[str, ...], devices: int) -> tuple[Trace, ...]:
+    if len(paths) not in (1, devices):
+        raise ConfigError(f"{key} lists {len(paths)} files for {devices} devices: one, or one each")
+    traces = [read_trace(Path(path)) for path in paths]
+    return tuple(traces) if len(traces) == devices else tuple(traces * devices)

@@ -1,0 +1,126 @@
+"""What each phase of a local step does to tensors, for one micro-batch of a group of devices.
+
+Sides' adapters do not step here: gradients collect in the rows until the mini-batch is through.
+"""
+
+from collections.abc import Callable
+from typing import final
+
+import torch
+from torch import Tensor
+
+from cutlayer.cost.flops import StepFlops
+from cutlayer.model.holding import hold
+from cutlayer.model.loss import group_losses
+from cutlayer.schemes.scheme import Phase, Step
+from cutlayer.spec import IGNORED_LABEL
+from cutlayer.train.exchange import Direction, Exchange, Load, send_labels
+from cutlayer.train.inputs import stack
+from cutlayer.train.ledger import Ledger
+from cutlayer.train.micro_batch import MicroBatch
+from cutlayer.train.setup import Setup
+
+
+@final
+class Actions:
+    """The phases of round `index`; packets pass `exchange`, costs go to `ledger`.
+
+    `losses` collects each micro-batch's part of its mini-batch's mean loss [nat].
+    """
+
+    def __init__(self, setup: Setup, index: int, exchange: Exchange, ledger: Ledger) -> None:
+        self._setup = setup
+        self._index = index
+        self._exchange = exchange
+        self._ledger = ledger
+        self.losses: list[float] = []
+        self._by_phase: dict[Phase, Callable[[Step, MicroBatch], None]] = {
+            Phase.DEVICE_FORWARD: self._device_forward,
+            Phase.ACTIVATION_UP: self._activation_up,
+            Phase.SERVER_COMPUTE: self._server_compute,
+            Phase.UPPER_COMPUTE: self._upper_compute,
+            Phase.GRADIENT_DOWN: self._gradient_down,
+            Phase.DEVICE_BACKWARD: self._device_backward,
+        }
+
+    def do(self, step: Step, micro: MicroBatch) -> None:
+        """One step of a scheme's local part."""
+        self._by_phase[step.phase](step, micro)
+
+    def _device_forward(self, step: Step, micro: MicroBatch) -> None:
+        micro.pending = hold(
+            self._setup.device_part,
+            micro.device_rows,
+            micro.group.sizes,
+            micro.group.inputs,
+            self._setup.holding,
+        )
+        self._compute(step, micro, lambda flops: flops.device_forward)
+
+    def _activation_up(self, step: Step, micro: MicroBatch) -> None:
+        labels = []
+        for place, device in enumerate(micro.devices):
+            batch = micro.batches[place]
+            received = self._exchange.send(
+                self._load(micro, micro.held.activation, place),
+                (self._index, device, micro.number, micro.micro, Direction.UP),
+            )
+            known, sent = send_labels(batch.labels, received.lengths, self._setup.classes)
+            labels.append(known)
+            micro.received.append(received)
+            self._ledger.send(device, step, {"activation": received.sent, "labels": sent})
+        micro.labels = stack(labels, fill=IGNORED_LABEL)
+
+    def _server_compute(self, step: Step, micro: MicroBatch) -> None:
+        activation = stack([part.tensor for part in micro.received])
+        self._upper(micro, activation, micro.received_lengths)
+        self._compute(step, micro, lambda flops: flops.server)
+
+    def _upper_compute(self, step: Step, micro: MicroBatch) -> None:
+        """The server part's work on the device itself: nothing is sent."""
+        micro.labels = stack([batch.labels for batch in micro.batches], fill=IGNORED_LABEL)
+        self._upper(micro, micro.held.activation, micro.group.lengths)
+        self._compute(step, micro, lambda flops: flops.server)
+
+    def _upper(
+        self, micro: MicroBatch, activation: Tensor, lengths: tuple[int, ...] | None
+    ) -> None:
+        """Forward and backward through the blocks above the cut."""
+        assert micro.labels is not None
+        setup = self._setup
+        leaf = activation.detach().requires_grad_()
+        logits = setup.server_part.forward(micro.server_rows, micro.group.sizes, leaf, lengths)
+        losses = group_losses(setup.task, logits, micro.labels, micro.group.sizes)
+        weighted = losses * torch.tensor(micro.weights, dtype=losses.dtype)
+        torch.autograd.backward(weighted.sum())
+        micro.gradient = leaf.grad
+        self.losses.extend(weighted.tolist())
+
+    def _gradient_down(self, step: Step, micro: MicroBatch) -> None:
+        assert micro.gradient is not None
+        received = []
+        for place, device in enumerate(micro.devices):
+            key = (self._index, device, micro.number, micro.micro, Direction.DOWN)
+            part = self._exchange.send(self._load(micro, micro.gradient, place), key)
+            self._ledger.send(device, step, {"gradient": part.sent})
+            received.append(part.tensor)
+        micro.gradient = stack(received)
+
+    def _device_backward(self, step: Step, micro: MicroBatch) -> None:
+        assert micro.gradient is not None
+        micro.held.backward(micro.gradient)
+        self._compute(step, micro, lambda flops: flops.device_backward)
+
+    def _load(self, micro: MicroBatch, tensor: Tensor, place: int) -> Load:
+        own = micro.rows_of(tensor, place)
+        return Load(own, micro.batches[place].lengths, micro.samples[place])
+
+    def _compute(self, step: Step, micro: MicroBatch, part: Callable[[StepFlops], float]) -> None:
+        """Enter one computation of every device of the group."""
+        setup = self._setup
+        for place, device in enumerate(micro.devices):
+            shape = micro.shape(place)
+            flops = setup.accounting.flops(
+                setup.model, setup.device_part.cut, shape, setup.scheme.trained
+            )
+            self._ledger.compute(device, step, part(flops))
