@@ -6,6 +6,9 @@ import pytest
 import tiny
 
 from cutlayer.cli.main import main
+from cutlayer.cli.paper import make_all
+from cutlayer.paper.catalogue import FIGURES
+from cutlayer.paper.options import Options
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +53,13 @@ def test_other_data_another_model_another_place(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "which figure? fig7"),
+        ([], "which figure? table1, table2"),
         (["fgi7"], "did you mean fig7?"),
-        (["table1"], "known: fig7"),
+        (["tabel3"], "did you mean table3?"),
+        (["al"], "did you mean all?"),
+        (["fig9"], "needs the planner, which is not there yet"),
+        (["fig10"], "needs the planner, which is not there yet"),
+        (["fig8", "--analytic"], "--analytic chooses among the figures of `all`"),
         (["fig7", "--seeds", "0"], "'0' is not a whole number"),
         (["fig7", "--rounds", "many"], "'many' is not a whole number"),
         (["fig7", "--cut", "99"], "1..7"),
@@ -88,3 +95,25 @@ def test_help_names_the_figures(capsys: pytest.CaptureFixture[str]) -> None:
     assert stop.value.code == 0
     out = capsys.readouterr().out
     assert "fig7" in out and "sparsity" in out and "--quick" in out
+    lines = {line.split()[0]: line for line in out.split("names:\n")[1].splitlines()}
+    assert list(lines) == [*FIGURES, "all"]
+    assert "trains, about 10 minutes" in lines["fig7"] and "seconds" in lines["headline"]
+    assert max(len(line) for line in lines.values()) <= 100
+
+
+def test_all_goes_on_where_one_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = Options(data="none", model="none", cut=5, rounds=None, seeds=1, quick=True)
+    (tmp_path / "table1").write_text("", encoding="utf-8")
+    assert make_all(("table1", "table2"), options, tmp_path) == 2
+    out, err = capsys.readouterr()
+    assert "table1: not made: " in err and "File exists" in err
+    assert "table1: not made: " in out.splitlines()[-1]
+    assert "claims of the paper: " in out and "table2: system bandwidth: paper " in out
+    verdicts = (tmp_path / "verdicts.csv").read_text(encoding="utf-8").splitlines()
+    assert len(verdicts) > 5 and all(line.startswith(("figure,", "table2,")) for line in verdicts)
+
+
+def test_one_figure_without_any_training(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["paper", "table2"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("table2: ") and "paper/table2/table2-claims.csv" in out

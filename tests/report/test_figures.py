@@ -23,7 +23,7 @@ from cutlayer.report.memory_figure import memory_figure
 from cutlayer.report.partition_figure import partition_figure
 from cutlayer.report.run_reader import read_run
 from cutlayer.report.run_record import Partition, RoundWork, RunRecord
-from cutlayer.report.vocabulary import PHASES
+from cutlayer.report.vocabulary import PHASES, phases_in
 from report.fake_run import FakeRun, write_fake_run
 
 
@@ -89,7 +89,7 @@ def test_stacked_delays_add_up_to_the_round(tmp_path: Path) -> None:
     with plain_style():
         by_round, by_device = delay_figure(works).axes
     boxes = boxes_of(by_round)
-    for phase, word in PHASES.items():
+    for phase, word in phases_in(work.delay_by_phase_s for work in works).items():
         heights = boxes[word.colour][:, 3] - boxes[word.colour][:, 2]
         # the path's own numbers are doubles; seconds are the figure's unit here
         assert heights == pytest.approx([work.delay_by_phase_s[phase] for work in works], rel=1e-9)

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 from cutlayer.errors import RunError
 from cutlayer.report.run_reader import read_run
+from cutlayer.report.vocabulary import PHASES
 from report.fake_run import FakeRun, write_fake_run
 
+NO_SECONDS = dict.fromkeys(PHASES, 0.0)
 FILES = ["config.yaml", "rounds.jsonl", "partition.json", "trace.jsonl", "summary.json"]
 
 
@@ -43,8 +45,9 @@ def test_every_number_is_that_of_the_files(run_directory: Path) -> None:
         assert record.score.value == row[record.score.measure]
         assert record.eval_loss == row["eval_loss"]
         if record.work is not None:
-            assert record.work.delay_by_phase_s == row["delay_by_phase_s"]
-            assert list(record.work.device_delay_by_phase_s) == row["device_delay_by_phase_s"]
+            assert record.work.delay_by_phase_s == NO_SECONDS | row["delay_by_phase_s"]
+            by_device = [NO_SECONDS | phases for phases in row["device_delay_by_phase_s"]]
+            assert list(record.work.device_delay_by_phase_s) == by_device
             assert record.work.traffic.uplink_bytes == row["uplink_bytes"]
             assert record.work.bytes_by_payload == row["bytes_by_payload"]
     summary = json.loads((run_directory / "summary.json").read_text())
@@ -137,6 +140,30 @@ def test_keys_of_a_later_version_are_left_alone(small_run: Path) -> None:
     for name, line in (("rounds.jsonl", 1), ("summary.json", 0), ("trace.jsonl", 0)):
         change(small_run / name, line, lambda row: row.update(new_in_two=[1, {"a": None}]))
     assert read_run(small_run) == before
+
+
+def test_a_run_older_than_a_phase_spent_nothing_in_it(small_run: Path) -> None:
+    for name in ("rounds.jsonl", "summary.json"):
+        line = 1 if name == "rounds.jsonl" else 0
+        change(small_run / name, line, lambda row: row["delay_by_phase_s"].pop("barrier", None))
+    run = read_run(small_run)
+    assert run.rounds[1].work is not None
+    assert run.rounds[1].work.delay_by_phase_s["barrier"] == 0.0
+    assert run.summary.delay_by_phase_s["barrier"] == 0.0
+    assert run.summary.delay_by_phase_s.keys() == PHASES.keys()
+
+
+def test_a_phase_without_a_number_is_refused(small_run: Path) -> None:
+    change(small_run / "summary.json", 0, lambda row: row["delay_by_phase_s"].update(turn=None))
+    with pytest.raises(RunError, match="turn is None, needed is a finite number"):
+        read_run(small_run)
+
+
+def test_a_phase_with_seconds_cannot_be_left_out(small_run: Path) -> None:
+    """The others no longer add up to the delay."""
+    change(small_run / "rounds.jsonl", 1, lambda row: row["delay_by_phase_s"].pop("adapter_up"))
+    with pytest.raises(RunError, match="delay_by_phase_s adds up to"):
+        read_run(small_run)
 
 
 def test_a_diverged_run_can_be_read(small_run: Path) -> None:

@@ -7,7 +7,15 @@ from html import escape
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.report.vocabulary import MEMORY_KINDS, PAYLOADS, PHASES, printable, shortened, word
+from cutlayer.report.vocabulary import (
+    MEMORY_KINDS,
+    PAYLOADS,
+    PHASES,
+    phases_in,
+    printable,
+    shortened,
+    word,
+)
 
 ANY_TEXT = st.text(st.characters(codec=None, categories=None))
 
@@ -45,3 +53,9 @@ def test_colours_and_short_headings_tell_the_words_of_a_figure_apart() -> None:
         assert len({entry.colour for entry in vocabulary.values()}) == len(vocabulary)
         assert len({entry.short for entry in vocabulary.values()}) == len(vocabulary)
         assert all(len(entry.short) <= 4 for entry in vocabulary.values())
+
+
+def test_phases_that_took_no_time_are_left_out() -> None:
+    seconds = [{"server_compute": 0.0, "barrier": 0.5}, {"device_forward": 1.0, "turn": 0.0}]
+    assert list(phases_in(seconds)) == ["device_forward", "barrier"]
+    assert phases_in([]) == {}

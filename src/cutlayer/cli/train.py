@@ -4,10 +4,9 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-from cutlayer.config.read import config_yaml, keys, read_config
+from cutlayer.cli.settings import add_settings, given_settings
+from cutlayer.config.read import config_yaml, read_config
 from cutlayer.errors import ConfigError
-
-_PREFIX = "override."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,28 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--print-config", action="store_true", help="print the configuration as read, and stop"
     )
     parser.add_argument("--quiet", action="store_true", help="no progress, only the tables")
-    settings = parser.add_argument_group(
-        "settings", "each overrides the configuration file; values are YAML"
-    )
-    for section in ("scheme", "model", "data", "partition", "optimizer", "codec"):
-        settings.add_argument(f"--{section}", dest=_PREFIX + section, help=argparse.SUPPRESS)
-    for key, description, default in keys():
-        shown = "null" if default is None else default
-        settings.add_argument(
-            f"--{key.replace('_', '-')}",
-            dest=_PREFIX + key,
-            metavar="VALUE",
-            help=f"{description} ({shown})".replace("%", "%%"),
-        )
+    add_settings(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, or print the configuration."""
-    overrides = {
-        name.removeprefix(_PREFIX): value
-        for name, value in vars(arguments).items()
-        if name.startswith(_PREFIX) and value is not None
-    }
+    overrides = given_settings(arguments)
     if arguments.resume is not None:
         _refuse_changes(arguments, overrides)
     elif arguments.print_config:

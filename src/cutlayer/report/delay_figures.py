@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from cutlayer.report.drawing import MUTED, add_boxes, new_figure, stack_columns
 from cutlayer.report.run_record import RoundWork, TraceStep
-from cutlayer.report.vocabulary import PHASES
+from cutlayer.report.vocabulary import PHASES, WAITS
 from cutlayer.report.wording import column, time_scale
 
 _COLOURS = tuple(word.colour for word in PHASES.values())
@@ -100,7 +100,7 @@ def _boxes(
     boxes = []
     for step in steps:
         start, end = (step.start_s - origin_s) / unit_s, (step.end_s - origin_s) / unit_s
-        half = _WAITING_HEIGHT if step.phase == "server_queue" else _BUSY_HEIGHT
+        half = _WAITING_HEIGHT if step.phase in WAITS else _BUSY_HEIGHT
         if step.device in rows:
             row = rows[step.device]
             boxes.append((start, end, row - half, row + half))
@@ -109,7 +109,7 @@ def _boxes(
     return np.array(boxes, dtype=float).reshape(-1, 4)
 
 
-def _columns(axes: Axes, heights: Float[np.ndarray, "column 8"], first: int) -> None:
+def _columns(axes: Axes, heights: Float[np.ndarray, "column phase"], first: int) -> None:
     stack_columns(axes, heights, _COLOURS, first)
     totals = heights.sum(axis=1)
     if len(totals) <= 10:

@@ -23,7 +23,7 @@ from cutlayer.report.memory_figure import memory_figure, memory_kinds
 from cutlayer.report.partition_figure import names_are_drawn, partition_figure
 from cutlayer.report.round_columns import RoundColumn, round_columns
 from cutlayer.report.run_record import RoundWork, RunRecord, Summary
-from cutlayer.report.vocabulary import MEMORY_KINDS, PAYLOADS, PHASES, word
+from cutlayer.report.vocabulary import MEMORY_KINDS, PAYLOADS, phases_in, word
 from cutlayer.report.wording import (
     counted,
     factor_text,
@@ -115,7 +115,7 @@ def _learning(run: RunRecord) -> str:
 def _delay(works: Sequence[RoundWork]) -> str:
     total = sum(work.delay_s for work in works)
     entries = []
-    for phase, phase_word in PHASES.items():
+    for phase, phase_word in phases_in(work.delay_by_phase_s for work in works).items():
         share = share_text(sum(work.delay_by_phase_s[phase] for work in works), total)
         entries.append((phase_word.colour, parts.escaped(f"{phase_word.label} {share}")))
     svg = svg_element(delay_figure(works), "delay", "delay by phase, by round and by device")
@@ -211,9 +211,10 @@ def _gantt(run: RunRecord, last: RoundWork) -> str:
     devices = "" if rows == run.summary.devices else f" {rows} of {run.summary.devices} devices."
     text = (
         f"<p>Round {run.rounds[-1].round}, {which} of its slowest device "
-        f"({last.slowest_device}).{devices} Waiting at the server is drawn thin.</p>"
+        f"({last.slowest_device}).{devices} Waiting is drawn thin.</p>"
     )
-    entries = parts.legend((phase.colour, phase.label) for phase in PHASES.values())
+    drawn_phases = phases_in({step.phase: step.end_s - step.start_s} for step in steps)
+    entries = parts.legend((phase.colour, phase.label) for phase in drawn_phases.values())
     return parts.section("One round, step by step", text, parts.figure(svg, before=entries))
 
 

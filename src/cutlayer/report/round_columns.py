@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cutlayer.report.run_record import RoundRecord, RoundWork
-from cutlayer.report.vocabulary import PHASES
+from cutlayer.report.vocabulary import phases_in
 from cutlayer.report.wording import Scale, byte_scale, column, time_scale
 
 
@@ -26,7 +26,8 @@ class RoundColumn:
 
 
 def round_columns(records: Sequence[RoundRecord]) -> dict[str, RoundColumn]:
-    """Every column by its name: `round`, `score`, `uplink`, `delay`, each phase, and others.
+    """Every column by its name: `round`, `score`, `uplink`, `delay`, each phase that took any
+    time, and others.
 
     A column has one unit and as many decimals as its largest value needs; delay and phases share
     their unit, so that a row adds up.
@@ -44,7 +45,9 @@ def round_columns(records: Sequence[RoundRecord]) -> dict[str, RoundColumn]:
         "delay": _scaled("delay", "delay", delays, scale),
         **{
             phase: _scaled(word.label, word.short, _of_phase(works, phase), scale)
-            for phase, word in PHASES.items()
+            for phase, word in phases_in(
+                work.delay_by_phase_s for work in works if work is not None
+            ).items()
         },
         "virtual_time": _seconds("virtual time", _of(works, lambda work: work.virtual_time_s)),
         "wall": _seconds("computed in", _of(works, lambda work: work.wall_s)),

@@ -205,7 +205,9 @@ def _by_phase(fields: JsonFields) -> Mapping[str, float]:
     unknown = fields.values.keys() - PHASES.keys()
     if unknown:
         raise RunError(f"{fields.where}: unknown phase {min(unknown)!r}, not in {_names(PHASES)}")
-    return MappingProxyType({phase: fields.number(phase) for phase in PHASES})
+    # runs recorded before a phase had a name of its own spent nothing in it
+    given = {phase: fields.number(phase) for phase in PHASES if phase in fields.values}
+    return MappingProxyType({phase: given.get(phase, 0.0) for phase in PHASES})
 
 
 def _last_round_steps(path: Path, last_round: int) -> tuple[TraceStep, ...]:

@@ -4,7 +4,7 @@ Knows the records of a run, not the files. Eighty columns are enough; where a te
 characters, bars are drawn with `#`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rich import box
@@ -15,7 +15,7 @@ from rich.text import Text
 
 from cutlayer.report.round_columns import RoundColumn, round_columns
 from cutlayer.report.run_record import RoundRecord, Summary
-from cutlayer.report.vocabulary import DEVICE_COLOUR, OTHER_COLOUR, PHASES, printable
+from cutlayer.report.vocabulary import DEVICE_COLOUR, OTHER_COLOUR, PHASES, phases_in, printable
 from cutlayer.report.wording import (
     bar_span,
     counted,
@@ -59,12 +59,13 @@ def round_table(records: Sequence[RoundRecord]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0), caption_justify="left")
     columns = round_columns(records)
     shown = [columns[name] for name in ("round", "score", "train_loss", "uplink", "downlink")]
-    shown += [columns["delay"], _gap(len(records)), *(columns[phase] for phase in PHASES)]
+    phases = [phase for phase in PHASES if phase in columns]
+    shown += [columns["delay"], _gap(len(records)), *(columns[phase] for phase in phases)]
     for row_column in shown:
         table.add_column(_heading(row_column), justify="right", no_wrap=True)
     for row in zip(*(row_column.texts for row_column in shown), strict=True):
         table.add_row(*row)
-    table.caption = _phase_legend()
+    table.caption = _phase_legend(phases)
     return table
 
 
@@ -89,8 +90,8 @@ def _gap(rows: int) -> RoundColumn:
     return RoundColumn("", "", "", (None,) * rows, ("",) * rows)
 
 
-def _phase_legend() -> Text:
-    words = ", ".join(f"{word.short}: {word.label}" for word in PHASES.values())
+def _phase_legend(phases: Iterable[str]) -> Text:
+    words = ", ".join(f"{PHASES[phase].short}: {PHASES[phase].label}" for phase in phases)
     return Text(words, style="dim")
 
 
@@ -127,7 +128,7 @@ def _sent(sent_bytes: int, uncompressed_bytes: int) -> tuple[Text, str]:
 def _delay_bars(summary: Summary) -> Table:
     table = _bars()
     total = sum(summary.delay_by_phase_s.values())
-    for phase, word in PHASES.items():
+    for phase, word in phases_in([summary.delay_by_phase_s]).items():
         seconds = summary.delay_by_phase_s[phase]
         table.add_row(
             word.label,

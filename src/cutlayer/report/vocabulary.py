@@ -1,10 +1,12 @@
 """The words of a run record (phases, payloads, kinds of memory) with their labels and colours.
 
 Knows no file and no drawing. Colours say who acts: teal a device computing, orange the uplink,
-violet the server, blue the downlink; they differ in lightness too, for print and colour blindness.
+violet the server, blue the downlink; pale ones wait, grey ones for other devices. They differ in
+lightness too, for print and colour blindness.
 """
 
 import unicodedata
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 
@@ -19,14 +21,23 @@ class Word:
 
 PHASES = {
     "model_distribution": Word("model distribution", "dist", "#1f5a93"),
+    "adapter_down": Word("adapter down", "addn", "#4a86bd"),
+    "device_queue": Word("device queue", "devq", "#cfe3df"),
     "device_forward": Word("device forward", "fwd", "#35ab9b"),
+    "link_queue": Word("link queue", "lnkq", "#f3e3cb"),
     "activation_up": Word("activation up", "act", "#f0a13c"),
     "server_queue": Word("server queue", "wait", "#d9d3e6"),
     "server_compute": Word("server compute", "srv", "#7657a6"),
+    "upper_compute": Word("upper compute", "upr", "#7fd0c1"),
     "gradient_down": Word("gradient down", "grad", "#8cbde4"),
     "device_backward": Word("device backward", "bwd", "#0e6b61"),
+    "barrier": Word("barrier", "barr", "#c3c8cf"),
     "adapter_up": Word("adapter up", "adpt", "#b3560f"),
+    "turn": Word("turn", "turn", "#e3e6ea"),
 }
+
+# phases in which a device does nothing
+WAITS = ("device_queue", "link_queue", "server_queue", "barrier", "turn")
 
 PAYLOADS = {
     "activation": Word("activation", "act", "#f0a13c"),
@@ -51,6 +62,14 @@ DEVICE_COLOUR = "#35ab9b"
 OTHER_COLOUR = "#9aa3ae"
 # these would turn round the text that follows them
 _DIRECTION_OVERRIDES = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+
+
+def phases_in(seconds: Iterable[Mapping[str, float]]) -> dict[str, Word]:
+    """The phases that took any time, in order: a scheme has some of them only."""
+    given = list(seconds)
+    return {
+        phase: own for phase, own in PHASES.items() if any(one.get(phase, 0.0) > 0 for one in given)
+    }
 
 
 def word(vocabulary: dict[str, Word], key: str) -> Word:

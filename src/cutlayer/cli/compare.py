@@ -1,0 +1,76 @@
+"""`cutlayer compare`: several runs beside each other, trained where they are not finished yet.
+
+Knows the command's arguments and what it prints; the runs are `compare_runs`.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from cutlayer.cli.compare_wanted import wanted_runs
+from cutlayer.cli.settings import add_settings, given_settings
+from cutlayer.errors import ConfigError
+from cutlayer.schemes.all import SCHEMES
+
+_OUTPUT = Path("comparison")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What to compare, with which target, and an option for every setting."""
+    parser.usage = (
+        "%(prog)s RUN RUN ... [--SECTION.KEY VALUE ...] [options]\n"
+        "       %(prog)s [RUN.yaml] --schemes NAME,NAME,... [--SECTION.KEY VALUE ...] [options]"
+    )
+    parser.add_argument(
+        "runs",
+        nargs="*",
+        type=Path,
+        metavar="RUN",
+        help="a configuration file (is run) or the directory of a finished run (is read)",
+    )
+    parser.add_argument(
+        "--schemes",
+        metavar="NAMES",
+        help=f"one configuration (the built-in job) with each of these: {', '.join(SCHEMES)}; or"
+        " all",
+    )
+    parser.add_argument(
+        "--target",
+        type=float,
+        metavar="SCORE",
+        help="accuracy (0 to 1) or perplexity to reach (the worst of the runs' best)",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=_OUTPUT,
+        metavar="DIR",
+        help=f"where report and runs go; finished runs there are kept ({_OUTPUT})",
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress, only the tables")
+    add_settings(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run what is to be run, and write the report. Raises CutlayerError."""
+    wanted = wanted_runs(arguments.runs, arguments.schemes, given_settings(arguments))
+    # torch and matplotlib take seconds to import: not for --help or a mistake
+    try:
+        from cutlayer.cli.compare_runs import compare_runs, write_comparison
+        from cutlayer.cli.progress import Progress
+        from cutlayer.report.compare_tables import compare_table
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"`cutlayer compare` needs {error.name}: pip install 'cutlayer[train]'"
+        ) from error
+    with Progress(quiet=arguments.quiet) as progress:
+        comparison = compare_runs(
+            wanted, arguments.output, arguments.target, progress, progress.say
+        )
+    page = write_comparison(comparison, arguments.output)
+    console = Console(file=sys.stdout)
+    console.print(compare_table(comparison))
+    console.print(f"report: {page}", markup=False, soft_wrap=True)
+    return 0

@@ -1,0 +1,213 @@
+"""The figure of what was learned for what: every run's score by rounds, virtual time and bytes."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float64
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from cutlayer.report.comparison import ComparedRun, Comparison, Point
+from cutlayer.report.drawing import GRID, INK, MUTED, new_figure, whole_ticks
+from cutlayer.report.vocabulary import shortened
+from cutlayer.report.wording import byte_scale, score_text, time_scale
+
+_COLOURS = (
+    "#1f5a93",
+    "#e0861a",
+    "#0e8a7c",
+    "#b3261e",
+    "#7657a6",
+    "#5fb0e0",
+    "#c25a9a",
+    "#5c6b2f",
+)
+_MARKERS = "osD^vPX*"
+_LINES: tuple[Literal["-", "--", ":"], ...] = ("-", "--", ":")
+# axes with runs that reach this much farther than others are logarithmic
+_WIDE = 20.0
+_MOST_MARKS = 14
+# what is added to a line for each run that lies on it [pt], and at most for all of them
+_RIM = 3.0
+_MOST_RIM = 8.0
+_LABEL_LENGTH = 36
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """A quantity that scores are drawn against, in units of its axis."""
+
+    title: str
+    label: str
+    position: Callable[[Point], float]
+
+
+def compare_curves(comparison: Comparison) -> Figure:
+    """Three panels: score by round, by virtual time, by bytes up and down; a legend below.
+
+    The axes of time and bytes are logarithmic where the runs' last positions differ by more than a
+    factor of 20 (`wide`): the evaluation before training, at 0, is then left out.
+    """
+    runs = comparison.runs
+    ends = [run.points[-1] for run in runs]
+    time = time_scale(max(point.time_s for point in ends))
+    size = byte_scale(max(point.sent_bytes for point in ends))
+    measure = comparison.measure
+    panels = (
+        _Panel(f"{measure} by round", "round", lambda point: float(point.round)),
+        _Panel(
+            "by virtual time",
+            f"virtual time [{time.unit}]",
+            lambda point: point.time_s / time.unit_size,
+        ),
+        _Panel(
+            "by bytes over the link",
+            f"bytes up and down [{size.unit}]",
+            lambda point: point.sent_bytes / size.unit_size,
+        ),
+    )
+    rows = math.ceil(len(runs) / _legend_columns(runs))
+    figure = new_figure(300 + 22 * rows)
+    axes = list(figure.subplots(1, 3, sharey=True))
+    for column, (one, panel) in enumerate(zip(axes, panels, strict=True)):
+        _draw(one, panel, runs, logarithmic=column > 0 and wide(runs, panel.position))
+    whole_ticks(axes[0], 0, max(len(run.points) for run in runs))
+    _score_axis(axes[0], runs)
+    _draw_target(axes, comparison)
+    handles = [_line(number, run.label) for number, run in enumerate(runs)]
+    figure.legend(
+        handles=handles, loc="outside lower left", ncols=_legend_columns(runs), handlelength=2.6
+    )
+    return figure
+
+
+def wide(runs: Sequence[ComparedRun], position: Callable[[Point], float]) -> bool:
+    """Whether the farthest run ends more than 20 times farther than the nearest."""
+    ends = [end for run in runs if (end := position(run.points[-1])) > 0]
+    return bool(ends) and max(ends) > _WIDE * min(ends)
+
+
+def _draw(axes: Axes, panel: _Panel, runs: Sequence[ComparedRun], *, logarithmic: bool) -> None:
+    curves = [_curve(run, panel.position, logarithmic) for run in runs]
+    for number, (run, curve) in enumerate(zip(runs, curves, strict=True)):
+        # a run that later ones cover shows as a rim around them
+        covers = sum(_coincide(curve, other) for other in curves[number + 1 :])
+        group = sum(_coincide(curve, other) for other in curves) - 1
+        line = _line(number, run.label, covers * min(_RIM, _MOST_RIM / max(group, 1)))
+        line.set_data(curve[:, 0], curve[:, 1])
+        line.set_markevery(math.ceil(len(curve) / _MOST_MARKS))
+        line.set_clip_on(False)
+        axes.add_line(line)
+    axes.set(title=panel.title, xlabel=panel.label)
+    axes.grid(visible=True, axis="x", color=GRID)
+    places = np.concatenate([curve[:, 0] for curve in curves])
+    last = float(places.max(initial=0.0)) or 1.0
+    if logarithmic:
+        _logarithmic_x(axes, float(places.min(initial=last)), last)
+    else:
+        axes.set_xlim(-0.04 * last, 1.04 * last)
+
+
+def _line(number: int, label: str, rim: float = 0.0) -> Line2D:
+    """How run `number` is drawn; `rim` [pt]: wider, to show around others."""
+    return Line2D(
+        [],
+        [],
+        color=_COLOURS[number % len(_COLOURS)],
+        linestyle=_LINES[number // len(_COLOURS) % len(_LINES)],
+        linewidth=1.7 + rim,
+        marker=_MARKERS[number % len(_MARKERS)],
+        markersize=5.5 + 1.3 * rim,
+        label=shortened(label, _LABEL_LENGTH),
+        zorder=2.5,
+    )
+
+
+def _curve(
+    run: ComparedRun, position: Callable[[Point], float], logarithmic: bool
+) -> Float64[np.ndarray, "evaluation 2"]:
+    """Positions and scores; a score that is no number interrupts the line."""
+    rows = [(position(point), point.score.value) for point in run.points]
+    shown = [
+        (place, score if math.isfinite(score) else math.nan)
+        for place, score in rows
+        if place > 0 or not logarithmic
+    ]
+    return np.array(shown, dtype=np.float64).reshape(-1, 2)
+
+
+def _coincide(
+    curve: Float64[np.ndarray, "evaluation 2"], other: Float64[np.ndarray, "other 2"]
+) -> bool:
+    """Whether the eye could tell them apart: less than a thousandth of their extents."""
+    if curve.shape != other.shape or not len(curve):
+        return False
+    apart = np.nanmax(np.abs(curve - other), axis=0, initial=0.0)
+    same_holes = np.array_equal(np.isnan(curve), np.isnan(other))
+    extent = np.nanmax(np.abs(curve), axis=0, initial=0.0)
+    return same_holes and bool(np.all(apart <= 1e-3 * extent))
+
+
+def _logarithmic_x(axes: Axes, low: float, high: float) -> None:
+    axes.set_xscale("log")
+    room = (high / low) ** 0.04
+    axes.set_xlim(low / room, high * room)
+    steps = (1.0,) if high / low > 300 else (1.0, 3.0)
+    axes.xaxis.set_major_locator(LogLocator(subs=steps, numticks=12))
+    axes.xaxis.set_major_formatter(FuncFormatter(_plain))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _score_axis(axes: Axes, runs: Sequence[ComparedRun]) -> None:
+    scores = [point.score for run in runs for point in run.points]
+    values = [score.value for score in scores if math.isfinite(score.value)] or [0.0, 1.0]
+    low, high = min(values), max(values)
+    if scores[0].measure == "accuracy":
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
+    elif low > 0 and high > _WIDE * low:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=12))
+        axes.yaxis.set_major_formatter(FuncFormatter(_plain))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.tick_params(axis="y", which="minor", length=0)
+        axes.set_ylim(low / 1.3, high * 1.3)
+        return
+    # equal values, or one alone, still get an axis around them
+    span = (high - low) or abs(high) or 1.0
+    axes.set_ylim(low - 0.12 * span, high + 0.12 * span)
+
+
+def _draw_target(axes: Sequence[Axes], comparison: Comparison) -> None:
+    if comparison.target is None:
+        return
+    low, high = axes[0].get_ylim()
+    if not low <= comparison.target.value <= high:
+        return
+    for one in axes:
+        one.axhline(comparison.target.value, color=MUTED, linewidth=1.0, linestyle=(0, (4, 3)))
+    rising = comparison.measure == "accuracy"
+    axes[0].annotate(
+        f"target {score_text(comparison.target)}",
+        (0.0, comparison.target.value),
+        xycoords=("axes fraction", "data"),
+        xytext=(4, 3 if rising else -3),
+        textcoords="offset points",
+        va="bottom" if rising else "top",
+        color=INK,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8},
+    )
+
+
+def _legend_columns(runs: Sequence[ComparedRun]) -> int:
+    """As many as fit across the page, by the longest label: about 8 px a letter, 70 px a line."""
+    longest = max(min(len(run.label), _LABEL_LENGTH) for run in runs)
+    return max(1, min(len(runs), 1040 // (8 * longest + 70)))
+
+
+def _plain(value: float, _position: object = None) -> str:
+    return f"{value:g}"

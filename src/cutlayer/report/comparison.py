@@ -1,0 +1,186 @@
+"""Runs side by side: what each came to, and what it took to reach a score that all are held to.
+
+Knows the records of runs, not their files and not how they are shown.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+from cutlayer.errors import ConfigError
+from cutlayer.report.run_record import RoundWork, RunRecord, Score
+from cutlayer.units import format_bytes
+
+
+@dataclass(frozen=True)
+class Point:
+    """One evaluation, and all that had been spent by then: virtual seconds, bytes both ways."""
+
+    round: int
+    time_s: float
+    sent_bytes: int
+    score: Score
+
+
+@dataclass(frozen=True)
+class ComparedRun:
+    """A run that ended, under the name by which the comparison calls it."""
+
+    label: str
+    record: RunRecord
+    place: str
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """Every evaluation, the one before training first."""
+        sent = accumulate(_sent_bytes(record.work) for record in self.record.rounds)
+        return tuple(
+            Point(record.round, record.work.virtual_time_s if record.work else 0.0, size, score)
+            for record, size in zip(self.record.rounds, sent, strict=True)
+            for score in (record.score,)
+        )
+
+    @property
+    def works(self) -> tuple[RoundWork, ...]:
+        """The training of each round."""
+        return tuple(record.work for record in self.record.rounds if record.work is not None)
+
+    @property
+    def best(self) -> Score | None:
+        """The best score of all evaluations; None if none was a number."""
+        scores = [record.score for record in self.record.rounds]
+        known = [score for score in scores if math.isfinite(score.value)]
+        return max(known, key=_goodness) if known else None
+
+    @property
+    def delay_per_round_s(self) -> float | None:
+        """Virtual seconds of a round, the mean; None without rounds."""
+        summary = self.record.summary
+        return summary.delay_s / summary.rounds if summary.rounds else None
+
+
+@dataclass(frozen=True)
+class RefusedRun:
+    """A run that no device could hold: what one would need, by kind, and what it has."""
+
+    label: str
+    config_text: str
+    memory_bytes: Mapping[str, int]
+    limit_bytes: int
+
+    @property
+    def need_bytes(self) -> int:
+        """All kinds together."""
+        return sum(self.memory_bytes.values())
+
+    @property
+    def reason(self) -> str:
+        """`does not fit: needs 155 MiB of 72.0 MiB`."""
+        need, limit = format_bytes(self.need_bytes), format_bytes(self.limit_bytes)
+        return f"does not fit: needs {need} of {limit}"
+
+
+Entry = ComparedRun | RefusedRun
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs in the order they were named, and the score that counts as reached (None: no run has
+    one that is a number)."""
+
+    entries: tuple[Entry, ...]
+    target: Score | None
+
+    @property
+    def runs(self) -> tuple[ComparedRun, ...]:
+        """Those that ended."""
+        return tuple(entry for entry in self.entries if isinstance(entry, ComparedRun))
+
+    @property
+    def refused(self) -> tuple[RefusedRun, ...]:
+        """Those that did not fit."""
+        return tuple(entry for entry in self.entries if isinstance(entry, RefusedRun))
+
+    @property
+    def measure(self) -> str:
+        """What all runs are scored by: `accuracy` or `perplexity`."""
+        return self.runs[0].record.summary.score_final.measure
+
+    @property
+    def yardstick(self) -> ComparedRun | None:
+        """The run that ratios are against: the first that reached the target."""
+        return next((run for run in self.runs if self.reached(run)), None)
+
+    def reached(self, run: ComparedRun) -> Point | None:
+        """The run's first evaluation that reached the target, nothing interpolated."""
+        goal = self.target
+        return next((p for p in run.points if goal and _reaches(p.score, goal)), None)
+
+
+def compare(entries: Sequence[Entry], target: float | None = None) -> Comparison:
+    """The comparison of some runs; `target` None: the worst of their best scores, so that all
+    reach it.
+
+    Raises ConfigError: no run ended, tasks or measures differ, or the target cannot be a score.
+    """
+    runs = [entry for entry in entries if isinstance(entry, ComparedRun)]
+    if not runs:
+        raise ConfigError(f"nothing to compare: {_reasons(entries)}")
+    check_tasks([(run.label, run.record.summary.task) for run in runs])
+    measures = [(run.label, run.record.summary.score_final.measure) for run in runs]
+    _check_alike("measures", measures)
+    measure = runs[0].record.summary.score_final.measure
+    if target is None:
+        best = [run.best for run in runs if run.best is not None]
+        return Comparison(tuple(entries), min(best, key=_goodness) if best else None)
+    check_target(runs[0].record.summary.task, target)
+    return Comparison(tuple(entries), Score(measure, target))
+
+
+def check_tasks(tasks: Sequence[tuple[str, str]]) -> None:
+    """Raises ConfigError where runs (label, task) have different tasks."""
+    _check_alike("tasks", tasks)
+
+
+def check_target(task: str, target: float) -> None:
+    """Raises ConfigError for a target that no score of that task can be."""
+    if not (math.isfinite(target) and target > 0):
+        raise ConfigError(f"--target {target:g}: give a number above 0")
+    if task != "causal-lm" and target > 1:
+        raise ConfigError(
+            f"--target {target:g}: accuracy is a fraction; for {target:g} % give {target / 100:g}"
+        )
+
+
+def ratio(value: float | None, first: float | None) -> float | None:
+    """`value` against another run's; None where one is not there, or the other is 0."""
+    return value / first if value is not None and first else None
+
+
+def _check_alike(what: str, named: Sequence[tuple[str, str]]) -> None:
+    label, first = named[0]
+    for other_label, other in named[1:]:
+        if other != first:
+            raise ConfigError(
+                f"cannot compare runs of different {what}: {label} has {first},"
+                f" {other_label} {other}; compare them apart"
+            )
+
+
+def _reasons(entries: Sequence[Entry]) -> str:
+    refused = [entry for entry in entries if isinstance(entry, RefusedRun)]
+    return "; ".join(f"{entry.label} {entry.reason}" for entry in refused) or "no run"
+
+
+def _goodness(score: Score) -> float:
+    return score.value if score.measure == "accuracy" else -score.value
+
+
+def _reaches(score: Score, target: Score) -> bool:
+    # a comparison with NaN is false: a diverged evaluation reaches nothing
+    return _goodness(score) >= _goodness(target)
+
+
+def _sent_bytes(work: RoundWork | None) -> int:
+    return 0 if work is None else work.traffic.uplink_bytes + work.traffic.downlink_bytes

@@ -1,0 +1,85 @@
+"""The page of a comparison: whole, closed in itself, true to its runs, the same each time."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cutlayer.report.compare_columns import result_columns, target_columns
+from cutlayer.report.compare_page import compare_page, comparison_title, target_text
+from cutlayer.report.comparison import Comparison, compare
+from report.compared import compared, refused
+from report.fake_run import FakeRun
+from report.test_html import HOSTILE, PageReader, drawings, read_page
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    """Two runs and one that does not fit."""
+    folder, fake = tmp_path_factory.mktemp("runs"), FakeRun(devices=2, rounds=2, local_steps=1)
+    runs = [compared(folder, "sft", fake), compared(folder, "sl", fake, slower=3.0)]
+    return compare([*runs, refused("fl-lora")])
+
+
+def _read(comparison: Comparison, folder: Path) -> tuple[PageReader, Path]:
+    path = folder / "compare.html"
+    path.write_text(compare_page(comparison), encoding="utf-8")
+    return read_page(path), path
+
+
+def test_the_page_is_well_formed_and_draws_everything(
+    comparison: Comparison, tmp_path: Path
+) -> None:
+    reader, path = _read(comparison, tmp_path)
+    assert len(drawings(path)) == 3
+    assert "fl-lora does not fit: needs 155 MiB of 72.0 MiB" in reader.text
+    assert comparison_title(comparison) in reader.text
+    assert target_text(comparison) in reader.text
+    assert path.stat().st_size < 200_000
+
+
+def test_every_number_of_the_tables_is_on_the_page(comparison: Comparison, tmp_path: Path) -> None:
+    reader, _ = _read(comparison, tmp_path)
+    shown = {float(number) for number in reader.numbers}
+    for column in (*result_columns(comparison), *target_columns(comparison)):
+        assert {float(value) for value in column.values if value is not None} <= shown
+
+
+def test_what_differs_is_a_row(comparison: Comparison, tmp_path: Path) -> None:
+    reader, _ = _read(comparison, tmp_path)
+    rows = [[text for _, text in row] for row in reader.rows if row]
+    assert ["scheme.name", "sft", "sl", "fl-lora"] in rows
+    run = comparison.runs[0]
+    same = compare([run, replace(run, label="again")])
+    assert "No setting differs" in compare_page(same)
+
+
+def test_the_page_needs_nothing_from_outside(comparison: Comparison, tmp_path: Path) -> None:
+    reader, path = _read(comparison, tmp_path)
+    assert not {tag for tag, _ in reader.tags} & {"script", "link", "iframe", "object", "img"}
+    urls = set(re.findall(r"https?://[^\"' )]+", path.read_text(encoding="utf-8")))
+    # XML namespaces are names, nothing is fetched from there
+    assert urls == {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+
+
+def test_ids_are_unique(comparison: Comparison, tmp_path: Path) -> None:
+    reader, _ = _read(comparison, tmp_path)
+    ids = [attributes["id"] for _, attributes in reader.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+
+
+def test_the_same_comparison_gives_the_same_bytes(comparison: Comparison) -> None:
+    assert compare_page(comparison) == compare_page(comparison)
+
+
+def test_hostile_names_are_text_and_nothing_else(tmp_path: Path) -> None:
+    fake = FakeRun(devices=1, rounds=1, local_steps=1)
+    run = compared(tmp_path, "a", fake)
+    config = "scheme: '<img src=x>'\n"
+    evil = [replace(run, label=name, place=name) for name in HOSTILE]
+    record = replace(run.record, config_text=config)
+    reader, path = _read(compare([*evil, replace(run, record=record)]), tmp_path)
+    assert not {"script", "img"} & {tag for tag, _ in reader.tags}
+    assert HOSTILE[0] in reader.text and "<img src=x>" in reader.text
+    assert len(drawings(path)) == 3
