@@ -1,11 +1,12 @@
 """Many codecs on one prepared job: the same data, model, order of samples and initial adapters.
 
-Knows the trainer and any pair of codecs; which ones are compared, and what for, is the figure's.
+Or one job round by round, as its configuration says. Knows the trainer and any pair of codecs;
+which ones are compared, and what for, is the figure's.
 """
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import process_time
 from typing import Any
@@ -19,7 +20,7 @@ from cutlayer.paper.beside import other_bytes
 from cutlayer.train.evaluate import evaluate
 from cutlayer.train.exchange import Direction
 from cutlayer.train.ledger import Ledger
-from cutlayer.train.round import Round, initial_state
+from cutlayer.train.round import Round, RoundOutcome, initial_state
 from cutlayer.train.setup import Setup
 from cutlayer.train.state import RunState
 
@@ -42,7 +43,8 @@ class Trained:
     """What a training came to. Bits are per element of activations (up) and gradients (down).
 
     `accuracy` (a share) and `loss` [nat] are of the test split, nothing compressed, NaN if the
-    training diverged; `bits_up_other` is what the other codec of a `Beside` would have sent.
+    training diverged; `bits_up_other` is what the other codec of a `Beside` would have sent. Bits
+    are NaN where the scheme sends no activations.
     """
 
     accuracy: float
@@ -51,6 +53,28 @@ class Trained:
     bits_down: float
     bits_up_other: float
     cpu_s: float
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A training by round: `accuracy` (a share) and `loss` [nat] after each of `rounds` (0: before
+    training), NaN from where it diverged; the rest as in `Trained`."""
+
+    rounds: tuple[int, ...]
+    accuracy: tuple[float, ...]
+    loss: tuple[float, ...]
+    bits_up: float
+    bits_down: float
+    cpu_s: float
+
+
+def standard_error(accuracy: float, samples: int) -> float:
+    """Of an accuracy [%] on so many test samples [points]: 100 sqrt(p (1 - p) / n).
+
+    The error of a difference of two on the same samples is at most sqrt(2) times that.
+    """
+    share = accuracy / 100
+    return 100 * math.sqrt(share * (1 - share) / samples)
 
 
 def configure(settings: Mapping[str, Any]) -> Config:
@@ -83,12 +107,10 @@ def train(start: Start, codecs: CodecPair) -> Trained:
     begun_s = process_time()
     setup = replace(start.setup, codecs=codecs)
     state, ledgers = start.state, []
-    try:
-        for _ in range(start.rounds):
-            outcome = Round(setup, state).play()
-            state = outcome.state
-            ledgers.append(outcome.ledger)
-    except PacketError:  # no codec takes values that are not finite: the training has diverged
+    for outcome in _play(setup, start.state, start.rounds):
+        state = outcome.state
+        ledgers.append(outcome.ledger)
+    if len(ledgers) < start.rounds:
         nan = math.nan
         return Trained(nan, nan, nan, nan, nan, process_time() - begun_s)
     evaluation = evaluate(setup, state)
@@ -108,6 +130,39 @@ def train(start: Start, codecs: CodecPair) -> Trained:
     )
 
 
+def follow(start: Start, evaluated: Collection[int]) -> Curve:
+    """Train from `start` by its own scheme and codecs; evaluate before, after the rounds in
+    `evaluated`, and after the last."""
+    begun_s = process_time()
+    rounds = tuple(n for n in range(start.rounds + 1) if n in {0, *evaluated, start.rounds})
+    seen = {0: evaluate(start.setup, start.state)}
+    ledgers = []
+    for outcome in _play(start.setup, start.state, start.rounds):
+        ledgers.append(outcome.ledger)
+        if outcome.state.round in rounds:
+            seen[outcome.state.round] = evaluate(start.setup, outcome.state)
+    traffic = _traffic(ledgers)
+    return Curve(
+        rounds,
+        tuple(seen[n].accuracy if n in seen else math.nan for n in rounds),
+        tuple(seen[n].loss if n in seen else math.nan for n in rounds),
+        traffic.bits(traffic.up),
+        traffic.bits(traffic.down),
+        process_time() - begun_s,
+    )
+
+
+def _play(setup: Setup, state: RunState, rounds: int) -> Iterator[RoundOutcome]:
+    """Round after round; fewer of them if the training diverges."""
+    for _ in range(rounds):
+        try:
+            outcome = Round(setup, state).play()
+        except PacketError:  # no codec takes values that are not finite
+            return
+        yield outcome
+        state = outcome.state
+
+
 @dataclass(frozen=True)
 class _Traffic:
     """Bytes of activations and of gradients, and of either as plain float32 (they are of one
@@ -118,16 +173,16 @@ class _Traffic:
     plain: int
 
     def bits(self, sent: int) -> float:
-        return _FLOAT32_BITS * sent / self.plain
+        return _FLOAT32_BITS * sent / self.plain if self.plain else math.nan
 
 
 def _traffic(ledgers: Sequence[Ledger]) -> _Traffic:
     up = down = plain = 0
     for ledger in ledgers:
         sent = ledger.bytes_by_payload()
-        up += sent["activation"]
-        down += sent["gradient"]
+        up += sent.get("activation", 0)
+        down += sent.get("gradient", 0)
         # labels and adapters are never compressed: the rest of the uplink is activations
         plain += ledger.byte_counts()["uncompressed_uplink_bytes"]
-        plain -= sent["labels"] + sent["adapter_up"]
+        plain -= sent.get("labels", 0) + sent["adapter_up"]
     return _Traffic(up, down, plain)
