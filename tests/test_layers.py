@@ -8,11 +8,16 @@ import pytest
 MATHEMATICS = (
     "spec",
     "units",
-    "channel.shannon",
+    "channel.snr_channel",
+    "channel.trace_files",
     "codec.presets",
-    "cost.flops",
-    "schemes.sft",
+    "cost.accounting",
+    "cost.convergence",
+    "cost.parameters",
+    "schemes.all",
+    "timeline.amounts",
     "timeline.simulate",
+    "timeline.trace",
     "data.partition",
 )
 
