@@ -13,6 +13,7 @@ from cutlayer.codec.presets import paper
 from cutlayer.errors import CutlayerError
 from cutlayer.paper import fig7
 from cutlayer.paper.claims import Verdict
+from cutlayer.paper.codec_grid import config_of
 from cutlayer.paper.fig7_claims import Seen, claims_of, indexed_ratio
 from cutlayer.paper.fig7_drawing import draw
 from cutlayer.paper.fig7_grid import (
@@ -137,7 +138,7 @@ def test_the_same_picture_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_a_training_that_diverges_is_a_result(options: Options) -> None:
-    config = fig7.config_of(options)
+    config = config_of(options, fig7.QUICK_SIZE)
     hot = config.optimizer.model_copy(update={"name": "sgd", "learning_rate": 1e12})
     (start,) = starts(config.model_copy(update={"optimizer": hot}), [0], lambda line: None)
     trained = train(replace(start, rounds=3), codecs_of(CLAIMED))

@@ -84,7 +84,8 @@ def _mean_square(given: Surface, test_samples: int) -> Claim:
     largest = float(np.nanmax(np.abs(given.fit.residuals)))
     noise = standard_error(float(np.nanmean(given.measured)), test_samples)
     reason = (
-        f"{COEFFICIENTS} coefficients through {np.isfinite(given.measured).sum()} trainings: root mean square "
+        f"{COEFFICIENTS} coefficients through {np.isfinite(given.measured).sum()} trainings: root"
+        " mean square "
         f"{100 * (ours / 100) ** 0.5:.1f} points, largest {largest:.1f}, each point left out in "
         f"turn {given.fit.left_out_root:.1f}, chance on {test_samples} test samples {noise:.1f}; "
         f"0.26 % of squared shares is a root of 5.1 points, and one accuracy for all would leave "

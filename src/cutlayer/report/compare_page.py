@@ -34,7 +34,6 @@ th:first-child, td:first-child { text-align: left; }
 
 def compare_page(comparison: Comparison) -> str:
     """The whole page as text. Raises RunError: a run's configuration is not YAML."""
-    title = parts.escaped(comparison_title(comparison))
     with plain_style():
         content = "\n".join(
             (
@@ -48,14 +47,10 @@ def compare_page(comparison: Comparison) -> str:
                 _places(comparison),
             )
         )
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title><style>{STYLE}{_STYLE}</style></head>\n<body><main>\n"
-        f"<h1>{title}</h1>\n{content}\n"
-        "<footer>Delays are virtual seconds; 1 MiB is 1024 · 1024 bytes; every number is in"
-        " compare.csv.</footer>\n</main></body></html>\n"
+    footer = (
+        "Delays are virtual seconds; 1 MiB is 1024 · 1024 bytes; every number is in compare.csv."
     )
+    return parts.page(comparison_title(comparison), content, footer, STYLE + _STYLE)
 
 
 def comparison_title(comparison: Comparison) -> str:

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 
 from cutlayer.errors import RunError
+from cutlayer.report import html_parts as parts
 from cutlayer.report.drawing import plain_style
-from cutlayer.report.html_parts import escaped
 from cutlayer.report.page_sections import page_sections
 from cutlayer.report.page_style import STYLE
 from cutlayer.report.run_reader import read_run
@@ -31,17 +31,13 @@ def write_report(directory: Path) -> Path:
 
 def page(run: RunRecord) -> str:
     """The whole page as text."""
-    title = escaped(headline(run.summary))
     with plain_style():
         content = "\n".join(page_sections(run))
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title><style>{STYLE}</style></head>\n<body><main>\n"
-        f"<h1>{title}</h1>\n{content}\n"
-        "<footer>Drawn from the files beside this page. Delays are virtual seconds; "
-        "1 MiB is 1024 · 1024 bytes.</footer>\n</main></body></html>\n"
+    footer = (
+        "Drawn from the files beside this page. Delays are virtual seconds;"
+        " 1 MiB is 1024 · 1024 bytes."
     )
+    return parts.page(headline(run.summary), content, footer, STYLE)
 
 
 def _write_atomically(path: Path, text: str) -> None:

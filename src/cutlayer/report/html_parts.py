@@ -59,6 +59,17 @@ def figure(svg: str, caption: str = "", before: str = "") -> str:
     return f"{before}<figure>{svg}{below}</figure>"
 
 
+def page(title: str, content: str, footer: str, style: str) -> str:
+    """A whole document: `title` and `footer` plain text, `content` HTML, `style` a style sheet."""
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escaped(title)}</title><style>{style}</style></head>\n<body><main>\n"
+        f"<h1>{escaped(title)}</h1>\n{content}\n"
+        f"<footer>{escaped(footer)}</footer>\n</main></body></html>\n"
+    )
+
+
 def section(title: str, *content: str) -> str:
     """A heading and what stands under it (HTML)."""
     return f"<section><h2>{escaped(title)}</h2>{''.join(content)}</section>"
