@@ -4,6 +4,7 @@ Knows no figure: who makes a claim brings the numbers and the reason. A verdict 
 comes out of one of the three functions `judge_*`.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -36,7 +37,8 @@ class Claim:
     """One claim: what it is about, what the paper says, our number [unit], the verdict and why.
 
     `paper` is the number as printed (its last digit tells how far it was rounded), None where the
-    paper gives none; `says` is how it is shown. `reason` is one sentence or a few.
+    paper gives none; `says` is how it is shown. `ours` is NaN where it cannot be computed yet.
+    `reason` is one sentence or a few.
     """
 
     name: str
@@ -49,15 +51,18 @@ class Claim:
 
     @property
     def difference(self) -> float | None:
-        """Ours less the paper's [unit]."""
-        return None if self.paper is None else self.ours - float(self.paper)
+        """Ours less the paper's [unit]; None where either is missing."""
+        if self.paper is None or math.isnan(self.ours):
+            return None
+        return self.ours - float(self.paper)
 
     def line(self) -> str:
         """The claim in one line of text."""
+        ours = "not computed" if math.isnan(self.ours) else f"{self.ours:.2f} {self.unit}"
         difference = "" if self.difference is None else f" ({self.difference:+.2f})"
         return (
-            f"{self.name}: paper {self.says}, ours {self.ours:.2f} {self.unit}{difference}: "
-            f"{self.verdict.value}. {self.reason}"
+            f"{self.name}: paper {self.says}, ours {ours}{difference}: {self.verdict.value}."
+            f" {self.reason}"
         )
 
 
