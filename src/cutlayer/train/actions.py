@@ -70,6 +70,7 @@ class Actions:
             micro.received.append(received)
             self._ledger.send(device, step, {"activation": received.sent, "labels": sent})
         micro.labels = stack(labels, fill=IGNORED_LABEL)
+        micro.held.release()  # it is on its way: backward does not need it
 
     def _server_compute(self, step: Step, micro: MicroBatch) -> None:
         activation = stack([part.tensor for part in micro.received])
