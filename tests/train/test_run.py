@@ -180,8 +180,11 @@ def test_runs_are_numbered_on(tmp_path: Path) -> None:
 
 
 def test_a_device_too_small_for_its_part(vision: Folders, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"device 1 has .* training its part needs .*lower model"):
-        start(tiny.config(*vision, devices={"memory_mib": [50, 0.01, 50]}), tmp_path / "runs")
+    limits = {"memory_mib": [50, 0.01, 50]}
+    for scheme, remedy in (("sft", r"micro_batches.*lower model\.cut"), ("fl-lora", "splits it")):
+        message = f"device 1 has .* training what it holds needs .*{remedy}"
+        with pytest.raises(ConfigError, match=message):
+            start(tiny.config(*vision, scheme=scheme, devices=limits), tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
 
 
