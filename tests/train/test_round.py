@@ -1,5 +1,7 @@
 """A round in tensors: equal to centralised training where it must be, and honest in its bytes."""
 
+import gc
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -169,3 +171,17 @@ def test_devices_with_fewer_steps_leave_earlier(vision: Folders) -> None:
     assert len(set(steps)) > 1
     timeline = _play(job).timeline
     assert [line.local_s.shape[0] for line in timeline.devices] == steps
+
+
+def test_a_round_leaves_nothing_behind(vision: Folders) -> None:
+    """No cycle keeps its rows until the collector comes: with all weights they are gigabytes."""
+    job = _job(vision)
+    gc.disable()
+    try:
+        played = Round(job.setup, initial_state(job.setup))
+        played.play()
+        left = weakref.ref(played)
+        del played
+        assert left() is None
+    finally:
+        gc.enable()

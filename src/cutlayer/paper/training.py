@@ -4,7 +4,6 @@ Or one job round by round, as its configuration says. Knows the trainer and any 
 which ones are compared, and what for, is the figure's.
 """
 
-import gc
 import json
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -160,9 +159,6 @@ def _play(setup: Setup, state: RunState, rounds: int) -> Iterator[RoundOutcome]:
             outcome = Round(setup, state).play()
         except PacketError:  # no codec takes values that are not finite
             return
-        # a round refers to itself, and the collector counts objects, not the gigabytes of full
-        # weights that several rounds would hold
-        gc.collect()
         yield outcome
         state = outcome.state
 

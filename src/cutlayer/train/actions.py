@@ -34,18 +34,25 @@ class Actions:
         self._exchange = exchange
         self._ledger = ledger
         self.losses: list[float] = []
-        self._by_phase: dict[Phase, Callable[[Step, MicroBatch], None]] = {
-            Phase.DEVICE_FORWARD: self._device_forward,
-            Phase.ACTIVATION_UP: self._activation_up,
-            Phase.SERVER_COMPUTE: self._server_compute,
-            Phase.UPPER_COMPUTE: self._upper_compute,
-            Phase.GRADIENT_DOWN: self._gradient_down,
-            Phase.DEVICE_BACKWARD: self._device_backward,
-        }
 
     def do(self, step: Step, micro: MicroBatch) -> None:
         """One step of a scheme's local part."""
-        self._by_phase[step.phase](step, micro)
+        # no table of bound methods: it would be a cycle, and keep a round's tensors alive
+        match step.phase:
+            case Phase.DEVICE_FORWARD:
+                self._device_forward(step, micro)
+            case Phase.ACTIVATION_UP:
+                self._activation_up(step, micro)
+            case Phase.SERVER_COMPUTE:
+                self._server_compute(step, micro)
+            case Phase.UPPER_COMPUTE:
+                self._upper_compute(step, micro)
+            case Phase.GRADIENT_DOWN:
+                self._gradient_down(step, micro)
+            case Phase.DEVICE_BACKWARD:
+                self._device_backward(step, micro)
+            case other:
+                raise ValueError(f"{other} is no step of a mini-batch")
 
     def _device_forward(self, step: Step, micro: MicroBatch) -> None:
         micro.pending = hold(

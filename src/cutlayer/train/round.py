@@ -61,24 +61,19 @@ class Round:
         self._exchange = Exchange(setup.codecs, setup.seed, state.streams)
         self._ledger = Ledger(setup.scheme, self._steps, setup.micro_batches)
         self._actions = Actions(setup, self._index, self._exchange, self._ledger)
-        self._edges: dict[Phase, Callable[[Step, Devices], None]] = {
-            Phase.MODEL_DISTRIBUTION: self._distribute,
-            Phase.ADAPTER_DOWN: self._hand_over,
-            Phase.ADAPTER_UP: self._upload,
-        }
 
     def play(self, step_done: StepDone = lambda done, total: None) -> RoundOutcome:
         """Open, train, close. `step_done(done, total)` is called as local steps end."""
         done, total = 0, sum(self._steps)
         for turn in self._turns():
             for step in self._scheme.opening:
-                self._edges[step.phase](step, turn)
+                self._exchange_rows(step, turn)
             for number, devices in self._local_steps(turn):
                 self._local_step(number, devices)
                 done += len(devices)
                 step_done(done, total)
             for step in self._scheme.closing:
-                self._edges[step.phase](step, turn)
+                self._exchange_rows(step, turn)
         return self._close()
 
     def _turns(self) -> list[Devices]:
@@ -152,6 +147,18 @@ class Round:
     def _exchanged(self) -> tuple[Side, ...]:
         """The adapters that devices hold and send: of their part, or of the whole model."""
         return self._both_sides[:1] if self._scheme.splits else self._both_sides
+
+    def _exchange_rows(self, step: Step, turn: Devices) -> None:
+        """One step of a scheme's opening or closing."""
+        match step.phase:
+            case Phase.MODEL_DISTRIBUTION:
+                self._distribute(step, turn)
+            case Phase.ADAPTER_DOWN:
+                self._hand_over(step, turn)
+            case Phase.ADAPTER_UP:
+                self._upload(step, turn)
+            case other:
+                raise ValueError(f"{other} is no step of an opening or closing")
 
     def _distribute(self, step: Step, turn: Devices) -> None:
         """What all devices hear: the frozen part once, and the merged adapters unless each device
