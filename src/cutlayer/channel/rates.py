@@ -7,6 +7,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
+from cutlayer.channel.curves import Curves
+from cutlayer.channel.shares import check_shares
+
 
 @dataclass(frozen=True)
 class LinkRates:
@@ -35,12 +40,42 @@ class Channel(ABC):
     """The radio between the devices and the server: rates are constant within a round."""
 
     @abstractmethod
+    def curves(self, round_number: int, start_s: float) -> Curves:
+        """Each device's rate by its share, in round 1, 2, ... that begins at `start_s`.
+
+        The same arguments give the same curves, so a resumed run sees the channel that it would
+        have seen. Raises ConfigError for a start that cannot be.
+        """
+
+    @property
+    @abstractmethod
+    def devices(self) -> int:
+        """How many devices it serves."""
+
     def rates(
         self, round_number: int, start_s: float, shares: Sequence[float]
     ) -> tuple[LinkRates, ...]:
-        """Each device's rates in round 1, 2, ... that begins at `start_s` on the virtual clock.
+        """Each device's rates in a round, on `shares` of the band: its part in each direction, sum
+        at most 1.
 
-        `shares`: each device's part of the band, in each direction; sum at most 1. The same
-        arguments give the same rates, so a resumed run sees the channel that it would have seen.
-        Raises ConfigError for shares that do not fit.
+        The broadcast has the whole band and must reach every device, so the weakest downlink sets
+        its rate. Raises ConfigError for shares that do not fit.
+        Source: SFT eqs. (19), (21), (23), with one ratio a device in (19).
         """
+        check_shares(shares, self.devices)
+        curves = self.curves(round_number, start_s)
+        share, band = np.asarray(shares, dtype=np.float64), np.ones(self.devices)
+        up_band = curves.uplink.rate_bit_per_s(band)
+        down_band = curves.downlink.rate_bit_per_s(band)
+        columns = (
+            curves.uplink.rate_bit_per_s(share),
+            curves.downlink.rate_bit_per_s(share),
+            up_band,
+            down_band,
+        )
+        broadcast = float(down_band.min())
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        return tuple(
+            LinkRates(up, down, broadcast, whole_up, whole_down)
+            for up, down, whole_up, whole_down in rows
+        )

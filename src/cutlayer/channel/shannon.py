@@ -15,6 +15,7 @@ from cutlayer.errors import ConfigError
 from cutlayer.units import linear_from_db
 
 _MOST_DB = 300
+_SMALL_RATIO = 1e-4
 
 
 def shannon_rate_bit_per_s(bandwidth_hz: float, snr_db: float) -> float:
@@ -61,6 +62,15 @@ class RateLaw(ABC):
         `snr_db` is the ratio that it would have on the whole band.
         """
 
+    @abstractmethod
+    def slope_bit_per_s(
+        self,
+        share: Float64[np.ndarray, " device"],
+        bandwidth_hz: float,
+        snr_db: Float64[np.ndarray, " device"],
+    ) -> Float64[np.ndarray, " device"]:
+        """The rate's derivative by the share [bit/s for the whole band]."""
+
 
 @final
 @dataclass(frozen=True)
@@ -79,6 +89,15 @@ class ConstantSnr(RateLaw):
     ) -> Float64[np.ndarray, " device"]:
         """Linear in the share."""
         return np.asarray(share * bandwidth_hz * _log2_of_one_plus(10.0 ** (snr_db / 10.0)))
+
+    def slope_bit_per_s(
+        self,
+        share: Float64[np.ndarray, " device"],
+        bandwidth_hz: float,
+        snr_db: Float64[np.ndarray, " device"],
+    ) -> Float64[np.ndarray, " device"]:
+        """The whole band's rate, whatever the share."""
+        return self.rate_bit_per_s(np.ones_like(share), bandwidth_hz, snr_db)
 
 
 @final
@@ -101,6 +120,22 @@ class ConstantPower(RateLaw):
         """P / (N0 b) = SNR_band / share, since SNR_band = P / (N0 B) and b = share B."""
         ratio = 10.0 ** (snr_db / 10.0) / share
         return np.asarray(share * bandwidth_hz * _log2_of_one_plus(ratio))
+
+    def slope_bit_per_s(
+        self,
+        share: Float64[np.ndarray, " device"],
+        bandwidth_hz: float,
+        snr_db: Float64[np.ndarray, " device"],
+    ) -> Float64[np.ndarray, " device"]:
+        """`B (log2(1 + x) - x / ((1 + x) ln 2))` with x the ratio on the share.
+
+        Near x = 0 its two terms cancel: below 1e-4 their difference is its series,
+        `B x^2 (1/2 - 2x/3) / ln 2`, whose next term is 3e-8 of it.
+        """
+        x = 10.0 ** (snr_db / 10.0) / share
+        series = x**2 * (0.5 - 2.0 * x / 3.0)
+        exact = np.log1p(x) - x / (1.0 + x)
+        return np.asarray(bandwidth_hz * np.where(x < _SMALL_RATIO, series, exact) / np.log(2.0))
 
 
 def _log2_of_one_plus(ratio: Float64[np.ndarray, " device"]) -> Float64[np.ndarray, " device"]:

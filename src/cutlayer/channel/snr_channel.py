@@ -4,18 +4,17 @@ Knows no distance (see `drop`) and no measured trace. Devices hold shares of the
 and do not disturb each other.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import final
 
 import numpy as np
 from jaxtyping import Float, Float64
 
+from cutlayer.channel.curves import Curves, ShannonRates
 from cutlayer.channel.fading import Fading, NoFading
-from cutlayer.channel.rates import Channel, LinkRates
+from cutlayer.channel.rates import Channel
 from cutlayer.channel.seeds import Purpose, check_seed
 from cutlayer.channel.shannon import ConstantSnr, RateLaw, check_bandwidth, check_snr
-from cutlayer.channel.shares import check_shares
 from cutlayer.errors import ConfigError
 
 
@@ -54,50 +53,30 @@ class SnrChannel(Channel):
             check_snr(ratio_db)
         check_seed(self.seed)
 
-    def rates(
-        self, round_number: int, start_s: float, shares: Sequence[float]
-    ) -> tuple[LinkRates, ...]:
-        """One fade a round, whenever it begins.
-
-        The broadcast has the whole band and must reach every device, so the weakest downlink sets
-        its rate. Source: SFT eqs. (19), (21), (23), with one ratio a device in (19).
-        """
-        devices = len(self.uplink_snr_db)
-        check_shares(shares, devices)
-        share = np.asarray(shares, dtype=np.float64)
+    def curves(self, round_number: int, start_s: float) -> Curves:
+        """One fade a round, whenever it begins."""
         up_db, down_db = self.snr_db(round_number)
-        up, down = self._both_ways(share, up_db, down_db)
-        up_band, down_band = self._both_ways(np.ones(devices), up_db, down_db)
-        broadcast = float(down_band.min())
-        columns = (up.tolist(), down.tolist(), up_band.tolist(), down_band.tolist())
-        return tuple(
-            LinkRates(u, d, broadcast, u_band, d_band)
-            for u, d, u_band, d_band in zip(*columns, strict=True)
+        return Curves(
+            ShannonRates(self.uplink_law, self.bandwidth_hz, up_db),
+            ShannonRates(self.downlink_law, self.bandwidth_hz, down_db),
         )
+
+    @property
+    def devices(self) -> int:
+        """How many devices it serves."""
+        return len(self.uplink_snr_db)
 
     def snr_db(
         self, round_number: int
     ) -> tuple[Float64[np.ndarray, " device"], Float64[np.ndarray, " device"]]:
         """Each device's ratio in a round [dB], uplink and downlink, over the whole band."""
-        devices = len(self.uplink_snr_db)
-        up = self.fading.gains(round_number, devices, self.seed, Purpose.UPLINK_FADING)
+        up = self.fading.gains(round_number, self.devices, self.seed, Purpose.UPLINK_FADING)
         down = (
             up
             if self.reciprocal
-            else self.fading.gains(round_number, devices, self.seed, Purpose.DOWNLINK_FADING)
+            else self.fading.gains(round_number, self.devices, self.seed, Purpose.DOWNLINK_FADING)
         )
         return self.uplink_snr_db + _db(up), self.downlink_snr_db + _db(down)
-
-    def _both_ways(
-        self,
-        share: Float64[np.ndarray, " device"],
-        up_db: Float64[np.ndarray, " device"],
-        down_db: Float64[np.ndarray, " device"],
-    ) -> tuple[Float64[np.ndarray, " device"], Float64[np.ndarray, " device"]]:
-        return (
-            self.uplink_law.rate_bit_per_s(share, self.bandwidth_hz, up_db),
-            self.downlink_law.rate_bit_per_s(share, self.bandwidth_hz, down_db),
-        )
 
 
 def _db(gain: Float64[np.ndarray, " device"]) -> Float64[np.ndarray, " device"]:

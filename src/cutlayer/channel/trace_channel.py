@@ -4,12 +4,13 @@ Knows no signal-to-noise ratio. A trace is what its device would have with the w
 as a device alone in a cell measures it; on a share of the band it has that share of the rate.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-from cutlayer.channel.rates import Channel, LinkRates
-from cutlayer.channel.shares import check_shares
+import numpy as np
+
+from cutlayer.channel.curves import Curves, ProportionalRates
+from cutlayer.channel.rates import Channel
 from cutlayer.channel.trace import Trace
 from cutlayer.errors import ConfigError
 
@@ -39,19 +40,18 @@ class TraceChannel(Channel):
         # the window is checked where it is used; here so that a run does not begin with a wrong one
         self.uplink[0].mean_bit_per_s(0.0, self.window_s)
 
-    def rates(
-        self, round_number: int, start_s: float, shares: Sequence[float]
-    ) -> tuple[LinkRates, ...]:
+    def curves(self, round_number: int, start_s: float) -> Curves:
         """By the clock alone: the round's number says nothing.
 
-        The broadcast has the whole band and must reach every device: the lowest downlink rate.
-        Raises ConfigError for shares that do not fit or a start before 0.
+        Raises ConfigError for a start before 0.
         """
-        check_shares(shares, len(self.uplink))
-        up = [trace.mean_bit_per_s(start_s, self.window_s) for trace in self.uplink]
-        down = [trace.mean_bit_per_s(start_s, self.window_s) for trace in self.downlink]
-        broadcast = min(down)
-        return tuple(
-            LinkRates(share * u, share * d, broadcast, u, d)
-            for share, u, d in zip(shares, up, down, strict=True)
-        )
+        return Curves(self._now(self.uplink, start_s), self._now(self.downlink, start_s))
+
+    @property
+    def devices(self) -> int:
+        """How many devices it serves."""
+        return len(self.uplink)
+
+    def _now(self, traces: tuple[Trace, ...], start_s: float) -> ProportionalRates:
+        rates = [trace.mean_bit_per_s(start_s, self.window_s) for trace in traces]
+        return ProportionalRates(np.array(rates))

@@ -5,7 +5,7 @@ The defaults are the built-in job. `--help` prints the descriptions, `--print-co
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from cutlayer.spec import Task
 
@@ -367,6 +367,44 @@ class LinkSection(Section):
     )
 
 
+class PlannerSection(Section):
+    """Who shares out the band each round, and what `cutlayer plan` may choose."""
+
+    name: Literal["even", "random", "static", "two-timescale"] = Field(
+        default="even",
+        description="shares of the band: even (or link.shares); random (drawn each round); static"
+        " (optimal for the mean channel); two-timescale (optimal anew for each round's channel)",
+    )
+    most_share: PositiveEach = Field(
+        default=1.0, description="largest part of the band that a device may have"
+    )
+    profile: str | None = Field(
+        default=None,
+        description="measured accuracies, a file of `cutlayer profile`; null: the packaged one of"
+        " this model and data",
+    )
+    accuracy_loss: float = Field(
+        default=0.02,
+        ge=0,
+        lt=1,
+        description="accuracy that the codec may cost (0.02 is two points)",
+    )
+    least_cut: int = Field(
+        default=1, ge=1, description="fewest blocks on devices, for the privacy of activations"
+    )
+    server_busy: float = Field(
+        default=1.0, gt=0, le=1, description="largest part of a round that the server may compute"
+    )
+    cuts: Literal["common", "per-device"] = Field(
+        default="common", description="one cut for all devices, or one for each"
+    )
+
+    @field_validator("name", mode="before")
+    @classmethod
+    def _hyphens(cls, value: Any) -> Any:
+        return value.replace("_", "-") if isinstance(value, str) else value
+
+
 class CostSection(Section):
     """How FLOPs are counted."""
 
@@ -390,6 +428,7 @@ class Config(Section):
     server: ServerSection = ServerSection()
     link: LinkSection = LinkSection()
     cost: CostSection = CostSection()
+    planner: PlannerSection = PlannerSection()
     seed: int = Field(
         default=0, ge=0, le=2**31 - 1, description="every random draw follows from it"
     )
