@@ -12,7 +12,7 @@ from typing import Any
 from cutlayer.config.schema import Config
 from cutlayer.paper.fig7_grid import UNCOMPRESSED, Point, codecs_of
 from cutlayer.paper.options import Options
-from cutlayer.paper.training import Start, Trained, accuracy_of, configure, train
+from cutlayer.profile.training import Start, Trained, accuracy_of, configure, train
 from cutlayer.units import format_seconds
 
 Say = Callable[[str], None]

@@ -16,7 +16,7 @@ from cutlayer.config.job import prepare
 from cutlayer.config.read import read_config
 from cutlayer.config.schema import Config
 from cutlayer.errors import PacketError
-from cutlayer.paper.beside import other_bytes
+from cutlayer.profile.beside import other_bytes
 from cutlayer.train.evaluate import evaluate
 from cutlayer.train.exchange import Direction
 from cutlayer.train.ledger import Ledger
