@@ -59,6 +59,9 @@ def measure(plan: Plan, log: Path, say: Say) -> Profile:
     for line in _said(_trained(plan, trainer, missing), len(missing), say):
         append_line(log, line)
         done[line.key] = line
+    for wanted in plan.wanted():
+        if done[wanted.key].diverged:
+            say(f"{wanted}: diverged; it counts as round {done[wanted.key].rounds} left it")
     about = About(plan.config, plan.command, plan.seed_numbers(), trainer.test_samples)
     return profile_of(about, list(plan.grid.settings()), done)
 
@@ -80,7 +83,6 @@ def _said(lines: Iterator[Line], count: int, say: Say) -> Iterator[Line]:
         say(
             f"{number} of {count}: {Wanted(Setting(line.codec, line.settings), line.seed)}:"
             f" {100 * line.accuracy:.1f} %{bits}"
-            f"{f', diverged in round {line.rounds + 1}' if line.diverged else ''}"
             f"{f'  ({format_seconds(left_s)} left)' if count > number else ''}"
         )
 

@@ -95,8 +95,9 @@ def configure(settings: Mapping[str, Any]) -> Config:
 
 
 def training_text(config: Config) -> str:
-    """What is trained, in a line: model and cut, data, devices, steps, optimiser."""
+    """What is trained, in a line: model and cut, data, devices, steps, optimiser, partition."""
     training, model, data = config.training, Path(config.model.name), Path(config.data.name)
+    partition = config.partition
     steps = (
         f"{training.local_steps} steps"
         if training.local_steps is not None
@@ -106,7 +107,8 @@ def training_text(config: Config) -> str:
         f"{model.name} cut after block {config.model.cut} on {data.name},"
         f" {config.devices.count} devices, {training.rounds} x {steps} of"
         f" {training.batch_size} samples, {config.optimizer.name}"
-        f" {config.optimizer.learning_rate:g}"
+        f" {config.optimizer.learning_rate:g}, {partition.name}"
+        f"{f' {partition.alpha:g}' if partition.name == 'dirichlet' else ''}"
     )
 
 

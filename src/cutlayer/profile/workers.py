@@ -40,12 +40,13 @@ def train_in_processes(config: Config, wanted: Sequence[Wanted], workers: int) -
         while busy:
             for end in wait(list(busy)):
                 worker = next(one for one in busy.values() if one.end is end)
-                yield _receive(worker)
+                line = _receive(worker)
                 following = next(todo, None)
                 if following is None:
                     del busy[worker.end]
                 else:
                     _send(worker, following)
+                yield line
     finally:
         for worker in pool:
             worker.end.close()
