@@ -70,9 +70,10 @@ def run(arguments: argparse.Namespace) -> int:
         from rich.console import Console
 
         from cutlayer.planner.accuracy.profile import profile_text
-        from cutlayer.profile.grid import GRID, QUICK_GRID
-        from cutlayer.profile.measure import Plan, measure
-        from cutlayer.profile.table import profile_table
+        from cutlayer.profiling.fits import fit_lines
+        from cutlayer.profiling.grid import GRID, QUICK_GRID
+        from cutlayer.profiling.measure import Plan, measure
+        from cutlayer.profiling.table import profile_table
         from cutlayer.train.files import write_text
     except ModuleNotFoundError as error:
         raise ConfigError(
@@ -87,6 +88,8 @@ def run(arguments: argparse.Namespace) -> int:
     profile = measure(plan, log, _quiet if arguments.quiet else _say)
     write_text(output, profile_text(profile))
     Console(file=sys.stdout).print(profile_table(profile))
+    for line in fit_lines(profile):
+        print(line)
     print(output)
     return 0
 

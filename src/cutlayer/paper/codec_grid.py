@@ -11,7 +11,7 @@ from typing import Any
 from cutlayer.config.schema import Config
 from cutlayer.paper.fig7_grid import UNCOMPRESSED, Point, codecs_of
 from cutlayer.paper.options import Options
-from cutlayer.profile.training import Start, Trained, accuracy_of, configure, train, training_text
+from cutlayer.profiling.training import Start, Trained, accuracy_of, configure, train, training_text
 from cutlayer.units import format_seconds
 
 Say = Callable[[str], None]

@@ -5,8 +5,8 @@ import tiny
 
 from cutlayer.codec.presets import CodecPair, fast, none, paper
 from cutlayer.errors import ConfigError
-from cutlayer.profile.beside import Beside
-from cutlayer.profile.training import Start, accuracy_of, configure, starts, train
+from cutlayer.profiling.beside import Beside
+from cutlayer.profiling.training import Start, accuracy_of, configure, starts, train
 
 
 @pytest.fixture(scope="module")

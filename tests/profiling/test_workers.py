@@ -9,9 +9,9 @@ import tiny
 
 from cutlayer.config.schema import Config
 from cutlayer.errors import CutlayerError, RunError
-from cutlayer.profile.grid import Setting
-from cutlayer.profile.trainer import Wanted
-from cutlayer.profile.workers import train_in_processes
+from cutlayer.profiling.grid import Setting
+from cutlayer.profiling.trainer import Wanted
+from cutlayer.profiling.workers import train_in_processes
 
 WANTED = [Wanted(Setting("fast"), seed) for seed in range(4)]
 

@@ -6,8 +6,8 @@ from codec.ends import Ends, correlated
 
 from cutlayer.config.schema import CodecSection
 from cutlayer.errors import ConfigError
-from cutlayer.profile.beside import other_bytes
-from cutlayer.profile.grid import GRID, QUICK_GRID, TARGETS, Grid, Setting, codecs_of
+from cutlayer.profiling.beside import other_bytes
+from cutlayer.profiling.grid import GRID, QUICK_GRID, TARGETS, Grid, Setting, codecs_of
 
 
 def test_every_setting_once_and_none_first() -> None:

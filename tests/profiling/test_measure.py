@@ -8,10 +8,10 @@ import tiny
 
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError, CutlayerError
-from cutlayer.profile.grid import Grid
-from cutlayer.profile.log import Line, read_lines
-from cutlayer.profile.measure import Plan, measure
-from cutlayer.profile.trainer import fingerprint
+from cutlayer.profiling.grid import Grid
+from cutlayer.profiling.log import Line, read_lines
+from cutlayer.profiling.measure import Plan, measure
+from cutlayer.profiling.trainer import fingerprint
 
 GRID = Grid((0.1, 0.5), (3,), ((1.0, 0.6),))
 

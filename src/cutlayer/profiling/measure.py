@@ -11,12 +11,12 @@ from pathlib import Path
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError
 from cutlayer.planner.accuracy.profile import Profile
-from cutlayer.profile.grid import Grid, Setting
-from cutlayer.profile.log import Line, append_line, read_lines
-from cutlayer.profile.points import About, profile_of
-from cutlayer.profile.trainer import Trainer, Wanted, fingerprint
-from cutlayer.profile.training import Say
-from cutlayer.profile.workers import train_in_processes
+from cutlayer.profiling.grid import Grid, Setting
+from cutlayer.profiling.log import Line, append_line, read_lines
+from cutlayer.profiling.points import About, profile_of
+from cutlayer.profiling.trainer import Trainer, Wanted, fingerprint
+from cutlayer.profiling.training import Say
+from cutlayer.profiling.workers import train_in_processes
 from cutlayer.train.files import storage_error
 from cutlayer.units import format_seconds
 

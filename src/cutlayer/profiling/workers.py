@@ -13,8 +13,8 @@ from multiprocessing.context import SpawnProcess
 
 from cutlayer.config.schema import Config
 from cutlayer.errors import RunError
-from cutlayer.profile.log import Line
-from cutlayer.profile.trainer import Trainer, Wanted
+from cutlayer.profiling.log import Line
+from cutlayer.profiling.trainer import Trainer, Wanted
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cutlayer.errors import RunError
-from cutlayer.profile.log import Line, append_line, read_lines
+from cutlayer.profiling.log import Line, append_line, read_lines
 
 LINE = Line(
     job="a",

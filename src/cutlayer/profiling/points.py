@@ -10,10 +10,10 @@ from statistics import mean
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError
 from cutlayer.planner.accuracy.profile import Point, Profile
-from cutlayer.profile.grid import PUBLISHED, SAME_SYMBOLS, Setting
-from cutlayer.profile.log import Key, Line
-from cutlayer.profile.trainer import Wanted
-from cutlayer.profile.training import training_text
+from cutlayer.profiling.grid import PUBLISHED, SAME_SYMBOLS, Setting
+from cutlayer.profiling.log import Key, Line
+from cutlayer.profiling.trainer import Wanted
+from cutlayer.profiling.training import training_text
 
 
 @dataclass(frozen=True)

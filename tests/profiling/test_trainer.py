@@ -6,8 +6,8 @@ import pytest
 import tiny
 
 from cutlayer.config.schema import CodecSection, Config, PlannerSection
-from cutlayer.profile.grid import Setting
-from cutlayer.profile.trainer import Trainer, Wanted, fingerprint
+from cutlayer.profiling.grid import Setting
+from cutlayer.profiling.trainer import Trainer, Wanted, fingerprint
 
 PAPER = Setting("paper", {"keep_ratio": 0.2, "levels": 7})
 

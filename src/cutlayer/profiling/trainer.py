@@ -10,9 +10,9 @@ from typing import final
 
 from cutlayer.config.read import config_yaml
 from cutlayer.config.schema import CodecSection, Config, PlannerSection
-from cutlayer.profile.grid import Setting, codecs_of
-from cutlayer.profile.log import Key, Line
-from cutlayer.profile.training import Say, start_of, train
+from cutlayer.profiling.grid import Setting, codecs_of
+from cutlayer.profiling.log import Key, Line
+from cutlayer.profiling.training import Say, start_of, train
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from io import StringIO
 from rich.console import Console
 
 from cutlayer.planner.accuracy.profile import Point, Profile
-from cutlayer.profile.table import profile_table
+from cutlayer.profiling.table import profile_table
 
 PROFILE = Profile(
     model="m",

@@ -18,7 +18,7 @@ from cutlayer.config.read import read_config
 from cutlayer.config.schema import Config
 from cutlayer.data.samples import Samples
 from cutlayer.errors import PacketError
-from cutlayer.profile.beside import other_bytes
+from cutlayer.profiling.beside import other_bytes
 from cutlayer.train.evaluate import evaluate
 from cutlayer.train.exchange import Direction
 from cutlayer.train.ledger import Ledger

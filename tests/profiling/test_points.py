@@ -5,9 +5,9 @@ import pytest
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError
 from cutlayer.planner.accuracy.profile import Point
-from cutlayer.profile.grid import Setting
-from cutlayer.profile.log import Line
-from cutlayer.profile.points import About, profile_of
+from cutlayer.profiling.grid import Setting
+from cutlayer.profiling.log import Line
+from cutlayer.profiling.points import About, profile_of
 
 NONE, FAST = Setting("none"), Setting("fast")
 PAPER = Setting("paper", {"keep_ratio": 0.25, "levels": 7})

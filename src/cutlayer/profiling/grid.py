@@ -10,7 +10,7 @@ from cutlayer.codec.presets import CodecPair
 from cutlayer.config.codec import make_codecs
 from cutlayer.config.schema import CodecSection
 from cutlayer.errors import ConfigError
-from cutlayer.profile.beside import Beside
+from cutlayer.profiling.beside import Beside
 
 # `lossless-plus` sends the symbols of `paper` in fewer bytes: one training gives the points of both
 PUBLISHED, SAME_SYMBOLS = "paper", "lossless-plus"
