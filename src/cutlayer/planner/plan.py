@@ -5,7 +5,7 @@ configuration, no file and no words.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cutlayer.channel.curves import Curves
 from cutlayer.cost.memory import DeviceMemory
@@ -15,6 +15,7 @@ from cutlayer.planner.decision import Decision, Held, Limits
 from cutlayer.planner.fitting import Shortage, shortage
 from cutlayer.planner.forecast import Forecast, device_need, forecast, round_delay_s
 from cutlayer.planner.joint import Ranked, cuts_for, ranked, schemes_for, search
+from cutlayer.planner.misfit import Misfit, misfits
 from cutlayer.planner.rivals import Rival, published_plan, rivals
 from cutlayer.planner.workload import Workload
 from cutlayer.schemes.scheme import Scheme
@@ -40,8 +41,8 @@ class CutRow:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """`chosen` is None where nothing keeps all limits; then `bindings` say which limit, raised by
-    how much, would let something through, and `cuts` who is short of memory at each cut."""
+    """`chosen` is None where nothing keeps all limits; then `misfits` say which limits leave
+    nothing, and what would."""
 
     workload: Workload
     limits: Limits
@@ -53,6 +54,7 @@ class Plan:
     sensitivities: tuple[Sensitivity, ...]
     bindings: tuple[Binding, ...]
     rivals: tuple[Rival, ...]
+    misfits: tuple[Misfit, ...]
 
 
 def make_plan(
@@ -76,18 +78,18 @@ def make_plan(
     found = search(workload, limits, candidates, curves, besides)
     allowed = [each for each in candidates if each.server_part <= limits.server_busy]
     best_s = min((each.estimated_s for each in allowed), default=float("inf"))
+    cuts = cut_rows(workload, limits, scheme, candidates, curves)
+    plan = Plan(workload, limits, scheme, codecs, most_loss, None, cuts, (), (), (), ())
+    if found is None:
+        why = misfits(workload, limits, scheme, codecs, most_loss, candidates)
+        return replace(plan, misfits=why)
     every = (*codecs.accurate, *codecs.inaccurate)
-    return Plan(
-        workload=workload,
-        limits=limits,
-        scheme=scheme,
-        codecs=codecs,
-        most_loss=most_loss,
-        chosen=None if found is None else forecast(workload, found.decision, curves),
-        cuts=cut_rows(workload, limits, scheme, candidates, curves),
-        sensitivities=() if found is None else sensitivities(workload, limits, found, curves),
+    return replace(
+        plan,
+        chosen=forecast(workload, found.decision, curves),
+        sensitivities=sensitivities(workload, limits, found, curves),
         bindings=bindings(workload, limits, scheme, every, most_loss, best_s, curves),
-        rivals=() if found is None else rivals(workload, limits, found.decision, published, curves),
+        rivals=rivals(workload, limits, found.decision, published, curves),
     )
 
 
