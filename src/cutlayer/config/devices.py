@@ -8,7 +8,10 @@ from cutlayer.units import MIB
 
 
 def make_devices(section: DevicesSection) -> tuple[Device, ...]:
-    """One value a device. Raises ConfigError for a list of another length than the count."""
+    """One value a device, each named by its preset, where it has one, and its number.
+
+    Raises ConfigError for a list of another length than the count.
+    """
     count = section.count
     flops = each("devices.flops_per_s", section.flops_per_s, count)
     up_db = each("devices.uplink_snr_db", section.uplink_snr_db, count)
@@ -22,8 +25,10 @@ def make_devices(section: DevicesSection) -> tuple[Device, ...]:
         flops = tuple(
             rate * _spread(section.flops_spread, n, count) for n, rate in enumerate(flops)
         )
+    names = section.preset if isinstance(section.preset, tuple) else (section.preset,) * count
     return tuple(
-        Device(f"device-{n}", flops[n], up_db[n], down_db[n], memory[n]) for n in range(count)
+        Device(f"{names[n] or 'device'}-{n}", flops[n], up_db[n], down_db[n], memory[n])
+        for n in range(count)
     )
 
 

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from cutlayer.codec.presets import CodecPair, none
+from cutlayer.config.adapter import trains_head
 from cutlayer.config.allocation import fixed_shares, make_allocation
 from cutlayer.config.codec import make_codecs
 from cutlayer.config.dataset import Prepared, prepare_data
@@ -176,13 +177,12 @@ def _slug(name: str) -> str:
 
 def _adapter(config: Config, task: Task) -> AdapterSpec:
     section = config.adapter
-    head = section.head if section.head is not None else task != "causal-lm"
     return AdapterSpec(
         rank=section.rank,
         alpha=section.alpha,
         targets=section.targets,
         patch_embedding=section.patch_embedding,
-        head=head,
+        head=trains_head(section, task),
     )
 
 
