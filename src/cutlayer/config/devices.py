@@ -13,13 +13,13 @@ def make_devices(section: DevicesSection) -> tuple[Device, ...]:
     Raises ConfigError for a list of another length than the count.
     """
     count = section.count
-    flops = _each("devices.flops_per_s", section.flops_per_s, count)
-    up_db = _each("devices.uplink_snr_db", section.uplink_snr_db, count)
-    down_db = _each("devices.downlink_snr_db", section.downlink_snr_db, count)
+    flops = each("devices.flops_per_s", section.flops_per_s, count)
+    up_db = each("devices.uplink_snr_db", section.uplink_snr_db, count)
+    down_db = each("devices.downlink_snr_db", section.downlink_snr_db, count)
     memory = (
         (None,) * count
         if section.memory_mib is None
-        else tuple(int(mib * MIB) for mib in _each("devices.memory_mib", section.memory_mib, count))
+        else tuple(int(mib * MIB) for mib in each("devices.memory_mib", section.memory_mib, count))
     )
     if not isinstance(section.flops_per_s, tuple):
         flops = tuple(
@@ -41,7 +41,8 @@ def local_steps(section: TrainingSection, plan: BatchPlan) -> int:
     return section.local_steps
 
 
-def _each(key: str, value: float | tuple[float, ...], count: int) -> tuple[float, ...]:
+def each(key: str, value: float | tuple[float, ...], count: int) -> tuple[float, ...]:
+    """A value a device, from one for all or a list. Raises ConfigError for another length."""
     if not isinstance(value, tuple):
         return (value,) * count
     if len(value) != count:
