@@ -10,7 +10,7 @@ from cutlayer.cost.memory import DeviceMemory
 from cutlayer.planner.decision import Held
 from cutlayer.planner.forecast import device_need
 from cutlayer.planner.workload import Workload
-from cutlayer.schemes.scheme import Scheme
+from cutlayer.schemes.scheme import Scheme, ServerOrder
 from cutlayer.spec import Holding
 
 # micro-batches of a pipeline: past these, what overlaps grows no more
@@ -37,7 +37,8 @@ def fitting_ways(workload: Workload, scheme: Scheme, cut: int) -> list[Held]:
     """The ways that fit every device and may be the fastest.
 
     One for a scheme without a pipeline: the first that fits, computing nothing twice if possible,
-    in as few micro-batches as possible. One for each depth of a pipeline.
+    in as few micro-batches as possible (whole, where the server keeps an order of its own). One
+    for each depth of a pipeline.
     """
     limit = least_limit(workload)
 
@@ -47,6 +48,8 @@ def fitting_ways(workload: Workload, scheme: Scheme, cut: int) -> list[Held]:
                 return [held]
         return []
 
+    if scheme.server is not ServerOrder.ARRIVAL:
+        return first(Held(holding) for holding in Holding)
     if not scheme.pipelined:
         return first(_plain(workload.batch.samples))
     return [

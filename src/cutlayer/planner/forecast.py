@@ -103,10 +103,11 @@ def later_round(workload: Workload, decision: Decision, curves: Curves) -> Round
     return _played(workload, decision, curves, first_round=False)
 
 
-def round_delay_s(workload: Workload, decision: Decision, curves: Curves | None = None) -> float:
-    """A later round's delay alone [s]: what a search compares."""
-    curves = curves or workload.channel.mean_curves()
-    timelines = _timelines(workload, decision, curves, first_round=False)
+def round_delay_s(
+    workload: Workload, decision: Decision, curves: Curves, *, first_round: bool = False
+) -> float:
+    """A round's delay alone [s]: what a search compares."""
+    timelines = _timelines(workload, decision, curves, first_round=first_round)
     return _extrapolated([line.delay_s for line in timelines], _part(workload, decision))
 
 

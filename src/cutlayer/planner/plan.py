@@ -12,10 +12,12 @@ from cutlayer.cost.memory import DeviceMemory
 from cutlayer.planner.bindings import Binding, Sensitivity, bindings, sensitivities
 from cutlayer.planner.codec_choices import CodecChoices
 from cutlayer.planner.decision import Decision, Held, Limits
+from cutlayer.planner.estimate import amounts_of, server_part
 from cutlayer.planner.fitting import Shortage, shortage
 from cutlayer.planner.forecast import Forecast, device_need, forecast, round_delay_s
 from cutlayer.planner.joint import Ranked, cuts_for, ranked, schemes_for, search
 from cutlayer.planner.misfit import Misfit, misfits
+from cutlayer.planner.refine import Found
 from cutlayer.planner.rivals import Rival, published_plan, rivals
 from cutlayer.planner.workload import Workload
 from cutlayer.schemes.scheme import Scheme
@@ -78,7 +80,7 @@ def make_plan(
     found = search(workload, limits, candidates, curves, besides)
     allowed = [each for each in candidates if each.server_part <= limits.server_busy]
     best_s = min((each.estimated_s for each in allowed), default=float("inf"))
-    cuts = cut_rows(workload, limits, scheme, candidates, curves)
+    cuts = cut_rows(workload, limits, scheme, candidates, found, curves)
     plan = Plan(workload, limits, scheme, codecs, most_loss, None, cuts, (), (), (), ())
     if found is None:
         why = misfits(workload, limits, scheme, codecs, most_loss, candidates)
@@ -103,14 +105,18 @@ def cut_rows(
     limits: Limits,
     scheme: Scheme,
     candidates: Sequence[Ranked],
+    found: Found | None,
     curves: Curves,
 ) -> tuple[CutRow, ...]:
-    """Every cut that the limits leave, the fastest decision of each."""
+    """Every cut that the limits leave: the fastest decision by the estimate, or `found`."""
     first: dict[int, Ranked] = {}
     for candidate in candidates:
         first.setdefault(candidate.decision.cuts[0], candidate)
+    best = {cut: each.decision for cut, each in first.items()}
+    if found is not None and found.decision.common_cut is not None:
+        best[found.decision.common_cut] = found.decision
     return tuple(
-        _row(workload, limits, scheme, cut, first.get(cut), curves)
+        _row(workload, limits, scheme, cut, best.get(cut), curves)
         for cut in cuts_for(workload, limits, scheme)
     )
 
@@ -120,17 +126,15 @@ def _row(
     limits: Limits,
     scheme: Scheme,
     cut: int,
-    best: Ranked | None,
+    decision: Decision | None,
     curves: Curves,
 ) -> CutRow:
-    if best is not None:
-        decision = best.decision
+    if decision is not None:
         need = device_need(workload, decision.scheme, cut, decision.held)
         delay_s = round_delay_s(workload, decision, curves)
-        fits = best.server_part <= limits.server_busy
-        return CutRow(
-            cut, decision, delay_s, best.server_part, decision.held, need, None, allowed=fits
-        )
+        part = server_part(amounts_of(workload, decision), decision, curves)
+        fits = part <= limits.server_busy
+        return CutRow(cut, decision, delay_s, part, decision.held, need, None, allowed=fits)
     short = shortage(workload, scheme, cut)
     held = Held() if short is None else short.held
     need = device_need(workload, scheme, cut, held)

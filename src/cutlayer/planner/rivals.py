@@ -11,7 +11,7 @@ from cutlayer.planner.allocation import best_shares
 from cutlayer.planner.decision import CodecChoice, Decision, Held, Limits
 from cutlayer.planner.estimate import amounts_of, estimated_s, server_part
 from cutlayer.planner.fitting import fitting_ways, least_limit
-from cutlayer.planner.forecast import Forecast, device_need, forecast
+from cutlayer.planner.forecast import device_need, round_delay_s
 from cutlayer.planner.workload import Workload
 from cutlayer.schemes.all import SCHEMES
 from cutlayer.schemes.scheme import DeviceOrder, Scheme
@@ -20,12 +20,15 @@ from cutlayer.schemes.sft import SFT
 UNCOMPRESSED = CodecChoice("none", {}, 1.0, 1.0, 0.0)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Rival:
-    """Another way to train the same, with its rounds."""
+    """Another way to train the same: a later round's delay, all rounds', and whether it fits."""
 
     name: str
-    forecast: Forecast
+    decision: Decision
+    delay_s: float
+    training_s: float
+    fits: bool
 
 
 def published_plan(
@@ -89,7 +92,21 @@ def rivals(
     for scheme in also:
         if scheme != chosen.scheme:
             ways.append((scheme.title, _as(workload, limits, chosen, scheme, curves)))
-    return tuple(Rival(name, forecast(workload, way, curves)) for name, way in ways)
+    return tuple(_rival(workload, name, way, curves) for name, way in ways)
+
+
+def _rival(workload: Workload, name: str, way: Decision, curves: Curves) -> Rival:
+    first_s = round_delay_s(workload, way, curves, first_round=True)
+    later_s = round_delay_s(workload, way, curves)
+    need = device_need(workload, way.scheme, way.cuts[0], way.held).total
+    limit = least_limit(workload)
+    return Rival(
+        name=name,
+        decision=way,
+        delay_s=later_s,
+        training_s=first_s + (workload.rounds - 1) * later_s,
+        fits=limit is None or need <= limit,
+    )
 
 
 def _as(
