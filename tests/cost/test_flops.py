@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from cutlayer.cost.flops import StepFlops, paper_flops, physical_flops
+from cutlayer.cost.flops import StepFlops, paper_flops, physical_flops, recomputed_flops
 from cutlayer.cost.parameters import VIT_BASE, VIT_LARGE, Dimensions, vit_spec
 from cutlayer.errors import ConfigError
-from cutlayer.spec import MiniBatch, ModelSpec, Trained
+from cutlayer.spec import Holding, MiniBatch, ModelSpec, Trained
 
 BATCH, CUT = 64, 5
 GIGA = 1e9
@@ -135,3 +135,17 @@ def test_attention_without_anything_trained_before_it_is_not_differentiated() ->
 def test_cut_outside_is_refused(count: type, cut: int) -> None:
     with pytest.raises(ConfigError, match=r"outside 1\.\.11"):
         count(vit_spec(VIT_BASE), cut, MiniBatch(BATCH, 197))
+
+
+@pytest.mark.parametrize(
+    ("holding", "times"),
+    [(Holding.KEEP, 1.0), (Holding.CHECKPOINT, 1.486), (Holding.RECOMPUTE, 1.494)],
+)
+def test_what_is_computed_twice(holding: Holding, times: float) -> None:
+    """`times`: torch's own counter over keeping (benchmarks/results/device_memory.txt)."""
+    model, batch = vit_spec(VIT_BASE), MiniBatch(BATCH, 197)
+    flops = physical_flops(model, CUT, batch)
+    kept = flops.device_forward + flops.device_backward
+    twice = recomputed_flops(model, batch, flops, holding)
+    # our count of a step is within 1 % of torch's, see test_physical
+    assert (kept + twice) / kept == pytest.approx(times, rel=0.01)

@@ -8,7 +8,7 @@ from cutlayer.cost.accounting import PAPER, PHYSICAL, Accounting
 from cutlayer.cost.parameters import VIT_BASE, VIT_LARGE, Dimensions, vit_spec
 from cutlayer.schemes.all import SCHEMES
 from cutlayer.schemes.scheme import Phase
-from cutlayer.spec import MiniBatch, Trained
+from cutlayer.spec import Holding, MiniBatch, Trained
 from cutlayer.timeline.amounts import round_work
 from cutlayer.timeline.rules import Rules, Sharing
 from cutlayer.timeline.simulate import simulate
@@ -45,6 +45,15 @@ def test_later_rounds_hear_the_adapters_alone() -> None:
     work = round_work(SCHEMES["sft"], VIT, 5, BATCH, 1, PHYSICAL, UNIT, first_round=False)
     adapters = PHYSICAL.traffic(VIT, 5, BATCH).adapter_bytes
     assert work.amounts[Phase.MODEL_DISTRIBUTION].tolist() == [adapters]
+
+
+def test_what_a_device_computes_twice_is_part_of_its_backward() -> None:
+    work = [
+        round_work(SCHEMES["sft"], VIT, 5, BATCH, 1, PHYSICAL, UNIT, holding=holding)
+        for holding in (Holding.KEEP, Holding.RECOMPUTE)
+    ]
+    kept, again = (float(each.amounts[Phase.DEVICE_BACKWARD][0]) for each in work)
+    assert again == kept + PHYSICAL.flops(VIT, 5, BATCH).device_forward
 
 
 @pytest.mark.parametrize("name", ["sft-uncompressed", "splitlora", "splitlora-paper", "sl"])

@@ -126,6 +126,19 @@ def test_micro_batches_and_holdings_change_the_order_of_sums_only(
             assert torch.equal(moved, kept)
 
 
+def test_what_is_computed_twice_takes_its_seconds(vision: Folders) -> None:
+    seconds = {}
+    for holding in ("keep", "recompute"):
+        setup = _job(vision, "sft", devices={"holding": holding}).setup
+        outcome = Round(setup, initial_state(setup)).play()
+        seconds[holding] = outcome.timeline.phase_seconds(0)
+    kept, again = seconds["keep"], seconds["recompute"]
+    twice = kept[Phase.DEVICE_BACKWARD] + kept[Phase.DEVICE_FORWARD]
+    # sums of a few differences of float64 clock readings
+    assert again[Phase.DEVICE_BACKWARD] == pytest.approx(twice, rel=1e-9)
+    assert again[Phase.DEVICE_FORWARD] == pytest.approx(kept[Phase.DEVICE_FORWARD], rel=1e-9)
+
+
 def test_full_weights_are_trained_as_torch_trains_them(vision: Folders) -> None:
     """One device, two steps of SGD with momentum, beside the library's model and optimiser."""
     job = _job(

@@ -7,7 +7,7 @@ are left out, as in the paper). Knows nothing of compute rates.
 from dataclasses import dataclass
 
 from cutlayer.cost.cut import check_split
-from cutlayer.spec import LinearShape, MiniBatch, ModelSpec, Trained
+from cutlayer.spec import Holding, LinearShape, MiniBatch, ModelSpec, Trained
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,24 @@ def physical_flops(
         server_forward=served * forward + head,
         server_backward=served * backward + head + 2 * work.head_trained * head_rows,
     )
+
+
+def recomputed_flops(
+    model: ModelSpec, batch: MiniBatch, flops: StepFlops, holding: Holding
+) -> float:
+    """What a device computes a second time before its backward, by how it holds a mini-batch.
+
+    KEEP: nothing. CHECKPOINT: the blocks' forward, one by one. RECOMPUTE: the embedding's too.
+    `flops` are those of the step by either accounting; the embedding is the model's own.
+    """
+    match holding:
+        case Holding.KEEP:
+            return 0.0
+        case Holding.RECOMPUTE:
+            return flops.device_forward
+        case Holding.CHECKPOINT:
+            per_token = model.embedding_flops_per_token + model.embedding_adapter_flops_per_token
+            return max(flops.device_forward - per_token * batch.samples * batch.tokens, 0.0)
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ import numpy as np
 from jaxtyping import Float64
 
 from cutlayer.cost.accounting import PAPER, Accounting
-from cutlayer.cost.flops import StepFlops
+from cutlayer.cost.flops import StepFlops, recomputed_flops
 from cutlayer.cost.traffic import Traffic
 from cutlayer.schemes.scheme import DeviceOrder, Phase, Scheme
-from cutlayer.spec import MiniBatch, ModelSpec, Trained
+from cutlayer.spec import Holding, MiniBatch, ModelSpec, Trained
 from cutlayer.timeline.work import DeviceRates, DeviceWork
 
 
@@ -29,12 +29,14 @@ def round_work(
     first_round: bool = True,
     micro_batches: int = 1,
     in_flight: int | None = None,
+    holding: Holding = Holding.KEEP,
 ) -> DeviceWork:
     """One device's work in a round of `local_steps` mini-batches like `batch`.
 
     `compression_up`, `compression_down`: bytes sent over bytes uncompressed (the paper's beta), of
     activations and gradients; a scheme without compression sends them all. Micro-batches differ by
-    one sample at most, and a mini-batch's amounts are theirs by samples. The broadcast is the
+    one sample at most, and a mini-batch's amounts are theirs by samples. What `holding` makes a
+    device compute twice is part of its backward. The broadcast is the
     frozen part in the first round and the merged adapters in each, unless each device is handed
     those of the one before it; the paper's Psi holds both, and with all weights trained they are
     the same. Where devices hold the whole model `cut` only divides it between two phases.
@@ -54,6 +56,7 @@ def round_work(
         step.phase: np.array([edge[step.phase]]) for step in (*scheme.opening, *scheme.closing)
     }
     local = _local_amounts(flops, traffic, up, down)
+    local[Phase.DEVICE_BACKWARD] += recomputed_flops(model, batch, flops, holding)
     for step in scheme.local:
         amounts[step.phase] = np.tile(local[step.phase] * shares, local_steps)
     return DeviceWork(amounts, rates, local_steps, micro_batches, in_flight)

@@ -9,11 +9,11 @@ from typing import final
 import torch
 from torch import Tensor
 
-from cutlayer.cost.flops import StepFlops
+from cutlayer.cost.flops import StepFlops, recomputed_flops
 from cutlayer.model.holding import hold
 from cutlayer.model.loss import group_losses
 from cutlayer.schemes.scheme import Phase, Step
-from cutlayer.spec import IGNORED_LABEL
+from cutlayer.spec import IGNORED_LABEL, MiniBatch
 from cutlayer.train.exchange import Direction, Exchange, Load, send_labels
 from cutlayer.train.inputs import stack
 from cutlayer.train.ledger import Ledger
@@ -62,7 +62,7 @@ class Actions:
             micro.group.inputs,
             self._setup.holding,
         )
-        self._compute(step, micro, lambda flops: flops.device_forward)
+        self._compute(step, micro, lambda flops, _: flops.device_forward)
 
     def _activation_up(self, step: Step, micro: MicroBatch) -> None:
         labels = []
@@ -82,13 +82,13 @@ class Actions:
     def _server_compute(self, step: Step, micro: MicroBatch) -> None:
         activation = stack([part.tensor for part in micro.received])
         self._upper(micro, activation, micro.received_lengths)
-        self._compute(step, micro, lambda flops: flops.server)
+        self._compute(step, micro, lambda flops, _: flops.server)
 
     def _upper_compute(self, step: Step, micro: MicroBatch) -> None:
         """The server part's work on the device itself: nothing is sent."""
         micro.labels = stack([batch.labels for batch in micro.batches], fill=IGNORED_LABEL)
         self._upper(micro, micro.held.activation, micro.group.lengths)
-        self._compute(step, micro, lambda flops: flops.server)
+        self._compute(step, micro, lambda flops, _: flops.server)
 
     def _upper(
         self, micro: MicroBatch, activation: Tensor, lengths: tuple[int, ...] | None
@@ -117,13 +117,22 @@ class Actions:
     def _device_backward(self, step: Step, micro: MicroBatch) -> None:
         assert micro.gradient is not None
         micro.held.backward(micro.gradient)
-        self._compute(step, micro, lambda flops: flops.device_backward)
+        holding, model = self._setup.holding, self._setup.model
+        self._compute(
+            step,
+            micro,
+            lambda flops, shape: (
+                flops.device_backward + recomputed_flops(model, shape, flops, holding)
+            ),
+        )
 
     def _load(self, micro: MicroBatch, tensor: Tensor, place: int) -> Load:
         own = micro.rows_of(tensor, place)
         return Load(own, micro.batches[place].lengths, micro.samples[place])
 
-    def _compute(self, step: Step, micro: MicroBatch, part: Callable[[StepFlops], float]) -> None:
+    def _compute(
+        self, step: Step, micro: MicroBatch, part: Callable[[StepFlops, MiniBatch], float]
+    ) -> None:
         """Enter one computation of every device of the group."""
         setup = self._setup
         for place, device in enumerate(micro.devices):
@@ -131,4 +140,4 @@ class Actions:
             flops = setup.accounting.flops(
                 setup.model, setup.device_part.cut, shape, setup.scheme.trained
             )
-            self._ledger.compute(device, step, part(flops))
+            self._ledger.compute(device, step, part(flops, shape))
