@@ -16,7 +16,7 @@ from cutlayer.paper.fig14_claims import Seen, claims_of, rounds_to_stable
 from cutlayer.paper.fig14_drawing import draw
 from cutlayer.paper.options import Options
 from cutlayer.paper.save import save_figure
-from cutlayer.paper.training import starts
+from cutlayer.profiling.training import starts
 from cutlayer.report.drawing import plain_style
 
 ROUNDS = (0, 2, 6, 12, 18, 22)

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 
+from cutlayer.cli.options import whole_number
 from cutlayer.config.schema import DataSection, ModelSection
 from cutlayer.errors import ConfigError, CutlayerError
 from cutlayer.paper.catalogue import FIGURES, figures_there, made_by
@@ -38,8 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model", default=model, help=f"to train, as model.name of a run ({model})"
     )
     parser.add_argument("--cut", type=int, default=_CUT, help=f"blocks on the devices ({_CUT})")
-    parser.add_argument("--rounds", type=_count, help="rounds of each training (the figure's own)")
-    parser.add_argument("--seeds", type=_count, default=1, help="seeds of each training (1)")
+    parser.add_argument(
+        "--rounds", type=whole_number, help="rounds of each training (the figure's own)"
+    )
+    parser.add_argument("--seeds", type=whole_number, default=1, help="seeds of each training (1)")
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help=f"where the files go (paper/NAME; {ALL}: paper)"
     )
@@ -144,13 +147,3 @@ def _conclude(claims: dict[str, tuple[Claim, ...]], failed: dict[str, str], outp
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-def _count(text: str) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
-    return number

@@ -19,7 +19,7 @@ from cutlayer.paper.fig5_lines import (
     Line,
     Partition,
 )
-from cutlayer.paper.training import standard_error
+from cutlayer.profiling.training import standard_error
 from cutlayer.report.drawing import INK, MUTED, new_figure, whole_ticks
 
 # colour, line, width, marker
