@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float64
 
 from cutlayer.planner.demand import Demand, demand_of
 from cutlayer.planner.share_problem import ShareProblem
-from cutlayer.planner.share_solution import ShareSolution, Status, solution
+from cutlayer.planner.share_solution import ShareSolution, Status, solution, without_shares
 
 _MOST_STEPS = 200
 # Newton's last steps move the deadline by its rounding
@@ -30,8 +30,7 @@ def solve_shares(problem: ShareProblem) -> ShareSolution:
     """
     demand = demand_of(problem)
     if not demand.served.any():
-        status = Status.NOBODY_SERVED if problem.unserved.all() else Status.OPTIMAL
-        return solution(problem, np.zeros(problem.devices), 0, status)
+        return without_shares(problem)
     found = _common_time(demand, _below_caps(demand))
     # rounding may have left the sum 1e-16 above the band
     shares = found.shares / max(1.0, float(found.shares.sum()))
@@ -80,8 +79,8 @@ def _common_time(demand: Demand, free: Bool[np.ndarray, " device"]) -> _Found:
     then a sum without cancellation, however small beside the fixed seconds.
 
     The step is that for the reciprocal of the shares' sum, which is nearly a line (and concave for
-    proportional rates, so that it never goes too far). Where it does go too far, plain steps follow,
-    and the first of them comes back.
+    proportional rates, so that it never goes too far). Where it does, plain steps follow, and the
+    first of them comes back.
     """
     problem, weights = demand.problem, demand.problem.weights
     shares = np.where(demand.served, problem.most, 0.0)
