@@ -47,6 +47,10 @@ class Channel(ABC):
         have seen. Raises ConfigError for a start that cannot be.
         """
 
+    @abstractmethod
+    def mean_curves(self) -> Curves:
+        """The same for the mean of all rounds: what is decided once is decided on it."""
+
     @property
     @abstractmethod
     def devices(self) -> int:

@@ -23,6 +23,7 @@ from cutlayer.report.memory_figure import memory_figure, memory_kinds
 from cutlayer.report.partition_figure import names_are_drawn, partition_figure
 from cutlayer.report.round_columns import RoundColumn, round_columns
 from cutlayer.report.run_record import RoundWork, RunRecord, Summary
+from cutlayer.report.share_figure import share_figure, shares_vary, shown_rounds
 from cutlayer.report.vocabulary import MEMORY_KINDS, PAYLOADS, phases_in, word
 from cutlayer.report.wording import (
     counted,
@@ -40,6 +41,8 @@ def page_sections(run: RunRecord) -> list[str]:
     sections = [_head(run.summary), _learning(run)]
     if works:
         sections += [_delay(works), _bytes(run.summary, works)]
+    if shares_vary(works):
+        sections.append(_shares(works))
     sections += [_memory(run.summary), _partition(run)]
     if works and run.last_round_steps:
         sections.append(_gantt(run, works[-1]))
@@ -150,6 +153,14 @@ def _bytes(summary: Summary, works: Sequence[RoundWork]) -> str:
     text = f"<p>Uplink {uplink}, downlink {downlink} (activations and gradients in fp32).</p>"
     both = parts.legend(entries) + parts.legend(payloads)
     return parts.section("Bytes over the link", text, parts.figure(svg, before=both))
+
+
+def _shares(works: Sequence[RoundWork]) -> str:
+    svg = svg_element(share_figure(works), "shares", "percent of the band by device and round")
+    drawn, of = shown_rounds(works), len(works)
+    which = "all rounds" if drawn == of else f"the last {drawn} of {of} rounds"
+    text = f"<p>Percent of the band that each device had, both ways, in {which}.</p>"
+    return parts.section("Shares of the band", text, parts.figure(svg))
 
 
 def _saved(sent_bytes: int, uncompressed_bytes: int) -> str:

@@ -32,9 +32,11 @@ class RoundWork:
 
     `delay_by_phase_s` follows the slowest device and sums to `delay_s`; `virtual_time_s` is the sum
     of all delays so far; `device_delay_s[n]` and `device_delay_by_phase_s[n]` are device n's own.
+    `shares[n]` is device n's part of the band (empty in records made before it was written down).
     """
 
     train_loss: float
+    shares: tuple[float, ...]
     delay_s: float
     delay_by_phase_s: Mapping[str, float]
     slowest_device: int

@@ -40,6 +40,7 @@ def round_record(task: str, outcome: RoundOutcome, evaluation: Evaluation, wall_
         **evaluation.metric(task),
         "eval_loss": evaluation.loss,
         "train_loss": outcome.train_loss,
+        "shares": list(outcome.shares),
         "delay_s": timeline.delay_s,
         "delay_by_phase_s": _named(timeline.critical_phase_seconds()),
         "slowest_device": timeline.slowest_device,
