@@ -72,8 +72,8 @@ def test_the_mended_algorithm_ends_at_the_optimum(cases: list[Case]) -> None:
         assert case.mended.status is Status.CONVERGED
         end = case.mended.chosen()
         assert (end.cut, end.bits) == (case.best.cut, case.best.bits) == (1, 3)
-        # 1e-6 of accuracy is 5e-6 of keep ratio here, and that 1e-5 of the delay at most
-        assert end.delay_s == pytest.approx(case.best.delay_s, rel=1e-5)
+        # 1e-6 of accuracy is 4.7e-6 of keep ratio, which is 8.8e-7 of the compression ratio's 0.047
+        assert end.delay_s == pytest.approx(case.best.delay_s, rel=2e-5)
 
 
 def test_shares_end_at_the_best_ones(cases: list[Case]) -> None:

@@ -53,8 +53,8 @@ def make(options: Options, output: Path, say: Say) -> Made:
     one = EVALUATION
     setting = (
         f"{one.dimensions.name}, {one.samples:,} samples, {one.bandwidth_hz / 1e6:g} MHz at"
-        f" {one.snr_db:g} dB, devices from 0.5 to 1.5 GHz, accuracy of {100 * LEAST_ACCURACY:g} % by"
-        " what the text says of Fig. 7; nothing trained"
+        f" {one.snr_db:g} dB, devices from 0.5 to 1.5 GHz, accuracy of {100 * LEAST_ACCURACY:g} %"
+        " by what the text says of Fig. 7; nothing trained"
     )
     with plain_style():
         pictures = save_figure(output / "fig9", draw(cases, setting))
