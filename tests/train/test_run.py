@@ -116,11 +116,20 @@ def test_a_second_run_never_overwrites_a_first(vision: Folders, tmp_path: Path) 
     _same_run(first, second)
 
 
-@pytest.mark.parametrize("moment", [(1, 3), (3, 5)])
+@pytest.mark.parametrize(
+    ("moment", "planner"), [((1, 3), "even"), ((2, 2), "random"), ((3, 5), "two-timescale")]
+)
 def test_killed_in_a_round_it_resumes_to_the_same_bits(
-    vision: Folders, tmp_path: Path, moment: tuple[int, int]
+    vision: Folders, tmp_path: Path, moment: tuple[int, int], planner: str
 ) -> None:
-    config = tiny.config(*vision, training={"rounds": 4}, server={"group": 1})
+    """Shares that follow the rounds before are among them."""
+    config = tiny.config(
+        *vision,
+        training={"rounds": 4},
+        server={"group": 1},
+        planner=planner,
+        link={"fading": "rayleigh"},
+    )
     whole = start(config, tmp_path / "whole").path
     file = tmp_path / "config.yaml"
     file.write_text(config_yaml(config), encoding="utf-8")

@@ -38,7 +38,7 @@ FIGURES: dict[str, Figure] = {
     "fig6": Figure("device memory by blocks on the device"),
     "fig7": Figure("accuracy against sparsity and against bit width; 12x and 20x", _TRAINED),
     "fig8": Figure("volume by scheme and by way of compressing"),
-    "fig9": Figure("convergence of the two-timescale algorithm", needs_planner=True),
+    "fig9": Figure("convergence of the two-timescale algorithm"),
     "fig10": Figure("delay by allocation of bandwidth", needs_planner=True),
     "fig11": Figure("delay by scheme on two data sets"),
     "fig12": Figure("delay by scheme with ViT-L"),
