@@ -18,10 +18,11 @@ from cutlayer.paper.claims import Verdict
 from cutlayer.paper.fig4 import GRID
 from cutlayer.paper.fig4_claims import BOX, Seen, claims_of, places, surface
 from cutlayer.paper.fig4_drawing import draw
-from cutlayer.paper.fig4_fit import Fit, falling, fit, terms
+from cutlayer.paper.fig4_fit import falling
 from cutlayer.paper.fig7_grid import BY_BITS, BY_SPARSITY, Point
 from cutlayer.paper.options import Options
 from cutlayer.paper.save import save_figure
+from cutlayer.planner.accuracy.cubic import Fit, fit, terms
 from cutlayer.report.drawing import plain_style
 
 RHO, Q = places(BOX)

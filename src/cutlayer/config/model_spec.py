@@ -114,9 +114,9 @@ def _task(config: Config, settings: Mapping[str, Any]) -> Task:
         return config.data.task
     kind = settings.get("model_type")
     tasks = [task for task, kinds in VERIFIED.items() if kind in kinds]
-    data = known_asset(config.data.name, "data")
-    if data is not None and data.task is not None and (data.task in tasks or not tasks):
-        return data.task  # without any, describing says what cannot be split
+    known = known_asset(config.data.name, "data")
+    if known is not None and known.task is not None and known.task in (tasks or [known.task]):
+        return known.task  # of a model that cannot be split, describing says why
     if not tasks:
         raise ModelError(
             f"{config.model.name} is of model type {kind!r}, of which nobody has verified that it"

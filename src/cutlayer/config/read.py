@@ -27,6 +27,11 @@ def read_config(path: Path | None, overrides: Mapping[str, str] | None = None) -
     values: dict[str, Any] = {} if path is None else _load(path)
     for key, text in (overrides or {}).items():
         _override(values, key, _scalar(key, text))
+    return read_values(values)
+
+
+def read_values(values: Mapping[str, Any]) -> Config:
+    """The configuration of a nested mapping, as a file holds it. Raises ConfigError."""
     try:
         return Config.model_validate(values)
     except ValidationError as error:

@@ -98,12 +98,14 @@ def _common_time(demand: Demand, free: Bool[np.ndarray, " device"]) -> _Found:
         total = float(shares[free].sum())
         freed = (shares / (needed.elasticity * seconds * weights))[free].sum()
         move_s = (total - band) / float(freed)
+        # plain steps come up from below: one that goes back again is rounding
+        settled = passed and move_s < 0
         passed = passed or move_s < 0
         if not passed:
             too_short_s = past_s
             move_s *= total / band
         next_s = max(too_short_s, past_s + move_s)
-        if abs(next_s - past_s) <= _ROUNDING * past_s:
+        if settled or abs(next_s - past_s) <= _ROUNDING * past_s:
             return _Found(shares, step, Status.OPTIMAL)
         past_s = next_s
     return _Found(shares, _MOST_STEPS, Status.NO_CONVERGENCE)

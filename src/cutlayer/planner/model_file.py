@@ -40,7 +40,7 @@ def read_described(path: Path) -> DescribedModel:
         if values.pop("format") != FORMAT:
             raise ValueError(f"a format other than {FORMAT}")
         described = _read(DescribedModel, values, "model file")
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path} describes no model ({error}): delete it") from error
     assert isinstance(described, DescribedModel)
     return described
