@@ -39,7 +39,7 @@ FIGURES: dict[str, Figure] = {
     "fig7": Figure("accuracy against sparsity and against bit width; 12x and 20x", _TRAINED),
     "fig8": Figure("volume by scheme and by way of compressing"),
     "fig9": Figure("convergence of the two-timescale algorithm"),
-    "fig10": Figure("delay by allocation of bandwidth", needs_planner=True),
+    "fig10": Figure("delay by allocation of bandwidth"),
     "fig11": Figure("delay by scheme on two data sets"),
     "fig12": Figure("delay by scheme with ViT-L"),
     "fig13": Figure("delay by scheme with 20 devices"),

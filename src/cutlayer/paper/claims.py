@@ -1,7 +1,7 @@
 """A claim of the paper beside our number, and the verdict that follows from the two.
 
 Knows no figure: who makes a claim brings the numbers and the reason. A verdict is never chosen, it
-comes out of one of the three functions `judge_*`.
+comes out of one of the functions `judge_*`.
 """
 
 import math
@@ -130,6 +130,12 @@ def judge_at_most(bound: Decimal, ours: float, *, reach: float) -> Verdict:
     if ours <= limit:
         return Verdict.EXACT
     return Verdict.WITHIN if ours <= (1 + CLOSE) * limit else Verdict.NOT_REPRODUCED
+
+
+def judge_reduction(paper: Decimal, ours: float, *, implied: float | None = None) -> Verdict:
+    """The verdict on a reduction [%], by what it leaves: 99 % is not within 5 % of 95 %."""
+    left = None if implied is None else 100 - implied
+    return judge_number(100 - paper, 100 - ours, implied=left)
 
 
 def judge_larger(larger: float, smaller: float, *, noise: float) -> Verdict:

@@ -5,7 +5,7 @@ nothing of how many rounds there are; `fit` does.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -23,8 +23,8 @@ from cutlayer.timeline.work import DeviceRates, DeviceWork
 
 SECONDS_PER_MINUTE = 60.0
 # 256 cores, 4 operations a clock, 1 GHz: the middle of the text's 0.5 to 1.5 GHz (Section VIII-A)
-_DEVICE_FLOPS_PER_HZ = 256 * 4
-DEVICE_FLOPS_PER_S = _DEVICE_FLOPS_PER_HZ * 1e9
+DEVICE_FLOPS_PER_HZ = 256 * 4
+DEVICE_FLOPS_PER_S = DEVICE_FLOPS_PER_HZ * 1e9
 # Table II: 2048 cores at 1.5 GHz, an operation a clock
 SERVER_FLOPS_PER_S = 2048 * 1.5e9
 # the text: 2048 cores, 4 operations a clock, 40 GHz
@@ -124,10 +124,18 @@ def _round_minutes(setting: Setting, scheme: Scheme, *, first_round: bool) -> fl
 
 def round_works(setting: Setting, scheme: Scheme, *, first_round: bool) -> list[DeviceWork]:
     """Each device's work in a round of one epoch."""
+    return work_of(setting, scheme, _links(setting, scheme), first_round=first_round)
+
+
+def work_of(
+    setting: Setting, scheme: Scheme, links: Sequence[LinkRates], *, first_round: bool
+) -> list[DeviceWork]:
+    """Each device's work in a round of one epoch, on links that may be other than the setting's."""
+    model = vit_spec(setting.dimensions)
     return [
         round_work(
             scheme,
-            vit_spec(setting.dimensions),
+            model,
             setting.cut,
             setting.batch,
             setting.epoch_steps,
@@ -137,9 +145,7 @@ def round_works(setting: Setting, scheme: Scheme, *, first_round: bool) -> list[
             compression_down=1.0 / setting.compression_ratio,
             first_round=first_round,
         )
-        for flops_per_s, link in zip(
-            setting.device_flops_per_s, _links(setting, scheme), strict=True
-        )
+        for flops_per_s, link in zip(setting.device_flops_per_s, links, strict=True)
     ]
 
 
@@ -160,7 +166,7 @@ def _links(setting: Setting, scheme: Scheme) -> tuple[LinkRates, ...]:
 def spread_devices(count: int) -> tuple[float, ...]:
     """FLOP/s of devices evenly from 0.5 to 1.5 GHz: the range that the text draws from."""
     hertz = np.linspace(0.5e9, 1.5e9, count)
-    return tuple(float(each) * _DEVICE_FLOPS_PER_HZ for each in hertz)
+    return tuple(float(each) * DEVICE_FLOPS_PER_HZ for each in hertz)
 
 
 # which value of each quantity the paper's minutes agree with: see `headline`
