@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cutlayer import __version__
 from cutlayer.config.adapter import trains_head
@@ -52,7 +52,7 @@ def planned_model(
     adapted as asked, ConfigError if torch is needed and missing.
     """
     folder = find_config(config.model.name, cache=cache, hub=hub, say=say).path
-    request = _request(config, folder)
+    request = model_request(config, folder)
     described = _described(request, folder, cache or cache_root(), say)
     return PlannedModel(
         replace(described.model, name=config.model.name),
@@ -71,7 +71,7 @@ class Request:
     image_size: int | None
     base: str
     rank: int
-    targets: tuple[str, ...] | str
+    targets: tuple[str, ...] | Literal["all"]
     patch_embedding: bool
     head: bool
 
@@ -82,7 +82,9 @@ class Request:
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _request(config: Config, folder: Path) -> Request:
+def model_request(config: Config, folder: Path) -> Request:
+    """What `config` asks of the model whose `config.json` lies in `folder`, as `planned_model` has
+    it. Raises ModelError for a file that cannot be read or says nothing of a model."""
     settings = _settings(folder / "config.json")
     task = _task(config, settings)
     adapter = config.adapter
@@ -164,9 +166,13 @@ def describe_request(request: Request, folder: Path) -> DescribedModel:
             f"a model that was not described before needs {error.name}: pip install"
             " 'cutlayer[train]'"
         ) from error
-    targets = request.targets if isinstance(request.targets, tuple) else "all"
-    alpha = float(request.rank)  # scales values; counts nothing
-    adapter = AdapterSpec(request.rank, alpha, targets, request.patch_embedding, request.head)
+    adapter = AdapterSpec(
+        request.rank,
+        1.0,  # alpha scales values, and counts for nothing
+        request.targets,
+        request.patch_embedding,
+        request.head,
+    )
     model = describe(
         folder,
         request.task,
