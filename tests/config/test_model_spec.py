@@ -51,7 +51,7 @@ def test_a_model_is_counted_once(vision: Path, tmp_path: Path) -> None:
     config = configuration(vision)
     first = planned_model(config, cache=tmp_path, say=said.append)
     assert planned_model(config, cache=tmp_path, say=said.append) == first
-    assert said == [f"{vision.name}: counting its parameters and activations, once"]
+    assert said == [f"{vision}: counting its parameters and activations, once"]
 
 
 @pytest.mark.parametrize(
@@ -124,6 +124,13 @@ def test_a_language_model_has_its_vocabulary_for_classes(tmp_path: Path) -> None
     found = planned(configuration(folder, data={"name": "brown", "max_tokens": 48}), tmp_path)
     vocabulary = json.loads((folder / "config.json").read_text(encoding="utf-8"))["vocab_size"]
     assert (found.task, found.model.classes, found.tokens) == ("causal-lm", vocabulary, 48)
+
+
+def test_texts_longer_than_the_model_reads_are_refused(tmp_path: Path) -> None:
+    folder = tiny.text_model(tmp_path / "bert", "bert")
+    data = {"name": "wordnet-glosses", "max_tokens": 513}
+    with pytest.raises(ModelError, match=r"data\.max_tokens is 513, and .* reads 512 at most"):
+        planned(configuration(folder, data=data), tmp_path)
 
 
 def test_the_labels_of_a_configuration_are_counted(vision: Path, tmp_path: Path) -> None:

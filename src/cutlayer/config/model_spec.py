@@ -49,16 +49,23 @@ def planned_model(
     data, else what the model's configuration says. `cache`, `hub`: as of `find_model`. Weights of
     `devices.base`.
     Raises AssetError for a model that nobody has, ModelError for one that cannot be split or
-    adapted as asked, ConfigError if torch is needed and missing.
+    adapted as asked or for texts longer than it reads, ConfigError if torch is needed and missing.
     """
-    folder = find_config(config.model.name, cache=cache, hub=hub, say=say).path
+    name = config.model.name
+    folder = find_config(name, cache=cache, hub=hub, say=say).path
     request = model_request(config, folder)
-    described = _described(request, folder, cache or cache_root(), say)
-    return PlannedModel(
-        replace(described.model, name=config.model.name),
-        request.task,
-        described.image_tokens or config.data.max_tokens,
-    )
+    described = _read_described(request, cache or cache_root())
+    if described is None:
+        say(f"{name}: counting its parameters and activations, once")
+        described = describe_request(request, folder)
+        _keep(_kept(request, cache or cache_root()), described_text(described), say)
+    tokens = described.image_tokens or config.data.max_tokens
+    if described.most_tokens is not None and tokens > described.most_tokens:
+        raise ModelError(
+            f"data.max_tokens is {tokens}, and {name} reads {described.most_tokens} at most: lower"
+            " it"
+        )
+    return PlannedModel(replace(described.model, name=name), request.task, tokens)
 
 
 @dataclass(frozen=True)
@@ -138,17 +145,16 @@ def _classes(config: Config, settings: Mapping[str, Any], task: Task) -> int:
     return len(labels) if isinstance(labels, dict) else int(settings.get("num_labels", 2))
 
 
-def _described(request: Request, folder: Path, cache: Path, say: Say) -> DescribedModel:
-    shipped = SHIPPED / f"{request.key}.json"
-    if shipped.is_file():
-        return read_described(shipped)
-    kept = cache / "models-described" / __version__ / f"{request.key}.json"
-    with contextlib.suppress(ConfigError):  # not there, or damaged: counted again
-        return read_described(kept)
-    say(f"{folder.name}: counting its parameters and activations, once")
-    described = describe_request(request, folder)
-    _keep(kept, described_text(described), say)
-    return described
+def _read_described(request: Request, cache: Path) -> DescribedModel | None:
+    """What comes with cutlayer or was kept; None for nothing, or something damaged."""
+    for path in (SHIPPED / f"{request.key}.json", _kept(request, cache)):
+        with contextlib.suppress(ConfigError):
+            return read_described(path)
+    return None
+
+
+def _kept(request: Request, cache: Path) -> Path:
+    return cache / "models-described" / __version__ / f"{request.key}.json"
 
 
 def describe_request(request: Request, folder: Path) -> DescribedModel:
@@ -160,7 +166,9 @@ def describe_request(request: Request, folder: Path) -> DescribedModel:
         import torch
 
         from cutlayer.model.describe import describe, image_tokens
+        from cutlayer.model.inputs import token_limit
         from cutlayer.model.lora import AdapterSpec
+        from cutlayer.model.tasks import read_config
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"a model that was not described before needs {error.name}: pip install"
@@ -181,8 +189,9 @@ def describe_request(request: Request, folder: Path) -> DescribedModel:
         image_size=request.image_size,
         dtype={"float32": torch.float32, "bfloat16": torch.bfloat16}[request.base],
     )
-    size = request.image_size
-    return DescribedModel(model, None if size is None else image_tokens(folder, size))
+    if request.image_size is not None:
+        return DescribedModel(model, image_tokens(folder, request.image_size), None)
+    return DescribedModel(model, None, token_limit(read_config(folder)))
 
 
 def _keep(path: Path, text: str, say: Say) -> None:
