@@ -180,6 +180,25 @@ def test_images_that_no_patch_divides_are_told(vision: Path, tmp_path: Path) -> 
         planned(configuration(vision, data=data), tmp_path)
 
 
+def test_without_torch_a_new_model_is_told_what_to_install(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from cutlayer.config.read import read_config\n"
+        "from cutlayer.config.model_spec import planned_model\n"
+        "from cutlayer.errors import ConfigError\n"
+        "try: planned_model(read_config(None, {'model.name': 'gpt2'}))\n"
+        "except ConfigError as error: print(error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"CUTLAYER_CACHE": str(tmp_path), "PYTHONPATH": ":".join(sys.path)},
+    )
+    assert "needs torch: pip install 'cutlayer[train]'" in done.stdout
+
+
 def test_the_built_in_model_needs_no_torch(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from cutlayer.config.schema import Config;"

@@ -282,8 +282,8 @@ class DevicesSection(Section):
     )
     memory_mib: PositiveEach | None = Field(
         default=72.0,
-        description="memory for training [MiB], of which a preset has all that was sold and the"
-        " system takes a part; a run that needs more stops; null: no limit",
+        description="memory for training [MiB]; a preset's is as sold, of which the system takes"
+        " its part; a run that needs more stops; null: no limit",
     )
     holding: Literal["keep", "checkpoint", "recompute"] = Field(
         default="keep",
