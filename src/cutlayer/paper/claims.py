@@ -126,17 +126,17 @@ def judge_number(
 def judge_at_most(bound: Decimal, ours: float, *, reach: float) -> Verdict:
     """The verdict on "at most `bound`", where nothing could have gone above `reach`.
 
-    exact and within 5 %: as for a number, on either side of the bound. ordering only: the bound is
-    kept by more, so ours bears out the side and not the number. A bound that could not have been
-    missed (`reach` within it) is not reproduced by being kept.
+    A bound that is kept is judged as a number, and is ordering only where it is kept by more: ours
+    bears out the side and not the number. within 5 %: it is missed by no more than a twentieth of
+    it. A bound that could not have been missed (`reach` within it) is not reproduced by being kept.
     """
     limit = float(bound)
     if not reach > limit:
         return Verdict.NOT_REPRODUCED
-    verdict = judge_number(bound, ours)
-    if verdict is Verdict.NOT_REPRODUCED and ours <= limit:
-        return Verdict.ORDERING
-    return verdict
+    if ours <= limit:
+        verdict = judge_number(bound, ours)
+        return Verdict.ORDERING if verdict is Verdict.NOT_REPRODUCED else verdict
+    return Verdict.WITHIN if _close(ours, limit) else Verdict.NOT_REPRODUCED
 
 
 def judge_larger(larger: float, smaller: float, *, noise: float) -> Verdict:
