@@ -25,7 +25,7 @@ _ROW_PIXELS = 22
 Band = tuple[float, float]
 _WHOLE: Band = (-0.36, 0.36)
 _WAIT: Band = (-0.14, 0.14)
-# of a recorded trace too: where micro-batches overlap a row shows computing above, uplink and downlink below
+# where micro-batches overlap a row shows computing above, uplink and downlink below
 LANES: dict[Place, Band] = {
     Place.DEVICE: (-0.40, -0.04),
     Place.UPLINK: (0.0, 0.18),
