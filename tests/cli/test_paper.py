@@ -57,7 +57,6 @@ def test_other_data_another_model_another_place(
         (["fgi7"], "did you mean fig7?"),
         (["tabel3"], "did you mean table3?"),
         (["al"], "did you mean all?"),
-        (["fig9"], "needs the planner, which is not there yet"),
         (["fig8", "--analytic"], "--analytic chooses among the figures of `all`"),
         (["fig7", "--seeds", "0"], "'0' is not a whole number"),
         (["fig7", "--rounds", "many"], "'many' is not a whole number"),

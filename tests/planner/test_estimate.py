@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planner import workloads
 
 from cutlayer.planner.decision import Held
 from cutlayer.planner.estimate import amounts_of, estimated_s, server_part
 from cutlayer.planner.forecast import round_delay_s
 from cutlayer.schemes.all import SCHEMES
 from cutlayer.timeline.rules import Duplex, Rules, Sharing
+from planner import workloads
 
 RULES = (
     Rules(),

@@ -1,7 +1,6 @@
 """Which ways of holding a mini-batch fit."""
 
 import pytest
-from planner import workloads
 
 from cutlayer.planner.decision import Held
 from cutlayer.planner.fitting import fitting_ways, shortage
@@ -10,6 +9,7 @@ from cutlayer.schemes.all import SCHEMES
 from cutlayer.schemes.sft import SFT
 from cutlayer.spec import Holding
 from cutlayer.units import MIB
+from planner import workloads
 
 CUT = 4
 FREE = workloads.workload()

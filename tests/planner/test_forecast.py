@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from planner import workloads
 
 from cutlayer.cost.delay import RoundSeconds, round_delay_s
 from cutlayer.planner import forecast as module
@@ -13,6 +12,7 @@ from cutlayer.planner.forecast import PHASES, Forecast, device_works, forecast
 from cutlayer.schemes.all import SCHEMES
 from cutlayer.schemes.scheme import Phase
 from cutlayer.timeline.simulate import simulate
+from planner import workloads
 
 
 def test_one_device_takes_what_the_closed_form_says() -> None:

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planner import workloads
 
 from cutlayer.errors import ConfigError
 from cutlayer.planner.decision import Limits
@@ -18,6 +17,7 @@ from cutlayer.planner.rivals import published_plan
 from cutlayer.schemes.all import SCHEMES
 from cutlayer.schemes.sft import SFT
 from cutlayer.timeline.rules import Duplex, Rules, Sharing
+from planner import workloads
 
 CODECS = (workloads.BEST,)
 

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-from planner import workloads
 
 from cutlayer.planner.bindings import Limit, Resource
 from cutlayer.planner.codec_choices import CodecChoices
@@ -16,6 +15,7 @@ from cutlayer.schemes.all import SCHEMES
 from cutlayer.schemes.sft import SFT
 from cutlayer.spec import Holding
 from cutlayer.units import MIB
+from planner import workloads
 
 
 def plan_of(own: Workload, codecs: CodecChoices = workloads.CODECS, **bounds: object) -> Plan:
