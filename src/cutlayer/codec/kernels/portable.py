@@ -36,11 +36,16 @@ def bias(x: UInt32[np.ndarray, " i"]) -> UInt32[np.ndarray, " i"]:
     return np.asarray(x ^ x >> np.uint32(16))
 
 
-def mix(count: int, seed: int) -> UInt32[np.ndarray, " i"]:
-    """The mix of 0, 1, ... count - 1 and the seed; see `Kernels`."""
+def mix_keys(seed: int) -> tuple[int, int]:
+    """The keys a and b of a seed; see `Kernels`."""
     low, high = np.array([[seed & 0xFFFFFFFF], [seed >> 32 & 0xFFFFFFFF]], dtype=np.uint32)
     a = bias(low)
-    b = bias(high + a)
+    return int(a[0]), int(bias(high + a)[0])
+
+
+def mix(count: int, seed: int) -> UInt32[np.ndarray, " i"]:
+    """The mix of 0, 1, ... count - 1 and the seed; see `Kernels`."""
+    a, b = (np.uint32(key) for key in mix_keys(seed))
     x = np.arange(count, dtype=np.uint32) * np.uint32(0x9E3779B9) + a
     x = (x ^ x >> np.uint32(16)) * np.uint32(0x7FEB352D)
     x = ((x ^ x >> np.uint32(15)) + b) * np.uint32(0x846CA68B)

@@ -9,6 +9,7 @@ from typing import ClassVar, final
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
+from cutlayer.codec.kernels.arrays import Array
 from cutlayer.codec.kernels.kernels import Kernels
 from cutlayer.codec.stages import halves
 from cutlayer.codec.stages.quantiser import Quantised, Quantiser, Rows
@@ -39,7 +40,7 @@ class Integer(Quantiser):
 
     def dequantise(
         self, quantised: Quantised, sizes: Int64[np.ndarray, " batch"], kernels: Kernels
-    ) -> Float32[np.ndarray, "row column"]:
+    ) -> Float32[Array, "row column"]:
         settings, symbols = quantised.settings, quantised.symbols
         if len(settings) != 1 + 2 * len(symbols) or not 2 <= settings[0] <= 8:
             raise PacketError(f"integers: {len(settings)} bytes of settings, {len(symbols)} rows")

@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float32, Float64, Int16, Int64, UInt8
 
+from cutlayer.codec.kernels.arrays import Array
 from cutlayer.codec.kernels.kernels import Kernels
 from cutlayer.codec.stages.step import FIXED, StepRule
 
@@ -18,7 +19,7 @@ from cutlayer.codec.stages.step import FIXED, StepRule
 class Quantised:
     """The symbols, 0 where a value is dropped, and what the receiver needs to undo them."""
 
-    symbols: Int16[np.ndarray, "row column"]
+    symbols: Int16[Array, "row column"]
     settings: bytes
 
 
@@ -30,8 +31,8 @@ class Rows:
     scale, for a quantiser whose rule looks for one.
     """
 
-    values: Float32[np.ndarray, "row column"]
-    kept: UInt8[np.ndarray, " value"] | None
+    values: Float32[Array, "row column"]
+    kept: UInt8[Array, " value"] | None
     sizes: Int64[np.ndarray, " batch"]
     step_ratio: float
 
@@ -56,7 +57,7 @@ class Quantiser(ABC):
         quantised: Quantised,
         sizes: Int64[np.ndarray, " batch"],
         kernels: Kernels,
-    ) -> Float32[np.ndarray, "row column"]:
+    ) -> Float32[Array, "row column"]:
         """The values that the symbols stand for.
 
         Raises PacketError: settings or symbols that `quantise` does not make.
