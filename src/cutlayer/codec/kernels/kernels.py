@@ -157,9 +157,10 @@ class Kernels(ABC):
 
     @abstractmethod
     def quantise_rows(
-        self, values: Float32[Array, "row column"], bits: int
+        self, values: Float32[Array, "row column"], bits: int, block: int = 1
     ) -> tuple[Int16[Array, "row column"], Float32[np.ndarray, " row"]]:
-        """Symbols and each row's largest magnitude m, `bits` in 2..8.
+        """Symbols and each row's largest magnitude m, `bits` in 2..8, of the rows after `hadamard`
+        in blocks of `block` (1: as they are).
 
         3 and more: q = rint(x * (P / m)), P = 2^(bits-1) - 1, half to even. 2: four levels, q in
         {-2, -1, 1, 2}: |q| = 2 where |x| > m / 2, else 1. A row of zeros: scale 0; q = 0 (1 for
@@ -172,8 +173,10 @@ class Kernels(ABC):
         symbols: Int16[Array, "row column"],
         scales: Float32[np.ndarray, " row"],
         bits: int,
+        block: int = 1,
     ) -> Float32[Array, "row column"]:
-        """3 and more: q * (m / P). 2: (|q| - 1/2) * (m / 2) * sign(q), 0 for q = 0."""
+        """3 and more: q * (m / P). 2: (|q| - 1/2) * (m / 2) * sign(q), 0 for q = 0. Then `hadamard`
+        is undone, in blocks of `block`."""
 
     @abstractmethod
     def hadamard(
@@ -220,12 +223,12 @@ class Kernels(ABC):
         """
 
     @abstractmethod
-    def pack(self, symbols: Int16[np.ndarray, " value"], width: int) -> bytes:
-        """The low `width` bits (1..16) of each symbol, the first one lowest."""
+    def pack(self, symbols: Int16[np.ndarray, " value"], width: int, offset: int = 0) -> bytes:
+        """The low `width` bits (1..16) of each symbol + `offset`, the first one lowest."""
 
     @abstractmethod
     def unpack(self, data: bytes, count: int, width: int) -> Int16[np.ndarray, " value"]:
-        """`pack` undone, as unsigned numbers (so width 16 may come out negative).
+        """`pack` without offset undone, as unsigned numbers (so width 16 may come out negative).
 
         Raises PacketError: `data` has another length.
         """

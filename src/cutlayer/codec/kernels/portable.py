@@ -187,10 +187,12 @@ class Portable(Kernels):
         return _with_signs((sizes + np.where(sizes > 1, shift_more, shift_one)) * step, symbols)
 
     def quantise_rows(
-        self, values: Float32[np.ndarray, "row column"], bits: int
+        self, values: Float32[np.ndarray, "row column"], bits: int, block: int = 1
     ) -> tuple[Int16[np.ndarray, "row column"], Float32[np.ndarray, " row"]]:
         """See `Kernels.quantise_rows`."""
         check_bits(bits)
+        if block != 1:
+            values = self.hadamard(values, block, inverse=False)
         scales = np.abs(values).max(axis=1, initial=0).astype(np.float32)
         with np.errstate(divide="ignore", over="ignore"):
             ratios = np.float32(2 ** (bits - 1) - 1) / scales
@@ -207,9 +209,13 @@ class Portable(Kernels):
         symbols: Int16[np.ndarray, "row column"],
         scales: Float32[np.ndarray, " row"],
         bits: int,
+        block: int = 1,
     ) -> Float32[np.ndarray, "row column"]:
         """See `Kernels.dequantise_rows`."""
         check_bits(bits)
+        if block != 1:
+            turned = self.dequantise_rows(symbols, scales, bits)
+            return self.hadamard(turned, block, inverse=True)
         if bits > 2:
             steps = scales / np.float32(2 ** (bits - 1) - 1)
             return symbols.astype(np.float32) * steps[:, None]
@@ -265,10 +271,10 @@ class Portable(Kernels):
         """See `Kernels.rans_decode`."""
         return portable_rans.decode(codes, model, columns)
 
-    def pack(self, symbols: Int16[np.ndarray, " value"], width: int) -> bytes:
+    def pack(self, symbols: Int16[np.ndarray, " value"], width: int, offset: int = 0) -> bytes:
         """See `Kernels.pack`."""
         check_width(width)
-        low_first = symbols.astype("<i2").view(np.uint8).reshape(-1, 2)
+        low_first = (symbols + np.int16(offset)).astype("<i2").view(np.uint8).reshape(-1, 2)
         bits = np.unpackbits(low_first, axis=1, bitorder="little", count=width)
         return np.packbits(bits, bitorder="little").tobytes()
 

@@ -32,8 +32,12 @@ class Integer(Quantiser):
         if not isinstance(self.bits, int) or not 2 <= self.bits <= 8:
             raise ConfigError(f"bits {self.bits}: give a whole number from 2 to 8")
 
+    @property
+    def turns(self) -> bool:
+        return True
+
     def quantise(self, rows: Rows, kernels: Kernels, rng: np.random.Generator) -> Quantised:
-        symbols, scales = kernels.quantise_rows(rows.values, self.bits)
+        symbols, scales = kernels.quantise_rows(rows.values, self.bits, rows.block)
         if rows.kept is not None:
             symbols *= rows.kept.reshape(symbols.shape)
         return Quantised(symbols, bytes((self.bits,)) + halves.nearest_to_bytes(scales))
@@ -47,7 +51,7 @@ class Integer(Quantiser):
         scales = halves.from_bytes(settings[1:])
         if not ((scales >= 0) & (scales < np.inf)).all():
             raise PacketError("integers: a row without 0 <= scale < infinity")
-        return kernels.dequantise_rows(symbols, scales, settings[0])
+        return kernels.dequantise_rows(symbols, scales, settings[0], quantised.block)
 
     def settings_bytes(self, batch: int, rows: int) -> int:
         return 1 + 2 * rows

@@ -4,7 +4,7 @@ Knows one tensor at a time; nothing of packets, nor of when something is learned
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import numpy as np
@@ -17,7 +17,7 @@ from cutlayer.codec.segments import Segments
 from cutlayer.codec.stages.learned import Learned
 from cutlayer.codec.stages.quantiser import Quantised, Quantiser, Rows
 from cutlayer.codec.stages.sparsify import TopK
-from cutlayer.codec.stages.transform import Hadamard
+from cutlayer.codec.stages.transform import Hadamard, block_of
 
 ROWS_AT_ONCE = 256
 
@@ -62,7 +62,7 @@ class Pipeline:
         rows = values if self.learned.mean is None else values - self.learned.mean
         if self.learned.basis is not None:
             rows = rows @ self.learned.basis
-        elif self.hadamard is not None:
+        elif self.hadamard is not None and not self._quantiser_turns:
             rows = self.hadamard.forward(rows, self.kernels)
         kept = None
         if self.sparsify is not None:
@@ -74,7 +74,8 @@ class Pipeline:
     ) -> Quantised:
         """The symbols at a step of `ratio` times the values' scale."""
         values, segments = transformed.values, transformed.segments
-        rows = Rows(values, transformed.kept, segments.sizes(values.shape[1]), ratio)
+        block = self._block(values.shape[1])
+        rows = Rows(values, transformed.kept, segments.sizes(values.shape[1]), ratio, block)
         return self.quantiser.quantise(rows, self.kernels, rng)
 
     def code(self, quantised: Quantised) -> Coded:
@@ -86,13 +87,14 @@ class Pipeline:
     def restore(self, quantised: Quantised, segments: Segments) -> Float32[Array, "row width"]:
         """The rows that these symbols stand for. Raises PacketError: no such symbols."""
         sizes = segments.sizes(quantised.symbols.shape[1])
-        values = self.quantiser.dequantise(quantised, sizes, self.kernels)
+        turned = replace(quantised, block=self._block(quantised.symbols.shape[1]))
+        values = self.quantiser.dequantise(turned, sizes, self.kernels)
         if self.learned.basis is not None:
             # the columns of least energy are often all zero
             alive = self.kernels.arrays.to_host(quantised.symbols.any(0))
             live = int(np.flatnonzero(alive).max(initial=-1)) + 1
             values = values[:, :live] @ self.learned.basis[:, :live].T
-        elif self.hadamard is not None:
+        elif self.hadamard is not None and not self._quantiser_turns:
             # in place, some rows at a time: a decoder must not take much more than its tensor
             for first in range(0, len(values), ROWS_AT_ONCE):
                 some = slice(first, first + ROWS_AT_ONCE)
@@ -100,6 +102,16 @@ class Pipeline:
         if self.learned.mean is not None:
             values += self.learned.mean
         return values
+
+    @property
+    def _quantiser_turns(self) -> bool:
+        """Whether the Hadamard transform is the quantiser's: nothing is selected in between."""
+        transforms = self.hadamard is not None and self.learned.basis is None
+        return transforms and self.sparsify is None and self.quantiser.turns
+
+    def _block(self, columns: int) -> int:
+        """Of the Hadamard transform that is left to the quantiser; 1: none."""
+        return block_of(columns) if self._quantiser_turns else 1
 
     def cosine(
         self, values: Float32[Array, "row width"], quantised: Quantised, segments: Segments

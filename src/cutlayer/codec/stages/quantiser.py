@@ -17,10 +17,14 @@ from cutlayer.codec.stages.step import FIXED, StepRule
 
 @dataclass(frozen=True, eq=False)
 class Quantised:
-    """The symbols, 0 where a value is dropped, and what the receiver needs to undo them."""
+    """The symbols, 0 where a value is dropped, and what the receiver needs to undo them.
+
+    `block`: see `Rows`.
+    """
 
     symbols: Int16[Array, "row column"]
     settings: bytes
+    block: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,13 +32,15 @@ class Rows:
     """What a quantiser is given: tokens as rows, which values count, how many each sample has.
 
     `kept` is None where all values count. `step_ratio` is the current step in units of the values'
-    scale, for a quantiser whose rule looks for one.
+    scale, for a quantiser whose rule looks for one. `block`: of the Hadamard transform that is left
+    to a quantiser that `turns`; 1: none.
     """
 
     values: Float32[Array, "row column"]
     kept: UInt8[Array, " value"] | None
     sizes: Int64[np.ndarray, " batch"]
     step_ratio: float
+    block: int = 1
 
 
 class Quantiser(ABC):
@@ -46,6 +52,12 @@ class Quantiser(ABC):
     def step_rule(self) -> StepRule:
         """How the step is found; a quantiser without one has nothing to look for."""
         return FIXED
+
+    @property
+    def turns(self) -> bool:
+        """Whether it can do the Hadamard transform on the way, row by row, which spares a pass over
+        memory each way."""
+        return False
 
     @abstractmethod
     def quantise(self, rows: Rows, kernels: Kernels, rng: np.random.Generator) -> Quantised:

@@ -148,10 +148,12 @@ class DeviceKernels(Kernels):
         return _with_signs((sizes + shifts) * float(step), symbols)
 
     def quantise_rows(
-        self, values: Float32[Tensor, "row column"], bits: int
+        self, values: Float32[Tensor, "row column"], bits: int, block: int = 1
     ) -> tuple[Int16[Tensor, "row column"], Float32[np.ndarray, " row"]]:
         """See `Kernels.quantise_rows`."""
         check_bits(bits)
+        if block != 1:
+            values = self.hadamard(values, block, inverse=False)
         scales = torch.zeros_like(values[:, :1])
         if values.shape[1]:
             scales = values.abs().amax(dim=1, keepdim=True)
@@ -170,9 +172,13 @@ class DeviceKernels(Kernels):
         symbols: Int16[Tensor, "row column"],
         scales: Float32[np.ndarray, " row"],
         bits: int,
+        block: int = 1,
     ) -> Float32[Tensor, "row column"]:
         """See `Kernels.dequantise_rows`."""
         check_bits(bits)
+        if block != 1:
+            turned = self.dequantise_rows(symbols, scales, bits)
+            return self.hadamard(turned, block, inverse=True)
         if bits > 2:
             steps = self._arrays.of(scales / np.float32(2 ** (bits - 1) - 1))
             return symbols.float() * steps[:, None]
@@ -218,9 +224,9 @@ class DeviceKernels(Kernels):
         """See `Kernels.rans_decode`."""
         return self._host.rans_decode(codes, model, columns)
 
-    def pack(self, symbols: Int16[np.ndarray, " value"], width: int) -> bytes:
+    def pack(self, symbols: Int16[np.ndarray, " value"], width: int, offset: int = 0) -> bytes:
         """See `Kernels.pack`."""
-        return self._host.pack(symbols, width)
+        return self._host.pack(symbols, width, offset)
 
     def unpack(self, data: bytes, count: int, width: int) -> Int16[np.ndarray, " value"]:
         """See `Kernels.unpack`."""
