@@ -7,7 +7,8 @@
  * Only `cutlayer_rans_decode` reads bytes from outside; it checks every read.
  *
  * Speed: plain loops that compilers vectorise, built twice on x86-64 (for AVX2 and for any machine);
- * the entropy coder has a second form in AVX2 intrinsics, chosen at run time. Macros, for tests:
+ * the entropy coder and the first stages of the Hadamard transform have a second form in AVX2
+ * intrinsics, chosen at run time. Macros, for tests:
  * CUTLAYER_NO_CLONES builds the loops once; CUTLAYER_PLAIN leaves the intrinsics out as well.
  */
 #include <stdint.h>
