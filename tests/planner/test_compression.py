@@ -45,9 +45,9 @@ def test_between_the_bits_of_a_table_there_are_lines() -> None:
     table = codec_ratio(lambda rho, levels: paper(rho, levels).up, SHAPE, KEEP_RATIOS, BITS)
     low, middle, high = table.at(np.full(3, 0.2), np.array([3.0, 4.0, 8.0]))
     assert middle == pytest.approx(low + (high - low) / 5, rel=1e-12)
-    # which is what the codec says itself, a level's bits being a number of their own
+    # a level takes as many bits as it has, but few of the finest levels are ever used
     itself = paper(0.2, 15).up.expected_bytes(SHAPE) / (4 * 8 * 197 * 768)
-    assert middle == pytest.approx(itself, rel=0.02)
+    assert middle == pytest.approx(itself, rel=0.05)
 
 
 def test_golomb_is_near_the_entropy_and_the_better_coder_below() -> None:
