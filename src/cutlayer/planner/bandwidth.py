@@ -20,8 +20,7 @@ _FULL = 1 - 1e-12
 
 
 def solve_shares(problem: ShareProblem) -> ShareSolution:
-    """The best shares, with a bound that proves it. Never fails; thousands of devices take
-    milliseconds.
+    """The best shares, with a bound that proves it; thousands of devices take milliseconds.
 
     Of all best shares, those that leave nobody slower than need be: each device that sends ends at
     one common time, or is at its cap and ends later. So band that the slowest device may not have
