@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.channel.curves import ProportionalRates, RateCurve, ShannonRates
+from cutlayer.channel.curves import ProportionalRates, RateCurve, Scaled, ShannonRates
 from cutlayer.channel.shannon import ConstantPower, ConstantSnr
 from cutlayer.errors import ConfigError
 
@@ -14,6 +14,7 @@ CURVES = (
     ProportionalRates(np.array([1.0, 2.0, 4.0, 8.0, 16.0])),
     ShannonRates(ConstantSnr(), 5e6, RATIOS),
     ShannonRates(ConstantPower(), 5e6, RATIOS),
+    Scaled(ShannonRates(ConstantPower(), 5e6, RATIOS), 1.1),
 )
 shares = st.floats(1e-3, 0.999)
 

@@ -32,6 +32,14 @@ def test_rates_by_hand() -> None:
     assert CHANNEL.rates(9, 5.0, SHARES)[0] == LinkRates(5.0, 10.0, 40.0, 20.0, 40.0)
 
 
+def test_the_mean_is_over_whole_traces() -> None:
+    mean = CHANNEL.mean_curves()
+    shares = np.array(SHARES)
+    assert mean.uplink.rate_bit_per_s(shares).tolist() == [15.0 / 4, 8.0 / 2]
+    # 140 bits in 3 s
+    assert mean.downlink.rate_bit_per_s(np.ones(2)).tolist() == [140.0 / 3, 60.0]
+
+
 def test_an_outage_is_waited_for() -> None:
     # second 1 of the downlink is 0; twice as long, to second 3, holds 40 bits in 2 s
     assert CHANNEL.rates(1, 1.0, SHARES)[0].downlink_band_bit_per_s == 20.0

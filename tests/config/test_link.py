@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from cutlayer.channel.rates import LinkRates
+from cutlayer.config.allocation import fixed_shares
 from cutlayer.config.devices import make_devices
-from cutlayer.config.link import make_channel, make_rules, make_shares
+from cutlayer.config.link import make_channel, make_rules
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError
 from cutlayer.timeline.rules import Duplex, Rules, Sharing
@@ -18,7 +19,7 @@ def _config(count: int = 2, **link: object) -> Config:
 
 def _rates(config: Config, round_number: int = 1, start_s: float = 0.0) -> tuple[LinkRates, ...]:
     channel = make_channel(config, make_devices(config.devices))
-    return channel.rates(round_number, start_s, make_shares(config.link, config.devices.count))
+    return channel.rates(round_number, start_s, fixed_shares(config, config.devices.count).value)
 
 
 def test_even_shares_fill_the_band() -> None:

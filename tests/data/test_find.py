@@ -5,7 +5,8 @@ import pytest
 
 from cutlayer.data.assets.asset import Asset
 from cutlayer.data.assets.catalogue import CATALOGUE
-from cutlayer.data.find import Found, find_data, find_model
+from cutlayer.data.find import Found, find_config, find_data, find_model
+from cutlayer.data.known_models import known_config
 from cutlayer.data.load import load_data
 from cutlayer.errors import AssetError
 from data.assets.kit import FakeHub, delivering, wheel
@@ -82,6 +83,39 @@ def test_a_name_that_is_no_hub_id_is_not_asked_for(tmp_path: Path) -> None:
 def test_a_path_that_is_no_model_is_told(tmp_path: Path) -> None:
     with pytest.raises(AssetError, match=r"is not a model folder: it needs config\.json"):
         find_model(str(tmp_path), cache=tmp_path, hub=NO_HUB)
+
+
+def test_a_known_model_is_asked_for_by_its_name_on_the_hub(tmp_path: Path) -> None:
+    hub = FakeHub({"google/vit-large-patch16-224": tmp_path / "hub"})
+    assert find_model("vit-l16", cache=tmp_path, hub=hub).path == tmp_path / "hub"
+
+
+def test_a_configuration_is_found_by_path_cache_name_and_hub_in_this_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = FakeHub({"owner/other": tmp_path / "hub"})
+
+    def found(name: str) -> tuple[Path, str]:
+        answer = find_config(name, cache=tmp_path / "cache", hub=hub)
+        return answer.path, answer.source
+
+    assert found("minilm") == (known_config("minilm"), "package")
+    assert found("meta-llama/Llama-2-7b-hf") == (known_config("llama-2-7b"), "package")
+    cached = put_in_cache(CATALOGUE["minilm"], tmp_path / "cache")
+    assert found("minilm") == (cached, "cache")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "minilm").mkdir()
+    (tmp_path / "minilm" / "config.json").write_text("{}")  # no weights are asked for
+    assert found("minilm") == (Path("minilm"), "path")
+    assert hub.asked == []
+    assert found("owner/other") == (tmp_path / "hub", "hub")
+
+
+def test_a_configuration_that_nobody_has_names_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(AssetError, match=r"no model 'llama-2-7'.*away.*did you mean llama-2-7b"):
+        find_config("llama-2-7", cache=tmp_path, hub=NO_HUB)
+    with pytest.raises(AssetError, match=r"is not a model folder: it has no config\.json"):
+        find_config(str(tmp_path), cache=tmp_path, hub=NO_HUB)
 
 
 def test_data_is_found_in_the_same_order(tmp_path: Path) -> None:

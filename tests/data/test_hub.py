@@ -36,6 +36,25 @@ def test_a_model_is_downloaded_without_pickles_and_then_found_without_network(
     assert hub.model("owner/tiny") == folder
 
 
+def test_a_configuration_is_had_without_its_weights(tmp_path: Path) -> None:
+    with serve("owner/tiny", FILES) as (address, asked):
+        hub = HuggingFaceHub(address, tmp_path)
+        folder = hub.config("owner/tiny")
+        assert (asked, (folder / "config.json").read_bytes()) == (["config.json"], b"{}")
+    assert hub.config("owner/tiny") == folder  # from then on without network
+    with serve("owner/tiny", FILES) as (address, asked):
+        assert holds_model(HuggingFaceHub(address, tmp_path).model("owner/tiny"))
+        assert "model.safetensors" in asked
+
+
+def test_a_repository_without_configuration_is_told(tmp_path: Path) -> None:
+    with (
+        serve("owner/data", {"README.md": b"-"}) as (address, _),
+        pytest.raises(AssetError, match=r"has no config\.json"),
+    ):
+        HuggingFaceHub(address, tmp_path).config("owner/data")
+
+
 def test_an_incomplete_copy_is_completed(tmp_path: Path) -> None:
     with serve("owner/tiny", FILES) as (address, _):
         hub = HuggingFaceHub(address, tmp_path)

@@ -14,7 +14,7 @@ from cutlayer.errors import ModelError
 from cutlayer.model.load import load_device_part, load_server_part, load_whole
 from cutlayer.model.lora import AdapterSpec
 from cutlayer.model.split import WholeModel
-from cutlayer.model.tasks import VERIFIED
+from cutlayer.model.verified import VERIFIED
 from cutlayer.spec import Task
 from model.architectures import (
     ARCHITECTURES,

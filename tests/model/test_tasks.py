@@ -6,7 +6,8 @@ import pytest
 from transformers import AutoConfig
 
 from cutlayer.errors import ModelError
-from cutlayer.model.tasks import VERIFIED, is_decoder, read_config, task_class, task_config
+from cutlayer.model.tasks import is_decoder, read_config, task_class, task_config
+from cutlayer.model.verified import VERIFIED
 from model.architectures import config_of
 
 

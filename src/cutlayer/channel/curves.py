@@ -77,9 +77,34 @@ class ShannonRates(RateCurve):
         return self.law.slope_bit_per_s(share, self.bandwidth_hz, self.snr_db)
 
 
+@final
+@dataclass(frozen=True)
+class Scaled(RateCurve):
+    """Another curve's rates, so many times: a wider band at the same ratios."""
+
+    curve: RateCurve
+    factor: float
+
+    def rate_bit_per_s(
+        self, share: Float64[np.ndarray, " device"]
+    ) -> Float64[np.ndarray, " device"]:
+        """The other's, times the factor."""
+        return np.asarray(self.factor * self.curve.rate_bit_per_s(share))
+
+    def slope_bit_per_s(
+        self, share: Float64[np.ndarray, " device"]
+    ) -> Float64[np.ndarray, " device"]:
+        """The other's, times the factor."""
+        return np.asarray(self.factor * self.curve.slope_bit_per_s(share))
+
+
 @dataclass(frozen=True)
 class Curves:
     """Both directions of a round."""
 
     uplink: RateCurve
     downlink: RateCurve
+
+    def times(self, factor: float) -> "Curves":
+        """With rates so many times as high."""
+        return Curves(Scaled(self.uplink, factor), Scaled(self.downlink, factor))

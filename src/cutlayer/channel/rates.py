@@ -47,6 +47,10 @@ class Channel(ABC):
         have seen. Raises ConfigError for a start that cannot be.
         """
 
+    @abstractmethod
+    def mean_curves(self) -> Curves:
+        """The same for the mean of all rounds: what is decided once is decided on it."""
+
     @property
     @abstractmethod
     def devices(self) -> int:
@@ -63,19 +67,23 @@ class Channel(ABC):
         Source: SFT eqs. (19), (21), (23), with one ratio a device in (19).
         """
         check_shares(shares, self.devices)
-        curves = self.curves(round_number, start_s)
-        share, band = np.asarray(shares, dtype=np.float64), np.ones(self.devices)
-        up_band = curves.uplink.rate_bit_per_s(band)
-        down_band = curves.downlink.rate_bit_per_s(band)
-        columns = (
-            curves.uplink.rate_bit_per_s(share),
-            curves.downlink.rate_bit_per_s(share),
-            up_band,
-            down_band,
-        )
-        broadcast = float(down_band.min())
-        rows = zip(*(column.tolist() for column in columns), strict=True)
-        return tuple(
-            LinkRates(up, down, broadcast, whole_up, whole_down)
-            for up, down, whole_up, whole_down in rows
-        )
+        return link_rates(self.curves(round_number, start_s), shares)
+
+
+def link_rates(curves: Curves, shares: Sequence[float]) -> tuple[LinkRates, ...]:
+    """What each device sees on its share of a band with these curves."""
+    share, band = np.asarray(shares, dtype=np.float64), np.ones(len(shares))
+    up_band = curves.uplink.rate_bit_per_s(band)
+    down_band = curves.downlink.rate_bit_per_s(band)
+    columns = (
+        curves.uplink.rate_bit_per_s(share),
+        curves.downlink.rate_bit_per_s(share),
+        up_band,
+        down_band,
+    )
+    broadcast = float(down_band.min())
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    return tuple(
+        LinkRates(up, down, broadcast, whole_up, whole_down)
+        for up, down, whole_up, whole_down in rows
+    )

@@ -55,11 +55,11 @@ class SnrChannel(Channel):
 
     def curves(self, round_number: int, start_s: float) -> Curves:
         """One fade a round, whenever it begins."""
-        up_db, down_db = self.snr_db(round_number)
-        return Curves(
-            ShannonRates(self.uplink_law, self.bandwidth_hz, up_db),
-            ShannonRates(self.downlink_law, self.bandwidth_hz, down_db),
-        )
+        return self._curves(*self.snr_db(round_number))
+
+    def mean_curves(self) -> Curves:
+        """Those of the mean ratios, as without fading."""
+        return self._curves(self.uplink_snr_db, self.downlink_snr_db)
 
     @property
     def devices(self) -> int:
@@ -77,6 +77,14 @@ class SnrChannel(Channel):
             else self.fading.gains(round_number, self.devices, self.seed, Purpose.DOWNLINK_FADING)
         )
         return self.uplink_snr_db + _db(up), self.downlink_snr_db + _db(down)
+
+    def _curves(
+        self, up_db: Float[np.ndarray, " device"], down_db: Float[np.ndarray, " device"]
+    ) -> Curves:
+        return Curves(
+            ShannonRates(self.uplink_law, self.bandwidth_hz, up_db),
+            ShannonRates(self.downlink_law, self.bandwidth_hz, down_db),
+        )
 
 
 def _db(gain: Float64[np.ndarray, " device"]) -> Float64[np.ndarray, " device"]:

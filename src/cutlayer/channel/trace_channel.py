@@ -45,13 +45,23 @@ class TraceChannel(Channel):
 
         Raises ConfigError for a start before 0.
         """
-        return Curves(self._now(self.uplink, start_s), self._now(self.downlink, start_s))
+        return Curves(
+            _mean(self.uplink, start_s, self.window_s), _mean(self.downlink, start_s, self.window_s)
+        )
+
+    def mean_curves(self) -> Curves:
+        """Each trace's mean over its whole length."""
+        return Curves(_mean(self.uplink), _mean(self.downlink))
 
     @property
     def devices(self) -> int:
         """How many devices it serves."""
         return len(self.uplink)
 
-    def _now(self, traces: tuple[Trace, ...], start_s: float) -> ProportionalRates:
-        rates = [trace.mean_bit_per_s(start_s, self.window_s) for trace in traces]
-        return ProportionalRates(np.array(rates))
+
+def _mean(
+    traces: tuple[Trace, ...], start_s: float = 0.0, window_s: float | None = None
+) -> ProportionalRates:
+    """Each trace's mean over a window; None: over its length."""
+    rates = [trace.mean_bit_per_s(start_s, window_s or trace.length_s) for trace in traces]
+    return ProportionalRates(np.array(rates))

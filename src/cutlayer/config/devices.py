@@ -8,22 +8,27 @@ from cutlayer.units import MIB
 
 
 def make_devices(section: DevicesSection) -> tuple[Device, ...]:
-    """One value a device. Raises ConfigError for a list of another length than the count."""
+    """One value a device, each named by its preset, where it has one, and its number.
+
+    Raises ConfigError for a list of another length than the count.
+    """
     count = section.count
-    flops = _each("devices.flops_per_s", section.flops_per_s, count)
-    up_db = _each("devices.uplink_snr_db", section.uplink_snr_db, count)
-    down_db = _each("devices.downlink_snr_db", section.downlink_snr_db, count)
+    flops = each("devices.flops_per_s", section.flops_per_s, count)
+    up_db = each("devices.uplink_snr_db", section.uplink_snr_db, count)
+    down_db = each("devices.downlink_snr_db", section.downlink_snr_db, count)
     memory = (
         (None,) * count
         if section.memory_mib is None
-        else tuple(int(mib * MIB) for mib in _each("devices.memory_mib", section.memory_mib, count))
+        else tuple(int(mib * MIB) for mib in each("devices.memory_mib", section.memory_mib, count))
     )
     if not isinstance(section.flops_per_s, tuple):
         flops = tuple(
             rate * _spread(section.flops_spread, n, count) for n, rate in enumerate(flops)
         )
+    names = section.preset if isinstance(section.preset, tuple) else (section.preset,) * count
     return tuple(
-        Device(f"device-{n}", flops[n], up_db[n], down_db[n], memory[n]) for n in range(count)
+        Device(f"{names[n] or 'device'}-{n}", flops[n], up_db[n], down_db[n], memory[n])
+        for n in range(count)
     )
 
 
@@ -36,7 +41,8 @@ def local_steps(section: TrainingSection, plan: BatchPlan) -> int:
     return section.local_steps
 
 
-def _each(key: str, value: float | tuple[float, ...], count: int) -> tuple[float, ...]:
+def each(key: str, value: float | tuple[float, ...], count: int) -> tuple[float, ...]:
+    """A value a device, from one for all or a list. Raises ConfigError for another length."""
     if not isinstance(value, tuple):
         return (value,) * count
     if len(value) != count:

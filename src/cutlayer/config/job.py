@@ -6,7 +6,7 @@ This is where names become objects; everything below takes objects.
 import re
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,12 @@ import torch
 from safetensors.torch import save_file
 
 from cutlayer.codec.presets import CodecPair, none
+from cutlayer.config.adapter import trains_head
+from cutlayer.config.allocation import fixed_shares, make_allocation
 from cutlayer.config.codec import make_codecs
 from cutlayer.config.dataset import Prepared, prepare_data
 from cutlayer.config.devices import local_steps, make_devices
-from cutlayer.config.link import make_channel, make_rules, make_shares
+from cutlayer.config.link import make_channel, make_rules
 from cutlayer.config.read import config_sha256, config_yaml, read_config
 from cutlayer.config.schema import Config, OptimizerSection
 from cutlayer.cost.accounting import ACCOUNTINGS
@@ -108,8 +110,10 @@ def prepare(config: Config, say: Say = lambda line: None) -> Job:
     devices = make_devices(config.devices)
     scheme = SCHEMES[config.scheme.name]
     micro_batches = _micro_batches(config, scheme)
-    channel, shares = make_channel(config, devices), make_shares(config.link, len(devices))
-    channel.rates(1, 0.0, shares)  # a link that cannot be is found before any weight is read
+    channel, allocation = make_channel(config, devices), fixed_shares(config, len(devices))
+    channel.rates(
+        1, 0.0, allocation.value
+    )  # a link that cannot be is found before any weight is read
     work = tuple(
         LocalWork(
             plan=(plan := BatchPlan(samples, config.training.batch_size, config.seed, n)),
@@ -137,7 +141,7 @@ def prepare(config: Config, say: Say = lambda line: None) -> Job:
         in_flight=config.training.in_flight,
         holding=Holding(config.devices.holding),
         channel=channel,
-        shares=shares,
+        allocation=allocation,
         server_flops_per_s=config.server.flops_per_s,
         rules=make_rules(config),
         train=prepared.data.train,
@@ -149,6 +153,7 @@ def prepare(config: Config, say: Say = lambda line: None) -> Job:
         seed=config.seed,
         clock=time.monotonic,
     )
+    setup = replace(setup, allocation=make_allocation(config, setup))
     memory = measure_memory(setup, initial_state(setup))
     _check_memory(setup, memory)
     return Job(config, found, prepared, adapter, setup, memory)
@@ -172,13 +177,12 @@ def _slug(name: str) -> str:
 
 def _adapter(config: Config, task: Task) -> AdapterSpec:
     section = config.adapter
-    head = section.head if section.head is not None else task != "causal-lm"
     return AdapterSpec(
         rank=section.rank,
         alpha=section.alpha,
         targets=section.targets,
         patch_embedding=section.patch_embedding,
-        head=head,
+        head=trains_head(section, task),
     )
 
 
@@ -195,7 +199,13 @@ def _micro_batches(config: Config, scheme: Scheme) -> int:
             f"training.in_flight {training.in_flight} is for sft-overlap: {scheme.name} takes one"
             " micro-batch after another"
         )
-    count = training.micro_batches or (_OVERLAPPING if scheme.pipelined else 1)
+    usual = min(_OVERLAPPING, training.batch_size) if scheme.pipelined else 1
+    count = training.micro_batches or usual
+    if count > training.batch_size:
+        raise ConfigError(
+            f"training.micro_batches {count} of training.batch_size {training.batch_size}: a"
+            " micro-batch needs a sample"
+        )
     if count > 1 and scheme.server is not ServerOrder.ARRIVAL:
         raise ConfigError(
             f"training.micro_batches {count}: the server of {scheme.name} takes whole mini-batches"

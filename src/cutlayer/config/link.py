@@ -1,4 +1,4 @@
-"""The link section made into a channel, the devices' shares of it, and the timeline's rules."""
+"""The link section made into a channel, and the timeline's rules."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,11 +21,6 @@ from cutlayer.timeline.rules import Duplex, Rules, Sharing
 
 _RICIAN_K_DB = 10.0
 _SHARING = {"static": Sharing.STATIC, "in-turn": Sharing.IN_TURN, "shared": Sharing.SHARED}
-
-
-def make_shares(section: LinkSection, devices: int) -> tuple[float, ...]:
-    """Each device's part of the band; the channel checks that they fit."""
-    return section.shares if isinstance(section.shares, tuple) else (1.0 / devices,) * devices
 
 
 def make_rules(config: Config) -> Rules:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from cutlayer.config.adapter import trains_head
 from cutlayer.config.dataset import prepare_data
 from cutlayer.config.schema import Config
 from cutlayer.data.batches import Batch, BatchPlan
@@ -38,7 +39,7 @@ def probe(config: Config, warm_steps: int, kept_steps: int, say: Say = lambda li
     found = find_model(config.model.name, say=say)
     prepared = prepare_data(config, found.path, say)
     section = config.adapter
-    head = section.head if section.head is not None else prepared.task != "causal-lm"
+    head = trains_head(section, prepared.task)
     adapter = AdapterSpec(
         section.rank, section.alpha, section.targets, section.patch_embedding, head
     )

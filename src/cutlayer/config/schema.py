@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from cutlayer.config.presets import device_values, server_values
 from cutlayer.spec import Task
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -52,8 +53,8 @@ class ModelSection(Section):
     name: str = Field(
         default="dinov2-small",
         min_length=1,
-        description="a folder in Hugging Face form, a packaged model (`cutlayer assets list`) or"
-        " a hub id",
+        description="a folder in Hugging Face form, a known name (dinov2-small, vit-l16, gpt2,"
+        " llama-2-7b, ...) or a hub id",
     )
     cut: int = Field(
         default=4, description="blocks on the devices, 1 to L-1; the server runs the other L - cut"
@@ -247,7 +248,22 @@ class CodecSection(Section):
 class DevicesSection(Section):
     """The virtual devices. A list gives each its own value."""
 
-    count: int = Field(default=8, ge=1, description="how many devices")
+    count: int = Field(
+        default=8, ge=1, description="how many devices; with a list of presets as many as it has"
+    )
+    preset: str | tuple[str, ...] | None = Field(
+        default=None,
+        description="a device by name (jetson-nano), or a list of names, one a device: its peak"
+        " rate for flops_per_s, 0 for flops_spread and its memory as sold for memory_mib; what is"
+        " given beside it wins",
+    )
+    efficiency: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="part of a preset's peak rate that a training reaches; measure it, 1 is never"
+        " met",
+    )
     flops_per_s: PositiveEach = Field(
         default=1.024e12,
         description="compute rate [FLOP/s]; the default is 256 cores at 1 GHz, 4 FLOP a cycle",
@@ -266,7 +282,8 @@ class DevicesSection(Section):
     )
     memory_mib: PositiveEach | None = Field(
         default=72.0,
-        description="memory for training [MiB]; a run that needs more stops; null: no limit",
+        description="memory for training [MiB]; a preset's is as sold, of which the system takes"
+        " its part; a run that needs more stops; null: no limit",
     )
     holding: Literal["keep", "checkpoint", "recompute"] = Field(
         default="keep",
@@ -277,10 +294,25 @@ class DevicesSection(Section):
         default="float32", description="numbers of the frozen weights on devices"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _from_preset(cls, value: Any) -> Any:
+        return device_values(value) | value if isinstance(value, dict) else value
+
 
 class ServerSection(Section):
     """The edge server."""
 
+    preset: str | None = Field(
+        default=None,
+        description="a machine by name (rtx-4090): its peak rate for flops_per_s, unless given",
+    )
+    efficiency: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="part of a preset's peak rate that a training reaches; measure it",
+    )
     flops_per_s: Positive = Field(
         default=3.072e12, description="compute rate [FLOP/s]; the default is 2048 cores at 1.5 GHz"
     )
@@ -292,6 +324,11 @@ class ServerSection(Section):
         ge=1,
         description="devices whose rows share one pass when simulating (speed only)",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_preset(cls, value: Any) -> Any:
+        return server_values(value) | value if isinstance(value, dict) else value
 
 
 class FadingSection(Section):

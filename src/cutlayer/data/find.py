@@ -10,8 +10,10 @@ from cutlayer.data.assets.cache import cache_root, get_asset, installed
 from cutlayer.data.assets.catalogue import hint, known_asset
 from cutlayer.data.assets.packages import RunTool, run_tool
 from cutlayer.data.hub import Hub, HuggingFaceHub, holds_model, is_hub_id
+from cutlayer.data.known_models import KNOWN_MODELS, known_config
 from cutlayer.data.samples import Source
 from cutlayer.errors import AssetError
+from cutlayer.words import nearest
 
 _TITLES = {"model": "model", "data": "data set"}
 
@@ -61,6 +63,37 @@ def find_model(
     return _search(request, lambda hub_id: Found(where.model(hub_id), "hub", asset))
 
 
+def find_config(
+    name: str, *, cache: Path | None = None, hub: Hub | None = None, say: Say = silent
+) -> Found:
+    """A folder with the `config.json` of a model named as in `find_model`; no weight is fetched.
+
+    Looked for in this order: path, cache, what comes with cutlayer, hub. Raises `AssetError` when
+    nobody has it, naming the nearest known names.
+    """
+    asset = known_asset(name, "model")
+    path = Path(name).expanduser()
+    if (path / "config.json").is_file():
+        return Found(path, "path", asset)
+    where = cache or cache_root()
+    cached = asset and installed(asset, where)
+    if cached and (cached / "config.json").is_file():
+        return Found(cached, "cache", asset)
+    shipped = known_config(name)
+    if shipped is not None:
+        return Found(shipped, "package", asset)
+    if path.exists():
+        raise AssetError(f"{path} is not a model folder: it has no config.json")
+    missed = "not asked, it has no such thing"
+    if is_hub_id(name):
+        say(f"{name}: looking on the Hugging Face hub")
+        try:
+            return Found((hub or HuggingFaceHub()).config(name), "hub")
+        except AssetError as error:
+            missed = str(error)
+    raise _nobody(name, "model", where, missed)
+
+
 def find_data(
     name: str,
     *,
@@ -98,7 +131,7 @@ def _search(request: _Request, ask_hub: Callable[[str], _Answer]) -> Found | _An
     cached = asset and installed(asset, request.cache)
     if cached:
         return Found(cached, "cache", asset)
-    hub_id = asset.hub_id if asset else request.name
+    hub_id = asset.hub_id if asset else _hub_id(request)
     missed = "not asked, it has no such thing"
     if hub_id is not None and is_hub_id(hub_id):
         request.say(f"{request.name}: looking on the Hugging Face hub")
@@ -113,13 +146,24 @@ def _from_package(request: _Request, missed: str) -> Found:
     """The package's copy; without one, `missed` tells what the hub said."""
     name, asset = request.name, request.asset
     if asset is None:
-        raise AssetError(
-            f"no {_TITLES[request.kind]} {name!r}: not a path here, not in {request.cache}; "
-            f"Hugging Face hub: {missed}. Without network give the path of a copy; or "
-            f"{hint(name, request.kind)}"
-        )
+        raise _nobody(name, request.kind, request.cache, missed)
     try:
         folder = get_asset(asset, request.cache, run=request.run, say=request.say)
     except AssetError as error:
         raise AssetError(f"{error} (Hugging Face hub: {missed})") from error
     return Found(folder, "package", asset)
+
+
+def _hub_id(request: _Request) -> str:
+    """What the hub calls it: a model of a short name has a longer one there."""
+    known = KNOWN_MODELS if request.kind == "model" else {}
+    return known.get(request.name, request.name)
+
+
+def _nobody(name: str, kind: Kind, cache: Path, missed: str) -> AssetError:
+    short = name.rsplit("/", 1)[-1].lower()
+    known = nearest(short, list(KNOWN_MODELS)) if kind == "model" else hint(name, kind)
+    return AssetError(
+        f"no {_TITLES[kind]} {name!r}: not a path here, not in {cache}; Hugging Face hub: {missed}."
+        f" Without network give the path of a copy; or {known}"
+    )

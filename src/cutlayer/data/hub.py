@@ -21,6 +21,7 @@ from cutlayer.data.bars import bars_on_terminals_only
 from cutlayer.errors import AssetError
 
 _PUBLIC = "https://huggingface.co"
+_CONFIG_FILE = "config.json"
 _MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")  # last: tokenizers'
 _LETTERS = 200  # of a library's message
 _ON = frozenset({"1", "ON", "YES", "TRUE"})
@@ -32,6 +33,10 @@ class Hub(ABC):
     @abstractmethod
     def model(self, hub_id: str) -> Path:
         """The model's folder on this machine. Raises `AssetError` with the reason if not had."""
+
+    @abstractmethod
+    def config(self, hub_id: str) -> Path:
+        """A folder with the model's `config.json`, its weights not fetched. Raises likewise."""
 
     @abstractmethod
     def data(self, hub_id: str) -> Mapping[str, Any]:
@@ -71,15 +76,28 @@ class HuggingFaceHub(Hub):
 
     def model(self, hub_id: str) -> Path:
         try:
-            here = self._snapshot(hub_id, local=True)
+            here = self._snapshot(hub_id, _MODEL_FILES, local=True)
             if holds_model(here):
                 return here
         except AssetError:  # not on this machine
             pass
         self._require_network()
-        there = self._snapshot(hub_id, local=False)
+        there = self._snapshot(hub_id, _MODEL_FILES, local=False)
         if not holds_model(there):
             raise AssetError("what it has under this id is no model with safetensors")
+        return there
+
+    def config(self, hub_id: str) -> Path:
+        try:
+            here = self._snapshot(hub_id, (_CONFIG_FILE,), local=True)
+            if (here / _CONFIG_FILE).is_file():
+                return here
+        except AssetError:  # not on this machine
+            pass
+        self._require_network()
+        there = self._snapshot(hub_id, (_CONFIG_FILE,), local=False)
+        if not (there / _CONFIG_FILE).is_file():
+            raise AssetError(f"what it has under this id has no {_CONFIG_FILE}")
         return there
 
     def data(self, hub_id: str) -> Mapping[str, Any]:
@@ -99,7 +117,7 @@ class HuggingFaceHub(Hub):
             raise AssetError(_brief(error)) from error
         return splits if isinstance(splits, Mapping) else {"train": splits}
 
-    def _snapshot(self, hub_id: str, local: bool) -> Path:
+    def _snapshot(self, hub_id: str, files: tuple[str, ...], local: bool) -> Path:
         try:
             from huggingface_hub import snapshot_download
         except ImportError as error:
@@ -110,7 +128,7 @@ class HuggingFaceHub(Hub):
             with bars_on_terminals_only():
                 folder = snapshot_download(
                     hub_id,
-                    allow_patterns=list(_MODEL_FILES),
+                    allow_patterns=list(files),
                     local_files_only=local,
                     cache_dir=self.models,
                     endpoint=self.endpoint,

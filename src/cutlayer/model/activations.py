@@ -7,6 +7,7 @@ a storage tells how it grows. Holds for torch's CPU kernels. Knows no cut.
 """
 
 import copy
+import inspect
 import math
 from dataclasses import dataclass
 from typing import Any, final
@@ -158,8 +159,14 @@ def _texts(model: PreTrainedModel, *, padded: bool) -> _Sample:
     if padded:
         given["attention_mask"] = torch.ones_like(ids)
     elif is_decoder(model.config):
-        given["past_key_values"] = _NoCache()
+        given[_cache_argument(model)] = _NoCache()
     return _Sample(given, tokens, 0, BatchBytes(token=_TEXT_INPUT_BYTES))
+
+
+def _cache_argument(model: PreTrainedModel) -> str:
+    """What a decoder calls its cache: transformers renamed it in 5.24."""
+    taken = inspect.signature(model.forward).parameters
+    return "cache" if "cache" in taken else "past_key_values"
 
 
 class _NoCache:
@@ -180,7 +187,7 @@ class _NoCache:
     def get_mask_sizes(self, queries: int, layer: int) -> tuple[int, int]:
         return queries, 0
 
-    def update(self, key: Tensor, value: Tensor, *place: Any) -> tuple[Tensor, Tensor]:
+    def update(self, key: Tensor, value: Tensor, *place: Any, **more: Any) -> tuple[Tensor, Tensor]:
         return key, value
 
 

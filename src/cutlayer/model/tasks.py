@@ -17,27 +17,13 @@ from transformers import (
 )
 
 from cutlayer.errors import ModelError, UnsupportedModelError
+from cutlayer.model.verified import ENCODERS, VERIFIED
 from cutlayer.spec import Task
 
 _CLASSES = {
     "image-classification": MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
     "text-classification": MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     "causal-lm": MODEL_FOR_CAUSAL_LM_MAPPING,
-}
-
-_ENCODERS = ("bert", "camembert", "distilbert", "electra", "ernie", "roberta", "xlm-roberta")
-_DECODERS = (
-    *("gemma", "gemma2", "gpt2", "gpt_neox", "llama", "mistral", "olmo2", "opt", "phi", "phi3"),
-    *("qwen2", "qwen3", "smollm3", "starcoder2"),
-)
-_DECODERS_WITHOUT_CLASSIFIER = ("cohere", "granite")
-
-# A model type stands here only if the tests hold its split against the unsplit model, at every
-# cut and to the bit: a hidden path around the cut would give plausible but wrong training.
-VERIFIED: dict[Task, tuple[str, ...]] = {
-    "image-classification": ("deit", "dinov2", "dinov2_with_registers", "ijepa", "vit", "vit_msn"),
-    "text-classification": (*_ENCODERS, *_DECODERS),
-    "causal-lm": (*_DECODERS, *_DECODERS_WITHOUT_CLASSIFIER),
 }
 
 
@@ -112,7 +98,7 @@ def _stand_in_padding(config: PreTrainedConfig) -> int:
 
 def _reason(config: PreTrainedConfig, task: Task) -> str:
     settings = config.to_dict()
-    if task == "causal-lm" and config.model_type in _ENCODERS:
+    if task == "causal-lm" and config.model_type in ENCODERS:
         return "each token of it sees the tokens it is to predict"
     if config.model_type in {kind for kinds in VERIFIED.values() for kind in kinds}:
         return "the architecture has no such head"

@@ -23,6 +23,7 @@ from cutlayer.report.memory_figure import memory_figure, memory_kinds
 from cutlayer.report.partition_figure import names_are_drawn, partition_figure
 from cutlayer.report.round_columns import RoundColumn, round_columns
 from cutlayer.report.run_record import RoundWork, RunRecord, Summary
+from cutlayer.report.share_figure import share_figure, shares_vary, shown_rounds
 from cutlayer.report.vocabulary import MEMORY_KINDS, PAYLOADS, phases_in, word
 from cutlayer.report.wording import (
     counted,
@@ -40,6 +41,8 @@ def page_sections(run: RunRecord) -> list[str]:
     sections = [_head(run.summary), _learning(run)]
     if works:
         sections += [_delay(works), _bytes(run.summary, works)]
+    if shares_vary(works):
+        sections.append(_shares(works))
     sections += [_memory(run.summary), _partition(run)]
     if works and run.last_round_steps:
         sections.append(_gantt(run, works[-1]))
@@ -152,6 +155,14 @@ def _bytes(summary: Summary, works: Sequence[RoundWork]) -> str:
     return parts.section("Bytes over the link", text, parts.figure(svg, before=both))
 
 
+def _shares(works: Sequence[RoundWork]) -> str:
+    svg = svg_element(share_figure(works), "shares", "percent of the band by device and round")
+    drawn, of = shown_rounds(works), len(works)
+    which = "all rounds" if drawn == of else f"the last {drawn} of {of} rounds"
+    text = f"<p>Percent of the band that each device had, both ways, in {which}.</p>"
+    return parts.section("Shares of the band", text, parts.figure(svg))
+
+
 def _saved(sent_bytes: int, uncompressed_bytes: int) -> str:
     joint = "as" if sent_bytes == uncompressed_bytes else "than"
     return f"{factor_text(sent_bytes, uncompressed_bytes)} {joint} uncompressed"
@@ -211,7 +222,8 @@ def _gantt(run: RunRecord, last: RoundWork) -> str:
     devices = "" if rows == run.summary.devices else f" {rows} of {run.summary.devices} devices."
     text = (
         f"<p>Round {run.rounds[-1].round}, {which} of its slowest device "
-        f"({last.slowest_device}).{devices} Waiting is drawn thin.</p>"
+        f"({last.slowest_device}).{devices} Waiting is drawn thin; where micro-batches "
+        "overlap, computing is above, transfers are below, and waiting is left out.</p>"
     )
     drawn_phases = phases_in({step.phase: step.end_s - step.start_s} for step in steps)
     entries = parts.legend((phase.colour, phase.label) for phase in drawn_phases.values())

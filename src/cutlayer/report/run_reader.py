@@ -145,6 +145,7 @@ def read_trace(path: Path) -> Iterator[TraceStep]:
             round=fields.count("round"),
             device=fields.count("device"),
             local_step=fields.count("local_step") if fields.has("local_step") else None,
+            micro_batch=fields.count("micro_batch") if fields.has("micro_batch") else None,
             phase=fields.text("phase"),
             start_s=fields.number("start_s"),
             end_s=fields.number("end_s"),
@@ -161,6 +162,7 @@ def _round_work(fields: JsonFields) -> RoundWork:
     phases_of_devices = fields.children("device_delay_by_phase_s")
     work = RoundWork(
         train_loss=fields.loss("train_loss"),
+        shares=fields.numbers("shares") if fields.has("shares") else (),
         delay_s=fields.number("delay_s"),
         delay_by_phase_s=_by_phase(fields.child("delay_by_phase_s")),
         slowest_device=fields.count("slowest_device"),
@@ -178,6 +180,8 @@ def _round_work(fields: JsonFields) -> RoundWork:
             f"{fields.where}: {len(delays)} device_delay_s and {len(phases)} "
             f"device_delay_by_phase_s do not fit slowest_device {work.slowest_device}"
         )
+    if work.shares and len(work.shares) != len(delays):
+        raise RunError(f"{fields.where}: {len(work.shares)} shares for {len(delays)} devices")
     for device, (delay, by_phase) in enumerate(zip(delays, phases, strict=True)):
         _check_sum(fields.where, f"device_delay_by_phase_s[{device}]", by_phase, delay)
     return work

@@ -32,9 +32,11 @@ class RoundWork:
 
     `delay_by_phase_s` follows the slowest device and sums to `delay_s`; `virtual_time_s` is the sum
     of all delays so far; `device_delay_s[n]` and `device_delay_by_phase_s[n]` are device n's own.
+    `shares[n]` is device n's part of the band (empty in records made before it was written down).
     """
 
     train_loss: float
+    shares: tuple[float, ...]
     delay_s: float
     delay_by_phase_s: Mapping[str, float]
     slowest_device: int
@@ -66,11 +68,15 @@ class Partition:
 
 @dataclass(frozen=True)
 class TraceStep:
-    """One phase of one local step of one device; seconds on the run's virtual clock."""
+    """One phase of one micro-batch of one device; seconds since its round began.
+
+    `local_step` and `micro_batch` count from 0 and are None where a phase belongs to none.
+    """
 
     round: int
     device: int
     local_step: int | None
+    micro_batch: int | None
     phase: str
     start_s: float
     end_s: float

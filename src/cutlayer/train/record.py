@@ -40,6 +40,7 @@ def round_record(task: str, outcome: RoundOutcome, evaluation: Evaluation, wall_
         **evaluation.metric(task),
         "eval_loss": evaluation.loss,
         "train_loss": outcome.train_loss,
+        "shares": list(outcome.shares),
         "delay_s": timeline.delay_s,
         "delay_by_phase_s": _named(timeline.critical_phase_seconds()),
         "slowest_device": timeline.slowest_device,
@@ -56,7 +57,8 @@ def trace_lines(outcome: RoundOutcome) -> Iterator[Record]:
     """Every step of the round on the virtual clock, which starts anew each round."""
     for event in outcome.timeline.events():
         line = asdict(event)
-        yield {"round": outcome.state.round, **line, "bytes": line.pop("payload_bytes")}
+        payload_bytes = line.pop("payload_bytes")
+        yield {"round": outcome.state.round, **line, "bytes": payload_bytes}
 
 
 def totals(records: list[Record]) -> Record:

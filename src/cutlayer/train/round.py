@@ -14,13 +14,15 @@ from torch import Tensor
 
 from cutlayer.data.batches import Batch
 from cutlayer.model.aggregate import fedavg
+from cutlayer.planner.observed import observe
 from cutlayer.schemes.scheme import DeviceOrder, Phase, Step
 from cutlayer.spec import Trained
 from cutlayer.timeline.result import RoundTimeline
 from cutlayer.timeline.simulate import simulate
-from cutlayer.timeline.work import DeviceRates
+from cutlayer.timeline.work import DeviceRates, DeviceWork
 from cutlayer.train.actions import Actions
 from cutlayer.train.exchange import Exchange, send_adapter
+from cutlayer.train.expected import expected_round
 from cutlayer.train.inputs import group_inputs
 from cutlayer.train.ledger import Ledger, Sent
 from cutlayer.train.micro_batch import MicroBatch, Share, shares
@@ -34,10 +36,12 @@ Devices = tuple[int, ...]
 
 @dataclass(frozen=True)
 class RoundOutcome:
-    """A closed round: the next state, its mean training loss [nat], its costs, its seconds."""
+    """A closed round: the next state, its mean training loss [nat], the devices' shares of the
+    band, its costs, its seconds."""
 
     state: RunState
     train_loss: float
+    shares: tuple[float, ...]
     ledger: Ledger
     timeline: RoundTimeline
 
@@ -52,6 +56,7 @@ class Round:
         self._index = state.round + 1
         self._learning_rate = setup.learning_rate * setup.decay**state.round
         self._state = state
+        self._band = self._shares()
         self._steps = tuple(device.local_steps for device in setup.devices)
         count = len(setup.devices)
         self._device_side = Side(state.device, count, setup.optimizer, shared=False)
@@ -195,26 +200,36 @@ class Round:
         return Sent(size, size)
 
     def _close(self) -> RoundOutcome:
-        setup = self._setup
-        links = setup.channel.rates(self._index, self._state.virtual_time_s, setup.shares)
-        if self._scheme.devices is DeviceOrder.IN_TURN:
-            links = tuple(link.alone() for link in links)
-        work = [
-            self._ledger.work(
-                n, DeviceRates(device.flops_per_s, setup.server_flops_per_s, link), setup.in_flight
-            )
-            for n, (device, link) in enumerate(zip(setup.devices, links, strict=True))
-        ]
-        timeline = simulate(setup.scheme, work, setup.rules)
+        work = self._work()
+        timeline = simulate(self._scheme, work, self._setup.rules)
         state = RunState(
             round=self._index,
             virtual_time_s=self._state.virtual_time_s + timeline.delay_s,
             device=self._merged(self._device_side),
             server=self._merged(self._server_side),
+            observed=observe(self._scheme, work),
             streams=self._exchange.streams,
         )
         loss = sum(self._actions.losses) / sum(self._steps)
-        return RoundOutcome(state, loss, self._ledger, timeline)
+        return RoundOutcome(state, loss, self._band, self._ledger, timeline)
+
+    def _shares(self) -> tuple[float, ...]:
+        """Each device's part of the band, from what is known as the round begins."""
+        curves = self._setup.channel.curves(self._index, self._state.virtual_time_s)
+        return self._setup.allocation.shares(self._index, self._state.observed, curves)
+
+    def _work(self) -> list[DeviceWork]:
+        """What each device's round took, at its rates."""
+        setup = self._setup
+        links = setup.channel.rates(self._index, self._state.virtual_time_s, self._band)
+        if self._scheme.devices is DeviceOrder.IN_TURN:
+            links = tuple(link.alone() for link in links)
+        return [
+            self._ledger.work(
+                n, DeviceRates(device.flops_per_s, setup.server_flops_per_s, link), setup.in_flight
+            )
+            for n, (device, link) in enumerate(zip(setup.devices, links, strict=True))
+        ]
 
     def _merged(self, side: Side) -> SideState:
         """The side's adapters after the round: FedAvg, or what the last device left."""
@@ -226,6 +241,7 @@ class Round:
 
 
 def initial_state(setup: Setup) -> RunState:
-    """The state before round 1: seeded adapters; optimisers start when they are first used."""
+    """The state before round 1: seeded adapters, and what the round is expected to take; optimisers
+    start when they are first used."""
     device, server = (SideState(part.adapted.initial_row(setup.seed), {}) for part in setup.parts)
-    return RunState(round=0, virtual_time_s=0.0, device=device, server=server)
+    return RunState(0, 0.0, device, server, observed=expected_round(setup))

@@ -17,7 +17,12 @@ from safetensors.torch import save_file
 from cutlayer.errors import RunError
 from cutlayer.train.exchange import streams_from_tensors, streams_to_tensors
 from cutlayer.train.files import storage_error, write_atomically, write_text
-from cutlayer.train.state import RunState, SideState
+from cutlayer.train.state import (
+    RunState,
+    SideState,
+    observed_from_tensors,
+    observed_to_tensors,
+)
 
 _CHECKPOINT = "checkpoint.safetensors"
 _LOGS = ("rounds.jsonl", "trace.jsonl")
@@ -77,6 +82,7 @@ class RunDirectory:
         tensors = {
             **state.device.tensors("device"),
             **state.server.tensors("server"),
+            **observed_to_tensors(state.observed),
             **streams_to_tensors(state.streams),
         }
         # one key: safetensors writes several in random order, and equal runs give equal bytes
@@ -106,6 +112,7 @@ class RunDirectory:
                 virtual_time_s=about["virtual_time_s"],
                 device=SideState.from_tensors("device", tensors),
                 server=SideState.from_tensors("server", tensors),
+                observed=observed_from_tensors(tensors),
                 streams=streams_from_tensors(tensors),
             )
         except (SafetensorError, KeyError, ValueError, TypeError) as error:

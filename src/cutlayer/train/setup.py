@@ -10,6 +10,7 @@ from cutlayer.data.batches import BatchMaker, BatchPlan
 from cutlayer.data.samples import Samples
 from cutlayer.model.optimizer import Optimizer
 from cutlayer.model.split import DevicePart, ServerPart
+from cutlayer.planner.allocation import Allocation
 from cutlayer.schemes.scheme import Scheme
 from cutlayer.spec import Holding, ModelSpec, Task
 from cutlayer.timeline.rules import Rules
@@ -36,8 +37,8 @@ class Setup:
 
     `learning_rate` of round t (1, 2, ...) is `learning_rate * decay^(t-1)`. A mini-batch goes in
     `micro_batches`, at most `in_flight` of them between forward and backward (None: all, where the
-    scheme overlaps them); `holding` is how a device holds them meanwhile. `shares` of the band hold
-    in both directions.
+    scheme overlaps them); `holding` is how a device holds them meanwhile. `allocation` gives each
+    round's shares of the band, which hold in both directions.
     """
 
     task: Task
@@ -54,7 +55,7 @@ class Setup:
     in_flight: int | None
     holding: Holding
     channel: Channel
-    shares: tuple[float, ...]
+    allocation: Allocation
     server_flops_per_s: float
     rules: Rules
     train: Samples

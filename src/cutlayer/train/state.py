@@ -1,10 +1,14 @@
-"""What a run carries from round to round: global adapters, optimiser states, codec states."""
+"""What a run carries from round to round: adapters, optimiser and codec states, and the amounts on
+which the band is shared out."""
 
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 
+import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cutlayer.planner.observed import Observed
 from cutlayer.train.exchange import Streams
 
 OptimizerState = dict[str, Tensor]
@@ -40,11 +44,23 @@ class SideState:
 class RunState:
     """Everything that decides the next round, seeds and data apart.
 
-    `streams`: what the codecs of all devices remember.
+    `observed`: the amounts of the last round, or those expected of the first. `streams`: what the
+    codecs of all devices remember.
     """
 
     round: int
     virtual_time_s: float
     device: SideState
     server: SideState
+    observed: Observed
     streams: Streams = field(default_factory=dict)
+
+
+def observed_to_tensors(observed: Observed) -> dict[str, Tensor]:
+    """One row a quantity, for the checkpoint."""
+    return {"observed": torch.from_numpy(np.stack(astuple(observed)))}
+
+
+def observed_from_tensors(tensors: dict[str, Tensor]) -> Observed:
+    """The inverse of `observed_to_tensors`; other tensors are left out."""
+    return Observed(*tensors["observed"].numpy())

@@ -75,6 +75,9 @@ class FakeHub(Hub):
             raise AssetError("the hub is away")
         return self.models[hub_id]
 
+    def config(self, hub_id: str) -> Path:
+        return self.model(hub_id)
+
     def data(self, hub_id: str) -> Mapping[str, Any]:
         self.asked.append(hub_id)
         if hub_id not in self.sets:

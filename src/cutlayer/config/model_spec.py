@@ -1,0 +1,208 @@
+"""The dimensions of a configuration's model, counted once and then read: no weights, no torch.
+
+Counting takes torch and seconds, so that what was counted is kept in the cache, under a key of all
+that decides it; the built-in job's and the examples' come with cutlayer.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from cutlayer import __version__
+from cutlayer.config.adapter import trains_head
+from cutlayer.config.schema import Config
+from cutlayer.data.assets.asset import Say, silent
+from cutlayer.data.assets.cache import cache_root
+from cutlayer.data.assets.catalogue import known_asset
+from cutlayer.data.find import find_config
+from cutlayer.data.hub import Hub
+from cutlayer.errors import ConfigError, ModelError
+from cutlayer.model.verified import VERIFIED
+from cutlayer.planner import models
+from cutlayer.planner.model_file import DescribedModel, described_text, read_described
+from cutlayer.spec import ModelSpec, Task
+
+SHIPPED = Path(models.__file__).parent
+
+
+@dataclass(frozen=True)
+class PlannedModel:
+    """A model as a planner sees it, for a task; `tokens` of an image, or of the longest text."""
+
+    model: ModelSpec
+    task: Task
+    tokens: int
+
+
+def planned_model(
+    config: Config, *, cache: Path | None = None, hub: Hub | None = None, say: Say = silent
+) -> PlannedModel:
+    """The model that `config` names, with its adapters, for its task.
+
+    The task is `data.task`; else that of the data, if it is known without reading them and the
+    architecture has a head for it; else the architecture's first. The classes are those of such
+    data, else what the model's configuration says. `cache`, `hub`: as of `find_model`. Weights of
+    `devices.base`.
+    Raises AssetError for a model that nobody has, ModelError for one that cannot be split or
+    adapted as asked or for texts longer than it reads, ConfigError if torch is needed and missing.
+    """
+    name = config.model.name
+    folder = find_config(name, cache=cache, hub=hub, say=say).path
+    request = model_request(config, folder)
+    described = _read_described(request, cache or cache_root())
+    if described is None:
+        say(f"{name}: counting its parameters and activations, once")
+        described = describe_request(request, folder)
+        _keep(_kept(request, cache or cache_root()), described_text(described), say)
+    tokens = described.image_tokens or config.data.max_tokens
+    if described.most_tokens is not None and tokens > described.most_tokens:
+        raise ModelError(
+            f"data.max_tokens is {tokens}, and {name} reads {described.most_tokens} at most: lower"
+            " it"
+        )
+    return PlannedModel(replace(described.model, name=name), request.task, tokens)
+
+
+@dataclass(frozen=True)
+class Request:
+    """All that decides a description: `settings` are the model's own configuration."""
+
+    settings: Mapping[str, Any]
+    task: Task
+    classes: int
+    image_size: int | None
+    base: str
+    rank: int
+    targets: tuple[str, ...] | Literal["all"]
+    patch_embedding: bool
+    head: bool
+
+    @property
+    def key(self) -> str:
+        """The name that its description is kept under."""
+        text = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def model_request(config: Config, folder: Path) -> Request:
+    """What `config` asks of the model whose `config.json` lies in `folder`, as `planned_model` has
+    it. Raises ModelError for a file that cannot be read or says nothing of a model."""
+    settings = _settings(folder / "config.json")
+    task = _task(config, settings)
+    adapter = config.adapter
+    return Request(
+        settings=settings,
+        task=task,
+        classes=_classes(config, settings, task),
+        image_size=config.data.image_size if task == "image-classification" else None,
+        base=config.devices.base,
+        rank=adapter.rank,
+        targets=adapter.targets,
+        patch_embedding=adapter.patch_embedding,
+        head=trains_head(adapter, task),
+    )
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read: {error}") from error
+    if not isinstance(settings, dict):
+        raise ModelError(f"{path} holds no configuration of a model")
+    return settings
+
+
+def _task(config: Config, settings: Mapping[str, Any]) -> Task:
+    if config.data.task is not None:
+        return config.data.task
+    kind = settings.get("model_type")
+    tasks = [task for task, kinds in VERIFIED.items() if kind in kinds]
+    known = known_asset(config.data.name, "data")
+    if known is not None and known.task is not None and known.task in (tasks or [known.task]):
+        return known.task  # of a model that cannot be split, describing says why
+    if not tasks:
+        raise ModelError(
+            f"{config.model.name} is of model type {kind!r}, of which nobody has verified that it"
+            " can be split; say what it is for (data.task) to see why"
+        )
+    # a decoder can classify texts too, but is made for the other
+    return "causal-lm" if "causal-lm" in tasks else tasks[0]
+
+
+def _classes(config: Config, settings: Mapping[str, Any], task: Task) -> int:
+    """Labels of the head; 2, as transformers has it, where nothing says. A language model's head
+    is its vocabulary, whatever this is."""
+    data = known_asset(config.data.name, "data")
+    if data is not None and data.task == task and data.classes is not None:
+        return data.classes
+    labels = settings.get("id2label")
+    return len(labels) if isinstance(labels, dict) else int(settings.get("num_labels", 2))
+
+
+def _read_described(request: Request, cache: Path) -> DescribedModel | None:
+    """What comes with cutlayer or was kept; None for nothing, or something damaged."""
+    for path in (SHIPPED / f"{request.key}.json", _kept(request, cache)):
+        with contextlib.suppress(ConfigError):
+            return read_described(path)
+    return None
+
+
+def _kept(request: Request, cache: Path) -> Path:
+    return cache / "models-described" / __version__ / f"{request.key}.json"
+
+
+def describe_request(request: Request, folder: Path) -> DescribedModel:
+    """What is asked for, counted by the model's own code. Imports torch.
+
+    Raises ModelError or UnsupportedModelError as `model.describe` does, ConfigError without torch.
+    """
+    try:
+        import torch
+
+        from cutlayer.model.describe import describe, image_tokens
+        from cutlayer.model.inputs import token_limit
+        from cutlayer.model.lora import AdapterSpec
+        from cutlayer.model.tasks import read_config
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"a model that was not described before needs {error.name}: pip install"
+            " 'cutlayer[train]'"
+        ) from error
+    adapter = AdapterSpec(
+        request.rank,
+        1.0,  # alpha scales values, and counts for nothing
+        request.targets,
+        request.patch_embedding,
+        request.head,
+    )
+    model = describe(
+        folder,
+        request.task,
+        adapter,
+        classes=request.classes,
+        image_size=request.image_size,
+        dtype={"float32": torch.float32, "bfloat16": torch.bfloat16}[request.base],
+    )
+    if request.image_size is not None:
+        return DescribedModel(model, image_tokens(folder, request.image_size), None)
+    return DescribedModel(model, None, token_limit(read_config(folder)))
+
+
+def _keep(path: Path, text: str, say: Say) -> None:
+    """Put a description into the cache, whole or not at all; a cache that cannot be written costs
+    no more than counting again."""
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new.write_text(text, encoding="utf-8")
+        new.replace(path)
+    except OSError as error:
+        say(f"{path.parent}: not kept there, {error.strerror}")
+        with contextlib.suppress(OSError):
+            new.unlink()

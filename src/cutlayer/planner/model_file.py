@@ -1,0 +1,75 @@
+"""A model's dimensions in a file: what `model.describe` counted once, read without torch.
+
+Knows the file's form alone; `config.model_spec` says which file belongs to which model.
+"""
+
+import json
+import types
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+from cutlayer.errors import ConfigError
+from cutlayer.spec import ModelSpec
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class DescribedModel:
+    """A model's dimensions; `image_tokens` of an image of the size that they are for, or
+    `most_tokens` that a text may have. The other is None."""
+
+    model: ModelSpec
+    image_tokens: int | None
+    most_tokens: int | None
+
+
+def described_text(described: DescribedModel) -> str:
+    """What `read_described` reads."""
+    return json.dumps({"format": FORMAT, **asdict(described)}, indent=1) + "\n"
+
+
+def read_described(path: Path) -> DescribedModel:
+    """A description from its file.
+
+    Raises ConfigError for a file that is none: no JSON, of another format, with a key too many or
+    too few, or a value of another type.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if values.pop("format") != FORMAT:
+            raise ValueError(f"a format other than {FORMAT}")
+        described = _read(DescribedModel, values, "model file")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{path} describes no model ({error}): delete it") from error
+    assert isinstance(described, DescribedModel)
+    return described
+
+
+def _read(kind: Any, value: Any, where: str) -> Any:
+    """A value of this type, from what JSON made of it."""
+    if is_dataclass(kind) and isinstance(kind, type):
+        return _read_fields(kind, value, where)
+    if get_origin(kind) is tuple:
+        if not isinstance(value, list):
+            raise ValueError(f"{where} is {value!r}, not a list")
+        item = get_args(kind)[0]
+        return tuple(_read(item, each, f"{where}[{n}]") for n, each in enumerate(value))
+    if get_origin(kind) is types.UnionType:
+        (present,) = (option for option in get_args(kind) if option is not type(None))
+        return None if value is None else _read(present, value, where)
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise ValueError(f"{where} is {value!r}, not of type {kind.__name__}")
+    return value
+
+
+def _read_fields(kind: type, value: Any, where: str) -> Any:
+    known = {field.name for field in fields(kind)}
+    if not isinstance(value, dict) or value.keys() != known:
+        given = sorted(value) if isinstance(value, dict) else value
+        raise ValueError(f"{where} has {given}, not {sorted(known)}")
+    hints = get_type_hints(kind)
+    return kind(**{name: _read(hints[name], value[name], f"{where}.{name}") for name in known})

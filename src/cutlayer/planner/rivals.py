@@ -1,0 +1,126 @@
+"""What a plan is compared with: even shares, the paper's own plan, every other scheme.
+
+Knows how each is made from the same workload and limits, and no words.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from cutlayer.channel.curves import Curves
+from cutlayer.planner.allocation import best_shares
+from cutlayer.planner.decision import CodecChoice, Decision, Held, Limits
+from cutlayer.planner.estimate import amounts_of, estimated_s, server_part
+from cutlayer.planner.fitting import fitting_ways, least_limit
+from cutlayer.planner.forecast import device_need, round_delay_s
+from cutlayer.planner.workload import Workload
+from cutlayer.schemes.all import SCHEMES
+from cutlayer.schemes.scheme import DeviceOrder, Scheme
+from cutlayer.schemes.sft import SFT
+
+UNCOMPRESSED = CodecChoice("none", {}, 1.0, 1.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Rival:
+    """Another way to train the same: a later round's delay, all rounds', and whether it fits."""
+
+    name: str
+    decision: Decision
+    delay_s: float
+    training_s: float
+    fits: bool
+
+
+def published_plan(
+    workload: Workload, limits: Limits, codec: CodecChoice, curves: Curves
+) -> Decision | None:
+    """The paper's plan: the cut of least delay by the closed form on even shares, then the best
+    shares; mini-batches are kept whole, the band is shared as configured.
+
+    None: no cut fits memory and limits. Source: SFT Sections VI-C and VII, mended.
+    """
+    count = len(workload.devices)
+    memory, held = least_limit(workload), Held()
+    best: tuple[float, Decision] | None = None
+    for cut in range(limits.least_cut, workload.model.blocks):
+        decision = Decision(
+            SFT, (cut,) * count, codec, held, workload.rules, (1.0 / count,) * count
+        )
+        if memory is not None and device_need(workload, SFT, cut, held).total > memory:
+            continue
+        amounts = amounts_of(workload, decision)
+        delay_s = estimated_s(amounts, decision, curves)
+        busy = server_part(amounts, decision, curves)
+        if busy <= limits.server_busy and (best is None or delay_s < best[0]):
+            best = delay_s, decision
+    return None if best is None else with_best_shares(workload, limits, best[1], curves)
+
+
+def with_best_shares(
+    workload: Workload, limits: Limits, decision: Decision, curves: Curves
+) -> Decision:
+    """The decision with the shares that are best by the closed form."""
+    if decision.scheme.devices is DeviceOrder.IN_TURN:
+        return decision
+    observed = amounts_of(workload, decision).observed()
+    return replace(
+        decision, shares=best_shares(observed, curves, decision.rules, limits.most_share)
+    )
+
+
+def on_even_shares(workload: Workload, decision: Decision) -> Decision:
+    """The decision with as much of the band for each."""
+    count = len(workload.devices)
+    return replace(decision, shares=(1.0 / count,) * count)
+
+
+def rivals(
+    workload: Workload,
+    limits: Limits,
+    chosen: Decision,
+    published: Decision | None,
+    curves: Curves,
+    also: Sequence[Scheme] = tuple(SCHEMES.values()),
+) -> tuple[Rival, ...]:
+    """Even shares, the paper's plan if it fits, and each scheme of `also` on its best shares.
+
+    Schemes are cut where the plan is cut, and hold mini-batches as fits, or whole if nothing does.
+    """
+    ways = [("the same on even shares", on_even_shares(workload, chosen))]
+    if published is not None:
+        ways.append(("the paper's plan", published))
+    for scheme in also:
+        if scheme != chosen.scheme:
+            ways.append((scheme.title, _as(workload, limits, chosen, scheme, curves)))
+    return tuple(_rival(workload, name, way, curves) for name, way in ways)
+
+
+def _rival(workload: Workload, name: str, way: Decision, curves: Curves) -> Rival:
+    first_s = round_delay_s(workload, way, curves, first_round=True)
+    later_s = round_delay_s(workload, way, curves)
+    need = device_need(workload, way.scheme, way.cuts[0], way.held).total
+    limit = least_limit(workload)
+    return Rival(
+        name=name,
+        decision=way,
+        delay_s=later_s,
+        training_s=first_s + (workload.rounds - 1) * later_s,
+        fits=limit is None or need <= limit,
+    )
+
+
+def _as(
+    workload: Workload, limits: Limits, chosen: Decision, scheme: Scheme, curves: Curves
+) -> Decision:
+    """The plan's cut and codec under another scheme."""
+    cut = min(chosen.cuts)
+    held = next(iter(fitting_ways(workload, scheme, cut)), Held())
+    decision = Decision(
+        scheme=scheme,
+        cuts=(cut,) * len(chosen.cuts),
+        codec=chosen.codec if scheme.compressed else UNCOMPRESSED,
+        held=held,
+        rules=workload.rules,
+        shares=on_even_shares(workload, chosen).shares,
+    )
+    return with_best_shares(workload, limits, decision, curves)

@@ -1,0 +1,128 @@
+"""A plan's tables as rows of cells: devices, cuts, gains. Terminal and page show the same.
+
+Knows plans and numbers in words; no layout.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cutlayer.planner.forecast import PHASES as PLANNED
+from cutlayer.planner.plan import CutRow, Plan
+from cutlayer.report.vocabulary import PHASES
+from cutlayer.report.wording import byte_scale, column, time_scale
+from cutlayer.units import format_bytes, format_seconds
+
+MOST_DEVICES = 16
+_MANY = 1000.0
+
+
+@dataclass(frozen=True)
+class Cells:
+    """A table: headings and rows of text. `note` says what is left out, if anything."""
+
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
+def shown_devices(plan: Plan) -> list[int]:
+    """All devices, or those that end a round last."""
+    assert plan.chosen is not None
+    delays = plan.chosen.later.device_delay_s
+    if len(delays) <= MOST_DEVICES:
+        return list(range(len(delays)))
+    slowest: list[int] = np.argsort(-delays, kind="stable")[:MOST_DEVICES].tolist()
+    return slowest
+
+
+def used_phases(plan: Plan) -> list[str]:
+    """The phases that take any of the shown devices time, in the order of a round."""
+    assert plan.chosen is not None
+    rows = plan.chosen.later.device_phase_s[shown_devices(plan)]
+    given = {phase.value for n, phase in enumerate(PLANNED) if rows[:, n].max() > 0}
+    return [phase for phase in PHASES if phase in given]
+
+
+def device_cells(plan: Plan) -> Cells:
+    """A row for each shown device: share, seconds by phase of a later round, memory and limit."""
+    assert plan.chosen is not None
+    chosen, devices = plan.chosen, shown_devices(plan)
+    phases = used_phases(plan)
+    seconds = chosen.later.device_phase_s
+    scale = time_scale(float(chosen.later.device_delay_s.max()))
+    places = {phase.value: number for number, phase in enumerate(PLANNED)}
+    needs = [chosen.memory[n].total for n in devices]
+    memory = byte_scale(max(needs))
+    columns = [
+        [plan.workload.devices[n].name for n in devices],
+        [f"{chosen.decision.cuts[n]}" for n in devices],
+        column([100 * chosen.decision.shares[n] for n in devices]),
+        *(column([float(seconds[n, places[p]]) for n in devices], scale.unit_size) for p in phases),
+        column([float(seconds[n].sum()) for n in devices], scale.unit_size),
+        column(needs, memory.unit_size),
+        column([plan.workload.devices[n].memory_bytes for n in devices], memory.unit_size),
+    ]
+    left_out = len(plan.workload.devices) - len(devices)
+    return Cells(
+        (
+            "device",
+            "cut",
+            "share %",
+            *(f"{PHASES[p].short} {scale.unit}" for p in phases),
+            f"round {scale.unit}",
+            f"memory {memory.unit}",
+            f"limit {memory.unit}",
+        ),
+        tuple(zip(*columns, strict=True)),
+        f"the slowest; {left_out} more are not shown" if left_out else "",
+    )
+
+
+def phase_legend(plan: Plan) -> str:
+    """`fwd: device forward, ...`."""
+    return ", ".join(f"{PHASES[p].short}: {PHASES[p].label}" for p in used_phases(plan))
+
+
+def cut_cells(plan: Plan) -> Cells:
+    """A row for each cut: its delay, and whether it fits."""
+    rows = [_cut_row(plan, row) for row in plan.cuts]
+    return Cells(("cut", "round", "memory", "fits", "server", "how it is held"), tuple(rows))
+
+
+def _cut_row(plan: Plan, row: CutRow) -> tuple[str, ...]:
+    if row.delay_s is None:
+        lacks = "no" if row.short is None else f"lacks {format_bytes(row.short.missing_bytes)}"
+        return (f"{row.cut}", "-", format_bytes(row.need.total), lacks, "-", f"{row.held}")
+    busy = "-" if row.server_part is None else f"{100 * row.server_part:.0f} %"
+    fits = "yes" if row.allowed else f"server above {100 * plan.limits.server_busy:.0f} %"
+    memory = format_bytes(row.need.total)
+    return (f"{row.cut}", format_seconds(row.delay_s), memory, fits, busy, f"{row.held}")
+
+
+def gain_cells(plan: Plan) -> Cells:
+    """A row for each rival: its round, all rounds, times the plan's, and whether it fits."""
+    assert plan.chosen is not None
+    chosen = plan.chosen
+    own = (
+        "this plan",
+        format_seconds(chosen.delay_s),
+        format_seconds(chosen.training_s),
+        "1",
+        "yes",
+    )
+    rows = [
+        (
+            rival.name,
+            format_seconds(rival.delay_s),
+            format_seconds(rival.training_s),
+            _times(rival.training_s / chosen.training_s),
+            "yes" if rival.fits else "no",
+        )
+        for rival in plan.rivals
+    ]
+    return Cells(("", "round", "all rounds", "times as long", "fits"), (own, *rows))
+
+
+def _times(factor: float) -> str:
+    return f"{factor:.0f}" if factor >= _MANY else f"{factor:.3g}"

@@ -1,0 +1,84 @@
+"""A plan for the terminal.
+
+Knows plans in words and cells, and rich's tables.
+"""
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from cutlayer.planner.plan import Plan
+from cutlayer.report.plan_columns import (
+    Cells,
+    cut_cells,
+    device_cells,
+    gain_cells,
+    phase_legend,
+)
+from cutlayer.report.plan_words import (
+    decision_facts,
+    limit_line,
+    misfit_line,
+    plan_title,
+    resource_line,
+)
+from cutlayer.report.vocabulary import printable
+
+_LEFT = ("device", "how it is held", "", "fits")
+
+
+def plan_tables(plan: Plan) -> RenderableType:
+    """Decision, seconds by phase, what binds, cuts, gains; or why nothing fits."""
+    parts: list[RenderableType] = [Text(printable(plan_title(plan)), style="bold")]
+    if plan.chosen is None:
+        parts += _section("nothing fits", _lines([misfit_line(plan, m) for m in plan.misfits]))
+        return Group(*parts, *_cuts(plan))
+    parts.append(Padding(_facts(decision_facts(plan)), (0, 0, 1, 2), expand=False))
+    devices = device_cells(plan)
+    title = "a round after the first, by device"
+    note = "; ".join(each for each in (devices.note, phase_legend(plan)) if each)
+    parts += _section(title, _table(devices), Text(note, style="dim"))
+    lines = [resource_line(row) for row in plan.sensitivities]
+    lines += [limit_line(binding) for binding in plan.bindings]
+    parts += _section("what binds", _lines(lines))
+    parts += _cuts(plan)
+    parts += _section("what it gains", _table(gain_cells(plan)))
+    return Group(*parts)
+
+
+def _cuts(plan: Plan) -> list[RenderableType]:
+    return _section("every cut", _table(cut_cells(plan))) if plan.scheme.splits else []
+
+
+def _section(title: str, *content: RenderableType) -> list[RenderableType]:
+    return [
+        Text(title, style="bold"),
+        Padding(Group(*content), (0, 0, 1, 2), expand=False),
+    ]
+
+
+def _facts(facts: dict[str, str]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for name, text in facts.items():
+        table.add_row(name, Text(printable(text)))
+    return table
+
+
+def _lines(lines: list[str]) -> Text:
+    return Text("\n".join(printable(line) for line in lines))
+
+
+def _table(cells: Cells) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1))
+    for heading in cells.headings:
+        left = heading in _LEFT
+        table.add_column(
+            heading.replace(" ", "\n", 1) if not left else heading,
+            justify="left" if left else "right",
+            no_wrap=not left,
+        )
+    for row in cells.rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    return table

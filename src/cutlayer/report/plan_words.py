@@ -1,0 +1,165 @@
+"""A plan in words: what was decided, what binds, what does not fit and the least that would help.
+
+The same sentences stand in the terminal and on the page. Knows plans, and no layout.
+"""
+
+from cutlayer.planner.bindings import Binding, Limit, Sensitivity
+from cutlayer.planner.decision import CodecChoice, Decision
+from cutlayer.planner.misfit import (
+    AccuracyMisfit,
+    CutMisfit,
+    MemoryMisfit,
+    Misfit,
+    ServerMisfit,
+)
+from cutlayer.planner.plan import Plan
+from cutlayer.report.wording import counted
+from cutlayer.timeline.rules import Sharing
+from cutlayer.units import format_bytes, format_seconds
+
+_FLOAT32_BITS = 32
+_LIMIT_KEYS = {
+    Limit.MEMORY: "devices.memory_mib",
+    Limit.LEAST_CUT: "planner.least_cut",
+    Limit.SERVER_BUSY: "planner.server_busy",
+    Limit.ACCURACY: "planner.accuracy_loss",
+}
+_DOWNLINKS = {
+    Sharing.STATIC: "each device on its share",
+    Sharing.IN_TURN: "the whole band for one transfer after another",
+    Sharing.SHARED: "time slots among those under way",
+}
+
+
+def plan_title(plan: Plan) -> str:
+    """`Plan: dinov2-small on 8 devices`."""
+    return f"Plan: {plan.workload.model.name} on {counted(len(plan.workload.devices), 'device')}"
+
+
+def decision_facts(plan: Plan) -> dict[str, str]:
+    """What was decided and what it comes to, by name. There is a decision."""
+    assert plan.chosen is not None
+    chosen, decision = plan.chosen, plan.chosen.decision
+    model, rounds = plan.workload.model, plan.workload.rounds
+    facts = {"scheme": decision.scheme.title}
+    if decision.scheme.splits:
+        facts["cut"] = f"{_cuts(decision)} of {counted(model.blocks, 'block')}"
+    facts |= {
+        "codec": codec_text(decision.codec) if decision.scheme.compressed else "float32",
+        "mini-batch": f"{plan.workload.batch.samples} samples of"
+        f" {counted(plan.workload.batch.tokens, 'token')}: {decision.held}",
+        "downlink": _DOWNLINKS[decision.rules.downlink],
+        "shares": _shares(decision),
+        "round": f"{format_seconds(chosen.delay_s)}, the first"
+        f" {format_seconds(chosen.first.delay_s)}; {counted(rounds, 'round')} take"
+        f" {format_seconds(chosen.training_s)}",
+        "bytes a round": f"{format_bytes(chosen.later.uplink_bytes)} up,"
+        f" {format_bytes(chosen.later.downlink_bytes)} down; in the first"
+        f" {format_bytes(chosen.first.downlink_bytes)} down",
+        "server": f"computes {100 * chosen.later.server_busy:.0f} % of a round",
+    }
+    return facts
+
+
+def codec_text(codec: CodecChoice) -> str:
+    """`best (target_bits_up 0.42, ...), 0.46 + 0.26 bits a value, costs 1.3 points of accuracy`."""
+    bits = f"{_FLOAT32_BITS * codec.up:.2f} + {_FLOAT32_BITS * codec.down:.2f} bits a value"
+    if codec.accuracy_loss is None:
+        return f"{codec}, {bits}, accuracy not measured"
+    points = 100 * codec.accuracy_loss
+    costs = f"costs {points:.1f} points of accuracy" if points >= 0.05 else "costs no accuracy"
+    return f"{codec}, {bits}, {costs}"
+
+
+def resource_line(row: Sensitivity) -> str:
+    """What a tenth more of a resource brings."""
+    return f"a tenth more of the {row.resource}: {_saved(row.saved)}, {format_seconds(row.delay_s)}"
+
+
+def limit_line(binding: Binding) -> str:
+    """What a limit keeps out."""
+    decision, key = binding.decision, _LIMIT_KEYS[binding.limit]
+    instead = f"cut {decision.cuts[0]}, {decision.codec.codec}, {decision.held}"
+    return f"{key} of {_needed(binding)} would allow {instead}: {_saved(binding.saved)}"
+
+
+def misfit_line(plan: Plan, misfit: Misfit) -> str:
+    """Why nothing fits, and the least that would let something through."""
+    match misfit:
+        case MemoryMisfit():
+            return _memory_line(plan, misfit)
+        case AccuracyMisfit(most_loss=most, nearest=nearest):
+            asked = f"no setting costs at most {100 * most:.1f} points of accuracy"
+            if nearest is None or nearest.accuracy_loss is None:
+                return f"{asked}, and none was measured; profile a larger grid"
+            return (
+                f"{asked}; {nearest} costs least, {100 * nearest.accuracy_loss:.1f} points: set"
+                f" planner.accuracy_loss to {nearest.accuracy_loss:.3f}, or profile a larger grid"
+            )
+        case ServerMisfit(most=most, least=least, cut=cut):
+            return (
+                f"the server would compute {100 * least:.0f} % of a round even with cut {cut},"
+                f" allowed are {100 * most:.0f} %: set planner.server_busy to {least:.2f}, or take"
+                " a faster server"
+            )
+        case CutMisfit(least_cut=asked, deepest=deepest):
+            return (
+                f"planner.least_cut is {asked}, but cuts go to {deepest}: set it to {deepest} at"
+                " most"
+            )
+
+
+def _memory_line(plan: Plan, misfit: MemoryMisfit) -> str:
+    short = misfit.shortage
+    device = plan.workload.devices[short.device]
+    need = format_bytes(short.need.total)
+    where = f"cut {short.cut}" if plan.scheme.splits else "the whole model"
+    line = (
+        f"{where} ({short.held}) needs {need}, {device.name} has {format_bytes(short.limit_bytes)}"
+    )
+    if misfit.short_devices > 1:
+        line += f" (so have too little {misfit.short_devices} devices)"
+    if misfit.embedding_bytes > short.limit_bytes:
+        line += f"; the embedding alone has {format_bytes(misfit.embedding_bytes)}"
+    line += f": give it {format_bytes(short.missing_bytes)} more"
+    if misfit.half_base_bytes is not None:
+        enough = misfit.half_base_bytes <= short.limit_bytes
+        verdict = "which fits" if enough else "which does not fit either"
+        line += (
+            f", or set devices.base to bfloat16: about {format_bytes(misfit.half_base_bytes)},"
+            f" {verdict}"
+        )
+    return line
+
+
+def _needed(binding: Binding) -> str:
+    match binding.limit:
+        case Limit.MEMORY:
+            return format_bytes(binding.needed)
+        case Limit.LEAST_CUT:
+            return f"{binding.needed:.0f}"
+        case Limit.SERVER_BUSY:
+            return f"{binding.needed:.2f}"
+        case Limit.ACCURACY:
+            return f"{binding.needed:.3f}"
+
+
+def _saved(part: float) -> str:
+    if part < 0.0005:
+        return "no shorter round"
+    return f"a round {100 * part:.1f} % shorter"
+
+
+def _cuts(decision: Decision) -> str:
+    if decision.common_cut is not None:
+        return f"after block {decision.common_cut}"
+    counts = {cut: decision.cuts.count(cut) for cut in sorted(set(decision.cuts))}
+    each = ", ".join(f"{cut} on {counted(count, 'device')}" for cut, count in counts.items())
+    return f"after block {each}"
+
+
+def _shares(decision: Decision) -> str:
+    least, most = min(decision.shares), max(decision.shares)
+    if most - least < 5e-4:
+        return f"{100 * most:.1f} % of the band each"
+    return f"{100 * least:.1f} to {100 * most:.1f} % of the band"
