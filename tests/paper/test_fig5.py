@@ -31,7 +31,7 @@ from cutlayer.paper.fig5_lines import (
 )
 from cutlayer.paper.options import Options
 from cutlayer.paper.save import save_figure
-from cutlayer.paper.training import Start, follow, standard_error, starts, train
+from cutlayer.profiling.training import Start, follow, standard_error, starts, train
 from cutlayer.report.drawing import plain_style
 from cutlayer.schemes.all import SCHEMES
 

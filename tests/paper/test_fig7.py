@@ -28,7 +28,7 @@ from cutlayer.paper.fig7_grid import (
 )
 from cutlayer.paper.options import Options
 from cutlayer.paper.save import save_figure
-from cutlayer.paper.training import starts, train
+from cutlayer.profiling.training import starts, train
 from cutlayer.report.drawing import plain_style
 
 ACCURACY = (77.0, 74.0, 76.5, 76.0, 75.5, 66.0, 58.0, 64.0, 70.0, 76.0, 76.5)

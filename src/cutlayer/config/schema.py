@@ -55,8 +55,8 @@ class ModelSection(Section):
     name: str = Field(
         default="dinov2-small",
         min_length=1,
-        description="a folder in Hugging Face form, a packaged model (`cutlayer assets list`) or"
-        " a hub id",
+        description="a folder in Hugging Face form, a known name (dinov2-small, vit-l16, gpt2,"
+        " llama-2-7b, ...) or a hub id",
     )
     cut: int = Field(
         default=4, description="blocks on the devices, 1 to L-1; the server runs the other L - cut"
@@ -284,8 +284,8 @@ class DevicesSection(Section):
     )
     memory_mib: PositiveEach | None = Field(
         default=72.0,
-        description="memory for training [MiB], of which a preset has all that was sold and the"
-        " system takes a part; a run that needs more stops; null: no limit",
+        description="memory for training [MiB]; a preset's is as sold, of which the system takes"
+        " its part; a run that needs more stops; null: no limit",
     )
     holding: Literal["keep", "checkpoint", "recompute"] = Field(
         default="keep",

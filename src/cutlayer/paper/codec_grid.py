@@ -6,13 +6,12 @@ Knows the job and how long it takes; which points, and what is said of them, is 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from cutlayer.config.schema import Config
 from cutlayer.paper.fig7_grid import UNCOMPRESSED, Point, codecs_of
 from cutlayer.paper.options import Options
-from cutlayer.paper.training import Start, Trained, accuracy_of, configure, train
+from cutlayer.profiling.training import Start, Trained, accuracy_of, configure, train, training_text
 from cutlayer.units import format_seconds
 
 Say = Callable[[str], None]
@@ -65,12 +64,9 @@ def config_of(options: Options, size: Size) -> Config:
 
 def setting_of(config: Config, options: Options) -> str:
     """What was trained, in one line: never to be taken for the paper's ViT-B on CIFAR-100."""
-    training, model, data = config.training, Path(config.model.name), Path(config.data.name)
     seeds = f"{options.seeds} seed{'s' if options.seeds > 1 else ''}"
     return (
-        f"{model.name} cut after block {config.model.cut} on {data.name}, {DEVICES} devices, "
-        f"{training.rounds} x {training.local_steps} steps of {training.batch_size} samples, "
-        f"{config.optimizer.name} {config.optimizer.learning_rate:g}, {seeds}"
+        f"{training_text(config)}, {seeds}"
         f"{' (quick: says nothing)' if options.quick else ''}; the paper: ViT-B on CIFAR-100"
     )
 

@@ -7,7 +7,7 @@ from decimal import Decimal
 from statistics import mean
 
 from cutlayer.paper.claims import Claim, Verdict, judge_at_most, judge_larger
-from cutlayer.paper.training import standard_error
+from cutlayer.profiling.training import standard_error
 
 # the round at which the paper compares, and the one by which all is stable
 WITHIN = 6

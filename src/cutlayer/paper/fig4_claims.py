@@ -10,8 +10,8 @@ from jaxtyping import Float
 from cutlayer.paper.claims import Claim, Verdict, judge_at_most
 from cutlayer.paper.fig4_fit import Falling, falling
 from cutlayer.paper.fig7_grid import Point
-from cutlayer.paper.training import standard_error
 from cutlayer.planner.accuracy.cubic import COEFFICIENTS, Fit, fit
+from cutlayer.profiling.training import standard_error
 
 # "a mean squared error of less than 0.26%"
 MEAN_SQUARE = Decimal("0.26")

@@ -18,7 +18,7 @@ from cutlayer.paper.fig5_drawing import draw
 from cutlayer.paper.fig5_lines import LINES, PARTITIONS, Line, Partition
 from cutlayer.paper.options import Made, Options
 from cutlayer.paper.save import save_figure, save_table
-from cutlayer.paper.training import Curve, configure, follow, starts
+from cutlayer.profiling.training import Curve, configure, follow, starts
 from cutlayer.report.drawing import plain_style
 from cutlayer.units import format_seconds
 

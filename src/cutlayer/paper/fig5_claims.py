@@ -18,7 +18,7 @@ from cutlayer.paper.fig5_lines import (
     Line,
     Partition,
 )
-from cutlayer.paper.training import standard_error
+from cutlayer.profiling.training import standard_error
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from cutlayer.paper.fig7_drawing import Spread, draw
 from cutlayer.paper.fig7_grid import GRID, QUICK_GRID, Point
 from cutlayer.paper.options import Made, Options
 from cutlayer.paper.save import save_figure, save_table
-from cutlayer.paper.training import Start, Trained, starts
+from cutlayer.profiling.training import Start, Trained, starts
 from cutlayer.report.drawing import plain_style
 
 SIZE = Size(rounds=4, local_steps=5, batch=16, test_samples=800)

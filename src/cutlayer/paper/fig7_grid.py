@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from cutlayer.codec.presets import CodecPair, lossless_plus, none, paper
-from cutlayer.paper.beside import Beside
+from cutlayer.profiling.beside import Beside
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,7 @@ def gigabytes(setting: Setting, scheme: Scheme, local_steps: float) -> Mapping[P
 
 
 def _round_bytes(setting: Setting, scheme: Scheme, *, first_round: bool) -> dict[Phase, float]:
-    work = work_of(setting, scheme, _links(setting, scheme), first_round=first_round)
+    work = round_works(setting, scheme, first_round=first_round)
     sent: dict[Phase, float] = {}
     for step in (*scheme.opening, *scheme.local, *scheme.closing):
         if step.sends:
@@ -118,8 +118,13 @@ def _round_bytes(setting: Setting, scheme: Scheme, *, first_round: bool) -> dict
 
 
 def _round_minutes(setting: Setting, scheme: Scheme, *, first_round: bool) -> float:
-    work = work_of(setting, scheme, _links(setting, scheme), first_round=first_round)
+    work = round_works(setting, scheme, first_round=first_round)
     return simulate(scheme, work, setting.rules).delay_s / SECONDS_PER_MINUTE
+
+
+def round_works(setting: Setting, scheme: Scheme, *, first_round: bool) -> list[DeviceWork]:
+    """Each device's work in a round of one epoch."""
+    return work_of(setting, scheme, _links(setting, scheme), first_round=first_round)
 
 
 def work_of(
@@ -144,14 +149,24 @@ def work_of(
     ]
 
 
+def channel_of(setting: Setting) -> SnrChannel:
+    """One ratio for all devices and both directions."""
+    ratios_db = np.full(setting.devices, setting.snr_db)
+    return SnrChannel(setting.bandwidth_hz, ratios_db, ratios_db)
+
+
 def _links(setting: Setting, scheme: Scheme) -> tuple[LinkRates, ...]:
     """Even shares; devices in turn have the band to themselves."""
-    ratios_db = np.full(setting.devices, setting.snr_db)
-    channel = SnrChannel(setting.bandwidth_hz, ratios_db, ratios_db)
-    links = channel.rates(1, 0.0, [1.0 / setting.devices] * setting.devices)
+    links = channel_of(setting).rates(1, 0.0, [1.0 / setting.devices] * setting.devices)
     if scheme.devices is DeviceOrder.IN_TURN:
         return tuple(link.alone() for link in links)
     return links
+
+
+def spread_devices(count: int) -> tuple[float, ...]:
+    """FLOP/s of devices evenly from 0.5 to 1.5 GHz: the range that the text draws from."""
+    hertz = np.linspace(0.5e9, 1.5e9, count)
+    return tuple(float(each) * DEVICE_FLOPS_PER_HZ for each in hertz)
 
 
 # which value of each quantity the paper's minutes agree with: see `headline`
@@ -167,12 +182,7 @@ READINGS: Mapping[str, Setting] = {
     "gradients in turn on the full band": replace(
         EVALUATION, rules=Rules(downlink=Sharing.IN_TURN)
     ),
-    "devices of 0.5 to 1.5 GHz": replace(
-        EVALUATION,
-        device_flops_per_s=tuple(
-            float(hertz) * DEVICE_FLOPS_PER_HZ for hertz in np.linspace(0.5e9, 1.5e9, 8)
-        ),
-    ),
+    "devices of 0.5 to 1.5 GHz": replace(EVALUATION, device_flops_per_s=spread_devices(8)),
     "server of 328 TFLOP/s (the text's)": replace(
         EVALUATION, server_flops_per_s=TEXT_SERVER_FLOPS_PER_S
     ),

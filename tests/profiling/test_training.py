@@ -5,8 +5,8 @@ import tiny
 
 from cutlayer.codec.presets import CodecPair, fast, none, paper
 from cutlayer.errors import ConfigError
-from cutlayer.paper.beside import Beside
-from cutlayer.paper.training import Start, accuracy_of, configure, starts, train
+from cutlayer.profiling.beside import Beside
+from cutlayer.profiling.training import Start, accuracy_of, configure, starts, train
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from time import process_time
 from typing import Any
 
@@ -15,8 +16,9 @@ from cutlayer.codec.presets import CodecPair
 from cutlayer.config.job import prepare
 from cutlayer.config.read import read_config
 from cutlayer.config.schema import Config
+from cutlayer.data.samples import Samples
 from cutlayer.errors import PacketError
-from cutlayer.paper.beside import other_bytes
+from cutlayer.profiling.beside import other_bytes
 from cutlayer.train.evaluate import evaluate
 from cutlayer.train.exchange import Direction
 from cutlayer.train.ledger import Ledger
@@ -37,21 +39,30 @@ class Start:
     setup: Setup
     state: RunState
 
+    @property
+    def packets(self) -> int:
+        """Packets of the longest stream, which a codec may be told of."""
+        return self.rounds * max(device.local_steps for device in self.setup.devices)
+
 
 @dataclass(frozen=True)
 class Trained:
     """What a training came to. Bits are per element of activations (up) and gradients (down).
 
     `accuracy` (a share) and `loss` [nat] are of the test split, nothing compressed, NaN if the
-    training diverged; `bits_up_other` is what the other codec of a `Beside` would have sent. Bits
-    are NaN where the scheme sends no activations.
+    training diverged; `accuracy_finished` is what the last finished round left, diverged or not.
+    `bits_up_other` and `bits_down_other` are what the other codec of a `Beside` would have sent.
+    Bits are over the finished rounds, NaN where the scheme sends no activations.
     """
 
     accuracy: float
+    accuracy_finished: float
     loss: float
+    rounds: int
     bits_up: float
     bits_down: float
     bits_up_other: float
+    bits_down_other: float
     cpu_s: float
 
 
@@ -83,6 +94,24 @@ def configure(settings: Mapping[str, Any]) -> Config:
     return read_config(None, {key: json.dumps(value) for key, value in settings.items()})
 
 
+def training_text(config: Config) -> str:
+    """What is trained, in a line: model and cut, data, devices, steps, optimiser, partition."""
+    training, model, data = config.training, Path(config.model.name), Path(config.data.name)
+    partition = config.partition
+    steps = (
+        f"{training.local_steps} steps"
+        if training.local_steps is not None
+        else f"{training.local_epochs} epochs"
+    )
+    return (
+        f"{model.name} cut after block {config.model.cut} on {data.name},"
+        f" {config.devices.count} devices, {training.rounds} x {steps} of"
+        f" {training.batch_size} samples, {config.optimizer.name}"
+        f" {config.optimizer.learning_rate:g}, {partition.name}"
+        f"{f' {partition.alpha:g}' if partition.name == 'dirichlet' else ''}"
+    )
+
+
 def starts(config: Config, seeds: Sequence[int], say: Say) -> Iterator[Start]:
     """A start for each seed: other draws, other initial adapters, the first seed's test samples.
 
@@ -90,11 +119,19 @@ def starts(config: Config, seeds: Sequence[int], say: Say) -> Iterator[Start]:
     """
     test = None
     for seed in seeds:
-        own = config.model_copy(update={"seed": seed})
-        job = prepare(own, say) if test is None else prepare(own)
-        test = test or job.setup.test
-        setup = replace(job.setup, test=test)
-        yield Start(seed, config.training.rounds, setup, initial_state(setup))
+        start = start_of(config, seed, say if test is None else _quiet, test)
+        test = start.setup.test
+        yield start
+
+
+def start_of(config: Config, seed: int, say: Say, test: Samples | None = None) -> Start:
+    """The start of one seed, with these test samples (None: its own).
+
+    Raises CutlayerError for a job that cannot be prepared.
+    """
+    setup = prepare(config.model_copy(update={"seed": seed}), say).setup
+    setup = setup if test is None else replace(setup, test=test)
+    return Start(seed, config.training.rounds, setup, initial_state(setup))
 
 
 def accuracy_of(start: Start) -> float:
@@ -110,23 +147,19 @@ def train(start: Start, codecs: CodecPair) -> Trained:
     for outcome in _play(setup, start.state, start.rounds):
         state = outcome.state
         ledgers.append(outcome.ledger)
-    if len(ledgers) < start.rounds:
-        nan = math.nan
-        return Trained(nan, nan, nan, nan, nan, process_time() - begun_s)
     evaluation = evaluate(setup, state)
-    other = sum(
-        other_bytes(stream.sender)
-        for (_, direction), stream in state.streams.items()
-        if direction is Direction.UP
-    )
+    diverged = len(ledgers) < start.rounds
     traffic = _traffic(ledgers)
     return Trained(
-        evaluation.accuracy,
-        evaluation.loss,
-        traffic.bits(traffic.up),
-        traffic.bits(traffic.down),
-        traffic.bits(other) if other else math.nan,
-        process_time() - begun_s,
+        accuracy=math.nan if diverged else evaluation.accuracy,
+        accuracy_finished=evaluation.accuracy,
+        loss=math.nan if diverged else evaluation.loss,
+        rounds=len(ledgers),
+        bits_up=traffic.bits(traffic.up),
+        bits_down=traffic.bits(traffic.down),
+        bits_up_other=_other_bits(state, Direction.UP, traffic),
+        bits_down_other=_other_bits(state, Direction.DOWN, traffic),
+        cpu_s=process_time() - begun_s,
     )
 
 
@@ -150,6 +183,10 @@ def follow(start: Start, evaluated: Collection[int]) -> Curve:
         traffic.bits(traffic.down),
         process_time() - begun_s,
     )
+
+
+def _quiet(line: str) -> None:
+    """Of later seeds there is nothing new to say."""
 
 
 def _play(setup: Setup, state: RunState, rounds: int) -> Iterator[RoundOutcome]:
@@ -186,3 +223,10 @@ def _traffic(ledgers: Sequence[Ledger]) -> _Traffic:
         plain += ledger.byte_counts()["uncompressed_uplink_bytes"]
         plain -= sent.get("labels", 0) + sent["adapter_up"]
     return _Traffic(up, down, plain)
+
+
+def _other_bits(state: RunState, direction: Direction, traffic: _Traffic) -> float:
+    """What the other codec of a `Beside` would have sent in one direction; NaN without one."""
+    streams = [stream for (_, way), stream in state.streams.items() if way is direction]
+    total = sum(other_bytes(stream.sender) for stream in streams)
+    return traffic.bits(total) if total else math.nan

@@ -6,7 +6,7 @@ from codec.ends import Ends, correlated
 
 from cutlayer.codec.codec import EMPTY, Codec
 from cutlayer.codec.presets import best, lossless_plus, none, paper
-from cutlayer.paper.beside import Beside, other_bytes
+from cutlayer.profiling.beside import Beside, other_bytes
 
 
 @pytest.mark.parametrize(

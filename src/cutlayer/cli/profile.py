@@ -1,0 +1,124 @@
+"""`cutlayer profile`: what accuracy each setting of the codec leaves, by real trainings.
+
+Knows the command's arguments and what it prints; the trainings are `profile`'s.
+"""
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from cutlayer.cli.options import numbers_of, whole_number
+from cutlayer.cli.settings import add_settings, given_settings
+from cutlayer.config.read import read_config
+from cutlayer.errors import ConfigError
+
+_QUICK = {"training.rounds": "1", "training.local_steps": "2", "data.test_samples": "64"}
+_SEEDS = 3
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The job, the grid, how it is spread, where it goes, and an option for every setting."""
+    parser.usage = "%(prog)s [CONFIG.yaml] [--SECTION.KEY VALUE ...] [options]"
+    parser.add_argument(
+        "config", nargs="?", type=Path, metavar="CONFIG.yaml", help="default: the built-in job"
+    )
+    parser.add_argument(
+        "--keep-ratios",
+        type=numbers_of(float),
+        metavar="R,R,...",
+        help="values that paper and lossless-plus keep (0.05,0.1,0.2,0.35,0.5)",
+    )
+    parser.add_argument(
+        "--bits",
+        type=numbers_of(int),
+        metavar="Q,Q,...",
+        help="bits of their levels, 1 to 8 (2,3,4,6)",
+    )
+    parser.add_argument("--seeds", type=whole_number, help=f"seeds of each training ({_SEEDS})")
+    parser.add_argument(
+        "--workers", type=whole_number, default=os.cpu_count() or 1, help="processes (one a core)"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("profile.json"),
+        metavar="FILE.json",
+        help="the profile; beside it, FILE.trainings.jsonl is what a stopped one goes on from",
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="a small grid, a few steps: the numbers say nothing"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress, only the table")
+    add_settings(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train what is missing, write the profile, print the table. Raises CutlayerError."""
+    overrides = given_settings(arguments)
+    _refuse_codec(overrides)
+    output: Path = arguments.output
+    if output.is_dir():
+        raise ConfigError(f"--output {output} is a directory; name a file, such as profile.json")
+    quick = _QUICK if arguments.quick else {}
+    config = read_config(arguments.config, {**quick, **overrides})
+    # torch and transformers take seconds to import: not for --help or a mistake
+    try:
+        from rich.console import Console
+
+        from cutlayer.planner.accuracy.profile import profile_text
+        from cutlayer.profiling.fits import fit_lines
+        from cutlayer.profiling.grid import GRID, QUICK_GRID
+        from cutlayer.profiling.measure import Plan, measure
+        from cutlayer.profiling.table import profile_table
+        from cutlayer.train.files import write_text
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"`cutlayer profile` needs {error.name}: pip install 'cutlayer[train]'"
+        ) from error
+    usual = QUICK_GRID if arguments.quick else GRID
+    keep_ratios = arguments.keep_ratios or usual.keep_ratios
+    grid = replace(usual, keep_ratios=keep_ratios, bits=arguments.bits or usual.bits)
+    seeds = arguments.seeds or (1 if arguments.quick else _SEEDS)
+    plan = Plan(config, grid, seeds, arguments.workers, _command(arguments, overrides))
+    log = output.with_name(f"{output.stem}.trainings.jsonl")
+    profile = measure(plan, log, _quiet if arguments.quiet else _say)
+    write_text(output, profile_text(profile))
+    Console(file=sys.stdout).print(profile_table(profile))
+    for line in fit_lines(profile):
+        print(line)
+    print(output)
+    return 0
+
+
+def _refuse_codec(overrides: Mapping[str, str]) -> None:
+    for key in overrides:
+        if key.partition(".")[0] == "codec":
+            raise ConfigError(
+                f"--{key.replace('_', '-')}: a profile goes through the codecs itself; leave it"
+                " out, or choose with --keep-ratios and --bits"
+            )
+
+
+def _command(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> str:
+    """What decides the profile, as typed; not where it goes nor in how many processes."""
+    words = ["cutlayer", "profile"]
+    words += [] if arguments.config is None else [str(arguments.config)]
+    for key, value in overrides.items():
+        words += [f"--{key.replace('_', '-')}", value]
+    for option, numbers in (("--keep-ratios", arguments.keep_ratios), ("--bits", arguments.bits)):
+        words += [] if numbers is None else [option, ",".join(f"{n:g}" for n in numbers)]
+    words += [] if arguments.seeds is None else ["--seeds", str(arguments.seeds)]
+    words += ["--quick"] if arguments.quick else []
+    return shlex.join(words)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _quiet(line: str) -> None:
+    """With --quiet."""

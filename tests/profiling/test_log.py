@@ -1,0 +1,69 @@
+"""The log: what is added is read back, whatever moment the process was killed at."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cutlayer.errors import RunError
+from cutlayer.profiling.log import Line, append_line, read_lines
+
+LINE = Line(
+    job="a",
+    seed=1,
+    codec="paper",
+    settings={"keep_ratio": 0.1, "levels": 7},
+    accuracy=0.1 + 0.2,
+    rounds=2,
+    diverged=False,
+    bits_up=1 / 3,
+    bits_down=None,
+    same_symbols_bits_up=0.25,
+    same_symbols_bits_down=None,
+    cpu_s=1.5,
+)
+
+
+def test_lines_of_a_job_come_back_in_order(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    assert read_lines(path, "a") == []
+    lines = [LINE, replace(LINE, job="b"), replace(LINE, seed=2)]
+    for line in lines:
+        append_line(path, line)
+    assert read_lines(path, "a") == [lines[0], lines[2]]
+    assert read_lines(path, "b") == [lines[1]]
+
+
+def test_killed_in_the_middle_of_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    append_line(path, LINE)
+    one = path.read_bytes()
+    second = replace(LINE, seed=2)
+    append_line(path, second)
+    both = path.read_bytes()
+    for length in range(len(both)):
+        path.write_bytes(both[:length])
+        kept = [LINE] if length >= len(one) else []
+        assert read_lines(path, "a") == kept
+        append_line(path, second)
+        assert read_lines(path, "a") == [*kept, second]
+
+
+def test_settings_in_any_order_are_the_same_training() -> None:
+    turned = replace(LINE, settings={"levels": 7, "keep_ratio": 0.1})
+    assert turned.key == LINE.key != replace(LINE, seed=2).key
+
+
+@pytest.mark.parametrize("text", ["x\n", "{}\n", "[]\n", '{"job": "a"}\n'])
+def test_a_line_that_is_none(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "log"
+    append_line(path, LINE)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(text)
+    with pytest.raises(RunError, match="line 2, is no training"):
+        read_lines(path, "a")
+
+
+def test_a_log_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="cannot write"):
+        append_line(tmp_path, LINE)

@@ -1,0 +1,114 @@
+"""Profiles measured on a tiny job: resumed, in two processes, refused, diverged."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tiny
+
+from cutlayer.config.schema import Config
+from cutlayer.errors import ConfigError, CutlayerError
+from cutlayer.profiling.grid import Grid
+from cutlayer.profiling.log import Line, read_lines
+from cutlayer.profiling.measure import Plan, measure
+from cutlayer.profiling.trainer import fingerprint
+
+GRID = Grid((0.1, 0.5), (3,), ((1.0, 0.6),))
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """A job of a second."""
+    root = tmp_path_factory.mktemp("job")
+    return tiny.config(tiny.vision_model(root / "model"), tiny.images(root / "images"))
+
+
+@pytest.fixture
+def plan(config: Config) -> Plan:
+    """Two seeds in this process."""
+    return Plan(config, GRID, seeds=2, workers=1, command="cutlayer profile")
+
+
+class _StopError(Exception):
+    """Somebody pulled the plug."""
+
+
+def _without_time(lines: list[Line]) -> list[Line]:
+    return sorted((replace(line, cpu_s=0.0) for line in lines), key=lambda line: str(line.key))
+
+
+def test_stopped_and_gone_on_with(plan: Plan, tmp_path: Path) -> None:
+    """Only what was in progress is lost, and the profile is that of an uninterrupted run."""
+    whole, stopped = tmp_path / "whole.jsonl", tmp_path / "new" / "stopped.jsonl"
+    expected = measure(plan, whole, lambda line: None)
+
+    def pull(line: str) -> None:
+        if line.startswith("3 of 10"):
+            raise _StopError
+
+    with pytest.raises(_StopError):
+        measure(plan, stopped, pull)
+    job = fingerprint(plan.config)
+    assert len(read_lines(stopped, job)) == 3
+    with stopped.open("a", encoding="utf-8") as file:
+        file.write('{"job": "')
+    said: list[str] = []
+    assert measure(plan, stopped, said.append) == expected
+    assert "7 trainings to do, 3 done before" in said
+    both = [_without_time(read_lines(log, job)) for log in (whole, stopped)]
+    assert both[0] == both[1]
+    # more is wanted: the old results stay
+    more = replace(plan, grid=replace(GRID, bits=(3, 4)))
+    said.clear()
+    points = measure(more, whole, said.append).points
+    assert len(points) > len(expected.points)
+    assert all(point in points for point in expected.points)
+    assert "4 trainings to do, 10 done before" in said
+
+
+def test_two_processes_give_the_points_of_one(plan: Plan, tmp_path: Path) -> None:
+    alone = measure(plan, tmp_path / "one.jsonl", lambda line: None)
+    assert measure(replace(plan, workers=2), tmp_path / "two.jsonl", lambda line: None) == alone
+    assert len(alone.points) == 1 + 2 * 2 + 1 + 1
+    assert alone.seeds == (0, 1)
+
+
+def test_a_training_that_diverges_is_a_result(plan: Plan, tmp_path: Path) -> None:
+    hot = {"name": "sgd", "learning_rate": 1e12}
+    optimizer = plan.config.optimizer.model_copy(update=hot)
+    config = plan.config.model_copy(update={"optimizer": optimizer})
+    said: list[str] = []
+    with pytest.raises(ConfigError, match="diverges in its first round even without a codec"):
+        measure(replace(plan, config=config, seeds=1), tmp_path / "log", said.append)
+    assert "none, seed 0: diverged; it counts as round 0 left it" in said
+    lines = read_lines(tmp_path / "log", fingerprint(config))
+    assert {(line.diverged, line.rounds, line.bits_up) for line in lines} == {(True, 0, None)}
+    # nothing was learned: all are as accurate as before training
+    assert len({line.accuracy for line in lines}) == 1
+
+
+@pytest.mark.parametrize(
+    ("section", "changed", "message"),
+    [
+        ("scheme", {"name": "splitlora"}, "splitlora compresses nothing; take sft"),
+        ("model", {"cut": 4}, r"1\.\.3"),
+        ("data", {"name": "no-such-data"}, "no-such-data"),
+    ],
+)
+def test_a_wrong_job_leaves_no_log(
+    plan: Plan, tmp_path: Path, section: str, changed: dict[str, object], message: str
+) -> None:
+    wrong = getattr(plan.config, section).model_copy(update=changed)
+    config = plan.config.model_copy(update={section: wrong})
+    with pytest.raises(CutlayerError, match=message):
+        measure(replace(plan, config=config), tmp_path / "log", lambda line: None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_place_that_cannot_be_written(plan: Plan, tmp_path: Path) -> None:
+    """Found before the first training."""
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    said: list[str] = []
+    with pytest.raises(CutlayerError, match="cannot write"):
+        measure(plan, tmp_path / "file" / "log", said.append)
+    assert not any("of 10" in line for line in said)

@@ -1,0 +1,82 @@
+"""Lines into points: means, the codec that sends the same symbols, trainings that diverged."""
+
+import pytest
+
+from cutlayer.config.schema import Config
+from cutlayer.errors import ConfigError
+from cutlayer.planner.accuracy.profile import Point
+from cutlayer.profiling.grid import Setting
+from cutlayer.profiling.log import Line
+from cutlayer.profiling.points import About, profile_of
+
+NONE, FAST = Setting("none"), Setting("fast")
+PAPER = Setting("paper", {"keep_ratio": 0.25, "levels": 7})
+ABOUT = About(Config(), "cutlayer profile", (3, 4), 500)
+
+
+def line(
+    setting: Setting,
+    seed: int,
+    accuracy: float,
+    bits: tuple[float | None, float | None],
+    other: tuple[float | None, float | None] = (None, None),
+) -> Line:
+    """A training that ended, in no time."""
+    diverged = bits[0] is None
+    return Line(
+        "job", seed, setting.codec, setting.values, accuracy, 2, diverged, *bits, *other, 0.0
+    )
+
+
+def lines(**changed: Line) -> list[Line]:
+    """Two seeds of three settings; some of them changed."""
+    usual = {
+        "none3": line(NONE, 3, 0.8, (32.0, 32.0)),
+        "none4": line(NONE, 4, 0.9, (32.0, 32.0)),
+        "paper3": line(PAPER, 3, 0.5, (2.0, 1.5), (1.0, 0.5)),
+        "paper4": line(PAPER, 4, 0.7, (2.5, 1.0), (1.5, 0.25)),
+        "fast3": line(FAST, 3, 0.75, (4.5, 4.5)),
+        "fast4": line(FAST, 4, 0.75, (4.5, 4.5)),
+    }
+    return [*{**usual, **changed}.values()]
+
+
+def points(given: list[Line]) -> tuple[Point, ...]:
+    """Those of the three settings."""
+    return profile_of(ABOUT, [NONE, PAPER, FAST], {one.key: one for one in given}).points
+
+
+def test_a_training_of_paper_is_a_point_of_lossless_plus_too() -> None:
+    assert points(lines()) == (
+        Point("none", {}, 32.0, 32.0, (0.8, 0.9)),
+        Point("paper", PAPER.values, 2.25, 1.25, (0.5, 0.7)),
+        Point("lossless-plus", PAPER.values, 1.25, 0.375, (0.5, 0.7)),
+        Point("fast", {}, 4.5, 4.5, (0.75, 0.75)),
+    )
+
+
+def test_a_training_that_diverged_counts_as_it_was_left() -> None:
+    found = points(lines(fast4=line(FAST, 4, 0.1, (None, None))))
+    assert found[-1] == Point("fast", {}, 4.5, 4.5, (0.75, 0.1))
+
+
+def test_a_setting_that_never_finished_a_round_is_no_point() -> None:
+    bad = {f"paper{seed}": line(PAPER, seed, 0.1, (None, None)) for seed in (3, 4)}
+    assert [point.codec for point in points(lines(**bad))] == ["none", "fast"]
+
+
+def test_nothing_trains_even_without_a_codec() -> None:
+    bad = {f"none{seed}": line(NONE, seed, 0.1, (None, None)) for seed in (3, 4)}
+    with pytest.raises(ConfigError, match=r"lower optimizer\.learning_rate 0\.001"):
+        points(lines(**bad))
+
+
+def test_a_profile_says_what_it_is_of() -> None:
+    given = {one.key: one for one in lines()}
+    profile = profile_of(ABOUT, [NONE, PAPER, FAST], given)
+    assert (profile.model, profile.data, profile.cut) == ("dinov2-small", "fashion-mnist", 4)
+    assert (profile.seeds, profile.test_samples) == ((3, 4), 500)
+    assert profile.training == (
+        "dinov2-small cut after block 4 on fashion-mnist, 8 devices, 5 x 10 steps of 16 samples,"
+        " adamw 0.001, dirichlet 1"
+    )

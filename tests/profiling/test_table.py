@@ -1,0 +1,33 @@
+"""The table of a profile."""
+
+from io import StringIO
+
+from rich.console import Console
+
+from cutlayer.planner.accuracy.profile import Point, Profile
+from cutlayer.profiling.table import profile_table
+
+PROFILE = Profile(
+    model="m",
+    data="d",
+    cut=4,
+    training="m cut after block 4",
+    command="cutlayer profile",
+    test_samples=500,
+    seeds=(0, 1),
+    points=(
+        Point("none", {}, 32.0, 32.0, (0.8, 0.9)),
+        Point("lossless-plus", {"keep_ratio": 0.05, "levels": 63}, 0.5, 0.25, (0.7, 0.8)),
+    ),
+)
+
+
+def test_every_point_and_what_it_loses() -> None:
+    shown = StringIO()
+    Console(file=shown, width=80).print(profile_table(PROFILE))
+    text = [" ".join(line.split()) for line in shown.getvalue().splitlines()]
+    assert text[0] == "m cut after block 4"
+    assert text[3] == "none 32.000 32.000 85.0 80.0 to 90.0"
+    assert text[4] == "lossless-plus 0.05, 63 0.500 0.250 75.0 70.0 to 80.0 +10.0"
+    assert text[5].startswith("accuracy of 500 test samples, mean of 2 seeds")
+    assert all(len(line) <= 80 for line in shown.getvalue().splitlines())

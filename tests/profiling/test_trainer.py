@@ -1,0 +1,56 @@
+"""One training: its bits are those of its packets, and what decides it is in its fingerprint."""
+
+from dataclasses import replace
+
+import pytest
+import tiny
+
+from cutlayer.config.schema import CodecSection, Config, PlannerSection
+from cutlayer.profiling.grid import Setting
+from cutlayer.profiling.trainer import Trainer, Wanted, fingerprint
+
+PAPER = Setting("paper", {"keep_ratio": 0.2, "levels": 7})
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """A job of a second, whose own seed is 5."""
+    root = tmp_path_factory.mktemp("job")
+    job = tiny.config(tiny.vision_model(root / "model"), tiny.images(root / "images"))
+    return job.model_copy(update={"seed": 5})
+
+
+def test_one_training_gives_the_points_of_both_codecs(config: Config) -> None:
+    trainer = Trainer(config)
+    paper = trainer.train(Wanted(PAPER, 5))
+    plus = trainer.train(Wanted(replace(PAPER, codec="lossless-plus"), 5))
+    assert paper.accuracy == plus.accuracy
+    bits = (paper.same_symbols_bits_up, paper.same_symbols_bits_down)
+    assert bits == (plus.bits_up, plus.bits_down)
+    assert (plus.same_symbols_bits_up, plus.same_symbols_bits_down) == (None, None)
+    assert (paper.codec, paper.settings, paper.rounds) == ("paper", PAPER.values, 2)
+    assert not paper.diverged
+
+
+def test_a_seed_is_the_same_whatever_was_trained_before(config: Config) -> None:
+    """A resumed profile may begin with any of them."""
+    one, other = Trainer(config), Trainer(config)
+    wanted = [Wanted(PAPER, seed) for seed in (5, 6, 7)]
+    forward = [replace(one.train(each), cpu_s=0.0) for each in wanted]
+    backward = [replace(other.train(each), cpu_s=0.0) for each in reversed(wanted)]
+    assert forward == backward[::-1]
+    assert len({line.same_symbols_bits_up for line in forward}) == 3
+    assert [each.key for each in wanted] == [line.key for line in forward]
+    assert str(wanted[0]) == "paper, keep ratio 0.2, levels 7, seed 5"
+
+
+def test_what_decides_a_training_is_in_its_fingerprint(config: Config) -> None:
+    def changed(**sections: object) -> str:
+        return fingerprint(config.model_copy(update=sections))
+
+    job = fingerprint(config)
+    assert job == changed(threads=3, codec=CodecSection(name="fast"))
+    assert job == changed(planner=PlannerSection(accuracy_loss=0.5))
+    longer = config.training.model_copy(update={"rounds": 3})
+    # the first seed's test samples are those of all
+    assert len({job, changed(seed=6), changed(training=longer)}) == 3

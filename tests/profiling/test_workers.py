@@ -1,0 +1,49 @@
+"""Trainings in other processes: all of them come back, and what goes wrong there is told here."""
+
+import os
+import signal
+from multiprocessing import active_children
+
+import pytest
+import tiny
+
+from cutlayer.config.schema import Config
+from cutlayer.errors import CutlayerError, RunError
+from cutlayer.profiling.grid import Setting
+from cutlayer.profiling.trainer import Wanted
+from cutlayer.profiling.workers import train_in_processes
+
+WANTED = [Wanted(Setting("fast"), seed) for seed in range(4)]
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """A job of a second."""
+    root = tmp_path_factory.mktemp("job")
+    return tiny.config(tiny.vision_model(root / "model"), tiny.images(root / "images"))
+
+
+def test_all_come_back_and_nobody_stays(config: Config) -> None:
+    lines = list(train_in_processes(config, WANTED, workers=2))
+    assert sorted(line.seed for line in lines) == [0, 1, 2, 3]
+    assert not active_children()
+    assert list(train_in_processes(config, [], workers=2)) == []
+
+
+def test_a_process_that_is_killed(config: Config) -> None:
+    lines = train_in_processes(config, WANTED, workers=1)
+    next(lines)
+    (child,) = active_children()
+    assert child.pid is not None
+    os.kill(child.pid, signal.SIGKILL)
+    with pytest.raises(RunError, match=r"ended with code -9.*fewer --workers"):
+        list(lines)
+    assert not active_children()
+
+
+def test_an_error_there_is_raised_here(config: Config) -> None:
+    model = config.model.model_copy(update={"cut": 99})
+    wrong = config.model_copy(update={"model": model})
+    with pytest.raises(CutlayerError, match=r"1\.\.3"):
+        list(train_in_processes(wrong, WANTED, workers=2))
+    assert not active_children()
