@@ -56,6 +56,14 @@ def test_fading_scales_the_ratio() -> None:
     )
 
 
+def test_the_mean_is_the_channel_that_does_not_fade() -> None:
+    faded = SnrChannel(5e6, UP_DB, DOWN_DB, uplink_law=ConstantPower(), fading=Rayleigh())
+    steady = SnrChannel(5e6, UP_DB, DOWN_DB, uplink_law=ConstantPower()).curves(1, 0.0)
+    shares, mean = np.array(SHARES), faded.mean_curves()
+    for ours, theirs in ((mean.uplink, steady.uplink), (mean.downlink, steady.downlink)):
+        assert (ours.rate_bit_per_s(shares) == theirs.rate_bit_per_s(shares)).all()
+
+
 def test_two_carriers_fade_apart() -> None:
     channel = SnrChannel(5e6, UP_DB, UP_DB, fading=Rayleigh(), reciprocal=False)
     up_db, down_db = channel.snr_db(1)

@@ -67,7 +67,10 @@ def test_a_configuration_reads_back_to_the_same_devices(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"devices.preset": "jetson-nan"}, r"no device preset 'jetson-nan'; did you mean jetson-na"),
+        (
+            {"devices.preset": "jetson-nan"},
+            r"no device preset 'jetson-nan'; did you mean jetson-na",
+        ),
         ({"devices.preset": "[pixel-6, pixle-6a]"}, r"'pixle-6a'; did you mean pixel-6a"),
         ({"server.preset": "rtx-409"}, r"no device preset 'rtx-409'; did you mean rtx-4090"),
         (

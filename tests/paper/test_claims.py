@@ -71,20 +71,23 @@ def test_a_change_of_unit_changes_no_verdict(paper: Decimal, factor: float, powe
 
 
 @pytest.mark.parametrize(
-    ("ours", "reach", "verdict"),
+    ("bound", "ours", "reach", "verdict"),
     [
-        (1.9, 60.0, Verdict.EXACT),
-        (-3.0, 60.0, Verdict.EXACT),
-        (2.0, 60.0, Verdict.EXACT),
-        (2.09, 60.0, Verdict.WITHIN),
-        (4.5, 60.0, Verdict.NOT_REPRODUCED),
-        (0.0, 1.5, Verdict.NOT_REPRODUCED),  # nothing was learned that could have been lost
-        (float("nan"), 60.0, Verdict.NOT_REPRODUCED),
-        (0.0, float("nan"), Verdict.NOT_REPRODUCED),
+        ("2", 1.2, 60.0, Verdict.ORDERING),  # kept, and far from the number
+        ("2", -3.0, 60.0, Verdict.ORDERING),
+        ("2", 1.6, 60.0, Verdict.EXACT),  # 2, as the paper rounds
+        ("2", 2.0, 60.0, Verdict.EXACT),
+        ("2", 2.4, 60.0, Verdict.NOT_REPRODUCED),  # missed, though it would round to 2
+        ("2.0", 1.91, 60.0, Verdict.WITHIN),
+        ("2.0", 2.09, 60.0, Verdict.WITHIN),
+        ("2", 4.5, 60.0, Verdict.NOT_REPRODUCED),
+        ("2", 0.0, 1.5, Verdict.NOT_REPRODUCED),  # nothing was learned that could have been lost
+        ("2", float("nan"), 60.0, Verdict.NOT_REPRODUCED),
+        ("2", 0.0, float("nan"), Verdict.NOT_REPRODUCED),
     ],
 )
-def test_a_bound(ours: float, reach: float, verdict: Verdict) -> None:
-    assert judge_at_most(Decimal("2"), ours, reach=reach) is verdict
+def test_a_bound(bound: str, ours: float, reach: float, verdict: Verdict) -> None:
+    assert judge_at_most(Decimal(bound), ours, reach=reach) is verdict
 
 
 @pytest.mark.parametrize(
@@ -103,7 +106,7 @@ def test_an_ordering(larger: float, smaller: float, noise: float, verdict: Verdi
 def test_lines_and_rows() -> None:
     number = Claim("a", "12x", Decimal("12"), 12.31, "times", Verdict.EXACT, "So.")
     words = Claim("b", "a sharp drop", None, 6.9, "points", Verdict.ORDERING, "Thus.")
-    assert number.line() == "a: paper 12x, ours 12.31 times (+0.31): exact. So."
+    assert number.line() == "a: paper 12x, ours 12.31 times (+2.6 %): exact. So."
     assert words.line() == "b: paper a sharp drop, ours 6.90 points: ordering only. Thus."
     rows = claim_rows([number, words])
     assert all(len(row) == len(CLAIM_COLUMNS) for row in rows)

@@ -1,6 +1,5 @@
 """The headline numbers: which verdict each gets, by what, and how long it takes."""
 
-import math
 import time
 from decimal import Decimal
 from pathlib import Path
@@ -9,10 +8,11 @@ import pytest
 from report.test_figures import assert_labels_apart
 
 from cutlayer.paper import headline
-from cutlayer.paper.claims import Claim, Verdict
+from cutlayer.paper.claims import Claim, Verdict, judge_reduction
 from cutlayer.paper.evaluation import evaluate
+from cutlayer.paper.fig10_rounds import delays_by_reading
 from cutlayer.paper.fit import fit
-from cutlayer.paper.headline_claims import claims_of, judge_reduction
+from cutlayer.paper.headline_claims import claims_of
 from cutlayer.paper.headline_drawing import draw
 from cutlayer.paper.setting import (
     EVALUATION,
@@ -29,7 +29,8 @@ from paper.analytic import OPTIONS
 def claims() -> dict[str, Claim]:
     fitted = fit()
     settings = (EVALUATION, TINY_IMAGENET, LARGE_MODEL, TWENTY_DEVICES)
-    made = claims_of(*(evaluate(setting, fitted) for setting in settings))
+    evaluations = [evaluate(setting, fitted) for setting in settings]
+    made = claims_of(*evaluations, delays_by_reading(EVALUATION.bandwidth_hz, draws=12))
     named = {claim.name: claim for claim in made}
     assert len(named) == len(made)
     return named
@@ -72,10 +73,9 @@ def test_reasons_name_the_numbers_that_contradict(claims: dict[str, Claim]) -> N
     assert "93.2 %" in reason and "85.1 %" in reason and "15.6 times" in reason
 
 
-def test_what_needs_the_planner_says_so(claims: dict[str, Claim]) -> None:
+def test_the_planner_s_claim_is_that_of_fig10(claims: dict[str, Claim]) -> None:
     claim = claims["delay reduced by the allocation of bandwidth"]
-    assert math.isnan(claim.ours) and claim.verdict is Verdict.NOT_REPRODUCED
-    assert "see fig10" in claim.reason
+    assert claim.verdict is Verdict.NOT_REPRODUCED and 5 < claim.ours < 20
 
 
 def test_picture_files_and_time(tmp_path: Path) -> None:

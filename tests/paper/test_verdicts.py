@@ -22,9 +22,9 @@ def test_a_claim_of_two_figures_is_said_once() -> None:
     counts, *lines = verdict_lines(CLAIMS)
     assert counts.startswith("3 claims of the paper: 1 exact, 2 within 5 %, 0 ratio only")
     assert lines == [
-        "fig1: a: paper 2x, ours 2.10 times (+0.10): within 5 %. Because.",
-        "fig1: b: paper 2x, ours 2.10 times (+0.10): exact. Because.",
-        "headline: c: paper 2x, ours 2.10 times (+0.10): within 5 %. Because.",
+        "fig1: a: paper 2x, ours 2.10 times (+5.0 %): within 5 %. Because.",
+        "fig1: b: paper 2x, ours 2.10 times (+5.0 %): exact. Because.",
+        "headline: c: paper 2x, ours 2.10 times (+5.0 %): within 5 %. Because.",
     ]
 
 

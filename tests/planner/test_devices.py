@@ -46,5 +46,7 @@ def test_a_name_tells_the_memory_that_is_sold() -> None:
 
 
 def test_an_unknown_name_gets_the_nearest() -> None:
-    with pytest.raises(ConfigError, match=r"no device preset 'jetson-nanoo'; did you mean jetson-nano\?"):
+    with pytest.raises(
+        ConfigError, match=r"no device preset 'jetson-nanoo'; did you mean jetson-nano\?"
+    ):
         find_preset("jetson-nanoo")

@@ -17,7 +17,9 @@ COUNT = st.integers(0, 2**40)
 NUMBER = st.floats(0, 2**40)
 LINEAR = st.tuples(COUNT, COUNT, COUNT, st.booleans())
 DESCRIBED = DescribedModel(
-    ModelSpec("m", 2, 4, 2, 2, (LinearShape(4, 4, 1),), 16, 8, 8, 10), image_tokens=17
+    ModelSpec("m", 2, 4, 2, 2, (LinearShape(4, 4, 1),), 16, 8, 8, 10),
+    image_tokens=17,
+    most_tokens=None,
 )
 
 
@@ -27,7 +29,7 @@ DESCRIBED = DescribedModel(
     linears=st.lists(LINEAR, max_size=3),
     numbers=st.lists(NUMBER, min_size=54, max_size=54),
     counted=st.booleans(),
-    image_tokens=st.none() | COUNT,
+    tokens=st.tuples(st.none() | COUNT, st.none() | COUNT),
 )
 def test_what_is_written_is_read(
     tmp_path_factory: pytest.TempPathFactory,
@@ -36,7 +38,7 @@ def test_what_is_written_is_read(
     linears: list[tuple[int, int, int, bool]],
     numbers: list[float],
     counted: bool,
-    image_tokens: int | None,
+    tokens: tuple[int | None, int | None],
 ) -> None:
     blocks, width, heads, head_width, *parameters, classes = counts
     model = ModelSpec(
@@ -49,7 +51,7 @@ def test_what_is_written_is_read(
         attention_backward=numbers[0],
         activations=activations(numbers) if counted else None,
     )
-    described = DescribedModel(model, image_tokens)
+    described = DescribedModel(model, *tokens)
     path = tmp_path_factory.mktemp("described") / "model.json"
     path.write_text(described_text(described), encoding="utf-8")
     assert read_described(path) == described

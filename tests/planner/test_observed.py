@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from hypothesis import given
+from timeline.works import work, works
 
 from cutlayer.channel.curves import Curves, ProportionalRates
 from cutlayer.planner.observed import Observed, observe, share_problem
@@ -11,12 +12,9 @@ from cutlayer.schemes.sft import SFT
 from cutlayer.timeline.rules import Duplex, Rules, Sharing
 from cutlayer.timeline.simulate import simulate
 from cutlayer.timeline.work import DeviceWork
-from timeline.works import work, works
 
 # a byte a second on the whole band: 8 bit/s up; the downlink of the second device is the weakest
-CURVES = Curves(
-    ProportionalRates(np.array([8.0, 16.0])), ProportionalRates(np.array([40.0, 20.0]))
-)
+CURVES = Curves(ProportionalRates(np.array([8.0, 16.0])), ProportionalRates(np.array([40.0, 20.0])))
 OBSERVED = Observed(
     np.array([3.0, 5.0]), np.array([100.0, 100.0]), np.array([16.0, 32.0]), np.array([80.0, 0.0])
 )

@@ -22,7 +22,7 @@ from cutlayer.report.drawing import add_boxes, new_figure, plain_style
 from cutlayer.report.memory_figure import memory_figure
 from cutlayer.report.partition_figure import partition_figure
 from cutlayer.report.run_reader import read_run
-from cutlayer.report.run_record import Partition, RoundWork, RunRecord
+from cutlayer.report.run_record import Partition, RoundWork, RunRecord, TraceStep
 from cutlayer.report.vocabulary import PHASES, phases_in
 from report.fake_run import FakeRun, write_fake_run
 
@@ -143,6 +143,33 @@ def test_the_gantt_of_a_short_round_shows_it_all(tmp_path: Path) -> None:
     assert gantt_local_steps(steps, work.slowest_device) == (2, 2)
     # the fake devices never rest, so the round is as long as its slowest device's phases
     assert axes.get_xlim()[1] == pytest.approx(work.delay_s, rel=1e-9)
+
+
+def test_micro_batches_that_overlap_are_drawn_beside_each_other() -> None:
+    """One device computes while it sends: nothing is drawn over anything else."""
+
+    def step(phase: str, micro_batch: int, start_s: float, end_s: float) -> TraceStep:
+        return TraceStep(1, 0, 0, micro_batch, phase, start_s, end_s, 0)
+
+    steps = [
+        step("device_forward", 0, 0.0, 2.0),
+        step("activation_up", 0, 2.0, 5.0),
+        step("device_forward", 1, 2.0, 4.0),
+        step("link_queue", 1, 4.0, 5.0),
+        step("server_compute", 0, 5.0, 6.0),
+        step("activation_up", 1, 5.0, 8.0),
+        step("gradient_down", 0, 6.0, 7.0),
+        step("device_backward", 0, 7.0, 9.0),
+    ]
+    with plain_style():
+        found = boxes_of(gantt_figure(steps, 0).axes[0])
+    assert PHASES["link_queue"].colour not in found
+    boxes = np.concatenate(list(found.values()))
+    assert len(boxes) == 7
+    for i, (left, top, right, bottom) in enumerate(boxes[:, [0, 2, 1, 3]]):
+        for x0, x1, y0, y1 in boxes[i + 1 :]:
+            apart = min(right, x1) - max(left, x0), min(bottom, y1) - max(top, y0)
+            assert min(apart) <= 1e-9
 
 
 @pytest.mark.parametrize("devices", [1, 24, 25, 100])

@@ -71,6 +71,8 @@ def test_a_run_directory_holds_the_run(vision: Folders, tmp_path: Path) -> None:
     assert sum(summary["delay_by_phase_s"].values()) == pytest.approx(summary["delay_s"], rel=1e-12)
     assert summary["device_peak_bytes"] == sum(summary["device_memory_bytes"].values())
     trace = tiny.read_lines(directory / "trace.jsonl")
+    keys = "round device local_step micro_batch phase start_s end_s bytes"
+    assert all(list(line) == keys.split() for line in trace)
     up = sum(line["bytes"] for line in trace if line["phase"] in ("activation_up", "adapter_up"))  # type: ignore[misc]
     assert up == summary["uplink_bytes"]
     partition = json.loads((directory / "partition.json").read_text(encoding="utf-8"))
@@ -116,11 +118,20 @@ def test_a_second_run_never_overwrites_a_first(vision: Folders, tmp_path: Path) 
     _same_run(first, second)
 
 
-@pytest.mark.parametrize("moment", [(1, 3), (3, 5)])
+@pytest.mark.parametrize(
+    ("moment", "planner"), [((1, 3), "even"), ((2, 2), "random"), ((3, 5), "two-timescale")]
+)
 def test_killed_in_a_round_it_resumes_to_the_same_bits(
-    vision: Folders, tmp_path: Path, moment: tuple[int, int]
+    vision: Folders, tmp_path: Path, moment: tuple[int, int], planner: str
 ) -> None:
-    config = tiny.config(*vision, training={"rounds": 4}, server={"group": 1})
+    """Shares that follow the rounds before are among them."""
+    config = tiny.config(
+        *vision,
+        training={"rounds": 4},
+        server={"group": 1},
+        planner=planner,
+        link={"fading": "rayleigh"},
+    )
     whole = start(config, tmp_path / "whole").path
     file = tmp_path / "config.yaml"
     file.write_text(config_yaml(config), encoding="utf-8")

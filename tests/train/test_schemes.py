@@ -215,6 +215,7 @@ def test_less_is_held_in_parts(vision: Folders) -> None:
     [
         ({"scheme": "sft", "training": {"in_flight": 2}}, "in_flight"),
         ({"scheme": "splitlora", "training": {"micro_batches": 2}}, "micro_batch"),
+        ({"training": {"micro_batches": 5}}, "micro_batches 5 of training.batch_size 4"),
     ],
 )
 def test_settings_that_a_scheme_cannot_have(

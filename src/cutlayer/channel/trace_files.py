@@ -31,8 +31,10 @@ def read_trace(path: Path) -> Trace:
     try:
         # a mark at the beginning, as spreadsheets write one, is no part of the text
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the trace {path}: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"cannot read the trace {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"the trace {path} is not text in UTF-8") from error
     first = text.lstrip().split("\n", 1)[0].strip()
     if not first:
         raise ConfigError(

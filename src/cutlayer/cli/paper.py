@@ -14,7 +14,7 @@ from pathlib import Path
 from cutlayer.cli.options import whole_number
 from cutlayer.config.schema import DataSection, ModelSection
 from cutlayer.errors import ConfigError, CutlayerError
-from cutlayer.paper.catalogue import FIGURES, figures_there, made_by
+from cutlayer.paper.catalogue import FIGURES, figures
 from cutlayer.paper.claims import Claim
 from cutlayer.paper.options import Made, Options
 from cutlayer.units import format_seconds
@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
         quick=arguments.quick,
     )
     if name == ALL:
-        names = figures_there(analytic=arguments.analytic)
+        names = figures(analytic=arguments.analytic)
         return make_all(names, options, arguments.output or Path("paper"))
     made = _make(name, options, arguments.output or Path("paper") / name)
     for claim in made.claims:
@@ -87,13 +87,9 @@ def _make(name: str, options: Options, output: Path) -> Made:
     """One figure; its setting on stdout."""
     if name not in FIGURES:
         raise ConfigError(f"unknown figure {name}; {nearest(name, [*FIGURES, ALL])}")
-    module = made_by(name)
-    if module is None:
-        figure = FIGURES[name]
-        raise ConfigError(f"{name} ({figure.what}) cannot be made: it {_lacks(name)}")
     # torch and matplotlib take seconds to import: not for --help or a mistake
     try:
-        figure_module = import_module(module)
+        figure_module = import_module(f"cutlayer.paper.{name}")
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"`cutlayer paper` needs {error.name}: pip install 'cutlayer[train]'"
@@ -101,10 +97,6 @@ def _make(name: str, options: Options, output: Path) -> Made:
     made: Made = figure_module.make(options, output, _say)
     print(f"{name}: {made.setting}", flush=True)
     return made
-
-
-def _lacks(name: str) -> str:
-    return FIGURES[name].takes if FIGURES[name].needs_planner else "is not there yet"
 
 
 def make_all(names: Iterable[str], options: Options, output: Path) -> int:
@@ -130,7 +122,7 @@ def make_all(names: Iterable[str], options: Options, output: Path) -> int:
 
 
 def _conclude(claims: dict[str, tuple[Claim, ...]], failed: dict[str, str], output: Path) -> None:
-    """All verdicts, what could not be made and why."""
+    """All verdicts, and why a figure failed."""
     # matplotlib again
     from cutlayer.paper.verdicts import save_verdicts, verdict_lines
 
@@ -138,9 +130,6 @@ def _conclude(claims: dict[str, tuple[Claim, ...]], failed: dict[str, str], outp
         for line in verdict_lines(claims):
             print(line)
         print(save_verdicts(output / "verdicts.csv", claims))
-    for name, figure in FIGURES.items():
-        if made_by(name) is None:
-            print(f"{name}: not made: it {_lacks(name)} ({figure.what})")
     for name, reason in failed.items():
         print(f"{name}: not made: {reason}")
 

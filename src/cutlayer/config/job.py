@@ -111,9 +111,8 @@ def prepare(config: Config, say: Say = lambda line: None) -> Job:
     scheme = SCHEMES[config.scheme.name]
     micro_batches = _micro_batches(config, scheme)
     channel, allocation = make_channel(config, devices), fixed_shares(config, len(devices))
-    channel.rates(
-        1, 0.0, allocation.value
-    )  # a link that cannot be is found before any weight is read
+    # a link that cannot be is found before any weight is read
+    channel.rates(1, 0.0, allocation.value)
     work = tuple(
         LocalWork(
             plan=(plan := BatchPlan(samples, config.training.batch_size, config.seed, n)),
@@ -199,7 +198,13 @@ def _micro_batches(config: Config, scheme: Scheme) -> int:
             f"training.in_flight {training.in_flight} is for sft-overlap: {scheme.name} takes one"
             " micro-batch after another"
         )
-    count = training.micro_batches or (_OVERLAPPING if scheme.pipelined else 1)
+    usual = min(_OVERLAPPING, training.batch_size) if scheme.pipelined else 1
+    count = training.micro_batches or usual
+    if count > training.batch_size:
+        raise ConfigError(
+            f"training.micro_batches {count} of training.batch_size {training.batch_size}: a"
+            " micro-batch needs a sample"
+        )
     if count > 1 and scheme.server is not ServerOrder.ARRIVAL:
         raise ConfigError(
             f"training.micro_batches {count}: the server of {scheme.name} takes whole mini-batches"

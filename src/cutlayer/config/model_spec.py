@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cutlayer import __version__
 from cutlayer.config.adapter import trains_head
@@ -49,16 +49,23 @@ def planned_model(
     data, else what the model's configuration says. `cache`, `hub`: as of `find_model`. Weights of
     `devices.base`.
     Raises AssetError for a model that nobody has, ModelError for one that cannot be split or
-    adapted as asked, ConfigError if torch is needed and missing.
+    adapted as asked or for texts longer than it reads, ConfigError if torch is needed and missing.
     """
-    folder = find_config(config.model.name, cache=cache, hub=hub, say=say).path
-    request = _request(config, folder)
-    described = _described(request, folder, cache or cache_root(), say)
-    return PlannedModel(
-        replace(described.model, name=config.model.name),
-        request.task,
-        described.image_tokens or config.data.max_tokens,
-    )
+    name = config.model.name
+    folder = find_config(name, cache=cache, hub=hub, say=say).path
+    request = model_request(config, folder)
+    described = _read_described(request, cache or cache_root())
+    if described is None:
+        say(f"{name}: counting its parameters and activations, once")
+        described = describe_request(request, folder)
+        _keep(_kept(request, cache or cache_root()), described_text(described), say)
+    tokens = described.image_tokens or config.data.max_tokens
+    if described.most_tokens is not None and tokens > described.most_tokens:
+        raise ModelError(
+            f"data.max_tokens is {tokens}, and {name} reads {described.most_tokens} at most: lower"
+            " it"
+        )
+    return PlannedModel(replace(described.model, name=name), request.task, tokens)
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,7 @@ class Request:
     image_size: int | None
     base: str
     rank: int
-    targets: tuple[str, ...] | str
+    targets: tuple[str, ...] | Literal["all"]
     patch_embedding: bool
     head: bool
 
@@ -82,7 +89,9 @@ class Request:
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _request(config: Config, folder: Path) -> Request:
+def model_request(config: Config, folder: Path) -> Request:
+    """What `config` asks of the model whose `config.json` lies in `folder`, as `planned_model` has
+    it. Raises ModelError for a file that cannot be read or says nothing of a model."""
     settings = _settings(folder / "config.json")
     task = _task(config, settings)
     adapter = config.adapter
@@ -136,17 +145,16 @@ def _classes(config: Config, settings: Mapping[str, Any], task: Task) -> int:
     return len(labels) if isinstance(labels, dict) else int(settings.get("num_labels", 2))
 
 
-def _described(request: Request, folder: Path, cache: Path, say: Say) -> DescribedModel:
-    shipped = SHIPPED / f"{request.key}.json"
-    if shipped.is_file():
-        return read_described(shipped)
-    kept = cache / "models-described" / __version__ / f"{request.key}.json"
-    with contextlib.suppress(ConfigError):  # not there, or damaged: counted again
-        return read_described(kept)
-    say(f"{folder.name}: counting its parameters and activations, once")
-    described = describe_request(request, folder)
-    _keep(kept, described_text(described), say)
-    return described
+def _read_described(request: Request, cache: Path) -> DescribedModel | None:
+    """What comes with cutlayer or was kept; None for nothing, or something damaged."""
+    for path in (SHIPPED / f"{request.key}.json", _kept(request, cache)):
+        with contextlib.suppress(ConfigError):
+            return read_described(path)
+    return None
+
+
+def _kept(request: Request, cache: Path) -> Path:
+    return cache / "models-described" / __version__ / f"{request.key}.json"
 
 
 def describe_request(request: Request, folder: Path) -> DescribedModel:
@@ -158,15 +166,21 @@ def describe_request(request: Request, folder: Path) -> DescribedModel:
         import torch
 
         from cutlayer.model.describe import describe, image_tokens
+        from cutlayer.model.inputs import token_limit
         from cutlayer.model.lora import AdapterSpec
+        from cutlayer.model.tasks import read_config
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"a model that was not described before needs {error.name}: pip install"
             " 'cutlayer[train]'"
         ) from error
-    targets = request.targets if isinstance(request.targets, tuple) else "all"
-    alpha = float(request.rank)  # scales values; counts nothing
-    adapter = AdapterSpec(request.rank, alpha, targets, request.patch_embedding, request.head)
+    adapter = AdapterSpec(
+        request.rank,
+        1.0,  # alpha scales values, and counts for nothing
+        request.targets,
+        request.patch_embedding,
+        request.head,
+    )
     model = describe(
         folder,
         request.task,
@@ -175,8 +189,9 @@ def describe_request(request: Request, folder: Path) -> DescribedModel:
         image_size=request.image_size,
         dtype={"float32": torch.float32, "bfloat16": torch.bfloat16}[request.base],
     )
-    size = request.image_size
-    return DescribedModel(model, None if size is None else image_tokens(folder, size))
+    if request.image_size is not None:
+        return DescribedModel(model, image_tokens(folder, request.image_size), None)
+    return DescribedModel(model, None, token_limit(read_config(folder)))
 
 
 def _keep(path: Path, text: str, say: Say) -> None:

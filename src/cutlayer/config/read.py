@@ -4,7 +4,7 @@ The command line takes the same road as the file: both end as one mapping that i
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ def read_values(values: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(_explain(error.errors()[0])) from error
+        raise ConfigError(_explain(_first(error.errors()))) from error
 
 
 def config_yaml(config: Config) -> str:
@@ -59,7 +59,9 @@ def keys(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[st
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        _refuse_doubles(path, yaml.compose(text, Loader=yaml.SafeLoader))
+        values = yaml.safe_load(text)
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -70,6 +72,33 @@ def _load(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise ConfigError(f"{path} must hold keys and values, such as `codec: none`")
     return values
+
+
+def _refuse_doubles(path: Path, root: yaml.Node | None) -> None:
+    """Raise ConfigError for a key that is given twice: YAML's reader takes the last in silence."""
+    left, known = [root], set[int]()
+    while left:
+        node = left.pop()
+        # an alias leads back to a node, perhaps to one that it is in
+        if id(node) in known or not isinstance(node, yaml.CollectionNode):
+            continue
+        known.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            _refuse_double(path, [key for key, _ in node.value])
+            left += [value for _, value in node.value]
+        else:
+            left += node.value
+
+
+def _refuse_double(path: Path, keys: Sequence[yaml.Node]) -> None:
+    seen: set[str] = set()
+    for key in keys:
+        if not isinstance(key, yaml.ScalarNode):
+            continue
+        if key.value in seen:
+            line = key.start_mark.line + 1
+            raise ConfigError(f"{path}: line {line} gives {key.value} again: leave out one")
+        seen.add(key.value)
 
 
 def _override(values: dict[str, Any], key: str, value: Any) -> None:
@@ -93,16 +122,30 @@ def _scalar(key: str, text: str) -> Any:
         raise ConfigError(f"{key}: cannot read the value {text!r}") from error
 
 
+def _first(errors: Sequence[ErrorDetails]) -> ErrorDetails:
+    """The first mistake; where a value may be one thing or another, what it came nearest to."""
+    where = _where(errors[0])
+    return max((e for e in errors if _where(e) == where), key=lambda error: len(error["loc"]))
+
+
+def _where(error: ErrorDetails) -> str:
+    return ".".join(part for part in error["loc"] if isinstance(part, str) and part in _words())
+
+
 def _explain(error: ErrorDetails) -> str:
-    """One line for the first thing that is wrong."""
+    """One line for what is wrong."""
     path = [part for part in error["loc"] if isinstance(part, str)]
-    where = ".".join(part for part in path if part in _words())
+    where = _where(error)
     if error["type"] == "extra_forbidden":
         section = ".".join(path[:-1])
         known = [key for key, _, _ in keys()]
         siblings = [key.split(".")[len(path) - 1] for key in known if _inside(key, section)]
         hint = nearest(path[-1], list(dict.fromkeys(siblings)))
         return f"unknown configuration key {'.'.join(path)}; {hint}"
+    if error["type"] == "model_type":
+        return f"{where} must hold keys and values, not {error['input']!r}"
+    if error["type"] == "tuple_type":
+        return f"{where} must be a list, such as [a, b], not {error['input']!r}"
     return f"{where}: {error['msg'][0].lower()}{error['msg'][1:]}, not {error['input']!r}"
 
 

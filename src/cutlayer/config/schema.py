@@ -13,6 +13,8 @@ from cutlayer.spec import Task
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 PositiveEach = Positive | tuple[Positive, ...]
+Share = Annotated[float, Field(gt=0, le=1)]
+ShareEach = Share | tuple[Share, ...]
 FiniteEach = Finite | tuple[Finite, ...]
 
 
@@ -53,8 +55,8 @@ class ModelSection(Section):
     name: str = Field(
         default="dinov2-small",
         min_length=1,
-        description="a folder in Hugging Face form, a packaged model (`cutlayer assets list`) or"
-        " a hub id",
+        description="a folder in Hugging Face form, a known name (dinov2-small, vit-l16, gpt2,"
+        " llama-2-7b, ...) or a hub id",
     )
     cut: int = Field(
         default=4, description="blocks on the devices, 1 to L-1; the server runs the other L - cut"
@@ -282,8 +284,8 @@ class DevicesSection(Section):
     )
     memory_mib: PositiveEach | None = Field(
         default=72.0,
-        description="memory for training [MiB], of which a preset has all that was sold and the"
-        " system takes a part; a run that needs more stops; null: no limit",
+        description="memory for training [MiB]; a preset's is as sold, of which the system takes"
+        " its part; a run that needs more stops; null: no limit",
     )
     holding: Literal["keep", "checkpoint", "recompute"] = Field(
         default="keep",
@@ -412,8 +414,9 @@ class PlannerSection(Section):
         description="shares of the band: even (or link.shares); random (drawn each round); static"
         " (optimal for the mean channel); two-timescale (optimal anew for each round's channel)",
     )
-    most_share: PositiveEach = Field(
-        default=1.0, description="largest part of the band that a device may have"
+    most_share: ShareEach = Field(
+        default=1.0,
+        description="static, two-timescale: largest part of the band that a device may have",
     )
     profile: str | None = Field(
         default=None,

@@ -91,7 +91,7 @@ def find_config(
             return Found((hub or HuggingFaceHub()).config(name), "hub")
         except AssetError as error:
             missed = str(error)
-    raise _nobody(name, "model", where, missed, nearest(name.lower(), list(KNOWN_MODELS)))
+    raise _nobody(name, "model", where, missed)
 
 
 def find_data(
@@ -146,7 +146,7 @@ def _from_package(request: _Request, missed: str) -> Found:
     """The package's copy; without one, `missed` tells what the hub said."""
     name, asset = request.name, request.asset
     if asset is None:
-        raise _nobody(name, request.kind, request.cache, missed, hint(name, request.kind))
+        raise _nobody(name, request.kind, request.cache, missed)
     try:
         folder = get_asset(asset, request.cache, run=request.run, say=request.say)
     except AssetError as error:
@@ -160,7 +160,9 @@ def _hub_id(request: _Request) -> str:
     return known.get(request.name, request.name)
 
 
-def _nobody(name: str, kind: Kind, cache: Path, missed: str, known: str) -> AssetError:
+def _nobody(name: str, kind: Kind, cache: Path, missed: str) -> AssetError:
+    short = name.rsplit("/", 1)[-1].lower()
+    known = nearest(short, list(KNOWN_MODELS)) if kind == "model" else hint(name, kind)
     return AssetError(
         f"no {_TITLES[kind]} {name!r}: not a path here, not in {cache}; Hugging Face hub: {missed}."
         f" Without network give the path of a copy; or {known}"

@@ -4,24 +4,20 @@ Imports none of them: torch and matplotlib take seconds.
 """
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 
 
 @dataclass(frozen=True)
 class Figure:
     """One of the paper's. `training_minutes`: about how long its trainings take on two cores at
-    their default size, 0 where nothing is trained; `needs_planner`: cannot be made without it.
+    their default size, 0 where nothing is trained.
     """
 
     what: str
     training_minutes: int = 0
-    needs_planner: bool = False
 
     @property
     def takes(self) -> str:
         """What making it takes, in words."""
-        if self.needs_planner:
-            return "needs the planner, which is not there yet"
         if self.training_minutes:
             return f"trains, about {self.training_minutes} minutes"
         return "computed in seconds"
@@ -38,8 +34,8 @@ FIGURES: dict[str, Figure] = {
     "fig6": Figure("device memory by blocks on the device"),
     "fig7": Figure("accuracy against sparsity and against bit width; 12x and 20x", _TRAINED),
     "fig8": Figure("volume by scheme and by way of compressing"),
-    "fig9": Figure("convergence of the two-timescale algorithm", needs_planner=True),
-    "fig10": Figure("delay by allocation of bandwidth", needs_planner=True),
+    "fig9": Figure("convergence of the two-timescale algorithm"),
+    "fig10": Figure("delay by allocation of bandwidth"),
     "fig11": Figure("delay by scheme on two data sets"),
     "fig12": Figure("delay by scheme with ViT-L"),
     "fig13": Figure("delay by scheme with 20 devices"),
@@ -49,16 +45,8 @@ FIGURES: dict[str, Figure] = {
 }
 
 
-def made_by(name: str) -> str | None:
-    """The module that makes a figure; None while there is none."""
-    module = f"cutlayer.paper.{name}"
-    return module if find_spec(module) else None
-
-
-def figures_there(*, analytic: bool = False) -> tuple[str, ...]:
-    """The names that can be made, in the paper's order; `analytic`: without any training."""
+def figures(*, analytic: bool = False) -> tuple[str, ...]:
+    """The names in the paper's order; `analytic`: without any training."""
     return tuple(
-        name
-        for name, figure in FIGURES.items()
-        if made_by(name) and not (analytic and figure.training_minutes)
+        name for name, figure in FIGURES.items() if not (analytic and figure.training_minutes)
     )

@@ -1,7 +1,7 @@
 """A claim of the paper beside our number, and the verdict that follows from the two.
 
 Knows no figure: who makes a claim brings the numbers and the reason. A verdict is never chosen, it
-comes out of one of the three functions `judge_*`.
+comes out of one of the functions `judge_*`.
 """
 
 import math
@@ -57,13 +57,19 @@ class Claim:
         return self.ours - float(self.paper)
 
     def line(self) -> str:
-        """The claim in one line of text."""
-        ours = "not computed" if math.isnan(self.ours) else f"{self.ours:.2f} {self.unit}"
-        difference = "" if self.difference is None else f" ({self.difference:+.2f})"
+        """The claim in one line of text; the difference in per cent of the paper's number."""
+        ours = "not computed" if math.isnan(self.ours) else f"{_shown(self.ours)} {self.unit}"
         return (
-            f"{self.name}: paper {self.says}, ours {ours}{difference}: {self.verdict.value}."
-            f" {self.reason}"
+            f"{self.name}: paper {self.says}, ours {ours}{self._difference_shown()}:"
+            f" {self.verdict.value}. {self.reason}"
         )
+
+    def _difference_shown(self) -> str:
+        if self.paper is None or self.difference is None:
+            return ""
+        if self.unit.startswith(("%", "points")) or self.paper == 0:
+            return f" ({self.difference:+.2f} points)"
+        return f" ({100 * self.difference / float(self.paper):+.1f} %)"
 
 
 CLAIM_COLUMNS = ("claim", "paper says", "paper", "ours", "unit", "difference", "verdict", "reason")
@@ -75,7 +81,7 @@ def claim_rows(claims: Iterable[Claim]) -> list[tuple[str, ...]]:
         (
             claim.name,
             claim.says,
-            "" if claim.paper is None else str(claim.paper),
+            "" if claim.paper is None else f"{claim.paper:f}",
             f"{claim.ours:.4f}",
             claim.unit,
             "" if claim.difference is None else f"{claim.difference:.4f}",
@@ -120,16 +126,23 @@ def judge_number(
 def judge_at_most(bound: Decimal, ours: float, *, reach: float) -> Verdict:
     """The verdict on "at most `bound`", where nothing could have gone above `reach`.
 
-    exact: the bound is kept, which is all that is claimed. within 5 %: it is missed by no more than
-    a twentieth of it. A bound that could not have been missed (`reach` within it) is not reproduced
-    by being kept.
+    A bound that is kept is judged as a number, and is ordering only where it is kept by more: ours
+    bears out the side and not the number. within 5 %: it is missed by no more than a twentieth of
+    it. A bound that could not have been missed (`reach` within it) is not reproduced by being kept.
     """
     limit = float(bound)
     if not reach > limit:
         return Verdict.NOT_REPRODUCED
     if ours <= limit:
-        return Verdict.EXACT
-    return Verdict.WITHIN if ours <= (1 + CLOSE) * limit else Verdict.NOT_REPRODUCED
+        verdict = judge_number(bound, ours)
+        return Verdict.ORDERING if verdict is Verdict.NOT_REPRODUCED else verdict
+    return Verdict.WITHIN if _close(ours, limit) else Verdict.NOT_REPRODUCED
+
+
+def judge_reduction(paper: Decimal, ours: float, *, implied: float | None = None) -> Verdict:
+    """The verdict on a reduction [%], by what it leaves: 99 % is not within 5 % of 95 %."""
+    left = None if implied is None else 100 - implied
+    return judge_number(100 - paper, 100 - ours, implied=left)
 
 
 def judge_larger(larger: float, smaller: float, *, noise: float) -> Verdict:
@@ -138,6 +151,11 @@ def judge_larger(larger: float, smaller: float, *, noise: float) -> Verdict:
     At best ordering only; a difference within `noise` shows nothing.
     """
     return Verdict.ORDERING if larger - smaller > noise else Verdict.NOT_REPRODUCED
+
+
+def _shown(number: float) -> str:
+    """Two decimals, none for a count."""
+    return f"{number:.0f}" if float(number).is_integer() else f"{number:.2f}"
 
 
 def _close(ours: float, paper: float) -> bool:

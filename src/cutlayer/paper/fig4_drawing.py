@@ -55,7 +55,7 @@ def _field(axes: Axes, box: Surface) -> None:
     axes.set_ylim(fewest - 0.35, most + 0.35)
     axes.set_yticks(range(int(fewest), int(most) + 1))
     axes.grid(False)
-    axes.set_title(f"(35) in the box; hatched: falls, {100 * box.falling.either:.0f} %")
+    axes.set_title(f"(35) in the box, hatched where it falls ({100 * box.falling.either:.0f} %)")
     axes.set_xlabel("keep ratio; numbers: measured accuracy [%]")
     axes.set_ylabel("bits")
 
@@ -97,7 +97,7 @@ def _sections(axes: Axes, seen: Seen) -> None:
 def _missed(axes: Axes, seen: Seen) -> None:
     """Measured less fitted by fitted accuracy; the paper's root mean square as a band."""
     root = 100 * (float(MEAN_SQUARE) / 100) ** 0.5
-    axes.axhspan(-root, root, color="#dfe3e8", linewidth=0, label=f"paper: root {root:.1f} points")
+    axes.axhspan(-root, root, color="#dfe3e8", linewidth=0, label=f"paper: RMS {root:.1f} points")
     axes.axhline(0, color=OTHER_COLOUR, linewidth=1.0)
     for surface, mark, filled in ((seen.whole, "s", False), (seen.box, "o", True)):
         fitted = surface.fit.at(*places(surface.points))
@@ -108,7 +108,7 @@ def _missed(axes: Axes, seen: Seen) -> None:
             markersize=6 if filled else 7,
             color=_OURS,
             markerfacecolor=_OURS if filled else "none",
-            label=f"{surface.name}: root {surface.fit.mean_square**0.5:.1f}",
+            label=f"{surface.name}: RMS {surface.fit.mean_square**0.5:.1f}",
         )
     axes.margins(y=0.25)
     axes.xaxis.set_major_formatter("{x:g} %")

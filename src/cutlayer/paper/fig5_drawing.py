@@ -39,6 +39,7 @@ def draw(seen: Seen, setting: str) -> Figure:
     panels = figure.subplots(1, len(PARTITIONS), sharey=True)
     for axes, partition in zip(panels, PARTITIONS, strict=True):
         _panel(axes, seen, partition)
+    panels[0].set_ylabel("accuracy")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower left", ncols=2, handlelength=2.6)
     figure.suptitle(setting, x=0.005, ha="left", fontsize=10.5, color=MUTED)

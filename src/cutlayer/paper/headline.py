@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cutlayer.paper.claims import CLAIM_COLUMNS, claim_rows
 from cutlayer.paper.evaluation import evaluate, fitted_words, words_of
+from cutlayer.paper.fig10_rounds import delays_by_reading
 from cutlayer.paper.fit import PRINTED_MINUTES, Fit, fit
 from cutlayer.paper.headline_claims import claims_of
 from cutlayer.paper.headline_drawing import draw
@@ -53,7 +54,7 @@ def make(options: Options, output: Path, say: Say) -> Made:
             f"minutes of the four split schemes within {100 * found.worst:.1f} %"
         )
     output.mkdir(parents=True, exist_ok=True)
-    claims = claims_of(cifar, tiny, large, twenty)
+    claims = claims_of(cifar, tiny, large, twenty, delays_by_reading(EVALUATION.bandwidth_hz))
     tables = (
         save_table(output / "headline.csv", COLUMNS, _rows(fits)),
         save_table(output / "headline-claims.csv", CLAIM_COLUMNS, claim_rows(claims)),

@@ -1,17 +1,18 @@
 """Every number of the paper's abstract, introduction and Section VIII that needs no training."""
 
+from collections.abc import Sequence
 from decimal import Decimal
-from math import nan
 
 from cutlayer.cost.accounting import PAPER
 from cutlayer.cost.calibrated import calibrated_memory
 from cutlayer.cost.parameters import vit_spec
-from cutlayer.paper import fig8_claims, fig11_claims, fig12_claims, fig13_claims
-from cutlayer.paper.claims import Claim, Verdict, judge_number
+from cutlayer.paper import fig8_claims, fig10_claims, fig11_claims, fig12_claims, fig13_claims
+from cutlayer.paper.claims import Claim, judge_number, judge_reduction
 from cutlayer.paper.evaluation import Evaluation
 from cutlayer.paper.fig7_claims import CODED_RATIO, PAPER_WIDTH, SPARSIFIED_RATIO, indexed_ratio
 from cutlayer.paper.fig7_grid import CLAIMED
 from cutlayer.paper.fig8_methods import coded, nearest_to
+from cutlayer.paper.fig10_rounds import Delays
 from cutlayer.paper.fit import FL_MINUTES, PRINTED_MINUTES, SFT_MINUTES
 from cutlayer.spec import Trained
 from cutlayer.units import GIB, MIB
@@ -20,15 +21,21 @@ ABSTRACT_DELAY_PERCENT = Decimal("66.4")
 ABSTRACT_VOLUME_PERCENT = Decimal("93.6")
 MEMORY_PERCENT = Decimal("58.2")
 EPOCH_GIGABYTES = Decimal("2.81")
-PLANNER_PERCENT = Decimal("53.1")
 # "5,000 data samples and 196 tokens": a device's part of the introduction's example
 _EXAMPLE_SAMPLES = 5_000
 
 
 def claims_of(
-    cifar: Evaluation, tiny: Evaluation, large: Evaluation, twenty: Evaluation
+    cifar: Evaluation,
+    tiny: Evaluation,
+    large: Evaluation,
+    twenty: Evaluation,
+    allocated: Sequence[Delays],
 ) -> tuple[Claim, ...]:
-    """Delays, volumes, the abstract, memory, the codec, robustness, the planner."""
+    """Delays, volumes, the abstract, memory, the codec, robustness, the planner.
+
+    `allocated`: rounds by allocation of the paper's band, a value for each reading.
+    """
     return (
         *fig11_claims.claims_of(cifar, tiny),
         *fig8_claims.claims_of(cifar),
@@ -40,14 +47,8 @@ def claims_of(
         _epoch_volume(cifar),
         *fig12_claims.claims_of(cifar, large),
         *fig13_claims.claims_of(cifar, twenty),
-        _planner(),
+        fig10_claims.reduction(allocated),
     )
-
-
-def judge_reduction(paper: Decimal, ours: float, *, implied: float | None = None) -> Verdict:
-    """The verdict on a reduction [%], by what it leaves: 99 % is not within 5 % of 95 %."""
-    left = None if implied is None else 100 - implied
-    return judge_number(100 - paper, 100 - ours, implied=left)
 
 
 def _reduction(before: Decimal) -> float:
@@ -148,16 +149,4 @@ def _epoch_volume(cifar: Evaluation) -> Claim:
         judge_number(EPOCH_GIGABYTES, ours),
         f"{batches} full mini-batches of {setting.batch_samples} x {setting.batch.tokens} x "
         f"{setting.dimensions.width} float32 values, one way, in units of 2^30 bytes.",
-    )
-
-
-def _planner() -> Claim:
-    return Claim(
-        "delay reduced by the allocation of bandwidth",
-        f"up to {PLANNER_PERCENT} %",
-        PLANNER_PERCENT,
-        nan,
-        "%",
-        judge_number(PLANNER_PERCENT, nan),
-        "It takes the planner, which is not there yet: see fig10.",
     )

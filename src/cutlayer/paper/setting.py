@@ -5,7 +5,7 @@ nothing of how many rounds there are; `fit` does.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -23,8 +23,8 @@ from cutlayer.timeline.work import DeviceRates, DeviceWork
 
 SECONDS_PER_MINUTE = 60.0
 # 256 cores, 4 operations a clock, 1 GHz: the middle of the text's 0.5 to 1.5 GHz (Section VIII-A)
-_DEVICE_FLOPS_PER_HZ = 256 * 4
-DEVICE_FLOPS_PER_S = _DEVICE_FLOPS_PER_HZ * 1e9
+DEVICE_FLOPS_PER_HZ = 256 * 4
+DEVICE_FLOPS_PER_S = DEVICE_FLOPS_PER_HZ * 1e9
 # Table II: 2048 cores at 1.5 GHz, an operation a clock
 SERVER_FLOPS_PER_S = 2048 * 1.5e9
 # the text: 2048 cores, 4 operations a clock, 40 GHz
@@ -108,7 +108,7 @@ def gigabytes(setting: Setting, scheme: Scheme, local_steps: float) -> Mapping[P
 
 
 def _round_bytes(setting: Setting, scheme: Scheme, *, first_round: bool) -> dict[Phase, float]:
-    work = _work(setting, scheme, first_round=first_round)
+    work = round_works(setting, scheme, first_round=first_round)
     sent: dict[Phase, float] = {}
     for step in (*scheme.opening, *scheme.local, *scheme.closing):
         if step.sends:
@@ -118,16 +118,24 @@ def _round_bytes(setting: Setting, scheme: Scheme, *, first_round: bool) -> dict
 
 
 def _round_minutes(setting: Setting, scheme: Scheme, *, first_round: bool) -> float:
-    work = _work(setting, scheme, first_round=first_round)
+    work = round_works(setting, scheme, first_round=first_round)
     return simulate(scheme, work, setting.rules).delay_s / SECONDS_PER_MINUTE
 
 
-def _work(setting: Setting, scheme: Scheme, *, first_round: bool) -> list[DeviceWork]:
+def round_works(setting: Setting, scheme: Scheme, *, first_round: bool) -> list[DeviceWork]:
     """Each device's work in a round of one epoch."""
+    return work_of(setting, scheme, _links(setting, scheme), first_round=first_round)
+
+
+def work_of(
+    setting: Setting, scheme: Scheme, links: Sequence[LinkRates], *, first_round: bool
+) -> list[DeviceWork]:
+    """Each device's work in a round of one epoch, on links that may be other than the setting's."""
+    model = vit_spec(setting.dimensions)
     return [
         round_work(
             scheme,
-            vit_spec(setting.dimensions),
+            model,
             setting.cut,
             setting.batch,
             setting.epoch_steps,
@@ -137,20 +145,28 @@ def _work(setting: Setting, scheme: Scheme, *, first_round: bool) -> list[Device
             compression_down=1.0 / setting.compression_ratio,
             first_round=first_round,
         )
-        for flops_per_s, link in zip(
-            setting.device_flops_per_s, _links(setting, scheme), strict=True
-        )
+        for flops_per_s, link in zip(setting.device_flops_per_s, links, strict=True)
     ]
+
+
+def channel_of(setting: Setting) -> SnrChannel:
+    """One ratio for all devices and both directions."""
+    ratios_db = np.full(setting.devices, setting.snr_db)
+    return SnrChannel(setting.bandwidth_hz, ratios_db, ratios_db)
 
 
 def _links(setting: Setting, scheme: Scheme) -> tuple[LinkRates, ...]:
     """Even shares; devices in turn have the band to themselves."""
-    ratios_db = np.full(setting.devices, setting.snr_db)
-    channel = SnrChannel(setting.bandwidth_hz, ratios_db, ratios_db)
-    links = channel.rates(1, 0.0, [1.0 / setting.devices] * setting.devices)
+    links = channel_of(setting).rates(1, 0.0, [1.0 / setting.devices] * setting.devices)
     if scheme.devices is DeviceOrder.IN_TURN:
         return tuple(link.alone() for link in links)
     return links
+
+
+def spread_devices(count: int) -> tuple[float, ...]:
+    """FLOP/s of devices evenly from 0.5 to 1.5 GHz: the range that the text draws from."""
+    hertz = np.linspace(0.5e9, 1.5e9, count)
+    return tuple(float(each) * DEVICE_FLOPS_PER_HZ for each in hertz)
 
 
 # which value of each quantity the paper's minutes agree with: see `headline`
@@ -166,12 +182,7 @@ READINGS: Mapping[str, Setting] = {
     "gradients in turn on the full band": replace(
         EVALUATION, rules=Rules(downlink=Sharing.IN_TURN)
     ),
-    "devices of 0.5 to 1.5 GHz": replace(
-        EVALUATION,
-        device_flops_per_s=tuple(
-            float(hertz) * _DEVICE_FLOPS_PER_HZ for hertz in np.linspace(0.5e9, 1.5e9, 8)
-        ),
-    ),
+    "devices of 0.5 to 1.5 GHz": replace(EVALUATION, device_flops_per_s=spread_devices(8)),
     "server of 328 TFLOP/s (the text's)": replace(
         EVALUATION, server_flops_per_s=TEXT_SERVER_FLOPS_PER_S
     ),

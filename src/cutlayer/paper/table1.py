@@ -9,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from cutlayer.paper.claims import (
     CLAIM_COLUMNS,
@@ -110,17 +111,25 @@ def draw() -> Figure:
         axes.barh(place + 0.19, row.ours, height=0.36, color=colour)
         verdict = _memory(row).verdict
         note = "" if verdict is Verdict.EXACT else f"  ({verdict.value})"
-        text = f" {printed:g} printed, {row.ours:g}{note}"
+        both = f"{row.ours:g}" if row.ours == printed else f"{row.ours:g}, printed {printed:g}"
+        text = f" {both}{note}"
         axes.text(max(printed, row.ours), place, text, va="center", fontsize=10.5, color=INK)
     axes.set_xscale("log")
-    axes.set_xlim(1, 40_000)
+    axes.set_xlim(1, 30_000)
     axes.set_xticks([1, 10, 100, 1000], ["1", "10", "100", "1000"])
     axes.xaxis.set_tick_params(which="minor", size=0)
     axes.set_yticks(range(len(rows)), [row.name for row in rows])
     axes.invert_yaxis()
     axes.grid(False, axis="y")
     axes.grid(True, axis="x")
-    axes.set_xlabel("GB: what a device has (teal), what a model's float32 weights need (blue)")
+    axes.set_xlabel("memory [GB]")
+    named = {
+        "paper": OTHER_COLOUR,
+        "a device has": DEVICE_COLOUR,
+        "a model's float32 weights need": _MODEL_COLOUR,
+    }
+    handles = [Patch(color=colour, label=name) for name, colour in named.items()]
+    axes.legend(handles=handles, loc="upper right")
     figure.suptitle(SETTING, x=0.005, ha="left", fontsize=10.5, color=MUTED)
     return figure
 

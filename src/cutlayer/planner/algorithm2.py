@@ -28,8 +28,8 @@ class PublishedAlgorithm2:
     `step / sqrt(k)`, its usual choice, which the paper leaves open. A multiplier starts at 0, grows
     while its constraint holds, and is never projected: it rewards what is accurate, large and slow.
     Room is a part of the memory, where (39) has bytes. Least cut and server load, which (39) has
-    not, leave out cuts from the start. `CONVERGED` is by its own criterion: the Lagrangian changes by
-    less than `tolerance` of itself, and all constraints hold.
+    not, leave out cuts from the start. `CONVERGED` is by its own criterion: the Lagrangian changes
+    by less than `tolerance` of itself, and all constraints hold.
     Source: SFT, Algorithm 2, eqs. (39), (40).
     """
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import final
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 
 from cutlayer.planner.configuration import (
     ConfigurationProblem,
@@ -18,7 +18,7 @@ from cutlayer.planner.configuration import (
     why_no_cut,
 )
 from cutlayer.planner.configuration_lattice import Lattice, lattice
-from cutlayer.planner.golden import golden_sections
+from cutlayer.planner.zoom import Places, lowest
 
 # a penalty that did not bring the violation below a quarter grows four times
 _ENOUGH, _GROWTH = 0.25, 4.0
@@ -29,14 +29,14 @@ Values = Float64[np.ndarray, "..."]
 @final
 @dataclass(frozen=True)
 class MendedAlgorithm2:
-    """Minimise `tau / scale + sum ([lambda - c g]+^2 - lambda^2) / 2c`, then `lambda = [lambda - c g]+`.
+    """Minimise `tau / scale + sum ([lambda - c g]+^2 - lambda^2) / 2c`, then update lambda.
 
-    The augmented Lagrangian of Powell, Hestenes and Rockafellar, for constraints `g >= 0` as in
-    (39): accuracy above its limit, and room of memory as a part of it. `scale` is the longest delay
-    of the lattice. The inner problem at each cut and number of bits: the best of `points` keep
-    ratios, then golden sections between its neighbours. Without the quadratic term a multiplier of
-    a whole number of bits goes to and fro for ever; `penalty`, c, must be large enough to outweigh
-    what fewer bits save, and grows where it is not.
+    It becomes `[lambda - c g]+`. The augmented Lagrangian of Powell, Hestenes and Rockafellar, for
+    constraints `g >= 0` as in (39): accuracy above its limit, and room of memory as a part of it.
+    `scale` is the longest delay of the lattice. The inner problem at each cut and number of bits:
+    the best of `points` keep ratios, then finer grids between its neighbours. Without the quadratic
+    term the choice goes to and fro between numbers of bits for ever; `penalty`, c, must be large
+    enough to outweigh what fewer bits save, and grows where it is not.
     `CONVERGED`: the Lagrangian changes by less than `tolerance` of itself, and all limits are kept,
     accuracy within `accuracy_tolerance`.
     Source: SFT, Algorithm 2; D. P. Bertsekas, Constrained Optimization and Lagrange Multiplier
@@ -112,33 +112,30 @@ class _Inner:
         """Row of the cut, keep ratio, bits, and the least value there."""
         grid = self.grid
         coarse = self._value(grid.delay_s, grid.slack, grid.room[:, None, None])
-        rows, columns = np.indices(coarse.shape[:2])
-        rows, columns = rows.ravel(), columns.ravel()
+        rows, columns = (axis.ravel() for axis in np.indices(coarse.shape[:2]))
         best = coarse.argmin(axis=2).ravel()
         low = grid.keep_ratio[columns, np.maximum(best - 1, 0)]
         high = grid.keep_ratio[columns, np.minimum(best + 1, grid.keep_ratio.shape[1] - 1)]
         bits = grid.bits[columns, 0]
+        found = lowest(lambda rho: self._heights(rho, rows, bits), low, high)
+        values = self._heights(found[:, None], rows, bits)[:, 0]
+        place = int(np.argmin(values))
+        return int(rows[place]), float(found[place]), float(bits[place]), float(values[place])
 
-        def heights(rho: Float64[np.ndarray, " valley"]) -> Float64[np.ndarray, " valley"]:
-            delays_s = self.problem.delay_s(self.problem.compression.at(rho, bits))
-            own_s = delays_s[grid.cuts[rows] - 1, np.arange(len(rho))]
-            slack = self.problem.surface.at(rho, bits) - self.problem.least_accuracy
-            return self._value(own_s, slack, grid.room[rows])
-
-        found = golden_sections(heights, low, high)
-        ends = np.stack([low, found, high])
-        values = np.stack([heights(rho) for rho in ends])
-        end, place = np.unravel_index(np.argmin(values), values.shape)
-        return (
-            int(rows[place]),
-            float(ends[end, place]),
-            float(bits[place]),
-            float(values[end, place]),
-        )
+    def _heights(
+        self, rho: Places, rows: Int64[np.ndarray, " each"], bits: Float64[np.ndarray, " each"]
+    ) -> Places:
+        """The value at each row's places, each row a cut and a number of bits."""
+        problem, q = self.problem, np.repeat(bits[:, None], rho.shape[1], axis=1)
+        delays_s = problem.delay_s(problem.compression.at(rho, q))
+        own_s = delays_s[self.grid.cuts[rows] - 1, np.arange(len(rho))]
+        slack = problem.surface.at(rho, q) - problem.least_accuracy
+        return self._value(own_s, slack, self.grid.room[rows][:, None])
 
     def _value(self, delay_s: Values, slack: Values, room: Values) -> Values:
         accuracy = self._priced(self.multipliers.accuracy, slack)
-        return delay_s / self.scale_s + accuracy + self._priced(self.multipliers.memory, room)
+        memory = self._priced(self.multipliers.memory, room)
+        return np.asarray(delay_s / self.scale_s + accuracy + memory)
 
     def _priced(self, multiplier: float, constraint: Values) -> Values:
         left = np.maximum(multiplier - self.penalty * constraint, 0.0)

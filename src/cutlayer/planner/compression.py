@@ -49,7 +49,7 @@ class EntropyRatio(CompressionRatio):
 @final
 @dataclass(frozen=True, eq=False)
 class TabledRatio(CompressionRatio):
-    """Known at some keep ratios, rising, for some numbers of bits; lines between keep ratios."""
+    """Known on a grid of keep ratios and bits; lines between them, one way and then the other."""
 
     keep_ratios: Float64[np.ndarray, " keep_ratio"]
     bits: Float64[np.ndarray, " bits"]
@@ -59,17 +59,19 @@ class TabledRatio(CompressionRatio):
         self, keep_ratio: Float64[np.ndarray, "*point"], bits: Float64[np.ndarray, "*point"]
     ) -> Float64[np.ndarray, "*point"]:
         """See `CompressionRatio.at`. Raises ConfigError for a point that is not in the table."""
-        least, most = self.keep_ratios[[0, -1]]
-        if not ((keep_ratio >= least) & (keep_ratio <= most) & np.isin(bits, self.bits)).all():
+        (least, most), (fewest, highest) = self.keep_ratios[[0, -1]], self.bits[[0, -1]]
+        inside = (keep_ratio >= least) & (keep_ratio <= most) & (bits >= fewest) & (bits <= highest)
+        if not inside.all():
             raise ConfigError(
-                f"compression is known for keep ratios {least:g} to {most:g} and"
-                f" {', '.join(f'{q:g}' for q in self.bits)} bits; make the table larger"
+                f"compression is known for keep ratios {least:g} to {most:g} and {fewest:g} to"
+                f" {highest:g} bits; make the table larger"
             )
-        found = np.empty_like(keep_ratio)
-        for q, ratios in zip(self.bits, self.ratios.T, strict=True):
-            here = bits == q
-            found[here] = np.interp(keep_ratio[here], self.keep_ratios, ratios)
-        return found
+        columns = np.stack([np.interp(keep_ratio, self.keep_ratios, r) for r in self.ratios.T])
+        place = np.interp(bits, self.bits, np.arange(len(self.bits)))
+        low = np.minimum(place.astype(np.int64), max(len(self.bits) - 2, 0))
+        high = np.minimum(low + 1, len(self.bits) - 1)
+        below, above = (np.take_along_axis(columns, at[None], axis=0)[0] for at in (low, high))
+        return np.asarray(below + (place - low) * (above - below))
 
 
 def codec_ratio(

@@ -16,6 +16,9 @@ from cutlayer.planner.accuracy.surface import AccuracySurface, Box
 from cutlayer.planner.compression import CompressionRatio
 from cutlayer.units import format_bytes
 
+# of a surface's value, which may differ in its last bits alone and among others
+_ROUNDING = 1e-12
+
 
 @dataclass(frozen=True, eq=False)
 class ConfigurationProblem:
@@ -24,12 +27,12 @@ class ConfigurationProblem:
     A row for each cut from 1 on, a column for each device. Device n's round at a cut takes
     `fixed_s + beta per_ratio_s`, beta the compression ratio; the round takes as long as the slowest
     device. The accuracy must reach `least_accuracy`; no device may need more than its `limit_bytes`
-    (infinite: none; `need_bytes` at each cut); a cut is at least `least_cut`, and the part of the round for which
-    the server computes (`server_busy`, counted by the caller) at most `most_busy`. `box`: keep
-    ratios and bits to choose from, inside the surface's.
+    (infinite: no limit) of the `need_bytes` at a cut; a cut is at least `least_cut`, and the part
+    of the round for which the server computes (`server_busy`, counted by the caller) at most
+    `most_busy`. `box`: keep ratios and bits to choose from, inside the surface's.
 
-    Raises ConfigError for arrays that do not fit together, are negative or not finite, for a box
-    without whole bits or outside the surface's, and for no cut at all.
+    Raises ConfigError for no cut or device, values that are negative or not finite, limits that are
+    not positive, and a box without whole bits or outside the surface's.
     Source: SFT eq. (37); memory for each device and cut, limits of privacy and server added.
     """
 
@@ -48,19 +51,18 @@ class ConfigurationProblem:
     def __post_init__(self) -> None:
         if not self.fixed_s.size:
             raise ConfigError("a configuration needs at least one cut and one device")
-        cuts, devices = self.fixed_s.shape
-        for name, values, shape in (
-            ("fixed_s", self.fixed_s, (cuts, devices)),
-            ("per_ratio_s", self.per_ratio_s, (cuts, devices)),
-            ("need_bytes", self.need_bytes, (cuts, devices)),
-            ("server_busy", self.server_busy, (cuts,)),
+        for name, values in (
+            ("fixed_s", self.fixed_s),
+            ("per_ratio_s", self.per_ratio_s),
+            ("need_bytes", self.need_bytes),
+            ("server_busy", self.server_busy),
         ):
-            if values.shape != shape:
-                raise ConfigError(f"{name} has shape {values.shape}; fixed_s makes it {shape}")
-            if not (np.isfinite(values) & (values >= 0)).all():
-                raise ConfigError(f"{name} must be finite and not negative: {values}")
-        if self.limit_bytes.shape != (devices,) or not (self.limit_bytes > 0).all():
-            raise ConfigError(f"limit_bytes {self.limit_bytes}: give {devices} above 0, or inf")
+            wrong = values[~(np.isfinite(values) & (values >= 0))]
+            if wrong.size:
+                raise ConfigError(f"{name} must be finite and not negative, and has {wrong[0]:g}")
+        # NaN is not above 0
+        if not (self.limit_bytes > 0).all():
+            raise ConfigError(f"limit_bytes must be above 0: {self.limit_bytes.tolist()}")
         if not 0 <= self.least_accuracy <= 1:
             raise ConfigError(f"least_accuracy is {self.least_accuracy}: a share is 0 to 1")
         corners = np.array([self.box.keep_ratio, self.box.bits])
@@ -103,7 +105,7 @@ class ConfigurationProblem:
         delay_s = float(self.delay_s(ratio)[cut - 1, 0])
         return Choice(cut, keep_ratio, bits, float(ratio[0]), accuracy, delay_s)
 
-    def feasible(self, choice: "Choice", tolerance: float = 0.0) -> bool:
+    def feasible(self, choice: "Choice", tolerance: float = _ROUNDING) -> bool:
         """Whether a choice keeps all limits, accuracy within `tolerance`."""
         reaches = choice.accuracy >= self.least_accuracy - tolerance
         return reaches and bool(self.allowed[choice.cut - 1])

@@ -15,12 +15,10 @@ from cutlayer.planner.configuration import (
     Status,
     why_no_cut,
 )
-from cutlayer.planner.golden import golden_sections
+from cutlayer.planner.zoom import Places, last_kept, lowest
 
 # keep ratios tried for each number of bits, before the ends of the accurate ranges are searched
 _SCANNED = 513
-# of an interval below 1, to the last bit
-_HALVINGS = 60
 
 Points = Float64[np.ndarray, " point"]
 
@@ -75,30 +73,29 @@ def _smallest_ratio(problem: ConfigurationProblem, scan: _Scan) -> tuple[float, 
     near = np.sort(rho[bits == bits[best]])
     place = int(np.searchsorted(near, rho[best]))
     around = near[max(place - 1, 0)], near[min(place + 1, len(near) - 1)]
-    q = np.array([bits[best]])
-    valley = golden_sections(
-        lambda rho: problem.compression.at(rho, q), np.array([around[0]]), np.array([around[1]])
+    (valley,) = lowest(
+        lambda rho: problem.compression.at(rho, np.full_like(rho, bits[best])),
+        np.array([around[0]]),
+        np.array([around[1]]),
     )
-    two, q = np.array([rho[best], valley[0]]), np.full(2, bits[best])
+    two, q = np.array([rho[best], valley]), np.full(2, bits[best])
     ratio = problem.compression.at(two, q)
     accurate = problem.surface.at(two, q) >= problem.least_accuracy
     return float(two[np.argmin(np.where(accurate, ratio, np.inf))]), float(bits[best])
 
 
 def _ends(problem: ConfigurationProblem, scan: _Scan) -> tuple[Points, Points]:
-    """The ends of accurate ranges between scanned points, and their bits: bisection, all at once.
-
-    Each is on the accurate side.
-    """
+    """The ends of accurate ranges between scanned points, and their bits; on the accurate side."""
     row, left = np.nonzero(scan.accurate[:, 1:] != scan.accurate[:, :-1])
     bits, begins = scan.bits[row, left], scan.accurate[row, left]
     below, above = scan.keep_ratio[row, left], scan.keep_ratio[row, left + 1]
     inside, outside = np.where(begins, below, above), np.where(begins, above, below)
-    for _ in range(_HALVINGS):
-        middle = (inside + outside) / 2
-        accurate = problem.surface.at(middle, bits) >= problem.least_accuracy
-        inside, outside = np.where(accurate, middle, inside), np.where(accurate, outside, middle)
-    return inside, bits
+
+    def accurate(rho: Places) -> Bool[np.ndarray, "each place"]:
+        accuracy = problem.surface.at(rho, np.broadcast_to(bits[:, None], rho.shape))
+        return np.asarray(accuracy >= problem.least_accuracy)
+
+    return last_kept(accurate, inside, outside), bits
 
 
 def _why_inaccurate(problem: ConfigurationProblem, scan: _Scan) -> str:

@@ -52,7 +52,7 @@ class Preset:
 
 
 def find_preset(name: str) -> Preset:
-    """The preset of that name. Raises ConfigError, naming the nearest, for one that nobody knows."""
+    """The preset of that name. Raises ConfigError, naming the nearest, for an unknown one."""
     if name not in PRESETS:
         raise ConfigError(f"no device preset {name!r}; {nearest(name, list(PRESETS))}")
     return PRESETS[name]

@@ -83,8 +83,8 @@ def estimated_s(amounts: Amounts, decision: Decision, curves: Curves) -> float:
     """A later round's delay [s], queues by their bound alone.
 
     A local step takes the sum of its parts; of M micro-batches that overlap, F at a time, the
-    longest part, an M-th of the others, and at least an F-th of all. It takes no less than server
-    and shared bands need for everyone's. Devices in turn have the band to themselves.
+    longest part, an M-th of the others, and at least an F-th of all. The round takes no less than
+    server and shared bands need for everyone's. Devices in turn have the band to themselves.
     """
     up, down = _transfer_s(amounts, decision, curves)
     parts = np.stack([amounts.device_s, amounts.server_s, *_links(up, down, decision.rules)])
@@ -95,15 +95,14 @@ def estimated_s(amounts: Amounts, decision: Decision, curves: Curves) -> float:
         step_s = np.maximum(step_s, together / decision.held.in_flight)
     else:
         step_s = together
-    if decision.scheme.devices is DeviceOrder.PARALLEL:
-        step_s = np.maximum(step_s, _shared_s(amounts, decision.rules, up, down))
     observed = amounts.observed()
     broadcast = curves.downlink.rate_bit_per_s(np.ones(len(step_s))).min()
     adapter_s = amounts.adapter_bits / _rate(Place.UPLINK, decision, curves)
     own_s = amounts.local_steps * step_s + adapter_s
     heard_s = float(observed.broadcast_bits[0]) / float(broadcast)
-    in_turn = decision.scheme.devices is DeviceOrder.IN_TURN
-    return heard_s + float(own_s.sum() if in_turn else own_s.max())
+    if decision.scheme.devices is DeviceOrder.IN_TURN:
+        return heard_s + float(own_s.sum())
+    return heard_s + max(float(own_s.max()), _shared_s(amounts, decision.rules, up, down))
 
 
 def server_part(amounts: Amounts, decision: Decision, curves: Curves) -> float:
@@ -137,11 +136,12 @@ def _links(up: PerDevice, down: PerDevice, rules: Rules) -> list[PerDevice]:
 
 
 def _shared_s(amounts: Amounts, rules: Rules, up: PerDevice, down: PerDevice) -> float:
-    """Seconds that what is shared is busy for one local step of every device."""
-    busy = [amounts.server_s.sum() / rules.server_workers]
-    whole = [up] * rules.whole_band(Place.UPLINK) + [down] * rules.whole_band(Place.DOWNLINK)
-    if rules.duplex is Duplex.HALF:
-        busy.append(sum(float(each.sum()) for each in whole))
-    else:
-        busy.extend(float(each.sum()) for each in whole)
-    return float(max(busy))
+    """Seconds that what is shared is busy for all local steps of all devices."""
+    steps = amounts.local_steps
+    busy = [float((steps * amounts.server_s).sum()) / rules.server_workers]
+    bands = [
+        float((steps * own).sum())
+        for own, place in ((up, Place.UPLINK), (down, Place.DOWNLINK))
+        if rules.whole_band(place)
+    ]
+    return max(*busy, sum(bands) if rules.duplex is Duplex.HALF else max(bands, default=0.0))

@@ -17,11 +17,12 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class DescribedModel:
-    """A model's dimensions, and the tokens of an image of the size that they are for (None: it
-    reads texts)."""
+    """A model's dimensions; `image_tokens` of an image of the size that they are for, or
+    `most_tokens` that a text may have. The other is None."""
 
     model: ModelSpec
     image_tokens: int | None
+    most_tokens: int | None
 
 
 def described_text(described: DescribedModel) -> str:

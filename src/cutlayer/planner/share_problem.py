@@ -41,7 +41,7 @@ class ShareProblem:
     weights: Float64[np.ndarray, " device"]
 
     def __post_init__(self) -> None:
-        if self.devices == 0:
+        if not self.devices:
             raise ConfigError("shares of the band for 0 devices: give at least one")
         columns = {
             "fixed_s": self.fixed_s,
@@ -61,13 +61,7 @@ class ShareProblem:
         _check("weights", self.weights, "finite and positive", lambda weight: weight > 0)
         for name, curve in (("uplink", self.curves.uplink), ("downlink", self.curves.downlink)):
             rates = curve.rate_bit_per_s(self.most)
-            if rates.shape != (self.devices,):
-                raise ConfigError(
-                    f"{name} rates of shape {rates.shape} for {self.devices} devices: give one each"
-                )
-            _check(
-                f"{name} rates [bit/s]", rates, "finite and not negative", lambda rate: rate >= 0
-            )
+            _check(f"{name} rate [bit/s]", rates, "finite and not negative", lambda rate: rate >= 0)
 
     @property
     def devices(self) -> int:
@@ -98,6 +92,12 @@ class ShareProblem:
         """Each tau_n [s]; infinite for bits on a share of 0 or at a rate of 0."""
         return np.asarray(self.fixed_s + self.transfer_s(shares))
 
+    def deadline_s(self, shares: Float64[np.ndarray, " device"]) -> float:
+        """The largest weighted delay of the devices that can be served; infinite without any."""
+        reached = ~self.unserved
+        delays = (self.weights * self.delays_s(shares))[reached]
+        return float(delays.max()) if delays.size else float("inf")
+
     def transfer_s(self, shares: Float64[np.ndarray, " device"]) -> Float64[np.ndarray, " device"]:
         """Each device's seconds on its share: convex and falling, since rates are concave."""
         up_s = _seconds(self.uplink_bits, self.curves.uplink, shares)
@@ -115,12 +115,15 @@ class ShareProblem:
 
 
 def require_whole_band(problem: ShareProblem) -> None:
-    """Raise ConfigError unless the caps let the shares sum to the band, as SFT eq. (42c) asks."""
-    total = float(problem.most.sum())
-    if total < 1 - _ROUNDING:
+    """Raise ConfigError unless the caps of the devices that can be served let their shares sum to
+    the band, as SFT eq. (42c) asks. Where there is none, nobody needs the band.
+    """
+    caps = problem.most[problem.served]
+    total = float(caps.sum())
+    if caps.size and total < 1 - _ROUNDING:
         raise ConfigError(
-            f"the caps of {problem.devices} devices sum to {total:g} of the band, which must be"
-            " used up: raise the caps, or choose a solver that may leave band unused"
+            f"the caps of {caps.size} devices sum to {total:g} of the band, which must be used up:"
+            " raise the caps, or choose a solver that may leave band unused"
         )
 
 
@@ -157,8 +160,9 @@ def _slope(
     curve: RateCurve,
     shares: Float64[np.ndarray, " device"],
 ) -> Float64[np.ndarray, " device"]:
-    """The derivative of bits / rate = seconds: -seconds^2 / bits times that of the rate."""
+    """The derivative of bits / rate = seconds; 0 where no bits move, or none can."""
     if not bits.any():
         return np.zeros_like(bits)
-    per_bit = np.divide(seconds, bits, out=np.zeros_like(bits), where=bits > 0)
-    return np.asarray(-seconds * per_bit * curve.slope_bit_per_s(shares))
+    moves = (bits > 0) & np.isfinite(seconds)
+    per_bit = np.divide(seconds, bits, out=np.zeros_like(bits), where=moves)
+    return np.asarray(-np.where(moves, seconds, 0.0) * per_bit * curve.slope_bit_per_s(shares))

@@ -70,7 +70,7 @@ class ShareSolution:
 
     @property
     def unused(self) -> float:
-        """The part of the band that nobody has: every device that sends is at its cap."""
+        """The part of the band that nobody has."""
         return max(0.0, 1.0 - float(self.shares.sum()))
 
 
@@ -84,12 +84,11 @@ def solution(
     unserved = problem.unserved
     idle = problem.idle
     delays = problem.weights * problem.delays_s(shares)
-    counted = delays[~unserved]
-    deadline = float(counted.max()) if counted.size else float("inf")
-    binding = ~unserved & (delays >= deadline * (1 - _TIE))
+    deadline_s = problem.deadline_s(shares)
+    binding = ~unserved & (delays >= deadline_s * (1 - _TIE))
     return ShareSolution(
         shares=shares,
-        deadline_s=deadline,
+        deadline_s=deadline_s,
         binding=np.flatnonzero(binding),
         limited_by=_limited_by(
             idle[binding], (shares >= problem.most * (1 - _TIE))[binding], problem.most[binding]
@@ -100,6 +99,13 @@ def solution(
         steps=steps,
         status=status,
     )
+
+
+def without_shares(problem: ShareProblem) -> ShareSolution:
+    """Where no device has a use for a share: all are idle or cannot be served."""
+    nobody = bool(problem.unserved.all())
+    status = Status.NOBODY_SERVED if nobody else Status.OPTIMAL
+    return solution(problem, np.zeros(problem.devices), 0, status)
 
 
 def _limited_by(

@@ -8,15 +8,24 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cutlayer.report.drawing import MUTED, add_boxes, new_figure, stack_columns
+from cutlayer.report.gantt_figure import LANES, Band
 from cutlayer.report.run_record import RoundWork, TraceStep
 from cutlayer.report.vocabulary import PHASES, WAITS
 from cutlayer.report.wording import column, time_scale
+from cutlayer.schemes.scheme import Place
 
 _COLOURS = tuple(word.colour for word in PHASES.values())
 _MOST_GANTT_DEVICES = 24
 _MOST_GANTT_STEPS = 6
-_WAITING_HEIGHT = 0.16
-_BUSY_HEIGHT = 0.36
+_WAITING: Band = (-0.16, 0.16)
+_BUSY: Band = (-0.36, 0.36)
+_PLACES = {
+    "device_forward": Place.DEVICE,
+    "upper_compute": Place.DEVICE,
+    "device_backward": Place.DEVICE,
+    "activation_up": Place.UPLINK,
+    "gradient_down": Place.DOWNLINK,
+}
 
 
 def delay_figure(works: Sequence[RoundWork]) -> Figure:
@@ -41,7 +50,9 @@ def delay_figure(works: Sequence[RoundWork]) -> Figure:
 def gantt_figure(steps: Sequence[TraceStep], slowest_device: int) -> Figure:
     """Who does what when in one round: a row for the server, one for each device (at most 24).
 
-    A long round shows the slowest device's first local steps only, see `gantt_local_steps`.
+    A long round shows the slowest device's first local steps only, see `gantt_local_steps`. Where a
+    device's micro-batches overlap, its row has computing above and its transfers below, and waits
+    are left out.
     """
     devices = gantt_devices(steps, slowest_device)
     origin_s = min(step.start_s for step in steps)
@@ -50,11 +61,12 @@ def gantt_figure(steps: Sequence[TraceStep], slowest_device: int) -> Figure:
     figure = new_figure(90 + 20 * (len(devices) + 1))
     axes = figure.subplots()
     rows = {device: row for row, device in enumerate(devices, start=1)}
+    overlap = _overlap(steps)
     for phase, word in PHASES.items():
         shown = [
             step for step in steps if step.phase == phase and step.start_s - origin_s < window_s
         ]
-        add_boxes(axes, _boxes(shown, rows, origin_s, scale.unit_size), word.colour)
+        add_boxes(axes, _boxes(shown, rows, overlap, origin_s, scale.unit_size), word.colour)
     axes.grid(axis="x")
     axes.grid(visible=False, axis="y")
     axes.axhline(0.5, color="#b6bec8", linewidth=0.8)
@@ -94,18 +106,44 @@ def _local_steps(steps: Sequence[TraceStep], device: int) -> list[int]:
     return sorted(number for number in numbers if number is not None)
 
 
+def _overlap(steps: Sequence[TraceStep]) -> bool:
+    """Whether any device does more than one thing at a time."""
+    ends_s: dict[int, float] = {}
+    for step in sorted(steps, key=lambda step: (step.start_s, step.end_s)):
+        before_s = ends_s.get(step.device, step.start_s)
+        # a step begins where the one before it ended, but for the rounding of a few sums
+        if step.start_s < before_s - 1e-9 * abs(before_s):
+            return True
+        ends_s[step.device] = max(before_s, step.end_s)
+    return False
+
+
+def _band(step: TraceStep, overlap: bool) -> Band | None:
+    """Where in its device's row a step is drawn; None: nowhere."""
+    if step.phase in WAITS:
+        return None if overlap else _WAITING
+    if not overlap or step.micro_batch is None:
+        return _BUSY
+    place = _PLACES.get(step.phase)
+    return None if place is None else LANES[place]
+
+
 def _boxes(
-    steps: Sequence[TraceStep], rows: dict[int, int], origin_s: float, unit_s: float
+    steps: Sequence[TraceStep],
+    rows: dict[int, int],
+    overlap: bool,
+    origin_s: float,
+    unit_s: float,
 ) -> Float[np.ndarray, "box 4"]:
     boxes = []
     for step in steps:
         start, end = (step.start_s - origin_s) / unit_s, (step.end_s - origin_s) / unit_s
-        half = _WAITING_HEIGHT if step.phase in WAITS else _BUSY_HEIGHT
-        if step.device in rows:
+        band = _band(step, overlap)
+        if band is not None and step.device in rows:
             row = rows[step.device]
-            boxes.append((start, end, row - half, row + half))
+            boxes.append((start, end, row + band[0], row + band[1]))
         if step.phase == "server_compute":
-            boxes.append((start, end, -half, half))
+            boxes.append((start, end, *_BUSY))
     return np.array(boxes, dtype=float).reshape(-1, 4)
 
 

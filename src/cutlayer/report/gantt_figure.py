@@ -26,7 +26,7 @@ Band = tuple[float, float]
 _WHOLE: Band = (-0.36, 0.36)
 _WAIT: Band = (-0.14, 0.14)
 # where micro-batches overlap a row shows computing above, uplink and downlink below
-_LANES: dict[Place, Band] = {
+LANES: dict[Place, Band] = {
     Place.DEVICE: (-0.40, -0.04),
     Place.UPLINK: (0.0, 0.18),
     Place.DOWNLINK: (0.22, 0.40),
@@ -131,8 +131,8 @@ def _bands(
             yield row, _WAIT
     elif not overlaps or event.micro_batch is None:
         yield row, _WHOLE
-    elif place in _LANES:
-        yield row, _LANES[place]
+    elif place in LANES:
+        yield row, LANES[place]
 
 
 def _legend(figure: Figure, boxes: _Boxes) -> None:

@@ -222,7 +222,8 @@ def _gantt(run: RunRecord, last: RoundWork) -> str:
     devices = "" if rows == run.summary.devices else f" {rows} of {run.summary.devices} devices."
     text = (
         f"<p>Round {run.rounds[-1].round}, {which} of its slowest device "
-        f"({last.slowest_device}).{devices} Waiting is drawn thin.</p>"
+        f"({last.slowest_device}).{devices} Waiting is drawn thin; where micro-batches "
+        "overlap, computing is above, transfers are below, and waiting is left out.</p>"
     )
     drawn_phases = phases_in({step.phase: step.end_s - step.start_s} for step in steps)
     entries = parts.legend((phase.colour, phase.label) for phase in drawn_phases.values())

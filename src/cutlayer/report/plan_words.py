@@ -98,8 +98,9 @@ def misfit_line(plan: Plan, misfit: Misfit) -> str:
             )
         case ServerMisfit(most=most, least=least, cut=cut):
             return (
-                f"the server would compute {100 * least:.0f} % of a round even with cut {cut}, allowed"
-                f" are {100 * most:.0f} %: set planner.server_busy to {least:.2f}, or take a faster server"
+                f"the server would compute {100 * least:.0f} % of a round even with cut {cut},"
+                f" allowed are {100 * most:.0f} %: set planner.server_busy to {least:.2f}, or take"
+                " a faster server"
             )
         case CutMisfit(least_cut=asked, deepest=deepest):
             return (

@@ -145,6 +145,7 @@ def read_trace(path: Path) -> Iterator[TraceStep]:
             round=fields.count("round"),
             device=fields.count("device"),
             local_step=fields.count("local_step") if fields.has("local_step") else None,
+            micro_batch=fields.count("micro_batch") if fields.has("micro_batch") else None,
             phase=fields.text("phase"),
             start_s=fields.number("start_s"),
             end_s=fields.number("end_s"),

@@ -68,11 +68,15 @@ class Partition:
 
 @dataclass(frozen=True)
 class TraceStep:
-    """One phase of one local step of one device; seconds on the run's virtual clock."""
+    """One phase of one micro-batch of one device; seconds since its round began.
+
+    `local_step` and `micro_batch` count from 0 and are None where a phase belongs to none.
+    """
 
     round: int
     device: int
     local_step: int | None
+    micro_batch: int | None
     phase: str
     start_s: float
     end_s: float

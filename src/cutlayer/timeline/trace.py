@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from itertools import count
+from itertools import chain, count
 from typing import TypeAlias
 
 from cutlayer.schemes.scheme import Phase, Place, Scheme
@@ -43,31 +43,36 @@ class _Slice:
 
 
 def chrome_trace(timeline: RoundTimeline, devices: Sequence[int] | None = None) -> str:
-    """The round as JSON text; with `devices`, of those alone (a large round is a large text).
+    """The round as JSON text; with `devices`, of those alone (a large round is a large text)."""
+    shown = range(len(timeline.devices)) if devices is None else devices
+    events = chain.from_iterable(timeline.device_events(device) for device in shown)
+    return chrome_trace_of(timeline.scheme, list(events))
 
-    Every device has a line for what it does and waits for (where micro-batches overlap, one for
-    each micro-batch). The uplink, the server and the downlink have as many lines as there are
+
+def chrome_trace_of(scheme: Scheme, events: Sequence[Event]) -> str:
+    """The events of a round of `scheme` as JSON text.
+
+    Every device has a line for what it does and waits for (where the scheme overlaps micro-batches,
+    one for each of them). The uplink, the server and the downlink have as many lines as there are
     transfers or mini-batches at a time. Times are in microseconds since the round began; `args`
     tell device, local step, micro-batch and payload bytes.
     """
-    shown = range(len(timeline.devices)) if devices is None else devices
-    slices = list(_device_slices(timeline, shown))
-    slices += _shared_slices(timeline.scheme, [piece.event for piece in slices])
-    records = [*_names(slices, timeline), *map(_record, slices)]
+    lines = _lines_per_device(scheme, events)
+    slices = [_device_slice(event, lines) for event in events]
+    slices += _shared_slices(scheme, events)
+    records = [*_names(slices, lines), *map(_record, slices)]
     return json.dumps({"traceEvents": records, "displayTimeUnit": "ms"})
 
 
-def _device_slices(timeline: RoundTimeline, devices: Sequence[int]) -> Iterator[_Slice]:
-    lines = _lines_per_device(timeline)
-    for device in devices:
-        overlaps = timeline.devices[device].overlaps
-        for event in timeline.device_events(device):
-            lane = (event.micro_batch or 0) if overlaps else 0
-            yield _Slice(Track.DEVICES, device * lines + lane, event.phase, event)
+def _lines_per_device(scheme: Scheme, events: Sequence[Event]) -> int:
+    if not scheme.pipelined:
+        return 1
+    return 1 + max((event.micro_batch or 0 for event in events), default=0)
 
 
-def _lines_per_device(timeline: RoundTimeline) -> int:
-    return max(work.micro_batches for work in timeline.work)
+def _device_slice(event: Event, lines: int) -> _Slice:
+    lane = (event.micro_batch or 0) if lines > 1 else 0
+    return _Slice(Track.DEVICES, event.device * lines + lane, event.phase, event)
 
 
 def _shared_slices(scheme: Scheme, events: Sequence[Event]) -> Iterator[_Slice]:
@@ -90,12 +95,11 @@ def _shared_slices(scheme: Scheme, events: Sequence[Event]) -> Iterator[_Slice]:
             yield _Slice(track, line, f"device {event.device}", event)
 
 
-def _names(slices: Sequence[_Slice], timeline: RoundTimeline) -> Iterator[Record]:
+def _names(slices: Sequence[_Slice], lines: int) -> Iterator[Record]:
     """Metadata: what tracks and their lines are called."""
     for track in Track:
         yield _metadata("process_name", track, 0, {"name": track.name.lower()})
         yield _metadata("process_sort_index", track, 0, {"sort_index": int(track)})
-    lines = _lines_per_device(timeline)
     for track, line in sorted({(piece.track, piece.line) for piece in slices}):
         if track is Track.DEVICES:
             device, lane = divmod(line, lines)

@@ -57,7 +57,8 @@ def trace_lines(outcome: RoundOutcome) -> Iterator[Record]:
     """Every step of the round on the virtual clock, which starts anew each round."""
     for event in outcome.timeline.events():
         line = asdict(event)
-        yield {"round": outcome.state.round, **line, "bytes": line.pop("payload_bytes")}
+        payload_bytes = line.pop("payload_bytes")
+        yield {"round": outcome.state.round, **line, "bytes": payload_bytes}
 
 
 def totals(records: list[Record]) -> Record:

@@ -25,8 +25,8 @@ class Asset:
     Hugging Face model folder, or a data set in a form that `load.load_data` recognises. `needs`
     are the modules that it imports. `hub_id` is the same thing's name on the Hugging Face hub,
     whose copy may differ slightly. `task` is what a data set is for, `classes` how many it has
-    (None: its labels are no task's). `layout` counts up when the folder's content changes, so that an older cache is fetched
-    anew.
+    (None: its labels are no task's). `layout` counts up when the folder's content changes, so that
+    an older cache is fetched anew.
     """
 
     name: str

@@ -1,0 +1,362 @@
+"""Shares of the band: exact, by the paper's Algorithm 3, by SLSQP and by Clarabel.
+
+    python benchmarks/bandwidth.py [--quick] [--json FILE]
+
+See README.md here for what each figure answers. Needs `pip install cutlayer cvxpy clarabel`.
+"""
+
+import argparse
+import json
+import platform
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+
+import clarabel
+import cvxpy
+import numpy as np
+import scipy
+from scipy.optimize import minimize
+
+from cutlayer.channel.curves import Curves, ShannonRates
+from cutlayer.channel.shannon import ConstantPower, ConstantSnr, RateLaw
+from cutlayer.planner.bandwidth import solve_shares
+from cutlayer.planner.sequential import PublishedAlgorithm3, TrustRegionAlgorithm3
+from cutlayer.planner.share_problem import ShareProblem
+from cutlayer.planner.share_solution import Status
+
+BAND_HZ = 5e6
+MEAN_SNR_DB = 17.0
+SPREAD_DB = 30.0
+# a round of 10 mini-batches of 64 x 197 x 768 values at 2 bits up and down
+ROUND_BITS = 10 * 64 * 197 * 768 * 2.0
+# and about as long at a device of 1 GFLOP/s or so, and at the server
+FIXED_S = 20.0
+FAILED_GAP = 1e-6
+CLASSES = ((1, 1), (2, 9), (10, 99), (100, 1000))
+
+CONSTANT_SNR, CONSTANT_POWER = ConstantSnr(), ConstantPower()
+PUBLISHED, TRUST_REGION = PublishedAlgorithm3(), TrustRegionAlgorithm3()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Shares, or none; the solver's steps; whether it said that it had ended well."""
+
+    shares: np.ndarray | None
+    steps: int
+    ended: bool
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A solver, and up to how many devices it is asked within reasonable time."""
+
+    name: str
+    solve: Callable[[ShareProblem], Answer]
+    most_devices: int
+    law: RateLaw = CONSTANT_SNR
+
+
+@dataclass(frozen=True)
+class Row:
+    """One contender on instances of one size.
+
+    `steps` and `ms` (processor time) are medians, `gap` the largest of those solved."""
+
+    name: str
+    devices: int
+    instances: int
+    steps: float
+    ms: float
+    gap: float | None
+    failed: int
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """Instances of a class of sizes, with caps or without.
+
+    `exact_gap`: to its own certificate. `region_distance`: of its deadline to the exact one.
+    Failed: no convergence, a share of 0, or more than 1e-6 from the exact deadline.
+    """
+
+    least_devices: int
+    most_devices: int
+    caps: bool
+    instances: int
+    exact_failed: int
+    exact_gap: float
+    region_failed: int
+    region_distance: float
+    published_even_failed: int
+    published_random_failed: int
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="fewer and smaller: within 60 s")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure by name")
+    arguments = parser.parse_args(words)
+    sizes = ((8, 5), (20, 5), (100, 2)) if arguments.quick else SIZES
+    print(f"{'':26}{'devices':>9}{'runs':>6}{'steps':>7}{'ms':>10}{'gap':>9}", end="")
+    print(f"{'failed':>8}")
+    table = []
+    for devices, instances in sizes:
+        for contender in CONTENDERS:
+            if devices <= contender.most_devices:
+                table.append(_row(contender, devices, instances))
+                _print_row(table[-1])
+    count = 100 if arguments.quick else 2000
+    campaign = _campaign(count, 50 if arguments.quick else 1000)
+    goals = _goals(table, campaign)
+    print()
+    for goal, met in goals.items():
+        print(f"{goal}: {'yes' if met else 'NO'}")
+    if arguments.json:
+        about = {
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "scipy": scipy.__version__,
+            "cvxpy": cvxpy.__version__,
+            "clarabel": clarabel.__version__,
+        }
+        figures = {"table": [asdict(r) for r in table], "campaign": [asdict(c) for c in campaign]}
+        text = json.dumps({"about": about, **figures}, indent=1)
+        arguments.json.write_text(text + "\n", encoding="utf-8")
+    return 0 if all(goals.values()) else 1
+
+
+def _goals(table: Sequence[Row], campaign: Sequence[Campaign]) -> dict[str, bool]:
+    exact = [row for row in table if row.name == CONTENDERS[0].name]
+    return {
+        "exact never fails": not any(row.exact_failed for row in campaign),
+        "exact within 1e-9 of its certificate": all(row.exact_gap <= 1e-9 for row in campaign),
+        "trust region within 1e-6 of exact": not any(row.region_failed for row in campaign),
+        f"exact for {exact[-1].devices} devices in under 5 ms": exact[-1].ms < 5,
+    }
+
+
+def _instance(
+    rng: np.random.Generator,
+    devices: int,
+    spread_db: float = SPREAD_DB,
+    cap: float = 1.0,
+    law: RateLaw = CONSTANT_SNR,
+) -> ShareProblem:
+    """The paper's setting: alike payloads, compute rates from 0.5 to 1.5, ratios about 17 dB."""
+    snr_db = MEAN_SNR_DB + spread_db * rng.uniform(-0.5, 0.5, devices)
+    rates = ShannonRates(law, BAND_HZ, snr_db)
+    bits = np.full(devices, ROUND_BITS)
+    return ShareProblem(
+        fixed_s=FIXED_S / rng.uniform(0.5, 1.5, devices),
+        uplink_bits=bits,
+        downlink_bits=bits,
+        curves=Curves(rates, rates),
+        most=np.full(devices, cap),
+        weights=np.ones(devices),
+    )
+
+
+def _exact(problem: ShareProblem) -> Answer:
+    found = solve_shares(problem)
+    return Answer(found.shares, found.steps, found.status is Status.OPTIMAL)
+
+
+def _published(problem: ShareProblem) -> Answer:
+    found = PUBLISHED.solve(problem)
+    return Answer(found.shares, found.steps, found.status is Status.OPTIMAL)
+
+
+def _trust_region(problem: ShareProblem) -> Answer:
+    found = TRUST_REGION.solve(problem)
+    return Answer(found.shares, found.steps, found.status is Status.OPTIMAL)
+
+
+def _slsqp(problem: ShareProblem) -> Answer:
+    """Over shares in units of the even one, and the deadline in units of that of even shares."""
+    devices = problem.devices
+    unit_s = problem.deadline_s(np.full(devices, 1 / devices))
+
+    def spare(x: np.ndarray) -> np.ndarray:
+        return np.asarray(x[-1] - problem.delays_s(x[:-1] / devices) / unit_s)
+
+    def spare_slope(x: np.ndarray) -> np.ndarray:
+        slope = problem.transfers(x[:-1] / devices)[1] / (devices * unit_s)
+        return np.column_stack([np.diag(-slope), np.ones(devices)])
+
+    last = np.append(np.zeros(devices), 1.0)
+    sum_to_one = {
+        "type": "eq",
+        "fun": lambda x: x[:-1].sum() - devices,
+        "jac": lambda x: 1.0 - last,
+    }
+    with warnings.catch_warnings():
+        # it says so when it clips a step to the bounds
+        warnings.simplefilter("ignore", RuntimeWarning)
+        found = minimize(
+            lambda x: x[-1],
+            np.ones(devices + 1),
+            jac=lambda x: last,
+            method="SLSQP",
+            bounds=[(1e-6, cap * devices) for cap in problem.most] + [(0, None)],
+            constraints=[{"type": "ineq", "fun": spare, "jac": spare_slope}, sum_to_one],
+            options={"ftol": 1e-13, "maxiter": 300},
+        )
+    # near the optimum it may say that it found no way down: what it gives is judged instead
+    return Answer(found.x[:-1] / devices, int(found.nit), bool(np.isfinite(found.x).all()))
+
+
+def _clarabel(problem: ShareProblem) -> Answer:
+    """The second-order cone form, in the same units as for SLSQP."""
+    devices = problem.devices
+    unit_s = problem.deadline_s(np.full(devices, 1 / devices))
+    per_share = problem.at_cap_s * problem.most * devices / unit_s
+    shares, deadline = cvxpy.Variable(devices), cvxpy.Variable()
+    constraints = [
+        problem.fixed_s / unit_s + cvxpy.multiply(per_share, cvxpy.inv_pos(shares)) <= deadline,
+        cvxpy.sum(shares) <= devices,
+        shares <= problem.most * devices,
+    ]
+    model = cvxpy.Problem(cvxpy.Minimize(deadline), constraints)
+    model.solve(solver=cvxpy.CLARABEL)
+    found = None if shares.value is None else shares.value / devices
+    return Answer(found, model.solver_stats.num_iters, model.status == cvxpy.OPTIMAL)
+
+
+CONTENDERS = (
+    Contender("exact", _exact, 10_000),
+    Contender("exact, constant power", _exact, 10_000, CONSTANT_POWER),
+    Contender("Algorithm 3 as published", _published, 10_000),
+    Contender("Algorithm 3, trust region", _trust_region, 10_000),
+    Contender("SLSQP (scipy)", _slsqp, 100),
+    Contender("Clarabel (cvxpy)", _clarabel, 10_000),
+)
+SIZES = ((8, 40), (20, 40), (100, 20), (1000, 3), (10_000, 1))
+
+
+def _row(contender: Contender, devices: int, instances: int) -> Row:
+    # what a first call imports and builds is not the solver's
+    contender.solve(_instance(np.random.default_rng(0), CLASSES[1][1], law=contender.law))
+    answers, seconds, gaps = [], [], []
+    for number in range(instances):
+        problem = _instance(np.random.default_rng([0, number]), devices, law=contender.law)
+        started = time.process_time()
+        answers.append(contender.solve(problem))
+        seconds.append(time.process_time() - started)
+        gaps.append(_distance(problem, answers[-1]))
+    solved = [gap for gap in gaps if gap is not None and gap <= FAILED_GAP]
+    return Row(
+        contender.name,
+        devices,
+        instances,
+        steps=median(answer.steps for answer in answers),
+        ms=1e3 * median(seconds),
+        gap=max(solved) if solved else None,
+        failed=instances - len(solved),
+    )
+
+
+def _distance(problem: ShareProblem, answer: Answer) -> float | None:
+    """Of its deadline to the exact one's lower bound, relative; none where it gave up."""
+    if not answer.ended or answer.shares is None:
+        return None
+    # others meet their constraints nearly: what they give is made to fit
+    shares = np.minimum(answer.shares, problem.most)
+    deadline_s = problem.deadline_s(shares / max(1.0, float(shares.sum())))
+    return (deadline_s - solve_shares(problem).lower_bound_s) / deadline_s
+
+
+def _campaign(count: int, most_devices: int) -> list[Campaign]:
+    print(f"\n{'':34}{'exact':>16}{'trust region':>20}{'published failed':>21}")
+    print(f"{'devices':>12}{'caps':>6}{'instances':>11}{'failed':>11}{'gap':>10}", end="")
+    print(f"{'failed':>10}{'distance':>10}{'even':>12}{'random':>9}")
+    tries: dict[tuple[int, bool], list[Try]] = {}
+    for number in range(count):
+        tried = _try(np.random.default_rng([1, number]), most_devices)
+        tries.setdefault((tried.size_class, tried.caps), []).append(tried)
+    rows = [_sum(*key, tries[key]) for key in sorted(tries)]
+    for row in rows:
+        _print_campaign(row)
+    return rows
+
+
+@dataclass(frozen=True)
+class Try:
+    """One random instance, by all."""
+
+    size_class: int
+    caps: bool
+    exact_ended: bool
+    exact_gap: float
+    region_ended: bool
+    region_distance: float
+    published_even_failed: bool
+    published_random_failed: bool
+
+
+def _try(rng: np.random.Generator, most_devices: int) -> Try:
+    """Sizes even in the logarithm, half with caps of 1.2 to 4 even shares, either rate law."""
+    devices = min(most_devices, int(np.exp(rng.uniform(0, np.log(most_devices + 1)))))
+    caps, law = bool(rng.integers(2)), (CONSTANT_SNR, CONSTANT_POWER)[rng.integers(2)]
+    cap = min(1.0, rng.uniform(1.2, 4.0) / devices) if caps else 1.0
+    problem = _instance(rng, devices, rng.uniform(0, SPREAD_DB), cap, law)
+    exact, region = solve_shares(problem), TRUST_REGION.solve(problem)
+    start = np.minimum(rng.dirichlet(np.ones(devices)), problem.most)
+    even, random = PUBLISHED.solve(problem), PUBLISHED.solve(problem, start)
+
+    def distance(deadline_s: float) -> float:
+        return abs(deadline_s - exact.deadline_s) / exact.deadline_s
+
+    return Try(
+        next(i for i, (_, most) in enumerate(CLASSES) if devices <= most),
+        caps,
+        exact.status is Status.OPTIMAL,
+        abs(exact.gap),
+        region.status is Status.OPTIMAL,
+        distance(region.deadline_s),
+        even.status is not Status.OPTIMAL or distance(even.deadline_s) > FAILED_GAP,
+        random.status is not Status.OPTIMAL or distance(random.deadline_s) > FAILED_GAP,
+    )
+
+
+def _sum(size_class: int, caps: bool, tries: Sequence[Try]) -> Campaign:
+    return Campaign(
+        *CLASSES[size_class],
+        caps,
+        len(tries),
+        exact_failed=sum(not t.exact_ended for t in tries),
+        exact_gap=max(t.exact_gap for t in tries),
+        region_failed=sum(not t.region_ended or t.region_distance > FAILED_GAP for t in tries),
+        region_distance=max(t.region_distance for t in tries),
+        published_even_failed=sum(t.published_even_failed for t in tries),
+        published_random_failed=sum(t.published_random_failed for t in tries),
+    )
+
+
+def _print_row(row: Row) -> None:
+    gap = f"{row.gap:9.0e}" if row.gap is not None else f"{'':9}"
+    print(
+        f"{row.name:26}{row.devices:9}{row.instances:6}{row.steps:7.0f}{row.ms:10.2f}{gap}"
+        f"{row.failed / row.instances:8.0%}",
+        flush=True,
+    )
+
+
+def _print_campaign(row: Campaign) -> None:
+    print(
+        f"{row.least_devices:>6}-{row.most_devices:<5}{'on' if row.caps else 'off':>6}"
+        f"{row.instances:11}{row.exact_failed:11}{row.exact_gap:10.0e}{row.region_failed:10}"
+        f"{row.region_distance:10.0e}{row.published_even_failed / row.instances:12.1%}"
+        f"{row.published_random_failed / row.instances:9.1%}",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""`cutlayer trace`: one round of a run as a Chrome trace, to open in Perfetto (ui.perfetto.dev).
+
+Knows the command's arguments and a run's files; the format is `timeline.trace`.
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+from cutlayer.config.read import read_config
+from cutlayer.errors import ConfigError, RunError
+from cutlayer.report.run_reader import read_rounds, read_trace
+from cutlayer.report.run_record import TraceStep
+from cutlayer.schemes.all import SCHEMES
+from cutlayer.schemes.scheme import Phase
+from cutlayer.timeline.result import Event
+from cutlayer.timeline.trace import chrome_trace_of
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which run, which round, which file."""
+    # not required here, so that one line of ours says what is missing
+    parser.add_argument("run", nargs="?", type=Path, metavar="RUN", help="a run's directory")
+    parser.add_argument("--round", type=int, metavar="N", help="which round (the last)")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="where the trace goes (RUN/round-N.json)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the file and print its path. Raises CutlayerError, OSError."""
+    if arguments.run is None:
+        raise ConfigError("trace: of which run? give its directory, such as runs/NAME-001")
+    directory: Path = arguments.run
+    number = _round(directory, arguments.round)
+    events = list(_events(directory / "trace.jsonl", number))
+    if not events:
+        raise RunError(f"{directory / 'trace.jsonl'}: holds no step of round {number}")
+    scheme = SCHEMES[read_config(directory / "config.yaml").scheme.name]
+    path = arguments.output or directory / f"round-{number}.json"
+    path.write_text(chrome_trace_of(scheme, events), encoding="utf-8")
+    print(path)
+    return 0
+
+
+def _round(directory: Path, wanted: int | None) -> int:
+    """The round that is wanted, or the last one that has finished."""
+    last = read_rounds(directory / "rounds.jsonl")[-1].round
+    if last == 0:
+        raise RunError(f"{directory}: no round has finished yet")
+    if wanted is not None and not 1 <= wanted <= last:
+        raise ConfigError(f"--round {wanted}: {directory} has rounds 1 to {last}")
+    return last if wanted is None else wanted
+
+
+def _events(path: Path, number: int) -> Iterator[Event]:
+    return (_event(step) for step in read_trace(path) if step.round == number)
+
+
+def _event(step: TraceStep) -> Event:
+    return Event(
+        device=step.device,
+        local_step=step.local_step,
+        micro_batch=step.micro_batch,
+        phase=Phase(step.phase),
+        start_s=step.start_s,
+        end_s=step.end_s,
+        payload_bytes=step.payload_bytes,
+    )

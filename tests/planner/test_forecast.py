@@ -1,0 +1,94 @@
+"""What a decision comes to: the timeline's seconds, the cost models' bytes and memory."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cutlayer.cost.delay import RoundSeconds, round_delay_s
+from cutlayer.planner import forecast as module
+from cutlayer.planner.decision import Held
+from cutlayer.planner.forecast import PHASES, Forecast, device_works, forecast
+from cutlayer.schemes.all import SCHEMES
+from cutlayer.schemes.scheme import Phase
+from cutlayer.timeline.simulate import simulate
+from planner import workloads
+
+
+def test_one_device_takes_what_the_closed_form_says() -> None:
+    """No queue forms, so SFT eq. (26) holds; the timeline keeps it to 1e-12."""
+    own = workloads.workload((1e9,), (17.0,))
+    seen = forecast(own, workloads.decision(own))
+    phases = dict(zip(PHASES, seen.later.device_phase_s[0], strict=True))
+    steps = own.local_steps[0]
+    closed = RoundSeconds(
+        model_distribution_s=phases[Phase.MODEL_DISTRIBUTION],
+        device_forward_s=phases[Phase.DEVICE_FORWARD] / steps,
+        activation_up_s=phases[Phase.ACTIVATION_UP] / steps,
+        server_compute_s=phases[Phase.SERVER_COMPUTE] / steps,
+        gradient_down_s=phases[Phase.GRADIENT_DOWN] / steps,
+        device_backward_s=phases[Phase.DEVICE_BACKWARD] / steps,
+        adapter_up_s=phases[Phase.ADAPTER_UP],
+    )
+    assert seen.delay_s == pytest.approx(round_delay_s(closed, steps), rel=1e-12)
+    flops = own.accounting.flops(own.model, 2, own.batch)
+    assert closed.device_forward_s == pytest.approx(flops.device_forward / 1e9, rel=1e-12)
+
+
+def test_the_first_round_distributes_the_model() -> None:
+    own = workloads.workload()
+    seen = forecast(own, workloads.decision(own))
+    traffic = own.accounting.traffic(own.model, 2, own.batch)
+    more = seen.first.downlink_bytes - seen.later.downlink_bytes
+    assert more == pytest.approx(traffic.model_bytes, rel=1e-12)
+    assert seen.first.delay_s > seen.later.delay_s
+    assert seen.training_s == seen.first.delay_s + 4 * seen.later.delay_s
+
+
+def test_bytes_are_those_of_the_cost_models() -> None:
+    own = workloads.workload()
+    codec = workloads.BEST
+    seen = forecast(own, workloads.decision(own))
+    traffic = own.accounting.traffic(own.model, 2, own.batch)
+    each = 4 * codec.up * traffic.activation_bytes + traffic.adapter_bytes
+    assert seen.later.uplink_bytes == pytest.approx(3 * each, rel=1e-12)
+    down = 3 * 4 * codec.down * traffic.gradient_bytes + traffic.adapter_bytes
+    assert seen.later.downlink_bytes == pytest.approx(down, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_every_scheme_is_what_its_timeline_says(name: str) -> None:
+    own = workloads.workload()
+    held = Held(micro_batches=4, in_flight=2) if SCHEMES[name].pipelined else Held()
+    chosen = workloads.decision(own, scheme=SCHEMES[name], held=held)
+    curves = own.channel.mean_curves()
+    played = simulate(chosen.scheme, device_works(own, chosen, curves), chosen.rules)
+    seen = forecast(own, chosen)
+    assert seen.delay_s == pytest.approx(played.delay_s, rel=1e-12)
+    assert module.round_delay_s(own, chosen, curves) == played.delay_s
+
+
+@pytest.mark.parametrize("name", ["sft", "sft-overlap"])
+def test_a_long_round_is_simulated_in_part(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = workloads.workload(local_steps=200)
+    held = Held(micro_batches=4, in_flight=2) if name == "sft-overlap" else Held()
+    chosen = workloads.decision(own, scheme=SCHEMES[name], held=held)
+    whole = forecast(own, chosen)
+    monkeypatch.setattr(module, "MOST_VISITS", 3 * 100 * held.micro_batches)
+    part = forecast(own, chosen)
+    assert (whole.whole, part.whole) == (True, False)
+    # steps are all alike once the first have passed: within two steps of 200
+    assert part.delay_s == pytest.approx(whole.delay_s, rel=0.01)
+    assert part.later.uplink_bytes == pytest.approx(whole.later.uplink_bytes, rel=1e-12)
+    assert np.allclose(part.later.device_phase_s.sum(axis=1).max(), part.delay_s)
+
+
+def test_memory_against_the_limits() -> None:
+    own = workloads.workload(memory_mib=(1.0, None, 1.0))
+    seen = forecast(own, workloads.decision(own, cut=5))
+    assert not seen.fits
+    need = seen.memory[0].total
+    enough = tuple(replace(each, memory_bytes=int(need) + 1) for each in own.devices)
+    assert Forecast(
+        replace(own, devices=enough), seen.decision, seen.first, seen.later, whole=True
+    ).fits
