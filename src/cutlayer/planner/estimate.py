@@ -102,7 +102,9 @@ def estimated_s(amounts: Amounts, decision: Decision, curves: Curves) -> float:
     heard_s = float(observed.broadcast_bits[0]) / float(broadcast)
     if decision.scheme.devices is DeviceOrder.IN_TURN:
         return heard_s + float(own_s.sum())
-    return heard_s + max(float(own_s.max()), _shared_s(amounts, decision.rules, up, down))
+    # whoever comes last through what is shared has its adapters still to send
+    shared_s = _shared_s(amounts, decision.rules, up, down) + float(adapter_s.min())
+    return heard_s + max(float(own_s.max()), shared_s)
 
 
 def server_part(amounts: Amounts, decision: Decision, curves: Curves) -> float:
