@@ -88,7 +88,9 @@ class DataSection(Section):
     train_samples: Whole | None = Field(
         default=1600, ge=1, description="training samples drawn, over all devices; null: all"
     )
-    test_samples: Whole | None = Field(default=500, ge=1, description="test samples drawn; null: all")
+    test_samples: Whole | None = Field(
+        default=500, ge=1, description="test samples drawn; null: all"
+    )
     image_size: Whole = Field(
         default=56, ge=1, description="images are resized to this many pixels a side [px]"
     )
