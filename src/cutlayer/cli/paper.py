@@ -24,7 +24,7 @@ ALL = "all"
 _CUT = 5
 # trainings side by side, if nobody says how many
 _MOST_WORKERS = 2
-# figure 5 trains all weights on four devices: 2.4 GiB at its peak
+# figure 5 trains all weights of four devices, 2.4 GiB at its peak; the codec's take 1.0 GiB
 _WORKER_BYTES = 5 * GIB // 2
 _MISTAKE = 2
 
@@ -58,8 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers",
         type=whole_number,
-        help=f"with {ALL}: trainings side by side, each a process of a thread and up to 2.5 GiB (one"
-        f" a core, {_MOST_WORKERS} at most)",
+        help=f"with {ALL}: trainings side by side, each a process of one thread and up to 2.5 GiB"
+        f" (one a core, {_MOST_WORKERS} at most)",
     )
 
 
