@@ -4,7 +4,7 @@ Knows no search and no seconds.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cutlayer.errors import ConfigError
 from cutlayer.schemes.scheme import Scheme
@@ -61,6 +61,11 @@ class Decision:
     def common_cut(self) -> int | None:
         """The cut of all devices; None where they differ."""
         return self.cuts[0] if len(set(self.cuts)) == 1 else None
+
+    def on_even_shares(self) -> "Decision":
+        """The same with as much of the band for each device."""
+        count = len(self.cuts)
+        return replace(self, shares=(1.0 / count,) * count)
 
 
 @dataclass(frozen=True)
