@@ -83,7 +83,7 @@ def make_plan(
     cuts = cut_rows(workload, limits, scheme, candidates, found, curves)
     plan = Plan(workload, limits, scheme, codecs, most_loss, None, cuts, (), (), (), ())
     if found is None:
-        why = misfits(workload, limits, scheme, codecs, most_loss, candidates)
+        why = misfits(workload, limits, scheme, codecs, most_loss, curves)
         return replace(plan, misfits=why)
     every = (*codecs.accurate, *codecs.inaccurate)
     return replace(

@@ -72,7 +72,9 @@ def _nothing(plan: Plan) -> list[str]:
 
 
 def _cuts(plan: Plan) -> list[str]:
-    return [parts.section("Every cut", _table(cut_cells(plan)))] if plan.scheme.splits else []
+    if not plan.scheme.splits or not plan.cuts:
+        return []
+    return [parts.section("Every cut", _table(cut_cells(plan)))]
 
 
 def _seconds(plan: Plan) -> str:

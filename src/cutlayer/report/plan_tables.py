@@ -51,7 +51,9 @@ def plan_tables(plan: Plan) -> RenderableType:
 
 
 def _cuts(plan: Plan) -> list[RenderableType]:
-    return _section("every cut", _table(cut_cells(plan))) if plan.scheme.splits else []
+    return (
+        _section("every cut", _table(cut_cells(plan))) if plan.scheme.splits and plan.cuts else []
+    )
 
 
 def _section(title: str, *content: RenderableType) -> list[RenderableType]:

@@ -102,9 +102,9 @@ def misfit_line(plan: Plan, misfit: Misfit) -> str:
             )
         case ServerMisfit(most=most, least=least, cut=cut):
             return (
-                f"the server would compute {100 * least:.0f} % of a round even with cut {cut},"
-                f" allowed are {100 * most:.0f} %: set planner.server_busy to"
-                f" {_at_least(least, 2)}, or take a faster server"
+                f"the server would compute {100 * least:.3g} % of a round even with cut {cut},"
+                f" allowed are {100 * most:.3g} %: set planner.server_busy to"
+                f" {_at_least(least, 3)}, or take a faster server"
             )
         case CutMisfit(least_cut=asked, deepest=deepest):
             return (
@@ -122,13 +122,15 @@ def _memory_line(plan: Plan, misfit: MemoryMisfit) -> str:
         f"{where} ({short.held}) needs {need}, {device.name} has {format_bytes(short.limit_bytes)}"
     )
     if misfit.short_devices > 1:
-        line += f" (so have too little {misfit.short_devices} devices)"
+        line += f", {counted(misfit.short_devices - 1, 'more device')} too little"
     if misfit.embedding_bytes > short.limit_bytes:
         line += f"; the embedding alone has {format_bytes(misfit.embedding_bytes)}"
     line += (
-        f": it lacks {format_bytes(short.missing_bytes)}, set devices.memory_mib to"
-        f" {_at_least(short.need.total / MIB, 1)}"
+        f": it lacks {format_bytes(short.missing_bytes)}, set devices.memory_mib to at"
+        f" least {_at_least(short.need.total / MIB, 1)}"
     )
+    if misfit.fitting_cut is not None:
+        line += f", or planner.least_cut to {misfit.fitting_cut}"
     if misfit.half_base_bytes is not None:
         enough = misfit.half_base_bytes <= short.limit_bytes
         verdict = "which fits" if enough else "which does not fit either"
