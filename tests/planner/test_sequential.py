@@ -57,7 +57,7 @@ def test_published_gives_a_device_nothing() -> None:
     assert TRUST_REGION.solve(two).deadline_s == pytest.approx(best_s, rel=1e-6)
 
 
-def test_published_fails_as_often_as_said() -> None:
+def test_published_fails_where_shares_differ_widely() -> None:
     failed = [
         PUBLISHED.solve(random_problem(np.random.default_rng(seed), 20)).status
         is not Status.OPTIMAL

@@ -101,3 +101,7 @@ def test_caps_that_leave_band_unused() -> None:
     require_whole_band(with_rates(TWO, RootRates()))
     with pytest.raises(ConfigError, match=r"caps of 2 devices sum to 0\.8 of the band.*raise"):
         require_whole_band(replace(TWO, most=np.array([0.3, 0.5])))
+    idle = replace(TWO, uplink_bits=np.array([3.0, 0.0]), most=np.array([0.5, 1.0]))
+    with pytest.raises(ConfigError, match=r"caps of 1 devices sum to 0\.5"):
+        require_whole_band(idle)
+    require_whole_band(replace(idle, uplink_bits=np.zeros(2)))

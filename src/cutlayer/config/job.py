@@ -111,9 +111,8 @@ def prepare(config: Config, say: Say = lambda line: None) -> Job:
     scheme = SCHEMES[config.scheme.name]
     micro_batches = _micro_batches(config, scheme)
     channel, allocation = make_channel(config, devices), fixed_shares(config, len(devices))
-    channel.rates(
-        1, 0.0, allocation.value
-    )  # a link that cannot be is found before any weight is read
+    # a link that cannot be is found before any weight is read
+    channel.rates(1, 0.0, allocation.value)
     work = tuple(
         LocalWork(
             plan=(plan := BatchPlan(samples, config.training.batch_size, config.seed, n)),

@@ -13,6 +13,8 @@ from cutlayer.spec import Task
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 PositiveEach = Positive | tuple[Positive, ...]
+Share = Annotated[float, Field(gt=0, le=1)]
+ShareEach = Share | tuple[Share, ...]
 FiniteEach = Finite | tuple[Finite, ...]
 
 
@@ -412,8 +414,9 @@ class PlannerSection(Section):
         description="shares of the band: even (or link.shares); random (drawn each round); static"
         " (optimal for the mean channel); two-timescale (optimal anew for each round's channel)",
     )
-    most_share: PositiveEach = Field(
-        default=1.0, description="largest part of the band that a device may have"
+    most_share: ShareEach = Field(
+        default=1.0,
+        description="static, two-timescale: largest part of the band that a device may have",
     )
     profile: str | None = Field(
         default=None,

@@ -15,11 +15,12 @@ from cutlayer.planner.share_solution import ShareSolution, Status, solution, wit
 _MOST_STEPS = 200
 # Newton's last steps move the deadline by its rounding
 _ROUNDING = 4 * float(np.finfo(np.float64).eps)
+# a sum of thousands of shares is this close to the band where it should be the band
+_FULL = 1 - 1e-12
 
 
 def solve_shares(problem: ShareProblem) -> ShareSolution:
-    """The best shares, with a bound that proves it. Never fails; thousands of devices take
-    milliseconds.
+    """The best shares, with a bound that proves it; thousands of devices take milliseconds.
 
     Of all best shares, those that leave nobody slower than need be: each device that sends ends at
     one common time, or is at its cap and ends later. So band that the slowest device may not have
@@ -53,22 +54,22 @@ def _below_caps(demand: Demand) -> Bool[np.ndarray, " device"]:
     problem = demand.problem
     own_s = np.where(demand.served, problem.weights * (problem.fixed_s + demand.least_s), np.inf)
     times = np.unique(own_s[demand.served])
-    if _total(demand, times[-1]) >= 1:
-        return demand.served
-    filled, not_filled = -1, len(times) - 1
+    filled, not_filled = -1, len(times)
     while not_filled - filled > 1:
-        middle = (filled + not_filled) // 2
-        if _total(demand, times[middle]) >= 1:
+        # the last time first: as a rule caps do not bind
+        middle = not_filled - 1 if not_filled == len(times) else (filled + not_filled) // 2
+        if _total(demand, own_s, times[middle]) >= _FULL:
             filled = middle
         else:
             not_filled = middle
-    return np.asarray(own_s <= times[filled]) if filled >= 0 else np.zeros_like(demand.served)
+    return demand.served & (own_s <= (times[filled] if filled >= 0 else -np.inf))
 
 
-def _total(demand: Demand, time_s: float) -> float:
-    """The band that all need to end at a common time, or at their caps."""
+def _total(demand: Demand, own_s: Float64[np.ndarray, " device"], time_s: float) -> float:
+    """The band that all need to end at a common time, or at their caps, if that is later."""
     problem = demand.problem
     seconds = np.maximum(time_s / problem.weights - problem.fixed_s, demand.least_s)
+    seconds = np.where(own_s >= time_s, demand.least_s, seconds)
     return float(demand.needed(seconds, problem.most).shares.sum())
 
 
@@ -96,16 +97,18 @@ def _common_time(demand: Demand, free: Bool[np.ndarray, " device"]) -> _Found:
         needed = demand.needed(np.maximum(seconds, demand.least_s), shares)
         shares = needed.shares
         total = float(shares[free].sum())
-        freed = (shares / (needed.elasticity * seconds * weights))[free].sum()
-        move_s = (total - band) / float(freed)
+        freed = np.where(free, shares / (needed.elasticity * seconds * weights), 0.0)
+        move_s = (total - band) / float(freed.sum())
         # plain steps come up from below: one that goes back again is rounding
         settled = passed and move_s < 0
         passed = passed or move_s < 0
         if not passed:
             too_short_s = past_s
-            move_s *= total / band
-        next_s = max(too_short_s, past_s + move_s)
+        longer = 1.0 if passed else total / band
+        next_s = max(too_short_s, past_s + longer * move_s)
         if settled or abs(next_s - past_s) <= _ROUNDING * past_s:
+            # what rounding left of the band, or took, changes everybody's time alike
+            shares = np.clip(shares - move_s * freed, 0.0, problem.most)
             return _Found(shares, step, Status.OPTIMAL)
         past_s = next_s
     return _Found(shares, _MOST_STEPS, Status.NO_CONVERGENCE)

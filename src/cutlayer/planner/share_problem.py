@@ -115,12 +115,15 @@ class ShareProblem:
 
 
 def require_whole_band(problem: ShareProblem) -> None:
-    """Raise ConfigError unless the caps let the shares sum to the band, as SFT eq. (42c) asks."""
-    total = float(problem.most.sum())
-    if total < 1 - _ROUNDING:
+    """Raise ConfigError unless the caps of the devices that can be served let their shares sum to
+    the band, as SFT eq. (42c) asks. Where there is none, nobody needs the band.
+    """
+    caps = problem.most[problem.served]
+    total = float(caps.sum())
+    if caps.size and total < 1 - _ROUNDING:
         raise ConfigError(
-            f"the caps of {problem.devices} devices sum to {total:g} of the band, which must be"
-            " used up: raise the caps, or choose a solver that may leave band unused"
+            f"the caps of {caps.size} devices sum to {total:g} of the band, which must be used up:"
+            " raise the caps, or choose a solver that may leave band unused"
         )
 
 

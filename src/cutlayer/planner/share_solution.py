@@ -70,7 +70,7 @@ class ShareSolution:
 
     @property
     def unused(self) -> float:
-        """The part of the band that nobody has: every device that sends is at its cap."""
+        """The part of the band that nobody has."""
         return max(0.0, 1.0 - float(self.shares.sum()))
 
 

@@ -1,7 +1,7 @@
 """Many codecs on one prepared job: the same data, model, order of samples and initial adapters.
 
 Or one job round by round, as its configuration says. Knows the trainer and any pair of codecs;
-which ones are compared, and what for, is the figure's.
+which ones are compared, and what for, is the caller's.
 """
 
 import json
