@@ -50,7 +50,7 @@ def published_plan(
             continue
         amounts = amounts_of(workload, decision)
         delay_s = estimated_s(amounts, decision, curves)
-        busy = server_part(amounts, decision, curves)
+        busy = server_part(amounts, decision, delay_s)
         if busy <= limits.server_busy and (best is None or delay_s < best[0]):
             best = delay_s, decision
     return None if best is None else with_best_shares(workload, limits, best[1], curves)
@@ -68,12 +68,6 @@ def with_best_shares(
     )
 
 
-def on_even_shares(workload: Workload, decision: Decision) -> Decision:
-    """The decision with as much of the band for each."""
-    count = len(workload.devices)
-    return replace(decision, shares=(1.0 / count,) * count)
-
-
 def rivals(
     workload: Workload,
     limits: Limits,
@@ -86,12 +80,14 @@ def rivals(
 
     Schemes are cut where the plan is cut, and hold mini-batches as fits, or whole if nothing does.
     """
-    ways = [("the same on even shares", on_even_shares(workload, chosen))]
+    ways = [("the same on even shares", chosen.on_even_shares())]
     if published is not None:
         ways.append(("the paper's plan", published))
-    for scheme in also:
-        if scheme != chosen.scheme:
-            ways.append((scheme.title, _as(workload, limits, chosen, scheme, curves)))
+    ways += [
+        (scheme.title, _as(workload, limits, chosen, scheme, curves))
+        for scheme in also
+        if scheme != chosen.scheme
+    ]
     return tuple(_rival(workload, name, way, curves) for name, way in ways)
 
 
@@ -121,6 +117,6 @@ def _as(
         codec=chosen.codec if scheme.compressed else UNCOMPRESSED,
         held=held,
         rules=workload.rules,
-        shares=on_even_shares(workload, chosen).shares,
+        shares=chosen.on_even_shares().shares,
     )
     return with_best_shares(workload, limits, decision, curves)
