@@ -96,11 +96,11 @@ def test_what_a_limit_keeps_out(plan: Plan, limit: Limit, needed: float, words: 
 
 
 def test_the_memory_that_is_asked_for_is_enough() -> None:
-    own = workloads.workload(memory_mib=(0.2, 0.1, 100.0))
+    own = workloads.workload(memory_mib=(0.5, 0.25, 100.0))
     nothing = plan_of(own)
     (misfit,) = nothing.misfits
     line = misfit_line(nothing, misfit)
-    assert "device-1 has 102 KiB, 1 more device too little" in line
+    assert "device-1 has 256 KiB, 1 more device too little" in line
     assert "the embedding alone has" not in line
     enough = int(number_after("devices.memory_mib", line) * MIB)
     others = tuple(replace(each, memory_bytes=enough) for each in own.devices)
