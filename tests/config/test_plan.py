@@ -56,11 +56,15 @@ def test_a_profile_that_is_not_there(tmp_path: Path) -> None:
 
 def test_the_packaged_profile_is_that_of_model_and_data() -> None:
     assert planned().profile == packaged_profile("dinov2-small", "fashion-mnist")
-    example = read_config(Path("examples/plan-vit-l.yaml"))
-    unmeasured = plan(example)
+    unmeasured = planned(
+        model="vit-l16",
+        data={"name": "icons-200", "image_size": 224},
+        adapter={"rank": 16, "alpha": 16},
+        devices={"count": 2, "memory_mib": None},
+    )
     assert unmeasured.profile is None
     (only,) = unmeasured.plan.codecs.accurate
-    assert (only.codec, only.accuracy_loss) == (example.codec.name, None)
+    assert (only.codec, only.accuracy_loss) == (unmeasured.config.codec.name, None)
 
 
 def test_an_uncompressed_scheme_asks_for_no_accuracy(measured: str) -> None:
@@ -92,7 +96,7 @@ def test_limits_are_those_of_the_section(measured: str) -> None:
     assert min(made.plan.chosen.decision.cuts) >= 3
     assert made.plan.chosen.decision.shares[0] <= 0.4
     deep = planned(planner={"profile": measured, "least_cut": 12}).plan
-    assert deep.misfits == (CutMisfit(12, 11),)
+    assert deep.misfits[0] == CutMisfit(12, 11)
 
 
 def test_the_planned_configuration_keeps_the_decision(measured: str, tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ class Limits:
         together, count = sum(self.most_share), len(self.most_share)
         if together < 1 - _ROUNDING:
             raise ConfigError(
-                f"largest shares of {count} devices sum to {together:.3g} of the band, which would"
+                f"most_share of {count} devices comes to {together:.3g} of the band, which would"
                 f" leave some of it unused: let each have at least {1 / count:.3g}"
             )
         if not 0 < self.server_busy <= 1:

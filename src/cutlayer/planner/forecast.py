@@ -59,19 +59,12 @@ class Forecast:
     @cached_property
     def memory(self) -> tuple[DeviceMemory, ...]:
         """What each device holds at its peak."""
-        scheme, cuts = self.decision.scheme, self.decision.cuts
-        known = {
-            cut: device_need(self.workload, scheme, cut, self.decision.held) for cut in set(cuts)
-        }
-        return tuple(known[cut] for cut in cuts)
+        return device_needs(self.workload, self.decision)
 
     @property
     def fits(self) -> bool:
         """Whether every device holds its part."""
-        return all(
-            device.memory_bytes is None or need.total <= device.memory_bytes
-            for device, need in zip(self.workload.devices, self.memory, strict=True)
-        )
+        return fits_memory(self.workload, self.decision)
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,6 +128,23 @@ def device_need(workload: Workload, scheme: Scheme, cut: int, held: Held) -> Dev
         micro_batches=held.micro_batches,
         in_flight=held.in_flight,
         trained=scheme.trained,
+    )
+
+
+def device_needs(workload: Workload, decision: Decision) -> tuple[DeviceMemory, ...]:
+    """What each device holds at its peak."""
+    known = {
+        cut: device_need(workload, decision.scheme, cut, decision.held)
+        for cut in set(decision.cuts)
+    }
+    return tuple(known[cut] for cut in decision.cuts)
+
+
+def fits_memory(workload: Workload, decision: Decision) -> bool:
+    """Whether every device holds its part."""
+    return all(
+        device.memory_bytes is None or need.total <= device.memory_bytes
+        for device, need in zip(workload.devices, device_needs(workload, decision), strict=True)
     )
 
 

@@ -147,9 +147,7 @@ def _needed(binding: Binding) -> str:
             return f"{_at_least(binding.needed / MIB, 1)} MiB"
         case Limit.LEAST_CUT:
             return f"{binding.needed:.0f}"
-        case Limit.SERVER_BUSY:
-            return _at_least(binding.needed, 2)
-        case Limit.ACCURACY:
+        case Limit.SERVER_BUSY | Limit.ACCURACY:
             return _at_least(binding.needed, 3)
 
 
