@@ -10,7 +10,7 @@ from jaxtyping import Float64
 
 from cutlayer.channel.curves import Curves, ProportionalRates, RateCurve, ShannonRates
 from cutlayer.channel.shannon import ConstantPower, ConstantSnr
-from cutlayer.planner.share_problem import ShareProblem
+from cutlayer.planner.bandwidth.share_problem import ShareProblem
 
 LAWS = (ConstantSnr(), ConstantPower())
 

@@ -12,9 +12,9 @@ from jaxtyping import Float64
 from cutlayer.planner.accuracy.cross_validation import fit
 from cutlayer.planner.accuracy.profile import Point, Profile
 from cutlayer.planner.accuracy.surface import AccuracySurface
-from cutlayer.planner.compression import TabledRatio
-from cutlayer.planner.configuration import ConfigurationProblem
-from cutlayer.planner.configuration_exact import solve
+from cutlayer.planner.configuration.compression import TabledRatio
+from cutlayer.planner.configuration.exact import solve
+from cutlayer.planner.configuration.problem import ConfigurationProblem
 from cutlayer.planner.decision import CodecChoice
 
 _FLOAT32_BITS = 32

@@ -13,12 +13,12 @@ from jaxtyping import Float64, Int
 
 from cutlayer.channel.curves import Curves
 from cutlayer.planner.allocation import best_shares
+from cutlayer.planner.bandwidth.demand import demand_of
+from cutlayer.planner.bandwidth.share_problem import ShareProblem
 from cutlayer.planner.decision import Decision, Limits
-from cutlayer.planner.demand import demand_of
 from cutlayer.planner.estimate import amounts_of
 from cutlayer.planner.forecast import device_need
 from cutlayer.planner.observed import share_problem
-from cutlayer.planner.share_problem import ShareProblem
 from cutlayer.planner.workload import Workload
 from cutlayer.timeline.rules import Rules
 

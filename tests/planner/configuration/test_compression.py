@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from cutlayer.codec.presets import lossless_plus, paper
 from cutlayer.errors import ConfigError
-from cutlayer.planner.compression import CompressionRatio, EntropyRatio, codec_ratio
+from cutlayer.planner.configuration.compression import CompressionRatio, EntropyRatio, codec_ratio
 
 SHAPE = (8, 197, 768)
 KEEP_RATIOS = np.array([0.05, 0.1, 0.3, 0.6])

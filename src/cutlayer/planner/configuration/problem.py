@@ -1,7 +1,7 @@
 """Which cut and which compression make the round shortest: the problem (P1), and its answers.
 
 Knows the delay at each cut as a line in the compression ratio, and not how a choice is found:
-`configuration_exact` finds the best, `algorithm2` and `algorithm2_mended` are the paper's way.
+`exact` finds the best, `algorithm2` and `algorithm2_mended` are the paper's way.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float64, Int64
 
 from cutlayer.errors import ConfigError
 from cutlayer.planner.accuracy.surface import AccuracySurface, Box
-from cutlayer.planner.compression import CompressionRatio
+from cutlayer.planner.configuration.compression import CompressionRatio
 from cutlayer.units import format_bytes
 
 # of a surface's value, which may differ in its last bits alone and among others

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.planner.zoom import last_kept, lowest
+from cutlayer.planner.configuration.zoom import last_kept, lowest
 
 
 def test_many_valleys_at_once() -> None:

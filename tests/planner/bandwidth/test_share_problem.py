@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cutlayer.channel.curves import Curves, ProportionalRates
 from cutlayer.errors import ConfigError
-from cutlayer.planner.share_problem import ShareProblem, require_whole_band
+from cutlayer.planner.bandwidth.share_problem import ShareProblem, require_whole_band
 from planner.problems import RootRates, problem, problems, with_rates
 
 TWO = problem([1.0, 2.0], [3.0, 4.0])
@@ -86,7 +86,7 @@ def test_another_length() -> None:
     code = """
 import numpy as np
 from cutlayer.channel.curves import Curves, ProportionalRates
-from cutlayer.planner.share_problem import ShareProblem
+from cutlayer.planner.bandwidth.share_problem import ShareProblem
 two, rates = np.ones(2), ProportionalRates(np.ones(2))
 ShareProblem(two, two, two, Curves(rates, rates), two, np.ones(1))
 """

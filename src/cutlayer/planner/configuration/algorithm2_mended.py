@@ -1,6 +1,6 @@
 """Algorithm 2 mended: minimise, with multipliers that stay positive and a quadratic penalty.
 
-Knows the problem. For reproducing the paper: `configuration_exact` is exact and needs no iteration.
+Knows the problem. For reproducing the paper: `exact` is exact and needs no iteration.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,8 @@ from typing import final
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from cutlayer.planner.configuration import (
+from cutlayer.planner.configuration.lattice import Lattice, lattice
+from cutlayer.planner.configuration.problem import (
     ConfigurationProblem,
     ConfigurationSolution,
     Iteration,
@@ -17,8 +18,7 @@ from cutlayer.planner.configuration import (
     not_converged,
     why_no_cut,
 )
-from cutlayer.planner.configuration_lattice import Lattice, lattice
-from cutlayer.planner.zoom import Places, lowest
+from cutlayer.planner.configuration.zoom import Places, lowest
 
 # a penalty that did not bring the violation below a quarter grows four times
 _ENOUGH, _GROWTH = 0.25, 4.0

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.planner.bandwidth import solve_shares
-from cutlayer.planner.certificate import lower_bound_s, tangents_at
-from cutlayer.planner.share_problem import ShareProblem
+from cutlayer.planner.bandwidth.certificate import lower_bound_s, tangents_at
+from cutlayer.planner.bandwidth.exact import solve_shares
+from cutlayer.planner.bandwidth.share_problem import ShareProblem
 from planner.problems import RootRates, problem, problems, with_rates
 
 seeds = st.integers(0, 2**32 - 1)

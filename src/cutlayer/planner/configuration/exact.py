@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from cutlayer.planner.configuration import (
+from cutlayer.planner.configuration.problem import (
     ConfigurationProblem,
     ConfigurationSolution,
     Status,
     why_no_cut,
 )
-from cutlayer.planner.zoom import Places, last_kept, lowest
+from cutlayer.planner.configuration.zoom import Places, last_kept, lowest
 
 # keep ratios tried for each number of bits, before the ends of the accurate ranges are searched
 _SCANNED = 513

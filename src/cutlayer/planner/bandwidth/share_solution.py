@@ -9,8 +9,8 @@ from enum import StrEnum
 import numpy as np
 from jaxtyping import Bool, Float64, Int
 
-from cutlayer.planner.certificate import lower_bound_s
-from cutlayer.planner.share_problem import ShareProblem
+from cutlayer.planner.bandwidth.certificate import lower_bound_s
+from cutlayer.planner.bandwidth.share_problem import ShareProblem
 
 # devices within one part in 10^9 of the deadline, or of their cap, are said to be at it
 _TIE = 1e-9

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from cutlayer.planner.share_problem import ShareProblem
+from cutlayer.planner.bandwidth.share_problem import ShareProblem
 
 _MOST_STEPS = 100
 # a share's relative step whose square is below rounding: the step after it would be nothing

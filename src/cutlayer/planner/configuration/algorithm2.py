@@ -1,6 +1,6 @@
 """Algorithm 2 as printed: it maximises what is to be minimised, and ends at the slowest choice.
 
-For reproducing the paper; `algorithm2_mended` is what it should be, `configuration_exact` is exact.
+For reproducing the paper; `algorithm2_mended` is what it should be, `exact` is exact.
 """
 
 from dataclasses import dataclass
@@ -8,7 +8,8 @@ from typing import final
 
 import numpy as np
 
-from cutlayer.planner.configuration import (
+from cutlayer.planner.configuration.lattice import lattice
+from cutlayer.planner.configuration.problem import (
     ConfigurationProblem,
     ConfigurationSolution,
     Iteration,
@@ -16,7 +17,6 @@ from cutlayer.planner.configuration import (
     not_converged,
     why_no_cut,
 )
-from cutlayer.planner.configuration_lattice import lattice
 
 
 @final

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cutlayer.planner.share_solution import LimitedBy, Status, solution
+from cutlayer.planner.bandwidth.share_solution import LimitedBy, Status, solution
 from planner.problems import problem
 
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 
 from cutlayer.channel.curves import ProportionalRates
-from cutlayer.planner.bandwidth import solve_shares
-from cutlayer.planner.sequential import PublishedAlgorithm3, TrustRegionAlgorithm3
-from cutlayer.planner.share_problem import ShareProblem
-from cutlayer.planner.share_solution import LimitedBy, Status
+from cutlayer.planner.bandwidth.exact import solve_shares
+from cutlayer.planner.bandwidth.sequential import PublishedAlgorithm3, TrustRegionAlgorithm3
+from cutlayer.planner.bandwidth.share_problem import ShareProblem
+from cutlayer.planner.bandwidth.share_solution import LimitedBy, Status
 from planner.problems import problem, problems, random_problem, with_rates
 
 PUBLISHED, TRUST_REGION = PublishedAlgorithm3(), TrustRegionAlgorithm3()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
-from cutlayer.planner.share_problem import ShareProblem
+from cutlayer.planner.bandwidth.share_problem import ShareProblem
 
 
 def lower_bound_s(problem: ShareProblem, shares: Float64[np.ndarray, " device"]) -> float:

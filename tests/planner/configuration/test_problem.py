@@ -12,11 +12,15 @@ from hypothesis import strategies as st
 from cutlayer.errors import ConfigError
 from cutlayer.planner.accuracy.cubic import CubicSurface
 from cutlayer.planner.accuracy.surface import Box
-from cutlayer.planner.algorithm2 import PublishedAlgorithm2
-from cutlayer.planner.algorithm2_mended import MendedAlgorithm2
-from cutlayer.planner.compression import EntropyRatio, TabledRatio
-from cutlayer.planner.configuration import ConfigurationProblem, ConfigurationSolution, Status
-from cutlayer.planner.configuration_exact import solve
+from cutlayer.planner.configuration.algorithm2 import PublishedAlgorithm2
+from cutlayer.planner.configuration.algorithm2_mended import MendedAlgorithm2
+from cutlayer.planner.configuration.compression import EntropyRatio, TabledRatio
+from cutlayer.planner.configuration.exact import solve
+from cutlayer.planner.configuration.problem import (
+    ConfigurationProblem,
+    ConfigurationSolution,
+    Status,
+)
 from planner.instances import BOX, bumpy, instance, paper_like, rising
 
 Solver = Callable[[ConfigurationProblem], ConfigurationSolution]

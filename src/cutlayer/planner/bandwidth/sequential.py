@@ -12,9 +12,14 @@ from jaxtyping import Float64
 from scipy.optimize import linprog
 from scipy.sparse import csr_array, diags_array, hstack, vstack
 
-from cutlayer.planner.certificate import tangents_at
-from cutlayer.planner.share_problem import ShareProblem
-from cutlayer.planner.share_solution import ShareSolution, Status, solution, without_shares
+from cutlayer.planner.bandwidth.certificate import tangents_at
+from cutlayer.planner.bandwidth.share_problem import ShareProblem
+from cutlayer.planner.bandwidth.share_solution import (
+    ShareSolution,
+    Status,
+    solution,
+    without_shares,
+)
 
 # a step is kept if it gains this part of what the tangents promise; above the second part the
 # region grows, below the third it shrinks

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cutlayer.channel.curves import Curves, ProportionalRates, RateCurve, ShannonRates
 from cutlayer.channel.shannon import ConstantPower, ConstantSnr
-from cutlayer.planner.demand import demand_of
+from cutlayer.planner.bandwidth.demand import demand_of
 from planner.problems import RootRates, problem, with_rates
 
 RATIOS = np.array([-60.0, -10.0, 17.0, 60.0])

@@ -8,9 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from cutlayer.planner.demand import Demand, demand_of
-from cutlayer.planner.share_problem import ShareProblem
-from cutlayer.planner.share_solution import ShareSolution, Status, solution, without_shares
+from cutlayer.planner.bandwidth.demand import Demand, demand_of
+from cutlayer.planner.bandwidth.share_problem import ShareProblem
+from cutlayer.planner.bandwidth.share_solution import (
+    ShareSolution,
+    Status,
+    solution,
+    without_shares,
+)
 
 _MOST_STEPS = 200
 # Newton's last steps move the deadline by its rounding

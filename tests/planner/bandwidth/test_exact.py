@@ -10,9 +10,9 @@ from scipy.optimize import brentq, minimize
 
 from cutlayer.channel.curves import Curves, ProportionalRates, ShannonRates
 from cutlayer.channel.shannon import ConstantPower
-from cutlayer.planner.bandwidth import solve_shares
-from cutlayer.planner.share_problem import ShareProblem
-from cutlayer.planner.share_solution import LimitedBy, ShareSolution, Status
+from cutlayer.planner.bandwidth.exact import solve_shares
+from cutlayer.planner.bandwidth.share_problem import ShareProblem
+from cutlayer.planner.bandwidth.share_solution import LimitedBy, ShareSolution, Status
 from planner.problems import (
     RootRates,
     extreme_problem,
