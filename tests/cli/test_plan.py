@@ -78,6 +78,7 @@ def test_where_nothing_fits(measured: str, capsys: pytest.CaptureFixture[str]) -
 def test_a_cut_for_each_device_is_no_configuration(measured: str) -> None:
     words = ["--planner.profile", measured, "--planner.cuts", "per-device"]
     slow = ["--devices.flops-per-s", "[1e10, 1e13]", "--server.flops-per-s", "2e10"]
+    words += ["--link.bandwidth-hz", "1e9", "--devices.memory-mib", "null"]
     assert main(["plan", *FEW, *words, *slow]) == 0
     record = json.loads(Path("plan/plan.json").read_text(encoding="utf-8"))
     cuts = record["decision"]["cuts"]

@@ -129,14 +129,19 @@ def search(
     # where the server is the bottleneck, the estimates of all that follow are alike
     alike = [each for each in candidates if _held_otherwise(each.decision, best.decision)]
     best = _faster(workload, limits, best, _worth_playing(workload, alike), curves)
-    even = best.decision.on_even_shares()
-    if even.shares[0] <= min(limits.most_share):
-        best = _faster(workload, limits, best, [even], curves)
+    best = _faster(workload, limits, best, _on_even_shares([best.decision], limits), curves)
     if limits.per_device_cuts and best.decision.scheme.splits:
         others = cut_by_device(workload, limits, best.decision, curves)
+        others += _on_even_shares(others, limits)
         best = _faster(workload, limits, best, others, curves)
     better = refined(workload, limits, best, curves)
     return better if keeps_server_free(workload, limits, better) else best
+
+
+def _on_even_shares(decisions: Sequence[Decision], limits: Limits) -> list[Decision]:
+    """The same, if devices may have as much each: best shares are so for sums without a queue."""
+    even = [each.on_even_shares() for each in decisions]
+    return [each for each in even if each.shares[0] <= min(limits.most_share)]
 
 
 def keeps_server_free(workload: Workload, limits: Limits, found: Found) -> bool:
