@@ -76,7 +76,7 @@ def test_what_more_of_a_resource_brings(plan: Plan) -> None:
     for row in plan.sensitivities:
         line = resource_line(row)
         assert line.startswith(f"a tenth more of the {row.resource}: ")
-        assert ("shorter" in line) is True
+        assert "shorter" in line
 
 
 @pytest.mark.parametrize(
