@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cutlayer.channel.path_loss import (
@@ -99,11 +99,13 @@ def test_devices_in_sight_and_not() -> None:
 
 
 @pytest.mark.parametrize("scenario", BOTH)
-@given(carriers, heights)
+@given(st.floats(0.5, 7.0), st.floats(1.5, 3.0))
 def test_no_step_at_the_breakpoint(scenario: Scenario, carrier_ghz: float, height_m: float) -> None:
-    """40 log d_3D - bend log d_3D^2 = near_slope log d_3D there."""
+    """40 log d_3D - bend log d_3D^2 = near_slope log d_3D there.
+
+    Of these carriers and heights it is from 30 m (UMi) to 4480 m (UMa).
+    """
     there = breakpoint_distance_m(scenario, carrier_ghz, height_m)
-    assume(10 <= there < 4999)
     around = np.array([there, there * (1 + 1e-9)])
     below, above = los_path_loss_db(scenario, around, carrier_ghz, height_m)
     # slope 40 dB a decade over 1e-9 is 2e-8 dB
