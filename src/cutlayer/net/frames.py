@@ -67,6 +67,9 @@ class Position:
     micro: int = 0
 
 
+NOWHERE = Position()
+
+
 @dataclass(frozen=True)
 class Frame:
     """One message before anybody has read its sections."""

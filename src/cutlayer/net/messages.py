@@ -13,13 +13,21 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
 from cutlayer.errors import FrameError
-from cutlayer.net.frames import Frame, Kind, Limits, Position, Section, from_bytes, to_bytes
+from cutlayer.net.frames import (
+    NOWHERE,
+    Frame,
+    Kind,
+    Limits,
+    Position,
+    Section,
+    from_bytes,
+    to_bytes,
+)
 from cutlayer.spec import Task
 
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 _LARGEST_U32 = 2**32 - 1
-_SETTINGS_BYTES = 64 * 1024
-_SAMPLE = np.dtype("<u4")
+SAMPLE = np.dtype("<u4")
 
 Count: TypeAlias = Annotated[int, Field(ge=1, le=_LARGEST_U32)]
 Index: TypeAlias = Annotated[int, Field(ge=0, le=_LARGEST_U32)]
@@ -181,59 +189,6 @@ Message: TypeAlias = (
 )
 
 
-@dataclass(frozen=True)
-class Bounds:
-    """The longest payloads of a run [bytes]; `samples`: of a mini-batch."""
-
-    activation_bytes: int
-    labels_bytes: int
-    gradient_bytes: int
-    adapter_bytes: int
-    samples: int
-
-
-def server_limits(bounds: Bounds) -> Limits:
-    """What a server takes from a device."""
-    return {
-        Kind.HELLO: {},
-        Kind.ACTIVATION: {
-            Section.SETTINGS: _SETTINGS_BYTES,
-            Section.ACTIVATION: bounds.activation_bytes,
-            Section.LABELS: bounds.labels_bytes,
-            Section.SAMPLES: bounds.samples * _SAMPLE.itemsize,
-        },
-        Kind.ADAPTER: {Section.ADAPTER_UP: bounds.adapter_bytes},
-    }
-
-
-def device_limits(bounds: Bounds | None) -> Limits:
-    """What a device takes from a server; None: before it knows the terms."""
-    greeting: Limits = {
-        Kind.WELCOME: {Section.SETTINGS: _SETTINGS_BYTES},
-        Kind.REFUSED: {},
-        Kind.CLOSE: {Section.SETTINGS: _SETTINGS_BYTES},
-    }
-    if bounds is None:
-        return greeting
-    return {
-        **greeting,
-        Kind.OPEN: {
-            Section.SETTINGS: _SETTINGS_BYTES,
-            Section.ADAPTER_DOWN: bounds.adapter_bytes,
-        },
-        Kind.GRADIENT: {Section.GRADIENT: bounds.gradient_bytes},
-    }
-
-
-def journal_limits(bounds: Bounds) -> Limits:
-    """What a server reads from its own journal."""
-    return {
-        **server_limits(bounds),
-        Kind.RESTARTED: {},
-        Kind.ROUND_CLOSED: {Section.SETTINGS: _SETTINGS_BYTES},
-    }
-
-
 def encode_message(message: Message, sequence: int) -> bytes:
     """The frame of `message`."""
     kind, position, sections = _parts(message)
@@ -251,9 +206,9 @@ def _parts(message: Message) -> tuple[Kind, Position, dict[Section, bytes]]:
         case Hello(number):
             return Kind.HELLO, Position(number), {}
         case Welcome(terms):
-            return Kind.WELCOME, Position(), {Section.SETTINGS: _json(terms)}
+            return Kind.WELCOME, NOWHERE, {Section.SETTINGS: _json(terms)}
         case Refused():
-            return Kind.REFUSED, Position(), {}
+            return Kind.REFUSED, NOWHERE, {}
         case Open(number, opening, adapter):
             sections = {Section.SETTINGS: _json(opening), Section.ADAPTER_DOWN: adapter}
             return Kind.OPEN, Position(number), sections
@@ -264,7 +219,7 @@ def _parts(message: Message) -> tuple[Kind, Position, dict[Section, bytes]]:
         case Adapter(number, packet):
             return Kind.ADAPTER, Position(number), {Section.ADAPTER_UP: packet}
         case Close(ending):
-            return Kind.CLOSE, Position(), {Section.SETTINGS: _json(ending)}
+            return Kind.CLOSE, NOWHERE, {Section.SETTINGS: _json(ending)}
         case Restarted(number):
             return Kind.RESTARTED, Position(number), {}
         case RoundClosed(number, made):
@@ -301,20 +256,20 @@ def _activation_sections(message: Activation) -> dict[Section, bytes]:
         Section.SETTINGS: _json(message.micro),
         Section.ACTIVATION: message.packet,
         Section.LABELS: message.labels,
-        Section.SAMPLES: np.asarray(message.samples, dtype=_SAMPLE).tobytes(),
+        Section.SAMPLES: np.asarray(message.samples, dtype=SAMPLE).tobytes(),
     }
 
 
 def _activation(frame: Frame) -> Activation:
     own = frame.sections
-    if len(own[Section.SAMPLES]) % _SAMPLE.itemsize:
+    if len(own[Section.SAMPLES]) % SAMPLE.itemsize:
         raise FrameError(f"numbers of samples in {len(own[Section.SAMPLES])} bytes")
     return Activation(
         position=frame.position,
         micro=_settings(Micro, own),
         packet=own[Section.ACTIVATION],
         labels=own[Section.LABELS],
-        samples=tuple(np.frombuffer(own[Section.SAMPLES], _SAMPLE).tolist()),
+        samples=tuple(np.frombuffer(own[Section.SAMPLES], SAMPLE).tolist()),
     )
 
 
