@@ -33,5 +33,9 @@ class PacketError(CutlayerError):
     """Bytes that are not a valid packet of the expected shape."""
 
 
+class FrameError(CutlayerError):
+    """Bytes or a message that a peer of the network runtime must not send."""
+
+
 class RunError(CutlayerError):
     """A run directory that cannot be written, read or resumed."""
