@@ -91,7 +91,7 @@ class Enrolment:
             self._gate.blame(port, str(error))
             return
         self._gate.prove(port)
-        writer.write(_message(certificate))
+        writer.write(_message(certificate.public_bytes(Encoding.DER)))
         await writer.drain()
 
 

@@ -194,6 +194,7 @@ class _Side(asyncio.BufferedProtocol):
     def __init__(self) -> None:
         self.transport: asyncio.Transport
         self.other: _Side | None = None
+        self._heard_all = False
         self._buffer = bytearray(_BUFFER_BYTES)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -209,7 +210,11 @@ class _Side(asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         """One side may be done sending while the other goes on."""
+        self._heard_all = True
         if self.other is None or self.other.transport.is_closing():
+            return False
+        if self.other._heard_all:
+            self.other.transport.close()
             return False
         self.other.transport.write_eof()
         return True

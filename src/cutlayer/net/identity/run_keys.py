@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography import x509
 
 from cutlayer.errors import IdentityError
 from cutlayer.net.identity.certificates import (
@@ -85,8 +85,8 @@ class RunKeys:
             self._write(self.register().invite(name, invitation))
         return token
 
-    def enrol(self, name: str, secret: bytes, request: bytes, now_s: float) -> bytes:
-        """The certificate [DER] of `name` for the key that signed `request` [DER].
+    def enrol(self, name: str, secret: bytes, request: bytes, now_s: float) -> x509.Certificate:
+        """The certificate of `name` for the key that signed `request` [DER].
 
         The invitation is used up, and older certificates of `name` are revoked, before the
         certificate leaves. Raises IdentityError with the reason of a refusal: for the log, and
@@ -101,7 +101,7 @@ class RunKeys:
             certificate = device_certificate(self.authority, name, key, now)
             register = register.uninvite(name).revoke(name, now_s)
             self._write(register.issue(name, certificate.serial_number, now_s))
-        return certificate.public_bytes(Encoding.DER)
+        return certificate
 
     def revoke(self, name: str, now_s: float) -> tuple[Issued, ...]:
         """Make certificates and the invitation of `name` void; the certificates that were valid.
