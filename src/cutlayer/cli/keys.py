@@ -14,9 +14,13 @@ from rich.console import Console
 from rich.table import Table
 
 from cutlayer.cli.options import whole_number
-from cutlayer.errors import IdentityError
-from cutlayer.net.identity.register import Register
-from cutlayer.net.identity.run_keys import init_keys, read_keys
+from cutlayer.errors import ConfigError, IdentityError
+
+try:
+    from cutlayer.net.identity.register import Register
+    from cutlayer.net.identity.run_keys import init_keys, read_keys
+except ModuleNotFoundError as error:
+    raise ConfigError(f"`cutlayer keys` needs {error.name}: pip install 'cutlayer[net]'") from error
 
 _FOLDER = Path("keys")
 _VALID_MIN = 60
@@ -73,7 +77,7 @@ def _invite(folder: Path, name: str, minutes: int) -> None:
     token = read_keys(folder).invite(name, 60.0 * minutes, now_s)
     print(token.text())
     until = _moment(now_s + 60.0 * minutes)
-    print(f"for {name} alone, once, until {until}; who has it can join in its name", file=sys.stderr)
+    print(f"for {name}, once, until {until}; whoever has it can join in its name", file=sys.stderr)
 
 
 def _revoke(folder: Path, name: str) -> None:

@@ -22,6 +22,11 @@ class Admission:
         self._unproven: dict[str, int] = {}
         self._connections = 0
 
+    @property
+    def remembered(self) -> int:
+        """How many networks it keeps a count of arrivals for."""
+        return len(self._buckets)
+
     def arrive(self, address: str, now_s: float) -> str | None:
         """Count a connection in, unproven; or say why it may not stay."""
         network = network_of(address)

@@ -7,7 +7,7 @@ authority (mutual TLS); addresses and what the other end says of itself count fo
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol, final
+from typing import Any, Protocol, final, runtime_checkable
 
 import grpc
 import grpc.aio
@@ -28,10 +28,13 @@ _CLOSE_S = 5.0
 # what may be under way in a stream and not read; fixed, so that memory is
 _WINDOW_BYTES = 4 * MIB
 _CUT = "the connection was cut"
+# a server's end of gRPC cannot tell them apart
+CLOSED = "the other end closed the link, or was cut off"
 
 Options = list[tuple[str, int | str]]
 
 
+@runtime_checkable
 class Stream(Protocol):
     """What either end of a gRPC stream can do."""
 
@@ -64,7 +67,9 @@ class GrpcLink(Link):
         self._stream = stream
         self._hang_up = hang_up
         self._chunks = ChunkReader(largest_frame_bytes)
-        self._frames: asyncio.Queue[bytes | None] = asyncio.Queue(maxsize=1)
+        self._next: bytes | None = None
+        self._arrived = asyncio.Event()
+        self._received = asyncio.Event()
         self._writing = asyncio.Lock()
         self._why: str | None = None
         self._hung_up = False
@@ -90,10 +95,13 @@ class GrpcLink(Link):
 
     async def receive(self) -> bytes:
         """The next whole frame. Raises LinkClosed when there is none and never will be."""
-        frame = await self._frames.get()
-        if frame is None:
-            self._frames.put_nowait(None)  # for whoever asks again
-            raise LinkClosed(self.why)
+        while self._next is None:
+            if self._why is not None:
+                raise LinkClosed(self._why)
+            self._arrived.clear()
+            await self._arrived.wait()
+        frame, self._next = self._next, None
+        self._received.set()
         return frame
 
     async def close(self, reason: str = "") -> None:
@@ -105,12 +113,14 @@ class GrpcLink(Link):
 
     def end(self, why: str) -> None:
         """Nothing more is sent or received; the first reason stands."""
+        self._over(why)
+        self._next = None
+
+    def _over(self, why: str) -> None:
         if self._why is None:
             self._why = why
-        self._pump.cancel()
-        while not self._frames.empty():
-            self._frames.get_nowait()
-        self._frames.put_nowait(None)
+        self._arrived.set()
+        self._received.set()
 
     async def _write(self, chunk: bytes) -> None:
         try:
@@ -120,26 +130,30 @@ class GrpcLink(Link):
             self.end("a frame was given up half-way" if ours else _reason(error))
             if ours or not isinstance(error, Exception | asyncio.CancelledError):
                 raise
-            raise LinkClosed(self.why) from None
+            raise LinkClosed(self.why) from error
 
     async def _read(self) -> None:
-        """Frames into the queue until the stream ends, then None."""
+        """Frames for `receive` until the stream ends."""
+        why = CLOSED
         try:
-            why = await self._read_frames()
+            while (chunk := await self._stream.read()) is not grpc.aio.EOF:
+                frame = self._chunks.feed(chunk)
+                if frame is not None:
+                    await self._deliver(frame)
         except BaseException as error:
             if _cancelled(error):
                 raise
             why = _reason(error)
-        if self._why is None:
-            self._why = f"{why}, within a frame" if self._chunks.within_frame else why
-        await self._frames.put(None)
+        self._over(f"{why}, within a frame" if self._chunks.within_frame else why)
 
-    async def _read_frames(self) -> str:
-        while (chunk := await self._stream.read()) is not grpc.aio.EOF:
-            frame = self._chunks.feed(chunk)
-            if frame is not None:
-                await self._frames.put(frame)
-        return "the other end closed the link"
+    async def _deliver(self, frame: bytes) -> None:
+        """Wait for the frame before to be received; when the link has ended, drop this one."""
+        while self._next is not None and self._why is None:
+            self._received.clear()
+            await self._received.wait()
+        if self._why is None:
+            self._next = frame
+            self._arrived.set()
 
 
 async def connect(address: str, keys: DeviceKeys, limits: Limits) -> Link:
@@ -176,6 +190,8 @@ def stream_options(limits: Limits) -> Options:
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.keepalive_time_ms", keepalive_ms),
         ("grpc.keepalive_timeout_ms", keepalive_ms),
+        # the answer to that question is the answer to a ping, which has a limit of its own
+        ("grpc.http2.ping_timeout_ms", keepalive_ms),
     ]
 
 
@@ -199,8 +215,8 @@ async def _hang_up(channel: grpc.aio.Channel, call: grpc.aio.StreamStreamCall) -
         async with asyncio.timeout(_CLOSE_S):
             await call.done_writing()
             await call.code()
-    except TimeoutError:
-        pass
+    except (TimeoutError, grpc.aio.BaseError):
+        pass  # the other end is slow, or has left before
     finally:
         call.cancel()
         await channel.close()

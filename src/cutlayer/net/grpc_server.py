@@ -6,9 +6,9 @@ caller's. A stranger is told nothing; `say` is told each refusal with its reason
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Protocol, final, runtime_checkable
 
 import grpc
 import grpc.aio
@@ -17,7 +17,14 @@ from cryptography import x509
 from cutlayer.errors import IdentityError
 from cutlayer.net.enrolment import Enrolment
 from cutlayer.net.gate import ENROL, LOOPBACK, TLS, Gate, Say
-from cutlayer.net.grpc_link import METHOD, SERVICE, GrpcLink, Options, stream_options
+from cutlayer.net.grpc_link import (
+    METHOD,
+    SERVICE,
+    GrpcLink,
+    Options,
+    Stream,
+    stream_options,
+)
 from cutlayer.net.identity.device_keys import common_name
 from cutlayer.net.identity.register import Register
 from cutlayer.net.identity.run_keys import RunKeys
@@ -25,6 +32,23 @@ from cutlayer.net.limits import Limits
 from cutlayer.net.link import Link, LinkClosed
 
 OnLink = Callable[[Link], Awaitable[None]]
+
+
+@runtime_checkable
+class ServerStream(Stream, Protocol):
+    """What the server's end of a gRPC stream can do besides; its class has no public name."""
+
+    def auth_context(self) -> Mapping[str, Sequence[bytes]]:
+        """What TLS has verified of the other end."""
+
+    def peer(self) -> str:
+        """The other end's address."""
+
+    async def send_initial_metadata(self, metadata: tuple[()]) -> None:
+        """Tell the other end that its stream is accepted."""
+
+    async def abort(self, code: grpc.StatusCode) -> None:
+        """End the stream; raises."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +118,7 @@ class LinkServer:
             [self._keys.server_pem], self._keys.authority_pem, require_client_auth=True
         )
 
-    async def _stream(self, _: object, context: grpc.aio.ServicerContext) -> None:
+    async def _stream(self, _: object, context: ServerStream) -> None:
         """One device's stream, from its first byte to its last."""
         visitor = _visitor(context)
         refusal = self._refusal(visitor)
@@ -194,7 +218,7 @@ async def serve(
     return server
 
 
-def _visitor(context: grpc.aio.ServicerContext) -> _Visitor:
+def _visitor(context: ServerStream) -> _Visitor:
     """Who is there: from the certificate that TLS verified, never from what they say."""
     (pem,) = context.auth_context()["x509_pem_cert"]
     certificate = x509.load_pem_x509_certificate(pem)
