@@ -53,7 +53,8 @@ class GrpcLink(Link):
     gRPC's flow control stops the sender. Cancelling `receive` loses nothing. Cancelling `send` may
     leave half a frame, so it ends the link.
 
-    hang_up: ends the stream; called once, by whichever end of the link comes first.
+    hang_up: ends the stream, when this end closes the link; called once.
+    over: set when nothing comes any more, from either end.
     """
 
     def __init__(
@@ -72,7 +73,8 @@ class GrpcLink(Link):
         self._received = asyncio.Event()
         self._writing = asyncio.Lock()
         self._why: str | None = None
-        self._hung_up = False
+        self._closed = False
+        self.over = asyncio.Event()
         self._pump = asyncio.create_task(self._read())
 
     @property
@@ -96,8 +98,8 @@ class GrpcLink(Link):
     async def receive(self) -> bytes:
         """The next whole frame. Raises LinkClosed when there is none and never will be."""
         while self._next is None:
-            if self._why is not None:
-                raise LinkClosed(self._why)
+            if self.over.is_set():
+                raise LinkClosed(self.why)
             self._arrived.clear()
             await self._arrived.wait()
         frame, self._next = self._next, None
@@ -106,21 +108,22 @@ class GrpcLink(Link):
 
     async def close(self, reason: str = "") -> None:
         """End the link: what was sent still arrives, what was not received is lost."""
+        if self._closed:
+            return
+        self._closed = True
+        self._next = None
         self.end(reason or "closed at this end")
-        if not self._hung_up:
-            self._hung_up = True
-            await self._hang_up()
+        self._nothing_comes()
+        await self._hang_up()
 
     def end(self, why: str) -> None:
-        """Nothing more is sent or received; the first reason stands."""
-        self._over(why)
-        self._next = None
-
-    def _over(self, why: str) -> None:
+        """Nothing more is sent; the first reason stands. What has come may still be received."""
         if self._why is None:
             self._why = why
-        self._arrived.set()
-        self._received.set()
+
+    def _nothing_comes(self) -> None:
+        for event in (self.over, self._arrived, self._received):
+            event.set()
 
     async def _write(self, chunk: bytes) -> None:
         try:
@@ -144,14 +147,15 @@ class GrpcLink(Link):
             if _cancelled(error):
                 raise
             why = _reason(error)
-        self._over(f"{why}, within a frame" if self._chunks.within_frame else why)
+        self.end(f"{why}, within a frame" if self._chunks.within_frame else why)
+        self._nothing_comes()
 
     async def _deliver(self, frame: bytes) -> None:
-        """Wait for the frame before to be received; when the link has ended, drop this one."""
-        while self._next is not None and self._why is None:
+        """Wait for the frame before to be received; once this end has closed, drop this one."""
+        while self._next is not None and not self._closed:
             self._received.clear()
             await self._received.wait()
-        if self._why is None:
+        if not self._closed:
             self._next = frame
             self._arrived.set()
 

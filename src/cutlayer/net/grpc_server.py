@@ -126,17 +126,12 @@ class LinkServer:
             self._gate.blame(visitor.port, refusal)
             await context.abort(grpc.StatusCode.UNAUTHENTICATED)
         await context.send_initial_metadata(())
-        finish, over = asyncio.Event(), asyncio.Event()
-
-        async def hang_up() -> None:
-            finish.set()
-
-        link = GrpcLink(visitor.name, context, self._limits.frame_bytes, hang_up)
-        session = asyncio.create_task(self._session(_Held(visitor, link, over), finish))
+        link = GrpcLink(visitor.name, context, self._limits.frame_bytes, _nothing_more)
+        session = asyncio.create_task(self._session(_Held(visitor, link, asyncio.Event())))
         self._sessions.add(session)
         session.add_done_callback(self._sessions.discard)
         try:
-            await finish.wait()
+            await link.over.wait()
         finally:
             link.end("the connection was cut")
 
@@ -149,7 +144,7 @@ class LinkServer:
             return f"{visitor.name}, since nobody can be checked: {error}"
         return None if self._gate.prove(visitor.port) else "did not come through the gate"
 
-    async def _session(self, held: _Held, finish: asyncio.Event) -> None:
+    async def _session(self, held: _Held) -> None:
         """The session of a link, after the one before it of the same device has ended."""
         name = held.visitor.name
         try:
@@ -164,11 +159,10 @@ class LinkServer:
             self._say(f"the session of {name} failed: {error!r}")
             raise
         finally:
-            held.link.end("its session failed")
+            await held.link.close("its session failed")
             if self._held.get(name) is held:
                 del self._held[name]
             held.over.set()
-            finish.set()
 
     async def _take_over(self, held: _Held) -> None:
         """A device that lost its link is back before the server noticed: the newer link counts."""
@@ -216,6 +210,10 @@ async def serve(
     server = LinkServer(keys, on_link, limits, say)
     await server.start(*address)
     return server
+
+
+async def _nothing_more() -> None:
+    """A stream at the server ends with its handler, which waits for its link to be over."""
 
 
 def _visitor(context: ServerStream) -> _Visitor:
