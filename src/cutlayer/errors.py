@@ -39,3 +39,7 @@ class FrameError(CutlayerError):
 
 class RunError(CutlayerError):
     """A run directory that cannot be written, read or resumed."""
+
+
+class IdentityError(CutlayerError):
+    """Keys, a name, an invitation or a certificate that cannot be used; quotes no secret."""

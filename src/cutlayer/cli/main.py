@@ -15,6 +15,7 @@ COMMANDS = {
     "compare": "several runs beside each other: other schemes, other settings, finished runs",
     "profile": "what accuracy each setting of the codec leaves, by real trainings",
     "trace": "one round of a run, step by step, as a file for Perfetto",
+    "keys": "a run's own certificates: invite devices to it, cut them off",
     "assets": "list or get the models and data sets that come in packages",
     "codec": "what the codecs do to a model's tensors, what is in a packet, and a round trip",
     "paper": "a figure of the paper made again, beside what the paper says of it",
