@@ -156,6 +156,7 @@ class Site:
         self.run = run
         self.server: ServerDriver | None = None
         self.calls: set[asyncio.Task[None]] = set()
+        self._links: list[Link] = []
 
     async def dial(self, device: int, wrap: Callable[[Link], Link] = lambda link: link) -> Link:
         """A link to the server; while there is none, wait."""
@@ -164,6 +165,7 @@ class Site:
         own, other = memory_links(f"device-{device}", "server")
         call = asyncio.create_task(self.server.attend(device, other))
         self.calls.add(call)
+        self._links.append(other)
         return wrap(own)
 
     async def hang_up(self) -> None:
@@ -172,7 +174,10 @@ class Site:
         for call in self.calls:
             call.cancel()
         await asyncio.gather(*self.calls, return_exceptions=True)
+        for link in self._links:
+            await link.close("killed")  # as the system does, even for a task that never ran
         self.calls.clear()
+        self._links.clear()
 
 
 async def play(run: Run) -> ServerSession:

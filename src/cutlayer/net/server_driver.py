@@ -99,9 +99,9 @@ class ServerDriver:
         self._connections[device] = own
         if before is not None:
             before.hang_up()
-        await self.handle(s.Joined(device))
         writer = asyncio.create_task(own.write())
         try:
+            await self.handle(s.Joined(device))
             while self._connections.get(device) is own:
                 frame = await link.receive()
                 await self._handle_frame(own, s.Received(device, frame))
