@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import random
 from pathlib import Path
 
@@ -192,7 +191,6 @@ def test_a_session_that_fails_is_told_of_and_closes_its_link(
             assert "the session of pi failed" in await served.hears("failed")
 
     asyncio.run(run())
-    gc.collect()
     assert [type(failure) for failure in failures] == [ArithmeticError]
 
 

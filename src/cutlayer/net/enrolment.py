@@ -88,7 +88,7 @@ class Enrolment:
                 name.decode("ascii", "replace"), secret, request, self._wall_clock()
             )
         except IdentityError as error:
-            self._gate.blame(port, str(error))
+            self._gate.dismiss(port, str(error))
             return
         self._gate.prove(port)
         writer.write(_message(certificate.public_bytes(Encoding.DER)))

@@ -24,6 +24,7 @@ TLS = b"\x16"
 ENROL = b"E"
 LOOPBACK = "127.0.0.1"
 _BUFFER_BYTES = 128 * KIB
+_LEAVE_S = 0.5
 
 
 class Gate:
@@ -65,11 +66,11 @@ class Gate:
             self._admission.prove(visit.address)
         return visit is not None
 
-    def blame(self, port: int, reason: str) -> None:
-        """Why the visitor at loopback's `port` will be refused: told when it has gone."""
+    def dismiss(self, port: int, reason: str) -> None:
+        """Refuse the visitor at loopback's `port`: what was answered may still reach it."""
         visit = self._by_port.get(port)
         if visit is not None:
-            visit.reason = reason
+            visit.dismiss(reason)
 
     def drop(self, port: int) -> None:
         """Cut the visitor at loopback's `port` off."""
@@ -134,8 +135,8 @@ class Visit:
         self._behind: _Behind | None = None
         self._connecting: asyncio.Task[None] | None = None
         self.reason = "left before it showed a certificate of this run or a token"
-        loop = asyncio.get_running_loop()
-        self._overdue = loop.call_later(gate.proof_s, self._too_late)
+        self._loop = asyncio.get_running_loop()
+        self._overdue = self._loop.call_later(gate.proof_s, self._too_late)
 
     def begin(self, first: bytes) -> None:
         """Find who is behind for these bytes, and let them have the connection."""
@@ -147,6 +148,12 @@ class Visit:
         rest = first[1:] if first[:1] == ENROL else first
         self._outside.transport.pause_reading()
         self._connecting = asyncio.create_task(self._connect(port, rest))
+
+    def dismiss(self, reason: str) -> None:
+        """It is refused, and has a moment to leave by itself."""
+        self.reason = reason
+        self._overdue.cancel()
+        self._overdue = self._loop.call_later(_LEAVE_S, self.end)
 
     def end(self) -> None:
         """Cut both sides off, now."""
@@ -165,9 +172,8 @@ class Visit:
         self._gate.leave(self)
 
     async def _connect(self, port: int, first: bytes) -> None:
-        loop = asyncio.get_running_loop()
         try:
-            _, behind = await loop.create_connection(_Behind, LOOPBACK, port)
+            _, behind = await self._loop.create_connection(_Behind, LOOPBACK, port)
         except OSError:
             self.reason = "the server is stopping"
             self.end()

@@ -18,6 +18,7 @@ from cutlayer.errors import IdentityError
 from cutlayer.net.enrolment import Enrolment
 from cutlayer.net.gate import ENROL, LOOPBACK, TLS, Gate, Say
 from cutlayer.net.grpc_link import (
+    ACCEPTED,
     METHOD,
     SERVICE,
     GrpcLink,
@@ -44,7 +45,7 @@ class ServerStream(Stream, Protocol):
     def peer(self) -> str:
         """The other end's address."""
 
-    async def send_initial_metadata(self, metadata: tuple[()]) -> None:
+    async def send_initial_metadata(self, metadata: tuple[tuple[str, str], ...]) -> None:
         """Tell the other end that its stream is accepted."""
 
     async def abort(self, code: grpc.StatusCode) -> None:
@@ -123,9 +124,9 @@ class LinkServer:
         visitor = _visitor(context)
         refusal = self._refusal(visitor)
         if refusal is not None:
-            self._gate.blame(visitor.port, refusal)
+            self._gate.dismiss(visitor.port, refusal)
             await context.abort(grpc.StatusCode.UNAUTHENTICATED)
-        await context.send_initial_metadata(())
+        await context.send_initial_metadata((ACCEPTED,))
         link = GrpcLink(visitor.name, context, self._limits.frame_bytes, _nothing_more)
         session = asyncio.create_task(self._session(_Held(visitor, link, asyncio.Event())))
         self._sessions.add(session)
@@ -157,7 +158,8 @@ class LinkServer:
             self._say(f"{name} left: {held.link.why}")
         except Exception as error:
             self._say(f"the session of {name} failed: {error!r}")
-            raise
+            bug = {"message": f"the session of {name} failed", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(bug)
         finally:
             await held.link.close("its session failed")
             if self._held.get(name) is held:
@@ -208,7 +210,11 @@ async def serve(
     Raises OSError if `address` (host, port; port 0 lets the system choose) is not to be had.
     """
     server = LinkServer(keys, on_link, limits, say)
-    await server.start(*address)
+    try:
+        await server.start(*address)
+    except BaseException:
+        await server.stop()
+        raise
     return server
 
 
