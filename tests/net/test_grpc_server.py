@@ -257,8 +257,8 @@ def test_a_flood_of_connections_is_refused_and_a_link_lives_on(
             await served.hears("more than 40 connections in a row from one address (")
             with pytest.raises(LinkClosed):
                 await served.connect(device)
-            # 105 connections are refused: told are the first, second, fourth ... sixty-fourth
-            assert len([line for line in served.said if "refused" in line]) <= 8
+            # some 35 and some 70 are refused: told are the first, second, fourth and so on
+            assert len([line for line in served.said if "refused" in line]) <= 6 + 7
             await link.send(b"still there")
             assert await link.receive() == b"still there"
             await leave(flood)

@@ -25,6 +25,8 @@ ENROL = b"E"
 LOOPBACK = "127.0.0.1"
 _BUFFER_BYTES = 128 * KIB
 _LEAVE_S = 0.5
+# refusals that are counted, so that a flood does not flood the log
+_REMEMBERED = 4096
 
 
 class Gate:
@@ -40,7 +42,7 @@ class Gate:
         self._admission = Admission(limits)
         self._visits: set[Visit] = set()
         self._by_port: dict[int, Visit] = {}
-        self._refused: Counter[str] = Counter()
+        self._refused: Counter[tuple[str, str]] = Counter()
         self._server: asyncio.Server | None = None
 
     async def open(self, host: str, port: int, behind: Mapping[bytes, int]) -> int:
@@ -99,12 +101,12 @@ class Gate:
         return visit
 
     def refuse(self, address: str, reason: str) -> None:
-        """Tell of a refusal; of one network's the first, second, fourth, eighth and so on."""
-        network = network_of(address)
-        if len(self._refused) >= 4096:
+        """Tell of a refusal; of the same again the second, fourth, eighth and so on."""
+        if len(self._refused) >= _REMEMBERED:
             self._refused.clear()
-        self._refused[network] += 1
-        count = self._refused[network]
+        same = (network_of(address), reason)
+        self._refused[same] += 1
+        count = self._refused[same]
         if math.log2(count).is_integer():
             times = "" if count == 1 else f" ({count} refusals so far)"
             self._say(f"refused {address}: {reason}{times}")
