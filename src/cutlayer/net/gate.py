@@ -23,7 +23,7 @@ Say = Callable[[str], None]
 TLS = b"\x16"
 ENROL = b"E"
 LOOPBACK = "127.0.0.1"
-_BUFFER_BYTES = 128 * KIB
+_BUFFER_BYTES = 512 * KIB
 _LEAVE_S = 0.5
 # refusals that are counted, so that a flood does not flood the log
 _REMEMBERED = 4096
@@ -38,6 +38,8 @@ class Gate:
     def __init__(self, limits: Limits, say: Say) -> None:
         self.behind: Mapping[bytes, int] = {}
         self.proof_s = limits.proof_s
+        # one for all sides, since what came goes on at once
+        self.buffer = bytearray(_BUFFER_BYTES)
         self._say = say
         self._admission = Admission(limits)
         self._visits: set[Visit] = set()
@@ -175,7 +177,9 @@ class Visit:
 
     async def _connect(self, port: int, first: bytes) -> None:
         try:
-            _, behind = await self._loop.create_connection(_Behind, LOOPBACK, port)
+            _, behind = await self._loop.create_connection(
+                lambda: _Behind(self._gate), LOOPBACK, port
+            )
         except OSError:
             self.reason = "the server is stopping"
             self.end()
@@ -195,26 +199,28 @@ class Visit:
 class _Side(asyncio.BufferedProtocol):
     """One side of a connection through the gate: what arrives goes out at the other side.
 
-    Nothing is read while the other side has something unsent, so the one buffer can be used
-    again, and no more than it is ever held.
+    Nothing is read while the other side has something unsent, so what is held is never more than
+    one buffer.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, gate: Gate) -> None:
         self.transport: asyncio.Transport
         self.other: _Side | None = None
+        self._gate = gate
         self._heard_all = False
-        self._buffer = bytearray(_BUFFER_BYTES)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(high=0)
 
     def get_buffer(self, sizehint: int) -> bytearray:
-        return self._buffer
+        return self._gate.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         if self.other is not None:
-            self.other.transport.write(memoryview(self._buffer)[:nbytes])
+            self.other.transport.write(memoryview(self._gate.buffer)[:nbytes])
+            if self.other.transport.get_write_buffer_size():
+                self._gate.buffer = bytearray(_BUFFER_BYTES)  # the rest may be in the old one yet
 
     def eof_received(self) -> bool:
         """One side may be done sending while the other goes on."""
@@ -250,8 +256,7 @@ class _Outside(_Side):
     """The side of whoever connected."""
 
     def __init__(self, gate: Gate) -> None:
-        super().__init__()
-        self._gate = gate
+        super().__init__(gate)
         self._visit: Visit | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -264,7 +269,7 @@ class _Outside(_Side):
 
     def buffer_updated(self, nbytes: int) -> None:
         if self.other is None and self._visit is not None:
-            self._visit.begin(bytes(self._buffer[:nbytes]))
+            self._visit.begin(bytes(self._gate.buffer[:nbytes]))
         else:
             super().buffer_updated(nbytes)
 
