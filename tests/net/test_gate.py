@@ -130,17 +130,19 @@ def test_a_visitor_is_known_by_the_port_behind() -> None:
             reader, writer = await asyncio.open_connection(LOOPBACK, port)
             writer.write(TLS)
             assert await reader.readexactly(1) == TLS
-            assert gate.address_of(ports[0]) == LOOPBACK
-            assert gate.prove(ports[0]) and gate.prove(ports[0])
-            gate.drop(ports[0])
+            visit = gate.visit(ports[0])
+            assert visit is not None and visit.address == LOOPBACK
+            visit.prove()
+            visit.prove()
+            visit.end()
             with contextlib.suppress(ConnectionError):
                 assert await reader.read() == b""
             writer.close()
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
-            assert gate.address_of(ports[0]) is None
-            assert not gate.prove(ports[0])
-            gate.drop(ports[0])
+            assert gate.visit(ports[0]) is None
+            visit.prove()  # too late for anything
+            visit.end()
             assert said == []
 
     asyncio.run(run())

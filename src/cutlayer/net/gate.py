@@ -57,37 +57,16 @@ class Gate:
         self._server = await loop.create_server(lambda: _Outside(self), host, port)
         return int(self._server.sockets[0].getsockname()[1])
 
-    def address_of(self, port: int) -> str | None:
-        """The address outside of whom a server behind sees as loopback's `port`."""
-        visit = self._by_port.get(port)
-        return None if visit is None else visit.address
-
-    def prove(self, port: int) -> bool:
-        """The visitor at loopback's `port` has shown who it is; False if the gate knows none."""
-        visit = self._by_port.get(port)
-        if visit is not None and not visit.proven:
-            visit.proven = True
-            self._admission.prove(visit.address)
-        return visit is not None
-
-    def dismiss(self, port: int, reason: str) -> None:
-        """Refuse the visitor at loopback's `port`: what was answered may still reach it."""
-        visit = self._by_port.get(port)
-        if visit is not None:
-            visit.dismiss(reason)
-
-    def drop(self, port: int) -> None:
-        """Cut the visitor at loopback's `port` off."""
-        visit = self._by_port.get(port)
-        if visit is not None:
-            visit.end()
+    def visit(self, port: int) -> "Visit | None":
+        """Whom a server behind sees as loopback's `port`, if they came through here."""
+        return self._by_port.get(port)
 
     async def close(self) -> None:
         """Stop listening, and cut everybody off."""
         if self._server is not None:
             self._server.close()
         for visit in tuple(self._visits):
-            visit.proven = True  # it was us
+            visit.prove()  # nobody is refused: it is us who leave
             visit.end()
         while self._visits:
             await asyncio.sleep(0)
@@ -118,6 +97,10 @@ class Gate:
         visit.port = port
         self._by_port[port] = visit
 
+    def proven(self, visit: "Visit") -> None:
+        """The visit has shown who it is."""
+        self._admission.prove(visit.address)
+
     def leave(self, visit: "Visit") -> None:
         """The visit's connection outside has ended."""
         self._visits.discard(visit)
@@ -134,6 +117,7 @@ class Visit:
         self.address = address
         self.port: int | None = None
         self.proven = False
+        self._gone = False
         self._gate = gate
         self._outside = outside
         self._behind: _Behind | None = None
@@ -153,8 +137,14 @@ class Visit:
         self._outside.transport.pause_reading()
         self._connecting = asyncio.create_task(self._connect(port, rest))
 
+    def prove(self) -> None:
+        """It has shown who it is: it may stay."""
+        if not self.proven and not self._gone:
+            self.proven = True
+            self._gate.proven(self)
+
     def dismiss(self, reason: str) -> None:
-        """It is refused, and has a moment to leave by itself."""
+        """It is refused, and has a moment to leave by itself: it may have been answered."""
         self.reason = reason
         self._overdue.cancel()
         self._overdue = self._loop.call_later(_LEAVE_S, self.end)
@@ -167,6 +157,7 @@ class Visit:
 
     def ended(self) -> None:
         """The side outside has gone."""
+        self._gone = True
         self._overdue.cancel()
         if self._connecting is not None:
             self._connecting.cancel()
