@@ -71,11 +71,11 @@ async def echo(link: Link) -> None:
 
 @contextlib.asynccontextmanager
 async def serving(
-    keys: RunKeys, on_link: OnLink = echo, limits: Limits = LIMITS
+    keys: RunKeys, on_link: OnLink = echo, limits: Limits = LIMITS, port: int = 0
 ) -> AsyncIterator[Served]:
     """A server on a port of the system's choice, stopped at the end."""
     said: list[str] = []
-    server = await serve((LOOPBACK, 0), keys, on_link, limits, said.append)
+    server = await serve((LOOPBACK, port), keys, on_link, limits, said.append)
     try:
         yield Served(server, said)
     finally:

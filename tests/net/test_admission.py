@@ -72,7 +72,7 @@ def test_limits_hold_whatever_comes_and_goes(events: list[tuple[int, str]]) -> N
 
 def test_addresses_without_end_are_not_remembered_without_end() -> None:
     admission = Admission(LIMITS)
-    for number in range(10_000):
+    for number in range(6_000):
         address = f"198.{number >> 16}.{number >> 8 & 255}.{number & 255}"
         if admission.arrive(address, 0.0) is None:
             admission.leave(address, proven=False)

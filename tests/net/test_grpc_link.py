@@ -2,12 +2,12 @@
 
 import asyncio
 import contextlib
-import gc
 import random
 from pathlib import Path
 
 import pytest
 
+from cutlayer.errors import FrameError
 from cutlayer.net.grpc_link import CLOSED, connect
 from cutlayer.net.identity.device_keys import DeviceKeys
 from cutlayer.net.identity.names import SERVER_NAME
@@ -192,8 +192,24 @@ def test_a_session_that_fails_is_told_of_and_closes_its_link(
             assert "the session of pi failed" in await served.hears("failed")
 
     asyncio.run(run())
-    gc.collect()
     assert [type(failure) for failure in failures] == [ArithmeticError]
+
+
+def test_a_session_that_refuses_what_it_gets_ends_the_link(
+    keys: RunKeys, device: DeviceKeys
+) -> None:
+    async def run() -> None:
+        async def session(link: Link) -> None:
+            raise FrameError(f"{len(await link.receive())} bytes that mean nothing")
+
+        async with serving(keys, session) as served:
+            link = await served.connect(device)
+            await link.send(b"noise")
+            await ending(link)
+            await link.close()
+            assert await served.hears("refused") == "refused pi: 5 bytes that mean nothing"
+
+    asyncio.run(run())
 
 
 def test_a_link_that_is_cut_within_a_frame_is_closed_at_both_ends(

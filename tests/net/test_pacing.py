@@ -114,6 +114,33 @@ def test_a_frame_arrives_as_over_a_line_of_that_rate() -> None:
     assert [len(frame) for _, frame in wire.sent] == [1_001_000, 0, 500_000]
 
 
+@given(
+    st.lists(st.tuples(st.integers(0, 5000), st.floats(0.0, 2.0)), min_size=1, max_size=20),
+    st.floats(100.0, 1e5),
+    st.integers(1, 4000),
+)
+def test_a_paced_link_keeps_to_its_share(
+    frames: list[tuple[int, float]], rate_bit_s: float, burst_bytes: int
+) -> None:
+    """In any window: the rate, the burst and the frame that ends in it."""
+    time = VirtualTime()
+    wire = Wire(time)
+
+    async def run() -> None:
+        link = PacedLink(wire, rate_bit_s, burst_bytes, time.clock, time.sleep)
+        for count, idle_s in frames:
+            await time.sleep(idle_s)
+            await link.send(bytes(count))
+
+    asyncio.run(run())
+    largest = max(count for count, _ in frames)
+    for first, last in itertools.combinations_with_replacement(range(len(wire.sent)), 2):
+        window_s = wire.sent[last][0] - wire.sent[first][0]
+        total = sum(len(frame) for _, frame in wire.sent[first : last + 1])
+        allowed = rate_bit_s / 8 * window_s + burst_bytes + largest
+        assert total <= allowed * (1 + ROUNDING)
+
+
 def test_a_new_rate_counts_from_the_next_frame_on() -> None:
     time = VirtualTime()
     wire = Wire(time)

@@ -24,7 +24,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from cutlayer.errors import IdentityError
-from cutlayer.net.gate import ENROL, LOOPBACK, Gate
+from cutlayer.net.gate import ENROL, LOOPBACK, Gate, Visit
 from cutlayer.net.identity.certificates import (
     Signed,
     check_server,
@@ -66,17 +66,18 @@ class Enrolment:
             self._server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        port = int(writer.get_extra_info("peername")[1])
+        visit = self._gate.visit(int(writer.get_extra_info("peername")[1]))
         try:
             async with asyncio.timeout(_TIMEOUT_S):
-                await self._exchange(reader, writer, port)
+                if visit is not None:
+                    await self._exchange(reader, writer, visit)
         except (TimeoutError, OSError, asyncio.IncompleteReadError):
             pass  # the gate tells of visitors who show nothing
         finally:
             writer.close()
 
     async def _exchange(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, visit: Visit
     ) -> None:
         authority = self._keys.authority.certificate.public_bytes(Encoding.DER)
         writer.write(_message(authority))
@@ -88,9 +89,9 @@ class Enrolment:
                 name.decode("ascii", "replace"), secret, request, self._wall_clock()
             )
         except IdentityError as error:
-            self._gate.blame(port, str(error))
+            visit.dismiss(str(error))
             return
-        self._gate.prove(port)
+        visit.prove()
         writer.write(_message(certificate.public_bytes(Encoding.DER)))
         await writer.drain()
 

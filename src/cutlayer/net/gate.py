@@ -23,7 +23,10 @@ Say = Callable[[str], None]
 TLS = b"\x16"
 ENROL = b"E"
 LOOPBACK = "127.0.0.1"
-_BUFFER_BYTES = 128 * KIB
+_BUFFER_BYTES = 512 * KIB
+_LEAVE_S = 0.5
+# refusals that are counted, so that a flood does not flood the log
+_REMEMBERED = 4096
 
 
 class Gate:
@@ -35,11 +38,13 @@ class Gate:
     def __init__(self, limits: Limits, say: Say) -> None:
         self.behind: Mapping[bytes, int] = {}
         self.proof_s = limits.proof_s
+        # one for all sides, since what came goes on at once
+        self.buffer = bytearray(_BUFFER_BYTES)
         self._say = say
         self._admission = Admission(limits)
         self._visits: set[Visit] = set()
         self._by_port: dict[int, Visit] = {}
-        self._refused: Counter[str] = Counter()
+        self._refused: Counter[tuple[str, str]] = Counter()
         self._server: asyncio.Server | None = None
 
     async def open(self, host: str, port: int, behind: Mapping[bytes, int]) -> int:
@@ -52,37 +57,16 @@ class Gate:
         self._server = await loop.create_server(lambda: _Outside(self), host, port)
         return int(self._server.sockets[0].getsockname()[1])
 
-    def address_of(self, port: int) -> str | None:
-        """The address outside of whom a server behind sees as loopback's `port`."""
-        visit = self._by_port.get(port)
-        return None if visit is None else visit.address
-
-    def prove(self, port: int) -> bool:
-        """The visitor at loopback's `port` has shown who it is; False if the gate knows none."""
-        visit = self._by_port.get(port)
-        if visit is not None and not visit.proven:
-            visit.proven = True
-            self._admission.prove(visit.address)
-        return visit is not None
-
-    def blame(self, port: int, reason: str) -> None:
-        """Why the visitor at loopback's `port` will be refused: told when it has gone."""
-        visit = self._by_port.get(port)
-        if visit is not None:
-            visit.reason = reason
-
-    def drop(self, port: int) -> None:
-        """Cut the visitor at loopback's `port` off."""
-        visit = self._by_port.get(port)
-        if visit is not None:
-            visit.end()
+    def visit(self, port: int) -> "Visit | None":
+        """Whom a server behind sees as loopback's `port`, if they came through here."""
+        return self._by_port.get(port)
 
     async def close(self) -> None:
         """Stop listening, and cut everybody off."""
         if self._server is not None:
             self._server.close()
         for visit in tuple(self._visits):
-            visit.proven = True  # it was us
+            visit.prove()  # nobody is refused: it is us who leave
             visit.end()
         while self._visits:
             await asyncio.sleep(0)
@@ -98,12 +82,12 @@ class Gate:
         return visit
 
     def refuse(self, address: str, reason: str) -> None:
-        """Tell of a refusal; of one network's the first, second, fourth, eighth and so on."""
-        network = network_of(address)
-        if len(self._refused) >= 4096:
+        """Tell of a refusal; of the same again the second, fourth, eighth and so on."""
+        if len(self._refused) >= _REMEMBERED:
             self._refused.clear()
-        self._refused[network] += 1
-        count = self._refused[network]
+        same = (network_of(address), reason)
+        self._refused[same] += 1
+        count = self._refused[same]
         if math.log2(count).is_integer():
             times = "" if count == 1 else f" ({count} refusals so far)"
             self._say(f"refused {address}: {reason}{times}")
@@ -112,6 +96,10 @@ class Gate:
         """The visit's connection behind is made, from `port`."""
         visit.port = port
         self._by_port[port] = visit
+
+    def proven(self, visit: "Visit") -> None:
+        """The visit has shown who it is."""
+        self._admission.prove(visit.address)
 
     def leave(self, visit: "Visit") -> None:
         """The visit's connection outside has ended."""
@@ -129,13 +117,14 @@ class Visit:
         self.address = address
         self.port: int | None = None
         self.proven = False
+        self._gone = False
         self._gate = gate
         self._outside = outside
         self._behind: _Behind | None = None
         self._connecting: asyncio.Task[None] | None = None
         self.reason = "left before it showed a certificate of this run or a token"
-        loop = asyncio.get_running_loop()
-        self._overdue = loop.call_later(gate.proof_s, self._too_late)
+        self._loop = asyncio.get_running_loop()
+        self._overdue = self._loop.call_later(gate.proof_s, self._too_late)
 
     def begin(self, first: bytes) -> None:
         """Find who is behind for these bytes, and let them have the connection."""
@@ -148,6 +137,18 @@ class Visit:
         self._outside.transport.pause_reading()
         self._connecting = asyncio.create_task(self._connect(port, rest))
 
+    def prove(self) -> None:
+        """It has shown who it is: it may stay."""
+        if not self.proven and not self._gone:
+            self.proven = True
+            self._gate.proven(self)
+
+    def dismiss(self, reason: str) -> None:
+        """It is refused, and has a moment to leave by itself: it may have been answered."""
+        self.reason = reason
+        self._overdue.cancel()
+        self._overdue = self._loop.call_later(_LEAVE_S, self.end)
+
     def end(self) -> None:
         """Cut both sides off, now."""
         for side in (self._outside, self._behind):
@@ -156,6 +157,7 @@ class Visit:
 
     def ended(self) -> None:
         """The side outside has gone."""
+        self._gone = True
         self._overdue.cancel()
         if self._connecting is not None:
             self._connecting.cancel()
@@ -165,9 +167,10 @@ class Visit:
         self._gate.leave(self)
 
     async def _connect(self, port: int, first: bytes) -> None:
-        loop = asyncio.get_running_loop()
         try:
-            _, behind = await loop.create_connection(_Behind, LOOPBACK, port)
+            _, behind = await self._loop.create_connection(
+                lambda: _Behind(self._gate), LOOPBACK, port
+            )
         except OSError:
             self.reason = "the server is stopping"
             self.end()
@@ -187,26 +190,28 @@ class Visit:
 class _Side(asyncio.BufferedProtocol):
     """One side of a connection through the gate: what arrives goes out at the other side.
 
-    Nothing is read while the other side has something unsent, so the one buffer can be used
-    again, and no more than it is ever held.
+    Nothing is read while the other side has something unsent, so what is held is never more than
+    one buffer.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, gate: Gate) -> None:
         self.transport: asyncio.Transport
         self.other: _Side | None = None
+        self._gate = gate
         self._heard_all = False
-        self._buffer = bytearray(_BUFFER_BYTES)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(high=0)
 
     def get_buffer(self, sizehint: int) -> bytearray:
-        return self._buffer
+        return self._gate.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         if self.other is not None:
-            self.other.transport.write(memoryview(self._buffer)[:nbytes])
+            self.other.transport.write(memoryview(self._gate.buffer)[:nbytes])
+            if self.other.transport.get_write_buffer_size():
+                self._gate.buffer = bytearray(_BUFFER_BYTES)  # the rest may be in the old one yet
 
     def eof_received(self) -> bool:
         """One side may be done sending while the other goes on."""
@@ -242,8 +247,7 @@ class _Outside(_Side):
     """The side of whoever connected."""
 
     def __init__(self, gate: Gate) -> None:
-        super().__init__()
-        self._gate = gate
+        super().__init__(gate)
         self._visit: Visit | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -256,7 +260,7 @@ class _Outside(_Side):
 
     def buffer_updated(self, nbytes: int) -> None:
         if self.other is None and self._visit is not None:
-            self._visit.begin(bytes(self._buffer[:nbytes]))
+            self._visit.begin(bytes(self._gate.buffer[:nbytes]))
         else:
             super().buffer_updated(nbytes)
 

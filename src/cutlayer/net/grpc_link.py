@@ -23,6 +23,8 @@ from cutlayer.units import KIB, MIB
 SERVICE = "cutlayer.Link"
 # the version of what a stream carries: another one is another method
 METHOD = "v1"
+# what the server says first, to a device that it lets in
+ACCEPTED = ("cutlayer", "accepted")
 _CONNECT_S = 20.0
 _CLOSE_S = 5.0
 # what may be under way in a stream and not read; fixed, so that memory is
@@ -169,9 +171,8 @@ async def connect(address: str, keys: DeviceKeys, limits: Limits) -> Link:
     call = channel.stream_stream(f"/{SERVICE}/{METHOD}")()
     try:
         async with asyncio.timeout(_CONNECT_S):
-            await call.initial_metadata()
-        if call.done():
-            raise LinkClosed(await _refusal(address, call))
+            if ACCEPTED not in tuple(await call.initial_metadata()):
+                raise LinkClosed(await _refusal(address, call))
     except BaseException as error:
         call.cancel()
         await channel.close()

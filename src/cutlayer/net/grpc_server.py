@@ -14,10 +14,11 @@ import grpc
 import grpc.aio
 from cryptography import x509
 
-from cutlayer.errors import IdentityError
+from cutlayer.errors import CutlayerError, IdentityError
 from cutlayer.net.enrolment import Enrolment
-from cutlayer.net.gate import ENROL, LOOPBACK, TLS, Gate, Say
+from cutlayer.net.gate import ENROL, LOOPBACK, TLS, Gate, Say, Visit
 from cutlayer.net.grpc_link import (
+    ACCEPTED,
     METHOD,
     SERVICE,
     GrpcLink,
@@ -44,7 +45,7 @@ class ServerStream(Stream, Protocol):
     def peer(self) -> str:
         """The other end's address."""
 
-    async def send_initial_metadata(self, metadata: tuple[()]) -> None:
+    async def send_initial_metadata(self, metadata: tuple[tuple[str, str], ...]) -> None:
         """Tell the other end that its stream is accepted."""
 
     async def abort(self, code: grpc.StatusCode) -> None:
@@ -53,11 +54,11 @@ class ServerStream(Stream, Protocol):
 
 @dataclass(frozen=True)
 class _Visitor:
-    """Whose stream it is: by certificate, and by the port on loopback where the gate put it."""
+    """Whose stream it is, by certificate, and how it came in."""
 
     name: str
     serial: int
-    port: int
+    visit: Visit
 
 
 @dataclass(frozen=True)
@@ -120,12 +121,11 @@ class LinkServer:
 
     async def _stream(self, _: object, context: ServerStream) -> None:
         """One device's stream, from its first byte to its last."""
-        visitor = _visitor(context)
-        refusal = self._refusal(visitor)
-        if refusal is not None:
-            self._gate.blame(visitor.port, refusal)
-            await context.abort(grpc.StatusCode.UNAUTHENTICATED)
-        await context.send_initial_metadata(())
+        visitor = self._admitted(context)
+        if visitor is None:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED)  # raises
+            return
+        await context.send_initial_metadata((ACCEPTED,))
         link = GrpcLink(visitor.name, context, self._limits.frame_bytes, _nothing_more)
         session = asyncio.create_task(self._session(_Held(visitor, link, asyncio.Event())))
         self._sessions.add(session)
@@ -135,29 +135,47 @@ class LinkServer:
         finally:
             link.end("the connection was cut")
 
-    def _refusal(self, visitor: _Visitor) -> str | None:
-        """Why this visitor gets no link; else the gate knows that it is one of ours."""
+    def _admitted(self, context: ServerStream) -> _Visitor | None:
+        """Who is there, by the certificate that TLS verified and never by what they say; None,
+        and the reason told, if they get no link."""
+        (pem,) = context.auth_context()["x509_pem_cert"]
+        certificate = x509.load_pem_x509_certificate(pem)
+        name, serial = common_name(certificate), certificate.serial_number
+        visit = self._gate.visit(int(context.peer().rpartition(":")[2]))
+        if visit is None:
+            self._say(f"refused {name}: did not come through the gate")
+            return None
+        refusal = self._refusal(name, serial)
+        if refusal is not None:
+            visit.dismiss(refusal)
+            return None
+        visit.prove()
+        return _Visitor(name, serial, visit)
+
+    def _refusal(self, name: str, serial: int) -> str | None:
         try:
-            if not self._keys.register().valid(visitor.name, visitor.serial):
-                return f"a certificate of {visitor.name} that is revoked"
+            valid = self._keys.register().valid(name, serial)
         except (IdentityError, OSError) as error:
-            return f"{visitor.name}, since nobody can be checked: {error}"
-        return None if self._gate.prove(visitor.port) else "did not come through the gate"
+            return f"{name}, since nobody can be checked: {error}"
+        return None if valid else f"a certificate of {name} that is revoked"
 
     async def _session(self, held: _Held) -> None:
         """The session of a link, after the one before it of the same device has ended."""
         name = held.visitor.name
         try:
             await self._take_over(held)
-            address = self._gate.address_of(held.visitor.port)
-            self._say(f"{name} connected from {address}")
+            self._say(f"{name} connected from {held.visitor.visit.address}")
             with contextlib.suppress(LinkClosed):
                 await self._on_link(held.link)
             await held.link.close("its session is over")
             self._say(f"{name} left: {held.link.why}")
+        except CutlayerError as error:  # what a device must not send
+            await held.link.close(str(error))
+            self._say(f"refused {name}: {error}")
         except Exception as error:
             self._say(f"the session of {name} failed: {error!r}")
-            raise
+            bug = {"message": f"the session of {name} failed", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(bug)
         finally:
             await held.link.close("its session failed")
             if self._held.get(name) is held:
@@ -175,7 +193,7 @@ class LinkServer:
 
     async def _expel(self, held: _Held, reason: str) -> None:
         await held.link.close(reason)
-        self._gate.drop(held.visitor.port)
+        held.visitor.visit.end()
 
     async def _watch_register(self) -> None:
         """Revoking takes effect on links that are there."""
@@ -208,20 +226,16 @@ async def serve(
     Raises OSError if `address` (host, port; port 0 lets the system choose) is not to be had.
     """
     server = LinkServer(keys, on_link, limits, say)
-    await server.start(*address)
+    try:
+        await server.start(*address)
+    except BaseException:
+        await server.stop()
+        raise
     return server
 
 
 async def _nothing_more() -> None:
     """A stream at the server ends with its handler, which waits for its link to be over."""
-
-
-def _visitor(context: ServerStream) -> _Visitor:
-    """Who is there: from the certificate that TLS verified, never from what they say."""
-    (pem,) = context.auth_context()["x509_pem_cert"]
-    certificate = x509.load_pem_x509_certificate(pem)
-    port = int(context.peer().rpartition(":")[2])
-    return _Visitor(common_name(certificate), certificate.serial_number, port)
 
 
 def _server_options(limits: Limits) -> Options:

@@ -31,7 +31,7 @@ def test_folder_and_files_are_the_owners_alone(keys: RunKeys) -> None:
     keys.invite("pi", 60.0, NOW_S)
     assert stat.S_IMODE(keys.folder.stat().st_mode) == 0o700
     files = list(keys.folder.iterdir())
-    assert len(files) == 6
+    assert len(files) == 7
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
 
 

@@ -40,6 +40,7 @@ def device_keys(signed: Signed, authority: x509.Certificate) -> DeviceKeys:
 def write_device_keys(folder: Path, keys: DeviceKeys) -> None:
     """Into an empty folder that only its owner may read. Raises OSError if the disk refuses."""
     for name, content in (
+        (".gitignore", b"*\n"),  # keys are for no repository
         (_KEY, keys.key),
         (_CERTIFICATE, keys.certificate),
         (_AUTHORITY, keys.authority),

@@ -132,6 +132,7 @@ def init_keys(folder: Path, now_s: float) -> RunKeys:
     keys = RunKeys(folder, authority, server_identity(authority, now))
     make_private_folder(folder)
     server_key, server = keys.server_pem
+    write_private(folder / ".gitignore", b"*\n")  # keys are for no repository
     write_private(folder / _AUTHORITY_KEY, key_pem(authority.key))
     write_private(folder / _AUTHORITY, keys.authority_pem)
     write_private(folder / _SERVER_KEY, server_key)
