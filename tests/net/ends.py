@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cutlayer.net.door_limits import Limits
 from cutlayer.net.gate import LOOPBACK
 from cutlayer.net.grpc_link import connect
 from cutlayer.net.grpc_server import LinkServer, OnLink, serve
 from cutlayer.net.identity.certificates import Signed, new_key, signing_request
 from cutlayer.net.identity.device_keys import DeviceKeys, device_keys
 from cutlayer.net.identity.run_keys import RunKeys, init_keys
-from cutlayer.net.door_limits import Limits
 from cutlayer.net.link import Link, LinkClosed
 
 LIMITS = Limits()

@@ -54,12 +54,21 @@ class Run:
     def terms(self, device: int) -> Terms:
         setup = self.setup
         return Terms(
+            run="test",
             device=device,
             task=setup.task,
             model="tiny",
             cut=setup.device_part.cut,
             classes=setup.classes,
+            class_names=[],
+            width=setup.model.width,
+            tokens=MAX_TOKENS,
+            image_size=28,
+            max_tokens=12,
+            base="float32",
             part_sha256="0" * 64,
+            part_bytes=1,
+            uplink_bit_s=None,
             holding=setup.holding.value,
             rounds=self.rounds,
             local_steps=setup.devices[device].local_steps,
@@ -89,7 +98,7 @@ class Run:
             codecs=setup.codecs,
             optimizer=setup.optimizer,
             rate_of=setup.rate_of,
-            weights=tuple(float(device.samples) for device in setup.devices),
+            devices=len(setup.devices),
             largest=self.largest,
             width=setup.model.width,
             classes=setup.classes,
@@ -126,7 +135,8 @@ class Run:
                 part=setup.device_part,
                 codecs=setup.codecs,
                 optimizer=setup.optimizer,
-                work=setup.devices[number],
+                plan=setup.devices[number].plan,
+                local_steps=terms.local_steps,
                 samples=setup.train,
                 batches=setup.batches,
                 micro_batches=terms.micro_batches,
@@ -134,7 +144,7 @@ class Run:
                 classes=terms.classes,
                 seed=terms.seed,
             )
-            return Ready(DeviceWorker(tools), self.bounds)
+            return Ready(terms, DeviceWorker(tools), self.bounds)
 
         return DeviceDriver(self.store(number), prepare, compute)
 

@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from cutlayer.net.gate import ENROL, LOOPBACK, TLS, Gate
 from cutlayer.net.door_limits import Limits
+from cutlayer.net.gate import ENROL, LOOPBACK, TLS, Gate
 from cutlayer.units import KIB, MIB
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from cutlayer.errors import FrameError
+from cutlayer.net.door_limits import Limits
 from cutlayer.net.grpc_link import CLOSED, connect
 from cutlayer.net.identity.device_keys import DeviceKeys
 from cutlayer.net.identity.names import SERVER_NAME
 from cutlayer.net.identity.run_keys import RunKeys
-from cutlayer.net.door_limits import Limits
 from cutlayer.net.link import Link, LinkClosed
 from cutlayer.units import MIB
 from net.ends import LIMITS, Cable, Served, echo, ending, enrolled, holding, run_keys, serving

@@ -12,12 +12,12 @@ import grpc.aio
 import pytest
 
 from cutlayer.net.chunks import CHUNK_BYTES, chunks_of
+from cutlayer.net.door_limits import Limits
 from cutlayer.net.gate import LOOPBACK, TLS
 from cutlayer.net.grpc_link import METHOD, SERVICE
 from cutlayer.net.identity.device_keys import DeviceKeys
 from cutlayer.net.identity.names import SERVER_NAME
 from cutlayer.net.identity.run_keys import RunKeys
-from cutlayer.net.door_limits import Limits
 from cutlayer.net.link import LinkClosed
 from cutlayer.units import MIB
 from net.ends import PATIENCE_S, ending, enrolled, holding, run_keys, serving

@@ -8,14 +8,14 @@ from cutlayer.errors import RunError
 from cutlayer.net.frames import Position
 from cutlayer.net.journal import Entry, Journal
 from cutlayer.net.limits import bounds_of, journal_limits
-from cutlayer.net.messages import Activation, Adapter, Made, Micro, Restarted, RoundClosed
+from cutlayer.net.messages import Activation, Adapter, Made, Micro, Restarted, RoundClosed, Weight
 from cutlayer.spec import MiniBatch
 
 LIMITS = journal_limits(bounds_of(MiniBatch(4, 5), 6, 100))
 ENTRIES = [
     Entry(0, Activation(Position(1, 0, 0), Micro(1.0, True), b"packet", b"labels", (3, 4))),
     Entry(2, Restarted(1)),
-    Entry(0, Adapter(1, b"row")),
+    Entry(0, Adapter(1, Weight(1), b"row")),
     Entry(None, RoundClosed(1, Made([0]))),
 ]
 

@@ -13,8 +13,10 @@ from cutlayer.net.limits import bounds_of, device_limits, journal_limits, server
 from cutlayer.net.messages import (
     Activation,
     Adapter,
+    Ask,
     Close,
     Ending,
+    Fetch,
     Gradient,
     Hello,
     Made,
@@ -22,10 +24,13 @@ from cutlayer.net.messages import (
     Micro,
     Open,
     Opening,
+    Piece,
+    Place,
     Refused,
     Restarted,
     RoundClosed,
     Terms,
+    Weight,
     Welcome,
     decode_message,
     encode_message,
@@ -35,12 +40,21 @@ from cutlayer.spec import MiniBatch
 
 BOUNDS = bounds_of(MiniBatch(4, 5), 6, 100)
 TERMS = Terms(
+    run="run",
     device=1,
     task="causal-lm",
     model="tiny",
     cut=2,
     classes=10,
+    class_names=[],
+    width=24,
+    tokens=16,
+    image_size=28,
+    max_tokens=12,
+    base="float32",
     part_sha256="0f" * 32,
+    part_bytes=100,
+    uplink_bit_s=None,
     holding="recompute",
     rounds=3,
     local_steps=2,
@@ -55,10 +69,13 @@ PLACE = Position(1, 2, 3)
 UP: list[Message] = [
     Hello(3),
     Activation(PLACE, Micro(1 / 3, True), b"packet", b"labels", (5, 2**32 - 1)),
-    Adapter(2, b"row"),
+    Adapter(2, Weight(1), b"row"),
+    Ask(),
+    Fetch(Place(2**40)),
 ]
 DOWN: list[Message] = [
     Welcome(TERMS),
+    Piece(Place(7), b"bytes"),
     Refused(),
     Open(1, Opening(1e-3, 0.25, False), b"row"),
     Gradient(PLACE, b"packet"),
@@ -81,7 +98,7 @@ def test_a_server_takes_only_what_devices_say(message: Message) -> None:
 
 @pytest.mark.parametrize("message", DOWN, ids=lambda m: type(m).__name__)
 def test_a_device_takes_no_tensors_before_it_knows_the_terms(message: Message) -> None:
-    taken = isinstance(message, Welcome | Refused | Close)
+    taken = isinstance(message, Welcome | Piece | Refused | Close)
     try:
         decode_message(encode_message(message, 0), device_limits(None))
     except FrameError:

@@ -14,6 +14,7 @@ from cutlayer.net.messages import (
     Micro,
     Open,
     Terms,
+    Weight,
     Welcome,
 )
 from cutlayer.net.server_session import (
@@ -47,12 +48,21 @@ BOUNDS = bounds_of(MiniBatch(4, 5), 6, 100)
 
 def _terms(device: int) -> Terms:
     return Terms(
+        run="run",
         device=device,
         task="image-classification",
         model="tiny",
         cut=1,
         classes=2,
+        class_names=["a", "b"],
+        width=24,
+        tokens=16,
+        image_size=28,
+        max_tokens=12,
+        base="float32",
         part_sha256="0" * 64,
+        part_bytes=100,
+        uplink_bit_s=None,
         holding="keep",
         rounds=2,
         local_steps=2,
@@ -105,7 +115,7 @@ class Table:
             for micro in range(2):
                 place = Position(number, step, micro)
                 self.heard(self.step(device, place, last=micro == 1))
-        adapter = Adapter(number, b"row")
+        adapter = Adapter(number, Weight(1), b"row")
         assert self.say(device, adapter) == [Take(device, adapter)]
         return self.session.handle(Taken(device, adapter))
 
@@ -195,7 +205,7 @@ def test_nothing_is_taken_before_a_hello_nor_two_of_them() -> None:
 def test_an_adapter_before_the_last_step_is_refused() -> None:
     table = Table()
     table.heard(table.join(0))
-    (out,) = table.say(0, Adapter(1, b"row"))
+    (out,) = table.say(0, Adapter(1, Weight(1), b"row"))
     assert isinstance(out, HangUp) and "after 0 local steps" in out.reason
 
 
@@ -213,7 +223,7 @@ def test_a_round_closes_when_all_adapters_are_there() -> None:
     table = Table()
     for device in range(2):
         table.heard(table.join(device))
-    assert table.round(0, 1) == [Persist(0, Adapter(1, b"row"))]
+    assert table.round(0, 1) == [Persist(0, Adapter(1, Weight(1), b"row"))]
     out = table.round(1, 1)
     assert [type(one) for one in out] == [Persist, Persist, Merge]
     assert out[-1] == Merge((0, 1))
@@ -255,7 +265,7 @@ def test_a_device_that_missed_a_round_begins_the_next_one_anew() -> None:
         assert message.opening.fresh == (device == 1)
     # what was on its way when the round closed means nothing any more
     assert table.say(1, _activation(Position(1, 0, 1), last=True)) == []
-    assert table.say(0, Adapter(1, b"row")) == []
+    assert table.say(0, Adapter(1, Weight(1), b"row")) == []
 
 
 @pytest.mark.parametrize("known", [0, 1])

@@ -16,7 +16,7 @@ from cutlayer.codec.targets import encode_targets
 from cutlayer.config.job import prepare
 from cutlayer.errors import PacketError
 from cutlayer.net.frames import Position
-from cutlayer.net.messages import Activation, Adapter, Micro
+from cutlayer.net.messages import Activation, Adapter, Micro, Weight
 from cutlayer.net.server_worker import ServerWorker
 from cutlayer.train.exchange import pack_adapter
 from cutlayer.train.round import initial_state
@@ -81,7 +81,7 @@ def test_an_adapter_of_other_values_is_refused(setup: Setup, tmp_path: Path) -> 
     worker = ServerWorker(Run(setup, tmp_path).server_tools(), initial_state(setup))
     parameters = initial_state(setup).device.row.numel()
     with pytest.raises(PacketError):
-        worker.take(0, Adapter(1, pack_adapter(torch.zeros(parameters + 1))))
+        worker.take(0, Adapter(1, Weight(1), pack_adapter(torch.zeros(parameters + 1))))
 
 
 def test_a_device_that_begins_anew_is_as_if_it_had_not_begun(setup: Setup, tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ COMMANDS = {
     "profile": "what accuracy each setting of the codec leaves, by real trainings",
     "trace": "one round of a run, step by step, as a file for Perfetto",
     "keys": "a run's own certificates: invite devices to it, cut them off",
+    "serve": "be the server of a run whose devices join over the network",
+    "join": "take part in a server's run with this device and its own samples",
     "assets": "list or get the models and data sets that come in packages",
     "codec": "what the codecs do to a model's tensors, what is in a packet, and a round trip",
     "paper": "a figure of the paper made again, beside what the paper says of it",

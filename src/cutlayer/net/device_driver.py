@@ -15,7 +15,8 @@ from cutlayer.net.device_store import DeviceStore, Stored
 from cutlayer.net.device_worker import DeviceWorker
 from cutlayer.net.limits import Bounds
 from cutlayer.net.link import Link, LinkClosed
-from cutlayer.net.messages import Terms
+from cutlayer.net.messages import Opening, Piece, Terms
+from cutlayer.net.part_files import PartCache
 
 _LOG = logging.getLogger(__name__)
 
@@ -24,20 +25,32 @@ _LOG = logging.getLogger(__name__)
 class Ready:
     """A device that can compute on the terms it was given, and the run's longest payloads."""
 
+    terms: Terms
     worker: DeviceWorker
     bounds: Bounds
 
 
 @final
 class DeviceDriver:
-    """A device's part in a run, from where its store left it. `prepare` makes it ready on terms."""
+    """A device's part in a run, from where its store left it. `prepare` makes it ready on terms.
+
+    `parts`: where the files of parts are kept; None if the device has its part. `opened`:
+    told each round's opening, before anything of the round is sent.
+    """
 
     def __init__(
-        self, store: DeviceStore, prepare: Callable[[Terms], Ready], compute: Compute
+        self,
+        store: DeviceStore,
+        prepare: Callable[[Terms], Ready],
+        compute: Compute,
+        parts: PartCache | None = None,
+        opened: Callable[[Opening, Terms], None] = lambda opening, terms: None,
     ) -> None:
         self._store = store
         self._prepare = prepare
         self._compute = compute
+        self._parts = parts
+        self._opened = opened
         self._stored = store.load()
         stored = self._stored
         self._session = (
@@ -74,8 +87,9 @@ class DeviceDriver:
             case d.Send(frame):
                 await link.send(frame)
             case d.Prepare(terms):
-                await self._compute(lambda: self._get_ready(terms))
-                return d.Prepared(self._own.bounds)
+                return await self._get_ready(terms)
+            case d.Keep(terms, piece):
+                return await self._keep(terms, piece)
             case d.HangUp(reason):
                 raise LinkClosed(reason)
             case d.Stop(reason):
@@ -94,6 +108,7 @@ class DeviceDriver:
             match instruction:
                 case d.Begin(message):
                     worker.begin(message)
+                    self._opened(message.opening, self._own.terms)
                     return d.Begun(message)
                 case d.Forward(position):
                     return d.Forwarded(await self._compute(lambda: worker.forward(position)))
@@ -105,7 +120,22 @@ class DeviceDriver:
         except PacketError as error:
             return d.Spoilt(str(error))
 
-    def _get_ready(self, terms: Terms) -> None:
+    async def _keep(self, terms: Terms, piece: Piece) -> d.Event:
+        assert self._parts is not None, "a device fetches what it keeps"
+        try:
+            self._parts.add(terms, piece)
+        except PacketError as error:
+            return d.Spoilt(str(error))
+        return await self._get_ready(terms)
+
+    async def _get_ready(self, terms: Terms) -> d.Event:
+        lacking = None if self._parts is None else self._parts.lacking(terms)
+        if lacking is not None:
+            return d.Lacking(lacking)
+        await self._compute(lambda: self._make_ready(terms))
+        return d.Prepared(self._own.bounds)
+
+    def _make_ready(self, terms: Terms) -> None:
         self._ready = self._prepare(terms)
         if self._stored is not None:
             self._ready.worker.restore(self._stored.tensors)

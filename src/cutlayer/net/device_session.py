@@ -14,11 +14,15 @@ from cutlayer.net.limits import Bounds, device_limits
 from cutlayer.net.messages import (
     Activation,
     Adapter,
+    Ask,
     Close,
+    Fetch,
     Gradient,
     Hello,
     Message,
     Open,
+    Piece,
+    Place,
     Refused,
     Terms,
     Welcome,
@@ -39,8 +43,15 @@ class Received:
 
 
 @dataclass(frozen=True)
+class Lacking:
+    """The outcome of `Prepare` or `Keep` where the file of the device's part ends at `offset`."""
+
+    offset: int
+
+
+@dataclass(frozen=True)
 class Prepared:
-    """The outcome of `Prepare`: the longest payloads of the run."""
+    """The outcome of `Prepare` or `Keep`: the longest payloads of the run."""
 
     bounds: Bounds
 
@@ -73,12 +84,14 @@ class Uploaded:
 
 @dataclass(frozen=True)
 class Spoilt:
-    """The outcome of `Begin` or `Backward` where no server may send such a thing."""
+    """The outcome of `Keep`, `Begin` or `Backward` where no server may send such a thing."""
 
     reason: str
 
 
-Event: TypeAlias = Linked | Received | Prepared | Begun | Forwarded | Stepped | Uploaded | Spoilt
+Event: TypeAlias = (
+    Linked | Received | Lacking | Prepared | Begun | Forwarded | Stepped | Uploaded | Spoilt
+)
 
 
 @dataclass(frozen=True)
@@ -90,9 +103,17 @@ class Send:
 
 @dataclass(frozen=True)
 class Prepare:
-    """Get ready to compute on these terms; answered by `Prepared`."""
+    """Get ready to compute on these terms; answered by `Lacking` or `Prepared`."""
 
     terms: Terms
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Put a piece of the part's file on disk, then `Prepare`; answered as that, or by `Spoilt`."""
+
+    terms: Terms
+    piece: Piece
 
 
 @dataclass(frozen=True)
@@ -152,7 +173,7 @@ class Finish:
 
 
 Instruction: TypeAlias = (
-    Send | Prepare | Begin | Forward | Backward | Upload | Persist | HangUp | Stop | Finish
+    Send | Prepare | Keep | Begin | Forward | Backward | Upload | Persist | HangUp | Stop | Finish
 )
 
 
@@ -172,16 +193,19 @@ class DeviceSession:
         """What to do now, in this order."""
         match event:
             case Linked():
-                self._wire = Wire(device_limits(None))
-                return self._send(Hello(self._position.round))
+                self._wire = Wire(device_limits(self._bounds))
+                return self._send(Ask()) if self._bounds is None else self._hello()
             case Received(frame):
                 try:
                     return self._received(self._wire.incoming(frame))
                 except FrameError as error:
                     return [HangUp(str(error))]
+            case Lacking(offset):
+                return self._send(Fetch(Place(offset)))
             case Prepared(bounds):
                 self._bounds = bounds
-                return self._welcomed()
+                self._wire.limits = device_limits(bounds)
+                return self._hello()
             case Begun(opened):
                 self._position = Position(opened.round)
                 self._outstanding = None
@@ -198,6 +222,8 @@ class DeviceSession:
         match message:
             case Welcome(terms):
                 return self._welcome(terms)
+            case Piece() if self._terms is not None and self._bounds is None:
+                return [Keep(self._terms, message)]
             case Refused():
                 return [Stop("the server refuses this device; its log says why")]
             case Close(ending):
@@ -211,13 +237,15 @@ class DeviceSession:
 
     def _welcome(self, terms: Terms) -> list[Instruction]:
         if self._terms is not None and terms != self._terms:
-            return [Stop("the server runs on other terms than those of the state stored here")]
+            return [Stop("the server is on another run than the state that is stored here")]
         self._terms = terms
         return self._welcomed() if self._bounds is not None else [Prepare(terms)]
 
+    def _hello(self) -> list[Instruction]:
+        return self._send(Hello(self._position.round))
+
     def _welcomed(self) -> list[Instruction]:
         """Say again what the server may not have heard."""
-        self._wire.limits = device_limits(self._bounds)
         if self._outstanding is not None:
             return self._send(self._outstanding)
         return self._next() if self._position.round else []

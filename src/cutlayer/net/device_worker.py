@@ -15,13 +15,13 @@ from torch import Tensor
 from cutlayer.codec.codec import EMPTY, State
 from cutlayer.codec.presets import CodecPair
 from cutlayer.codec.targets import encode_targets
-from cutlayer.data.batches import BatchMaker
+from cutlayer.data.batches import BatchMaker, BatchPlan
 from cutlayer.data.samples import Samples
 from cutlayer.model.holding import Pending, hold
 from cutlayer.model.optimizer import Optimizer
 from cutlayer.model.split import DevicePart
 from cutlayer.net.frames import Position
-from cutlayer.net.messages import Activation, Adapter, Gradient, Micro, Open
+from cutlayer.net.messages import Activation, Adapter, Gradient, Micro, Open, Weight
 from cutlayer.spec import Holding
 from cutlayer.train.exchange import (
     Direction,
@@ -36,7 +36,6 @@ from cutlayer.train.exchange import (
 )
 from cutlayer.train.inputs import group_inputs
 from cutlayer.train.micro_batch import Share, shares
-from cutlayer.train.setup import LocalWork
 from cutlayer.train.side import Side
 from cutlayer.train.state import SideState
 
@@ -49,7 +48,8 @@ class DeviceTools:
     part: DevicePart
     codecs: CodecPair
     optimizer: Optimizer
-    work: LocalWork
+    plan: BatchPlan
+    local_steps: int
     samples: Samples
     batches: BatchMaker
     micro_batches: int
@@ -133,7 +133,8 @@ class DeviceWorker:
 
     def adapter(self, round_number: int) -> Adapter:
         """The adapter after the last local step."""
-        return Adapter(round_number, pack_adapter(self._side.rows[0]))
+        weight = Weight(len(self._tools.plan.samples))
+        return Adapter(round_number, weight, pack_adapter(self._side.rows[0]))
 
     def tensors(self) -> dict[str, Tensor]:
         """All that the device must not lose, between two micro-batches."""
@@ -159,7 +160,8 @@ class DeviceWorker:
     def _parts(self, position: Position) -> list[Share]:
         """The micro-batches of a local step that have samples."""
         tools = self._tools
-        indices = tools.work.indices(position.round, position.step)
+        done = (position.round - 1) * tools.local_steps
+        indices = tools.plan.indices(done + position.step)
         found = shares(
             indices, tools.micro_batches, lambda part: tools.batches.make(tools.samples, part)
         )

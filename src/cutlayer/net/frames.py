@@ -40,6 +40,10 @@ class Kind(IntEnum):
     # in a journal only
     RESTARTED = 9
     ROUND_CLOSED = 10
+    # before a device is ready
+    ASK = 11
+    FETCH = 12
+    PIECE = 13
 
 
 class Section(IntEnum):
@@ -52,6 +56,7 @@ class Section(IntEnum):
     SAMPLES = 5
     GRADIENT = 6
     ADAPTER_UP = 7
+    PIECE = 8
 
 
 # the kinds that a reader takes, the sections of each, and the most bytes of each section

@@ -14,9 +14,9 @@ import grpc.aio
 
 from cutlayer.errors import FrameError
 from cutlayer.net.chunks import CHUNK_BYTES, ChunkReader, chunks_of
+from cutlayer.net.door_limits import Limits
 from cutlayer.net.identity.device_keys import DeviceKeys
 from cutlayer.net.identity.names import SERVER_NAME
-from cutlayer.net.door_limits import Limits
 from cutlayer.net.link import Link, LinkClosed
 from cutlayer.units import KIB, MIB
 

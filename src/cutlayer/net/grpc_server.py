@@ -15,6 +15,7 @@ import grpc.aio
 from cryptography import x509
 
 from cutlayer.errors import CutlayerError, IdentityError
+from cutlayer.net.door_limits import Limits
 from cutlayer.net.enrolment import Enrolment
 from cutlayer.net.gate import ENROL, LOOPBACK, TLS, Gate, Say, Visit
 from cutlayer.net.grpc_link import (
@@ -29,7 +30,6 @@ from cutlayer.net.grpc_link import (
 from cutlayer.net.identity.device_keys import common_name
 from cutlayer.net.identity.register import Register
 from cutlayer.net.identity.run_keys import RunKeys
-from cutlayer.net.door_limits import Limits
 from cutlayer.net.link import Link, LinkClosed
 
 OnLink = Callable[[Link], Awaitable[None]]

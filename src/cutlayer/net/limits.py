@@ -6,7 +6,7 @@ Knows the run's shapes; what is in a section is its reader's business.
 from dataclasses import dataclass
 
 from cutlayer.net.frames import Kind, Limits, Section
-from cutlayer.net.messages import SAMPLE
+from cutlayer.net.messages import PIECE_BYTES, SAMPLE
 from cutlayer.spec import MiniBatch
 
 _SETTINGS_BYTES = 64 * 1024
@@ -47,6 +47,8 @@ def bounds_of(largest: MiniBatch, width: int, adapter_parameters: int) -> Bounds
 def server_limits(bounds: Bounds) -> Limits:
     """What a server takes from a device."""
     return {
+        Kind.ASK: {},
+        Kind.FETCH: {Section.SETTINGS: _SETTINGS_BYTES},
         Kind.HELLO: {},
         Kind.ACTIVATION: {
             Section.SETTINGS: _SETTINGS_BYTES,
@@ -54,7 +56,10 @@ def server_limits(bounds: Bounds) -> Limits:
             Section.LABELS: bounds.labels_bytes,
             Section.SAMPLES: bounds.samples * SAMPLE.itemsize,
         },
-        Kind.ADAPTER: {Section.ADAPTER_UP: bounds.adapter_bytes},
+        Kind.ADAPTER: {
+            Section.SETTINGS: _SETTINGS_BYTES,
+            Section.ADAPTER_UP: bounds.adapter_bytes,
+        },
     }
 
 
@@ -62,6 +67,7 @@ def device_limits(bounds: Bounds | None) -> Limits:
     """What a device takes from a server; None: before it knows the terms."""
     greeting: Limits = {
         Kind.WELCOME: {Section.SETTINGS: _SETTINGS_BYTES},
+        Kind.PIECE: {Section.SETTINGS: _SETTINGS_BYTES, Section.PIECE: PIECE_BYTES},
         Kind.REFUSED: {},
         Kind.CLOSE: {Section.SETTINGS: _SETTINGS_BYTES},
     }

@@ -28,6 +28,8 @@ from cutlayer.spec import Task
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 _LARGEST_U32 = 2**32 - 1
 SAMPLE = np.dtype("<u4")
+# of the file of a device's part, at a time: a frame of it fits in a link's chunk
+PIECE_BYTES = 1_000_000
 
 Count: TypeAlias = Annotated[int, Field(ge=1, le=_LARGEST_U32)]
 Index: TypeAlias = Annotated[int, Field(ge=0, le=_LARGEST_U32)]
@@ -39,16 +41,28 @@ Value = TypeVar("Value")
 class Terms:
     """All that a device must know to take part, its data apart.
 
-    `codec`, `optimizer`, `adapter`: sections of the server's configuration. `part_sha256`: of the
-    weights of the device's part.
+    `run`: the run's own name, so that a device's state is never taken for another run's. `width`,
+    `tokens`: values a token and the most tokens of a sample at the cut. `class_names`: what labels
+    are numbers of; none for language modelling. `part_sha256`, `part_bytes`: of the file of the
+    device's part. `uplink_bit_s`: the band that the devices share, up [bit/s]; None: not paced.
+    `codec`, `optimizer`, `adapter`: sections of the server's configuration.
     """
 
+    run: str
     device: Index
     task: Task
     model: str
     cut: Count
     classes: Count
+    class_names: list[str]
+    width: Count
+    tokens: Count
+    image_size: Count
+    max_tokens: Count
+    base: Literal["float32", "bfloat16"]
     part_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    part_bytes: Annotated[int, Field(ge=1)]
+    uplink_bit_s: Annotated[float, Field(gt=0)] | None
     holding: Literal["keep", "checkpoint", "recompute"]
     rounds: Count
     local_steps: Count
@@ -82,6 +96,20 @@ class Micro:
 
 
 @checked(frozen=True, config=_STRICT)
+class Weight:
+    """What an adapter counts in the mean: the samples that it was trained on."""
+
+    samples: Count
+
+
+@checked(frozen=True, config=_STRICT)
+class Place:
+    """A place in the file of the device's part [bytes from its start]."""
+
+    offset: Annotated[int, Field(ge=0)]
+
+
+@checked(frozen=True, config=_STRICT)
 class Made:
     """The devices whose adapters a round is the mean of."""
 
@@ -93,6 +121,26 @@ class Ending:
     """Whether the run has reached its end."""
 
     finished: bool
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A device that is not ready yet asks for the terms."""
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """A device asks for the file of its part, from here on."""
+
+    place: Place
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The bytes of that file at `place`, at most `PIECE_BYTES`."""
+
+    place: Place
+    data: bytes
 
 
 @dataclass(frozen=True)
@@ -150,6 +198,7 @@ class Adapter:
     """A device's adapter after its last local step (a packet of `pack_adapter`)."""
 
     round: int
+    weight: Weight
     packet: bytes
 
 
@@ -176,7 +225,10 @@ class RoundClosed:
 
 
 Message: TypeAlias = (
-    Hello
+    Ask
+    | Fetch
+    | Piece
+    | Hello
     | Welcome
     | Refused
     | Open
@@ -203,6 +255,12 @@ def decode_message(data: bytes, limits: Limits) -> tuple[Message, int]:
 
 def _parts(message: Message) -> tuple[Kind, Position, dict[Section, bytes]]:
     match message:
+        case Ask():
+            return Kind.ASK, NOWHERE, {}
+        case Fetch(place):
+            return Kind.FETCH, NOWHERE, {Section.SETTINGS: _json(place)}
+        case Piece(place, data):
+            return Kind.PIECE, NOWHERE, {Section.SETTINGS: _json(place), Section.PIECE: data}
         case Hello(number):
             return Kind.HELLO, Position(number), {}
         case Welcome(terms):
@@ -216,8 +274,9 @@ def _parts(message: Message) -> tuple[Kind, Position, dict[Section, bytes]]:
             return Kind.ACTIVATION, message.position, _activation_sections(message)
         case Gradient(position, packet):
             return Kind.GRADIENT, position, {Section.GRADIENT: packet}
-        case Adapter(number, packet):
-            return Kind.ADAPTER, Position(number), {Section.ADAPTER_UP: packet}
+        case Adapter(number, weight, packet):
+            sections = {Section.SETTINGS: _json(weight), Section.ADAPTER_UP: packet}
+            return Kind.ADAPTER, Position(number), sections
         case Close(ending):
             return Kind.CLOSE, NOWHERE, {Section.SETTINGS: _json(ending)}
         case Restarted(number):
@@ -229,6 +288,12 @@ def _parts(message: Message) -> tuple[Kind, Position, dict[Section, bytes]]:
 def _message(frame: Frame) -> Message:
     own, number = frame.sections, frame.position.round
     match frame.kind:
+        case Kind.ASK:
+            return Ask()
+        case Kind.FETCH:
+            return Fetch(_settings(Place, own))
+        case Kind.PIECE:
+            return Piece(_settings(Place, own), own[Section.PIECE])
         case Kind.HELLO:
             return Hello(number)
         case Kind.WELCOME:
@@ -242,7 +307,7 @@ def _message(frame: Frame) -> Message:
         case Kind.GRADIENT:
             return Gradient(frame.position, own[Section.GRADIENT])
         case Kind.ADAPTER:
-            return Adapter(number, own[Section.ADAPTER_UP])
+            return Adapter(number, _settings(Weight, own), own[Section.ADAPTER_UP])
         case Kind.CLOSE:
             return Close(_settings(Ending, own))
         case Kind.RESTARTED:

@@ -16,13 +16,18 @@ from cutlayer.net import server_session as s
 from cutlayer.net.compute import Compute
 from cutlayer.net.journal import Entry, Journal
 from cutlayer.net.link import Link, LinkClosed
-from cutlayer.net.messages import Activation, Adapter, Restarted, RoundClosed
+from cutlayer.net.messages import Activation, Adapter, Piece, Place, Restarted, RoundClosed
 from cutlayer.net.server_worker import ServerWorker
 from cutlayer.train.state import RunState
 
 _LOG = logging.getLogger(__name__)
 # what a device that reads may leave unread: an answer, its repetition, the next round's opening
 _OUTBOX_FRAMES = 4
+
+
+def no_part(offset: int) -> bytes:
+    """For a run whose devices have their part. Raises PacketError."""
+    raise PacketError(f"a piece of the part from byte {offset} on, which nobody gives out here")
 
 
 def recover(
@@ -67,8 +72,9 @@ def _replay(session: s.ServerSession, worker: ServerWorker, entry: Entry) -> lis
 
 @final
 class ServerDriver:
-    """A run's server. `save` puts a checkpoint in place; `patience_s`: how long a device may take
-    to read one frame before it is given up [s]."""
+    """A run's server. `save` puts a checkpoint in place; `piece` gives the bytes of the file of the
+    devices' part from one on; `patience_s`: how long a device may take to read one frame before it
+    is given up [s]."""
 
     def __init__(
         self,
@@ -77,6 +83,7 @@ class ServerDriver:
         journal: Journal,
         save: Callable[[RunState], None],
         compute: Compute,
+        piece: Callable[[int], bytes] = no_part,
         patience_s: float = 60.0,
     ) -> None:
         self._session = session
@@ -84,6 +91,7 @@ class ServerDriver:
         self._journal = journal
         self._save = save
         self._compute = compute
+        self._piece = piece
         self._patience_s = patience_s
         self._connections: dict[int, _Connection] = {}
         self._one_at_a_time = asyncio.Lock()
@@ -126,6 +134,11 @@ class ServerDriver:
         if self._failure is not None:
             raise self._failure
 
+    async def stop(self) -> None:
+        """Let what is being computed end, and handle nothing after it."""
+        async with self._one_at_a_time:
+            self._failure = self._failure or LinkClosed("the server is stopping")
+
     async def _handle_frame(self, own: "_Connection", event: s.Received) -> None:
         async with self._one_at_a_time:
             # the frame of a connection that another one replaced meanwhile means nothing
@@ -151,6 +164,8 @@ class ServerDriver:
                 self._send(device, frame)
             case s.HangUp(device, reason):
                 self._hang_up(device, reason)
+            case s.Read(device, offset):
+                return self._read(device, offset)
             case s.Train() | s.Take():
                 return await self._work(instruction)
             case s.Renew(device):
@@ -162,12 +177,19 @@ class ServerDriver:
             case s.Persist(device, message):
                 self._journal.append(self._session.round, Entry(device, message))
             case s.Checkpoint(round_number):
-                self._save(self._worker.state)
+                state = self._worker.state
+                await self._compute(lambda: self._save(state))
                 # the round's own journal still says who made it
                 self._journal.drop_before(round_number)
             case s.Finish():
                 self._end.set()
         return None
+
+    def _read(self, device: int, offset: int) -> s.Event:
+        try:
+            return s.Found(device, Piece(Place(offset), self._piece(offset)))
+        except PacketError as error:
+            return s.Spoilt(device, str(error))
 
     async def _work(self, instruction: s.Train | s.Take) -> s.Event:
         device, message = instruction.device, instruction.message

@@ -17,14 +17,17 @@ from cutlayer.net.limits import Bounds, server_limits
 from cutlayer.net.messages import (
     Activation,
     Adapter,
+    Ask,
     Close,
     Ending,
+    Fetch,
     Gradient,
     Hello,
     Made,
     Message,
     Open,
     Opening,
+    Piece,
     Restarted,
     RoundClosed,
     Terms,
@@ -82,10 +85,18 @@ class Taken:
 
 @dataclass(frozen=True)
 class Spoilt:
-    """The outcome of `Train` or `Take` where no device may send such a thing."""
+    """The outcome of `Read`, `Train` or `Take` where no device may send such a thing."""
 
     device: int
     reason: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """The outcome of `Read`."""
+
+    device: int
+    piece: Piece
 
 
 @dataclass(frozen=True)
@@ -103,7 +114,9 @@ class Merged:
     adapter: bytes
 
 
-Event: TypeAlias = Joined | Left | Received | Passed | Trained | Taken | Spoilt | Renewed | Merged
+Event: TypeAlias = (
+    Joined | Left | Received | Passed | Found | Trained | Taken | Spoilt | Renewed | Merged
+)
 
 
 @dataclass(frozen=True)
@@ -120,6 +133,14 @@ class HangUp:
 
     device: int
     reason: str
+
+
+@dataclass(frozen=True)
+class Read:
+    """Read the file of the devices' part from `offset` on; answered by `Found` or `Spoilt`."""
+
+    device: int
+    offset: int
 
 
 @dataclass(frozen=True)
@@ -173,7 +194,7 @@ class Finish:
 
 
 Instruction: TypeAlias = (
-    Send | HangUp | Train | Take | Renew | Merge | Persist | Checkpoint | Finish
+    Send | HangUp | Read | Train | Take | Renew | Merge | Persist | Checkpoint | Finish
 )
 
 
@@ -226,12 +247,18 @@ class ServerSession:
         self._progress = [_Progress() for _ in plan.terms]
         self._wires: dict[int, Wire] = {}
         self._greeted: set[int] = set()
+        self._told: set[int] = set()
         self._elapsed_s = 0.0
 
     @property
     def finished(self) -> bool:
         """Whether the last round has closed."""
         return self.round > self._plan.terms[0].rounds
+
+    @property
+    def untold(self) -> frozenset[int]:
+        """The devices that have not been told of the run's end."""
+        return frozenset(range(len(self._progress))) - self._told
 
     def handle(self, event: Event) -> list[Instruction]:
         """What to do now, in this order."""
@@ -248,6 +275,8 @@ class ServerSession:
             case Passed(seconds):
                 self._elapsed_s += max(seconds, 0.0)
                 return self._closing()
+            case Found(device, piece):
+                return self._answer(device, piece)
             case Trained(device, message, packet):
                 return self._trained(device, message, packet)
             case Taken(device, message):
@@ -272,6 +301,12 @@ class ServerSession:
             return self._hang_up(device, str(error))
         self.tally.add(self.round, message, len(frame))
         match message:
+            case Ask() if self.finished:
+                return self._farewell(device)
+            case Ask():
+                return self._answer(device, Welcome(self._plan.terms[device]))
+            case Fetch(place):
+                return [Read(device, place.offset)]
             case Hello(number) if device not in self._greeted:
                 return self._greet(device, number)
             case Activation() if device in self._greeted:
@@ -359,13 +394,18 @@ class ServerSession:
         return self._send(device, Open(self.round, opening, self._adapter))
 
     def _farewell(self, device: int) -> list[Instruction]:
-        bye = self._send(device, Close(Ending(finished=True)))
+        self._told.add(device)
+        bye = self._answer(device, Close(Ending(finished=True)))
         return [*bye, *self._hang_up(device, "the run has ended")]
 
     def _send(self, device: int, message: Message) -> list[Instruction]:
         """Nothing if the device is away: it hears all that matters when it comes back."""
         if device not in self._greeted:
             return []
+        return self._answer(device, message)
+
+    def _answer(self, device: int, message: Message) -> list[Instruction]:
+        """For a device that is connected."""
         frame = self._wires[device].outgoing(message)
         self.tally.add(self.round, message, len(frame))
         return [Send(device, frame)]

@@ -4,6 +4,7 @@ Knows no frames, no links and no order: the session says what is next. A call ei
 leaves everything as it was.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import final
@@ -36,7 +37,7 @@ from cutlayer.train.state import RunState, SideState
 
 @dataclass(frozen=True, eq=False)
 class ServerTools:
-    """What a server computes with. `weights`: of each device in FedAvg, its number of samples.
+    """What a server computes with, for so many `devices`.
 
     `rate_of`: the learning rate of a round. `largest`: the most samples and tokens of a micro-batch
     that it takes, `width` its values a token.
@@ -46,7 +47,7 @@ class ServerTools:
     codecs: CodecPair
     optimizer: Optimizer
     rate_of: Callable[[int], float]
-    weights: tuple[float, ...]
+    devices: int
     largest: MiniBatch
     width: int
     classes: int
@@ -56,10 +57,11 @@ class ServerTools:
 @final
 class ServerWorker:
     """Every device's server-side adapter during a round, and what the server's ends of the streams
-    remember."""
+    remember. `train_loss`: a local step's mean loss in the last round that closed [nat]."""
 
     def __init__(self, tools: ServerTools, state: RunState) -> None:
         self._tools = tools
+        self.train_loss = math.nan
         self._start(state)
 
     @property
@@ -107,30 +109,35 @@ class ServerWorker:
         self._side.collect((device,), rows.grad)
         if message.micro.last:
             self._side.step((device,), tools.rate_of(position.round))
+        self._lose(device, message, passed.losses[0])
         self._streams[device, Direction.UP] = Stream(receiver=decoded.state)
         self._streams[device, Direction.DOWN] = Stream(sender=outgoing.state)
         return outgoing.packet
 
     def take(self, device: int, message: Adapter) -> None:
         """Keep a device's adapter until the round closes. Raises PacketError: it is none."""
-        self._taken[device] = unpack_adapter(message.packet, self._state.device.row.numel())
+        row = unpack_adapter(message.packet, self._state.device.row.numel())
+        self._taken[device] = row, float(message.weight.samples)
 
     def renew(self, device: int) -> None:
         """Void what a device has done of the round, and what its streams and optimiser hold."""
         self._side.renew(device, self._state.server.row)
         self._taken.pop(device, None)
+        self._losses.pop(device, None)
         for direction in Direction:
             self._streams.pop((device, direction), None)
 
     def merge(self, made: Sequence[int]) -> None:
-        """Close the round with the devices in `made`, weighted by their samples; open the next one.
+        """Close the round with the devices in `made`, weighted by the samples that each says it
+        trained on; open the next one.
 
         The others begin it anew. Source: SFT eqs. (7), (8), over those who made it.
         """
-        weights = [self._tools.weights[device] for device in made]
-        device_row = fedavg(torch.stack([self._taken[device] for device in made]), weights)
+        rows, weights = zip(*(self._taken[device] for device in made), strict=True)
+        device_row = fedavg(torch.stack(rows), weights)
         server_row = fedavg(self._side.gather(made), weights)
-        for device in set(range(len(self._tools.weights))) - set(made):
+        self.train_loss = self._mean_loss(made)
+        for device in set(range(self._tools.devices)) - set(made):
             self.renew(device)
         self._start(
             replace(
@@ -144,10 +151,21 @@ class ServerWorker:
 
     def _start(self, state: RunState) -> None:
         self._state = state
-        count = len(self._tools.weights)
-        self._side = Side(state.server, count, self._tools.optimizer, shared=False)
+        self._side = Side(state.server, self._tools.devices, self._tools.optimizer, shared=False)
         self._streams = dict(state.streams)
-        self._taken: dict[int, torch.Tensor] = {}
+        self._taken: dict[int, tuple[torch.Tensor, float]] = {}
+        self._losses: dict[int, list[float]] = {}
+
+    def _lose(self, device: int, message: Activation, loss: float) -> None:
+        """Enter a micro-batch's part of its local step's loss."""
+        steps = self._losses.setdefault(device, [])
+        if message.position.micro == 0:
+            steps.append(0.0)
+        steps[-1] += loss
+
+    def _mean_loss(self, made: Sequence[int]) -> float:
+        losses = [loss for device in made for loss in self._losses[device]]
+        return sum(losses) / len(losses)
 
     def _end(self, device: int, direction: Direction) -> State:
         """What the server's end of a stream remembers."""

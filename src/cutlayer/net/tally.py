@@ -7,7 +7,7 @@ numbers of samples, checksums) is `overhead`.
 from collections import Counter, defaultdict
 from typing import final
 
-from cutlayer.net.messages import Activation, Adapter, Gradient, Message, Open
+from cutlayer.net.messages import Activation, Adapter, Gradient, Message, Open, Piece
 
 
 @final
@@ -34,6 +34,8 @@ def _payloads(message: Message) -> dict[str, int]:
             return {"activation": len(message.packet), "labels": len(message.labels)}
         case Gradient():
             return {"gradient": len(message.packet)}
+        case Piece():
+            return {"model": len(message.data)}
         case Open():
             return {"adapter_down": len(message.adapter)}
         case Adapter():
