@@ -26,6 +26,7 @@ import grpc
 import grpc.aio
 
 from cutlayer.net.chunks import ChunkReader, chunks_of
+from cutlayer.net.door_limits import Limits
 from cutlayer.net.gate import LOOPBACK
 from cutlayer.net.grpc_link import connect
 from cutlayer.net.grpc_server import serve
@@ -33,7 +34,6 @@ from cutlayer.net.identity.certificates import Signed, new_key, signing_request
 from cutlayer.net.identity.device_keys import DeviceKeys, device_keys
 from cutlayer.net.identity.names import SERVER_NAME
 from cutlayer.net.identity.run_keys import RunKeys, init_keys, read_keys
-from cutlayer.net.door_limits import Limits
 from cutlayer.net.link import Link
 
 LIMITS = Limits()

@@ -3,6 +3,7 @@ killed on the way."""
 
 import asyncio
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from cutlayer.config.job import new_directory, prepare, start
 from cutlayer.config.net_job import open_net
 from cutlayer.config.schema import Config
 from cutlayer.config.serve import Service
+from cutlayer.errors import RunError
 from cutlayer.net.compute import in_place
 from cutlayer.net.identity.run_keys import RunKeys
 from cutlayer.train.run import Silent
@@ -22,6 +24,7 @@ from net.devices import Process, joining, names, own_images, take_part, write_co
 from net.ends import run_keys
 
 DEVICES = 2
+SERVE = ("serve", "--keys", "keys", "--operators", "127.0.0.1:0")
 
 
 @pytest.fixture(scope="module")
@@ -111,14 +114,14 @@ def test_a_run_of_joined_devices_is_the_trainers(
 
 
 async def _serve(folder: Path, *words: str) -> tuple[Process, int]:
-    server = Process(folder, "server", "serve", "--keys", "keys", *words)
+    server = Process(folder, "server", *SERVE, *words)
     return server, int((await server.says(r"listening on port (\d+)"))[1])
 
 
 def test_a_server_that_was_killed_goes_on(
     config: Config, trained: RunDirectory, keys: RunKeys, data: list[Path], tmp_path: Path
 ) -> None:
-    """SIGKILL within a round, `--resume`; then a SIGTERM, and `--resume` again."""
+    """SIGKILL within a round, `--resume`."""
     path = write_config(tmp_path / "config.yaml", config)
 
     async def play() -> None:
@@ -133,10 +136,65 @@ def test_a_server_that_was_killed_goes_on(
         server.kill()
         (directory,) = run.iterdir()
         again = ("--resume", str(directory), "--listen", f"127.0.0.1:{port}")
-        server = Process(tmp_path, "again", "serve", "--keys", "keys", *again)
+        server = Process(tmp_path, "again", *SERVE, *again)
         await asyncio.gather(*devices)
         assert await server.ends() == 0, server.text()
 
     asyncio.run(play())
     (directory,) = (tmp_path / "runs").iterdir()
     same(directory, trained.path)
+
+
+def test_a_device_that_was_killed_comes_back(
+    config: Config, trained: RunDirectory, keys: RunKeys, data: list[Path], tmp_path: Path
+) -> None:
+    """From its token to the end, with a SIGKILL between; and the server stops once on SIGTERM."""
+    path = write_config(tmp_path / "config.yaml", config)
+
+    def device(port: int, *words: str) -> Process:
+        own = ("--data", str(data[0]), "--identity", "pi-0", "--threads", "1", *words)
+        return Process(tmp_path, "device", "join", f"127.0.0.1:{port}", *own)
+
+    async def play() -> None:
+        server, port = await _serve(tmp_path, str(path), "--listen", "127.0.0.1:0")
+        token = keys.invite("pi-0", 600.0, time.time()).text()
+        first = device(port, "--token", token)
+        other = asyncio.create_task(take_part(joining(tmp_path, keys, 1, port, data[1])))
+        run = tmp_path / "runs"
+        while not any(run.glob("*/round-000002.journal")):
+            assert first.popen.poll() is None, first.text()
+            await asyncio.sleep(0.005)
+        first.kill()
+        server.popen.terminate()
+        assert await server.ends() == 0, server.text()
+        assert "stopped" in server.text()
+        (directory,) = run.iterdir()
+        again = ("--resume", str(directory), "--listen", f"127.0.0.1:{port}")
+        server = Process(tmp_path, "again", *SERVE, *again)
+        second = device(port)
+        await other
+        assert await second.ends() == 0, second.text()
+        assert await server.ends() == 0, server.text()
+        assert token.split(".")[2] not in first.text() + server.text()
+
+    asyncio.run(play())
+    (directory,) = (tmp_path / "runs").iterdir()
+    same(directory, trained.path)
+
+
+def test_a_device_too_many_is_refused(
+    config: Config, keys: RunKeys, data: list[Path], tmp_path: Path
+) -> None:
+    """It has a certificate, and no place in the run."""
+    net = open_net(prepare(config), new_directory(config, tmp_path), Silent(), in_place)
+    service, stop = Service(net, keys, ("127.0.0.1", 0)), asyncio.Event()
+
+    async def play() -> bool:
+        port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        serving = asyncio.create_task(service.run(stop, port.set_result))
+        with pytest.raises(RunError, match="refuses this device"):
+            await take_part(joining(tmp_path, keys, DEVICES, await port, data[0]))
+        stop.set()
+        return await serving
+
+    assert not asyncio.run(play())

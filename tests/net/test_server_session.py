@@ -7,12 +7,17 @@ from cutlayer.net.limits import bounds_of, device_limits
 from cutlayer.net.messages import (
     Activation,
     Adapter,
+    Ask,
     Close,
+    Ending,
+    Fetch,
     Gradient,
     Hello,
     Message,
     Micro,
     Open,
+    Piece,
+    Place,
     Terms,
     Weight,
     Welcome,
@@ -20,6 +25,7 @@ from cutlayer.net.messages import (
 from cutlayer.net.server_session import (
     Checkpoint,
     Finish,
+    Found,
     HangUp,
     Instruction,
     Joined,
@@ -28,6 +34,7 @@ from cutlayer.net.server_session import (
     Merged,
     Passed,
     Persist,
+    Read,
     Received,
     Renew,
     Renewed,
@@ -35,6 +42,7 @@ from cutlayer.net.server_session import (
     Send,
     ServerSession,
     Spoilt,
+    Standing,
     Take,
     Taken,
     Train,
@@ -306,3 +314,39 @@ def test_at_the_end_everyone_is_told_and_late_comers_too() -> None:
     assert isinstance(table.heard(late)[-1][1], Close)
     assert isinstance(late[-1], HangUp)
     assert table.session.handle(Passed(100.0)) == []
+
+
+def test_a_device_that_is_not_ready_asks_and_fetches() -> None:
+    """It gets the terms and the file, and no round before it says hello."""
+    table = Table()
+    table.session.handle(Joined(0))
+    table.wires[0] = Wire(device_limits(None))
+    assert table.heard(table.say(0, Ask())) == [(0, Welcome(_terms(0)))]
+    assert table.say(0, Fetch(Place(7))) == [Read(0, 7)]
+    piece = Piece(Place(7), b"bytes")
+    assert table.heard(table.session.handle(Found(0, piece))) == [(0, piece)]
+    assert table.session.tally.of(1)["model"] == 5
+    (out,) = table.say(0, Adapter(1, Weight(1), b"row"))
+    assert isinstance(out, HangUp)
+
+
+def test_who_comes_after_the_end_hears_of_it() -> None:
+    """Also who never was ready; then everyone has been told."""
+    table = Table(devices=2, quorum=1)
+    table.heard(table.join(0))
+    for number in (1, 2):
+        table.round(0, number)
+        table.session.handle(Passed(10.0))
+        table.heard(table.session.handle(Merged((0,), b"adapter")))
+    assert table.session.untold == {1}
+    table.session.handle(Joined(1))
+    table.wires[1] = Wire(device_limits(None))
+    assert table.heard(table.say(1, Ask())) == [(1, Close(Ending(finished=True)))]
+    assert not table.session.untold
+
+
+def test_how_far_devices_are() -> None:
+    table = Table()
+    table.join(0)
+    table.step(0, Position(1, 0, 0), last=True)
+    assert table.session.standings == (Standing(True, 1, False), Standing(False, 0, False))

@@ -24,6 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where devices connect (127.0.0.1:7700: this machine alone; 0.0.0.0:7700: any)",
     )
     parser.add_argument(
+        "--operators",
+        type=host_and_port,
+        default=("127.0.0.1", 7701),
+        metavar="HOST:PORT",
+        help="where /health, /status and /metrics are, in plain HTTP (127.0.0.1:7701)",
+    )
+    parser.add_argument(
         "--keys", type=Path, default=Path("keys"), metavar="DIR", help="the run's keys (keys)"
     )
     parser.add_argument(
@@ -42,14 +49,15 @@ def run(arguments: argparse.Namespace) -> int:
     log_lines(arguments.quiet)
     # torch and transformers take seconds to import: not for --help
     try:
-        from cutlayer.config.serve import resume, start
+        from cutlayer.config.serve import Doors, resume, start
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"`cutlayer serve` needs {error.name}: pip install 'cutlayer[train,net]'"
         ) from error
+    doors = Doors(arguments.listen, arguments.operators)
     if arguments.resume is not None:
-        resume(arguments.resume, arguments.keys, arguments.listen)
+        resume(arguments.resume, arguments.keys, doors)
     else:
         config = read_config(arguments.config, overrides)
-        start(config, arguments.output, arguments.keys, arguments.listen)
+        start(config, arguments.output, arguments.keys, doors)
     return 0

@@ -10,6 +10,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
@@ -23,8 +24,10 @@ from cutlayer.net.grpc_server import serve
 from cutlayer.net.identity.run_keys import RunKeys, read_keys
 from cutlayer.net.link import Link
 from cutlayer.net.messages import Refused, encode_message
+from cutlayer.net.operations import Operations
 from cutlayer.net.pacing import PacedLink
 from cutlayer.net.record import net_totals
+from cutlayer.net.status import Status, status_of
 from cutlayer.train.files import write_json
 from cutlayer.train.record import Record
 from cutlayer.train.run import Observer
@@ -46,7 +49,15 @@ class _Told(Observer):
         _LOG.info("round %d: %s", record["round"], json.dumps(record))
 
 
-def start(config: Config, output: Path, keys: Path, address: tuple[str, int]) -> None:
+@dataclass(frozen=True)
+class Doors:
+    """Where a server listens, (host, port): for devices, and for its operators (None: nowhere)."""
+
+    devices: tuple[str, int]
+    operators: tuple[str, int] | None
+
+
+def start(config: Config, output: Path, keys: Path, doors: Doors) -> None:
     """Serve a new run, in a new directory under `output`, until it ends or SIGTERM comes.
 
     Everything that can be wrong is found before the directory is made. Raises CutlayerError,
@@ -55,19 +66,20 @@ def start(config: Config, output: Path, keys: Path, address: tuple[str, int]) ->
     run_keys = read_keys(keys)
     job = prepare(config, _LOG.info)
     check_net(job)
-    _serve(job, new_directory(config, output), run_keys, address)
+    _serve(job, new_directory(config, output), run_keys, doors)
 
 
-def resume(path: Path, keys: Path, address: tuple[str, int]) -> None:
+def resume(path: Path, keys: Path, doors: Doors) -> None:
     """Go on with the run in `path` from the last step that its journal holds. Raises as `start`."""
     directory, run_keys = RunDirectory.open(path), read_keys(keys)
     job = prepare(read_config(directory.config_path), _LOG.info)
-    _serve(job, directory, run_keys, address)
+    _serve(job, directory, run_keys, doors)
 
 
-def _serve(job: Job, directory: RunDirectory, keys: RunKeys, address: tuple[str, int]) -> None:
+def _serve(job: Job, directory: RunDirectory, keys: RunKeys, doors: Doors) -> None:
     _LOG.info("run directory: %s", directory.path)
-    service = Service(open_net(job, directory, _Told(), in_thread), keys, address)
+    net = open_net(job, directory, _Told(), in_thread)
+    service = Service(net, keys, doors.devices, doors.operators)
     if asyncio.run(_until_told(service)):
         service.conclude()
         _LOG.info("the run has ended: %s", directory.path)
@@ -85,12 +97,20 @@ async def _until_told(service: "Service") -> bool:
 
 @final
 class Service:
-    """The run `net` on `address` (host, port), for the devices that `keys` knows."""
+    """The run `net` on `address` (host, port), for the devices that `keys` knows; what operators
+    ask is answered on `operations` (None: nowhere)."""
 
-    def __init__(self, net: NetJob, keys: RunKeys, address: tuple[str, int]) -> None:
+    def __init__(
+        self,
+        net: NetJob,
+        keys: RunKeys,
+        address: tuple[str, int],
+        operations: tuple[str, int] | None = None,
+    ) -> None:
         self._net = net
         self._keys = keys
         self._address = address
+        self._operations = operations
 
     async def run(self, stop: asyncio.Event, listening: Callable[[int], None]) -> bool:
         """Serve until the run ends or `stop` is set; whether it has ended.
@@ -102,7 +122,11 @@ class Service:
         net = self._net
         server = await serve(self._address, self._keys, self._on_link, net.limits, _LOG.info)
         ticker = asyncio.create_task(self._tick())
+        page = Operations(self.status)
         try:
+            if self._operations is not None:
+                port = await page.open(*self._operations)
+                _LOG.info("/health, /status and /metrics on port %d", port)
             listening(server.port)
             await _first(net.driver.finished(), stop.wait())
             if net.session.finished:
@@ -113,7 +137,13 @@ class Service:
                 await ticker
             await net.driver.stop()
             await server.stop()
+            await page.close()
         return net.session.finished
+
+    def status(self) -> Status:
+        """Where the run stands."""
+        net, terms = self._net, self._net.plan.terms[0]
+        return status_of(terms.run, terms.rounds, net.session, net.roster, terms.local_steps)
 
     def conclude(self) -> None:
         """Write the adapter and the summary of a run that has ended."""

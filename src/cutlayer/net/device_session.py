@@ -237,7 +237,12 @@ class DeviceSession:
 
     def _welcome(self, terms: Terms) -> list[Instruction]:
         if self._terms is not None and terms != self._terms:
-            return [Stop("the server is on another run than the state that is stored here")]
+            return [
+                Stop(
+                    "the server is on another run than the state that is stored here (run"
+                    f" {self._terms.run}): delete it to join this one"
+                )
+            ]
         self._terms = terms
         return self._welcomed() if self._bounds is not None else [Prepare(terms)]
 

@@ -229,6 +229,15 @@ class _Progress:
         return self.reply is None
 
 
+@dataclass(frozen=True)
+class Standing:
+    """How far a device is in the round: whether it is here, its local steps, its adapter's."""
+
+    connected: bool
+    steps: int
+    done: bool
+
+
 @final
 class ServerSession:
     """A run from round `round_number` on, whose adapter is `adapter`.
@@ -259,6 +268,14 @@ class ServerSession:
     def untold(self) -> frozenset[int]:
         """The devices that have not been told of the run's end."""
         return frozenset(range(len(self._progress))) - self._told
+
+    @property
+    def standings(self) -> tuple[Standing, ...]:
+        """How far each device is."""
+        return tuple(
+            Standing(device in self._greeted, own.step, own.done)
+            for device, own in enumerate(self._progress)
+        )
 
     def handle(self, event: Event) -> list[Instruction]:
         """What to do now, in this order."""

@@ -27,6 +27,10 @@ class Tally:
         """The bytes of a round, by payload."""
         return dict(self._rounds[round_number])
 
+    def total(self) -> dict[str, int]:
+        """The bytes of all rounds, by payload."""
+        return dict(sum(self._rounds.values(), Counter[str]()))
+
 
 def _payloads(message: Message) -> dict[str, int]:
     match message:
