@@ -34,7 +34,12 @@ def config(vision: tuple[Path, Path]) -> Config:
         codec="paper",
         devices={"count": DEVICES},
         training={"rounds": 3, "local_steps": 2, "batch_size": 4},
-        net={"devices": names(DEVICES), "farewell_s": 5.0},
+        net={
+            "devices": names(DEVICES),
+            "farewell_s": 5.0,
+            "uplink_bit_s": 1e9,
+            "downlink_bit_s": 1e9,
+        },
     )
 
 

@@ -69,13 +69,14 @@ def run(arguments: argparse.Namespace) -> int:
         label_field=arguments.label_field,
         on_bad_sample="skip" if arguments.skip_bad else "stop",
     )
-    keys = identify(arguments.address, arguments.identity, _token(arguments))
+    patience_s = float(arguments.patience)
+    keys = identify(arguments.address, arguments.identity, _token(arguments), patience_s)
     start(
         arguments.address,
         keys,
         own,
         state=arguments.identity / "run.safetensors",
-        patience_s=float(arguments.patience),
+        patience_s=patience_s,
         threads=arguments.threads,
     )
     return 0

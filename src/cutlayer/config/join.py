@@ -6,6 +6,8 @@ Knows the server's address, the device's identity and its data. All else comes f
 import asyncio
 import logging
 import random
+import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +34,7 @@ from cutlayer.net.door_limits import Limits
 from cutlayer.net.enrolment import enrol
 from cutlayer.net.grpc_link import connect
 from cutlayer.net.identity.device_keys import DeviceKeys, read_device_keys
-from cutlayer.net.identity.token import read_token
+from cutlayer.net.identity.token import Token, read_token
 from cutlayer.net.limits import bounds_of
 from cutlayer.net.link import Link, LinkClosed
 from cutlayer.net.messages import Opening, Terms
@@ -62,10 +64,13 @@ class Joining:
     jitter: Callable[[], float]
 
 
-def identify(address: tuple[str, int], folder: Path, token: str | None) -> DeviceKeys:
+def identify(
+    address: tuple[str, int], folder: Path, token: str | None, patience_s: float
+) -> DeviceKeys:
     """The identity in `folder`; if there is none, the one that `token` promises, kept there.
 
-    Raises IdentityError without either, or if the server does not accept the token.
+    Raises IdentityError without either, or if the server does not accept the token; RunError if
+    there is no server for `patience_s`.
     """
     if folder.is_dir() and any(folder.iterdir()):
         return read_device_keys(folder)
@@ -74,9 +79,24 @@ def identify(address: tuple[str, int], folder: Path, token: str | None) -> Devic
             f"{folder} holds no identity: `cutlayer keys invite NAME` on the server prints a token,"
             " to be given as --token"
         )
-    keys = enrol(address, read_token(token), folder)
+    keys = _enrol(address, read_token(token), folder, patience_s)
     _LOG.info("enrolled as %s; the identity is in %s", keys.name, folder)
     return keys
+
+
+def _enrol(address: tuple[str, int], token: Token, folder: Path, patience_s: float) -> DeviceKeys:
+    """Tried again while there is nobody at the address."""
+    start_s = time.monotonic()
+    while True:
+        try:
+            return enrol(address, token, folder)
+        except (ConnectionError, TimeoutError, socket.gaierror) as error:
+            away_s = time.monotonic() - start_s
+            if away_s >= patience_s:
+                host, port = address
+                raise RunError(f"no server at {host}:{port}: {error}") from error
+            # as long as it has been away already: pauses grow
+            time.sleep(min(max(away_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S, patience_s - away_s))
 
 
 def start(

@@ -5,6 +5,7 @@ Knows the configuration; sessions and drivers are `net`'s, connections `serve`'s
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import final
 from uuid import uuid4
 
@@ -71,6 +72,11 @@ def check_net(job: Job) -> None:
         raise ConfigError(
             f"net.devices lists {len(names)} names for devices.count {count}: give each device one"
             " of its own, or leave it empty"
+        )
+    if config.planner.name in ("random", "two-timescale"):
+        raise ConfigError(
+            f"planner {config.planner.name} shares the band out anew each round, over a network"
+            " shares are those of the first: set planner to even or static"
         )
     quorum = config.net.quorum
     if quorum is not None and quorum > count:
@@ -161,7 +167,8 @@ def _terms(job: Job, directory: RunDirectory, part: PartFile, tokens: int) -> tu
             run=run,
             device=number,
             task=setup.task,
-            model=config.model.name,
+            # the name alone: where it lies here is nobody's business
+            model=Path(config.model.name).name,
             cut=config.model.cut,
             classes=setup.classes,
             class_names=[] if text else list(job.prepared.data.class_names),
