@@ -33,5 +33,13 @@ class PacketError(CutlayerError):
     """Bytes that are not a valid packet of the expected shape."""
 
 
+class FrameError(CutlayerError):
+    """Bytes or a message that a peer of the network runtime must not send."""
+
+
 class RunError(CutlayerError):
     """A run directory that cannot be written, read or resumed."""
+
+
+class IdentityError(CutlayerError):
+    """Keys, a name, an invitation or a certificate that cannot be used; quotes no secret."""

@@ -51,11 +51,12 @@ def prepare_data(config: Config, model: Path, say: Callable[[str], None]) -> Pre
     say(f"data {section.name}: from {data.source}, {data.location}")
     if data.task == "causal-lm":
         data, skipped = _checked(data, config, say)
-        data, batches = _blocks(data, model, section.max_tokens)
+        cut, batches = make_blocks(model, section.max_tokens)
+        data = replace(data, train=cut(data.train), test=cut(data.test))
         data = _drawn(data, config, say)
     else:
         data, skipped = _checked(_drawn(data, config, say), config, say)
-        batches = _batches(data.task, config, model)
+        batches = make_batches(data.task, config.data.image_size, config.data.max_tokens, model)
     parts = _deal(config.partition, data.train, config.devices.count, config.seed)
     return Prepared(data, data.task, batches, parts, skipped)
 
@@ -87,21 +88,23 @@ def _drawn(data: DataSet, config: Config, say: Callable[[str], None]) -> DataSet
     )
 
 
-def _batches(task: Task, config: Config, model: Path) -> BatchMaker:
+def make_batches(task: Task, image_size: int, max_tokens: int, model: Path) -> BatchMaker:
+    """What makes mini-batches of images or texts for the model in a folder."""
     if task == "image-classification":
         mean, std = normalisation(model)
-        return ImageBatches(config.data.image_size, mean, std)
-    tokenizer = load_tokenizer(model, config.data.max_tokens)
-    return TextBatches(tokenizer.tokenize, config.data.max_tokens, tokenizer.pad_id)
+        return ImageBatches(image_size, mean, std)
+    tokenizer = load_tokenizer(model, max_tokens)
+    return TextBatches(tokenizer.tokenize, max_tokens, tokenizer.pad_id)
 
 
-def _blocks(data: DataSet, model: Path, max_tokens: int) -> tuple[DataSet, BatchMaker]:
+def make_blocks(model: Path, max_tokens: int) -> tuple[Callable[[Samples], Samples], BatchMaker]:
+    """What cuts documents into blocks for a language model in a folder, and makes mini-batches."""
     tokenizer = load_tokenizer(model, None)
 
     def cut(samples: Samples) -> Samples:
         return Blocks(samples, tokenizer.tokenize, max_tokens, tokenizer.separator_id)
 
-    return replace(data, train=cut(data.train), test=cut(data.test)), BlockBatches(tokenizer.pad_id)
+    return cut, BlockBatches(tokenizer.pad_id)
 
 
 def _deal(

@@ -24,7 +24,7 @@ from cutlayer.config.devices import local_steps, make_devices
 from cutlayer.config.link import make_channel, make_rules
 from cutlayer.config.model_spec import model_request
 from cutlayer.config.read import config_sha256, config_yaml, read_config
-from cutlayer.config.schema import Config, OptimizerSection
+from cutlayer.config.schema import AdapterSection, Config, OptimizerSection
 from cutlayer.cost.accounting import ACCOUNTINGS
 from cutlayer.data.batches import BatchPlan
 from cutlayer.data.find import Found, find_model
@@ -80,9 +80,14 @@ def start(
     Everything that can be wrong is found before the directory is made. Raises CutlayerError.
     """
     job = prepare(config, say)
+    return finish(job, new_directory(config, output), observer or Silent(), say)
+
+
+def new_directory(config: Config, output: Path) -> RunDirectory:
+    """A new run directory under `output`, with its configuration. Raises RunError."""
     directory = RunDirectory.create(output, f"{_slug(config.model.name)}-{_slug(config.data.name)}")
     write_text(directory.config_path, config_yaml(config))
-    return finish(job, directory, observer or Silent(), say)
+    return directory
 
 
 def resume(
@@ -107,7 +112,7 @@ def prepare(config: Config, say: Say = lambda line: None) -> Job:
     found = find_model(config.model.name, say=say)
     say(f"model {config.model.name}: from {found.source}, {found.path}")
     prepared = prepare_data(config, found.path, say)
-    adapter = _adapter(config, prepared.task)
+    adapter = make_adapter(config.adapter, prepared.task)
     classes = len(prepared.data.class_names)
     request = model_request(config, found.path, prepared.task, classes)
     model = replace(count_model(request, found.path), name=config.model.name)
@@ -131,7 +136,7 @@ def prepare(config: Config, say: Say = lambda line: None) -> Job:
         ),
         server_part=load_server_part(*part, classes=classes, trained=scheme.trained),
         codecs=_codecs(config, scheme, packets),
-        optimizer=_optimizer(config.optimizer),
+        optimizer=make_optimizer(config.optimizer),
         learning_rate=config.optimizer.learning_rate,
         decay=config.optimizer.decay,
         devices=work,
@@ -162,8 +167,8 @@ def finish(job: Job, directory: RunDirectory, observer: Observer, say: Say) -> R
     say(f"run directory: {directory.path}")
     write_json(directory.path / "partition.json", _partition(job))
     state, records = run_rounds(job.setup, directory, job.config.training.rounds, observer)
-    _export(job, state, directory)
-    write_summary(directory, records, _about(job))
+    export(job, state, directory)
+    write_summary(directory, records, about(job))
     write_report(directory.path)
     return directory
 
@@ -173,8 +178,8 @@ def _slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(name).name) or "run"
 
 
-def _adapter(config: Config, task: Task) -> AdapterSpec:
-    section = config.adapter
+def make_adapter(section: AdapterSection, task: Task) -> AdapterSpec:
+    """What is trained, for a task."""
     return AdapterSpec(
         rank=section.rank,
         alpha=section.alpha,
@@ -220,7 +225,8 @@ def _micro_batches(config: Config, scheme: Scheme) -> int:
     return count
 
 
-def _optimizer(section: OptimizerSection) -> Optimizer:
+def make_optimizer(section: OptimizerSection) -> Optimizer:
+    """How adapters step."""
     match section.name:
         case "sgd":
             return Sgd(section.momentum, section.weight_decay)
@@ -249,7 +255,8 @@ def _partition(job: Job) -> dict[str, Any]:
     return {"class_names": list(data.class_names), "counts": counts.tolist()}
 
 
-def _export(job: Job, state: RunState, directory: RunDirectory) -> None:
+def export(job: Job, state: RunState, directory: RunDirectory) -> None:
+    """Write what was trained into the run's directory: an adapter as PEFT has it, or a model."""
     device, server = job.setup.device_part.adapted.layout, job.setup.server_part.adapted.layout
     named = {**device.named(state.device.row), **server.named(state.server.row)}
     if job.setup.scheme.trained is Trained.WEIGHTS:
@@ -272,7 +279,8 @@ def _save_model(job: Job, named: dict[str, torch.Tensor], folder: Path) -> None:
     save_file(whole, folder / "model.safetensors", {"format": "pt"})
 
 
-def _about(job: Job) -> dict[str, Any]:
+def about(job: Job) -> dict[str, Any]:
+    """What a summary says of a run besides what it came to."""
     setup, memory = job.setup, job.memory
     limits = [device.memory_bytes for device in setup.devices if device.memory_bytes is not None]
     return {

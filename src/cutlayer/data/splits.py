@@ -17,12 +17,15 @@ _SPLIT_STREAM = 0x59117  # keeps this draw apart from other streams of the same 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a set is to be read: what `load.load_data` was asked."""
+    """How a set is to be read: what `load.load_data` was asked.
+
+    `test_fraction` None: of samples without a test split none are held out.
+    """
 
     task: Task | None = None
     text_field: str = "text"
     label_field: str = "label"
-    test_fraction: float = 0.2
+    test_fraction: float | None = 0.2
     seed: int = 0
 
 
@@ -45,12 +48,15 @@ def index_labels(
 
 
 def split_off_test(
-    samples: Samples, class_names: tuple[str, ...], fraction: float, seed: int
+    samples: Samples, class_names: tuple[str, ...], fraction: float | None, seed: int
 ) -> SplitPair:
-    """A seeded `fraction` of the samples as test split, every class within one of its share.
+    """A seeded `fraction` of the samples as test split, every class within one of its share; None:
+    an empty one.
 
     Raises `DataError` when `fraction` is not inside (0, 1) or leaves a split empty.
     """
+    if fraction is None:
+        return SplitPair(samples, Subset(samples, np.zeros(0, np.int64)), class_names)
     if not 0.0 < fraction < 1.0:
         raise DataError(f"test_fraction is {fraction}: choose a number between 0 and 1")
     rng = np.random.default_rng([_SPLIT_STREAM, seed])

@@ -51,6 +51,23 @@ def load_device_part(
     return DevicePart(adapted, task, cut)
 
 
+def device_tensors(
+    path: Path,
+    task: Task,
+    cut: int,
+    adapter: AdapterSpec,
+    *,
+    classes: int,
+    dtype: torch.dtype = torch.float32,
+) -> dict[str, Tensor]:
+    """The frozen weights of `load_device_part` by name: a folder that has these alone, beside the
+    model's small files, gives the same part. Raises what it raises."""
+    plan = _plan(path, task, adapter, classes, Trained.ADAPTERS)
+    _check_cut(cut, plan.anatomy)
+    model, _ = _read(path, plan, dtype, lambda model: _keep_device(model, plan.anatomy, cut))
+    return dict(model.state_dict())
+
+
 def load_server_part(
     path: Path,
     task: Task,

@@ -6,18 +6,17 @@ Sides' adapters do not step here: gradients collect in the rows until the mini-b
 from collections.abc import Callable
 from typing import final
 
-import torch
 from torch import Tensor
 
 from cutlayer.cost.flops import StepFlops, recomputed_flops
 from cutlayer.model.holding import hold
-from cutlayer.model.loss import group_losses
 from cutlayer.schemes.scheme import Phase, Step
 from cutlayer.spec import IGNORED_LABEL, MiniBatch
 from cutlayer.train.exchange import Direction, Exchange, Load, send_labels
 from cutlayer.train.inputs import stack
 from cutlayer.train.ledger import Ledger
 from cutlayer.train.micro_batch import MicroBatch
+from cutlayer.train.server_pass import server_pass
 from cutlayer.train.setup import Setup
 
 
@@ -95,14 +94,17 @@ class Actions:
     ) -> None:
         """Forward and backward through the blocks above the cut."""
         assert micro.labels is not None
-        setup = self._setup
-        leaf = activation.detach().requires_grad_()
-        logits = setup.server_part.forward(micro.server_rows, micro.group.sizes, leaf, lengths)
-        losses = group_losses(setup.task, logits, micro.labels, micro.group.sizes)
-        weighted = losses * torch.tensor(micro.weights, dtype=losses.dtype)
-        torch.autograd.backward(weighted.sum())
-        micro.gradient = leaf.grad
-        self.losses.extend(weighted.tolist())
+        passed = server_pass(
+            self._setup.server_part,
+            micro.server_rows,
+            micro.group.sizes,
+            activation,
+            lengths,
+            micro.labels,
+            micro.weights,
+        )
+        micro.gradient = passed.gradient
+        self.losses.extend(passed.losses)
 
     def _gradient_down(self, step: Step, micro: MicroBatch) -> None:
         assert micro.gradient is not None

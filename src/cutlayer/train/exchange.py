@@ -1,6 +1,8 @@
 """Tensors through the codec and back: what one side makes, as the other side receives it.
 
-The simulator and the network runtime make the same packets, since both make them here.
+The trainer and the network runtime make the same packets, since both make them with `encode`,
+`pack_adapter` and `encode_targets`. In one process `Exchange` holds both ends of every stream; over
+a network each end holds its own.
 """
 
 from collections.abc import Mapping
@@ -13,7 +15,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from cutlayer.codec.codec import EMPTY, State, part_of, under
+from cutlayer.codec.codec import EMPTY, Codec, State, part_of, under
 from cutlayer.codec.presets import CodecPair
 from cutlayer.codec.raw import RawCodec, raw_bytes
 from cutlayer.codec.targets import decode_targets, encode_targets
@@ -28,6 +30,10 @@ class Direction(IntEnum):
 
     UP = 0
     DOWN = 1
+
+
+# (round, device, local step, micro-batch, direction)
+PacketKey = tuple[int, int, int, int, Direction]
 
 
 @dataclass(frozen=True)
@@ -59,13 +65,33 @@ class Received:
     sent: Sent
 
 
+@dataclass(frozen=True, eq=False)
+class Outgoing:
+    """A packet as it leaves, what it costs, and the sender's state after it."""
+
+    packet: bytes
+    sent: Sent
+    state: State
+
+
+def encode(codec: Codec, load: Load, seed: int, key: PacketKey, state: State) -> Outgoing:
+    """The sender's half of an exchange; the receiver's is the codec's own `decode`.
+
+    Each packet has a random stream of its own, a function of `seed` and `key`, so a resumed run
+    draws what an uninterrupted one would have drawn. Raises PacketError as `Codec.encode` does.
+    """
+    rng = np.random.default_rng([seed, *key])
+    encoded = for_device(codec, load.tensor.device).encode(
+        load.tensor, state, rng, lengths=load.lengths, samples=load.samples
+    )
+    batch, token, width = load.tensor.shape
+    plain = int(raw_bytes((batch, token, width), load.lengths))
+    return Outgoing(encoded.packet, Sent(len(encoded.packet), plain), encoded.state)
+
+
 @final
 class Exchange:
-    """The codecs of a run and the streams of all its devices during a round.
-
-    Each packet has a random stream of its own, a function of (seed, round, device, local step,
-    micro-batch, direction), so a resumed run draws what an uninterrupted one would have drawn.
-    """
+    """The codecs of a run and both ends of the streams of all its devices during a round."""
 
     def __init__(self, codecs: CodecPair, seed: int, streams: Streams) -> None:
         self._codecs = {Direction.UP: codecs.up, Direction.DOWN: codecs.down}
@@ -77,20 +103,16 @@ class Exchange:
         """Where every stream stands now."""
         return dict(self._streams)
 
-    def send(self, load: Load, key: tuple[int, int, int, int, Direction]) -> Received:
-        """Encode, decode; `key` is (round, device, local step, micro-batch, direction)."""
+    def send(self, load: Load, key: PacketKey) -> Received:
+        """Encode at one end, decode at the other."""
         _, device, _, _, direction = key
         stream = self._streams.get((device, direction), Stream())
-        codec = for_device(self._codecs[direction], load.tensor.device)
-        rng = np.random.default_rng([self._seed, *key])
-        encoded = codec.encode(
-            load.tensor, stream.sender, rng, lengths=load.lengths, samples=load.samples
-        )
-        decoded = codec.decode(encoded.packet, load.tensor.shape, stream.receiver)
-        self._streams[device, direction] = Stream(encoded.state, decoded.state)
-        batch, token, width = load.tensor.shape
-        plain = int(raw_bytes((batch, token, width), load.lengths))
-        return Received(decoded.tensor, decoded.lengths, Sent(len(encoded.packet), plain))
+        codec = self._codecs[direction]
+        outgoing = encode(codec, load, self._seed, key, stream.sender)
+        receiver = for_device(codec, load.tensor.device)
+        decoded = receiver.decode(outgoing.packet, tuple(load.tensor.shape), stream.receiver)
+        self._streams[device, direction] = Stream(outgoing.state, decoded.state)
+        return Received(decoded.tensor, decoded.lengths, outgoing.sent)
 
 
 def streams_to_tensors(streams: Streams) -> dict[str, Tensor]:
@@ -125,9 +147,17 @@ def send_labels(
     return received, Sent(len(payload), len(payload))
 
 
+def pack_adapter(row: Float[Tensor, " parameter"]) -> bytes:
+    """The packet of an adapter row: plain float32, bit for bit."""
+    return _RAW.encode(row.detach().numpy(), EMPTY, np.random.default_rng(0)).packet
+
+
+def unpack_adapter(packet: bytes, parameters: int) -> Float[Tensor, " parameter"]:
+    """The row of `pack_adapter`. Raises PacketError: not a packet of so many finite values."""
+    return torch.from_numpy(_RAW.decode(packet, (parameters,), EMPTY).tensor)
+
+
 def send_adapter(row: Float[Tensor, " parameter"]) -> tuple[Float[Tensor, " parameter"], Sent]:
-    """An adapter row as the other side receives it: plain float32, bit for bit."""
-    values = row.detach().numpy()
-    packet = _RAW.encode(values, EMPTY, np.random.default_rng(0)).packet
-    received = torch.from_numpy(_RAW.decode(packet, values.shape, EMPTY).tensor)
-    return received, Sent(len(packet), len(packet))
+    """An adapter row as the other side receives it."""
+    packet = pack_adapter(row)
+    return unpack_adapter(packet, row.numel()), Sent(len(packet), len(packet))

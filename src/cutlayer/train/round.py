@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from typing import final
 
 import numpy as np
-import torch
 from jaxtyping import Int
-from torch import Tensor
 
 from cutlayer.data.batches import Batch
 from cutlayer.model.aggregate import fedavg
@@ -54,7 +52,7 @@ class Round:
         self._setup = setup
         self._scheme = setup.scheme
         self._index = state.round + 1
-        self._learning_rate = setup.learning_rate * setup.decay**state.round
+        self._learning_rate = setup.rate_of(self._index)
         self._state = state
         self._band = self._shares()
         self._steps = tuple(device.local_steps for device in setup.devices)
@@ -103,23 +101,19 @@ class Round:
         """One mini-batch of each device, micro-batch by micro-batch; then both sides step."""
         count = self._setup.micro_batches
         parts = [shares(self._samples(n, number), count, self._batch) for n in devices]
-        gradients = [torch.zeros_like(side.gather(devices)) for side in self._both_sides]
         for micro in range(count):
             own = {place: part for place in range(len(devices)) if (part := parts[place][micro])}
             for place in set(range(len(devices))) - set(own):
                 self._ledger.nothing(devices[place])
             if own:
-                found = self._micro_batch(number, micro, devices, own)
-                for total, gradient in zip(gradients, found, strict=True):
-                    total[list(own)] += gradient
-        for side, gradient in zip(self._both_sides, gradients, strict=True):
-            side.step(devices, gradient, self._learning_rate)
+                self._micro_batch(number, micro, devices, own)
+        for side in self._both_sides:
+            side.step(devices, self._learning_rate)
 
     def _micro_batch(
         self, number: int, micro: int, devices: Devices, own: dict[int, Share]
-    ) -> tuple[Tensor, Tensor]:
-        """The scheme's local steps for the devices at the places in `own`; both sides'
-        gradients."""
+    ) -> None:
+        """The scheme's local steps for the devices at the places in `own`."""
         busy = tuple(devices[place] for place in own)
         part = MicroBatch(
             number=number,
@@ -135,11 +129,11 @@ class Round:
         for step in self._scheme.local:
             self._actions.do(step, part)
         assert part.device_rows.grad is not None and part.server_rows.grad is not None
-        return part.device_rows.grad, part.server_rows.grad
+        self._device_side.collect(busy, part.device_rows.grad)
+        self._server_side.collect(busy, part.server_rows.grad)
 
     def _samples(self, device: int, number: int) -> Int[np.ndarray, " row"]:
-        work = self._setup.devices[device]
-        return work.plan.indices((self._index - 1) * work.local_steps + number)
+        return self._setup.devices[device].indices(self._index, number)
 
     def _batch(self, samples: Int[np.ndarray, " row"]) -> Batch:
         return self._setup.batches.make(self._setup.train, samples)

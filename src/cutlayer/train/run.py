@@ -44,21 +44,30 @@ def run_rounds(
     Returns the last state and all records. Killed at any point, a run loses the round in
     progress at most, and resumed from its directory ends with the same bytes.
     """
-    state = directory.load()
-    if state is None:
-        directory.cut_after(-1)
-        state = initial_state(setup)
-        start_s = setup.clock()
-        record = first_record(setup.task, evaluate(setup, state), setup.clock() - start_s)
-        directory.append("rounds.jsonl", [record])
-        directory.save(state)
-        observer.round_done(record)
-    else:
-        _check_fits(setup, state, directory)
-        directory.cut_after(state.round)
+    state = begin(setup, directory, observer)
     while state.round < rounds:
         state = _one_round(setup, state, directory, observer)
     return state, directory.records()
+
+
+def begin(setup: Setup, directory: RunDirectory, observer: Observer) -> RunState:
+    """Where `directory` stands; in a new one, what comes before the first round is put there.
+
+    Raises RunError for a checkpoint of another configuration.
+    """
+    state = directory.load()
+    if state is not None:
+        _check_fits(setup, state, directory)
+        directory.cut_after(state.round)
+        return state
+    directory.cut_after(-1)
+    state = initial_state(setup)
+    start_s = setup.clock()
+    record = first_record(setup.task, evaluate(setup, state), setup.clock() - start_s)
+    directory.append("rounds.jsonl", [record])
+    directory.save(state)
+    observer.round_done(record)
+    return state
 
 
 def write_summary(directory: RunDirectory, records: list[Record], about: dict[str, Any]) -> Record:

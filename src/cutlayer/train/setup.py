@@ -3,6 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+from jaxtyping import Int
+
 from cutlayer.channel.rates import Channel
 from cutlayer.codec.presets import CodecPair
 from cutlayer.cost.accounting import Accounting
@@ -30,12 +33,16 @@ class LocalWork:
         """How many samples it holds: its weight in FedAvg."""
         return len(self.plan.samples)
 
+    def indices(self, round_number: int, step: int) -> Int[np.ndarray, " row"]:
+        """The samples of local step `step` (0, 1, ...) of round `round_number` (1, 2, ...)."""
+        return self.plan.indices((round_number - 1) * self.local_steps + step)
+
 
 @dataclass(frozen=True, eq=False)
 class Setup:
     """The parts, the data, the rules. `group` devices share one pass through a part.
 
-    `learning_rate` of round t (1, 2, ...) is `learning_rate * decay^(t-1)`. A mini-batch goes in
+    The learning rate of round t (1, 2, ...) is `learning_rate * decay^(t-1)`. A mini-batch goes in
     `micro_batches`, at most `in_flight` of them between forward and backward (None: all, where the
     scheme overlaps them); `holding` is how a device holds them meanwhile. `allocation` gives each
     round's shares of the band, which hold in both directions.
@@ -71,3 +78,7 @@ class Setup:
     def parts(self) -> tuple[DevicePart, ServerPart]:
         """Both parts of the model."""
         return self.device_part, self.server_part
+
+    def rate_of(self, round_number: int) -> float:
+        """The learning rate of a round."""
+        return self.learning_rate * self.decay ** (round_number - 1)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import final
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -15,7 +16,8 @@ class Side:
     """One side's adapters and optimiser state during a round.
 
     `rows` and the state's tensors have an entry for each device; `shared`: one entry, which every
-    device reads and steps, one device at a time.
+    device reads and steps, one device at a time. `collected`: by place, the gradient of the
+    micro-batches since its last step.
     """
 
     def __init__(
@@ -27,24 +29,34 @@ class Side:
         # a round that starts without a state starts afresh
         old = state.optimizer or optimizer.init(self.rows)
         self.optimizer = {name: value.clone() for name, value in old.items()}
+        self.collected: dict[int, Tensor] = {}
 
     def gather(self, devices: Sequence[int]) -> Float[Tensor, "group parameter"]:
         """The rows of `devices`, copied."""
         return self.rows[self._places(devices)]
 
-    def step(
-        self,
-        devices: Sequence[int],
-        gradients: Float[Tensor, "group parameter"],
-        learning_rate: float,
-    ) -> None:
-        """Step the rows of `devices` by their gradients."""
+    def collect(self, devices: Sequence[int], gradients: Float[Tensor, "group parameter"]) -> None:
+        """Add one micro-batch's gradients to those that the next step of `devices` takes."""
+        for place, gradient in zip(self._places(devices), gradients, strict=True):
+            self.collected.setdefault(place, torch.zeros_like(gradient)).add_(gradient)
+
+    def step(self, devices: Sequence[int], learning_rate: float) -> None:
+        """Step the rows of `devices` by their collected gradients."""
         places = self._places(devices)
+        gradients = torch.stack([self.collected.pop(place) for place in places])
         state = {name: value[places] for name, value in self.optimizer.items()}
         rows, stepped = self._rule.step(self.rows[places], gradients, state, learning_rate)
         self.rows[places] = rows
         for name, value in stepped.items():
             self.optimizer[name][places] = value
+
+    def renew(self, device: int, row: Float[Tensor, " parameter"]) -> None:
+        """Let `device` begin again at `row`, its optimiser afresh, what it collected forgotten."""
+        (place,) = self._places((device,))
+        self.collected.pop(place, None)
+        self.rows[place] = row
+        for name, value in self._rule.init(self.rows[place : place + 1]).items():
+            self.optimizer[name][place : place + 1] = value
 
     def _places(self, devices: Sequence[int]) -> list[int]:
         if not self._shared:

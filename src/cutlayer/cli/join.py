@@ -1,0 +1,91 @@
+"""`cutlayer join`: this device takes part in the run of a server."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from cutlayer.cli.addresses import host_and_port
+from cutlayer.cli.log_lines import log_lines
+from cutlayer.cli.options import whole_number
+from cutlayer.errors import ConfigError, IdentityError
+
+_PATIENCE_S = 600
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The server, who this device is, and its samples."""
+    parser.add_argument("address", type=host_and_port, metavar="HOST:PORT", help="the server's")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="this device's samples, in any form that `data.name` takes; a training split, or all",
+    )
+    parser.add_argument(
+        "--identity",
+        type=Path,
+        default=Path("identity"),
+        metavar="DIR",
+        help="this device's key and certificate, and its state while a run goes on (identity)",
+    )
+    parser.add_argument(
+        "--token",
+        metavar="TOKEN",
+        help="the invitation, where there is no identity yet; - reads it from standard input",
+    )
+    parser.add_argument("--text-field", default="text", help="column of the text in tables (text)")
+    parser.add_argument(
+        "--label-field", default="label", help="column of the label in tables (label)"
+    )
+    parser.add_argument(
+        "--skip-bad", action="store_true", help="leave out samples that cannot be used"
+    )
+    parser.add_argument(
+        "--patience",
+        type=whole_number,
+        default=_PATIENCE_S,
+        metavar="SECONDS",
+        help=f"how long the server may be away before this gives up ({_PATIENCE_S})",
+    )
+    parser.add_argument("--threads", type=whole_number, help="torch threads (torch's choice)")
+    parser.add_argument("--quiet", action="store_true", help="log warnings alone")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Take part until the run ends."""
+    log_lines(arguments.quiet)
+    # torch and transformers take seconds to import: not for --help
+    try:
+        from cutlayer.config.join import identify, start
+        from cutlayer.config.own_data import OwnData
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"`cutlayer join` needs {error.name}: pip install 'cutlayer[train,net]'"
+        ) from error
+    own = OwnData(
+        path=arguments.data,
+        text_field=arguments.text_field,
+        label_field=arguments.label_field,
+        on_bad_sample="skip" if arguments.skip_bad else "stop",
+    )
+    patience_s = float(arguments.patience)
+    keys = identify(arguments.address, arguments.identity, _token(arguments), patience_s)
+    start(
+        arguments.address,
+        keys,
+        own,
+        state=arguments.identity / "run.safetensors",
+        patience_s=patience_s,
+        threads=arguments.threads,
+    )
+    return 0
+
+
+def _token(arguments: argparse.Namespace) -> str | None:
+    if arguments.token != "-":
+        return None if arguments.token is None else str(arguments.token)
+    line = sys.stdin.readline()
+    if not line.strip():
+        raise IdentityError("--token - reads a token from standard input: there was none")
+    return line

@@ -1,0 +1,114 @@
+"""`cutlayer keys`: a run's own certificate authority, and the devices that may join it.
+
+Knows the command's arguments and what it prints; keys and rules are `net.identity`.
+"""
+
+import argparse
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from cutlayer.cli.options import whole_number
+from cutlayer.errors import ConfigError, IdentityError
+
+try:
+    from cutlayer.net.identity.register import Register
+    from cutlayer.net.identity.run_keys import init_keys, read_keys
+except ModuleNotFoundError as error:
+    raise ConfigError(f"`cutlayer keys` needs {error.name}: pip install 'cutlayer[net]'") from error
+
+_FOLDER = Path("keys")
+_VALID_MIN = 60
+_COLUMNS = ("device", "state", "since or until", "certificate")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments after `cutlayer keys`."""
+    parser.add_argument(
+        "action",
+        choices=("init", "invite", "revoke", "list"),
+        nargs="?",
+        default="list",
+        help="init: make a run's keys; invite: print a device's token, good for one use;"
+        " revoke: cut a device off, at once if it is connected; list: who may join (default)",
+    )
+    parser.add_argument("name", nargs="?", metavar="NAME", help="the device's")
+    parser.add_argument(
+        "--keys", type=Path, default=_FOLDER, metavar="DIR", help=f"the run's keys ({_FOLDER})"
+    )
+    parser.add_argument(
+        "--minutes",
+        type=whole_number,
+        default=_VALID_MIN,
+        metavar="N",
+        help=f"how long an invitation holds ({_VALID_MIN})",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Carry the command out. Raises IdentityError, OSError."""
+    folder: Path = arguments.keys
+    if arguments.action == "init":
+        init_keys(folder, time.time())
+        print(folder)
+    elif arguments.action == "invite":
+        _invite(folder, _named(arguments), arguments.minutes)
+    elif arguments.action == "revoke":
+        _revoke(folder, _named(arguments))
+    else:
+        _list(read_keys(folder).register(), folder)
+    return 0
+
+
+def _named(arguments: argparse.Namespace) -> str:
+    if arguments.name is None:
+        raise IdentityError(f"keys {arguments.action}: which device? give its name")
+    return str(arguments.name)
+
+
+def _invite(folder: Path, name: str, minutes: int) -> None:
+    """The token alone on standard output, to be sent by a way that others do not read."""
+    now_s = time.time()
+    token = read_keys(folder).invite(name, 60.0 * minutes, now_s)
+    print(token.text())
+    until = _moment(now_s + 60.0 * minutes)
+    print(f"for {name}, once, until {until}; whoever has it can join in its name", file=sys.stderr)
+
+
+def _revoke(folder: Path, name: str) -> None:
+    revoked = read_keys(folder).revoke(name, time.time())
+    print(f"{name}: {'revoked' if revoked else 'its invitation is void'}")
+
+
+def _list(register: Register, folder: Path) -> None:
+    rows = _rows(register, time.time())
+    if not sys.stdout.isatty():
+        for row in rows:
+            print("\t".join(row))
+        return
+    table = Table(*_COLUMNS, box=box.SIMPLE, caption=f"keys: {folder}", pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def _rows(register: Register, now_s: float) -> list[tuple[str, ...]]:
+    rows = []
+    for one in register.issued:
+        revoked = one.revoked_s is not None
+        since = one.issued_s if one.revoked_s is None else one.revoked_s
+        state = "revoked" if revoked else "joined"
+        rows.append((one.name, state, _moment(since), f"{one.serial:x}"))
+    for name, invitation in register.invitations.items():
+        state = "invited" if now_s <= invitation.expires_s else "invitation expired"
+        rows.append((name, state, _moment(invitation.expires_s), ""))
+    return sorted(rows)
+
+
+def _moment(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"

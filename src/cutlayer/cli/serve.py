@@ -1,0 +1,63 @@
+"""`cutlayer serve`: a run's server, for devices that join over the network."""
+
+import argparse
+from pathlib import Path
+
+from cutlayer.cli.addresses import host_and_port
+from cutlayer.cli.log_lines import log_lines
+from cutlayer.cli.settings import add_settings, given_settings
+from cutlayer.config.read import read_config
+from cutlayer.errors import ConfigError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The configuration, where to listen, whose keys, and an option for every setting."""
+    parser.usage = "%(prog)s [CONFIG.yaml] [--SECTION.KEY VALUE ...] [options]"
+    parser.add_argument(
+        "config", nargs="?", type=Path, metavar="CONFIG.yaml", help="default: the built-in job"
+    )
+    parser.add_argument(
+        "--listen",
+        type=host_and_port,
+        default=("127.0.0.1", 7700),
+        metavar="HOST:PORT",
+        help="where devices connect (127.0.0.1:7700: this machine alone; 0.0.0.0:7700: any)",
+    )
+    parser.add_argument(
+        "--operators",
+        type=host_and_port,
+        default=("127.0.0.1", 7701),
+        metavar="HOST:PORT",
+        help="where /health, /status and /metrics are, in plain HTTP (127.0.0.1:7701)",
+    )
+    parser.add_argument(
+        "--keys", type=Path, default=Path("keys"), metavar="DIR", help="the run's keys (keys)"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("runs"), help="where run directories go (runs)"
+    )
+    parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in DIR")
+    parser.add_argument("--quiet", action="store_true", help="log warnings alone")
+    add_settings(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until the run ends, or SIGTERM or SIGINT comes: both end with 0."""
+    overrides = given_settings(arguments)
+    if arguments.resume is not None and (arguments.config is not None or overrides):
+        raise ConfigError("--resume takes the configuration of its run directory: leave out others")
+    log_lines(arguments.quiet)
+    # torch and transformers take seconds to import: not for --help
+    try:
+        from cutlayer.config.serve import Doors, resume, start
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"`cutlayer serve` needs {error.name}: pip install 'cutlayer[train,net]'"
+        ) from error
+    doors = Doors(arguments.listen, arguments.operators)
+    if arguments.resume is not None:
+        resume(arguments.resume, arguments.keys, doors)
+    else:
+        config = read_config(arguments.config, overrides)
+        start(config, arguments.output, arguments.keys, doors)
+    return 0

@@ -1,0 +1,226 @@
+"""A device's part in a networked run: its terms made into tools, its links dialled anew.
+
+Knows the server's address, the device's identity and its data. All else comes from the server.
+"""
+
+import asyncio
+import logging
+import random
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+
+from cutlayer.config.codec import make_codecs
+from cutlayer.config.counted_model import BASES
+from cutlayer.config.job import make_adapter, make_optimizer
+from cutlayer.config.own_data import OwnData, own_samples
+from cutlayer.config.schema import AdapterSection, CodecSection, OptimizerSection
+from cutlayer.data.assets.cache import cache_root
+from cutlayer.data.batches import BatchPlan
+from cutlayer.errors import IdentityError, RunError
+from cutlayer.model.load import load_device_part
+from cutlayer.net.compute import Compute, in_thread
+from cutlayer.net.device_driver import DeviceDriver, Ready
+from cutlayer.net.device_store import DeviceStore
+from cutlayer.net.device_worker import DeviceTools, DeviceWorker
+from cutlayer.net.door_limits import Limits
+from cutlayer.net.enrolment import enrol
+from cutlayer.net.grpc_link import connect
+from cutlayer.net.identity.device_keys import DeviceKeys, read_device_keys
+from cutlayer.net.identity.token import Token, read_token
+from cutlayer.net.limits import bounds_of
+from cutlayer.net.link import Link, LinkClosed
+from cutlayer.net.messages import Opening, Terms
+from cutlayer.net.pacing import PacedLink
+from cutlayer.net.part_files import PartCache
+from cutlayer.spec import Holding, MiniBatch
+
+_LOG = logging.getLogger(__name__)
+_FIRST_PAUSE_S = 0.25
+_LONGEST_PAUSE_S = 30.0
+# no line is so fast: not paced
+_UNPACED_BIT_S = 1e15
+
+
+@dataclass(frozen=True)
+class Joining:
+    """Who joins what. `patience_s`: how long a server may be away [s]; `threads`: torch's, None:
+    its choice; `jitter`: from 0 to 1, so that devices do not all come back at once."""
+
+    address: str
+    keys: DeviceKeys
+    own: OwnData
+    state: Path
+    cache: Path
+    patience_s: float
+    threads: int | None
+    jitter: Callable[[], float]
+
+
+def identify(
+    address: tuple[str, int], folder: Path, token: str | None, patience_s: float
+) -> DeviceKeys:
+    """The identity in `folder`; if there is none, the one that `token` promises, kept there.
+
+    Raises IdentityError without either, or if the server does not accept the token; RunError if
+    there is no server for `patience_s`.
+    """
+    if folder.is_dir() and any(folder.iterdir()):
+        return read_device_keys(folder)
+    if token is None:
+        raise IdentityError(
+            f"{folder} holds no identity: `cutlayer keys invite NAME` on the server prints a token,"
+            " to be given as --token"
+        )
+    keys = _enrol(address, read_token(token), folder, patience_s)
+    _LOG.info("enrolled as %s; the identity is in %s", keys.name, folder)
+    return keys
+
+
+def _enrol(address: tuple[str, int], token: Token, folder: Path, patience_s: float) -> DeviceKeys:
+    """Tried again while there is nobody at the address."""
+    start_s = time.monotonic()
+    while True:
+        try:
+            return enrol(address, token, folder)
+        except (ConnectionError, TimeoutError, socket.gaierror) as error:
+            away_s = time.monotonic() - start_s
+            if away_s >= patience_s:
+                host, port = address
+                raise RunError(f"no server at {host}:{port}: {error}") from error
+            # as long as it has been away already: pauses grow
+            time.sleep(min(max(away_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S, patience_s - away_s))
+
+
+def start(
+    address: tuple[str, int],
+    keys: DeviceKeys,
+    own: OwnData,
+    *,
+    state: Path,
+    patience_s: float,
+    threads: int | None,
+) -> None:
+    """`join` from a process of its own."""
+    host, port = address
+    joining = Joining(
+        address=f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
+        keys=keys,
+        own=own,
+        state=state,
+        cache=cache_root() / "parts",
+        patience_s=patience_s,
+        threads=threads,
+        jitter=random.random,
+    )
+    asyncio.run(join(joining, in_thread))
+
+
+async def join(joining: Joining, compute: Compute) -> None:
+    """Take part until the run ends.
+
+    Raises RunError if the server does not want this device, is on another run than the device's
+    state, or is away for longer than `patience_s`; DataError for data that do not fit.
+    """
+    if joining.threads is not None:
+        torch.set_num_threads(joining.threads)
+    parts, dialler = PartCache(joining.cache), Dialler(joining)
+    driver = DeviceDriver(
+        DeviceStore(joining.state),
+        lambda terms: _ready(terms, joining, parts),
+        compute,
+        parts,
+        dialler.opened,
+    )
+    await driver.take_part(dialler.dial)
+    joining.state.unlink(missing_ok=True)
+    _LOG.info("the run has ended")
+
+
+@final
+class Dialler:
+    """Links to one server, each paced to the device's share; pauses grow until a round opens."""
+
+    def __init__(self, joining: Joining) -> None:
+        self._joining = joining
+        self._rate_bit_s = _UNPACED_BIT_S
+        self._link: PacedLink | None = None
+        self._tries = 0
+
+    async def dial(self) -> Link:
+        """The next link. Raises RunError when the server has been away too long."""
+        clock = asyncio.get_running_loop().time
+        start_s = clock()
+        while True:
+            await self._pause()
+            try:
+                link = await connect(self._joining.address, self._joining.keys, Limits())
+            except LinkClosed as closed:
+                _LOG.warning("%s", closed)
+                if clock() - start_s > self._joining.patience_s:
+                    raise RunError(
+                        f"no server for {clock() - start_s:.0f} s: {closed}; start this again when"
+                        " there is one, it goes on where it was"
+                    ) from closed
+            else:
+                _LOG.info("connected to %s", self._joining.address)
+                self._link = PacedLink(link, self._rate_bit_s)
+                return self._link
+
+    def opened(self, opening: Opening, terms: Terms) -> None:
+        """A round begins: all is well, and this is the device's share of the way up."""
+        self._tries = 0
+        if terms.uplink_bit_s is not None:
+            self._rate_bit_s = opening.share * terms.uplink_bit_s
+        if self._link is not None:
+            self._link.set_rate(self._rate_bit_s)
+
+    async def _pause(self) -> None:
+        if self._tries:
+            longest_s = min(_FIRST_PAUSE_S * 2.0 ** (self._tries - 1), _LONGEST_PAUSE_S)
+            await asyncio.sleep(longest_s * (0.5 + 0.5 * self._joining.jitter()))
+        self._tries += 1
+
+
+def _ready(terms: Terms, joining: Joining, parts: PartCache) -> Ready:
+    """The terms made into what the device computes with. Raises RunError for terms of another
+    version of cutlayer."""
+    try:
+        codec = CodecSection.model_validate(terms.codec)
+        optimizer = OptimizerSection.model_validate(terms.optimizer)
+        adapter = make_adapter(AdapterSection.model_validate(terms.adapter), terms.task)
+    except ValidationError as error:
+        raise RunError(
+            f"the server's terms cannot be read ({error.error_count()} settings): run one cutlayer"
+            " on both ends"
+        ) from error
+    model = parts.model(terms)
+    samples, batches = own_samples(joining.own, terms, model)
+    _LOG.info("%d samples, device %d, %d rounds", len(samples), terms.device, terms.rounds)
+    part = load_device_part(
+        model, terms.task, terms.cut, adapter, classes=terms.classes, dtype=BASES[terms.base]
+    )
+    tools = DeviceTools(
+        device=terms.device,
+        part=part,
+        codecs=make_codecs(codec, terms.rounds * terms.local_steps, joining.threads or 1),
+        optimizer=make_optimizer(optimizer),
+        plan=BatchPlan(np.arange(len(samples)), terms.batch_size, terms.seed, terms.device),
+        local_steps=terms.local_steps,
+        samples=samples,
+        batches=batches,
+        micro_batches=terms.micro_batches,
+        holding=Holding(terms.holding),
+        classes=terms.classes,
+        seed=terms.seed,
+    )
+    largest = MiniBatch(terms.batch_size, terms.tokens)
+    bounds = bounds_of(largest, terms.width, part.adapted.layout.parameters)
+    return Ready(terms, DeviceWorker(tools), bounds)

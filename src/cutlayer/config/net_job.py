@@ -1,0 +1,221 @@
+"""A job made into a run over a network: the terms for its devices, the server's tools and files.
+
+Knows the configuration; sessions and drivers are `net`'s, connections `serve`'s.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+from uuid import uuid4
+
+import numpy as np
+import torch
+
+from cutlayer.config.counted_model import BASES
+from cutlayer.config.job import Job
+from cutlayer.config.schema import CodecSection
+from cutlayer.errors import ConfigError
+from cutlayer.model.load import device_tensors
+from cutlayer.net.compute import Compute
+from cutlayer.net.door_limits import Limits
+from cutlayer.net.frames import largest_frame
+from cutlayer.net.journal import Journal
+from cutlayer.net.limits import Bounds, bounds_of, device_limits, journal_limits, server_limits
+from cutlayer.net.messages import Terms
+from cutlayer.net.part_files import PartFile, write_part
+from cutlayer.net.record import Recorder
+from cutlayer.net.roster import Roster
+from cutlayer.net.scheme import check_scheme
+from cutlayer.net.server_driver import ServerDriver, recover
+from cutlayer.net.server_session import RunPlan, ServerSession
+from cutlayer.net.server_worker import ServerTools, ServerWorker
+from cutlayer.spec import MiniBatch
+from cutlayer.train.files import write_text
+from cutlayer.train.inputs import group_inputs
+from cutlayer.train.run import Observer, begin
+from cutlayer.train.run_directory import RunDirectory
+from cutlayer.train.setup import Setup
+from cutlayer.train.state import RunState
+
+_PART = "part.safetensors"
+_RUN = "run-id"
+_DEVICES = "devices.json"
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class NetJob:
+    """A server's run, from where its directory stands; ready for connections."""
+
+    job: Job
+    directory: RunDirectory
+    roster: Roster
+    plan: RunPlan
+    session: ServerSession
+    worker: ServerWorker
+    driver: ServerDriver
+    limits: Limits
+
+
+def check_net(job: Job) -> None:
+    """Raises ConfigError for a job that cannot be played over a network."""
+    config = job.config
+    check_scheme(job.setup.scheme)
+    if config.training.local_epochs is not None:
+        raise ConfigError(
+            "training.local_epochs: the server does not know how many samples a device has; set it"
+            " to null and give training.local_steps"
+        )
+    names, count = config.net.devices, config.devices.count
+    if names and (len(names) != count or len(set(names)) != count):
+        raise ConfigError(
+            f"net.devices lists {len(names)} names for devices.count {count}: give each device one"
+            " of its own, or leave it empty"
+        )
+    if config.planner.name in ("random", "two-timescale"):
+        raise ConfigError(
+            f"planner {config.planner.name} shares the band out anew each round, over a network"
+            " shares are those of the first: set planner to even or static"
+        )
+    quorum = config.net.quorum
+    if quorum is not None and quorum > count:
+        raise ConfigError(f"net.quorum {quorum} of devices.count {count}: lower it")
+
+
+def open_net(job: Job, directory: RunDirectory, observer: Observer, compute: Compute) -> NetJob:
+    """The run in `directory`, with what its journal holds trained again.
+
+    Raises ConfigError as `check_net` does and for frames beyond what links take, RunError for a
+    directory that cannot be read or written.
+    """
+    check_net(job)
+    setup, net = job.setup, job.config.net
+    state = begin(setup, directory, observer)
+    largest = MiniBatch(job.config.training.batch_size, _tokens(job, state))
+    parameters = setup.device_part.adapted.layout.parameters
+    bounds = bounds_of(largest, setup.model.width, parameters)
+    limits = _limits(job, bounds)
+    part = _part(job, directory)
+    plan = _plan(job, state, bounds, _terms(job, directory, part, largest.tokens))
+    worker = ServerWorker(_tools(setup, largest), state)
+    journal = Journal(directory.path, journal_limits(bounds))
+    count = len(setup.devices)
+    made = journal.made(state.round)
+    missed = set() if made is None else set(range(count)) - set(made)
+    session = ServerSession(plan, worker.adapter, state.round + 1, missed)
+    recorder = Recorder(
+        setup, directory, worker, session.tally, plan.shares, observer, time.monotonic
+    )
+    recover(session, worker, journal, recorder.save)
+    driver = ServerDriver(
+        session, worker, journal, recorder.save, compute, part.piece, net.patience_s
+    )
+    roster = Roster(directory.path / _DEVICES, count, net.devices)
+    return NetJob(job, directory, roster, plan, session, worker, driver, limits)
+
+
+def _tokens(job: Job, state: RunState) -> int:
+    """The most tokens of a sample at the cut."""
+    setup = job.setup
+    if setup.task != "image-classification":
+        return job.config.data.max_tokens
+    group = group_inputs([setup.batches.make(setup.test, np.arange(1))])
+    with torch.no_grad():
+        row = state.device.row[None]
+        return setup.device_part.forward(row, group.sizes, group.inputs).shape[1]
+
+
+def _limits(job: Job, bounds: Bounds) -> Limits:
+    limits = Limits(connections=job.config.net.connections)
+    needed = max(largest_frame(server_limits(bounds)), largest_frame(device_limits(bounds)))
+    if needed > limits.frame_bytes:
+        raise ConfigError(
+            f"a frame of this run may have {needed} bytes, a link takes {limits.frame_bytes}: lower"
+            " training.batch_size or adapter.rank"
+        )
+    return limits
+
+
+def _part(job: Job, directory: RunDirectory) -> PartFile:
+    config = job.config
+    tensors = device_tensors(
+        job.found.path,
+        job.prepared.task,
+        config.model.cut,
+        job.adapter,
+        classes=len(job.prepared.data.class_names),
+        dtype=BASES[config.devices.base],
+    )
+    return write_part(directory.path / _PART, job.found.path, tensors)
+
+
+def _run_name(directory: RunDirectory) -> str:
+    """The run's own name, made once."""
+    path = directory.path / _RUN
+    if not path.exists():
+        write_text(path, uuid4().hex)
+    return path.read_text(encoding="utf-8")
+
+
+def _terms(job: Job, directory: RunDirectory, part: PartFile, tokens: int) -> tuple[Terms, ...]:
+    config, setup, run = job.config, job.setup, _run_name(directory)
+    codec = config.codec if setup.scheme.compressed else CodecSection(name="none")
+    text = setup.task == "causal-lm"
+    return tuple(
+        Terms(
+            run=run,
+            device=number,
+            task=setup.task,
+            # the name alone: where it lies here is nobody's business
+            model=Path(config.model.name).name,
+            cut=config.model.cut,
+            classes=setup.classes,
+            class_names=[] if text else list(job.prepared.data.class_names),
+            width=setup.model.width,
+            tokens=tokens,
+            image_size=config.data.image_size,
+            max_tokens=config.data.max_tokens,
+            base=config.devices.base,
+            part_sha256=part.sha256,
+            part_bytes=part.size_bytes,
+            uplink_bit_s=config.net.uplink_bit_s,
+            holding=setup.holding.value,
+            rounds=config.training.rounds,
+            local_steps=device.local_steps,
+            micro_batches=setup.micro_batches,
+            batch_size=config.training.batch_size,
+            seed=setup.seed,
+            codec=codec.model_dump(mode="json"),
+            optimizer=config.optimizer.model_dump(mode="json"),
+            adapter=config.adapter.model_dump(mode="json"),
+        )
+        for number, device in enumerate(setup.devices)
+    )
+
+
+def _plan(job: Job, state: RunState, bounds: Bounds, terms: tuple[Terms, ...]) -> RunPlan:
+    setup, net = job.setup, job.config.net
+    curves = setup.channel.curves(state.round + 1, state.virtual_time_s)
+    return RunPlan(
+        terms=terms,
+        rate_of=setup.rate_of,
+        shares=setup.allocation.shares(state.round + 1, state.observed, curves),
+        quorum=net.quorum or len(setup.devices),
+        deadline_s=net.deadline_s,
+        bounds=bounds,
+    )
+
+
+def _tools(setup: Setup, largest: MiniBatch) -> ServerTools:
+    return ServerTools(
+        part=setup.server_part,
+        codecs=setup.codecs,
+        optimizer=setup.optimizer,
+        rate_of=setup.rate_of,
+        devices=len(setup.devices),
+        largest=largest,
+        width=setup.model.width,
+        classes=setup.classes,
+        seed=setup.seed,
+    )

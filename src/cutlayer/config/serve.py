@@ -1,0 +1,203 @@
+"""A networked run on a port: links for its devices, time for its deadline, an end.
+
+Knows what happens in which order; everything that happens is `net`'s.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import signal
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from cutlayer.config.job import Job, about, export, new_directory, prepare
+from cutlayer.config.net_job import NetJob, check_net, open_net
+from cutlayer.config.read import read_config
+from cutlayer.config.schema import Config
+from cutlayer.net import server_session as s
+from cutlayer.net.compute import in_thread
+from cutlayer.net.grpc_server import serve
+from cutlayer.net.identity.run_keys import RunKeys, read_keys
+from cutlayer.net.link import Link
+from cutlayer.net.messages import Refused, encode_message
+from cutlayer.net.operations import Operations
+from cutlayer.net.pacing import PacedLink
+from cutlayer.net.record import net_totals
+from cutlayer.net.status import Status, status_of
+from cutlayer.train.files import write_json
+from cutlayer.train.record import Record
+from cutlayer.train.run import Observer
+from cutlayer.train.run_directory import RunDirectory
+
+_LOG = logging.getLogger(__name__)
+_TICK_S = 0.2
+
+
+@final
+class _Told(Observer):
+    """Rounds as lines of the log."""
+
+    def step_done(self, round_number: int, done: int, total: int) -> None:
+        """Nothing: the round's line says enough."""
+
+    def round_done(self, record: Record) -> None:
+        """What came of it."""
+        _LOG.info("round %d: %s", record["round"], json.dumps(record))
+
+
+@dataclass(frozen=True)
+class Doors:
+    """Where a server listens, (host, port): for devices, and for its operators (None: nowhere)."""
+
+    devices: tuple[str, int]
+    operators: tuple[str, int] | None
+
+
+def start(config: Config, output: Path, keys: Path, doors: Doors) -> None:
+    """Serve a new run, in a new directory under `output`, until it ends or SIGTERM comes.
+
+    Everything that can be wrong is found before the directory is made. Raises CutlayerError,
+    OSError.
+    """
+    run_keys = read_keys(keys)
+    job = prepare(config, _LOG.info)
+    check_net(job)
+    _serve(job, new_directory(config, output), run_keys, doors)
+
+
+def resume(path: Path, keys: Path, doors: Doors) -> None:
+    """Go on with the run in `path` from the last step that its journal holds. Raises as `start`."""
+    directory, run_keys = RunDirectory.open(path), read_keys(keys)
+    job = prepare(read_config(directory.config_path), _LOG.info)
+    _serve(job, directory, run_keys, doors)
+
+
+def _serve(job: Job, directory: RunDirectory, keys: RunKeys, doors: Doors) -> None:
+    _LOG.info("run directory: %s", directory.path)
+    net = open_net(job, directory, _Told(), in_thread)
+    service = Service(net, keys, doors.devices, doors.operators)
+    if asyncio.run(_until_told(service)):
+        service.conclude()
+        _LOG.info("the run has ended: %s", directory.path)
+    else:
+        _LOG.info("stopped: `cutlayer serve --resume %s` goes on", directory.path)
+
+
+async def _until_told(service: "Service") -> bool:
+    """Serve until the end, or SIGTERM or SIGINT."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return await service.run(stop, lambda port: _LOG.info("listening on port %d", port))
+
+
+@final
+class Service:
+    """The run `net` on `address` (host, port), for the devices that `keys` knows; what operators
+    ask is answered on `operations` (None: nowhere)."""
+
+    def __init__(
+        self,
+        net: NetJob,
+        keys: RunKeys,
+        address: tuple[str, int],
+        operations: tuple[str, int] | None = None,
+    ) -> None:
+        self._net = net
+        self._keys = keys
+        self._address = address
+        self._operations = operations
+
+    async def run(self, stop: asyncio.Event, listening: Callable[[int], None]) -> bool:
+        """Serve until the run ends or `stop` is set; whether it has ended.
+
+        `listening` is told the port. A step that is being computed as `stop` is set is finished,
+        and is in the journal. Raises what ended the run before its last round, OSError if the
+        address is not to be had.
+        """
+        net = self._net
+        server = await serve(self._address, self._keys, self._on_link, net.limits, _LOG.info)
+        ticker = asyncio.create_task(self._tick())
+        page = Operations(self.status)
+        try:
+            if self._operations is not None:
+                port = await page.open(*self._operations)
+                _LOG.info("/health, /status and /metrics on port %d", port)
+            listening(server.port)
+            await _first(net.driver.finished(), stop.wait())
+            if net.session.finished:
+                await self._farewell(stop)
+        finally:
+            ticker.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await ticker
+            await net.driver.stop()
+            await server.stop()
+            await page.close()
+        return net.session.finished
+
+    def status(self) -> Status:
+        """Where the run stands."""
+        net, terms = self._net, self._net.plan.terms[0]
+        return status_of(terms.run, terms.rounds, net.session, net.roster, terms.local_steps)
+
+    def conclude(self) -> None:
+        """Write the adapter and the summary of a run that has ended."""
+        net = self._net
+        export(net.job, net.worker.state, net.directory)
+        said = about(net.job)
+        # of the devices, the server knows no more than what they send
+        del said["samples_per_device"]
+        write_json(
+            net.directory.path / "summary.json", {**said, **net_totals(net.directory.records())}
+        )
+
+    async def _on_link(self, link: Link) -> None:
+        number = self._net.roster.number(link.peer)
+        if number is None:
+            _LOG.warning("refused %s: the run has all its devices", link.peer)
+            await link.send(encode_message(Refused(), 0))
+            return
+        _LOG.info("%s is device %d", link.peer, number)
+        await self._net.driver.attend(number, self._paced(number, link))
+
+    def _paced(self, number: int, link: Link) -> Link:
+        """The device's share of the way down."""
+        rate_bit_s = self._net.job.config.net.downlink_bit_s
+        if rate_bit_s is None:
+            return link
+        return PacedLink(link, self._net.plan.shares[number] * rate_bit_s)
+
+    async def _tick(self) -> None:
+        """Let the session know what time has passed; an error ends the run through the driver."""
+        with contextlib.suppress(Exception):
+            last_s = time.monotonic()
+            while True:
+                now_s = time.monotonic()
+                await self._net.driver.handle(s.Passed(now_s - last_s))
+                last_s = now_s
+                await asyncio.sleep(_TICK_S)
+
+    async def _farewell(self, stop: asyncio.Event) -> None:
+        """Wait for devices that were away as the run ended."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._net.job.config.net.farewell_s):
+                while self._net.session.untold and not stop.is_set():
+                    await asyncio.sleep(_TICK_S)
+
+
+async def _first(*things: Coroutine[Any, Any, object]) -> None:
+    """Wait for the first to end, and raise what it raises."""
+    tasks = [asyncio.create_task(thing) for thing in things]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,89 @@
+"""Who may connect at all: how many, and how often from one address.
+
+Knows counts and times, which are passed in; nothing of sockets.
+"""
+
+import ipaddress
+
+from cutlayer.net.door_limits import Limits
+from cutlayer.net.pacing import TokenBucket, full_bucket
+
+# addresses that are remembered before those that are quiet again are forgotten
+_REMEMBERED = 4096
+_IPV6_NETWORK_BITS = 64
+
+
+class Admission:
+    """The connections that are there, by network; `arrive` decides about one more."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._buckets: dict[str, TokenBucket] = {}
+        self._unproven: dict[str, int] = {}
+        self._connections = 0
+
+    @property
+    def remembered(self) -> int:
+        """How many networks it keeps a count of arrivals for."""
+        return len(self._buckets)
+
+    def arrive(self, address: str, now_s: float) -> str | None:
+        """Count a connection in, unproven; or say why it may not stay."""
+        network = network_of(address)
+        reason = self._flood(network, now_s) or self._full(network)
+        if reason is None:
+            self._connections += 1
+            self._unproven[network] = self._unproven.get(network, 0) + 1
+        return reason
+
+    def prove(self, address: str) -> None:
+        """One of this address's connections has shown who it is."""
+        network = network_of(address)
+        self._unproven[network] -= 1
+        if not self._unproven[network]:
+            del self._unproven[network]
+
+    def leave(self, address: str, proven: bool) -> None:
+        """A connection that `arrive` counted in has ended."""
+        self._connections -= 1
+        if not proven:
+            self.prove(address)
+
+    def _flood(self, network: str, now_s: float) -> str | None:
+        limits = self._limits
+        if network not in self._buckets and len(self._buckets) >= _REMEMBERED:
+            self._forget_quiet(now_s)
+        full = full_bucket(limits.arrivals_per_s, limits.arrivals_burst, now_s)
+        bucket = self._buckets.get(network, full).at(now_s)
+        if bucket.level < 1.0:
+            self._buckets[network] = bucket
+            return f"more than {limits.arrivals_burst} connections in a row from one address"
+        self._buckets[network] = bucket.take(1.0)
+        return None
+
+    def _full(self, network: str) -> str | None:
+        limits = self._limits
+        if self._connections >= limits.connections:
+            return f"{self._connections} connections already"
+        if sum(self._unproven.values()) >= limits.unproven:
+            return f"{limits.unproven} connections already that have not shown who they are"
+        if self._unproven.get(network, 0) >= limits.unproven_by_address:
+            return f"{limits.unproven_by_address} of its connections have not shown who they are"
+        return None
+
+    def _forget_quiet(self, now_s: float) -> None:
+        """Of all whose bucket is full again nothing is lost; else the oldest half goes."""
+        buckets = {network: bucket.at(now_s) for network, bucket in self._buckets.items()}
+        loud = {net: bucket for net, bucket in buckets.items() if bucket.level < bucket.burst}
+        newest = list(loud.items())[-_REMEMBERED // 2 :]
+        self._buckets = dict(newest)
+
+
+def network_of(address: str) -> str:
+    """What counts as one address: IPv4's own, of IPv6 the network of 64 bits that one host has."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if ip.version == 4:
+        return str(ip)
+    if ip.ipv4_mapped is not None:
+        return str(ip.ipv4_mapped)
+    return str(ipaddress.ip_network((ip, _IPV6_NETWORK_BITS), strict=False))

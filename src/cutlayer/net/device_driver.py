@@ -1,0 +1,147 @@
+"""Connects a device's session with its worker, its store and one link after another.
+
+Knows no socket and no clock: the caller dials, and waits between two attempts.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import final
+
+from cutlayer.errors import PacketError, RunError
+from cutlayer.net import device_session as d
+from cutlayer.net.compute import Compute
+from cutlayer.net.device_store import DeviceStore, Stored
+from cutlayer.net.device_worker import DeviceWorker
+from cutlayer.net.limits import Bounds
+from cutlayer.net.link import Link, LinkClosed
+from cutlayer.net.messages import Opening, Piece, Terms
+from cutlayer.net.part_files import PartCache
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Ready:
+    """A device that can compute on the terms it was given, and the run's longest payloads."""
+
+    terms: Terms
+    worker: DeviceWorker
+    bounds: Bounds
+
+
+@final
+class DeviceDriver:
+    """A device's part in a run, from where its store left it. `prepare` makes it ready on terms.
+
+    `parts`: where the files of parts are kept; None if the device has its part. `opened`:
+    told each round's opening, before anything of the round is sent.
+    """
+
+    def __init__(
+        self,
+        store: DeviceStore,
+        prepare: Callable[[Terms], Ready],
+        compute: Compute,
+        parts: PartCache | None = None,
+        opened: Callable[[Opening, Terms], None] = lambda opening, terms: None,
+    ) -> None:
+        self._store = store
+        self._prepare = prepare
+        self._compute = compute
+        self._parts = parts
+        self._opened = opened
+        self._stored = store.load()
+        stored = self._stored
+        self._session = (
+            d.DeviceSession() if stored is None else d.DeviceSession(stored.position, stored.terms)
+        )
+        self._ready: Ready | None = None
+        self._finished = False
+
+    async def take_part(self, dial: Callable[[], Awaitable[Link]]) -> None:
+        """Dial, and dial again when the link breaks, until the run ends.
+
+        Raises RunError if the server refuses the device or runs on other terms; what `dial` raises
+        when it gives up.
+        """
+        while not self._finished:
+            link = await dial()
+            try:
+                await self._handle(d.Linked(), link)
+                while not self._finished:
+                    await self._handle(d.Received(await link.receive()), link)
+            except LinkClosed as closed:
+                _LOG.info("%s: %s", link.peer, closed)
+            finally:
+                await link.close()
+
+    async def _handle(self, event: d.Event, link: Link) -> None:
+        for instruction in self._session.handle(event):
+            outcome = await self._do(instruction, link)
+            if outcome is not None:
+                await self._handle(outcome, link)
+
+    async def _do(self, instruction: d.Instruction, link: Link) -> d.Event | None:
+        match instruction:
+            case d.Send(frame):
+                await link.send(frame)
+            case d.Prepare(terms):
+                return await self._get_ready(terms)
+            case d.Keep(terms, piece):
+                return await self._keep(terms, piece)
+            case d.HangUp(reason):
+                raise LinkClosed(reason)
+            case d.Stop(reason):
+                raise RunError(reason)
+            case d.Finish():
+                self._finished = True
+            case d.Persist(position, terms):
+                self._store.save(Stored(position, terms, self._own.worker.tensors()))
+            case computation:
+                return await self._work(computation)
+        return None
+
+    async def _work(self, instruction: d.Begin | d.Forward | d.Backward | d.Upload) -> d.Event:
+        worker = self._own.worker
+        try:
+            match instruction:
+                case d.Begin(message):
+                    worker.begin(message)
+                    self._opened(message.opening, self._own.terms)
+                    return d.Begun(message)
+                case d.Forward(position):
+                    return d.Forwarded(await self._compute(lambda: worker.forward(position)))
+                case d.Backward(message, last):
+                    await self._compute(lambda: worker.backward(message, last=last))
+                    return d.Stepped()
+                case d.Upload(round_number):
+                    return d.Uploaded(worker.adapter(round_number))
+        except PacketError as error:
+            return d.Spoilt(str(error))
+
+    async def _keep(self, terms: Terms, piece: Piece) -> d.Event:
+        assert self._parts is not None, "a device fetches what it keeps"
+        try:
+            self._parts.add(terms, piece)
+        except PacketError as error:
+            return d.Spoilt(str(error))
+        return await self._get_ready(terms)
+
+    async def _get_ready(self, terms: Terms) -> d.Event:
+        lacking = None if self._parts is None else self._parts.lacking(terms)
+        if lacking is not None:
+            return d.Lacking(lacking)
+        await self._compute(lambda: self._make_ready(terms))
+        return d.Prepared(self._own.bounds)
+
+    def _make_ready(self, terms: Terms) -> None:
+        self._ready = self._prepare(terms)
+        if self._stored is not None:
+            self._ready.worker.restore(self._stored.tensors)
+            self._stored = None
+
+    @property
+    def _own(self) -> Ready:
+        assert self._ready is not None, "a session prepares before it computes"
+        return self._ready

@@ -1,0 +1,286 @@
+"""What a device does about what happens: events in, instructions out.
+
+A pure state machine, the other end of `server_session`: no socket, no clock, no file and no tensor.
+One message of the device is outstanding at a time, and is sent again on a new connection until the
+server has answered it.
+"""
+
+from dataclasses import dataclass
+from typing import TypeAlias, final
+
+from cutlayer.errors import FrameError
+from cutlayer.net.frames import NOWHERE, Position
+from cutlayer.net.limits import Bounds, device_limits
+from cutlayer.net.messages import (
+    Activation,
+    Adapter,
+    Ask,
+    Close,
+    Fetch,
+    Gradient,
+    Hello,
+    Message,
+    Open,
+    Piece,
+    Place,
+    Refused,
+    Terms,
+    Welcome,
+)
+from cutlayer.net.wire import Wire
+
+
+@dataclass(frozen=True)
+class Linked:
+    """There is a new connection to the server."""
+
+
+@dataclass(frozen=True)
+class Received:
+    """A frame of the server."""
+
+    frame: bytes
+
+
+@dataclass(frozen=True)
+class Lacking:
+    """The outcome of `Prepare` or `Keep` where the file of the device's part ends at `offset`."""
+
+    offset: int
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The outcome of `Prepare` or `Keep`: the longest payloads of the run."""
+
+    bounds: Bounds
+
+
+@dataclass(frozen=True)
+class Begun:
+    """The outcome of `Begin`."""
+
+    message: Open
+
+
+@dataclass(frozen=True)
+class Forwarded:
+    """The outcome of `Forward`."""
+
+    message: Activation
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """The outcome of `Backward`."""
+
+
+@dataclass(frozen=True)
+class Uploaded:
+    """The outcome of `Upload`."""
+
+    message: Adapter
+
+
+@dataclass(frozen=True)
+class Spoilt:
+    """The outcome of `Keep`, `Begin` or `Backward` where no server may send such a thing."""
+
+    reason: str
+
+
+Event: TypeAlias = (
+    Linked | Received | Lacking | Prepared | Begun | Forwarded | Stepped | Uploaded | Spoilt
+)
+
+
+@dataclass(frozen=True)
+class Send:
+    """Send this frame to the server."""
+
+    frame: bytes
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Get ready to compute on these terms; answered by `Lacking` or `Prepared`."""
+
+    terms: Terms
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Put a piece of the part's file on disk, then `Prepare`; answered as that, or by `Spoilt`."""
+
+    terms: Terms
+    piece: Piece
+
+
+@dataclass(frozen=True)
+class Begin:
+    """Take over the merged adapter; answered by `Begun` or `Spoilt`."""
+
+    message: Open
+
+
+@dataclass(frozen=True)
+class Forward:
+    """Compute an activation; answered by `Forwarded`."""
+
+    position: Position
+
+
+@dataclass(frozen=True)
+class Backward:
+    """Compute with a gradient; answered by `Stepped` or `Spoilt`."""
+
+    message: Gradient
+    last: bool
+
+
+@dataclass(frozen=True)
+class Upload:
+    """Make the adapter's packet; answered by `Uploaded`."""
+
+    round: int
+
+
+@dataclass(frozen=True)
+class Persist:
+    """Put the device's state on disk: it stands before `position` of a run on `terms`."""
+
+    position: Position
+    terms: Terms
+
+
+@dataclass(frozen=True)
+class HangUp:
+    """End the connection, and try again."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Give up: trying again would not help."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Finish:
+    """The run has reached its end."""
+
+
+Instruction: TypeAlias = (
+    Send | Prepare | Keep | Begin | Forward | Backward | Upload | Persist | HangUp | Stop | Finish
+)
+
+
+@final
+class DeviceSession:
+    """A device's part in a run. `position`, `terms`: where its stored state stands, if it has one
+    (round 0: none)."""
+
+    def __init__(self, position: Position = NOWHERE, terms: Terms | None = None) -> None:
+        self._position = position
+        self._terms = terms
+        self._bounds: Bounds | None = None
+        self._outstanding: Activation | Adapter | None = None
+        self._wire = Wire(device_limits(None))
+
+    def handle(self, event: Event) -> list[Instruction]:
+        """What to do now, in this order."""
+        match event:
+            case Linked():
+                self._wire = Wire(device_limits(self._bounds))
+                return self._send(Ask()) if self._bounds is None else self._hello()
+            case Received(frame):
+                try:
+                    return self._received(self._wire.incoming(frame))
+                except FrameError as error:
+                    return [HangUp(str(error))]
+            case Lacking(offset):
+                return self._send(Fetch(Place(offset)))
+            case Prepared(bounds):
+                self._bounds = bounds
+                self._wire.limits = device_limits(bounds)
+                return self._hello()
+            case Begun(opened):
+                self._position = Position(opened.round)
+                self._outstanding = None
+                return [*self._persist(), *self._next()]
+            case Forwarded(message) | Uploaded(message):
+                self._outstanding = message
+                return self._send(message)
+            case Stepped():
+                return self._stepped()
+            case Spoilt(reason):
+                return [HangUp(reason)]
+
+    def _received(self, message: Message) -> list[Instruction]:
+        match message:
+            case Welcome(terms):
+                return self._welcome(terms)
+            case Piece() if self._terms is not None and self._bounds is None:
+                return [Keep(self._terms, message)]
+            case Refused():
+                return [Stop("the server refuses this device; its log says why")]
+            case Close(ending):
+                return [Finish()] if ending.finished else [HangUp("the server hangs up")]
+            case Open() if message.round >= max(self._position.round, 1):
+                return [Begin(message)]
+            case Gradient():
+                return self._gradient(message)
+            case other:
+                return [HangUp(f"{type(other).__name__} where none is expected")]
+
+    def _welcome(self, terms: Terms) -> list[Instruction]:
+        if self._terms is not None and terms != self._terms:
+            return [
+                Stop(
+                    "the server is on another run than the state that is stored here (run"
+                    f" {self._terms.run}): delete it to join this one"
+                )
+            ]
+        self._terms = terms
+        return self._welcomed() if self._bounds is not None else [Prepare(terms)]
+
+    def _hello(self) -> list[Instruction]:
+        return self._send(Hello(self._position.round))
+
+    def _welcomed(self) -> list[Instruction]:
+        """Say again what the server may not have heard."""
+        if self._outstanding is not None:
+            return self._send(self._outstanding)
+        return self._next() if self._position.round else []
+
+    def _gradient(self, message: Gradient) -> list[Instruction]:
+        waiting = self._outstanding
+        if isinstance(waiting, Activation) and message.position == waiting.position:
+            return [Backward(message, waiting.micro.last)]
+        place, own = message.position, self._position
+        if (place.round, place.step, place.micro) < (own.round, own.step, own.micro):
+            return []  # it was sent twice, because its activation was
+        return [HangUp(f"a gradient of {place}, which nothing waits for")]
+
+    def _stepped(self) -> list[Instruction]:
+        assert isinstance(self._outstanding, Activation)
+        place, last = self._outstanding.position, self._outstanding.micro.last
+        step, micro = (place.step + 1, 0) if last else (place.step, place.micro + 1)
+        self._position = Position(place.round, step, micro)
+        self._outstanding = None
+        return [*self._persist(), *self._next()]
+
+    def _persist(self) -> list[Instruction]:
+        assert self._terms is not None
+        return [Persist(self._position, self._terms)]
+
+    def _next(self) -> list[Instruction]:
+        assert self._terms is not None
+        if self._position.step < self._terms.local_steps:
+            return [Forward(self._position)]
+        return [Upload(self._position.round)]
+
+    def _send(self, message: Message) -> list[Instruction]:
+        return [Send(self._wire.outgoing(message))]

@@ -1,0 +1,270 @@
+"""The server's one open port: lets connections in by `Admission` and hands them to who speaks TLS.
+
+Knows TCP, addresses and the first byte of a connection; nothing of certificates. gRPC tells nobody
+of connections that fail before a call, so a refusal could have no address, no reason and no limit;
+here each connection has all three. Bytes go through unread, at the pace of the slower side.
+"""
+
+import asyncio
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import cast, final
+
+from cutlayer.net.admission import Admission, network_of
+from cutlayer.net.door_limits import Limits
+from cutlayer.units import KIB
+
+Say = Callable[[str], None]
+
+# the first byte of TLS (RFC 8446, 5.1: a handshake record), and of a device that wants to enrol,
+# which is not part of what follows
+TLS = b"\x16"
+ENROL = b"E"
+LOOPBACK = "127.0.0.1"
+_BUFFER_BYTES = 512 * KIB
+_LEAVE_S = 0.5
+# refusals that are counted, so that a flood does not flood the log
+_REMEMBERED = 4096
+
+
+class Gate:
+    """Connections from outside, each with another to the port behind that its first byte asks for.
+
+    say: told each refusal with its reason.
+    """
+
+    def __init__(self, limits: Limits, say: Say) -> None:
+        self.behind: Mapping[bytes, int] = {}
+        self.proof_s = limits.proof_s
+        # one for all sides, since what came goes on at once
+        self.buffer = bytearray(_BUFFER_BYTES)
+        self._say = say
+        self._admission = Admission(limits)
+        self._visits: set[Visit] = set()
+        self._by_port: dict[int, Visit] = {}
+        self._refused: Counter[tuple[str, str]] = Counter()
+        self._server: asyncio.Server | None = None
+
+    async def open(self, host: str, port: int, behind: Mapping[bytes, int]) -> int:
+        """Listen; the port, which the system chose if `port` is 0. Raises OSError.
+
+        behind: the port on loopback for each first byte; with another byte nobody gets in.
+        """
+        self.behind = behind
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: _Outside(self), host, port)
+        return int(self._server.sockets[0].getsockname()[1])
+
+    def visit(self, port: int) -> "Visit | None":
+        """Whom a server behind sees as loopback's `port`, if they came through here."""
+        return self._by_port.get(port)
+
+    async def close(self) -> None:
+        """Stop listening, and cut everybody off."""
+        if self._server is not None:
+            self._server.close()
+        for visit in tuple(self._visits):
+            visit.prove()  # nobody is refused: it is us who leave
+            visit.end()
+        while self._visits:
+            await asyncio.sleep(0)
+
+    def arrive(self, outside: "_Outside", address: str) -> "Visit | None":
+        """A visit, if there is room for it."""
+        reason = self._admission.arrive(address, time.monotonic())
+        if reason is not None:
+            self.refuse(address, reason)
+            return None
+        visit = Visit(self, outside, address)
+        self._visits.add(visit)
+        return visit
+
+    def refuse(self, address: str, reason: str) -> None:
+        """Tell of a refusal; of the same again the second, fourth, eighth and so on."""
+        if len(self._refused) >= _REMEMBERED:
+            self._refused.clear()
+        same = (network_of(address), reason)
+        self._refused[same] += 1
+        count = self._refused[same]
+        if math.log2(count).is_integer():
+            times = "" if count == 1 else f" ({count} refusals so far)"
+            self._say(f"refused {address}: {reason}{times}")
+
+    def route(self, visit: "Visit", port: int) -> None:
+        """The visit's connection behind is made, from `port`."""
+        visit.port = port
+        self._by_port[port] = visit
+
+    def proven(self, visit: "Visit") -> None:
+        """The visit has shown who it is."""
+        self._admission.prove(visit.address)
+
+    def leave(self, visit: "Visit") -> None:
+        """The visit's connection outside has ended."""
+        self._visits.discard(visit)
+        if visit.port is not None:
+            del self._by_port[visit.port]
+        self._admission.leave(visit.address, visit.proven)
+
+
+@final
+class Visit:
+    """One connection through the gate."""
+
+    def __init__(self, gate: Gate, outside: "_Outside", address: str) -> None:
+        self.address = address
+        self.port: int | None = None
+        self.proven = False
+        self._gone = False
+        self._gate = gate
+        self._outside = outside
+        self._behind: _Behind | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self.reason = "left before it showed a certificate of this run or a token"
+        self._loop = asyncio.get_running_loop()
+        self._overdue = self._loop.call_later(gate.proof_s, self._too_late)
+
+    def begin(self, first: bytes) -> None:
+        """Find who is behind for these bytes, and let them have the connection."""
+        port = self._gate.behind.get(first[:1])
+        if port is None:
+            self.reason = "speaks neither TLS nor our enrolment"
+            self.end()
+            return
+        rest = first[1:] if first[:1] == ENROL else first
+        self._outside.transport.pause_reading()
+        self._connecting = asyncio.create_task(self._connect(port, rest))
+
+    def prove(self) -> None:
+        """It has shown who it is: it may stay."""
+        if not self.proven and not self._gone:
+            self.proven = True
+            self._gate.proven(self)
+
+    def dismiss(self, reason: str) -> None:
+        """It is refused, and has a moment to leave by itself: it may have been answered."""
+        self.reason = reason
+        self._overdue.cancel()
+        self._overdue = self._loop.call_later(_LEAVE_S, self.end)
+
+    def end(self) -> None:
+        """Cut both sides off, now."""
+        for side in (self._outside, self._behind):
+            if side is not None:
+                side.transport.abort()
+
+    def ended(self) -> None:
+        """The side outside has gone."""
+        self._gone = True
+        self._overdue.cancel()
+        if self._connecting is not None:
+            self._connecting.cancel()
+        self.end()
+        if not self.proven:
+            self._gate.refuse(self.address, self.reason)
+        self._gate.leave(self)
+
+    async def _connect(self, port: int, first: bytes) -> None:
+        try:
+            _, behind = await self._loop.create_connection(
+                lambda: _Behind(self._gate), LOOPBACK, port
+            )
+        except OSError:
+            self.reason = "the server is stopping"
+            self.end()
+            return
+        self._behind = behind
+        self._gate.route(self, int(behind.transport.get_extra_info("sockname")[1]))
+        self._outside.other, behind.other = behind, self._outside
+        behind.transport.write(first)
+        self._outside.transport.resume_reading()
+
+    def _too_late(self) -> None:
+        if not self.proven:
+            self.reason = f"showed neither certificate nor token in {self._gate.proof_s:g} s"
+            self.end()
+
+
+class _Side(asyncio.BufferedProtocol):
+    """One side of a connection through the gate: what arrives goes out at the other side.
+
+    Nothing is read while the other side has something unsent, so what is held is never more than
+    one buffer.
+    """
+
+    def __init__(self, gate: Gate) -> None:
+        self.transport: asyncio.Transport
+        self.other: _Side | None = None
+        self._gate = gate
+        self._heard_all = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(high=0)
+
+    def get_buffer(self, sizehint: int) -> bytearray:
+        return self._gate.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self.other is not None:
+            self.other.transport.write(memoryview(self._gate.buffer)[:nbytes])
+            if self.other.transport.get_write_buffer_size():
+                self._gate.buffer = bytearray(_BUFFER_BYTES)  # the rest may be in the old one yet
+
+    def eof_received(self) -> bool:
+        """One side may be done sending while the other goes on."""
+        self._heard_all = True
+        if self.other is None or self.other.transport.is_closing():
+            return False
+        if self.other._heard_all:
+            self.other.transport.close()
+            return False
+        self.other.transport.write_eof()
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.other is not None:
+            self.other.transport.close()
+
+    def pause_writing(self) -> None:
+        if self.other is not None:
+            self.other.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self.other is not None and not self.other.transport.is_closing():
+            self.other.transport.resume_reading()
+
+
+@final
+class _Behind(_Side):
+    """The side of the server behind."""
+
+
+@final
+class _Outside(_Side):
+    """The side of whoever connected."""
+
+    def __init__(self, gate: Gate) -> None:
+        super().__init__(gate)
+        self._visit: Visit | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        peer = transport.get_extra_info("peername")
+        # a visitor that is gone already has no name
+        self._visit = None if peer is None else self._gate.arrive(self, peer[0])
+        if self._visit is None:
+            self.transport.abort()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self.other is None and self._visit is not None:
+            self._visit.begin(bytes(self._gate.buffer[:nbytes]))
+        else:
+            super().buffer_updated(nbytes)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._visit is not None:
+            self._visit.ended()
+        super().connection_lost(exc)

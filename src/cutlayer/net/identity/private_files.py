@@ -1,0 +1,61 @@
+"""Folders and files that only their owner may read.
+
+Knows permissions and how to write so that a crash leaves the old file or the new one; not what is
+in them.
+"""
+
+import os
+import stat
+from pathlib import Path
+
+from cutlayer.errors import IdentityError
+
+_FOLDER_MODE = 0o700
+_FILE_MODE = 0o600
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+def make_private_folder(folder: Path) -> None:
+    """Make `folder` (and its parents), for its owner alone.
+
+    Raises IdentityError if it exists and is not empty, OSError if the disk refuses.
+    """
+    folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise IdentityError(f"{folder} is not empty, and no key is ever overwritten; name another")
+    folder.chmod(_FOLDER_MODE)
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """A new file, readable by its owner from its first byte on. Raises OSError if it exists."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _FILE_MODE)
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(handle)
+
+
+def replace_private(path: Path, content: bytes) -> None:
+    """`write_private` in the place of the file that is there, by rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    try:
+        write_private(temporary, content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_private(path: Path) -> bytes:
+    """The content of a file that its owner alone may read.
+
+    Raises IdentityError if it is missing or others may read it.
+    """
+    try:
+        mode = path.stat().st_mode
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise IdentityError(f"{path}: missing; `cutlayer keys init` makes a run's keys") from None
+    if mode & _OTHERS:
+        raise IdentityError(f"{path}: others may read it (mode {mode & 0o777:o}); chmod 600 it")
+    return content

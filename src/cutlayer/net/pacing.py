@@ -1,0 +1,108 @@
+"""Sending no faster than a share of the link: a token bucket, and a link that obeys one.
+
+Knows amounts and times; the bucket is pure (the time is passed in), the link is given its clock
+and how to wait.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import final
+
+from cutlayer.net.link import Link
+from cutlayer.units import BITS_PER_BYTE, KIB
+
+BURST_BYTES = 16 * KIB
+
+
+@dataclass(frozen=True)
+class TokenBucket:
+    """Fills at `rate_per_s` up to `burst`. More may be taken than is in it, and is waited for.
+
+    Who waits `wait_s` after each taking gets, in any window of T seconds, at most
+    `rate_per_s * T` beyond `burst` or the largest amount, whichever is more. `level` is what was
+    in it at `at_s`, less than nothing while something is waited for.
+    """
+
+    rate_per_s: float
+    burst: float
+    level: float
+    at_s: float
+
+    @property
+    def wait_s(self) -> float:
+        """How long from `at_s` until all that was taken is there [s]."""
+        return max(0.0, -self.level) / self.rate_per_s
+
+    def at(self, now_s: float) -> "TokenBucket":
+        """The bucket at `now_s`; a clock that goes back adds nothing, then or later."""
+        gained = max(0.0, now_s - self.at_s) * self.rate_per_s
+        level = min(self.burst, self.level + gained)
+        return replace(self, level=level, at_s=max(self.at_s, now_s))
+
+    def take(self, amount: float) -> "TokenBucket":
+        """With `amount` taken out."""
+        return replace(self, level=self.level - amount)
+
+
+def full_bucket(rate_per_s: float, burst: float, now_s: float) -> TokenBucket:
+    """A bucket that nothing was taken from yet."""
+    return TokenBucket(rate_per_s, burst, burst, now_s)
+
+
+@final
+class PacedLink(Link):
+    """Another link, whose frames leave no faster than `rate_bit_s`.
+
+    A frame is let go when its last bit would have left a line of that rate, so it reaches the
+    other end as over such a line. The wire itself carries it in one go: in any window of T
+    seconds, what was let go is at most `rate_bit_s * T` bits beyond `burst_bytes` and one frame.
+    What is received is not paced.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        rate_bit_s: float,
+        burst_bytes: int = BURST_BYTES,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._link = link
+        self._clock = clock
+        self._sleep = sleep
+        self._burst_bytes = burst_bytes
+        self._bucket = full_bucket(rate_bit_s / BITS_PER_BYTE, burst_bytes, clock())
+        self._turn = asyncio.Lock()
+
+    @property
+    def peer(self) -> str:
+        """The authenticated name of the other end."""
+        return self._link.peer
+
+    def set_rate(self, rate_bit_s: float) -> None:
+        """Pace at another rate from now on: a new round's share."""
+        now = self._bucket.at(self._clock())
+        self._bucket = replace(now, rate_per_s=rate_bit_s / BITS_PER_BYTE)
+
+    async def send(self, frame: bytes) -> None:
+        """Wait for the share's time, then send. Raises LinkClosed."""
+        async with self._turn:
+            for start in range(0, len(frame), self._burst_bytes):
+                await self._take(min(self._burst_bytes, len(frame) - start))
+            await self._link.send(frame)
+
+    async def receive(self) -> bytes:
+        """The next whole frame. Raises LinkClosed."""
+        return await self._link.receive()
+
+    async def close(self, reason: str = "") -> None:
+        """End the connection; closing again does nothing."""
+        await self._link.close(reason)
+
+    async def _take(self, amount_bytes: int) -> None:
+        """In parts of a burst at most, so that a change of the rate counts soon."""
+        self._bucket = self._bucket.at(self._clock()).take(amount_bytes)
+        if self._bucket.wait_s > 0:
+            await self._sleep(self._bucket.wait_s)

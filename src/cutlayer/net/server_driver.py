@@ -1,0 +1,250 @@
+"""Connects a server's session with its worker, its journal and its links.
+
+Knows no socket and no clock: links come from the caller, and so does the time. Events are handled
+one at a time, in order of arrival; frames that come meanwhile wait in their links, so a device that
+sends too fast waits too, and one that does not read is hung up on.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from typing import final
+
+from cutlayer.errors import PacketError, RunError
+from cutlayer.net import server_session as s
+from cutlayer.net.compute import Compute
+from cutlayer.net.journal import Entry, Journal
+from cutlayer.net.link import Link, LinkClosed
+from cutlayer.net.messages import Activation, Adapter, Piece, Place, Restarted, RoundClosed
+from cutlayer.net.server_worker import ServerWorker
+from cutlayer.train.state import RunState
+
+_LOG = logging.getLogger(__name__)
+# what a device that reads may leave unread: an answer, its repetition, the next round's opening
+_OUTBOX_FRAMES = 4
+
+
+def no_part(offset: int) -> bytes:
+    """For a run whose devices have their part. Raises PacketError."""
+    raise PacketError(f"a piece of the part from byte {offset} on, which nobody gives out here")
+
+
+def recover(
+    session: s.ServerSession,
+    worker: ServerWorker,
+    journal: Journal,
+    save: Callable[[RunState], None],
+) -> None:
+    """Bring a session and a worker that stand at the beginning of a round to where the journal
+    ends: the tensors come out as they were, bit for bit.
+
+    A round that had closed without its checkpoint gets it now. One whose adapters are all there is
+    closed by the first `Passed`. Raises RunError for a journal that is damaged.
+    """
+    number = 0
+    while number < session.round:
+        number = session.round
+        for entry in journal.entries(number):
+            for instruction in _replay(session, worker, entry):
+                if isinstance(instruction, s.Checkpoint):
+                    save(worker.state)
+
+
+def _replay(session: s.ServerSession, worker: ServerWorker, entry: Entry) -> list[s.Instruction]:
+    """What one entry led to, done again; and what the session wants done."""
+    match entry:
+        case Entry(int(device), Activation() as message):
+            packet = worker.train(device, message)
+            return session.handle(s.Trained(device, message, packet))
+        case Entry(int(device), Adapter() as message):
+            worker.take(device, message)
+            return session.handle(s.Taken(device, message))
+        case Entry(int(device), Restarted()):
+            worker.renew(device)
+            return session.handle(s.Renewed(device))
+        case Entry(None, RoundClosed(_, made)):
+            worker.merge(made.devices)
+            return session.handle(s.Merged(tuple(made.devices), worker.adapter))
+        case other:
+            raise RunError(f"{other} in a journal, where no server writes it")
+
+
+@final
+class ServerDriver:
+    """A run's server. `save` puts a checkpoint in place; `piece` gives the bytes of the file of the
+    devices' part from one on; `patience_s`: how long a device may take to read one frame before it
+    is given up [s]."""
+
+    def __init__(
+        self,
+        session: s.ServerSession,
+        worker: ServerWorker,
+        journal: Journal,
+        save: Callable[[RunState], None],
+        compute: Compute,
+        piece: Callable[[int], bytes] = no_part,
+        patience_s: float = 60.0,
+    ) -> None:
+        self._session = session
+        self._worker = worker
+        self._journal = journal
+        self._save = save
+        self._compute = compute
+        self._piece = piece
+        self._patience_s = patience_s
+        self._connections: dict[int, _Connection] = {}
+        self._one_at_a_time = asyncio.Lock()
+        self._end = asyncio.Event()
+        self._failure: Exception | None = None
+        if session.finished:
+            self._end.set()
+
+    async def attend(self, device: int, link: Link) -> None:
+        """Serve one connection of an authenticated device, until it ends."""
+        own = _Connection(link, self._patience_s)
+        before = self._connections.get(device)
+        self._connections[device] = own
+        if before is not None:
+            before.hang_up()
+        writer = asyncio.create_task(own.write())
+        try:
+            await self.handle(s.Joined(device))
+            while self._connections.get(device) is own:
+                frame = await link.receive()
+                await self._handle_frame(own, s.Received(device, frame))
+        except LinkClosed as closed:
+            _LOG.info("device %d: %s", device, closed)
+        finally:
+            if self._connections.get(device) is own:
+                del self._connections[device]
+                with suppress(LinkClosed):
+                    await self.handle(s.Left(device))
+            own.hang_up()
+            await writer
+
+    async def handle(self, event: s.Event) -> None:
+        """Let something happen. The first error of worker or journal ends the run."""
+        async with self._one_at_a_time:
+            await self._handle(event)
+
+    async def finished(self) -> None:
+        """Wait for the run's end. Raises what ended it, if it was not its last round."""
+        await self._end.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    async def stop(self) -> None:
+        """Let what is being computed end, and handle nothing after it."""
+        async with self._one_at_a_time:
+            self._failure = self._failure or LinkClosed("the server is stopping")
+
+    async def _handle_frame(self, own: "_Connection", event: s.Received) -> None:
+        async with self._one_at_a_time:
+            # the frame of a connection that another one replaced meanwhile means nothing
+            if self._connections.get(event.device) is own:
+                await self._handle(event)
+
+    async def _handle(self, event: s.Event) -> None:
+        if self._failure is not None:
+            raise LinkClosed("the server has stopped")
+        try:
+            for instruction in self._session.handle(event):
+                outcome = await self._do(instruction)
+                if outcome is not None:
+                    await self._handle(outcome)
+        except Exception as error:
+            self._failure = self._failure or error
+            self._end.set()
+            raise
+
+    async def _do(self, instruction: s.Instruction) -> s.Event | None:
+        match instruction:
+            case s.Send(device, frame):
+                self._send(device, frame)
+            case s.HangUp(device, reason):
+                self._hang_up(device, reason)
+            case s.Read(device, offset):
+                return self._read(device, offset)
+            case s.Train() | s.Take():
+                return await self._work(instruction)
+            case s.Renew(device):
+                self._worker.renew(device)
+                return s.Renewed(device)
+            case s.Merge(made):
+                await self._compute(lambda: self._worker.merge(made))
+                return s.Merged(made, self._worker.adapter)
+            case s.Persist(device, message):
+                self._journal.append(self._session.round, Entry(device, message))
+            case s.Checkpoint(round_number):
+                state = self._worker.state
+                await self._compute(lambda: self._save(state))
+                # the round's own journal still says who made it
+                self._journal.drop_before(round_number)
+            case s.Finish():
+                self._end.set()
+        return None
+
+    def _read(self, device: int, offset: int) -> s.Event:
+        try:
+            return s.Found(device, Piece(Place(offset), self._piece(offset)))
+        except PacketError as error:
+            return s.Spoilt(device, str(error))
+
+    async def _work(self, instruction: s.Train | s.Take) -> s.Event:
+        device, message = instruction.device, instruction.message
+        try:
+            if isinstance(message, Adapter):
+                self._worker.take(device, message)
+                return s.Taken(device, message)
+            packet = await self._compute(lambda: self._worker.train(device, message))
+            return s.Trained(device, message, packet)
+        except PacketError as error:
+            return s.Spoilt(device, str(error))
+
+    def _send(self, device: int, frame: bytes) -> None:
+        connection = self._connections.get(device)
+        if connection is not None and not connection.push(frame):
+            self._hang_up(device, "it does not read what it is sent")
+
+    def _hang_up(self, device: int, reason: str) -> None:
+        _LOG.warning("device %d: hung up: %s", device, reason)
+        connection = self._connections.pop(device, None)
+        if connection is not None:
+            connection.hang_up()
+
+
+@final
+class _Connection:
+    """A link and the few frames that wait for it."""
+
+    def __init__(self, link: Link, patience_s: float) -> None:
+        self._link = link
+        self._patience_s = patience_s
+        # one place more, for the end
+        self._outbox: asyncio.Queue[bytes | None] = asyncio.Queue(_OUTBOX_FRAMES + 1)
+        self._ended = False
+
+    def push(self, frame: bytes) -> bool:
+        """Whether there was room for a frame."""
+        if self._ended or self._outbox.qsize() >= _OUTBOX_FRAMES:
+            return False
+        self._outbox.put_nowait(frame)
+        return True
+
+    def hang_up(self) -> None:
+        """Close the link when what waits has been sent."""
+        if not self._ended:
+            self._ended = True
+            self._outbox.put_nowait(None)
+
+    async def write(self) -> None:
+        """Send what is pushed, until the link ends."""
+        try:
+            while (frame := await self._outbox.get()) is not None:
+                async with asyncio.timeout(self._patience_s):
+                    await self._link.send(frame)
+        except (LinkClosed, TimeoutError):
+            pass  # the reader's side tells
+        finally:
+            await self._link.close()

@@ -1,0 +1,436 @@
+"""What a server does about what happens: events in, instructions out.
+
+A pure state machine: no socket, no clock, no file and no tensor. Its driver carries out the
+instructions in order, and brings the outcome of a computation as the very next event. Frames are
+numbered in each connection; positions (round, local step, micro-batch) tell what was trained
+already. A step is trained once: the last reply of each device is kept, and sent again when its
+activation comes again.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import TypeAlias, final
+
+from cutlayer.errors import FrameError
+from cutlayer.net.frames import Position
+from cutlayer.net.limits import Bounds, server_limits
+from cutlayer.net.messages import (
+    Activation,
+    Adapter,
+    Ask,
+    Close,
+    Ending,
+    Fetch,
+    Gradient,
+    Hello,
+    Made,
+    Message,
+    Open,
+    Opening,
+    Piece,
+    Restarted,
+    RoundClosed,
+    Terms,
+    Welcome,
+)
+from cutlayer.net.tally import Tally
+from cutlayer.net.wire import Wire
+
+
+@dataclass(frozen=True)
+class Joined:
+    """An authenticated device has a new connection, in the place of any that it had."""
+
+    device: int
+
+
+@dataclass(frozen=True)
+class Left:
+    """A device's connection has ended."""
+
+    device: int
+
+
+@dataclass(frozen=True)
+class Received:
+    """A frame of a device."""
+
+    device: int
+    frame: bytes
+
+
+@dataclass(frozen=True)
+class Passed:
+    """Time has passed [s], by a clock that never goes back."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The outcome of `Train`: the gradient's packet."""
+
+    device: int
+    message: Activation
+    packet: bytes
+
+
+@dataclass(frozen=True)
+class Taken:
+    """The outcome of `Take`."""
+
+    device: int
+    message: Adapter
+
+
+@dataclass(frozen=True)
+class Spoilt:
+    """The outcome of `Read`, `Train` or `Take` where no device may send such a thing."""
+
+    device: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """The outcome of `Read`."""
+
+    device: int
+    piece: Piece
+
+
+@dataclass(frozen=True)
+class Renewed:
+    """The outcome of `Renew`."""
+
+    device: int
+
+
+@dataclass(frozen=True)
+class Merged:
+    """The outcome of `Merge`: the next round's adapter, as a packet."""
+
+    made: tuple[int, ...]
+    adapter: bytes
+
+
+Event: TypeAlias = (
+    Joined | Left | Received | Passed | Found | Trained | Taken | Spoilt | Renewed | Merged
+)
+
+
+@dataclass(frozen=True)
+class Send:
+    """Send this frame to a device."""
+
+    device: int
+    frame: bytes
+
+
+@dataclass(frozen=True)
+class HangUp:
+    """End a device's connection; the reason is for the server's log."""
+
+    device: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Read:
+    """Read the file of the devices' part from `offset` on; answered by `Found` or `Spoilt`."""
+
+    device: int
+    offset: int
+
+
+@dataclass(frozen=True)
+class Train:
+    """Compute a gradient; answered by `Trained` or `Spoilt`."""
+
+    device: int
+    message: Activation
+
+
+@dataclass(frozen=True)
+class Take:
+    """Keep an adapter; answered by `Taken` or `Spoilt`."""
+
+    device: int
+    message: Adapter
+
+
+@dataclass(frozen=True)
+class Renew:
+    """Void what a device has done of this round; answered by `Renewed`."""
+
+    device: int
+
+
+@dataclass(frozen=True)
+class Merge:
+    """Close the round with these devices; answered by `Merged`."""
+
+    made: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Persist:
+    """Write to the round's journal, on disk before anything after this happens."""
+
+    device: int | None
+    message: Message
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Put the state of the round that closed on disk."""
+
+    round: int
+
+
+@dataclass(frozen=True)
+class Finish:
+    """The run has reached its end."""
+
+
+Instruction: TypeAlias = (
+    Send | HangUp | Read | Train | Take | Renew | Merge | Persist | Checkpoint | Finish
+)
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What a session is to bring about: `terms` of each device, the rules of a round.
+
+    `share`: each device's part of the band. A round closes when all adapters have come, or
+    `deadline_s` after it began (None: never) with those of `quorum` devices or more.
+    """
+
+    terms: tuple[Terms, ...]
+    rate_of: Callable[[int], float]
+    shares: tuple[float, ...]
+    quorum: int
+    deadline_s: float | None
+    bounds: Bounds
+
+
+@dataclass(frozen=True)
+class _Progress:
+    """How far a device is in the round: what it sends next, and the last reply that it was sent."""
+
+    step: int = 0
+    micro: int = 0
+    reply: Gradient | None = None
+    done: bool = False
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing of the round is done."""
+        return self.reply is None
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far a device is in the round: whether it is here, its local steps, its adapter's."""
+
+    connected: bool
+    steps: int
+    done: bool
+
+
+@final
+class ServerSession:
+    """A run from round `round_number` on, whose adapter is `adapter`.
+
+    `missed`: devices that did not make the round before, whose state is void.
+    """
+
+    def __init__(
+        self, plan: RunPlan, adapter: bytes, round_number: int = 1, missed: Iterable[int] = ()
+    ) -> None:
+        self.round = round_number
+        self.tally = Tally()
+        self._plan = plan
+        self._adapter = adapter
+        self._missed = frozenset(missed)
+        self._progress = [_Progress() for _ in plan.terms]
+        self._wires: dict[int, Wire] = {}
+        self._greeted: set[int] = set()
+        self._told: set[int] = set()
+        self._elapsed_s = 0.0
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last round has closed."""
+        return self.round > self._plan.terms[0].rounds
+
+    @property
+    def untold(self) -> frozenset[int]:
+        """The devices that have not been told of the run's end."""
+        return frozenset(range(len(self._progress))) - self._told
+
+    @property
+    def standings(self) -> tuple[Standing, ...]:
+        """How far each device is."""
+        return tuple(
+            Standing(device in self._greeted, own.step, own.done)
+            for device, own in enumerate(self._progress)
+        )
+
+    def handle(self, event: Event) -> list[Instruction]:
+        """What to do now, in this order."""
+        match event:
+            case Joined(device):
+                self._forget(device)
+                self._wires[device] = Wire(server_limits(self._plan.bounds))
+                return []
+            case Left(device):
+                self._forget(device)
+                return []
+            case Received(device, frame):
+                return self._received(device, frame)
+            case Passed(seconds):
+                self._elapsed_s += max(seconds, 0.0)
+                return self._closing()
+            case Found(device, piece):
+                return self._answer(device, piece)
+            case Trained(device, message, packet):
+                return self._trained(device, message, packet)
+            case Taken(device, message):
+                progress = self._progress[device]
+                self._progress[device] = replace(progress, done=True)
+                return [Persist(device, message), *self._closing()]
+            case Renewed(device):
+                self._progress[device] = _Progress()
+                return self._open(device, fresh=True)
+            case Spoilt(device, reason):
+                return self._hang_up(device, reason)
+            case Merged(made, adapter):
+                return self._merged(made, adapter)
+
+    def _received(self, device: int, frame: bytes) -> list[Instruction]:
+        wire = self._wires.get(device)
+        if wire is None:
+            return []  # it was hung up on
+        try:
+            message = wire.incoming(frame)
+        except FrameError as error:
+            return self._hang_up(device, str(error))
+        self.tally.add(self.round, message, len(frame))
+        match message:
+            case Ask() if self.finished:
+                return self._farewell(device)
+            case Ask():
+                return self._answer(device, Welcome(self._plan.terms[device]))
+            case Fetch(place):
+                return [Read(device, place.offset)]
+            case Hello(number) if device not in self._greeted:
+                return self._greet(device, number)
+            case Activation() if device in self._greeted:
+                return self._activation(device, message)
+            case Adapter() if device in self._greeted:
+                return self._take(device, message)
+            case other:
+                return self._hang_up(device, f"{type(other).__name__} where none is expected")
+
+    def _greet(self, device: int, known: int) -> list[Instruction]:
+        self._greeted.add(device)
+        welcome = self._send(device, Welcome(self._plan.terms[device]))
+        if self.finished:
+            return [*welcome, *self._farewell(device)]
+        if known == self.round:
+            return welcome
+        untouched = self._progress[device].untouched and device not in self._missed
+        if untouched and known == self.round - 1:
+            return [*welcome, *self._open(device, fresh=False)]
+        # it missed a round, or lost its state: the two ends would not fit together any more
+        return [*welcome, Persist(device, Restarted(self.round)), Renew(device)]
+
+    def _activation(self, device: int, message: Activation) -> list[Instruction]:
+        place, progress = message.position, self._progress[device]
+        if place.round < self.round:
+            return []  # it was on its way when the round closed
+        if progress.reply is not None and place == progress.reply.position:
+            return self._send(device, progress.reply)
+        terms = self._plan.terms[device]
+        expected = Position(self.round, progress.step, progress.micro)
+        beyond = place.step >= terms.local_steps or (
+            place.micro + 1 >= terms.micro_batches and not message.micro.last
+        )
+        if place != expected or beyond:
+            return self._hang_up(device, f"an activation of {place}, expected {expected}")
+        return [Train(device, message)]
+
+    def _trained(self, device: int, message: Activation, packet: bytes) -> list[Instruction]:
+        place = message.position
+        reply = Gradient(place, packet)
+        step, micro = (place.step + 1, 0) if message.micro.last else (place.step, place.micro + 1)
+        self._progress[device] = _Progress(step, micro, reply)
+        return [Persist(device, message), *self._send(device, reply)]
+
+    def _take(self, device: int, message: Adapter) -> list[Instruction]:
+        progress = self._progress[device]
+        if message.round < self.round or (message.round == self.round and progress.done):
+            return []
+        if message.round > self.round or progress.step < self._plan.terms[device].local_steps:
+            return self._hang_up(
+                device,
+                f"an adapter of round {message.round} after {progress.step} local steps of round"
+                f" {self.round}",
+            )
+        return [Take(device, message)]
+
+    def _closing(self) -> list[Instruction]:
+        """Close the round if it is time."""
+        made = tuple(device for device, own in enumerate(self._progress) if own.done)
+        deadline_s = self._plan.deadline_s
+        late = deadline_s is not None and self._elapsed_s >= deadline_s
+        enough = len(made) == len(self._progress) or (late and len(made) >= self._plan.quorum)
+        if self.finished or not enough:
+            return []
+        return [Persist(None, RoundClosed(self.round, Made(list(made)))), Merge(made)]
+
+    def _merged(self, made: tuple[int, ...], adapter: bytes) -> list[Instruction]:
+        closed = self.round
+        self.round += 1
+        self._adapter = adapter
+        self._elapsed_s = 0.0
+        self._missed = frozenset(range(len(self._progress))) - set(made)
+        self._progress = [_Progress() for _ in self._progress]
+        out: list[Instruction] = [Checkpoint(closed)]
+        for device in sorted(self._greeted):
+            if self.finished:
+                out += self._farewell(device)
+            else:
+                out += self._open(device, fresh=device in self._missed)
+        return [*out, Finish()] if self.finished else out
+
+    def _open(self, device: int, *, fresh: bool) -> list[Instruction]:
+        plan = self._plan
+        opening = Opening(plan.rate_of(self.round), plan.shares[device], fresh)
+        return self._send(device, Open(self.round, opening, self._adapter))
+
+    def _farewell(self, device: int) -> list[Instruction]:
+        self._told.add(device)
+        bye = self._answer(device, Close(Ending(finished=True)))
+        return [*bye, *self._hang_up(device, "the run has ended")]
+
+    def _send(self, device: int, message: Message) -> list[Instruction]:
+        """Nothing if the device is away: it hears all that matters when it comes back."""
+        if device not in self._greeted:
+            return []
+        return self._answer(device, message)
+
+    def _answer(self, device: int, message: Message) -> list[Instruction]:
+        """For a device that is connected."""
+        frame = self._wires[device].outgoing(message)
+        self.tally.add(self.round, message, len(frame))
+        return [Send(device, frame)]
+
+    def _hang_up(self, device: int, reason: str) -> list[Instruction]:
+        self._forget(device)
+        return [HangUp(device, reason)]
+
+    def _forget(self, device: int) -> None:
+        self._wires.pop(device, None)
+        self._greeted.discard(device)

@@ -1,0 +1,191 @@
+"""What the server computes, a device's micro-batch at a time: by the same calls as the trainer.
+
+Knows no frames, no links and no order: the session says what is next. A call either succeeds or
+leaves everything as it was.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import final
+
+import numpy as np
+import torch
+
+from cutlayer.codec.codec import State
+from cutlayer.codec.packet import read
+from cutlayer.codec.presets import CodecPair
+from cutlayer.codec.targets import decode_targets
+from cutlayer.errors import PacketError
+from cutlayer.model.aggregate import fedavg
+from cutlayer.model.optimizer import Optimizer
+from cutlayer.model.split import ServerPart
+from cutlayer.net.messages import Activation, Adapter
+from cutlayer.spec import MiniBatch
+from cutlayer.train.exchange import (
+    Direction,
+    Load,
+    Stream,
+    encode,
+    pack_adapter,
+    unpack_adapter,
+)
+from cutlayer.train.server_pass import server_pass
+from cutlayer.train.side import Side
+from cutlayer.train.state import RunState, SideState
+
+
+@dataclass(frozen=True, eq=False)
+class ServerTools:
+    """What a server computes with, for so many `devices`.
+
+    `rate_of`: the learning rate of a round. `largest`: the most samples and tokens of a micro-batch
+    that it takes, `width` its values a token.
+    """
+
+    part: ServerPart
+    codecs: CodecPair
+    optimizer: Optimizer
+    rate_of: Callable[[int], float]
+    devices: int
+    largest: MiniBatch
+    width: int
+    classes: int
+    seed: int
+
+
+@final
+class ServerWorker:
+    """Every device's server-side adapter during a round, and what the server's ends of the streams
+    remember. `train_loss`: a local step's mean loss in the last round that closed [nat]."""
+
+    def __init__(self, tools: ServerTools, state: RunState) -> None:
+        self._tools = tools
+        self.train_loss = math.nan
+        self._start(state)
+
+    @property
+    def state(self) -> RunState:
+        """The state as the round began: what a checkpoint holds."""
+        return self._state
+
+    @property
+    def adapter(self) -> bytes:
+        """The device-side adapter with which the round began, as a packet."""
+        return pack_adapter(self._state.device.row)
+
+    def train(self, device: int, message: Activation) -> bytes:
+        """Forward and backward of one micro-batch, and the gradient's packet.
+
+        After a mini-batch's last micro-batch the device's server-side adapter steps. Raises
+        PacketError for anything that no device may send.
+        """
+        tools, position = self._tools, message.position
+        shape = self._shape(message)
+        decoded = tools.codecs.up.decode(message.packet, shape, self._end(device, Direction.UP))
+        if not np.isfinite(decoded.tensor).all():
+            raise PacketError("an activation of NaN or infinite values")
+        text = tools.part.task != "image-classification"
+        lengths = decoded.lengths if text else None
+        per_token = tools.part.task == "causal-lm"
+        labels = decode_targets(
+            message.labels, shape[: 1 + per_token], decoded.lengths, tools.classes
+        )
+        rows = self._side.gather((device,)).requires_grad_()
+        passed = server_pass(
+            tools.part,
+            rows,
+            (shape[0],),
+            torch.from_numpy(decoded.tensor),
+            lengths,
+            torch.from_numpy(labels),
+            (message.micro.weight,),
+        )
+        key = (position.round, device, position.step, position.micro, Direction.DOWN)
+        load = Load(passed.gradient, lengths, message.samples)
+        down = self._end(device, Direction.DOWN)
+        outgoing = encode(tools.codecs.down, load, tools.seed, key, down)
+        assert rows.grad is not None
+        self._side.collect((device,), rows.grad)
+        if message.micro.last:
+            self._side.step((device,), tools.rate_of(position.round))
+        self._lose(device, message, passed.losses[0])
+        self._streams[device, Direction.UP] = Stream(receiver=decoded.state)
+        self._streams[device, Direction.DOWN] = Stream(sender=outgoing.state)
+        return outgoing.packet
+
+    def take(self, device: int, message: Adapter) -> None:
+        """Keep a device's adapter until the round closes. Raises PacketError: it is none."""
+        row = unpack_adapter(message.packet, self._state.device.row.numel())
+        self._taken[device] = row, float(message.weight.samples)
+
+    def renew(self, device: int) -> None:
+        """Void what a device has done of the round, and what its streams and optimiser hold."""
+        self._side.renew(device, self._state.server.row)
+        self._taken.pop(device, None)
+        self._losses.pop(device, None)
+        for direction in Direction:
+            self._streams.pop((device, direction), None)
+
+    def merge(self, made: Sequence[int]) -> None:
+        """Close the round with the devices in `made`, weighted by the samples that each says it
+        trained on; open the next one.
+
+        The others begin it anew. Source: SFT eqs. (7), (8), over those who made it.
+        """
+        rows, weights = zip(*(self._taken[device] for device in made), strict=True)
+        device_row = fedavg(torch.stack(rows), weights)
+        server_row = fedavg(self._side.gather(made), weights)
+        self.train_loss = self._mean_loss(made)
+        for device in set(range(self._tools.devices)) - set(made):
+            self.renew(device)
+        self._start(
+            replace(
+                self._state,
+                round=self._state.round + 1,
+                device=SideState(device_row, {}),
+                server=SideState(server_row, self._side.optimizer),
+                streams=dict(self._streams),
+            )
+        )
+
+    def _start(self, state: RunState) -> None:
+        self._state = state
+        self._side = Side(state.server, self._tools.devices, self._tools.optimizer, shared=False)
+        self._streams = dict(state.streams)
+        self._taken: dict[int, tuple[torch.Tensor, float]] = {}
+        self._losses: dict[int, list[float]] = {}
+
+    def _lose(self, device: int, message: Activation, loss: float) -> None:
+        """Enter a micro-batch's part of its local step's loss."""
+        steps = self._losses.setdefault(device, [])
+        if message.position.micro == 0:
+            steps.append(0.0)
+        steps[-1] += loss
+
+    def _mean_loss(self, made: Sequence[int]) -> float:
+        losses = [loss for device in made for loss in self._losses[device]]
+        return sum(losses) / len(losses)
+
+    def _end(self, device: int, direction: Direction) -> State:
+        """What the server's end of a stream remembers."""
+        stream = self._streams.get((device, direction), Stream())
+        return stream.receiver if direction is Direction.UP else stream.sender
+
+    def _shape(self, message: Activation) -> tuple[int, int, int]:
+        """The shape that a packet claims, if it is one that the run may have."""
+        shape, largest = read(message.packet).shape, self._tools.largest
+        if not (
+            len(shape) == 3
+            and 1 <= shape[0] <= largest.samples
+            and 1 <= shape[1] <= largest.tokens
+            and shape[2] == self._tools.width
+        ):
+            raise PacketError(
+                f"an activation of shape {shape}; at most {largest.samples} samples of"
+                f" {largest.tokens} tokens of {self._tools.width} values are taken"
+            )
+        if len(message.samples) != shape[0]:
+            raise PacketError(f"{len(message.samples)} sample numbers for {shape[0]} samples")
+        batch, token, width = shape
+        return batch, token, width

@@ -1,0 +1,32 @@
+"""What `cutlayer join` says before it has a server."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from cutlayer.cli.main import main
+from cutlayer.net.identity.token import Token
+
+TOKEN = Token("pi", b"s" * 32, b"a" * 32).text()
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def test_neither_identity_nor_token(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["join", "127.0.0.1:1", "--data", "x", "--identity", str(tmp_path / "identity")]
+    assert main(words) == 2
+    assert "`cutlayer keys invite NAME` on the server" in capsys.readouterr().err
+
+
+def test_no_server(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The token is not used up, and is not shown."""
+    identity = tmp_path / "identity"
+    words = ["join", f"127.0.0.1:{_free_port()}", "--data", "x", "--identity", str(identity)]
+    assert main([*words, "--token", TOKEN, "--patience", "1"]) == 2
+    said = capsys.readouterr().err
+    assert "no server at 127.0.0.1" in said and TOKEN.split(".")[2] not in said
+    assert not identity.exists()

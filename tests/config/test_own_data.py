@@ -1,0 +1,77 @@
+"""A device's own samples: all of them, numbered as the run numbers their classes."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+from net.test_messages import TERMS
+from PIL import Image
+
+from cutlayer.config.own_data import OwnData, own_samples
+from cutlayer.errors import DataError
+
+REVIEWS = replace(TERMS, task="text-classification", class_names=["neg", "pos"], classes=2)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.text_model(tmp_path_factory.mktemp("own") / "bert", "bert")
+
+
+def lines(path: Path, *rows: tuple[str, str], label: str = "label") -> Path:
+    path.write_text(
+        "".join(json.dumps({"text": text, label: name}) + "\n" for text, name in rows),
+        encoding="utf-8",
+    )
+    return path
+
+
+def test_all_samples_are_used_in_their_order(model: Path, tmp_path: Path) -> None:
+    """A device that has one class only numbers it as the run does."""
+    path = lines(tmp_path / "own.jsonl", *((f"good film {n}", "pos") for n in range(5)))
+    samples, batches = own_samples(OwnData(path), REVIEWS, model)
+    assert [samples.read(n) for n in range(len(samples))] == [f"good film {n}" for n in range(5)]
+    assert batches.make(samples, np.arange(5)).labels.tolist() == [1] * 5
+
+
+def test_images_in_class_folders(tmp_path: Path) -> None:
+    terms = replace(TERMS, task="image-classification", class_names=["a", "b", "c"], classes=3)
+    for name in ("c", "a"):
+        (tmp_path / "own" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "own" / name / "0.png")
+    samples, _ = own_samples(OwnData(tmp_path / "own"), terms, tmp_path)
+    assert samples.labels.tolist() == [0, 2]
+
+
+def test_documents_are_cut_into_blocks(model: Path, tmp_path: Path) -> None:
+    terms = replace(TERMS, task="causal-lm", class_names=[], max_tokens=8)
+    path = tmp_path / "own.txt"
+    path.write_text("the film was good and " * 20, encoding="utf-8")
+    samples, _ = own_samples(OwnData(path), terms, model)
+    assert len(samples) == -(-(5 * 20 + 1) // 8)
+
+
+def test_a_class_that_the_run_does_not_know(model: Path, tmp_path: Path) -> None:
+    path = lines(tmp_path / "own.jsonl", ("good", "pos"), ("what", "neutral"))
+    with pytest.raises(DataError, match="'neutral'; it knows neg, pos"):
+        own_samples(OwnData(path), REVIEWS, model)
+    samples, _ = own_samples(OwnData(path, on_bad_sample="skip"), REVIEWS, model)
+    assert [samples.read(n) for n in range(len(samples))] == ["good"]
+
+
+def test_data_for_another_task(model: Path, tmp_path: Path) -> None:
+    path = lines(tmp_path / "own.jsonl", ("good", "pos"))
+    terms = replace(REVIEWS, task="image-classification")
+    with pytest.raises(DataError, match="the run for image-classification"):
+        own_samples(OwnData(path), terms, model)
+    with pytest.raises(DataError, match="no such file"):
+        own_samples(OwnData(tmp_path / "none"), terms, model)
+
+
+def test_columns_have_the_devices_names(model: Path, tmp_path: Path) -> None:
+    path = lines(tmp_path / "own.jsonl", ("good", "pos"), label="mood")
+    samples, _ = own_samples(OwnData(path, label_field="mood"), REVIEWS, model)
+    assert samples.labels.tolist() == [1]

@@ -1,0 +1,158 @@
+"""Both ends of links on loopback, for tests: a run's keys, devices, a server, a cable to cut."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cutlayer.net.door_limits import Limits
+from cutlayer.net.gate import LOOPBACK
+from cutlayer.net.grpc_link import connect
+from cutlayer.net.grpc_server import LinkServer, OnLink, serve
+from cutlayer.net.identity.certificates import Signed, new_key, signing_request
+from cutlayer.net.identity.device_keys import DeviceKeys, device_keys
+from cutlayer.net.identity.run_keys import RunKeys, init_keys
+from cutlayer.net.link import Link, LinkClosed
+
+LIMITS = Limits()
+# for what must happen: a test that waits so long has failed
+PATIENCE_S = 30.0
+
+
+def run_keys(folder: Path) -> RunKeys:
+    """Keys of a new run, in a folder that is not there yet."""
+    return init_keys(folder, time.time())
+
+
+def enrolled(keys: RunKeys, name: str) -> DeviceKeys:
+    """A device of the run, enrolled without a network."""
+    token = keys.invite(name, 60.0, time.time())
+    key = new_key()
+    certificate = keys.enrol(name, token.secret, signing_request(key, name), time.time())
+    return device_keys(Signed(key, certificate), keys.authority.certificate)
+
+
+@dataclass
+class Served:
+    """A server, and what it said."""
+
+    server: LinkServer
+    said: list[str] = field(default_factory=list)
+
+    @property
+    def port(self) -> int:
+        return self.server.port
+
+    @property
+    def address(self) -> str:
+        return f"{LOOPBACK}:{self.port}"
+
+    async def connect(self, keys: DeviceKeys, limits: Limits = LIMITS) -> Link:
+        """A device's link, straight to the server."""
+        return await connect(self.address, keys, limits)
+
+    async def hears(self, words: str) -> str:
+        """The first line with these words, once it was said."""
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                for line in self.said:
+                    if words in line:
+                        return line
+                await asyncio.sleep(0.01)
+
+
+async def echo(link: Link) -> None:
+    """A session that sends back what it receives."""
+    while True:
+        await link.send(await link.receive())
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    keys: RunKeys, on_link: OnLink = echo, limits: Limits = LIMITS, port: int = 0
+) -> AsyncIterator[Served]:
+    """A server on a port of the system's choice, stopped at the end."""
+    said: list[str] = []
+    server = await serve((LOOPBACK, port), keys, on_link, limits, said.append)
+    try:
+        yield Served(server, said)
+    finally:
+        await server.stop()
+
+
+@contextlib.asynccontextmanager
+async def holding(
+    keys: RunKeys, limits: Limits = LIMITS
+) -> AsyncIterator[tuple[Served, asyncio.Queue[Link]]]:
+    """A server whose sessions do nothing: the test has the links of both ends."""
+    came: asyncio.Queue[Link] = asyncio.Queue()
+    over = asyncio.Event()
+
+    async def session(link: Link) -> None:
+        came.put_nowait(link)
+        await over.wait()
+
+    async with serving(keys, session, limits) as served:
+        try:
+            yield served, came
+        finally:
+            over.set()
+
+
+async def ending(link: Link) -> str:
+    """Why a link has ended, once it has."""
+    async with asyncio.timeout(PATIENCE_S):
+        try:
+            while True:
+                await link.receive()
+        except LinkClosed as closed:
+            return str(closed)
+
+
+class Cable:
+    """A TCP connection that goes through here, and can be cut, or left hanging."""
+
+    def __init__(self, port: int) -> None:
+        self._to = port
+        self._pulled = asyncio.Event()
+        self._writers: list[asyncio.StreamWriter] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> "Cable":
+        self._server = await asyncio.start_server(self._lay, LOOPBACK, 0)
+        self.address = f"{LOOPBACK}:{self._server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.cut()
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def cut(self) -> None:
+        """Both ends see the connection reset."""
+        for writer in self._writers:
+            writer.transport.abort()
+
+    def pull(self) -> None:
+        """Nothing goes through any more, and nobody is told."""
+        self._pulled.set()
+
+    async def _lay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection(LOOPBACK, self._to)
+        self._writers += [writer, back]
+        for source, sink in ((reader, back), (there, writer)):
+            task = asyncio.create_task(self._carry(source, sink))
+            self._tasks.add(task)
+
+    async def _carry(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await source.read(65536):
+                if self._pulled.is_set():
+                    await asyncio.Event().wait()
+                sink.write(data)
+                await sink.drain()
+            sink.close()

@@ -1,0 +1,228 @@
+"""A server and its devices in one process, over memory links, on the trainer's own setup."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from cutlayer.net.compute import Compute, in_place
+from cutlayer.net.device_driver import DeviceDriver, Ready
+from cutlayer.net.device_store import DeviceStore
+from cutlayer.net.device_worker import DeviceTools, DeviceWorker
+from cutlayer.net.journal import Journal
+from cutlayer.net.limits import bounds_of, journal_limits
+from cutlayer.net.link import Link
+from cutlayer.net.memory_link import memory_links
+from cutlayer.net.messages import Terms
+from cutlayer.net.server_driver import ServerDriver, recover
+from cutlayer.net.server_session import RunPlan, ServerSession
+from cutlayer.net.server_worker import ServerTools, ServerWorker
+from cutlayer.spec import MiniBatch
+from cutlayer.train.round import Round, RoundOutcome, initial_state
+from cutlayer.train.run_directory import RunDirectory
+from cutlayer.train.setup import Setup
+from cutlayer.train.state import RunState
+
+MAX_TOKENS = 16
+
+
+@dataclass
+class Run:
+    """All that a networked run is made of, and what its server has journaled."""
+
+    setup: Setup
+    folder: Path
+    rounds: int = 2
+    quorum: int = 3
+    deadline_s: float | None = None
+
+    def __post_init__(self) -> None:
+        setup = self.setup
+        self.directory = RunDirectory(self.folder)
+        width = setup.model.width
+        self.largest = MiniBatch(setup.devices[0].plan.batch_size, MAX_TOKENS)
+        parameters = setup.device_part.adapted.layout.parameters
+        self.bounds = bounds_of(self.largest, width, parameters)
+        self.journal = Journal(self.folder, journal_limits(self.bounds))
+        archive = self.folder / "archive"
+        archive.mkdir(parents=True)
+        self.archive = Journal(archive, journal_limits(self.bounds))
+
+    def terms(self, device: int) -> Terms:
+        setup = self.setup
+        return Terms(
+            run="test",
+            device=device,
+            task=setup.task,
+            model="tiny",
+            cut=setup.device_part.cut,
+            classes=setup.classes,
+            class_names=[],
+            width=setup.model.width,
+            tokens=MAX_TOKENS,
+            image_size=28,
+            max_tokens=12,
+            base="float32",
+            part_sha256="0" * 64,
+            part_bytes=1,
+            uplink_bit_s=None,
+            holding=setup.holding.value,
+            rounds=self.rounds,
+            local_steps=setup.devices[device].local_steps,
+            micro_batches=setup.micro_batches,
+            batch_size=setup.devices[device].plan.batch_size,
+            seed=setup.seed,
+            codec={},
+            optimizer={},
+            adapter={},
+        )
+
+    def plan(self) -> RunPlan:
+        count = len(self.setup.devices)
+        return RunPlan(
+            terms=tuple(self.terms(device) for device in range(count)),
+            rate_of=self.setup.rate_of,
+            shares=(1.0 / count,) * count,
+            quorum=self.quorum,
+            deadline_s=self.deadline_s,
+            bounds=self.bounds,
+        )
+
+    def server_tools(self) -> ServerTools:
+        setup = self.setup
+        return ServerTools(
+            part=setup.server_part,
+            codecs=setup.codecs,
+            optimizer=setup.optimizer,
+            rate_of=setup.rate_of,
+            devices=len(setup.devices),
+            largest=self.largest,
+            width=setup.model.width,
+            classes=setup.classes,
+            seed=setup.seed,
+        )
+
+    def save(self, state: RunState) -> None:
+        """As a server checkpoints; and keep what its journal says of the round."""
+        if self.archive.made(state.round) is None:
+            for entry in self.journal.entries(state.round):
+                self.archive.append(state.round, entry)
+        self.directory.save(state)
+
+    def server(
+        self, compute: Compute = in_place, save: Callable[[RunState], None] | None = None
+    ) -> tuple[ServerSession, ServerDriver]:
+        """A server from where the disk stands."""
+        save = save or self.save
+        state = self.directory.load() or initial_state(self.setup)
+        worker = ServerWorker(self.server_tools(), state)
+        made = self.journal.made(state.round)
+        missed = set() if made is None else set(range(len(self.setup.devices))) - set(made)
+        session = ServerSession(self.plan(), worker.adapter, state.round + 1, missed)
+        recover(session, worker, self.journal, save)
+        return session, ServerDriver(session, worker, self.journal, save, compute)
+
+    def device(self, number: int, compute: Compute = in_place) -> DeviceDriver:
+        """A device from where its store stands."""
+
+        def prepare(terms: Terms) -> Ready:
+            setup = self.setup
+            tools = DeviceTools(
+                device=terms.device,
+                part=setup.device_part,
+                codecs=setup.codecs,
+                optimizer=setup.optimizer,
+                plan=setup.devices[number].plan,
+                local_steps=terms.local_steps,
+                samples=setup.train,
+                batches=setup.batches,
+                micro_batches=terms.micro_batches,
+                holding=setup.holding,
+                classes=terms.classes,
+                seed=terms.seed,
+            )
+            return Ready(terms, DeviceWorker(tools), self.bounds)
+
+        return DeviceDriver(self.store(number), prepare, compute)
+
+    def store(self, number: int) -> DeviceStore:
+        return DeviceStore(self.folder / f"device-{number}.safetensors")
+
+    def recomputed(self) -> RunState:
+        """The state that the journals of all rounds make of the first one."""
+        worker = ServerWorker(self.server_tools(), initial_state(self.setup))
+        session = ServerSession(self.plan(), worker.adapter)
+        recover(session, worker, self.archive, lambda state: None)
+        return worker.state
+
+
+class Site:
+    """A server that may be replaced, devices that dial it, and the tasks of both."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.server: ServerDriver | None = None
+        self.calls: set[asyncio.Task[None]] = set()
+        self._links: list[Link] = []
+
+    async def dial(self, device: int, wrap: Callable[[Link], Link] = lambda link: link) -> Link:
+        """A link to the server; while there is none, wait."""
+        while self.server is None:
+            await asyncio.sleep(0)
+        own, other = memory_links(f"device-{device}", "server")
+        call = asyncio.create_task(self.server.attend(device, other))
+        self.calls.add(call)
+        self._links.append(other)
+        return wrap(own)
+
+    async def hang_up(self) -> None:
+        """End the server as a kill does: nothing more of it runs."""
+        self.server = None
+        for call in self.calls:
+            call.cancel()
+        await asyncio.gather(*self.calls, return_exceptions=True)
+        for link in self._links:
+            await link.close("killed")  # as the system does, even for a task that never ran
+        self.calls.clear()
+        self._links.clear()
+
+
+async def play(run: Run) -> ServerSession:
+    """A run without faults."""
+    site = Site(run)
+    session, site.server = run.server()
+    await asyncio.gather(
+        *(run.device(n).take_part(partial(site.dial, n)) for n in range(len(run.setup.devices)))
+    )
+    await site.server.finished()
+    await asyncio.gather(*site.calls)
+    return session
+
+
+def trained(setup: Setup, rounds: int = 2) -> list[RoundOutcome]:
+    """What the trainer makes of the same setup, each device by itself."""
+    setup, outcomes = replace(setup, group=1), []
+    state = initial_state(setup)
+    for _ in range(rounds):
+        outcomes.append(Round(setup, state).play())
+        state = outcomes[-1].state
+    return outcomes
+
+
+def final(run: Run) -> RunState:
+    """The last checkpoint."""
+    state = run.directory.load()
+    assert state is not None
+    return state
+
+
+def same_adapters(one: RunState, other: RunState) -> bool:
+    """Whether both sides' adapters are equal bit for bit."""
+    return (
+        one.round == other.round
+        and torch.equal(one.device.row, other.device.row)
+        and torch.equal(one.server.row, other.server.row)
+    )

@@ -1,0 +1,148 @@
+"""The gate: bytes go through whole, at the pace of the slower side, and ends are passed on."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from cutlayer.net.door_limits import Limits
+from cutlayer.net.gate import ENROL, LOOPBACK, TLS, Gate
+from cutlayer.units import KIB, MIB
+
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@contextlib.asynccontextmanager
+async def gate_before(serve: Serve, said: list[str]) -> AsyncIterator[tuple[Gate, int]]:
+    """A gate with one server behind for both first bytes."""
+    server = await asyncio.start_server(serve, LOOPBACK, 0)
+    behind = server.sockets[0].getsockname()[1]
+    gate = Gate(Limits(), said.append)
+    port = await gate.open(LOOPBACK, 0, {TLS: behind, ENROL: behind})
+    try:
+        yield gate, port
+    finally:
+        await gate.close()
+        server.close()
+
+
+def test_bytes_go_through_whole_both_ways_and_so_does_the_end() -> None:
+    sent = bytes(range(256)) * (20 * MIB // 256)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.read())  # until the other end has said all
+        await writer.drain()
+        writer.close()
+
+    async def run() -> None:
+        said: list[str] = []
+        async with gate_before(serve, said) as (_, port):
+            reader, writer = await asyncio.open_connection(LOOPBACK, port)
+            writer.write(TLS + sent)
+            writer.write_eof()
+            assert await reader.read() == TLS + sent
+            writer.close()
+            await writer.wait_closed()
+
+    asyncio.run(run())
+
+
+def test_the_byte_that_asks_to_enrol_is_not_passed_on() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.readexactly(5))
+        writer.close()
+
+    async def run() -> None:
+        async with gate_before(serve, []) as (_, port):
+            for first, seen in ((ENROL, b"hello"), (TLS, TLS + b"hell")):
+                reader, writer = await asyncio.open_connection(LOOPBACK, port)
+                writer.write(first + b"hello")
+                assert await reader.read() == seen
+                writer.close()
+                with contextlib.suppress(ConnectionError):
+                    await writer.wait_closed()
+
+    asyncio.run(run())
+
+
+def test_who_does_not_read_stops_who_sends() -> None:
+    """What the gate holds of it is one buffer; the rest is what the system holds of two sockets,
+    6 MiB each at Linux's largest."""
+    over: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        reader._transport.pause_reading()  # type: ignore[attr-defined]
+        over.append(writer)
+
+    async def run() -> None:
+        async with gate_before(serve, []) as (_, port):
+            _, writer = await asyncio.open_connection(LOOPBACK, port)
+            writer.write(TLS)
+            sent = 0
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    while sent < 1024 * MIB:
+                        writer.write(bytes(256 * KIB))
+                        await writer.drain()
+                        sent += 256 * KIB
+            assert sent <= 32 * MIB
+            writer.transport.abort()
+            for one in over:
+                one.transport.abort()
+
+    asyncio.run(run())
+
+
+def test_a_server_behind_that_is_gone_ends_the_connection() -> None:
+    async def run() -> None:
+        said: list[str] = []
+        gate = Gate(Limits(), said.append)
+        taken = await asyncio.start_server(lambda r, w: None, LOOPBACK, 0)
+        free = taken.sockets[0].getsockname()[1]
+        taken.close()
+        await taken.wait_closed()
+        port = await gate.open(LOOPBACK, 0, {TLS: free})
+        reader, writer = await asyncio.open_connection(LOOPBACK, port)
+        writer.write(TLS)
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+        await gate.close()
+        assert said == ["refused 127.0.0.1: the server is stopping"]
+
+    asyncio.run(run())
+
+
+def test_a_visitor_is_known_by_the_port_behind() -> None:
+    ports: list[int] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        ports.append(writer.get_extra_info("peername")[1])
+        writer.write(await reader.read(1))
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+        writer.close()
+
+    async def run() -> None:
+        said: list[str] = []
+        async with gate_before(serve, said) as (gate, port):
+            reader, writer = await asyncio.open_connection(LOOPBACK, port)
+            writer.write(TLS)
+            assert await reader.readexactly(1) == TLS
+            visit = gate.visit(ports[0])
+            assert visit is not None and visit.address == LOOPBACK
+            visit.prove()
+            visit.prove()
+            visit.end()
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read() == b""
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+            assert gate.visit(ports[0]) is None
+            visit.prove()  # too late for anything
+            visit.end()
+            assert said == []
+
+    asyncio.run(run())

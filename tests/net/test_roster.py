@@ -1,0 +1,31 @@
+"""Who is which device."""
+
+from pathlib import Path
+
+import pytest
+
+from cutlayer.errors import RunError
+from cutlayer.net.roster import Roster
+
+
+def test_numbers_go_by_arrival_and_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "devices.json"
+    first = Roster(path, 2, ())
+    assert [first.number(name) for name in ("b", "a", "b", "c")] == [0, 1, 0, None]
+    again = Roster(path, 2, ())
+    assert [again.number(name) for name in ("a", "b", "c")] == [1, 0, None]
+    assert [again.name(number) for number in range(3)] == ["b", "a", None]
+
+
+def test_pinned_names_have_their_places(tmp_path: Path) -> None:
+    roster = Roster(tmp_path / "devices.json", 2, ("a", "b"))
+    assert [roster.number(name) for name in ("b", "c", "a")] == [1, None, 0]
+    assert not (tmp_path / "devices.json").exists()
+
+
+@pytest.mark.parametrize("text", ["{", "3"])
+def test_a_damaged_file_is_named(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "devices.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(RunError, match=r"devices\.json"):
+        Roster(path, 2, ())

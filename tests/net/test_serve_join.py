@@ -1,0 +1,205 @@
+"""`cutlayer serve` and `cutlayer join` over TLS on loopback: the trainer's adapter, whatever is
+killed on the way."""
+
+import asyncio
+import json
+import time
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from safetensors.torch import load_file
+
+from cutlayer.config.job import new_directory, prepare, start
+from cutlayer.config.net_job import open_net
+from cutlayer.config.schema import Config
+from cutlayer.config.serve import Service
+from cutlayer.errors import RunError
+from cutlayer.net.compute import in_place
+from cutlayer.net.identity.run_keys import RunKeys
+from cutlayer.train.run import Silent
+from cutlayer.train.run_directory import RunDirectory
+from net.devices import Process, joining, names, own_images, take_part, write_config
+from net.ends import run_keys
+
+DEVICES = 2
+SERVE = ("serve", "--keys", "keys", "--operators", "127.0.0.1:0")
+
+
+@pytest.fixture(scope="module")
+def config(vision: tuple[Path, Path]) -> Config:
+    return tiny.config(
+        *vision,
+        codec="paper",
+        devices={"count": DEVICES},
+        training={"rounds": 3, "local_steps": 2, "batch_size": 4},
+        net={
+            "devices": names(DEVICES),
+            "farewell_s": 5.0,
+            "uplink_bit_s": 1e9,
+            "downlink_bit_s": 1e9,
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(config: Config, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    """What `cutlayer train` makes of the configuration, a device at a time."""
+    alone = config.model_copy(update={"server": config.server.model_copy(update={"group": 1})})
+    return start(alone, tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> RunKeys:
+    return run_keys(tmp_path / "keys")
+
+
+@pytest.fixture
+def data(config: Config, tmp_path: Path) -> list[Path]:
+    """Each device's samples in a folder of its own."""
+    prepared = prepare(config).prepared
+    return [
+        own_images(
+            tmp_path / f"data-{n}", prepared.data.train, part, tuple(prepared.data.class_names)
+        )
+        for n, part in enumerate(prepared.parts)
+    ]
+
+
+def adapter(directory: Path) -> dict[str, torch.Tensor]:
+    return load_file(directory / "adapter" / "adapter_model.safetensors")
+
+
+def same(one: Path, other: Path) -> None:
+    """Both runs ended with the same adapter, bit for bit."""
+    first, second = adapter(one), adapter(other)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def payloads(directory: Path) -> list[dict[str, int]]:
+    """The bytes of each round by payload, but for what one hears for all in the simulation."""
+    lines = [json.loads(line) for line in (directory / "rounds.jsonl").read_text().splitlines()]
+    kept = ("activation", "labels", "gradient", "adapter_up")
+    return [{name: line["bytes_by_payload"][name] for name in kept} for line in lines[1:]]
+
+
+def final_accuracy(directory: Path) -> float:
+    return float(json.loads((directory / "summary.json").read_text())["accuracy_final"])
+
+
+def test_a_run_of_joined_devices_is_the_trainers(
+    config: Config, trained: RunDirectory, keys: RunKeys, data: list[Path], tmp_path: Path
+) -> None:
+    directory = new_directory(config, tmp_path)
+    net = open_net(prepare(config), directory, Silent(), in_place)
+    service = Service(net, keys, ("127.0.0.1", 0))
+
+    async def play() -> bool:
+        port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        serving = asyncio.create_task(service.run(asyncio.Event(), port.set_result))
+        joined = [joining(tmp_path, keys, n, await port, data[n]) for n in range(DEVICES)]
+        await asyncio.gather(*map(take_part, joined))
+        return await serving
+
+    assert asyncio.run(play())
+    service.conclude()
+    same(directory.path, trained.path)
+    assert payloads(directory.path) == payloads(trained.path)
+    summary = json.loads((directory.path / "summary.json").read_text())
+    assert (
+        summary["accuracy_final"]
+        == json.loads((trained.path / "summary.json").read_text())["accuracy_final"]
+    )
+    # each device fetched its part, whole, once
+    first = json.loads((directory.path / "rounds.jsonl").read_text().splitlines()[1])
+    size = (directory.path / "part.safetensors").stat().st_size
+    assert first["bytes_by_payload"]["model"] == DEVICES * size
+
+
+async def _serve(folder: Path, *words: str) -> tuple[Process, int]:
+    server = Process(folder, "server", *SERVE, *words)
+    return server, int((await server.says(r"listening on port (\d+)"))[1])
+
+
+def test_a_server_that_was_killed_goes_on(
+    config: Config, trained: RunDirectory, keys: RunKeys, data: list[Path], tmp_path: Path
+) -> None:
+    """SIGKILL within a round, `--resume`."""
+    path = write_config(tmp_path / "config.yaml", config)
+
+    async def play() -> None:
+        server, port = await _serve(tmp_path, str(path), "--listen", "127.0.0.1:0")
+        devices = [
+            asyncio.create_task(take_part(joining(tmp_path, keys, n, port, data[n])))
+            for n in range(DEVICES)
+        ]
+        run = tmp_path / "runs"
+        while not any(run.glob("*/round-000002.journal")):
+            await asyncio.sleep(0.005)
+        server.kill()
+        (directory,) = run.iterdir()
+        again = ("--resume", str(directory), "--listen", f"127.0.0.1:{port}")
+        server = Process(tmp_path, "again", *SERVE, *again)
+        await asyncio.gather(*devices)
+        assert await server.ends() == 0, server.text()
+
+    asyncio.run(play())
+    (directory,) = (tmp_path / "runs").iterdir()
+    same(directory, trained.path)
+
+
+def test_a_device_that_was_killed_comes_back(
+    config: Config, trained: RunDirectory, keys: RunKeys, data: list[Path], tmp_path: Path
+) -> None:
+    """From its token to the end, with a SIGKILL between; and the server stops once on SIGTERM."""
+    path = write_config(tmp_path / "config.yaml", config)
+
+    def device(port: int, *words: str) -> Process:
+        own = ("--data", str(data[0]), "--identity", "pi-0", "--threads", "1", *words)
+        return Process(tmp_path, "device", "join", f"127.0.0.1:{port}", *own)
+
+    async def play() -> None:
+        server, port = await _serve(tmp_path, str(path), "--listen", "127.0.0.1:0")
+        token = keys.invite("pi-0", 600.0, time.time()).text()
+        first = device(port, "--token", token)
+        other = asyncio.create_task(take_part(joining(tmp_path, keys, 1, port, data[1])))
+        run = tmp_path / "runs"
+        while not any(run.glob("*/round-000002.journal")):
+            assert first.popen.poll() is None, first.text()
+            await asyncio.sleep(0.005)
+        first.kill()
+        server.popen.terminate()
+        assert await server.ends() == 0, server.text()
+        assert "stopped" in server.text()
+        (directory,) = run.iterdir()
+        again = ("--resume", str(directory), "--listen", f"127.0.0.1:{port}")
+        server = Process(tmp_path, "again", *SERVE, *again)
+        second = device(port)
+        await other
+        assert await second.ends() == 0, second.text()
+        assert await server.ends() == 0, server.text()
+        assert token.split(".")[2] not in first.text() + server.text()
+
+    asyncio.run(play())
+    (directory,) = (tmp_path / "runs").iterdir()
+    same(directory, trained.path)
+
+
+def test_a_device_too_many_is_refused(
+    config: Config, keys: RunKeys, data: list[Path], tmp_path: Path
+) -> None:
+    """It has a certificate, and no place in the run."""
+    net = open_net(prepare(config), new_directory(config, tmp_path), Silent(), in_place)
+    service, stop = Service(net, keys, ("127.0.0.1", 0)), asyncio.Event()
+
+    async def play() -> bool:
+        port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        serving = asyncio.create_task(service.run(stop, port.set_result))
+        with pytest.raises(RunError, match="refuses this device"):
+            await take_part(joining(tmp_path, keys, DEVICES, await port, data[0]))
+        stop.set()
+        return await serving
+
+    assert not asyncio.run(play())

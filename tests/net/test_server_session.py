@@ -1,0 +1,352 @@
+"""The server's decisions, without tensors: what it refuses, repeats, waits for."""
+
+import pytest
+
+from cutlayer.net.frames import Position
+from cutlayer.net.limits import bounds_of, device_limits
+from cutlayer.net.messages import (
+    Activation,
+    Adapter,
+    Ask,
+    Close,
+    Ending,
+    Fetch,
+    Gradient,
+    Hello,
+    Message,
+    Micro,
+    Open,
+    Piece,
+    Place,
+    Terms,
+    Weight,
+    Welcome,
+)
+from cutlayer.net.server_session import (
+    Checkpoint,
+    Finish,
+    Found,
+    HangUp,
+    Instruction,
+    Joined,
+    Left,
+    Merge,
+    Merged,
+    Passed,
+    Persist,
+    Read,
+    Received,
+    Renew,
+    Renewed,
+    RunPlan,
+    Send,
+    ServerSession,
+    Spoilt,
+    Standing,
+    Take,
+    Taken,
+    Train,
+    Trained,
+)
+from cutlayer.net.wire import Wire
+from cutlayer.spec import MiniBatch
+
+BOUNDS = bounds_of(MiniBatch(4, 5), 6, 100)
+
+
+def _terms(device: int) -> Terms:
+    return Terms(
+        run="run",
+        device=device,
+        task="image-classification",
+        model="tiny",
+        cut=1,
+        classes=2,
+        class_names=["a", "b"],
+        width=24,
+        tokens=16,
+        image_size=28,
+        max_tokens=12,
+        base="float32",
+        part_sha256="0" * 64,
+        part_bytes=100,
+        uplink_bit_s=None,
+        holding="keep",
+        rounds=2,
+        local_steps=2,
+        micro_batches=2,
+        batch_size=4,
+        seed=0,
+        codec={},
+        optimizer={},
+        adapter={},
+    )
+
+
+class Table:
+    """A session, and the devices' ends of its wires."""
+
+    def __init__(self, devices: int = 2, quorum: int = 1, deadline_s: float | None = 10.0) -> None:
+        terms = tuple(_terms(device) for device in range(devices))
+        shares = (1.0 / devices,) * devices
+        plan = RunPlan(terms, lambda number: 0.1 / number, shares, quorum, deadline_s, BOUNDS)
+        self.session = ServerSession(plan, b"adapter 0")
+        self.wires: dict[int, Wire] = {}
+
+    def say(self, device: int, message: Message) -> list[Instruction]:
+        """One message of a device."""
+        return self.session.handle(Received(device, self.wires[device].outgoing(message)))
+
+    def join(self, device: int, known: int = 0) -> list[Instruction]:
+        """A new connection, and its hello."""
+        self.session.handle(Joined(device))
+        self.wires[device] = Wire(device_limits(BOUNDS))
+        return self.say(device, Hello(known))
+
+    def heard(self, instructions: list[Instruction]) -> list[tuple[int, Message]]:
+        """What the devices receive."""
+        return [
+            (sent.device, self.wires[sent.device].incoming(sent.frame))
+            for sent in instructions
+            if isinstance(sent, Send)
+        ]
+
+    def step(self, device: int, position: Position, *, last: bool) -> list[Instruction]:
+        """One micro-batch of a device, trained."""
+        message = _activation(position, last=last)
+        assert self.say(device, message) == [Train(device, message)]
+        return self.session.handle(Trained(device, message, b"gradient"))
+
+    def round(self, device: int, number: int) -> list[Instruction]:
+        """A device's round, up to its adapter."""
+        for step in range(2):
+            for micro in range(2):
+                place = Position(number, step, micro)
+                self.heard(self.step(device, place, last=micro == 1))
+        adapter = Adapter(number, Weight(1), b"row")
+        assert self.say(device, adapter) == [Take(device, adapter)]
+        return self.session.handle(Taken(device, adapter))
+
+
+def _activation(position: Position, *, last: bool) -> Activation:
+    return Activation(position, Micro(0.5, last), b"activation", b"labels", (1,))
+
+
+FIRST = Position(1, 0, 0)
+
+
+def test_a_device_is_told_terms_round_and_adapter() -> None:
+    table = Table()
+    (_, welcome), (_, opened) = table.heard(table.join(1))
+    assert welcome == Welcome(_terms(1))
+    assert isinstance(opened, Open)
+    assert (opened.round, opened.adapter, opened.opening.fresh) == (1, b"adapter 0", False)
+    assert (opened.opening.learning_rate, opened.opening.share) == (0.1, 0.5)
+
+
+def test_what_is_answered_is_on_disk_before() -> None:
+    table = Table()
+    table.heard(table.join(0))
+    out = table.step(0, FIRST, last=False)
+    assert isinstance(out[0], Persist) and isinstance(out[1], Send)
+    assert out[0] == Persist(0, _activation(FIRST, last=False))
+    assert table.heard(out) == [(0, Gradient(FIRST, b"gradient"))]
+
+
+def test_a_step_sent_again_is_answered_again_and_not_trained() -> None:
+    table = Table()
+    table.heard(table.join(0))
+    table.heard(table.step(0, FIRST, last=False))
+    table.session.handle(Left(0))
+    (only,) = table.heard(table.join(0, known=1))
+    assert only[1] == Welcome(_terms(0))
+    again = table.say(0, _activation(FIRST, last=False))
+    assert table.heard(again) == [(0, Gradient(FIRST, b"gradient"))]
+    assert not any(isinstance(one, Train | Persist) for one in again)
+
+
+@pytest.mark.parametrize(
+    ("position", "last"),
+    [
+        (Position(1, 0, 1), True),
+        (Position(1, 1, 0), False),
+        (Position(2, 0, 0), False),
+        (Position(1, 2, 0), False),
+    ],
+)
+def test_a_step_out_of_order_ends_the_connection(position: Position, last: bool) -> None:
+    table = Table()
+    table.heard(table.join(0))
+    (out,) = table.say(0, _activation(position, last=last))
+    assert isinstance(out, HangUp) and "expected" in out.reason
+    assert table.say(0, _activation(FIRST, last=False)) == []
+
+
+def test_a_mini_batch_has_no_more_micro_batches_than_agreed() -> None:
+    table = Table()
+    table.heard(table.join(0))
+    table.heard(table.step(0, FIRST, last=False))
+    (out,) = table.say(0, _activation(Position(1, 0, 1), last=False))
+    assert isinstance(out, HangUp)
+
+
+def test_a_replayed_frame_ends_the_connection() -> None:
+    table = Table()
+    table.heard(table.join(0))
+    frame = table.wires[0].outgoing(_activation(FIRST, last=False))
+    table.session.handle(Received(0, frame))
+    (out,) = table.session.handle(Received(0, frame))
+    assert isinstance(out, HangUp) and "replayed or out of order" in out.reason
+
+
+def test_nothing_is_taken_before_a_hello_nor_two_of_them() -> None:
+    table = Table()
+    table.session.handle(Joined(0))
+    table.wires[0] = Wire(device_limits(BOUNDS))
+    (out,) = table.say(0, _activation(FIRST, last=False))
+    assert isinstance(out, HangUp) and "Activation where none" in out.reason
+    table.heard(table.join(1))
+    (out,) = table.say(1, Hello(0))
+    assert isinstance(out, HangUp) and "Hello where none" in out.reason
+
+
+def test_an_adapter_before_the_last_step_is_refused() -> None:
+    table = Table()
+    table.heard(table.join(0))
+    (out,) = table.say(0, Adapter(1, Weight(1), b"row"))
+    assert isinstance(out, HangUp) and "after 0 local steps" in out.reason
+
+
+def test_a_spoilt_packet_ends_the_connection_and_counts_for_nothing() -> None:
+    table = Table()
+    table.heard(table.join(0))
+    message = _activation(FIRST, last=False)
+    table.say(0, message)
+    assert table.session.handle(Spoilt(0, "NaN")) == [HangUp(0, "NaN")]
+    table.heard(table.join(0, known=1))
+    assert table.say(0, message) == [Train(0, message)]
+
+
+def test_a_round_closes_when_all_adapters_are_there() -> None:
+    table = Table()
+    for device in range(2):
+        table.heard(table.join(device))
+    assert table.round(0, 1) == [Persist(0, Adapter(1, Weight(1), b"row"))]
+    out = table.round(1, 1)
+    assert [type(one) for one in out] == [Persist, Persist, Merge]
+    assert out[-1] == Merge((0, 1))
+    out = table.session.handle(Merged((0, 1), b"adapter 1"))
+    assert out[0] == Checkpoint(1)
+    assert {device for device, _ in table.heard(out)} == {0, 1}
+    assert table.session.round == 2
+
+
+def test_a_deadline_waits_for_a_quorum() -> None:
+    table = Table(devices=3, quorum=2)
+    for device in range(2):
+        table.heard(table.join(device))
+    table.round(0, 1)
+    assert table.session.handle(Passed(11.0)) == []
+    out = table.round(1, 1)
+    assert out[-1] == Merge((0, 1))
+
+
+def test_time_that_goes_back_does_not_bring_the_deadline_nearer_or_farther() -> None:
+    table = Table()
+    table.heard(table.join(0))
+    table.round(0, 1)
+    assert table.session.handle(Passed(9.0)) == []
+    assert table.session.handle(Passed(-1000.0)) == []
+    assert table.session.handle(Passed(1.0))[-1] == Merge((0,))
+
+
+def test_a_device_that_missed_a_round_begins_the_next_one_anew() -> None:
+    table = Table()
+    for device in range(2):
+        table.heard(table.join(device))
+    table.heard(table.step(1, FIRST, last=False))
+    table.round(0, 1)
+    table.session.handle(Passed(10.0))
+    opened = dict(table.heard(table.session.handle(Merged((0,), b"adapter 1"))))
+    for device, message in opened.items():
+        assert isinstance(message, Open) and message.adapter == b"adapter 1"
+        assert message.opening.fresh == (device == 1)
+    # what was on its way when the round closed means nothing any more
+    assert table.say(1, _activation(Position(1, 0, 1), last=True)) == []
+    assert table.say(0, Adapter(1, Weight(1), b"row")) == []
+
+
+@pytest.mark.parametrize("known", [0, 1])
+def test_a_device_that_comes_back_after_its_round_closed_begins_anew(known: int) -> None:
+    table = Table()
+    table.heard(table.join(0))
+    table.round(0, 1)
+    table.session.handle(Passed(10.0))
+    table.session.handle(Merged((0,), b"adapter 1"))
+    out = table.join(1, known)
+    assert [type(one) for one in out] == [Send, Persist, Renew]
+    table.heard(out)
+    ((_, opened),) = table.heard(table.session.handle(Renewed(1)))
+    assert isinstance(opened, Open) and opened.opening.fresh
+
+
+def test_a_device_that_lost_its_state_begins_its_round_again() -> None:
+    table = Table()
+    table.heard(table.join(0))
+    table.heard(table.step(0, FIRST, last=False))
+    out = table.join(0, known=0)
+    assert [type(one) for one in out] == [Send, Persist, Renew]
+    table.session.handle(Renewed(0))
+    message = _activation(FIRST, last=False)
+    assert table.say(0, message) == [Train(0, message)]
+
+
+def test_at_the_end_everyone_is_told_and_late_comers_too() -> None:
+    table = Table(devices=1)
+    table.heard(table.join(0))
+    for number in (1, 2):
+        table.round(0, number)
+        out = table.session.handle(Merged((0,), b"next"))
+        said = table.heard(out)
+    assert isinstance(said[-1][1], Close) and said[-1][1].ending.finished
+    assert isinstance(out[-1], Finish)
+    late = table.join(0, known=2)
+    assert isinstance(table.heard(late)[-1][1], Close)
+    assert isinstance(late[-1], HangUp)
+    assert table.session.handle(Passed(100.0)) == []
+
+
+def test_a_device_that_is_not_ready_asks_and_fetches() -> None:
+    """It gets the terms and the file, and no round before it says hello."""
+    table = Table()
+    table.session.handle(Joined(0))
+    table.wires[0] = Wire(device_limits(None))
+    assert table.heard(table.say(0, Ask())) == [(0, Welcome(_terms(0)))]
+    assert table.say(0, Fetch(Place(7))) == [Read(0, 7)]
+    piece = Piece(Place(7), b"bytes")
+    assert table.heard(table.session.handle(Found(0, piece))) == [(0, piece)]
+    assert table.session.tally.of(1)["model"] == 5
+    (out,) = table.say(0, Adapter(1, Weight(1), b"row"))
+    assert isinstance(out, HangUp)
+
+
+def test_who_comes_after_the_end_hears_of_it() -> None:
+    """Also who never was ready; then everyone has been told."""
+    table = Table(devices=2, quorum=1)
+    table.heard(table.join(0))
+    for number in (1, 2):
+        table.round(0, number)
+        table.session.handle(Passed(10.0))
+        table.heard(table.session.handle(Merged((0,), b"adapter")))
+    assert table.session.untold == {1}
+    table.session.handle(Joined(1))
+    table.wires[1] = Wire(device_limits(None))
+    assert table.heard(table.say(1, Ask())) == [(1, Close(Ending(finished=True)))]
+    assert not table.session.untold
+
+
+def test_how_far_devices_are() -> None:
+    table = Table()
+    table.join(0)
+    table.step(0, Position(1, 0, 0), last=True)
+    assert table.session.standings == (Standing(True, 1, False), Standing(False, 0, False))
