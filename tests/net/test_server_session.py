@@ -45,7 +45,8 @@ from cutlayer.spec import MiniBatch
 BOUNDS = bounds_of(MiniBatch(4, 5), 6, 100)
 
 
-def _terms(device: int) -> Terms:
+def terms_of(device: int) -> Terms:
+    """A run of two rounds of two steps of two micro-batches."""
     return Terms(
         device=device,
         task="image-classification",
@@ -69,7 +70,7 @@ class Table:
     """A session, and the devices' ends of its wires."""
 
     def __init__(self, devices: int = 2, quorum: int = 1, deadline_s: float | None = 10.0) -> None:
-        terms = tuple(_terms(device) for device in range(devices))
+        terms = tuple(terms_of(device) for device in range(devices))
         shares = (1.0 / devices,) * devices
         plan = RunPlan(terms, lambda number: 0.1 / number, shares, quorum, deadline_s, BOUNDS)
         self.session = ServerSession(plan, b"adapter 0")
@@ -120,7 +121,7 @@ FIRST = Position(1, 0, 0)
 def test_a_device_is_told_terms_round_and_adapter() -> None:
     table = Table()
     (_, welcome), (_, opened) = table.heard(table.join(1))
-    assert welcome == Welcome(_terms(1))
+    assert welcome == Welcome(terms_of(1))
     assert isinstance(opened, Open)
     assert (opened.round, opened.adapter, opened.opening.fresh) == (1, b"adapter 0", False)
     assert (opened.opening.learning_rate, opened.opening.share) == (0.1, 0.5)
@@ -141,7 +142,7 @@ def test_a_step_sent_again_is_answered_again_and_not_trained() -> None:
     table.heard(table.step(0, FIRST, last=False))
     table.session.handle(Left(0))
     (only,) = table.heard(table.join(0, known=1))
-    assert only[1] == Welcome(_terms(0))
+    assert only[1] == Welcome(terms_of(0))
     again = table.say(0, _activation(FIRST, last=False))
     assert table.heard(again) == [(0, Gradient(FIRST, b"gradient"))]
     assert not any(isinstance(one, Train | Persist) for one in again)

@@ -95,6 +95,11 @@ class Ending:
     finished: bool
 
 
+_READERS: Mapping[type, TypeAdapter[Any]] = {
+    kind: TypeAdapter(kind) for kind in (Terms, Opening, Micro, Made, Ending)
+}
+
+
 @dataclass(frozen=True)
 class Hello:
     """A device is here. `round`: the last one that it opened, whose state it still has; or 0."""
@@ -274,12 +279,13 @@ def _activation(frame: Frame) -> Activation:
 
 
 def _json(settings: object) -> bytes:
-    return TypeAdapter(type(settings)).dump_json(settings)
+    return _READERS[type(settings)].dump_json(settings)
 
 
 def _settings(kind: type[Value], sections: Mapping[Section, bytes]) -> Value:
     try:
-        return TypeAdapter(kind).validate_json(sections[Section.SETTINGS])
+        found: Value = _READERS[kind].validate_json(sections[Section.SETTINGS])
+        return found
     except ValidationError as error:
         where = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise FrameError(

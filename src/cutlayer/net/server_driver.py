@@ -186,7 +186,7 @@ class ServerDriver:
             self._hang_up(device, "it does not read what it is sent")
 
     def _hang_up(self, device: int, reason: str) -> None:
-        _LOG.warning("device %d: hung up: %s", device, reason)
+        _LOG.info("device %d: hung up: %s", device, reason)
         connection = self._connections.pop(device, None)
         if connection is not None:
             connection.hang_up()
