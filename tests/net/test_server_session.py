@@ -2,6 +2,7 @@
 
 import pytest
 
+from cutlayer.errors import ConfigError
 from cutlayer.net.frames import Position
 from cutlayer.net.limits import bounds_of, device_limits
 from cutlayer.net.messages import (
@@ -297,3 +298,9 @@ def test_at_the_end_everyone_is_told_and_late_comers_too() -> None:
     assert isinstance(table.heard(late)[-1][1], Close)
     assert isinstance(late[-1], HangUp)
     assert table.session.handle(Passed(100.0)) == []
+
+
+@pytest.mark.parametrize("quorum", [0, 3])
+def test_a_quorum_is_of_the_devices_there_are(quorum: int) -> None:
+    with pytest.raises(ConfigError, match=f"a quorum of {quorum} for 2 devices"):
+        Table(devices=2, quorum=quorum)

@@ -95,23 +95,17 @@ class ServerDriver:
     async def attend(self, device: int, link: Link) -> None:
         """Serve one connection of an authenticated device, until it ends."""
         own = _Connection(link, self._patience_s)
-        before = self._connections.get(device)
-        self._connections[device] = own
-        if before is not None:
-            before.hang_up()
         writer = asyncio.create_task(own.write())
         try:
-            await self.handle(s.Joined(device))
+            await self._join(device, own)
             while self._connections.get(device) is own:
                 frame = await link.receive()
                 await self._handle_frame(own, s.Received(device, frame))
         except LinkClosed as closed:
             _LOG.info("device %d: %s", device, closed)
         finally:
-            if self._connections.get(device) is own:
-                del self._connections[device]
-                with suppress(LinkClosed):
-                    await self.handle(s.Left(device))
+            with suppress(LinkClosed):
+                await self._leave(device, own)
             own.hang_up()
             await writer
 
@@ -125,6 +119,20 @@ class ServerDriver:
         await self._end.wait()
         if self._failure is not None:
             raise self._failure
+
+    async def _join(self, device: int, own: "_Connection") -> None:
+        async with self._one_at_a_time:
+            before = self._connections.pop(device, None)
+            if before is not None:
+                before.hang_up()
+            await self._handle(s.Joined(device))
+            self._connections[device] = own
+
+    async def _leave(self, device: int, own: "_Connection") -> None:
+        async with self._one_at_a_time:
+            if self._connections.get(device) is own:
+                del self._connections[device]
+                await self._handle(s.Left(device))
 
     async def _handle_frame(self, own: "_Connection", event: s.Received) -> None:
         async with self._one_at_a_time:
