@@ -320,7 +320,7 @@ def test_whatever_happens_a_step_counts_once(
     """Random faults. Where nobody may be left behind, the adapters are those of a calm run."""
     chaos = Chaos(seed)
     late, forgets = seed % 4 == 1, seed % 4 == 2
-    run = Run(setup, tmp_path, ROUNDS, quorum=2, deadline_s=8.0 if late else None)
+    run = Run(setup, tmp_path, ROUNDS, quorum=2, deadline_s=5.0 if late else None)
     asyncio.run(_guarded(_play(run, chaos, tick_s=1.0, forgets=forgets)))
     assert chaos.struck.total() > 0
     _check_journal(run)

@@ -104,10 +104,12 @@ class ServerDriver:
         except LinkClosed as closed:
             _LOG.info("device %d: %s", device, closed)
         finally:
-            with suppress(LinkClosed):
-                await self._leave(device, own)
-            own.hang_up()
-            await writer
+            try:
+                with suppress(LinkClosed):
+                    await self._leave(device, own)
+            finally:  # even if this is cancelled while it waits for its turn
+                own.hang_up()
+                await writer
 
     async def handle(self, event: s.Event) -> None:
         """Let something happen. The first error of worker or journal ends the run."""

@@ -290,9 +290,10 @@ class ServerSession:
 
     def _greet(self, device: int, known: int) -> list[Instruction]:
         self._greeted.add(device)
-        welcome = self._send(device, Welcome(self._plan.terms[device]))
         if self.finished:
-            return [*welcome, *self._farewell(device)]
+            # and no welcome: the device would answer it, on a link that is closed by then
+            return self._farewell(device)
+        welcome = self._send(device, Welcome(self._plan.terms[device]))
         if known == self.round:
             return welcome
         untouched = self._progress[device].untouched and device not in self._missed
