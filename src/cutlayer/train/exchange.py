@@ -15,10 +15,11 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from cutlayer.codec.codec import EMPTY, Codec, State, part_of, under
+from cutlayer.codec.codec import EMPTY, State, part_of, under
 from cutlayer.codec.presets import CodecPair
 from cutlayer.codec.raw import RawCodec, raw_bytes
 from cutlayer.codec.targets import decode_targets, encode_targets
+from cutlayer.train.device_codec.codec import TensorCodec, for_device
 from cutlayer.train.ledger import Sent
 
 _RAW = RawCodec()
@@ -59,7 +60,7 @@ class Load:
 class Received:
     """A tensor and its samples' lengths as the other side decoded them, and what it cost."""
 
-    tensor: Float[np.ndarray, "batch token width"]
+    tensor: Float[Tensor, "batch token width"]
     lengths: tuple[int, ...]
     sent: Sent
 
@@ -73,16 +74,15 @@ class Outgoing:
     state: State
 
 
-def encode(codec: Codec, load: Load, seed: int, key: PacketKey, state: State) -> Outgoing:
+def encode(codec: TensorCodec, load: Load, seed: int, key: PacketKey, state: State) -> Outgoing:
     """The sender's half of an exchange; the receiver's is the codec's own `decode`.
 
     Each packet has a random stream of its own, a function of `seed` and `key`, so a resumed run
     draws what an uninterrupted one would have drawn. Raises PacketError as `Codec.encode` does.
     """
-    values = np.ascontiguousarray(load.tensor.detach().numpy())
     rng = np.random.default_rng([seed, *key])
-    encoded = codec.encode(values, state, rng, lengths=load.lengths, samples=load.samples)
-    batch, token, width = values.shape
+    encoded = codec.encode(load.tensor, state, rng, lengths=load.lengths, samples=load.samples)
+    batch, token, width = load.tensor.shape
     plain = int(raw_bytes((batch, token, width), load.lengths))
     return Outgoing(encoded.packet, Sent(len(encoded.packet), plain), encoded.state)
 
@@ -105,7 +105,7 @@ class Exchange:
         """Encode at one end, decode at the other."""
         _, device, _, _, direction = key
         stream = self._streams.get((device, direction), Stream())
-        codec = self._codecs[direction]
+        codec = for_device(self._codecs[direction], load.tensor.device)
         outgoing = encode(codec, load, self._seed, key, stream.sender)
         decoded = codec.decode(outgoing.packet, tuple(load.tensor.shape), stream.receiver)
         self._streams[device, direction] = Stream(outgoing.state, decoded.state)
@@ -114,12 +114,12 @@ class Exchange:
 
 def streams_to_tensors(streams: Streams) -> dict[str, Tensor]:
     """Every array under a name, for the checkpoint."""
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, np.ndarray | Tensor] = {}
     for (device, direction), stream in streams.items():
         prefix = f"codec.{device}.{direction.name.lower()}."
         arrays |= under(f"{prefix}sender.", stream.sender)
         arrays |= under(f"{prefix}receiver.", stream.receiver)
-    return {name: torch.from_numpy(np.asarray(array)) for name, array in arrays.items()}
+    return {name: torch.as_tensor(array).cpu() for name, array in arrays.items()}
 
 
 def streams_from_tensors(tensors: Mapping[str, Tensor]) -> Streams:
