@@ -13,7 +13,7 @@ from cutlayer.net.compute import in_place
 from cutlayer.net.limits import device_limits
 from cutlayer.net.link import LinkClosed
 from cutlayer.net.memory_link import memory_links
-from cutlayer.net.messages import Hello
+from cutlayer.net.messages import Gradient, Hello, Welcome
 from cutlayer.net.scheme import check_scheme
 from cutlayer.net.server_driver import ServerDriver
 from cutlayer.net.server_session import ServerSession
@@ -56,6 +56,32 @@ def test_a_device_that_does_not_read_is_hung_up_on(setup: Setup, tmp_path: Path)
     # two frames in the link, one at the writer, four in the outbox, and two on their way up; of
     # these, two were taken by welcome and round
     assert 0 < asked <= 2 + 1 + 4 + 2 + 1
+
+
+def test_a_new_connection_takes_the_place_of_an_old_one(setup: Setup, tmp_path: Path) -> None:
+    """The old one is hung up on, and what it sends means nothing any more."""
+    run = Run(setup, tmp_path)
+
+    async def go() -> None:
+        _, driver = run.server()
+        old, old_server = memory_links("device-0", "server")
+        new, new_server = memory_links("device-0", "server")
+        calls = [asyncio.create_task(driver.attend(0, old_server))]
+        old_wire, wire = (Wire(device_limits(run.bounds)) for _ in range(2))
+        await old.send(old_wire.outgoing(Hello(0)))
+        for _ in range(2):
+            old_wire.incoming(await old.receive())
+        calls.append(asyncio.create_task(driver.attend(0, new_server)))
+        with pytest.raises(LinkClosed):
+            await old.receive()
+        await new.send(wire.outgoing(Hello(1)))
+        assert isinstance(wire.incoming(await new.receive()), Welcome)
+        await new.send(wire.outgoing(good()))
+        assert isinstance(wire.incoming(await new.receive()), Gradient)
+        await new.close()
+        await asyncio.gather(*calls)
+
+    asyncio.run(go())
 
 
 def test_a_disk_that_is_full_ends_the_run_before_a_reply_leaves(

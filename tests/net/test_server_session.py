@@ -2,6 +2,7 @@
 
 import pytest
 
+from cutlayer.errors import ConfigError
 from cutlayer.net.frames import Position
 from cutlayer.net.limits import bounds_of, device_limits
 from cutlayer.net.messages import (
@@ -54,7 +55,8 @@ from cutlayer.spec import MiniBatch
 BOUNDS = bounds_of(MiniBatch(4, 5), 6, 100)
 
 
-def _terms(device: int) -> Terms:
+def terms_of(device: int) -> Terms:
+    """A run of two rounds of two steps of two micro-batches."""
     return Terms(
         run="run",
         device=device,
@@ -87,7 +89,7 @@ class Table:
     """A session, and the devices' ends of its wires."""
 
     def __init__(self, devices: int = 2, quorum: int = 1, deadline_s: float | None = 10.0) -> None:
-        terms = tuple(_terms(device) for device in range(devices))
+        terms = tuple(terms_of(device) for device in range(devices))
         shares = (1.0 / devices,) * devices
         plan = RunPlan(terms, lambda number: 0.1 / number, shares, quorum, deadline_s, BOUNDS)
         self.session = ServerSession(plan, b"adapter 0")
@@ -138,7 +140,7 @@ FIRST = Position(1, 0, 0)
 def test_a_device_is_told_terms_round_and_adapter() -> None:
     table = Table()
     (_, welcome), (_, opened) = table.heard(table.join(1))
-    assert welcome == Welcome(_terms(1))
+    assert welcome == Welcome(terms_of(1))
     assert isinstance(opened, Open)
     assert (opened.round, opened.adapter, opened.opening.fresh) == (1, b"adapter 0", False)
     assert (opened.opening.learning_rate, opened.opening.share) == (0.1, 0.5)
@@ -159,7 +161,7 @@ def test_a_step_sent_again_is_answered_again_and_not_trained() -> None:
     table.heard(table.step(0, FIRST, last=False))
     table.session.handle(Left(0))
     (only,) = table.heard(table.join(0, known=1))
-    assert only[1] == Welcome(_terms(0))
+    assert only[1] == Welcome(terms_of(0))
     again = table.say(0, _activation(FIRST, last=False))
     assert table.heard(again) == [(0, Gradient(FIRST, b"gradient"))]
     assert not any(isinstance(one, Train | Persist) for one in again)
@@ -311,7 +313,8 @@ def test_at_the_end_everyone_is_told_and_late_comers_too() -> None:
     assert isinstance(said[-1][1], Close) and said[-1][1].ending.finished
     assert isinstance(out[-1], Finish)
     late = table.join(0, known=2)
-    assert isinstance(table.heard(late)[-1][1], Close)
+    ((_, only),) = table.heard(late)
+    assert isinstance(only, Close) and only.ending.finished
     assert isinstance(late[-1], HangUp)
     assert table.session.handle(Passed(100.0)) == []
 
@@ -321,7 +324,7 @@ def test_a_device_that_is_not_ready_asks_and_fetches() -> None:
     table = Table()
     table.session.handle(Joined(0))
     table.wires[0] = Wire(device_limits(None))
-    assert table.heard(table.say(0, Ask())) == [(0, Welcome(_terms(0)))]
+    assert table.heard(table.say(0, Ask())) == [(0, Welcome(terms_of(0)))]
     assert table.say(0, Fetch(Place(7))) == [Read(0, 7)]
     piece = Piece(Place(7), b"bytes")
     assert table.heard(table.session.handle(Found(0, piece))) == [(0, piece)]
@@ -350,3 +353,9 @@ def test_how_far_devices_are() -> None:
     table.join(0)
     table.step(0, Position(1, 0, 0), last=True)
     assert table.session.standings == (Standing(True, 1, False), Standing(False, 0, False))
+
+
+@pytest.mark.parametrize("quorum", [0, 3])
+def test_a_quorum_is_of_the_devices_there_are(quorum: int) -> None:
+    with pytest.raises(ConfigError, match=f"a quorum of {quorum} for 2 devices"):
+        Table(devices=2, quorum=quorum)

@@ -23,6 +23,7 @@ from cutlayer.model.split import DevicePart
 from cutlayer.net.frames import Position
 from cutlayer.net.messages import Activation, Adapter, Gradient, Micro, Open, Weight
 from cutlayer.spec import Holding
+from cutlayer.train.device_codec.codec import for_device
 from cutlayer.train.exchange import (
     Direction,
     Load,
@@ -38,6 +39,8 @@ from cutlayer.train.inputs import group_inputs
 from cutlayer.train.micro_batch import Share, shares
 from cutlayer.train.side import Side
 from cutlayer.train.state import SideState
+
+_HOST = torch.device("cpu")
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +102,8 @@ class DeviceWorker:
         pending = hold(tools.part, rows, group.sizes, group.inputs, tools.holding)
         load = Load(pending.activation, share.batch.lengths, share.samples)
         key = (position.round, tools.device, position.step, position.micro, Direction.UP)
-        outgoing = encode(tools.codecs.up, load, tools.seed, key, self._end(Direction.UP))
+        codec = for_device(tools.codecs.up, _HOST)
+        outgoing = encode(codec, load, tools.seed, key, self._end(Direction.UP))
         pending.release()
         self._waiting = _Waiting(pending, rows, outgoing.state)
         return Activation(
@@ -117,11 +121,11 @@ class DeviceWorker:
         """
         assert self._waiting is not None, "a gradient is for the activation before it"
         waiting = self._waiting
-        decoded = self._tools.codecs.down.decode(
+        decoded = for_device(self._tools.codecs.down, _HOST).decode(
             message.packet, tuple(waiting.pending.shape), self._end(Direction.DOWN)
         )
         self._waiting = None
-        waiting.pending.backward(torch.from_numpy(decoded.tensor))
+        waiting.pending.backward(decoded.tensor)
         assert waiting.rows.grad is not None
         self._side.collect((0,), waiting.rows.grad)
         if last:

@@ -123,6 +123,11 @@ class Ending:
     finished: bool
 
 
+_READERS: Mapping[type, TypeAdapter[Any]] = {
+    kind: TypeAdapter(kind) for kind in (Terms, Opening, Micro, Made, Ending)
+}
+
+
 @dataclass(frozen=True)
 class Ask:
     """A device that is not ready yet asks for the terms."""
@@ -339,12 +344,13 @@ def _activation(frame: Frame) -> Activation:
 
 
 def _json(settings: object) -> bytes:
-    return TypeAdapter(type(settings)).dump_json(settings)
+    return _READERS[type(settings)].dump_json(settings)
 
 
 def _settings(kind: type[Value], sections: Mapping[Section, bytes]) -> Value:
     try:
-        return TypeAdapter(kind).validate_json(sections[Section.SETTINGS])
+        found: Value = _READERS[kind].validate_json(sections[Section.SETTINGS])
+        return found
     except ValidationError as error:
         where = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise FrameError(

@@ -103,25 +103,21 @@ class ServerDriver:
     async def attend(self, device: int, link: Link) -> None:
         """Serve one connection of an authenticated device, until it ends."""
         own = _Connection(link, self._patience_s)
-        before = self._connections.get(device)
-        self._connections[device] = own
-        if before is not None:
-            before.hang_up()
         writer = asyncio.create_task(own.write())
         try:
-            await self.handle(s.Joined(device))
+            await self._join(device, own)
             while self._connections.get(device) is own:
                 frame = await link.receive()
                 await self._handle_frame(own, s.Received(device, frame))
         except LinkClosed as closed:
             _LOG.info("device %d: %s", device, closed)
         finally:
-            if self._connections.get(device) is own:
-                del self._connections[device]
+            try:
                 with suppress(LinkClosed):
-                    await self.handle(s.Left(device))
-            own.hang_up()
-            await writer
+                    await self._leave(device, own)
+            finally:  # even if this is cancelled while it waits for its turn
+                own.hang_up()
+                await writer
 
     async def handle(self, event: s.Event) -> None:
         """Let something happen. The first error of worker or journal ends the run."""
@@ -138,6 +134,20 @@ class ServerDriver:
         """Let what is being computed end, and handle nothing after it."""
         async with self._one_at_a_time:
             self._failure = self._failure or LinkClosed("the server is stopping")
+
+    async def _join(self, device: int, own: "_Connection") -> None:
+        async with self._one_at_a_time:
+            before = self._connections.pop(device, None)
+            if before is not None:
+                before.hang_up()
+            await self._handle(s.Joined(device))
+            self._connections[device] = own
+
+    async def _leave(self, device: int, own: "_Connection") -> None:
+        async with self._one_at_a_time:
+            if self._connections.get(device) is own:
+                del self._connections[device]
+                await self._handle(s.Left(device))
 
     async def _handle_frame(self, own: "_Connection", event: s.Received) -> None:
         async with self._one_at_a_time:
@@ -208,7 +218,7 @@ class ServerDriver:
             self._hang_up(device, "it does not read what it is sent")
 
     def _hang_up(self, device: int, reason: str) -> None:
-        _LOG.warning("device %d: hung up: %s", device, reason)
+        _LOG.info("device %d: hung up: %s", device, reason)
         connection = self._connections.pop(device, None)
         if connection is not None:
             connection.hang_up()

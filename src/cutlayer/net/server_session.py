@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TypeAlias, final
 
-from cutlayer.errors import FrameError
+from cutlayer.errors import ConfigError, FrameError
 from cutlayer.net.frames import Position
 from cutlayer.net.limits import Bounds, server_limits
 from cutlayer.net.messages import (
@@ -203,7 +203,8 @@ class RunPlan:
     """What a session is to bring about: `terms` of each device, the rules of a round.
 
     `share`: each device's part of the band. A round closes when all adapters have come, or
-    `deadline_s` after it began (None: never) with those of `quorum` devices or more.
+    `deadline_s` after it began (None: never) with those of `quorum` devices or more. Raises
+    ConfigError for a quorum that cannot be.
     """
 
     terms: tuple[Terms, ...]
@@ -212,6 +213,12 @@ class RunPlan:
     quorum: int
     deadline_s: float | None
     bounds: Bounds
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.quorum <= len(self.terms):
+            raise ConfigError(
+                f"a quorum of {self.quorum} for {len(self.terms)} devices; set 1 to all of them"
+            )
 
 
 @dataclass(frozen=True)
@@ -335,9 +342,10 @@ class ServerSession:
 
     def _greet(self, device: int, known: int) -> list[Instruction]:
         self._greeted.add(device)
-        welcome = self._send(device, Welcome(self._plan.terms[device]))
         if self.finished:
-            return [*welcome, *self._farewell(device)]
+            # and no welcome: the device would answer it, on a link that is closed by then
+            return self._farewell(device)
+        welcome = self._send(device, Welcome(self._plan.terms[device]))
         if known == self.round:
             return welcome
         untouched = self._progress[device].untouched and device not in self._missed

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from cutlayer.codec.codec import State
 from cutlayer.codec.packet import read
@@ -22,6 +22,7 @@ from cutlayer.model.optimizer import Optimizer
 from cutlayer.model.split import ServerPart
 from cutlayer.net.messages import Activation, Adapter
 from cutlayer.spec import MiniBatch
+from cutlayer.train.device_codec.codec import Arrived, for_device
 from cutlayer.train.exchange import (
     Direction,
     Load,
@@ -33,6 +34,8 @@ from cutlayer.train.exchange import (
 from cutlayer.train.server_pass import server_pass
 from cutlayer.train.side import Side
 from cutlayer.train.state import RunState, SideState
+
+_HOST = torch.device("cpu")
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,36 +84,22 @@ class ServerWorker:
         PacketError for anything that no device may send.
         """
         tools, position = self._tools, message.position
-        shape = self._shape(message)
-        decoded = tools.codecs.up.decode(message.packet, shape, self._end(device, Direction.UP))
-        if not np.isfinite(decoded.tensor).all():
-            raise PacketError("an activation of NaN or infinite values")
-        text = tools.part.task != "image-classification"
-        lengths = decoded.lengths if text else None
-        per_token = tools.part.task == "causal-lm"
-        labels = decode_targets(
-            message.labels, shape[: 1 + per_token], decoded.lengths, tools.classes
-        )
+        arrived, labels = self._read(device, message)
+        lengths = None if tools.part.task == "image-classification" else arrived.lengths
         rows = self._side.gather((device,)).requires_grad_()
-        passed = server_pass(
-            tools.part,
-            rows,
-            (shape[0],),
-            torch.from_numpy(decoded.tensor),
-            lengths,
-            torch.from_numpy(labels),
-            (message.micro.weight,),
-        )
+        weights, sizes = (message.micro.weight,), (len(labels),)
+        passed = server_pass(tools.part, rows, sizes, arrived.tensor, lengths, labels, weights)
         key = (position.round, device, position.step, position.micro, Direction.DOWN)
         load = Load(passed.gradient, lengths, message.samples)
         down = self._end(device, Direction.DOWN)
-        outgoing = encode(tools.codecs.down, load, tools.seed, key, down)
+        codec = for_device(tools.codecs.down, _HOST)
+        outgoing = encode(codec, load, tools.seed, key, down)
         assert rows.grad is not None
         self._side.collect((device,), rows.grad)
         if message.micro.last:
             self._side.step((device,), tools.rate_of(position.round))
         self._lose(device, message, passed.losses[0])
-        self._streams[device, Direction.UP] = Stream(receiver=decoded.state)
+        self._streams[device, Direction.UP] = Stream(receiver=arrived.state)
         self._streams[device, Direction.DOWN] = Stream(sender=outgoing.state)
         return outgoing.packet
 
@@ -166,6 +155,17 @@ class ServerWorker:
     def _mean_loss(self, made: Sequence[int]) -> float:
         losses = [loss for device in made for loss in self._losses[device]]
         return sum(losses) / len(losses)
+
+    def _read(self, device: int, message: Activation) -> tuple[Arrived, Tensor]:
+        """The activation and its labels, if they are such as the run may have."""
+        tools, shape = self._tools, self._shape(message)
+        codec = for_device(tools.codecs.up, _HOST)
+        arrived = codec.decode(message.packet, shape, self._end(device, Direction.UP))
+        if not arrived.tensor.isfinite().all():
+            raise PacketError("an activation of NaN or infinite values")
+        labelled = shape[:2] if tools.part.task == "causal-lm" else shape[:1]
+        labels = decode_targets(message.labels, labelled, arrived.lengths, tools.classes)
+        return arrived, torch.from_numpy(labels)
 
     def _end(self, device: int, direction: Direction) -> State:
         """What the server's end of a stream remembers."""

@@ -15,11 +15,11 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from cutlayer.codec.codec import EMPTY, Codec, State, part_of, under
+from cutlayer.codec.codec import EMPTY, State, part_of, under
 from cutlayer.codec.presets import CodecPair
 from cutlayer.codec.raw import RawCodec, raw_bytes
 from cutlayer.codec.targets import decode_targets, encode_targets
-from cutlayer.train.device_codec.codec import for_device
+from cutlayer.train.device_codec.codec import TensorCodec, for_device
 from cutlayer.train.ledger import Sent
 
 _RAW = RawCodec()
@@ -74,16 +74,14 @@ class Outgoing:
     state: State
 
 
-def encode(codec: Codec, load: Load, seed: int, key: PacketKey, state: State) -> Outgoing:
+def encode(codec: TensorCodec, load: Load, seed: int, key: PacketKey, state: State) -> Outgoing:
     """The sender's half of an exchange; the receiver's is the codec's own `decode`.
 
     Each packet has a random stream of its own, a function of `seed` and `key`, so a resumed run
     draws what an uninterrupted one would have drawn. Raises PacketError as `Codec.encode` does.
     """
     rng = np.random.default_rng([seed, *key])
-    encoded = for_device(codec, load.tensor.device).encode(
-        load.tensor, state, rng, lengths=load.lengths, samples=load.samples
-    )
+    encoded = codec.encode(load.tensor, state, rng, lengths=load.lengths, samples=load.samples)
     batch, token, width = load.tensor.shape
     plain = int(raw_bytes((batch, token, width), load.lengths))
     return Outgoing(encoded.packet, Sent(len(encoded.packet), plain), encoded.state)
@@ -107,10 +105,9 @@ class Exchange:
         """Encode at one end, decode at the other."""
         _, device, _, _, direction = key
         stream = self._streams.get((device, direction), Stream())
-        codec = self._codecs[direction]
+        codec = for_device(self._codecs[direction], load.tensor.device)
         outgoing = encode(codec, load, self._seed, key, stream.sender)
-        receiver = for_device(codec, load.tensor.device)
-        decoded = receiver.decode(outgoing.packet, tuple(load.tensor.shape), stream.receiver)
+        decoded = codec.decode(outgoing.packet, tuple(load.tensor.shape), stream.receiver)
         self._streams[device, direction] = Stream(outgoing.state, decoded.state)
         return Received(decoded.tensor, decoded.lengths, outgoing.sent)
 

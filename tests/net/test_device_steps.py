@@ -1,0 +1,171 @@
+"""A device's decisions, without tensors: what it says again, and what it does not believe."""
+
+import pytest
+
+from cutlayer.net.device_session import (
+    Backward,
+    Begin,
+    Begun,
+    DeviceSession,
+    Finish,
+    Forward,
+    Forwarded,
+    HangUp,
+    Instruction,
+    Linked,
+    Persist,
+    Prepare,
+    Prepared,
+    Received,
+    Send,
+    Spoilt,
+    Stepped,
+    Stop,
+    Upload,
+    Uploaded,
+)
+from cutlayer.net.frames import Position
+from cutlayer.net.limits import server_limits
+from cutlayer.net.messages import (
+    Activation,
+    Adapter,
+    Close,
+    Ending,
+    Gradient,
+    Hello,
+    Message,
+    Micro,
+    Open,
+    Opening,
+    Refused,
+    Welcome,
+)
+from cutlayer.net.wire import Wire
+from net.test_server_session import BOUNDS, terms_of
+
+TERMS = terms_of(0)
+OPEN = Open(1, Opening(0.1, 1.0, False), b"adapter")
+
+
+class Desk:
+    """A session, and the server's end of its wire."""
+
+    def __init__(self, session: DeviceSession | None = None) -> None:
+        self.session = session or DeviceSession()
+        self.wire = Wire(server_limits(BOUNDS))
+
+    def link(self) -> list[Message]:
+        """A new connection."""
+        self.wire = Wire(server_limits(BOUNDS))
+        return self.heard(self.session.handle(Linked()))
+
+    def say(self, message: Message) -> list[Instruction]:
+        """One message of the server."""
+        return self.session.handle(Received(self.wire.outgoing(message)))
+
+    def heard(self, instructions: list[Instruction]) -> list[Message]:
+        """What the server receives."""
+        frames = [sent.frame for sent in instructions if isinstance(sent, Send)]
+        return [self.wire.incoming(frame) for frame in frames]
+
+    def welcome(self) -> None:
+        """Up to the terms."""
+        self.link()
+        assert self.say(Welcome(TERMS)) == [Prepare(TERMS)]
+        assert self.session.handle(Prepared(BOUNDS)) == []
+
+    def begin(self) -> list[Instruction]:
+        """Up to the first forward."""
+        self.welcome()
+        assert self.say(OPEN) == [Begin(OPEN)]
+        return self.session.handle(Begun(OPEN))
+
+
+def _activation(step: int, micro: int) -> Activation:
+    return Activation(Position(1, step, micro), Micro(0.5, micro == 1), b"up", b"labels", (1,))
+
+
+def test_a_round_in_order() -> None:
+    """Two local steps of two micro-batches; each state is on disk before the next message."""
+    desk = Desk()
+    next_up = desk.begin()
+    for step in range(2):
+        for micro in range(2):
+            here = Position(1, step, micro)
+            assert next_up == [Persist(here, TERMS), Forward(here)]
+            activation = _activation(step, micro)
+            assert desk.heard(desk.session.handle(Forwarded(activation))) == [activation]
+            gradient = Gradient(here, b"down")
+            assert desk.say(gradient) == [Backward(gradient, micro == 1)]
+            next_up = desk.session.handle(Stepped())
+    assert next_up == [Persist(Position(1, 2, 0), TERMS), Upload(1)]
+    adapter = Adapter(1, b"row")
+    assert desk.heard(desk.session.handle(Uploaded(adapter))) == [adapter]
+    assert desk.say(Close(Ending(True))) == [Finish()]
+
+
+def test_what_was_not_answered_is_said_again() -> None:
+    desk = Desk()
+    desk.begin()
+    desk.session.handle(Forwarded(_activation(0, 0)))
+    assert desk.link() == [Hello(1)]
+    assert desk.heard(desk.say(Welcome(TERMS))) == [_activation(0, 0)]
+
+
+def test_a_gradient_sent_twice_is_used_once() -> None:
+    desk = Desk()
+    desk.begin()
+    desk.heard(desk.session.handle(Forwarded(_activation(0, 0))))
+    desk.say(Gradient(Position(1, 0, 0), b"down"))
+    desk.session.handle(Stepped())
+    desk.heard(desk.session.handle(Forwarded(_activation(0, 1))))
+    assert desk.say(Gradient(Position(1, 0, 0), b"down")) == []
+    (out,) = desk.say(Gradient(Position(1, 1, 0), b"down"))
+    assert isinstance(out, HangUp) and "nothing waits for" in out.reason
+
+
+def test_a_stored_state_goes_on_where_it_stands() -> None:
+    here = Position(1, 1, 1)
+    desk = Desk(DeviceSession(here, TERMS))
+    assert desk.link() == [Hello(1)]
+    assert desk.say(Welcome(TERMS)) == [Prepare(TERMS)]
+    assert desk.session.handle(Prepared(BOUNDS)) == [Forward(here)]
+    done = Desk(DeviceSession(Position(1, 2, 0), TERMS))
+    done.link()
+    done.say(Welcome(TERMS))
+    assert done.session.handle(Prepared(BOUNDS)) == [Upload(1)]
+
+
+def test_a_newer_round_takes_the_place_of_an_older_one() -> None:
+    desk = Desk()
+    desk.begin()
+    desk.heard(desk.session.handle(Forwarded(_activation(0, 0))))
+    later = Open(2, OPEN.opening, b"adapter")
+    assert desk.say(later) == [Begin(later)]
+    assert desk.session.handle(Begun(later))[-1] == Forward(Position(2, 0, 0))
+    (out,) = desk.say(OPEN)
+    assert isinstance(out, HangUp) and "Open where none" in out.reason
+
+
+@pytest.mark.parametrize(
+    ("message", "kind", "reason"),
+    [
+        (Refused(), Stop, "refuses"),
+        (Welcome(terms_of(1)), Stop, "other terms"),
+        (Close(Ending(False)), HangUp, "hangs up"),
+    ],
+)
+def test_a_server_may_say_no(message: Message, kind: type[Instruction], reason: str) -> None:
+    desk = Desk(DeviceSession(Position(1), TERMS))
+    desk.link()
+    (out,) = desk.say(message)
+    assert isinstance(out, kind) and isinstance(out, Stop | HangUp)
+    assert reason in out.reason
+
+
+def test_bytes_that_are_no_frame_and_packets_that_are_none_end_the_connection() -> None:
+    desk = Desk()
+    desk.welcome()
+    (out,) = desk.session.handle(Received(b"noise"))
+    assert isinstance(out, HangUp)
+    assert desk.session.handle(Spoilt("no packet")) == [HangUp("no packet")]
