@@ -24,10 +24,10 @@ from scipy.optimize import minimize
 
 from cutlayer.channel.curves import Curves, ShannonRates
 from cutlayer.channel.shannon import ConstantPower, ConstantSnr, RateLaw
-from cutlayer.planner.bandwidth import solve_shares
-from cutlayer.planner.sequential import PublishedAlgorithm3, TrustRegionAlgorithm3
-from cutlayer.planner.share_problem import ShareProblem
-from cutlayer.planner.share_solution import Status
+from cutlayer.planner.bandwidth.exact import solve_shares
+from cutlayer.planner.bandwidth.sequential import PublishedAlgorithm3, TrustRegionAlgorithm3
+from cutlayer.planner.bandwidth.share_problem import ShareProblem
+from cutlayer.planner.bandwidth.share_solution import Status
 
 BAND_HZ = 5e6
 MEAN_SNR_DB = 17.0
@@ -208,7 +208,8 @@ def _slsqp(problem: ShareProblem) -> Answer:
             constraints=[{"type": "ineq", "fun": spare, "jac": spare_slope}, sum_to_one],
             options={"ftol": 1e-13, "maxiter": 300},
         )
-    return Answer(found.x[:-1] / devices, int(found.nit), bool(found.success))
+    # near the optimum it may say that it found no way down: what it gives is judged instead
+    return Answer(found.x[:-1] / devices, int(found.nit), bool(np.isfinite(found.x).all()))
 
 
 def _clarabel(problem: ShareProblem) -> Answer:

@@ -15,6 +15,7 @@ MATHEMATICS = (
     "cost.convergence",
     "cost.parameters",
     "schemes.all",
+    "planner.allocation",
     "timeline.amounts",
     "timeline.simulate",
     "timeline.trace",

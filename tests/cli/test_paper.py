@@ -6,9 +6,7 @@ import pytest
 import tiny
 
 from cutlayer.cli.main import main
-from cutlayer.cli.paper import make_all
-from cutlayer.paper.catalogue import FIGURES
-from cutlayer.paper.options import Options
+from cutlayer.paper.catalogue import FIGURES, figures
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +56,8 @@ def test_other_data_another_model_another_place(
         (["tabel3"], "did you mean table3?"),
         (["al"], "did you mean all?"),
         (["fig8", "--analytic"], "--analytic chooses among the figures of `all`"),
+        (["fig8", "--workers", "2"], "--workers spreads the figures of `all`"),
+        (["all", "--workers", "0"], "'0' is not a whole number"),
         (["fig7", "--seeds", "0"], "'0' is not a whole number"),
         (["fig7", "--rounds", "many"], "'many' is not a whole number"),
         (["fig7", "--cut", "99"], "1..7"),
@@ -99,16 +99,23 @@ def test_help_names_the_figures(capsys: pytest.CaptureFixture[str]) -> None:
     assert max(len(line) for line in lines.values()) <= 100
 
 
-def test_all_goes_on_where_one_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = Options(data="none", model="none", cut=5, rounds=None, seeds=1, quick=True)
-    (tmp_path / "table1").write_text("", encoding="utf-8")
-    assert make_all(("table1", "table2"), options, tmp_path) == 2
+def test_all_goes_on_where_some_fail(capsys: pytest.CaptureFixture[str]) -> None:
+    trained = sorted(set(figures()) - set(figures(analytic=True)))
+    Path("paper").mkdir()
+    Path("paper/table1").write_text("", encoding="utf-8")
+    assert main(["paper", "all", "--quick", "--data", "no-such-data", "--workers", "2"]) == 2
     out, err = capsys.readouterr()
-    assert "table1: not made: " in err and "File exists" in err
-    assert "table1: not made: " in out.splitlines()[-1]
-    assert "claims of the paper: " in out and "table2: system bandwidth: paper " in out
-    verdicts = (tmp_path / "verdicts.csv").read_text(encoding="utf-8").splitlines()
-    assert len(verdicts) > 5 and all(line.startswith(("figure,", "table2,")) for line in verdicts)
+    settings, verdicts = out.split(" claims of the paper: ")
+    made = [line.partition(":")[0] for line in settings.splitlines()[:-1]]
+    assert made == [name for name in FIGURES if name not in {"table1", *trained}]
+    assert "table2: system bandwidth: paper " in verdicts
+    lost = [line for line in verdicts.splitlines() if "not made: " in line]
+    assert [line.partition(":")[0] for line in lost] == ["table1", "fig4", "fig5", "fig7", "fig14"]
+    assert "File exists" in lost[0] and all("no-such-data" in line for line in lost[1:])
+    assert all(line in err for line in lost)
+    assert all(line.partition(":")[0] in FIGURES for line in err.splitlines())
+    rows = Path("paper/verdicts.csv").read_text(encoding="utf-8").splitlines()
+    assert {row.partition(",")[0] for row in rows} == {"figure", *made}
 
 
 def test_one_figure_without_any_training(capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,7 +27,7 @@ def test_scatter_undoes_gather_and_zeroes_the_padding(shaped):
     which = Segments.of(*shaped)
     tensor = np.random.default_rng(0).normal(size=which.shape).astype(np.float32)
     values = which.gather(tensor, KERNELS)
-    back = which.scatter(values)
+    back = which.scatter(values, KERNELS.arrays)
     expected = tensor.copy()
     for sample, length in enumerate(which.lengths):
         expected[sample, length:] = 0

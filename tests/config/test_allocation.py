@@ -1,6 +1,7 @@
 """The planner section: names, and what excludes what."""
 
 import pytest
+from pydantic import ValidationError
 
 from cutlayer.config.allocation import fixed_shares
 from cutlayer.config.schema import Config
@@ -21,6 +22,12 @@ def test_shares_are_even_or_as_given() -> None:
 def test_a_name_with_an_underscore_is_the_same() -> None:
     assert _config("two_timescale").planner.name == "two-timescale"
     assert _config({"name": "two_timescale", "most_share": 0.5}).planner.name == "two-timescale"
+
+
+@pytest.mark.parametrize("most", [0.0, 1.5, [0.5, 2.0]])
+def test_a_largest_share_is_a_part_of_the_band(most: object) -> None:
+    with pytest.raises(ValidationError, match="most_share"):
+        _config({"name": "static", "most_share": most})
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -88,7 +88,10 @@ def test_rules() -> None:
         ({"downlink_traces": ("a",)}, r"needs link\.traces"),
         ({"traces": ("a",), "fading": "rayleigh"}, r"link\.fading"),
         ({"traces": ("a",), "cell": "umi"}, r"link\.cell"),
-        ({"cell": {"name": "umi", "nearest_m": 9.0, "farthest_m": 5.0}}, "9.0 to 5.0"),
+        (
+            {"cell": {"name": "umi", "nearest_m": 9.0, "farthest_m": 5.0}},
+            r"nearest_m 9 is not below link\.cell\.farthest_m 5",
+        ),
         ({"cell": {"name": "umi", "farthest_m": 1e6}}, "5000"),
     ],
 )

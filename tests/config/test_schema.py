@@ -1,10 +1,35 @@
-"""The schema names what the package has."""
+"""The schema names what the package has, and takes nothing for what it is not."""
 
 from typing import get_args
 
+import pytest
+
+from cutlayer.config.read import read_config
 from cutlayer.config.schema import SchemeSection
+from cutlayer.errors import ConfigError
 from cutlayer.schemes.all import SCHEMES
 
 
 def test_every_scheme_can_be_asked_for() -> None:
     assert get_args(SchemeSection.model_fields["name"].annotation) == tuple(SCHEMES)
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("devices.count", "true"),
+        ("devices.memory_mib", "yes"),
+        ("devices.flops_per_s", "[1.0e9, true]"),
+        ("training.local_epochs", "false"),
+        ("optimizer.learning_rate", "true"),
+        ("threads", "on"),
+    ],
+)
+def test_a_truth_is_no_number(key: str, text: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{key}: input should be a number, not (True|False)"):
+        read_config(None, {key: text})
+
+
+def test_numbers_that_yaml_takes_for_text_are_numbers() -> None:
+    # YAML 1.1 has no 1e-3 without a point
+    assert read_config(None, {"optimizer.learning_rate": "1e-3"}).optimizer.learning_rate == 0.001

@@ -17,7 +17,7 @@ from cutlayer.paper.fig9_case import USER_NUMBERS, Case, case_of, configuration_
 from cutlayer.paper.fig9_claims import claims_of
 from cutlayer.paper.fig9_drawing import draw
 from cutlayer.paper.setting import EVALUATION, spread_devices
-from cutlayer.planner.configuration import Status
+from cutlayer.planner.configuration.problem import Status
 from cutlayer.report.drawing import plain_style
 from paper.analytic import made_twice
 

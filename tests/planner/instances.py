@@ -5,8 +5,8 @@ import numpy as np
 from cutlayer.planner.accuracy.cubic import CubicSurface, fit
 from cutlayer.planner.accuracy.monotone import MonotoneSurface
 from cutlayer.planner.accuracy.surface import AccuracySurface, Box
-from cutlayer.planner.compression import EntropyRatio
-from cutlayer.planner.configuration import ConfigurationProblem
+from cutlayer.planner.configuration.compression import EntropyRatio
+from cutlayer.planner.configuration.problem import ConfigurationProblem
 
 KEEP_RATIOS = np.geomspace(0.05, 0.9, 7)
 BITS = np.arange(1.0, 9.0)

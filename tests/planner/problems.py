@@ -10,7 +10,7 @@ from jaxtyping import Float64
 
 from cutlayer.channel.curves import Curves, ProportionalRates, RateCurve, ShannonRates
 from cutlayer.channel.shannon import ConstantPower, ConstantSnr
-from cutlayer.planner.share_problem import ShareProblem
+from cutlayer.planner.bandwidth.share_problem import ShareProblem
 
 LAWS = (ConstantSnr(), ConstantPower())
 
@@ -65,6 +65,23 @@ def random_problem(
         Curves(rates, rates),
         np.full(devices, min(1.0, rng.uniform(1.2, 4) / devices) if caps else 1.0),
         10.0 ** rng.uniform(-0.5, 0.5, devices) if caps else np.ones(devices),
+    )
+
+
+def extreme_problem(rng: np.random.Generator, devices: int) -> ShareProblem:
+    """Ratios over 120 dB, seconds over a factor of 10^12, bits of 10^10, caps from a millionth of
+    the band, weights of 10^6; some devices idle, some without a rate, every kind of rate."""
+    snr_db = np.where(rng.random(devices) < 0.05, -np.inf, rng.uniform(-60, 60, devices))
+    up = ShannonRates(LAWS[rng.integers(2)], 5e6, snr_db)
+    down = ShannonRates(LAWS[rng.integers(2)], 5e6, rng.permutation(snr_db))
+    most_db = rng.uniform(-60 if rng.random() < 0.2 else -15, 10, devices)
+    return ShareProblem(
+        10.0 ** rng.uniform(-6, 6, devices) * (rng.random(devices) < 0.9),
+        10.0 ** rng.uniform(0, 10, devices) * (rng.random(devices) < rng.choice([0.5, 1.0])),
+        10.0 ** rng.uniform(0, 10, devices) * (rng.random(devices) < rng.choice([0.0, 0.5, 1.0])),
+        Curves(RootRates() if rng.random() < 0.2 else up, down),
+        np.minimum(1.0, 10.0 ** (most_db / 10)),
+        10.0 ** rng.uniform(-3, 3, devices),
     )
 
 

@@ -62,8 +62,8 @@ def test_the_servers_part_of_a_round() -> None:
     own = workloads.workload()
     chosen = workloads.decision(own)
     amounts, curves = amounts_of(own, chosen), own.channel.mean_curves()
-    part = server_part(amounts, chosen, curves)
+    delay_s = estimated_s(amounts, chosen, curves)
     busy_s = 3 * 4 * own.accounting.flops(own.model, 2, own.batch).server / 2e10
-    assert part == pytest.approx(busy_s / estimated_s(amounts, chosen, curves))
+    assert server_part(amounts, chosen, delay_s) == pytest.approx(busy_s / delay_s, rel=1e-12)
     none = workloads.decision(own, scheme=SCHEMES["fl-lora"])
-    assert server_part(amounts_of(own, none), none, curves) == 0
+    assert server_part(amounts_of(own, none), none, delay_s) == 0

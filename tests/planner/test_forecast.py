@@ -7,6 +7,7 @@ import pytest
 
 from cutlayer.cost.delay import RoundSeconds, round_delay_s
 from cutlayer.planner import forecast as module
+from cutlayer.planner.crowd import crowd_of
 from cutlayer.planner.decision import Held
 from cutlayer.planner.forecast import PHASES, Forecast, device_works, forecast
 from cutlayer.schemes.all import SCHEMES
@@ -62,7 +63,8 @@ def test_every_scheme_is_what_its_timeline_says(name: str) -> None:
     held = Held(micro_batches=4, in_flight=2) if SCHEMES[name].pipelined else Held()
     chosen = workloads.decision(own, scheme=SCHEMES[name], held=held)
     curves = own.channel.mean_curves()
-    played = simulate(chosen.scheme, device_works(own, chosen, curves), chosen.rules)
+    works = device_works(own, chosen, curves, crowd_of(own, chosen, curves))
+    played = simulate(chosen.scheme, works, chosen.rules)
     seen = forecast(own, chosen)
     assert seen.delay_s == pytest.approx(played.delay_s, rel=1e-12)
     assert module.round_delay_s(own, chosen, curves) == played.delay_s

@@ -121,20 +121,18 @@ def test_a_slow_server_must_not_be_kept_busy() -> None:
 
 
 def test_the_downlink_is_the_servers_to_share() -> None:
-    ways = {rules.downlink for rules in rules_for(Rules(uplink=Sharing.SHARED), SFT)}
-    assert ways == set(Sharing)
-    assert (
-        all(rules.uplink is Sharing.SHARED for rules in rules_for(Rules(Sharing.SHARED), SFT)) or 1
-    )
+    ways = rules_for(Rules(uplink=Sharing.SHARED), SFT)
+    assert {rules.downlink for rules in ways} == set(Sharing)
+    assert {rules.uplink for rules in ways} == {Sharing.SHARED}
     half = Rules(duplex=Duplex.HALF)
     assert rules_for(half, SFT) == (half,)
     assert rules_for(Rules(), SCHEMES["sl"]) == (Rules(),)
 
 
 def test_a_cut_for_each_device_is_never_slower_than_one_for_all() -> None:
-    """A device a hundred times as slow as others, on the same link: it keeps less."""
+    """A device three hundred times as slow as others beside a slow server: it keeps less."""
     own = workloads.workload(
-        (1e8, 3e10, 3e10), (17.0,) * 3, server_flops_per_s=3e9, bandwidth_hz=2e7
+        (1e8, 3e10, 3e10), (17.0,) * 3, server_flops_per_s=4e8, bandwidth_hz=2e7
     )
     curves = own.channel.mean_curves()
     common, each = (

@@ -35,11 +35,11 @@ def test_one_training_gives_the_points_of_both_codecs(config: Config) -> None:
 def test_a_seed_is_the_same_whatever_was_trained_before(config: Config) -> None:
     """A resumed profile may begin with any of them."""
     one, other = Trainer(config), Trainer(config)
-    wanted = [Wanted(PAPER, seed) for seed in (5, 6, 7)]
+    wanted = [Wanted(PAPER, seed) for seed in (5, 6)]
     forward = [replace(one.train(each), cpu_s=0.0) for each in wanted]
     backward = [replace(other.train(each), cpu_s=0.0) for each in reversed(wanted)]
     assert forward == backward[::-1]
-    assert len({line.same_symbols_bits_up for line in forward}) == 3
+    assert len({line.same_symbols_bits_up for line in forward}) == 2
     assert [each.key for each in wanted] == [line.key for line in forward]
     assert str(wanted[0]) == "paper, keep ratio 0.2, levels 7, seed 5"
 

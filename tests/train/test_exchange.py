@@ -2,12 +2,16 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 import torch
+from codec.ends import correlated
 
+from cutlayer.codec.codec import EMPTY
 from cutlayer.codec.delta import Delta
 from cutlayer.codec.feedback import ErrorFeedback
+from cutlayer.codec.presets import best
 from cutlayer.codec.raw import RawCodec
 from cutlayer.codec.staged import StagedCodec
 from cutlayer.codec.stages.dead_zone import DeadZone
@@ -17,7 +21,13 @@ from cutlayer.config.codec import make_codecs
 from cutlayer.config.job import prepare
 from cutlayer.config.schema import CodecSection
 from cutlayer.errors import ConfigError
-from cutlayer.train.exchange import Direction
+from cutlayer.train.device_codec.codec import on_device
+from cutlayer.train.exchange import (
+    Direction,
+    Stream,
+    streams_from_tensors,
+    streams_to_tensors,
+)
 from cutlayer.train.round import Round, initial_state
 from cutlayer.train.run_directory import RunDirectory
 
@@ -50,6 +60,19 @@ def test_a_checkpoint_holds_all_that_a_codec_remembers(
     assert torch.equal(straight.state.device.row, resumed.state.device.row)
     assert torch.equal(straight.state.server.row, resumed.state.server.row)
     assert straight.ledger.byte_counts() == resumed.ledger.byte_counts()
+
+
+def test_what_is_remembered_on_a_device_goes_through_a_checkpoint() -> None:
+    codec = on_device(best().up, torch.device("cpu"))
+    tensor = torch.from_numpy(correlated((4, 17, 32), mean=1.0))
+    state = codec.encode(tensor, EMPTY, np.random.default_rng(0)).state
+    assert isinstance(state["mean"], torch.Tensor)
+    streams = {(3, Direction.UP): Stream(state, EMPTY)}
+    loaded = streams_from_tensors(streams_to_tensors(streams))[3, Direction.UP].sender
+    assert set(loaded) == set(state)
+    for name, array in state.items():
+        assert isinstance(loaded[name], np.ndarray)
+        np.testing.assert_array_equal(loaded[name], np.asarray(array))
 
 
 def test_every_device_has_a_stream_each_way(vision: Folders) -> None:

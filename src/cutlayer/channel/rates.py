@@ -70,8 +70,10 @@ class Channel(ABC):
         return link_rates(self.curves(round_number, start_s), shares)
 
 
-def link_rates(curves: Curves, shares: Sequence[float]) -> tuple[LinkRates, ...]:
-    """What each device sees on its share of a band with these curves."""
+def link_rates(
+    curves: Curves, shares: Sequence[float], devices: Sequence[int] | None = None
+) -> tuple[LinkRates, ...]:
+    """What each device, or each of some, sees on its share of a band with these curves."""
     share, band = np.asarray(shares, dtype=np.float64), np.ones(len(shares))
     up_band = curves.uplink.rate_bit_per_s(band)
     down_band = curves.downlink.rate_bit_per_s(band)
@@ -82,7 +84,8 @@ def link_rates(curves: Curves, shares: Sequence[float]) -> tuple[LinkRates, ...]
         down_band,
     )
     broadcast = float(down_band.min())
-    rows = zip(*(column.tolist() for column in columns), strict=True)
+    some = slice(None) if devices is None else list(devices)
+    rows = zip(*(column[some].tolist() for column in columns), strict=True)
     return tuple(
         LinkRates(up, down, broadcast, whole_up, whole_down)
         for up, down, whole_up, whole_down in rows

@@ -4,25 +4,28 @@ Knows the command's arguments and what it prints; what a figure needs is `paper.
 """
 
 import argparse
+import os
 import sys
-import time
-import traceback
-from collections.abc import Iterable
-from importlib import import_module
 from pathlib import Path
 
 from cutlayer.cli.options import whole_number
 from cutlayer.config.schema import DataSection, ModelSection
-from cutlayer.errors import ConfigError, CutlayerError
+from cutlayer.errors import ConfigError
 from cutlayer.paper.catalogue import FIGURES, figures
 from cutlayer.paper.claims import Claim
+from cutlayer.paper.making import NotMade, make, make_all
 from cutlayer.paper.options import Made, Options
-from cutlayer.units import format_seconds
+from cutlayer.profiling.machine import room_for
+from cutlayer.units import GIB
 from cutlayer.words import nearest
 
 ALL = "all"
 # the paper's cut: 5 of 12 blocks on the devices
 _CUT = 5
+# trainings side by side, if nobody says how many
+_MOST_WORKERS = 2
+# figure 5 trains all weights of four devices, 2.4 GiB at its peak; the codec's take 1.0 GiB
+_WORKER_BYTES = 5 * GIB // 2
 _MISTAKE = 2
 
 
@@ -30,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which figure, what to train for it, and where the files go."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     rows = [f"  {name:<9} {figure.what} ({figure.takes})" for name, figure in FIGURES.items()]
-    rows.append(f"  {ALL:<9} all of them, one after another, and a table of all verdicts")
+    rows.append(f"  {ALL:<9} all of them, and a table of all verdicts")
     parser.epilog = "names:\n" + "\n".join(rows)
     parser.add_argument("name", nargs="?", metavar="NAME", help="table or figure: see below")
     data, model = DataSection().name, ModelSection().name
@@ -52,6 +55,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--analytic", action="store_true", help=f"with {ALL}: only what needs no training"
     )
+    parser.add_argument(
+        "--workers",
+        type=whole_number,
+        help=f"with {ALL}: trainings side by side, each a process of one thread and up to 2.5 GiB"
+        f" (one a core, {_MOST_WORKERS} at most)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -62,8 +71,6 @@ def run(arguments: argparse.Namespace) -> int:
     name: str | None = arguments.name
     if name is None:
         raise ConfigError(f"paper: which figure? {', '.join((*FIGURES, ALL))}")
-    if arguments.analytic and name != ALL:
-        raise ConfigError(f"--analytic chooses among the figures of `{ALL}`; {name} is one figure")
     options = Options(
         data=arguments.data,
         model=arguments.model,
@@ -72,10 +79,18 @@ def run(arguments: argparse.Namespace) -> int:
         seeds=arguments.seeds,
         quick=arguments.quick,
     )
-    if name == ALL:
-        names = figures(analytic=arguments.analytic)
-        return make_all(names, options, arguments.output or Path("paper"))
-    made = _make(name, options, arguments.output or Path("paper") / name)
+    return _run_all(options, arguments) if name == ALL else _run_one(name, options, arguments)
+
+
+def _run_one(name: str, options: Options, arguments: argparse.Namespace) -> int:
+    if name not in FIGURES:
+        raise ConfigError(f"unknown figure {name}; {nearest(name, [*FIGURES, ALL])}")
+    if arguments.analytic:
+        raise ConfigError(f"--analytic chooses among the figures of `{ALL}`; {name} is one figure")
+    if arguments.workers is not None:
+        raise ConfigError(f"--workers spreads the figures of `{ALL}`; {name} is one figure")
+    made = make(name, options, arguments.output or Path("paper") / name, _say)
+    print(f"{name}: {made.setting}")
     for claim in made.claims:
         print(f"{name}: {claim.line()}")
     for path in made.files:
@@ -83,41 +98,17 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _make(name: str, options: Options, output: Path) -> Made:
-    """One figure; its setting on stdout."""
-    if name not in FIGURES:
-        raise ConfigError(f"unknown figure {name}; {nearest(name, [*FIGURES, ALL])}")
-    # torch and matplotlib take seconds to import: not for --help or a mistake
-    try:
-        figure_module = import_module(f"cutlayer.paper.{name}")
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"`cutlayer paper` needs {error.name}: pip install 'cutlayer[train]'"
-        ) from error
-    made: Made = figure_module.make(options, output, _say)
-    print(f"{name}: {made.setting}", flush=True)
-    return made
-
-
-def make_all(names: Iterable[str], options: Options, output: Path) -> int:
-    """Each of the figures `names` into a folder of its own, then all verdicts; 2 if one failed."""
-    claims: dict[str, tuple[Claim, ...]] = {}
-    failed: dict[str, str] = {}
-    for name in names:
-        begun_s = time.monotonic()
-        _say(f"{name}: {FIGURES[name].what}")
-        try:
-            claims[name] = _make(name, options, output / name).claims
-        except (CutlayerError, OSError) as error:
-            failed[name] = " ".join(str(error).split())
-            _say(f"{name}: not made: {failed[name]}")
-        except Exception as error:
-            # a bug; but half an hour of other figures is not lost for it
-            traceback.print_exc()
-            failed[name] = f"{type(error).__name__}, see above; please report it"
-        else:
-            _say(f"{name}: {format_seconds(time.monotonic() - begun_s)}")
-    _conclude(claims, failed, output)
+def _run_all(options: Options, arguments: argparse.Namespace) -> int:
+    """All figures, or those without training, then all verdicts; 2 if one failed."""
+    names = figures(analytic=arguments.analytic)
+    output: Path = arguments.output or Path("paper")
+    usual = room_for(min(os.cpu_count() or 1, _MOST_WORKERS), _WORKER_BYTES)
+    done = make_all(names, options, output, arguments.workers or usual, _say)
+    made = {name: figure for name, figure in done.items() if isinstance(figure, Made)}
+    failed = {name: why.reason for name, why in done.items() if isinstance(why, NotMade)}
+    for name, figure in made.items():
+        print(f"{name}: {figure.setting}")
+    _conclude({name: figure.claims for name, figure in made.items()}, failed, output)
     return _MISTAKE if failed else 0
 
 

@@ -1,13 +1,13 @@
 """`cutlayer profile`: what accuracy each setting of the codec leaves, by real trainings.
 
-Knows the command's arguments and what it prints; the trainings are `profile`'s.
+Knows the command's arguments and what it prints; the trainings are `profiling`'s.
 """
 
 import argparse
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from cutlayer.cli.options import numbers_of, whole_number
 from cutlayer.cli.settings import add_settings, given_settings
 from cutlayer.config.read import read_config
 from cutlayer.errors import ConfigError
+from cutlayer.profiling.grid import GRID, MOST_BITS, QUICK_GRID
 
 _QUICK = {"training.rounds": "1", "training.local_steps": "2", "data.test_samples": "64"}
 _SEEDS = 3
@@ -30,13 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--keep-ratios",
         type=numbers_of(float),
         metavar="R,R,...",
-        help="values that paper and lossless-plus keep (0.05,0.1,0.2,0.35,0.5)",
+        help=f"parts of values that paper and lossless-plus keep ({_listed(GRID.keep_ratios)})",
     )
     parser.add_argument(
         "--bits",
         type=numbers_of(int),
         metavar="Q,Q,...",
-        help="bits of their levels, 1 to 8 (2,3,4,6)",
+        help=f"bits of their levels, 1 to {MOST_BITS} ({_listed(GRID.bits)})",
     )
     parser.add_argument("--seeds", type=whole_number, help=f"seeds of each training ({_SEEDS})")
     parser.add_argument(
@@ -71,7 +72,6 @@ def run(arguments: argparse.Namespace) -> int:
 
         from cutlayer.planner.accuracy.profile import profile_text
         from cutlayer.profiling.fits import fit_lines
-        from cutlayer.profiling.grid import GRID, QUICK_GRID
         from cutlayer.profiling.measure import Plan, measure
         from cutlayer.profiling.table import profile_table
         from cutlayer.train.files import write_text
@@ -110,10 +110,14 @@ def _command(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> str
     for key, value in overrides.items():
         words += [f"--{key.replace('_', '-')}", value]
     for option, numbers in (("--keep-ratios", arguments.keep_ratios), ("--bits", arguments.bits)):
-        words += [] if numbers is None else [option, ",".join(f"{n:g}" for n in numbers)]
+        words += [] if numbers is None else [option, _listed(numbers)]
     words += [] if arguments.seeds is None else ["--seeds", str(arguments.seeds)]
     words += ["--quick"] if arguments.quick else []
     return shlex.join(words)
+
+
+def _listed(numbers: Iterable[float]) -> str:
+    return ",".join(str(number) for number in numbers)
 
 
 def _say(line: str) -> None:

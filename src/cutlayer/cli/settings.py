@@ -12,7 +12,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     settings = parser.add_argument_group(
         "settings", "each overrides the configuration file; values are YAML"
     )
-    for section in ("scheme", "model", "data", "partition", "optimizer", "codec"):
+    for section in ("scheme", "model", "data", "partition", "optimizer", "codec", "planner"):
         settings.add_argument(f"--{section}", dest=_PREFIX + section, help=argparse.SUPPRESS)
     for key, description, default in keys():
         shown = "null" if default is None else default

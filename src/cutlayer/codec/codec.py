@@ -12,9 +12,12 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float32, Shaped
 
+from cutlayer.codec.kernels.arrays import Array
+
 # What one end of a stream remembers between packets, as arrays by name: never changed in place, so
-# that a state may be kept, compared and put into a checkpoint. A stream starts from EMPTY.
-State = Mapping[str, Shaped[np.ndarray, "..."]]
+# that a state may be kept, compared and put into a checkpoint; large ones are where the codec's
+# values live. A stream starts from EMPTY.
+State = Mapping[str, Shaped[Array, "..."]]
 EMPTY: State = MappingProxyType({})
 
 
@@ -33,7 +36,7 @@ class Decoded:
     `tensor` is zero past the first `lengths[i]` tokens of sample i.
     """
 
-    tensor: Float32[np.ndarray, "..."]
+    tensor: Float32[Array, "..."]
     lengths: tuple[int, ...]
     state: State
 
@@ -53,7 +56,7 @@ class Codec(ABC):
     @abstractmethod
     def encode(
         self,
-        tensor: Float32[np.ndarray, "..."],
+        tensor: Float32[Array, "..."],
         state: State,
         rng: np.random.Generator,
         *,

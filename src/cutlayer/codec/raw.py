@@ -54,7 +54,9 @@ class RawCodec(Codec):
         values = np.frombuffer(data, dtype="<f4").astype(np.float32)
         if not math.isfinite(self.kernels.largest(values)):
             raise PacketError("values: NaN or infinity, which no encoder sends")
-        tensor = segments.scatter(values.reshape(segments.rows, segments.width))
+        tensor = segments.scatter(
+            values.reshape(segments.rows, segments.width), self.kernels.arrays
+        )
         return Decoded(tensor.reshape(shape), segments.lengths, state)
 
     def expected_bytes(self, shape: tuple[int, int, int]) -> float:

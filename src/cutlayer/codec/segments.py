@@ -10,13 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Bool, Float32, Int64, Shaped
 
+from cutlayer.codec.kernels.arrays import Array, Arrays
 from cutlayer.codec.kernels.kernels import Kernels
 from cutlayer.errors import PacketError
 
 MAX_DIMENSIONS = 4
+# numpy's name, of native byte order, and torch's
+FLOAT32 = ("float32", "torch.float32")
 
 
 @dataclass(frozen=True)
@@ -80,19 +82,20 @@ class Segments:
 
     def gather(
         self,
-        tensor: Float32[np.ndarray, "batch token width"],
+        tensor: Float32[Array, "batch token width"],
         kernels: Kernels,
         limit: float = math.inf,
-    ) -> Float32[np.ndarray, "row width"]:
+    ) -> Float32[Array, "row width"]:
         """The coded tokens, one a row.
 
         Raises PacketError: a value in them is not finite, or a magnitude not below `limit`.
         """
-        chosen = tensor if self.is_full else tensor[self.token_mask]
-        values = np.ascontiguousarray(chosen).reshape(self.rows, self.width)
+        arrays = kernels.arrays
+        chosen = tensor if self.is_full else tensor[arrays.of(self.token_mask)]
+        values = arrays.of(chosen).reshape(self.rows, self.width)
         largest = kernels.largest(values)
         if not math.isfinite(largest):
-            self._refuse_non_finite(tensor)
+            self._refuse_non_finite(arrays.to_host(tensor))
         if largest >= limit:
             raise PacketError(
                 f"a value of magnitude {largest:.3g}: this codec takes magnitudes below "
@@ -101,13 +104,13 @@ class Segments:
         return values
 
     def scatter(
-        self, values: Float32[np.ndarray, "row width"]
-    ) -> Float32[np.ndarray, "batch token width"]:
+        self, values: Float32[Array, "row width"], arrays: Arrays
+    ) -> Float32[Array, "batch token width"]:
         """The tensor with these tokens and zeros in the padding: `gather` undone."""
         if self.is_full:
             return values.reshape(self.shape)
-        tensor = np.zeros(self.shape, dtype=np.float32)
-        tensor[self.token_mask] = values
+        tensor = arrays.full(self.shape, 0.0, np.float32)
+        tensor[arrays.of(self.token_mask)] = values
         return tensor
 
     def zero_padding(
@@ -125,13 +128,13 @@ class Segments:
         )
 
 
-def segments_of(tensor: npt.NDArray[np.generic], lengths: Sequence[int] | None) -> Segments:
+def segments_of(tensor: Shaped[Array, "..."], lengths: Sequence[int] | None) -> Segments:
     """The segments of a tensor that a caller hands in, which may be of the wrong kind.
 
     Raises PacketError: not float32 in native byte order, more than four dimensions, lengths for a
     tensor that has no batch and tokens, or as `Segments`.
     """
-    if tensor.dtype != np.float32:
+    if str(tensor.dtype) not in FLOAT32:
         raise PacketError(f"a tensor of {tensor.dtype}; convert it to float32")
     if lengths is not None and tensor.ndim != 3:
         raise PacketError(

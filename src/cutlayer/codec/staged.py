@@ -18,6 +18,7 @@ from cutlayer.codec.entropy.coder import EntropyCoder
 from cutlayer.codec.entropy.fixed_width import FixedWidth
 from cutlayer.codec.entropy.golomb_coder import Golomb
 from cutlayer.codec.entropy.two_way import TwoWay
+from cutlayer.codec.kernels.arrays import Array
 from cutlayer.codec.kernels.kernels import Kernels
 from cutlayer.codec.kernels.load import load
 from cutlayer.codec.packet import Packet, overhead_bytes, pack, unpack
@@ -64,7 +65,7 @@ class StagedCodec(Codec):
 
     def encode(
         self,
-        tensor: Float32[np.ndarray, "..."],
+        tensor: Float32[Array, "..."],
         state: State,
         rng: np.random.Generator,
         *,
@@ -89,15 +90,13 @@ class StagedCodec(Codec):
         learned = self._receive(sections, segments.width, state)
         columns = segments.width if learned.basis is None else learned.basis.shape[1]
         coded = {name: data for name, data in sections.items() if name not in OWN_SECTIONS}
-        quantised = Quantised(
-            self.entropy.decode(coded, segments.rows, columns, self.kernels),
-            sections.get("quantiser", b""),
-        )
+        symbols = self.entropy.decode(coded, segments.rows, columns, self.kernels)
+        quantised = Quantised(self.kernels.arrays.of(symbols), sections.get("quantiser", b""))
         with np.errstate(over="ignore", invalid="ignore"):
             values = self._pipeline(learned).restore(quantised, segments)
         if not math.isfinite(self.kernels.largest(values)):
             raise PacketError("values: they overflow float32, which no encoder's do")
-        tensor = segments.scatter(values).reshape(shape)
+        tensor = segments.scatter(values, self.kernels.arrays).reshape(shape)
         return Decoded(tensor, segments.lengths, learned.to_state())
 
     def expected_bytes(self, shape: tuple[int, int, int]) -> float:
@@ -123,7 +122,7 @@ class StagedCodec(Codec):
 
     def _code(
         self,
-        values: Float32[np.ndarray, "row width"],
+        values: Float32[Array, "row width"],
         segments: Segments,
         pipeline: Pipeline,
         ratio: float | None,
@@ -138,7 +137,7 @@ class StagedCodec(Codec):
             quantised = pipeline.quantise(transformed, ratio, rng)
             coded = pipeline.code(quantised)
             cosine = partial(pipeline.cosine, values, quantised, segments)
-            excess = rule.excess(Outcome(8.0 * coded.bytes / max(values.size, 1), cosine))
+            excess = rule.excess(Outcome(8.0 * coded.bytes / max(segments.total, 1), cosine))
             if not searching or abs(excess) <= CLOSE_ENOUGH:
                 break
             ratio = moved(ratio, excess, SEARCH_GAIN)
@@ -146,37 +145,40 @@ class StagedCodec(Codec):
 
     def _learn(
         self,
-        values: Float32[np.ndarray, "row width"],
+        values: Float32[Array, "row width"],
         segments: Segments,
         state: State,
         rng: np.random.Generator,
     ) -> tuple[dict[str, bytes], Learned, State]:
         """What this packet ships, what is known after it, and the state but for the step's."""
-        learned = Learned.of(state)
+        arrays = self.kernels.arrays
+        learned = Learned.of(state, arrays)
         how = self.transform if isinstance(self.transform, LearnedBasis) else None
-        if values.size == 0 or not (self.centre or how):
+        if segments.total == 0 or not (self.centre or how):
             return {}, learned, learned.to_state()
-        width = values.shape[1]
-        statistics = Statistics.of(state)
+        width = segments.width
+        statistics = Statistics.of(state, arrays)
         shipped: dict[str, bytes] = {}
         if statistics is None:
             wait = (how or LearnedBasis()).warm_up * width
-            statistics = Statistics.fresh(width, wait, sent=0, moment=how is not None)
+            statistics = Statistics.fresh(width, wait, arrays, sent=0, moment=how is not None)
             if self.centre:
-                shipped["mean"] = statistics.seen(values, rng).mean()
+                shipped["mean"] = statistics.seen(values, rng, arrays).mean(arrays)
         elif how is not None and statistics.due:
             shipped = self._trial(values, segments, statistics, how, state)
             wait = (how.growth if shipped else 2) * statistics.wait
             statistics = replace(statistics, wait=wait)
             if shipped:
-                statistics = Statistics.fresh(width, wait, sent=statistics.sent, moment=True)
+                statistics = Statistics.fresh(
+                    width, wait, arrays, sent=statistics.sent, moment=True
+                )
         learned = self._received(learned, shipped, width)
-        after = {**learned.to_state(), **statistics.seen(values, rng).to_state()}
+        after = {**learned.to_state(), **statistics.seen(values, rng, arrays).to_state()}
         return shipped, learned, after
 
     def _trial(
         self,
-        values: Float32[np.ndarray, "row width"],
+        values: Float32[Array, "row width"],
         segments: Segments,
         statistics: Statistics,
         how: LearnedBasis,
@@ -188,8 +190,8 @@ class StagedCodec(Codec):
             return {}
         shipped = {"basis": basis}
         if self.centre:
-            shipped["mean"] = statistics.mean()
-        present = Learned.of(state)
+            shipped["mean"] = statistics.mean(self.kernels.arrays)
+        present = Learned.of(state, self.kernels.arrays)
         proposed = self._received(present, shipped, segments.width)
         trial = Trial(values, segments, float(state["ratio"]))
         saved = trial.bytes_saved(self._pipeline(present), self._pipeline(proposed))
@@ -200,7 +202,7 @@ class StagedCodec(Codec):
         return learned.received(shipped.get("mean"), shipped.get("basis"), width, self.kernels)
 
     def _receive(self, sections: Mapping[str, bytes], width: int, state: State) -> Learned:
-        learned = self._received(Learned.of(state), sections, width)
+        learned = self._received(Learned.of(state, self.kernels.arrays), sections, width)
         named = int.from_bytes(sections.get("basis id", b""), "little")
         if named != learned.identity:
             raise PacketError(

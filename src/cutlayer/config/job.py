@@ -13,13 +13,16 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from cutlayer.channel.rates import Channel
 from cutlayer.codec.presets import CodecPair, none
 from cutlayer.config.adapter import trains_head
 from cutlayer.config.allocation import fixed_shares, make_allocation
 from cutlayer.config.codec import make_codecs
+from cutlayer.config.counted_model import BASES, count_model
 from cutlayer.config.dataset import Prepared, prepare_data
 from cutlayer.config.devices import local_steps, make_devices
 from cutlayer.config.link import make_channel, make_rules
+from cutlayer.config.model_spec import model_request
 from cutlayer.config.read import config_sha256, config_yaml, read_config
 from cutlayer.config.schema import Config, OptimizerSection
 from cutlayer.cost.accounting import ACCOUNTINGS
@@ -27,15 +30,15 @@ from cutlayer.data.batches import BatchPlan
 from cutlayer.data.find import Found, find_model
 from cutlayer.data.partition import label_counts
 from cutlayer.errors import ConfigError
-from cutlayer.model.describe import describe
 from cutlayer.model.load import load_device_part, load_server_part
 from cutlayer.model.lora import AdapterSpec
 from cutlayer.model.optimizer import AdamW, Optimizer, Sgd
 from cutlayer.model.peft_format import save_adapter
+from cutlayer.planner.allocation import Fixed
 from cutlayer.report.html import write_report
 from cutlayer.schemes.all import SCHEMES
 from cutlayer.schemes.scheme import Scheme, ServerOrder
-from cutlayer.spec import Holding, Task, Trained
+from cutlayer.spec import Device, Holding, Task, Trained
 from cutlayer.train.files import write_folder_atomically, write_json, write_text
 from cutlayer.train.memory import Memory, measure_memory
 from cutlayer.train.round import initial_state
@@ -53,7 +56,6 @@ _REMEDY = {
     False: "this scheme holds the whole model on every device; take one that splits it, lower"
     " training.batch_size, or set devices.memory_mib to null",
 }
-_BASES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # micro-batches where a scheme overlaps them and nobody says how many
 _OVERLAPPING = 4
 
@@ -99,21 +101,17 @@ def prepare(config: Config, say: Say = lambda line: None) -> Job:
     """
     if config.threads is not None:
         torch.set_num_threads(config.threads)
+    devices, channel, allocation = _network(config)
+    scheme = SCHEMES[config.scheme.name]
+    micro_batches = _micro_batches(config, scheme)
     found = find_model(config.model.name, say=say)
     say(f"model {config.model.name}: from {found.source}, {found.path}")
     prepared = prepare_data(config, found.path, say)
     adapter = _adapter(config, prepared.task)
     classes = len(prepared.data.class_names)
-    size = config.data.image_size if prepared.task == "image-classification" else None
-    model = describe(found.path, prepared.task, adapter, classes=classes, image_size=size)
+    request = model_request(config, found.path, prepared.task, classes)
+    model = replace(count_model(request, found.path), name=config.model.name)
     part = (found.path, prepared.task, config.model.cut, adapter)
-    devices = make_devices(config.devices)
-    scheme = SCHEMES[config.scheme.name]
-    micro_batches = _micro_batches(config, scheme)
-    channel, allocation = make_channel(config, devices), fixed_shares(config, len(devices))
-    channel.rates(
-        1, 0.0, allocation.value
-    )  # a link that cannot be is found before any weight is read
     work = tuple(
         LocalWork(
             plan=(plan := BatchPlan(samples, config.training.batch_size, config.seed, n)),
@@ -129,7 +127,7 @@ def prepare(config: Config, say: Say = lambda line: None) -> Job:
         scheme=scheme,
         model=model,
         device_part=load_device_part(
-            *part, classes=classes, dtype=_BASES[config.devices.base], trained=scheme.trained
+            *part, classes=classes, dtype=BASES[config.devices.base], trained=scheme.trained
         ),
         server_part=load_server_part(*part, classes=classes, trained=scheme.trained),
         codecs=_codecs(config, scheme, packets),
@@ -184,6 +182,14 @@ def _adapter(config: Config, task: Task) -> AdapterSpec:
         patch_embedding=section.patch_embedding,
         head=trains_head(section, task),
     )
+
+
+def _network(config: Config) -> tuple[tuple[Device, ...], Channel, Fixed]:
+    """The devices, their channel and their shares of it; that they cannot be is found here."""
+    devices = make_devices(config.devices)
+    channel, shares = make_channel(config, devices), fixed_shares(config, len(devices))
+    channel.rates(1, 0.0, shares.value)
+    return devices, channel, shares
 
 
 def _codecs(config: Config, scheme: Scheme, packets: int) -> CodecPair:

@@ -74,6 +74,11 @@ def _cell(
     section: CellSection, bandwidth_hz: float, devices: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Uplink and downlink ratios of devices dropped in a cell [dB]."""
+    if not section.nearest_m < section.farthest_m:
+        raise ConfigError(
+            f"link.cell.nearest_m {section.nearest_m:g} is not below link.cell.farthest_m"
+            f" {section.farthest_m:g}: lower the one or raise the other"
+        )
     radio = Radio(
         bandwidth_hz=bandwidth_hz,
         carrier_ghz=section.carrier_ghz,

@@ -89,16 +89,21 @@ class Request:
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def model_request(config: Config, folder: Path) -> Request:
-    """What `config` asks of the model whose `config.json` lies in `folder`, as `planned_model` has
-    it. Raises ModelError for a file that cannot be read or says nothing of a model."""
+def model_request(
+    config: Config, folder: Path, task: Task | None = None, classes: int | None = None
+) -> Request:
+    """What `config` asks of the model whose `config.json` lies in `folder`.
+
+    `task` and `classes` are what the data turned out to be; None: as `planned_model` takes them.
+    Raises ModelError for a file that cannot be read or says nothing of a model.
+    """
     settings = _settings(folder / "config.json")
-    task = _task(config, settings)
+    task = _task(config, settings) if task is None else task
     adapter = config.adapter
     return Request(
         settings=settings,
         task=task,
-        classes=_classes(config, settings, task),
+        classes=_classes(config, settings, task) if classes is None else classes,
         image_size=config.data.image_size if task == "image-classification" else None,
         base=config.devices.base,
         rank=adapter.rank,
@@ -163,35 +168,13 @@ def describe_request(request: Request, folder: Path) -> DescribedModel:
     Raises ModelError or UnsupportedModelError as `model.describe` does, ConfigError without torch.
     """
     try:
-        import torch
-
-        from cutlayer.model.describe import describe, image_tokens
-        from cutlayer.model.inputs import token_limit
-        from cutlayer.model.lora import AdapterSpec
-        from cutlayer.model.tasks import read_config
+        from cutlayer.config.counted_model import count_described
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"a model that was not described before needs {error.name}: pip install"
             " 'cutlayer[train]'"
         ) from error
-    adapter = AdapterSpec(
-        request.rank,
-        1.0,  # alpha scales values, and counts for nothing
-        request.targets,
-        request.patch_embedding,
-        request.head,
-    )
-    model = describe(
-        folder,
-        request.task,
-        adapter,
-        classes=request.classes,
-        image_size=request.image_size,
-        dtype={"float32": torch.float32, "bfloat16": torch.bfloat16}[request.base],
-    )
-    if request.image_size is not None:
-        return DescribedModel(model, image_tokens(folder, request.image_size), None)
-    return DescribedModel(model, None, token_limit(read_config(folder)))
+    return count_described(request, folder)
 
 
 def _keep(path: Path, text: str, say: Say) -> None:

@@ -5,14 +5,27 @@ The defaults are the built-in job. `--help` prints the descriptions, `--print-co
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from cutlayer.config.presets import device_values, server_values
 from cutlayer.spec import Task
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+def _number(value: Any) -> Any:
+    """To pydantic, true is 1."""
+    if isinstance(value, bool):
+        raise PydanticCustomError("number", "input should be a number")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_number)]
+Real = Annotated[float, BeforeValidator(_number)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_number)]
+Finite = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_number)]
 PositiveEach = Positive | tuple[Positive, ...]
+Share = Annotated[float, Field(gt=0, le=1)]
+ShareEach = Share | tuple[Share, ...]
 FiniteEach = Finite | tuple[Finite, ...]
 
 
@@ -56,7 +69,7 @@ class ModelSection(Section):
         description="a folder in Hugging Face form, a known name (dinov2-small, vit-l16, gpt2,"
         " llama-2-7b, ...) or a hub id",
     )
-    cut: int = Field(
+    cut: Whole = Field(
         default=4, description="blocks on the devices, 1 to L-1; the server runs the other L - cut"
     )
 
@@ -74,17 +87,19 @@ class DataSection(Section):
         default=None,
         description="image-classification, text-classification or causal-lm; null: as the data",
     )
-    train_samples: int | None = Field(
+    train_samples: Whole | None = Field(
         default=1600, ge=1, description="training samples drawn, over all devices; null: all"
     )
-    test_samples: int | None = Field(default=500, ge=1, description="test samples drawn; null: all")
-    image_size: int = Field(
+    test_samples: Whole | None = Field(
+        default=500, ge=1, description="test samples drawn; null: all"
+    )
+    image_size: Whole = Field(
         default=56, ge=1, description="images are resized to this many pixels a side [px]"
     )
-    max_tokens: int = Field(default=128, ge=2, description="texts are cut after this many tokens")
+    max_tokens: Whole = Field(default=128, ge=2, description="texts are cut after this many tokens")
     text_field: str = Field(default="text", description="column of the text in tables")
     label_field: str = Field(default="label", description="column of the label in tables")
-    test_fraction: float = Field(
+    test_fraction: Real = Field(
         default=0.2, gt=0, lt=1, description="part held out when the data have no test split"
     )
     on_bad_sample: Literal["stop", "skip"] = Field(
@@ -110,7 +125,7 @@ class PartitionSection(Section):
 class AdapterSection(Section):
     """What is trained."""
 
-    rank: int = Field(default=8, ge=1, description="rank of every LoRA adapter")
+    rank: Whole = Field(default=8, ge=1, description="rank of every LoRA adapter")
     alpha: Positive = Field(default=8.0, description="adapters are scaled by alpha / rank")
     targets: Literal["all"] | tuple[str, ...] = Field(
         default="all",
@@ -127,24 +142,24 @@ class AdapterSection(Section):
 class TrainingSection(Section):
     """How long, and in what portions."""
 
-    rounds: int = Field(
+    rounds: Whole = Field(
         default=5, ge=1, description="rounds; each ends with FedAvg of the adapters"
     )
-    local_steps: int | None = Field(
+    local_steps: Whole | None = Field(
         default=10,
         ge=1,
         description="mini-batches a device trains on in a round; null: see local_epochs",
     )
-    local_epochs: int | None = Field(
+    local_epochs: Whole | None = Field(
         default=None, ge=1, description="passes over its samples a device makes in a round instead"
     )
-    batch_size: int = Field(default=16, ge=1, description="samples in a mini-batch")
-    micro_batches: int | None = Field(
+    batch_size: Whole = Field(default=16, ge=1, description="samples in a mini-batch")
+    micro_batches: Whole | None = Field(
         default=None,
         ge=1,
         description="parts that a mini-batch goes through in; null: 4 for sft-overlap, else 1",
     )
-    in_flight: int | None = Field(
+    in_flight: Whole | None = Field(
         default=None,
         ge=1,
         description="sft-overlap: micro-batches between forward and backward at most; null: all",
@@ -158,14 +173,14 @@ class OptimizerSection(Section):
         default="adamw", description="adamw, or sgd (the paper's)"
     )
     learning_rate: Positive = Field(default=1e-3, description="learning rate of the first round")
-    decay: float = Field(
+    decay: Real = Field(
         default=0.998,
         gt=0,
         le=1,
         description="the learning rate is multiplied by this after each round",
     )
-    momentum: float = Field(default=0.9, ge=0, lt=1, description="momentum of sgd")
-    weight_decay: float = Field(default=0.0, ge=0, description="decoupled for adamw, L2 for sgd")
+    momentum: Real = Field(default=0.9, ge=0, lt=1, description="momentum of sgd")
+    weight_decay: Real = Field(default=0.0, ge=0, description="decoupled for adamw, L2 for sgd")
 
 
 class StagesSection(Section):
@@ -175,19 +190,19 @@ class StagesSection(Section):
     transform: Literal["none", "hadamard", "basis"] = Field(
         default="none", description="none, hadamard, or basis (learned and shipped)"
     )
-    basis_share: float = Field(
+    basis_share: Real = Field(
         default=1.0, gt=0, le=1, description="part of the columns kept after the basis"
     )
     sparsify: Literal["none", "sample", "token", "batch"] = Field(
         default="none", description="Top-K within each sample, each token or the whole batch"
     )
-    keep_ratio: float = Field(default=0.2, gt=0, le=1, description="values that Top-K keeps")
+    keep_ratio: Real = Field(default=0.2, gt=0, le=1, description="values that Top-K keeps")
     quantise: Literal["levels", "dead-zone", "int", "float8"] = Field(
         default="levels", description="levels (the paper's), dead-zone, int or float8"
     )
-    levels: int = Field(default=7, ge=1, le=255, description="intervals of levels")
-    bits: int = Field(default=8, ge=2, le=8, description="bits of int")
-    rounding: float = Field(
+    levels: Whole = Field(default=7, ge=1, le=255, description="intervals of levels")
+    bits: Whole = Field(default=8, ge=2, le=8, description="bits of int")
+    rounding: Real = Field(
         default=0.35, gt=0, le=0.5, description="dead-zone: 0.5 rounds to nearest"
     )
     step: Positive | None = Field(
@@ -215,13 +230,13 @@ class CodecSection(Section):
         description="paper; lossless-plus (the same values in fewer bytes); best (learned basis);"
         " fast (4 bits); none (float32); stages (as up and down say)",
     )
-    keep_ratio: float = Field(
+    keep_ratio: Real = Field(
         default=0.5,
         gt=0,
         le=1,
         description="paper and lossless-plus: values kept of each sample (the paper's rho)",
     )
-    levels: int = Field(
+    levels: Whole = Field(
         default=31,
         ge=1,
         le=255,
@@ -236,7 +251,7 @@ class CodecSection(Section):
     target_cosine_down: Positive | None = Field(
         default=None, description="best: follow this cosine of gradients, not bits"
     )
-    basis_share: float = Field(
+    basis_share: Real = Field(
         default=1 / 3, gt=0, le=1, description="best: part of the basis kept for activations"
     )
     up: StagesSection | None = Field(default=None, description="stages: those of activations")
@@ -248,7 +263,7 @@ class CodecSection(Section):
 class DevicesSection(Section):
     """The virtual devices. A list gives each its own value."""
 
-    count: int = Field(
+    count: Whole = Field(
         default=8, ge=1, description="how many devices; with a list of presets as many as it has"
     )
     preset: str | tuple[str, ...] | None = Field(
@@ -257,7 +272,7 @@ class DevicesSection(Section):
         " rate for flops_per_s, 0 for flops_spread and its memory as sold for memory_mib; what is"
         " given beside it wins",
     )
-    efficiency: float = Field(
+    efficiency: Real = Field(
         default=1.0,
         gt=0,
         le=1,
@@ -268,7 +283,7 @@ class DevicesSection(Section):
         default=1.024e12,
         description="compute rate [FLOP/s]; the default is 256 cores at 1 GHz, 4 FLOP a cycle",
     )
-    flops_spread: float = Field(
+    flops_spread: Real = Field(
         default=0.5,
         ge=0,
         lt=1,
@@ -307,7 +322,7 @@ class ServerSection(Section):
         default=None,
         description="a machine by name (rtx-4090): its peak rate for flops_per_s, unless given",
     )
-    efficiency: float = Field(
+    efficiency: Real = Field(
         default=1.0,
         gt=0,
         le=1,
@@ -316,10 +331,10 @@ class ServerSection(Section):
     flops_per_s: Positive = Field(
         default=3.072e12, description="compute rate [FLOP/s]; the default is 2048 cores at 1.5 GHz"
     )
-    workers: int = Field(
+    workers: Whole = Field(
         default=1, ge=1, description="mini-batches worked on at a time, each at that rate"
     )
-    group: int = Field(
+    group: Whole = Field(
         default=8,
         ge=1,
         description="devices whose rows share one pass when simulating (speed only)",
@@ -343,7 +358,7 @@ class FadingSection(Section):
         description="rician, gauss-markov: power of the direct path over the rest [dB]; null: 10"
         " for rician, no direct path for gauss-markov",
     )
-    correlation: float = Field(
+    correlation: Real = Field(
         default=0.9, ge=0, lt=1, description="gauss-markov: of one round's gain with the next's"
     )
 
@@ -357,7 +372,7 @@ class CellSection(Section):
         " urban macro; path loss, line of sight and shadowing are drawn from the seed",
     )
     carrier_ghz: Positive = Field(default=3.5, description="carrier frequency [GHz]")
-    nearest_m: float = Field(default=20.0, ge=0, description="least distance to the server [m]")
+    nearest_m: Real = Field(default=20.0, ge=0, description="least distance to the server [m]")
     farthest_m: Positive = Field(default=200.0, description="greatest distance [m]")
     device_power_dbm: Finite = Field(default=23.0, description="transmit power of devices [dBm]")
     server_power_dbm: Finite = Field(default=33.0, description="transmit power of the server [dBm]")
@@ -412,24 +427,25 @@ class PlannerSection(Section):
         description="shares of the band: even (or link.shares); random (drawn each round); static"
         " (optimal for the mean channel); two-timescale (optimal anew for each round's channel)",
     )
-    most_share: PositiveEach = Field(
-        default=1.0, description="largest part of the band that a device may have"
+    most_share: ShareEach = Field(
+        default=1.0,
+        description="static, two-timescale: largest part of the band that a device may have",
     )
     profile: str | None = Field(
         default=None,
         description="measured accuracies, a file of `cutlayer profile`; null: the packaged one of"
         " this model and data",
     )
-    accuracy_loss: float = Field(
+    accuracy_loss: Real = Field(
         default=0.02,
         ge=0,
         lt=1,
         description="accuracy that the codec may cost (0.02 is two points)",
     )
-    least_cut: int = Field(
+    least_cut: Whole = Field(
         default=1, ge=1, description="fewest blocks on devices, for the privacy of activations"
     )
-    server_busy: float = Field(
+    server_busy: Real = Field(
         default=1.0, gt=0, le=1, description="largest part of a round that the server may compute"
     )
     cuts: Literal["common", "per-device"] = Field(
@@ -466,10 +482,10 @@ class Config(Section):
     link: LinkSection = LinkSection()
     cost: CostSection = CostSection()
     planner: PlannerSection = PlannerSection()
-    seed: int = Field(
+    seed: Whole = Field(
         default=0, ge=0, le=2**31 - 1, description="every random draw follows from it"
     )
-    threads: int | None = Field(
+    threads: Whole | None = Field(
         default=None,
         ge=1,
         description="torch threads; null: torch's choice (same bytes need the same)",

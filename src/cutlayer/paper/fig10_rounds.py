@@ -16,10 +16,10 @@ from cutlayer.channel.fading import Fading, NoFading, Rayleigh
 from cutlayer.channel.snr_channel import SnrChannel
 from cutlayer.paper.setting import DEVICE_FLOPS_PER_HZ, EVALUATION, Setting, work_of
 from cutlayer.planner.allocation import Allocation, Random, Shares, TwoTimescale, even
-from cutlayer.planner.bandwidth import solve_shares
+from cutlayer.planner.bandwidth.exact import solve_shares
+from cutlayer.planner.bandwidth.sequential import PublishedAlgorithm3
+from cutlayer.planner.bandwidth.share_solution import Status
 from cutlayer.planner.observed import Observed, observe, share_problem
-from cutlayer.planner.sequential import PublishedAlgorithm3
-from cutlayer.planner.share_solution import Status
 from cutlayer.schemes.sft import SFT
 from cutlayer.timeline.simulate import simulate
 from cutlayer.timeline.work import DeviceWork

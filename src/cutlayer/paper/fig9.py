@@ -16,7 +16,7 @@ from cutlayer.paper.fig9_drawing import draw
 from cutlayer.paper.options import Made, Options
 from cutlayer.paper.save import save_figure, save_table
 from cutlayer.paper.setting import EVALUATION
-from cutlayer.planner.configuration import ConfigurationSolution
+from cutlayer.planner.configuration.problem import ConfigurationSolution
 from cutlayer.report.drawing import plain_style
 
 Say = Callable[[str], None]

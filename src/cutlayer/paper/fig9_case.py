@@ -12,16 +12,20 @@ from cutlayer.cost.parameters import vit_spec
 from cutlayer.paper.fig6_curves import DEVICE_MIB
 from cutlayer.paper.fig9_accuracy import LEAST_ACCURACY, ToldSurface
 from cutlayer.paper.setting import EVALUATION, Setting, channel_of, round_works, spread_devices
-from cutlayer.planner.algorithm2 import PublishedAlgorithm2
-from cutlayer.planner.algorithm2_mended import MendedAlgorithm2
-from cutlayer.planner.bandwidth import solve_shares
-from cutlayer.planner.compression import EntropyRatio
-from cutlayer.planner.configuration import Choice, ConfigurationProblem, ConfigurationSolution
-from cutlayer.planner.configuration_exact import solve
+from cutlayer.planner.bandwidth.exact import solve_shares
+from cutlayer.planner.bandwidth.sequential import PublishedAlgorithm3
+from cutlayer.planner.bandwidth.share_problem import ShareProblem
+from cutlayer.planner.bandwidth.share_solution import Status
+from cutlayer.planner.configuration.algorithm2 import PublishedAlgorithm2
+from cutlayer.planner.configuration.algorithm2_mended import MendedAlgorithm2
+from cutlayer.planner.configuration.compression import EntropyRatio
+from cutlayer.planner.configuration.exact import solve
+from cutlayer.planner.configuration.problem import (
+    Choice,
+    ConfigurationProblem,
+    ConfigurationSolution,
+)
 from cutlayer.planner.observed import observe, share_problem
-from cutlayer.planner.sequential import PublishedAlgorithm3
-from cutlayer.planner.share_problem import ShareProblem
-from cutlayer.planner.share_solution import Status
 from cutlayer.schemes.sft import SFT
 from cutlayer.units import MIB
 

@@ -6,7 +6,7 @@ from math import inf
 
 from cutlayer.paper.claims import CLOSE, Claim, judge_at_most, judge_larger
 from cutlayer.paper.fig9_case import Case
-from cutlayer.planner.configuration import ConfigurationSolution, Status
+from cutlayer.planner.configuration.problem import ConfigurationSolution, Status
 
 # "K <= 30 for subgradient convergence"
 MOST_ITERATIONS = Decimal("30")

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cutlayer.paper.fig9_case import Case
-from cutlayer.planner.configuration import ConfigurationSolution
+from cutlayer.planner.configuration.problem import ConfigurationSolution
 from cutlayer.report.drawing import INK, MUTED, new_figure, whole_ticks
 
 # from light to dark with the number of devices

@@ -47,7 +47,7 @@ def draw(
         ],
         "virtual time [min]",
     )
-    left.set_title("delay after equal epochs")
+    left.set_title("delay after equal epochs; FL also after its own")
     series = [
         Series(
             f"ours, {label}",

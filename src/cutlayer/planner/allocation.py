@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from cutlayer.channel.curves import Curves
-from cutlayer.planner.bandwidth import solve_shares
+from cutlayer.planner.bandwidth.exact import solve_shares
 from cutlayer.planner.observed import Observed, share_problem
 from cutlayer.timeline.rules import Rules
 

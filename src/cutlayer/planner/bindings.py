@@ -12,7 +12,7 @@ from cutlayer.channel.curves import Curves
 from cutlayer.planner.allocation import best_shares
 from cutlayer.planner.decision import CodecChoice, Decision, Limits
 from cutlayer.planner.estimate import amounts_of
-from cutlayer.planner.forecast import device_need, round_delay_s
+from cutlayer.planner.forecast import device_need, fits_memory, round_delay_s
 from cutlayer.planner.joint import Ranked, ranked
 from cutlayer.planner.refine import Found
 from cutlayer.planner.workload import Workload
@@ -118,9 +118,8 @@ def _broken(
     """The limits that a decision breaks, and what they would have to be."""
     decision = candidate.decision
     cut = decision.cuts[0]
-    need = device_need(workload, decision.scheme, cut, decision.held).total
-    if any(each.memory_bytes is not None and each.memory_bytes < need for each in workload.devices):
-        yield Limit.MEMORY, need
+    if not fits_memory(workload, decision):
+        yield Limit.MEMORY, device_need(workload, decision.scheme, cut, decision.held).total
     if decision.scheme.splits and cut < limits.least_cut:
         yield Limit.LEAST_CUT, cut
     if candidate.server_part > limits.server_busy:

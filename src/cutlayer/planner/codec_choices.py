@@ -12,9 +12,9 @@ from jaxtyping import Float64
 from cutlayer.planner.accuracy.cross_validation import fit
 from cutlayer.planner.accuracy.profile import Point, Profile
 from cutlayer.planner.accuracy.surface import AccuracySurface
-from cutlayer.planner.compression import TabledRatio
-from cutlayer.planner.configuration import ConfigurationProblem
-from cutlayer.planner.configuration_exact import solve
+from cutlayer.planner.configuration.compression import TabledRatio
+from cutlayer.planner.configuration.exact import solve
+from cutlayer.planner.configuration.problem import ConfigurationProblem
 from cutlayer.planner.decision import CodecChoice
 
 _FLOAT32_BITS = 32
@@ -46,9 +46,9 @@ def measured_choices(profile: Profile, most_loss: float) -> CodecChoices:
     ]
     surface = fit(profile).monotone.surface
     paper, lossless = (between(profile, codec, surface, most_loss, reference) for codec in _GRID)
-    known = [*measured, *([lossless] if lossless else [])]
-    good = [each for each in known if _loss(each) <= most_loss]
-    bad = [each for each in known if _loss(each) > most_loss]
+    good = [each for each in measured if _loss(each) <= most_loss]
+    good += [] if lossless is None else [lossless]
+    bad = [each for each in measured if _loss(each) > most_loss]
     return CodecChoices(tuple(_undominated(good)), tuple(bad), paper)
 
 
@@ -87,7 +87,9 @@ def between(
         for values in ([p.bits_up for p in points], [p.bits_down for p in points])
     )
     settings = {"keep_ratio": choice.keep_ratio, "levels": 2.0**choice.bits - 1}
-    return CodecChoice(codec, settings, up, down, reference - choice.accuracy)
+    # on the boundary the loss is the limit, rounding apart
+    loss = min(reference - choice.accuracy, most_loss)
+    return CodecChoice(codec, settings, up, down, loss)
 
 
 def _table(points: Sequence[Point], bits_sent: Sequence[float]) -> TabledRatio:

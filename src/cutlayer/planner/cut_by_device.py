@@ -1,8 +1,9 @@
 """A cut for each device: of all that fit it, the one that leaves most of the band to the others.
 
 For a common deadline each device takes the cut that needs the smallest share, so the shortest
-deadline whose shares fit the band is the best of all combinations, queues apart. What the server is
-asked for has a price besides; several prices are tried, and the timeline decides between them.
+deadline whose shares fit the band is the best of all combinations, queues apart. What the server
+is asked for must fit it too, and has a price: several are tried, and the timeline decides between
+them.
 """
 
 from collections.abc import Sequence
@@ -13,12 +14,12 @@ from jaxtyping import Float64, Int
 
 from cutlayer.channel.curves import Curves
 from cutlayer.planner.allocation import best_shares
+from cutlayer.planner.bandwidth.demand import demand_of
+from cutlayer.planner.bandwidth.share_problem import ShareProblem
 from cutlayer.planner.decision import Decision, Limits
-from cutlayer.planner.demand import demand_of
 from cutlayer.planner.estimate import amounts_of
 from cutlayer.planner.forecast import device_need
 from cutlayer.planner.observed import share_problem
-from cutlayer.planner.share_problem import ShareProblem
 from cutlayer.planner.workload import Workload
 from cutlayer.timeline.rules import Rules
 
@@ -71,29 +72,48 @@ def _option(
 
 
 def _cheapest(options: Sequence[_Option], price: float, rules: Rules) -> Int[np.ndarray, " device"]:
-    """Which option each device takes at the shortest deadline that the band allows."""
+    """Which option each device takes at the shortest deadline that band and server allow."""
     workers = rules.server_workers
-    low = 0.0
-    high = max(float((each.problem.fixed_s + each.problem.at_cap_s).max()) for each in options)
-    high *= options[0].problem.devices
+    low, high = 0.0, _long_enough_s(options, workers)
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
-        costs, shares = _costs(options, middle, price, workers)
-        taken = np.take_along_axis(shares, costs.argmin(axis=0)[None], axis=0)
-        if taken.sum() <= 1.0:
+        needed = _needs(options, middle, workers)
+        taken = needed.cheapest(price)[None]
+        used = [
+            float(np.take_along_axis(each, taken, axis=0).sum())
+            for each in (needed.shares, needed.served)
+        ]
+        if max(used) <= 1.0:
             high = middle
         else:
             low = middle
-    return np.asarray(_costs(options, high, price, workers)[0].argmin(axis=0))
+    return _needs(options, high, workers).cheapest(price)
 
 
-def _costs(
-    options: Sequence[_Option], deadline_s: float, price: float, workers: int
-) -> tuple[Float64[np.ndarray, "option device"], Float64[np.ndarray, "option device"]]:
-    """What each option costs each device, and its share of the band: infinite if too slow."""
-    shares = np.stack([_needed(each, deadline_s) for each in options])
-    served = np.stack([each.server_s for each in options]) / (workers * deadline_s)
-    return shares + price * served, shares
+def _long_enough_s(options: Sequence[_Option], workers: int) -> float:
+    """A deadline at which any choice fits: an even share is enough, and the server gets through."""
+    alone_s = max(float((each.problem.fixed_s + each.problem.at_cap_s).max()) for each in options)
+    served_s = np.max([each.server_s for each in options], axis=0).sum() / workers
+    return max(options[0].problem.devices * alone_s, float(served_s))
+
+
+@dataclass(frozen=True, eq=False)
+class _Needs:
+    """What each option takes of the band and of the server; of the band infinite if too slow."""
+
+    shares: Float64[np.ndarray, "option device"]
+    served: Float64[np.ndarray, "option device"]
+
+    def cheapest(self, price: float) -> Int[np.ndarray, " device"]:
+        """Which option costs each device least."""
+        return np.asarray((self.shares + price * self.served).argmin(axis=0))
+
+
+def _needs(options: Sequence[_Option], deadline_s: float, workers: int) -> _Needs:
+    return _Needs(
+        shares=np.stack([_needed(each, deadline_s) for each in options]),
+        served=np.stack([each.server_s for each in options]) / (workers * deadline_s),
+    )
 
 
 def _needed(option: _Option, deadline_s: float) -> Float64[np.ndarray, " device"]:

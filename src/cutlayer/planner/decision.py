@@ -4,12 +4,15 @@ Knows no search and no seconds.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cutlayer.errors import ConfigError
 from cutlayer.schemes.scheme import Scheme
 from cutlayer.spec import Holding
 from cutlayer.timeline.rules import Rules
+
+# one part in 10^9 forgives largest shares such as ten times 0.1
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,11 @@ class Decision:
         """The cut of all devices; None where they differ."""
         return self.cuts[0] if len(set(self.cuts)) == 1 else None
 
+    def on_even_shares(self) -> "Decision":
+        """The same with as much of the band for each device."""
+        count = len(self.cuts)
+        return replace(self, shares=(1.0 / count,) * count)
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -70,7 +78,8 @@ class Limits:
     `least_cut`: blocks that stay on the devices at least, so that activations tell less of the
     data. `most_share`: of each device, of the band (SFT eq. 36f). `server_busy`: part of a round
     that the server may compute. `per_device_cuts`: whether devices may be cut differently.
-    Raises ConfigError for a part outside (0, 1] and a least cut below 1.
+    Raises ConfigError for a part outside (0, 1], largest shares that sum below the band, and a
+    least cut below 1.
     """
 
     most_share: tuple[float, ...]
@@ -84,6 +93,12 @@ class Limits:
                 raise ConfigError(
                     f"a device's largest share is {share}: give more than 0, at most 1"
                 )
+        together, count = sum(self.most_share), len(self.most_share)
+        if together < 1 - _ROUNDING:
+            raise ConfigError(
+                f"most_share of {count} devices comes to {together:.3g} of the band, which would"
+                f" leave some of it unused: let each have at least {1 / count:.3g}"
+            )
         if not 0 < self.server_busy <= 1:
             raise ConfigError(f"server_busy is {self.server_busy}: give more than 0, at most 1")
         if self.least_cut < 1:

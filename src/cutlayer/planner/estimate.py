@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
-from cutlayer.channel.curves import Curves
+from cutlayer.channel.curves import Curves, RateCurve
 from cutlayer.cost.flops import recomputed_flops
 from cutlayer.planner.decision import Decision
 from cutlayer.planner.observed import Observed
@@ -47,10 +47,9 @@ def amounts_of(workload: Workload, decision: Decision) -> Amounts:
     kinds = sorted(set(decision.cuts))
     rows = np.array([_step(workload, decision, cut) for cut in kinds])
     own = rows[np.searchsorted(kinds, decision.cuts)]
-    rates = np.array([device.flops_per_s for device in workload.devices])
     return Amounts(
-        local_steps=np.array(workload.local_steps, dtype=np.float64),
-        device_s=own[:, 0] / rates,
+        local_steps=workload.steps,
+        device_s=own[:, 0] / workload.flops_per_s,
         server_s=own[:, 1] / workload.server_flops_per_s,
         up_bits=own[:, 2],
         down_bits=own[:, 3],
@@ -82,66 +81,85 @@ def _step(workload: Workload, decision: Decision, cut: int) -> tuple[float, ...]
 def estimated_s(amounts: Amounts, decision: Decision, curves: Curves) -> float:
     """A later round's delay [s], queues by their bound alone.
 
-    A local step takes the sum of its parts; of M micro-batches that overlap, F at a time, the
-    longest part, an M-th of the others, and at least an F-th of all. The round takes no less than
-    server and shared bands need for everyone's. Devices in turn have the band to themselves.
+    The round takes no less than server and shared bands need for everyone's local steps, after
+    which somebody still sends its adapters. Devices in turn have the band to themselves.
     """
-    up, down = _transfer_s(amounts, decision, curves)
-    parts = np.stack([amounts.device_s, amounts.server_s, *_links(up, down, decision.rules)])
-    together = parts.sum(axis=0)
-    if decision.scheme.pipelined:
-        longest = parts.max(axis=0)
-        step_s = longest + (together - longest) / decision.held.micro_batches
-        step_s = np.maximum(step_s, together / decision.held.in_flight)
-    else:
-        step_s = together
-    observed = amounts.observed()
-    broadcast = curves.downlink.rate_bit_per_s(np.ones(len(step_s))).min()
-    adapter_s = amounts.adapter_bits / _rate(Place.UPLINK, decision, curves)
-    own_s = amounts.local_steps * step_s + adapter_s
-    heard_s = float(observed.broadcast_bits[0]) / float(broadcast)
+    heard_s = _heard_s(amounts, curves)
+    links = _links(amounts, decision, curves)
+    own_s = _own_s(amounts, decision, links)
     if decision.scheme.devices is DeviceOrder.IN_TURN:
         return heard_s + float(own_s.sum())
-    return heard_s + max(float(own_s.max()), _shared_s(amounts, decision.rules, up, down))
+    last_s = float(links.adapter_s.min())
+    return heard_s + max(float(own_s.max()), _shared_s(amounts, decision.rules, links) + last_s)
 
 
-def server_part(amounts: Amounts, decision: Decision, curves: Curves) -> float:
-    """The part of a round that the server's workers compute, by the estimate."""
+def device_seconds(amounts: Amounts, decision: Decision, curves: Curves) -> PerDevice:
+    """What each device's round takes if nobody else has one [s]."""
+    links = _links(amounts, decision, curves)
+    return np.asarray(_heard_s(amounts, curves) + _own_s(amounts, decision, links))
+
+
+def server_part(amounts: Amounts, decision: Decision, delay_s: float) -> float:
+    """The part of a round of so many seconds that the server's workers compute."""
     busy_s = float((amounts.local_steps * amounts.server_s).sum())
-    whole_s = estimated_s(amounts, decision, curves)
-    return busy_s / (decision.rules.server_workers * whole_s)
+    return busy_s / (decision.rules.server_workers * delay_s)
 
 
-def _transfer_s(
-    amounts: Amounts, decision: Decision, curves: Curves
-) -> tuple[PerDevice, PerDevice]:
-    """Of one local step, up and down."""
-    return (
-        amounts.up_bits / _rate(Place.UPLINK, decision, curves),
-        amounts.down_bits / _rate(Place.DOWNLINK, decision, curves),
-    )
+@dataclass(frozen=True, eq=False)
+class _Links:
+    """Seconds of a local step's transfers, up and down, and of the adapters at the end."""
+
+    up_s: PerDevice
+    down_s: PerDevice
+    adapter_s: PerDevice
 
 
-def _rate(place: Place, decision: Decision, curves: Curves) -> PerDevice:
-    curve = curves.uplink if place is Place.UPLINK else curves.downlink
+def _links(amounts: Amounts, decision: Decision, curves: Curves) -> _Links:
     shares = np.array(decision.shares)
+    up = _rate(curves.uplink, shares, Place.UPLINK, decision)
+    down = _rate(curves.downlink, shares, Place.DOWNLINK, decision)
+    return _Links(amounts.up_bits / up, amounts.down_bits / down, amounts.adapter_bits / up)
+
+
+def _rate(curve: RateCurve, shares: PerDevice, place: Place, decision: Decision) -> PerDevice:
     alone = decision.scheme.devices is DeviceOrder.IN_TURN
     whole = alone or decision.rules.whole_band(place)
     return curve.rate_bit_per_s(np.ones_like(shares) if whole else shares)
 
 
-def _links(up: PerDevice, down: PerDevice, rules: Rules) -> list[PerDevice]:
-    """Transfers that can go on at once."""
-    return [up + down] if rules.duplex is Duplex.HALF else [up, down]
+def _heard_s(amounts: Amounts, curves: Curves) -> float:
+    """The broadcast's, at the weakest device's rate."""
+    band = np.ones_like(amounts.adapter_bits)
+    slowest = float(curves.downlink.rate_bit_per_s(band).min())
+    return float(amounts.adapter_bits.max()) / slowest
 
 
-def _shared_s(amounts: Amounts, rules: Rules, up: PerDevice, down: PerDevice) -> float:
+def _own_s(amounts: Amounts, decision: Decision, links: _Links) -> PerDevice:
+    """Each device's local steps and adapters, without a queue.
+
+    A local step takes the sum of its parts; of M micro-batches that overlap, F at a time, the
+    longest part, an M-th of the others, and at least an F-th of all.
+    """
+    up_s, down_s = links.up_s, links.down_s
+    at_once = [up_s + down_s] if decision.rules.duplex is Duplex.HALF else [up_s, down_s]
+    together = amounts.device_s + amounts.server_s + up_s + down_s
+    if not decision.scheme.pipelined:
+        return np.asarray(amounts.local_steps * together + links.adapter_s)
+    longest = np.max([amounts.device_s, amounts.server_s, *at_once], axis=0)
+    held = decision.held
+    step_s = longest + (together - longest) / held.micro_batches
+    step_s = np.maximum(step_s, together / held.in_flight)
+    return np.asarray(amounts.local_steps * step_s + links.adapter_s)
+
+
+def _shared_s(amounts: Amounts, rules: Rules, links: _Links) -> float:
     """Seconds that what is shared is busy for all local steps of all devices."""
     steps = amounts.local_steps
-    busy = [float((steps * amounts.server_s).sum()) / rules.server_workers]
-    bands = [
-        float((steps * own).sum())
-        for own, place in ((up, Place.UPLINK), (down, Place.DOWNLINK))
+    busy_s = float((steps * amounts.server_s).sum()) / rules.server_workers
+    bands_s = [
+        float((steps * own_s).sum())
+        for own_s, place in ((links.up_s, Place.UPLINK), (links.down_s, Place.DOWNLINK))
         if rules.whole_band(place)
     ]
-    return max(*busy, sum(bands) if rules.duplex is Duplex.HALF else max(bands, default=0.0))
+    band_s = sum(bands_s) if rules.duplex is Duplex.HALF else max(bands_s, default=0.0)
+    return max(busy_s, band_s)

@@ -65,8 +65,9 @@ def shortage(workload: Workload, scheme: Scheme, cut: int) -> Shortage | None:
     """Who is shortest of memory where nothing fits; None where something does."""
     if fitting_ways(workload, scheme, cut):
         return None
-    samples = workload.batch.samples
-    ways = [Held(holding, samples, 1) for holding in Holding]
+    whole = scheme.server is not ServerOrder.ARRIVAL
+    parts = 1 if whole else workload.batch.samples
+    ways = [Held(holding, parts) for holding in Holding]
     least = min(ways, key=lambda held: device_need(workload, scheme, cut, held).total)
     limits = [device.memory_bytes or float("inf") for device in workload.devices]
     device = limits.index(min(limits))

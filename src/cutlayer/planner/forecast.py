@@ -13,25 +13,31 @@ from jaxtyping import Float64
 from cutlayer.channel.curves import Curves
 from cutlayer.channel.rates import link_rates
 from cutlayer.cost.memory import DeviceMemory
+from cutlayer.planner.crowd import Crowd, crowd_of
 from cutlayer.planner.decision import Decision, Held
+from cutlayer.planner.estimate import Amounts, amounts_of, server_part
 from cutlayer.planner.workload import Workload
 from cutlayer.schemes.scheme import DeviceOrder, Phase, Place, Scheme
 from cutlayer.timeline.amounts import round_work
+from cutlayer.timeline.legs import legs_of
 from cutlayer.timeline.result import RoundTimeline
 from cutlayer.timeline.simulate import simulate
 from cutlayer.timeline.work import DeviceRates, DeviceWork
+from cutlayer.units import BITS_PER_BYTE
 
-# a round of more micro-batches than this, over all devices, is simulated in part
-MOST_VISITS = 150_000
+# a round of more micro-batches than this, over the devices played, is simulated in part
+MOST_VISITS = 4_000
 PHASES = tuple(Phase)
+
+Values = Float64[np.ndarray, "..."]
 
 
 @dataclass(frozen=True, eq=False)
 class Forecast:
     """A decision's rounds: the first, which distributes the model, and each later one.
 
-    `whole`: whether a round was simulated whole; else its first local steps were, and the others
-    take as long each as the last of these.
+    `whole`: whether a round was simulated whole; else its first local steps were, the others taking
+    as long each as the last of these, with a `Crowd` for the devices if they are many.
     """
 
     workload: Workload
@@ -53,25 +59,19 @@ class Forecast:
     @cached_property
     def memory(self) -> tuple[DeviceMemory, ...]:
         """What each device holds at its peak."""
-        scheme, cuts = self.decision.scheme, self.decision.cuts
-        known = {
-            cut: device_need(self.workload, scheme, cut, self.decision.held) for cut in set(cuts)
-        }
-        return tuple(known[cut] for cut in cuts)
+        return device_needs(self.workload, self.decision)
 
     @property
     def fits(self) -> bool:
         """Whether every device holds its part."""
-        return all(
-            device.memory_bytes is None or need.total <= device.memory_bytes
-            for device, need in zip(self.workload.devices, self.memory, strict=True)
-        )
+        return fits_memory(self.workload, self.decision)
 
 
 @dataclass(frozen=True, eq=False)
 class Round:
-    """A round's seconds: `delay_s`, the server's busy part, and each device's by phase.
+    """A round's seconds: `delay_s`, the server's busy part, and by phase those of some devices.
 
+    `devices`: whose rows these are, by number: those that were played, the slowest among them.
     `uplink_bytes`, `downlink_bytes`: of all devices, a broadcast once.
     """
 
@@ -79,11 +79,12 @@ class Round:
     server_busy: float
     uplink_bytes: float
     downlink_bytes: float
-    device_phase_s: Float64[np.ndarray, "device phase"]
+    devices: tuple[int, ...]
+    device_phase_s: Float64[np.ndarray, "played phase"]
 
     @property
-    def device_delay_s(self) -> Float64[np.ndarray, " device"]:
-        """Until each device has closed the round [s]."""
+    def device_delay_s(self) -> Float64[np.ndarray, " played"]:
+        """Until each of them has closed the round [s]."""
         return np.asarray(self.device_phase_s.sum(axis=1))
 
 
@@ -93,22 +94,26 @@ def forecast(workload: Workload, decision: Decision, curves: Curves | None = Non
     Raises ConfigError for a decision that the scheme or the model cannot take.
     """
     curves = curves or workload.channel.mean_curves()
-    first = _played(workload, decision, curves, first_round=True)
-    later = later_round(workload, decision, curves)
-    return Forecast(workload, decision, first, later, _part(workload, decision) == 1.0)
+    crowd = crowd_of(workload, decision, curves)
+    first = _played(workload, decision, curves, crowd, first_round=True)
+    later = _played(workload, decision, curves, crowd, first_round=False)
+    whole = crowd.stands_for == 1.0 and _part(workload, decision, crowd) == 1.0
+    return Forecast(workload, decision, first, later, whole)
 
 
 def later_round(workload: Workload, decision: Decision, curves: Curves) -> Round:
     """A round after the first."""
-    return _played(workload, decision, curves, first_round=False)
+    crowd = crowd_of(workload, decision, curves)
+    return _played(workload, decision, curves, crowd, first_round=False)
 
 
 def round_delay_s(
     workload: Workload, decision: Decision, curves: Curves, *, first_round: bool = False
 ) -> float:
     """A round's delay alone [s]: what a search compares."""
-    timelines = _timelines(workload, decision, curves, first_round=first_round)
-    return _extrapolated([line.delay_s for line in timelines], _part(workload, decision))
+    crowd = crowd_of(workload, decision, curves)
+    timelines = _timelines(workload, decision, curves, crowd, first_round=first_round)
+    return _longest_s(timelines, _part(workload, decision, crowd))
 
 
 def device_need(workload: Workload, scheme: Scheme, cut: int, held: Held) -> DeviceMemory:
@@ -126,22 +131,47 @@ def device_need(workload: Workload, scheme: Scheme, cut: int, held: Held) -> Dev
     )
 
 
+def device_needs(workload: Workload, decision: Decision) -> tuple[DeviceMemory, ...]:
+    """What each device holds at its peak."""
+    known = {
+        cut: device_need(workload, decision.scheme, cut, decision.held)
+        for cut in set(decision.cuts)
+    }
+    return tuple(known[cut] for cut in decision.cuts)
+
+
+def fits_memory(workload: Workload, decision: Decision) -> bool:
+    """Whether every device holds its part."""
+    return all(
+        device.memory_bytes is None or need.total <= device.memory_bytes
+        for device, need in zip(workload.devices, device_needs(workload, decision), strict=True)
+    )
+
+
 def device_works(
     workload: Workload,
     decision: Decision,
     curves: Curves,
+    crowd: Crowd,
     *,
     first_round: bool = False,
     part: float = 1.0,
 ) -> list[DeviceWork]:
-    """Each device's work in a round, or in the first `part` of its local steps."""
-    links = link_rates(curves, decision.shares)
-    if decision.scheme.devices is DeviceOrder.IN_TURN:
-        links = tuple(link.alone() for link in links)
+    """The work in a round of each device of the crowd, or in the first `part` of its local steps.
+
+    Devices in turn have the rates of the whole band.
+    """
+    in_turn = decision.scheme.devices is DeviceOrder.IN_TURN
+    links = link_rates(curves, decision.shares, crowd.devices)
     templates: dict[tuple[int, int], DeviceWork] = {}
     works = []
-    for n, (device, link) in enumerate(zip(workload.devices, links, strict=True)):
-        rates = DeviceRates(device.flops_per_s, workload.server_flops_per_s, link)
+    for n, link in zip(crowd.devices, links, strict=True):
+        own = DeviceRates(
+            workload.devices[n].flops_per_s,
+            workload.server_flops_per_s,
+            link.alone() if in_turn else link,
+        )
+        rates = crowd.rates(own, decision.rules, decision.scheme.devices)
         kind = decision.cuts[n], max(1, round(part * workload.local_steps[n]))
         if kind not in templates:
             templates[kind] = _work(workload, decision, *kind, rates, first_round)
@@ -174,77 +204,104 @@ def _work(
     )
 
 
-def _part(workload: Workload, decision: Decision) -> float:
+def _part(workload: Workload, decision: Decision, crowd: Crowd) -> float:
     """How much of a round is simulated."""
-    visits = sum(workload.local_steps) * decision.held.micro_batches
-    most = max(workload.local_steps)
+    counts = [workload.local_steps[n] for n in crowd.devices]
+    visits, most = sum(counts) * decision.held.micro_batches, max(counts)
     # an even number, since half of them are played too
     steps = max(2, 2 * int(most * MOST_VISITS / (2 * visits)))
     return 1.0 if visits <= MOST_VISITS or steps >= most else steps / most
 
 
 def _timelines(
-    workload: Workload, decision: Decision, curves: Curves, *, first_round: bool
+    workload: Workload,
+    decision: Decision,
+    curves: Curves,
+    crowd: Crowd,
+    *,
+    first_round: bool,
 ) -> list[RoundTimeline]:
-    """The round; of one simulated in part, that part and the half of it."""
-    part = _part(workload, decision)
+    """The round; of one simulated in part, the half of that part and the part."""
+    part = _part(workload, decision, crowd)
     return [
         simulate(
             decision.scheme,
-            device_works(workload, decision, curves, first_round=first_round, part=each),
+            device_works(workload, decision, curves, crowd, first_round=first_round, part=each),
             decision.rules,
         )
         for each in ([part] if part == 1.0 else [part / 2, part])
     ]
 
 
-def _extrapolated(values: Sequence[float], part: float) -> float:
-    """A sum over the round from those over a part and over its half: steps go on as they went."""
+def _extrapolated(values: Sequence[Values], part: float) -> Values:
+    """A round's from those of a part and of its half: steps go on as they went."""
     if len(values) == 1:
         return values[0]
     half, whole = values
-    return whole + (whole - half) * (1.0 - part) / (part / 2)
-
-
-def _played(workload: Workload, decision: Decision, curves: Curves, *, first_round: bool) -> Round:
-    timelines = _timelines(workload, decision, curves, first_round=first_round)
-    part = _part(workload, decision)
-    phase_s = [
-        np.array([list(line.phase_seconds(n).values()) for n in range(len(workload.devices))])
-        for line in timelines
-    ]
-    spread = phase_s[0] if part == 1.0 else _extrapolated_rows(phase_s, part)
-    up, down = _bytes(timelines[-1], workload, decision, part)
-    return Round(
-        delay_s=float(spread.sum(axis=1).max()),
-        server_busy=timelines[-1].busy().server,
-        uplink_bytes=up,
-        downlink_bytes=down,
-        device_phase_s=spread,
-    )
-
-
-def _extrapolated_rows(
-    phase_s: Sequence[Float64[np.ndarray, "device phase"]], part: float
-) -> Float64[np.ndarray, "device phase"]:
-    half, whole = phase_s
     return np.asarray(whole + (whole - half) * (1.0 - part) / (part / 2))
 
 
-def _bytes(
-    timeline: RoundTimeline, workload: Workload, decision: Decision, part: float
-) -> tuple[float, float]:
-    """Up and down; local steps' in proportion where some of them were simulated."""
-    sent = {Place.UPLINK: 0.0, Place.DOWNLINK: 0.0}
-    scheme = decision.scheme
-    for number, work in enumerate(timeline.work):
-        whole = workload.local_steps[number] / work.local_steps
-        for step in (*scheme.opening, *scheme.local, *scheme.closing):
-            if not step.sends:
-                continue
-            size = float(work.payload_bytes(step).sum())
-            if step.place is Place.BROADCAST:
-                sent[Place.DOWNLINK] += size if number == 0 else 0.0
-            else:
-                sent[step.place] += size * (whole if step in scheme.local else 1.0)
-    return sent[Place.UPLINK], sent[Place.DOWNLINK]
+def _longest_s(timelines: Sequence[RoundTimeline], part: float) -> float:
+    """Until the last device has closed the round."""
+    delays_s = [np.array([line.delay_s for line in each.devices]) for each in timelines]
+    return float(_extrapolated(delays_s, part).max())
+
+
+def _played(
+    workload: Workload,
+    decision: Decision,
+    curves: Curves,
+    crowd: Crowd,
+    *,
+    first_round: bool,
+) -> Round:
+    timelines = _timelines(workload, decision, curves, crowd, first_round=first_round)
+    rows = range(len(crowd.devices))
+    phase_s = [np.array([list(line.phase_seconds(n).values()) for n in rows]) for line in timelines]
+    part = _part(workload, decision, crowd)
+    spread, delay_s = _extrapolated(phase_s, part), _longest_s(timelines, part)
+    amounts = amounts_of(workload, decision)
+    up, down = _bytes(timelines[-1], amounts)
+    return Round(
+        delay_s=delay_s,
+        server_busy=server_part(amounts, decision, delay_s),
+        uplink_bytes=up,
+        downlink_bytes=down,
+        devices=crowd.devices,
+        device_phase_s=_own_parts(decision, spread, crowd.stands_for),
+    )
+
+
+def _own_parts(
+    decision: Decision, phase_s: Float64[np.ndarray, "played phase"], stands_for: float
+) -> Float64[np.ndarray, "played phase"]:
+    """With what a device takes for those that it stands for among its waits."""
+    own_s, in_turn = phase_s.copy(), decision.scheme.devices is DeviceOrder.IN_TURN
+    legs = legs_of(decision.scheme)
+    for leg in {*legs.opening, *legs.local, *legs.closing}:
+        if leg.step is None or leg.step.place is Place.BROADCAST:
+            continue
+        place = leg.step.place
+        if in_turn or place is Place.SERVER or decision.rules.whole_band(place):
+            column = PHASES.index(leg.step.phase)
+            others_s = phase_s[:, column] * (1.0 - 1.0 / stands_for)
+            own_s[:, column] -= others_s
+            own_s[:, PHASES.index(Phase.TURN if in_turn else leg.wait)] += others_s
+    return own_s
+
+
+def _bytes(timeline: RoundTimeline, amounts: Amounts) -> tuple[float, float]:
+    """Up and down, of all devices; of broadcasts the largest that anyone played hears."""
+    opening = timeline.scheme.opening
+    handed = sum(step.place is Place.DOWNLINK for step in opening)
+    heard = max(
+        sum(
+            float(work.payload_bytes(step).sum())
+            for step in opening
+            if step.place is Place.BROADCAST
+        )
+        for work in timeline.work
+    )
+    up_bits = amounts.local_steps * amounts.up_bits + amounts.adapter_bits
+    down_bits = amounts.local_steps * amounts.down_bits + handed * amounts.adapter_bits
+    return float(up_bits.sum()) / BITS_PER_BYTE, heard + float(down_bits.sum()) / BITS_PER_BYTE

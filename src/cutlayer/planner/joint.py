@@ -4,6 +4,7 @@ Every decision is ranked by the estimate, the best of them are played on the tim
 timeline says decides. Knows no figure and no file.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,14 +17,15 @@ from cutlayer.planner.fitting import fitting_ways
 from cutlayer.planner.forecast import round_delay_s
 from cutlayer.planner.refine import Found, refined
 from cutlayer.planner.workload import Workload
-from cutlayer.schemes.scheme import DeviceOrder, Scheme
+from cutlayer.schemes.scheme import DeviceOrder, Place, Scheme
 from cutlayer.schemes.sft import SFT
 from cutlayer.schemes.sft_overlap import SFT_OVERLAP
+from cutlayer.spec import Holding
 from cutlayer.timeline.rules import Duplex, Rules, Sharing
 
 # micro-batches, over all devices, that a search plays before it decides; and decisions
-_PLAYED_VISITS = 300_000
-_PLAYED = range(3, 40)
+_PLAYED_VISITS = 30_000
+_PLAYED = range(3, 16)
 
 
 @dataclass(frozen=True)
@@ -64,40 +66,44 @@ def ranked(
 ) -> list[Ranked]:
     """Every decision with one cut for all devices that fits their memory, the fastest first."""
     found = [
-        Ranked(
-            decision,
-            estimated_s(amounts, decision, curves),
-            server_part(amounts, decision, curves),
-        )
+        candidate
         for cut in cuts_for(workload, limits, scheme)
         for own in schemes_for(scheme)
-        for held in fitting_ways(workload, own, cut)
-        for amounts, decision in _shared_out(workload, limits, own, cut, held, codecs, curves)
+        if (ways := fitting_ways(workload, own, cut))
+        for codec in codecs
+        for candidate in _at(workload, limits, own, cut, ways, codec, curves)
     ]
     return sorted(found, key=lambda each: each.estimated_s)
 
 
-def _shared_out(
+def _at(
     workload: Workload,
     limits: Limits,
     scheme: Scheme,
     cut: int,
-    held: Held,
-    codecs: Sequence[CodecChoice],
+    ways: Sequence[Held],
+    codec: CodecChoice,
     curves: Curves,
-) -> Iterator[tuple[Amounts, Decision]]:
-    """A decision for each codec and each way to share the downlink, with its best shares."""
+) -> Iterator[Ranked]:
+    """A decision for each way to hold and to share the downlink, with its best shares.
+
+    They are solved once for all that ask the same of the band.
+    """
     count = len(workload.devices)
     even = (1.0 / count,) * count
-    for codec in codecs:
-        first, *others = (
-            Decision(scheme, (cut,) * count, codec, held, rules, even)
-            for rules in rules_for(workload.rules, scheme)
-        )
-        amounts = amounts_of(workload, first)
-        for decision in (first, *others):
-            shares = best_shares(amounts.observed(), curves, decision.rules, limits.most_share)
-            yield amounts, replace(decision, shares=shares)
+    amounts: dict[Holding, Amounts] = {}
+    shares: dict[tuple[Holding, bool], tuple[float, ...]] = {}
+    for held, rules in itertools.product(ways, rules_for(workload.rules, scheme)):
+        decision = Decision(scheme, (cut,) * count, codec, held, rules, even)
+        asked = held.holding, rules.whole_band(Place.DOWNLINK)
+        if held.holding not in amounts:
+            amounts[held.holding] = amounts_of(workload, decision)
+        own = amounts[held.holding]
+        if asked not in shares:
+            shares[asked] = best_shares(own.observed(), curves, rules, limits.most_share)
+        decision = replace(decision, shares=shares[asked])
+        delay_s = estimated_s(own, decision, curves)
+        yield Ranked(decision, delay_s, server_part(own, decision, delay_s))
 
 
 def search(
@@ -109,17 +115,39 @@ def search(
 ) -> Found | None:
     """The fastest of the candidates on the timeline, its shares refined; None without any.
 
-    `besides`: decisions to beat, which are played too, so that the answer is never slower.
+    `besides`: decisions to beat, which are played too, so that the answer is never slower. The
+    server's part is the timeline's: a queue may make it smaller than estimated.
     """
-    allowed = [each for each in candidates if each.server_part <= limits.server_busy]
-    decisions = [*_worth_playing(workload, allowed), *besides]
-    if not decisions:
+    calm, busy = (
+        [each for each in candidates if (each.server_part <= limits.server_busy) is wanted]
+        for wanted in (True, False)
+    )
+    decisions = [*_worth_playing(workload, calm), *_worth_playing(workload, busy), *besides]
+    best = _fastest(workload, limits, decisions, curves)
+    if best is None:
         return None
-    best = _fastest(workload, decisions, curves)
+    # where the server is the bottleneck, the estimates of all that follow are alike
+    alike = [each for each in candidates if _held_otherwise(each.decision, best.decision)]
+    best = _faster(workload, limits, best, _worth_playing(workload, alike), curves)
+    best = _faster(workload, limits, best, _on_even_shares([best.decision], limits), curves)
     if limits.per_device_cuts and best.decision.scheme.splits:
         others = cut_by_device(workload, limits, best.decision, curves)
-        best = min(best, _fastest(workload, others, curves), key=lambda found: found.delay_s)
-    return refined(workload, limits, best, curves)
+        others += _on_even_shares(others, limits)
+        best = _faster(workload, limits, best, others, curves)
+    better = refined(workload, limits, best, curves)
+    return better if keeps_server_free(workload, limits, better) else best
+
+
+def _on_even_shares(decisions: Sequence[Decision], limits: Limits) -> list[Decision]:
+    """The same, if devices may have as much each: best shares are so for sums without a queue."""
+    even = [each.on_even_shares() for each in decisions]
+    return [each for each in even if each.shares[0] <= min(limits.most_share)]
+
+
+def keeps_server_free(workload: Workload, limits: Limits, found: Found) -> bool:
+    """Whether the server computes no larger a part of the round than it may."""
+    part = server_part(amounts_of(workload, found.decision), found.decision, found.delay_s)
+    return part <= limits.server_busy
 
 
 def _worth_playing(workload: Workload, candidates: Sequence[Ranked]) -> list[Decision]:
@@ -134,6 +162,25 @@ def _worth_playing(workload: Workload, candidates: Sequence[Ranked]) -> list[Dec
     return chosen
 
 
-def _fastest(workload: Workload, decisions: Sequence[Decision], curves: Curves) -> Found:
-    played = [Found(each, round_delay_s(workload, each, curves)) for each in decisions]
-    return min(played, key=lambda found: found.delay_s)
+def _held_otherwise(decision: Decision, other: Decision) -> bool:
+    """Whether two decisions with the same cut and codec differ in how they hold a mini-batch."""
+    return decision.held != other.held and (
+        (decision.cuts, decision.codec) == (other.cuts, other.codec)
+    )
+
+
+def _fastest(
+    workload: Workload, limits: Limits, decisions: Sequence[Decision], curves: Curves
+) -> Found | None:
+    """Of those that leave the server free enough."""
+    played = (Found(each, round_delay_s(workload, each, curves)) for each in decisions)
+    good = (found for found in played if keeps_server_free(workload, limits, found))
+    return min(good, key=lambda found: found.delay_s, default=None)
+
+
+def _faster(
+    workload: Workload, limits: Limits, best: Found, decisions: Sequence[Decision], curves: Curves
+) -> Found:
+    """The best, or one of these if it is faster."""
+    other = _fastest(workload, limits, decisions, curves)
+    return best if other is None or other.delay_s >= best.delay_s else other

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from cutlayer.channel.curves import Curves
-from cutlayer.planner.share_problem import ShareProblem
+from cutlayer.planner.bandwidth.share_problem import ShareProblem
 from cutlayer.schemes.scheme import Place, Scheme, Step
 from cutlayer.timeline.rules import Rules
 from cutlayer.timeline.work import DeviceWork

@@ -83,7 +83,7 @@ def make_plan(
     cuts = cut_rows(workload, limits, scheme, candidates, found, curves)
     plan = Plan(workload, limits, scheme, codecs, most_loss, None, cuts, (), (), (), ())
     if found is None:
-        why = misfits(workload, limits, scheme, codecs, most_loss, candidates)
+        why = misfits(workload, limits, scheme, codecs, most_loss, curves)
         return replace(plan, misfits=why)
     every = (*codecs.accurate, *codecs.inaccurate)
     return replace(
@@ -132,7 +132,7 @@ def _row(
     if decision is not None:
         need = device_need(workload, decision.scheme, cut, decision.held)
         delay_s = round_delay_s(workload, decision, curves)
-        part = server_part(amounts_of(workload, decision), decision, curves)
+        part = server_part(amounts_of(workload, decision), decision, delay_s)
         fits = part <= limits.server_busy
         return CutRow(cut, decision, delay_s, part, decision.held, need, None, allowed=fits)
     short = shortage(workload, scheme, cut)

@@ -10,9 +10,10 @@ from jaxtyping import Float64
 
 from cutlayer.channel.curves import Curves
 from cutlayer.planner.allocation import best_shares
+from cutlayer.planner.crowd import crowd_of
 from cutlayer.planner.decision import Decision, Limits
 from cutlayer.planner.estimate import amounts_of
-from cutlayer.planner.forecast import later_round, round_delay_s
+from cutlayer.planner.forecast import later_round
 from cutlayer.planner.observed import Observed, share_problem
 from cutlayer.planner.workload import Workload
 from cutlayer.schemes.scheme import DeviceOrder
@@ -32,20 +33,22 @@ class Found:
 def refined(workload: Workload, limits: Limits, found: Found, curves: Curves) -> Found:
     """The same decision with better shares, if any are found; never a slower one.
 
-    Each device's fixed seconds are moved by how far the timeline is from the sum of its steps.
+    Each device's fixed seconds are moved by how far the timeline is from the sum of its steps, so
+    that it takes all of them to be played.
     """
-    if found.decision.scheme.devices is DeviceOrder.IN_TURN:
+    crowd = crowd_of(workload, found.decision, curves)
+    if found.decision.scheme.devices is DeviceOrder.IN_TURN or crowd.stands_for > 1.0:
         return found
     best, decision = found, found.decision
     observed = amounts_of(workload, decision).observed()
+    seen = later_round(workload, decision, curves)
     for _ in range(_TIMES):
-        seen_s = later_round(workload, decision, curves).device_delay_s
-        moved = _moved(observed, decision, curves, seen_s)
+        moved = _moved(observed, decision, curves, seen.device_delay_s)
         shares = best_shares(moved, curves, decision.rules, limits.most_share)
         decision = replace(decision, shares=shares)
-        delay_s = round_delay_s(workload, decision, curves)
-        if delay_s < best.delay_s:
-            best = Found(decision, delay_s)
+        seen = later_round(workload, decision, curves)
+        if seen.delay_s < best.delay_s:
+            best = Found(decision, seen.delay_s)
     return best
 
 

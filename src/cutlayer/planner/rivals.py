@@ -10,8 +10,8 @@ from cutlayer.channel.curves import Curves
 from cutlayer.planner.allocation import best_shares
 from cutlayer.planner.decision import CodecChoice, Decision, Held, Limits
 from cutlayer.planner.estimate import amounts_of, estimated_s, server_part
-from cutlayer.planner.fitting import fitting_ways, least_limit
-from cutlayer.planner.forecast import device_need, round_delay_s
+from cutlayer.planner.fitting import fitting_ways
+from cutlayer.planner.forecast import fits_memory, round_delay_s
 from cutlayer.planner.workload import Workload
 from cutlayer.schemes.all import SCHEMES
 from cutlayer.schemes.scheme import DeviceOrder, Scheme
@@ -40,17 +40,17 @@ def published_plan(
     None: no cut fits memory and limits. Source: SFT Sections VI-C and VII, mended.
     """
     count = len(workload.devices)
-    memory, held = least_limit(workload), Held()
+    held = Held()
     best: tuple[float, Decision] | None = None
     for cut in range(limits.least_cut, workload.model.blocks):
         decision = Decision(
             SFT, (cut,) * count, codec, held, workload.rules, (1.0 / count,) * count
         )
-        if memory is not None and device_need(workload, SFT, cut, held).total > memory:
+        if not fits_memory(workload, decision):
             continue
         amounts = amounts_of(workload, decision)
         delay_s = estimated_s(amounts, decision, curves)
-        busy = server_part(amounts, decision, curves)
+        busy = server_part(amounts, decision, delay_s)
         if busy <= limits.server_busy and (best is None or delay_s < best[0]):
             best = delay_s, decision
     return None if best is None else with_best_shares(workload, limits, best[1], curves)
@@ -68,12 +68,6 @@ def with_best_shares(
     )
 
 
-def on_even_shares(workload: Workload, decision: Decision) -> Decision:
-    """The decision with as much of the band for each."""
-    count = len(workload.devices)
-    return replace(decision, shares=(1.0 / count,) * count)
-
-
 def rivals(
     workload: Workload,
     limits: Limits,
@@ -86,41 +80,48 @@ def rivals(
 
     Schemes are cut where the plan is cut, and hold mini-batches as fits, or whole if nothing does.
     """
-    ways = [("the same on even shares", on_even_shares(workload, chosen))]
+    ways = [("the same on even shares", chosen.on_even_shares())]
     if published is not None:
         ways.append(("the paper's plan", published))
-    for scheme in also:
-        if scheme != chosen.scheme:
-            ways.append((scheme.title, _as(workload, limits, chosen, scheme, curves)))
+    ways += [
+        (scheme.title, _as(workload, limits, chosen, scheme, curves))
+        for scheme in also
+        if scheme != chosen.scheme
+    ]
     return tuple(_rival(workload, name, way, curves) for name, way in ways)
 
 
 def _rival(workload: Workload, name: str, way: Decision, curves: Curves) -> Rival:
     first_s = round_delay_s(workload, way, curves, first_round=True)
     later_s = round_delay_s(workload, way, curves)
-    need = device_need(workload, way.scheme, way.cuts[0], way.held).total
-    limit = least_limit(workload)
     return Rival(
         name=name,
         decision=way,
         delay_s=later_s,
         training_s=first_s + (workload.rounds - 1) * later_s,
-        fits=limit is None or need <= limit,
+        fits=fits_memory(workload, way),
     )
 
 
 def _as(
     workload: Workload, limits: Limits, chosen: Decision, scheme: Scheme, curves: Curves
 ) -> Decision:
-    """The plan's cut and codec under another scheme."""
+    """The plan's cut and codec under another scheme, held as is fastest by estimate."""
     cut = min(chosen.cuts)
-    held = next(iter(fitting_ways(workload, scheme, cut)), Held())
-    decision = Decision(
-        scheme=scheme,
-        cuts=(cut,) * len(chosen.cuts),
-        codec=chosen.codec if scheme.compressed else UNCOMPRESSED,
-        held=held,
-        rules=workload.rules,
-        shares=on_even_shares(workload, chosen).shares,
-    )
-    return with_best_shares(workload, limits, decision, curves)
+
+    def held(way: Held) -> Decision:
+        decision = Decision(
+            scheme=scheme,
+            cuts=(cut,) * len(chosen.cuts),
+            codec=chosen.codec if scheme.compressed else UNCOMPRESSED,
+            held=way,
+            rules=workload.rules,
+            shares=chosen.on_even_shares().shares,
+        )
+        return with_best_shares(workload, limits, decision, curves)
+
+    def delay_s(decision: Decision) -> float:
+        return estimated_s(amounts_of(workload, decision), decision, curves)
+
+    ways = fitting_ways(workload, scheme, cut) or [Held()]
+    return min((held(way) for way in ways), key=delay_s)

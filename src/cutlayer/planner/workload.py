@@ -5,6 +5,10 @@ Knows no configuration and no files: `config.workload` makes one.
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float64
 
 from cutlayer.channel.rates import Channel
 from cutlayer.cost.accounting import Accounting
@@ -46,6 +50,16 @@ class Workload:
                     " null for no limit"
                 )
         _check_rate("the server's compute rate", self.server_flops_per_s)
+
+    @cached_property
+    def flops_per_s(self) -> Float64[np.ndarray, " device"]:
+        """Each device's rate."""
+        return np.array([device.flops_per_s for device in self.devices])
+
+    @cached_property
+    def steps(self) -> Float64[np.ndarray, " device"]:
+        """Each device's local steps, to multiply with."""
+        return np.array(self.local_steps, dtype=np.float64)
 
     def _check_counts(self) -> None:
         if not self.devices:

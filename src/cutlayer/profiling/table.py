@@ -21,13 +21,13 @@ def profile_table(profile: Profile) -> Table:
         pad_edge=False,
         title=Text(printable(profile.training)),
         title_justify="left",
-        caption=f"accuracy of {profile.test_samples} test samples, mean of {seeds} seed"
-        f"{'s' if seeds > 1 else ''}; lost: points of it, against none",
+        caption=f"accuracy of {profile.test_samples} test samples over {seeds} seed"
+        f"{'s' if seeds > 1 else ''}; lost: points of its mean against none",
         caption_justify="left",
     )
     table.add_column("codec", no_wrap=True)
     table.add_column("settings", no_wrap=True)
-    for label in ("bits up", "down", "accuracy [%]", "lowest to highest", "lost"):
+    for label in ("bits up", "down", "mean [%]", "range [%]", "lost"):
         table.add_column(label, justify="right", no_wrap=True)
     for point in profile.points:
         table.add_row(*_cells(point, profile.uncompressed.accuracy))

@@ -1,7 +1,7 @@
 """Many codecs on one prepared job: the same data, model, order of samples and initial adapters.
 
 Or one job round by round, as its configuration says. Knows the trainer and any pair of codecs;
-which ones are compared, and what for, is the figure's.
+which ones are compared, and what for, is the caller's.
 """
 
 import json
@@ -89,9 +89,11 @@ def standard_error(accuracy: float, samples: int) -> float:
 
 
 def configure(settings: Mapping[str, Any]) -> Config:
-    """The configuration of these settings by dotted key. Raises ConfigError for a wrong one."""
+    """The configuration of these settings by dotted key, on one thread unless they say more:
+    another number of threads adds floats in another order. Raises ConfigError for a wrong one."""
+    pinned = {"threads": 1, **settings}
     # JSON is YAML, and a name that looks like a number stays a name
-    return read_config(None, {key: json.dumps(value) for key, value in settings.items()})
+    return read_config(None, {key: json.dumps(value) for key, value in pinned.items()})
 
 
 def training_text(config: Config) -> str:

@@ -26,8 +26,8 @@ class Cells:
     note: str = ""
 
 
-def shown_devices(plan: Plan) -> list[int]:
-    """All devices, or those that end a round last."""
+def shown_rows(plan: Plan) -> list[int]:
+    """Which rows of the later round to show: all, or those that end it last."""
     assert plan.chosen is not None
     delays = plan.chosen.later.device_delay_s
     if len(delays) <= MOST_DEVICES:
@@ -36,47 +36,55 @@ def shown_devices(plan: Plan) -> list[int]:
     return slowest
 
 
+def shown_devices(plan: Plan) -> list[int]:
+    """The devices of these rows, by number."""
+    assert plan.chosen is not None
+    return [plan.chosen.later.devices[row] for row in shown_rows(plan)]
+
+
 def used_phases(plan: Plan) -> list[str]:
     """The phases that take any of the shown devices time, in the order of a round."""
     assert plan.chosen is not None
-    rows = plan.chosen.later.device_phase_s[shown_devices(plan)]
+    rows = plan.chosen.later.device_phase_s[shown_rows(plan)]
     given = {phase.value for n, phase in enumerate(PLANNED) if rows[:, n].max() > 0}
     return [phase for phase in PHASES if phase in given]
 
 
+def phase_cells(plan: Plan) -> Cells:
+    """A row for each shown device: its seconds by phase of a later round, and their sum."""
+    assert plan.chosen is not None
+    later, rows, phases = plan.chosen.later, shown_rows(plan), used_phases(plan)
+    scale = time_scale(float(later.device_delay_s.max()))
+    places = {phase.value: number for number, phase in enumerate(PLANNED)}
+    seconds = later.device_phase_s[rows]
+    columns = [
+        [plan.workload.devices[n].name for n in shown_devices(plan)],
+        *(column(seconds[:, places[p]].tolist(), scale.unit_size) for p in phases),
+        column(seconds.sum(axis=1).tolist(), scale.unit_size),
+    ]
+    left_out = len(plan.workload.devices) - len(rows)
+    return Cells(
+        ("device", *(f"{PHASES[p].short} {scale.unit}" for p in phases), f"round {scale.unit}"),
+        tuple(zip(*columns, strict=True)),
+        f"the slowest; {left_out} more are not shown" if left_out else "",
+    )
+
+
 def device_cells(plan: Plan) -> Cells:
-    """A row for each shown device: share, seconds by phase of a later round, memory and limit."""
+    """A row for each shown device: its cut, its share, its memory at the peak and the limit."""
     assert plan.chosen is not None
     chosen, devices = plan.chosen, shown_devices(plan)
-    phases = used_phases(plan)
-    seconds = chosen.later.device_phase_s
-    scale = time_scale(float(chosen.later.device_delay_s.max()))
-    places = {phase.value: number for number, phase in enumerate(PLANNED)}
     needs = [chosen.memory[n].total for n in devices]
-    memory = byte_scale(max(needs))
+    scale = byte_scale(max(needs))
     columns = [
         [plan.workload.devices[n].name for n in devices],
         [f"{chosen.decision.cuts[n]}" for n in devices],
         column([100 * chosen.decision.shares[n] for n in devices]),
-        *(column([float(seconds[n, places[p]]) for n in devices], scale.unit_size) for p in phases),
-        column([float(seconds[n].sum()) for n in devices], scale.unit_size),
-        column(needs, memory.unit_size),
-        column([plan.workload.devices[n].memory_bytes for n in devices], memory.unit_size),
+        column(needs, scale.unit_size),
+        column([plan.workload.devices[n].memory_bytes for n in devices], scale.unit_size),
     ]
-    left_out = len(plan.workload.devices) - len(devices)
-    return Cells(
-        (
-            "device",
-            "cut",
-            "share %",
-            *(f"{PHASES[p].short} {scale.unit}" for p in phases),
-            f"round {scale.unit}",
-            f"memory {memory.unit}",
-            f"limit {memory.unit}",
-        ),
-        tuple(zip(*columns, strict=True)),
-        f"the slowest; {left_out} more are not shown" if left_out else "",
-    )
+    headings = ("device", "cut", "share %", f"memory {scale.unit}", f"limit {scale.unit}")
+    return Cells(headings, tuple(zip(*columns, strict=True)))
 
 
 def phase_legend(plan: Plan) -> str:
@@ -86,18 +94,20 @@ def phase_legend(plan: Plan) -> str:
 
 def cut_cells(plan: Plan) -> Cells:
     """A row for each cut: its delay, and whether it fits."""
-    rows = [_cut_row(plan, row) for row in plan.cuts]
-    return Cells(("cut", "round", "memory", "fits", "server", "how it is held"), tuple(rows))
+    headings = ("cut", "round", "memory", "fits", "server", "holding", "in parts", "in flight")
+    return Cells(headings, tuple(_cut_row(plan, row) for row in plan.cuts))
 
 
 def _cut_row(plan: Plan, row: CutRow) -> tuple[str, ...]:
-    if row.delay_s is None:
-        lacks = "no" if row.short is None else f"lacks {format_bytes(row.short.missing_bytes)}"
-        return (f"{row.cut}", "-", format_bytes(row.need.total), lacks, "-", f"{row.held}")
-    busy = "-" if row.server_part is None else f"{100 * row.server_part:.0f} %"
-    fits = "yes" if row.allowed else f"server above {100 * plan.limits.server_busy:.0f} %"
+    held = row.held
+    ways = (held.holding.value, f"{held.micro_batches}", f"{held.in_flight}")
     memory = format_bytes(row.need.total)
-    return (f"{row.cut}", format_seconds(row.delay_s), memory, fits, busy, f"{row.held}")
+    if row.delay_s is None or row.server_part is None:
+        lacks = "no" if row.short is None else f"lacks {format_bytes(row.short.missing_bytes)}"
+        return (f"{row.cut}", "-", memory, lacks, "-", *ways)
+    fits = "yes" if row.allowed else "server too busy"
+    busy = f"{100 * row.server_part:.0f} %"
+    return (f"{row.cut}", format_seconds(row.delay_s), memory, fits, busy, *ways)
 
 
 def gain_cells(plan: Plan) -> Cells:

@@ -14,7 +14,9 @@ from cutlayer.report.plan_columns import (
     cut_cells,
     device_cells,
     gain_cells,
+    phase_cells,
     shown_devices,
+    shown_rows,
     used_phases,
 )
 from cutlayer.report.plan_words import (
@@ -70,7 +72,9 @@ def _nothing(plan: Plan) -> list[str]:
 
 
 def _cuts(plan: Plan) -> list[str]:
-    return [parts.section("Every cut", _table(cut_cells(plan)))] if plan.scheme.splits else []
+    if not plan.scheme.splits or not plan.cuts:
+        return []
+    return [parts.section("Every cut", _table(cut_cells(plan)))]
 
 
 def _seconds(plan: Plan) -> str:
@@ -80,14 +84,14 @@ def _seconds(plan: Plan) -> str:
     longest = float(later.device_delay_s.max())
     rows: list[Bar] = [
         (
-            plan.workload.devices[n].name,
+            plan.workload.devices[later.devices[n]].name,
             [(PHASES[p], float(later.device_phase_s[n, places[p]])) for p in phases],
             format_seconds(float(later.device_delay_s[n])),
             None,
         )
-        for n in shown_devices(plan)
+        for n in shown_rows(plan)
     ]
-    cells = device_cells(plan)
+    cells = phase_cells(plan)
     note = f"<p>{parts.escaped(cells.note)}.</p>" if cells.note else ""
     return parts.section(
         "A round after the first, by device",
@@ -118,7 +122,9 @@ def _memory(plan: Plan) -> str:
     legend = parts.legend(
         (word.colour, parts.escaped(word.label)) for word in MEMORY_KINDS.values()
     )
-    return parts.section("Memory of a device at its peak", legend, _bars(rows, span))
+    return parts.section(
+        "Memory of a device at its peak", legend, _bars(rows, span), _table(device_cells(plan))
+    )
 
 
 def _binds(plan: Plan) -> str:

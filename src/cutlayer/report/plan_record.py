@@ -100,6 +100,7 @@ def _round(played: Round) -> Record:
         "server_busy": played.server_busy,
         "uplink_bytes": played.uplink_bytes,
         "downlink_bytes": played.downlink_bytes,
+        "played_devices": list(played.devices),
         "device_phase_s": [
             {phase.value: seconds for phase, seconds in zip(PHASES, row, strict=True) if seconds}
             for row in played.device_phase_s.tolist()

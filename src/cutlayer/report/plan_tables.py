@@ -15,6 +15,7 @@ from cutlayer.report.plan_columns import (
     cut_cells,
     device_cells,
     gain_cells,
+    phase_cells,
     phase_legend,
 )
 from cutlayer.report.plan_words import (
@@ -26,7 +27,7 @@ from cutlayer.report.plan_words import (
 )
 from cutlayer.report.vocabulary import printable
 
-_LEFT = ("device", "how it is held", "", "fits")
+_LEFT = ("device", "holding", "", "fits")
 
 
 def plan_tables(plan: Plan) -> RenderableType:
@@ -36,10 +37,11 @@ def plan_tables(plan: Plan) -> RenderableType:
         parts += _section("nothing fits", _lines([misfit_line(plan, m) for m in plan.misfits]))
         return Group(*parts, *_cuts(plan))
     parts.append(Padding(_facts(decision_facts(plan)), (0, 0, 1, 2), expand=False))
-    devices = device_cells(plan)
+    seconds = phase_cells(plan)
     title = "a round after the first, by device"
-    note = "; ".join(each for each in (devices.note, phase_legend(plan)) if each)
-    parts += _section(title, _table(devices), Text(note, style="dim"))
+    note = "; ".join(each for each in (seconds.note, phase_legend(plan)) if each)
+    parts += _section(title, _table(seconds), Text(note, style="dim"))
+    parts += _section("what each device has", _table(device_cells(plan)))
     lines = [resource_line(row) for row in plan.sensitivities]
     lines += [limit_line(binding) for binding in plan.bindings]
     parts += _section("what binds", _lines(lines))
@@ -49,7 +51,9 @@ def plan_tables(plan: Plan) -> RenderableType:
 
 
 def _cuts(plan: Plan) -> list[RenderableType]:
-    return _section("every cut", _table(cut_cells(plan))) if plan.scheme.splits else []
+    return (
+        _section("every cut", _table(cut_cells(plan))) if plan.scheme.splits and plan.cuts else []
+    )
 
 
 def _section(title: str, *content: RenderableType) -> list[RenderableType]:
@@ -71,13 +75,16 @@ def _lines(lines: list[str]) -> Text:
 
 
 def _table(cells: Cells) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1))
+    table = Table(
+        box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1), collapse_padding=True, pad_edge=False
+    )
     for heading in cells.headings:
         left = heading in _LEFT
         table.add_column(
             heading.replace(" ", "\n", 1) if not left else heading,
             justify="left" if left else "right",
             no_wrap=not left,
+            overflow="fold",
         )
     for row in cells.rows:
         table.add_row(*(Text(printable(cell)) for cell in row))

@@ -3,6 +3,8 @@
 The same sentences stand in the terminal and on the page. Knows plans, and no layout.
 """
 
+import math
+
 from cutlayer.planner.bindings import Binding, Limit, Sensitivity
 from cutlayer.planner.decision import CodecChoice, Decision
 from cutlayer.planner.misfit import (
@@ -15,7 +17,7 @@ from cutlayer.planner.misfit import (
 from cutlayer.planner.plan import Plan
 from cutlayer.report.wording import counted
 from cutlayer.timeline.rules import Sharing
-from cutlayer.units import format_bytes, format_seconds
+from cutlayer.units import MIB, format_bytes, format_seconds
 
 _FLOAT32_BITS = 32
 _LIMIT_KEYS = {
@@ -79,7 +81,8 @@ def resource_line(row: Sensitivity) -> str:
 def limit_line(binding: Binding) -> str:
     """What a limit keeps out."""
     decision, key = binding.decision, _LIMIT_KEYS[binding.limit]
-    instead = f"cut {decision.cuts[0]}, {decision.codec.codec}, {decision.held}"
+    codec = f"{decision.codec}" if binding.limit is Limit.ACCURACY else decision.codec.codec
+    instead = f"cut {decision.cuts[0]}, {codec}, {decision.held}"
     return f"{key} of {_needed(binding)} would allow {instead}: {_saved(binding.saved)}"
 
 
@@ -94,13 +97,14 @@ def misfit_line(plan: Plan, misfit: Misfit) -> str:
                 return f"{asked}, and none was measured; profile a larger grid"
             return (
                 f"{asked}; {nearest} costs least, {100 * nearest.accuracy_loss:.1f} points: set"
-                f" planner.accuracy_loss to {nearest.accuracy_loss:.3f}, or profile a larger grid"
+                f" planner.accuracy_loss to {_at_least(nearest.accuracy_loss, 3)}, or profile a"
+                " larger grid"
             )
         case ServerMisfit(most=most, least=least, cut=cut):
             return (
-                f"the server would compute {100 * least:.0f} % of a round even with cut {cut},"
-                f" allowed are {100 * most:.0f} %: set planner.server_busy to {least:.2f}, or take"
-                " a faster server"
+                f"the server would compute {100 * least:.3g} % of a round even with cut {cut},"
+                f" allowed are {100 * most:.3g} %: set planner.server_busy to"
+                f" {_at_least(least, 3)}, or take a faster server"
             )
         case CutMisfit(least_cut=asked, deepest=deepest):
             return (
@@ -118,10 +122,15 @@ def _memory_line(plan: Plan, misfit: MemoryMisfit) -> str:
         f"{where} ({short.held}) needs {need}, {device.name} has {format_bytes(short.limit_bytes)}"
     )
     if misfit.short_devices > 1:
-        line += f" (so have too little {misfit.short_devices} devices)"
+        line += f", {counted(misfit.short_devices - 1, 'more device')} too little"
     if misfit.embedding_bytes > short.limit_bytes:
         line += f"; the embedding alone has {format_bytes(misfit.embedding_bytes)}"
-    line += f": give it {format_bytes(short.missing_bytes)} more"
+    line += (
+        f": it lacks {format_bytes(short.missing_bytes)}, set devices.memory_mib to at"
+        f" least {_at_least(short.need.total / MIB, 1)}"
+    )
+    if misfit.fitting_cut is not None:
+        line += f", or planner.least_cut to {misfit.fitting_cut}"
     if misfit.half_base_bytes is not None:
         enough = misfit.half_base_bytes <= short.limit_bytes
         verdict = "which fits" if enough else "which does not fit either"
@@ -135,13 +144,16 @@ def _memory_line(plan: Plan, misfit: MemoryMisfit) -> str:
 def _needed(binding: Binding) -> str:
     match binding.limit:
         case Limit.MEMORY:
-            return format_bytes(binding.needed)
+            return f"{_at_least(binding.needed / MIB, 1)} MiB"
         case Limit.LEAST_CUT:
             return f"{binding.needed:.0f}"
-        case Limit.SERVER_BUSY:
-            return f"{binding.needed:.2f}"
-        case Limit.ACCURACY:
-            return f"{binding.needed:.3f}"
+        case Limit.SERVER_BUSY | Limit.ACCURACY:
+            return _at_least(binding.needed, 3)
+
+
+def _at_least(value: float, digits: int) -> str:
+    """Rounded up, so that a limit set to it is enough."""
+    return f"{math.ceil(value * 10**digits) / 10**digits:.{digits}f}"
 
 
 def _saved(part: float) -> str:
@@ -160,6 +172,7 @@ def _cuts(decision: Decision) -> str:
 
 def _shares(decision: Decision) -> str:
     least, most = min(decision.shares), max(decision.shares)
-    if most - least < 5e-4:
-        return f"{100 * most:.1f} % of the band each"
-    return f"{100 * least:.1f} to {100 * most:.1f} % of the band"
+    shown = [f"{100 * share:.3g}" for share in (least, most)]
+    if shown[0] == shown[1]:
+        return f"{shown[0]} % of the band each"
+    return f"{shown[0]} to {shown[1]} % of the band"

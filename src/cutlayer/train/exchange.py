@@ -17,6 +17,7 @@ from cutlayer.codec.codec import EMPTY, State, part_of, under
 from cutlayer.codec.presets import CodecPair
 from cutlayer.codec.raw import RawCodec, raw_bytes
 from cutlayer.codec.targets import decode_targets, encode_targets
+from cutlayer.train.device_codec.codec import for_device
 from cutlayer.train.ledger import Sent
 
 _RAW = RawCodec()
@@ -53,7 +54,7 @@ class Load:
 class Received:
     """A tensor and its samples' lengths as the other side decoded them, and what it cost."""
 
-    tensor: Float[np.ndarray, "batch token width"]
+    tensor: Float[Tensor, "batch token width"]
     lengths: tuple[int, ...]
     sent: Sent
 
@@ -80,27 +81,26 @@ class Exchange:
         """Encode, decode; `key` is (round, device, local step, micro-batch, direction)."""
         _, device, _, _, direction = key
         stream = self._streams.get((device, direction), Stream())
-        codec = self._codecs[direction]
-        values = np.ascontiguousarray(load.tensor.detach().numpy())
+        codec = for_device(self._codecs[direction], load.tensor.device)
         rng = np.random.default_rng([self._seed, *key])
         encoded = codec.encode(
-            values, stream.sender, rng, lengths=load.lengths, samples=load.samples
+            load.tensor, stream.sender, rng, lengths=load.lengths, samples=load.samples
         )
-        decoded = codec.decode(encoded.packet, values.shape, stream.receiver)
+        decoded = codec.decode(encoded.packet, load.tensor.shape, stream.receiver)
         self._streams[device, direction] = Stream(encoded.state, decoded.state)
-        batch, token, width = values.shape
+        batch, token, width = load.tensor.shape
         plain = int(raw_bytes((batch, token, width), load.lengths))
         return Received(decoded.tensor, decoded.lengths, Sent(len(encoded.packet), plain))
 
 
 def streams_to_tensors(streams: Streams) -> dict[str, Tensor]:
     """Every array under a name, for the checkpoint."""
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, np.ndarray | Tensor] = {}
     for (device, direction), stream in streams.items():
         prefix = f"codec.{device}.{direction.name.lower()}."
         arrays |= under(f"{prefix}sender.", stream.sender)
         arrays |= under(f"{prefix}receiver.", stream.receiver)
-    return {name: torch.from_numpy(np.asarray(array)) for name, array in arrays.items()}
+    return {name: torch.as_tensor(array).cpu() for name, array in arrays.items()}
 
 
 def streams_from_tensors(tensors: Mapping[str, Tensor]) -> Streams:

@@ -34,14 +34,16 @@ def group_inputs(batches: Sequence[Batch]) -> GroupInputs:
     )
 
 
-def stack(arrays: Sequence[np.ndarray], fill: int = 0) -> Tensor:
+def stack(arrays: Sequence[np.ndarray | Tensor], fill: int = 0) -> Tensor:
     """Concatenate along the first axis; pad the second one with `fill` to the longest."""
-    if len({array.shape[1:] for array in arrays}) > 1:
-        longest = max(array.shape[1] for array in arrays)
-        arrays = [_padded(array, longest, fill) for array in arrays]
-    return torch.from_numpy(np.concatenate(arrays))
+    tensors = [torch.as_tensor(array) for array in arrays]
+    if len({tensor.shape[1:] for tensor in tensors}) > 1:
+        longest = max(tensor.shape[1] for tensor in tensors)
+        tensors = [_padded(tensor, longest, fill) for tensor in tensors]
+    return torch.cat(tensors)
 
 
-def _padded(array: np.ndarray, longest: int, fill: int) -> np.ndarray:
-    widths = [(0, 0), (0, longest - array.shape[1])] + [(0, 0)] * (array.ndim - 2)
-    return np.pad(array, widths, constant_values=fill)
+def _padded(tensor: Tensor, longest: int, fill: int) -> Tensor:
+    # torch counts from the last axis
+    after = [0, 0] * (tensor.ndim - 2) + [0, longest - tensor.shape[1]]
+    return torch.nn.functional.pad(tensor, after, value=fill)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from codec.forms import BOTH, FORMS, check_same
+from codec.forms import BOTH, FORMS, alike, check_same
 from cutlayer.codec.kernels.portable import mix
 from cutlayer.errors import PacketError
 
@@ -245,6 +245,19 @@ def test_hadamard_spreads_one_value_with_the_signs_of_its_column():
     assert 16 < (y[:, 0] < 0).sum() < 48
 
 
+@given(st.integers(2, 8), st.integers(0, 5), st.integers(1, 3), st.data())
+def test_rows_may_be_transformed_on_the_way(bits, stages, blocks, data):
+    block = 2**stages
+    moderate = floats.filter(lambda value: abs(value) < 1e30)
+    x = data.draw(matrices(moderate, columns=st.just(block * blocks)))
+    q, scales = check_same("quantise_rows", x, bits, block)
+    back = check_same("dequantise_rows", q, scales, bits, block)
+    turned = check_same("hadamard", x, block, inverse=False) if block > 1 else x
+    alike((q, scales), check_same("quantise_rows", turned, bits))
+    restored = check_same("dequantise_rows", q, scales, bits)
+    alike(back, check_same("hadamard", restored, block, inverse=True) if block > 1 else restored)
+
+
 @given(matrices(symbols(32767), np.int16))
 def test_sums_are_plain_sums(q):
     found = check_same("sums", q)
@@ -264,6 +277,16 @@ def test_packed_symbols_come_back(q, width):
     assert data == whole.to_bytes(len(data), "little")
     back = check_same("unpack", data, q.size, width)
     np.testing.assert_array_equal(back.view(np.uint16), q.view(np.uint16) & ((1 << width) - 1))
+
+
+@given(
+    npst.arrays(np.int16, st.integers(0, 70), elements=symbols(32767)),
+    st.integers(1, 16),
+    st.integers(0, 32767),
+)
+def test_an_offset_is_added_before_packing(q, width, offset):
+    moved = (q.astype(np.int32) + offset).astype(np.int16)
+    assert check_same("pack", q, width, offset) == check_same("pack", moved, width)
 
 
 @BOTH
@@ -288,6 +311,9 @@ def test_long_arrays_are_the_same_in_every_form():
         check_same("dequantise_rows", q, scales, bits)
         packed = check_same("pack", q.ravel(), bits)
         check_same("unpack", packed, q.size, bits)
+    for block in (32, 256):
+        q4, scales = check_same("quantise_rows", rows, 4, block)
+        check_same("dequantise_rows", q4, scales, 4, block)
     for block in (512, 1024):
         check_same("hadamard", rows, block, inverse=False)
         check_same("hadamard", rows, block, inverse=True)
@@ -310,6 +336,8 @@ def test_settings_that_make_no_sense_are_a_mistake(kernels):
     for block in (0, 3, 8, 24):
         with pytest.raises(ValueError, match="not a power of two"):
             kernels.hadamard(x, block, inverse=False)
+        with pytest.raises(ValueError, match="not a power of two"):
+            kernels.quantise_rows(x, 4, block)
     for width in (0, 17):
         with pytest.raises(ValueError, match="1 to 16"):
             kernels.pack(q, width)

@@ -37,11 +37,9 @@ class FixedWidth(EntropyCoder):
             return {}
         # leaving 0 out saves a bit only where M is a power of two
         zero = bool(largest & (largest - 1)) or not flat.all()
-        # modulo 2^16, of which the lowest bits are packed
-        indices = flat + np.int16(largest)
         if not zero:
-            indices -= flat > 0
-        packed = kernels.pack(indices, _width(largest, zero))
+            flat = flat - (flat > 0)
+        packed = kernels.pack(flat, _width(largest, zero), largest)
         return {"range": _RANGE.pack(largest, zero), "symbols": packed}
 
     def decode(

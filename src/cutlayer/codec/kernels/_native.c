@@ -7,7 +7,8 @@
  * Only `cutlayer_rans_decode` reads bytes from outside; it checks every read.
  *
  * Speed: plain loops that compilers vectorise, built twice on x86-64 (for AVX2 and for any machine);
- * the entropy coder has a second form in AVX2 intrinsics, chosen at run time. Macros, for tests:
+ * the entropy coder and the first stages of the Hadamard transform have a second form in AVX2
+ * intrinsics, chosen at run time. Macros, for tests:
  * CUTLAYER_NO_CLONES builds the loops once; CUTLAYER_PLAIN leaves the intrinsics out as well.
  */
 #include <stdint.h>
@@ -44,7 +45,7 @@ EXPORT void *PyInit__native(void);
 EXPORT void *PyInit__native(void) { return 0; }
 
 /* Counts changes of the signatures below, so that an old build is not called with new arguments. */
-EXPORT int64_t cutlayer_version(void) { return 2; }
+EXPORT int64_t cutlayer_version(void) { return 3; }
 
 static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -432,6 +433,152 @@ CLONES EXPORT int64_t cutlayer_dequantise_dead_zone(const int16_t *restrict symb
     return 0;
 }
 
+/* ---- Hadamard ---------------------------------------------------------------------------------- */
+
+/* Stages h = 1, 2, 4 on each 8 of n values. */
+CLONES static void three_stages(float *restrict x, int64_t n)
+{
+    for (int64_t i = 0; i + 8 <= n; i += 8) {
+        float a[8], b[8];
+        for (int j = 0; j < 8; j += 2) {
+            a[j] = x[i + j] + x[i + j + 1];
+            a[j + 1] = x[i + j] - x[i + j + 1];
+        }
+        for (int j = 0; j < 8; j += 4)
+            for (int l = 0; l < 2; l++) {
+                b[j + l] = a[j + l] + a[j + l + 2];
+                b[j + l + 2] = a[j + l] - a[j + l + 2];
+            }
+        for (int l = 0; l < 4; l++) {
+            x[i + l] = b[l] + b[l + 4];
+            x[i + l + 4] = b[l] - b[l + 4];
+        }
+    }
+}
+
+#ifdef HAVE_AVX2
+/* The same: each value's partner is moved to its place, and a - b is a + (-b) to the last bit. */
+AVX2 static void three_stages_avx2(float *x, int64_t n)
+{
+    const __m256 ones = _mm256_setr_ps(0, -0.0f, 0, -0.0f, 0, -0.0f, 0, -0.0f);
+    const __m256 twos = _mm256_setr_ps(0, 0, -0.0f, -0.0f, 0, 0, -0.0f, -0.0f);
+    const __m256 fours = _mm256_setr_ps(0, 0, 0, 0, -0.0f, -0.0f, -0.0f, -0.0f);
+    for (int64_t i = 0; i + 8 <= n; i += 8) {
+        __m256 a = _mm256_loadu_ps(x + i);
+        a = _mm256_add_ps(_mm256_permute_ps(a, 0xb1), _mm256_xor_ps(a, ones));
+        a = _mm256_add_ps(_mm256_permute_ps(a, 0x4e), _mm256_xor_ps(a, twos));
+        a = _mm256_add_ps(_mm256_permute2f128_ps(a, a, 1), _mm256_xor_ps(a, fours));
+        _mm256_storeu_ps(x + i, a);
+    }
+}
+#endif
+
+CLONES static void one_stage(float *x, int64_t n, int64_t h)
+{
+    for (int64_t i = 0; i < n; i += 2 * h) {
+        float *restrict low = x + i, *restrict high = x + i + h;
+        for (int64_t j = 0; j < h; j++) {
+            float a = low[j], b = high[j];
+            low[j] = a + b;
+            high[j] = a - b;
+        }
+    }
+}
+
+/* Stages h and 2 h at once, to go through the cache half as often. */
+static inline void two_stages_of(float *x, int64_t n, const int64_t h)
+{
+    for (int64_t i = 0; i < n; i += 4 * h) {
+        float *restrict p = x + i, *restrict q = p + h, *restrict r = q + h, *restrict s = r + h;
+        for (int64_t j = 0; j < h; j++) {
+            float a = p[j] + q[j], b = p[j] - q[j], c = r[j] + s[j], d = r[j] - s[j];
+            p[j] = a + c;
+            q[j] = b + d;
+            r[j] = a - c;
+            s[j] = b - d;
+        }
+    }
+}
+
+CLONES static void two_stages(float *x, int64_t n, int64_t h) { two_stages_of(x, n, h); }
+CLONES static void two_stages_8(float *x, int64_t n) { two_stages_of(x, n, 8); } /* one vector each */
+
+static void walsh_hadamard(float *x, int64_t n, int64_t block)
+{
+    int64_t h = 1;
+    if (block >= 8) {
+#ifdef HAVE_AVX2
+        if (__builtin_cpu_supports("avx2"))
+            three_stages_avx2(x, n);
+        else
+#endif
+            three_stages(x, n);
+        h = 8;
+    }
+    if (block >= 32) {
+        two_stages_8(x, n);
+        h = 32;
+    }
+    for (; 4 * h <= block; h *= 4) two_stages(x, n, h);
+    for (; h < block; h *= 2) one_stage(x, n, h);
+}
+
+CLONES static void multiply(const float *restrict x, const float *restrict by, int64_t n,
+                            float *restrict out)
+{
+    for (int64_t i = 0; i < n; i++) out[i] = x[i] * by[i];
+}
+
+CLONES static void multiply_in_place(float *restrict x, const float *restrict by, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) x[i] *= by[i];
+}
+
+CLONES static void scale_in_place(float *x, int64_t n, float by)
+{
+    for (int64_t i = 0; i < n; i++) x[i] *= by;
+}
+
+/* What a row is multiplied by, before the transform or, with the scale, after its inverse. */
+static void signs_of(int64_t columns, float scale, int64_t inverse, float *signs)
+{
+    mix_key key = mix_key_of(0);
+    for (int64_t c = 0; c < columns; c++)
+        signs[c] = (mix((uint32_t)c, key) & 1 ? -1.0f : 1.0f) * (inverse ? scale : 1.0f);
+}
+
+static void forward_row(const float *x, int64_t columns, int64_t block, float scale,
+                        const float *signs, float *y)
+{
+    multiply(x, signs, columns, y);
+    walsh_hadamard(y, columns, block);
+    scale_in_place(y, columns, scale);
+}
+
+static void inverse_row(float *x, int64_t columns, int64_t block, const float *signs)
+{
+    walsh_hadamard(x, columns, block);
+    multiply_in_place(x, signs, columns);
+}
+
+/* `signs`: room for `columns` numbers. */
+EXPORT int64_t cutlayer_hadamard(const float *values, int64_t rows, int64_t columns, int64_t block,
+                              float scale, int64_t inverse, float *signs, float *out)
+{
+    signs_of(columns, scale, inverse, signs);
+    for (int64_t row = 0; row < rows; row++) {
+        const float *x = values + row * columns;
+        float *y = out + row * columns;
+        if (inverse) {
+            memcpy(y, x, (size_t)columns * sizeof *y);
+            inverse_row(y, columns, block, signs);
+        } else {
+            forward_row(x, columns, block, scale, signs, y);
+        }
+    }
+    return 0;
+}
+
 /* ---- rows: a scale each ------------------------------------------------------------------------ */
 
 CLONES static float largest_magnitude(const float *x, int64_t n)
@@ -463,12 +610,21 @@ CLONES static void four_levels_row(const float *restrict x, int64_t n, float hal
     }
 }
 
+/* The transform of blocks above 1 comes first, a row at a time, while it is in the cache. `scratch`: room
+ * for 2 x `columns` numbers. */
 EXPORT int64_t cutlayer_quantise_rows(const float *values, int64_t rows, int64_t columns, int64_t bits,
-                                   int16_t *symbols, float *scales)
+                                   int64_t block, float unit, float *scratch, int16_t *symbols,
+                                   float *scales)
 {
     float largest_symbol = (float)((1 << (bits - 1)) - 1);
+    float *signs = scratch, *turned = scratch + columns;
+    if (block > 1) signs_of(columns, unit, 0, signs);
     for (int64_t row = 0; row < rows; row++) {
         const float *x = values + row * columns;
+        if (block > 1) {
+            forward_row(x, columns, block, unit, signs, turned);
+            x = turned;
+        }
         int16_t *q = symbols + row * columns;
         float scale = largest_magnitude(x, columns), ratio = 0.0f;
         /* not finite, or no scale at all: a row of zeros */
@@ -498,111 +654,21 @@ CLONES static void scale_halves_row(const int16_t *restrict q, int64_t n, float 
     }
 }
 
+/* The inverse transform of blocks above 1 comes last. `signs`: room for `columns` numbers. */
 EXPORT int64_t cutlayer_dequantise_rows(const int16_t *symbols, const float *scales, int64_t rows,
-                                     int64_t columns, int64_t bits, float *values)
+                                     int64_t columns, int64_t bits, int64_t block, float unit,
+                                     float *signs, float *values)
 {
     float largest_symbol = (float)((1 << (bits - 1)) - 1);
+    if (block > 1) signs_of(columns, unit, 1, signs);
     for (int64_t row = 0; row < rows; row++) {
         const int16_t *q = symbols + row * columns;
+        float *x = values + row * columns;
         if (bits > 2)
-            scale_row(q, columns, scales[row] / largest_symbol, values + row * columns);
+            scale_row(q, columns, scales[row] / largest_symbol, x);
         else
-            scale_halves_row(q, columns, scales[row] * 0.5f, values + row * columns);
-    }
-    return 0;
-}
-
-/* ---- Hadamard ---------------------------------------------------------------------------------- */
-
-/* Stages h = 1, 2, 4 on each 8 of n values. */
-CLONES static void three_stages(float *restrict x, int64_t n)
-{
-    for (int64_t i = 0; i + 8 <= n; i += 8) {
-        float a[8], b[8];
-        for (int j = 0; j < 8; j += 2) {
-            a[j] = x[i + j] + x[i + j + 1];
-            a[j + 1] = x[i + j] - x[i + j + 1];
-        }
-        for (int j = 0; j < 8; j += 4)
-            for (int l = 0; l < 2; l++) {
-                b[j + l] = a[j + l] + a[j + l + 2];
-                b[j + l + 2] = a[j + l] - a[j + l + 2];
-            }
-        for (int l = 0; l < 4; l++) {
-            x[i + l] = b[l] + b[l + 4];
-            x[i + l + 4] = b[l] - b[l + 4];
-        }
-    }
-}
-
-CLONES static void one_stage(float *x, int64_t n, int64_t h)
-{
-    for (int64_t i = 0; i < n; i += 2 * h) {
-        float *restrict low = x + i, *restrict high = x + i + h;
-        for (int64_t j = 0; j < h; j++) {
-            float a = low[j], b = high[j];
-            low[j] = a + b;
-            high[j] = a - b;
-        }
-    }
-}
-
-/* Stages h and 2 h at once, to go through the cache half as often. */
-CLONES static void two_stages(float *x, int64_t n, int64_t h)
-{
-    for (int64_t i = 0; i < n; i += 4 * h) {
-        float *restrict p = x + i, *restrict q = p + h, *restrict r = q + h, *restrict s = r + h;
-        for (int64_t j = 0; j < h; j++) {
-            float a = p[j] + q[j], b = p[j] - q[j], c = r[j] + s[j], d = r[j] - s[j];
-            p[j] = a + c;
-            q[j] = b + d;
-            r[j] = a - c;
-            s[j] = b - d;
-        }
-    }
-}
-
-static void walsh_hadamard(float *x, int64_t n, int64_t block)
-{
-    int64_t h = 1;
-    if (block >= 8) {
-        three_stages(x, n);
-        h = 8;
-    }
-    for (; 4 * h <= block; h *= 4) two_stages(x, n, h);
-    for (; h < block; h *= 2) one_stage(x, n, h);
-}
-
-CLONES static void multiply(const float *restrict x, const float *restrict by, int64_t n,
-                            float *restrict out)
-{
-    for (int64_t i = 0; i < n; i++) out[i] = x[i] * by[i];
-}
-
-CLONES static void scale_in_place(float *x, int64_t n, float by)
-{
-    for (int64_t i = 0; i < n; i++) x[i] *= by;
-}
-
-/* `signs`: room for `columns` numbers. */
-EXPORT int64_t cutlayer_hadamard(const float *values, int64_t rows, int64_t columns, int64_t block,
-                              float scale, int64_t inverse, float *signs, float *out)
-{
-    mix_key key = mix_key_of(0);
-    for (int64_t c = 0; c < columns; c++)
-        signs[c] = (mix((uint32_t)c, key) & 1 ? -1.0f : 1.0f) * (inverse ? scale : 1.0f);
-    for (int64_t row = 0; row < rows; row++) {
-        const float *x = values + row * columns;
-        float *y = out + row * columns;
-        if (inverse) {
-            memcpy(y, x, (size_t)columns * sizeof *y);
-            walsh_hadamard(y, columns, block);
-            for (int64_t c = 0; c < columns; c++) y[c] *= signs[c];
-        } else {
-            multiply(x, signs, columns, y);
-            walsh_hadamard(y, columns, block);
-            scale_in_place(y, columns, scale);
-        }
+            scale_halves_row(q, columns, scales[row] * 0.5f, x);
+        if (block > 1) inverse_row(x, columns, block, signs);
     }
     return 0;
 }
@@ -1068,13 +1134,13 @@ EXPORT int64_t cutlayer_rans_decode(const uint8_t *code, int64_t code_size, int6
 /* ---- packed symbols ---------------------------------------------------------------------------- */
 
 static inline void pack_whole(const int16_t *restrict q, int64_t bytes, const int width,
-                              uint8_t *restrict out)
+                              uint16_t offset, uint8_t *restrict out)
 {
     const int each = 8 / width;
     for (int64_t i = 0; i < bytes; i++) {
         uint32_t byte = 0;
         for (int j = 0; j < each; j++)
-            byte |= ((uint16_t)q[i * each + j] & ((1u << width) - 1)) << (j * width);
+            byte |= ((uint16_t)(q[i * each + j] + offset) & ((1u << width) - 1)) << (j * width);
         out[i] = (uint8_t)byte;
     }
 }
@@ -1088,24 +1154,34 @@ static inline void unpack_whole(const uint8_t *restrict data, int64_t bytes, con
             q[i * each + j] = (int16_t)(data[i] >> (j * width) & ((1 << width) - 1));
 }
 
-CLONES static void pack_2(const int16_t *q, int64_t bytes, uint8_t *out) { pack_whole(q, bytes, 2, out); }
-CLONES static void pack_4(const int16_t *q, int64_t bytes, uint8_t *out) { pack_whole(q, bytes, 4, out); }
-CLONES static void pack_8(const int16_t *q, int64_t bytes, uint8_t *out) { pack_whole(q, bytes, 8, out); }
+CLONES static void pack_2(const int16_t *q, int64_t bytes, uint16_t offset, uint8_t *out)
+{
+    pack_whole(q, bytes, 2, offset, out);
+}
+CLONES static void pack_4(const int16_t *q, int64_t bytes, uint16_t offset, uint8_t *out)
+{
+    pack_whole(q, bytes, 4, offset, out);
+}
+CLONES static void pack_8(const int16_t *q, int64_t bytes, uint16_t offset, uint8_t *out)
+{
+    pack_whole(q, bytes, 8, offset, out);
+}
 CLONES static void unpack_2(const uint8_t *d, int64_t bytes, int16_t *q) { unpack_whole(d, bytes, 2, q); }
 CLONES static void unpack_4(const uint8_t *d, int64_t bytes, int16_t *q) { unpack_whole(d, bytes, 4, q); }
 CLONES static void unpack_8(const uint8_t *d, int64_t bytes, int16_t *q) { unpack_whole(d, bytes, 8, q); }
 
 /* `out`: (n * width + 7) / 8 bytes. */
-EXPORT int64_t cutlayer_pack(const int16_t *symbols, int64_t n, int64_t width, uint8_t *out)
+EXPORT int64_t cutlayer_pack(const int16_t *symbols, int64_t n, int64_t width, int64_t offset,
+                             uint8_t *out)
 {
     int64_t whole = width == 2 || width == 4 || width == 8 ? n * width / 8 : 0;
-    if (width == 2) pack_2(symbols, whole, out);
-    if (width == 4) pack_4(symbols, whole, out);
-    if (width == 8) pack_8(symbols, whole, out);
+    if (width == 2) pack_2(symbols, whole, (uint16_t)offset, out);
+    if (width == 4) pack_4(symbols, whole, (uint16_t)offset, out);
+    if (width == 8) pack_8(symbols, whole, (uint16_t)offset, out);
     uint32_t held = 0, bits = 0;
     out += whole;
     for (int64_t i = whole * 8 / width; i < n; i++) {
-        held |= ((uint16_t)symbols[i] & ((1u << width) - 1)) << bits;
+        held |= ((uint16_t)(symbols[i] + offset) & ((1u << width) - 1)) << bits;
         for (bits += (uint32_t)width; bits >= 8; bits -= 8, held >>= 8) *out++ = (uint8_t)held;
     }
     if (bits) *out = (uint8_t)held;

@@ -3,6 +3,10 @@
 Both give the same bytes: loops over floats use float32 operations in a fixed order, everything else
 is integer arithmetic. Knows arrays only, nothing of packets, stages or state. Values are flat
 float32, samples one after another; symbols are int16 `[row, column]`, a row per token.
+
+Loops over values take and give an `Array` where values live (`Kernels.arrays`); loops over symbols,
+from `sums` on, are the entropy coders' and on the host, and so is whatever there is one of for each
+row, segment or column.
 """
 
 from abc import ABC, abstractmethod
@@ -12,6 +16,7 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Float32, Int16, Int64, UInt8, UInt16
 
+from cutlayer.codec.kernels.arrays import Array, Arrays, HostArrays
 from cutlayer.errors import PacketError
 
 # a row that is not coded: all its symbols are zero
@@ -75,25 +80,30 @@ class Kernels(ABC):
     product. Source: C. Wellons, "Prospecting for hash functions" (lowbias32), 2018.
     """
 
+    @property
+    def arrays(self) -> Arrays:
+        """Where this form's values are, and the symbols that it makes of them."""
+        return HostArrays()
+
     @abstractmethod
     def top_k(
         self,
-        values: Float32[np.ndarray, " value"],
+        values: Float32[Array, " value"],
         sizes: Int64[np.ndarray, " segment"],
         counts: Int64[np.ndarray, " segment"],
-    ) -> UInt8[np.ndarray, " value"]:
+    ) -> UInt8[Array, " value"]:
         """1 at the `counts[i]` values of largest magnitude in segment i, of equal ones the first;
         0 elsewhere. Values are finite."""
 
     @abstractmethod
-    def largest(self, values: Float32[np.ndarray, "..."]) -> float:
+    def largest(self, values: Float32[Array, "..."]) -> float:
         """The largest magnitude, 0 of none; infinite if any value is not finite."""
 
     @abstractmethod
     def extremes(
         self,
-        values: Float32[np.ndarray, " value"],
-        kept: UInt8[np.ndarray, " value"],
+        values: Float32[Array, " value"],
+        kept: UInt8[Array, " value"],
         sizes: Int64[np.ndarray, " segment"],
     ) -> Float32[np.ndarray, "2 segment"]:
         """The smallest and the largest kept magnitude of each segment; zeros where none is kept."""
@@ -101,13 +111,13 @@ class Kernels(ABC):
     @abstractmethod
     def quantise_levels(
         self,
-        values: Float32[np.ndarray, " value"],
-        kept: UInt8[np.ndarray, " value"],
+        values: Float32[Array, " value"],
+        kept: UInt8[Array, " value"],
         sizes: Int64[np.ndarray, " segment"],
         extremes: Float32[np.ndarray, "2 segment"],
         levels: int,
         seed: int,
-    ) -> Int16[np.ndarray, " value"]:
+    ) -> Int16[Array, " value"]:
         """Stochastic rounding to `levels` + 1 even points between each segment's extremes.
 
         The symbol of point e is e + 1 with the value's sign (-0.0 counts as positive), 0 where not
@@ -119,17 +129,17 @@ class Kernels(ABC):
     @abstractmethod
     def dequantise_points(
         self,
-        symbols: Int16[np.ndarray, " value"],
+        symbols: Int16[Array, " value"],
         sizes: Int64[np.ndarray, " segment"],
         points: Float32[np.ndarray, "segment point"],
-    ) -> Float32[np.ndarray, " value"]:
+    ) -> Float32[Array, " value"]:
         """sign(q) * points[segment, |q| - 1], or 0 for q = 0. Raises PacketError where |q| is more
         than the number of points."""
 
     @abstractmethod
     def quantise_dead_zone(
-        self, values: Float32[np.ndarray, " value"], step: np.float32, rounding: np.float32
-    ) -> tuple[Int16[np.ndarray, " value"], Moments]:
+        self, values: Float32[Array, " value"], step: np.float32, rounding: np.float32
+    ) -> tuple[Int16[Array, " value"], Moments]:
         """sign(x) * floor(min(|x| * (1 / step), 32767) + rounding); `rounding` in (0, 0.5].
 
         1 / step is rounded to float32 once and must be finite; the moments use the same minimum.
@@ -138,18 +148,19 @@ class Kernels(ABC):
     @abstractmethod
     def dequantise_dead_zone(
         self,
-        symbols: Int16[np.ndarray, " value"],
+        symbols: Int16[Array, " value"],
         step: np.float32,
         shift_one: np.float32,
         shift_more: np.float32,
-    ) -> Float32[np.ndarray, " value"]:
+    ) -> Float32[Array, " value"]:
         """sign(q) * (|q| + shift) * step with shift_one for |q| = 1, shift_more above; 0 for 0."""
 
     @abstractmethod
     def quantise_rows(
-        self, values: Float32[np.ndarray, "row column"], bits: int
-    ) -> tuple[Int16[np.ndarray, "row column"], Float32[np.ndarray, " row"]]:
-        """Symbols and each row's largest magnitude m, `bits` in 2..8.
+        self, values: Float32[Array, "row column"], bits: int, block: int = 1
+    ) -> tuple[Int16[Array, "row column"], Float32[np.ndarray, " row"]]:
+        """Symbols and each row's largest magnitude m, `bits` in 2..8, of the rows after `hadamard`
+        in blocks of `block` (1: as they are).
 
         3 and more: q = rint(x * (P / m)), P = 2^(bits-1) - 1, half to even. 2: four levels, q in
         {-2, -1, 1, 2}: |q| = 2 where |x| > m / 2, else 1. A row of zeros: scale 0; q = 0 (1 for
@@ -159,16 +170,18 @@ class Kernels(ABC):
     @abstractmethod
     def dequantise_rows(
         self,
-        symbols: Int16[np.ndarray, "row column"],
+        symbols: Int16[Array, "row column"],
         scales: Float32[np.ndarray, " row"],
         bits: int,
-    ) -> Float32[np.ndarray, "row column"]:
-        """3 and more: q * (m / P). 2: (|q| - 1/2) * (m / 2) * sign(q), 0 for q = 0."""
+        block: int = 1,
+    ) -> Float32[Array, "row column"]:
+        """3 and more: q * (m / P). 2: (|q| - 1/2) * (m / 2) * sign(q), 0 for q = 0. Then `hadamard`
+        is undone, in blocks of `block`."""
 
     @abstractmethod
     def hadamard(
-        self, values: Float32[np.ndarray, "row column"], block: int, *, inverse: bool
-    ) -> Float32[np.ndarray, "row column"]:
+        self, values: Float32[Array, "row column"], block: int, *, inverse: bool
+    ) -> Float32[Array, "row column"]:
         """Each row in blocks of `block` (a power of two that divides the columns): fixed random
         signs, then the Walsh-Hadamard transform scaled to be orthonormal; `inverse` undoes it.
 
@@ -210,12 +223,12 @@ class Kernels(ABC):
         """
 
     @abstractmethod
-    def pack(self, symbols: Int16[np.ndarray, " value"], width: int) -> bytes:
-        """The low `width` bits (1..16) of each symbol, the first one lowest."""
+    def pack(self, symbols: Int16[np.ndarray, " value"], width: int, offset: int = 0) -> bytes:
+        """The low `width` bits (1..16) of each symbol + `offset`, the first one lowest."""
 
     @abstractmethod
     def unpack(self, data: bytes, count: int, width: int) -> Int16[np.ndarray, " value"]:
-        """`pack` undone, as unsigned numbers (so width 16 may come out negative).
+        """`pack` without offset undone, as unsigned numbers (so width 16 may come out negative).
 
         Raises PacketError: `data` has another length.
         """

@@ -7,7 +7,7 @@ import ctypes
 from importlib.util import find_spec
 
 LIBRARY = "cutlayer.codec.kernels._native"
-VERSION = 2  # of the functions' arguments; the same number is in the C file
+VERSION = 3  # of the functions' arguments; the same number is in the C file
 
 PROBLEMS = {
     -1: "a table of frequencies that is needed does not exist or does not sum to 4096",
@@ -27,8 +27,8 @@ ARGUMENTS = {
     "dequantise_points": "ppipiiip",
     "quantise_dead_zone": "piffpp",
     "dequantise_dead_zone": "pifffp",
-    "quantise_rows": "piiipp",
-    "dequantise_rows": "ppiiip",
+    "quantise_rows": "piiiifppp",
+    "dequantise_rows": "ppiiiifpp",
     "hadamard": "piiifipp",
     "sums": "piiipppp",
     "used_tables": "pippiiipp",
@@ -37,7 +37,7 @@ ARGUMENTS = {
     "rans_encode": "piiipppiiipppi",
     "decoder_tables": "piippp",
     "rans_decode": "piiiipppiiipppp",
-    "pack": "piip",
+    "pack": "piiip",
     "unpack": "piip",
 }
 TYPES = {"p": ctypes.c_void_p, "i": ctypes.c_int64, "u": ctypes.c_uint64, "f": ctypes.c_float}

@@ -247,19 +247,21 @@ class Native(Kernels):
         return values
 
     def quantise_rows(
-        self, values: Float32[np.ndarray, "row column"], bits: int
+        self, values: Float32[np.ndarray, "row column"], bits: int, block: int = 1
     ) -> tuple[Int16[np.ndarray, "row column"], Float32[np.ndarray, " row"]]:
         """See `Kernels.quantise_rows`."""
         check_bits(bits)
+        check_block(values.shape[1], block)
         x = _aligned(values, np.float32)
         symbols = np.empty(values.shape, dtype=np.int16)
         scales = np.empty(values.shape[0], dtype=np.float32)
 
         def work(first: int, last: int) -> None:
+            scratch = np.empty(2 * values.shape[1], dtype=np.float32)
             self._call(
                 "quantise_rows",
-                *(x[first:last], last - first, values.shape[1], bits),
-                *(symbols[first:last], scales[first:last]),
+                *(x[first:last], last - first, values.shape[1], bits, block, _unit(block)),
+                *(scratch, symbols[first:last], scales[first:last]),
             )
 
         self._split(values.shape[0], work)
@@ -270,17 +272,20 @@ class Native(Kernels):
         symbols: Int16[np.ndarray, "row column"],
         scales: Float32[np.ndarray, " row"],
         bits: int,
+        block: int = 1,
     ) -> Float32[np.ndarray, "row column"]:
         """See `Kernels.dequantise_rows`."""
         check_bits(bits)
+        check_block(symbols.shape[1], block)
         q, s = _aligned(symbols, np.int16), _aligned(scales, np.float32)
         values = np.empty(symbols.shape, dtype=np.float32)
 
         def work(first: int, last: int) -> None:
+            signs = np.empty(symbols.shape[1], dtype=np.float32)
             self._call(
                 "dequantise_rows",
                 *(q[first:last], s[first:last], last - first, symbols.shape[1], bits),
-                values[first:last],
+                *(block, _unit(block), signs, values[first:last]),
             )
 
         self._split(symbols.shape[0], work)
@@ -293,13 +298,12 @@ class Native(Kernels):
         check_block(values.shape[1], block)
         x = _aligned(values, np.float32)
         out = np.empty(values.shape, dtype=np.float32)
-        scale = np.float32(1 / np.sqrt(block))
 
         def work(first: int, last: int) -> None:
             signs = np.empty(values.shape[1], dtype=np.float32)
             self._call(
                 "hadamard",
-                *(x[first:last], last - first, values.shape[1], block, scale, int(inverse)),
+                *(x[first:last], last - first, values.shape[1], block, _unit(block), int(inverse)),
                 *(signs, out[first:last]),
             )
 
@@ -409,7 +413,7 @@ class Native(Kernels):
         )
         return slots, wide
 
-    def pack(self, symbols: Int16[np.ndarray, " value"], width: int) -> bytes:
+    def pack(self, symbols: Int16[np.ndarray, " value"], width: int, offset: int = 0) -> bytes:
         """See `Kernels.pack`."""
         check_width(width)
         q = _aligned(symbols, np.int16)
@@ -418,7 +422,7 @@ class Native(Kernels):
         def work(first: int, last: int) -> None:
             # 8 symbols are whole bytes
             begin, end = 8 * first, min(8 * last, q.size)
-            self._call("pack", q[begin:end], end - begin, width, data[first * width :])
+            self._call("pack", q[begin:end], end - begin, width, offset, data[first * width :])
 
         self._split((symbols.size + 7) // 8, work)
         return data.tobytes()
@@ -435,6 +439,11 @@ class Native(Kernels):
 
         self._split((count + 7) // 8, work)
         return symbols
+
+
+def _unit(block: int) -> np.float32:
+    """What makes a transform of `block` columns orthonormal."""
+    return np.float32(1 / np.sqrt(block))
 
 
 def _contexts(model: ContextModel) -> tuple[np.ndarray, np.ndarray, np.ndarray, int, int]:

@@ -36,11 +36,16 @@ def bias(x: UInt32[np.ndarray, " i"]) -> UInt32[np.ndarray, " i"]:
     return np.asarray(x ^ x >> np.uint32(16))
 
 
-def mix(count: int, seed: int) -> UInt32[np.ndarray, " i"]:
-    """The mix of 0, 1, ... count - 1 and the seed; see `Kernels`."""
+def mix_keys(seed: int) -> tuple[int, int]:
+    """The keys a and b of a seed; see `Kernels`."""
     low, high = np.array([[seed & 0xFFFFFFFF], [seed >> 32 & 0xFFFFFFFF]], dtype=np.uint32)
     a = bias(low)
-    b = bias(high + a)
+    return int(a[0]), int(bias(high + a)[0])
+
+
+def mix(count: int, seed: int) -> UInt32[np.ndarray, " i"]:
+    """The mix of 0, 1, ... count - 1 and the seed; see `Kernels`."""
+    a, b = (np.uint32(key) for key in mix_keys(seed))
     x = np.arange(count, dtype=np.uint32) * np.uint32(0x9E3779B9) + a
     x = (x ^ x >> np.uint32(16)) * np.uint32(0x7FEB352D)
     x = ((x ^ x >> np.uint32(15)) + b) * np.uint32(0x846CA68B)
@@ -182,10 +187,12 @@ class Portable(Kernels):
         return _with_signs((sizes + np.where(sizes > 1, shift_more, shift_one)) * step, symbols)
 
     def quantise_rows(
-        self, values: Float32[np.ndarray, "row column"], bits: int
+        self, values: Float32[np.ndarray, "row column"], bits: int, block: int = 1
     ) -> tuple[Int16[np.ndarray, "row column"], Float32[np.ndarray, " row"]]:
         """See `Kernels.quantise_rows`."""
         check_bits(bits)
+        if block != 1:
+            values = self.hadamard(values, block, inverse=False)
         scales = np.abs(values).max(axis=1, initial=0).astype(np.float32)
         with np.errstate(divide="ignore", over="ignore"):
             ratios = np.float32(2 ** (bits - 1) - 1) / scales
@@ -202,9 +209,13 @@ class Portable(Kernels):
         symbols: Int16[np.ndarray, "row column"],
         scales: Float32[np.ndarray, " row"],
         bits: int,
+        block: int = 1,
     ) -> Float32[np.ndarray, "row column"]:
         """See `Kernels.dequantise_rows`."""
         check_bits(bits)
+        if block != 1:
+            turned = self.dequantise_rows(symbols, scales, bits)
+            return self.hadamard(turned, block, inverse=True)
         if bits > 2:
             steps = scales / np.float32(2 ** (bits - 1) - 1)
             return symbols.astype(np.float32) * steps[:, None]
@@ -260,10 +271,10 @@ class Portable(Kernels):
         """See `Kernels.rans_decode`."""
         return portable_rans.decode(codes, model, columns)
 
-    def pack(self, symbols: Int16[np.ndarray, " value"], width: int) -> bytes:
+    def pack(self, symbols: Int16[np.ndarray, " value"], width: int, offset: int = 0) -> bytes:
         """See `Kernels.pack`."""
         check_width(width)
-        low_first = symbols.astype("<i2").view(np.uint8).reshape(-1, 2)
+        low_first = (symbols + np.int16(offset)).astype("<i2").view(np.uint8).reshape(-1, 2)
         bits = np.unpackbits(low_first, axis=1, bitorder="little", count=width)
         return np.packbits(bits, bitorder="little").tobytes()
 

@@ -17,6 +17,7 @@ from typing import ClassVar, final
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
+from cutlayer.codec.kernels.arrays import Array
 from cutlayer.codec.kernels.kernels import Kernels, Moments
 from cutlayer.codec.stages import estimate
 from cutlayer.codec.stages.quantiser import Quantised, Quantiser, Rows
@@ -58,21 +59,19 @@ class DeadZone(Quantiser):
     def quantise(self, rows: Rows, kernels: Kernels, rng: np.random.Generator) -> Quantised:
         values = rows.values
         if rows.kept is not None:
-            values = np.where(rows.kept.reshape(values.shape) != 0, values, np.float32(0))
-        step = max(np.float32(rows.step_ratio * robust_scale(values)), SMALLEST_STEP)
-        flat = values.reshape(-1)
+            values = values * rows.kept.reshape(values.shape)
+        step = max(np.float32(rows.step_ratio * robust_scale(values, kernels)), SMALLEST_STEP)
         rounding = np.float32(self.rounding)
-        symbols, moments = kernels.quantise_dead_zone(flat, step, rounding)
-        if symbols.size and max(int(symbols.max()), -int(symbols.min())) == LARGEST_SYMBOL:
-            largest = float(np.abs(flat).max())
-            step = np.float32(largest / (LARGEST_SYMBOL - 1))
-            symbols, moments = kernels.quantise_dead_zone(flat, step, rounding)
+        largest = np.float32(kernels.largest(values))
+        if _largest_symbol(largest, step, rounding) == LARGEST_SYMBOL:
+            step = np.float32(float(largest) / (LARGEST_SYMBOL - 1))
+        symbols, moments = kernels.quantise_dead_zone(values.reshape(-1), step, rounding)
         settings = SETTINGS.pack(step, *_shifts(moments))
         return Quantised(symbols.reshape(values.shape), settings)
 
     def dequantise(
         self, quantised: Quantised, sizes: Int64[np.ndarray, " batch"], kernels: Kernels
-    ) -> Float32[np.ndarray, "row column"]:
+    ) -> Float32[Array, "row column"]:
         if len(quantised.settings) != SETTINGS.size:
             raise PacketError(f"dead zone: {len(quantised.settings)} bytes of settings")
         step, one, more = SETTINGS.unpack(quantised.settings)
@@ -99,22 +98,27 @@ class DeadZone(Quantiser):
         return magnitudes
 
 
-def robust_scale(values: Float32[np.ndarray, "row column"]) -> float:
+def robust_scale(values: Float32[Array, "row column"], kernels: Kernels) -> float:
     """The root mean square of `values` without the columns of most energy; 1 where that is 0."""
-    if values.size == 0:
-        return 1.0
     # scaled first, so that no square overflows or vanishes
-    largest = max(float(values.max()), -float(values.min()))
+    largest = kernels.largest(values)
     if largest == 0.0:
         return 1.0
-    unit = values / np.float32(largest) if not 1e-15 < largest < 1e15 else values
-    energy: Float64[np.ndarray, " column"] = np.einsum("rc,rc->c", unit, unit).astype(np.float64)
+    unit = values / largest if not 1e-15 < largest < 1e15 else values
+    energy = kernels.arrays.energies(unit).astype(np.float64)
     dropped = math.ceil(MASSIVE_SHARE * energy.size) if energy.size > 1 else 0
     rest = np.sort(energy)[: energy.size - dropped]
     mean = float(rest.mean()) / len(values)
     if mean == 0.0:
         mean = float(energy.mean()) / len(values)
     return math.sqrt(mean) * (1.0 if unit is values else largest)
+
+
+def _largest_symbol(largest: np.float32, step: np.float32, rounding: np.float32) -> int:
+    """What `Kernels.quantise_dead_zone` makes of the largest magnitude, by the same arithmetic."""
+    with np.errstate(over="ignore"):
+        size = min(largest * (np.float32(1) / step), np.float32(LARGEST_SYMBOL))
+    return int(size + rounding)
 
 
 def _shifts(moments: Moments) -> tuple[float, float]:

@@ -11,6 +11,7 @@ from typing import ClassVar, final
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
+from cutlayer.codec.kernels.arrays import Array
 from cutlayer.codec.kernels.kernels import Kernels
 from cutlayer.codec.stages.quantiser import Quantised, Quantiser, Rows
 from cutlayer.errors import PacketError
@@ -31,12 +32,11 @@ class Float8(Quantiser):
 
     def quantise(self, rows: Rows, kernels: Kernels, rng: np.random.Generator) -> Quantised:
         values = rows.values
-        largest = float(np.abs(values).max()) if values.size else 0.0
-        scale = np.float32(largest / LARGEST)
-        magnitudes = np.abs(values) / scale if scale > 0 else np.zeros_like(values)
+        scale = np.float32(kernels.largest(values) / LARGEST)
+        divisor = kernels.arrays.full((1,), float(scale) or np.inf, np.float32)
+        magnitudes = abs(values) / divisor
         table = _magnitudes()
-        edges = (table[1:] + table[:-1]) / 2
-        symbols = np.searchsorted(edges, magnitudes, side="right").astype(np.int16)
+        symbols = kernels.arrays.places((table[1:] + table[:-1]) / 2, magnitudes)
         symbols[values < 0] *= -1
         if rows.kept is not None:
             symbols *= rows.kept.reshape(symbols.shape)
@@ -44,20 +44,16 @@ class Float8(Quantiser):
 
     def dequantise(
         self, quantised: Quantised, sizes: Int64[np.ndarray, " batch"], kernels: Kernels
-    ) -> Float32[np.ndarray, "row column"]:
+    ) -> Float32[Array, "row column"]:
         symbols, table = quantised.symbols, _magnitudes()
         if len(quantised.settings) != SETTINGS.size:
             raise PacketError(f"float8: {len(quantised.settings)} bytes of settings")
         (scale,) = SETTINGS.unpack(quantised.settings)
         if not 0.0 <= scale < np.inf:
             raise PacketError(f"float8: scale {scale}")
-        places = np.abs(symbols.astype(np.int32))
-        if places.size and places.max() >= table.size:
-            raise PacketError(f"float8: a symbol beyond the last of {table.size} magnitudes")
-        values: Float32[np.ndarray, "row column"] = (
-            np.sign(symbols) * table[places] * np.float32(scale)
-        ).astype(np.float32)
-        return values
+        points = table[None, 1:] * np.float32(scale)
+        whole = np.array([sizes.sum()], dtype=np.int64)
+        return kernels.dequantise_points(symbols.reshape(-1), whole, points).reshape(symbols.shape)
 
     def settings_bytes(self, batch: int, rows: int) -> int:
         return SETTINGS.size

@@ -9,6 +9,7 @@ from typing import ClassVar, final
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
+from cutlayer.codec.kernels.arrays import Array
 from cutlayer.codec.kernels.kernels import Kernels
 from cutlayer.codec.stages import halves
 from cutlayer.codec.stages.quantiser import Quantised, Quantiser, Rows
@@ -31,22 +32,26 @@ class Integer(Quantiser):
         if not isinstance(self.bits, int) or not 2 <= self.bits <= 8:
             raise ConfigError(f"bits {self.bits}: give a whole number from 2 to 8")
 
+    @property
+    def turns(self) -> bool:
+        return True
+
     def quantise(self, rows: Rows, kernels: Kernels, rng: np.random.Generator) -> Quantised:
-        symbols, scales = kernels.quantise_rows(rows.values, self.bits)
+        symbols, scales = kernels.quantise_rows(rows.values, self.bits, rows.block)
         if rows.kept is not None:
             symbols *= rows.kept.reshape(symbols.shape)
         return Quantised(symbols, bytes((self.bits,)) + halves.nearest_to_bytes(scales))
 
     def dequantise(
         self, quantised: Quantised, sizes: Int64[np.ndarray, " batch"], kernels: Kernels
-    ) -> Float32[np.ndarray, "row column"]:
+    ) -> Float32[Array, "row column"]:
         settings, symbols = quantised.settings, quantised.symbols
         if len(settings) != 1 + 2 * len(symbols) or not 2 <= settings[0] <= 8:
             raise PacketError(f"integers: {len(settings)} bytes of settings, {len(symbols)} rows")
         scales = halves.from_bytes(settings[1:])
         if not ((scales >= 0) & (scales < np.inf)).all():
             raise PacketError("integers: a row without 0 <= scale < infinity")
-        return kernels.dequantise_rows(symbols, scales, settings[0])
+        return kernels.dequantise_rows(symbols, scales, settings[0], quantised.block)
 
     def settings_bytes(self, batch: int, rows: int) -> int:
         return 1 + 2 * rows

@@ -21,6 +21,7 @@ from jaxtyping import Float32, Float64
 
 from cutlayer.codec.codec import State
 from cutlayer.codec.entropy.two_way import TwoWay
+from cutlayer.codec.kernels.arrays import Array, Arrays
 from cutlayer.codec.kernels.kernels import Kernels
 from cutlayer.codec.packet import read_varint, sections_from_bytes, sections_to_bytes, varint
 from cutlayer.errors import ConfigError, PacketError
@@ -76,15 +77,16 @@ class LearnedBasis:
 class Learned:
     """What both ends know: the mean and the basis in use, and a number that names them."""
 
-    mean: Float32[np.ndarray, " width"] | None = None
-    basis: Float32[np.ndarray, "width component"] | None = None
+    mean: Float32[Array, " width"] | None = None
+    basis: Float32[Array, "width component"] | None = None
     identity: int = 0
 
     @staticmethod
-    def of(state: State) -> "Learned":
-        """What `state` holds."""
+    def of(state: State, arrays: Arrays) -> "Learned":
+        """What `state` holds, where values live."""
         identity = int(state["identity"]) if "identity" in state else 0
-        return Learned(state.get("mean"), state.get("basis"), identity)
+        mean, basis = (_there(state, name, arrays) for name in ("mean", "basis"))
+        return Learned(mean, basis, identity)
 
     def to_state(self) -> State:
         """As arrays by name."""
@@ -98,9 +100,10 @@ class Learned:
         """After what a packet ships. Raises PacketError: not a mean or basis for `width`."""
         if mean is None and basis is None:
             return self
+        arrays = kernels.arrays
         return Learned(
-            self.mean if mean is None else mean_from_bytes(mean, width),
-            self.basis if basis is None else basis_from_bytes(basis, width, kernels),
+            self.mean if mean is None else arrays.of(mean_from_bytes(mean, width)),
+            self.basis if basis is None else arrays.of(basis_from_bytes(basis, width, kernels)),
             # zero means that nothing was learned
             zlib.crc32((mean or b"") + (basis or b""), self.identity) or 1,
         )
@@ -114,23 +117,23 @@ class Statistics:
     sent: int
     rows: int
     wait: int
-    total: Float64[np.ndarray, " width"]
-    moment: Float64[np.ndarray, "width width"] | None
+    total: Float64[Array, " width"]
+    moment: Float64[Array, "width width"] | None
 
     @staticmethod
-    def fresh(width: int, wait: int, *, sent: int, moment: bool) -> "Statistics":
+    def fresh(width: int, wait: int, arrays: Arrays, *, sent: int, moment: bool) -> "Statistics":
         """Without rows; `moment`: whether second moments are wanted."""
-        square = np.zeros((width, width)) if moment else None
-        return Statistics(sent, 0, wait, np.zeros(width), square)
+        square = arrays.full((width, width), 0.0, np.float64) if moment else None
+        return Statistics(sent, 0, wait, arrays.full((width,), 0.0, np.float64), square)
 
     @staticmethod
-    def of(state: State) -> "Statistics | None":
-        """What `state` holds."""
+    def of(state: State, arrays: Arrays) -> "Statistics | None":
+        """What `state` holds, where values live."""
         if "statistics.counts" not in state:
             return None
         sent, rows, wait = state["statistics.counts"].tolist()
-        total = state["statistics.total"]
-        return Statistics(sent, rows, wait, total, state.get("statistics.moment"))
+        total, moment = (_there(state, f"statistics.{n}", arrays) for n in ("total", "moment"))
+        return Statistics(sent, rows, wait, total, moment)
 
     def to_state(self) -> State:
         """As arrays by name."""
@@ -141,12 +144,13 @@ class Statistics:
         return state if self.moment is None else {**state, "statistics.moment": self.moment}
 
     def seen(
-        self, values: Float32[np.ndarray, "row width"], rng: np.random.Generator
+        self, values: Float32[Array, "row width"], rng: np.random.Generator, arrays: Arrays
     ) -> "Statistics":
         """With the rows of one more packet, or a random part of them where they are many."""
         if len(values) > ROWS_PER_PACKET:
-            values = values[np.sort(rng.choice(len(values), ROWS_PER_PACKET, replace=False))]
-        wide = values.astype(np.float64)
+            drawn = np.sort(rng.choice(len(values), ROWS_PER_PACKET, replace=False))
+            values = values[arrays.of(drawn)]
+        wide = arrays.wide(values)
         return replace(
             self,
             sent=self.sent + 1,
@@ -160,17 +164,18 @@ class Statistics:
         """Whether it is time to ship."""
         return self.rows >= self.wait
 
-    def mean(self) -> bytes:
+    def mean(self, arrays: Arrays) -> bytes:
         """The mean to ship: float16, what is beyond its range at the range's end."""
         limit = float(np.finfo(np.float16).max)
-        return np.clip(self.total / max(self.rows, 1), -limit, limit).astype("<f2").tobytes()
+        mean = arrays.to_host(self.total) / max(self.rows, 1)
+        return np.clip(mean, -limit, limit).astype("<f2").tobytes()
 
     def basis(self, how: LearnedBasis, kernels: Kernels, *, about_mean: bool) -> bytes | None:
         """The basis to ship: see the module. None where no direction stands out."""
         assert self.moment is not None
-        moment = self.moment / max(self.rows, 1)
+        moment = kernels.arrays.to_host(self.moment) / max(self.rows, 1)
         if about_mean:
-            mean = self.total / max(self.rows, 1)
+            mean = kernels.arrays.to_host(self.total) / max(self.rows, 1)
             moment = moment - np.outer(mean, mean)
         width = len(moment)
         columns = max(1, round(how.share * width))
@@ -188,6 +193,11 @@ class Statistics:
         sections = TwoWay().encode(symbols, kernels)
         kept = width if columns == width else symbols.shape[1]
         return varint(symbols.shape[1]) + varint(kept) + sections_to_bytes(sections)
+
+
+def _there(state: State, name: str, arrays: Arrays) -> Array | None:
+    """An array of `state` where values live; a state from a checkpoint is on the host."""
+    return arrays.of(state[name]) if name in state else None
 
 
 def mean_from_bytes(data: bytes, width: int) -> Float32[np.ndarray, " width"]:

@@ -15,6 +15,7 @@ from typing import ClassVar, final
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
+from cutlayer.codec.kernels.arrays import Array
 from cutlayer.codec.kernels.kernels import Kernels
 from cutlayer.codec.stages import estimate, halves
 from cutlayer.codec.stages.quantiser import Quantised, Quantiser, Rows
@@ -45,7 +46,9 @@ class StochasticLevels(Quantiser):
 
     def quantise(self, rows: Rows, kernels: Kernels, rng: np.random.Generator) -> Quantised:
         values = rows.values.reshape(-1)
-        kept = rows.kept if rows.kept is not None else np.ones(values.size, dtype=np.uint8)
+        kept = rows.kept
+        if kept is None:
+            kept = kernels.arrays.full(values.shape, 1, np.uint8)
         low, high = kernels.extremes(values, kept, rows.sizes)
         packed = halves.to_bytes(low, up=False) + halves.to_bytes(high, up=True)
         bounds = _extremes(packed, rows.sizes.size)
@@ -55,14 +58,12 @@ class StochasticLevels(Quantiser):
 
     def dequantise(
         self, quantised: Quantised, sizes: Int64[np.ndarray, " batch"], kernels: Kernels
-    ) -> Float32[np.ndarray, "row column"]:
+    ) -> Float32[Array, "row column"]:
         settings, symbols = quantised.settings, quantised.symbols
         if len(settings) != 1 + 4 * sizes.size or settings[0] == 0:
             raise PacketError(f"levels: {len(settings)} bytes of settings for {sizes.size} samples")
         intervals = settings[0]
         points = _points(_extremes(settings[1:], sizes.size), intervals)
-        if symbols.size and max(int(symbols.max()), -int(symbols.min())) > intervals + 1:
-            raise PacketError(f"levels: a symbol beyond the last of {intervals + 1} points")
         return kernels.dequantise_points(symbols.reshape(-1), sizes, points).reshape(symbols.shape)
 
     def settings_bytes(self, batch: int, rows: int) -> int:

@@ -10,16 +10,21 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float32, Float64, Int16, Int64, UInt8
 
+from cutlayer.codec.kernels.arrays import Array
 from cutlayer.codec.kernels.kernels import Kernels
 from cutlayer.codec.stages.step import FIXED, StepRule
 
 
 @dataclass(frozen=True, eq=False)
 class Quantised:
-    """The symbols, 0 where a value is dropped, and what the receiver needs to undo them."""
+    """The symbols, 0 where a value is dropped, and what the receiver needs to undo them.
 
-    symbols: Int16[np.ndarray, "row column"]
+    `block`: see `Rows`.
+    """
+
+    symbols: Int16[Array, "row column"]
     settings: bytes
+    block: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,13 +32,15 @@ class Rows:
     """What a quantiser is given: tokens as rows, which values count, how many each sample has.
 
     `kept` is None where all values count. `step_ratio` is the current step in units of the values'
-    scale, for a quantiser whose rule looks for one.
+    scale, for a quantiser whose rule looks for one. `block`: of the Hadamard transform that is left
+    to a quantiser that `turns`; 1: none.
     """
 
-    values: Float32[np.ndarray, "row column"]
-    kept: UInt8[np.ndarray, " value"] | None
+    values: Float32[Array, "row column"]
+    kept: UInt8[Array, " value"] | None
     sizes: Int64[np.ndarray, " batch"]
     step_ratio: float
+    block: int = 1
 
 
 class Quantiser(ABC):
@@ -46,6 +53,12 @@ class Quantiser(ABC):
         """How the step is found; a quantiser without one has nothing to look for."""
         return FIXED
 
+    @property
+    def turns(self) -> bool:
+        """Whether it can do the Hadamard transform on the way, row by row, which spares a pass over
+        memory each way."""
+        return False
+
     @abstractmethod
     def quantise(self, rows: Rows, kernels: Kernels, rng: np.random.Generator) -> Quantised:
         """The symbols of all rows."""
@@ -56,7 +69,7 @@ class Quantiser(ABC):
         quantised: Quantised,
         sizes: Int64[np.ndarray, " batch"],
         kernels: Kernels,
-    ) -> Float32[np.ndarray, "row column"]:
+    ) -> Float32[Array, "row column"]:
         """The values that the symbols stand for.
 
         Raises PacketError: settings or symbols that `quantise` does not make.

@@ -9,6 +9,7 @@ from typing import Literal, final
 import numpy as np
 from jaxtyping import Float32, Int, Int64, UInt8
 
+from cutlayer.codec.kernels.arrays import Array
 from cutlayer.codec.kernels.kernels import Kernels
 from cutlayer.errors import ConfigError
 
@@ -36,15 +37,15 @@ class TopK:
 
     def kept(
         self,
-        values: Float32[np.ndarray, "row column"],
+        values: Float32[Array, "row column"],
         sizes: Int64[np.ndarray, " batch"],
         kernels: Kernels,
-    ) -> UInt8[np.ndarray, " value"]:
+    ) -> UInt8[Array, " value"]:
         """1 where a value is kept. `sizes`: the number of values of each sample."""
         if self.scope == "token":
             sizes = np.full(len(values), values.shape[1], dtype=np.int64)
         elif self.scope == "batch":
-            sizes = np.array([values.size], dtype=np.int64)
+            sizes = np.array([sizes.sum()], dtype=np.int64)
         return kernels.top_k(values.reshape(-1), sizes, kept_counts(sizes, self.keep_ratio))
 
 

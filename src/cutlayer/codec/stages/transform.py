@@ -7,9 +7,9 @@ for those that live on zeros.
 from dataclasses import dataclass
 from typing import final
 
-import numpy as np
 from jaxtyping import Float32
 
+from cutlayer.codec.kernels.arrays import Array
 from cutlayer.codec.kernels.kernels import Kernels
 
 LARGEST_BLOCK = 256
@@ -22,14 +22,14 @@ class Hadamard:
     divides the width. Orthonormal."""
 
     def forward(
-        self, values: Float32[np.ndarray, "row column"], kernels: Kernels
-    ) -> Float32[np.ndarray, "row column"]:
+        self, values: Float32[Array, "row column"], kernels: Kernels
+    ) -> Float32[Array, "row column"]:
         """The transformed rows."""
         return kernels.hadamard(values, block_of(values.shape[1]), inverse=False)
 
     def inverse(
-        self, values: Float32[np.ndarray, "row column"], kernels: Kernels
-    ) -> Float32[np.ndarray, "row column"]:
+        self, values: Float32[Array, "row column"], kernels: Kernels
+    ) -> Float32[Array, "row column"]:
         """`forward` undone, to float32's precision."""
         return kernels.hadamard(values, block_of(values.shape[1]), inverse=True)
 

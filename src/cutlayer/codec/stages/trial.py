@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32
 
+from cutlayer.codec.kernels.arrays import Array, dot
 from cutlayer.codec.segments import Segments
 from cutlayer.codec.stages.pipeline import Pipeline, Transformed
 from cutlayer.codec.stages.quantiser import Quantised
@@ -24,7 +25,7 @@ HALVINGS = 9
 class Trial:
     """The rows of a packet, and the step's ratio that the present pipeline codes them with."""
 
-    values: Float32[np.ndarray, "row width"]
+    values: Float32[Array, "row width"]
     segments: Segments
     ratio: float
 
@@ -42,7 +43,7 @@ class Trial:
         saved = present.code(now).bytes - proposed.code(then).bytes
         return saved * len(self.values) / len(some)
 
-    def _some(self) -> tuple[Float32[np.ndarray, "row width"], Segments]:
+    def _some(self) -> tuple[Float32[Array, "row width"], Segments]:
         rows = np.cumsum(self.segments.lengths)
         samples = min(int(np.searchsorted(rows, ENOUGH_ROWS)) + 1, len(rows))
         _, token, width = self.segments.shape
@@ -52,7 +53,7 @@ class Trial:
     def _ratio_of_error(
         self,
         goal: float,
-        values: Float32[np.ndarray, "row width"],
+        values: Float32[Array, "row width"],
         pipeline: Pipeline,
         transformed: Transformed,
     ) -> float:
@@ -70,13 +71,14 @@ class Trial:
 
 
 def _error(
-    values: Float32[np.ndarray, "row width"],
+    values: Float32[Array, "row width"],
     pipeline: Pipeline,
     quantised: Quantised,
     segments: Segments,
 ) -> float:
-    lost = values - pipeline.restore(quantised, segments)
-    return float(np.linalg.norm(lost.astype(np.float64)))
+    arrays = pipeline.kernels.arrays
+    lost = arrays.wide(values - pipeline.restore(quantised, segments))
+    return math.sqrt(dot(lost, lost, arrays))
 
 
 def _generator() -> np.random.Generator:

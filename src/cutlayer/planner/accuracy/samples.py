@@ -54,12 +54,12 @@ class Samples:
 def samples_of(profile: Profile) -> Samples:
     """What the profile says of the published codec. Raises ConfigError: nothing.
 
-    A setting measured through both of `CODECS` is one point with the trainings of both.
+    Both of `CODECS` at one setting are one training, counted once: they decode to equal tensors.
     """
     measured: dict[tuple[float, float], list[float]] = {}
     for point in profile.of(*CODECS):
         place = point.settings["keep_ratio"], float(np.log2(point.settings["levels"] + 1))
-        measured.setdefault(place, []).extend(point.accuracies)
+        measured.setdefault(place, list(point.accuracies))
     if not measured:
         raise ConfigError(
             f"the profile of {profile.model} on {profile.data} has no point of"

@@ -1,0 +1,89 @@
+"""Some devices that stand for many, beside all of them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cutlayer.planner import crowd as module
+from cutlayer.planner.crowd import crowd_of
+from cutlayer.planner.decision import Held
+from cutlayer.planner.forecast import PHASES, forecast, round_delay_s
+from cutlayer.planner.workload import Workload
+from cutlayer.schemes.all import SCHEMES
+from cutlayer.timeline.rules import Rules, Sharing
+from planner import workloads
+
+COUNT, PLAYED = 90, 30
+
+
+def many(rules: Rules, server_flops_per_s: float) -> Workload:
+    """Devices whose rates differ by a factor of eight, ratios by 20 dB."""
+    rates = np.geomspace(5e8, 4e9, COUNT).tolist()
+    ratios = np.tile(np.linspace(5.0, 25.0, 10), COUNT // 10).tolist()
+    return workloads.workload(
+        rates, ratios, server_flops_per_s=server_flops_per_s, bandwidth_hz=4e6, rules=rules
+    )
+
+
+@pytest.mark.parametrize("server_flops_per_s", [2e11, 6e9])
+@pytest.mark.parametrize("name", ["sft", "sft-overlap", "splitlora-paper", "fl-lora", "sl"])
+@pytest.mark.parametrize("downlink", [Sharing.STATIC, Sharing.IN_TURN])
+def test_a_crowd_takes_as_long_as_all(
+    name: str, downlink: Sharing, server_flops_per_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheme = SCHEMES[name]
+    own = many(Rules(downlink=downlink), server_flops_per_s)
+    held = Held(micro_batches=2, in_flight=2) if scheme.pipelined else Held()
+    chosen = workloads.decision(own, scheme=scheme, held=held)
+    curves = own.channel.mean_curves()
+    whole = forecast(own, chosen)
+    monkeypatch.setattr(module, "MOST_DEVICES", PLAYED)
+    some = forecast(own, chosen)
+    assert (whole.whole, some.whole) == (True, False)
+    assert len(some.later.devices) == PLAYED < len(whole.later.devices) == COUNT
+    # at the server and at the downlink each takes as long as COUNT / PLAYED would: 1 / PLAYED of
+    # what they are busy for, which is a round at most. One device of each part is its middle: of
+    # devices in turn, half a part's spread more.
+    slack = 2 / PLAYED if downlink is Sharing.IN_TURN else 1 / PLAYED
+    assert some.delay_s == pytest.approx(whole.delay_s, rel=slack + 1 / PLAYED)
+    assert some.delay_s == pytest.approx(round_delay_s(own, chosen, curves), rel=1e-12)
+    # amounts are of all, and exact
+    assert some.later.uplink_bytes == whole.later.uplink_bytes
+    assert some.later.downlink_bytes == pytest.approx(whole.later.downlink_bytes, rel=1e-12)
+    busy_s = [seen.later.server_busy * seen.delay_s for seen in (some, whole)]
+    assert busy_s[0] == pytest.approx(busy_s[1], rel=1e-12)
+
+
+def test_phases_are_a_devices_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it takes for those that it stands for is waiting, and nothing is lost."""
+    own = many(Rules(downlink=Sharing.IN_TURN), 6e9)
+    chosen = workloads.decision(own)
+    whole = forecast(own, chosen).later
+    monkeypatch.setattr(module, "MOST_DEVICES", PLAYED)
+    some = forecast(own, chosen).later
+    compared = [
+        number
+        for number, phase in enumerate(PHASES)
+        if phase.value.endswith(("compute", "forward", "backward", "up", "down", "distribution"))
+    ]
+    rows = whole.device_phase_s[list(some.devices)]
+    assert np.allclose(some.device_phase_s[:, compared], rows[:, compared], rtol=1e-9, atol=0)
+    assert some.device_delay_s.max() == pytest.approx(some.delay_s, rel=1e-12)
+
+
+def test_few_are_all() -> None:
+    own = workloads.workload()
+    crowd = crowd_of(own, workloads.decision(own), own.channel.mean_curves())
+    assert (crowd.devices, crowd.stands_for) == ((0, 1, 2), 1.0)
+
+
+def test_the_slowest_is_among_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = many(Rules(), 1e12)
+    slow = replace(own.devices[17], flops_per_s=1e6)
+    own = replace(own, devices=(*own.devices[:17], slow, *own.devices[18:]))
+    monkeypatch.setattr(module, "MOST_DEVICES", PLAYED)
+    crowd = crowd_of(own, workloads.decision(own), own.channel.mean_curves())
+    assert 17 in crowd.devices
+    assert list(crowd.devices) == sorted(set(crowd.devices))
+    assert crowd.stands_for == COUNT / PLAYED

@@ -1,0 +1,157 @@
+"""A plan's sentences: rounded so that doing what they say is enough."""
+
+import re
+from dataclasses import replace
+
+import pytest
+from planner import workloads
+
+from cutlayer.planner.bindings import Binding, Limit
+from cutlayer.planner.codec_choices import CodecChoices
+from cutlayer.planner.misfit import AccuracyMisfit, ServerMisfit
+from cutlayer.planner.plan import Plan, make_plan
+from cutlayer.planner.workload import Workload
+from cutlayer.report.plan_words import (
+    codec_text,
+    decision_facts,
+    limit_line,
+    misfit_line,
+    plan_title,
+    resource_line,
+)
+from cutlayer.schemes.sft import SFT
+from cutlayer.units import MIB
+
+
+def plan_of(own: Workload, codecs: CodecChoices = workloads.CODECS, **bounds: object) -> Plan:
+    """The plan of SFT within these limits and two points of accuracy."""
+    return make_plan(own, workloads.limits(own, **bounds), SFT, codecs, 0.02)
+
+
+def number_after(key: str, text: str) -> float:
+    """What `text` says to set `key` to."""
+    found = re.search(rf"{re.escape(key)} to (?:at least )?([0-9.]+[0-9])", text)
+    assert found is not None, text
+    return float(found[1])
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    """Three devices without limits."""
+    return plan_of(workloads.workload())
+
+
+def test_the_decision_in_words(plan: Plan) -> None:
+    assert plan_title(plan) == "Plan: small on 3 devices"
+    assert plan.chosen is not None
+    facts, decision = decision_facts(plan), plan.chosen.decision
+    assert facts["scheme"] == decision.scheme.title
+    assert facts["cut"] == f"after block {decision.common_cut} of 6 blocks"
+    assert facts["mini-batch"].startswith("8 samples of 17 tokens: ")
+    assert "; 5 rounds take " in facts["round"]
+    percents = re.findall(r"[0-9.]+", facts["shares"])
+    assert float(percents[0]) == pytest.approx(100 * min(decision.shares), rel=5e-3)
+    assert float(percents[-1]) == pytest.approx(100 * max(decision.shares), rel=5e-3)
+
+
+def test_cuts_of_their_own_are_counted(plan: Plan) -> None:
+    assert plan.chosen is not None
+    decision = replace(plan.chosen.decision, cuts=(1, 4, 4))
+    other = replace(plan, chosen=replace(plan.chosen, decision=decision))
+    assert decision_facts(other)["cut"] == "after block 1 on 1 device, 4 on 2 devices of 6 blocks"
+
+
+def test_a_codec_and_what_it_costs() -> None:
+    assert codec_text(workloads.BEST) == (
+        "best (target_bits_up 0.7, target_bits_down 0.4), 0.70 + 0.42 bits a value, costs 0.5"
+        " points of accuracy"
+    )
+    free = replace(workloads.BEST, accuracy_loss=-0.003)
+    assert codec_text(free).endswith("costs no accuracy")
+    unknown = replace(workloads.BEST, accuracy_loss=None)
+    assert codec_text(unknown).endswith("accuracy not measured")
+
+
+def test_what_more_of_a_resource_brings(plan: Plan) -> None:
+    for row in plan.sensitivities:
+        line = resource_line(row)
+        assert line.startswith(f"a tenth more of the {row.resource}: ")
+        assert ("shorter" in line) is True
+
+
+@pytest.mark.parametrize(
+    ("limit", "needed", "words"),
+    [
+        (Limit.MEMORY, 2.04 * MIB, "devices.memory_mib of 2.1 MiB"),
+        (Limit.LEAST_CUT, 3, "planner.least_cut of 3 "),
+        (Limit.SERVER_BUSY, 0.4321, "planner.server_busy of 0.433 "),
+        (Limit.ACCURACY, 0.05001, "planner.accuracy_loss of 0.051 "),
+    ],
+)
+def test_what_a_limit_keeps_out(plan: Plan, limit: Limit, needed: float, words: str) -> None:
+    assert plan.chosen is not None
+    line = limit_line(Binding(limit, plan.chosen.decision, needed, 0.123))
+    assert line.startswith(words)
+    assert line.endswith("a round 12.3 % shorter")
+
+
+def test_the_memory_that_is_asked_for_is_enough() -> None:
+    own = workloads.workload(memory_mib=(0.5, 0.25, 100.0))
+    nothing = plan_of(own)
+    (misfit,) = nothing.misfits
+    line = misfit_line(nothing, misfit)
+    assert "device-1 has 256 KiB, 1 more device too little" in line
+    assert "the embedding alone has" not in line
+    enough = int(number_after("devices.memory_mib", line) * MIB)
+    others = tuple(replace(each, memory_bytes=enough) for each in own.devices)
+    assert plan_of(replace(own, devices=others)).chosen is not None
+    # and a tenth of a MiB less is not
+    fewer = tuple(replace(each, memory_bytes=enough - MIB // 10 - 1) for each in own.devices)
+    assert plan_of(replace(own, devices=fewer)).chosen is None
+
+
+def test_less_than_the_embedding() -> None:
+    own = workloads.workload(memory_mib=(0.01, 0.01, 0.01))
+    nothing = plan_of(own)
+    assert "; the embedding alone has " in misfit_line(nothing, nothing.misfits[0])
+
+
+def test_a_shallower_cut_that_fits_is_named() -> None:
+    own = workloads.workload(memory_mib=(1.0, 1.0, 1.0))
+    nothing = plan_of(own, least_cut=5)
+    line = misfit_line(nothing, nothing.misfits[0])
+    cut = int(re.findall(r"or planner\.least_cut to (\d+)", line)[0])
+    assert plan_of(own, least_cut=cut).chosen is not None
+    assert plan_of(own, least_cut=cut + 1).chosen is None
+
+
+def test_limits_that_bind_together_are_all_said() -> None:
+    """Accuracy, memory and the server: with all three changes made, something fits."""
+    own = workloads.workload(
+        (1e12,) * 3, memory_mib=(0.1, 0.1, 0.1), server_flops_per_s=1e9, bandwidth_hz=1e8
+    )
+    coarse = CodecChoices((), (workloads.COARSE,), None)
+    nothing = plan_of(own, coarse, server_busy=0.01)
+    lines = [misfit_line(nothing, each) for each in nothing.misfits]
+    assert len(lines) == 3
+    loss = number_after("planner.accuracy_loss", lines[0])
+    memory = int(number_after("devices.memory_mib", lines[1]) * MIB)
+    busy = number_after("planner.server_busy", lines[2])
+    assert loss >= (workloads.COARSE.accuracy_loss or 1)
+    changed = replace(own, devices=tuple(replace(d, memory_bytes=memory) for d in own.devices))
+    allowed = CodecChoices((workloads.COARSE,), (), None)
+    bounds = workloads.limits(own, server_busy=busy)
+    assert make_plan(changed, bounds, SFT, allowed, loss).chosen is not None
+
+
+def test_no_accuracy_is_reached(plan: Plan) -> None:
+    line = misfit_line(plan, AccuracyMisfit(0.001, workloads.BEST))
+    assert line.startswith("no setting costs at most 0.1 points of accuracy; best (")
+    assert number_after("planner.accuracy_loss", line) == 0.005
+    assert "none was measured" in misfit_line(plan, AccuracyMisfit(0.0, None))
+
+
+def test_a_server_that_computes_too_much(plan: Plan) -> None:
+    line = misfit_line(plan, ServerMisfit(0.001, 0.04231, 8))
+    assert "4.23 % of a round even with cut 8, allowed are 0.1 %" in line
+    assert number_after("planner.server_busy", line) == 0.043
