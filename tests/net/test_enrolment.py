@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cutlayer.errors import IdentityError
 from cutlayer.net.enrolment import enrol
 from cutlayer.net.gate import ENROL, LOOPBACK
-from cutlayer.net.identity.device_keys import read_device_keys
+from cutlayer.net.identity.device_keys import read_device_keys, write_device_keys
 from cutlayer.net.identity.run_keys import RunKeys
 from cutlayer.net.identity.token import Token
 from net.ends import LIMITS, Served, enrolled, run_keys, serving
@@ -144,6 +144,26 @@ def test_a_folder_that_is_in_use_keeps_the_token(keys: RunKeys, tmp_path: Path) 
             assert await attempt(served, token, tmp_path / "elsewhere") == ""
 
     asyncio.run(run())
+
+
+def test_nobody_there(tmp_path: Path) -> None:
+    with socket.create_server((LOOPBACK, 0)) as gone:
+        port = gone.getsockname()[1]
+    token = Token("pi", bytes(32), bytes(32))
+    with pytest.raises(IdentityError, match=rf"no server to enrol at, at 127\.0\.0\.1:{port}: "):
+        enrol((LOOPBACK, port), token, tmp_path / "pi")
+    assert not (tmp_path / "pi").exists()
+
+
+def test_keys_of_a_device_that_others_may_read_are_not_used(keys: RunKeys, tmp_path: Path) -> None:
+    (tmp_path / "pi").mkdir(mode=0o700)
+    device = enrolled(keys, "pi")
+    write_device_keys(tmp_path / "pi", device)
+    assert read_device_keys(tmp_path / "pi") == device
+    assert "PRIVATE" in device.key.decode() and "PRIVATE" not in repr(device)
+    (tmp_path / "pi" / "device.key").chmod(0o604)
+    with pytest.raises(IdentityError, match="others may read it"):
+        read_device_keys(tmp_path / "pi")
 
 
 async def shown(port: int, first: bytes, then: bytes) -> bytes:

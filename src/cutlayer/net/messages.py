@@ -124,7 +124,7 @@ class Ending:
 
 
 _READERS: Mapping[type, TypeAdapter[Any]] = {
-    kind: TypeAdapter(kind) for kind in (Terms, Opening, Micro, Made, Ending)
+    kind: TypeAdapter(kind) for kind in (Terms, Place, Opening, Micro, Weight, Made, Ending)
 }
 
 
