@@ -68,7 +68,8 @@ def test_fig11_fl_does_not_go_with_the_rest(seen: dict[str, Evaluation]) -> None
 
 def test_fig12_lead_holds_and_the_gap_to_fl_widens(seen: dict[str, Evaluation]) -> None:
     lead, gap = fig12_claims.claims_of(seen["cifar"], seen["large"])
-    assert lead.verdict is Verdict.EXACT and lead.ours >= 2.5
+    # "at least 2.5" is kept by far, which is no exact number
+    assert lead.verdict is Verdict.ORDERING and lead.ours >= 2.5
     assert "not after the same 3.11" in lead.reason
     assert gap.verdict is Verdict.NOT_REPRODUCED and "widens" in gap.reason
     # the other way round it would narrow

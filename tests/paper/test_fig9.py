@@ -86,10 +86,11 @@ def test_shares_end_at_the_best_ones(cases: list[Case]) -> None:
 def test_verdicts_follow_from_what_was_seen(cases: list[Case]) -> None:
     claims = claims_of(cases)
     verdicts = [claim.verdict for claim in claims]
+    # "at most 30" is kept by far, which is no exact number
     assert verdicts == [
-        Verdict.EXACT,
+        Verdict.ORDERING,
         Verdict.NOT_REPRODUCED,
-        Verdict.EXACT,
+        Verdict.ORDERING,
         Verdict.ORDERING,
         Verdict.ORDERING,
     ]
