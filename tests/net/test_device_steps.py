@@ -1,5 +1,7 @@
 """A device's decisions, without tensors: what it says again, and what it does not believe."""
 
+from dataclasses import replace
+
 import pytest
 
 from cutlayer.net.device_session import (
@@ -29,6 +31,7 @@ from cutlayer.net.limits import server_limits
 from cutlayer.net.messages import (
     Activation,
     Adapter,
+    Ask,
     Close,
     Ending,
     Gradient,
@@ -38,6 +41,7 @@ from cutlayer.net.messages import (
     Open,
     Opening,
     Refused,
+    Weight,
     Welcome,
 )
 from cutlayer.net.wire import Wire
@@ -72,7 +76,7 @@ class Desk:
         """Up to the terms."""
         self.link()
         assert self.say(Welcome(TERMS)) == [Prepare(TERMS)]
-        assert self.session.handle(Prepared(BOUNDS)) == []
+        assert self.heard(self.session.handle(Prepared(BOUNDS))) == [Hello(0)]
 
     def begin(self) -> list[Instruction]:
         """Up to the first forward."""
@@ -99,7 +103,7 @@ def test_a_round_in_order() -> None:
             assert desk.say(gradient) == [Backward(gradient, micro == 1)]
             next_up = desk.session.handle(Stepped())
     assert next_up == [Persist(Position(1, 2, 0), TERMS), Upload(1)]
-    adapter = Adapter(1, b"row")
+    adapter = Adapter(1, Weight(1), b"row")
     assert desk.heard(desk.session.handle(Uploaded(adapter))) == [adapter]
     assert desk.say(Close(Ending(True))) == [Finish()]
 
@@ -127,13 +131,15 @@ def test_a_gradient_sent_twice_is_used_once() -> None:
 def test_a_stored_state_goes_on_where_it_stands() -> None:
     here = Position(1, 1, 1)
     desk = Desk(DeviceSession(here, TERMS))
-    assert desk.link() == [Hello(1)]
+    assert desk.link() == [Ask()]
     assert desk.say(Welcome(TERMS)) == [Prepare(TERMS)]
-    assert desk.session.handle(Prepared(BOUNDS)) == [Forward(here)]
+    assert desk.heard(desk.session.handle(Prepared(BOUNDS))) == [Hello(1)]
+    assert desk.say(Welcome(TERMS)) == [Forward(here)]
     done = Desk(DeviceSession(Position(1, 2, 0), TERMS))
     done.link()
     done.say(Welcome(TERMS))
-    assert done.session.handle(Prepared(BOUNDS)) == [Upload(1)]
+    done.heard(done.session.handle(Prepared(BOUNDS)))
+    assert done.say(Welcome(TERMS)) == [Upload(1)]
 
 
 def test_a_newer_round_takes_the_place_of_an_older_one() -> None:
@@ -151,7 +157,7 @@ def test_a_newer_round_takes_the_place_of_an_older_one() -> None:
     ("message", "kind", "reason"),
     [
         (Refused(), Stop, "refuses"),
-        (Welcome(terms_of(1)), Stop, "other terms"),
+        (Welcome(replace(TERMS, run="new")), Stop, "another run"),
         (Close(Ending(False)), HangUp, "hangs up"),
     ],
 )
