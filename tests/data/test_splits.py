@@ -55,6 +55,12 @@ def test_a_fraction_outside_zero_and_one_is_refused(fraction: float) -> None:
         split_off_test(texts(["a", "b"]), ("a",), fraction, 0)
 
 
+def test_nothing_is_held_out_where_nobody_tests() -> None:
+    samples = texts(["x", "y", "z"])
+    pair = split_off_test(samples, ("a", "b"), None, 0)
+    assert pair.train is samples and len(pair.test) == 0
+
+
 def test_a_split_that_leaves_nothing_is_refused() -> None:
     with pytest.raises(DataError, match="1 samples cannot be split"):
         split_off_test(texts(["a"]), ("a",), 0.5, 0)

@@ -112,6 +112,9 @@ def test_a_run_of_joined_devices_is_the_trainers(
         summary["accuracy_final"]
         == json.loads((trained.path / "summary.json").read_text())["accuracy_final"]
     )
+    status = service.status()
+    assert status.finished and status.round == status.rounds == 3
+    assert tuple(device.name for device in status.devices) == names(DEVICES)
     # each device fetched its part, whole, once
     first = json.loads((directory.path / "rounds.jsonl").read_text().splitlines()[1])
     size = (directory.path / "part.safetensors").stat().st_size

@@ -3,41 +3,23 @@
 The defaults are the built-in job. `--help` prints the descriptions, `--print-config` the values.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, field_validator, model_validator
 
+from cutlayer.config.net_section import NetSection
 from cutlayer.config.presets import device_values, server_values
+from cutlayer.config.section import (
+    Finite,
+    FiniteEach,
+    Positive,
+    PositiveEach,
+    Real,
+    Section,
+    ShareEach,
+    Whole,
+)
 from cutlayer.spec import Task
-
-
-def _number(value: Any) -> Any:
-    """To pydantic, true is 1."""
-    if isinstance(value, bool):
-        raise PydanticCustomError("number", "input should be a number")
-    return value
-
-
-Whole = Annotated[int, BeforeValidator(_number)]
-Real = Annotated[float, BeforeValidator(_number)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_number)]
-Finite = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_number)]
-PositiveEach = Positive | tuple[Positive, ...]
-Share = Annotated[float, Field(gt=0, le=1)]
-ShareEach = Share | tuple[Share, ...]
-FiniteEach = Finite | tuple[Finite, ...]
-
-
-class Section(BaseModel):
-    """Frozen, and unknown keys are errors. One with a `name` may be given as that name alone."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_name(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) and "name" in cls.model_fields else value
 
 
 class SchemeSection(Section):
@@ -456,43 +438,6 @@ class PlannerSection(Section):
     @classmethod
     def _hyphens(cls, value: Any) -> Any:
         return value.replace("_", "-") if isinstance(value, str) else value
-
-
-class NetSection(Section):
-    """`cutlayer serve`: devices that are real, over a network."""
-
-    devices: tuple[str, ...] = Field(
-        default=(),
-        description="names of the devices in their order, which decides what each draws from the"
-        " seed; empty: numbered as they first come",
-    )
-    quorum: Whole | None = Field(
-        default=None, ge=1, description="devices that a round needs at its deadline; null: all"
-    )
-    deadline_s: Positive | None = Field(
-        default=None,
-        description="a round closes after this long with the devices that made it [s]; null: with"
-        " all of them, whenever that is",
-    )
-    uplink_bit_s: Positive | None = Field(
-        default=None,
-        description="rate that the devices share on the way to the server [bit/s]; each keeps to"
-        " its share; null: as fast as the line is",
-    )
-    downlink_bit_s: Positive | None = Field(
-        default=None, description="the same for the way back, kept by the server"
-    )
-    patience_s: Positive = Field(
-        default=60.0, description="a device that takes longer to read a frame is hung up on [s]"
-    )
-    farewell_s: Real = Field(
-        default=60.0,
-        ge=0,
-        description="how long a server whose run has ended waits to tell devices that are away [s]",
-    )
-    connections: Whole = Field(
-        default=280, ge=1, description="connections at a time, in all; three files each"
-    )
 
 
 class CostSection(Section):

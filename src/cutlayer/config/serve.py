@@ -132,10 +132,11 @@ class Service:
             if net.session.finished:
                 await self._farewell(stop)
         finally:
+            # first of all: it waits for what is being computed
+            await net.driver.stop()
             ticker.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await ticker
-            await net.driver.stop()
             await server.stop()
             await page.close()
         return net.session.finished

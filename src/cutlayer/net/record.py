@@ -22,7 +22,10 @@ _DOWN = ("model", "adapter_down", "gradient")
 
 @final
 class Recorder:
-    """Evaluates, records and checkpoints the rounds of a networked run."""
+    """Evaluates, records and checkpoints the rounds of a networked run.
+
+    Seconds and bytes of a round in which the server was started are those since its start.
+    """
 
     def __init__(
         self,
