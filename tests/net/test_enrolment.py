@@ -150,7 +150,7 @@ def test_nobody_there(tmp_path: Path) -> None:
     with socket.create_server((LOOPBACK, 0)) as gone:
         port = gone.getsockname()[1]
     token = Token("pi", bytes(32), bytes(32))
-    with pytest.raises(IdentityError, match=rf"no server to enrol at, at 127\.0\.0\.1:{port}: "):
+    with pytest.raises(ConnectionRefusedError):
         enrol((LOOPBACK, port), token, tmp_path / "pi")
     assert not (tmp_path / "pi").exists()
 

@@ -100,17 +100,14 @@ def enrol(address: tuple[str, int], token: Token, folder: Path) -> DeviceKeys:
     """Fetch the identity that `token` promises from the server at `address`, into a new `folder`.
 
     Blocks, some ten seconds for each silence of the server's. Raises IdentityError if `folder`
-    holds anything, or the server cannot be reached, is not the one that invited or does not accept
-    the token; OSError if the disk refuses.
+    holds anything, or the server is not the one that invited or does not accept the token; OSError
+    if nobody answers or the disk refuses.
     """
     make_private_folder(folder)  # before the token is used up
     try:
         keys = _fetch(address, token)
-    except BaseException as error:
+    except BaseException:
         folder.rmdir()
-        if isinstance(error, OSError):
-            host, port = address
-            raise IdentityError(f"no server to enrol at, at {host}:{port}: {error}") from error
         raise
     write_device_keys(folder, keys)
     return keys
