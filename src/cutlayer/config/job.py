@@ -5,7 +5,7 @@ This is where names become objects; everything below takes objects.
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -117,15 +117,7 @@ def prepare(config: Config, say: Say = lambda line: None) -> Job:
     request = model_request(config, found.path, prepared.task, classes)
     model = replace(count_model(request, found.path), name=config.model.name)
     part = (found.path, prepared.task, config.model.cut, adapter)
-    work = tuple(
-        LocalWork(
-            plan=(plan := BatchPlan(samples, config.training.batch_size, config.seed, n)),
-            local_steps=local_steps(config.training, plan),
-            flops_per_s=devices[n].flops_per_s,
-            memory_bytes=devices[n].memory_bytes,
-        )
-        for n, samples in enumerate(prepared.parts)
-    )
+    work = _works(config, devices, prepared)
     packets = config.training.rounds * max(device.local_steps for device in work)
     setup = Setup(
         task=prepared.task,
@@ -160,6 +152,19 @@ def prepare(config: Config, say: Say = lambda line: None) -> Job:
     memory = measure_memory(setup, initial_state(setup))
     _check_memory(setup, memory)
     return Job(config, found, prepared, adapter, setup, memory)
+
+
+def _works(config: Config, devices: Sequence[Device], prepared: Prepared) -> tuple[LocalWork, ...]:
+    """What each device has to do: its samples in order, its local steps."""
+    return tuple(
+        LocalWork(
+            plan=(plan := BatchPlan(samples, config.training.batch_size, config.seed, n)),
+            local_steps=local_steps(config.training, plan),
+            flops_per_s=devices[n].flops_per_s,
+            memory_bytes=devices[n].memory_bytes,
+        )
+        for n, samples in enumerate(prepared.parts)
+    )
 
 
 def finish(job: Job, directory: RunDirectory, observer: Observer, say: Say) -> RunDirectory:
