@@ -29,9 +29,9 @@ class Seen:
     complaints: tuple[str, ...]
 
 
-async def look(url: str, folder: Path, *, virtual_ms: int = 3000) -> Seen:
+async def look(url: str, folder: Path, *, virtual_ms: int = 3000, width: int = 1280) -> Seen:
     """The page at `url` after so long by its own clock."""
-    out, log = await _browse(url, folder, virtual_ms, "--dump-dom")
+    out, log = await _browse(url, folder, virtual_ms, "--dump-dom", f"--window-size={width},900")
     return Seen(out, _text(out), tuple(_COMPLAINT.findall(log)))
 
 

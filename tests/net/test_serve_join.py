@@ -176,8 +176,7 @@ def test_a_device_that_was_killed_comes_back(
         server.popen.terminate()
         assert await server.ends() == 0, server.text()
         assert "stopped" in server.text()
-        (directory,) = run.iterdir()
-        again = ("--resume", str(directory), "--listen", f"127.0.0.1:{port}")
+        again = (str(path), "--go-on", "--listen", f"127.0.0.1:{port}")
         server = Process(tmp_path, "again", *SERVE, *again)
         second = device(port)
         await other

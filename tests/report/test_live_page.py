@@ -34,14 +34,14 @@ def operations(run: Run, page: Answer | None = None) -> Operations:
     return Operations(page or live_page(), lambda: status, after)
 
 
-def seen(run: Run, folder: Path, page: Answer | None = None) -> Seen:
+def seen(run: Run, folder: Path, page: Answer | None = None, *, width: int = 1280) -> Seen:
     """The page of a run."""
 
     async def play() -> Seen:
         port = operations(run, page)
         try:
             number = await port.open(LOOPBACK, 0)
-            return await look(f"http://{LOOPBACK}:{number}/", folder)
+            return await look(f"http://{LOOPBACK}:{number}/", folder, width=width)
         finally:
             await port.close()
 
@@ -167,15 +167,38 @@ def test_more_rounds_than_one_answer_has(tmp_path: Path) -> None:
     assert table.count("<tr>") == 1204
 
 
+def extended(script: str) -> Answer:
+    """The page with a script that runs after its own has drawn, and no policy against it."""
+    own, end = live_page(), b"</script>\n</body>"
+    assert end in own.body
+    late = f"setTimeout(() => {{ {script} }}, 2000);".encode()
+    return replace(own, body=own.body.replace(end, late + end), policy="")
+
+
+@needs_browser
+def test_what_a_script_does_wrong_would_be_seen(tmp_path: Path) -> None:
+    """The checks above could fail: an error is told, and so is a script without leave."""
+    run = watched.waiting()
+    assert any("Uncaught" in one for one in seen(run, tmp_path, extended("gone();")).complaints)
+    strange = replace(extended(""), policy=live_page().policy)
+    assert any("violates" in one for one in seen(run, tmp_path, strange).complaints)
+
+
+@needs_browser
+def test_a_narrow_window_is_wide_enough(tmp_path: Path) -> None:
+    script = "document.title = `${innerWidth} ${document.documentElement.scrollWidth}`;"
+    page = seen(watched.running(30, 20), tmp_path, extended(script), width=520)
+    title = page.html.split("<title>")[1].split("</title>")[0]
+    window, content = map(int, title.split())
+    assert content <= window <= 520
+
+
 @needs_browser
 def test_a_round_is_looked_at_with_the_keys(tmp_path: Path) -> None:
-    own = live_page()
-    press = """
-    setTimeout(() => document.querySelector("#delays svg").dispatchEvent(
-      new KeyboardEvent("keydown", { key: "ArrowLeft" })), 2000);"""
-    end = b"</script>\n</body>"
-    assert end in own.body
-    page = replace(own, body=own.body.replace(end, press.encode() + end), policy="")
+    page = extended(
+        'document.querySelector("#delays svg").dispatchEvent('
+        'new KeyboardEvent("keydown", { key: "ArrowLeft" }));'
+    )
     run = _, history = watched.running(5)
     before, after = seen(run, tmp_path), seen(run, tmp_path, page)
     delay_s = history[5].delay_s
@@ -214,7 +237,7 @@ def test_a_server_that_goes_away(tmp_path: Path) -> None:
 @needs_browser
 @pytest.mark.parametrize("devices", [3, 20])
 def test_how_it_looks(devices: int, tmp_path: Path) -> None:
-    """Drawn in the report's colours, light and dark, and no wider than a narrow window."""
+    """Drawn in the report's colours, light and dark."""
     run = watched.running(12, devices)
     light = pixels(run, tmp_path, (1280, 1700))
     dark = pixels(run, tmp_path, (1280, 1700), dark=True)
