@@ -115,6 +115,10 @@ def test_a_run_of_joined_devices_is_the_trainers(
     status = service.status()
     assert status.finished and status.round == status.rounds == 3
     assert tuple(device.name for device in status.devices) == names(DEVICES)
+    assert all(device.away_s is not None for device in status.devices)
+    assert status.last is not None and status.last.score == summary["accuracy_final"]
+    assert status.process.failure is None and status.process.refused_connections == 0
+    assert status.run == directory.path.name and " on " in status.title
     # each device fetched its part, whole, once
     first = json.loads((directory.path / "rounds.jsonl").read_text().splitlines()[1])
     size = (directory.path / "part.safetensors").stat().st_size
