@@ -91,7 +91,7 @@ def test_a_run_as_it_goes(tmp_path: Path) -> None:
         "round 8 of 20",
         "73.3 %",
         "+63.1 points since round 0",
-        "for 21 s, due at 15 min 00 s",
+        "for 21 s, deadline 15 min 00 s",
         "2 of 3",
         "pi-1",
         "away for 47 s",

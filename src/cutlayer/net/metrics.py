@@ -24,12 +24,13 @@ class StatusMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """The values now."""
         status = self._ask()
+        carried = status.payload_bytes
         yield _labelled("build_info", "the server's version", "version", {__version__: 1})
         yield from _of_run(status)
         yield from _of_devices(status.devices)
-        yield _counter("payload_bytes", "sent and received", "payload", status.payload_bytes)
+        yield _counter("payload_bytes", "sent and received, by payload", "payload", carried)
         refused = status.process.refused_connections
-        yield CounterMetricFamily("cutlayer_refused_connections", "let in by nobody", refused)
+        yield CounterMetricFamily("cutlayer_refused_connections", "at the gate", refused)
         if status.last is not None:
             yield from _of_round(status.last)
 

@@ -35,7 +35,7 @@ function finishedPart(status) {
 function roundNote(status) {
   if (status.finished) return "all rounds closed";
   if (status.deadline_s === null) return `for ${longText(status.round_s)}`;
-  return `for ${longText(status.round_s)}, due at ${longText(status.deadline_s)}`;
+  return `for ${longText(status.round_s)}, deadline ${longText(status.deadline_s)}`;
 }
 function scoreCard(last, rounds) {
   if (last === null || last.score === null) return card(last?.measure ?? "accuracy", "–", "");
