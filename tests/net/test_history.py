@@ -37,7 +37,7 @@ def append(path: Path, *records: dict[str, Any]) -> None:
 def test_before_anything_is_written(path: Path) -> None:
     history = History(path)
     assert history.last is None and history.after(-1) == ()
-    assert history.device_phases(0) is None
+    assert history.by_device == ()
 
 
 def test_it_grows_with_the_file(path: Path) -> None:
@@ -48,8 +48,7 @@ def test_it_grows_with_the_file(path: Path) -> None:
     (newest,) = history.after(0)
     assert newest == history.last
     assert newest.score == 0.4 and newest.delay_by_phase_s == SECOND["delay_by_phase_s"]
-    assert history.device_phases(1) == {"device_forward": 2.0}
-    assert history.device_phases(2) is None
+    assert history.by_device == ({"device_forward": 7.0}, {"device_forward": 2.0})
 
 
 def test_a_line_that_is_being_written_waits(path: Path) -> None:
@@ -63,6 +62,14 @@ def test_a_line_that_is_being_written_waits(path: Path) -> None:
     assert [one.round for one in history.after(-1)] == [0, 1]
 
 
+def test_a_line_that_a_full_disk_cut_short_is_no_round(path: Path) -> None:
+    append(path, FIRST)
+    with path.open("a") as file:
+        file.write(json.dumps(SECOND)[:40] + "\n")
+    append(path, SECOND)
+    assert [one.round for one in History(path).after(-1)] == [0, 1]
+
+
 def test_what_a_record_lacks_is_absent_and_not_zero(path: Path) -> None:
     """A round in which the server was started anew: nobody knows its phases."""
     append(path, SECOND, {**FIRST, "round": 2, "delay_s": 3.0})
@@ -71,7 +78,7 @@ def test_what_a_record_lacks_is_absent_and_not_zero(path: Path) -> None:
     assert history.last.delay_s == 3.0
     assert history.last.delay_by_phase_s is None and history.last.train_loss is None
     # nor are the phases of the round before taken for those of this one
-    assert history.device_phases(0) is None
+    assert history.by_device == ()
 
 
 def test_what_is_not_finite_is_absent(path: Path) -> None:

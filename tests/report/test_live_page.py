@@ -208,6 +208,31 @@ def test_a_round_is_looked_at_with_the_keys(tmp_path: Path) -> None:
 
 
 @needs_browser
+def test_a_page_that_is_looked_at_again_asks_once(tmp_path: Path) -> None:
+    status, _ = watched.running(3)
+    heard = 0
+
+    def ask() -> Status:
+        nonlocal heard
+        heard += 1
+        return status
+
+    again = 'for (let n = 0; n < 50; n++) document.dispatchEvent(new Event("visibilitychange"));'
+
+    async def play() -> None:
+        port = Operations(extended(again), ask, lambda _: ())
+        try:
+            number = await port.open(LOOPBACK, 0)
+            await look(f"http://{LOOPBACK}:{number}/", tmp_path)
+        finally:
+            await port.close()
+
+    asyncio.run(play())
+    # every 1.5 s of 3, and once more for all fifty
+    assert 2 <= heard <= 5
+
+
+@needs_browser
 def test_a_server_that_goes_away(tmp_path: Path) -> None:
     """The page keeps what it has, and says since when that is old."""
     status, history = watched.running(3)

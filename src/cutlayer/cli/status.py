@@ -86,7 +86,7 @@ def _state(status: dict[str, Any]) -> str:
         return f"failed: {failure}"
     if status["finished"]:
         return "finished"
-    return f"round {status['round']} of {status['rounds']}, {format_seconds(status['round_s'])} old"
+    return f"round {status['round']} of {status['rounds']}, for {format_seconds(status['round_s'])}"
 
 
 def _presence(device: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ whatever the number of devices; what each device did, of the last round alone.
 import json
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -57,10 +58,11 @@ class History:
         self._read()
         return tuple([one for one in self._rounds if one.round > number][:_MOST_ROUNDS])
 
-    def device_phases(self, device: int) -> dict[str, float] | None:
-        """The seconds by phase of a device in the last round; None if its record has none."""
+    @property
+    def by_device(self) -> tuple[dict[str, float], ...]:
+        """The seconds by phase of each device in the last round; empty if its record has none."""
         self._read()
-        return self._by_device[device] if device < len(self._by_device) else None
+        return self._by_device
 
     def _read(self) -> None:
         """What was appended since; a line that is being written waits for its end."""
@@ -72,9 +74,12 @@ class History:
         whole = new[: new.rfind(b"\n") + 1]
         self._read_bytes += len(whole)
         for line in whole.splitlines():
-            record = json.loads(line)
-            self._rounds.append(_status_of(record))
-            self._by_device = tuple(map(_finite, record.get("device_delay_by_phase_s", ())))
+            with suppress(json.JSONDecodeError):  # a full disk cut it short: no round of the run's
+                self._enter(json.loads(line))
+
+    def _enter(self, record: Mapping[str, Any]) -> None:
+        self._rounds.append(_status_of(record))
+        self._by_device = tuple(map(_finite, record.get("device_delay_by_phase_s", ())))
 
 
 def _status_of(record: Mapping[str, Any]) -> RoundStatus:

@@ -88,14 +88,14 @@ def _gauges(*rows: tuple[str, str, float | None]) -> Iterator[Metric]:
 
 
 def _labelled(name: str, meaning: str, label: str, values: Mapping[str, float]) -> Metric:
-    family = GaugeMetricFamily(f"cutlayer_{name}", meaning, labels=[label])
-    for key, value in values.items():
-        family.add_metric([key], value)
-    return family
+    return _filled(GaugeMetricFamily(f"cutlayer_{name}", meaning, labels=[label]), values)
 
 
 def _counter(name: str, meaning: str, label: str, values: Mapping[str, float]) -> Metric:
-    family = CounterMetricFamily(f"cutlayer_{name}", meaning, labels=[label])
+    return _filled(CounterMetricFamily(f"cutlayer_{name}", meaning, labels=[label]), values)
+
+
+def _filled(family: GaugeMetricFamily | CounterMetricFamily, values: Mapping[str, float]) -> Metric:
     for key, value in values.items():
         family.add_metric([key], value)
     return family

@@ -72,8 +72,9 @@ class Watched:
     history: History
 
     def status(self, away_s: Mapping[int, float], process: Process) -> Status:
-        """Where it stands. `away_s`: since when the devices are away that left [s]."""
+        """Where it stands. `away_s`: how long those devices have been away that left [s]."""
         session, terms = self.session, self.plan.terms[0]
+        phases = dict(enumerate(self.history.by_device))
         return Status(
             run=self.run,
             title=self.title,
@@ -85,7 +86,7 @@ class Watched:
             finished=session.finished,
             local_steps=terms.local_steps,
             devices=tuple(
-                self._device(number, own, away_s.get(number))
+                self._device(number, own, away_s.get(number), phases.get(number))
                 for number, own in enumerate(session.standings)
             ),
             payload_bytes=session.tally.total(),
@@ -93,7 +94,9 @@ class Watched:
             process=process,
         )
 
-    def _device(self, number: int, own: Standing, away_s: float | None) -> DeviceStatus:
+    def _device(
+        self, number: int, own: Standing, away_s: float | None, phases: dict[str, float] | None
+    ) -> DeviceStatus:
         tally = self.session.tally
         return DeviceStatus(
             name=self.roster.name(number),
@@ -103,5 +106,5 @@ class Watched:
             adapter_sent=own.done,
             uplink_bytes=tally.uplink_bytes(number),
             downlink_bytes=tally.downlink_bytes(number),
-            delay_by_phase_s=self.history.device_phases(number),
+            delay_by_phase_s=phases,
         )

@@ -42,6 +42,7 @@ function say(tone, text) {
 }
 
 let shown = null, rounds = [], pause_ms = PERIOD_MS, heard_ms = Date.now(), timer = 0;
+let asking = false;
 
 async function ask(path) {
   const answer = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS) });
@@ -67,6 +68,8 @@ function lost() {
   say("bad", `lost contact ${longText(away_s)} ago, next try in ${longText(pause_ms / 1000)}`);
 }
 async function turn() {
+  if (asking) return;
+  asking = true;
   clearTimeout(timer);
   try {
     await update();
@@ -76,6 +79,7 @@ async function turn() {
     pause_ms = Math.min(2 * pause_ms, LONGEST_PAUSE_MS);
     lost();
   }
+  asking = false;
   timer = setTimeout(turn, pause_ms);
 }
 new ResizeObserver(() => { if (shown) charts(shown, rounds); }).observe(byId("delays"));
