@@ -81,6 +81,16 @@ def test_what_a_record_lacks_is_absent_and_not_zero(path: Path) -> None:
     assert history.by_device == ()
 
 
+def test_a_device_that_missed_the_round_has_no_phases(path: Path) -> None:
+    record = {**SECOND, "device_delay_by_phase_s": [None, {"device_forward": 2.0}]}
+    append(path, record, {**SECOND, "round": 2, "delay_by_phase_s": None, "slowest_device": None})
+    history = History(path)
+    first, second = history.after(-1)
+    assert first.delay_by_phase_s is not None and second.delay_by_phase_s is None
+    append(path, {**record, "round": 3})
+    assert history.by_device == (None, {"device_forward": 2.0})
+
+
 def test_what_is_not_finite_is_absent(path: Path) -> None:
     wild = {"eval_loss": float("inf"), "train_loss": float("nan"), "perplexity": float("inf")}
     append(path, {"round": 1, **wild, "delay_by_phase_s": {"barrier": float("nan"), "turn": 1.0}})

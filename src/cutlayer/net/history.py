@@ -45,7 +45,7 @@ class History:
         self._path = path
         self._read_bytes = 0
         self._rounds: list[RoundStatus] = []
-        self._by_device: tuple[dict[str, float], ...] = ()
+        self._by_device: tuple[dict[str, float] | None, ...] = ()
 
     @property
     def last(self) -> RoundStatus | None:
@@ -59,8 +59,11 @@ class History:
         return tuple([one for one in self._rounds if one.round > number][:_MOST_ROUNDS])
 
     @property
-    def by_device(self) -> tuple[dict[str, float], ...]:
-        """The seconds by phase of each device in the last round; empty if its record has none."""
+    def by_device(self) -> tuple[dict[str, float] | None, ...]:
+        """The seconds by phase of each device in the last round.
+
+        None for a device that missed it or was not seen all along; empty where nobody measured.
+        """
         self._read()
         return self._by_device
 
@@ -84,7 +87,6 @@ class History:
 
 def _status_of(record: Mapping[str, Any]) -> RoundStatus:
     measure = "perplexity" if "perplexity" in record else "accuracy"
-    phases = record.get("delay_by_phase_s")
     return RoundStatus(
         round=record["round"],
         measure=measure,
@@ -92,7 +94,7 @@ def _status_of(record: Mapping[str, Any]) -> RoundStatus:
         eval_loss=_number(record.get("eval_loss")),
         train_loss=_number(record.get("train_loss")),
         delay_s=_number(record.get("delay_s")),
-        delay_by_phase_s=None if phases is None else _finite(phases),
+        delay_by_phase_s=_finite(record.get("delay_by_phase_s")),
         slowest_device=record.get("slowest_device"),
         bytes_by_payload=record.get("bytes_by_payload"),
         uplink_bytes=record.get("uplink_bytes"),
@@ -105,5 +107,7 @@ def _number(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _finite(seconds: Mapping[str, float]) -> dict[str, float]:
+def _finite(seconds: Mapping[str, float] | None) -> dict[str, float] | None:
+    if seconds is None:
+        return None
     return {phase: value for phase, value in seconds.items() if math.isfinite(value)}
