@@ -38,7 +38,7 @@ from cutlayer.net.messages import (
 from cutlayer.net.wire import Wire
 from cutlayer.spec import MiniBatch
 
-BOUNDS = bounds_of(MiniBatch(4, 5), 6, 100)
+BOUNDS = bounds_of(MiniBatch(4, 5), 6, 100, 4)
 TERMS = Terms(
     run="run",
     device=1,

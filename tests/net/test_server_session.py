@@ -52,7 +52,7 @@ from cutlayer.net.server_session import (
 from cutlayer.net.wire import Wire
 from cutlayer.spec import MiniBatch
 
-BOUNDS = bounds_of(MiniBatch(4, 5), 6, 100)
+BOUNDS = bounds_of(MiniBatch(4, 5), 6, 100, 4)
 
 
 def terms_of(device: int) -> Terms:

@@ -26,10 +26,9 @@ from cutlayer.net.link import Link
 from cutlayer.net.messages import Refused, encode_message
 from cutlayer.net.operations import Operations
 from cutlayer.net.pacing import PacedLink
-from cutlayer.net.record import net_totals
 from cutlayer.net.status import Status, status_of
 from cutlayer.train.files import write_json
-from cutlayer.train.record import Record
+from cutlayer.train.record import Record, totals
 from cutlayer.train.run import Observer
 from cutlayer.train.run_directory import RunDirectory
 
@@ -153,9 +152,7 @@ class Service:
         said = about(net.job)
         # of the devices, the server knows no more than what they send
         del said["samples_per_device"]
-        write_json(
-            net.directory.path / "summary.json", {**said, **net_totals(net.directory.records())}
-        )
+        write_json(net.directory.path / "summary.json", {**said, **totals(net.directory.records())})
 
     async def _on_link(self, link: Link) -> None:
         number = self._net.roster.number(link.peer)
@@ -171,7 +168,7 @@ class Service:
         rate_bit_s = self._net.job.config.net.downlink_bit_s
         if rate_bit_s is None:
             return link
-        return PacedLink(link, self._net.plan.shares[number] * rate_bit_s)
+        return PacedLink(link, lambda: self._net.session.shares[number] * rate_bit_s)
 
     async def _tick(self) -> None:
         """Let the session know what time has passed; an error ends the run through the driver."""

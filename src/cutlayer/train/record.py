@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from cutlayer.schemes.scheme import Phase
+from cutlayer.timeline.result import Event
 from cutlayer.train.evaluate import Evaluation
 from cutlayer.train.round import RoundOutcome
 
@@ -56,18 +57,28 @@ def round_record(task: str, outcome: RoundOutcome, evaluation: Evaluation, wall_
 def trace_lines(outcome: RoundOutcome) -> Iterator[Record]:
     """Every step of the round on the virtual clock, which starts anew each round."""
     for event in outcome.timeline.events():
-        line = asdict(event)
-        payload_bytes = line.pop("payload_bytes")
-        yield {"round": outcome.state.round, **line, "bytes": payload_bytes}
+        yield event_line(outcome.state.round, event)
+
+
+def event_line(round_number: int, event: Event) -> Record:
+    """One step or wait of a round."""
+    line = asdict(event)
+    payload_bytes = line.pop("payload_bytes")
+    return {"round": round_number, **line, "bytes": payload_bytes}
 
 
 def totals(records: list[Record]) -> Record:
-    """Sums over the rounds, and the metric before and after."""
+    """Sums over the rounds, and the metric before and after.
+
+    Seconds by phase are None if they are of a round, as measured ones may be.
+    """
     name = "perplexity" if "perplexity" in records[0] else "accuracy"
-    phases = {
-        phase.value: sum(record["delay_by_phase_s"][phase.value] for record in records[1:])
-        for phase in Phase
-    }
+    by_round = [record["delay_by_phase_s"] for record in records[1:]]
+    phases = (
+        None
+        if None in by_round
+        else {phase.value: sum(phases[phase.value] for phases in by_round) for phase in Phase}
+    )
     return {
         "rounds": records[-1]["round"],
         f"{name}_first": records[0][name],
