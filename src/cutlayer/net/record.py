@@ -3,7 +3,7 @@
 The keys are the trainer's, and seconds by phase are measured where the trainer's are simulated.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, final
 
 from cutlayer.net.measured import MeasuredRound
@@ -17,6 +17,8 @@ from cutlayer.train.run_directory import RunDirectory
 from cutlayer.train.setup import Setup
 from cutlayer.train.state import RunState
 
+# the seconds of which only the sum is known
+UNOBSERVED = "unobserved"
 _UP = ("activation", "labels", "adapter_up")
 _DOWN = ("model", "adapter_down", "gradient")
 
@@ -63,7 +65,7 @@ class Recorder:
             "train_loss": self._worker.train_loss,
             "shares": list(self._shares),
             "delay_s": delay_s,
-            **self._seconds(measured),
+            **self._seconds(measured, delay_s),
             "virtual_time_s": self._elapsed_s() + delay_s,
             **self._bytes(state.round),
             "wall_s": self._clock() - self._began_s,
@@ -75,22 +77,18 @@ class Recorder:
         self._began_s, self._shares = self._clock(), self._session.shares
         self._observer.round_done(record)
 
-    def _seconds(self, measured: MeasuredRound | None) -> Record:
-        """Seconds by device and phase; None where they were not seen from end to end."""
+    def _seconds(self, measured: MeasuredRound | None, delay_s: float) -> Record:
+        """Seconds by device and phase; of a device that did not make the round, all of it."""
         count = len(self._setup.devices)
-        if measured is None:
-            nothing = [None] * count
-            return {
-                "delay_by_phase_s": None,
-                "slowest_device": None,
-                "device_delay_s": nothing,
-                "device_delay_by_phase_s": nothing,
-            }
-        phases = [_named(measured.phase_seconds(device)) for device in range(count)]
+        took_s: Mapping[int, float] = {} if measured is None else measured.took_s
+        delays_s = [took_s.get(device, delay_s) for device in range(count)]
+        seen = [None if measured is None else measured.phase_seconds(n) for n in range(count)]
+        phases = [_named(own, total_s) for own, total_s in zip(seen, delays_s, strict=True)]
+        slowest = 0 if measured is None else measured.slowest_device
         return {
-            "delay_by_phase_s": phases[measured.slowest_device],
-            "slowest_device": measured.slowest_device,
-            "device_delay_s": [measured.took_s.get(device) for device in range(count)],
+            "delay_by_phase_s": phases[slowest],
+            "slowest_device": slowest,
+            "device_delay_s": delays_s,
             "device_delay_by_phase_s": phases,
         }
 
@@ -112,5 +110,7 @@ class Recorder:
         }
 
 
-def _named(phases: dict[Phase, float] | None) -> dict[str, float] | None:
-    return None if phases is None else {phase.value: spent for phase, spent in phases.items()}
+def _named(phases: Mapping[Phase, float] | None, delay_s: float) -> dict[str, float]:
+    if phases is None:
+        return {UNOBSERVED: delay_s}
+    return {phase.value: spent for phase, spent in phases.items()}

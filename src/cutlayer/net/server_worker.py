@@ -62,12 +62,14 @@ class ServerTools:
 class ServerWorker:
     """Every device's server-side adapter during a round, and what the server's ends of the streams
     remember. Of the last round that closed: `train_loss`, a local step's mean loss [nat], and
-    `plain_bytes`, what its activations would have been as float32, and as much its gradients."""
+    `plain_bytes`, what its activations would have been as float32, and as much its gradients.
+    `samples`: how many each device says that it has, 0 as long as it has said nothing."""
 
     def __init__(self, tools: ServerTools, state: RunState) -> None:
         self._tools = tools
         self.train_loss = math.nan
         self.plain_bytes = 0
+        self.samples = [0] * tools.devices
         self._start(state)
 
     @property
@@ -111,6 +113,7 @@ class ServerWorker:
         """Keep a device's adapter until the round closes. Raises PacketError: it is none."""
         row = unpack_adapter(message.packet, self._state.device.row.numel())
         self._taken[device] = row, float(message.weight.samples)
+        self.samples[device] = message.weight.samples
 
     def renew(self, device: int) -> None:
         """Void what a device has done of the round, and what its streams and optimiser hold."""

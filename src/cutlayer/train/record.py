@@ -1,5 +1,6 @@
 """What is written about a round, and about a whole run: keys carry their units."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
@@ -68,23 +69,17 @@ def event_line(round_number: int, event: Event) -> Record:
 
 
 def totals(records: list[Record]) -> Record:
-    """Sums over the rounds, and the metric before and after.
-
-    Seconds by phase are None if they are of a round, as measured ones may be.
-    """
+    """Sums over the rounds, and the metric before and after."""
     name = "perplexity" if "perplexity" in records[0] else "accuracy"
-    by_round = [record["delay_by_phase_s"] for record in records[1:]]
-    phases = (
-        None
-        if None in by_round
-        else {phase.value: sum(phases[phase.value] for phases in by_round) for phase in Phase}
-    )
+    phases: Counter[str] = Counter({phase.value: 0.0 for phase in Phase})
+    for record in records[1:]:
+        phases.update(record["delay_by_phase_s"])
     return {
         "rounds": records[-1]["round"],
         f"{name}_first": records[0][name],
         f"{name}_final": records[-1][name],
         **{key: sum(record.get(key, 0) for record in records) for key in _SUMMED},
-        "delay_by_phase_s": phases,
+        "delay_by_phase_s": dict(phases),
     }
 
 
