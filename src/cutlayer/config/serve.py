@@ -29,7 +29,7 @@ from cutlayer.net.operations import Operations
 from cutlayer.net.pacing import PacedLink
 from cutlayer.net.resident import resident_bytes
 from cutlayer.net.status import Process, Status, Watched
-from cutlayer.report.html import write_report
+from cutlayer.report.html import REPORT, write_report
 from cutlayer.report.live_page import live_page
 from cutlayer.train.files import write_json
 from cutlayer.train.record import Record
@@ -84,7 +84,8 @@ def _serve(job: Job, directory: RunDirectory, keys: RunKeys, doors: Doors) -> No
     net = open_net(job, directory, _Told(), in_thread)
     service = Service(net, keys, doors.devices, doors.operators)
     if asyncio.run(_until_told(service)):
-        service.conclude()
+        if not (directory.path / REPORT).exists():  # else it had ended before
+            service.conclude()
         _LOG.info("the run has ended: %s", directory.path)
     else:
         _LOG.info("stopped: `cutlayer serve --resume %s` goes on", directory.path)
