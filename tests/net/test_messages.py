@@ -150,6 +150,13 @@ def test_hostile_json_raises_one_error(data: bytes) -> None:
         decode_message(_welcome(data), device_limits(None))
 
 
+@pytest.mark.parametrize("offset", [-1, 2**53 + 1, 2**63 - 1, 2**70])
+def test_an_offset_is_one_of_a_file(offset: int) -> None:
+    sections = {Section.SETTINGS: b'{"offset":%d}' % offset}
+    with pytest.raises(FrameError, match="settings of Place"):
+        decode_message(to_bytes(Frame(Kind.FETCH, Position(), 0, sections)), server_limits(BOUNDS))
+
+
 @pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"1e999", b"-0.1", b"1.1"])
 def test_a_weight_is_a_part(number: bytes) -> None:
     sections = {

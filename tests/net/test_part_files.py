@@ -147,6 +147,8 @@ def test_more_than_was_announced_is_refused(large: PartFile, tmp_path: Path) -> 
         cache.add(replace(terms_of(large), part_bytes=3), Piece(Place(0), b"four"))
 
 
-def test_no_piece_past_the_end(large: PartFile) -> None:
+@pytest.mark.parametrize("beyond", [0, 1, 2**62, 2**63, 2**70])
+def test_no_piece_past_the_end(beyond: int, large: PartFile) -> None:
+    """However far: no system can seek to the last three."""
     with pytest.raises(PacketError, match="past its end"):
-        large.piece(large.size_bytes)
+        large.piece(large.size_bytes + beyond)

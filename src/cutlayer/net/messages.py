@@ -28,6 +28,8 @@ from cutlayer.spec import Task
 
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 _LARGEST_U32 = 2**32 - 1
+# beyond any file, and within what every system seeks and every JSON reader counts to
+_LARGEST_OFFSET = 2**53
 SAMPLE = np.dtype("<u4")
 # of the file of a device's part, at a time: a frame of it fits in a link's chunk
 PIECE_BYTES = 1_000_000
@@ -107,7 +109,7 @@ class Weight:
 class Place:
     """A place in the file of the device's part [bytes from its start]."""
 
-    offset: Annotated[int, Field(ge=0)]
+    offset: Annotated[int, Field(ge=0, le=_LARGEST_OFFSET)]
 
 
 @checked(frozen=True, config=_STRICT)

@@ -55,12 +55,11 @@ class PartFile:
 
     def piece(self, offset: int) -> bytes:
         """Its bytes from `offset` on, at most `PIECE_BYTES`. Raises PacketError past its end."""
+        if offset >= self.size_bytes:
+            raise PacketError(f"a piece of the part from byte {offset} on, which is past its end")
         with self.path.open("rb") as file:
             file.seek(offset)
-            data = file.read(PIECE_BYTES)
-        if not data:
-            raise PacketError(f"a piece of the part from byte {offset} on, which is past its end")
-        return data
+            return file.read(PIECE_BYTES)
 
 
 def write_part(path: Path, folder: Path, tensors: Mapping[str, Tensor]) -> PartFile:
