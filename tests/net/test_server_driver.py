@@ -2,13 +2,15 @@
 
 import asyncio
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
 
 from cutlayer.config.job import prepare
-from cutlayer.errors import ConfigError, RunError
+from cutlayer.errors import ConfigError, ModelError, RunError
 from cutlayer.net.compute import in_place
 from cutlayer.net.limits import device_limits
 from cutlayer.net.link import LinkClosed
@@ -16,7 +18,7 @@ from cutlayer.net.memory_link import memory_links
 from cutlayer.net.messages import Gradient, Hello, Welcome
 from cutlayer.net.scheme import check_scheme
 from cutlayer.net.server_driver import ServerDriver
-from cutlayer.net.server_session import ServerSession
+from cutlayer.net.server_session import Passed, ServerSession
 from cutlayer.net.server_worker import ServerWorker
 from cutlayer.net.wire import Wire
 from cutlayer.schemes.all import SCHEMES
@@ -89,6 +91,30 @@ def test_a_new_connection_takes_the_place_of_an_old_one(setup: Setup, tmp_path: 
         assert isinstance(wire.incoming(await new.receive()), Gradient)
         await new.close()
         await asyncio.gather(*calls)
+
+    asyncio.run(go())
+
+
+def test_what_no_model_takes_ends_a_link_and_not_the_run(setup: Setup, tmp_path: Path) -> None:
+    """Even where no reader of packets found it."""
+
+    async def refuse(_: Callable[[], Any]) -> Any:
+        raise ModelError("sizes that do not fit")
+
+    run = Run(setup, tmp_path)
+    _, driver = run.server(refuse)
+
+    async def go() -> None:
+        device, server = memory_links("device-0", "server")
+        call = asyncio.create_task(driver.attend(0, server))
+        wire = Wire(device_limits(run.bounds))
+        await device.send(wire.outgoing(Hello(0)))
+        await device.send(wire.outgoing(good()))
+        with pytest.raises(LinkClosed):
+            while True:
+                await device.receive()
+        await call
+        await driver.handle(Passed(1.0))  # raises where a run has ended
 
     asyncio.run(go())
 

@@ -77,6 +77,19 @@ def test_what_no_device_may_send_changes_nothing(what: str, setup: Setup, tmp_pa
     assert attacked.train(0, second) == calm.train(0, second)
 
 
+@pytest.mark.parametrize("lengths", [(0,) * BATCH, (3, 0, TOKENS, 1)])
+def test_a_text_without_a_token_is_refused(
+    lengths: tuple[int, ...], bert: tuple[Path, Path], tmp_path: Path
+) -> None:
+    setup = prepare(tiny.config(*bert, codec="none")).setup
+    worker = ServerWorker(Run(setup, tmp_path).server_tools(), initial_state(setup))
+    values = np.ones((BATCH, TOKENS, WIDTH), np.float32)
+    encoded = RawCodec().encode(values, EMPTY, np.random.default_rng(0), lengths=lengths)
+    labels = encode_targets(np.zeros(BATCH, np.int64), setup.classes)
+    with pytest.raises(PacketError, match="without a token"):
+        worker.train(0, replace(good(), packet=encoded.packet, labels=labels))
+
+
 def test_an_adapter_of_other_values_is_refused(setup: Setup, tmp_path: Path) -> None:
     worker = ServerWorker(Run(setup, tmp_path).server_tools(), initial_state(setup))
     parameters = initial_state(setup).device.row.numel()

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeAlias, final
 
-from cutlayer.errors import PacketError, RunError
+from cutlayer.errors import ModelError, PacketError, RunError
 from cutlayer.net import server_session as s
 from cutlayer.net.compute import Compute
 from cutlayer.net.controller import Controller
@@ -235,7 +235,7 @@ class ServerDriver:
             packet = await self._compute(lambda: self._worker.train(device, message))
             self._watch.trained(device, message, packet)
             return s.Trained(device, message, packet)
-        except PacketError as error:
+        except (PacketError, ModelError) as error:  # what a device sends ends its own link alone
             return s.Spoilt(device, str(error))
 
     def _send(self, device: int, frame: bytes) -> None:

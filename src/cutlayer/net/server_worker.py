@@ -178,6 +178,8 @@ class ServerWorker:
         arrived = codec.decode(message.packet, shape, self._end(device, Direction.UP))
         if not arrived.tensor.isfinite().all():
             raise PacketError("an activation of NaN or infinite values")
+        if tools.part.task != "image-classification" and min(arrived.lengths) < 1:
+            raise PacketError("an activation of a text without a token")
         labelled = shape[:2] if tools.part.task == "causal-lm" else shape[:1]
         labels = decode_targets(message.labels, labelled, arrived.lengths, tools.classes)
         return arrived, torch.from_numpy(labels)
