@@ -124,6 +124,20 @@ def test_a_part_with_another_hash_is_fetched_anew(large: PartFile, tmp_path: Pat
     assert cache.lacking(terms) is None
 
 
+@pytest.mark.parametrize(("more", "lacking"), [(b"", None), (b"x", 0)])
+def test_a_part_that_was_never_unpacked(
+    more: bytes, lacking: int | None, large: PartFile, tmp_path: Path
+) -> None:
+    """As a kill after the last piece leaves it: it is whole, or it is fetched anew."""
+    cache, terms = PartCache(tmp_path / "cache"), terms_of(large)
+    fetch(cache, large, most=2)
+    (partial,) = (tmp_path / "cache").iterdir()
+    partial.write_bytes(large.path.read_bytes() + more)
+    assert cache.lacking(terms) == lacking
+    fetch(cache, large)
+    assert cache.lacking(terms) is None
+
+
 def test_a_part_that_was_changed_on_disk_is_fetched_anew(large: PartFile, tmp_path: Path) -> None:
     cache, terms = PartCache(tmp_path / "cache"), terms_of(large)
     fetch(cache, large)

@@ -98,7 +98,8 @@ class PartCache:
                 return None
             weights.unlink()
         partial = self._partial(terms)
-        return partial.stat().st_size if partial.is_file() else 0
+        fetched = partial.stat().st_size if partial.is_file() else 0
+        return fetched if fetched < terms.part_bytes else self._late(terms, partial)
 
     def add(self, terms: Terms, piece: Piece) -> None:
         """Put the next piece down; the last one makes the part whole.
@@ -117,6 +118,15 @@ class PartCache:
             raise storage_error(partial, error) from error
         if offset + len(piece.data) == terms.part_bytes:
             self._unpack(terms, partial)
+
+    def _late(self, terms: Terms, partial: Path) -> int | None:
+        """What `lacking` gives for a part that was fetched and never unpacked, as by a kill
+        between the two: it is unpacked now, or fetched anew."""
+        try:
+            self._unpack(terms, partial)
+        except PacketError:
+            return 0
+        return None
 
     def _unpack(self, terms: Terms, partial: Path) -> None:
         found = _sha256(partial)
