@@ -14,10 +14,11 @@ from safetensors.torch import load_file
 from cutlayer.config.job import new_directory, prepare, start
 from cutlayer.config.net_job import open_net
 from cutlayer.config.schema import Config
-from cutlayer.config.serve import Service
+from cutlayer.config.serve import Doors, Service, resume
 from cutlayer.errors import RunError
 from cutlayer.net.compute import in_place
 from cutlayer.net.identity.run_keys import RunKeys
+from cutlayer.train.locks import alone
 from cutlayer.train.run import Silent
 from cutlayer.train.run_directory import RunDirectory
 from net.devices import Process, joining, names, own_images, take_part, write_config
@@ -188,6 +189,17 @@ def test_a_device_that_was_killed_comes_back(
     asyncio.run(play())
     (directory,) = (tmp_path / "runs").iterdir()
     same(directory, trained.path)
+
+
+def test_a_run_directory_is_one_servers(config: Config, keys: RunKeys, tmp_path: Path) -> None:
+    directory = new_directory(config, tmp_path)
+    doors = Doors(("127.0.0.1", 0), None)
+    with (
+        alone(directory.path / "server.lock", "nobody else is here"),
+        pytest.raises(RunError, match="another server runs in"),
+    ):
+        resume(directory.path, tmp_path / "keys", doors)
+    assert not (directory.path / "rounds.jsonl").exists()
 
 
 def test_a_device_too_many_is_refused(

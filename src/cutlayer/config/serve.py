@@ -29,12 +29,14 @@ from cutlayer.net.pacing import PacedLink
 from cutlayer.net.status import Status, status_of
 from cutlayer.report.html import write_report
 from cutlayer.train.files import write_json
+from cutlayer.train.locks import alone
 from cutlayer.train.record import Record
 from cutlayer.train.run import Observer, write_summary
 from cutlayer.train.run_directory import RunDirectory
 
 _LOG = logging.getLogger(__name__)
 _TICK_S = 0.2
+_LOCK = "server.lock"
 
 
 @final
@@ -78,13 +80,15 @@ def resume(path: Path, keys: Path, doors: Doors) -> None:
 
 def _serve(job: Job, directory: RunDirectory, keys: RunKeys, doors: Doors) -> None:
     _LOG.info("run directory: %s", directory.path)
-    net = open_net(job, directory, _Told(), in_thread)
-    service = Service(net, keys, doors.devices, doors.operators)
-    if asyncio.run(_until_told(service)):
-        service.conclude()
-        _LOG.info("the run has ended: %s", directory.path)
-    else:
-        _LOG.info("stopped: `cutlayer serve --resume %s` goes on", directory.path)
+    taken = f"another server runs in {directory.path}: stop it first, or serve another run"
+    with alone(directory.path / _LOCK, taken):
+        net = open_net(job, directory, _Told(), in_thread)
+        service = Service(net, keys, doors.devices, doors.operators)
+        if asyncio.run(_until_told(service)):
+            service.conclude()
+            _LOG.info("the run has ended: %s", directory.path)
+        else:
+            _LOG.info("stopped: `cutlayer serve --resume %s` goes on", directory.path)
 
 
 async def _until_told(service: "Service") -> bool:
