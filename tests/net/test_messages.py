@@ -128,6 +128,7 @@ def _welcome(settings: bytes) -> bytes:
         ({"task": "segmentation"}, "task"),
         ({"part_sha256": "0F" * 32}, "part_sha256"),
         ({"extra": 1}, "extra"),
+        ({"run": "../run"}, "run"),
     ],
 )
 def test_a_setting_that_cannot_be_is_named(change: dict[str, object], message: str) -> None:

@@ -147,6 +147,24 @@ def test_a_part_that_was_changed_on_disk_is_fetched_anew(large: PartFile, tmp_pa
     assert cache.lacking(terms) == 0
 
 
+def test_devices_of_one_machine_fetch_a_part_side_by_side(large: PartFile, tmp_path: Path) -> None:
+    """Neither takes the other's pieces for its own; whoever is first makes the part whole."""
+    cache, one = PartCache(tmp_path / "cache"), terms_of(large)
+    other = replace(one, device=one.device + 1)
+    pieces = [
+        Piece(Place(offset), large.piece(offset))
+        for offset in range(0, large.size_bytes, PIECE_BYTES)
+    ]
+    for piece in pieces[:-1]:
+        for terms in (one, other):
+            cache.add(terms, piece)
+    cache.add(one, pieces[-1])
+    assert cache.lacking(other) is None
+    cache.add(other, pieces[-1])
+    assert cache.lacking(one) is cache.lacking(other) is None
+    assert not list((tmp_path / "cache").glob("*.partial"))
+
+
 @pytest.mark.parametrize("offset", [0, PIECE_BYTES - 1, PIECE_BYTES + 1, 10**12])
 def test_a_piece_that_is_not_the_next_one(offset: int, large: PartFile, tmp_path: Path) -> None:
     cache = PartCache(tmp_path / "cache")

@@ -202,6 +202,15 @@ def test_a_run_directory_is_one_servers(config: Config, keys: RunKeys, tmp_path:
     assert not (directory.path / "rounds.jsonl").exists()
 
 
+def test_an_identity_takes_part_once(keys: RunKeys, data: list[Path], tmp_path: Path) -> None:
+    one = joining(tmp_path, keys, 0, 1, data[0])
+    with (
+        alone(one.state.with_suffix(".lock"), "nobody else is here"),
+        pytest.raises(RunError, match="takes part already"),
+    ):
+        asyncio.run(take_part(one))
+
+
 def test_a_device_too_many_is_refused(
     config: Config, keys: RunKeys, data: list[Path], tmp_path: Path
 ) -> None:

@@ -42,6 +42,7 @@ from cutlayer.net.messages import Opening, Terms
 from cutlayer.net.pacing import PacedLink
 from cutlayer.net.part_files import PartCache
 from cutlayer.spec import Holding, MiniBatch
+from cutlayer.train.locks import alone
 
 _LOG = logging.getLogger(__name__)
 _FIRST_PAUSE_S = 0.25
@@ -128,21 +129,23 @@ async def join(joining: Joining, compute: Compute) -> None:
     """Take part until the run ends.
 
     Raises RunError if the server does not want this device, is on another run than the device's
-    state, or is away for longer than `patience_s`; DataError for data that do not fit.
+    state, or is away for longer than `patience_s`, and if another process has the state; DataError for data that do not fit.
     """
     if joining.threads is not None:
         torch.set_num_threads(joining.threads)
     parts, dialler = PartCache(joining.cache), Dialler(joining)
-    driver = DeviceDriver(
-        DeviceStore(joining.state),
-        lambda terms: _ready(terms, joining, parts),
-        compute,
-        DeviceWatch(time.monotonic),
-        parts,
-        dialler.opened,
-    )
-    await driver.take_part(dialler.dial)
-    joining.state.unlink(missing_ok=True)
+    taken = f"this identity takes part already, by {joining.state}: each device needs its own"
+    with alone(joining.state.with_suffix(".lock"), taken):
+        driver = DeviceDriver(
+            DeviceStore(joining.state),
+            lambda terms: _ready(terms, joining, parts),
+            compute,
+            DeviceWatch(time.monotonic),
+            parts,
+            dialler.opened,
+        )
+        await driver.take_part(dialler.dial)
+        joining.state.unlink(missing_ok=True)
     _LOG.info("the run has ended")
 
 

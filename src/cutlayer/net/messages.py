@@ -51,7 +51,7 @@ class Terms:
     `codec`, `optimizer`, `adapter`: sections of the server's configuration.
     """
 
-    run: str
+    run: Annotated[str, Field(pattern="^[A-Za-z0-9]{1,64}$")]
     device: Index
     task: Task
     model: str

@@ -20,6 +20,7 @@ from torch import Tensor
 from cutlayer.errors import PacketError
 from cutlayer.net.messages import PIECE_BYTES, Piece, Terms
 from cutlayer.train.files import storage_error, write_atomically, write_folder_atomically
+from cutlayer.train.locks import in_turn
 
 _FILE = "file:"
 _WEIGHTS = "model.safetensors"
@@ -80,7 +81,8 @@ def write_part(path: Path, folder: Path, tensors: Mapping[str, Tensor]) -> PartF
 
 @final
 class PartCache:
-    """Parts that this device has fetched, whole or not, in `folder`."""
+    """Parts that devices of this machine have fetched, in `folder`: whole ones are shared, what is
+    not whole yet is each device's own."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -95,20 +97,25 @@ class PartCache:
         weights = self.model(terms) / _WEIGHTS
         if weights.is_file():
             if _sha256(weights) == terms.part_sha256:
+                self._partial(terms).unlink(missing_ok=True)
                 return None
-            weights.unlink()
+            weights.unlink(missing_ok=True)
         partial = self._partial(terms)
         fetched = partial.stat().st_size if partial.is_file() else 0
         return fetched if fetched < terms.part_bytes else self._late(terms, partial)
 
     def add(self, terms: Terms, piece: Piece) -> None:
-        """Put the next piece down; the last one makes the part whole.
+        """Put the next piece down; the last one makes the part whole. Nothing is done if another
+        device has made it whole meanwhile.
 
         Raises PacketError for a piece that is not the next one, or if the whole has another hash:
         it is then to be fetched anew. Raises RunError if the disk refuses.
         """
         partial, offset = self._partial(terms), piece.place.offset
-        if offset != (self.lacking(terms) or 0) or offset + len(piece.data) > terms.part_bytes:
+        lacking = self.lacking(terms)
+        if lacking is None:
+            return
+        if offset != lacking or offset + len(piece.data) > terms.part_bytes:
             raise PacketError(f"a piece of the part from byte {offset} on, which is not the next")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -142,10 +149,14 @@ class PartCache:
                     (folder / name.removeprefix(_FILE)).write_bytes(content)
             partial.rename(folder / _WEIGHTS)
 
-        write_folder_atomically(self.model(terms), write)
+        with in_turn(self._folder / f"{terms.part_sha256}.lock"):
+            if (self.model(terms) / _WEIGHTS).is_file():  # another device's, who was first
+                partial.unlink()
+            else:
+                write_folder_atomically(self.model(terms), write)
 
     def _partial(self, terms: Terms) -> Path:
-        return self._folder / f"{terms.part_sha256}.partial"
+        return self._folder / f"{terms.part_sha256}-{terms.run}-{terms.device}.partial"
 
 
 def _sha256(path: Path) -> str:
