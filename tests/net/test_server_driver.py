@@ -16,6 +16,8 @@ from cutlayer.net.limits import device_limits
 from cutlayer.net.link import LinkClosed
 from cutlayer.net.memory_link import memory_links
 from cutlayer.net.messages import Gradient, Hello, Welcome
+from cutlayer.net.pacing import PacedLink
+from cutlayer.net.patient_link import PatientLink
 from cutlayer.net.scheme import check_scheme
 from cutlayer.net.server_driver import ServerDriver
 from cutlayer.net.server_session import Passed, ServerSession
@@ -24,6 +26,7 @@ from cutlayer.net.wire import Wire
 from cutlayer.schemes.all import SCHEMES
 from cutlayer.train.round import initial_state
 from cutlayer.train.setup import Setup
+from net.ends import PATIENCE_S
 from net.harness import Run, Site
 from net.test_server_worker import good
 
@@ -46,14 +49,13 @@ def test_a_device_that_does_not_read_is_hung_up_on(setup: Setup, tmp_path: Path)
         run.controller(first),
         run.save,
         in_place,
-        patience_s=0.01,
     )
     asked = 0
 
     async def go() -> None:
         nonlocal asked
         device, server = memory_links("device-0", "server", frames=2)
-        call = asyncio.create_task(driver.attend(0, server))
+        call = asyncio.create_task(driver.attend(0, PatientLink(server, 0.01)))
         wire = Wire(device_limits(run.bounds))
         await device.send(wire.outgoing(Hello(0)))
         with pytest.raises(LinkClosed):
@@ -67,6 +69,29 @@ def test_a_device_that_does_not_read_is_hung_up_on(setup: Setup, tmp_path: Path)
     # two frames in the link, one at the writer, four in the outbox, and two on their way up; of
     # these, two were taken by welcome and round
     assert 0 < asked <= 2 + 1 + 4 + 2 + 1
+
+
+def test_a_link_that_ends_ends_what_waits_for_its_share(setup: Setup, tmp_path: Path) -> None:
+    run = Run(setup, tmp_path)
+    waits = asyncio.Event()
+
+    async def sleep(_: float) -> None:
+        waits.set()
+        await asyncio.Event().wait()
+
+    async def go() -> None:
+        _, driver = run.server()
+        device, server = memory_links("device-0", "server")
+        # a frame's first byte would take a second
+        slow = PacedLink(server, lambda: 8.0, burst_bytes=1, sleep=sleep)
+        call = asyncio.create_task(driver.attend(0, slow))
+        await device.send(Wire(device_limits(run.bounds)).outgoing(Hello(0)))
+        await waits.wait()
+        await device.close()
+        async with asyncio.timeout(PATIENCE_S):
+            await call
+
+    asyncio.run(go())
 
 
 def test_a_new_connection_takes_the_place_of_an_old_one(setup: Setup, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from cutlayer.net.link import Link
 from cutlayer.net.messages import Refused, encode_message
 from cutlayer.net.operations import Operations
 from cutlayer.net.pacing import PacedLink
+from cutlayer.net.patient_link import PatientLink
 from cutlayer.net.status import Status, status_of
 from cutlayer.report.html import write_report
 from cutlayer.train.files import write_json
@@ -174,11 +175,12 @@ class Service:
         await self._net.driver.attend(number, self._paced(number, link))
 
     def _paced(self, number: int, link: Link) -> Link:
-        """The device's share of the way down."""
-        rate_bit_s = self._net.job.config.net.downlink_bit_s
+        """The device's share of the way down; it is given up if it reads too slowly."""
+        net = self._net.job.config.net
+        patient, rate_bit_s = PatientLink(link, net.patience_s), net.downlink_bit_s
         if rate_bit_s is None:
-            return link
-        return PacedLink(link, lambda: self._net.session.shares[number] * rate_bit_s)
+            return patient
+        return PacedLink(patient, lambda: self._net.session.shares[number] * rate_bit_s)
 
     async def _tick(self) -> None:
         """Let the session know what time has passed; an error ends the run through the driver."""
