@@ -131,7 +131,8 @@ class DeviceDriver:
                     adapter = worker.adapter(round_number)
                     return d.Uploaded(replace(adapter, times=self._watch.closed()))
         except PacketError as error:
-            return d.Spoilt(str(error))
+            own = isinstance(instruction, d.Forward | d.Upload)
+            return d.Diverged(str(error)) if own else d.Spoilt(str(error))
 
     async def _keep(self, terms: Terms, piece: Piece) -> d.Event:
         assert self._parts is not None, "a device fetches what it keeps"

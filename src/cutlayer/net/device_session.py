@@ -91,8 +91,24 @@ class Spoilt:
     reason: str
 
 
+@dataclass(frozen=True)
+class Diverged:
+    """The outcome of `Forward` or `Upload` where the device's own values are none to send."""
+
+    reason: str
+
+
 Event: TypeAlias = (
-    Linked | Received | Lacking | Prepared | Begun | Forwarded | Stepped | Uploaded | Spoilt
+    Linked
+    | Received
+    | Lacking
+    | Prepared
+    | Begun
+    | Forwarded
+    | Stepped
+    | Uploaded
+    | Spoilt
+    | Diverged
 )
 
 
@@ -132,7 +148,7 @@ class Heard:
 
 @dataclass(frozen=True)
 class Forward:
-    """Compute an activation; answered by `Forwarded`."""
+    """Compute an activation; answered by `Forwarded` or `Diverged`."""
 
     position: Position
 
@@ -147,7 +163,7 @@ class Backward:
 
 @dataclass(frozen=True)
 class Upload:
-    """Make the adapter's packet; answered by `Uploaded`."""
+    """Make the adapter's packet; answered by `Uploaded` or `Diverged`."""
 
     round: int
 
@@ -237,6 +253,13 @@ class DeviceSession:
                 return self._stepped()
             case Spoilt(reason):
                 return [HangUp(reason)]
+            case Diverged(reason):
+                return [
+                    Stop(
+                        f"round {self._position.round}, local step {self._position.step}: {reason};"
+                        " the run diverges: its server should lower training.learning_rate"
+                    )
+                ]
 
     def _received(self, message: Message) -> list[Instruction]:
         match message:
