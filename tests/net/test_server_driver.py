@@ -144,6 +144,34 @@ def test_what_no_model_takes_ends_a_link_and_not_the_run(setup: Setup, tmp_path:
     asyncio.run(go())
 
 
+def test_a_step_that_is_cut_off_is_not_trained_again_beside_itself(
+    setup: Setup, tmp_path: Path
+) -> None:
+    """Its thread cannot be stopped; the server after this one trains the step, once."""
+    run, begun = Run(setup, tmp_path), asyncio.Event()
+
+    async def slowly(_: Callable[[], Any]) -> Any:
+        begun.set()
+        await asyncio.Event().wait()
+
+    async def go() -> None:
+        _, driver = run.server(slowly)
+        device, server = memory_links("device-0", "server")
+        call = asyncio.create_task(driver.attend(0, server))
+        wire = Wire(device_limits(run.bounds))
+        await device.send(wire.outgoing(Hello(0)))
+        await device.send(wire.outgoing(good()))
+        await begun.wait()
+        call.cancel()
+        await asyncio.wait((call,))
+        with pytest.raises(LinkClosed, match="has stopped"):
+            await driver.handle(Passed(1.0))
+        with pytest.raises(RunError, match="within a step"):
+            await driver.finished()
+
+    asyncio.run(go())
+
+
 def test_a_disk_that_is_full_ends_the_run_before_a_reply_leaves(
     setup: Setup, tmp_path: Path
 ) -> None:

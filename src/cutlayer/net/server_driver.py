@@ -181,9 +181,17 @@ class ServerDriver:
                 if outcome is not None:
                     await self._handle(outcome)
         except Exception as error:
-            self._failure = self._failure or error
-            self._end.set()
+            self._fail(error)
             raise
+        except asyncio.CancelledError:
+            # what was computed may go on in its thread: nobody may build on it
+            self._fail(RunError("the run stopped within a step; --resume goes on before it"))
+            raise
+
+    def _fail(self, error: Exception) -> None:
+        """The first error is the one that ends the run."""
+        self._failure = self._failure or error
+        self._end.set()
 
     async def _do(self, instruction: s.Instruction) -> s.Event | None:
         match instruction:
