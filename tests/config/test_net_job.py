@@ -6,9 +6,13 @@ import pytest
 import tiny
 from train.conftest import vision
 
-from cutlayer.config.job import prepare
-from cutlayer.config.net_job import check_net
+from cutlayer.config.job import new_directory, prepare
+from cutlayer.config.net_job import check_net, open_net
 from cutlayer.errors import ConfigError
+from cutlayer.net.compute import in_place
+from cutlayer.net.frames import largest_frame
+from cutlayer.net.limits import server_limits
+from cutlayer.train.run import Silent
 
 __all__ = ["vision"]
 
@@ -28,3 +32,9 @@ def test_what_cannot_be(sections: dict[str, object], words: str, vision: tuple[P
     job = prepare(tiny.config(*vision, **sections))
     with pytest.raises(ConfigError, match=words):
         check_net(job)
+
+
+def test_a_link_takes_no_frame_beyond_the_runs(vision: tuple[Path, Path], tmp_path: Path) -> None:
+    config = tiny.config(*vision)
+    net = open_net(prepare(config), new_directory(config, tmp_path), Silent(), in_place)
+    assert net.limits.frame_bytes == largest_frame(server_limits(net.plan.bounds))

@@ -4,7 +4,7 @@ Knows the configuration; sessions and drivers are `net`'s, connections `serve`'s
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 from uuid import uuid4
@@ -132,14 +132,15 @@ def _tokens(job: Job, state: RunState) -> int:
 
 
 def _limits(job: Job, bounds: Bounds) -> Limits:
+    """No frame from a device is longer than the run's longest one."""
     limits = Limits(connections=job.config.net.connections)
-    needed = max(largest_frame(server_limits(bounds)), largest_frame(device_limits(bounds)))
-    if needed > limits.frame_bytes:
+    up, down = largest_frame(server_limits(bounds)), largest_frame(device_limits(bounds))
+    if max(up, down) > limits.frame_bytes:
         raise ConfigError(
-            f"a frame of this run may have {needed} bytes, a link takes {limits.frame_bytes}: lower"
-            " training.batch_size or adapter.rank"
+            f"a frame of this run may have {max(up, down)} bytes, a link takes"
+            f" {limits.frame_bytes}: lower training.batch_size or adapter.rank"
         )
-    return limits
+    return replace(limits, frame_bytes=up)
 
 
 def _part(job: Job, directory: RunDirectory) -> PartFile:
