@@ -4,6 +4,7 @@ killed on the way."""
 import asyncio
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,12 @@ from cutlayer.config.serve import Doors, Service, resume
 from cutlayer.errors import RunError
 from cutlayer.net.compute import in_place
 from cutlayer.net.identity.run_keys import RunKeys
+from cutlayer.net.link import Link
 from cutlayer.train.locks import alone
 from cutlayer.train.run import Silent
 from cutlayer.train.run_directory import RunDirectory
 from net.devices import Process, joining, names, own_images, take_part, write_config
-from net.ends import run_keys
+from net.ends import PATIENCE_S, run_keys, serving
 
 DEVICES = 2
 SERVE = ("serve", "--keys", "keys", "--operators", "127.0.0.1:0")
@@ -200,6 +202,24 @@ def test_a_run_directory_is_one_servers(config: Config, keys: RunKeys, tmp_path:
     ):
         resume(directory.path, tmp_path / "keys", doors)
     assert not (directory.path / "rounds.jsonl").exists()
+
+
+def test_a_server_that_only_hangs_up_is_given_up(
+    keys: RunKeys, data: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is there and lets the device in; nothing gets on."""
+
+    async def hang_up(_: Link) -> None:
+        return
+
+    async def play() -> None:
+        async with serving(keys, hang_up) as served, asyncio.timeout(PATIENCE_S):
+            one = replace(joining(tmp_path, keys, 0, served.port, data[0]), patience_s=0.2)
+            with pytest.raises(RunError, match="it hangs up each time"):
+                await take_part(one)
+
+    asyncio.run(play())
+    assert any(record.levelname == "WARNING" for record in caplog.records)
 
 
 def test_an_identity_takes_part_once(keys: RunKeys, data: list[Path], tmp_path: Path) -> None:
