@@ -187,6 +187,18 @@ def test_a_newer_round_takes_the_place_of_an_older_one() -> None:
     assert isinstance(out, HangUp) and "Open where none" in out.reason
 
 
+def test_a_server_that_is_behind_may_begin_anew() -> None:
+    desk = Desk(DeviceSession(Position(5, 1, 0), TERMS))
+    desk.link()
+    desk.say(Welcome(TERMS))
+    desk.heard(desk.session.handle(Prepared(BOUNDS)))
+    fresh = replace(OPEN, opening=replace(OPEN.opening, fresh=True))
+    assert desk.say(replace(fresh, round=2)) == [Begin(replace(fresh, round=2))]
+    for wrong in (replace(OPEN, round=3), replace(fresh, round=0)):
+        (out,) = desk.say(wrong)
+        assert isinstance(out, HangUp) and "Open where none" in out.reason
+
+
 @pytest.mark.parametrize(
     ("message", "kind", "reason"),
     [

@@ -271,7 +271,7 @@ class DeviceSession:
                 return [Stop("the server refuses this device; its log says why")]
             case Close(ending):
                 return [Finish()] if ending.finished else [HangUp("the server hangs up")]
-            case Open() if message.round >= max(self._position.round, 1):
+            case Open() if self._may_begin(message):
                 return [Begin(message)]
             case Echo() if self._probes:
                 return self._heard()
@@ -279,6 +279,11 @@ class DeviceSession:
                 return self._gradient(message)
             case other:
                 return [HangUp(f"{type(other).__name__} where none is expected")]
+
+    def _may_begin(self, message: Open) -> bool:
+        """Rounds only go on, unless all is void: a server that goes on from an older copy of its
+        directory is behind its devices."""
+        return message.round >= (1 if message.opening.fresh else max(self._position.round, 1))
 
     def _welcome(self, terms: Terms) -> list[Instruction]:
         if self._terms is not None and terms != self._terms:
