@@ -1,5 +1,6 @@
 """What cannot be played over a network is said before a run directory is made."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,11 +9,14 @@ from train.conftest import vision
 
 from cutlayer.config.job import new_directory, prepare
 from cutlayer.config.net_job import check_net, open_net
-from cutlayer.errors import ConfigError
+from cutlayer.errors import ConfigError, FrameError
 from cutlayer.net.compute import in_place
 from cutlayer.net.frames import largest_frame
-from cutlayer.net.limits import server_limits
+from cutlayer.net.limits import device_limits, server_limits
+from cutlayer.net.messages import Welcome, decode_message, encode_message
 from cutlayer.train.run import Silent
+
+from net.test_messages import TERMS
 
 __all__ = ["vision"]
 
@@ -32,6 +36,25 @@ def test_what_cannot_be(sections: dict[str, object], words: str, vision: tuple[P
     job = prepare(tiny.config(*vision, **sections))
     with pytest.raises(ConfigError, match=words):
         check_net(job)
+
+
+@pytest.mark.parametrize(("length", "fits"), [(200, True), (1000, False)])
+def test_names_of_classes_fit_in_the_terms(
+    length: int, fits: bool, vision: tuple[Path, Path]
+) -> None:
+    """4000 names and a frame of them, as a device reads it."""
+    job = prepare(tiny.config(*vision))
+    names = tuple(f"{number:0{length}}" for number in range(4000))
+    prepared = replace(job.prepared, data=replace(job.prepared.data, class_names=names))
+    welcome = encode_message(Welcome(replace(TERMS, class_names=list(names))), 0)
+    if fits:
+        check_net(replace(job, prepared=prepared))
+        decode_message(welcome, device_limits(None))
+    else:
+        with pytest.raises(ConfigError, match="names of the 4000 classes"):
+            check_net(replace(job, prepared=prepared))
+        with pytest.raises(FrameError, match="WELCOME"):
+            decode_message(welcome, device_limits(None))
 
 
 def test_a_link_takes_no_frame_beyond_the_runs(vision: tuple[Path, Path], tmp_path: Path) -> None:
