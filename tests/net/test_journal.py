@@ -65,6 +65,30 @@ def test_a_last_entry_of_other_bytes_is_dropped_and_an_earlier_one_is_an_error(
         journal.entries(1)
 
 
+def test_no_flipped_bit_cuts_off_what_comes_after_it(tmp_path: Path) -> None:
+    """At every byte before the last entry: a damaged length is damage, and no torn end."""
+    journal, path = _written(tmp_path)
+    data = path.read_bytes()
+    path.unlink()
+    for entry in ENTRIES[:-1]:
+        journal.append(1, entry)
+    for place in range(path.stat().st_size):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 0x40]) + data[place + 1 :])
+        with pytest.raises(RunError, match="damaged at byte"):
+            journal.entries(1)
+        assert path.stat().st_size == len(data)
+
+
+@pytest.mark.parametrize("length", [1, 16, 500])
+def test_an_end_of_nothing_is_torn_off(length: int, tmp_path: Path) -> None:
+    """Some file systems lengthen a file before they fill it."""
+    journal, path = _written(tmp_path)
+    data = path.read_bytes()
+    path.write_bytes(data + bytes(length))
+    assert journal.entries(1) == ENTRIES
+    assert path.read_bytes() == data
+
+
 def test_old_rounds_are_dropped(tmp_path: Path) -> None:
     journal = Journal(tmp_path, LIMITS)
     for number in (1, 2, 3):
