@@ -35,6 +35,11 @@ def test_round_trip(tmp_path: Path) -> None:
     assert journal.made(2) is None
 
 
+def test_nobody_else_may_read_it(tmp_path: Path) -> None:
+    _, path = _written(tmp_path)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
 def test_an_entry_cut_short_is_as_if_never_written(tmp_path: Path) -> None:
     """At every length of the file: a crash may leave any part of the last write."""
     journal, path = _written(tmp_path)

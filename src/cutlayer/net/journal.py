@@ -51,7 +51,7 @@ class Journal:
         frame = encode_message(entry.message, 0)
         device = _NO_DEVICE if entry.device is None else entry.device
         try:
-            with path.open("ab") as file:
+            with open(path, "ab", opener=_private) as file:
                 file.write(_entry(device, frame))
                 file.flush()
                 os.fsync(file.fileno())
@@ -91,6 +91,11 @@ class Journal:
 
     def _path(self, round_number: int) -> Path:
         return self._directory / f"round-{round_number:06d}.journal"
+
+
+def _private(name: str, flags: int) -> int:
+    """What devices sent is for its owner alone."""
+    return os.open(name, flags, 0o600)
 
 
 def _entry(device: int, frame: bytes) -> bytes:
