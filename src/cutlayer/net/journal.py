@@ -23,6 +23,7 @@ from cutlayer.errors import RunError
 from cutlayer.net.frames import Limits
 from cutlayer.net.messages import Message, RoundClosed, decode_message, encode_message
 from cutlayer.train.files import storage_error
+from cutlayer.train.sync import sync_folder
 
 _HEAD = struct.Struct("<II")
 _CHECKSUMS = struct.Struct("<II")
@@ -50,11 +51,14 @@ class Journal:
         path = self._path(round_number)
         frame = encode_message(entry.message, 0)
         device = _NO_DEVICE if entry.device is None else entry.device
+        new = not path.exists()
         try:
             with open(path, "ab", opener=_private) as file:
                 file.write(_entry(device, frame))
                 file.flush()
                 os.fsync(file.fileno())
+            if new:
+                sync_folder(self._directory)
         except OSError as error:
             raise storage_error(path, error) from error
 
