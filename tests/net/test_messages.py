@@ -137,6 +137,13 @@ def test_a_setting_that_cannot_be_is_named(change: dict[str, object], message: s
         decode_message(_welcome(data), device_limits(None))
 
 
+def test_a_key_of_any_length_makes_a_short_message() -> None:
+    data = json.dumps({**asdict(TERMS), "x" * 60_000: 1}).encode()
+    with pytest.raises(FrameError, match="settings of Terms: xxx") as caught:
+        decode_message(_welcome(data), device_limits(None))
+    assert len(str(caught.value)) < 200
+
+
 @given(st.binary(max_size=300))
 def test_settings_of_any_bytes_raise_one_error(data: bytes) -> None:
     with pytest.raises(FrameError):
