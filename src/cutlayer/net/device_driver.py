@@ -61,7 +61,9 @@ class DeviceDriver:
         self._stored = store.load()
         stored = self._stored
         self._session = (
-            d.DeviceSession() if stored is None else d.DeviceSession(stored.position, stored.terms)
+            d.DeviceSession()
+            if stored is None
+            else d.DeviceSession(stored.position, stored.terms, str(store.path))
         )
         self._ready: Ready | None = None
         self._finished = False

@@ -214,9 +214,15 @@ Instruction: TypeAlias = (
 @final
 class DeviceSession:
     """A device's part in a run. `position`, `terms`: where its stored state stands, if it has one
-    (round 0: none)."""
+    (round 0: none); `kept`: what the state is called in messages, such as its file."""
 
-    def __init__(self, position: Position = NOWHERE, terms: Terms | None = None) -> None:
+    def __init__(
+        self,
+        position: Position = NOWHERE,
+        terms: Terms | None = None,
+        kept: str = "the state of this device",
+    ) -> None:
+        self._kept = kept
         self._position = position
         self._terms = terms
         self._bounds: Bounds | None = None
@@ -289,8 +295,8 @@ class DeviceSession:
         if self._terms is not None and terms != self._terms:
             return [
                 Stop(
-                    "the server is on another run than the state that is stored here (run"
-                    f" {self._terms.run}): delete it to join this one"
+                    f"the server is on another run than {self._kept} (run {self._terms.run}):"
+                    " delete that to join this one"
                 )
             ]
         self._terms = terms
