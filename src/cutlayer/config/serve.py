@@ -166,9 +166,12 @@ class Service:
         write_report(net.directory.path)
 
     async def _on_link(self, link: Link) -> None:
-        number = self._net.roster.number(link.peer)
+        roster = self._net.roster
+        number = roster.number(link.peer)
         if number is None:
-            _LOG.warning("refused %s: the run has all its devices", link.peer)
+            number = roster.succeed(link.peer, self._keys.register().gone)
+        if number is None:
+            _LOG.warning("refused %s: the run has all its devices, none revoked", link.peer)
             await link.send(encode_message(Refused(), 0))
             return
         _LOG.info("%s is device %d", link.peer, number)
