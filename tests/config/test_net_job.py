@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+from net.test_messages import TERMS
 from train.conftest import vision
 
 from cutlayer.config.job import new_directory, prepare
@@ -15,8 +16,6 @@ from cutlayer.net.frames import largest_frame
 from cutlayer.net.limits import device_limits, server_limits
 from cutlayer.net.messages import Welcome, decode_message, encode_message
 from cutlayer.train.run import Silent
-
-from net.test_messages import TERMS
 
 __all__ = ["vision"]
 

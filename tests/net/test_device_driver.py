@@ -54,9 +54,7 @@ def test_a_device_whose_values_diverge_stops(setup: Setup, tmp_path: Path) -> No
 
     async def go() -> None:
         site = Site(run)
-        site.server = ServerDriver(
-            session, worker, run.journal, controller, run.save, in_place
-        )
+        site.server = ServerDriver(session, worker, run.journal, controller, run.save, in_place)
         async with asyncio.timeout(PATIENCE_S):
             with pytest.raises(RunError, match="the run diverges"):
                 await run.device(0).take_part(partial(site.dial, 0))

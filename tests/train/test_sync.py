@@ -8,7 +8,7 @@ import pytest
 
 from cutlayer.train.sync import sync_folder
 
-# every folder that is opened, in the order of what is done; a hook stays, so in a process of its own
+# the folder that each call opens last; a hook stays for good, so in a process of its own
 _SEEN = """
 import os
 import sys

@@ -136,9 +136,7 @@ def open_net(job: Job, directory: RunDirectory, observer: Observer, compute: Com
     session = ServerSession(plan, worker.adapter, state.round + 1, missed)
     recorder = Recorder(setup, directory, worker, session, observer, time.monotonic)
     recover(session, worker, journal, controller, recorder.save)
-    driver = ServerDriver(
-        session, worker, journal, controller, recorder.save, compute, part.piece
-    )
+    driver = ServerDriver(session, worker, journal, controller, recorder.save, compute, part.piece)
     roster = Roster(directory.path / _DEVICES, count, net.devices)
     return NetJob(job, directory, roster, plan, session, worker, driver, limits)
 

@@ -5,10 +5,10 @@ One file a round, of entries; little endian:
     length of the frame u32 | device u32 (2^32-1: the round's own) | CRC-32 of both u32
     | CRC-32 of the frame u32 | the frame
 
-An entry is on disk before the reply to it leaves, so what a device was told is never lost. A length
-is believed only with its checksum, so that damage is never taken for the torn end of a file. What was
-computed is not in it: going through the entries again gives the same tensors, bit for bit. Knows no
-session.
+An entry is on disk before the reply to it leaves, so what a device was told is never lost. What was
+computed is not in it: going through the entries again gives the same tensors, bit for bit. A length
+is believed only with its checksum, so that damage is never taken for the torn end of a file. Knows
+no session.
 """
 
 import os
