@@ -55,8 +55,8 @@ _UNPACED_BIT_S = 1e15
 @dataclass(frozen=True)
 class Joining:
     """Who joins what. `patience_s`: how long a server may be away, or hang up each time [s];
-    `threads`: torch's, None:
-    its choice; `jitter`: from 0 to 1, so that devices do not all come back at once."""
+    `threads`: torch's, None: its choice; `jitter`: from 0 to 1, so that devices do not all come
+    back at once."""
 
     address: str
     keys: DeviceKeys

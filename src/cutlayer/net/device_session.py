@@ -263,7 +263,7 @@ class DeviceSession:
                 return [
                     Stop(
                         f"round {self._position.round}, local step {self._position.step}: {reason};"
-                        " the run diverges: its server should lower training.learning_rate"
+                        " the run diverges: its server should lower optimizer.learning_rate"
                     )
                 ]
 

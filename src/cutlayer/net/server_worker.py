@@ -136,7 +136,7 @@ class ServerWorker:
         if not (device_row.isfinite().all() and server_row.isfinite().all()):
             raise RunError(
                 f"the adapters of round {self._state.round + 1} are not finite: the run diverges;"
-                " start it anew with a lower training.learning_rate"
+                " start it anew with a lower optimizer.learning_rate"
             )
         self.train_loss, self.plain_bytes = self._mean_loss(made), self._plain_bytes
         for device in set(range(self._tools.devices)) - set(made):
