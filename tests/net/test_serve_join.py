@@ -4,6 +4,7 @@ killed on the way."""
 import asyncio
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,16 +15,23 @@ from safetensors.torch import load_file
 from cutlayer.config.job import new_directory, prepare, start
 from cutlayer.config.net_job import check_net, open_net
 from cutlayer.config.schema import Config
-from cutlayer.config.serve import Service
+from cutlayer.config.serve import Doors, Service, resume
 from cutlayer.errors import ConfigError, RunError
 from cutlayer.net.compute import in_place
+from cutlayer.net.door_limits import Limits
+from cutlayer.net.grpc_link import connect
 from cutlayer.net.identity.run_keys import RunKeys
+from cutlayer.net.limits import device_limits
+from cutlayer.net.link import Link
+from cutlayer.net.messages import Ask, Message, Refused, Welcome
+from cutlayer.net.wire import Wire
 from cutlayer.report.run_reader import read_run
+from cutlayer.train.locks import alone
 from cutlayer.train.record import Record
 from cutlayer.train.run import Observer, Silent
 from cutlayer.train.run_directory import RunDirectory
 from net.devices import Process, joining, names, own_images, take_part, write_config
-from net.ends import run_keys
+from net.ends import PATIENCE_S, enrolled, run_keys, serving
 
 DEVICES = 2
 SERVE = ("serve", "--keys", "keys", "--operators", "127.0.0.1:0")
@@ -278,6 +286,73 @@ def test_a_run_that_fails_says_so(
 
     asyncio.run(play())
     assert service.status().process.failure == "cannot write runs: no space left"
+
+
+def test_a_run_directory_is_one_servers(config: Config, keys: RunKeys, tmp_path: Path) -> None:
+    directory = new_directory(config, tmp_path)
+    doors = Doors(("127.0.0.1", 0), None)
+    with (
+        alone(directory.path / "server.lock", "nobody else is here"),
+        pytest.raises(RunError, match="another server runs in"),
+    ):
+        resume(directory.path, tmp_path / "keys", doors)
+    assert not (directory.path / "rounds.jsonl").exists()
+
+
+def test_a_server_that_only_hangs_up_is_given_up(
+    keys: RunKeys, data: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is there and lets the device in; nothing gets on."""
+
+    async def hang_up(_: Link) -> None:
+        return
+
+    async def play() -> None:
+        async with serving(keys, hang_up) as served, asyncio.timeout(PATIENCE_S):
+            one = replace(joining(tmp_path, keys, 0, served.port, data[0]), patience_s=0.2)
+            with pytest.raises(RunError, match="it hangs up each time"):
+                await take_part(one)
+
+    asyncio.run(play())
+    assert any(record.levelname == "WARNING" for record in caplog.records)
+
+
+def test_an_identity_takes_part_once(keys: RunKeys, data: list[Path], tmp_path: Path) -> None:
+    one = joining(tmp_path, keys, 0, 1, data[0])
+    with (
+        alone(one.state.with_suffix(".lock"), "nobody else is here"),
+        pytest.raises(RunError, match="takes part already"),
+    ):
+        asyncio.run(take_part(one))
+
+
+def test_the_number_of_a_revoked_device_goes_to_the_next(
+    vision: tuple[Path, Path], keys: RunKeys, tmp_path: Path
+) -> None:
+    config = tiny.config(*vision, codec="none", devices={"count": 1})
+    net = open_net(prepare(config), new_directory(config, tmp_path), Silent(), in_place)
+    service, stop = Service(net, keys, ("127.0.0.1", 0)), asyncio.Event()
+
+    async def answer(name: str, port: int) -> Message:
+        link = await connect(f"127.0.0.1:{port}", enrolled(keys, name), Limits())
+        wire = Wire(device_limits(None))
+        await link.send(wire.outgoing(Ask()))
+        message = wire.incoming(await link.receive())
+        await link.close()
+        return message
+
+    async def play() -> None:
+        port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        serving = asyncio.create_task(service.run(stop, port.set_result))
+        assert isinstance(await answer("pi-0", await port), Welcome)
+        assert isinstance(await answer("pi-1", await port), Refused)
+        keys.revoke("pi-0", time.time())
+        assert isinstance(await answer("pi-2", await port), Welcome)
+        stop.set()
+        await serving
+
+    asyncio.run(play())
+    assert net.roster.name(0) == "pi-2"
 
 
 def test_a_device_too_many_is_refused(

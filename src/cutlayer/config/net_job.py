@@ -3,8 +3,9 @@
 Knows the configuration; sessions and drivers are `net`'s, connections `serve`'s.
 """
 
+import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 from uuid import uuid4
@@ -23,7 +24,14 @@ from cutlayer.net.controller import Controller
 from cutlayer.net.door_limits import Limits
 from cutlayer.net.frames import largest_frame
 from cutlayer.net.journal import Journal
-from cutlayer.net.limits import Bounds, bounds_of, device_limits, journal_limits, server_limits
+from cutlayer.net.limits import (
+    TERMS_BYTES,
+    Bounds,
+    bounds_of,
+    device_limits,
+    journal_limits,
+    server_limits,
+)
 from cutlayer.net.measured import Shape
 from cutlayer.net.messages import Terms
 from cutlayer.net.part_files import PartFile, write_part
@@ -46,6 +54,8 @@ from cutlayer.train.state import RunState
 _PART = "part.safetensors"
 _RUN = "run-id"
 _DEVICES = "devices.json"
+# what terms hold but for names of classes: sections of the configuration
+_OTHER_TERMS_BYTES = 64 * 1024
 
 
 @final
@@ -83,9 +93,22 @@ def check_net(job: Job) -> None:
             "planner two-timescale finds shares by what devices make of theirs, but nothing holds"
             " devices to shares: set net.uplink_bit_s and net.downlink_bit_s, or planner to static"
         )
+    _check_names(job)
     quorum = config.net.quorum
     if quorum is not None and quorum > count:
         raise ConfigError(f"net.quorum {quorum} of devices.count {count}: lower it")
+
+
+def _check_names(job: Job) -> None:
+    """Devices are told the names of all classes at once, beside little else."""
+    names = job.prepared.data.class_names
+    size = len(json.dumps(list(names), ensure_ascii=False).encode())
+    most = TERMS_BYTES - _OTHER_TERMS_BYTES
+    if job.setup.task != "causal-lm" and size > most:
+        raise ConfigError(
+            f"the names of the {len(names)} classes have {size} bytes, a device takes {most}:"
+            " shorten them in the data set"
+        )
 
 
 def open_net(job: Job, directory: RunDirectory, observer: Observer, compute: Compute) -> NetJob:
@@ -113,9 +136,7 @@ def open_net(job: Job, directory: RunDirectory, observer: Observer, compute: Com
     session = ServerSession(plan, worker.adapter, state.round + 1, missed)
     recorder = Recorder(setup, directory, worker, session, observer, time.monotonic)
     recover(session, worker, journal, controller, recorder.save)
-    driver = ServerDriver(
-        session, worker, journal, controller, recorder.save, compute, part.piece, net.patience_s
-    )
+    driver = ServerDriver(session, worker, journal, controller, recorder.save, compute, part.piece)
     roster = Roster(directory.path / _DEVICES, count, net.devices)
     return NetJob(job, directory, roster, plan, session, worker, driver, limits)
 
@@ -132,14 +153,15 @@ def _tokens(job: Job, state: RunState) -> int:
 
 
 def _limits(job: Job, bounds: Bounds) -> Limits:
+    """No frame from a device is longer than the run's longest one."""
     limits = Limits(connections=job.config.net.connections)
-    needed = max(largest_frame(server_limits(bounds)), largest_frame(device_limits(bounds)))
-    if needed > limits.frame_bytes:
+    up, down = largest_frame(server_limits(bounds)), largest_frame(device_limits(bounds))
+    if max(up, down) > limits.frame_bytes:
         raise ConfigError(
-            f"a frame of this run may have {needed} bytes, a link takes {limits.frame_bytes}: lower"
-            " training.batch_size or adapter.rank"
+            f"a frame of this run may have {max(up, down)} bytes, a link takes"
+            f" {limits.frame_bytes}: lower training.batch_size or adapter.rank"
         )
-    return limits
+    return replace(limits, frame_bytes=up)
 
 
 def _part(job: Job, directory: RunDirectory) -> PartFile:

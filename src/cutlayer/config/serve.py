@@ -27,17 +27,20 @@ from cutlayer.net.link import Link
 from cutlayer.net.messages import Refused, encode_message
 from cutlayer.net.operations import Operations
 from cutlayer.net.pacing import PacedLink
+from cutlayer.net.patient_link import PatientLink
 from cutlayer.net.resident import resident_bytes
 from cutlayer.net.status import Process, Status, Watched
 from cutlayer.report.html import REPORT, write_report
 from cutlayer.report.live_page import live_page
 from cutlayer.train.files import write_json
+from cutlayer.train.locks import alone
 from cutlayer.train.record import Record
 from cutlayer.train.run import Observer, write_summary
 from cutlayer.train.run_directory import RunDirectory
 
 _LOG = logging.getLogger(__name__)
 _TICK_S = 0.2
+_LOCK = "server.lock"
 
 
 @final
@@ -81,14 +84,16 @@ def resume(path: Path, keys: Path, doors: Doors) -> None:
 
 def _serve(job: Job, directory: RunDirectory, keys: RunKeys, doors: Doors) -> None:
     _LOG.info("run directory: %s", directory.path)
-    net = open_net(job, directory, _Told(), in_thread)
-    service = Service(net, keys, doors.devices, doors.operators)
-    if asyncio.run(_until_told(service)):
-        if not (directory.path / REPORT).exists():  # else it had ended before
-            service.conclude()
-        _LOG.info("the run has ended: %s", directory.path)
-    else:
-        _LOG.info("stopped: `cutlayer serve --resume %s` goes on", directory.path)
+    taken = f"another server runs in {directory.path}: stop it first, or serve another run"
+    with alone(directory.path / _LOCK, taken):
+        net = open_net(job, directory, _Told(), in_thread)
+        service = Service(net, keys, doors.devices, doors.operators)
+        if asyncio.run(_until_told(service)):
+            if not (directory.path / REPORT).exists():  # else it had ended before
+                service.conclude()
+            _LOG.info("the run has ended: %s", directory.path)
+        else:
+            _LOG.info("stopped: `cutlayer serve --resume %s` goes on", directory.path)
 
 
 async def _until_told(service: "Service") -> bool:
@@ -188,9 +193,12 @@ class Service:
         write_report(net.directory.path)
 
     async def _on_link(self, link: Link) -> None:
-        number = self._net.roster.number(link.peer)
+        roster = self._net.roster
+        number = roster.number(link.peer)
         if number is None:
-            _LOG.warning("refused %s: the run has all its devices", link.peer)
+            number = roster.succeed(link.peer, self._keys.register().gone)
+        if number is None:
+            _LOG.warning("refused %s: the run has all its devices, none revoked", link.peer)
             await link.send(encode_message(Refused(), 0))
             return
         _LOG.info("%s is device %d", link.peer, number)
@@ -200,11 +208,12 @@ class Service:
             self._left_s[number] = time.monotonic()
 
     def _paced(self, number: int, link: Link) -> Link:
-        """The device's share of the way down."""
-        rate_bit_s = self._net.job.config.net.downlink_bit_s
+        """The device's share of the way down; it is given up if it reads too slowly."""
+        net = self._net.job.config.net
+        patient, rate_bit_s = PatientLink(link, net.patience_s), net.downlink_bit_s
         if rate_bit_s is None:
-            return link
-        return PacedLink(link, lambda: self._net.session.shares[number] * rate_bit_s)
+            return patient
+        return PacedLink(patient, lambda: self._net.session.shares[number] * rate_bit_s)
 
     async def _tick(self) -> None:
         """Let the session know what time has passed; an error ends the run through the driver."""

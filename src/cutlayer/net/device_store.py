@@ -37,6 +37,11 @@ class DeviceStore:
     def __init__(self, path: Path) -> None:
         self._path = path
 
+    @property
+    def path(self) -> Path:
+        """The file, which may not be there."""
+        return self._path
+
     def save(self, stored: Stored) -> None:
         """Put a state in the place of the one before. Raises RunError if it cannot be written."""
         about = {"position": astuple(stored.position), "terms": asdict(stored.terms)}

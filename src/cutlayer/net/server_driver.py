@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeAlias, final
 
-from cutlayer.errors import PacketError, RunError
+from cutlayer.errors import ModelError, PacketError, RunError
 from cutlayer.net import server_session as s
 from cutlayer.net.compute import Compute
 from cutlayer.net.controller import Controller
@@ -85,8 +85,7 @@ def _replay(
 @final
 class ServerDriver:
     """A run's server. `save` puts a checkpoint in place; `piece` gives the bytes of the file of the
-    devices' part from one on; `patience_s`: how long a device may take to read one frame before it
-    is given up [s]."""
+    devices' part from one on."""
 
     def __init__(
         self,
@@ -97,7 +96,6 @@ class ServerDriver:
         save: Save,
         compute: Compute,
         piece: Callable[[int], bytes] = no_part,
-        patience_s: float = 60.0,
     ) -> None:
         self._session = session
         self._worker = worker
@@ -108,7 +106,6 @@ class ServerDriver:
         self._save = save
         self._compute = compute
         self._piece = piece
-        self._patience_s = patience_s
         self._connections: dict[int, _Connection] = {}
         self._one_at_a_time = asyncio.Lock()
         self._end = asyncio.Event()
@@ -117,8 +114,9 @@ class ServerDriver:
             self._end.set()
 
     async def attend(self, device: int, link: Link) -> None:
-        """Serve one connection of an authenticated device, until it ends."""
-        own = _Connection(link, self._patience_s)
+        """Serve one connection of an authenticated device, until it ends. Whether a device reads
+        what it is sent is the link's to find out."""
+        own = _Connection(link)
         writer = asyncio.create_task(own.write())
         try:
             await self._join(device, own)
@@ -128,6 +126,7 @@ class ServerDriver:
                 await self._handle_frame(own, s.Received(device, frame), arrived_s)
         except LinkClosed as closed:
             _LOG.info("device %d: %s", device, closed)
+            await link.close()  # what waits for its share of the band waits no longer
         finally:
             try:
                 with suppress(LinkClosed):
@@ -182,9 +181,17 @@ class ServerDriver:
                 if outcome is not None:
                     await self._handle(outcome)
         except Exception as error:
-            self._failure = self._failure or error
-            self._end.set()
+            self._fail(error)
             raise
+        except asyncio.CancelledError:
+            # what was computed may go on in its thread: nobody may build on it
+            self._fail(RunError("the run stopped within a step; --resume goes on before it"))
+            raise
+
+    def _fail(self, error: Exception) -> None:
+        """The first error is the one that ends the run."""
+        self._failure = self._failure or error
+        self._end.set()
 
     async def _do(self, instruction: s.Instruction) -> s.Event | None:
         match instruction:
@@ -235,7 +242,7 @@ class ServerDriver:
             packet = await self._compute(lambda: self._worker.train(device, message))
             self._watch.trained(device, message, packet)
             return s.Trained(device, message, packet)
-        except PacketError as error:
+        except (PacketError, ModelError) as error:  # what a device sends ends its own link alone
             return s.Spoilt(device, str(error))
 
     def _send(self, device: int, frame: bytes) -> None:
@@ -255,9 +262,8 @@ class ServerDriver:
 class _Connection:
     """A link and the few frames that wait for it."""
 
-    def __init__(self, link: Link, patience_s: float) -> None:
+    def __init__(self, link: Link) -> None:
         self._link = link
-        self._patience_s = patience_s
         # one place more, for the end
         self._outbox: asyncio.Queue[bytes | None] = asyncio.Queue(_OUTBOX_FRAMES + 1)
         self._ended = False
@@ -279,9 +285,8 @@ class _Connection:
         """Send what is pushed, until the link ends."""
         try:
             while (frame := await self._outbox.get()) is not None:
-                async with asyncio.timeout(self._patience_s):
-                    await self._link.send(frame)
-        except (LinkClosed, TimeoutError):
+                await self._link.send(frame)
+        except LinkClosed:
             pass  # the reader's side tells
         finally:
             await self._link.close()

@@ -11,6 +11,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from cutlayer.errors import RunError
+from cutlayer.train.sync import sync_folder
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -25,6 +26,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+        sync_folder(path.parent)
     except (OSError, SafetensorError) as error:
         raise storage_error(path, error) from error
     finally:
@@ -43,6 +45,7 @@ def write_folder_atomically(path: Path, write: Callable[[Path], None]) -> None:
         write(temporary)
         shutil.rmtree(path, ignore_errors=True)
         temporary.rename(path)
+        sync_folder(path.parent)
     except (OSError, SafetensorError) as error:
         raise storage_error(path, error) from error
     finally:

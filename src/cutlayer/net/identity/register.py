@@ -53,6 +53,11 @@ class Register:
             for one in self.issued
         )
 
+    def gone(self, name: str) -> bool:
+        """Whether `name` has been revoked, and not been invited again."""
+        valid = any(one.name == name and one.revoked_s is None for one in self.issued)
+        return not valid and name not in self.invitations
+
     def invite(self, name: str, invitation: Invitation) -> "Register":
         """With `name` invited; an older invitation of it is void."""
         return replace(self, invitations={**self.invitations, name: invitation})
