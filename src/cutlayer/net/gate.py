@@ -104,7 +104,8 @@ class Gate:
     def leave(self, visit: "Visit") -> None:
         """The visit's connection outside has ended."""
         self._visits.discard(visit)
-        if visit.port is not None:
+        # a port behind is free again before the side outside has gone, and may be another's by now
+        if visit.port is not None and self._by_port.get(visit.port) is visit:
             del self._by_port[visit.port]
         self._admission.leave(visit.address, visit.proven)
 
@@ -146,8 +147,14 @@ class Visit:
     def dismiss(self, reason: str) -> None:
         """It is refused, and has a moment to leave by itself: it may have been answered."""
         self.reason = reason
-        self._overdue.cancel()
-        self._overdue = self._loop.call_later(_LEAVE_S, self.end)
+        self.over()
+
+    def over(self) -> None:
+        """Nothing comes from behind any more: whoever is outside has a moment to leave by itself,
+        or would hold its place for as long as it likes."""
+        if not self._gone:
+            self._overdue.cancel()
+            self._overdue = self._loop.call_later(_LEAVE_S, self.end)
 
     def end(self) -> None:
         """Cut both sides off, now."""
@@ -169,7 +176,7 @@ class Visit:
     async def _connect(self, port: int, first: bytes) -> None:
         try:
             _, behind = await self._loop.create_connection(
-                lambda: _Behind(self._gate), LOOPBACK, port
+                lambda: _Behind(self._gate, self), LOOPBACK, port
             )
         except OSError:
             self.reason = "the server is stopping"
@@ -239,7 +246,20 @@ class _Side(asyncio.BufferedProtocol):
 
 @final
 class _Behind(_Side):
-    """The side of the server behind."""
+    """The side of the server behind, which ends a connection that is over or refused."""
+
+    def __init__(self, gate: Gate, visit: Visit) -> None:
+        super().__init__(gate)
+        self._visit = visit
+
+    def eof_received(self) -> bool:
+        # it was read after all else from behind had been sent on: nothing is lost here
+        self._visit.over()
+        return super().eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._visit.over()
+        super().connection_lost(exc)
 
 
 @final
