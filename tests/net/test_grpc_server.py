@@ -306,6 +306,31 @@ def test_a_device_that_comes_and_goes_without_end_is_refused(
     asyncio.run(run())
 
 
+def test_strangers_that_hold_every_place_give_way_to_a_device(
+    keys: RunKeys, device: DeviceKeys
+) -> None:
+    """From another address, 127.0.0.2."""
+    limits = Limits(connections=4, unproven=4, unproven_by_address=4)
+
+    async def run() -> None:
+        async with serving(keys, limits=limits) as served:
+            strangers = [
+                await asyncio.open_connection(LOOPBACK, served.port, local_addr=("127.0.0.2", 0))
+                for _ in range(4)
+            ]
+            link = await served.connect(device)
+            await link.send(b"there")
+            assert await link.receive() == b"there"
+            line = "refused 127.0.0.2: too many of its connections had not shown who they are"
+            assert await served.hears("refused") == line
+            with contextlib.suppress(ConnectionError):
+                assert await strangers[0][0].read() == b""  # the oldest
+            await link.close()
+            await leave([writer for _, writer in strangers])
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize("first", [b"", b"\x16\x03\x01", b"E", b"E\x16\x03"])
 def test_a_connection_that_proves_nothing_is_ended(first: bytes, keys: RunKeys) -> None:
     async def run() -> None:

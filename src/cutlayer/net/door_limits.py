@@ -14,7 +14,8 @@ class Limits:
 
     frame_bytes: the largest frame of a device. Its link holds two at most that nobody received.
     connections: in all, devices' and others'. Each takes three file descriptors.
-    unproven: connections that have not shown a certificate or a token yet, in all.
+    unproven: connections that have not shown a certificate or a token yet, in all. Where these two
+        leave no room, the address with the most unproven ones gives way to one with fewer.
     unproven_by_address: the same, of one address (of IPv6, one network of 64 bits).
     arrivals_burst, arrivals_per_s: new connections of one address, at once and in the long run.
     sessions_burst, sessions_per_s: new links of one device, at once and in the long run.

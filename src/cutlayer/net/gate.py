@@ -41,8 +41,9 @@ class Gate:
         # one for all sides, since what came goes on at once
         self.buffer = bytearray(_BUFFER_BYTES)
         self._say = say
-        self._admission = Admission(limits)
-        self._visits: set[Visit] = set()
+        self._admission = Admission(limits, self._evict)
+        # in the order of arrival
+        self._visits: dict[Visit, None] = {}
         self._by_port: dict[int, Visit] = {}
         self._refused: Counter[tuple[str, str]] = Counter()
         self._server: asyncio.Server | None = None
@@ -78,7 +79,7 @@ class Gate:
             self.refuse(address, reason)
             return None
         visit = Visit(self, outside, address)
-        self._visits.add(visit)
+        self._visits[visit] = None
         return visit
 
     def refuse(self, address: str, reason: str) -> None:
@@ -92,6 +93,13 @@ class Gate:
             times = "" if count == 1 else f" ({count} refusals so far)"
             self._say(f"refused {address}: {reason}{times}")
 
+    def _evict(self, network: str) -> None:
+        """End the oldest unproven visit of a network."""
+        for visit in self._visits:
+            if not visit.proven and network_of(visit.address) == network:
+                visit.give_way()
+                return
+
     def route(self, visit: "Visit", port: int) -> None:
         """The visit's connection behind is made, from `port`."""
         visit.port = port
@@ -103,7 +111,7 @@ class Gate:
 
     def leave(self, visit: "Visit") -> None:
         """The visit's connection outside has ended."""
-        self._visits.discard(visit)
+        self._visits.pop(visit, None)
         # a port behind is free again before the side outside has gone, and may be another's by now
         if visit.port is not None and self._by_port.get(visit.port) is visit:
             del self._by_port[visit.port]
@@ -156,6 +164,11 @@ class Visit:
             self._overdue.cancel()
             self._overdue = self._loop.call_later(_LEAVE_S, self.end)
 
+    def give_way(self) -> None:
+        """Its place is another's, now."""
+        self.reason = "too many of its connections had not shown who they are"
+        self.ended()
+
     def end(self) -> None:
         """Cut both sides off, now."""
         for side in (self._outside, self._behind):
@@ -163,7 +176,9 @@ class Visit:
                 side.transport.abort()
 
     def ended(self) -> None:
-        """The side outside has gone."""
+        """The side outside has gone, or is not waited for."""
+        if self._gone:
+            return
         self._gone = True
         self._overdue.cancel()
         if self._connecting is not None:
