@@ -106,10 +106,10 @@ def enrol(address: tuple[str, int], token: Token, folder: Path) -> DeviceKeys:
     make_private_folder(folder)  # before the token is used up
     try:
         keys = _fetch(address, token)
+        write_device_keys(folder, keys)
     except BaseException:
         folder.rmdir()
         raise
-    write_device_keys(folder, keys)
     return keys
 
 
