@@ -31,5 +31,6 @@ def try_addresses(addresses: Mapping[str, tuple[str, int]]) -> None:
 
 def _reason(error: OSError) -> str:
     """The system's own words; `socket` adds the address to them, which is named already."""
-    system = error.errno is not None and not isinstance(error, socket.gaierror)
-    return os.strerror(error.errno) if system else str(error.strerror or error)
+    if error.errno is None or isinstance(error, socket.gaierror):
+        return str(error.strerror or error)
+    return os.strerror(error.errno)
