@@ -17,7 +17,14 @@ def _free_port() -> int:
 
 
 def test_neither_identity_nor_token(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["join", "127.0.0.1:1", "--data", "x", "--identity", str(tmp_path / "identity")]
+    words = [
+        "join",
+        "127.0.0.1:1",
+        "--data",
+        str(tmp_path),
+        "--identity",
+        str(tmp_path / "identity"),
+    ]
     assert main(words) == 2
     assert "`cutlayer keys invite NAME` on the server" in capsys.readouterr().err
 
@@ -25,8 +32,30 @@ def test_neither_identity_nor_token(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_no_server(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The token is not used up, and is not shown."""
     identity = tmp_path / "identity"
-    words = ["join", f"127.0.0.1:{_free_port()}", "--data", "x", "--identity", str(identity)]
+    words = [
+        "join",
+        f"127.0.0.1:{_free_port()}",
+        "--data",
+        str(tmp_path),
+        "--identity",
+        str(identity),
+    ]
     assert main([*words, "--token", TOKEN, "--patience", "1"]) == 2
     said = capsys.readouterr().err
     assert "no server at 127.0.0.1" in said and TOKEN.split(".")[2] not in said
     assert not identity.exists()
+
+
+def test_data_that_are_not_there_are_found_before_the_token_is_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Or the server is asked for anything."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.1)
+        words = ["join", f"127.0.0.1:{server.getsockname()[1]}", "--data", str(tmp_path / "photo")]
+        words += ["--identity", str(tmp_path / "identity"), "--patience", "1"]
+        assert main([*words, "--token", TOKEN]) == 2
+        with pytest.raises(TimeoutError):
+            server.accept()
+    assert "photo: no such file or folder; --data names" in capsys.readouterr().err
+    assert not (tmp_path / "identity").exists()

@@ -18,7 +18,7 @@ from cutlayer.net.grpc_link import METHOD, SERVICE
 from cutlayer.net.identity.device_keys import DeviceKeys
 from cutlayer.net.identity.names import SERVER_NAME
 from cutlayer.net.identity.run_keys import RunKeys
-from cutlayer.net.link import LinkClosed
+from cutlayer.net.link import Link, LinkClosed
 from cutlayer.units import MIB
 from net.ends import PATIENCE_S, ending, enrolled, holding, run_keys, serving
 
@@ -263,6 +263,70 @@ def test_a_flood_of_connections_is_refused_and_a_link_lives_on(
             assert await link.receive() == b"still there"
             await leave(flood)
             await link.close()
+
+    asyncio.run(run())
+
+
+def test_a_device_that_comes_and_goes_without_end_is_refused(
+    keys: RunKeys, device: DeviceKeys
+) -> None:
+    """Stream after stream on one connection, which the gate counts once; others are not held up."""
+    limits = Limits(sessions_burst=3, sessions_per_s=0.001)
+    began: list[str] = []
+
+    async def session(link: Link) -> None:
+        began.append(link.peer)
+        await link.receive()
+
+    async def run() -> None:
+        shown = (device.key, device.certificate)
+        credentials = grpc.ssl_channel_credentials(keys.authority_pem, *shown)
+        options = [("grpc.ssl_target_name_override", SERVER_NAME)]
+        async with serving(keys, session, limits) as served:
+            channel = grpc.aio.secure_channel(served.address, credentials, options)
+            codes = []
+            for _ in range(4):
+                call = channel.stream_stream(f"/{SERVICE}/{METHOD}")()
+                with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
+                    await call.write(next(chunks_of(b"a frame")))
+                codes.append((await told(call))[0])
+            assert codes == [grpc.StatusCode.OK] * 3 + [grpc.StatusCode.RESOURCE_EXHAUSTED]
+            assert began == ["pi"] * 3
+            line = "refused 127.0.0.1: more than 3 links of pi in a row"
+            assert await served.hears("in a row") == line
+            async with asyncio.timeout(PATIENCE_S):
+                while served.server._gate._visits:  # and its connection is ended
+                    await asyncio.sleep(0.01)
+            other = await served.connect(enrolled(keys, "other"))
+            await other.send(b"a frame")
+            await ending(other)
+            await other.close()
+            await channel.close()
+
+    asyncio.run(run())
+
+
+def test_strangers_that_hold_every_place_give_way_to_a_device(
+    keys: RunKeys, device: DeviceKeys
+) -> None:
+    """From another address, 127.0.0.2."""
+    limits = Limits(connections=4, unproven=4, unproven_by_address=4)
+
+    async def run() -> None:
+        async with serving(keys, limits=limits) as served:
+            strangers = [
+                await asyncio.open_connection(LOOPBACK, served.port, local_addr=("127.0.0.2", 0))
+                for _ in range(4)
+            ]
+            link = await served.connect(device)
+            await link.send(b"there")
+            assert await link.receive() == b"there"
+            line = "refused 127.0.0.2: too many of its connections had not shown who they are"
+            assert await served.hears("refused") == line
+            with contextlib.suppress(ConnectionError):
+                assert await strangers[0][0].read() == b""  # the oldest
+            await link.close()
+            await leave([writer for _, writer in strangers])
 
     asyncio.run(run())
 

@@ -306,6 +306,56 @@ def test_a_device_that_lost_its_state_begins_its_round_again() -> None:
     assert table.say(0, message) == [Train(0, message)]
 
 
+def _restart(table: Table) -> list[Instruction]:
+    """A device comes back without its state."""
+    out = table.join(0, known=0)
+    table.heard(out)
+    if any(isinstance(one, Renew) for one in out):
+        table.heard(table.session.handle(Renewed(0)))
+    return out
+
+
+def test_a_device_that_loses_its_state_without_end_waits_for_the_next_round() -> None:
+    """It would have the server train, and write to the journal, without bound."""
+    table = Table()
+    for device in range(2):
+        table.heard(table.join(device))
+    trained = 0
+    while not any(isinstance(one, HangUp) for one in _restart(table)):
+        table.heard(table.step(0, FIRST, last=False))
+        trained += 1
+        assert trained <= 9
+    assert trained == 9  # 8 restarts, and what was before them
+    assert table.say(0, _activation(FIRST, last=False)) == []
+    (out,) = table.join(0, known=0)
+    assert isinstance(out, HangUp) and "lost its state 8 times in round 1" in out.reason
+    # who did not lose it goes on, and the next round is anybody's
+    assert table.heard(table.join(0, known=1)) == [(0, Welcome(terms_of(0)))]
+    table.round(1, 1)
+    table.session.handle(Passed(10.0))
+    table.heard(table.session.handle(Merged((1,), b"adapter 1", SHARES)))
+    assert [type(one) for one in table.join(0, known=0)] == [Send, Persist, Renew]
+
+
+@pytest.mark.parametrize("known", [0, 1])
+def test_what_is_void_is_not_voided_again(known: int) -> None:
+    """Whoever knocks and leaves writes nothing; and the opening that it missed is a fresh one, also
+    where its state is of the round before."""
+    table = Table()
+    for device in range(2):
+        table.heard(table.join(device))
+        table.round(device, 1)
+    table.heard(table.session.handle(Merged((0, 1), b"adapter 1", SHARES)))
+    table.heard(table.step(0, Position(2, 0, 0), last=False))
+    assert any(isinstance(one, Persist) for one in table.join(0, known))
+    table.session.handle(Renewed(0))
+    for _ in range(20):
+        out = table.join(0, known)
+        assert [type(one) for one in out] == [Send, Send]
+        _, (_, opened) = table.heard(out)
+        assert isinstance(opened, Open) and opened.opening.fresh
+
+
 def test_at_the_end_everyone_is_told_and_late_comers_too() -> None:
     table = Table(devices=1)
     table.heard(table.join(0))

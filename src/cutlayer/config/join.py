@@ -7,7 +7,6 @@ import asyncio
 import logging
 import math
 import random
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -94,11 +93,13 @@ def _enrol(address: tuple[str, int], token: Token, folder: Path, patience_s: flo
     while True:
         try:
             return enrol(address, token, folder)
-        except (ConnectionError, TimeoutError, socket.gaierror) as error:
+        except (ConnectionError, TimeoutError) as error:
             away_s = time.monotonic() - start_s
+            host, port = address
+            nobody = f"no server at {host}:{port}: {error}"
             if away_s >= patience_s:
-                host, port = address
-                raise RunError(f"no server at {host}:{port}: {error}") from error
+                raise RunError(f"{nobody}; is the address right, and does it run?") from error
+            _LOG.warning("%s; asked again for %.0f s", nobody, patience_s - away_s)
             # as long as it has been away already: pauses grow
             time.sleep(min(max(away_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S, patience_s - away_s))
 

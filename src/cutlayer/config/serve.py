@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, final
 
 from cutlayer.config.job import Job, about, export, new_directory, prepare
+from cutlayer.config.listening import try_addresses
 from cutlayer.config.net_job import NetJob, check_net, open_net
 from cutlayer.config.read import read_config
 from cutlayer.config.schema import Config
@@ -62,6 +63,11 @@ class Doors:
     devices: tuple[str, int]
     operators: tuple[str, int] | None
 
+    def check(self) -> None:
+        """Raises RunError if somewhere it cannot listen."""
+        doors = {"--listen": self.devices, "--operators": self.operators}
+        try_addresses({option: door for option, door in doors.items() if door is not None})
+
 
 def start(config: Config, output: Path, keys: Path, doors: Doors) -> None:
     """Serve a new run, in a new directory under `output`, until it ends or SIGTERM comes.
@@ -70,6 +76,7 @@ def start(config: Config, output: Path, keys: Path, doors: Doors) -> None:
     OSError.
     """
     run_keys = read_keys(keys)
+    doors.check()
     job = prepare(config, _LOG.info)
     check_net(job)
     _serve(job, new_directory(config, output), run_keys, doors)
@@ -78,6 +85,7 @@ def start(config: Config, output: Path, keys: Path, doors: Doors) -> None:
 def resume(path: Path, keys: Path, doors: Doors) -> None:
     """Go on with the run in `path` from the last step that its journal holds. Raises as `start`."""
     directory, run_keys = RunDirectory.open(path), read_keys(keys)
+    doors.check()
     job = prepare(read_config(directory.config_path), _LOG.info)
     _serve(job, directory, run_keys, doors)
 

@@ -100,17 +100,35 @@ def enrol(address: tuple[str, int], token: Token, folder: Path) -> DeviceKeys:
     """Fetch the identity that `token` promises from the server at `address`, into a new `folder`.
 
     Blocks, some ten seconds for each silence of the server's. Raises IdentityError if `folder`
-    holds anything, or the server is not the one that invited or does not accept the token; OSError
-    if nobody answers or the disk refuses.
+    holds anything, or the server is not the one that invited, speaks no TLS or does not accept the
+    token; ConnectionError or TimeoutError if nobody answers; OSError if the disk refuses.
     """
     make_private_folder(folder)  # before the token is used up
     try:
-        keys = _fetch(address, token)
+        keys = _answered(address, token)
+        write_device_keys(folder, keys)
     except BaseException:
         folder.rmdir()
         raise
-    write_device_keys(folder, keys)
     return keys
+
+
+def _answered(address: tuple[str, int], token: Token) -> DeviceKeys:
+    """`_fetch`, whose errors tell a server that is away from one that is another."""
+    try:
+        return _fetch(address, token)
+    except (ConnectionError, TimeoutError):
+        raise
+    except ssl.SSLError as error:
+        if isinstance(error, ssl.SSLEOFError):
+            raise ConnectionError("the server hung up") from error
+        host, port = address
+        raise IdentityError(
+            f"{host}:{port} speaks no TLS that we do: is it where `cutlayer serve` listens?"
+            f" ({error.reason})"
+        ) from error
+    except OSError as error:  # no such name yet, or no way there
+        raise ConnectionError(error.errno, error.strerror) from error
 
 
 def _fetch(address: tuple[str, int], token: Token) -> DeviceKeys:

@@ -42,8 +42,9 @@ class Gate:
         self.buffer = bytearray(_BUFFER_BYTES)
         self.refusals = 0
         self._say = say
-        self._admission = Admission(limits)
-        self._visits: set[Visit] = set()
+        self._admission = Admission(limits, self._evict)
+        # in the order of arrival
+        self._visits: dict[Visit, None] = {}
         self._by_port: dict[int, Visit] = {}
         self._refused: Counter[tuple[str, str]] = Counter()
         self._server: asyncio.Server | None = None
@@ -79,7 +80,7 @@ class Gate:
             self.refuse(address, reason)
             return None
         visit = Visit(self, outside, address)
-        self._visits.add(visit)
+        self._visits[visit] = None
         return visit
 
     def refuse(self, address: str, reason: str) -> None:
@@ -94,6 +95,13 @@ class Gate:
             times = "" if count == 1 else f" ({count} refusals so far)"
             self._say(f"refused {address}: {reason}{times}")
 
+    def _evict(self, network: str) -> None:
+        """End the oldest unproven visit of a network."""
+        for visit in self._visits:
+            if not visit.proven and network_of(visit.address) == network:
+                visit.give_way()
+                return
+
     def route(self, visit: "Visit", port: int) -> None:
         """The visit's connection behind is made, from `port`."""
         visit.port = port
@@ -105,8 +113,9 @@ class Gate:
 
     def leave(self, visit: "Visit") -> None:
         """The visit's connection outside has ended."""
-        self._visits.discard(visit)
-        if visit.port is not None:
+        self._visits.pop(visit, None)
+        # a port behind is free again before the side outside has gone, and may be another's by now
+        if visit.port is not None and self._by_port.get(visit.port) is visit:
             del self._by_port[visit.port]
         self._admission.leave(visit.address, visit.proven)
 
@@ -148,8 +157,19 @@ class Visit:
     def dismiss(self, reason: str) -> None:
         """It is refused, and has a moment to leave by itself: it may have been answered."""
         self.reason = reason
-        self._overdue.cancel()
-        self._overdue = self._loop.call_later(_LEAVE_S, self.end)
+        self.over()
+
+    def over(self) -> None:
+        """Nothing comes from behind any more: whoever is outside has a moment to leave by itself,
+        or would hold its place for as long as it likes."""
+        if not self._gone:
+            self._overdue.cancel()
+            self._overdue = self._loop.call_later(_LEAVE_S, self.end)
+
+    def give_way(self) -> None:
+        """Its place is another's, now."""
+        self.reason = "too many of its connections had not shown who they are"
+        self.ended()
 
     def end(self) -> None:
         """Cut both sides off, now."""
@@ -158,7 +178,9 @@ class Visit:
                 side.transport.abort()
 
     def ended(self) -> None:
-        """The side outside has gone."""
+        """The side outside has gone, or is not waited for."""
+        if self._gone:
+            return
         self._gone = True
         self._overdue.cancel()
         if self._connecting is not None:
@@ -171,7 +193,7 @@ class Visit:
     async def _connect(self, port: int, first: bytes) -> None:
         try:
             _, behind = await self._loop.create_connection(
-                lambda: _Behind(self._gate), LOOPBACK, port
+                lambda: _Behind(self._gate, self), LOOPBACK, port
             )
         except OSError:
             self.reason = "the server is stopping"
@@ -241,7 +263,20 @@ class _Side(asyncio.BufferedProtocol):
 
 @final
 class _Behind(_Side):
-    """The side of the server behind."""
+    """The side of the server behind, which ends a connection that is over or refused."""
+
+    def __init__(self, gate: Gate, visit: Visit) -> None:
+        super().__init__(gate)
+        self._visit = visit
+
+    def eof_received(self) -> bool:
+        # it was read after all else from behind had been sent on: nothing is lost here
+        self._visit.over()
+        return super().eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._visit.over()
+        super().connection_lost(exc)
 
 
 @final

@@ -225,14 +225,22 @@ class RunPlan:
             )
 
 
+# what a device that loses its state may cost in one round: its steps so many times again
+_RESTARTS = 8
+
+
 @dataclass(frozen=True)
 class _Progress:
-    """How far a device is in the round: what it sends next, and the last reply that it was sent."""
+    """How far a device is in the round: what it sends next, and the last reply that it was sent.
+
+    `restarts`: how often what it had done was void.
+    """
 
     step: int = 0
     micro: int = 0
     reply: Gradient | None = None
     done: bool = False
+    restarts: int = 0
 
     @property
     def untouched(self) -> bool:
@@ -318,7 +326,8 @@ class ServerSession:
                 self._progress[device] = replace(progress, done=True)
                 return [Persist(device, message), *self._closing()]
             case Renewed(device):
-                self._progress[device] = _Progress()
+                restarts = self._progress[device].restarts + 1
+                self._progress[device] = _Progress(restarts=restarts)
                 return self._open(device, fresh=True)
             case Spoilt(device, reason):
                 return self._hang_up(device, reason)
@@ -358,11 +367,20 @@ class ServerSession:
         if self.finished:
             # and no welcome: the device would answer it, on a link that is closed by then
             return self._farewell(device)
+        progress = self._progress[device]
+        if known != self.round and not progress.untouched and progress.restarts >= _RESTARTS:
+            return self._hang_up(
+                device,
+                f"it lost its state {_RESTARTS} times in round {self.round}, and is heard"
+                " again in the next one",
+            )
         welcome = self._send(device, Welcome(self._plan.terms[device]))
         if known == self.round:
             return welcome
-        untouched = self._progress[device].untouched and device not in self._missed
-        if untouched and known == self.round - 1:
+        if progress.untouched and progress.restarts:
+            # its state is void already, and it has not heard of that
+            return [*welcome, *self._open(device, fresh=True)]
+        if progress.untouched and device not in self._missed and known == self.round - 1:
             return [*welcome, *self._open(device, fresh=False)]
         # it missed a round, or lost its state: the two ends would not fit together any more
         return [*welcome, Persist(device, Restarted(self.round)), Renew(device)]
@@ -386,7 +404,9 @@ class ServerSession:
         place = message.position
         reply = Gradient(place, packet)
         step, micro = (place.step + 1, 0) if message.micro.last else (place.step, place.micro + 1)
-        self._progress[device] = _Progress(step, micro, reply)
+        self._progress[device] = replace(
+            self._progress[device], step=step, micro=micro, reply=reply
+        )
         return [Persist(device, message), *self._send(device, reply)]
 
     def _take(self, device: int, message: Adapter) -> list[Instruction]:

@@ -19,6 +19,7 @@ from cutlayer.net.identity.private_files import read_private, replace_private
 from cutlayer.net.identity.token import SecretHash
 
 _FORMAT = 1
+NO_KEYS = "`cutlayer keys init` makes a run's keys"
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class Register:
 def read_register(path: Path) -> Register:
     """The register as it is now. Raises IdentityError if it is missing or not a register."""
     try:
-        return _register(json.loads(read_private(path)))
+        return _register(json.loads(read_private(path, NO_KEYS)))
     except (ValueError, KeyError, TypeError, AttributeError):
         raise IdentityError(f"{path}: not a register of devices; restore it from a copy") from None
 
