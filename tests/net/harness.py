@@ -17,6 +17,7 @@ from cutlayer.net.limits import bounds_of, journal_limits
 from cutlayer.net.link import Link
 from cutlayer.net.memory_link import memory_links
 from cutlayer.net.messages import Terms
+from cutlayer.net.round_end import RoundEnd
 from cutlayer.net.server_driver import ServerDriver, recover
 from cutlayer.net.server_session import RunPlan, ServerSession
 from cutlayer.net.server_worker import ServerTools, ServerWorker
@@ -38,6 +39,7 @@ class Run:
     rounds: int = 2
     quorum: int = 3
     deadline_s: float | None = None
+    give_up_s: float | None = None
 
     def __post_init__(self) -> None:
         setup = self.setup
@@ -86,8 +88,7 @@ class Run:
             terms=tuple(self.terms(device) for device in range(count)),
             rate_of=self.setup.rate_of,
             shares=(1.0 / count,) * count,
-            quorum=self.quorum,
-            deadline_s=self.deadline_s,
+            end=RoundEnd(count, self.quorum, self.deadline_s, self.give_up_s),
             bounds=self.bounds,
         )
 

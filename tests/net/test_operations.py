@@ -18,6 +18,7 @@ STATUS = Status(
     rounds=5,
     finished=False,
     local_steps=10,
+    lacking=1,
     devices=(DeviceStatus("pi-0", True, 3, False), DeviceStatus(None, False, 0, False)),
     payload_bytes={"activation": 4096},
 )

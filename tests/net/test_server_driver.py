@@ -16,7 +16,7 @@ from cutlayer.net.memory_link import memory_links
 from cutlayer.net.messages import Gradient, Hello, Welcome
 from cutlayer.net.scheme import check_scheme
 from cutlayer.net.server_driver import ServerDriver
-from cutlayer.net.server_session import ServerSession
+from cutlayer.net.server_session import Passed, ServerSession
 from cutlayer.net.server_worker import ServerWorker
 from cutlayer.net.wire import Wire
 from cutlayer.schemes.all import SCHEMES
@@ -111,6 +111,27 @@ def test_a_disk_that_is_full_ends_the_run_before_a_reply_leaves(
             await call
 
     asyncio.run(go())
+
+
+def test_a_round_short_of_its_quorum_is_told_and_in_the_end_given_up(
+    setup: Setup, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = Run(setup, tmp_path, deadline_s=10.0, give_up_s=20.0)
+    _, server = run.server()
+
+    async def go() -> None:
+        await server.handle(Passed(10.0))
+        (warning,) = caplog.records
+        assert warning.levelname == "WARNING" and "0 of the 3 adapters" in warning.message
+        with pytest.raises(RunError, match="0 of the 3 adapters"):
+            await server.handle(Passed(10.0))
+        with pytest.raises(RunError, match="use --resume"):
+            await server.finished()
+
+    asyncio.run(go())
+    # nothing was lost by it
+    _, again = run.server()
+    asyncio.run(again.handle(Passed(0.0)))
 
 
 @pytest.mark.parametrize("name", list(SCHEMES))

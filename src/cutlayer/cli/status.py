@@ -56,6 +56,8 @@ def _fetch(host: str, port: int) -> str:
 
 def _show(status: dict[str, Any]) -> None:
     state = "finished" if status["finished"] else f"round {status['round']} of {status['rounds']}"
+    if status["lacking"]:
+        state += f", past its deadline: {status['lacking']} more adapters and it closes"
     table = Table("device", "name", "", "local steps", "adapter", box=box.SIMPLE, title=state)
     for number, device in enumerate(status["devices"]):
         table.add_row(

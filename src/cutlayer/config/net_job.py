@@ -14,6 +14,7 @@ import torch
 
 from cutlayer.config.counted_model import BASES
 from cutlayer.config.job import Job
+from cutlayer.config.net_section import NetSection
 from cutlayer.config.schema import CodecSection
 from cutlayer.errors import ConfigError
 from cutlayer.model.load import device_tensors
@@ -26,10 +27,12 @@ from cutlayer.net.messages import Terms
 from cutlayer.net.part_files import PartFile, write_part
 from cutlayer.net.record import Recorder
 from cutlayer.net.roster import Roster
+from cutlayer.net.round_end import RoundEnd
 from cutlayer.net.scheme import check_scheme
 from cutlayer.net.server_driver import ServerDriver, recover
 from cutlayer.net.server_session import RunPlan, ServerSession
 from cutlayer.net.server_worker import ServerTools, ServerWorker
+from cutlayer.net.standing import NameOf
 from cutlayer.spec import MiniBatch
 from cutlayer.train.files import write_text
 from cutlayer.train.inputs import group_inputs
@@ -78,9 +81,12 @@ def check_net(job: Job) -> None:
             f"planner {config.planner.name} shares the band out anew each round, over a network"
             " shares are those of the first: set planner to even or static"
         )
-    quorum = config.net.quorum
-    if quorum is not None and quorum > count:
-        raise ConfigError(f"net.quorum {quorum} of devices.count {count}: lower it")
+    _round_end(config.net, count)
+
+
+def _round_end(net: NetSection, count: int) -> RoundEnd:
+    """Raises ConfigError for a quorum or times that cannot be."""
+    return RoundEnd(count, net.quorum or count, net.deadline_s, net.give_up_s)
 
 
 def open_net(job: Job, directory: RunDirectory, observer: Observer, compute: Compute) -> NetJob:
@@ -97,10 +103,12 @@ def open_net(job: Job, directory: RunDirectory, observer: Observer, compute: Com
     bounds = bounds_of(largest, setup.model.width, parameters)
     limits = _limits(job, bounds)
     part = _part(job, directory)
-    plan = _plan(job, state, bounds, _terms(job, directory, part, largest.tokens))
+    count = len(setup.devices)
+    roster = Roster(directory.path / _DEVICES, count, net.devices)
+    terms = _terms(job, directory, part, largest.tokens)
+    plan = _plan(job, state, bounds, terms, roster.name)
     worker = ServerWorker(_tools(setup, largest), state)
     journal = Journal(directory.path, journal_limits(bounds))
-    count = len(setup.devices)
     made = journal.made(state.round)
     missed = set() if made is None else set(range(count)) - set(made)
     session = ServerSession(plan, worker.adapter, state.round + 1, missed)
@@ -111,7 +119,6 @@ def open_net(job: Job, directory: RunDirectory, observer: Observer, compute: Com
     driver = ServerDriver(
         session, worker, journal, recorder.save, compute, part.piece, net.patience_s
     )
-    roster = Roster(directory.path / _DEVICES, count, net.devices)
     return NetJob(job, directory, roster, plan, session, worker, driver, limits)
 
 
@@ -194,16 +201,18 @@ def _terms(job: Job, directory: RunDirectory, part: PartFile, tokens: int) -> tu
     )
 
 
-def _plan(job: Job, state: RunState, bounds: Bounds, terms: tuple[Terms, ...]) -> RunPlan:
+def _plan(
+    job: Job, state: RunState, bounds: Bounds, terms: tuple[Terms, ...], name_of: NameOf
+) -> RunPlan:
     setup, net = job.setup, job.config.net
     curves = setup.channel.curves(state.round + 1, state.virtual_time_s)
     return RunPlan(
         terms=terms,
         rate_of=setup.rate_of,
         shares=setup.allocation.shares(state.round + 1, state.observed, curves),
-        quorum=net.quorum or len(setup.devices),
-        deadline_s=net.deadline_s,
+        end=_round_end(net, len(setup.devices)),
         bounds=bounds,
+        name_of=name_of,
     )
 
 

@@ -93,6 +93,7 @@ class _Metrics(Collector):
             ("devices", "devices of the run", len(status.devices)),
             ("devices_connected", "devices that are here", connected),
             ("devices_done", "devices whose adapter of the round has come", done),
+            ("adapters_lacking", "adapters that a round past its deadline lacks", status.lacking),
         ):
             yield GaugeMetricFamily(f"cutlayer_{name}", meaning, value)
         sent = CounterMetricFamily(

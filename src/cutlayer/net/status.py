@@ -18,14 +18,16 @@ class DeviceStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """A run now. `round`: the one in progress; `payload_bytes`: sent and received since the server
-    was started, by what they carry."""
+    """A run now. `round`: the one in progress; `lacking`: adapters that it lacks to close, its
+    deadline having passed; `payload_bytes`: sent and received since the server was started, by what
+    they carry."""
 
     run: str
     round: int
     rounds: int
     finished: bool
     local_steps: int
+    lacking: int
     devices: tuple[DeviceStatus, ...]
     payload_bytes: dict[str, int]
 
@@ -38,6 +40,7 @@ def status_of(run: str, rounds: int, session: ServerSession, roster: Roster, ste
         rounds=rounds,
         finished=session.finished,
         local_steps=steps,
+        lacking=session.lacking,
         devices=tuple(
             DeviceStatus(roster.name(number), own.connected, own.steps, own.done)
             for number, own in enumerate(session.standings)
