@@ -1,6 +1,7 @@
 """A server and its devices in one process, over memory links, on the trainer's own setup."""
 
 import asyncio
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -108,10 +109,13 @@ class Run:
 
     def save(self, state: RunState) -> None:
         """As a server checkpoints; and keep what its journal says of the round."""
-        if self.archive.made(state.round) is None:
-            for entry in self.journal.entries(state.round):
-                self.archive.append(state.round, entry)
+        self.keep_journal(state.round)
         self.directory.save(state)
+
+    def keep_journal(self, round_number: int) -> None:
+        """What the server forgets after its checkpoint, for the test."""
+        name = f"round-{round_number:06d}.journal"
+        shutil.copyfile(self.folder / name, self.folder / "archive" / name)
 
     def server(
         self, compute: Compute = in_place, save: Callable[[RunState], None] | None = None
@@ -130,34 +134,32 @@ class Run:
         """A device from where its store stands."""
 
         def prepare(terms: Terms) -> Ready:
-            setup = self.setup
-            tools = DeviceTools(
-                device=terms.device,
-                part=setup.device_part,
-                codecs=setup.codecs,
-                optimizer=setup.optimizer,
-                plan=setup.devices[number].plan,
-                local_steps=terms.local_steps,
-                samples=setup.train,
-                batches=setup.batches,
-                micro_batches=terms.micro_batches,
-                holding=setup.holding,
-                classes=terms.classes,
-                seed=terms.seed,
-            )
-            return Ready(terms, DeviceWorker(tools), self.bounds)
+            return Ready(terms, DeviceWorker(self.device_tools(number)), self.bounds)
 
         return DeviceDriver(self.store(number), prepare, compute)
 
-    def store(self, number: int) -> DeviceStore:
-        return DeviceStore(self.folder / f"device-{number}.safetensors")
+    def device_tools(self, number: int) -> DeviceTools:
+        setup = self.setup
+        return DeviceTools(
+            device=number,
+            part=setup.device_part,
+            codecs=setup.codecs,
+            optimizer=setup.optimizer,
+            plan=setup.devices[number].plan,
+            local_steps=setup.devices[number].local_steps,
+            samples=setup.train,
+            batches=setup.batches,
+            micro_batches=setup.micro_batches,
+            holding=setup.holding,
+            classes=setup.classes,
+            seed=setup.seed,
+        )
 
-    def recomputed(self) -> RunState:
-        """The state that the journals of all rounds make of the first one."""
-        worker = ServerWorker(self.server_tools(), initial_state(self.setup))
-        session = ServerSession(self.plan(), worker.adapter)
-        recover(session, worker, self.archive, lambda state: None)
-        return worker.state
+    def store(self, number: int) -> DeviceStore:
+        return DeviceStore(self.state_path(number))
+
+    def state_path(self, number: int) -> Path:
+        return self.folder / f"device-{number}.safetensors"
 
 
 class Site:
@@ -179,16 +181,22 @@ class Site:
         self._links.append(other)
         return wrap(own)
 
-    async def hang_up(self) -> None:
-        """End the server as a kill does: nothing more of it runs."""
+    async def hang_up(self, silent: bool = False) -> None:
+        """End the server as a kill does: nothing more of it runs. `silent`: what it has sent and
+        nobody has received is lost."""
         self.server = None
+        if silent:
+            await self._close_links()
         for call in self.calls:
             call.cancel()
         await asyncio.gather(*self.calls, return_exceptions=True)
-        for link in self._links:
-            await link.close("killed")  # as the system does, even for a task that never ran
+        await self._close_links()  # as the system does, even for a task that never ran
         self.calls.clear()
         self._links.clear()
+
+    async def _close_links(self) -> None:
+        for link in self._links:
+            await link.close("killed")
 
 
 async def play(run: Run) -> ServerSession:
