@@ -37,8 +37,8 @@ def main() -> int:
 
 def _in_memory(folder: Path, first: int, count: int) -> Iterator[Outcome]:
     """The outcome of each schedule; the first that goes wrong is told, and ends it all."""
-    setup = make_setup(tiny.vision_model(folder / "model", blocks=3), tiny.images(folder / "images"))
-    calm = Calm()
+    model = tiny.vision_model(folder / "model", blocks=3)
+    setup, calm = make_setup(model, tiny.images(folder / "images")), Calm()
     for seed in range(first, first + count):
         schedule = draw(seed)
         try:

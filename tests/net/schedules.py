@@ -77,7 +77,7 @@ _OFTEN = {
     Fault.SERVER_BEFORE: 60,
     Fault.SERVER_AFTER: 60,
     Fault.SERVER_TORN: 28,
-    Fault.SERVER_BETWEEN: 40,
+    Fault.SERVER_BETWEEN: 12,
     Fault.SERVER_SLOW: 60,
     Fault.BEFORE_CHECKPOINT: 2,
     Fault.AFTER_CHECKPOINT: 2,
@@ -87,8 +87,8 @@ _OFTEN = {
     Fault.CUT_WITHIN: 70,
     Fault.TWICE: 70,
     Fault.SWAPPED: 4,
-    Fault.CLOCK_FORWARD: 30,
-    Fault.CLOCK_BACK: 30,
+    Fault.CLOCK_FORWARD: 12,
+    Fault.CLOCK_BACK: 12,
 }
 _SPECIAL: dict[Kind, dict[Fault, int]] = {
     Kind.KEEPS: {},
