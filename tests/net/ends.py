@@ -19,6 +19,8 @@ from cutlayer.net.link import Link, LinkClosed
 LIMITS = Limits()
 # for what must happen: a test that waits so long has failed
 PATIENCE_S = 30.0
+# of a connection at a time: less than a frame, so that one may be cut within
+_PIECE_BYTES = 1024
 
 
 def run_keys(folder: Path) -> RunKeys:
@@ -112,10 +114,14 @@ async def ending(link: Link) -> str:
 
 
 class Cable:
-    """A TCP connection that goes through here, and can be cut, or left hanging."""
+    """TCP connections that go through here, and can be cut, or left hanging.
+
+    `carried_bytes`: what has gone through, both ways.
+    """
 
     def __init__(self, port: int) -> None:
         self._to = port
+        self.carried_bytes = 0
         self._pulled = asyncio.Event()
         self._writers: list[asyncio.StreamWriter] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -142,7 +148,11 @@ class Cable:
         self._pulled.set()
 
     async def _lay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection(LOOPBACK, self._to)
+        try:
+            there, back = await asyncio.open_connection(LOOPBACK, self._to)
+        except ConnectionError:  # nobody is there
+            writer.transport.abort()
+            return
         self._writers += [writer, back]
         for source, sink in ((reader, back), (there, writer)):
             task = asyncio.create_task(self._carry(source, sink))
@@ -150,9 +160,10 @@ class Cable:
 
     async def _carry(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):
-            while data := await source.read(65536):
+            while data := await source.read(_PIECE_BYTES):
                 if self._pulled.is_set():
                     await asyncio.Event().wait()
+                self.carried_bytes += len(data)
                 sink.write(data)
                 await sink.drain()
             sink.close()

@@ -82,9 +82,14 @@ def played(setup: Setup, folder: Path, schedule: Schedule, calm: "Calm") -> Outc
     )
     chaos = Chaos(schedule, run)
     asyncio.run(guarded(_play(run, schedule, chaos)))
+    return outcome_of(run, schedule, chaos.struck, calm)
+
+
+def outcome_of(run: Run, schedule: Schedule, struck: Counter[str], calm: "Calm") -> Outcome:
+    """What a run that has ended came to, by its journals and its last checkpoint."""
     rounds, ended = presence(run), final(run)
     equal = ended.same(replayed(run)) and ended.same(calm(run, rounds))
-    return Outcome(schedule, chaos.struck, steps(run), rounds, equal)
+    return Outcome(schedule, struck, steps(run), rounds, equal)
 
 
 class Calm:

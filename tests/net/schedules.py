@@ -33,6 +33,20 @@ class Fault(Enum):
     CLOCK_BACK = "clock hours back"
 
 
+class Blow(Enum):
+    """What may happen to real processes."""
+
+    SERVER_KILLED = "server killed (SIGKILL), and resumed"
+    DEVICE_KILLED = "device killed (SIGKILL), and started again"
+    SERVER_HALTED = "server halted for a while (SIGSTOP)"
+    DEVICE_HALTED = "device halted for a while (SIGSTOP)"
+    CUT = "all connections cut"
+    SERVER_FULL = "server's file system full"
+    DEVICE_FULL = "device's file system full"
+    CLOCKS = "all wall clocks hours ahead and back"
+    DEVICE_GONE = "device killed, never to return"
+
+
 # what a fault is counted as, where that depends on where it strikes
 _SEEN = {
     Fault.DEVICE_AFTER: ("device killed, work not on disk", "device killed, state just on disk"),
@@ -96,17 +110,20 @@ _SPECIAL: dict[Kind, dict[Fault, int]] = {
     Kind.LATE: {Fault.DEVICE_GONE: 60},
     Kind.FORGETS: {Fault.DEVICE_FORGETS: 1},
 }
+# what a run of three processes sends before its last round, roughly, both ways
+BLOWS_END_BYTES = 300_000
 _KINDS = (Kind.KEEPS, Kind.KEEPS, Kind.LATE, Kind.FORGETS, Kind.GIVES_UP)
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A fault that happens as soon as it can, from the `after`-th place where it may be on.
+    """A fault that happens as soon as it can, from the `after`-th place where it may be on; one of
+    processes, when they have sent so many bytes.
 
     `size`: of what has one, from 0 to 1 (how much of a frame arrives, how long something takes).
     """
 
-    fault: Fault
+    fault: Fault | Blow
     after: int
     size: float
 
@@ -152,3 +169,24 @@ def draw(seed: int) -> Schedule:
 def alone(kind: Kind, planned: tuple[Planned, ...], seed: int = 0) -> Schedule:
     """These faults, where a round waits for all devices, for ever."""
     return Schedule(seed, kind, 3, None, None, planned)
+
+
+def draw_blows(seed: int, disks: bool) -> Schedule:
+    """The schedule of a seed for real processes: one kind after the other, and two besides.
+
+    `disks`: whether file systems can be filled.
+    """
+    rng = np.random.default_rng([seed, 2])
+    usual = [blow for blow in Blow if blow is not Blow.DEVICE_GONE]
+    if not disks:
+        usual = [blow for blow in usual if blow not in (Blow.SERVER_FULL, Blow.DEVICE_FULL)]
+    late = seed % 5 == 4
+    first = Blow.DEVICE_GONE if late else usual[(seed - seed // 5) % len(usual)]
+    chosen = [first, *(usual[place] for place in rng.integers(len(usual), size=2))]
+    planned = tuple(
+        Planned(blow, int(rng.integers(20_000, BLOWS_END_BYTES)), float(rng.random()))
+        for blow in chosen
+    )
+    if late:
+        return Schedule(seed, Kind.LATE, 2, 3.0, None, planned)
+    return alone(Kind.KEEPS, planned, seed)
