@@ -8,17 +8,22 @@ checks are those of the tests.
 
 import argparse
 import logging
+import os
 import platform
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import tiny
+from net import process_faults
 from net.playing import GIVEN_UP, Calm, Outcome, make_setup, played
-from net.schedules import Fault, draw, seen
+from net.schedules import Fault, Schedule, blows, draw, draw_blows, seen
 
+# a model's folder, and that of its data
+Files = tuple[Path, Path]
 # each kind of fault must have happened so often: once in so many schedules
 _ONCE_IN = 50
 
@@ -26,29 +31,67 @@ _ONCE_IN = 50
 def main() -> int:
     arguments = _arguments()
     logging.disable(logging.CRITICAL)
+    # tiny tensors: a second thread would only wait; processes take it from here
+    os.environ["OMP_NUM_THREADS"] = "1"
     print(f"{platform.machine()}, Python {platform.python_version()}")
-    with tempfile.TemporaryDirectory() as folder:
-        found = list(_in_memory(Path(folder), arguments.first, arguments.schedules))
-    missed = _show("over memory links", found, _expected(), arguments.schedules // _ONCE_IN)
+    missed: list[str] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        files = tiny.vision_model(folder / "model", blocks=3), tiny.images(folder / "images")
+        if arguments.schedules:
+            last = arguments.first + arguments.schedules
+            found = list(_in_memory(folder, files, range(arguments.first, last)))
+            missed += _show("over memory links", found, _expected(), len(found) // _ONCE_IN)
+        if arguments.processes:
+            disks = process_faults.can_mount()
+            if not disks:
+                print("\nno file system is filled: mounting one takes root")
+            last = arguments.first + arguments.processes
+            found = list(_in_processes(folder, files, range(arguments.first, last), disks))
+            every = [blow.value for blow in blows(disks)]
+            title = "over real processes on loopback, with mutual TLS"
+            missed += _show(title, found, every, len(found) // len(every))
     for goal in missed:
         print(f"missed: {goal}")
     return 1 if missed else 0
 
 
-def _in_memory(folder: Path, first: int, count: int) -> Iterator[Outcome]:
-    """The outcome of each schedule; the first that goes wrong is told, and ends it all."""
-    model = tiny.vision_model(folder / "model", blocks=3)
-    setup, calm = make_setup(model, tiny.images(folder / "images")), Calm()
-    for seed in range(first, first + count):
+def _in_memory(folder: Path, files: Files, seeds: range) -> Iterator[Outcome]:
+    """The outcome of each schedule over memory links."""
+    setup, calm = make_setup(*files), Calm()
+    for seed in seeds:
         schedule = draw(seed)
-        try:
-            outcome = played(setup, folder / str(seed), schedule, calm)
-        except BaseException:
-            print(schedule, file=sys.stderr)
-            raise
-        if not outcome.right:
-            print(f"{schedule}\n{outcome}", file=sys.stderr)
-        yield outcome
+        with _told(schedule):
+            outcome = played(setup, folder / f"memory-{seed}", schedule, calm)
+        yield _judged(outcome)
+
+
+def _in_processes(folder: Path, files: Files, seeds: range, disks: bool) -> Iterator[Outcome]:
+    """The outcome of each schedule of processes, on file systems of their own if `disks`."""
+    config, calm = process_faults.make_config(*files), Calm()
+    for seed in seeds:
+        schedule = draw_blows(seed, disks)
+        with _told(schedule):
+            place = folder / f"processes-{seed}"
+            outcome = process_faults.played(config, place, schedule, calm, disks)
+        yield _judged(outcome)
+
+
+@contextmanager
+def _told(schedule: Schedule) -> Iterator[None]:
+    """A schedule that cannot be played to its end is told."""
+    try:
+        yield
+    except BaseException:
+        print(schedule, file=sys.stderr)
+        raise
+
+
+def _judged(outcome: Outcome) -> Outcome:
+    """A schedule whose outcome is wrong is told."""
+    if not outcome.right:
+        print(f"{outcome.schedule}\n{outcome}", file=sys.stderr)
+    return outcome
 
 
 def _expected() -> list[str]:

@@ -19,8 +19,6 @@ from cutlayer.net.link import Link, LinkClosed
 LIMITS = Limits()
 # for what must happen: a test that waits so long has failed
 PATIENCE_S = 30.0
-# of a connection at a time: less than a frame, so that one may be cut within
-_PIECE_BYTES = 1024
 
 
 def run_keys(folder: Path) -> RunKeys:
@@ -123,6 +121,7 @@ class Cable:
         self._to = port
         self.carried_bytes = 0
         self._pulled = asyncio.Event()
+        self._cut_within = asyncio.Event()
         self._writers: list[asyncio.StreamWriter] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -139,9 +138,15 @@ class Cable:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def cut(self) -> None:
-        """Both ends see the connection reset."""
+        """Both ends of every connection see it reset."""
         for writer in self._writers:
             writer.transport.abort()
+
+    async def cut_within(self) -> None:
+        """Cut all connections when the next bytes of one are half through."""
+        self._cut_within.set()
+        while self._cut_within.is_set():
+            await asyncio.sleep(0.001)
 
     def pull(self) -> None:
         """Nothing goes through any more, and nobody is told."""
@@ -160,9 +165,14 @@ class Cable:
 
     async def _carry(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):
-            while data := await source.read(_PIECE_BYTES):
+            while data := await source.read(65536):
                 if self._pulled.is_set():
                     await asyncio.Event().wait()
+                if self._cut_within.is_set():
+                    sink.write(data[: len(data) // 2])
+                    self.cut()
+                    self._cut_within.clear()
+                    return
                 self.carried_bytes += len(data)
                 sink.write(data)
                 await sink.drain()

@@ -105,14 +105,15 @@ class _Keeper:
                 self.lacked_room += 1
                 await self.room.wait()
 
-    def signal(self, number: signal.Signals) -> None:
-        if self.command is not None:
-            self.command.signal(number)
+    def signal(self, number: signal.Signals) -> bool:
+        """Whether there was somebody to hear it."""
+        return self.command is not None and self.command.signal(number)
 
-    def end(self) -> None:
+    def end(self) -> bool:
+        """Kill it for good, halted or not; whether there was anything to kill."""
         self.stays_away = True
-        for number in (signal.SIGCONT, signal.SIGKILL):
-            self.signal(number)
+        self.signal(signal.SIGCONT)
+        return self.signal(signal.SIGKILL)
 
 
 @final
@@ -199,30 +200,32 @@ class _Play:
         """Let it happen; whether it did."""
         match planned.fault:
             case Blow.SERVER_KILLED:
-                server.signal(signal.SIGKILL)
+                return server.signal(signal.SIGKILL)
             case Blow.DEVICE_KILLED:
-                device.signal(signal.SIGKILL)
+                return device.signal(signal.SIGKILL)
             case Blow.DEVICE_GONE:
-                device.end()
+                return device.end()
             case Blow.SERVER_HALTED:
-                await _halt(server, planned.size * _LONGEST_HALT_S)
+                return await _halt(server, planned.size * _LONGEST_HALT_S)
             case Blow.DEVICE_HALTED:
-                await _halt(device, planned.size * _LONGEST_HALT_S)
+                return await _halt(device, planned.size * _LONGEST_HALT_S)
             case Blow.CUT:
-                cable.cut()
+                await cable.cut_within()
+                return True
             case Blow.SERVER_FULL:
                 return await _fill(self._folder / "server", server)
             case Blow.DEVICE_FULL:
                 return await _fill(self._folder / name, device)
             case _:
                 return False
-        return True
 
 
-async def _halt(one: _Keeper, seconds: float) -> None:
-    one.signal(signal.SIGSTOP)
+async def _halt(one: _Keeper, seconds: float) -> bool:
+    """Whether there was anything to halt."""
+    heard = one.signal(signal.SIGSTOP)
     await asyncio.sleep(seconds)
     one.signal(signal.SIGCONT)
+    return heard
 
 
 async def _fill(disk: Path, one: _Keeper) -> bool:

@@ -42,9 +42,12 @@ class Command:
             await asyncio.sleep(_POLL_S)
         return self._process.exitcode
 
-    def signal(self, number: signal.Signals) -> None:
-        if self.running and self._process.pid is not None:
-            os.kill(self._process.pid, number)
+    def signal(self, number: signal.Signals) -> bool:
+        """Whether it was there to hear it."""
+        if not self.running or self._process.pid is None:
+            return False
+        os.kill(self._process.pid, number)
+        return True
 
     def text(self) -> str:
         """All that was said under this name."""

@@ -40,7 +40,7 @@ class Blow(Enum):
     DEVICE_KILLED = "device killed (SIGKILL), and started again"
     SERVER_HALTED = "server halted for a while (SIGSTOP)"
     DEVICE_HALTED = "device halted for a while (SIGSTOP)"
-    CUT = "all connections cut"
+    CUT = "all connections cut, one within a frame"
     SERVER_FULL = "server's file system full"
     DEVICE_FULL = "device's file system full"
     CLOCKS = "all wall clocks hours ahead and back"
@@ -111,7 +111,7 @@ _SPECIAL: dict[Kind, dict[Fault, int]] = {
     Kind.FORGETS: {Fault.DEVICE_FORGETS: 1},
 }
 # what a run of three processes sends before its last round, roughly, both ways
-BLOWS_END_BYTES = 300_000
+BLOWS_END_BYTES = 220_000
 _KINDS = (Kind.KEEPS, Kind.KEEPS, Kind.LATE, Kind.FORGETS, Kind.GIVES_UP)
 
 
@@ -171,15 +171,16 @@ def alone(kind: Kind, planned: tuple[Planned, ...], seed: int = 0) -> Schedule:
     return Schedule(seed, kind, 3, None, None, planned)
 
 
-def draw_blows(seed: int, disks: bool) -> Schedule:
-    """The schedule of a seed for real processes: one kind after the other, and two besides.
+def blows(disks: bool) -> list[Blow]:
+    """Those that can be dealt: `disks`, where file systems can be filled."""
+    full = (Blow.SERVER_FULL, Blow.DEVICE_FULL)
+    return [blow for blow in Blow if disks or blow not in full]
 
-    `disks`: whether file systems can be filled.
-    """
+
+def draw_blows(seed: int, disks: bool) -> Schedule:
+    """The schedule of a seed for real processes: one kind after the other, and two besides."""
     rng = np.random.default_rng([seed, 2])
-    usual = [blow for blow in Blow if blow is not Blow.DEVICE_GONE]
-    if not disks:
-        usual = [blow for blow in usual if blow not in (Blow.SERVER_FULL, Blow.DEVICE_FULL)]
+    usual = [blow for blow in blows(disks) if blow is not Blow.DEVICE_GONE]
     late = seed % 5 == 4
     first = Blow.DEVICE_GONE if late else usual[(seed - seed // 5) % len(usual)]
     chosen = [first, *(usual[place] for place in rng.integers(len(usual), size=2))]
