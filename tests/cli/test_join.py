@@ -4,8 +4,11 @@ import socket
 from pathlib import Path
 
 import pytest
+from net.ends import enrolled, run_keys
 
 from cutlayer.cli.main import main
+from cutlayer.net.identity.device_keys import write_device_keys
+from cutlayer.net.identity.private_files import make_private_folder
 from cutlayer.net.identity.token import Token
 
 TOKEN = Token("pi", b"s" * 32, b"a" * 32).text()
@@ -30,3 +33,14 @@ def test_no_server(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().err
     assert "no server at 127.0.0.1" in said and TOKEN.split(".")[2] not in said
     assert not identity.exists()
+
+
+def test_a_damaged_state_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before any server is asked for."""
+    identity = tmp_path / "identity"
+    make_private_folder(identity)
+    write_device_keys(identity, enrolled(run_keys(tmp_path / "keys"), "pi"))
+    (identity / "run.safetensors").write_bytes(b"\0" * 100)
+    assert main(["join", "127.0.0.1:1", "--data", "x", "--identity", str(identity)]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "run.safetensors cannot be read" in said and "delete it" in said
