@@ -127,18 +127,19 @@ def _steps(
 
 
 def _gradient(setup: Setup, rows: Tensor, message: Activation, end: _End) -> Tensor:
-    """Of the server-side adapter for one micro-batch of images."""
+    """Of the server-side adapter for one micro-batch."""
     leaf, shape = rows.clone().requires_grad_(), read(message.packet).shape
     codec = for_device(setup.codecs.up, torch.device("cpu"))
     arrived = codec.decode(message.packet, shape, end.stream)
     end.stream = arrived.state
-    labels = decode_targets(message.labels, shape[:1], arrived.lengths, setup.classes)
+    labelled = shape[:2] if setup.task == "causal-lm" else shape[:1]
+    labels = decode_targets(message.labels, labelled, arrived.lengths, setup.classes)
     server_pass(
         setup.server_part,
         leaf,
         (shape[0],),
         arrived.tensor,
-        None,
+        None if setup.task == "image-classification" else arrived.lengths,
         torch.from_numpy(labels),
         (message.micro.weight,),
     )

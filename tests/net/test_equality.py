@@ -55,5 +55,4 @@ def test_a_run_over_links_is_the_trainers_run(
         counted = session.tally.of(number)
         assert counted.pop("overhead") > 0
         assert counted == expected
-    if setup.task == "image-classification":
-        assert replayed(run).same(final_adapters(run))
+    assert replayed(run).same(final_adapters(run))

@@ -79,14 +79,18 @@ def write_json(path: Path, value: Any) -> None:
 
 def storage_error(path: Path, error: OSError | SafetensorError, mend: Mend = OF_A_RUN) -> RunError:
     """The error for a file that cannot be written: which, why, and what to do."""
-    if isinstance(error, SafetensorError):  # it carries the system's number as text
-        found, why = re.search(r"os error (\d+)", str(error)), str(error)
-        number = int(found[1]) if found else errno.ENOSPC
-    else:
-        number, why = error.errno, error.strerror or str(error)
-    full = number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    why = str(error) if isinstance(error, SafetensorError) else error.strerror or str(error)
+    full = _number(error) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     what = f"free some space; {mend.room}" if full else mend.place
     return RunError(f"cannot write {path}: {why}; {what}")
+
+
+def _number(error: OSError | SafetensorError) -> int | None:
+    """The system's number of an error."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"os error (\d+)", str(error))  # it is in the text alone
+    return int(found[1]) if found else None
 
 
 def _write(path: Path, text: str) -> None:
