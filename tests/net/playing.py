@@ -107,7 +107,7 @@ class Calm:
 
 async def guarded(work: Awaitable[None]) -> None:
     """A run that hangs is a failure, not a wait."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         await work
 
 

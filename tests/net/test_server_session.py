@@ -416,7 +416,7 @@ def test_a_run_without_a_deadline_may_give_up_too() -> None:
 
 @pytest.mark.parametrize("quorum", [0, 3])
 def test_a_quorum_is_of_the_devices_there_are(quorum: int) -> None:
-    with pytest.raises(ConfigError, match=f"a quorum of {quorum} for 2 devices"):
+    with pytest.raises(ConfigError, match=f"net.quorum {quorum} for 2 devices"):
         Table(devices=2, quorum=quorum)
 
 

@@ -36,7 +36,7 @@ class RoundEnd:
     def __post_init__(self) -> None:
         if not 1 <= self.quorum <= self.devices:
             raise ConfigError(
-                f"a quorum of {self.quorum} for {self.devices} devices; set 1 to all of them"
+                f"net.quorum {self.quorum} for {self.devices} devices: set 1 to all of them"
             )
         if self.give_up_s is not None and self.give_up_s < (self.deadline_s or 0.0):
             raise ConfigError(
