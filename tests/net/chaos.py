@@ -16,6 +16,7 @@ import numpy as np
 
 from cutlayer.errors import RunError
 from cutlayer.net.link import Link, LinkClosed
+from cutlayer.net.measured import MeasuredRound
 from cutlayer.train.state import RunState
 from net.harness import Run
 from net.schedules import Fault, Planned, Schedule, seen
@@ -115,7 +116,7 @@ class Chaos:
         )
         return outcome
 
-    def save(self, state: RunState) -> None:
+    def save(self, state: RunState, measured: MeasuredRound | None) -> None:
         """A server's checkpoint."""
         self.kill(Fault.BEFORE_CHECKPOINT)
         self._run.keep_journal(state.round)

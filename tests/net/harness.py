@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,19 +11,24 @@ from pathlib import Path
 import torch
 
 from cutlayer.net.compute import Compute, in_place
+from cutlayer.net.controller import Controller
 from cutlayer.net.device_driver import DeviceDriver, Ready
 from cutlayer.net.device_store import DeviceStore
+from cutlayer.net.device_watch import DeviceWatch
 from cutlayer.net.device_worker import DeviceTools, DeviceWorker
 from cutlayer.net.journal import Journal
 from cutlayer.net.limits import bounds_of, journal_limits
 from cutlayer.net.link import Link
+from cutlayer.net.measured import MeasuredRound, Shape
 from cutlayer.net.memory_link import memory_links
 from cutlayer.net.messages import Terms
 from cutlayer.net.round_end import RoundEnd
-from cutlayer.net.server_driver import ServerDriver, recover
+from cutlayer.net.server_driver import Save, ServerDriver, recover
 from cutlayer.net.server_session import RunPlan, ServerSession
+from cutlayer.net.server_watch import ServerWatch
 from cutlayer.net.server_worker import ServerTools, ServerWorker
 from cutlayer.spec import MiniBatch
+from cutlayer.train.exchange import pack_adapter
 from cutlayer.train.round import Round, RoundOutcome, initial_state
 from cutlayer.train.run_directory import RunDirectory
 from cutlayer.train.setup import Setup
@@ -45,10 +51,12 @@ class Run:
     def __post_init__(self) -> None:
         setup = self.setup
         self.directory = RunDirectory(self.folder)
+        self.measured: dict[int, MeasuredRound | None] = {}
         width = setup.model.width
         self.largest = MiniBatch(setup.devices[0].plan.batch_size, MAX_TOKENS)
         parameters = setup.device_part.adapted.layout.parameters
-        self.bounds = bounds_of(self.largest, width, parameters)
+        steps = setup.devices[0].local_steps * setup.micro_batches
+        self.bounds = bounds_of(self.largest, width, parameters, steps)
         self.journal = Journal(self.folder, journal_limits(self.bounds))
         archive = self.folder / "archive"
         archive.mkdir(parents=True)
@@ -107,10 +115,23 @@ class Run:
             seed=setup.seed,
         )
 
-    def save(self, state: RunState) -> None:
+    def controller(self, state: RunState) -> Controller:
+        setup = self.setup
+        shape = Shape(
+            scheme=setup.scheme,
+            rules=setup.rules,
+            steps=tuple(device.local_steps for device in setup.devices),
+            micro_batches=setup.micro_batches,
+            adapter_bytes=len(pack_adapter(state.device.row)),
+        )
+        watch = ServerWatch(time.monotonic)
+        return Controller(watch, shape, setup.allocation, setup.channel.curves, state)
+
+    def save(self, state: RunState, measured: MeasuredRound | None) -> None:
         """As a server checkpoints; and keep what its journal says of the round."""
         self.keep_journal(state.round)
         self.directory.save(state)
+        self.measured[state.round] = measured
 
     def keep_journal(self, round_number: int) -> None:
         """What the server forgets after its checkpoint, for the test."""
@@ -118,7 +139,7 @@ class Run:
         shutil.copyfile(self.folder / name, self.folder / "archive" / name)
 
     def server(
-        self, compute: Compute = in_place, save: Callable[[RunState], None] | None = None
+        self, compute: Compute = in_place, save: Save | None = None
     ) -> tuple[ServerSession, ServerDriver]:
         """A server from where the disk stands."""
         save = save or self.save
@@ -127,8 +148,10 @@ class Run:
         made = self.journal.made(state.round)
         missed = set() if made is None else set(range(len(self.setup.devices))) - set(made)
         session = ServerSession(self.plan(), worker.adapter, state.round + 1, missed)
-        recover(session, worker, self.journal, save)
-        return session, ServerDriver(session, worker, self.journal, save, compute)
+        controller = self.controller(state)
+        recover(session, worker, self.journal, controller, save)
+        driver = ServerDriver(session, worker, self.journal, controller, save, compute)
+        return session, driver
 
     def device(self, number: int, compute: Compute = in_place) -> DeviceDriver:
         """A device from where its store stands."""
@@ -136,7 +159,7 @@ class Run:
         def prepare(terms: Terms) -> Ready:
             return Ready(terms, DeviceWorker(self.device_tools(number)), self.bounds)
 
-        return DeviceDriver(self.store(number), prepare, compute)
+        return DeviceDriver(self.store(number), prepare, compute, DeviceWatch(time.monotonic))
 
     def device_tools(self, number: int) -> DeviceTools:
         setup = self.setup

@@ -18,10 +18,9 @@ from cutlayer.config.job import prepare
 from cutlayer.errors import RunError
 from cutlayer.net.compute import Compute, in_place
 from cutlayer.net.link import Link, LinkClosed
-from cutlayer.net.server_driver import ServerDriver
+from cutlayer.net.server_driver import Save, ServerDriver
 from cutlayer.net.server_session import Passed
 from cutlayer.train.setup import Setup
-from cutlayer.train.state import RunState
 from net.chaos import BrokenLink, Chaos, GoneError, KilledError
 from net.harness import Run, Site
 from net.recompute import Presence, Steps, absent, final, presence, replayed, steps
@@ -114,7 +113,7 @@ async def guarded(work: Awaitable[None]) -> None:
 async def keep_serving(
     site: Site,
     compute: Compute = in_place,
-    save: Callable[[RunState], None] | None = None,
+    save: Save | None = None,
     passed: Callable[[float], float] = lambda seconds: seconds,
     between: Callable[[], None] = lambda: None,
     stopped: Callable[[RunError], None] | None = None,
