@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import subprocess
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -40,12 +41,12 @@ _MISTAKE = 2
 
 def can_mount() -> bool:
     """Whether this process may make file systems of its own."""
-    with ExitStack() as stack:
+    with tempfile.TemporaryDirectory() as name:
         try:
-            stack.enter_context(_disk(Path("/mnt")))
+            with _disk(Path(name)):
+                return True
         except (OSError, subprocess.CalledProcessError):
             return False
-    return True
 
 
 def make_config(model: Path, images: Path) -> Config:
@@ -151,7 +152,11 @@ class _Play:
                     task.cancel()
                 for one in (server, *devices):
                     one.end()
-                await asyncio.gather(*running, *beside, return_exceptions=True)
+                await asyncio.gather(*running, return_exceptions=True)
+                beside_ended = await asyncio.gather(*beside, return_exceptions=True)
+        for ended in beside_ended:
+            if isinstance(ended, Exception):
+                raise ended
         return self._struck
 
     def _serve(self, again: bool) -> Command:
@@ -180,7 +185,7 @@ class _Play:
         """Give each journal a second name, by which the server does not delete it."""
         while True:
             for journal in self._folder.glob("server/runs/*/round-*.journal"):
-                with suppress(FileExistsError):
+                with suppress(OSError):  # it has one, or there is no room at the moment
                     os.link(journal, run.folder / "archive" / journal.name)
             await asyncio.sleep(_POLL_S)
 

@@ -2,7 +2,9 @@
 
 import asyncio
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
@@ -118,6 +120,43 @@ def test_a_disk_that_is_full_ends_the_run_before_a_reply_leaves(
         assert len(heard) == 2  # the terms and the round, and no gradient
         with pytest.raises(RunError):
             await call
+
+    asyncio.run(go())
+
+
+def test_a_reply_waits_for_its_entry_in_the_journal_and_nothing_else_does(
+    setup: Setup, tmp_path: Path
+) -> None:
+    """A disk that takes its time: the loop goes on meanwhile, and no reply leaves."""
+    run = Run(setup, tmp_path)
+    written, calls = asyncio.Event(), 0
+
+    async def compute(work: Callable[[], Any]) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 2:  # after the training of the step
+            await written.wait()
+        return work()
+
+    async def go() -> None:
+        _, driver = run.server(compute)
+        own, other = memory_links("device-0", "server")
+        call = asyncio.create_task(driver.attend(0, other))
+        wire = Wire(device_limits(run.bounds))
+        await own.send(wire.outgoing(Hello(0)))
+        for _ in range(2):
+            wire.incoming(await own.receive())
+        await own.send(wire.outgoing(good()))
+        reply = asyncio.create_task(own.receive())
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert calls == 2 and not reply.done()
+        assert run.journal.entries(1) == []
+        written.set()
+        assert isinstance(wire.incoming(await reply), Gradient)
+        assert len(run.journal.entries(1)) == 1
+        await own.close()
+        await call
 
     asyncio.run(go())
 
