@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from cutlayer.config.job import new_directory, prepare, start
-from cutlayer.config.net_job import check_net, open_net
+from cutlayer.config.net_job import NetJob, check_net, open_net
 from cutlayer.config.schema import Config
 from cutlayer.config.serve import Doors, Service, resume
 from cutlayer.errors import ConfigError, RunError
@@ -30,8 +30,19 @@ from cutlayer.train.locks import alone
 from cutlayer.train.record import Record
 from cutlayer.train.run import Observer, Silent
 from cutlayer.train.run_directory import RunDirectory
-from net.devices import Process, joining, names, own_images, take_part, write_config
+from net.devices import (
+    Process,
+    joining,
+    names,
+    own_documents,
+    own_images,
+    own_reviews,
+    take_part,
+    write_config,
+)
 from net.ends import PATIENCE_S, enrolled, run_keys, serving
+from net.harness import Run
+from net.recompute import Presence, absent, final
 
 DEVICES = 2
 SERVE = ("serve", "--keys", "keys", "--operators", "127.0.0.1:0")
@@ -371,3 +382,109 @@ def test_a_device_too_many_is_refused(
         return await serving
 
     assert not asyncio.run(play())
+
+
+def _serving(net: NetJob, keys: RunKeys, port: int = 0) -> tuple[Service, "asyncio.Future[int]"]:
+    """A server, and the port that it will have."""
+    return Service(net, keys, ("127.0.0.1", port)), asyncio.get_running_loop().create_future()
+
+
+@pytest.mark.parametrize(
+    ("folders", "codec"),
+    [("vision", "best"), ("bert", "paper"), ("bert", "best"), ("llama", "best")],
+)
+def test_runs_of_every_kind_are_the_trainers(
+    folders: str, codec: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """Images, texts and blocks of a language, with a codec that remembers: the adapter and the
+    payloads of the trainer."""
+    model, data = request.getfixturevalue(folders)
+    if folders == "llama":  # documents that are blocks: devices have whole ones
+        data = tiny.corpus(tmp_path / "corpus", documents=40, words=11)
+    config = tiny.config(
+        model,
+        data,
+        codec=codec,
+        devices={"count": DEVICES},
+        training={"rounds": 2, "local_steps": 2, "batch_size": 4, "micro_batches": 2},
+        server={"group": 1},
+        net={"devices": names(DEVICES), "farewell_s": 5.0},
+    )
+    keys, prepared = run_keys(tmp_path / "keys"), prepare(config).prepared
+    classes, samples = tuple(prepared.data.class_names), prepared.data.train
+    own = [
+        own_documents(tmp_path / f"data-{n}", samples, part)
+        if folders == "llama"
+        else {"vision": own_images, "bert": own_reviews}[folders](
+            tmp_path / f"data-{n}", samples, part, classes
+        )
+        for n, part in enumerate(prepared.parts)
+    ]
+    directory = new_directory(config, tmp_path)
+    net = open_net(prepare(config), directory, Silent(), in_place)
+
+    async def play() -> bool:
+        service, port = _serving(net, keys)
+        serving = asyncio.create_task(service.run(asyncio.Event(), port.set_result))
+        await asyncio.gather(
+            *[take_part(joining(tmp_path, keys, n, await port, own[n])) for n in range(DEVICES)]
+        )
+        ended = await serving
+        service.conclude()
+        return ended
+
+    assert asyncio.run(play())
+    trained = start(config, tmp_path / "trained")
+    same(directory.path, trained.path)
+    assert payloads(directory.path) == payloads(trained.path)
+
+
+def test_a_round_closes_without_a_device_that_never_comes(
+    config: Config, keys: RunKeys, data: list[Path], tmp_path: Path
+) -> None:
+    """At each deadline, with the quorum: the adapter is that of a run of those who are there."""
+    rule = {"quorum": 1, "deadline_s": 0.2, "farewell_s": 0.0}
+    config = config.model_copy(update={"net": config.net.model_copy(update=rule)})
+    directory = new_directory(config, tmp_path)
+    net = open_net(prepare(config), directory, Silent(), in_place)
+
+    async def play() -> bool:
+        service, port = _serving(net, keys)
+        serving = asyncio.create_task(service.run(asyncio.Event(), port.set_result))
+        await take_part(joining(tmp_path, keys, 1, await port, data[1]))
+        return await serving
+
+    assert asyncio.run(play())
+    run = Run(prepare(config).setup, tmp_path / "check", rounds=3)
+    run.directory = directory
+    alone = Presence((1,), frozenset())
+    assert final(run).same(absent(run, [alone] * run.rounds))
+
+
+def test_a_server_gives_up_and_goes_on_when_the_device_is_there(
+    config: Config, trained: RunDirectory, keys: RunKeys, data: list[Path], tmp_path: Path
+) -> None:
+    """It names who is missing; what was trained before is not trained again."""
+    patient, directory = prepare(config), new_directory(config, tmp_path)
+    rule = {"give_up_s": 1.0}
+    hasty = prepare(config.model_copy(update={"net": config.net.model_copy(update=rule)}))
+
+    async def play() -> bool:
+        net = open_net(hasty, directory, Silent(), in_place)
+        service, port = _serving(net, keys)
+        serving = asyncio.create_task(service.run(asyncio.Event(), port.set_result))
+        first = asyncio.create_task(take_part(joining(tmp_path, keys, 0, await port, data[0])))
+        with pytest.raises(RunError, match=r"pi-1 \(away, 0 of 2 local steps\)"):
+            await serving
+        done = net.session.standings[0].steps
+        net = open_net(patient, directory, Silent(), in_place)
+        assert net.session.standings[0].steps == done
+        service, again = _serving(net, keys, port.result())
+        serving = asyncio.create_task(service.run(asyncio.Event(), again.set_result))
+        await asyncio.gather(first, take_part(joining(tmp_path, keys, 1, await again, data[1])))
+        ended = await serving
+        service.conclude()
+        return ended
+
+    assert asyncio.run(play())
+    same(directory.path, trained.path)

@@ -201,6 +201,64 @@ def test_a_disk_that_is_full_ends_the_run_before_a_reply_leaves(
     asyncio.run(go())
 
 
+def test_a_reply_waits_for_its_entry_in_the_journal_and_nothing_else_does(
+    setup: Setup, tmp_path: Path
+) -> None:
+    """A disk that takes its time: the loop goes on meanwhile, and no reply leaves."""
+    run = Run(setup, tmp_path)
+    written, calls = asyncio.Event(), 0
+
+    async def compute(work: Callable[[], Any]) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 2:  # after the training of the step
+            await written.wait()
+        return work()
+
+    async def go() -> None:
+        _, driver = run.server(compute)
+        own, other = memory_links("device-0", "server")
+        call = asyncio.create_task(driver.attend(0, other))
+        wire = Wire(device_limits(run.bounds))
+        await own.send(wire.outgoing(Hello(0)))
+        for _ in range(2):
+            wire.incoming(await own.receive())
+        await own.send(wire.outgoing(good()))
+        reply = asyncio.create_task(own.receive())
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert calls == 2 and not reply.done()
+        assert run.journal.entries(1) == []
+        written.set()
+        assert isinstance(wire.incoming(await reply), Gradient)
+        assert len(run.journal.entries(1)) == 1
+        await own.close()
+        await call
+
+    asyncio.run(go())
+
+
+def test_a_round_short_of_its_quorum_is_told_and_in_the_end_given_up(
+    setup: Setup, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = Run(setup, tmp_path, deadline_s=10.0, give_up_s=20.0)
+    _, server = run.server()
+
+    async def go() -> None:
+        await server.handle(Passed(10.0))
+        (warning,) = caplog.records
+        assert warning.levelname == "WARNING" and "0 of the 3 adapters" in warning.message
+        with pytest.raises(RunError, match="0 of the 3 adapters"):
+            await server.handle(Passed(10.0))
+        with pytest.raises(RunError, match="use --resume"):
+            await server.finished()
+
+    asyncio.run(go())
+    # nothing was lost by it
+    _, again = run.server()
+    asyncio.run(again.handle(Passed(0.0)))
+
+
 @pytest.mark.parametrize("name", list(SCHEMES))
 def test_only_schemes_whose_devices_wait_for_each_answer_are_played(name: str) -> None:
     if name in ("sft", "sft-uncompressed"):

@@ -99,6 +99,7 @@ def status(
         quorum=2,
         finished=finished,
         local_steps=LOCAL_STEPS,
+        lacking=0,
         devices=devices,
         payload_bytes=dict(zip(names, sizes, strict=True)) if played else {},
         last=last,

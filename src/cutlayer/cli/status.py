@@ -86,7 +86,12 @@ def _state(status: dict[str, Any]) -> str:
         return f"failed: {failure}"
     if status["finished"]:
         return "finished"
-    return f"round {status['round']} of {status['rounds']}, for {format_seconds(status['round_s'])}"
+    state = (
+        f"round {status['round']} of {status['rounds']}, for {format_seconds(status['round_s'])}"
+    )
+    if status["lacking"]:
+        state += f", past its deadline: {status['lacking']} more adapters and it closes"
+    return state
 
 
 def _presence(device: dict[str, Any]) -> str:

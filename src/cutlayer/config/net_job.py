@@ -16,6 +16,7 @@ import torch
 from cutlayer.channel.curves import Curves, ProportionalRates
 from cutlayer.config.counted_model import BASES
 from cutlayer.config.job import Job
+from cutlayer.config.net_section import NetSection
 from cutlayer.config.schema import CodecSection, Config
 from cutlayer.errors import ConfigError
 from cutlayer.model.load import device_tensors
@@ -37,11 +38,13 @@ from cutlayer.net.messages import Terms
 from cutlayer.net.part_files import PartFile, write_part
 from cutlayer.net.record import Recorder
 from cutlayer.net.roster import Roster
+from cutlayer.net.round_end import RoundEnd
 from cutlayer.net.scheme import check_scheme
 from cutlayer.net.server_driver import ServerDriver, recover
 from cutlayer.net.server_session import RunPlan, ServerSession
 from cutlayer.net.server_watch import ServerWatch
 from cutlayer.net.server_worker import ServerTools, ServerWorker
+from cutlayer.net.standing import NameOf
 from cutlayer.planner.allocation import Shares
 from cutlayer.spec import MiniBatch
 from cutlayer.train.files import write_text
@@ -94,9 +97,12 @@ def check_net(job: Job) -> None:
             " devices to shares: set net.uplink_bit_s and net.downlink_bit_s, or planner to static"
         )
     _check_names(job)
-    quorum = config.net.quorum
-    if quorum is not None and quorum > count:
-        raise ConfigError(f"net.quorum {quorum} of devices.count {count}: lower it")
+    _round_end(config.net, count)
+
+
+def _round_end(net: NetSection, count: int) -> RoundEnd:
+    """Raises ConfigError for a quorum or times that cannot be."""
+    return RoundEnd(count, net.quorum or count, net.deadline_s, net.give_up_s)
 
 
 def _check_names(job: Job) -> None:
@@ -126,18 +132,19 @@ def open_net(job: Job, directory: RunDirectory, observer: Observer, compute: Com
     bounds = bounds_of(largest, setup.model.width, parameters, steps * setup.micro_batches)
     limits = _limits(job, bounds)
     part = _part(job, directory)
+    count = len(setup.devices)
+    roster = Roster(directory.path / _DEVICES, count, net.devices)
     worker = ServerWorker(_tools(setup, largest), state)
     controller = _controller(job, state, len(worker.adapter))
-    plan = _plan(job, controller.shares, bounds, _terms(job, directory, part, largest.tokens))
+    terms = _terms(job, directory, part, largest.tokens)
+    plan = _plan(job, controller.shares, bounds, terms, roster.name)
     journal = Journal(directory.path, journal_limits(bounds))
-    count = len(setup.devices)
     made = journal.made(state.round)
     missed = set() if made is None else set(range(count)) - set(made)
     session = ServerSession(plan, worker.adapter, state.round + 1, missed)
     recorder = Recorder(setup, directory, worker, session, observer, time.monotonic)
     recover(session, worker, journal, controller, recorder.save)
     driver = ServerDriver(session, worker, journal, controller, recorder.save, compute, part.piece)
-    roster = Roster(directory.path / _DEVICES, count, net.devices)
     return NetJob(job, directory, roster, plan, session, worker, driver, limits)
 
 
@@ -242,15 +249,17 @@ def _controller(job: Job, state: RunState, adapter_bytes: int) -> Controller:
     return Controller(ServerWatch(time.monotonic), shape, setup.allocation, curves, state)
 
 
-def _plan(job: Job, shares: Shares, bounds: Bounds, terms: tuple[Terms, ...]) -> RunPlan:
+def _plan(
+    job: Job, shares: Shares, bounds: Bounds, terms: tuple[Terms, ...], name_of: NameOf
+) -> RunPlan:
     setup, net = job.setup, job.config.net
     return RunPlan(
         terms=terms,
         rate_of=setup.rate_of,
         shares=shares,
-        quorum=net.quorum or len(setup.devices),
-        deadline_s=net.deadline_s,
+        end=_round_end(net, len(setup.devices)),
         bounds=bounds,
+        name_of=name_of,
     )
 
 

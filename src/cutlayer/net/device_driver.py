@@ -111,7 +111,8 @@ class DeviceDriver:
             case d.Finish():
                 self._finished = True
             case d.Persist(position, terms):
-                self._store.save(Stored(position, terms, self._own.worker.tensors()))
+                stored = Stored(position, terms, self._own.worker.tensors())
+                await self._compute(lambda: self._store.save(stored))
                 self._got_on()
             case computation:
                 return await self._work(computation)

@@ -42,6 +42,7 @@ def _of_run(status: Status) -> Iterator[Metric]:
         ("round_elapsed_seconds", "since the round in progress began", status.round_s),
         ("round_deadline_seconds", "when a quorum closes a round", status.deadline_s),
         ("quorum_devices", "devices that a round needs at its deadline", status.quorum),
+        ("adapters_lacking", "adapters that a round past its deadline lacks", status.lacking),
         ("finished", "whether the run has ended", status.finished),
         ("failed", "whether the run has failed", status.process.failure is not None),
     )

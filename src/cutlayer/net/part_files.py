@@ -19,11 +19,20 @@ from torch import Tensor
 
 from cutlayer.errors import PacketError
 from cutlayer.net.messages import PIECE_BYTES, Piece, Terms
-from cutlayer.train.files import storage_error, write_atomically, write_folder_atomically
+from cutlayer.train.files import (
+    Mend,
+    storage_error,
+    write_atomically,
+    write_folder_atomically,
+)
 from cutlayer.train.locks import in_turn
 
 _FILE = "file:"
 _WEIGHTS = "model.safetensors"
+_MEND = Mend(
+    "start `cutlayer join` again, it goes on where it was",
+    "set CUTLAYER_CACHE to a folder that can be written",
+)
 # what else of a model folder is needed to use its part
 _SMALL_FILES = (
     "config.json",
@@ -122,7 +131,7 @@ class PartCache:
             with partial.open("ab") as file:
                 file.write(piece.data)
         except OSError as error:
-            raise storage_error(partial, error) from error
+            raise storage_error(partial, error, _MEND) from error
         if offset + len(piece.data) == terms.part_bytes:
             self._unpack(terms, partial)
 
@@ -153,7 +162,7 @@ class PartCache:
             if (self.model(terms) / _WEIGHTS).is_file():  # another device's, who was first
                 partial.unlink()
             else:
-                write_folder_atomically(self.model(terms), write)
+                write_folder_atomically(self.model(terms), write, _MEND)
 
     def _partial(self, terms: Terms) -> Path:
         return self._folder / f"{terms.part_sha256}-{terms.run}-{terms.device}.partial"

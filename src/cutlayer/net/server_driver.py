@@ -209,12 +209,17 @@ class ServerDriver:
             case s.Merge(made):
                 return await self._merge(made)
             case s.Persist(device, message):
-                self._journal.append(self._session.round, Entry(device, message))
+                number, entry = self._session.round, Entry(device, message)
+                await self._compute(lambda: self._journal.append(number, entry))
             case s.Checkpoint(round_number):
                 state, measured = self._worker.state, self._measured
                 await self._compute(lambda: self._save(state, measured))
                 # the round's own journal still says who made it
                 self._journal.drop_before(round_number)
+            case s.Warn(text):
+                _LOG.warning("%s", text)
+            case s.GiveUp(reason):
+                raise RunError(reason)
             case s.Finish():
                 self._end.set()
         return None

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from cutlayer.net.history import History, RoundStatus
 from cutlayer.net.roster import Roster
-from cutlayer.net.server_session import RunPlan, ServerSession, Standing
+from cutlayer.net.server_session import RunPlan, ServerSession
+from cutlayer.net.standing import Standing
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,9 @@ class Process:
 
 @dataclass(frozen=True)
 class Status:
-    """A run now. `round`: the one in progress, since `round_s`; `payload_bytes`: sent and received
-    since the server was started, by what they carry; `last`: the last finished round."""
+    """A run now. `round`: the one in progress, since `round_s`; `lacking`: adapters that it lacks
+    to close, its deadline having passed; `payload_bytes`: sent and received since the server was
+    started, by what they carry; `last`: the last finished round."""
 
     run: str
     title: str
@@ -54,6 +56,7 @@ class Status:
     quorum: int
     finished: bool
     local_steps: int
+    lacking: int
     devices: tuple[DeviceStatus, ...]
     payload_bytes: dict[str, int]
     last: RoundStatus | None
@@ -81,10 +84,11 @@ class Watched:
             round=min(session.round, terms.rounds),
             rounds=terms.rounds,
             round_s=session.elapsed_s,
-            deadline_s=self.plan.deadline_s,
-            quorum=self.plan.quorum,
+            deadline_s=self.plan.end.deadline_s,
+            quorum=self.plan.end.quorum,
             finished=session.finished,
             local_steps=terms.local_steps,
+            lacking=session.lacking,
             devices=tuple(
                 self._device(number, own, away_s.get(number), phases.get(number))
                 for number, own in enumerate(session.standings)
