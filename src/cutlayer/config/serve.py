@@ -79,7 +79,7 @@ def start(config: Config, output: Path, keys: Path, doors: Doors) -> None:
     doors.check()
     job = prepare(config, _LOG.info)
     check_net(job)
-    _serve(job, new_directory(config, output), run_keys, doors)
+    _serve_alone(job, new_directory(config, output), run_keys, doors)
 
 
 def resume(path: Path, keys: Path, doors: Doors) -> None:
@@ -87,21 +87,26 @@ def resume(path: Path, keys: Path, doors: Doors) -> None:
     directory, run_keys = RunDirectory.open(path), read_keys(keys)
     doors.check()
     job = prepare(read_config(directory.config_path), _LOG.info)
-    _serve(job, directory, run_keys, doors)
+    _serve_alone(job, directory, run_keys, doors)
+
+
+def _serve_alone(job: Job, directory: RunDirectory, keys: RunKeys, doors: Doors) -> None:
+    """Two servers would write one journal."""
+    taken = f"another server runs in {directory.path}: stop it first, or serve another run"
+    with alone(directory.path / _LOCK, taken):
+        _serve(job, directory, keys, doors)
 
 
 def _serve(job: Job, directory: RunDirectory, keys: RunKeys, doors: Doors) -> None:
     _LOG.info("run directory: %s", directory.path)
-    taken = f"another server runs in {directory.path}: stop it first, or serve another run"
-    with alone(directory.path / _LOCK, taken):
-        net = open_net(job, directory, _Told(), in_thread)
-        service = Service(net, keys, doors.devices, doors.operators)
-        if asyncio.run(_until_told(service)):
-            if not (directory.path / REPORT).exists():  # else it had ended before
-                service.conclude()
-            _LOG.info("the run has ended: %s", directory.path)
-        else:
-            _LOG.info("stopped: `cutlayer serve --resume %s` goes on", directory.path)
+    net = open_net(job, directory, _Told(), in_thread)
+    service = Service(net, keys, doors.devices, doors.operators)
+    if asyncio.run(_until_told(service)):
+        if not (directory.path / REPORT).exists():  # else it had ended before
+            service.conclude()
+        _LOG.info("the run has ended: %s", directory.path)
+    else:
+        _LOG.info("stopped: `cutlayer serve --resume %s` goes on", directory.path)
 
 
 async def _until_told(service: "Service") -> bool:
