@@ -19,6 +19,7 @@ from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -111,11 +112,15 @@ def main(words: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         site = make_site(Path(folder), devices, rounds, arguments.local_steps)
         load = asyncio.run(_played(site, devices, arguments.local_steps))
-    _print(load, rounds, before)
+    for line in load.errors[:20]:
+        print(f"error: {line}")
+    if len(load.points) < rounds:
+        print(f"{len(load.points)} of {rounds} rounds closed")
+        return 1
+    _print(load, before)
     if arguments.json:
         arguments.json.write_text(_text(load, before), encoding="utf-8")
-    whole = len(load.points) == rounds and not load.errors
-    return int(not (whole and load.flat))
+    return int(bool(load.errors) or not load.flat)
 
 
 async def _played(site: Site, devices: int, local_steps: int) -> Load:
@@ -151,7 +156,7 @@ def _start_clients(site: Site, devices: int, port: int) -> list[asyncio.Task[lis
     edges = np.linspace(0, devices, _CLIENTS + 1).astype(int)
     return [
         asyncio.create_task(_client(site, port, int(first), int(end - first)))
-        for first, end in zip(edges[:-1], edges[1:], strict=True)
+        for first, end in pairwise(edges)
     ]
 
 
@@ -213,17 +218,15 @@ def _resident_bytes(process: int) -> int:
     return int(found[1]) * KIB
 
 
-def _print(load: Load, rounds: int, before: float) -> None:
+def _print(load: Load, before: float) -> None:
     print(f"{'round':>5}{'s':>8}{'steps/s':>9}{'server MiB':>12}")
     for point in load.points:
         rate = load.devices * load.local_steps / point.seconds
         print(
             f"{point.round:5}{point.seconds:8.2f}{rate:9.0f}{point.resident_bytes / MIB:12.1f}"
         )
-    for line in load.errors[:20]:
-        print(f"error: {line}")
     print(
-        f"\n{load.devices} devices, {len(load.points)} of {rounds} rounds, {len(load.errors)}"
+        f"\n{load.devices} devices, {len(load.points)} rounds, {len(load.errors)}"
         f" errors; {load.frames_per_s:.0f} frames/s, {1e3 * load.step_s:.2f} ms a local step"
     )
     print(

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
+from identities import enrolled
 
 from cutlayer.config.join import Joining
 from cutlayer.config.own_data import OwnData
@@ -18,13 +19,7 @@ from cutlayer.config.read import config_yaml
 from cutlayer.config.schema import Config
 from cutlayer.data.arrays import write_arrays
 from cutlayer.net.gate import LOOPBACK
-from cutlayer.net.identity.certificates import Signed, new_key, signing_request
-from cutlayer.net.identity.device_keys import (
-    DeviceKeys,
-    device_keys,
-    read_device_keys,
-    write_device_keys,
-)
+from cutlayer.net.identity.device_keys import DeviceKeys, read_device_keys, write_device_keys
 from cutlayer.net.identity.private_files import make_private_folder
 from cutlayer.net.identity.run_keys import RunKeys, init_keys
 
@@ -74,7 +69,7 @@ class Site:
         folder = self._device(number)
         make_private_folder(folder / "identity")
         write_device_keys(folder / "identity", enrolled(keys, name(number)))
-        _write_samples(folder / "samples", np.random.default_rng(number))
+        _write_samples(folder / "samples", _SAMPLES, np.random.default_rng(number))
 
     def _device(self, number: int) -> Path:
         return self.folder / name(number)
@@ -84,7 +79,8 @@ def make_site(folder: Path, devices: int, rounds: int, local_steps: int) -> Site
     """Everything on disk."""
     site = Site(folder)
     _write_model(folder / "model")
-    _write_samples(folder / "data", np.random.default_rng(devices))
+    # those that nobody trains on: the server deals its own out as a simulation would
+    _write_samples(folder / "data", max(devices, _SAMPLES), np.random.default_rng(devices))
     config = _config(folder, devices, rounds, local_steps)
     site.config.write_text(config_yaml(config), encoding="utf-8")
     keys = init_keys(site.keys, time.time())
@@ -96,15 +92,6 @@ def make_site(folder: Path, devices: int, rounds: int, local_steps: int) -> Site
 def name(number: int) -> str:
     """A device's."""
     return f"device-{number}"
-
-
-def enrolled(keys: RunKeys, device: str) -> DeviceKeys:
-    """An identity made without a connection."""
-    token = keys.invite(device, 60.0, time.time())
-    key = new_key()
-    request = signing_request(key, device)
-    certificate = keys.enrol(device, token.secret, request, time.time())
-    return device_keys(Signed(key, certificate), keys.authority.certificate)
 
 
 def _config(folder: Path, devices: int, rounds: int, local_steps: int) -> Config:
@@ -139,10 +126,10 @@ def _write_model(folder: Path) -> None:
     transformers.Dinov2Model(config).save_pretrained(folder)
 
 
-def _write_samples(folder: Path, rng: np.random.Generator) -> None:
+def _write_samples(folder: Path, count: int, rng: np.random.Generator) -> None:
     """Both splits: noise whose brightness is the class."""
     folder.mkdir(parents=True)
-    labels = np.arange(_SAMPLES) % len(CLASSES)
-    noise = rng.integers(0, 60, (_SAMPLES, _SIDE_PX, _SIDE_PX))
+    labels = np.arange(count) % len(CLASSES)
+    noise = rng.integers(0, 60, (count, _SIDE_PX, _SIDE_PX))
     split = ((60 * labels[:, None, None] + noise).astype(np.uint8), labels)
     write_arrays(folder, split, split, CLASSES)
