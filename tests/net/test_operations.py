@@ -10,7 +10,7 @@ import pytest
 from cutlayer.cli.main import main
 from cutlayer.net.gate import LOOPBACK
 from cutlayer.net.operations import Operations
-from cutlayer.net.status import DeviceStatus, Status
+from cutlayer.net.status import DeviceStatus, Held, Status
 
 STATUS = Status(
     run="run",
@@ -20,6 +20,7 @@ STATUS = Status(
     local_steps=10,
     devices=(DeviceStatus("pi-0", True, 3, False), DeviceStatus(None, False, 0, False)),
     payload_bytes={"activation": 4096},
+    held=Held(now_bytes=1000, most_bytes=9000),
 )
 
 

@@ -4,7 +4,7 @@ Knows the configuration; sessions and drivers are `net`'s, connections `serve`'s
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 from uuid import uuid4
@@ -22,6 +22,7 @@ from cutlayer.net.door_limits import Limits
 from cutlayer.net.frames import largest_frame
 from cutlayer.net.journal import Journal
 from cutlayer.net.limits import Bounds, bounds_of, device_limits, journal_limits, server_limits
+from cutlayer.net.memory_bound import MemoryBound, memory_bound
 from cutlayer.net.messages import Terms
 from cutlayer.net.part_files import PartFile, write_part
 from cutlayer.net.record import Recorder
@@ -56,6 +57,11 @@ class NetJob:
     worker: ServerWorker
     driver: ServerDriver
     limits: Limits
+
+    @property
+    def memory(self) -> MemoryBound:
+        """The most that its devices can make the server hold."""
+        return memory_bound(self.plan.bounds, len(self.plan.terms), self.limits)
 
 
 def check_net(job: Job) -> None:
@@ -128,13 +134,14 @@ def _tokens(job: Job, state: RunState) -> int:
 
 def _limits(job: Job, bounds: Bounds) -> Limits:
     limits = Limits(connections=job.config.net.connections)
-    needed = max(largest_frame(server_limits(bounds)), largest_frame(device_limits(bounds)))
+    up = largest_frame(server_limits(bounds))
+    needed = max(up, largest_frame(device_limits(bounds)))
     if needed > limits.frame_bytes:
         raise ConfigError(
             f"a frame of this run may have {needed} bytes, a link takes {limits.frame_bytes}: lower"
             " training.batch_size or adapter.rank"
         )
-    return limits
+    return replace(limits, frame_bytes=up)
 
 
 def _part(job: Job, directory: RunDirectory) -> PartFile:

@@ -20,18 +20,19 @@ from cutlayer.config.read import read_config
 from cutlayer.config.schema import Config
 from cutlayer.net import server_session as s
 from cutlayer.net.compute import in_thread
-from cutlayer.net.grpc_server import serve
+from cutlayer.net.grpc_server import LinkServer, serve
 from cutlayer.net.identity.run_keys import RunKeys, read_keys
 from cutlayer.net.link import Link
 from cutlayer.net.messages import Refused, encode_message
 from cutlayer.net.operations import Operations
 from cutlayer.net.pacing import PacedLink
 from cutlayer.net.record import net_totals
-from cutlayer.net.status import Status, status_of
+from cutlayer.net.status import Held, Status, status_of
 from cutlayer.train.files import write_json
 from cutlayer.train.record import Record
 from cutlayer.train.run import Observer
 from cutlayer.train.run_directory import RunDirectory
+from cutlayer.units import format_bytes
 
 _LOG = logging.getLogger(__name__)
 _TICK_S = 0.2
@@ -111,6 +112,7 @@ class Service:
         self._keys = keys
         self._address = address
         self._operations = operations
+        self._server: LinkServer | None = None
 
     async def run(self, stop: asyncio.Event, listening: Callable[[int], None]) -> bool:
         """Serve until the run ends or `stop` is set; whether it has ended.
@@ -120,7 +122,10 @@ class Service:
         address is not to be had.
         """
         net = self._net
+        most = format_bytes(net.memory.total)
+        _LOG.info("devices can make this server hold %s at most: %s", most, net.memory)
         server = await serve(self._address, self._keys, self._on_link, net.limits, _LOG.info)
+        self._server = server
         ticker = asyncio.create_task(self._tick())
         page = Operations(self.status)
         try:
@@ -144,7 +149,20 @@ class Service:
     def status(self) -> Status:
         """Where the run stands."""
         net, terms = self._net, self._net.plan.terms[0]
-        return status_of(terms.run, terms.rounds, net.session, net.roster, terms.local_steps)
+        return status_of(
+            terms.run,
+            terms.rounds,
+            net.session,
+            net.roster,
+            terms.local_steps,
+            Held(self.held_bytes, net.memory.total),
+        )
+
+    @property
+    def held_bytes(self) -> int:
+        """What devices make the server hold now [bytes], gRPC's own buffers apart."""
+        links = 0 if self._server is None else self._server.held_bytes
+        return links + self._net.driver.held_bytes
 
     def conclude(self) -> None:
         """Write the adapter and the summary of a run that has ended."""

@@ -25,7 +25,7 @@ Say = Callable[[str], None]
 TLS = b"\x16"
 ENROL = b"E"
 LOOPBACK = "127.0.0.1"
-_BUFFER_BYTES = 512 * KIB
+BUFFER_BYTES = 512 * KIB
 _LEAVE_S = 0.5
 # refusals that are counted, so that a flood does not flood the log
 _REMEMBERED = 4096
@@ -42,7 +42,7 @@ class Gate:
         self.inner = InnerSockets()
         self.proof_s = limits.proof_s
         # one for all sides, since what came goes on at once
-        self.buffer = bytearray(_BUFFER_BYTES)
+        self.buffer = bytearray(BUFFER_BYTES)
         self._say = say
         self._admission = Admission(limits)
         self._visits: set[Visit] = set()
@@ -59,6 +59,11 @@ class Gate:
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: _Outside(self), host, port)
         return int(self._server.sockets[0].getsockname()[1])
+
+    @property
+    def held_bytes(self) -> int:
+        """What has come from one side and not gone to the other [bytes]."""
+        return sum(visit.held_bytes for visit in self._visits)
 
     def visit(self, peer: str) -> "Visit | None":
         """Whom a server behind sees as `peer`, if they came through here."""
@@ -131,6 +136,12 @@ class Visit:
         self.reason = "left before it showed a certificate of this run or a token"
         self._loop = asyncio.get_running_loop()
         self._overdue = self._loop.call_later(gate.proof_s, self._too_late)
+
+    @property
+    def held_bytes(self) -> int:
+        """What waits to be written to either side [bytes]."""
+        sides = (side for side in (self._outside, self._behind) if side is not None)
+        return sum(side.transport.get_write_buffer_size() for side in sides)
 
     def begin(self, first: bytes) -> None:
         """Find who is behind for these bytes, and let them have the connection."""
@@ -217,7 +228,7 @@ class _Side(asyncio.BufferedProtocol):
         if self.other is not None:
             self.other.transport.write(memoryview(self._gate.buffer)[:nbytes])
             if self.other.transport.get_write_buffer_size():
-                self._gate.buffer = bytearray(_BUFFER_BYTES)  # the rest may be in the old one yet
+                self._gate.buffer = bytearray(BUFFER_BYTES)  # the rest may be in the old one yet
 
     def eof_received(self) -> bool:
         """One side may be done sending while the other goes on."""

@@ -87,6 +87,12 @@ class LinkServer:
         self._watch: asyncio.Task[None] | None = None
         self.port = 0
 
+    @property
+    def held_bytes(self) -> int:
+        """What has come from devices, or is on its way to them, at the gate and in links [bytes]."""
+        links = sum(held.link.held_bytes for held in self._held.values())
+        return links + self._gate.held_bytes
+
     async def start(self, host: str, port: int) -> None:
         """Listen. Raises OSError if the address is not to be had."""
         self._grpc.add_generic_rpc_handlers((self._handlers(),))

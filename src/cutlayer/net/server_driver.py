@@ -22,7 +22,7 @@ from cutlayer.train.state import RunState
 
 _LOG = logging.getLogger(__name__)
 # what a device that reads may leave unread: an answer, its repetition, the next round's opening
-_OUTBOX_FRAMES = 4
+OUTBOX_FRAMES = 4
 
 
 def no_part(offset: int) -> bytes:
@@ -107,8 +107,8 @@ class ServerDriver:
         try:
             await self._join(device, own)
             while self._connections.get(device) is own:
-                frame = await link.receive()
-                await self._handle_frame(own, s.Received(device, frame))
+                # no variable here: it would keep a frame alive until the next one comes
+                await self._handle_frame(own, s.Received(device, await link.receive()))
         except LinkClosed as closed:
             _LOG.info("device %d: %s", device, closed)
         finally:
@@ -118,6 +118,13 @@ class ServerDriver:
             finally:  # even if this is cancelled while it waits for its turn
                 own.hang_up()
                 await writer
+
+    @property
+    def held_bytes(self) -> int:
+        """Frames that wait for their turn or for a device to read them [bytes], and what the round
+        keeps of devices."""
+        frames = sum(own.held_bytes for own in self._connections.values())
+        return frames + self._session.held_bytes + self._worker.held_bytes
 
     async def handle(self, event: s.Event) -> None:
         """Let something happen. The first error of worker or journal ends the run."""
@@ -150,10 +157,12 @@ class ServerDriver:
                 await self._handle(s.Left(device))
 
     async def _handle_frame(self, own: "_Connection", event: s.Received) -> None:
+        own.received_bytes = len(event.frame)
         async with self._one_at_a_time:
             # the frame of a connection that another one replaced meanwhile means nothing
             if self._connections.get(event.device) is own:
                 await self._handle(event)
+        own.received_bytes = 0
 
     async def _handle(self, event: s.Event) -> None:
         if self._failure is not None:
@@ -226,20 +235,29 @@ class ServerDriver:
 
 @final
 class _Connection:
-    """A link and the few frames that wait for it."""
+    """A link and the few frames that wait for it. `received_bytes`: of one that has come and waits
+    for its turn."""
 
     def __init__(self, link: Link, patience_s: float) -> None:
         self._link = link
         self._patience_s = patience_s
         # one place more, for the end
-        self._outbox: asyncio.Queue[bytes | None] = asyncio.Queue(_OUTBOX_FRAMES + 1)
+        self._outbox: asyncio.Queue[bytes | None] = asyncio.Queue(OUTBOX_FRAMES + 1)
+        self._unsent_bytes = 0
         self._ended = False
+        self.received_bytes = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """Of all frames [bytes]."""
+        return self.received_bytes + self._unsent_bytes
 
     def push(self, frame: bytes) -> bool:
         """Whether there was room for a frame."""
-        if self._ended or self._outbox.qsize() >= _OUTBOX_FRAMES:
+        if self._ended or self._outbox.qsize() >= OUTBOX_FRAMES:
             return False
         self._outbox.put_nowait(frame)
+        self._unsent_bytes += len(frame)
         return True
 
     def hang_up(self) -> None:
@@ -251,10 +269,18 @@ class _Connection:
     async def write(self) -> None:
         """Send what is pushed, until the link ends."""
         try:
-            while (frame := await self._outbox.get()) is not None:
-                async with asyncio.timeout(self._patience_s):
-                    await self._link.send(frame)
+            while await self._send(await self._outbox.get()):
+                pass
         except (LinkClosed, TimeoutError):
             pass  # the reader's side tells
         finally:
             await self._link.close()
+
+    async def _send(self, frame: bytes | None) -> bool:
+        """Send a frame; whether it was one, and not the end."""
+        if frame is None:
+            return False
+        async with asyncio.timeout(self._patience_s):
+            await self._link.send(frame)
+        self._unsent_bytes -= len(frame)
+        return True

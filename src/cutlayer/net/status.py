@@ -17,6 +17,14 @@ class DeviceStatus:
 
 
 @dataclass(frozen=True)
+class Held:
+    """What devices make a server hold [bytes], and the most that they can."""
+
+    now_bytes: int
+    most_bytes: int
+
+
+@dataclass(frozen=True)
 class Status:
     """A run now. `round`: the one in progress; `payload_bytes`: sent and received since the server
     was started, by what they carry."""
@@ -28,9 +36,12 @@ class Status:
     local_steps: int
     devices: tuple[DeviceStatus, ...]
     payload_bytes: dict[str, int]
+    held: Held
 
 
-def status_of(run: str, rounds: int, session: ServerSession, roster: Roster, steps: int) -> Status:
+def status_of(
+    run: str, rounds: int, session: ServerSession, roster: Roster, steps: int, held: Held
+) -> Status:
     """The status of a session of `rounds` rounds of `steps` local steps."""
     return Status(
         run=run,
@@ -43,4 +54,5 @@ def status_of(run: str, rounds: int, session: ServerSession, roster: Roster, ste
             for number, own in enumerate(session.standings)
         ),
         payload_bytes=session.tally.total(),
+        held=held,
     )
