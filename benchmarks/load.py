@@ -27,6 +27,7 @@ import grpc
 import numpy as np
 import torch
 from load_site import Site, make_site
+from load_steps import BARE, LINK, StepRow, measured_steps
 
 from cutlayer.units import KIB, MIB
 
@@ -41,6 +42,7 @@ _ROUND_FRAMES = 2
 _SETTLING = 2
 # memory is flat if its line changes by less than this part of it over all later rounds
 _FLAT = 0.01
+_GOAL = 1.3
 
 
 @dataclass(frozen=True)
@@ -108,18 +110,21 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure by name")
     arguments = parser.parse_args(words)
     devices, rounds = (8, 3) if arguments.quick else (arguments.devices, arguments.rounds)
-    before = os.getloadavg()[0]
+    before = _busy()
     with tempfile.TemporaryDirectory() as folder:
         site = make_site(Path(folder), devices, rounds, arguments.local_steps)
         load = asyncio.run(_played(site, devices, arguments.local_steps))
+        rows = measured_steps(site, devices, 2 if arguments.quick else 5)
     for line in load.errors[:20]:
         print(f"error: {line}")
     if len(load.points) < rounds:
         print(f"{len(load.points)} of {rounds} rounds closed")
         return 1
-    _print(load, before)
+    _print(load)
+    _print_steps(rows)
+    print(f"{os.cpu_count()} processors, load average {before:.2f} before, {_busy():.2f} after")
     if arguments.json:
-        arguments.json.write_text(_text(load, before), encoding="utf-8")
+        arguments.json.write_text(_text(load, rows, before), encoding="utf-8")
     return int(bool(load.errors) or not load.flat)
 
 
@@ -218,13 +223,16 @@ def _resident_bytes(process: int) -> int:
     return int(found[1]) * KIB
 
 
-def _print(load: Load, before: float) -> None:
+def _busy() -> float:
+    """How many processes wanted a processor in the last minute."""
+    return os.getloadavg()[0]
+
+
+def _print(load: Load) -> None:
     print(f"{'round':>5}{'s':>8}{'steps/s':>9}{'server MiB':>12}")
     for point in load.points:
         rate = load.devices * load.local_steps / point.seconds
-        print(
-            f"{point.round:5}{point.seconds:8.2f}{rate:9.0f}{point.resident_bytes / MIB:12.1f}"
-        )
+        print(f"{point.round:5}{point.seconds:8.2f}{rate:9.0f}{point.resident_bytes / MIB:12.1f}")
     print(
         f"\n{load.devices} devices, {len(load.points)} rounds, {len(load.errors)}"
         f" errors; {load.frames_per_s:.0f} frames/s, {1e3 * load.step_s:.2f} ms a local step"
@@ -234,20 +242,31 @@ def _print(load: Load, before: float) -> None:
         f" most {load.spread:.3f} of the least; {'flat' if load.flat else 'not flat'} (a change of"
         f" {_FLAT:.0%} in all is)"
     )
-    print(f"{os.cpu_count()} processors, load average {before:.2f} before the run")
 
 
-def _text(load: Load, before: float) -> str:
+def _print_steps(rows: Sequence[StepRow]) -> None:
+    """Rounds without computations."""
+    print(f"\n{'no computation':24}{'ms a step':>10}{'x':>7}")
+    for row in rows:
+        print(f"{row.name:24}{row.step_ms:10.2f}{row.x:7.2f}")
+    found = next(row.x for row in rows if row.name == LINK)
+    print(f"goal: our link in at most {_GOAL} times of {BARE}: {found:.2f}, ", end="")
+    print("met" if found <= _GOAL else "missed")
+
+
+def _text(load: Load, rows: Sequence[StepRow], before: float) -> str:
     about = {
         "python": platform.python_version(),
         "grpc": grpc.__version__,
         "torch": torch.__version__,
         "processors": os.cpu_count(),
         "load_average_before": before,
+        "load_average_after": _busy(),
     }
     names = ("step_s", "frames_per_s", "slope_bytes", "spread", "flat")
     found: dict[str, Any] = {**asdict(load), **{name: getattr(load, name) for name in names}}
-    return json.dumps({"about": about, "load": found}, indent=1) + "\n"
+    steps = [asdict(row) for row in rows]
+    return json.dumps({"about": about, "load": found, "steps": steps}, indent=1) + "\n"
 
 
 if __name__ == "__main__":

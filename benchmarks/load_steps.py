@@ -33,7 +33,7 @@ from cutlayer.net.compute import in_place
 from cutlayer.net.door_limits import Limits
 from cutlayer.net.gate import LOOPBACK
 from cutlayer.net.grpc_link import connect
-from cutlayer.net.grpc_server import LinkServer, serve
+from cutlayer.net.grpc_server import serve
 from cutlayer.net.identity.run_keys import read_keys
 from cutlayer.net.journal import Journal
 from cutlayer.net.limits import journal_limits
@@ -94,7 +94,9 @@ def _processes(site: Site, devices: int) -> Iterator[tuple[Process, list[Process
         ports = _said(server)
         edges = np.linspace(0, devices, _CLIENTS + 1).astype(int)
         clients = [
-            stack.enter_context(_process("devices", str(site.folder), ports, str(first), str(end - first)))
+            stack.enter_context(
+                _process("devices", str(site.folder), ports, str(first), str(end - first))
+            )
             for first, end in pairwise(edges)
         ]
         for process in (*clients, server):
@@ -161,9 +163,7 @@ def _rounds(site: Site) -> dict[str, Rounds]:
     directory = new_directory(config, site.folder)
     plan = open_net(prepare(config), directory, Silent(), in_place).plan
     # no end of rounds
-    terms = tuple(
-        replace(one, rounds=2**31, local_steps=SIZES.local_steps) for one in plan.terms
-    )
+    terms = tuple(replace(one, rounds=2**31, local_steps=SIZES.local_steps) for one in plan.terms)
     plan = replace(plan, terms=terms, bounds=SIZES.bounds)
     journal = Journal(directory.path, journal_limits(SIZES.bounds))
     return {SESSIONS: Rounds(plan, SIZES, NullJournal()), JOURNAL: Rounds(plan, SIZES, journal)}

@@ -190,9 +190,7 @@ class Visit:
             self.reason = "the server is stopping"
             self.end()
             return
-        _, behind = await self._loop.create_connection(
-            lambda: _Behind(self._gate), sock=connection
-        )
+        _, behind = await self._loop.create_connection(lambda: _Behind(self._gate), sock=connection)
         self._behind = behind
         self._outside.other, behind.other = behind, self._outside
         behind.transport.write(first)

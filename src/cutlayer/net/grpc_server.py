@@ -89,7 +89,7 @@ class LinkServer:
 
     @property
     def held_bytes(self) -> int:
-        """What has come from devices, or is on its way to them, at the gate and in links [bytes]."""
+        """What waits at the gate and in links, from devices and for them [bytes]."""
         links = sum(held.link.held_bytes for held in self._held.values())
         return links + self._gate.held_bytes
 
