@@ -36,8 +36,8 @@ _SERVE = ("serve", "run.yaml", "--keys", "keys", "--output", "runs", "--listen",
 _CLIENTS = 2
 # a round's line has a few numbers for each device
 _LINE_BYTES = 16 * MIB
-# of a device in a round: its opening and its adapter
-_ROUND_FRAMES = 2
+# of a device in a round: its opening, a probe and its echo, its adapter
+_ROUND_FRAMES = 4
 # the rounds in which devices arrive, and in which each side makes what it keeps
 _SETTLING = 2
 # memory is flat if its line changes by less than this part of it over all later rounds

@@ -11,12 +11,14 @@ from typing import Any
 
 from cutlayer.net.device_driver import DeviceDriver, Ready
 from cutlayer.net.device_store import Stored
+from cutlayer.net.device_watch import DeviceWatch
 from cutlayer.net.frames import Position
 from cutlayer.net.journal import Entry, Journal
 from cutlayer.net.limits import Bounds
 from cutlayer.net.messages import Activation, Adapter, Gradient, Micro, Open, Terms, Weight
 from cutlayer.net.server_driver import ServerDriver
 from cutlayer.net.server_session import RunPlan, ServerSession
+from cutlayer.net.server_watch import ServerWatch
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,14 @@ class Sizes:
     @property
     def bounds(self) -> Bounds:
         """Nothing longer comes."""
-        return Bounds(self.activation, self.labels, self.gradient, self.adapter, self.samples)
+        return Bounds(
+            activation_bytes=self.activation,
+            labels_bytes=self.labels,
+            gradient_bytes=self.gradient,
+            adapter_bytes=self.adapter,
+            samples=self.samples,
+            steps=self.local_steps,
+        )
 
 
 class NullJournal:
@@ -52,7 +61,8 @@ class Rounds:
     def __init__(self, plan: RunPlan, sizes: Sizes, journal: Journal | NullJournal) -> None:
         worker = _ServerWorker(sizes)
         session = ServerSession(plan, worker.adapter)
-        self.driver = ServerDriver(session, worker, journal, self._save, self._compute)
+        controller = _Controller(plan.shares)
+        self.driver = ServerDriver(session, worker, journal, controller, self._save, self._compute)
         self._closed_s: asyncio.Queue[float] = asyncio.Queue()
         self._begin = asyncio.Event()
         self._saved = False
@@ -72,7 +82,7 @@ class Rounds:
         self._begin.set()  # who waits for it has its turn, and nobody else gets one
         await self.driver.stop()
 
-    def _save(self, state: object) -> None:
+    def _save(self, state: object, measured: object) -> None:
         self._closed_s.put_nowait(time.monotonic())
         self._saved = True
 
@@ -93,7 +103,7 @@ def null_device(sizes: Sizes) -> DeviceDriver:
     def prepare(terms: Terms) -> Ready:
         return Ready(terms, worker, sizes.bounds)
 
-    return DeviceDriver(_Store(), prepare, _in_place)
+    return DeviceDriver(_Store(), prepare, _in_place, DeviceWatch(time.monotonic))
 
 
 async def _in_place(work: Callable[[], Any]) -> Any:
@@ -104,6 +114,7 @@ class _ServerWorker:
     def __init__(self, sizes: Sizes) -> None:
         self._gradient = bytes(sizes.gradient)
         self.state = None
+        self.held_bytes = 0
         self.adapter = bytes(sizes.adapter)
 
     def train(self, device: int, message: Activation) -> bytes:
@@ -115,8 +126,22 @@ class _ServerWorker:
     def renew(self, device: int) -> None:
         pass
 
-    def merge(self, made: object) -> None:
+    def merge(self, made: object, measured: object) -> None:
         pass
+
+
+class _Controller:
+    """Notes times as a run does, and shares nothing out anew."""
+
+    def __init__(self, shares: tuple[float, ...]) -> None:
+        self.watch = ServerWatch(time.monotonic)
+        self.shares = shares
+
+    def close(self) -> None:
+        self.watch.close()
+
+    def reopen(self, state: object, measured: object) -> tuple[float, ...]:
+        return self.shares
 
 
 class _DeviceWorker:

@@ -35,10 +35,16 @@ from net.ends import Served, enrolled, run_keys, serving
 from net.harness import Run
 
 BOUNDS = Bounds(
-    activation_bytes=MIB, labels_bytes=KIB, gradient_bytes=MIB, adapter_bytes=2 * MIB, samples=8
+    activation_bytes=MIB,
+    labels_bytes=KIB,
+    gradient_bytes=MIB,
+    adapter_bytes=2 * MIB,
+    samples=8,
+    steps=2,
 )
 UP, DOWN = largest_frame(server_limits(BOUNDS)), largest_frame(device_limits(BOUNDS))
 SAMPLES, TOKENS, WIDTH = 1024, 16, 24
+STEPS = 2
 
 
 @pytest.fixture(scope="module")
@@ -120,11 +126,20 @@ def flooded(
     """What a server held while all its devices did `flood`, time and again."""
     run = Run(setup, folder / "run")
     run.largest = MiniBatch(SAMPLES, TOKENS)
-    run.bounds = bounds_of(run.largest, WIDTH, setup.device_part.adapted.layout.parameters)
+    run.bounds = bounds_of(run.largest, WIDTH, setup.device_part.adapted.layout.parameters, STEPS)
     limits = Limits(connections=8, frame_bytes=largest_frame(server_limits(run.bounds)))
-    worker = ServerWorker(run.server_tools(), initial_state(setup))
+    first = initial_state(setup)
+    worker = ServerWorker(run.server_tools(), first)
     session = ServerSession(run.plan(), worker.adapter)
-    driver = ServerDriver(session, worker, run.journal, run.save, in_place, patience_s=0.2)
+    driver = ServerDriver(
+        session,
+        worker,
+        run.journal,
+        run.controller(first),
+        run.save,
+        in_place,
+        patience_s=0.2,
+    )
     keys = run_keys(folder / "keys")
 
     async def attend(link: Link) -> None:

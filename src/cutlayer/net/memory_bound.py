@@ -1,8 +1,8 @@
 """The most that devices can make a server hold, whatever they send and however little they read.
 
-Knows the limits that each part keeps to, and adds them up. The server's own (the model, every
-device's adapter and optimiser, its codecs' memory) is not in it: that is there from the start, and
-no device can add to it.
+Knows the limits that each part keeps to, and adds them up: payloads alone, since the numbers beside
+them are few. The server's own (the model, every device's adapter and optimiser, its codecs' memory)
+is not in it: that is there from the start, and no device can add to it.
 """
 
 from dataclasses import dataclass
