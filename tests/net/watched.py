@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from cutlayer.net.history import RoundStatus
-from cutlayer.net.status import DeviceStatus, Process, Status
+from cutlayer.net.status import DeviceStatus, Held, Process, Status
 
 HOSTILE = '<img src=x onerror="document.title=1">'
 LOCAL_STEPS = 10
@@ -103,7 +103,7 @@ def status(
         devices=devices,
         payload_bytes=dict(zip(names, sizes, strict=True)) if played else {},
         last=last,
-        process=Process(4321.0, 612 * _MIB, 3, failure),
+        process=Process(4321.0, 612 * _MIB, Held(3 * _MIB, 90 * _MIB), 3, failure),
     )
 
 

@@ -34,6 +34,7 @@ from cutlayer.net.limits import (
     server_limits,
 )
 from cutlayer.net.measured import Shape
+from cutlayer.net.memory_bound import MemoryBound, memory_bound
 from cutlayer.net.messages import Terms
 from cutlayer.net.part_files import PartFile, write_part
 from cutlayer.net.record import Recorder
@@ -74,6 +75,11 @@ class NetJob:
     worker: ServerWorker
     driver: ServerDriver
     limits: Limits
+
+    @property
+    def memory(self) -> MemoryBound:
+        """The most that its devices can make the server hold."""
+        return memory_bound(self.plan.bounds, len(self.plan.terms), self.limits)
 
 
 def check_net(job: Job) -> None:

@@ -30,7 +30,7 @@ from cutlayer.net.operations import Operations
 from cutlayer.net.pacing import PacedLink
 from cutlayer.net.patient_link import PatientLink
 from cutlayer.net.resident import resident_bytes
-from cutlayer.net.status import Process, Status, Watched
+from cutlayer.net.status import Held, Process, Status, Watched
 from cutlayer.report.html import REPORT, write_report
 from cutlayer.report.live_page import live_page
 from cutlayer.train.files import write_json
@@ -38,6 +38,7 @@ from cutlayer.train.locks import alone
 from cutlayer.train.record import Record
 from cutlayer.train.run import Observer, write_summary
 from cutlayer.train.run_directory import RunDirectory
+from cutlayer.units import format_bytes
 
 _LOG = logging.getLogger(__name__)
 _TICK_S = 0.2
@@ -154,6 +155,8 @@ class Service:
         address is not to be had.
         """
         net = self._net
+        most = format_bytes(net.memory.total)
+        _LOG.info("devices can make this server hold %s at most: %s", most, net.memory)
         server = await serve(self._address, self._keys, self._on_link, net.limits, _LOG.info)
         self._server = server
         ticker = asyncio.create_task(self._tick())
@@ -185,11 +188,18 @@ class Service:
         process = Process(
             uptime_s=now_s - self._began_s,
             resident_bytes=resident_bytes(),
+            held=Held(self.held_bytes, self._net.memory.total),
             refused_connections=self._server.refusals if self._server is not None else 0,
             failure=self._failure,
         )
         away_s = {number: now_s - left_s for number, left_s in self._left_s.items()}
         return self._watched.status(away_s, process)
+
+    @property
+    def held_bytes(self) -> int:
+        """What devices make the server hold now [bytes], gRPC's own buffers apart."""
+        links = 0 if self._server is None else self._server.held_bytes
+        return links + self._net.driver.held_bytes
 
     def conclude(self) -> None:
         """Write the adapter, the summary and the report of a run that has ended."""

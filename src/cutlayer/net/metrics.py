@@ -43,6 +43,8 @@ def _of_run(status: Status) -> Iterator[Metric]:
         ("round_deadline_seconds", "when a quorum closes a round", status.deadline_s),
         ("quorum_devices", "devices that a round needs at its deadline", status.quorum),
         ("adapters_lacking", "adapters that a round past its deadline lacks", status.lacking),
+        ("held_bytes", "what devices make the server hold", status.process.held.now_bytes),
+        ("held_bytes_limit", "the most that they can", status.process.held.most_bytes),
         ("finished", "whether the run has ended", status.finished),
         ("failed", "whether the run has failed", status.process.failure is not None),
     )

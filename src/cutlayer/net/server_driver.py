@@ -26,7 +26,7 @@ from cutlayer.train.state import RunState
 
 _LOG = logging.getLogger(__name__)
 # what a device that reads may leave unread: an answer, its repetition, the next round's opening
-_OUTBOX_FRAMES = 4
+OUTBOX_FRAMES = 4
 
 
 def no_part(offset: int) -> bytes:
@@ -121,9 +121,7 @@ class ServerDriver:
         try:
             await self._join(device, own)
             while self._connections.get(device) is own:
-                frame = await link.receive()
-                arrived_s = self._watch.now()
-                await self._handle_frame(own, s.Received(device, frame), arrived_s)
+                await self._receive(device, own, link)
         except LinkClosed as closed:
             _LOG.info("device %d: %s", device, closed)
             await link.close()  # what waits for its share of the band waits no longer
@@ -134,6 +132,13 @@ class ServerDriver:
             finally:  # even if this is cancelled while it waits for its turn
                 own.hang_up()
                 await writer
+
+    @property
+    def held_bytes(self) -> int:
+        """Frames that wait for their turn or for a device to read them [bytes], and what the round
+        keeps of devices."""
+        frames = sum(own.held_bytes for own in self._connections.values())
+        return frames + self._session.held_bytes + self._worker.held_bytes
 
     async def handle(self, event: s.Event) -> None:
         """Let something happen. The first error of worker or journal ends the run."""
@@ -165,12 +170,19 @@ class ServerDriver:
                 del self._connections[device]
                 await self._handle(s.Left(device))
 
+    async def _receive(self, device: int, own: "_Connection", link: Link) -> None:
+        """Handle the next frame; apart from `attend`, which would keep it until the one after."""
+        frame = await link.receive()
+        await self._handle_frame(own, s.Received(device, frame), self._watch.now())
+
     async def _handle_frame(self, own: "_Connection", event: s.Received, arrived_s: float) -> None:
+        own.received_bytes = len(event.frame)
         async with self._one_at_a_time:
             # the frame of a connection that another one replaced meanwhile means nothing
             if self._connections.get(event.device) is own:
                 self._watch.arrived(event.device, arrived_s)
                 await self._handle(event)
+        own.received_bytes = 0
 
     async def _handle(self, event: s.Event) -> None:
         if self._failure is not None:
@@ -265,19 +277,28 @@ class ServerDriver:
 
 @final
 class _Connection:
-    """A link and the few frames that wait for it."""
+    """A link and the few frames that wait for it. `received_bytes`: of one that has come and waits
+    for its turn."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
         # one place more, for the end
-        self._outbox: asyncio.Queue[bytes | None] = asyncio.Queue(_OUTBOX_FRAMES + 1)
+        self._outbox: asyncio.Queue[bytes | None] = asyncio.Queue(OUTBOX_FRAMES + 1)
+        self._unsent_bytes = 0
         self._ended = False
+        self.received_bytes = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """Of all frames [bytes]."""
+        return self.received_bytes + self._unsent_bytes
 
     def push(self, frame: bytes) -> bool:
         """Whether there was room for a frame."""
-        if self._ended or self._outbox.qsize() >= _OUTBOX_FRAMES:
+        if self._ended or self._outbox.qsize() >= OUTBOX_FRAMES:
             return False
         self._outbox.put_nowait(frame)
+        self._unsent_bytes += len(frame)
         return True
 
     def hang_up(self) -> None:
@@ -289,9 +310,17 @@ class _Connection:
     async def write(self) -> None:
         """Send what is pushed, until the link ends."""
         try:
-            while (frame := await self._outbox.get()) is not None:
-                await self._link.send(frame)
+            while await self._send(await self._outbox.get()):
+                pass
         except LinkClosed:
             pass  # the reader's side tells
         finally:
             await self._link.close()
+
+    async def _send(self, frame: bytes | None) -> bool:
+        """Send a frame; whether it was one, and not the end."""
+        if frame is None:
+            return False
+        await self._link.send(frame)
+        self._unsent_bytes -= len(frame)
+        return True

@@ -307,6 +307,12 @@ class ServerSession:
         return frozenset(range(len(self._progress))) - self._told
 
     @property
+    def held_bytes(self) -> int:
+        """The last replies, kept for devices that ask again [bytes]."""
+        replies = (own.reply for own in self._progress)
+        return sum(len(reply.packet) for reply in replies if reply is not None)
+
+    @property
     def standings(self) -> tuple[Standing, ...]:
         """How far each device is."""
         return tuple(

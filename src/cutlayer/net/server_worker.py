@@ -82,6 +82,11 @@ class ServerWorker:
         """The device-side adapter with which the round began, as a packet."""
         return pack_adapter(self._state.device.row)
 
+    @property
+    def held_bytes(self) -> int:
+        """The adapters that devices have sent in this round [bytes]."""
+        return sum(row.nbytes for row, _ in self._taken.values())
+
     def train(self, device: int, message: Activation) -> bytes:
         """Forward and backward of one micro-batch, and the gradient's packet.
 

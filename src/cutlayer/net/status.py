@@ -29,6 +29,14 @@ class DeviceStatus:
 
 
 @dataclass(frozen=True)
+class Held:
+    """What devices make a server hold [bytes], and the most that they can."""
+
+    now_bytes: int
+    most_bytes: int
+
+
+@dataclass(frozen=True)
 class Process:
     """The server itself: since when, what memory it has, whom it refused, and what ended it.
 
@@ -37,6 +45,7 @@ class Process:
 
     uptime_s: float
     resident_bytes: int | None
+    held: Held
     refused_connections: int
     failure: str | None
 
