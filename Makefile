@@ -6,10 +6,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := src tests benchmarks experiments .ci
 
-.PHONY: demo test lint check clean
+.PHONY: demo lab test lint check clean
 
 demo: $(VENV)/installed-all
 	$(BIN)/cutlayer train
+
+lab: $(VENV)/installed-all
+	$(BIN)/cutlayer lab
 
 test: $(VENV)/installed-dev
 	$(BIN)/pytest

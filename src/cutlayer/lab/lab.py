@@ -1,0 +1,117 @@
+"""A lab from its configuration to its comparison: what may be run, and the two records.
+
+The first round calibrates; those after it are compared with what it predicts for them.
+"""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cutlayer.channel.rates import LinkRates
+from cutlayer.config.job import Job, prepare
+from cutlayer.config.net_job import check_net
+from cutlayer.config.schema import Config
+from cutlayer.errors import ConfigError, RunError
+from cutlayer.lab.comparison import Comparison, compare
+from cutlayer.lab.ground import Ground, NoNamespacesError, Say, loopback, namespaces
+from cutlayer.lab.play import Play, play, whole_lines
+from cutlayer.lab.prediction import calibrate, computing, predict, unicast
+from cutlayer.lab.processes import stopping
+from cutlayer.planner.allocation import Fixed
+from cutlayer.timeline.rules import Rules
+
+_CALIBRATION = 1
+
+
+@dataclass(frozen=True)
+class LabRun:
+    """A lab that has ended: the run's directory and what came of it; `shaped`: over shaped links,
+    else on loopback."""
+
+    directory: Path
+    comparison: Comparison
+    shaped: bool
+
+
+def run_lab(config: Config, output: Path, say: Say, *, on_loopback: bool) -> LabRun:
+    """Run `config` between processes, over links with the channel's rates, and compare.
+
+    On loopback if asked, or where there are no namespaces, which `say` is told. The run's directory
+    is made under `output`; nothing else is left, however this ends. Raises CutlayerError for what
+    cannot be run and for a process that fails, KeyboardInterrupt if it is told to stop.
+    """
+    # a thread a process: there are more of these than cores
+    config = config.model_copy(update={"threads": 1})
+    job = prepare(config, say)
+    links, shares = check_lab(job)
+    with ExitStack() as stack:
+        stack.enter_context(stopping())
+        ground = stack.enter_context(_ground(links, say, on_loopback))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cutlayer-lab-")))
+        directory = play(Play(job, links, shares, ground, folder, output), say)
+    return LabRun(directory, _compared(job, links, directory), ground.shaped)
+
+
+def check_lab(job: Job) -> tuple[tuple[LinkRates, ...], tuple[float, ...]]:
+    """The links that the job's devices get, and their shares: the first round's, throughout.
+
+    Raises ConfigError for a job that separate links and one server cannot play, or that has no
+    round to compare.
+    """
+    check_net(job)
+    setup = job.setup
+    if job.config.training.rounds <= _CALIBRATION:
+        raise ConfigError(
+            f"training.rounds is {job.config.training.rounds}: the lab's first round calibrates, so"
+            " it needs 2 or more"
+        )
+    if setup.rules != Rules():
+        raise ConfigError(
+            "the lab gives each device a link of its own to one server: set link.uplink and"
+            " link.downlink to static, link.duplex to full, server.workers to 1"
+        )
+    if not isinstance(setup.allocation, Fixed):
+        raise ConfigError(
+            f"planner {job.config.planner.name} shares the band out anew each round, the lab's"
+            " links keep their rates: set planner to even or static"
+        )
+    shares = setup.allocation.value
+    return unicast(setup.channel.rates(1, 0.0, shares)), shares
+
+
+@contextmanager
+def _ground(links: Sequence[LinkRates], say: Say, on_loopback: bool) -> Iterator[Ground]:
+    """Namespaces if they are to be had."""
+    with ExitStack() as stack:
+        ground = loopback(len(links))
+        if not on_loopback:
+            try:
+                ground = stack.enter_context(namespaces(links, say))
+            except NoNamespacesError as error:
+                say(f"no network namespaces, so on loopback with pacing: {error}")
+        yield ground
+
+
+def _compared(job: Job, links: Sequence[LinkRates], directory: Path) -> Comparison:
+    scheme = job.setup.scheme
+    first = [
+        line for line in whole_lines(directory / "trace.jsonl") if line["round"] == _CALIBRATION
+    ]
+    timeline = predict(job.setup, links, calibrate(scheme, first, len(links)))
+    predicted = {
+        "delay_s": timeline.delay_s,
+        "delay_by_phase_s": {
+            phase.value: seconds for phase, seconds in timeline.critical_phase_seconds().items()
+        },
+    }
+    records = whole_lines(directory / "rounds.jsonl")
+    measured = [record for record in records if record["round"] > _CALIBRATION]
+    for record in measured:
+        if record["delay_by_phase_s"] is None:
+            raise RunError(
+                f"round {record['round']} of {directory} was not seen whole: a device had to be"
+                " started again, or its link broke; run the lab again"
+            )
+    return compare(predicted, measured, computing(scheme))
