@@ -17,7 +17,7 @@ Words = tuple[str, ...]
 _PREFIX = "cutlayer-lab"
 _OURS = re.compile(rf"{_PREFIX}-(\d+)-[a-z0-9]+")
 # the device's end of its link; the server's have numbers
-_DEVICE_END = "up"
+_DEVICE_END = "uplink"
 _PER_BYTE = 256
 
 
@@ -49,12 +49,12 @@ class LabNetwork:
         """What makes the network, in this order."""
         for namespace in self.namespaces():
             yield ("ip", "netns", "add", namespace)
-            yield ("ip", "-n", namespace, "link", "set", "lo", "up")
+            yield ("ip", "-n", namespace, "link", "set", "dev", "lo", "up")
         for number, link in enumerate(self.links):
             yield from self._laying(number, link)
 
     def _laying(self, number: int, link: LinkRates) -> Iterator[Words]:
-        server, device, end = self.server, self.device(number), f"down{number}"
+        server, device, end = self.server, self.device(number), f"downlink{number}"
         pair = ("type", "veth", "peer", "name", _DEVICE_END, "netns", device)
         yield ("ip", "link", "add", end, "netns", server, *pair)
         yield from _plugging(server, end, _address(number, 1), link.downlink_bit_per_s)
@@ -84,7 +84,7 @@ def orphans(listed: str, alive: Iterable[int]) -> list[str]:
 
 def _plugging(namespace: str, end: str, address: str, payload_bit_s: float) -> Iterator[Words]:
     yield ("ip", "-n", namespace, "addr", "add", f"{address}/30", "dev", end)
-    yield ("ip", "-n", namespace, "link", "set", end, "up")
+    yield ("ip", "-n", namespace, "link", "set", "dev", end, "up")
     shaping = payload_filter(payload_bit_s).words()
     yield ("tc", "-n", namespace, "qdisc", "add", "dev", end, "root", *shaping)
 

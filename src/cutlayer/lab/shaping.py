@@ -27,7 +27,7 @@ _RECORD_PAYLOAD_BYTES = 16 * KIB
 WIRE_PER_PAYLOAD = WIRE_PER_STREAM * (1 + _RECORD_BYTES / _RECORD_PAYLOAD_BYTES)
 
 # a timer of the kernel may be so late without a loss of rate
-_LATE_S = 0.25e-3
+_LATE_S = 0.5e-3
 _QUEUE_S = 1.0
 _LEAST_QUEUE_BYTES = 64 * KIB
 
