@@ -9,14 +9,14 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from cutlayer.channel.rates import LinkRates
 from cutlayer.errors import RunError
-from cutlayer.lab.network import LabNetwork, Words, deleting, inside, orphans
+from cutlayer.lab.leftovers import orphans, processes
+from cutlayer.lab.network import LabNetwork, Words, deleting, inside
 
 Say = Callable[[str], None]
 # runs a command and gives what it prints; raises NoNamespacesError
@@ -61,7 +61,9 @@ def namespaces(links: Sequence[LinkRates], say: Say) -> Iterator[Ground]:
     lacking = lacking_for_namespaces(sys.platform, os.geteuid(), _which)
     if lacking is not None:
         raise NoNamespacesError(lacking)
-    clean_up(run_command, say)
+    left = delete_orphans(run_command, processes())
+    if left:
+        say(f"deleted what a lab that was killed has left: {', '.join(left)}")
     network = LabNetwork(os.getpid(), links)
     try:
         for words in network.building():
@@ -89,12 +91,13 @@ def lacking_for_namespaces(
     return f"{' and '.join(absent)} of iproute2 not found" if absent else None
 
 
-def clean_up(run: Run, say: Say) -> None:
-    """Delete what labs that were killed have left. Raises what `run` does."""
-    left = orphans(run(("ip", "netns", "list")), _processes())
-    if left:
-        say(f"left by a lab that was killed, and deleted now: {', '.join(left)}")
-        _delete(left, run)
+def delete_orphans(run: Run, alive: Collection[int]) -> list[str]:
+    """Delete the namespaces that labs which were killed have left; their names. Raises what `run`
+    does."""
+    listed = run(("ip", "netns", "list")).splitlines()
+    names = orphans((line.split()[0] for line in listed if line.strip()), alive)
+    _delete(names, run)
+    return names
 
 
 def run_command(words: Words) -> str:
@@ -129,7 +132,3 @@ def _command(words: Words) -> Words:
 
 def _which(tool: str) -> str | None:
     return shutil.which(tool, path=os.pathsep.join((os.environ.get("PATH", ""), _SYSTEM_PATH)))
-
-
-def _processes() -> list[int]:
-    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]

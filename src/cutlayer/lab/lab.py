@@ -16,6 +16,7 @@ from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError, RunError
 from cutlayer.lab.comparison import Comparison, compare
 from cutlayer.lab.ground import Ground, NoNamespacesError, Say, loopback, namespaces
+from cutlayer.lab.leftovers import delete_folders, lab_folder, processes
 from cutlayer.lab.play import Play, play, whole_lines
 from cutlayer.lab.prediction import calibrate, computing, predict, unicast
 from cutlayer.lab.processes import stopping
@@ -49,7 +50,7 @@ def run_lab(config: Config, output: Path, say: Say, *, on_loopback: bool) -> Lab
     with ExitStack() as stack:
         stack.enter_context(stopping())
         ground = stack.enter_context(_ground(links, say, on_loopback))
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cutlayer-lab-")))
+        folder = stack.enter_context(_folder(say))
         directory = play(Play(job, links, shares, ground, folder, output), say)
     return LabRun(directory, _compared(job, links, directory), ground.shaped)
 
@@ -92,6 +93,15 @@ def _ground(links: Sequence[LinkRates], say: Say, on_loopback: bool) -> Iterator
             except NoNamespacesError as error:
                 say(f"no network namespaces, so on loopback with pacing: {error}")
         yield ground
+
+
+@contextmanager
+def _folder(say: Say) -> Iterator[Path]:
+    left = delete_folders(Path(tempfile.gettempdir()), processes())
+    if left:
+        say(f"deleted what a lab that was killed has left: {', '.join(left)}")
+    with lab_folder() as folder:
+        yield folder
 
 
 def _compared(job: Job, links: Sequence[LinkRates], directory: Path) -> Comparison:

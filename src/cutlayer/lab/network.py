@@ -5,17 +5,15 @@ them, shaped at both ends. Nothing is in the machine's own namespace, so address
 every lab, and with the namespaces all is gone.
 """
 
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from cutlayer.channel.rates import LinkRates
+from cutlayer.lab.leftovers import lab_name
 from cutlayer.lab.shaping import payload_filter
 
 Words = tuple[str, ...]
 
-_PREFIX = "cutlayer-lab"
-_OURS = re.compile(rf"{_PREFIX}-(\d+)-[a-z0-9]+")
 # the device's end of its link; the server's have numbers
 _DEVICE_END = "uplink"
 _PER_BYTE = 256
@@ -31,11 +29,11 @@ class LabNetwork:
     @property
     def server(self) -> str:
         """The server's namespace."""
-        return f"{_PREFIX}-{self.owner}-server"
+        return lab_name(self.owner, "server")
 
     def device(self, number: int) -> str:
         """A device's namespace."""
-        return f"{_PREFIX}-{self.owner}-{number}"
+        return lab_name(self.owner, str(number))
 
     def namespaces(self) -> list[str]:
         """All of them, the server's first."""
@@ -69,17 +67,6 @@ def inside(namespace: str) -> Words:
 def deleting(namespace: str) -> Words:
     """What takes a namespace away, with its ends of links."""
     return ("ip", "netns", "del", namespace)
-
-
-def orphans(listed: str, alive: Iterable[int]) -> list[str]:
-    """Namespaces of labs whose process is gone, in what `ip netns list` says."""
-    living = set(alive)
-    names = [line.split()[0] for line in listed.splitlines() if line.strip()]
-    return [
-        name
-        for name in names
-        if (own := _OURS.fullmatch(name)) is not None and int(own[1]) not in living
-    ]
 
 
 def _plugging(namespace: str, end: str, address: str, payload_bit_s: float) -> Iterator[Words]:

@@ -130,8 +130,8 @@ class Processes:
 
 @contextmanager
 def stopping() -> Iterator[None]:
-    """The first signal that asks to stop ends the context as an interrupt does; until then it has
-    cleaned up, others change nothing."""
+    """The first signal that asks to stop ends the context as an interrupt does; others change
+    nothing until it has cleaned up."""
     heard = False
 
     def hear(number: int, frame: FrameType | None) -> None:
@@ -140,7 +140,9 @@ def stopping() -> Iterator[None]:
             heard = True
             raise KeyboardInterrupt
 
-    before = [(number, signal.signal(number, hear)) for number in _SIGNALS]
+    # who started this may have had reason to ignore one
+    heeded = [one for one in _SIGNALS if signal.getsignal(one) is not signal.SIG_IGN]
+    before = [(number, signal.signal(number, hear)) for number in heeded]
     try:
         yield
     finally:

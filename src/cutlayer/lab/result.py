@@ -44,7 +44,7 @@ def verdict(comparison: Comparison) -> str:
     word = "within" if comparison.within(TOLERANCE) else "not within"
     return (
         f"measured {format_seconds(line.measured_s)}, predicted {format_seconds(line.predicted_s)}:"
-        f" {_percent(line)}, {word} {TOLERANCE:.0%}"
+        f" {_percent(line)}, {word} {100 * TOLERANCE:.0f} %"
     )
 
 
