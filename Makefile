@@ -1,5 +1,6 @@
 # The two commands of the README: `make demo` sets up and runs the main job, `make test` sets up and
-# passes the tests. Nothing needs typing before either. `make check` is all that CI asks for.
+# passes the tests. Nothing needs typing before either. `make check` is all that CI asks for. `make
+# lab` sets up and measures the main job between real processes (Linux, root).
 
 PYTHON ?= python3
 VENV := .venv

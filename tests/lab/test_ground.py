@@ -63,7 +63,8 @@ def test_a_command_that_fails_says_why() -> None:
 
 
 def test_on_loopback_the_processes_pace_themselves() -> None:
-    ground = loopback(2)
+    ground = loopback(2, "asked for")
+    assert ground.title.endswith("asked for")
     assert not ground.shaped
     assert ground.server == () and ground.devices == ((), ())
     assert set(ground.hosts) == {ground.listen} == {"127.0.0.1"}

@@ -31,7 +31,7 @@ def job(folders: Folders, **sections: object) -> Job:
 
 def play(made: Job) -> Play:
     links, shares = check_lab(made)
-    return Play(made, links, shares, loopback(len(links)), Path(), Path())
+    return Play(made, links, shares, loopback(len(links), "asked for"), Path(), Path())
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_a_lab_on_loopback(folders: Folders, tmp_path: Path) -> None:
     config: Config = tiny.config(*folders, codec="paper", devices={"count": 2})
     said: list[str] = []
     ended = run_lab(config, tmp_path / "runs", said.append, on_loopback=True)
-    assert not ended.shaped
+    assert ended.where.startswith("on loopback")
     assert ended.comparison.rounds == (2,)
     labels = {line.label for line in ended.comparison.phases}
     assert {"device forward", "activation up", "server compute", "adapter up"} <= labels

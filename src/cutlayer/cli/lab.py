@@ -52,6 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     ended = run_lab(config, arguments.output, say, on_loopback=arguments.loopback)
     console = Console(file=sys.stdout)
     console.print(comparison_table(ended.comparison))
+    console.print(ended.where, markup=False, soft_wrap=True)
     console.print(verdict(ended.comparison), markup=False)
     for path in write_comparison(ended.comparison, ended.directory):
         console.print(str(path), markup=False, soft_wrap=True)

@@ -38,8 +38,9 @@ class NoNamespacesError(RunError):
 class Ground:
     """What goes before the server's command and each device's; where the server listens, and where
     each device finds it. `shaped`: the links keep to the channel's rates, so that the processes
-    need not."""
+    need not. `title`: all that in a line."""
 
+    title: str
     server: Words
     devices: tuple[Words, ...]
     listen: str
@@ -47,9 +48,11 @@ class Ground:
     shaped: bool
 
 
-def loopback(devices: int) -> Ground:
+def loopback(devices: int, why: str) -> Ground:
     """No links: the processes pace themselves."""
-    return Ground((), ((),) * devices, _LOOPBACK, (_LOOPBACK,) * devices, shaped=False)
+    title = f"on loopback, where the processes pace themselves: {why}"
+    hosts = (_LOOPBACK,) * devices
+    return Ground(title, (), ((),) * devices, _LOOPBACK, hosts, shaped=False)
 
 
 @contextmanager
@@ -69,6 +72,7 @@ def namespaces(links: Sequence[LinkRates], say: Say) -> Iterator[Ground]:
         for words in network.building():
             run_command(words)
         yield Ground(
+            title="over links shaped by tc, with a network namespace for each device",
             server=_command(inside(network.server)),
             devices=tuple(_command(inside(network.device(n))) for n in range(len(links))),
             listen=_ANY_ADDRESS,

@@ -28,20 +28,19 @@ _CALIBRATION = 1
 
 @dataclass(frozen=True)
 class LabRun:
-    """A lab that has ended: the run's directory and what came of it; `shaped`: over shaped links,
-    else on loopback."""
+    """A lab that has ended: the run's directory, what came of it, and where it ran in a line."""
 
     directory: Path
     comparison: Comparison
-    shaped: bool
+    where: str
 
 
 def run_lab(config: Config, output: Path, say: Say, *, on_loopback: bool) -> LabRun:
     """Run `config` between processes, over links with the channel's rates, and compare.
 
-    On loopback if asked, or where there are no namespaces, which `say` is told. The run's directory
-    is made under `output`; nothing else is left, however this ends. Raises CutlayerError for what
-    cannot be run and for a process that fails, KeyboardInterrupt if it is told to stop.
+    On loopback if asked, or where there are no namespaces. The run's directory is made under
+    `output`; nothing else is left, however this ends. Raises CutlayerError for what cannot be run
+    and for a process that fails, KeyboardInterrupt if it is told to stop.
     """
     # a thread a process: there are more of these than cores
     config = config.model_copy(update={"threads": 1})
@@ -52,7 +51,7 @@ def run_lab(config: Config, output: Path, say: Say, *, on_loopback: bool) -> Lab
         ground = stack.enter_context(_ground(links, say, on_loopback))
         folder = stack.enter_context(_folder(say))
         directory = play(Play(job, links, shares, ground, folder, output), say)
-    return LabRun(directory, _compared(job, links, directory), ground.shaped)
+    return LabRun(directory, _compared(job, links, directory), ground.title)
 
 
 def check_lab(job: Job) -> tuple[tuple[LinkRates, ...], tuple[float, ...]]:
@@ -86,12 +85,14 @@ def check_lab(job: Job) -> tuple[tuple[LinkRates, ...], tuple[float, ...]]:
 def _ground(links: Sequence[LinkRates], say: Say, on_loopback: bool) -> Iterator[Ground]:
     """Namespaces if they are to be had."""
     with ExitStack() as stack:
-        ground = loopback(len(links))
-        if not on_loopback:
+        if on_loopback:
+            ground = loopback(len(links), "asked for")
+        else:
             try:
                 ground = stack.enter_context(namespaces(links, say))
             except NoNamespacesError as error:
-                say(f"no network namespaces, so on loopback with pacing: {error}")
+                ground = loopback(len(links), f"no network namespaces, {error}")
+        say(ground.title)
         yield ground
 
 
