@@ -15,7 +15,7 @@ from cutlayer.lab.ground import (
     namespaces,
     run_command,
 )
-from cutlayer.lab.leftovers import lab_name
+from cutlayer.lab.names import lab_name
 from cutlayer.lab.network import Words
 from cutlayer.lab.shaping import payload_filter
 from lab.links import link

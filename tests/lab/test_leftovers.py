@@ -1,14 +1,9 @@
-"""What a lab that was killed leaves is found by its name."""
+"""A lab's folder, and what is done about those of labs that were killed."""
 
 from pathlib import Path
 
-from cutlayer.lab.leftovers import delete_folders, lab_folder, lab_name, orphans, processes
-
-
-def test_names_of_labs_whose_process_is_gone() -> None:
-    names = [lab_name(7, "server"), lab_name(8, "0"), lab_name(7, "0"), "cutlayer", "lab-7-0"]
-    assert orphans(names, {8}) == [lab_name(7, "server"), lab_name(7, "0")]
-    assert orphans(names, {7, 8}) == []
+from cutlayer.lab.leftovers import delete_folders, lab_folder, processes
+from cutlayer.lab.names import lab_name, orphans
 
 
 def test_the_folder_is_this_labs_own_and_is_deleted() -> None:

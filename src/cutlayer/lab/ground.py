@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 from cutlayer.channel.rates import LinkRates
 from cutlayer.errors import RunError
-from cutlayer.lab.leftovers import orphans, processes
+from cutlayer.lab.leftovers import processes
+from cutlayer.lab.names import orphans
 from cutlayer.lab.network import LabNetwork, Words, deleting, inside
 
 Say = Callable[[str], None]

@@ -1,29 +1,16 @@
-"""Names of what a lab makes outside its run, and which of them a lab that was killed has left.
+"""A lab's folder, and those that labs which were killed have left.
 
-Each has the process id of its lab: two labs do not get in each other's way.
+Knows files and who is alive; no network.
 """
 
 import os
-import re
 import shutil
 import tempfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_LAB = "cutlayer-lab"
-_NAME = re.compile(rf"{_LAB}-(\d+)-\w+")
-
-
-def lab_name(owner: int, what: str) -> str:
-    """The name of something that the lab in process `owner` makes."""
-    return f"{_LAB}-{owner}-{what}"
-
-
-def orphans(names: Iterable[str], alive: Collection[int]) -> list[str]:
-    """Those that labs have made whose process is not among those alive."""
-    found = ((name, _NAME.fullmatch(name)) for name in names)
-    return [name for name, own in found if own is not None and int(own[1]) not in alive]
+from cutlayer.lab.names import lab_name, orphans
 
 
 def processes() -> set[int]:

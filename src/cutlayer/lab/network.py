@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from cutlayer.channel.rates import LinkRates
-from cutlayer.lab.leftovers import lab_name
+from cutlayer.lab.names import lab_name
 from cutlayer.lab.shaping import payload_filter
 
 Words = tuple[str, ...]
