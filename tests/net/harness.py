@@ -1,6 +1,7 @@
 """A server and its devices in one process, over memory links, on the trainer's own setup."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -9,18 +10,23 @@ from pathlib import Path
 import torch
 
 from cutlayer.net.compute import Compute, in_place
+from cutlayer.net.controller import Controller
 from cutlayer.net.device_driver import DeviceDriver, Ready
 from cutlayer.net.device_store import DeviceStore
+from cutlayer.net.device_watch import DeviceWatch
 from cutlayer.net.device_worker import DeviceTools, DeviceWorker
 from cutlayer.net.journal import Journal
 from cutlayer.net.limits import bounds_of, journal_limits
 from cutlayer.net.link import Link
+from cutlayer.net.measured import MeasuredRound, Shape
 from cutlayer.net.memory_link import memory_links
 from cutlayer.net.messages import Terms
-from cutlayer.net.server_driver import ServerDriver, recover
+from cutlayer.net.server_driver import Save, ServerDriver, recover
 from cutlayer.net.server_session import RunPlan, ServerSession
+from cutlayer.net.server_watch import ServerWatch
 from cutlayer.net.server_worker import ServerTools, ServerWorker
 from cutlayer.spec import MiniBatch
+from cutlayer.train.exchange import pack_adapter
 from cutlayer.train.round import Round, RoundOutcome, initial_state
 from cutlayer.train.run_directory import RunDirectory
 from cutlayer.train.setup import Setup
@@ -42,10 +48,12 @@ class Run:
     def __post_init__(self) -> None:
         setup = self.setup
         self.directory = RunDirectory(self.folder)
+        self.measured: dict[int, MeasuredRound | None] = {}
         width = setup.model.width
         self.largest = MiniBatch(setup.devices[0].plan.batch_size, MAX_TOKENS)
         parameters = setup.device_part.adapted.layout.parameters
-        self.bounds = bounds_of(self.largest, width, parameters)
+        steps = setup.devices[0].local_steps * setup.micro_batches
+        self.bounds = bounds_of(self.largest, width, parameters, steps)
         self.journal = Journal(self.folder, journal_limits(self.bounds))
         archive = self.folder / "archive"
         archive.mkdir(parents=True)
@@ -105,15 +113,28 @@ class Run:
             seed=setup.seed,
         )
 
-    def save(self, state: RunState) -> None:
+    def controller(self, state: RunState) -> Controller:
+        setup = self.setup
+        shape = Shape(
+            scheme=setup.scheme,
+            rules=setup.rules,
+            steps=tuple(device.local_steps for device in setup.devices),
+            micro_batches=setup.micro_batches,
+            adapter_bytes=len(pack_adapter(state.device.row)),
+        )
+        watch = ServerWatch(time.monotonic)
+        return Controller(watch, shape, setup.allocation, setup.channel.curves, state)
+
+    def save(self, state: RunState, measured: MeasuredRound | None) -> None:
         """As a server checkpoints; and keep what its journal says of the round."""
         if self.archive.made(state.round) is None:
             for entry in self.journal.entries(state.round):
                 self.archive.append(state.round, entry)
         self.directory.save(state)
+        self.measured[state.round] = measured
 
     def server(
-        self, compute: Compute = in_place, save: Callable[[RunState], None] | None = None
+        self, compute: Compute = in_place, save: Save | None = None
     ) -> tuple[ServerSession, ServerDriver]:
         """A server from where the disk stands."""
         save = save or self.save
@@ -122,8 +143,10 @@ class Run:
         made = self.journal.made(state.round)
         missed = set() if made is None else set(range(len(self.setup.devices))) - set(made)
         session = ServerSession(self.plan(), worker.adapter, state.round + 1, missed)
-        recover(session, worker, self.journal, save)
-        return session, ServerDriver(session, worker, self.journal, save, compute)
+        controller = self.controller(state)
+        recover(session, worker, self.journal, controller, save)
+        driver = ServerDriver(session, worker, self.journal, controller, save, compute)
+        return session, driver
 
     def device(self, number: int, compute: Compute = in_place) -> DeviceDriver:
         """A device from where its store stands."""
@@ -146,16 +169,17 @@ class Run:
             )
             return Ready(terms, DeviceWorker(tools), self.bounds)
 
-        return DeviceDriver(self.store(number), prepare, compute)
+        return DeviceDriver(self.store(number), prepare, compute, DeviceWatch(time.monotonic))
 
     def store(self, number: int) -> DeviceStore:
         return DeviceStore(self.folder / f"device-{number}.safetensors")
 
     def recomputed(self) -> RunState:
         """The state that the journals of all rounds make of the first one."""
-        worker = ServerWorker(self.server_tools(), initial_state(self.setup))
+        first = initial_state(self.setup)
+        worker = ServerWorker(self.server_tools(), first)
         session = ServerSession(self.plan(), worker.adapter)
-        recover(session, worker, self.archive, lambda state: None)
+        recover(session, worker, self.archive, self.controller(first), lambda state, measured: None)
         return worker.state
 
 

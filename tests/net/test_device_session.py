@@ -25,7 +25,7 @@ from cutlayer.net.wire import Wire
 from cutlayer.spec import MiniBatch
 from net.test_messages import TERMS
 
-BOUNDS = bounds_of(MiniBatch(4, 16), 24, 100)
+BOUNDS = bounds_of(MiniBatch(4, 16), 24, 100, 4)
 
 
 class Table:

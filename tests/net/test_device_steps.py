@@ -13,6 +13,7 @@ from cutlayer.net.device_session import (
     Forward,
     Forwarded,
     HangUp,
+    Heard,
     Instruction,
     Linked,
     Persist,
@@ -33,6 +34,7 @@ from cutlayer.net.messages import (
     Adapter,
     Ask,
     Close,
+    Echo,
     Ending,
     Gradient,
     Hello,
@@ -40,6 +42,7 @@ from cutlayer.net.messages import (
     Micro,
     Open,
     Opening,
+    Probe,
     Refused,
     Weight,
     Welcome,
@@ -82,7 +85,21 @@ class Desk:
         """Up to the first forward."""
         self.welcome()
         assert self.say(OPEN) == [Begin(OPEN)]
-        return self.session.handle(Begun(OPEN))
+        stored, *probe = self.session.handle(Begun(OPEN))
+        assert stored == Persist(Position(1), TERMS)
+        assert self.heard(probe) == [Probe()]
+        return self.echo()
+
+    def echo(self) -> list[Instruction]:
+        """What the answer to a probe leads to."""
+        heard, *out = self.say(Echo())
+        assert heard == Heard()
+        return out
+
+    def resume(self) -> list[Instruction]:
+        """What a welcome on a new connection leads to, after the probe."""
+        assert self.heard(self.say(Welcome(TERMS))) == [Probe()]
+        return self.echo()
 
 
 def _activation(step: int, micro: int) -> Activation:
@@ -92,7 +109,7 @@ def _activation(step: int, micro: int) -> Activation:
 def test_a_round_in_order() -> None:
     """Two local steps of two micro-batches; each state is on disk before the next message."""
     desk = Desk()
-    next_up = desk.begin()
+    next_up = [Persist(Position(1), TERMS), *desk.begin()]
     for step in range(2):
         for micro in range(2):
             here = Position(1, step, micro)
@@ -113,7 +130,22 @@ def test_what_was_not_answered_is_said_again() -> None:
     desk.begin()
     desk.session.handle(Forwarded(_activation(0, 0)))
     assert desk.link() == [Hello(1)]
-    assert desk.heard(desk.say(Welcome(TERMS))) == [_activation(0, 0)]
+    assert desk.heard(desk.resume()) == [_activation(0, 0)]
+
+
+def test_a_round_that_opens_before_the_echo_has_an_echo_of_its_own() -> None:
+    desk = Desk(DeviceSession(Position(1, 1, 0), TERMS))
+    desk.link()
+    desk.say(Welcome(TERMS))
+    desk.heard(desk.session.handle(Prepared(BOUNDS)))
+    assert desk.heard(desk.say(Welcome(TERMS))) == [Probe()]
+    later = Open(2, OPEN.opening, b"adapter")
+    assert desk.say(later) == [Begin(later)]
+    assert desk.heard(desk.session.handle(Begun(later))) == [Probe()]
+    assert desk.say(Echo()) == []
+    assert desk.echo() == [Forward(Position(2, 0, 0))]
+    (out,) = desk.say(Echo())
+    assert isinstance(out, HangUp) and "Echo where none" in out.reason
 
 
 def test_a_gradient_sent_twice_is_used_once() -> None:
@@ -134,12 +166,12 @@ def test_a_stored_state_goes_on_where_it_stands() -> None:
     assert desk.link() == [Ask()]
     assert desk.say(Welcome(TERMS)) == [Prepare(TERMS)]
     assert desk.heard(desk.session.handle(Prepared(BOUNDS))) == [Hello(1)]
-    assert desk.say(Welcome(TERMS)) == [Forward(here)]
+    assert desk.resume() == [Forward(here)]
     done = Desk(DeviceSession(Position(1, 2, 0), TERMS))
     done.link()
     done.say(Welcome(TERMS))
     done.heard(done.session.handle(Prepared(BOUNDS)))
-    assert done.say(Welcome(TERMS)) == [Upload(1)]
+    assert done.resume() == [Upload(1)]
 
 
 def test_a_newer_round_takes_the_place_of_an_older_one() -> None:
@@ -148,7 +180,8 @@ def test_a_newer_round_takes_the_place_of_an_older_one() -> None:
     desk.heard(desk.session.handle(Forwarded(_activation(0, 0))))
     later = Open(2, OPEN.opening, b"adapter")
     assert desk.say(later) == [Begin(later)]
-    assert desk.session.handle(Begun(later))[-1] == Forward(Position(2, 0, 0))
+    assert desk.heard(desk.session.handle(Begun(later))) == [Probe()]
+    assert desk.echo() == [Forward(Position(2, 0, 0))]
     (out,) = desk.say(OPEN)
     assert isinstance(out, HangUp) and "Open where none" in out.reason
 

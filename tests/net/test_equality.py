@@ -8,6 +8,8 @@ import tiny
 import torch
 
 from cutlayer.config.job import prepare
+from cutlayer.schemes.scheme import Phase
+from cutlayer.train.round import RoundOutcome
 from net.harness import Run, final, play, same_adapters, trained
 
 DEVICES = 3
@@ -53,4 +55,27 @@ def test_a_run_over_links_is_the_trainers_run(
         counted = session.tally.of(number)
         assert counted.pop("overhead") > 0
         assert counted == expected
+        check_measured(run, number, outcome)
     assert same_adapters(run.recomputed(), final(run))
+
+
+def check_measured(run: Run, number: int, outcome: RoundOutcome) -> None:
+    """Every device's round was seen whole, and sent what the trainer's did, step by step."""
+    measured = run.measured[number]
+    assert measured is not None and set(measured.devices) == set(range(DEVICES))
+    sent = (Phase.ACTIVATION_UP, Phase.GRADIENT_DOWN, Phase.ADAPTER_UP)
+    for device in range(DEVICES):
+        phases = measured.phase_seconds(device)
+        assert phases is not None
+        assert sum(phases.values()) == pytest.approx(measured.took_s[device])
+        assert phases[Phase.DEVICE_FORWARD] > 0 and phases[Phase.SERVER_COMPUTE] > 0
+        found = [
+            (event.local_step, event.micro_batch, event.phase, event.payload_bytes)
+            for event in measured.events()
+            if event.device == device and event.phase in sent
+        ]
+        assert found == [
+            (event.local_step, event.micro_batch, event.phase, event.payload_bytes)
+            for event in outcome.timeline.device_events(device)
+            if event.phase in sent
+        ]

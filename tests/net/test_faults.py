@@ -19,7 +19,9 @@ from cutlayer.net.compute import in_place
 from cutlayer.net.device_driver import DeviceDriver
 from cutlayer.net.frames import Position
 from cutlayer.net.link import Link, LinkClosed
+from cutlayer.net.measured import MeasuredRound
 from cutlayer.net.messages import Activation, Adapter, Restarted, RoundClosed
+from cutlayer.net.server_driver import Save
 from cutlayer.net.server_session import Passed
 from cutlayer.train.exchange import unpack_adapter
 from cutlayer.train.round import initial_state
@@ -121,7 +123,7 @@ def expected(setup: Setup) -> RunState:
 async def _keep_serving(
     site: Site,
     compute: Callable[[Callable[[], Any]], Awaitable[Any]],
-    save: Callable[[RunState], None],
+    save: Save,
     tick_s: float,
 ) -> None:
     """A server that is started again from its disk whenever it was killed."""
@@ -161,10 +163,10 @@ async def _play(run: Run, chaos: Chaos, tick_s: float = 0.0, forgets: bool = Fal
     """A run under a schedule of faults."""
     site = Site(run)
 
-    def save(state: RunState) -> None:
+    def save(state: RunState, measured: MeasuredRound | None) -> None:
         if chaos.strikes("server before checkpoint"):
             raise KilledError("server")
-        run.save(state)
+        run.save(state, measured)
         if chaos.strikes("server after checkpoint"):
             raise KilledError("server")
 

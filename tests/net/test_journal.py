@@ -11,7 +11,7 @@ from cutlayer.net.limits import bounds_of, journal_limits
 from cutlayer.net.messages import Activation, Adapter, Made, Micro, Restarted, RoundClosed, Weight
 from cutlayer.spec import MiniBatch
 
-LIMITS = journal_limits(bounds_of(MiniBatch(4, 5), 6, 100))
+LIMITS = journal_limits(bounds_of(MiniBatch(4, 5), 6, 100, 4))
 ENTRIES = [
     Entry(0, Activation(Position(1, 0, 0), Micro(1.0, True), b"packet", b"labels", (3, 4))),
     Entry(2, Restarted(1)),

@@ -15,6 +15,7 @@ from cutlayer.net.messages import (
     Adapter,
     Ask,
     Close,
+    Echo,
     Ending,
     Fetch,
     Gradient,
@@ -26,6 +27,7 @@ from cutlayer.net.messages import (
     Opening,
     Piece,
     Place,
+    Probe,
     Refused,
     Restarted,
     RoundClosed,
@@ -35,10 +37,11 @@ from cutlayer.net.messages import (
     decode_message,
     encode_message,
 )
+from cutlayer.net.times import DeviceTimes, StepTimes
 from cutlayer.net.wire import Wire
 from cutlayer.spec import MiniBatch
 
-BOUNDS = bounds_of(MiniBatch(4, 5), 6, 100)
+BOUNDS = bounds_of(MiniBatch(4, 5), 6, 100, 4)
 TERMS = Terms(
     run="run",
     device=1,
@@ -70,6 +73,8 @@ UP: list[Message] = [
     Hello(3),
     Activation(PLACE, Micro(1 / 3, True), b"packet", b"labels", (5, 2**32 - 1)),
     Adapter(2, Weight(1), b"row"),
+    Adapter(2, Weight(1), b"row", DeviceTimes(0.5, 1.0, 9.0, (StepTimes(1.5, 2.0, 3.0),))),
+    Probe(),
     Ask(),
     Fetch(Place(2**40)),
 ]
@@ -77,6 +82,7 @@ DOWN: list[Message] = [
     Welcome(TERMS),
     Piece(Place(7), b"bytes"),
     Refused(),
+    Echo(),
     Open(1, Opening(1e-3, 0.25, False), b"row"),
     Gradient(PLACE, b"packet"),
     Close(Ending(True)),

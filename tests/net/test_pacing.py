@@ -103,7 +103,7 @@ def test_a_frame_arrives_as_over_a_line_of_that_rate() -> None:
     wire = Wire(time)
 
     async def run() -> None:
-        link = PacedLink(wire, 8e6, burst_bytes=1000, clock=time.clock, sleep=time.sleep)
+        link = PacedLink(wire, lambda: 8e6, burst_bytes=1000, clock=time.clock, sleep=time.sleep)
         await link.send(bytes(1_001_000))
         await link.send(b"")
         await link.send(bytes(500_000))
@@ -127,7 +127,7 @@ def test_a_paced_link_keeps_to_its_share(
     wire = Wire(time)
 
     async def run() -> None:
-        link = PacedLink(wire, rate_bit_s, burst_bytes, time.clock, time.sleep)
+        link = PacedLink(wire, lambda: rate_bit_s, burst_bytes, time.clock, time.sleep)
         for count, idle_s in frames:
             await time.sleep(idle_s)
             await link.send(bytes(count))
@@ -146,9 +146,10 @@ def test_a_new_rate_counts_from_the_next_frame_on() -> None:
     wire = Wire(time)
 
     async def run() -> None:
-        link = PacedLink(wire, 8e6, burst_bytes=1000, clock=time.clock, sleep=time.sleep)
+        rate_bit_s = 8e6
+        link = PacedLink(wire, lambda: rate_bit_s, 1000, clock=time.clock, sleep=time.sleep)
         await link.send(bytes(1_001_000))
-        link.set_rate(4e6)
+        rate_bit_s = 4e6
         await link.send(bytes(1_000_000))
 
     asyncio.run(run())
@@ -160,7 +161,7 @@ def test_frames_of_several_senders_take_turns_within_the_rate() -> None:
     wire = Wire(time)
 
     async def run() -> None:
-        link = PacedLink(wire, 8e6, burst_bytes=1000, clock=time.clock, sleep=time.sleep)
+        link = PacedLink(wire, lambda: 8e6, burst_bytes=1000, clock=time.clock, sleep=time.sleep)
         await asyncio.gather(*(link.send(bytes(250_250)) for _ in range(4)))
 
     asyncio.run(run())
@@ -172,7 +173,7 @@ def test_the_rest_is_the_other_links() -> None:
     wire = Wire(time)
 
     async def run() -> None:
-        link = PacedLink(wire, 8e6)
+        link = PacedLink(wire, lambda: 8e6)
         assert link.peer == "the other end"
         assert await link.receive() == b"received"
         await link.close("done")

@@ -34,9 +34,18 @@ def setup(vision: tuple[Path, Path]) -> Setup:
 def test_a_device_that_does_not_read_is_hung_up_on(setup: Setup, tmp_path: Path) -> None:
     """It asks for its reply again and again: what waits for it is bounded by two queues."""
     run = Run(setup, tmp_path)
-    worker = ServerWorker(run.server_tools(), initial_state(setup))
+    first = initial_state(setup)
+    worker = ServerWorker(run.server_tools(), first)
     session = ServerSession(run.plan(), worker.adapter)
-    driver = ServerDriver(session, worker, run.journal, run.save, in_place, patience_s=0.01)
+    driver = ServerDriver(
+        session,
+        worker,
+        run.journal,
+        run.controller(first),
+        run.save,
+        in_place,
+        patience_s=0.01,
+    )
     asked = 0
 
     async def go() -> None:

@@ -52,7 +52,7 @@ from cutlayer.net.server_session import (
 from cutlayer.net.wire import Wire
 from cutlayer.spec import MiniBatch
 
-BOUNDS = bounds_of(MiniBatch(4, 5), 6, 100)
+BOUNDS = bounds_of(MiniBatch(4, 5), 6, 100, 4)
 
 
 def terms_of(device: int) -> Terms:
@@ -83,6 +83,9 @@ def terms_of(device: int) -> Terms:
         optimizer={},
         adapter={},
     )
+
+
+SHARES = (0.75, 0.25)
 
 
 class Table:
@@ -237,7 +240,7 @@ def test_a_round_closes_when_all_adapters_are_there() -> None:
     out = table.round(1, 1)
     assert [type(one) for one in out] == [Persist, Persist, Merge]
     assert out[-1] == Merge((0, 1))
-    out = table.session.handle(Merged((0, 1), b"adapter 1"))
+    out = table.session.handle(Merged((0, 1), b"adapter 1", SHARES))
     assert out[0] == Checkpoint(1)
     assert {device for device, _ in table.heard(out)} == {0, 1}
     assert table.session.round == 2
@@ -269,7 +272,7 @@ def test_a_device_that_missed_a_round_begins_the_next_one_anew() -> None:
     table.heard(table.step(1, FIRST, last=False))
     table.round(0, 1)
     table.session.handle(Passed(10.0))
-    opened = dict(table.heard(table.session.handle(Merged((0,), b"adapter 1"))))
+    opened = dict(table.heard(table.session.handle(Merged((0,), b"adapter 1", SHARES))))
     for device, message in opened.items():
         assert isinstance(message, Open) and message.adapter == b"adapter 1"
         assert message.opening.fresh == (device == 1)
@@ -284,7 +287,7 @@ def test_a_device_that_comes_back_after_its_round_closed_begins_anew(known: int)
     table.heard(table.join(0))
     table.round(0, 1)
     table.session.handle(Passed(10.0))
-    table.session.handle(Merged((0,), b"adapter 1"))
+    table.session.handle(Merged((0,), b"adapter 1", SHARES))
     out = table.join(1, known)
     assert [type(one) for one in out] == [Send, Persist, Renew]
     table.heard(out)
@@ -308,7 +311,7 @@ def test_at_the_end_everyone_is_told_and_late_comers_too() -> None:
     table.heard(table.join(0))
     for number in (1, 2):
         table.round(0, number)
-        out = table.session.handle(Merged((0,), b"next"))
+        out = table.session.handle(Merged((0,), b"next", SHARES))
         said = table.heard(out)
     assert isinstance(said[-1][1], Close) and said[-1][1].ending.finished
     assert isinstance(out[-1], Finish)
@@ -340,7 +343,7 @@ def test_who_comes_after_the_end_hears_of_it() -> None:
     for number in (1, 2):
         table.round(0, number)
         table.session.handle(Passed(10.0))
-        table.heard(table.session.handle(Merged((0,), b"adapter")))
+        table.heard(table.session.handle(Merged((0,), b"adapter", SHARES)))
     assert table.session.untold == {1}
     table.session.handle(Joined(1))
     table.wires[1] = Wire(device_limits(None))

@@ -186,7 +186,7 @@ def test_labels_never_overlap(run_directory: Path) -> None:
     run = read_run(run_directory)
     works = works_of(run)
     with plain_style():
-        assert_labels_apart(curve_figure(run.rounds))
+        assert_labels_apart(curve_figure(run.rounds, run.summary.clock))
         assert_labels_apart(memory_figure(run.summary))
         assert_labels_apart(partition_figure(run.partition))
         if works:

@@ -289,6 +289,7 @@ def about(job: Job) -> dict[str, Any]:
     setup, memory = job.setup, job.memory
     limits = [device.memory_bytes for device in setup.devices if device.memory_bytes is not None]
     return {
+        "clock": "virtual",
         "scheme": setup.scheme.name,
         "model": job.config.model.name,
         "model_source": job.found.source,

@@ -29,6 +29,7 @@ from cutlayer.model.load import load_device_part
 from cutlayer.net.compute import Compute, in_thread
 from cutlayer.net.device_driver import DeviceDriver, Ready
 from cutlayer.net.device_store import DeviceStore
+from cutlayer.net.device_watch import DeviceWatch
 from cutlayer.net.device_worker import DeviceTools, DeviceWorker
 from cutlayer.net.door_limits import Limits
 from cutlayer.net.enrolment import enrol
@@ -136,6 +137,7 @@ async def join(joining: Joining, compute: Compute) -> None:
         DeviceStore(joining.state),
         lambda terms: _ready(terms, joining, parts),
         compute,
+        DeviceWatch(time.monotonic),
         parts,
         dialler.opened,
     )
@@ -151,7 +153,6 @@ class Dialler:
     def __init__(self, joining: Joining) -> None:
         self._joining = joining
         self._rate_bit_s = _UNPACED_BIT_S
-        self._link: PacedLink | None = None
         self._tries = 0
 
     async def dial(self) -> Link:
@@ -171,16 +172,13 @@ class Dialler:
                     ) from closed
             else:
                 _LOG.info("connected to %s", self._joining.address)
-                self._link = PacedLink(link, self._rate_bit_s)
-                return self._link
+                return PacedLink(link, lambda: self._rate_bit_s)
 
     def opened(self, opening: Opening, terms: Terms) -> None:
         """A round begins: all is well, and this is the device's share of the way up."""
         self._tries = 0
         if terms.uplink_bit_s is not None:
             self._rate_bit_s = opening.share * terms.uplink_bit_s
-        if self._link is not None:
-            self._link.set_rate(self._rate_bit_s)
 
     async def _pause(self) -> None:
         if self._tries:
@@ -222,5 +220,6 @@ def _ready(terms: Terms, joining: Joining, parts: PartCache) -> Ready:
         seed=terms.seed,
     )
     largest = MiniBatch(terms.batch_size, terms.tokens)
-    bounds = bounds_of(largest, terms.width, part.adapted.layout.parameters)
+    steps = terms.local_steps * terms.micro_batches
+    bounds = bounds_of(largest, terms.width, part.adapted.layout.parameters, steps)
     return Ready(terms, DeviceWorker(tools), bounds)

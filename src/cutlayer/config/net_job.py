@@ -12,16 +12,19 @@ from uuid import uuid4
 import numpy as np
 import torch
 
+from cutlayer.channel.curves import Curves, ProportionalRates
 from cutlayer.config.counted_model import BASES
 from cutlayer.config.job import Job
-from cutlayer.config.schema import CodecSection
+from cutlayer.config.schema import CodecSection, Config
 from cutlayer.errors import ConfigError
 from cutlayer.model.load import device_tensors
 from cutlayer.net.compute import Compute
+from cutlayer.net.controller import Controller
 from cutlayer.net.door_limits import Limits
 from cutlayer.net.frames import largest_frame
 from cutlayer.net.journal import Journal
 from cutlayer.net.limits import Bounds, bounds_of, device_limits, journal_limits, server_limits
+from cutlayer.net.measured import Shape
 from cutlayer.net.messages import Terms
 from cutlayer.net.part_files import PartFile, write_part
 from cutlayer.net.record import Recorder
@@ -29,7 +32,9 @@ from cutlayer.net.roster import Roster
 from cutlayer.net.scheme import check_scheme
 from cutlayer.net.server_driver import ServerDriver, recover
 from cutlayer.net.server_session import RunPlan, ServerSession
+from cutlayer.net.server_watch import ServerWatch
 from cutlayer.net.server_worker import ServerTools, ServerWorker
+from cutlayer.planner.allocation import Shares
 from cutlayer.spec import MiniBatch
 from cutlayer.train.files import write_text
 from cutlayer.train.inputs import group_inputs
@@ -73,10 +78,10 @@ def check_net(job: Job) -> None:
             f"net.devices lists {len(names)} names for devices.count {count}: give each device one"
             " of its own, or leave it empty"
         )
-    if config.planner.name in ("random", "two-timescale"):
+    if config.planner.name == "two-timescale" and _band(config) is None:
         raise ConfigError(
-            f"planner {config.planner.name} shares the band out anew each round, over a network"
-            " shares are those of the first: set planner to even or static"
+            "planner two-timescale finds shares by what devices make of theirs, but nothing holds"
+            " devices to shares: set net.uplink_bit_s and net.downlink_bit_s, or planner to static"
         )
     quorum = config.net.quorum
     if quorum is not None and quorum > count:
@@ -94,22 +99,22 @@ def open_net(job: Job, directory: RunDirectory, observer: Observer, compute: Com
     state = begin(setup, directory, observer)
     largest = MiniBatch(job.config.training.batch_size, _tokens(job, state))
     parameters = setup.device_part.adapted.layout.parameters
-    bounds = bounds_of(largest, setup.model.width, parameters)
+    steps = max(device.local_steps for device in setup.devices)
+    bounds = bounds_of(largest, setup.model.width, parameters, steps * setup.micro_batches)
     limits = _limits(job, bounds)
     part = _part(job, directory)
-    plan = _plan(job, state, bounds, _terms(job, directory, part, largest.tokens))
     worker = ServerWorker(_tools(setup, largest), state)
+    controller = _controller(job, state, len(worker.adapter))
+    plan = _plan(job, controller.shares, bounds, _terms(job, directory, part, largest.tokens))
     journal = Journal(directory.path, journal_limits(bounds))
     count = len(setup.devices)
     made = journal.made(state.round)
     missed = set() if made is None else set(range(count)) - set(made)
     session = ServerSession(plan, worker.adapter, state.round + 1, missed)
-    recorder = Recorder(
-        setup, directory, worker, session.tally, plan.shares, observer, time.monotonic
-    )
-    recover(session, worker, journal, recorder.save)
+    recorder = Recorder(setup, directory, worker, session, observer, time.monotonic)
+    recover(session, worker, journal, controller, recorder.save)
     driver = ServerDriver(
-        session, worker, journal, recorder.save, compute, part.piece, net.patience_s
+        session, worker, journal, controller, recorder.save, compute, part.piece, net.patience_s
     )
     roster = Roster(directory.path / _DEVICES, count, net.devices)
     return NetJob(job, directory, roster, plan, session, worker, driver, limits)
@@ -194,13 +199,33 @@ def _terms(job: Job, directory: RunDirectory, part: PartFile, tokens: int) -> tu
     )
 
 
-def _plan(job: Job, state: RunState, bounds: Bounds, terms: tuple[Terms, ...]) -> RunPlan:
+def _band(config: Config) -> Curves | None:
+    """The rates that devices are held to, by their shares; None: they are not held to any."""
+    ways = config.net.uplink_bit_s, config.net.downlink_bit_s
+    if None in ways:
+        return None
+    return Curves(*(ProportionalRates(np.full(config.devices.count, rate)) for rate in ways))
+
+
+def _controller(job: Job, state: RunState, adapter_bytes: int) -> Controller:
+    setup, band = job.setup, _band(job.config)
+    shape = Shape(
+        scheme=setup.scheme,
+        rules=setup.rules,
+        steps=tuple(device.local_steps for device in setup.devices),
+        micro_batches=setup.micro_batches,
+        adapter_bytes=adapter_bytes,
+    )
+    curves = setup.channel.curves if band is None else lambda number, time_s: band
+    return Controller(ServerWatch(time.monotonic), shape, setup.allocation, curves, state)
+
+
+def _plan(job: Job, shares: Shares, bounds: Bounds, terms: tuple[Terms, ...]) -> RunPlan:
     setup, net = job.setup, job.config.net
-    curves = setup.channel.curves(state.round + 1, state.virtual_time_s)
     return RunPlan(
         terms=terms,
         rate_of=setup.rate_of,
-        shares=setup.allocation.shares(state.round + 1, state.observed, curves),
+        shares=shares,
         quorum=net.quorum or len(setup.devices),
         deadline_s=net.deadline_s,
         bounds=bounds,

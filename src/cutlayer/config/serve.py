@@ -26,11 +26,11 @@ from cutlayer.net.link import Link
 from cutlayer.net.messages import Refused, encode_message
 from cutlayer.net.operations import Operations
 from cutlayer.net.pacing import PacedLink
-from cutlayer.net.record import net_totals
 from cutlayer.net.status import Status, status_of
+from cutlayer.report.html import write_report
 from cutlayer.train.files import write_json
 from cutlayer.train.record import Record
-from cutlayer.train.run import Observer
+from cutlayer.train.run import Observer, write_summary
 from cutlayer.train.run_directory import RunDirectory
 
 _LOG = logging.getLogger(__name__)
@@ -147,15 +147,18 @@ class Service:
         return status_of(terms.run, terms.rounds, net.session, net.roster, terms.local_steps)
 
     def conclude(self) -> None:
-        """Write the adapter and the summary of a run that has ended."""
+        """Write the adapter, the summary and the report of a run that has ended."""
         net = self._net
         export(net.job, net.worker.state, net.directory)
-        said = about(net.job)
-        # of the devices, the server knows no more than what they send
-        del said["samples_per_device"]
+        # of the devices' data, the server knows how many samples each says it has
+        samples = net.worker.samples
         write_json(
-            net.directory.path / "summary.json", {**said, **net_totals(net.directory.records())}
+            net.directory.path / "partition.json",
+            {"class_names": ["samples"], "counts": [[count] for count in samples]},
         )
+        said = {**about(net.job), "clock": "measured", "samples_per_device": samples}
+        write_summary(net.directory, net.directory.records(), said)
+        write_report(net.directory.path)
 
     async def _on_link(self, link: Link) -> None:
         number = self._net.roster.number(link.peer)
@@ -171,7 +174,7 @@ class Service:
         rate_bit_s = self._net.job.config.net.downlink_bit_s
         if rate_bit_s is None:
             return link
-        return PacedLink(link, self._net.plan.shares[number] * rate_bit_s)
+        return PacedLink(link, lambda: self._net.session.shares[number] * rate_bit_s)
 
     async def _tick(self) -> None:
         """Let the session know what time has passed; an error ends the run through the driver."""

@@ -1,18 +1,20 @@
 """Connects a device's session with its worker, its store and one link after another.
 
-Knows no socket and no clock: the caller dials, and waits between two attempts.
+Knows no socket, and no clock but by its watch: the caller dials, and waits between two attempts.
 """
 
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 from cutlayer.errors import PacketError, RunError
 from cutlayer.net import device_session as d
 from cutlayer.net.compute import Compute
 from cutlayer.net.device_store import DeviceStore, Stored
+from cutlayer.net.device_watch import DeviceWatch
 from cutlayer.net.device_worker import DeviceWorker
+from cutlayer.net.frames import kind_of
 from cutlayer.net.limits import Bounds
 from cutlayer.net.link import Link, LinkClosed
 from cutlayer.net.messages import Opening, Piece, Terms
@@ -34,8 +36,8 @@ class Ready:
 class DeviceDriver:
     """A device's part in a run, from where its store left it. `prepare` makes it ready on terms.
 
-    `parts`: where the files of parts are kept; None if the device has its part. `opened`:
-    told each round's opening, before anything of the round is sent.
+    `watch`: notes when it does what. `parts`: where the files of parts are kept; None if the device
+    has its part. `opened`: told each round's opening, before anything of the round is sent.
     """
 
     def __init__(
@@ -43,12 +45,14 @@ class DeviceDriver:
         store: DeviceStore,
         prepare: Callable[[Terms], Ready],
         compute: Compute,
+        watch: DeviceWatch,
         parts: PartCache | None = None,
         opened: Callable[[Opening, Terms], None] = lambda opening, terms: None,
     ) -> None:
         self._store = store
         self._prepare = prepare
         self._compute = compute
+        self._watch = watch
         self._parts = parts
         self._opened = opened
         self._stored = store.load()
@@ -70,7 +74,9 @@ class DeviceDriver:
             try:
                 await self._handle(d.Linked(), link)
                 while not self._finished:
-                    await self._handle(d.Received(await link.receive()), link)
+                    frame = await link.receive()
+                    self._watch.arrived()
+                    await self._handle(d.Received(frame), link)
             except LinkClosed as closed:
                 _LOG.info("%s: %s", link.peer, closed)
             finally:
@@ -85,7 +91,10 @@ class DeviceDriver:
     async def _do(self, instruction: d.Instruction, link: Link) -> d.Event | None:
         match instruction:
             case d.Send(frame):
+                self._watch.sends(kind_of(frame))
                 await link.send(frame)
+            case d.Heard():
+                self._watch.heard()
             case d.Prepare(terms):
                 return await self._get_ready(terms)
             case d.Keep(terms, piece):
@@ -108,15 +117,19 @@ class DeviceDriver:
             match instruction:
                 case d.Begin(message):
                     worker.begin(message)
+                    self._watch.opened()
                     self._opened(message.opening, self._own.terms)
                     return d.Begun(message)
                 case d.Forward(position):
+                    self._watch.forward()
                     return d.Forwarded(await self._compute(lambda: worker.forward(position)))
                 case d.Backward(message, last):
                     await self._compute(lambda: worker.backward(message, last=last))
+                    self._watch.stepped()
                     return d.Stepped()
                 case d.Upload(round_number):
-                    return d.Uploaded(worker.adapter(round_number))
+                    adapter = worker.adapter(round_number)
+                    return d.Uploaded(replace(adapter, times=self._watch.closed()))
         except PacketError as error:
             return d.Spoilt(str(error))
 

@@ -16,6 +16,7 @@ from cutlayer.net.messages import (
     Adapter,
     Ask,
     Close,
+    Echo,
     Fetch,
     Gradient,
     Hello,
@@ -23,6 +24,7 @@ from cutlayer.net.messages import (
     Open,
     Piece,
     Place,
+    Probe,
     Refused,
     Terms,
     Welcome,
@@ -124,6 +126,11 @@ class Begin:
 
 
 @dataclass(frozen=True)
+class Heard:
+    """The frame that came is the answer to the probe: note when it came."""
+
+
+@dataclass(frozen=True)
 class Forward:
     """Compute an activation; answered by `Forwarded`."""
 
@@ -173,7 +180,18 @@ class Finish:
 
 
 Instruction: TypeAlias = (
-    Send | Prepare | Keep | Begin | Forward | Backward | Upload | Persist | HangUp | Stop | Finish
+    Send
+    | Prepare
+    | Keep
+    | Begin
+    | Heard
+    | Forward
+    | Backward
+    | Upload
+    | Persist
+    | HangUp
+    | Stop
+    | Finish
 )
 
 
@@ -188,12 +206,14 @@ class DeviceSession:
         self._bounds: Bounds | None = None
         self._outstanding: Activation | Adapter | None = None
         self._wire = Wire(device_limits(None))
+        self._probes = 0
 
     def handle(self, event: Event) -> list[Instruction]:
         """What to do now, in this order."""
         match event:
             case Linked():
                 self._wire = Wire(device_limits(self._bounds))
+                self._probes = 0
                 return self._send(Ask()) if self._bounds is None else self._hello()
             case Received(frame):
                 try:
@@ -209,7 +229,7 @@ class DeviceSession:
             case Begun(opened):
                 self._position = Position(opened.round)
                 self._outstanding = None
-                return [*self._persist(), *self._next()]
+                return [*self._persist(), *self._probe()]
             case Forwarded(message) | Uploaded(message):
                 self._outstanding = message
                 return self._send(message)
@@ -230,6 +250,8 @@ class DeviceSession:
                 return [Finish()] if ending.finished else [HangUp("the server hangs up")]
             case Open() if message.round >= max(self._position.round, 1):
                 return [Begin(message)]
+            case Echo() if self._probes:
+                return self._heard()
             case Gradient():
                 return self._gradient(message)
             case other:
@@ -250,10 +272,21 @@ class DeviceSession:
         return self._send(Hello(self._position.round))
 
     def _welcomed(self) -> list[Instruction]:
-        """Say again what the server may not have heard."""
-        if self._outstanding is not None:
-            return self._send(self._outstanding)
-        return self._next() if self._position.round else []
+        """Go on with the round, if there is one."""
+        return self._probe() if self._position.round else []
+
+    def _probe(self) -> list[Instruction]:
+        """Compare the clocks, on each connection and in each round, before anything else."""
+        self._probes += 1
+        return self._send(Probe())
+
+    def _heard(self) -> list[Instruction]:
+        """Say again what the server may not have heard, or go on."""
+        self._probes -= 1
+        if self._probes:
+            return []  # a round opened meanwhile, and is waited for
+        again = self._outstanding
+        return [Heard(), *(self._next() if again is None else self._send(again))]
 
     def _gradient(self, message: Gradient) -> list[Instruction]:
         waiting = self._outstanding

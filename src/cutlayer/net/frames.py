@@ -44,6 +44,9 @@ class Kind(IntEnum):
     ASK = 11
     FETCH = 12
     PIECE = 13
+    # what times are measured with
+    PROBE = 14
+    ECHO = 15
 
 
 class Section(IntEnum):
@@ -57,6 +60,7 @@ class Section(IntEnum):
     GRADIENT = 6
     ADAPTER_UP = 7
     PIECE = 8
+    TIMES = 9
 
 
 # the kinds that a reader takes, the sections of each, and the most bytes of each section
@@ -102,6 +106,11 @@ def to_bytes(frame: Frame) -> bytes:
     for part in parts:
         checksum = zlib.crc32(part, checksum)
     return b"".join((*parts, _CHECKSUM.pack(checksum)))
+
+
+def kind_of(frame: bytes) -> Kind:
+    """The kind of a frame that `to_bytes` made."""
+    return Kind(frame[len(MAGIC) + 1])
 
 
 def largest_frame(limits: Limits) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from cutlayer.net.frames import Kind, Limits, Section
 from cutlayer.net.messages import PIECE_BYTES, SAMPLE
+from cutlayer.net.times import times_bytes
 from cutlayer.spec import MiniBatch
 
 _SETTINGS_BYTES = 64 * 1024
@@ -18,17 +19,19 @@ _LABEL_BYTES = 8
 
 @dataclass(frozen=True)
 class Bounds:
-    """The longest payloads of a run [bytes]; `samples`: of a micro-batch."""
+    """The longest payloads of a run [bytes]; `samples`: of a micro-batch; `steps`: micro-batches of
+    a device's round."""
 
     activation_bytes: int
     labels_bytes: int
     gradient_bytes: int
     adapter_bytes: int
     samples: int
+    steps: int
 
 
-def bounds_of(largest: MiniBatch, width: int, adapter_parameters: int) -> Bounds:
-    """The bounds for micro-batches up to `largest` of `width` values a token.
+def bounds_of(largest: MiniBatch, width: int, adapter_parameters: int, steps: int) -> Bounds:
+    """The bounds for micro-batches up to `largest` of `width` values a token, `steps` a round.
 
     No codec makes a packet longer than the plain values and, where it learns one, a mean and a
     basis of `width` columns.
@@ -41,6 +44,7 @@ def bounds_of(largest: MiniBatch, width: int, adapter_parameters: int) -> Bounds
         gradient_bytes=packet,
         adapter_bytes=_FLOAT_BYTES * adapter_parameters + _PACKET_BYTES,
         samples=largest.samples,
+        steps=steps,
     )
 
 
@@ -59,7 +63,9 @@ def server_limits(bounds: Bounds) -> Limits:
         Kind.ADAPTER: {
             Section.SETTINGS: _SETTINGS_BYTES,
             Section.ADAPTER_UP: bounds.adapter_bytes,
+            Section.TIMES: times_bytes(bounds.steps),
         },
+        Kind.PROBE: {},
     }
 
 
@@ -80,6 +86,7 @@ def device_limits(bounds: Bounds | None) -> Limits:
             Section.ADAPTER_DOWN: bounds.adapter_bytes,
         },
         Kind.GRADIENT: {Section.GRADIENT: bounds.gradient_bytes},
+        Kind.ECHO: {},
     }
 
 

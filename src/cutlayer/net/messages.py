@@ -23,6 +23,7 @@ from cutlayer.net.frames import (
     from_bytes,
     to_bytes,
 )
+from cutlayer.net.times import DeviceTimes, times_from_bytes, times_to_bytes
 from cutlayer.spec import Task
 
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
@@ -200,11 +201,25 @@ class Gradient:
 
 @dataclass(frozen=True)
 class Adapter:
-    """A device's adapter after its last local step (a packet of `pack_adapter`)."""
+    """A device's adapter after its last local step (a packet of `pack_adapter`).
+
+    `times`: when it did what in the round; None if it has not seen all of it.
+    """
 
     round: int
     weight: Weight
     packet: bytes
+    times: DeviceTimes | None = None
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A device asks for an echo, to compare the two clocks by."""
+
+
+@dataclass(frozen=True)
+class Echo:
+    """The answer to a probe, as soon as it is seen."""
 
 
 @dataclass(frozen=True)
@@ -240,6 +255,8 @@ Message: TypeAlias = (
     | Activation
     | Gradient
     | Adapter
+    | Probe
+    | Echo
     | Close
     | Restarted
     | RoundClosed
@@ -279,9 +296,12 @@ def _parts(message: Message) -> tuple[Kind, Position, dict[Section, bytes]]:
             return Kind.ACTIVATION, message.position, _activation_sections(message)
         case Gradient(position, packet):
             return Kind.GRADIENT, position, {Section.GRADIENT: packet}
-        case Adapter(number, weight, packet):
-            sections = {Section.SETTINGS: _json(weight), Section.ADAPTER_UP: packet}
-            return Kind.ADAPTER, Position(number), sections
+        case Adapter(number):
+            return Kind.ADAPTER, Position(number), _adapter_sections(message)
+        case Probe():
+            return Kind.PROBE, NOWHERE, {}
+        case Echo():
+            return Kind.ECHO, NOWHERE, {}
         case Close(ending):
             return Kind.CLOSE, NOWHERE, {Section.SETTINGS: _json(ending)}
         case Restarted(number):
@@ -312,7 +332,12 @@ def _message(frame: Frame) -> Message:
         case Kind.GRADIENT:
             return Gradient(frame.position, own[Section.GRADIENT])
         case Kind.ADAPTER:
-            return Adapter(number, _settings(Weight, own), own[Section.ADAPTER_UP])
+            weight, times = _settings(Weight, own), times_from_bytes(own[Section.TIMES])
+            return Adapter(number, weight, own[Section.ADAPTER_UP], times)
+        case Kind.PROBE:
+            return Probe()
+        case Kind.ECHO:
+            return Echo()
         case Kind.CLOSE:
             return Close(_settings(Ending, own))
         case Kind.RESTARTED:
@@ -327,6 +352,14 @@ def _activation_sections(message: Activation) -> dict[Section, bytes]:
         Section.ACTIVATION: message.packet,
         Section.LABELS: message.labels,
         Section.SAMPLES: np.asarray(message.samples, dtype=SAMPLE).tobytes(),
+    }
+
+
+def _adapter_sections(message: Adapter) -> dict[Section, bytes]:
+    return {
+        Section.SETTINGS: _json(message.weight),
+        Section.ADAPTER_UP: message.packet,
+        Section.TIMES: times_to_bytes(message.times),
     }
 
 

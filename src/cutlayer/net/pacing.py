@@ -53,7 +53,7 @@ def full_bucket(rate_per_s: float, burst: float, now_s: float) -> TokenBucket:
 
 @final
 class PacedLink(Link):
-    """Another link, whose frames leave no faster than `rate_bit_s`.
+    """Another link, whose frames leave no faster than what `rate_bit_s` says then [bit/s].
 
     A frame is let go when its last bit would have left a line of that rate, so it reaches the
     other end as over such a line. The wire itself carries it in one go: in any window of T
@@ -64,7 +64,7 @@ class PacedLink(Link):
     def __init__(
         self,
         link: Link,
-        rate_bit_s: float,
+        rate_bit_s: Callable[[], float],
         burst_bytes: int = BURST_BYTES,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -73,18 +73,14 @@ class PacedLink(Link):
         self._clock = clock
         self._sleep = sleep
         self._burst_bytes = burst_bytes
-        self._bucket = full_bucket(rate_bit_s / BITS_PER_BYTE, burst_bytes, clock())
+        self._rate_bit_s = rate_bit_s
+        self._bucket = full_bucket(rate_bit_s() / BITS_PER_BYTE, burst_bytes, clock())
         self._turn = asyncio.Lock()
 
     @property
     def peer(self) -> str:
         """The authenticated name of the other end."""
         return self._link.peer
-
-    def set_rate(self, rate_bit_s: float) -> None:
-        """Pace at another rate from now on: a new round's share."""
-        now = self._bucket.at(self._clock())
-        self._bucket = replace(now, rate_per_s=rate_bit_s / BITS_PER_BYTE)
 
     async def send(self, frame: bytes) -> None:
         """Wait for the share's time, then send. Raises LinkClosed."""
@@ -103,6 +99,8 @@ class PacedLink(Link):
 
     async def _take(self, amount_bytes: int) -> None:
         """In parts of a burst at most, so that a change of the rate counts soon."""
-        self._bucket = self._bucket.at(self._clock()).take(amount_bytes)
+        now = self._bucket.at(self._clock())
+        rate_per_s = self._rate_bit_s() / BITS_PER_BYTE
+        self._bucket = replace(now, rate_per_s=rate_per_s).take(amount_bytes)
         if self._bucket.wait_s > 0:
             await self._sleep(self._bucket.wait_s)

@@ -1,21 +1,24 @@
 """What a server writes about each round that closes, and puts its checkpoint in place.
 
-The record has the trainer's names for what it measures, and leaves out what only a simulation
-knows: seconds by phase.
+The keys are the trainer's, and seconds by phase are measured where the trainer's are simulated.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, final
 
+from cutlayer.net.measured import MeasuredRound
+from cutlayer.net.server_session import ServerSession
 from cutlayer.net.server_worker import ServerWorker
-from cutlayer.net.tally import Tally
+from cutlayer.schemes.scheme import Phase
 from cutlayer.train.evaluate import evaluate
-from cutlayer.train.record import Record
+from cutlayer.train.record import Record, event_line
 from cutlayer.train.run import Observer
 from cutlayer.train.run_directory import RunDirectory
 from cutlayer.train.setup import Setup
 from cutlayer.train.state import RunState
 
+# the seconds of which only the sum is known
+UNOBSERVED = "unobserved"
 _UP = ("activation", "labels", "adapter_up")
 _DOWN = ("model", "adapter_down", "gradient")
 
@@ -24,7 +27,8 @@ _DOWN = ("model", "adapter_down", "gradient")
 class Recorder:
     """Evaluates, records and checkpoints the rounds of a networked run.
 
-    Seconds and bytes of a round in which the server was started are those since its start.
+    Bytes of a round in which the server was started are those since its start, and its seconds,
+    where nobody saw its beginning, too.
     """
 
     def __init__(
@@ -32,23 +36,27 @@ class Recorder:
         setup: Setup,
         directory: RunDirectory,
         worker: ServerWorker,
-        tally: Tally,
-        shares: tuple[float, ...],
+        session: ServerSession,
         observer: Observer,
         clock: Callable[[], float],
     ) -> None:
         self._setup = setup
         self._directory = directory
         self._worker = worker
-        self._tally = tally
-        self._shares = shares
+        self._tally = session.tally
+        self._session = session
+        self._shares = session.shares
         self._observer = observer
         self._clock = clock
         self._began_s = clock()
 
-    def save(self, state: RunState) -> None:
-        """The record, then the checkpoint, of a round that has closed. Raises RunError."""
-        delay_s = self._clock() - self._began_s
+    def save(self, state: RunState, measured: MeasuredRound | None) -> None:
+        """The trace, the record, then the checkpoint, of a round that has closed.
+
+        Raises RunError.
+        """
+        now_s = self._clock()
+        delay_s = now_s - self._began_s if measured is None else measured.delay_s
         evaluation = evaluate(self._setup, state)
         record = {
             "round": state.round,
@@ -57,31 +65,52 @@ class Recorder:
             "train_loss": self._worker.train_loss,
             "shares": list(self._shares),
             "delay_s": delay_s,
+            **self._seconds(measured, delay_s),
+            "virtual_time_s": self._elapsed_s() + delay_s,
             **self._bytes(state.round),
             "wall_s": self._clock() - self._began_s,
         }
+        events = () if measured is None else measured.events()
+        self._directory.append("trace.jsonl", (event_line(state.round, each) for each in events))
         self._directory.append("rounds.jsonl", [record])
         self._directory.save(state)
-        self._began_s = self._clock()
+        self._began_s, self._shares = self._clock(), self._session.shares
         self._observer.round_done(record)
+
+    def _seconds(self, measured: MeasuredRound | None, delay_s: float) -> Record:
+        """Seconds by device and phase; of a device that did not make the round, all of it."""
+        count = len(self._setup.devices)
+        took_s: Mapping[int, float] = {} if measured is None else measured.took_s
+        delays_s = [took_s.get(device, delay_s) for device in range(count)]
+        seen = [None if measured is None else measured.phase_seconds(n) for n in range(count)]
+        phases = [_named(own, total_s) for own, total_s in zip(seen, delays_s, strict=True)]
+        slowest = 0 if measured is None else measured.slowest_device
+        return {
+            "delay_by_phase_s": phases[slowest],
+            "slowest_device": slowest,
+            "device_delay_s": delays_s,
+            "device_delay_by_phase_s": phases,
+        }
+
+    def _elapsed_s(self) -> float:
+        """The sum of all delays so far [s]."""
+        return float(self._directory.records()[-1]["virtual_time_s"])
 
     def _bytes(self, round_number: int) -> dict[str, Any]:
         """What crossed this server's links since it was started."""
         counted = self._tally.of(round_number)
+        up, down = (sum(counted.get(name, 0) for name in names) for names in (_UP, _DOWN))
+        plain = self._worker.plain_bytes
         return {
-            "uplink_bytes": sum(counted.get(name, 0) for name in _UP),
-            "downlink_bytes": sum(counted.get(name, 0) for name in _DOWN),
+            "uplink_bytes": up,
+            "downlink_bytes": down,
+            "uncompressed_uplink_bytes": up - counted.get("activation", 0) + plain,
+            "uncompressed_downlink_bytes": down - counted.get("gradient", 0) + plain,
             "bytes_by_payload": counted,
         }
 
 
-def net_totals(records: list[Record]) -> Record:
-    """Sums over the rounds, and the metric before and after."""
-    name = "perplexity" if "perplexity" in records[0] else "accuracy"
-    summed = ("uplink_bytes", "downlink_bytes", "delay_s", "wall_s")
-    return {
-        "rounds": records[-1]["round"],
-        f"{name}_first": records[0][name],
-        f"{name}_final": records[-1][name],
-        **{key: sum(record.get(key, 0) for record in records) for key in summed},
-    }
+def _named(phases: Mapping[Phase, float] | None, delay_s: float) -> dict[str, float]:
+    if phases is None:
+        return {UNOBSERVED: delay_s}
+    return {phase.value: spent for phase, spent in phases.items()}

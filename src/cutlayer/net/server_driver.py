@@ -1,6 +1,7 @@
 """Connects a server's session with its worker, its journal and its links.
 
-Knows no socket and no clock: links come from the caller, and so does the time. Events are handled
+Knows no socket, and no clock but its controller's watch: links come from the caller, and so does
+the time. Events are handled
 one at a time, in order of arrival; frames that come meanwhile wait in their links, so a device that
 sends too fast waits too, and one that does not read is hung up on.
 """
@@ -9,13 +10,16 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from typing import final
+from typing import TypeAlias, final
 
 from cutlayer.errors import PacketError, RunError
 from cutlayer.net import server_session as s
 from cutlayer.net.compute import Compute
+from cutlayer.net.controller import Controller
+from cutlayer.net.frames import kind_of
 from cutlayer.net.journal import Entry, Journal
 from cutlayer.net.link import Link, LinkClosed
+from cutlayer.net.measured import MeasuredRound
 from cutlayer.net.messages import Activation, Adapter, Piece, Place, Restarted, RoundClosed
 from cutlayer.net.server_worker import ServerWorker
 from cutlayer.train.state import RunState
@@ -30,11 +34,16 @@ def no_part(offset: int) -> bytes:
     raise PacketError(f"a piece of the part from byte {offset} on, which nobody gives out here")
 
 
+# puts the checkpoint of a round in place, with how long it took if that was seen
+Save: TypeAlias = Callable[[RunState, MeasuredRound | None], None]
+
+
 def recover(
     session: s.ServerSession,
     worker: ServerWorker,
     journal: Journal,
-    save: Callable[[RunState], None],
+    controller: Controller,
+    save: Save,
 ) -> None:
     """Bring a session and a worker that stand at the beginning of a round to where the journal
     ends: the tensors come out as they were, bit for bit.
@@ -46,12 +55,14 @@ def recover(
     while number < session.round:
         number = session.round
         for entry in journal.entries(number):
-            for instruction in _replay(session, worker, entry):
+            for instruction in _replay(session, worker, controller, entry):
                 if isinstance(instruction, s.Checkpoint):
-                    save(worker.state)
+                    save(worker.state, None)
 
 
-def _replay(session: s.ServerSession, worker: ServerWorker, entry: Entry) -> list[s.Instruction]:
+def _replay(
+    session: s.ServerSession, worker: ServerWorker, controller: Controller, entry: Entry
+) -> list[s.Instruction]:
     """What one entry led to, done again; and what the session wants done."""
     match entry:
         case Entry(int(device), Activation() as message):
@@ -65,7 +76,8 @@ def _replay(session: s.ServerSession, worker: ServerWorker, entry: Entry) -> lis
             return session.handle(s.Renewed(device))
         case Entry(None, RoundClosed(_, made)):
             worker.merge(made.devices)
-            return session.handle(s.Merged(tuple(made.devices), worker.adapter))
+            shares = controller.reopen(worker.state, None)
+            return session.handle(s.Merged(tuple(made.devices), worker.adapter, shares))
         case other:
             raise RunError(f"{other} in a journal, where no server writes it")
 
@@ -81,7 +93,8 @@ class ServerDriver:
         session: s.ServerSession,
         worker: ServerWorker,
         journal: Journal,
-        save: Callable[[RunState], None],
+        controller: Controller,
+        save: Save,
         compute: Compute,
         piece: Callable[[int], bytes] = no_part,
         patience_s: float = 60.0,
@@ -89,6 +102,9 @@ class ServerDriver:
         self._session = session
         self._worker = worker
         self._journal = journal
+        self._controller = controller
+        self._watch = controller.watch
+        self._measured: MeasuredRound | None = None
         self._save = save
         self._compute = compute
         self._piece = piece
@@ -108,7 +124,8 @@ class ServerDriver:
             await self._join(device, own)
             while self._connections.get(device) is own:
                 frame = await link.receive()
-                await self._handle_frame(own, s.Received(device, frame))
+                arrived_s = self._watch.now()
+                await self._handle_frame(own, s.Received(device, frame), arrived_s)
         except LinkClosed as closed:
             _LOG.info("device %d: %s", device, closed)
         finally:
@@ -149,10 +166,11 @@ class ServerDriver:
                 del self._connections[device]
                 await self._handle(s.Left(device))
 
-    async def _handle_frame(self, own: "_Connection", event: s.Received) -> None:
+    async def _handle_frame(self, own: "_Connection", event: s.Received, arrived_s: float) -> None:
         async with self._one_at_a_time:
             # the frame of a connection that another one replaced meanwhile means nothing
             if self._connections.get(event.device) is own:
+                self._watch.arrived(event.device, arrived_s)
                 await self._handle(event)
 
     async def _handle(self, event: s.Event) -> None:
@@ -182,18 +200,23 @@ class ServerDriver:
                 self._worker.renew(device)
                 return s.Renewed(device)
             case s.Merge(made):
-                await self._compute(lambda: self._worker.merge(made))
-                return s.Merged(made, self._worker.adapter)
+                return await self._merge(made)
             case s.Persist(device, message):
                 self._journal.append(self._session.round, Entry(device, message))
             case s.Checkpoint(round_number):
-                state = self._worker.state
-                await self._compute(lambda: self._save(state))
+                state, measured = self._worker.state, self._measured
+                await self._compute(lambda: self._save(state, measured))
                 # the round's own journal still says who made it
                 self._journal.drop_before(round_number)
             case s.Finish():
                 self._end.set()
         return None
+
+    async def _merge(self, made: tuple[int, ...]) -> s.Event:
+        self._measured = measured = self._controller.close()
+        await self._compute(lambda: self._worker.merge(made, measured))
+        shares = self._controller.reopen(self._worker.state, measured)
+        return s.Merged(made, self._worker.adapter, shares)
 
     def _read(self, device: int, offset: int) -> s.Event:
         try:
@@ -206,14 +229,18 @@ class ServerDriver:
         try:
             if isinstance(message, Adapter):
                 self._worker.take(device, message)
+                self._watch.took(device, message)
                 return s.Taken(device, message)
+            self._watch.starts(device)
             packet = await self._compute(lambda: self._worker.train(device, message))
+            self._watch.trained(device, message, packet)
             return s.Trained(device, message, packet)
         except PacketError as error:
             return s.Spoilt(device, str(error))
 
     def _send(self, device: int, frame: bytes) -> None:
         connection = self._connections.get(device)
+        self._watch.sends(device, kind_of(frame))
         if connection is not None and not connection.push(frame):
             self._hang_up(device, "it does not read what it is sent")
 

@@ -19,6 +19,7 @@ from cutlayer.net.messages import (
     Adapter,
     Ask,
     Close,
+    Echo,
     Ending,
     Fetch,
     Gradient,
@@ -28,6 +29,7 @@ from cutlayer.net.messages import (
     Open,
     Opening,
     Piece,
+    Probe,
     Restarted,
     RoundClosed,
     Terms,
@@ -108,10 +110,12 @@ class Renewed:
 
 @dataclass(frozen=True)
 class Merged:
-    """The outcome of `Merge`: the next round's adapter, as a packet."""
+    """The outcome of `Merge`: the next round's adapter, as a packet, and each device's share of the
+    band in it."""
 
     made: tuple[int, ...]
     adapter: bytes
+    shares: tuple[float, ...]
 
 
 Event: TypeAlias = (
@@ -202,9 +206,9 @@ Instruction: TypeAlias = (
 class RunPlan:
     """What a session is to bring about: `terms` of each device, the rules of a round.
 
-    `share`: each device's part of the band. A round closes when all adapters have come, or
-    `deadline_s` after it began (None: never) with those of `quorum` devices or more. Raises
-    ConfigError for a quorum that cannot be.
+    `shares`: each device's part of the band in the first round that is played. A round closes when
+    all adapters have come, or `deadline_s` after it began (None: never) with those of `quorum`
+    devices or more. Raises ConfigError for a quorum that cannot be.
     """
 
     terms: tuple[Terms, ...]
@@ -257,6 +261,7 @@ class ServerSession:
     ) -> None:
         self.round = round_number
         self.tally = Tally()
+        self.shares = plan.shares
         self._plan = plan
         self._adapter = adapter
         self._missed = frozenset(missed)
@@ -312,8 +317,8 @@ class ServerSession:
                 return self._open(device, fresh=True)
             case Spoilt(device, reason):
                 return self._hang_up(device, reason)
-            case Merged(made, adapter):
-                return self._merged(made, adapter)
+            case Merged():
+                return self._merged(event)
 
     def _received(self, device: int, frame: bytes) -> list[Instruction]:
         wire = self._wires.get(device)
@@ -333,6 +338,8 @@ class ServerSession:
                 return [Read(device, place.offset)]
             case Hello(number) if device not in self._greeted:
                 return self._greet(device, number)
+            case Probe() if device in self._greeted:
+                return self._answer(device, Echo())
             case Activation() if device in self._greeted:
                 return self._activation(device, message)
             case Adapter() if device in self._greeted:
@@ -398,12 +405,12 @@ class ServerSession:
             return []
         return [Persist(None, RoundClosed(self.round, Made(list(made)))), Merge(made)]
 
-    def _merged(self, made: tuple[int, ...], adapter: bytes) -> list[Instruction]:
+    def _merged(self, merged: Merged) -> list[Instruction]:
         closed = self.round
         self.round += 1
-        self._adapter = adapter
+        self._adapter, self.shares = merged.adapter, merged.shares
         self._elapsed_s = 0.0
-        self._missed = frozenset(range(len(self._progress))) - set(made)
+        self._missed = frozenset(range(len(self._progress))) - set(merged.made)
         self._progress = [_Progress() for _ in self._progress]
         out: list[Instruction] = [Checkpoint(closed)]
         for device in sorted(self._greeted):
@@ -414,8 +421,7 @@ class ServerSession:
         return [*out, Finish()] if self.finished else out
 
     def _open(self, device: int, *, fresh: bool) -> list[Instruction]:
-        plan = self._plan
-        opening = Opening(plan.rate_of(self.round), plan.shares[device], fresh)
+        opening = Opening(self._plan.rate_of(self.round), self.shares[device], fresh)
         return self._send(device, Open(self.round, opening, self._adapter))
 
     def _farewell(self, device: int) -> list[Instruction]:

@@ -20,6 +20,7 @@ from cutlayer.errors import PacketError
 from cutlayer.model.aggregate import fedavg
 from cutlayer.model.optimizer import Optimizer
 from cutlayer.model.split import ServerPart
+from cutlayer.net.measured import MeasuredRound, observed_round
 from cutlayer.net.messages import Activation, Adapter
 from cutlayer.spec import MiniBatch
 from cutlayer.train.device_codec.codec import Arrived, for_device
@@ -60,11 +61,15 @@ class ServerTools:
 @final
 class ServerWorker:
     """Every device's server-side adapter during a round, and what the server's ends of the streams
-    remember. `train_loss`: a local step's mean loss in the last round that closed [nat]."""
+    remember. Of the last round that closed: `train_loss`, a local step's mean loss [nat], and
+    `plain_bytes`, what its activations would have been as float32, and as much its gradients.
+    `samples`: how many each device says that it has, 0 as long as it has said nothing."""
 
     def __init__(self, tools: ServerTools, state: RunState) -> None:
         self._tools = tools
         self.train_loss = math.nan
+        self.plain_bytes = 0
+        self.samples = [0] * tools.devices
         self._start(state)
 
     @property
@@ -98,6 +103,7 @@ class ServerWorker:
         self._side.collect((device,), rows.grad)
         if message.micro.last:
             self._side.step((device,), tools.rate_of(position.round))
+        self._plain_bytes += outgoing.sent.uncompressed_bytes
         self._lose(device, message, passed.losses[0])
         self._streams[device, Direction.UP] = Stream(receiver=arrived.state)
         self._streams[device, Direction.DOWN] = Stream(sender=outgoing.state)
@@ -107,6 +113,7 @@ class ServerWorker:
         """Keep a device's adapter until the round closes. Raises PacketError: it is none."""
         row = unpack_adapter(message.packet, self._state.device.row.numel())
         self._taken[device] = row, float(message.weight.samples)
+        self.samples[device] = message.weight.samples
 
     def renew(self, device: int) -> None:
         """Void what a device has done of the round, and what its streams and optimiser hold."""
@@ -116,22 +123,29 @@ class ServerWorker:
         for direction in Direction:
             self._streams.pop((device, direction), None)
 
-    def merge(self, made: Sequence[int]) -> None:
+    def merge(self, made: Sequence[int], measured: MeasuredRound | None = None) -> None:
         """Close the round with the devices in `made`, weighted by the samples that each says it
-        trained on; open the next one.
+        trained on; open the next one. `measured`: how long it took, if that was seen.
 
         The others begin it anew. Source: SFT eqs. (7), (8), over those who made it.
         """
         rows, weights = zip(*(self._taken[device] for device in made), strict=True)
         device_row = fedavg(torch.stack(rows), weights)
         server_row = fedavg(self._side.gather(made), weights)
-        self.train_loss = self._mean_loss(made)
+        self.train_loss, self.plain_bytes = self._mean_loss(made), self._plain_bytes
         for device in set(range(self._tools.devices)) - set(made):
             self.renew(device)
+        state = self._state
+        if measured is not None:
+            state = replace(
+                state,
+                virtual_time_s=state.virtual_time_s + measured.delay_s,
+                observed=observed_round(measured, state.observed),
+            )
         self._start(
             replace(
-                self._state,
-                round=self._state.round + 1,
+                state,
+                round=state.round + 1,
                 device=SideState(device_row, {}),
                 server=SideState(server_row, self._side.optimizer),
                 streams=dict(self._streams),
@@ -144,6 +158,7 @@ class ServerWorker:
         self._streams = dict(state.streams)
         self._taken: dict[int, tuple[torch.Tensor, float]] = {}
         self._losses: dict[int, list[float]] = {}
+        self._plain_bytes = 0
 
     def _lose(self, device: int, message: Activation, loss: float) -> None:
         """Enter a micro-batch's part of its local step's loss."""

@@ -6,7 +6,7 @@ neither the channel's source nor the solver's method.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import numpy as np
@@ -35,6 +35,10 @@ class Allocation(ABC):
         `observed`: what the round before took, expected or measured; `curves`: this round's rates.
         Raises ConfigError where no shares can be.
         """
+
+    def within(self, most: Shares) -> "Allocation":
+        """The same with no share beyond `most`, if shares are found here; else as it is."""
+        return self
 
 
 @final
@@ -87,6 +91,10 @@ class TwoTimescale(Allocation):
     def shares(self, round_number: int, observed: Observed, curves: Curves) -> Shares:
         """Solved anew."""
         return best_shares(observed, curves, self.rules, self.most)
+
+    def within(self, most: Shares) -> "TwoTimescale":
+        """With the smaller of both largest shares of each device."""
+        return replace(self, most=tuple(map(min, self.most, most)))
 
 
 def best_shares(observed: Observed, curves: Curves, rules: Rules, most: Shares) -> Shares:

@@ -1,4 +1,4 @@
-"""The figure of what was learned: score against rounds and virtual time, losses against rounds."""
+"""The figure of what was learned: score against rounds and time, losses against rounds."""
 
 import math
 from collections.abc import Sequence
@@ -15,8 +15,9 @@ _SCORE_COLOUR = "#1f5a93"
 _TRAIN_COLOUR = "#f0a13c"
 
 
-def curve_figure(records: Sequence[RoundRecord]) -> Figure:
-    """Three panels: score by round, score by virtual time, both losses by round."""
+def curve_figure(records: Sequence[RoundRecord], clock: str) -> Figure:
+    """Three panels: score by round, score by time (`clock`: virtual, measured), both losses by
+    round."""
     figure = new_figure(290)
     by_round, by_time, losses = figure.subplots(1, 3)
     measure = records[0].score.measure
@@ -27,7 +28,7 @@ def curve_figure(records: Sequence[RoundRecord]) -> Figure:
     _draw_score(by_time, [time / scale.unit_size for time in times], records)
     _draw_losses(losses, records)
     by_round.set(title=f"{measure} by round", xlabel="round")
-    by_time.set(title=f"{measure} by virtual time", xlabel=f"virtual time [{scale.unit}]")
+    by_time.set(title=f"{measure} by {clock} time", xlabel=f"{clock} time [{scale.unit}]")
     losses.set(title="loss by round", xlabel="round")
     for axes in (by_round, losses):
         whole_ticks(axes, 0, len(records))

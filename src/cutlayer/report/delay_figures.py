@@ -73,7 +73,7 @@ def gantt_figure(steps: Sequence[TraceStep], slowest_device: int) -> Figure:
     axes.set_xlim(0, window_s / scale.unit_size)
     axes.set_ylim(len(devices) + 0.6, -0.6)
     axes.set_yticks(range(len(devices) + 1), ["server", *(f"device {n}" for n in devices)])
-    axes.set_xlabel(f"virtual time since the round began [{scale.unit}]")
+    axes.set_xlabel(f"time since the round began [{scale.unit}]")
     return figure
 
 

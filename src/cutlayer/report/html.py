@@ -34,7 +34,7 @@ def page(run: RunRecord) -> str:
     with plain_style():
         content = "\n".join(page_sections(run))
     footer = (
-        "Drawn from the files beside this page. Delays are virtual seconds;"
+        f"Drawn from the files beside this page. Delays are {run.summary.clock} seconds;"
         " 1 MiB is 1024 · 1024 bytes."
     )
     return parts.page(headline(run.summary), content, footer, STYLE)

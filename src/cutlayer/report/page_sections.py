@@ -99,7 +99,7 @@ def _traffic_card(name: str, sent_bytes: int, uncompressed_bytes: int) -> str:
 def _delay_card(summary: Summary) -> str:
     per_round = summary.delay_s / max(summary.rounds, 1)
     value = parts.Shown(summary.delay_s, format_seconds(summary.delay_s)).html()
-    return parts.card("virtual delay", value, f"{format_seconds(per_round)} a round")
+    return parts.card(f"{summary.clock} delay", value, f"{format_seconds(per_round)} a round")
 
 
 def _memory_card(summary: Summary) -> str:
@@ -111,7 +111,8 @@ def _memory_card(summary: Summary) -> str:
 
 def _learning(run: RunRecord) -> str:
     measure = run.summary.score_final.measure
-    svg = svg_element(curve_figure(run.rounds), "curves", f"{measure} and loss over the run")
+    figure = curve_figure(run.rounds, run.summary.clock)
+    svg = svg_element(figure, "curves", f"{measure} and loss over the run")
     return parts.section("Learning", parts.figure(svg))
 
 

@@ -57,6 +57,9 @@ def read_summary(path: Path) -> Summary:
     fields = parse_object(str(path), _text_of(path))
     limit = "device_memory_limit_bytes"
     summary = Summary(
+        clock="measured"
+        if fields.has("clock") and fields.text("clock") == "measured"
+        else "virtual",
         scheme=fields.text("scheme"),
         model=fields.text("model"),
         model_source=fields.text("model_source"),

@@ -28,7 +28,8 @@ class Traffic:
 
 @dataclass(frozen=True)
 class RoundWork:
-    """What training for one round took; delays are virtual seconds, `wall_s` real ones.
+    """What training for one round took; delays are virtual seconds or measured ones, as the run's
+    clock is, and `wall_s` real ones.
 
     `delay_by_phase_s` follows the slowest device and sums to `delay_s`; `virtual_time_s` is the sum
     of all delays so far; `device_delay_s[n]` and `device_delay_by_phase_s[n]` are device n's own.
@@ -88,9 +89,11 @@ class Summary:
     """The whole run in numbers, the values of `summary.json`.
 
     `model_bytes` are the weights of the whole model, `unsplit_peak_bytes` what fine-tuning it on
-    one device would need; `device_memory_bytes` (by kind) sums to `device_peak_bytes`.
+    one device would need; `device_memory_bytes` (by kind) sums to `device_peak_bytes`. `clock`:
+    whether delays were simulated or are those of real devices and links.
     """
 
+    clock: Literal["virtual", "measured"]
     scheme: str
     model: str
     model_source: str

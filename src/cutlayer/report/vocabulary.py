@@ -34,6 +34,8 @@ PHASES = {
     "barrier": Word("barrier", "barr", "#c3c8cf"),
     "adapter_up": Word("adapter up", "adpt", "#b3560f"),
     "turn": Word("turn", "turn", "#e3e6ea"),
+    # of a round that was measured, and not from end to end
+    "unobserved": Word("not observed", "unob", "#8a929c"),
 }
 
 # phases in which a device does nothing

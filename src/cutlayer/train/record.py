@@ -1,10 +1,12 @@
 """What is written about a round, and about a whole run: keys carry their units."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
 from cutlayer.schemes.scheme import Phase
+from cutlayer.timeline.result import Event
 from cutlayer.train.evaluate import Evaluation
 from cutlayer.train.round import RoundOutcome
 
@@ -56,24 +58,28 @@ def round_record(task: str, outcome: RoundOutcome, evaluation: Evaluation, wall_
 def trace_lines(outcome: RoundOutcome) -> Iterator[Record]:
     """Every step of the round on the virtual clock, which starts anew each round."""
     for event in outcome.timeline.events():
-        line = asdict(event)
-        payload_bytes = line.pop("payload_bytes")
-        yield {"round": outcome.state.round, **line, "bytes": payload_bytes}
+        yield event_line(outcome.state.round, event)
+
+
+def event_line(round_number: int, event: Event) -> Record:
+    """One step or wait of a round."""
+    line = asdict(event)
+    payload_bytes = line.pop("payload_bytes")
+    return {"round": round_number, **line, "bytes": payload_bytes}
 
 
 def totals(records: list[Record]) -> Record:
     """Sums over the rounds, and the metric before and after."""
     name = "perplexity" if "perplexity" in records[0] else "accuracy"
-    phases = {
-        phase.value: sum(record["delay_by_phase_s"][phase.value] for record in records[1:])
-        for phase in Phase
-    }
+    phases: Counter[str] = Counter({phase.value: 0.0 for phase in Phase})
+    for record in records[1:]:
+        phases.update(record["delay_by_phase_s"])
     return {
         "rounds": records[-1]["round"],
         f"{name}_first": records[0][name],
         f"{name}_final": records[-1][name],
         **{key: sum(record.get(key, 0) for record in records) for key in _SUMMED},
-        "delay_by_phase_s": phases,
+        "delay_by_phase_s": dict(phases),
     }
 
 
