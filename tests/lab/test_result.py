@@ -1,12 +1,14 @@
 """What a lab prints and writes."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from cutlayer.lab.comparison import Comparison, Line
-from cutlayer.lab.result import comparison_table, verdict, write_comparison
+from cutlayer.lab.result import comparison_table, rounds_text, verdict, write_comparison
 
 LINES = (
     Line("device forward", 2.0, 2.5, "calibrated in round 1"),
@@ -42,3 +44,11 @@ def test_what_is_written_reads_back_and_repeats(tmp_path: Path) -> None:
     write_comparison(COMPARISON, tmp_path)
     assert first == [path.read_bytes() for path in pictures]
     assert [path.suffix for path in pictures] == [".png", ".svg"]
+
+
+@pytest.mark.parametrize(
+    ("rounds", "text"),
+    [((2,), "round 2"), ((2, 3, 4), "rounds 2 to 4"), ((2, 4, 5), "rounds 2, 4, 5")],
+)
+def test_rounds_that_were_not_seen_are_left_out(rounds: tuple[int, ...], text: str) -> None:
+    assert rounds_text(replace(COMPARISON, rounds=rounds)) == text

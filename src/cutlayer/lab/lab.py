@@ -20,6 +20,7 @@ from cutlayer.lab.leftovers import delete_folders, lab_folder, processes
 from cutlayer.lab.play import Play, play, whole_lines
 from cutlayer.lab.prediction import calibrate, computing, predict, unicast
 from cutlayer.lab.processes import stopping
+from cutlayer.net.record import UNOBSERVED
 from cutlayer.planner.allocation import Fixed
 from cutlayer.timeline.rules import Rules
 
@@ -60,7 +61,6 @@ def check_lab(job: Job) -> tuple[tuple[LinkRates, ...], tuple[float, ...]]:
     Raises ConfigError for a job that separate links and one server cannot play, or that has no
     round to compare.
     """
-    check_net(job)
     setup = job.setup
     if job.config.training.rounds <= _CALIBRATION:
         raise ConfigError(
@@ -77,6 +77,7 @@ def check_lab(job: Job) -> tuple[tuple[LinkRates, ...], tuple[float, ...]]:
             f"planner {job.config.planner.name} shares the band out anew each round, the lab's"
             " links keep their rates: set planner to even or static"
         )
+    check_net(job)
     shares = setup.allocation.value
     return unicast(setup.channel.rates(1, 0.0, shares)), shares
 
@@ -117,12 +118,14 @@ def _compared(job: Job, links: Sequence[LinkRates], directory: Path) -> Comparis
             phase.value: seconds for phase, seconds in timeline.critical_phase_seconds().items()
         },
     }
-    records = whole_lines(directory / "rounds.jsonl")
-    measured = [record for record in records if record["round"] > _CALIBRATION]
-    for record in measured:
-        if record["delay_by_phase_s"] is None:
-            raise RunError(
-                f"round {record['round']} of {directory} was not seen whole: a device had to be"
-                " started again, or its link broke; run the lab again"
-            )
+    measured = [
+        record
+        for record in whole_lines(directory / "rounds.jsonl")
+        if record["round"] > _CALIBRATION and UNOBSERVED not in record["delay_by_phase_s"]
+    ]
+    if not measured:
+        raise RunError(
+            f"no round of {directory} after the first was seen from end to end: a device had to be"
+            " started again, or its link broke; run the lab again"
+        )
     return compare(predicted, measured, computing(scheme))

@@ -34,7 +34,7 @@ def comparison_table(comparison: Comparison) -> Table:
         table.add_row(*_texts(line))
     table.add_section()
     table.add_row(*_texts(comparison.round), style="bold")
-    table.caption = f"measured: median of {rounds_text(comparison)}, by its slowest device"
+    table.caption = f"measured: median of {rounds_text(comparison)}, each by its slowest device"
     return table
 
 
@@ -76,8 +76,12 @@ def comparison_figure(comparison: Comparison) -> Figure:
 
 def rounds_text(comparison: Comparison) -> str:
     """Which rounds were measured."""
-    first, last = comparison.rounds[0], comparison.rounds[-1]
-    return f"round {first}" if first == last else f"rounds {first} to {last}"
+    numbers = comparison.rounds
+    if len(numbers) == 1:
+        return f"round {numbers[0]}"
+    if numbers == tuple(range(numbers[0], numbers[-1] + 1)):
+        return f"rounds {numbers[0]} to {numbers[-1]}"
+    return f"rounds {', '.join(map(str, numbers))}"
 
 
 def _texts(line: Line) -> tuple[str, ...]:
