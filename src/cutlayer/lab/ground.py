@@ -9,13 +9,13 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from cutlayer.channel.rates import LinkRates
 from cutlayer.errors import RunError
-from cutlayer.lab.leftovers import processes
+from cutlayer.lab.leftovers import another
 from cutlayer.lab.names import orphans
 from cutlayer.lab.network import LabNetwork, Words, deleting, inside
 
@@ -65,7 +65,7 @@ def namespaces(links: Sequence[LinkRates], say: Say) -> Iterator[Ground]:
     lacking = lacking_for_namespaces(sys.platform, os.geteuid(), _which)
     if lacking is not None:
         raise NoNamespacesError(lacking)
-    left = delete_orphans(run_command, processes())
+    left = delete_orphans(run_command, another)
     if left:
         say(f"deleted what a lab that was killed has left: {', '.join(left)}")
     network = LabNetwork(os.getpid(), links)
@@ -96,7 +96,7 @@ def lacking_for_namespaces(
     return f"{' and '.join(absent)} of iproute2 not found" if absent else None
 
 
-def delete_orphans(run: Run, alive: Collection[int]) -> list[str]:
+def delete_orphans(run: Run, alive: Callable[[int], bool]) -> list[str]:
     """Delete the namespaces that labs which were killed have left; their names. Raises what `run`
     does."""
     listed = run(("ip", "netns", "list")).splitlines()

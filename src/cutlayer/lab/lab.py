@@ -16,7 +16,7 @@ from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError, RunError
 from cutlayer.lab.comparison import Comparison, compare
 from cutlayer.lab.ground import Ground, NoNamespacesError, Say, loopback, namespaces
-from cutlayer.lab.leftovers import delete_folders, lab_folder, processes
+from cutlayer.lab.leftovers import another, delete_folders, lab_folder
 from cutlayer.lab.play import Play, play, whole_lines
 from cutlayer.lab.prediction import calibrate, computing, predict, unicast
 from cutlayer.lab.processes import stopping
@@ -99,7 +99,7 @@ def _ground(links: Sequence[LinkRates], say: Say, on_loopback: bool) -> Iterator
 
 @contextmanager
 def _folder(say: Say) -> Iterator[Path]:
-    left = delete_folders(Path(tempfile.gettempdir()), processes())
+    left = delete_folders(Path(tempfile.gettempdir()), another)
     if left:
         say(f"deleted what a lab that was killed has left: {', '.join(left)}")
     with lab_folder() as folder:

@@ -6,18 +6,25 @@ Knows files and who is alive; no network.
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from cutlayer.lab.names import lab_name, orphans
 
 
-def processes() -> set[int]:
-    """Who is alive on this machine; where nobody tells, this process alone is known to be."""
-    root = Path("/proc")
-    numbers = root.iterdir() if root.is_dir() else ()
-    return {os.getpid(), *(int(path.name) for path in numbers if path.name.isdigit())}
+def another(process: int) -> bool:
+    """Whether that is another process, and alive: what has this one's number already, another one
+    with it has left."""
+    if process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 @contextmanager
@@ -27,7 +34,7 @@ def lab_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
-def delete_folders(root: Path, alive: Collection[int]) -> list[str]:
+def delete_folders(root: Path, alive: Callable[[int], bool]) -> list[str]:
     """Delete the folders that labs which were killed have left in `root`; their names."""
     names = orphans((path.name for path in root.iterdir()), alive)
     for name in names:

@@ -4,7 +4,7 @@ Each has the process id of its lab: two labs do not get in each other's way.
 """
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Iterable
 
 _LAB = "cutlayer-lab"
 _NAME = re.compile(rf"{_LAB}-(\d+)-\w+")
@@ -15,7 +15,7 @@ def lab_name(owner: int, what: str) -> str:
     return f"{_LAB}-{owner}-{what}"
 
 
-def orphans(names: Iterable[str], alive: Collection[int]) -> list[str]:
-    """Those that labs have made whose process is not among those alive."""
+def orphans(names: Iterable[str], alive: Callable[[int], bool]) -> list[str]:
+    """Those that labs have made whose process is not `alive`."""
     found = ((name, _NAME.fullmatch(name)) for name in names)
-    return [name for name, own in found if own is not None and int(own[1]) not in alive]
+    return [name for name, own in found if own is not None and not alive(int(own[1]))]
