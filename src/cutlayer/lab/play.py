@@ -39,10 +39,6 @@ class Play:
     folder: Path
     output: Path
 
-    def name(self, device: int) -> str:
-        """A device's name, and that of its folder."""
-        return f"device-{device}"
-
 
 def play(run: Play, say: Say) -> Path:
     """Run it to its end; the run's directory. Raises RunError for a process that fails."""
@@ -50,7 +46,7 @@ def play(run: Play, say: Say) -> Path:
     for device, link in enumerate(run.links):
         write_samples(_data(run, device), run.job.prepared, device)
         count = len(run.job.prepared.parts[device])
-        say(f"{run.name(device)}: {_rates(link)}, {count} samples")
+        say(f"{_name(device)}: {_rates(link)}, {count} samples")
     keys = init_keys(run.folder / "keys", time.time())
     with Processes(run.folder) as processes:
         server = processes.start("server", (*run.ground.server, *_serve(run)))
@@ -58,13 +54,13 @@ def play(run: Play, say: Say) -> Path:
         directory = Path(_said(processes, server, r"run directory: (.+)"))
         say(f"run directory: {directory}")
         for device in range(len(run.links)):
-            token = keys.invite(run.name(device), _INVITED_S, time.time()).text()
+            token = keys.invite(_name(device), _INVITED_S, time.time()).text()
             processes.start(
-                run.name(device),
+                _name(device),
                 (*run.ground.devices[device], *_join(run, device, port)),
                 told=f"{token}\n",
                 # in one cache, several devices would fetch one part into one file
-                environment={"CUTLAYER_CACHE": str(run.folder / run.name(device) / "cache")},
+                environment={"CUTLAYER_CACHE": str(run.folder / _name(device) / "cache")},
             )
         processes.wait_until(_following(directory / "rounds.jsonl", server, run, say))
         processes.wait()
@@ -80,7 +76,7 @@ def served_config(run: Play) -> Config:
     if not run.ground.shaped:
         up = _band("uplink", run, [link.uplink_bit_per_s for link in run.links])
         down = _band("downlink", run, [link.downlink_bit_per_s for link in run.links])
-    names = tuple(run.name(device) for device in range(len(run.links)))
+    names = tuple(_name(device) for device in range(len(run.links)))
     own = {"devices": names, "uplink_bit_s": up, "downlink_bit_s": down}
     net = run.job.config.net.model_copy(update=own)
     return run.job.config.model_copy(update={"net": net})
@@ -111,13 +107,18 @@ def _serve(run: Play) -> tuple[str, ...]:
 
 
 def _join(run: Play, device: int, port: int) -> tuple[str, ...]:
-    identity = ("--identity", str(run.folder / run.name(device) / "identity"), "--token", "-")
+    identity = ("--identity", str(run.folder / _name(device) / "identity"), "--token", "-")
     own = ("--data", str(_data(run, device)), "--threads", "1")
     return cutlayer_command("join", f"{run.ground.hosts[device]}:{port}", *own, *identity)
 
 
+def _name(device: int) -> str:
+    """A device's, and its folder's."""
+    return f"device-{device}"
+
+
 def _data(run: Play, device: int) -> Path:
-    return run.folder / run.name(device) / "data"
+    return run.folder / _name(device) / "data"
 
 
 def _said(processes: Processes, process: Process, pattern: str) -> str:
