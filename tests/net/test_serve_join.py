@@ -12,12 +12,13 @@ import torch
 from safetensors.torch import load_file
 
 from cutlayer.config.job import new_directory, prepare, start
-from cutlayer.config.net_job import open_net
+from cutlayer.config.net_job import check_net, open_net
 from cutlayer.config.schema import Config
 from cutlayer.config.serve import Service
-from cutlayer.errors import RunError
+from cutlayer.errors import ConfigError, RunError
 from cutlayer.net.compute import in_place
 from cutlayer.net.identity.run_keys import RunKeys
+from cutlayer.report.run_reader import read_run
 from cutlayer.train.run import Silent
 from cutlayer.train.run_directory import RunDirectory
 from net.devices import Process, joining, names, own_images, take_part, write_config
@@ -89,12 +90,12 @@ def final_accuracy(directory: Path) -> float:
     return float(json.loads((directory / "summary.json").read_text())["accuracy_final"])
 
 
-def test_a_run_of_joined_devices_is_the_trainers(
-    config: Config, trained: RunDirectory, keys: RunKeys, data: list[Path], tmp_path: Path
-) -> None:
+def played(config: Config, keys: RunKeys, data: list[Path], tmp_path: Path) -> Service:
+    """The service of a run that has ended, with its devices in this process, too."""
     directory = new_directory(config, tmp_path)
-    net = open_net(prepare(config), directory, Silent(), in_place)
-    service = Service(net, keys, ("127.0.0.1", 0))
+    service = Service(
+        open_net(prepare(config), directory, Silent(), in_place), keys, ("127.0.0.1", 0)
+    )
 
     async def play() -> bool:
         port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -105,6 +106,14 @@ def test_a_run_of_joined_devices_is_the_trainers(
 
     assert asyncio.run(play())
     service.conclude()
+    return service
+
+
+def test_a_run_of_joined_devices_is_the_trainers(
+    config: Config, trained: RunDirectory, keys: RunKeys, data: list[Path], tmp_path: Path
+) -> None:
+    service = played(config, keys, data, tmp_path)
+    (directory,) = map(RunDirectory, tmp_path.glob("*-001"))
     same(directory.path, trained.path)
     assert payloads(directory.path) == payloads(trained.path)
     summary = json.loads((directory.path / "summary.json").read_text())
@@ -119,6 +128,51 @@ def test_a_run_of_joined_devices_is_the_trainers(
     first = json.loads((directory.path / "rounds.jsonl").read_text().splitlines()[1])
     size = (directory.path / "part.safetensors").stat().st_size
     assert first["bytes_by_payload"]["model"] == DEVICES * size
+    # what was measured reads as what is simulated does
+    run, simulated = read_run(directory.path), read_run(trained.path)
+    assert run.summary.clock == "measured" and simulated.summary.clock == "virtual"
+    assert run.summary.samples_per_device == simulated.summary.samples_per_device
+    assert (directory.path / "report.html").exists()
+    # the model and the adapters went to each device by itself
+    own_up = run.summary.traffic.uncompressed_uplink_bytes
+    assert own_up == simulated.summary.traffic.uncompressed_uplink_bytes
+    for record in run.rounds[1:]:
+        assert record.work is not None
+        assert record.work.delay_by_phase_s["unobserved"] == 0
+        assert record.work.delay_by_phase_s["server_compute"] > 0
+        assert record.work.delay_s == max(record.work.device_delay_s)
+    kinds = {step.phase for step in run.last_round_steps}
+    assert {"device_forward", "activation_up", "gradient_down", "adapter_up"} <= kinds
+
+
+def test_shares_follow_what_was_measured(
+    config: Config, trained: RunDirectory, keys: RunKeys, data: list[Path], tmp_path: Path
+) -> None:
+    """Whatever they are, they change when bytes come, and not which."""
+    planner = config.planner.model_copy(update={"name": "two-timescale"})
+    service = played(config.model_copy(update={"planner": planner}), keys, data, tmp_path)
+    (directory,) = tmp_path.glob("*-001")
+    same(directory, trained.path)
+    shares = [json.loads(line).get("shares") for line in _lines(directory / "rounds.jsonl")[1:]]
+    assert all(sum(each) == pytest.approx(1.0) for each in shares)
+    # the first are of what the cost model expects, the next of what was measured
+    assert shares[1] != shares[0]
+    assert service.status().finished
+
+
+def test_shares_that_nothing_holds_devices_to_are_not_planned(config: Config) -> None:
+    unpaced = config.model_copy(
+        update={
+            "planner": config.planner.model_copy(update={"name": "two-timescale"}),
+            "net": config.net.model_copy(update={"downlink_bit_s": None}),
+        }
+    )
+    with pytest.raises(ConfigError, match=r"set net\.uplink_bit_s and net\.downlink_bit_s"):
+        check_net(prepare(unpaced))
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines()
 
 
 async def _serve(folder: Path, *words: str) -> tuple[Process, int]:

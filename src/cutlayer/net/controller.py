@@ -22,8 +22,9 @@ from cutlayer.train.state import RunState
 from cutlayer.units import BITS_PER_BYTE
 
 _LOG = logging.getLogger(__name__)
-# of its pace: who sends faster than this has a line that carries its share
-_KEEPS_PACE = 0.9
+# of its pace: who sends faster than this has a line that carries its share. The rest is for what
+# latency takes of short payloads
+_KEEPS_PACE = 0.75
 # a line that carried its share may carry so much more: it is tried
 _GROWTH = 1.25
 # of its share: less is a device that hardly sends
@@ -69,7 +70,9 @@ class Controller:
 
     def _allocated(self, state: RunState) -> Shares:
         curves = self._curves(state.round + 1, state.virtual_time_s)
-        allocation = self._allocation.within(tuple(self._most.tolist()))
+        # what no line carries is nobody's: it is left to all
+        most = self._most / min(1.0, self._most.sum())
+        allocation = self._allocation.within(tuple(np.minimum(most, 1.0).tolist()))
         shares = allocation.shares(state.round + 1, state.observed, curves)
         self._paces = np.array(
             [curve.rate_bit_per_s(np.array(shares)) for curve in (curves.uplink, curves.downlink)]
