@@ -1,6 +1,5 @@
 """The lab's processes: what they say, how they fail, and that none is left."""
 
-import os
 import signal
 import sys
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cutlayer.errors import RunError
-from cutlayer.lab.processes import Processes, stopping
+from cutlayer.lab.processes import Processes
 
 
 def python(code: str) -> tuple[str, ...]:
@@ -44,28 +43,3 @@ def test_none_is_left(tmp_path: Path) -> None:
     with Processes(tmp_path) as processes:
         one = processes.start("one", python("import time; time.sleep(600)"))
     assert one.popen.poll() == -signal.SIGTERM
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_to_stop_is_heard_once(number: signal.Signals) -> None:
-    """The second one does not disturb the cleaning up; afterwards all is as before."""
-    before = signal.getsignal(number)
-    cleaned = False
-    with pytest.raises(KeyboardInterrupt), stopping():
-        try:
-            os.kill(os.getpid(), number)
-            signal.sigtimedwait([], 1)
-        finally:
-            os.kill(os.getpid(), number)
-            cleaned = True
-    assert cleaned
-    assert signal.getsignal(number) is before
-
-
-def test_a_signal_that_is_ignored_stays_so() -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with stopping():
-            os.kill(os.getpid(), signal.SIGHUP)
-    finally:
-        signal.signal(signal.SIGHUP, before)

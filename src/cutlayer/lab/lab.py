@@ -19,7 +19,8 @@ from cutlayer.lab.ground import Ground, NoNamespacesError, Say, loopback, namesp
 from cutlayer.lab.leftovers import another, delete_folders, lab_folder
 from cutlayer.lab.play import Play, play, whole_lines
 from cutlayer.lab.prediction import calibrate, computing, predict, unicast
-from cutlayer.lab.processes import stopping
+from cutlayer.lab.processes import Processes
+from cutlayer.lab.signals import Stop
 from cutlayer.net.record import UNOBSERVED
 from cutlayer.planner.allocation import Fixed
 from cutlayer.timeline.rules import Rules
@@ -48,10 +49,12 @@ def run_lab(config: Config, output: Path, say: Say, *, on_loopback: bool) -> Lab
     job = prepare(config, say)
     links, shares = check_lab(job)
     with ExitStack() as stack:
-        stack.enter_context(stopping())
+        stop = stack.enter_context(Stop())
         ground = stack.enter_context(_ground(links, say, on_loopback))
         folder = stack.enter_context(_folder(say))
-        directory = play(Play(job, links, shares, ground, folder, output), say)
+        processes = stack.enter_context(Processes(folder))
+        with stop.heeded():
+            directory = play(Play(job, links, shares, ground, folder, output), processes, say)
     return LabRun(directory, _compared(job, links, directory), ground.title)
 
 

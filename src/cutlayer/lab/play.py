@@ -40,7 +40,7 @@ class Play:
     output: Path
 
 
-def play(run: Play, say: Say) -> Path:
+def play(run: Play, processes: Processes, say: Say) -> Path:
     """Run it to its end; the run's directory. Raises RunError for a process that fails."""
     (run.folder / "lab.yaml").write_text(config_yaml(served_config(run)), encoding="utf-8")
     for device, link in enumerate(run.links):
@@ -48,22 +48,21 @@ def play(run: Play, say: Say) -> Path:
         count = len(run.job.prepared.parts[device])
         say(f"{_name(device)}: {_rates(link)}, {count} samples")
     keys = init_keys(run.folder / "keys", time.time())
-    with Processes(run.folder) as processes:
-        server = processes.start("server", (*run.ground.server, *_serve(run)))
-        port = int(_said(processes, server, r"listening on port (\d+)"))
-        directory = Path(_said(processes, server, r"run directory: (.+)"))
-        say(f"run directory: {directory}")
-        for device in range(len(run.links)):
-            token = keys.invite(_name(device), _INVITED_S, time.time()).text()
-            processes.start(
-                _name(device),
-                (*run.ground.devices[device], *_join(run, device, port)),
-                told=f"{token}\n",
-                # in one cache, several devices would fetch one part into one file
-                environment={"CUTLAYER_CACHE": str(run.folder / _name(device) / "cache")},
-            )
-        processes.wait_until(_following(directory / "rounds.jsonl", server, run, say))
-        processes.wait()
+    server = processes.start("server", (*run.ground.server, *_serve(run)))
+    port = int(_said(processes, server, r"listening on port (\d+)"))
+    directory = Path(_said(processes, server, r"run directory: (.+)"))
+    say(f"run directory: {directory}")
+    for device in range(len(run.links)):
+        token = keys.invite(_name(device), _INVITED_S, time.time()).text()
+        processes.start(
+            _name(device),
+            (*run.ground.devices[device], *_join(run, device, port)),
+            told=f"{token}\n",
+            # in one cache, several devices would fetch one part into one file
+            environment={"CUTLAYER_CACHE": str(run.folder / _name(device) / "cache")},
+        )
+    processes.wait_until(_following(directory / "rounds.jsonl", server, run, say))
+    processes.wait()
     return directory
 
 

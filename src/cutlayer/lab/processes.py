@@ -1,19 +1,16 @@
-"""The lab's own processes: started, watched, and stopped at the end whatever happens.
+"""The lab's own processes: started, watched, and stopped at the end.
 
 Knows commands and log files; no run and no network.
 """
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import final
 
 from cutlayer.errors import RunError
@@ -21,7 +18,6 @@ from cutlayer.errors import RunError
 _TICK_S = 0.2
 _STOP_S = 10.0
 _END_S = 60.0
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def cutlayer_command(*words: str) -> tuple[str, ...]:
@@ -126,28 +122,6 @@ class Processes:
             except subprocess.TimeoutExpired:
                 one.popen.kill()
                 one.popen.wait()
-
-
-@contextmanager
-def stopping() -> Iterator[None]:
-    """The first signal that asks to stop ends the context as an interrupt does; others change
-    nothing until it has cleaned up."""
-    heard = False
-
-    def hear(number: int, frame: FrameType | None) -> None:
-        nonlocal heard
-        if not heard:
-            heard = True
-            raise KeyboardInterrupt
-
-    # who started this may have had reason to ignore one
-    heeded = [one for one in _SIGNALS if signal.getsignal(one) is not signal.SIG_IGN]
-    before = [(number, signal.signal(number, hear)) for number in heeded]
-    try:
-        yield
-    finally:
-        for number, handler in before:
-            signal.signal(number, handler)
 
 
 def _message(line: str) -> str:
