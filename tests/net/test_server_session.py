@@ -94,8 +94,8 @@ class Table:
     def __init__(self, devices: int = 2, quorum: int = 1, deadline_s: float | None = 10.0) -> None:
         terms = tuple(terms_of(device) for device in range(devices))
         shares = (1.0 / devices,) * devices
-        plan = RunPlan(terms, lambda number: 0.1 / number, shares, quorum, deadline_s, BOUNDS)
-        self.session = ServerSession(plan, b"adapter 0")
+        self.plan = RunPlan(terms, lambda number: 0.1 / number, shares, quorum, deadline_s, BOUNDS)
+        self.session = ServerSession(self.plan, b"adapter 0")
         self.wires: dict[int, Wire] = {}
 
     def say(self, device: int, message: Message) -> list[Instruction]:

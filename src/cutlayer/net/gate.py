@@ -40,6 +40,7 @@ class Gate:
         self.proof_s = limits.proof_s
         # one for all sides, since what came goes on at once
         self.buffer = bytearray(_BUFFER_BYTES)
+        self.refusals = 0
         self._say = say
         self._admission = Admission(limits)
         self._visits: set[Visit] = set()
@@ -83,6 +84,7 @@ class Gate:
 
     def refuse(self, address: str, reason: str) -> None:
         """Tell of a refusal; of the same again the second, fourth, eighth and so on."""
+        self.refusals += 1
         if len(self._refused) >= _REMEMBERED:
             self._refused.clear()
         same = (network_of(address), reason)
