@@ -116,44 +116,8 @@ def test_who_stays_when_the_server_has_hung_up_is_cut_off(end: str) -> None:
                     visits[0].prove()
                     while gate._visits:  # the leech neither closes nor reads
                         await asyncio.sleep(0.01)
-                assert gate.visit(visits[0].port or 0) is None
+                assert not gate._by_number
                 assert leech.recv(3) == b"bye"
-
-    asyncio.run(run())
-
-
-def test_a_port_behind_that_is_anothers_by_now_stays_anothers() -> None:
-    """The system gives the port of a connection that has ended to the next one."""
-
-    served: list[asyncio.StreamWriter] = []
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(await reader.read(1))
-        with contextlib.suppress(ConnectionError):
-            await reader.read()
-        writer.close()
-        served.append(writer)
-
-    async def run() -> None:
-        async with gate_before(serve, []) as (gate, port):
-            ends = [await asyncio.open_connection(LOOPBACK, port) for _ in range(2)]
-            for reader, writer in ends:
-                writer.write(TLS)
-                assert await reader.readexactly(1) == TLS
-            first, second = sorted(gate._visits, key=lambda visit: visit.port or 0)
-            assert first.port is not None
-            gate.route(second, first.port)
-            first.prove()
-            first.end()
-            async with asyncio.timeout(PATIENCE_S):
-                while first in gate._visits:
-                    await asyncio.sleep(0.01)
-            assert gate.visit(first.port) is second
-            for _, writer in ends:
-                writer.transport.abort()
-            async with asyncio.timeout(PATIENCE_S):
-                while len(served) < 2:
-                    await asyncio.sleep(0.01)
 
     asyncio.run(run())
 

@@ -11,10 +11,10 @@ from cutlayer.net.history import History
 from cutlayer.net.resident import resident_bytes
 from cutlayer.net.roster import Roster
 from cutlayer.net.server_session import Left, Passed
-from cutlayer.net.status import Process, Watched
+from cutlayer.net.status import Held, Process, Watched
 from net.test_server_session import Table
 
-PROCESS = Process(60.0, 1 << 20, 0, None)
+PROCESS = Process(60.0, 1 << 20, Held(0, 1), 0, None)
 
 
 @pytest.fixture
