@@ -43,3 +43,10 @@ def test_none_is_left(tmp_path: Path) -> None:
     with Processes(tmp_path) as processes:
         one = processes.start("one", python("import time; time.sleep(600)"))
     assert one.popen.poll() == -signal.SIGTERM
+
+
+def test_one_that_ends_before_it_is_told(tmp_path: Path) -> None:
+    """More than a pipe holds, to nobody."""
+    with Processes(tmp_path) as processes, pytest.raises(RunError, match="code 3"):
+        processes.start("one", python("import os; os._exit(3)"), told="x" * 10**6)
+        processes.wait()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -41,7 +42,8 @@ class Process:
 
 @final
 class Processes:
-    """Processes with logs in `folder`, a core each at most; as a context, stopped at its end."""
+    """Processes with logs in `folder` and one OpenMP thread each; as a context, stopped at its
+    end."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -80,7 +82,8 @@ class Processes:
         process = Process(name, popen, log)
         self._started.append(process)
         assert popen.stdin is not None
-        with popen.stdin as pipe:
+        # one that has ended already is found when it is looked at
+        with suppress(BrokenPipeError), popen.stdin as pipe:
             pipe.write(told)
         return process
 
