@@ -110,6 +110,7 @@ def test_a_server_behind_that_is_gone_ends_the_connection() -> None:
             await writer.wait_closed()
         await gate.close()
         assert said == ["refused 127.0.0.1: the server is stopping"]
+        assert gate.refusals == 1
 
     asyncio.run(run())
 

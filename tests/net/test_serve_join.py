@@ -19,7 +19,8 @@ from cutlayer.errors import ConfigError, RunError
 from cutlayer.net.compute import in_place
 from cutlayer.net.identity.run_keys import RunKeys
 from cutlayer.report.run_reader import read_run
-from cutlayer.train.run import Silent
+from cutlayer.train.record import Record
+from cutlayer.train.run import Observer, Silent
 from cutlayer.train.run_directory import RunDirectory
 from net.devices import (
     Process,
@@ -135,6 +136,10 @@ def test_a_run_of_joined_devices_is_the_trainers(
     status = service.status()
     assert status.finished and status.round == status.rounds == 3
     assert tuple(device.name for device in status.devices) == names(DEVICES)
+    assert all(device.away_s is not None for device in status.devices)
+    assert status.last is not None and status.last.score == summary["accuracy_final"]
+    assert status.process.failure is None and status.process.refused_connections == 0
+    assert status.run == directory.path.name and " on " in status.title
     # each device fetched its part, whole, once
     first = json.loads((directory.path / "rounds.jsonl").read_text().splitlines()[1])
     size = (directory.path / "part.safetensors").stat().st_size
@@ -241,8 +246,7 @@ def test_a_device_that_was_killed_comes_back(
         server.popen.terminate()
         assert await server.ends() == 0, server.text()
         assert "stopped" in server.text()
-        (directory,) = run.iterdir()
-        again = ("--resume", str(directory), "--listen", f"127.0.0.1:{port}")
+        again = (str(path), "--go-on", "--listen", f"127.0.0.1:{port}")
         server = Process(tmp_path, "again", *SERVE, *again)
         second = device(port)
         await other
@@ -253,6 +257,38 @@ def test_a_device_that_was_killed_comes_back(
     asyncio.run(play())
     (directory,) = (tmp_path / "runs").iterdir()
     same(directory, trained.path)
+
+
+class FullDisk(Observer):
+    """Fails as a disk does that has room for what comes before the first round."""
+
+    def step_done(self, round_number: int, done: int, total: int) -> None:
+        """Nothing."""
+
+    def round_done(self, record: Record) -> None:
+        if record["round"] > 0:
+            raise RunError("cannot write runs: no space left")
+
+
+def test_a_run_that_fails_says_so(
+    config: Config, keys: RunKeys, data: list[Path], tmp_path: Path
+) -> None:
+    net = open_net(prepare(config), new_directory(config, tmp_path), FullDisk(), in_place)
+    service = Service(net, keys, ("127.0.0.1", 0))
+
+    async def play() -> None:
+        port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        serving = asyncio.create_task(service.run(asyncio.Event(), port.set_result))
+        joined = [joining(tmp_path, keys, n, await port, data[n]) for n in range(DEVICES)]
+        devices = [asyncio.create_task(take_part(one)) for one in joined]
+        with pytest.raises(RunError, match="no space left"):
+            await serving
+        for device in devices:
+            device.cancel()
+        await asyncio.gather(*devices, return_exceptions=True)
+
+    asyncio.run(play())
+    assert service.status().process.failure == "cannot write runs: no space left"
 
 
 def test_a_device_too_many_is_refused(

@@ -105,8 +105,8 @@ class Table:
         shares = (1.0 / devices,) * devices
         end = RoundEnd(devices, quorum, deadline_s, give_up_s)
         name_of = {0: "pi-0"}.get
-        plan = RunPlan(terms, lambda number: 0.1 / number, shares, end, BOUNDS, name_of)
-        self.session = ServerSession(plan, b"adapter 0")
+        self.plan = RunPlan(terms, lambda number: 0.1 / number, shares, end, BOUNDS, name_of)
+        self.session = ServerSession(self.plan, b"adapter 0")
         self.wires: dict[int, Wire] = {}
 
     def say(self, device: int, message: Message) -> list[Instruction]:
@@ -389,7 +389,7 @@ def test_a_round_short_of_its_quorum_says_so_once_and_closes_when_it_can() -> No
     adapter = Adapter(1, Weight(1), b"row")
     assert table.say(1, adapter) == [Take(1, adapter)]
     assert table.session.handle(Taken(1, adapter))[-1] == Merge((0, 1))
-    table.session.handle(Merged((0, 1), b"adapter"))
+    table.session.handle(Merged((0, 1), b"adapter", SHARES))
     # the next round warns anew
     assert table.session.lacking == 0
     assert [type(one) for one in table.session.handle(Passed(10.0))] == [Warn]

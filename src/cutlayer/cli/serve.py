@@ -28,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=host_and_port,
         default=("127.0.0.1", 7701),
         metavar="HOST:PORT",
-        help="where /health, /status and /metrics are, in plain HTTP (127.0.0.1:7701)",
+        help="where the live page, /health, /status and /metrics are, in plain HTTP"
+        " (127.0.0.1:7701)",
     )
     parser.add_argument(
         "--keys", type=Path, default=Path("keys"), metavar="DIR", help="the run's keys (keys)"
@@ -37,6 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", type=Path, default=Path("runs"), help="where run directories go (runs)"
     )
     parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in DIR")
+    parser.add_argument(
+        "--go-on",
+        action="store_true",
+        help="for services: go on with the newest run of this configuration under --output, and"
+        " start one only if there is none",
+    )
     parser.add_argument("--quiet", action="store_true", help="log warnings alone")
     add_settings(parser)
 
@@ -44,11 +51,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Serve until the run ends, or SIGTERM or SIGINT comes: both end with 0."""
     overrides = given_settings(arguments)
-    if arguments.resume is not None and (arguments.config is not None or overrides):
-        raise ConfigError("--resume takes the configuration of its run directory: leave out others")
+    if arguments.resume is not None and (arguments.config or overrides or arguments.go_on):
+        raise ConfigError(
+            "--resume takes the run and the configuration of its directory: leave out --go-on, the"
+            " file and settings"
+        )
     log_lines(arguments.quiet)
     # torch and transformers take seconds to import: not for --help
     try:
+        from cutlayer.config.newest_run import newest_run
         from cutlayer.config.serve import Doors, resume, start
     except ModuleNotFoundError as error:
         raise ConfigError(
@@ -59,5 +70,9 @@ def run(arguments: argparse.Namespace) -> int:
         resume(arguments.resume, arguments.keys, doors)
     else:
         config = read_config(arguments.config, overrides)
-        start(config, arguments.output, arguments.keys, doors)
+        begun = newest_run(config, arguments.output) if arguments.go_on else None
+        if begun is not None:
+            resume(begun, arguments.keys, doors)
+        else:
+            start(config, arguments.output, arguments.keys, doors)
     return 0

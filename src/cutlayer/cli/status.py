@@ -8,11 +8,12 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from cutlayer.cli.addresses import host_and_port
 from cutlayer.errors import RunError
-from cutlayer.units import format_bytes
+from cutlayer.units import format_bytes, format_seconds
 
 _TIMEOUT_S = 10.0
 
@@ -45,7 +46,9 @@ def _fetch(host: str, port: int) -> str:
     # straight there: a server of one's own is not asked for by way of a proxy
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(f"http://{where}/status", timeout=_TIMEOUT_S) as answer:
+        # we may know it by a name that it does not know, and it answers to its own alone
+        request = urllib.request.Request(f"http://{where}/status", headers={"Host": "localhost"})
+        with opener.open(request, timeout=_TIMEOUT_S) as answer:
             return str(answer.read().decode("utf-8"))
     except (urllib.error.URLError, OSError, ValueError) as error:
         raise RunError(
@@ -55,19 +58,49 @@ def _fetch(host: str, port: int) -> str:
 
 
 def _show(status: dict[str, Any]) -> None:
-    state = "finished" if status["finished"] else f"round {status['round']} of {status['rounds']}"
-    if status["lacking"]:
-        state += f", past its deadline: {status['lacking']} more adapters and it closes"
-    table = Table("device", "name", "", "local steps", "adapter", box=box.SIMPLE, title=state)
+    table = Table(
+        "device", "name", "", "local steps", "adapter", "up", "down", box=box.SIMPLE, pad_edge=False
+    )
     for number, device in enumerate(status["devices"]):
         table.add_row(
             str(number),
-            device["name"] or "",
-            "connected" if device["connected"] else "away",
+            escape(device["name"] or ""),
+            _presence(device),
             f"{device['local_steps']} of {status['local_steps']}",
             "sent" if device["adapter_sent"] else "",
+            format_bytes(device["uplink_bytes"]),
+            format_bytes(device["downlink_bytes"]),
         )
-    console = Console()
+    console = Console(highlight=False)
+    console.print(f"{status['run']}: {_state(status)}", markup=False)
+    if status["last"] is not None:
+        console.print(_last(status["last"]), markup=False)
     console.print(table)
     for payload, count in sorted(status["payload_bytes"].items()):
-        console.print(f"{payload}: {format_bytes(count)}", highlight=False)
+        console.print(f"{payload}: {format_bytes(count)}")
+
+
+def _state(status: dict[str, Any]) -> str:
+    failure = status["process"]["failure"]
+    if failure is not None:
+        return f"failed: {failure}"
+    if status["finished"]:
+        return "finished"
+    short = status["lacking"]
+    late = f", past its deadline and {short} adapters short" if short else ""
+    running = f"for {format_seconds(status['round_s'])}"
+    return f"round {status['round']} of {status['rounds']}, {running}{late}"
+
+
+def _presence(device: dict[str, Any]) -> str:
+    if device["connected"] or device["away_s"] is None:
+        return "connected" if device["connected"] else "away"
+    return f"away for {format_seconds(device['away_s'])}"
+
+
+def _last(last: dict[str, Any]) -> str:
+    """What the last round came to, and how long it took; what nobody measured is left out."""
+    score, delay_s = last["score"], last["delay_s"]
+    took = "" if delay_s is None else f", in {format_seconds(delay_s)}"
+    shown = "not finite" if score is None else f"{score:.4g}"
+    return f"after round {last['round']}: {last['measure']} {shown}{took}"

@@ -20,14 +20,17 @@ from cutlayer.config.read import read_config
 from cutlayer.config.schema import Config
 from cutlayer.net import server_session as s
 from cutlayer.net.compute import in_thread
-from cutlayer.net.grpc_server import serve
+from cutlayer.net.grpc_server import LinkServer, serve
+from cutlayer.net.history import History
 from cutlayer.net.identity.run_keys import RunKeys, read_keys
 from cutlayer.net.link import Link
 from cutlayer.net.messages import Refused, encode_message
 from cutlayer.net.operations import Operations
 from cutlayer.net.pacing import PacedLink
-from cutlayer.net.status import Status, status_of
-from cutlayer.report.html import write_report
+from cutlayer.net.resident import resident_bytes
+from cutlayer.net.status import Process, Status, Watched
+from cutlayer.report.html import REPORT, write_report
+from cutlayer.report.live_page import live_page
 from cutlayer.train.files import write_json
 from cutlayer.train.record import Record
 from cutlayer.train.run import Observer, write_summary
@@ -81,7 +84,8 @@ def _serve(job: Job, directory: RunDirectory, keys: RunKeys, doors: Doors) -> No
     net = open_net(job, directory, _Told(), in_thread)
     service = Service(net, keys, doors.devices, doors.operators)
     if asyncio.run(_until_told(service)):
-        service.conclude()
+        if not (directory.path / REPORT).exists():  # else it had ended before
+            service.conclude()
         _LOG.info("the run has ended: %s", directory.path)
     else:
         _LOG.info("stopped: `cutlayer serve --resume %s` goes on", directory.path)
@@ -111,6 +115,18 @@ class Service:
         self._keys = keys
         self._address = address
         self._operations = operations
+        self._watched = Watched(
+            run=net.directory.path.name,
+            title=_title(net.job),
+            plan=net.plan,
+            session=net.session,
+            roster=net.roster,
+            history=History(net.directory.path / "rounds.jsonl"),
+        )
+        self._began_s = time.monotonic()
+        self._left_s: dict[int, float] = {}
+        self._server: LinkServer | None = None
+        self._failure: str | None = None
 
     async def run(self, stop: asyncio.Event, listening: Callable[[int], None]) -> bool:
         """Serve until the run ends or `stop` is set; whether it has ended.
@@ -121,16 +137,20 @@ class Service:
         """
         net = self._net
         server = await serve(self._address, self._keys, self._on_link, net.limits, _LOG.info)
+        self._server = server
         ticker = asyncio.create_task(self._tick())
-        page = Operations(self.status)
+        page = Operations(live_page(), self.status, self._watched.history.after)
         try:
             if self._operations is not None:
                 port = await page.open(*self._operations)
-                _LOG.info("/health, /status and /metrics on port %d", port)
+                _LOG.info("live page, /health, /status and /metrics on port %d", port)
             listening(server.port)
             await _first(net.driver.finished(), stop.wait())
             if net.session.finished:
                 await self._farewell(stop)
+        except Exception as error:
+            self._failure = str(error)
+            raise
         finally:
             # first of all: it waits for what is being computed
             await net.driver.stop()
@@ -143,8 +163,15 @@ class Service:
 
     def status(self) -> Status:
         """Where the run stands."""
-        net, terms = self._net, self._net.plan.terms[0]
-        return status_of(terms.run, terms.rounds, net.session, net.roster, terms.local_steps)
+        now_s = time.monotonic()
+        process = Process(
+            uptime_s=now_s - self._began_s,
+            resident_bytes=resident_bytes(),
+            refused_connections=self._server.refusals if self._server is not None else 0,
+            failure=self._failure,
+        )
+        away_s = {number: now_s - left_s for number, left_s in self._left_s.items()}
+        return self._watched.status(away_s, process)
 
     def conclude(self) -> None:
         """Write the adapter, the summary and the report of a run that has ended."""
@@ -167,7 +194,10 @@ class Service:
             await link.send(encode_message(Refused(), 0))
             return
         _LOG.info("%s is device %d", link.peer, number)
-        await self._net.driver.attend(number, self._paced(number, link))
+        try:
+            await self._net.driver.attend(number, self._paced(number, link))
+        finally:
+            self._left_s[number] = time.monotonic()
 
     def _paced(self, number: int, link: Link) -> Link:
         """The device's share of the way down."""
@@ -192,6 +222,13 @@ class Service:
             async with asyncio.timeout(self._net.job.config.net.farewell_s):
                 while self._net.session.untold and not stop.is_set():
                     await asyncio.sleep(_TICK_S)
+
+
+def _title(job: Job) -> str:
+    """What is trained on what; where it lies here is nobody's business."""
+    config = job.config
+    model, data = Path(config.model.name).name, Path(config.data.name).name
+    return f"{job.setup.scheme.name}: {model} on {data}"
 
 
 async def _first(*things: Coroutine[Any, Any, object]) -> None:

@@ -40,12 +40,14 @@ class Gate:
         self.proof_s = limits.proof_s
         # one for all sides, since what came goes on at once
         self.buffer = bytearray(_BUFFER_BYTES)
+        self.refusals = 0
         self._say = say
         self._admission = Admission(limits)
         self._visits: set[Visit] = set()
         self._by_port: dict[int, Visit] = {}
         self._refused: Counter[tuple[str, str]] = Counter()
         self._server: asyncio.Server | None = None
+        self._closed = False
 
     async def open(self, host: str, port: int, behind: Mapping[bytes, int]) -> int:
         """Listen; the port, which the system chose if `port` is 0. Raises OSError.
@@ -62,7 +64,8 @@ class Gate:
         return self._by_port.get(port)
 
     async def close(self) -> None:
-        """Stop listening, and cut everybody off."""
+        """Stop listening, and cut everybody off, whoever is half in too."""
+        self._closed = True
         if self._server is not None:
             self._server.close()
         for visit in tuple(self._visits):
@@ -73,6 +76,8 @@ class Gate:
 
     def arrive(self, outside: "_Outside", address: str) -> "Visit | None":
         """A visit, if there is room for it."""
+        if self._closed:
+            return None
         reason = self._admission.arrive(address, time.monotonic())
         if reason is not None:
             self.refuse(address, reason)
@@ -83,6 +88,7 @@ class Gate:
 
     def refuse(self, address: str, reason: str) -> None:
         """Tell of a refusal; of the same again the second, fourth, eighth and so on."""
+        self.refusals += 1
         if len(self._refused) >= _REMEMBERED:
             self._refused.clear()
         same = (network_of(address), reason)

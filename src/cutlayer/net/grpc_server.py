@@ -87,6 +87,11 @@ class LinkServer:
         self._watch: asyncio.Task[None] | None = None
         self.port = 0
 
+    @property
+    def refusals(self) -> int:
+        """How many connections were refused."""
+        return self._gate.refusals
+
     async def start(self, host: str, port: int) -> None:
         """Listen. Raises OSError if the address is not to be had."""
         self._grpc.add_generic_rpc_handlers((self._handlers(),))

@@ -1,112 +1,79 @@
-"""A server's page for its operators: `/health`, `/status` as JSON, `/metrics` for Prometheus.
+"""A server's port for its operators: a live page, `/health`, `/status`, `/rounds`, `/metrics`.
 
 Plain HTTP and no names or passwords: for loopback, or a network of one's own. Knows nothing of
 sessions; it is given what tells the status.
 """
 
-import asyncio
-import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from http import HTTPStatus
 from typing import final
 
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector
+from prometheus_client import generate_latest as metrics_text
 
+from cutlayer.net.history import RoundStatus
+from cutlayer.net.metrics import StatusMetrics
 from cutlayer.net.status import Status
-
-_TIMEOUT_S = 5.0
-_LARGEST_BYTES = 4096
-_TEXT = "text/plain; charset=utf-8"
-_JSON = "application/json"
+from cutlayer.net.web import JSON, Answer, Request, Web, text_answer
 
 Ask = Callable[[], Status]
+AskRounds = Callable[[int], Sequence[RoundStatus]]
 
 
 @final
 class Operations:
-    """The page; `ask` gives the status."""
+    """The port: `page` is what a browser gets, `ask` gives the status, `rounds` the finished rounds
+    after a number."""
 
-    def __init__(self, ask: Ask) -> None:
+    def __init__(self, page: Answer, ask: Ask, rounds: AskRounds) -> None:
+        self._page = page
         self._ask = ask
+        self._rounds = rounds
         self._registry = CollectorRegistry()
-        self._registry.register(_Metrics(ask))
+        self._registry.register(StatusMetrics(ask))
         ProcessCollector(registry=self._registry)
-        self._server: asyncio.Server | None = None
+        self._web = Web(self._answer)
 
     async def open(self, host: str, port: int) -> int:
         """Listen; the port. Raises OSError if the address is not to be had."""
-        self._server = await asyncio.start_server(self._serve, host, port, limit=_LARGEST_BYTES)
-        return int(self._server.sockets[0].getsockname()[1])
+        return await self._web.open(host, port)
 
     async def close(self) -> None:
         """Stop listening."""
-        if self._server is not None:
-            self._server.close()
-            await self._server.wait_closed()
+        await self._web.close()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            async with asyncio.timeout(_TIMEOUT_S):
-                request = await reader.readuntil(b"\r\n\r\n")
-                writer.write(self._answer(request.split(b"\r\n")[0]))
-                await writer.drain()
-        except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            pass  # whoever asks so gets nothing
-        finally:
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
-
-    def _answer(self, line: bytes) -> bytes:
-        match line.split(b" ")[:2]:
-            case [b"GET", b"/health"]:
-                return _response("200 OK", _TEXT, b"ok\n")
-            case [b"GET", b"/status"]:
-                status = json.dumps(asdict(self._ask()), indent=1) + "\n"
-                return _response("200 OK", _JSON, status.encode())
-            case [b"GET", b"/metrics"]:
-                return _response("200 OK", _TEXT, generate_latest(self._registry))
-            case [b"GET", _]:
-                return _response("404 Not Found", _TEXT, b"/health, /status or /metrics\n")
+    def _answer(self, request: Request) -> Answer:
+        match request.path:
+            case "/":
+                return self._page
+            case "/health":
+                return self._health()
+            case "/status":
+                return _json(asdict(self._ask()))
+            case "/rounds":
+                return self._rounds_after(request.query.get("after", "-1"))
+            case "/metrics":
+                return Answer(HTTPStatus.OK, CONTENT_TYPE_LATEST, metrics_text(self._registry))
             case _:
-                return _response("405 Method Not Allowed", _TEXT, b"GET alone\n")
+                known = "/, /health, /status, /rounds?after=N or /metrics"
+                return text_answer(HTTPStatus.NOT_FOUND, known)
+
+    def _health(self) -> Answer:
+        failure = self._ask().process.failure
+        if failure is None:
+            return text_answer(HTTPStatus.OK, "ok")
+        return text_answer(HTTPStatus.SERVICE_UNAVAILABLE, f"the run has failed: {failure}")
+
+    def _rounds_after(self, number: str) -> Answer:
+        try:
+            after = int(number)
+        except ValueError:
+            return text_answer(HTTPStatus.BAD_REQUEST, "after=N is the number of a round")
+        return _json([asdict(one) for one in self._rounds(after)])
 
 
-@final
-class _Metrics(Collector):
-    """The status as Prometheus names things."""
-
-    def __init__(self, ask: Ask) -> None:
-        self._ask = ask
-
-    def collect(self) -> Iterator[Metric]:
-        """The values now."""
-        status = self._ask()
-        connected = sum(device.connected for device in status.devices)
-        done = sum(device.adapter_sent for device in status.devices)
-        for name, meaning, value in (
-            ("round", "round in progress", status.round),
-            ("rounds", "rounds of the run", status.rounds),
-            ("devices", "devices of the run", len(status.devices)),
-            ("devices_connected", "devices that are here", connected),
-            ("devices_done", "devices whose adapter of the round has come", done),
-            ("adapters_lacking", "adapters that a round past its deadline lacks", status.lacking),
-        ):
-            yield GaugeMetricFamily(f"cutlayer_{name}", meaning, value)
-        sent = CounterMetricFamily(
-            "cutlayer_payload_bytes", "bytes sent and received, by payload", labels=["payload"]
-        )
-        for payload, count in status.payload_bytes.items():
-            sent.add_metric([payload], count)
-        yield sent
-
-
-def _response(code: str, kind: str, body: bytes) -> bytes:
-    head = (
-        f"HTTP/1.1 {code}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
-        "Connection: close\r\n\r\n"
-    )
-    return head.encode() + body
+def _json(value: object) -> Answer:
+    text = json.dumps(value, allow_nan=False, indent=1) + "\n"
+    return Answer(HTTPStatus.OK, JSON, text.encode())

@@ -289,6 +289,11 @@ class ServerSession:
         return self.round > self._plan.terms[0].rounds
 
     @property
+    def elapsed_s(self) -> float:
+        """How long the round in progress has been going on, as `Passed` says [s]."""
+        return self._elapsed_s
+
+    @property
     def untold(self) -> frozenset[int]:
         """The devices that have not been told of the run's end."""
         return frozenset(range(len(self._progress))) - self._told
@@ -348,6 +353,7 @@ class ServerSession:
         except FrameError as error:
             return self._hang_up(device, str(error))
         self.tally.add(self.round, message, len(frame))
+        self.tally.crossed(device, up=len(frame))
         match message:
             case Ask() if self.finished:
                 return self._farewell(device)
@@ -477,6 +483,7 @@ class ServerSession:
         """For a device that is connected."""
         frame = self._wires[device].outgoing(message)
         self.tally.add(self.round, message, len(frame))
+        self.tally.crossed(device, down=len(frame))
         return [Send(device, frame)]
 
     def _hang_up(self, device: int, reason: str) -> list[Instruction]:

@@ -9,10 +9,8 @@ from matplotlib.ticker import FuncFormatter
 
 from cutlayer.report.drawing import INK, new_figure, whole_ticks
 from cutlayer.report.run_record import RoundRecord
+from cutlayer.report.vocabulary import SCORE_COLOUR, TRAIN_COLOUR
 from cutlayer.report.wording import score_text, time_scale
-
-_SCORE_COLOUR = "#1f5a93"
-_TRAIN_COLOUR = "#f0a13c"
 
 
 def curve_figure(records: Sequence[RoundRecord], clock: str) -> Figure:
@@ -39,7 +37,7 @@ def curve_figure(records: Sequence[RoundRecord], clock: str) -> Figure:
 
 def _draw_score(axes: Axes, positions: list[float], records: Sequence[RoundRecord]) -> None:
     values = _finite([record.score.value for record in records])
-    _line(axes, positions, values, _SCORE_COLOUR, "score")
+    _line(axes, positions, values, SCORE_COLOUR, "score")
     rising = records[0].score.measure == "accuracy"
     if rising:
         axes.yaxis.set_major_formatter(FuncFormatter(_percent))
@@ -62,8 +60,8 @@ def _draw_losses(axes: Axes, records: Sequence[RoundRecord]) -> None:
     trained = [record for record in records if record.work is not None]
     train = _finite([record.work.train_loss for record in trained if record.work])
     evaluated = _finite([record.eval_loss for record in records])
-    _line(axes, [float(record.round) for record in trained], train, _TRAIN_COLOUR, "training")
-    _line(axes, [float(record.round) for record in records], evaluated, _SCORE_COLOUR, "evaluation")
+    _line(axes, [float(record.round) for record in trained], train, TRAIN_COLOUR, "training")
+    _line(axes, [float(record.round) for record in records], evaluated, SCORE_COLOUR, "evaluation")
     _room(axes, train + evaluated)
     if axes.lines:
         axes.legend(loc="upper right", handlelength=1.2)

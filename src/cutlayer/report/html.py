@@ -15,6 +15,8 @@ from cutlayer.report.run_reader import read_run
 from cutlayer.report.run_record import RunRecord
 from cutlayer.report.wording import headline
 
+REPORT = "report.html"
+
 
 def write_report(directory: Path) -> Path:
     """Write `report.html` into the run directory, in one step, and give its path.
@@ -24,7 +26,7 @@ def write_report(directory: Path) -> Path:
     Raises:
         RunError: the directory cannot be read as a run, or the page cannot be written.
     """
-    path = directory / "report.html"
+    path = directory / REPORT
     _write_atomically(path, page(read_run(directory)))
     return path
 

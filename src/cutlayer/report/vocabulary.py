@@ -59,6 +59,10 @@ MEMORY_KINDS = {
     "input": Word("input", "in", "#c9cfd8"),
 }
 
+# what was measured on the test split, and while training
+SCORE_COLOUR = "#1f5a93"
+TRAIN_COLOUR = "#f0a13c"
+
 # a device's own share of something, and what it is compared with
 DEVICE_COLOUR = "#35ab9b"
 OTHER_COLOUR = "#9aa3ae"
