@@ -87,7 +87,7 @@ def _state(status: dict[str, Any]) -> str:
     if status["finished"]:
         return "finished"
     short = status["lacking"]
-    late = f", past its deadline and {short} adapters short" if short else ""
+    late = f", {short} adapters short" if short else ""
     running = f"for {format_seconds(status['round_s'])}"
     return f"round {status['round']} of {status['rounds']}, {running}{late}"
 
