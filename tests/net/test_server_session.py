@@ -439,7 +439,7 @@ def test_a_round_short_of_its_quorum_says_so_once_and_closes_when_it_can() -> No
     adapter = Adapter(1, Weight(1), b"row")
     assert table.say(1, adapter) == [Take(1, adapter)]
     assert table.session.handle(Taken(1, adapter))[-1] == Merge((0, 1))
-    table.session.handle(Merged((0, 1), b"adapter"))
+    table.session.handle(Merged((0, 1), b"adapter", SHARES))
     # the next round warns anew
     assert table.session.lacking == 0
     assert [type(one) for one in table.session.handle(Passed(10.0))] == [Warn]

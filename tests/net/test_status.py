@@ -45,6 +45,13 @@ def test_before_anybody_came(watched: Watched) -> None:
     json.dumps(asdict(status), allow_nan=False)
 
 
+def test_what_a_round_past_its_deadline_lacks(table: Table, watched: Watched) -> None:
+    table.session.handle(Passed(9.0))
+    assert watched.status({}, PROCESS).lacking == 0
+    table.session.handle(Passed(1.0))
+    assert watched.status({}, PROCESS).lacking == 1
+
+
 def test_a_device_at_work_and_gone(table: Table, watched: Watched) -> None:
     table.join(0)
     table.step(0, Position(1, 0, 0), last=False)

@@ -51,6 +51,7 @@ class Gate:
         self._by_number: dict[int, Visit] = {}
         self._refused: Counter[tuple[str, str]] = Counter()
         self._server: asyncio.Server | None = None
+        self._closed = False
 
     async def open(self, host: str, port: int, behind: Mapping[bytes, str]) -> int:
         """Listen; the port, which the system chose if `port` is 0. Raises OSError.
@@ -73,7 +74,8 @@ class Gate:
         return None if number is None else self._by_number.get(number)
 
     async def close(self) -> None:
-        """Stop listening, and cut everybody off."""
+        """Stop listening, and cut everybody off, whoever is half in too."""
+        self._closed = True
         if self._server is not None:
             self._server.close()
         for visit in tuple(self._visits):
@@ -85,6 +87,8 @@ class Gate:
 
     def arrive(self, outside: "_Outside", address: str) -> "Visit | None":
         """A visit, if there is room for it."""
+        if self._closed:
+            return None
         reason = self._admission.arrive(address, time.monotonic())
         if reason is not None:
             self.refuse(address, reason)

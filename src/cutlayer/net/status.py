@@ -52,9 +52,9 @@ class Process:
 
 @dataclass(frozen=True)
 class Status:
-    """A run now. `round`: the one in progress, since `round_s`; `lacking`: adapters that it lacks
-    to close, its deadline having passed; `payload_bytes`: sent and received since the server was
-    started, by what they carry; `last`: the last finished round."""
+    """A run now. `round`: the one in progress, since `round_s`; `lacking`: the adapters that it
+    lacks to close, its deadline having passed; `payload_bytes`: sent and received since the server
+    was started, by what they carry; `last`: the last finished round."""
 
     run: str
     title: str
@@ -63,9 +63,9 @@ class Status:
     round_s: float
     deadline_s: float | None
     quorum: int
+    lacking: int
     finished: bool
     local_steps: int
-    lacking: int
     devices: tuple[DeviceStatus, ...]
     payload_bytes: dict[str, int]
     last: RoundStatus | None

@@ -39,7 +39,8 @@ function finishedPart(status) {
 function roundNote(status) {
   if (status.finished) return "all rounds closed";
   if (status.deadline_s === null) return `for ${longText(status.round_s)}`;
-  return `for ${longText(status.round_s)}, deadline ${longText(status.deadline_s)}`;
+  const short = status.lacking ? `, ${status.lacking} adapters short` : "";
+  return `for ${longText(status.round_s)}, deadline ${longText(status.deadline_s)}${short}`;
 }
 function scoreCard(last, rounds) {
   if (last === null || last.score === null) return card(last?.measure ?? "accuracy", "–", "");
