@@ -9,6 +9,7 @@ a process of its own, which ends when this one does.
 import argparse
 import asyncio
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -163,6 +164,7 @@ def main(words: Sequence[str] | None = None) -> int:
         asyncio.run(_serve(read_keys(arguments.serve)))
         return 0
     rounds = 30 if arguments.quick else 200
+    busy = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         rows = _measured(Path(folder), rounds)
     print(f"{'':26}{'frames/s':>9}{'up ms':>8}{'down ms':>9}{'x':>7}{'up x':>7}{'down x':>8}")
@@ -171,8 +173,15 @@ def main(words: Sequence[str] | None = None) -> int:
     worst = max(rows[-1].up_x, rows[-1].down_x)
     print(f"\ngoal: {PAYLOAD_BYTES / 1e6:g} MB up and down in at most {_GOAL} times: ", end="")
     print(f"{worst:.2f}, {'met' if worst <= _GOAL else 'missed'}")
+    print(f"{os.cpu_count()} processors, load average {busy:.2f} before")
     if arguments.json:
-        about = {"python": platform.python_version(), "grpc": grpc.__version__, "rounds": rounds}
+        about = {
+            "python": platform.python_version(),
+            "grpc": grpc.__version__,
+            "processors": os.cpu_count(),
+            "load_average_before": busy,
+            "rounds": rounds,
+        }
         text = json.dumps({"about": about, "transport": [asdict(row) for row in rows]}, indent=1)
         arguments.json.write_text(text + "\n", encoding="utf-8")
     return int(worst > _GOAL)
