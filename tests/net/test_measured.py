@@ -201,6 +201,22 @@ def test_a_round_whose_beginning_was_not_seen_is_not_measured() -> None:
     assert ServerWatch(Clock()).close() is None
 
 
+def test_who_ended_the_round_before_a_new_server_opened_it_is_not_measured() -> None:
+    """After a restart within the round: device 0 goes on, device 1 begins anew."""
+    clock = Clock()
+    watch = ServerWatch(clock)
+    for device, ends_s in ((0, 1.0), (1, 5.0)):
+        clock.true_s = ends_s
+        watch.arrived(device, ends_s)
+        watch.took(device, Adapter(1, Weight(1), b"row"))
+        if device == 0:
+            clock.true_s = 2.0
+            watch.sends(1, Kind.OPEN)
+    seen = watch.close()
+    assert seen is not None and seen.began_s == 2.0
+    assert set(seen.devices) == {1} and seen.devices[1].took_s == 5.0
+
+
 def test_a_device_that_was_started_again_tells_nothing() -> None:
     watch = DeviceWatch(Clock())
     watch.forward()

@@ -123,9 +123,15 @@ class ServerWatch:
 
     def close(self) -> SeenRound | None:
         """The round closes; None if its beginning was not seen."""
-        began_s, seen = self._began_s, {n: own.took for n, own in self._own.items() if own.took}
+        began_s, owns = self._began_s, self._own
         self._began_s, self._own = None, {}
-        return None if began_s is None else SeenRound(began_s, seen)
+        if began_s is None:
+            return None
+        # a server that was started again within the round opens it late, for who comes anew: others
+        # may have ended it by then
+        took = {number: own.took for number, own in owns.items()}
+        seen = {n: own for n, own in took.items() if own is not None and own.took_s >= began_s}
+        return SeenRound(began_s, seen)
 
     def _of(self, device: int) -> _Own:
         return self._own.setdefault(device, _Own())
