@@ -1,15 +1,19 @@
 # The two commands of the README: `make demo` sets up and runs the main job, `make test` sets up and
-# passes the tests. Nothing needs typing before either. `make check` is all that CI asks for.
+# passes the tests. Nothing needs typing before either. `make check` is all that CI asks for. `make
+# lab` sets up and measures the main job between real processes (Linux, root).
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := src tests benchmarks experiments .ci
 
-.PHONY: demo test lint check clean
+.PHONY: demo lab test lint check clean
 
 demo: $(VENV)/installed-all
 	$(BIN)/cutlayer train
+
+lab: $(VENV)/installed-all
+	$(BIN)/cutlayer lab
 
 test: $(VENV)/installed-dev
 	$(BIN)/pytest

@@ -4,8 +4,11 @@ import socket
 from pathlib import Path
 
 import pytest
+from net.ends import enrolled, run_keys
 
 from cutlayer.cli.main import main
+from cutlayer.net.identity.device_keys import write_device_keys
+from cutlayer.net.identity.private_files import make_private_folder
 from cutlayer.net.identity.token import Token
 
 TOKEN = Token("pi", b"s" * 32, b"a" * 32).text()
@@ -59,3 +62,14 @@ def test_data_that_are_not_there_are_found_before_the_token_is_used(
             server.accept()
     assert "photo: no such file or folder; --data names" in capsys.readouterr().err
     assert not (tmp_path / "identity").exists()
+
+
+def test_a_damaged_state_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before any server is asked for."""
+    identity = tmp_path / "identity"
+    make_private_folder(identity)
+    write_device_keys(identity, enrolled(run_keys(tmp_path / "keys"), "pi"))
+    (identity / "run.safetensors").write_bytes(b"\0" * 100)
+    assert main(["join", "127.0.0.1:1", "--data", str(tmp_path), "--identity", str(identity)]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "run.safetensors cannot be read" in said and "delete it" in said

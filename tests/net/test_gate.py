@@ -18,9 +18,9 @@ Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 @contextlib.asynccontextmanager
 async def gate_before(serve: Serve, said: list[str]) -> AsyncIterator[tuple[Gate, int]]:
     """A gate with one server behind for both first bytes."""
-    server = await asyncio.start_server(serve, LOOPBACK, 0)
-    behind = server.sockets[0].getsockname()[1]
     gate = Gate(Limits(), said.append)
+    behind = gate.inner.path("server")
+    server = await asyncio.start_unix_server(serve, behind)
     port = await gate.open(LOOPBACK, 0, {TLS: behind, ENROL: behind})
     try:
         yield gate, port
@@ -116,44 +116,8 @@ def test_who_stays_when_the_server_has_hung_up_is_cut_off(end: str) -> None:
                     visits[0].prove()
                     while gate._visits:  # the leech neither closes nor reads
                         await asyncio.sleep(0.01)
-                assert gate.visit(visits[0].port or 0) is None
+                assert not gate._by_number
                 assert leech.recv(3) == b"bye"
-
-    asyncio.run(run())
-
-
-def test_a_port_behind_that_is_anothers_by_now_stays_anothers() -> None:
-    """The system gives the port of a connection that has ended to the next one."""
-
-    served: list[asyncio.StreamWriter] = []
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(await reader.read(1))
-        with contextlib.suppress(ConnectionError):
-            await reader.read()
-        writer.close()
-        served.append(writer)
-
-    async def run() -> None:
-        async with gate_before(serve, []) as (gate, port):
-            ends = [await asyncio.open_connection(LOOPBACK, port) for _ in range(2)]
-            for reader, writer in ends:
-                writer.write(TLS)
-                assert await reader.readexactly(1) == TLS
-            first, second = sorted(gate._visits, key=lambda visit: visit.port or 0)
-            assert first.port is not None
-            gate.route(second, first.port)
-            first.prove()
-            first.end()
-            async with asyncio.timeout(PATIENCE_S):
-                while first in gate._visits:
-                    await asyncio.sleep(0.01)
-            assert gate.visit(first.port) is second
-            for _, writer in ends:
-                writer.transport.abort()
-            async with asyncio.timeout(PATIENCE_S):
-                while len(served) < 2:
-                    await asyncio.sleep(0.01)
 
     asyncio.run(run())
 
@@ -162,11 +126,7 @@ def test_a_server_behind_that_is_gone_ends_the_connection() -> None:
     async def run() -> None:
         said: list[str] = []
         gate = Gate(Limits(), said.append)
-        taken = await asyncio.start_server(lambda r, w: None, LOOPBACK, 0)
-        free = taken.sockets[0].getsockname()[1]
-        taken.close()
-        await taken.wait_closed()
-        port = await gate.open(LOOPBACK, 0, {TLS: free})
+        port = await gate.open(LOOPBACK, 0, {TLS: gate.inner.path("nobody")})
         reader, writer = await asyncio.open_connection(LOOPBACK, port)
         writer.write(TLS)
         with contextlib.suppress(ConnectionError):
@@ -181,11 +141,11 @@ def test_a_server_behind_that_is_gone_ends_the_connection() -> None:
     asyncio.run(run())
 
 
-def test_a_visitor_is_known_by_the_port_behind() -> None:
-    ports: list[int] = []
+def test_a_visitor_is_known_by_its_name_behind() -> None:
+    peers: list[str] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        ports.append(writer.get_extra_info("peername")[1])
+        peers.append(writer.get_extra_info("peername"))
         writer.write(await reader.read(1))
         with contextlib.suppress(ConnectionError):
             await reader.read()
@@ -197,7 +157,7 @@ def test_a_visitor_is_known_by_the_port_behind() -> None:
             reader, writer = await asyncio.open_connection(LOOPBACK, port)
             writer.write(TLS)
             assert await reader.readexactly(1) == TLS
-            visit = gate.visit(ports[0])
+            visit = gate.visit(peers[0])
             assert visit is not None and visit.address == LOOPBACK
             visit.prove()
             visit.prove()
@@ -207,7 +167,7 @@ def test_a_visitor_is_known_by_the_port_behind() -> None:
             writer.close()
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
-            assert gate.visit(ports[0]) is None
+            assert gate.visit(peers[0]) is None
             visit.prove()  # too late for anything
             visit.end()
             assert said == []

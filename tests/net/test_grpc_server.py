@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -38,12 +39,13 @@ def device(keys: RunKeys) -> DeviceKeys:
 
 @contextlib.asynccontextmanager
 async def stranger(
-    port: int,
+    where: int | str,
     authority: bytes,
     shown: tuple[bytes, bytes] = (b"", b""),
     method: str = f"/{SERVICE}/{METHOD}",
 ) -> AsyncIterator[Any]:
-    """A stream by plain gRPC, with a key and certificate to show, or none."""
+    """A stream by plain gRPC to a port or the path of a socket, with a key and certificate to show,
+    or none."""
     key, certificate = (part or None for part in shown)
     credentials = grpc.ssl_channel_credentials(authority, key, certificate)
     options = [
@@ -51,7 +53,8 @@ async def stranger(
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.max_send_message_length", -1),
     ]
-    channel = grpc.aio.secure_channel(f"{LOOPBACK}:{port}", credentials, options)
+    address = f"{LOOPBACK}:{where}" if isinstance(where, int) else f"unix:{where}"
+    channel = grpc.aio.secure_channel(address, credentials, options)
     call = channel.stream_stream(method)()
     try:
         yield call
@@ -362,11 +365,13 @@ def test_what_is_not_ours_is_answered_with_nothing(first: bytes, keys: RunKeys) 
 
 
 def test_who_goes_around_the_gate_gets_no_link(keys: RunKeys, device: DeviceKeys) -> None:
-    """Another user of the server's machine, with a device's keys: no limit would hold."""
+    """A process of the server's own user, with a device's keys: no limit would hold. No other user
+    gets so far."""
 
     async def run() -> None:
         async with serving(keys) as served:
             behind = served.server._gate.behind[TLS]
+            assert stat.S_IMODE(Path(behind).parent.stat().st_mode) == 0o700
             shown = (device.key, device.certificate)
             async with stranger(behind, keys.authority_pem, shown) as call:
                 assert await told(call) == (grpc.StatusCode.UNAUTHENTICATED, "")

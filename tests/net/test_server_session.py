@@ -23,10 +23,12 @@ from cutlayer.net.messages import (
     Weight,
     Welcome,
 )
+from cutlayer.net.round_end import RoundEnd
 from cutlayer.net.server_session import (
     Checkpoint,
     Finish,
     Found,
+    GiveUp,
     HangUp,
     Instruction,
     Joined,
@@ -43,12 +45,13 @@ from cutlayer.net.server_session import (
     Send,
     ServerSession,
     Spoilt,
-    Standing,
     Take,
     Taken,
     Train,
     Trained,
+    Warn,
 )
+from cutlayer.net.standing import Standing
 from cutlayer.net.wire import Wire
 from cutlayer.spec import MiniBatch
 
@@ -91,10 +94,18 @@ SHARES = (0.75, 0.25)
 class Table:
     """A session, and the devices' ends of its wires."""
 
-    def __init__(self, devices: int = 2, quorum: int = 1, deadline_s: float | None = 10.0) -> None:
+    def __init__(
+        self,
+        devices: int = 2,
+        quorum: int = 1,
+        deadline_s: float | None = 10.0,
+        give_up_s: float | None = None,
+    ) -> None:
         terms = tuple(terms_of(device) for device in range(devices))
         shares = (1.0 / devices,) * devices
-        self.plan = RunPlan(terms, lambda number: 0.1 / number, shares, quorum, deadline_s, BOUNDS)
+        end = RoundEnd(devices, quorum, deadline_s, give_up_s)
+        name_of = {0: "pi-0"}.get
+        self.plan = RunPlan(terms, lambda number: 0.1 / number, shares, end, BOUNDS, name_of)
         self.session = ServerSession(self.plan, b"adapter 0")
         self.wires: dict[int, Wire] = {}
 
@@ -251,7 +262,7 @@ def test_a_deadline_waits_for_a_quorum() -> None:
     for device in range(2):
         table.heard(table.join(device))
     table.round(0, 1)
-    assert table.session.handle(Passed(11.0)) == []
+    assert [type(one) for one in table.session.handle(Passed(11.0))] == [Warn]
     out = table.round(1, 1)
     assert out[-1] == Merge((0, 1))
 
@@ -408,7 +419,60 @@ def test_how_far_devices_are() -> None:
     assert table.session.standings == (Standing(True, 1, False), Standing(False, 0, False))
 
 
+def test_a_round_short_of_its_quorum_says_so_once_and_closes_when_it_can() -> None:
+    table = Table(quorum=2)
+    table.heard(table.join(0))
+    table.heard(table.join(1))
+    table.round(0, 1)
+    table.heard(table.step(1, Position(1, 0, 0), last=True))
+    assert table.session.handle(Passed(9.0)) == []
+    assert table.session.lacking == 0
+    (warning,) = table.session.handle(Passed(1.0))
+    assert isinstance(warning, Warn)
+    assert "round 1 has 1 of the 2 adapters that it needs, 10 s after it began" in warning.text
+    assert "device 1 (connected, 1 of 2 local steps)" in warning.text
+    assert "pi-0" not in warning.text
+    assert table.session.lacking == 1
+    assert table.session.handle(Passed(1e6)) == []
+    # the other one makes it after all
+    table.heard(table.step(1, Position(1, 1, 0), last=True))
+    adapter = Adapter(1, Weight(1), b"row")
+    assert table.say(1, adapter) == [Take(1, adapter)]
+    assert table.session.handle(Taken(1, adapter))[-1] == Merge((0, 1))
+    table.session.handle(Merged((0, 1), b"adapter", SHARES))
+    # the next round warns anew
+    assert table.session.lacking == 0
+    assert [type(one) for one in table.session.handle(Passed(10.0))] == [Warn]
+
+
+def test_a_run_whose_round_never_has_its_quorum_gives_up_when_told_to() -> None:
+    """It names who is missing, and how to go on."""
+    table = Table(quorum=2, give_up_s=100.0)
+    table.heard(table.join(0))
+    assert [type(one) for one in table.session.handle(Passed(99.0))] == [Warn]
+    (end,) = table.session.handle(Passed(1.0))
+    assert isinstance(end, GiveUp)
+    assert "0 of the 2 adapters" in end.reason and "--resume" in end.reason
+    assert "pi-0 (connected, 0 of 2" in end.reason
+    assert "device 1 (away, 0 of 2" in end.reason
+
+
+def test_a_run_without_a_deadline_may_give_up_too() -> None:
+    """Then it needs all; one that has its quorum by its deadline closes instead."""
+    table = Table(quorum=1, deadline_s=None, give_up_s=100.0)
+    table.heard(table.join(0))
+    table.round(0, 1)
+    assert table.session.handle(Passed(99.0)) == []
+    (end,) = table.session.handle(Passed(1.0))
+    assert isinstance(end, GiveUp) and "1 of the 2 adapters" in end.reason
+
+
 @pytest.mark.parametrize("quorum", [0, 3])
 def test_a_quorum_is_of_the_devices_there_are(quorum: int) -> None:
-    with pytest.raises(ConfigError, match=f"a quorum of {quorum} for 2 devices"):
+    with pytest.raises(ConfigError, match=f"net.quorum {quorum} for 2 devices"):
         Table(devices=2, quorum=quorum)
+
+
+def test_nobody_gives_up_before_the_deadline() -> None:
+    with pytest.raises(ConfigError, match=r"give_up_s 5\.0 is before net\.deadline_s 10\.0"):
+        Table(give_up_s=5.0)

@@ -15,9 +15,9 @@ from cutlayer.paper.claims import Verdict
 from cutlayer.paper.fig14_claims import Seen, claims_of, rounds_to_stable
 from cutlayer.paper.fig14_drawing import draw
 from cutlayer.paper.options import Options
-from cutlayer.paper.save import save_figure
 from cutlayer.profiling.training import starts
 from cutlayer.report.drawing import plain_style
+from cutlayer.report.save import save_figure
 
 ROUNDS = (0, 2, 6, 12, 18, 22)
 FEW, SOME, MANY = 48, 144, 240

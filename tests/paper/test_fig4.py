@@ -21,9 +21,9 @@ from cutlayer.paper.fig4_drawing import draw
 from cutlayer.paper.fig4_fit import falling
 from cutlayer.paper.fig7_grid import BY_BITS, BY_SPARSITY, Point
 from cutlayer.paper.options import Options
-from cutlayer.paper.save import save_figure
 from cutlayer.planner.accuracy.cubic import Fit, fit, terms
 from cutlayer.report.drawing import plain_style
+from cutlayer.report.save import save_figure
 
 RHO, Q = places(BOX)
 coefficients = st.lists(st.floats(-10, 10, allow_subnormal=False), min_size=10, max_size=10).map(

@@ -30,9 +30,9 @@ from cutlayer.paper.fig5_lines import (
     Line,
 )
 from cutlayer.paper.options import Options
-from cutlayer.paper.save import save_figure
 from cutlayer.profiling.training import Start, follow, standard_error, starts, train
 from cutlayer.report.drawing import plain_style
+from cutlayer.report.save import save_figure
 from cutlayer.schemes.all import SCHEMES
 
 FINAL = {SFT_PAPER: 74.0, SFT_BEST: 76.0, PLAIN: 76.5, SL: 77.0, SPLITLORA: 76.8, FL_FULL: 40.0}

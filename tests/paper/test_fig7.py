@@ -27,9 +27,9 @@ from cutlayer.paper.fig7_grid import (
     codecs_of,
 )
 from cutlayer.paper.options import Options
-from cutlayer.paper.save import save_figure
 from cutlayer.profiling.training import starts, train
 from cutlayer.report.drawing import plain_style
+from cutlayer.report.save import save_figure
 
 ACCURACY = (77.0, 74.0, 76.5, 76.0, 75.5, 66.0, 58.0, 64.0, 70.0, 76.0, 76.5)
 

@@ -12,7 +12,6 @@ from report.test_figures import assert_labels_apart
 from cutlayer.paper import theorem1
 from cutlayer.paper.claims import Verdict
 from cutlayer.paper.options import Options
-from cutlayer.paper.save import save_figure
 from cutlayer.paper.theorem1_cases import (
     NOISY,
     QUICK,
@@ -29,6 +28,7 @@ from cutlayer.paper.theorem1_claims import claims_of
 from cutlayer.paper.theorem1_drawing import draw
 from cutlayer.paper.theorem1_sgd import Job, Quadratics, train
 from cutlayer.report.drawing import plain_style
+from cutlayer.report.save import save_figure
 
 OPTIONS = Options(data="none", model="none", cut=1, rounds=None, seeds=1, quick=True)
 Cases = tuple[Plain, Biased, Drift]

@@ -89,7 +89,10 @@ def _state(status: dict[str, Any]) -> str:
         return f"failed: {failure}"
     if status["finished"]:
         return "finished"
-    return f"round {status['round']} of {status['rounds']}, for {format_seconds(status['round_s'])}"
+    short = status["lacking"]
+    late = f", {short} adapters short" if short else ""
+    running = f"for {format_seconds(status['round_s'])}"
+    return f"round {status['round']} of {status['rounds']}, {running}{late}"
 
 
 def _presence(device: dict[str, Any]) -> str:

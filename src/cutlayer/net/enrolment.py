@@ -24,7 +24,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from cutlayer.errors import IdentityError
-from cutlayer.net.gate import ENROL, LOOPBACK, Gate, Visit
+from cutlayer.net.gate import ENROL, Gate, Visit
 from cutlayer.net.identity.certificates import (
     Signed,
     check_server,
@@ -54,11 +54,14 @@ class Enrolment:
         self._wall_clock = wall_clock
         self._server: asyncio.Server | None = None
 
-    async def open(self) -> int:
-        """Listen on loopback; the port."""
+    async def open(self, waiting: int) -> str:
+        """Listen behind the gate; where. `waiting`: how many may connect at once."""
+        path = self._gate.inner.path("enrolment")
         context = _server_context(self._keys)
-        self._server = await asyncio.start_server(self._serve, LOOPBACK, 0, ssl=context)
-        return int(self._server.sockets[0].getsockname()[1])
+        self._server = await asyncio.start_unix_server(
+            self._serve, path, ssl=context, backlog=waiting
+        )
+        return path
 
     async def close(self) -> None:
         """Stop listening; the gate cuts those off who are here."""
@@ -66,7 +69,7 @@ class Enrolment:
             self._server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        visit = self._gate.visit(int(writer.get_extra_info("peername")[1]))
+        visit = self._gate.visit(writer.get_extra_info("peername"))
         try:
             async with asyncio.timeout(_TIMEOUT_S):
                 if visit is not None:

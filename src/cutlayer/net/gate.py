@@ -7,6 +7,7 @@ here each connection has all three. Bytes go through unread, at the pace of the 
 
 import asyncio
 import math
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ from typing import cast, final
 
 from cutlayer.net.admission import Admission, network_of
 from cutlayer.net.door_limits import Limits
+from cutlayer.net.inner_sockets import InnerSockets, number_of
 from cutlayer.units import KIB
 
 Say = Callable[[str], None]
@@ -23,48 +25,57 @@ Say = Callable[[str], None]
 TLS = b"\x16"
 ENROL = b"E"
 LOOPBACK = "127.0.0.1"
-_BUFFER_BYTES = 512 * KIB
+BUFFER_BYTES = 512 * KIB
 _LEAVE_S = 0.5
 # refusals that are counted, so that a flood does not flood the log
 _REMEMBERED = 4096
 
 
 class Gate:
-    """Connections from outside, each with another to the port behind that its first byte asks for.
+    """Connections from outside, each with another to the server that its first byte asks for.
 
-    say: told each refusal with its reason.
+    say: told each refusal with its reason. inner: where the servers behind listen.
     """
 
     def __init__(self, limits: Limits, say: Say) -> None:
-        self.behind: Mapping[bytes, int] = {}
+        self.behind: Mapping[bytes, str] = {}
+        self.inner = InnerSockets()
         self.proof_s = limits.proof_s
         # one for all sides, since what came goes on at once
-        self.buffer = bytearray(_BUFFER_BYTES)
+        self.buffer = bytearray(BUFFER_BYTES)
         self.refusals = 0
         self._say = say
         self._admission = Admission(limits, self._evict)
         # in the order of arrival
         self._visits: dict[Visit, None] = {}
-        self._by_port: dict[int, Visit] = {}
+        self._by_number: dict[int, Visit] = {}
         self._refused: Counter[tuple[str, str]] = Counter()
         self._server: asyncio.Server | None = None
+        self._closed = False
 
-    async def open(self, host: str, port: int, behind: Mapping[bytes, int]) -> int:
+    async def open(self, host: str, port: int, behind: Mapping[bytes, str]) -> int:
         """Listen; the port, which the system chose if `port` is 0. Raises OSError.
 
-        behind: the port on loopback for each first byte; with another byte nobody gets in.
+        behind: the path of `inner` for each first byte; with another byte nobody gets in.
         """
         self.behind = behind
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: _Outside(self), host, port)
         return int(self._server.sockets[0].getsockname()[1])
 
-    def visit(self, port: int) -> "Visit | None":
-        """Whom a server behind sees as loopback's `port`, if they came through here."""
-        return self._by_port.get(port)
+    @property
+    def held_bytes(self) -> int:
+        """What has come from one side and not gone to the other [bytes]."""
+        return sum(visit.held_bytes for visit in self._visits)
+
+    def visit(self, peer: str) -> "Visit | None":
+        """Whom a server behind sees as `peer`, if they came through here."""
+        number = number_of(peer)
+        return None if number is None else self._by_number.get(number)
 
     async def close(self) -> None:
-        """Stop listening, and cut everybody off."""
+        """Stop listening, and cut everybody off, whoever is half in too."""
+        self._closed = True
         if self._server is not None:
             self._server.close()
         for visit in tuple(self._visits):
@@ -72,9 +83,12 @@ class Gate:
             visit.end()
         while self._visits:
             await asyncio.sleep(0)
+        self.inner.close()
 
     def arrive(self, outside: "_Outside", address: str) -> "Visit | None":
         """A visit, if there is room for it."""
+        if self._closed:
+            return None
         reason = self._admission.arrive(address, time.monotonic())
         if reason is not None:
             self.refuse(address, reason)
@@ -102,10 +116,11 @@ class Gate:
                 visit.give_way()
                 return
 
-    def route(self, visit: "Visit", port: int) -> None:
-        """The visit's connection behind is made, from `port`."""
-        visit.port = port
-        self._by_port[port] = visit
+    def connect(self, visit: "Visit", path: str) -> socket.socket:
+        """A connection for the visit to who listens at `path`. Raises OSError."""
+        visit.number, connection = self.inner.connect(path)
+        self._by_number[visit.number] = visit
+        return connection
 
     def proven(self, visit: "Visit") -> None:
         """The visit has shown who it is."""
@@ -114,9 +129,8 @@ class Gate:
     def leave(self, visit: "Visit") -> None:
         """The visit's connection outside has ended."""
         self._visits.pop(visit, None)
-        # a port behind is free again before the side outside has gone, and may be another's by now
-        if visit.port is not None and self._by_port.get(visit.port) is visit:
-            del self._by_port[visit.port]
+        if visit.number is not None:
+            del self._by_number[visit.number]
         self._admission.leave(visit.address, visit.proven)
 
 
@@ -126,7 +140,7 @@ class Visit:
 
     def __init__(self, gate: Gate, outside: "_Outside", address: str) -> None:
         self.address = address
-        self.port: int | None = None
+        self.number: int | None = None
         self.proven = False
         self._gone = False
         self._gate = gate
@@ -137,16 +151,22 @@ class Visit:
         self._loop = asyncio.get_running_loop()
         self._overdue = self._loop.call_later(gate.proof_s, self._too_late)
 
+    @property
+    def held_bytes(self) -> int:
+        """What waits to be written to either side [bytes]."""
+        sides = (side for side in (self._outside, self._behind) if side is not None)
+        return sum(side.transport.get_write_buffer_size() for side in sides)
+
     def begin(self, first: bytes) -> None:
         """Find who is behind for these bytes, and let them have the connection."""
-        port = self._gate.behind.get(first[:1])
-        if port is None:
+        path = self._gate.behind.get(first[:1])
+        if path is None:
             self.reason = "speaks neither TLS nor our enrolment"
             self.end()
             return
         rest = first[1:] if first[:1] == ENROL else first
         self._outside.transport.pause_reading()
-        self._connecting = asyncio.create_task(self._connect(port, rest))
+        self._connecting = asyncio.create_task(self._connect(path, rest))
 
     def prove(self) -> None:
         """It has shown who it is: it may stay."""
@@ -190,17 +210,17 @@ class Visit:
             self._gate.refuse(self.address, self.reason)
         self._gate.leave(self)
 
-    async def _connect(self, port: int, first: bytes) -> None:
+    async def _connect(self, path: str, first: bytes) -> None:
         try:
-            _, behind = await self._loop.create_connection(
-                lambda: _Behind(self._gate, self), LOOPBACK, port
-            )
+            connection = self._gate.connect(self, path)
         except OSError:
             self.reason = "the server is stopping"
             self.end()
             return
+        _, behind = await self._loop.create_connection(
+            lambda: _Behind(self._gate, self), sock=connection
+        )
         self._behind = behind
-        self._gate.route(self, int(behind.transport.get_extra_info("sockname")[1]))
         self._outside.other, behind.other = behind, self._outside
         behind.transport.write(first)
         self._outside.transport.resume_reading()
@@ -235,7 +255,7 @@ class _Side(asyncio.BufferedProtocol):
         if self.other is not None:
             self.other.transport.write(memoryview(self._gate.buffer)[:nbytes])
             if self.other.transport.get_write_buffer_size():
-                self._gate.buffer = bytearray(_BUFFER_BYTES)  # the rest may be in the old one yet
+                self._gate.buffer = bytearray(BUFFER_BYTES)  # the rest may be in the old one yet
 
     def eof_received(self) -> bool:
         """One side may be done sending while the other goes on."""

@@ -18,7 +18,7 @@ from cryptography import x509
 from cutlayer.errors import CutlayerError, IdentityError
 from cutlayer.net.door_limits import Limits
 from cutlayer.net.enrolment import Enrolment
-from cutlayer.net.gate import ENROL, LOOPBACK, TLS, Gate, Say, Visit
+from cutlayer.net.gate import ENROL, TLS, Gate, Say, Visit
 from cutlayer.net.grpc_link import (
     ACCEPTED,
     METHOD,
@@ -96,12 +96,19 @@ class LinkServer:
         """How many connections were refused."""
         return self._gate.refusals
 
+    @property
+    def held_bytes(self) -> int:
+        """What waits at the gate and in links, from devices and for them [bytes]."""
+        links = sum(held.link.held_bytes for held in self._held.values())
+        return links + self._gate.held_bytes
+
     async def start(self, host: str, port: int) -> None:
         """Listen. Raises OSError if the address is not to be had."""
         self._grpc.add_generic_rpc_handlers((self._handlers(),))
-        behind = self._grpc.add_secure_port(f"{LOOPBACK}:0", self._credentials())
+        behind = self._gate.inner.path("grpc")
+        self._grpc.add_secure_port(f"unix:{behind}", self._credentials())
         await self._grpc.start()
-        enrolment = await self._enrolment.open()
+        enrolment = await self._enrolment.open(self._limits.connections)
         self.port = await self._gate.open(host, port, {TLS: behind, ENROL: enrolment})
         self._watch = asyncio.create_task(self._watch_register())
 
@@ -153,7 +160,7 @@ class LinkServer:
         (pem,) = context.auth_context()["x509_pem_cert"]
         certificate = x509.load_pem_x509_certificate(pem)
         name, serial = common_name(certificate), certificate.serial_number
-        visit = self._gate.visit(int(context.peer().rpartition(":")[2]))
+        visit = self._gate.visit(context.peer())
         if visit is None:
             self._say(f"refused {name}: did not come through the gate")
             return None

@@ -20,9 +20,9 @@ from cutlayer.paper.fig10_rounds import (
     delays_by_reading,
 )
 from cutlayer.paper.options import Made, Options
-from cutlayer.paper.save import save_figure, save_table
 from cutlayer.paper.setting import EVALUATION
 from cutlayer.report.drawing import plain_style
+from cutlayer.report.save import save_figure, save_table
 
 Say = Callable[[str], None]
 

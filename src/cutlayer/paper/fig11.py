@@ -13,9 +13,9 @@ from cutlayer.paper.fig11_claims import claims_of
 from cutlayer.paper.fig11_drawing import PRINTED, draw
 from cutlayer.paper.fit import fit
 from cutlayer.paper.options import Made, Options
-from cutlayer.paper.save import save_figure, save_table
 from cutlayer.paper.setting import EVALUATION, TINY_IMAGENET
 from cutlayer.report.drawing import plain_style
+from cutlayer.report.save import save_figure, save_table
 
 Say = Callable[[str], None]
 

@@ -5,9 +5,9 @@ Knows matplotlib and the numbers that it is given.
 
 from matplotlib.figure import Figure
 
-from cutlayer.paper.bars import OURS, PAPER_COLOUR, Series, draw_bars, legend_and_title
 from cutlayer.paper.evaluation import NAMES, Evaluation
 from cutlayer.paper.fit import FL_MINUTES, PRINTED_MINUTES
+from cutlayer.report.bars import OURS, PAPER_COLOUR, Series, draw_bars, legend_and_title
 from cutlayer.report.drawing import MUTED, new_figure
 
 # the text's minutes, on CIFAR-100 alone

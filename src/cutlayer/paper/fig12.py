@@ -12,10 +12,10 @@ from cutlayer.paper.evaluation import evaluate, words_of
 from cutlayer.paper.fig12_claims import claims_of
 from cutlayer.paper.fit import fit
 from cutlayer.paper.options import Made, Options
-from cutlayer.paper.save import save_figure, save_table
 from cutlayer.paper.setting import EVALUATION, LARGE_MODEL
 from cutlayer.paper.two_settings import COLUMNS, draw, rows_of
 from cutlayer.report.drawing import plain_style
+from cutlayer.report.save import save_figure, save_table
 
 Say = Callable[[str], None]
 

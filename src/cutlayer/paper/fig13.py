@@ -13,10 +13,10 @@ from cutlayer.paper.fig11_claims import FL_TIMES_SFT
 from cutlayer.paper.fig13_claims import FL_TIMES_SFT_OF_TWENTY, claims_of
 from cutlayer.paper.fit import fit
 from cutlayer.paper.options import Made, Options
-from cutlayer.paper.save import save_figure, save_table
 from cutlayer.paper.setting import EVALUATION, TWENTY_DEVICES
 from cutlayer.paper.two_settings import COLUMNS, draw, rows_of
 from cutlayer.report.drawing import plain_style
+from cutlayer.report.save import save_figure, save_table
 
 Say = Callable[[str], None]
 

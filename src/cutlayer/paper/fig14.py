@@ -18,9 +18,9 @@ from cutlayer.paper.fig5_lines import SFT_PAPER
 from cutlayer.paper.fig14_claims import WITHIN, Seen, claims_of
 from cutlayer.paper.fig14_drawing import draw
 from cutlayer.paper.options import Made, Options
-from cutlayer.paper.save import save_figure, save_table
 from cutlayer.profiling.training import Curve, configure, follow, starts
 from cutlayer.report.drawing import plain_style
+from cutlayer.report.save import save_figure, save_table
 from cutlayer.units import format_seconds
 
 Say = Callable[[str], None]

@@ -17,10 +17,10 @@ from cutlayer.paper.fig4_claims import BOX, Seen, Surface, claims_of, places, su
 from cutlayer.paper.fig4_drawing import draw
 from cutlayer.paper.fig7_grid import BY_BITS, BY_SPARSITY, Point
 from cutlayer.paper.options import Made, Options
-from cutlayer.paper.save import save_figure, save_table
 from cutlayer.planner.accuracy.cubic import COEFFICIENTS
 from cutlayer.profiling.training import starts
 from cutlayer.report.drawing import plain_style
+from cutlayer.report.save import save_figure, save_table
 
 SIZE = Size(rounds=3, local_steps=4, batch=12, test_samples=300)
 QUICK_SIZE = Size(rounds=1, local_steps=1, batch=4, test_samples=40)

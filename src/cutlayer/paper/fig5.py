@@ -17,9 +17,9 @@ from cutlayer.paper.fig5_claims import Seen, claims_of
 from cutlayer.paper.fig5_drawing import draw
 from cutlayer.paper.fig5_lines import LINES, PARTITIONS, Line, Partition
 from cutlayer.paper.options import Made, Options
-from cutlayer.paper.save import save_figure, save_table
 from cutlayer.profiling.training import Curve, configure, follow, starts
 from cutlayer.report.drawing import plain_style
+from cutlayer.report.save import save_figure, save_table
 from cutlayer.units import format_seconds
 
 Say = Callable[[str], None]

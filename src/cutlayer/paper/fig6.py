@@ -19,8 +19,8 @@ from cutlayer.paper.fig6_curves import (
 )
 from cutlayer.paper.fig6_drawing import draw
 from cutlayer.paper.options import Made, Options
-from cutlayer.paper.save import save_figure, save_table
 from cutlayer.report.drawing import plain_style
+from cutlayer.report.save import save_figure, save_table
 
 Say = Callable[[str], None]
 

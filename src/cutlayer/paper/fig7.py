@@ -16,9 +16,9 @@ from cutlayer.paper.fig7_claims import Seen, claims_of
 from cutlayer.paper.fig7_drawing import Spread, draw
 from cutlayer.paper.fig7_grid import GRID, QUICK_GRID, Point
 from cutlayer.paper.options import Made, Options
-from cutlayer.paper.save import save_figure, save_table
 from cutlayer.profiling.training import Start, Trained, starts
 from cutlayer.report.drawing import plain_style
+from cutlayer.report.save import save_figure, save_table
 
 SIZE = Size(rounds=4, local_steps=5, batch=16, test_samples=800)
 QUICK_SIZE = Size(rounds=1, local_steps=2, batch=8, test_samples=64)

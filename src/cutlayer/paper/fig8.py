@@ -20,9 +20,9 @@ from cutlayer.paper.fig8_claims import claims_of
 from cutlayer.paper.fig8_drawing import PRINTED, draw
 from cutlayer.paper.fig8_methods import Method, methods
 from cutlayer.paper.options import Made, Options
-from cutlayer.paper.save import save_figure, save_table
 from cutlayer.paper.setting import EVALUATION
 from cutlayer.report.drawing import plain_style
+from cutlayer.report.save import save_figure, save_table
 
 Say = Callable[[str], None]
 

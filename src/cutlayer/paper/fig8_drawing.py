@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cutlayer.paper.bars import OURS, PAPER_COLOUR, Series, draw_bars, legend_and_title
 from cutlayer.paper.evaluation import NAMES, Evaluation
 from cutlayer.paper.fig7_grid import CLAIMED
 from cutlayer.paper.fig8_claims import (
@@ -18,6 +17,7 @@ from cutlayer.paper.fig8_claims import (
     UNCOMPRESSED_GIGABYTES,
 )
 from cutlayer.paper.fig8_methods import Method
+from cutlayer.report.bars import OURS, PAPER_COLOUR, Series, draw_bars, legend_and_title
 from cutlayer.report.drawing import INK, new_figure
 
 PRINTED: dict[str, float] = {

@@ -14,10 +14,10 @@ from cutlayer.paper.fig9_case import USER_NUMBERS, Case, case_of
 from cutlayer.paper.fig9_claims import claims_of
 from cutlayer.paper.fig9_drawing import draw
 from cutlayer.paper.options import Made, Options
-from cutlayer.paper.save import save_figure, save_table
 from cutlayer.paper.setting import EVALUATION
 from cutlayer.planner.configuration.problem import ConfigurationSolution
 from cutlayer.report.drawing import plain_style
+from cutlayer.report.save import save_figure, save_table
 
 Say = Callable[[str], None]
 

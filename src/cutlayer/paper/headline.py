@@ -14,7 +14,6 @@ from cutlayer.paper.fit import PRINTED_MINUTES, Fit, fit
 from cutlayer.paper.headline_claims import claims_of
 from cutlayer.paper.headline_drawing import draw
 from cutlayer.paper.options import Made, Options
-from cutlayer.paper.save import save_figure, save_table
 from cutlayer.paper.setting import (
     EVALUATION,
     LARGE_MODEL,
@@ -23,6 +22,7 @@ from cutlayer.paper.setting import (
     TWENTY_DEVICES,
 )
 from cutlayer.report.drawing import plain_style
+from cutlayer.report.save import save_figure, save_table
 
 Say = Callable[[str], None]
 

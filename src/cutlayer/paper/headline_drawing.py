@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cutlayer.paper.bars import OURS, PAPER_COLOUR, Series, draw_bars, legend_and_title
 from cutlayer.paper.evaluation import NAMES, Evaluation
 from cutlayer.paper.fig11_drawing import PRINTED
 from cutlayer.paper.fit import Fit
+from cutlayer.report.bars import OURS, PAPER_COLOUR, Series, draw_bars, legend_and_title
 from cutlayer.report.drawing import INK, new_figure
 
 _MARKS = {"sft": "o", "sft-uncompressed": "s", "splitlora-paper": "^", "sl": "D"}

@@ -20,8 +20,8 @@ from cutlayer.paper.claims import (
     judge_number,
 )
 from cutlayer.paper.options import Made, Options
-from cutlayer.paper.save import save_figure, save_table
 from cutlayer.report.drawing import INK, MUTED, new_figure, plain_style
+from cutlayer.report.save import save_figure, save_table
 from cutlayer.report.vocabulary import DEVICE_COLOUR, OTHER_COLOUR
 
 Say = Callable[[str], None]

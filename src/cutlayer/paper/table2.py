@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 
 from cutlayer.paper.claims import CLAIM_COLUMNS, Verdict, claim_rows
 from cutlayer.paper.options import Made, Options
-from cutlayer.paper.save import save_figure, save_table
 from cutlayer.paper.table2_rows import Row, rows
 from cutlayer.report.drawing import GRID, INK, MUTED, new_figure, plain_style
+from cutlayer.report.save import save_figure, save_table
 
 Say = Callable[[str], None]
 

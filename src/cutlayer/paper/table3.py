@@ -10,10 +10,10 @@ from pathlib import Path
 
 from cutlayer.paper.claims import CLAIM_COLUMNS, Claim, Reference, claim_rows, judge_number
 from cutlayer.paper.options import Made, Options
-from cutlayer.paper.save import save_figure, save_table
 from cutlayer.paper.table3_columns import ROWS, WAYS, Column, columns
 from cutlayer.paper.table3_drawing import draw
 from cutlayer.report.drawing import plain_style
+from cutlayer.report.save import save_figure, save_table
 
 Say = Callable[[str], None]
 

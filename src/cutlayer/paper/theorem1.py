@@ -10,7 +10,6 @@ from pathlib import Path
 
 from cutlayer.paper.claims import CLAIM_COLUMNS, claim_rows
 from cutlayer.paper.options import Made, Options
-from cutlayer.paper.save import save_figure, save_table
 from cutlayer.paper.theorem1_cases import (
     DEVICES,
     FULL,
@@ -27,6 +26,7 @@ from cutlayer.paper.theorem1_cases import (
 from cutlayer.paper.theorem1_claims import claims_of
 from cutlayer.paper.theorem1_drawing import draw
 from cutlayer.report.drawing import plain_style
+from cutlayer.report.save import save_figure, save_table
 
 Say = Callable[[str], None]
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from matplotlib.figure import Figure
 
-from cutlayer.paper.bars import OURS, OURS_LIGHT, Series, draw_bars, legend_and_title
 from cutlayer.paper.evaluation import NAMES, Evaluation
+from cutlayer.report.bars import OURS, OURS_LIGHT, Series, draw_bars, legend_and_title
 from cutlayer.report.drawing import new_figure
 
 COLUMNS = ("setting", "scheme", "epochs", "minutes", "times_sft", "paper_times_sft")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from cutlayer.paper.claims import CLAIM_COLUMNS, Claim, Verdict, claim_rows
-from cutlayer.paper.save import save_table
+from cutlayer.report.save import save_table
 
 COLUMNS = ("figure", *CLAIM_COLUMNS)
 

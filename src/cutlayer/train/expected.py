@@ -5,11 +5,12 @@ Padding is computed and not sent; labels and frames are left out.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
+from cutlayer.channel.rates import LinkRates
 from cutlayer.cost.traffic import ACTIVATION_BYTES, physical_traffic
 from cutlayer.planner.observed import Observed, observe
 from cutlayer.spec import MiniBatch
@@ -32,14 +33,29 @@ def expected_round(setup: Setup) -> Observed:
     count = len(setup.devices)
     # any shares do: what is observed are amounts, and seconds of computing
     links = setup.channel.rates(1, 0.0, (1.0 / count,) * count)
-    work = [
-        _work(setup, device, shape, DeviceRates(device.flops_per_s, setup.server_flops_per_s, link))
+    return observe(setup.scheme, expected_work(setup, links, first_round=True))
+
+
+def expected_work(
+    setup: Setup, links: Sequence[LinkRates], *, first_round: bool
+) -> list[DeviceWork]:
+    """Each device's round over its link, its mini-batches like its first one. `first_round`: the
+    one that devices get their part in."""
+    return [
+        _work(
+            setup,
+            device,
+            shape,
+            DeviceRates(device.flops_per_s, setup.server_flops_per_s, link),
+            first_round,
+        )
         for device, shape, link in zip(setup.devices, _shapes(setup), links, strict=True)
     ]
-    return observe(setup.scheme, work)
 
 
-def _work(setup: Setup, device: LocalWork, shape: _Shape, rates: DeviceRates) -> DeviceWork:
+def _work(
+    setup: Setup, device: LocalWork, shape: _Shape, rates: DeviceRates, first_round: bool
+) -> DeviceWork:
     values = (shape.batch.samples, shape.batch.tokens, setup.model.width)
     sent = shape.filled / (ACTIVATION_BYTES * math.prod(values))
     return round_work(
@@ -53,6 +69,7 @@ def _work(setup: Setup, device: LocalWork, shape: _Shape, rates: DeviceRates) ->
         rates,
         compression_up=sent * setup.codecs.up.expected_bytes(values),
         compression_down=sent * setup.codecs.down.expected_bytes(values),
+        first_round=first_round,
         micro_batches=setup.micro_batches,
         in_flight=setup.in_flight,
         holding=setup.holding,

@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 
 from cutlayer.errors import IdentityError
+from cutlayer.train.sync import sync_folder
 
 _FOLDER_MODE = 0o700
 _FILE_MODE = 0o600
@@ -40,6 +41,7 @@ def write_private(path: Path, content: bytes) -> None:
     except BaseException:
         path.unlink()
         raise
+    sync_folder(path.parent)
 
 
 def replace_private(path: Path, content: bytes) -> None:
@@ -49,6 +51,7 @@ def replace_private(path: Path, content: bytes) -> None:
     try:
         write_private(temporary, content)
         temporary.replace(path)
+        sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 

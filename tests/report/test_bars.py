@@ -3,7 +3,7 @@
 import pytest
 from matplotlib.patches import Rectangle
 
-from cutlayer.paper.bars import Series, draw_bars, legend_and_title
+from cutlayer.report.bars import Series, draw_bars, legend_and_title
 from cutlayer.report.drawing import new_figure, plain_style
 
 

@@ -1,6 +1,6 @@
-"""Horizontal bars of the paper's numbers in grey over ours in colour, with each value beside it.
+"""Horizontal bars: the numbers that are compared with in grey, ours in colour, each with its value.
 
-Knows matplotlib and no number of the paper.
+Knows matplotlib and no run. `PAPER_COLOUR`: of the paper's numbers.
 """
 
 from collections.abc import Sequence

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cutlayer.errors import RunError
-from cutlayer.paper.save import save_table
+from cutlayer.report.save import save_table
 
 
 def test_a_table_reads_back(tmp_path: Path) -> None:

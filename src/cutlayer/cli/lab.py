@@ -1,0 +1,67 @@
+"""`cutlayer lab`: a run between real processes over shaped links, beside its prediction."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from cutlayer.cli.settings import add_settings, given_settings
+from cutlayer.config.read import read_config
+from cutlayer.errors import ConfigError
+
+# the built-in job as a lab: a round that calibrates, and five that are compared
+_BUILT_IN = {"devices.count": "4", "training.rounds": "6"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The configuration file, where the run goes, and an option for every setting."""
+    parser.usage = "%(prog)s [CONFIG.yaml] [--SECTION.KEY VALUE ...] [options]"
+    parser.add_argument(
+        "config",
+        nargs="?",
+        type=Path,
+        metavar="CONFIG.yaml",
+        help="default: the built-in job with 4 devices and 6 rounds",
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("runs"), help="where run directories go (runs)"
+    )
+    parser.add_argument(
+        "--loopback",
+        action="store_true",
+        help="no namespaces: on loopback, where devices and server pace themselves",
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress, only the table")
+    add_settings(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run, compare, print, write; 0 however far off. Raises CutlayerError."""
+    built_in = _BUILT_IN if arguments.config is None else {}
+    config = read_config(arguments.config, built_in | given_settings(arguments))
+    # torch and matplotlib take seconds to import: not for --help or a mistake
+    try:
+        from cutlayer.lab.lab import run_lab
+        from cutlayer.lab.result import comparison_table, verdict, write_comparison
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"`cutlayer lab` needs {error.name}: pip install 'cutlayer[train,net]'"
+        ) from error
+    say = _silent if arguments.quiet else _say
+    ended = run_lab(config, arguments.output, say, on_loopback=arguments.loopback)
+    console = Console(file=sys.stdout)
+    console.print(comparison_table(ended.comparison))
+    console.print(ended.where, markup=False, soft_wrap=True)
+    console.print(verdict(ended.comparison), markup=False)
+    for path in write_comparison(ended.comparison, ended.directory):
+        console.print(str(path), markup=False, soft_wrap=True)
+    return 0
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _silent(line: str) -> None:
+    """Nothing."""

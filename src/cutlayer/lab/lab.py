@@ -1,0 +1,134 @@
+"""A lab from its configuration to its comparison: what may be run, and the two records.
+
+The first round calibrates; those after it are compared with what it predicts for them.
+"""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cutlayer.channel.rates import LinkRates
+from cutlayer.config.job import Job, prepare
+from cutlayer.config.net_job import check_net
+from cutlayer.config.schema import Config
+from cutlayer.errors import ConfigError, RunError
+from cutlayer.lab.comparison import Comparison, compare
+from cutlayer.lab.ground import Ground, NoNamespacesError, Say, loopback, namespaces
+from cutlayer.lab.leftovers import another, delete_folders, lab_folder
+from cutlayer.lab.play import Play, play, whole_lines
+from cutlayer.lab.prediction import calibrate, computing, predict, unicast
+from cutlayer.lab.processes import Processes
+from cutlayer.lab.signals import Stop
+from cutlayer.net.record import UNOBSERVED
+from cutlayer.planner.allocation import Fixed
+from cutlayer.timeline.rules import Rules
+
+_CALIBRATION = 1
+
+
+@dataclass(frozen=True)
+class LabRun:
+    """A lab that has ended: the run's directory, what came of it, and where it ran in a line."""
+
+    directory: Path
+    comparison: Comparison
+    where: str
+
+
+def run_lab(config: Config, output: Path, say: Say, *, on_loopback: bool) -> LabRun:
+    """Run `config` between processes, over links with the channel's rates, and compare.
+
+    On loopback if asked, or where there are no namespaces. The run's directory is made under
+    `output`; nothing else is left, however this ends. Raises CutlayerError for what cannot be run
+    and for a process that fails, KeyboardInterrupt if it is told to stop.
+    """
+    # a thread a process: there are more of these than cores
+    config = config.model_copy(update={"threads": 1})
+    job = prepare(config, say)
+    links, shares = check_lab(job)
+    with ExitStack() as stack:
+        stop = stack.enter_context(Stop())
+        ground = stack.enter_context(_ground(links, say, on_loopback))
+        folder = stack.enter_context(_folder(say))
+        processes = stack.enter_context(Processes(folder))
+        with stop.heeded():
+            directory = play(Play(job, links, shares, ground, folder, output), processes, say)
+    return LabRun(directory, _compared(job, links, directory), ground.title)
+
+
+def check_lab(job: Job) -> tuple[tuple[LinkRates, ...], tuple[float, ...]]:
+    """The links that the job's devices get, and their shares: the first round's, throughout.
+
+    Raises ConfigError for a job that separate links and one server cannot play, or that has no
+    round to compare.
+    """
+    setup = job.setup
+    if job.config.training.rounds <= _CALIBRATION:
+        raise ConfigError(
+            f"training.rounds is {job.config.training.rounds}: the lab's first round calibrates, so"
+            " it needs 2 or more"
+        )
+    if setup.rules != Rules():
+        raise ConfigError(
+            "the lab gives each device a link of its own to one server: set link.uplink and"
+            " link.downlink to static, link.duplex to full, server.workers to 1"
+        )
+    if not isinstance(setup.allocation, Fixed):
+        raise ConfigError(
+            f"planner {job.config.planner.name} shares the band out anew each round, the lab's"
+            " links keep their rates: set planner to even or static"
+        )
+    check_net(job)
+    shares = setup.allocation.value
+    return unicast(setup.channel.rates(1, 0.0, shares)), shares
+
+
+@contextmanager
+def _ground(links: Sequence[LinkRates], say: Say, on_loopback: bool) -> Iterator[Ground]:
+    """Namespaces if they are to be had."""
+    with ExitStack() as stack:
+        if on_loopback:
+            ground = loopback(len(links), "asked for")
+        else:
+            try:
+                ground = stack.enter_context(namespaces(links, say))
+            except NoNamespacesError as error:
+                ground = loopback(len(links), f"no network namespaces, {error}")
+        say(ground.title)
+        yield ground
+
+
+@contextmanager
+def _folder(say: Say) -> Iterator[Path]:
+    left = delete_folders(Path(tempfile.gettempdir()), another)
+    if left:
+        say(f"deleted what a lab that was killed has left: {', '.join(left)}")
+    with lab_folder() as folder:
+        yield folder
+
+
+def _compared(job: Job, links: Sequence[LinkRates], directory: Path) -> Comparison:
+    scheme = job.setup.scheme
+    first = [
+        line for line in whole_lines(directory / "trace.jsonl") if line["round"] == _CALIBRATION
+    ]
+    timeline = predict(job.setup, links, calibrate(scheme, first, len(links)))
+    predicted = {
+        "delay_s": timeline.delay_s,
+        "delay_by_phase_s": {
+            phase.value: seconds for phase, seconds in timeline.critical_phase_seconds().items()
+        },
+    }
+    measured = [
+        record
+        for record in whole_lines(directory / "rounds.jsonl")
+        if record["round"] > _CALIBRATION and UNOBSERVED not in record["delay_by_phase_s"]
+    ]
+    if not measured:
+        raise RunError(
+            f"no round of {directory} after the first was seen from end to end: a device had to be"
+            " started again, or its link broke; run the lab again"
+        )
+    return compare(predicted, measured, computing(scheme))

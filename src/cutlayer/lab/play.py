@@ -1,0 +1,154 @@
+"""A lab's run: a server and its devices as processes of their own, with the lab's own keys.
+
+Knows what each is told, and reads what it says; the ground that they run on is given.
+"""
+
+import json
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cutlayer.channel.rates import LinkRates
+from cutlayer.config.job import Job
+from cutlayer.config.read import config_yaml
+from cutlayer.config.schema import Config
+from cutlayer.errors import ConfigError
+from cutlayer.lab.ground import Ground, Say
+from cutlayer.lab.processes import Process, Processes, cutlayer_command
+from cutlayer.lab.samples import write_samples
+from cutlayer.net.identity.run_keys import init_keys
+from cutlayer.units import format_seconds
+
+_INVITED_S = 3600.0
+# rates that differ by less, as a part of them, are one
+_SAME_RATE = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class Play:
+    """What is run: a job, each device's link and share of the band, the ground, a folder for keys,
+    samples and logs, and where the run's directory is made."""
+
+    job: Job
+    links: Sequence[LinkRates]
+    shares: Sequence[float]
+    ground: Ground
+    folder: Path
+    output: Path
+
+
+def play(run: Play, processes: Processes, say: Say) -> Path:
+    """Run it to its end; the run's directory. Raises RunError for a process that fails."""
+    (run.folder / "lab.yaml").write_text(config_yaml(served_config(run)), encoding="utf-8")
+    for device, link in enumerate(run.links):
+        write_samples(_data(run, device), run.job.prepared, device)
+        count = len(run.job.prepared.parts[device])
+        say(f"{_name(device)}: {_rates(link)}, {count} samples")
+    keys = init_keys(run.folder / "keys", time.time())
+    server = processes.start("server", (*run.ground.server, *_serve(run)))
+    port = int(_said(processes, server, r"listening on port (\d+)"))
+    directory = Path(_said(processes, server, r"run directory: (.+)"))
+    say(f"run directory: {directory}")
+    for device in range(len(run.links)):
+        token = keys.invite(_name(device), _INVITED_S, time.time()).text()
+        processes.start(
+            _name(device),
+            (*run.ground.devices[device], *_join(run, device, port)),
+            told=f"{token}\n",
+            # in one cache, several devices would fetch one part into one file
+            environment={"CUTLAYER_CACHE": str(run.folder / _name(device) / "cache")},
+        )
+    processes.wait_until(_following(directory / "rounds.jsonl", server, run, say))
+    processes.wait()
+    return directory
+
+
+def served_config(run: Play) -> Config:
+    """The server's: the devices in their order, and rates to pace to where the links have none.
+
+    Raises ConfigError for links that pacing cannot stand in for.
+    """
+    up, down = None, None
+    if not run.ground.shaped:
+        up = _band("uplink", run, [link.uplink_bit_per_s for link in run.links])
+        down = _band("downlink", run, [link.downlink_bit_per_s for link in run.links])
+    names = tuple(_name(device) for device in range(len(run.links)))
+    own = {"devices": names, "uplink_bit_s": up, "downlink_bit_s": down}
+    net = run.job.config.net.model_copy(update=own)
+    return run.job.config.model_copy(update={"net": net})
+
+
+def whole_lines(path: Path) -> list[dict[str, Any]]:
+    """The JSON lines of a file that may be written to meanwhile."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def _band(way: str, run: Play, rates_bit_s: Sequence[float]) -> float:
+    """The one rate of which the devices' rates are their shares."""
+    bands = [rate / share for rate, share in zip(rates_bit_s, run.shares, strict=True)]
+    if max(bands) - min(bands) > _SAME_RATE * max(bands):
+        raise ConfigError(
+            f"on loopback devices keep to shares of one rate, but the {way} rates of these differ"
+            " by more than their shares: give all the same signal-to-noise ratios, or run the lab"
+            " where it has namespaces"
+        )
+    return bands[0]
+
+
+def _serve(run: Play) -> tuple[str, ...]:
+    doors = ("--listen", f"{run.ground.listen}:0", "--operators", "127.0.0.1:0")
+    places = ("--keys", str(run.folder / "keys"), "--output", str(run.output))
+    return cutlayer_command("serve", str(run.folder / "lab.yaml"), *doors, *places)
+
+
+def _join(run: Play, device: int, port: int) -> tuple[str, ...]:
+    identity = ("--identity", str(run.folder / _name(device) / "identity"), "--token", "-")
+    own = ("--data", str(_data(run, device)), "--threads", "1")
+    return cutlayer_command("join", f"{run.ground.hosts[device]}:{port}", *own, *identity)
+
+
+def _name(device: int) -> str:
+    """A device's, and its folder's."""
+    return f"device-{device}"
+
+
+def _data(run: Play, device: int) -> Path:
+    return run.folder / _name(device) / "data"
+
+
+def _said(processes: Processes, process: Process, pattern: str) -> str:
+    """The first group of `pattern` in what a process logs, once it does."""
+    found: list[str] = []
+
+    def look() -> bool:
+        matches = (re.fullmatch(pattern, message) for message in process.messages())
+        found.extend(match[1] for match in matches if match is not None)
+        return bool(found)
+
+    processes.wait_until(look)
+    return found[0]
+
+
+def _following(path: Path, server: Process, run: Play, say: Say) -> Callable[[], bool]:
+    """Tells of each round once; whether the server has ended."""
+    told = 0
+
+    def look() -> bool:
+        nonlocal told
+        ended = server.popen.poll() is not None
+        for record in whole_lines(path)[told + 1 :]:
+            told = record["round"]
+            of = run.job.config.training.rounds
+            say(f"round {told} of {of}: {format_seconds(record['delay_s'])}")
+        return ended
+
+    return look
+
+
+def _rates(link: LinkRates) -> str:
+    up, down = (rate / 1e6 for rate in (link.uplink_bit_per_s, link.downlink_bit_per_s))
+    return f"{up:.2f} Mbit/s up, {down:.2f} Mbit/s down"

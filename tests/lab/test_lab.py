@@ -1,0 +1,106 @@
+"""Which jobs a lab can play, and one that it plays from beginning to end."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from safetensors.torch import load_file
+
+from cutlayer.config.job import Job, prepare, start
+from cutlayer.config.schema import Config
+from cutlayer.errors import ConfigError
+from cutlayer.lab.ground import loopback
+from cutlayer.lab.lab import check_lab, run_lab
+from cutlayer.lab.play import Play, served_config, whole_lines
+
+Folders = tuple[Path, Path]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
+    folder = tmp_path_factory.mktemp("lab")
+    return tiny.vision_model(folder / "model"), tiny.images(folder / "images")
+
+
+def job(folders: Folders, **sections: object) -> Job:
+    return prepare(tiny.config(*folders, codec="paper", **sections))
+
+
+def play(made: Job) -> Play:
+    links, shares = check_lab(made)
+    return Play(made, links, shares, loopback(len(links), "asked for"), Path(), Path())
+
+
+@pytest.mark.parametrize(
+    ("sections", "reason"),
+    [
+        ({"training": {"rounds": 1}}, "it needs 2 or more"),
+        ({"link": {"uplink": "shared"}}, "a link of its own to one server"),
+        ({"link": {"duplex": "half"}}, "a link of its own to one server"),
+        ({"server": {"workers": 2}}, "a link of its own to one server"),
+        ({"planner": "two-timescale"}, "planner"),
+        ({"scheme": "sl"}, "cannot be played over a network"),
+    ],
+)
+def test_a_job_that_no_lab_can_play(
+    folders: Folders, sections: Mapping[str, object], reason: str
+) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        check_lab(job(folders, **sections))
+
+
+def test_links_have_the_rates_of_their_shares(folders: Folders) -> None:
+    """Shannon's with a constant ratio: in the proportion of the shares. Nobody broadcasts."""
+    links, shares = check_lab(job(folders, link={"shares": [0.5, 0.25, 0.25]}))
+    assert shares == (0.5, 0.25, 0.25)
+    assert links[0].uplink_bit_per_s == pytest.approx(2 * links[1].uplink_bit_per_s)
+    assert all(link.broadcast_bit_per_s == link.downlink_bit_per_s for link in links)
+
+
+def test_on_loopback_the_band_is_paced(folders: Folders) -> None:
+    made = play(job(folders, link={"shares": [0.5, 0.25, 0.25]}))
+    net = served_config(made).net
+    assert net.uplink_bit_s == pytest.approx(2 * made.links[0].uplink_bit_per_s)
+    assert net.downlink_bit_s == pytest.approx(4 * made.links[1].downlink_bit_per_s)
+    assert net.devices == ("device-0", "device-1", "device-2")
+
+
+def test_over_shaped_links_nobody_paces(folders: Folders) -> None:
+    made = play(job(folders, net={"uplink_bit_s": 1e6}))
+    net = served_config(replace(made, ground=replace(made.ground, shaped=True))).net
+    assert net.uplink_bit_s is None and net.downlink_bit_s is None
+
+
+def test_on_loopback_one_rate_is_shared_out(folders: Folders) -> None:
+    made = play(job(folders, devices={"uplink_snr_db": [10.0, 20.0, 20.0]}))
+    with pytest.raises(ConfigError, match="the uplink rates of these differ"):
+        served_config(made)
+
+
+def test_a_line_that_is_being_written_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "rounds.jsonl"
+    path.write_text('{"round": 0}\n{"rou', encoding="utf-8")
+    assert whole_lines(path) == [{"round": 0}]
+
+
+@pytest.mark.slow
+def test_a_lab_on_loopback(folders: Folders, tmp_path: Path) -> None:
+    """Processes, TLS and pacing; the adapter is the trainer's, and nothing else is left."""
+    config: Config = tiny.config(*folders, codec="paper", devices={"count": 2})
+    said: list[str] = []
+    ended = run_lab(config, tmp_path / "runs", said.append, on_loopback=True)
+    assert ended.where.startswith("on loopback")
+    assert ended.comparison.rounds == (2,)
+    labels = {line.label for line in ended.comparison.phases}
+    assert {"device forward", "activation up", "server compute", "adapter up"} <= labels
+    assert any("round 2 of 2" in line for line in said)
+    alone = config.model_copy(update={"server": config.server.model_copy(update={"group": 1})})
+    trained = start(alone, tmp_path / "trained").path
+    one, other = (
+        load_file(path / "adapter" / "adapter_model.safetensors")
+        for path in (ended.directory, trained)
+    )
+    assert all(torch.equal(one[name], other[name]) for name in one | other)
