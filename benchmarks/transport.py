@@ -9,9 +9,9 @@ a process of its own, which ends when this one does.
 import argparse
 import asyncio
 import json
+import os
 import platform
 import statistics
-import struct
 import subprocess
 import sys
 import tempfile
@@ -23,25 +23,21 @@ from pathlib import Path
 from typing import final
 
 import grpc
-import grpc.aio
+from bare_grpc import CHUNKS, WANTED_BYTES, WHOLE, answer, bare_channel, bare_server, question
+from identities import enrolled
 
 from cutlayer.net.chunks import ChunkReader, chunks_of
 from cutlayer.net.door_limits import Limits
 from cutlayer.net.gate import LOOPBACK
 from cutlayer.net.grpc_link import connect
 from cutlayer.net.grpc_server import serve
-from cutlayer.net.identity.certificates import Signed, new_key, signing_request
-from cutlayer.net.identity.device_keys import DeviceKeys, device_keys
-from cutlayer.net.identity.names import SERVER_NAME
+from cutlayer.net.identity.device_keys import DeviceKeys
 from cutlayer.net.identity.run_keys import RunKeys, init_keys, read_keys
 from cutlayer.net.link import Link
 
 LIMITS = Limits()
 PAYLOAD_BYTES = 5_000_000
 SMALL_BYTES = 1024
-# a frame opens with the length of the answer it wants
-_WANTED = struct.Struct("<I")
-_UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 _GOAL = 1.3
 # small frames are over so soon that one alone would time the scheduler
 _REPEATS = 20
@@ -74,13 +70,13 @@ class Bare(Peer):
         self._secure = secure
 
     async def open(self, port: int, keys: DeviceKeys) -> None:
-        self._channel = _bare_channel(port, keys if self._secure else None)
-        self._call = self._channel.stream_stream("/bare/whole")()
+        self._channel = bare_channel(port, keys if self._secure else None)
+        self._call = self._channel.stream_stream(WHOLE)()
 
     async def ask(self, frame: bytes) -> bytes:
         await self._call.write(frame)
-        answer: bytes = await self._call.read()
-        return answer
+        found: bytes = await self._call.read()
+        return found
 
     async def close(self) -> None:
         self._call.cancel()
@@ -94,16 +90,16 @@ class BareChunks(Peer):
     name = "gRPC, mutual TLS, chunks"
 
     async def open(self, port: int, keys: DeviceKeys) -> None:
-        self._channel = _bare_channel(port, keys)
-        self._call = self._channel.stream_stream("/bare/chunks")()
+        self._channel = bare_channel(port, keys)
+        self._call = self._channel.stream_stream(CHUNKS)()
         self._reader = ChunkReader(LIMITS.frame_bytes)
 
     async def ask(self, frame: bytes) -> bytes:
         for chunk in chunks_of(frame):
             await self._call.write(chunk)
-        while (answer := self._reader.feed(await self._call.read())) is None:
+        while (found := self._reader.feed(await self._call.read())) is None:
             pass
-        return answer
+        return found
 
     async def close(self) -> None:
         self._call.cancel()
@@ -129,16 +125,16 @@ class Ours(Peer):
 
 PLAIN = Bare("gRPC, no TLS", secure=False)
 BARE = Bare("gRPC, mutual TLS", secure=True)
-CHUNKS = BareChunks()
+CHUNKED = BareChunks()
 OURS = Ours()
 # which of the server's ports each one speaks to
 PORTS: Mapping[str, str] = {
     PLAIN.name: "plain",
     BARE.name: "secure",
-    CHUNKS.name: "secure",
+    CHUNKED.name: "secure",
     OURS.name: "ours",
 }
-PEERS: tuple[Peer, ...] = (PLAIN, BARE, CHUNKS, OURS)
+PEERS: tuple[Peer, ...] = (PLAIN, BARE, CHUNKED, OURS)
 
 
 @dataclass(frozen=True)
@@ -168,6 +164,7 @@ def main(words: Sequence[str] | None = None) -> int:
         asyncio.run(_serve(read_keys(arguments.serve)))
         return 0
     rounds = 30 if arguments.quick else 200
+    busy = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         rows = _measured(Path(folder), rounds)
     print(f"{'':26}{'frames/s':>9}{'up ms':>8}{'down ms':>9}{'x':>7}{'up x':>7}{'down x':>8}")
@@ -176,8 +173,15 @@ def main(words: Sequence[str] | None = None) -> int:
     worst = max(rows[-1].up_x, rows[-1].down_x)
     print(f"\ngoal: {PAYLOAD_BYTES / 1e6:g} MB up and down in at most {_GOAL} times: ", end="")
     print(f"{worst:.2f}, {'met' if worst <= _GOAL else 'missed'}")
+    print(f"{os.cpu_count()} processors, load average {busy:.2f} before")
     if arguments.json:
-        about = {"python": platform.python_version(), "grpc": grpc.__version__, "rounds": rounds}
+        about = {
+            "python": platform.python_version(),
+            "grpc": grpc.__version__,
+            "processors": os.cpu_count(),
+            "load_average_before": busy,
+            "rounds": rounds,
+        }
         text = json.dumps({"about": about, "transport": [asdict(row) for row in rows]}, indent=1)
         arguments.json.write_text(text + "\n", encoding="utf-8")
     return int(worst > _GOAL)
@@ -189,17 +193,9 @@ def _measured(folder: Path, rounds: int) -> list[Row]:
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
         assert server.stdin and server.stdout
         ports = json.loads(server.stdout.readline())
-        seconds = asyncio.run(_exchanges(ports, _device(keys), rounds))
+        seconds = asyncio.run(_exchanges(ports, enrolled(keys, "device"), rounds))
         server.stdin.close()
     return [_row(peer, seconds) for peer in PEERS]
-
-
-def _device(keys: RunKeys) -> DeviceKeys:
-    token = keys.invite("device", 60.0, time.time())
-    key = new_key()
-    request = signing_request(key, token.name)
-    certificate = keys.enrol(token.name, token.secret, request, time.time())
-    return device_keys(Signed(key, certificate), keys.authority.certificate)
 
 
 Seconds = dict[tuple[str, str], list[float]]
@@ -209,15 +205,15 @@ async def _exchanges(ports: Mapping[str, int], keys: DeviceKeys, rounds: int) ->
     """Of each peer and kind of exchange, the seconds of each round; the peers take turns."""
     exchanges = {
         "small": (SMALL_BYTES, SMALL_BYTES),
-        "up": (PAYLOAD_BYTES, _WANTED.size),
-        "down": (_WANTED.size, PAYLOAD_BYTES),
+        "up": (PAYLOAD_BYTES, WANTED_BYTES),
+        "down": (WANTED_BYTES, PAYLOAD_BYTES),
     }
     for peer in PEERS:
         await peer.open(ports[PORTS[peer.name]], keys)
     seconds: Seconds = {}
     for number in range(-2, rounds):  # two to warm up
         for kind, (sent, wanted) in exchanges.items():
-            frame = _WANTED.pack(wanted) + bytes(sent - _WANTED.size)
+            frame = question(sent, wanted)
             for turn in range(len(PEERS)):
                 peer = PEERS[(number + turn) % len(PEERS)]
                 taken = await _seconds(peer, frame, _REPEATS if kind == "small" else 1)
@@ -232,9 +228,9 @@ async def _seconds(peer: Peer, frame: bytes, repeats: int) -> float:
     """Of one exchange, the mean of `repeats` in a row."""
     started = time.perf_counter()
     for _ in range(repeats):
-        answer = await peer.ask(frame)
+        found = await peer.ask(frame)
     taken = time.perf_counter() - started
-    assert len(answer) == _WANTED.unpack_from(frame)[0]
+    assert len(found) == len(answer(frame))
     return taken / repeats
 
 
@@ -264,29 +260,9 @@ def _print(row: Row) -> None:
     )
 
 
-def _bare_channel(port: int, keys: DeviceKeys | None) -> grpc.aio.Channel:
-    address = f"{LOOPBACK}:{port}"
-    options = [*_UNLIMITED, ("grpc.ssl_target_name_override", SERVER_NAME)]
-    if keys is None:
-        return grpc.aio.insecure_channel(address, options)
-    credentials = grpc.ssl_channel_credentials(keys.authority, keys.key, keys.certificate)
-    return grpc.aio.secure_channel(address, credentials, options)
-
-
 async def _serve(keys: RunKeys) -> None:
     """All servers, until standard input ends."""
-    bare = grpc.aio.server(options=_UNLIMITED)
-    handlers = {
-        "whole": grpc.stream_stream_rpc_method_handler(_answer_whole),
-        "chunks": grpc.stream_stream_rpc_method_handler(_answer_chunks),
-    }
-    bare.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("bare", handlers),))
-    credentials = grpc.ssl_server_credentials(
-        [keys.server_pem], keys.authority_pem, require_client_auth=True
-    )
-    plain = bare.add_insecure_port(f"{LOOPBACK}:0")
-    secure = bare.add_secure_port(f"{LOOPBACK}:0", credentials)
-    await bare.start()
+    bare, plain, secure = await bare_server(keys)
     ours = await serve((LOOPBACK, 0), keys, _answer_link, LIMITS, lambda line: None)
     print(json.dumps({"plain": plain, "secure": secure, "ours": ours.port}), flush=True)
     await asyncio.to_thread(sys.stdin.read)
@@ -294,28 +270,9 @@ async def _serve(keys: RunKeys) -> None:
     await bare.stop(grace=1.0)
 
 
-async def _answer_whole(_: object, context: grpc.aio.ServicerContext) -> None:
-    while (frame := await context.read()) is not grpc.aio.EOF:
-        await context.write(_answer(frame))
-
-
-async def _answer_chunks(_: object, context: grpc.aio.ServicerContext) -> None:
-    reader = ChunkReader(LIMITS.frame_bytes)
-    while (chunk := await context.read()) is not grpc.aio.EOF:
-        frame = reader.feed(chunk)
-        if frame is not None:
-            for part in chunks_of(_answer(frame)):
-                await context.write(part)
-
-
 async def _answer_link(link: Link) -> None:
     while True:  # until LinkClosed
-        await link.send(_answer(await link.receive()))
-
-
-def _answer(frame: bytes) -> bytes:
-    (wanted,) = _WANTED.unpack_from(frame)
-    return bytes(wanted)
+        await link.send(answer(await link.receive()))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,9 @@ from cutlayer.data.assets.catalogue import CATALOGUE
 CLASSES = 4
 BLOCKS = 4
 WORDS = ("bad", "good", "poor", "great", "film", "plot", "the", "a", "was", "and")
+_MARKS = ("[PAD]", "[BOS]", "[EOS]", "[UNK]")
+# the id of the first of the words
+FIRST_WORD = len(_MARKS)
 
 
 def vision_model(folder: Path, blocks: int = BLOCKS) -> Path:
@@ -94,12 +97,12 @@ def reviews(folder: Path, count: int = 60) -> Path:
     return folder
 
 
-def corpus(folder: Path, documents: int = 24) -> Path:
+def corpus(folder: Path, documents: int = 24, words: int = 60) -> Path:
     """Plain text files of a language in which every word decides the next."""
     folder.mkdir()
     for i in range(documents):
-        words = [WORDS[(i + 3 * place) % len(WORDS)] for place in range(60)]
-        (folder / f"{i:02d}.txt").write_text(" ".join(words), encoding="utf-8")
+        text = " ".join(WORDS[(i + 3 * place) % len(WORDS)] for place in range(words))
+        (folder / f"{i:02d}.txt").write_text(text, encoding="utf-8")
     return folder
 
 
@@ -127,7 +130,7 @@ def config(model: Path, data: Path, **sections: object) -> Config:
 
 
 def _tokenizer() -> transformers.PreTrainedTokenizerFast:
-    vocabulary = {word: i for i, word in enumerate(("[PAD]", "[BOS]", "[EOS]", "[UNK]", *WORDS))}
+    vocabulary = {word: i for i, word in enumerate((*_MARKS, *WORDS))}
     inner = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     inner.pre_tokenizer = pre_tokenizers.Whitespace()
     return transformers.PreTrainedTokenizerFast(

@@ -4,8 +4,11 @@ import socket
 from pathlib import Path
 
 import pytest
+from net.ends import enrolled, run_keys
 
 from cutlayer.cli.main import main
+from cutlayer.net.identity.device_keys import write_device_keys
+from cutlayer.net.identity.private_files import make_private_folder
 from cutlayer.net.identity.token import Token
 
 TOKEN = Token("pi", b"s" * 32, b"a" * 32).text()
@@ -17,7 +20,14 @@ def _free_port() -> int:
 
 
 def test_neither_identity_nor_token(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["join", "127.0.0.1:1", "--data", "x", "--identity", str(tmp_path / "identity")]
+    words = [
+        "join",
+        "127.0.0.1:1",
+        "--data",
+        str(tmp_path),
+        "--identity",
+        str(tmp_path / "identity"),
+    ]
     assert main(words) == 2
     assert "`cutlayer keys invite NAME` on the server" in capsys.readouterr().err
 
@@ -25,8 +35,41 @@ def test_neither_identity_nor_token(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_no_server(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The token is not used up, and is not shown."""
     identity = tmp_path / "identity"
-    words = ["join", f"127.0.0.1:{_free_port()}", "--data", "x", "--identity", str(identity)]
+    words = [
+        "join",
+        f"127.0.0.1:{_free_port()}",
+        "--data",
+        str(tmp_path),
+        "--identity",
+        str(identity),
+    ]
     assert main([*words, "--token", TOKEN, "--patience", "1"]) == 2
     said = capsys.readouterr().err
     assert "no server at 127.0.0.1" in said and TOKEN.split(".")[2] not in said
     assert not identity.exists()
+
+
+def test_data_that_are_not_there_are_found_before_the_token_is_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Or the server is asked for anything."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.1)
+        words = ["join", f"127.0.0.1:{server.getsockname()[1]}", "--data", str(tmp_path / "photo")]
+        words += ["--identity", str(tmp_path / "identity"), "--patience", "1"]
+        assert main([*words, "--token", TOKEN]) == 2
+        with pytest.raises(TimeoutError):
+            server.accept()
+    assert "photo: no such file or folder; --data names" in capsys.readouterr().err
+    assert not (tmp_path / "identity").exists()
+
+
+def test_a_damaged_state_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before any server is asked for."""
+    identity = tmp_path / "identity"
+    make_private_folder(identity)
+    write_device_keys(identity, enrolled(run_keys(tmp_path / "keys"), "pi"))
+    (identity / "run.safetensors").write_bytes(b"\0" * 100)
+    assert main(["join", "127.0.0.1:1", "--data", str(tmp_path), "--identity", str(identity)]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "run.safetensors cannot be read" in said and "delete it" in said

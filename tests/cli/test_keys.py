@@ -9,6 +9,7 @@ import pytest
 
 from cutlayer.cli.main import main
 from cutlayer.net.identity.certificates import new_key, signing_request
+from cutlayer.net.identity.register import Register
 from cutlayer.net.identity.run_keys import read_keys
 from cutlayer.net.identity.token import read_token
 
@@ -92,6 +93,8 @@ def test_a_terminal_gets_a_table(
         (["revoke"], "which device? give its name"),
         (["invite", "Pi"], "no name for a device: 'Pi'"),
         (["invite", "pi", "--minutes", "0"], "not a whole number from 1 on"),
+        (["invite", "pi", "--minutes", "99999999999"], "holds 527040 minutes at most"),
+        (["invite", "pi", "--minutes", "9" * 400], "holds 527040 minutes at most"),
         (["revoke", "pi"], "no device was invited yet"),
         (["renew", "pi"], "invalid choice"),
         (["list", "--keys", "elsewhere"], "`cutlayer keys init` makes a run's keys"),
@@ -104,3 +107,4 @@ def test_a_mistake_gets_one_line(
     assert main(["keys", *words]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1 and message in err
+    assert read_keys(folder).register() == Register()

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import tiny
 
 from cutlayer.config.join import Joining, join
 from cutlayer.config.own_data import OwnData
@@ -35,6 +36,28 @@ def own_images(
     images = np.stack([np.asarray(samples.read(int(index))) for index in chosen])
     split = (images, samples.labels[chosen])
     write_arrays(folder, split, split, classes)
+    return folder
+
+
+def own_reviews(
+    folder: Path, samples: Samples, chosen: np.ndarray, classes: tuple[str, ...]
+) -> Path:
+    """These texts and their labels, in this order, as a table."""
+    folder.mkdir(parents=True)
+    rows = (f"{samples.read(int(at))},{classes[int(samples.labels[at])]}" for at in chosen)
+    (folder / "train.csv").write_text("\n".join(["text,label", *rows, ""]), encoding="utf-8")
+    return folder
+
+
+def own_documents(folder: Path, samples: Samples, chosen: np.ndarray) -> Path:
+    """These blocks of the tiny tokenizer's words, in this order, each a document that makes one
+    with the separator at its end."""
+    folder.mkdir(parents=True)
+    for number, at in enumerate(chosen):
+        *words, separator = samples.read(int(at))
+        assert separator < tiny.FIRST_WORD <= min(words), "a block is a document"
+        text = " ".join(tiny.WORDS[int(word) - tiny.FIRST_WORD] for word in words)
+        (folder / f"{number:03d}.txt").write_text(text, encoding="utf-8")
     return folder
 
 

@@ -112,11 +112,16 @@ async def ending(link: Link) -> str:
 
 
 class Cable:
-    """A TCP connection that goes through here, and can be cut, or left hanging."""
+    """TCP connections that go through here, and can be cut, or left hanging.
+
+    `carried_bytes`: what has gone through, both ways.
+    """
 
     def __init__(self, port: int) -> None:
         self._to = port
+        self.carried_bytes = 0
         self._pulled = asyncio.Event()
+        self._cut_within = asyncio.Event()
         self._writers: list[asyncio.StreamWriter] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -133,16 +138,26 @@ class Cable:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def cut(self) -> None:
-        """Both ends see the connection reset."""
+        """Both ends of every connection see it reset."""
         for writer in self._writers:
             writer.transport.abort()
+
+    async def cut_within(self) -> None:
+        """Cut all connections when the next bytes of one are half through."""
+        self._cut_within.set()
+        while self._cut_within.is_set():
+            await asyncio.sleep(0.001)
 
     def pull(self) -> None:
         """Nothing goes through any more, and nobody is told."""
         self._pulled.set()
 
     async def _lay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection(LOOPBACK, self._to)
+        try:
+            there, back = await asyncio.open_connection(LOOPBACK, self._to)
+        except ConnectionError:  # nobody is there
+            writer.transport.abort()
+            return
         self._writers += [writer, back]
         for source, sink in ((reader, back), (there, writer)):
             task = asyncio.create_task(self._carry(source, sink))
@@ -153,6 +168,12 @@ class Cable:
             while data := await source.read(65536):
                 if self._pulled.is_set():
                     await asyncio.Event().wait()
+                if self._cut_within.is_set():
+                    sink.write(data[: len(data) // 2])
+                    self.cut()
+                    self._cut_within.clear()
+                    return
+                self.carried_bytes += len(data)
                 sink.write(data)
                 await sink.drain()
             sink.close()

@@ -1,6 +1,7 @@
 """A server and its devices in one process, over memory links, on the trainer's own setup."""
 
 import asyncio
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from cutlayer.net.link import Link
 from cutlayer.net.measured import MeasuredRound, Shape
 from cutlayer.net.memory_link import memory_links
 from cutlayer.net.messages import Terms
+from cutlayer.net.round_end import RoundEnd
 from cutlayer.net.server_driver import Save, ServerDriver, recover
 from cutlayer.net.server_session import RunPlan, ServerSession
 from cutlayer.net.server_watch import ServerWatch
@@ -44,6 +46,7 @@ class Run:
     rounds: int = 2
     quorum: int = 3
     deadline_s: float | None = None
+    give_up_s: float | None = None
 
     def __post_init__(self) -> None:
         setup = self.setup
@@ -94,8 +97,7 @@ class Run:
             terms=tuple(self.terms(device) for device in range(count)),
             rate_of=self.setup.rate_of,
             shares=(1.0 / count,) * count,
-            quorum=self.quorum,
-            deadline_s=self.deadline_s,
+            end=RoundEnd(count, self.quorum, self.deadline_s, self.give_up_s),
             bounds=self.bounds,
         )
 
@@ -127,11 +129,14 @@ class Run:
 
     def save(self, state: RunState, measured: MeasuredRound | None) -> None:
         """As a server checkpoints; and keep what its journal says of the round."""
-        if self.archive.made(state.round) is None:
-            for entry in self.journal.entries(state.round):
-                self.archive.append(state.round, entry)
+        self.keep_journal(state.round)
         self.directory.save(state)
         self.measured[state.round] = measured
+
+    def keep_journal(self, round_number: int) -> None:
+        """What the server forgets after its checkpoint, for the test."""
+        name = f"round-{round_number:06d}.journal"
+        shutil.copyfile(self.folder / name, self.folder / "archive" / name)
 
     def server(
         self, compute: Compute = in_place, save: Save | None = None
@@ -152,35 +157,32 @@ class Run:
         """A device from where its store stands."""
 
         def prepare(terms: Terms) -> Ready:
-            setup = self.setup
-            tools = DeviceTools(
-                device=terms.device,
-                part=setup.device_part,
-                codecs=setup.codecs,
-                optimizer=setup.optimizer,
-                plan=setup.devices[number].plan,
-                local_steps=terms.local_steps,
-                samples=setup.train,
-                batches=setup.batches,
-                micro_batches=terms.micro_batches,
-                holding=setup.holding,
-                classes=terms.classes,
-                seed=terms.seed,
-            )
-            return Ready(terms, DeviceWorker(tools), self.bounds)
+            return Ready(terms, DeviceWorker(self.device_tools(number)), self.bounds)
 
         return DeviceDriver(self.store(number), prepare, compute, DeviceWatch(time.monotonic))
 
-    def store(self, number: int) -> DeviceStore:
-        return DeviceStore(self.folder / f"device-{number}.safetensors")
+    def device_tools(self, number: int) -> DeviceTools:
+        setup = self.setup
+        return DeviceTools(
+            device=number,
+            part=setup.device_part,
+            codecs=setup.codecs,
+            optimizer=setup.optimizer,
+            plan=setup.devices[number].plan,
+            local_steps=setup.devices[number].local_steps,
+            samples=setup.train,
+            batches=setup.batches,
+            micro_batches=setup.micro_batches,
+            holding=setup.holding,
+            classes=setup.classes,
+            seed=setup.seed,
+        )
 
-    def recomputed(self) -> RunState:
-        """The state that the journals of all rounds make of the first one."""
-        first = initial_state(self.setup)
-        worker = ServerWorker(self.server_tools(), first)
-        session = ServerSession(self.plan(), worker.adapter)
-        recover(session, worker, self.archive, self.controller(first), lambda state, measured: None)
-        return worker.state
+    def store(self, number: int) -> DeviceStore:
+        return DeviceStore(self.state_path(number))
+
+    def state_path(self, number: int) -> Path:
+        return self.folder / f"device-{number}.safetensors"
 
 
 class Site:
@@ -202,16 +204,22 @@ class Site:
         self._links.append(other)
         return wrap(own)
 
-    async def hang_up(self) -> None:
-        """End the server as a kill does: nothing more of it runs."""
+    async def hang_up(self, silent: bool = False) -> None:
+        """End the server as a kill does: nothing more of it runs. `silent`: what it has sent and
+        nobody has received is lost."""
         self.server = None
+        if silent:
+            await self._close_links()
         for call in self.calls:
             call.cancel()
         await asyncio.gather(*self.calls, return_exceptions=True)
-        for link in self._links:
-            await link.close("killed")  # as the system does, even for a task that never ran
+        await self._close_links()  # as the system does, even for a task that never ran
         self.calls.clear()
         self._links.clear()
+
+    async def _close_links(self) -> None:
+        for link in self._links:
+            await link.close("killed")
 
 
 async def play(run: Run) -> ServerSession:

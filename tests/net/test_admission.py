@@ -47,6 +47,48 @@ def test_devices_are_limited_in_all() -> None:
     assert admission.arrive("192.0.2.9", 0.0) is None
 
 
+@pytest.mark.parametrize(("devices", "strangers"), [(5, 2), (0, 3)])
+def test_strangers_do_not_keep_a_device_out(devices: int, strangers: int) -> None:
+    """They hold all that devices leave, or all that may be unproven; one of theirs gives way."""
+    evicted: list[str] = []
+
+    def evict(network: str) -> None:
+        evicted.append(network)
+        admission.leave(network, proven=False)
+
+    admission = Admission(LIMITS, evict)
+    for number in range(devices):
+        assert admission.arrive(f"192.0.2.{number}", 0.0) is None
+        admission.prove(f"192.0.2.{number}")
+    for number in range(strangers):
+        for _ in range(3):
+            admission.arrive(f"198.51.100.{number}", 0.0)
+    among_themselves = len(evicted)
+    assert admission.arrive("203.0.113.1", 0.0) is None
+    assert len(evicted) == among_themselves + 1
+    assert all(network.startswith("198.51.100.") for network in evicted)
+
+
+def test_none_gives_way_to_one_with_as_many() -> None:
+    """Or to itself, or to who would be refused anyway."""
+
+    def evict(network: str) -> None:
+        raise AssertionError(network)
+
+    admission = Admission(LIMITS, evict)
+    for number in (1, 2):
+        for _ in range(3):
+            assert admission.arrive(f"192.0.2.{number}", 0.0) is None
+    for _ in range(4):
+        assert admission.arrive("192.0.2.1", 1.0) is not None
+    assert "in a row" in str(admission.arrive("192.0.2.1", 1.0))
+
+    admission = Admission(LIMITS, evict)
+    for number in range(6):
+        assert admission.arrive(f"192.0.2.{number}", 0.0) is None
+    assert admission.arrive("192.0.2.7", 0.0) is not None
+
+
 @given(st.lists(st.tuples(st.integers(1, 4), st.sampled_from("apl")), max_size=60))
 def test_limits_hold_whatever_comes_and_goes(events: list[tuple[int, str]]) -> None:
     """Against counts kept here: (a)rrive, (p)rove, (l)eave by four addresses, a second each."""

@@ -9,6 +9,7 @@ from cutlayer.net.device_session import (
     Begin,
     Begun,
     DeviceSession,
+    Diverged,
     Finish,
     Forward,
     Forwarded,
@@ -186,6 +187,18 @@ def test_a_newer_round_takes_the_place_of_an_older_one() -> None:
     assert isinstance(out, HangUp) and "Open where none" in out.reason
 
 
+def test_a_server_that_is_behind_may_begin_anew() -> None:
+    desk = Desk(DeviceSession(Position(5, 1, 0), TERMS))
+    desk.link()
+    desk.say(Welcome(TERMS))
+    desk.heard(desk.session.handle(Prepared(BOUNDS)))
+    fresh = replace(OPEN, opening=replace(OPEN.opening, fresh=True))
+    assert desk.say(replace(fresh, round=2)) == [Begin(replace(fresh, round=2))]
+    for wrong in (replace(OPEN, round=3), replace(fresh, round=0)):
+        (out,) = desk.say(wrong)
+        assert isinstance(out, HangUp) and "Open where none" in out.reason
+
+
 @pytest.mark.parametrize(
     ("message", "kind", "reason"),
     [
@@ -200,6 +213,15 @@ def test_a_server_may_say_no(message: Message, kind: type[Instruction], reason: 
     (out,) = desk.say(message)
     assert isinstance(out, kind) and isinstance(out, Stop | HangUp)
     assert reason in out.reason
+
+
+def test_values_that_cannot_be_sent_end_the_devices_part() -> None:
+    """It would compute the same again on any other connection."""
+    desk = Desk()
+    desk.begin()
+    (out,) = desk.session.handle(Diverged("5 of 9 values are NaN"))
+    assert isinstance(out, Stop)
+    assert "round 1, local step 0: 5 of 9 values are NaN" in out.reason
 
 
 def test_bytes_that_are_no_frame_and_packets_that_are_none_end_the_connection() -> None:

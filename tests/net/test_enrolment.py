@@ -166,6 +166,41 @@ def test_keys_of_a_device_that_others_may_read_are_not_used(keys: RunKeys, tmp_p
         read_device_keys(tmp_path / "pi")
 
 
+@pytest.mark.parametrize(
+    "host",
+    [
+        "255.255.255.255",  # a broadcast: there is no way there for TCP
+        "no-such-host.invalid",  # RFC 2606: a name that nobody has
+    ],
+)
+def test_no_way_there_is_nobody_there(host: str, tmp_path: Path) -> None:
+    """A network that comes up later than the device, or its names, is waited for like a server."""
+    with pytest.raises(ConnectionError):
+        enrol((host, 7700), Token("pi", bytes(32), bytes(32)), tmp_path / "pi")
+    assert not (tmp_path / "pi").exists()
+
+
+def test_a_server_of_something_else(tmp_path: Path) -> None:
+    """It is not waited for: it will not become ours."""
+    with socket.create_server((LOOPBACK, 0)) as listening:
+        port = listening.getsockname()[1]
+
+        def answer() -> None:
+            plain, _ = listening.accept()
+            with plain, contextlib.suppress(ConnectionError):
+                plain.recv(1)
+                plain.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                while plain.recv(4096):
+                    pass
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(IdentityError, match=f"127.0.0.1:{port} speaks no TLS"):
+            enrol((LOOPBACK, port), Token("pi", bytes(32), bytes(32)), tmp_path / "pi")
+        thread.join()
+    assert not (tmp_path / "pi").exists()
+
+
 async def shown(port: int, first: bytes, then: bytes) -> bytes:
     """What a stranger sees who starts enrolling and then says `then`."""
     reader, writer = await asyncio.open_connection(LOOPBACK, port)

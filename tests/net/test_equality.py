@@ -11,6 +11,8 @@ from cutlayer.config.job import prepare
 from cutlayer.schemes.scheme import Phase
 from cutlayer.train.round import RoundOutcome
 from net.harness import Run, final, play, same_adapters, trained
+from net.recompute import final as final_adapters
+from net.recompute import replayed
 
 DEVICES = 3
 
@@ -56,7 +58,7 @@ def test_a_run_over_links_is_the_trainers_run(
         assert counted.pop("overhead") > 0
         assert counted == expected
         check_measured(run, number, outcome)
-    assert same_adapters(run.recomputed(), final(run))
+    assert replayed(run).same(final_adapters(run))
 
 
 def check_measured(run: Run, number: int, outcome: RoundOutcome) -> None:

@@ -2,11 +2,15 @@
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
 
 from cutlayer.net.door_limits import Limits
 from cutlayer.net.gate import ENROL, LOOPBACK, TLS, Gate
 from cutlayer.units import KIB, MIB
+from net.ends import PATIENCE_S
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -14,9 +18,9 @@ Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 @contextlib.asynccontextmanager
 async def gate_before(serve: Serve, said: list[str]) -> AsyncIterator[tuple[Gate, int]]:
     """A gate with one server behind for both first bytes."""
-    server = await asyncio.start_server(serve, LOOPBACK, 0)
-    behind = server.sockets[0].getsockname()[1]
     gate = Gate(Limits(), said.append)
+    behind = gate.inner.path("server")
+    server = await asyncio.start_unix_server(serve, behind)
     port = await gate.open(LOOPBACK, 0, {TLS: behind, ENROL: behind})
     try:
         yield gate, port
@@ -92,15 +96,37 @@ def test_who_does_not_read_stops_who_sends() -> None:
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("end", ["close", "abort"])
+def test_who_stays_when_the_server_has_hung_up_is_cut_off(end: str) -> None:
+    """Proven or not: its place is for others."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(1)
+        writer.write(b"bye")
+        await writer.drain()
+        getattr(writer.transport, end)()
+
+    async def run() -> None:
+        async with gate_before(serve, []) as (gate, port):
+            with socket.create_connection((LOOPBACK, port)) as leech:
+                leech.sendall(TLS)
+                async with asyncio.timeout(PATIENCE_S):
+                    while not (visits := tuple(gate._visits)):
+                        await asyncio.sleep(0.01)
+                    visits[0].prove()
+                    while gate._visits:  # the leech neither closes nor reads
+                        await asyncio.sleep(0.01)
+                assert not gate._by_number
+                assert leech.recv(3) == b"bye"
+
+    asyncio.run(run())
+
+
 def test_a_server_behind_that_is_gone_ends_the_connection() -> None:
     async def run() -> None:
         said: list[str] = []
         gate = Gate(Limits(), said.append)
-        taken = await asyncio.start_server(lambda r, w: None, LOOPBACK, 0)
-        free = taken.sockets[0].getsockname()[1]
-        taken.close()
-        await taken.wait_closed()
-        port = await gate.open(LOOPBACK, 0, {TLS: free})
+        port = await gate.open(LOOPBACK, 0, {TLS: gate.inner.path("nobody")})
         reader, writer = await asyncio.open_connection(LOOPBACK, port)
         writer.write(TLS)
         with contextlib.suppress(ConnectionError):
@@ -115,11 +141,11 @@ def test_a_server_behind_that_is_gone_ends_the_connection() -> None:
     asyncio.run(run())
 
 
-def test_a_visitor_is_known_by_the_port_behind() -> None:
-    ports: list[int] = []
+def test_a_visitor_is_known_by_its_name_behind() -> None:
+    peers: list[str] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        ports.append(writer.get_extra_info("peername")[1])
+        peers.append(writer.get_extra_info("peername"))
         writer.write(await reader.read(1))
         with contextlib.suppress(ConnectionError):
             await reader.read()
@@ -131,7 +157,7 @@ def test_a_visitor_is_known_by_the_port_behind() -> None:
             reader, writer = await asyncio.open_connection(LOOPBACK, port)
             writer.write(TLS)
             assert await reader.readexactly(1) == TLS
-            visit = gate.visit(ports[0])
+            visit = gate.visit(peers[0])
             assert visit is not None and visit.address == LOOPBACK
             visit.prove()
             visit.prove()
@@ -141,7 +167,7 @@ def test_a_visitor_is_known_by_the_port_behind() -> None:
             writer.close()
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
-            assert gate.visit(ports[0]) is None
+            assert gate.visit(peers[0]) is None
             visit.prove()  # too late for anything
             visit.end()
             assert said == []

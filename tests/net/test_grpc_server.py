@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from cutlayer.net.grpc_link import METHOD, SERVICE
 from cutlayer.net.identity.device_keys import DeviceKeys
 from cutlayer.net.identity.names import SERVER_NAME
 from cutlayer.net.identity.run_keys import RunKeys
-from cutlayer.net.link import LinkClosed
+from cutlayer.net.link import Link, LinkClosed
 from cutlayer.units import MIB
 from net.ends import PATIENCE_S, ending, enrolled, holding, run_keys, serving
 
@@ -38,12 +39,13 @@ def device(keys: RunKeys) -> DeviceKeys:
 
 @contextlib.asynccontextmanager
 async def stranger(
-    port: int,
+    where: int | str,
     authority: bytes,
     shown: tuple[bytes, bytes] = (b"", b""),
     method: str = f"/{SERVICE}/{METHOD}",
 ) -> AsyncIterator[Any]:
-    """A stream by plain gRPC, with a key and certificate to show, or none."""
+    """A stream by plain gRPC to a port or the path of a socket, with a key and certificate to show,
+    or none."""
     key, certificate = (part or None for part in shown)
     credentials = grpc.ssl_channel_credentials(authority, key, certificate)
     options = [
@@ -51,7 +53,8 @@ async def stranger(
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.max_send_message_length", -1),
     ]
-    channel = grpc.aio.secure_channel(f"{LOOPBACK}:{port}", credentials, options)
+    address = f"{LOOPBACK}:{where}" if isinstance(where, int) else f"unix:{where}"
+    channel = grpc.aio.secure_channel(address, credentials, options)
     call = channel.stream_stream(method)()
     try:
         yield call
@@ -267,6 +270,70 @@ def test_a_flood_of_connections_is_refused_and_a_link_lives_on(
     asyncio.run(run())
 
 
+def test_a_device_that_comes_and_goes_without_end_is_refused(
+    keys: RunKeys, device: DeviceKeys
+) -> None:
+    """Stream after stream on one connection, which the gate counts once; others are not held up."""
+    limits = Limits(sessions_burst=3, sessions_per_s=0.001)
+    began: list[str] = []
+
+    async def session(link: Link) -> None:
+        began.append(link.peer)
+        await link.receive()
+
+    async def run() -> None:
+        shown = (device.key, device.certificate)
+        credentials = grpc.ssl_channel_credentials(keys.authority_pem, *shown)
+        options = [("grpc.ssl_target_name_override", SERVER_NAME)]
+        async with serving(keys, session, limits) as served:
+            channel = grpc.aio.secure_channel(served.address, credentials, options)
+            codes = []
+            for _ in range(4):
+                call = channel.stream_stream(f"/{SERVICE}/{METHOD}")()
+                with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
+                    await call.write(next(chunks_of(b"a frame")))
+                codes.append((await told(call))[0])
+            assert codes == [grpc.StatusCode.OK] * 3 + [grpc.StatusCode.RESOURCE_EXHAUSTED]
+            assert began == ["pi"] * 3
+            line = "refused 127.0.0.1: more than 3 links of pi in a row"
+            assert await served.hears("in a row") == line
+            async with asyncio.timeout(PATIENCE_S):
+                while served.server._gate._visits:  # and its connection is ended
+                    await asyncio.sleep(0.01)
+            other = await served.connect(enrolled(keys, "other"))
+            await other.send(b"a frame")
+            await ending(other)
+            await other.close()
+            await channel.close()
+
+    asyncio.run(run())
+
+
+def test_strangers_that_hold_every_place_give_way_to_a_device(
+    keys: RunKeys, device: DeviceKeys
+) -> None:
+    """From another address, 127.0.0.2."""
+    limits = Limits(connections=4, unproven=4, unproven_by_address=4)
+
+    async def run() -> None:
+        async with serving(keys, limits=limits) as served:
+            strangers = [
+                await asyncio.open_connection(LOOPBACK, served.port, local_addr=("127.0.0.2", 0))
+                for _ in range(4)
+            ]
+            link = await served.connect(device)
+            await link.send(b"there")
+            assert await link.receive() == b"there"
+            line = "refused 127.0.0.2: too many of its connections had not shown who they are"
+            assert await served.hears("refused") == line
+            with contextlib.suppress(ConnectionError):
+                assert await strangers[0][0].read() == b""  # the oldest
+            await link.close()
+            await leave([writer for _, writer in strangers])
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize("first", [b"", b"\x16\x03\x01", b"E", b"E\x16\x03"])
 def test_a_connection_that_proves_nothing_is_ended(first: bytes, keys: RunKeys) -> None:
     async def run() -> None:
@@ -298,11 +365,13 @@ def test_what_is_not_ours_is_answered_with_nothing(first: bytes, keys: RunKeys) 
 
 
 def test_who_goes_around_the_gate_gets_no_link(keys: RunKeys, device: DeviceKeys) -> None:
-    """Another user of the server's machine, with a device's keys: no limit would hold."""
+    """A process of the server's own user, with a device's keys: no limit would hold. No other user
+    gets so far."""
 
     async def run() -> None:
         async with serving(keys) as served:
             behind = served.server._gate.behind[TLS]
+            assert stat.S_IMODE(Path(behind).parent.stat().st_mode) == 0o700
             shown = (device.key, device.certificate)
             async with stranger(behind, keys.authority_pem, shown) as call:
                 assert await told(call) == (grpc.StatusCode.UNAUTHENTICATED, "")

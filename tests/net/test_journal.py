@@ -35,6 +35,11 @@ def test_round_trip(tmp_path: Path) -> None:
     assert journal.made(2) is None
 
 
+def test_nobody_else_may_read_it(tmp_path: Path) -> None:
+    _, path = _written(tmp_path)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
 def test_an_entry_cut_short_is_as_if_never_written(tmp_path: Path) -> None:
     """At every length of the file: a crash may leave any part of the last write."""
     journal, path = _written(tmp_path)
@@ -63,6 +68,30 @@ def test_a_last_entry_of_other_bytes_is_dropped_and_an_earlier_one_is_an_error(
     path.write_bytes(data[:20] + bytes([data[20] ^ 1]) + data[21:])
     with pytest.raises(RunError, match="damaged at byte 0"):
         journal.entries(1)
+
+
+def test_no_flipped_bit_cuts_off_what_comes_after_it(tmp_path: Path) -> None:
+    """At every byte before the last entry: a damaged length is damage, and no torn end."""
+    journal, path = _written(tmp_path)
+    data = path.read_bytes()
+    path.unlink()
+    for entry in ENTRIES[:-1]:
+        journal.append(1, entry)
+    for place in range(path.stat().st_size):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 0x40]) + data[place + 1 :])
+        with pytest.raises(RunError, match="damaged at byte"):
+            journal.entries(1)
+        assert path.stat().st_size == len(data)
+
+
+@pytest.mark.parametrize("length", [1, 16, 500])
+def test_an_end_of_nothing_is_torn_off(length: int, tmp_path: Path) -> None:
+    """Some file systems lengthen a file before they fill it."""
+    journal, path = _written(tmp_path)
+    data = path.read_bytes()
+    path.write_bytes(data + bytes(length))
+    assert journal.entries(1) == ENTRIES
+    assert path.read_bytes() == data
 
 
 def test_old_rounds_are_dropped(tmp_path: Path) -> None:

@@ -128,12 +128,20 @@ def _welcome(settings: bytes) -> bytes:
         ({"task": "segmentation"}, "task"),
         ({"part_sha256": "0F" * 32}, "part_sha256"),
         ({"extra": 1}, "extra"),
+        ({"run": "../run"}, "run"),
     ],
 )
 def test_a_setting_that_cannot_be_is_named(change: dict[str, object], message: str) -> None:
     data = json.dumps({**asdict(TERMS), **change}).encode()
     with pytest.raises(FrameError, match=f"settings of Terms: {message}"):
         decode_message(_welcome(data), device_limits(None))
+
+
+def test_a_key_of_any_length_makes_a_short_message() -> None:
+    data = json.dumps({**asdict(TERMS), "x" * 60_000: 1}).encode()
+    with pytest.raises(FrameError, match="settings of Terms: xxx") as caught:
+        decode_message(_welcome(data), device_limits(None))
+    assert len(str(caught.value)) < 200
 
 
 @given(st.binary(max_size=300))
@@ -148,6 +156,13 @@ def test_settings_of_any_bytes_raise_one_error(data: bytes) -> None:
 def test_hostile_json_raises_one_error(data: bytes) -> None:
     with pytest.raises(FrameError):
         decode_message(_welcome(data), device_limits(None))
+
+
+@pytest.mark.parametrize("offset", [-1, 2**53 + 1, 2**63 - 1, 2**70])
+def test_an_offset_is_one_of_a_file(offset: int) -> None:
+    sections = {Section.SETTINGS: b'{"offset":%d}' % offset}
+    with pytest.raises(FrameError, match="settings of Place"):
+        decode_message(to_bytes(Frame(Kind.FETCH, Position(), 0, sections)), server_limits(BOUNDS))
 
 
 @pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"1e999", b"-0.1", b"1.1"])

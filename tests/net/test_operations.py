@@ -218,6 +218,13 @@ def test_the_command_shows_what_there_is(capsys: pytest.CaptureFixture[str]) -> 
     assert "failed: [red]full" in capsys.readouterr().out
 
 
+def test_the_command_says_what_a_round_past_its_deadline_lacks(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert shown(replace(RUNNING, lacking=2)) == 0
+    assert "for 21.0 s, 2 adapters short" in capsys.readouterr().out
+
+
 def test_the_command_says_when_nobody_answers(capsys: pytest.CaptureFixture[str]) -> None:
     async def closed() -> int:
         page = operations()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.net.link import Link
+from cutlayer.net.link import Link, LinkClosed
 from cutlayer.net.pacing import PacedLink, TokenBucket, full_bucket
 
 # amounts and waits are sums of up to 30 doubles: errors of some 1e-14, relative
@@ -166,6 +166,49 @@ def test_frames_of_several_senders_take_turns_within_the_rate() -> None:
 
     asyncio.run(run())
     assert math.isclose(time.now_s, 1.0, rel_tol=ROUNDING)
+
+
+def test_closing_ends_the_waiting() -> None:
+    """What waits is not sent, nor is what comes after it."""
+    wire = Wire(VirtualTime())
+
+    async def for_ever(_: float) -> None:
+        await asyncio.Event().wait()
+
+    async def run() -> None:
+        link = PacedLink(wire, lambda: 8.0, burst_bytes=1, sleep=for_ever)
+        sending = [asyncio.create_task(link.send(bytes(1000))) for _ in range(2)]
+        await asyncio.sleep(0)
+        await link.close()
+        for task in sending:
+            with pytest.raises(LinkClosed):
+                await task
+
+    asyncio.run(run())
+    assert wire.sent == []
+
+
+def test_giving_up_a_frame_that_waits_is_no_closing() -> None:
+    time = VirtualTime()
+    wire, first = Wire(time), asyncio.Event()
+
+    async def sleep(seconds: float) -> None:
+        if not first.is_set():
+            first.set()
+            await asyncio.Event().wait()
+        await time.sleep(seconds)
+
+    async def run() -> None:
+        link = PacedLink(wire, lambda: 8.0, burst_bytes=1, clock=time.clock, sleep=sleep)
+        sending = asyncio.create_task(link.send(bytes(10)))
+        await first.wait()
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        await link.send(b"next")
+
+    asyncio.run(run())
+    assert [frame for _, frame in wire.sent] == [b"next"]
 
 
 def test_the_rest_is_the_other_links() -> None:

@@ -124,6 +124,20 @@ def test_a_part_with_another_hash_is_fetched_anew(large: PartFile, tmp_path: Pat
     assert cache.lacking(terms) is None
 
 
+@pytest.mark.parametrize(("more", "lacking"), [(b"", None), (b"x", 0)])
+def test_a_part_that_was_never_unpacked(
+    more: bytes, lacking: int | None, large: PartFile, tmp_path: Path
+) -> None:
+    """As a kill after the last piece leaves it: it is whole, or it is fetched anew."""
+    cache, terms = PartCache(tmp_path / "cache"), terms_of(large)
+    fetch(cache, large, most=2)
+    (partial,) = (tmp_path / "cache").iterdir()
+    partial.write_bytes(large.path.read_bytes() + more)
+    assert cache.lacking(terms) == lacking
+    fetch(cache, large)
+    assert cache.lacking(terms) is None
+
+
 def test_a_part_that_was_changed_on_disk_is_fetched_anew(large: PartFile, tmp_path: Path) -> None:
     cache, terms = PartCache(tmp_path / "cache"), terms_of(large)
     fetch(cache, large)
@@ -131,6 +145,24 @@ def test_a_part_that_was_changed_on_disk_is_fetched_anew(large: PartFile, tmp_pa
         file.seek(5000)
         file.write(b"x")
     assert cache.lacking(terms) == 0
+
+
+def test_devices_of_one_machine_fetch_a_part_side_by_side(large: PartFile, tmp_path: Path) -> None:
+    """Neither takes the other's pieces for its own; whoever is first makes the part whole."""
+    cache, one = PartCache(tmp_path / "cache"), terms_of(large)
+    other = replace(one, device=one.device + 1)
+    pieces = [
+        Piece(Place(offset), large.piece(offset))
+        for offset in range(0, large.size_bytes, PIECE_BYTES)
+    ]
+    for piece in pieces[:-1]:
+        for terms in (one, other):
+            cache.add(terms, piece)
+    cache.add(one, pieces[-1])
+    assert cache.lacking(other) is None
+    cache.add(other, pieces[-1])
+    assert cache.lacking(one) is cache.lacking(other) is None
+    assert not list((tmp_path / "cache").glob("*.partial"))
 
 
 @pytest.mark.parametrize("offset", [0, PIECE_BYTES - 1, PIECE_BYTES + 1, 10**12])
@@ -147,6 +179,8 @@ def test_more_than_was_announced_is_refused(large: PartFile, tmp_path: Path) -> 
         cache.add(replace(terms_of(large), part_bytes=3), Piece(Place(0), b"four"))
 
 
-def test_no_piece_past_the_end(large: PartFile) -> None:
+@pytest.mark.parametrize("beyond", [0, 1, 2**62, 2**63, 2**70])
+def test_no_piece_past_the_end(beyond: int, large: PartFile) -> None:
+    """However far: no system can seek to the last three."""
     with pytest.raises(PacketError, match="past its end"):
-        large.piece(large.size_bytes)
+        large.piece(large.size_bytes + beyond)

@@ -4,6 +4,7 @@ killed on the way."""
 import asyncio
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,18 +13,36 @@ import torch
 from safetensors.torch import load_file
 
 from cutlayer.config.job import new_directory, prepare, start
-from cutlayer.config.net_job import check_net, open_net
+from cutlayer.config.net_job import NetJob, check_net, open_net
 from cutlayer.config.schema import Config
-from cutlayer.config.serve import Service
+from cutlayer.config.serve import Doors, Service, resume
 from cutlayer.errors import ConfigError, RunError
 from cutlayer.net.compute import in_place
+from cutlayer.net.door_limits import Limits
+from cutlayer.net.grpc_link import connect
 from cutlayer.net.identity.run_keys import RunKeys
+from cutlayer.net.limits import device_limits
+from cutlayer.net.link import Link
+from cutlayer.net.messages import Ask, Message, Refused, Welcome
+from cutlayer.net.wire import Wire
 from cutlayer.report.run_reader import read_run
+from cutlayer.train.locks import alone
 from cutlayer.train.record import Record
 from cutlayer.train.run import Observer, Silent
 from cutlayer.train.run_directory import RunDirectory
-from net.devices import Process, joining, names, own_images, take_part, write_config
-from net.ends import run_keys
+from net.devices import (
+    Process,
+    joining,
+    names,
+    own_documents,
+    own_images,
+    own_reviews,
+    take_part,
+    write_config,
+)
+from net.ends import PATIENCE_S, enrolled, run_keys, serving
+from net.harness import Run
+from net.recompute import Presence, absent, final
 
 DEVICES = 2
 SERVE = ("serve", "--keys", "keys", "--operators", "127.0.0.1:0")
@@ -280,6 +299,73 @@ def test_a_run_that_fails_says_so(
     assert service.status().process.failure == "cannot write runs: no space left"
 
 
+def test_a_run_directory_is_one_servers(config: Config, keys: RunKeys, tmp_path: Path) -> None:
+    directory = new_directory(config, tmp_path)
+    doors = Doors(("127.0.0.1", 0), None)
+    with (
+        alone(directory.path / "server.lock", "nobody else is here"),
+        pytest.raises(RunError, match="another server runs in"),
+    ):
+        resume(directory.path, tmp_path / "keys", doors)
+    assert not (directory.path / "rounds.jsonl").exists()
+
+
+def test_a_server_that_only_hangs_up_is_given_up(
+    keys: RunKeys, data: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is there and lets the device in; nothing gets on."""
+
+    async def hang_up(_: Link) -> None:
+        return
+
+    async def play() -> None:
+        async with serving(keys, hang_up) as served, asyncio.timeout(PATIENCE_S):
+            one = replace(joining(tmp_path, keys, 0, served.port, data[0]), patience_s=0.2)
+            with pytest.raises(RunError, match="it hangs up each time"):
+                await take_part(one)
+
+    asyncio.run(play())
+    assert any(record.levelname == "WARNING" for record in caplog.records)
+
+
+def test_an_identity_takes_part_once(keys: RunKeys, data: list[Path], tmp_path: Path) -> None:
+    one = joining(tmp_path, keys, 0, 1, data[0])
+    with (
+        alone(one.state.with_suffix(".lock"), "nobody else is here"),
+        pytest.raises(RunError, match="takes part already"),
+    ):
+        asyncio.run(take_part(one))
+
+
+def test_the_number_of_a_revoked_device_goes_to_the_next(
+    vision: tuple[Path, Path], keys: RunKeys, tmp_path: Path
+) -> None:
+    config = tiny.config(*vision, codec="none", devices={"count": 1})
+    net = open_net(prepare(config), new_directory(config, tmp_path), Silent(), in_place)
+    service, stop = Service(net, keys, ("127.0.0.1", 0)), asyncio.Event()
+
+    async def answer(name: str, port: int) -> Message:
+        link = await connect(f"127.0.0.1:{port}", enrolled(keys, name), Limits())
+        wire = Wire(device_limits(None))
+        await link.send(wire.outgoing(Ask()))
+        message = wire.incoming(await link.receive())
+        await link.close()
+        return message
+
+    async def play() -> None:
+        port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        serving = asyncio.create_task(service.run(stop, port.set_result))
+        assert isinstance(await answer("pi-0", await port), Welcome)
+        assert isinstance(await answer("pi-1", await port), Refused)
+        keys.revoke("pi-0", time.time())
+        assert isinstance(await answer("pi-2", await port), Welcome)
+        stop.set()
+        await serving
+
+    asyncio.run(play())
+    assert net.roster.name(0) == "pi-2"
+
+
 def test_a_device_too_many_is_refused(
     config: Config, keys: RunKeys, data: list[Path], tmp_path: Path
 ) -> None:
@@ -296,3 +382,109 @@ def test_a_device_too_many_is_refused(
         return await serving
 
     assert not asyncio.run(play())
+
+
+def _serving(net: NetJob, keys: RunKeys, port: int = 0) -> tuple[Service, "asyncio.Future[int]"]:
+    """A server, and the port that it will have."""
+    return Service(net, keys, ("127.0.0.1", port)), asyncio.get_running_loop().create_future()
+
+
+@pytest.mark.parametrize(
+    ("folders", "codec"),
+    [("vision", "best"), ("bert", "paper"), ("bert", "best"), ("llama", "best")],
+)
+def test_runs_of_every_kind_are_the_trainers(
+    folders: str, codec: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """Images, texts and blocks of a language, with a codec that remembers: the adapter and the
+    payloads of the trainer."""
+    model, data = request.getfixturevalue(folders)
+    if folders == "llama":  # documents that are blocks: devices have whole ones
+        data = tiny.corpus(tmp_path / "corpus", documents=40, words=11)
+    config = tiny.config(
+        model,
+        data,
+        codec=codec,
+        devices={"count": DEVICES},
+        training={"rounds": 2, "local_steps": 2, "batch_size": 4, "micro_batches": 2},
+        server={"group": 1},
+        net={"devices": names(DEVICES), "farewell_s": 5.0},
+    )
+    keys, prepared = run_keys(tmp_path / "keys"), prepare(config).prepared
+    classes, samples = tuple(prepared.data.class_names), prepared.data.train
+    own = [
+        own_documents(tmp_path / f"data-{n}", samples, part)
+        if folders == "llama"
+        else {"vision": own_images, "bert": own_reviews}[folders](
+            tmp_path / f"data-{n}", samples, part, classes
+        )
+        for n, part in enumerate(prepared.parts)
+    ]
+    directory = new_directory(config, tmp_path)
+    net = open_net(prepare(config), directory, Silent(), in_place)
+
+    async def play() -> bool:
+        service, port = _serving(net, keys)
+        serving = asyncio.create_task(service.run(asyncio.Event(), port.set_result))
+        await asyncio.gather(
+            *[take_part(joining(tmp_path, keys, n, await port, own[n])) for n in range(DEVICES)]
+        )
+        ended = await serving
+        service.conclude()
+        return ended
+
+    assert asyncio.run(play())
+    trained = start(config, tmp_path / "trained")
+    same(directory.path, trained.path)
+    assert payloads(directory.path) == payloads(trained.path)
+
+
+def test_a_round_closes_without_a_device_that_never_comes(
+    config: Config, keys: RunKeys, data: list[Path], tmp_path: Path
+) -> None:
+    """At each deadline, with the quorum: the adapter is that of a run of those who are there."""
+    rule = {"quorum": 1, "deadline_s": 0.2, "farewell_s": 0.0}
+    config = config.model_copy(update={"net": config.net.model_copy(update=rule)})
+    directory = new_directory(config, tmp_path)
+    net = open_net(prepare(config), directory, Silent(), in_place)
+
+    async def play() -> bool:
+        service, port = _serving(net, keys)
+        serving = asyncio.create_task(service.run(asyncio.Event(), port.set_result))
+        await take_part(joining(tmp_path, keys, 1, await port, data[1]))
+        return await serving
+
+    assert asyncio.run(play())
+    run = Run(prepare(config).setup, tmp_path / "check", rounds=3)
+    run.directory = directory
+    alone = Presence((1,), frozenset())
+    assert final(run).same(absent(run, [alone] * run.rounds))
+
+
+def test_a_server_gives_up_and_goes_on_when_the_device_is_there(
+    config: Config, trained: RunDirectory, keys: RunKeys, data: list[Path], tmp_path: Path
+) -> None:
+    """It names who is missing; what was trained before is not trained again."""
+    patient, directory = prepare(config), new_directory(config, tmp_path)
+    rule = {"give_up_s": 1.0}
+    hasty = prepare(config.model_copy(update={"net": config.net.model_copy(update=rule)}))
+
+    async def play() -> bool:
+        net = open_net(hasty, directory, Silent(), in_place)
+        service, port = _serving(net, keys)
+        serving = asyncio.create_task(service.run(asyncio.Event(), port.set_result))
+        first = asyncio.create_task(take_part(joining(tmp_path, keys, 0, await port, data[0])))
+        with pytest.raises(RunError, match=r"pi-1 \(away, 0 of 2 local steps\)"):
+            await serving
+        done = net.session.standings[0].steps
+        net = open_net(patient, directory, Silent(), in_place)
+        assert net.session.standings[0].steps == done
+        service, again = _serving(net, keys, port.result())
+        serving = asyncio.create_task(service.run(asyncio.Event(), again.set_result))
+        await asyncio.gather(first, take_part(joining(tmp_path, keys, 1, await again, data[1])))
+        ended = await serving
+        service.conclude()
+        return ended
+
+    assert asyncio.run(play())
+    same(directory.path, trained.path)

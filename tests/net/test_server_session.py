@@ -23,10 +23,12 @@ from cutlayer.net.messages import (
     Weight,
     Welcome,
 )
+from cutlayer.net.round_end import RoundEnd
 from cutlayer.net.server_session import (
     Checkpoint,
     Finish,
     Found,
+    GiveUp,
     HangUp,
     Instruction,
     Joined,
@@ -43,12 +45,13 @@ from cutlayer.net.server_session import (
     Send,
     ServerSession,
     Spoilt,
-    Standing,
     Take,
     Taken,
     Train,
     Trained,
+    Warn,
 )
+from cutlayer.net.standing import Standing
 from cutlayer.net.wire import Wire
 from cutlayer.spec import MiniBatch
 
@@ -91,10 +94,18 @@ SHARES = (0.75, 0.25)
 class Table:
     """A session, and the devices' ends of its wires."""
 
-    def __init__(self, devices: int = 2, quorum: int = 1, deadline_s: float | None = 10.0) -> None:
+    def __init__(
+        self,
+        devices: int = 2,
+        quorum: int = 1,
+        deadline_s: float | None = 10.0,
+        give_up_s: float | None = None,
+    ) -> None:
         terms = tuple(terms_of(device) for device in range(devices))
         shares = (1.0 / devices,) * devices
-        self.plan = RunPlan(terms, lambda number: 0.1 / number, shares, quorum, deadline_s, BOUNDS)
+        end = RoundEnd(devices, quorum, deadline_s, give_up_s)
+        name_of = {0: "pi-0"}.get
+        self.plan = RunPlan(terms, lambda number: 0.1 / number, shares, end, BOUNDS, name_of)
         self.session = ServerSession(self.plan, b"adapter 0")
         self.wires: dict[int, Wire] = {}
 
@@ -251,7 +262,7 @@ def test_a_deadline_waits_for_a_quorum() -> None:
     for device in range(2):
         table.heard(table.join(device))
     table.round(0, 1)
-    assert table.session.handle(Passed(11.0)) == []
+    assert [type(one) for one in table.session.handle(Passed(11.0))] == [Warn]
     out = table.round(1, 1)
     assert out[-1] == Merge((0, 1))
 
@@ -306,6 +317,56 @@ def test_a_device_that_lost_its_state_begins_its_round_again() -> None:
     assert table.say(0, message) == [Train(0, message)]
 
 
+def _restart(table: Table) -> list[Instruction]:
+    """A device comes back without its state."""
+    out = table.join(0, known=0)
+    table.heard(out)
+    if any(isinstance(one, Renew) for one in out):
+        table.heard(table.session.handle(Renewed(0)))
+    return out
+
+
+def test_a_device_that_loses_its_state_without_end_waits_for_the_next_round() -> None:
+    """It would have the server train, and write to the journal, without bound."""
+    table = Table()
+    for device in range(2):
+        table.heard(table.join(device))
+    trained = 0
+    while not any(isinstance(one, HangUp) for one in _restart(table)):
+        table.heard(table.step(0, FIRST, last=False))
+        trained += 1
+        assert trained <= 9
+    assert trained == 9  # 8 restarts, and what was before them
+    assert table.say(0, _activation(FIRST, last=False)) == []
+    (out,) = table.join(0, known=0)
+    assert isinstance(out, HangUp) and "lost its state 8 times in round 1" in out.reason
+    # who did not lose it goes on, and the next round is anybody's
+    assert table.heard(table.join(0, known=1)) == [(0, Welcome(terms_of(0)))]
+    table.round(1, 1)
+    table.session.handle(Passed(10.0))
+    table.heard(table.session.handle(Merged((1,), b"adapter 1", SHARES)))
+    assert [type(one) for one in table.join(0, known=0)] == [Send, Persist, Renew]
+
+
+@pytest.mark.parametrize("known", [0, 1])
+def test_what_is_void_is_not_voided_again(known: int) -> None:
+    """Whoever knocks and leaves writes nothing; and the opening that it missed is a fresh one, also
+    where its state is of the round before."""
+    table = Table()
+    for device in range(2):
+        table.heard(table.join(device))
+        table.round(device, 1)
+    table.heard(table.session.handle(Merged((0, 1), b"adapter 1", SHARES)))
+    table.heard(table.step(0, Position(2, 0, 0), last=False))
+    assert any(isinstance(one, Persist) for one in table.join(0, known))
+    table.session.handle(Renewed(0))
+    for _ in range(20):
+        out = table.join(0, known)
+        assert [type(one) for one in out] == [Send, Send]
+        _, (_, opened) = table.heard(out)
+        assert isinstance(opened, Open) and opened.opening.fresh
+
+
 def test_at_the_end_everyone_is_told_and_late_comers_too() -> None:
     table = Table(devices=1)
     table.heard(table.join(0))
@@ -358,7 +419,60 @@ def test_how_far_devices_are() -> None:
     assert table.session.standings == (Standing(True, 1, False), Standing(False, 0, False))
 
 
+def test_a_round_short_of_its_quorum_says_so_once_and_closes_when_it_can() -> None:
+    table = Table(quorum=2)
+    table.heard(table.join(0))
+    table.heard(table.join(1))
+    table.round(0, 1)
+    table.heard(table.step(1, Position(1, 0, 0), last=True))
+    assert table.session.handle(Passed(9.0)) == []
+    assert table.session.lacking == 0
+    (warning,) = table.session.handle(Passed(1.0))
+    assert isinstance(warning, Warn)
+    assert "round 1 has 1 of the 2 adapters that it needs, 10 s after it began" in warning.text
+    assert "device 1 (connected, 1 of 2 local steps)" in warning.text
+    assert "pi-0" not in warning.text
+    assert table.session.lacking == 1
+    assert table.session.handle(Passed(1e6)) == []
+    # the other one makes it after all
+    table.heard(table.step(1, Position(1, 1, 0), last=True))
+    adapter = Adapter(1, Weight(1), b"row")
+    assert table.say(1, adapter) == [Take(1, adapter)]
+    assert table.session.handle(Taken(1, adapter))[-1] == Merge((0, 1))
+    table.session.handle(Merged((0, 1), b"adapter", SHARES))
+    # the next round warns anew
+    assert table.session.lacking == 0
+    assert [type(one) for one in table.session.handle(Passed(10.0))] == [Warn]
+
+
+def test_a_run_whose_round_never_has_its_quorum_gives_up_when_told_to() -> None:
+    """It names who is missing, and how to go on."""
+    table = Table(quorum=2, give_up_s=100.0)
+    table.heard(table.join(0))
+    assert [type(one) for one in table.session.handle(Passed(99.0))] == [Warn]
+    (end,) = table.session.handle(Passed(1.0))
+    assert isinstance(end, GiveUp)
+    assert "0 of the 2 adapters" in end.reason and "--resume" in end.reason
+    assert "pi-0 (connected, 0 of 2" in end.reason
+    assert "device 1 (away, 0 of 2" in end.reason
+
+
+def test_a_run_without_a_deadline_may_give_up_too() -> None:
+    """Then it needs all; one that has its quorum by its deadline closes instead."""
+    table = Table(quorum=1, deadline_s=None, give_up_s=100.0)
+    table.heard(table.join(0))
+    table.round(0, 1)
+    assert table.session.handle(Passed(99.0)) == []
+    (end,) = table.session.handle(Passed(1.0))
+    assert isinstance(end, GiveUp) and "1 of the 2 adapters" in end.reason
+
+
 @pytest.mark.parametrize("quorum", [0, 3])
 def test_a_quorum_is_of_the_devices_there_are(quorum: int) -> None:
-    with pytest.raises(ConfigError, match=f"a quorum of {quorum} for 2 devices"):
+    with pytest.raises(ConfigError, match=f"net.quorum {quorum} for 2 devices"):
         Table(devices=2, quorum=quorum)
+
+
+def test_nobody_gives_up_before_the_deadline() -> None:
+    with pytest.raises(ConfigError, match=r"give_up_s 5\.0 is before net\.deadline_s 10\.0"):
+        Table(give_up_s=5.0)

@@ -14,7 +14,7 @@ from cutlayer.codec.raw import RawCodec
 from cutlayer.codec.segments import Segments
 from cutlayer.codec.targets import encode_targets
 from cutlayer.config.job import prepare
-from cutlayer.errors import PacketError
+from cutlayer.errors import PacketError, RunError
 from cutlayer.net.frames import Position
 from cutlayer.net.messages import Activation, Adapter, Micro, Weight
 from cutlayer.net.server_worker import ServerWorker
@@ -77,11 +77,35 @@ def test_what_no_device_may_send_changes_nothing(what: str, setup: Setup, tmp_pa
     assert attacked.train(0, second) == calm.train(0, second)
 
 
+@pytest.mark.parametrize("lengths", [(0,) * BATCH, (3, 0, TOKENS, 1)])
+def test_a_text_without_a_token_is_refused(
+    lengths: tuple[int, ...], bert: tuple[Path, Path], tmp_path: Path
+) -> None:
+    setup = prepare(tiny.config(*bert, codec="none")).setup
+    worker = ServerWorker(Run(setup, tmp_path).server_tools(), initial_state(setup))
+    values = np.ones((BATCH, TOKENS, WIDTH), np.float32)
+    encoded = RawCodec().encode(values, EMPTY, np.random.default_rng(0), lengths=lengths)
+    labels = encode_targets(np.zeros(BATCH, np.int64), setup.classes)
+    with pytest.raises(PacketError, match="without a token"):
+        worker.train(0, replace(good(), packet=encoded.packet, labels=labels))
+
+
 def test_an_adapter_of_other_values_is_refused(setup: Setup, tmp_path: Path) -> None:
     worker = ServerWorker(Run(setup, tmp_path).server_tools(), initial_state(setup))
     parameters = initial_state(setup).device.row.numel()
     with pytest.raises(PacketError):
         worker.take(0, Adapter(1, Weight(1), pack_adapter(torch.zeros(parameters + 1))))
+
+
+def test_adapters_that_are_not_finite_are_not_merged(setup: Setup, tmp_path: Path) -> None:
+    tools = replace(Run(setup, tmp_path).server_tools(), rate_of=lambda _: 1e300)
+    first = initial_state(setup)
+    worker = ServerWorker(tools, first)
+    worker.train(0, good())
+    worker.take(0, Adapter(1, Weight(1), pack_adapter(first.device.row)))
+    with pytest.raises(RunError, match="round 1 are not finite"):
+        worker.merge((0,))
+    assert worker.state is first
 
 
 def test_a_device_that_begins_anew_is_as_if_it_had_not_begun(setup: Setup, tmp_path: Path) -> None:

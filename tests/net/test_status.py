@@ -11,10 +11,10 @@ from cutlayer.net.history import History
 from cutlayer.net.resident import resident_bytes
 from cutlayer.net.roster import Roster
 from cutlayer.net.server_session import Left, Passed
-from cutlayer.net.status import Process, Watched
+from cutlayer.net.status import Held, Process, Watched
 from net.test_server_session import Table
 
-PROCESS = Process(60.0, 1 << 20, 0, None)
+PROCESS = Process(60.0, 1 << 20, Held(0, 1), 0, None)
 
 
 @pytest.fixture
@@ -43,6 +43,13 @@ def test_before_anybody_came(watched: Watched) -> None:
     assert not any(device.connected for device in status.devices)
     assert status.last is None and not status.finished
     json.dumps(asdict(status), allow_nan=False)
+
+
+def test_what_a_round_past_its_deadline_lacks(table: Table, watched: Watched) -> None:
+    table.session.handle(Passed(9.0))
+    assert watched.status({}, PROCESS).lacking == 0
+    table.session.handle(Passed(1.0))
+    assert watched.status({}, PROCESS).lacking == 1
 
 
 def test_a_device_at_work_and_gone(table: Table, watched: Watched) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from cutlayer.net.history import RoundStatus
-from cutlayer.net.status import DeviceStatus, Process, Status
+from cutlayer.net.status import DeviceStatus, Held, Process, Status
 
 HOSTILE = '<img src=x onerror="document.title=1">'
 LOCAL_STEPS = 10
@@ -97,12 +97,13 @@ def status(
         round_s=21.0,
         deadline_s=900.0,
         quorum=2,
+        lacking=0,
         finished=finished,
         local_steps=LOCAL_STEPS,
         devices=devices,
         payload_bytes=dict(zip(names, sizes, strict=True)) if played else {},
         last=last,
-        process=Process(4321.0, 612 * _MIB, 3, failure),
+        process=Process(4321.0, 612 * _MIB, Held(3 * _MIB, 90 * _MIB), 3, failure),
     )
 
 

@@ -98,6 +98,7 @@ def test_a_run_as_it_goes(tmp_path: Path) -> None:
         "5 of 10",
         "10 of 10, adapter sent",
         "612 MiB",
+        "3.00 MiB of at most 90.0 MiB for frames",
         "up 1 h 12 min",
         "88.0 MiB",
         "overhead",

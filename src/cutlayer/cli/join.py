@@ -58,11 +58,12 @@ def run(arguments: argparse.Namespace) -> int:
     # torch and transformers take seconds to import: not for --help
     try:
         from cutlayer.config.join import identify, start
-        from cutlayer.config.own_data import OwnData
+        from cutlayer.config.own_data import OwnData, check_path
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"`cutlayer join` needs {error.name}: pip install 'cutlayer[train,net]'"
         ) from error
+    check_path(arguments.data)
     own = OwnData(
         path=arguments.data,
         text_field=arguments.text_field,

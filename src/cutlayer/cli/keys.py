@@ -24,6 +24,7 @@ except ModuleNotFoundError as error:
 
 _FOLDER = Path("keys")
 _VALID_MIN = 60
+_LONGEST_MIN = 366 * 24 * 60
 _COLUMNS = ("device", "state", "since or until", "certificate")
 
 
@@ -43,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--minutes",
-        type=whole_number,
+        type=_minutes,
         default=_VALID_MIN,
         metavar="N",
         help=f"how long an invitation holds ({_VALID_MIN})",
@@ -63,6 +64,16 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _list(read_keys(folder).register(), folder)
     return 0
+
+
+def _minutes(text: str) -> int:
+    """What a calendar can say the end of, and who invites may live to see."""
+    minutes = whole_number(text)
+    if minutes > _LONGEST_MIN:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is beyond a year: an invitation holds {_LONGEST_MIN} minutes at most"
+        )
+    return minutes
 
 
 def _named(arguments: argparse.Namespace) -> str:

@@ -37,11 +37,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"cutlayer: {' '.join(str(error).split())}", file=sys.stderr)
         return _MISTAKE
     except OSError as error:
-        print(f"cutlayer: {error.filename or 'the disk'}: {error.strerror}", file=sys.stderr)
+        print(f"cutlayer: {what_the_system_says(error)}", file=sys.stderr)
         return _MISTAKE
     except KeyboardInterrupt:
         print("cutlayer: interrupted", file=sys.stderr)
         return _INTERRUPTED
+
+
+def what_the_system_says(error: OSError) -> str:
+    """The file, if it is one, and the reason, which says whether it was the disk or the network."""
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}"
 
 
 def _run(words: list[str]) -> int:

@@ -8,6 +8,7 @@ from cutlayer.cli.log_lines import log_lines
 from cutlayer.cli.settings import add_settings, given_settings
 from cutlayer.config.read import read_config
 from cutlayer.errors import ConfigError
+from cutlayer.net.arenas import share_one_arena
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,6 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
             " file and settings"
         )
     log_lines(arguments.quiet)
+    share_one_arena()
     # torch and transformers take seconds to import: not for --help
     try:
         from cutlayer.config.newest_run import newest_run

@@ -2,8 +2,8 @@
 
 import argparse
 import json
-import urllib.error
 import urllib.request
+from http.client import HTTPException
 from typing import Any
 
 from rich import box
@@ -49,8 +49,11 @@ def _fetch(host: str, port: int) -> str:
         # we may know it by a name that it does not know, and it answers to its own alone
         request = urllib.request.Request(f"http://{where}/status", headers={"Host": "localhost"})
         with opener.open(request, timeout=_TIMEOUT_S) as answer:
-            return str(answer.read().decode("utf-8"))
-    except (urllib.error.URLError, OSError, ValueError) as error:
+            text = str(answer.read().decode("utf-8"))
+        if "devices" not in json.loads(text):
+            raise ValueError("an answer that is no status")
+        return text
+    except (OSError, HTTPException, ValueError, TypeError) as error:
         raise RunError(
             f"no status from {where}: {error}; is `cutlayer serve` running there, and is this its"
             " --operators address?"
@@ -86,7 +89,10 @@ def _state(status: dict[str, Any]) -> str:
         return f"failed: {failure}"
     if status["finished"]:
         return "finished"
-    return f"round {status['round']} of {status['rounds']}, for {format_seconds(status['round_s'])}"
+    short = status["lacking"]
+    late = f", {short} adapters short" if short else ""
+    running = f"for {format_seconds(status['round_s'])}"
+    return f"round {status['round']} of {status['rounds']}, {running}{late}"
 
 
 def _presence(device: dict[str, Any]) -> str:

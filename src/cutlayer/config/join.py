@@ -5,8 +5,8 @@ Knows the server's address, the device's identity and its data. All else comes f
 
 import asyncio
 import logging
+import math
 import random
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,6 +42,7 @@ from cutlayer.net.messages import Opening, Terms
 from cutlayer.net.pacing import PacedLink
 from cutlayer.net.part_files import PartCache
 from cutlayer.spec import Holding, MiniBatch
+from cutlayer.train.locks import alone
 
 _LOG = logging.getLogger(__name__)
 _FIRST_PAUSE_S = 0.25
@@ -52,8 +53,9 @@ _UNPACED_BIT_S = 1e15
 
 @dataclass(frozen=True)
 class Joining:
-    """Who joins what. `patience_s`: how long a server may be away [s]; `threads`: torch's, None:
-    its choice; `jitter`: from 0 to 1, so that devices do not all come back at once."""
+    """Who joins what. `patience_s`: how long a server may be away, or hang up each time [s];
+    `threads`: torch's, None: its choice; `jitter`: from 0 to 1, so that devices do not all come
+    back at once."""
 
     address: str
     keys: DeviceKeys
@@ -91,11 +93,13 @@ def _enrol(address: tuple[str, int], token: Token, folder: Path, patience_s: flo
     while True:
         try:
             return enrol(address, token, folder)
-        except (ConnectionError, TimeoutError, socket.gaierror) as error:
+        except (ConnectionError, TimeoutError) as error:
             away_s = time.monotonic() - start_s
+            host, port = address
+            nobody = f"no server at {host}:{port}: {error}"
             if away_s >= patience_s:
-                host, port = address
-                raise RunError(f"no server at {host}:{port}: {error}") from error
+                raise RunError(f"{nobody}; is the address right, and does it run?") from error
+            _LOG.warning("%s; asked again for %.0f s", nobody, patience_s - away_s)
             # as long as it has been away already: pauses grow
             time.sleep(min(max(away_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S, patience_s - away_s))
 
@@ -128,51 +132,64 @@ async def join(joining: Joining, compute: Compute) -> None:
     """Take part until the run ends.
 
     Raises RunError if the server does not want this device, is on another run than the device's
-    state, or is away for longer than `patience_s`; DataError for data that do not fit.
+    state, or is away for longer than `patience_s`, and if another process has the state; DataError
+    for data that do not fit.
     """
     if joining.threads is not None:
         torch.set_num_threads(joining.threads)
     parts, dialler = PartCache(joining.cache), Dialler(joining)
-    driver = DeviceDriver(
-        DeviceStore(joining.state),
-        lambda terms: _ready(terms, joining, parts),
-        compute,
-        DeviceWatch(time.monotonic),
-        parts,
-        dialler.opened,
-    )
-    await driver.take_part(dialler.dial)
-    joining.state.unlink(missing_ok=True)
+    taken = f"this identity takes part already, by {joining.state}: each device needs its own"
+    with alone(joining.state.with_suffix(".lock"), taken):
+        driver = DeviceDriver(
+            DeviceStore(joining.state),
+            lambda terms: _ready(terms, joining, parts),
+            compute,
+            DeviceWatch(time.monotonic),
+            parts,
+            dialler.opened,
+            dialler.got_on,
+        )
+        await driver.take_part(dialler.dial)
+        joining.state.unlink(missing_ok=True)
     _LOG.info("the run has ended")
 
 
 @final
 class Dialler:
-    """Links to one server, each paced to the device's share; pauses grow until a round opens."""
+    """Links to one server, each paced to the device's share; pauses grow until a round opens.
+
+    A server that hangs up before anything got on has been away all the time, unless the link held
+    for longer than any pause.
+    """
 
     def __init__(self, joining: Joining) -> None:
         self._joining = joining
         self._rate_bit_s = _UNPACED_BIT_S
         self._tries = 0
+        self._away_from_s: float | None = None
+        self._linked_s = math.inf
 
     async def dial(self) -> Link:
         """The next link. Raises RunError when the server has been away too long."""
-        clock = asyncio.get_running_loop().time
-        start_s = clock()
+        now_s = _now_s()
+        if self._away_from_s is None or now_s - self._linked_s > _LONGEST_PAUSE_S:
+            self._away_from_s = now_s
+        self._wait_on(self._away_from_s, "it hangs up each time")
         while True:
             await self._pause()
             try:
                 link = await connect(self._joining.address, self._joining.keys, Limits())
             except LinkClosed as closed:
                 _LOG.warning("%s", closed)
-                if clock() - start_s > self._joining.patience_s:
-                    raise RunError(
-                        f"no server for {clock() - start_s:.0f} s: {closed}; start this again when"
-                        " there is one, it goes on where it was"
-                    ) from closed
+                self._wait_on(self._away_from_s, str(closed))
             else:
                 _LOG.info("connected to %s", self._joining.address)
+                self._linked_s = _now_s()
                 return PacedLink(link, lambda: self._rate_bit_s)
+
+    def got_on(self) -> None:
+        """Something is done that need not be done again: the server is not away."""
+        self._away_from_s = None
 
     def opened(self, opening: Opening, terms: Terms) -> None:
         """A round begins: all is well, and this is the device's share of the way up."""
@@ -180,11 +197,23 @@ class Dialler:
         if terms.uplink_bit_s is not None:
             self._rate_bit_s = opening.share * terms.uplink_bit_s
 
+    def _wait_on(self, away_from_s: float, reason: str) -> None:
+        away_s = _now_s() - away_from_s
+        if away_s > self._joining.patience_s:
+            raise RunError(
+                f"no server for {away_s:.0f} s: {reason}; start this again when there is one, it"
+                " goes on where it was"
+            )
+
     async def _pause(self) -> None:
         if self._tries:
             longest_s = min(_FIRST_PAUSE_S * 2.0 ** (self._tries - 1), _LONGEST_PAUSE_S)
             await asyncio.sleep(longest_s * (0.5 + 0.5 * self._joining.jitter()))
         self._tries += 1
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _ready(terms: Terms, joining: Joining, parts: PartCache) -> Ready:

@@ -3,8 +3,9 @@
 Knows the configuration; sessions and drivers are `net`'s, connections `serve`'s.
 """
 
+import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 from uuid import uuid4
@@ -15,6 +16,7 @@ import torch
 from cutlayer.channel.curves import Curves, ProportionalRates
 from cutlayer.config.counted_model import BASES
 from cutlayer.config.job import Job
+from cutlayer.config.net_section import NetSection
 from cutlayer.config.schema import CodecSection, Config
 from cutlayer.errors import ConfigError
 from cutlayer.model.load import device_tensors
@@ -23,17 +25,27 @@ from cutlayer.net.controller import Controller
 from cutlayer.net.door_limits import Limits
 from cutlayer.net.frames import largest_frame
 from cutlayer.net.journal import Journal
-from cutlayer.net.limits import Bounds, bounds_of, device_limits, journal_limits, server_limits
+from cutlayer.net.limits import (
+    TERMS_BYTES,
+    Bounds,
+    bounds_of,
+    device_limits,
+    journal_limits,
+    server_limits,
+)
 from cutlayer.net.measured import Shape
+from cutlayer.net.memory_bound import MemoryBound, memory_bound
 from cutlayer.net.messages import Terms
 from cutlayer.net.part_files import PartFile, write_part
 from cutlayer.net.record import Recorder
 from cutlayer.net.roster import Roster
+from cutlayer.net.round_end import RoundEnd
 from cutlayer.net.scheme import check_scheme
 from cutlayer.net.server_driver import ServerDriver, recover
 from cutlayer.net.server_session import RunPlan, ServerSession
 from cutlayer.net.server_watch import ServerWatch
 from cutlayer.net.server_worker import ServerTools, ServerWorker
+from cutlayer.net.standing import NameOf
 from cutlayer.planner.allocation import Shares
 from cutlayer.spec import MiniBatch
 from cutlayer.train.files import write_text
@@ -46,6 +58,8 @@ from cutlayer.train.state import RunState
 _PART = "part.safetensors"
 _RUN = "run-id"
 _DEVICES = "devices.json"
+# what terms hold but for names of classes: sections of the configuration
+_OTHER_TERMS_BYTES = 64 * 1024
 
 
 @final
@@ -61,6 +75,11 @@ class NetJob:
     worker: ServerWorker
     driver: ServerDriver
     limits: Limits
+
+    @property
+    def memory(self) -> MemoryBound:
+        """The most that its devices can make the server hold."""
+        return memory_bound(self.plan.bounds, len(self.plan.terms), self.limits)
 
 
 def check_net(job: Job) -> None:
@@ -83,9 +102,25 @@ def check_net(job: Job) -> None:
             "planner two-timescale finds shares by what devices make of theirs, but nothing holds"
             " devices to shares: set net.uplink_bit_s and net.downlink_bit_s, or planner to static"
         )
-    quorum = config.net.quorum
-    if quorum is not None and quorum > count:
-        raise ConfigError(f"net.quorum {quorum} of devices.count {count}: lower it")
+    _check_names(job)
+    _round_end(config.net, count)
+
+
+def _round_end(net: NetSection, count: int) -> RoundEnd:
+    """Raises ConfigError for a quorum or times that cannot be."""
+    return RoundEnd(count, net.quorum or count, net.deadline_s, net.give_up_s)
+
+
+def _check_names(job: Job) -> None:
+    """Devices are told the names of all classes at once, beside little else."""
+    names = job.prepared.data.class_names
+    size = len(json.dumps(list(names), ensure_ascii=False).encode())
+    most = TERMS_BYTES - _OTHER_TERMS_BYTES
+    if job.setup.task != "causal-lm" and size > most:
+        raise ConfigError(
+            f"the names of the {len(names)} classes have {size} bytes, a device takes {most}:"
+            " shorten them in the data set"
+        )
 
 
 def open_net(job: Job, directory: RunDirectory, observer: Observer, compute: Compute) -> NetJob:
@@ -103,20 +138,19 @@ def open_net(job: Job, directory: RunDirectory, observer: Observer, compute: Com
     bounds = bounds_of(largest, setup.model.width, parameters, steps * setup.micro_batches)
     limits = _limits(job, bounds)
     part = _part(job, directory)
+    count = len(setup.devices)
+    roster = Roster(directory.path / _DEVICES, count, net.devices)
     worker = ServerWorker(_tools(setup, largest), state)
     controller = _controller(job, state, len(worker.adapter))
-    plan = _plan(job, controller.shares, bounds, _terms(job, directory, part, largest.tokens))
+    terms = _terms(job, directory, part, largest.tokens)
+    plan = _plan(job, controller.shares, bounds, terms, roster.name)
     journal = Journal(directory.path, journal_limits(bounds))
-    count = len(setup.devices)
     made = journal.made(state.round)
     missed = set() if made is None else set(range(count)) - set(made)
     session = ServerSession(plan, worker.adapter, state.round + 1, missed)
     recorder = Recorder(setup, directory, worker, session, observer, time.monotonic)
     recover(session, worker, journal, controller, recorder.save)
-    driver = ServerDriver(
-        session, worker, journal, controller, recorder.save, compute, part.piece, net.patience_s
-    )
-    roster = Roster(directory.path / _DEVICES, count, net.devices)
+    driver = ServerDriver(session, worker, journal, controller, recorder.save, compute, part.piece)
     return NetJob(job, directory, roster, plan, session, worker, driver, limits)
 
 
@@ -132,14 +166,15 @@ def _tokens(job: Job, state: RunState) -> int:
 
 
 def _limits(job: Job, bounds: Bounds) -> Limits:
+    """No frame from a device is longer than the run's longest one."""
     limits = Limits(connections=job.config.net.connections)
-    needed = max(largest_frame(server_limits(bounds)), largest_frame(device_limits(bounds)))
-    if needed > limits.frame_bytes:
+    up, down = largest_frame(server_limits(bounds)), largest_frame(device_limits(bounds))
+    if max(up, down) > limits.frame_bytes:
         raise ConfigError(
-            f"a frame of this run may have {needed} bytes, a link takes {limits.frame_bytes}: lower"
-            " training.batch_size or adapter.rank"
+            f"a frame of this run may have {max(up, down)} bytes, a link takes"
+            f" {limits.frame_bytes}: lower training.batch_size or adapter.rank"
         )
-    return limits
+    return replace(limits, frame_bytes=up)
 
 
 def _part(job: Job, directory: RunDirectory) -> PartFile:
@@ -220,15 +255,17 @@ def _controller(job: Job, state: RunState, adapter_bytes: int) -> Controller:
     return Controller(ServerWatch(time.monotonic), shape, setup.allocation, curves, state)
 
 
-def _plan(job: Job, shares: Shares, bounds: Bounds, terms: tuple[Terms, ...]) -> RunPlan:
+def _plan(
+    job: Job, shares: Shares, bounds: Bounds, terms: tuple[Terms, ...], name_of: NameOf
+) -> RunPlan:
     setup, net = job.setup, job.config.net
     return RunPlan(
         terms=terms,
         rate_of=setup.rate_of,
         shares=shares,
-        quorum=net.quorum or len(setup.devices),
-        deadline_s=net.deadline_s,
+        end=_round_end(net, len(setup.devices)),
         bounds=bounds,
+        name_of=name_of,
     )
 
 

@@ -21,6 +21,11 @@ class NetSection(Section):
         description="a round closes after this long with the devices that made it [s]; null: with"
         " all of them, whenever that is",
     )
+    give_up_s: Positive | None = Field(
+        default=None,
+        description="a round that is open for so long and has too few adapters to close ends the"
+        " run, to be resumed [s]; null: it waits, since nothing is lost by waiting",
+    )
     uplink_bit_s: Positive | None = Field(
         default=None,
         description="rate that the devices share on the way to the server [bit/s]; each keeps to"

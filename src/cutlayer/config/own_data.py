@@ -49,14 +49,19 @@ class _Renamed(Samples):
         return self._samples.where(index)
 
 
+def check_path(path: Path) -> None:
+    """Raises DataError if there is nothing: to be found before a token is used up."""
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder; --data names this device's samples")
+
+
 def own_samples(own: OwnData, terms: Terms, model: Path) -> tuple[Samples, BatchMaker]:
     """The samples of the training split, or all where there is none but that, in their order.
 
     `model`: the folder with the part's tokenizer or preprocessing. Raises DataError for data that
     cannot be read, are for another task, or have a class that the run does not know.
     """
-    if not own.path.exists():
-        raise DataError(f"{own.path}: no such file or folder; --data names this device's samples")
+    check_path(own.path)
     task = None if terms.task == "image-classification" else terms.task
     settings = Settings(task, own.text_field, own.label_field, test_fraction=None)
     pair, usual = read_path(own.path, settings)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, final
 
 from cutlayer.config.job import Job, about, export, new_directory, prepare
+from cutlayer.config.listening import try_addresses
 from cutlayer.config.net_job import NetJob, check_net, open_net
 from cutlayer.config.read import read_config
 from cutlayer.config.schema import Config
@@ -27,17 +28,21 @@ from cutlayer.net.link import Link
 from cutlayer.net.messages import Refused, encode_message
 from cutlayer.net.operations import Operations
 from cutlayer.net.pacing import PacedLink
+from cutlayer.net.patient_link import PatientLink
 from cutlayer.net.resident import resident_bytes
-from cutlayer.net.status import Process, Status, Watched
+from cutlayer.net.status import Held, Process, Status, Watched
 from cutlayer.report.html import REPORT, write_report
 from cutlayer.report.live_page import live_page
 from cutlayer.train.files import write_json
+from cutlayer.train.locks import alone
 from cutlayer.train.record import Record
 from cutlayer.train.run import Observer, write_summary
 from cutlayer.train.run_directory import RunDirectory
+from cutlayer.units import format_bytes
 
 _LOG = logging.getLogger(__name__)
 _TICK_S = 0.2
+_LOCK = "server.lock"
 
 
 @final
@@ -59,6 +64,11 @@ class Doors:
     devices: tuple[str, int]
     operators: tuple[str, int] | None
 
+    def check(self) -> None:
+        """Raises RunError if somewhere it cannot listen."""
+        doors = {"--listen": self.devices, "--operators": self.operators}
+        try_addresses({option: door for option, door in doors.items() if door is not None})
+
 
 def start(config: Config, output: Path, keys: Path, doors: Doors) -> None:
     """Serve a new run, in a new directory under `output`, until it ends or SIGTERM comes.
@@ -67,16 +77,25 @@ def start(config: Config, output: Path, keys: Path, doors: Doors) -> None:
     OSError.
     """
     run_keys = read_keys(keys)
+    doors.check()
     job = prepare(config, _LOG.info)
     check_net(job)
-    _serve(job, new_directory(config, output), run_keys, doors)
+    _serve_alone(job, new_directory(config, output), run_keys, doors)
 
 
 def resume(path: Path, keys: Path, doors: Doors) -> None:
     """Go on with the run in `path` from the last step that its journal holds. Raises as `start`."""
     directory, run_keys = RunDirectory.open(path), read_keys(keys)
+    doors.check()
     job = prepare(read_config(directory.config_path), _LOG.info)
-    _serve(job, directory, run_keys, doors)
+    _serve_alone(job, directory, run_keys, doors)
+
+
+def _serve_alone(job: Job, directory: RunDirectory, keys: RunKeys, doors: Doors) -> None:
+    """Two servers would write one journal."""
+    taken = f"another server runs in {directory.path}: stop it first, or serve another run"
+    with alone(directory.path / _LOCK, taken):
+        _serve(job, directory, keys, doors)
 
 
 def _serve(job: Job, directory: RunDirectory, keys: RunKeys, doors: Doors) -> None:
@@ -136,6 +155,8 @@ class Service:
         address is not to be had.
         """
         net = self._net
+        most = format_bytes(net.memory.total)
+        _LOG.info("devices can make this server hold %s at most: %s", most, net.memory)
         server = await serve(self._address, self._keys, self._on_link, net.limits, _LOG.info)
         self._server = server
         ticker = asyncio.create_task(self._tick())
@@ -167,11 +188,18 @@ class Service:
         process = Process(
             uptime_s=now_s - self._began_s,
             resident_bytes=resident_bytes(),
+            held=Held(self.held_bytes, self._net.memory.total),
             refused_connections=self._server.refusals if self._server is not None else 0,
             failure=self._failure,
         )
         away_s = {number: now_s - left_s for number, left_s in self._left_s.items()}
         return self._watched.status(away_s, process)
+
+    @property
+    def held_bytes(self) -> int:
+        """What devices make the server hold now [bytes], gRPC's own buffers apart."""
+        links = 0 if self._server is None else self._server.held_bytes
+        return links + self._net.driver.held_bytes
 
     def conclude(self) -> None:
         """Write the adapter, the summary and the report of a run that has ended."""
@@ -188,9 +216,12 @@ class Service:
         write_report(net.directory.path)
 
     async def _on_link(self, link: Link) -> None:
-        number = self._net.roster.number(link.peer)
+        roster = self._net.roster
+        number = roster.number(link.peer)
         if number is None:
-            _LOG.warning("refused %s: the run has all its devices", link.peer)
+            number = roster.succeed(link.peer, self._keys.register().gone)
+        if number is None:
+            _LOG.warning("refused %s: the run has all its devices, none revoked", link.peer)
             await link.send(encode_message(Refused(), 0))
             return
         _LOG.info("%s is device %d", link.peer, number)
@@ -200,11 +231,12 @@ class Service:
             self._left_s[number] = time.monotonic()
 
     def _paced(self, number: int, link: Link) -> Link:
-        """The device's share of the way down."""
-        rate_bit_s = self._net.job.config.net.downlink_bit_s
+        """The device's share of the way down; it is given up if it reads too slowly."""
+        net = self._net.job.config.net
+        patient, rate_bit_s = PatientLink(link, net.patience_s), net.downlink_bit_s
         if rate_bit_s is None:
-            return link
-        return PacedLink(link, lambda: self._net.session.shares[number] * rate_bit_s)
+            return patient
+        return PacedLink(patient, lambda: self._net.session.shares[number] * rate_bit_s)
 
     async def _tick(self) -> None:
         """Let the session know what time has passed; an error ends the run through the driver."""

@@ -4,6 +4,7 @@ Knows counts and times, which are passed in; nothing of sockets.
 """
 
 import ipaddress
+from collections.abc import Callable
 
 from cutlayer.net.door_limits import Limits
 from cutlayer.net.pacing import TokenBucket, full_bucket
@@ -14,10 +15,17 @@ _IPV6_NETWORK_BITS = 64
 
 
 class Admission:
-    """The connections that are there, by network; `arrive` decides about one more."""
+    """The connections that are there, by network; `arrive` decides about one more.
 
-    def __init__(self, limits: Limits) -> None:
+    Strangers do not fill the places that devices come back to: where there is no room, one of the
+    network with the most connections that are unproven gives way to a network with fewer.
+
+    evict: ends an unproven connection of a network, and `leave`s it at once.
+    """
+
+    def __init__(self, limits: Limits, evict: Callable[[str], None] | None = None) -> None:
         self._limits = limits
+        self._evict = evict
         self._buckets: dict[str, TokenBucket] = {}
         self._unproven: dict[str, int] = {}
         self._connections = 0
@@ -30,7 +38,10 @@ class Admission:
     def arrive(self, address: str, now_s: float) -> str | None:
         """Count a connection in, unproven; or say why it may not stay."""
         network = network_of(address)
-        reason = self._flood(network, now_s) or self._full(network)
+        reason = self._flood(network, now_s)
+        if reason is None:
+            self._make_room(network)
+            reason = self._full(network)
         if reason is None:
             self._connections += 1
             self._unproven[network] = self._unproven.get(network, 0) + 1
@@ -70,6 +81,16 @@ class Admission:
         if self._unproven.get(network, 0) >= limits.unproven_by_address:
             return f"{limits.unproven_by_address} of its connections have not shown who they are"
         return None
+
+    def _make_room(self, network: str) -> None:
+        """End one connection, if that is what it takes and is fair."""
+        own = self._unproven.get(network, 0)
+        if self._evict is None or own >= self._limits.unproven_by_address:
+            return
+        loudest = max(self._unproven, key=self._unproven.__getitem__, default=network)
+        # it still has as many as this one then, or more: two networks do not take turns for ever
+        if self._unproven.get(loudest, 0) >= own + 2 and self._full(network) is not None:
+            self._evict(loudest)
 
     def _forget_quiet(self, now_s: float) -> None:
         """Of all whose bucket is full again nothing is lost; else the oldest half goes."""

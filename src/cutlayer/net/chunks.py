@@ -47,6 +47,11 @@ class ChunkReader:
         """Whether a frame has begun and not ended."""
         return bool(self._parts)
 
+    @property
+    def held_bytes(self) -> int:
+        """What has come of it."""
+        return sum(len(part) for part in self._parts)
+
     def feed(self, chunk: bytes) -> bytes | None:
         """The frame that `chunk` completes, if any. Raises FrameError; the stream is then over."""
         if not _HEADER.size <= len(chunk) <= CHUNK_BYTES:

@@ -37,7 +37,8 @@ class DeviceDriver:
     """A device's part in a run, from where its store left it. `prepare` makes it ready on terms.
 
     `watch`: notes when it does what. `parts`: where the files of parts are kept; None if the device
-    has its part. `opened`: told each round's opening, before anything of the round is sent.
+    has its part. `opened`: told each round's opening, before anything of the round is sent;
+    `got_on`: told whenever something is on disk that need not be done again.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class DeviceDriver:
         watch: DeviceWatch,
         parts: PartCache | None = None,
         opened: Callable[[Opening, Terms], None] = lambda opening, terms: None,
+        got_on: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._prepare = prepare
@@ -55,10 +57,13 @@ class DeviceDriver:
         self._watch = watch
         self._parts = parts
         self._opened = opened
+        self._got_on = got_on
         self._stored = store.load()
         stored = self._stored
         self._session = (
-            d.DeviceSession() if stored is None else d.DeviceSession(stored.position, stored.terms)
+            d.DeviceSession()
+            if stored is None
+            else d.DeviceSession(stored.position, stored.terms, str(store.path))
         )
         self._ready: Ready | None = None
         self._finished = False
@@ -78,7 +83,7 @@ class DeviceDriver:
                     self._watch.arrived()
                     await self._handle(d.Received(frame), link)
             except LinkClosed as closed:
-                _LOG.info("%s: %s", link.peer, closed)
+                _LOG.warning("%s: %s", link.peer, closed)
             finally:
                 await link.close()
 
@@ -106,7 +111,9 @@ class DeviceDriver:
             case d.Finish():
                 self._finished = True
             case d.Persist(position, terms):
-                self._store.save(Stored(position, terms, self._own.worker.tensors()))
+                stored = Stored(position, terms, self._own.worker.tensors())
+                await self._compute(lambda: self._store.save(stored))
+                self._got_on()
             case computation:
                 return await self._work(computation)
         return None
@@ -131,7 +138,8 @@ class DeviceDriver:
                     adapter = worker.adapter(round_number)
                     return d.Uploaded(replace(adapter, times=self._watch.closed()))
         except PacketError as error:
-            return d.Spoilt(str(error))
+            own = isinstance(instruction, d.Forward | d.Upload)
+            return d.Diverged(str(error)) if own else d.Spoilt(str(error))
 
     async def _keep(self, terms: Terms, piece: Piece) -> d.Event:
         assert self._parts is not None, "a device fetches what it keeps"
@@ -139,6 +147,7 @@ class DeviceDriver:
             self._parts.add(terms, piece)
         except PacketError as error:
             return d.Spoilt(str(error))
+        self._got_on()
         return await self._get_ready(terms)
 
     async def _get_ready(self, terms: Terms) -> d.Event:

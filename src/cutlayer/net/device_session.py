@@ -91,8 +91,24 @@ class Spoilt:
     reason: str
 
 
+@dataclass(frozen=True)
+class Diverged:
+    """The outcome of `Forward` or `Upload` where the device's own values are none to send."""
+
+    reason: str
+
+
 Event: TypeAlias = (
-    Linked | Received | Lacking | Prepared | Begun | Forwarded | Stepped | Uploaded | Spoilt
+    Linked
+    | Received
+    | Lacking
+    | Prepared
+    | Begun
+    | Forwarded
+    | Stepped
+    | Uploaded
+    | Spoilt
+    | Diverged
 )
 
 
@@ -132,7 +148,7 @@ class Heard:
 
 @dataclass(frozen=True)
 class Forward:
-    """Compute an activation; answered by `Forwarded`."""
+    """Compute an activation; answered by `Forwarded` or `Diverged`."""
 
     position: Position
 
@@ -147,7 +163,7 @@ class Backward:
 
 @dataclass(frozen=True)
 class Upload:
-    """Make the adapter's packet; answered by `Uploaded`."""
+    """Make the adapter's packet; answered by `Uploaded` or `Diverged`."""
 
     round: int
 
@@ -198,9 +214,15 @@ Instruction: TypeAlias = (
 @final
 class DeviceSession:
     """A device's part in a run. `position`, `terms`: where its stored state stands, if it has one
-    (round 0: none)."""
+    (round 0: none); `kept`: what the state is called in messages, such as its file."""
 
-    def __init__(self, position: Position = NOWHERE, terms: Terms | None = None) -> None:
+    def __init__(
+        self,
+        position: Position = NOWHERE,
+        terms: Terms | None = None,
+        kept: str = "the state of this device",
+    ) -> None:
+        self._kept = kept
         self._position = position
         self._terms = terms
         self._bounds: Bounds | None = None
@@ -237,6 +259,13 @@ class DeviceSession:
                 return self._stepped()
             case Spoilt(reason):
                 return [HangUp(reason)]
+            case Diverged(reason):
+                return [
+                    Stop(
+                        f"round {self._position.round}, local step {self._position.step}: {reason};"
+                        " the run diverges: its server should lower optimizer.learning_rate"
+                    )
+                ]
 
     def _received(self, message: Message) -> list[Instruction]:
         match message:
@@ -248,7 +277,7 @@ class DeviceSession:
                 return [Stop("the server refuses this device; its log says why")]
             case Close(ending):
                 return [Finish()] if ending.finished else [HangUp("the server hangs up")]
-            case Open() if message.round >= max(self._position.round, 1):
+            case Open() if self._may_begin(message):
                 return [Begin(message)]
             case Echo() if self._probes:
                 return self._heard()
@@ -257,12 +286,17 @@ class DeviceSession:
             case other:
                 return [HangUp(f"{type(other).__name__} where none is expected")]
 
+    def _may_begin(self, message: Open) -> bool:
+        """Rounds only go on, unless all is void: a server that goes on from an older copy of its
+        directory is behind its devices."""
+        return message.round >= (1 if message.opening.fresh else max(self._position.round, 1))
+
     def _welcome(self, terms: Terms) -> list[Instruction]:
         if self._terms is not None and terms != self._terms:
             return [
                 Stop(
-                    "the server is on another run than the state that is stored here (run"
-                    f" {self._terms.run}): delete it to join this one"
+                    f"the server is on another run than {self._kept} (run {self._terms.run}):"
+                    " delete that to join this one"
                 )
             ]
         self._terms = terms

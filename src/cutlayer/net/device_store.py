@@ -1,9 +1,11 @@
-"""Where a device keeps what it must not lose: one file, replaced as a whole.
+"""Where a device keeps what it must not lose: one file, replaced as a whole, with a checksum.
 
 Knows neither sessions nor what the tensors are.
 """
 
 import json
+import zlib
+from collections.abc import Mapping
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import final
@@ -16,9 +18,13 @@ from torch import Tensor
 from cutlayer.errors import RunError
 from cutlayer.net.frames import Position
 from cutlayer.net.messages import Terms
-from cutlayer.train.files import write_atomically
+from cutlayer.train.files import Mend, write_atomically
 
-_TERMS = TypeAdapter(Terms)
+_ABOUT = TypeAdapter(tuple[tuple[int, int, int], Terms])
+_MEND = Mend(
+    "start `cutlayer join` again, it goes on where it was",
+    "name a folder that can be written with --identity",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,12 +43,18 @@ class DeviceStore:
     def __init__(self, path: Path) -> None:
         self._path = path
 
+    @property
+    def path(self) -> Path:
+        """The file, which may not be there."""
+        return self._path
+
     def save(self, stored: Stored) -> None:
         """Put a state in the place of the one before. Raises RunError if it cannot be written."""
-        about = {"position": astuple(stored.position), "terms": asdict(stored.terms)}
+        about = json.dumps((astuple(stored.position), asdict(stored.terms)))
         tensors = {name: tensor.contiguous() for name, tensor in stored.tensors.items()}
-        metadata = {"device": json.dumps(about)}
-        write_atomically(self._path, lambda path: save_file(tensors, path, metadata))
+        # one key: safetensors writes several in random order
+        metadata = {"device": json.dumps((about, _checksum(about, tensors)))}
+        write_atomically(self._path, lambda path: save_file(tensors, path, metadata), _MEND)
 
     def load(self) -> Stored | None:
         """The last state saved, or None. Raises RunError for a file that cannot be read."""
@@ -50,11 +62,23 @@ class DeviceStore:
             return None
         try:
             with safe_open(self._path, framework="pt") as file:
-                about = json.loads(file.metadata()["device"])
+                about, checksum = json.loads(file.metadata()["device"])
                 tensors = {name: file.get_tensor(name) for name in list(file.keys())}
-            terms = _TERMS.validate_json(json.dumps(about["terms"]))
-            return Stored(Position(*about["position"]), terms, tensors)
+            if _checksum(about, tensors) != checksum:
+                raise ValueError("its checksum is another")
+            position, terms = _ABOUT.validate_json(about)
         except (SafetensorError, ValidationError, KeyError, ValueError, TypeError) as error:
             raise RunError(
-                f"{self._path} cannot be read: {error}; delete it, and the device begins anew"
+                f"{self._path} cannot be read: {error}; delete it, and the device begins its round"
+                " anew"
             ) from error
+        return Stored(Position(*position), terms, tensors)
+
+
+def _checksum(about: str, tensors: Mapping[str, Tensor]) -> int:
+    """CRC-32 of all that is in a file."""
+    value = zlib.crc32(about.encode())
+    for name, tensor in sorted(tensors.items()):
+        value = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), value)
+        value = zlib.crc32(tensor.numpy().tobytes(), value)
+    return value

@@ -24,7 +24,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from cutlayer.errors import IdentityError
-from cutlayer.net.gate import ENROL, LOOPBACK, Gate, Visit
+from cutlayer.net.gate import ENROL, Gate, Visit
 from cutlayer.net.identity.certificates import (
     Signed,
     check_server,
@@ -54,11 +54,14 @@ class Enrolment:
         self._wall_clock = wall_clock
         self._server: asyncio.Server | None = None
 
-    async def open(self) -> int:
-        """Listen on loopback; the port."""
+    async def open(self, waiting: int) -> str:
+        """Listen behind the gate; where. `waiting`: how many may connect at once."""
+        path = self._gate.inner.path("enrolment")
         context = _server_context(self._keys)
-        self._server = await asyncio.start_server(self._serve, LOOPBACK, 0, ssl=context)
-        return int(self._server.sockets[0].getsockname()[1])
+        self._server = await asyncio.start_unix_server(
+            self._serve, path, ssl=context, backlog=waiting
+        )
+        return path
 
     async def close(self) -> None:
         """Stop listening; the gate cuts those off who are here."""
@@ -66,7 +69,7 @@ class Enrolment:
             self._server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        visit = self._gate.visit(int(writer.get_extra_info("peername")[1]))
+        visit = self._gate.visit(writer.get_extra_info("peername"))
         try:
             async with asyncio.timeout(_TIMEOUT_S):
                 if visit is not None:
@@ -100,17 +103,35 @@ def enrol(address: tuple[str, int], token: Token, folder: Path) -> DeviceKeys:
     """Fetch the identity that `token` promises from the server at `address`, into a new `folder`.
 
     Blocks, some ten seconds for each silence of the server's. Raises IdentityError if `folder`
-    holds anything, or the server is not the one that invited or does not accept the token; OSError
-    if nobody answers or the disk refuses.
+    holds anything, or the server is not the one that invited, speaks no TLS or does not accept the
+    token; ConnectionError or TimeoutError if nobody answers; OSError if the disk refuses.
     """
     make_private_folder(folder)  # before the token is used up
     try:
-        keys = _fetch(address, token)
+        keys = _answered(address, token)
+        write_device_keys(folder, keys)
     except BaseException:
         folder.rmdir()
         raise
-    write_device_keys(folder, keys)
     return keys
+
+
+def _answered(address: tuple[str, int], token: Token) -> DeviceKeys:
+    """`_fetch`, whose errors tell a server that is away from one that is another."""
+    try:
+        return _fetch(address, token)
+    except (ConnectionError, TimeoutError):
+        raise
+    except ssl.SSLError as error:
+        if isinstance(error, ssl.SSLEOFError):
+            raise ConnectionError("the server hung up") from error
+        host, port = address
+        raise IdentityError(
+            f"{host}:{port} speaks no TLS that we do: is it where `cutlayer serve` listens?"
+            f" ({error.reason})"
+        ) from error
+    except OSError as error:  # no such name yet, or no way there
+        raise ConnectionError(error.errno, error.strerror) from error
 
 
 def _fetch(address: tuple[str, int], token: Token) -> DeviceKeys:

@@ -7,6 +7,7 @@ here each connection has all three. Bytes go through unread, at the pace of the 
 
 import asyncio
 import math
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ from typing import cast, final
 
 from cutlayer.net.admission import Admission, network_of
 from cutlayer.net.door_limits import Limits
+from cutlayer.net.inner_sockets import InnerSockets, number_of
 from cutlayer.units import KIB
 
 Say = Callable[[str], None]
@@ -23,47 +25,57 @@ Say = Callable[[str], None]
 TLS = b"\x16"
 ENROL = b"E"
 LOOPBACK = "127.0.0.1"
-_BUFFER_BYTES = 512 * KIB
+BUFFER_BYTES = 512 * KIB
 _LEAVE_S = 0.5
 # refusals that are counted, so that a flood does not flood the log
 _REMEMBERED = 4096
 
 
 class Gate:
-    """Connections from outside, each with another to the port behind that its first byte asks for.
+    """Connections from outside, each with another to the server that its first byte asks for.
 
-    say: told each refusal with its reason.
+    say: told each refusal with its reason. inner: where the servers behind listen.
     """
 
     def __init__(self, limits: Limits, say: Say) -> None:
-        self.behind: Mapping[bytes, int] = {}
+        self.behind: Mapping[bytes, str] = {}
+        self.inner = InnerSockets()
         self.proof_s = limits.proof_s
         # one for all sides, since what came goes on at once
-        self.buffer = bytearray(_BUFFER_BYTES)
+        self.buffer = bytearray(BUFFER_BYTES)
         self.refusals = 0
         self._say = say
-        self._admission = Admission(limits)
-        self._visits: set[Visit] = set()
-        self._by_port: dict[int, Visit] = {}
+        self._admission = Admission(limits, self._evict)
+        # in the order of arrival
+        self._visits: dict[Visit, None] = {}
+        self._by_number: dict[int, Visit] = {}
         self._refused: Counter[tuple[str, str]] = Counter()
         self._server: asyncio.Server | None = None
+        self._closed = False
 
-    async def open(self, host: str, port: int, behind: Mapping[bytes, int]) -> int:
+    async def open(self, host: str, port: int, behind: Mapping[bytes, str]) -> int:
         """Listen; the port, which the system chose if `port` is 0. Raises OSError.
 
-        behind: the port on loopback for each first byte; with another byte nobody gets in.
+        behind: the path of `inner` for each first byte; with another byte nobody gets in.
         """
         self.behind = behind
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: _Outside(self), host, port)
         return int(self._server.sockets[0].getsockname()[1])
 
-    def visit(self, port: int) -> "Visit | None":
-        """Whom a server behind sees as loopback's `port`, if they came through here."""
-        return self._by_port.get(port)
+    @property
+    def held_bytes(self) -> int:
+        """What has come from one side and not gone to the other [bytes]."""
+        return sum(visit.held_bytes for visit in self._visits)
+
+    def visit(self, peer: str) -> "Visit | None":
+        """Whom a server behind sees as `peer`, if they came through here."""
+        number = number_of(peer)
+        return None if number is None else self._by_number.get(number)
 
     async def close(self) -> None:
-        """Stop listening, and cut everybody off."""
+        """Stop listening, and cut everybody off, whoever is half in too."""
+        self._closed = True
         if self._server is not None:
             self._server.close()
         for visit in tuple(self._visits):
@@ -71,15 +83,18 @@ class Gate:
             visit.end()
         while self._visits:
             await asyncio.sleep(0)
+        self.inner.close()
 
     def arrive(self, outside: "_Outside", address: str) -> "Visit | None":
         """A visit, if there is room for it."""
+        if self._closed:
+            return None
         reason = self._admission.arrive(address, time.monotonic())
         if reason is not None:
             self.refuse(address, reason)
             return None
         visit = Visit(self, outside, address)
-        self._visits.add(visit)
+        self._visits[visit] = None
         return visit
 
     def refuse(self, address: str, reason: str) -> None:
@@ -94,10 +109,18 @@ class Gate:
             times = "" if count == 1 else f" ({count} refusals so far)"
             self._say(f"refused {address}: {reason}{times}")
 
-    def route(self, visit: "Visit", port: int) -> None:
-        """The visit's connection behind is made, from `port`."""
-        visit.port = port
-        self._by_port[port] = visit
+    def _evict(self, network: str) -> None:
+        """End the oldest unproven visit of a network."""
+        for visit in self._visits:
+            if not visit.proven and network_of(visit.address) == network:
+                visit.give_way()
+                return
+
+    def connect(self, visit: "Visit", path: str) -> socket.socket:
+        """A connection for the visit to who listens at `path`. Raises OSError."""
+        visit.number, connection = self.inner.connect(path)
+        self._by_number[visit.number] = visit
+        return connection
 
     def proven(self, visit: "Visit") -> None:
         """The visit has shown who it is."""
@@ -105,9 +128,9 @@ class Gate:
 
     def leave(self, visit: "Visit") -> None:
         """The visit's connection outside has ended."""
-        self._visits.discard(visit)
-        if visit.port is not None:
-            del self._by_port[visit.port]
+        self._visits.pop(visit, None)
+        if visit.number is not None:
+            del self._by_number[visit.number]
         self._admission.leave(visit.address, visit.proven)
 
 
@@ -117,7 +140,7 @@ class Visit:
 
     def __init__(self, gate: Gate, outside: "_Outside", address: str) -> None:
         self.address = address
-        self.port: int | None = None
+        self.number: int | None = None
         self.proven = False
         self._gone = False
         self._gate = gate
@@ -128,16 +151,22 @@ class Visit:
         self._loop = asyncio.get_running_loop()
         self._overdue = self._loop.call_later(gate.proof_s, self._too_late)
 
+    @property
+    def held_bytes(self) -> int:
+        """What waits to be written to either side [bytes]."""
+        sides = (side for side in (self._outside, self._behind) if side is not None)
+        return sum(side.transport.get_write_buffer_size() for side in sides)
+
     def begin(self, first: bytes) -> None:
         """Find who is behind for these bytes, and let them have the connection."""
-        port = self._gate.behind.get(first[:1])
-        if port is None:
+        path = self._gate.behind.get(first[:1])
+        if path is None:
             self.reason = "speaks neither TLS nor our enrolment"
             self.end()
             return
         rest = first[1:] if first[:1] == ENROL else first
         self._outside.transport.pause_reading()
-        self._connecting = asyncio.create_task(self._connect(port, rest))
+        self._connecting = asyncio.create_task(self._connect(path, rest))
 
     def prove(self) -> None:
         """It has shown who it is: it may stay."""
@@ -148,8 +177,19 @@ class Visit:
     def dismiss(self, reason: str) -> None:
         """It is refused, and has a moment to leave by itself: it may have been answered."""
         self.reason = reason
-        self._overdue.cancel()
-        self._overdue = self._loop.call_later(_LEAVE_S, self.end)
+        self.over()
+
+    def over(self) -> None:
+        """Nothing comes from behind any more: whoever is outside has a moment to leave by itself,
+        or would hold its place for as long as it likes."""
+        if not self._gone:
+            self._overdue.cancel()
+            self._overdue = self._loop.call_later(_LEAVE_S, self.end)
+
+    def give_way(self) -> None:
+        """Its place is another's, now."""
+        self.reason = "too many of its connections had not shown who they are"
+        self.ended()
 
     def end(self) -> None:
         """Cut both sides off, now."""
@@ -158,7 +198,9 @@ class Visit:
                 side.transport.abort()
 
     def ended(self) -> None:
-        """The side outside has gone."""
+        """The side outside has gone, or is not waited for."""
+        if self._gone:
+            return
         self._gone = True
         self._overdue.cancel()
         if self._connecting is not None:
@@ -168,17 +210,17 @@ class Visit:
             self._gate.refuse(self.address, self.reason)
         self._gate.leave(self)
 
-    async def _connect(self, port: int, first: bytes) -> None:
+    async def _connect(self, path: str, first: bytes) -> None:
         try:
-            _, behind = await self._loop.create_connection(
-                lambda: _Behind(self._gate), LOOPBACK, port
-            )
+            connection = self._gate.connect(self, path)
         except OSError:
             self.reason = "the server is stopping"
             self.end()
             return
+        _, behind = await self._loop.create_connection(
+            lambda: _Behind(self._gate, self), sock=connection
+        )
         self._behind = behind
-        self._gate.route(self, int(behind.transport.get_extra_info("sockname")[1]))
         self._outside.other, behind.other = behind, self._outside
         behind.transport.write(first)
         self._outside.transport.resume_reading()
@@ -213,7 +255,7 @@ class _Side(asyncio.BufferedProtocol):
         if self.other is not None:
             self.other.transport.write(memoryview(self._gate.buffer)[:nbytes])
             if self.other.transport.get_write_buffer_size():
-                self._gate.buffer = bytearray(_BUFFER_BYTES)  # the rest may be in the old one yet
+                self._gate.buffer = bytearray(BUFFER_BYTES)  # the rest may be in the old one yet
 
     def eof_received(self) -> bool:
         """One side may be done sending while the other goes on."""
@@ -241,7 +283,20 @@ class _Side(asyncio.BufferedProtocol):
 
 @final
 class _Behind(_Side):
-    """The side of the server behind."""
+    """The side of the server behind, which ends a connection that is over or refused."""
+
+    def __init__(self, gate: Gate, visit: Visit) -> None:
+        super().__init__(gate)
+        self._visit = visit
+
+    def eof_received(self) -> bool:
+        # it was read after all else from behind had been sent on: nothing is lost here
+        self._visit.over()
+        return super().eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._visit.over()
+        super().connection_lost(exc)
 
 
 @final

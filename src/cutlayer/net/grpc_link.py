@@ -27,8 +27,10 @@ METHOD = "v1"
 ACCEPTED = ("cutlayer", "accepted")
 _CONNECT_S = 20.0
 _CLOSE_S = 5.0
-# what may be under way in a stream and not read; fixed, so that memory is
-_WINDOW_BYTES = 4 * MIB
+# what may be under way in a stream and not read: a frame, within these
+_SMALLEST_WINDOW_BYTES = 64 * KIB
+_LARGEST_WINDOW_BYTES = 4 * MIB
+LARGEST_MESSAGE_BYTES = 2 * CHUNK_BYTES
 _CUT = "the connection was cut"
 # a server's end of gRPC cannot tell them apart
 CLOSED = "the other end closed the link, or was cut off"
@@ -71,6 +73,7 @@ class GrpcLink(Link):
         self._hang_up = hang_up
         self._chunks = ChunkReader(largest_frame_bytes)
         self._next: bytes | None = None
+        self._after: bytes | None = None
         self._arrived = asyncio.Event()
         self._received = asyncio.Event()
         self._writing = asyncio.Lock()
@@ -83,6 +86,12 @@ class GrpcLink(Link):
     def peer(self) -> str:
         """The name in the other end's certificate."""
         return self._peer
+
+    @property
+    def held_bytes(self) -> int:
+        """What has come and was not received [bytes]: two frames at most, or one and a part."""
+        waiting = (frame for frame in (self._next, self._after) if frame is not None)
+        return self._chunks.held_bytes + sum(map(len, waiting))
 
     @property
     def why(self) -> str:
@@ -113,7 +122,7 @@ class GrpcLink(Link):
         if self._closed:
             return
         self._closed = True
-        self._next = None
+        self._next = self._after = None
         self.end(reason or "closed at this end")
         self._nothing_comes()
         await self._hang_up()
@@ -141,10 +150,9 @@ class GrpcLink(Link):
         """Frames for `receive` until the stream ends."""
         why = CLOSED
         try:
-            while (chunk := await self._stream.read()) is not grpc.aio.EOF:
-                frame = self._chunks.feed(chunk)
-                if frame is not None:
-                    await self._deliver(frame)
+            # no variable here: it would keep a frame alive until the next one comes
+            while self._feed(await self._stream.read()):
+                await self._deliver()
         except BaseException as error:
             if _cancelled(error):
                 raise
@@ -152,14 +160,22 @@ class GrpcLink(Link):
         self.end(f"{why}, within a frame" if self._chunks.within_frame else why)
         self._nothing_comes()
 
-    async def _deliver(self, frame: bytes) -> None:
-        """Wait for the frame before to be received; once this end has closed, drop this one."""
-        while self._next is not None and not self._closed:
+    def _feed(self, chunk: Any) -> bool:
+        """Put a chunk to those before it; whether it was one, and not the stream's end."""
+        if chunk is grpc.aio.EOF:
+            return False
+        self._after = self._chunks.feed(chunk)
+        return True
+
+    async def _deliver(self) -> None:
+        """If a frame is whole, wait for the one before it to be received."""
+        while self._after is not None and self._next is not None:
             self._received.clear()
             await self._received.wait()
-        if not self._closed:
-            self._next = frame
+        if self._after is not None and not self._closed:
+            self._next = self._after
             self._arrived.set()
+        self._after = None
 
 
 async def connect(address: str, keys: DeviceKeys, limits: Limits) -> Link:
@@ -182,16 +198,21 @@ async def connect(address: str, keys: DeviceKeys, limits: Limits) -> Link:
     return GrpcLink(SERVER_NAME, call, limits.frame_bytes, lambda: _hang_up(channel, call))
 
 
+def window_bytes(limits: Limits) -> int:
+    """How much of a stream may be under way and not read [bytes]."""
+    return min(max(limits.frame_bytes, _SMALLEST_WINDOW_BYTES), _LARGEST_WINDOW_BYTES)
+
+
 def stream_options(limits: Limits) -> Options:
     """What both ends ask of gRPC: bounded memory, and to notice when the other end has gone."""
     keepalive_ms = round(1000 * limits.keepalive_s)
     return [
         # a little more, so that it is our reader that refuses the next larger ones, with a reason
-        ("grpc.max_receive_message_length", 2 * CHUNK_BYTES),
+        ("grpc.max_receive_message_length", LARGEST_MESSAGE_BYTES),
         ("grpc.max_send_message_length", CHUNK_BYTES),
         ("grpc.max_metadata_size", 16 * KIB),
         ("grpc.http2.bdp_probe", 0),
-        ("grpc.http2.lookahead_bytes", _WINDOW_BYTES),
+        ("grpc.http2.lookahead_bytes", window_bytes(limits)),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.keepalive_time_ms", keepalive_ms),
         ("grpc.keepalive_timeout_ms", keepalive_ms),

@@ -6,6 +6,7 @@ caller's. A stranger is told nothing; `say` is told each refusal with its reason
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, final, runtime_checkable
@@ -17,7 +18,7 @@ from cryptography import x509
 from cutlayer.errors import CutlayerError, IdentityError
 from cutlayer.net.door_limits import Limits
 from cutlayer.net.enrolment import Enrolment
-from cutlayer.net.gate import ENROL, LOOPBACK, TLS, Gate, Say, Visit
+from cutlayer.net.gate import ENROL, TLS, Gate, Say, Visit
 from cutlayer.net.grpc_link import (
     ACCEPTED,
     METHOD,
@@ -31,6 +32,7 @@ from cutlayer.net.identity.device_keys import common_name
 from cutlayer.net.identity.register import Register
 from cutlayer.net.identity.run_keys import RunKeys
 from cutlayer.net.link import Link, LinkClosed
+from cutlayer.net.pacing import TokenBucket, full_bucket
 
 OnLink = Callable[[Link], Awaitable[None]]
 
@@ -83,6 +85,8 @@ class LinkServer:
         self._enrolment = Enrolment(keys, self._gate)
         self._held: dict[str, _Held] = {}
         self._sessions: set[asyncio.Task[None]] = set()
+        # by serial number, so that who has a revoked certificate takes nothing from its successor
+        self._buckets: dict[int, TokenBucket] = {}
         self._grpc = grpc.aio.server(options=_server_options(limits))
         self._watch: asyncio.Task[None] | None = None
         self.port = 0
@@ -92,12 +96,19 @@ class LinkServer:
         """How many connections were refused."""
         return self._gate.refusals
 
+    @property
+    def held_bytes(self) -> int:
+        """What waits at the gate and in links, from devices and for them [bytes]."""
+        links = sum(held.link.held_bytes for held in self._held.values())
+        return links + self._gate.held_bytes
+
     async def start(self, host: str, port: int) -> None:
         """Listen. Raises OSError if the address is not to be had."""
         self._grpc.add_generic_rpc_handlers((self._handlers(),))
-        behind = self._grpc.add_secure_port(f"{LOOPBACK}:0", self._credentials())
+        behind = self._gate.inner.path("grpc")
+        self._grpc.add_secure_port(f"unix:{behind}", self._credentials())
         await self._grpc.start()
-        enrolment = await self._enrolment.open()
+        enrolment = await self._enrolment.open(self._limits.connections)
         self.port = await self._gate.open(host, port, {TLS: behind, ENROL: enrolment})
         self._watch = asyncio.create_task(self._watch_register())
 
@@ -130,6 +141,9 @@ class LinkServer:
         if visitor is None:
             await context.abort(grpc.StatusCode.UNAUTHENTICATED)  # raises
             return
+        if self._too_often(visitor):
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED)  # raises
+            return
         await context.send_initial_metadata((ACCEPTED,))
         link = GrpcLink(visitor.name, context, self._limits.frame_bytes, _nothing_more)
         session = asyncio.create_task(self._session(_Held(visitor, link, asyncio.Event())))
@@ -146,7 +160,7 @@ class LinkServer:
         (pem,) = context.auth_context()["x509_pem_cert"]
         certificate = x509.load_pem_x509_certificate(pem)
         name, serial = common_name(certificate), certificate.serial_number
-        visit = self._gate.visit(int(context.peer().rpartition(":")[2]))
+        visit = self._gate.visit(context.peer())
         if visit is None:
             self._say(f"refused {name}: did not come through the gate")
             return None
@@ -156,6 +170,20 @@ class LinkServer:
             return None
         visit.prove()
         return _Visitor(name, serial, visit)
+
+    def _too_often(self, visitor: _Visitor) -> bool:
+        """Count a stream of a device. The gate counts connections, and one holds many streams, one
+        after another; so a connection that holds too many ends."""
+        limits, now_s = self._limits, time.monotonic()
+        full = full_bucket(limits.sessions_per_s, limits.sessions_burst, now_s)
+        bucket = self._buckets.get(visitor.serial, full).at(now_s)
+        often = bucket.level < 1.0
+        self._buckets[visitor.serial] = bucket if often else bucket.take(1.0)
+        if often:
+            reason = f"more than {limits.sessions_burst} links of {visitor.name} in a row"
+            self._gate.refuse(visitor.visit.address, reason)
+            visitor.visit.dismiss(reason)
+        return often
 
     def _refusal(self, name: str, serial: int) -> str | None:
         try:

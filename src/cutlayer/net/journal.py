@@ -2,12 +2,13 @@
 
 One file a round, of entries; little endian:
 
-    length of the frame u32 | device u32 (2^32-1: the round's own)
-    | CRC-32 of both and of the frame u32 | the frame
+    length of the frame u32 | device u32 (2^32-1: the round's own) | CRC-32 of both u32
+    | CRC-32 of the frame u32 | the frame
 
 An entry is on disk before the reply to it leaves, so what a device was told is never lost. What was
-computed is not in it: going through the entries again gives the same tensors, bit for bit. Knows no
-session.
+computed is not in it: going through the entries again gives the same tensors, bit for bit. A length
+is believed only with its checksum, so that damage is never taken for the torn end of a file. Knows
+no session.
 """
 
 import os
@@ -22,9 +23,10 @@ from cutlayer.errors import RunError
 from cutlayer.net.frames import Limits
 from cutlayer.net.messages import Message, RoundClosed, decode_message, encode_message
 from cutlayer.train.files import storage_error
+from cutlayer.train.sync import sync_folder
 
 _HEAD = struct.Struct("<II")
-_CHECKSUM = struct.Struct("<I")
+_CHECKSUMS = struct.Struct("<II")
 _NO_DEVICE = 2**32 - 1
 
 
@@ -49,11 +51,14 @@ class Journal:
         path = self._path(round_number)
         frame = encode_message(entry.message, 0)
         device = _NO_DEVICE if entry.device is None else entry.device
+        new = not path.exists()
         try:
-            with path.open("ab") as file:
+            with open(path, "ab", opener=_private) as file:
                 file.write(_entry(device, frame))
                 file.flush()
                 os.fsync(file.fileno())
+            if new:
+                sync_folder(self._directory)
         except OSError as error:
             raise storage_error(path, error) from error
 
@@ -92,23 +97,30 @@ class Journal:
         return self._directory / f"round-{round_number:06d}.journal"
 
 
+def _private(name: str, flags: int) -> int:
+    """What devices sent is for its owner alone."""
+    return os.open(name, flags, 0o600)
+
+
 def _entry(device: int, frame: bytes) -> bytes:
     head = _HEAD.pack(len(frame), device)
-    return head + _CHECKSUM.pack(zlib.crc32(frame, zlib.crc32(head))) + frame
+    return head + _CHECKSUMS.pack(zlib.crc32(head), zlib.crc32(frame)) + frame
 
 
 def _entries(data: bytes, path: Path) -> Iterator[tuple[int, bytes, int]]:
     """Device, frame and end of each whole entry."""
-    at, start = 0, _HEAD.size + _CHECKSUM.size
+    at, start = 0, _HEAD.size + _CHECKSUMS.size
     while at + start <= len(data):
         size, device = _HEAD.unpack_from(data, at)
+        head_checksum, frame_checksum = _CHECKSUMS.unpack_from(data, at + _HEAD.size)
         end = at + start + size
-        if end > len(data):
+        sound = zlib.crc32(data[at : at + _HEAD.size]) == head_checksum
+        if sound and end > len(data):
             return
         frame = data[at + start : end]
-        if data[at:end] != _entry(device, frame):
-            if end == len(data):
-                return
+        if not sound or zlib.crc32(frame) != frame_checksum:
+            if (sound and end == len(data)) or not any(data[at:]):
+                return  # a length that reached the disk before what it is the length of
             raise RunError(f"the journal {path} is damaged at byte {at}: restore it from a copy")
         yield device, frame, end
         at = end

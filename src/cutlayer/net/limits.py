@@ -11,6 +11,8 @@ from cutlayer.net.times import times_bytes
 from cutlayer.spec import MiniBatch
 
 _SETTINGS_BYTES = 64 * 1024
+# terms have the names of all classes in them
+TERMS_BYTES = 1024 * 1024
 # header, table and small sections of a codec's packet
 _PACKET_BYTES = 4096
 _FLOAT_BYTES = 4
@@ -72,7 +74,7 @@ def server_limits(bounds: Bounds) -> Limits:
 def device_limits(bounds: Bounds | None) -> Limits:
     """What a device takes from a server; None: before it knows the terms."""
     greeting: Limits = {
-        Kind.WELCOME: {Section.SETTINGS: _SETTINGS_BYTES},
+        Kind.WELCOME: {Section.SETTINGS: TERMS_BYTES},
         Kind.PIECE: {Section.SETTINGS: _SETTINGS_BYTES, Section.PIECE: PIECE_BYTES},
         Kind.REFUSED: {},
         Kind.CLOSE: {Section.SETTINGS: _SETTINGS_BYTES},

@@ -28,6 +28,9 @@ from cutlayer.spec import Task
 
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 _LARGEST_U32 = 2**32 - 1
+# beyond any file, and within what every system seeks and every JSON reader counts to
+_LARGEST_OFFSET = 2**53
+_KEY_CHARACTERS = 80
 SAMPLE = np.dtype("<u4")
 # of the file of a device's part, at a time: a frame of it fits in a link's chunk
 PIECE_BYTES = 1_000_000
@@ -49,7 +52,7 @@ class Terms:
     `codec`, `optimizer`, `adapter`: sections of the server's configuration.
     """
 
-    run: str
+    run: Annotated[str, Field(pattern="^[A-Za-z0-9]{1,64}$")]
     device: Index
     task: Task
     model: str
@@ -107,7 +110,7 @@ class Weight:
 class Place:
     """A place in the file of the device's part [bytes from its start]."""
 
-    offset: Annotated[int, Field(ge=0)]
+    offset: Annotated[int, Field(ge=0, le=_LARGEST_OFFSET)]
 
 
 @checked(frozen=True, config=_STRICT)
@@ -385,7 +388,7 @@ def _settings(kind: type[Value], sections: Mapping[Section, bytes]) -> Value:
         found: Value = _READERS[kind].validate_json(sections[Section.SETTINGS])
         return found
     except ValidationError as error:
-        where = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise FrameError(
-            f"settings of {kind.__name__}: {where} {error.errors()[0]['msg']}"
-        ) from error
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        # a key that is not known is the other end's own choice
+        where = ".".join(str(part) for part in first["loc"])[:_KEY_CHARACTERS]
+        raise FrameError(f"settings of {kind.__name__}: {where} {first['msg']}") from error

@@ -42,6 +42,9 @@ def _of_run(status: Status) -> Iterator[Metric]:
         ("round_elapsed_seconds", "since the round in progress began", status.round_s),
         ("round_deadline_seconds", "when a quorum closes a round", status.deadline_s),
         ("quorum_devices", "devices that a round needs at its deadline", status.quorum),
+        ("lacking_adapters", "of the quorum, the deadline having passed", status.lacking),
+        ("held_bytes", "what devices make the server hold", status.process.held.now_bytes),
+        ("held_bytes_limit", "the most that they can", status.process.held.most_bytes),
         ("finished", "whether the run has ended", status.finished),
         ("failed", "whether the run has failed", status.process.failure is not None),
     )

@@ -6,11 +6,11 @@ and how to wait.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
-from typing import final
+from typing import Any, final
 
-from cutlayer.net.link import Link
+from cutlayer.net.link import Link, LinkClosed
 from cutlayer.units import BITS_PER_BYTE, KIB
 
 BURST_BYTES = 16 * KIB
@@ -58,7 +58,7 @@ class PacedLink(Link):
     A frame is let go when its last bit would have left a line of that rate, so it reaches the
     other end as over such a line. The wire itself carries it in one go: in any window of T
     seconds, what was let go is at most `rate_bit_s * T` bits beyond `burst_bytes` and one frame.
-    What is received is not paced.
+    What is received is not paced. Closing the link ends the waiting of what is to be sent.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class PacedLink(Link):
         rate_bit_s: Callable[[], float],
         burst_bytes: int = BURST_BYTES,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        sleep: Callable[[float], Coroutine[Any, Any, None]] = asyncio.sleep,
     ) -> None:
         self._link = link
         self._clock = clock
@@ -76,6 +76,8 @@ class PacedLink(Link):
         self._rate_bit_s = rate_bit_s
         self._bucket = full_bucket(rate_bit_s() / BITS_PER_BYTE, burst_bytes, clock())
         self._turn = asyncio.Lock()
+        self._waiting: asyncio.Future[None] | None = None
+        self._closed = False
 
     @property
     def peer(self) -> str:
@@ -95,6 +97,9 @@ class PacedLink(Link):
 
     async def close(self, reason: str = "") -> None:
         """End the connection; closing again does nothing."""
+        self._closed = True
+        if self._waiting is not None:
+            self._waiting.cancel()
         await self._link.close(reason)
 
     async def _take(self, amount_bytes: int) -> None:
@@ -102,5 +107,16 @@ class PacedLink(Link):
         now = self._bucket.at(self._clock())
         rate_per_s = self._rate_bit_s() / BITS_PER_BYTE
         self._bucket = replace(now, rate_per_s=rate_per_s).take(amount_bytes)
-        if self._bucket.wait_s > 0:
-            await self._sleep(self._bucket.wait_s)
+        if self._bucket.wait_s > 0 and not self._closed:
+            await self._wait(self._bucket.wait_s)
+        if self._closed:
+            raise LinkClosed("closed at this end")
+
+    async def _wait(self, seconds: float) -> None:
+        """Until then, or until this end closes the link."""
+        self._waiting = asyncio.ensure_future(self._sleep(seconds))
+        try:
+            await asyncio.wait((self._waiting,))
+        finally:
+            self._waiting.cancel()
+            self._waiting = None

@@ -19,10 +19,20 @@ from torch import Tensor
 
 from cutlayer.errors import PacketError
 from cutlayer.net.messages import PIECE_BYTES, Piece, Terms
-from cutlayer.train.files import storage_error, write_atomically, write_folder_atomically
+from cutlayer.train.files import (
+    Mend,
+    storage_error,
+    write_atomically,
+    write_folder_atomically,
+)
+from cutlayer.train.locks import in_turn
 
 _FILE = "file:"
 _WEIGHTS = "model.safetensors"
+_MEND = Mend(
+    "start `cutlayer join` again, it goes on where it was",
+    "set CUTLAYER_CACHE to a folder that can be written",
+)
 # what else of a model folder is needed to use its part
 _SMALL_FILES = (
     "config.json",
@@ -55,12 +65,11 @@ class PartFile:
 
     def piece(self, offset: int) -> bytes:
         """Its bytes from `offset` on, at most `PIECE_BYTES`. Raises PacketError past its end."""
+        if offset >= self.size_bytes:
+            raise PacketError(f"a piece of the part from byte {offset} on, which is past its end")
         with self.path.open("rb") as file:
             file.seek(offset)
-            data = file.read(PIECE_BYTES)
-        if not data:
-            raise PacketError(f"a piece of the part from byte {offset} on, which is past its end")
-        return data
+            return file.read(PIECE_BYTES)
 
 
 def write_part(path: Path, folder: Path, tensors: Mapping[str, Tensor]) -> PartFile:
@@ -81,7 +90,8 @@ def write_part(path: Path, folder: Path, tensors: Mapping[str, Tensor]) -> PartF
 
 @final
 class PartCache:
-    """Parts that this device has fetched, whole or not, in `folder`."""
+    """Parts that devices of this machine have fetched, in `folder`: whole ones are shared, what is
+    not whole yet is each device's own."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -96,28 +106,43 @@ class PartCache:
         weights = self.model(terms) / _WEIGHTS
         if weights.is_file():
             if _sha256(weights) == terms.part_sha256:
+                self._partial(terms).unlink(missing_ok=True)
                 return None
-            weights.unlink()
+            weights.unlink(missing_ok=True)
         partial = self._partial(terms)
-        return partial.stat().st_size if partial.is_file() else 0
+        fetched = partial.stat().st_size if partial.is_file() else 0
+        return fetched if fetched < terms.part_bytes else self._late(terms, partial)
 
     def add(self, terms: Terms, piece: Piece) -> None:
-        """Put the next piece down; the last one makes the part whole.
+        """Put the next piece down; the last one makes the part whole. Nothing is done if another
+        device has made it whole meanwhile.
 
         Raises PacketError for a piece that is not the next one, or if the whole has another hash:
         it is then to be fetched anew. Raises RunError if the disk refuses.
         """
         partial, offset = self._partial(terms), piece.place.offset
-        if offset != (self.lacking(terms) or 0) or offset + len(piece.data) > terms.part_bytes:
+        lacking = self.lacking(terms)
+        if lacking is None:
+            return
+        if offset != lacking or offset + len(piece.data) > terms.part_bytes:
             raise PacketError(f"a piece of the part from byte {offset} on, which is not the next")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             with partial.open("ab") as file:
                 file.write(piece.data)
         except OSError as error:
-            raise storage_error(partial, error) from error
+            raise storage_error(partial, error, _MEND) from error
         if offset + len(piece.data) == terms.part_bytes:
             self._unpack(terms, partial)
+
+    def _late(self, terms: Terms, partial: Path) -> int | None:
+        """What `lacking` gives for a part that was fetched and never unpacked, as by a kill
+        between the two: it is unpacked now, or fetched anew."""
+        try:
+            self._unpack(terms, partial)
+        except PacketError:
+            return 0
+        return None
 
     def _unpack(self, terms: Terms, partial: Path) -> None:
         found = _sha256(partial)
@@ -133,10 +158,14 @@ class PartCache:
                     (folder / name.removeprefix(_FILE)).write_bytes(content)
             partial.rename(folder / _WEIGHTS)
 
-        write_folder_atomically(self.model(terms), write)
+        with in_turn(self._folder / f"{terms.part_sha256}.lock"):
+            if (self.model(terms) / _WEIGHTS).is_file():  # another device's, who was first
+                partial.unlink()
+            else:
+                write_folder_atomically(self.model(terms), write, _MEND)
 
     def _partial(self, terms: Terms) -> Path:
-        return self._folder / f"{terms.part_sha256}.partial"
+        return self._folder / f"{terms.part_sha256}-{terms.run}-{terms.device}.partial"
 
 
 def _sha256(path: Path) -> str:

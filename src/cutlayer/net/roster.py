@@ -4,6 +4,7 @@ Knows names and a file; nothing of links.
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import final
 
@@ -21,6 +22,7 @@ class Roster:
     def __init__(self, path: Path, count: int, pinned: tuple[str, ...]) -> None:
         self._path = path
         self._count = count
+        self._pinned = bool(pinned)
         self._names = list(pinned) if pinned else _read(path)
 
     def number(self, name: str) -> int | None:
@@ -35,6 +37,19 @@ class Roster:
         write_json(self._path, [*self._names, name])
         self._names.append(name)
         return len(self._names) - 1
+
+    def succeed(self, name: str, gone: Callable[[str], bool]) -> int | None:
+        """The first number whose device is `gone`, and `name`'s from now on; None: there is none.
+
+        Pinned numbers are not given to others. Raises RunError if the disk refuses.
+        """
+        number = next((n for n, own in enumerate(self._names) if gone(own)), None)
+        if number is None or self._pinned:
+            return None
+        names = [*self._names[:number], name, *self._names[number + 1 :]]
+        write_json(self._path, names)
+        self._names = names
+        return number
 
     def name(self, number: int) -> str | None:
         """Whose number it is; None while it is nobody's."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeAlias, final
 
-from cutlayer.errors import PacketError, RunError
+from cutlayer.errors import ModelError, PacketError, RunError
 from cutlayer.net import server_session as s
 from cutlayer.net.compute import Compute
 from cutlayer.net.controller import Controller
@@ -26,7 +26,7 @@ from cutlayer.train.state import RunState
 
 _LOG = logging.getLogger(__name__)
 # what a device that reads may leave unread: an answer, its repetition, the next round's opening
-_OUTBOX_FRAMES = 4
+OUTBOX_FRAMES = 4
 
 
 def no_part(offset: int) -> bytes:
@@ -85,8 +85,7 @@ def _replay(
 @final
 class ServerDriver:
     """A run's server. `save` puts a checkpoint in place; `piece` gives the bytes of the file of the
-    devices' part from one on; `patience_s`: how long a device may take to read one frame before it
-    is given up [s]."""
+    devices' part from one on."""
 
     def __init__(
         self,
@@ -97,7 +96,6 @@ class ServerDriver:
         save: Save,
         compute: Compute,
         piece: Callable[[int], bytes] = no_part,
-        patience_s: float = 60.0,
     ) -> None:
         self._session = session
         self._worker = worker
@@ -108,7 +106,6 @@ class ServerDriver:
         self._save = save
         self._compute = compute
         self._piece = piece
-        self._patience_s = patience_s
         self._connections: dict[int, _Connection] = {}
         self._one_at_a_time = asyncio.Lock()
         self._end = asyncio.Event()
@@ -117,17 +114,17 @@ class ServerDriver:
             self._end.set()
 
     async def attend(self, device: int, link: Link) -> None:
-        """Serve one connection of an authenticated device, until it ends."""
-        own = _Connection(link, self._patience_s)
+        """Serve one connection of an authenticated device, until it ends. Whether a device reads
+        what it is sent is the link's to find out."""
+        own = _Connection(link)
         writer = asyncio.create_task(own.write())
         try:
             await self._join(device, own)
             while self._connections.get(device) is own:
-                frame = await link.receive()
-                arrived_s = self._watch.now()
-                await self._handle_frame(own, s.Received(device, frame), arrived_s)
+                await self._receive(device, own, link)
         except LinkClosed as closed:
             _LOG.info("device %d: %s", device, closed)
+            await link.close()  # what waits for its share of the band waits no longer
         finally:
             try:
                 with suppress(LinkClosed):
@@ -135,6 +132,13 @@ class ServerDriver:
             finally:  # even if this is cancelled while it waits for its turn
                 own.hang_up()
                 await writer
+
+    @property
+    def held_bytes(self) -> int:
+        """Frames that wait for their turn or for a device to read them [bytes], and what the round
+        keeps of devices."""
+        frames = sum(own.held_bytes for own in self._connections.values())
+        return frames + self._session.held_bytes + self._worker.held_bytes
 
     async def handle(self, event: s.Event) -> None:
         """Let something happen. The first error of worker or journal ends the run."""
@@ -166,12 +170,19 @@ class ServerDriver:
                 del self._connections[device]
                 await self._handle(s.Left(device))
 
+    async def _receive(self, device: int, own: "_Connection", link: Link) -> None:
+        """Handle the next frame; apart from `attend`, which would keep it until the one after."""
+        frame = await link.receive()
+        await self._handle_frame(own, s.Received(device, frame), self._watch.now())
+
     async def _handle_frame(self, own: "_Connection", event: s.Received, arrived_s: float) -> None:
+        own.received_bytes = len(event.frame)
         async with self._one_at_a_time:
             # the frame of a connection that another one replaced meanwhile means nothing
             if self._connections.get(event.device) is own:
                 self._watch.arrived(event.device, arrived_s)
                 await self._handle(event)
+        own.received_bytes = 0
 
     async def _handle(self, event: s.Event) -> None:
         if self._failure is not None:
@@ -182,9 +193,17 @@ class ServerDriver:
                 if outcome is not None:
                     await self._handle(outcome)
         except Exception as error:
-            self._failure = self._failure or error
-            self._end.set()
+            self._fail(error)
             raise
+        except asyncio.CancelledError:
+            # what was computed may go on in its thread: nobody may build on it
+            self._fail(RunError("the run stopped within a step; --resume goes on before it"))
+            raise
+
+    def _fail(self, error: Exception) -> None:
+        """The first error is the one that ends the run."""
+        self._failure = self._failure or error
+        self._end.set()
 
     async def _do(self, instruction: s.Instruction) -> s.Event | None:
         match instruction:
@@ -202,12 +221,17 @@ class ServerDriver:
             case s.Merge(made):
                 return await self._merge(made)
             case s.Persist(device, message):
-                self._journal.append(self._session.round, Entry(device, message))
+                number, entry = self._session.round, Entry(device, message)
+                await self._compute(lambda: self._journal.append(number, entry))
             case s.Checkpoint(round_number):
                 state, measured = self._worker.state, self._measured
                 await self._compute(lambda: self._save(state, measured))
                 # the round's own journal still says who made it
                 self._journal.drop_before(round_number)
+            case s.Warn(text):
+                _LOG.warning("%s", text)
+            case s.GiveUp(reason):
+                raise RunError(reason)
             case s.Finish():
                 self._end.set()
         return None
@@ -235,7 +259,7 @@ class ServerDriver:
             packet = await self._compute(lambda: self._worker.train(device, message))
             self._watch.trained(device, message, packet)
             return s.Trained(device, message, packet)
-        except PacketError as error:
+        except (PacketError, ModelError) as error:  # what a device sends ends its own link alone
             return s.Spoilt(device, str(error))
 
     def _send(self, device: int, frame: bytes) -> None:
@@ -253,20 +277,28 @@ class ServerDriver:
 
 @final
 class _Connection:
-    """A link and the few frames that wait for it."""
+    """A link and the few frames that wait for it. `received_bytes`: of one that has come and waits
+    for its turn."""
 
-    def __init__(self, link: Link, patience_s: float) -> None:
+    def __init__(self, link: Link) -> None:
         self._link = link
-        self._patience_s = patience_s
         # one place more, for the end
-        self._outbox: asyncio.Queue[bytes | None] = asyncio.Queue(_OUTBOX_FRAMES + 1)
+        self._outbox: asyncio.Queue[bytes | None] = asyncio.Queue(OUTBOX_FRAMES + 1)
+        self._unsent_bytes = 0
         self._ended = False
+        self.received_bytes = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """Of all frames [bytes]."""
+        return self.received_bytes + self._unsent_bytes
 
     def push(self, frame: bytes) -> bool:
         """Whether there was room for a frame."""
-        if self._ended or self._outbox.qsize() >= _OUTBOX_FRAMES:
+        if self._ended or self._outbox.qsize() >= OUTBOX_FRAMES:
             return False
         self._outbox.put_nowait(frame)
+        self._unsent_bytes += len(frame)
         return True
 
     def hang_up(self) -> None:
@@ -278,10 +310,17 @@ class _Connection:
     async def write(self) -> None:
         """Send what is pushed, until the link ends."""
         try:
-            while (frame := await self._outbox.get()) is not None:
-                async with asyncio.timeout(self._patience_s):
-                    await self._link.send(frame)
-        except (LinkClosed, TimeoutError):
+            while await self._send(await self._outbox.get()):
+                pass
+        except LinkClosed:
             pass  # the reader's side tells
         finally:
             await self._link.close()
+
+    async def _send(self, frame: bytes | None) -> bool:
+        """Send a frame; whether it was one, and not the end."""
+        if frame is None:
+            return False
+        await self._link.send(frame)
+        self._unsent_bytes -= len(frame)
+        return True

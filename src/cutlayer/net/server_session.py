@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TypeAlias, final
 
-from cutlayer.errors import ConfigError, FrameError
+from cutlayer.errors import FrameError
 from cutlayer.net.frames import Position
 from cutlayer.net.limits import Bounds, server_limits
 from cutlayer.net.messages import (
@@ -35,6 +35,8 @@ from cutlayer.net.messages import (
     Terms,
     Welcome,
 )
+from cutlayer.net.round_end import RoundEnd, Verdict
+from cutlayer.net.standing import NameOf, Standing, missing
 from cutlayer.net.tally import Tally
 from cutlayer.net.wire import Wire
 
@@ -193,60 +195,77 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
+class Warn:
+    """Tell the server's operator."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class GiveUp:
+    """End the run before its last round; it can be resumed."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class Finish:
     """The run has reached its end."""
 
 
 Instruction: TypeAlias = (
-    Send | HangUp | Read | Train | Take | Renew | Merge | Persist | Checkpoint | Finish
+    Send
+    | HangUp
+    | Read
+    | Train
+    | Take
+    | Renew
+    | Merge
+    | Persist
+    | Checkpoint
+    | Warn
+    | GiveUp
+    | Finish
 )
 
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What a session is to bring about: `terms` of each device, the rules of a round.
+    """What a session is to bring about: `terms` of each device, and when a round ends.
 
-    `shares`: each device's part of the band in the first round that is played. A round closes when
-    all adapters have come, or `deadline_s` after it began (None: never) with those of `quorum`
-    devices or more. Raises ConfigError for a quorum that cannot be.
+    `shares`: each device's part of the band in the first round that is played. `name_of`: a
+    device's name, for messages.
     """
 
     terms: tuple[Terms, ...]
     rate_of: Callable[[int], float]
     shares: tuple[float, ...]
-    quorum: int
-    deadline_s: float | None
+    end: RoundEnd
     bounds: Bounds
+    name_of: NameOf = lambda device: None
 
-    def __post_init__(self) -> None:
-        if not 1 <= self.quorum <= len(self.terms):
-            raise ConfigError(
-                f"a quorum of {self.quorum} for {len(self.terms)} devices; set 1 to all of them"
-            )
+
+# what a device that loses its state may cost in one round: its steps so many times again
+_RESTARTS = 8
 
 
 @dataclass(frozen=True)
 class _Progress:
-    """How far a device is in the round: what it sends next, and the last reply that it was sent."""
+    """How far a device is in the round: what it sends next, and the last reply that it was sent.
+
+    `restarts`: how often what it had done was void.
+    """
 
     step: int = 0
     micro: int = 0
     reply: Gradient | None = None
     done: bool = False
+    restarts: int = 0
 
     @property
     def untouched(self) -> bool:
         """Whether nothing of the round is done."""
         return self.reply is None
-
-
-@dataclass(frozen=True)
-class Standing:
-    """How far a device is in the round: whether it is here, its local steps, its adapter's."""
-
-    connected: bool
-    steps: int
-    done: bool
 
 
 @final
@@ -270,6 +289,7 @@ class ServerSession:
         self._greeted: set[int] = set()
         self._told: set[int] = set()
         self._elapsed_s = 0.0
+        self._warned = False
 
     @property
     def finished(self) -> bool:
@@ -287,12 +307,25 @@ class ServerSession:
         return frozenset(range(len(self._progress))) - self._told
 
     @property
+    def held_bytes(self) -> int:
+        """The last replies, kept for devices that ask again [bytes]."""
+        replies = (own.reply for own in self._progress)
+        return sum(len(reply.packet) for reply in replies if reply is not None)
+
+    @property
     def standings(self) -> tuple[Standing, ...]:
         """How far each device is."""
         return tuple(
             Standing(device in self._greeted, own.step, own.done)
             for device, own in enumerate(self._progress)
         )
+
+    @property
+    def lacking(self) -> int:
+        """The adapters that the round lacks to close, its deadline having passed."""
+        made = len(self._made)
+        short = self._plan.end.verdict(made, self._elapsed_s) is Verdict.SHORT
+        return self._plan.end.needed - made if short else 0
 
     def handle(self, event: Event) -> list[Instruction]:
         """What to do now, in this order."""
@@ -318,7 +351,8 @@ class ServerSession:
                 self._progress[device] = replace(progress, done=True)
                 return [Persist(device, message), *self._closing()]
             case Renewed(device):
-                self._progress[device] = _Progress()
+                restarts = self._progress[device].restarts + 1
+                self._progress[device] = _Progress(restarts=restarts)
                 return self._open(device, fresh=True)
             case Spoilt(device, reason):
                 return self._hang_up(device, reason)
@@ -358,11 +392,20 @@ class ServerSession:
         if self.finished:
             # and no welcome: the device would answer it, on a link that is closed by then
             return self._farewell(device)
+        progress = self._progress[device]
+        if known != self.round and not progress.untouched and progress.restarts >= _RESTARTS:
+            return self._hang_up(
+                device,
+                f"it lost its state {_RESTARTS} times in round {self.round}, and is heard"
+                " again in the next one",
+            )
         welcome = self._send(device, Welcome(self._plan.terms[device]))
         if known == self.round:
             return welcome
-        untouched = self._progress[device].untouched and device not in self._missed
-        if untouched and known == self.round - 1:
+        if progress.untouched and progress.restarts:
+            # its state is void already, and it has not heard of that
+            return [*welcome, *self._open(device, fresh=True)]
+        if progress.untouched and device not in self._missed and known == self.round - 1:
             return [*welcome, *self._open(device, fresh=False)]
         # it missed a round, or lost its state: the two ends would not fit together any more
         return [*welcome, Persist(device, Restarted(self.round)), Renew(device)]
@@ -386,7 +429,9 @@ class ServerSession:
         place = message.position
         reply = Gradient(place, packet)
         step, micro = (place.step + 1, 0) if message.micro.last else (place.step, place.micro + 1)
-        self._progress[device] = _Progress(step, micro, reply)
+        self._progress[device] = replace(
+            self._progress[device], step=step, micro=micro, reply=reply
+        )
         return [Persist(device, message), *self._send(device, reply)]
 
     def _take(self, device: int, message: Adapter) -> list[Instruction]:
@@ -401,21 +446,40 @@ class ServerSession:
             )
         return [Take(device, message)]
 
+    @property
+    def _made(self) -> tuple[int, ...]:
+        """The devices whose adapters have come."""
+        return tuple(device for device, own in enumerate(self._progress) if own.done)
+
     def _closing(self) -> list[Instruction]:
-        """Close the round if it is time."""
-        made = tuple(device for device, own in enumerate(self._progress) if own.done)
-        deadline_s = self._plan.deadline_s
-        late = deadline_s is not None and self._elapsed_s >= deadline_s
-        enough = len(made) == len(self._progress) or (late and len(made) >= self._plan.quorum)
-        if self.finished or not enough:
+        """Close the round if it is time. If it is, and too few have made it: say so, or give up."""
+        made = self._made
+        if self.finished:
             return []
-        return [Persist(None, RoundClosed(self.round, Made(list(made)))), Merge(made)]
+        match self._plan.end.verdict(len(made), self._elapsed_s):
+            case Verdict.CLOSE:
+                return [Persist(None, RoundClosed(self.round, Made(list(made)))), Merge(made)]
+            case Verdict.GIVE_UP:
+                return [GiveUp(f"{self._short()}; start them again, then use --resume")]
+            case Verdict.SHORT if not self._warned:
+                self._warned = True
+                return [Warn(f"{self._short()}; the round goes on until they have")]
+        return []
+
+    def _short(self) -> str:
+        plan = self._plan
+        late = missing(self.standings, plan.terms[0].local_steps, plan.name_of)
+        return (
+            f"round {self.round} has {len(self._made)} of the {plan.end.needed} adapters that it"
+            f" needs, {self._elapsed_s:.0f} s after it began; not yet sent by {late}"
+        )
 
     def _merged(self, merged: Merged) -> list[Instruction]:
         closed = self.round
         self.round += 1
         self._adapter, self.shares = merged.adapter, merged.shares
         self._elapsed_s = 0.0
+        self._warned = False
         self._missed = frozenset(range(len(self._progress))) - set(merged.made)
         self._progress = [_Progress() for _ in self._progress]
         out: list[Instruction] = [Checkpoint(closed)]

@@ -16,7 +16,7 @@ from cutlayer.codec.codec import State
 from cutlayer.codec.packet import read
 from cutlayer.codec.presets import CodecPair
 from cutlayer.codec.targets import decode_targets
-from cutlayer.errors import PacketError
+from cutlayer.errors import PacketError, RunError
 from cutlayer.model.aggregate import fedavg
 from cutlayer.model.optimizer import Optimizer
 from cutlayer.model.split import ServerPart
@@ -82,6 +82,11 @@ class ServerWorker:
         """The device-side adapter with which the round began, as a packet."""
         return pack_adapter(self._state.device.row)
 
+    @property
+    def held_bytes(self) -> int:
+        """The adapters that devices have sent in this round [bytes]."""
+        return sum(row.nbytes for row, _ in self._taken.values())
+
     def train(self, device: int, message: Activation) -> bytes:
         """Forward and backward of one micro-batch, and the gradient's packet.
 
@@ -127,11 +132,17 @@ class ServerWorker:
         """Close the round with the devices in `made`, weighted by the samples that each says it
         trained on; open the next one. `measured`: how long it took, if that was seen.
 
-        The others begin it anew. Source: SFT eqs. (7), (8), over those who made it.
+        The others begin it anew. Raises RunError for adapters that are not finite; the round is
+        then as it was. Source: SFT eqs. (7), (8), over those who made it.
         """
         rows, weights = zip(*(self._taken[device] for device in made), strict=True)
         device_row = fedavg(torch.stack(rows), weights)
         server_row = fedavg(self._side.gather(made), weights)
+        if not (device_row.isfinite().all() and server_row.isfinite().all()):
+            raise RunError(
+                f"the adapters of round {self._state.round + 1} are not finite: the run diverges;"
+                " start it anew with a lower optimizer.learning_rate"
+            )
         self.train_loss, self.plain_bytes = self._mean_loss(made), self._plain_bytes
         for device in set(range(self._tools.devices)) - set(made):
             self.renew(device)
@@ -178,6 +189,8 @@ class ServerWorker:
         arrived = codec.decode(message.packet, shape, self._end(device, Direction.UP))
         if not arrived.tensor.isfinite().all():
             raise PacketError("an activation of NaN or infinite values")
+        if tools.part.task != "image-classification" and min(arrived.lengths) < 1:
+            raise PacketError("an activation of a text without a token")
         labelled = shape[:2] if tools.part.task == "causal-lm" else shape[:1]
         labels = decode_targets(message.labels, labelled, arrived.lengths, tools.classes)
         return arrived, torch.from_numpy(labels)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from cutlayer.net.history import History, RoundStatus
 from cutlayer.net.roster import Roster
-from cutlayer.net.server_session import RunPlan, ServerSession, Standing
+from cutlayer.net.server_session import RunPlan, ServerSession
+from cutlayer.net.standing import Standing
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,14 @@ class DeviceStatus:
 
 
 @dataclass(frozen=True)
+class Held:
+    """What devices make a server hold [bytes], and the most that they can."""
+
+    now_bytes: int
+    most_bytes: int
+
+
+@dataclass(frozen=True)
 class Process:
     """The server itself: since when, what memory it has, whom it refused, and what ended it.
 
@@ -36,14 +45,16 @@ class Process:
 
     uptime_s: float
     resident_bytes: int | None
+    held: Held
     refused_connections: int
     failure: str | None
 
 
 @dataclass(frozen=True)
 class Status:
-    """A run now. `round`: the one in progress, since `round_s`; `payload_bytes`: sent and received
-    since the server was started, by what they carry; `last`: the last finished round."""
+    """A run now. `round`: the one in progress, since `round_s`; `lacking`: the adapters that it
+    lacks to close, its deadline having passed; `payload_bytes`: sent and received since the server
+    was started, by what they carry; `last`: the last finished round."""
 
     run: str
     title: str
@@ -52,6 +63,7 @@ class Status:
     round_s: float
     deadline_s: float | None
     quorum: int
+    lacking: int
     finished: bool
     local_steps: int
     devices: tuple[DeviceStatus, ...]
@@ -81,10 +93,11 @@ class Watched:
             round=min(session.round, terms.rounds),
             rounds=terms.rounds,
             round_s=session.elapsed_s,
-            deadline_s=self.plan.deadline_s,
-            quorum=self.plan.quorum,
+            deadline_s=self.plan.end.deadline_s,
+            quorum=self.plan.end.quorum,
             finished=session.finished,
             local_steps=terms.local_steps,
+            lacking=session.lacking,
             devices=tuple(
                 self._device(number, own, away_s.get(number), phases.get(number))
                 for number, own in enumerate(session.standings)

@@ -1,10 +1,11 @@
-"""Bytes that crossed a session's connections, by round and by what they carry, and by device.
+"""Bytes that crossed a session's connections: by what they carry, of late rounds and in all; and by
+device.
 
 The payloads have the names that the trainer's ledger gives them; all else (headers, settings,
 numbers of samples, checksums) is `overhead`.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter
 from typing import final
 
 from cutlayer.net.messages import Activation, Adapter, Gradient, Message, Open, Piece
@@ -15,15 +16,19 @@ class Tally:
     """Counts what is sent and received, sent again included."""
 
     def __init__(self) -> None:
-        self._rounds: defaultdict[int, Counter[str]] = defaultdict(Counter)
+        self._total: Counter[str] = Counter()
+        self._rounds: dict[int, Counter[str]] = {}
         self._uplink: Counter[int] = Counter()
         self._downlink: Counter[int] = Counter()
 
     def add(self, round_number: int, message: Message, frame_bytes: int) -> None:
-        """Enter one frame."""
+        """Enter one frame. Rounds that ended before the last one are forgotten."""
         payloads = _payloads(message)
+        payloads["overhead"] = frame_bytes - sum(payloads.values())
+        if round_number not in self._rounds:
+            self._begin(round_number)
         self._rounds[round_number].update(payloads)
-        self._rounds[round_number]["overhead"] += frame_bytes - sum(payloads.values())
+        self._total.update(payloads)
 
     def crossed(self, device: int, *, up: int = 0, down: int = 0) -> None:
         """Enter a frame's bytes as those of a device."""
@@ -39,12 +44,16 @@ class Tally:
         return self._downlink[device]
 
     def of(self, round_number: int) -> dict[str, int]:
-        """The bytes of a round, by payload."""
-        return dict(self._rounds[round_number])
+        """The bytes of the round in progress or the one before it, by payload."""
+        return dict(self._rounds.get(round_number, {}))
 
     def total(self) -> dict[str, int]:
         """The bytes of all rounds, by payload."""
-        return dict(sum(self._rounds.values(), Counter[str]()))
+        return dict(self._total)
+
+    def _begin(self, round_number: int) -> None:
+        before = self._rounds.get(round_number - 1, Counter())
+        self._rounds = {round_number - 1: before, round_number: Counter()}
 
 
 def _payloads(message: Message) -> dict[str, int]:

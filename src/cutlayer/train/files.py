@@ -3,21 +3,38 @@
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 
 from cutlayer.errors import RunError
+from cutlayer.train.sync import sync_folder
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+@dataclass(frozen=True)
+class Mend:
+    """What to do about a file that cannot be written: once there is room, and where there is none
+    to be had. Both end a message."""
+
+    room: str
+    place: str
+
+
+OF_A_RUN = Mend(
+    "a run that had started goes on with --resume", "choose another place with --output"
+)
+
+
+def write_atomically(path: Path, write: Callable[[Path], None], mend: Mend = OF_A_RUN) -> None:
     """Let `write` fill a temporary file beside `path`, flush it to disk, and rename it.
 
-    Raises RunError, naming the file and the reason, if the disk is full or not writable; `path`
-    is then as it was.
+    Raises RunError, naming the file, the reason and what mends it, if the disk is full or not
+    writable; `path` is then as it was.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -25,13 +42,16 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+        sync_folder(path.parent)
     except (OSError, SafetensorError) as error:
-        raise storage_error(path, error) from error
+        raise storage_error(path, error, mend) from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def write_folder_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_folder_atomically(
+    path: Path, write: Callable[[Path], None], mend: Mend = OF_A_RUN
+) -> None:
     """Let `write` fill a temporary folder beside `path`, then put it in the place of `path`.
 
     Raises RunError as `write_atomically` does.
@@ -43,8 +63,9 @@ def write_folder_atomically(path: Path, write: Callable[[Path], None]) -> None:
         write(temporary)
         shutil.rmtree(path, ignore_errors=True)
         temporary.rename(path)
+        sync_folder(path.parent)
     except (OSError, SafetensorError) as error:
-        raise storage_error(path, error) from error
+        raise storage_error(path, error, mend) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -59,17 +80,20 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1) + "\n")
 
 
-def storage_error(path: Path, error: OSError | SafetensorError) -> RunError:
+def storage_error(path: Path, error: OSError | SafetensorError, mend: Mend = OF_A_RUN) -> RunError:
     """The error for a file that cannot be written: which, why, and what to do."""
-    if isinstance(error, SafetensorError):  # it carries the system's reason as text
-        return RunError(f"cannot write {path}: {error}; free some space, then use --resume")
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    mend = (
-        "free some space; a run that had started goes on with --resume"
-        if full
-        else "choose another place with --output"
-    )
-    return RunError(f"cannot write {path}: {error.strerror or error}; {mend}")
+    why = str(error) if isinstance(error, SafetensorError) else error.strerror or str(error)
+    full = _number(error) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    what = f"free some space; {mend.room}" if full else mend.place
+    return RunError(f"cannot write {path}: {why}; {what}")
+
+
+def _number(error: OSError | SafetensorError) -> int | None:
+    """The system's number of an error."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"os error (\d+)", str(error))  # it is in the text alone
+    return int(found[1]) if found else None
 
 
 def _write(path: Path, text: str) -> None:

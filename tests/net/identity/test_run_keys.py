@@ -35,6 +35,15 @@ def test_folder_and_files_are_the_owners_alone(keys: RunKeys) -> None:
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
 
 
+def test_a_revoked_device_is_gone_until_it_is_invited_again(keys: RunKeys) -> None:
+    enrol(keys, keys.invite("pi", 60.0, NOW_S))
+    assert not keys.register().gone("pi")
+    keys.revoke("pi", NOW_S)
+    assert keys.register().gone("pi")
+    keys.invite("pi", 60.0, NOW_S)
+    assert not keys.register().gone("pi")
+
+
 def test_nothing_is_overwritten(keys: RunKeys) -> None:
     before = (keys.folder / "authority.key").read_bytes()
     with pytest.raises(IdentityError, match="no key is ever overwritten"):

@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 
 from cutlayer.errors import IdentityError
+from cutlayer.train.sync import sync_folder
 
 _FOLDER_MODE = 0o700
 _FILE_MODE = 0o600
@@ -27,12 +28,20 @@ def make_private_folder(folder: Path) -> None:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """A new file, readable by its owner from its first byte on. Raises OSError if it exists."""
+    """A new file, readable by its owner from its first byte on, whole or not at all.
+
+    Raises OSError if it exists or the disk refuses.
+    """
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _FILE_MODE)
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(handle)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(handle)
+    except BaseException:
+        path.unlink()
+        raise
+    sync_folder(path.parent)
 
 
 def replace_private(path: Path, content: bytes) -> None:
@@ -42,20 +51,21 @@ def replace_private(path: Path, content: bytes) -> None:
     try:
         write_private(temporary, content)
         temporary.replace(path)
+        sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def read_private(path: Path) -> bytes:
+def read_private(path: Path, if_missing: str) -> bytes:
     """The content of a file that its owner alone may read.
 
-    Raises IdentityError if it is missing or others may read it.
+    Raises IdentityError if it is missing, with what to do then, or others may read it.
     """
     try:
         mode = path.stat().st_mode
         content = path.read_bytes()
-    except FileNotFoundError:
-        raise IdentityError(f"{path}: missing; `cutlayer keys init` makes a run's keys") from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise IdentityError(f"{path}: missing; {if_missing}") from None
     if mode & _OTHERS:
         raise IdentityError(f"{path}: others may read it (mode {mode & 0o777:o}); chmod 600 it")
     return content

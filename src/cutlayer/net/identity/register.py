@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from cutlayer.net.identity.private_files import read_private, replace_private
 from cutlayer.net.identity.token import SecretHash
 
 _FORMAT = 1
+NO_KEYS = "`cutlayer keys init` makes a run's keys"
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,17 @@ class Register:
 
     def valid(self, name: str, serial: int) -> bool:
         """Whether this certificate was issued to `name` and is not revoked."""
-        return any(
-            one.serial == serial and one.name == name and one.revoked_s is None
-            for one in self.issued
-        )
+        return (name, serial) in self._valid
+
+    @cached_property
+    def _valid(self) -> frozenset[tuple[str, int]]:
+        """Asked for all devices that are connected, again and again."""
+        return frozenset((one.name, one.serial) for one in self.issued if one.revoked_s is None)
+
+    def gone(self, name: str) -> bool:
+        """Whether `name` has been revoked, and not been invited again."""
+        valid = any(one.name == name and one.revoked_s is None for one in self.issued)
+        return not valid and name not in self.invitations
 
     def invite(self, name: str, invitation: Invitation) -> "Register":
         """With `name` invited; an older invitation of it is void."""
@@ -80,7 +89,7 @@ class Register:
 def read_register(path: Path) -> Register:
     """The register as it is now. Raises IdentityError if it is missing or not a register."""
     try:
-        return _register(json.loads(read_private(path)))
+        return _register(json.loads(read_private(path, NO_KEYS)))
     except (ValueError, KeyError, TypeError, AttributeError):
         raise IdentityError(f"{path}: not a register of devices; restore it from a copy") from None
 

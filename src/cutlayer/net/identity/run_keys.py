@@ -29,6 +29,7 @@ from cutlayer.net.identity.private_files import (
     write_private,
 )
 from cutlayer.net.identity.register import (
+    NO_KEYS,
     Invitation,
     Issued,
     Register,
@@ -145,7 +146,8 @@ def read_keys(folder: Path) -> RunKeys:
     """The keys that `init_keys` left. Raises IdentityError."""
 
     def signed(key: str, certificate: str) -> Signed:
-        return read_signed(read_private(folder / key), read_private(folder / certificate))
+        paths = folder / key, folder / certificate
+        return read_signed(*(read_private(path, NO_KEYS) for path in paths))
 
     return RunKeys(folder, signed(_AUTHORITY_KEY, _AUTHORITY), signed(_SERVER_KEY, _SERVER))
 

@@ -26,8 +26,12 @@ function cards(status, rounds) {
     card("devices", `${here} of ${status.devices.length}`,
       `connected, ${own.refused_connections} refused`),
     card("sent", bytesText(up + down), `${bytesText(up)} up, ${bytesText(down)} down`),
-    card("server", orDash(own.resident_bytes, bytesText), `of memory; up ${longText(own.uptime_s)}`),
+    card("server", orDash(own.resident_bytes, bytesText), serverNote(own)),
   ];
+}
+function serverNote(own) {
+  const held = `${bytesText(own.held.now_bytes)} of at most ${bytesText(own.held.most_bytes)}`;
+  return `of memory, ${held} for frames; up ${longText(own.uptime_s)}`;
 }
 function finishedPart(status) {
   return (status.finished ? status.rounds : status.round - 1) / status.rounds;
@@ -35,7 +39,8 @@ function finishedPart(status) {
 function roundNote(status) {
   if (status.finished) return "all rounds closed";
   if (status.deadline_s === null) return `for ${longText(status.round_s)}`;
-  return `for ${longText(status.round_s)}, deadline ${longText(status.deadline_s)}`;
+  const short = status.lacking ? `, ${status.lacking} adapters short` : "";
+  return `for ${longText(status.round_s)}, deadline ${longText(status.deadline_s)}${short}`;
 }
 function scoreCard(last, rounds) {
   if (last === null || last.score === null) return card(last?.measure ?? "accuracy", "–", "");

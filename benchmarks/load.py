@@ -1,0 +1,273 @@
+"""Many devices, one server, on one machine: does a run hold up, and does its memory stay?
+
+    python benchmarks/load.py [--quick] [--json FILE]
+
+See README.md here for what each figure answers. Needs `pip install 'cutlayer[train,net]'`. The
+server is `cutlayer serve` in a process of its own; the devices are sessions of `cutlayer join`,
+shared out over two processes.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import re
+import sys
+import tempfile
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import torch
+from load_site import Site, make_site
+from load_steps import BARE, LINK, StepRow, measured_steps
+
+from cutlayer.units import KIB, MIB
+
+_COMMAND = "from cutlayer.cli.main import main; raise SystemExit(main())"
+_SERVE = ("serve", "run.yaml", "--keys", "keys", "--output", "runs", "--listen", "127.0.0.1:0")
+_CLIENTS = 2
+# a round's line has a few numbers for each device
+_LINE_BYTES = 16 * MIB
+# of a device in a round: its opening, a probe and its echo, its adapter
+_ROUND_FRAMES = 4
+# the rounds in which devices arrive, and in which each side makes what it keeps
+_SETTLING = 2
+# memory is flat if its line changes by less than this part of it over all later rounds
+_FLAT = 0.01
+_GOAL = 1.3
+
+
+@dataclass(frozen=True)
+class Point:
+    """A round that has closed: how long it took, and the server's resident memory after it."""
+
+    round: int
+    seconds: float
+    resident_bytes: int
+
+
+@dataclass(frozen=True)
+class Load:
+    """What came of a run of so many devices. `errors`: whatever either end complained of."""
+
+    devices: int
+    local_steps: int
+    points: tuple[Point, ...]
+    errors: tuple[str, ...]
+
+    @property
+    def settled(self) -> tuple[Point, ...]:
+        """The rounds in which nothing begins."""
+        return self.points[_SETTLING:]
+
+    @property
+    def step_s(self) -> float:
+        """Wall time a local step of one device, while all are at it: of the median round."""
+        seconds = float(np.median([point.seconds for point in self.settled]))
+        return seconds / (self.devices * self.local_steps)
+
+    @property
+    def frames_per_s(self) -> float:
+        """Frames in and out of the server, as many as a run without errors has."""
+        steps_per_frame = self.local_steps / (2 * self.local_steps + _ROUND_FRAMES)
+        return 1 / (self.step_s * steps_per_frame)
+
+    @property
+    def slope_bytes(self) -> float:
+        """By how much the server's memory grows a round: least squares."""
+        rounds = [point.round for point in self.settled]
+        resident = [point.resident_bytes for point in self.settled]
+        return float(np.polyfit(rounds, resident, 1)[0]) if len(rounds) > 1 else 0.0
+
+    @property
+    def spread(self) -> float:
+        """The most over the least memory."""
+        resident = [point.resident_bytes for point in self.settled]
+        return max(resident) / min(resident)
+
+    @property
+    def flat(self) -> bool:
+        """Whether the server's memory stays."""
+        change_bytes = abs(self.slope_bytes) * len(self.settled)
+        return change_bytes <= _FLAT * self.settled[0].resident_bytes
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Measure, print, write; 1 if there was an error or memory grew."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--devices", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--local-steps", type=int, default=2)
+    parser.add_argument("--quick", action="store_true", help="8 devices, 3 rounds: within 60 s")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure by name")
+    arguments = parser.parse_args(words)
+    devices, rounds = (8, 3) if arguments.quick else (arguments.devices, arguments.rounds)
+    before = _busy()
+    with tempfile.TemporaryDirectory() as folder:
+        site = make_site(Path(folder), devices, rounds, arguments.local_steps)
+        load = asyncio.run(_played(site, devices, arguments.local_steps))
+        rows = measured_steps(site, devices, 2 if arguments.quick else 5)
+    for line in load.errors[:20]:
+        print(f"error: {line}")
+    if len(load.points) < rounds:
+        print(f"{len(load.points)} of {rounds} rounds closed")
+        return 1
+    _print(load)
+    _print_steps(rows)
+    print(f"{os.cpu_count()} processors, load average {before:.2f} before, {_busy():.2f} after")
+    if arguments.json:
+        arguments.json.write_text(_text(load, rows, before), encoding="utf-8")
+    return int(bool(load.errors) or not load.flat)
+
+
+async def _played(site: Site, devices: int, local_steps: int) -> Load:
+    """The run, from its first connection to the end of all processes."""
+    server = await _process(site, "-c", _COMMAND, *_SERVE, "--operators", "127.0.0.1:0")
+    points: list[Point] = []
+    complaints: list[str] = []
+    clients: list[asyncio.Task[list[str]]] = []
+    try:
+        began = 0.0
+        async for line in _lines(server):
+            at, text = datetime.fromisoformat(line["time"]).timestamp(), line["message"]
+            if port := re.match(r"listening on port (\d+)", text):
+                began = at
+                clients = _start_clients(site, devices, int(port[1]))
+            elif (closed := re.match(r"round (\d+): ", text)) and began:
+                points.append(Point(int(closed[1]), at - began, _resident_bytes(server.pid)))
+                began = at
+            elif line["level"] != "info" or _unwell(text):
+                complaints.append(text)
+        if await server.wait():
+            complaints.append(f"the server ended with {server.returncode}")
+        for found in await asyncio.gather(*clients):
+            complaints += found
+    finally:
+        if server.returncode is None:
+            server.kill()
+    return Load(devices, local_steps, tuple(points), tuple(complaints))
+
+
+def _start_clients(site: Site, devices: int, port: int) -> list[asyncio.Task[list[str]]]:
+    """Processes with as many of the devices each."""
+    edges = np.linspace(0, devices, _CLIENTS + 1).astype(int)
+    return [
+        asyncio.create_task(_client(site, port, int(first), int(end - first)))
+        for first, end in pairwise(edges)
+    ]
+
+
+async def _client(site: Site, port: int, first: int, count: int) -> list[str]:
+    """What sessions complained of, once they have all ended."""
+    program = Path(__file__).with_name("load_devices.py")
+    words = (str(program), str(site.folder), str(port), str(first), str(count))
+    process = await _process(site, *words)
+    try:
+        said, shown = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+    if process.returncode:
+        return [f"the devices from {first} on ended with {process.returncode}: {shown.decode()}"]
+    found: list[str] = json.loads(said)
+    return found
+
+
+async def _process(site: Site, *words: str) -> Process:
+    """A Python of its own, one thread for each tensor operation."""
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        *words,
+        cwd=site.folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdin=DEVNULL,
+        stdout=PIPE,
+        stderr=PIPE,
+        limit=_LINE_BYTES,
+    )
+
+
+async def _lines(server: Process) -> AsyncIterator[dict[str, str]]:
+    """What the server logs."""
+    assert server.stderr is not None
+    while text := await server.stderr.readline():
+        yield _line(text.decode())
+
+
+def _line(text: str) -> dict[str, str]:
+    try:
+        line: dict[str, str] = json.loads(text)
+    except ValueError:  # what Python itself says
+        now = datetime.now().astimezone().isoformat()
+        return {"time": now, "level": "error", "message": text.rstrip()}
+    return line
+
+
+def _unwell(text: str) -> bool:
+    """Whether a line tells of a device that the server turned away."""
+    return "refused" in text or ("hung up" in text and "the run has ended" not in text)
+
+
+def _resident_bytes(process: int) -> int:
+    status = Path(f"/proc/{process}/status").read_text(encoding="ascii")
+    found = re.search(r"VmRSS:\s+(\d+) kB", status)
+    assert found, status
+    return int(found[1]) * KIB
+
+
+def _busy() -> float:
+    """How many processes wanted a processor in the last minute."""
+    return os.getloadavg()[0]
+
+
+def _print(load: Load) -> None:
+    print(f"{'round':>5}{'s':>8}{'steps/s':>9}{'server MiB':>12}")
+    for point in load.points:
+        rate = load.devices * load.local_steps / point.seconds
+        print(f"{point.round:5}{point.seconds:8.2f}{rate:9.0f}{point.resident_bytes / MIB:12.1f}")
+    print(
+        f"\n{load.devices} devices, {len(load.points)} rounds, {len(load.errors)}"
+        f" errors; {load.frames_per_s:.0f} frames/s, {1e3 * load.step_s:.2f} ms a local step"
+    )
+    print(
+        f"server's memory after round {_SETTLING}: {load.slope_bytes / KIB:+.0f} KiB a round, the"
+        f" most {load.spread:.3f} of the least; {'flat' if load.flat else 'not flat'} (a change of"
+        f" {_FLAT:.0%} in all is)"
+    )
+
+
+def _print_steps(rows: Sequence[StepRow]) -> None:
+    """Rounds without computations."""
+    print(f"\n{'no computation':24}{'ms a step':>10}{'x':>7}")
+    for row in rows:
+        print(f"{row.name:24}{row.step_ms:10.2f}{row.x:7.2f}")
+    found = next(row.x for row in rows if row.name == LINK)
+    print(f"goal: our link in at most {_GOAL} times of {BARE}: {found:.2f}, ", end="")
+    print("met" if found <= _GOAL else "missed")
+
+
+def _text(load: Load, rows: Sequence[StepRow], before: float) -> str:
+    about = {
+        "python": platform.python_version(),
+        "grpc": grpc.__version__,
+        "torch": torch.__version__,
+        "processors": os.cpu_count(),
+        "load_average_before": before,
+        "load_average_after": _busy(),
+    }
+    names = ("step_s", "frames_per_s", "slope_bytes", "spread", "flat")
+    found: dict[str, Any] = {**asdict(load), **{name: getattr(load, name) for name in names}}
+    steps = [asdict(row) for row in rows]
+    return json.dumps({"about": about, "load": found, "steps": steps}, indent=1) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

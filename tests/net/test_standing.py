@@ -1,0 +1,17 @@
+"""Who holds a round up, in words."""
+
+from cutlayer.net.standing import Standing, missing
+
+
+def test_who_is_late_is_named_with_how_far_they_are() -> None:
+    standings = [Standing(True, 10, True), Standing(False, 3, False), Standing(True, 10, False)]
+    name_of = {1: "pi-1"}.get
+    assert missing(standings, 10, name_of) == (
+        "pi-1 (away, 3 of 10 local steps), device 2 (connected, 10 of 10 local steps)"
+    )
+
+
+def test_of_many_the_first_are_named() -> None:
+    said = missing([Standing(False, 0, False)] * 200, 10, lambda device: None)
+    assert said.count("device") == 8
+    assert said.endswith(" and 192 more")
