@@ -98,7 +98,7 @@ def test_who_does_not_read_stops_who_sends() -> None:
 
 @pytest.mark.parametrize("end", ["close", "abort"])
 def test_who_stays_when_the_server_has_hung_up_is_cut_off(end: str) -> None:
-    """Proven or not: its place is for others."""
+    """It is proven, and its place is for others all the same."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readexactly(1)

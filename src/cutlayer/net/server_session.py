@@ -35,6 +35,7 @@ from cutlayer.net.messages import (
     Terms,
     Welcome,
 )
+from cutlayer.net.progress import RESTARTS, Progress
 from cutlayer.net.round_end import RoundEnd, Verdict
 from cutlayer.net.standing import NameOf, Standing, missing
 from cutlayer.net.tally import Tally
@@ -245,29 +246,6 @@ class RunPlan:
     name_of: NameOf = lambda device: None
 
 
-# what a device that loses its state may cost in one round: its steps so many times again
-_RESTARTS = 8
-
-
-@dataclass(frozen=True)
-class _Progress:
-    """How far a device is in the round: what it sends next, and the last reply that it was sent.
-
-    `restarts`: how often what it had done was void.
-    """
-
-    step: int = 0
-    micro: int = 0
-    reply: Gradient | None = None
-    done: bool = False
-    restarts: int = 0
-
-    @property
-    def untouched(self) -> bool:
-        """Whether nothing of the round is done."""
-        return self.reply is None
-
-
 @final
 class ServerSession:
     """A run from round `round_number` on, whose adapter is `adapter`.
@@ -284,7 +262,7 @@ class ServerSession:
         self._plan = plan
         self._adapter = adapter
         self._missed = frozenset(missed)
-        self._progress = [_Progress() for _ in plan.terms]
+        self._progress = [Progress() for _ in plan.terms]
         self._wires: dict[int, Wire] = {}
         self._greeted: set[int] = set()
         self._told: set[int] = set()
@@ -352,7 +330,7 @@ class ServerSession:
                 return [Persist(device, message), *self._closing()]
             case Renewed(device):
                 restarts = self._progress[device].restarts + 1
-                self._progress[device] = _Progress(restarts=restarts)
+                self._progress[device] = Progress(restarts=restarts)
                 return self._open(device, fresh=True)
             case Spoilt(device, reason):
                 return self._hang_up(device, reason)
@@ -393,10 +371,10 @@ class ServerSession:
             # and no welcome: the device would answer it, on a link that is closed by then
             return self._farewell(device)
         progress = self._progress[device]
-        if known != self.round and not progress.untouched and progress.restarts >= _RESTARTS:
+        if known != self.round and not progress.untouched and progress.restarts >= RESTARTS:
             return self._hang_up(
                 device,
-                f"it lost its state {_RESTARTS} times in round {self.round}, and is heard"
+                f"it lost its state {RESTARTS} times in round {self.round}, and is heard"
                 " again in the next one",
             )
         welcome = self._send(device, Welcome(self._plan.terms[device]))
@@ -481,7 +459,7 @@ class ServerSession:
         self._elapsed_s = 0.0
         self._warned = False
         self._missed = frozenset(range(len(self._progress))) - set(merged.made)
-        self._progress = [_Progress() for _ in self._progress]
+        self._progress = [Progress() for _ in self._progress]
         out: list[Instruction] = [Checkpoint(closed)]
         for device in sorted(self._greeted):
             if self.finished:
