@@ -49,7 +49,7 @@ def round_columns(records: Sequence[RoundRecord]) -> dict[str, RoundColumn]:
                 work.delay_by_phase_s for work in works if work is not None
             ).items()
         },
-        "virtual_time": _seconds("virtual time", _of(works, lambda work: work.virtual_time_s)),
+        "virtual_time": _seconds("time so far", _of(works, lambda work: work.virtual_time_s)),
         "wall": _seconds("computed in", _of(works, lambda work: work.wall_s)),
     }
 
