@@ -51,7 +51,10 @@ class Run:
     def __post_init__(self) -> None:
         setup = self.setup
         self.directory = RunDirectory(self.folder)
+        # of each round that closed: how long it took, and the bytes that crossed by payload
         self.measured: dict[int, MeasuredRound | None] = {}
+        self.crossed: dict[int, dict[str, int]] = {}
+        self.session: ServerSession | None = None
         width = setup.model.width
         self.largest = MiniBatch(setup.devices[0].plan.batch_size, MAX_TOKENS)
         parameters = setup.device_part.adapted.layout.parameters
@@ -132,6 +135,8 @@ class Run:
         self.keep_journal(state.round)
         self.directory.save(state)
         self.measured[state.round] = measured
+        if self.session is not None:
+            self.crossed[state.round] = self.session.tally.of(state.round)
 
     def keep_journal(self, round_number: int) -> None:
         """What the server forgets after its checkpoint, for the test."""
@@ -148,6 +153,7 @@ class Run:
         made = self.journal.made(state.round)
         missed = set() if made is None else set(range(len(self.setup.devices))) - set(made)
         session = ServerSession(self.plan(), worker.adapter, state.round + 1, missed)
+        self.session = session
         controller = self.controller(state)
         recover(session, worker, self.journal, controller, save)
         driver = ServerDriver(session, worker, self.journal, controller, save, compute)

@@ -45,7 +45,7 @@ def test_a_run_over_links_is_the_trainers_run(
     setup = prepare(config).setup
     outcomes = trained(setup)
     run = Run(setup, tmp_path)
-    session = asyncio.run(play(run))
+    asyncio.run(play(run))
     assert same_adapters(final(run), outcomes[-1].state)
     for name, value in outcomes[-1].state.server.optimizer.items():
         assert torch.equal(final(run).server.optimizer[name], value)
@@ -54,7 +54,7 @@ def test_a_run_over_links_is_the_trainers_run(
         expected.pop("model", None)
         # on the air once for all who hear it; a link each over a network
         expected["adapter_down"] *= DEVICES
-        counted = session.tally.of(number)
+        counted = run.crossed[number]
         assert counted.pop("overhead") > 0
         assert counted == expected
         check_measured(run, number, outcome)
