@@ -27,7 +27,7 @@ __all__ = ["vision"]
         ({"training": {"local_epochs": 1}}, "does not know how many samples"),
         ({"net": {"devices": ("a", "b")}}, "2 names for devices.count 3"),
         ({"net": {"devices": ("a", "b", "a")}}, "one of its own"),
-        ({"net": {"quorum": 4}}, "quorum 4 of devices.count 3"),
+        ({"net": {"quorum": 4}}, "quorum 4 for 3 devices"),
         ({"planner": "two-timescale"}, "nothing holds devices to shares"),
     ],
 )

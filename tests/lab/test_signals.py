@@ -1,12 +1,24 @@
 """A lab that is asked to stop stops, and cleans up first."""
 
 import signal
+from collections.abc import Iterator
 
 import pytest
 
 from cutlayer.lab.signals import Stop
 
 SIGNALS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+
+
+@pytest.fixture(autouse=True)
+def _as_in_a_terminal() -> Iterator[None]:
+    """What runs in the background, or under `nohup`, ignores some of them."""
+    usual = dict.fromkeys((signal.SIGTERM, signal.SIGHUP), signal.SIG_DFL)
+    handlers = {signal.SIGINT: signal.default_int_handler, **usual}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def tell(number: signal.Signals) -> None:

@@ -23,6 +23,7 @@ from cutlayer.net.limits import Bounds, bounds_of, device_limits, server_limits
 from cutlayer.net.link import Link, LinkClosed
 from cutlayer.net.memory_bound import MemoryBound, memory_bound
 from cutlayer.net.messages import Activation, Hello, Micro
+from cutlayer.net.patient_link import PatientLink
 from cutlayer.net.server_driver import OUTBOX_FRAMES, ServerDriver
 from cutlayer.net.server_session import ServerSession
 from cutlayer.net.server_worker import ServerWorker
@@ -138,12 +139,11 @@ def flooded(
         run.controller(first),
         run.save,
         in_place,
-        patience_s=0.2,
     )
     keys = run_keys(folder / "keys")
 
     async def attend(link: Link) -> None:
-        await driver.attend(int(link.peer.rpartition("-")[2]), link)
+        await driver.attend(int(link.peer.rpartition("-")[2]), PatientLink(link, 0.2))
 
     async def device(served: Served, own: DeviceKeys) -> None:
         for _ in range(2):
