@@ -15,7 +15,8 @@ def test_what_is_free_stays_free() -> None:
         port = int(server.getsockname()[1])
     for _ in range(2):
         try_addresses({"--listen": (LOOPBACK, port), "--operators": (LOOPBACK, 0)})
-    socket.create_server((LOOPBACK, port)).close()
+    with socket.create_server((LOOPBACK, port)) as server:
+        assert server.getsockname() == (LOOPBACK, port)
 
 
 def test_what_is_taken_is_named_with_its_option() -> None:

@@ -68,5 +68,7 @@ def test_a_signal_that_is_ignored_stays_so() -> None:
     try:
         with Stop() as stop, stop.heeded():
             tell(signal.SIGHUP)
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)

@@ -14,7 +14,6 @@ from cutlayer.codec.codec import EMPTY
 from cutlayer.codec.raw import RawCodec
 from cutlayer.codec.targets import encode_targets
 from cutlayer.config.job import prepare
-from cutlayer.net.compute import in_place
 from cutlayer.net.door_limits import Limits
 from cutlayer.net.frames import Position, largest_frame
 from cutlayer.net.grpc_link import GrpcLink
@@ -25,11 +24,8 @@ from cutlayer.net.memory_bound import MemoryBound, memory_bound
 from cutlayer.net.messages import Activation, Hello, Micro
 from cutlayer.net.patient_link import PatientLink
 from cutlayer.net.server_driver import OUTBOX_FRAMES, ServerDriver
-from cutlayer.net.server_session import ServerSession
-from cutlayer.net.server_worker import ServerWorker
 from cutlayer.net.wire import Wire
 from cutlayer.spec import MiniBatch
-from cutlayer.train.round import initial_state
 from cutlayer.train.setup import Setup
 from cutlayer.units import KIB, MIB
 from net.ends import Served, enrolled, run_keys, serving
@@ -129,17 +125,7 @@ def flooded(
     run.largest = MiniBatch(SAMPLES, TOKENS)
     run.bounds = bounds_of(run.largest, WIDTH, setup.device_part.adapted.layout.parameters, STEPS)
     limits = Limits(connections=8, frame_bytes=largest_frame(server_limits(run.bounds)))
-    first = initial_state(setup)
-    worker = ServerWorker(run.server_tools(), first)
-    session = ServerSession(run.plan(), worker.adapter)
-    driver = ServerDriver(
-        session,
-        worker,
-        run.journal,
-        run.controller(first),
-        run.save,
-        in_place,
-    )
+    _, driver = run.server()
     keys = run_keys(folder / "keys")
 
     async def attend(link: Link) -> None:

@@ -11,7 +11,6 @@ import tiny
 
 from cutlayer.config.job import prepare
 from cutlayer.errors import ConfigError, ModelError, RunError
-from cutlayer.net.compute import in_place
 from cutlayer.net.limits import device_limits
 from cutlayer.net.link import LinkClosed
 from cutlayer.net.memory_link import memory_links
@@ -19,12 +18,9 @@ from cutlayer.net.messages import Gradient, Hello, Welcome
 from cutlayer.net.pacing import PacedLink
 from cutlayer.net.patient_link import PatientLink
 from cutlayer.net.scheme import check_scheme
-from cutlayer.net.server_driver import ServerDriver
-from cutlayer.net.server_session import Passed, ServerSession
-from cutlayer.net.server_worker import ServerWorker
+from cutlayer.net.server_session import Passed
 from cutlayer.net.wire import Wire
 from cutlayer.schemes.all import SCHEMES
-from cutlayer.train.round import initial_state
 from cutlayer.train.setup import Setup
 from net.ends import PATIENCE_S
 from net.harness import Run, Site
@@ -39,17 +35,7 @@ def setup(vision: tuple[Path, Path]) -> Setup:
 def test_a_device_that_does_not_read_is_hung_up_on(setup: Setup, tmp_path: Path) -> None:
     """It asks for its reply again and again: what waits for it is bounded by two queues."""
     run = Run(setup, tmp_path)
-    first = initial_state(setup)
-    worker = ServerWorker(run.server_tools(), first)
-    session = ServerSession(run.plan(), worker.adapter)
-    driver = ServerDriver(
-        session,
-        worker,
-        run.journal,
-        run.controller(first),
-        run.save,
-        in_place,
-    )
+    _, driver = run.server()
     asked = 0
 
     async def go() -> None:
@@ -88,8 +74,8 @@ def test_a_link_that_ends_ends_what_waits_for_its_share(setup: Setup, tmp_path: 
         await device.send(Wire(device_limits(run.bounds)).outgoing(Hello(0)))
         await waits.wait()
         await device.close()
-        async with asyncio.timeout(PATIENCE_S):
-            await call
+        await asyncio.wait([call], timeout=PATIENCE_S)
+        assert call.done() and call.exception() is None
 
     asyncio.run(go())
 

@@ -45,32 +45,28 @@ def describe(
     example = example_inputs(model, task, image_size)
     anatomy = examine(model, example)
     check_adapter(model, anatomy, adapter, task)
-    heads = config.num_attention_heads
+    weights, patches = _patches(model, anatomy, example)
+    before, after, both = (
+        _parameters(model, modules)
+        for modules in (anatomy.before, anatomy.after, anatomy.before + anatomy.after)
+    )
+    free_tokens = anatomy.tokens - patches
     if padded is None:
         padded = task == "text-classification"
-    weights, patches = _patches(model, anatomy, example)
     counted = count_activations(
-        config,
-        task,
-        anatomy,
-        adapter,
-        free_tokens=anatomy.tokens - patches,
-        dtype=dtype,
-        padded=padded,
+        config, task, anatomy, adapter, free_tokens=free_tokens, dtype=dtype, padded=padded
     )
     return ModelSpec(
         name=source.name if isinstance(source, Path) else config.model_type,
         blocks=anatomy.count,
         width=anatomy.width,
-        heads=heads,
-        head_width=config.to_dict().get("head_dim") or anatomy.width // heads,
+        heads=config.num_attention_heads,
+        head_width=config.to_dict().get("head_dim") or anatomy.width // config.num_attention_heads,
         block_linears=_linears(model, anatomy, adapter, example),
         block_parameters=_block_parameters(model, anatomy),
-        embedding_parameters=_parameters(model, anatomy.before),
-        head_parameters=_parameters(model, anatomy.after),
-        shared_parameters=_parameters(model, anatomy.before)
-        + _parameters(model, anatomy.after)
-        - _parameters(model, anatomy.before + anatomy.after),
+        embedding_parameters=before,
+        head_parameters=after,
+        shared_parameters=before + after - both,
         classes=config.vocab_size if task == "causal-lm" else classes,
         head_per_token=task == "causal-lm",
         embedding_flops_per_token=_patch_flops(anatomy, weights, patches),
