@@ -49,6 +49,8 @@ class Recorder:
         self._observer = observer
         self._clock = clock
         self._began_s = clock()
+        # the sum of all delays so far
+        self._elapsed_s = float(directory.records()[-1]["virtual_time_s"])
 
     def save(self, state: RunState, measured: MeasuredRound | None) -> None:
         """The trace, the record, then the checkpoint, of a round that has closed.
@@ -57,6 +59,7 @@ class Recorder:
         """
         now_s = self._clock()
         delay_s = now_s - self._began_s if measured is None else measured.delay_s
+        self._elapsed_s += delay_s
         evaluation = evaluate(self._setup, state)
         record = {
             "round": state.round,
@@ -66,7 +69,7 @@ class Recorder:
             "shares": list(self._shares),
             "delay_s": delay_s,
             **self._seconds(measured, delay_s),
-            "virtual_time_s": self._elapsed_s() + delay_s,
+            "virtual_time_s": self._elapsed_s,
             **self._bytes(state.round),
             "wall_s": self._clock() - self._began_s,
         }
@@ -91,10 +94,6 @@ class Recorder:
             "device_delay_s": delays_s,
             "device_delay_by_phase_s": phases,
         }
-
-    def _elapsed_s(self) -> float:
-        """The sum of all delays so far [s]."""
-        return float(self._directory.records()[-1]["virtual_time_s"])
 
     def _bytes(self, round_number: int) -> dict[str, Any]:
         """What crossed this server's links since it was started."""
