@@ -3,12 +3,14 @@ import json
 import multiprocessing
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cutlayer.data.assets.asset import Asset
 from cutlayer.data.assets.cache import asset_folder, cache_root, get_asset, installed
+from cutlayer.data.assets.packages import DebianPackages
 from cutlayer.errors import AssetError
 from data.assets.kit import copy_file, fake_asset, sha256
 
@@ -108,10 +110,37 @@ def test_a_cache_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         get_asset(fake_asset([]), blocked)
 
 
-def test_a_converter_bug_is_not_hidden(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError):
-        get_asset(failing_with(ZeroDivisionError()), tmp_path)
+@pytest.mark.parametrize(
+    "error",
+    [
+        ZeroDivisionError("in\nlines"),
+        ValueError("accelerate is required"),
+        ImportError("a library lacks a name"),
+        FileNotFoundError(errno.ENOENT, "No such file", "model.onnx"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_a_converter_stumbles_over_is_one_line_with_its_reason(
+    tmp_path: Path, error: Exception
+) -> None:
+    with pytest.raises(AssetError, match=r"cannot convert fake \(fake package\): ") as raised:
+        get_asset(failing_with(error), tmp_path)
+    assert f"{type(error).__name__}: {str(error).splitlines()[0]}" in str(raised.value)
+    assert "\n" not in str(raised.value)
     assert work_left(tmp_path) == []
+    assert installed(fake_asset([]), tmp_path) is None
+
+
+def test_a_missing_client_is_told_before_fetching(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "apt-get").touch(mode=0o755)
+    commands: list[list[str]] = []
+    asset = replace(fake_asset([]), package=DebianPackages(("some-data",)))
+    with pytest.raises(AssetError, match=r"cannot fetch fake .*dpkg-deb is not installed"):
+        get_asset(asset, tmp_path, run=lambda command, folder: commands.append(command))
+    assert commands == []
 
 
 def test_a_failed_refetch_leaves_the_old_one(tmp_path: Path) -> None:

