@@ -5,9 +5,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/pytest --numprocesses auto --dist worksteal
 SOURCES := src tests benchmarks experiments .ci
 
-.PHONY: demo lab test lint check clean
+.PHONY: demo lab test test-promises test-typed test-all coverage lint check clean
 
 demo: $(VENV)/installed-all
 	$(BIN)/cutlayer train
@@ -15,8 +16,25 @@ demo: $(VENV)/installed-all
 lab: $(VENV)/installed-all
 	$(BIN)/cutlayer lab
 
+# quick: no types checked, few examples, a worker a core
 test: $(VENV)/installed-dev
-	$(BIN)/pytest
+	$(PYTEST)
+
+# slow, but what cutlayer promises: equality of trainer and network, faults over real processes,
+# resuming what was killed, the live page in a browser, the documents' commands
+test-promises: $(VENV)/installed-dev
+	$(PYTEST) -m promise
+
+# shapes and types checked at every call, in every eighth test of each folder
+test-typed: $(VENV)/installed-dev
+	CUTLAYER_TESTS=typed $(PYTEST) --every 8
+
+# before a release: everything, types checked, many examples; an hour or two
+test-all: $(VENV)/installed-dev
+	CUTLAYER_TESTS=all $(PYTEST) -m ''
+
+coverage: $(VENV)/installed-dev
+	$(PYTEST) --cov --cov-report=term:skip-covered
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check $(SOURCES)

@@ -6,6 +6,7 @@ Debian's package `chromium` has it.
 import asyncio
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,11 +14,16 @@ from pathlib import Path
 import pytest
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-needs_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium: apt-get install chromium")
+_no_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium: apt-get install chromium")
 
 _OPTIONS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars")
 _LIMIT_S = 120.0
 _COMPLAINT = re.compile(r"CONSOLE.*(?:Uncaught|Refused|violates|Failed to).*")
+
+
+def needs_browser(test: Callable[..., None]) -> Callable[..., None]:
+    """Marks a test that looks at a page."""
+    return pytest.mark.promise(pytest.mark.slow("a browser for each page")(_no_browser(test)))
 
 
 @dataclass(frozen=True)

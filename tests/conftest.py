@@ -1,25 +1,53 @@
 """How tests run: quickly, or with shapes and types checked at every call and many examples.
 
-`CUTLAYER_TESTS=all` is the second: jaxtyping's hook puts beartype on the package, and Hypothesis
-draws as many examples as a test asks for.
+`CUTLAYER_TESTS=typed` puts beartype under every call of the package, by jaxtyping's hook: three to
+eight times the time. `CUTLAYER_TESTS=all` is that, and as many of Hypothesis' examples as a test
+asks for. `--every N` takes every N-th test of each folder, for a sample of them.
 """
 
 import os
+from collections import defaultdict
+from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 # tiny tensors on shared cores: more threads would only wait for each other, here and in the
 # commands that tests start
 os.environ["OMP_NUM_THREADS"] = "1"
 
-ALL = os.environ.get("CUTLAYER_TESTS", "") == "all"
-
-if ALL:
+if os.environ.get("CUTLAYER_TESTS") in ("typed", "all"):
     from jaxtyping import install_import_hook
 
     install_import_hook("cutlayer", "type_checker.checked")
 
 # machines are shared: how long an example takes says nothing
-settings.register_profile("quick", deadline=None, max_examples=25)
-settings.register_profile("all", deadline=None)
-settings.load_profile("all" if ALL else "quick")
+settings.register_profile(
+    "cutlayer", deadline=None, max_examples=100 if os.environ.get("CUTLAYER_TESTS") == "all" else 20
+)
+settings.load_profile("cutlayer")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The sample's size."""
+    parser.addoption(
+        "--every", type=int, default=1, metavar="N", help="run every N-th test of each folder"
+    )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is not in the sample, once markers have chosen; a slow test says why it is."""
+    for item in items:
+        marker = item.get_closest_marker("slow")
+        if marker is not None and not (len(marker.args) == 1 and str(marker.args[0]).strip()):
+            raise pytest.UsageError(f'{item.nodeid}: say why: @pytest.mark.slow("…")')
+    every = config.getoption("--every")
+    if every == 1:
+        return
+    by_folder: dict[Path, list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        by_folder[item.path.parent].append(item)
+    kept = {id(item) for folder in by_folder.values() for item in folder[::every]}
+    config.hook.pytest_deselected(items=[item for item in items if id(item) not in kept])
+    items[:] = [item for item in items if id(item) in kept]

@@ -49,6 +49,7 @@ def test_a_quick_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert Path("out/p.json").read_bytes() == written
 
 
+@pytest.mark.slow("a process that is killed, and one that goes on")
 @pytest.mark.slow
 def test_killed_and_gone_on_with() -> None:
     """A real process, killed by the system after its second training."""

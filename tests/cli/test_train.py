@@ -1,4 +1,4 @@
-"""`cutlayer train` as a user types it: real processes, exit codes, one clear line."""
+"""`cutlayer train` as a user types it: exit codes, one clear line, and a few real processes."""
 
 import os
 import resource
@@ -59,6 +59,8 @@ def _check_one_line(code: int, stderr: str, message: str) -> None:
     assert message in errors[0]
 
 
+@pytest.mark.slow("three processes that import torch")
+@pytest.mark.promise
 def test_train_prints_the_tables_last(job: Path, tmp_path: Path) -> None:
     done = _cutlayer("train", job, "--codec", "none", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -74,20 +76,24 @@ def test_train_prints_the_tables_last(job: Path, tmp_path: Path) -> None:
     assert resumed.stdout == done.stdout.replace(f"runs/{run.name}", str(run))
 
 
-def test_print_config_reads_back(job: Path, tmp_path: Path) -> None:
-    done = _cutlayer("train", job, "--codec.keep-ratio", "0.1", "--print-config", cwd=tmp_path)
-    values = yaml.safe_load(done.stdout)
-    assert values["codec"]["keep_ratio"] == 0.1
-    (tmp_path / "again.yaml").write_text(done.stdout, encoding="utf-8")
-    again = _cutlayer("train", "again.yaml", "--print-config", cwd=tmp_path)
-    assert again.stdout == done.stdout
+def test_print_config_reads_back(
+    job: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", str(job), "--codec.keep-ratio", "0.1", "--print-config"]) == 0
+    printed = capsys.readouterr().out
+    assert yaml.safe_load(printed)["codec"]["keep_ratio"] == 0.1
+    (tmp_path / "again.yaml").write_text(printed, encoding="utf-8")
+    assert main(["train", str(tmp_path / "again.yaml"), "--print-config"]) == 0
+    assert capsys.readouterr().out == printed
 
 
-def test_help_documents_every_setting(tmp_path: Path) -> None:
-    done = _cutlayer("train", "--help", cwd=tmp_path)
-    assert done.returncode == 0
+def test_help_documents_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "--help"])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
     for option in ("--codec.keep-ratio", "--devices.memory-mib", "--seed", "--resume"):
-        assert option in done.stdout
+        assert option in shown
 
 
 @pytest.mark.parametrize(
@@ -130,6 +136,7 @@ def test_a_mistake_ends_a_real_process_with_code_2(job: Path, tmp_path: Path) ->
     _check_one_line(done.returncode, done.stderr, "1..3")
 
 
+@pytest.mark.slow("a process whose files may not grow, and one that goes on")
 def test_a_full_disk_is_named(job: Path, tmp_path: Path) -> None:
     """No file may grow past 4 KiB: the checkpoint cannot be written."""
     done = _cutlayer("train", job, "--output", "small", cwd=tmp_path, limit=4096)
@@ -140,7 +147,9 @@ def test_a_full_disk_is_named(job: Path, tmp_path: Path) -> None:
     assert again.returncode == 0, again.stderr
 
 
-def test_an_output_that_cannot_be_written(job: Path, tmp_path: Path) -> None:
+def test_an_output_that_cannot_be_written(
+    job: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
-    done = _cutlayer("train", job, "--output", "file", cwd=tmp_path)
-    _check_one_line(done.returncode, done.stderr, "cannot write file")
+    code = main(["train", str(job), "--output", str(tmp_path / "file")])
+    _check_one_line(code, capsys.readouterr().err, f"cannot write {tmp_path / 'file'}")

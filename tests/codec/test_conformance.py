@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from codec.ends import Ends
@@ -26,6 +26,7 @@ from cutlayer.codec.stages.sparsify import TopK
 from cutlayer.codec.stages.step import RelativeStep, TargetBits, TargetCosine
 from cutlayer.codec.stages.transform import Hadamard
 from cutlayer.errors import PacketError
+from examples import at_most
 
 PRESETS = {
     "none": presets.none(),
@@ -143,7 +144,7 @@ def shapes_and_lengths(draw):
 
 
 @each_codec
-@settings(max_examples=6)
+@at_most(6)
 @given(shapes_and_lengths(), st.integers(0, 2**32), st.floats(1e-40, 1e28))
 def test_any_shape_and_lengths_come_back(codec, shaped, seed, scale):
     shape, lengths = shaped

@@ -52,7 +52,8 @@ def _runnable(block: Block) -> str:
     return block.code
 
 
-@pytest.mark.slow
+@pytest.mark.slow("every command of the documents in a process of its own")
+@pytest.mark.promise
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_block_runs(page: Path, environment: dict[str, str], tmp_path: Path) -> None:
     """The blocks of a page in order, in one directory that has nothing but the examples."""

@@ -23,10 +23,11 @@ REQUIRED = (
     *("vit", "deit", "dinov2", "bert", "distilbert", "roberta"),
     *("gpt2", "llama", "qwen2", "qwen3", "mistral", "opt"),
 )
-# every verified pair of task and model type; those beyond the required take their time together
+BEYOND = pytest.mark.slow("beyond the required architectures, which take their time together")
+# every verified pair of task and model type
 ARCHITECTURES = [
     pytest.param(
-        (task, name), id=f"{task}-{name}", marks=() if name in REQUIRED else pytest.mark.slow
+        (task, name), id=f"{task}-{name}", marks=() if name in REQUIRED else BEYOND
     )
     for task, names in VERIFIED.items()
     for name in names

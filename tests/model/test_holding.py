@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -18,6 +18,7 @@ from cutlayer.model.lora import AdapterSpec
 from cutlayer.model.memory import SavedBytes
 from cutlayer.model.split import DevicePart
 from cutlayer.spec import Holding, Task
+from examples import at_most
 from model.architectures import (
     ARCHITECTURES,
     BLOCKS,
@@ -141,7 +142,7 @@ def _in_micro_batches(
     return gradient_of(rows)
 
 
-@settings(max_examples=15)
+@at_most(15)
 @given(
     cuts=st.sets(st.integers(1, 7)), in_flight=st.integers(1, 8), holding=st.sampled_from(Holding)
 )

@@ -57,7 +57,7 @@ for cut in (1, 11):
 """
 
 
-@pytest.mark.slow
+@pytest.mark.slow("loads a model in processes of their own to see their memory")
 def test_loading_a_part_never_holds_the_whole_model(tmp_path: Path) -> None:
     """Peak resident memory of a process that loads one, or eleven, of a model's twelve blocks."""
     small = save_model(tmp_path / "small", "vit", IMAGES)

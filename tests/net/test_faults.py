@@ -130,10 +130,13 @@ def test_a_schedule_is_its_seeds() -> None:
     assert len({name for fault in Fault for name in seen(fault)}) > len(Fault)
 
 
-@pytest.mark.slow
+@pytest.mark.slow("minutes of runs that are broken in every way there is")
 @pytest.mark.parametrize(
     ("schedules", "processes"),
-    [pytest.param(200, 0, id="memory"), pytest.param(0, 10, id="processes")],
+    [
+        pytest.param(200, 0, id="memory"),
+        pytest.param(0, 10, id="processes", marks=pytest.mark.promise),
+    ],
 )
 def test_many_schedules_of_faults(schedules: int, processes: int) -> None:
     """In a process of its own, where no types are checked: seven times as fast."""

@@ -204,6 +204,8 @@ async def _serve(folder: Path, *words: str) -> tuple[Process, int]:
     return server, int((await server.says(r"listening on port (\d+)"))[1])
 
 
+@pytest.mark.slow("a server killed and started again")
+@pytest.mark.promise
 def test_a_server_that_was_killed_goes_on(
     config: Config, trained: RunDirectory, keys: RunKeys, data: list[Path], tmp_path: Path
 ) -> None:
@@ -231,6 +233,8 @@ def test_a_server_that_was_killed_goes_on(
     same(directory, trained.path)
 
 
+@pytest.mark.slow("processes of server and device, killed and started again")
+@pytest.mark.promise
 def test_a_device_that_was_killed_comes_back(
     config: Config, trained: RunDirectory, keys: RunKeys, data: list[Path], tmp_path: Path
 ) -> None:

@@ -31,7 +31,7 @@ def test_there_is_a_file_for_each_of_them() -> None:
     assert names == {f"{name}{ending}.csv" for name in ANALYTIC for ending in ("", "-claims")}
 
 
-@pytest.mark.slow
+@pytest.mark.slow("makes every analytic figure of the paper")
 @pytest.mark.parametrize("ending", ["", "-claims"])
 @pytest.mark.parametrize("name", ANALYTIC)
 def test_numbers_and_verdicts_are_the_committed_ones(made: Path, name: str, ending: str) -> None:
@@ -43,7 +43,7 @@ def test_numbers_and_verdicts_are_the_committed_ones(made: Path, name: str, endi
             assert same(new[column], old[column]), (column, new, old)
 
 
-@pytest.mark.slow
+@pytest.mark.slow("makes every analytic figure of the paper")
 def test_all_verdicts_are_in_one_file(made: Path) -> None:
     verdicts = rows(made / "verdicts.csv")
     figures = list(dict.fromkeys(row["figure"] for row in verdicts))

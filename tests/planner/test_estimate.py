@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cutlayer.planner.decision import Held
@@ -11,6 +11,7 @@ from cutlayer.planner.estimate import amounts_of, estimated_s, server_part
 from cutlayer.planner.forecast import round_delay_s
 from cutlayer.schemes.all import SCHEMES
 from cutlayer.timeline.rules import Duplex, Rules, Sharing
+from examples import at_most
 from planner import workloads
 
 RULES = (
@@ -33,7 +34,7 @@ def test_one_device_waits_for_nobody(name: str) -> None:
     assert told == pytest.approx(seen, rel=1e-12)
 
 
-@settings(max_examples=40, deadline=None)
+@at_most(40)
 @given(
     st.sampled_from(RULES),
     st.lists(st.floats(3e8, 3e10), min_size=2, max_size=5),

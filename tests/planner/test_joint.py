@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cutlayer.errors import ConfigError
@@ -17,6 +17,7 @@ from cutlayer.planner.rivals import published_plan
 from cutlayer.schemes.all import SCHEMES
 from cutlayer.schemes.sft import SFT
 from cutlayer.timeline.rules import Duplex, Rules, Sharing
+from examples import at_most
 from planner import workloads
 
 CODECS = (workloads.BEST,)
@@ -32,7 +33,7 @@ some_devices = st.lists(
 )
 
 
-@settings(max_examples=12, deadline=None)
+@at_most(12)
 @given(some_devices, st.floats(1e9, 1e11), st.floats(3e4, 3e7), st.booleans(), st.integers(1, 3))
 def test_never_slower_than_the_papers_plan_on_the_timeline(
     devices: list[tuple[float, float, float | None]],
@@ -58,7 +59,7 @@ def test_never_slower_than_the_papers_plan_on_the_timeline(
         assert plan.chosen.delay_s <= round_delay_s(own, published, curves) * (1 + 1e-12)
 
 
-@settings(max_examples=12, deadline=None)
+@at_most(12)
 @given(some_devices, st.floats(1e9, 1e11), st.floats(3e4, 3e7))
 def test_what_is_chosen_keeps_every_limit(
     devices: list[tuple[float, float, float | None]], server: float, bandwidth_hz: float

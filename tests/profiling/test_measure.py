@@ -37,7 +37,7 @@ def _without_time(lines: list[Line]) -> list[Line]:
     return sorted((replace(line, cpu_s=0.0) for line in lines), key=lambda line: str(line.key))
 
 
-@pytest.mark.slow
+@pytest.mark.slow("trains at many settings of a codec")
 def test_stopped_and_gone_on_with(plan: Plan, tmp_path: Path) -> None:
     """Only what was in progress is lost, and the profile is that of an uninterrupted run."""
     whole, stopped = tmp_path / "whole.jsonl", tmp_path / "new" / "stopped.jsonl"
@@ -67,7 +67,7 @@ def test_stopped_and_gone_on_with(plan: Plan, tmp_path: Path) -> None:
     assert "2 trainings to do, 5 done before" in said
 
 
-@pytest.mark.slow
+@pytest.mark.slow("trains at many settings of a codec")
 def test_two_processes_give_the_points_of_one(plan: Plan, tmp_path: Path) -> None:
     small = replace(plan, grid=Grid((0.1,), (3,), ()), seeds=2)
     alone = measure(small, tmp_path / "one.jsonl", lambda line: None)

@@ -14,7 +14,7 @@ from cutlayer.profiling.trainer import Wanted
 from cutlayer.profiling.workers import train_in_processes
 
 # each process loads torch anew
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("worker processes that import torch")
 
 WANTED = [Wanted(Setting("fast"), seed) for seed in range(3)]
 

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from cutlayer.errors import RunError
 from cutlayer.report.run_reader import read_run
 from cutlayer.report.vocabulary import PHASES
+from examples import at_most
 from report.fake_run import FakeRun, write_fake_run
 
 NO_SECONDS = dict.fromkeys(PHASES, 0.0)
@@ -181,7 +182,7 @@ def test_an_empty_rounds_file_is_refused(small_run: Path) -> None:
         read_run(small_run)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@at_most(60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.sampled_from(FILES[1:]), where=st.floats(0, 1), junk=st.binary(max_size=3))
 def test_damage_anywhere_raises_run_errors_only(
     small_run: Path, name: str, where: float, junk: bytes

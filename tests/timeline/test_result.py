@@ -5,7 +5,7 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cutlayer.schemes.all import SCHEMES
@@ -18,6 +18,7 @@ from cutlayer.timeline.result import Event
 from cutlayer.timeline.rules import Duplex, Rules, Sharing
 from cutlayer.timeline.simulate import simulate
 from cutlayer.timeline.work import DeviceWork
+from examples import at_most
 from timeline.works import LOCAL, UNIT, rules, work, works
 
 ANY_ORDER = [s for s in SCHEMES.values() if s.server is ServerOrder.ARRIVAL]
@@ -27,7 +28,7 @@ WAITS = {Phase.DEVICE_QUEUE, Phase.LINK_QUEUE, Phase.SERVER_QUEUE, Phase.BARRIER
 
 
 # rules and schemes are few, and a round is short: forty of each law meet them all
-few = settings(max_examples=40)
+few = at_most(40)
 Case = tuple[Scheme, list[DeviceWork], Rules]
 
 

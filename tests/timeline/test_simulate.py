@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cutlayer.channel.rates import LinkRates
@@ -19,6 +19,7 @@ from cutlayer.schemes.splitlora_paper import SPLITLORA_PAPER
 from cutlayer.timeline.rules import Duplex, Rules, Sharing
 from cutlayer.timeline.simulate import simulate
 from cutlayer.timeline.work import DeviceRates, DeviceWork
+from examples import at_most
 from timeline.works import LOCAL, UNIT, spans, work, works
 
 STATIC, IN_TURN, SHARED = Sharing.STATIC, Sharing.IN_TURN, Sharing.SHARED
@@ -26,7 +27,7 @@ seconds = st.floats(0.0, 100.0)
 five = st.lists(seconds, min_size=5, max_size=5)
 
 
-@settings(max_examples=40)
+@at_most(40)
 @given(st.integers(1, 20), seconds, five, seconds, st.sampled_from(list(Sharing)))
 def test_alone_it_is_the_closed_form(
     steps: int, distribution: float, local: list[float], upload: float, sharing: Sharing
@@ -41,7 +42,7 @@ def test_alone_it_is_the_closed_form(
         assert timeline.delay_s == pytest.approx(closed, rel=1e-12, abs=1e-300)
 
 
-@settings(max_examples=40)
+@at_most(40)
 @given(st.integers(2, 40), st.integers(2, 8))
 def test_without_a_queue_it_is_the_closed_form(steps: int, devices: int) -> None:
     """Local steps of 8 s, the server takes 1 s, and devices come 1 s apart: nobody waits."""
@@ -175,7 +176,7 @@ def test_together_two_workers_divide_the_work_but_not_a_mini_batch() -> None:
     assert simulate(SPLITLORA_PAPER, equal, Rules(server_workers=9)).delay_s == 3.0
 
 
-@settings(max_examples=40)
+@at_most(40)
 @given(works(micro_batches=1))
 def test_splitlora_as_the_paper_has_it_is_its_formula(devices: list[DeviceWork]) -> None:
     """`MD + sum over k of max(DC + IAT) + sum SC + max(GT + DU), + max LT`, all with K local steps
@@ -203,7 +204,7 @@ def _first_steps(device: DeviceWork, steps: int, distribution: float) -> DeviceW
     return DeviceWork(amounts, UNIT, steps)
 
 
-@settings(max_examples=40)
+@at_most(40)
 @given(works(micro_batches=1), st.sampled_from(list(Sharing)))
 def test_split_learning_is_the_sum_of_its_devices(
     devices: list[DeviceWork], sharing: Sharing
@@ -225,7 +226,7 @@ def test_split_learning_is_the_sum_of_its_devices(
     assert critical[Phase.TURN] == 0.0
 
 
-@settings(max_examples=40)
+@at_most(40)
 @given(works(micro_batches=1))
 def test_federated_learning_is_its_slowest_device(devices: list[DeviceWork]) -> None:
     phases = [step.phase for step in FL_LORA.local]

@@ -5,7 +5,7 @@ import json
 from collections import defaultdict
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cutlayer.schemes.all import SCHEMES
@@ -15,6 +15,7 @@ from cutlayer.timeline.rules import Rules, Sharing
 from cutlayer.timeline.simulate import simulate
 from cutlayer.timeline.trace import Track, chrome_trace
 from cutlayer.timeline.work import DeviceWork
+from examples import at_most
 from timeline.works import rules, work, works
 
 
@@ -41,7 +42,7 @@ def _check(text: str) -> list[dict[str, Any]]:
     return slices
 
 
-@settings(max_examples=40)
+@at_most(40)
 @given(works(), rules, st.sampled_from(sorted(SCHEMES)))
 def test_every_event_is_there_and_none_overlaps(
     devices: list[DeviceWork], rules: Rules, name: str

@@ -118,6 +118,8 @@ def test_a_second_run_never_overwrites_a_first(vision: Folders, tmp_path: Path) 
     _same_run(first, second)
 
 
+@pytest.mark.slow("a process that is killed, for each codec")
+@pytest.mark.promise
 @pytest.mark.parametrize(
     ("moment", "planner"), [((1, 3), "even"), ((2, 2), "random"), ((3, 5), "two-timescale")]
 )

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -12,6 +12,7 @@ from cutlayer.codec.entropy.two_way import TwoWay
 from cutlayer.codec.kernels.load import load
 from cutlayer.codec.kernels.portable import Portable
 from cutlayer.errors import PacketError
+from examples import at_most
 
 CODERS = [FixedWidth(), Golomb(), TwoWay()]
 KERNELS = load()
@@ -38,14 +39,14 @@ def round_trip(coder, symbols, kernels=KERNELS):
 
 
 @each_coder
-@settings(max_examples=40)
+@at_most(40)
 @given(symbols=matrices)
 def test_any_symbols_come_back(coder, symbols):
     np.testing.assert_array_equal(round_trip(coder, symbols), symbols)
 
 
 @each_coder
-@settings(max_examples=40)
+@at_most(40)
 @given(symbols=matrices)
 def test_numpy_and_c_give_the_same_bytes(coder, symbols):
     sections = coder.encode(symbols, Portable())
@@ -106,7 +107,7 @@ def check_survives(coder, sections, shape):
 
 
 @each_coder
-@settings(max_examples=40)
+@at_most(40)
 @given(data=st.data())
 def test_damaged_sections_never_do_worse_than_a_packet_error(coder, data):
     rows, columns = data.draw(st.tuples(st.integers(1, 12), st.integers(1, 20)))
@@ -125,7 +126,7 @@ def test_damaged_sections_never_do_worse_than_a_packet_error(coder, data):
 
 
 @each_coder
-@settings(max_examples=40)
+@at_most(40)
 @given(data=st.data())
 def test_random_sections_never_do_worse_than_a_packet_error(coder, data):
     names = sorted(coder.encode(heavy_tailed(20, 30, np.random.default_rng(4)), KERNELS))

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from codec.entropy.test_coder import heavy_tailed
@@ -11,6 +11,7 @@ from cutlayer.codec.entropy.layout import Layout, layout_of, read_layout, refine
 from cutlayer.codec.entropy.scores import Series
 from cutlayer.codec.kernels.load import load
 from cutlayer.errors import PacketError
+from examples import at_most
 
 KERNELS = load()
 
@@ -25,7 +26,7 @@ def all_live(values):
     return Series(np.array(values, dtype=np.int64), np.ones(len(values), dtype=np.bool_))
 
 
-@settings(max_examples=30)
+@at_most(30)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 99))
 def test_a_layout_comes_back(rows, columns, seed):
     symbols = heavy_tailed(rows, columns, np.random.default_rng(seed), 0.3)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cutlayer.codec.entropy.adaptive_bits import BitReader, BitWriter, Number
@@ -10,6 +10,7 @@ from cutlayer.codec.entropy.scores import Series, SeriesReader, encode_all, log_
 from cutlayer.codec.entropy.short_code import ShortDecoder
 from cutlayer.codec.kernels.load import load
 from cutlayer.errors import PacketError
+from examples import at_most
 
 KERNELS = load()
 
@@ -42,7 +43,7 @@ def series_of(entries):
 entries = st.lists(st.one_of(st.none(), st.integers(-3, 3), st.integers(-60, 60)), max_size=40)
 
 
-@settings(max_examples=50)
+@at_most(50)
 @given(st.lists(entries.map(series_of), max_size=3))
 def test_any_series_come_back(several):
     check_round_trip(*several)

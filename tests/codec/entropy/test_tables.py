@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from cutlayer.codec.entropy import tables
 from cutlayer.codec.entropy.adaptive_bits import BitReader, BitWriter
 from cutlayer.errors import PacketError
+from examples import at_most
 
 counts = st.tuples(st.integers(1, 4), st.integers(2, 63)).flatmap(
     lambda shape: arrays(
@@ -27,7 +28,7 @@ def written(counts):
     return hazards, sizes, writer.to_bytes()
 
 
-@settings(max_examples=50)
+@at_most(50)
 @given(counts)
 def test_the_reader_has_the_writers_hazards(counts):
     hazards, sizes, code = written(counts)
@@ -36,7 +37,7 @@ def test_the_reader_has_the_writers_hazards(counts):
     np.testing.assert_array_equal(tables.read_hazards(sizes, reach, tables.EDGES, reader), hazards)
 
 
-@settings(max_examples=50)
+@at_most(50)
 @given(counts, st.lists(st.integers(128, 255), max_size=3))
 def test_tables_sum_to_4096_and_have_every_symbol_that_occurs(counts, majorities):
     hazards, _, _ = written(counts)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.optimize import isotonic_regression, minimize
@@ -18,6 +18,7 @@ from cutlayer.planner.accuracy.monotone import MonotoneSurface, isotonic, monoto
 from cutlayer.planner.accuracy.profile import Point, Profile
 from cutlayer.planner.accuracy.samples import Samples, samples_of
 from cutlayer.planner.accuracy.surface import AccuracySurface, Box
+from examples import at_most
 
 KEEP_RATIOS = (0.05, 0.1, 0.2, 0.5)
 BITS = (1, 2, 3, 5)
@@ -99,7 +100,7 @@ values = arrays(
 
 
 @given(values, st.integers(0, 99))
-@settings(max_examples=60)
+@at_most(60)
 def test_isotonic_is_the_least_squares_fit_that_never_falls(
     measured: np.ndarray, seed: int
 ) -> None:
@@ -155,7 +156,7 @@ def test_what_never_falls_is_met_and_lies_on_lines_between() -> None:
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=25)
+@at_most(25)
 def test_more_never_predicts_worse(seed: int) -> None:
     rng = np.random.default_rng(seed)
     surface = monotone_surface(samples_of(profile(lambda k, b: float(rng.random()), seeds=1)))

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import brentq, minimize
 
@@ -13,6 +13,7 @@ from cutlayer.channel.shannon import ConstantPower
 from cutlayer.planner.bandwidth.exact import solve_shares
 from cutlayer.planner.bandwidth.share_problem import ShareProblem
 from cutlayer.planner.bandwidth.share_solution import LimitedBy, ShareSolution, Status
+from examples import at_most
 from planner.problems import (
     RootRates,
     extreme_problem,
@@ -38,7 +39,7 @@ def _check(any_problem: ShareProblem, found: ShareSolution) -> None:
 
 
 @given(problems())
-@settings(max_examples=50)
+@at_most(50)
 def test_certified(any_problem: ShareProblem) -> None:
     _check(any_problem, solve_shares(any_problem))
 
@@ -192,7 +193,7 @@ def test_any_concave_rate() -> None:
 
 
 @given(problems(), st.floats(0.01, 100))
-@settings(max_examples=50)
+@at_most(50)
 def test_time_has_no_unit(any_problem: ShareProblem, times: float) -> None:
     longer = replace(
         any_problem,
@@ -207,7 +208,7 @@ def test_time_has_no_unit(any_problem: ShareProblem, times: float) -> None:
 
 
 @given(problems(), st.floats(0, 1000))
-@settings(max_examples=50)
+@at_most(50)
 def test_a_later_start_shifts_the_end(any_problem: ShareProblem, later_s: float) -> None:
     even = replace(any_problem, weights=np.ones(any_problem.devices))
     one = solve_shares(even)
@@ -216,7 +217,7 @@ def test_a_later_start_shifts_the_end(any_problem: ShareProblem, later_s: float)
 
 
 @given(problems(), st.floats(0.01, 100))
-@settings(max_examples=50)
+@at_most(50)
 def test_weights_count_against_each_other_only(any_problem: ShareProblem, times: float) -> None:
     one = solve_shares(any_problem)
     other = solve_shares(replace(any_problem, weights=any_problem.weights * times))
@@ -230,7 +231,7 @@ def test_a_weight_of_two_halves_the_time() -> None:
 
 
 @given(problems(), st.integers(0, 2**32 - 1))
-@settings(max_examples=50)
+@at_most(50)
 def test_order_does_not_matter(any_problem: ShareProblem, seed: int) -> None:
     order = np.random.default_rng(seed).permutation(any_problem.devices)
     rates = any_problem.curves.uplink
@@ -251,7 +252,7 @@ def test_order_does_not_matter(any_problem: ShareProblem, seed: int) -> None:
 
 
 @given(problems(), st.integers(0, 11), st.floats(1, 10))
-@settings(max_examples=50)
+@at_most(50)
 def test_more_to_send_or_a_lower_cap_never_helps(
     any_problem: ShareProblem, device: int, times: float
 ) -> None:
@@ -265,7 +266,7 @@ def test_more_to_send_or_a_lower_cap_never_helps(
 
 
 @given(problems())
-@settings(max_examples=50)
+@at_most(50)
 def test_nobody_is_slower_than_need_be(any_problem: ShareProblem) -> None:
     """All that are below their caps end together, and those at their caps no earlier."""
     found = solve_shares(any_problem)

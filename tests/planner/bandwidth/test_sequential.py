@@ -4,20 +4,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from cutlayer.channel.curves import ProportionalRates
 from cutlayer.planner.bandwidth.exact import solve_shares
 from cutlayer.planner.bandwidth.sequential import PublishedAlgorithm3, TrustRegionAlgorithm3
 from cutlayer.planner.bandwidth.share_problem import ShareProblem
 from cutlayer.planner.bandwidth.share_solution import LimitedBy, Status
+from examples import at_most
 from planner.problems import problem, problems, random_problem, with_rates
 
 PUBLISHED, TRUST_REGION = PublishedAlgorithm3(), TrustRegionAlgorithm3()
 
 
 @given(problems())
-@settings(max_examples=25)
+@at_most(25)
 def test_trust_region_finds_the_exact_deadline(any_problem: ShareProblem) -> None:
     found = TRUST_REGION.solve(any_problem)
     assert found.status is Status.OPTIMAL

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cutlayer.errors import ConfigError
@@ -21,6 +21,7 @@ from cutlayer.planner.configuration.problem import (
     ConfigurationSolution,
     Status,
 )
+from examples import at_most
 from planner.instances import BOX, bumpy, instance, paper_like, rising
 
 Solver = Callable[[ConfigurationProblem], ConfigurationSolution]
@@ -172,7 +173,7 @@ def test_few_iterations_are_not_enough(solver: Solver) -> None:
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0.1, 10), st.floats(0, 100))
-@settings(max_examples=30)
+@at_most(30)
 def test_scaled_and_shifted_seconds_change_no_choice(seed: int, by: float, more_s: float) -> None:
     rng = np.random.default_rng(seed)
     problem = instance(rng, rising(rng), 0.6)
@@ -188,7 +189,7 @@ def test_scaled_and_shifted_seconds_change_no_choice(seed: int, by: float, more_
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=30)
+@at_most(30)
 def test_tighter_limits_never_make_a_round_shorter(seed: int) -> None:
     rng = np.random.default_rng(seed)
     problem = instance(rng, rising(rng), 0.5)
