@@ -26,9 +26,7 @@ REQUIRED = (
 BEYOND = pytest.mark.slow("beyond the required architectures, which take their time together")
 # every verified pair of task and model type
 ARCHITECTURES = [
-    pytest.param(
-        (task, name), id=f"{task}-{name}", marks=() if name in REQUIRED else BEYOND
-    )
+    pytest.param((task, name), id=f"{task}-{name}", marks=() if name in REQUIRED else BEYOND)
     for task, names in VERIFIED.items()
     for name in names
 ]
