@@ -6,7 +6,7 @@ import pytest
 from cutlayer.data.check import check_data, check_samples, find_bad
 from cutlayer.data.image_files import ImageFiles
 from cutlayer.data.samples import DataSet, Subset
-from cutlayer.errors import DataError
+from cutlayer.errors import DataError, ModelError
 from data.sets import class_images, texts
 
 MIXED = ["fine", "  \n", None, "fine too", "odd label"]
@@ -85,3 +85,26 @@ def test_only_the_samples_that_will_be_used_are_read() -> None:
     used = Subset(texts(["", "a", "b"]), np.array([2, 1]))
     assert find_bad(used, 1) == ()
     assert used.where(0) == "memory line 3"
+
+
+def fragile(texts: list[str]) -> list[list[int]]:
+    """A tokenizer that cannot stand an x, makes nothing of y, and knows a z that no model has."""
+    if any("z" in text for text in texts):
+        raise ModelError("token 'z' has id 9")
+    if any("x" in text for text in texts):
+        raise TypeError("TextEncodeInput must be " + "Union" * 50)
+    return [[1] * (text != "y") for text in texts]
+
+
+def test_a_text_that_the_tokenizer_fails_on_is_bad() -> None:
+    bad = find_bad(texts(["a", "x", "y"]), 1, fragile)
+    assert [sample.where for sample in bad] == ["memory line 2", "memory line 3"]
+    assert bad[0].why.startswith("the tokenizer fails on it: TypeError: TextEncodeInput must be")
+    assert len(bad[0].why) < 130
+    assert bad[1].why == "the tokenizer makes no token of it"
+    assert len(check_samples(texts(["a", "x", "y"]), 1, "skip", fragile)[0]) == 1
+
+
+def test_a_token_without_embedding_is_no_fault_of_the_sample() -> None:
+    with pytest.raises(ModelError, match="memory line 2: token 'z' has id 9"):
+        check_samples(texts(["a", "z"]), 1, "skip", fragile)

@@ -98,3 +98,17 @@ def test_language_modelling_labels_are_the_ids_and_ignore_padding() -> None:
 def test_a_document_is_not_a_block() -> None:
     with pytest.raises(DataError, match="memory line 1 is not a block"):
         BlockBatches(PAD).make(texts(["abc"]), np.array([0]))
+
+
+def test_a_text_that_the_tokenizer_fails_on_is_named() -> None:
+    def fragile(given: list[str]) -> list[list[int]]:
+        if "bad" in given:
+            raise TypeError("not this one")
+        return [[1]] * len(given)
+
+    samples = texts(["fine", "bad", "fine"])
+    message = "memory line 2: the tokenizer fails on it: TypeError: not this one"
+    with pytest.raises(DataError, match=message):
+        TextBatches(fragile, 4, 0).make(samples, np.arange(3))
+    with pytest.raises(DataError, match=message):
+        Blocks(samples, fragile, 4, 0)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64
 
-from cutlayer.config.schema import Config, PartitionSection
+from cutlayer.config.schema import Config, DataSection, PartitionSection
 from cutlayer.data.batches import BatchMaker
 from cutlayer.data.check import check_data
 from cutlayer.data.images import ImageBatches, normalisation
@@ -15,11 +15,16 @@ from cutlayer.data.load import load_data
 from cutlayer.data.partition import draw_subset, partition_dirichlet, partition_iid
 from cutlayer.data.samples import DataSet, Samples, Subset
 from cutlayer.data.text import BlockBatches, Blocks, TextBatches
-from cutlayer.model.tokenizer import load_tokenizer
+from cutlayer.errors import ConfigError, DataError
+from cutlayer.model.inputs import image_step, token_limit
+from cutlayer.model.tasks import read_config, task_class
+from cutlayer.model.tokenizer import Tokenizer, load_tokenizer
 from cutlayer.spec import Task
 
 # one stream of the seed for each draw
 _TRAIN, _TEST, _PARTITION = range(101, 104)
+# texts whose tokens are looked at, and how far; from which share on the unknown ones are told
+_PROBED, _PROBED_LETTERS, _ODD_SHARE = 256, 4000, 0.2
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +44,7 @@ def prepare_data(config: Config, model: Path, say: Callable[[str], None]) -> Pre
     Raises DataError or AssetError for data that cannot be found, read or dealt.
     """
     section = config.data
+    check_sizes(section, model)
     data = load_data(
         section.name,
         task=section.task,
@@ -49,23 +55,83 @@ def prepare_data(config: Config, model: Path, say: Callable[[str], None]) -> Pre
         say=say,
     )
     say(f"data {section.name}: from {data.source}, {data.location}")
-    if data.task == "causal-lm":
-        data, skipped = _checked(data, config, say)
-        cut, batches = make_blocks(model, section.max_tokens)
-        data = replace(data, train=cut(data.train), test=cut(data.test))
-        data = _drawn(data, config, say)
+    task_class(read_config(model), data.task)
+    if data.task == "image-classification":
+        data, skipped = _checked(_drawn(data, config, say), config, None, say)
+        batches: BatchMaker = image_batches(model, section.image_size)
+    elif data.task == "text-classification":
+        tokenizer = load_tokenizer(model, section.max_tokens)
+        data, skipped = _checked(_drawn(data, config, say), config, tokenizer, say)
+        batches = text_batches(tokenizer, section.max_tokens)
     else:
-        data, skipped = _checked(_drawn(data, config, say), config, say)
-        batches = make_batches(data.task, config.data.image_size, config.data.max_tokens, model)
+        tokenizer = load_tokenizer(model, None)
+        data, skipped = _checked(data, config, tokenizer, say)
+        cut, batches = make_blocks(tokenizer, section.max_tokens)
+        data = _drawn(replace(data, train=cut(data.train), test=cut(data.test)), config, say)
     parts = _deal(config.partition, data.train, config.devices.count, config.seed)
     return Prepared(data, data.task, batches, parts, skipped)
 
 
-def _checked(data: DataSet, config: Config, say: Callable[[str], None]) -> tuple[DataSet, int]:
-    kept, bad = check_data(data, config.data.on_bad_sample)
+def check_sizes(section: DataSection, model: Path) -> None:
+    """Whether the model takes texts and images of the sizes asked for: known before any is read.
+
+    Raises ConfigError for those that it cannot take.
+    """
+    config = read_config(model)
+    limit, side = token_limit(config), image_step(config)
+    if limit is not None and section.max_tokens > limit:
+        raise ConfigError(
+            f"data.max_tokens is {section.max_tokens}, the model in {model} takes texts of at most"
+            f" {limit} tokens: set data.max_tokens to {limit} or less"
+        )
+    if side is not None and section.image_size % side:
+        lower = section.image_size // side * side
+        near = " or ".join(str(size) for size in (lower, lower + side) if size)
+        raise ConfigError(
+            f"data.image_size is {section.image_size}, the model in {model} cuts images into"
+            f" patches of {side} pixels: set it to a multiple, such as {near}"
+        )
+
+
+def _checked(
+    data: DataSet, config: Config, tokenizer: Tokenizer | None, say: Callable[[str], None]
+) -> tuple[DataSet, int]:
+    tokenize = None if tokenizer is None else tokenizer.tokenize
+    kept, bad = check_data(data, config.data.on_bad_sample, tokenize)
     if bad:
         say(f"skipped {len(bad)} bad samples, the first: {bad[0].title}")
+    if tokenizer is not None:
+        _say_if_odd(tokenizer, kept, say)
     return kept, len(bad)
+
+
+def _say_if_odd(tokenizer: Tokenizer, data: DataSet, say: Callable[[str], None]) -> None:
+    if tokenizer.note is not None:
+        say(tokenizer.note)
+    unknown = check_words(tokenizer, data.train, data.name)
+    if unknown > _ODD_SHARE:
+        say(
+            f"warning: {unknown:.0%} of the tokens of {data.name} are unknown to the model's"
+            " tokenizer: is it another model's, or another language's?"
+        )
+
+
+def check_words(tokenizer: Tokenizer, samples: Samples, name: str) -> float:
+    """The part of the tokens of some texts that the tokenizer does not know.
+
+    Raises DataError where that is all of them: nothing could be learned.
+    """
+    step = max(1, len(samples) // _PROBED)
+    texts = (samples.read(index) for index in range(0, len(samples), step))
+    unknown = tokenizer.unknown_share(
+        [text[:_PROBED_LETTERS] for text in texts if isinstance(text, str)]
+    )
+    if unknown == 1.0:
+        raise DataError(
+            f"the model's tokenizer knows no word of {name}, every token is the unknown one: take"
+            " the tokenizer that belongs to the model, or a model of this language"
+        )
+    return unknown
 
 
 def _drawn(data: DataSet, config: Config, say: Callable[[str], None]) -> DataSet:
@@ -88,18 +154,21 @@ def _drawn(data: DataSet, config: Config, say: Callable[[str], None]) -> DataSet
     )
 
 
-def make_batches(task: Task, image_size: int, max_tokens: int, model: Path) -> BatchMaker:
-    """What makes mini-batches of images or texts for the model in a folder."""
-    if task == "image-classification":
-        mean, std = normalisation(model)
-        return ImageBatches(image_size, mean, std)
-    tokenizer = load_tokenizer(model, max_tokens)
+def image_batches(model: Path, image_size: int) -> BatchMaker:
+    """What makes mini-batches of images for the model in a folder."""
+    mean, std = normalisation(model)
+    return ImageBatches(image_size, mean, std)
+
+
+def text_batches(tokenizer: Tokenizer, max_tokens: int) -> BatchMaker:
+    """What makes mini-batches of texts with a class each."""
     return TextBatches(tokenizer.tokenize, max_tokens, tokenizer.pad_id)
 
 
-def make_blocks(model: Path, max_tokens: int) -> tuple[Callable[[Samples], Samples], BatchMaker]:
-    """What cuts documents into blocks for a language model in a folder, and makes mini-batches."""
-    tokenizer = load_tokenizer(model, None)
+def make_blocks(
+    tokenizer: Tokenizer, max_tokens: int
+) -> tuple[Callable[[Samples], Samples], BatchMaker]:
+    """What cuts documents into blocks for a language model, and makes mini-batches of them."""
 
     def cut(samples: Samples) -> Samples:
         return Blocks(samples, tokenizer.tokenize, max_tokens, tokenizer.separator_id)

@@ -10,13 +10,14 @@ from typing import final
 
 import numpy as np
 
-from cutlayer.config.dataset import make_batches, make_blocks
+from cutlayer.config.dataset import check_words, image_batches, make_blocks, text_batches
 from cutlayer.data.batches import BatchMaker
 from cutlayer.data.check import OnBad, check_samples
 from cutlayer.data.load import read_path
 from cutlayer.data.samples import Content, Samples
 from cutlayer.data.splits import UNKNOWN_LABEL, Settings
 from cutlayer.errors import DataError
+from cutlayer.model.tokenizer import load_tokenizer
 from cutlayer.net.messages import Terms
 
 
@@ -68,13 +69,26 @@ def own_samples(own: OwnData, terms: Terms, model: Path) -> tuple[Samples, Batch
     if (usual == "image-classification") != (terms.task == "image-classification"):
         raise DataError(f"{own.path} is for {usual}, the run for {terms.task}: name other data")
     if terms.task == "causal-lm":
-        samples, _ = check_samples(pair.train, len(pair.class_names), own.on_bad_sample)
-        cut, batches = make_blocks(model, terms.max_tokens)
-        return cut(samples), batches
+        return _own_blocks(own, pair.train, len(pair.class_names), terms, model)
     _check_classes(own, pair.class_names, terms)
     samples = _Renamed(pair.train, pair.class_names, terms.class_names)
-    samples, _ = check_samples(samples, terms.classes, own.on_bad_sample)
-    return samples, make_batches(terms.task, terms.image_size, terms.max_tokens, model)
+    if terms.task == "image-classification":
+        kept, _ = check_samples(samples, terms.classes, own.on_bad_sample)
+        return kept, image_batches(model, terms.image_size)
+    tokenizer = load_tokenizer(model, terms.max_tokens)
+    kept, _ = check_samples(samples, terms.classes, own.on_bad_sample, tokenizer.tokenize)
+    check_words(tokenizer, kept, str(own.path))
+    return kept, text_batches(tokenizer, terms.max_tokens)
+
+
+def _own_blocks(
+    own: OwnData, documents: Samples, classes: int, terms: Terms, model: Path
+) -> tuple[Samples, BatchMaker]:
+    tokenizer = load_tokenizer(model, None)
+    kept, _ = check_samples(documents, classes, own.on_bad_sample, tokenizer.tokenize)
+    check_words(tokenizer, kept, str(own.path))
+    cut, batches = make_blocks(tokenizer, terms.max_tokens)
+    return cut(kept), batches
 
 
 def _check_classes(own: OwnData, names: Sequence[str], terms: Terms) -> None:

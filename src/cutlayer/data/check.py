@@ -1,15 +1,19 @@
 """Reads every sample once before anything trains, and names those that cannot be used."""
 
+import textwrap
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
 
 from cutlayer.data.samples import DataSet, Samples, Subset
-from cutlayer.errors import DataError
+from cutlayer.errors import CutlayerError, DataError, ModelError
 
+Tokenize: TypeAlias = Callable[[list[str]], list[list[int]]]
 OnBad: TypeAlias = Literal["stop", "skip"]
 _NAMED = 5
+_LETTERS = 80  # of a library's message
 
 
 @dataclass(frozen=True)
@@ -26,40 +30,55 @@ class BadSample:
         return self.why if self.where in self.why else f"{self.where}: {self.why}"
 
 
-def find_bad(samples: Samples, classes: int) -> tuple[BadSample, ...]:
-    """Every sample that is unreadable, empty, or labelled outside `0 .. classes - 1`."""
+def find_bad(
+    samples: Samples, classes: int, tokenize: Tokenize | None = None
+) -> tuple[BadSample, ...]:
+    """Every sample that is unreadable, empty, labelled outside `0 .. classes - 1`, or a text that
+    `tokenize` fails on. Raises ModelError for a token that the model has no embedding for."""
     found = []
     for index in range(len(samples)):
-        why = _fault(samples, index, classes)
+        why = _fault(samples, index, classes, tokenize)
         if why is not None:
             found.append(BadSample(index, samples.where(index), why))
     return tuple(found)
 
 
 def check_samples(
-    samples: Samples, classes: int, on_bad: OnBad = "stop"
+    samples: Samples, classes: int, on_bad: OnBad = "stop", tokenize: Tokenize | None = None
 ) -> tuple[Samples, tuple[BadSample, ...]]:
     """The usable samples, and those dropped.
 
     `"stop"` raises `DataError` naming the first few and the count; `"skip"` drops them, and
     raises only if nothing is left.
     """
-    bad = find_bad(samples, classes)
+    bad = find_bad(samples, classes, tokenize)
     if bad and on_bad == "stop":
         raise _stop(bad, len(samples))
     return _without(samples, bad), bad
 
 
-def check_data(data: DataSet, on_bad: OnBad = "stop") -> tuple[DataSet, tuple[BadSample, ...]]:
+def check_data(
+    data: DataSet, on_bad: OnBad = "stop", tokenize: Tokenize | None = None
+) -> tuple[DataSet, tuple[BadSample, ...]]:
     """`check_samples` on both splits; a stop names the bad ones of both at once."""
-    train, test = (find_bad(split, len(data.class_names)) for split in (data.train, data.test))
+    train, test = (
+        find_bad(split, len(data.class_names), tokenize) for split in (data.train, data.test)
+    )
     if (train or test) and on_bad == "stop":
         raise _stop(train + test, len(data.train) + len(data.test))
     kept = replace(data, train=_without(data.train, train), test=_without(data.test, test))
     return kept, train + test
 
 
-def _fault(samples: Samples, index: int, classes: int) -> str | None:
+def brief(error: Exception) -> str:
+    """One of ours as it is; a library's in a line."""
+    if isinstance(error, CutlayerError):
+        return str(error)
+    message = textwrap.shorten(str(error), _LETTERS, placeholder=" ...")
+    return f"{type(error).__name__}: {message}"
+
+
+def _fault(samples: Samples, index: int, classes: int, tokenize: Tokenize | None) -> str | None:
     label = int(samples.labels[index])
     if not 0 <= label < classes:
         return f"its label is none of the {classes} classes"
@@ -68,8 +87,22 @@ def _fault(samples: Samples, index: int, classes: int) -> str | None:
     except DataError as error:
         return str(error)
     if isinstance(content, str):
-        return None if content.strip() else "its text is empty"
+        return _text_fault(content, samples.where(index), tokenize)
     return None if content.size else "it has no content"
+
+
+def _text_fault(text: str, where: str, tokenize: Tokenize | None) -> str | None:
+    if not text.strip():
+        return "its text is empty"
+    if tokenize is None:
+        return None
+    try:
+        (ids,) = tokenize([text])
+    except ModelError as error:  # not the sample's fault: the tokenizer is not the model's
+        raise ModelError(f"{where}: {error}") from error
+    except Exception as error:  # whatever the tokenizer's library raises
+        return f"the tokenizer fails on it: {brief(error)}"
+    return None if ids else "the tokenizer makes no token of it"
 
 
 def _without(samples: Samples, bad: tuple[BadSample, ...]) -> Samples:

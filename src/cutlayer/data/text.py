@@ -5,19 +5,19 @@ The tokenizer is any callable from texts to lists of ids, special tokens include
 closes a text with a special token should truncate itself as here, so that the token survives.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, final
+from typing import final
 
 import numpy as np
 from jaxtyping import Int, Int64
 
 from cutlayer.data.batches import Batch, BatchMaker
+from cutlayer.data.check import Tokenize, brief
 from cutlayer.data.samples import Samples
 from cutlayer.errors import DataError
 from cutlayer.spec import IGNORED_LABEL
 
-Tokenize: TypeAlias = Callable[[list[str]], list[list[int]]]
 _LEAST_BLOCK = 2  # one token to read and one to predict
 
 
@@ -32,8 +32,8 @@ class TextBatches(BatchMaker):
     pad_id: int
 
     def make(self, samples: Samples, indices: Int[np.ndarray, " row"]) -> Batch:
-        texts = [_text(samples, int(index)) for index in indices]
-        rows = [ids[: self.max_tokens] for ids in self.tokenize(texts)]
+        found = tokenised(samples, indices.tolist(), self.tokenize)
+        rows = [ids[: self.max_tokens] for ids in found]
         for index, ids in zip(indices, rows, strict=True):
             if not ids:
                 raise DataError(f"{samples.where(int(index))}: the tokenizer makes no token of it")
@@ -58,8 +58,8 @@ class Blocks(Samples):
     ) -> None:
         if max_tokens < _LEAST_BLOCK:
             raise DataError(f"max_tokens is {max_tokens}: a block needs {_LEAST_BLOCK} or more")
-        texts = [_text(documents, index) for index in range(len(documents))]
-        pieces = [[*ids, separator_id] for ids in tokenize(texts)]
+        found = tokenised(documents, range(len(documents)), tokenize)
+        pieces = [[*ids, separator_id] for ids in found]
         sizes = np.array([len(piece) for piece in pieces], np.int64)
         self._ids = np.fromiter((token for piece in pieces for token in piece), np.int64)
         starts = np.arange(0, len(self._ids) - _LEAST_BLOCK + 1, max_tokens)
@@ -98,6 +98,27 @@ class BlockBatches(BatchMaker):
         if isinstance(content, str) or content.ndim != 1:
             raise DataError(f"{samples.where(index)} is not a block of token ids: see `Blocks`")
         return [int(token) for token in content]
+
+
+def tokenised(samples: Samples, indices: Iterable[int], tokenize: Tokenize) -> list[list[int]]:
+    """Ids of these samples. Raises `DataError` naming the sample that the tokenizer fails on."""
+    places = list(indices)
+    texts = [_text(samples, index) for index in places]
+    try:
+        return tokenize(texts)
+    except Exception as error:  # whatever the tokenizer's library raises, of any one text
+        for index, text in zip(places, texts, strict=True):
+            _try(samples, index, text, tokenize)
+        raise DataError(f"the tokenizer fails on {len(texts)} texts: {brief(error)}") from error
+
+
+def _try(samples: Samples, index: int, text: str, tokenize: Tokenize) -> None:
+    try:
+        tokenize([text])
+    except Exception as error:
+        raise DataError(
+            f"{samples.where(index)}: the tokenizer fails on it: {brief(error)}"
+        ) from error
 
 
 def _text(samples: Samples, index: int) -> str:

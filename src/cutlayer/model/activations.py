@@ -151,7 +151,7 @@ def _short_model(
 
 
 def _texts(model: PreTrainedModel, *, padded: bool) -> _Sample:
-    tokens = min(_MOST_TOKENS, token_limit(model.config))
+    tokens = min(_MOST_TOKENS, token_limit(model.config) or _MOST_TOKENS)
     while not _is_prime(tokens):
         tokens -= 1
     ids = torch.zeros(_SAMPLES, tokens, dtype=torch.long)

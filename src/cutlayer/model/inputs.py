@@ -4,6 +4,7 @@ Sequences are padded on the right. Knows no weights.
 """
 
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from cutlayer.errors import ModelError
+from cutlayer.errors import ModelError, UnsupportedModelError
 from cutlayer.model.tasks import is_decoder
 from cutlayer.spec import Task
 
@@ -91,18 +92,29 @@ def length_mask(
 
 
 def image_sides(config: PreTrainedConfig) -> tuple[int, int]:
-    """Height and width [pixel] of the images that an image model was trained on."""
-    return _pair(config.image_size)
+    """Height and width [pixel] of the images that an image model was trained on.
+
+    Raises UnsupportedModelError for a configuration that does not say.
+    """
+    return _pair(_named(config, "image_size"))
 
 
 def patch_sides(config: PreTrainedConfig) -> tuple[int, int]:
-    """Height and width [pixel] of a patch."""
-    return _pair(config.patch_size)
+    """Height and width [pixel] of a patch. Raises UnsupportedModelError as `image_sides` does."""
+    return _pair(_named(config, "patch_size"))
 
 
-def token_limit(config: PreTrainedConfig) -> int:
-    """The most tokens that a text may have."""
-    limit: int = config.max_position_embeddings
+def image_step(config: PreTrainedConfig) -> int | None:
+    """What divides the side of a square image [pixel]; None for a model that takes no patches."""
+    patch = getattr(config, "patch_size", None)
+    return None if patch is None else math.lcm(*_pair(patch))
+
+
+def token_limit(config: PreTrainedConfig) -> int | None:
+    """The most tokens that a text may have; None where the model has no such limit."""
+    limit: int | None = getattr(config, "max_position_embeddings", None)
+    if limit is None:
+        return None
     if config.model_type in ("camembert", "roberta", "xlm-roberta"):
         limit -= config.pad_token_id + 1  # their positions start after the padding token's
     return limit
@@ -131,10 +143,17 @@ def _image_inputs(model: PreTrainedModel, pixels: Tensor) -> dict[str, Any]:
 
 def _check_tokens(config: PreTrainedConfig, ids: Tensor) -> None:
     limit = token_limit(config)
-    if ids.ndim != 2 or not 1 <= ids.shape[1] <= limit:
+    longest = ids.shape[1] if ids.ndim == 2 else 0
+    if longest < 1 or (limit is not None and longest > limit):
         raise ModelError(
             f"input_ids have shape {tuple(ids.shape)}; the model takes [batch, token] with at most "
             f"{limit} tokens: truncate longer texts"
+        )
+    rows = getattr(config, "vocab_size", None)
+    if isinstance(rows, int) and not ids.is_meta and not 0 <= int(ids.max()) < rows:
+        raise ModelError(
+            f"input_ids go up to {int(ids.max())}, the model's embedding ends at {rows - 1}: take"
+            " the tokenizer that belongs to the model"
         )
 
 
@@ -142,6 +161,16 @@ def _needed(inputs: Mapping[str, Tensor], name: str) -> Tensor:
     if name not in inputs:
         raise ModelError(f"the inputs have no {name!r}, only {sorted(inputs)}")
     return inputs[name]
+
+
+def _named(config: PreTrainedConfig, name: str) -> int | Sequence[int]:
+    value: int | Sequence[int] | None = getattr(config, name, None)
+    if value is None:
+        raise UnsupportedModelError(
+            f"a model of type {config.model_type!r} has no {name} in its configuration: take a"
+            " vision transformer with square patches, such as ViT or DINOv2"
+        )
+    return value
 
 
 def _pair(value: int | Sequence[int]) -> tuple[int, int]:
