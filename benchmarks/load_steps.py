@@ -38,6 +38,7 @@ from cutlayer.net.identity.run_keys import read_keys
 from cutlayer.net.journal import Journal
 from cutlayer.net.limits import journal_limits
 from cutlayer.net.link import Link
+from cutlayer.net.outline import Outline
 from cutlayer.train.run import Silent
 
 # the main job's: 16 samples of 17 tokens of 384 values at 0.7 and 0.4 bit, 221,184 adapter values
@@ -47,6 +48,7 @@ SIZES = Sizes(
 BARE, LINK, SESSIONS, JOURNAL = "gRPC, mutual TLS", "our link", "sessions", "sessions, journal"
 KINDS = (BARE, LINK, SESSIONS, JOURNAL)
 LIMITS = Limits(connections=1024, unproven=1024, unproven_by_address=1024, arrivals_burst=1024)
+_OUTLINE = Outline("causal-lm", ())
 _CLIENTS = 2
 _FILES = 8192
 
@@ -144,7 +146,7 @@ async def _server(site: Site) -> None:
     ports, rounds, links = {BARE: secure}, _rounds(site), []
     sessions = {LINK: _answer_link, **{kind: _attend(one) for kind, one in rounds.items()}}
     for kind, session in sessions.items():
-        link = await serve((LOOPBACK, 0), keys, session, LIMITS, lambda line: None)
+        link = await serve((LOOPBACK, 0), keys, session, LIMITS, lambda line: None, _OUTLINE)
         links.append(link)
         ports[kind] = link.port
     print(json.dumps(ports), flush=True)

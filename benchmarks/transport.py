@@ -34,8 +34,10 @@ from cutlayer.net.grpc_server import serve
 from cutlayer.net.identity.device_keys import DeviceKeys
 from cutlayer.net.identity.run_keys import RunKeys, init_keys, read_keys
 from cutlayer.net.link import Link
+from cutlayer.net.outline import Outline
 
 LIMITS = Limits()
+_OUTLINE = Outline("causal-lm", ())
 PAYLOAD_BYTES = 5_000_000
 SMALL_BYTES = 1024
 _GOAL = 1.3
@@ -263,7 +265,7 @@ def _print(row: Row) -> None:
 async def _serve(keys: RunKeys) -> None:
     """All servers, until standard input ends."""
     bare, plain, secure = await bare_server(keys)
-    ours = await serve((LOOPBACK, 0), keys, _answer_link, LIMITS, lambda line: None)
+    ours = await serve((LOOPBACK, 0), keys, _answer_link, LIMITS, lambda line: None, _OUTLINE)
     print(json.dumps({"plain": plain, "secure": secure, "ours": ours.port}), flush=True)
     await asyncio.to_thread(sys.stdin.read)
     await ours.stop()

@@ -3,6 +3,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import tiny
 
 from cutlayer.cli import assets
 from cutlayer.data.assets.catalogue import CATALOGUE
@@ -68,6 +69,30 @@ def test_an_unknown_name_gets_the_nearest() -> None:
 def test_get_needs_a_name() -> None:
     with pytest.raises(AssetError, match=r"which one\? dinov2-small, .* or all"):
         command("get")
+
+
+def test_a_data_set_is_exported_in_parts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUTLAYER_CACHE", str(tiny.cache(tmp_path / "cache")))
+    folder = tmp_path / "photos"
+    assert command("export", "fashion-mnist", str(folder), "--part", "1/3", "--samples", "8") == 0
+    assert capsys.readouterr().out == f"{folder}: 8 samples of fashion-mnist\n"
+    assert len(list(folder.glob("*/*.png"))) == 8
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("export", "minilm", "x"), "minilm is a model"),
+        (("export", "brown"), "where to"),
+        (("export",), "export: which one"),
+        (("get", "brown", "x"), "get takes no folder"),
+    ],
+)
+def test_what_export_cannot_do(words: tuple[str, ...], message: str) -> None:
+    with pytest.raises(AssetError, match=message):
+        command(*words)
 
 
 def without_clients(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,14 +1,17 @@
 """What `cutlayer join` says before it has a server."""
 
+import asyncio
 import socket
+import time
 from pathlib import Path
 
 import pytest
-from net.ends import enrolled, run_keys
+from net.ends import enrolled, run_keys, serving
 
 from cutlayer.cli.main import main
 from cutlayer.net.identity.device_keys import write_device_keys
 from cutlayer.net.identity.private_files import make_private_folder
+from cutlayer.net.identity.run_keys import RunKeys
 from cutlayer.net.identity.token import Token
 
 TOKEN = Token("pi", b"s" * 32, b"a" * 32).text()
@@ -62,6 +65,27 @@ def test_data_that_are_not_there_are_found_before_the_token_is_used(
             server.accept()
     assert "photo: no such file or folder; --data names" in capsys.readouterr().err
     assert not (tmp_path / "identity").exists()
+
+
+async def _said_by_join(keys: RunKeys, folder: Path, *words: str) -> tuple[int, list[str]]:
+    """The exit code of `cutlayer join` on the texts in `folder`, and what the server said."""
+    async with serving(keys) as served:
+        own = ["--data", str(folder / "own.jsonl"), "--identity", str(folder / "identity")]
+        return await asyncio.to_thread(main, ["join", served.address, *own, *words]), served.said
+
+
+def test_a_class_that_the_run_does_not_have_keeps_the_token(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The device never comes in, so that no number is its, and the token is good for the next."""
+    keys = run_keys(tmp_path / "keys")
+    (tmp_path / "own.jsonl").write_text('{"text": "good", "label": "positive"}\n')
+    token = keys.invite("pi", 60.0, time.time())
+    code, said = asyncio.run(_said_by_join(keys, tmp_path, "--token", token.text()))
+    assert code == 2 and said == []
+    assert "'positive'; it knows neg, pos" in capsys.readouterr().err
+    assert not (tmp_path / "identity").exists()
+    assert "pi" in keys.register().invitations and not keys.register().issued
 
 
 def test_a_damaged_state_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

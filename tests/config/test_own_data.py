@@ -10,7 +10,7 @@ import tiny
 from net.test_messages import TERMS
 from PIL import Image
 
-from cutlayer.config.own_data import OwnData, own_samples
+from cutlayer.config.own_data import OwnData, check_own, own_samples
 from cutlayer.errors import DataError
 
 REVIEWS = replace(TERMS, task="text-classification", class_names=["neg", "pos"], classes=2)
@@ -60,6 +60,28 @@ def test_a_class_that_the_run_does_not_know(model: Path, tmp_path: Path) -> None
         own_samples(OwnData(path), REVIEWS, model)
     samples, _ = own_samples(OwnData(path, on_bad_sample="skip"), REVIEWS, model)
     assert [samples.read(n) for n in range(len(samples))] == ["good"]
+
+
+def test_a_slash_in_a_class_is_an_underscore_in_a_folder(tmp_path: Path) -> None:
+    names = ["Coat", "T-shirt/top"]
+    terms = replace(TERMS, task="image-classification", class_names=names, classes=2)
+    for name in ("T-shirt_top", "Coat"):
+        (tmp_path / "own" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "own" / name / "0.png")
+    samples, _ = own_samples(OwnData(tmp_path / "own"), terms, tmp_path)
+    assert [names[label] for label in samples.labels] == ["Coat", "T-shirt/top"]
+
+
+def test_class_names_are_compared_without_a_model(tmp_path: Path) -> None:
+    own = OwnData(lines(tmp_path / "own.jsonl", ("good", "pos"), ("what", "neutral")))
+    check_own(own, "text-classification", ["neutral", "pos"])
+    check_own(own, "causal-lm", [])
+    with pytest.raises(
+        DataError, match="1 of 2 classes that the run does not know.*neutral"
+    ):
+        check_own(own, "text-classification", ["neg", "pos"])
+    with pytest.raises(DataError, match="the run for image-classification"):
+        check_own(own, "image-classification", ["neutral", "pos"])
 
 
 def test_data_for_another_task(model: Path, tmp_path: Path) -> None:

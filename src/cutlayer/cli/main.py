@@ -20,7 +20,7 @@ COMMANDS = {
     "join": "take part in a server's run with this device and its own samples",
     "status": "where the run of a server stands",
     "lab": "a run between processes over shaped links, its seconds beside the predicted ones",
-    "assets": "list or get the models and data sets that come in packages",
+    "assets": "list, get or export the models and data sets that come in packages",
     "codec": "what the codecs do to a model's tensors, what is in a packet, and a round trip",
     "paper": "a figure of the paper made again, beside what the paper says of it",
 }

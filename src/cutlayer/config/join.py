@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import TypeVar, final
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from cutlayer.config.codec import make_codecs
 from cutlayer.config.counted_model import BASES
 from cutlayer.config.job import make_adapter, make_optimizer
-from cutlayer.config.own_data import OwnData, own_samples
+from cutlayer.config.own_data import OwnData, check_own, own_samples
 from cutlayer.config.schema import AdapterSection, CodecSection, OptimizerSection
 from cutlayer.data.assets.cache import cache_root
 from cutlayer.data.batches import BatchPlan
@@ -32,10 +32,10 @@ from cutlayer.net.device_store import DeviceStore
 from cutlayer.net.device_watch import DeviceWatch
 from cutlayer.net.device_worker import DeviceTools, DeviceWorker
 from cutlayer.net.door_limits import Limits
-from cutlayer.net.enrolment import enrol
+from cutlayer.net.enrolment import ask_outline, enrol
 from cutlayer.net.grpc_link import connect
 from cutlayer.net.identity.device_keys import DeviceKeys, read_device_keys
-from cutlayer.net.identity.token import Token, read_token
+from cutlayer.net.identity.token import read_token
 from cutlayer.net.limits import bounds_of
 from cutlayer.net.link import Link, LinkClosed
 from cutlayer.net.messages import Opening, Terms
@@ -43,6 +43,8 @@ from cutlayer.net.pacing import PacedLink
 from cutlayer.net.part_files import PartCache
 from cutlayer.spec import Holding, MiniBatch
 from cutlayer.train.locks import alone
+
+Answer = TypeVar("Answer")
 
 _LOG = logging.getLogger(__name__)
 _FIRST_PAUSE_S = 0.25
@@ -68,12 +70,13 @@ class Joining:
 
 
 def identify(
-    address: tuple[str, int], folder: Path, token: str | None, patience_s: float
+    address: tuple[str, int], folder: Path, token: str | None, patience_s: float, own: OwnData
 ) -> DeviceKeys:
     """The identity in `folder`; if there is none, the one that `token` promises, kept there.
 
-    Raises IdentityError without either, or if the server does not accept the token; RunError if
-    there is no server for `patience_s`.
+    Raises IdentityError without either, or if the server does not accept the token; DataError if
+    `own` does not fit the run, which leaves the token as it is; RunError if there is no server for
+    `patience_s`.
     """
     if folder.is_dir() and any(folder.iterdir()):
         return read_device_keys(folder)
@@ -82,17 +85,20 @@ def identify(
             f"{folder} holds no identity: `cutlayer keys invite NAME` on the server prints a token,"
             " to be given as --token"
         )
-    keys = _enrol(address, read_token(token), folder, patience_s)
+    invited = read_token(token)
+    outline = _patiently(address, patience_s, lambda: ask_outline(address, invited))
+    check_own(own, outline.task, outline.class_names)
+    keys = _patiently(address, patience_s, lambda: enrol(address, invited, folder))
     _LOG.info("enrolled as %s; the identity is in %s", keys.name, folder)
     return keys
 
 
-def _enrol(address: tuple[str, int], token: Token, folder: Path, patience_s: float) -> DeviceKeys:
-    """Tried again while there is nobody at the address."""
+def _patiently(address: tuple[str, int], patience_s: float, do: Callable[[], Answer]) -> Answer:
+    """What `do` gives, tried again while there is nobody at the address."""
     start_s = time.monotonic()
     while True:
         try:
-            return enrol(address, token, folder)
+            return do()
         except (ConnectionError, TimeoutError) as error:
             away_s = time.monotonic() - start_s
             host, port = address
@@ -148,6 +154,7 @@ async def join(joining: Joining, compute: Compute) -> None:
             parts,
             dialler.opened,
             dialler.got_on,
+            lambda terms: check_own(joining.own, terms.task, terms.class_names),
         )
         await driver.take_part(dialler.dial)
         joining.state.unlink(missing_ok=True)

@@ -36,6 +36,7 @@ from cutlayer.net.limits import (
 from cutlayer.net.measured import Shape
 from cutlayer.net.memory_bound import MemoryBound, memory_bound
 from cutlayer.net.messages import Terms
+from cutlayer.net.outline import Outline
 from cutlayer.net.part_files import PartFile, write_part
 from cutlayer.net.record import Recorder
 from cutlayer.net.roster import Roster
@@ -198,10 +199,16 @@ def _run_name(directory: RunDirectory) -> str:
     return path.read_text(encoding="utf-8")
 
 
+def outline_of(job: Job) -> Outline:
+    """What the invited are told of the run before they have an identity."""
+    text = job.setup.task == "causal-lm"
+    return Outline(job.setup.task, () if text else tuple(job.prepared.data.class_names))
+
+
 def _terms(job: Job, directory: RunDirectory, part: PartFile, tokens: int) -> tuple[Terms, ...]:
     config, setup, run = job.config, job.setup, _run_name(directory)
     codec = config.codec if setup.scheme.compressed else CodecSection(name="none")
-    text = setup.task == "causal-lm"
+    outline = outline_of(job)
     return tuple(
         Terms(
             run=run,
@@ -211,7 +218,7 @@ def _terms(job: Job, directory: RunDirectory, part: PartFile, tokens: int) -> tu
             model=Path(config.model.name).name,
             cut=config.model.cut,
             classes=setup.classes,
-            class_names=[] if text else list(job.prepared.data.class_names),
+            class_names=list(outline.class_names),
             width=setup.model.width,
             tokens=tokens,
             image_size=config.data.image_size,

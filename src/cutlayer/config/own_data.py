@@ -13,12 +13,16 @@ import numpy as np
 from cutlayer.config.dataset import check_words, image_batches, make_blocks, text_batches
 from cutlayer.data.batches import BatchMaker
 from cutlayer.data.check import OnBad, check_samples
+from cutlayer.data.class_folders import class_of
 from cutlayer.data.load import read_path
-from cutlayer.data.samples import Content, Samples
+from cutlayer.data.samples import Content, Samples, SplitPair
 from cutlayer.data.splits import UNKNOWN_LABEL, Settings
 from cutlayer.errors import DataError
 from cutlayer.model.tokenizer import load_tokenizer
 from cutlayer.net.messages import Terms
+from cutlayer.spec import Task
+
+_LETTERS = 40
 
 
 @dataclass(frozen=True)
@@ -36,9 +40,8 @@ class OwnData:
 class _Renamed(Samples):
     """Samples whose classes are numbered as another data set numbers them."""
 
-    def __init__(self, samples: Samples, own: Sequence[str], names: Sequence[str]) -> None:
-        places = {name: place for place, name in enumerate(names)}
-        index = np.array([places.get(name, UNKNOWN_LABEL) for name in own], np.int64)
+    def __init__(self, samples: Samples, places: Sequence[int]) -> None:
+        index = np.array(places, np.int64)
         known = samples.labels != UNKNOWN_LABEL
         self.labels = np.where(known, index[samples.labels], UNKNOWN_LABEL)
         self._samples = samples
@@ -56,22 +59,22 @@ def check_path(path: Path) -> None:
         raise DataError(f"{path}: no such file or folder; --data names this device's samples")
 
 
+def check_own(own: OwnData, task: Task, class_names: Sequence[str]) -> None:
+    """Whether the data are of this task, and have no class but these: to be found before a token is
+    used up or a part fetched. Raises as `own_samples`."""
+    _places(own, _read(own, task).class_names, task, class_names)
+
+
 def own_samples(own: OwnData, terms: Terms, model: Path) -> tuple[Samples, BatchMaker]:
     """The samples of the training split, or all where there is none but that, in their order.
 
     `model`: the folder with the part's tokenizer or preprocessing. Raises DataError for data that
     cannot be read, are for another task, or have a class that the run does not know.
     """
-    check_path(own.path)
-    task = None if terms.task == "image-classification" else terms.task
-    settings = Settings(task, own.text_field, own.label_field, test_fraction=None)
-    pair, usual = read_path(own.path, settings)
-    if (usual == "image-classification") != (terms.task == "image-classification"):
-        raise DataError(f"{own.path} is for {usual}, the run for {terms.task}: name other data")
+    pair = _read(own, terms.task)
     if terms.task == "causal-lm":
         return _own_blocks(own, pair.train, len(pair.class_names), terms, model)
-    _check_classes(own, pair.class_names, terms)
-    samples = _Renamed(pair.train, pair.class_names, terms.class_names)
+    samples = _Renamed(pair.train, _places(own, pair.class_names, terms.task, terms.class_names))
     if terms.task == "image-classification":
         kept, _ = check_samples(samples, terms.classes, own.on_bad_sample)
         return kept, image_batches(model, terms.image_size)
@@ -91,10 +94,29 @@ def _own_blocks(
     return cut(kept), batches
 
 
-def _check_classes(own: OwnData, names: Sequence[str], terms: Terms) -> None:
-    unknown = sorted(set(names) - set(terms.class_names))
+def _read(own: OwnData, task: Task) -> SplitPair:
+    check_path(own.path)
+    asked = None if task == "image-classification" else task
+    settings = Settings(asked, own.text_field, own.label_field, test_fraction=None)
+    pair, usual = read_path(own.path, settings)
+    if (usual == "image-classification") != (task == "image-classification"):
+        raise DataError(f"{own.path} is for {usual}, the run for {task}: name other data")
+    return pair
+
+
+def _places(
+    own: OwnData, names: Sequence[str], task: Task, class_names: Sequence[str]
+) -> list[int]:
+    """The run's number of each own class."""
+    if task == "causal-lm":
+        return []
+    known = {name: place for place, name in enumerate(class_names)}
+    meant = {name: class_of(name, class_names) for name in names}
+    unknown = sorted(name for name, found in meant.items() if found is None)
     if unknown and own.on_bad_sample == "stop":
         raise DataError(
-            f"{own.path} has {len(unknown)} classes that the run does not know, such as"
-            f" {unknown[0]!r}; it knows {', '.join(terms.class_names[:10])}"
+            f"{own.path} has {len(unknown)} of {len(names)} classes that the run does not know,"
+            f" such as {unknown[0][:_LETTERS]!r}; it knows"
+            f" {', '.join(name[:_LETTERS] for name in class_names[:10])}"
         )
+    return [UNKNOWN_LABEL if meant[name] is None else known[str(meant[name])] for name in names]

@@ -16,7 +16,7 @@ from typing import Any, final
 
 from cutlayer.config.job import Job, about, export, new_directory, prepare
 from cutlayer.config.listening import try_addresses
-from cutlayer.config.net_job import NetJob, check_net, open_net
+from cutlayer.config.net_job import NetJob, check_net, open_net, outline_of
 from cutlayer.config.read import read_config
 from cutlayer.config.schema import Config
 from cutlayer.net import server_session as s
@@ -157,7 +157,9 @@ class Service:
         net = self._net
         most = format_bytes(net.memory.total)
         _LOG.info("devices can make this server hold %s at most: %s", most, net.memory)
-        server = await serve(self._address, self._keys, self._on_link, net.limits, _LOG.info)
+        server = await serve(
+            self._address, self._keys, self._on_link, net.limits, _LOG.info, outline_of(net.job)
+        )
         self._server = server
         ticker = asyncio.create_task(self._tick())
         page = Operations(live_page(), self.status, self._watched.history.after)

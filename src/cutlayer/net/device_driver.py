@@ -36,6 +36,7 @@ class Ready:
 class DeviceDriver:
     """A device's part in a run, from where its store left it. `prepare` makes it ready on terms.
 
+    `check`: raises where this device's data do not fit the terms, before anything is fetched.
     `watch`: notes when it does what. `parts`: where the files of parts are kept; None if the device
     has its part. `opened`: told each round's opening, before anything of the round is sent;
     `got_on`: told whenever something is on disk that need not be done again.
@@ -50,6 +51,7 @@ class DeviceDriver:
         parts: PartCache | None = None,
         opened: Callable[[Opening, Terms], None] = lambda opening, terms: None,
         got_on: Callable[[], None] = lambda: None,
+        check: Callable[[Terms], None] = lambda terms: None,
     ) -> None:
         self._store = store
         self._prepare = prepare
@@ -58,6 +60,7 @@ class DeviceDriver:
         self._parts = parts
         self._opened = opened
         self._got_on = got_on
+        self._check = check
         self._stored = store.load()
         stored = self._stored
         self._session = (
@@ -101,6 +104,7 @@ class DeviceDriver:
             case d.Heard():
                 self._watch.heard()
             case d.Prepare(terms):
+                await self._compute(lambda: self._check(terms))
                 return await self._get_ready(terms)
             case d.Keep(terms, piece):
                 return await self._keep(terms, piece)

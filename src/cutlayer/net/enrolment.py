@@ -1,11 +1,12 @@
-"""A device gets its certificate for a token: both ends of that one exchange.
+"""A device gets its certificate for a token: both ends of that exchange.
 
 Knows its bytes and its TLS; who may enrol is `identity.run_keys`. After the byte that asks the
-gate for it, and within TLS, each message is two bytes of length (big endian) and a body:
+gate for it, and within TLS, each message is four bytes of length (big endian) and a body:
 
     server   the authority's certificate [DER]
-    device   its name, the token's secret, its certificate signing request [DER]
-    server   the device's certificate [DER], or nothing: strangers get no reasons
+    device   its name, the token's secret, its certificate signing request [DER], or an empty one
+    server   the device's certificate [DER]; for an empty request the run's outline, and the token
+             is not used up; or nothing: strangers get no reasons
 
 The device sends nothing until the authority has the fingerprint in the token, and the certificate
 of this TLS connection is one that this authority made for a server.
@@ -19,6 +20,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -36,21 +38,30 @@ from cutlayer.net.identity.device_keys import DeviceKeys, device_keys, write_dev
 from cutlayer.net.identity.private_files import make_private_folder
 from cutlayer.net.identity.run_keys import RunKeys
 from cutlayer.net.identity.token import Token
+from cutlayer.net.outline import OUTLINE_BYTES, Outline, read_outline
 
-_LENGTH = struct.Struct("!H")
+Answer = TypeVar("Answer")
+
+_LENGTH = struct.Struct("!I")
 # a certificate on P-256 has some 450 bytes, a request 300
 _LARGEST_BYTES = 4096
 _TIMEOUT_S = 10.0
 
 
 class Enrolment:
-    """The server's end, behind the gate. One exchange a connection, within `_TIMEOUT_S`."""
+    """The server's end, behind the gate. One exchange a connection, within `_TIMEOUT_S`.
+    `outline`: what the invited are told of the run."""
 
     def __init__(
-        self, keys: RunKeys, gate: Gate, wall_clock: Callable[[], float] = time.time
+        self,
+        keys: RunKeys,
+        gate: Gate,
+        outline: Outline,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._keys = keys
         self._gate = gate
+        self._outline = outline
         self._wall_clock = wall_clock
         self._server: asyncio.Server | None = None
 
@@ -88,15 +99,28 @@ class Enrolment:
         secret = await _read(reader)
         request = await _read(reader)
         try:
-            certificate = self._keys.enrol(
-                name.decode("ascii", "replace"), secret, request, self._wall_clock()
-            )
+            answer = self._answer(name.decode("ascii", "replace"), secret, request)
         except IdentityError as error:
             visit.dismiss(str(error))
             return
         visit.prove()
-        writer.write(_message(certificate.public_bytes(Encoding.DER)))
+        writer.write(_message(answer))
         await writer.drain()
+
+    def _answer(self, name: str, secret: bytes, request: bytes) -> bytes:
+        now_s = self._wall_clock()
+        if not request:
+            self._keys.check_invitation(name, secret, now_s)
+            return self._outline.to_bytes()
+        return self._keys.enrol(name, secret, request, now_s).public_bytes(Encoding.DER)
+
+
+def ask_outline(address: tuple[str, int], token: Token) -> Outline:
+    """What the server at `address` trains, for the holder of `token`, which is not used up.
+
+    Blocks and raises as `enrol`, but for the folder and the disk.
+    """
+    return read_outline(_reached(address, lambda: _exchanged(address, token, b"")[0]))
 
 
 def enrol(address: tuple[str, int], token: Token, folder: Path) -> DeviceKeys:
@@ -108,7 +132,7 @@ def enrol(address: tuple[str, int], token: Token, folder: Path) -> DeviceKeys:
     """
     make_private_folder(folder)  # before the token is used up
     try:
-        keys = _answered(address, token)
+        keys = _reached(address, lambda: _fetch(address, token))
         write_device_keys(folder, keys)
     except BaseException:
         folder.rmdir()
@@ -116,10 +140,10 @@ def enrol(address: tuple[str, int], token: Token, folder: Path) -> DeviceKeys:
     return keys
 
 
-def _answered(address: tuple[str, int], token: Token) -> DeviceKeys:
-    """`_fetch`, whose errors tell a server that is away from one that is another."""
+def _reached(address: tuple[str, int], do: Callable[[], Answer]) -> Answer:
+    """What `do` gives; its errors tell a server that is away from one that is another."""
     try:
-        return _fetch(address, token)
+        return do()
     except (ConnectionError, TimeoutError):
         raise
     except ssl.SSLError as error:
@@ -136,19 +160,33 @@ def _answered(address: tuple[str, int], token: Token) -> DeviceKeys:
 
 def _fetch(address: tuple[str, int], token: Token) -> DeviceKeys:
     key = new_key()
+    answer, authority = _exchanged(address, token, signing_request(key, token.name))
+    certificate = _certificate(answer)
+    if certificate is None or certificate.public_key() != key.public_key():
+        raise _not_accepted(token)
+    return device_keys(Signed(key, certificate), authority)
+
+
+def _exchanged(
+    address: tuple[str, int], token: Token, request: bytes
+) -> tuple[bytes, x509.Certificate]:
+    """The server's answer, never an empty one, and its authority."""
     with socket.create_connection(address, timeout=_TIMEOUT_S) as plain:
         plain.sendall(ENROL)
         with _client_context().wrap_socket(plain) as secure:
             authority = _trusted(secure, token)
-            request = signing_request(key, token.name)
             secure.sendall(b"".join(map(_message, (token.name.encode(), token.secret, request))))
-            certificate = _certificate(_receive(secure))
-    if certificate is None or certificate.public_key() != key.public_key():
-        raise IdentityError(
-            f"the server did not accept the token of {token.name}: used, expired or revoked?"
-            f" `cutlayer keys invite {token.name}` there makes another"
-        )
-    return device_keys(Signed(key, certificate), authority)
+            answer = _receive(secure)
+    if not answer:
+        raise _not_accepted(token)
+    return answer, authority
+
+
+def _not_accepted(token: Token) -> IdentityError:
+    return IdentityError(
+        f"the server did not accept the token of {token.name}: used, expired or revoked?"
+        f" `cutlayer keys invite {token.name}` there makes another"
+    )
 
 
 def _trusted(secure: ssl.SSLSocket, token: Token) -> x509.Certificate:
@@ -171,9 +209,11 @@ def _certificate(content: bytes) -> x509.Certificate | None:
 
 
 def _receive(secure: ssl.SSLSocket) -> bytes:
-    """A message; empty if the server hung up instead."""
+    """A message; empty if the server hung up instead, or it is longer than any of ours."""
     try:
         (length,) = _LENGTH.unpack(_receive_exactly(secure, _LENGTH.size))
+        if length > OUTLINE_BYTES:
+            return b""
         return _receive_exactly(secure, length)
     except (EOFError, ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError):
         return b""

@@ -32,6 +32,7 @@ from cutlayer.net.identity.device_keys import common_name
 from cutlayer.net.identity.register import Register
 from cutlayer.net.identity.run_keys import RunKeys
 from cutlayer.net.link import Link, LinkClosed
+from cutlayer.net.outline import Outline
 from cutlayer.net.pacing import TokenBucket, full_bucket
 
 OnLink = Callable[[Link], Awaitable[None]]
@@ -76,13 +77,15 @@ class _Held:
 class LinkServer:
     """What `serve` started; `stop` ends it."""
 
-    def __init__(self, keys: RunKeys, on_link: OnLink, limits: Limits, say: Say) -> None:
+    def __init__(
+        self, keys: RunKeys, on_link: OnLink, limits: Limits, say: Say, outline: Outline
+    ) -> None:
         self._keys = keys
         self._on_link = on_link
         self._limits = limits
         self._say = say
         self._gate = Gate(limits, say)
-        self._enrolment = Enrolment(keys, self._gate)
+        self._enrolment = Enrolment(keys, self._gate, outline)
         self._held: dict[str, _Held] = {}
         self._sessions: set[asyncio.Task[None]] = set()
         # by serial number, so that who has a revoked certificate takes nothing from its successor
@@ -249,16 +252,22 @@ class LinkServer:
 
 
 async def serve(
-    address: tuple[str, int], keys: RunKeys, on_link: OnLink, limits: Limits, say: Say
+    address: tuple[str, int],
+    keys: RunKeys,
+    on_link: OnLink,
+    limits: Limits,
+    say: Say,
+    outline: Outline,
 ) -> LinkServer:
     """Give every device of the run a link; `on_link` is its session, and never two at once of one.
 
     `on_link` must return soon after its link raises LinkClosed; when it returns, the link is
     closed. A device that connects again gets a new session as soon as the older has returned.
+    `outline`: what the invited are told of the run before they have an identity.
 
     Raises OSError if `address` (host, port; port 0 lets the system choose) is not to be had.
     """
-    server = LinkServer(keys, on_link, limits, say)
+    server = LinkServer(keys, on_link, limits, say, outline)
     try:
         await server.start(*address)
     except BaseException:

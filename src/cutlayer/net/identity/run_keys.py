@@ -86,6 +86,10 @@ class RunKeys:
             self._write(self.register().invite(name, invitation))
         return token
 
+    def check_invitation(self, name: str, secret: bytes, now_s: float) -> None:
+        """Raises IdentityError, as `enrol` does, unless `name` may enrol; nothing is used up."""
+        _check_invitation(self.register(), device_name(name), secret, now_s)
+
     def enrol(self, name: str, secret: bytes, request: bytes, now_s: float) -> x509.Certificate:
         """The certificate of `name` for the key that signed `request` [DER].
 
