@@ -1,11 +1,13 @@
 """`cutlayer`: finds the command, runs it, and turns what a user can mend into one line."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
 from cutlayer import __version__
+from cutlayer.cli.passive_waiting import wait_passively
 from cutlayer.errors import ConfigError, CutlayerError
 from cutlayer.words import nearest
 
@@ -54,6 +56,7 @@ def _run(words: list[str]) -> int:
     name = _parser().parse_args(words[:1]).command
     if name not in COMMANDS:
         raise ConfigError(f"unknown command {name}; {nearest(name, list(COMMANDS))}")
+    wait_passively(os.environ)
     # only the command that is named is imported: --help and --version stay quick
     command = import_module(f"cutlayer.cli.{name}")
     parser = argparse.ArgumentParser(

@@ -1,0 +1,178 @@
+"""A run beside other work: threads that sleep while they wait, against threads that spin.
+
+    python benchmarks/busy_neighbours.py [--busy N ...] [--pairs K] [--threads T] [--json FILE]
+
+See README.md here for what each figure answers. Needs `pip install 'cutlayer[train]'`.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+import transformers
+
+from cutlayer.cli.passive_waiting import wait_passively
+from cutlayer.data.arrays import write_arrays
+
+_COMMAND = "from cutlayer.cli.main import main; raise SystemExit(main())"
+# GNU OpenMP's own count where nobody says anything: what the command had before
+_SPINNING = {"GOMP_SPINCOUNT": "300000"}
+_CLASSES = ("dark", "dim", "light", "bright")
+_SIDE_PX = 28
+# seconds in which the neighbours get going
+_SETTLING_S = 2.0
+
+
+@dataclass(frozen=True)
+class Ran:
+    """One run [s]: its rounds by the clock, and the processor time of its whole process."""
+
+    rounds_s: float
+    processor_s: float
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The same run twice, one after the other, beside `busy` loops."""
+
+    busy: int
+    spinning: Ran
+    sleeping: Ran
+    load_average: float
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--busy", type=int, nargs="+", default=[0, 3, 12], metavar="N")
+    parser.add_argument("--pairs", type=int, default=5, metavar="K")
+    parser.add_argument("--threads", type=int, default=2, metavar="T")
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure by name")
+    arguments = parser.parse_args(words)
+    pairs: list[Pair] = []
+    print(f"{os.cpu_count()} processors, torch {torch.__version__}, {arguments.threads} threads")
+    with tempfile.TemporaryDirectory() as name:
+        config = _write_files(Path(name), arguments.threads, arguments.rounds)
+        for busy in arguments.busy:
+            for number in range(arguments.pairs):
+                pairs.append(_pair(config, busy, number))
+                _print_pair(pairs[-1])
+            _print_medians([pair for pair in pairs if pair.busy == busy])
+    if arguments.json:
+        arguments.json.write_text(_text(pairs), encoding="utf-8")
+    return 0
+
+
+def _pair(config: Path, busy: int, number: int) -> Pair:
+    """Every other pair begins with the other one."""
+    with _neighbours(busy):
+        first, second = (_SPINNING, {}) if number % 2 == 0 else ({}, _SPINNING)
+        ran = {"spinning" if own else "sleeping": _run(config, own) for own in (first, second)}
+        return Pair(busy, **ran, load_average=os.getloadavg()[0])
+
+
+@contextmanager
+def _neighbours(count: int) -> Iterator[None]:
+    """So many loops that do nothing but want a processor."""
+    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        if count:
+            time.sleep(_SETTLING_S)
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+
+
+def _run(config: Path, own: dict[str, str]) -> Ran:
+    """`cutlayer train` in a process of its own; `own`: what its user has chosen."""
+    chosen: dict[str, str] = {}
+    wait_passively(chosen)
+    environment = {name: value for name, value in os.environ.items() if name not in chosen}
+    with tempfile.TemporaryDirectory() as output:
+        words = ("train", str(config), "--output", output, "--quiet")
+        process = subprocess.Popen(
+            [sys.executable, "-c", _COMMAND, *words],
+            env=environment | own,
+            stdout=subprocess.DEVNULL,
+        )
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise SystemExit(f"cutlayer train ended with {process.returncode}")
+        (records,) = Path(output).glob("*/rounds.jsonl")
+        lines = records.read_text(encoding="utf-8").splitlines()
+    return Ran(sum(json.loads(line)["wall_s"] for line in lines), used.ru_utime + used.ru_stime)
+
+
+def _write_files(folder: Path, threads: int, rounds: int) -> Path:
+    """The demo's shapes with random weights and noise for pictures; the configuration's file."""
+    torch.manual_seed(0)
+    model = transformers.Dinov2Config(hidden_size=384, num_attention_heads=6, image_size=56)
+    transformers.utils.logging.disable_progress_bar()
+    transformers.Dinov2Model(model).save_pretrained(folder / "model")
+    rng = np.random.default_rng(0)
+    labels = np.arange(256) % len(_CLASSES)
+    noise = rng.integers(0, 60, (len(labels), _SIDE_PX, _SIDE_PX))
+    split = ((60 * labels[:, None, None] + noise).astype(np.uint8), labels)
+    (folder / "data").mkdir()
+    write_arrays(folder / "data", split, split, _CLASSES)
+    sections = {
+        "model": {"name": str(folder / "model"), "cut": 4},
+        "data": {"name": str(folder / "data"), "image_size": 56, "test_samples": 64},
+        "training": {"rounds": rounds, "local_steps": 4, "batch_size": 16},
+        "devices": {"count": 4},
+        "threads": threads,
+    }
+    path = folder / "run.yaml"
+    path.write_text(json.dumps(sections), encoding="utf-8")
+    return path
+
+
+def _print_pair(pair: Pair) -> None:
+    print(
+        f"  beside {pair.busy:2} loops: spinning {pair.spinning.rounds_s:6.1f} s, sleeping"
+        f" {pair.sleeping.rounds_s:6.1f} s; load average {pair.load_average:.1f}",
+        flush=True,
+    )
+
+
+def _print_medians(pairs: Sequence[Pair]) -> None:
+    """Of the rounds' seconds and of the processor's; ratios are medians of the pairs' ratios."""
+    print(f"beside {pairs[0].busy} loops, medians of {len(pairs)} pairs")
+    for name, field in (("rounds by the clock", "rounds_s"), ("processor time", "processor_s")):
+        spinning = [getattr(pair.spinning, field) for pair in pairs]
+        sleeping = [getattr(pair.sleeping, field) for pair in pairs]
+        ratios = [b / a for a, b in zip(spinning, sleeping, strict=True)]
+        print(
+            f"  {name:20} spinning {median(spinning):6.1f} s  sleeping {median(sleeping):6.1f} s"
+            f"  ratio {median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
+            flush=True,
+        )
+
+
+def _text(pairs: Sequence[Pair]) -> str:
+    about = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "processors": os.cpu_count(),
+    }
+    return json.dumps({"about": about, "pairs": [asdict(pair) for pair in pairs]}, indent=1) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
