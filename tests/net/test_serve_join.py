@@ -274,6 +274,9 @@ def test_a_device_that_was_killed_comes_back(
 class FullDisk(Observer):
     """Fails as a disk does that has room for what comes before the first round."""
 
+    def round_begins(self, number: int, rounds: int) -> None:
+        """Nothing."""
+
     def step_done(self, round_number: int, done: int, total: int) -> None:
         """Nothing."""
 

@@ -20,6 +20,9 @@ class Killer(Observer):
     def __init__(self, round_number: int, step: int) -> None:
         self._moment = (round_number, step)
 
+    def round_begins(self, number: int, rounds: int) -> None:
+        """Nothing."""
+
     def step_done(self, round_number: int, done: int, total: int) -> None:
         """Kill at the moment."""
         if (round_number, done) == self._moment:

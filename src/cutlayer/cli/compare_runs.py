@@ -51,8 +51,8 @@ def compare_runs(
     A run that its devices cannot hold is part of the comparison as such. Raises CutlayerError: a
     run cannot be for another reason, none fits, or they cannot be compared.
     """
-    say = _each_line_once(say)
-    plans = [_plan(one, output, say) for one in wanted]
+    checking = _each_line_once(say)
+    plans = [_plan(one, output, checking) for one in wanted]
     tasks = [(plan.label, task) for plan in plans if (task := _task(plan)) is not None]
     if tasks:
         check_tasks(tasks)

@@ -1,22 +1,22 @@
-"""What a person sees of a run: bars on a terminal, a line a round elsewhere, tables at the end."""
+"""What a person sees of a run: a bar on a terminal, lines elsewhere, tables at the end."""
 
 import sys
+import time
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import final
+from typing import Literal, final
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
+from cutlayer.cli.pace import Pace
 from cutlayer.report.run_reader import read_run
+from cutlayer.report.run_record import Score
 from cutlayer.report.tables import round_table, summary_table
+from cutlayer.report.wording import score_text
+from cutlayer.train.heartbeat import EVERY_S, Heartbeat
 from cutlayer.train.record import Record
 from cutlayer.train.run import Observer
 from cutlayer.units import format_bytes, format_seconds
@@ -24,25 +24,32 @@ from cutlayer.units import format_bytes, format_seconds
 
 @final
 class Progress(Observer):
-    """The observer of a run on a console. A context manager: bars end with it."""
+    """The observer of a run on a console. A context manager: the bar, or the lines that stand in
+    for it every `every_s` seconds where nobody sees one, end with it."""
 
-    def __init__(self, quiet: bool = False) -> None:
-        self._console = Console(stderr=True, quiet=quiet)
+    def __init__(
+        self, quiet: bool = False, console: Console | None = None, every_s: float = EVERY_S
+    ) -> None:
+        self._console = console or Console(stderr=True, quiet=quiet)
+        self._pace = Pace(time.monotonic)
+        seen = self._console.is_terminal and not quiet
         self._bars = Bars(
             TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("local steps"),
+            BarColumn(bar_width=None),
+            TaskProgressColumn(),
             TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[left]}", markup=False),
             console=self._console,
             transient=True,
-            disable=quiet or not self._console.is_terminal,
+            expand=True,
+            disable=not seen,
         )
-        self._task = self._bars.add_task("getting ready", total=None)
+        self._task = self._bars.add_task(self._pace.stage, total=None, left="")
+        self._context = ExitStack()
+        self._lines = None if seen or quiet else Heartbeat(self._line, self.say, every_s)
 
     def __enter__(self) -> "Progress":
-        self._bars.start()
+        self._context.enter_context(self._bars if self._lines is None else self._lines)
         return self
 
     def __exit__(
@@ -51,29 +58,57 @@ class Progress(Observer):
         value: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._bars.stop()
+        self._context.close()
 
     def say(self, line: str) -> None:
         """Show a line at once."""
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
+    def round_begins(self, number: int, rounds: int) -> None:
+        """Move the bar."""
+        self._pace.round_begins(number, rounds)
+        self._show()
+
     def step_done(self, round_number: int, done: int, total: int) -> None:
-        """Move the bar of the round."""
-        description = f"round {round_number}"
-        self._bars.update(self._task, description=description, completed=done, total=total)
+        """Move the bar."""
+        self._pace.step_done(done, total)
+        self._show()
 
     def round_done(self, record: Record) -> None:
         """Show the round's result."""
-        name = "perplexity" if "perplexity" in record else "accuracy"
-        line = f"round {record['round']:>3}  {name} {record[name]:.3f}"
-        if record["round"]:
-            line += (
-                f"  loss {record['train_loss']:.3f}"
-                f"  up {format_bytes(record['uplink_bytes'])}"
-                f"  down {format_bytes(record['downlink_bytes'])}"
-                f"  takes {format_seconds(record['delay_s'])} on the link and the devices"
-            )
-        self.say(f"{line}  (computed here in {format_seconds(record['wall_s'])})")
+        self._pace.round_done()
+        self._show()
+        self.say(round_line(record, self._pace.rounds))
+
+    def _show(self) -> None:
+        pace = self._pace
+        self._bars.update(
+            self._task,
+            description=pace.stage,
+            completed=pace.fraction,
+            total=1.0 if pace.rounds else None,
+            left=pace.left,
+        )
+
+    def _line(self) -> str:
+        return self._pace.line
+
+
+def round_line(record: Record, rounds: int) -> str:
+    """`round 1 of 5: accuracy 41.2 %, loss 1.71; up 4.67 MiB, down 5.51 MiB; simulated round 855 ms
+    (wall-clock 17.8 s)`."""
+    measure: Literal["perplexity", "accuracy"]
+    measure = "perplexity" if "perplexity" in record else "accuracy"
+    number, score = record["round"], score_text(Score(measure, record[measure]))
+    wall = f"(wall-clock {format_seconds(record['wall_s'])})"
+    if not number:
+        return f"before training: {measure} {score} {wall}"
+    return (
+        f"round {number} of {rounds}: {measure} {score}, loss {record['train_loss']:.2f};"
+        f" up {format_bytes(record['uplink_bytes'])},"
+        f" down {format_bytes(record['downlink_bytes'])};"
+        f" simulated round {format_seconds(record['delay_s'])} {wall}"
+    )
 
 
 def show_result(directory: Path) -> None:

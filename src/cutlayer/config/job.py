@@ -23,6 +23,7 @@ from cutlayer.config.dataset import Prepared, prepare_data
 from cutlayer.config.devices import local_steps, make_devices
 from cutlayer.config.link import make_channel, make_rules
 from cutlayer.config.model_spec import model_request
+from cutlayer.config.overview import overview
 from cutlayer.config.read import config_sha256, config_yaml, read_config
 from cutlayer.config.schema import AdapterSection, Config, OptimizerSection
 from cutlayer.cost.accounting import ACCOUNTINGS
@@ -169,6 +170,8 @@ def _works(config: Config, devices: Sequence[Device], prepared: Prepared) -> tup
 
 def finish(job: Job, directory: RunDirectory, observer: Observer, say: Say) -> RunDirectory:
     """Train what is left of the job in `directory`, then write adapter, summary and report."""
+    for line in overview(job.config, job.prepared, job.setup):
+        say(line)
     say(f"run directory: {directory.path}")
     write_json(directory.path / "partition.json", _partition(job))
     state, records = run_rounds(job.setup, directory, job.config.training.rounds, observer)

@@ -42,6 +42,7 @@ from cutlayer.net.messages import Opening, Terms
 from cutlayer.net.pacing import PacedLink
 from cutlayer.net.part_files import PartCache
 from cutlayer.spec import Holding, MiniBatch
+from cutlayer.train.heartbeat import Heartbeat
 from cutlayer.train.locks import alone
 
 Answer = TypeVar("Answer")
@@ -156,7 +157,8 @@ async def join(joining: Joining, compute: Compute) -> None:
             dialler.got_on,
             lambda terms: check_own(joining.own, terms.task, terms.class_names),
         )
-        await driver.take_part(dialler.dial)
+        with Heartbeat(lambda: driver.progress, _LOG.info):
+            await driver.take_part(dialler.dial)
         joining.state.unlink(missing_ok=True)
     _LOG.info("the run has ended")
 

@@ -132,7 +132,7 @@ def open_net(job: Job, directory: RunDirectory, observer: Observer, compute: Com
     """
     check_net(job)
     setup, net = job.setup, job.config.net
-    state = begin(setup, directory, observer)
+    state = begin(setup, directory, job.config.training.rounds, observer)
     largest = MiniBatch(job.config.training.batch_size, _tokens(job, state))
     parameters = setup.device_part.adapted.layout.parameters
     steps = max(device.local_steps for device in setup.devices)

@@ -17,6 +17,7 @@ from typing import Any, final
 from cutlayer.config.job import Job, about, export, new_directory, prepare
 from cutlayer.config.listening import try_addresses
 from cutlayer.config.net_job import NetJob, check_net, open_net, outline_of
+from cutlayer.config.overview import overview
 from cutlayer.config.read import read_config
 from cutlayer.config.schema import Config
 from cutlayer.net import server_session as s
@@ -30,10 +31,12 @@ from cutlayer.net.operations import Operations
 from cutlayer.net.pacing import PacedLink
 from cutlayer.net.patient_link import PatientLink
 from cutlayer.net.resident import resident_bytes
+from cutlayer.net.run_pace import RunPace
 from cutlayer.net.status import Held, Process, Status, Watched
 from cutlayer.report.html import REPORT, write_report
 from cutlayer.report.live_page import live_page
 from cutlayer.train.files import write_json
+from cutlayer.train.heartbeat import EVERY_S, Heartbeat, so_far
 from cutlayer.train.locks import alone
 from cutlayer.train.record import Record
 from cutlayer.train.run import Observer, write_summary
@@ -48,6 +51,9 @@ _LOCK = "server.lock"
 @final
 class _Told(Observer):
     """Rounds as lines of the log."""
+
+    def round_begins(self, number: int, rounds: int) -> None:
+        """Nothing."""
 
     def step_done(self, round_number: int, done: int, total: int) -> None:
         """Nothing: the round's line says enough."""
@@ -78,7 +84,7 @@ def start(config: Config, output: Path, keys: Path, doors: Doors) -> None:
     """
     run_keys = read_keys(keys)
     doors.check()
-    job = prepare(config, _LOG.info)
+    job = _ready(config)
     check_net(job)
     _serve_alone(job, new_directory(config, output), run_keys, doors)
 
@@ -87,8 +93,17 @@ def resume(path: Path, keys: Path, doors: Doors) -> None:
     """Go on with the run in `path` from the last step that its journal holds. Raises as `start`."""
     directory, run_keys = RunDirectory.open(path), read_keys(keys)
     doors.check()
-    job = prepare(read_config(directory.config_path), _LOG.info)
+    job = _ready(read_config(directory.config_path))
     _serve_alone(job, directory, run_keys, doors)
+
+
+def _ready(config: Config) -> Job:
+    """Prepared; the log says what for, and that it goes on."""
+    with Heartbeat(so_far("getting ready"), _LOG.info):
+        job = prepare(config, _LOG.info)
+    for line in overview(job.config, job.prepared, job.setup, real=True):
+        _LOG.info("%s", line)
+    return job
 
 
 def _serve_alone(job: Job, directory: RunDirectory, keys: RunKeys, doors: Doors) -> None:
@@ -100,7 +115,8 @@ def _serve_alone(job: Job, directory: RunDirectory, keys: RunKeys, doors: Doors)
 
 def _serve(job: Job, directory: RunDirectory, keys: RunKeys, doors: Doors) -> None:
     _LOG.info("run directory: %s", directory.path)
-    net = open_net(job, directory, _Told(), in_thread)
+    with Heartbeat(so_far("evaluating, or going through the journal"), _LOG.info):
+        net = open_net(job, directory, _Told(), in_thread)
     service = Service(net, keys, doors.devices, doors.operators)
     if asyncio.run(_until_told(service)):
         if not (directory.path / REPORT).exists():  # else it had ended before
@@ -162,6 +178,7 @@ class Service:
         )
         self._server = server
         ticker = asyncio.create_task(self._tick())
+        teller = asyncio.create_task(self._tell())
         page = Operations(live_page(), self.status, self._watched.history.after)
         try:
             if self._operations is not None:
@@ -177,9 +194,9 @@ class Service:
         finally:
             # first of all: it waits for what is being computed
             await net.driver.stop()
-            ticker.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await ticker
+            for task in (ticker, teller):
+                task.cancel()
+            await asyncio.gather(ticker, teller, return_exceptions=True)
             await server.stop()
             await page.close()
         return net.session.finished
@@ -249,6 +266,17 @@ class Service:
                 await self._net.driver.handle(s.Passed(now_s - last_s))
                 last_s = now_s
                 await asyncio.sleep(_TICK_S)
+
+    async def _tell(self) -> None:
+        """Say now and then how far the round is."""
+        session, terms = self._net.session, self._net.plan.terms
+        steps = sum(own.local_steps for own in terms)
+        pace = RunPace(terms[0].rounds, steps, time.monotonic)
+        while True:
+            await asyncio.sleep(EVERY_S)
+            if session.finished:
+                return
+            _LOG.info("%s", pace.line(session.round, session.standings, session.elapsed_s))
 
     async def _farewell(self, stop: asyncio.Event) -> None:
         """Wait for devices that were away as the run ended."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from cutlayer.channel.rates import LinkRates
 from cutlayer.config.job import Job, prepare
 from cutlayer.config.net_job import check_net
+from cutlayer.config.overview import overview
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError, RunError
 from cutlayer.lab.comparison import Comparison, compare
@@ -24,6 +25,7 @@ from cutlayer.lab.signals import Stop
 from cutlayer.net.record import UNOBSERVED
 from cutlayer.planner.allocation import Fixed
 from cutlayer.timeline.rules import Rules
+from cutlayer.train.heartbeat import Heartbeat, so_far
 
 _CALIBRATION = 1
 
@@ -46,8 +48,11 @@ def run_lab(config: Config, output: Path, say: Say, *, on_loopback: bool) -> Lab
     """
     # a thread a process: there are more of these than cores
     config = config.model_copy(update={"threads": 1})
-    job = prepare(config, say)
+    with Heartbeat(so_far("getting ready"), say):
+        job = prepare(config, say)
     links, shares = check_lab(job)
+    for line in overview(job.config, job.prepared, job.setup):
+        say(line)
     with ExitStack() as stack:
         stop = stack.enter_context(Stop())
         ground = stack.enter_context(_ground(links, say, on_loopback))

@@ -6,7 +6,7 @@ Knows what each is told, and reads what it says; the ground that they run on is 
 import json
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from cutlayer.lab.ground import Ground, Say
 from cutlayer.lab.processes import Process, Processes, cutlayer_command
 from cutlayer.lab.samples import write_samples
 from cutlayer.net.identity.run_keys import init_keys
+from cutlayer.train.heartbeat import Heartbeat
 from cutlayer.units import format_seconds
 
 _INVITED_S = 3600.0
@@ -61,8 +62,10 @@ def play(run: Play, processes: Processes, say: Say) -> Path:
             # in one cache, several devices would fetch one part into one file
             environment={"CUTLAYER_CACHE": str(run.folder / _name(device) / "cache")},
         )
-    processes.wait_until(_following(directory / "rounds.jsonl", server, run, say))
-    processes.wait()
+    following = _Following(directory / "rounds.jsonl", server, run.job.config.training.rounds, say)
+    with Heartbeat(lambda: following.stage, say):
+        processes.wait_until(following.look)
+        processes.wait()
     return directory
 
 
@@ -133,20 +136,36 @@ def _said(processes: Processes, process: Process, pattern: str) -> str:
     return found[0]
 
 
-def _following(path: Path, server: Process, run: Play, say: Say) -> Callable[[], bool]:
-    """Tells of each round once; whether the server has ended."""
-    told = 0
+class _Following:
+    """Tells of each round once."""
 
-    def look() -> bool:
-        nonlocal told
-        ended = server.popen.poll() is not None
-        for record in whole_lines(path)[told + 1 :]:
-            told = record["round"]
-            of = run.job.config.training.rounds
-            say(f"round {told} of {of}: {format_seconds(record['delay_s'])}")
+    def __init__(self, path: Path, server: Process, rounds: int, say: Say) -> None:
+        self._path = path
+        self._server = server
+        self._rounds = rounds
+        self._say = say
+        self._start_s = time.monotonic()
+        self._told = 0
+
+    def look(self) -> bool:
+        """Tell what is new; whether the server has ended."""
+        ended = self._server.popen.poll() is not None
+        for record in whole_lines(self._path)[self._told + 1 :]:
+            self._told = record["round"]
+            delay = format_seconds(record["delay_s"])
+            self._say(f"round {self._told} of {self._rounds}: measured round {delay}")
         return ended
 
-    return look
+    @property
+    def stage(self) -> str:
+        """`33 %: round 3 of 6 under way; 1 min 02 s so far, about 2 min 04 s left`."""
+        part, gone_s = self._told / self._rounds, time.monotonic() - self._start_s
+        gone = f"{format_seconds(gone_s)} so far"
+        if part == 1:
+            return f"rounds done, waiting for server and devices to end; {gone}"
+        left = f", about {format_seconds(gone_s * (1 - part) / part)} left" if part else ""
+        number = f"round {self._told + 1} of {self._rounds} under way"
+        return f"{100 * part:.0f} %: {number}; {gone}{left}"
 
 
 def _rates(link: LinkRates) -> str:

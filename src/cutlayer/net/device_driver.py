@@ -71,6 +71,11 @@ class DeviceDriver:
         self._ready: Ready | None = None
         self._finished = False
 
+    @property
+    def progress(self) -> str:
+        """How far this device is, for a person."""
+        return self._session.progress
+
     async def take_part(self, dial: Callable[[], Awaitable[Link]]) -> None:
         """Dial, and dial again when the link breaks, until the run ends.
 

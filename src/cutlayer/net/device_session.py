@@ -230,6 +230,21 @@ class DeviceSession:
         self._wire = Wire(device_limits(None))
         self._probes = 0
 
+    @property
+    def progress(self) -> str:
+        """How far this device is: `47 %: round 3 of 5, step 7 of 10`."""
+        terms, place = self._terms, self._position
+        if terms is None or self._bounds is None:
+            return "getting ready"
+        if not place.round:
+            return "waiting for the first round"
+        done = terms.local_steps if isinstance(self._outstanding, Adapter) else place.step
+        part = (place.round - 1 + done / terms.local_steps) / terms.rounds
+        of = f"{100 * part:.0f} %: round {place.round} of {terms.rounds}"
+        if isinstance(self._outstanding, Adapter):
+            return f"{of}, done here, waiting for the other devices"
+        return f"{of}, step {done} of {terms.local_steps}"
+
     def handle(self, event: Event) -> list[Instruction]:
         """What to do now, in this order."""
         match event:

@@ -17,6 +17,10 @@ class Observer(ABC):
     """Told what happens while a run goes on; it must not change anything."""
 
     @abstractmethod
+    def round_begins(self, number: int, rounds: int) -> None:
+        """Round `number` of `rounds` begins; 0: the evaluation before training."""
+
+    @abstractmethod
     def step_done(self, round_number: int, done: int, total: int) -> None:
         """`done` of `total` local steps of the round have ended."""
 
@@ -28,6 +32,9 @@ class Observer(ABC):
 @final
 class Silent(Observer):
     """An observer that shows nothing."""
+
+    def round_begins(self, number: int, rounds: int) -> None:
+        """Nothing."""
 
     def step_done(self, round_number: int, done: int, total: int) -> None:
         """Nothing."""
@@ -44,14 +51,15 @@ def run_rounds(
     Returns the last state and all records. Killed at any point, a run loses the round in
     progress at most, and resumed from its directory ends with the same bytes.
     """
-    state = begin(setup, directory, observer)
+    state = begin(setup, directory, rounds, observer)
     while state.round < rounds:
+        observer.round_begins(state.round + 1, rounds)
         state = _one_round(setup, state, directory, observer)
     return state, directory.records()
 
 
-def begin(setup: Setup, directory: RunDirectory, observer: Observer) -> RunState:
-    """Where `directory` stands; in a new one, what comes before the first round is put there.
+def begin(setup: Setup, directory: RunDirectory, rounds: int, observer: Observer) -> RunState:
+    """Where `directory` stands; in a new one, what comes before the first of `rounds` is put there.
 
     Raises RunError for a checkpoint of another configuration.
     """
@@ -61,6 +69,7 @@ def begin(setup: Setup, directory: RunDirectory, observer: Observer) -> RunState
         directory.cut_after(state.round)
         return state
     directory.cut_after(-1)
+    observer.round_begins(0, rounds)
     state = initial_state(setup)
     start_s = setup.clock()
     record = first_record(setup.task, evaluate(setup, state), setup.clock() - start_s)

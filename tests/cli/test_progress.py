@@ -1,0 +1,77 @@
+"""What a person sees of a run, on a terminal and in a log."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from cutlayer.cli.progress import Progress, round_line
+
+RECORD = {
+    "round": 1,
+    "accuracy": 0.412,
+    "train_loss": 1.7149,
+    "uplink_bytes": 4_897_000,
+    "downlink_bytes": 1024,
+    "delay_s": 0.855,
+    "wall_s": 17.8,
+}
+
+
+def test_a_rounds_line_says_which_seconds_are_which() -> None:
+    assert round_line(RECORD, 5) == (
+        "round 1 of 5: accuracy 41.2 %, loss 1.71; up 4.67 MiB, down 1.00 KiB; simulated round"
+        " 855 ms (wall-clock 17.8 s)"
+    )
+
+
+def test_the_line_before_the_first_round() -> None:
+    first = {"round": 0, "perplexity": 31.44, "wall_s": 2.0}
+    assert round_line(first, 5) == "before training: perplexity 31.4 (wall-clock 2.00 s)"
+
+
+def _played(console: Console, *, quiet: bool = False, every_s: float = 60.0) -> Progress:
+    with Progress(quiet, console, every_s) as progress:
+        progress.say("model [tiny]: from path")
+        progress.round_begins(1, 2)
+        progress.step_done(1, 1, 4)
+        progress.round_done(RECORD)
+    return progress
+
+
+def test_a_log_has_lines_and_nothing_that_moves() -> None:
+    text = io.StringIO()
+    _played(Console(file=text, width=80))
+    assert text.getvalue().splitlines() == ["model [tiny]: from path", round_line(RECORD, 2)]
+
+
+def test_a_log_is_not_silent_while_a_run_gets_ready() -> None:
+    text = io.StringIO()
+    with Progress(console=Console(file=text, width=80), every_s=0.01) as progress:
+        while text.getvalue().count("getting ready; ") < 2:
+            pass
+        progress.round_begins(3, 4)
+        progress.step_done(3, 5, 10)
+        while "62 %: round 3 of 4, step 5 of 10; " not in text.getvalue():
+            pass
+
+
+def test_a_terminal_has_one_bar_for_the_whole_run() -> None:
+    text = io.StringIO()
+    console = Console(file=text, width=100, force_terminal=True, color_system=None)
+    with Progress(console=console) as progress:
+        progress.round_begins(3, 4)
+        progress.step_done(3, 5, 10)
+        progress._bars.refresh()
+        shown = text.getvalue()
+    assert "round 3 of 4, step 5 of 10" in shown
+    assert " 62%" in shown
+    assert "left" in shown
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_quiet_shows_nothing(terminal: bool) -> None:
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=terminal, quiet=True)
+    _played(console, quiet=True, every_s=0.001)
+    assert text.getvalue() == ""
