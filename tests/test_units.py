@@ -2,7 +2,7 @@
 
 import pytest
 
-from cutlayer.units import GIB, MIB, format_bytes, format_seconds, linear_from_db
+from cutlayer.units import GIB, MIB, format_bytes, format_seconds, linear_from_db, roughly
 
 
 @pytest.mark.parametrize(("ratio_db", "linear"), [(0.0, 1.0), (10.0, 10.0), (-20.0, 0.01)])
@@ -37,3 +37,7 @@ def test_bytes_have_three_digits(count: float, text: str) -> None:
 )
 def test_seconds_choose_their_unit(seconds: float, text: str) -> None:
     assert format_seconds(seconds) == text
+
+
+def test_a_rough_duration_has_no_parts_of_a_second() -> None:
+    assert [roughly(s) for s in (0.2, 6.97, 99.4, 245.0)] == ["1 s", "7 s", "99 s", "4 min 05 s"]

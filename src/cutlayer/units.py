@@ -37,6 +37,11 @@ def format_seconds(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min"
 
 
+def roughly(seconds: float) -> str:
+    """A duration nobody knows to a part of a second: `12 s`, `4 min 05 s`."""
+    return f"{max(seconds, 1.0):.0f} s" if seconds < 100.0 else format_seconds(seconds)
+
+
 def _three_digits(value: float) -> str:
     digits = 2 if value == 0 else max(0, 2 - math.floor(math.log10(abs(value))))
     return f"{value:.{digits}f}"

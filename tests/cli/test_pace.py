@@ -53,7 +53,7 @@ def test_the_rest_is_told_from_steps_and_evaluations(clock: Clock) -> None:
     assert pace.fraction == pytest.approx(1 / 12)
     # 3 steps of this round and 8 of the others at 2 s, 3 evaluations at 5 s
     assert pace.left_s == pytest.approx(11 * 2 + 3 * 5)
-    assert pace.line == "8 %: round 1 of 3, step 1 of 4; 7.00 s so far, about 37.0 s left"
+    assert pace.line == "8 %: round 1 of 3, step 1 of 4; 7.00 s so far, about 37 s left"
 
 
 def test_time_goes_on_over_the_whole_run(clock: Clock) -> None:

@@ -15,7 +15,7 @@ def test_a_line_says_how_far_the_run_is_and_how_long_it_takes() -> None:
     # half of the run in 20 s from 37.5 % on: the rest, as much again, in 20 s
     later = pace.line(3, [Standing(True, 5, False), Standing(True, 2, False)], 12.0)
     assert later.startswith("68 %: round 3 of 4, step 7 of 10, 2 of 2 devices")
-    assert later.endswith("the round has taken 12.0 s, about 21.7 s of the run left")
+    assert later.endswith("the round has taken 12.0 s, about 22 s of the run left")
 
 
 def test_nobody_knows_how_long_a_run_takes_that_does_not_get_on() -> None:

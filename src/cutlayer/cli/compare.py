@@ -10,8 +10,8 @@ from pathlib import Path
 from rich.console import Console
 
 from cutlayer.cli.compare_wanted import wanted_runs
+from cutlayer.cli.loading import loading, teller
 from cutlayer.cli.settings import add_settings, given_settings
-from cutlayer.errors import ConfigError
 from cutlayer.schemes.all import SCHEMES
 
 _OUTPUT = Path("comparison")
@@ -57,14 +57,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Run what is to be run, and write the report. Raises CutlayerError."""
     wanted = wanted_runs(arguments.runs, arguments.schemes, given_settings(arguments))
     # torch and matplotlib take seconds to import: not for --help or a mistake
-    try:
+    with loading("compare", "train", teller(arguments.quiet)):
         from cutlayer.cli.compare_runs import compare_runs, write_comparison
         from cutlayer.cli.progress import Progress
         from cutlayer.report.compare_tables import compare_table
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"`cutlayer compare` needs {error.name}: pip install 'cutlayer[train]'"
-        ) from error
     with Progress(quiet=arguments.quiet) as progress:
         comparison = compare_runs(
             wanted, arguments.output, arguments.target, progress, progress.say

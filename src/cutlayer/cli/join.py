@@ -1,13 +1,15 @@
 """`cutlayer join`: this device takes part in the run of a server."""
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 
 from cutlayer.cli.addresses import host_and_port
+from cutlayer.cli.loading import loading
 from cutlayer.cli.log_lines import log_lines
 from cutlayer.cli.options import whole_number
-from cutlayer.errors import ConfigError, IdentityError
+from cutlayer.errors import IdentityError
 
 _PATIENCE_S = 600
 
@@ -56,13 +58,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Take part until the run ends."""
     log_lines(arguments.quiet)
     # torch and transformers take seconds to import: not for --help
-    try:
+    with loading("join", "train,net", logging.getLogger(__name__).info):
         from cutlayer.config.join import identify, start
         from cutlayer.config.own_data import OwnData, check_path
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"`cutlayer join` needs {error.name}: pip install 'cutlayer[train,net]'"
-        ) from error
     check_path(arguments.data)
     own = OwnData(
         path=arguments.data,

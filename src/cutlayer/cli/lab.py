@@ -6,9 +6,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from cutlayer.cli.loading import loading, teller
 from cutlayer.cli.settings import add_settings, given_settings
 from cutlayer.config.read import read_config
-from cutlayer.errors import ConfigError
 
 # the built-in job as a lab: a round that calibrates, and five that are compared
 _BUILT_IN = {"devices.count": "4", "training.rounds": "6"}
@@ -41,14 +41,10 @@ def run(arguments: argparse.Namespace) -> int:
     built_in = _BUILT_IN if arguments.config is None else {}
     config = read_config(arguments.config, built_in | given_settings(arguments))
     # torch and matplotlib take seconds to import: not for --help or a mistake
-    try:
+    with loading("lab", "train,net", teller(arguments.quiet)):
         from cutlayer.lab.lab import run_lab
         from cutlayer.lab.result import comparison_table, verdict, write_comparison
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"`cutlayer lab` needs {error.name}: pip install 'cutlayer[train,net]'"
-        ) from error
-    say = _silent if arguments.quiet else _say
+    say = teller(arguments.quiet)
     ended = run_lab(config, arguments.output, say, on_loopback=arguments.loopback)
     console = Console(file=sys.stdout)
     console.print(comparison_table(ended.comparison))
@@ -57,11 +53,3 @@ def run(arguments: argparse.Namespace) -> int:
     for path in write_comparison(ended.comparison, ended.directory):
         console.print(str(path), markup=False, soft_wrap=True)
     return 0
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-def _silent(line: str) -> None:
-    """Nothing."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
-from cutlayer.units import format_seconds
+from cutlayer.units import format_seconds, roughly
 
 
 @dataclass
@@ -93,7 +93,7 @@ class Pace:
     @property
     def left(self) -> str:
         """`about 4 min 05 s left`, or nothing while nobody knows."""
-        return "" if self.left_s is None else f"about {format_seconds(self.left_s)} left"
+        return "" if self.left_s is None else f"about {roughly(self.left_s)} left"
 
     @property
     def line(self) -> str:

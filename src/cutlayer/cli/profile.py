@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from cutlayer.cli.loading import loading, teller
 from cutlayer.cli.options import numbers_of, whole_number
 from cutlayer.cli.settings import add_settings, given_settings
 from cutlayer.config.read import read_config
@@ -67,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     quick = _QUICK if arguments.quick else {}
     config = read_config(arguments.config, {**quick, **overrides})
     # torch and transformers take seconds to import: not for --help or a mistake
-    try:
+    with loading("profile", "train", teller(arguments.quiet)):
         from rich.console import Console
 
         from cutlayer.planner.accuracy.profile import profile_text
@@ -75,17 +76,13 @@ def run(arguments: argparse.Namespace) -> int:
         from cutlayer.profiling.measure import Plan, measure
         from cutlayer.profiling.table import profile_table
         from cutlayer.train.files import write_text
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"`cutlayer profile` needs {error.name}: pip install 'cutlayer[train]'"
-        ) from error
     usual = QUICK_GRID if arguments.quick else GRID
     keep_ratios = arguments.keep_ratios or usual.keep_ratios
     grid = replace(usual, keep_ratios=keep_ratios, bits=arguments.bits or usual.bits)
     seeds = arguments.seeds or (1 if arguments.quick else _SEEDS)
     plan = Plan(config, grid, seeds, arguments.workers, _command(arguments, overrides))
     log = output.with_name(f"{output.stem}.trainings.jsonl")
-    profile = measure(plan, log, _quiet if arguments.quiet else _say)
+    profile = measure(plan, log, teller(arguments.quiet))
     write_text(output, profile_text(profile))
     Console(file=sys.stdout).print(profile_table(profile))
     for line in fit_lines(profile):
@@ -118,11 +115,3 @@ def _command(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> str
 
 def _listed(numbers: Iterable[float]) -> str:
     return ",".join(str(number) for number in numbers)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-def _quiet(line: str) -> None:
-    """With --quiet."""

@@ -1,9 +1,11 @@
 """`cutlayer serve`: a run's server, for devices that join over the network."""
 
 import argparse
+import logging
 from pathlib import Path
 
 from cutlayer.cli.addresses import host_and_port
+from cutlayer.cli.loading import loading
 from cutlayer.cli.log_lines import log_lines
 from cutlayer.cli.settings import add_settings, given_settings
 from cutlayer.config.read import read_config
@@ -60,13 +62,9 @@ def run(arguments: argparse.Namespace) -> int:
     log_lines(arguments.quiet)
     share_one_arena()
     # torch and transformers take seconds to import: not for --help
-    try:
+    with loading("serve", "train,net", logging.getLogger(__name__).info):
         from cutlayer.config.newest_run import newest_run
         from cutlayer.config.serve import Doors, resume, start
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"`cutlayer serve` needs {error.name}: pip install 'cutlayer[train,net]'"
-        ) from error
     doors = Doors(arguments.listen, arguments.operators)
     if arguments.resume is not None:
         resume(arguments.resume, arguments.keys, doors)

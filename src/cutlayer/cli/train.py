@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
+from cutlayer.cli.loading import loading, teller
 from cutlayer.cli.settings import add_settings, given_settings
 from cutlayer.config.read import config_yaml, read_config
 from cutlayer.errors import ConfigError
@@ -37,13 +38,9 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         config = read_config(arguments.config, overrides)
     # torch and transformers take seconds to import: not for --help or --print-config
-    try:
+    with loading("train", "train", teller(arguments.quiet)):
         from cutlayer.cli.progress import Progress, show_result
         from cutlayer.config.job import resume, start
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"`cutlayer train` needs {error.name}: pip install 'cutlayer[train]'"
-        ) from error
     with Progress(quiet=arguments.quiet) as progress:
         if arguments.resume is not None:
             directory = resume(arguments.resume, progress, progress.say)

@@ -21,7 +21,7 @@ from cutlayer.lab.processes import Process, Processes, cutlayer_command
 from cutlayer.lab.samples import write_samples
 from cutlayer.net.identity.run_keys import init_keys
 from cutlayer.train.heartbeat import Heartbeat
-from cutlayer.units import format_seconds
+from cutlayer.units import format_seconds, roughly
 
 _INVITED_S = 3600.0
 # rates that differ by less, as a part of them, are one
@@ -163,7 +163,7 @@ class _Following:
         gone = f"{format_seconds(gone_s)} so far"
         if part == 1:
             return f"rounds done, waiting for server and devices to end; {gone}"
-        left = f", about {format_seconds(gone_s * (1 - part) / part)} left" if part else ""
+        left = f", about {roughly(gone_s * (1 - part) / part)} left" if part else ""
         number = f"round {self._told + 1} of {self._rounds} under way"
         return f"{100 * part:.0f} %: {number}; {gone}{left}"
 

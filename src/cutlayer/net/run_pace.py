@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import final
 
 from cutlayer.net.standing import Standing
-from cutlayer.units import format_seconds
+from cutlayer.units import format_seconds, roughly
 
 
 @final
@@ -30,7 +30,7 @@ class RunPace:
         here = sum(own.connected for own in standings)
         sent = sum(own.done for own in standings)
         left_s = self._left_s(fraction)
-        left = "" if left_s is None else f", about {format_seconds(left_s)} of the run left"
+        left = "" if left_s is None else f", about {roughly(left_s)} of the run left"
         return (
             f"{100 * fraction:.0f} %: round {number} of {self.rounds}, step {done} of"
             f" {self.steps}, {here} of {len(standings)} devices connected, {sent} adapters sent;"
