@@ -45,14 +45,14 @@ def cache(folder: Path) -> Path:
     return folder
 
 
-def text_model(folder: Path, kind: str) -> Path:
-    """A BERT ("bert") or a Llama ("llama") of four blocks with a tokenizer of ten words."""
+def text_model(folder: Path, kind: str, blocks: int = BLOCKS) -> Path:
+    """A BERT ("bert") or a Llama ("llama") of some blocks with a tokenizer of ten words."""
     torch.manual_seed(0)
     tokenizer = _tokenizer()
     common = {
         "vocab_size": len(tokenizer),
         "hidden_size": 24,
-        "num_hidden_layers": BLOCKS,
+        "num_hidden_layers": blocks,
         "num_attention_heads": 2,
         "intermediate_size": 32,
         "pad_token_id": 0,

@@ -76,7 +76,7 @@ def test_class_names_are_compared_without_a_model(tmp_path: Path) -> None:
     own = OwnData(lines(tmp_path / "own.jsonl", ("good", "pos"), ("what", "neutral")))
     check_own(own, "text-classification", ["neutral", "pos"])
     check_own(own, "causal-lm", [])
-    with pytest.raises(DataError, match="1 of 2 classes that the run does not know.*neutral"):
+    with pytest.raises(DataError, match=r"1 of 2 classes that the run does not know.*neutral"):
         check_own(own, "text-classification", ["neg", "pos"])
     with pytest.raises(DataError, match="the run for image-classification"):
         check_own(own, "image-classification", ["neutral", "pos"])
