@@ -81,12 +81,13 @@ def test_no_directory(tmp_path: Path) -> None:
         read_run(tmp_path / "absent")
 
 
-@pytest.mark.parametrize("name", ["rounds.jsonl", "trace.jsonl"])
-def test_a_line_cut_off_by_a_crash_is_named(small_run: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "place"), [("rounds.jsonl", "line 3"), ("trace.jsonl", "round 2 line 28")]
+)
+def test_a_line_cut_off_by_a_crash_is_named(small_run: Path, name: str, place: str) -> None:
     path = small_run / name
-    lines = path.read_text().count("\n")
     path.write_text(path.read_text()[:-20])
-    with pytest.raises(RunError, match=f"{name} line {lines}: not valid JSON"):
+    with pytest.raises(RunError, match=f"{name} {place}: not valid JSON"):
         read_run(small_run)
 
 
@@ -119,8 +120,8 @@ def test_a_line_cut_off_by_a_crash_is_named(small_run: Path, name: str) -> None:
         ),
         ("partition.json", 0, lambda row: row["counts"][1].append(3), r"counts\[1\] has 11 values"),
         ("partition.json", 0, lambda row: row["counts"].pop(), "has 2 devices"),
-        ("trace.jsonl", 3, lambda row: row.update(phase="lunch"), "line 4: phase is 'lunch'"),
-        ("trace.jsonl", 3, lambda row: row.update(end_s=0), "is before start_s"),
+        ("trace.jsonl", 31, lambda row: row.update(phase="lunch"), "round 2 line 4: phase is"),
+        ("trace.jsonl", 31, lambda row: row.update(end_s=0), "is before start_s"),
         ("summary.json", 0, lambda row: row.update(rounds=1), "counts 1 rounds, rounds.jsonl 2"),
         ("summary.json", 0, lambda row: row.update(device_peak_bytes=1), "adds up to"),
         ("summary.json", 0, lambda row: row.update(uplink_bytes=1), "the rounds add up to"),
@@ -174,6 +175,18 @@ def test_a_diverged_run_can_be_read(small_run: Path) -> None:
     assert last.work is not None
     assert math.isnan(last.work.train_loss)
     assert math.isinf(last.eval_loss)
+    change(small_run / "rounds.jsonl", 2, lambda row: row.update(train_loss=None, eval_loss=None))
+    again = read_run(small_run).rounds[-1]
+    assert again.work is not None
+    assert math.isnan(again.work.train_loss) and math.isnan(again.eval_loss)
+
+
+def test_other_rounds_of_the_trace_are_not_read(small_run: Path) -> None:
+    before = read_run(small_run)
+    path = small_run / "trace.jsonl"
+    first, *later = path.read_text().splitlines(keepends=True)
+    path.write_text(first.replace('"phase"', '"fase"') + "".join(later))
+    assert read_run(small_run) == before
 
 
 def test_an_empty_rounds_file_is_refused(small_run: Path) -> None:

@@ -185,6 +185,28 @@ def test_what_cannot_be_resumed(vision: Folders, tmp_path: Path) -> None:
         resume(directory)
 
 
+def test_a_run_that_diverges_says_when_and_keeps_the_round_before(
+    vision: Folders, tmp_path: Path
+) -> None:
+    """The learning rate grows: the first round ends well."""
+    config = tiny.config(
+        *vision,
+        training={"rounds": 3, "local_steps": 1},
+        optimizer={"name": "sgd", "learning_rate": 1e18},
+        codec="none",
+    )
+    with pytest.raises(RunError, match=r"round (\d) diverged: .*a lower optimizer\.learning_rate"):
+        start(config, tmp_path)
+    (path,) = tmp_path.iterdir()
+    rounds = tiny.read_lines(path / "rounds.jsonl")
+    state = RunDirectory(path).load()
+    assert state is not None and state.round == len(rounds) - 1
+    assert state.device.row.isfinite().all() and state.server.row.isfinite().all()
+    assert "NaN" not in (path / "rounds.jsonl").read_text(encoding="utf-8")
+    with pytest.raises(RunError, match="diverged"):
+        resume(path)
+
+
 def test_runs_are_numbered_on(tmp_path: Path) -> None:
     (tmp_path / "a-007").mkdir()
     assert RunDirectory.create(tmp_path, "a").path.name == "a-008"

@@ -4,12 +4,11 @@ Knows the command's arguments and a run's files; the format is `timeline.trace`.
 """
 
 import argparse
-from collections.abc import Iterator
 from pathlib import Path
 
 from cutlayer.config.read import read_config
 from cutlayer.errors import ConfigError, RunError
-from cutlayer.report.run_reader import read_rounds, read_trace
+from cutlayer.report.run_reader import read_rounds, read_steps
 from cutlayer.report.run_record import TraceStep
 from cutlayer.schemes.all import SCHEMES
 from cutlayer.schemes.scheme import Phase
@@ -33,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError("trace: of which run? give its directory, such as runs/NAME-001")
     directory: Path = arguments.run
     number = _round(directory, arguments.round)
-    events = list(_events(directory / "trace.jsonl", number))
+    events = [_event(step) for step in read_steps(directory / "trace.jsonl", number)]
     if not events:
         raise RunError(f"{directory / 'trace.jsonl'}: holds no step of round {number}")
     scheme = SCHEMES[read_config(directory / "config.yaml").scheme.name]
@@ -51,10 +50,6 @@ def _round(directory: Path, wanted: int | None) -> int:
     if wanted is not None and not 1 <= wanted <= last:
         raise ConfigError(f"--round {wanted}: {directory} has rounds 1 to {last}")
     return last if wanted is None else wanted
-
-
-def _events(path: Path, number: int) -> Iterator[Event]:
-    return (_event(step) for step in read_trace(path) if step.round == number)
 
 
 def _event(step: TraceStep) -> Event:

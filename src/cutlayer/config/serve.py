@@ -5,7 +5,6 @@ Knows what happens in which order; everything that happens is `net`'s.
 
 import asyncio
 import contextlib
-import json
 import logging
 import signal
 import time
@@ -39,6 +38,7 @@ from cutlayer.train.files import write_json
 from cutlayer.train.heartbeat import EVERY_S, Heartbeat, so_far
 from cutlayer.train.locks import alone
 from cutlayer.train.record import Record
+from cutlayer.train.round_log import json_text
 from cutlayer.train.run import Observer, write_summary
 from cutlayer.train.run_directory import RunDirectory
 from cutlayer.units import format_bytes
@@ -60,7 +60,7 @@ class _Told(Observer):
 
     def round_done(self, record: Record) -> None:
         """What came of it."""
-        _LOG.info("round %d: %s", record["round"], json.dumps(record))
+        _LOG.info("round %d: %s", record["round"], json_text(record))
 
 
 @dataclass(frozen=True)

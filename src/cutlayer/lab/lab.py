@@ -3,6 +3,7 @@
 The first round calibrates; those after it are compared with what it predicts for them.
 """
 
+import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -26,6 +27,7 @@ from cutlayer.net.record import UNOBSERVED
 from cutlayer.planner.allocation import Fixed
 from cutlayer.timeline.rules import Rules
 from cutlayer.train.heartbeat import Heartbeat, so_far
+from cutlayer.train.round_log import lines_of_round
 
 _CALIBRATION = 1
 
@@ -116,9 +118,8 @@ def _folder(say: Say) -> Iterator[Path]:
 
 def _compared(job: Job, links: Sequence[LinkRates], directory: Path) -> Comparison:
     scheme = job.setup.scheme
-    first = [
-        line for line in whole_lines(directory / "trace.jsonl") if line["round"] == _CALIBRATION
-    ]
+    trace = lines_of_round(directory / "trace.jsonl", _CALIBRATION)
+    first = [json.loads(line) for line in trace if line.endswith("\n")]
     timeline = predict(job.setup, links, calibrate(scheme, first, len(links)))
     predicted = {
         "delay_s": timeline.delay_s,

@@ -11,7 +11,7 @@ from cutlayer.net.server_session import ServerSession
 from cutlayer.net.server_worker import ServerWorker
 from cutlayer.schemes.scheme import Phase
 from cutlayer.train.evaluate import evaluate
-from cutlayer.train.record import Record, event_line
+from cutlayer.train.record import Record, check_finite, event_line
 from cutlayer.train.run import Observer
 from cutlayer.train.run_directory import RunDirectory
 from cutlayer.train.setup import Setup
@@ -73,6 +73,7 @@ class Recorder:
             **self._bytes(state.round),
             "wall_s": self._clock() - self._began_s,
         }
+        check_finite(self._directory.path, record)
         events = () if measured is None else measured.events()
         self._directory.append("trace.jsonl", (event_line(state.round, each) for each in events))
         self._directory.append("rounds.jsonl", [record])

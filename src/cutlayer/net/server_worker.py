@@ -140,8 +140,9 @@ class ServerWorker:
         server_row = fedavg(self._side.gather(made), weights)
         if not (device_row.isfinite().all() and server_row.isfinite().all()):
             raise RunError(
-                f"the adapters of round {self._state.round + 1} are not finite: the run diverges;"
-                " start it anew with a lower optimizer.learning_rate"
+                f"round {self._state.round + 1} diverged: its merged adapters are not finite; what"
+                " the round before left is kept, and going on from it comes to the same. Start a"
+                " new run with a lower optimizer.learning_rate"
             )
         self.train_loss, self.plain_bytes = self._mean_loss(made), self._plain_bytes
         for device in set(range(self._tools.devices)) - set(made):

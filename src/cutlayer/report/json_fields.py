@@ -53,8 +53,10 @@ class JsonFields:
         return float(value)
 
     def loss(self, name: str) -> float:
-        """A number, infinite or NaN if the run diverged."""
+        """A number; NaN if there is null, as where a run diverged."""
         value = self._value(name)
+        if value is None:
+            return math.nan
         if not _is_number(value):
             raise self._wrong(name, value, "a number")
         return float(value)

@@ -22,6 +22,7 @@ from cutlayer.report.run_record import (
     Traffic,
 )
 from cutlayer.report.vocabulary import PHASES
+from cutlayer.train.round_log import lines_of_round
 
 # sums of a few thousand doubles written with 17 digits: rounding stays far below this
 _SUM_TOLERANCE = 1e-6
@@ -41,7 +42,7 @@ def read_run(directory: Path) -> RunRecord:
         config_text=_text_of(directory / "config.yaml"),
         rounds=rounds,
         partition=read_partition(directory / "partition.json"),
-        last_round_steps=_last_round_steps(directory / "trace.jsonl", rounds[-1].round),
+        last_round_steps=tuple(read_steps(directory / "trace.jsonl", rounds[-1].round)),
         summary=summary,
     )
     _check_agreement(directory, run)
@@ -137,28 +138,33 @@ def read_partition(path: Path) -> Partition:
     return Partition(names, counts)
 
 
-def read_trace(path: Path) -> Iterator[TraceStep]:
-    """The steps of a `trace.jsonl`, one by one (a long run has millions).
+def read_steps(path: Path, number: int) -> Iterator[TraceStep]:
+    """The steps of one round in a `trace.jsonl`, one by one; the other rounds are not read.
 
     Raises:
-        RunError: the file is missing or a line is broken.
+        RunError: the file is missing or a line of the round is broken.
     """
-    for fields in _lines(path):
-        step = TraceStep(
-            round=fields.count("round"),
-            device=fields.count("device"),
-            local_step=fields.count("local_step") if fields.has("local_step") else None,
-            micro_batch=fields.count("micro_batch") if fields.has("micro_batch") else None,
-            phase=fields.text("phase"),
-            start_s=fields.number("start_s"),
-            end_s=fields.number("end_s"),
-            payload_bytes=fields.count("bytes"),
-        )
-        if step.phase not in PHASES:
-            raise RunError(f"{fields.where}: phase is {step.phase!r}, not one of {_names(PHASES)}")
-        if step.end_s < step.start_s:
-            raise RunError(f"{fields.where}: end_s {step.end_s} is before start_s {step.start_s}")
-        yield step
+    with _readable(path):
+        for place, line in enumerate(lines_of_round(path, number), start=1):
+            yield _step(parse_object(f"{path} round {number} line {place}", line))
+
+
+def _step(fields: JsonFields) -> TraceStep:
+    step = TraceStep(
+        round=fields.count("round"),
+        device=fields.count("device"),
+        local_step=fields.count("local_step") if fields.has("local_step") else None,
+        micro_batch=fields.count("micro_batch") if fields.has("micro_batch") else None,
+        phase=fields.text("phase"),
+        start_s=fields.number("start_s"),
+        end_s=fields.number("end_s"),
+        payload_bytes=fields.count("bytes"),
+    )
+    if step.phase not in PHASES:
+        raise RunError(f"{fields.where}: phase is {step.phase!r}, not one of {_names(PHASES)}")
+    if step.end_s < step.start_s:
+        raise RunError(f"{fields.where}: end_s {step.end_s} is before start_s {step.start_s}")
+    return step
 
 
 def _round_work(fields: JsonFields) -> RoundWork:
@@ -191,7 +197,7 @@ def _round_work(fields: JsonFields) -> RoundWork:
 
 
 def _score(fields: JsonFields, suffix: str) -> Score:
-    if fields.has("perplexity" + suffix):
+    if "perplexity" + suffix in fields.values:
         return Score("perplexity", fields.loss("perplexity" + suffix))
     accuracy = fields.number("accuracy" + suffix)
     if accuracy > 1:
@@ -215,10 +221,6 @@ def _by_phase(fields: JsonFields) -> Mapping[str, float]:
     # runs recorded before a phase had a name of its own spent nothing in it
     given = {phase: fields.number(phase) for phase in PHASES if phase in fields.values}
     return MappingProxyType({phase: given.get(phase, 0.0) for phase in PHASES})
-
-
-def _last_round_steps(path: Path, last_round: int) -> tuple[TraceStep, ...]:
-    return tuple(step for step in read_trace(path) if step.round == last_round)
 
 
 def _check_agreement(directory: Path, run: RunRecord) -> None:

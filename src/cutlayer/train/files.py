@@ -1,7 +1,6 @@
 """Writing files so that a crash leaves the old file or the new one, never half of one."""
 
 import errno
-import json
 import os
 import re
 import shutil
@@ -13,6 +12,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from cutlayer.errors import RunError
+from cutlayer.train.round_log import json_text
 from cutlayer.train.sync import sync_folder
 
 
@@ -77,7 +77,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """`write_atomically` for a value as JSON."""
-    write_text(path, json.dumps(value, indent=1) + "\n")
+    write_text(path, json_text(value, indent=1) + "\n")
 
 
 def storage_error(path: Path, error: OSError | SafetensorError, mend: Mend = OF_A_RUN) -> RunError:

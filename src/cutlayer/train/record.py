@@ -1,10 +1,13 @@
 """What is written about a round, and about a whole run: keys carry their units."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+from cutlayer.errors import RunError
 from cutlayer.schemes.scheme import Phase
 from cutlayer.timeline.result import Event
 from cutlayer.train.evaluate import Evaluation
@@ -12,6 +15,7 @@ from cutlayer.train.round import RoundOutcome
 
 Record = dict[str, Any]
 
+_LOSSES = {"train_loss": "its training loss", "eval_loss": "the loss on the test samples"}
 _SUMMED = (
     "uplink_bytes",
     "downlink_bytes",
@@ -53,6 +57,32 @@ def round_record(task: str, outcome: RoundOutcome, evaluation: Evaluation, wall_
         "bytes_by_payload": outcome.ledger.bytes_by_payload(),
         "wall_s": wall_s,
     }
+
+
+def check_finite(run: Path, record: Record) -> None:
+    """Raise RunError for a round whose loss is not finite, before anything of it is kept."""
+    number = record["round"]
+    for name, title in _LOSSES.items():
+        if not math.isfinite(record.get(name, 0.0)):
+            if number == 0:
+                raise RunError(
+                    f"before training {title} is {record[name]}: the model's weights hold values"
+                    " that are not finite, or too large ones; take another checkpoint of it"
+                )
+            raise diverged(run, number, f"{title} is {record[name]}")
+
+
+def diverged(run: Path, number: int, why: str) -> RunError:
+    """What is said of a round that came to values that are not finite."""
+    kept = (
+        f"what round {number - 1} left is kept in {run}, and going on from it comes to the same"
+        if number > 1
+        else "nothing was trained before it"
+    )
+    return RunError(
+        f"round {number} diverged: {why}; {kept}. Start a new run with a lower"
+        " optimizer.learning_rate"
+    )
 
 
 def trace_lines(outcome: RoundOutcome) -> Iterator[Record]:

@@ -3,10 +3,18 @@
 from abc import ABC, abstractmethod
 from typing import Any, final
 
-from cutlayer.errors import RunError
+from cutlayer.errors import PacketError, RunError
 from cutlayer.train.evaluate import evaluate
 from cutlayer.train.files import write_json
-from cutlayer.train.record import Record, first_record, round_record, totals, trace_lines
+from cutlayer.train.record import (
+    Record,
+    check_finite,
+    diverged,
+    first_record,
+    round_record,
+    totals,
+    trace_lines,
+)
 from cutlayer.train.round import Round, initial_state
 from cutlayer.train.run_directory import RunDirectory
 from cutlayer.train.setup import Setup
@@ -49,7 +57,8 @@ def run_rounds(
     """Train until round `rounds` has finished, from where `directory` stands.
 
     Returns the last state and all records. Killed at any point, a run loses the round in
-    progress at most, and resumed from its directory ends with the same bytes.
+    progress at most, and resumed from its directory ends with the same bytes. Raises RunError for
+    a round that diverges; `directory` then stands where the round before ended.
     """
     state = begin(setup, directory, rounds, observer)
     while state.round < rounds:
@@ -73,6 +82,7 @@ def begin(setup: Setup, directory: RunDirectory, rounds: int, observer: Observer
     state = initial_state(setup)
     start_s = setup.clock()
     record = first_record(setup.task, evaluate(setup, state), setup.clock() - start_s)
+    check_finite(directory.path, record)
     directory.append("rounds.jsonl", [record])
     directory.save(state)
     observer.round_done(record)
@@ -91,9 +101,14 @@ def _one_round(
 ) -> RunState:
     start_s = setup.clock()
     number = state.round + 1
-    outcome = Round(setup, state).play(lambda done, total: observer.step_done(number, done, total))
+    try:
+        played = Round(setup, state)
+        outcome = played.play(lambda done, total: observer.step_done(number, done, total))
+    except PacketError as error:  # no codec takes values that are not finite
+        raise diverged(directory.path, number, str(error)) from error
     evaluation = evaluate(setup, outcome.state)
     record = round_record(setup.task, outcome, evaluation, setup.clock() - start_s)
+    check_finite(directory.path, record)
     directory.append("trace.jsonl", trace_lines(outcome))
     directory.append("rounds.jsonl", [record])
     directory.save(outcome.state)

@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 
 from cutlayer.errors import RunError
 from cutlayer.train.exchange import streams_from_tensors, streams_to_tensors
-from cutlayer.train.files import storage_error, write_atomically, write_text
+from cutlayer.train.files import storage_error, write_atomically
+from cutlayer.train.round_log import cut_after, json_text
 from cutlayer.train.state import (
     RunState,
     SideState,
@@ -71,7 +72,7 @@ class RunDirectory:
         path = self.path / log
         try:
             with path.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(line) + "\n" for line in lines)
+                file.writelines(json_text(line) + "\n" for line in lines)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
@@ -121,11 +122,10 @@ class RunDirectory:
     def cut_after(self, finished: int) -> None:
         """Drop the lines of rounds that did not finish, and a last line that was cut short."""
         for log in _LOGS:
-            path = self.path / log
-            if path.exists():
-                lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-                kept = [line for line in lines if _round_of(line) <= finished]
-                write_text(path, "".join(kept))
+            try:
+                cut_after(self.path / log, finished)
+            except OSError as error:
+                raise storage_error(self.path / log, error) from error
 
     def records(self) -> list[dict[str, Any]]:
         """The records of all rounds so far, the evaluation before training first."""
@@ -133,14 +133,6 @@ class RunDirectory:
         if not path.exists():
             return []
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def _round_of(line: str) -> float:
-    """The round that a log line belongs to; infinite for a line that was cut short."""
-    try:
-        return int(json.loads(line)["round"]) if line.endswith("\n") else float("inf")
-    except (json.JSONDecodeError, KeyError, TypeError):
-        return float("inf")
 
 
 def _tail(path: Path) -> str:
