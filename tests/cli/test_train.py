@@ -111,7 +111,10 @@ def test_help_documents_every_setting(capsys: pytest.CaptureFixture[str]) -> Non
         (["--data.image-size", "30"], "30"),
         (["--adapter.targets", "[nothing]"], "nothing"),
         (["--link.shares", "[0.5, 0.4, 0.3]"], "more than the band"),
-        (["--resume", "nowhere"], "leave out CONFIG.yaml"),
+        (
+            ["--resume", "nowhere"],
+            "its run directory: leave out",
+        ),
     ],
 )
 def test_bad_input_gets_one_line(

@@ -32,7 +32,9 @@ def test_a_round_has_its_own_lines(
     assert own == [text for found, text in log if found == number]
     cut_after(path, number)
     kept = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    assert [(line["round"], line["text"]) for line in kept] == [one for one in log if one[0] <= number]
+    assert [(line["round"], line["text"]) for line in kept] == [
+        one for one in log if one[0] <= number
+    ]
 
 
 def test_a_round_of_a_long_log_costs_a_few_lines(
@@ -57,7 +59,5 @@ def test_no_file_is_nothing_to_cut(tmp_path: Path) -> None:
 def test_json_has_null_where_a_number_is_not_finite() -> None:
     value = {"a": math.nan, "b": [1.5, math.inf, (-math.inf, "NaN")], "c": {"d": True, "e": 10**30}}
     assert json_text(value) == (
-        '{"a": null, "b": [1.5, null, [null, "NaN"]], "c": {"d": true, "e": 1'
-        + 30 * "0"
-        + "}}"
+        '{"a": null, "b": [1.5, null, [null, "NaN"]], "c": {"d": true, "e": 1' + 30 * "0" + "}}"
     )

@@ -51,6 +51,7 @@ def test_a_run_directory_holds_the_run(vision: Folders, tmp_path: Path) -> None:
         "adapter",
         "checkpoint.safetensors",
         "config.yaml",
+        "fingerprint.json",
         "partition.json",
         "report.html",
         "rounds.jsonl",
@@ -176,7 +177,7 @@ def test_what_cannot_be_resumed(vision: Folders, tmp_path: Path) -> None:
     values = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
     values["adapter"]["rank"] = 3
     (directory / "config.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
-    with pytest.raises(RunError, match=r"its config\.yaml was changed"):
+    with pytest.raises(RunError, match=r"adapter\.rank was 2, config\.yaml says 3"):
         resume(directory)
     values["adapter"]["rank"] = 2
     (directory / "config.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from cutlayer.cli.compare_wanted import Wanted
 from cutlayer.config.devices import make_devices
+from cutlayer.config.full_paths import with_full_paths
 from cutlayer.config.job import prepare, resume, start
 from cutlayer.config.read import config_yaml
 from cutlayer.config.schema import Config
@@ -125,7 +126,7 @@ def _train(plan: _ToTrain, output: Path, observer: Observer, say: Say) -> Compar
 
 def _found(config: Config, output: Path) -> Path | None:
     """The run directory of exactly this configuration in `output`, a finished one first."""
-    wanted = config_yaml(config)
+    wanted = config_yaml(with_full_paths(config))
     same = [
         path.parent
         for path in sorted((output / "runs").glob("*/*/config.yaml"))

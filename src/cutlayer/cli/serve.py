@@ -9,6 +9,7 @@ from cutlayer.cli.loading import loading
 from cutlayer.cli.log_lines import log_lines
 from cutlayer.cli.settings import add_settings, given_settings
 from cutlayer.config.read import read_config
+from cutlayer.config.resumable import check_changes
 from cutlayer.errors import ConfigError
 from cutlayer.net.arenas import share_one_arena
 
@@ -40,7 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", type=Path, default=Path("runs"), help="where run directories go (runs)"
     )
-    parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in DIR")
+    parser.add_argument(
+        "--resume",
+        type=Path,
+        metavar="DIR",
+        help="go on with the run in DIR; --training.rounds beside it trains longer, and --net.*"
+        " may be others",
+    )
     parser.add_argument(
         "--go-on",
         action="store_true",
@@ -54,11 +61,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Serve until the run ends, or SIGTERM or SIGINT comes: both end with 0."""
     overrides = given_settings(arguments)
-    if arguments.resume is not None and (arguments.config or overrides or arguments.go_on):
-        raise ConfigError(
-            "--resume takes the run and the configuration of its directory: leave out --go-on, the"
-            " file and settings"
-        )
+    if arguments.resume is not None:
+        if arguments.config or arguments.go_on:
+            raise ConfigError(
+                "--resume takes the run and the configuration of its directory: leave out --go-on"
+                " and the file"
+            )
+        check_changes(overrides)
     log_lines(arguments.quiet)
     share_one_arena()
     # torch and transformers take seconds to import: not for --help
@@ -67,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
         from cutlayer.config.serve import Doors, resume, start
     doors = Doors(arguments.listen, arguments.operators)
     if arguments.resume is not None:
-        resume(arguments.resume, arguments.keys, doors)
+        resume(arguments.resume, arguments.keys, doors, overrides)
     else:
         config = read_config(arguments.config, overrides)
         begun = newest_run(config, arguments.output) if arguments.go_on else None

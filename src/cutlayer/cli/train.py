@@ -1,12 +1,12 @@
 """`cutlayer train`: the main job."""
 
 import argparse
-from collections.abc import Mapping
 from pathlib import Path
 
 from cutlayer.cli.loading import loading, teller
 from cutlayer.cli.settings import add_settings, given_settings
 from cutlayer.config.read import config_yaml, read_config
+from cutlayer.config.resumable import check_changes
 from cutlayer.errors import ConfigError
 
 
@@ -19,7 +19,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", type=Path, default=Path("runs"), help="where run directories go (runs)"
     )
-    parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in DIR")
+    parser.add_argument(
+        "--resume",
+        type=Path,
+        metavar="DIR",
+        help="go on with the run in DIR; --training.rounds beside it trains longer",
+    )
     parser.add_argument(
         "--print-config", action="store_true", help="print the configuration as read, and stop"
     )
@@ -31,7 +36,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Train, or print the configuration."""
     overrides = given_settings(arguments)
     if arguments.resume is not None:
-        _refuse_changes(arguments, overrides)
+        if arguments.config is not None:
+            raise ConfigError(
+                f"--resume takes the configuration of its run directory: leave out"
+                f" {arguments.config}"
+            )
+        check_changes(overrides)
     elif arguments.print_config:
         print(config_yaml(read_config(arguments.config, overrides)), end="")
         return 0
@@ -43,16 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
         from cutlayer.config.job import resume, start
     with Progress(quiet=arguments.quiet) as progress:
         if arguments.resume is not None:
-            directory = resume(arguments.resume, progress, progress.say)
+            directory = resume(arguments.resume, progress, progress.say, overrides)
         else:
             directory = start(config, arguments.output, progress, progress.say)
     show_result(directory.path)
     return 0
-
-
-def _refuse_changes(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> None:
-    if arguments.config is not None or overrides:
-        raise ConfigError(
-            "--resume takes the configuration of its run directory: leave out CONFIG.yaml and"
-            f" {', '.join('--' + key for key in overrides) or 'other settings'}"
-        )

@@ -5,7 +5,7 @@ This is where names become objects; everything below takes objects.
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,13 @@ from cutlayer.config.codec import make_codecs
 from cutlayer.config.counted_model import BASES, count_model
 from cutlayer.config.dataset import Prepared, prepare_data
 from cutlayer.config.devices import local_steps, make_devices
+from cutlayer.config.fingerprint import Inputs, settle
+from cutlayer.config.full_paths import with_full_paths
 from cutlayer.config.link import make_channel, make_rules
 from cutlayer.config.model_spec import model_request
 from cutlayer.config.overview import overview
 from cutlayer.config.read import config_sha256, config_yaml, read_config
+from cutlayer.config.resumable import check_changes
 from cutlayer.config.schema import AdapterSection, Config, OptimizerSection
 from cutlayer.cost.accounting import ACCOUNTINGS
 from cutlayer.data.batches import BatchPlan
@@ -80,6 +83,7 @@ def start(
 
     Everything that can be wrong is found before the directory is made. Raises CutlayerError.
     """
+    config = with_full_paths(config)
     job = prepare(config, say)
     return finish(job, new_directory(config, output), observer or Silent(), say)
 
@@ -92,12 +96,31 @@ def new_directory(config: Config, output: Path) -> RunDirectory:
 
 
 def resume(
-    path: Path, observer: Observer | None = None, say: Say = lambda line: None
+    path: Path,
+    observer: Observer | None = None,
+    say: Say = lambda line: None,
+    changes: Mapping[str, str] | None = None,
 ) -> RunDirectory:
-    """Go on with the run in `path` from its last finished round, to the same last bytes."""
+    """Go on with the run in `path` from its last finished round, to the same last bytes.
+
+    `changes`: settings by dotted key, of those that may change. Raises CutlayerError, before
+    anything is written, for inputs that are not those which the run began with.
+    """
     directory = RunDirectory.open(path)
-    job = prepare(read_config(directory.config_path), say)
+    job = prepare(changed_config(directory, changes or {}), say)
     return finish(job, directory, observer or Silent(), say)
+
+
+def changed_config(directory: RunDirectory, changes: Mapping[str, str]) -> Config:
+    """The configuration of a run that goes on with these settings. Raises ConfigError."""
+    check_changes(changes)
+    return with_full_paths(read_config(directory.config_path, changes))
+
+
+def settle_job(job: Job, directory: RunDirectory, say: Say) -> None:
+    """Note what a run is made of, or compare it with what it began with. Raises CutlayerError."""
+    names = job.prepared.data.class_names
+    settle(Inputs(job.config, job.found.path, names, job.setup), directory, say)
 
 
 def prepare(config: Config, say: Say = lambda line: None) -> Job:
@@ -173,6 +196,7 @@ def finish(job: Job, directory: RunDirectory, observer: Observer, say: Say) -> R
     for line in overview(job.config, job.prepared, job.setup):
         say(line)
     say(f"run directory: {directory.path}")
+    settle_job(job, directory, say)
     write_json(directory.path / "partition.json", _partition(job))
     state, records = run_rounds(job.setup, directory, job.config.training.rounds, observer)
     export(job, state, directory)

@@ -4,6 +4,7 @@ Knows the configuration; sessions and drivers are `net`'s, connections `serve`'s
 """
 
 import json
+import logging
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 
 from cutlayer.channel.curves import Curves, ProportionalRates
 from cutlayer.config.counted_model import BASES
-from cutlayer.config.job import Job
+from cutlayer.config.job import Job, settle_job
 from cutlayer.config.net_section import NetSection
 from cutlayer.config.schema import CodecSection, Config
 from cutlayer.errors import ConfigError
@@ -56,6 +57,7 @@ from cutlayer.train.run_directory import RunDirectory
 from cutlayer.train.setup import Setup
 from cutlayer.train.state import RunState
 
+_LOG = logging.getLogger(__name__)
 _PART = "part.safetensors"
 _RUN = "run-id"
 _DEVICES = "devices.json"
@@ -131,6 +133,7 @@ def open_net(job: Job, directory: RunDirectory, observer: Observer, compute: Com
     directory that cannot be read or written.
     """
     check_net(job)
+    settle_job(job, directory, _LOG.warning)
     setup, net = job.setup, job.config.net
     state = begin(setup, directory, job.config.training.rounds, observer)
     largest = MiniBatch(job.config.training.batch_size, _tokens(job, state))

@@ -49,6 +49,9 @@ class _Renamed(Samples):
     def read(self, index: int) -> Content:
         return self._samples.read(index)
 
+    def raw(self, index: int) -> bytes:
+        return self._samples.raw(index)
+
     def where(self, index: int) -> str:
         return self._samples.where(index)
 

@@ -43,6 +43,11 @@ def config_yaml(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
+def flat_values(config: Config) -> dict[str, Any]:
+    """Every value as JSON holds it, by dotted key; of a section that is not given, None."""
+    return dict(_flat(config.model_dump(mode="json"), ""))
+
+
 def config_sha256(config: Config) -> str:
     """A fingerprint of every value."""
     return hashlib.sha256(config_yaml(config).encode()).hexdigest()
@@ -55,6 +60,14 @@ def keys(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[st
             yield from keys(type(field.default), f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", field.description or "", field.default
+
+
+def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -8,16 +8,16 @@ import contextlib
 import logging
 import signal
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from cutlayer.config.job import Job, about, export, new_directory, prepare
+from cutlayer.config.full_paths import with_full_paths
+from cutlayer.config.job import Job, about, changed_config, export, new_directory, prepare
 from cutlayer.config.listening import try_addresses
 from cutlayer.config.net_job import NetJob, check_net, open_net, outline_of
 from cutlayer.config.overview import overview
-from cutlayer.config.read import read_config
 from cutlayer.config.schema import Config
 from cutlayer.net import server_session as s
 from cutlayer.net.compute import in_thread
@@ -84,16 +84,21 @@ def start(config: Config, output: Path, keys: Path, doors: Doors) -> None:
     """
     run_keys = read_keys(keys)
     doors.check()
+    config = with_full_paths(config)
     job = _ready(config)
     check_net(job)
     _serve_alone(job, new_directory(config, output), run_keys, doors)
 
 
-def resume(path: Path, keys: Path, doors: Doors) -> None:
-    """Go on with the run in `path` from the last step that its journal holds. Raises as `start`."""
+def resume(path: Path, keys: Path, doors: Doors, changes: Mapping[str, str] | None = None) -> None:
+    """Go on with the run in `path` from the last step that its journal holds.
+
+    `changes`: settings by dotted key, of those that may change. Raises as `start`.
+    """
     directory, run_keys = RunDirectory.open(path), read_keys(keys)
+    config = changed_config(directory, changes or {})
     doors.check()
-    job = _ready(read_config(directory.config_path))
+    job = _ready(config)
     _serve_alone(job, directory, run_keys, doors)
 
 

@@ -26,6 +26,12 @@ class ImageFiles(Samples):
     def read(self, index: int) -> UInt8[np.ndarray, "height width 3"]:
         return read_image(self.paths[index])
 
+    def raw(self, index: int) -> bytes:
+        try:
+            return self.paths[index].read_bytes()
+        except OSError as error:
+            raise DataError(f"{self.paths[index]} cannot be read: {error.strerror}") from error
+
     def where(self, index: int) -> str:
         return str(self.paths[index])
 

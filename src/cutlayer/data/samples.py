@@ -37,6 +37,16 @@ class Samples(ABC):
     def where(self, index: int) -> str:
         """Where a person finds this sample: a path, a file and line, or a split and row."""
 
+    def raw(self, index: int) -> bytes:
+        """What a fingerprint of the sample is taken of: its content, or what that is decoded from.
+
+        Raises as `read`.
+        """
+        content = self.read(index)
+        if isinstance(content, str):
+            return content.encode("utf-8", "surrogatepass")
+        return f"{content.dtype} {content.shape} ".encode() + content.tobytes()
+
     def __len__(self) -> int:
         """How many samples there are."""
         return len(self.labels)
@@ -53,6 +63,9 @@ class Subset(Samples):
 
     def read(self, index: int) -> Content:
         return self._samples.read(int(self._indices[index]))
+
+    def raw(self, index: int) -> bytes:
+        return self._samples.raw(int(self._indices[index]))
 
     def where(self, index: int) -> str:
         return self._samples.where(int(self._indices[index]))

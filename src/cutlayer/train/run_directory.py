@@ -95,6 +95,21 @@ class RunDirectory:
 
         write_atomically(self.path / _CHECKPOINT, write)
 
+    def finished(self) -> int | None:
+        """The last finished round, or None if none has finished, not even the evaluation before
+        training.
+
+        Raises RunError for a checkpoint that cannot be read.
+        """
+        path = self.path / _CHECKPOINT
+        if not path.exists():
+            return None
+        try:
+            with safe_open(path, framework="pt") as file:
+                return int(json.loads(file.metadata()["state"])["round"])
+        except (SafetensorError, KeyError, ValueError, TypeError) as error:
+            raise RunError(f"the checkpoint {path} cannot be read: {error}") from error
+
     def load(self) -> RunState | None:
         """The last finished round's state, or None if none has finished.
 

@@ -1,0 +1,54 @@
+"""Objects as texts that are equal for equal objects in another process: a fingerprint of code.
+
+Knows dataclasses and plain values; of anything else its class and what it keeps.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from types import BuiltinFunctionType, FunctionType, MethodType
+from typing import Any
+
+import numpy as np
+
+# longer lists are taken as their hash
+_SHOWN = 16
+# enough for what is decided by solving, which another machine does a little otherwise
+_DIGITS = 9
+
+
+def described(value: Any) -> str:
+    """The value's class and fields, whatever its address; fields that do not count in comparing two
+    of its kind are left out."""
+    match value:
+        case None | bool() | int() | str() | bytes():
+            return value.name if isinstance(value, Enum) else repr(value)
+        case float():
+            return f"{value:.{_DIGITS}g}"
+        case Enum():
+            return value.name
+        case np.ndarray() | np.generic():
+            return _sequence("array", [described(one) for one in np.ravel(value).tolist()])
+        case tuple() | list():
+            return _sequence("", [described(one) for one in value])
+        case Mapping():
+            return _fields("", value)
+        case type() | FunctionType() | BuiltinFunctionType() | MethodType():
+            return value.__qualname__
+    if is_dataclass(value):
+        counted = {one.name: getattr(value, one.name) for one in fields(value) if one.compare}
+        return _fields(type(value).__qualname__, counted)
+    return _fields(type(value).__qualname__, getattr(value, "__dict__", {}))
+
+
+def _fields(name: str, values: Mapping[Any, Any]) -> str:
+    inner = ", ".join(f"{key}={described(value)}" for key, value in values.items())
+    return f"{name}({inner})"
+
+
+def _sequence(name: str, texts: list[str]) -> str:
+    inner = ", ".join(texts)
+    if len(texts) > _SHOWN:
+        inner = f"{len(texts)} values, {hashlib.sha256(inner.encode()).hexdigest()[:16]}"
+    return f"{name}({inner})"

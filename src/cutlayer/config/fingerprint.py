@@ -1,0 +1,222 @@
+"""What a run began with, noted in its directory, so that it goes on with nothing else.
+
+A resumed run makes its inputs anew, from files and settings that may have changed meanwhile: class
+names in another order, for one, would swap the heads of a trained classifier without a word. All
+that decides a round is noted here, as a value or as a hash of it.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from cutlayer.codec.codec import Codec
+from cutlayer.codec.delta import Delta
+from cutlayer.codec.feedback import ErrorFeedback
+from cutlayer.codec.staged import StagedCodec
+from cutlayer.codec.stages.learned import LearnedBasis
+from cutlayer.config.described import described
+from cutlayer.config.read import config_yaml, flat_values
+from cutlayer.config.resumable import may_change
+from cutlayer.config.schema import Config
+from cutlayer.data.digest import digest_of, digest_of_order
+from cutlayer.errors import ConfigError, RunError
+from cutlayer.train.files import write_json, write_text
+from cutlayer.train.run_directory import RunDirectory
+from cutlayer.train.setup import Setup
+
+FILE = "fingerprint.json"
+# what is read of a model's folder: its weights, its configuration, its tokenizer or preprocessing
+_MODEL_FILES = (
+    *("*.safetensors", "*.safetensors.index.json", "config.json", "*processor_config.json"),
+    *("*token*", "vocab*", "merges*", "*.model"),
+)
+# what is compared otherwise or decides no number: where things are, what is read from files
+_ELSEWHERE = ("device_part", "server_part", "model", "devices", "train", "test", "clock")
+_TITLES = {
+    "codecs": "the codec",
+    "batches": "how samples are made into mini-batches",
+    "allocation": "the bandwidth allocation",
+    "accounting": "how costs are counted",
+    "rules": "how links and server are shared",
+}
+# characters of a value in a message
+_LETTERS = 80
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """What a run is made of: settings, the model's folder, class names, the objects that run."""
+
+    config: Config
+    model: Path
+    class_names: Sequence[str]
+    setup: Setup
+
+    def fingerprint(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        setup = self.setup
+        parts = tuple(device.plan.samples for device in setup.devices)
+        same = setup.train is setup.test
+        return {
+            "settings": {
+                key: value for key, value in flat_values(self.config).items() if not may_change(key)
+            },
+            "class_names": list(self.class_names),
+            "training_samples": None if same else [len(setup.train), digest_of(setup.train)],
+            "test_samples": [len(setup.test), digest_of(setup.test)],
+            "samples_per_device": [len(part) for part in parts],
+            "samples_of_devices": digest_of_order(parts),
+            "model_files": _digests(self.model),
+            "objects": dict(_objects(setup)),
+        }
+
+
+def settle(inputs: Inputs, directory: RunDirectory, say: Callable[[str], None]) -> None:
+    """Note what a new run is made of; of one that goes on, compare it, and note what may change.
+
+    Raises RunError, naming what differs, before anything is written.
+    """
+    path, finished = directory.path / FILE, directory.finished()
+    rounds, now = inputs.config.training.rounds, inputs.fingerprint()
+    if finished is not None and rounds < finished:
+        raise ConfigError(
+            f"training.rounds is {rounds}, but {directory.path} has finished {finished}: give that"
+            " many or more"
+        )
+    if finished is None:
+        write_json(path, now)
+    elif not path.exists():
+        say(
+            f"{directory.path} was begun by an older version, which noted neither data, weights nor"
+            " settings: those of now are taken for what it began with"
+        )
+        write_json(path, now)
+    else:
+        _compare(_read(path), now, directory, finished)
+    text = config_yaml(inputs.config)
+    if directory.config_path.read_text(encoding="utf-8") != text:
+        write_text(directory.config_path, text)
+
+
+def _compare(
+    old: Mapping[str, Any], new: Mapping[str, Any], directory: RunDirectory, finished: int
+) -> None:
+    changed = [*_changed_settings(old["settings"], new["settings"])]
+    if not changed:
+        changed += _changed_objects(old["objects"], new["objects"])
+    data = [*_changed_data(old, new)]
+    if data:
+        changed.append(f"the data changed: {'; '.join(data)}")
+    files = _changed_files(old["model_files"], new["model_files"])
+    if files:
+        changed.append(f"the model changed: {', '.join(files)}")
+    if changed:
+        raise RunError(
+            f"{directory.path} cannot go on: since round {finished} {'; '.join(changed)}. Put back"
+            " what it was, or start a new run"
+        )
+
+
+def _changed_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    for key in old.keys() & new.keys():
+        if old[key] != new[key]:
+            yield f"{key} was {_short(old[key])}, config.yaml says {_short(new[key])}"
+
+
+def _changed_objects(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
+    for key in old.keys() & new.keys():
+        if old[key] != new[key]:
+            first, second = _apart(old[key], new[key])
+            yield f"{_TITLES.get(key, key)} was {first} and is {second}"
+
+
+def _changed_data(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    if old["class_names"] != new["class_names"]:
+        before, now = (", ".join(names["class_names"]) for names in (old, new))
+        yield "class names were {} and are {}".format(*_apart(before, now))
+    whole = True
+    for key, title in (("training_samples", "training"), ("test_samples", "test")):
+        if old[key] != new[key] and None not in (old[key], new[key]):
+            whole = False
+            (before, _), (now, _) = old[key], new[key]
+            yield (
+                f"{before} {title} samples were there and {now} are"
+                if before != now
+                else f"the {now} {title} samples have another content or order"
+            )
+    key = "samples_per_device"
+    if old[key] != new[key]:
+        yield f"{_short(old[key])} samples were dealt to devices and {_short(new[key])} are"
+    elif whole and old["samples_of_devices"] != new["samples_of_devices"]:
+        yield "devices have other samples"
+
+
+def _changed_files(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    return sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= _LETTERS else f"{text[:_LETTERS]}..."
+
+
+def _apart(first: str, second: str) -> tuple[str, str]:
+    """Both texts, cut; of long ones the place where they part."""
+    if max(len(first), len(second)) <= _LETTERS:
+        return first, second
+    same = next((i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), 0)
+    begin = max(0, same - _LETTERS // 4)
+    lead = "..." if begin else ""
+    return lead + _short(first[begin:]), lead + _short(second[begin:])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"{path} cannot be read: {error}; delete it to go on without comparing the data,"
+            " weights and settings with those that the run began with"
+        ) from error
+    return found
+
+
+def _objects(setup: Setup) -> Iterator[tuple[str, str]]:
+    """All that a round calls or counts with, whether the settings say so or a caller put it in."""
+    for one in fields(setup):
+        if one.name not in _ELSEWHERE:
+            value = getattr(setup, one.name)
+            if one.name == "codecs":
+                value = replace(value, up=_timeless(value.up), down=_timeless(value.down))
+            yield one.name, described(value)
+    works = [(work.local_steps, work.plan.batch_size, work.flops_per_s) for work in setup.devices]
+    yield "devices' local steps, mini-batches and rates", described(works)
+
+
+def _timeless(codec: Codec) -> Codec:
+    """The codec without how long its streams will be, which follows the number of rounds."""
+    match codec:
+        case StagedCodec(transform=LearnedBasis() as basis):
+            return replace(codec, transform=replace(basis, packets=None))
+        case ErrorFeedback() | Delta():
+            return replace(codec, inner=_timeless(codec.inner))
+        case _:
+            return codec
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of what is read of a model's folder, by file."""
+    paths = {path for pattern in _MODEL_FILES for path in folder.glob(pattern) if path.is_file()}
+    return {path.name: _digest(path) for path in sorted(paths)}
+
+
+def _digest(path: Path) -> str:
+    name = path.resolve().name
+    # the hub's cache calls large files by their hash
+    if path.is_symlink() and len(name) == 64 and set(name) <= set("0123456789abcdef"):
+        return name
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,26 @@
+"""Settings that name what lies on this machine, whatever folder they are read in later."""
+
+from pathlib import Path
+
+from cutlayer.config.schema import Config
+from cutlayer.data.hub import holds_model
+
+
+def with_full_paths(config: Config) -> Config:
+    """The configuration with the full path of a model, data set or trace that is a local one.
+
+    Names that nothing lies under stay: they are known ones, of the hub, or mistakes that are named
+    later.
+    """
+    model, data, link = config.model, config.data, config.link
+    if holds_model(Path(model.name).expanduser()):
+        model = model.model_copy(update={"name": _full(model.name)})
+    if Path(data.name).expanduser().exists():
+        data = data.model_copy(update={"name": _full(data.name)})
+    ways = {key: tuple(map(_full, getattr(link, key))) for key in ("traces", "downlink_traces")}
+    link = link.model_copy(update=ways)
+    return config.model_copy(update={"model": model, "data": data, "link": link})
+
+
+def _full(name: str) -> str:
+    return str(Path(name).expanduser().absolute())
