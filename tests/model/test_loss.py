@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn import functional
 
 from cutlayer.errors import ModelError
 from cutlayer.model.loss import group_losses
@@ -70,6 +71,22 @@ def test_a_device_with_nothing_to_predict_has_loss_zero() -> None:
     losses.sum().backward()
     assert losses[0] > 0 and losses[1] == 0
     assert logits.grad is not None and not logits.grad[1].any()
+
+
+@pytest.mark.parametrize(("samples", "classes"), [(16, 4), (3000, 7), (40, 500_000)])
+def test_it_is_torchs_cross_entropy_to_the_bit_in_many_pieces(samples: int, classes: int) -> None:
+    """The last case has more values than are looked at together."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(samples, 1, classes, generator=generator, requires_grad=True)
+    labels = torch.randint(0, classes, (samples, 1), generator=generator)
+    labels[::3] = IGNORED_LABEL
+    (expected,) = torch.autograd.grad(
+        wanted := functional.cross_entropy(logits[:, 0], labels[:, 0]) * 0.37, logits
+    )
+    loss = group_losses("text-classification", logits, labels, [samples])[0] * 0.37
+    (found,) = torch.autograd.grad(loss, logits)
+    assert torch.equal(loss, wanted)
+    assert torch.equal(found, expected)
 
 
 def test_low_precision_logits_give_a_float32_loss() -> None:

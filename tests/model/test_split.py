@@ -49,6 +49,26 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return Case(path, task, model, load_whole(path, task, full_spec(task), classes=CLASSES))
 
 
+# heads of other names, tied, with a bias, scaled, softly capped
+@pytest.mark.parametrize("kind", ["gpt2", "opt", "gpt_neox", "phi", "cohere", "granite", "gemma2"])
+def test_a_language_models_logits_come_a_few_tokens_at_a_time(tmp_path: Path, kind: str) -> None:
+    path = save_model(tmp_path, kind, "causal-lm")
+    server = load_server_part(path, "causal-lm", 1, full_spec("causal-lm"), classes=0)
+    row = trained_row(server)
+    activation = torch.randn(4, 7, WIDTH, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        for lengths in (None, [7, 3, 5, 1]):
+            whole = server.forward(row[None], [4], activation, lengths)
+            for most in (5, 100):
+                pieces = list(server.token_logits(row, activation, lengths, most))
+                assert max(len(piece) for piece in pieces) == min(most, 28)
+                # the same sums of WIDTH products, in another order of float32 at most
+                torch.testing.assert_close(
+                    torch.cat(pieces), whole.flatten(0, 1), rtol=1e-5, atol=1e-5
+                )
+            assert torch.equal(server.forward(row[None], [4], activation, lengths), whole)
+
+
 def test_the_required_architectures_are_verified() -> None:
     assert {name for types in VERIFIED.values() for name in types} >= set(REQUIRED)
 

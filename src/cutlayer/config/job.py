@@ -62,6 +62,8 @@ _REMEDY = {
 }
 # micro-batches where a scheme overlaps them and nobody says how many
 _OVERLAPPING = 4
+# of a language model, that devices of one pass may have: 1 GiB, and their gradient as much
+_MOST_LOGITS = 2**28
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +170,7 @@ def prepare(config: Config, say: Say = lambda line: None) -> Job:
         batches=prepared.batches,
         classes=model.classes,
         accounting=ACCOUNTINGS[config.cost.accounting],
-        group=1 if scheme.trained is Trained.WEIGHTS else config.server.group,
+        group=_group(config, scheme, model.classes, prepared.task),
         seed=config.seed,
         clock=time.monotonic,
     )
@@ -257,6 +259,16 @@ def _micro_batches(config: Config, scheme: Scheme) -> int:
     return count
 
 
+def _group(config: Config, scheme: Scheme, classes: int, task: Task) -> int:
+    """Devices that share a pass: of a language model so few that their logits are bearable."""
+    if scheme.trained is Trained.WEIGHTS:
+        return 1
+    if task != "causal-lm":
+        return config.server.group
+    logits = config.training.batch_size * config.data.max_tokens * classes
+    return max(1, min(config.server.group, _MOST_LOGITS // logits))
+
+
 def make_optimizer(section: OptimizerSection) -> Optimizer:
     """How adapters step."""
     match section.name:
@@ -330,6 +342,8 @@ def about(job: Job) -> dict[str, Any]:
         "skipped_samples": job.prepared.skipped,
         "device_peak_bytes": memory.device.total,
         "device_memory_bytes": asdict(memory.device),
+        "server_peak_bytes": memory.server.total,
+        "server_memory_bytes": asdict(memory.server),
         "device_memory_limit_bytes": min(limits) if limits else None,
         "model_bytes": setup.model.parameters * setup.model.bytes_per_value,
         "unsplit_peak_bytes": memory.unsplit_bytes,

@@ -17,6 +17,7 @@ from transformers.pytorch_utils import Conv1D
 from cutlayer.errors import ModelError, UnsupportedModelError
 from cutlayer.model.anatomy import Anatomy
 from cutlayer.model.checkpoint import checkpointed
+from cutlayer.model.hollow import passing_through
 from cutlayer.model.layout import Layout, Slot
 from cutlayer.model.lora import AdapterSpec, LoraLinear, LoraPatches, RowLinear, Rows
 from cutlayer.model.own_weights import OwnWeights
@@ -51,6 +52,7 @@ class AdaptedModel:
         self._blocks = {
             f"{anatomy.blocks}.{index}": block for index, block in _owned_blocks(model, anatomy)
         }
+        self._output_length = anatomy.output_length
         self._reader: Rows | OwnWeights
         if trained is Trained.WEIGHTS:
             self._reader = OwnWeights(model)
@@ -95,6 +97,12 @@ class AdaptedModel:
             stack.enter_context(self._reader.using(slots, sizes))
             if checkpoint:
                 stack.enter_context(checkpointed(self._blocks, slots, sizes, self._reader.using))
+            yield
+
+    @contextmanager
+    def without_blocks(self) -> Iterator[None]:
+        """Run the model's forward for what comes after its blocks alone."""
+        with passing_through(self._blocks.values(), self._output_length):
             yield
 
     @property

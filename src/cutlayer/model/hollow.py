@@ -4,7 +4,7 @@ The model's own forward still runs over them, so its masks, positions, pooling a
 own code. Knows neither tasks nor adapters.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn, final
 
@@ -68,6 +68,29 @@ def pass_through(block: nn.Module, output_length: int) -> None:
     _hollow_block(block, lambda hidden: hidden, output_length)
 
 
+@contextmanager
+def passing_through(blocks: Iterable[nn.Module], output_length: int) -> Iterator[None]:
+    """Make these blocks, weights and all, answer with what they are given, for a while."""
+    blocks = list(blocks)
+    for block in blocks:
+        _answer_block(block, lambda hidden: hidden, output_length)
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del block.__dict__["forward"]
+
+
+@contextmanager
+def answering(unit: nn.Module, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Make a module of one argument run this instead, for a while."""
+    unit.__dict__["forward"] = forward
+    try:
+        yield
+    finally:
+        del unit.__dict__["forward"]
+
+
 def answer(unit: nn.Module, value: Callable[[], Tensor]) -> None:
     """Make a module outside the blocks answer `value()`, whatever it is given."""
 
@@ -96,7 +119,10 @@ def _hollow_block(block: nn.Module, value: Callable[[Tensor], Tensor], output_le
     for name, _ in list(block.named_children()):
         delattr(block, name)
     strip(block)
+    _answer_block(block, value, output_length)
 
+
+def _answer_block(block: nn.Module, value: Callable[[Tensor], Tensor], output_length: int) -> None:
     def forward(*args: Any, **kwargs: Any) -> Tensor | tuple[Tensor | None, ...]:
         hidden = value(args[0] if args else kwargs["hidden_states"])
         return (hidden, *[None] * (output_length - 1)) if output_length else hidden

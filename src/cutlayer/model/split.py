@@ -5,14 +5,16 @@ at a time; backward may follow at any time. What a part holds (rows, layout, wei
 `adapted` model. Knows no files and no loss.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import NoReturn, final
 
+import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from cutlayer.model.adapted import AdaptedModel
-from cutlayer.model.hollow import CutReachedError, Injection
+from cutlayer.model.hollow import CutReachedError, Injection, answering
 from cutlayer.model.inputs import real_inputs, stand_in_inputs
 from cutlayer.spec import Task
 
@@ -85,6 +87,43 @@ class ServerPart:
         ):
             logits: Tensor = model(**given).logits
         return logits
+
+    def token_logits(
+        self,
+        row: Float[Tensor, "parameter"],
+        activation: Float[Tensor, "batch token width"],
+        lengths: Sequence[int] | None,
+        most: int,
+    ) -> Iterator[Float[Tensor, "token vocabulary"]]:
+        """A language model's logits for one device, sample after sample, `most` tokens at a time.
+
+        What the model does after its blocks runs once for each piece, so all logits are never
+        there together. Equal to those of `forward` but for rounding. Raises as it does.
+        """
+        head: nn.Module = self.adapted.model.get_output_embeddings()  # type: ignore[no-untyped-call]
+        run: Callable[[Tensor], Tensor] = head.forward
+        with answering(head, _stop):
+            try:
+                self.forward(row[None], [activation.shape[0]], activation, lengths)
+            except CutReachedError as reached:
+                hidden = reached.activation
+        one = activation.new_zeros(1, 1, activation.shape[2])
+        for piece in torch.split(hidden.flatten(0, 1), most):
+            with (
+                self.adapted.without_blocks(),
+                answering(head, partial(_instead, run, piece[None])),
+            ):
+                logits = self.forward(row[None], [1], one, None)
+            yield logits[0]
+
+
+def _instead(run: Callable[[Tensor], Tensor], given: Tensor, hidden: Tensor) -> Tensor:
+    """What a head gives for other hidden states than its own."""
+    return run(given)
+
+
+def _stop(hidden: Tensor) -> NoReturn:
+    raise CutReachedError(hidden)
 
 
 @final

@@ -1,18 +1,27 @@
-"""How good the global adapters are: the test split through both parts, uncompressed."""
+"""How good the global adapters are: the test split through both parts, uncompressed.
+
+It never holds more than training does: batches are no larger than a device's micro-batch, nothing
+is kept for backward, and a language model's logits are there for a few tokens at a time.
+"""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn import functional
 
-from cutlayer.model.loss import group_losses
+from cutlayer.data.batches import Batch
+from cutlayer.model.loss import next_tokens
 from cutlayer.spec import IGNORED_LABEL
 from cutlayer.train.inputs import group_inputs
 from cutlayer.train.setup import Setup
 from cutlayer.train.state import RunState
 
-_BATCH = 64
+_MOST_SAMPLES = 64
+_MOST_LOGITS = 2**25  # 128 MiB
 
 
 @dataclass(frozen=True)
@@ -33,22 +42,34 @@ class Evaluation:
 def evaluate(setup: Setup, state: RunState) -> Evaluation:
     """Run the test split through device part and server part with the global adapters."""
     loss, right, counted = 0.0, 0, 0
-    for first in range(0, len(setup.test), _BATCH):
-        indices = np.arange(first, min(first + _BATCH, len(setup.test)))
+    step = min(setup.micro_batch_samples, _MOST_SAMPLES)
+    for first in range(0, len(setup.test), step):
+        indices = np.arange(first, min(first + step, len(setup.test)))
         batch = setup.batches.make(setup.test, indices)
-        group = group_inputs([batch])
-        activation = setup.device_part.forward(state.device.row[None], group.sizes, group.inputs)
-        logits = setup.server_part.forward(
-            state.server.row[None], group.sizes, activation, group.lengths
-        )
-        labels = torch.from_numpy(batch.labels)
-        if setup.task == "causal-lm":
-            predicted, wanted = logits[:, :-1].argmax(-1), labels[:, 1:]
-        else:
-            predicted, wanted = logits.argmax(-1), labels
-        counts = wanted != IGNORED_LABEL
-        weight = int(counts.sum())
-        loss += float(group_losses(setup.task, logits, labels, group.sizes)[0]) * weight
-        right += int((predicted == wanted)[counts].sum())
-        counted += weight
+        for logits, labels in _predictions(setup, state, batch):
+            loss += float(
+                functional.cross_entropy(
+                    logits, labels.long(), ignore_index=IGNORED_LABEL, reduction="sum"
+                )
+            )
+            right += int((logits.argmax(-1) == labels).sum())
+            counted += int((labels != IGNORED_LABEL).sum())
     return Evaluation(loss / counted, right / counted)
+
+
+def _predictions(setup: Setup, state: RunState, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
+    """Logits [row, class] of the batch's samples or, a few at a time, tokens; with the labels."""
+    group, labels = group_inputs([batch]), torch.from_numpy(batch.labels)
+    activation = setup.device_part.forward(
+        state.device.row[None], group.sizes, group.inputs
+    ).float()
+    server, row = setup.server_part, state.server.row
+    if setup.task != "causal-lm":
+        yield server.forward(row[None], group.sizes, activation, group.lengths).float(), labels
+        return
+    most = max(1, _MOST_LOGITS // setup.classes)
+    wanted = torch.split(next_tokens(labels).flatten(), most)
+    for logits, own in zip(
+        server.token_logits(row, activation, group.lengths, most), wanted, strict=True
+    ):
+        yield logits.float(), own

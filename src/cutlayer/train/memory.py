@@ -1,7 +1,7 @@
-"""What a device must hold to train its part, measured; and the whole model, for comparison.
+"""What a device and the server must hold to train, measured; and the whole model, for comparison.
 
 Saved tensors are counted as autograd really keeps them for one mini-batch of the largest kind, held
-as the run holds it.
+as the run holds it. Evaluation holds less: its batches are no larger, and backward needs nothing.
 """
 
 from dataclasses import asdict, dataclass
@@ -46,10 +46,12 @@ class PartMemory:
 
 @dataclass(frozen=True)
 class Memory:
-    """A device's part (or all, where the scheme leaves nothing to a server), and what one device
-    would need for the whole model, everything kept."""
+    """A device's part (or all, where the scheme leaves nothing to a server); the server, which has
+    the device part too, since it evaluates and hands it out; and what one device would need for the
+    whole model, everything kept."""
 
     device: PartMemory
+    server: PartMemory
     unsplit_bytes: int
 
 
@@ -63,7 +65,7 @@ def measure_memory(setup: Setup, state: RunState) -> Memory:
     server = _part(setup, 1, state.server.row, _server_bytes(setup, state, batch), None)
     kept = _part(setup, 0, state.device.row, _held_bytes(setup, state, batch, 1), batch)
     if not setup.scheme.splits:
-        return Memory(kept + server, (kept + server).total)
+        return Memory(kept + server, _merging(setup, kept + server), (kept + server).total)
     own = kept
     if setup.holding is not Holding.KEEP or setup.micro_batches > 1:
         in_flight = (setup.in_flight or setup.micro_batches) if setup.scheme.pipelined else 1
@@ -71,7 +73,36 @@ def measure_memory(setup: Setup, state: RunState) -> Memory:
             setup, state, _largest_batch(setup, setup.micro_batches), in_flight, setup.holding
         )
         own = _part(setup, 0, state.device.row, held, batch)
-    return Memory(own, (kept + server).total)
+    return Memory(own, _serving(setup, state, own, server), (kept + server).total)
+
+
+def _merging(setup: Setup, device: PartMemory) -> PartMemory:
+    """A server that only merges what the devices have trained, and evaluates."""
+    return PartMemory(
+        weights=device.weights,
+        adapters=(1 + len(setup.devices)) * device.gradients,
+        optimizer=0,
+        gradients=0,
+        activations=0,
+        input=0,
+    )
+
+
+def _serving(setup: Setup, state: RunState, device: PartMemory, server: PartMemory) -> PartMemory:
+    """A server with an adapter for each device, at its pass for a group of them.
+
+    What one pass holds grows with its samples alone, so that one device's is measured.
+    """
+    kept, together = (1, 1) if setup.scheme.shared_server else (len(setup.devices), setup.together)
+    micro = _largest_batch(setup, setup.micro_batches)
+    return PartMemory(
+        weights=device.weights + server.weights,
+        adapters=device.adapters + kept * server.adapters,
+        optimizer=kept * server.optimizer,
+        gradients=together * server.gradients,
+        activations=together * _server_bytes(setup, state, micro),
+        input=together * _activation(setup, state, micro).nbytes,
+    )
 
 
 def _held_bytes(
@@ -85,20 +116,23 @@ def _held_bytes(
 
 
 def _server_bytes(setup: Setup, state: RunState, batch: Batch) -> int:
-    """What backward needs of this batch above the cut [bytes]."""
+    """What backward needs of this batch above the cut, and the gradient of its logits [bytes]."""
     group = group_inputs([batch])
-    with torch.no_grad():
-        activation = setup.device_part.forward(
-            state.device.row[None], group.sizes, group.inputs
-        ).float()
     rows = state.server.row[None].clone().requires_grad_()
-    received = activation.requires_grad_()
+    received = _activation(setup, state, batch).requires_grad_()
     with SavedBytes(exclude=[*setup.server_part.adapted.tensors, rows]) as saved:
         logits = setup.server_part.forward(rows, group.sizes, received, group.lengths)
         loss = group_losses(setup.task, logits, torch.from_numpy(batch.labels), group.sizes)
-        held = saved.bytes
+        held = saved.bytes + logits.nbytes
     del loss
     return held
+
+
+@torch.no_grad()
+def _activation(setup: Setup, state: RunState, batch: Batch) -> Tensor:
+    """What crosses the cut of this batch."""
+    group = group_inputs([batch])
+    return setup.device_part.forward(state.device.row[None], group.sizes, group.inputs).float()
 
 
 def _largest_batch(setup: Setup, parts: int = 1) -> Batch:

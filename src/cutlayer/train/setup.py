@@ -14,7 +14,7 @@ from cutlayer.data.samples import Samples
 from cutlayer.model.optimizer import Optimizer
 from cutlayer.model.split import DevicePart, ServerPart
 from cutlayer.planner.allocation import Allocation
-from cutlayer.schemes.scheme import Scheme
+from cutlayer.schemes.scheme import DeviceOrder, Scheme
 from cutlayer.spec import Holding, ModelSpec, Task
 from cutlayer.timeline.rules import Rules
 
@@ -78,6 +78,18 @@ class Setup:
     def parts(self) -> tuple[DevicePart, ServerPart]:
         """Both parts of the model."""
         return self.device_part, self.server_part
+
+    @property
+    def together(self) -> int:
+        """The most devices that share one pass through a part."""
+        in_turn = self.scheme.devices is DeviceOrder.IN_TURN or self.scheme.shared_server
+        return 1 if in_turn else min(self.group, len(self.devices))
+
+    @property
+    def micro_batch_samples(self) -> int:
+        """The most samples of any device's micro-batch."""
+        batches = (min(device.samples, device.plan.batch_size) for device in self.devices)
+        return max(-(-samples // self.micro_batches) for samples in batches)
 
     def rate_of(self, round_number: int) -> float:
         """The learning rate of a round."""

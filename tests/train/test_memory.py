@@ -1,0 +1,191 @@
+"""What training holds, and that evaluation never holds more."""
+
+import weakref
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import pytest
+import tiny
+import torch
+import transformers
+from jaxtyping import Int
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from cutlayer.config.job import Job, prepare
+from cutlayer.config.schema import Config
+from cutlayer.data.batches import Batch, BatchMaker
+from cutlayer.data.samples import Samples
+from cutlayer.train.evaluate import evaluate
+from cutlayer.train.inputs import group_inputs
+from cutlayer.train.memory import measure_memory
+from cutlayer.train.round import Round, initial_state
+from cutlayer.train.server_pass import server_pass
+
+Folders = tuple[Path, Path]
+
+
+@final
+class LiveBytes(TorchDispatchMode):
+    """Counts what tensors made inside the block hold: `peak` is the most at any time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._now = self.peak = 0
+        self._seen: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: object, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, Tensor) and tensor.untyped_storage() not in self._seen:
+                self._add(tensor.untyped_storage())
+        return made
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        self._seen.add(storage)
+        self._now += storage.nbytes()
+        self.peak = max(self.peak, self._now)
+        weakref.finalize(storage, self._drop, storage.nbytes())
+
+    def _drop(self, size: int) -> None:
+        self._now -= size
+
+
+@final
+class Spy(BatchMaker):
+    """Remembers how many samples were asked for at once."""
+
+    def __init__(self, own: BatchMaker) -> None:
+        self._own = own
+        self.sizes: list[int] = []
+
+    def make(self, samples: Samples, indices: Int[np.ndarray, " row"]) -> Batch:
+        self.sizes.append(len(indices))
+        return self._own.make(samples, indices)
+
+
+def language_model(folder: Path, vocabulary: int, tokens: int) -> Path:
+    """A Llama, 32 wide, of three blocks, with a vocabulary of which the tokenizer knows ten."""
+    config = transformers.LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=tokens,
+        tie_word_embeddings=True,
+    )
+    tiny.text_model(folder, "llama")
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def job_of(folders: Folders, batch_size: int, tokens: int, devices: int) -> Job:
+    values = tiny.config(
+        *folders,
+        training={"rounds": 1, "local_steps": 1, "batch_size": batch_size},
+        devices={"count": devices, "memory_mib": None},
+        codec="none",
+    ).model_dump()
+    return prepare(
+        Config.model_validate({**values, "data": {**values["data"], "max_tokens": tokens}})
+    )
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "micro_batches", "most"), [(4, 1, 4), (7, 2, 4), (99, 1, 27)]
+)
+def test_evaluation_takes_no_more_samples_than_a_device(
+    vision: Folders, batch_size: int, micro_batches: int, most: int
+) -> None:
+    """27 of 80 samples are the largest of three devices' parts."""
+    training = {"batch_size": batch_size, "micro_batches": micro_batches}
+    job = prepare(tiny.config(*vision, training=training, partition={"name": "iid"}))
+    spy = Spy(job.setup.batches)
+    evaluate(replace(job.setup, batches=spy), initial_state(job.setup))
+    assert max(spy.sizes) == most
+    assert sum(spy.sizes) == len(job.setup.test)
+
+
+def test_evaluation_hardly_depends_on_its_batches(llama: Folders) -> None:
+    results = [
+        evaluate(job.setup, initial_state(job.setup))
+        for job in (job_of(llama, 1, 12, 3), job_of(llama, 16, 12, 3))
+    ]
+    # the same float32 values, summed over other pieces
+    assert results[0].loss == pytest.approx(results[1].loss, rel=1e-6)
+    assert results[0].accuracy == results[1].accuracy
+
+
+@pytest.mark.slow("a training step over logits of 1.2 GB")
+def test_evaluation_holds_less_than_training_at_a_large_vocabulary(tmp_path: Path) -> None:
+    tokens, vocabulary = 2048, 152_000
+    model = language_model(tmp_path / "model", vocabulary, tokens)
+    job = job_of((model, tiny.corpus(tmp_path / "data", words=400)), 1, tokens, 1)
+    state = initial_state(job.setup)
+    with LiveBytes() as evaluation:
+        evaluate(job.setup, state)
+    with LiveBytes() as training:
+        Round(job.setup, state).play()
+    logits = 4 * tokens * vocabulary
+    assert evaluation.peak < 0.3 * logits
+    # logits, their gradient, and a little
+    assert 2 * logits < training.peak < 2.2 * logits
+    assert job.memory.server.activations == pytest.approx(training.peak, rel=0.1)
+
+
+def test_a_server_holds_an_adapter_a_device_and_passes_for_a_group(vision: Folders) -> None:
+    """Three devices: adapters, optimiser states, and what their shared pass holds."""
+    job = prepare(tiny.config(*vision, codec="none", optimizer={"name": "adamw"}))
+    alone = measure_memory(replace(job.setup, group=1), initial_state(job.setup)).server
+    server, device = job.memory.server, job.memory.device
+    row = 4 * job.setup.server_part.adapted.layout.parameters
+    assert server.weights == sum(part.adapted.bytes for part in job.setup.parts)
+    assert server.adapters == 3 * row + device.adapters == alone.adapters
+    assert server.optimizer == alone.optimizer >= 3 * 2 * row
+    assert server.gradients == 3 * row == 3 * alone.gradients
+    assert server.activations == 3 * alone.activations > 0
+    assert server.input == 3 * alone.input > 0
+
+
+def test_what_a_servers_pass_holds_is_what_was_counted(llama: Folders) -> None:
+    job = job_of(llama, 4, 12, 3)
+    setup, state = job.setup, initial_state(job.setup)
+    batches = [setup.batches.make(setup.train, each.indices(1, 0)) for each in setup.devices]
+    group = group_inputs(batches)
+    activation = torch.randn(sum(group.sizes), 12, setup.model.width)
+    labels = torch.cat([torch.from_numpy(batch.labels) for batch in batches])
+    rows = state.server.row.repeat(3, 1).requires_grad_()
+    with LiveBytes() as live:
+        server_pass(
+            setup.server_part, rows, group.sizes, activation, group.lengths, labels, [1.0] * 3
+        )
+    counted = job.memory.server.activations + job.memory.server.gradients
+    # what operations need in passing is not counted
+    assert 0.7 * live.peak < counted < live.peak
+
+
+def test_one_after_the_other_needs_one_pass(vision: Folders) -> None:
+    for scheme in ("splitlora", "sl"):
+        setup = prepare(tiny.config(*vision, scheme=scheme)).setup
+        assert setup.group == 8
+        assert setup.together == 1
+
+
+def test_a_server_that_merges_holds_all_adapters(vision: Folders) -> None:
+    memory = prepare(tiny.config(*vision, scheme="fl-lora", devices={"memory_mib": None})).memory
+    assert memory.server.weights == memory.device.weights
+    assert memory.server.adapters == 4 * memory.device.adapters
+    assert memory.server.total == memory.server.weights + memory.server.adapters
+
+
+def test_devices_whose_logits_are_many_share_no_pass(llama: Folders) -> None:
+    assert job_of(llama, 4, 12, 3).setup.group == 8
+    # as if each had a million texts of 12 tokens in a batch, 14 logits a token
+    assert job_of(llama, 1_000_000, 12, 3).setup.group == 1
