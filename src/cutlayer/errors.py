@@ -41,5 +41,9 @@ class RunError(CutlayerError):
     """A run directory that cannot be written, read or resumed."""
 
 
+class StorageError(RunError):
+    """A file that cannot be written: a full disk, a folder of somebody else's."""
+
+
 class IdentityError(CutlayerError):
     """Keys, a name, an invitation or a certificate that cannot be used; quotes no secret."""

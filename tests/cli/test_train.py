@@ -2,6 +2,8 @@
 
 import os
 import resource
+import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ import tiny
 import yaml
 
 from cutlayer.cli.main import main
+from cutlayer.cli.progress import Progress
 from cutlayer.config.read import config_yaml
 
 
@@ -139,12 +142,46 @@ def test_a_mistake_ends_a_real_process_with_code_2(job: Path, tmp_path: Path) ->
     _check_one_line(done.returncode, done.stderr, "1..3")
 
 
+@pytest.mark.parametrize(
+    ("number", "begun", "after"),
+    [
+        (signal.SIGINT, 2, "after round 1"),
+        (signal.SIGTERM, 1, "before round 1 was finished"),
+    ],
+)
+def test_who_interrupts_is_told_how_to_go_on(
+    number: int,
+    begun: int,
+    after: str,
+    job: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def begins(progress: Progress, round_number: int, rounds: int) -> None:
+        if round_number == begun:
+            signal.raise_signal(number)
+
+    handler = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "round_begins", begins)
+        assert main(["train", str(job), "--quiet", "--output", str(tmp_path / "my runs")]) == 130
+    assert signal.getsignal(signal.SIGTERM) is handler
+    (run,) = (tmp_path / "my runs").iterdir()
+    said = capsys.readouterr().err
+    assert f"cutlayer: interrupted {after}; go on with: cutlayer train --resume '{run}'\n" in said
+    words = shlex.split(said.rpartition("go on with: cutlayer ")[2])
+    assert main([*words, "--quiet", "--codec", "fast"]) == 2
+    assert "leave out --codec" in capsys.readouterr().err
+
+
 @pytest.mark.slow("a process whose files may not grow, and one that goes on")
 def test_a_full_disk_is_named(job: Path, tmp_path: Path) -> None:
     """No file may grow past 4 KiB: the checkpoint cannot be written."""
     done = _cutlayer("train", job, "--output", "small", cwd=tmp_path, limit=4096)
     _check_one_line(done.returncode, done.stderr, "cannot write small/")
     (run,) = (tmp_path / "small").iterdir()
+    assert f"(to go on: cutlayer train --resume small/{run.name})" in done.stderr
     assert not list(run.glob(".*")), "a temporary file was left"
     again = _cutlayer("train", "--resume", run, "--quiet", cwd=tmp_path)
     assert again.returncode == 0, again.stderr

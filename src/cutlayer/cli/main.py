@@ -41,8 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"cutlayer: {what_the_system_says(error)}", file=sys.stderr)
         return _MISTAKE
-    except KeyboardInterrupt:
-        print("cutlayer: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(f"cutlayer: {str(error) or 'interrupted'}", file=sys.stderr)
         return _INTERRUPTED
 
 

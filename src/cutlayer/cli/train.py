@@ -1,7 +1,11 @@
 """`cutlayer train`: the main job."""
 
 import argparse
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from cutlayer.cli.loading import loading, teller
 from cutlayer.cli.settings import add_settings, given_settings
@@ -51,10 +55,24 @@ def run(arguments: argparse.Namespace) -> int:
     with loading("train", "train", teller(arguments.quiet)):
         from cutlayer.cli.progress import Progress, show_result
         from cutlayer.config.job import resume, start
-    with Progress(quiet=arguments.quiet) as progress:
+    with _terminable(), Progress(quiet=arguments.quiet) as progress:
         if arguments.resume is not None:
             directory = resume(arguments.resume, progress, progress.say, overrides)
         else:
             directory = start(config, arguments.output, progress, progress.say)
     show_result(directory.path)
     return 0
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends a run as Ctrl-C does, which says how it goes on."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

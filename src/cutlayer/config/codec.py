@@ -9,6 +9,7 @@ from cutlayer.codec.entropy.fixed_width import FixedWidth
 from cutlayer.codec.entropy.golomb_coder import Golomb
 from cutlayer.codec.entropy.two_way import TwoWay
 from cutlayer.codec.feedback import ErrorFeedback
+from cutlayer.codec.kernels.kernels import Kernels
 from cutlayer.codec.kernels.load import load
 from cutlayer.codec.presets import CodecPair, best, fast, lossless_plus, none, paper
 from cutlayer.codec.staged import StagedCodec
@@ -30,8 +31,8 @@ def make_codecs(section: CodecSection, packets: int, threads: int = 1) -> CodecP
 
     Raises ConfigError for settings that exclude each other.
     """
-    pair = _pair(section, packets)
-    return CodecPair(_on_threads(pair.up, threads), _on_threads(pair.down, threads))
+    pair, kernels = _pair(section, packets), load(threads)
+    return CodecPair(_on(pair.up, kernels), _on(pair.down, kernels))
 
 
 def _pair(section: CodecSection, packets: int) -> CodecPair:
@@ -57,13 +58,13 @@ def _pair(section: CodecSection, packets: int) -> CodecPair:
             return CodecPair(_staged(section.up, packets), _staged(back, packets))
 
 
-def _on_threads(codec: Codec, threads: int) -> Codec:
-    """The codec with its loops on so many threads; the bytes do not depend on it."""
+def _on(codec: Codec, kernels: Kernels) -> Codec:
+    """The codec with these loops, on whose threads the bytes do not depend."""
     match codec:
         case StagedCodec():
-            return replace(codec, kernels=load(threads))
+            return replace(codec, kernels=kernels)
         case ErrorFeedback() | Delta():
-            return replace(codec, inner=_on_threads(codec.inner, threads))
+            return replace(codec, inner=_on(codec.inner, kernels))
         case _:
             return codec
 

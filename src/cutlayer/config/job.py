@@ -4,8 +4,10 @@ This is where names become objects; everything below takes objects.
 """
 
 import re
+import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,7 @@ from cutlayer.cost.accounting import ACCOUNTINGS
 from cutlayer.data.batches import BatchPlan
 from cutlayer.data.find import Found, find_model
 from cutlayer.data.partition import label_counts
-from cutlayer.errors import ConfigError
+from cutlayer.errors import ConfigError, StorageError
 from cutlayer.model.load import load_device_part, load_server_part
 from cutlayer.model.lora import AdapterSpec
 from cutlayer.model.optimizer import AdamW, Optimizer, Sgd
@@ -194,17 +196,35 @@ def _works(config: Config, devices: Sequence[Device], prepared: Prepared) -> tup
 
 
 def finish(job: Job, directory: RunDirectory, observer: Observer, say: Say) -> RunDirectory:
-    """Train what is left of the job in `directory`, then write adapter, summary and report."""
+    """Train what is left of the job in `directory`, then write adapter, summary and report.
+
+    Raises CutlayerError; KeyboardInterrupt, if there was one, saying how the run goes on.
+    """
     for line in overview(job.config, job.prepared, job.setup):
         say(line)
     say(f"run directory: {directory.path}")
-    settle_job(job, directory, say)
-    write_json(directory.path / "partition.json", _partition(job))
-    state, records = run_rounds(job.setup, directory, job.config.training.rounds, observer)
-    export(job, state, directory)
-    write_summary(directory, records, about(job))
-    write_report(directory.path)
+    with _to_go_on(directory):
+        settle_job(job, directory, say)
+        write_json(directory.path / "partition.json", _partition(job))
+        state, records = run_rounds(job.setup, directory, job.config.training.rounds, observer)
+        export(job, state, directory)
+        write_summary(directory, records, about(job))
+        write_report(directory.path)
     return directory
+
+
+@contextmanager
+def _to_go_on(directory: RunDirectory) -> Iterator[None]:
+    """Whoever interrupts a run, or has no room for it, is told the command that goes on."""
+    command = f"cutlayer train --resume {shlex.quote(str(directory.path))}"
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        finished = directory.finished()
+        after = f"after round {finished}" if finished else "before round 1 was finished"
+        raise KeyboardInterrupt(f"interrupted {after}; go on with: {command}") from error
+    except StorageError as error:
+        raise StorageError(f"{error} (to go on: {command})") from error
 
 
 def _slug(name: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from cutlayer.errors import RunError
+from cutlayer.errors import StorageError
 from cutlayer.train.round_log import json_text
 from cutlayer.train.sync import sync_folder
 
@@ -33,7 +33,7 @@ OF_A_RUN = Mend(
 def write_atomically(path: Path, write: Callable[[Path], None], mend: Mend = OF_A_RUN) -> None:
     """Let `write` fill a temporary file beside `path`, flush it to disk, and rename it.
 
-    Raises RunError, naming the file, the reason and what mends it, if the disk is full or not
+    Raises StorageError, naming the file, the reason and what mends it, if the disk is full or not
     writable; `path` is then as it was.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -52,22 +52,48 @@ def write_atomically(path: Path, write: Callable[[Path], None], mend: Mend = OF_
 def write_folder_atomically(
     path: Path, write: Callable[[Path], None], mend: Mend = OF_A_RUN
 ) -> None:
-    """Let `write` fill a temporary folder beside `path`, then put it in the place of `path`.
+    """Let `write` fill a temporary folder beside `path`, flush all of it to disk, and put it in the
+    place of `path`: a crash leaves the old folder or the new one, whole, there or under the name
+    `.NAME.old` beside it.
 
-    Raises RunError as `write_atomically` does.
+    Raises StorageError as `write_atomically` does.
     """
-    temporary = path.with_name(f".{path.name}.new")
+    temporary, old = path.with_name(f".{path.name}.new"), path.with_name(f".{path.name}.old")
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         write(temporary)
-        shutil.rmtree(path, ignore_errors=True)
-        temporary.rename(path)
+        _sync_below(temporary)
+        _replace_folder(path, temporary, old)
         sync_folder(path.parent)
+        shutil.rmtree(old, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         raise storage_error(path, error, mend) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _replace_folder(path: Path, new: Path, old: Path) -> None:
+    """Rename, since a folder with something in it cannot be renamed over; undone if it fails."""
+    if not path.exists():
+        new.rename(path)
+        return
+    shutil.rmtree(old, ignore_errors=True)
+    path.rename(old)
+    try:
+        new.rename(path)
+    except BaseException:
+        old.rename(path)
+        raise
+
+
+def _sync_below(folder: Path) -> None:
+    """Flush the files of a folder and the folders in it, and it last."""
+    for place, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            with (Path(place) / name).open("rb") as file:
+                os.fsync(file.fileno())
+        sync_folder(Path(place))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -80,12 +106,14 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json_text(value, indent=1) + "\n")
 
 
-def storage_error(path: Path, error: OSError | SafetensorError, mend: Mend = OF_A_RUN) -> RunError:
+def storage_error(
+    path: Path, error: OSError | SafetensorError, mend: Mend = OF_A_RUN
+) -> StorageError:
     """The error for a file that cannot be written: which, why, and what to do."""
     why = str(error) if isinstance(error, SafetensorError) else error.strerror or str(error)
     full = _number(error) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     what = f"free some space; {mend.room}" if full else mend.place
-    return RunError(f"cannot write {path}: {why}; {what}")
+    return StorageError(f"cannot write {path}: {why}; {what}")
 
 
 def _number(error: OSError | SafetensorError) -> int | None:

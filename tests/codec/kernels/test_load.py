@@ -3,10 +3,14 @@
 import os
 import subprocess
 import sys
+import threading
 
+import numpy as np
 import pytest
 
 from cutlayer.codec.kernels.native import Native
+from cutlayer.config.codec import make_codecs
+from cutlayer.config.schema import CodecSection
 
 
 def loaded(before="", **environment):
@@ -49,3 +53,17 @@ def test_a_file_that_is_no_library_is_refused(tmp_path):
     (tmp_path / "_native.so").write_bytes(b"no library")
     with pytest.raises(OSError, match="_native"):
         Native(library=str(tmp_path / "_native.so"))
+
+
+def test_the_codecs_of_a_process_share_their_threads():
+    """A pool a direction would be made again for every run, and for each of eight threads."""
+    made = [make_codecs(CodecSection(name="best"), 10, threads=3) for _ in range(4)]
+    pools = {id(codec.kernels.pool) for pair in made for codec in (pair.up, pair.down)}
+    assert len(pools) == 1
+    rng = np.random.default_rng(0)
+    tensor = rng.standard_normal((8, 50, 64), dtype=np.float32)
+    before = threading.active_count()
+    for pair in made:
+        for codec in (pair.up, pair.down):
+            codec.encode(tensor, {}, np.random.default_rng(0))
+    assert threading.active_count() <= before + 2

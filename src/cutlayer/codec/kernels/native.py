@@ -7,6 +7,7 @@ compute is written in `kernels.py`.
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any, TypeVar, final
 
 import numpy as np
@@ -47,6 +48,15 @@ def _aligned(array: np.ndarray, dtype: type[np.generic]) -> np.ndarray:
 INFINITY = 0x7F800000
 
 
+@cache
+def _helpers(count: int) -> ThreadPoolExecutor:
+    """The threads that help, shared by all codecs of a process: their loops run one after another.
+
+    The interpreter ends them as it ends.
+    """
+    return ThreadPoolExecutor(count, "codec")
+
+
 @final
 class Native(Kernels):
     """See `Kernels`. `threads`: over how many to split each call; results do not depend on it."""
@@ -58,7 +68,7 @@ class Native(Kernels):
             raise OSError(f"{LIBRARY} was not built")
         self.library = opened(path)
         self.threads = threads
-        self.pool = ThreadPoolExecutor(threads - 1, "codec") if threads > 1 else None
+        self.pool = _helpers(threads - 1) if threads > 1 else None
 
     def _call(self, name: str, *arguments: Any) -> int:
         """The function's result. Raises PacketError for an error code."""
