@@ -8,7 +8,7 @@ import tiny
 
 from cutlayer.config.dataset import prepare_data
 from cutlayer.config.schema import Config
-from cutlayer.errors import ConfigError, DataError, UnsupportedModelError
+from cutlayer.errors import ConfigError, DataError
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +56,11 @@ def test_images_that_patches_do_not_fit_are_found_before_the_data(vit: Path) -> 
 
 
 def test_data_that_the_model_is_not_for(vit: Path, bert: Path, tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedModelError, match=r"text-classification: .*no such head"):
+    with pytest.raises(
+        DataError, match=r"is for image-class.* for text-class.*minilm"
+    ):
         prepared(vit, rows(tmp_path / "a.jsonl", "good film", "bad film"))
-    with pytest.raises(UnsupportedModelError, match=r"image-classification: .*no such head"):
+    with pytest.raises(DataError, match=r"is for text-class.* for image-class.*dinov2-small"):
         prepared(bert, tiny.images(tmp_path / "images"))
 
 

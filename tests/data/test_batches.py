@@ -56,3 +56,13 @@ def test_an_order_stays_what_it_was() -> None:
 def test_a_device_without_samples_or_batches_is_refused(samples: int, batch_size: int) -> None:
     with pytest.raises(DataError, match=f"device 3 has {samples} samples"):
         BatchPlan(np.arange(samples), batch_size, seed=0, device=3)
+
+
+def test_an_epoch_is_drawn_once_and_cannot_be_changed() -> None:
+    plan = BatchPlan(np.arange(6), batch_size=2, seed=7, device=2)
+    first = plan.indices(0)
+    assert plan.indices(1).base is first.base
+    with pytest.raises(ValueError, match="read-only"):
+        first[0] = 5
+    assert plan.indices(3).base is not first.base
+    assert plan.indices(0).tolist() == first.tolist()

@@ -1,6 +1,3 @@
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,10 +7,9 @@ from cutlayer.data.images import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     ImageBatches,
-    normalisation,
     square,
 )
-from cutlayer.errors import AssetError, DataError
+from cutlayer.errors import DataError
 from data.sets import picture, texts
 
 
@@ -60,17 +56,3 @@ def test_grey_images_become_three_equal_channels() -> None:
 def test_a_text_is_not_an_image() -> None:
     with pytest.raises(DataError, match="memory line 1 is not an image"):
         ImageBatches(8, (0.5,) * 3, (0.5,) * 3).make(texts(["words"]), np.array([0]))
-
-
-def test_normalisation_is_read_from_the_model_folder(tmp_path: Path) -> None:
-    assert normalisation(tmp_path) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    settings = {"image_mean": [0.1, 0.2, 0.3], "image_std": [1, 2, 3]}
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
-    assert normalisation(tmp_path) == ((0.1, 0.2, 0.3), (1.0, 2.0, 3.0))
-
-
-@pytest.mark.parametrize("content", ["no json", "[]", '{"image_mean": [1]}', '{"image_std": 5}'])
-def test_a_strange_preprocessor_file_is_named(tmp_path: Path, content: str) -> None:
-    (tmp_path / "preprocessor_config.json").write_text(content)
-    with pytest.raises(AssetError, match="preprocessor_config"):
-        normalisation(tmp_path)

@@ -157,3 +157,16 @@ def test_iid_refuses_more_devices_than_samples() -> None:
 def test_alpha_must_be_a_number_above_zero(alpha: float) -> None:
     with pytest.raises(DataError, match="Dirichlet alpha"):
         partition_dirichlet(np.zeros(10, np.int64), 2, alpha, rng(0))
+
+
+@pytest.mark.parametrize("alpha", [1e300, 1e308, 1.7e308])
+def test_an_alpha_beyond_the_range_of_sums_is_even(alpha: float) -> None:
+    parts = partition_dirichlet(np.arange(64) % 2, 8, alpha, rng(0))
+    assert [len(part) for part in parts] == [8] * 8
+
+
+@pytest.mark.parametrize("alpha", [5e-324, 1e-300])
+def test_the_smallest_alpha_gives_each_class_to_one_device(alpha: float) -> None:
+    parts = partition_dirichlet(np.arange(64) % 2, 8, alpha, rng(1))
+    assert sum(len(part) for part in parts) == 64
+    assert sorted(len(part) for part in parts)[:6] == [1] * 6

@@ -8,6 +8,7 @@ from cutlayer.data.check import check_data
 from cutlayer.data.load import load_data
 from cutlayer.data.tables import write_json_lines
 from cutlayer.errors import DataError
+from cutlayer.spec import Task
 from data.sets import json_lines
 
 
@@ -68,10 +69,10 @@ def test_broken_rows_are_bad_samples_with_their_line(tmp_path: Path) -> None:
     _, bad = check_data(load_data(str(tmp_path)), "skip")
     places = [sample.where.removeprefix(f"{tmp_path}/") for sample in bad]
     assert places == [
-        "train.jsonl line 2 (label None)",
+        "train.jsonl line 2",
         "train.jsonl line 3",
-        "train.jsonl line 4 (label None)",
-        "train.jsonl line 7 (label None)",
+        "train.jsonl line 4",
+        "train.jsonl line 7",
         "test.jsonl line 1 (label '7')",
     ]
 
@@ -90,11 +91,31 @@ def test_an_empty_table_is_refused(tmp_path: Path, name: str, content: bytes) ->
         load_data(str(tmp_path / name))
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", b"text,label\nfine,x\ncaf\xe9,y\nfine,y\n"),
+        (
+            "a.jsonl",
+            b'{"text": "a", "label": 1}\n\n{"text": "\xe9"}\n{"text": "b", "label": 0}',
+        ),
+        ("a.txt", b"fine\n\ncaf\xe9\n"),
+    ],
+)
+def test_a_line_that_is_not_utf8_is_a_bad_sample(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    task: Task | None = "causal-lm" if name == "a.txt" else None
+    data = load_data(str(tmp_path / name), task=task, test_fraction=0.4)
+    with pytest.raises(DataError, match=rf"1 of \d .*{name} line 3: byte 0xe9 is not UTF-8 \(Lat"):
+        check_data(data)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32"])
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.txt"])
-def test_a_file_that_is_not_utf8_is_named(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes(b"text,label\n\xff\xfe\xff,1\n")
-    with pytest.raises(DataError, match=f"{name} cannot be read as UTF-8"):
-        load_data(str(tmp_path / name))
+def test_a_file_in_another_unicode_is_named(tmp_path: Path, name: str, encoding: str) -> None:
+    (tmp_path / name).write_text("text,label\none,1\ntwo,2\n", encoding=encoding)
+    with pytest.raises(DataError, match=rf"{name} cannot be read as UTF-8: it is.* UTF-"):
+        check_data(load_data(str(tmp_path / name)))
 
 
 def test_rows_written_are_rows_read(tmp_path: Path) -> None:

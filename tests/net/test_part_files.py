@@ -8,7 +8,7 @@ import tiny
 import torch
 from safetensors import safe_open
 
-from cutlayer.data.images import normalisation
+from cutlayer.data.preprocessing import read_preprocessing
 from cutlayer.errors import PacketError
 from cutlayer.model.load import device_tensors, load_device_part
 from cutlayer.model.lora import AdapterSpec
@@ -66,7 +66,7 @@ def test_a_fetched_part_computes_as_the_models_own(
     assert pairs and all(torch.equal(one, other) for one, other in pairs)
     assert torch.equal(own.adapted.initial_row(0), whole.adapted.initial_row(0))
     if task == "image-classification":
-        assert normalisation(fetched) == normalisation(folder)
+        assert read_preprocessing(fetched) == read_preprocessing(folder)
     else:
         texts = ["the film was good"]
         ids = [load_tokenizer(path, 8).tokenize(texts) for path in (fetched, folder)]

@@ -3,23 +3,36 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from jaxtyping import Int64
+from transformers import PreTrainedConfig
 
 from cutlayer.config.schema import Config, DataSection, PartitionSection
+from cutlayer.data.assets.catalogue import known_asset
 from cutlayer.data.batches import BatchMaker
 from cutlayer.data.check import check_data
-from cutlayer.data.images import ImageBatches, normalisation
+from cutlayer.data.images import ImageBatches
+from cutlayer.data.labels import alike, short
+from cutlayer.data.left_out import sentence
 from cutlayer.data.load import load_data
 from cutlayer.data.partition import draw_subset, partition_dirichlet, partition_iid
+from cutlayer.data.preprocessing import Preprocessing, read_preprocessing
 from cutlayer.data.samples import DataSet, Samples, Subset
 from cutlayer.data.text import BlockBatches, Blocks, TextBatches
-from cutlayer.errors import ConfigError, DataError
+from cutlayer.errors import ConfigError, DataError, UnsupportedModelError
 from cutlayer.model.inputs import image_step, token_limit
 from cutlayer.model.tasks import read_config, task_class
 from cutlayer.model.tokenizer import Tokenizer, load_tokenizer
 from cutlayer.spec import Task
+
+# a model for each task that comes in a package
+_MODELS: dict[Task, str] = {
+    "image-classification": "dinov2-small",
+    "text-classification": "minilm",
+    "causal-lm": "smollm2",
+}
 
 # one stream of the seed for each draw
 _TRAIN, _TEST, _PARTITION = range(101, 104)
@@ -44,6 +57,9 @@ def prepare_data(config: Config, model: Path, say: Callable[[str], None]) -> Pre
     Raises DataError or AssetError for data that cannot be found, read or dealt.
     """
     section = config.data
+    known = section.task or _known_task(section.name)
+    if known is not None:
+        _refuse_other_task(config, known, model)
     check_sizes(section, model)
     data = load_data(
         section.name,
@@ -55,13 +71,18 @@ def prepare_data(config: Config, model: Path, say: Callable[[str], None]) -> Pre
         say=say,
     )
     say(f"data {section.name}: from {data.source}, {data.location}")
-    task_class(read_config(model), data.task)
+    _refuse_other_task(config, data.task, model)
+    _tell_found(data, say)
     if data.task == "image-classification":
+        # a picture is read to be checked: only those drawn are
         data, skipped = _checked(_drawn(data, config, say), config, None, say)
         batches: BatchMaker = image_batches(model, section.image_size)
+        say(_told_framing(read_preprocessing(model), section.image_size))
     elif data.task == "text-classification":
         tokenizer = load_tokenizer(model, section.max_tokens)
+        data, broken = _checked(data, config, None, say)
         data, skipped = _checked(_drawn(data, config, say), config, tokenizer, say)
+        skipped += broken
         batches = text_batches(tokenizer, section.max_tokens)
     else:
         tokenizer = load_tokenizer(model, None)
@@ -70,6 +91,50 @@ def prepare_data(config: Config, model: Path, say: Callable[[str], None]) -> Pre
         data = _drawn(replace(data, train=cut(data.train), test=cut(data.test)), config, say)
     parts = _deal(config.partition, data.train, config.devices.count, config.seed)
     return Prepared(data, data.task, batches, parts, skipped)
+
+
+def _known_task(name: str) -> Task | None:
+    """What a data set is for that is known by its short name, before it is fetched."""
+    asset = None if Path(name).expanduser().exists() else known_asset(name, "data")
+    return asset.task if asset is not None else None
+
+
+def _refuse_other_task(config: Config, task: Task, model: Path) -> None:
+    """Raises DataError where the model is for other tasks: before data are read or checked."""
+    architecture = read_config(model)
+    serves = [other for other in get_args(Task) if _serves(architecture, other)]
+    if serves and task not in serves:
+        raise DataError(
+            f"model {config.model.name} is for {' or '.join(serves)}, data {config.data.name} for "
+            f"{task}: choose other data, or a model such as {_MODELS[task]}"
+        )
+
+
+def _serves(architecture: PreTrainedConfig, task: Task) -> bool:
+    try:
+        task_class(architecture, task)
+    except UnsupportedModelError:
+        return False
+    return True
+
+
+def _tell_found(data: DataSet, say: Callable[[str], None]) -> None:
+    """Everything that was found, and which classes look like one."""
+    say(
+        f"data {data.name}: found {len(data.train)} training and {len(data.test)} test samples; "
+        f"{sentence(data.left_out)}"
+    )
+    for one, other in alike(data.class_names) if data.task != "causal-lm" else ():
+        say(f"classes {short(one)} and {short(other)} look alike and stay two: is that meant?")
+
+
+def _told_framing(preprocessing: Preprocessing, side: int) -> str:
+    filter_name = preprocessing.resample.name.lower()
+    own = f"; the model's own preprocessing: {preprocessing.framing}"
+    return (
+        f"pictures: the central square, resized to {side} px ({filter_name})"
+        f"{own if preprocessing.framing else ''}"
+    )
 
 
 def check_sizes(section: DataSection, model: Path) -> None:
@@ -156,8 +221,8 @@ def _drawn(data: DataSet, config: Config, say: Callable[[str], None]) -> DataSet
 
 def image_batches(model: Path, image_size: int) -> BatchMaker:
     """What makes mini-batches of images for the model in a folder."""
-    mean, std = normalisation(model)
-    return ImageBatches(image_size, mean, std)
+    read = read_preprocessing(model)
+    return ImageBatches(image_size, read.mean, read.std, read.levels, read.resample)
 
 
 def text_batches(tokenizer: Tokenizer, max_tokens: int) -> BatchMaker:

@@ -360,6 +360,7 @@ def about(job: Job) -> dict[str, Any]:
         "devices": len(setup.devices),
         "samples_per_device": [device.samples for device in setup.devices],
         "skipped_samples": job.prepared.skipped,
+        "left_out": [asdict(item) for item in job.prepared.data.left_out],
         "device_peak_bytes": memory.device.total,
         "device_memory_bytes": asdict(memory.device),
         "server_peak_bytes": memory.server.total,

@@ -11,6 +11,7 @@ from typing import final
 import numpy as np
 from jaxtyping import Int64, Integer, UInt8
 
+from cutlayer.data.faults import fault_of
 from cutlayer.data.samples import Samples, SplitPair
 from cutlayer.errors import DataError
 
@@ -54,12 +55,10 @@ def write_arrays(
 def read_arrays(folder: Path) -> SplitPair:
     """Both splits of `folder/images.npz`. Raises `DataError` when the file is not of this form."""
     path = folder / FILE
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            names = tuple(str(name) for name in file["class_names"])
-            train, test = (_split(file, split, path) for split in ("train", "test"))
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise DataError(f"{path} is not a readable image array file: {error}") from error
+    title = f"{path} is not a readable image array file"
+    with fault_of(title), np.load(path, allow_pickle=False) as file:
+        names = tuple(str(name) for name in file["class_names"])
+        train, test = (_split(file, split, path) for split in ("train", "test"))
     return SplitPair(train, test, names)
 
 
@@ -68,7 +67,9 @@ def _split(file: np.lib.npyio.NpzFile, split: str, path: Path) -> ImageArray:
     shape_fits = images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)
     if images.dtype != np.uint8 or not shape_fits or labels.shape != images.shape[:1]:
         raise DataError(
-            f"{path}: {split}_images is {images.dtype} {images.shape} with labels {labels.shape}; "
+            f"{split}_images is {images.dtype} {images.shape} with labels {labels.shape}; "
             "expected uint8 [sample, height, width] or [sample, height, width, 3]"
         )
+    if not (np.issubdtype(labels.dtype, np.integer) or np.array_equal(labels, np.rint(labels))):
+        raise DataError(f"{split}_labels are not whole numbers, as indices of classes are")
     return ImageArray(images, labels.astype(np.int64), f"{path.name} {split}")

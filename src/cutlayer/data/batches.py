@@ -5,7 +5,7 @@ tensors; `images` and `text` make the arrays.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Int, Int64
@@ -29,6 +29,10 @@ class BatchPlan:
     batch_size: int
     seed: int
     device: int
+    # the epoch asked for last: every step of an epoch cuts from one permutation
+    _order: dict[int, Int[np.ndarray, " sample"]] = field(
+        default_factory=dict, init=False, repr=False
+    )
 
     def __post_init__(self) -> None:
         if not len(self.samples) or self.batch_size < 1:
@@ -46,9 +50,16 @@ class BatchPlan:
         """The split's indices that make up the mini-batch of local step `step` (0, 1, ...),
         counted over the whole run."""
         epoch, place = divmod(step, self.steps_per_epoch)
-        order = np.random.default_rng([_ORDER_STREAM, self.seed, self.device, epoch])
-        shuffled = order.permutation(self.samples)
-        return shuffled[place * self.batch_size : (place + 1) * self.batch_size]
+        return self._shuffled(epoch)[place * self.batch_size : (place + 1) * self.batch_size]
+
+    def _shuffled(self, epoch: int) -> Int[np.ndarray, " sample"]:
+        if epoch not in self._order:
+            draw = np.random.default_rng([_ORDER_STREAM, self.seed, self.device, epoch])
+            shuffled = draw.permutation(self.samples)
+            shuffled.flags.writeable = False
+            self._order.clear()
+            self._order[epoch] = shuffled
+        return self._order[epoch]
 
 
 @dataclass(frozen=True, eq=False)

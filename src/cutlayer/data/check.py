@@ -7,6 +7,8 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from cutlayer.data.faults import reason
+from cutlayer.data.labels import text_fault
 from cutlayer.data.samples import DataSet, Samples, Subset
 from cutlayer.errors import CutlayerError, DataError, ModelError
 
@@ -79,27 +81,32 @@ def brief(error: Exception) -> str:
 
 
 def _fault(samples: Samples, index: int, classes: int, tokenize: Tokenize | None) -> str | None:
-    label = int(samples.labels[index])
-    if not 0 <= label < classes:
-        return f"its label is none of the {classes} classes"
     try:
         content = samples.read(index)
     except DataError as error:
         return str(error)
+    except MemoryError:
+        raise
+    except Exception as error:  # what a library may raise over one sample is open
+        return f"it cannot be read: {reason(error)}"
+    label = int(samples.labels[index])
+    if not 0 <= label < classes:
+        return f"its label is none of the {classes} classes"
     if isinstance(content, str):
         return _text_fault(content, samples.where(index), tokenize)
     return None if content.size else "it has no content"
 
 
 def _text_fault(text: str, where: str, tokenize: Tokenize | None) -> str | None:
-    if not text.strip():
-        return "its text is empty"
-    if tokenize is None:
-        return None
+    fault = text_fault(text, "text")
+    if fault is not None or tokenize is None:
+        return fault
     try:
         (ids,) = tokenize([text])
     except ModelError as error:  # not the sample's fault: the tokenizer is not the model's
         raise ModelError(f"{where}: {error}") from error
+    except MemoryError:
+        raise
     except Exception as error:  # whatever the tokenizer's library raises
         return f"the tokenizer fails on it: {brief(error)}"
     return None if ids else "the tokenizer makes no token of it"

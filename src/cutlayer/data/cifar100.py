@@ -10,6 +10,7 @@ import numpy as np
 
 from cutlayer.data.arrays import ImageArray
 from cutlayer.data.samples import SplitPair
+from cutlayer.data.text_file import read_text
 from cutlayer.errors import DataError
 
 _SIDE = 32
@@ -28,7 +29,7 @@ def read_cifar100(folder: Path) -> SplitPair:
     """Both splits with the fine labels. Raises `DataError` when a file is not whole records."""
     listing = folder / _NAMES
     if listing.is_file():
-        names = tuple(listing.read_text(encoding="utf-8").split())
+        names = tuple(read_text(listing).split())
     else:
         names = tuple(str(label) for label in range(_CLASSES))
     return SplitPair(_read(folder / "train.bin"), _read(folder / "test.bin"), names)

@@ -1,69 +1,105 @@
 """Hugging Face `datasets` as splits: from the hub, or from a folder on this machine."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 
 from cutlayer.data.bars import bars_on_terminals_only
+from cutlayer.data.faults import fault_of, reason
 from cutlayer.data.image_files import rgb
-from cutlayer.data.samples import Samples, SplitPair
+from cutlayer.data.labels import clean_name, listing
+from cutlayer.data.left_out import merged, read_tree
+from cutlayer.data.samples import LeftOut, Samples, SplitPair
 from cutlayer.data.splits import (
     TEST_NAMES,
     UNKNOWN_LABEL,
     Settings,
     index_labels,
-    name_classes,
     split_off_test,
 )
-from cutlayer.data.tables import TextRows
+from cutlayer.data.text_rows import (
+    UNLABELLED,
+    Row,
+    refuse_halves,
+    refuse_no_text,
+    text_classes,
+    text_row,
+    text_rows,
+)
 from cutlayer.errors import DataError
 from cutlayer.spec import Task
+
+_PARQUET = ".parquet"
 
 
 @final
 class HubImages(Samples):
-    """Images of a `datasets` split, decoded when asked for."""
+    """Images of a `datasets` split, decoded when asked for. `rows` say why one has no label."""
 
-    def __init__(self, rows: Any, column: str, labels: np.ndarray, origin: str) -> None:
+    def __init__(
+        self,
+        images: Any,
+        column: str,
+        rows: Sequence[Row],
+        labels: Int64[np.ndarray, " sample"],
+        origin: str,
+    ) -> None:
         self.labels = labels
-        self._rows = rows.select_columns([column])
+        self._images = images.select_columns([column])
         self._column = column
+        self._faults = {row.line: row.fault for row in rows if row.fault is not None}
         self._origin = origin
 
     def read(self, index: int) -> UInt8[np.ndarray, "height width 3"]:
-        try:
-            return rgb(self._rows[index][self._column])
-        except (OSError, ValueError, SyntaxError, AttributeError) as error:
-            raise DataError(f"{self.where(index)} is not a readable image: {error}") from error
+        fault = self._faults.get(index)
+        if fault is not None:
+            raise DataError(f"{self.where(index)}: {fault}")
+        with fault_of(f"{self.where(index)} is not a readable image"):
+            image = self._images[index][self._column]
+            if image is None:
+                raise DataError("it is empty")
+            return rgb(image)
 
     def where(self, index: int) -> str:
         return f"{self._origin} row {index}"
 
 
-def is_saved_dataset(folder: Path) -> bool:
-    """Whether `datasets` can open the folder: `save_to_disk`'s form, or Parquet files."""
-    return _is_saved(folder) or any(folder.glob("*.parquet")) or any(folder.glob("*/*.parquet"))
+def is_saved_dataset(path: Path) -> bool:
+    """Whether `datasets` can open it: `save_to_disk`'s form, Parquet files in a folder, or one."""
+    if path.is_file():
+        return path.suffix.lower() == _PARQUET
+    return _is_saved(path) or any(path.glob("*.parquet")) or any(path.glob("*/*.parquet"))
 
 
-def open_dataset(folder: Path) -> Mapping[str, Any]:
-    """The splits of such a folder. Raises `DataError` when they cannot be opened."""
+def read_saved_dataset(path: Path, settings: Settings) -> tuple[SplitPair, Task]:
+    """Both splits of such a folder or file. Raises `DataError` when it cannot be opened."""
+    pair, task = read_dataset(open_dataset(path), str(path), settings)
+    if path.is_file() or _is_saved(path):
+        return pair, task
+    return pair.leaving_out(merged((*pair.left_out, *_unread_files(path)))), task
+
+
+def open_dataset(path: Path) -> Mapping[str, Any]:
+    """The splits of such a folder or file. Raises `DataError` when they cannot be opened."""
     try:
         import datasets
     except ImportError as error:
         raise DataError(
-            f"{folder} needs the `datasets` library: pip install 'cutlayer[hub]'"
+            f"{path} needs the `datasets` library: pip install 'cutlayer[hub]'"
         ) from error
-    try:
-        with bars_on_terminals_only():
-            if _is_saved(folder):
-                opened = datasets.load_from_disk(str(folder))
-            else:
-                opened = datasets.load_dataset(str(folder))
-    except Exception as error:  # whatever the library raises on a damaged folder
-        raise DataError(f"{folder} cannot be opened by `datasets`: {error}") from error
+    # whatever the library raises on a damaged folder
+    with fault_of(f"{path} cannot be opened by `datasets`"), bars_on_terminals_only():
+        if path.is_file():
+            opened = datasets.load_dataset("parquet", data_files=str(path))
+        elif _is_saved(path):
+            opened = datasets.load_from_disk(str(path))
+        else:
+            opened = datasets.load_dataset(str(path))
     return opened if isinstance(opened, Mapping) else {"train": opened}
 
 
@@ -76,36 +112,40 @@ def read_dataset(
     """
     if "train" not in splits:
         raise DataError(f"{origin} has no train split; it has: {', '.join(splits)}")
-    train = splits["train"]
-    label = _label_column(train, origin, settings)
-    image = next((name for name, kind in train.features.items() if _is_image(kind)), None)
-    if image is None and settings.text_field not in train.features:
-        raise DataError(
-            f"{origin} has no image column and none named {settings.text_field!r}; it has: "
-            f"{', '.join(train.features)}. Name the text's with text_field"
-        )
-    if image is not None and label is None:
-        raise DataError(f"{origin} has images but no column {settings.label_field!r}")
-    names, known = _class_names(train, label)
+    columns = _columns(splits["train"], origin, settings)
+    test = _labelled_test(splits, columns.label)
+    parts = {
+        name: _rows(splits[name], columns, settings, f"{origin} {name}")
+        for name in ("train", test)
+        if name
+    }
+    names = columns.classes or text_classes(parts["train"], parts.get(test or "", []), settings)
 
-    def samples(rows: Any, split: str) -> Samples:
-        raw = _raw_labels(rows, label, known)
-        labels = index_labels(raw, names)
+    def samples(split: str) -> Samples:
         where = f"{origin} {split}"
-        if image is not None:
-            return HubImages(rows, image, labels, where)
-        texts = tuple(rows[settings.text_field])
-        return TextRows(texts, labels, raw, np.arange(len(rows)), where, "row")
+        if columns.image is None:
+            return text_rows(parts[split], names, where, "row")
+        labels = index_labels([row.label for row in parts[split]], names)
+        return HubImages(splits[split], columns.image, parts[split], labels, where)
 
-    test = _labelled_test(splits, label)
     if test is None:
-        whole = samples(train, "train")
-        pair = split_off_test(whole, names, settings.test_fraction, settings.seed)
+        pair = split_off_test(samples("train"), names, settings.test_fraction, settings.seed)
     else:
-        pair = SplitPair(samples(train, "train"), samples(splits[test], test), names)
-    if image is not None:
+        pair = SplitPair(samples("train"), samples(test), names)
+    pair = pair.leaving_out(_unread(splits, test, columns))
+    if columns.image is not None:
         return pair, "image-classification"
-    return pair, "causal-lm" if label is None else "text-classification"
+    return pair, "causal-lm" if columns.label is None else "text-classification"
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Which columns serve. `classes`: of labels that are indices of names, else empty."""
+
+    image: str | None
+    label: str | None
+    classes: tuple[str, ...]
+    other_images: tuple[str, ...]
 
 
 def _is_saved(folder: Path) -> bool:
@@ -118,6 +158,23 @@ def _is_image(kind: Any) -> bool:
 
 def _is_class_label(kind: Any) -> bool:
     return type(kind).__name__ == "ClassLabel"
+
+
+def _columns(train: Any, origin: str, settings: Settings) -> _Columns:
+    label = _label_column(train, origin, settings)
+    images = [name for name, kind in train.features.items() if _is_image(kind)]
+    if not images and settings.text_field not in train.features:
+        raise DataError(
+            f"{origin} has no image column and none named {settings.text_field!r}; it has: "
+            f"{listing(tuple(train.features))}. Name the text's with text_field"
+        )
+    if images and label is None:
+        raise DataError(f"{origin} has images but no column {settings.label_field!r}")
+    refuse_halves(tuple(train.features), origin, settings)
+    classes: tuple[str, ...] = ("text",)
+    if label is not None:
+        classes = _class_names(train.features[label])
+    return _Columns(images[0] if images else None, label, classes, tuple(images[1:]))
 
 
 def _label_column(train: Any, origin: str, settings: Settings) -> str | None:
@@ -134,34 +191,102 @@ def _label_column(train: Any, origin: str, settings: Settings) -> str | None:
     )
 
 
-def _class_names(train: Any, label: str | None) -> tuple[tuple[str, ...], bool]:
-    """The names, and whether the column holds their indices."""
-    if label is None:
-        return ("text",), False
-    if _is_class_label(train.features[label]):
-        return tuple(train.features[label].names), True
-    return name_classes([None if value is None else str(value) for value in train[label]]), False
+def _class_names(kind: Any) -> tuple[str, ...]:
+    if not _is_class_label(kind):
+        return ()
+    return tuple(dict.fromkeys(clean_name(name) or name for name in kind.names))
 
 
-def _raw_labels(rows: Any, label: str | None, known: bool) -> tuple[str | None, ...]:
-    if label is None:
-        return ("text",) * len(rows)
-    values: Sequence[Any] = rows[label]
-    if known:
-        names = rows.features[label].names
-        return tuple(names[value] if _inside(value, len(names)) else None for value in values)
-    return tuple(None if value is None else str(value) for value in values)
+def _rows(rows: Any, columns: _Columns, settings: Settings, origin: str) -> list[Row]:
+    """Every row's label, and its text where the set is of texts."""
+    count = len(rows)
+    labels: list[Any] = [UNLABELLED] * count
+    texts: list[Any] = ["an image"] * count
+    unlabelled: dict[int, str] = {}
+    untold: dict[int, str] = {}
+    if columns.label is not None:
+        labels, unlabelled = _values(rows, columns.label)
+        if _is_class_label(rows.features[columns.label]):
+            names = rows.features[columns.label].names
+            labels = [_named(value, names) for value in labels]
+    if columns.image is None:
+        texts, untold = _values(rows, settings.text_field)
+        refuse_no_text(texts, settings.text_field, origin)
+    faults = {**unlabelled, **untold}
+    return [
+        Row(place, None, None, faults[place])
+        if place in faults
+        else text_row(place, text, label, settings)
+        for place, (text, label) in enumerate(zip(texts, labels, strict=True))
+    ]
 
 
-def _inside(value: int | None, count: int) -> bool:
-    return value is not None and 0 <= value < count
+def _values(rows: Any, column: str) -> tuple[list[Any], dict[int, str]]:
+    """A column's values, and why a row has none that can be decoded."""
+    alone = rows.select_columns([column])
+    try:
+        return list(alone[column]), {}
+    except MemoryError:
+        raise
+    except Exception:  # one row at a time then
+        return _values_one_by_one(alone, column)
+
+
+def _values_one_by_one(rows: Any, column: str) -> tuple[list[Any], dict[int, str]]:
+    values: list[Any] = []
+    faults: dict[int, str] = {}
+    for place in range(len(rows)):
+        try:
+            values.append(rows[place][column])
+        except MemoryError:
+            raise
+        except Exception as error:
+            values.append(None)
+            faults[place] = f"its {column!r} cannot be decoded ({reason(error)})"
+    return values, faults
+
+
+def _named(value: int | None, names: Sequence[str]) -> str | None:
+    """The class of an index; -1 is how many sets write that there is none."""
+    if value is None or value == UNKNOWN_LABEL:
+        return None
+    return clean_name(names[value]) or names[value] if 0 <= value < len(names) else str(value)
 
 
 def _labelled_test(splits: Mapping[str, Any], label: str | None) -> str | None:
     """The first test split that has labels: some sets hide their test labels as -1."""
     for name in TEST_NAMES:
-        if name in splits:
-            hidden = label is not None and set(splits[name][label]) <= {None, UNKNOWN_LABEL}
-            if not hidden:
-                return name
+        if name in splits and not (label is not None and _hides_labels(splits[name], label)):
+            return name
     return None
+
+
+def _hides_labels(rows: Any, label: str) -> bool:
+    if label not in rows.features:
+        return True
+    values, _ = _values(rows, label)
+    return all(value is None or value == UNKNOWN_LABEL for value in values)
+
+
+def _unread(splits: Mapping[str, Any], test: str | None, columns: _Columns) -> tuple[LeftOut, ...]:
+    """The rows of other splits, and further columns of images."""
+    rest = [
+        LeftOut("rows", f"of split {name}", len(rows))
+        for name, rows in splits.items()
+        if name not in ("train", test)
+    ]
+    rest += [LeftOut("columns", f"of images ({name})", 1) for name in columns.other_images]
+    return merged(rest)
+
+
+def _unread_files(folder: Path) -> list[LeftOut]:
+    """Files of a folder of Parquet files that `datasets` gives no split."""
+    import datasets
+
+    with fault_of(f"{folder} cannot be opened by `datasets`"):
+        given = datasets.load_dataset_builder(str(folder)).config.data_files or {}
+        used = {Path(path).resolve() for paths in given.values() for path in paths}
+    tree = read_tree(folder, lambda path: path.resolve() not in used)
+    others = Counter(path.suffix or "without a suffix" for path in tree.paths)
+    hidden = tree.others["hidden"]
+    return [LeftOut("files", why, count) for why, count in {**others, "hidden": hidden}.items()]

@@ -1,5 +1,6 @@
 """A data set by path or name: recognises the form from what lies there."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,19 +10,22 @@ from cutlayer.data.arrays import FILE as ARRAYS
 from cutlayer.data.arrays import read_arrays
 from cutlayer.data.assets.asset import Say, silent
 from cutlayer.data.assets.packages import RunTool, run_tool
+from cutlayer.data.check import find_bad
 from cutlayer.data.cifar100 import is_cifar100, read_cifar100
 from cutlayer.data.find import HubSplits, find_data
 from cutlayer.data.hub import Hub
-from cutlayer.data.hub_data import is_saved_dataset, open_dataset, read_dataset
+from cutlayer.data.hub_data import is_saved_dataset, read_dataset, read_saved_dataset
 from cutlayer.data.image_folder import has_class_folders, read_image_folder
-from cutlayer.data.plain_text import has_text_files, read_plain_text
+from cutlayer.data.left_out import is_hidden, listed
+from cutlayer.data.plain_text import has_text_files, is_text_file, read_plain_text
 from cutlayer.data.samples import DataSet, Source, SplitPair
 from cutlayer.data.splits import Settings
-from cutlayer.data.tables import SUFFIXES, find_split_files, read_tables
+from cutlayer.data.tables import find_split_files, is_table, read_table_folder, read_tables
 from cutlayer.data.tiny_imagenet import is_tiny_imagenet, read_tiny_imagenet
 from cutlayer.errors import DataError
 from cutlayer.spec import Task
 
+_NAMED = 4
 _TEXT_TASKS: tuple[Task, ...] = ("text-classification", "causal-lm")
 
 
@@ -76,7 +80,22 @@ def read_path(path: Path, settings: Settings) -> tuple[SplitPair, Task]:
         if form.fits(path):
             return form.read(path, settings)
     looked_for = "; ".join(form.title for form in _FORMS)
-    raise DataError(f"{path} is no data set that cutlayer recognises. Looked for: {looked_for}")
+    raise DataError(
+        f"{path} is no data set that cutlayer recognises{_contents(path)}. Looked for: {looked_for}"
+    )
+
+
+def _contents(path: Path) -> str:
+    """What lies in a folder that no form fits, in short."""
+    if not path.is_dir():
+        return ""
+    kinds = Counter(
+        "folders" if entry.is_dir() else entry.suffix or "files without a suffix"
+        for entry in listed(path)
+        if not is_hidden(entry)
+    )
+    held = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(_NAMED))
+    return f" (it holds {held or 'nothing'})"
 
 
 def _data_set(
@@ -89,19 +108,36 @@ def _data_set(
         raise DataError(f"{name} is for {usual}, not for {task}: choose that task or other data")
     classes = len(pair.class_names)
     if task != "causal-lm" and classes < 2:
-        raise DataError(f"{name} has {classes} class: {task} needs two or more")
-    return DataSet(name, task, pair.train, pair.test, pair.class_names, source, location)
+        raise DataError(
+            f"{name} has {classes} class: {task} needs two or more{_first_bad(pair, task)}"
+        )
+    return DataSet(
+        name, task, pair.train, pair.test, pair.class_names, source, location, pair.left_out
+    )
+
+
+def _first_bad(pair: SplitPair, task: Task) -> str:
+    """Texts that cannot be read may be why classes are missing."""
+    if task not in _TEXT_TASKS:
+        return ""
+    bad = [
+        *find_bad(pair.train, len(pair.class_names)),
+        *find_bad(pair.test, len(pair.class_names)),
+    ]
+    return f"; {len(bad)} samples cannot be used, the first: {bad[0].title}" if bad else ""
 
 
 def _has_tables(path: Path) -> bool:
     if path.is_dir():
         return find_split_files(path) is not None
-    return path.suffix in SUFFIXES
+    return is_table(path)
 
 
 def _read_tables(path: Path, settings: Settings) -> tuple[SplitPair, Task]:
-    train, test = (path, None) if path.is_file() else find_split_files(path) or (path, None)
-    pair = read_tables(train, test, settings)
+    if path.is_file():
+        pair = read_tables(path, None, settings)
+    else:
+        pair = read_table_folder(path, settings)
     return pair, settings.task or "text-classification"
 
 
@@ -122,14 +158,14 @@ _FORMS = (
         _image_task(read_tiny_imagenet),
     ),
     _Form(
-        "train.csv or train.jsonl (with test.csv, test.jsonl), or one .csv or .jsonl file",
+        "train.csv, train.jsonl or train.json (with a test file of that kind), or one such file",
         _has_tables,
         _read_tables,
     ),
     _Form(
         "a folder that `datasets` saved, or Parquet files",
-        lambda path: path.is_dir() and is_saved_dataset(path),
-        lambda path, settings: read_dataset(open_dataset(path), str(path), settings),
+        is_saved_dataset,
+        read_saved_dataset,
     ),
     _Form(
         "class folders of images, in train and test (or val) or alone",
@@ -138,7 +174,7 @@ _FORMS = (
     ),
     _Form(
         ".txt files, in train and test or alone",
-        lambda path: path.suffix == ".txt" if path.is_file() else has_text_files(path),
+        lambda path: is_text_file(path) or has_text_files(path),
         lambda path, settings: (read_plain_text(path, settings), "causal-lm"),
     ),
 )

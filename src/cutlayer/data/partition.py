@@ -4,7 +4,7 @@ Every draw takes an explicit generator. Needs numpy alone.
 """
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64
 
 from cutlayer.errors import DataError
 
@@ -101,10 +101,22 @@ def _draw(
     owner = np.empty(len(labels), np.int64)
     for label in np.unique(labels):
         members = rng.permutation(np.flatnonzero(labels == label))
-        shares = rng.dirichlet(np.full(devices, alpha))
+        shares = _shares(devices, alpha, rng)
         ends = np.rint(np.cumsum(shares)[:-1] * len(members)).astype(np.int64)
         owner[members] = np.searchsorted(ends, np.arange(len(members)), side="right")
     return owner
+
+
+def _shares(devices: int, alpha: float, rng: np.random.Generator) -> Float64[np.ndarray, " device"]:
+    """One draw of the symmetric Dirichlet; its limit where the draw leaves float64's range."""
+    shares: np.ndarray = rng.dirichlet(np.full(devices, alpha))
+    if np.isfinite(shares).all() and np.isclose(shares.sum(), 1.0):
+        return shares
+    if alpha > 1.0:
+        return np.full(devices, 1.0 / devices)
+    one = np.zeros(devices)
+    one[rng.integers(devices)] = 1.0
+    return one
 
 
 def _mend(

@@ -4,55 +4,87 @@ In a folder each file is a document; a single file, or `train.txt` beside `test.
 documents at blank lines.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from cutlayer.data.samples import SplitPair
+from cutlayer.data.labels import text_fault
+from cutlayer.data.left_out import beside, is_hidden, listed, merged
+from cutlayer.data.samples import LeftOut, SplitPair
 from cutlayer.data.splits import TEST_NAMES, Settings, split_off_test
-from cutlayer.data.tables import TextRows
+from cutlayer.data.text_file import read_text, undecoded
+from cutlayer.data.text_rows import UNLABELLED, Row, TextRows, text_rows
 from cutlayer.errors import DataError
 
-_CATEGORY = ("text",)
+_CATEGORY = (UNLABELLED,)
+_SUFFIX = ".txt"
+
+
+def is_text_file(path: Path) -> bool:
+    """Whether a path is a `.txt` file."""
+    return path.is_file() and path.suffix.lower() == _SUFFIX
 
 
 def has_text_files(folder: Path) -> bool:
     """Whether the folder, or its `train` folder, holds `.txt` files."""
-    return any(folder.glob("*.txt")) or any((folder / "train").glob("*.txt"))
+    return bool(_text_files(folder) or _text_files(folder / "train"))
 
 
 def read_plain_text(path: Path, settings: Settings) -> SplitPair:
-    """Both splits of a `.txt` file or a folder of them. Raises `DataError` when not UTF-8 text."""
+    """Both splits of a `.txt` file or a folder of them.
+
+    A document that is not UTF-8 is a bad sample. Raises `DataError` for a file that is no text.
+    """
     if path.is_file():
-        whole = _paragraphs(path)
-    elif (path / "train.txt").is_file() or (path / "train").is_dir():
-        return _given_splits(path, settings)
-    else:
-        whole = _documents(path)
-    return split_off_test(whole, _CATEGORY, settings.test_fraction, settings.seed)
-
-
-def _given_splits(folder: Path, settings: Settings) -> SplitPair:
-    train = _split(folder, "train")
+        return _halved(_paragraphs(path), settings, ())
+    train = _split(path, "train")
     if train is None:
-        raise DataError(f"{folder} has a train folder without .txt files")
+        if (path / "train").is_dir():
+            raise DataError(f"{path} has a train folder without .txt files")
+        files = _text_files(path)
+        return _halved(_documents(path, files), settings, beside(path, files))
     for name in TEST_NAMES:
-        test = _split(folder, name)
+        test = _split(path, name)
         if test is not None:
-            return SplitPair(train, test, _CATEGORY)
-    return split_off_test(train, _CATEGORY, settings.test_fraction, settings.seed)
+            used = (train.place, test.place)
+            rest = merged((*train.left_out, *test.left_out, *beside(path, used)))
+            return SplitPair(train.samples, test.samples, _CATEGORY, rest)
+    rest = merged((*train.left_out, *beside(path, [train.place])))
+    return _halved(train.samples, settings, rest)
 
 
-def _split(folder: Path, name: str) -> TextRows | None:
-    if (folder / f"{name}.txt").is_file():
-        return _paragraphs(folder / f"{name}.txt")
-    return _documents(folder / name) if any((folder / name).glob("*.txt")) else None
+@dataclass(frozen=True)
+class _Split:
+    """A split of a folder: its documents, the file or folder they are in, what else is there."""
+
+    samples: TextRows
+    place: Path
+    left_out: tuple[LeftOut, ...]
+
+
+def _halved(samples: TextRows, settings: Settings, rest: tuple[LeftOut, ...]) -> SplitPair:
+    pair = split_off_test(samples, _CATEGORY, settings.test_fraction, settings.seed)
+    return pair.leaving_out(rest)
+
+
+def _split(folder: Path, name: str) -> _Split | None:
+    alone, many = folder / f"{name}{_SUFFIX}", folder / name
+    if alone.is_file():
+        return _Split(_paragraphs(alone), alone, ())
+    files = _text_files(many)
+    return _Split(_documents(many, files), many, beside(many, files)) if files else None
+
+
+def _text_files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return [path for path in listed(folder) if is_text_file(path) and not is_hidden(path)]
 
 
 def _paragraphs(path: Path) -> TextRows:
     found: list[tuple[int, str]] = []
     open_lines: list[str] = []
-    lines = [*_read(path).splitlines(), ""]
+    lines = [*read_text(path).splitlines(), ""]
     for number, line in enumerate(lines, start=1):
         if line.strip():
             open_lines.append(line)
@@ -61,26 +93,27 @@ def _paragraphs(path: Path) -> TextRows:
             open_lines = []
     if not found:
         raise DataError(f"{path} holds no text")
-    return _rows([text for _, text in found], [line for line, _ in found], str(path))
+    rows = [_row(line, text) for line, text in found]
+    return text_rows(rows, _CATEGORY, str(path), "line")
 
 
-def _documents(folder: Path) -> TextRows:
-    paths = sorted(folder.glob("*.txt"))
-    return _rows([_read(path) for path in paths], [1] * len(paths), str(folder))
+def _documents(folder: Path, files: Sequence[Path]) -> TextRows:
+    rows = [_document(path) for path in files]
+    return text_rows(rows, _CATEGORY, str(folder), "file", tuple(path.name for path in files))
 
 
-def _rows(texts: list[str], lines: list[int], origin: str) -> TextRows:
-    return TextRows(
-        texts=tuple(texts),
-        labels=np.zeros(len(texts), np.int64),
-        raw_labels=_CATEGORY * len(texts),
-        lines=np.array(lines, np.int64),
-        origin=origin,
-    )
-
-
-def _read(path: Path) -> str:
+def _document(path: Path) -> Row:
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as UTF-8 text: {error}") from error
+        return _row(1, _universal(read_text(path)))
+    except DataError as error:
+        return Row(1, None, UNLABELLED, str(error))
+
+
+def _universal(text: str) -> str:
+    """Line ends as Python's text files give them."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _row(line: int, text: str) -> Row:
+    fault = undecoded(text) or text_fault(text, "text")
+    return Row(line, text if fault is None else None, UNLABELLED, fault)

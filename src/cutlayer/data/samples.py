@@ -4,7 +4,7 @@ Knows no file format (the loaders do) and no model input (`images` and `text` do
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, final
 
 import numpy as np
@@ -71,18 +71,34 @@ class Subset(Samples):
         return self._samples.where(int(self._indices[index]))
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """What lies in a data set and is no sample: `count` of `what` ("files"), and `why`."""
+
+    what: str
+    why: str
+    count: int
+
+
 @dataclass(frozen=True, eq=False)
 class SplitPair:
-    """What a loader of one form gives: both splits and the names of their classes."""
+    """What a loader of one form gives: both splits, the names of their classes, and what it left
+    out."""
 
     train: Samples
     test: Samples
     class_names: tuple[str, ...]
+    left_out: tuple[LeftOut, ...] = ()
+
+    def leaving_out(self, items: tuple[LeftOut, ...]) -> "SplitPair":
+        """The same splits, with this left out."""
+        return replace(self, left_out=items)
 
 
 @dataclass(frozen=True, eq=False)
 class DataSet:
-    """A named pair of splits. `source` says who served it, `location` where it lies."""
+    """A named pair of splits. `source` says who served it, `location` where it lies, `left_out`
+    what lies there and is in neither."""
 
     name: str
     task: Task
@@ -91,3 +107,4 @@ class DataSet:
     class_names: tuple[str, ...]
     source: Source
     location: str
+    left_out: tuple[LeftOut, ...] = ()

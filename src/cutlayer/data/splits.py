@@ -33,7 +33,7 @@ def name_classes(raw: Sequence[str | None]) -> tuple[str, ...]:
     """The distinct labels in order: by value if all are whole numbers, else by alphabet."""
     distinct = {label for label in raw if label is not None}
     try:
-        return tuple(sorted(distinct, key=int))
+        return tuple(sorted(distinct, key=lambda label: (int(label), label)))
     except ValueError:
         return tuple(sorted(distinct))
 

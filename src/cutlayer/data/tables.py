@@ -1,60 +1,38 @@
-"""Text in tables: CSV with a header line, and JSON lines; both as `train` + `test` or one file."""
+"""Text in tables: CSV with a header line, JSON lines and JSON arrays.
 
-import csv
+Each may be `train` and `test` in a folder, or one file.
+"""
+
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, final
 
-import numpy as np
-from jaxtyping import Int64
-
-from cutlayer.data.samples import Samples, SplitPair
-from cutlayer.data.splits import (
-    TEST_NAMES,
-    UNKNOWN_LABEL,
-    Settings,
-    index_labels,
-    name_classes,
-    split_off_test,
+from cutlayer.data.csv_records import read_csv
+from cutlayer.data.json_records import read_json
+from cutlayer.data.labels import listing, refuse_mixed_kinds
+from cutlayer.data.left_out import beside
+from cutlayer.data.records import Table
+from cutlayer.data.samples import SplitPair
+from cutlayer.data.splits import TEST_NAMES, Settings, split_off_test
+from cutlayer.data.text_rows import (
+    UNLABELLED,
+    Row,
+    refuse_halves,
+    refuse_no_text,
+    text_classes,
+    text_row,
+    text_rows,
 )
 from cutlayer.errors import DataError
 
-SUFFIXES = (".csv", ".jsonl")
-_UNLABELLED = "text"  # the one category of documents that have none
+SUFFIXES = (".csv", ".jsonl", ".json")
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+_CHATS = ("messages", "conversations", "prompt", "instruction")
 
 
-@final
-@dataclass(frozen=True, eq=False)
-class TextRows(Samples):
-    """Texts in memory. A text is None where its row had none; `raw_labels` as the file has them."""
-
-    texts: tuple[str | None, ...]
-    labels: Int64[np.ndarray, " sample"]
-    raw_labels: tuple[str | None, ...]
-    lines: Int64[np.ndarray, " sample"]
-    origin: str
-    line_title: str = "line"
-
-    def read(self, index: int) -> str:
-        text = self.texts[index]
-        if text is None:
-            raise DataError(f"{self.where(index)}: the row is broken or has no text")
-        return text
-
-    def where(self, index: int) -> str:
-        place = f"{self.origin} {self.line_title} {self.lines[index]}"
-        if self.labels[index] == UNKNOWN_LABEL:
-            return f"{place} (label {self.raw_labels[index]!r})"
-        return place
-
-
-@dataclass(frozen=True)
-class _Row:
-    line: int
-    text: str | None
-    label: str | None
+def is_table(path: Path) -> bool:
+    """Whether a file's suffix is that of a table."""
+    return path.suffix.lower() in SUFFIXES
 
 
 def find_split_files(folder: Path) -> tuple[Path, Path | None] | None:
@@ -72,12 +50,22 @@ def read_tables(train: Path, test: Path | None, settings: Settings) -> SplitPair
 
     Raises `DataError` when a file cannot be read, is empty or lacks the columns.
     """
-    train_rows = _read_rows(train, settings)
-    names = name_classes([row.label for row in train_rows])
-    samples = _samples(train_rows, names, train)
+    train_rows, title = _read_rows(train, settings)
+    test_rows, test_title = ([], "") if test is None else _read_rows(test, settings)
+    names = text_classes(train_rows, test_rows, settings)
+    samples = text_rows(train_rows, names, str(train), title)
     if test is None:
         return split_off_test(samples, names, settings.test_fraction, settings.seed)
-    return SplitPair(samples, _samples(_read_rows(test, settings), names, test), names)
+    return SplitPair(samples, text_rows(test_rows, names, str(test), test_title), names)
+
+
+def read_table_folder(folder: Path, settings: Settings) -> SplitPair:
+    """`read_tables` of a folder's split files, with what else lies there as left out."""
+    found = find_split_files(folder)
+    if found is None:
+        raise DataError(f"{folder} has no train.csv, train.jsonl or train.json")
+    pair = read_tables(*found, settings)
+    return pair.leaving_out(beside(folder, [path for path in found if path is not None]))
 
 
 def write_json_lines(path: Path, rows: Iterable[tuple[str, str]]) -> None:
@@ -87,53 +75,42 @@ def write_json_lines(path: Path, rows: Iterable[tuple[str, str]]) -> None:
             file.write(json.dumps({"text": text, "label": label}, ensure_ascii=False) + "\n")
 
 
-def _samples(rows: list[_Row], names: tuple[str, ...], path: Path) -> TextRows:
-    raw = tuple(row.label for row in rows)
-    return TextRows(
-        texts=tuple(row.text for row in rows),
-        labels=index_labels(raw, names),
-        raw_labels=raw,
-        lines=np.array([row.line for row in rows], np.int64),
-        origin=str(path),
-    )
-
-
-def _read_rows(path: Path, settings: Settings) -> list[_Row]:
-    read = _csv_records if path.suffix == ".csv" else _json_records
-    try:
-        records = list(read(path))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as UTF-8 {path.suffix[1:]}: {error}") from error
-    whole = [record for _, record in records if record is not None]
-    if not whole:
+def _read_rows(path: Path, settings: Settings) -> tuple[list[Row], str]:
+    """The rows of a table, and what their places are called."""
+    table = read_csv(path, settings.label_field) if _is_csv(path) else read_json(path)
+    if not table.records:
         raise DataError(f"{path} holds no rows")
-    label_field = _label_field(path, whole[0], settings)
-    return [_row(line, record, settings.text_field, label_field) for line, record in records]
+    if not table.columns:
+        first = table.records[0]
+        raise DataError(
+            f"{path} has no row that can be read; {table.line_title} {first.line}: {first.fault}"
+        )
+    label_field = _label_field(path, table, settings)
+    refuse_halves(table.columns, str(path), settings)
+    _refuse_other_kinds(path, table, settings, label_field)
+    rows = []
+    for record in table.records:
+        text = record.fields.get(settings.text_field)
+        label = UNLABELLED if label_field is None else record.fields.get(label_field)
+        row = text_row(record.line, text, label, settings)
+        broken = Row(record.line, None, None, record.fault)
+        rows.append(row if record.fault is None else broken)
+    return rows, table.line_title
 
 
-def _row(
-    line: int, record: Mapping[str, Any] | None, text_field: str, label_field: str | None
-) -> _Row:
-    if record is None:
-        return _Row(line, None, None)
-    text = record.get(text_field)
-    label = _UNLABELLED if label_field is None else record.get(label_field)
-    return _Row(
-        line,
-        text if isinstance(text, str) else None,
-        None if label is None or label == "" else str(label),
-    )
+def _is_csv(path: Path) -> bool:
+    return path.suffix.lower() == ".csv"
 
 
-def _label_field(path: Path, record: Mapping[str, Any], settings: Settings) -> str | None:
+def _label_field(path: Path, table: Table, settings: Settings) -> str | None:
     """The label's column, None if there is none and none is needed."""
-    columns = ", ".join(str(column) for column in record)
-    if settings.text_field not in record:
+    columns = listing(table.columns)
+    if settings.text_field not in table.columns:
         raise DataError(
             f"{path} has no column {settings.text_field!r} for the text; it has: {columns}. "
-            "Name yours with text_field"
+            f"{_advice(table)}"
         )
-    if settings.label_field in record:
+    if settings.label_field in table.columns:
         return settings.label_field
     if settings.task == "causal-lm":
         return None
@@ -143,23 +120,30 @@ def _label_field(path: Path, record: Mapping[str, Any], settings: Settings) -> s
     )
 
 
-def _csv_records(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | None]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        for record in reader:
-            yield reader.line_num, record
+def _advice(table: Table) -> str:
+    if len(table.columns) == 1:
+        for separator, title in _SEPARATORS.items():
+            if separator in table.columns[0]:
+                return f"{title.capitalize()} separate its columns: save it with commas"
+    chats = [name for name in table.columns if name.lower() in _CHATS]
+    if chats:
+        return (
+            f"Name yours with text_field; {', '.join(chats)} of a conversation must first be "
+            "written into one text, as the model expects it"
+        )
+    return "Name yours with text_field"
 
 
-def _json_records(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | None]]:
-    with path.open(encoding="utf-8-sig") as file:
-        for line, content in enumerate(file, start=1):
-            if content.strip():
-                yield line, _json_object(content)
-
-
-def _json_object(content: str) -> Mapping[str, Any] | None:
-    try:
-        record = json.loads(content)
-    except ValueError:
-        return None
-    return record if isinstance(record, dict) else None
+def _refuse_other_kinds(
+    path: Path, table: Table, settings: Settings, label_field: str | None
+) -> None:
+    """Raises `DataError` for a text column without any text, and for labels of mixed kinds."""
+    whole = [record for record in table.records if record.fault is None]
+    found = [record.fields.get(settings.text_field) for record in whole]
+    refuse_no_text(found, settings.text_field, str(path))
+    if label_field is not None and settings.task != "causal-lm":
+        title = table.line_title
+        refuse_mixed_kinds(
+            ((f"{title} {record.line}", record.fields.get(label_field)) for record in whole),
+            f"{path} column {label_field!r}",
+        )

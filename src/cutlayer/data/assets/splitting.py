@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from cutlayer.data.splits import index_labels, name_classes, split_off_test
-from cutlayer.data.tables import TextRows, write_json_lines
+from cutlayer.data.tables import write_json_lines
+from cutlayer.data.text_rows import TextRows
 
 _SEED = 0
 

@@ -1,0 +1,152 @@
+"""What a label, a class name and a text may be: one reading for every form that data have.
+
+`1`, `1.0` and `"1"` are one class, blanks around a name are none of it, and what stands for
+"missing" in a file is no class. Knows single values, no file.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+
+import numpy as np
+
+from cutlayer.errors import DataError
+
+# what pandas, R and spreadsheets write for a label that is not there
+_MISSING = frozenset({"nan", "<na>", "#n/a"})
+_WHOLE = re.compile(r"([+-]?\d{1,300})\.0*")
+# letters of no width that copying from pages leaves behind; joiners only at the ends, since some
+# scripts need them inside a word
+_NO_WIDTH = re.compile("[\u00ad\u200b\u200e\u200f\u2060\ufeff]|^[\u200c\u200d]+|[\u200c\u200d]+$")
+_VISIBLE = re.compile("[^\\s\u00ad\u200b-\u200f\u2060\ufeff]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_KINDS: Mapping[type, str] = {
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    str: "a text",
+    list: "a list",
+    tuple: "a list",
+    np.ndarray: "a list",
+    dict: "an object",
+    bytes: "bytes",
+    type(None): "null",
+}
+_MOST_LETTERS = 80
+_MOST_NAMES = 10
+
+
+def read_label(value: object) -> str | None:
+    """A label as the name of its class; None where it is missing (null, empty, NaN).
+
+    Whole numbers are written without a point, blanks and letters without width around a text are
+    dropped, and it is in Unicode's composed form. Raises `DataError` for what can be no class.
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, bool):
+        return None if value is None else str(value)
+    if isinstance(value, str):
+        return _text_label(value)
+    if isinstance(value, int | float | Decimal):
+        return _number_label(value)
+    if isinstance(value, list | tuple | dict | bytes | np.ndarray):
+        raise DataError(f"its label is {kind(value)}, not a text or a number")
+    return str(value)
+
+
+def clean_name(text: str) -> str:
+    """A name without what cannot be seen: runs of blanks are one blank, none at the ends."""
+    return " ".join(_NO_WIDTH.sub("", unicodedata.normalize("NFC", text)).split())
+
+
+def text_fault(value: object, field: str) -> str | None:
+    """Why a value of the column `field` is no text that a model can read; None: it is."""
+    if value is None or (isinstance(value, float) and value != value):
+        return "it has no text"
+    if not isinstance(value, str):
+        return f"its {field!r} is {kind(value)}, not a text"
+    half = None if value.isascii() else _SURROGATE.search(value)
+    if half is not None:
+        return f"its text holds half a character (the lone surrogate U+{ord(half.group()):04X})"
+    return None if _VISIBLE.search(value) else "its text is empty"
+
+
+def kind(value: object) -> str:
+    """What a value is, in a reader's words: `a list`, `a number`."""
+    return _KINDS.get(type(value), f"a {type(value).__name__}")
+
+
+def short(value: object) -> str:
+    """A value as it stands in a message, cut after 80 characters."""
+    text = repr(value)
+    return text if len(text) <= _MOST_LETTERS else text[: _MOST_LETTERS - 4] + " ..."
+
+
+def listing(names: Sequence[str]) -> str:
+    """Names of columns as they stand in a message: the first ten, each cut."""
+    shown = [
+        name if len(name) <= _MOST_LETTERS else f"{name[:_MOST_LETTERS]} ..." for name in names
+    ]
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return ", ".join(shown[:_MOST_NAMES]) + more
+
+
+def refuse_mixed_kinds(labels: Iterable[tuple[str, object]], origin: str) -> None:
+    """Raises `DataError` for labels, given as `(place, value)`, of which some are true or false
+    and others are numbers: nobody can tell whether `1` and `true` are one class."""
+    first: dict[bool, str] = {}
+    for place, value in labels:
+        if isinstance(value, bool | np.bool_):
+            first.setdefault(True, place)
+        elif isinstance(value, int | Decimal | np.number) or _is_number(value):
+            first.setdefault(False, place)
+    if len(first) == 2:
+        raise DataError(
+            f"{origin}: some labels are true or false ({first[True]}), others are numbers "
+            f"({first[False]}): write all of them one way"
+        )
+
+
+def alike(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs of classes that a person would take for one: equal but for upper and lower case,
+    Unicode's compatible letters or leading zeros."""
+    seen: dict[str, str] = {}
+    pairs = []
+    for name in names:
+        first = seen.setdefault(_folded(name), name)
+        if first != name:
+            pairs.append((first, name))
+    return pairs
+
+
+def _folded(name: str) -> str:
+    folded = clean_name(unicodedata.normalize("NFKC", name)).casefold()
+    return folded.lstrip("0") or "0" if folded.isascii() and folded.isdigit() else folded
+
+
+def _is_number(value: object) -> bool:
+    """A float that is one: NaN stands for a missing label in columns of any kind."""
+    return isinstance(value, float) and value == value
+
+
+def _text_label(value: str) -> str | None:
+    if _SURROGATE.search(value):
+        raise DataError(f"its label {short(value)} holds half a character (a lone surrogate)")
+    name = clean_name(value)
+    if not name or name.casefold() in _MISSING:
+        return None
+    whole = _WHOLE.fullmatch(name)
+    return str(int(whole.group(1))) if whole else name
+
+
+def _number_label(value: int | float | Decimal) -> str | None:
+    if isinstance(value, Decimal):
+        whole = value.is_finite() and value.adjusted() < 300 and value == int(value)
+        value = int(value) if whole else float("nan") if value.is_nan() else float(value)
+    if value != value:
+        return None
+    if isinstance(value, float) and not np.isfinite(value):
+        raise DataError(f"its label is {value}, not a finite number")
+    return str(int(value) if value == int(value) else value)
