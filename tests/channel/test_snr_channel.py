@@ -100,7 +100,7 @@ def test_bands_that_cannot_be(bandwidth_hz: float) -> None:
 @pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf, 400.0])
 def test_ratios_that_cannot_be(wrong: float) -> None:
     for up, down in ((np.array([1.0, wrong]), DOWN_DB), (UP_DB, np.array([wrong, 1.0]))):
-        with pytest.raises(ConfigError, match="ratio must be from -300 to 300 dB"):
+        with pytest.raises(ConfigError, match="SNR must be from -300 to 300 dB"):
             SnrChannel(5e6, up, down)
 
 

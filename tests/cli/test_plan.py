@@ -95,7 +95,7 @@ def test_a_cut_for_each_device_is_no_configuration(measured: str) -> None:
         (["--server.flops-per-s", "inf"], "server.flops_per_s"),
         (["--link.bandwidth-hz", "0"], "link.bandwidth_hz"),
         (["--devices.uplink-snr-db", "nan"], "devices.uplink_snr_db"),
-        (["--planner.most-share", "0.05"], "0.4 of the band"),
+        (["--planner.most-share", "0.05"], "0.4 of the bandwidth"),
         (["--planner.most-share", "[0.5,0.5]"], "planner.most_share lists 2 values"),
         (["--planner.server-busy", "nan"], "planner.server_busy"),
         (["--planner.accuracy-loss", "-0.1"], "planner.accuracy_loss"),

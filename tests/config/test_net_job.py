@@ -28,7 +28,7 @@ __all__ = ["vision"]
         ({"net": {"devices": ("a", "b")}}, "2 names for devices.count 3"),
         ({"net": {"devices": ("a", "b", "a")}}, "one of its own"),
         ({"net": {"quorum": 4}}, "quorum 4 for 3 devices"),
-        ({"planner": "two-timescale"}, "nothing holds devices to shares"),
+        ({"planner": "two-timescale"}, "nothing holds devices to it"),
     ],
 )
 def test_what_cannot_be(sections: dict[str, object], words: str, vision: tuple[Path, Path]) -> None:

@@ -60,7 +60,7 @@ def test_a_line_that_is_none(tmp_path: Path, text: str) -> None:
     append_line(path, LINE)
     with path.open("a", encoding="utf-8") as file:
         file.write(text)
-    with pytest.raises(RunError, match="line 2, is no training"):
+    with pytest.raises(RunError, match="line 2, is no record of a training run"):
         read_lines(path, "a")
 
 

@@ -9,7 +9,7 @@ import pytest
 from cutlayer.report.compare_columns import result_columns, target_columns
 from cutlayer.report.compare_page import compare_page, comparison_title, target_text
 from cutlayer.report.comparison import Comparison, compare
-from report.compared import compared, refused
+from report.compared import compared, refused, with_scores
 from report.fake_run import FakeRun
 from report.test_html import HOSTILE, PageReader, drawings, read_page
 
@@ -53,6 +53,13 @@ def test_what_differs_is_a_row(comparison: Comparison, tmp_path: Path) -> None:
     run = comparison.runs[0]
     same = compare([run, replace(run, label="again")])
     assert "No setting differs" in compare_page(same)
+    assert "coincide" in compare_page(same)
+
+
+def test_nothing_is_said_of_rims_where_no_runs_coincide(comparison: Comparison) -> None:
+    run = comparison.runs[0]
+    apart = compare([run, with_scores(run, [0.2, 0.5, 0.3])])
+    assert "coincide" not in compare_page(apart)
 
 
 def test_the_page_needs_nothing_from_outside(comparison: Comparison, tmp_path: Path) -> None:

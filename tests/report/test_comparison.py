@@ -47,6 +47,15 @@ def test_the_target_is_the_worst_of_the_best(two: list[ComparedRun]) -> None:
     assert [_round(comparison.reached(run)) for run in runs] == [1, 2]
 
 
+def test_no_target_is_reached_before_training(two: list[ComparedRun]) -> None:
+    runs = [with_scores(two[0], [0.9, 0.8, 0.6, 0.7]), with_scores(two[1], [0.9, 0.5, 0.75, 0.2])]
+    comparison = compare(runs)
+    assert comparison.target is not None and comparison.target.value == 0.75
+    assert [_round(comparison.reached(run)) for run in runs] == [1, 2]
+    assert [_round(compare(runs, 0.1).reached(run)) for run in runs] == [1, 1]
+    assert [run.best.value if run.best else None for run in runs] == [0.8, 0.75]
+
+
 def test_a_lower_perplexity_is_better(text_run: ComparedRun) -> None:
     runs = [
         with_scores(text_run, s)
@@ -79,7 +88,7 @@ def test_every_run_reaches_the_default_target(
     assert comparison.target is not None
     for run, point in zip(runs, points, strict=True):
         assert point is not None and point.score.value >= comparison.target.value
-        assert all(p.score.value < comparison.target.value for p in run.points[: point.round])
+        assert all(p.score.value < comparison.target.value for p in run.points[1 : point.round])
     # and a target any higher is one that some run does not reach
     higher = math.nextafter(comparison.target.value, 2.0)
     if higher <= 1:

@@ -1,6 +1,7 @@
 """What the figures draw: heights, windows, rows, and labels that do not run into one another."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -180,6 +181,24 @@ def test_the_gantt_has_at_most_24_devices_and_the_slowest(tmp_path: Path, device
     assert works_of(run)[-1].slowest_device in shown
     assert min(devices, 23) <= len(shown) <= 24
     assert shown == sorted(set(shown))
+
+
+@pytest.mark.parametrize(
+    ("scores", "side"), [([0.1, 0.2, 0.3], "bottom"), ([0.1, 0.4, 0.26], "top"), ([0.3], "bottom")]
+)
+def test_the_last_value_stands_where_its_line_does_not_come_from(
+    tmp_path: Path, scores: list[float], side: str
+) -> None:
+    """The label ends above or below the last point, to its left, where the line is."""
+    run = read_run(write_fake_run(tmp_path / "run", FakeRun(devices=1, rounds=len(scores) - 1)))
+    records = [
+        replace(record, score=replace(record.score, value=value))
+        for record, value in zip(run.rounds, scores, strict=True)
+    ]
+    with plain_style():
+        axes = curve_figure(records, "simulated").axes[0]
+    (label,) = [text for text in axes.texts if "%" in text.get_text()]
+    assert label.get_verticalalignment() == side
 
 
 def test_labels_never_overlap(run_directory: Path) -> None:

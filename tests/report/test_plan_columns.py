@@ -61,7 +61,7 @@ def test_seconds_by_phase_sum_to_the_round(plan: Plan) -> None:
 def test_devices_with_what_they_have(plan: Plan) -> None:
     cells = device_cells(plan)
     assert plan.chosen is not None
-    assert cells.headings[:3] == ("device", "cut", "share %")
+    assert cells.headings[:3] == ("device", "cut", "bandwidth %")
     shares = [float(row[2]) for row in cells.rows]
     assert sum(shares) == pytest.approx(100, abs=0.2)
     assert {row[1] for row in cells.rows} == {str(plan.chosen.decision.common_cut)}
@@ -88,9 +88,9 @@ def test_a_row_for_every_cut(plan: Plan) -> None:
     rows = cut_cells(plan).rows
     assert [row[0] for row in rows] == ["1", "2", "3", "4", "5"]
     fits = [row[3] for row in rows]
-    assert fits[0] == "yes" and fits[-1].startswith("lacks ")
+    assert fits[0] == "yes" and fits[-1].startswith("short by ")
     for row in rows:
-        assert (row[1] == "-") is row[3].startswith("lacks ")
+        assert (row[1] == "-") is row[3].startswith("short by ")
 
 
 def test_a_server_that_would_be_too_busy() -> None:

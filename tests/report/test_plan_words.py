@@ -49,7 +49,7 @@ def test_the_decision_in_words(plan: Plan) -> None:
     assert facts["cut"] == f"after block {decision.common_cut} of 6 blocks"
     assert facts["mini-batch"].startswith("8 samples of 17 tokens: ")
     assert "; 5 rounds take " in facts["round"]
-    percents = re.findall(r"[0-9.]+", facts["shares"])
+    percents = re.findall(r"[0-9.]+", facts["bandwidth allocation"])
     assert float(percents[0]) == pytest.approx(100 * min(decision.shares), rel=5e-3)
     assert float(percents[-1]) == pytest.approx(100 * max(decision.shares), rel=5e-3)
 
@@ -75,7 +75,9 @@ def test_a_codec_and_what_it_costs() -> None:
 def test_what_more_of_a_resource_brings(plan: Plan) -> None:
     for row in plan.sensitivities:
         line = resource_line(row)
-        assert line.startswith(f"a tenth more of the {row.resource}: ")
+        names = {"server's compute": "server compute", "devices' compute": "device compute"}
+        more = names.get(row.resource, "bandwidth")
+        assert line.startswith(f"+10 % {more}: ")
         assert "shorter" in line
 
 
@@ -92,7 +94,7 @@ def test_what_a_limit_keeps_out(plan: Plan, limit: Limit, needed: float, words: 
     assert plan.chosen is not None
     line = limit_line(Binding(limit, plan.chosen.decision, needed, 0.123))
     assert line.startswith(words)
-    assert line.endswith("a round 12.3 % shorter")
+    assert line.endswith("round 12.3 % shorter")
 
 
 def test_the_memory_that_is_asked_for_is_enough() -> None:

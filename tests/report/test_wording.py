@@ -67,11 +67,11 @@ def test_scores_and_their_change() -> None:
 
 
 def test_factors_and_shares() -> None:
-    assert factor_text(100, 1234) == "12.3x less"
-    assert factor_text(1000, 500) == "2.00x more"
+    assert factor_text(100, 1234) == "12.3x smaller"
+    assert factor_text(1000, 500) == "2.00x larger"
     assert factor_text(7, 7) == factor_text(0, 0) == "as much"
-    assert factor_text(0, 5) == "less"
-    assert factor_text(5, 0) == "more"
+    assert factor_text(0, 5) == "smaller"
+    assert factor_text(5, 0) == "larger"
     assert times_text(374, 100) == "3.74x the peak"
     assert times_text(374, 0) == "-"
     assert share_text(1, 4) == "25 %"

@@ -126,5 +126,5 @@ def test_the_record_and_the_report_show_shares_where_they_vary(
     varies = planner == "two-timescale"
     assert shares_vary(works) is varies
     page = (path / "report.html").read_text(encoding="utf-8")
-    assert ("Shares of the band" in page) is varies
+    assert ("Bandwidth allocation" in page) is varies
     json.dumps(records)

@@ -39,9 +39,7 @@ def check_bandwidth(bandwidth_hz: float) -> None:
 def check_snr(snr_db: float) -> None:
     """Raise ConfigError for a ratio that is not finite, or so far out that powers overflow."""
     if not abs(snr_db) <= _MOST_DB:
-        raise ConfigError(
-            f"a signal-to-noise ratio must be from -{_MOST_DB} to {_MOST_DB} dB, not {snr_db} dB"
-        )
+        raise ConfigError(f"an SNR must be from -{_MOST_DB} to {_MOST_DB} dB, not {snr_db} dB")
 
 
 class RateLaw(ABC):

@@ -46,7 +46,7 @@ class SnrChannel(Channel):
         up, down = self.uplink_snr_db, self.downlink_snr_db
         if len(up) == 0 or len(up) != len(down):
             raise ConfigError(
-                f"{len(up)} uplink and {len(down)} downlink signal-to-noise ratios: give one each "
+                f"{len(up)} uplink and {len(down)} downlink SNR values: give one each "
                 "way for each device"
             )
         for ratio_db in (*up.tolist(), *down.tolist()):

@@ -12,19 +12,19 @@ from cutlayer.errors import ConfigError, CutlayerError
 from cutlayer.words import nearest
 
 COMMANDS = {
-    "train": "fine-tune a split model over virtual devices and a simulated link",
-    "plan": "the best cut, codec and shares of the band; whether it fits, how long it takes",
+    "train": "fine-tune a split model over simulated devices and a simulated link",
+    "plan": "the best cut, codec and bandwidth allocation; whether it fits, how long it takes",
     "compare": "several runs beside each other: other schemes, other settings, finished runs",
-    "profile": "what accuracy each setting of the codec leaves, by real trainings",
+    "profile": "accuracy at each codec setting, measured by training runs",
     "trace": "one round of a run, step by step, as a file for Perfetto",
     "keys": "a run's own certificates: invite devices to it, cut them off",
     "serve": "be the server of a run whose devices join over the network",
     "join": "take part in a server's run with this device and its own samples",
     "status": "where the run of a server stands",
-    "lab": "a run between processes over shaped links, its seconds beside the predicted ones",
+    "lab": "a run between processes over shaped links, measured delays beside simulated ones",
     "assets": "list, get or export the models and data sets that come in packages",
     "codec": "what the codecs do to a model's tensors, what is in a packet, and a round trip",
-    "paper": "a figure of the paper made again, beside what the paper says of it",
+    "paper": "a figure of the paper reproduced, its numbers beside the published ones",
 }
 _MISTAKE = 2
 _INTERRUPTED = 130

@@ -42,10 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model", default=model, help=f"to train, as model.name of a run ({model})"
     )
     parser.add_argument("--cut", type=int, default=_CUT, help=f"blocks on the devices ({_CUT})")
-    parser.add_argument(
-        "--rounds", type=whole_number, help="rounds of each training (the figure's own)"
-    )
-    parser.add_argument("--seeds", type=whole_number, default=1, help="seeds of each training (1)")
+    parser.add_argument("--rounds", type=whole_number, help="rounds of each run (the figure's own)")
+    parser.add_argument("--seeds", type=whole_number, default=1, help="seeds of each run (1)")
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help=f"where the files go (paper/NAME; {ALL}: paper)"
     )
@@ -58,8 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers",
         type=whole_number,
-        help=f"with {ALL}: trainings side by side, each a process of one thread and up to 2.5 GiB"
-        f" (one a core, {_MOST_WORKERS} at most)",
+        help=f"with {ALL}: training runs side by side, each a process of one thread and up to"
+        f" 2.5 GiB (one a core, {_MOST_WORKERS} at most)",
     )
 
 

@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="Q,Q,...",
         help=f"bits of their levels, 1 to {MOST_BITS} ({_listed(GRID.bits)})",
     )
-    parser.add_argument("--seeds", type=whole_number, help=f"seeds of each training ({_SEEDS})")
+    parser.add_argument("--seeds", type=whole_number, help=f"seeds of each training run ({_SEEDS})")
     parser.add_argument(
         "--workers", type=whole_number, default=os.cpu_count() or 1, help="processes (one a core)"
     )

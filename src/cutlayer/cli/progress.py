@@ -117,5 +117,6 @@ def show_result(directory: Path) -> None:
     run = read_run(directory)
     console.print(round_table(run.rounds))
     if run.summary is not None:
-        console.print(summary_table(run.summary))
+        works = [record.work for record in run.rounds if record.work is not None]
+        console.print(summary_table(run.summary, works))
     console.print(f"report: {directory / 'report.html'}", markup=False, soft_wrap=True)

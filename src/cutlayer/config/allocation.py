@@ -34,8 +34,8 @@ def fixed_shares(config: Config, devices: int) -> Fixed:
         )
     if name != "even" and link.uplink != "static":
         raise ConfigError(
-            f"planner {name} shares out the band, but with link.uplink {link.uplink} each transfer "
-            "has all of it: set link.uplink to static, or planner to even"
+            f"planner {name} allocates the bandwidth, but with link.uplink {link.uplink} each"
+            " transfer has all of it: set link.uplink to static, or planner to even"
         )
     return even(devices) if given is None else Fixed(given)
 

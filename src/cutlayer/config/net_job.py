@@ -102,8 +102,9 @@ def check_net(job: Job) -> None:
         )
     if config.planner.name == "two-timescale" and _band(config) is None:
         raise ConfigError(
-            "planner two-timescale finds shares by what devices make of theirs, but nothing holds"
-            " devices to shares: set net.uplink_bit_s and net.downlink_bit_s, or planner to static"
+            "planner two-timescale allocates the bandwidth by what devices make of theirs, but"
+            " nothing holds devices to it: set net.uplink_bit_s and net.downlink_bit_s, or planner"
+            " to static"
         )
     _check_names(job)
     _round_end(config.net, count)

@@ -258,7 +258,7 @@ class DevicesSection(Section):
         default=1.0,
         gt=0,
         le=1,
-        description="part of a preset's peak rate that a training reaches; measure it, 1 is never"
+        description="part of a preset's peak rate that training reaches; measure it, 1 is never"
         " met",
     )
     flops_per_s: PositiveEach = Field(
@@ -271,12 +271,8 @@ class DevicesSection(Section):
         lt=1,
         description="rates run evenly from 1 - spread to 1 + spread times that",
     )
-    uplink_snr_db: FiniteEach = Field(
-        default=17.0, description="signal-to-noise ratio, device to server"
-    )
-    downlink_snr_db: FiniteEach = Field(
-        default=17.0, description="signal-to-noise ratio, server to device"
-    )
+    uplink_snr_db: FiniteEach = Field(default=17.0, description="SNR, device to server [dB]")
+    downlink_snr_db: FiniteEach = Field(default=17.0, description="SNR, server to device [dB]")
     memory_mib: PositiveEach | None = Field(
         default=72.0,
         description="memory for training [MiB]; a preset's is as sold, of which the system takes"
@@ -284,8 +280,8 @@ class DevicesSection(Section):
     )
     holding: Literal["keep", "checkpoint", "recompute"] = Field(
         default="keep",
-        description="what devices hold until the gradient comes: all that backward needs, the"
-        " blocks' inputs, or the mini-batch's input",
+        description="activation memory: what devices keep until the gradient comes: all that"
+        " backward needs, the blocks' inputs (checkpoint), or the mini-batch's input (recompute)",
     )
     base: Literal["float32", "bfloat16"] = Field(
         default="float32", description="numbers of the frozen weights on devices"
@@ -308,7 +304,7 @@ class ServerSection(Section):
         default=1.0,
         gt=0,
         le=1,
-        description="part of a preset's peak rate that a training reaches; measure it",
+        description="part of a preset's peak rate that training reaches; measure it",
     )
     flops_per_s: Positive = Field(
         default=3.072e12, description="compute rate [FLOP/s]; the default is 2048 cores at 1.5 GHz"
@@ -329,7 +325,7 @@ class ServerSection(Section):
 
 
 class FadingSection(Section):
-    """How a device's signal-to-noise ratio varies from round to round."""
+    """How a device's SNR varies from round to round."""
 
     name: Literal["none", "rayleigh", "rician", "gauss-markov"] = Field(
         default="none",
@@ -346,7 +342,7 @@ class FadingSection(Section):
 
 
 class CellSection(Section):
-    """Devices in a cell of 3GPP TR 38.901: ratios from distances instead of given ones."""
+    """Devices in a cell of 3GPP TR 38.901: SNR from distances instead of given ones."""
 
     name: Literal["none", "umi", "uma"] = Field(
         default="none",
@@ -363,23 +359,23 @@ class CellSection(Section):
 
 
 class LinkSection(Section):
-    """The band that all devices share."""
+    """The bandwidth that all devices share."""
 
-    bandwidth_hz: Positive = Field(default=5e6, description="whole band, the same both ways [Hz]")
+    bandwidth_hz: Positive = Field(default=5e6, description="bandwidth, the same both ways [Hz]")
     shares: Literal["even"] | tuple[Positive, ...] = Field(
         default="even",
-        description="each device's part of the band: even, or a list that sums to 1 at most",
+        description="bandwidth allocation: even, or a list that sums to 1 at most",
     )
     rate: Literal["constant-snr", "constant-power"] = Field(
         default="constant-snr",
-        description="constant-snr (the paper's): the ratio is the same for any share;"
-        " constant-power: it is that of the whole band, and better for a smaller share",
+        description="constant-snr (the paper's): the SNR is the same for any share;"
+        " constant-power: it is that of the whole bandwidth, and better for a smaller share",
     )
     fading: FadingSection = FadingSection()
     cell: CellSection = CellSection()
     traces: tuple[str, ...] = Field(
         default=(),
-        description="measured rates instead of ratios: a file a device, or one for all; CSV of"
+        description="measured rates instead of SNR: a file a device, or one for all; CSV of"
         " time_s,rate_bit_per_s, or Mahimahi's format",
     )
     downlink_traces: tuple[str, ...] = Field(
@@ -390,7 +386,7 @@ class LinkSection(Section):
     )
     uplink: Literal["static", "in-turn", "shared"] = Field(
         default="static",
-        description="static: each on its share; in-turn: the whole band for one transfer after"
+        description="static: each on its share; in-turn: the whole bandwidth for one transfer after"
         " another; shared: time slots among those under way",
     )
     downlink: Literal["static", "in-turn", "shared"] = Field(
@@ -402,16 +398,16 @@ class LinkSection(Section):
 
 
 class PlannerSection(Section):
-    """Who shares out the band each round, and what `cutlayer plan` may choose."""
+    """Who allocates the bandwidth each round, and what `cutlayer plan` may choose."""
 
     name: Literal["even", "random", "static", "two-timescale"] = Field(
         default="even",
-        description="shares of the band: even (or link.shares); random (drawn each round); static"
+        description="bandwidth allocation: even (or link.shares); random (drawn each round); static"
         " (optimal for the mean channel); two-timescale (optimal anew for each round's channel)",
     )
     most_share: ShareEach = Field(
         default=1.0,
-        description="static, two-timescale: largest part of the band that a device may have",
+        description="static, two-timescale: largest part of the bandwidth that a device may have",
     )
     profile: str | None = Field(
         default=None,
@@ -444,7 +440,8 @@ class CostSection(Section):
     """How FLOPs are counted."""
 
     accounting: Literal["physical", "paper"] = Field(
-        default="physical", description="physical: what is computed; paper: its formulas as printed"
+        default="physical",
+        description="physical: what is computed; paper: its formulas as published",
     )
 
 

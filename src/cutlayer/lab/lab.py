@@ -84,7 +84,7 @@ def check_lab(job: Job) -> tuple[tuple[LinkRates, ...], tuple[float, ...]]:
         )
     if not isinstance(setup.allocation, Fixed):
         raise ConfigError(
-            f"planner {job.config.planner.name} shares the band out anew each round, the lab's"
+            f"planner {job.config.planner.name} allocates the bandwidth anew each round, the lab's"
             " links keep their rates: set planner to even or static"
         )
     check_net(job)

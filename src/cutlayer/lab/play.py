@@ -96,7 +96,7 @@ def _band(way: str, run: Play, rates_bit_s: Sequence[float]) -> float:
     if max(bands) - min(bands) > _SAME_RATE * max(bands):
         raise ConfigError(
             f"on loopback devices keep to shares of one rate, but the {way} rates of these differ"
-            " by more than their shares: give all the same signal-to-noise ratios, or run the lab"
+            " by more than their shares: give all the same SNR, or run the lab"
             " where it has namespaces"
         )
     return bands[0]

@@ -96,8 +96,8 @@ class Limits:
         together, count = sum(self.most_share), len(self.most_share)
         if together < 1 - _ROUNDING:
             raise ConfigError(
-                f"most_share of {count} devices comes to {together:.3g} of the band, which would"
-                f" leave some of it unused: let each have at least {1 / count:.3g}"
+                f"most_share of {count} devices comes to {together:.3g} of the bandwidth, which"
+                f" would leave some of it unused: let each have at least {1 / count:.3g}"
             )
         if not 0 < self.server_busy <= 1:
             raise ConfigError(f"server_busy is {self.server_busy}: give more than 0, at most 1")

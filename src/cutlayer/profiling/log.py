@@ -79,6 +79,6 @@ def _line(path: Path, number: int, text: str) -> Line:
         return Line(**json.loads(text))
     except (ValueError, TypeError) as error:
         raise RunError(
-            f"{path}, line {number}, is no training ({error}); delete the line, or the file to"
-            " train everything again"
+            f"{path}, line {number}, is no record of a training run ({error}); delete the line,"
+            " or the file to train everything again"
         ) from error

@@ -54,7 +54,9 @@ def measure(plan: Plan, log: Path, say: Say) -> Profile:
     job = fingerprint(plan.config)
     done = {line.key: line for line in read_lines(log, job)}
     missing = [wanted for wanted in plan.wanted() if wanted.key not in done]
-    say(f"{len(missing)} trainings to do, {len(list(plan.wanted())) - len(missing)} done before")
+    say(
+        f"{len(missing)} training runs to do, {len(list(plan.wanted())) - len(missing)} done before"
+    )
     _make_room(log)
     for line in _said(_trained(plan, trainer, missing), len(missing), say):
         append_line(log, line)

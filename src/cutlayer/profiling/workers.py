@@ -25,8 +25,8 @@ def train_in_processes(config: Config, wanted: Sequence[Wanted], workers: int) -
         for _, line in trained:
             if isinstance(line, Died):
                 raise RunError(
-                    f"a training {line}; what has finished is kept: the same command goes on, with"
-                    " fewer --workers if memory is short"
+                    f"a training run {line}; what has finished is kept: the same command goes on,"
+                    " with fewer --workers if memory is short"
                 )
             if isinstance(line, Exception):
                 raise line

@@ -40,7 +40,7 @@ def round_figure(comparison: Comparison) -> Figure:
     _stack(right, sizes, PAYLOADS, size.unit_size)
     _totals(left, seconds, time.unit_size, format_seconds)
     _totals(right, sizes, size.unit_size, format_bytes)
-    left.set(title="a round's seconds, by phase", xlabel=f"virtual delay [{time.unit}]")
+    left.set(title="a round's seconds, by phase", xlabel=f"delay [{time.unit}]")
     right.set(title="a round's bytes up and down, by payload", xlabel=f"bytes [{size.unit}]")
     _name_rows(left, runs)
     return figure

@@ -1,8 +1,9 @@
-"""The figure of what was learned for what: every run's score by rounds, virtual time and bytes."""
+"""The figure of what was learned for what: every run's score by rounds, time and bytes."""
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Literal
 
 import numpy as np
@@ -48,7 +49,7 @@ class _Panel:
 
 
 def compare_curves(comparison: Comparison) -> Figure:
-    """Three panels: score by round, by virtual time, by bytes up and down; a legend below.
+    """Three panels: score by round, by time, by bytes up and down; a legend below.
 
     The axes of time and bytes are logarithmic where the runs' last positions differ by more than a
     factor of 20 (`wide`): the evaluation before training, at 0, is then left out.
@@ -61,8 +62,8 @@ def compare_curves(comparison: Comparison) -> Figure:
     panels = (
         _Panel(f"{measure} by round", "round", lambda point: float(point.round)),
         _Panel(
-            "by virtual time",
-            f"virtual time [{time.unit}]",
+            "by simulated or measured time",
+            f"time [{time.unit}]",
             lambda point: point.time_s / time.unit_size,
         ),
         _Panel(
@@ -84,6 +85,12 @@ def compare_curves(comparison: Comparison) -> Figure:
         handles=handles, loc="outside lower left", ncols=_legend_columns(runs), handlelength=2.6
     )
     return figure
+
+
+def coinciding(comparison: Comparison) -> bool:
+    """Whether any two runs have the same scores round by round."""
+    curves = [_curve(run, lambda p: float(p.round), logarithmic=False) for run in comparison.runs]
+    return any(_coincide(one, other) for one, other in combinations(curves, 2))
 
 
 def wide(runs: Sequence[ComparedRun], position: Callable[[Point], float]) -> bool:

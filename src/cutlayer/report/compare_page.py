@@ -16,7 +16,7 @@ from cutlayer.report.compare_columns import (
     result_columns,
     target_columns,
 )
-from cutlayer.report.compare_curves import compare_curves, wide
+from cutlayer.report.compare_curves import coinciding, compare_curves, wide
 from cutlayer.report.compare_settings import differences
 from cutlayer.report.comparison import ComparedRun, Comparison, Entry
 from cutlayer.report.drawing import plain_style, svg_element
@@ -48,7 +48,8 @@ def compare_page(comparison: Comparison) -> str:
             )
         )
     footer = (
-        "Delays are virtual seconds; 1 MiB is 1024 · 1024 bytes; every number is in compare.csv."
+        "Delays are simulated, those of runs between machines measured; 1 MiB is 1024 · 1024 bytes;"
+        " every number is in compare.csv."
     )
     return parts.page(comparison_title(comparison), content, footer, STYLE + _STYLE)
 
@@ -77,7 +78,9 @@ def _curves(comparison: Comparison) -> str:
     runs, measure = comparison.runs, comparison.measure
     svg = svg_element(compare_curves(comparison), "curves", f"{measure} of every run")
     logarithmic = wide(runs, lambda p: p.time_s) or wide(runs, lambda p: float(p.sent_bytes))
-    caption = "Bytes are those of both directions. Runs that coincide are drawn as rims."
+    caption = "Bytes are those of both directions."
+    if coinciding(comparison):
+        caption += " Runs that coincide are drawn as rims."
     if logarithmic:
         caption += " On a logarithmic axis the evaluation before training, at 0, is left out."
     name = measure.capitalize()
@@ -86,13 +89,13 @@ def _curves(comparison: Comparison) -> str:
 
 def _target(comparison: Comparison) -> str:
     text = (
-        f"Until {target_text(comparison)}: the first evaluation that reaches it, nothing"
-        " interpolated."
+        f"Until {target_text(comparison)}: the first evaluation after training that reaches it,"
+        " nothing interpolated."
     )
     if comparison.yardstick is not None:
-        text += f" Ratios are against {comparison.yardstick.label}."
+        text += f" Relative figures are against {comparison.yardstick.label}."
     table = _table(comparison.entries, target_columns(comparison))
-    return parts.section("What the target takes", f"<p>{parts.escaped(text)}</p>", table)
+    return parts.section("To the target", f"<p>{parts.escaped(text)}</p>", table)
 
 
 def _results(comparison: Comparison) -> str:

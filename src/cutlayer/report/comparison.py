@@ -48,8 +48,8 @@ class ComparedRun:
 
     @property
     def best(self) -> Score | None:
-        """The best score of all evaluations; None if none was a number."""
-        scores = [record.score for record in self.record.rounds]
+        """The best score after a round of training; None if none was a number."""
+        scores = [record.score for record in self.record.rounds if record.work is not None]
         known = [score for score in scores if math.isfinite(score.value)]
         return max(known, key=_goodness) if known else None
 
@@ -113,9 +113,10 @@ class Comparison:
         return next((run for run in self.runs if self.reached(run)), None)
 
     def reached(self, run: ComparedRun) -> Point | None:
-        """The run's first evaluation that reached the target, nothing interpolated."""
-        goal = self.target
-        return next((p for p in run.points if goal and _reaches(p.score, goal)), None)
+        """The run's first evaluation after training that reached the target, nothing
+        interpolated."""
+        goal, trained = self.target, (point for point in run.points if point.round)
+        return next((p for p in trained if goal and _reaches(p.score, goal)), None)
 
 
 def compare(entries: Sequence[Entry], target: float | None = None) -> Comparison:

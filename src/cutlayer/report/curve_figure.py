@@ -14,7 +14,7 @@ from cutlayer.report.wording import score_text, time_scale
 
 
 def curve_figure(records: Sequence[RoundRecord], clock: str) -> Figure:
-    """Three panels: score by round, score by time (`clock`: virtual, measured), both losses by
+    """Three panels: score by round, score by time (`clock`: simulated, measured), both losses by
     round."""
     figure = new_figure(290)
     by_round, by_time, losses = figure.subplots(1, 3)
@@ -38,19 +38,20 @@ def curve_figure(records: Sequence[RoundRecord], clock: str) -> Figure:
 def _draw_score(axes: Axes, positions: list[float], records: Sequence[RoundRecord]) -> None:
     values = _finite([record.score.value for record in records])
     _line(axes, positions, values, SCORE_COLOUR, "score")
-    rising = records[0].score.measure == "accuracy"
-    if rising:
+    if records[0].score.measure == "accuracy":
         axes.yaxis.set_major_formatter(FuncFormatter(_percent))
     _room(axes, values)
     trained = len(records) > 1
+    # on the side that the line does not come from
+    above = not trained or not values[-1] < values[-2]
     if math.isfinite(values[-1]):
         axes.annotate(
             score_text(records[-1].score),
             (positions[-1], values[-1]),
-            xytext=(4 if trained else -4, 9 if rising else -9),
+            xytext=(4 if trained else -4, 9 if above else -9),
             textcoords="offset points",
             ha="right" if trained else "left",
-            va="bottom" if rising else "top",
+            va="bottom" if above else "top",
             weight="bold",
             color=INK,
         )

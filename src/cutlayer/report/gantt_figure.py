@@ -67,7 +67,7 @@ def draw_gantt(timeline: RoundTimeline, *, title: str = "", until_s: float | Non
     axes.grid(axis="x")
     left = len(timeline.devices) - len(devices)
     more = f", {counted(left, 'device')} not shown" if left else ""
-    axes.set_xlabel(f"virtual time since the round began [{scale.unit}]{more}")
+    axes.set_xlabel(f"time since the round began [{scale.unit}]{more}")
     if title:
         axes.set_title(title)
     _legend(figure, boxes)

@@ -13,6 +13,7 @@ from cutlayer.report.page_sections import page_sections
 from cutlayer.report.page_style import STYLE
 from cutlayer.report.run_reader import read_run
 from cutlayer.report.run_record import RunRecord
+from cutlayer.report.vocabulary import CLOCKS
 from cutlayer.report.wording import headline
 
 REPORT = "report.html"
@@ -36,7 +37,7 @@ def page(run: RunRecord) -> str:
     with plain_style():
         content = "\n".join(page_sections(run))
     footer = (
-        f"Drawn from the files beside this page. Delays are {run.summary.clock} seconds;"
+        f"Drawn from the files beside this page. Delays are {CLOCKS[run.summary.clock]} seconds;"
         " 1 MiB is 1024 · 1024 bytes."
     )
     return parts.page(headline(run.summary), content, footer, STYLE)

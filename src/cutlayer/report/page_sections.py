@@ -23,8 +23,9 @@ from cutlayer.report.memory_figure import memory_figure, memory_kinds
 from cutlayer.report.partition_figure import names_are_drawn, partition_figure
 from cutlayer.report.round_columns import RoundColumn, round_columns
 from cutlayer.report.run_record import RoundWork, RunRecord, Summary
+from cutlayer.report.savings import Saving, savings
 from cutlayer.report.share_figure import share_figure, shares_vary, shown_rounds
-from cutlayer.report.vocabulary import MEMORY_KINDS, PAYLOADS, phases_in, word
+from cutlayer.report.vocabulary import CLOCKS, MEMORY_KINDS, PAYLOADS, phases_in, word
 from cutlayer.report.wording import (
     counted,
     factor_text,
@@ -38,7 +39,7 @@ from cutlayer.units import format_bytes, format_seconds
 def page_sections(run: RunRecord) -> list[str]:
     """The sections in order; to be called inside `plain_style`."""
     works = [record.work for record in run.rounds if record.work is not None]
-    sections = [_head(run.summary), _learning(run)]
+    sections = [_head(run.summary, works), _learning(run)]
     if works:
         sections += [_delay(works), _bytes(run.summary, works)]
     if shares_vary(works):
@@ -52,7 +53,7 @@ def page_sections(run: RunRecord) -> list[str]:
     return sections
 
 
-def _head(summary: Summary) -> str:
+def _head(summary: Summary, works: Sequence[RoundWork]) -> str:
     rounds, devices = counted(summary.rounds, "round"), counted(summary.devices, "device")
     facts = {
         "task": summary.task,
@@ -60,13 +61,14 @@ def _head(summary: Summary) -> str:
         "model": f"{summary.model} (from {summary.model_source})",
         "data": f"{summary.data} (from {summary.data_source})",
         "samples": f"{sum(summary.samples_per_device):,} on {devices}",
-        "computed in": f"{format_seconds(summary.wall_s)}, seed {summary.seed}",
+        "wall-clock": f"{format_seconds(summary.wall_s)}, seed {summary.seed}",
         "config sha256": summary.config_sha256,
     }
-    cards = (_score_card, _uplink_card, _downlink_card, _delay_card, _memory_card)
+    cards = [_score_card(summary), *(_saving_card(saving) for saving in savings(works))]
+    cards += [_delay_card(summary), _memory_card(summary)]
     return (
         f'<p class="muted">{rounds}, {devices}, one edge server</p>'
-        f'<div class="cards">{"".join(draw(summary) for draw in cards)}</div>'
+        f'<div class="cards">{"".join(cards)}</div>'
         f"{parts.facts(facts)}"
     )
 
@@ -78,28 +80,22 @@ def _score_card(summary: Summary) -> str:
     return parts.card(final.measure, after.html(), note)
 
 
-def _uplink_card(summary: Summary) -> str:
-    traffic = summary.traffic
-    return _traffic_card("uplink", traffic.uplink_bytes, traffic.uncompressed_uplink_bytes)
-
-
-def _downlink_card(summary: Summary) -> str:
-    traffic = summary.traffic
-    return _traffic_card("downlink", traffic.downlink_bytes, traffic.uncompressed_downlink_bytes)
-
-
-def _traffic_card(name: str, sent_bytes: int, uncompressed_bytes: int) -> str:
-    plain = parts.Shown(uncompressed_bytes, format_bytes(uncompressed_bytes)).html()
-    note = f"{factor_text(sent_bytes, uncompressed_bytes)} than {plain} uncompressed"
-    if sent_bytes == uncompressed_bytes:
-        note = "not compressed"
-    return parts.card(name, parts.Shown(sent_bytes, format_bytes(sent_bytes)).html(), note)
+def _saving_card(saving: Saving) -> str:
+    """What the codec does, which totals hide: adapters and the model are in them."""
+    sent = parts.Shown(saving.sent_bytes, format_bytes(saving.sent_bytes)).html()
+    plain = saving.uncompressed_bytes
+    if saving.sent_bytes == plain:
+        return parts.card(saving.name, sent, "not compressed")
+    note = f"{sent} of {parts.Shown(plain, format_bytes(plain)).html()}"
+    return parts.card(saving.name, factor_text(saving.sent_bytes, plain), note)
 
 
 def _delay_card(summary: Summary) -> str:
     per_round = summary.delay_s / max(summary.rounds, 1)
     value = parts.Shown(summary.delay_s, format_seconds(summary.delay_s)).html()
-    return parts.card(f"{summary.clock} delay", value, f"{format_seconds(per_round)} a round")
+    return parts.card(
+        f"{CLOCKS[summary.clock]} delay", value, f"{format_seconds(per_round)} a round"
+    )
 
 
 def _memory_card(summary: Summary) -> str:
@@ -111,7 +107,7 @@ def _memory_card(summary: Summary) -> str:
 
 def _learning(run: RunRecord) -> str:
     measure = run.summary.score_final.measure
-    figure = curve_figure(run.rounds, run.summary.clock)
+    figure = curve_figure(run.rounds, CLOCKS[run.summary.clock])
     svg = svg_element(figure, "curves", f"{measure} and loss over the run")
     return parts.section("Learning", parts.figure(svg))
 
@@ -149,24 +145,32 @@ def _bytes(summary: Summary, works: Sequence[RoundWork]) -> str:
         payloads.append((payload.colour, f"{parts.escaped(payload.label)} {shown}"))
     svg = svg_element(byte_figure(works), "bytes", "bytes by direction and by payload")
     traffic = summary.traffic
-    uplink = _saved(traffic.uplink_bytes, traffic.uncompressed_uplink_bytes)
-    downlink = _saved(traffic.downlink_bytes, traffic.uncompressed_downlink_bytes)
-    text = f"<p>Uplink {uplink}, downlink {downlink} (activations and gradients in fp32).</p>"
+    uplink = _total("Uplink", traffic.uplink_bytes, traffic.uncompressed_uplink_bytes)
+    downlink = _total("downlink", traffic.downlink_bytes, traffic.uncompressed_downlink_bytes)
+    text = (
+        f"<p>{uplink}; {downlink} (activations and gradients as float32). Adapters, labels and the"
+        " model are in these totals, and are not compressed.</p>"
+    )
     both = parts.legend(entries) + parts.legend(payloads)
     return parts.section("Bytes over the link", text, parts.figure(svg, before=both))
 
 
 def _shares(works: Sequence[RoundWork]) -> str:
-    svg = svg_element(share_figure(works), "shares", "percent of the band by device and round")
+    svg = svg_element(share_figure(works), "shares", "bandwidth allocation by device and round")
     drawn, of = shown_rounds(works), len(works)
     which = "all rounds" if drawn == of else f"the last {drawn} of {of} rounds"
-    text = f"<p>Percent of the band that each device had, both ways, in {which}.</p>"
-    return parts.section("Shares of the band", text, parts.figure(svg))
+    text = f"<p>Percent of the bandwidth that each device had, both ways, in {which}.</p>"
+    return parts.section("Bandwidth allocation", text, parts.figure(svg))
 
 
-def _saved(sent_bytes: int, uncompressed_bytes: int) -> str:
-    joint = "as" if sent_bytes == uncompressed_bytes else "than"
-    return f"{factor_text(sent_bytes, uncompressed_bytes)} {joint} uncompressed"
+def _total(name: str, sent_bytes: int, uncompressed_bytes: int) -> str:
+    """`uplink 4.67 MiB, 1.31x smaller than 6.11 MiB uncompressed`."""
+    sent = parts.Shown(sent_bytes, format_bytes(sent_bytes)).html()
+    if sent_bytes == uncompressed_bytes:
+        return f"{name} {sent}, as uncompressed"
+    plain = parts.Shown(uncompressed_bytes, format_bytes(uncompressed_bytes)).html()
+    factor = factor_text(sent_bytes, uncompressed_bytes)
+    return f"{name} {sent}, {factor} than {plain} uncompressed"
 
 
 def _memory(summary: Summary) -> str:

@@ -1,4 +1,4 @@
-"""A plan's tables as rows of cells: devices, cuts, gains. Terminal and page show the same.
+"""A plan's tables as rows of cells: devices, cuts, baselines. Terminal and page show the same.
 
 Knows plans and numbers in words; no layout.
 """
@@ -83,7 +83,7 @@ def device_cells(plan: Plan) -> Cells:
         column(needs, scale.unit_size),
         column([plan.workload.devices[n].memory_bytes for n in devices], scale.unit_size),
     ]
-    headings = ("device", "cut", "share %", f"memory {scale.unit}", f"limit {scale.unit}")
+    headings = ("device", "cut", "bandwidth %", f"memory {scale.unit}", f"limit {scale.unit}")
     return Cells(headings, tuple(zip(*columns, strict=True)))
 
 
@@ -94,7 +94,16 @@ def phase_legend(plan: Plan) -> str:
 
 def cut_cells(plan: Plan) -> Cells:
     """A row for each cut: its delay, and whether it fits."""
-    headings = ("cut", "round", "memory", "fits", "server", "holding", "in parts", "in flight")
+    headings = (
+        "cut",
+        "round",
+        "memory",
+        "fits",
+        "server",
+        "activations",
+        "micro-batches",
+        "in flight",
+    )
     return Cells(headings, tuple(_cut_row(plan, row) for row in plan.cuts))
 
 
@@ -103,15 +112,16 @@ def _cut_row(plan: Plan, row: CutRow) -> tuple[str, ...]:
     ways = (held.holding.value, f"{held.micro_batches}", f"{held.in_flight}")
     memory = format_bytes(row.need.total)
     if row.delay_s is None or row.server_part is None:
-        lacks = "no" if row.short is None else f"lacks {format_bytes(row.short.missing_bytes)}"
-        return (f"{row.cut}", "-", memory, lacks, "-", *ways)
+        short = row.short
+        fits = "no" if short is None else f"short by {format_bytes(short.missing_bytes)}"
+        return (f"{row.cut}", "-", memory, fits, "-", *ways)
     fits = "yes" if row.allowed else "server too busy"
     busy = f"{100 * row.server_part:.0f} %"
     return (f"{row.cut}", format_seconds(row.delay_s), memory, fits, busy, *ways)
 
 
 def gain_cells(plan: Plan) -> Cells:
-    """A row for each rival: its round, all rounds, times the plan's, and whether it fits."""
+    """A row for each baseline: its round, all rounds, times the plan's, and whether it fits."""
     assert plan.chosen is not None
     chosen = plan.chosen
     own = (
@@ -131,7 +141,7 @@ def gain_cells(plan: Plan) -> Cells:
         )
         for rival in plan.rivals
     ]
-    return Cells(("", "round", "all rounds", "times as long", "fits"), (own, *rows))
+    return Cells(("", "round", "all rounds", "relative time", "fits"), (own, *rows))
 
 
 def _times(factor: float) -> str:

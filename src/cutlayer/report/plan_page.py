@@ -47,7 +47,7 @@ def plan_page(plan: Plan) -> str:
     """The whole page as text; the same plan gives the same text."""
     sections = _chosen(plan) if plan.chosen is not None else _nothing(plan)
     footer = (
-        "Delays are virtual seconds on the mean channel, by the event simulation; 1 MiB is"
+        "Delays are simulated, on the mean channel; 1 MiB is"
         " 1024 · 1024 bytes; every number is in plan.json."
     )
     return parts.page(plan_title(plan), "\n".join(sections), footer, STYLE + _STYLE)
@@ -60,7 +60,7 @@ def _chosen(plan: Plan) -> list[str]:
         _memory(plan),
         _binds(plan),
         *_cuts(plan),
-        parts.section("What it gains", _table(gain_cells(plan))),
+        parts.section("Beside other schemes", _table(gain_cells(plan))),
     ]
 
 
@@ -131,7 +131,7 @@ def _binds(plan: Plan) -> str:
     lines = [resource_line(row) for row in plan.sensitivities]
     lines += [limit_line(binding) for binding in plan.bindings]
     items = "".join(f"<li>{parts.escaped(line)}</li>" for line in lines)
-    return parts.section("What binds", f"<ul>{items}</ul>")
+    return parts.section("Sensitivity", f"<ul>{items}</ul>")
 
 
 def _bars(rows: Sequence[Bar], span: float) -> str:

@@ -27,11 +27,11 @@ from cutlayer.report.plan_words import (
 )
 from cutlayer.report.vocabulary import printable
 
-_LEFT = ("device", "holding", "", "fits")
+_LEFT = ("device", "activations", "", "fits")
 
 
 def plan_tables(plan: Plan) -> RenderableType:
-    """Decision, seconds by phase, what binds, cuts, gains; or why nothing fits."""
+    """Decision, seconds by phase, sensitivity, cuts, baselines; or why nothing fits."""
     parts: list[RenderableType] = [Text(printable(plan_title(plan)), style="bold")]
     if plan.chosen is None:
         parts += _section("nothing fits", _lines([misfit_line(plan, m) for m in plan.misfits]))
@@ -44,9 +44,9 @@ def plan_tables(plan: Plan) -> RenderableType:
     parts += _section("what each device has", _table(device_cells(plan)))
     lines = [resource_line(row) for row in plan.sensitivities]
     lines += [limit_line(binding) for binding in plan.bindings]
-    parts += _section("what binds", _lines(lines))
+    parts += _section("sensitivity", _lines(lines))
     parts += _cuts(plan)
-    parts += _section("what it gains", _table(gain_cells(plan)))
+    parts += _section("beside other schemes", _table(gain_cells(plan)))
     return Group(*parts)
 
 

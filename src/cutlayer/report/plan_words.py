@@ -1,11 +1,11 @@
-"""A plan in words: what was decided, what binds, what does not fit and the least that would help.
+"""A plan in words: what was decided, sensitivity, what does not fit and the least that would help.
 
 The same sentences stand in the terminal and on the page. Knows plans, and no layout.
 """
 
 import math
 
-from cutlayer.planner.bindings import Binding, Limit, Sensitivity
+from cutlayer.planner.bindings import Binding, Limit, Resource, Sensitivity
 from cutlayer.planner.decision import CodecChoice, Decision
 from cutlayer.planner.misfit import (
     AccuracyMisfit,
@@ -26,9 +26,14 @@ _LIMIT_KEYS = {
     Limit.SERVER_BUSY: "planner.server_busy",
     Limit.ACCURACY: "planner.accuracy_loss",
 }
+_RESOURCES = {
+    Resource.BAND: "bandwidth",
+    Resource.DEVICES: "device compute",
+    Resource.SERVER: "server compute",
+}
 _DOWNLINKS = {
     Sharing.STATIC: "each device on its share",
-    Sharing.IN_TURN: "the whole band for one transfer after another",
+    Sharing.IN_TURN: "the whole bandwidth for one transfer after another",
     Sharing.SHARED: "time slots among those under way",
 }
 
@@ -51,7 +56,7 @@ def decision_facts(plan: Plan) -> dict[str, str]:
         "mini-batch": f"{plan.workload.batch.samples} samples of"
         f" {counted(plan.workload.batch.tokens, 'token')}: {decision.held}",
         "downlink": _DOWNLINKS[decision.rules.downlink],
-        "shares": _shares(decision),
+        "bandwidth allocation": _shares(decision),
         "round": f"{format_seconds(chosen.delay_s)}, the first"
         f" {format_seconds(chosen.first.delay_s)}; {counted(rounds, 'round')} take"
         f" {format_seconds(chosen.training_s)}",
@@ -74,8 +79,9 @@ def codec_text(codec: CodecChoice) -> str:
 
 
 def resource_line(row: Sensitivity) -> str:
-    """What a tenth more of a resource brings."""
-    return f"a tenth more of the {row.resource}: {_saved(row.saved)}, {format_seconds(row.delay_s)}"
+    """What ten percent more of a resource bring."""
+    more = f"+10 % {_RESOURCES[row.resource]}"
+    return f"{more}: {_saved(row.saved)}, {format_seconds(row.delay_s)}"
 
 
 def limit_line(binding: Binding) -> str:
@@ -126,7 +132,7 @@ def _memory_line(plan: Plan, misfit: MemoryMisfit) -> str:
     if misfit.embedding_bytes > short.limit_bytes:
         line += f"; the embedding alone has {format_bytes(misfit.embedding_bytes)}"
     line += (
-        f": it lacks {format_bytes(short.missing_bytes)}, set devices.memory_mib to at"
+        f": short by {format_bytes(short.missing_bytes)}, set devices.memory_mib to at"
         f" least {_at_least(short.need.total / MIB, 1)}"
     )
     if misfit.fitting_cut is not None:
@@ -158,8 +164,8 @@ def _at_least(value: float, digits: int) -> str:
 
 def _saved(part: float) -> str:
     if part < 0.0005:
-        return "no shorter round"
-    return f"a round {100 * part:.1f} % shorter"
+        return "no gain"
+    return f"round {100 * part:.1f} % shorter"
 
 
 def _cuts(decision: Decision) -> str:
@@ -174,5 +180,5 @@ def _shares(decision: Decision) -> str:
     least, most = min(decision.shares), max(decision.shares)
     shown = [f"{100 * share:.3g}" for share in (least, most)]
     if shown[0] == shown[1]:
-        return f"{shown[0]} % of the band each"
-    return f"{shown[0]} to {shown[1]} % of the band"
+        return f"{shown[0]} % of the bandwidth each"
+    return f"{shown[0]} to {shown[1]} % of the bandwidth"

@@ -50,7 +50,7 @@ def round_columns(records: Sequence[RoundRecord]) -> dict[str, RoundColumn]:
             ).items()
         },
         "virtual_time": _seconds("time so far", _of(works, lambda work: work.virtual_time_s)),
-        "wall": _seconds("computed in", _of(works, lambda work: work.wall_s)),
+        "wall": _seconds("wall-clock", _of(works, lambda work: work.wall_s)),
     }
 
 

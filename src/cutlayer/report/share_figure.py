@@ -20,9 +20,9 @@ def shown_rounds(works: Sequence[RoundWork]) -> int:
 
 
 def share_figure(works: Sequence[RoundWork]) -> Figure:
-    """Percent of the band: a row for each device, a column for each of the last rounds."""
+    """Percent of the bandwidth: a row for each device, a column for each of the last rounds."""
     percent = 100 * np.array([work.shares for work in works[-shown_rounds(works) :]]).T
     first = len(works) - shown_rounds(works) + 1
     rounds = Side("round", tuple(str(first + place) for place in range(percent.shape[1])))
     devices = Side("device", tuple(str(device) for device in range(len(percent))))
-    return map_figure(percent, devices, rounds, "percent of the band")
+    return map_figure(percent, devices, rounds, "percent of the bandwidth")

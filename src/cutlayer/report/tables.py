@@ -14,8 +14,16 @@ from rich.table import Table
 from rich.text import Text
 
 from cutlayer.report.round_columns import RoundColumn, round_columns
-from cutlayer.report.run_record import RoundRecord, Summary
-from cutlayer.report.vocabulary import DEVICE_COLOUR, OTHER_COLOUR, PHASES, phases_in, printable
+from cutlayer.report.run_record import RoundRecord, RoundWork, Summary
+from cutlayer.report.savings import savings
+from cutlayer.report.vocabulary import (
+    CLOCKS,
+    DEVICE_COLOUR,
+    OTHER_COLOUR,
+    PHASES,
+    phases_in,
+    printable,
+)
 from cutlayer.report.wording import (
     bar_span,
     counted,
@@ -51,7 +59,7 @@ class ShareBar:
 
 
 def round_table(records: Sequence[RoundRecord]) -> Table:
-    """One row per round: score, training loss, bytes each way, virtual delay, and it by phase.
+    """One row per round: score, training loss, bytes each way, delay, and it by phase.
 
     The phases are those on the path of the round's slowest device and add up to the delay. There is
     at least one record, the evaluation before training.
@@ -69,12 +77,13 @@ def round_table(records: Sequence[RoundRecord]) -> Table:
     return table
 
 
-def summary_table(summary: Summary) -> RenderableType:
-    """The run in short: score, bytes, delay by phase with bars, memory against the whole model."""
+def summary_table(summary: Summary, works: Sequence[RoundWork] = ()) -> RenderableType:
+    """The run in short: score, bytes (what the codec saves by `works`), delay by phase with bars,
+    memory against the whole model."""
     return Group(
         Text(printable(headline(summary)), style="bold"),
-        Padding(_results(summary), (0, 0, 1, 2), expand=False),
-        Text("delay per round by phase", style="bold"),
+        Padding(_results(summary, works), (0, 0, 1, 2), expand=False),
+        Text(f"{CLOCKS[summary.clock]} delay per round by phase", style="bold"),
         Padding(_delay_bars(summary), (0, 0, 1, 2), expand=False),
         Text("memory", style="bold"),
         Padding(_memory_bars(summary), (0, 0, 0, 2), expand=False),
@@ -95,7 +104,7 @@ def _phase_legend(phases: Iterable[str]) -> Text:
     return Text(words, style="dim")
 
 
-def _results(summary: Summary) -> Table:
+def _results(summary: Summary, works: Sequence[RoundWork]) -> Table:
     table = Table.grid(padding=(0, 2))
     first, final = summary.score_first, summary.score_final
     traffic = summary.traffic
@@ -105,15 +114,17 @@ def _results(summary: Summary) -> Table:
         Text(f"{score_text(first)} -> {score_text(final)}", style="bold"),
         score_change(first, final),
     )
+    for saving in savings(works):
+        table.add_row(saving.name, *_sent(saving.sent_bytes, saving.uncompressed_bytes))
     table.add_row("uplink", *_sent(traffic.uplink_bytes, traffic.uncompressed_uplink_bytes))
     table.add_row("downlink", *_sent(traffic.downlink_bytes, traffic.uncompressed_downlink_bytes))
     table.add_row(
-        "delay",
+        f"{CLOCKS[summary.clock]} delay",
         Text(format_seconds(summary.delay_s), style="bold"),
         f"{format_seconds(per_round)} per round, "
         f"{counted(summary.rounds, 'round')}, {counted(summary.devices, 'device')}",
     )
-    table.add_row("computed in", format_seconds(summary.wall_s), f"seed {summary.seed}")
+    table.add_row("wall-clock", format_seconds(summary.wall_s), f"seed {summary.seed}")
     return table
 
 

@@ -66,6 +66,8 @@ TRAIN_COLOUR = "#f0a13c"
 # a device's own share of something, and what it is compared with
 DEVICE_COLOUR = "#35ab9b"
 OTHER_COLOUR = "#9aa3ae"
+# what a record calls its clock, and what a person reads
+CLOCKS = {"virtual": "simulated", "measured": "measured"}
 # these would turn round the text that follows them
 _DIRECTION_OVERRIDES = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 

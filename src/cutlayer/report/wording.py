@@ -76,13 +76,13 @@ def score_change(first: Score, final: Score) -> str:
 
 
 def factor_text(sent_bytes: int, uncompressed_bytes: int) -> str:
-    """How much compression saved: `12.3x less`; without compression `as much`."""
+    """How much compression saved: `12.3x smaller`; without compression `as much`."""
     if sent_bytes == uncompressed_bytes:
         return "as much"
     if sent_bytes == 0 or uncompressed_bytes == 0:
-        return "less" if sent_bytes == 0 else "more"
+        return "smaller" if sent_bytes == 0 else "larger"
     factor = uncompressed_bytes / sent_bytes
-    return f"{_times(factor)} less" if factor > 1 else f"{_times(1 / factor)} more"
+    return f"{_times(factor)} smaller" if factor > 1 else f"{_times(1 / factor)} larger"
 
 
 def times_text(size_bytes: int, peak_bytes: int) -> str:

@@ -222,7 +222,7 @@ def test_what_does_not_fit_is_named() -> None:
     found = solve(problem)
     assert found.status is Status.NO_CUT
     assert "cut 1 comes nearest, needs 1.00 MiB on device 3, whose limit is 256 KiB" in found.reason
-    assert "1 more lack some" in found.reason and "give it 768 KiB more" in found.reason
+    assert "1 more are short of memory" in found.reason and "give it 768 KiB more" in found.reason
     assert solve(replace(problem, limit_bytes=np.full(8, np.inf))).status is Status.OPTIMAL
 
 

@@ -42,7 +42,7 @@ class ShareProblem:
 
     def __post_init__(self) -> None:
         if not self.devices:
-            raise ConfigError("shares of the band for 0 devices: give at least one")
+            raise ConfigError("bandwidth allocation for 0 devices: give at least one")
         columns = {
             "fixed_s": self.fixed_s,
             "uplink_bits": self.uplink_bits,
@@ -122,8 +122,8 @@ def require_whole_band(problem: ShareProblem) -> None:
     total = float(caps.sum())
     if caps.size and total < 1 - _ROUNDING:
         raise ConfigError(
-            f"the caps of {caps.size} devices sum to {total:g} of the band, which must be used up:"
-            " raise the caps, or choose a solver that may leave band unused"
+            f"the caps of {caps.size} devices sum to {total:g} of the bandwidth, which must be used"
+            " up: raise the caps, or choose a solver that may leave bandwidth unused"
         )
 
 

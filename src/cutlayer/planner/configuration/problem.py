@@ -199,7 +199,7 @@ def _out_of_memory(problem: ConfigurationProblem, row: int) -> str:
     device = int(np.argmax(lacks))
     need, limit = problem.need_bytes[row, device], problem.limit_bytes[device]
     others = int((lacks > 0).sum()) - 1
-    also = f", and {others} more lack some" if others else ""
+    also = f", and {others} more are short of memory" if others else ""
     return (
         f"no cut fits all devices: cut {row + 1} comes nearest, needs {format_bytes(need)} on"
         f" device {device}, whose limit is {format_bytes(limit)}{also}; give it"
