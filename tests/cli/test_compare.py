@@ -124,7 +124,7 @@ def test_files_and_finished_runs_together(
     assert _compare(fake, job, other, "--output", output, "--target", "0.01") == 0
     rows = _rows(output)
     assert [row["run"] for row in rows] == ["before", "run", "other"]
-    assert {row["target_round"] for row in rows} == {"0"}
+    assert {row["target_round"] for row in rows} == {"1"}
     assert int(rows[1]["uplink_bytes"]) < int(rows[2]["uplink_bytes"])
     assert {path: path.read_bytes() for path in fake.iterdir()} == files
     page = (output / "compare.html").read_text(encoding="utf-8")

@@ -103,7 +103,9 @@ def test_bad_input_gets_one_line(
 def test_what_a_mistake_in_the_log_is(capsys: pytest.CaptureFixture[str]) -> None:
     Path("profile.trainings.jsonl").write_text("no line\n", encoding="utf-8")
     assert main(["profile", "--quick"]) == 2
-    assert "profile.trainings.jsonl, line 1, is no record of a training run" in capsys.readouterr().err
+    assert (
+        "profile.trainings.jsonl, line 1, is no record of a training run" in capsys.readouterr().err
+    )
 
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,6 +28,15 @@ def other(request: pytest.FixtureRequest) -> Iterator[str]:
         thread.join()
 
 
+def test_nobody_there_is_said_without_the_librarys_wrapping(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+    assert main(["status", address]) == 2
+    assert f"no status from {address}: connection refused; is" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "other",
     [

@@ -103,7 +103,12 @@ def _add_roundtrip(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="a .npy, or the tensors of a .safetensors file",
     )
-    parser.add_argument("--codec", choices=list(PRESETS), default="lossless-plus")
+    parser.add_argument(
+        "--codec",
+        choices=list(PRESETS),
+        default="lossless-plus",
+        help="all but none are lossy (lossless-plus: paper's values, in fewer bytes)",
+    )
     parser.add_argument(
         "--direction",
         choices=("up", "down"),

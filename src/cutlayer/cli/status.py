@@ -5,6 +5,7 @@ import json
 import urllib.request
 from http.client import HTTPException
 from typing import Any
+from urllib.error import URLError
 
 from rich import box
 from rich.console import Console
@@ -55,9 +56,17 @@ def _fetch(host: str, port: int) -> str:
         return text
     except (OSError, HTTPException, ValueError, TypeError) as error:
         raise RunError(
-            f"no status from {where}: {error}; is `cutlayer serve` running there, and is this its"
-            " --operators address?"
+            f"no status from {where}: {_why(error)}; is `cutlayer serve` running there, and is"
+            " this its --operators address?"
         ) from error
+
+
+def _why(error: Exception) -> str:
+    """`connection refused`: what the system says, without the library's wrapping."""
+    cause = error.reason if isinstance(error, URLError) else error
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror[:1].lower() + cause.strerror[1:]
+    return str(cause)
 
 
 def _show(status: dict[str, Any]) -> None:

@@ -99,7 +99,7 @@ class Segments:
         if largest >= limit:
             raise PacketError(
                 f"a value of magnitude {largest:.3g}: this codec takes magnitudes below "
-                f"{limit:.3g}; lower the learning rate, or send with codec none"
+                f"{limit:.3g}; codec none takes any"
             )
         return values
 
@@ -124,7 +124,7 @@ class Segments:
         sample, token, column = places[0].tolist()
         raise PacketError(
             f"{len(places)} of {self.total} values are NaN or infinite, the first one at sample "
-            f"{sample}, token {token}, column {column}; lower the learning rate or find their cause"
+            f"{sample}, token {token}, column {column}; a codec takes finite values"
         )
 
 

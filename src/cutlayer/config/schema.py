@@ -209,8 +209,8 @@ class CodecSection(Section):
 
     name: Literal["paper", "lossless-plus", "best", "fast", "none", "stages"] = Field(
         default="best",
-        description="paper; lossless-plus (the same values in fewer bytes); best (learned basis);"
-        " fast (4 bits); none (float32); stages (as up and down say)",
+        description="paper; lossless-plus (lossy as paper: its values, in fewer bytes); best"
+        " (learned basis); fast (4 bits); none (float32); stages (as up and down say)",
     )
     keep_ratio: Real = Field(
         default=0.5,
