@@ -1,11 +1,13 @@
 """What the command line makes of errors that are nobody's in particular."""
 
+import argparse
 import errno
 import os
+import warnings
 
 import pytest
 
-from cutlayer.cli.main import what_the_system_says
+from cutlayer.cli.main import main, what_the_system_says
 
 
 @pytest.mark.parametrize(
@@ -19,3 +21,18 @@ from cutlayer.cli.main import what_the_system_says
 )
 def test_an_error_of_the_system_blames_nobody_else(error: OSError, said: str) -> None:
     assert what_the_system_says(error) == said
+
+
+def test_a_warning_is_one_line_without_source(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(arguments: argparse.Namespace) -> int:
+        warnings.warn("the codec is slow\nwithout its C part", RuntimeWarning, stacklevel=2)
+        return 0
+
+    monkeypatch.setattr("cutlayer.cli.examples.run", run)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert main(["examples"]) == 0
+    said = capsys.readouterr().err
+    assert said == "cutlayer: warning: the codec is slow without its C part\n"

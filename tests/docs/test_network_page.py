@@ -19,12 +19,17 @@ import pytest
 import tiny
 
 from cutlayer.cli.main import main
+from cutlayer.config.read import read_config
+from cutlayer.config.workload import make_workload
+from cutlayer.cost.memory import device_memory
 from cutlayer.data.arrays import write_arrays
 from cutlayer.data.assets.catalogue import CATALOGUE
+from cutlayer.units import MIB
 
 PAGE = (Path(__file__).parents[2] / "docs" / "network.md").read_text(encoding="utf-8")
 WALK = PAGE[: PAGE.index("## What happens when something breaks")]
 DEVICES = 3
+
 SERVER = "192.168.1.10:7700"
 
 
@@ -147,6 +152,17 @@ def test_the_page_is_followed(
     assert (directory / "adapter" / "adapter_model.safetensors").exists()
     summary = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
     assert min(summary["samples_per_device"]) > 0 and len(summary["samples_per_device"]) == DEVICES
+
+
+@pytest.mark.parametrize("run", list(_runs()), ids=lambda run: run.name)
+def test_the_pages_real_models_fit_its_devices(run: Run, tmp_path: Path) -> None:
+    """The stand-ins fit anywhere."""
+    (tmp_path / "run.yaml").write_text(run.yaml, encoding="utf-8")
+    config = read_config(tmp_path / "run.yaml")
+    workload = make_workload(config)
+    need = device_memory(workload.model, config.model.cut, workload.batch, optimizer_slots=2)
+    assert config.devices.memory_mib is not None
+    assert need.total < config.devices.memory_mib * MIB
 
 
 def test_the_pages_example_has_a_class_that_is_no_folder(

@@ -18,8 +18,6 @@ from cutlayer.cli.options import whole_number
 from cutlayer.data.assets.asset import Asset, Say, silent
 from cutlayer.data.assets.cache import asset_folder, cache_root, get_asset, installed
 from cutlayer.data.assets.catalogue import CATALOGUE, hint
-from cutlayer.data.export import export, read_part
-from cutlayer.data.load import load_data
 from cutlayer.errors import AssetError
 from cutlayer.units import format_bytes
 
@@ -137,6 +135,14 @@ def _export(asset: Asset, args: argparse.Namespace) -> str:
         )
     if args.folder is None:
         raise AssetError(f"assets export {asset.name}: where to? name a new folder")
+    # the other actions need no more than the package's own dependencies
+    try:
+        from cutlayer.data.export import export, read_part
+        from cutlayer.data.load import load_data
+    except ModuleNotFoundError as error:
+        raise AssetError(
+            f"`cutlayer assets export` needs {error.name}: pip install 'cutlayer[train]'"
+        ) from error
     part = read_part(args.part)
     with _progress() as say:
         get_asset(asset, cache_root(), say=say)

@@ -3,8 +3,10 @@
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
+from typing import TextIO
 
 from cutlayer import __version__
 from cutlayer.cli.passive_waiting import wait_passively
@@ -23,6 +25,7 @@ COMMANDS = {
     "status": "where the run of a server stands",
     "lab": "a run between processes over shaped links, measured delays beside simulated ones",
     "assets": "list, get or export the models and data sets that come in packages",
+    "examples": "list or copy the configurations that come with the package",
     "codec": "what the codecs do to a model's tensors, what is in a packet, and a round trip",
     "paper": "a figure of the paper reproduced, its numbers beside the published ones",
 }
@@ -34,7 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0, or 2 for a mistake of the user's."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return _run(words or ["--help"])
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            return _run(words or ["--help"])
     except (CutlayerError, argparse.ArgumentError) as error:
         print(f"cutlayer: {' '.join(str(error).split())}", file=sys.stderr)
         return _MISTAKE
@@ -44,6 +49,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         print(f"cutlayer: {str(error) or 'interrupted'}", file=sys.stderr)
         return _INTERRUPTED
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """As an error is told: what a user can mend, and no line of anybody's source."""
+    print(f"cutlayer: warning: {' '.join(str(message).split())}", file=file or sys.stderr)
 
 
 def what_the_system_says(error: OSError) -> str:
