@@ -25,7 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=host_and_port,
         default=("127.0.0.1", 7700),
         metavar="HOST:PORT",
-        help="where devices connect (127.0.0.1:7700: this machine alone; 0.0.0.0:7700: any)",
+        help="where devices connect (127.0.0.1:7700: this machine alone; 0.0.0.0:7700: any IPv4;"
+        " [::]:7700: IPv6 as well)",
     )
     parser.add_argument(
         "--operators",

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import cast, final
 
 from cutlayer.net.admission import Admission, network_of
+from cutlayer.net.any_address import any_socket, plain_address
 from cutlayer.net.door_limits import Limits
 from cutlayer.net.inner_sockets import InnerSockets, number_of
 from cutlayer.units import KIB
@@ -54,13 +55,18 @@ class Gate:
         self._closed = False
 
     async def open(self, host: str, port: int, behind: Mapping[bytes, str]) -> int:
-        """Listen; the port, which the system chose if `port` is 0. Raises OSError.
+        """Listen; the port, which the system chose if `port` is 0. Raises OSError. At `::` IPv4 is
+        taken, too.
 
         behind: the path of `inner` for each first byte; with another byte nobody gets in.
         """
         self.behind = behind
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Outside(self), host, port)
+        loop, both = asyncio.get_running_loop(), any_socket(host, port)
+        self._server = await (
+            loop.create_server(lambda: _Outside(self), host, port)
+            if both is None
+            else loop.create_server(lambda: _Outside(self), sock=both)
+        )
         return int(self._server.sockets[0].getsockname()[1])
 
     @property
@@ -311,7 +317,7 @@ class _Outside(_Side):
         super().connection_made(transport)
         peer = transport.get_extra_info("peername")
         # a visitor that is gone already has no name
-        self._visit = None if peer is None else self._gate.arrive(self, peer[0])
+        self._visit = None if peer is None else self._gate.arrive(self, plain_address(peer[0]))
         if self._visit is None:
             self.transport.abort()
 

@@ -14,6 +14,8 @@ from http import HTTPStatus
 from typing import final
 from urllib.parse import parse_qsl, urlsplit
 
+from cutlayer.net.any_address import any_socket
+
 TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"
 
@@ -104,7 +106,12 @@ class Web:
     async def open(self, host: str, port: int) -> int:
         """Listen; the port. Raises OSError if the address is not to be had."""
         self._bound = host
-        self._server = await asyncio.start_server(self._serve, host, port, limit=_LARGEST_BYTES)
+        both = any_socket(host, port)
+        self._server = await (
+            asyncio.start_server(self._serve, host, port, limit=_LARGEST_BYTES)
+            if both is None
+            else asyncio.start_server(self._serve, sock=both, limit=_LARGEST_BYTES)
+        )
         return int(self._server.sockets[0].getsockname()[1])
 
     async def close(self) -> None:
