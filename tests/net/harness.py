@@ -159,11 +159,14 @@ class Run:
         driver = ServerDriver(session, worker, self.journal, controller, save, compute)
         return session, driver
 
-    def device(self, number: int, compute: Compute = in_place) -> DeviceDriver:
-        """A device from where its store stands."""
+    def device(
+        self, number: int, compute: Compute = in_place, tools: DeviceTools | None = None
+    ) -> DeviceDriver:
+        """A device from where its store stands. `tools`: others than the run's own."""
 
         def prepare(terms: Terms) -> Ready:
-            return Ready(terms, DeviceWorker(self.device_tools(number)), self.bounds)
+            worker = DeviceWorker(tools or self.device_tools(number))
+            return Ready(terms, worker, self.bounds, "own" if tools is None else "others")
 
         return DeviceDriver(self.store(number), prepare, compute, DeviceWatch(time.monotonic))
 

@@ -13,7 +13,8 @@ from cutlayer.config.job import prepare
 from cutlayer.errors import RunError
 from cutlayer.net.compute import in_place
 from cutlayer.net.device_store import Stored
-from cutlayer.net.frames import Position
+from cutlayer.net.frames import Kind, Position, kind_of
+from cutlayer.net.link import Link, LinkClosed
 from cutlayer.net.server_driver import ServerDriver
 from cutlayer.net.server_session import ServerSession
 from cutlayer.net.server_worker import ServerWorker
@@ -61,3 +62,59 @@ def test_a_device_whose_values_diverge_stops(setup: Setup, tmp_path: Path) -> No
         await site.hang_up()
 
     asyncio.run(go())
+
+
+class Deaf(Link):
+    """A link on which the first gradient is never heard."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    @property
+    def peer(self) -> str:
+        return self._link.peer
+
+    async def send(self, frame: bytes) -> None:
+        await self._link.send(frame)
+
+    async def receive(self) -> bytes:
+        frame = await self._link.receive()
+        if kind_of(frame) is Kind.GRADIENT:
+            raise LinkClosed("the line is down")
+        return frame
+
+    async def close(self, reason: str = "") -> None:
+        await self._link.close()
+
+
+def test_a_device_whose_samples_changed_begins_its_round_anew(
+    setup: Setup, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server has trained its first step on the old ones; nobody answers on the new ones with
+    its gradient, and the run ends."""
+    run = Run(setup, tmp_path)
+    tools = run.device_tools(0)
+    few = replace(tools, plan=replace(tools.plan, samples=tools.plan.samples[:2]))
+
+    async def go() -> None:
+        site = Site(run)
+        session, site.server = run.server()
+
+        async def once() -> Link:
+            if not site.calls:
+                return await site.dial(0, Deaf)
+            raise RunError("no second time")
+
+        with pytest.raises(RunError, match="no second time"):
+            await run.device(0).take_part(once)
+        assert session.standings[0].steps == 1
+        async with asyncio.timeout(PATIENCE_S):
+            others = (run.device(n).take_part(partial(site.dial, n)) for n in (1, 2))
+            await asyncio.gather(
+                run.device(0, tools=few).take_part(partial(site.dial, 0)), *others
+            )
+        await asyncio.gather(*site.calls)
+        assert session.finished
+
+    asyncio.run(go())
+    assert "it had own, and has others; it begins its round anew" in caplog.text

@@ -76,6 +76,21 @@ def test_a_ready_device_says_hello_at_once() -> None:
     assert table.link() == Hello(0)
 
 
+def test_a_state_of_other_samples_is_nowhere() -> None:
+    table = Table(DeviceSession(Position(2, 1, 0), TERMS))
+    table.link()
+    assert table.hears(Welcome(TERMS)) == [Prepare(TERMS)]
+    assert table.sent(table.session.handle(Prepared(BOUNDS, void=True))) == Hello(0)
+    assert table.link() == Hello(0)
+
+
+def test_a_run_may_go_on_longer_and_at_another_rate() -> None:
+    table = Table(DeviceSession(Position(2, 1, 0), TERMS))
+    table.link()
+    longer = replace(TERMS, rounds=TERMS.rounds + 5, uplink_bit_s=1e6)
+    assert table.hears(Welcome(longer)) == [Prepare(longer)]
+
+
 def test_a_stored_state_tells_its_round() -> None:
     table = Table(DeviceSession(Position(2, 1, 0), TERMS))
     assert table.link() == Ask()

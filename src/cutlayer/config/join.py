@@ -24,6 +24,7 @@ from cutlayer.config.own_data import OwnData, check_own, own_samples
 from cutlayer.config.schema import AdapterSection, CodecSection, OptimizerSection
 from cutlayer.data.assets.cache import cache_root
 from cutlayer.data.batches import BatchPlan
+from cutlayer.data.digest import digest_of
 from cutlayer.errors import IdentityError, RunError
 from cutlayer.model.load import load_device_part
 from cutlayer.net.compute import Compute, in_thread
@@ -260,4 +261,6 @@ def _ready(terms: Terms, joining: Joining, parts: PartCache) -> Ready:
     largest = MiniBatch(terms.batch_size, terms.tokens)
     steps = terms.local_steps * terms.micro_batches
     bounds = bounds_of(largest, terms.width, part.adapted.layout.parameters, steps)
-    return Ready(terms, DeviceWorker(tools), bounds)
+    # the hash's beginning tells two sets of samples apart as well, and a person can compare it
+    samples_text = f"{len(samples)} samples ({digest_of(samples)[:16]})"
+    return Ready(terms, DeviceWorker(tools), bounds, samples_text)

@@ -25,11 +25,13 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Ready:
-    """A device that can compute on the terms it was given, and the run's longest payloads."""
+    """A device that can compute on the terms it was given, and the run's longest payloads.
+    `samples`: how many it has, and a hash of what is in them."""
 
     terms: Terms
     worker: DeviceWorker
     bounds: Bounds
+    samples: str = ""
 
 
 @final
@@ -120,7 +122,8 @@ class DeviceDriver:
             case d.Finish():
                 self._finished = True
             case d.Persist(position, terms):
-                stored = Stored(position, terms, self._own.worker.tensors())
+                own = self._own
+                stored = Stored(position, terms, own.worker.tensors(), own.samples)
                 await self._compute(lambda: self._store.save(stored))
                 self._got_on()
             case computation:
@@ -163,14 +166,25 @@ class DeviceDriver:
         lacking = None if self._parts is None else self._parts.lacking(terms)
         if lacking is not None:
             return d.Lacking(lacking)
-        await self._compute(lambda: self._make_ready(terms))
-        return d.Prepared(self._own.bounds)
+        void = await self._compute(lambda: self._make_ready(terms))
+        return d.Prepared(self._own.bounds, void)
 
-    def _make_ready(self, terms: Terms) -> None:
+    def _make_ready(self, terms: Terms) -> bool:
+        """Go on from the stored state; True if there is one, of other samples: it is void then."""
         self._ready = self._prepare(terms)
-        if self._stored is not None:
-            self._ready.worker.restore(self._stored.tensors)
-            self._stored = None
+        stored, self._stored = self._stored, None
+        if stored is None:
+            return False
+        if stored.samples not in (None, self._ready.samples):
+            _LOG.warning(
+                "this device's samples changed since it last took part: it had %s, and has %s; it"
+                " begins its round anew",
+                stored.samples,
+                self._ready.samples,
+            )
+            return True
+        self._ready.worker.restore(stored.tensors)
+        return False
 
     @property
     def _own(self) -> Ready:

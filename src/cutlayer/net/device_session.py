@@ -5,7 +5,7 @@ One message of the device is outstanding at a time, and is sent again on a new c
 server has answered it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias, final
 
 from cutlayer.errors import FrameError
@@ -53,9 +53,11 @@ class Lacking:
 
 @dataclass(frozen=True)
 class Prepared:
-    """The outcome of `Prepare` or `Keep`: the longest payloads of the run."""
+    """The outcome of `Prepare` or `Keep`: the longest payloads of the run. `void`: the stored state
+    is of other samples, and nobody has it any more."""
 
     bounds: Bounds
+    void: bool = False
 
 
 @dataclass(frozen=True)
@@ -259,8 +261,10 @@ class DeviceSession:
                     return [HangUp(str(error))]
             case Lacking(offset):
                 return self._send(Fetch(Place(offset)))
-            case Prepared(bounds):
+            case Prepared(bounds, void):
                 self._bounds = bounds
+                if void:
+                    self._position = NOWHERE
                 self._wire.limits = device_limits(bounds)
                 return self._hello()
             case Begun(opened):
@@ -307,7 +311,7 @@ class DeviceSession:
         return message.round >= (1 if message.opening.fresh else max(self._position.round, 1))
 
     def _welcome(self, terms: Terms) -> list[Instruction]:
-        if self._terms is not None and terms != self._terms:
+        if self._terms is not None and not _same_run(terms, self._terms):
             return [
                 Stop(
                     f"the server is on another run than {self._kept} (run {self._terms.run}):"
@@ -366,3 +370,9 @@ class DeviceSession:
 
     def _send(self, message: Message) -> list[Instruction]:
         return [Send(self._wire.outgoing(message))]
+
+
+def _same_run(terms: Terms, known: Terms) -> bool:
+    """Whether terms are of the same run, which may go on longer or at another rate than known."""
+    same = replace(terms, rounds=known.rounds, uplink_bit_s=known.uplink_bit_s)
+    return same == known

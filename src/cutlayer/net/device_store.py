@@ -20,7 +20,11 @@ from cutlayer.net.frames import Position
 from cutlayer.net.messages import Terms
 from cutlayer.train.files import Mend, write_atomically
 
-_ABOUT = TypeAdapter(tuple[tuple[int, int, int], Terms])
+_Place = tuple[int, int, int]
+# the shorter one is of a version that did not note the samples
+_ABOUT = TypeAdapter[tuple[_Place, Terms, str | None] | tuple[_Place, Terms]](
+    tuple[_Place, Terms, str | None] | tuple[_Place, Terms]
+)
 _MEND = Mend(
     "start `cutlayer join` again, it goes on where it was",
     "name a folder that can be written with --identity",
@@ -29,11 +33,13 @@ _MEND = Mend(
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """A device's state before `position` of a run on `terms`."""
+    """A device's state before `position` of a run on `terms`; `samples` says what it trained on
+    (None: nobody noted it)."""
 
     position: Position
     terms: Terms
     tensors: dict[str, Tensor]
+    samples: str | None = None
 
 
 @final
@@ -50,7 +56,7 @@ class DeviceStore:
 
     def save(self, stored: Stored) -> None:
         """Put a state in the place of the one before. Raises RunError if it cannot be written."""
-        about = json.dumps((astuple(stored.position), asdict(stored.terms)))
+        about = json.dumps((astuple(stored.position), asdict(stored.terms), stored.samples))
         tensors = {name: tensor.contiguous() for name, tensor in stored.tensors.items()}
         # one key: safetensors writes several in random order
         metadata = {"device": json.dumps((about, _checksum(about, tensors)))}
@@ -66,13 +72,13 @@ class DeviceStore:
                 tensors = {name: file.get_tensor(name) for name in list(file.keys())}
             if _checksum(about, tensors) != checksum:
                 raise ValueError("its checksum is another")
-            position, terms = _ABOUT.validate_json(about)
+            position, terms, *samples = _ABOUT.validate_json(about)
         except (SafetensorError, ValidationError, KeyError, ValueError, TypeError) as error:
             raise RunError(
                 f"{self._path} cannot be read: {error}; delete it, and the device begins its round"
                 " anew"
             ) from error
-        return Stored(Position(*position), terms, tensors)
+        return Stored(Position(*position), terms, tensors, samples[0] if samples else None)
 
 
 def _checksum(about: str, tensors: Mapping[str, Tensor]) -> int:
