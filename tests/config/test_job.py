@@ -1,12 +1,16 @@
 """What can be wrong with a job is found in the order of what finding it costs."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
+from PIL import Image
 
 from cutlayer.config.job import prepare
+from cutlayer.config.net_job import check_net
 from cutlayer.config.schema import Config
-from cutlayer.errors import ConfigError
+from cutlayer.errors import ConfigError, DataError
 
 
 @pytest.mark.parametrize(
@@ -23,3 +27,33 @@ def test_lists_and_numbers_come_before_the_model(sections: dict[str, Any], messa
     config = Config.model_validate({"model": "no-such-model", **sections})
     with pytest.raises(ConfigError, match=message):
         prepare(config)
+
+
+@pytest.mark.parametrize("kind", ["vision", "bert", "llama"])
+def test_a_server_needs_no_training_samples(kind: str, tmp_path: Path) -> None:
+    """Fewer than devices, and none that could be read; its test split is checked once."""
+    data = tmp_path / "data"
+    if kind == "vision":
+        model = tiny.vision_model(tmp_path / "model")
+        for name in ("train/red/1", "train/green/1", "test/red/1", "test/green/1", "test/red/2"):
+            path = data / f"{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (28, 28)).save(path)
+        (data / "train" / "red" / "1.png").write_bytes(b"no picture")
+    elif kind == "bert":
+        model = tiny.text_model(tmp_path / "model", "bert")
+        tiny.reviews(data, 20)
+        (data / "train.csv").write_text("text,label\n,neg\nfilm,pos\n", encoding="utf-8")
+    else:
+        model = tiny.text_model(tmp_path / "model", "llama")
+        for split, text in (("train", " "), ("test", "film plot the film plot the " * 9)):
+            (data / split).mkdir(parents=True)
+            (data / split / "1.txt").write_text(text, encoding="utf-8")
+    config = tiny.config(model, data)
+    with pytest.raises(DataError):
+        prepare(config)
+    job = prepare(config, dealt=False)
+    check_net(job)
+    assert [device.samples for device in job.setup.devices] == [len(job.setup.test)] * 3
+    assert job.setup.train is job.setup.test
+    assert job.prepared.skipped == 0

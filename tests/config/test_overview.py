@@ -79,7 +79,9 @@ def test_codecs_and_links(
 
 def test_a_run_over_a_network_has_no_simulated_link(model: Path, images: Path) -> None:
     config = tiny.config(model, images)
-    assert _lines(config, real=True)[2].endswith("; link: the network, as fast as it is")
+    _, data, link, _ = _lines(config, real=True)
+    assert link.endswith("; link: the network, as fast as it is")
+    assert data.endswith("red, green, blue, yellow; 32 test; devices have their own samples")
     paced = tiny.config(model, images, net={"uplink_bit_s": 8e6})
     assert _lines(paced, real=True)[2].endswith("; link: the network, 8 Mbit/s up")
 

@@ -42,7 +42,11 @@ _PROBED, _PROBED_LETTERS, _ODD_SHARE = 256, 4000, 0.2
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """Data ready to train on: `parts[n]` are device n's samples of the training split."""
+    """Data ready to train on: `parts[n]` are device n's samples of the training split.
+
+    Where devices have their own samples, `data.train` is the test split, and each part all of it:
+    so mini-batches may be counted and measured, and nothing else is known of theirs.
+    """
 
     data: DataSet
     task: Task
@@ -51,8 +55,13 @@ class Prepared:
     skipped: int
 
 
-def prepare_data(config: Config, model: Path, say: Callable[[str], None]) -> Prepared:
+def prepare_data(
+    config: Config, model: Path, say: Callable[[str], None], *, dealt: bool = True
+) -> Prepared:
     """Everything about the data that `config` decides, for the model in the folder `model`.
+
+    `dealt` False: of the training split only the names of its classes are needed, and it is neither
+    read nor dealt, since devices have samples of their own.
 
     Raises DataError or AssetError for data that cannot be found, read or dealt.
     """
@@ -73,6 +82,8 @@ def prepare_data(config: Config, model: Path, say: Callable[[str], None]) -> Pre
     say(f"data {section.name}: from {data.source}, {data.location}")
     _refuse_other_task(config, data.task, model)
     _tell_found(data, say)
+    if not dealt:
+        data = replace(data, train=data.test)
     if data.task == "image-classification":
         # a picture is read to be checked: only those drawn are
         data, skipped = _checked(_drawn(data, config, say), config, None, say)
@@ -88,8 +99,15 @@ def prepare_data(config: Config, model: Path, say: Callable[[str], None]) -> Pre
         tokenizer = load_tokenizer(model, None)
         data, skipped = _checked(data, config, tokenizer, say)
         cut, batches = make_blocks(tokenizer, section.max_tokens)
-        data = _drawn(replace(data, train=cut(data.train), test=cut(data.test)), config, say)
-    parts = _deal(config.partition, data.train, config.devices.count, config.seed)
+        test = cut(data.test)
+        data = replace(data, train=test if _is_one(data) else cut(data.train), test=test)
+        data = _drawn(data, config, say)
+    count = config.devices.count
+    parts = (
+        _deal(config.partition, data.train, count, config.seed)
+        if dealt
+        else (np.arange(len(data.train)),) * count
+    )
     return Prepared(data, data.task, batches, parts, skipped)
 
 
@@ -212,11 +230,16 @@ def _drawn(data: DataSet, config: Config, say: Callable[[str], None]) -> DataSet
         rng = np.random.default_rng([stream, config.seed])
         return Subset(samples, draw_subset(samples.labels, wanted, rng, balanced))
 
-    return replace(
-        data,
-        train=draw(data.train, config.data.train_samples, "training", _TRAIN),
-        test=draw(data.test, config.data.test_samples, "test", _TEST),
-    )
+    test = draw(data.test, config.data.test_samples, "test", _TEST)
+    if _is_one(data):
+        return replace(data, train=test, test=test)
+    train = draw(data.train, config.data.train_samples, "training", _TRAIN)
+    return replace(data, train=train, test=test)
+
+
+def _is_one(data: DataSet) -> bool:
+    """Whether the test split stands for the training split, too."""
+    return data.train is data.test
 
 
 def image_batches(model: Path, image_size: int) -> BatchMaker:

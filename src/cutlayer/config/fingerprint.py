@@ -67,8 +67,8 @@ class Inputs:
             "class_names": list(self.class_names),
             "training_samples": None if same else [len(setup.train), digest_of(setup.train)],
             "test_samples": [len(setup.test), digest_of(setup.test)],
-            "samples_per_device": [len(part) for part in parts],
-            "samples_of_devices": digest_of_order(parts),
+            "samples_per_device": None if same else [len(part) for part in parts],
+            "samples_of_devices": None if same else digest_of_order(parts),
             "model_files": _digests(self.model),
             "objects": dict(_objects(setup)),
         }
@@ -148,6 +148,8 @@ def _changed_data(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[st
                 else f"the {now} {title} samples have another content or order"
             )
     key = "samples_per_device"
+    if None in (old[key], new[key]):
+        return
     if old[key] != new[key]:
         yield f"{_short(old[key])} samples were dealt to devices and {_short(new[key])} are"
     elif whole and old["samples_of_devices"] != new["samples_of_devices"]:

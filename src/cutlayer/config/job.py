@@ -127,8 +127,10 @@ def settle_job(job: Job, directory: RunDirectory, say: Say) -> None:
     settle(Inputs(job.config, job.found.path, names, job.setup), directory, say)
 
 
-def prepare(config: Config, say: Say = lambda line: None) -> Job:
+def prepare(config: Config, say: Say = lambda line: None, *, dealt: bool = True) -> Job:
     """Find and check everything a run needs, in the order in which mistakes are cheapest to find.
+
+    `dealt` False: devices have samples of their own, those of the training split are not needed.
 
     Raises CutlayerError for a model, data set, cut, partition or memory limit that cannot be.
     """
@@ -139,7 +141,7 @@ def prepare(config: Config, say: Say = lambda line: None) -> Job:
     micro_batches = _micro_batches(config, scheme)
     found = find_model(config.model.name, say=say)
     say(f"model {config.model.name}: from {found.source}, {found.path}")
-    prepared = prepare_data(config, found.path, say)
+    prepared = prepare_data(config, found.path, say, dealt=dealt)
     adapter = make_adapter(config.adapter, prepared.task)
     classes = len(prepared.data.class_names)
     request = model_request(config, found.path, prepared.task, classes)

@@ -25,7 +25,7 @@ def overview(config: Config, prepared: Prepared, setup: Setup, *, real: bool = F
     link = _network(config.net) if real else _link(config, setup)
     return [
         _model(config, setup),
-        _data(config, prepared),
+        _data(config, prepared, real),
         f"{_codec(config.codec, setup)}; {link}",
         _work(config, setup),
     ]
@@ -41,19 +41,18 @@ def _model(config: Config, setup: Setup) -> str:
     return f"{_name(config.model.name)}: {size}, {cut}; {_count(trained)} trained"
 
 
-def _data(config: Config, prepared: Prepared) -> str:
+def _data(config: Config, prepared: Prepared, real: bool) -> str:
     data = prepared.data
-    sizes = [len(part) for part in prepared.parts]
-    train, test = len(data.train), len(data.test)
+    counts = f"{len(data.test)} test" if real else f"{len(data.train)} train, {len(data.test)} test"
     if prepared.task == "causal-lm":
-        what = f"blocks of {config.data.max_tokens} tokens; {train} train, {test} test"
-        noun = "block"
+        what, noun = f"blocks of {config.data.max_tokens} tokens", "block"
     else:
-        names = _names(data.class_names)
-        what = f"{len(data.class_names)} classes: {names}; {train} train, {test} test"
+        what = f"{len(data.class_names)} classes: {_names(data.class_names)}"
         noun = "sample"
+    sizes = [len(part) for part in prepared.parts]
+    dealt = f"devices have their own {noun}s" if real else f"{_span(sizes, noun)} a device"
     left_out = f"; {prepared.skipped} left out" if prepared.skipped else ""
-    return f"{_name(config.data.name)}: {what}; {_span(sizes, noun)} a device{left_out}"
+    return f"{_name(config.data.name)}: {what}; {counts}; {dealt}{left_out}"
 
 
 def _work(config: Config, setup: Setup) -> str:

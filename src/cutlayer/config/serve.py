@@ -105,7 +105,7 @@ def resume(path: Path, keys: Path, doors: Doors, changes: Mapping[str, str] | No
 def _ready(config: Config) -> Job:
     """Prepared; the log says what for, and that it goes on."""
     with Heartbeat(so_far("getting ready"), _LOG.info):
-        job = prepare(config, _LOG.info)
+        job = prepare(config, _LOG.info, dealt=False)
     for line in overview(job.config, job.prepared, job.setup, real=True):
         _LOG.info("%s", line)
     return job

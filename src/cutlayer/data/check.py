@@ -62,14 +62,15 @@ def check_samples(
 def check_data(
     data: DataSet, on_bad: OnBad = "stop", tokenize: Tokenize | None = None
 ) -> tuple[DataSet, tuple[BadSample, ...]]:
-    """`check_samples` on both splits; a stop names the bad ones of both at once."""
-    train, test = (
-        find_bad(split, len(data.class_names), tokenize) for split in (data.train, data.test)
-    )
+    """`check_samples` on both splits; a stop names the bad ones of both at once. One split that
+    stands for both is checked once."""
+    classes, one = len(data.class_names), data.train is data.test
+    train = () if one else find_bad(data.train, classes, tokenize)
+    test = find_bad(data.test, classes, tokenize)
     if (train or test) and on_bad == "stop":
-        raise _stop(train + test, len(data.train) + len(data.test))
-    kept = replace(data, train=_without(data.train, train), test=_without(data.test, test))
-    return kept, train + test
+        raise _stop(train + test, len(data.test) + (0 if one else len(data.train)))
+    kept = _without(data.test, test)
+    return replace(data, train=kept if one else _without(data.train, train), test=kept), train + test
 
 
 def brief(error: Exception) -> str:
