@@ -56,9 +56,7 @@ def test_images_that_patches_do_not_fit_are_found_before_the_data(vit: Path) -> 
 
 
 def test_data_that_the_model_is_not_for(vit: Path, bert: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        DataError, match=r"is for image-class.* for text-class.*minilm"
-    ):
+    with pytest.raises(DataError, match=r"is for image-class.* for text-class.*minilm"):
         prepared(vit, rows(tmp_path / "a.jsonl", "good film", "bad film"))
     with pytest.raises(DataError, match=r"is for text-class.* for image-class.*dinov2-small"):
         prepared(bert, tiny.images(tmp_path / "images"))

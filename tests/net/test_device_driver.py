@@ -110,9 +110,7 @@ def test_a_device_whose_samples_changed_begins_its_round_anew(
         assert session.standings[0].steps == 1
         async with asyncio.timeout(PATIENCE_S):
             others = (run.device(n).take_part(partial(site.dial, n)) for n in (1, 2))
-            await asyncio.gather(
-                run.device(0, tools=few).take_part(partial(site.dial, 0)), *others
-            )
+            await asyncio.gather(run.device(0, tools=few).take_part(partial(site.dial, 0)), *others)
         await asyncio.gather(*site.calls)
         assert session.finished
 

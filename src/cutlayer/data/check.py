@@ -70,7 +70,9 @@ def check_data(
     if (train or test) and on_bad == "stop":
         raise _stop(train + test, len(data.test) + (0 if one else len(data.train)))
     kept = _without(data.test, test)
-    return replace(data, train=kept if one else _without(data.train, train), test=kept), train + test
+    return replace(
+        data, train=kept if one else _without(data.train, train), test=kept
+    ), train + test
 
 
 def brief(error: Exception) -> str:

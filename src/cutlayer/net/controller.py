@@ -34,7 +34,8 @@ _LEAST = 0.01
 @final
 class Controller:
     """A run's rounds. `curves`: each device's rates by its share, in round 1, 2, ... at so many
-    seconds of the run; `shares`: those of the round in progress."""
+    seconds of the run; `shares`: those of the round in progress. `passed_s`: from the close before
+    the last one, or the server's start, to the last one [s]."""
 
     def __init__(
         self,
@@ -48,12 +49,15 @@ class Controller:
         self._shape = shape
         self._allocation = allocation
         self._curves = curves
+        self.passed_s = 0.0
+        self._closed_s = watch.now()
         self._most = np.ones(len(shape.steps))
         self.shares = self._allocated(state)
 
     def close(self) -> MeasuredRound | None:
         """How long the round took, which closes now; None if its beginning was not seen."""
-        seen = self.watch.close()
+        seen, now_s = self.watch.close(), self.watch.now()
+        self.passed_s, self._closed_s = now_s - self._closed_s, now_s
         if seen is None or not seen.devices:
             return None
         return measured_round(seen, self._shape)

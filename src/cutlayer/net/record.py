@@ -49,17 +49,16 @@ class Recorder:
         self._observer = observer
         self._clock = clock
         self._began_s = clock()
-        # the sum of all delays so far
-        self._elapsed_s = float(directory.records()[-1]["virtual_time_s"])
+        # the run's one clock is the state's
+        self._elapsed_s = worker.state.virtual_time_s
 
     def save(self, state: RunState, measured: MeasuredRound | None) -> None:
         """The trace, the record, then the checkpoint, of a round that has closed.
 
         Raises RunError.
         """
-        now_s = self._clock()
-        delay_s = now_s - self._began_s if measured is None else measured.delay_s
-        self._elapsed_s += delay_s
+        passed_s = state.virtual_time_s - self._elapsed_s
+        delay_s = passed_s if measured is None else measured.delay_s
         evaluation = evaluate(self._setup, state)
         record = {
             "round": state.round,
@@ -69,7 +68,7 @@ class Recorder:
             "shares": list(self._shares),
             "delay_s": delay_s,
             **self._seconds(measured, delay_s),
-            "virtual_time_s": self._elapsed_s,
+            "virtual_time_s": state.virtual_time_s,
             **self._bytes(state.round),
             "wall_s": self._clock() - self._began_s,
         }
@@ -78,7 +77,8 @@ class Recorder:
         self._directory.append("trace.jsonl", (event_line(state.round, each) for each in events))
         self._directory.append("rounds.jsonl", [record])
         self._directory.save(state)
-        self._began_s, self._shares = self._clock(), self._session.shares
+        self._began_s, self._elapsed_s = self._clock(), state.virtual_time_s
+        self._shares = self._session.shares
         self._observer.round_done(record)
 
     def _seconds(self, measured: MeasuredRound | None, delay_s: float) -> Record:

@@ -75,7 +75,8 @@ def _replay(
             worker.renew(device)
             return session.handle(s.Renewed(device))
         case Entry(None, RoundClosed(_, made)):
-            worker.merge(made.devices)
+            controller.close()  # nobody saw it: since the server's start
+            worker.merge(made.devices, None, controller.passed_s)
             shares = controller.reopen(worker.state, None)
             return session.handle(s.Merged(tuple(made.devices), worker.adapter, shares))
         case other:
@@ -238,7 +239,8 @@ class ServerDriver:
 
     async def _merge(self, made: tuple[int, ...]) -> s.Event:
         self._measured = measured = self._controller.close()
-        await self._compute(lambda: self._worker.merge(made, measured))
+        passed_s = self._controller.passed_s
+        await self._compute(lambda: self._worker.merge(made, measured, passed_s))
         shares = self._controller.reopen(self._worker.state, measured)
         return s.Merged(made, self._worker.adapter, shares)
 

@@ -128,9 +128,12 @@ class ServerWorker:
         for direction in Direction:
             self._streams.pop((device, direction), None)
 
-    def merge(self, made: Sequence[int], measured: MeasuredRound | None = None) -> None:
+    def merge(
+        self, made: Sequence[int], measured: MeasuredRound | None = None, passed_s: float = 0.0
+    ) -> None:
         """Close the round with the devices in `made`, weighted by the samples that each says it
-        trained on; open the next one. `measured`: how long it took, if that was seen.
+        trained on; open the next one. `measured`: how long it took, if that was seen;
+        else it took `passed_s`.
 
         The others begin it anew. Raises RunError for adapters that are not finite; the round is
         then as it was. Source: SFT eqs. (7), (8), over those who made it.
@@ -147,17 +150,15 @@ class ServerWorker:
         self.train_loss, self.plain_bytes = self._mean_loss(made), self._plain_bytes
         for device in set(range(self._tools.devices)) - set(made):
             self.renew(device)
-        state = self._state
+        state, delay_s = self._state, passed_s
         if measured is not None:
-            state = replace(
-                state,
-                virtual_time_s=state.virtual_time_s + measured.delay_s,
-                observed=observed_round(measured, state.observed),
-            )
+            delay_s = measured.delay_s
+            state = replace(state, observed=observed_round(measured, state.observed))
         self._start(
             replace(
                 state,
                 round=state.round + 1,
+                virtual_time_s=state.virtual_time_s + delay_s,
                 device=SideState(device_row, {}),
                 server=SideState(server_row, self._side.optimizer),
                 streams=dict(self._streams),
