@@ -95,3 +95,28 @@ def test_columns_have_the_devices_names(model: Path, tmp_path: Path) -> None:
     path = lines(tmp_path / "own.jsonl", ("good", "pos"), label="mood")
     samples, _ = own_samples(OwnData(path, label_field="mood"), REVIEWS, model)
     assert samples.labels.tolist() == [1]
+
+
+def test_what_a_device_leaves_out_or_skips_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    terms = replace(TERMS, task="image-classification", class_names=["a", "b"], classes=2)
+    for name in ("a", "b"):
+        (tmp_path / "own" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "own" / name / "0.png")
+    (tmp_path / "own" / "b" / "1.png").write_bytes(b"damaged")
+    (tmp_path / "own" / "b" / "2.heic").write_bytes(b"")
+    caplog.set_level("INFO")
+    own_samples(OwnData(tmp_path / "own", on_bad_sample="skip"), terms, tmp_path)
+    first, second = (record.getMessage() for record in caplog.records)
+    assert first.endswith("own: 3 samples; left out 1 file: 1 .heic")
+    assert second.startswith(f"skipped 1 bad samples, the first: {tmp_path}/own/b/1.png is not")
+
+
+def test_labels_of_a_device_are_read_as_the_runs_are(model: Path, tmp_path: Path) -> None:
+    """A device whose tool wrote `1.0` and blanks has the run's classes."""
+    path = tmp_path / "own.csv"
+    path.write_text("text,label\ngood film,1.0\nbad film, 0 \n")
+    terms = replace(REVIEWS, class_names=["0", "1"])
+    samples, _ = own_samples(OwnData(path), terms, model)
+    assert samples.labels.tolist() == [1, 0]

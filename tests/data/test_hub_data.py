@@ -1,16 +1,20 @@
+import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets.naming import camelcase_to_snakecase
 from PIL import Image
 
-from cutlayer.data.check import check_data
+from cutlayer.data.check import check_data, find_bad
 from cutlayer.data.hub import HuggingFaceHub
 from cutlayer.data.hub_data import read_dataset
 from cutlayer.data.load import load_data
+from cutlayer.data.samples import LeftOut
 from cutlayer.data.splits import Settings
 from cutlayer.errors import AssetError, DataError
 from data.sets import picture
@@ -158,3 +162,106 @@ def test_a_damaged_ready_set_is_told(tmp_path: Path) -> None:
     (folder / "dataset_info.json").write_text('{"splits": {"train": {}}}')
     with pytest.raises(AssetError, match="hash cannot be opened"):
         HuggingFaceHub("http://127.0.0.1:9", prepared=tmp_path).data("owner/set")
+
+
+def test_labels_and_texts_are_read_as_in_tables(tmp_path: Path) -> None:
+    given = splits(
+        train={
+            "text": ["a", "b", " ", "d", "e"],
+            "label": [0.0, 1.0, 1.0, float("nan"), 0.0],
+        },
+        test={"text": ["c"], "label": [1.0]},
+    )
+    given.save_to_disk(tmp_path)
+    data, bad = check_data(load_data(str(tmp_path)), "skip")
+    assert data.class_names == ("0", "1")
+    assert [(sample.index, sample.why.split(": ")[-1]) for sample in bad] == [
+        (2, "its text is empty"),
+        (3, "it has no label (nan stands for none)"),
+    ]
+
+
+def test_a_text_that_cannot_be_decoded_costs_itself_alone(tmp_path: Path) -> None:
+    raw = pa.array([b"fine", b"caf\xe9", b"good"] * 4, pa.binary())
+    text = pa.StringArray.from_buffers(len(raw), *raw.buffers()[1:])
+    rows = datasets.Dataset(pa.table({"text": text, "label": [0, 1] * 6}))
+    rows.save_to_disk(tmp_path / "set")
+    data, bad = check_data(load_data(str(tmp_path / "set"), test_fraction=0.5), "skip")
+    assert len(bad) == 4
+    assert all("its 'text' cannot be decoded ('utf-8' codec" in sample.why for sample in bad)
+    assert len(data.train) + len(data.test) == 8
+
+
+def test_whatever_a_decoder_raises_is_the_rows_fault() -> None:
+    class Rows:
+        features: ClassVar = {"image": datasets.Image(), "label": datasets.Value("int64")}
+
+        def select_columns(self, names: list[str]) -> "Rows":
+            return self
+
+        def __len__(self) -> int:
+            return 3
+
+        def __getitem__(self, key: object) -> Any:
+            if key == "label":
+                return [0, 1, 0]
+            raise [struct.error("unpack"), RecursionError("deep"), KeyError(1)][int(str(key))]
+
+    pair, _ = read_dataset({"train": Rows(), "test": Rows()}, "owner/set", Settings())
+    bad = find_bad(pair.train, 2)
+    assert [sample.index for sample in bad] == [0, 1, 2]
+    assert all("is not a readable image: " in sample.why for sample in bad)
+
+
+def test_a_row_without_an_image_or_label_is_a_bad_sample() -> None:
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    rows = {"image": [None, Image.fromarray(picture(0))] * 2, "label": [0, 1, 0, None]}
+    given = datasets.Dataset.from_dict(rows, features)
+    pair, _ = read_dataset({"train": given, "test": given}, "owner/set", Settings())
+    why = [sample.why.split(": ")[-1] for sample in find_bad(pair.train, 2)]
+    assert why == ["it is empty", "it is empty", "it has no label"]
+
+
+def test_rows_of_other_splits_and_files_of_none_are_left_out(tmp_path: Path) -> None:
+    rows: Rows = {"text": ["a", "b"], "label": [0, 1]}
+    given = splits(train=rows, test=rows, unsupervised=rows)
+    pair, _ = read_dataset(given, "owner/set", Settings())
+    assert pair.left_out == (LeftOut("rows", "of split unsupervised", 2),)
+    given["train"].to_parquet(tmp_path / "train.parquet")
+    given["train"].to_parquet(tmp_path / "extra.parquet")
+    (tmp_path / "notes.md").write_text("")
+    assert load_data(str(tmp_path)).left_out == (
+        LeftOut("files", ".parquet", 1),
+        LeftOut("files", ".md", 1),
+    )
+
+
+def test_one_parquet_file_is_split(tmp_path: Path) -> None:
+    given = datasets.Dataset.from_dict({"text": ["a", "b"] * 5, "label": [0, 1] * 5})
+    given.to_parquet(tmp_path / "d.parquet")
+    data = load_data(str(tmp_path / "d.parquet"))
+    assert (len(data.train), len(data.test)) == (8, 2)
+
+
+def test_a_parquet_column_given_twice_is_refused(tmp_path: Path) -> None:
+    columns = [pa.array(["a"] * 4), pa.array([0, 1] * 2), pa.array([1, 0] * 2)]
+    table = pa.Table.from_arrays(columns, names=["text", "label", "label"])
+    pq.write_table(table, tmp_path / "train.parquet")
+    with pytest.raises(DataError, match=r"Multiple matches for .*label"):
+        load_data(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"), [([["a"]], "a list"), ([b"a"], "bytes"), ([1.5], "a number")]
+)
+def test_a_column_of_other_things_than_texts_is_refused(text: list[Any], told: str) -> None:
+    rows: Rows = {"text": text * 4, "label": [0, 1] * 2}
+    with pytest.raises(DataError, match=f"train: the column 'text' holds no text, but {told}"):
+        read_dataset(splits(train=rows), "owner/set", Settings())
+
+
+def test_half_an_example_is_refused_for_a_language_model() -> None:
+    rows: Rows = {"prompt": ["a"] * 4, "completion": ["b"] * 4}
+    settings = Settings("causal-lm", text_field="completion")
+    with pytest.raises(DataError, match="the other is in prompt"):
+        read_dataset(splits(train=rows), "owner/set", settings)

@@ -10,6 +10,7 @@ from cutlayer.data.arrays import read_arrays, write_arrays
 from cutlayer.data.check import check_data
 from cutlayer.data.image_files import read_image
 from cutlayer.data.load import load_data
+from cutlayer.data.samples import LeftOut
 from cutlayer.errors import DataError
 from data.sets import cifar_records, class_images, picture, tiny_imagenet
 
@@ -166,3 +167,42 @@ def test_pickled_objects_are_never_loaded(tmp_path: Path) -> None:
     np.savez(tmp_path / "images.npz", class_names=np.array([{"a": 1}], dtype=object))
     with pytest.raises(DataError, match="allow_pickle"):
         read_arrays(tmp_path)
+
+
+def test_what_lies_beside_arrays_and_records_is_counted(tmp_path: Path) -> None:
+    (tmp_path / "train.bin").write_bytes(cifar_records([1]))
+    (tmp_path / "test.bin").write_bytes(cifar_records([1]))
+    (tmp_path / "batches.meta").write_text("")
+    assert load_data(str(tmp_path)).left_out == (LeftOut("files", "batches.meta", 1),)
+    images, labels = np.zeros((4, 5, 5), np.uint8), np.arange(4)
+    write_arrays(tmp_path, (images, labels), (images, labels), ("a", "b", "c", "d"))
+    (tmp_path / "asset.json").write_text("{}")
+    found = load_data(str(tmp_path)).left_out
+    assert {(item.why, item.count) for item in found} == {
+        (".bin beside them", 2),
+        ("batches.meta", 1),
+    }
+
+
+def test_labels_that_are_no_whole_numbers_are_refused(tmp_path: Path) -> None:
+    images, labels = np.zeros((2, 5, 5), np.uint8), np.array([0, 1])
+    write_arrays(tmp_path, (images, labels + 0.5), (images, labels), ("a", "b"))
+    with pytest.raises(DataError, match="train_labels are not whole numbers"):
+        load_data(str(tmp_path))
+
+
+def test_hidden_and_unlabelled_pictures_of_tiny_imagenet_are_counted(tmp_path: Path) -> None:
+    tiny_imagenet(tmp_path, ("n01", "n02"), 2)
+    (tmp_path / "train" / "n01" / "images" / ".thumbs").mkdir()
+    for place in ("train/n01/images/.thumbs/a.JPEG", "val/images/more.JPEG", "train/n01/a.txt"):
+        (tmp_path / place).write_bytes(b"")
+    (tmp_path / "test" / "images").mkdir(parents=True)
+    (tmp_path / "test" / "images" / "0.JPEG").write_bytes(b"")
+    data = load_data(str(tmp_path))
+    assert (len(data.train), len(data.test)) == (4, 2)
+    assert {(item.why, item.count) for item in data.left_out} == {
+        ("hidden", 1),
+        (".txt", 1),
+        ("in test/", 1),
+        ("of val without an annotation", 1),
+    }

@@ -163,3 +163,32 @@ def test_a_blank_text_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "blank.txt").write_text(" \n\n")
     with pytest.raises(DataError, match="holds no text"):
         load_data(str(tmp_path / "blank.txt"))
+
+
+def test_what_lies_beside_documents_is_counted(tmp_path: Path) -> None:
+    for name in ("a.txt", "b.TXT", "._a.txt", ".b.txt", "notes.md"):
+        (tmp_path / name).write_bytes(b"\0\5rubbish" if name == "._a.txt" else b"a text")
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "c.txt").write_text("too deep")
+    data = load_data(str(tmp_path), test_fraction=0.5)
+    places = {part.where(index) for part in (data.train, data.test) for index in range(len(part))}
+    assert places == {f"{tmp_path}/a.txt", f"{tmp_path}/b.TXT"}
+    assert {(item.why, item.count) for item in data.left_out} == {
+        ("hidden", 2),
+        ("notes.md", 1),
+        ("in below/", 1),
+    }
+
+
+def test_a_document_that_cannot_be_read_costs_itself_alone(tmp_path: Path) -> None:
+    for name in ("train", "test"):
+        (tmp_path / name).mkdir()
+        for place in range(3):
+            (tmp_path / name / f"{place}.txt").write_text("a text\r\nof two lines", newline="")
+    (tmp_path / "train" / "1.txt").write_bytes("caf\u00e9".encode("latin-1"))
+    (tmp_path / "train" / "2.txt").write_text("in UTF-16", encoding="utf-16")
+    data, bad = check_data(load_data(str(tmp_path)), "skip")
+    assert [sample.where for sample in bad] == [f"{tmp_path}/train/{n}.txt" for n in (1, 2)]
+    assert "byte 0xe9 is not UTF-8" in bad[0].why
+    assert "it is UTF-16. Save it as UTF-8" in bad[1].why
+    assert [data.train.read(0), len(data.test)] == ["a text\nof two lines", 3]

@@ -3,6 +3,7 @@
 Knows paths and terms; the forms that data may have are `data.load`'s.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,9 @@ import numpy as np
 
 from cutlayer.config.dataset import check_words, image_batches, make_blocks, text_batches
 from cutlayer.data.batches import BatchMaker
-from cutlayer.data.check import OnBad, check_samples
+from cutlayer.data.check import OnBad, Tokenize, check_samples
 from cutlayer.data.class_folders import class_of
+from cutlayer.data.left_out import sentence
 from cutlayer.data.load import read_path
 from cutlayer.data.samples import Content, Samples, SplitPair
 from cutlayer.data.splits import UNKNOWN_LABEL, Settings
@@ -22,6 +24,7 @@ from cutlayer.model.tokenizer import load_tokenizer
 from cutlayer.net.messages import Terms
 from cutlayer.spec import Task
 
+_LOG = logging.getLogger(__name__)
 _LETTERS = 40
 
 
@@ -75,14 +78,16 @@ def own_samples(own: OwnData, terms: Terms, model: Path) -> tuple[Samples, Batch
     cannot be read, are for another task, or have a class that the run does not know.
     """
     pair = _read(own, terms.task)
+    unused = f", {len(pair.test)} of a test split are not used" if len(pair.test) else ""
+    _LOG.info("%s: %d samples%s; %s", own.path, len(pair.train), unused, sentence(pair.left_out))
     if terms.task == "causal-lm":
         return _own_blocks(own, pair.train, len(pair.class_names), terms, model)
     samples = _Renamed(pair.train, _places(own, pair.class_names, terms.task, terms.class_names))
     if terms.task == "image-classification":
-        kept, _ = check_samples(samples, terms.classes, own.on_bad_sample)
+        kept = _usable(samples, terms.classes, own, None)
         return kept, image_batches(model, terms.image_size)
     tokenizer = load_tokenizer(model, terms.max_tokens)
-    kept, _ = check_samples(samples, terms.classes, own.on_bad_sample, tokenizer.tokenize)
+    kept = _usable(samples, terms.classes, own, tokenizer.tokenize)
     check_words(tokenizer, kept, str(own.path))
     return kept, text_batches(tokenizer, terms.max_tokens)
 
@@ -91,10 +96,17 @@ def _own_blocks(
     own: OwnData, documents: Samples, classes: int, terms: Terms, model: Path
 ) -> tuple[Samples, BatchMaker]:
     tokenizer = load_tokenizer(model, None)
-    kept, _ = check_samples(documents, classes, own.on_bad_sample, tokenizer.tokenize)
+    kept = _usable(documents, classes, own, tokenizer.tokenize)
     check_words(tokenizer, kept, str(own.path))
     cut, batches = make_blocks(tokenizer, terms.max_tokens)
     return cut(kept), batches
+
+
+def _usable(samples: Samples, classes: int, own: OwnData, tokenize: Tokenize | None) -> Samples:
+    kept, bad = check_samples(samples, classes, own.on_bad_sample, tokenize)
+    if bad:
+        _LOG.warning("skipped %d bad samples, the first: %s", len(bad), bad[0].title)
+    return kept
 
 
 def _read(own: OwnData, task: Task) -> SplitPair:

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Int64, Integer, UInt8
 
 from cutlayer.data.faults import fault_of
+from cutlayer.data.labels import clean_name
 from cutlayer.data.samples import Samples, SplitPair
 from cutlayer.errors import DataError
 
@@ -57,7 +58,7 @@ def read_arrays(folder: Path) -> SplitPair:
     path = folder / FILE
     title = f"{path} is not a readable image array file"
     with fault_of(title), np.load(path, allow_pickle=False) as file:
-        names = tuple(str(name) for name in file["class_names"])
+        names = tuple(clean_name(str(name)) or str(name) for name in file["class_names"])
         train, test = (_split(file, split, path) for split in ("train", "test"))
     return SplitPair(train, test, names)
 

@@ -18,6 +18,7 @@ _LABEL_BYTES = 2
 _RECORD_BYTES = _LABEL_BYTES + 3 * _SIDE * _SIDE
 _NAMES = "fine_label_names.txt"
 _CLASSES = 100
+FILES = ("train.bin", "test.bin", _NAMES)
 
 
 def is_cifar100(folder: Path) -> bool:

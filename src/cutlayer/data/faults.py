@@ -26,7 +26,10 @@ def fault_of(title: str) -> Iterator[None]:
         raise DataError(f"{title}: {reason(error)}") from error
 
 
-def reason(error: Exception) -> str:
-    """What an error says, in one line that is not too long; its kind where it says nothing."""
+def reason(error: BaseException) -> str:
+    """What an error says, or what lies at the root of it, in one line that is not too long; its
+    kind where it says nothing."""
+    while error.__cause__ is not None:
+        error = error.__cause__
     told = " ".join(str(error).split()) or type(error).__name__
     return told if len(told) <= _MOST_LETTERS else told[: _MOST_LETTERS - 4] + " ..."

@@ -11,12 +11,13 @@ from cutlayer.data.arrays import read_arrays
 from cutlayer.data.assets.asset import Say, silent
 from cutlayer.data.assets.packages import RunTool, run_tool
 from cutlayer.data.check import find_bad
+from cutlayer.data.cifar100 import FILES as CIFAR100
 from cutlayer.data.cifar100 import is_cifar100, read_cifar100
 from cutlayer.data.find import HubSplits, find_data
 from cutlayer.data.hub import Hub
 from cutlayer.data.hub_data import is_saved_dataset, read_dataset, read_saved_dataset
 from cutlayer.data.image_folder import has_class_folders, read_image_folder
-from cutlayer.data.left_out import is_hidden, listed
+from cutlayer.data.left_out import beside, is_hidden, listed
 from cutlayer.data.plain_text import has_text_files, is_text_file, read_plain_text
 from cutlayer.data.samples import DataSet, Source, SplitPair
 from cutlayer.data.splits import Settings
@@ -141,17 +142,27 @@ def _read_tables(path: Path, settings: Settings) -> tuple[SplitPair, Task]:
     return pair, settings.task or "text-classification"
 
 
-def _image_task(read: Callable[[Path], SplitPair]) -> Callable[..., tuple[SplitPair, Task]]:
-    return lambda path, settings: (read(path), "image-classification")
+def _image_task(
+    read: Callable[[Path], SplitPair], *files: str
+) -> Callable[..., tuple[SplitPair, Task]]:
+    """For a form of images whose splits are given; of `files` alone, others are left out."""
+
+    def both(path: Path, settings: Settings) -> tuple[SplitPair, Task]:
+        pair = read(path)
+        if files:
+            pair = pair.leaving_out(beside(path, [path / name for name in files]))
+        return pair, "image-classification"
+
+    return both
 
 
 _FORMS = (
     _Form(
         f"{ARRAYS} with arrays of both splits",
         lambda path: (path / ARRAYS).is_file(),
-        _image_task(read_arrays),
+        _image_task(read_arrays, ARRAYS),
     ),
-    _Form("CIFAR-100's train.bin and test.bin", is_cifar100, _image_task(read_cifar100)),
+    _Form("CIFAR-100's train.bin and test.bin", is_cifar100, _image_task(read_cifar100, *CIFAR100)),
     _Form(
         "Tiny-ImageNet's train and val/val_annotations.txt",
         is_tiny_imagenet,
