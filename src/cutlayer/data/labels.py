@@ -85,12 +85,13 @@ def short(value: object) -> str:
 
 
 def listing(names: Sequence[str]) -> str:
-    """Names of columns as they stand in a message: the first ten, each cut."""
+    """Names of columns as they stand in a message: the first ten, each cut and in one line."""
     shown = [
-        name if len(name) <= _MOST_LETTERS else f"{name[:_MOST_LETTERS]} ..." for name in names
+        name if name.isprintable() and len(name) <= _MOST_LETTERS else short(name)
+        for name in names[:_MOST_NAMES]
     ]
     more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-    return ", ".join(shown[:_MOST_NAMES]) + more
+    return ", ".join(shown) + more
 
 
 def refuse_mixed_kinds(labels: Iterable[tuple[str, object]], origin: str) -> None:
