@@ -148,3 +148,13 @@ def test_a_hub_set_is_loaded_by_its_known_name(tmp_path: Path) -> None:
     assert load_data("owner/set", cache=tmp_path, hub=hub).source == "hub"
     data = load_data("fashion-mnist", cache=tmp_path, hub=hub)
     assert (data.name, data.location) == ("fashion-mnist", "zalando-datasets/fashion_mnist")
+
+
+def test_weights_are_the_hubs_only_where_they_are_the_same(tmp_path: Path) -> None:
+    """An adapter names the model that it was trained on: the package's SmolLM2 has 4 bits."""
+    four_bits, same = CATALOGUE["smollm2"], CATALOGUE["dinov2-small"]
+    folder = tmp_path / "model"
+    assert Found(folder, "cache", four_bits).weights == str(folder)
+    assert Found(folder, "hub", four_bits).weights == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert Found(folder, "cache", same).weights == "facebook/dinov2-small"
+    assert Found(folder, "path").weights == str(folder)

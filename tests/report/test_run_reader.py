@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from examples import at_most
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from cutlayer.errors import RunError
 from cutlayer.report.run_reader import read_run
 from cutlayer.report.vocabulary import PHASES
-from examples import at_most
 from report.fake_run import FakeRun, write_fake_run
 
 NO_SECONDS = dict.fromkeys(PHASES, 0.0)

@@ -328,12 +328,11 @@ def export(job: Job, state: RunState, directory: RunDirectory) -> None:
     if job.setup.scheme.trained is Trained.WEIGHTS:
         write_folder_atomically(directory.path / "model", lambda to: _save_model(job, named, to))
         return
-    asset = job.found.asset
-    base = asset.hub_id if asset is not None and asset.hub_id is not None else str(job.found.path)
 
     def write(folder: Path) -> None:
         transposed = job.setup.device_part.adapted.transposed
-        save_adapter(folder, named, job.adapter, base, job.prepared.task, transposed=transposed)
+        base, task = job.found.weights, job.prepared.task
+        save_adapter(folder, named, job.adapter, base, task, transposed=transposed)
 
     write_folder_atomically(directory.path / "adapter", write)
 

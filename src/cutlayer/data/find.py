@@ -26,6 +26,15 @@ class Found:
     source: Source
     asset: Asset | None = None
 
+    @property
+    def weights(self) -> str:
+        """What names these very weights to other libraries: a hub id, where the hub's are the
+        same, else the folder."""
+        asset = self.asset
+        if asset is None or asset.hub_id is None:
+            return str(self.path)
+        return str(self.path) if asset.other_weights and self.source != "hub" else asset.hub_id
+
 
 @dataclass(frozen=True)
 class HubSplits:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from examples import at_most
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,7 +22,6 @@ from cutlayer.planner.configuration.problem import (
     ConfigurationSolution,
     Status,
 )
-from examples import at_most
 from planner.instances import BOX, bumpy, instance, paper_like, rising
 
 Solver = Callable[[ConfigurationProblem], ConfigurationSolution]

@@ -62,6 +62,7 @@ _ALL = (
         download_bytes=92_871_040,
         disk_bytes=272_600_000,
         hub_id="HuggingFaceTB/SmolLM2-135M-Instruct",
+        other_weights=True,  # 4 bits each
         needs=("torch", "transformers", "gguf"),
     ),
     Asset(
