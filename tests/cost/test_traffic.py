@@ -43,6 +43,7 @@ def test_paper_bytes_from_the_formulas() -> None:
         adapter_bytes=2 * 2 * 2 * 4 * 1,
         activation_bytes=4 * 2 * 3 * 4,
         gradient_bytes=4 * 2 * 3 * 4,
+        adapters_in_model=True,
     )
     assert paper_traffic(small, 2, MiniBatch(2, 3)) == expected
 

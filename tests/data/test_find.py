@@ -13,12 +13,14 @@ from data.assets.kit import FakeHub, delivering, wheel
 from data.sets import json_lines
 
 NO_HUB = FakeHub({})
+# a file of weights that has none
+EMPTY = b"\x02\0\0\0\0\0\0\0{}"
 
 
 def model_folder(folder: Path) -> Path:
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")
-    (folder / "model.safetensors").write_bytes(b"")
+    (folder / "model.safetensors").write_bytes(EMPTY)
     return folder
 
 
@@ -75,14 +77,19 @@ def test_a_model_that_nobody_has_names_the_nearest(tmp_path: Path) -> None:
 
 def test_a_name_that_is_no_hub_id_is_not_asked_for(tmp_path: Path) -> None:
     hub = FakeHub({})
-    with pytest.raises(AssetError, match=r"no model '\./nowhere'.*not asked"):
+    with pytest.raises(AssetError, match=r"no model '\./nowhere': nothing lies there, seen from"):
         find_model("./nowhere", cache=tmp_path, hub=hub)
     assert hub.asked == []
 
 
 def test_a_path_that_is_no_model_is_told(tmp_path: Path) -> None:
-    with pytest.raises(AssetError, match=r"is not a model folder: it needs config\.json"):
+    with pytest.raises(
+        AssetError, match=r"is no model that can be trained: it has no config\.json"
+    ):
         find_model(str(tmp_path), cache=tmp_path, hub=NO_HUB)
+    (tmp_path / "a.txt").touch()
+    with pytest.raises(AssetError, match=r"a\.txt is a file: name the folder"):
+        find_model(str(tmp_path / "a.txt"), cache=tmp_path, hub=NO_HUB)
 
 
 def test_a_known_model_is_asked_for_by_its_name_on_the_hub(tmp_path: Path) -> None:

@@ -4,13 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from cutlayer.data.hub import HuggingFaceHub, answers, holds_model, is_hub_id
+from cutlayer.data.hub import HuggingFaceHub, answers, is_hub_id
+from cutlayer.data.model_folder import holds_model
 from cutlayer.errors import AssetError
 from data.hub_server import serve
 
+# a file of weights that has none
+EMPTY = b"\x02\0\0\0\0\0\0\0{}"
 FILES = {
     "config.json": b"{}",
-    "model.safetensors": b"weights",
+    "model.safetensors": EMPTY,
     "tokenizer.json": b'{"a": 1}',
     "pytorch_model.bin": b"a pickle, never wanted",
     "onnx/model.onnx": b"not wanted either",
@@ -32,7 +35,7 @@ def test_a_model_is_downloaded_without_pickles_and_then_found_without_network(
         hub = HuggingFaceHub(endpoint=address, models=tmp_path)
         folder = hub.model("owner/tiny")
         assert sorted(asked) == ["config.json", "model.safetensors", "tokenizer.json"]
-        assert (folder / "model.safetensors").read_bytes() == b"weights"
+        assert (folder / "model.safetensors").read_bytes() == EMPTY
     assert hub.model("owner/tiny") == folder
 
 
@@ -71,6 +74,16 @@ def test_a_repository_without_safetensors_is_told(tmp_path: Path) -> None:
         pytest.raises(AssetError, match="no model with safetensors"),
     ):
         HuggingFaceHub(address, tmp_path).model("owner/old")
+
+
+def test_a_copy_that_cannot_be_completed_is_told(tmp_path: Path) -> None:
+    with serve("owner/tiny", FILES) as (address, _):
+        weights = HuggingFaceHub(address, tmp_path).model("owner/tiny") / "model.safetensors"
+    weights.resolve().write_bytes(b"half")
+    with pytest.raises(
+        AssetError, match=r"no answer .*; the copy here: model\.safetensors is damaged"
+    ):
+        HuggingFaceHub("http://127.0.0.1:9", tmp_path).model("owner/tiny")
 
 
 def test_an_unknown_model_is_told(tmp_path: Path) -> None:
@@ -124,15 +137,3 @@ def test_a_refusal_is_an_answer_and_nonsense_is_none() -> None:
 )
 def test_hub_ids_are_told_from_paths(name: str, expected: bool) -> None:
     assert is_hub_id(name) == expected
-
-
-def test_a_model_folder_needs_all_its_shards(tmp_path: Path) -> None:
-    assert not holds_model(tmp_path)
-    (tmp_path / "config.json").write_text("{}")
-    assert not holds_model(tmp_path)
-    listing = '{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}'
-    (tmp_path / "model.safetensors.index.json").write_text(listing)
-    (tmp_path / "model-1.safetensors").write_bytes(b"")
-    assert not holds_model(tmp_path)
-    (tmp_path / "model-2.safetensors").write_bytes(b"")
-    assert holds_model(tmp_path)

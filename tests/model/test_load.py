@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModel, PreTrainedConfig
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    BertForMaskedLM,
+    BertForSequenceClassification,
+    PreTrainedConfig,
+)
 from transformers.utils import logging
 
 from cutlayer.errors import ModelError, UnsupportedModelError
@@ -192,8 +198,15 @@ def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ModelError, match="cannot be read"):
         load_whole(tmp_path, IMAGES, SPEC, classes=CLASSES)
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "nonsense"}))
+    nonsense = {"model_type": "nonsense"}
+    (tmp_path / "config.json").write_text(json.dumps(nonsense))
     with pytest.raises(ModelError, match="cannot be read"):
+        load_whole(tmp_path, IMAGES, SPEC, classes=CLASSES)
+    nonsense["auto_map"] = {"AutoConfig": "own.Config"}
+    (tmp_path / "config.json").write_text(json.dumps(nonsense))
+    with pytest.raises(
+        ModelError, match=r"code of its own \(auto_map\), which cutlayer does not run"
+    ):
         load_whole(tmp_path, IMAGES, SPEC, classes=CLASSES)
 
 
@@ -206,11 +219,75 @@ def test_weights_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"lack 16 of this model's tensors.*vit\.layers\.2"):
         load_server_part(path, IMAGES, 2, SPEC, classes=CLASSES)
     weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(ModelError, match="cannot be read"):
+    with pytest.raises(
+        ModelError, match=r"cannot be read: model\.safetensors is damaged or cut off"
+    ):
         load_device_part(path, IMAGES, 1, SPEC, classes=CLASSES)
     weights.unlink()
-    with pytest.raises(ModelError, match="cannot be read"):
+    with pytest.raises(ModelError, match="cannot be read: it has no weights"):
         load_device_part(path, IMAGES, 1, SPEC, classes=CLASSES)
+
+
+def test_weights_of_another_shape_are_named_with_both(tmp_path: Path) -> None:
+    path = save_model(tmp_path, "vit", IMAGES)
+    config_of("vit", intermediate_size=40).save_pretrained(path)
+    message = r"another shape: vit\..* \(32,\) for \(40,\).*config\.json its own"
+    with pytest.raises(ModelError, match=message):
+        load_server_part(path, IMAGES, 1, SPEC, classes=CLASSES)
+
+
+def test_more_blocks_than_the_configuration_says_are_not_left_out(tmp_path: Path) -> None:
+    path = save_model(tmp_path, "vit", IMAGES)
+    config_of("vit", num_hidden_layers=2).save_pretrained(path)
+    for load in (load_device_part, load_server_part):
+        with pytest.raises(ModelError, match=r"are of 3 blocks, config\.json says 2"):
+            load(path, IMAGES, 1, SPEC, classes=CLASSES)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_not_finite_are_named(tmp_path: Path, value: float) -> None:
+    path = save_model(tmp_path, "gpt2", "causal-lm")
+    stored = load_file(path / "model.safetensors")
+    stored["transformer.h.2.mlp.c_fc.bias"][3] = value
+    save_file(stored, path / "model.safetensors", {"format": "pt"})
+    load_device_part(path, "causal-lm", 1, SPEC, classes=0)
+    message = "not finite in 1 tensors, such as transformer.h.2.mlp.c_fc.bias"
+    with pytest.raises(ModelError, match=message):
+        load_server_part(path, "causal-lm", 1, SPEC, classes=0)
+
+
+@pytest.mark.parametrize("change", ["lora_A.default.weight", "base_layer.weight"])
+def test_adapters_among_the_weights_are_not_left_out(tmp_path: Path, change: str) -> None:
+    path = save_model(tmp_path, "gpt2", "causal-lm")
+    stored = load_file(path / "model.safetensors")
+    stored[f"transformer.h.0.attn.c_attn.{change}"] = torch.ones(1)
+    save_file(stored, path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match="hold adapters that were not merged"):
+        load_device_part(path, "causal-lm", 1, SPEC, classes=0)
+
+
+def test_a_pooler_that_the_checkpoint_lacks_is_named_with_a_way_on(tmp_path: Path) -> None:
+    config = config_of("bert")
+    BertForMaskedLM(config).save_pretrained(tmp_path / "masked")
+    spec = full_spec("text-classification")
+    part = (tmp_path / "masked", "text-classification", 1, spec)
+    load_device_part(*part, classes=CLASSES)
+    message = r"lack 2 of.*bert\.pooler\.dense\.bias, bert\.pooler\.dense\.weight\. .*random"
+    with pytest.raises(ModelError, match=message):
+        load_server_part(*part, classes=CLASSES)
+    with_pooler = BertForSequenceClassification.from_pretrained(
+        tmp_path / "masked", num_labels=CLASSES
+    )
+    with_pooler.save_pretrained(tmp_path / "ready")
+    load_server_part(tmp_path / "ready", *part[1:], classes=CLASSES)
+
+
+def test_an_adapter_beside_the_weights_is_not_applied(tmp_path: Path) -> None:
+    """transformers applies it as soon as PEFT is installed, and trains on top of it."""
+    path = save_model(tmp_path, "gpt2", "causal-lm")
+    (path / "adapter_config.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"adapter_config\.json lies beside the model's weights"):
+        load_device_part(path, "causal-lm", 1, SPEC, classes=0)
 
 
 def test_loading_leaves_the_world_as_it_was(tmp_path: Path) -> None:

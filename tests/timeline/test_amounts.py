@@ -1,5 +1,7 @@
 """Work from a cost model: the amounts of each scheme, and the evaluation's minutes by its steps."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -39,6 +41,21 @@ def test_the_amounts_of_a_split_scheme(accounting: Accounting) -> None:
     # the paper's model has the adapters in it
     heard = traffic.model_bytes + (traffic.adapter_bytes if accounting is PHYSICAL else 0)
     assert work.amounts[Phase.MODEL_DISTRIBUTION].tolist() == [heard]
+
+
+def test_whether_the_model_has_the_adapters_in_it_goes_with_the_traffic() -> None:
+    """Not with the accounting's identity: a copy of one that counts other FLOPs sends as much."""
+    copies = [
+        replace(PAPER, flops=PHYSICAL.flops),
+        replace(PAPER, traffic=PHYSICAL.traffic),
+        replace(PHYSICAL, traffic=PAPER.traffic),
+    ]
+    heard = [
+        round_work(SCHEMES["sft"], VIT, 5, BATCH, 1, each, UNIT).amounts[Phase.MODEL_DISTRIBUTION]
+        for each in (PAPER, PHYSICAL, *copies)
+    ]
+    paper, physical = heard[0], heard[1]
+    assert [each.tolist() for each in heard[2:]] == [paper, physical, paper]
 
 
 def test_later_rounds_hear_the_adapters_alone() -> None:

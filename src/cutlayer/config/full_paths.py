@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from cutlayer.config.schema import Config
-from cutlayer.data.hub import holds_model
+from cutlayer.data.model_folder import holds_model
 
 
 def with_full_paths(config: Config) -> Config:

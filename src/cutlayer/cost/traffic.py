@@ -17,13 +17,15 @@ ACTIVATION_BYTES = 4
 class Traffic:
     """Bytes of each payload: what is broadcast first, what a round merges, what a local step sends.
 
-    `activation_bytes` and `gradient_bytes` are one mini-batch's at the cut.
+    `activation_bytes` and `gradient_bytes` are one mini-batch's at the cut. `adapters_in_model`:
+    whether `model_bytes` has the adapters in it already, which are then not broadcast beside it.
     """
 
     model_bytes: float
     adapter_bytes: float
     activation_bytes: float
     gradient_bytes: float
+    adapters_in_model: bool = False
 
 
 def physical_traffic(
@@ -68,4 +70,5 @@ def paper_traffic(
         adapter_bytes=psi if trained is Trained.WEIGHTS else 2 * cut * B * D * r,
         activation_bytes=activation,
         gradient_bytes=activation,
+        adapters_in_model=True,
     )

@@ -9,8 +9,9 @@ from cutlayer.data.assets.asset import Asset, Kind, Say, silent
 from cutlayer.data.assets.cache import cache_root, get_asset, installed
 from cutlayer.data.assets.catalogue import hint, known_asset
 from cutlayer.data.assets.packages import RunTool, run_tool
-from cutlayer.data.hub import Hub, HuggingFaceHub, holds_model, is_hub_id
+from cutlayer.data.hub import Hub, HuggingFaceHub, is_hub_id
 from cutlayer.data.known_models import KNOWN_MODELS, known_config
+from cutlayer.data.model_folder import fault, holds_model
 from cutlayer.data.samples import Source
 from cutlayer.errors import AssetError
 from cutlayer.words import nearest
@@ -63,10 +64,10 @@ def find_model(
     path = Path(name).expanduser()
     if path.is_dir() and holds_model(path):
         return Found(path, "path", asset)
+    if path.is_dir() and asset is None:
+        raise AssetError(f"{path} is no model that can be trained: {fault(path)}")
     if path.exists() and asset is None:
-        raise AssetError(
-            f"{path} is not a model folder: it needs config.json and its *.safetensors files"
-        )
+        raise AssetError(f"{path} is a file: name the folder that save_pretrained wrote")
     request = _Request(name, "model", asset, cache or cache_root(), run, say)
     where = hub or HuggingFaceHub()
     return _search(request, lambda hub_id: Found(where.model(hub_id), "hub", asset))
@@ -163,6 +164,11 @@ def _from_package(request: _Request, missed: str) -> Found:
     return Found(folder, "package", asset)
 
 
+def _looks_like_path(name: str) -> bool:
+    """Whether nothing but a path is meant: no hub id has these."""
+    return not is_hub_id(name) or Path(name).is_absolute() or name.startswith(("./", "../", "~"))
+
+
 def _hub_id(request: _Request) -> str:
     """What the hub calls it: a model of a short name has a longer one there."""
     known = KNOWN_MODELS if request.kind == "model" else {}
@@ -170,6 +176,11 @@ def _hub_id(request: _Request) -> str:
 
 
 def _nobody(name: str, kind: Kind, cache: Path, missed: str) -> AssetError:
+    if _looks_like_path(name):
+        return AssetError(
+            f"no {_TITLES[kind]} {name!r}: nothing lies there, seen from {Path.cwd()}: give the"
+            " path in full"
+        )
     short = name.rsplit("/", 1)[-1].lower()
     known = nearest(short, list(KNOWN_MODELS)) if kind == "model" else hint(name, kind)
     return AssetError(

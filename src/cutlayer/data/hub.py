@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, final
 
 from cutlayer.data.bars import bars_on_terminals_only
+from cutlayer.data.model_folder import fault
 from cutlayer.errors import AssetError
 
 _PUBLIC = "https://huggingface.co"
@@ -48,17 +49,6 @@ def is_hub_id(name: str) -> bool:
     return re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", name) is not None
 
 
-def holds_model(folder: Path) -> bool:
-    """Whether a folder is a whole Hugging Face model: configuration and all its safetensors."""
-    if not (folder / "config.json").is_file():
-        return False
-    listing = folder / "model.safetensors.index.json"
-    if listing.is_file():
-        shards = set(re.findall(r'"([^"]+\.safetensors)"', listing.read_text(encoding="utf-8")))
-        return all((folder / shard).is_file() for shard in shards)
-    return any(folder.glob("*.safetensors"))
-
-
 @final
 @dataclass(frozen=True)
 class HuggingFaceHub(Hub):
@@ -75,16 +65,24 @@ class HuggingFaceHub(Hub):
     patience_s: float = 3.0
 
     def model(self, hub_id: str) -> Path:
+        why = None
         try:
             here = self._snapshot(hub_id, _MODEL_FILES, local=True)
-            if holds_model(here):
+            why = fault(here)
+            if why is None:
                 return here
         except AssetError:  # not on this machine
             pass
-        self._require_network()
+        try:
+            self._require_network()
+        except AssetError as error:
+            raise AssetError(f"{error}; the copy here: {why}" if why else str(error)) from error
         there = self._snapshot(hub_id, _MODEL_FILES, local=False)
-        if not holds_model(there):
+        why = fault(there)
+        if not any(there.glob("*.safetensors")):
             raise AssetError("what it has under this id is no model with safetensors")
+        if why is not None:
+            raise AssetError(f"what it has under this id cannot be trained: {why}")
         return there
 
     def config(self, hub_id: str) -> Path:

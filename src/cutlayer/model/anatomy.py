@@ -92,7 +92,12 @@ class _Watch:
 
 
 def _block_list(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
-    count = model.config.num_hidden_layers
+    count = getattr(model.config, "num_hidden_layers", None)
+    if count is None:
+        raise UnsupportedModelError(
+            f"{type(model).__name__}'s configuration has no num_hidden_layers: it is not one stack"
+            " of equal transformer blocks"
+        )
     found = [
         (name, module)
         for name, module in model.named_modules()

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from cutlayer.data.model_folder import fault
 from cutlayer.errors import ModelError, UnsupportedModelError
 from cutlayer.model.adapted import AdaptedModel, check_adapter
 from cutlayer.model.anatomy import Anatomy, examine, meta_model
@@ -23,6 +24,7 @@ from cutlayer.model.inputs import example_inputs
 from cutlayer.model.lora import AdapterSpec
 from cutlayer.model.split import DevicePart, ServerPart, WholeModel
 from cutlayer.model.tasks import read_config, task_class, task_config
+from cutlayer.model.weights import check_finite, check_weights, within
 from cutlayer.spec import Task, Trained
 
 
@@ -185,6 +187,9 @@ def _read(
 ) -> tuple[PreTrainedModel, dict[str, Tensor]]:
     """The pruned model with its weights; and of what starts as it is in the checkpoint (a head to
     be trained, or all weights), what the checkpoint has."""
+    why = fault(path)
+    if why is not None:
+        raise ModelError(f"the weights in {path} cannot be read: {why}")
     pruned = _pruned_class(plan.model_class, prune)
     # transformers draws initial values for a missing head from torch's global generator
     with _quiet(), torch.random.fork_rng(devices=[]):
@@ -202,35 +207,17 @@ def _read(
             reason = str(error).strip().split("\n")[0]
             raise ModelError(f"the weights in {path} cannot be read: {reason}") from error
     model, info = loaded
-    absent = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
-    _check_absent(path, plan, absent)
+    absent = check_weights(path, plan.anatomy, info, plan.config.num_labels, plan.trains_head)
+    check_finite(path, model, absent)
     return model, {
         name: parameter.detach().float().clone()
         for name, parameter in model.named_parameters()
         if name not in absent
         and (
             plan.trained is Trained.WEIGHTS
-            or (plan.trains_head and _within(name, plan.anatomy.head))
+            or (plan.trains_head and within(name, plan.anatomy.head))
         )
     }
-
-
-def _check_absent(path: Path, plan: _Plan, absent: set[str]) -> None:
-    """Refuse weights that would be random and stay so."""
-    # a mask token serves masked pretraining only
-    needed = sorted(name for name in absent if not name.endswith("mask_token"))
-    frozen = [name for name in needed if not _within(name, plan.anatomy.head)]
-    if frozen:
-        raise ModelError(
-            f"the weights in {path} lack {len(frozen)} of this model's tensors, or have them in "
-            f"another shape, such as {frozen[0]}; is it a checkpoint of "
-            f"{plan.model_class.__name__}?"
-        )
-    if needed and not plan.trains_head:
-        raise ModelError(
-            f"the checkpoint in {path} has no head for {plan.config.num_labels} classes; set the "
-            "adapter's head to true to train one"
-        )
 
 
 def _pruned_class(
@@ -249,10 +236,6 @@ def _pruned_class(
 
     namespace: dict[str, Any] = {"__init__": init, "__module__": model_class.__module__}
     return type(model_class.__name__, (model_class,), namespace)
-
-
-def _within(name: str, units: tuple[str, ...]) -> bool:
-    return any(name.startswith(f"{unit}.") for unit in units)
 
 
 @contextmanager

@@ -80,6 +80,7 @@ class ServerPart:
         Raises ModelError for lengths or sizes that do not fit.
         """
         model = self.adapted.model
+        activation = activation.to(model.dtype)  # what crosses the cut is float32
         given = stand_in_inputs(model.config, self.task, activation, lengths)
         with (
             self.adapted.using(rows, sizes, activation.shape[0]),

@@ -6,6 +6,7 @@ Knows no cut, no adapter and no weights.
 import copy
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -41,8 +42,8 @@ def read_config(source: Path | PreTrainedConfig) -> PreTrainedConfig:
         )
     try:
         config = AutoConfig.from_pretrained(source, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{source}/config.json cannot be read: {_first_line(error)}") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{source}/config.json cannot be read: {_why(source, error)}") from error
     assert isinstance(config, PreTrainedConfig)
     return config
 
@@ -106,12 +107,27 @@ def _reason(config: PreTrainedConfig, task: Task) -> str:
         return "an encoder-decoder has two stacks of blocks, and every decoder block reads both"
     if config.model_type == "albert":
         return "all its blocks share one set of weights, so no part could leave any out"
-    if any(key.startswith("num_") and key.endswith("experts") for key in settings):
-        return "a mixture of experts routes tokens of all devices through shared state"
+    if isinstance(settings.get("text_config"), dict):
+        return "it wraps a language model together with others; only a model of texts can be split"
+    if _experts(settings) and settings.get("enable_moe_block", True):
+        return "it is a mixture of experts, and its blocks cannot be watched without weights"
     if "num_hidden_layers" not in settings and "num_hidden_layers" not in config.attribute_map:
         return "it is not one stack of equal transformer blocks"
     return "nobody has verified yet that its parts together equal the whole model"
 
 
-def _first_line(error: Exception) -> str:
+def _experts(settings: dict[str, Any]) -> bool:
+    """Whether a configuration asks for more than one expert; the key alone says nothing."""
+    counts = (
+        value for key, value in settings.items() if key.endswith(("_experts", "_local_experts"))
+    )
+    return any(isinstance(count, int) and count > 1 for count in counts)
+
+
+def _why(folder: Path, error: Exception) -> str:
+    if '"auto_map"' in (folder / "config.json").read_text(encoding="utf-8", errors="replace"):
+        return (
+            "the model is code of its own (auto_map), which cutlayer does not run; take one whose"
+            " type transformers knows"
+        )
     return str(error).strip().split("\n")[0]

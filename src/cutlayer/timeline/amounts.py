@@ -7,7 +7,7 @@ trainer counts.
 import numpy as np
 from jaxtyping import Float64
 
-from cutlayer.cost.accounting import PAPER, Accounting
+from cutlayer.cost.accounting import Accounting
 from cutlayer.cost.flops import StepFlops, recomputed_flops
 from cutlayer.cost.traffic import Traffic
 from cutlayer.schemes.scheme import DeviceOrder, Phase, Scheme
@@ -50,7 +50,7 @@ def round_work(
         up, down = compression_up, compression_down
     else:
         up, down = 1.0, 1.0
-    edge = _edge_bytes(scheme, accounting, traffic, first_round)
+    edge = _edge_bytes(scheme, traffic, first_round)
     shares = _micro_batch_shares(batch.samples, micro_batches)
     amounts = {
         step.phase: np.array([edge[step.phase]]) for step in (*scheme.opening, *scheme.closing)
@@ -62,15 +62,13 @@ def round_work(
     return DeviceWork(amounts, rates, local_steps, micro_batches, in_flight)
 
 
-def _edge_bytes(
-    scheme: Scheme, accounting: Accounting, traffic: Traffic, first_round: bool
-) -> dict[Phase, float]:
+def _edge_bytes(scheme: Scheme, traffic: Traffic, first_round: bool) -> dict[Phase, float]:
     """Bytes that open and close a round."""
     adapter = float(traffic.adapter_bytes)
     frozen = float(traffic.model_bytes) if scheme.trained is Trained.ADAPTERS else 0.0
     merged = adapter if scheme.devices is DeviceOrder.PARALLEL else 0.0
     if first_round:
-        distributed = frozen if frozen and accounting is PAPER else frozen + merged
+        distributed = frozen if frozen and traffic.adapters_in_model else frozen + merged
     else:
         distributed = merged
     return {
