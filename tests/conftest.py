@@ -7,6 +7,7 @@ asks for. `--every N` takes every N-th test of each folder, for a sample of them
 
 import os
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,19 +36,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is not in the sample, once markers have chosen; a slow test says why it is."""
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> Iterator[None]:
+    """A slow test says why it is; of what markers choose, only the sample is kept."""
     for item in items:
         marker = item.get_closest_marker("slow")
         if marker is not None and not (len(marker.args) == 1 and str(marker.args[0]).strip()):
             raise pytest.UsageError(f'{item.nodeid}: say why: @pytest.mark.slow("…")')
+    yield
     every = config.getoption("--every")
-    if every == 1:
-        return
-    by_folder: dict[Path, list[pytest.Item]] = defaultdict(list)
-    for item in items:
-        by_folder[item.path.parent].append(item)
-    kept = {id(item) for folder in by_folder.values() for item in folder[::every]}
-    config.hook.pytest_deselected(items=[item for item in items if id(item) not in kept])
-    items[:] = [item for item in items if id(item) in kept]
+    if every > 1:
+        by_folder: dict[Path, list[pytest.Item]] = defaultdict(list)
+        for item in items:
+            by_folder[item.path.parent].append(item)
+        kept = {id(item) for folder in by_folder.values() for item in folder[::every]}
+        config.hook.pytest_deselected(items=[item for item in items if id(item) not in kept])
+        items[:] = [item for item in items if id(item) in kept]

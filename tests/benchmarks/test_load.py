@@ -10,7 +10,7 @@ import pytest
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
-@pytest.mark.slow
+@pytest.mark.slow("servers and two hundred frames of devices in processes")
 def test_a_few_devices_play_without_errors(tmp_path: Path) -> None:
     found = tmp_path / "load.json"
     command = [sys.executable, str(BENCHMARKS / "load.py"), "--quick", "--json", str(found)]

@@ -50,7 +50,6 @@ def test_a_quick_one(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.slow("a process that is killed, and one that goes on")
-@pytest.mark.slow
 def test_killed_and_gone_on_with() -> None:
     """A real process, killed by the system after its second training."""
     words = ["profile", "--quick", "--workers", "1", "--devices.count", "2"]

@@ -145,7 +145,7 @@ def _check_bytes(
     assert expected == pytest.approx(saved.bytes, rel=BYTES_TOLERANCE)
 
 
-@pytest.mark.slow
+@pytest.mark.slow("builds the real ViT-B and takes a step of it")
 def test_bytes_of_the_real_vit_b(tmp_path: Path) -> None:
     """ViT-B/16 itself, whose closed form from plain dimensions is the same."""
     config = ViTConfig(num_labels=CLASSES)

@@ -86,7 +86,7 @@ def test_a_line_that_is_being_written_is_not_read(tmp_path: Path) -> None:
     assert whole_lines(path) == [{"round": 0}]
 
 
-@pytest.mark.slow
+@pytest.mark.slow("a lab of real processes on loopback")
 def test_a_lab_on_loopback(folders: Folders, tmp_path: Path) -> None:
     """Processes, TLS and pacing; the adapter is the trainer's, and nothing else is left."""
     config: Config = tiny.config(*folders, codec="paper", devices={"count": 2})
