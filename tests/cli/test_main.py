@@ -3,6 +3,8 @@
 import argparse
 import errno
 import os
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -36,3 +38,16 @@ def test_a_warning_is_one_line_without_source(
         assert main(["examples"]) == 0
     said = capsys.readouterr().err
     assert said == "cutlayer: warning: the codec is slow without its C part\n"
+
+
+def test_a_command_does_not_look_for_garbage_as_it_ends() -> None:
+    """With torch loaded that takes a second, on a busy machine seven. What is registered first
+    comes last."""
+    code = (
+        "import atexit, gc\n"
+        "atexit.register(lambda: print(gc.get_freeze_count() > 0))\n"
+        "from cutlayer.cli.main import main\n"
+        "main(['codec', '--no-such-option'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"

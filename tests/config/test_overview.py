@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import tiny
 
-from cutlayer.config.job import prepare
+from cutlayer.config.job import prepare, resume, start
 from cutlayer.config.overview import overview
 from cutlayer.config.schema import Config
 
@@ -99,3 +99,12 @@ def test_many_classes_and_long_names_are_cut(model: Path, tmp_path: Path) -> Non
     assert f"100 classes: {'a' * 19}…, bell\ufffd, class-0, " in data
     assert "and 94 more; 80 train" in data
     assert len(data) < 200
+
+
+def test_a_resumed_run_says_where_it_goes_on(model: Path, images: Path, tmp_path: Path) -> None:
+    path = start(tiny.config(model, images, training={"rounds": 1}), tmp_path).path
+    said: list[str] = []
+    resume(path, say=said.append)
+    assert "already finished: all of 1 round; more with --training.rounds" in said
+    resume(path, say=said.append, changes={"training.rounds": "2"})
+    assert said.count("goes on with round 2 of 2") == 1

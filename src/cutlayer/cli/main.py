@@ -1,6 +1,8 @@
 """`cutlayer`: finds the command, runs it, and turns what a user can mend into one line."""
 
 import argparse
+import atexit
+import gc
 import os
 import sys
 import warnings
@@ -74,6 +76,9 @@ def _run(words: list[str]) -> int:
     if name not in COMMANDS:
         raise ConfigError(f"unknown command {name}; {nearest(name, list(COMMANDS))}")
     wait_passively(os.environ)
+    # at the end all is the system's to free: to look for garbage in torch's modules takes a second
+    atexit.unregister(gc.freeze)
+    atexit.register(gc.freeze)
     # only the command that is named is imported: --help and --version stay quick
     command = import_module(f"cutlayer.cli.{name}")
     parser = argparse.ArgumentParser(

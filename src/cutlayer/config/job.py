@@ -42,6 +42,7 @@ from cutlayer.model.optimizer import AdamW, Optimizer, Sgd
 from cutlayer.model.peft_format import save_adapter
 from cutlayer.planner.allocation import Fixed
 from cutlayer.report.html import write_report
+from cutlayer.report.wording import counted
 from cutlayer.schemes.all import SCHEMES
 from cutlayer.schemes.scheme import Scheme, ServerOrder
 from cutlayer.spec import Device, Holding, Task, Trained
@@ -205,6 +206,7 @@ def finish(job: Job, directory: RunDirectory, observer: Observer, say: Say) -> R
     for line in overview(job.config, job.prepared, job.setup):
         say(line)
     say(f"run directory: {directory.path}")
+    _say_where(directory.finished(), job.config.training.rounds, say)
     with _to_go_on(directory):
         settle_job(job, directory, say)
         write_json(directory.path / "partition.json", _partition(job))
@@ -213,6 +215,14 @@ def finish(job: Job, directory: RunDirectory, observer: Observer, say: Say) -> R
         write_summary(directory, records, about(job))
         write_report(directory.path)
     return directory
+
+
+def _say_where(finished: int | None, rounds: int, say: Say) -> None:
+    """Of a run that has begun before: where it goes on, or that there is nothing left of it."""
+    if finished is not None and finished >= rounds:
+        say(f"already finished: all of {counted(rounds, 'round')}; more with --training.rounds")
+    elif finished is not None:
+        say(f"goes on with round {finished + 1} of {rounds}")
 
 
 @contextmanager
