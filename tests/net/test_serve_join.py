@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from cutlayer.config.job import new_directory, prepare, start
+from cutlayer.config.join import Joining
 from cutlayer.config.net_job import NetJob, check_net, open_net
 from cutlayer.config.schema import Config
 from cutlayer.config.serve import Doors, Service, resume
-from cutlayer.errors import ConfigError, RunError
+from cutlayer.errors import ConfigError, DataError, RunError
 from cutlayer.net.compute import in_place
 from cutlayer.net.door_limits import Limits
 from cutlayer.net.grpc_link import connect
@@ -377,6 +379,28 @@ def test_an_identity_takes_part_once(keys: RunKeys, data: list[Path], tmp_path: 
         pytest.raises(RunError, match="takes part already"),
     ):
         asyncio.run(take_part(one))
+
+
+def test_data_of_other_classes_are_found_before_a_part_is_fetched(
+    config: Config, keys: RunKeys, data: list[Path], tmp_path: Path
+) -> None:
+    """By a device that has an identity already."""
+    net = open_net(prepare(config), new_directory(config, tmp_path), Silent(), in_place)
+    service, stop = Service(net, keys, ("127.0.0.1", 0)), asyncio.Event()
+    (tmp_path / "own" / "purple").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "own" / "purple" / "0.png")
+
+    async def play() -> Joining:
+        port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        serving = asyncio.create_task(service.run(stop, port.set_result))
+        one = joining(tmp_path, keys, 0, await port, tmp_path / "own")
+        with pytest.raises(DataError, match=r"'purple'; it knows red, green"):
+            await take_part(one)
+        stop.set()
+        await serving
+        return one
+
+    assert not asyncio.run(play()).cache.exists()
 
 
 def test_the_number_of_a_revoked_device_goes_to_the_next(
