@@ -32,6 +32,16 @@ def test_a_batch_is_no_wider_than_its_longest_row() -> None:
     assert batch.inputs["input_ids"].shape == (1, 2)
 
 
+def test_what_the_model_passes_over_at_the_end_is_left_out() -> None:
+    ids = {"a": [5, 9, 6, 9, 9], "b": [9, 9], "c": [5, 6, 7]}
+    samples = texts(["a", "b", "c"])
+    batch = TextBatches(lambda given: [ids[text] for text in given], 8, 9, unread=9).make(
+        samples, np.arange(3)
+    )
+    assert batch.lengths == (3, 1, 3)
+    assert batch.inputs["input_ids"].tolist() == [[5, 9, 6], [9, 9, 9], [5, 6, 7]]
+
+
 def test_a_text_without_tokens_is_named() -> None:
     with pytest.raises(DataError, match="memory line 2: the tokenizer makes no token"):
         TextBatches(tokenize, 8, PAD).make(texts(["a", ""]), np.array([0, 1]))

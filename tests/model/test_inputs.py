@@ -3,11 +3,26 @@
 import pytest
 import torch
 
-from cutlayer.errors import ModelError
+from cutlayer.errors import ModelError, UnsupportedModelError
 from cutlayer.model.anatomy import meta_model
-from cutlayer.model.inputs import length_mask, real_inputs, stand_in_inputs
+from cutlayer.model.inputs import (
+    image_sides,
+    image_step,
+    length_mask,
+    patch_sides,
+    real_inputs,
+    stand_in_inputs,
+    token_limit,
+)
 from cutlayer.spec import Task
-from model.architectures import LENGTHS, PADDING, config_of, image_batch, text_batch
+from model.architectures import (
+    LENGTHS,
+    PADDING,
+    config_of,
+    image_batch,
+    random_model,
+    text_batch,
+)
 
 TEXT: Task = "text-classification"
 IMAGES: Task = "image-classification"
@@ -77,3 +92,21 @@ def test_missing_inputs_are_named() -> None:
     model = meta_model(config_of("bert"), TEXT)
     with pytest.raises(ModelError, match=r"no 'input_ids', only \['pixel_values'\]"):
         real_inputs(model, TEXT, image_batch(), None)
+
+
+def test_what_a_configuration_does_not_say() -> None:
+    for sides in (image_sides, patch_sides):
+        with pytest.raises(UnsupportedModelError, match=r"type 'bert' has no .*_size in its"):
+            sides(config_of("bert"))
+    assert image_step(config_of("bert")) is None
+    assert token_limit(config_of("vit")) is None
+    assert image_step(config_of("vit")) == 8
+    assert token_limit(config_of("gpt2")) == 40
+
+
+@pytest.mark.parametrize("wrong", [61, -1])
+def test_ids_without_embedding_are_refused(wrong: int) -> None:
+    bert = random_model(config_of("bert"), TEXT)
+    ids = torch.tensor([[5, wrong]])
+    with pytest.raises(ModelError, match="the tokenizer that belongs to the model"):
+        real_inputs(bert, TEXT, {"input_ids": ids}, None)

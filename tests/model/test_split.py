@@ -6,10 +6,13 @@ Both run the same operations in the same order on the same values, so no toleran
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from data.sets import texts
 from transformers import PreTrainedModel
 
+from cutlayer.data.text import TextBatches
 from cutlayer.errors import ModelError
 from cutlayer.model.load import load_device_part, load_server_part, load_whole
 from cutlayer.model.lora import AdapterSpec
@@ -175,6 +178,47 @@ def test_lower_precision_keeps_rows_in_float32(
     assert logits.dtype == torch.bfloat16
     assert all(gradient.dtype == torch.float32 for gradient in gradients.values())
     assert device.adapted.bytes == 2 * device.adapted.parameters
+
+
+def test_a_server_in_lower_precision_takes_the_activation_that_crosses_the_cut(
+    tmp_path: Path,
+) -> None:
+    path = save_model(tmp_path, "llama", "text-classification")
+    part = ("text-classification", 1, full_spec("text-classification"))
+    server = load_server_part(path, *part, classes=CLASSES, dtype=torch.bfloat16)
+    activation = torch.randn(2, 3, WIDTH, requires_grad=True)
+    rows = trained_row(server)[None]
+    logits = server.forward(rows, [2], activation, None)
+    logits.float().sum().backward()
+    assert activation.grad is not None and activation.grad.dtype == torch.float32
+    whole = load_server_part(path, *part, classes=CLASSES)
+    with torch.no_grad():
+        full = whole.forward(rows, [2], activation, None)
+        # bfloat16 rounds by 2^-9 relative, at each of some dozen results
+        torch.testing.assert_close(logits.float(), full, rtol=0.1, atol=0.1 * float(full.max()))
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_texts_that_end_in_padding_are_read_as_transformers_reads_them(
+    tmp_path: Path, kind: str
+) -> None:
+    """Where the end-of-text mark is the padding, a text may end in it."""
+    model = random_model(config_of(kind), "text-classification")
+    model.save_pretrained(tmp_path)
+    end = model.config.pad_token_id
+    ids = [[5, 6, 7, end], [8, end, 9, end, end], [4, 3, 2, 6]]
+    samples = texts(["0", "1", "2"])
+    batches = TextBatches(lambda given: [ids[int(n)] for n in given], 8, end, unread=end)
+    batch = batches.make(samples, np.arange(3))
+    part = (tmp_path, "text-classification", 1, full_spec("text-classification"))
+    device, server = (load(*part, classes=CLASSES) for load in (load_device_part, load_server_part))
+    rows = [each.adapted.initial_row(0)[None] for each in (device, server)]
+    inputs = {name: torch.from_numpy(value) for name, value in batch.inputs.items()}
+    with torch.no_grad():
+        split = server.forward(rows[1], [3], device.forward(rows[0], [3], inputs), batch.lengths)
+        padded = torch.tensor([own + [end] * (5 - len(own)) for own in ids])
+        whole = model(padded).logits  # initial adapters change nothing
+    torch.testing.assert_close(split, whole, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(("rows", "sizes"), [(1, [3]), (3, [2, 2]), (2, [0, 4]), (0, [])])

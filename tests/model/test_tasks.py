@@ -3,10 +3,16 @@
 from pathlib import Path
 
 import pytest
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedConfig
 
-from cutlayer.errors import ModelError
-from cutlayer.model.tasks import is_decoder, read_config, task_class, task_config
+from cutlayer.errors import ModelError, UnsupportedModelError
+from cutlayer.model.tasks import (
+    is_decoder,
+    read_config,
+    task_class,
+    task_config,
+    unread_padding,
+)
 from cutlayer.model.verified import VERIFIED
 from model.architectures import config_of
 
@@ -37,6 +43,35 @@ def test_a_decoder_that_knows_no_padding_gets_some() -> None:
     llama = config_of("llama", pad_token_id=None, eos_token_id=[5, 6])
     assert task_config(llama, "text-classification", 3).pad_token_id == 5
     assert is_decoder(llama) and not is_decoder(config_of("bert"))
+
+
+def test_padding_that_a_classifier_passes_over() -> None:
+    assert unread_padding(config_of("gpt2", eos_token_id=7)) == 7
+    assert unread_padding(config_of("llama", pad_token_id=3)) == 3
+    assert unread_padding(config_of("bert", pad_token_id=3)) is None
+
+
+def kind(model_type: str, **settings: object) -> PreTrainedConfig:
+    return AutoConfig.for_model(model_type, **settings)
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        (kind("mixtral", num_local_experts=4), "mixture of experts"),
+        (kind("mixtral", num_local_experts=1), "nobody has verified"),
+        (kind("deepseek_v3"), "mixture of experts"),
+        (kind("gemma3"), "wraps a language model together with others"),
+        (kind("gemma3_text"), "nobody has verified"),
+        (kind("mamba"), "nobody has verified"),
+    ],
+)
+def test_the_reason_is_by_what_a_configuration_asks_for(
+    config: PreTrainedConfig, reason: str
+) -> None:
+    """Not by the keys that it merely has."""
+    with pytest.raises(UnsupportedModelError, match=reason):
+        task_class(config, "causal-lm")
 
 
 def test_every_verified_type_has_a_class() -> None:

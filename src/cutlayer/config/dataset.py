@@ -23,7 +23,7 @@ from cutlayer.data.samples import DataSet, Samples, Subset
 from cutlayer.data.text import BlockBatches, Blocks, TextBatches
 from cutlayer.errors import ConfigError, DataError, UnsupportedModelError
 from cutlayer.model.inputs import image_step, token_limit
-from cutlayer.model.tasks import read_config, task_class
+from cutlayer.model.tasks import read_config, task_class, unread_padding
 from cutlayer.model.tokenizer import Tokenizer, load_tokenizer
 from cutlayer.spec import Task
 
@@ -94,7 +94,7 @@ def prepare_data(
         data, broken = _checked(data, config, None, say)
         data, skipped = _checked(_drawn(data, config, say), config, tokenizer, say)
         skipped += broken
-        batches = text_batches(tokenizer, section.max_tokens)
+        batches = text_batches(tokenizer, section.max_tokens, model)
     else:
         tokenizer = load_tokenizer(model, None)
         data, skipped = _checked(data, config, tokenizer, say)
@@ -248,9 +248,10 @@ def image_batches(model: Path, image_size: int) -> BatchMaker:
     return ImageBatches(image_size, read.mean, read.std, read.levels, read.resample)
 
 
-def text_batches(tokenizer: Tokenizer, max_tokens: int) -> BatchMaker:
+def text_batches(tokenizer: Tokenizer, max_tokens: int, model: Path) -> BatchMaker:
     """What makes mini-batches of texts with a class each."""
-    return TextBatches(tokenizer.tokenize, max_tokens, tokenizer.pad_id)
+    unread = unread_padding(read_config(model))
+    return TextBatches(tokenizer.tokenize, max_tokens, tokenizer.pad_id, unread)
 
 
 def make_blocks(

@@ -89,7 +89,7 @@ def own_samples(own: OwnData, terms: Terms, model: Path) -> tuple[Samples, Batch
     tokenizer = load_tokenizer(model, terms.max_tokens)
     kept = _usable(samples, terms.classes, own, tokenizer.tokenize)
     check_words(tokenizer, kept, str(own.path))
-    return kept, text_batches(tokenizer, terms.max_tokens)
+    return kept, text_batches(tokenizer, terms.max_tokens, model)
 
 
 def _own_blocks(

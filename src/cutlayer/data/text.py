@@ -25,15 +25,20 @@ _LEAST_BLOCK = 2  # one token to read and one to predict
 @dataclass(frozen=True, eq=False)
 class TextBatches(BatchMaker):
     """Text classification: `input_ids`, `attention_mask` int64 [row, token] padded with `pad_id`
-    to the longest row, at most `max_tokens`; labels [row]."""
+    to the longest row, at most `max_tokens`; labels [row].
+
+    `unread`: an id that the model passes over at the end of a text (a decoder's padding, often the
+    end-of-text mark too): left out there, so that the last token is the one that the model reads.
+    """
 
     tokenize: Tokenize
     max_tokens: int
     pad_id: int
+    unread: int | None = None
 
     def make(self, samples: Samples, indices: Int[np.ndarray, " row"]) -> Batch:
         found = tokenised(samples, indices.tolist(), self.tokenize)
-        rows = [ids[: self.max_tokens] for ids in found]
+        rows = [_read_part(ids[: self.max_tokens], self.unread) for ids in found]
         for index, ids in zip(indices, rows, strict=True):
             if not ids:
                 raise DataError(f"{samples.where(int(index))}: the tokenizer makes no token of it")
@@ -98,6 +103,14 @@ class BlockBatches(BatchMaker):
         if isinstance(content, str) or content.ndim != 1:
             raise DataError(f"{samples.where(index)} is not a block of token ids: see `Blocks`")
         return [int(token) for token in content]
+
+
+def _read_part(ids: list[int], unread: int | None) -> list[int]:
+    """Without trailing `unread`; where there is nothing else the model reads the first."""
+    end = len(ids)
+    while end > 1 and ids[end - 1] == unread:
+        end -= 1
+    return ids[:end]
 
 
 def tokenised(samples: Samples, indices: Iterable[int], tokenize: Tokenize) -> list[list[int]]:

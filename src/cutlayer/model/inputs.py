@@ -150,11 +150,13 @@ def _check_tokens(config: PreTrainedConfig, ids: Tensor) -> None:
             f"{limit} tokens: truncate longer texts"
         )
     rows = getattr(config, "vocab_size", None)
-    if isinstance(rows, int) and not ids.is_meta and not 0 <= int(ids.max()) < rows:
-        raise ModelError(
-            f"input_ids go up to {int(ids.max())}, the model's embedding ends at {rows - 1}: take"
-            " the tokenizer that belongs to the model"
-        )
+    if isinstance(rows, int) and not ids.is_meta:
+        least, most = (int(bound) for bound in torch.aminmax(ids))
+        if least < 0 or most >= rows:
+            raise ModelError(
+                f"input_ids go from {least} to {most}, the model's embedding from 0 to {rows - 1}:"
+                " take the tokenizer that belongs to the model"
+            )
 
 
 def _needed(inputs: Mapping[str, Tensor], name: str) -> Tensor:

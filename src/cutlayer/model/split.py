@@ -147,7 +147,7 @@ class WholeModel:
 
         A decoder's classifier takes the last token that is not the padding token, as transformers
         has it; `ServerPart` takes the last of `lengths`. They differ for a text that itself ends
-        with the padding token.
+        with the padding token: a run leaves such an end out (`TextBatches.unread`).
         """
         model = self.adapted.model
         given = real_inputs(model, self.task, inputs, lengths)

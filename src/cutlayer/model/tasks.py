@@ -91,6 +91,14 @@ def is_decoder(config: PreTrainedConfig) -> bool:
     return config.model_type in VERIFIED["causal-lm"]
 
 
+def unread_padding(config: PreTrainedConfig) -> int | None:
+    """The id that a decoder's classifier passes over at the end of a text; None for encoders."""
+    if not is_decoder(config):
+        return None
+    padding: int | None = task_config(config, "text-classification", 2).pad_token_id
+    return padding
+
+
 def _stand_in_padding(config: PreTrainedConfig) -> int:
     end = config.eos_token_id
     candidates: Iterable[int | None] = end if isinstance(end, list) else (end,)

@@ -87,9 +87,9 @@ class Setup:
 
     @property
     def micro_batch_samples(self) -> int:
-        """The most samples of any device's micro-batch."""
-        batches = (min(device.samples, device.plan.batch_size) for device in self.devices)
-        return max(-(-samples // self.micro_batches) for samples in batches)
+        """The most samples that a device's micro-batch may have: by the settings, so that it is the
+        same where devices have samples that this side does not know."""
+        return max(-(-each.plan.batch_size // self.micro_batches) for each in self.devices)
 
     def rate_of(self, round_number: int) -> float:
         """The learning rate of a round."""
