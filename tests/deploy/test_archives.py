@@ -93,6 +93,7 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> Archives:
 
 
 @pytest.mark.slow("builds both archives")
+@pytest.mark.promise
 def test_the_wheel_has_every_file_of_the_package(archives: Archives) -> None:
     for name in plain_files(PACKAGE):
         if not name.endswith(".c"):
@@ -101,6 +102,7 @@ def test_the_wheel_has_every_file_of_the_package(archives: Archives) -> None:
 
 
 @pytest.mark.slow("builds both archives")
+@pytest.mark.promise
 def test_the_source_archive_has_what_a_clone_has(archives: Archives) -> None:
     for folder in (".ci", "benchmarks", "deploy", "docs", "experiments", "src/cutlayer", "tests"):
         for name in plain_files(ROOT / folder):
@@ -110,6 +112,7 @@ def test_the_source_archive_has_what_a_clone_has(archives: Archives) -> None:
 
 
 @pytest.mark.slow("builds both archives")
+@pytest.mark.promise
 def test_the_wheel_does_what_needs_no_extra(archives: Archives, tmp_path: Path) -> None:
     """From the wheel alone: neither this tree nor an extra's module is there to what runs."""
     with zipfile.ZipFile(archives.wheel) as archive:
@@ -135,6 +138,7 @@ def test_the_wheel_does_what_needs_no_extra(archives: Archives, tmp_path: Path) 
 
 
 @pytest.mark.slow("builds both archives")
+@pytest.mark.promise
 def test_a_packages_page_says_who_and_for_what(archives: Archives) -> None:
     assert archives.metadata["Author"] == "cutlayer authors"
     assert archives.metadata["Requires-Python"] == ">=3.11"

@@ -114,6 +114,8 @@ def port() -> Iterator[str]:
     logging.getLogger("cutlayer").handlers.clear()
 
 
+@pytest.mark.slow("four processes' work: a server and three devices, three times")
+@pytest.mark.promise
 @pytest.mark.parametrize("run", list(_runs()), ids=lambda run: run.name)
 def test_the_page_is_followed(
     run: Run,
@@ -131,7 +133,7 @@ def test_the_page_is_followed(
 
     def join(number: int) -> None:
         words = _typed(run.join, **{"-": tokens[number], SERVER: port, run.export[4]: own[number]})
-        own_place = ["--identity", f"identity-{number}", "--threads", "1", "--patience", "30"]
+        own_place = ["--identity", f"identity-{number}", "--threads", "1", "--patience", "120"]
         codes[number] = main([*words, *own_place])
 
     own = [f"own-{number}" for number in range(DEVICES)]
@@ -142,7 +144,7 @@ def test_the_page_is_followed(
     for device in devices:
         device.start()
     # a device that fails fails the test, and does not hang it
-    limits = ["--net.deadline-s", "40", "--net.give-up-s", "60", "--threads", "1"]
+    limits = ["--net.deadline-s", "120", "--net.give-up-s", "180", "--threads", "1"]
     serve = ["serve", "run.yaml", "--listen", port, "--operators", "127.0.0.1:0", *limits]
     assert main(serve) == 0, capsys.readouterr().err
     for device in devices:
