@@ -121,14 +121,14 @@ def _compare(
 
 
 def _changed_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
-    for key in old.keys() & new.keys():
-        if old[key] != new[key]:
+    for key in old:
+        if key in new and old[key] != new[key]:
             yield f"{key} was {_short(old[key])}, config.yaml says {_short(new[key])}"
 
 
 def _changed_objects(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
-    for key in old.keys() & new.keys():
-        if old[key] != new[key]:
+    for key in old:
+        if key in new and old[key] != new[key]:
             first, second = _apart(old[key], new[key])
             yield f"{_TITLES.get(key, key)} was {first} and is {second}"
 
