@@ -2,7 +2,7 @@
 
     python benchmarks/bandwidth.py [--quick] [--json FILE]
 
-See README.md here for what each figure answers. Needs `pip install cutlayer cvxpy clarabel`.
+See README.md here for what each figure answers. Needs `pip install . cvxpy clarabel`.
 """
 
 import argparse

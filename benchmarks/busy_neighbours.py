@@ -2,7 +2,7 @@
 
     python benchmarks/busy_neighbours.py [--busy N ...] [--pairs K] [--threads T] [--json FILE]
 
-See README.md here for what each figure answers. Needs `pip install 'cutlayer[train]'`.
+See README.md here for what each figure answers. Needs `pip install '.[train]'`.
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
     python benchmarks/codec.py [--quick] [--json FILE] [--picture FILE]
 
-See README.md here for what each figure answers. Needs `pip install 'cutlayer[bench]'`.
+See README.md here for what each figure answers. Needs `pip install '.[bench]'`.
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
     python benchmarks/device_memory.py [--quick] [--rounds N] [--json FILE]
 
-See README.md here for what each figure answers. Needs `pip install 'cutlayer[train]'`.
+See README.md here for what each figure answers. Needs `pip install '.[train]'`.
 """
 
 import argparse

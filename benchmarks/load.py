@@ -2,7 +2,7 @@
 
     python benchmarks/load.py [--quick] [--json FILE]
 
-See README.md here for what each figure answers. Needs `pip install 'cutlayer[train,net]'`. The
+See README.md here for what each figure answers. Needs `pip install '.[train,net]'`. The
 server is `cutlayer serve` in a process of its own; the devices are sessions of `cutlayer join`,
 shared out over two processes.
 """

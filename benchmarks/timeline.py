@@ -2,7 +2,7 @@
 
     python benchmarks/timeline.py [--quick] [--json FILE]
 
-See README.md here for what each figure answers. Needs `pip install cutlayer simpy`.
+See README.md here for what each figure answers. Needs `pip install . simpy`.
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
     python benchmarks/transport.py [--quick] [--json FILE]
 
-See README.md here for what each figure answers. Needs `pip install 'cutlayer[net]'`. The server is
+See README.md here for what each figure answers. Needs `pip install '.[net]'`. The server is
 a process of its own, which ends when this one does.
 """
 
