@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
+import torch
 import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -292,6 +293,9 @@ def test_a_server_compares_too(own: tuple[Path, Path]) -> None:
     root, run = own
     config = _config(root, training={"rounds": 2, "local_steps": 1})
     directory = RunDirectory(run)
+    with pytest.raises(RunError, match="a run of `cutlayer train`: go on with cutlayer train --"):
+        open_net(prepare(config), directory, Silent(), in_place)
+    (run / FILE).unlink()
     open_net(prepare(config), directory, Silent(), in_place)
     _in_tables(root / "data", lambda text: text.replace(",neg", ",zneg"))
     with pytest.raises(RunError, match="class names were neg, pos and are pos, zneg"):
@@ -307,6 +311,10 @@ def test_what_may_change_is_a_setting() -> None:
 
 
 def test_objects_are_described_by_what_they_are() -> None:
+    knot = Halved(1.0)
+    knot.inner = knot  # type: ignore[assignment]
+    assert described(knot).startswith("Halved(factor=1, inner=Halved(factor=1, ")
+    assert described(torch.ones(2, dtype=torch.bfloat16)) == "tensor array(1, 1)"
     assert described(Fixed((0.1 + 0.2, 1.0))) == "Fixed(value=(0.3, 1))"
     assert described(Halved(2.0)) == "Halved(factor=2, inner=RawCodec())"
     assert described(np.arange(3)) == "array(0, 1, 2)"

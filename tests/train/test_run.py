@@ -206,6 +206,9 @@ def test_a_run_that_diverges_says_when_and_keeps_the_round_before(
     assert "NaN" not in (path / "rounds.jsonl").read_text(encoding="utf-8")
     with pytest.raises(RunError, match="diverged"):
         resume(path)
+    if state.round:
+        resume(path, changes={"training.rounds": str(state.round)})
+        assert (path / "adapter" / "adapter_model.safetensors").exists()
 
 
 def test_runs_are_numbered_on(tmp_path: Path) -> None:

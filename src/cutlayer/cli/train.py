@@ -46,11 +46,11 @@ def run(arguments: argparse.Namespace) -> int:
                 f" {arguments.config}"
             )
         check_changes(overrides)
-    elif arguments.print_config:
-        print(config_yaml(read_config(arguments.config, overrides)), end="")
+    source = arguments.config if arguments.resume is None else arguments.resume / "config.yaml"
+    config = read_config(source, overrides)
+    if arguments.print_config:
+        print(config_yaml(config), end="")
         return 0
-    else:
-        config = read_config(arguments.config, overrides)
     # torch and transformers take seconds to import: not for --help or --print-config
     with loading("train", "train", teller(arguments.quiet)):
         from cutlayer.cli.progress import Progress, show_result

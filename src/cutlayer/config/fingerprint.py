@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cutlayer.codec.codec import Codec
 from cutlayer.codec.delta import Delta
@@ -48,8 +48,10 @@ _LETTERS = 80
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """What a run is made of: settings, the model's folder, class names, the objects that run."""
+    """What a run is made of: settings, the model's folder, class names, the objects that run.
+    `command`: whose run it is, train's or serve's."""
 
+    command: Literal["train", "serve"]
     config: Config
     model: Path
     class_names: Sequence[str]
@@ -61,6 +63,7 @@ class Inputs:
         parts = tuple(device.plan.samples for device in setup.devices)
         same = setup.train is setup.test
         return {
+            "command": self.command,
             "settings": {
                 key: value for key, value in flat_values(self.config).items() if not may_change(key)
             },
@@ -104,6 +107,11 @@ def settle(inputs: Inputs, directory: RunDirectory, say: Callable[[str], None]) 
 def _compare(
     old: Mapping[str, Any], new: Mapping[str, Any], directory: RunDirectory, finished: int
 ) -> None:
+    if old["command"] != new["command"]:
+        raise RunError(
+            f"{directory.path} is a run of `cutlayer {old['command']}`: go on with cutlayer"
+            f" {old['command']} --resume {directory.path}"
+        )
     changed = [*_changed_settings(old["settings"], new["settings"])]
     if not changed:
         changed += _changed_objects(old["objects"], new["objects"])

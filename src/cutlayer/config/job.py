@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import save_file
@@ -122,10 +122,12 @@ def changed_config(directory: RunDirectory, changes: Mapping[str, str]) -> Confi
     return with_full_paths(read_config(directory.config_path, changes))
 
 
-def settle_job(job: Job, directory: RunDirectory, say: Say) -> None:
+def settle_job(
+    job: Job, directory: RunDirectory, say: Say, command: Literal["train", "serve"] = "train"
+) -> None:
     """Note what a run is made of, or compare it with what it began with. Raises CutlayerError."""
     names = job.prepared.data.class_names
-    settle(Inputs(job.config, job.found.path, names, job.setup), directory, say)
+    settle(Inputs(command, job.config, job.found.path, names, job.setup), directory, say)
 
 
 def prepare(config: Config, say: Say = lambda line: None, *, dealt: bool = True) -> Job:

@@ -72,7 +72,7 @@ class Recorder:
             **self._bytes(state.round),
             "wall_s": self._clock() - self._began_s,
         }
-        check_finite(self._directory.path, record)
+        check_finite(self._directory.path, record, simulated=False)
         events = () if measured is None else measured.events()
         self._directory.append("trace.jsonl", (event_line(state.round, each) for each in events))
         self._directory.append("rounds.jsonl", [record])

@@ -59,7 +59,7 @@ def round_record(task: str, outcome: RoundOutcome, evaluation: Evaluation, wall_
     }
 
 
-def check_finite(run: Path, record: Record) -> None:
+def check_finite(run: Path, record: Record, *, simulated: bool = True) -> None:
     """Raise RunError for a round whose loss is not finite, before anything of it is kept."""
     number = record["round"]
     for name, title in _LOSSES.items():
@@ -69,18 +69,20 @@ def check_finite(run: Path, record: Record) -> None:
                     f"before training {title} is {record[name]}: the model's weights hold values"
                     " that are not finite, or too large ones; take another checkpoint of it"
                 )
-            raise diverged(run, number, f"{title} is {record[name]}")
+            raise diverged(run, number, f"{title} is {record[name]}", simulated=simulated)
 
 
-def diverged(run: Path, number: int, why: str) -> RunError:
+def diverged(run: Path, number: int, why: str, *, simulated: bool = True) -> RunError:
     """What is said of a round that came to values that are not finite."""
+    before = number - 1
+    ends = f" --training.rounds {before} beside --resume ends the run there;" if simulated else ""
     kept = (
-        f"what round {number - 1} left is kept in {run}, and going on from it comes to the same"
-        if number > 1
-        else "nothing was trained before it"
+        f"what round {before} left is kept in {run}, and going on from it comes to the same;{ends}"
+        if before
+        else "nothing was trained before it;"
     )
     return RunError(
-        f"round {number} diverged: {why}; {kept}. Start a new run with a lower"
+        f"round {number} diverged: {why}; {kept} start a new run with a lower"
         " optimizer.learning_rate"
     )
 
