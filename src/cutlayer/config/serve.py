@@ -122,9 +122,9 @@ def _serve(job: Job, directory: RunDirectory, keys: RunKeys, doors: Doors) -> No
     _LOG.info("run directory: %s", directory.path)
     with Heartbeat(so_far("evaluating, or going through the journal"), _LOG.info):
         net = open_net(job, directory, _Told(), in_thread)
-    service = Service(net, keys, doors.devices, doors.operators)
+    service, had_ended = Service(net, keys, doors.devices, doors.operators), net.session.finished
     if asyncio.run(_until_told(service)):
-        if not (directory.path / REPORT).exists():  # else it had ended before
+        if not (had_ended and (directory.path / REPORT).exists()):
             service.conclude()
         _LOG.info("the run has ended: %s", directory.path)
     else:
