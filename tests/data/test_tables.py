@@ -8,7 +8,7 @@ import pytest
 
 from cutlayer.data.check import BadSample, check_data
 from cutlayer.data.load import load_data
-from cutlayer.data.samples import DataSet
+from cutlayer.data.samples import DataSet, LeftOut
 from cutlayer.errors import DataError
 from data.sets import json_lines
 
@@ -308,6 +308,17 @@ def test_what_lies_beside_the_tables_is_counted(tmp_path: Path) -> None:
         ("files", "hidden", 1),
         ("files", "in extra/", 1),
     }
+
+
+def test_the_test_table_may_be_of_another_kind(tmp_path: Path) -> None:
+    (tmp_path / "train.CSV").write_text("text,label\na,1\nb,0\n")
+    json_lines(tmp_path / "test.jsonl", OBJECTS)
+    json_lines(tmp_path / "val.json", OBJECTS)
+    data = load_data(str(tmp_path))
+    assert (len(data.train), len(data.test)) == (2, ROWS)
+    assert data.left_out == (LeftOut("files", "val.json", 1),)
+    (tmp_path / "test.csv").write_text("text,label\na,1\n")
+    assert len(load_data(str(tmp_path)).test) == 1
 
 
 def test_missing_classes_are_explained_by_rows_that_cannot_be_used(tmp_path: Path) -> None:

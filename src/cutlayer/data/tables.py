@@ -4,13 +4,13 @@ Each may be `train` and `test` in a folder, or one file.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cutlayer.data.csv_records import read_csv
 from cutlayer.data.json_records import read_json
 from cutlayer.data.labels import listing, refuse_mixed_kinds
-from cutlayer.data.left_out import beside
+from cutlayer.data.left_out import beside, listed
 from cutlayer.data.records import Table
 from cutlayer.data.samples import SplitPair
 from cutlayer.data.splits import TEST_NAMES, Settings, split_off_test
@@ -36,13 +36,22 @@ def is_table(path: Path) -> bool:
 
 
 def find_split_files(folder: Path) -> tuple[Path, Path | None] | None:
-    """`train` and test tables of a folder, the test one None if it has none; None if no `train`."""
-    for suffix in SUFFIXES:
-        train = folder / f"train{suffix}"
-        if train.is_file():
-            tests = (folder / f"{name}{suffix}" for name in TEST_NAMES)
-            return train, next((path for path in tests if path.is_file()), None)
-    return None
+    """`train` and test tables of a folder, the test one None if it has none; None if no `train`.
+
+    Of several a CSV comes first, and a test table of the training one's kind.
+    """
+    tables = [path for path in listed(folder) if path.is_file() and is_table(path)]
+    train = _best(tables, "train", SUFFIXES)
+    if train is None:
+        return None
+    suffixes = (train.suffix.lower(), *SUFFIXES)
+    tests = (_best(tables, name, suffixes) for name in TEST_NAMES)
+    return train, next((path for path in tests if path is not None), None)
+
+
+def _best(tables: Sequence[Path], stem: str, suffixes: Sequence[str]) -> Path | None:
+    named = [path for path in tables if path.stem == stem]
+    return min(named, key=lambda path: suffixes.index(path.suffix.lower()), default=None)
 
 
 def read_tables(train: Path, test: Path | None, settings: Settings) -> SplitPair:
