@@ -186,7 +186,10 @@ def test_what_lies_beside_arrays_and_records_is_counted(tmp_path: Path) -> None:
 
 def test_labels_that_are_no_whole_numbers_are_refused(tmp_path: Path) -> None:
     images, labels = np.zeros((2, 5, 5), np.uint8), np.array([0, 1])
-    write_arrays(tmp_path, (images, labels + 0.5), (images, labels), ("a", "b"))
+    write_arrays(tmp_path, (images, labels), (images, labels), ("a", "b"))
+    with np.load(tmp_path / "images.npz") as file:
+        arrays = {**file, "train_labels": labels + 0.5}
+    np.savez(tmp_path / "images.npz", **arrays)
     with pytest.raises(DataError, match="train_labels are not whole numbers"):
         load_data(str(tmp_path))
 
