@@ -246,7 +246,7 @@ def make_batches(task: Task, image_size: int, max_tokens: int, model: Path) -> B
     """Mini-batches of images or classified texts as a run of the model in a folder has them."""
     if task == "image-classification":
         return image_batches(model, image_size)
-    return text_batches(load_tokenizer(model, max_tokens), max_tokens)
+    return text_batches(load_tokenizer(model, max_tokens), max_tokens, model)
 
 
 def image_batches(model: Path, image_size: int) -> BatchMaker:
