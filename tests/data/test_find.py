@@ -75,6 +75,15 @@ def test_a_model_that_nobody_has_names_the_nearest(tmp_path: Path) -> None:
         find_model("dinov2-smal", cache=tmp_path, hub=FakeHub({}))
 
 
+def test_a_short_name_is_not_meant_by_one_with_an_owner(tmp_path: Path) -> None:
+    """It may well be a path that is not there."""
+    with pytest.raises(AssetError, match=r"no model 'm/bert'") as failure:
+        find_model("m/bert", cache=tmp_path, hub=FakeHub({}))
+    assert "did you mean" not in str(failure.value)
+    with pytest.raises(AssetError, match=r"did you mean facebook/dinov2-base\?"):
+        find_model("facebook/dinov2-bse", cache=tmp_path, hub=FakeHub({}))
+
+
 def test_a_name_that_is_no_hub_id_is_not_asked_for(tmp_path: Path) -> None:
     hub = FakeHub({})
     with pytest.raises(AssetError, match=r"no model '\./nowhere': nothing lies there, seen from"):

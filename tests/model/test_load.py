@@ -282,6 +282,14 @@ def test_a_pooler_that_the_checkpoint_lacks_is_named_with_a_way_on(tmp_path: Pat
     load_server_part(tmp_path / "ready", *part[1:], classes=CLASSES)
 
 
+def test_a_language_model_without_its_head_is_refused(tmp_path: Path) -> None:
+    AutoModel.from_config(config_of("llama")).save_pretrained(tmp_path)
+    load_device_part(tmp_path, "causal-lm", 1, SPEC, classes=0)
+    message = r"lack the language model's head \(lm_head\.weight\).*tie_word_embeddings"
+    with pytest.raises(ModelError, match=message):
+        load_server_part(tmp_path, "causal-lm", 1, SPEC, classes=0)
+
+
 def test_an_adapter_beside_the_weights_is_not_applied(tmp_path: Path) -> None:
     """transformers applies it as soon as PEFT is installed, and trains on top of it."""
     path = save_model(tmp_path, "gpt2", "causal-lm")

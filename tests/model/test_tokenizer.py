@@ -112,6 +112,14 @@ def test_a_much_smaller_vocabulary_is_told(tmp_path: Path) -> None:
     assert load_tokenizer(save(tmp_path / "alone", eos_token="[END]"), 8).note is None
 
 
+def test_a_limit_that_leaves_no_word_is_refused(tmp_path: Path) -> None:
+    config_of("bert").save_pretrained(tmp_path)
+    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\ncut\nlayer\n")
+    assert load_tokenizer(tmp_path, 3).tokenize(["cut layer"]) == [[2, 5, 3]]
+    with pytest.raises(ModelError, match=r"max_tokens is 2, .* adds 2 special tokens"):
+        load_tokenizer(tmp_path, 2)
+
+
 def test_the_share_of_unknown_words(tmp_path: Path) -> None:
     tokenizer = load_tokenizer(beside_a_model(tmp_path), 8)
     assert tokenizer.unknown_share(["cut the layer", "cut the zebra"]) == 1 / 6

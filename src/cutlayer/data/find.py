@@ -175,14 +175,19 @@ def _hub_id(request: _Request) -> str:
     return known.get(request.name, request.name)
 
 
+def _nearest_model(name: str) -> str:
+    """By the whole name: one with an owner may be a path, and no short name is meant."""
+    whole = list(KNOWN_MODELS.values()) if "/" in name else list(KNOWN_MODELS)
+    return nearest(name, whole)
+
+
 def _nobody(name: str, kind: Kind, cache: Path, missed: str) -> AssetError:
     if _looks_like_path(name):
         return AssetError(
             f"no {_TITLES[kind]} {name!r}: nothing lies there, seen from {Path.cwd()}: give the"
             " path in full"
         )
-    short = name.rsplit("/", 1)[-1].lower()
-    known = nearest(short, list(KNOWN_MODELS)) if kind == "model" else hint(name, kind)
+    known = _nearest_model(name) if kind == "model" else hint(name, kind)
     return AssetError(
         f"no {_TITLES[kind]} {name!r}: not a path here, not in {cache}; Hugging Face hub: {missed}."
         f" Without network give the path of a copy; or {known}"

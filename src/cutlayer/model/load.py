@@ -127,6 +127,7 @@ class _Plan:
     config: PreTrainedConfig
     model_class: type[PreTrainedModel]
     anatomy: Anatomy
+    classes: int | None
     trains_head: bool
     trained: Trained
 
@@ -143,7 +144,8 @@ def _plan(path: Path, task: Task, adapter: AdapterSpec, classes: int, trained: T
             " it: train adapters (fl-lora), or take a model that does not tie them"
         )
     trains_head = adapter.head or (trained is Trained.WEIGHTS and task != "causal-lm")
-    return _Plan(config, task_class(config, task), anatomy, trains_head, trained)
+    known = None if task == "causal-lm" else classes
+    return _Plan(config, task_class(config, task), anatomy, known, trains_head, trained)
 
 
 def _check_cut(cut: int, anatomy: Anatomy) -> None:
@@ -207,7 +209,7 @@ def _read(
             reason = str(error).strip().split("\n")[0]
             raise ModelError(f"the weights in {path} cannot be read: {reason}") from error
     model, info = loaded
-    absent = check_weights(path, plan.anatomy, info, plan.config.num_labels, plan.trains_head)
+    absent = check_weights(path, plan.anatomy, info, plan.classes, plan.trains_head)
     check_finite(path, model, absent)
     return model, {
         name: parameter.detach().float().clone()

@@ -58,6 +58,12 @@ def load_tokenizer(folder: Path, max_tokens: int | None) -> Tokenizer:
     rows = _embedding_rows(folder)
     check = _check_of_ids(folder, inner, rows)
     check([*_own_ids(inner), pad, separator, *inner([""])["input_ids"][0]])
+    marks = len(inner([""])["input_ids"][0])
+    if max_tokens is not None and max_tokens <= marks:
+        raise ModelError(
+            f"max_tokens is {max_tokens}, and the tokenizer in {folder} adds {marks} special tokens"
+            f" to every text: no word would be left; set data.max_tokens to more than {marks}"
+        )
     limit = {} if max_tokens is None else {"truncation": True, "max_length": max_tokens}
 
     def tokenize(texts: list[str]) -> list[list[int]]:

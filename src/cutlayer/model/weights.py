@@ -23,8 +23,9 @@ def check_weights(
 ) -> set[str]:
     """Names of the head's tensors that the checkpoint does not have, or has for other classes.
 
-    `info`: as `from_pretrained` gives it. Raises ModelError for any other tensor that would be
-    random and stay so, and for a checkpoint with more in it than the configuration says.
+    `info`: as `from_pretrained` gives it. `classes`: None of a language model. Raises ModelError
+    for any other tensor that would be random and stay so, and for a checkpoint with more in it than
+    the configuration says.
     """
     _check_left_over(path, anatomy, info["unexpected_keys"])
     absent = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
@@ -36,6 +37,12 @@ def check_weights(
             f"the weights in {path} lack {len(frozen)} of this model's tensors, or have them in"
             f" another shape: {_listed(frozen, info)}. They would be random and stay so;"
             f" {_remedy(frozen, anatomy)}"
+        )
+    if needed and classes is None:
+        raise ModelError(
+            f"the weights in {path} lack the language model's head ({_listed(needed, info)}): take"
+            " a checkpoint that was saved with it, or, where the head is the embedding, set"
+            " tie_word_embeddings to true in config.json"
         )
     if needed and not trains_head:
         raise ModelError(
