@@ -269,6 +269,13 @@ def test_a_run_of_an_older_version_is_taken_as_it_is(own: tuple[Path, Path]) -> 
         resume(own[1])
 
 
+@pytest.mark.parametrize("text", ["", "no json", "[]", '{"settings": {}}', "\ud800"])
+def test_a_note_that_cannot_be_read_is_named(text: str, own: tuple[Path, Path], job: Job) -> None:
+    (own[1] / FILE).write_text(text, encoding="utf-8", errors="surrogatepass")
+    with pytest.raises(RunError, match=r"fingerprint\.json cannot be read: .*; delete it to go on"):
+        settle_job(job, RunDirectory(own[1]), lambda line: None)
+
+
 def test_pictures_in_files_are_compared(tmp_path: Path) -> None:
     model = tiny.vision_model(tmp_path / "model")
     for name in ("train/red", "train/green", "test/red", "test/green"):

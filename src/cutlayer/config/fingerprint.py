@@ -8,9 +8,11 @@ that decides a round is noted here, as a value or as a hash of it.
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
 
 from cutlayer.codec.codec import Codec
 from cutlayer.codec.delta import Delta
@@ -46,6 +48,24 @@ _TITLES = {
 _LETTERS = 80
 
 
+@dataclass(frozen=True)
+class Noted:
+    """What is in the file. Of samples: how many and a hash; None where devices have their own."""
+
+    command: str
+    settings: dict[str, Any]
+    class_names: list[str]
+    training_samples: list[Any] | None
+    test_samples: list[Any]
+    samples_per_device: list[int] | None
+    samples_of_devices: str | None
+    model_files: dict[str, str]
+    objects: dict[str, str]
+
+
+_NOTED = TypeAdapter(Noted)
+
+
 @dataclass(frozen=True, eq=False)
 class Inputs:
     """What a run is made of: settings, the model's folder, class names, the objects that run.
@@ -57,24 +77,24 @@ class Inputs:
     class_names: Sequence[str]
     setup: Setup
 
-    def fingerprint(self) -> dict[str, Any]:
-        """As JSON holds it."""
+    def fingerprint(self) -> Noted:
+        """All of it, noted."""
         setup = self.setup
         parts = tuple(device.plan.samples for device in setup.devices)
         same = setup.train is setup.test
-        return {
-            "command": self.command,
-            "settings": {
+        return Noted(
+            command=self.command,
+            settings={
                 key: value for key, value in flat_values(self.config).items() if not may_change(key)
             },
-            "class_names": list(self.class_names),
-            "training_samples": None if same else [len(setup.train), digest_of(setup.train)],
-            "test_samples": [len(setup.test), digest_of(setup.test)],
-            "samples_per_device": None if same else [len(part) for part in parts],
-            "samples_of_devices": None if same else digest_of_order(parts),
-            "model_files": _digests(self.model),
-            "objects": dict(_objects(setup)),
-        }
+            class_names=list(self.class_names),
+            training_samples=None if same else [len(setup.train), digest_of(setup.train)],
+            test_samples=[len(setup.test), digest_of(setup.test)],
+            samples_per_device=None if same else [len(part) for part in parts],
+            samples_of_devices=None if same else digest_of_order(parts),
+            model_files=_digests(self.model),
+            objects=dict(_objects(setup)),
+        )
 
 
 def settle(inputs: Inputs, directory: RunDirectory, say: Callable[[str], None]) -> None:
@@ -90,13 +110,13 @@ def settle(inputs: Inputs, directory: RunDirectory, say: Callable[[str], None]) 
             " many or more"
         )
     if finished is None:
-        write_json(path, now)
+        write_json(path, asdict(now))
     elif not path.exists():
         say(
             f"{directory.path} was begun by an older version, which noted neither data, weights nor"
             " settings: those of now are taken for what it began with"
         )
-        write_json(path, now)
+        write_json(path, asdict(now))
     else:
         _compare(_read(path), now, directory, finished)
     text = config_yaml(inputs.config)
@@ -104,21 +124,19 @@ def settle(inputs: Inputs, directory: RunDirectory, say: Callable[[str], None]) 
         write_text(directory.config_path, text)
 
 
-def _compare(
-    old: Mapping[str, Any], new: Mapping[str, Any], directory: RunDirectory, finished: int
-) -> None:
-    if old["command"] != new["command"]:
+def _compare(old: Noted, new: Noted, directory: RunDirectory, finished: int) -> None:
+    if old.command != new.command:
         raise RunError(
-            f"{directory.path} is a run of `cutlayer {old['command']}`: go on with cutlayer"
-            f" {old['command']} --resume {directory.path}"
+            f"{directory.path} is a run of `cutlayer {old.command}`: go on with cutlayer"
+            f" {old.command} --resume {directory.path}"
         )
-    changed = [*_changed_settings(old["settings"], new["settings"])]
+    changed = [*_changed_settings(old.settings, new.settings)]
     if not changed:
-        changed += _changed_objects(old["objects"], new["objects"])
+        changed += _changed_objects(old.objects, new.objects)
     data = [*_changed_data(old, new)]
     if data:
         changed.append(f"the data changed: {'; '.join(data)}")
-    files = _changed_files(old["model_files"], new["model_files"])
+    files = _changed_files(old.model_files, new.model_files)
     if files:
         changed.append(f"the model changed: {', '.join(files)}")
     if changed:
@@ -141,26 +159,30 @@ def _changed_objects(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator
             yield f"{_TITLES.get(key, key)} was {first} and is {second}"
 
 
-def _changed_data(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
-    if old["class_names"] != new["class_names"]:
-        before, now = (", ".join(names["class_names"]) for names in (old, new))
+def _changed_data(old: Noted, new: Noted) -> Iterator[str]:
+    if old.class_names != new.class_names:
+        before, now = (", ".join(names.class_names) for names in (old, new))
         yield "class names were {} and are {}".format(*_apart(before, now))
     whole = True
-    for key, title in (("training_samples", "training"), ("test_samples", "test")):
-        if old[key] != new[key] and None not in (old[key], new[key]):
+    for title, before_now in (
+        ("training", (old.training_samples, new.training_samples)),
+        ("test", (old.test_samples, new.test_samples)),
+    ):
+        first, second = before_now
+        if first is not None and second is not None and first != second:
             whole = False
-            (before, _), (now, _) = old[key], new[key]
+            (before, _), (now, _) = first, second
             yield (
                 f"{before} {title} samples were there and {now} are"
                 if before != now
                 else f"the {now} {title} samples have another content or order"
             )
-    key = "samples_per_device"
-    if None in (old[key], new[key]):
+    dealt, now_dealt = old.samples_per_device, new.samples_per_device
+    if dealt is None or now_dealt is None:
         return
-    if old[key] != new[key]:
-        yield f"{_short(old[key])} samples were dealt to devices and {_short(new[key])} are"
-    elif whole and old["samples_of_devices"] != new["samples_of_devices"]:
+    if dealt != now_dealt:
+        yield f"{_short(dealt)} samples were dealt to devices and {_short(now_dealt)} are"
+    elif whole and old.samples_of_devices != new.samples_of_devices:
         yield "devices have other samples"
 
 
@@ -183,15 +205,15 @@ def _apart(first: str, second: str) -> tuple[str, str]:
     return lead + _short(first[begin:]), lead + _short(second[begin:])
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> Noted:
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return _NOTED.validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        reason = str(error).split("\n")[0]
         raise RunError(
-            f"{path} cannot be read: {error}; delete it to go on without comparing the data,"
+            f"{path} cannot be read: {reason}; delete it to go on without comparing the data,"
             " weights and settings with those that the run began with"
         ) from error
-    return found
 
 
 def _objects(setup: Setup) -> Iterator[tuple[str, str]]:
