@@ -5,7 +5,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from cutlayer.paper.claims import Claim, Verdict
-from cutlayer.paper.verdicts import COLUMNS, save_verdicts, verdict_lines
+from cutlayer.paper.verdicts import COLUMNS, count_line, each_once, save_verdicts
 
 
 def claim(name: str, verdict: Verdict) -> Claim:
@@ -19,9 +19,10 @@ CLAIMS = {
 
 
 def test_a_claim_of_two_figures_is_said_once() -> None:
-    counts, *lines = verdict_lines(CLAIMS)
-    assert counts.startswith("3 claims of the paper: 1 exact, 2 within 5 %, 0 ratio only")
-    assert lines == [
+    assert count_line(CLAIMS).startswith(
+        "3 claims of the paper: 1 exact, 2 within 5 %, 0 ratio only"
+    )
+    assert [f"{name}: {one.line()}" for name, one in each_once(CLAIMS)] == [
         "fig1: a: paper 2x, ours 2.10 times (+5.0 %): within 5 %. Because.",
         "fig1: b: paper 2x, ours 2.10 times (+5.0 %): exact. Because.",
         "headline: c: paper 2x, ours 2.10 times (+5.0 %): within 5 %. Because.",

@@ -1,4 +1,4 @@
-"""`cutlayer paper`: a table or figure of the paper made again, beside what the paper says of it.
+"""`cutlayer paper`: a table or figure of the paper reproduced, beside what the paper says of it.
 
 Knows the command's arguments and what it prints; what a figure needs is `paper.NAME`.
 """
@@ -6,8 +6,12 @@ Knows the command's arguments and what it prints; what a figure needs is `paper.
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from rich.console import Console
+
+from cutlayer.cli.claims_table import claims_table
 from cutlayer.cli.options import whole_number
 from cutlayer.config.schema import DataSection, ModelSection
 from cutlayer.errors import ConfigError
@@ -89,8 +93,7 @@ def _run_one(name: str, options: Options, arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--workers spreads the figures of `{ALL}`; {name} is one figure")
     made = make(name, options, arguments.output or Path("paper") / name, _say)
     print(f"{name}: {made.setting}")
-    for claim in made.claims:
-        print(f"{name}: {claim.line()}")
+    _show([(name, claim) for claim in made.claims])
     for path in made.files:
         print(path)
     return 0
@@ -113,14 +116,24 @@ def _run_all(options: Options, arguments: argparse.Namespace) -> int:
 def _conclude(claims: dict[str, tuple[Claim, ...]], failed: dict[str, str], output: Path) -> None:
     """All verdicts, and why a figure failed."""
     # matplotlib again
-    from cutlayer.paper.verdicts import save_verdicts, verdict_lines
+    from cutlayer.paper.verdicts import count_line, each_once, save_verdicts
 
     if claims:
-        for line in verdict_lines(claims):
-            print(line)
+        print(count_line(claims))
+        _show(each_once(claims))
         print(save_verdicts(output / "verdicts.csv", claims))
     for name, reason in failed.items():
         print(f"{name}: not made: {reason}")
+
+
+def _show(claims: Sequence[tuple[str, Claim]]) -> None:
+    """A table on a terminal, whose reasons are in the CSV file; elsewhere a line each, with it."""
+    console = Console(file=sys.stdout)
+    if console.is_terminal:
+        console.print(claims_table(claims))
+        return
+    for name, claim in claims:
+        print(f"{name}: {claim.line()}")
 
 
 def _say(line: str) -> None:

@@ -58,18 +58,25 @@ class Claim:
 
     def line(self) -> str:
         """The claim in one line of text; the difference in per cent of the paper's number."""
-        ours = "not computed" if math.isnan(self.ours) else f"{_shown(self.ours)} {self.unit}"
+        apart = f" ({self.difference_shown})" if self.difference_shown else ""
         return (
-            f"{self.name}: paper {self.says}, ours {ours}{self._difference_shown()}:"
+            f"{self.name}: paper {self.says}, ours {self.ours_shown}{apart}:"
             f" {self.verdict.value}. {self.reason}"
         )
 
-    def _difference_shown(self) -> str:
+    @property
+    def ours_shown(self) -> str:
+        """Our number with its unit."""
+        return "not computed" if math.isnan(self.ours) else f"{_shown(self.ours)} {self.unit}"
+
+    @property
+    def difference_shown(self) -> str:
+        """In per cent of the paper's number, of percentages in points; empty without one."""
         if self.paper is None or self.difference is None:
             return ""
         if self.unit.startswith(("%", "points")) or self.paper == 0:
-            return f" ({self.difference:+.2f} points)"
-        return f" ({100 * self.difference / float(self.paper):+.1f} %)"
+            return f"{self.difference:+.2f} points"
+        return f"{100 * self.difference / float(self.paper):+.1f} %"
 
 
 CLAIM_COLUMNS = ("claim", "paper says", "paper", "ours", "unit", "difference", "verdict", "reason")

@@ -1,4 +1,4 @@
-"""The picture of Fig. 6: MiB by blocks, the device's limits, the printed points.
+"""The picture of Fig. 6: MiB by blocks, the device's limits, the published points.
 
 Knows matplotlib and the curves.
 """
@@ -21,9 +21,9 @@ def draw(curves: Curves, setting: str) -> Figure:
     """A line for each way of counting; call it inside `plain_style`."""
     figure = new_figure(430)
     axes = figure.subplots()
-    _line(axes, curves.table, OTHER_COLOUR, "as Table III must have counted", "-")
-    axes.plot(*_PRINTED, "D", color=INK, markersize=6, label="Table III as printed")
-    _line(axes, curves.keep, _OURS, "what autograd holds", "-")
+    _line(axes, curves.table, OTHER_COLOUR, "inferred accounting of Table III", "-")
+    axes.plot(*_PRINTED, "D", color=INK, markersize=6, label="Table III as published")
+    _line(axes, curves.keep, _OURS, "autograd, measured", "-")
     _line(axes, curves.equations, _EQUATIONS, "the paper's equations (33), (34)", "--")
     _line(axes, curves.checkpoint, DEVICE_COLOUR, "autograd, a checkpoint a block", "-")
     micro = f"autograd, {MICRO_BATCHES} micro-batches in turn"

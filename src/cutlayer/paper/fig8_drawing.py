@@ -35,7 +35,7 @@ def draw(cifar: Evaluation, methods: Sequence[Method], round_gb: float, setting:
         left,
         list(NAMES.values()),
         [
-            Series("paper (SL printed, others by its ratios)", _printed(), PAPER_COLOUR),
+            Series("paper (SL as published, others by its ratios)", _printed(), PAPER_COLOUR),
             Series(
                 f"ours, {cifar.rounds:.2f} epochs (FL {cifar.fl_rounds:.1f})",
                 [sum(cifar.gigabytes(name).values()) for name in NAMES],

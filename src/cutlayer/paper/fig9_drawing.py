@@ -1,4 +1,4 @@
-"""The picture of Fig. 9: Algorithm 2 as printed and mended, and Algorithm 3, by iteration.
+"""The picture of Fig. 9: Algorithm 2 as published and corrected, and Algorithm 3, by iteration.
 
 Knows matplotlib and the cases.
 """
@@ -27,10 +27,10 @@ def draw(cases: Sequence[Case], setting: str) -> Figure:
         _run(printed, case, case.published, colour)
         _run(mended, case, case.mended, colour)
         _excess(shares, case, colour)
-    printed.set_title("Algorithm 2 as printed")
+    printed.set_title("Algorithm 2 as published")
     printed.set_ylim(0, 4.4)
-    mended.set_title("Algorithm 2 mended")
-    shares.set_title("Algorithm 3 as printed")
+    mended.set_title("Algorithm 2 corrected")
+    shares.set_title("Algorithm 3 as published")
     shares.set_yscale("log")
     shares.yaxis.set_major_formatter("{x:g}")
     shares.set_ylabel("above the best shares [%]")

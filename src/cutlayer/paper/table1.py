@@ -111,7 +111,7 @@ def draw() -> Figure:
         axes.barh(place + 0.19, row.ours, height=0.36, color=colour)
         verdict = _memory(row).verdict
         note = "" if verdict is Verdict.EXACT else f"  ({verdict.value})"
-        both = f"{row.ours:g}" if row.ours == printed else f"{row.ours:g}, printed {printed:g}"
+        both = f"{row.ours:g}" if row.ours == printed else f"{row.ours:g}, published {printed:g}"
         text = f" {both}{note}"
         axes.text(max(printed, row.ours), place, text, va="center", fontsize=10.5, color=INK)
     axes.set_xscale("log")

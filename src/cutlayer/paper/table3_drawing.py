@@ -1,4 +1,4 @@
-"""The picture of Table III: each scheme's bytes as printed and as counted, by kind.
+"""The picture of Table III: each scheme's bytes as published and as counted, by kind.
 
 Knows matplotlib and the columns.
 """
@@ -14,9 +14,9 @@ from cutlayer.report.vocabulary import MEMORY_KINDS
 from cutlayer.units import MIB
 
 _LABELS = {
-    "printed": "Table III as printed",
-    "calibrated": "as the table must have counted",
-    "physical": "what autograd holds",
+    "printed": "Table III as published",
+    "calibrated": "inferred accounting",
+    "physical": "autograd, measured",
     "equations": "the paper's equations (29) to (34)",
 }
 # kinds of memory that a printed row stands for

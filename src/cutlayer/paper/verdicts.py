@@ -4,7 +4,7 @@ Knows claims and no figure.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cutlayer.paper.claims import CLAIM_COLUMNS, Claim, Verdict, claim_rows
@@ -19,15 +19,18 @@ def save_verdicts(path: Path, claims: Mapping[str, Sequence[Claim]]) -> Path:
     return save_table(path, COLUMNS, rows)
 
 
-def verdict_lines(claims: Mapping[str, Sequence[Claim]]) -> Iterator[str]:
-    """Counts by verdict, then every claim; one that several figures make is said once."""
+def each_once(claims: Mapping[str, Sequence[Claim]]) -> list[tuple[str, Claim]]:
+    """Every claim with its figure; one that several figures make is of the first."""
     once: dict[tuple[str, str], tuple[str, Claim]] = {}
     for name, some in claims.items():
         for claim in some:
             once.setdefault((claim.name, claim.says), (name, claim))
-    counts = Counter(claim.verdict for _, claim in once.values())
-    yield f"{len(once)} claims of the paper: " + ", ".join(
-        f"{counts[verdict]} {verdict.value}" for verdict in Verdict
-    )
-    for name, claim in once.values():
-        yield f"{name}: {claim.line()}"
+    return list(once.values())
+
+
+def count_line(claims: Mapping[str, Sequence[Claim]]) -> str:
+    """`52 claims of the paper: 20 exact, ...`."""
+    once = each_once(claims)
+    counts = Counter(claim.verdict for _, claim in once)
+    by_verdict = ", ".join(f"{counts[verdict]} {verdict.value}" for verdict in Verdict)
+    return f"{len(once)} claims of the paper: {by_verdict}"
