@@ -149,6 +149,13 @@ def test_blank_lines_quotes_inside_and_spare_columns_do_no_harm(tmp_path: Path) 
     assert count(data) == ROWS + 2
 
 
+def test_joined_files_have_no_class_of_their_headers(tmp_path: Path) -> None:
+    lines = [*LINES[:20], "text,label", *LINES[20:], "\ufefftext, label"]
+    data, bad = read_csv(tmp_path, lines, "\ufeff\ufefftext,label")
+    assert faults(bad) == [(line, "it is the header once more") for line in (22, 43)]
+    assert data.class_names == ("0", "1")
+
+
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_lines_may_end_as_any_system_ends_them(tmp_path: Path, end: str) -> None:
     data, bad = read_csv(tmp_path, [*LINES, "alone"], end=end)

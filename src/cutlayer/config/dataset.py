@@ -139,7 +139,7 @@ def _serves(architecture: PreTrainedConfig, task: Task) -> bool:
 def _tell_found(data: DataSet, say: Callable[[str], None]) -> None:
     """Everything that was found, and which classes look like one."""
     say(
-        f"data {data.name}: found {len(data.train)} training and {len(data.test)} test samples; "
+        f"found {len(data.train)} training and {len(data.test)} test samples; "
         f"{sentence(data.left_out)}"
     )
     for one, other in alike(data.class_names) if data.task != "causal-lm" else ():

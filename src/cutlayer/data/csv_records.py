@@ -87,7 +87,7 @@ def _columns(path: Path, header: _Piece) -> tuple[str, ...]:
     fault = header.fault or undecoded("".join(header.cells))
     if fault is not None:
         raise DataError(f"{path} line {header.start + 1}, the header: {fault}")
-    names = tuple(name.strip() for name in header.cells)
+    names = _plain(header.cells)
     twice = [name for name, count in Counter(names).items() if name and count > 1]
     if twice:
         raise DataError(
@@ -95,6 +95,11 @@ def _columns(path: Path, header: _Piece) -> tuple[str, ...]:
             "remove all but one"
         )
     return names
+
+
+def _plain(cells: Sequence[str]) -> tuple[str, ...]:
+    """Names of columns without blanks around them, and without the marks of joined files."""
+    return tuple(cell.strip().strip("\ufeff\u200b").strip() for cell in cells)
 
 
 def _known_labels(pieces: Sequence[_Piece], width: int, label: int | None) -> frozenset[str]:
@@ -152,6 +157,8 @@ class _Rows:
         if len(cells) != width:
             hint = ": a comma within a text needs quotation marks" if len(cells) > width else ""
             return f"it has {len(cells)} fields, the header has {width}{hint}"
+        if _plain(cells) == self.columns:
+            return "it is the header once more"
         whole = "".join(cells)
         return "it holds a NUL character" if "\0" in whole else undecoded(whole)
 
