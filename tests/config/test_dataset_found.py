@@ -1,5 +1,6 @@
 """The data of a run: told in whole, checked in whole, and for the model that is to learn them."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import tiny
 from data.sets import class_images, json_lines
 
 from cutlayer.config.dataset import Prepared, prepare_data
+from cutlayer.config.job import start
 from cutlayer.config.schema import Config
 from cutlayer.data.samples import LeftOut
 from cutlayer.errors import DataError
@@ -118,3 +120,20 @@ def test_labels_that_are_no_classes_do_not_stop_a_language_model(
     result, _ = prepared(models / "llama", tmp_path / "d.jsonl", task="causal-lm", max_tokens=8)
     assert result.skipped == 0
     assert sum(len(part) for part in result.parts) == len(result.data.train)
+
+
+def test_a_runs_summary_keeps_what_was_left_out(models: Path, tmp_path: Path) -> None:
+    class_images(tmp_path / "d", ("green", "red"), 6)
+    (tmp_path / "d" / "red" / ".0.png").write_bytes(b"")
+    (tmp_path / "d" / "red" / "damaged.png").write_bytes(b"")
+    config = tiny.config(
+        models / "vision",
+        tmp_path / "d",
+        training={"rounds": 1, "local_steps": 1},
+        devices={"count": 2},
+    )
+    section = config.data.model_copy(update={"on_bad_sample": "skip"})
+    config = config.model_copy(update={"data": section})
+    summary = json.loads((start(config, tmp_path / "runs").path / "summary.json").read_text())
+    assert summary["left_out"] == [{"what": "files", "why": "hidden", "count": 1}]
+    assert summary["skipped_samples"] == 1

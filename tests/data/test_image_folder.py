@@ -1,5 +1,6 @@
 """Class folders: what is a sample, what is left out, and what is refused."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -48,6 +49,18 @@ def test_hidden_folders_are_left_out_and_counted(folder: Path, parent: str, name
     assert (len(data.train), len(data.test), bad) == (12, 12, ())
     assert data.class_names == CLASSES
     assert left_out(data) == {"hidden": 5}
+
+
+def test_a_hidden_folder_that_is_the_systems_alone_is_no_error(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "lost+found").mkdir()
+    access = os.access
+    monkeypatch.setattr(
+        "cutlayer.data.left_out.os.access",
+        lambda path, mode: Path(path).name != "lost+found" and access(path, mode),
+    )
+    assert left_out(load_data(str(folder))) == {"hidden": 1}
 
 
 def test_other_files_are_counted_by_their_kind(folder: Path) -> None:

@@ -3,6 +3,7 @@
 Every file below a data set is a sample, refused by name, or counted here.
 """
 
+import os
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -117,7 +118,7 @@ class _File:
 
 def _files(top: Path) -> Iterator[_File]:
     """Every file below a folder, in no order."""
-    waiting: list[tuple[Path, tuple[tuple[int, int], ...], bool]] = [(top, (), False)]
+    waiting: list[tuple[Path, tuple[tuple[int, int], ...], bool]] = [(top, (), is_hidden(top))]
     while waiting:
         path, above, hidden = waiting.pop()
         try:
@@ -128,6 +129,9 @@ def _files(top: Path) -> Iterator[_File]:
         identity = (found.st_dev, found.st_ino)
         if not stat.S_ISDIR(found.st_mode) or identity in above:
             yield _File(path, found.st_mode, hidden)
+            continue
+        if hidden and not os.access(path, os.R_OK | os.X_OK):
+            yield _File(path, found.st_mode, hidden)  # `lost+found` is the system's alone
             continue
         inside = (*above, identity)
         waiting += [(child, inside, hidden or is_hidden(child)) for child in listed(path)]
