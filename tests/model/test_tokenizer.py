@@ -112,6 +112,15 @@ def test_a_much_smaller_vocabulary_is_told(tmp_path: Path) -> None:
     assert load_tokenizer(save(tmp_path / "alone", eos_token="[END]"), 8).note is None
 
 
+def test_other_padding_is_told(tmp_path: Path) -> None:
+    config_of("bert", vocab_size=8, pad_token_id=0).save_pretrained(tmp_path)
+    save(tmp_path, pad_token="[PAD]", unk_token="[UNK]", eos_token="[END]")
+    note = load_tokenizer(tmp_path, 8).note
+    assert note is not None and "pads with id 1, config.json says 0" in note
+    config_of("bert", vocab_size=8, pad_token_id=1).save_pretrained(tmp_path)
+    assert load_tokenizer(tmp_path, 8).note is None
+
+
 def test_a_limit_that_leaves_no_word_is_refused(tmp_path: Path) -> None:
     config_of("bert").save_pretrained(tmp_path)
     (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\ncut\nlayer\n")

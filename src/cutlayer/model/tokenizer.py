@@ -150,10 +150,17 @@ def _unknown_share(inner: Any) -> Callable[[list[str]], float]:
 
 
 def _note(folder: Path, inner: Any, rows: int | None) -> str | None:
-    count = len(inner)
-    if rows is None or 2 * count >= rows:
+    if rows is None:
+        return None
+    padding = getattr(read_config(folder), "pad_token_id", None)
+    if None not in (padding, inner.pad_token_id) and padding != inner.pad_token_id:
+        return (
+            f"warning: the tokenizer in {folder} pads with id {inner.pad_token_id}, config.json"
+            f" says {padding}: is it another model's?"
+        )
+    if 2 * len(inner) >= rows:
         return None
     return (
-        f"warning: the tokenizer in {folder} has {count} tokens, the model's embedding {rows}: is"
-        " it another model's?"
+        f"warning: the tokenizer in {folder} has {len(inner)} tokens, the model's embedding {rows}:"
+        " is it another model's?"
     )
