@@ -13,6 +13,7 @@ import yaml
 from report.fake_run import FakeRun, write_fake_run
 
 from cutlayer.cli.main import main
+from cutlayer.cli.progress import Progress
 from cutlayer.config.read import config_yaml
 
 
@@ -91,6 +92,20 @@ def test_a_run_that_was_stopped_is_resumed(
     assert (run / "summary.json").is_file()
     assert (run / "checkpoint.safetensors").read_bytes() == before
     assert f"run directory: {run}" in capsys.readouterr().err
+
+
+def test_who_interrupts_is_told_that_the_same_command_goes_on(
+    job: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Progress, "round_begins", interrupt)
+    fake = write_fake_run(tmp_path / "fake", FakeRun(devices=1, rounds=1, local_steps=1))
+    assert main(["compare", str(job), str(fake), "--quiet", "--output", str(tmp_path / "o")]) == 130
+    (run,) = (tmp_path / "o" / "runs" / "run").iterdir()
+    said = capsys.readouterr().err
+    assert f"go on with: cutlayer train --resume {run}; the same command again goes on" in said
 
 
 def test_what_does_not_fit_is_said_and_the_others_go_on(

@@ -70,8 +70,11 @@ def test_train_prints_the_tables_last(job: Path, tmp_path: Path) -> None:
     (run,) = (tmp_path / "runs").iterdir()
     assert done.stdout.splitlines()[-1] == f"report: runs/{run.name}/report.html"
     assert "accuracy" in done.stdout
-    assert [line.split()[:2] for line in done.stderr.splitlines() if line.startswith("round")] == [
-        ["round", str(number)] for number in range(3)
+    said = [line.split(":")[0] for line in done.stderr.splitlines()]
+    assert [one for one in said if one.startswith(("before training", "round"))] == [
+        "before training",
+        "round 1 of 2",
+        "round 2 of 2",
     ]
     assert "\x1b" not in done.stdout + done.stderr
     resumed = _cutlayer("train", "--resume", run, "--quiet", cwd=tmp_path)

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from cutlayer.channel.snr_channel import SnrChannel
 from cutlayer.cli.main import main
 from cutlayer.codec.codec import Codec
+from cutlayer.codec.kernels.load import load
 from cutlayer.codec.presets import CodecPair, best, fast
 from cutlayer.codec.raw import RawCodec
 from cutlayer.config.described import described
@@ -318,6 +319,10 @@ def test_what_may_change_is_a_setting() -> None:
 
 
 def test_objects_are_described_by_what_they_are() -> None:
+    quick = Halved(1.0)
+    quick.inner = load(2)  # type: ignore[assignment]
+    assert described(quick) == "Halved(factor=1, inner=Kernels)"
+    assert described({2, 1}) == "set(1, 2)"
     knot = Halved(1.0)
     knot.inner = knot  # type: ignore[assignment]
     assert described(knot).startswith("Halved(factor=1, inner=Halved(factor=1, ")

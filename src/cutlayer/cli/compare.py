@@ -62,9 +62,14 @@ def run(arguments: argparse.Namespace) -> int:
         from cutlayer.cli.progress import Progress
         from cutlayer.report.compare_tables import compare_table
     with Progress(quiet=arguments.quiet) as progress:
-        comparison = compare_runs(
-            wanted, arguments.output, arguments.target, progress, progress.say
-        )
+        try:
+            comparison = compare_runs(
+                wanted, arguments.output, arguments.target, progress, progress.say
+            )
+        except KeyboardInterrupt as error:
+            raise KeyboardInterrupt(
+                f"{error or 'interrupted'}; the same command again goes on with all runs"
+            ) from error
     page = write_comparison(comparison, arguments.output)
     console = Console(file=sys.stdout)
     console.print(compare_table(comparison))

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cutlayer.codec.kernels.kernels import Kernels
+
 # longer lists are taken as their hash
 _SHOWN = 16
 # enough for what is decided by solving, which another machine does a little otherwise
@@ -40,8 +42,12 @@ def described(value: Any, depth: int = _DEPTH) -> str:
             return f"tensor {described(value.detach().to('cpu', torch.float64).numpy())}"
         case tuple() | list():
             return _sequence("", [described(one, depth - 1) for one in value])
+        case set() | frozenset():
+            return _sequence("set", sorted(described(one, depth - 1) for one in value))
         case Mapping():
             return _fields("", value, depth)
+        case Kernels():  # how fast, not what; and a library's address is no two processes'
+            return "Kernels"
         case type() | FunctionType() | BuiltinFunctionType() | MethodType():
             return value.__qualname__
     if is_dataclass(value):
