@@ -1,12 +1,16 @@
 """The forms that hold text: CSV, JSON lines, plain text."""
 
+import io
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cutlayer.data.check import check_data
 from cutlayer.data.load import load_data
 from cutlayer.data.tables import write_json_lines
+from cutlayer.data.text_file import lines_of
 from cutlayer.errors import DataError
 from cutlayer.spec import Task
 from data.sets import json_lines
@@ -192,3 +196,8 @@ def test_a_document_that_cannot_be_read_costs_itself_alone(tmp_path: Path) -> No
     assert "byte 0xe9 is not UTF-8" in bad[0].why
     assert "it is UTF-16. Save it as UTF-8" in bad[1].why
     assert [data.train.read(0), len(data.test)] == ["a text\nof two lines", 3]
+
+
+@given(st.text(alphabet="ab\r\n\u2028\x0c", max_size=20))
+def test_lines_are_those_of_a_text_file(text: str) -> None:
+    assert list(lines_of(text)) == list(io.StringIO(text, newline=""))

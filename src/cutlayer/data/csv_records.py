@@ -6,7 +6,6 @@ next line. Source: RFC 4180.
 """
 
 import csv
-import io
 import re
 import sys
 from collections import Counter
@@ -17,7 +16,7 @@ from pathlib import Path
 
 from cutlayer.data.labels import short
 from cutlayer.data.records import Record, Table
-from cutlayer.data.text_file import read_text, undecoded
+from cutlayer.data.text_file import lines_of, read_text, undecoded
 from cutlayer.errors import DataError
 
 _LINE_END = re.compile("\r\n|\r|\n")
@@ -45,7 +44,7 @@ def read_csv(path: Path, label_field: str) -> Table:
 
     Raises `DataError` when it cannot be read or its header is broken or names a column twice.
     """
-    lines = list(io.StringIO(read_text(path), newline=""))
+    lines = list(lines_of(read_text(path)))
     with _fields_of_any_length():
         pieces = [piece for piece in _pieces(lines, 0, len(lines)) if not piece.blank]
         if not pieces:

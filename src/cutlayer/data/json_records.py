@@ -1,6 +1,5 @@
 """JSON lines, one object a line, and JSON files that are one array of objects."""
 
-import io
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 from cutlayer.data.faults import reason
 from cutlayer.data.labels import kind, listing, short
 from cutlayer.data.records import Record, Table
-from cutlayer.data.text_file import read_text, undecoded
+from cutlayer.data.text_file import lines_of, read_text, undecoded
 from cutlayer.errors import DataError
 
 _ARRAY_TITLE = "record"  # places in an array are counted, since its lines say little
@@ -46,7 +45,7 @@ def _array(path: Path, text: str) -> list[Any] | None:
 
 
 def _lines(text: str) -> Iterator[Record]:
-    for line, content in enumerate(io.StringIO(text, newline=""), start=1):
+    for line, content in enumerate(lines_of(text), start=1):
         if content.strip():
             yield _parsed(line, content)
 

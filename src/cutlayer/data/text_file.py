@@ -6,6 +6,7 @@ line costs one sample and not the file; `undecoded` finds it again.
 
 import codecs
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from cutlayer.errors import DataError
@@ -18,6 +19,7 @@ _OTHER_MARKS = {
     codecs.BOM_UTF16_BE: "UTF-16",
 }
 _ESCAPED = re.compile("[\udc80-\udcff]")
+_LINE = re.compile("[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _PROBE_BYTES = 4096
 _MOST_ZEROS = 0.1  # of the first bytes, in a file that is text
 
@@ -40,6 +42,12 @@ def read_text(path: Path) -> str:
             f"{path} cannot be read as UTF-8: it is full of zero bytes, so it is UTF-16 or no text"
         )
     return raw.removeprefix(codecs.BOM_UTF8).decode("utf-8", errors="surrogateescape")
+
+
+def lines_of(text: str) -> Iterator[str]:
+    """The lines of a text with their ends, as Python's text files cut it: at LF, CR LF and CR."""
+    for found in _LINE.finditer(text):
+        yield found.group()
 
 
 def undecoded(text: str) -> str | None:
