@@ -15,7 +15,7 @@ from cutlayer.config.read import read_config
 from cutlayer.planner.accuracy.profile import profile_text
 
 ROOT = Path(__file__).parents[2]
-EXAMPLES = ROOT / "examples"
+EXAMPLES = ROOT / "src" / "cutlayer" / "examples"
 FEW = ["--devices.count", "2", "--training.local-steps", "2", "--training.batch-size", "4"]
 FILES = ["plan.html", "plan.json", "plan.yaml"]
 

@@ -14,7 +14,7 @@ from cutlayer.data.find import find_config
 from cutlayer.data.known_models import known_config
 from cutlayer.planner.model_file import described_text, read_described
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "src" / "cutlayer" / "examples"
 CONFIGS = {
     "built-in": Config(),
     **{path.stem: read_config(path) for path in sorted(EXAMPLES.glob("plan-*.yaml"))},
