@@ -189,3 +189,9 @@ def test_devices_whose_logits_are_many_share_no_pass(llama: Folders) -> None:
     assert job_of(llama, 4, 12, 3).setup.group == 8
     # as if each had a million texts of 12 tokens in a batch, 14 logits a token
     assert job_of(llama, 1_000_000, 12, 3).setup.group == 1
+
+
+def test_a_networked_server_passes_for_one_device(vision: Folders) -> None:
+    job = prepare(tiny.config(*vision), dealt=False)
+    assert job.setup.group == 1
+    assert job.memory.server.gradients == 4 * job.setup.server_part.adapted.layout.parameters

@@ -180,7 +180,7 @@ def prepare(config: Config, say: Say = lambda line: None, *, dealt: bool = True)
         batches=prepared.batches,
         classes=model.classes,
         accounting=ACCOUNTINGS[config.cost.accounting],
-        group=_group(config, scheme, model.classes, prepared.task),
+        group=_group(config, scheme, model.classes, prepared.task) if dealt else 1,
         seed=config.seed,
         clock=time.monotonic,
     )
