@@ -76,6 +76,30 @@ def test_true_beside_a_number_names_both_places() -> None:
     refuse_mixed_kinds([("line 1", 1), ("line 2", 2.5), ("line 3", "x")], "d")
 
 
+@pytest.mark.parametrize(
+    ("labels", "clash"),
+    [
+        (["True", "1"], True),
+        (["TRUE", " 0.0", "nan"], True),
+        ([True, "1"], True),
+        (["true", 0.5], True),
+        (["true", "1", "maybe"], False),
+        (["True", "False", ""], False),
+        (["1", "2.5", "nan"], False),
+        (["yes", "1"], False),
+    ],
+)
+def test_texts_of_both_kinds_clash_where_there_are_no_others(
+    labels: list[object], clash: bool
+) -> None:
+    given = [(f"line {n}", label) for n, label in enumerate(labels)]
+    if clash:
+        with pytest.raises(DataError, match="some labels are true or false"):
+            refuse_mixed_kinds(given, "d")
+    else:
+        refuse_mixed_kinds(given, "d")
+
+
 def test_classes_that_look_alike_are_found() -> None:
     assert alike(["Red", "green", "red", "01", "1", "2"]) == [("Red", "red"), ("01", "1")]
 

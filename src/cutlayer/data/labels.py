@@ -15,6 +15,7 @@ from cutlayer.errors import DataError
 
 # what pandas, R and spreadsheets write for a label that is not there
 _MISSING = frozenset({"nan", "<na>", "#n/a"})
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?")
 _WHOLE = re.compile(r"([+-]?\d{1,300})\.0*")
 # letters of no width that copying from pages leaves behind; joiners only at the ends, since some
 # scripts need them inside a word
@@ -96,18 +97,37 @@ def listing(names: Sequence[str]) -> str:
 
 def refuse_mixed_kinds(labels: Iterable[tuple[str, object]], origin: str) -> None:
     """Raises `DataError` for labels, given as `(place, value)`, of which some are true or false
-    and others are numbers: nobody can tell whether `1` and `true` are one class."""
-    first: dict[bool, str] = {}
+    and others are numbers: nobody can tell whether `1` and `true` are one class.
+
+    Of texts, as a CSV's labels all are, that is so where there are no other words among them.
+    """
+    first: dict[tuple[str, bool], str] = {}
     for place, value in labels:
-        if isinstance(value, bool | np.bool_):
-            first.setdefault(True, place)
-        elif isinstance(value, int | Decimal | np.number) or _is_number(value):
-            first.setdefault(False, place)
-    if len(first) == 2:
+        first.setdefault((_sort(value), isinstance(value, str)), place)
+    texts = () if ("word", True) in first else (True,)
+    places = {
+        sort: next((first[sort, text] for text in (False, *texts) if (sort, text) in first), None)
+        for sort in ("truth", "number")
+    }
+    if None not in places.values():
         raise DataError(
-            f"{origin}: some labels are true or false ({first[True]}), others are numbers "
-            f"({first[False]}): write all of them one way"
+            f"{origin}: some labels are true or false ({places['truth']}), others are numbers "
+            f"({places['number']}): write all of them one way"
         )
+
+
+def _sort(value: object) -> str:
+    """Whether a label is a truth value, a number or a word; empty where it is missing or none."""
+    if isinstance(value, bool | np.bool_):
+        return "truth"
+    if isinstance(value, int | float | Decimal | np.number):
+        return "number" if value == value else ""
+    if not isinstance(value, str):
+        return ""
+    word = clean_name(value).casefold()
+    if not word or word in _MISSING:
+        return ""
+    return "truth" if word in ("true", "false") else "number" if _NUMBER.fullmatch(word) else "word"
 
 
 def alike(names: Sequence[str]) -> list[tuple[str, str]]:
@@ -125,11 +145,6 @@ def alike(names: Sequence[str]) -> list[tuple[str, str]]:
 def _folded(name: str) -> str:
     folded = clean_name(unicodedata.normalize("NFKC", name)).casefold()
     return folded.lstrip("0") or "0" if folded.isascii() and folded.isdigit() else folded
-
-
-def _is_number(value: object) -> bool:
-    """A float that is one: NaN stands for a missing label in columns of any kind."""
-    return isinstance(value, float) and value == value
 
 
 def _text_label(value: str) -> str | None:
