@@ -11,7 +11,7 @@ from cutlayer.errors import ConfigError, CutlayerError
 from cutlayer.profiling.grid import Grid
 from cutlayer.profiling.log import Line, read_lines
 from cutlayer.profiling.measure import Plan, measure
-from cutlayer.profiling.trainer import fingerprint
+from cutlayer.profiling.trainer import Trainer
 
 GRID = Grid((0.1, 0.5), (3,), ((1.0, 0.6),))
 
@@ -49,7 +49,7 @@ def test_stopped_and_gone_on_with(plan: Plan, tmp_path: Path) -> None:
 
     with pytest.raises(_StopError):
         measure(plan, stopped, pull)
-    job = fingerprint(plan.config)
+    job = Trainer(plan.config).job
     assert len(read_lines(stopped, job)) == 2
     with stopped.open("a", encoding="utf-8") as file:
         file.write('{"job": "')
@@ -84,7 +84,7 @@ def test_a_training_that_diverges_is_a_result(plan: Plan, tmp_path: Path) -> Non
     with pytest.raises(ConfigError, match="diverges in its first round even without a codec"):
         measure(replace(plan, config=config), tmp_path / "log", said.append)
     assert "none, seed 0: diverged; it counts as round 0 left it" in said
-    lines = read_lines(tmp_path / "log", fingerprint(config))
+    lines = read_lines(tmp_path / "log", Trainer(config).job)
     assert {(line.diverged, line.rounds, line.bits_up) for line in lines} == {(True, 0, None)}
     # nothing was learned: all are as accurate as before training
     assert len({line.accuracy for line in lines}) == 1

@@ -1,9 +1,11 @@
 """One training: its bits are those of its packets, and what decides it is in its fingerprint."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import tiny
+from safetensors.torch import load_file, save_file
 
 from cutlayer.config.schema import CodecSection, Config, PlannerSection
 from cutlayer.profiling.grid import Setting
@@ -54,3 +56,19 @@ def test_what_decides_a_training_is_in_its_fingerprint(config: Config) -> None:
     longer = config.training.model_copy(update={"rounds": 3})
     # the first seed's test samples are those of all
     assert len({job, changed(seed=6), changed(training=longer)}) == 3
+
+
+def test_lines_of_other_samples_or_weights_are_another_jobs(tmp_path: Path) -> None:
+    """At the same paths, with the same settings."""
+    model, data = tiny.vision_model(tmp_path / "model"), tiny.images(tmp_path / "images")
+    config = tiny.config(model, data)
+    jobs = [Trainer(config).job, Trainer(config).job]
+    train = bytearray((data / "train.bin").read_bytes())
+    train[-1] ^= 1
+    (data / "train.bin").write_bytes(train)
+    jobs.append(Trainer(config).job)
+    weights = load_file(model / "model.safetensors")
+    halved = {name: value / 2 for name, value in weights.items()}
+    save_file(halved, model / "model.safetensors", {"format": "pt"})
+    jobs.append(Trainer(config).job)
+    assert jobs[0] == jobs[1] and len(set(jobs)) == 3

@@ -92,7 +92,7 @@ class Inputs:
             test_samples=[len(setup.test), digest_of(setup.test)],
             samples_per_device=None if same else [len(part) for part in parts],
             samples_of_devices=None if same else digest_of_order(parts),
-            model_files=_digests(self.model),
+            model_files=model_digests(self.model),
             objects=dict(_objects(setup)),
         )
 
@@ -239,7 +239,7 @@ def _timeless(codec: Codec) -> Codec:
             return codec
 
 
-def _digests(folder: Path) -> dict[str, str]:
+def model_digests(folder: Path) -> dict[str, str]:
     """SHA-256 of what is read of a model's folder, by file."""
     paths = {path for pattern in _MODEL_FILES for path in folder.glob(pattern) if path.is_file()}
     return {path.name: _digest(path) for path in sorted(paths)}

@@ -14,7 +14,7 @@ from cutlayer.planner.accuracy.profile import Profile
 from cutlayer.profiling.grid import Grid, Setting
 from cutlayer.profiling.log import Line, append_line, read_lines
 from cutlayer.profiling.points import About, profile_of
-from cutlayer.profiling.trainer import Trainer, Wanted, fingerprint
+from cutlayer.profiling.trainer import Trainer, Wanted
 from cutlayer.profiling.training import Say
 from cutlayer.profiling.workers import train_in_processes
 from cutlayer.train.files import storage_error
@@ -51,8 +51,7 @@ def measure(plan: Plan, log: Path, say: Say) -> Profile:
     trainer = Trainer(plan.config, say)
     if not trainer.compresses:
         raise ConfigError(f"profile: scheme {plan.config.scheme.name} compresses nothing; take sft")
-    job = fingerprint(plan.config)
-    done = {line.key: line for line in read_lines(log, job)}
+    done = {line.key: line for line in read_lines(log, trainer.job)}
     missing = [wanted for wanted in plan.wanted() if wanted.key not in done]
     say(
         f"{len(missing)} training runs to do, {len(list(plan.wanted())) - len(missing)} done before"

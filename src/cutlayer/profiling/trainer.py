@@ -6,13 +6,17 @@ Knows how seeds share a job; not which settings are wanted, nor in how many proc
 import hashlib
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import final
 
+from cutlayer.config.fingerprint import model_digests
 from cutlayer.config.read import config_yaml
 from cutlayer.config.schema import CodecSection, Config, PlannerSection
+from cutlayer.data.digest import digest_of
+from cutlayer.data.find import find_model
 from cutlayer.profiling.grid import Setting, codecs_of
 from cutlayer.profiling.log import Key, Line
-from cutlayer.profiling.training import Say, start_of, train
+from cutlayer.profiling.training import Say, Start, start_of, train
 
 
 @dataclass(frozen=True)
@@ -42,18 +46,27 @@ def fingerprint(config: Config) -> str:
     return hashlib.sha256(config_yaml(job_of(config)).encode()).hexdigest()[:16]
 
 
+def _with_inputs(settings: str, model: Path, start: Start) -> str:
+    """What was trained on other samples, or from other weights, is another job's, too."""
+    train, test = (digest_of(split) for split in (start.setup.train, start.setup.test))
+    text = f"{settings} {train} {test} {sorted(model_digests(model).items())}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 @final
 class Trainer:
     """The job of a configuration, kept ready for the seed that was trained last.
 
     The test samples are those of the configuration's own seed, for all. Raises CutlayerError for a
-    job that cannot be prepared.
+    job that cannot be prepared. `job`: the fingerprint of its settings, data and model.
     """
 
     def __init__(self, config: Config, say: Say = lambda line: None) -> None:
         self._config = job_of(config)
-        self._job = fingerprint(config)
         self._start = start_of(self._config, config.seed, say)
+        self.job = _with_inputs(
+            fingerprint(config), find_model(config.model.name).path, self._start
+        )
 
     @property
     def test_samples(self) -> int:
@@ -73,7 +86,7 @@ class Trainer:
             )
         trained = train(self._start, codecs_of(wanted.setting, self._start.packets))
         return Line(
-            job=self._job,
+            job=self.job,
             seed=wanted.seed,
             codec=wanted.setting.codec,
             settings=wanted.setting.values,
