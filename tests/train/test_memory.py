@@ -195,3 +195,17 @@ def test_a_networked_server_passes_for_one_device(vision: Folders) -> None:
     job = prepare(tiny.config(*vision), dealt=False)
     assert job.setup.group == 1
     assert job.memory.server.gradients == 4 * job.setup.server_part.adapted.layout.parameters
+
+
+def test_measuring_takes_no_more_than_training(vision: Folders) -> None:
+    peaks, figures = [], []
+    for micro_batches in (1, 8):
+        training = {"batch_size": 16, "micro_batches": micro_batches}
+        job = prepare(tiny.config(*vision, training=training))
+        state = initial_state(job.setup)
+        with LiveBytes() as live:
+            figures.append(measure_memory(job.setup, state).unsplit_bytes)
+        peaks.append(live.peak)
+    assert peaks[1] < 0.4 * peaks[0]
+    # what does not grow with the samples is little
+    assert figures[1] == pytest.approx(figures[0], rel=0.05)

@@ -56,24 +56,25 @@ class Memory:
 
 
 def measure_memory(setup: Setup, state: RunState) -> Memory:
-    """Run one mini-batch of the device with most samples a step through both parts.
+    """Run one micro-batch of the device with most samples a step through both parts.
 
-    The state is not changed. The unsplit figure is both parts on one machine, for the same
-    mini-batch.
+    The state is not changed. The unsplit figure is both parts on one machine, for the whole
+    mini-batch: by its samples, so that measuring takes no more than training will.
     """
-    batch = _largest_batch(setup)
-    server = _part(setup, 1, state.server.row, _server_bytes(setup, state, batch), None)
-    kept = _part(setup, 0, state.device.row, _held_bytes(setup, state, batch, 1), batch)
+    batch, micro = _largest_batch(setup), _largest_batch(setup, setup.micro_batches)
+    times = len(batch.labels) / len(micro.labels)
+    above, below = _server_bytes(setup, state, micro), _held_bytes(setup, state, micro, 1)
+    server = _part(setup, 1, state.server.row, round(times * above), None)
+    kept = _part(setup, 0, state.device.row, round(times * below), batch)
     if not setup.scheme.splits:
         return Memory(kept + server, _merging(setup, kept + server), (kept + server).total)
     own = kept
     if setup.holding is not Holding.KEEP or setup.micro_batches > 1:
         in_flight = (setup.in_flight or setup.micro_batches) if setup.scheme.pipelined else 1
-        held = _held_bytes(
-            setup, state, _largest_batch(setup, setup.micro_batches), in_flight, setup.holding
-        )
+        held = _held_bytes(setup, state, micro, in_flight, setup.holding)
         own = _part(setup, 0, state.device.row, held, batch)
-    return Memory(own, _serving(setup, state, own, server), (kept + server).total)
+    serving = _serving(setup, own, server, above, _activation(setup, state, micro).nbytes)
+    return Memory(own, serving, (kept + server).total)
 
 
 def _merging(setup: Setup, device: PartMemory) -> PartMemory:
@@ -88,20 +89,22 @@ def _merging(setup: Setup, device: PartMemory) -> PartMemory:
     )
 
 
-def _serving(setup: Setup, state: RunState, device: PartMemory, server: PartMemory) -> PartMemory:
+def _serving(
+    setup: Setup, device: PartMemory, server: PartMemory, held: int, received: int
+) -> PartMemory:
     """A server with an adapter for each device, at its pass for a group of them.
 
-    What one pass holds grows with its samples alone, so that one device's is measured.
+    `held`, `received`: of one device's micro-batch, the activation that comes up apart; a group's
+    pass holds as many times that [bytes].
     """
     kept, together = (1, 1) if setup.scheme.shared_server else (len(setup.devices), setup.together)
-    micro = _largest_batch(setup, setup.micro_batches)
     return PartMemory(
         weights=device.weights + server.weights,
         adapters=device.adapters + kept * server.adapters,
         optimizer=kept * server.optimizer,
         gradients=together * server.gradients,
-        activations=together * _server_bytes(setup, state, micro),
-        input=together * _activation(setup, state, micro).nbytes,
+        activations=together * held,
+        input=together * received,
     )
 
 
