@@ -93,7 +93,7 @@ def test_a_run_as_it_goes(tmp_path: Path) -> None:
         "+63.1 points since round 0",
         "for 21 s, deadline 15 min 00 s",
         "2 of 3",
-        "pi-1",
+        "pi-1 (device 0)",
         "away for 47 s",
         "5 of 10",
         "10 of 10, adapter sent",

@@ -43,7 +43,8 @@ function roundNote(status) {
   return `for ${longText(status.round_s)}, deadline ${longText(status.deadline_s)}${short}`;
 }
 function scoreCard(last, rounds) {
-  if (last === null || last.score === null) return card(last?.measure ?? "accuracy", "–", "");
+  if (last === null) return card("accuracy", "–", "");
+  if (last.score === null) return card(last.measure, "not finite", "the run diverges");
   const first = rounds[0]?.score ?? null;
   return card(last.measure, scoreText(last.score, last.measure), gain(first, last));
 }
@@ -61,7 +62,7 @@ function deviceRow(status, device, number, slowest) {
     title: `${phase.label}: ${secondsText(phase.value)}` }));
   return el("tr", {},
     el("td", { class: "name" }, el("span", { class: device.connected ? "dot here" : "dot" }),
-      device.name ?? `device ${number}`),
+      nameOf(status, number)),
     el("td", { class: "state-cell" }, presence(device)),
     el("td", { class: "steps" }, status.finished ? "–" : stepsBar(status, device)),
     el("td", { class: "number", "data-label": "up" }, bytesText(device.uplink_bytes)),

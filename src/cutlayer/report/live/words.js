@@ -48,7 +48,11 @@ function longText(seconds) {
 const scoreText = (value, measure) =>
   measure === "accuracy" ? `${(100 * value).toFixed(1)}\u00a0%` : threeDigits(value);
 const orDash = (value, text) => (value === null || value === undefined ? "–" : text(value));
-const nameOf = (status, number) => status.devices[number]?.name ?? `device ${number}`;
+// logs and messages call a device by its number
+function nameOf(status, number) {
+  const name = status.devices[number]?.name ?? null;
+  return name === null ? `device ${number}` : `${name} (device ${number})`;
+}
 const total = (counts) => Object.values(counts).reduce((sum, count) => sum + count, 0);
 
 function timeUnit(largest) {
