@@ -3,8 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from cutlayer.config.allocation import fixed_shares
 from cutlayer.config.schema import Config
+from cutlayer.config.shares import fixed_shares
 from cutlayer.errors import ConfigError
 
 NAMES = ["random", "static", "two-timescale"]

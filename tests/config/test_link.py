@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from cutlayer.channel.rates import LinkRates
-from cutlayer.config.allocation import fixed_shares
 from cutlayer.config.devices import make_devices
 from cutlayer.config.link import make_channel, make_rules
 from cutlayer.config.schema import Config
+from cutlayer.config.shares import fixed_shares
 from cutlayer.errors import ConfigError
 from cutlayer.timeline.rules import Duplex, Rules, Sharing
 
@@ -81,7 +81,7 @@ def test_rules() -> None:
 @pytest.mark.parametrize(
     ("link", "message"),
     [
-        ({"shares": (0.5,)}, "1 bandwidth shares for 2 devices"),
+        ({"shares": (0.5,)}, r"link\.shares lists 1 shares for devices\.count 2"),
         ({"shares": (0.9, 0.9)}, "more than the band"),
         ({"traces": ("nowhere.csv",)}, "nowhere.csv"),
         ({"traces": ("a", "b", "c")}, "lists 3 files for 2 devices"),
@@ -89,10 +89,9 @@ def test_rules() -> None:
         ({"traces": ("a",), "fading": "rayleigh"}, r"link\.fading"),
         ({"traces": ("a",), "cell": "umi"}, r"link\.cell"),
         (
-            {"cell": {"name": "umi", "nearest_m": 9.0, "farthest_m": 5.0}},
-            r"nearest_m 9 is not below link\.cell\.farthest_m 5",
+            {"cell": {"name": "umi", "nearest_m": 90.0, "farthest_m": 50.0}},
+            r"nearest_m 90 is not below link\.cell\.farthest_m 50",
         ),
-        ({"cell": {"name": "umi", "farthest_m": 1e6}}, "5000"),
     ],
 )
 def test_links_that_cannot_be(link: dict[str, object], message: str) -> None:

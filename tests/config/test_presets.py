@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cutlayer.config.devices import make_devices
-from cutlayer.config.read import config_yaml, read_config
+from cutlayer.config.read import config_yaml, read_config, read_values
 from cutlayer.config.schema import Config, DevicesSection, ServerSection
 from cutlayer.errors import ConfigError
 from cutlayer.planner.devices import find_preset
@@ -64,6 +64,11 @@ def test_a_configuration_reads_back_to_the_same_devices(tmp_path: Path) -> None:
     assert config != Config()
 
 
+def test_an_efficiency_that_yaml_takes_for_text_counts() -> None:
+    section = read_values({"devices": {"preset": "jetson-nano", "efficiency": "3e-1"}}).devices
+    assert section.flops_per_s == 0.3 * NANO.flops_per_s
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -77,8 +82,8 @@ def test_a_configuration_reads_back_to_the_same_devices(tmp_path: Path) -> None:
             {"devices.preset": "[pixel-6, pixel-6]", "devices.count": "3"},
             r"devices\.preset lists 2 names for devices\.count 3: leave the count out",
         ),
-        ({"devices.preset": "[]"}, r"devices\.count.*greater than or equal to 1, not 0"),
-        ({"devices.preset": "7"}, r"devices\.preset.*not 7"),
+        ({"devices.preset": "[]"}, r"devices\.count.*should be at least 1, not 0"),
+        ({"devices.preset": "7"}, r"no device preset '7'"),
         ({"devices.efficiency": "0.5"}, r"devices\.efficiency 0\.5 is of a preset's peak rate"),
         ({"server.efficiency": "0.5"}, r"server\.efficiency 0\.5 is of a preset's peak rate"),
         ({"devices.preset": "l4", "devices.efficiency": "1.5"}, r"devices\.efficiency.*not 1\.5"),

@@ -13,16 +13,17 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from cutlayer.cli.options import whole_number
 from cutlayer.cli.packet_text import describe_packet
+from cutlayer.cli.settings import add_settings, given_settings
 from cutlayer.cli.tensor_files import read_tensors
 from cutlayer.codec.codec import Codec
 from cutlayer.codec.measure import Measurement, measure
 from cutlayer.codec.packet import read
 from cutlayer.codec.presets import PRESETS, codec_pair
-from cutlayer.config.read import keys, read_config
+from cutlayer.config.read import read_config
 from cutlayer.errors import ConfigError
 
-_PREFIX = "override."
 _SETTINGS = (
     "model.name",
     "model.cut",
@@ -73,26 +74,18 @@ def _action(
 
 def _add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--warm-steps", type=_count, default=4, help="local steps to train before measuring (4)"
+        "--warm-steps",
+        type=whole_number,
+        default=4,
+        help="local steps to train before measuring (4)",
     )
     parser.add_argument(
         "--packets",
-        type=_count,
+        type=whole_number,
         default=8,
         help="packets to send, the last of which is measured: a codec that learns needs some (8)",
     )
-    settings = parser.add_argument_group("settings", "as in `cutlayer train`; values are YAML")
-    for section in ("model", "data"):
-        settings.add_argument(f"--{section}", dest=_PREFIX + section, help=argparse.SUPPRESS)
-    known = {key: (description, default) for key, description, default in keys()}
-    for key in _SETTINGS:
-        description, default = known[key]
-        settings.add_argument(
-            f"--{key.replace('_', '-')}",
-            dest=_PREFIX + key,
-            metavar="VALUE",
-            help=f"{description} ({'null' if default is None else default})".replace("%", "%%"),
-        )
+    add_settings(parser, _SETTINGS)
 
 
 def _add_roundtrip(parser: argparse.ArgumentParser) -> None:
@@ -117,7 +110,7 @@ def _add_roundtrip(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--packets",
-        type=_count,
+        type=whole_number,
         default=1,
         help="how often each tensor is sent; the last packet counts (1)",
     )
@@ -130,23 +123,8 @@ def _add_roundtrip(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _count(text: str) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
-    return number
-
-
 def _bench(arguments: argparse.Namespace) -> None:
-    overrides = {
-        name.removeprefix(_PREFIX): value
-        for name, value in vars(arguments).items()
-        if name.startswith(_PREFIX) and value is not None
-    }
-    config = read_config(None, {**_ONE_DEVICE, **overrides})
+    config = read_config(None, {**_ONE_DEVICE, **given_settings(arguments)})
     try:
         from cutlayer.cli.codec_bench import bench_rows
     except ModuleNotFoundError as error:

@@ -9,6 +9,7 @@ from jaxtyping import Float32
 from cutlayer.codec.codec import Codec
 from cutlayer.codec.measure import fidelity, measure
 from cutlayer.codec.presets import PRESETS, codec_pair
+from cutlayer.config.job import use_threads
 from cutlayer.config.probe import Probe, probe
 from cutlayer.config.schema import Config
 from cutlayer.train.probe import device_gradient, server_gradient
@@ -25,6 +26,7 @@ def bench_rows(
 
     Raises CutlayerError for a configuration that cannot be.
     """
+    use_threads(config)
     made = probe(config, warm_steps, packets, say)
     up, down = _judges(made)
     rows = []

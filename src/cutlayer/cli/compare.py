@@ -11,7 +11,8 @@ from rich.console import Console
 
 from cutlayer.cli.compare_wanted import wanted_runs
 from cutlayer.cli.loading import loading, teller
-from cutlayer.cli.settings import add_settings, given_settings
+from cutlayer.cli.settings import add_settings, given_settings, refuse_settings_of
+from cutlayer.config.output import check_folder
 from cutlayer.schemes.all import SCHEMES
 
 _OUTPUT = Path("comparison")
@@ -55,7 +56,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run what is to be run, and write the report. Raises CutlayerError."""
-    wanted = wanted_runs(arguments.runs, arguments.schemes, given_settings(arguments))
+    overrides = given_settings(arguments)
+    refuse_settings_of(overrides, networks=True, plans=True)
+    wanted = wanted_runs(arguments.runs, arguments.schemes, overrides)
+    check_folder(arguments.output)
+    for one in wanted:
+        one.check()
     # torch and matplotlib take seconds to import: not for --help or a mistake
     with loading("compare", "train", teller(arguments.quiet)):
         from cutlayer.cli.compare_runs import compare_runs, write_comparison

@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cutlayer.config.read import config_sha256, read_config
+from cutlayer.config.check import check
+from cutlayer.config.read import config_sha256, merged_values, read_config, valid
 from cutlayer.config.schema import Config
-from cutlayer.errors import ConfigError
+from cutlayer.config.unread import unread, without
+from cutlayer.errors import ConfigError, CutlayerError
 from cutlayer.schemes.all import SCHEMES
 from cutlayer.words import nearest
 
@@ -18,6 +20,14 @@ class Wanted:
 
     label: str
     source: Config | Path
+
+    def check(self) -> None:
+        """Raises ConfigError, naming the run, for what can be told to be wrong without torch."""
+        if isinstance(self.source, Config):
+            try:
+                check(self.source)
+            except CutlayerError as error:
+                raise ConfigError(f"{self.label}: {error}") from error
 
 
 def wanted_runs(
@@ -63,7 +73,23 @@ def _one_with_schemes(
         if name not in SCHEMES:
             raise ConfigError(f"unknown scheme {name}; {nearest(name, list(SCHEMES))}")
     path = paths[0] if paths else None
-    return [Wanted(name, read_config(path, {**settings, "scheme.name": name})) for name in names]
+    return _each_scheme(path, settings, names)
+
+
+def _each_scheme(
+    path: Path | None, settings: Mapping[str, str], names: Sequence[str]
+) -> list[Wanted]:
+    """One configuration with each scheme, which leaves out what that scheme does not read; what
+    none of them reads is refused."""
+    configs = [valid(merged_values(path, {**settings, "scheme.name": name})) for name in names]
+    ignored = [{each.key: each for each in unread(config, settings)} for config in configs]
+    for key, each in (ignored[0] if ignored else {}).items():
+        if all(key in other for other in ignored):
+            raise ConfigError(str(each))
+    return [
+        Wanted(name, without(config, own))
+        for name, config, own in zip(names, configs, ignored, strict=True)
+    ]
 
 
 def _labels(paths: Sequence[Path]) -> list[str]:

@@ -7,7 +7,9 @@ from pathlib import Path
 from rich.console import Console
 
 from cutlayer.cli.loading import loading, teller
-from cutlayer.cli.settings import add_settings, given_settings
+from cutlayer.cli.settings import add_settings, given_settings, refuse_settings_of
+from cutlayer.config.check import check
+from cutlayer.config.output import check_folder
 from cutlayer.config.read import read_config
 
 # the built-in job as a lab: a round that calibrates, and five that are compared
@@ -39,7 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run, compare, print, write; 0 however far off. Raises CutlayerError."""
     built_in = _BUILT_IN if arguments.config is None else {}
-    config = read_config(arguments.config, built_in | given_settings(arguments))
+    overrides = given_settings(arguments)
+    refuse_settings_of(overrides, plans=True)
+    config = read_config(arguments.config, built_in | overrides)
+    check_folder(arguments.output)
+    check(config)
     # torch and matplotlib take seconds to import: not for --help or a mistake
     with loading("lab", "train,net", teller(arguments.quiet)):
         from cutlayer.lab.lab import run_lab

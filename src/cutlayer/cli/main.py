@@ -13,7 +13,7 @@ from typing import TextIO
 from cutlayer import __version__
 from cutlayer.cli.passive_waiting import wait_passively
 from cutlayer.errors import ConfigError, CutlayerError
-from cutlayer.words import nearest
+from cutlayer.words import cut, nearest
 
 COMMANDS = {
     "train": "fine-tune a split model over simulated devices and a simulated link",
@@ -33,6 +33,7 @@ COMMANDS = {
 }
 _MISTAKE = 2
 _INTERRUPTED = 130
+_LONGEST_WORD = 200
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             warnings.showwarning = _show_warning
             return _run(words or ["--help"])
     except (CutlayerError, argparse.ArgumentError) as error:
-        print(f"cutlayer: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"cutlayer: {_one_line(error)}", file=sys.stderr)
         return _MISTAKE
     except OSError as error:
         print(f"cutlayer: {what_the_system_says(error)}", file=sys.stderr)
@@ -65,6 +66,11 @@ def _show_warning(
     print(f"cutlayer: warning: {' '.join(str(message).split())}", file=file or sys.stderr)
 
 
+def _one_line(error: Exception) -> str:
+    """The message, and of a word that is longer than any name its beginning."""
+    return " ".join(cut(word, _LONGEST_WORD) for word in str(error).split())
+
+
 def what_the_system_says(error: OSError) -> str:
     """The file, if it is one, and the reason, which says whether it was the disk or the network."""
     where = f"{error.filename}: " if error.filename else ""
@@ -72,6 +78,7 @@ def what_the_system_says(error: OSError) -> str:
 
 
 def _run(words: list[str]) -> int:
+    _refuse_other_bytes(words)
     name = _parser().parse_args(words[:1]).command
     if name not in COMMANDS:
         raise ConfigError(f"unknown command {name}; {nearest(name, list(COMMANDS))}")
@@ -88,12 +95,29 @@ def _run(words: list[str]) -> int:
         exit_on_error=False,
     )
     command.add_arguments(parser)
-    known, unknown = parser.parse_known_args(words[1:])
+    known, unknown = parser.parse_known_args([_hyphened(word) for word in words[1:]])
     if unknown:
         options = [option for action in parser._actions for option in action.option_strings]
-        word = unknown[0].partition("=")[0]
+        word = cut(unknown[0].partition("=")[0])
         raise ConfigError(f"{name}: unknown argument {word}; {_hint(word, options)}")
     return int(command.run(known))
+
+
+def _hyphened(word: str) -> str:
+    """An option as it is listed, if somebody wrote it with _ for -, as configuration files do."""
+    option, equals, value = word.partition("=")
+    return f"{option.replace('_', '-')}{equals}{value}" if option.startswith("--") else word
+
+
+def _refuse_other_bytes(words: Sequence[str]) -> None:
+    """What is not UTF-8 comes as lone surrogates, which no file of ours can hold."""
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError as error:
+            raise ConfigError(
+                f"the argument {cut(ascii(word))} is not UTF-8: rename what it names"
+            ) from error
 
 
 def _hint(word: str, options: list[str]) -> str:

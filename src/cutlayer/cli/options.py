@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Callable
 from typing import TypeVar
 
+from cutlayer.words import quoted
+
 Number = TypeVar("Number", int, float)
 
 
@@ -14,7 +16,7 @@ def whole_number(text: str) -> int:
     except ValueError:
         number = 0
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+        raise argparse.ArgumentTypeError(f"{quoted(text)} is not a whole number from 1 on")
     return number
 
 
@@ -27,7 +29,7 @@ def numbers_of(number: Callable[[str], Number]) -> Callable[[str], tuple[Number,
         except ValueError:
             what = "whole numbers" if number is int else "numbers"
             raise argparse.ArgumentTypeError(
-                f"{text!r} is not {what} with commas between"
+                f"{quoted(text)} is not {what} with commas between"
             ) from None
 
     return numbers

@@ -6,12 +6,14 @@ Knows the command's arguments, what it prints and what it writes.
 import argparse
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
 
-from cutlayer.cli.settings import add_settings, given_settings
-from cutlayer.config.plan import Planned, plan, planned_config
+from cutlayer.cli.settings import add_settings, given_settings, refuse_settings_of
+from cutlayer.config.output import check_folder, write_together
+from cutlayer.config.plan import Planned, plan, planned_config, profile_notes, replacements
 from cutlayer.config.read import config_yaml, read_config
 from cutlayer.report.plan_page import plan_page
 from cutlayer.report.plan_record import plan_record
@@ -19,6 +21,8 @@ from cutlayer.report.plan_tables import plan_tables
 
 _OUTPUT = Path("plan")
 _NOTHING_FITS = 1
+# what a plan chooses is not read by a name, but found
+_CHOICES = ("planner.most_share",)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,35 +38,58 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help=f"where plan.json, plan.html and plan.yaml go ({_OUTPUT})",
     )
+    parser.add_argument(
+        "--fixed",
+        action="store_true",
+        help="choose nothing: how long the configuration takes as it is, and whether it fits",
+    )
     add_settings(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Plan, print, write; 1 if nothing fits. Raises CutlayerError."""
-    config = read_config(arguments.config, given_settings(arguments))
-    planned = plan(config, lambda line: print(line, file=sys.stderr, flush=True))
+    overrides = given_settings(arguments)
+    refuse_settings_of(overrides, networks=True)
+    config = read_config(arguments.config, overrides, also_read=_CHOICES)
+    check_folder(arguments.output)
+    planned = plan(
+        config, lambda line: print(line, file=sys.stderr, flush=True), fixed=arguments.fixed
+    )
     console = Console(file=sys.stdout)
     console.print(plan_tables(planned.plan))
-    if planned.profile is None:
-        console.print(
-            f"no profile of {config.model.name} on {config.data.name}: the codec is taken as"
-            " configured, accuracy is not looked at; `cutlayer profile` measures it",
-            markup=False,
-        )
+    for line in _notes(planned, fixed=arguments.fixed):
+        console.print(line, markup=False)
     for path in _write(planned, arguments.output):
         console.print(str(path), markup=False, soft_wrap=True)
     return _NOTHING_FITS if planned.plan.chosen is None else 0
 
 
+def _notes(planned: Planned, *, fixed: bool) -> Iterator[str]:
+    """What is other than given, and what accuracies are known from."""
+    if fixed:
+        yield "as configured (--fixed): nothing was chosen, accuracy is not looked at"
+        return
+    config = planned.config
+    if planned.profile is None:
+        yield (
+            f"no profile of {config.model.name} on {config.data.name}: the codec is taken as"
+            " configured, accuracy is not looked at; `cutlayer profile` measures it"
+        )
+    yield from profile_notes(planned)
+    replaced = replacements(planned)
+    yield from replaced
+    if replaced:
+        yield "`cutlayer plan --fixed` says how long the configuration takes as it was given"
+
+
 def _write(planned: Planned, output: Path) -> list[Path]:
-    output.mkdir(parents=True, exist_ok=True)
-    texts = {
+    texts: dict[str, str | None] = {
         "plan.json": json.dumps(plan_record(planned.plan), indent=1) + "\n",
         "plan.html": plan_page(planned.plan),
+        "plan.yaml": None,  # an older plan's would be another's
     }
     chosen = planned.plan.chosen
     if chosen is not None and chosen.decision.common_cut is not None:
         texts["plan.yaml"] = config_yaml(planned_config(planned))
-    for name, text in texts.items():
-        (output / name).write_text(text, encoding="utf-8")
-    return [output / name for name in texts]
+    write_together(output, texts)
+    return [output / name for name, text in texts.items() if text is not None]

@@ -13,7 +13,9 @@ from pathlib import Path
 
 from cutlayer.cli.loading import loading, teller
 from cutlayer.cli.options import numbers_of, whole_number
-from cutlayer.cli.settings import add_settings, given_settings
+from cutlayer.cli.settings import add_settings, given_settings, refuse_settings_of
+from cutlayer.config.check import check
+from cutlayer.config.output import check_file
 from cutlayer.config.read import read_config
 from cutlayer.errors import ConfigError
 from cutlayer.profiling.grid import GRID, MOST_BITS, QUICK_GRID
@@ -62,11 +64,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Train what is missing, write the profile, print the table. Raises CutlayerError."""
     overrides = given_settings(arguments)
     _refuse_codec(overrides)
+    refuse_settings_of(overrides, networks=True, plans=True)
     output: Path = arguments.output
-    if output.is_dir():
-        raise ConfigError(f"--output {output} is a directory; name a file, such as profile.json")
+    check_file(output)
     quick = _QUICK if arguments.quick else {}
     config = read_config(arguments.config, {**quick, **overrides})
+    check(config)
     # torch and transformers take seconds to import: not for --help or a mistake
     with loading("profile", "train", teller(arguments.quiet)):
         from rich.console import Console

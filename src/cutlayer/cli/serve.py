@@ -7,7 +7,9 @@ from pathlib import Path
 from cutlayer.cli.addresses import host_and_port
 from cutlayer.cli.loading import loading
 from cutlayer.cli.log_lines import log_lines
-from cutlayer.cli.settings import add_settings, given_settings
+from cutlayer.cli.settings import add_settings, given_settings, refuse_settings_of
+from cutlayer.config.check import check
+from cutlayer.config.output import check_folder
 from cutlayer.config.read import read_config
 from cutlayer.config.resumable import check_changes
 from cutlayer.errors import ConfigError
@@ -69,6 +71,12 @@ def run(arguments: argparse.Namespace) -> int:
                 " and the file"
             )
         check_changes(overrides)
+    config = None
+    if arguments.resume is None:
+        refuse_settings_of(overrides, plans=True)
+        config = read_config(arguments.config, overrides)
+        check_folder(arguments.output)
+        check(config, dealt=False)
     log_lines(arguments.quiet)
     share_one_arena()
     # torch and transformers take seconds to import: not for --help
@@ -76,10 +84,9 @@ def run(arguments: argparse.Namespace) -> int:
         from cutlayer.config.newest_run import newest_run
         from cutlayer.config.serve import Doors, resume, start
     doors = Doors(arguments.listen, arguments.operators)
-    if arguments.resume is not None:
+    if config is None:
         resume(arguments.resume, arguments.keys, doors, overrides)
     else:
-        config = read_config(arguments.config, overrides)
         begun = newest_run(config, arguments.output) if arguments.go_on else None
         if begun is not None:
             resume(begun, arguments.keys, doors)

@@ -1,27 +1,32 @@
 """The settings of a run as command-line options: one `--SECTION.KEY VALUE` for each."""
 
 import argparse
+from collections.abc import Collection, Iterator, Mapping
 
-from cutlayer.config.read import keys
+from cutlayer.config.keys import Key, keys, named_sections
+from cutlayer.errors import ConfigError
 
 _PREFIX = "override."
+_OF_NETWORKS = ("net.",)
+_OF_PLANS = tuple(
+    f"planner.{name}" for name in ("profile", "accuracy_loss", "least_cut", "server_busy", "cuts")
+)
 
 
-def add_settings(parser: argparse.ArgumentParser) -> None:
-    """An option for every setting, and for every section that may be given as a name alone."""
-    settings = parser.add_argument_group(
-        "settings", "each overrides the configuration file; values are YAML"
-    )
-    for section in ("scheme", "model", "data", "partition", "optimizer", "codec", "planner"):
-        settings.add_argument(f"--{section}", dest=_PREFIX + section, help=argparse.SUPPRESS)
-    for key, description, default in keys():
-        shown = "null" if default is None else default
-        settings.add_argument(
-            f"--{key.replace('_', '-')}",
-            dest=_PREFIX + key,
-            metavar="VALUE",
-            help=f"{description} ({shown})".replace("%", "%%"),
-        )
+def add_settings(parser: argparse.ArgumentParser, only: Collection[str] | None = None) -> None:
+    """An option for every setting (or those of `only`), and for every section that may be given as
+    a name alone. Each overrides the configuration file."""
+    by_section: dict[str, list[Key]] = {}
+    for key in keys():
+        if only is None or key.key in only:
+            by_section.setdefault(key.key.rpartition(".")[0], []).append(key)
+    short = set(named_sections())
+    for section, own in by_section.items():
+        group = parser.add_argument_group(f"{section} settings" if section else "other settings")
+        if section in short and own[0].key == f"{section}.name":
+            _add(group, section, f"short for --{section}.name")
+        for key in own:
+            _add(group, key.key, _help(key))
 
 
 def given_settings(arguments: argparse.Namespace) -> dict[str, str]:
@@ -31,3 +36,33 @@ def given_settings(arguments: argparse.Namespace) -> dict[str, str]:
         for name, value in vars(arguments).items()
         if name.startswith(_PREFIX) and value is not None
     }
+
+
+def refuse_settings_of(
+    overrides: Mapping[str, str], *, networks: bool = False, plans: bool = False
+) -> None:
+    """Raises ConfigError for a setting of a run over a network, or of a plan, that is given to a
+    command that does not read it. In a file it may stand: that is for all commands."""
+    for key in overrides:
+        if networks and key.startswith(_OF_NETWORKS):
+            who = "`cutlayer serve` and `cutlayer lab`"
+        elif plans and key in _OF_PLANS:
+            who = "`cutlayer plan`"
+        else:
+            continue
+        raise ConfigError(f"--{key.replace('_', '-')} is read by {who} alone: leave it out here")
+
+
+def _add(group: argparse._ArgumentGroup, key: str, what: str) -> None:
+    option = f"--{key.replace('_', '-')}"
+    group.add_argument(option, dest=_PREFIX + key, metavar="VALUE", help=what.replace("%", "%%"))
+
+
+def _help(key: Key) -> str:
+    default = "null" if key.default in (None, ()) else key.default
+    return f"{key.description} ({'; '.join([str(default), *_readers(key)])})"
+
+
+def _readers(key: Key) -> Iterator[str]:
+    for rule in key.rules:
+        yield f"read with {rule.key} {rule}"

@@ -8,8 +8,10 @@ from pathlib import Path
 from types import FrameType
 
 from cutlayer.cli.loading import loading, teller
-from cutlayer.cli.settings import add_settings, given_settings
-from cutlayer.config.read import config_yaml, read_config
+from cutlayer.cli.settings import add_settings, given_settings, refuse_settings_of
+from cutlayer.config.check import check
+from cutlayer.config.output import check_folder
+from cutlayer.config.read import config_yaml, read_config, read_written
 from cutlayer.config.resumable import check_changes
 from cutlayer.errors import ConfigError
 
@@ -46,11 +48,16 @@ def run(arguments: argparse.Namespace) -> int:
                 f" {arguments.config}"
             )
         check_changes(overrides)
-    source = arguments.config if arguments.resume is None else arguments.resume / "config.yaml"
-    config = read_config(source, overrides)
+        config = read_written(arguments.resume / "config.yaml", overrides)
+    else:
+        refuse_settings_of(overrides, networks=True, plans=True)
+        config = read_config(arguments.config, overrides)
     if arguments.print_config:
         print(config_yaml(config), end="")
         return 0
+    if arguments.resume is None:
+        check_folder(arguments.output)
+        check(config)
     # torch and transformers take seconds to import: not for --help or --print-config
     with loading("train", "train", teller(arguments.quiet)):
         from cutlayer.cli.progress import Progress, show_result

@@ -54,8 +54,10 @@ def _pair(section: CodecSection, packets: int) -> CodecPair:
         case "stages":
             if section.up is None:
                 raise ConfigError("codec.name stages needs codec.up, such as {quantise: int}")
-            back = section.down or section.up
-            return CodecPair(_staged(section.up, packets), _staged(back, packets))
+            key, back = "codec.down", section.down
+            if back is None:
+                key, back = "codec.up", section.up
+            return CodecPair(_staged("codec.up", section.up, packets), _staged(key, back, packets))
 
 
 def _on(codec: Codec, kernels: Kernels) -> Codec:
@@ -73,9 +75,9 @@ def _goal(bits: float, cosine: float | None) -> StepRule:
     return TargetBits(bits) if cosine is None else TargetCosine(cosine)
 
 
-def _staged(section: StagesSection, packets: int) -> Codec:
+def _staged(key: str, section: StagesSection, packets: int) -> Codec:
     codec = StagedCodec(
-        _quantiser(section),
+        _quantiser(key, section),
         _entropy(section),
         centre=section.centre,
         transform=_transform(section, packets),
@@ -90,19 +92,19 @@ def _staged(section: StagesSection, packets: int) -> Codec:
             return Delta(codec)
 
 
-def _quantiser(section: StagesSection) -> Quantiser:
+def _quantiser(key: str, section: StagesSection) -> Quantiser:
     match section.quantise:
         case "levels":
             return StochasticLevels(section.levels)
         case "dead-zone":
-            return DeadZone(_rule(section), section.rounding)
+            return DeadZone(_rule(key, section), section.rounding)
         case "int":
             return Integer(section.bits)
         case "float8":
             return Float8()
 
 
-def _rule(section: StagesSection) -> StepRule:
+def _rule(key: str, section: StagesSection) -> StepRule:
     rules: list[StepRule] = []
     if section.step is not None:
         rules.append(RelativeStep(section.step))
@@ -112,7 +114,8 @@ def _rule(section: StagesSection) -> StepRule:
         rules.append(TargetCosine(section.target_cosine))
     if len(rules) != 1:
         raise ConfigError(
-            f"quantise dead-zone with {len(rules)} of step, target_bits, target_cosine: give one"
+            f"{key}: quantise dead-zone with {len(rules)} of step, target_bits, target_cosine: give"
+            " one"
         )
     return rules[0]
 

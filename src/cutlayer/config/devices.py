@@ -21,7 +21,9 @@ def make_devices(section: DevicesSection) -> tuple[Device, ...]:
         if section.memory_mib is None
         else tuple(int(mib * MIB) for mib in each("devices.memory_mib", section.memory_mib, count))
     )
-    if not isinstance(section.flops_per_s, tuple):
+    if isinstance(section.flops_per_s, tuple):
+        _refuse_spread(section)
+    else:
         flops = tuple(
             rate * _spread(section.flops_spread, n, count) for n, rate in enumerate(flops)
         )
@@ -32,13 +34,28 @@ def make_devices(section: DevicesSection) -> tuple[Device, ...]:
     )
 
 
+def _refuse_spread(section: DevicesSection) -> None:
+    """A list says each rate; a spread of 0 is what presets set, and the default what nobody set."""
+    if section.flops_spread not in (0.0, DevicesSection.model_fields["flops_spread"].default):
+        raise ConfigError(
+            f"devices.flops_spread {section.flops_spread} is not read with a list of"
+            " devices.flops_per_s: leave one of them out"
+        )
+
+
 def local_steps(section: TrainingSection, plan: BatchPlan) -> int:
     """Mini-batches that a device trains on in a round. Raises ConfigError if nothing says."""
     if section.local_epochs is not None:
         return section.local_epochs * plan.steps_per_epoch
-    if section.local_steps is None:
-        raise ConfigError("give training.local_steps or training.local_epochs: both are null")
+    check_steps(section)
+    assert section.local_steps is not None
     return section.local_steps
+
+
+def check_steps(section: TrainingSection) -> None:
+    """Raises ConfigError if nothing says how many local steps there are."""
+    if section.local_steps is None and section.local_epochs is None:
+        raise ConfigError("give training.local_steps or training.local_epochs: both are null")
 
 
 def each(key: str, value: float | tuple[float, ...], count: int) -> tuple[float, ...]:

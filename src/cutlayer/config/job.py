@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from cutlayer.channel.rates import Channel
 from cutlayer.codec.presets import CodecPair, none
 from cutlayer.config.adapter import trains_head
-from cutlayer.config.allocation import fixed_shares, make_allocation
+from cutlayer.config.allocation import make_allocation
 from cutlayer.config.codec import make_codecs
 from cutlayer.config.counted_model import BASES, count_model
 from cutlayer.config.dataset import Prepared, prepare_data
@@ -26,11 +26,13 @@ from cutlayer.config.devices import local_steps, make_devices
 from cutlayer.config.fingerprint import Inputs, settle
 from cutlayer.config.full_paths import with_full_paths
 from cutlayer.config.link import make_channel, make_rules
+from cutlayer.config.micro_batches import count_micro_batches
 from cutlayer.config.model_spec import model_request
 from cutlayer.config.overview import overview
-from cutlayer.config.read import config_sha256, config_yaml, read_config
+from cutlayer.config.read import config_sha256, config_yaml, read_written
 from cutlayer.config.resumable import check_changes
 from cutlayer.config.schema import AdapterSection, Config, OptimizerSection
+from cutlayer.config.shares import fixed_shares
 from cutlayer.cost.accounting import ACCOUNTINGS
 from cutlayer.data.batches import BatchPlan
 from cutlayer.data.find import Found, find_model
@@ -44,7 +46,7 @@ from cutlayer.planner.allocation import Fixed
 from cutlayer.report.html import write_report
 from cutlayer.report.wording import counted
 from cutlayer.schemes.all import SCHEMES
-from cutlayer.schemes.scheme import Scheme, ServerOrder
+from cutlayer.schemes.scheme import Scheme
 from cutlayer.spec import Device, Holding, Task, Trained
 from cutlayer.train.files import write_folder_atomically, write_json, write_text
 from cutlayer.train.memory import Memory, measure_memory
@@ -63,8 +65,6 @@ _REMEDY = {
     False: "this scheme holds the whole model on every device; take one that splits it, lower"
     " training.batch_size, or set devices.memory_mib to null",
 }
-# micro-batches where a scheme overlaps them and nobody says how many
-_OVERLAPPING = 4
 # of a language model, that devices of one pass may have: 1 GiB, and their gradient as much
 _MOST_LOGITS = 2**28
 
@@ -89,6 +89,7 @@ def start(
     Everything that can be wrong is found before the directory is made. Raises CutlayerError.
     """
     config = with_full_paths(config)
+    use_threads(config)
     job = prepare(config, say)
     return finish(job, new_directory(config, output), observer or Silent(), say)
 
@@ -112,14 +113,16 @@ def resume(
     anything is written, for inputs that are not those which the run began with.
     """
     directory = RunDirectory.open(path)
-    job = prepare(changed_config(directory, changes or {}), say)
+    config = changed_config(directory, changes or {})
+    use_threads(config)
+    job = prepare(config, say)
     return finish(job, directory, observer or Silent(), say)
 
 
 def changed_config(directory: RunDirectory, changes: Mapping[str, str]) -> Config:
     """The configuration of a run that goes on with these settings. Raises ConfigError."""
     check_changes(changes)
-    return with_full_paths(read_config(directory.config_path, changes))
+    return with_full_paths(read_written(directory.config_path, changes))
 
 
 def settle_job(
@@ -130,6 +133,12 @@ def settle_job(
     settle(Inputs(command, job.config, job.found.path, names, job.setup), directory, say)
 
 
+def use_threads(config: Config) -> None:
+    """Torch's threads as configured, for the whole process: of commands, not of what they call."""
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+
+
 def prepare(config: Config, say: Say = lambda line: None, *, dealt: bool = True) -> Job:
     """Find and check everything a run needs, in the order in which mistakes are cheapest to find.
 
@@ -137,11 +146,9 @@ def prepare(config: Config, say: Say = lambda line: None, *, dealt: bool = True)
 
     Raises CutlayerError for a model, data set, cut, partition or memory limit that cannot be.
     """
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
     devices, channel, allocation = _network(config)
     scheme = SCHEMES[config.scheme.name]
-    micro_batches = _micro_batches(config, scheme)
+    micro_batches = count_micro_batches(config.training, scheme)
     warning = slow_base(config.devices.base, _processor())
     if warning is not None:
         say(warning)
@@ -152,7 +159,9 @@ def prepare(config: Config, say: Say = lambda line: None, *, dealt: bool = True)
     classes = len(prepared.data.class_names)
     request = model_request(config, found.path, prepared.task, classes)
     model = replace(count_model(request, found.path), name=config.model.name)
-    part = (found.path, prepared.task, config.model.cut, adapter)
+    # where nothing is split, the parts make one model wherever they meet
+    cut = config.model.cut if scheme.splits else min(config.model.cut, model.blocks - 1)
+    part = (found.path, prepared.task, cut, adapter)
     work = _works(config, devices, prepared)
     packets = config.training.rounds * max(device.local_steps for device in work)
     setup = Setup(
@@ -272,28 +281,6 @@ def _codecs(config: Config, scheme: Scheme, packets: int) -> CodecPair:
     """The codecs of a scheme that compresses; others send what they send as it is."""
     pair = make_codecs(config.codec, packets, config.threads or 1)
     return pair if scheme.compressed else none()
-
-
-def _micro_batches(config: Config, scheme: Scheme) -> int:
-    training = config.training
-    if training.in_flight is not None and not scheme.pipelined:
-        raise ConfigError(
-            f"training.in_flight {training.in_flight} is for sft-overlap: {scheme.name} takes one"
-            " micro-batch after another"
-        )
-    usual = min(_OVERLAPPING, training.batch_size) if scheme.pipelined else 1
-    count = training.micro_batches or usual
-    if count > training.batch_size:
-        raise ConfigError(
-            f"training.micro_batches {count} of training.batch_size {training.batch_size}: a"
-            " micro-batch needs a sample"
-        )
-    if count > 1 and scheme.server is not ServerOrder.ARRIVAL:
-        raise ConfigError(
-            f"training.micro_batches {count}: the server of {scheme.name} takes whole mini-batches"
-            " in an order of its own; leave it at 1"
-        )
-    return count
 
 
 def slow_base(base: str, processor: str) -> str | None:

@@ -14,7 +14,8 @@ from cutlayer.channel.snr_channel import SnrChannel
 from cutlayer.channel.trace import Trace
 from cutlayer.channel.trace_channel import TraceChannel
 from cutlayer.channel.trace_files import read_trace
-from cutlayer.config.schema import CellSection, Config, FadingSection, LinkSection
+from cutlayer.config.link_section import CellSection, FadingSection, LinkSection
+from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError
 from cutlayer.spec import Device
 from cutlayer.timeline.rules import Duplex, Rules, Sharing

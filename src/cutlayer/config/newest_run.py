@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from cutlayer.config.full_paths import with_full_paths
-from cutlayer.config.read import read_config
+from cutlayer.config.read import read_written
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError
 
@@ -18,6 +18,6 @@ def newest_run(config: Config, output: Path) -> Path | None:
 
 def _holds(path: Path, config: Config) -> bool:
     try:
-        return read_config(path) == config
+        return read_written(path) == config
     except ConfigError:  # of another version, or cut short: nothing that we could go on with
         return False

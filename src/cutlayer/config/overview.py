@@ -59,9 +59,11 @@ def _work(config: Config, setup: Setup) -> str:
     steps = [device.local_steps for device in setup.devices]
     rounds = counted(config.training.rounds, "round")
     batch = counted(config.training.batch_size, "sample")
+    few = sum(device.samples < config.training.batch_size for device in setup.devices)
+    fewer = f"; {counted(few, 'device')} with fewer samples: of all they have" if few else ""
     return (
         f"scheme {setup.scheme.name}; {counted(len(setup.devices), 'device')}, {rounds} of"
-        f" {_span(steps, 'local step')} a device, mini-batches of {batch}"
+        f" {_span(steps, 'local step')} a device, mini-batches of {batch}{fewer}"
     )
 
 

@@ -9,22 +9,31 @@ from pathlib import Path
 from typing import Any
 
 from cutlayer.codec.presets import paper
-from cutlayer.config.devices import each
-from cutlayer.config.read import read_values
+from cutlayer.config.check import check
+from cutlayer.config.micro_batches import count_micro_batches
+from cutlayer.config.read import valid
 from cutlayer.config.schema import Config
+from cutlayer.config.section import Section
+from cutlayer.config.shares import fixed_shares, most_shares
+from cutlayer.config.unread import unread, without
 from cutlayer.config.workload import expected_compression, make_workload
 from cutlayer.cost.traffic import ACTIVATION_BYTES
+from cutlayer.data.known_models import KNOWN_MODELS
 from cutlayer.errors import ConfigError
 from cutlayer.planner.accuracy.packaged import packaged_profile
 from cutlayer.planner.accuracy.profile import Profile, read_profile
 from cutlayer.planner.codec_choices import CodecChoices, measured_choices
-from cutlayer.planner.decision import CodecChoice, Decision, Limits
-from cutlayer.planner.plan import Plan, make_plan
+from cutlayer.planner.decision import CodecChoice, Decision, Held, Limits
+from cutlayer.planner.plan import Plan, make_plan, plan_as_given
+from cutlayer.planner.rivals import with_best_shares
 from cutlayer.planner.workload import Workload
 from cutlayer.schemes.all import SCHEMES
+from cutlayer.spec import Holding
+from cutlayer.words import shown
 
 Say = Callable[[str], None]
 
+_MOST_PLANNED, _MOST_STEPS = 10_000, 10_000
 # what the paper calls 80 % sparsity and 3 bits
 _PUBLISHED: dict[str, float] = {"keep_ratio": 0.2, "levels": 7}
 _SETTINGS = {
@@ -36,35 +45,115 @@ _SETTINGS = {
 
 @dataclass(frozen=True, eq=False)
 class Planned:
-    """A plan with the configuration it is for; `profile` is None where nobody measured accuracy."""
+    """A plan with the configuration it is for; `profile` is None where nobody measured accuracy.
+
+    `fixed`: nothing was chosen.
+    """
 
     config: Config
     plan: Plan
     profile: Profile | None
+    fixed: bool = False
 
 
-def plan(config: Config, say: Say = lambda line: None) -> Planned:
+def plan(config: Config, say: Say = lambda line: None, *, fixed: bool = False) -> Planned:
     """The shortest round for `config`, within its planner section's limits.
 
-    With a measured profile the codec is chosen too; without one it stays as configured. Raises
-    CutlayerError for a model, link, profile or limit that cannot be.
+    With a measured profile the codec is chosen too; without one it stays as configured. `fixed`:
+    nothing is chosen, and the answer is what the configuration comes to as it is. Raises
+    CutlayerError for a model, link, profile or limit that cannot be, as a run of it would.
     """
+    check(config, cut=fixed or "cut" in config.model.model_fields_set)
+    check_size(config)
+    profile = None if fixed else _profile(config)
     workload = make_workload(config, say)
-    profile = _profile(config)
     section = config.planner
     limits = Limits(
-        most_share=each("planner.most_share", section.most_share, len(workload.devices)),
+        most_share=most_shares(section, len(workload.devices)),
         least_cut=section.least_cut,
         server_busy=section.server_busy,
         per_device_cuts=section.cuts == "per-device",
     )
     scheme = SCHEMES[config.scheme.name]
+    if fixed:
+        own = _configured(config, workload)
+        decision = _as_given(config, workload, limits, own.accurate[0])
+        made = plan_as_given(workload, limits, decision, own, section.accuracy_loss)
+        return Planned(config, made, None, fixed=True)
     if profile is not None and scheme.compressed:
         codecs = measured_choices(profile, section.accuracy_loss)
     else:
         codecs = _configured(config, workload)
     made = make_plan(workload, limits, scheme, codecs, section.accuracy_loss)
     return Planned(config, made, profile)
+
+
+def check_size(config: Config) -> None:
+    """Raises ConfigError for a round of more mini-batches than can be planned in minutes."""
+    training, count = config.training, config.devices.count
+    if count > _MOST_PLANNED:
+        raise ConfigError(
+            f"devices.count {count:,}: a plan finds the shares of {_MOST_PLANNED:,} devices at"
+            " most; plan fewer"
+        )
+    steps = training.local_steps if training.local_epochs is None else None
+    if steps is not None and steps > _MOST_STEPS:
+        raise ConfigError(
+            f"training.local_steps {steps:,}: a plan plays {_MOST_STEPS:,} at most; plan fewer"
+        )
+
+
+def _as_given(config: Config, workload: Workload, limits: Limits, codec: CodecChoice) -> Decision:
+    """The decision that the configuration makes itself; shares as its planner finds them for the
+    channel's mean, drawn ones taken to be even."""
+    scheme, training = SCHEMES[config.scheme.name], config.training
+    count, parts = len(workload.devices), count_micro_batches(training, scheme)
+    in_flight = min(training.in_flight or parts, parts) if scheme.pipelined else 1
+    held = Held(Holding(config.devices.holding), parts, in_flight)
+    shares = fixed_shares(config, count).value
+    cuts = (config.model.cut if scheme.splits else 1,) * count
+    decision = Decision(scheme, cuts, codec, held, workload.rules, shares)
+    if config.planner.name in ("static", "two-timescale"):
+        return with_best_shares(workload, limits, decision, workload.channel.mean_curves())
+    return decision
+
+
+def replacements(planned: Planned) -> list[str]:
+    """What was given and is another in the plan: a line for each, none where nothing fits."""
+    chosen, config = planned.plan.chosen, planned.config
+    if chosen is None:
+        return []
+    lines = []
+    for name, settings in _decided(config, chosen.decision).items():
+        section: Section = getattr(config, name)
+        for key, new in settings.items():
+            old = getattr(section, key)
+            if key in section.model_fields_set and old is not None and old != new:
+                to = "a cut for each device" if new is None else shown(new)
+                lines.append(f"{name}.{key} {shown(old)} was replaced by {to}")
+    return lines
+
+
+def profile_notes(planned: Planned) -> list[str]:
+    """Where the measured accuracies are of something else than what is planned."""
+    profile, config, chosen = planned.profile, planned.config, planned.plan.chosen
+    if profile is None or chosen is None or not chosen.decision.scheme.compressed:
+        return []
+    error = 100 * profile.loss_error
+    of = f"accuracies are known to ± {error:.1f} points: {profile.test_samples} test samples,"
+    lines = [f"{of} {len(profile.seeds)} seeds"]
+    if not _same(profile.data, config.data.name):
+        lines.append(
+            f"they were measured on {profile.data}, and say little of {config.data.name}:"
+            " `cutlayer profile` measures it"
+        )
+    if set(chosen.decision.cuts) != {profile.cut}:
+        cuts = ", ".join(str(cut) for cut in sorted(set(chosen.decision.cuts)))
+        lines.append(
+            f"they were measured at cut {profile.cut}, not {cuts}: what the codec costs there may"
+            " be another"
+        )
+    return lines
 
 
 def planned_config(planned: Planned) -> Config:
@@ -78,12 +167,15 @@ def planned_config(planned: Planned) -> Config:
     if chosen is None:
         raise ConfigError("nothing fits, so there is no configuration to train by")
     decision, config = chosen.decision, planned.config
+    if planned.fixed:
+        return config
     if decision.common_cut is None:
         raise ConfigError("a run cuts all devices alike: set planner.cuts to common to train by it")
     values = config.model_dump(mode="json", exclude_unset=True)
     for section, settings in _decided(config, decision).items():
-        values[section] = {**_section(values.get(section)), **settings}
-    return read_values(values)
+        values[section] = {**values.get(section, {}), **settings}
+    config = valid(values)
+    return without(config, {each.key for each in unread(config)})
 
 
 def _decided(config: Config, decision: Decision) -> dict[str, dict[str, Any]]:
@@ -110,14 +202,26 @@ def _decided(config: Config, decision: Decision) -> dict[str, dict[str, Any]]:
     return sections
 
 
-def _section(value: Any) -> dict[str, Any]:
-    return dict(value) if isinstance(value, dict) else {}
-
-
 def _profile(config: Config) -> Profile | None:
-    if config.planner.profile is not None:
-        return read_profile(Path(config.planner.profile))
+    path, name = config.planner.profile, config.model.name
+    if path is not None:
+        profile = read_profile(Path(path))
+        if not _same(profile.model, name):
+            raise ConfigError(
+                f"planner.profile {path} was measured with {profile.model}, and accuracies of one"
+                f" model say nothing of another: profile {name}, or leave it out"
+            )
+        return profile
     return packaged_profile(config.model.name, config.data.name)
+
+
+def _same(measured: str, name: str) -> bool:
+    """Whether two names are of one model or data set: a short name or hub id, or a folder's."""
+    return _plain(measured) == _plain(name)
+
+
+def _plain(name: str) -> str:
+    return KNOWN_MODELS.get(name, Path(name).name if Path(name).exists() else name)
 
 
 def _configured(config: Config, workload: Workload) -> CodecChoices:

@@ -28,7 +28,7 @@ def device_values(given: Mapping[str, Any]) -> dict[str, Any]:
         }
     if isinstance(preset, list | tuple) and all(isinstance(name, str) for name in preset):
         each = [find_preset(name) for name in preset]
-        if given.get("count", len(each)) != len(each):
+        if _number(given.get("count", len(each))) != len(each):
             raise ConfigError(
                 f"devices.preset lists {len(each)} names for devices.count {given['count']}: leave"
                 " the count out"
@@ -52,12 +52,21 @@ def server_values(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _efficiency(section: str, given: Mapping[str, Any]) -> float:
     """What to multiply a peak by; the section refuses one that is no part of it."""
-    efficiency = given.get("efficiency", 1.0)
-    if not isinstance(efficiency, int | float):
+    efficiency = _number(given.get("efficiency", 1.0))
+    if efficiency is None:
         return 1.0
     if efficiency != 1.0 and given.get("preset") is None:
         raise ConfigError(
             f"{section}.efficiency {efficiency} is of a preset's peak rate, and {section}.preset is"
             f" null: give a preset, or {section}.flops_per_s as it is reached"
         )
-    return float(efficiency)
+    return efficiency
+
+
+def _number(value: Any) -> float | None:
+    """A number as the section will read it, also of a text such as 3e-1, which YAML takes for one;
+    None: the section refuses it."""
+    try:
+        return None if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None

@@ -6,8 +6,6 @@ Finds and loads what a run would, but for one device and without a codec.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import torch
-
 from cutlayer.config.adapter import trains_head
 from cutlayer.config.dataset import prepare_data
 from cutlayer.config.schema import Config
@@ -34,8 +32,6 @@ def probe(config: Config, warm_steps: int, kept_steps: int, say: Say = lambda li
 
     Raises CutlayerError for a model, data set or cut that cannot be.
     """
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
     found = find_model(config.model.name, say=say)
     prepared = prepare_data(config, found.path, say)
     section = config.adapter

@@ -4,34 +4,71 @@ The command line takes the same road as the file: both end as one mapping that i
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from cutlayer.config.keys import find_field, sections
+from cutlayer.config.override import override_value
 from cutlayer.config.schema import Config
+from cutlayer.config.unread import unread
 from cutlayer.errors import ConfigError
-from cutlayer.words import nearest
+from cutlayer.words import cut, nearest, quoted
+
+_MOST_BYTES = 1 << 20
 
 
-def read_config(path: Path | None, overrides: Mapping[str, str] | None = None) -> Config:
+def read_config(
+    path: Path | None,
+    overrides: Mapping[str, str] | None = None,
+    *,
+    also_read: Collection[str] = (),
+) -> Config:
     """The configuration in `path` (None: the built-in default) with overrides on top.
 
-    Overrides go by dotted key (`codec.keep_ratio`), values are YAML. A section that has a `name`
-    may be given as that name alone (`codec: none`). Raises ConfigError for a file that cannot be
-    read, an unknown key (naming the nearest) or a value out of bounds.
+    Overrides go by dotted key (`codec.keep_ratio`): numbers, names and texts as they are, lists and
+    mappings as YAML. A section that has a `name` may be given as that name alone (`codec: none`).
+    `also_read`: what the caller reads whatever is chosen. Raises ConfigError for a file that cannot
+    be read, an unknown key (naming the nearest), a value out of bounds, or one that the names
+    chosen do not read.
     """
+    values = merged_values(path, overrides or {})
+    given = {key for name in overrides or () for key in _leaves(name, _at(values, name))}
+    return read_values(values, given=given, also_read=also_read)
+
+
+def read_written(path: Path, overrides: Mapping[str, str] | None = None) -> Config:
+    """The configuration that a run has written, with overrides on top: whether all of it is read
+    was asked before the run."""
+    return valid(merged_values(path, overrides or {}))
+
+
+def merged_values(path: Path | None, overrides: Mapping[str, str]) -> dict[str, Any]:
+    """The file's values with the overrides on top, unchecked. Raises ConfigError."""
     values: dict[str, Any] = {} if path is None else _load(path)
-    for key, text in (overrides or {}).items():
-        _override(values, key, _scalar(key, text))
-    return read_values(values)
+    for key, text in overrides.items():
+        _override(values, key, override_value(key, text))
+    return values
 
 
-def read_values(values: Mapping[str, Any]) -> Config:
-    """The configuration of a nested mapping, as a file holds it. Raises ConfigError."""
+def read_values(
+    values: Mapping[str, Any], *, given: Collection[str] = (), also_read: Collection[str] = ()
+) -> Config:
+    """The configuration of a nested mapping, as a file holds it; `given`: keys that somebody asked
+    for by name. Raises ConfigError."""
+    config = valid(values)
+    for each in unread(config, given):
+        if each.key not in also_read:
+            raise ConfigError(str(each))
+    return config
+
+
+def valid(values: Mapping[str, Any]) -> Config:
+    """The same without asking whether all of it is read."""
     try:
         return Config.model_validate(values)
     except ValidationError as error:
@@ -53,15 +90,6 @@ def config_sha256(config: Config) -> str:
     return hashlib.sha256(config_yaml(config).encode()).hexdigest()
 
 
-def keys(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, str, Any]]:
-    """Every dotted key with its description and default."""
-    for name, field in model.model_fields.items():
-        if isinstance(field.default, BaseModel):
-            yield from keys(type(field.default), f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", field.description or "", field.default
-
-
 def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
         if isinstance(value, dict):
@@ -72,19 +100,27 @@ def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = _text(path)
         _refuse_doubles(path, yaml.compose(text, Loader=yaml.SafeLoader))
         values = yaml.safe_load(text)
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = cut(" ".join(str(error).split()), 200)
         raise ConfigError(f"{path} is not YAML: {reason}") from error
     if values is None:
         return {}
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise ConfigError(f"{path} must hold keys and values, such as `codec: none`")
     return values
+
+
+def _text(path: Path) -> str:
+    with path.open("rb") as file:
+        text = file.read(_MOST_BYTES + 1)
+    if len(text) > _MOST_BYTES:
+        raise ConfigError(f"{path} has more than {_MOST_BYTES} bytes: it is no configuration")
+    return text.decode("utf-8")
 
 
 def _refuse_doubles(path: Path, root: yaml.Node | None) -> None:
@@ -123,16 +159,25 @@ def _override(values: dict[str, Any], key: str, value: Any) -> None:
     if isinstance(inner, str):
         inner = {"name": inner}
     if not isinstance(inner, dict):
-        raise ConfigError(f"{section} must hold keys and values, not {inner!r}")
+        raise ConfigError(f"{section} must hold keys and values, not {quoted(inner)}")
     values[section] = dict(inner)
     _override(values[section], rest, value)
 
 
-def _scalar(key: str, text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{key}: cannot read the value {text!r}") from error
+def _at(values: Mapping[str, Any], key: str) -> Any:
+    value: Any = values
+    for name in key.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
+
+
+def _leaves(key: str, value: Any) -> Iterator[str]:
+    """The key, or those of the mapping that is given for it."""
+    if not isinstance(value, Mapping):
+        yield key
+        return
+    for name, inner in value.items():
+        yield from _leaves(f"{key}.{name}", inner)
 
 
 def _first(errors: Sequence[ErrorDetails]) -> ErrorDetails:
@@ -142,29 +187,48 @@ def _first(errors: Sequence[ErrorDetails]) -> ErrorDetails:
 
 
 def _where(error: ErrorDetails) -> str:
-    return ".".join(part for part in error["loc"] if isinstance(part, str) and part in _words())
+    """The whole key: of the parts of a place, those that are names of it."""
+    key = ""
+    for part in error["loc"]:
+        longer = f"{key}.{part}".lstrip(".")
+        if find_field(longer) is not None:
+            key = longer
+    return key
 
 
 def _explain(error: ErrorDetails) -> str:
     """One line for what is wrong."""
-    path = [part for part in error["loc"] if isinstance(part, str)]
-    where = _where(error)
+    where, value = _where(error), quoted(error["input"])
     if error["type"] == "extra_forbidden":
-        section = ".".join(path[:-1])
-        known = [key for key, _, _ in keys()]
-        siblings = [key.split(".")[len(path) - 1] for key in known if _inside(key, section)]
-        hint = nearest(path[-1], list(dict.fromkeys(siblings)))
-        return f"unknown configuration key {'.'.join(path)}; {hint}"
+        word = str(error["loc"][-1])
+        hint = nearest(word, list(sections(where)))
+        return f"unknown configuration key {cut(f'{where}.{word}'.lstrip('.'))}; {hint}"
     if error["type"] == "model_type":
-        return f"{where} must hold keys and values, not {error['input']!r}"
+        return f"{where or 'a configuration'} must hold keys and values, not {value}"
     if error["type"] == "tuple_type":
-        return f"{where} must be a list, such as [a, b], not {error['input']!r}"
-    return f"{where}: {error['msg'][0].lower()}{error['msg'][1:]}, not {error['input']!r}"
+        return f"{where} must be a list, such as [a, b], not {value}"
+    if error["type"] == "string_type":
+        return f"{where}: should be text, not {value}: put it in quotes"
+    return f"{where}: {_asked(error)}, not {value}"
 
 
-def _inside(key: str, section: str) -> bool:
-    return not section or key.startswith(f"{section}.")
+def _asked(error: ErrorDetails) -> str:
+    """What a value should be; bounds in their shortest words."""
+    bounds = {name: _bound(value) for name, value in error.get("ctx", {}).items()}
+    match error["type"]:
+        case "greater_than_equal":
+            return f"should be at least {bounds['ge']}"
+        case "less_than_equal":
+            return f"should be at most {bounds['le']}"
+        case "greater_than":
+            return f"should be above {bounds['gt']}"
+        case "less_than":
+            return f"should be below {bounds['lt']}"
+        case _:
+            return f"{error['msg'][0].lower()}{error['msg'][1:]}".replace("input should", "should")
 
 
-def _words() -> set[str]:
-    return {word for key, _, _ in keys() for word in key.split(".")}
+def _bound(value: Any) -> str:
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -3,23 +3,35 @@
 The defaults are the built-in job. `--help` prints the descriptions, `--print-config` the values.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
+from cutlayer.config.link_section import LinkSection
 from cutlayer.config.net_section import NetSection
 from cutlayer.config.presets import device_values, server_values
 from cutlayer.config.section import (
-    Finite,
-    FiniteEach,
+    MOST_DEVICES,
+    DecibelsEach,
+    MebibytesEach,
     Positive,
-    PositiveEach,
+    Rate,
+    RateEach,
     Real,
     Section,
+    Share,
     ShareEach,
+    Text,
     Whole,
+    read_by,
+    read_unless,
 )
 from cutlayer.spec import Task
+
+_WHOLE = ("fl-lora", "fl-full")
+_COMPRESSING = ("sft", "sft-overlap")
+_BOTH_GRIDS = ("paper", "lossless-plus")
+_ARRANGED = ("static", "two-timescale")
 
 
 class SchemeSection(Section):
@@ -45,21 +57,24 @@ class SchemeSection(Section):
 class ModelSection(Section):
     """The pretrained model and where it is cut."""
 
-    name: str = Field(
+    name: Text = Field(
         default="dinov2-small",
         min_length=1,
         description="a folder in Hugging Face form, a known name (dinov2-small, vit-l16, gpt2,"
         " llama-2-7b, ...) or a hub id",
     )
-    cut: Whole = Field(
-        default=4, description="blocks on the devices, 1 to L-1; the server runs the other L - cut"
+    cut: Annotated[Whole, read_unless("scheme.name", *_WHOLE)] = Field(
+        default=4,
+        ge=1,
+        le=10_000,
+        description="blocks on the devices, 1 to L-1; the server runs the other L - cut",
     )
 
 
 class DataSection(Section):
     """The samples."""
 
-    name: str = Field(
+    name: Text = Field(
         default="fashion-mnist",
         min_length=1,
         description="a path (image folder, CIFAR-100 binary, Tiny-ImageNet, CSV, JSON lines, text"
@@ -70,17 +85,25 @@ class DataSection(Section):
         description="image-classification, text-classification or causal-lm; null: as the data",
     )
     train_samples: Whole | None = Field(
-        default=1600, ge=1, description="training samples drawn, over all devices; null: all"
+        default=1600,
+        ge=1,
+        le=10**9,
+        description="training samples drawn, over all devices; null: all",
     )
     test_samples: Whole | None = Field(
-        default=500, ge=1, description="test samples drawn; null: all"
+        default=500, ge=1, le=10**9, description="test samples drawn; null: all"
     )
     image_size: Whole = Field(
-        default=56, ge=1, description="images are resized to this many pixels a side [px]"
+        default=56,
+        ge=1,
+        le=16_384,
+        description="images are resized to this many pixels a side [px]",
     )
-    max_tokens: Whole = Field(default=128, ge=2, description="texts are cut after this many tokens")
-    text_field: str = Field(default="text", description="column of the text in tables")
-    label_field: str = Field(default="label", description="column of the label in tables")
+    max_tokens: Whole = Field(
+        default=128, ge=2, le=2**20, description="texts are cut after this many tokens"
+    )
+    text_field: Text = Field(default="text", description="column of the text in tables")
+    label_field: Text = Field(default="label", description="column of the label in tables")
     test_fraction: Real = Field(
         default=0.2, gt=0, lt=1, description="part held out when the data have no test split"
     )
@@ -98,8 +121,10 @@ class PartitionSection(Section):
         default="dirichlet",
         description="iid: dealt at random; dirichlet: each class in uneven shares",
     )
-    alpha: Positive = Field(
+    alpha: Annotated[Real, read_by("name", "dirichlet")] = Field(
         default=1.0,
+        ge=1e-4,
+        le=1e6,
         description="concentration of dirichlet; small is uneven (0.1), large is even (100)",
     )
 
@@ -107,9 +132,16 @@ class PartitionSection(Section):
 class AdapterSection(Section):
     """What is trained."""
 
-    rank: Whole = Field(default=8, ge=1, description="rank of every LoRA adapter")
-    alpha: Positive = Field(default=8.0, description="adapters are scaled by alpha / rank")
-    targets: Literal["all"] | tuple[str, ...] = Field(
+    rank: Whole = Field(
+        default=8,
+        ge=1,
+        le=65_536,
+        description="rank of every LoRA adapter, at most the width of the layers",
+    )
+    alpha: Real = Field(
+        default=8.0, ge=1e-6, le=1e6, description="adapters are scaled by alpha / rank"
+    )
+    targets: Literal["all"] | tuple[Text, ...] = Field(
         default="all",
         description="linear layers adapted in each block: all, or a list of their names",
     )
@@ -125,26 +157,37 @@ class TrainingSection(Section):
     """How long, and in what portions."""
 
     rounds: Whole = Field(
-        default=5, ge=1, description="rounds; each ends with FedAvg of the adapters"
+        default=5, ge=1, le=10**6, description="rounds; each ends with FedAvg of the adapters"
     )
-    local_steps: Whole | None = Field(
+    local_steps: Annotated[Whole | None, read_by("local_epochs", None)] = Field(
         default=10,
         ge=1,
+        le=10**6,
         description="mini-batches a device trains on in a round; null: see local_epochs",
     )
     local_epochs: Whole | None = Field(
-        default=None, ge=1, description="passes over its samples a device makes in a round instead"
+        default=None,
+        ge=1,
+        le=10**6,
+        description="passes over its samples a device makes in a round instead",
     )
-    batch_size: Whole = Field(default=16, ge=1, description="samples in a mini-batch")
+    batch_size: Whole = Field(
+        default=16,
+        ge=1,
+        le=65_536,
+        description="samples in a mini-batch; a device with fewer takes all it has",
+    )
     micro_batches: Whole | None = Field(
         default=None,
         ge=1,
+        le=65_536,
         description="parts that a mini-batch goes through in; null: 4 for sft-overlap, else 1",
     )
-    in_flight: Whole | None = Field(
+    in_flight: Annotated[Whole | None, read_by("scheme.name", "sft-overlap")] = Field(
         default=None,
         ge=1,
-        description="sft-overlap: micro-batches between forward and backward at most; null: all",
+        le=65_536,
+        description="micro-batches between forward and backward at most; null: all",
     )
 
 
@@ -154,15 +197,21 @@ class OptimizerSection(Section):
     name: Literal["adamw", "sgd"] = Field(
         default="adamw", description="adamw, or sgd (the paper's)"
     )
-    learning_rate: Positive = Field(default=1e-3, description="learning rate of the first round")
+    learning_rate: Positive = Field(
+        default=1e-3, le=1e12, description="learning rate of the first round"
+    )
     decay: Real = Field(
         default=0.998,
         gt=0,
         le=1,
         description="the learning rate is multiplied by this after each round",
     )
-    momentum: Real = Field(default=0.9, ge=0, lt=1, description="momentum of sgd")
-    weight_decay: Real = Field(default=0.0, ge=0, description="decoupled for adamw, L2 for sgd")
+    momentum: Annotated[Real, read_by("name", "sgd")] = Field(
+        default=0.9, ge=0, lt=1, description="part of the last step that is made again"
+    )
+    weight_decay: Real = Field(
+        default=0.0, ge=0, le=1e6, description="decoupled for adamw, L2 for sgd"
+    )
 
 
 class StagesSection(Section):
@@ -172,29 +221,38 @@ class StagesSection(Section):
     transform: Literal["none", "hadamard", "basis"] = Field(
         default="none", description="none, hadamard, or basis (learned and shipped)"
     )
-    basis_share: Real = Field(
-        default=1.0, gt=0, le=1, description="part of the columns kept after the basis"
+    basis_share: Annotated[Share, read_by("transform", "basis")] = Field(
+        default=1.0, description="part of the columns kept after the basis"
     )
     sparsify: Literal["none", "sample", "token", "batch"] = Field(
         default="none", description="Top-K within each sample, each token or the whole batch"
     )
-    keep_ratio: Real = Field(default=0.2, gt=0, le=1, description="values that Top-K keeps")
+    keep_ratio: Annotated[Share, read_by("sparsify", "sample", "token", "batch")] = Field(
+        default=0.2, description="part of the values that Top-K keeps"
+    )
     quantise: Literal["levels", "dead-zone", "int", "float8"] = Field(
         default="levels", description="levels (the paper's), dead-zone, int or float8"
     )
-    levels: Whole = Field(default=7, ge=1, le=255, description="intervals of levels")
-    bits: Whole = Field(default=8, ge=2, le=8, description="bits of int")
-    rounding: Real = Field(
-        default=0.35, gt=0, le=0.5, description="dead-zone: 0.5 rounds to nearest"
+    levels: Annotated[Whole, read_by("quantise", "levels")] = Field(
+        default=7, ge=1, le=255, description="intervals between smallest and largest kept"
     )
-    step: Positive | None = Field(
-        default=None, description="dead-zone: the step in units of the values' scale"
+    bits: Annotated[Whole, read_by("quantise", "int")] = Field(
+        default=8, ge=2, le=8, description="bits of a value"
     )
-    target_bits: Positive | None = Field(
-        default=None, description="dead-zone: bits per value that the step follows"
+    rounding: Annotated[Real, read_by("quantise", "dead-zone")] = Field(
+        default=0.35, gt=0, le=0.5, description="0.5 rounds to nearest"
     )
-    target_cosine: Positive | None = Field(
-        default=None, description="dead-zone: cosine of sent and decoded that the step follows"
+    step: Annotated[Positive | None, read_by("quantise", "dead-zone")] = Field(
+        default=None, ge=1e-6, le=1e6, description="the step in units of the values' scale"
+    )
+    target_bits: Annotated[Positive | None, read_by("quantise", "dead-zone")] = Field(
+        default=None, ge=0.001, le=16, description="bits per value that the step follows"
+    )
+    target_cosine: Annotated[Positive | None, read_by("quantise", "dead-zone")] = Field(
+        default=None,
+        ge=0.1,
+        le=0.9999,
+        description="cosine of sent and decoded that the step follows",
     )
     entropy: Literal["raw", "golomb", "two-way"] = Field(
         default="two-way", description="raw (fixed width), golomb or two-way"
@@ -212,33 +270,38 @@ class CodecSection(Section):
         description="paper; lossless-plus (lossy as paper: its values, in fewer bytes); best"
         " (learned basis); fast (4 bits); none (float32); stages (as up and down say)",
     )
-    keep_ratio: Real = Field(
-        default=0.5,
-        gt=0,
-        le=1,
-        description="paper and lossless-plus: values kept of each sample (the paper's rho)",
+    keep_ratio: Annotated[Share, read_by("name", *_BOTH_GRIDS)] = Field(
+        default=0.5, description="part of the values kept of each sample (the paper's rho)"
     )
-    levels: Whole = Field(
+    levels: Annotated[Whole, read_by("name", *_BOTH_GRIDS)] = Field(
         default=31,
         ge=1,
         le=255,
-        description="paper and lossless-plus: quantisation intervals between smallest and largest"
-        " kept",
+        description="quantisation intervals between smallest and largest kept",
     )
-    target_bits_up: Positive = Field(default=0.7, description="best: bits per value of activations")
-    target_bits_down: Positive = Field(default=0.4, description="best: bits per value of gradients")
-    target_cosine_up: Positive | None = Field(
-        default=None, description="best: follow this cosine of activations, not bits"
+    target_bits_up: Annotated[Real, read_by("name", "best"), read_by("target_cosine_up", None)] = (
+        Field(default=0.7, ge=0.001, le=16, description="bits per value of activations")
     )
-    target_cosine_down: Positive | None = Field(
-        default=None, description="best: follow this cosine of gradients, not bits"
+    target_bits_down: Annotated[
+        Real, read_by("name", "best"), read_by("target_cosine_down", None)
+    ] = Field(default=0.4, ge=0.001, le=16, description="bits per value of gradients")
+    target_cosine_up: Annotated[Real | None, read_by("name", "best")] = Field(
+        default=None,
+        ge=0.1,
+        le=0.9999,
+        description="follow this cosine of activations, not bits",
     )
-    basis_share: Real = Field(
-        default=1 / 3, gt=0, le=1, description="best: part of the basis kept for activations"
+    target_cosine_down: Annotated[Real | None, read_by("name", "best")] = Field(
+        default=None, ge=0.1, le=0.9999, description="follow this cosine of gradients, not bits"
     )
-    up: StagesSection | None = Field(default=None, description="stages: those of activations")
-    down: StagesSection | None = Field(
-        default=None, description="stages: those of gradients; null: as up"
+    basis_share: Annotated[Share, read_by("name", "best")] = Field(
+        default=1 / 3, description="part of the basis kept for activations"
+    )
+    up: Annotated[StagesSection | None, read_by("name", "stages")] = Field(
+        default=None, description="the stages of activations"
+    )
+    down: Annotated[StagesSection | None, read_by("name", "stages")] = Field(
+        default=None, description="the stages of gradients; null: as up"
     )
 
 
@@ -246,9 +309,12 @@ class DevicesSection(Section):
     """The virtual devices. A list gives each its own value."""
 
     count: Whole = Field(
-        default=8, ge=1, description="how many devices; with a list of presets as many as it has"
+        default=8,
+        ge=1,
+        le=MOST_DEVICES,
+        description="how many devices; with a list of presets as many as it has",
     )
-    preset: str | tuple[str, ...] | None = Field(
+    preset: Text | tuple[Text, ...] | None = Field(
         default=None,
         description="a device by name (jetson-nano), or a list of names, one a device: its peak"
         " rate for flops_per_s, 0 for flops_spread and its memory as sold for memory_mib; what is"
@@ -261,7 +327,7 @@ class DevicesSection(Section):
         description="part of a preset's peak rate that training reaches; measure it, 1 is never"
         " met",
     )
-    flops_per_s: PositiveEach = Field(
+    flops_per_s: RateEach = Field(
         default=1.024e12,
         description="compute rate [FLOP/s]; the default is 256 cores at 1 GHz, 4 FLOP a cycle",
     )
@@ -271,9 +337,13 @@ class DevicesSection(Section):
         lt=1,
         description="rates run evenly from 1 - spread to 1 + spread times that",
     )
-    uplink_snr_db: FiniteEach = Field(default=17.0, description="SNR, device to server [dB]")
-    downlink_snr_db: FiniteEach = Field(default=17.0, description="SNR, server to device [dB]")
-    memory_mib: PositiveEach | None = Field(
+    uplink_snr_db: Annotated[
+        DecibelsEach, read_by("link.cell.name", "none"), read_by("link.traces", ())
+    ] = Field(default=17.0, description="SNR, device to server [dB]")
+    downlink_snr_db: Annotated[
+        DecibelsEach, read_by("link.cell.name", "none"), read_by("link.traces", ())
+    ] = Field(default=17.0, description="SNR, server to device [dB]")
+    memory_mib: MebibytesEach | None = Field(
         default=72.0,
         description="memory for training [MiB]; a preset's is as sold, of which the system takes"
         " its part; a run that needs more stops; null: no limit",
@@ -296,7 +366,7 @@ class DevicesSection(Section):
 class ServerSection(Section):
     """The edge server."""
 
-    preset: str | None = Field(
+    preset: Annotated[Text | None, read_unless("scheme.name", *_WHOLE)] = Field(
         default=None,
         description="a machine by name (rtx-4090): its peak rate for flops_per_s, unless given",
     )
@@ -306,15 +376,16 @@ class ServerSection(Section):
         le=1,
         description="part of a preset's peak rate that training reaches; measure it",
     )
-    flops_per_s: Positive = Field(
+    flops_per_s: Annotated[Rate, read_unless("scheme.name", *_WHOLE)] = Field(
         default=3.072e12, description="compute rate [FLOP/s]; the default is 2048 cores at 1.5 GHz"
     )
-    workers: Whole = Field(
-        default=1, ge=1, description="mini-batches worked on at a time, each at that rate"
+    workers: Annotated[Whole, read_unless("scheme.name", *_WHOLE)] = Field(
+        default=1, ge=1, le=10**6, description="mini-batches worked on at a time, each at that rate"
     )
     group: Whole = Field(
         default=8,
         ge=1,
+        le=MOST_DEVICES,
         description="devices whose rows share one pass when simulating (speed only)",
     )
 
@@ -322,79 +393,6 @@ class ServerSection(Section):
     @classmethod
     def _from_preset(cls, value: Any) -> Any:
         return server_values(value) | value if isinstance(value, dict) else value
-
-
-class FadingSection(Section):
-    """How a device's SNR varies from round to round."""
-
-    name: Literal["none", "rayleigh", "rician", "gauss-markov"] = Field(
-        default="none",
-        description="none; rayleigh; rician; gauss-markov (rayleigh or rician with memory)",
-    )
-    k_db: Finite | None = Field(
-        default=None,
-        description="rician, gauss-markov: power of the direct path over the rest [dB]; null: 10"
-        " for rician, no direct path for gauss-markov",
-    )
-    correlation: Real = Field(
-        default=0.9, ge=0, lt=1, description="gauss-markov: of one round's gain with the next's"
-    )
-
-
-class CellSection(Section):
-    """Devices in a cell of 3GPP TR 38.901: SNR from distances instead of given ones."""
-
-    name: Literal["none", "umi", "uma"] = Field(
-        default="none",
-        description="none: devices.uplink_snr_db and downlink_snr_db; umi: street canyon; uma:"
-        " urban macro; path loss, line of sight and shadowing are drawn from the seed",
-    )
-    carrier_ghz: Positive = Field(default=3.5, description="carrier frequency [GHz]")
-    nearest_m: Real = Field(default=20.0, ge=0, description="least distance to the server [m]")
-    farthest_m: Positive = Field(default=200.0, description="greatest distance [m]")
-    device_power_dbm: Finite = Field(default=23.0, description="transmit power of devices [dBm]")
-    server_power_dbm: Finite = Field(default=33.0, description="transmit power of the server [dBm]")
-    device_noise_db: Finite = Field(default=9.0, description="noise figure of devices [dB]")
-    server_noise_db: Finite = Field(default=5.0, description="noise figure of the server [dB]")
-
-
-class LinkSection(Section):
-    """The bandwidth that all devices share."""
-
-    bandwidth_hz: Positive = Field(default=5e6, description="bandwidth, the same both ways [Hz]")
-    shares: Literal["even"] | tuple[Positive, ...] = Field(
-        default="even",
-        description="bandwidth allocation: even, or a list that sums to 1 at most",
-    )
-    rate: Literal["constant-snr", "constant-power"] = Field(
-        default="constant-snr",
-        description="constant-snr (the paper's): the SNR is the same for any share;"
-        " constant-power: it is that of the whole bandwidth, and better for a smaller share",
-    )
-    fading: FadingSection = FadingSection()
-    cell: CellSection = CellSection()
-    traces: tuple[str, ...] = Field(
-        default=(),
-        description="measured rates instead of SNR: a file a device, or one for all; CSV of"
-        " time_s,rate_bit_per_s, or Mahimahi's format",
-    )
-    downlink_traces: tuple[str, ...] = Field(
-        default=(), description="the same for the downlink; none: as the uplink"
-    )
-    trace_window_s: Positive = Field(
-        default=1.0, description="a round's rate is the trace's mean over so many seconds [s]"
-    )
-    uplink: Literal["static", "in-turn", "shared"] = Field(
-        default="static",
-        description="static: each on its share; in-turn: the whole bandwidth for one transfer after"
-        " another; shared: time slots among those under way",
-    )
-    downlink: Literal["static", "in-turn", "shared"] = Field(
-        default="static", description="the same for the downlink"
-    )
-    duplex: Literal["full", "half"] = Field(
-        default="full", description="half: never both ways at once"
-    )
 
 
 class PlannerSection(Section):
@@ -405,11 +403,11 @@ class PlannerSection(Section):
         description="bandwidth allocation: even (or link.shares); random (drawn each round); static"
         " (optimal for the mean channel); two-timescale (optimal anew for each round's channel)",
     )
-    most_share: ShareEach = Field(
+    most_share: Annotated[ShareEach, read_by("name", *_ARRANGED)] = Field(
         default=1.0,
-        description="static, two-timescale: largest part of the bandwidth that a device may have",
+        description="largest part of the bandwidth that a device may have",
     )
-    profile: str | None = Field(
+    profile: Text | None = Field(
         default=None,
         description="measured accuracies, a file of `cutlayer profile`; null: the packaged one of"
         " this model and data",
@@ -421,7 +419,10 @@ class PlannerSection(Section):
         description="accuracy that the codec may cost (0.02 is two points)",
     )
     least_cut: Whole = Field(
-        default=1, ge=1, description="fewest blocks on devices, for the privacy of activations"
+        default=1,
+        ge=1,
+        le=10_000,
+        description="fewest blocks on devices, for the privacy of activations",
     )
     server_busy: Real = Field(
         default=1.0, gt=0, le=1, description="largest part of a round that the server may compute"
@@ -429,11 +430,6 @@ class PlannerSection(Section):
     cuts: Literal["common", "per-device"] = Field(
         default="common", description="one cut for all devices, or one for each"
     )
-
-    @field_validator("name", mode="before")
-    @classmethod
-    def _hyphens(cls, value: Any) -> Any:
-        return value.replace("_", "-") if isinstance(value, str) else value
 
 
 class CostSection(Section):
@@ -452,10 +448,10 @@ class Config(Section):
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()
     partition: PartitionSection = PartitionSection()
-    adapter: AdapterSection = AdapterSection()
+    adapter: Annotated[AdapterSection, read_unless("scheme.name", "fl-full")] = AdapterSection()
     training: TrainingSection = TrainingSection()
     optimizer: OptimizerSection = OptimizerSection()
-    codec: CodecSection = CodecSection()
+    codec: Annotated[CodecSection, read_by("scheme.name", *_COMPRESSING)] = CodecSection()
     devices: DevicesSection = DevicesSection()
     server: ServerSection = ServerSection()
     link: LinkSection = LinkSection()
@@ -468,5 +464,6 @@ class Config(Section):
     threads: Whole | None = Field(
         default=None,
         ge=1,
+        le=1024,
         description="torch threads; null: torch's choice (same bytes need the same)",
     )

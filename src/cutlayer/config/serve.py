@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import Any, final
 
 from cutlayer.config.full_paths import with_full_paths
-from cutlayer.config.job import Job, about, changed_config, export, new_directory, prepare
+from cutlayer.config.job import (
+    Job,
+    about,
+    changed_config,
+    export,
+    new_directory,
+    prepare,
+    use_threads,
+)
 from cutlayer.config.listening import try_addresses
 from cutlayer.config.net_job import NetJob, check_net, open_net, outline_of
 from cutlayer.config.overview import overview
@@ -104,6 +112,7 @@ def resume(path: Path, keys: Path, doors: Doors, changes: Mapping[str, str] | No
 
 def _ready(config: Config) -> Job:
     """Prepared; the log says what for, and that it goes on."""
+    use_threads(config)
     with Heartbeat(so_far("getting ready"), _LOG.info):
         job = prepare(config, _LOG.info, dealt=False)
     for line in overview(job.config, job.prepared, job.setup, real=True):

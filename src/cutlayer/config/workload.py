@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cutlayer.config.codec import make_codecs
-from cutlayer.config.devices import make_devices
+from cutlayer.config.devices import check_steps, make_devices
 from cutlayer.config.link import make_channel, make_rules
 from cutlayer.config.model_spec import planned_model
 from cutlayer.config.schema import Config, OptimizerSection
@@ -78,8 +78,8 @@ def expected_compression(config: Config, workload: Workload) -> Compression:
 def _local_steps(config: Config) -> tuple[int, ...]:
     training, count = config.training, config.devices.count
     if training.local_epochs is None:
-        if training.local_steps is None:
-            raise ConfigError("give training.local_steps or training.local_epochs: both are null")
+        check_steps(training)
+        assert training.local_steps is not None
         return (training.local_steps,) * count
     samples = config.data.train_samples
     if samples is None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cutlayer.channel.rates import LinkRates
-from cutlayer.config.job import Job, prepare
+from cutlayer.config.job import Job, prepare, use_threads
 from cutlayer.config.net_job import check_net
 from cutlayer.config.overview import overview
 from cutlayer.config.schema import Config
@@ -50,6 +50,7 @@ def run_lab(config: Config, output: Path, say: Say, *, on_loopback: bool) -> Lab
     """
     # a thread a process: there are more of these than cores
     config = config.model_copy(update={"threads": 1})
+    use_threads(config)
     with Heartbeat(so_far("getting ready"), say):
         job = prepare(config, say)
     links, shares = check_lab(job)

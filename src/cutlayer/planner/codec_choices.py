@@ -25,11 +25,14 @@ _GRID = ("paper", "lossless-plus")
 class CodecChoices:
     """What a plan may choose (`accurate`, none of which sends more both ways than another), what
     costs too much accuracy, and what the paper's own plan takes (None: nothing is accurate enough).
+
+    `loss_error`: the standard error of their losses, a share of the test samples; None: no losses.
     """
 
     accurate: tuple[CodecChoice, ...]
     inaccurate: tuple[CodecChoice, ...]
     published: CodecChoice | None
+    loss_error: float | None = None
 
 
 def measured_choices(profile: Profile, most_loss: float) -> CodecChoices:
@@ -49,7 +52,7 @@ def measured_choices(profile: Profile, most_loss: float) -> CodecChoices:
     good = [each for each in measured if _loss(each) <= most_loss]
     good += [] if lossless is None else [lossless]
     bad = [each for each in measured if _loss(each) > most_loss]
-    return CodecChoices(tuple(_undominated(good)), tuple(bad), paper)
+    return CodecChoices(tuple(_undominated(good)), tuple(bad), paper, profile.loss_error)
 
 
 def between(

@@ -69,11 +69,17 @@ def shortage(workload: Workload, scheme: Scheme, cut: int) -> Shortage | None:
     parts = 1 if whole else workload.batch.samples
     ways = [Held(holding, parts) for holding in Holding]
     least = min(ways, key=lambda held: device_need(workload, scheme, cut, held).total)
+    return shortage_of(workload, scheme, cut, least)
+
+
+def shortage_of(workload: Workload, scheme: Scheme, cut: int, held: Held) -> Shortage:
+    """What the device with the least memory has of what this way of holding needs. One has a limit:
+    without any, everything fits."""
     limits = [device.memory_bytes or float("inf") for device in workload.devices]
     device = limits.index(min(limits))
     limit = workload.devices[device].memory_bytes
-    assert limit is not None  # without a limit everything fits
-    return Shortage(device, cut, least, device_need(workload, scheme, cut, least), limit)
+    assert limit is not None
+    return Shortage(device, cut, held, device_need(workload, scheme, cut, held), limit)
 
 
 def least_limit(workload: Workload) -> int | None:

@@ -119,7 +119,7 @@ def search(
     server's part is the timeline's: a queue may make it smaller than estimated.
     """
     calm, busy = (
-        [each for each in candidates if (each.server_part <= limits.server_busy) is wanted]
+        [each for each in candidates if (each.server_part <= limits.server_busy) == wanted]
         for wanted in (True, False)
     )
     decisions = [*_worth_playing(workload, calm), *_worth_playing(workload, busy), *besides]

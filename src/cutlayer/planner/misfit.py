@@ -98,7 +98,7 @@ def _misfits(
     known = [each for each in short if each is not None]
     if len(known) == len(short):
         least = min(known, key=lambda each: each.need.total)
-        yield _memory(workload, limits, scheme, least)
+        yield memory_misfit(workload, limits, scheme, least)
         workload = _with_memory(workload, math.ceil(least.need.total))
     candidates = ranked(workload, limits, scheme, choices, curves)
     if candidates and all(each.server_part > limits.server_busy for each in candidates):
@@ -125,7 +125,10 @@ def _server(workload: Workload, limits: Limits, calmest: Ranked, curves: Curves)
     return ServerMisfit(limits.server_busy, max(calmest.server_part, seen), decision.cuts[0])
 
 
-def _memory(workload: Workload, limits: Limits, scheme: Scheme, least: Shortage) -> MemoryMisfit:
+def memory_misfit(
+    workload: Workload, limits: Limits, scheme: Scheme, least: Shortage
+) -> MemoryMisfit:
+    """Who lacks how much for what `least` holds, and what else would fit."""
     model = workload.model
     embedding = model.bytes_per_value * model.embedding_parameters
     half = None

@@ -13,10 +13,10 @@ from cutlayer.planner.bindings import Binding, Sensitivity, bindings, sensitivit
 from cutlayer.planner.codec_choices import CodecChoices
 from cutlayer.planner.decision import Decision, Held, Limits
 from cutlayer.planner.estimate import amounts_of, server_part
-from cutlayer.planner.fitting import Shortage, shortage
-from cutlayer.planner.forecast import Forecast, device_need, forecast, round_delay_s
+from cutlayer.planner.fitting import Shortage, shortage, shortage_of
+from cutlayer.planner.forecast import Forecast, device_need, fits_memory, forecast, round_delay_s
 from cutlayer.planner.joint import Ranked, cuts_for, ranked, schemes_for, search
-from cutlayer.planner.misfit import Misfit, misfits
+from cutlayer.planner.misfit import Misfit, memory_misfit, misfits
 from cutlayer.planner.refine import Found
 from cutlayer.planner.rivals import Rival, published_plan, rivals
 from cutlayer.planner.workload import Workload
@@ -92,6 +92,35 @@ def make_plan(
         sensitivities=sensitivities(workload, limits, found, curves),
         bindings=bindings(workload, limits, scheme, every, most_loss, best_s, curves),
         rivals=rivals(workload, limits, found.decision, published, curves),
+    )
+
+
+def plan_as_given(
+    workload: Workload, limits: Limits, decision: Decision, codecs: CodecChoices, most_loss: float
+) -> Plan:
+    """What this very decision comes to, with one cut for all; only memory can keep it from being.
+
+    `codecs`: its own. Raises ConfigError as `make_plan` does.
+    """
+    curves, scheme, cut = workload.channel.mean_curves(), decision.scheme, decision.cuts[0]
+    need = device_need(workload, scheme, cut, decision.held)
+    plan = Plan(workload, limits, scheme, codecs, most_loss, None, (), (), (), (), ())
+    if not fits_memory(workload, decision):
+        short = shortage_of(workload, scheme, cut, decision.held)
+        row = CutRow(cut, None, None, None, decision.held, need, short, allowed=False)
+        # another cut is not for this decision to take
+        misfit = replace(memory_misfit(workload, limits, scheme, short), fitting_cut=None)
+        return replace(plan, cuts=(row,), misfits=(misfit,))
+    chosen = forecast(workload, decision, curves)
+    found = Found(decision, chosen.delay_s)
+    busy = server_part(amounts_of(workload, decision), decision, found.delay_s)
+    row = CutRow(cut, decision, found.delay_s, busy, decision.held, need, None, allowed=True)
+    return replace(
+        plan,
+        chosen=chosen,
+        cuts=(row,),
+        sensitivities=sensitivities(workload, limits, found, curves),
+        rivals=rivals(workload, limits, decision, None, curves),
     )
 
 

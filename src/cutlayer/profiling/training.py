@@ -13,7 +13,7 @@ from time import process_time
 from typing import Any
 
 from cutlayer.codec.presets import CodecPair
-from cutlayer.config.job import prepare
+from cutlayer.config.job import prepare, use_threads
 from cutlayer.config.read import read_config
 from cutlayer.config.schema import Config
 from cutlayer.data.samples import Samples
@@ -131,6 +131,7 @@ def start_of(config: Config, seed: int, say: Say, test: Samples | None = None) -
 
     Raises CutlayerError for a job that cannot be prepared.
     """
+    use_threads(config)
     setup = prepare(config.model_copy(update={"seed": seed}), say).setup
     setup = setup if test is None else replace(setup, test=test)
     return Start(seed, config.training.rounds, setup, initial_state(setup))

@@ -52,7 +52,9 @@ def decision_facts(plan: Plan) -> dict[str, str]:
     if decision.scheme.splits:
         facts["cut"] = f"{_cuts(decision)} of {counted(model.blocks, 'block')}"
     facts |= {
-        "codec": codec_text(decision.codec) if decision.scheme.compressed else "float32",
+        "codec": codec_text(decision.codec, plan.codecs.loss_error)
+        if decision.scheme.compressed
+        else "float32",
         "mini-batch": f"{plan.workload.batch.samples} samples of"
         f" {counted(plan.workload.batch.tokens, 'token')}: {decision.held}",
         "downlink": _DOWNLINKS[decision.rules.downlink],
@@ -68,13 +70,17 @@ def decision_facts(plan: Plan) -> dict[str, str]:
     return facts
 
 
-def codec_text(codec: CodecChoice) -> str:
-    """`best (target_bits_up 0.42, ...), 0.46 + 0.26 bits a value, costs 1.3 points of accuracy`."""
+def codec_text(codec: CodecChoice, error: float | None = None) -> str:
+    """`best (target_bits_up 0.42, ...), 0.46 + 0.26 bits a value, costs 1.3 points of accuracy`;
+    `error`: the standard error of what it costs."""
     bits = f"{_FLOAT32_BITS * codec.up:.2f} + {_FLOAT32_BITS * codec.down:.2f} bits a value"
     if codec.accuracy_loss is None:
         return f"{codec}, {bits}, accuracy not measured"
     points = 100 * codec.accuracy_loss
-    costs = f"costs {points:.1f} points of accuracy" if points >= 0.05 else "costs no accuracy"
+    about = "" if error is None else f" ± {100 * error:.1f}"
+    costs = f"costs {points:.1f}{about} points of accuracy"
+    if points < 0.05:
+        costs = f"costs no accuracy{about and f' ({about.strip()} points)'}"
     return f"{codec}, {bits}, {costs}"
 
 

@@ -6,8 +6,9 @@ A profile is for one model, data set and training. Knows its file, and no traini
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from math import sqrt
 from pathlib import Path
-from statistics import mean
+from statistics import mean, variance
 from typing import Any
 
 from cutlayer.errors import ConfigError
@@ -69,6 +70,19 @@ class Profile:
     def uncompressed(self) -> Point:
         """Trained without a codec."""
         return next(point for point in self.points if point.codec == "none")
+
+    @property
+    def loss_error(self) -> float:
+        """The standard error of a point's loss against none, a share of the test samples.
+
+        From the spread over the seeds, all points together; of one seed, from the test samples
+        alone, since nothing more is known.
+        """
+        if len(self.seeds) > 1:
+            spread = mean(variance(point.accuracies) for point in self.points)
+        else:
+            spread = mean(p.accuracy * (1 - p.accuracy) for p in self.points) / self.test_samples
+        return sqrt(2 * spread / len(self.seeds))
 
     def of(self, *codecs: str) -> tuple[Point, ...]:
         """The points of these codecs."""
