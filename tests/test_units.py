@@ -33,6 +33,8 @@ def test_bytes_have_three_digits(count: float, text: str) -> None:
         (12.34, "12.3 s"),
         (245.0, "4 min 05 s"),
         (7380.0, "2 h 03 min"),
+        (4e6, "46 days"),
+        (1e20, "3,168,808,781,403 years"),
     ],
 )
 def test_seconds_choose_their_unit(seconds: float, text: str) -> None:

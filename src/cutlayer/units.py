@@ -24,8 +24,12 @@ def format_bytes(count: float) -> str:
     return f"{count:.0f} B"
 
 
+# beyond which a duration is told in the next unit
+_MANY_HOURS, _MANY_DAYS = 1000, 3 * 365
+
+
 def format_seconds(seconds: float) -> str:
-    """A duration for tables: `850 ms`, `12.3 s`, `4 min 05 s`, `2 h 03 min`."""
+    """A duration for tables: `850 ms`, `12.3 s`, `4 min 05 s`, `2 h 03 min`, `41 days`."""
     if seconds < 1.0:
         return f"{seconds * 1e3:.0f} ms"
     if seconds < 100.0:
@@ -34,7 +38,10 @@ def format_seconds(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest:02d} s"
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min"
+    if hours < _MANY_HOURS:
+        return f"{hours} h {minutes:02d} min"
+    days = hours / 24
+    return f"{days:,.0f} days" if days < _MANY_DAYS else f"{days / 365.25:,.0f} years"
 
 
 def roughly(seconds: float) -> str:

@@ -15,8 +15,10 @@ def nearest(word: str, known: Sequence[str]) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as a message shows it: its text, or what Python prints of another kind of value."""
-    return cut(value) if isinstance(value, str) else quoted(value)
+    """A value as a configuration has it: a text without quotes, null, a list."""
+    if isinstance(value, str):
+        return cut(value)
+    return "null" if value is None else quoted(list(value) if isinstance(value, tuple) else value)
 
 
 def quoted(value: Any) -> str:

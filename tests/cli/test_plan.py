@@ -160,3 +160,58 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     text = " ".join(capsys.readouterr().out.split())
     for word in ("--output", "--planner.least-cut", "--planner.server-busy", "--devices.preset"):
         assert word in text
+
+
+def test_what_was_given_and_replaced_is_named(
+    measured: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*FEW, "--planner.profile", measured, "--devices.memory-mib", "null"]
+    assert main(["plan", *words, "--model.cut", "6", "--codec", "paper"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "model.cut 6 was replaced by 1" in out
+    assert "codec.name paper was replaced by " in out
+    assert "devices.holding" not in out  # nobody asked for it
+    assert "cutlayer plan --fixed" in out
+    # how sure accuracies are, and where they were measured
+    assert "points: 500 test samples" in out and "measured at cut 4, not 1" in out
+    Path(measured).write_text(profile_text(profile(data="cifar-100")), encoding="utf-8")
+    assert main(["plan", *words]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "measured on cifar-100, and say little of fashion-mnist" in out
+
+
+def test_fixed_takes_the_configuration_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["plan", *FEW, "--fixed", "--model.cut", "6", "--codec", "paper"]
+    assert main([*words, "--link.shares", "[0.3, 0.6]"]) == 0
+    out = capsys.readouterr().out
+    assert "nothing was chosen" in out and "replaced" not in out
+    decision = json.loads(Path("plan/plan.json").read_text(encoding="utf-8"))["decision"]
+    assert (decision["cuts"], decision["shares"]) == ([6, 6], [0.3, 0.6])
+    assert (decision["codec"]["name"], decision["scheme"]) == ("paper", "sft")
+    config = read_config(Path("plan/plan.yaml"))
+    assert (config.model.cut, config.codec.name, config.planner.name) == (6, "paper", "even")
+    assert main([*words, "--devices.memory-mib", "9"]) == 1
+    out = " ".join(capsys.readouterr().out.split())
+    assert "nothing fits" in out and "cut 6 (keep) needs" in out
+
+
+def test_a_profile_of_another_model_is_refused(
+    measured: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", *FEW, "--planner.profile", measured, "--model", "vit-b16"]) == 2
+    err = capsys.readouterr().err
+    assert "was measured with dinov2-small, and accuracies of one model say nothing" in err
+
+
+def test_an_older_plan_does_not_stay_beside_a_new_one(measured: str) -> None:
+    assert main(["plan", *FEW, "--planner.profile", measured]) == 0
+    assert written() == FILES
+    assert main(["plan", *FEW, "--devices.memory-mib", "1"]) == 1
+    assert written() == ["plan.html", "plan.json"]
+
+
+def test_a_plan_that_is_trained_by_has_nothing_that_is_not_read(measured: str) -> None:
+    words = [*FEW, "--planner.profile", measured, "--planner.most-share", "0.9"]
+    assert main(["plan", *words, "--link.uplink", "shared", "--codec.target-bits-up", "0.6"]) == 0
+    config = read_config(Path("plan/plan.yaml"))
+    assert config.planner.name == "even"

@@ -85,7 +85,8 @@ def test_train_prints_the_tables_last(job: Path, tmp_path: Path) -> None:
 def test_print_config_reads_back(
     job: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["train", str(job), "--codec.keep-ratio", "0.1", "--print-config"]) == 0
+    words = ["--codec", "paper", "--codec.keep-ratio", "0.1"]
+    assert main(["train", str(job), *words, "--print-config"]) == 0
     printed = capsys.readouterr().out
     assert yaml.safe_load(printed)["codec"]["keep_ratio"] == 0.1
     (tmp_path / "again.yaml").write_text(printed, encoding="utf-8")
@@ -98,14 +99,22 @@ def test_help_documents_every_setting(capsys: pytest.CaptureFixture[str]) -> Non
         main(["train", "--help"])
     assert ended.value.code == 0
     shown = capsys.readouterr().out
-    for option in ("--codec.keep-ratio", "--devices.memory-mib", "--seed", "--resume"):
+    for option in (
+        "--codec.keep-ratio",
+        "--codec.up.bits",
+        "--link.fading.k-db",
+        "--codec VALUE",
+        "--devices.memory-mib",
+        "--seed",
+        "--resume",
+    ):
         assert option in shown
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--model.cut", "0"], "1..3"),
+        (["--model.cut", "0"], "model.cut: should be at least 1, not 0"),
         (["--model.cut", "4"], "1..3"),
         (["--codec.keep-ratio", "0"], "codec.keep_ratio"),
         (["--codec.keep-ratio", "1.1"], "codec.keep_ratio"),
@@ -142,7 +151,7 @@ def test_a_command_that_is_not_known(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_a_mistake_ends_a_real_process_with_code_2(job: Path, tmp_path: Path) -> None:
     done = _cutlayer("train", job, "--model.cut", "0", cwd=tmp_path)
-    _check_one_line(done.returncode, done.stderr, "1..3")
+    _check_one_line(done.returncode, done.stderr, "model.cut: should be at least 1")
 
 
 @pytest.mark.parametrize(

@@ -124,3 +124,43 @@ def test_every_setting_is_described() -> None:
     assert {"codec.up", "codec.up.bits", "codec.down.quantise", "link.fading.k_db"} < {
         each.key for each in listed
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("codec: {name: stages, up: {bits: 99}}", "codec.up.bits: should be at most 8, not 99"),
+        ("codec: {up: {quantize: int}}", "codec.up.quantize; did you mean quantise"),
+        ("link: {fading: {correlation: 2}}", "link.fading.correlation: should be below 1, not 2"),
+        ("data: {label_field: no}", "data.label_field: should be text, not False: put it in quot"),
+        ("data: {name: 2024}", "data.name: should be text, not 2024: put it in quotes"),
+        ('data: {name: "a\\0b"}', "data.name: should be text without zero bytes"),
+        ("seed: 0x" + "f" * 9000, "seed: should be at most 2,147,483,647, not a number of more"),
+        ("seed: " + "9" * 9000, "is not YAML|seed: "),
+        ("codec: " + "x" * 9000, "codec.name: should be 'paper'"),
+        ("? " + "x" * 900 + "\n: 1", "unknown configuration key xxx"),
+        ("devices: {flops_per_s: " + "[" * 9000, "is not YAML"),
+    ],
+)
+def test_messages_name_the_whole_key_and_stay_short(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        read_config(_file(tmp_path, text))
+    assert len(str(caught.value)) < 400 + len(str(tmp_path))
+
+
+def test_a_file_of_aliases_of_aliases_is_refused_at_once(tmp_path: Path) -> None:
+    lines = ["a: &a [x, x, x, x, x, x, x, x, x]"]
+    lines += [
+        f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]"
+        for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+    ]
+    with pytest.raises(ConfigError) as caught:
+        read_config(_file(tmp_path, "\n".join([*lines, "seed: *i"])))
+    assert len(str(caught.value)) < 300
+
+
+def test_a_file_without_end_is_not_read() -> None:
+    with pytest.raises(ConfigError, match="/dev/zero has more than 1048576 bytes"):
+        read_config(Path("/dev/zero"))

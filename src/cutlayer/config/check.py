@@ -26,11 +26,17 @@ _BLOCKS = ("num_hidden_layers", "n_layer", "n_layers")
 _WIDTH = ("hidden_size", "n_embd", "dim")
 
 
-def check(config: Config, *, cut: bool = True) -> None:
+def check(config: Config, *, cut: bool = True, dealt: bool = True) -> None:
     """Raises CutlayerError for what cannot be, as far as `config.json` and small files say.
 
-    `cut`: whether the configured cut is to be made.
+    `cut`: whether the configured cut is to be made; `dealt`: whether devices share the samples.
     """
+    samples, count = config.data.train_samples, config.devices.count
+    if dealt and samples is not None and samples < count:
+        raise ConfigError(
+            f"data.train_samples {samples} are too few for {count} devices: raise it, or lower"
+            " devices.count"
+        )
     devices, scheme = make_devices(config.devices), SCHEMES[config.scheme.name]
     check_steps(config.training)
     count_micro_batches(config.training, scheme)
@@ -51,8 +57,8 @@ def check_model(config: Config, settings: Mapping[str, Any], *, cut: bool = True
     cut = cut and SCHEMES[config.scheme.name].splits
     if cut and blocks is not None and config.model.cut >= blocks:
         raise ConfigError(
-            f"model.cut is {config.model.cut}; {name} has {blocks} blocks and can be cut after"
-            f" block 1 to {blocks - 1}"
+            f"model.cut is {config.model.cut}; {name}, of {blocks} blocks, can be cut after block"
+            f" 1..{blocks - 1}"
         )
     if width is not None and rank > width:
         raise ConfigError(

@@ -17,6 +17,7 @@ from cutlayer.errors import ConfigError
 from cutlayer.words import quoted
 
 _NULLS = ("null", "~", "")
+_DEEPEST = 50
 
 
 def override_value(key: str, text: str) -> Any:
@@ -43,6 +44,17 @@ def override_value(key: str, text: str) -> Any:
     return _number(text, possible)
 
 
+def refuse_depth(text: str) -> None:
+    """Raises ValueError for more brackets in brackets than settings have: YAML's reader takes
+    seconds for thousands."""
+    depth = deepest = 0
+    for letter in text:
+        depth += (letter in "[{") - (letter in "]}")
+        deepest = max(deepest, depth)
+    if deepest > _DEEPEST:
+        raise ValueError(f"{deepest} brackets in brackets")
+
+
 def _number(text: str, possible: Sequence[Any]) -> int | float | str:
     """The number that a text is, where it may be one."""
     for kind in (int, float):
@@ -54,6 +66,7 @@ def _number(text: str, possible: Sequence[Any]) -> int | float | str:
 
 def _yaml(key: str, text: str, loader: type[yaml.BaseLoader] | type[yaml.SafeLoader]) -> Any:
     try:
+        refuse_depth(text)
         return yaml.load(text, Loader=loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{key}: cannot read the value {quoted(text)} as YAML") from error

@@ -33,7 +33,7 @@ from cutlayer.words import shown
 
 Say = Callable[[str], None]
 
-_MOST_PLANNED, _MOST_STEPS = 10_000, 10_000
+_MOST_DEVICES, _MOST_STEPS = 100_000, 10_000
 # what the paper calls 80 % sparsity and 3 bits
 _PUBLISHED: dict[str, float] = {"keep_ratio": 0.2, "levels": 7}
 _SETTINGS = {
@@ -63,10 +63,11 @@ def plan(config: Config, say: Say = lambda line: None, *, fixed: bool = False) -
     nothing is chosen, and the answer is what the configuration comes to as it is. Raises
     CutlayerError for a model, link, profile or limit that cannot be, as a run of it would.
     """
-    check(config, cut=fixed or "cut" in config.model.model_fields_set)
-    check_size(config)
+    _check_devices(config.devices.count)
+    check(config, cut=fixed or "cut" in config.model.model_fields_set, dealt=False)
     profile = None if fixed else _profile(config)
     workload = make_workload(config, say)
+    _check_steps(max(workload.local_steps))
     section = config.planner
     limits = Limits(
         most_share=most_shares(section, len(workload.devices)),
@@ -88,18 +89,19 @@ def plan(config: Config, say: Say = lambda line: None, *, fixed: bool = False) -
     return Planned(config, made, profile)
 
 
-def check_size(config: Config) -> None:
-    """Raises ConfigError for a round of more mini-batches than can be planned in minutes."""
-    training, count = config.training, config.devices.count
-    if count > _MOST_PLANNED:
+def _check_devices(count: int) -> None:
+    if count > _MOST_DEVICES:
         raise ConfigError(
-            f"devices.count {count:,}: a plan finds the shares of {_MOST_PLANNED:,} devices at"
+            f"devices.count {count:,}: a plan finds the shares of {_MOST_DEVICES:,} devices at"
             " most; plan fewer"
         )
-    steps = training.local_steps if training.local_epochs is None else None
-    if steps is not None and steps > _MOST_STEPS:
+
+
+def _check_steps(steps: int) -> None:
+    if steps > _MOST_STEPS:
         raise ConfigError(
-            f"training.local_steps {steps:,}: a plan plays {_MOST_STEPS:,} at most; plan fewer"
+            f"{steps:,} local steps a round: a plan plays {_MOST_STEPS:,} at most; lower"
+            " training.local_steps"
         )
 
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from cutlayer.config.keys import find_field, sections
-from cutlayer.config.override import override_value
+from cutlayer.config.override import override_value, refuse_depth
 from cutlayer.config.schema import Config
 from cutlayer.config.unread import unread
 from cutlayer.errors import ConfigError
@@ -101,6 +101,7 @@ def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 def _load(path: Path) -> dict[str, Any]:
     try:
         text = _text(path)
+        refuse_depth(text)
         _refuse_doubles(path, yaml.compose(text, Loader=yaml.SafeLoader))
         values = yaml.safe_load(text)
     except OSError as error:

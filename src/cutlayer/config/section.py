@@ -19,6 +19,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from cutlayer.words import shown
+
 MOST_DEVICES = 1_000_000
 
 
@@ -44,7 +46,7 @@ Seconds = Annotated[float, Field(ge=1e-3, le=1e9, allow_inf_nan=False), _Number]
 BitRate = Annotated[float, Field(ge=1, le=1e15, allow_inf_nan=False), _Number]
 Rate = Annotated[float, Field(ge=1, le=1e21, allow_inf_nan=False), _Number]
 RateEach = Rate | tuple[Rate, ...]
-Mebibytes = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False), _Number]
+Mebibytes = Annotated[float, Field(ge=1e-3, le=1e9, allow_inf_nan=False), _Number]
 MebibytesEach = Mebibytes | tuple[Mebibytes, ...]
 Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), _Number]
 ShareEach = Share | tuple[Share, ...]
@@ -71,7 +73,7 @@ class ReadBy:
 
     def __str__(self) -> str:
         """With which values it is read, as a user writes them."""
-        words = ["null" if value in (None, ()) else str(value) for value in self.values]
+        words = [shown(value) for value in self.values]
         return f"{'other than ' if self.unless else ''}{' or '.join(words)}"
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from cutlayer.errors import ConfigError
 from cutlayer.units import GIB
-from cutlayer.words import nearest
+from cutlayer.words import nearest, quoted
 
 _GHZ = 1e9
 _MHZ = 1e6
@@ -54,7 +54,7 @@ class Preset:
 def find_preset(name: str) -> Preset:
     """The preset of that name. Raises ConfigError, naming the nearest, for an unknown one."""
     if name not in PRESETS:
-        raise ConfigError(f"no device preset {name!r}; {nearest(name, list(PRESETS))}")
+        raise ConfigError(f"no device preset {quoted(name)}; {nearest(name, list(PRESETS))}")
     return PRESETS[name]
 
 

@@ -17,6 +17,8 @@ from cutlayer.timeline.rules import Rules
 from cutlayer.timeline.work import DeviceWork
 from cutlayer.units import BITS_PER_BYTE
 
+_ROUNDING = 1e-12
+
 
 @dataclass(frozen=True, eq=False)
 class Observed:
@@ -80,15 +82,25 @@ def share_problem(
     down_bits, down_s = _on_share(
         observed.downlink_bits, down_band, rules.whole_band(Place.DOWNLINK)
     )
-    broadcast_s = observed.broadcast_bits / down_band.min()
+    sent_s = observed.broadcast_bits / down_band.min() + up_s + down_s
     return ShareProblem(
-        fixed_s=observed.compute_s + broadcast_s + up_s + down_s,
+        fixed_s=_unless_rounded(observed.compute_s + sent_s, sent_s),
         uplink_bits=up_bits,
         downlink_bits=down_bits,
         curves=curves,
         most=most,
         weights=np.ones(len(most)),
     )
+
+
+def _unless_rounded(
+    sum_s: Float64[np.ndarray, " device"], part_s: Float64[np.ndarray, " device"]
+) -> Float64[np.ndarray, " device"]:
+    """A sum without what is below zero by its rounding alone: a part may be as good as all of it.
+
+    Only seconds that were moved to what a timeline saw can be so.
+    """
+    return np.where((sum_s < 0) & (sum_s > -_ROUNDING * part_s), 0.0, sum_s)
 
 
 def _on_share(
