@@ -6,7 +6,7 @@ Knows the command's arguments and a run's files; the format is `timeline.trace`.
 import argparse
 from pathlib import Path
 
-from cutlayer.config.read import read_config
+from cutlayer.config.read import read_written
 from cutlayer.errors import ConfigError, RunError
 from cutlayer.report.run_reader import read_rounds, read_steps
 from cutlayer.report.run_record import TraceStep
@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     events = [_event(step) for step in read_steps(directory / "trace.jsonl", number)]
     if not events:
         raise RunError(f"{directory / 'trace.jsonl'}: holds no step of round {number}")
-    scheme = SCHEMES[read_config(directory / "config.yaml").scheme.name]
+    scheme = SCHEMES[read_written(directory / "config.yaml").scheme.name]
     path = arguments.output or directory / f"round-{number}.json"
     path.write_text(chrome_trace_of(scheme, events), encoding="utf-8")
     print(path)

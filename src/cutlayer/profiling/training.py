@@ -92,8 +92,10 @@ def configure(settings: Mapping[str, Any]) -> Config:
     """The configuration of these settings by dotted key, on one thread unless they say more:
     another number of threads adds floats in another order. Raises ConfigError for a wrong one."""
     pinned = {"threads": 1, **settings}
-    # JSON is YAML, and a name that looks like a number stays a name
-    return read_config(None, {key: json.dumps(value) for key, value in pinned.items()})
+    texts = {
+        key: value if isinstance(value, str) else json.dumps(value) for key, value in pinned.items()
+    }
+    return read_config(None, texts)
 
 
 def training_text(config: Config) -> str:
