@@ -164,3 +164,10 @@ def test_a_file_of_aliases_of_aliases_is_refused_at_once(tmp_path: Path) -> None
 def test_a_file_without_end_is_not_read() -> None:
     with pytest.raises(ConfigError, match="/dev/zero has more than 1048576 bytes"):
         read_config(Path("/dev/zero"))
+
+
+def test_a_file_without_settings_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("# nothing yet\n", encoding="utf-8")
+    with pytest.warns(UserWarning, match=r"run.yaml is empty: all settings are the built-in ones"):
+        assert read_config(path) == Config()

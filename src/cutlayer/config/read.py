@@ -4,6 +4,7 @@ The command line takes the same road as the file: both end as one mapping that i
 """
 
 import hashlib
+import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,7 @@ def _load(path: Path) -> dict[str, Any]:
         reason = cut(" ".join(str(error).split()), 200)
         raise ConfigError(f"{path} is not YAML: {reason}") from error
     if values is None:
+        warnings.warn(f"{path} is empty: all settings are the built-in ones", stacklevel=2)
         return {}
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise ConfigError(f"{path} must hold keys and values, such as `codec: none`")
