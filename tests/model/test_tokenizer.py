@@ -62,6 +62,7 @@ def test_a_tokenizer_configuration_without_its_vocabulary_is_refused(tmp_path: P
     (folder / "tokenizer.json").unlink()
     with pytest.raises(ModelError, match=r"no tokenizer that can be read \(no tokenizer\.json"):
         load_tokenizer(folder, 8)
+    (folder / "added_tokens.json").write_text('{"cut": 3, "layer": 5}')
     own = folder / "tokenizer_config.json"
     own.write_text(own.read_text().replace("TokenizersBackend", "BertTokenizer"))
     with pytest.raises(ModelError, match="knows no words"):

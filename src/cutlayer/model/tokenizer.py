@@ -47,8 +47,8 @@ def load_tokenizer(folder: Path, max_tokens: int | None) -> Tokenizer:
     inner = _open(folder)
     if not _words(inner):
         raise ModelError(
-            f"the tokenizer in {folder} knows no words, only special tokens: the files of its"
-            f" vocabulary (tokenizer.json, or vocab.txt) are missing; {_REMEDY}"
+            f"the tokenizer in {folder} knows no words, only special or added tokens: the files of"
+            f" its vocabulary (tokenizer.json, or vocab.txt) are missing; {_REMEDY}"
         )
     ends = [i for i in (inner.sep_token_id, inner.eos_token_id) if i is not None]
     pads = [i for i in (inner.pad_token_id, *ends) if i is not None]
@@ -100,9 +100,8 @@ def _why(folder: Path, error: Exception) -> str:
 
 
 def _words(inner: Any) -> set[int]:
-    """Ids of the tokens that are not special."""
-    marks = {index for index, token in inner.added_tokens_decoder.items() if token.special}
-    return set(inner.get_vocab().values()) - marks - set(inner.all_special_ids)
+    """Ids of what it was trained on: no special tokens, none added later."""
+    return _own_ids(inner) - set(inner.all_special_ids)
 
 
 def _own_ids(inner: Any) -> set[int]:
