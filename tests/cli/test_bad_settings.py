@@ -59,6 +59,7 @@ TRAIN = [
 OTHERS = [
     ["plan", "--output", "/dev/full"],
     ["plan", "--planner.profile", "/dev/null"],
+    ["plan", "--planner.profile", "."],
     ["plan", "--model.cut", "99"],
     ["plan", "--codec", "stages"],
     ["plan", "--fixed", "--model.cut", "12"],

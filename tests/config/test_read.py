@@ -133,6 +133,7 @@ def test_every_setting_is_described() -> None:
         ("codec: {up: {quantize: int}}", "codec.up.quantize; did you mean quantise"),
         ("link: {fading: {correlation: 2}}", "link.fading.correlation: should be below 1, not 2"),
         ("data: {label_field: no}", "data.label_field: should be text, not False: put it in quot"),
+        ("data: {name: [a]}", r"data.name: should be text, not \['a'\]$"),
         ("data: {name: 2024}", "data.name: should be text, not 2024: put it in quotes"),
         ('data: {name: "a\\0b"}', "data.name: should be text without zero bytes"),
         ("seed: 0x" + "f" * 9000, "seed: should be at most 2,147,483,647, not a number of more"),

@@ -211,7 +211,10 @@ def _explain(error: ErrorDetails) -> str:
     if error["type"] == "tuple_type":
         return f"{where} must be a list, such as [a, b], not {value}"
     if error["type"] == "string_type":
-        return f"{where}: should be text, not {value}: put it in quotes"
+        quotes = (
+            "" if isinstance(error["input"], list | dict | type(None)) else ": put it in quotes"
+        )
+        return f"{where}: should be text, not {value}{quotes}"
     return f"{where}: {_asked(error)}, not {value}"
 
 

@@ -99,6 +99,8 @@ def read_profile(path: Path) -> Profile:
         return Profile(**{**fields, "seeds": tuple(fields["seeds"]), "points": tuple(points)})
     except FileNotFoundError as error:
         raise ConfigError(f"no profile {path}; `cutlayer profile` makes one") from error
+    except OSError as error:
+        raise ConfigError(f"cannot read the profile {path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"{path} is no profile ({type(error).__name__}: {error}); `cutlayer profile` makes one"
