@@ -75,3 +75,10 @@ def test_quiet_shows_nothing(terminal: bool) -> None:
     console = Console(file=text, force_terminal=terminal, quiet=True)
     _played(console, quiet=True, every_s=0.001)
     assert text.getvalue() == ""
+
+
+def test_a_warning_is_shown_however_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress(quiet=True) as progress:
+        progress.say("data reviews: from path")
+        progress.say("warning: 33% of the tokens are unknown")
+    assert capsys.readouterr() == ("", "warning: 33% of the tokens are unknown\n")

@@ -61,7 +61,9 @@ class Progress(Observer):
         self._context.close()
 
     def say(self, line: str) -> None:
-        """Show a line at once."""
+        """Show a line at once; a warning, however quiet."""
+        if self._console.quiet and line.startswith("warning: "):
+            print(line, file=sys.stderr)
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def round_begins(self, number: int, rounds: int) -> None:
