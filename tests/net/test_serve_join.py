@@ -32,7 +32,6 @@ from cutlayer.train.locks import alone
 from cutlayer.train.record import Record
 from cutlayer.train.run import Observer, Silent
 from cutlayer.train.run_directory import RunDirectory
-from cutlayer.train.state import RunState
 from net.devices import (
     Process,
     joining,
@@ -307,40 +306,6 @@ def test_a_run_that_fails_says_so(
 
     asyncio.run(play())
     assert service.status().process.failure == "cannot write runs: no space left"
-
-
-def test_a_round_that_closed_without_its_checkpoint_has_one_clock(
-    config: Config,
-    keys: RunKeys,
-    data: list[Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The server that goes through its journal did not see how long the round took."""
-    directory, job = new_directory(config, tmp_path), prepare(config)
-    net = open_net(job, directory, Silent(), in_place)
-
-    def full(directory: RunDirectory, state: RunState) -> None:
-        raise RunError("no space left")
-
-    async def play() -> None:
-        service, port = _serving(net, keys)
-        serving = asyncio.create_task(service.run(asyncio.Event(), port.set_result))
-        joined = [joining(tmp_path, keys, n, await port, data[n]) for n in range(DEVICES)]
-        devices = [asyncio.create_task(take_part(one)) for one in joined]
-        with pytest.raises(RunError, match="no space left"):
-            await serving
-        for device in devices:
-            device.cancel()
-        await asyncio.gather(*devices, return_exceptions=True)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(RunDirectory, "save", full)
-        asyncio.run(play())
-    open_net(job, directory, Silent(), in_place)
-    state, record = directory.load(), directory.records()[-1]
-    assert state is not None and state.round == record["round"] == 1
-    assert record["virtual_time_s"] == record["delay_s"] == state.virtual_time_s > 0
 
 
 def test_a_run_directory_is_one_servers(config: Config, keys: RunKeys, tmp_path: Path) -> None:
