@@ -14,7 +14,7 @@ from cutlayer.data.assets.catalogue import known_asset
 from cutlayer.data.batches import BatchMaker
 from cutlayer.data.check import check_data
 from cutlayer.data.images import ImageBatches
-from cutlayer.data.labels import alike, short
+from cutlayer.data.labels import alike
 from cutlayer.data.left_out import sentence
 from cutlayer.data.load import load_data
 from cutlayer.data.partition import draw_subset, partition_dirichlet, partition_iid
@@ -26,6 +26,7 @@ from cutlayer.model.inputs import image_step, token_limit
 from cutlayer.model.tasks import read_config, task_class, unread_padding
 from cutlayer.model.tokenizer import Tokenizer, load_tokenizer
 from cutlayer.spec import Task
+from cutlayer.words import quoted
 
 # a model for each task that comes in a package
 _MODELS: dict[Task, str] = {
@@ -143,7 +144,7 @@ def _tell_found(data: DataSet, say: Callable[[str], None]) -> None:
         f"{sentence(data.left_out)}"
     )
     for one, other in alike(data.class_names) if data.task != "causal-lm" else ():
-        say(f"classes {short(one)} and {short(other)} look alike and stay two: is that meant?")
+        say(f"classes {quoted(one)} and {quoted(other)} look alike and stay two: is that meant?")
 
 
 def _told_framing(preprocessing: Preprocessing, side: int) -> str:

@@ -28,6 +28,7 @@ from cutlayer.errors import ConfigError, RunError
 from cutlayer.train.files import write_json, write_text
 from cutlayer.train.run_directory import RunDirectory
 from cutlayer.train.setup import Setup
+from cutlayer.words import cut
 
 FILE = "fingerprint.json"
 # what is read of a model's folder: its weights, its configuration, its tokenizer or preprocessing
@@ -191,8 +192,7 @@ def _changed_files(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
 
 
 def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= _LETTERS else f"{text[:_LETTERS]}..."
+    return cut(value if isinstance(value, str) else json.dumps(value))
 
 
 def _apart(first: str, second: str) -> tuple[str, str]:

@@ -1,6 +1,5 @@
 """Reads every sample once before anything trains, and names those that cannot be used."""
 
-import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
@@ -11,11 +10,11 @@ from cutlayer.data.faults import reason
 from cutlayer.data.labels import text_fault
 from cutlayer.data.samples import DataSet, Samples, Subset
 from cutlayer.errors import CutlayerError, DataError, ModelError
+from cutlayer.words import cut
 
 Tokenize: TypeAlias = Callable[[list[str]], list[list[int]]]
 OnBad: TypeAlias = Literal["stop", "skip"]
 _NAMED = 5
-_LETTERS = 80  # of a library's message
 
 
 @dataclass(frozen=True)
@@ -79,8 +78,7 @@ def brief(error: Exception) -> str:
     """One of ours as it is; a library's in a line."""
     if isinstance(error, CutlayerError):
         return str(error)
-    message = textwrap.shorten(str(error), _LETTERS, placeholder=" ...")
-    return f"{type(error).__name__}: {message}"
+    return f"{type(error).__name__}: {cut(reason(error))}"
 
 
 def _fault(samples: Samples, index: int, classes: int, tokenize: Tokenize | None) -> str | None:

@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cutlayer.data.labels import short
 from cutlayer.data.records import Record, Table
 from cutlayer.data.text_file import lines_of, read_text, undecoded
 from cutlayer.errors import DataError
+from cutlayer.words import quoted
 
 _LINE_END = re.compile("\r\n|\r|\n")
 _FEWEST_ROWS = 3  # lines of one text that all have a row's form: no prose looks like that
@@ -90,7 +90,7 @@ def _columns(path: Path, header: _Piece) -> tuple[str, ...]:
     twice = [name for name, count in Counter(names).items() if name and count > 1]
     if twice:
         raise DataError(
-            f"{path} has the column {short(twice[0])} {names.count(twice[0])} times: rename or "
+            f"{path} has the column {quoted(twice[0])} {names.count(twice[0])} times: rename or "
             "remove all but one"
         )
     return names

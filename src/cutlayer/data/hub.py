@@ -7,7 +7,6 @@ here a short call to the hub decides first.
 import json
 import os
 import re
-import textwrap
 import threading
 import urllib.error
 import urllib.request
@@ -18,13 +17,13 @@ from pathlib import Path
 from typing import Any, final
 
 from cutlayer.data.bars import bars_on_terminals_only
+from cutlayer.data.faults import reason
 from cutlayer.data.model_folder import fault
 from cutlayer.errors import AssetError
 
 _PUBLIC = "https://huggingface.co"
 _CONFIG_FILE = "config.json"
 _MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")  # last: tokenizers'
-_LETTERS = 200  # of a library's message
 _ON = frozenset({"1", "ON", "YES", "TRUE"})
 
 
@@ -112,7 +111,7 @@ class HuggingFaceHub(Hub):
             with bars_on_terminals_only():
                 splits = datasets.load_dataset(hub_id, cache_dir=folder)
         except Exception as error:  # whatever the library and its transports raise
-            raise AssetError(_brief(error)) from error
+            raise AssetError(reason(error)) from error
         return splits if isinstance(splits, Mapping) else {"train": splits}
 
     def _snapshot(self, hub_id: str, files: tuple[str, ...], local: bool) -> Path:
@@ -132,7 +131,7 @@ class HuggingFaceHub(Hub):
                     endpoint=self.endpoint,
                 )
         except Exception as error:  # whatever the library and its transports raise
-            raise AssetError(_brief(error)) from error
+            raise AssetError(reason(error)) from error
         return Path(folder)
 
     def _require_network(self) -> None:
@@ -206,8 +205,4 @@ def _open_prepared(folder: Path) -> Mapping[str, Any]:
             for split in info["splits"]
         }
     except Exception as error:  # damaged, or of another version of the library
-        raise AssetError(f"{folder} cannot be opened: {_brief(error)}") from error
-
-
-def _brief(error: Exception) -> str:
-    return textwrap.shorten(str(error) or type(error).__name__, _LETTERS, placeholder=" ...")
+        raise AssetError(f"{folder} cannot be opened: {reason(error)}") from error

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from cutlayer.data.faults import reason
-from cutlayer.data.labels import kind, listing, short
+from cutlayer.data.labels import kind, listing
 from cutlayer.data.records import Record, Table
 from cutlayer.data.text_file import lines_of, read_text, undecoded
 from cutlayer.errors import DataError
+from cutlayer.words import quoted
 
 _ARRAY_TITLE = "record"  # places in an array are counted, since its lines say little
 
@@ -73,7 +74,7 @@ def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {short(twice)} stands in it twice")
+        raise ValueError(f"the key {quoted(twice)} stands in it twice")
     return found
 
 

@@ -12,6 +12,7 @@ from decimal import Decimal
 import numpy as np
 
 from cutlayer.errors import DataError
+from cutlayer.words import quoted
 
 # what pandas, R and spreadsheets write for a label that is not there
 _MISSING = frozenset({"nan", "<na>", "#n/a"})
@@ -79,16 +80,10 @@ def kind(value: object) -> str:
     return _KINDS.get(type(value), f"a {type(value).__name__}")
 
 
-def short(value: object) -> str:
-    """A value as it stands in a message, cut after 80 characters."""
-    text = repr(value)
-    return text if len(text) <= _MOST_LETTERS else text[: _MOST_LETTERS - 4] + " ..."
-
-
 def listing(names: Sequence[str]) -> str:
     """Names of columns as they stand in a message: the first ten, each cut and in one line."""
     shown = [
-        name if name.isprintable() and len(name) <= _MOST_LETTERS else short(name)
+        name if name.isprintable() and len(name) <= _MOST_LETTERS else quoted(name)
         for name in names[:_MOST_NAMES]
     ]
     more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
@@ -149,7 +144,7 @@ def _folded(name: str) -> str:
 
 def _text_label(value: str) -> str | None:
     if _SURROGATE.search(value):
-        raise DataError(f"its label {short(value)} holds half a character (a lone surrogate)")
+        raise DataError(f"its label {quoted(value)} holds half a character (a lone surrogate)")
     name = clean_name(value)
     if not name or name.casefold() in _MISSING:
         return None

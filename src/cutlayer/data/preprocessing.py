@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 
 from PIL import Image
 
-from cutlayer.data.labels import short
 from cutlayer.errors import AssetError
+from cutlayer.words import quoted
 
 Channels: TypeAlias = tuple[float, float, float]
 _HALF: Channels = (0.5, 0.5, 0.5)  # what Hugging Face's ViT takes when a folder says nothing
@@ -101,7 +101,7 @@ def _refuse_undone(settings: Mapping[str, Any]) -> None:
     for key in (*undone, *_OFFSETS):
         if settings.get(key):
             raise ValueError(
-                f"{key} is {short(settings[key])}, which cutlayer does not do to its pictures: "
+                f"{key} is {quoted(settings[key])}, which cutlayer does not do to its pictures: "
                 "choose another model, or set it to false if the model needs it not"
             )
 
@@ -109,7 +109,7 @@ def _refuse_undone(settings: Mapping[str, Any]) -> None:
 def _switch(settings: Mapping[str, Any], key: str) -> bool:
     value = settings.get(key, True)
     if not isinstance(value, bool | None):
-        raise ValueError(f"{key} is {short(value)}: write true or false")
+        raise ValueError(f"{key} is {quoted(value)}: write true or false")
     return bool(value)
 
 
@@ -126,7 +126,7 @@ def _channels(settings: Mapping[str, Any], key: str, usual: Channels) -> Channel
 def _spread(settings: Mapping[str, Any]) -> Channels:
     std = _channels(settings, "image_std", _HALF)
     if not all(value > 0.0 for value in std):
-        raise ValueError(f"image_std is {short(std)}: each must be above 0")
+        raise ValueError(f"image_std is {quoted(std)}: each must be above 0")
     return std
 
 
@@ -140,7 +140,7 @@ def _levels(settings: Mapping[str, Any]) -> float:
 
 def _number(key: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{key} is {short(value)}: write a number")
+        raise ValueError(f"{key} is {quoted(value)}: write a number")
     if not abs(value) < float("inf"):
         raise ValueError(f"{key} is {value}: write a finite number")
     return float(value)
@@ -154,7 +154,7 @@ def _filter(settings: Mapping[str, Any]) -> Image.Resampling:
         return Image.Resampling(value)
     except ValueError as error:
         known = ", ".join(f"{kind.value} {kind.name.lower()}" for kind in Image.Resampling)
-        raise ValueError(f"resample is {short(value)}; known are {known}") from error
+        raise ValueError(f"resample is {quoted(value)}; known are {known}") from error
 
 
 def _framing(settings: Mapping[str, Any]) -> str:
@@ -165,13 +165,13 @@ def _framing(settings: Mapping[str, Any]) -> str:
     if settings.get("do_center_crop") and settings.get("crop_size") is not None:
         parts.append(f"central {_size(settings['crop_size'])}")
     if settings.get("crop_pct") is not None:
-        parts.append(f"crop_pct {short(settings['crop_pct'])}")
+        parts.append(f"crop_pct {quoted(settings['crop_pct'])}")
     return ", ".join(parts)
 
 
 def _size(value: object) -> str:
     if isinstance(value, dict) and {"height", "width"} <= set(value):
-        return f"{short(value['height'])} x {short(value['width'])}"
+        return f"{quoted(value['height'])} x {quoted(value['width'])}"
     if isinstance(value, dict):
-        return " ".join(f"{key} {short(size)}" for key, size in value.items())
-    return short(value)
+        return " ".join(f"{key} {quoted(size)}" for key, size in value.items())
+    return quoted(value)

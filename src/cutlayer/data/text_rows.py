@@ -11,10 +11,11 @@ from typing import final
 import numpy as np
 from jaxtyping import Int64
 
-from cutlayer.data.labels import kind, read_label, short, text_fault
+from cutlayer.data.labels import kind, read_label, text_fault
 from cutlayer.data.samples import Samples
 from cutlayer.data.splits import UNKNOWN_LABEL, Settings, index_labels, name_classes
 from cutlayer.errors import DataError
+from cutlayer.words import quoted
 
 UNLABELLED = "text"  # the one category of documents that have none
 _NO_CATEGORY = "(none)"  # of a document without a label among others that have one
@@ -51,7 +52,7 @@ class TextRows(Samples):
         place = f"{self.origin} {self.line_title} {self.lines[index]}"
         raw = self.raw_labels[index]
         if self.labels[index] == UNKNOWN_LABEL and raw is not None:
-            return f"{place} (label {short(raw)})"
+            return f"{place} (label {quoted(raw)})"
         return place
 
 
@@ -139,6 +140,6 @@ def _label(value: object) -> tuple[str | None, str | None]:
     except DataError as error:
         return None, str(error)
     if name is None:
-        told = "" if value is None or value == "" else f" ({short(value)} stands for none)"
+        told = "" if value is None or value == "" else f" ({quoted(value)} stands for none)"
         return None, f"it has no label{told}"
     return name, None

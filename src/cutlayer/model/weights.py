@@ -4,7 +4,7 @@ transformers draws what is absent at random and passes over what is left over. K
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ def _finite(weights: torch.Tensor) -> bool:
     return bool(least.isfinite() and most.isfinite())
 
 
-def _check_left_over(path: Path, anatomy: Anatomy, names: Sequence[str]) -> None:
+def _check_left_over(path: Path, anatomy: Anatomy, names: Collection[str]) -> None:
     adapters = sorted(name for name in names if _ADAPTERS.search(name))
     if adapters:
         raise ModelError(

@@ -19,11 +19,11 @@ from typing import Any
 
 from cutlayer.data.assets.asset import Asset, Say, silent
 from cutlayer.data.assets.packages import RunTool, file_sha256, require_client, run_tool
+from cutlayer.data.faults import reason
 from cutlayer.errors import AssetError
 from cutlayer.units import format_bytes
 
 RECORD = "asset.json"
-_LETTERS = 160
 _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
 
 
@@ -110,13 +110,9 @@ def _named(asset: Asset, doing: str) -> Iterator[None]:
             raise
         modules = f" ({', '.join(asset.needs)})" if asset.needs else ""
         raise AssetError(
-            f"{what}: {type(error).__name__}: {_first_line(error)}; nothing was kept. Another"
+            f"{what}: {type(error).__name__}: {reason(error)}; nothing was kept. Another"
             f" version of a module that it needs{modules} may do"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or ["no message"])[0][:_LETTERS]
 
 
 def _write_record(asset: Asset, made: Path) -> None:
