@@ -48,6 +48,8 @@ TRAIN = [
     ["--data.task", "video"],
     ["--output", "/proc/x"],
     ["--output", "/dev/null/x"],
+    ["--codec", "none", "--codec.name", "best"],
+    ["--codec.name", "best", "--codec", "none"],
     ["--net.quorum", "2"],
     ["--planner.least-cut", "2"],
     ["--seed", "-1"],

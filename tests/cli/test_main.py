@@ -51,3 +51,19 @@ def test_a_command_does_not_look_for_garbage_as_it_ends() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "True\n"
+
+
+@pytest.mark.parametrize("typed", ["-10", "-1e1", "-1E+1", "-10.", "-1_0"])
+def test_a_negative_number_is_the_value_of_the_option_before_it(
+    typed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--devices.uplink-snr-db", typed, "--print-config"]) == 0
+    assert "  uplink_snr_db: -10.0\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("typed", ["-inf", "-nan", "-1e400"])
+def test_a_negative_number_out_of_bounds_is_named(
+    typed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--devices.uplink-snr-db", typed]) == 2
+    assert "devices.uplink_snr_db: should be a finite number" in capsys.readouterr().err

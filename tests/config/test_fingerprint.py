@@ -332,3 +332,34 @@ def test_objects_are_described_by_what_they_are() -> None:
     assert described(np.arange(3)) == "array(0, 1, 2)"
     one, other = (described(np.arange(50) + shift) for shift in (0.0, 1.0))
     assert one != other and one.startswith("array(50 values, ")
+
+
+@pytest.mark.parametrize(
+    ("file", "spoil", "said"),
+    [
+        ("rounds.jsonl", lambda text: text[:-9], "lacks the line of round 1, which has finished"),
+        ("rounds.jsonl", lambda text: b"", "lacks the line of round 0"),
+        ("rounds.jsonl", lambda text: text[text.index(b"\n") + 1 :], "lacks the line of round 0"),
+        ("checkpoint.safetensors", lambda _: None, "checkpoint.safetensors is missing"),
+        (
+            "checkpoint.safetensors",
+            lambda data: data[:-9] + bytes([data[-9] ^ 1]) + data[-8:],
+            "its bytes have changed",
+        ),
+    ],
+)
+def test_a_run_whose_files_were_spoilt_does_not_go_on(
+    file: str,
+    spoil: Callable[[bytes], bytes | None],
+    said: str,
+    own: tuple[Path, Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _, run = own
+    spoilt = spoil((run / file).read_bytes())
+    (run / file).unlink()
+    if spoilt is not None:
+        (run / file).write_bytes(spoilt)
+    assert main(["train", "--resume", str(run), "--quiet"]) == 2
+    assert said in capsys.readouterr().err
+    assert ((run / file).read_bytes() if (run / file).exists() else None) == spoilt

@@ -72,6 +72,11 @@ def test_lists_and_floats_without_a_sign_in_the_exponent() -> None:
         ("link: {fading: {k_db: 1, k_db: 2}}", "line 1 gives k_db again"),
         ("seed: &a [*a]", "seed"),
         ("? [a]\n: 1", "must hold keys and values|is not YAML"),
+        ("link.bandwidth_hz: 5", "key link.bandwidth_hz; nest it: link: {bandwidth_hz: ...}"),
+        ("codec.up.bits: 5", "key codec.up.bits; nest it: codec: {up: {bits: ...}"),
+        ("codec: {up.bits: 5}", "key codec.up.bits; "),
+        ("seed: 12:30", "seed: should be a valid integer.*, not '12:30'"),
+        ("optimizer: {learning_rate: 1:30.5}", "optimizer.learning_rate: .*, not '1:30.5'"),
         ("- 1", "must hold keys and values"),
         ("codec: [", "is not YAML"),
     ],
@@ -80,6 +85,11 @@ def test_mistakes_get_one_clear_line(tmp_path: Path, text: str, message: str) ->
     with pytest.raises(ConfigError, match=message) as caught:
         read_config(_file(tmp_path, text))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["010", "1_0", "0x0a", "10", "+10", "10.0", "'10'"])
+def test_a_number_in_a_file_is_what_it_looks_like(tmp_path: Path, text: str) -> None:
+    assert read_config(_file(tmp_path, f"training: {{rounds: {text}}}")).training.rounds == 10
 
 
 def test_a_file_that_is_not_there() -> None:

@@ -6,7 +6,7 @@ import gc
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 from typing import TextIO
 
@@ -95,7 +95,7 @@ def _run(words: list[str]) -> int:
         exit_on_error=False,
     )
     command.add_arguments(parser)
-    known, unknown = parser.parse_known_args([_hyphened(word) for word in words[1:]])
+    known, unknown = parser.parse_known_args(_joined(map(_hyphened, words[1:])))
     if unknown:
         options = [option for action in parser._actions for option in action.option_strings]
         word = cut(unknown[0].partition("=")[0])
@@ -107,6 +107,27 @@ def _hyphened(word: str) -> str:
     """An option as it is listed, if somebody wrote it with _ for -, as configuration files do."""
     option, equals, value = word.partition("=")
     return f"{option.replace('_', '-')}{equals}{value}" if option.startswith("--") else word
+
+
+def _joined(words: Iterable[str]) -> list[str]:
+    """Options with the negative numbers behind them: argparse takes -1e1 or -inf for an option."""
+    joined: list[str] = []
+    for word in words:
+        before = joined[-1] if joined else ""
+        if _is_negative(word) and before.startswith("--") and "=" not in before:
+            joined[-1] = f"{before}={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+def _is_negative(word: str) -> bool:
+    """Whether it is a number with a minus, or several with commas between."""
+    try:
+        float(word.partition(",")[0])
+    except ValueError:
+        return False
+    return word.startswith("-")
 
 
 def _refuse_other_bytes(words: Sequence[str]) -> None:

@@ -30,12 +30,18 @@ def add_settings(parser: argparse.ArgumentParser, only: Collection[str] | None =
 
 
 def given_settings(arguments: argparse.Namespace) -> dict[str, str]:
-    """The settings that were given, by dotted key, as `read_config` takes them."""
-    return {
+    """The settings that were given, by dotted key, as `read_config` takes them. Raises ConfigError
+    for a section's name given twice, in long and in short."""
+    given = {
         name.removeprefix(_PREFIX): value
         for name, value in vars(arguments).items()
         if name.startswith(_PREFIX) and value is not None
     }
+    for short in named_sections():
+        long = f"{short}.name"
+        if short in given and given.get(long, given[short]) != given[short]:
+            raise ConfigError(f"--{short} and --{long} name two things: leave out one")
+    return given
 
 
 def refuse_settings_of(

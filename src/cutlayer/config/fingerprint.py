@@ -104,6 +104,7 @@ def settle(inputs: Inputs, directory: RunDirectory, say: Callable[[str], None]) 
     Raises RunError, naming what differs, before anything is written.
     """
     path, finished = directory.path / FILE, directory.finished()
+    directory.check_log()
     rounds, now = inputs.config.training.rounds, inputs.fingerprint()
     if finished is not None and rounds < finished:
         raise ConfigError(

@@ -12,6 +12,7 @@ from typing import Any, get_args, get_origin
 import yaml
 
 from cutlayer.config.keys import find_field, sections
+from cutlayer.config.plain_yaml import PlainLoader
 from cutlayer.config.section import kinds, names_of
 from cutlayer.errors import ConfigError
 from cutlayer.words import quoted
@@ -36,9 +37,9 @@ def override_value(key: str, text: str) -> Any:
     if NoneType in possible and text.strip() in _NULLS:
         return None
     if lists and text.lstrip().startswith("["):
-        return _yaml(key, text, yaml.BaseLoader if texts else yaml.SafeLoader)
+        return _yaml(key, text, yaml.BaseLoader if texts else PlainLoader)
     if sections(key) and text.lstrip().startswith("{"):
-        return _yaml(key, text, yaml.SafeLoader)
+        return _yaml(key, text, PlainLoader)
     if texts and str not in possible and text not in names_of(field.annotation):
         return [text]
     return _number(text, possible)
@@ -64,7 +65,7 @@ def _number(text: str, possible: Sequence[Any]) -> int | float | str:
     return text
 
 
-def _yaml(key: str, text: str, loader: type[yaml.BaseLoader] | type[yaml.SafeLoader]) -> Any:
+def _yaml(key: str, text: str, loader: type[yaml.BaseLoader] | type[PlainLoader]) -> Any:
     try:
         refuse_depth(text)
         return yaml.load(text, Loader=loader)

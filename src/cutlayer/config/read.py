@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from cutlayer.config.keys import find_field, sections
 from cutlayer.config.override import override_value, refuse_depth
+from cutlayer.config.plain_yaml import PlainLoader
 from cutlayer.config.schema import Config
 from cutlayer.config.unread import unread
 from cutlayer.errors import ConfigError
@@ -103,8 +104,8 @@ def _load(path: Path) -> dict[str, Any]:
     try:
         text = _text(path)
         refuse_depth(text)
-        _refuse_doubles(path, yaml.compose(text, Loader=yaml.SafeLoader))
-        values = yaml.safe_load(text)
+        _refuse_doubles(path, yaml.compose(text, Loader=PlainLoader))
+        values = yaml.load(text, Loader=PlainLoader)
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -194,7 +195,7 @@ def _where(error: ErrorDetails) -> str:
     key = ""
     for part in error["loc"]:
         longer = f"{key}.{part}".lstrip(".")
-        if find_field(longer) is not None:
+        if "." not in str(part) and find_field(longer) is not None:
             key = longer
     return key
 
@@ -204,7 +205,10 @@ def _explain(error: ErrorDetails) -> str:
     where, value = _where(error), quoted(error["input"])
     if error["type"] == "extra_forbidden":
         word = str(error["loc"][-1])
-        hint = nearest(word, list(sections(where)))
+        if "." in word and find_field(f"{where}.{word}".lstrip(".")) is not None:
+            hint = f"nest it: {word.replace('.', ': {')}: ...{'}' * word.count('.')}"
+        else:
+            hint = nearest(word, list(sections(where)))
         return f"unknown configuration key {cut(f'{where}.{word}'.lstrip('.'))}; {hint}"
     if error["type"] == "model_type":
         return f"{where or 'a configuration'} must hold keys and values, not {value}"

@@ -31,6 +31,14 @@ def lines_of_round(path: Path, number: int) -> Iterator[str]:
                 return
 
 
+def rounds_of(path: Path) -> list[float]:
+    """The round of every line; infinite for one that was cut short. Raises OSError."""
+    if not path.exists():
+        return []
+    with path.open("rb") as file:
+        return [_round_of(line) for line in file]
+
+
 def cut_after(path: Path, finished: int) -> None:
     """Drop the lines of rounds after `finished`, and a last line that was cut short.
 

@@ -6,7 +6,8 @@ a run that was killed before its checkpoint, are cut off on resuming.
 
 import json
 import os
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, final
 
@@ -17,7 +18,7 @@ from safetensors.torch import save_file
 from cutlayer.errors import RunError
 from cutlayer.train.exchange import streams_from_tensors, streams_to_tensors
 from cutlayer.train.files import storage_error, write_atomically
-from cutlayer.train.round_log import cut_after, json_text
+from cutlayer.train.round_log import cut_after, json_text, rounds_of
 from cutlayer.train.state import (
     RunState,
     SideState,
@@ -87,11 +88,12 @@ class RunDirectory:
             **streams_to_tensors(state.streams),
         }
         # one key: safetensors writes several in random order, and equal runs give equal bytes
+        whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
         about = {"round": state.round, "virtual_time_s": state.virtual_time_s}
-        metadata = {"state": json.dumps(about)}
+        metadata = {"state": json.dumps({**about, "crc32": _checksum(whole)})}
 
         def write(path: Path) -> None:
-            save_file({k: v.contiguous() for k, v in tensors.items()}, path, metadata)
+            save_file(whole, path, metadata)
 
         write_atomically(self.path / _CHECKPOINT, write)
 
@@ -110,6 +112,23 @@ class RunDirectory:
         except (SafetensorError, KeyError, ValueError, TypeError) as error:
             raise RunError(f"the checkpoint {path} cannot be read: {error}") from error
 
+    def check_log(self) -> None:
+        """Raise RunError for a log that lacks a finished round, or that tells of rounds without a
+        checkpoint: somebody has cut or deleted a file."""
+        path, finished = self.path / "rounds.jsonl", self.finished()
+        logged = rounds_of(path)
+        if finished is None and 1 in logged:
+            raise RunError(
+                f"{self.path} cannot go on: {path.name} tells of finished rounds, and"
+                f" {_CHECKPOINT} is missing: put it back, or start a new run"
+            )
+        for number in range(0 if finished is None else finished + 1):
+            if number >= len(logged) or logged[number] != number:
+                raise RunError(
+                    f"{self.path} cannot go on: {path.name} lacks the line of round {number}, which"
+                    " has finished: put it back, or start a new run"
+                )
+
     def load(self) -> RunState | None:
         """The last finished round's state, or None if none has finished.
 
@@ -123,6 +142,8 @@ class RunDirectory:
                 about = json.loads(file.metadata()["state"])
                 names: list[str] = list(file.keys())
                 tensors: dict[str, torch.Tensor] = {n: file.get_tensor(n) for n in names}
+            if about.get("crc32", checksum := _checksum(tensors)) != checksum:
+                raise ValueError("its bytes have changed since they were written")
             return RunState(
                 round=about["round"],
                 virtual_time_s=about["virtual_time_s"],
@@ -148,6 +169,14 @@ class RunDirectory:
         if not path.exists():
             return []
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _checksum(tensors: Mapping[str, torch.Tensor]) -> int:
+    """CRC-32 of all values, in the order of their names."""
+    total = 0
+    for name in sorted(tensors):
+        total = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy().data, total)
+    return total
 
 
 def _tail(path: Path) -> str:
