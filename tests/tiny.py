@@ -27,6 +27,8 @@ def vision_model(folder: Path, blocks: int = BLOCKS) -> Path:
         hidden_size=24, num_hidden_layers=blocks, num_attention_heads=2, mlp_ratio=2, image_size=28
     )
     transformers.Dinov2Model(config).save_pretrained(folder)
+    half = {"image_mean": 0.5, "image_std": 0.5}
+    (folder / "preprocessor_config.json").write_text(json.dumps(half))
     return folder
 
 

@@ -74,7 +74,8 @@ def test_all_that_was_found_is_told_in_a_line(models: Path, tmp_path: Path) -> N
         (tmp_path / "train" / "red" / ".thumbnails" / f"{place}.png").write_bytes(b"")
     (tmp_path / "test" / "red" / "a.heic").write_bytes(b"")
     result, said = prepared(models / "vision", tmp_path)
-    assert "found 8 training and 8 test samples; left out 4 files: 3 hidden, 1 .heic" in said
+    found = "found 8 training and 8 test samples; left out 4 files: 3 hidden, 1 .heic"
+    assert f"warning: {found}" in said  # a .heic is a picture that nobody will train on
     assert set(result.data.left_out) == {
         LeftOut("files", "hidden", 3),
         LeftOut("files", ".heic", 1),
@@ -105,8 +106,16 @@ def test_classes_that_look_alike_are_told(models: Path, tmp_path: Path) -> None:
     ]
     json_lines(tmp_path / "d.jsonl", rows)
     result, said = prepared(models / "bert", tmp_path / "d.jsonl")
-    assert "classes 'Red' and 'red' look alike and stay two: is that meant?" in said
+    assert "warning: classes 'Red' and 'red' look alike and stay two: is that meant?" in said
     assert result.data.class_names == ("Red", "green", "red")
+
+
+def test_labels_that_may_be_quantities_are_told(models: Path, tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"text": "good", "label": 0.37 * n} for n in range(30)]
+    json_lines(tmp_path / "d.jsonl", rows)
+    _, said = prepared(models / "bert", tmp_path / "d.jsonl", test_fraction=0.4)
+    told = "warning: 30 samples have 30 classes, such as 0, 0.37, 0.74: are the labels quantities"
+    assert any(line.startswith(told) for line in said)
 
 
 def test_labels_that_are_no_classes_do_not_stop_a_language_model(

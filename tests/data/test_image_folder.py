@@ -132,6 +132,14 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     assert len(data.train) + len(data.test) == 12
 
 
+@pytest.mark.parametrize("names", [("Train", "Test"), ("training", "testing"), ("test", "val")])
+def test_splits_of_other_names_are_no_classes(tmp_path: Path, names: tuple[str, str]) -> None:
+    for name in names:
+        class_images(tmp_path / name, CLASSES, 2)
+    with pytest.raises(DataError, match=f"class folders in {', '.join(sorted(names))}, and none"):
+        load_data(str(tmp_path))
+
+
 def test_names_that_differ_in_what_cannot_be_seen_are_one_class(tmp_path: Path) -> None:
     class_images(tmp_path, ("caf\u00e9", "cafe\u0301", "red", "red "), 3)
     data = load_data(str(tmp_path))

@@ -62,7 +62,8 @@ def test_what_stands_for_missing_is_no_class(value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [[1], (1,), {"a": 1}, b"red", np.array([1]), float("inf"), "\ud83d", Decimal("inf")]
+    "value",
+    [[1], (1,), {"a": 1}, b"red", np.array([1]), float("inf"), "\ud83d", Decimal("inf"), "a\0"],
 )
 def test_what_can_be_no_class_is_refused(value: object) -> None:
     with pytest.raises(DataError, match="its label"):
@@ -100,8 +101,16 @@ def test_texts_of_both_kinds_clash_where_there_are_no_others(
         refuse_mixed_kinds(given, "d")
 
 
+def test_true_beside_a_text_that_says_so() -> None:
+    with pytest.raises(DataError, match=r"\(line 1\), others are texts that say so \(line 2\)"):
+        refuse_mixed_kinds([("line 1", True), ("line 2", "true"), ("line 3", False)], "d")
+    refuse_mixed_kinds([("line 1", True), ("line 2", "True"), ("line 3", False)], "d")
+
+
 def test_classes_that_look_alike_are_found() -> None:
     assert alike(["Red", "green", "red", "01", "1", "2"]) == [("Red", "red"), ("01", "1")]
+    assert alike(["-0", "0", "1", "+1", "1e0"]) == [("-0", "0"), ("1", "+1"), ("1", "1e0")]
+    assert alike(["0.5", "0.50", "5", "1" + "0" * 30, "1" + "0" * 29 + "1"]) == [("0.5", "0.50")]
 
 
 def test_equal_numbers_are_in_an_order_that_no_hash_decides() -> None:
@@ -117,6 +126,7 @@ def test_equal_numbers_are_in_an_order_that_no_hash_decides() -> None:
         ([{"role": "user"}], "its 'body' is a list, not a text"),
         ({}, "its 'body' is an object, not a text"),
         ("half \ud83d", "its text holds half a character (the lone surrogate U+D83D)"),
+        ("a\0b", "it holds a NUL character"),
         (" \u200b\n", "its text is empty"),
     ],
 )

@@ -24,8 +24,17 @@ def written(folder: Path, **settings: object) -> Path:
 
 def test_a_folder_without_the_file_is_for_a_plain_vit(tmp_path: Path) -> None:
     plain = read_preprocessing(tmp_path)
-    assert plain == Preprocessing()
+    assert plain == Preprocessing(note=plain.note)
+    assert plain.note is not None and "no preprocessor_config.json lies beside" in plain.note
     assert (plain.mean, plain.std, plain.levels) == ((0.5,) * 3, (0.5,) * 3, 255.0)
+
+
+def test_a_file_of_all_processors_serves_where_there_is_no_other(tmp_path: Path) -> None:
+    whole = {"image_processor": {"do_normalize": False}, "tokenizer": {}}
+    (tmp_path / "processor_config.json").write_text(json.dumps(whole))
+    read = read_preprocessing(tmp_path)
+    assert (read.mean, read.std, read.note) == ((0.0,) * 3, (1.0,) * 3, None)
+    assert read_preprocessing(written(tmp_path, image_mean=0.25)).mean == (0.25,) * 3
 
 
 def test_mean_and_deviation_are_by_channel_or_one_for_all(tmp_path: Path) -> None:

@@ -149,6 +149,17 @@ def test_blank_lines_quotes_inside_and_spare_columns_do_no_harm(tmp_path: Path) 
     assert count(data) == ROWS + 2
 
 
+@pytest.mark.parametrize("stray", ['red"', 'red""', 're"d'])
+def test_a_stray_mark_makes_no_class(tmp_path: Path, stray: str) -> None:
+    labels = [
+        stray if place in (6, 30) else ("red", '"32"" wide"')[place % 2] for place in range(40)
+    ]
+    data, bad = read_csv(tmp_path, [f"text {place},{label}" for place, label in enumerate(labels)])
+    assert [line for line, _ in faults(bad)] == [8, 32]
+    assert data.class_names == ('32" wide', "red")
+    assert "a quotation mark stands alone in its label" in faults(bad)[0][1]
+
+
 def test_joined_files_have_no_class_of_their_headers(tmp_path: Path) -> None:
     lines = [*LINES[:20], "text,label", *LINES[20:], "\ufefftext, label"]
     data, bad = read_csv(tmp_path, lines, "\ufeff\ufefftext,label")

@@ -101,6 +101,8 @@ def test_what_a_configuration_does_not_say() -> None:
     assert image_step(config_of("bert")) is None
     assert token_limit(config_of("vit")) is None
     assert image_step(config_of("vit")) == 8
+    with pytest.raises(ModelError, match="patch_size 0: it must be above 0"):
+        image_step(config_of("vit", patch_size=0))
     assert token_limit(config_of("gpt2")) == 40
 
 

@@ -1,11 +1,13 @@
 """Configurations as they are read and set."""
 
+import json
 from pathlib import Path
 
 import pytest
 from transformers import AutoConfig, PreTrainedConfig
 
 from cutlayer.errors import ModelError, UnsupportedModelError
+from cutlayer.model.anatomy import meta_model
 from cutlayer.model.tasks import (
     is_decoder,
     read_config,
@@ -88,3 +90,34 @@ def test_a_classifier_needs_two_classes() -> None:
 def test_a_configuration_is_read_from_its_folder(tmp_path: Path) -> None:
     config_of("opt").save_pretrained(tmp_path)
     assert read_config(tmp_path).ffn_dim == 32
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"num_attention_heads": 0}, "gives no model that can be run: .*zero"),
+        ({"num_attention_heads": 5}, "gives no model that can be run: .*multiple"),
+        ({"hidden_act": "odd"}, "'odd' is unknown"),
+        ({"pad_token_id": 10**6}, "Padding_idx"),
+        ({"hidden_size": "24"}, "config.json cannot be read: .*'hidden_size' expected int"),
+        ({"hidden_size": None}, "config.json cannot be read: .*'hidden_size' expected int"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_sizes_that_give_no_model_are_the_configurations_fault(
+    tmp_path: Path, settings: dict[str, object], told: str
+) -> None:
+    values = {**config_of("bert").to_dict(), **settings}
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    with pytest.raises(ModelError, match=told):
+        meta_model(
+            task_config(read_config(tmp_path), "text-classification", 2), "text-classification"
+        )
+
+
+def test_what_a_configuration_says_of_outputs_and_kernels_decides_nothing() -> None:
+    config = config_of("bert", return_dict=False)
+    config._attn_implementation = "flash_attention_2"
+    ready = task_config(config, "text-classification", 2)
+    assert ready.return_dict is True
+    assert ready._attn_implementation != "flash_attention_2"

@@ -14,8 +14,8 @@ from cutlayer.data.assets.catalogue import known_asset
 from cutlayer.data.batches import BatchMaker
 from cutlayer.data.check import check_data
 from cutlayer.data.images import ImageBatches
-from cutlayer.data.labels import alike
-from cutlayer.data.left_out import sentence
+from cutlayer.data.labels import alike, listing
+from cutlayer.data.left_out import is_odd, sentence
 from cutlayer.data.load import load_data
 from cutlayer.data.partition import draw_subset, partition_dirichlet, partition_iid
 from cutlayer.data.preprocessing import Preprocessing, read_preprocessing
@@ -39,6 +39,7 @@ _MODELS: dict[Task, str] = {
 _TRAIN, _TEST, _PARTITION = range(101, 104)
 # texts whose tokens are looked at, and how far; from which share on the unknown ones are told
 _PROBED, _PROBED_LETTERS, _ODD_SHARE = 256, 4000, 0.2
+_FEW_CLASSES = 10  # so many may well have a sample or two each
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +90,10 @@ def prepare_data(
         # a picture is read to be checked: only those drawn are
         data, skipped = _checked(_drawn(data, config, say), config, None, say)
         batches: BatchMaker = image_batches(model, section.image_size)
-        say(_told_framing(read_preprocessing(model), section.image_size))
+        preprocessing = read_preprocessing(model)
+        say(_told_framing(preprocessing, section.image_size))
+        if preprocessing.note is not None:
+            say(preprocessing.note)
     elif data.task == "text-classification":
         tokenizer = load_tokenizer(model, section.max_tokens)
         data, broken = _checked(data, config, None, say)
@@ -138,13 +142,26 @@ def _serves(architecture: PreTrainedConfig, task: Task) -> bool:
 
 
 def _tell_found(data: DataSet, say: Callable[[str], None]) -> None:
-    """Everything that was found, and which classes look like one."""
+    """Everything that was found, and which classes look like one, or like none."""
+    count = len(data.train) + len(data.test)
     say(
+        f"{'warning: ' if any(map(is_odd, data.left_out)) else ''}"
         f"found {len(data.train)} training and {len(data.test)} test samples; "
         f"{sentence(data.left_out)}"
     )
-    for one, other in alike(data.class_names) if data.task != "causal-lm" else ():
-        say(f"classes {quoted(one)} and {quoted(other)} look alike and stay two: is that meant?")
+    if data.task == "causal-lm":
+        return
+    for one, other in alike(data.class_names):
+        say(
+            f"warning: classes {quoted(one)} and {quoted(other)} look alike and stay two: is that"
+            " meant?"
+        )
+    classes = len(data.class_names)
+    if classes > max(_FEW_CLASSES, count / 2):
+        say(
+            f"warning: {count} samples have {classes} classes, such as"
+            f" {listing(data.class_names[:3])}: are the labels quantities, or names of samples?"
+        )
 
 
 def _told_framing(preprocessing: Preprocessing, side: int) -> str:
@@ -183,7 +200,7 @@ def _checked(
     tokenize = None if tokenizer is None else tokenizer.tokenize
     kept, bad = check_data(data, config.data.on_bad_sample, tokenize)
     if bad:
-        say(f"skipped {len(bad)} bad samples, the first: {bad[0].title}")
+        say(f"warning: skipped {len(bad)} bad samples, the first: {bad[0].title}")
     if tokenizer is not None:
         _say_if_odd(tokenizer, kept, say)
     return kept, len(bad)

@@ -158,8 +158,16 @@ class _Rows:
             return f"it has {len(cells)} fields, the header has {width}{hint}"
         if _plain(cells) == self.columns:
             return "it is the header once more"
+        if self._stray_mark(piece):
+            return f"a quotation mark stands alone in its label {quoted(cells[self.label or 0])}"
         whole = "".join(cells)
         return "it holds a NUL character" if "\0" in whole else undecoded(whole)
+
+    def _stray_mark(self, piece: _Piece) -> bool:
+        """Whether the label has a quotation mark that is none of CSV's own: `red"`."""
+        label = "" if self.label is None else piece.cells[self.label]
+        escaped = label.replace('"', '""')
+        return '"' in label and escaped not in "".join(self.lines[piece.start : piece.end])
 
     def _beyond_doubt(self, piece: _Piece) -> bool:
         """Whether what follows a broken record is a row again: whole, of a label that others have,

@@ -32,4 +32,6 @@ def reason(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     told = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, KeyError) and told.strip("'").isidentifier():
+        told = f"{told} is unknown"
     return told if len(told) <= _MOST_LETTERS else told[: _MOST_LETTERS - 4] + " ..."

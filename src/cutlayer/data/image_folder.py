@@ -10,6 +10,8 @@ from cutlayer.data.samples import LeftOut, SplitPair
 from cutlayer.data.splits import TEST_NAMES, Settings, index_labels, split_off_test
 from cutlayer.errors import DataError
 
+_SPLITS = frozenset({"train", "training", "testing", "eval", "evaluation", *TEST_NAMES})
+
 
 def has_class_folders(folder: Path) -> bool:
     """Whether a folder below this one holds an image."""
@@ -19,9 +21,11 @@ def has_class_folders(folder: Path) -> bool:
 def read_image_folder(folder: Path, settings: Settings) -> SplitPair:
     """Both splits; the classes are the training tree's folders.
 
-    Raises `DataError` when a class has files but none that can be read as an image.
+    Raises `DataError` when a class has files but none that can be read as an image, and for
+    splits that are named otherwise, which would be taken for classes.
     """
     if not has_class_folders(folder / "train"):
+        _refuse_splits(folder)
         whole, names, rest = _tree(folder, None)
         pair = split_off_test(whole, names, settings.test_fraction, settings.seed)
         return pair.leaving_out(rest)
@@ -33,6 +37,17 @@ def read_image_folder(folder: Path, settings: Settings) -> SplitPair:
             return SplitPair(train, test, names, merged(rest))
     pair = split_off_test(train, names, settings.test_fraction, settings.seed)
     return pair.leaving_out(merged((*rest, *beside(folder, [folder / "train"]))))
+
+
+def _refuse_splits(folder: Path) -> None:
+    """Raises `DataError` where class folders lie in folders that are called as splits are."""
+    parts = [part for part in _folders(folder) if part.name.lower() in _SPLITS]
+    splits = [part.name for part in parts if has_class_folders(part)]
+    if splits:
+        raise DataError(
+            f"{folder} holds class folders in {', '.join(splits)}, and none in train: name the"
+            " training split train and the test split test, or choose one of them as the data"
+        )
 
 
 def _tree(

@@ -5,6 +5,7 @@
 """
 
 import re
+import sys
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
@@ -20,9 +21,13 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?")
 _WHOLE = re.compile(r"([+-]?\d{1,300})\.0*")
 # letters of no width that copying from pages leaves behind; joiners only at the ends, since some
 # scripts need them inside a word
-_NO_WIDTH = re.compile("[\u00ad\u200b\u200e\u200f\u2060\ufeff]|^[\u200c\u200d]+|[\u200c\u200d]+$")
+_NO_WIDTH = re.compile(
+    "[\u00ad\u034f\u061c\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]|^[\u200c\u200d]+|[\u200c\u200d]+$"
+)
 _VISIBLE = re.compile("[^\\s\u00ad\u200b-\u200f\u2060\ufeff]")
+_CONTROL = re.compile("[\x00-\x1f\x7f]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_TRUTH = (str(True), str(False))  # the classes of true and false
 _KINDS: Mapping[type, str] = {
     bool: "true or false",
     int: "a number",
@@ -72,6 +77,8 @@ def text_fault(value: object, field: str) -> str | None:
     half = None if value.isascii() else _SURROGATE.search(value)
     if half is not None:
         return f"its text holds half a character (the lone surrogate U+{ord(half.group()):04X})"
+    if "\0" in value:
+        return "it holds a NUL character"
     return None if _VISIBLE.search(value) else "its text is empty"
 
 
@@ -94,11 +101,16 @@ def refuse_mixed_kinds(labels: Iterable[tuple[str, object]], origin: str) -> Non
     """Raises `DataError` for labels, given as `(place, value)`, of which some are true or false
     and others are numbers: nobody can tell whether `1` and `true` are one class.
 
-    Of texts, as a CSV's labels all are, that is so where there are no other words among them.
+    Of texts, as a CSV's labels all are, that is so where there are no other words among them. So
+    for true or false beside the texts `true` or `false`, which would be classes of their own.
     """
     first: dict[tuple[str, bool], str] = {}
+    spelt: str | None = None
     for place, value in labels:
-        first.setdefault((_sort(value), isinstance(value, str)), place)
+        sort, text = _sort(value), isinstance(value, str)
+        first.setdefault((sort, text), place)
+        if spelt is None and sort == "truth" and text and read_label(value) not in _TRUTH:
+            spelt = place
     texts = () if ("word", True) in first else (True,)
     places = {
         sort: next((first[sort, text] for text in (False, *texts) if (sort, text) in first), None)
@@ -108,6 +120,11 @@ def refuse_mixed_kinds(labels: Iterable[tuple[str, object]], origin: str) -> Non
         raise DataError(
             f"{origin}: some labels are true or false ({places['truth']}), others are numbers "
             f"({places['number']}): write all of them one way"
+        )
+    if ("truth", False) in first and spelt is not None:
+        raise DataError(
+            f"{origin}: some labels are true or false ({first['truth', False]}), others are texts "
+            f"that say so ({spelt}): write all of them one way"
         )
 
 
@@ -127,7 +144,7 @@ def _sort(value: object) -> str:
 
 def alike(names: Sequence[str]) -> list[tuple[str, str]]:
     """Pairs of classes that a person would take for one: equal but for upper and lower case,
-    Unicode's compatible letters or leading zeros."""
+    Unicode's compatible letters or the spelling of a number."""
     seen: dict[str, str] = {}
     pairs = []
     for name in names:
@@ -139,13 +156,22 @@ def alike(names: Sequence[str]) -> list[tuple[str, str]]:
 
 def _folded(name: str) -> str:
     folded = clean_name(unicodedata.normalize("NFKC", name)).casefold()
-    return folded.lstrip("0") or "0" if folded.isascii() and folded.isdigit() else folded
+    if folded.isascii() and folded.isdigit():
+        return folded.lstrip("0") or "0"
+    short_number = len(folded) <= sys.float_info.dig and _NUMBER.fullmatch(folded)
+    return _plain_number(float(folded) + 0.0) if short_number else folded  # no -0
+
+
+def _plain_number(value: float) -> str:
+    return str(int(value)) if value.is_integer() else str(value)
 
 
 def _text_label(value: str) -> str | None:
     if _SURROGATE.search(value):
         raise DataError(f"its label {quoted(value)} holds half a character (a lone surrogate)")
     name = clean_name(value)
+    if _CONTROL.search(name):
+        raise DataError(f"its label {quoted(value)} holds a control character")
     if not name or name.casefold() in _MISSING:
         return None
     whole = _WHOLE.fullmatch(name)

@@ -23,6 +23,7 @@ _HIDDEN = frozenset(
 )
 _OWN = "asset.json"  # what cutlayer itself writes beside a set that it fetched
 _NAMED = 4
+_PAPERS = ("hidden", ".md", ".rst", ".txt", "license", "readme")
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,11 @@ def merged(items: Iterable[LeftOut]) -> tuple[LeftOut, ...]:
     for item in items:
         counts[item.what, item.why] = counts.get((item.what, item.why), 0) + item.count
     return tuple(LeftOut(what, why, count) for (what, why), count in counts.items() if count)
+
+
+def is_odd(item: LeftOut) -> bool:
+    """Whether samples may be meant by what is left out: no hidden files, and no papers."""
+    return item.what == "files" and not item.why.lower().endswith(_PAPERS)
 
 
 def sentence(items: Sequence[LeftOut]) -> str:

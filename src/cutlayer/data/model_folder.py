@@ -12,6 +12,7 @@ _WEIGHTS = "model.safetensors"
 _LISTING = f"{_WEIGHTS}.index.json"
 _POINTER = b"version https://git-lfs"  # what Git LFS leaves in a file's place
 _FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
+_ADAPTERS = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 _NAMED = 3
 
 
@@ -24,10 +25,12 @@ def fault(folder: Path) -> str | None:
     """Why this folder is no model that can be trained, and what to do; None if it may be one."""
     if not (folder / "config.json").is_file():
         return _without_config(folder)
-    if (folder / "adapter_config.json").is_file():
+    adapter = next((name for name in _ADAPTERS if (folder / name).is_file()), None)
+    if adapter is not None:
         return (
-            "adapter_config.json lies beside the model's weights, and transformers would apply that"
-            " adapter too: move it away, or merge it (merge_and_unload in PEFT) and save the result"
+            f"{adapter} lies beside the model's weights, and nobody can tell whether that adapter"
+            " is a part of it: move it away, or merge it (merge_and_unload in PEFT) and save the"
+            " result"
         )
     return _quantised(folder) or _weights_fault(folder)
 

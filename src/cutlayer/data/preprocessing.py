@@ -19,6 +19,12 @@ Channels: TypeAlias = tuple[float, float, float]
 _HALF: Channels = (0.5, 0.5, 0.5)  # what Hugging Face's ViT takes when a folder says nothing
 _LEVELS = 255.0
 _FILE = "preprocessor_config.json"
+_FILE_OF_ALL = "processor_config.json"  # where transformers 5 may keep it, among others
+_PART = "image_processor"
+_GUESS = (
+    "pictures are taken to be scaled with a mean and a standard deviation of 0.5; save the image"
+    " processor that the model was trained with there (save_pretrained)"
+)
 # switches that are done, or that cutlayer's own framing (the central square) stands for
 _KNOWN = frozenset(
     {
@@ -35,6 +41,7 @@ class Preprocessing:
     """Pixels become `(value / levels - mean) / std`, after a resize with the filter `resample`.
 
     `framing`: what the file says of size and cut-out, in words; empty where it says nothing.
+    `note`: what had to be guessed, or None.
     """
 
     mean: Channels = _HALF
@@ -42,6 +49,7 @@ class Preprocessing:
     levels: float = _LEVELS
     resample: Image.Resampling = Image.Resampling.BICUBIC
     framing: str = ""
+    note: str | None = None
 
 
 def read_preprocessing(folder: Path) -> Preprocessing:
@@ -51,9 +59,9 @@ def read_preprocessing(folder: Path) -> Preprocessing:
     transformers takes for this kind of model; a switch that is null is off. Raises `AssetError`
     when the file is not what it should be, or asks for what cutlayer does not do.
     """
-    path = folder / _FILE
-    if not path.is_file():
-        return Preprocessing()
+    path = _file(folder)
+    if path is None:
+        return Preprocessing(note=f"warning: no {_FILE} lies beside the model: {_GUESS}")
     settings = _settings(path)
     try:
         _refuse_undone(settings)
@@ -69,12 +77,24 @@ def read_preprocessing(folder: Path) -> Preprocessing:
         raise AssetError(f"{path}: {error}") from error
 
 
+def _file(folder: Path) -> Path | None:
+    """Where the settings are; of a file of all processors alone that which has one for images."""
+    if (folder / _FILE).is_file():
+        return folder / _FILE
+    whole = folder / _FILE_OF_ALL
+    return (
+        whole if whole.is_file() and f'"{_PART}"' in whole.read_text("utf-8", "replace") else None
+    )
+
+
 def _settings(path: Path) -> Mapping[str, Any]:
     """The file's keys, with transformers' own values for those that it leaves open."""
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise AssetError(f"{path} cannot be read: {error}") from error
+    if path.name == _FILE_OF_ALL and isinstance(settings, dict):
+        settings = settings[_PART]
     if not isinstance(settings, dict):
         raise AssetError(f"{path} cannot be read: it is not one object of settings")
     if "image_processor_type" in settings and not set(_CLASS_DEFAULTS) <= set(settings):

@@ -15,7 +15,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.initialization import meta_device_safe_creation_ops
 
 from cutlayer.errors import UnsupportedModelError
-from cutlayer.model.tasks import task_class
+from cutlayer.model.tasks import fault_of_config, task_class
 from cutlayer.spec import Task
 
 
@@ -42,11 +42,14 @@ def meta_model(config: PreTrainedConfig, task: Task) -> PreTrainedModel:
     """The task's model without values, on the meta device.
 
     Its attention is the eager one: the others look at a mask's values to choose a faster kernel.
+    Raises ModelError for a configuration that no model can be made of.
     """
     config = copy.deepcopy(config)
     config._attn_implementation = "eager"
     with torch.device("meta"), meta_device_safe_creation_ops():
-        model = task_class(config, task)(config)
+        model_class = task_class(config, task)
+        with fault_of_config(config):
+            model = model_class(config)
     model.train(False)
     return model
 
@@ -58,7 +61,8 @@ def examine(model: PreTrainedModel, example: Mapping[str, Any]) -> Anatomy:
     once each in order, modules.
     """
     path, blocks = _block_list(model)
-    watch = _watch(model, blocks, _units(model, path), example)
+    with fault_of_config(model.config):
+        watch = _watch(model, blocks, _units(model, path), example)
     _check_blocks(type(model).__name__, watch)
     _check_units(type(model).__name__, watch)
     after = tuple(unit for unit, phases in watch.phases.items() if phases == {"after"})

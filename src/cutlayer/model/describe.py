@@ -17,7 +17,7 @@ from cutlayer.model.adapted import check_adapter, patch_convolution, target_name
 from cutlayer.model.anatomy import Anatomy, examine, meta_model
 from cutlayer.model.inputs import example_inputs
 from cutlayer.model.lora import AdapterSpec, linear_shape
-from cutlayer.model.tasks import read_config, task_config
+from cutlayer.model.tasks import fault_of_config, read_config, task_config
 from cutlayer.spec import LinearShape, ModelSpec, Task
 
 
@@ -53,9 +53,10 @@ def describe(
     free_tokens = anatomy.tokens - patches
     if padded is None:
         padded = task == "text-classification"
-    counted = count_activations(
-        config, task, anatomy, adapter, free_tokens=free_tokens, dtype=dtype, padded=padded
-    )
+    with fault_of_config(config):
+        counted = count_activations(
+            config, task, anatomy, adapter, free_tokens=free_tokens, dtype=dtype, padded=padded
+        )
     return ModelSpec(
         name=source.name if isinstance(source, Path) else config.model_type,
         blocks=anatomy.count,

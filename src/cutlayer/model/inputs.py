@@ -107,7 +107,12 @@ def patch_sides(config: PreTrainedConfig) -> tuple[int, int]:
 def image_step(config: PreTrainedConfig) -> int | None:
     """What divides the side of a square image [pixel]; None for a model that takes no patches."""
     patch = getattr(config, "patch_size", None)
-    return None if patch is None else math.lcm(*_pair(patch))
+    if patch is None:
+        return None
+    step = math.lcm(*_pair(patch))
+    if not step:
+        raise ModelError(f"config.json says patch_size {patch}: it must be above 0")
+    return step
 
 
 def token_limit(config: PreTrainedConfig) -> int | None:
@@ -116,7 +121,7 @@ def token_limit(config: PreTrainedConfig) -> int | None:
     if limit is None:
         return None
     if config.model_type in ("camembert", "roberta", "xlm-roberta"):
-        limit -= config.pad_token_id + 1  # their positions start after the padding token's
+        limit -= (config.pad_token_id or 0) + 1  # their positions start after the padding token's
     return limit
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from cutlayer.data.faults import reason
 from cutlayer.data.model_folder import fault
 from cutlayer.errors import ModelError, UnsupportedModelError
 from cutlayer.model.adapted import AdaptedModel, check_adapter
@@ -205,9 +205,11 @@ def _read(
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
             )
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            reason = str(error).strip().split("\n")[0]
-            raise ModelError(f"the weights in {path} cannot be read: {reason}") from error
+        except MemoryError:
+            raise
+        except Exception as error:  # what the library raises over damaged weights is open
+            why = reason(error)
+            raise ModelError(f"the weights in {path} cannot be read: {why}") from error
     model, info = loaded
     absent = check_weights(path, plan.anatomy, info, plan.classes, plan.trains_head)
     check_finite(path, model, absent)

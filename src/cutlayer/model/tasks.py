@@ -4,7 +4,8 @@ Knows no cut, no adapter and no weights.
 """
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from transformers import (
     PreTrainedModel,
 )
 
-from cutlayer.errors import ModelError, UnsupportedModelError
+from cutlayer.data.faults import reason
+from cutlayer.errors import CutlayerError, ModelError, UnsupportedModelError
 from cutlayer.model.verified import ENCODERS, VERIFIED
 from cutlayer.spec import Task
 
@@ -42,10 +44,24 @@ def read_config(source: Path | PreTrainedConfig) -> PreTrainedConfig:
         )
     try:
         config = AutoConfig.from_pretrained(source, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except Exception as error:  # each architecture checks its sizes in its own way
         raise ModelError(f"{source}/config.json cannot be read: {_why(source, error)}") from error
     assert isinstance(config, PreTrainedConfig)
     return config
+
+
+@contextmanager
+def fault_of_config(config: PreTrainedConfig) -> Iterator[None]:
+    """Turns whatever a model's own code raises over sizes that do not fit into a ModelError."""
+    try:
+        yield
+    except (CutlayerError, MemoryError):
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"config.json of {config.name_or_path or config.model_type} gives no model that can be"
+            f" run: {reason(error)}; take the config.json that belongs to the weights"
+        ) from error
 
 
 def task_class(config: PreTrainedConfig, task: Task) -> type[PreTrainedModel]:
@@ -66,7 +82,8 @@ def task_class(config: PreTrainedConfig, task: Task) -> type[PreTrainedModel]:
 
 
 def task_config(config: PreTrainedConfig, task: Task, classes: int) -> PreTrainedConfig:
-    """A copy set for training in parts: `classes` labels, no dropout, no cache of keys and values.
+    """A copy set for training in parts: `classes` labels, no dropout, no cache of keys and values,
+    named outputs, and an attention that every machine has.
 
     Dropout draws random numbers in the order of execution, so a split model could never equal the
     unsplit one; with LoRA on a frozen base it is off everywhere.
@@ -76,6 +93,9 @@ def task_config(config: PreTrainedConfig, task: Task, classes: int) -> PreTraine
         if "drop" in key and isinstance(value, float):
             setattr(config, key, 0.0)
     config.use_cache = False
+    config.return_dict = True
+    if config._attn_implementation not in (None, "eager", "sdpa"):
+        config._attn_implementation = None
     if task == "causal-lm":
         return config
     if classes < 2:
@@ -138,4 +158,4 @@ def _why(folder: Path, error: Exception) -> str:
             "the model is code of its own (auto_map), which cutlayer does not run; take one whose"
             " type transformers knows"
         )
-    return str(error).strip().split("\n")[0]
+    return reason(error)

@@ -37,6 +37,7 @@ _MEND = Mend(
 _SMALL_FILES = (
     "config.json",
     "preprocessor_config.json",
+    "processor_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
