@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from examples import at_most
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,7 +27,6 @@ from cutlayer.codec.stages.sparsify import TopK
 from cutlayer.codec.stages.step import RelativeStep, TargetBits, TargetCosine
 from cutlayer.codec.stages.transform import Hadamard
 from cutlayer.errors import PacketError
-from examples import at_most
 
 PRESETS = {
     "none": presets.none(),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from examples import at_most
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -18,7 +19,6 @@ from cutlayer.model.lora import AdapterSpec
 from cutlayer.model.memory import SavedBytes
 from cutlayer.model.split import DevicePart
 from cutlayer.spec import Holding, Task
-from examples import at_most
 from model.architectures import (
     ARCHITECTURES,
     BLOCKS,

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from examples import at_most
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,7 +12,6 @@ from cutlayer.planner.estimate import amounts_of, estimated_s, server_part
 from cutlayer.planner.forecast import round_delay_s
 from cutlayer.schemes.all import SCHEMES
 from cutlayer.timeline.rules import Duplex, Rules, Sharing
-from examples import at_most
 from planner import workloads
 
 RULES = (

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from examples import at_most
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,7 +18,6 @@ from cutlayer.planner.rivals import published_plan
 from cutlayer.schemes.all import SCHEMES
 from cutlayer.schemes.sft import SFT
 from cutlayer.timeline.rules import Duplex, Rules, Sharing
-from examples import at_most
 from planner import workloads
 
 CODECS = (workloads.BEST,)

@@ -5,6 +5,7 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
+from examples import at_most
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +19,6 @@ from cutlayer.timeline.result import Event
 from cutlayer.timeline.rules import Duplex, Rules, Sharing
 from cutlayer.timeline.simulate import simulate
 from cutlayer.timeline.work import DeviceWork
-from examples import at_most
 from timeline.works import LOCAL, UNIT, rules, work, works
 
 ANY_ORDER = [s for s in SCHEMES.values() if s.server is ServerOrder.ARRIVAL]

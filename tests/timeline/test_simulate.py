@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from examples import at_most
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,7 +20,6 @@ from cutlayer.schemes.splitlora_paper import SPLITLORA_PAPER
 from cutlayer.timeline.rules import Duplex, Rules, Sharing
 from cutlayer.timeline.simulate import simulate
 from cutlayer.timeline.work import DeviceRates, DeviceWork
-from examples import at_most
 from timeline.works import LOCAL, UNIT, spans, work, works
 
 STATIC, IN_TURN, SHARED = Sharing.STATIC, Sharing.IN_TURN, Sharing.SHARED

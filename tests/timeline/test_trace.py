@@ -5,6 +5,7 @@ import json
 from collections import defaultdict
 from typing import Any
 
+from examples import at_most
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,7 +16,6 @@ from cutlayer.timeline.rules import Rules, Sharing
 from cutlayer.timeline.simulate import simulate
 from cutlayer.timeline.trace import Track, chrome_trace
 from cutlayer.timeline.work import DeviceWork
-from examples import at_most
 from timeline.works import rules, work, works
 
 

@@ -141,8 +141,6 @@ def test_best_follows_the_goal_that_is_given() -> None:
     [
         ({"name": "stages"}, "codec.name stages needs codec.up"),
         ({"name": "best", "up": {"quantise": "int"}}, "need codec.name stages, not best"),
-        ({"name": "best", "target_bits_up": 40.0}, "target_bits 40.0"),
-        ({"name": "best", "target_cosine_up": 1.5}, "target_cosine 1.5"),
         ({"name": "stages", "up": {"quantise": "dead-zone"}}, "with 0 of step, target_bits"),
         (
             {"name": "stages", "up": {"quantise": "dead-zone", "step": 1.0, "target_bits": 1.0}},

@@ -187,8 +187,9 @@ def test_a_server_that_merges_holds_all_adapters(vision: Folders) -> None:
 
 def test_devices_whose_logits_are_many_share_no_pass(llama: Folders) -> None:
     assert job_of(llama, 4, 12, 3).setup.group == 8
-    # as if each had a million texts of 12 tokens in a batch, 14 logits a token
-    assert job_of(llama, 1_000_000, 12, 3).setup.group == 1
+    # as if each had 65,536 texts of 12 tokens in a batch, 14 logits a token: 42 MiB a device
+    assert job_of(llama, 65_536, 12, 3).setup.group == 8
+    assert job_of(llama, 65_536, 200, 3).setup.group == 1
 
 
 def test_a_networked_server_passes_for_one_device(vision: Folders) -> None:

@@ -102,7 +102,9 @@ def config_of(options: Options, partition: Partition, line: Line) -> Config:
         "devices.memory_mib": None,
         "server.group": DEVICES,
     }
-    return configure(settings | dict(partition.settings) | line.settings)
+    # one figure, one job: lines that cut nothing are given the others' cut
+    given = settings | dict(partition.settings) | line.settings
+    return configure(given, also_read=("model.cut", "server.group"))
 
 
 def setting_of(config: Config, options: Options) -> str:

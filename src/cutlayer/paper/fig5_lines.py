@@ -34,9 +34,10 @@ class Line:
         """Its part of the configuration, by dotted key."""
         own: dict[str, Any] = {
             "scheme.name": self.scheme,
-            "codec.name": self.codec,
             "optimizer.learning_rate": self.learning_rate,
         }
+        if self.codec != "none":  # schemes that compress nothing read no codec
+            own["codec.name"] = self.codec
         if self.codec == "paper":
             own |= {"codec.keep_ratio": KEEP_RATIO, "codec.levels": LEVELS}
         return own

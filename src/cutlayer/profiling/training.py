@@ -88,14 +88,15 @@ def standard_error(accuracy: float, samples: int) -> float:
     return 100 * math.sqrt(share * (1 - share) / samples)
 
 
-def configure(settings: Mapping[str, Any]) -> Config:
+def configure(settings: Mapping[str, Any], also_read: Collection[str] = ()) -> Config:
     """The configuration of these settings by dotted key, on one thread unless they say more:
-    another number of threads adds floats in another order. Raises ConfigError for a wrong one."""
+    another number of threads adds floats in another order. `also_read`: as of `read_config`.
+    Raises ConfigError for a wrong one."""
     pinned = {"threads": 1, **settings}
     texts = {
         key: value if isinstance(value, str) else json.dumps(value) for key, value in pinned.items()
     }
-    return read_config(None, texts)
+    return read_config(None, texts, also_read=also_read)
 
 
 def training_text(config: Config) -> str:

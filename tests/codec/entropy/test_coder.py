@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from examples import at_most
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -12,7 +13,6 @@ from cutlayer.codec.entropy.two_way import TwoWay
 from cutlayer.codec.kernels.load import load
 from cutlayer.codec.kernels.portable import Portable
 from cutlayer.errors import PacketError
-from examples import at_most
 
 CODERS = [FixedWidth(), Golomb(), TwoWay()]
 KERNELS = load()

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from examples import at_most
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,7 +12,6 @@ from cutlayer.codec.entropy.layout import Layout, layout_of, read_layout, refine
 from cutlayer.codec.entropy.scores import Series
 from cutlayer.codec.kernels.load import load
 from cutlayer.errors import PacketError
-from examples import at_most
 
 KERNELS = load()
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from examples import at_most
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,7 +11,6 @@ from cutlayer.codec.entropy.scores import Series, SeriesReader, encode_all, log_
 from cutlayer.codec.entropy.short_code import ShortDecoder
 from cutlayer.codec.kernels.load import load
 from cutlayer.errors import PacketError
-from examples import at_most
 
 KERNELS = load()
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from examples import at_most
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -9,7 +10,6 @@ from hypothesis.extra.numpy import arrays
 from cutlayer.codec.entropy import tables
 from cutlayer.codec.entropy.adaptive_bits import BitReader, BitWriter
 from cutlayer.errors import PacketError
-from examples import at_most
 
 counts = st.tuples(st.integers(1, 4), st.integers(2, 63)).flatmap(
     lambda shape: arrays(

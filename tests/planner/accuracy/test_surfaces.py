@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from examples import at_most
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -18,7 +19,6 @@ from cutlayer.planner.accuracy.monotone import MonotoneSurface, isotonic, monoto
 from cutlayer.planner.accuracy.profile import Point, Profile
 from cutlayer.planner.accuracy.samples import Samples, samples_of
 from cutlayer.planner.accuracy.surface import AccuracySurface, Box
-from examples import at_most
 
 KEEP_RATIOS = (0.05, 0.1, 0.2, 0.5)
 BITS = (1, 2, 3, 5)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from examples import at_most
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import brentq, minimize
@@ -13,7 +14,6 @@ from cutlayer.channel.shannon import ConstantPower
 from cutlayer.planner.bandwidth.exact import solve_shares
 from cutlayer.planner.bandwidth.share_problem import ShareProblem
 from cutlayer.planner.bandwidth.share_solution import LimitedBy, ShareSolution, Status
-from examples import at_most
 from planner.problems import (
     RootRates,
     extreme_problem,

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from examples import at_most
 from hypothesis import given
 
 from cutlayer.channel.curves import ProportionalRates
@@ -11,7 +12,6 @@ from cutlayer.planner.bandwidth.exact import solve_shares
 from cutlayer.planner.bandwidth.sequential import PublishedAlgorithm3, TrustRegionAlgorithm3
 from cutlayer.planner.bandwidth.share_problem import ShareProblem
 from cutlayer.planner.bandwidth.share_solution import LimitedBy, Status
-from examples import at_most
 from planner.problems import problem, problems, random_problem, with_rates
 
 PUBLISHED, TRUST_REGION = PublishedAlgorithm3(), TrustRegionAlgorithm3()
