@@ -209,3 +209,10 @@ def test_hidden_and_unlabelled_pictures_of_tiny_imagenet_are_counted(tmp_path: P
         ("in test/", 1),
         ("of val without an annotation", 1),
     }
+
+
+def test_a_class_is_named_once(tmp_path: Path) -> None:
+    split = (np.zeros((4, 8, 8), np.uint8), np.arange(4) % 2)
+    write_arrays(tmp_path, split, split, ("red", "red "))
+    with pytest.raises(DataError, match="the class 'red' twice"):
+        load_data(str(tmp_path))

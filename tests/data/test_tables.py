@@ -160,6 +160,12 @@ def test_a_stray_mark_makes_no_class(tmp_path: Path, stray: str) -> None:
     assert "a quotation mark stands alone in its label" in faults(bad)[0][1]
 
 
+def test_a_text_is_not_its_own_class(tmp_path: Path) -> None:
+    read_csv(tmp_path, LINES)
+    with pytest.raises(DataError, match="text_field and label_field are both 'text'"):
+        load_data(str(tmp_path / "d.csv"), label_field="text")
+
+
 def test_joined_files_have_no_class_of_their_headers(tmp_path: Path) -> None:
     lines = [*LINES[:20], "text,label", *LINES[20:], "\ufefftext, label"]
     data, bad = read_csv(tmp_path, lines, "\ufeff\ufefftext,label")

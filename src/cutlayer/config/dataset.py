@@ -156,7 +156,7 @@ def _tell_found(data: DataSet, say: Callable[[str], None]) -> None:
             f"warning: classes {quoted(one)} and {quoted(other)} look alike and stay two: is that"
             " meant?"
         )
-    classes = len(data.class_names)
+    classes = len(np.union1d(data.train.labels, data.test.labels))
     if classes > max(_FEW_CLASSES, count / 2):
         say(
             f"warning: {count} samples have {classes} classes, such as"

@@ -25,6 +25,7 @@ from cutlayer.data.tables import find_split_files, is_table, read_table_folder, 
 from cutlayer.data.tiny_imagenet import is_tiny_imagenet, read_tiny_imagenet
 from cutlayer.errors import DataError
 from cutlayer.spec import Task
+from cutlayer.words import quoted
 
 _NAMED = 4
 _TEXT_TASKS: tuple[Task, ...] = ("text-classification", "causal-lm")
@@ -107,7 +108,15 @@ def _data_set(
         raise DataError(f"task is {task!r}: choose one of {', '.join(get_args(Task))}")
     if task != usual and not (task in _TEXT_TASKS and usual in _TEXT_TASKS):
         raise DataError(f"{name} is for {usual}, not for {task}: choose that task or other data")
+    if task == "text-classification" and settings.text_field == settings.label_field:
+        raise DataError(
+            f"text_field and label_field are both {quoted(settings.text_field)}: every text would"
+            " be a class of its own; name two columns"
+        )
     classes = len(pair.class_names)
+    if len(set(pair.class_names)) < classes:
+        twice = next(n for n in pair.class_names if pair.class_names.count(n) > 1)
+        raise DataError(f"{name} has the class {quoted(twice)} twice: rename one, or make them one")
     if task != "causal-lm" and classes < 2:
         raise DataError(
             f"{name} has {classes} class: {task} needs two or more{_first_bad(pair, task)}"
