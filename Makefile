@@ -29,7 +29,7 @@ test-promises: $(VENV)/installed-dev
 test-typed: $(VENV)/installed-dev
 	CUTLAYER_TESTS=typed $(PYTEST) --every 8
 
-# before a release: everything, types checked, many examples; an hour or two
+# before a release: everything, types checked, many examples
 test-all: $(VENV)/installed-dev
 	CUTLAYER_TESTS=all $(PYTEST) -m ''
 

@@ -1,4 +1,4 @@
-"""A run beside other work: threads that sleep while they wait, against threads that spin.
+"""A run beside other work: threads that soon sleep when they wait, against threads that spin.
 
     python benchmarks/busy_neighbours.py [--busy N ...] [--pairs K] [--threads T] [--json FILE]
 
@@ -125,6 +125,8 @@ def _write_files(folder: Path, threads: int, rounds: int) -> Path:
     model = transformers.Dinov2Config(hidden_size=384, num_attention_heads=6, image_size=56)
     transformers.utils.logging.disable_progress_bar()
     transformers.Dinov2Model(model).save_pretrained(folder / "model")
+    half = json.dumps({"image_mean": 0.5, "image_std": 0.5})
+    (folder / "model" / "preprocessor_config.json").write_text(half, encoding="utf-8")
     rng = np.random.default_rng(0)
     labels = np.arange(256) % len(_CLASSES)
     noise = rng.integers(0, 60, (len(labels), _SIDE_PX, _SIDE_PX))
