@@ -9,8 +9,8 @@ what it costs and gains.
 from collections.abc import MutableMapping
 
 # a run that has the machine to itself is as fast with 1,000 turns as with the usual 300,000, and a
-# seventh slower with none. GNU's reads the first two, LLVM's and Intel's the first and the third; none reads KMP_LIBRARY but
-# Intel's, and it decides the same
+# seventh slower with none. GNU's reads the first two, LLVM's and Intel's the first and the third;
+# none reads KMP_LIBRARY but Intel's, and it decides the same
 _PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "0"}
 _CHOICES = (*_PASSIVE, "KMP_LIBRARY")
 
