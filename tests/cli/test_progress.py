@@ -1,6 +1,8 @@
 """What a person sees of a run, on a terminal and in a log."""
 
 import io
+import time
+from collections.abc import Callable
 
 import pytest
 from rich.console import Console
@@ -48,12 +50,15 @@ def test_a_log_has_lines_and_nothing_that_moves() -> None:
 def test_a_log_is_not_silent_while_a_run_gets_ready() -> None:
     text = io.StringIO()
     with Progress(console=Console(file=text, width=80), every_s=0.01) as progress:
-        while text.getvalue().count("getting ready; ") < 2:
-            pass
+        assert _comes(lambda: text.getvalue().count("getting ready; ") >= 2)
         progress.round_begins(3, 4)
         progress.step_done(3, 5, 10)
-        while "62 %: round 3 of 4, step 5 of 10; " not in text.getvalue():
-            pass
+        assert _comes(lambda: "62 %: round 3 of 4, step 5 of 10; " in text.getvalue())
+
+
+def _comes(said: Callable[[], bool]) -> bool:
+    """Whether it is said before anybody loses patience."""
+    return any(said() or time.sleep(0.01) for _ in range(6000))
 
 
 def test_a_terminal_has_one_bar_for_the_whole_run() -> None:

@@ -210,8 +210,10 @@ def test_a_run_goes_on_longer(own: tuple[Path, Path], tmp_path: Path) -> None:
     assert [line["round"] for line in tiny.read_lines(run / "rounds.jsonl")] == [0, 1, 2, 3]
     for name in ("adapter/adapter_model.safetensors", "checkpoint.safetensors", "trace.jsonl"):
         assert (run / name).read_bytes() == (whole / name).read_bytes()
+    said: list[str] = []
     with pytest.raises(ConfigError, match=r"training\.rounds is 2, but .* has finished 3"):
-        resume(run, changes={"training.rounds": "2"})
+        resume(run, say=said.append, changes={"training.rounds": "2"})
+    assert not any("already finished" in line for line in said)
 
 
 def test_the_length_that_a_codec_plans_for_is_none_of_its_own(
@@ -219,9 +221,12 @@ def test_the_length_that_a_codec_plans_for_is_none_of_its_own(
 ) -> None:
     directory = RunDirectory(own[1])
     (directory.path / FILE).unlink()
+    noted = set()
     for packets in (10, 20):
         setup = replace(job.setup, codecs=best(packets=packets))
         settle_job(replace(job, setup=setup), directory, lambda line: None)
+        noted.add((directory.path / FILE).read_text(encoding="utf-8"))
+    assert len(noted) == 1
 
 
 def test_the_command_trains_longer_and_refuses_the_rest(

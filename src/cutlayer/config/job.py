@@ -217,12 +217,12 @@ def finish(job: Job, directory: RunDirectory, observer: Observer, say: Say) -> R
 
     Raises CutlayerError; KeyboardInterrupt, if there was one, saying how the run goes on.
     """
-    for line in overview(job.config, job.prepared, job.setup):
-        say(line)
-    say(f"run directory: {directory.path}")
-    _say_where(directory.finished(), job.config.training.rounds, say)
     with _to_go_on(directory):
         settle_job(job, directory, say)
+        for line in overview(job.config, job.prepared, job.setup):
+            say(line)
+        say(f"run directory: {directory.path}")
+        _say_where(directory.finished(), job.config.training.rounds, say)
         write_json(directory.path / "partition.json", _partition(job))
         state, records = run_rounds(job.setup, directory, job.config.training.rounds, observer)
         export(job, state, directory)
