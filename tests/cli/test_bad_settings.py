@@ -135,3 +135,9 @@ def test_an_option_may_be_written_as_its_key(capsys: pytest.CaptureFixture[str])
     assert main(["train", *words, "--print-config"]) == 0
     shown = capsys.readouterr().out
     assert "memory_mib: 5.0" in shown and "local_steps: 3" in shown and "name: a_b" in shown
+
+
+def test_an_option_given_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--seed", "1", "--seed", "2", "--print-config"]) == 2
+    assert "--seed: given twice, 1 and 2: leave out one" in capsys.readouterr().err
+    assert main(["train", "--seed", "1", "--seed=1", "--print-config"]) == 0

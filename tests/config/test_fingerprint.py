@@ -238,6 +238,8 @@ def test_the_command_trains_longer_and_refuses_the_rest(
     line = capsys.readouterr().err
     assert "leave out --codec.levels, --seed; what may be given is --training.rounds, " in line
     assert "Traceback" not in line and line.count("\n") == 1
+    assert main([*words, "--output", "elsewhere"]) == 2
+    assert "goes on in its run directory: leave out --output elsewhere" in capsys.readouterr().err
     assert main([*words, "--training.rounds", "2", "--threads", "1"]) == 0
     assert RunDirectory(own[1]).finished() == 2
 
@@ -269,7 +271,7 @@ def test_a_run_of_an_older_version_is_taken_as_it_is(own: tuple[Path, Path]) -> 
     (own[1] / FILE).unlink()
     said: list[str] = []
     resume(own[1], say=said.append)
-    assert any("was begun by an older version" in line for line in said)
+    assert any(line.startswith("warning: ") and "older version" in line for line in said)
     _set(own[1], "seed", 1)
     with pytest.raises(RunError, match="since round 2 seed was 0"):
         resume(own[1])

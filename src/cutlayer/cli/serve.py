@@ -7,7 +7,13 @@ from pathlib import Path
 from cutlayer.cli.addresses import host_and_port
 from cutlayer.cli.loading import loading
 from cutlayer.cli.log_lines import log_lines
-from cutlayer.cli.settings import add_settings, given_settings, refuse_settings_of
+from cutlayer.cli.settings import (
+    RUNS,
+    add_settings,
+    given_settings,
+    refuse_output,
+    refuse_settings_of,
+)
 from cutlayer.config.check import check
 from cutlayer.config.output import check_folder
 from cutlayer.config.read import read_config
@@ -41,9 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keys", type=Path, default=Path("keys"), metavar="DIR", help="the run's keys (keys)"
     )
-    parser.add_argument(
-        "--output", type=Path, default=Path("runs"), help="where run directories go (runs)"
-    )
+    parser.add_argument("--output", type=Path, help=f"where run directories go ({RUNS})")
     parser.add_argument(
         "--resume",
         type=Path,
@@ -70,12 +74,13 @@ def run(arguments: argparse.Namespace) -> int:
                 "--resume takes the run and the configuration of its directory: leave out --go-on"
                 " and the file"
             )
+        refuse_output(arguments.output)
         check_changes(overrides)
-    config = None
+    config, output = None, arguments.output or RUNS
     if arguments.resume is None:
         refuse_settings_of(overrides, plans=True)
         config = read_config(arguments.config, overrides)
-        check_folder(arguments.output)
+        check_folder(output)
         check(config, dealt=False)
     log_lines(arguments.quiet)
     share_one_arena()
@@ -87,9 +92,9 @@ def run(arguments: argparse.Namespace) -> int:
     if config is None:
         resume(arguments.resume, arguments.keys, doors, overrides)
     else:
-        begun = newest_run(config, arguments.output) if arguments.go_on else None
+        begun = newest_run(config, output) if arguments.go_on else None
         if begun is not None:
             resume(begun, arguments.keys, doors)
         else:
-            start(config, arguments.output, arguments.keys, doors)
+            start(config, output, arguments.keys, doors)
     return 0

@@ -1,11 +1,14 @@
 """The settings of a run as command-line options: one `--SECTION.KEY VALUE` for each."""
 
 import argparse
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, final
 
 from cutlayer.config.keys import Key, keys, named_sections
 from cutlayer.errors import ConfigError
 
+RUNS = Path("runs")  # where run directories go
 _PREFIX = "override."
 _OF_NETWORKS = ("net.",)
 _OF_PLANS = tuple(
@@ -59,9 +62,33 @@ def refuse_settings_of(
         raise ConfigError(f"--{key.replace('_', '-')} is read by {who} alone: leave it out here")
 
 
+def refuse_output(output: Path | None) -> None:
+    """Raises ConfigError for an `--output` beside `--resume`, which has a place already."""
+    if output is not None:
+        raise ConfigError(f"--resume goes on in its run directory: leave out --output {output}")
+
+
+@final
+class _Once(argparse.Action):
+    """Stores a value. Raises ArgumentError where the option was given another before."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        before = getattr(namespace, self.dest)
+        if before not in (None, values):
+            raise argparse.ArgumentError(self, f"given twice, {before} and {values}: leave out one")
+        setattr(namespace, self.dest, values)
+
+
 def _add(group: argparse._ArgumentGroup, key: str, what: str) -> None:
     option = f"--{key.replace('_', '-')}"
-    group.add_argument(option, dest=_PREFIX + key, metavar="VALUE", help=what.replace("%", "%%"))
+    what = what.replace("%", "%%")
+    group.add_argument(option, action=_Once, dest=_PREFIX + key, metavar="VALUE", help=what)
 
 
 def _help(key: Key) -> str:

@@ -8,7 +8,13 @@ from pathlib import Path
 from types import FrameType
 
 from cutlayer.cli.loading import loading, teller
-from cutlayer.cli.settings import add_settings, given_settings, refuse_settings_of
+from cutlayer.cli.settings import (
+    RUNS,
+    add_settings,
+    given_settings,
+    refuse_output,
+    refuse_settings_of,
+)
 from cutlayer.config.check import check
 from cutlayer.config.output import check_folder
 from cutlayer.config.read import config_yaml, read_config, read_written
@@ -22,9 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "config", nargs="?", type=Path, metavar="CONFIG.yaml", help="default: the built-in job"
     )
-    parser.add_argument(
-        "--output", type=Path, default=Path("runs"), help="where run directories go (runs)"
-    )
+    parser.add_argument("--output", type=Path, help=f"where run directories go ({RUNS})")
     parser.add_argument(
         "--resume",
         type=Path,
@@ -47,6 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
                 f"--resume takes the configuration of its run directory: leave out"
                 f" {arguments.config}"
             )
+        refuse_output(arguments.output)
         check_changes(overrides)
         config = read_written(arguments.resume / "config.yaml", overrides)
     else:
@@ -55,8 +60,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.print_config:
         print(config_yaml(config), end="")
         return 0
+    output = arguments.output or RUNS
     if arguments.resume is None:
-        check_folder(arguments.output)
+        check_folder(output)
         check(config)
     # torch and transformers take seconds to import: not for --help or --print-config
     with loading("train", "train", teller(arguments.quiet)):
@@ -66,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.resume is not None:
             directory = resume(arguments.resume, progress, progress.say, overrides)
         else:
-            directory = start(config, arguments.output, progress, progress.say)
+            directory = start(config, output, progress, progress.say)
     show_result(directory.path)
     return 0
 

@@ -115,8 +115,8 @@ def settle(inputs: Inputs, directory: RunDirectory, say: Callable[[str], None]) 
         write_json(path, asdict(now))
     elif not path.exists():
         say(
-            f"{directory.path} was begun by an older version, which noted neither data, weights nor"
-            " settings: those of now are taken for what it began with"
+            f"warning: {directory.path} was begun by an older version, or its {FILE} was deleted:"
+            " data, weights and settings of now are taken for those that it began with"
         )
         write_json(path, asdict(now))
     else:
