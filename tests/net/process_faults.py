@@ -161,12 +161,13 @@ class _Play:
 
     def _serve(self, again: bool) -> Command:
         runs = self._folder / "server" / "runs"
-        what = ("--resume", str(next(runs.iterdir()))) if again else ("config.yaml",)
+        new = ("config.yaml", "--output", str(runs))
+        what = ("--resume", str(next(runs.iterdir()))) if again else new
         return self._command(
             "serve-log",
             "serve",
             *what,
-            *("--output", str(runs), "--keys", "keys", "--operators", f"{LOOPBACK}:0"),
+            *("--keys", "keys", "--operators", f"{LOOPBACK}:0"),
             *("--listen", f"{LOOPBACK}:{self._port}"),
         )
 
