@@ -116,7 +116,7 @@ CODECS: dict[str, Settings] = {
     "paper 0.1, 3 bits": {"name": "paper", "keep_ratio": 0.1, "levels": 7},
     "paper 0.2, 3 bits": {"name": "paper", "keep_ratio": 0.2, "levels": 7},
     "paper 0.5, 5 bits": {"name": "paper", "keep_ratio": 0.5, "levels": 31},
-    "lossless-plus 0.2, 3 bits": {"name": "lossless-plus", "keep_ratio": 0.2, "levels": 7},
+    "paper-rans 0.2, 3 bits": {"name": "paper-rans", "keep_ratio": 0.2, "levels": 7},
     "best, least": best(0.22, 0.1),
     "best, small": best(0.26, 0.12),
     "best, middle": best(0.42, 0.24),
@@ -386,13 +386,13 @@ def verdicts(rows: Mapping[str, list[Result]]) -> str:
         if not name.startswith("best") or name not in rows:
             continue
         gain = points(rows, name, "paper 0.2, 3 bits")
-        share = together(rows, name, "lossless-plus 0.2, 3 bits")
+        share = together(rows, name, "paper-rans 0.2, 3 bits")
         if gain is not None and share is not None:
             fewer = share[1] / share[0]
             verdict = "met" if gain >= 0.0 and fewer >= 4.0 else "not met"
             lines.append(
                 f"* {name}: {gain:+.1f} points against `paper` (0.2, 3 bits) in 1/{fewer:.1f} of"
-                f" `lossless-plus`'s bytes (goal: no loss in 1/4): {verdict}"
+                f" `paper-rans`'s bytes (goal: no loss in 1/4): {verdict}"
             )
         loss, bits = points(rows, name, "none"), together(rows, name, name)
         if loss is not None and bits is not None:

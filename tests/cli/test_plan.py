@@ -170,7 +170,7 @@ def test_what_was_given_and_replaced_is_named(
     out = " ".join(capsys.readouterr().out.split())
     assert "model.cut 6 was replaced by 1" in out
     assert "codec.name paper was replaced by " in out
-    assert "devices.holding" not in out  # nobody asked for it
+    assert "devices.activation_memory" not in out  # nobody asked for it
     assert "cutlayer plan --fixed" in out
     # how sure accuracies are, and where they were measured
     assert "points: 500 test samples" in out and "measured at cut 4, not 1" in out

@@ -34,12 +34,12 @@ def test_a_quick_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*words, "--output", "out/p.json"]) == 0
     out, err = capsys.readouterr()
     assert out.splitlines()[-1] == "out/p.json"
-    assert re.search(r"^lossless-plus +0\.1, 7 ", out, re.M)
+    assert re.search(r"^paper-rans +0\.1, 7 ", out, re.M)
     assert "5 of 5" in err and "5 of 5" not in out
     profile = read_profile(Path("out/p.json"))
     assert profile.command == "cutlayer profile --devices.count 2 --bits 3 --quick"
     assert (profile.seeds, profile.test_samples) == ((0,), 64)
-    kept = [point.settings["keep_ratio"] for point in profile.of("lossless-plus")]
+    kept = [point.settings["keep_ratio"] for point in profile.of("paper-rans")]
     assert kept == [0.1, 0.5]
     assert len((Path("out") / "p.trainings.jsonl").read_text(encoding="utf-8").splitlines()) == 5
     # the same again trains nothing, and says so unless it is to be quiet

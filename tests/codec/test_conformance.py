@@ -31,7 +31,7 @@ from cutlayer.errors import PacketError
 PRESETS = {
     "none": presets.none(),
     "paper": presets.paper(),
-    "lossless-plus": presets.lossless_plus(),
+    "paper-rans": presets.paper_rans(),
     "best": presets.best(),
     "fast": presets.fast(),
 }
@@ -234,7 +234,7 @@ def test_a_packet_of_another_shape_is_refused(codec, shape):
 def test_a_packet_of_other_stages_is_refused():
     packet, _ = Ends(presets.paper().up).send(normal((4, 9, 8)))
     with pytest.raises(PacketError, match=r"packet of stages .* set the same codec on both ends"):
-        presets.lossless_plus().up.decode(packet, (4, 9, 8), EMPTY)
+        presets.paper_rans().up.decode(packet, (4, 9, 8), EMPTY)
     with pytest.raises(PacketError, match="kind 'staged', expected 'none'"):
         RawCodec().decode(packet, (4, 9, 8), EMPTY)
 

@@ -23,7 +23,7 @@ SHAPE = (2, 3, 8)
 CASES = {
     "none": RawCodec(),
     "paper": presets.paper(0.5, 8).up,
-    "lossless_plus": presets.lossless_plus(0.5, 8).up,
+    "paper_rans": presets.paper_rans(0.5, 8).up,
     "fast": presets.fast().up,
     "int2": StagedCodec(Integer(2), TwoWay()),
     "dead_zone": StagedCodec(DeadZone(RelativeStep(1.0)), TwoWay(), centre=True),
@@ -63,8 +63,8 @@ def test_the_golden_packet_decodes_to_what_it_was_made_of(name, lengths):
     expected = tensor()
     for sample, length in enumerate(lengths or (3, 3)):
         expected[sample, length:] = 0
-    # all values lie on points of paper's and lossless-plus' grid of 1 to 9 in 8 intervals
-    exact = name in ("none", "paper", "lossless_plus")
+    # all values lie on points of paper's and paper-rans' grid of 1 to 9 in 8 intervals
+    exact = name in ("none", "paper", "paper_rans")
     if exact and name != "none":
         expected[np.abs(expected) < 1] = 0
     # two bits know +-1/4 and +-3/4 of a row's largest, 9 at most; dead zone's step is below 9 / 2

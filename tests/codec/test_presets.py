@@ -21,9 +21,9 @@ def activation(seed=0):
 
 @pytest.mark.parametrize("keep_ratio", [0.05, 0.2, 0.5, 1.0])
 @pytest.mark.parametrize("levels", [1, 7, 31])
-def test_lossless_plus_decodes_to_the_papers_tensor_from_fewer_bytes(keep_ratio, levels):
+def test_paper_rans_decodes_to_the_papers_tensor_from_fewer_bytes(keep_ratio, levels):
     packets, tensors = [], []
-    for pair in (presets.paper(keep_ratio, levels), presets.lossless_plus(keep_ratio, levels)):
+    for pair in (presets.paper(keep_ratio, levels), presets.paper_rans(keep_ratio, levels)):
         packet, decoded = Ends(pair.up).send(activation())
         packets.append(len(packet))
         tensors.append(decoded.tensor)
@@ -64,5 +64,5 @@ def test_the_planner_is_told_about_the_right_size(name):
 
 
 def test_an_unknown_preset_gets_the_nearest_name():
-    with pytest.raises(ConfigError, match="did you mean lossless-plus"):
-        codec_pair("losless-plus")
+    with pytest.raises(ConfigError, match="did you mean paper-rans"):
+        codec_pair("paper-ran")

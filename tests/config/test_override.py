@@ -63,7 +63,7 @@ def test_brackets_that_yaml_cannot_read(text: str) -> None:
 
 
 def test_names_may_be_written_with_underscores() -> None:
-    config = read_config(None, {"codec": "lossless_plus", "planner": "two_timescale"})
-    assert (config.codec.name, config.planner.name) == ("lossless-plus", "two-timescale")
+    config = read_config(None, {"codec": "paper_rans", "planner": "two_timescale"})
+    assert (config.codec.name, config.planner.name) == ("paper-rans", "two-timescale")
     text = read_config(None, {"data.task": "text_classification", "data.name": "a_b"}).data
     assert (text.task, text.name) == ("text-classification", "a_b")

@@ -110,7 +110,7 @@ def test_the_planned_configuration_keeps_the_decision(measured: str, tmp_path: P
     assert config.scheme.name == decision.scheme.name
     assert config.model.cut == decision.common_cut
     assert config.training.micro_batches == decision.held.micro_batches
-    assert config.devices.holding == decision.held.holding
+    assert config.devices.activation_memory == decision.held.holding
     assert config.link.downlink == decision.rules.downlink.value.replace(" ", "-")
     assert config.codec.name == decision.codec.codec
     for name, value in decision.codec.settings.items():
@@ -125,7 +125,7 @@ def test_the_planned_configuration_keeps_the_decision(measured: str, tmp_path: P
 
 def test_settings_of_another_codec_are_left_behind(measured: str) -> None:
     made = planned(
-        codec={"name": "lossless-plus", "keep_ratio": 0.1, "levels": 3},
+        codec={"name": "paper-rans", "keep_ratio": 0.1, "levels": 3},
         planner={"profile": measured},
     )
     config = planned_config(made)

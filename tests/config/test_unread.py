@@ -15,7 +15,7 @@ from cutlayer.errors import ConfigError
     ("overrides", "message"),
     [
         ({"codec": "paper", "codec.target_bits_up": "0.5"}, "codec.name paper, but with best"),
-        ({"codec.keep_ratio": "0.2"}, "codec.name best, but with paper or lossless-plus"),
+        ({"codec.keep_ratio": "0.2"}, "codec.name best, but with paper or paper-rans"),
         ({"codec.up.bits": "4"}, r"codec.up.bits 4 .* codec.name best, but with stages"),
         (
             {"codec": "stages", "codec.up.quantise": "int", "codec.up.levels": "3"},

@@ -159,7 +159,7 @@ def test_the_whole_figure_on_a_tiny_model(tmp_path: Path, options: Options) -> N
     up = [float(row["bits_up"]) for row in rows[:4]]
     assert up[0] == 32.0
     assert up[0] > up[1] > up[2] > up[3]
-    assert all(float(row["bits_up_lossless_plus"]) > 0 for row in rows[1:4])
+    assert all(float(row["bits_up_paper_rans"]) > 0 for row in rows[1:4])
 
 
 def test_a_wrong_job_leaves_no_directory(tmp_path: Path, options: Options) -> None:

@@ -29,7 +29,7 @@ def profile(model: str = "dinov2-small", data: str = "fashion-mnist") -> Profile
     points = (
         Point("none", {}, 32.0, 32.0, (REFERENCE,)),
         *_grid("paper", 3.0),
-        *_grid("lossless-plus", 2.0),
+        *_grid("paper-rans", 2.0),
         _best(0.3, 0.2, 0.08),
         _best(0.7, 0.4, 0.012),
         _best(1.0, 0.6, 0.004),

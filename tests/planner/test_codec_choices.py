@@ -39,7 +39,7 @@ PROFILE = Profile(
     command="cutlayer profile",
     test_samples=500,
     seeds=(0,),
-    points=(NONE, *grid("paper", 2.0), *grid("lossless-plus", 1.0), *BEST),
+    points=(NONE, *grid("paper", 2.0), *grid("paper-rans", 1.0), *BEST),
 )
 
 
@@ -57,7 +57,7 @@ def test_the_grids_codecs_go_to_the_boundary() -> None:
     """At 4 bits the accuracy is 0.70 at a keep ratio of 0.1 and 0.79 at 0.2: 0.78 lies between."""
     without_best = replace(PROFILE, points=tuple(p for p in PROFILE.points if p.codec != "best"))
     choices = measured_choices(without_best, 0.02)
-    lossless = next(each for each in choices.accurate if each.codec == "lossless-plus")
+    lossless = next(each for each in choices.accurate if each.codec == "paper-rans")
     assert lossless.accuracy_loss == pytest.approx(0.02, abs=1e-9)
     assert lossless.settings["levels"] == 15
     assert 0.1 < lossless.settings["keep_ratio"] < 0.2

@@ -5,13 +5,13 @@ import pytest
 from codec.ends import Ends, correlated
 
 from cutlayer.codec.codec import EMPTY, Codec
-from cutlayer.codec.presets import best, lossless_plus, none, paper
+from cutlayer.codec.presets import best, none, paper, paper_rans
 from cutlayer.profiling.beside import Beside, other_bytes
 
 
 @pytest.mark.parametrize(
     ("codec", "other"),
-    [(paper().up, lossless_plus().up), (best().up, paper().up), (none().up, best().up)],
+    [(paper().up, paper_rans().up), (best().up, paper().up), (none().up, best().up)],
     ids=["paper", "best", "none"],
 )
 def test_each_makes_what_it_makes_alone(codec: Codec, other: Codec) -> None:
@@ -31,15 +31,15 @@ def test_each_makes_what_it_makes_alone(codec: Codec, other: Codec) -> None:
 
 
 def test_the_same_symbols_decode_alike() -> None:
-    """What makes `lossless-plus` beside `paper` a fair comparison."""
+    """What makes `paper-rans` beside `paper` a fair comparison."""
     tensor = correlated((4, 6, 16))
-    ends = [Ends(paper().up), Ends(lossless_plus().up)]
+    ends = [Ends(paper().up), Ends(paper_rans().up)]
     sent, other = (end.send(tensor)[1].tensor for end in ends)
     assert np.array_equal(sent, other)
 
 
 def test_padding_and_expected_bytes_are_the_first_ones() -> None:
-    pair = Beside(paper().up, lossless_plus().up)
+    pair = Beside(paper().up, paper_rans().up)
     tensor = correlated((3, 6, 16))
     tensor[0, 2:] = np.nan
     _, decoded = Ends(pair).send(tensor, lengths=[2, 6, 6])

@@ -13,7 +13,7 @@ def profile(*accuracies: float, seeds: int = 2) -> Profile:
     """Of both codecs that send the same symbols: the accuracies of the grid, lower by 0.01 for each
     seed after the first."""
     points = [Point("none", {}, 32.0, 32.0, (0.9,) * seeds)]
-    for codec in ("paper", "lossless-plus"):
+    for codec in ("paper", "paper-rans"):
         points += [
             Point(
                 codec,

@@ -53,7 +53,7 @@ def test_a_grid_that_cannot_be(
 def test_the_published_codec_counts_the_same_symbols_both_ways() -> None:
     values = {"keep_ratio": 0.2, "levels": 7}
     pair = codecs_of(Setting("paper", values), packets=4)
-    plus = codecs_of(Setting("lossless-plus", values), packets=4)
+    plus = codecs_of(Setting("paper-rans", values), packets=4)
     tensor = correlated((4, 6, 16))
     for both, alone in ((pair.up, plus.up), (pair.down, plus.down)):
         ends, other = Ends(both), Ends(alone)

@@ -46,11 +46,11 @@ def points(given: list[Line]) -> tuple[Point, ...]:
     return profile_of(ABOUT, [NONE, PAPER, FAST], {one.key: one for one in given}).points
 
 
-def test_a_training_of_paper_is_a_point_of_lossless_plus_too() -> None:
+def test_a_training_of_paper_is_a_point_of_paper_rans_too() -> None:
     assert points(lines()) == (
         Point("none", {}, 32.0, 32.0, (0.8, 0.9)),
         Point("paper", PAPER.values, 2.25, 1.25, (0.5, 0.7)),
-        Point("lossless-plus", PAPER.values, 1.25, 0.375, (0.5, 0.7)),
+        Point("paper-rans", PAPER.values, 1.25, 0.375, (0.5, 0.7)),
         Point("fast", {}, 4.5, 4.5, (0.75, 0.75)),
     )
 

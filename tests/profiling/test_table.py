@@ -17,7 +17,7 @@ PROFILE = Profile(
     seeds=(0, 1),
     points=(
         Point("none", {}, 32.0, 32.0, (0.8, 0.9)),
-        Point("lossless-plus", {"keep_ratio": 0.05, "levels": 63}, 0.5, 0.25, (0.7, 0.8)),
+        Point("paper-rans", {"keep_ratio": 0.05, "levels": 63}, 0.5, 0.25, (0.7, 0.8)),
         Point("best", {"target_bits_up": 0.26, "target_bits_down": 0.12}, 0.3, 0.1, (1.0, 0.0)),
     ),
 )
@@ -29,7 +29,7 @@ def test_every_point_and_what_it_loses() -> None:
     text = [" ".join(line.split()) for line in shown.getvalue().splitlines()]
     assert text[0] == "m cut after block 4"
     assert text[3] == "none 32.000 32.000 85.0 80.0 to 90.0"
-    assert text[4] == "lossless-plus 0.05, 63 0.500 0.250 75.0 70.0 to 80.0 +10.0"
+    assert text[4] == "paper-rans 0.05, 63 0.500 0.250 75.0 70.0 to 80.0 +10.0"
     assert text[5] == "best 0.26, 0.12 0.300 0.100 50.0 0.0 to 100.0 +35.0"
     assert text[6].startswith("accuracy of 500 test samples over 2 seeds")
     assert all(len(line) <= 80 for line in shown.getvalue().splitlines())

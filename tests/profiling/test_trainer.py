@@ -25,7 +25,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 def test_one_training_gives_the_points_of_both_codecs(config: Config) -> None:
     trainer = Trainer(config)
     paper = trainer.train(Wanted(PAPER, 5))
-    plus = trainer.train(Wanted(replace(PAPER, codec="lossless-plus"), 5))
+    plus = trainer.train(Wanted(replace(PAPER, codec="paper-rans"), 5))
     assert paper.accuracy == plus.accuracy
     bits = (paper.same_symbols_bits_up, paper.same_symbols_bits_down)
     assert bits == (plus.bits_up, plus.bits_down)

@@ -117,7 +117,7 @@ def test_micro_batches_and_holdings_change_the_order_of_sums_only(
     kept = None
     for parts, holding in ((3, "keep"), (3, "checkpoint"), (3, "recompute"), (4, "keep")):
         training = {"rounds": 1, "local_steps": 2, "batch_size": 4, "micro_batches": parts}
-        job = _job(data, "sft-overlap", training=training, devices={"holding": holding})
+        job = _job(data, "sft-overlap", training=training, devices={"activation_memory": holding})
         moved = _moved(job, _play(job))
         # two steps, each gradient within 1e-5 relative (float32 sums of a few hundred terms)
         assert (moved - whole).norm() <= 2e-5 * whole.norm()
@@ -129,7 +129,7 @@ def test_micro_batches_and_holdings_change_the_order_of_sums_only(
 def test_what_is_computed_twice_takes_its_seconds(vision: Folders) -> None:
     seconds = {}
     for holding in ("keep", "recompute"):
-        setup = _job(vision, "sft", devices={"holding": holding}).setup
+        setup = _job(vision, "sft", devices={"activation_memory": holding}).setup
         outcome = Round(setup, initial_state(setup)).play()
         seconds[holding] = outcome.timeline.phase_seconds(0)
     kept, again = seconds["keep"], seconds["recompute"]
@@ -199,7 +199,7 @@ def test_less_is_held_in_parts(vision: Folders) -> None:
         training = {"rounds": 1, "local_steps": 1, "batch_size": 8, **dict(sections)}
         holding = training.pop("holding", "keep")
         name = str(training.pop("scheme", "sft"))
-        job = _job(vision, name, training=training, devices={"holding": holding})
+        job = _job(vision, name, training=training, devices={"activation_memory": holding})
         return job.memory.device.activations
 
     whole = held()

@@ -99,8 +99,8 @@ def _add_roundtrip(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--codec",
         choices=list(PRESETS),
-        default="lossless-plus",
-        help="all but none are lossy (lossless-plus: paper's values, in fewer bytes)",
+        default="paper-rans",
+        help="all but none are lossy (paper-rans: paper's values, in fewer bytes)",
     )
     parser.add_argument(
         "--direction",

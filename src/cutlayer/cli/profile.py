@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--keep-ratios",
         type=numbers_of(float),
         metavar="R,R,...",
-        help=f"parts of values that paper and lossless-plus keep ({_listed(GRID.keep_ratios)})",
+        help=f"parts of values that paper and paper-rans keep ({_listed(GRID.keep_ratios)})",
     )
     parser.add_argument(
         "--bits",

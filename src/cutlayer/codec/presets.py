@@ -1,4 +1,4 @@
-"""The compositions that have names: `paper`, `lossless-plus`, `best`, `fast`, `none`.
+"""The compositions that have names: `paper`, `paper-rans`, `best`, `fast`, `none`.
 
 A pair is one codec for each direction, since activations and gradients need different ones.
 """
@@ -45,7 +45,7 @@ def paper(keep_ratio: float = 0.2, levels: int = 7) -> CodecPair:
     return CodecPair(codec, codec)
 
 
-def lossless_plus(keep_ratio: float = 0.2, levels: int = 7) -> CodecPair:
+def paper_rans(keep_ratio: float = 0.2, levels: int = 7) -> CodecPair:
     """The same symbols as `paper`, hence the same tensors bit for bit, in fewer bytes."""
     codec = StagedCodec(StochasticLevels(levels), TwoWay(), sparsify=TopK(keep_ratio))
     return CodecPair(codec, codec)
@@ -86,7 +86,7 @@ def fast() -> CodecPair:
 PRESETS: dict[str, Callable[[], CodecPair]] = {
     "none": none,
     "paper": paper,
-    "lossless-plus": lossless_plus,
+    "paper-rans": paper_rans,
     "best": best,
     "fast": fast,
 }

@@ -11,7 +11,7 @@ from cutlayer.codec.entropy.two_way import TwoWay
 from cutlayer.codec.feedback import ErrorFeedback
 from cutlayer.codec.kernels.kernels import Kernels
 from cutlayer.codec.kernels.load import load
-from cutlayer.codec.presets import CodecPair, best, fast, lossless_plus, none, paper
+from cutlayer.codec.presets import CodecPair, best, fast, none, paper, paper_rans
 from cutlayer.codec.staged import StagedCodec
 from cutlayer.codec.stages.dead_zone import DeadZone
 from cutlayer.codec.stages.float8 import Float8
@@ -43,8 +43,8 @@ def _pair(section: CodecSection, packets: int) -> CodecPair:
             return none()
         case "paper":
             return paper(section.keep_ratio, section.levels)
-        case "lossless-plus":
-            return lossless_plus(section.keep_ratio, section.levels)
+        case "paper-rans":
+            return paper_rans(section.keep_ratio, section.levels)
         case "fast":
             return fast()
         case "best":

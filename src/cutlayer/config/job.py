@@ -60,8 +60,8 @@ from cutlayer.units import format_bytes
 Say = Callable[[str], None]
 
 _REMEDY = {
-    True: "raise training.micro_batches, set devices.holding to recompute, or lower model.cut or"
-    " training.batch_size",
+    True: "raise training.micro_batches, set devices.activation_memory to recompute, or lower"
+    " model.cut or training.batch_size",
     False: "this scheme holds the whole model on every device; take one that splits it, lower"
     " training.batch_size, or set devices.memory_mib to null",
 }
@@ -179,7 +179,7 @@ def prepare(config: Config, say: Say = lambda line: None, *, dealt: bool = True)
         devices=work,
         micro_batches=micro_batches,
         in_flight=config.training.in_flight,
-        holding=Holding(config.devices.holding),
+        holding=Holding(config.devices.activation_memory),
         channel=channel,
         allocation=allocation,
         server_flops_per_s=config.server.flops_per_s,

@@ -82,7 +82,7 @@ def _setting(section: CodecSection) -> str:
             down = _goal(section.target_bits_down, section.target_cosine_down)
             both = section.target_cosine_up is None and section.target_cosine_down is None
             return f" ({up} + {down} bits a value)" if both else f" ({up} up, {down} down)"
-        case "paper" | "lossless-plus":
+        case "paper" | "paper-rans":
             kept = f"{100 * section.keep_ratio:g} % of the values"
             return f" ({kept}, {section.levels} levels)"
         case "fast":

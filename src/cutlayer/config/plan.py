@@ -39,7 +39,7 @@ _PUBLISHED: dict[str, float] = {"keep_ratio": 0.2, "levels": 7}
 _SETTINGS = {
     "best": ("target_bits_up", "target_bits_down"),
     "paper": ("keep_ratio", "levels"),
-    "lossless-plus": ("keep_ratio", "levels"),
+    "paper-rans": ("keep_ratio", "levels"),
 }
 
 
@@ -111,7 +111,7 @@ def _as_given(config: Config, workload: Workload, limits: Limits, codec: CodecCh
     scheme, training = SCHEMES[config.scheme.name], config.training
     count, parts = len(workload.devices), count_micro_batches(training, scheme)
     in_flight = min(training.in_flight or parts, parts) if scheme.pipelined else 1
-    held = Held(Holding(config.devices.holding), parts, in_flight)
+    held = Held(Holding(config.devices.activation_memory), parts, in_flight)
     shares = fixed_shares(config, count).value
     cuts = (config.model.cut if scheme.splits else 1,) * count
     decision = Decision(scheme, cuts, codec, held, workload.rules, shares)
@@ -191,7 +191,7 @@ def _decided(config: Config, decision: Decision) -> dict[str, dict[str, Any]]:
             "micro_batches": held.micro_batches,
             "in_flight": held.in_flight if decision.scheme.pipelined else None,
         },
-        "devices": {"holding": held.holding.value},
+        "devices": {"activation_memory": held.holding.value},
         "link": {"downlink": decision.rules.downlink.value.replace(" ", "-")},
         "planner": {"name": shares if config.link.uplink == "static" else "even"},
     }

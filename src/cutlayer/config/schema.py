@@ -30,7 +30,7 @@ from cutlayer.spec import Task
 
 _WHOLE = ("fl-lora", "fl-full")
 _COMPRESSING = ("sft", "sft-overlap")
-_BOTH_GRIDS = ("paper", "lossless-plus")
+_BOTH_GRIDS = ("paper", "paper-rans")
 _ARRANGED = ("static", "two-timescale")
 
 
@@ -265,9 +265,9 @@ class StagesSection(Section):
 class CodecSection(Section):
     """What activations and gradients are turned into on the link."""
 
-    name: Literal["paper", "lossless-plus", "best", "fast", "none", "stages"] = Field(
+    name: Literal["paper", "paper-rans", "best", "fast", "none", "stages"] = Field(
         default="best",
-        description="paper; lossless-plus (lossy as paper: its values, in fewer bytes); best"
+        description="paper; paper-rans (paper's values, in fewer bytes); best"
         " (learned basis); fast (4 bits); none (float32); stages (as up and down say)",
     )
     keep_ratio: Annotated[Share, read_by("name", *_BOTH_GRIDS)] = Field(
@@ -348,9 +348,9 @@ class DevicesSection(Section):
         description="memory for training [MiB]; a preset's is as sold, of which the system takes"
         " its part; a run that needs more stops; null: no limit",
     )
-    holding: Literal["keep", "checkpoint", "recompute"] = Field(
+    activation_memory: Literal["keep", "checkpoint", "recompute"] = Field(
         default="keep",
-        description="activation memory: what devices keep until the gradient comes: all that"
+        description="what devices keep until the gradient comes: all that"
         " backward needs, the blocks' inputs (checkpoint), or the mini-batch's input (recompute)",
     )
     base: Literal["float32", "bfloat16"] = Field(

@@ -32,7 +32,7 @@ COLUMNS = (
     "loss",
     "bits_up",
     "bits_down",
-    "bits_up_lossless_plus",
+    "bits_up_paper_rans",
 )
 
 

@@ -25,7 +25,7 @@ CODED_RATIO = Decimal("20")
 @dataclass(frozen=True)
 class Seen:
     """Means over the seeds: accuracy [%], bits per element of activations, the same values' bits in
-    `lossless-plus`; `before` is the accuracy [%] before training, `width` the model's."""
+    `paper-rans`; `before` is the accuracy [%] before training, `width` the model's."""
 
     before: float
     accuracy: Mapping[Point, float]
@@ -162,6 +162,6 @@ def _coded(seen: Seen) -> Claim:
             reference=Reference(SPARSIFIED_RATIO, indexed_ratio(seen.width, CLAIMED, sign=False)),
         ),
         f"Measured on every activation packet of the training: Golomb gaps, {CLAIMED.bits} bits and"
-        f" a sign, {seen.bits[CLAIMED]:.3f} bits an element; lossless-plus makes {plus:.1f}x of the"
+        f" a sign, {seen.bits[CLAIMED]:.3f} bits an element; paper-rans makes {plus:.1f}x of the"
         f" same values ({seen.bits_plus[CLAIMED]:.3f} bits).",
     )

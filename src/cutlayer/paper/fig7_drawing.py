@@ -152,7 +152,7 @@ def _ratios(axes: Axes, seen: Seen) -> None:
         (f"computed, width {seen.width}", _indexed(seen.width), _OURS),
         ("paper, lossless coding", float(CODED_RATIO), OTHER_COLOUR),
         ("measured, codec paper", coded, _OURS),
-        ("measured, lossless-plus", plus, DEVICE_COLOUR),
+        ("measured, paper-rans", plus, DEVICE_COLOUR),
     ]
     places = range(len(bars))
     names, values, colours = zip(*bars, strict=True)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from cutlayer.codec.presets import CodecPair, lossless_plus, none, paper
+from cutlayer.codec.presets import CodecPair, none, paper, paper_rans
 from cutlayer.profiling.beside import Beside
 
 
@@ -44,9 +44,9 @@ QUICK_GRID = (UNCOMPRESSED, HALF, CLAIMED, SPARSEST_CLAIMED)
 
 
 def codecs_of(point: Point) -> CodecPair:
-    """`paper` both ways; activations are also counted as `lossless-plus` would code them."""
+    """`paper` both ways; activations are also counted as `paper-rans` would code them."""
     if point == UNCOMPRESSED:
         return none()
     sent = paper(point.keep_ratio, point.levels)
-    same_values = lossless_plus(point.keep_ratio, point.levels)
+    same_values = paper_rans(point.keep_ratio, point.levels)
     return CodecPair(Beside(sent.up, same_values.up), sent.down)

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cutlayer.codec.presets import CodecPair, lossless_plus, paper
+from cutlayer.codec.presets import CodecPair, paper, paper_rans
 from cutlayer.paper.fig7_grid import CLAIMED, Point
 from cutlayer.paper.setting import EVALUATION
 
@@ -46,7 +46,7 @@ def methods(point: Point = CLAIMED) -> tuple[Method, ...]:
         Method("quantisation", q + 1),
         Method("both, indexed columns", rho * (q + 1 + i)),
         Method("both, lossless coding", coded(point).bits),
-        Method("same values, lossless-plus", _expected_bits(lossless_plus, point)),
+        Method("same values, paper-rans", _expected_bits(paper_rans, point)),
     )
 
 

@@ -18,7 +18,7 @@ from cutlayer.planner.configuration.problem import ConfigurationProblem
 from cutlayer.planner.decision import CodecChoice
 
 _FLOAT32_BITS = 32
-_GRID = ("paper", "lossless-plus")
+_GRID = ("paper", "paper-rans")
 
 
 @dataclass(frozen=True)

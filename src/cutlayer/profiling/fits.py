@@ -17,7 +17,7 @@ def fit_lines(profile: Profile) -> tuple[str, ...]:
 
     One line that says why, where the profile has no full grid.
     """
-    # a training of `paper` is also a point of `lossless-plus`: its noise counts once
+    # a training of `paper` is also a point of `paper-rans`: its noise counts once
     own = replace(profile, points=(profile.uncompressed, *profile.of(SAME_SYMBOLS)))
     try:
         fitted = fit(own)

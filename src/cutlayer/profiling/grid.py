@@ -12,8 +12,8 @@ from cutlayer.config.schema import CodecSection
 from cutlayer.errors import ConfigError
 from cutlayer.profiling.beside import Beside
 
-# `lossless-plus` sends the symbols of `paper` in fewer bytes: one training gives the points of both
-PUBLISHED, SAME_SYMBOLS = "paper", "lossless-plus"
+# `paper-rans` sends the symbols of `paper` in fewer bytes: one training gives the points of both
+PUBLISHED, SAME_SYMBOLS = "paper", "paper-rans"
 MOST_BITS = 8
 
 
@@ -73,7 +73,7 @@ QUICK_GRID = Grid((0.1, 0.5), (2, 4), TARGETS[-1:])
 def codecs_of(setting: Setting, packets: int) -> CodecPair:
     """The codecs of a setting, for streams of so many packets.
 
-    Those of `paper` also count, both ways, what `lossless-plus` would have sent.
+    Those of `paper` also count, both ways, what `paper-rans` would have sent.
     """
     pair = _pair(setting, packets)
     if setting.codec != PUBLISHED:

@@ -28,7 +28,7 @@ def test_there_is_one_of_the_built_in_job(default: Profile) -> None:
     assert {point.codec for point in default.points} == {
         "none",
         "paper",
-        "lossless-plus",
+        "paper-rans",
         "best",
         "fast",
     }
@@ -40,8 +40,8 @@ def test_there_is_none_of_anything_else() -> None:
     assert packaged_profile("/dinov2-small", "fashion-mnist") is None
 
 
-def test_lossless_plus_takes_fewer_bits_for_the_same_accuracies(default: Profile) -> None:
-    pairs = zip(default.of("paper"), default.of("lossless-plus"), strict=True)
+def test_paper_rans_takes_fewer_bits_for_the_same_accuracies(default: Profile) -> None:
+    pairs = zip(default.of("paper"), default.of("paper-rans"), strict=True)
     for paper, plus in pairs:
         assert (paper.settings, paper.accuracies) == (plus.settings, plus.accuracies)
         assert plus.bits_up < paper.bits_up and plus.bits_down < paper.bits_down

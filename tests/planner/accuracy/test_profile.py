@@ -17,7 +17,7 @@ PROFILE = Profile(
     command="cutlayer profile",
     test_samples=500,
     seeds=(0, 1),
-    points=(NONE, Point("lossless-plus", {"keep_ratio": 0.2, "levels": 7}, 0.9, 0.8, (0.7, 0.8))),
+    points=(NONE, Point("paper-rans", {"keep_ratio": 0.2, "levels": 7}, 0.9, 0.8, (0.7, 0.8))),
 )
 
 
@@ -26,7 +26,7 @@ def test_a_profile_comes_back_from_its_file(tmp_path: Path) -> None:
     path.write_text(profile_text(PROFILE))
     assert read_profile(path) == PROFILE
     assert PROFILE.uncompressed.accuracy == pytest.approx(0.85)
-    assert [point.codec for point in PROFILE.of("lossless-plus", "paper")] == ["lossless-plus"]
+    assert [point.codec for point in PROFILE.of("paper-rans", "paper")] == ["paper-rans"]
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def profile(
     noise: float = 0.0,
     seeds: int = 3,
     places: tuple[tuple[float, int], ...] = GRID,
-    codec: str = "lossless-plus",
+    codec: str = "paper-rans",
 ) -> Profile:
     rng = np.random.default_rng(1)
     points = [
@@ -180,7 +180,7 @@ def test_a_hole_in_the_grid_is_named() -> None:
 
 
 def test_a_profile_without_the_codec() -> None:
-    with pytest.raises(ConfigError, match="no point of lossless-plus or paper"):
+    with pytest.raises(ConfigError, match="no point of paper-rans or paper"):
         samples_of(profile(codec="best"))
 
 

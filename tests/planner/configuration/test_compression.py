@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.codec.presets import lossless_plus, paper
+from cutlayer.codec.presets import paper, paper_rans
 from cutlayer.errors import ConfigError
 from cutlayer.planner.configuration.compression import CompressionRatio, EntropyRatio, codec_ratio
 
@@ -55,7 +55,7 @@ def test_golomb_is_near_the_entropy_and_the_better_coder_below() -> None:
     entropy = EntropyRatio().at(rho, q)
     plain, better = (
         codec_ratio(lambda rho, levels, of=of: of(rho, levels).up, SHAPE, KEEP_RATIOS, BITS)
-        for of in (paper, lossless_plus)
+        for of in (paper, paper_rans)
     )
     assert plain.at(rho, q) == pytest.approx(entropy, rel=0.05)
     assert (better.at(rho, q) < plain.at(rho, q)).all()

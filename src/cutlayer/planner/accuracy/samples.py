@@ -13,7 +13,7 @@ from cutlayer.planner.accuracy.profile import Profile
 from cutlayer.planner.accuracy.surface import Box
 
 # both send the same tensors, in more or fewer bytes
-CODECS = ("lossless-plus", "paper")
+CODECS = ("paper-rans", "paper")
 
 
 @dataclass(frozen=True, eq=False)
