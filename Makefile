@@ -6,15 +6,19 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/pytest --numprocesses auto --dist worksteal
-SOURCES := src tests benchmarks experiments .ci
+SOURCES := src tests reproduction benchmarks experiments .ci
 
-.PHONY: demo lab test test-promises test-typed test-all coverage lint check clean
+.PHONY: demo lab paper test test-promises test-typed test-all coverage lint check clean
 
 demo: $(VENV)/installed-all
 	$(BIN)/cutlayer train
 
 lab: $(VENV)/installed-all
 	$(BIN)/cutlayer lab
+
+# the paper's tables and figures, each number beside the published one: a quarter of an hour
+paper: $(VENV)/installed-all
+	$(BIN)/python -m reproduction all
 
 # quick: no types checked, few examples, a worker a core
 test: $(VENV)/installed-dev

@@ -1,6 +1,6 @@
 """Shares of the band: exact, by the paper's Algorithm 3, by SLSQP and by Clarabel.
 
-    python benchmarks/bandwidth.py [--quick] [--json FILE]
+    python -m benchmarks.bandwidth [--quick] [--json FILE]
 
 See README.md here for what each figure answers. Needs `pip install . cvxpy clarabel`.
 """
@@ -25,9 +25,9 @@ from scipy.optimize import minimize
 from cutlayer.channel.curves import Curves, ShannonRates
 from cutlayer.channel.shannon import ConstantPower, ConstantSnr, RateLaw
 from cutlayer.planner.bandwidth.exact import solve_shares
-from cutlayer.planner.bandwidth.sequential import PublishedAlgorithm3, TrustRegionAlgorithm3
 from cutlayer.planner.bandwidth.share_problem import ShareProblem
 from cutlayer.planner.bandwidth.share_solution import Status
+from reproduction.algorithm3 import PublishedAlgorithm3, TrustRegionAlgorithm3
 
 BAND_HZ = 5e6
 MEAN_SNR_DB = 17.0

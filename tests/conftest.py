@@ -20,7 +20,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 if os.environ.get("CUTLAYER_TESTS") in ("typed", "all"):
     from jaxtyping import install_import_hook
 
-    install_import_hook("cutlayer", "type_checker.checked")
+    install_import_hook(["cutlayer", "reproduction"], "type_checker.checked")
 
 # machines are shared: how long an example takes says nothing
 settings.register_profile(

@@ -10,7 +10,6 @@ MATHEMATICS = (
     "channel.trace_files",
     "codec.presets",
     "cost.accounting",
-    "cost.convergence",
     "cost.parameters",
     "schemes.all",
     "planner.allocation",

@@ -100,13 +100,15 @@ def test_the_wheel_has_every_file_of_the_package(archives: Archives) -> None:
     for name in plain_files(PACKAGE):
         if not name.endswith(".c"):
             assert f"cutlayer/{name}" in archives.installed, name
-    assert not [name for name in archives.installed if name.startswith(("tests", "docs"))]
+    beside = ("tests", "docs", "reproduction")
+    assert not [name for name in archives.installed if name.startswith(beside)]
 
 
 @pytest.mark.slow("builds both archives")
 @pytest.mark.promise
 def test_the_source_archive_has_what_a_clone_has(archives: Archives) -> None:
-    for folder in (".ci", "benchmarks", "deploy", "docs", "experiments", "src/cutlayer", "tests"):
+    folders = (".ci", "benchmarks", "deploy", "docs", "experiments", "reproduction", "tests")
+    for folder in (*folders, "src/cutlayer"):
         for name in plain_files(ROOT / folder):
             assert f"{folder}/{name}" in archives.sources, name
     assert {"CHANGELOG.md", "CONTRIBUTING.md", "Makefile", "README.md"} <= archives.sources

@@ -6,7 +6,7 @@ import gc
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from typing import TextIO
 
@@ -29,7 +29,6 @@ COMMANDS = {
     "assets": "list, get or export the models and data sets that come in packages",
     "examples": "list or copy the configurations that come with the package",
     "codec": "what the codecs do to a model's tensors, what is in a packet, and a round trip",
-    "paper": "a figure of the paper reproduced, its numbers beside the published ones",
 }
 _MISTAKE = 2
 _INTERRUPTED = 130
@@ -39,10 +38,15 @@ _LONGEST_WORD = 200
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0, or 2 for a mistake of the user's."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    return guarded(lambda: _run(words or ["--help"]))
+
+
+def guarded(run: Callable[[], int]) -> int:
+    """The exit code of `run`; what a user can mend becomes one line on stderr, and 2."""
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
-            return _run(words or ["--help"])
+            return run()
     except (CutlayerError, argparse.ArgumentError) as error:
         print(f"cutlayer: {_one_line(error)}", file=sys.stderr)
         return _MISTAKE
@@ -82,25 +86,43 @@ def _run(words: list[str]) -> int:
     name = _parser().parse_args(words[:1]).command
     if name not in COMMANDS:
         raise ConfigError(f"unknown command {name}; {nearest(name, list(COMMANDS))}")
+    prepare()
+    # only the command that is named is imported: --help and --version stay quick
+    command = import_module(f"cutlayer.cli.{name}")
+    known = parsed(f"cutlayer {name}", COMMANDS[name], command.add_arguments, words[1:])
+    return int(command.run(known))
+
+
+def prepare() -> None:
+    """Set up the process, before anything imports torch."""
     wait_passively(os.environ)
     # at the end all is the system's to free: to look for garbage in torch's modules takes a second
     atexit.unregister(gc.freeze)
     atexit.register(gc.freeze)
-    # only the command that is named is imported: --help and --version stay quick
-    command = import_module(f"cutlayer.cli.{name}")
+
+
+def parsed(
+    program: str,
+    description: str,
+    add_arguments: Callable[[argparse.ArgumentParser], None],
+    words: Sequence[str],
+) -> argparse.Namespace:
+    """The arguments of a command. Raises ConfigError and ArgumentError for what it does not know.
+
+    Exits after `--help`.
+    """
+    _refuse_other_bytes(words)
     parser = argparse.ArgumentParser(
-        prog=f"cutlayer {name}",
-        description=COMMANDS[name],
-        allow_abbrev=False,
-        exit_on_error=False,
+        prog=program, description=description, allow_abbrev=False, exit_on_error=False
     )
-    command.add_arguments(parser)
-    known, unknown = parser.parse_known_args(_joined(map(_hyphened, words[1:])))
+    add_arguments(parser)
+    known, unknown = parser.parse_known_args(_joined(map(_hyphened, words)))
     if unknown:
         options = [option for action in parser._actions for option in action.option_strings]
         word = cut(unknown[0].partition("=")[0])
+        name = program.rpartition(" ")[2]
         raise ConfigError(f"{name}: unknown argument {word}; {_hint(word, options)}")
-    return int(command.run(known))
+    return known
 
 
 def _hyphened(word: str) -> str:

@@ -1,7 +1,6 @@
-"""(P1): its limits, its exact solver against brute force, and both forms of Algorithm 2."""
+"""(P1): its limits, and its exact solver against brute force."""
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -13,19 +12,11 @@ from hypothesis import strategies as st
 from cutlayer.errors import ConfigError
 from cutlayer.planner.accuracy.cubic import CubicSurface
 from cutlayer.planner.accuracy.surface import Box
-from cutlayer.planner.configuration.algorithm2 import PublishedAlgorithm2
-from cutlayer.planner.configuration.algorithm2_mended import MendedAlgorithm2
 from cutlayer.planner.configuration.compression import EntropyRatio, TabledRatio
 from cutlayer.planner.configuration.exact import solve
-from cutlayer.planner.configuration.problem import (
-    ConfigurationProblem,
-    ConfigurationSolution,
-    Status,
-)
+from cutlayer.planner.configuration.problem import ConfigurationProblem, Status
 from planner.instances import BOX, bumpy, instance, paper_like, rising
 
-Solver = Callable[[ConfigurationProblem], ConfigurationSolution]
-SOLVERS: list[Solver] = [solve, PublishedAlgorithm2().solve, MendedAlgorithm2().solve]
 _POINTS = 2001
 _GRID = np.linspace(*BOX.keep_ratio, _POINTS)
 
@@ -110,68 +101,6 @@ def test_the_paper_s_optimum() -> None:
     assert 1 / chosen.ratio == pytest.approx(21.4, abs=0.3)
 
 
-def test_published_algorithm_2_runs_to_the_corner() -> None:
-    problem = paper_like()
-    found = PublishedAlgorithm2().solve(problem)
-    chosen = found.chosen()
-    # the slowest of all: deepest cut, most kept, most bits; and it calls that converged
-    assert (chosen.cut, chosen.keep_ratio, chosen.bits) == (11, 0.5, 8)
-    assert found.status is Status.CONVERGED and len(found.history) < 10
-    assert chosen.delay_s > 2 * solve(problem).chosen().delay_s
-    assert all(each.choice == chosen for each in found.history)
-
-
-def test_published_algorithm_2_rewards_what_does_not_fit() -> None:
-    problem = replace(paper_like(), limit_bytes=np.full(8, 9.5))
-    found = PublishedAlgorithm2().solve(problem)
-    assert found.status is Status.NOT_CONVERGED and len(found.history) == 60
-    last = found.history[-1]
-    assert last.choice.cut == 11 and not last.feasible
-    # each step raises what breaks the limit
-    values = [each.lagrangian_s for each in found.history]
-    assert values == sorted(values)
-    with pytest.raises(ConfigError, match=r"no convergence in 60 iterations.*breaks a limit"):
-        found.chosen()
-
-
-def test_mended_algorithm_2_finds_the_optimum() -> None:
-    rng = np.random.default_rng(9)
-    compared = 0
-    for _ in range(25):
-        problem = instance(rng, rising(rng), float(rng.uniform(0.35, 0.93)))
-        exact, found = solve(problem), MendedAlgorithm2().solve(problem)
-        if exact.choice is None:
-            assert found.status is not Status.CONVERGED
-            continue
-        compared += 1
-        best_s = exact.choice.delay_s
-        chosen = found.chosen()
-        assert chosen.accuracy >= problem.least_accuracy - 1e-6
-        assert problem.allowed[chosen.cut - 1]
-        # 1e-6 of accuracy may be lacking; the longest delay is below 10 times the best
-        assert chosen.delay_s == pytest.approx(best_s, rel=1e-3)
-    assert compared > 10
-
-
-def test_mended_algorithm_2_approaches_from_iteration_to_iteration() -> None:
-    problem = paper_like()
-    best_s = solve(problem).chosen().delay_s
-    found = MendedAlgorithm2().solve(problem)
-    assert found.status is Status.CONVERGED and len(found.history) < 10
-    far = [abs(each.choice.delay_s - best_s) for each in found.history]
-    assert far == sorted(far, reverse=True)
-    # 1e-6 of accuracy is 5e-6 of keep ratio here, times 2e4 s x 0.2 a unit
-    assert far[-1] < 0.05
-    assert found.history[-1].lagrangian_s == pytest.approx(best_s, abs=0.05)
-
-
-@pytest.mark.parametrize("solver", SOLVERS[1:])
-def test_few_iterations_are_not_enough(solver: Solver) -> None:
-    for algorithm in (PublishedAlgorithm2(most_iterations=1), MendedAlgorithm2(most_iterations=1)):
-        found = algorithm.solve(paper_like())
-        assert found.status is Status.NOT_CONVERGED and len(found.history) == 1
-
-
 @given(st.integers(0, 2**32 - 1), st.floats(0.1, 10), st.floats(0, 100))
 @at_most(30)
 def test_scaled_and_shifted_seconds_change_no_choice(seed: int, by: float, more_s: float) -> None:
@@ -205,11 +134,10 @@ def test_tighter_limits_never_make_a_round_shorter(seed: int) -> None:
     assert delays[0] <= delays[1] * (1 + 1e-12) and delays[1] <= delays[2] * (1 + 1e-12)
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
-def test_no_cut_deep_or_calm_enough(solver: Solver) -> None:
-    found = solver(replace(paper_like(), least_cut=12))
+def test_no_cut_deep_or_calm_enough() -> None:
+    found = solve(replace(paper_like(), least_cut=12))
     assert found.status is Status.NO_CUT and "lower the least cut" in found.reason
-    found = solver(replace(paper_like(), most_busy=0.05))
+    found = solve(replace(paper_like(), most_busy=0.05))
     assert found.status is Status.NO_CUT
     assert "for 10.0% of the round even at cut 11" in found.reason
     with pytest.raises(ConfigError, match=r"allowed are 5\.0%"):
@@ -230,7 +158,6 @@ def test_an_accuracy_that_no_setting_reaches() -> None:
     found = solve(paper_like(0.88))
     assert found.status is Status.INACCURATE
     assert "of 0.8800: the best is 0.8799, at keep ratio 0.5 and 8 bits" in found.reason
-    assert MendedAlgorithm2().solve(paper_like(0.88)).status is Status.NOT_CONVERGED
 
 
 @pytest.mark.parametrize(

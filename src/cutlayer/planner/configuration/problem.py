@@ -1,7 +1,7 @@
 """Which cut and which compression make the round shortest: the problem (P1), and its answers.
 
 Knows the delay at each cut as a line in the compression ratio, and not how a choice is found:
-`exact` finds the best, `algorithm2` and `algorithm2_mended` are the paper's way.
+`exact` finds the best; the paper's way is its Algorithm 2, in `reproduction`.
 """
 
 from collections.abc import Sequence

@@ -1,0 +1,110 @@
+"""What the paper's text says of Fig. 11: minutes to the highest accuracy, and how many times SFT's.
+
+One number of local steps is fitted to the four split schemes; all else follows from it.
+"""
+
+from decimal import Decimal
+
+from reproduction.claims import Claim, judge_larger, judge_number
+from reproduction.evaluation import NAMES, Evaluation, fitted_words
+from reproduction.fit import FL_MINUTES, PRINTED_MINUTES, SFT_MINUTES
+
+TIMES_SFT = {
+    "sft-uncompressed": ("11.14x", Decimal("11.14")),
+    "splitlora-paper": ("11.96x", Decimal("11.96")),
+    "sl": ("13 times", Decimal("13")),
+}
+FL_TIMES_SFT = Decimal("5.15")
+
+
+def claims_of(cifar: Evaluation, tiny: Evaluation) -> tuple[Claim, ...]:
+    """Minutes of five schemes, four ratios, and that SFT is the fastest on both data sets."""
+    return (
+        *(_minutes(cifar, name) for name in PRINTED_MINUTES),
+        _fl_minutes(cifar),
+        *(_times(cifar, name) for name in TIMES_SFT),
+        _fl_times(cifar),
+        _fastest(cifar, "CIFAR-100"),
+        _fastest(tiny, "Tiny-ImageNet"),
+    )
+
+
+def _minutes(cifar: Evaluation, name: str) -> Claim:
+    printed, ours = PRINTED_MINUTES[name], cifar.minutes[name]
+    given = " (given as 11.96 times SFT)" if name == "splitlora-paper" else ""
+    return Claim(
+        f"delay of {NAMES[name]}",
+        f"{printed} min{given}",
+        printed,
+        ours,
+        "min",
+        judge_number(printed, ours),
+        f"At {fitted_words(cifar)}, the one constant fitted to the four split schemes.",
+    )
+
+
+def _fl_minutes(cifar: Evaluation) -> Claim:
+    ours = cifar.minutes["fl-lora"]
+    return Claim(
+        "delay of FL",
+        f"{FL_MINUTES} min",
+        FL_MINUTES,
+        ours,
+        "min",
+        judge_number(FL_MINUTES, ours, implied=ours),
+        "FL with LoRA and SFT without compression are the same training, so they need the same "
+        f"{cifar.rounds:.2f} epochs, and by the paper's own cost formulas these take FL "
+        f"{ours:.1f} min; {FL_MINUTES} min are {cifar.fl_rounds:.1f} epochs, "
+        f"{cifar.fl_rounds / cifar.rounds:.1f} times as many.",
+    )
+
+
+def _times(cifar: Evaluation, name: str) -> Claim:
+    says, printed = TIMES_SFT[name]
+    ours = cifar.times_sft(name)
+    return Claim(
+        f"delay of {NAMES[name]} over that of SFT",
+        says,
+        printed,
+        ours,
+        "times",
+        judge_number(printed, ours),
+        "From the minutes above, after the same number of local steps.",
+    )
+
+
+def _fl_times(cifar: Evaluation) -> Claim:
+    ours = cifar.times_sft("fl-lora")
+    return Claim(
+        "delay of FL over that of SFT",
+        f"{FL_TIMES_SFT}x",
+        FL_TIMES_SFT,
+        ours,
+        "times",
+        judge_number(FL_TIMES_SFT, ours, implied=ours),
+        "After the same number of epochs FL, which sends no activations, is the faster one; with "
+        f"{cifar.fl_rounds:.1f} epochs for FL alone the ratio is {cifar.fl_own_times_sft:.2f}.",
+    )
+
+
+def _fastest(seen: Evaluation, data: str) -> Claim:
+    others = {name: minutes for name, minutes in seen.minutes.items() if name != "sft"}
+    second = min(others, key=others.__getitem__)
+    split = min(value for name, value in others.items() if name != "fl-lora")
+    number = "" if data == "CIFAR-100" else "; the text gives no number for this data set"
+    return Claim(
+        f"SFT against the fastest other scheme, {data}",
+        "SFT is the fastest",
+        None,
+        others[second] / seen.minutes["sft"],
+        "times SFT's delay",
+        judge_larger(others[second], seen.minutes["sft"], noise=0.0),
+        f"After equal epochs SFT takes {seen.minutes['sft']:.1f} min, {NAMES[second]} "
+        f"{others[second]:.1f} min; of the split schemes SFT is the fastest (the next takes "
+        f"{split:.0f} min){number}.",
+    )
+
+
+def largest_reduction() -> float:
+    """The largest of the text's own reductions of delay [%]: against SL."""
+    return 100 * (1 - float(SFT_MINUTES) / float(PRINTED_MINUTES["sl"]))

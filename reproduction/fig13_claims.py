@@ -1,0 +1,51 @@
+"""What the paper's text says of Fig. 13: delays with 20 devices in place of 8."""
+
+from decimal import Decimal
+
+from reproduction.claims import Claim, Reference, judge_larger, judge_number
+from reproduction.evaluation import NAMES, Evaluation
+from reproduction.fig11_claims import FL_TIMES_SFT
+
+FL_TIMES_SFT_OF_TWENTY = Decimal("3.98")
+# a difference of less than this is no "significant" one [%]
+_SIGNIFICANT_PERCENT = 5.0
+
+
+def claims_of(eight: Evaluation, twenty: Evaluation) -> tuple[Claim, ...]:
+    """SFT's lead over FL, and that the others suffer from narrower shares."""
+    return (_fl_times(eight, twenty), _rivals(eight, twenty, "sft-uncompressed"))
+
+
+def _fl_times(eight: Evaluation, twenty: Evaluation) -> Claim:
+    ours = twenty.fl_own_times_sft
+    return Claim(
+        "delay of FL over that of SFT, 20 devices",
+        f"{FL_TIMES_SFT_OF_TWENTY}x",
+        FL_TIMES_SFT_OF_TWENTY,
+        ours,
+        "times",
+        judge_number(
+            FL_TIMES_SFT_OF_TWENTY,
+            ours,
+            reference=Reference(FL_TIMES_SFT, eight.fl_own_times_sft),
+        ),
+        f"With the epochs of 8 devices (FL its own {twenty.fl_rounds:.1f}) it falls from "
+        f"{eight.fl_own_times_sft:.2f}, as the paper's falls from {FL_TIMES_SFT}, but further; "
+        f"after the same {twenty.rounds:.2f} epochs FL takes {twenty.times_sft('fl-lora'):.2f} of "
+        f"SFT's delay.",
+    )
+
+
+def _rivals(eight: Evaluation, twenty: Evaluation, name: str) -> Claim:
+    before, after = eight.minutes[name], twenty.minutes[name]
+    change = 100 * (after / before - 1)
+    return Claim(
+        f"delay of {NAMES[name]}, 20 devices against 8",
+        "degrades significantly",
+        None,
+        change,
+        "%",
+        judge_larger(change, 0.0, noise=_SIGNIFICANT_PERCENT),
+        f"It goes from {before:.0f} to {after:.0f} min: shares of the band are narrower, but each "
+        f"device has less data by as much, so an epoch sends the same bytes over the same band.",
+    )

@@ -1,0 +1,113 @@
+"""Verdicts follow from numbers."""
+
+from decimal import Decimal
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from reproduction.claims import (
+    CLAIM_COLUMNS,
+    Claim,
+    Reference,
+    Verdict,
+    claim_rows,
+    judge_at_most,
+    judge_larger,
+    judge_number,
+)
+
+
+@pytest.mark.parametrize(
+    ("printed", "ours", "verdict"),
+    [
+        ("12", 12.31, Verdict.EXACT),  # printed without decimals: 11.5 to 12.5
+        ("12.0", 12.31, Verdict.WITHIN),
+        ("12", 11.5, Verdict.EXACT),
+        ("12", 11.43, Verdict.WITHIN),
+        ("12", 13.33, Verdict.NOT_REPRODUCED),
+        ("20", 20.65, Verdict.WITHIN),
+        ("4122.92", 4122.9246, Verdict.EXACT),
+        ("4122.92", 4122.93, Verdict.WITHIN),
+        ("-3", -3.2, Verdict.EXACT),
+        ("3", -3.0, Verdict.NOT_REPRODUCED),
+        ("12", float("nan"), Verdict.NOT_REPRODUCED),
+        ("12", float("inf"), Verdict.NOT_REPRODUCED),
+    ],
+)
+def test_a_number_by_itself(printed: str, ours: float, verdict: Verdict) -> None:
+    assert judge_number(Decimal(printed), ours) is verdict
+
+
+@pytest.mark.parametrize(
+    ("ours", "reference", "verdict"),
+    [
+        (40.0, Reference(Decimal("12"), 24.0), Verdict.RATIO),  # 20 / 12 = 40 / 24
+        (40.0, Reference(Decimal("12"), 30.0), Verdict.ORDERING),
+        (40.0, Reference(Decimal("12"), 50.0), Verdict.NOT_REPRODUCED),
+        (40.0, Reference(Decimal("0"), 24.0), Verdict.NOT_REPRODUCED),
+        (20.0, Reference(Decimal("12"), 50.0), Verdict.EXACT),  # the number itself comes first
+        (float("nan"), Reference(Decimal("12"), 24.0), Verdict.NOT_REPRODUCED),
+    ],
+)
+def test_a_number_and_its_reference(ours: float, reference: Reference, verdict: Verdict) -> None:
+    assert judge_number(Decimal("20"), ours, reference=reference) is verdict
+
+
+def test_a_number_that_the_papers_others_deny_contradicts_itself_even_if_met() -> None:
+    assert judge_number(Decimal("20"), 20.0, implied=14.75) is Verdict.CONTRADICTS_ITSELF
+    assert judge_number(Decimal("20"), 20.0, implied=20.8) is Verdict.EXACT
+
+
+@given(st.decimals(1, 1000, places=1), st.floats(0.9, 1.1), st.integers(-3, 3))
+def test_a_change_of_unit_changes_no_verdict(paper: Decimal, factor: float, power: int) -> None:
+    """Metres or millimetres: digits, and what is close, go along."""
+    ours = float(paper) * factor
+    # at the edges of a verdict (half a last digit, 5 %), rounding may decide
+    edges = (0.05, 0.05 * float(paper))
+    assume(all(abs(abs(ours - float(paper)) - edge) > 1e-9 * float(paper) for edge in edges))
+    other = judge_number(paper.scaleb(power), ours * 10.0**power)
+    assert other is judge_number(paper, ours)
+
+
+@pytest.mark.parametrize(
+    ("bound", "ours", "reach", "verdict"),
+    [
+        ("2", 1.2, 60.0, Verdict.ORDERING),  # kept, and far from the number
+        ("2", -3.0, 60.0, Verdict.ORDERING),
+        ("2", 1.6, 60.0, Verdict.EXACT),  # 2, as the paper rounds
+        ("2", 2.0, 60.0, Verdict.EXACT),
+        ("2", 2.4, 60.0, Verdict.NOT_REPRODUCED),  # missed, though it would round to 2
+        ("2.0", 1.91, 60.0, Verdict.WITHIN),
+        ("2.0", 2.09, 60.0, Verdict.WITHIN),
+        ("2", 4.5, 60.0, Verdict.NOT_REPRODUCED),
+        ("2", 0.0, 1.5, Verdict.NOT_REPRODUCED),  # nothing was learned that could have been lost
+        ("2", float("nan"), 60.0, Verdict.NOT_REPRODUCED),
+        ("2", 0.0, float("nan"), Verdict.NOT_REPRODUCED),
+    ],
+)
+def test_a_bound(bound: str, ours: float, reach: float, verdict: Verdict) -> None:
+    assert judge_at_most(Decimal(bound), ours, reach=reach) is verdict
+
+
+@pytest.mark.parametrize(
+    ("larger", "smaller", "noise", "verdict"),
+    [
+        (7.0, 1.0, 2.0, Verdict.ORDERING),
+        (2.5, 1.0, 2.0, Verdict.NOT_REPRODUCED),
+        (1.0, 1.0, 0.0, Verdict.NOT_REPRODUCED),
+        (float("nan"), 1.0, 0.0, Verdict.NOT_REPRODUCED),
+    ],
+)
+def test_an_ordering(larger: float, smaller: float, noise: float, verdict: Verdict) -> None:
+    assert judge_larger(larger, smaller, noise=noise) is verdict
+
+
+def test_lines_and_rows() -> None:
+    number = Claim("a", "12x", Decimal("12"), 12.31, "times", Verdict.EXACT, "So.")
+    words = Claim("b", "a sharp drop", None, 6.9, "points", Verdict.ORDERING, "Thus.")
+    assert number.line() == "a: paper 12x, ours 12.31 times (+2.6 %): exact. So."
+    assert words.line() == "b: paper a sharp drop, ours 6.90 points: ordering only. Thus."
+    rows = claim_rows([number, words])
+    assert all(len(row) == len(CLAIM_COLUMNS) for row in rows)
+    assert rows[0][5] == "0.3100" and rows[1][2] == rows[1][5] == ""
