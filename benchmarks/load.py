@@ -4,12 +4,13 @@
 
 See README.md here for what each figure answers. Needs `pip install '.[train,net]'`. The
 server is `cutlayer serve` in a process of its own; the devices are sessions of `cutlayer join`,
-shared out over two processes.
+shared out over two processes of this file.
 """
 
 import argparse
 import asyncio
 import json
+import logging
 import os
 import platform
 import re
@@ -26,9 +27,11 @@ from typing import Any
 import grpc
 import numpy as np
 import torch
-from load_site import Site, make_site
 from load_steps import BARE, LINK, StepRow, measured_steps
+from network import Site, make_site, name
 
+from cutlayer.config.join import join
+from cutlayer.net.compute import in_place
 from cutlayer.units import KIB, MIB
 
 _COMMAND = "from cutlayer.cli.main import main; raise SystemExit(main())"
@@ -108,7 +111,11 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--local-steps", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="8 devices, 3 rounds: within 60 s")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure by name")
+    parser.add_argument("--take-part", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args(words)
+    if arguments.take_part:
+        _take_part(*arguments.take_part)
+        return 0
     devices, rounds = (8, 3) if arguments.quick else (arguments.devices, arguments.rounds)
     before = _busy()
     with tempfile.TemporaryDirectory() as folder:
@@ -167,8 +174,7 @@ def _start_clients(site: Site, devices: int, port: int) -> list[asyncio.Task[lis
 
 async def _client(site: Site, port: int, first: int, count: int) -> list[str]:
     """What sessions complained of, once they have all ended."""
-    program = Path(__file__).with_name("load_devices.py")
-    words = (str(program), str(site.folder), str(port), str(first), str(count))
+    words = (__file__, "--take-part", str(site.folder), str(port), str(first), str(count))
     process = await _process(site, *words)
     try:
         said, shown = await process.communicate()
@@ -267,6 +273,46 @@ def _text(load: Load, rows: Sequence[StepRow], before: float) -> str:
     found: dict[str, Any] = {**asdict(load), **{name: getattr(load, name) for name in names}}
     steps = [asdict(row) for row in rows]
     return json.dumps({"about": about, "load": found, "steps": steps}, indent=1) + "\n"
+
+
+class _Complaints(logging.Handler):
+    """Warnings of the sessions, and connections that were lost."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.lines: list[str] = []
+        self.connections = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        self.connections += text.startswith("connected to")
+        if record.levelno >= logging.WARNING:
+            self.lines.append(text)
+
+
+async def take_part(site: Site, port: int, numbers: range) -> list[str]:
+    """All sessions at once; the errors with which they ended."""
+    sessions = (join(site.joining(number, port), in_place) for number in numbers)
+    ends = await asyncio.gather(*sessions, return_exceptions=True)
+    return [
+        f"{name(number)}: {end!r}"
+        for number, end in zip(numbers, ends, strict=True)
+        if end is not None
+    ]
+
+
+def _take_part(folder: str, port: str, first: str, count: str) -> None:
+    """Play devices `first` and on; one line of JSON at the end: what went wrong."""
+    complaints = _Complaints()
+    logger = logging.getLogger("cutlayer")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(complaints)
+    numbers = range(int(first), int(first) + int(count))
+    errors = asyncio.run(take_part(Site(Path(folder)), int(port), numbers))
+    again = complaints.connections - len(numbers)
+    if again:
+        complaints.lines.append(f"{again} connections more than devices")
+    print(json.dumps([*errors, *complaints.lines]), flush=True)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python benchmarks/transport.py [--quick] [--json FILE]
 
-See README.md here for what each figure answers. Needs `pip install '.[net]'`. The server is
+See README.md here for what each figure answers. Needs `pip install '.[train,net]'`. The server is
 a process of its own, which ends when this one does.
 """
 
@@ -23,8 +23,16 @@ from pathlib import Path
 from typing import final
 
 import grpc
-from bare_grpc import CHUNKS, WANTED_BYTES, WHOLE, answer, bare_channel, bare_server, question
-from identities import enrolled
+from network import (
+    CHUNKS,
+    WANTED_BYTES,
+    WHOLE,
+    answer,
+    bare_channel,
+    bare_server,
+    enrolled,
+    question,
+)
 
 from cutlayer.net.chunks import ChunkReader, chunks_of
 from cutlayer.net.door_limits import Limits

@@ -1,25 +1,36 @@
-"""What a run of many devices needs on one machine: a folder with a tiny model and data, the run's
-keys, and for each device an identity and samples of its own.
+"""What the network's benchmarks share: the files of a run of many devices, and bare gRPC as a peer.
 
-Knows files; what is run with them is `load.py`'s and `load_devices.py`'s.
+A site is a folder with a tiny model and data, the run's keys, and for each device an identity and
+samples of its own. Bare gRPC has nothing of ours: a server that answers frames, and channels to it.
 """
 
+import struct
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
+import grpc.aio
 import numpy as np
 import torch
 import transformers
-from identities import enrolled
 
 from cutlayer.config.join import Joining
 from cutlayer.config.own_data import OwnData
 from cutlayer.config.read import config_yaml
 from cutlayer.config.schema import Config
 from cutlayer.data.arrays import write_arrays
+from cutlayer.net.chunks import ChunkReader, chunks_of
+from cutlayer.net.door_limits import Limits
 from cutlayer.net.gate import LOOPBACK
-from cutlayer.net.identity.device_keys import DeviceKeys, read_device_keys, write_device_keys
+from cutlayer.net.identity.certificates import Signed, new_key, signing_request
+from cutlayer.net.identity.device_keys import (
+    DeviceKeys,
+    device_keys,
+    read_device_keys,
+    write_device_keys,
+)
+from cutlayer.net.identity.names import SERVER_NAME
 from cutlayer.net.identity.private_files import make_private_folder
 from cutlayer.net.identity.run_keys import RunKeys, init_keys
 
@@ -133,3 +144,74 @@ def _write_samples(folder: Path, count: int, rng: np.random.Generator) -> None:
     noise = rng.integers(0, 60, (count, _SIDE_PX, _SIDE_PX))
     split = ((60 * labels[:, None, None] + noise).astype(np.uint8), labels)
     write_arrays(folder, split, split, CLASSES)
+
+
+WHOLE, CHUNKS = "/bare/whole", "/bare/chunks"
+_UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+# a frame opens with the length of the answer it wants
+_WANTED = struct.Struct("<I")
+WANTED_BYTES = _WANTED.size
+
+
+def question(sent_bytes: int, wanted_bytes: int) -> bytes:
+    """A frame of `sent_bytes` that `answer` gives `wanted_bytes` for."""
+    return _WANTED.pack(wanted_bytes) + bytes(sent_bytes - _WANTED.size)
+
+
+def answer(frame: bytes) -> bytes:
+    """As many bytes as `frame` asks for."""
+    (wanted,) = _WANTED.unpack_from(frame)
+    return bytes(wanted)
+
+
+def bare_channel(port: int, keys: DeviceKeys | None) -> grpc.aio.Channel:
+    """A connection of its own; None: without TLS."""
+    address = f"{LOOPBACK}:{port}"
+    options = [
+        *_UNLIMITED,
+        ("grpc.ssl_target_name_override", SERVER_NAME),
+        ("grpc.use_local_subchannel_pool", 1),
+    ]
+    if keys is None:
+        return grpc.aio.insecure_channel(address, options)
+    credentials = grpc.ssl_channel_credentials(keys.authority, keys.key, keys.certificate)
+    return grpc.aio.secure_channel(address, credentials, options)
+
+
+async def bare_server(keys: RunKeys) -> tuple[grpc.aio.Server, int, int]:
+    """A server that has started, its port without TLS and the one with mutual TLS."""
+    server = grpc.aio.server(options=_UNLIMITED)
+    handlers = {
+        WHOLE.rpartition("/")[2]: grpc.stream_stream_rpc_method_handler(_answer_whole),
+        CHUNKS.rpartition("/")[2]: grpc.stream_stream_rpc_method_handler(_answer_chunks),
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("bare", handlers),))
+    credentials = grpc.ssl_server_credentials(
+        [keys.server_pem], keys.authority_pem, require_client_auth=True
+    )
+    plain = server.add_insecure_port(f"{LOOPBACK}:0")
+    secure = server.add_secure_port(f"{LOOPBACK}:0", credentials)
+    await server.start()
+    return server, plain, secure
+
+
+async def _answer_whole(_: object, context: grpc.aio.ServicerContext) -> None:
+    while (frame := await context.read()) is not grpc.aio.EOF:
+        await context.write(answer(frame))
+
+
+async def _answer_chunks(_: object, context: grpc.aio.ServicerContext) -> None:
+    reader = ChunkReader(Limits().frame_bytes)
+    while (chunk := await context.read()) is not grpc.aio.EOF:
+        frame = reader.feed(chunk)
+        if frame is not None:
+            for part in chunks_of(answer(frame)):
+                await context.write(part)
+
+
+def enrolled(keys: RunKeys, name: str) -> DeviceKeys:
+    """What the device `name` shows from now on."""
+    token = keys.invite(name, 60.0, time.time())
+    key = new_key()
+    certificate = keys.enrol(name, token.secret, signing_request(key, name), time.time())
+    return device_keys(Signed(key, certificate), keys.authority.certificate)
