@@ -307,7 +307,7 @@ async def _server(site: Site) -> None:
     ports, rounds, links = {BARE: secure}, _rounds(site), []
     sessions = {LINK: _answer_link, **{kind: _attend(one) for kind, one in rounds.items()}}
     for kind, session in sessions.items():
-        link = await serve((LOOPBACK, 0), keys, session, LIMITS, lambda line: None, _OUTLINE)
+        link = await serve((LOOPBACK, 0), keys, session, LIMITS, _OUTLINE)
         links.append(link)
         ports[kind] = link.port
     print(json.dumps(ports), flush=True)

@@ -273,7 +273,7 @@ def _print(row: Row) -> None:
 async def _serve(keys: RunKeys) -> None:
     """All servers, until standard input ends."""
     bare, plain, secure = await bare_server(keys)
-    ours = await serve((LOOPBACK, 0), keys, _answer_link, LIMITS, lambda line: None, _OUTLINE)
+    ours = await serve((LOOPBACK, 0), keys, _answer_link, LIMITS, _OUTLINE)
     print(json.dumps({"plain": plain, "secure": secure, "ours": ours.port}), flush=True)
     await asyncio.to_thread(sys.stdin.read)
     await ours.stop()

@@ -11,10 +11,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from cutlayer.cli.main import guarded, parsed, prepare
+from cutlayer.cli.main import guarded, on_standard_error, parsed, prepare
 from cutlayer.cli.options import whole_number
 from cutlayer.config.schema import DataSection, ModelSection
 from cutlayer.errors import ConfigError
+from cutlayer.logs import lines_to
 from cutlayer.units import GIB
 from cutlayer.words import nearest
 from reproduction.catalogue import FIGURES, figures
@@ -39,7 +40,10 @@ def main(words: Sequence[str] | None = None) -> int:
     """Make what `words` name; the exit code is 0, or 2 for a mistake of the user's."""
     given = sys.argv[1:] if words is None else words
     prepare()
-    return guarded(lambda: run(parsed("python -m reproduction", DESCRIPTION, add_arguments, given)))
+    with lines_to(on_standard_error):
+        return guarded(
+            lambda: run(parsed("python -m reproduction", DESCRIPTION, add_arguments, given))
+        )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -108,7 +112,7 @@ def _run_one(name: str, options: Options, arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--analytic chooses among the figures of `{ALL}`; {name} is one figure")
     if arguments.workers is not None:
         raise ConfigError(f"--workers spreads the figures of `{ALL}`; {name} is one figure")
-    made = make(name, options, arguments.output or Path("paper") / name, _say)
+    made = make(name, options, arguments.output or Path("paper") / name)
     print(f"{name}: {made.setting}")
     _show([(name, claim) for claim in made.claims])
     for path in made.files:
@@ -121,7 +125,7 @@ def _run_all(options: Options, arguments: argparse.Namespace) -> int:
     names = figures(analytic=arguments.analytic)
     output: Path = arguments.output or Path("paper")
     usual = room_for(min(os.cpu_count() or 1, _MOST_WORKERS), _WORKER_BYTES)
-    done = make_all(names, options, output, arguments.workers or usual, _say)
+    done = make_all(names, options, output, arguments.workers or usual)
     made = {name: figure for name, figure in done.items() if isinstance(figure, Made)}
     failed = {name: why.reason for name, why in done.items() if isinstance(why, NotMade)}
     for name, figure in made.items():
@@ -151,10 +155,6 @@ def _show(claims: Sequence[tuple[str, Claim]]) -> None:
         return
     for name, claim in claims:
         print(f"{name}: {claim.line()}")
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
 Knows the job and how long it takes; which points, and what is said of them, is the figure's.
 """
 
+import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,8 @@ from cutlayer.units import format_seconds
 from reproduction.fig7_grid import UNCOMPRESSED, Point, codecs_of
 from reproduction.options import Options
 
-Say = Callable[[str], None]
+_LOG = logging.getLogger(f"cutlayer.{__name__}")
+
 
 DEVICES = 4
 LEARNING_RATE = 1e-3
@@ -71,17 +73,17 @@ def setting_of(config: Config, options: Options) -> str:
     )
 
 
-def train_grid(start: Start, grid: Sequence[Point], say: Say) -> list[Run]:
+def train_grid(start: Start, grid: Sequence[Point]) -> list[Run]:
     """Every point from the same start."""
     before = accuracy_of(start)
-    say(f"seed {start.seed}: {100 * before:.1f} % accuracy before training")
+    _LOG.info(f"seed {start.seed}: {100 * before:.1f} % accuracy before training")
     runs = []
     for number, point in enumerate(grid, start=1):
         begun_s = time.monotonic()
         trained = train(start, codecs_of(point))
         runs.append(Run(point, start.seed, before, trained))
         name = "uncompressed" if point == UNCOMPRESSED else str(point)
-        say(
+        _LOG.info(
             f"seed {start.seed}, {number} of {len(grid)}: {name}: {100 * trained.accuracy:.1f} %,"
             f" {trained.bits_up:.2f} bits up, {trained.bits_down:.2f} down"
             f"  ({format_seconds(time.monotonic() - begun_s)})"

@@ -4,7 +4,8 @@ Analytic, by the timeline at full size, for three readings of what the paper lea
 links. Knows what is written; `fig10_rounds` computes, `fig10_claims` judges, `fig10_drawing` draws.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,8 @@ from reproduction.fig10_rounds import (
 from reproduction.options import Made, Options
 from reproduction.setting import EVALUATION
 
-Say = Callable[[str], None]
+_LOG = logging.getLogger(f"cutlayer.{__name__}")
+
 
 BANDWIDTHS_HZ = (5e6, 10e6, 20e6, 30e6)
 COLUMNS = (
@@ -41,7 +43,7 @@ COLUMNS = (
 _QUICK_DRAWS = 4
 
 
-def make(options: Options, output: Path, say: Say) -> Made:
+def make(options: Options, output: Path) -> Made:
     """Compute, judge, and write fig10.csv, fig10-claims.csv, .png and .svg.
 
     Of the options `quick` alone matters: a few draws. Raises RunError for an output that cannot be
@@ -50,7 +52,7 @@ def make(options: Options, output: Path, say: Say) -> Made:
     draws = _QUICK_DRAWS if options.quick else DRAWS
     rounds = {}
     for bandwidth_hz in BANDWIDTHS_HZ:
-        say(f"{bandwidth_hz / 1e6:g} MHz: {draws} rounds of each reading")
+        _LOG.info(f"{bandwidth_hz / 1e6:g} MHz: {draws} rounds of each reading")
         rounds[bandwidth_hz] = delays_by_reading(bandwidth_hz, draws)
     agreeing = {
         bandwidth_hz: [algorithm_3_agrees(reading, bandwidth_hz, draws) for reading in READINGS]

@@ -4,7 +4,7 @@ Analytic: seconds by the timeline and the paper's cost formulas at full size, on
 steps fitted. Knows what is written; `fig11_claims` judges, `fig11_drawing` draws.
 """
 
-from collections.abc import Callable
+import logging
 from pathlib import Path
 
 from cutlayer.report.drawing import plain_style
@@ -17,19 +17,20 @@ from reproduction.fit import fit
 from reproduction.options import Made, Options
 from reproduction.setting import EVALUATION, TINY_IMAGENET
 
-Say = Callable[[str], None]
+_LOG = logging.getLogger(f"cutlayer.{__name__}")
+
 
 COLUMNS = ("data", "scheme", "rounds", "local_steps", "minutes", "paper_minutes")
 
 
-def make(options: Options, output: Path, say: Say) -> Made:
+def make(options: Options, output: Path) -> Made:
     """Compute, judge, and write fig11.csv, fig11-claims.csv, .png and .svg.
 
     No option matters. Raises RunError for an output that cannot be written.
     """
     fitted = fit()
     cifar, tiny = (evaluate(setting, fitted) for setting in (EVALUATION, TINY_IMAGENET))
-    say(
+    _LOG.info(
         f"{fitted_words(cifar)} fit the minutes of the four split schemes within "
         f"{100 * fitted.worst:.1f} %"
     )

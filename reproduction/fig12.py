@@ -4,7 +4,7 @@ Analytic, after as many epochs as the main setting's minutes imply. Knows what i
 `fig12_claims` judges, `two_settings` draws.
 """
 
-from collections.abc import Callable
+import logging
 from pathlib import Path
 
 from cutlayer.report.drawing import plain_style
@@ -17,21 +17,22 @@ from reproduction.options import Made, Options
 from reproduction.setting import EVALUATION, LARGE_MODEL
 from reproduction.two_settings import COLUMNS, draw, rows_of
 
-Say = Callable[[str], None]
+_LOG = logging.getLogger(f"cutlayer.{__name__}")
+
 
 LABELS = ("ViT-B", "ViT-L")
 # FL over SFT as the paper prints it, where it does
 PRINTED = (None, None)
 
 
-def make(options: Options, output: Path, say: Say) -> Made:
+def make(options: Options, output: Path) -> Made:
     """Compute, judge, and write fig12.csv, fig12-claims.csv, .png and .svg.
 
     No option matters. Raises RunError for an output that cannot be written.
     """
     fitted = fit()
     base, large = (evaluate(setting, fitted) for setting in (EVALUATION, LARGE_MODEL))
-    say(f"{LABELS[1]} after the {large.rounds:.2f} epochs of {LABELS[0]}")
+    _LOG.info(f"{LABELS[1]} after the {large.rounds:.2f} epochs of {LABELS[0]}")
     output.mkdir(parents=True, exist_ok=True)
     claims = claims_of(base, large)
     rows = [

@@ -4,7 +4,7 @@ Analytic, after as many epochs as the main setting's minutes imply. Knows what i
 `fig13_claims` judges, `two_settings` draws.
 """
 
-from collections.abc import Callable
+import logging
 from pathlib import Path
 
 from cutlayer.report.drawing import plain_style
@@ -18,21 +18,22 @@ from reproduction.options import Made, Options
 from reproduction.setting import EVALUATION, TWENTY_DEVICES
 from reproduction.two_settings import COLUMNS, draw, rows_of
 
-Say = Callable[[str], None]
+_LOG = logging.getLogger(f"cutlayer.{__name__}")
+
 
 LABELS = ("8 devices", "20 devices")
 # FL over SFT as the paper prints it, where it does
 PRINTED = (float(FL_TIMES_SFT), float(FL_TIMES_SFT_OF_TWENTY))
 
 
-def make(options: Options, output: Path, say: Say) -> Made:
+def make(options: Options, output: Path) -> Made:
     """Compute, judge, and write fig13.csv, fig13-claims.csv, .png and .svg.
 
     No option matters. Raises RunError for an output that cannot be written.
     """
     fitted = fit()
     eight, twenty = (evaluate(setting, fitted) for setting in (EVALUATION, TWENTY_DEVICES))
-    say(f"{LABELS[1]} after the {twenty.rounds:.2f} epochs of {LABELS[0]}")
+    _LOG.info(f"{LABELS[1]} after the {twenty.rounds:.2f} epochs of {LABELS[0]}")
     output.mkdir(parents=True, exist_ok=True)
     claims = claims_of(eight, twenty)
     rows = [

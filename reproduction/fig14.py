@@ -6,8 +6,9 @@ one pass over the samples here, so more samples are more steps. Knows how each l
 what is written; the claims and the drawing are in files of their own.
 """
 
+import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ from reproduction.fig14_claims import WITHIN, Seen, claims_of
 from reproduction.fig14_drawing import draw
 from reproduction.options import Made, Options
 
-Say = Callable[[str], None]
+_LOG = logging.getLogger(f"cutlayer.{__name__}")
+
 
 DEVICES = 4
 # one of these for every 10,000 samples of the paper
@@ -57,7 +59,7 @@ class Run:
             )
 
 
-def make(options: Options, output: Path, say: Say) -> Made:
+def make(options: Options, output: Path) -> Made:
     """Train on each amount, judge the claims; write fig14.csv, fig14-claims.csv, .png and .svg.
 
     Raises CutlayerError for a model, data set or setting that cannot be, before any training.
@@ -66,13 +68,13 @@ def make(options: Options, output: Path, say: Say) -> Made:
     amounts = [times * (QUICK_SHARE if options.quick else SHARE) for times in TIMES]
     for samples in amounts:
         config = config_of(options, samples)
-        for start in starts(config, range(options.seeds), say if not runs else _silent):
+        for start in starts(config, range(options.seeds), quiet=bool(runs)):
             # only after everything that can be wrong has been found
             output.mkdir(parents=True, exist_ok=True)
             begun_s = time.monotonic()
             run = Run(samples, start.seed, follow(start, evaluated(start.rounds)))
             runs.append(run)
-            say(_told(run, time.monotonic() - begun_s))
+            _LOG.info(_told(run, time.monotonic() - begun_s))
     curves = {
         samples: [
             [100 * accuracy for accuracy in run.curve.accuracy]
@@ -130,10 +132,6 @@ def setting_of(config: Config, options: Options) -> str:
         f"{seeds}{' (quick: says nothing)' if options.quick else ''};"
         " the paper: ViT-B, 10,000 to 50,000"
     )
-
-
-def _silent(line: str) -> None:
-    """The model and data of the first line are those of all."""
 
 
 def _told(run: Run, seconds: float) -> str:

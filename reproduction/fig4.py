@@ -16,7 +16,7 @@ from cutlayer.profiling.training import starts
 from cutlayer.report.drawing import plain_style
 from cutlayer.report.save import save_figure, save_table
 from reproduction.claims import CLAIM_COLUMNS, claim_rows
-from reproduction.codec_grid import Run, Say, Size, config_of, setting_of, train_grid
+from reproduction.codec_grid import Run, Size, config_of, setting_of, train_grid
 from reproduction.fig4_claims import BOX, Seen, Surface, claims_of, places, surface
 from reproduction.fig4_drawing import draw
 from reproduction.fig7_grid import BY_BITS, BY_SPARSITY, Point
@@ -47,7 +47,7 @@ FIT_COLUMNS = (
 )
 
 
-def make(options: Options, output: Path, say: Say) -> Made:
+def make(options: Options, output: Path) -> Made:
     """Train the grid, fit, judge; write fig4.csv, fig4-fit.csv, fig4-claims.csv, .png and .svg.
 
     Raises CutlayerError for a model, data set or setting that cannot be, before any training.
@@ -55,10 +55,10 @@ def make(options: Options, output: Path, say: Say) -> Made:
     config = config_of(options, QUICK_SIZE if options.quick else SIZE)
     grid = BOX if options.quick else GRID
     runs: list[Run] = []
-    for start in starts(config, range(options.seeds), say):
+    for start in starts(config, range(options.seeds)):
         # only after everything that can be wrong has been found
         output.mkdir(parents=True, exist_ok=True)
-        runs += train_grid(start, grid, say)
+        runs += train_grid(start, grid)
     accuracy = {
         point: mean(100 * run.trained.accuracy for run in runs if run.point == point)
         for point in grid

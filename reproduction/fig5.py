@@ -5,8 +5,9 @@ to the benchmarks, and compression even improves it slightly. No number is print
 line is trained and what is written; lines, claims and drawing are in files of their own.
 """
 
+import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from reproduction.fig5_drawing import draw
 from reproduction.fig5_lines import LINES, PARTITIONS, Line, Partition
 from reproduction.options import Made, Options
 
-Say = Callable[[str], None]
+_LOG = logging.getLogger(f"cutlayer.{__name__}")
+
 
 DEVICES = 4
 ROUNDS, LOCAL_STEPS, BATCH, TEST_SAMPLES = 5, 3, 12, 300
@@ -55,7 +57,7 @@ class Run:
             )
 
 
-def make(options: Options, output: Path, say: Say) -> Made:
+def make(options: Options, output: Path) -> Made:
     """Train every line, judge the claims, and write fig5.csv, fig5-claims.csv, .png and .svg.
 
     Raises CutlayerError for a model, data set or setting that cannot be, before any training.
@@ -64,14 +66,14 @@ def make(options: Options, output: Path, say: Say) -> Made:
     for partition in PARTITIONS:
         for line in LINES:
             config = config_of(options, partition, line)
-            for start in starts(config, range(options.seeds), say if not runs else _silent):
+            for start in starts(config, range(options.seeds), quiet=bool(runs)):
                 # only after everything that can be wrong has been found
                 output.mkdir(parents=True, exist_ok=True)
                 begun_s = time.monotonic()
                 curve = follow(start, range(start.rounds))
                 run = Run(partition, line, start.seed, curve)
                 runs.append(run)
-                say(_told(run, time.monotonic() - begun_s))
+                _LOG.info(_told(run, time.monotonic() - begun_s))
     seen = _seen(runs, len(start.setup.test))
     setting = setting_of(config, options)
     claims = claims_of(seen)
@@ -118,10 +120,6 @@ def setting_of(config: Config, options: Options) -> str:
         f"{' (quick: says nothing)' if options.quick else ''};"
         " the paper: ViTs on CIFAR-100 and Tiny-ImageNet"
     )
-
-
-def _silent(line: str) -> None:
-    """The model and data of the first line are those of all."""
 
 
 def _told(run: Run, seconds: float) -> str:

@@ -5,7 +5,7 @@ memory grows in proportion to the blocks and that FL exceeds the device. Knows w
 claimed; the curves and the drawing are in files of their own.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 
@@ -22,8 +22,6 @@ from reproduction.fig6_curves import (
 from reproduction.fig6_drawing import draw
 from reproduction.options import Made, Options
 
-Say = Callable[[str], None]
-
 COLUMNS = (
     "blocks",
     "table_iii_mib",
@@ -39,7 +37,7 @@ SETTING = (
 )
 
 
-def make(options: Options, output: Path, say: Say) -> Made:
+def make(options: Options, output: Path) -> Made:
     """Write fig6.csv, fig6-claims.csv, .png and .svg. No option matters.
 
     Raises RunError for an output that cannot be written.

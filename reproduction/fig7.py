@@ -14,7 +14,7 @@ from cutlayer.profiling.training import Start, Trained, starts
 from cutlayer.report.drawing import plain_style
 from cutlayer.report.save import save_figure, save_table
 from reproduction.claims import CLAIM_COLUMNS, claim_rows
-from reproduction.codec_grid import Run, Say, Size, config_of, setting_of, train_grid
+from reproduction.codec_grid import Run, Size, config_of, setting_of, train_grid
 from reproduction.fig7_claims import Seen, claims_of
 from reproduction.fig7_drawing import Spread, draw
 from reproduction.fig7_grid import GRID, QUICK_GRID, Point
@@ -36,7 +36,7 @@ COLUMNS = (
 )
 
 
-def make(options: Options, output: Path, say: Say) -> Made:
+def make(options: Options, output: Path) -> Made:
     """Train the grid, judge the claims, and write fig7.csv, fig7-claims.csv, .png and .svg.
 
     Raises CutlayerError for a model, data set or setting that cannot be, before any training.
@@ -44,10 +44,10 @@ def make(options: Options, output: Path, say: Say) -> Made:
     config = config_of(options, QUICK_SIZE if options.quick else SIZE)
     grid = QUICK_GRID if options.quick else GRID
     runs: list[Run] = []
-    for start in starts(config, range(options.seeds), say):
+    for start in starts(config, range(options.seeds)):
         # only after everything that can be wrong has been found
         output.mkdir(parents=True, exist_ok=True)
-        runs += train_grid(start, grid, say)
+        runs += train_grid(start, grid)
     seen = _seen(runs, grid, start)
     setting = setting_of(config, options)
     claims = claims_of(seen)

@@ -4,7 +4,8 @@ Analytic: bytes of the paper's formulas at full size for as many steps as its mi
 expected bytes of our codecs. Knows what is written; claims and drawing are in files of their own.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cutlayer.report.drawing import plain_style
@@ -24,18 +25,19 @@ from reproduction.fig8_methods import Method, methods
 from reproduction.options import Made, Options
 from reproduction.setting import EVALUATION
 
-Say = Callable[[str], None]
+_LOG = logging.getLogger(f"cutlayer.{__name__}")
+
 
 COLUMNS = ("panel", "name", "payload", "gigabytes", "percent", "paper_gigabytes")
 
 
-def make(options: Options, output: Path, say: Say) -> Made:
+def make(options: Options, output: Path) -> Made:
     """Compute, judge, and write fig8.csv, fig8-claims.csv, .png and .svg.
 
     No option matters. Raises RunError for an output that cannot be written.
     """
     cifar = evaluate(EVALUATION)
-    say(f"volumes of {fitted_words(cifar)}, FL's of {cifar.fl_rounds:.1f} epochs")
+    _LOG.info(f"volumes of {fitted_words(cifar)}, FL's of {cifar.fl_rounds:.1f} epochs")
     ways, round_gb = methods(), EVALUATION.epoch_steps * step_gigabytes()
     output.mkdir(parents=True, exist_ok=True)
     claims = claims_of(cifar)

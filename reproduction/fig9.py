@@ -5,7 +5,8 @@ Analytic: the accuracy is what the text says of Fig. 7, nothing is trained. Know
 the cases, the claims and the drawing are in files of their own.
 """
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 from cutlayer.planner.configuration.problem import ConfigurationSolution
@@ -19,7 +20,8 @@ from reproduction.fig9_drawing import draw
 from reproduction.options import Made, Options
 from reproduction.setting import EVALUATION
 
-Say = Callable[[str], None]
+_LOG = logging.getLogger(f"cutlayer.{__name__}")
+
 
 COLUMNS = (
     "devices",
@@ -36,12 +38,12 @@ COLUMNS = (
 )
 
 
-def make(options: Options, output: Path, say: Say) -> Made:
+def make(options: Options, output: Path) -> Made:
     """Run the algorithms, judge, and write fig9.csv, fig9-claims.csv, .png and .svg.
 
     No option matters. Raises RunError for an output that cannot be written.
     """
-    say(f"both time scales for {', '.join(map(str, USER_NUMBERS))} devices")
+    _LOG.info(f"both time scales for {', '.join(map(str, USER_NUMBERS))} devices")
     cases = [case_of(devices) for devices in USER_NUMBERS]
     output.mkdir(parents=True, exist_ok=True)
     claims = claims_of(cases)

@@ -4,7 +4,8 @@ Analytic, in seconds: minutes by the timeline at full size, volumes, memory, com
 is written; claims and drawing are in files of their own.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import logging
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from cutlayer.report.drawing import plain_style
@@ -24,7 +25,8 @@ from reproduction.setting import (
     TWENTY_DEVICES,
 )
 
-Say = Callable[[str], None]
+_LOG = logging.getLogger(f"cutlayer.{__name__}")
+
 
 COLUMNS = (
     "reading",
@@ -37,7 +39,7 @@ COLUMNS = (
 )
 
 
-def make(options: Options, output: Path, say: Say) -> Made:
+def make(options: Options, output: Path) -> Made:
     """Fit each reading, judge the claims, and write headline.csv, headline-claims.csv, .png, .svg.
 
     No option matters. Raises RunError for an output that cannot be written.
@@ -49,7 +51,7 @@ def make(options: Options, output: Path, say: Say) -> Made:
         for setting in (EVALUATION, TINY_IMAGENET, LARGE_MODEL, TWENTY_DEVICES)
     )
     for name, found in fits.items():
-        say(
+        _LOG.info(
             f"{name}: {found.local_steps:.1f} local steps a device ({found.rounds:.2f} epochs), "
             f"minutes of the four split schemes within {100 * found.worst:.1f} %"
         )

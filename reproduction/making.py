@@ -3,6 +3,7 @@
 Knows which are made here and which in processes of their own; not what any of them shows.
 """
 
+import logging
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -13,12 +14,13 @@ from importlib import import_module
 from pathlib import Path
 
 from cutlayer.errors import ConfigError, CutlayerError
+from cutlayer.logs import heard_through
 from cutlayer.profiling.processes import spread
 from cutlayer.units import format_seconds
 from reproduction.catalogue import FIGURES
 from reproduction.options import Made, Options
 
-Say = Callable[[str], None]
+_LOG = logging.getLogger(f"cutlayer.{__name__}")
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class NotMade:
     reason: str
 
 
-def make(name: str, options: Options, output: Path, say: Say) -> Made:
+def make(name: str, options: Options, output: Path) -> Made:
     """The figure called `name`, its files in `output`.
 
     Raises CutlayerError, and OSError for a place that cannot be written.
@@ -40,47 +42,56 @@ def make(name: str, options: Options, output: Path, say: Say) -> Made:
         raise ConfigError(
             f"the paper's figures need {error.name}: pip install 'cutlayer[train]'"
         ) from error
-    made: Made = figure_module.make(options, output, say)
+    made: Made = figure_module.make(options, output)
     return made
 
 
 def make_all(
-    names: Sequence[str], options: Options, output: Path, workers: int, say: Say
+    names: Sequence[str], options: Options, output: Path, workers: int
 ) -> dict[str, Made | NotMade]:
     """Every figure of `names`, in that order, into a folder of its own under `output`; or why not.
 
     What is computed in seconds comes first, here; then what is trained, `workers` at a time, in
-    processes. What is said begins with the figure's name.
+    processes. What is logged begins with the figure's name.
     """
     begin = partial(_maker, options, output)
-    attempt = begin(say)
+    attempt = begin()
     trained = [name for name in names if FIGURES[name].training_minutes]
     done = {name: attempt(name) for name in names if name not in trained}
-    with closing(spread(begin, trained, workers, say)) as ended:
+    with closing(spread(begin, trained, workers)) as ended:
         for name, result in ended:
             # an attempt raises nothing: its process died
             done[name] = result if isinstance(result, Made | NotMade) else NotMade(f"its {result}")
     return {name: done[name] for name in names}
 
 
-def _maker(options: Options, output: Path, say: Say) -> Callable[[str], Made | NotMade]:
-    return lambda name: _attempt(name, options, output / name, lambda line: say(f"{name}: {line}"))
+def _maker(options: Options, output: Path) -> Callable[[str], Made | NotMade]:
+    return lambda name: _named(name, options, output / name)
 
 
-def _attempt(name: str, options: Options, output: Path, say: Say) -> Made | NotMade:
+def _named(name: str, options: Options, output: Path) -> Made | NotMade:
+    def with_name(record: logging.LogRecord) -> bool:
+        record.msg, record.args = f"{name}: {record.getMessage()}", ()
+        return True
+
+    with heard_through(with_name):
+        return _attempt(name, options, output)
+
+
+def _attempt(name: str, options: Options, output: Path) -> Made | NotMade:
     begun_s = time.monotonic()
-    say(FIGURES[name].what)
+    _LOG.info(FIGURES[name].what)
     try:
-        made = make(name, options, output, say)
+        made = make(name, options, output)
     except (CutlayerError, OSError) as error:
         reason = " ".join(str(error).split())
     except Exception as error:
         # a bug; but half an hour of other figures is not lost for it
         for line in traceback.format_exc().splitlines():
-            say(line)
+            _LOG.info(line)
         reason = f"{type(error).__name__}, see above; please report it"
     else:
-        say(format_seconds(time.monotonic() - begun_s))
+        _LOG.info(format_seconds(time.monotonic() - begun_s))
         return made
-    say(f"not made: {reason}")
+    _LOG.info(f"not made: {reason}")
     return NotMade(reason)

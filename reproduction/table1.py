@@ -3,7 +3,7 @@
 Arithmetic alone. Knows the table, the data sheets' memories, and what the text makes of it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -23,8 +23,6 @@ from reproduction.claims import (
     judge_number,
 )
 from reproduction.options import Made, Options
-
-Say = Callable[[str], None]
 
 SETTING = "float32 weights alone, in GB of 10^9 bytes; nothing is trained"
 COLUMNS = ("name", "kind", "printed_gb", "ours_gb")
@@ -66,7 +64,7 @@ DEVICES = (
 )
 
 
-def make(options: Options, output: Path, say: Say) -> Made:
+def make(options: Options, output: Path) -> Made:
     """Write table1.csv, table1-claims.csv, .png and .svg. No option matters.
 
     Raises RunError for an output that cannot be written.

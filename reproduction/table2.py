@@ -3,7 +3,7 @@
 Arithmetic alone. Knows what is written and how it is drawn; the numbers are in `table2_rows`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -14,8 +14,6 @@ from reproduction.claims import CLAIM_COLUMNS, Verdict, claim_rows
 from reproduction.options import Made, Options
 from reproduction.table2_rows import Row, rows
 
-Say = Callable[[str], None]
-
 SETTING = "the paper's parameters, three times over; computed, nothing is trained"
 COLUMNS = ("parameter", "table_ii", "text", "results_imply", "verdict")
 _HEADINGS = ("parameter", "Table II", "the text", "the results imply", "verdict")
@@ -24,7 +22,7 @@ _WRONG = "#b3282d"
 _RIGHT = "#0e6b61"
 
 
-def make(options: Options, output: Path, say: Say) -> Made:
+def make(options: Options, output: Path) -> Made:
     """Write table2.csv, table2-claims.csv, .png and .svg. No option matters.
 
     Raises RunError for an output that cannot be written.

@@ -4,7 +4,7 @@ Analytic, at full size: ViT-B, 64 images of 224 px, 5 blocks on the device. Know
 and what is claimed; the columns and the drawing are in files of their own.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
 
@@ -14,8 +14,6 @@ from reproduction.claims import CLAIM_COLUMNS, Claim, Reference, claim_rows, jud
 from reproduction.options import Made, Options
 from reproduction.table3_columns import ROWS, WAYS, Column, columns
 from reproduction.table3_drawing import draw
-
-Say = Callable[[str], None]
 
 SETTING = (
     "ViT-B/16, 64 images of 224 px, float32, SGD with momentum, LoRA of rank 16 on every layer;"
@@ -58,7 +56,7 @@ _REASONS = {
 }
 
 
-def make(options: Options, output: Path, say: Say) -> Made:
+def make(options: Options, output: Path) -> Made:
     """Write table3.csv, table3-claims.csv, .png and .svg. No option matters.
 
     Raises RunError for an output that cannot be written.

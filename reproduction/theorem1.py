@@ -5,7 +5,8 @@ every constant of the theorem is known. Knows what is written; the cases, the cl
 are in files of their own.
 """
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 from cutlayer.report.drawing import plain_style
@@ -28,7 +29,8 @@ from reproduction.theorem1_cases import (
 from reproduction.theorem1_claims import claims_of
 from reproduction.theorem1_drawing import draw
 
-Say = Callable[[str], None]
+_LOG = logging.getLogger(f"cutlayer.{__name__}")
+
 
 COLUMNS = (
     "round",
@@ -43,14 +45,16 @@ COLUMNS = (
 )
 
 
-def make(options: Options, output: Path, say: Say) -> Made:
+def make(options: Options, output: Path) -> Made:
     """Run the cases, judge the claims, and write theorem1.csv, theorem1-claims.csv, .png and .svg.
 
     Of the options only `quick` matters: fewer runs behind each mean. Raises RunError for an output
     that cannot be written.
     """
     runs = QUICK if options.quick else FULL
-    say(f"SGD on quadratics: means over {runs.noisy}, {runs.compressed}, {runs.drifting} runs")
+    _LOG.info(
+        f"SGD on quadratics: means over {runs.noisy}, {runs.compressed}, {runs.drifting} runs"
+    )
     plain, biased, drift = plain_case(runs), biased_case(runs), drift_case(runs)
     output.mkdir(parents=True, exist_ok=True)
     claims = claims_of(plain, biased, drift)

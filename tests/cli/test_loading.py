@@ -2,19 +2,13 @@
 
 import pytest
 
-from cutlayer.cli.loading import loading, teller
+from cutlayer.cli.loading import loading
 from cutlayer.errors import ConfigError
 
 
 def test_a_missing_package_is_named_with_what_brings_it() -> None:
     with (
         pytest.raises(ConfigError, match=r"`cutlayer lab` needs no_such: pip install 'cutlayer\[a"),
-        loading("lab", "a,b", print),
+        loading("lab", "a,b"),
     ):
         raise ModuleNotFoundError("No module", name="no_such")
-
-
-def test_lines_go_to_standard_error_unless_quiet(capsys: pytest.CaptureFixture[str]) -> None:
-    teller(quiet=False)("said")
-    teller(quiet=True)("unsaid")
-    assert capsys.readouterr() == ("", "said\n")

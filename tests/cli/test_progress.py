@@ -1,6 +1,7 @@
 """What a person sees of a run, on a terminal and in a log."""
 
 import io
+import logging
 import time
 from collections.abc import Callable
 
@@ -9,6 +10,7 @@ from rich.console import Console
 
 from cutlayer.cli.progress import Progress, round_line
 
+_LOG = logging.getLogger("cutlayer.cli")
 RECORD = {
     "round": 1,
     "accuracy": 0.412,
@@ -34,7 +36,7 @@ def test_the_line_before_the_first_round() -> None:
 
 def _played(console: Console, *, quiet: bool = False, every_s: float = 60.0) -> Progress:
     with Progress(quiet, console, every_s) as progress:
-        progress.say("model [tiny]: from path")
+        _LOG.info("model [tiny]: from path")
         progress.round_begins(1, 2)
         progress.step_done(1, 1, 4)
         progress.round_done(RECORD)
@@ -83,7 +85,7 @@ def test_quiet_shows_nothing(terminal: bool) -> None:
 
 
 def test_a_warning_is_shown_however_quiet(capsys: pytest.CaptureFixture[str]) -> None:
-    with Progress(quiet=True) as progress:
-        progress.say("data reviews: from path")
-        progress.say("warning: 33% of the tokens are unknown")
+    with Progress(quiet=True):
+        _LOG.info("data reviews: from path")
+        _LOG.warning("33% of the tokens are unknown")
     assert capsys.readouterr() == ("", "warning: 33% of the tokens are unknown\n")

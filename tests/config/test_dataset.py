@@ -9,6 +9,7 @@ import tiny
 from cutlayer.config.dataset import prepare_data
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError, DataError
+from cutlayer.logs import lines_to
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,8 @@ def configured(model: Path, data: Path, **section: object) -> Config:
 def prepared(model: Path, data: Path, **section: object) -> list[str]:
     """What is said while the data are prepared."""
     said: list[str] = []
-    prepare_data(configured(model, data, **section), model, said.append)
+    with lines_to(said.append):
+        prepare_data(configured(model, data, **section), model)
     return said
 
 
@@ -82,7 +84,7 @@ def test_a_text_that_breaks_the_tokenizer_is_skipped_by_name(bert: Path, tmp_pat
     with pytest.raises(DataError, match=r"1 of 13 samples cannot be used: .*a\.jsonl line 13"):
         prepared(bert, data)
     config = configured(bert, data, on_bad_sample="skip")
-    assert prepare_data(config, bert, lambda line: None).skipped == 1
+    assert prepare_data(config, bert).skipped == 1
 
 
 def test_the_defaults_fit_the_built_in_model() -> None:

@@ -12,6 +12,7 @@ from cutlayer.config.job import start
 from cutlayer.config.schema import Config
 from cutlayer.data.samples import LeftOut
 from cutlayer.errors import DataError
+from cutlayer.logs import lines_to
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,8 @@ def prepared(model: Path, data: Path | str, **settings: object) -> tuple[Prepare
         }
     )
     said: list[str] = []
-    return prepare_data(config, model, said.append), said
+    with lines_to(said.append):
+        return prepare_data(config, model), said
 
 
 def table(folder: Path, rows: int = 20) -> Path:

@@ -28,6 +28,7 @@ from cutlayer.config.net_job import open_net
 from cutlayer.config.resumable import MAY_CHANGE, may_change
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError, RunError
+from cutlayer.logs import lines_to
 from cutlayer.net.compute import in_place
 from cutlayer.planner.allocation import Fixed
 from cutlayer.train.run import Silent, begin
@@ -189,13 +190,13 @@ def test_what_a_caller_put_in_is_not_gone_on_without(
     parts: dict[str, Any], message: str, job: Job, own: tuple[Path, Path]
 ) -> None:
     """Objects that no setting names."""
-    directory, said = RunDirectory(own[1]), list[str]()
+    directory = RunDirectory(own[1])
     other = replace(job, setup=replace(job.setup, **parts))
     (directory.path / FILE).unlink()
     for _ in range(2):
-        settle_job(other, directory, said.append)
+        settle_job(other, directory)
     with pytest.raises(RunError, match="cannot go on: since round 1") as caught:
-        settle_job(job, directory, said.append)
+        settle_job(job, directory)
     assert message in str(caught.value)
 
 
@@ -211,8 +212,9 @@ def test_a_run_goes_on_longer(own: tuple[Path, Path], tmp_path: Path) -> None:
     for name in ("adapter/adapter_model.safetensors", "checkpoint.safetensors", "trace.jsonl"):
         assert (run / name).read_bytes() == (whole / name).read_bytes()
     said: list[str] = []
-    with pytest.raises(ConfigError, match=r"training\.rounds is 2, but .* has finished 3"):
-        resume(run, say=said.append, changes={"training.rounds": "2"})
+    expected = pytest.raises(ConfigError, match=r"training\.rounds is 2, but .* has finished 3")
+    with expected, lines_to(said.append):
+        resume(run, changes={"training.rounds": "2"})
     assert not any("already finished" in line for line in said)
 
 
@@ -224,7 +226,7 @@ def test_the_length_that_a_codec_plans_for_is_none_of_its_own(
     noted = set()
     for packets in (10, 20):
         setup = replace(job.setup, codecs=best(packets=packets))
-        settle_job(replace(job, setup=setup), directory, lambda line: None)
+        settle_job(replace(job, setup=setup), directory)
         noted.add((directory.path / FILE).read_text(encoding="utf-8"))
     assert len(noted) == 1
 
@@ -270,7 +272,8 @@ def test_a_run_of_relative_paths_goes_on_from_another_folder(
 def test_a_run_of_an_older_version_is_taken_as_it_is(own: tuple[Path, Path]) -> None:
     (own[1] / FILE).unlink()
     said: list[str] = []
-    resume(own[1], say=said.append)
+    with lines_to(said.append):
+        resume(own[1])
     assert any(line.startswith("warning: ") and "older version" in line for line in said)
     _set(own[1], "seed", 1)
     with pytest.raises(RunError, match="since round 2 seed was 0"):
@@ -281,7 +284,7 @@ def test_a_run_of_an_older_version_is_taken_as_it_is(own: tuple[Path, Path]) -> 
 def test_a_note_that_cannot_be_read_is_named(text: str, own: tuple[Path, Path], job: Job) -> None:
     (own[1] / FILE).write_text(text, encoding="utf-8", errors="surrogatepass")
     with pytest.raises(RunError, match=r"fingerprint\.json cannot be read: .*; delete it to go on"):
-        settle_job(job, RunDirectory(own[1]), lambda line: None)
+        settle_job(job, RunDirectory(own[1]))
 
 
 def test_pictures_in_files_are_compared(tmp_path: Path) -> None:
@@ -296,12 +299,12 @@ def test_pictures_in_files_are_compared(tmp_path: Path) -> None:
     config = tiny.config(model, tmp_path / "data", training=training, codec="none")
     directory = new_directory(config, tmp_path / "runs")
     job = prepare(config)
-    settle_job(job, directory, lambda line: None)
+    settle_job(job, directory)
     begin(job.setup, directory, 1, Silent())
-    settle_job(prepare(config), directory, lambda line: None)
+    settle_job(prepare(config), directory)
     Image.new("RGB", (28, 28), (1, 2, 3)).save(tmp_path / "data" / "test" / "red" / "3.png")
     with pytest.raises(RunError, match="the 12 test samples have another content or order"):
-        settle_job(prepare(config), directory, lambda line: None)
+        settle_job(prepare(config), directory)
 
 
 def test_a_server_compares_too(own: tuple[Path, Path]) -> None:

@@ -16,6 +16,7 @@ from cutlayer.config.schema import Config
 from cutlayer.data.hub import HuggingFaceHub
 from cutlayer.data.known_models import known_config
 from cutlayer.errors import ModelError, UnsupportedModelError
+from cutlayer.logs import lines_to
 from cutlayer.model.describe import describe
 from cutlayer.model.lora import AdapterSpec
 
@@ -49,8 +50,9 @@ def test_the_spec_is_what_describe_gives(vision: Path, tmp_path: Path) -> None:
 def test_a_model_is_counted_once(vision: Path, tmp_path: Path) -> None:
     said: list[str] = []
     config = configuration(vision)
-    first = planned_model(config, cache=tmp_path, say=said.append)
-    assert planned_model(config, cache=tmp_path, say=said.append) == first
+    with lines_to(said.append):
+        first = planned_model(config, cache=tmp_path)
+        assert planned_model(config, cache=tmp_path) == first
     assert said == [f"{vision}: counting its parameters and activations, once"]
 
 
@@ -76,7 +78,8 @@ def test_what_does_not_is_not(vision: Path, tmp_path: Path) -> None:
     said: list[str] = []
     planned(configuration(vision), tmp_path)
     other = configuration(vision, adapter={"alpha": 1.0}, seed=3, training={"batch_size": 2})
-    planned_model(other, cache=tmp_path, say=said.append)
+    with lines_to(said.append):
+        planned_model(other, cache=tmp_path)
     assert said == []
 
 
@@ -93,7 +96,8 @@ def test_a_cache_that_cannot_be_written_is_no_hindrance(vision: Path, tmp_path: 
     cache = tmp_path / "file"
     cache.write_text("in the way", encoding="utf-8")
     said: list[str] = []
-    assert planned_model(configuration(vision), cache=cache, say=said.append).tokens == 5
+    with lines_to(said.append):
+        assert planned_model(configuration(vision), cache=cache).tokens == 5
     assert "not kept there, Not a directory" in said[-1]
 
 

@@ -8,6 +8,7 @@ import tiny
 from cutlayer.config.job import prepare, resume, start
 from cutlayer.config.overview import overview
 from cutlayer.config.schema import Config
+from cutlayer.logs import lines_to
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +105,9 @@ def test_many_classes_and_long_names_are_cut(model: Path, tmp_path: Path) -> Non
 def test_a_resumed_run_says_where_it_goes_on(model: Path, images: Path, tmp_path: Path) -> None:
     path = start(tiny.config(model, images, training={"rounds": 1}), tmp_path).path
     said: list[str] = []
-    resume(path, say=said.append)
+    with lines_to(said.append):
+        resume(path)
     assert "already finished: all of 1 round; more with --training.rounds" in said
-    resume(path, say=said.append, changes={"training.rounds": "2"})
+    with lines_to(said.append):
+        resume(path, changes={"training.rounds": "2"})
     assert said.count("goes on with round 2 of 2") == 1

@@ -9,6 +9,7 @@ from cutlayer.data.find import Found, find_config, find_data, find_model
 from cutlayer.data.known_models import known_config
 from cutlayer.data.load import load_data
 from cutlayer.errors import AssetError
+from cutlayer.logs import lines_to
 from data.assets.kit import FakeHub, delivering, wheel
 from data.sets import json_lines
 
@@ -50,7 +51,8 @@ def test_the_cache_comes_before_the_hub(tmp_path: Path) -> None:
 def test_a_known_name_is_asked_for_by_its_hub_id(tmp_path: Path) -> None:
     hub = FakeHub({"facebook/dinov2-small": tmp_path / "hub"})
     said: list[str] = []
-    found = find_model("dinov2-small", cache=tmp_path, hub=hub, say=said.append)
+    with lines_to(said.append):
+        found = find_model("dinov2-small", cache=tmp_path, hub=hub)
     assert (found.path, found.source) == (tmp_path / "hub", "hub")
     assert said == ["dinov2-small: looking on the Hugging Face hub"]
 

@@ -5,7 +5,6 @@ and data. Only addresses, folders and the number of steps are others than the pa
 """
 
 import json
-import logging
 import re
 import shlex
 import socket
@@ -111,7 +110,6 @@ def port() -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as server:
         free = str(server.getsockname()[1])
     yield f"127.0.0.1:{free}"
-    logging.getLogger("cutlayer").handlers.clear()
 
 
 @pytest.mark.slow("four processes' work: a server and three devices, three times")

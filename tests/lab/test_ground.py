@@ -31,10 +31,6 @@ LACKING = lacking_for_namespaces(sys.platform, os.geteuid(), which)
 needs_namespaces = pytest.mark.skipif(LACKING is not None, reason=f"no namespaces: {LACKING}")
 
 
-def say(line: str) -> None:
-    """Nobody listens."""
-
-
 @pytest.mark.parametrize(
     ("platform", "user", "tools", "reason"),
     [
@@ -85,7 +81,7 @@ def test_only_orphans_are_deleted() -> None:
 @needs_namespaces
 def test_a_device_reaches_the_server_over_a_shaped_link() -> None:
     """The bucket is in place with its rate, and a byte comes through."""
-    with namespaces(LINKS, say) as ground:
+    with namespaces(LINKS) as ground:
         assert ground.shaped
         for number, rates in enumerate(LINKS):
             shown = subprocess.run(
@@ -126,7 +122,7 @@ def test_namespaces_are_deleted_with_what_runs_in_them() -> None:
     """After an error, with a process that nobody stopped."""
     sleep = "import time; print('ready', flush=True); time.sleep(600)"
     before = run_command(("ip", "netns", "list"))
-    with pytest.raises(KeyboardInterrupt), namespaces(LINKS, say) as ground:
+    with pytest.raises(KeyboardInterrupt), namespaces(LINKS) as ground:
         left = subprocess.Popen(
             [*ground.devices[0], sys.executable, "-c", sleep], stdout=subprocess.PIPE, text=True
         )

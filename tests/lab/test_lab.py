@@ -15,6 +15,7 @@ from cutlayer.errors import ConfigError
 from cutlayer.lab.ground import loopback
 from cutlayer.lab.lab import check_lab, run_lab
 from cutlayer.lab.play import Play, served_config, whole_lines
+from cutlayer.logs import lines_to
 
 Folders = tuple[Path, Path]
 
@@ -91,7 +92,8 @@ def test_a_lab_on_loopback(folders: Folders, tmp_path: Path) -> None:
     """Processes, TLS and pacing; the adapter is the trainer's, and nothing else is left."""
     config: Config = tiny.config(*folders, codec="paper", devices={"count": 2})
     said: list[str] = []
-    ended = run_lab(config, tmp_path / "runs", said.append, on_loopback=True)
+    with lines_to(said.append):
+        ended = run_lab(config, tmp_path / "runs", on_loopback=True)
     assert ended.where.startswith("on loopback")
     assert ended.comparison.rounds == (2,)
     labels = {line.label for line in ended.comparison.phases}

@@ -18,7 +18,7 @@ def prepared(tmp_path: Path, data: Path, kind: str = "bert") -> Prepared:
     model = tmp_path / "model"
     images = (data / "train.bin").is_file()
     made = tiny.vision_model(model) if images else tiny.text_model(model, kind)
-    return prepare_data(tiny.config(made, data), made, lambda line: None)
+    return prepare_data(tiny.config(made, data), made)
 
 
 def read_back(folder: Path) -> tuple[Samples, tuple[str, ...]]:

@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cutlayer.logs import records_to
 from cutlayer.net.door_limits import Limits
 from cutlayer.net.gate import LOOPBACK
 from cutlayer.net.grpc_link import connect
@@ -81,11 +83,17 @@ async def serving(
 ) -> AsyncIterator[Served]:
     """A server on a port of the system's choice, stopped at the end."""
     said: list[str] = []
-    server = await serve((LOOPBACK, port), keys, on_link, limits, said.append, outline)
-    try:
-        yield Served(server, said)
-    finally:
-        await server.stop()
+
+    def hear(record: logging.LogRecord) -> None:
+        if record.name in ("cutlayer.net.gate", "cutlayer.net.grpc_server"):
+            said.append(record.getMessage())
+
+    with records_to(hear):
+        server = await serve((LOOPBACK, port), keys, on_link, limits, outline)
+        try:
+            yield Served(server, said)
+        finally:
+            await server.stop()
 
 
 @contextlib.asynccontextmanager

@@ -8,6 +8,7 @@ import pytest
 
 from cutlayer.config.listening import try_addresses
 from cutlayer.errors import RunError
+from cutlayer.logs import lines_to
 from cutlayer.net.any_address import any_socket, plain_address
 from cutlayer.net.door_limits import Limits
 from cutlayer.net.gate import LOOPBACK, Gate
@@ -25,7 +26,7 @@ def test_devices_of_both_kinds_get_to_the_gate(host: str) -> None:
     said: list[str] = []
 
     async def run() -> None:
-        gate = Gate(Limits(), said.append)
+        gate = Gate(Limits())
         port = await gate.open(host, 0, {})
         for address in HOME:
             reader, writer = await asyncio.open_connection(address, port)
@@ -35,7 +36,8 @@ def test_devices_of_both_kinds_get_to_the_gate(host: str) -> None:
             await writer.wait_closed()
         await gate.close()
 
-    asyncio.run(run())
+    with lines_to(said.append):
+        asyncio.run(run())
     assert [line.split(": ")[0] for line in said] == [f"refused {address}" for address in HOME]
 
 

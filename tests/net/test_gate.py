@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
+from cutlayer.logs import lines_to
 from cutlayer.net.door_limits import Limits
 from cutlayer.net.gate import ENROL, LOOPBACK, TLS, Gate
 from cutlayer.units import KIB, MIB
@@ -16,9 +17,9 @@ Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @contextlib.asynccontextmanager
-async def gate_before(serve: Serve, said: list[str]) -> AsyncIterator[tuple[Gate, int]]:
+async def gate_before(serve: Serve) -> AsyncIterator[tuple[Gate, int]]:
     """A gate with one server behind for both first bytes."""
-    gate = Gate(Limits(), said.append)
+    gate = Gate(Limits())
     behind = gate.inner.path("server")
     server = await asyncio.start_unix_server(serve, behind)
     port = await gate.open(LOOPBACK, 0, {TLS: behind, ENROL: behind})
@@ -38,8 +39,7 @@ def test_bytes_go_through_whole_both_ways_and_so_does_the_end() -> None:
         writer.close()
 
     async def run() -> None:
-        said: list[str] = []
-        async with gate_before(serve, said) as (_, port):
+        async with gate_before(serve) as (_, port):
             reader, writer = await asyncio.open_connection(LOOPBACK, port)
             writer.write(TLS + sent)
             writer.write_eof()
@@ -56,7 +56,7 @@ def test_the_byte_that_asks_to_enrol_is_not_passed_on() -> None:
         writer.close()
 
     async def run() -> None:
-        async with gate_before(serve, []) as (_, port):
+        async with gate_before(serve) as (_, port):
             for first, seen in ((ENROL, b"hello"), (TLS, TLS + b"hell")):
                 reader, writer = await asyncio.open_connection(LOOPBACK, port)
                 writer.write(first + b"hello")
@@ -78,7 +78,7 @@ def test_who_does_not_read_stops_who_sends() -> None:
         over.append(writer)
 
     async def run() -> None:
-        async with gate_before(serve, []) as (_, port):
+        async with gate_before(serve) as (_, port):
             _, writer = await asyncio.open_connection(LOOPBACK, port)
             writer.write(TLS)
             sent = 0
@@ -107,7 +107,7 @@ def test_who_stays_when_the_server_has_hung_up_is_cut_off(end: str) -> None:
         getattr(writer.transport, end)()
 
     async def run() -> None:
-        async with gate_before(serve, []) as (gate, port):
+        async with gate_before(serve) as (gate, port):
             with socket.create_connection((LOOPBACK, port)) as leech:
                 leech.sendall(TLS)
                 async with asyncio.timeout(PATIENCE_S):
@@ -123,9 +123,10 @@ def test_who_stays_when_the_server_has_hung_up_is_cut_off(end: str) -> None:
 
 
 def test_a_server_behind_that_is_gone_ends_the_connection() -> None:
+    said: list[str] = []
+
     async def run() -> None:
-        said: list[str] = []
-        gate = Gate(Limits(), said.append)
+        gate = Gate(Limits())
         port = await gate.open(LOOPBACK, 0, {TLS: gate.inner.path("nobody")})
         reader, writer = await asyncio.open_connection(LOOPBACK, port)
         writer.write(TLS)
@@ -135,10 +136,11 @@ def test_a_server_behind_that_is_gone_ends_the_connection() -> None:
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
         await gate.close()
-        assert said == ["refused 127.0.0.1: the server is stopping"]
         assert gate.refusals == 1
 
-    asyncio.run(run())
+    with lines_to(said.append):
+        asyncio.run(run())
+    assert said == ["refused 127.0.0.1: the server is stopping"]
 
 
 def test_a_visitor_is_known_by_its_name_behind() -> None:
@@ -152,8 +154,7 @@ def test_a_visitor_is_known_by_its_name_behind() -> None:
         writer.close()
 
     async def run() -> None:
-        said: list[str] = []
-        async with gate_before(serve, said) as (gate, port):
+        async with gate_before(serve) as (gate, port):
             reader, writer = await asyncio.open_connection(LOOPBACK, port)
             writer.write(TLS)
             assert await reader.readexactly(1) == TLS
@@ -170,6 +171,8 @@ def test_a_visitor_is_known_by_its_name_behind() -> None:
             assert gate.visit(peers[0]) is None
             visit.prove()  # too late for anything
             visit.end()
-            assert said == []
 
-    asyncio.run(run())
+    said: list[str] = []
+    with lines_to(said.append):
+        asyncio.run(run())
+    assert said == []

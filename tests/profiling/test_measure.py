@@ -8,6 +8,7 @@ import tiny
 
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError, CutlayerError
+from cutlayer.logs import lines_to
 from cutlayer.profiling.grid import Grid
 from cutlayer.profiling.log import Line, read_lines
 from cutlayer.profiling.measure import Plan, measure
@@ -41,37 +42,39 @@ def _without_time(lines: list[Line]) -> list[Line]:
 def test_stopped_and_gone_on_with(plan: Plan, tmp_path: Path) -> None:
     """Only what was in progress is lost, and the profile is that of an uninterrupted run."""
     whole, stopped = tmp_path / "whole.jsonl", tmp_path / "new" / "stopped.jsonl"
-    expected = measure(plan, whole, lambda line: None)
+    expected = measure(plan, whole)
 
     def pull(line: str) -> None:
         if line.startswith("2 of 5"):
             raise _StopError
 
-    with pytest.raises(_StopError):
-        measure(plan, stopped, pull)
+    with pytest.raises(_StopError), lines_to(pull):
+        measure(plan, stopped)
     job = Trainer(plan.config).job
     assert len(read_lines(stopped, job)) == 2
     with stopped.open("a", encoding="utf-8") as file:
         file.write('{"job": "')
     said: list[str] = []
-    assert measure(plan, stopped, said.append) == expected
-    assert "3 trainings to do, 2 done before" in said
+    with lines_to(said.append):
+        assert measure(plan, stopped) == expected
+    assert "3 training runs to do, 2 done before" in said
     both = [_without_time(read_lines(log, job)) for log in (whole, stopped)]
     assert both[0] == both[1]
     # more is wanted: the old results stay
     more = replace(plan, grid=replace(GRID, bits=(3, 4)))
     said.clear()
-    points = measure(more, whole, said.append).points
+    with lines_to(said.append):
+        points = measure(more, whole).points
     assert len(points) > len(expected.points)
     assert all(point in points for point in expected.points)
-    assert "2 trainings to do, 5 done before" in said
+    assert "2 training runs to do, 5 done before" in said
 
 
 @pytest.mark.slow("trains at many settings of a codec")
 def test_two_processes_give_the_points_of_one(plan: Plan, tmp_path: Path) -> None:
     small = replace(plan, grid=Grid((0.1,), (3,), ()), seeds=2)
-    alone = measure(small, tmp_path / "one.jsonl", lambda line: None)
-    assert measure(replace(small, workers=2), tmp_path / "two.jsonl", lambda line: None) == alone
+    alone = measure(small, tmp_path / "one.jsonl")
+    assert measure(replace(small, workers=2), tmp_path / "two.jsonl") == alone
     assert [point.codec for point in alone.points] == ["none", "paper", "paper-rans", "fast"]
     assert alone.seeds == (0, 1)
 
@@ -81,8 +84,9 @@ def test_a_training_that_diverges_is_a_result(plan: Plan, tmp_path: Path) -> Non
     optimizer = plan.config.optimizer.model_copy(update=hot)
     config = plan.config.model_copy(update={"optimizer": optimizer})
     said: list[str] = []
-    with pytest.raises(ConfigError, match="diverges in its first round even without a codec"):
-        measure(replace(plan, config=config), tmp_path / "log", said.append)
+    expected = pytest.raises(ConfigError, match="diverges in its first round even without a codec")
+    with expected, lines_to(said.append):
+        measure(replace(plan, config=config), tmp_path / "log")
     assert "none, seed 0: diverged; it counts as round 0 left it" in said
     lines = read_lines(tmp_path / "log", Trainer(config).job)
     assert {(line.diverged, line.rounds, line.bits_up) for line in lines} == {(True, 0, None)}
@@ -104,7 +108,7 @@ def test_a_wrong_job_leaves_no_log(
     wrong = getattr(plan.config, section).model_copy(update=changed)
     config = plan.config.model_copy(update={section: wrong})
     with pytest.raises(CutlayerError, match=message):
-        measure(replace(plan, config=config), tmp_path / "log", lambda line: None)
+        measure(replace(plan, config=config), tmp_path / "log")
     assert not list(tmp_path.iterdir())
 
 
@@ -112,6 +116,6 @@ def test_a_place_that_cannot_be_written(plan: Plan, tmp_path: Path) -> None:
     """Found before the first training."""
     (tmp_path / "file").write_text("", encoding="utf-8")
     said: list[str] = []
-    with pytest.raises(CutlayerError, match="cannot write"):
-        measure(plan, tmp_path / "file" / "log", said.append)
+    with pytest.raises(CutlayerError, match="cannot write"), lines_to(said.append):
+        measure(plan, tmp_path / "file" / "log")
     assert not any("of 5" in line for line in said)

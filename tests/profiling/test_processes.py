@@ -1,5 +1,6 @@
 """Work in other processes: what comes back, what is said, and what becomes of a process."""
 
+import logging
 import os
 import signal
 from collections.abc import Callable
@@ -8,49 +9,54 @@ from multiprocessing import active_children
 
 import pytest
 
-from cutlayer.profiling.processes import Died, Say, spread
+from cutlayer.logs import lines_to
+from cutlayer.profiling.processes import Died, spread
+
+_LOG = logging.getLogger("cutlayer.squares")
 
 
-def squares(say: Say) -> Callable[[int], int]:
+def squares() -> Callable[[int], int]:
     """Squares of numbers, each said; 13 is refused, and 99 kills."""
-    say("begun")
+    _LOG.info("begun")
 
     def square(number: int) -> int:
         if number == 13:
             raise ValueError("unlucky")
         if number == 99:
             os.kill(os.getpid(), signal.SIGKILL)
-        say(f"at {number}")
+        _LOG.warning("at %d", number)
         return number**2
 
     return square
 
 
-def nobody(say: Say) -> Callable[[int], int]:
+def nobody() -> Callable[[int], int]:
     """Cannot begin."""
     raise RuntimeError("no room")
 
 
-def interrupts(say: Say) -> Callable[[int], bool]:
+def interrupts() -> Callable[[int], bool]:
     """Whether Ctrl-C would end the process."""
     return lambda _: signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
 
 
 def test_all_come_back_and_each_process_begins_once() -> None:
     said: list[str] = []
-    assert dict(spread(squares, range(5), 2, said.append)) == {0: 0, 1: 1, 2: 4, 3: 9, 4: 16}
-    assert sorted(said) == ["at 0", "at 1", "at 2", "at 3", "at 4", "begun", "begun"]
+    with lines_to(said.append):
+        assert dict(spread(squares, range(5), 2)) == {0: 0, 1: 1, 2: 4, 3: 9, 4: 16}
+    assert sorted(said) == ["begun", "begun", *(f"warning: at {number}" for number in range(5))]
     assert not active_children()
-    assert list(spread(squares, [], 2, said.append)) == []
+    assert list(spread(squares, [], 2)) == []
 
 
 def test_one_at_a_time_is_in_order() -> None:
-    assert [item for item, _ in spread(squares, [3, 1, 2], 1, lambda line: None)] == [3, 1, 2]
+    assert [item for item, _ in spread(squares, [3, 1, 2], 1)] == [3, 1, 2]
 
 
 def test_what_is_raised_or_dies_loses_only_its_item() -> None:
     said: list[str] = []
-    done = dict(spread(squares, [13, 99, 3], 1, said.append))
+    with lines_to(said.append):
+        done = dict(spread(squares, [13, 99, 3], 1))
     assert isinstance(done[13], ValueError) and str(done[13]) == "unlucky"
     assert done[99] == Died(-signal.SIGKILL) and "ended with code -9" in str(done[99])
     assert done[3] == 9
@@ -58,21 +64,22 @@ def test_what_is_raised_or_dies_loses_only_its_item() -> None:
 
 
 def test_a_process_that_cannot_begin() -> None:
-    done = list(spread(nobody, [1, 2], 2, lambda line: None))
+    done = list(spread(nobody, [1, 2], 2))
     assert sorted((item, str(error)) for item, error in done) == [(1, "no room"), (2, "no room")]
 
 
 def test_an_interrupt_here_ends_all() -> None:
-    def say(line: str) -> None:
+    def hear(line: str) -> None:
         raise KeyboardInterrupt
 
     with (
+        lines_to(hear),
         pytest.raises(KeyboardInterrupt),
-        closing(spread(squares, range(4), 2, say)) as ended,
+        closing(spread(squares, range(4), 2)) as ended,
     ):
         list(ended)
     assert not active_children()
 
 
 def test_an_interrupt_is_for_who_started_them() -> None:
-    assert list(spread(interrupts, [0], 1, lambda line: None)) == [(0, False)]
+    assert list(spread(interrupts, [0], 1)) == [(0, False)]

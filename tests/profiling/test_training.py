@@ -27,7 +27,7 @@ def pair_of_starts(tmp_path_factory: pytest.TempPathFactory) -> list[Start]:
         "training.local_steps": 2,
         "training.batch_size": 4,
     }
-    return list(starts(configure(settings), [0, 1], lambda line: None))
+    return list(starts(configure(settings), [0, 1]))
 
 
 def test_seeds_differ_in_all_but_the_test_samples(pair_of_starts: list[Start]) -> None:

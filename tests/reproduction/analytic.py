@@ -12,7 +12,7 @@ Make = Callable[[Options, Path, Callable[[str], None]], Made]
 
 def made_twice(make: Make, folder: Path, name: str) -> tuple[Made, list[dict[str, str]]]:
     """Make a figure two times: the same bytes; and the rows of its table."""
-    one, other = (make(OPTIONS, folder / place, lambda line: None) for place in ("one", "other"))
+    one, other = (make(OPTIONS, folder / place) for place in ("one", "other"))
     names = [f"{name}.csv", f"{name}-claims.csv", f"{name}.png", f"{name}.svg"]
     assert [path.name for path in one.files] == names
     assert [path.read_bytes() for path in one.files] == [path.read_bytes() for path in other.files]

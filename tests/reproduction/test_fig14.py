@@ -85,9 +85,7 @@ def test_more_rounds_are_tested_where_the_text_tells_of_them() -> None:
 
 
 def test_fewer_samples_are_a_part_of_more(options: Options) -> None:
-    few, many = (
-        next(starts(fig14.config_of(options, n), [0], lambda told: None)).setup for n in (16, 48)
-    )
+    few, many = (next(starts(fig14.config_of(options, n), [0])).setup for n in (16, 48))
     names = [{setup.train.where(i) for i in range(len(setup.train))} for setup in (few, many)]
     assert [len(each) for each in names] == [16, 48] and names[0] < names[1]
     assert [device.local_steps for device in many.devices] == [3] * 4
@@ -113,7 +111,7 @@ def test_the_same_picture_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_the_whole_figure_on_a_tiny_model(tmp_path: Path, options: Options) -> None:
-    made = fig14.make(options, tmp_path / "out", lambda told: None)
+    made = fig14.make(options, tmp_path / "out")
     names = ["fig14.csv", "fig14-claims.csv", "fig14.png", "fig14.svg"]
     assert [path.name for path in made.files] == names
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(names)
@@ -127,5 +125,5 @@ def test_the_whole_figure_on_a_tiny_model(tmp_path: Path, options: Options) -> N
 
 def test_a_wrong_job_leaves_no_directory(tmp_path: Path, options: Options) -> None:
     with pytest.raises(CutlayerError):
-        fig14.make(replace(options, cut=99), tmp_path / "out", lambda told: None)
+        fig14.make(replace(options, cut=99), tmp_path / "out")
     assert not (tmp_path / "out").exists()

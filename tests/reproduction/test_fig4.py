@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from report.test_figures import assert_labels_apart
 
 from cutlayer.errors import CutlayerError
+from cutlayer.logs import lines_to
 from cutlayer.planner.accuracy.cubic import Fit, fit, terms
 from cutlayer.report.drawing import plain_style
 from cutlayer.report.save import save_figure
@@ -164,7 +165,8 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> Options:
 
 def test_the_whole_figure_on_a_tiny_model(tmp_path: Path, options: Options) -> None:
     said: list[str] = []
-    made = fig4.make(options, tmp_path / "out", said.append)
+    with lines_to(said.append):
+        made = fig4.make(options, tmp_path / "out")
     names = ["fig4.csv", "fig4-fit.csv", "fig4-claims.csv", "fig4.png", "fig4.svg"]
     assert [path.name for path in made.files] == names
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(names)
@@ -186,5 +188,5 @@ def test_the_whole_figure_on_a_tiny_model(tmp_path: Path, options: Options) -> N
 
 def test_a_wrong_job_leaves_no_directory(tmp_path: Path, options: Options) -> None:
     with pytest.raises(CutlayerError):
-        fig4.make(replace(options, cut=99), tmp_path / "out", lambda line: None)
+        fig4.make(replace(options, cut=99), tmp_path / "out")
     assert not (tmp_path / "out").exists()

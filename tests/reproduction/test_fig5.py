@@ -11,6 +11,7 @@ from report.test_figures import assert_labels_apart
 
 from cutlayer.codec.presets import paper
 from cutlayer.errors import CutlayerError
+from cutlayer.logs import lines_to
 from cutlayer.profiling.training import Start, follow, standard_error, starts, train
 from cutlayer.report.drawing import plain_style
 from cutlayer.report.save import save_figure
@@ -67,7 +68,7 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> Options:
 def start_of(options: Options, line: Line) -> Start:
     """The line's first seed, dealt unevenly."""
     config = fig5.config_of(options, DIRICHLET, line)
-    return next(starts(config, [0], lambda told: None))
+    return next(starts(config, [0]))
 
 
 def test_a_line_drawn_under_three_names_is_the_same_training(options: Options) -> None:
@@ -159,7 +160,8 @@ def test_the_same_picture_gives_the_same_bytes(tmp_path: Path) -> None:
 
 def test_the_whole_figure_on_a_tiny_model(tmp_path: Path, options: Options) -> None:
     said: list[str] = []
-    made = fig5.make(options, tmp_path / "out", said.append)
+    with lines_to(said.append):
+        made = fig5.make(options, tmp_path / "out")
     names = ["fig5.csv", "fig5-claims.csv", "fig5.png", "fig5.svg"]
     assert [path.name for path in made.files] == names
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(names)
@@ -180,5 +182,5 @@ def test_the_whole_figure_on_a_tiny_model(tmp_path: Path, options: Options) -> N
 
 def test_a_wrong_job_leaves_no_directory(tmp_path: Path, options: Options) -> None:
     with pytest.raises(CutlayerError):
-        fig5.make(replace(options, cut=99), tmp_path / "out", lambda line: None)
+        fig5.make(replace(options, cut=99), tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -11,6 +11,7 @@ from report.test_figures import assert_labels_apart
 
 from cutlayer.codec.presets import paper
 from cutlayer.errors import CutlayerError
+from cutlayer.logs import lines_to
 from cutlayer.profiling.training import starts, train
 from cutlayer.report.drawing import plain_style
 from cutlayer.report.save import save_figure
@@ -140,14 +141,15 @@ def test_the_same_picture_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_a_training_that_diverges_is_a_result(options: Options) -> None:
     config = config_of(options, fig7.QUICK_SIZE)
     hot = config.optimizer.model_copy(update={"name": "sgd", "learning_rate": 1e12})
-    (start,) = starts(config.model_copy(update={"optimizer": hot}), [0], lambda line: None)
+    (start,) = starts(config.model_copy(update={"optimizer": hot}), [0])
     trained = train(replace(start, rounds=3), codecs_of(CLAIMED))
     assert math.isnan(trained.accuracy) and math.isnan(trained.bits_up)
 
 
 def test_the_whole_figure_on_a_tiny_model(tmp_path: Path, options: Options) -> None:
     said: list[str] = []
-    made = fig7.make(replace(options, seeds=2), tmp_path / "out", said.append)
+    with lines_to(said.append):
+        made = fig7.make(replace(options, seeds=2), tmp_path / "out")
     names = ["fig7.csv", "fig7-claims.csv", "fig7.png", "fig7.svg"]
     assert [path.name for path in made.files] == names
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(names)
@@ -165,5 +167,5 @@ def test_the_whole_figure_on_a_tiny_model(tmp_path: Path, options: Options) -> N
 def test_a_wrong_job_leaves_no_directory(tmp_path: Path, options: Options) -> None:
     for wrong in (replace(options, cut=99), replace(options, data="no-such-data")):
         with pytest.raises(CutlayerError):
-            fig7.make(wrong, tmp_path / "out", lambda line: None)
+            fig7.make(wrong, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -80,7 +80,7 @@ def test_the_planner_s_claim_is_that_of_fig10(claims: dict[str, Claim]) -> None:
 
 def test_picture_files_and_time(tmp_path: Path) -> None:
     begun_s = time.process_time()
-    made = headline.make(OPTIONS, tmp_path, lambda line: None)
+    made = headline.make(OPTIONS, tmp_path)
     # 20 s is the promise, without the type checks of a test run
     assert time.process_time() - begun_s < 20
     assert [path.name for path in made.files] == [

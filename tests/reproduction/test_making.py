@@ -7,6 +7,7 @@ import pytest
 import tiny
 
 from cutlayer.errors import ModelError
+from cutlayer.logs import lines_to
 from reproduction.making import NotMade, make, make_all
 from reproduction.options import Made, Options
 
@@ -23,11 +24,12 @@ def test_trained_ones_in_processes_after_the_others(options: Options, tmp_path: 
     (tmp_path / "fig14").write_text("in the way", encoding="utf-8")
     said: list[str] = []
     names = ("fig4", "table2", "fig14")
-    done = make_all(names, options, tmp_path, 2, said.append)
+    with lines_to(said.append):
+        done = make_all(names, options, tmp_path, 2)
     assert tuple(done) == names
     assert isinstance(done["table2"], Made) and isinstance(done["fig14"], NotMade)
     assert "File exists" in done["fig14"].reason
-    alone = make("fig4", options, tmp_path / "alone", lambda line: None)
+    alone = make("fig4", options, tmp_path / "alone")
     made = done["fig4"]
     assert isinstance(made, Made) and (made.setting, made.claims) == (alone.setting, alone.claims)
     for path in made.files:
@@ -42,11 +44,11 @@ def test_trained_ones_in_processes_after_the_others(options: Options, tmp_path: 
 
 def test_one_that_fails_here(options: Options, tmp_path: Path) -> None:
     (tmp_path / "table1").write_text("in the way", encoding="utf-8")
-    done = make_all(("table1", "table2"), options, tmp_path, 1, lambda line: None)
+    done = make_all(("table1", "table2"), options, tmp_path, 1)
     assert [type(figure) for figure in done.values()] == [NotMade, Made]
 
 
 def test_one_alone_raises(options: Options, tmp_path: Path) -> None:
     wrong = Options(options.data, options.model, cut=99, rounds=1, seeds=1, quick=True)
     with pytest.raises(ModelError, match=r"cut is 99"):
-        make("fig4", wrong, tmp_path, lambda line: None)
+        make("fig4", wrong, tmp_path)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from report.test_figures import assert_labels_apart
 
+from cutlayer.logs import lines_to
 from cutlayer.report.drawing import plain_style
 from cutlayer.report.save import save_figure
 from reproduction import theorem1
@@ -162,7 +163,8 @@ def test_the_same_picture_gives_the_same_bytes(tmp_path: Path, cases: Cases) -> 
 
 def test_the_whole_figure(tmp_path: Path) -> None:
     said: list[str] = []
-    made = theorem1.make(OPTIONS, tmp_path / "out", said.append)
+    with lines_to(said.append):
+        made = theorem1.make(OPTIONS, tmp_path / "out")
     names = ["theorem1.csv", "theorem1-claims.csv", "theorem1.png", "theorem1.svg"]
     assert [path.name for path in made.files] == names
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(names)

@@ -2,6 +2,7 @@
 
 import threading
 
+from cutlayer.logs import lines_to
 from cutlayer.train.heartbeat import EVERY_S, Heartbeat, so_far
 
 
@@ -9,12 +10,12 @@ def test_it_says_the_text_of_the_moment_again_and_again() -> None:
     said: list[str] = []
     thrice = threading.Event()
 
-    def say(line: str) -> None:
+    def hear(line: str) -> None:
         said.append(line)
         if len(said) == 3:
             thrice.set()
 
-    with Heartbeat(lambda: f"line {len(said)}", say, every_s=0.01):
+    with lines_to(hear), Heartbeat(lambda: f"line {len(said)}", every_s=0.01):
         assert thrice.wait(10)
     count = len(said)
     assert said[:3] == ["line 0", "line 1", "line 2"]
@@ -24,7 +25,7 @@ def test_it_says_the_text_of_the_moment_again_and_again() -> None:
 
 def test_it_says_nothing_before_its_time_and_ends_at_once() -> None:
     said: list[str] = []
-    with Heartbeat(lambda: "too early", said.append):
+    with lines_to(said.append), Heartbeat(lambda: "too early"):
         pass
     assert said == []
 

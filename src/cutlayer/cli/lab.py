@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from cutlayer.cli.loading import loading, teller
+from cutlayer.cli.loading import loading
 from cutlayer.cli.settings import add_settings, given_settings, refuse_settings_of
 from cutlayer.config.check import check
 from cutlayer.config.output import check_folder
@@ -47,11 +47,10 @@ def run(arguments: argparse.Namespace) -> int:
     check_folder(arguments.output)
     check(config)
     # torch and matplotlib take seconds to import: not for --help or a mistake
-    with loading("lab", "train,net", teller(arguments.quiet)):
+    with loading("lab", "train,net"):
         from cutlayer.lab.lab import run_lab
         from cutlayer.lab.result import comparison_table, verdict, write_comparison
-    say = teller(arguments.quiet)
-    ended = run_lab(config, arguments.output, say, on_loopback=arguments.loopback)
+    ended = run_lab(config, arguments.output, on_loopback=arguments.loopback)
     console = Console(file=sys.stdout)
     console.print(comparison_table(ended.comparison))
     console.print(ended.where, markup=False, soft_wrap=True)

@@ -25,9 +25,9 @@ class JsonLines(logging.Formatter):
 
 
 def log_lines(quiet: bool) -> None:
-    """Send what cutlayer logs to standard error; `quiet`: warnings alone."""
+    """From here on, what cutlayer logs goes to standard error so; `quiet`: warnings alone."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     logger = logging.getLogger("cutlayer")
-    logger.addHandler(handler)
+    logger.handlers = [handler]
     logger.setLevel(logging.WARNING if quiet else logging.INFO)

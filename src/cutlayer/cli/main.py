@@ -13,6 +13,7 @@ from typing import TextIO
 from cutlayer import __version__
 from cutlayer.cli.passive_waiting import wait_passively
 from cutlayer.errors import ConfigError, CutlayerError
+from cutlayer.logs import lines_to
 from cutlayer.words import cut, nearest
 
 COMMANDS = {
@@ -90,7 +91,13 @@ def _run(words: list[str]) -> int:
     # only the command that is named is imported: --help and --version stay quick
     command = import_module(f"cutlayer.cli.{name}")
     known = parsed(f"cutlayer {name}", COMMANDS[name], command.add_arguments, words[1:])
-    return int(command.run(known))
+    with lines_to(on_standard_error, quiet=getattr(known, "quiet", False)):
+        return int(command.run(known))
+
+
+def on_standard_error(line: str) -> None:
+    """A line that is logged, at once."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def prepare() -> None:

@@ -52,9 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     refuse_settings_of(overrides, networks=True)
     config = read_config(arguments.config, overrides, also_read=_CHOICES)
     check_folder(arguments.output)
-    planned = plan(
-        config, lambda line: print(line, file=sys.stderr, flush=True), fixed=arguments.fixed
-    )
+    planned = plan(config, fixed=arguments.fixed)
     console = Console(file=sys.stdout)
     console.print(plan_tables(planned.plan))
     for line in _notes(planned, fixed=arguments.fixed):

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from cutlayer.cli.loading import loading, teller
+from cutlayer.cli.loading import loading
 from cutlayer.cli.options import numbers_of, whole_number
 from cutlayer.cli.settings import add_settings, given_settings, refuse_settings_of
 from cutlayer.config.check import check
@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = read_config(arguments.config, {**quick, **overrides})
     check(config)
     # torch and transformers take seconds to import: not for --help or a mistake
-    with loading("profile", "train", teller(arguments.quiet)):
+    with loading("profile", "train"):
         from rich.console import Console
 
         from cutlayer.planner.accuracy.profile import profile_text
@@ -85,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
     seeds = arguments.seeds or (1 if arguments.quick else _SEEDS)
     plan = Plan(config, grid, seeds, arguments.workers, _command(arguments, overrides))
     log = output.with_name(f"{output.stem}.trainings.jsonl")
-    profile = measure(plan, log, teller(arguments.quiet))
+    profile = measure(plan, log)
     write_text(output, profile_text(profile))
     Console(file=sys.stdout).print(profile_table(profile))
     for line in fit_lines(profile):

@@ -1,5 +1,6 @@
 """What a person sees of a run: a bar on a terminal, lines elsewhere, tables at the end."""
 
+import logging
 import sys
 import time
 from contextlib import ExitStack
@@ -12,6 +13,7 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 
 from cutlayer.cli.pace import Pace
+from cutlayer.logs import lines_to
 from cutlayer.report.run_reader import read_run
 from cutlayer.report.run_record import Score
 from cutlayer.report.tables import round_table, summary_table
@@ -20,6 +22,8 @@ from cutlayer.train.heartbeat import EVERY_S, Heartbeat
 from cutlayer.train.record import Record
 from cutlayer.train.run import Observer
 from cutlayer.units import format_bytes, format_seconds
+
+_LOG = logging.getLogger(__name__)
 
 
 @final
@@ -46,9 +50,10 @@ class Progress(Observer):
         )
         self._task = self._bars.add_task(self._pace.stage, total=None, left="")
         self._context = ExitStack()
-        self._lines = None if seen or quiet else Heartbeat(self._line, self.say, every_s)
+        self._lines = None if seen or quiet else Heartbeat(self._line, every_s)
 
     def __enter__(self) -> "Progress":
+        self._context.enter_context(lines_to(self._print, quiet=self._console.quiet))
         self._context.enter_context(self._bars if self._lines is None else self._lines)
         return self
 
@@ -60,9 +65,9 @@ class Progress(Observer):
     ) -> None:
         self._context.close()
 
-    def say(self, line: str) -> None:
-        """Show a line at once; a warning, however quiet."""
-        if self._console.quiet and line.startswith("warning: "):
+    def _print(self, line: str) -> None:
+        """Show a line at once; however quiet: it is a warning then."""
+        if self._console.quiet:
             print(line, file=sys.stderr)
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
@@ -80,7 +85,7 @@ class Progress(Observer):
         """Show the round's result."""
         self._pace.round_done()
         self._show()
-        self.say(round_line(record, self._pace.rounds))
+        _LOG.info(round_line(record, self._pace.rounds))
 
     def _show(self) -> None:
         pace = self._pace

@@ -1,7 +1,6 @@
 """`cutlayer serve`: a run's server, for devices that join over the network."""
 
 import argparse
-import logging
 from pathlib import Path
 
 from cutlayer.cli.addresses import host_and_port
@@ -85,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
     log_lines(arguments.quiet)
     share_one_arena()
     # torch and transformers take seconds to import: not for --help
-    with loading("serve", "train,net", logging.getLogger(__name__).info):
+    with loading("serve", "train,net"):
         from cutlayer.config.newest_run import newest_run
         from cutlayer.config.serve import Doors, resume, start
     doors = Doors(arguments.listen, arguments.operators)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from cutlayer.cli.loading import loading, teller
+from cutlayer.cli.loading import loading
 from cutlayer.cli.settings import (
     RUNS,
     add_settings,
@@ -65,14 +65,14 @@ def run(arguments: argparse.Namespace) -> int:
         check_folder(output)
         check(config)
     # torch and transformers take seconds to import: not for --help or --print-config
-    with loading("train", "train", teller(arguments.quiet)):
+    with loading("train", "train"):
         from cutlayer.cli.progress import Progress, show_result
         from cutlayer.config.job import resume, start
     with _terminable(), Progress(quiet=arguments.quiet) as progress:
         if arguments.resume is not None:
-            directory = resume(arguments.resume, progress, progress.say, overrides)
+            directory = resume(arguments.resume, progress, overrides)
         else:
-            directory = start(config, output, progress, progress.say)
+            directory = start(config, output, progress)
     show_result(directory.path)
     return 0
 

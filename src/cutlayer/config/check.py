@@ -19,6 +19,7 @@ from cutlayer.config.shares import fixed_shares, most_shares
 from cutlayer.data.find import find_config
 from cutlayer.data.hub import Hub, is_hub_id
 from cutlayer.errors import AssetError, ConfigError
+from cutlayer.logs import unheard
 from cutlayer.schemes.all import SCHEMES
 
 # as architectures that can be split name them in their config.json
@@ -78,7 +79,8 @@ def _model_settings(name: str) -> dict[str, Any] | None:
     Raises AssetError for a name that nobody can have.
     """
     try:
-        folder = find_config(name, hub=_NotAsked()).path
+        with unheard():  # the hub is not asked
+            folder = find_config(name, hub=_NotAsked()).path
     except AssetError:
         if is_hub_id(name) or Path(name).expanduser().exists():
             return None  # whoever loads it looks further, and says what is wrong

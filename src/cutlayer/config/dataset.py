@@ -1,5 +1,6 @@
 """The data of a run: found, drawn, checked, made into batches and dealt to devices."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +28,8 @@ from cutlayer.model.tasks import read_config, task_class, unread_padding
 from cutlayer.model.tokenizer import Tokenizer, load_tokenizer
 from cutlayer.spec import Task
 from cutlayer.words import quoted
+
+_LOG = logging.getLogger(__name__)
 
 # a model for each task that comes in a package
 _MODELS: dict[Task, str] = {
@@ -57,9 +60,7 @@ class Prepared:
     skipped: int
 
 
-def prepare_data(
-    config: Config, model: Path, say: Callable[[str], None], *, dealt: bool = True
-) -> Prepared:
+def prepare_data(config: Config, model: Path, *, dealt: bool = True) -> Prepared:
     """Everything about the data that `config` decides, for the model in the folder `model`.
 
     `dealt` False: of the training split only the names of its classes are needed, and it is neither
@@ -79,34 +80,33 @@ def prepare_data(
         label_field=section.label_field,
         test_fraction=section.test_fraction,
         seed=config.seed,
-        say=say,
     )
-    say(f"data {section.name}: from {data.source}, {data.location}")
+    _LOG.info(f"data {section.name}: from {data.source}, {data.location}")
     _refuse_other_task(config, data.task, model)
-    _tell_found(data, say)
+    _tell_found(data)
     if not dealt:
         data = replace(data, train=data.test)
     if data.task == "image-classification":
         # a picture is read to be checked: only those drawn are
-        data, skipped = _checked(_drawn(data, config, say), config, None, say)
+        data, skipped = _checked(_drawn(data, config), config, None)
         batches: BatchMaker = image_batches(model, section.image_size)
         preprocessing = read_preprocessing(model)
-        say(_told_framing(preprocessing, section.image_size))
+        _LOG.info(_told_framing(preprocessing, section.image_size))
         if preprocessing.note is not None:
-            say(preprocessing.note)
+            _LOG.warning(preprocessing.note)
     elif data.task == "text-classification":
         tokenizer = load_tokenizer(model, section.max_tokens)
-        data, broken = _checked(data, config, None, say)
-        data, skipped = _checked(_drawn(data, config, say), config, tokenizer, say)
+        data, broken = _checked(data, config, None)
+        data, skipped = _checked(_drawn(data, config), config, tokenizer)
         skipped += broken
         batches = text_batches(tokenizer, section.max_tokens, model)
     else:
         tokenizer = load_tokenizer(model, None)
-        data, skipped = _checked(data, config, tokenizer, say)
+        data, skipped = _checked(data, config, tokenizer)
         cut, batches = make_blocks(tokenizer, section.max_tokens)
         test = cut(data.test)
         data = replace(data, train=test if _is_one(data) else cut(data.train), test=test)
-        data = _drawn(data, config, say)
+        data = _drawn(data, config)
     count = config.devices.count
     parts = (
         _deal(config.partition, data.train, count, config.seed)
@@ -141,25 +141,24 @@ def _serves(architecture: PreTrainedConfig, task: Task) -> bool:
     return True
 
 
-def _tell_found(data: DataSet, say: Callable[[str], None]) -> None:
+def _tell_found(data: DataSet) -> None:
     """Everything that was found, and which classes look like one, or like none."""
     count = len(data.train) + len(data.test)
-    say(
-        f"{'warning: ' if any(map(is_odd, data.left_out)) else ''}"
+    _LOG.log(
+        logging.WARNING if any(map(is_odd, data.left_out)) else logging.INFO,
         f"found {len(data.train)} training and {len(data.test)} test samples; "
-        f"{sentence(data.left_out)}"
+        f"{sentence(data.left_out)}",
     )
     if data.task == "causal-lm":
         return
     for one, other in alike(data.class_names):
-        say(
-            f"warning: classes {quoted(one)} and {quoted(other)} look alike and stay two: is that"
-            " meant?"
+        _LOG.warning(
+            f"classes {quoted(one)} and {quoted(other)} look alike and stay two: is that meant?"
         )
     classes = len(np.union1d(data.train.labels, data.test.labels))
     if classes > max(_FEW_CLASSES, count / 2):
-        say(
-            f"warning: {count} samples have {classes} classes, such as"
+        _LOG.warning(
+            f"{count} samples have {classes} classes, such as"
             f" {listing(data.class_names[:3])}: are the labels quantities, or names of samples?"
         )
 
@@ -194,25 +193,23 @@ def check_sizes(section: DataSection, model: Path) -> None:
         )
 
 
-def _checked(
-    data: DataSet, config: Config, tokenizer: Tokenizer | None, say: Callable[[str], None]
-) -> tuple[DataSet, int]:
+def _checked(data: DataSet, config: Config, tokenizer: Tokenizer | None) -> tuple[DataSet, int]:
     tokenize = None if tokenizer is None else tokenizer.tokenize
     kept, bad = check_data(data, config.data.on_bad_sample, tokenize)
     if bad:
-        say(f"warning: skipped {len(bad)} bad samples, the first: {bad[0].title}")
+        _LOG.warning(f"skipped {len(bad)} bad samples, the first: {bad[0].title}")
     if tokenizer is not None:
-        _say_if_odd(tokenizer, kept, say)
+        _tell_if_odd(tokenizer, kept)
     return kept, len(bad)
 
 
-def _say_if_odd(tokenizer: Tokenizer, data: DataSet, say: Callable[[str], None]) -> None:
+def _tell_if_odd(tokenizer: Tokenizer, data: DataSet) -> None:
     if tokenizer.note is not None:
-        say(tokenizer.note)
+        _LOG.warning(tokenizer.note)
     unknown = check_words(tokenizer, data.train, data.name)
     if unknown > _ODD_SHARE:
-        say(
-            f"warning: {unknown:.0%} of the tokens of {data.name} are unknown to the model's"
+        _LOG.warning(
+            f"{unknown:.0%} of the tokens of {data.name} are unknown to the model's"
             " tokenizer: is it another model's, or another language's?"
         )
 
@@ -235,7 +232,7 @@ def check_words(tokenizer: Tokenizer, samples: Samples, name: str) -> float:
     return unknown
 
 
-def _drawn(data: DataSet, config: Config, say: Callable[[str], None]) -> DataSet:
+def _drawn(data: DataSet, config: Config) -> DataSet:
     """At most `train_samples` and `test_samples` of the splits, balanced over classes."""
     balanced = data.task != "causal-lm"
 
@@ -243,7 +240,9 @@ def _drawn(data: DataSet, config: Config, say: Callable[[str], None]) -> DataSet
         if wanted is None or wanted == len(samples):
             return samples
         if wanted > len(samples):
-            say(f"{data.name} has {len(samples)} {name} samples, {wanted} were asked for: all used")
+            _LOG.info(
+                f"{data.name} has {len(samples)} {name} samples, {wanted} were asked for: all used"
+            )
             return samples
         rng = np.random.default_rng([stream, config.seed])
         return Subset(samples, draw_subset(samples.labels, wanted, rng, balanced))

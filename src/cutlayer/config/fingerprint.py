@@ -7,7 +7,8 @@ that decides a round is noted here, as a value or as a hash of it.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +30,8 @@ from cutlayer.train.files import write_json, write_text
 from cutlayer.train.run_directory import RunDirectory
 from cutlayer.train.setup import Setup
 from cutlayer.words import cut
+
+_LOG = logging.getLogger(__name__)
 
 FILE = "fingerprint.json"
 # what is read of a model's folder: its weights, its configuration, its tokenizer or preprocessing
@@ -98,7 +101,7 @@ class Inputs:
         )
 
 
-def settle(inputs: Inputs, directory: RunDirectory, say: Callable[[str], None]) -> None:
+def settle(inputs: Inputs, directory: RunDirectory) -> None:
     """Note what a new run is made of; of one that goes on, compare it, and note what may change.
 
     Raises RunError, naming what differs, before anything is written.
@@ -114,8 +117,8 @@ def settle(inputs: Inputs, directory: RunDirectory, say: Callable[[str], None]) 
     if finished is None:
         write_json(path, asdict(now))
     elif not path.exists():
-        say(
-            f"warning: {directory.path} was begun by an older version, or its {FILE} was deleted:"
+        _LOG.warning(
+            f"{directory.path} was begun by an older version, or its {FILE} was deleted:"
             " data, weights and settings of now are taken for those that it began with"
         )
         write_json(path, asdict(now))

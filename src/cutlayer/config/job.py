@@ -3,10 +3,11 @@
 This is where names become objects; everything below takes objects.
 """
 
+import logging
 import re
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -57,7 +58,7 @@ from cutlayer.train.setup import LocalWork, Setup
 from cutlayer.train.state import RunState
 from cutlayer.units import format_bytes
 
-Say = Callable[[str], None]
+_LOG = logging.getLogger(__name__)
 
 _REMEDY = {
     True: "raise training.micro_batches, set devices.activation_memory to recompute, or lower"
@@ -81,17 +82,15 @@ class Job:
     memory: Memory
 
 
-def start(
-    config: Config, output: Path, observer: Observer | None = None, say: Say = lambda line: None
-) -> RunDirectory:
+def start(config: Config, output: Path, observer: Observer | None = None) -> RunDirectory:
     """Train as `config` says, in a new directory under `output`; returns that directory.
 
     Everything that can be wrong is found before the directory is made. Raises CutlayerError.
     """
     config = with_full_paths(config)
     use_threads(config)
-    job = prepare(config, say)
-    return finish(job, new_directory(config, output), observer or Silent(), say)
+    job = prepare(config)
+    return finish(job, new_directory(config, output), observer or Silent())
 
 
 def new_directory(config: Config, output: Path) -> RunDirectory:
@@ -104,7 +103,6 @@ def new_directory(config: Config, output: Path) -> RunDirectory:
 def resume(
     path: Path,
     observer: Observer | None = None,
-    say: Say = lambda line: None,
     changes: Mapping[str, str] | None = None,
 ) -> RunDirectory:
     """Go on with the run in `path` from its last finished round, to the same last bytes.
@@ -115,8 +113,8 @@ def resume(
     directory = RunDirectory.open(path)
     config = changed_config(directory, changes or {})
     use_threads(config)
-    job = prepare(config, say)
-    return finish(job, directory, observer or Silent(), say)
+    job = prepare(config)
+    return finish(job, directory, observer or Silent())
 
 
 def changed_config(directory: RunDirectory, changes: Mapping[str, str]) -> Config:
@@ -126,11 +124,11 @@ def changed_config(directory: RunDirectory, changes: Mapping[str, str]) -> Confi
 
 
 def settle_job(
-    job: Job, directory: RunDirectory, say: Say, command: Literal["train", "serve"] = "train"
+    job: Job, directory: RunDirectory, command: Literal["train", "serve"] = "train"
 ) -> None:
     """Note what a run is made of, or compare it with what it began with. Raises CutlayerError."""
     names = job.prepared.data.class_names
-    settle(Inputs(command, job.config, job.found.path, names, job.setup), directory, say)
+    settle(Inputs(command, job.config, job.found.path, names, job.setup), directory)
 
 
 def use_threads(config: Config) -> None:
@@ -139,7 +137,7 @@ def use_threads(config: Config) -> None:
         torch.set_num_threads(config.threads)
 
 
-def prepare(config: Config, say: Say = lambda line: None, *, dealt: bool = True) -> Job:
+def prepare(config: Config, *, dealt: bool = True) -> Job:
     """Find and check everything a run needs, in the order in which mistakes are cheapest to find.
 
     `dealt` False: devices have samples of their own, those of the training split are not needed.
@@ -151,10 +149,10 @@ def prepare(config: Config, say: Say = lambda line: None, *, dealt: bool = True)
     micro_batches = count_micro_batches(config.training, scheme)
     warning = slow_base(config.devices.base, _processor())
     if warning is not None:
-        say(warning)
-    found = find_model(config.model.name, say=say)
-    say(f"model {config.model.name}: from {found.source}, {found.path}")
-    prepared = prepare_data(config, found.path, say, dealt=dealt)
+        _LOG.warning(warning)
+    found = find_model(config.model.name)
+    _LOG.info(f"model {config.model.name}: from {found.source}, {found.path}")
+    prepared = prepare_data(config, found.path, dealt=dealt)
     adapter = make_adapter(config.adapter, prepared.task)
     classes = len(prepared.data.class_names)
     request = model_request(config, found.path, prepared.task, classes)
@@ -212,17 +210,17 @@ def _works(config: Config, devices: Sequence[Device], prepared: Prepared) -> tup
     )
 
 
-def finish(job: Job, directory: RunDirectory, observer: Observer, say: Say) -> RunDirectory:
+def finish(job: Job, directory: RunDirectory, observer: Observer) -> RunDirectory:
     """Train what is left of the job in `directory`, then write adapter, summary and report.
 
     Raises CutlayerError; KeyboardInterrupt, if there was one, saying how the run goes on.
     """
     with _to_go_on(directory):
-        settle_job(job, directory, say)
+        settle_job(job, directory)
         for line in overview(job.config, job.prepared, job.setup):
-            say(line)
-        say(f"run directory: {directory.path}")
-        _say_where(directory.finished(), job.config.training.rounds, say)
+            _LOG.info(line)
+        _LOG.info(f"run directory: {directory.path}")
+        _tell_where(directory.finished(), job.config.training.rounds)
         write_json(directory.path / "partition.json", _partition(job))
         state, records = run_rounds(job.setup, directory, job.config.training.rounds, observer)
         export(job, state, directory)
@@ -231,12 +229,14 @@ def finish(job: Job, directory: RunDirectory, observer: Observer, say: Say) -> R
     return directory
 
 
-def _say_where(finished: int | None, rounds: int, say: Say) -> None:
+def _tell_where(finished: int | None, rounds: int) -> None:
     """Of a run that has begun before: where it goes on, or that there is nothing left of it."""
     if finished is not None and finished >= rounds:
-        say(f"already finished: all of {counted(rounds, 'round')}; more with --training.rounds")
+        _LOG.info(
+            f"already finished: all of {counted(rounds, 'round')}; more with --training.rounds"
+        )
     elif finished is not None:
-        say(f"goes on with round {finished + 1} of {rounds}")
+        _LOG.info(f"goes on with round {finished + 1} of {rounds}")
 
 
 @contextmanager
@@ -289,7 +289,7 @@ def slow_base(base: str, processor: str) -> str | None:
     if base != "bfloat16" or not processor or "bf16" in processor:
         return None
     return (
-        "warning: devices.base is bfloat16, and this processor has no bfloat16 arithmetic: it saves"
+        "devices.base is bfloat16, and this processor has no bfloat16 arithmetic: it saves"
         " memory and takes some 30 times as long; float32 is the fast one here"
     )
 

@@ -158,7 +158,7 @@ async def join(joining: Joining, compute: Compute) -> None:
             dialler.got_on,
             lambda terms: check_own(joining.own, terms.task, terms.class_names),
         )
-        with Heartbeat(lambda: driver.progress, _LOG.info):
+        with Heartbeat(lambda: driver.progress):
             await driver.take_part(dialler.dial)
         joining.state.unlink(missing_ok=True)
     _LOG.info("the run has ended")

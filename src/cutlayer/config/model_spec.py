@@ -7,6 +7,7 @@ that decides it; the built-in job's and the examples' come with cutlayer.
 import contextlib
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -16,7 +17,6 @@ from typing import Any, Literal
 from cutlayer import __version__
 from cutlayer.config.adapter import trains_head
 from cutlayer.config.schema import Config
-from cutlayer.data.assets.asset import Say, silent
 from cutlayer.data.assets.cache import cache_root
 from cutlayer.data.assets.catalogue import known_asset
 from cutlayer.data.find import find_config
@@ -26,6 +26,8 @@ from cutlayer.model.verified import VERIFIED
 from cutlayer.planner import models
 from cutlayer.planner.model_file import DescribedModel, described_text, read_described
 from cutlayer.spec import ModelSpec, Task
+
+_LOG = logging.getLogger(__name__)
 
 SHIPPED = Path(models.__file__).parent
 
@@ -40,7 +42,7 @@ class PlannedModel:
 
 
 def planned_model(
-    config: Config, *, cache: Path | None = None, hub: Hub | None = None, say: Say = silent
+    config: Config, *, cache: Path | None = None, hub: Hub | None = None
 ) -> PlannedModel:
     """The model that `config` names, with its adapters, for its task.
 
@@ -52,13 +54,13 @@ def planned_model(
     adapted as asked or for texts longer than it reads, ConfigError if torch is needed and missing.
     """
     name = config.model.name
-    folder = find_config(name, cache=cache, hub=hub, say=say).path
+    folder = find_config(name, cache=cache, hub=hub).path
     request = model_request(config, folder)
     described = _read_described(request, cache or cache_root())
     if described is None:
-        say(f"{name}: counting its parameters and activations, once")
+        _LOG.info(f"{name}: counting its parameters and activations, once")
         described = describe_request(request, folder)
-        _keep(_kept(request, cache or cache_root()), described_text(described), say)
+        _keep(_kept(request, cache or cache_root()), described_text(described))
     tokens = described.image_tokens or config.data.max_tokens
     if described.most_tokens is not None and tokens > described.most_tokens:
         raise ModelError(
@@ -177,7 +179,7 @@ def describe_request(request: Request, folder: Path) -> DescribedModel:
     return count_described(request, folder)
 
 
-def _keep(path: Path, text: str, say: Say) -> None:
+def _keep(path: Path, text: str) -> None:
     """Put a description into the cache, whole or not at all; a cache that cannot be written costs
     no more than counting again."""
     new = path.with_name(f".{path.name}.{os.getpid()}")
@@ -186,6 +188,6 @@ def _keep(path: Path, text: str, say: Say) -> None:
         new.write_text(text, encoding="utf-8")
         new.replace(path)
     except OSError as error:
-        say(f"{path.parent}: not kept there, {error.strerror}")
+        _LOG.info(f"{path.parent}: not kept there, {error.strerror}")
         with contextlib.suppress(OSError):
             new.unlink()

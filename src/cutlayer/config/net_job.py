@@ -134,7 +134,7 @@ def open_net(job: Job, directory: RunDirectory, observer: Observer, compute: Com
     directory that cannot be read or written.
     """
     check_net(job)
-    settle_job(job, directory, _LOG.warning, "serve")
+    settle_job(job, directory, "serve")
     setup, net = job.setup, job.config.net
     state = begin(setup, directory, job.config.training.rounds, observer)
     largest = MiniBatch(job.config.training.batch_size, _tokens(job, state))

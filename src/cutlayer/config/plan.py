@@ -3,7 +3,6 @@
 Needs neither torch nor the data. Knows which names stand for what; the planner knows no names.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,8 +30,6 @@ from cutlayer.schemes.all import SCHEMES
 from cutlayer.spec import Holding
 from cutlayer.words import shown
 
-Say = Callable[[str], None]
-
 _MOST_DEVICES, _MOST_STEPS = 100_000, 10_000
 # what the paper calls 80 % sparsity and 3 bits
 _PUBLISHED: dict[str, float] = {"keep_ratio": 0.2, "levels": 7}
@@ -56,7 +53,7 @@ class Planned:
     fixed: bool = False
 
 
-def plan(config: Config, say: Say = lambda line: None, *, fixed: bool = False) -> Planned:
+def plan(config: Config, *, fixed: bool = False) -> Planned:
     """The shortest round for `config`, within its planner section's limits.
 
     With a measured profile the codec is chosen too; without one it stays as configured. `fixed`:
@@ -66,7 +63,7 @@ def plan(config: Config, say: Say = lambda line: None, *, fixed: bool = False) -
     _check_devices(config.devices.count)
     check(config, cut=fixed or "cut" in config.model.model_fields_set, dealt=False)
     profile = None if fixed else _profile(config)
-    workload = make_workload(config, say)
+    workload = make_workload(config)
     _check_steps(max(workload.local_steps))
     section = config.planner
     limits = Limits(

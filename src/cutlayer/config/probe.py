@@ -3,7 +3,8 @@
 Finds and loads what a run would, but for one device and without a codec.
 """
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cutlayer.config.adapter import trains_head
@@ -15,7 +16,7 @@ from cutlayer.model.load import load_device_part, load_server_part
 from cutlayer.model.lora import AdapterSpec
 from cutlayer.train.probe import Crossing, Parts, crossings
 
-Say = Callable[[str], None]
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,13 +28,13 @@ class Probe:
     source: str
 
 
-def probe(config: Config, warm_steps: int, kept_steps: int, say: Say = lambda line: None) -> Probe:
+def probe(config: Config, warm_steps: int, kept_steps: int) -> Probe:
     """Train one device of `config` for `warm_steps`, then keep what `kept_steps` more send.
 
     Raises CutlayerError for a model, data set or cut that cannot be.
     """
-    found = find_model(config.model.name, say=say)
-    prepared = prepare_data(config, found.path, say)
+    found = find_model(config.model.name)
+    prepared = prepare_data(config, found.path)
     section = config.adapter
     head = trains_head(section, prepared.task)
     adapter = AdapterSpec(
@@ -51,7 +52,7 @@ def probe(config: Config, warm_steps: int, kept_steps: int, say: Say = lambda li
 
     def batches() -> Iterator[Batch]:
         for step in range(warm_steps + kept_steps):
-            say(f"step {step + 1} of {warm_steps + kept_steps}")
+            _LOG.info(f"step {step + 1} of {warm_steps + kept_steps}")
             yield prepared.batches.make(samples, plan.indices(step))
 
     made = crossings(parts, batches(), config.seed, config.optimizer.learning_rate)

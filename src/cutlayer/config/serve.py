@@ -113,8 +113,8 @@ def resume(path: Path, keys: Path, doors: Doors, changes: Mapping[str, str] | No
 def _ready(config: Config) -> Job:
     """Prepared; the log says what for, and that it goes on."""
     use_threads(config)
-    with Heartbeat(so_far("getting ready"), _LOG.info):
-        job = prepare(config, _LOG.info, dealt=False)
+    with Heartbeat(so_far("getting ready")):
+        job = prepare(config, dealt=False)
     for line in overview(job.config, job.prepared, job.setup, real=True):
         _LOG.info("%s", line)
     return job
@@ -129,7 +129,7 @@ def _serve_alone(job: Job, directory: RunDirectory, keys: RunKeys, doors: Doors)
 
 def _serve(job: Job, directory: RunDirectory, keys: RunKeys, doors: Doors) -> None:
     _LOG.info("run directory: %s", directory.path)
-    with Heartbeat(so_far("evaluating, or going through the journal"), _LOG.info):
+    with Heartbeat(so_far("evaluating, or going through the journal")):
         net = open_net(job, directory, _Told(), in_thread)
     service, had_ended = Service(net, keys, doors.devices, doors.operators), net.session.finished
     if asyncio.run(_until_told(service)):
@@ -188,7 +188,7 @@ class Service:
         most = format_bytes(net.memory.total)
         _LOG.info("devices can make this server hold %s at most: %s", most, net.memory)
         server = await serve(
-            self._address, self._keys, self._on_link, net.limits, _LOG.info, outline_of(net.job)
+            self._address, self._keys, self._on_link, net.limits, outline_of(net.job)
         )
         self._server = server
         ticker = asyncio.create_task(self._tick())

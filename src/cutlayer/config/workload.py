@@ -3,7 +3,6 @@
 Imports no torch: only a model that has not been described before needs it.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from cutlayer.config.codec import make_codecs
@@ -18,7 +17,7 @@ from cutlayer.planner.workload import Workload
 from cutlayer.spec import MiniBatch
 
 
-def make_workload(config: Config, say: Callable[[str], None] = lambda line: None) -> Workload:
+def make_workload(config: Config) -> Workload:
     """What `config` gives to a planner.
 
     Samples are taken to be dealt evenly, whatever `partition` says: which device gets how many is
@@ -28,7 +27,7 @@ def make_workload(config: Config, say: Callable[[str], None] = lambda line: None
     devices = make_devices(config.devices)
     steps = _local_steps(config)
     channel, rules = make_channel(config, devices), make_rules(config)
-    planned = planned_model(config, say=say)
+    planned = planned_model(config)
     return Workload(
         model=planned.model,
         devices=devices,

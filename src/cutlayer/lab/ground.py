@@ -4,6 +4,7 @@ Runs `ip` and `tc`. Whatever happens, the namespaces are deleted, with every pro
 of a lab that was killed, by the next one.
 """
 
+import logging
 import os
 import shutil
 import signal
@@ -19,7 +20,8 @@ from cutlayer.lab.leftovers import another
 from cutlayer.lab.names import orphans
 from cutlayer.lab.network import LabNetwork, Words, deleting, inside
 
-Say = Callable[[str], None]
+_LOG = logging.getLogger(__name__)
+
 # runs a command and gives what it prints; raises NoNamespacesError
 Run = Callable[[Words], str]
 
@@ -57,7 +59,7 @@ def loopback(devices: int, why: str) -> Ground:
 
 
 @contextmanager
-def namespaces(links: Sequence[LinkRates], say: Say) -> Iterator[Ground]:
+def namespaces(links: Sequence[LinkRates]) -> Iterator[Ground]:
     """A namespace for the server and each device, deleted at the end.
 
     Raises NoNamespacesError if they cannot be made.
@@ -67,7 +69,7 @@ def namespaces(links: Sequence[LinkRates], say: Say) -> Iterator[Ground]:
         raise NoNamespacesError(lacking)
     left = delete_orphans(run_command, another)
     if left:
-        say(f"deleted what a lab that was killed has left: {', '.join(left)}")
+        _LOG.info(f"deleted what a lab that was killed has left: {', '.join(left)}")
     network = LabNetwork(os.getpid(), links)
     try:
         for words in network.building():

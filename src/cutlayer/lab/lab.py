@@ -4,6 +4,7 @@ The first round calibrates; those after it are compared with what it predicts fo
 """
 
 import json
+import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,7 +18,7 @@ from cutlayer.config.overview import overview
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError, RunError
 from cutlayer.lab.comparison import Comparison, compare
-from cutlayer.lab.ground import Ground, NoNamespacesError, Say, loopback, namespaces
+from cutlayer.lab.ground import Ground, NoNamespacesError, loopback, namespaces
 from cutlayer.lab.leftovers import another, delete_folders, lab_folder
 from cutlayer.lab.play import Play, play, whole_lines
 from cutlayer.lab.prediction import calibrate, computing, predict, unicast
@@ -28,6 +29,8 @@ from cutlayer.planner.allocation import Fixed
 from cutlayer.timeline.rules import Rules
 from cutlayer.train.heartbeat import Heartbeat, so_far
 from cutlayer.train.round_log import lines_of_round
+
+_LOG = logging.getLogger(__name__)
 
 _CALIBRATION = 1
 
@@ -41,7 +44,7 @@ class LabRun:
     where: str
 
 
-def run_lab(config: Config, output: Path, say: Say, *, on_loopback: bool) -> LabRun:
+def run_lab(config: Config, output: Path, *, on_loopback: bool) -> LabRun:
     """Run `config` between processes, over links with the channel's rates, and compare.
 
     On loopback if asked, or where there are no namespaces. The run's directory is made under
@@ -51,18 +54,18 @@ def run_lab(config: Config, output: Path, say: Say, *, on_loopback: bool) -> Lab
     # a thread a process: there are more of these than cores
     config = config.model_copy(update={"threads": 1})
     use_threads(config)
-    with Heartbeat(so_far("getting ready"), say):
-        job = prepare(config, say)
+    with Heartbeat(so_far("getting ready")):
+        job = prepare(config)
     links, shares = check_lab(job)
     for line in overview(job.config, job.prepared, job.setup):
-        say(line)
+        _LOG.info(line)
     with ExitStack() as stack:
         stop = stack.enter_context(Stop())
-        ground = stack.enter_context(_ground(links, say, on_loopback))
-        folder = stack.enter_context(_folder(say))
+        ground = stack.enter_context(_ground(links, on_loopback))
+        folder = stack.enter_context(_folder())
         processes = stack.enter_context(Processes(folder))
         with stop.heeded():
-            directory = play(Play(job, links, shares, ground, folder, output), processes, say)
+            directory = play(Play(job, links, shares, ground, folder, output), processes)
     return LabRun(directory, _compared(job, links, directory), ground.title)
 
 
@@ -94,25 +97,25 @@ def check_lab(job: Job) -> tuple[tuple[LinkRates, ...], tuple[float, ...]]:
 
 
 @contextmanager
-def _ground(links: Sequence[LinkRates], say: Say, on_loopback: bool) -> Iterator[Ground]:
+def _ground(links: Sequence[LinkRates], on_loopback: bool) -> Iterator[Ground]:
     """Namespaces if they are to be had."""
     with ExitStack() as stack:
         if on_loopback:
             ground = loopback(len(links), "asked for")
         else:
             try:
-                ground = stack.enter_context(namespaces(links, say))
+                ground = stack.enter_context(namespaces(links))
             except NoNamespacesError as error:
                 ground = loopback(len(links), f"no network namespaces, {error}")
-        say(ground.title)
+        _LOG.info(ground.title)
         yield ground
 
 
 @contextmanager
-def _folder(say: Say) -> Iterator[Path]:
+def _folder() -> Iterator[Path]:
     left = delete_folders(Path(tempfile.gettempdir()), another)
     if left:
-        say(f"deleted what a lab that was killed has left: {', '.join(left)}")
+        _LOG.info(f"deleted what a lab that was killed has left: {', '.join(left)}")
     with lab_folder() as folder:
         yield folder
 

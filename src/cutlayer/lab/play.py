@@ -4,6 +4,7 @@ Knows what each is told, and reads what it says; the ground that they run on is 
 """
 
 import json
+import logging
 import re
 import time
 from collections.abc import Sequence
@@ -16,12 +17,14 @@ from cutlayer.config.job import Job
 from cutlayer.config.read import config_yaml
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError
-from cutlayer.lab.ground import Ground, Say
+from cutlayer.lab.ground import Ground
 from cutlayer.lab.processes import Process, Processes, cutlayer_command
 from cutlayer.lab.samples import write_samples
 from cutlayer.net.identity.run_keys import init_keys
 from cutlayer.train.heartbeat import Heartbeat
 from cutlayer.units import format_seconds, roughly
+
+_LOG = logging.getLogger(__name__)
 
 _INVITED_S = 3600.0
 # rates that differ by less, as a part of them, are one
@@ -41,18 +44,18 @@ class Play:
     output: Path
 
 
-def play(run: Play, processes: Processes, say: Say) -> Path:
+def play(run: Play, processes: Processes) -> Path:
     """Run it to its end; the run's directory. Raises RunError for a process that fails."""
     (run.folder / "lab.yaml").write_text(config_yaml(served_config(run)), encoding="utf-8")
     for device, link in enumerate(run.links):
         write_samples(_data(run, device), run.job.prepared, device)
         count = len(run.job.prepared.parts[device])
-        say(f"{_name(device)}: {_rates(link)}, {count} samples")
+        _LOG.info(f"{_name(device)}: {_rates(link)}, {count} samples")
     keys = init_keys(run.folder / "keys", time.time())
     server = processes.start("server", (*run.ground.server, *_serve(run)))
     port = int(_said(processes, server, r"listening on port (\d+)"))
     directory = Path(_said(processes, server, r"run directory: (.+)"))
-    say(f"run directory: {directory}")
+    _LOG.info(f"run directory: {directory}")
     for device in range(len(run.links)):
         token = keys.invite(_name(device), _INVITED_S, time.time()).text()
         processes.start(
@@ -62,8 +65,8 @@ def play(run: Play, processes: Processes, say: Say) -> Path:
             # in one cache, several devices would fetch one part into one file
             environment={"CUTLAYER_CACHE": str(run.folder / _name(device) / "cache")},
         )
-    following = _Following(directory / "rounds.jsonl", server, run.job.config.training.rounds, say)
-    with Heartbeat(lambda: following.stage, say):
+    following = _Following(directory / "rounds.jsonl", server, run.job.config.training.rounds)
+    with Heartbeat(lambda: following.stage):
         processes.wait_until(following.look)
         processes.wait()
     return directory
@@ -139,11 +142,10 @@ def _said(processes: Processes, process: Process, pattern: str) -> str:
 class _Following:
     """Tells of each round once."""
 
-    def __init__(self, path: Path, server: Process, rounds: int, say: Say) -> None:
+    def __init__(self, path: Path, server: Process, rounds: int) -> None:
         self._path = path
         self._server = server
         self._rounds = rounds
-        self._say = say
         self._start_s = time.monotonic()
         self._told = 0
 
@@ -153,7 +155,7 @@ class _Following:
         for record in whole_lines(self._path)[self._told + 1 :]:
             self._told = record["round"]
             delay = format_seconds(record["delay_s"])
-            self._say(f"round {self._told} of {self._rounds}: measured round {delay}")
+            _LOG.info(f"round {self._told} of {self._rounds}: measured round {delay}")
         return ended
 
     @property

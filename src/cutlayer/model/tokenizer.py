@@ -154,12 +154,12 @@ def _note(folder: Path, inner: Any, rows: int | None) -> str | None:
     padding = getattr(read_config(folder), "pad_token_id", None)
     if None not in (padding, inner.pad_token_id) and padding != inner.pad_token_id:
         return (
-            f"warning: the tokenizer in {folder} pads with id {inner.pad_token_id}, config.json"
+            f"the tokenizer in {folder} pads with id {inner.pad_token_id}, config.json"
             f" says {padding}: is it another model's?"
         )
     if 2 * len(inner) >= rows:
         return None
     return (
-        f"warning: the tokenizer in {folder} has {len(inner)} tokens, the model's embedding {rows}:"
+        f"the tokenizer in {folder} has {len(inner)} tokens, the model's embedding {rows}:"
         " is it another model's?"
     )

@@ -6,11 +6,12 @@ here each connection has all three. Bytes go through unread, at the pace of the 
 """
 
 import asyncio
+import logging
 import math
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import cast, final
 
 from cutlayer.net.admission import Admission, network_of
@@ -19,7 +20,7 @@ from cutlayer.net.door_limits import Limits
 from cutlayer.net.inner_sockets import InnerSockets, number_of
 from cutlayer.units import KIB
 
-Say = Callable[[str], None]
+_LOG = logging.getLogger(__name__)
 
 # the first byte of TLS (RFC 8446, 5.1: a handshake record), and of a device that wants to enrol,
 # which is not part of what follows
@@ -35,17 +36,16 @@ _REMEMBERED = 4096
 class Gate:
     """Connections from outside, each with another to the server that its first byte asks for.
 
-    say: told each refusal with its reason. inner: where the servers behind listen.
+    Each refusal is logged with its reason. inner: where the servers behind listen.
     """
 
-    def __init__(self, limits: Limits, say: Say) -> None:
+    def __init__(self, limits: Limits) -> None:
         self.behind: Mapping[bytes, str] = {}
         self.inner = InnerSockets()
         self.proof_s = limits.proof_s
         # one for all sides, since what came goes on at once
         self.buffer = bytearray(BUFFER_BYTES)
         self.refusals = 0
-        self._say = say
         self._admission = Admission(limits, self._evict)
         # in the order of arrival
         self._visits: dict[Visit, None] = {}
@@ -113,7 +113,7 @@ class Gate:
         count = self._refused[same]
         if math.log2(count).is_integer():
             times = "" if count == 1 else f" ({count} refusals so far)"
-            self._say(f"refused {address}: {reason}{times}")
+            _LOG.info(f"refused {address}: {reason}{times}")
 
     def _evict(self, network: str) -> None:
         """End the oldest unproven visit of a network."""

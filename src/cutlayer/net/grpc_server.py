@@ -1,11 +1,12 @@
 """The server's end of all links: who may have one, and one link a device at most.
 
 Knows the gate, enrolment, gRPC and the register of devices; what is said over a link is the
-caller's. A stranger is told nothing; `say` is told each refusal with its reason.
+caller's. A stranger is told nothing; each refusal is logged with its reason.
 """
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from cryptography import x509
 from cutlayer.errors import CutlayerError, IdentityError
 from cutlayer.net.door_limits import Limits
 from cutlayer.net.enrolment import Enrolment
-from cutlayer.net.gate import ENROL, TLS, Gate, Say, Visit
+from cutlayer.net.gate import ENROL, TLS, Gate, Visit
 from cutlayer.net.grpc_link import (
     ACCEPTED,
     METHOD,
@@ -34,6 +35,8 @@ from cutlayer.net.identity.run_keys import RunKeys
 from cutlayer.net.link import Link, LinkClosed
 from cutlayer.net.outline import Outline
 from cutlayer.net.pacing import TokenBucket, full_bucket
+
+_LOG = logging.getLogger(__name__)
 
 OnLink = Callable[[Link], Awaitable[None]]
 
@@ -77,14 +80,11 @@ class _Held:
 class LinkServer:
     """What `serve` started; `stop` ends it."""
 
-    def __init__(
-        self, keys: RunKeys, on_link: OnLink, limits: Limits, say: Say, outline: Outline
-    ) -> None:
+    def __init__(self, keys: RunKeys, on_link: OnLink, limits: Limits, outline: Outline) -> None:
         self._keys = keys
         self._on_link = on_link
         self._limits = limits
-        self._say = say
-        self._gate = Gate(limits, say)
+        self._gate = Gate(limits)
         self._enrolment = Enrolment(keys, self._gate, outline)
         self._held: dict[str, _Held] = {}
         self._sessions: set[asyncio.Task[None]] = set()
@@ -165,7 +165,7 @@ class LinkServer:
         name, serial = common_name(certificate), certificate.serial_number
         visit = self._gate.visit(context.peer())
         if visit is None:
-            self._say(f"refused {name}: did not come through the gate")
+            _LOG.info(f"refused {name}: did not come through the gate")
             return None
         refusal = self._refusal(name, serial)
         if refusal is not None:
@@ -200,16 +200,16 @@ class LinkServer:
         name = held.visitor.name
         try:
             await self._take_over(held)
-            self._say(f"{name} connected from {held.visitor.visit.address}")
+            _LOG.info(f"{name} connected from {held.visitor.visit.address}")
             with contextlib.suppress(LinkClosed):
                 await self._on_link(held.link)
             await held.link.close("its session is over")
-            self._say(f"{name} left: {held.link.why}")
+            _LOG.info(f"{name} left: {held.link.why}")
         except CutlayerError as error:  # what a device must not send
             await held.link.close(str(error))
-            self._say(f"refused {name}: {error}")
+            _LOG.info(f"refused {name}: {error}")
         except Exception as error:
-            self._say(f"the session of {name} failed: {error!r}")
+            _LOG.info(f"the session of {name} failed: {error!r}")
             bug = {"message": f"the session of {name} failed", "exception": error}
             asyncio.get_running_loop().call_exception_handler(bug)
         finally:
@@ -238,7 +238,7 @@ class LinkServer:
             try:
                 register = self._keys.register()
             except (IdentityError, OSError) as error:
-                self._say(f"the register of devices cannot be read: {error}")
+                _LOG.info(f"the register of devices cannot be read: {error}")
                 continue
             for held in self._revoked(register):
                 await self._expel(held, f"the certificate of {held.visitor.name} was revoked")
@@ -256,7 +256,6 @@ async def serve(
     keys: RunKeys,
     on_link: OnLink,
     limits: Limits,
-    say: Say,
     outline: Outline,
 ) -> LinkServer:
     """Give every device of the run a link; `on_link` is its session, and never two at once of one.
@@ -267,7 +266,7 @@ async def serve(
 
     Raises OSError if `address` (host, port; port 0 lets the system choose) is not to be had.
     """
-    server = LinkServer(keys, on_link, limits, say, outline)
+    server = LinkServer(keys, on_link, limits, outline)
     try:
         await server.start(*address)
     except BaseException:

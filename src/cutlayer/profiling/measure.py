@@ -3,6 +3,7 @@
 Knows the order of things and what is said of them; not how a training goes or is spread.
 """
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,10 +16,11 @@ from cutlayer.profiling.grid import Grid, Setting
 from cutlayer.profiling.log import Line, append_line, read_lines
 from cutlayer.profiling.points import About, profile_of
 from cutlayer.profiling.trainer import Trainer, Wanted
-from cutlayer.profiling.training import Say
 from cutlayer.profiling.workers import train_in_processes
 from cutlayer.train.files import storage_error
 from cutlayer.units import format_seconds
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,26 +45,26 @@ class Plan:
         return tuple(range(self.config.seed, self.config.seed + self.seeds))
 
 
-def measure(plan: Plan, log: Path, say: Say) -> Profile:
+def measure(plan: Plan, log: Path) -> Profile:
     """Train what is not in `log` yet, adding a line as each training ends, and make the profile.
 
     What can be wrong with the job is found before the first training. Raises CutlayerError.
     """
-    trainer = Trainer(plan.config, say)
+    trainer = Trainer(plan.config)
     if not trainer.compresses:
         raise ConfigError(f"profile: scheme {plan.config.scheme.name} compresses nothing; take sft")
     done = {line.key: line for line in read_lines(log, trainer.job)}
     missing = [wanted for wanted in plan.wanted() if wanted.key not in done]
-    say(
+    _LOG.info(
         f"{len(missing)} training runs to do, {len(list(plan.wanted())) - len(missing)} done before"
     )
     _make_room(log)
-    for line in _said(_trained(plan, trainer, missing), len(missing), say):
+    for line in _said(_trained(plan, trainer, missing), len(missing)):
         append_line(log, line)
         done[line.key] = line
     for wanted in plan.wanted():
         if done[wanted.key].diverged:
-            say(f"{wanted}: diverged; it counts as round {done[wanted.key].rounds} left it")
+            _LOG.info(f"{wanted}: diverged; it counts as round {done[wanted.key].rounds} left it")
     about = About(plan.config, plan.command, plan.seed_numbers(), trainer.test_samples)
     return profile_of(about, list(plan.grid.settings()), done)
 
@@ -73,7 +75,7 @@ def _trained(plan: Plan, trainer: Trainer, missing: Sequence[Wanted]) -> Iterato
     return train_in_processes(plan.config, missing, plan.workers)
 
 
-def _said(lines: Iterator[Line], count: int, say: Say) -> Iterator[Line]:
+def _said(lines: Iterator[Line], count: int) -> Iterator[Line]:
     """The same lines, each told of with the time that the rest will take at this pace."""
     begun_s = time.monotonic()
     for number, line in enumerate(lines, start=1):
@@ -81,7 +83,7 @@ def _said(lines: Iterator[Line], count: int, say: Say) -> Iterator[Line]:
         bits = "" if line.bits_up is None else f", {line.bits_up:.3f} bits up"
         bits += "" if line.bits_down is None else f", {line.bits_down:.3f} down"
         left_s = (time.monotonic() - begun_s) / number * (count - number)
-        say(
+        _LOG.info(
             f"{number} of {count}: {Wanted(Setting(line.codec, line.settings), line.seed)}:"
             f" {100 * line.accuracy:.1f} %{bits}"
             f"{f'  ({format_seconds(left_s)} left)' if count > number else ''}"

@@ -3,6 +3,7 @@
 Knows how processes are fed, heard and ended, and what becomes of one that dies; not what they do.
 """
 
+import logging
 import signal
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -13,11 +14,14 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Generic, TypeVar
 
+from cutlayer.logs import records_to
+
+_LOG = logging.getLogger(__name__)
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Say = Callable[[str], None]
-# called once in a process, with what says a line; gives what is called for each item
-Begin = Callable[[Say], Callable[[Item], Result]]
+# called once in a process; gives what is called for each item
+Begin = Callable[[], Callable[[Item], Result]]
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Died:
 
 @dataclass(frozen=True)
 class _Said:
+    level: int
     line: str
 
 
@@ -49,13 +54,13 @@ class _Worker:
 
 
 def spread(
-    begin: Begin[Item, Result], items: Iterable[Item], workers: int, say: Say
+    begin: Begin[Item, Result], items: Iterable[Item], workers: int
 ) -> Generator[tuple[Item, Result | Exception | Died], None, None]:
     """Every item with what became of it, begun in that order but for who ends first.
 
     A process gets its next item when it has ended one; one that raised is ended, and a new one
     takes its place, as where one died. `begin`, items and results are pickled on their way. What a
-    process says is said here. No process outlives the generator.
+    process logs is logged here. No process outlives the generator.
     """
     todo, busy, idle = deque(items), dict[_Worker, Item](), list[_Worker]()
     try:
@@ -67,7 +72,7 @@ def spread(
             for worker in _heard(busy):
                 got: _Said | _Ended[Result] | Exception | Died = _receive(worker)
                 if isinstance(got, _Said):
-                    say(got.line)
+                    _LOG.log(got.level, "%s", got.line)
                 elif isinstance(got, _Ended):
                     idle.append(worker)
                     yield busy.pop(worker), got.result
@@ -124,8 +129,9 @@ def _serve(begin: Begin[Item, Result], end: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with suppress(EOFError, OSError):
         try:
-            work = begin(lambda line: end.send(_Said(line)))
-            while True:
-                end.send(_Ended(work(end.recv())))
+            with records_to(lambda record: end.send(_Said(record.levelno, record.getMessage()))):
+                work = begin()
+                while True:
+                    end.send(_Ended(work(end.recv())))
         except Exception as error:
             end.send(error)

@@ -14,9 +14,10 @@ from cutlayer.config.read import config_yaml
 from cutlayer.config.schema import CodecSection, Config, PlannerSection
 from cutlayer.data.digest import digest_of
 from cutlayer.data.find import find_model
+from cutlayer.logs import unheard
 from cutlayer.profiling.grid import Setting, codecs_of
 from cutlayer.profiling.log import Key, Line
-from cutlayer.profiling.training import Say, Start, start_of, train
+from cutlayer.profiling.training import Start, start_of, train
 
 
 @dataclass(frozen=True)
@@ -61,12 +62,12 @@ class Trainer:
     job that cannot be prepared. `job`: the fingerprint of its settings, data and model.
     """
 
-    def __init__(self, config: Config, say: Say = lambda line: None) -> None:
+    def __init__(self, config: Config, *, quiet: bool = False) -> None:
         self._config = job_of(config)
-        self._start = start_of(self._config, config.seed, say)
-        self.job = _with_inputs(
-            fingerprint(config), find_model(config.model.name).path, self._start
-        )
+        self._start = start_of(self._config, config.seed, quiet=quiet)
+        with unheard():  # it was found just now
+            model = find_model(config.model.name).path
+        self.job = _with_inputs(fingerprint(config), model, self._start)
 
     @property
     def test_samples(self) -> int:
@@ -81,9 +82,7 @@ class Trainer:
     def train(self, wanted: Wanted) -> Line:
         """Train, both ways through real packets."""
         if self._start.seed != wanted.seed:
-            self._start = start_of(
-                self._config, wanted.seed, lambda line: None, self._start.setup.test
-            )
+            self._start = start_of(self._config, wanted.seed, self._start.setup.test, quiet=True)
         trained = train(self._start, codecs_of(wanted.setting, self._start.packets))
         return Line(
             job=self.job,

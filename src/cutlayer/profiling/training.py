@@ -6,7 +6,8 @@ which ones are compared, and what for, is the caller's.
 
 import json
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import process_time
@@ -18,6 +19,7 @@ from cutlayer.config.read import read_config
 from cutlayer.config.schema import Config
 from cutlayer.data.samples import Samples
 from cutlayer.errors import PacketError
+from cutlayer.logs import unheard
 from cutlayer.profiling.beside import other_bytes
 from cutlayer.train.evaluate import evaluate
 from cutlayer.train.exchange import Direction
@@ -26,7 +28,6 @@ from cutlayer.train.round import Round, RoundOutcome, initial_state
 from cutlayer.train.setup import Setup
 from cutlayer.train.state import RunState
 
-Say = Callable[[str], None]
 _FLOAT32_BITS = 32
 
 
@@ -117,25 +118,30 @@ def training_text(config: Config) -> str:
     )
 
 
-def starts(config: Config, seeds: Sequence[int], say: Say) -> Iterator[Start]:
+def starts(config: Config, seeds: Sequence[int], *, quiet: bool = False) -> Iterator[Start]:
     """A start for each seed: other draws, other initial adapters, the first seed's test samples.
+
+    `quiet`: nothing is logged; of later seeds there is nothing new to log.
 
     Raises CutlayerError for a job that cannot be prepared.
     """
     test = None
     for seed in seeds:
-        start = start_of(config, seed, say if test is None else _quiet, test)
+        start = start_of(config, seed, test, quiet=quiet or test is not None)
         test = start.setup.test
         yield start
 
 
-def start_of(config: Config, seed: int, say: Say, test: Samples | None = None) -> Start:
+def start_of(
+    config: Config, seed: int, test: Samples | None = None, *, quiet: bool = False
+) -> Start:
     """The start of one seed, with these test samples (None: its own).
 
     Raises CutlayerError for a job that cannot be prepared.
     """
     use_threads(config)
-    setup = prepare(config.model_copy(update={"seed": seed}), say).setup
+    with unheard() if quiet else nullcontext():
+        setup = prepare(config.model_copy(update={"seed": seed})).setup
     setup = setup if test is None else replace(setup, test=test)
     return Start(seed, config.training.rounds, setup, initial_state(setup))
 
@@ -189,10 +195,6 @@ def follow(start: Start, evaluated: Collection[int]) -> Curve:
         traffic.bits(traffic.down),
         process_time() - begun_s,
     )
-
-
-def _quiet(line: str) -> None:
-    """Of later seeds there is nothing new to say."""
 
 
 def _play(setup: Setup, state: RunState, rounds: int) -> Iterator[RoundOutcome]:

@@ -12,7 +12,6 @@ from cutlayer.errors import RunError
 from cutlayer.profiling.log import Line
 from cutlayer.profiling.processes import Died, spread
 from cutlayer.profiling.trainer import Trainer, Wanted
-from cutlayer.profiling.training import Say
 
 
 def train_in_processes(config: Config, wanted: Sequence[Wanted], workers: int) -> Iterator[Line]:
@@ -21,7 +20,7 @@ def train_in_processes(config: Config, wanted: Sequence[Wanted], workers: int) -
     Raises what a training raised, and RunError if a process died.
     """
     begin = partial(_trainer, config)
-    with closing(spread(begin, wanted, workers, lambda line: None)) as trained:
+    with closing(spread(begin, wanted, workers)) as trained:
         for _, line in trained:
             if isinstance(line, Died):
                 raise RunError(
@@ -33,5 +32,5 @@ def train_in_processes(config: Config, wanted: Sequence[Wanted], workers: int) -
             yield line
 
 
-def _trainer(config: Config, say: Say) -> Callable[[Wanted], Line]:
-    return Trainer(config).train
+def _trainer(config: Config) -> Callable[[Wanted], Line]:
+    return Trainer(config, quiet=True).train

@@ -3,6 +3,7 @@
 Knows neither what goes on nor who reads it.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -10,19 +11,18 @@ from typing import final
 
 from cutlayer.units import format_seconds
 
+_LOG = logging.getLogger(__name__)
+
 # less than the 30 s that are promised: the machine may be busy
 EVERY_S = 25.0
 
 
 @final
 class Heartbeat:
-    """Says `text()` every `every_s` seconds for as long as it is a context."""
+    """Logs `text()` every `every_s` seconds for as long as it is a context."""
 
-    def __init__(
-        self, text: Callable[[], str], say: Callable[[str], object], every_s: float = EVERY_S
-    ) -> None:
+    def __init__(self, text: Callable[[], str], every_s: float = EVERY_S) -> None:
         self._text = text
-        self._say = say
         self._every_s = every_s
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
@@ -37,7 +37,7 @@ class Heartbeat:
 
     def _beat(self) -> None:
         while not self._ended.wait(self._every_s):
-            self._say(self._text())
+            _LOG.info("%s", self._text())
 
 
 def so_far(what: str) -> Callable[[], str]:

@@ -12,6 +12,7 @@ from cutlayer.data.assets.asset import Asset
 from cutlayer.data.assets.cache import asset_folder, cache_root, get_asset, installed
 from cutlayer.data.assets.packages import DebianPackages
 from cutlayer.errors import AssetError
+from cutlayer.logs import lines_to
 from data.assets.kit import copy_file, fake_asset, sha256
 
 
@@ -38,7 +39,8 @@ def test_an_asset_is_fetched_once(tmp_path: Path) -> None:
     said: list[str] = []
     asset = fake_asset(fetched)
     assert installed(asset, tmp_path) is None
-    folder = get_asset(asset, tmp_path, say=said.append)
+    with lines_to(said.append):
+        folder = get_asset(asset, tmp_path)
     assert folder == tmp_path / "data" / "fake" == installed(asset, tmp_path)
     assert get_asset(asset, tmp_path) == folder
     assert len(fetched) == 1

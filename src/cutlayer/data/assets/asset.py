@@ -10,11 +10,6 @@ from cutlayer.spec import Task
 
 Kind: TypeAlias = Literal["model", "data"]
 Convert: TypeAlias = Callable[[Path, Path], None]
-Say: TypeAlias = Callable[[str], None]
-
-
-def silent(line: str) -> None:
-    """A `Say` that tells nobody."""
 
 
 @dataclass(frozen=True)

