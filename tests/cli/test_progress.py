@@ -9,17 +9,25 @@ import pytest
 from rich.console import Console
 
 from cutlayer.cli.progress import Progress, round_line
+from cutlayer.train.records import FirstRound, TrainedRound
 
 _LOG = logging.getLogger("cutlayer.cli")
-RECORD = {
-    "round": 1,
-    "accuracy": 0.412,
-    "train_loss": 1.7149,
-    "uplink_bytes": 4_897_000,
-    "downlink_bytes": 1024,
-    "delay_s": 0.855,
-    "wall_s": 17.8,
-}
+RECORD = TrainedRound(
+    round=1,
+    accuracy=0.412,
+    eval_loss=1.9,
+    train_loss=1.7149,
+    delay_s=0.855,
+    delay_by_phase_s={"device_forward": 0.855},
+    slowest_device=0,
+    virtual_time_s=0.855,
+    uplink_bytes=4_897_000,
+    downlink_bytes=1024,
+    uncompressed_uplink_bytes=9_000_000,
+    uncompressed_downlink_bytes=1024,
+    bytes_by_payload={},
+    wall_s=17.8,
+)
 
 
 def test_a_rounds_line_says_which_seconds_are_which() -> None:
@@ -30,7 +38,7 @@ def test_a_rounds_line_says_which_seconds_are_which() -> None:
 
 
 def test_the_line_before_the_first_round() -> None:
-    first = {"round": 0, "perplexity": 31.44, "wall_s": 2.0}
+    first = FirstRound(round=0, perplexity=31.44, eval_loss=3.4, virtual_time_s=0.0, wall_s=2.0)
     assert round_line(first, 5) == "before training: perplexity 31.4 (wall-clock 2.00 s)"
 
 

@@ -9,7 +9,7 @@ import json
 import re
 import sys
 import tomllib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 
@@ -131,5 +131,6 @@ async def _healthy(status: Status) -> bool:
 @pytest.mark.parametrize("failure", [None, "cannot write runs"])
 def test_health_is_what_the_server_says(failure: str | None) -> None:
     status, _ = watched.running()
-    process = replace(status.process, failure=failure)
-    assert asyncio.run(_healthy(replace(status, process=process))) is (failure is None)
+    process = status.process.model_copy(update={"failure": failure})
+    status = status.model_copy(update={"process": process})
+    assert asyncio.run(_healthy(status)) is (failure is None)

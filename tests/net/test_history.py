@@ -1,27 +1,43 @@
 """The finished rounds, read as they are written."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cutlayer.net.history import History
+from cutlayer.train.records import TrainedRound
+from cutlayer.train.round_log import json_text
 
-FIRST: dict[str, Any] = {"round": 0, "accuracy": 0.1, "eval_loss": 2.3, "wall_s": 1.0}
+FIRST: dict[str, Any] = {
+    "round": 0,
+    "accuracy": 0.1,
+    "eval_loss": 2.3,
+    "virtual_time_s": 0.0,
+    "wall_s": 1.0,
+}
 SECOND: dict[str, Any] = {
     "round": 1,
     "accuracy": 0.4,
     "eval_loss": 1.5,
     "train_loss": 1.9,
+    "shares": [0.5, 0.5],
     "delay_s": 12.0,
     "delay_by_phase_s": {"device_forward": 7.0, "barrier": 5.0},
-    "device_delay_by_phase_s": [{"device_forward": 7.0}, {"device_forward": 2.0}],
     "slowest_device": 0,
+    "device_delay_s": [12.0, 2.0],
+    "device_delay_by_phase_s": [{"device_forward": 7.0, "barrier": 5.0}, {"device_forward": 2.0}],
+    "virtual_time_s": 12.0,
     "uplink_bytes": 100,
     "downlink_bytes": 50,
+    "uncompressed_uplink_bytes": 400,
+    "uncompressed_downlink_bytes": 400,
     "bytes_by_payload": {"activation": 90, "labels": 10, "gradient": 50},
+    "wall_s": 2.0,
 }
+PER_DEVICE = {"shares", "device_delay_s", "device_delay_by_phase_s"}
 
 
 @pytest.fixture
@@ -47,8 +63,9 @@ def test_it_grows_with_the_file(path: Path) -> None:
     append(path, SECOND)
     (newest,) = history.after(0)
     assert newest == history.last
-    assert newest.score == 0.4 and newest.delay_by_phase_s == SECOND["delay_by_phase_s"]
-    assert history.by_device == ({"device_forward": 7.0}, {"device_forward": 2.0})
+    assert isinstance(newest, TrainedRound)
+    assert newest.accuracy == 0.4 and newest.delay_by_phase_s == SECOND["delay_by_phase_s"]
+    assert list(history.by_device) == SECOND["device_delay_by_phase_s"]
 
 
 def test_a_line_that_is_being_written_waits(path: Path) -> None:
@@ -70,38 +87,24 @@ def test_a_line_that_a_full_disk_cut_short_is_no_round(path: Path) -> None:
     assert [one.round for one in History(path).after(-1)] == [0, 1]
 
 
-def test_what_a_record_lacks_is_absent_and_not_zero(path: Path) -> None:
-    """A round in which the server was started anew: nobody knows its phases."""
-    append(path, SECOND, {**FIRST, "round": 2, "delay_s": 3.0})
+def test_what_each_device_did_is_kept_of_the_last_round_alone(path: Path) -> None:
+    later = {**SECOND, "round": 2, "device_delay_by_phase_s": [{"turn": 12.0}, {"turn": 2.0}]}
+    append(path, FIRST, SECOND, later)
     history = History(path)
-    assert history.last is not None
-    assert history.last.delay_s == 3.0
-    assert history.last.delay_by_phase_s is None and history.last.train_loss is None
-    # nor are the phases of the round before taken for those of this one
-    assert history.by_device == ()
+    for served in history.after(0):
+        assert served.written().keys() == SECOND.keys() - PER_DEVICE
+    assert history.by_device == ({"turn": 12.0}, {"turn": 2.0})
 
 
-def test_a_device_that_missed_the_round_has_no_phases(path: Path) -> None:
-    record = {**SECOND, "device_delay_by_phase_s": [None, {"device_forward": 2.0}]}
-    append(path, record, {**SECOND, "round": 2, "delay_by_phase_s": None, "slowest_device": None})
-    history = History(path)
-    first, second = history.after(-1)
-    assert first.delay_by_phase_s is not None and second.delay_by_phase_s is None
-    append(path, {**record, "round": 3})
-    assert history.by_device == (None, {"device_forward": 2.0})
-
-
-def test_what_is_not_finite_is_absent(path: Path) -> None:
-    wild = {"eval_loss": float("inf"), "train_loss": float("nan"), "perplexity": float("inf")}
-    append(path, {"round": 1, **wild, "delay_by_phase_s": {"barrier": float("nan"), "turn": 1.0}})
-    (one,) = History(path).after(-1)
-    assert one.measure == "perplexity"
-    assert (one.score, one.eval_loss, one.train_loss) == (None, None, None)
-    assert one.delay_by_phase_s == {"turn": 1.0}
+def test_what_is_no_number_is_null_to_those_who_ask(path: Path) -> None:
+    append(path, FIRST, {**SECOND, "eval_loss": None, "train_loss": None})
+    last = History(path).last
+    assert isinstance(last, TrainedRound) and math.isnan(last.eval_loss)
+    assert json.loads(json_text(last.written()))["train_loss"] is None
 
 
 def test_many_rounds_come_in_parts(path: Path) -> None:
-    append(path, *({"round": number} for number in range(1201)))
+    append(path, FIRST, *({**SECOND, "round": number} for number in range(1, 1201)))
     history, found = History(path), list[int]()
     while more := history.after(found[-1] if found else -1):
         assert len(more) <= 500

@@ -2,8 +2,8 @@
 
 import asyncio
 import json
+import math
 from contextlib import suppress
-from dataclasses import asdict, replace
 from http import HTTPStatus
 
 import pytest
@@ -13,10 +13,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from cutlayer import __version__
 from cutlayer.cli.main import main
 from cutlayer.net.gate import LOOPBACK
-from cutlayer.net.history import RoundStatus
 from cutlayer.net.operations import Operations
 from cutlayer.net.status import Status
 from cutlayer.net.web import Answer
+from cutlayer.train.records import RoundRecord, TrainedRound, parse
 from net import watched
 
 PAGE = Answer(HTTPStatus.OK, "text/html; charset=utf-8", b"<p>page</p>", "default-src 'self'")
@@ -24,7 +24,7 @@ RUNNING, HISTORY = watched.running(7)
 
 
 def operations(status: Status = RUNNING) -> Operations:
-    def after(number: int) -> list[RoundStatus]:
+    def after(number: int) -> list[RoundRecord]:
         return [one for one in HISTORY if one.round > number]
 
     return Operations(PAGE, lambda: status, after)
@@ -75,8 +75,8 @@ def value(families: dict[str, Metric], name: str, **labels: str) -> float:
 def test_health() -> None:
     (line, *_), body = get("/health")
     assert (line, body) == ("HTTP/1.1 200 OK", "ok\n")
-    failed = replace(RUNNING.process, failure="cannot write runs: no space left")
-    (line, *_), body = get("/health", replace(RUNNING, process=failed))
+    failed = RUNNING.process.model_copy(update={"failure": "cannot write runs: no space left"})
+    (line, *_), body = get("/health", RUNNING.model_copy(update={"process": failed}))
     assert line == "HTTP/1.1 503 Service Unavailable"
     assert "cannot write runs: no space left" in body
 
@@ -84,7 +84,7 @@ def test_health() -> None:
 def test_status_and_rounds() -> None:
     (line, *head), body = get("/status")
     assert line == "HTTP/1.1 200 OK" and "Content-Type: application/json" in head
-    assert json.loads(body) == json.loads(json.dumps(asdict(RUNNING)))
+    assert parse(Status, "here", body) == RUNNING
     _, body = get("/rounds?after=5")
     assert [one["round"] for one in json.loads(body)] == [6, 7]
     _, body = get("/rounds")
@@ -119,7 +119,7 @@ def test_who_asks_by_another_name_is_refused(path: str) -> None:
 def test_metrics_are_the_status() -> None:
     families = metrics(RUNNING)
     last = HISTORY[-1]
-    assert last.delay_by_phase_s is not None and last.delay_s is not None
+    assert isinstance(last, TrainedRound)
     assert value(families, "cutlayer_build_info", version=__version__) == 1
     assert value(families, "cutlayer_round") == 8
     assert value(families, "cutlayer_rounds") == 20
@@ -138,7 +138,7 @@ def test_metrics_are_the_status() -> None:
     assert sent == RUNNING.payload_bytes["activation"]
     assert value(families, "cutlayer_refused_connections_total") == 3
     assert value(families, "cutlayer_last_round") == 7
-    assert value(families, "cutlayer_last_round_accuracy_ratio") == last.score
+    assert value(families, "cutlayer_last_round_accuracy_ratio") == last.accuracy
     assert value(families, "cutlayer_last_round_seconds") == last.delay_s
     for phase, seconds in last.delay_by_phase_s.items():
         assert value(families, "cutlayer_last_round_phase_seconds", phase=phase) == seconds
@@ -157,17 +157,18 @@ def test_metrics_have_names_by_the_rules() -> None:
 def test_metrics_leave_out_what_nobody_measured() -> None:
     families = metrics(watched.waiting()[0])
     assert not any(name.startswith("cutlayer_last_round") for name in families)
-    resumed = replace(RUNNING, last=HISTORY[3], deadline_s=None)
-    families = metrics(resumed)
-    assert "cutlayer_last_round_seconds" in families
-    assert "cutlayer_last_round_phase_seconds" not in families
+    first = HISTORY[0].model_copy(update={"eval_loss": math.nan})
+    families = metrics(RUNNING.model_copy(update={"last": first, "deadline_s": None}))
+    assert "cutlayer_last_round_accuracy_ratio" in families
+    assert "cutlayer_last_round_eval_loss" not in families
+    assert "cutlayer_last_round_seconds" not in families
     assert "cutlayer_round_deadline_seconds" not in families
 
 
 def test_a_hostile_name_is_a_label_and_no_more() -> None:
     name = 'a"}\ncutlayer_round 99'
-    device = replace(RUNNING.devices[0], name=name)
-    families = metrics(replace(RUNNING, devices=(device,)))
+    device = RUNNING.devices[0].model_copy(update={"name": name})
+    families = metrics(RUNNING.model_copy(update={"devices": (device,)}))
     assert value(families, "cutlayer_device_connected", device=name) == 1
     assert value(families, "cutlayer_round") == 8
 
@@ -214,14 +215,15 @@ def test_the_command_shows_what_there_is(capsys: pytest.CaptureFixture[str]) -> 
     assert "round 1 of 20" in capsys.readouterr().out
     assert shown(watched.ended()[0]) == 0
     assert "finished" in capsys.readouterr().out
-    assert shown(replace(RUNNING, process=replace(RUNNING.process, failure="[red]full"))) == 0
+    failed = RUNNING.process.model_copy(update={"failure": "[red]full"})
+    assert shown(RUNNING.model_copy(update={"process": failed})) == 0
     assert "failed: [red]full" in capsys.readouterr().out
 
 
 def test_the_command_says_what_a_round_past_its_deadline_lacks(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert shown(replace(RUNNING, lacking=2)) == 0
+    assert shown(RUNNING.model_copy(update={"lacking": 2})) == 0
     assert "for 21.0 s, 2 adapters short" in capsys.readouterr().out
 
 

@@ -15,6 +15,7 @@ from cutlayer.net.record import Recorder
 from cutlayer.net.server_driver import recover
 from cutlayer.net.server_session import ServerSession
 from cutlayer.net.server_worker import ServerWorker
+from cutlayer.train.records import TrainedRound
 from cutlayer.train.run import Silent, begin
 from cutlayer.train.state import RunState
 from net.ends import PATIENCE_S
@@ -53,6 +54,7 @@ def test_a_round_that_nobody_saw_has_one_clock(vision: tuple[Path, Path], tmp_pa
     recorder = Recorder(run.setup, run.directory, worker, session, Silent(), time.monotonic)
     recover(session, worker, run.journal, controller, recorder.save)
     kept, record = run.directory.load(), run.directory.records()[-1]
-    assert kept is not None and kept.round == record["round"] == 1
-    assert record["virtual_time_s"] == record["delay_s"] == kept.virtual_time_s > 0
+    assert isinstance(record, TrainedRound)
+    assert kept is not None and kept.round == record.round == 1
+    assert record.virtual_time_s == record.delay_s == kept.virtual_time_s > 0
     assert worker.state.virtual_time_s == kept.virtual_time_s

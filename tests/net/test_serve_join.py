@@ -29,7 +29,7 @@ from cutlayer.net.messages import Ask, Message, Refused, Welcome
 from cutlayer.net.wire import Wire
 from cutlayer.report.run_reader import read_run
 from cutlayer.train.locks import alone
-from cutlayer.train.record import Record
+from cutlayer.train.records import RoundRecord
 from cutlayer.train.run import Observer, Silent
 from cutlayer.train.run_directory import RunDirectory
 from net.devices import (
@@ -147,7 +147,7 @@ def test_a_run_of_joined_devices_is_the_trainers(
     assert status.finished and status.round == status.rounds == 3
     assert tuple(device.name for device in status.devices) == names(DEVICES)
     assert all(device.away_s is not None for device in status.devices)
-    assert status.last is not None and status.last.score == summary["accuracy_final"]
+    assert status.last is not None and status.last.score.value == summary["accuracy_final"]
     assert status.process.failure is None and status.process.refused_connections == 0
     assert status.run == directory.path.name and " on " in status.title
     # each device fetched its part, whole, once
@@ -160,13 +160,12 @@ def test_a_run_of_joined_devices_is_the_trainers(
     assert run.summary.samples_per_device == simulated.summary.samples_per_device
     assert (directory.path / "report.html").exists()
     # the model and the adapters went to each device by itself
-    own_up = run.summary.traffic.uncompressed_uplink_bytes
-    assert own_up == simulated.summary.traffic.uncompressed_uplink_bytes
-    for record in run.rounds[1:]:
-        assert record.work is not None
-        assert record.work.delay_by_phase_s["unobserved"] == 0
-        assert record.work.delay_by_phase_s["server_compute"] > 0
-        assert record.work.delay_s == max(record.work.device_delay_s)
+    own_up = run.summary.uncompressed_uplink_bytes
+    assert own_up == simulated.summary.uncompressed_uplink_bytes
+    for record in run.trained:
+        assert "unobserved" not in record.delay_by_phase_s
+        assert record.delay_by_phase_s["server_compute"] > 0
+        assert record.delay_s == max(record.device_delay_s)
     kinds = {step.phase for step in run.last_round_steps}
     assert {"device_forward", "activation_up", "gradient_down", "adapter_up"} <= kinds
 
@@ -282,8 +281,8 @@ class FullDisk(Observer):
     def step_done(self, round_number: int, done: int, total: int) -> None:
         """Nothing."""
 
-    def round_done(self, record: Record) -> None:
-        if record["round"] > 0:
+    def round_done(self, record: RoundRecord) -> None:
+        if record.round > 0:
             raise RunError("cannot write runs: no space left")
 
 

@@ -1,7 +1,6 @@
 """Where a run stands: what a session knows, put together with the rest."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,13 @@ from cutlayer.net.server_session import Left, Passed
 from cutlayer.net.status import Held, Process, Watched
 from net.test_server_session import Table
 
-PROCESS = Process(60.0, 1 << 20, Held(0, 1), 0, None)
+PROCESS = Process(
+    uptime_s=60.0,
+    resident_bytes=1 << 20,
+    held=Held(now_bytes=0, most_bytes=1),
+    refused_connections=0,
+    failure=None,
+)
 
 
 @pytest.fixture
@@ -42,7 +47,7 @@ def test_before_anybody_came(watched: Watched) -> None:
     assert [device.name for device in status.devices] == ["pi-0", None]
     assert not any(device.connected for device in status.devices)
     assert status.last is None and not status.finished
-    json.dumps(asdict(status), allow_nan=False)
+    json.dumps(status.written(), allow_nan=False)
 
 
 def test_what_a_round_past_its_deadline_lacks(table: Table, watched: Watched) -> None:

@@ -1,9 +1,7 @@
 """Runs as operators see them, made up: from no round at all to dozens, few devices and many."""
 
-from dataclasses import replace
-
-from cutlayer.net.history import RoundStatus
 from cutlayer.net.status import DeviceStatus, Held, Process, Status
+from cutlayer.train.records import UNOBSERVED, FirstRound, RoundRecord, TrainedRound
 
 HOSTILE = '<img src=x onerror="document.title=1">'
 LOCAL_STEPS = 10
@@ -28,31 +26,35 @@ def phases(number: int, device: int) -> dict[str, float]:
     return {phase: seconds * factor for phase, seconds in _PHASES.items()}
 
 
-def rounds(count: int, devices: int = 3) -> list[RoundStatus]:
-    """Round 0 and `count` more. The third was resumed: nobody measured its phases."""
+def rounds(count: int, devices: int = 3) -> list[RoundRecord]:
+    """Round 0 and `count` more. The third was resumed: its phases were not observed."""
     return [_before_training(), *(_round(number, devices) for number in range(1, count + 1))]
 
 
-def _before_training() -> RoundStatus:
-    return RoundStatus(0, "accuracy", 0.102, 2.41, None, None, None, None, None, None, None)
+def _before_training() -> FirstRound:
+    return FirstRound(round=0, accuracy=0.102, eval_loss=2.41, virtual_time_s=0.0, wall_s=2.0)
 
 
-def _round(number: int, devices: int) -> RoundStatus:
+def _round(number: int, devices: int) -> TrainedRound:
     slowest = number % devices
-    known = None if number == 3 else phases(number, slowest)
+    known = {UNOBSERVED: 31.0} if number == 3 else phases(number, slowest)
     sent = {"activation": 29 * _MIB, "labels": 20_480, "gradient": 6 * _MIB, "adapter_up": _MIB}
-    return RoundStatus(
+    delay_s = sum(known.values())
+    return TrainedRound(
         round=number,
-        measure="accuracy",
-        score=0.89 - 0.75 * 0.8**number,
+        accuracy=0.89 - 0.75 * 0.8**number,
         eval_loss=0.35 + 1.9 * 0.82**number,
         train_loss=0.31 + 2.2 * 0.8**number,
-        delay_s=31.0 if known is None else sum(known.values()),
+        delay_s=delay_s,
         delay_by_phase_s=known,
-        slowest_device=None if known is None else slowest,
-        bytes_by_payload=sent,
+        slowest_device=slowest,
+        virtual_time_s=number * delay_s,
         uplink_bytes=30 * _MIB,
         downlink_bytes=6 * _MIB,
+        uncompressed_uplink_bytes=300 * _MIB,
+        uncompressed_downlink_bytes=300 * _MIB,
+        bytes_by_payload=sent,
+        wall_s=delay_s,
     )
 
 
@@ -73,11 +75,20 @@ def device(number: int, last: int, name: str | None = None) -> DeviceStatus:
 
 def absent() -> DeviceStatus:
     """A number that nobody has come for yet."""
-    return DeviceStatus(None, False, None, 0, False, 0, 0, None)
+    return DeviceStatus(
+        name=None,
+        connected=False,
+        away_s=None,
+        local_steps=0,
+        adapter_sent=False,
+        uplink_bytes=0,
+        downlink_bytes=0,
+        delay_by_phase_s=None,
+    )
 
 
 def status(
-    history: list[RoundStatus],
+    history: list[RoundRecord],
     devices: tuple[DeviceStatus, ...],
     *,
     of: int = 20,
@@ -103,32 +114,39 @@ def status(
         devices=devices,
         payload_bytes=dict(zip(names, sizes, strict=True)) if played else {},
         last=last,
-        process=Process(4321.0, 612 * _MIB, Held(3 * _MIB, 90 * _MIB), 3, failure),
+        process=Process(
+            uptime_s=4321.0,
+            resident_bytes=612 * _MIB,
+            held=Held(now_bytes=3 * _MIB, most_bytes=90 * _MIB),
+            refused_connections=3,
+            failure=failure,
+        ),
     )
 
 
-def running(count: int = 7, devices: int = 3, of: int = 20) -> tuple[Status, list[RoundStatus]]:
+def running(count: int = 7, devices: int = 3, of: int = 20) -> tuple[Status, list[RoundRecord]]:
     """A run in its round `count` + 1, and its history."""
     history = rounds(count, devices)
     present = tuple(device(number, count) for number in range(devices))
     return status(history, present, of=of), history
 
 
-def waiting(devices: int = 3) -> tuple[Status, list[RoundStatus]]:
+def waiting(devices: int = 3) -> tuple[Status, list[RoundRecord]]:
     """A run that nobody has joined."""
     return status([], tuple(absent() for _ in range(devices))), []
 
 
-def ended(count: int = 5) -> tuple[Status, list[RoundStatus]]:
+def ended(count: int = 5) -> tuple[Status, list[RoundRecord]]:
     """A run whose last round has closed."""
     history = rounds(count)
     present = tuple(
-        replace(device(number, count), local_steps=0, adapter_sent=False) for number in range(3)
+        device(number, count).model_copy(update={"local_steps": 0, "adapter_sent": False})
+        for number in range(3)
     )
     return status(history, present, of=count, finished=True), history
 
 
-def besieged() -> tuple[Status, list[RoundStatus]]:
+def besieged() -> tuple[Status, list[RoundRecord]]:
     """A run one of whose devices has a name that means harm."""
     history = rounds(2)
     return status(history, (device(0, 2, HOSTILE), device(1, 2), device(2, 2))), history

@@ -1,13 +1,16 @@
 """Made-up runs to compare: fake runs read back, made slower, larger or worse by a factor."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from cutlayer.report.comparison import ComparedRun, RefusedRun
-from cutlayer.report.run_reader import read_run
-from cutlayer.report.run_record import RoundRecord, RoundWork, RunRecord, Score, Traffic
+from cutlayer.report.run_reader import RunRecord, read_run
+from cutlayer.train.records import Record, RoundRecord, Score, Summary, TrainedRound
 from report.fake_run import FakeRun, write_fake_run
 
+R = TypeVar("R", bound=Record)
 MIB = 2**20
 SCHEMES = (
     "sft",
@@ -33,13 +36,13 @@ def compared(
     record = read_run(write_fake_run(folder / label.replace("/", "-"), fake or FakeRun(devices=3)))
     first = record.rounds[0].score.value
     rounds = tuple(_round(one, slower, larger, learns, first) for one in record.rounds)
-    summary = replace(
+    summary = changed(
         record.summary,
         scheme=label,
         delay_s=record.summary.delay_s * slower,
         delay_by_phase_s=_times(record.summary.delay_by_phase_s, slower),
-        traffic=_traffic(record.summary.traffic, larger),
-        score_final=rounds[-1].score,
+        **_traffic(record.summary, larger),
+        **final_score(rounds[-1].score),
     )
     config = f"scheme:\n  name: {label}\nseed: 0\n"
     done = RunRecord(config, rounds, record.partition, record.last_round_steps, summary)
@@ -57,46 +60,48 @@ def refused(label: str, need_mib: float = 155.0, limit_mib: float = 72.0) -> Ref
 def with_scores(run: ComparedRun, scores: list[float]) -> ComparedRun:
     """The same run with other scores, one an evaluation."""
     rounds = tuple(
-        replace(record, score=replace(record.score, value=value))
+        changed(record, **{record.score.measure: value})
         for record, value in zip(run.record.rounds, scores, strict=True)
     )
-    summary = replace(run.record.summary, score_final=rounds[-1].score)
+    summary = changed(run.record.summary, **final_score(rounds[-1].score))
     return replace(run, record=replace(run.record, rounds=rounds, summary=summary))
+
+
+def changed(record: R, **values: object) -> R:
+    """A record with other values, which are not checked: tests make what no run would."""
+    return record.model_copy(update=values)
+
+
+def final_score(score: Score) -> dict[str, float]:
+    """The key of a summary that holds it."""
+    return {f"{score.measure}_final": score.value}
 
 
 def _round(
     record: RoundRecord, slower: float, larger: float, learns: float, first: float
 ) -> RoundRecord:
-    value = first + learns * (record.score.value - first)
-    score = Score(record.score.measure, value)
-    work = None if record.work is None else _work(record.work, slower, larger)
-    return replace(record, score=score, work=work)
-
-
-def _work(work: RoundWork, slower: float, larger: float) -> RoundWork:
-    return replace(
-        work,
-        delay_s=work.delay_s * slower,
-        virtual_time_s=work.virtual_time_s * slower,
-        delay_by_phase_s=_times(work.delay_by_phase_s, slower),
-        traffic=_traffic(work.traffic, larger),
-        bytes_by_payload={k: int(v * larger) for k, v in work.bytes_by_payload.items()},
+    score = {record.score.measure: first + learns * (record.score.value - first)}
+    if not isinstance(record, TrainedRound):
+        return changed(record, **score)
+    return changed(
+        record,
+        **score,
+        delay_s=record.delay_s * slower,
+        virtual_time_s=record.virtual_time_s * slower,
+        delay_by_phase_s=_times(record.delay_by_phase_s, slower),
+        bytes_by_payload={k: int(v * larger) for k, v in record.bytes_by_payload.items()},
+        **_traffic(record, larger),
     )
 
 
-def _times(values: object, factor: float) -> dict[str, float]:
-    return {key: value * factor for key, value in dict(values).items()}  # type: ignore[call-overload]
+def _times(values: Mapping[str, float], factor: float) -> dict[str, float]:
+    return {key: value * factor for key, value in values.items()}
 
 
-def _traffic(traffic: Traffic, factor: float) -> Traffic:
-    return Traffic(
-        *(
-            int(factor * size)
-            for size in (
-                traffic.uplink_bytes,
-                traffic.downlink_bytes,
-                traffic.uncompressed_uplink_bytes,
-                traffic.uncompressed_downlink_bytes,
-            )
-        )
-    )
+def _traffic(record: TrainedRound | Summary, factor: float) -> dict[str, int]:
+    names = ("uplink_bytes", "downlink_bytes")
+    return {
+        name: int(factor * getattr(record, name))
+        for way in names
+        for name in (way, f"uncompressed_{way}")
+    }

@@ -81,7 +81,13 @@ def score_of(fake: FakeRun, number: int) -> dict[str, float]:
 
 def first_round(fake: FakeRun) -> dict[str, object]:
     """The evaluation before training."""
-    return {"round": 0, **score_of(fake, 0), "eval_loss": 2.341}
+    return {
+        "round": 0,
+        **score_of(fake, 0),
+        "eval_loss": 2.341,
+        "virtual_time_s": 0.0,
+        "wall_s": 3.1,
+    }
 
 
 def one_round(
@@ -100,7 +106,7 @@ def one_round(
         "gradient": int(2_000_000 * fake.keep_ratio * rng.uniform(0.95, 1.05)),
         "adapter_up": 1_180_000,
     }
-    origin = float(before.get("virtual_time_s", 0.0))
+    origin = float(before["virtual_time_s"])
     steps = simulate(fake, number, origin, speed, payload)
     by_device = []
     for device in range(fake.devices):
@@ -125,6 +131,7 @@ def one_round(
         **score_of(fake, number),
         "eval_loss": 0.46 + 1.88 * float(np.exp(-number / 3)),
         "train_loss": 0.52 + 1.7 * float(np.exp(-number / 3.3)) + float(rng.normal(0, 0.02)),
+        "shares": [1 / fake.devices] * fake.devices,
         "delay_s": delays[slowest],
         "delay_by_phase_s": by_device[slowest],
         "slowest_device": slowest,
@@ -164,6 +171,7 @@ def simulate(
                 "round": number,
                 "device": device,
                 "local_step": step,
+                "micro_batch": 0,
                 "phase": phase,
                 "start_s": clock[device],
                 "end_s": end,
@@ -213,12 +221,19 @@ def summary_of(
     }
     measure = "perplexity" if fake.language_modelling else "accuracy"
     return {
+        "clock": "virtual",
         "scheme": "sft",
         "model": "smollm2-135m" if fake.language_modelling else "dinov2-small",
         "model_source": "package",
         "data": "wordnet" if fake.language_modelling else "fashion-mnist",
         "data_source": "cache",
         "task": "causal-lm" if fake.language_modelling else "image-classification",
+        "cut": 4,
+        "blocks": 12,
+        "skipped_samples": 0,
+        "left_out": [],
+        "server_peak_bytes": 90_000_000,
+        "server_memory_bytes": {"weights": 90_000_000},
         "rounds": len(done),
         f"{measure}_first": rounds[0][measure],
         f"{measure}_final": rounds[-1][measure],

@@ -75,7 +75,7 @@ def test_the_csv_file_holds_every_number(comparison: Comparison) -> None:
     for row, run in zip([rows[0], rows[2]], comparison.runs, strict=True):
         summary = run.record.summary
         assert float(row["delay_s"]) == summary.delay_s
-        assert int(row["uncompressed_uplink_bytes"]) == summary.traffic.uncompressed_uplink_bytes
+        assert int(row["uncompressed_uplink_bytes"]) == summary.uncompressed_uplink_bytes
         by_phase = [float(v) for k, v in row.items() if k.endswith("_s_per_round") and v]
         # a few doubles added in another order
         assert sum(by_phase) == pytest.approx(summary.delay_s / 3, rel=1e-9)
@@ -85,8 +85,8 @@ def test_the_csv_file_holds_every_number(comparison: Comparison) -> None:
 def test_means_of_rounds_add_up(comparison: Comparison) -> None:
     run = comparison.runs[0]
     assert sum(phase_seconds(run).values()) == pytest.approx(run.delay_per_round_s, rel=1e-9)
-    traffic = run.record.summary.traffic
-    sent = traffic.uplink_bytes + traffic.downlink_bytes
+    summary = run.record.summary
+    sent = summary.uplink_bytes + summary.downlink_bytes
     assert sum(payload_bytes(run).values()) == pytest.approx(sent / 3, rel=1e-9)
     assert phase_seconds(refused("whole")) == payload_bytes(refused("whole")) == {}
 

@@ -34,7 +34,7 @@ def test_points_add_up_to_the_summary(two: list[ComparedRun]) -> None:
         assert (points[0].round, points[0].time_s, points[0].sent_bytes) == (0, 0.0, 0)
         assert points[-1].time_s == pytest.approx(summary.delay_s, rel=1e-12)
         assert run.delay_per_round_s == pytest.approx(summary.delay_s / 3, rel=1e-12)
-        total = summary.traffic.uplink_bytes + summary.traffic.downlink_bytes
+        total = summary.uplink_bytes + summary.downlink_bytes
         # scaled bytes are cut to whole ones, twice a round and twice in the summary
         assert abs(points[-1].sent_bytes - total) <= 8
 

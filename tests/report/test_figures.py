@@ -1,7 +1,6 @@
 """What the figures draw: heights, windows, rows, and labels that do not run into one another."""
 
 import itertools
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +21,16 @@ from cutlayer.report.delay_figures import (
 from cutlayer.report.drawing import add_boxes, new_figure, plain_style
 from cutlayer.report.memory_figure import memory_figure
 from cutlayer.report.partition_figure import partition_figure
-from cutlayer.report.run_reader import read_run
-from cutlayer.report.run_record import Partition, RoundWork, RunRecord, TraceStep
+from cutlayer.report.run_reader import RunRecord, read_run
 from cutlayer.report.vocabulary import PHASES, phases_in
+from cutlayer.schemes.scheme import Phase
+from cutlayer.timeline.result import Event
+from cutlayer.train.records import Partition, TrainedRound
 from report.fake_run import FakeRun, write_fake_run
 
 
-def works_of(run: RunRecord) -> list[RoundWork]:
-    return [record.work for record in run.rounds if record.work is not None]
+def works_of(run: RunRecord) -> list[TrainedRound]:
+    return list(run.trained)
 
 
 def boxes_of(axes: Axes) -> dict[str, np.ndarray]:
@@ -106,8 +107,8 @@ def test_byte_columns_are_the_bytes(tmp_path: Path) -> None:
     works = works_of(run)
     with plain_style():
         uplink, downlink, by_payload = byte_figure(works).axes
-    sent = [work.traffic.uplink_bytes / 2**20 for work in works]
-    plain = [work.traffic.uncompressed_uplink_bytes / 2**20 for work in works]
+    sent = [work.uplink_bytes / 2**20 for work in works]
+    plain = [work.uncompressed_uplink_bytes / 2**20 for work in works]
     assert sorted(box[:, 3].tolist() for box in boxes_of(uplink).values()) == [
         pytest.approx(sent),
         pytest.approx(plain),
@@ -149,8 +150,8 @@ def test_the_gantt_of_a_short_round_shows_it_all(tmp_path: Path) -> None:
 def test_micro_batches_that_overlap_are_drawn_beside_each_other() -> None:
     """One device computes while it sends: nothing is drawn over anything else."""
 
-    def step(phase: str, micro_batch: int, start_s: float, end_s: float) -> TraceStep:
-        return TraceStep(1, 0, 0, micro_batch, phase, start_s, end_s, 0)
+    def step(phase: str, micro_batch: int, start_s: float, end_s: float) -> Event:
+        return Event(0, 0, micro_batch, Phase(phase), start_s, end_s, 0)
 
     steps = [
         step("device_forward", 0, 0.0, 2.0),
@@ -192,7 +193,7 @@ def test_the_last_value_stands_where_its_line_does_not_come_from(
     """The label ends above or below the last point, to its left, where the line is."""
     run = read_run(write_fake_run(tmp_path / "run", FakeRun(devices=1, rounds=len(scores) - 1)))
     records = [
-        replace(record, score=replace(record.score, value=value))
+        record.model_copy(update={record.score.measure: value})
         for record, value in zip(run.rounds, scores, strict=True)
     ]
     with plain_style():
@@ -221,7 +222,7 @@ def test_a_partition_of_any_size_stays_readable(classes: int, devices: int) -> N
     counts = rng.integers(0, 3000, (devices, classes)).tolist()
     names = tuple(f"class {number}" for number in range(classes))
     with plain_style():
-        figure = partition_figure(Partition(names, tuple(map(tuple, counts))))
+        figure = partition_figure(Partition(class_names=names, counts=tuple(map(tuple, counts))))
         assert_labels_apart(figure)
         pixels = figure.get_size_inches()[1] * figure.dpi
         written = {text.get_text() for text in figure.axes[0].findobj(Text)}

@@ -1,6 +1,7 @@
 """The live page in a browser: what it shows of a run, what it makes of harm and of silence."""
 
 import asyncio
+import math
 import tomllib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,22 +14,22 @@ from net import watched
 from PIL import Image, ImageColor
 
 from cutlayer.net.gate import LOOPBACK
-from cutlayer.net.history import RoundStatus
 from cutlayer.net.operations import Operations
 from cutlayer.net.status import Status
 from cutlayer.net.web import Answer
 from cutlayer.report import vocabulary
 from cutlayer.report.live_page import live_page
+from cutlayer.train.records import RoundRecord, TrainedRound
 
 ROOT = Path(__file__).parents[2]
-Run = tuple[Status, Sequence[RoundStatus]]
+Run = tuple[Status, Sequence[RoundRecord]]
 
 
 def operations(run: Run, page: Answer | None = None) -> Operations:
     """The port of a run that stands still."""
     status, history = run
 
-    def after(number: int) -> list[RoundStatus]:
+    def after(number: int) -> list[RoundRecord]:
         return [one for one in history if one.round > number][:500]
 
     return Operations(page or live_page(), lambda: status, after)
@@ -82,7 +83,7 @@ def test_the_package_has_all_files_of_the_page() -> None:
 
 @needs_browser
 def test_a_run_as_it_goes(tmp_path: Path) -> None:
-    run = status, history = watched.running(7)
+    run = status, _ = watched.running(7)
     page = seen(run, tmp_path)
     assert page.complaints == ()
     for text in (
@@ -102,17 +103,15 @@ def test_a_run_as_it_goes(tmp_path: Path) -> None:
         "up 1 h 12 min",
         "88.0 MiB",
         "overhead",
-        "Dashed: seconds that nobody measured by phase.",
+        "not observed",
     ):
         assert text in page.text, text
-    phases = history[1].delay_by_phase_s
-    assert phases is not None
+    phases = watched.phases(1, 1)
     for phase in phases:
         assert vocabulary.PHASES[phase].label in page.text
-    # six of seven rounds are known by phase, one is not
+    # six of seven rounds are known by phase, of one the sum alone
     filled = page.html.count('<rect class="fill"') + page.html.count('<rect class="fill wait"')
-    assert filled == 6 * len(phases)
-    assert page.html.count('<rect class="unknown"') == 1
+    assert filled == 6 * len(phases) + 1
     # rounds 0 to 7: a dot each of the accuracy and both losses, but for a loss before training
     assert page.html.count("<circle") == 8 + 8 + 7
 
@@ -132,27 +131,35 @@ def test_a_run_that_has_ended_or_failed(tmp_path: Path) -> None:
     status, history = watched.ended()
     page = seen((status, history), tmp_path)
     assert "finished" in page.text and "all rounds closed" in page.text
-    failed = replace(status.process, failure="cannot write runs: no space left")
-    page = seen((replace(status, finished=False, process=failed), history), tmp_path)
+    failed = status.process.model_copy(update={"failure": "cannot write runs: no space left"})
+    status = status.model_copy(update={"finished": False, "process": failed})
+    page = seen((status, history), tmp_path)
     assert "failed: cannot write runs: no space left" in page.text
 
 
 @needs_browser
 def test_a_name_is_never_html(tmp_path: Path) -> None:
     status, history = watched.besieged()
-    page = seen((replace(status, run=watched.HOSTILE, title=watched.HOSTILE), history), tmp_path)
+    named = {"run": watched.HOSTILE, "title": watched.HOSTILE}
+    page = seen((status.model_copy(update=named), history), tmp_path)
     assert page.complaints == ()
     assert page.text.count(watched.HOSTILE) >= 4  # the window's title, run, title, device
     assert "<img" not in page.html
 
 
+def without(values: dict[str, object], name: str) -> dict[str, object]:
+    return {key: value for key, value in values.items() if key != name}
+
+
 @needs_browser
 def test_a_perplexity_and_losses_that_are_not_finite(tmp_path: Path) -> None:
+    scores = [40.0, 39.0, math.nan, 37.0, 36.0]
     history = [
-        replace(one, measure="perplexity", score=40.0 - one.round, eval_loss=None)
-        for one in watched.rounds(4)
+        type(one).model_validate(
+            {**without(one.written(), "accuracy"), "perplexity": score, "eval_loss": math.inf}
+        )
+        for one, score in zip(watched.rounds(4), scores, strict=True)
     ]
-    history[2] = replace(history[2], score=None)
     page = seen((watched.status(history, (watched.device(0, 4),)), history), tmp_path)
     assert page.complaints == ()
     assert "Perplexity" in page.text and "36.0" in page.text
@@ -202,8 +209,9 @@ def test_a_round_is_looked_at_with_the_keys(tmp_path: Path) -> None:
     )
     run = _, history = watched.running(5)
     before, after = seen(run, tmp_path), seen(run, tmp_path, page)
-    delay_s = history[5].delay_s
-    assert delay_s is not None
+    last = history[5]
+    assert isinstance(last, TrainedRound)
+    delay_s = last.delay_s
     assert f"round 5 {delay_s:.1f} s" not in before.text
     assert f"round 5 {delay_s:.1f} s" in after.text
 

@@ -1,14 +1,12 @@
 """The tables of the terminal."""
 
 import io
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console, RenderableType
 
-from cutlayer.report.run_reader import read_run
-from cutlayer.report.run_record import RunRecord
+from cutlayer.report.run_reader import RunRecord, read_run
 from cutlayer.report.tables import ShareBar, round_table, summary_table
 from cutlayer.report.vocabulary import PHASES, Word, phases_in
 from cutlayer.units import format_bytes, format_seconds
@@ -26,7 +24,7 @@ def printed(content: RenderableType, width: int, encoding: str = "utf-8") -> lis
 
 def _phases(run: RunRecord) -> dict[str, Word]:
     """Those that took time in this run: not those of other schemes."""
-    found = phases_in(record.work.delay_by_phase_s for record in run.rounds if record.work)
+    found = phases_in(record.delay_by_phase_s for record in run.trained)
     assert {"device_forward", "server_queue"} <= set(found) < set(PHASES)
     return found
 
@@ -51,15 +49,13 @@ def test_each_round_is_a_row_with_its_numbers(run: RunRecord) -> None:
     rows = [line.split() for line in lines if line.split()[0].isdigit()]
     assert [row[0] for row in rows] == [str(record.round) for record in run.rounds]
     assert set(rows[0][2:]) == {"-"}
-    for row, record in zip(rows[1:], run.rounds[1:], strict=True):
-        work = record.work
-        assert work is not None
+    for row, work in zip(rows[1:], run.trained, strict=True):
         shown = [float(text) for text in row]
         expected = [
-            100 * record.score.value,
+            100 * work.score.value,
             work.train_loss,
-            work.traffic.uplink_bytes / 2**20,
-            work.traffic.downlink_bytes / 2**20,
+            work.uplink_bytes / 2**20,
+            work.downlink_bytes / 2**20,
             work.delay_s,
             *(work.delay_by_phase_s[phase] for phase in _phases(run)),
         ]
@@ -74,11 +70,10 @@ def test_the_legend_names_every_phase(run: RunRecord) -> None:
 
 def test_the_summary_says_what_the_run_cost(run: RunRecord) -> None:
     summary, text = run.summary, "\n".join(printed(summary_table(run.summary), 80))
-    traffic = summary.traffic
     assert "10.4 % -> 73.5 %" in text
     for size in (
-        traffic.uplink_bytes,
-        traffic.uncompressed_downlink_bytes,
+        summary.uplink_bytes,
+        summary.uncompressed_downlink_bytes,
         summary.device_peak_bytes,
         summary.device_memory_limit_bytes or 0,
         summary.model_bytes,
@@ -113,7 +108,7 @@ def test_a_bar_is_as_long_as_its_share(share: float, cells: int) -> None:
 
 
 def test_a_name_cannot_colour_or_command_the_terminal(run: RunRecord) -> None:
-    evil = replace(run.summary, model="[red]x[/red] \x1b[31m \r\n")
+    evil = run.summary.model_copy(update={"model": "[red]x[/red] \x1b[31m \r\n"})
     raw = "\n".join(printed(summary_table(evil), 80))
     assert "[red]x[/red]" in raw
     assert "\x1b" not in raw

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.report.run_record import Score
 from cutlayer.report.wording import (
     bar_span,
     byte_scale,
@@ -20,6 +19,7 @@ from cutlayer.report.wording import (
     time_scale,
     times_text,
 )
+from cutlayer.train.records import Score
 
 
 @given(st.lists(st.floats(0, 9999), min_size=1), st.sampled_from([1e-3, 1.0, 60.0]))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cutlayer.config.job import start
 from cutlayer.config.read import read_config
-from cutlayer.train.record import Record
+from cutlayer.train.records import RoundRecord
 from cutlayer.train.run import Observer
 
 
@@ -28,7 +28,7 @@ class Killer(Observer):
         if (round_number, done) == self._moment:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def round_done(self, record: Record) -> None:
+    def round_done(self, record: RoundRecord) -> None:
         """Nothing."""
 
 

@@ -6,7 +6,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, final
+from typing import final
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
@@ -15,11 +15,10 @@ from rich.progress import Progress as Bars
 from cutlayer.cli.pace import Pace
 from cutlayer.logs import lines_to
 from cutlayer.report.run_reader import read_run
-from cutlayer.report.run_record import Score
 from cutlayer.report.tables import round_table, summary_table
 from cutlayer.report.wording import score_text
 from cutlayer.train.heartbeat import EVERY_S, Heartbeat
-from cutlayer.train.record import Record
+from cutlayer.train.records import RoundRecord, TrainedRound
 from cutlayer.train.run import Observer
 from cutlayer.units import format_bytes, format_seconds
 
@@ -81,7 +80,7 @@ class Progress(Observer):
         self._pace.step_done(done, total)
         self._show()
 
-    def round_done(self, record: Record) -> None:
+    def round_done(self, record: RoundRecord) -> None:
         """Show the round's result."""
         self._pace.round_done()
         self._show()
@@ -101,20 +100,17 @@ class Progress(Observer):
         return self._pace.line
 
 
-def round_line(record: Record, rounds: int) -> str:
+def round_line(record: RoundRecord, rounds: int) -> str:
     """`round 1 of 5: accuracy 41.2 %, loss 1.71; up 4.67 MiB, down 5.51 MiB; simulated round 855 ms
     (wall-clock 17.8 s)`."""
-    measure: Literal["perplexity", "accuracy"]
-    measure = "perplexity" if "perplexity" in record else "accuracy"
-    number, score = record["round"], score_text(Score(measure, record[measure]))
-    wall = f"(wall-clock {format_seconds(record['wall_s'])})"
-    if not number:
-        return f"before training: {measure} {score} {wall}"
+    score = f"{record.score.measure} {score_text(record.score)}"
+    wall = f"(wall-clock {format_seconds(record.wall_s)})"
+    if not isinstance(record, TrainedRound):
+        return f"before training: {score} {wall}"
     return (
-        f"round {number} of {rounds}: {measure} {score}, loss {record['train_loss']:.2f};"
-        f" up {format_bytes(record['uplink_bytes'])},"
-        f" down {format_bytes(record['downlink_bytes'])};"
-        f" simulated round {format_seconds(record['delay_s'])} {wall}"
+        f"round {record.round} of {rounds}: {score}, loss {record.train_loss:.2f};"
+        f" up {format_bytes(record.uplink_bytes)}, down {format_bytes(record.downlink_bytes)};"
+        f" simulated round {format_seconds(record.delay_s)} {wall}"
     )
 
 
@@ -123,7 +119,5 @@ def show_result(directory: Path) -> None:
     console = Console(file=sys.stdout)
     run = read_run(directory)
     console.print(round_table(run.rounds))
-    if run.summary is not None:
-        works = [record.work for record in run.rounds if record.work is not None]
-        console.print(summary_table(run.summary, works))
+    console.print(summary_table(run.summary, run.trained))
     console.print(f"report: {directory / 'report.html'}", markup=False, soft_wrap=True)

@@ -1,10 +1,9 @@
 """`cutlayer status`: where a server's run stands."""
 
 import argparse
-import json
+import math
 import urllib.request
 from http.client import HTTPException
-from typing import Any
 from urllib.error import URLError
 
 from rich import box
@@ -14,6 +13,8 @@ from rich.table import Table
 
 from cutlayer.cli.addresses import host_and_port
 from cutlayer.errors import RunError
+from cutlayer.net.status import DeviceStatus, Status
+from cutlayer.train.records import RoundRecord, TrainedRound, parse
 from cutlayer.units import format_bytes, format_seconds
 
 _TIMEOUT_S = 10.0
@@ -38,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(text, end="")
     else:
-        _show(json.loads(text))
+        _show(parse(Status, "the status", text))
     return 0
 
 
@@ -51,10 +52,9 @@ def _fetch(host: str, port: int) -> str:
         request = urllib.request.Request(f"http://{where}/status", headers={"Host": "localhost"})
         with opener.open(request, timeout=_TIMEOUT_S) as answer:
             text = str(answer.read().decode("utf-8"))
-        if "devices" not in json.loads(text):
-            raise ValueError("an answer that is no status")
+        parse(Status, "its answer", text)
         return text
-    except (OSError, HTTPException, ValueError, TypeError) as error:
+    except (OSError, HTTPException, ValueError, RunError) as error:
         raise RunError(
             f"no status from {where}: {_why(error)}; is `cutlayer serve` running there, and is"
             " this its --operators address?"
@@ -69,50 +69,47 @@ def _why(error: Exception) -> str:
     return str(cause)
 
 
-def _show(status: dict[str, Any]) -> None:
+def _show(status: Status) -> None:
     table = Table(
         "device", "name", "", "local steps", "adapter", "up", "down", box=box.SIMPLE, pad_edge=False
     )
-    for number, device in enumerate(status["devices"]):
+    for number, device in enumerate(status.devices):
         table.add_row(
             str(number),
-            escape(device["name"] or ""),
+            escape(device.name or ""),
             _presence(device),
-            f"{device['local_steps']} of {status['local_steps']}",
-            "sent" if device["adapter_sent"] else "",
-            format_bytes(device["uplink_bytes"]),
-            format_bytes(device["downlink_bytes"]),
+            f"{device.local_steps} of {status.local_steps}",
+            "sent" if device.adapter_sent else "",
+            format_bytes(device.uplink_bytes),
+            format_bytes(device.downlink_bytes),
         )
     console = Console(highlight=False)
-    console.print(f"{status['run']}: {_state(status)}", markup=False)
-    if status["last"] is not None:
-        console.print(_last(status["last"]), markup=False)
+    console.print(f"{status.run}: {_state(status)}", markup=False)
+    if status.last is not None:
+        console.print(_last(status.last), markup=False)
     console.print(table)
-    for payload, count in sorted(status["payload_bytes"].items()):
+    for payload, count in sorted(status.payload_bytes.items()):
         console.print(f"{payload}: {format_bytes(count)}")
 
 
-def _state(status: dict[str, Any]) -> str:
-    failure = status["process"]["failure"]
-    if failure is not None:
-        return f"failed: {failure}"
-    if status["finished"]:
+def _state(status: Status) -> str:
+    if status.process.failure is not None:
+        return f"failed: {status.process.failure}"
+    if status.finished:
         return "finished"
-    short = status["lacking"]
-    late = f", {short} adapters short" if short else ""
-    running = f"for {format_seconds(status['round_s'])}"
-    return f"round {status['round']} of {status['rounds']}, {running}{late}"
+    late = f", {status.lacking} adapters short" if status.lacking else ""
+    running = f"for {format_seconds(status.round_s)}"
+    return f"round {status.round} of {status.rounds}, {running}{late}"
 
 
-def _presence(device: dict[str, Any]) -> str:
-    if device["connected"] or device["away_s"] is None:
-        return "connected" if device["connected"] else "away"
-    return f"away for {format_seconds(device['away_s'])}"
+def _presence(device: DeviceStatus) -> str:
+    if device.connected or device.away_s is None:
+        return "connected" if device.connected else "away"
+    return f"away for {format_seconds(device.away_s)}"
 
 
-def _last(last: dict[str, Any]) -> str:
-    """What the last round came to, and how long it took; what nobody measured is left out."""
-    score, delay_s = last["score"], last["delay_s"]
-    took = "" if delay_s is None else f", in {format_seconds(delay_s)}"
-    shown = "not finite" if score is None else f"{score:.4g}"
-    return f"after round {last['round']}: {last['measure']} {shown}{took}"
+def _last(last: RoundRecord) -> str:
+    """What the last round came to, and how long it took."""
+    took = f", in {format_seconds(last.delay_s)}" if isinstance(last, TrainedRound) else ""
+    score = f"{last.score.value:.4g}" if math.isfinite(last.score.value) else "not finite"
+    return f"after round {last.round}: {last.score.measure} {score}{took}"

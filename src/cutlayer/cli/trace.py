@@ -9,10 +9,7 @@ from pathlib import Path
 from cutlayer.config.read import read_written
 from cutlayer.errors import ConfigError, RunError
 from cutlayer.report.run_reader import read_rounds, read_steps
-from cutlayer.report.run_record import TraceStep
 from cutlayer.schemes.all import SCHEMES
-from cutlayer.schemes.scheme import Phase
-from cutlayer.timeline.result import Event
 from cutlayer.timeline.trace import chrome_trace_of
 
 
@@ -32,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError("trace: of which run? give its directory, such as runs/NAME-001")
     directory: Path = arguments.run
     number = _round(directory, arguments.round)
-    events = [_event(step) for step in read_steps(directory / "trace.jsonl", number)]
+    events = list(read_steps(directory / "trace.jsonl", number))
     if not events:
         raise RunError(f"{directory / 'trace.jsonl'}: holds no step of round {number}")
     scheme = SCHEMES[read_written(directory / "config.yaml").scheme.name]
@@ -50,15 +47,3 @@ def _round(directory: Path, wanted: int | None) -> int:
     if wanted is not None and not 1 <= wanted <= last:
         raise ConfigError(f"--round {wanted}: {directory} has rounds 1 to {last}")
     return last if wanted is None else wanted
-
-
-def _event(step: TraceStep) -> Event:
-    return Event(
-        device=step.device,
-        local_step=step.local_step,
-        micro_batch=step.micro_batch,
-        phase=Phase(step.phase),
-        start_s=step.start_s,
-        end_s=step.end_s,
-        payload_bytes=step.payload_bytes,
-    )

@@ -51,6 +51,7 @@ from cutlayer.schemes.scheme import Scheme
 from cutlayer.spec import Device, Holding, Task, Trained
 from cutlayer.train.files import write_folder_atomically, write_json, write_text
 from cutlayer.train.memory import Memory, measure_memory
+from cutlayer.train.records import Partition
 from cutlayer.train.round import initial_state
 from cutlayer.train.run import Observer, Silent, run_rounds, write_summary
 from cutlayer.train.run_directory import RunDirectory
@@ -221,7 +222,7 @@ def finish(job: Job, directory: RunDirectory, observer: Observer) -> RunDirector
             _LOG.info(line)
         _LOG.info(f"run directory: {directory.path}")
         _tell_where(directory.finished(), job.config.training.rounds)
-        write_json(directory.path / "partition.json", _partition(job))
+        write_json(directory.path / "partition.json", _partition(job).written())
         state, records = run_rounds(job.setup, directory, job.config.training.rounds, observer)
         export(job, state, directory)
         write_summary(directory, records, about(job))
@@ -335,10 +336,10 @@ def _check_memory(setup: Setup, memory: Memory) -> None:
         )
 
 
-def _partition(job: Job) -> dict[str, Any]:
+def _partition(job: Job) -> Partition:
     data = job.prepared.data
     counts = label_counts(data.train.labels, job.prepared.parts, len(data.class_names))
-    return {"class_names": list(data.class_names), "counts": counts.tolist()}
+    return Partition(class_names=tuple(data.class_names), counts=tuple(map(tuple, counts.tolist())))
 
 
 def export(job: Job, state: RunState, directory: RunDirectory) -> None:
@@ -379,9 +380,9 @@ def about(job: Job) -> dict[str, Any]:
         "cut": setup.device_part.cut,
         "blocks": setup.model.blocks,
         "devices": len(setup.devices),
-        "samples_per_device": [device.samples for device in setup.devices],
+        "samples_per_device": tuple(device.samples for device in setup.devices),
         "skipped_samples": job.prepared.skipped,
-        "left_out": [asdict(item) for item in job.prepared.data.left_out],
+        "left_out": tuple(job.prepared.data.left_out),
         "device_peak_bytes": memory.device.total,
         "device_memory_bytes": asdict(memory.device),
         "server_peak_bytes": memory.server.total,

@@ -45,7 +45,7 @@ from cutlayer.report.live_page import live_page
 from cutlayer.train.files import write_json
 from cutlayer.train.heartbeat import EVERY_S, Heartbeat, so_far
 from cutlayer.train.locks import alone
-from cutlayer.train.record import Record
+from cutlayer.train.records import Partition, RoundRecord
 from cutlayer.train.round_log import json_text
 from cutlayer.train.run import Observer, write_summary
 from cutlayer.train.run_directory import RunDirectory
@@ -66,9 +66,9 @@ class _Told(Observer):
     def step_done(self, round_number: int, done: int, total: int) -> None:
         """Nothing: the round's line says enough."""
 
-    def round_done(self, record: Record) -> None:
+    def round_done(self, record: RoundRecord) -> None:
         """What came of it."""
-        _LOG.info("round %d: %s", record["round"], json_text(record))
+        _LOG.info("round %d: %s", record.round, json_text(record.written()))
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ class Service:
         process = Process(
             uptime_s=now_s - self._began_s,
             resident_bytes=resident_bytes(),
-            held=Held(self.held_bytes, self._net.memory.total),
+            held=Held(now_bytes=self.held_bytes, most_bytes=self._net.memory.total),
             refused_connections=self._server.refusals if self._server is not None else 0,
             failure=self._failure,
         )
@@ -239,11 +239,10 @@ class Service:
         net = self._net
         export(net.job, net.worker.state, net.directory)
         # of the devices' data, the server knows how many samples each says it has
-        samples = net.worker.samples
-        write_json(
-            net.directory.path / "partition.json",
-            {"class_names": ["samples"], "counts": [[count] for count in samples]},
-        )
+        samples = tuple(net.worker.samples)
+        counts = tuple((count,) for count in samples)
+        partition = Partition(class_names=("samples",), counts=counts)
+        write_json(net.directory.path / "partition.json", partition.written())
         said = {**about(net.job), "clock": "measured", "samples_per_device": samples}
         write_summary(net.directory, net.directory.records(), said)
         write_report(net.directory.path)

@@ -24,10 +24,10 @@ from cutlayer.lab.play import Play, play, whole_lines
 from cutlayer.lab.prediction import calibrate, computing, predict, unicast
 from cutlayer.lab.processes import Processes
 from cutlayer.lab.signals import Stop
-from cutlayer.net.record import UNOBSERVED
 from cutlayer.planner.allocation import Fixed
 from cutlayer.timeline.rules import Rules
 from cutlayer.train.heartbeat import Heartbeat, so_far
+from cutlayer.train.records import UNOBSERVED
 from cutlayer.train.round_log import lines_of_round
 
 _LOG = logging.getLogger(__name__)

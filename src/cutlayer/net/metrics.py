@@ -3,6 +3,7 @@
 Knows the status and no connection. What nobody measured is left out, it is not 0.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import final
 
@@ -10,8 +11,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from cutlayer import __version__
-from cutlayer.net.history import RoundStatus
 from cutlayer.net.status import DeviceStatus, Status
+from cutlayer.train.records import RoundRecord, TrainedRound
 
 
 @final
@@ -69,24 +70,26 @@ def _of_devices(devices: tuple[DeviceStatus, ...]) -> Iterator[Metric]:
     yield _counter("device_downlink_bytes", "frames for a device", "device", down)
 
 
-def _of_round(last: RoundStatus) -> Iterator[Metric]:
-    score = "accuracy_ratio" if last.measure == "accuracy" else last.measure
+def _of_round(last: RoundRecord) -> Iterator[Metric]:
+    measure, value = last.score.measure, last.score.value
+    score = "accuracy_ratio" if measure == "accuracy" else measure
     yield from _gauges(
         ("last_round", "the last finished round; 0 is before training", last.round),
-        ("last_round_seconds", "of the last finished round", last.delay_s),
-        (f"last_round_{score}", "on the test split after it", last.score),
+        (f"last_round_{score}", "on the test split after it", value),
         ("last_round_eval_loss", "on the test split after it", last.eval_loss),
-        ("last_round_train_loss", "mean of its local steps", last.train_loss),
     )
-    phases = last.delay_by_phase_s
-    if phases is not None:
-        name = "last_round_phase_seconds"
+    if isinstance(last, TrainedRound):
+        yield from _gauges(
+            ("last_round_seconds", "of the last finished round", last.delay_s),
+            ("last_round_train_loss", "mean of its local steps", last.train_loss),
+        )
+        name, phases = "last_round_phase_seconds", last.delay_by_phase_s
         yield _labelled(name, "of the slowest device, by phase", "phase", phases)
 
 
 def _gauges(*rows: tuple[str, str, float | None]) -> Iterator[Metric]:
     for name, meaning, value in rows:
-        if value is not None:
+        if value is not None and math.isfinite(value):
             yield GaugeMetricFamily(f"cutlayer_{name}", meaning, float(value))
 
 

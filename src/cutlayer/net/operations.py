@@ -4,22 +4,21 @@ Plain HTTP and no names or passwords: for loopback, or a network of one's own. K
 sessions; it is given what tells the status.
 """
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from http import HTTPStatus
 from typing import final
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector
 from prometheus_client import generate_latest as metrics_text
 
-from cutlayer.net.history import RoundStatus
 from cutlayer.net.metrics import StatusMetrics
 from cutlayer.net.status import Status
 from cutlayer.net.web import JSON, Answer, Request, Web, text_answer
+from cutlayer.train.records import RoundRecord
+from cutlayer.train.round_log import json_text
 
 Ask = Callable[[], Status]
-AskRounds = Callable[[int], Sequence[RoundStatus]]
+AskRounds = Callable[[int], Sequence[RoundRecord]]
 
 
 @final
@@ -51,7 +50,7 @@ class Operations:
             case "/health":
                 return self._health()
             case "/status":
-                return _json(asdict(self._ask()))
+                return _json(self._ask().written())
             case "/rounds":
                 return self._rounds_after(request.query.get("after", "-1"))
             case "/metrics":
@@ -71,9 +70,8 @@ class Operations:
             after = int(number)
         except ValueError:
             return text_answer(HTTPStatus.BAD_REQUEST, "after=N is the number of a round")
-        return _json([asdict(one) for one in self._rounds(after)])
+        return _json([one.written() for one in self._rounds(after)])
 
 
 def _json(value: object) -> Answer:
-    text = json.dumps(value, allow_nan=False, indent=1) + "\n"
-    return Answer(HTTPStatus.OK, JSON, text.encode())
+    return Answer(HTTPStatus.OK, JSON, f"{json_text(value, indent=1)}\n".encode())

@@ -11,14 +11,13 @@ from cutlayer.net.server_session import ServerSession
 from cutlayer.net.server_worker import ServerWorker
 from cutlayer.schemes.scheme import Phase
 from cutlayer.train.evaluate import evaluate
-from cutlayer.train.record import Record, check_finite, event_line
+from cutlayer.train.record import check_finite
+from cutlayer.train.records import UNOBSERVED, TraceLine, TrainedRound
 from cutlayer.train.run import Observer
 from cutlayer.train.run_directory import RunDirectory
 from cutlayer.train.setup import Setup
 from cutlayer.train.state import RunState
 
-# the seconds of which only the sum is known
-UNOBSERVED = "unobserved"
 _UP = ("activation", "labels", "adapter_up")
 _DOWN = ("model", "adapter_down", "gradient")
 
@@ -60,28 +59,29 @@ class Recorder:
         passed_s = state.virtual_time_s - self._elapsed_s
         delay_s = passed_s if measured is None else measured.delay_s
         evaluation = evaluate(self._setup, state)
-        record = {
-            "round": state.round,
+        record = TrainedRound(
+            round=state.round,
             **evaluation.metric(self._setup.task),
-            "eval_loss": evaluation.loss,
-            "train_loss": self._worker.train_loss,
-            "shares": list(self._shares),
-            "delay_s": delay_s,
+            eval_loss=evaluation.loss,
+            train_loss=self._worker.train_loss,
+            shares=tuple(self._shares),
+            delay_s=delay_s,
             **self._seconds(measured, delay_s),
-            "virtual_time_s": state.virtual_time_s,
+            virtual_time_s=state.virtual_time_s,
             **self._bytes(state.round),
-            "wall_s": self._clock() - self._began_s,
-        }
+            wall_s=self._clock() - self._began_s,
+        )
         check_finite(self._directory.path, record, simulated=False)
         events = () if measured is None else measured.events()
-        self._directory.append("trace.jsonl", (event_line(state.round, each) for each in events))
+        lines = (TraceLine(round=state.round, event=event) for event in events)
+        self._directory.append("trace.jsonl", lines)
         self._directory.append("rounds.jsonl", [record])
         self._directory.save(state)
         self._began_s, self._elapsed_s = self._clock(), state.virtual_time_s
         self._shares = self._session.shares
         self._observer.round_done(record)
 
-    def _seconds(self, measured: MeasuredRound | None, delay_s: float) -> Record:
+    def _seconds(self, measured: MeasuredRound | None, delay_s: float) -> dict[str, Any]:
         """Seconds by device and phase; of a device that did not make the round, all of it."""
         count = len(self._setup.devices)
         took_s: Mapping[int, float] = {} if measured is None else measured.took_s
@@ -92,8 +92,8 @@ class Recorder:
         return {
             "delay_by_phase_s": phases[slowest],
             "slowest_device": slowest,
-            "device_delay_s": delays_s,
-            "device_delay_by_phase_s": phases,
+            "device_delay_s": tuple(delays_s),
+            "device_delay_by_phase_s": tuple(phases),
         }
 
     def _bytes(self, round_number: int) -> dict[str, Any]:

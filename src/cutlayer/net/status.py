@@ -3,19 +3,19 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cutlayer.net.history import History, RoundStatus
+from cutlayer.net.history import History
 from cutlayer.net.roster import Roster
 from cutlayer.net.server_session import RunPlan, ServerSession
 from cutlayer.net.standing import Standing
+from cutlayer.train.records import Record, RoundRecord
 
 
-@dataclass(frozen=True)
-class DeviceStatus:
+class DeviceStatus(Record):
     """A device in the round. `name` None: nobody has come for the number yet.
 
     `away_s`: since it left [s]; None: it is here, or was not since the server was started. Bytes
-    are those of whole frames since then. `delay_by_phase_s`: of the last round, None where nobody
-    measured it.
+    are those of whole frames since then. `delay_by_phase_s`: of the last round, None before the
+    first.
     """
 
     name: str | None
@@ -25,19 +25,17 @@ class DeviceStatus:
     adapter_sent: bool
     uplink_bytes: int
     downlink_bytes: int
-    delay_by_phase_s: dict[str, float] | None
+    delay_by_phase_s: Mapping[str, float] | None
 
 
-@dataclass(frozen=True)
-class Held:
+class Held(Record):
     """What devices make a server hold [bytes], and the most that they can."""
 
     now_bytes: int
     most_bytes: int
 
 
-@dataclass(frozen=True)
-class Process:
+class Process(Record):
     """The server itself: since when, what memory it has, whom it refused, and what ended it.
 
     `resident_bytes` None: the system does not say. `failure` None: nothing did.
@@ -50,8 +48,7 @@ class Process:
     failure: str | None
 
 
-@dataclass(frozen=True)
-class Status:
+class Status(Record):
     """A run now. `round`: the one in progress, since `round_s`; `lacking`: the adapters that it
     lacks to close, its deadline having passed; `payload_bytes`: sent and received since the server
     was started, by what they carry; `last`: the last finished round."""
@@ -68,7 +65,7 @@ class Status:
     local_steps: int
     devices: tuple[DeviceStatus, ...]
     payload_bytes: dict[str, int]
-    last: RoundStatus | None
+    last: RoundRecord | None
     process: Process
 
 
@@ -108,7 +105,7 @@ class Watched:
         )
 
     def _device(
-        self, number: int, own: Standing, away_s: float | None, phases: dict[str, float] | None
+        self, number: int, own: Standing, away_s: float | None, phases: Mapping[str, float] | None
     ) -> DeviceStatus:
         tally = self.session.tally
         return DeviceStatus(

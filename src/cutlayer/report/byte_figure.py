@@ -14,25 +14,22 @@ from cutlayer.report.drawing import (
     new_figure,
     stack_columns,
 )
-from cutlayer.report.run_record import RoundWork
 from cutlayer.report.vocabulary import PAYLOADS, word
 from cutlayer.report.wording import Scale, byte_scale
+from cutlayer.train.records import TrainedRound
 
 UPLINK_COLOUR = "#f0a13c"
 DOWNLINK_COLOUR = "#5b93c7"
 UNCOMPRESSED_COLOUR = "#dfe3e8"
 
 
-def byte_figure(works: Sequence[RoundWork]) -> Figure:
+def byte_figure(works: Sequence[TrainedRound]) -> Figure:
     """Bytes of each round: uplink and downlink over uncompressed (grey), and both by payload."""
     figure = new_figure(280)
     uplink, downlink, by_payload = figure.subplots(1, 3)
-    sent = np.array([[work.traffic.uplink_bytes, work.traffic.downlink_bytes] for work in works])
+    sent = np.array([[work.uplink_bytes, work.downlink_bytes] for work in works])
     plain = np.array(
-        [
-            [work.traffic.uncompressed_uplink_bytes, work.traffic.uncompressed_downlink_bytes]
-            for work in works
-        ]
+        [[work.uncompressed_uplink_bytes, work.uncompressed_downlink_bytes] for work in works]
     )
     largest = float(max(sent.max(), plain.max()))
     scale = byte_scale(largest)
@@ -47,7 +44,7 @@ def byte_figure(works: Sequence[RoundWork]) -> Figure:
     return figure
 
 
-def payload_names(works: Sequence[RoundWork]) -> list[str]:
+def payload_names(works: Sequence[TrainedRound]) -> list[str]:
     """The payloads that were sent at all, in their usual order, unknown ones last."""
     sent = {name for work in works for name, size in work.bytes_by_payload.items() if size > 0}
     return [name for name in PAYLOADS if name in sent] + sorted(sent - PAYLOADS.keys())
@@ -60,7 +57,7 @@ def _columns(axes: Axes, heights: Int[np.ndarray, " column"], colour: str, scale
     add_boxes(axes, np.stack(sides, axis=1), colour)
 
 
-def _draw_payloads(axes: Axes, works: Sequence[RoundWork]) -> None:
+def _draw_payloads(axes: Axes, works: Sequence[TrainedRound]) -> None:
     names = payload_names(works)
     heights = np.array(
         [[float(work.bytes_by_payload.get(name, 0)) for name in names] for work in works]

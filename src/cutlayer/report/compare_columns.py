@@ -16,9 +16,9 @@ from cutlayer.report.comparison import (
     RefusedRun,
     ratio,
 )
-from cutlayer.report.run_record import Score, Summary
 from cutlayer.report.vocabulary import MEMORY_KINDS, PAYLOADS, PHASES, Word
 from cutlayer.report.wording import decimals_for, score_text
+from cutlayer.train.records import Score, Summary
 from cutlayer.units import format_bytes, format_seconds
 
 NOT_REACHED = "not reached"
@@ -48,8 +48,8 @@ def result_columns(comparison: Comparison) -> list[Column]:
         _summed("rounds", "rounds", entries, lambda one: one.rounds, _whole),
         _summed("delay_s", "delay", entries, lambda one: one.delay_s, format_seconds),
         _column("delay_per_round_s", "a round", _per_round(entries), format_seconds),
-        _summed("uplink_bytes", "up", entries, lambda one: one.traffic.uplink_bytes),
-        _summed("downlink_bytes", "down", entries, lambda one: one.traffic.downlink_bytes),
+        _summed("uplink_bytes", "up", entries, lambda one: one.uplink_bytes),
+        _summed("downlink_bytes", "down", entries, lambda one: one.downlink_bytes),
         _column("device_peak_bytes", "memory", [_need(one) for one in entries], format_bytes),
         _column(
             "device_memory_limit_bytes", "limit", [limit_bytes(o) for o in entries], format_bytes
@@ -111,7 +111,7 @@ def payload_bytes(entry: Entry) -> dict[str, float]:
     """Bytes of a round by payload, both ways, mean of the rounds."""
     if isinstance(entry, RefusedRun):
         return {}
-    sent = [work.bytes_by_payload for work in entry.works]
+    sent = [work.bytes_by_payload for work in entry.record.trained]
     names = dict.fromkeys(name for one in sent for name in one)
     return {name: sum(one.get(name, 0) for one in sent) / len(sent) for name in names}
 
@@ -160,13 +160,13 @@ def _uncompressed(entries: Sequence[Entry]) -> list[Column]:
             "uncompressed_uplink_bytes",
             "uncompressed up",
             entries,
-            lambda one: one.traffic.uncompressed_uplink_bytes,
+            lambda one: one.uncompressed_uplink_bytes,
         ),
         _summed(
             "uncompressed_downlink_bytes",
             "uncompressed down",
             entries,
-            lambda one: one.traffic.uncompressed_downlink_bytes,
+            lambda one: one.uncompressed_downlink_bytes,
         ),
     ]
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from cutlayer.errors import ConfigError
-from cutlayer.report.run_record import RoundWork, RunRecord, Score
+from cutlayer.report.run_reader import RunRecord
+from cutlayer.train.records import RoundRecord, Score, TrainedRound
 from cutlayer.units import format_bytes
 
 
@@ -34,22 +35,16 @@ class ComparedRun:
     @property
     def points(self) -> tuple[Point, ...]:
         """Every evaluation, the one before training first."""
-        sent = accumulate(_sent_bytes(record.work) for record in self.record.rounds)
+        sent = accumulate(_sent_bytes(record) for record in self.record.rounds)
         return tuple(
-            Point(record.round, record.work.virtual_time_s if record.work else 0.0, size, score)
+            Point(record.round, record.virtual_time_s, size, record.score)
             for record, size in zip(self.record.rounds, sent, strict=True)
-            for score in (record.score,)
         )
-
-    @property
-    def works(self) -> tuple[RoundWork, ...]:
-        """The training of each round."""
-        return tuple(record.work for record in self.record.rounds if record.work is not None)
 
     @property
     def best(self) -> Score | None:
         """The best score after a round of training; None if none was a number."""
-        scores = [record.score for record in self.record.rounds if record.work is not None]
+        scores = [record.score for record in self.record.trained]
         known = [score for score in scores if math.isfinite(score.value)]
         return max(known, key=_goodness) if known else None
 
@@ -183,5 +178,5 @@ def _reaches(score: Score, target: Score) -> bool:
     return _goodness(score) >= _goodness(target)
 
 
-def _sent_bytes(work: RoundWork | None) -> int:
-    return 0 if work is None else work.traffic.uplink_bytes + work.traffic.downlink_bytes
+def _sent_bytes(record: RoundRecord) -> int:
+    return record.uplink_bytes + record.downlink_bytes if isinstance(record, TrainedRound) else 0

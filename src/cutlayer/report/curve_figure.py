@@ -8,9 +8,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from cutlayer.report.drawing import INK, new_figure, whole_ticks
-from cutlayer.report.run_record import RoundRecord
+from cutlayer.report.run_reader import trained
 from cutlayer.report.vocabulary import SCORE_COLOUR, TRAIN_COLOUR
 from cutlayer.report.wording import score_text, time_scale
+from cutlayer.train.records import RoundRecord
 
 
 def curve_figure(records: Sequence[RoundRecord], clock: str) -> Figure:
@@ -20,7 +21,7 @@ def curve_figure(records: Sequence[RoundRecord], clock: str) -> Figure:
     by_round, by_time, losses = figure.subplots(1, 3)
     measure = records[0].score.measure
     rounds = [float(record.round) for record in records]
-    times = [record.work.virtual_time_s if record.work else 0.0 for record in records]
+    times = [record.virtual_time_s for record in records]
     scale = time_scale(max(times))
     _draw_score(by_round, rounds, records)
     _draw_score(by_time, [time / scale.unit_size for time in times], records)
@@ -58,10 +59,10 @@ def _draw_score(axes: Axes, positions: list[float], records: Sequence[RoundRecor
 
 
 def _draw_losses(axes: Axes, records: Sequence[RoundRecord]) -> None:
-    trained = [record for record in records if record.work is not None]
-    train = _finite([record.work.train_loss for record in trained if record.work])
+    done = trained(records)
+    train = _finite([record.train_loss for record in done])
     evaluated = _finite([record.eval_loss for record in records])
-    _line(axes, [float(record.round) for record in trained], train, TRAIN_COLOUR, "training")
+    _line(axes, [float(record.round) for record in done], train, TRAIN_COLOUR, "training")
     _line(axes, [float(record.round) for record in records], evaluated, SCORE_COLOUR, "evaluation")
     _room(axes, train + evaluated)
     if axes.lines:

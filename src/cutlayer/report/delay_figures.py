@@ -9,10 +9,11 @@ from matplotlib.figure import Figure
 
 from cutlayer.report.drawing import MUTED, add_boxes, new_figure, stack_columns
 from cutlayer.report.gantt_figure import LANES, Band
-from cutlayer.report.run_record import RoundWork, TraceStep
 from cutlayer.report.vocabulary import PHASES, WAITS
 from cutlayer.report.wording import column, time_scale
 from cutlayer.schemes.scheme import Place
+from cutlayer.timeline.result import Event
+from cutlayer.train.records import TrainedRound
 
 _COLOURS = tuple(word.colour for word in PHASES.values())
 _MOST_GANTT_DEVICES = 24
@@ -28,7 +29,7 @@ _PLACES = {
 }
 
 
-def delay_figure(works: Sequence[RoundWork]) -> Figure:
+def delay_figure(works: Sequence[TrainedRound]) -> Figure:
     """Delay by phase, stacked: of each round (left) and of each device, mean of rounds (right)."""
     figure = new_figure(300)
     by_round, by_device = figure.subplots(1, 2, sharey=True)
@@ -47,7 +48,7 @@ def delay_figure(works: Sequence[RoundWork]) -> Figure:
     return figure
 
 
-def gantt_figure(steps: Sequence[TraceStep], slowest_device: int) -> Figure:
+def gantt_figure(steps: Sequence[Event], slowest_device: int) -> Figure:
     """Who does what when in one round: a row for the server, one for each device (at most 24).
 
     A long round shows the slowest device's first local steps only, see `gantt_local_steps`. Where a
@@ -77,7 +78,7 @@ def gantt_figure(steps: Sequence[TraceStep], slowest_device: int) -> Figure:
     return figure
 
 
-def gantt_devices(steps: Sequence[TraceStep], slowest_device: int) -> list[int]:
+def gantt_devices(steps: Sequence[Event], slowest_device: int) -> list[int]:
     """The devices whose rows are drawn: all, or 24 spread evenly with the slowest among them."""
     devices = sorted({step.device for step in steps})
     if len(devices) <= _MOST_GANTT_DEVICES:
@@ -86,13 +87,13 @@ def gantt_devices(steps: Sequence[TraceStep], slowest_device: int) -> list[int]:
     return sorted({devices[index] for index in spread} | {slowest_device})
 
 
-def gantt_local_steps(steps: Sequence[TraceStep], slowest_device: int) -> tuple[int, int]:
+def gantt_local_steps(steps: Sequence[Event], slowest_device: int) -> tuple[int, int]:
     """How many of the slowest device's local steps are drawn, and of how many."""
     numbers = _local_steps(steps, slowest_device)
     return min(len(numbers), _MOST_GANTT_STEPS), len(numbers)
 
 
-def _window_end(steps: Sequence[TraceStep], slowest_device: int) -> float:
+def _window_end(steps: Sequence[Event], slowest_device: int) -> float:
     numbers = _local_steps(steps, slowest_device)
     if len(numbers) <= _MOST_GANTT_STEPS:
         return max(step.end_s for step in steps)
@@ -101,12 +102,12 @@ def _window_end(steps: Sequence[TraceStep], slowest_device: int) -> float:
     return min(step.start_s for step in mine)
 
 
-def _local_steps(steps: Sequence[TraceStep], device: int) -> list[int]:
+def _local_steps(steps: Sequence[Event], device: int) -> list[int]:
     numbers = {step.local_step for step in steps if step.device == device}
     return sorted(number for number in numbers if number is not None)
 
 
-def _overlap(steps: Sequence[TraceStep]) -> bool:
+def _overlap(steps: Sequence[Event]) -> bool:
     """Whether any device does more than one thing at a time."""
     ends_s: dict[int, float] = {}
     for step in sorted(steps, key=lambda step: (step.start_s, step.end_s)):
@@ -118,7 +119,7 @@ def _overlap(steps: Sequence[TraceStep]) -> bool:
     return False
 
 
-def _band(step: TraceStep, overlap: bool) -> Band | None:
+def _band(step: Event, overlap: bool) -> Band | None:
     """Where in its device's row a step is drawn; None: nowhere."""
     if step.phase in WAITS:
         return None if overlap else _WAITING
@@ -129,7 +130,7 @@ def _band(step: TraceStep, overlap: bool) -> Band | None:
 
 
 def _boxes(
-    steps: Sequence[TraceStep],
+    steps: Sequence[Event],
     rows: dict[int, int],
     overlap: bool,
     origin_s: float,
@@ -166,4 +167,4 @@ def _columns(axes: Axes, heights: Float[np.ndarray, "column phase"], first: int)
 
 
 def _phases(by_phase: Mapping[str, float]) -> list[float]:
-    return [by_phase[phase] for phase in PHASES]
+    return [by_phase.get(phase, 0.0) for phase in PHASES]

@@ -11,8 +11,7 @@ from cutlayer.report import html_parts as parts
 from cutlayer.report.drawing import plain_style
 from cutlayer.report.page_sections import page_sections
 from cutlayer.report.page_style import STYLE
-from cutlayer.report.run_reader import read_run
-from cutlayer.report.run_record import RunRecord
+from cutlayer.report.run_reader import RunRecord, read_run
 from cutlayer.report.vocabulary import CLOCKS
 from cutlayer.report.wording import headline
 

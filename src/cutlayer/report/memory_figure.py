@@ -5,9 +5,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cutlayer.report.drawing import INK, add_boxes, new_figure
-from cutlayer.report.run_record import Summary
 from cutlayer.report.vocabulary import MEMORY_KINDS, word
 from cutlayer.report.wording import bar_span, byte_scale
+from cutlayer.train.records import Summary
 from cutlayer.units import format_bytes
 
 _LIMIT_COLOUR = "#b3261e"

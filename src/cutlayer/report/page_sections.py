@@ -22,7 +22,7 @@ from cutlayer.report.drawing import svg_element
 from cutlayer.report.memory_figure import memory_figure, memory_kinds
 from cutlayer.report.partition_figure import names_are_drawn, partition_figure
 from cutlayer.report.round_columns import RoundColumn, round_columns
-from cutlayer.report.run_record import RoundWork, RunRecord, Summary
+from cutlayer.report.run_reader import RunRecord
 from cutlayer.report.savings import Saving, savings
 from cutlayer.report.share_figure import share_figure, shares_vary, shown_rounds
 from cutlayer.report.vocabulary import CLOCKS, MEMORY_KINDS, PAYLOADS, phases_in, word
@@ -33,12 +33,13 @@ from cutlayer.report.wording import (
     score_text,
     share_text,
 )
+from cutlayer.train.records import Summary, TrainedRound
 from cutlayer.units import format_bytes, format_seconds
 
 
 def page_sections(run: RunRecord) -> list[str]:
     """The sections in order; to be called inside `plain_style`."""
-    works = [record.work for record in run.rounds if record.work is not None]
+    works = run.trained
     sections = [_head(run.summary, works), _learning(run)]
     if works:
         sections += [_delay(works), _bytes(run.summary, works)]
@@ -53,7 +54,7 @@ def page_sections(run: RunRecord) -> list[str]:
     return sections
 
 
-def _head(summary: Summary, works: Sequence[RoundWork]) -> str:
+def _head(summary: Summary, works: Sequence[TrainedRound]) -> str:
     rounds, devices = counted(summary.rounds, "round"), counted(summary.devices, "device")
     facts = {
         "task": summary.task,
@@ -112,11 +113,11 @@ def _learning(run: RunRecord) -> str:
     return parts.section("Learning", parts.figure(svg))
 
 
-def _delay(works: Sequence[RoundWork]) -> str:
+def _delay(works: Sequence[TrainedRound]) -> str:
     total = sum(work.delay_s for work in works)
     entries = []
     for phase, phase_word in phases_in(work.delay_by_phase_s for work in works).items():
-        share = share_text(sum(work.delay_by_phase_s[phase] for work in works), total)
+        share = share_text(sum(work.delay_by_phase_s.get(phase, 0.0) for work in works), total)
         entries.append((phase_word.colour, parts.escaped(f"{phase_word.label} {share}")))
     svg = svg_element(delay_figure(works), "delay", "delay by phase, by round and by device")
     caption = f"Slowest device: {_slowest(works)}."
@@ -124,14 +125,14 @@ def _delay(works: Sequence[RoundWork]) -> str:
     return parts.section("Delay by phase", text, parts.figure(svg, caption, parts.legend(entries)))
 
 
-def _slowest(works: Sequence[RoundWork]) -> str:
+def _slowest(works: Sequence[TrainedRound]) -> str:
     ranking = Counter(work.slowest_device for work in works).most_common()
     named = [f"device {device} in {counted(count, 'round')}" for device, count in ranking[:4]]
     others = len(ranking) - len(named)
     return ", ".join(named) + (f", and {counted(others, 'other')}" if others > 0 else "")
 
 
-def _bytes(summary: Summary, works: Sequence[RoundWork]) -> str:
+def _bytes(summary: Summary, works: Sequence[TrainedRound]) -> str:
     entries = [
         (UPLINK_COLOUR, "uplink"),
         (DOWNLINK_COLOUR, "downlink"),
@@ -144,9 +145,8 @@ def _bytes(summary: Summary, works: Sequence[RoundWork]) -> str:
         payload = word(PAYLOADS, name)
         payloads.append((payload.colour, f"{parts.escaped(payload.label)} {shown}"))
     svg = svg_element(byte_figure(works), "bytes", "bytes by direction and by payload")
-    traffic = summary.traffic
-    uplink = _total("Uplink", traffic.uplink_bytes, traffic.uncompressed_uplink_bytes)
-    downlink = _total("downlink", traffic.downlink_bytes, traffic.uncompressed_downlink_bytes)
+    uplink = _total("Uplink", summary.uplink_bytes, summary.uncompressed_uplink_bytes)
+    downlink = _total("downlink", summary.downlink_bytes, summary.uncompressed_downlink_bytes)
     text = (
         f"<p>{uplink}; {downlink} (activations and gradients as float32). Adapters, labels and the"
         " model are in these totals, and are not compressed.</p>"
@@ -155,7 +155,7 @@ def _bytes(summary: Summary, works: Sequence[RoundWork]) -> str:
     return parts.section("Bytes over the link", text, parts.figure(svg, before=both))
 
 
-def _shares(works: Sequence[RoundWork]) -> str:
+def _shares(works: Sequence[TrainedRound]) -> str:
     svg = svg_element(share_figure(works), "shares", "bandwidth allocation by device and round")
     drawn, of = shown_rounds(works), len(works)
     which = "all rounds" if drawn == of else f"the last {drawn} of {of} rounds"
@@ -218,7 +218,7 @@ def _partition(run: RunRecord) -> str:
     return parts.section(title, text, parts.figure(svg), names)
 
 
-def _gantt(run: RunRecord, last: RoundWork) -> str:
+def _gantt(run: RunRecord, last: TrainedRound) -> str:
     steps = run.last_round_steps
     drawn, of = gantt_local_steps(steps, last.slowest_device)
     rows = len(gantt_devices(steps, last.slowest_device))

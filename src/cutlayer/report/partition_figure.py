@@ -6,8 +6,8 @@ from matplotlib.figure import Figure
 
 from cutlayer.report.drawing import MUTED, new_figure, stack_columns
 from cutlayer.report.map_figure import MOST_NAMED, Side, map_figure, write_cell
-from cutlayer.report.run_record import Partition
 from cutlayer.report.vocabulary import DEVICE_COLOUR, shortened
+from cutlayer.train.records import Partition
 
 _NAME_LENGTH = 16
 

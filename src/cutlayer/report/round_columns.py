@@ -6,9 +6,9 @@ Knows records and units, no layout.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from cutlayer.report.run_record import RoundRecord, RoundWork
 from cutlayer.report.vocabulary import phases_in
 from cutlayer.report.wording import Scale, byte_scale, column, time_scale
+from cutlayer.train.records import RoundRecord, TrainedRound
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def round_columns(records: Sequence[RoundRecord]) -> dict[str, RoundColumn]:
     A column has one unit and as many decimals as its largest value needs; delay and phases share
     their unit, so that a row adds up.
     """
-    works = [record.work for record in records]
+    works = [record if isinstance(record, TrainedRound) else None for record in records]
     delays = _of(works, lambda work: work.delay_s)
     scale = time_scale(_largest(delays))
     return {
@@ -40,8 +40,8 @@ def round_columns(records: Sequence[RoundRecord]) -> dict[str, RoundColumn]:
         "score": _score_column(records),
         "train_loss": _scaled("train loss", "train loss", _of(works, _train_loss)),
         "eval_loss": _scaled("eval loss", "eval loss", [record.eval_loss for record in records]),
-        "uplink": _bytes("up", _of(works, lambda work: work.traffic.uplink_bytes)),
-        "downlink": _bytes("down", _of(works, lambda work: work.traffic.downlink_bytes)),
+        "uplink": _bytes("up", _of(works, lambda work: work.uplink_bytes)),
+        "downlink": _bytes("down", _of(works, lambda work: work.downlink_bytes)),
         "delay": _scaled("delay", "delay", delays, scale),
         **{
             phase: _scaled(word.label, word.short, _of_phase(works, phase), scale)
@@ -84,16 +84,16 @@ def _scaled(
 
 
 def _of(
-    works: Sequence[RoundWork | None], value: Callable[[RoundWork], float]
+    works: Sequence[TrainedRound | None], value: Callable[[TrainedRound], float]
 ) -> list[float | None]:
     return [value(work) if work else None for work in works]
 
 
-def _of_phase(works: Sequence[RoundWork | None], phase: str) -> list[float | None]:
-    return _of(works, lambda work: work.delay_by_phase_s[phase])
+def _of_phase(works: Sequence[TrainedRound | None], phase: str) -> list[float | None]:
+    return _of(works, lambda work: work.delay_by_phase_s.get(phase, 0.0))
 
 
-def _train_loss(work: RoundWork) -> float:
+def _train_loss(work: TrainedRound) -> float:
     return work.train_loss
 
 

@@ -14,7 +14,6 @@ from rich.table import Table
 from rich.text import Text
 
 from cutlayer.report.round_columns import RoundColumn, round_columns
-from cutlayer.report.run_record import RoundRecord, RoundWork, Summary
 from cutlayer.report.savings import savings
 from cutlayer.report.vocabulary import (
     CLOCKS,
@@ -34,6 +33,7 @@ from cutlayer.report.wording import (
     share_text,
     times_text,
 )
+from cutlayer.train.records import RoundRecord, Summary, TrainedRound
 from cutlayer.units import format_bytes, format_seconds
 
 _BAR_WIDTH = 24
@@ -77,7 +77,7 @@ def round_table(records: Sequence[RoundRecord]) -> Table:
     return table
 
 
-def summary_table(summary: Summary, works: Sequence[RoundWork] = ()) -> RenderableType:
+def summary_table(summary: Summary, works: Sequence[TrainedRound] = ()) -> RenderableType:
     """The run in short: score, bytes (what the codec saves by `works`), delay by phase with bars,
     memory against the whole model."""
     return Group(
@@ -104,10 +104,9 @@ def _phase_legend(phases: Iterable[str]) -> Text:
     return Text(words, style="dim")
 
 
-def _results(summary: Summary, works: Sequence[RoundWork]) -> Table:
+def _results(summary: Summary, works: Sequence[TrainedRound]) -> Table:
     table = Table.grid(padding=(0, 2))
     first, final = summary.score_first, summary.score_final
-    traffic = summary.traffic
     per_round = summary.delay_s / max(summary.rounds, 1)
     table.add_row(
         final.measure,
@@ -116,8 +115,8 @@ def _results(summary: Summary, works: Sequence[RoundWork]) -> Table:
     )
     for saving in savings(works):
         table.add_row(saving.name, *_sent(saving.sent_bytes, saving.uncompressed_bytes))
-    table.add_row("uplink", *_sent(traffic.uplink_bytes, traffic.uncompressed_uplink_bytes))
-    table.add_row("downlink", *_sent(traffic.downlink_bytes, traffic.uncompressed_downlink_bytes))
+    table.add_row("uplink", *_sent(summary.uplink_bytes, summary.uncompressed_uplink_bytes))
+    table.add_row("downlink", *_sent(summary.downlink_bytes, summary.uncompressed_downlink_bytes))
     table.add_row(
         f"{CLOCKS[summary.clock]} delay",
         Text(format_seconds(summary.delay_s), style="bold"),

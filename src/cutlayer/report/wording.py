@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cutlayer.report.run_record import Score, Summary
+from cutlayer.train.records import Score, Summary
 from cutlayer.units import GIB, KIB, MIB
 
 _TIMES = (("ms", 1e-3), ("s", 1.0), ("min", 60.0), ("h", 3600.0))

@@ -7,6 +7,7 @@ is kept for backward, and a language model's logits are there for a few tokens a
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ class Evaluation:
     loss: float
     accuracy: float
 
-    def metric(self, task: str) -> dict[str, float]:
+    def metric(self, task: str) -> dict[str, Any]:
         """The figure to report: `accuracy`, or `perplexity` (e^loss) of a language model."""
         if task == "causal-lm":
             return {"perplexity": math.exp(min(self.loss, 700.0))}

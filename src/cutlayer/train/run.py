@@ -7,7 +7,6 @@ from cutlayer.errors import PacketError, RunError
 from cutlayer.train.evaluate import evaluate
 from cutlayer.train.files import write_json
 from cutlayer.train.record import (
-    Record,
     check_finite,
     diverged,
     first_record,
@@ -15,6 +14,7 @@ from cutlayer.train.record import (
     totals,
     trace_lines,
 )
+from cutlayer.train.records import RoundRecord, Summary
 from cutlayer.train.round import Round, initial_state
 from cutlayer.train.run_directory import RunDirectory
 from cutlayer.train.setup import Setup
@@ -33,7 +33,7 @@ class Observer(ABC):
         """`done` of `total` local steps of the round have ended."""
 
     @abstractmethod
-    def round_done(self, record: Record) -> None:
+    def round_done(self, record: RoundRecord) -> None:
         """A round has been evaluated and recorded (0: before training)."""
 
 
@@ -47,13 +47,13 @@ class Silent(Observer):
     def step_done(self, round_number: int, done: int, total: int) -> None:
         """Nothing."""
 
-    def round_done(self, record: Record) -> None:
+    def round_done(self, record: RoundRecord) -> None:
         """Nothing."""
 
 
 def run_rounds(
     setup: Setup, directory: RunDirectory, rounds: int, observer: Observer
-) -> tuple[RunState, list[Record]]:
+) -> tuple[RunState, list[RoundRecord]]:
     """Train until round `rounds` has finished, from where `directory` stands.
 
     Returns the last state and all records. Killed at any point, a run loses the round in
@@ -89,10 +89,12 @@ def begin(setup: Setup, directory: RunDirectory, rounds: int, observer: Observer
     return state
 
 
-def write_summary(directory: RunDirectory, records: list[Record], about: dict[str, Any]) -> Record:
+def write_summary(
+    directory: RunDirectory, records: list[RoundRecord], about: dict[str, Any]
+) -> Summary:
     """`summary.json`: what the run was (`about`) and what it came to."""
-    summary = {**about, **totals(records)}
-    write_json(directory.path / "summary.json", summary)
+    summary = Summary(**about, **totals(records))
+    write_json(directory.path / "summary.json", summary.written())
     return summary
 
 

@@ -9,7 +9,7 @@ import os
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from cutlayer.errors import RunError
 from cutlayer.train.exchange import streams_from_tensors, streams_to_tensors
 from cutlayer.train.files import storage_error, write_atomically
+from cutlayer.train.records import Record, RoundRecord, parse_round
 from cutlayer.train.round_log import cut_after, json_text, rounds_of
 from cutlayer.train.state import (
     RunState,
@@ -68,12 +69,12 @@ class RunDirectory:
         """The configuration as read."""
         return self.path / "config.yaml"
 
-    def append(self, log: str, lines: Iterable[dict[str, Any]]) -> None:
+    def append(self, log: str, lines: Iterable[Record]) -> None:
         """Add JSON lines to `rounds.jsonl` or `trace.jsonl`, flushed to disk."""
         path = self.path / log
         try:
             with path.open("a", encoding="utf-8") as file:
-                file.writelines(json_text(line) + "\n" for line in lines)
+                file.writelines(json_text(line.written()) + "\n" for line in lines)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
@@ -163,12 +164,18 @@ class RunDirectory:
             except OSError as error:
                 raise storage_error(self.path / log, error) from error
 
-    def records(self) -> list[dict[str, Any]]:
-        """The records of all rounds so far, the evaluation before training first."""
+    def records(self) -> list[RoundRecord]:
+        """The records of all rounds so far, the evaluation before training first.
+
+        Raises RunError for a line that is none.
+        """
         path = self.path / "rounds.jsonl"
         if not path.exists():
             return []
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [
+            parse_round(f"{path} line {number + 1}", line, number)
+            for number, line in enumerate(path.read_bytes().splitlines())
+        ]
 
 
 def _checksum(tensors: Mapping[str, torch.Tensor]) -> int:

@@ -21,7 +21,7 @@ function show(status, rounds) {
   charts(status, rounds);
 }
 function charts(status, rounds) {
-  const measure = status.last?.measure ?? "accuracy", about = [status.run, rounds.length];
+  const measure = measureOf(status.last), about = [status.run, rounds.length];
   const unit = measure === "accuracy" ? "%" : "";
   const title = measure[0].toUpperCase() + measure.slice(1);
   byId("score-head").textContent = title;

@@ -49,8 +49,7 @@ function delayChart(holder, all) {
   }
   const most = Math.max(6, Math.floor((holder.clientWidth - LEFT - RIGHT) / 9));
   const shown = played.slice(-most);
-  const heights = shown.map((round) =>
-    Math.max(total(round.delay_by_phase_s ?? {}), round.delay_s ?? 0));
+  const heights = shown.map((round) => round.delay_s);
   const [unit, size] = timeUnit(Math.max(...heights));
   const top = 1.08 * Math.max(...heights, 1e-9) / size;
   const { drawn, width, y } = frame(holder, 0, top, unit,
@@ -61,21 +60,12 @@ function delayChart(holder, all) {
   shown.forEach((round, index) => column(drawn, round, x(index) - thick / 2, thick, y, size));
   roundTicks(drawn, shown, x, width);
   const keys = WORDS.phases.filter((own) =>
-    shown.some((round) => (round.delay_by_phase_s?.[own.key] ?? 0) > 0));
-  const bare = shown.some((round) => round.delay_by_phase_s === null);
+    shown.some((round) => round.delay_by_phase_s[own.key] > 0));
   const cut = shown.length < played.length;
   return [drawn, inspect(drawn, shown, x, slot, width, delayLines), legend(keys),
-    bare ? el("p", { class: "note" }, "Dashed: seconds that nobody measured by phase.") : null,
     cut ? el("p", { class: "note" }, `The last ${shown.length} of ${played.length} rounds.`) : null];
 }
 function column(drawn, round, left, thick, y, size) {
-  if (round.delay_by_phase_s === null) {
-    if (round.delay_s === null) return;
-    const top = y(round.delay_s / size);
-    drawn.append(svg("rect", { class: "unknown", x: left, y: top, width: thick,
-      height: y(0) - top }));
-    return;
-  }
   let below = 0;
   for (const phase of phasesOf(round.delay_by_phase_s)) {
     const bottom = y(below / size), top = y((below += phase.value) / size);
@@ -87,7 +77,7 @@ function delayLines(round) {
   const seconds = (own, text) => el("div", { class: own.wait ? "wait" : "" },
     el("span", {}, el("i", { colour: own.colour }), own.label), el("span", {}, text));
   return [el("div", { class: "head" }, el("span", {}, `round ${round.round}`),
-    el("span", {}, orDash(round.delay_s, secondsText))),
+    el("span", {}, secondsText(round.delay_s))),
     el("div", { class: "legend" }, ...phasesOf(round.delay_by_phase_s).map((own) =>
       seconds(own, secondsText(own.value))))];
 }
@@ -176,10 +166,10 @@ function scoreSeries(measure) {
   const label = `${measure} on the server's test split`;
   return [{ label, colour: WORDS.score, text: (value) => scoreText(value / factor, measure),
     exact: (value) => scoreText(value / factor, measure),
-    value: (round) => (round.score === null ? null : factor * round.score) }];
+    value: (round) => (scoreOf(round) === null ? null : factor * scoreOf(round)) }];
 }
 const LOSSES = [
-  { label: "training", colour: WORDS.train, exact: threeDigits, value: (round) => round.train_loss },
+  { label: "training", colour: WORDS.train, exact: threeDigits, value: (round) => round.train_loss ?? null },
   { label: "evaluation", colour: WORDS.score, exact: threeDigits,
     value: (round) => round.eval_loss },
 ];

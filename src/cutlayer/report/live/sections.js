@@ -44,14 +44,15 @@ function roundNote(status) {
 }
 function scoreCard(last, rounds) {
   if (last === null) return card("accuracy", "–", "");
-  if (last.score === null) return card(last.measure, "not finite", "the run diverges");
-  const first = rounds[0]?.score ?? null;
-  return card(last.measure, scoreText(last.score, last.measure), gain(first, last));
+  const measure = measureOf(last), score = scoreOf(last);
+  if (score === null) return card(measure, "not finite", "the run diverges");
+  const first = rounds.length > 0 ? scoreOf(rounds[0]) : null;
+  return card(measure, scoreText(score, measure), gain(first, last));
 }
 function gain(first, last) {
   if (first === null || last.round === 0) return "before training";
-  if (last.measure !== "accuracy") return `${threeDigits(first)} before training`;
-  const points = 100 * (last.score - first);
+  if (measureOf(last) !== "accuracy") return `${threeDigits(first)} before training`;
+  const points = 100 * (last.accuracy - first);
   return `${points < 0 ? "−" : "+"}${Math.abs(points).toFixed(1)} points since round 0`;
 }
 function deviceRow(status, device, number, slowest) {
@@ -102,7 +103,7 @@ function roundRow(status, round) {
   const cell = (text) => el("td", { class: "number" }, text);
   const slowest = round.slowest_device;
   return el("tr", {}, el("td", {}, String(round.round)),
-    cell(orDash(round.score, (value) => scoreText(value, round.measure))),
+    cell(orDash(scoreOf(round), (value) => scoreText(value, measureOf(round)))),
     cell(orDash(round.eval_loss, threeDigits)), cell(orDash(round.train_loss, threeDigits)),
     cell(orDash(round.delay_s, secondsText)), cell(orDash(round.uplink_bytes, bytesText)),
     cell(orDash(round.downlink_bytes, bytesText)),

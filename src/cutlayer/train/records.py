@@ -1,0 +1,308 @@
+"""What a run writes down: the lines of `rounds.jsonl` and `trace.jsonl`, `summary.json` and
+`partition.json`.
+
+One set of types for whoever writes them, reads them back, serves a run's status or draws its pages.
+Keys carry their units; the order of the fields is that of the files. Knows no file.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+
+from cutlayer.data.samples import LeftOut
+from cutlayer.errors import RunError
+from cutlayer.schemes.scheme import Phase
+from cutlayer.timeline.result import Event
+from cutlayer.words import nearest, quoted
+
+# the seconds of which only the sum is known
+UNOBSERVED = "unobserved"
+PHASE_NAMES = (*(phase.value for phase in Phase), UNOBSERVED)
+
+# of a round, what grows with the number of devices
+_PER_DEVICE = ("shares", "device_delay_s", "device_delay_by_phase_s")
+
+
+def _known_phases(seconds: Mapping[str, float]) -> Mapping[str, float]:
+    unknown = seconds.keys() - set(PHASE_NAMES)
+    if unknown:
+        raise ValueError(f"unknown phase {min(unknown)!r}, not in {', '.join(PHASE_NAMES)}")
+    return seconds
+
+
+def _nan(value: object) -> object:
+    """JSON has no NaN: null stands for a number that is none, as where a run diverged."""
+    return math.nan if value is None else value
+
+
+# JSON bounds no integer; a double and a file size do
+Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Number = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Loss = Annotated[float, BeforeValidator(_nan)]
+PhaseSeconds = Annotated[Mapping[str, Number], AfterValidator(_known_phases)]
+# None: the run has the other measure
+Accuracy = Annotated[float, Field(ge=0, le=1)] | None
+Perplexity = Annotated[float | None, BeforeValidator(_nan)]
+
+
+@dataclass(frozen=True)
+class Score:
+    """How good the model is on held-out data: a fraction correct or a perplexity (low is good)."""
+
+    measure: Literal["accuracy", "perplexity"]
+    value: float
+
+
+class Record(BaseModel):
+    """A value that is written down: it cannot change, and takes no key or type but its own."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    def written(self) -> dict[str, Any]:
+        """As the file has it, in its order; what was not given is left out."""
+        return self.model_dump(exclude_unset=True)
+
+    def _score(self, suffix: str) -> Score:
+        values = vars(self)
+        if (perplexity := values[f"perplexity{suffix}"]) is not None:
+            return Score("perplexity", perplexity)
+        return Score("accuracy", values[f"accuracy{suffix}"])
+
+    def _check_score(self, suffix: str) -> None:
+        names = [f"accuracy{suffix}", f"perplexity{suffix}"]
+        given = [name for name in names if vars(self)[name] is not None]
+        if len(given) != 1:
+            raise ValueError(f"needed is one of {names[0]} and {names[1]}, here are {given}")
+
+
+class _Evaluated(Record):
+    round: Count
+    accuracy: Accuracy = None
+    perplexity: Perplexity = None
+    eval_loss: Loss
+
+    @property
+    def score(self) -> Score:
+        """On the test split, after the round."""
+        return self._score("")
+
+    @model_validator(mode="after")
+    def _has_a_score(self) -> Self:
+        self._check_score("")
+        return self
+
+
+class FirstRound(_Evaluated):
+    """The evaluation before training: the model as it came."""
+
+    round: Literal[0]
+    virtual_time_s: Number
+    wall_s: Number
+
+
+class TrainedRound(_Evaluated):
+    """One round of training and the evaluation after it; delays are virtual seconds or measured
+    ones, as the run's clock is, and `wall_s` real ones.
+
+    `delay_by_phase_s` follows the slowest device and sums to `delay_s`; `virtual_time_s` is the sum
+    of all delays so far; `shares[n]`, `device_delay_s[n]` and `device_delay_by_phase_s[n]` are
+    device n's part of the bandwidth and own delays (all empty: see `without_devices`).
+    """
+
+    train_loss: Loss
+    shares: tuple[Number, ...] = ()
+    delay_s: Number
+    delay_by_phase_s: PhaseSeconds
+    slowest_device: Count
+    device_delay_s: tuple[Number, ...] = ()
+    device_delay_by_phase_s: tuple[PhaseSeconds, ...] = ()
+    virtual_time_s: Number
+    uplink_bytes: Count
+    downlink_bytes: Count
+    uncompressed_uplink_bytes: Count
+    uncompressed_downlink_bytes: Count
+    bytes_by_payload: Mapping[str, Count]
+    wall_s: Number
+
+    def without_devices(self) -> Self:
+        """The same without what each device did: a kilobyte, however many they are."""
+        kept = {name: value for name, value in self if name not in _PER_DEVICE}
+        return self.model_construct(self.model_fields_set - set(_PER_DEVICE), **kept)
+
+    @model_validator(mode="after")
+    def _devices_agree(self) -> Self:
+        delays, phases = len(self.device_delay_s), len(self.device_delay_by_phase_s)
+        if delays == phases == len(self.shares) == 0:
+            return self
+        if delays != phases or self.slowest_device >= delays:
+            raise ValueError(
+                f"{delays} device_delay_s and {phases} device_delay_by_phase_s do not fit"
+                f" slowest_device {self.slowest_device}"
+            )
+        if len(self.shares) != delays:
+            raise ValueError(f"{len(self.shares)} shares for {delays} devices")
+        return self
+
+
+RoundRecord = FirstRound | TrainedRound
+
+
+class TraceLine(Record):
+    """One phase of one micro-batch of one device; seconds since its round began."""
+
+    round: Count
+    event: Event
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nest(cls, values: Any) -> Any:
+        """The file has the event's fields beside the round's number, its bytes by a short name."""
+        if not isinstance(values, dict) or "event" in values:
+            return values
+        renamed = {"bytes": "payload_bytes"}
+        event = {renamed.get(name, name): value for name, value in values.items()}
+        number = {"round": event.pop("round")} if "round" in event else {}
+        return {**number, "event": event}
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        event = self.event
+        counts = (event.device, event.local_step or 0, event.micro_batch or 0, event.payload_bytes)
+        if min(counts) < 0 or event.start_s < 0 or not math.isfinite(event.end_s):
+            raise ValueError("has a number below 0, or one that is not finite")
+        if not event.start_s <= event.end_s:
+            raise ValueError(f"end_s {event.end_s} is before start_s {event.start_s}")
+        return self
+
+    @model_serializer
+    def _flat(self) -> dict[str, Any]:
+        fields = {**vars(self.event)}
+        payload_bytes = fields.pop("payload_bytes")
+        return {"round": self.round, **fields, "bytes": payload_bytes}
+
+
+class Partition(Record):
+    """Samples by label and device: `counts[device][label]`."""
+
+    class_names: tuple[str, ...]
+    counts: tuple[tuple[Count, ...], ...]
+
+    @model_validator(mode="after")
+    def _a_count_a_class(self) -> Self:
+        for device, row in enumerate(self.counts):
+            if len(row) != len(self.class_names):
+                classes = len(self.class_names)
+                raise ValueError(f"counts[{device}] has {len(row)} values for {classes} classes")
+        return self
+
+
+class Summary(Record):
+    """The whole run in numbers.
+
+    `model_bytes` are the weights of the whole model, `unsplit_peak_bytes` what fine-tuning it on
+    one device would need; `device_memory_bytes` (by kind) sums to `device_peak_bytes`. `clock`:
+    whether delays were simulated or are those of real devices and links.
+    """
+
+    clock: Literal["virtual", "measured"]
+    scheme: str
+    model: str
+    model_source: str
+    data: str
+    data_source: str
+    task: str
+    cut: Count
+    blocks: Count
+    devices: Count
+    samples_per_device: tuple[Count, ...]
+    skipped_samples: Count
+    left_out: tuple[LeftOut, ...]
+    device_peak_bytes: Count
+    device_memory_bytes: Mapping[str, Count]
+    server_peak_bytes: Count
+    server_memory_bytes: Mapping[str, Count]
+    device_memory_limit_bytes: Count | None
+    model_bytes: Count
+    unsplit_peak_bytes: Count
+    seed: Count
+    config_sha256: str
+    rounds: Count
+    accuracy_first: Accuracy = None
+    accuracy_final: Accuracy = None
+    perplexity_first: Perplexity = None
+    perplexity_final: Perplexity = None
+    uplink_bytes: Count
+    downlink_bytes: Count
+    uncompressed_uplink_bytes: Count
+    uncompressed_downlink_bytes: Count
+    delay_s: Number
+    wall_s: Number
+    delay_by_phase_s: PhaseSeconds
+
+    @property
+    def score_first(self) -> Score:
+        """Before training."""
+        return self._score("_first")
+
+    @property
+    def score_final(self) -> Score:
+        """After the last round."""
+        return self._score("_final")
+
+    @model_validator(mode="after")
+    def _has_scores(self) -> Self:
+        self._check_score("_first")
+        self._check_score("_final")
+        return self
+
+
+R = TypeVar("R", bound=Record)
+
+
+def parse(kind: type[R], where: str, text: str | bytes) -> R:
+    """The record that JSON text holds. Raises RunError, naming `where`, the key and its value."""
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as problem:
+        raise RunError(f"{where}{_problem(kind, problem.errors()[0])}") from None
+
+
+def parse_round(where: str, text: str | bytes, number: int) -> RoundRecord:
+    """The record of round `number`. Raises RunError, for another round's too."""
+    record: RoundRecord
+    record = parse(TrainedRound, where, text) if number else parse(FirstRound, where, text)
+    if record.round != number:
+        raise RunError(f"{where}: is round {record.round}, not {number}")
+    return record
+
+
+def _problem(kind: type[Record], error: ErrorDetails) -> str:
+    # nobody sees that a line of the trace is an event and a number
+    path = [part for part in error["loc"] if part != "event"]
+    at = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+    message = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    match error["type"]:
+        case "missing":
+            return f": the key {at!r} is missing"
+        case "extra_forbidden" | "unexpected_keyword_argument":
+            return f": unknown key {at!r}; {nearest(at, list(kind.model_fields))}"
+        case "json_invalid":
+            return f": not valid JSON ({message.removeprefix('Invalid JSON: ')})"
+        case "model_type" | "model_attributes_type":
+            return f": is {quoted(error['input'])}, needed is an object"
+        case "value_error":
+            return f": {at and at + ': '}{message}"
+    return f": {at} is {quoted(error['input'])}, needed is {message}"
