@@ -97,12 +97,16 @@ TASKS: dict[str, Settings] = {
 }
 
 PLAIN: Settings = {"entropy": "raw"}
-TOP_K: Settings = {"sparsify": "sample", "keep_ratio": 0.1, "quantise": "levels", "levels": 7}
+TOP_K: Settings = {
+    "sparsify": {"name": "sample", "keep_ratio": 0.1},
+    "quantise": {"name": "levels", "levels": 7},
+}
+INT4: Settings = {**PLAIN, "quantise": {"name": "int", "bits": 4}}
 
 
 def integers(bits: int, transform: str) -> Settings:
     """int-k without entropy coding, as others send it, after a transform."""
-    up = {**PLAIN, "quantise": "int", "bits": bits, "transform": transform}
+    up = {**PLAIN, "quantise": {"name": "int", "bits": bits}, "transform": transform}
     return {"name": "stages", "up": up}
 
 
@@ -134,8 +138,8 @@ CODECS: dict[str, Settings] = {
     },
     "AQ-SGD delta, int4": {
         "name": "stages",
-        "up": {**PLAIN, "quantise": "int", "bits": 4, "memory": "delta"},
-        "down": {**PLAIN, "quantise": "int", "bits": 4},
+        "up": {**INT4, "memory": "delta"},
+        "down": INT4,
     },
 }
 

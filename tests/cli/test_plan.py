@@ -78,7 +78,7 @@ def test_where_nothing_fits(measured: str, capsys: pytest.CaptureFixture[str]) -
 def test_a_cut_for_each_device_is_no_configuration(measured: str) -> None:
     words = ["--planner.profile", measured, "--planner.cuts", "per-device"]
     slow = ["--devices.flops-per-s", "[1e10, 1e13]", "--server.flops-per-s", "2e10"]
-    words += ["--link.bandwidth-hz", "1e9", "--devices.memory-mib", "null"]
+    words += ["--channel.bandwidth-hz", "1e9", "--devices.memory-mib", "null"]
     assert main(["plan", *FEW, *words, *slow]) == 0
     record = json.loads(Path("plan/plan.json").read_text(encoding="utf-8"))
     cuts = record["decision"]["cuts"]
@@ -93,7 +93,7 @@ def test_a_cut_for_each_device_is_no_configuration(measured: str) -> None:
         (["--devices.flops-per-s", "-1"], "devices.flops_per_s"),
         (["--devices.flops-per-s", "nan"], "devices.flops_per_s"),
         (["--server.flops-per-s", "inf"], "server.flops_per_s"),
-        (["--link.bandwidth-hz", "0"], "link.bandwidth_hz"),
+        (["--channel.bandwidth-hz", "0"], "channel.bandwidth_hz"),
         (["--devices.uplink-snr-db", "nan"], "devices.uplink_snr_db"),
         (["--planner.most-share", "0.05"], "0.4 of the bandwidth"),
         (["--planner.most-share", "[0.5,0.5]"], "planner.most_share lists 2 values"),
@@ -182,14 +182,14 @@ def test_what_was_given_and_replaced_is_named(
 
 def test_fixed_takes_the_configuration_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["plan", *FEW, "--fixed", "--model.cut", "6", "--codec", "paper"]
-    assert main([*words, "--link.shares", "[0.3, 0.6]"]) == 0
+    assert main([*words, "--planner", "fixed", "--planner.shares", "[0.3, 0.6]"]) == 0
     out = capsys.readouterr().out
     assert "nothing was chosen" in out and "replaced" not in out
     decision = json.loads(Path("plan/plan.json").read_text(encoding="utf-8"))["decision"]
     assert (decision["cuts"], decision["shares"]) == ([6, 6], [0.3, 0.6])
     assert (decision["codec"]["name"], decision["scheme"]) == ("paper", "sft")
     config = read_config(Path("plan/plan.yaml"))
-    assert (config.model.cut, config.codec.name, config.planner.name) == (6, "paper", "even")
+    assert (config.model.cut, config.codec.name, config.planner.name) == (6, "paper", "fixed")
     assert main([*words, "--devices.memory-mib", "9"]) == 1
     out = " ".join(capsys.readouterr().out.split())
     assert "nothing fits" in out and "cut 6 (keep) needs" in out

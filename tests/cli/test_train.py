@@ -101,8 +101,8 @@ def test_help_documents_every_setting(capsys: pytest.CaptureFixture[str]) -> Non
     shown = capsys.readouterr().out
     for option in (
         "--codec.keep-ratio",
-        "--codec.up.bits",
-        "--link.fading.k-db",
+        "--codec.up.quantise.bits",
+        "--channel.fading.k-db",
         "--codec VALUE",
         "--devices.memory-mib",
         "--seed",
@@ -125,7 +125,7 @@ def test_help_documents_every_setting(capsys: pytest.CaptureFixture[str]) -> Non
         (["--data.name", "no-such-data"], "no-such-data"),
         (["--data.image-size", "30"], "30"),
         (["--adapter.targets", "[nothing]"], "nothing"),
-        (["--link.shares", "[0.5, 0.4, 0.3]"], "more than the band"),
+        (["--planner", "fixed", "--planner.shares", "[0.5, 0.4, 0.3]"], "more than the band"),
         (
             ["--resume", "nowhere"],
             "its run directory: leave out",

@@ -16,7 +16,7 @@ def _config(planner: object, **link: object) -> Config:
 
 def test_shares_are_even_or_as_given() -> None:
     assert fixed_shares(_config("even"), 2).value == (0.5, 0.5)
-    assert fixed_shares(_config("even", shares=[0.2, 0.7]), 2).value == (0.2, 0.7)
+    assert fixed_shares(_config({"name": "fixed", "shares": [0.2, 0.7]}), 2).value == (0.2, 0.7)
 
 
 def test_a_name_with_an_underscore_is_the_same() -> None:
@@ -28,12 +28,6 @@ def test_a_name_with_an_underscore_is_the_same() -> None:
 def test_a_largest_share_is_a_part_of_the_band(most: object) -> None:
     with pytest.raises(ValidationError, match="most_share"):
         _config({"name": "static", "most_share": most})
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_given_shares_and_a_planner_exclude_each_other(name: str) -> None:
-    with pytest.raises(ConfigError, match=rf"link.shares lists 2 shares, but planner {name}"):
-        fixed_shares(_config(name, shares=[0.2, 0.7]), 2)
 
 
 @pytest.mark.parametrize("name", NAMES)

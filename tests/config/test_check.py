@@ -32,14 +32,17 @@ def model(tmp_path: Path) -> Path:
             "training.micro_batches 2: the server",
         ),
         ({"training.local_steps": "null"}, "both are null"),
-        ({"link.shares": "[0.5, 0.5]"}, "link.shares lists 2 shares for devices.count 8"),
-        ({"link.traces": "nowhere.csv"}, "nowhere.csv"),
+        (
+            {"planner": "fixed", "planner.shares": "[0.5, 0.5]"},
+            "planner.shares lists 2 shares for devices.count 8",
+        ),
+        ({"channel": "traces", "channel.uplink": "nowhere.csv"}, "nowhere.csv"),
         ({"devices.memory_mib": "[1, 2]"}, "devices.memory_mib lists 2 values"),
         ({"devices.count": "2000"}, "data.train_samples 1600 are too few for 2000 devices"),
         (
-            {"link.shares": "[0.5, 0.5]", "devices.count": "2"}
+            {"planner": "fixed", "planner.shares": "[0.5, 0.5]", "devices.count": "2"}
             | dict.fromkeys(("link.uplink", "link.downlink"), "shared"),
-            "link.shares lists 2 shares, but with link.uplink shared and",
+            "planner.shares lists 2 shares, but with link.uplink shared and",
         ),
         (
             {"devices.flops_per_s": "[1e9, 1e9]", "devices.count": "2"}

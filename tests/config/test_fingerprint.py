@@ -144,7 +144,11 @@ def test_other_inputs_are_refused_by_name(what: str, own: tuple[Path, Path]) -> 
         ("seed", 7, "seed was 0, config.yaml says 7"),
         ("optimizer.learning_rate", 0.1, "optimizer.learning_rate was 0.01, config.yaml says 0.1"),
         ("codec.name", "fast", "codec.name was none, config.yaml says fast"),
-        ("link.bandwidth_hz", 1e6, "link.bandwidth_hz was 5000000.0, config.yaml says 1000000.0"),
+        (
+            "channel.bandwidth_hz",
+            1e6,
+            "channel.bandwidth_hz was 5000000.0, config.yaml says 1000",
+        ),
         ("training.local_steps", 3, "training.local_steps was 1, config.yaml says 3"),
         ("scheme.name", "splitlora", "scheme.name was sft, config.yaml says splitlora"),
         ("data.max_tokens", 6, "data.max_tokens was 12, config.yaml says 6"),

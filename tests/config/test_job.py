@@ -18,8 +18,11 @@ from cutlayer.errors import ConfigError, DataError
     [
         ({"devices": {"count": 3, "uplink_snr_db": [1.0, 2.0]}}, r"devices\.uplink_snr_db lists 2"),
         ({"devices": {"count": 3, "memory_mib": [1.0]}}, r"devices\.memory_mib lists 1"),
-        ({"link": {"shares": [0.5, 0.5]}}, r"link\.shares lists 2 shares for devices\.count 8"),
-        ({"link": {"traces": ["a.csv", "b.csv"]}}, r"link\.traces lists 2 files"),
+        (
+            {"planner": {"name": "fixed", "shares": [0.5, 0.5]}},
+            r"planner\.shares lists 2 shares for devices\.count 8",
+        ),
+        ({"channel": {"name": "traces", "uplink": ["a", "b"]}}, r"channel\.uplink lists 2 files"),
         ({"training": {"micro_batches": 17}}, r"training\.micro_batches 17"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The link section: every kind of channel, shares and rules, and what cannot be together."""
+"""The channel and link sections: every channel, shares and rules; what cannot be together."""
 
 from pathlib import Path
 
@@ -13,8 +13,17 @@ from cutlayer.errors import ConfigError
 from cutlayer.timeline.rules import Duplex, Rules, Sharing
 
 
-def _config(count: int = 2, **link: object) -> Config:
-    return Config.model_validate({"devices": {"count": count}, "link": link})
+def _config(count: int = 2, **channel: object) -> Config:
+    return Config.model_validate({"devices": {"count": count}, "channel": channel})
+
+
+def _linked(**link: object) -> Config:
+    return Config.model_validate({"devices": {"count": 2}, "link": link})
+
+
+def _shared(*shares: float) -> Config:
+    values = {"devices": {"count": 2}, "planner": {"name": "fixed", "shares": shares}}
+    return Config.model_validate(values)
 
 
 def _rates(config: Config, round_number: int = 1, start_s: float = 0.0) -> tuple[LinkRates, ...]:
@@ -31,7 +40,7 @@ def test_even_shares_fill_the_band() -> None:
 
 
 def test_shares_as_given() -> None:
-    first, second = _rates(_config(shares=(0.25, 0.5)))
+    first, second = _rates(_shared(0.25, 0.5))
     assert second.uplink_bit_per_s == pytest.approx(2 * first.uplink_bit_per_s)
 
 
@@ -65,40 +74,37 @@ def test_a_cell_gives_each_device_its_own_ratio() -> None:
 def test_traces_replace_ratios(tmp_path: Path) -> None:
     trace = tmp_path / "up.csv"
     trace.write_text("time_s,rate_bit_per_s\n0,1e6\n1,3e6\n2,3e6\n", encoding="utf-8")
-    config = _config(traces=(str(trace),))
+    config = _config(name="traces", uplink=(str(trace),))
     assert _rates(config)[0].uplink_bit_per_s == pytest.approx(0.5e6)
     assert _rates(config, 2, 1.0)[1].downlink_band_bit_per_s == pytest.approx(3e6)
 
 
 def test_rules() -> None:
     assert make_rules(_config()) == Rules()
-    config = _config(uplink="shared", downlink="shared", duplex="half")
+    config = _linked(uplink="shared", downlink="shared", duplex="half")
     config = config.model_copy(update={"server": config.server.model_copy(update={"workers": 3})})
     assert make_rules(config) == Rules(3, Sharing.SHARED, Sharing.SHARED, Duplex.HALF)
-    assert make_rules(_config(downlink="in-turn")).downlink is Sharing.IN_TURN
+    assert make_rules(_linked(downlink="in-turn")).downlink is Sharing.IN_TURN
 
 
 @pytest.mark.parametrize(
-    ("link", "message"),
+    ("config", "message"),
     [
-        ({"shares": (0.5,)}, r"link\.shares lists 1 shares for devices\.count 2"),
-        ({"shares": (0.9, 0.9)}, "more than the band"),
-        ({"traces": ("nowhere.csv",)}, "nowhere.csv"),
-        ({"traces": ("a", "b", "c")}, "lists 3 files for 2 devices"),
-        ({"downlink_traces": ("a",)}, r"needs link\.traces"),
-        ({"traces": ("a",), "fading": "rayleigh"}, r"link\.fading"),
-        ({"traces": ("a",), "cell": "umi"}, r"link\.cell"),
+        (_shared(0.5), r"planner\.shares lists 1 shares for devices\.count 2"),
+        (_shared(0.9, 0.9), "more than the band"),
+        (_config(name="traces", uplink=("nowhere.csv",)), "nowhere.csv"),
+        (_config(name="traces", uplink=("a", "b", "c")), "lists 3 files for 2 devices"),
         (
-            {"cell": {"name": "umi", "nearest_m": 90.0, "farthest_m": 50.0}},
-            r"nearest_m 90 is not below link\.cell\.farthest_m 50",
+            _config(cell={"name": "umi", "nearest_m": 90.0, "farthest_m": 50.0}),
+            r"nearest_m 90 is not below channel\.cell\.farthest_m 50",
         ),
     ],
 )
-def test_links_that_cannot_be(link: dict[str, object], message: str) -> None:
+def test_channels_that_cannot_be(config: Config, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        _rates(_config(**link))
+        _rates(config)
 
 
 def test_half_duplex_is_one_band() -> None:
     with pytest.raises(ConfigError, match="half duplex"):
-        make_rules(_config(duplex="half", downlink="shared"))
+        make_rules(_linked(duplex="half", downlink="shared"))

@@ -66,10 +66,13 @@ def test_a_run_of_a_language_model(tmp_path: Path) -> None:
             "no codec: fl-lora sends neither activations nor gradients; ",
         ),
         (
-            {"devices": {"uplink_snr_db": (3, 17, 25)}, "link": {"fading": {"name": "rayleigh"}}},
+            {
+                "devices": {"uplink_snr_db": (3, 17, 25)},
+                "channel": {"fading": {"name": "rayleigh"}},
+            },
             "link 5 MHz, SNR 3 to 25 dB up, 17 dB down, rayleigh fading",
         ),
-        ({"link": {"bandwidth_hz": 500}}, "link 500 Hz, SNR 17 dB up"),
+        ({"channel": {"bandwidth_hz": 500}}, "link 500 Hz, SNR 17 dB up"),
     ],
 )
 def test_codecs_and_links(

@@ -134,7 +134,7 @@ def test_settings_of_another_codec_are_left_behind(measured: str) -> None:
 
 
 def test_a_channel_that_changes_is_solved_anew_each_round(measured: str) -> None:
-    made = planned(link={"fading": "rayleigh"}, planner={"profile": measured})
+    made = planned(channel={"fading": "rayleigh"}, planner={"profile": measured})
     assert planned_config(made).planner.name == "two-timescale"
     shared = planned(link={"uplink": "shared"}, planner={"profile": measured})
     assert planned_config(shared).planner.name == "even"
@@ -154,7 +154,7 @@ def test_training_by_the_plan_takes_the_planned_seconds(tmp_path: Path, rate: st
         codec="none",
         partition="iid",
         devices={"count": 3, "uplink_snr_db": [17, 9, 3], "downlink_snr_db": 12},
-        link={"bandwidth_hz": 1e5, "rate": rate},
+        channel={"bandwidth_hz": 1e5, "rate": rate},
     )
     made = plan(config)
     chosen = made.plan.chosen

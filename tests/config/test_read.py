@@ -7,9 +7,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cutlayer.config.channel_section import SnrSection
 from cutlayer.config.keys import keys
 from cutlayer.config.read import config_sha256, config_yaml, read_config
-from cutlayer.config.schema import Config
+from cutlayer.config.schema import Config, FixedPlanner
 from cutlayer.errors import ConfigError
 
 
@@ -42,10 +43,15 @@ def test_a_section_given_as_a_word_is_its_name(tmp_path: Path) -> None:
 def test_lists_and_floats_without_a_sign_in_the_exponent() -> None:
     config = read_config(
         None,
-        {"link.shares": "[0.5, 0.5]", "link.bandwidth_hz": "5e6", "devices.memory_mib": "null"},
+        {
+            "planner": "fixed",
+            "planner.shares": "[0.5, 0.5]",
+            "channel.bandwidth_hz": "5e6",
+            "devices.memory_mib": "null",
+        },
     )
-    assert config.link.shares == (0.5, 0.5)
-    assert config.link.bandwidth_hz == 5e6
+    assert config.planner == FixedPlanner(shares=(0.5, 0.5))
+    assert config.channel == SnrSection(bandwidth_hz=5e6)
     assert config.devices.memory_mib is None
 
 
@@ -55,26 +61,35 @@ def test_lists_and_floats_without_a_sign_in_the_exponent() -> None:
         ("codec: {keep_rato: 0.1}", "key codec.keep_rato; did you mean keep_ratio"),
         ("codek: none", "unknown configuration key codek; did you mean codec"),
         ("zzz: 1", "unknown configuration key zzz; known: scheme, model"),
-        ("codec: {keep_ratio: 0}", "codec.keep_ratio: should be above 0, not 0"),
-        ("codec: {keep_ratio: 1.5}", "codec.keep_ratio: should be at most 1, not 1.5"),
-        ("codec: {keep_ratio: .nan}", "codec.keep_ratio"),
-        ("codec: gzip", "codec.name: should be 'paper', .*, not 'gzip'"),
-        ("codec: {levels: 7.5}", "codec.levels"),
+        ("codec: {name: paper, keep_ratio: 0}", "codec.keep_ratio: should be above 0, not 0"),
+        ("codec: {name: paper, keep_ratio: 1.5}", "codec.keep_ratio: should be at most 1, not 1.5"),
+        ("codec: {name: paper, keep_ratio: .nan}", "codec.keep_ratio"),
+        ("codec: gzip", "codec.name: should be 'none', 'paper', .*, not 'gzip'"),
+        ("codec: {name: paper, levels: 7.5}", "codec.levels"),
         ("devices: {flops_per_s: [1, -1]}", "devices.flops_per_s"),
-        ("link: {bandwidth_hz: .inf}", "link.bandwidth_hz"),
+        ("channel: {bandwidth_hz: .inf}", "channel.bandwidth_hz"),
         ("training: 3", "training must hold keys and values, not 3"),
         ("link:", "link must hold keys and values, not None"),
-        ("link: {traces: a.csv}", r"link.traces must be a list, such as \[a, b\], not 'a.csv'"),
-        ("link: {shares: [0.5, .nan]}", "link.shares: should be a finite number, not nan"),
-        ("link: {shares: odd}", "link.shares: should be 'even', not 'odd'"),
+        (
+            "channel: {name: traces, uplink: a.csv}",
+            r"channel.uplink must be a list, such as \[a, b\], not 'a.csv'",
+        ),
+        (
+            "planner: {name: fixed, shares: [.nan]}",
+            "planner.shares: should be a finite number, not",
+        ),
+        ("link: {duplex: odd}", "link.duplex: should be 'full' or 'half', not 'odd'"),
         ("seed: 1\nseed: 2", "line 2 gives seed again: leave out one"),
         ("link:\n  duplex: full\n  duplex: half", "line 3 gives duplex again"),
-        ("link: {fading: {k_db: 1, k_db: 2}}", "line 1 gives k_db again"),
+        ("channel: {fading: {k_db: 1, k_db: 2}}", "line 1 gives k_db again"),
         ("seed: &a [*a]", "seed"),
         ("? [a]\n: 1", "must hold keys and values|is not YAML"),
-        ("link.bandwidth_hz: 5", "key link.bandwidth_hz; nest it: link: {bandwidth_hz: ...}"),
-        ("codec.up.bits: 5", "key codec.up.bits; nest it: codec: {up: {bits: ...}"),
-        ("codec: {up.bits: 5}", "key codec.up.bits; "),
+        (
+            "channel.bandwidth_hz: 5",
+            "key channel.bandwidth_hz; nest it: channel: {bandwidth_hz: ...}",
+        ),
+        ("codec.up.centre: 5", "key codec.up.centre; nest it: codec: {up: {centre: ...}"),
+        ("codec: {up.centre: 5}", "key codec.up.centre; "),
         ("seed: 12:30", "seed: should be a valid integer.*, not '12:30'"),
         ("optimizer: {learning_rate: 1:30.5}", "optimizer.learning_rate: .*, not '1:30.5'"),
         ("- 1", "must hold keys and values"),
@@ -109,7 +124,7 @@ def test_an_override_that_is_not_known() -> None:
             "seed": st.integers(0, 2**31 - 1),
             "threads": st.none() | st.integers(1, 64),
             "codec": st.sampled_from(["none", "paper"])
-            | st.fixed_dictionaries({"keep_ratio": st.floats(0, 1, exclude_min=True)}),
+            | st.fixed_dictionaries({"basis_share": st.floats(0, 1, exclude_min=True)}),
             "devices": st.fixed_dictionaries(
                 {"uplink_snr_db": st.floats(-30, 30) | st.lists(st.floats(-30, 30), min_size=1)}
             ),
@@ -131,7 +146,7 @@ def test_every_setting_is_described() -> None:
     assert all(len(each.description) > 10 for each in listed)
     assert all(each.key.replace(".", "").replace("_", "").isalnum() for each in listed)
     # also those of sections that are null unless given
-    assert {"codec.up", "codec.up.bits", "codec.down.quantise", "link.fading.k_db"} < {
+    assert {"codec.up", "codec.up.centre", "codec.down.quantise.bits", "channel.fading.k_db"} < {
         each.key for each in listed
     }
 
@@ -139,16 +154,22 @@ def test_every_setting_is_described() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("codec: {name: stages, up: {bits: 99}}", "codec.up.bits: should be at most 8, not 99"),
-        ("codec: {up: {quantize: int}}", "codec.up.quantize; did you mean quantise"),
-        ("link: {fading: {correlation: 2}}", "link.fading.correlation: should be below 1, not 2"),
+        (
+            "codec: {name: stages, up: {quantise: {name: int, bits: 99}}}",
+            "codec.up.quantise.bits: should be at most 8, not 99",
+        ),
+        ("codec: {name: stages, up: {quantize: int}}", "codec.up.quantize; did you mean quantise"),
+        (
+            "channel: {fading: {name: gauss-markov, correlation: 2}}",
+            "channel.fading.correlation: should be below 1, not 2",
+        ),
         ("data: {label_field: no}", "data.label_field: should be text, not False: put it in quot"),
         ("data: {name: [a]}", r"data.name: should be text, not \['a'\]$"),
         ("data: {name: 2024}", "data.name: should be text, not 2024: put it in quotes"),
         ('data: {name: "a\\0b"}', "data.name: should be text without zero bytes"),
         ("seed: 0x" + "f" * 9000, "seed: should be at most 2,147,483,647, not a number of more"),
         ("seed: " + "9" * 9000, "is not YAML|seed: "),
-        ("codec: " + "x" * 9000, "codec.name: should be 'paper'"),
+        ("codec: " + "x" * 9000, "codec.name: should be 'none'"),
         ("? " + "x" * 900 + "\n: 1", "unknown configuration key xxx"),
         ("devices: {flops_per_s: " + "[" * 9000, "is not YAML"),
     ],

@@ -1,17 +1,15 @@
 """The schema names what the package has, and takes nothing for what it is not."""
 
-from typing import get_args
-
 import pytest
 
+from cutlayer.config.keys import choices_with
 from cutlayer.config.read import read_config, read_values
-from cutlayer.config.schema import SchemeSection
 from cutlayer.errors import ConfigError
 from cutlayer.schemes.all import SCHEMES
 
 
 def test_every_scheme_can_be_asked_for() -> None:
-    assert get_args(SchemeSection.model_fields["name"].annotation) == tuple(SCHEMES)
+    assert choices_with("scheme", "name") == tuple(SCHEMES)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from cutlayer.channel.snr_channel import SnrChannel
 from cutlayer.codec.codec import EMPTY
 from cutlayer.codec.presets import paper
 from cutlayer.config.read import read_config
-from cutlayer.config.schema import Config, OptimizerSection
+from cutlayer.config.schema import AdamWOptimizer, Config, OptimizerSection, SgdOptimizer
 from cutlayer.config.workload import expected_compression, make_workload, optimizer_slots
 from cutlayer.cost.accounting import PAPER, PHYSICAL
 from cutlayer.errors import ConfigError
@@ -61,9 +61,9 @@ def test_settings_reach_it() -> None:
 @pytest.mark.parametrize(
     ("section", "slots"),
     [
-        (OptimizerSection(name="adamw"), 2),
-        (OptimizerSection(name="sgd"), 1),
-        (OptimizerSection(name="sgd", momentum=0.0), 0),
+        (AdamWOptimizer(), 2),
+        (SgdOptimizer(), 1),
+        (SgdOptimizer(momentum=0.0), 0),
     ],
 )
 def test_an_optimiser_keeps_values(section: OptimizerSection, slots: int) -> None:
@@ -135,8 +135,8 @@ def test_what_is_expected_of_the_paper_s_codec_is_what_laplace_values_take() -> 
 
 
 def test_codec_settings_that_exclude_each_other_are_told() -> None:
-    config = configured(codec="stages")
-    with pytest.raises(ConfigError, match=r"codec\.name stages needs codec\.up"):
+    config = configured(codec="stages", codec__up__quantise="dead-zone")
+    with pytest.raises(ConfigError, match="dead-zone with 0 of step, target_bits"):
         expected_compression(config, make_workload(config))
 
 

@@ -55,14 +55,14 @@ def test_a_job_that_no_lab_can_play(
 
 def test_links_have_the_rates_of_their_shares(folders: Folders) -> None:
     """Shannon's with a constant ratio: in the proportion of the shares. Nobody broadcasts."""
-    links, shares = check_lab(job(folders, link={"shares": [0.5, 0.25, 0.25]}))
+    links, shares = check_lab(job(folders, planner={"name": "fixed", "shares": [0.5, 0.25, 0.25]}))
     assert shares == (0.5, 0.25, 0.25)
     assert links[0].uplink_bit_per_s == pytest.approx(2 * links[1].uplink_bit_per_s)
     assert all(link.broadcast_bit_per_s == link.downlink_bit_per_s for link in links)
 
 
 def test_on_loopback_the_band_is_paced(folders: Folders) -> None:
-    made = play(job(folders, link={"shares": [0.5, 0.25, 0.25]}))
+    made = play(job(folders, planner={"name": "fixed", "shares": [0.5, 0.25, 0.25]}))
     net = served_config(made).net
     assert net.uplink_bit_s == pytest.approx(2 * made.links[0].uplink_bit_per_s)
     assert net.downlink_bit_s == pytest.approx(4 * made.links[1].downlink_bit_per_s)

@@ -64,7 +64,7 @@ TERMS = Terms(
     micro_batches=1,
     batch_size=4,
     seed=7,
-    codec={"name": "stages", "up": {"quantise": "int", "bits": 4}},
+    codec={"name": "stages", "up": {"quantise": {"name": "int", "bits": 4}}},
     optimizer={"name": "sgd", "momentum": 0.9},
     adapter={"rank": 2},
 )

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from cutlayer.config.job import new_directory, prepare, start
 from cutlayer.config.join import Joining
 from cutlayer.config.net_job import NetJob, check_net, open_net
-from cutlayer.config.schema import Config
+from cutlayer.config.schema import Config, TwoTimescalePlanner
 from cutlayer.config.serve import Doors, Service, resume
 from cutlayer.errors import ConfigError, DataError, RunError
 from cutlayer.net.compute import in_place
@@ -174,7 +174,7 @@ def test_shares_follow_what_was_measured(
     config: Config, trained: RunDirectory, keys: RunKeys, data: list[Path], tmp_path: Path
 ) -> None:
     """Whatever they are, they change when bytes come, and not which."""
-    planner = config.planner.model_copy(update={"name": "two-timescale"})
+    planner = TwoTimescalePlanner()
     service = played(config.model_copy(update={"planner": planner}), keys, data, tmp_path)
     (directory,) = tmp_path.glob("*-001")
     same(directory, trained.path)
@@ -188,7 +188,7 @@ def test_shares_follow_what_was_measured(
 def test_shares_that_nothing_holds_devices_to_are_not_planned(config: Config) -> None:
     unpaced = config.model_copy(
         update={
-            "planner": config.planner.model_copy(update={"name": "two-timescale"}),
+            "planner": TwoTimescalePlanner(),
             "net": config.net.model_copy(update={"downlink_bit_s": None}),
         }
     )

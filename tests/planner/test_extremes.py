@@ -18,14 +18,18 @@ FEW = {
     "training.rounds": "2",
     "devices.memory_mib": "null",
 }
-SLOWEST = {"devices.flops_per_s": "1", "server.flops_per_s": "1", "link.bandwidth_hz": "1"}
-FASTEST = {"devices.flops_per_s": "1e21", "server.flops_per_s": "1e21", "link.bandwidth_hz": "1e12"}
+SLOWEST = {"devices.flops_per_s": "1", "server.flops_per_s": "1", "channel.bandwidth_hz": "1"}
+FASTEST = {
+    "devices.flops_per_s": "1e21",
+    "server.flops_per_s": "1e21",
+    "channel.bandwidth_hz": "1e12",
+}
 DEAF = {"devices.uplink_snr_db": "-100", "devices.downlink_snr_db": "-100"}
 MIXED = {"devices.uplink_snr_db": "[-100, 0, 100]", "devices.flops_per_s": "[1, 1e9, 1e21]"}
 CELL = {
-    "link.cell": "umi",
-    "link.cell.device_power_dbm": "-100",
-    "link.cell.device_noise_db": "100",
+    "channel.cell": "umi",
+    "channel.cell.device_power_dbm": "-100",
+    "channel.cell.device_noise_db": "100",
 }
 
 
@@ -37,11 +41,11 @@ CELL = {
         {**SLOWEST, **DEAF},
         {**FASTEST, **DEAF},
         MIXED,
-        {**MIXED, "link.rate": "constant-power", "planner.cuts": "per-device"},
-        {**CELL, "link.bandwidth_hz": "1e12"},
+        {**MIXED, "channel.rate": "constant-power", "planner.cuts": "per-device"},
+        {**CELL, "channel.bandwidth_hz": "1e12"},
         {"devices.flops_spread": "0.9999999999999999"},
-        {"link.fading": "rician", "link.fading.k_db": "-100"},
-        {"link.fading": "rician", "link.fading.k_db": "100", "devices.uplink_snr_db": "-100"},
+        {"channel.fading": "rician", "channel.fading.k_db": "-100"},
+        {"channel.fading": "rician", "channel.fading.k_db": "100", "devices.uplink_snr_db": "-100"},
         {"training.local_steps": "2000", "training.rounds": "1000000", **SLOWEST},
         {"server.workers": "1000000"},
         {"devices.memory_mib": "0.001"},

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from codec.ends import Ends, correlated
 
-from cutlayer.config.schema import CodecSection
+from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError
 from cutlayer.profiling.beside import other_bytes
 from cutlayer.profiling.grid import GRID, QUICK_GRID, TARGETS, Grid, Setting, codecs_of
@@ -27,7 +27,7 @@ def test_every_setting_once_and_none_first() -> None:
 
 @pytest.mark.parametrize("setting", [*GRID.settings(), *QUICK_GRID.settings()], ids=str)
 def test_every_setting_is_one_of_the_codec_section(setting: Setting) -> None:
-    section = CodecSection.model_validate({"name": setting.codec, **setting.values})
+    section = Config.model_validate({"codec": {"name": setting.codec, **setting.values}}).codec
     assert section.model_fields_set == {"name", *setting.values}
 
 

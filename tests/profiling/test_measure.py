@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import tiny
 
-from cutlayer.config.schema import Config
+from cutlayer.config.schema import Config, SgdOptimizer
 from cutlayer.errors import ConfigError, CutlayerError
 from cutlayer.logs import lines_to
 from cutlayer.profiling.grid import Grid
@@ -80,9 +80,8 @@ def test_two_processes_give_the_points_of_one(plan: Plan, tmp_path: Path) -> Non
 
 
 def test_a_training_that_diverges_is_a_result(plan: Plan, tmp_path: Path) -> None:
-    hot = {"name": "sgd", "learning_rate": 1e12}
-    optimizer = plan.config.optimizer.model_copy(update=hot)
-    config = plan.config.model_copy(update={"optimizer": optimizer})
+    hot = SgdOptimizer(learning_rate=1e12)
+    config = plan.config.model_copy(update={"optimizer": hot})
     said: list[str] = []
     expected = pytest.raises(ConfigError, match="diverges in its first round even without a codec")
     with expected, lines_to(said.append):

@@ -7,7 +7,8 @@ import pytest
 import tiny
 from safetensors.torch import load_file, save_file
 
-from cutlayer.config.schema import CodecSection, Config, PlannerSection
+from cutlayer.config.codec_section import FastCodec
+from cutlayer.config.schema import Config, EvenPlanner
 from cutlayer.profiling.grid import Setting
 from cutlayer.profiling.trainer import Trainer, Wanted, fingerprint
 
@@ -51,8 +52,8 @@ def test_what_decides_a_training_is_in_its_fingerprint(config: Config) -> None:
         return fingerprint(config.model_copy(update=sections))
 
     job = fingerprint(config)
-    assert job == changed(threads=3, codec=CodecSection(name="fast"))
-    assert job == changed(planner=PlannerSection(accuracy_loss=0.5))
+    assert job == changed(threads=3, codec=FastCodec())
+    assert job == changed(planner=EvenPlanner(accuracy_loss=0.5))
     longer = config.training.model_copy(update={"rounds": 3})
     # the first seed's test samples are those of all
     assert len({job, changed(seed=6), changed(training=longer)}) == 3

@@ -10,6 +10,7 @@ import tiny
 from report.test_figures import assert_labels_apart
 
 from cutlayer.codec.presets import paper
+from cutlayer.config.schema import SgdOptimizer
 from cutlayer.errors import CutlayerError
 from cutlayer.logs import lines_to
 from cutlayer.profiling.training import starts, train
@@ -140,7 +141,7 @@ def test_the_same_picture_gives_the_same_bytes(tmp_path: Path) -> None:
 
 def test_a_training_that_diverges_is_a_result(options: Options) -> None:
     config = config_of(options, fig7.QUICK_SIZE)
-    hot = config.optimizer.model_copy(update={"name": "sgd", "learning_rate": 1e12})
+    hot = SgdOptimizer(learning_rate=1e12)
     (start,) = starts(config.model_copy(update={"optimizer": hot}), [0])
     trained = train(replace(start, rounds=3), codecs_of(CLAIMED))
     assert math.isnan(trained.accuracy) and math.isnan(trained.bits_up)

@@ -20,10 +20,8 @@ PLANNERS = ("even", "random", "static", "two-timescale")
 BAND_HZ = 1e5
 
 
-def _job(folders: Folders, planner: str, link: dict[str, object], **sections: object) -> Job:
-    config = tiny.config(
-        *folders, planner=planner, link={"bandwidth_hz": BAND_HZ, **link}, **sections
-    )
+def _job(folders: Folders, planner: str, channel: dict[str, object], **sections: object) -> Job:
+    config = tiny.config(*folders, planner=planner, channel=channel, **sections)
     return prepare(config)
 
 
@@ -55,8 +53,9 @@ def traces(tmp_path: Path) -> tuple[str, ...]:
 def test_two_time_scales_are_faster_and_train_the_same_bits(
     vision: Folders, traces: tuple[str, ...], channel: str
 ) -> None:
-    link = {"traces": traces} if channel == "traces" else {"fading": "rayleigh"}
-    outcomes = {name: _outcomes(_job(vision, name, link), rounds=4) for name in PLANNERS}
+    fading = {"bandwidth_hz": BAND_HZ, "fading": "rayleigh"}
+    section = {"name": "traces", "uplink": traces} if channel == "traces" else fading
+    outcomes = {name: _outcomes(_job(vision, name, section), rounds=4) for name in PLANNERS}
     best, even = outcomes["two-timescale"], outcomes["even"]
     assert _seconds(best) < min(_seconds(outcomes[name]) for name in PLANNERS[:-1])
     for ours, theirs in zip(best, even, strict=True):
@@ -86,7 +85,7 @@ def test_what_is_expected_of_a_round_is_what_it_takes(
     job = _job(
         request.getfixturevalue(folders),
         "even",
-        {},
+        {"bandwidth_hz": BAND_HZ},
         scheme=scheme,
         codec="none",
         training={"local_steps": 1},
@@ -106,7 +105,9 @@ def test_a_constant_channel_needs_no_second_time_scale(vision: Folders) -> None:
     """Nothing but labels and frames tells the rounds from what was expected: parts in 1000."""
     devices = {"count": 3, "uplink_snr_db": [5.0, 17.0, 25.0]}
     static, twice = (
-        _outcomes(_job(vision, name, {}, codec="none", devices=devices), rounds=2)
+        _outcomes(
+            _job(vision, name, {"bandwidth_hz": BAND_HZ}, codec="none", devices=devices), rounds=2
+        )
         for name in ("static", "two-timescale")
     )
     assert static[0].shares == twice[0].shares == static[1].shares
@@ -118,7 +119,7 @@ def test_a_constant_channel_needs_no_second_time_scale(vision: Folders) -> None:
 def test_the_record_and_the_report_show_shares_where_they_vary(
     vision: Folders, tmp_path: Path, planner: str
 ) -> None:
-    config = tiny.config(*vision, planner=planner, link={"fading": "rayleigh"})
+    config = tiny.config(*vision, planner=planner, channel={"fading": "rayleigh"})
     path = start(config, tmp_path).path
     records = tiny.read_lines(path / "rounds.jsonl")
     assert all(sum(record["shares"]) == pytest.approx(1.0, abs=1e-9) for record in records[1:])  # type: ignore[arg-type]

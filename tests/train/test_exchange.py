@@ -18,8 +18,9 @@ from cutlayer.codec.stages.dead_zone import DeadZone
 from cutlayer.codec.stages.learned import LearnedBasis
 from cutlayer.codec.stages.step import RelativeStep, TargetBits, TargetCosine
 from cutlayer.config.codec import make_codecs
+from cutlayer.config.codec_section import BestCodec, CodecSection, NoCodec, StagesCodec
 from cutlayer.config.job import prepare
-from cutlayer.config.schema import CodecSection
+from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError
 from cutlayer.train.device_codec.codec import on_device
 from cutlayer.train.exchange import (
@@ -34,8 +35,12 @@ from cutlayer.train.run_directory import RunDirectory
 Folders = tuple[Path, Path]
 REMEMBERING = {
     "name": "stages",
-    "up": {"centre": True, "transform": "basis", "quantise": "dead-zone", "target_bits": 2.0},
-    "down": {"quantise": "int", "bits": 4, "memory": "delta"},
+    "up": {
+        "centre": True,
+        "transform": "basis",
+        "quantise": {"name": "dead-zone", "target_bits": 2.0},
+    },
+    "down": {"quantise": {"name": "int", "bits": 4}, "memory": "delta"},
 }
 LONG = {"rounds": 4, "local_steps": 2, "batch_size": 4}
 
@@ -104,32 +109,33 @@ def test_a_codec_of_fewer_bits_sends_fewer_bytes(vision: Folders) -> None:
     assert sizes[3] < sizes[0] / 4
 
 
+def _section(codec: object) -> CodecSection:
+    return Config.model_validate({"codec": codec}).codec
+
+
 def test_a_section_becomes_the_codec_that_it_describes() -> None:
-    section = CodecSection.model_validate(
+    section = _section(
         {
             "name": "stages",
             "up": {
-                "transform": "basis",
-                "basis_share": 0.25,
-                "quantise": "dead-zone",
-                "rounding": 0.2,
-                "step": 0.5,
+                "transform": {"name": "basis", "share": 0.25},
+                "quantise": {"name": "dead-zone", "rounding": 0.2, "step": 0.5},
             },
             "down": {"sparsify": "token", "memory": "error-feedback"},
         }
     )
     codecs = make_codecs(section, packets=40)
-    assert isinstance(codecs.up, StagedCodec)
+    assert isinstance(section, StagesCodec) and isinstance(codecs.up, StagedCodec)
     assert codecs.up.transform == LearnedBasis(0.25, packets=40)
     assert codecs.up.quantiser == DeadZone(RelativeStep(0.5), 0.2)
     assert isinstance(codecs.down, ErrorFeedback)
     delta = section.model_copy(update={"down": section.up.model_copy(update={"memory": "delta"})})
     assert isinstance(make_codecs(delta, packets=40).down, Delta)
-    assert isinstance(make_codecs(CodecSection(name="none"), packets=1).up, RawCodec)
+    assert isinstance(make_codecs(NoCodec(), packets=1).up, RawCodec)
 
 
 def test_best_follows_the_goal_that_is_given() -> None:
-    section = CodecSection(name="best", target_bits_up=0.9, target_cosine_down=0.8)
+    section = BestCodec(target_bits_up=0.9, target_cosine_down=0.8)
     codecs = make_codecs(section, packets=40)
     assert isinstance(codecs.up, StagedCodec) and isinstance(codecs.down, StagedCodec)
     assert codecs.up.quantiser == DeadZone(TargetBits(0.9))
@@ -139,15 +145,16 @@ def test_best_follows_the_goal_that_is_given() -> None:
 @pytest.mark.parametrize(
     ("codec", "message"),
     [
-        ({"name": "stages"}, "codec.name stages needs codec.up"),
-        ({"name": "best", "up": {"quantise": "int"}}, "need codec.name stages, not best"),
         ({"name": "stages", "up": {"quantise": "dead-zone"}}, "with 0 of step, target_bits"),
         (
-            {"name": "stages", "up": {"quantise": "dead-zone", "step": 1.0, "target_bits": 1.0}},
+            {
+                "name": "stages",
+                "up": {"quantise": {"name": "dead-zone", "step": 1.0, "target_bits": 1.0}},
+            },
             "with 2 of step, target_bits",
         ),
     ],
 )
 def test_settings_that_exclude_each_other_are_refused(codec: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        make_codecs(CodecSection.model_validate(codec), packets=10)
+        make_codecs(_section(codec), packets=10)

@@ -133,7 +133,7 @@ def test_killed_in_a_round_it_resumes_to_the_same_bits(
         training={"rounds": 4},
         server={"group": 1},
         planner=planner,
-        link={"fading": "rayleigh"},
+        channel={"fading": "rayleigh"},
     )
     whole = start(config, tmp_path / "whole").path
     file = tmp_path / "config.yaml"

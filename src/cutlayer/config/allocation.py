@@ -3,7 +3,14 @@
 Imports torch, for what the first round is expected to take; how shares are found is the planner's.
 """
 
-from cutlayer.config.schema import Config
+from cutlayer.config.schema import (
+    Config,
+    EvenPlanner,
+    FixedPlanner,
+    RandomPlanner,
+    StaticPlanner,
+    TwoTimescalePlanner,
+)
 from cutlayer.config.shares import most_shares
 from cutlayer.planner.allocation import (
     Allocation,
@@ -23,13 +30,13 @@ def make_allocation(config: Config, setup: Setup) -> Allocation:
     ConfigError for shares that cannot be.
     """
     section, devices = config.planner, len(setup.devices)
-    match section.name:
-        case "even":
+    match section:
+        case EvenPlanner() | FixedPlanner():
             return setup.allocation
-        case "random":
+        case RandomPlanner():
             return Random(devices, config.seed)
-        case "static":
+        case StaticPlanner():
             mean, most = setup.channel.mean_curves(), most_shares(section, devices)
             return Fixed(best_shares(expected_round(setup), mean, setup.rules, most))
-        case "two-timescale":
+        case TwoTimescalePlanner():
             return TwoTimescale(setup.rules, most_shares(section, devices))

@@ -22,7 +22,26 @@ from cutlayer.codec.stages.quantiser import Quantiser
 from cutlayer.codec.stages.sparsify import TopK
 from cutlayer.codec.stages.step import RelativeStep, StepRule, TargetBits, TargetCosine
 from cutlayer.codec.stages.transform import Hadamard
-from cutlayer.config.schema import CodecSection, StagesSection
+from cutlayer.config.codec_section import (
+    BasisTransform,
+    BestCodec,
+    CodecSection,
+    DeadZoneQuantiser,
+    FastCodec,
+    Float8Quantiser,
+    HadamardTransform,
+    IntegerQuantiser,
+    LevelsQuantiser,
+    NoCodec,
+    NoTopK,
+    NoTransform,
+    PaperCodec,
+    PaperRansCodec,
+    QuantiseSection,
+    StagesCodec,
+    StagesSection,
+    TransformSection,
+)
 from cutlayer.errors import ConfigError
 
 
@@ -36,24 +55,20 @@ def make_codecs(section: CodecSection, packets: int, threads: int = 1) -> CodecP
 
 
 def _pair(section: CodecSection, packets: int) -> CodecPair:
-    if section.name != "stages" and (section.up is not None or section.down is not None):
-        raise ConfigError(f"codec.up and codec.down need codec.name stages, not {section.name}")
-    match section.name:
-        case "none":
+    match section:
+        case NoCodec():
             return none()
-        case "paper":
+        case PaperCodec():
             return paper(section.keep_ratio, section.levels)
-        case "paper-rans":
+        case PaperRansCodec():
             return paper_rans(section.keep_ratio, section.levels)
-        case "fast":
+        case FastCodec():
             return fast()
-        case "best":
+        case BestCodec():
             up = _goal(section.target_bits_up, section.target_cosine_up)
             down = _goal(section.target_bits_down, section.target_cosine_down)
             return best(up, down, section.basis_share, packets)
-        case "stages":
-            if section.up is None:
-                raise ConfigError("codec.name stages needs codec.up, such as {quantise: int}")
+        case StagesCodec():
             key, back = "codec.down", section.down
             if back is None:
                 key, back = "codec.up", section.up
@@ -76,12 +91,13 @@ def _goal(bits: float, cosine: float | None) -> StepRule:
 
 
 def _staged(key: str, section: StagesSection, packets: int) -> Codec:
+    sparsify = section.sparsify
     codec = StagedCodec(
-        _quantiser(key, section),
+        _quantiser(key, section.quantise),
         _entropy(section),
         centre=section.centre,
-        transform=_transform(section, packets),
-        sparsify=None if section.sparsify == "none" else TopK(section.keep_ratio, section.sparsify),
+        transform=_transform(section.transform, packets),
+        sparsify=None if isinstance(sparsify, NoTopK) else TopK(sparsify.keep_ratio, sparsify.name),
     )
     match section.memory:
         case "none":
@@ -92,19 +108,19 @@ def _staged(key: str, section: StagesSection, packets: int) -> Codec:
             return Delta(codec)
 
 
-def _quantiser(key: str, section: StagesSection) -> Quantiser:
-    match section.quantise:
-        case "levels":
+def _quantiser(key: str, section: QuantiseSection) -> Quantiser:
+    match section:
+        case LevelsQuantiser():
             return StochasticLevels(section.levels)
-        case "dead-zone":
+        case DeadZoneQuantiser():
             return DeadZone(_rule(key, section), section.rounding)
-        case "int":
+        case IntegerQuantiser():
             return Integer(section.bits)
-        case "float8":
+        case Float8Quantiser():
             return Float8()
 
 
-def _rule(key: str, section: StagesSection) -> StepRule:
+def _rule(key: str, section: DeadZoneQuantiser) -> StepRule:
     rules: list[StepRule] = []
     if section.step is not None:
         rules.append(RelativeStep(section.step))
@@ -120,14 +136,14 @@ def _rule(key: str, section: StagesSection) -> StepRule:
     return rules[0]
 
 
-def _transform(section: StagesSection, packets: int) -> Hadamard | LearnedBasis | None:
-    match section.transform:
-        case "none":
+def _transform(section: TransformSection, packets: int) -> Hadamard | LearnedBasis | None:
+    match section:
+        case NoTransform():
             return None
-        case "hadamard":
+        case HadamardTransform():
             return Hadamard()
-        case "basis":
-            return LearnedBasis(section.basis_share, packets=packets)
+        case BasisTransform():
+            return LearnedBasis(section.share, packets=packets)
 
 
 def _entropy(section: StagesSection) -> EntropyCoder:

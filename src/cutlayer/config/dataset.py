@@ -10,7 +10,13 @@ import numpy as np
 from jaxtyping import Int64
 from transformers import PreTrainedConfig
 
-from cutlayer.config.schema import Config, DataSection, PartitionSection
+from cutlayer.config.schema import (
+    Config,
+    DataSection,
+    DirichletPartition,
+    IidPartition,
+    PartitionSection,
+)
 from cutlayer.data.assets.catalogue import known_asset
 from cutlayer.data.batches import BatchMaker
 from cutlayer.data.check import check_data
@@ -293,8 +299,8 @@ def _deal(
     section: PartitionSection, samples: Samples, devices: int, seed: int
 ) -> tuple[Int64[np.ndarray, "_"], ...]:
     rng = np.random.default_rng([_PARTITION, seed])
-    match section.name:
-        case "iid":
+    match section:
+        case IidPartition():
             return partition_iid(samples.labels, devices, rng)
-        case "dirichlet":
+        case DirichletPartition():
             return partition_dirichlet(samples.labels, devices, section.alpha, rng)

@@ -32,7 +32,13 @@ from cutlayer.config.model_spec import model_request
 from cutlayer.config.overview import overview
 from cutlayer.config.read import config_sha256, config_yaml, read_written
 from cutlayer.config.resumable import check_changes
-from cutlayer.config.schema import AdapterSection, Config, OptimizerSection
+from cutlayer.config.schema import (
+    AdamWOptimizer,
+    AdapterSection,
+    Config,
+    OptimizerSection,
+    SgdOptimizer,
+)
 from cutlayer.config.shares import fixed_shares
 from cutlayer.cost.accounting import ACCOUNTINGS
 from cutlayer.data.batches import BatchPlan
@@ -314,10 +320,10 @@ def _group(config: Config, scheme: Scheme, classes: int, task: Task) -> int:
 
 def make_optimizer(section: OptimizerSection) -> Optimizer:
     """How adapters step."""
-    match section.name:
-        case "sgd":
+    match section:
+        case SgdOptimizer():
             return Sgd(section.momentum, section.weight_decay)
-        case "adamw":
+        case AdamWOptimizer():
             return AdamW(weight_decay=section.weight_decay)
 
 

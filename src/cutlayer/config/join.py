@@ -21,7 +21,7 @@ from cutlayer.config.codec import make_codecs
 from cutlayer.config.counted_model import BASES
 from cutlayer.config.job import make_adapter, make_optimizer
 from cutlayer.config.own_data import OwnData, check_own, own_samples
-from cutlayer.config.schema import AdapterSection, CodecSection, OptimizerSection
+from cutlayer.config.schema import Config
 from cutlayer.data.assets.cache import cache_root
 from cutlayer.data.batches import BatchPlan
 from cutlayer.data.digest import digest_of
@@ -230,14 +230,14 @@ def _ready(terms: Terms, joining: Joining, parts: PartCache) -> Ready:
     """The terms made into what the device computes with. Raises RunError for terms of another
     version of cutlayer."""
     try:
-        codec = CodecSection.model_validate(terms.codec)
-        optimizer = OptimizerSection.model_validate(terms.optimizer)
-        adapter = make_adapter(AdapterSection.model_validate(terms.adapter), terms.task)
+        sections = {name: getattr(terms, name) for name in ("codec", "optimizer", "adapter")}
+        config = Config.model_validate(sections)
     except ValidationError as error:
         raise RunError(
             f"the server's terms cannot be read ({error.error_count()} settings): run one cutlayer"
             " on both ends"
         ) from error
+    adapter = make_adapter(config.adapter, terms.task)
     model = parts.model(terms)
     samples, batches = own_samples(joining.own, terms, model)
     _LOG.info("%d samples, device %d, %d rounds", len(samples), terms.device, terms.rounds)
@@ -247,8 +247,8 @@ def _ready(terms: Terms, joining: Joining, parts: PartCache) -> Ready:
     tools = DeviceTools(
         device=terms.device,
         part=part,
-        codecs=make_codecs(codec, terms.rounds * terms.local_steps, joining.threads or 1),
-        optimizer=make_optimizer(optimizer),
+        codecs=make_codecs(config.codec, terms.rounds * terms.local_steps, joining.threads or 1),
+        optimizer=make_optimizer(config.optimizer),
         plan=BatchPlan(np.arange(len(samples)), terms.batch_size, terms.seed, terms.device),
         local_steps=terms.local_steps,
         samples=samples,

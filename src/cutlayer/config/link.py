@@ -1,4 +1,4 @@
-"""The link section made into a channel, and the timeline's rules."""
+"""The channel section made into a channel, and the link section into the timeline's rules."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,13 +14,23 @@ from cutlayer.channel.snr_channel import SnrChannel
 from cutlayer.channel.trace import Trace
 from cutlayer.channel.trace_channel import TraceChannel
 from cutlayer.channel.trace_files import read_trace
-from cutlayer.config.link_section import CellSection, FadingSection, LinkSection
+from cutlayer.config.channel_section import (
+    FadingSection,
+    GaussMarkovFading,
+    NoCell,
+    RayleighFading,
+    RicianFading,
+    SnrSection,
+    TracesSection,
+    UmaCell,
+    UmiCell,
+)
+from cutlayer.config.channel_section import NoFading as NoFadingSection
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError
 from cutlayer.spec import Device
 from cutlayer.timeline.rules import Duplex, Rules, Sharing
 
-_RICIAN_K_DB = 10.0
 _SHARING = {"static": Sharing.STATIC, "in-turn": Sharing.IN_TURN, "shared": Sharing.SHARED}
 
 
@@ -39,45 +49,50 @@ def make_rules(config: Config) -> Rules:
 def make_channel(config: Config, devices: Sequence[Device]) -> Channel:
     """Each device's rates in every round. Raises ConfigError for traces that cannot be read, or
     settings that cannot be together."""
-    link = config.link
-    if link.traces:
-        return _traces(link, len(devices))
-    if link.downlink_traces:
-        raise ConfigError("link.downlink_traces needs link.traces for the uplink")
-    up = np.array([device.uplink_snr_db for device in devices])
-    down = np.array([device.downlink_snr_db for device in devices])
-    if link.cell.name != "none":
-        up, down = _cell(link.cell, link.bandwidth_hz, len(devices), config.seed)
+    section = config.channel
+    match section:
+        case TracesSection():
+            return _traces(section, len(devices))
+        case SnrSection():
+            return _snr(section, config, devices)
+
+
+def _snr(section: SnrSection, config: Config, devices: Sequence[Device]) -> SnrChannel:
+    if isinstance(section.cell, NoCell):
+        up = np.array([device.uplink_snr_db for device in devices])
+        down = np.array([device.downlink_snr_db for device in devices])
+    else:
+        up, down = _cell(section.cell, section.bandwidth_hz, len(devices), config.seed)
     return SnrChannel(
-        link.bandwidth_hz,
+        section.bandwidth_hz,
         up,
         down,
-        uplink_law=ConstantPower() if link.rate == "constant-power" else ConstantSnr(),
-        fading=_fading(link.fading),
-        reciprocal=link.duplex == "half",
+        uplink_law=ConstantPower() if section.rate == "constant-power" else ConstantSnr(),
+        fading=_fading(section.fading),
+        reciprocal=config.link.duplex == "half",
         seed=config.seed,
     )
 
 
 def _fading(section: FadingSection) -> Fading:
-    match section.name:
-        case "none":
+    match section:
+        case NoFadingSection():
             return NoFading()
-        case "rayleigh":
+        case RayleighFading():
             return Rayleigh()
-        case "rician":
-            return Rician(_RICIAN_K_DB if section.k_db is None else section.k_db)
-        case "gauss-markov":
+        case RicianFading():
+            return Rician(section.k_db)
+        case GaussMarkovFading():
             return GaussMarkov(section.correlation, section.k_db)
 
 
 def _cell(
-    section: CellSection, bandwidth_hz: float, devices: int, seed: int
+    section: UmiCell | UmaCell, bandwidth_hz: float, devices: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Uplink and downlink ratios of devices dropped in a cell [dB]."""
     if not section.nearest_m < section.farthest_m:
         raise ConfigError(
-            f"link.cell.nearest_m {section.nearest_m:g} is not below link.cell.farthest_m"
+            f"channel.cell.nearest_m {section.nearest_m:g} is not below channel.cell.farthest_m"
             f" {section.farthest_m:g}: lower the one or raise the other"
         )
     radio = Radio(
@@ -93,14 +108,10 @@ def _cell(
     return drop.uplink_snr_db, drop.downlink_snr_db
 
 
-def _traces(section: LinkSection, devices: int) -> TraceChannel:
-    if section.cell.name != "none" or section.fading.name != "none":
-        raise ConfigError(
-            "link.traces are measured rates: set link.cell and link.fading to none with them"
-        )
-    up = _each("link.traces", section.traces, devices)
-    down = _each("link.downlink_traces", section.downlink_traces or section.traces, devices)
-    return TraceChannel(up, down, section.trace_window_s)
+def _traces(section: TracesSection, devices: int) -> TraceChannel:
+    up = _each("channel.uplink", section.uplink, devices)
+    down = _each("channel.downlink", section.downlink or section.uplink, devices)
+    return TraceChannel(up, down, section.window_s)
 
 
 def _each(key: str, paths: tuple[str, ...], devices: int) -> tuple[Trace, ...]:

@@ -15,10 +15,11 @@ import numpy as np
 import torch
 
 from cutlayer.channel.curves import Curves, ProportionalRates
+from cutlayer.config.codec_section import NoCodec
 from cutlayer.config.counted_model import BASES
 from cutlayer.config.job import Job, settle_job
 from cutlayer.config.net_section import NetSection
-from cutlayer.config.schema import CodecSection, Config
+from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError
 from cutlayer.model.load import device_tensors
 from cutlayer.net.compute import Compute
@@ -211,7 +212,7 @@ def outline_of(job: Job) -> Outline:
 
 def _terms(job: Job, directory: RunDirectory, part: PartFile, tokens: int) -> tuple[Terms, ...]:
     config, setup, run = job.config, job.setup, _run_name(directory)
-    codec = config.codec if setup.scheme.compressed else CodecSection(name="none")
+    codec = config.codec if setup.scheme.compressed else NoCodec()
     outline = outline_of(job)
     return tuple(
         Terms(

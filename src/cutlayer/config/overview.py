@@ -7,9 +7,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cutlayer.channel.snr_channel import SnrChannel
+from cutlayer.config.channel_section import TracesSection
+from cutlayer.config.codec_section import (
+    BestCodec,
+    CodecSection,
+    FastCodec,
+    NoCodec,
+    PaperCodec,
+    PaperRansCodec,
+    StagesCodec,
+    StagesSection,
+)
 from cutlayer.config.dataset import Prepared
 from cutlayer.config.net_section import NetSection
-from cutlayer.config.schema import CodecSection, Config, StagesSection
+from cutlayer.config.schema import Config
 from cutlayer.report.vocabulary import shortened
 from cutlayer.report.wording import counted
 from cutlayer.spec import Trained
@@ -76,20 +87,20 @@ def _codec(section: CodecSection, setup: Setup) -> str:
 
 
 def _setting(section: CodecSection) -> str:
-    match section.name:
-        case "best":
+    match section:
+        case BestCodec():
             up = _goal(section.target_bits_up, section.target_cosine_up)
             down = _goal(section.target_bits_down, section.target_cosine_down)
             both = section.target_cosine_up is None and section.target_cosine_down is None
             return f" ({up} + {down} bits a value)" if both else f" ({up} up, {down} down)"
-        case "paper" | "paper-rans":
+        case PaperCodec() | PaperRansCodec():
             kept = f"{100 * section.keep_ratio:g} % of the values"
             return f" ({kept}, {section.levels} levels)"
-        case "fast":
+        case FastCodec():
             return " (4 bits a value)"
-        case "none":
+        case NoCodec():
             return " (float32)"
-        case "stages":
+        case StagesCodec():
             back = section.down or section.up
             return f" ({_stages(section.up)} up, {_stages(back)} down)"
 
@@ -98,21 +109,21 @@ def _goal(bits: float, cosine: float | None) -> str:
     return f"{bits:g}" if cosine is None else f"cosine {cosine:g}"
 
 
-def _stages(section: StagesSection | None) -> str:
-    if section is None:
-        return "-"
-    stages = [section.transform, section.sparsify, section.quantise, section.entropy]
+def _stages(section: StagesSection) -> str:
+    stages = (section.transform.name, section.sparsify.name, section.quantise.name, section.entropy)
     return ", ".join(stage for stage in stages if stage != "none")
 
 
 def _link(config: Config, setup: Setup) -> str:
-    link, channel = config.link, setup.channel
-    if not isinstance(channel, SnrChannel):
-        return f"link of measured rates ({counted(len(link.traces), 'trace')})"
+    section, channel = config.channel, setup.channel
+    if isinstance(section, TracesSection):
+        return f"link of measured rates ({counted(len(section.uplink), 'trace')})"
+    assert isinstance(channel, SnrChannel)
     up, down = _snr(channel.uplink_snr_db.tolist()), _snr(channel.downlink_snr_db.tolist())
-    fading = "" if link.fading.name == "none" else f", {link.fading.name} fading"
-    cell = "" if link.cell.name == "none" else f", {link.cell.name} cell"
-    return f"link {_with_unit(link.bandwidth_hz, 'Hz')}, SNR {up} up, {down} down{cell}{fading}"
+    fading = "" if section.fading.name == "none" else f", {section.fading.name} fading"
+    cell = "" if section.cell.name == "none" else f", {section.cell.name} cell"
+    bandwidth = _with_unit(section.bandwidth_hz, "Hz")
+    return f"link {bandwidth}, SNR {up} up, {down} down{cell}{fading}"
 
 
 def _network(net: NetSection) -> str:

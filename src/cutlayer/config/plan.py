@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from cutlayer.codec.presets import paper
+from cutlayer.config.channel_section import SnrSection
 from cutlayer.config.check import check
+from cutlayer.config.keys import chosen_values
 from cutlayer.config.micro_batches import count_micro_batches
 from cutlayer.config.read import valid
 from cutlayer.config.schema import Config
@@ -126,7 +128,7 @@ def replacements(planned: Planned) -> list[str]:
     for name, settings in _decided(config, chosen.decision).items():
         section: Section = getattr(config, name)
         for key, new in settings.items():
-            old = getattr(section, key)
+            old = getattr(section, key, None)
             if key in section.model_fields_set and old is not None and old != new:
                 to = "a cut for each device" if new is None else shown(new)
                 lines.append(f"{name}.{key} {shown(old)} was replaced by {to}")
@@ -172,14 +174,14 @@ def planned_config(planned: Planned) -> Config:
         raise ConfigError("a run cuts all devices alike: set planner.cuts to common to train by it")
     values = config.model_dump(mode="json", exclude_unset=True)
     for section, settings in _decided(config, decision).items():
-        values[section] = {**values.get(section, {}), **settings}
+        values[section] = chosen_values(section, values.get(section, {}), settings)
     config = valid(values)
     return without(config, {each.key for each in unread(config)})
 
 
 def _decided(config: Config, decision: Decision) -> dict[str, dict[str, Any]]:
     held, codec = decision.held, decision.codec
-    changes = config.link.fading.name != "none" or bool(config.link.traces)
+    changes = not (isinstance(config.channel, SnrSection) and config.channel.fading.name == "none")
     shares = "two-timescale" if changes else "static"
     whole = {"levels": round(codec.settings["levels"])} if "levels" in codec.settings else {}
     sections: dict[str, dict[str, Any]] = {
@@ -196,8 +198,6 @@ def _decided(config: Config, decision: Decision) -> dict[str, dict[str, Any]]:
         sections["model"] = {"cut": decision.common_cut}
     if decision.scheme.compressed and codec.codec != "stages":
         sections["codec"] = {"name": codec.codec, **codec.settings, **whole}
-    if config.link.shares != "even" and sections["planner"]["name"] != "even":
-        sections["link"]["shares"] = "even"
     return sections
 
 

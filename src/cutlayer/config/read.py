@@ -13,13 +13,14 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from cutlayer.config.keys import find_field, sections
+from cutlayer.config.keys import choices_with, find_field, sections, sections_at
 from cutlayer.config.override import override_value, refuse_depth
 from cutlayer.config.plain_yaml import PlainLoader
 from cutlayer.config.schema import Config
+from cutlayer.config.section import choice_name
 from cutlayer.config.unread import unread
 from cutlayer.errors import ConfigError
-from cutlayer.words import cut, nearest, quoted
+from cutlayer.words import cut, nearest, quoted, shown
 
 _MOST_BYTES = 1 << 20
 
@@ -191,9 +192,10 @@ def _first(errors: Sequence[ErrorDetails]) -> ErrorDetails:
 
 
 def _where(error: ErrorDetails) -> str:
-    """The whole key: of the parts of a place, those that are names of it."""
-    key = ""
-    for part in error["loc"]:
+    """The whole key: of the parts of a place, those that are names of it; of a key that should not
+    be there, or is not, its section's."""
+    key, place = "", error["loc"]
+    for part in place[:-1] if error["type"] in ("extra_forbidden", "missing") else place:
         longer = f"{key}.{part}".lstrip(".")
         if "." not in str(part) and find_field(longer) is not None:
             key = longer
@@ -203,8 +205,22 @@ def _where(error: ErrorDetails) -> str:
 def _explain(error: ErrorDetails) -> str:
     """One line for what is wrong."""
     where, value = _where(error), quoted(error["input"])
+    if error["type"] == "union_tag_invalid":
+        *names, last = (repr(choice_name(one)) for one in sections_at(where))
+        given = quoted(error["ctx"]["tag"])
+        return f"{where}.name: should be {', '.join(names)} or {last}, not {given}"
+    if error["type"] == "missing":
+        key, chosen = error["loc"][-1], error["loc"][-2]
+        return f"{where}.name {chosen} needs {where}.{key}: it has no default"
     if error["type"] == "extra_forbidden":
         word = str(error["loc"][-1])
+        readers = choices_with(where, word)
+        if readers:
+            return (
+                f"{where}.{word} {shown(error['input'])} is not read with {where}.name"
+                f" {error['loc'][-2]}, but with {' or '.join(readers)}: leave it out, or change"
+                f" {where}.name"
+            )
         if "." in word and find_field(f"{where}.{word}".lstrip(".")) is not None:
             hint = f"nest it: {word.replace('.', ': {')}: ...{'}' * word.count('.')}"
         else:

@@ -13,8 +13,8 @@ MAY_CHANGE = (
     "net.*",
     "model.name",
     "data.name",
-    "link.traces",
-    "link.downlink_traces",
+    "channel.uplink",
+    "channel.downlink",
 )
 
 

@@ -3,15 +3,17 @@
 The defaults are the built-in job. `--help` prints the descriptions, `--print-config` the values.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
-from cutlayer.config.link_section import LinkSection
+from cutlayer.config.channel_section import ChannelSection, LinkSection, SnrSection
+from cutlayer.config.codec_section import BestCodec, CodecSection
 from cutlayer.config.net_section import NetSection
 from cutlayer.config.presets import device_values, server_values
 from cutlayer.config.section import (
     MOST_DEVICES,
+    Choices,
     DecibelsEach,
     MebibytesEach,
     Positive,
@@ -30,28 +32,60 @@ from cutlayer.spec import Task
 
 _WHOLE = ("fl-lora", "fl-full")
 _COMPRESSING = ("sft", "sft-overlap")
-_BOTH_GRIDS = ("paper", "paper-rans")
 _ARRANGED = ("static", "two-timescale")
 
 
-class SchemeSection(Section):
-    """How devices and server train together."""
+class Sft(Section):
+    """The paper's: split, compressed, all devices at once."""
 
-    name: Literal[
-        "sft",
-        "sft-uncompressed",
-        "sft-overlap",
-        "splitlora-paper",
-        "splitlora",
-        "sl",
-        "fl-lora",
-        "fl-full",
-    ] = Field(
-        default="sft",
-        description="sft (the paper's); sft-uncompressed; sft-overlap (micro-batches in a"
-        " pipeline); splitlora-paper (a server model per device); splitlora (as published: one,"
-        " stepped in turn); sl (devices in turn); fl-lora, fl-full (whole model on devices)",
-    )
+    name: Literal["sft"] = "sft"
+
+
+class SftUncompressed(Section):
+    """sft with float32 on the link."""
+
+    name: Literal["sft-uncompressed"] = "sft-uncompressed"
+
+
+class SftOverlap(Section):
+    """sft with micro-batches in a pipeline."""
+
+    name: Literal["sft-overlap"] = "sft-overlap"
+
+
+class SplitLoraPaper(Section):
+    """A server model per device."""
+
+    name: Literal["splitlora-paper"] = "splitlora-paper"
+
+
+class SplitLora(Section):
+    """As published: one server model, stepped for a device after another."""
+
+    name: Literal["splitlora"] = "splitlora"
+
+
+class Sl(Section):
+    """Split learning: devices in turn."""
+
+    name: Literal["sl"] = "sl"
+
+
+class FlLora(Section):
+    """Federated: the whole model on devices, adapters trained."""
+
+    name: Literal["fl-lora"] = "fl-lora"
+
+
+class FlFull(Section):
+    """Federated: the whole model on devices, all of it trained."""
+
+    name: Literal["fl-full"] = "fl-full"
+
+
+SchemeSection: TypeAlias = (
+    Sft | SftUncompressed | SftOverlap | SplitLoraPaper | SplitLora | Sl | FlLora | FlFull
+)
 
 
 class ModelSection(Section):
@@ -114,19 +148,25 @@ class DataSection(Section):
     )
 
 
-class PartitionSection(Section):
-    """Which device holds which samples."""
+class IidPartition(Section):
+    """Samples are dealt at random."""
 
-    name: Literal["iid", "dirichlet"] = Field(
-        default="dirichlet",
-        description="iid: dealt at random; dirichlet: each class in uneven shares",
-    )
-    alpha: Annotated[Real, read_by("name", "dirichlet")] = Field(
+    name: Literal["iid"] = "iid"
+
+
+class DirichletPartition(Section):
+    """Each class is dealt in uneven shares."""
+
+    name: Literal["dirichlet"] = "dirichlet"
+    alpha: Real = Field(
         default=1.0,
         ge=1e-4,
         le=1e6,
-        description="concentration of dirichlet; small is uneven (0.1), large is even (100)",
+        description="concentration; small is uneven (0.1), large is even (100)",
     )
+
+
+PartitionSection: TypeAlias = IidPartition | DirichletPartition
 
 
 class AdapterSection(Section):
@@ -191,12 +231,8 @@ class TrainingSection(Section):
     )
 
 
-class OptimizerSection(Section):
-    """How adapters step, on both sides; each device keeps its own state."""
-
-    name: Literal["adamw", "sgd"] = Field(
-        default="adamw", description="adamw, or sgd (the paper's)"
-    )
+class _Optimizer(Section):
+    name: str
     learning_rate: Positive = Field(
         default=1e-3, le=1e12, description="learning rate of the first round"
     )
@@ -206,103 +242,26 @@ class OptimizerSection(Section):
         le=1,
         description="the learning rate is multiplied by this after each round",
     )
-    momentum: Annotated[Real, read_by("name", "sgd")] = Field(
+
+
+class AdamWOptimizer(_Optimizer):
+    """Adam with decoupled weight decay."""
+
+    name: Literal["adamw"] = "adamw"
+    weight_decay: Real = Field(default=0.0, ge=0, le=1e6, description="decoupled weight decay")
+
+
+class SgdOptimizer(_Optimizer):
+    """Stochastic gradient descent with momentum, the paper's."""
+
+    name: Literal["sgd"] = "sgd"
+    momentum: Real = Field(
         default=0.9, ge=0, lt=1, description="part of the last step that is made again"
     )
-    weight_decay: Real = Field(
-        default=0.0, ge=0, le=1e6, description="decoupled for adamw, L2 for sgd"
-    )
+    weight_decay: Real = Field(default=0.0, ge=0, le=1e6, description="L2 weight decay")
 
 
-class StagesSection(Section):
-    """One direction's codec, stage by stage."""
-
-    centre: bool = Field(default=False, description="subtract a learned mean per column")
-    transform: Literal["none", "hadamard", "basis"] = Field(
-        default="none", description="none, hadamard, or basis (learned and shipped)"
-    )
-    basis_share: Annotated[Share, read_by("transform", "basis")] = Field(
-        default=1.0, description="part of the columns kept after the basis"
-    )
-    sparsify: Literal["none", "sample", "token", "batch"] = Field(
-        default="none", description="Top-K within each sample, each token or the whole batch"
-    )
-    keep_ratio: Annotated[Share, read_by("sparsify", "sample", "token", "batch")] = Field(
-        default=0.2, description="part of the values that Top-K keeps"
-    )
-    quantise: Literal["levels", "dead-zone", "int", "float8"] = Field(
-        default="levels", description="levels (the paper's), dead-zone, int or float8"
-    )
-    levels: Annotated[Whole, read_by("quantise", "levels")] = Field(
-        default=7, ge=1, le=255, description="intervals between smallest and largest kept"
-    )
-    bits: Annotated[Whole, read_by("quantise", "int")] = Field(
-        default=8, ge=2, le=8, description="bits of a value"
-    )
-    rounding: Annotated[Real, read_by("quantise", "dead-zone")] = Field(
-        default=0.35, gt=0, le=0.5, description="0.5 rounds to nearest"
-    )
-    step: Annotated[Positive | None, read_by("quantise", "dead-zone")] = Field(
-        default=None, ge=1e-6, le=1e6, description="the step in units of the values' scale"
-    )
-    target_bits: Annotated[Positive | None, read_by("quantise", "dead-zone")] = Field(
-        default=None, ge=0.001, le=16, description="bits per value that the step follows"
-    )
-    target_cosine: Annotated[Positive | None, read_by("quantise", "dead-zone")] = Field(
-        default=None,
-        ge=0.1,
-        le=0.9999,
-        description="cosine of sent and decoded that the step follows",
-    )
-    entropy: Literal["raw", "golomb", "two-way"] = Field(
-        default="two-way", description="raw (fixed width), golomb or two-way"
-    )
-    memory: Literal["none", "error-feedback", "delta"] = Field(
-        default="none", description="what is remembered of each sample: see docs/codec.md"
-    )
-
-
-class CodecSection(Section):
-    """What activations and gradients are turned into on the link."""
-
-    name: Literal["paper", "paper-rans", "best", "fast", "none", "stages"] = Field(
-        default="best",
-        description="paper; paper-rans (paper's values, in fewer bytes); best"
-        " (learned basis); fast (4 bits); none (float32); stages (as up and down say)",
-    )
-    keep_ratio: Annotated[Share, read_by("name", *_BOTH_GRIDS)] = Field(
-        default=0.5, description="part of the values kept of each sample (the paper's rho)"
-    )
-    levels: Annotated[Whole, read_by("name", *_BOTH_GRIDS)] = Field(
-        default=31,
-        ge=1,
-        le=255,
-        description="quantisation intervals between smallest and largest kept",
-    )
-    target_bits_up: Annotated[Real, read_by("name", "best"), read_by("target_cosine_up", None)] = (
-        Field(default=0.7, ge=0.001, le=16, description="bits per value of activations")
-    )
-    target_bits_down: Annotated[
-        Real, read_by("name", "best"), read_by("target_cosine_down", None)
-    ] = Field(default=0.4, ge=0.001, le=16, description="bits per value of gradients")
-    target_cosine_up: Annotated[Real | None, read_by("name", "best")] = Field(
-        default=None,
-        ge=0.1,
-        le=0.9999,
-        description="follow this cosine of activations, not bits",
-    )
-    target_cosine_down: Annotated[Real | None, read_by("name", "best")] = Field(
-        default=None, ge=0.1, le=0.9999, description="follow this cosine of gradients, not bits"
-    )
-    basis_share: Annotated[Share, read_by("name", "best")] = Field(
-        default=1 / 3, description="part of the basis kept for activations"
-    )
-    up: Annotated[StagesSection | None, read_by("name", "stages")] = Field(
-        default=None, description="the stages of activations"
-    )
-    down: Annotated[StagesSection | None, read_by("name", "stages")] = Field(
-        default=None, description="the stages of gradients; null: as up"
-    )
+OptimizerSection: TypeAlias = AdamWOptimizer | SgdOptimizer
 
 
 class DevicesSection(Section):
@@ -338,10 +297,10 @@ class DevicesSection(Section):
         description="rates run evenly from 1 - spread to 1 + spread times that",
     )
     uplink_snr_db: Annotated[
-        DecibelsEach, read_by("link.cell.name", "none"), read_by("link.traces", ())
+        DecibelsEach, read_by("channel.name", "snr"), read_by("channel.cell.name", "none")
     ] = Field(default=17.0, description="SNR, device to server [dB]")
     downlink_snr_db: Annotated[
-        DecibelsEach, read_by("link.cell.name", "none"), read_by("link.traces", ())
+        DecibelsEach, read_by("channel.name", "snr"), read_by("channel.cell.name", "none")
     ] = Field(default=17.0, description="SNR, server to device [dB]")
     memory_mib: MebibytesEach | None = Field(
         default=72.0,
@@ -395,14 +354,8 @@ class ServerSection(Section):
         return server_values(value) | value if isinstance(value, dict) else value
 
 
-class PlannerSection(Section):
-    """Who allocates the bandwidth each round, and what `cutlayer plan` may choose."""
-
-    name: Literal["even", "random", "static", "two-timescale"] = Field(
-        default="even",
-        description="bandwidth allocation: even (or link.shares); random (drawn each round); static"
-        " (optimal for the mean channel); two-timescale (optimal anew for each round's channel)",
-    )
+class _Planner(Section):
+    name: str
     most_share: Annotated[ShareEach, read_by("name", *_ARRANGED)] = Field(
         default=1.0,
         description="largest part of the bandwidth that a device may have",
@@ -432,6 +385,44 @@ class PlannerSection(Section):
     )
 
 
+class EvenPlanner(_Planner):
+    """All devices have the same share of the bandwidth."""
+
+    name: Literal["even"] = "even"
+
+
+class FixedPlanner(_Planner):
+    """Each device has its given share of the bandwidth."""
+
+    name: Literal["fixed"] = "fixed"
+    shares: tuple[Share, ...] = Field(
+        min_length=1, description="a share a device, which sum to 1 at most"
+    )
+
+
+class RandomPlanner(_Planner):
+    """Shares are drawn anew each round."""
+
+    name: Literal["random"] = "random"
+
+
+class StaticPlanner(_Planner):
+    """Shares that are optimal for the mean channel."""
+
+    name: Literal["static"] = "static"
+
+
+class TwoTimescalePlanner(_Planner):
+    """Shares that are optimal for each round's channel."""
+
+    name: Literal["two-timescale"] = "two-timescale"
+
+
+PlannerSection: TypeAlias = (
+    EvenPlanner | FixedPlanner | RandomPlanner | StaticPlanner | TwoTimescalePlanner
+)
+
+
 class CostSection(Section):
     """How FLOPs are counted."""
 
@@ -444,19 +435,35 @@ class CostSection(Section):
 class Config(Section):
     """A run."""
 
-    scheme: SchemeSection = SchemeSection()
+    scheme: Annotated[SchemeSection, Choices("sft")] = Field(
+        default=Sft(), description="How devices and server train together."
+    )
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()
-    partition: PartitionSection = PartitionSection()
+    partition: Annotated[PartitionSection, Choices("dirichlet")] = Field(
+        default=DirichletPartition(), description="Which device holds which samples."
+    )
     adapter: Annotated[AdapterSection, read_unless("scheme.name", "fl-full")] = AdapterSection()
     training: TrainingSection = TrainingSection()
-    optimizer: OptimizerSection = OptimizerSection()
-    codec: Annotated[CodecSection, read_by("scheme.name", *_COMPRESSING)] = CodecSection()
+    optimizer: Annotated[OptimizerSection, Choices("adamw")] = Field(
+        default=AdamWOptimizer(),
+        description="How adapters step, on both sides; each device keeps its own state.",
+    )
+    codec: Annotated[CodecSection, Choices("best"), read_by("scheme.name", *_COMPRESSING)] = Field(
+        default=BestCodec(),
+        description="What activations and gradients are turned into on the link.",
+    )
     devices: DevicesSection = DevicesSection()
     server: ServerSection = ServerSection()
+    channel: Annotated[ChannelSection, Choices("snr")] = Field(
+        default=SnrSection(), description="Each device's rates in every round."
+    )
     link: LinkSection = LinkSection()
     cost: CostSection = CostSection()
-    planner: PlannerSection = PlannerSection()
+    planner: Annotated[PlannerSection, Choices("even")] = Field(
+        default=EvenPlanner(),
+        description="Who allocates the bandwidth each round, and what `cutlayer plan` may choose.",
+    )
     net: NetSection = NetSection()
     seed: Whole = Field(
         default=0, ge=0, le=2**31 - 1, description="every random draw follows from it"

@@ -1,11 +1,12 @@
 """What every section of a configuration is, what settings are, and which choice reads each.
 
+A section with alternatives is a union of sections, each with its own keys; its `name` says which.
 Numbers have bounds beyond which nothing sensible follows: what is left between them is computed
 without overflow.
 """
 
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -15,9 +16,12 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from cutlayer.words import shown
 
@@ -60,7 +64,8 @@ class ReadBy:
     """In a field's annotation: the setting is read only where another has one of these values, or
     unless it has one of them.
 
-    `key`: of the same section, or from the root if it has a dot.
+    For what a choice of its own keys cannot say: where the other is in another section, or has no
+    name. `key`: of the same section, or from the root if it has a dot.
     """
 
     key: str
@@ -128,3 +133,60 @@ class Section(BaseModel):
             return given
         known, other = names_of(cls.model_fields[key].annotation), given.replace("_", "-")
         return other if given not in known and other in known else given
+
+
+def sections_of(annotation: Any) -> tuple[type[Section], ...]:
+    """The sections that a value may be, in their order."""
+    found = (kind for kind in kinds(annotation) if isinstance(kind, type))
+    return tuple(kind for kind in found if issubclass(kind, Section))
+
+
+def choice_name(section: type[Section]) -> str:
+    """The name by which a section of a union is chosen."""
+    (name,) = names_of(section.model_fields["name"].annotation)
+    return str(name)
+
+
+@dataclass(frozen=True)
+class Choices:
+    """In the annotation of a union of sections: they are told apart by their `name`, and without
+    one it is the `default`."""
+
+    default: str
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        members = {choice_name(one): handler.generate_schema(one) for one in sections_of(source)}
+
+        def chosen(value: Any) -> str:
+            given = _given_name(value, self.default)
+            hyphened = given.replace("_", "-")
+            return hyphened if given not in members and hyphened in members else given
+
+        return core_schema.tagged_union_schema(members, chosen)
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """A name alone, or one of the sections, whose name is left out of the default alone."""
+        references = handler(schema)["oneOf"]
+        mapping = {}
+        for reference in references:
+            section = handler.resolve_ref_schema(reference)
+            name = section["properties"]["name"]["const"]
+            mapping[name] = reference["$ref"]
+            if name != self.default:
+                section["required"] = ["name", *section.get("required", ())]
+        discriminator = {"propertyName": "name", "mapping": mapping}
+        chosen = {"oneOf": references, "discriminator": discriminator}
+        return {"anyOf": [{"type": "string", "enum": list(mapping)}, chosen]}
+
+
+def _given_name(value: Any, default: str) -> str:
+    if isinstance(value, Mapping):
+        value = value.get("name", default)
+        return value if isinstance(value, str) else repr(value)
+    if isinstance(value, Section):
+        return str(getattr(value, "name", default))
+    return value if isinstance(value, str) else default

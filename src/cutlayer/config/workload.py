@@ -9,7 +9,7 @@ from cutlayer.config.codec import make_codecs
 from cutlayer.config.devices import check_steps, make_devices
 from cutlayer.config.link import make_channel, make_rules
 from cutlayer.config.model_spec import planned_model
-from cutlayer.config.schema import Config, OptimizerSection
+from cutlayer.config.schema import AdamWOptimizer, Config, OptimizerSection, SgdOptimizer
 from cutlayer.cost.accounting import ACCOUNTINGS
 from cutlayer.cost.traffic import ACTIVATION_BYTES
 from cutlayer.errors import ConfigError
@@ -44,9 +44,11 @@ def make_workload(config: Config) -> Workload:
 
 def optimizer_slots(section: OptimizerSection) -> int:
     """Values that the optimiser keeps for each trained one."""
-    if section.name == "adamw":
-        return 2
-    return 1 if section.momentum else 0
+    match section:
+        case AdamWOptimizer():
+            return 2
+        case SgdOptimizer():
+            return 1 if section.momentum else 0
 
 
 @dataclass(frozen=True)

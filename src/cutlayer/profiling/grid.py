@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from cutlayer.codec.presets import CodecPair
 from cutlayer.config.codec import make_codecs
-from cutlayer.config.schema import CodecSection
+from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError
 from cutlayer.profiling.beside import Beside
 
@@ -83,5 +83,5 @@ def codecs_of(setting: Setting, packets: int) -> CodecPair:
 
 
 def _pair(setting: Setting, packets: int) -> CodecPair:
-    section = CodecSection.model_validate({"name": setting.codec, **setting.values})
-    return make_codecs(section, packets)
+    config = Config.model_validate({"codec": {"name": setting.codec, **setting.values}})
+    return make_codecs(config.codec, packets)

@@ -11,7 +11,7 @@ from typing import final
 
 from cutlayer.config.fingerprint import model_digests
 from cutlayer.config.read import config_yaml
-from cutlayer.config.schema import CodecSection, Config, PlannerSection
+from cutlayer.config.schema import Config
 from cutlayer.data.digest import digest_of
 from cutlayer.data.find import find_model
 from cutlayer.logs import unheard
@@ -38,7 +38,8 @@ class Wanted:
 
 def job_of(config: Config) -> Config:
     """The job whatever the codec and the planner, on one thread: what all trainings share."""
-    own = {"codec": CodecSection(), "planner": PlannerSection(), "threads": 1}
+    default = Config()
+    own = {"codec": default.codec, "planner": default.planner, "threads": 1}
     return config.model_copy(update=own)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from cutlayer.codec.kernels.native import Native
 from cutlayer.config.codec import make_codecs
-from cutlayer.config.schema import CodecSection
+from cutlayer.config.codec_section import BestCodec
 
 
 def loaded(before="", **environment):
@@ -57,7 +57,7 @@ def test_a_file_that_is_no_library_is_refused(tmp_path):
 
 def test_the_codecs_of_a_process_share_their_threads():
     """A pool a direction would be made again for every run, and for each of eight threads."""
-    made = [make_codecs(CodecSection(name="best"), 10, threads=3) for _ in range(4)]
+    made = [make_codecs(BestCodec(), 10, threads=3) for _ in range(4)]
     pools = {id(codec.kernels.pool) for pair in made for codec in (pair.up, pair.down)}
     assert len(pools) == 1
     rng = np.random.default_rng(0)
