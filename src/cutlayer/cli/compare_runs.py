@@ -12,8 +12,8 @@ from pathlib import Path
 
 from cutlayer.cli.compare_wanted import Wanted
 from cutlayer.config.devices import make_devices
-from cutlayer.config.full_paths import with_full_paths
 from cutlayer.config.job import prepare, resume, start
+from cutlayer.config.newest_run import runs_of
 from cutlayer.config.read import config_yaml
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError, CutlayerError
@@ -128,12 +128,7 @@ def _train(plan: _ToTrain, output: Path, observer: Observer) -> ComparedRun:
 
 def _found(config: Config, output: Path) -> Path | None:
     """The run directory of exactly this configuration in `output`, a finished one first."""
-    wanted = config_yaml(with_full_paths(config))
-    same = [
-        path.parent
-        for path in sorted((output / "runs").glob("*/*/config.yaml"))
-        if path.read_text(encoding="utf-8", errors="replace") == wanted
-    ]
+    same = runs_of(config, (output / "runs").glob("*/*"))
     return max(same, key=lambda path: (path / "summary.json").is_file(), default=None)
 
 

@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from cutlayer.data.assets.catalogue import known_asset
 from cutlayer.data.find import find_config
 from cutlayer.data.hub import Hub
 from cutlayer.errors import ConfigError, ModelError
+from cutlayer.files import write_whole
 from cutlayer.model.verified import VERIFIED
 from cutlayer.planner import models
 from cutlayer.planner.model_file import DescribedModel, described_text, read_described
@@ -182,12 +182,8 @@ def describe_request(request: Request, folder: Path) -> DescribedModel:
 def _keep(path: Path, text: str) -> None:
     """Put a description into the cache, whole or not at all; a cache that cannot be written costs
     no more than counting again."""
-    new = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        new.write_text(text, encoding="utf-8")
-        new.replace(path)
+        write_whole(path, lambda new: new.write_text(text, encoding="utf-8"))
     except OSError as error:
         _LOG.info(f"{path.parent}: not kept there, {error.strerror}")
-        with contextlib.suppress(OSError):
-            new.unlink()

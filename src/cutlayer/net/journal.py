@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import final
 
 from cutlayer.errors import RunError
+from cutlayer.files import sync_folder
 from cutlayer.net.frames import Limits
 from cutlayer.net.messages import Message, RoundClosed, decode_message, encode_message
 from cutlayer.train.files import storage_error
-from cutlayer.train.sync import sync_folder
 
 _HEAD = struct.Struct("<II")
 _CHECKSUMS = struct.Struct("<II")

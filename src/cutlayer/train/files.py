@@ -1,9 +1,7 @@
-"""Writing files so that a crash leaves the old file or the new one, never half of one."""
+"""Writing a run's files whole, and what to tell a user where they cannot be written."""
 
 import errno
-import os
 import re
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +10,8 @@ from typing import Any
 from safetensors import SafetensorError
 
 from cutlayer.errors import StorageError
+from cutlayer.files import write_folder_whole, write_whole
 from cutlayer.train.round_log import json_text
-from cutlayer.train.sync import sync_folder
 
 
 @dataclass(frozen=True)
@@ -36,17 +34,10 @@ def write_atomically(path: Path, write: Callable[[Path], None], mend: Mend = OF_
     Raises StorageError, naming the file, the reason and what mends it, if the disk is full or not
     writable; `path` is then as it was.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        write(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_folder(path.parent)
+        write_whole(path, write)
     except (OSError, SafetensorError) as error:
         raise storage_error(path, error, mend) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_folder_atomically(
@@ -58,42 +49,10 @@ def write_folder_atomically(
 
     Raises StorageError as `write_atomically` does.
     """
-    temporary, old = path.with_name(f".{path.name}.new"), path.with_name(f".{path.name}.old")
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        write(temporary)
-        _sync_below(temporary)
-        _replace_folder(path, temporary, old)
-        sync_folder(path.parent)
-        shutil.rmtree(old, ignore_errors=True)
+        write_folder_whole(path, write)
     except (OSError, SafetensorError) as error:
         raise storage_error(path, error, mend) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _replace_folder(path: Path, new: Path, old: Path) -> None:
-    """Rename, since a folder with something in it cannot be renamed over; undone if it fails."""
-    if not path.exists():
-        new.rename(path)
-        return
-    shutil.rmtree(old, ignore_errors=True)
-    path.rename(old)
-    try:
-        new.rename(path)
-    except BaseException:
-        old.rename(path)
-        raise
-
-
-def _sync_below(folder: Path) -> None:
-    """Flush the files of a folder and the folders in it, and it last."""
-    for place, _, names in os.walk(folder, topdown=False):
-        for name in names:
-            with (Path(place) / name).open("rb") as file:
-                os.fsync(file.fileno())
-        sync_folder(Path(place))
 
 
 def write_text(path: Path, text: str) -> None:

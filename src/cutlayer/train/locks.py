@@ -1,51 +1,39 @@
 """Locks between processes of one machine: a file that one of them at a time holds.
 
-Knows a path. The system lets go when the process ends, however it ends; the file stays.
+Knows a path. The system lets go when the process ends, however it ends.
 """
 
-import fcntl
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from cutlayer.errors import RunError
+from cutlayer.files import locked
 from cutlayer.train.files import storage_error
-
-_MODE = 0o600
 
 
 @contextmanager
 def alone(path: Path, taken: str) -> Iterator[None]:
     """Hold the lock `path`. Raises RunError: `taken` if somebody holds it; the disk refuses."""
-    with _locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB, taken):
+    with _held(path, taken, wait=False):
         yield
 
 
 @contextmanager
 def in_turn(path: Path) -> Iterator[None]:
     """Wait for the lock `path`, and hold it. Raises RunError: the disk refuses."""
-    with _locked(path, fcntl.LOCK_EX, ""):
+    with _held(path, "", wait=True):
         yield
 
 
 @contextmanager
-def _locked(path: Path, how: int, taken: str) -> Iterator[None]:
-    try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, _MODE)
-    except OSError as error:
-        raise storage_error(path, error) from error
-    try:
-        _lock(handle, how, path, taken)
+def _held(path: Path, taken: str, *, wait: bool) -> Iterator[None]:
+    with ExitStack() as stack:
+        # an error of what is done while it is held is none of the lock's
+        try:
+            stack.enter_context(locked(path, wait=wait))
+        except BlockingIOError:
+            raise RunError(taken) from None
+        except OSError as error:  # no such folder, or a file system without locks
+            raise storage_error(path, error) from error
         yield
-    finally:
-        os.close(handle)
-
-
-def _lock(handle: int, how: int, path: Path, taken: str) -> None:
-    try:
-        fcntl.flock(handle, how)
-    except BlockingIOError:
-        raise RunError(taken) from None
-    except OSError as error:  # a file system without locks
-        raise storage_error(path, error) from error

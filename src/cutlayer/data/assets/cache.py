@@ -22,6 +22,7 @@ from cutlayer.data.assets.asset import Asset
 from cutlayer.data.assets.packages import RunTool, file_sha256, require_client, run_tool
 from cutlayer.data.faults import reason
 from cutlayer.errors import AssetError
+from cutlayer.files import locked, replace_folder, sync_below, sync_folder
 from cutlayer.units import format_bytes
 
 _LOG = logging.getLogger(__name__)
@@ -121,8 +122,6 @@ def _write_record(asset: Asset, made: Path) -> None:
     digests = {}
     for path in sorted(made.rglob("*")):
         if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())  # on disk before the rename makes it count
             digests[path.relative_to(made).as_posix()] = file_sha256(path)
     record: dict[str, Any] = {
         "name": asset.name,
@@ -139,9 +138,9 @@ def _write_record(asset: Asset, made: Path) -> None:
 
 def _put(made: Path, folder: Path, work: Path) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    if folder.exists():
-        folder.rename(work / "replaced")
-    made.rename(folder)
+    sync_below(made)  # on disk before the rename makes it count
+    replace_folder(folder, made, work / "replaced")
+    sync_folder(folder.parent)
     return folder
 
 
@@ -175,17 +174,13 @@ def _sweep(cache: Path, asset: Asset) -> None:
 def _lock(cache: Path, asset: Asset) -> Iterator[None]:
     for folder in ("work", "locks"):
         (cache / folder).mkdir(parents=True, exist_ok=True)
-    if os.name != "posix":  # no such lock there; the rename alone keeps the cache whole
-        yield
-        return
-    import fcntl
-
-    with (cache / "locks" / asset.name).open("w") as file:
+    path = cache / "locks" / asset.name
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(locked(path, wait=False))
         except BlockingIOError:
             _LOG.info(f"{asset.name}: another process is fetching it, waiting")
-            fcntl.flock(file, fcntl.LOCK_EX)
+            stack.enter_context(locked(path))
         yield
 
 

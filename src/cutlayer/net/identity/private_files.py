@@ -9,10 +9,9 @@ import stat
 from pathlib import Path
 
 from cutlayer.errors import IdentityError
-from cutlayer.train.sync import sync_folder
+from cutlayer.files import PRIVATE, sync_folder, write_whole
 
 _FOLDER_MODE = 0o700
-_FILE_MODE = 0o600
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -32,7 +31,7 @@ def write_private(path: Path, content: bytes) -> None:
 
     Raises OSError if it exists or the disk refuses.
     """
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _FILE_MODE)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -45,15 +44,8 @@ def write_private(path: Path, content: bytes) -> None:
 
 
 def replace_private(path: Path, content: bytes) -> None:
-    """`write_private` in the place of the file that is there, by rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)
-    try:
-        write_private(temporary, content)
-        temporary.replace(path)
-        sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """`write_private` in the place of the file that is there."""
+    write_whole(path, lambda new: new.write_bytes(content), mode=PRIVATE)
 
 
 def read_private(path: Path, if_missing: str) -> bytes:

@@ -6,15 +6,14 @@ replaces the file by rename. Secrets are in it as salted hashes only.
 """
 
 import contextlib
-import fcntl
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from cutlayer import files
 from cutlayer.errors import IdentityError
 from cutlayer.net.identity.private_files import read_private, replace_private
 from cutlayer.net.identity.token import SecretHash
@@ -103,12 +102,8 @@ def write_register(path: Path, register: Register) -> None:
 def locked(path: Path) -> Iterator[None]:
     """Nobody else changes the register at `path` meanwhile, in whatever process."""
     lock = path.with_name(f".{path.name}.lock")
-    handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with files.locked(lock):
         yield
-    finally:
-        os.close(handle)
 
 
 def _register(fields: Any) -> Register:

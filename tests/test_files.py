@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cutlayer.train.sync import sync_folder
+from cutlayer.files import sync_folder
 
 # the folder that each call opens last; a hook stays for good, so in a process of its own
 _SEEN = """
