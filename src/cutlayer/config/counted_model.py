@@ -7,19 +7,18 @@ from pathlib import Path
 
 import torch
 
-from cutlayer.config.model_spec import Request
 from cutlayer.model.describe import describe, image_tokens
 from cutlayer.model.inputs import token_limit
 from cutlayer.model.lora import AdapterSpec
 from cutlayer.model.tasks import read_config
-from cutlayer.planner.model_file import DescribedModel
+from cutlayer.planner.model_file import DescribedModel, ModelRequest
 from cutlayer.spec import ModelSpec
 
 # of the frozen weights, as `devices.base` names them
 BASES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def count_model(request: Request, folder: Path) -> ModelSpec:
+def count_model(request: ModelRequest, folder: Path) -> ModelSpec:
     """The model in `folder` with its adapters.
 
     Raises ModelError or UnsupportedModelError as `model.describe` does.
@@ -41,7 +40,7 @@ def count_model(request: Request, folder: Path) -> ModelSpec:
     )
 
 
-def count_described(request: Request, folder: Path) -> DescribedModel:
+def count_described(request: ModelRequest, folder: Path) -> DescribedModel:
     """The same, with the tokens of an image or the most that a text may have."""
     model = count_model(request, folder)
     if request.image_size is not None:

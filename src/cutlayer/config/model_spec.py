@@ -5,13 +5,12 @@ that decides it; the built-in job's and the examples' come with cutlayer.
 """
 
 import contextlib
-import hashlib
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from cutlayer import __version__
 from cutlayer.config.adapter import trains_head
@@ -24,7 +23,12 @@ from cutlayer.errors import ConfigError, ModelError
 from cutlayer.files import write_whole
 from cutlayer.model.verified import VERIFIED
 from cutlayer.planner import models
-from cutlayer.planner.model_file import DescribedModel, described_text, read_described
+from cutlayer.planner.model_file import (
+    DescribedModel,
+    ModelRequest,
+    described_text,
+    read_described,
+)
 from cutlayer.spec import ModelSpec, Task
 
 _LOG = logging.getLogger(__name__)
@@ -70,30 +74,9 @@ def planned_model(
     return PlannedModel(replace(described.model, name=name), request.task, tokens)
 
 
-@dataclass(frozen=True)
-class Request:
-    """All that decides a description: `settings` are the model's own configuration."""
-
-    settings: Mapping[str, Any]
-    task: Task
-    classes: int
-    image_size: int | None
-    base: str
-    rank: int
-    targets: tuple[str, ...] | Literal["all"]
-    patch_embedding: bool
-    head: bool
-
-    @property
-    def key(self) -> str:
-        """The name that its description is kept under."""
-        text = json.dumps(asdict(self), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
 def model_request(
     config: Config, folder: Path, task: Task | None = None, classes: int | None = None
-) -> Request:
+) -> ModelRequest:
     """What `config` asks of the model whose `config.json` lies in `folder`.
 
     `task` and `classes` are what the data turned out to be; None: as `planned_model` takes them.
@@ -102,7 +85,7 @@ def model_request(
     settings = _settings(folder / "config.json")
     task = _task(config, settings) if task is None else task
     adapter = config.adapter
-    return Request(
+    return ModelRequest(
         settings=settings,
         task=task,
         classes=_classes(config, settings, task) if classes is None else classes,
@@ -152,7 +135,7 @@ def _classes(config: Config, settings: Mapping[str, Any], task: Task) -> int:
     return len(labels) if isinstance(labels, dict) else int(settings.get("num_labels", 2))
 
 
-def _read_described(request: Request, cache: Path) -> DescribedModel | None:
+def _read_described(request: ModelRequest, cache: Path) -> DescribedModel | None:
     """What comes with cutlayer or was kept; None for nothing, or something damaged."""
     for path in (SHIPPED / f"{request.key}.json", _kept(request, cache)):
         with contextlib.suppress(ConfigError):
@@ -160,11 +143,11 @@ def _read_described(request: Request, cache: Path) -> DescribedModel | None:
     return None
 
 
-def _kept(request: Request, cache: Path) -> Path:
+def _kept(request: ModelRequest, cache: Path) -> Path:
     return cache / "models-described" / __version__ / f"{request.key}.json"
 
 
-def describe_request(request: Request, folder: Path) -> DescribedModel:
+def describe_request(request: ModelRequest, folder: Path) -> DescribedModel:
     """What is asked for, counted by the model's own code. Imports torch.
 
     Raises ModelError or UnsupportedModelError as `model.describe` does, ConfigError without torch.

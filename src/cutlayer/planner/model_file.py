@@ -1,18 +1,41 @@
-"""A model's dimensions in a file: what `model.describe` counted once, read without torch.
+"""A model's dimensions in a file: what was asked, and what `model.describe` counted of it once.
 
 Knows the file's form alone; `config.model_spec` says which file belongs to which model.
 """
 
+import hashlib
 import json
 import types
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from cutlayer.errors import ConfigError
-from cutlayer.spec import ModelSpec
+from cutlayer.spec import ModelSpec, Task
 
 FORMAT = 1
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """All that decides a description: `settings` are the model's own configuration."""
+
+    settings: Mapping[str, Any]
+    task: Task
+    classes: int
+    image_size: int | None
+    base: str
+    rank: int
+    targets: tuple[str, ...] | Literal["all"]
+    patch_embedding: bool
+    head: bool
+
+    @property
+    def key(self) -> str:
+        """The name that its description is kept under."""
+        text = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True)
