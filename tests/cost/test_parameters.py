@@ -15,7 +15,6 @@ from cutlayer.cost.parameters import (
     embedding_parameters,
     exact_block_parameters,
     head_parameters,
-    paper_block_parameters,
     patch_convolution_parameters,
     vit_spec,
 )
@@ -38,7 +37,9 @@ def test_counts(
     embedding: int,
     whole: int,
 ) -> None:
-    assert paper_block_parameters(dimensions) == paper
+    # SFT Section V-C: a block with its adapters
+    width = dimensions.width
+    assert 12 * width**2 + 18 * width * dimensions.rank == paper
     assert exact_block_parameters(dimensions) == exact
     assert block_adapter_parameters(dimensions) == separate
     assert block_adapter_parameters(replace(dimensions, fused_qkv=True)) == fused

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from transformers import ViTImageProcessor
 
-from cutlayer.config.dataset import make_batches
+from cutlayer.config.dataset import image_batches
 from cutlayer.data.image_files import ImageFiles
 from cutlayer.data.preprocessing import Preprocessing, read_preprocessing
 from cutlayer.errors import AssetError
@@ -67,7 +67,7 @@ def test_pixels_are_those_of_transformers(tmp_path: Path, settings: dict[str, ob
     image = tmp_path / "a.png"
     Image.fromarray(picture(1, 20)).save(image)
     samples = ImageFiles((image,), np.zeros(1, np.int64))
-    batches = make_batches("image-classification", SIDE, 8, tmp_path)
+    batches = image_batches(tmp_path, SIDE)
     ours = batches.make(samples, np.array([0])).inputs["pixel_values"]
     with Image.open(image) as opened:
         theirs = ViTImageProcessor.from_pretrained(tmp_path)(opened, return_tensors="np")

@@ -20,7 +20,6 @@ from cutlayer.net.journal import Journal
 from cutlayer.net.limits import bounds_of, journal_limits
 from cutlayer.net.link import Link
 from cutlayer.net.measured import MeasuredRound, Shape
-from cutlayer.net.memory_link import memory_links
 from cutlayer.net.messages import Terms
 from cutlayer.net.round_end import RoundEnd
 from cutlayer.net.server_driver import Save, ServerDriver, recover
@@ -33,6 +32,7 @@ from cutlayer.train.round import Round, RoundOutcome, initial_state
 from cutlayer.train.run_directory import RunDirectory
 from cutlayer.train.setup import Setup
 from cutlayer.train.state import RunState
+from net.memory_link import memory_links
 
 MAX_TOKENS = 16
 

@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 from cutlayer.net.link import LinkClosed
-from cutlayer.net.memory_link import memory_links
 from cutlayer.net.pacing import PacedLink
 from cutlayer.net.patient_link import PatientLink
+from net.memory_link import memory_links
 
 
 def test_a_device_that_does_not_read_is_given_up() -> None:

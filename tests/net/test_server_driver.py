@@ -13,7 +13,6 @@ from cutlayer.config.job import prepare
 from cutlayer.errors import ConfigError, ModelError, RunError
 from cutlayer.net.limits import device_limits
 from cutlayer.net.link import LinkClosed
-from cutlayer.net.memory_link import memory_links
 from cutlayer.net.messages import Gradient, Hello, Welcome
 from cutlayer.net.pacing import PacedLink
 from cutlayer.net.patient_link import PatientLink
@@ -24,6 +23,7 @@ from cutlayer.schemes.all import SCHEMES
 from cutlayer.train.setup import Setup
 from net.ends import PATIENCE_S
 from net.harness import Run, Site
+from net.memory_link import memory_links
 from net.test_server_worker import good
 
 

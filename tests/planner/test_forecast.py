@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from closed_form import RoundSeconds, round_delay_s
 
-from cutlayer.cost.delay import RoundSeconds, round_delay_s
 from cutlayer.planner import forecast as module
 from cutlayer.planner.crowd import crowd_of
 from cutlayer.planner.decision import Held

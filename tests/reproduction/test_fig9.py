@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from analytic import made_twice
+from closed_form import RoundSeconds, round_delay_s
 from report.test_figures import assert_labels_apart
 
-from cutlayer.cost.delay import RoundSeconds, round_delay_s
 from cutlayer.cost.parameters import vit_spec
 from cutlayer.errors import ConfigError
 from cutlayer.planner.configuration.problem import Status

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+from closed_form import RoundSeconds, round_delay_s
 from examples import at_most
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cutlayer.channel.rates import LinkRates
-from cutlayer.cost.delay import RoundSeconds, round_delay_s
 from cutlayer.errors import ConfigError
 from cutlayer.schemes.all import SCHEMES
 from cutlayer.schemes.fl_lora import FL_LORA

@@ -27,14 +27,13 @@ class Fidelity:
 
 @dataclass(frozen=True, eq=False)
 class Measurement:
-    """Of the last tensor of a sequence; `first_bytes` of the first, which may carry a basis.
+    """Of the last tensor of a sequence.
 
     Seconds are wall time [s] of one call each.
     """
 
     elements: int
     packet: bytes
-    first_bytes: int
     decoded: Float32[np.ndarray, "..."]
     fidelity: Fidelity
     encode_s: float
@@ -44,11 +43,6 @@ class Measurement:
     def bits(self) -> float:
         """Bits per element [bit]."""
         return bits_per_element(len(self.packet), self.elements)
-
-    @property
-    def first_bits(self) -> float:
-        """Bits per element of the first packet [bit]."""
-        return bits_per_element(self.first_bytes, self.elements)
 
     @property
     def ratio(self) -> float:
@@ -71,7 +65,6 @@ def measure(
     is timed; the least counts. Raises what the codec raises.
     """
     sender, receiver = EMPTY, EMPTY
-    first_bytes = 0
     seconds = [math.inf, math.inf]
     for place, tensor in enumerate(tensors):
         known = None if lengths is None else lengths[place]
@@ -87,11 +80,9 @@ def measure(
             if place == len(tensors) - 1:
                 seconds = [min(old, new) for old, new in zip(seconds, taken, strict=True)]
         sender, receiver = encoded.state, decoded.state
-        first_bytes = first_bytes or len(encoded.packet)
     return Measurement(
         elements=tensor.size,
         packet=encoded.packet,
-        first_bytes=first_bytes,
         decoded=decoded.tensor,
         fidelity=fidelity(_without_padding(tensor, known), decoded.tensor),
         encode_s=seconds[0],

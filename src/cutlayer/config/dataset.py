@@ -265,13 +265,6 @@ def _is_one(data: DataSet) -> bool:
     return data.train is data.test
 
 
-def make_batches(task: Task, image_size: int, max_tokens: int, model: Path) -> BatchMaker:
-    """Mini-batches of images or classified texts as a run of the model in a folder has them."""
-    if task == "image-classification":
-        return image_batches(model, image_size)
-    return text_batches(load_tokenizer(model, max_tokens), max_tokens, model)
-
-
 def image_batches(model: Path, image_size: int) -> BatchMaker:
     """What makes mini-batches of images for the model in a folder."""
     read = read_preprocessing(model)

@@ -90,12 +90,6 @@ def vit_spec(dimensions: Dimensions) -> ModelSpec:
     )
 
 
-def paper_block_parameters(dimensions: Dimensions) -> int:
-    """`12D^2 + 18Dr`: a block with its adapters. Source: SFT Section V-C."""
-    D = dimensions.width
-    return 12 * D**2 + 18 * D * dimensions.rank
-
-
 def exact_block_parameters(dimensions: Dimensions) -> int:
     """A frozen block: `(4 + 2m) D^2` weights and `(9 + m) D` biases and norm values, m = MLP ratio.
 

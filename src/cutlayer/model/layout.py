@@ -39,11 +39,6 @@ class Layout:
         """Values in a row."""
         return sum(slot.parameters for slot in self.slots)
 
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one row as float32."""
-        return 4 * self.parameters
-
     def split(self, rows: Float[Tensor, "group parameter"]) -> dict[str, Tensor]:
         """Each slot of each row, [group, *shape].
 

@@ -4,14 +4,12 @@ Two ways to tell it without sending anything. Knows settings, and no link.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
 import numpy as np
 from jaxtyping import Float64
 
-from cutlayer.codec.codec import Codec
 from cutlayer.errors import ConfigError
 
 _FLOAT32_BITS = 32
@@ -72,24 +70,6 @@ class TabledRatio(CompressionRatio):
         high = np.minimum(low + 1, len(self.bits) - 1)
         below, above = (np.take_along_axis(columns, at[None], axis=0)[0] for at in (low, high))
         return np.asarray(below + (place - low) * (above - below))
-
-
-def codec_ratio(
-    codec_of: Callable[[float, int], Codec],
-    shape: tuple[int, int, int],
-    keep_ratios: Float64[np.ndarray, " keep_ratio"],
-    bits: Float64[np.ndarray, " bits"],
-) -> TabledRatio:
-    """What codecs expect of their own packets of `shape`; `codec_of` takes keep ratio and levels.
-
-    Exact at these keep ratios. Raises ConfigError for a setting that the codec has not.
-    """
-    whole_bytes = _FLOAT32_BYTES * float(np.prod(shape))
-    sent = [
-        [codec_of(float(rho), round(2.0 ** float(q)) - 1).expected_bytes(shape) for q in bits]
-        for rho in keep_ratios
-    ]
-    return TabledRatio(keep_ratios, bits, np.array(sent) / whole_bytes)
 
 
 def _entropy(part: Float64[np.ndarray, "*point"]) -> Float64[np.ndarray, "*point"]:

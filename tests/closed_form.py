@@ -1,6 +1,6 @@
 """A device's round in seconds by the closed form, without any waiting at the server.
 
-The timeline gives the same where no queue forms; this is the reference and the planner's model.
+The timeline gives the same where no queue forms, and the planner's forecast does.
 """
 
 from dataclasses import dataclass
