@@ -5,7 +5,7 @@ Neither the paper's equations nor what autograd holds: it fits the printed table
 
 from dataclasses import replace
 
-from cutlayer.cost.memory import DeviceMemory
+from cutlayer.cost.memory import PartMemory
 from cutlayer.cost.parameters import (
     Dimensions,
     block_adapter_parameters,
@@ -28,7 +28,7 @@ def calibrated_memory(
     samples: int,
     *,
     trained: Trained = Trained.ADAPTERS,
-) -> DeviceMemory:
+) -> PartMemory[float]:
     """What Table III counts for a device with the first `blocks` of a ViT [byte]; all of them is
     the whole model, head included (its FL columns).
 
@@ -49,7 +49,7 @@ def calibrated_memory(
         adapters, stepped = 0, weights
     B, N, D = samples, d.tokens, d.width
     kept = LINEAR_BYTES * B * N * D + ATTENTION_BYTES * B * N**2 * d.heads
-    return DeviceMemory(
+    return PartMemory(
         weights=_FLOAT32_BYTES * weights,
         adapters=_FLOAT32_BYTES * adapters,
         gradients=0,

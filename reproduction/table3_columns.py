@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
-from cutlayer.cost.memory import DeviceMemory, device_memory
+from cutlayer.cost.memory import PartMemory, device_memory
 from cutlayer.cost.paper_memory import paper_memory
 from cutlayer.cost.parameters import VIT_BASE, vit_spec
 from cutlayer.spec import MiniBatch, Trained
@@ -27,7 +27,7 @@ class Column:
     name: str
     blocks: int
     printed: Mapping[str, Decimal]
-    counted: Mapping[str, DeviceMemory]
+    counted: Mapping[str, PartMemory[float]]
 
     def row(self, way: str, row: str) -> float:
         """A row of the table by one way of counting [MiB]."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cutlayer.cost.memory import DeviceMemory
+from cutlayer.cost.memory import PartMemory
 from cutlayer.cost.parameters import VIT_BASE
 from cutlayer.errors import ConfigError
 from cutlayer.spec import Trained
@@ -21,7 +21,7 @@ EXACT = 0.005
     ("memory", "model", "optimizer"),
     [(SPLIT, 141.19, 3.75), (FL_LORA, 337.03, 9.09), (FL, 327.88, None)],
 )
-def test_exact_rows(memory: DeviceMemory, model: float, optimizer: float | None) -> None:
+def test_exact_rows(memory: PartMemory[float], model: float, optimizer: float | None) -> None:
     assert memory.input / MIB == 36.75
     assert (memory.weights + memory.adapters) / MIB == pytest.approx(model, abs=EXACT)
     if optimizer is not None:
@@ -45,7 +45,7 @@ def test_the_optimiser_of_fl_is_printed_larger_than_its_model() -> None:
     ],
 )
 def test_activations_within_what_is_said(
-    memory: DeviceMemory, activations: float, total: float, close: float
+    memory: PartMemory[float], activations: float, total: float, close: float
 ) -> None:
     """+0.04, -0.54 and +3.2 %; the totals no further."""
     assert memory.activations / MIB == pytest.approx(activations, rel=close)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from cutlayer.cost.flops import StepFlops, paper_flops, physical_flops
-from cutlayer.cost.memory import DeviceMemory, device_memory
+from cutlayer.cost.memory import PartMemory, device_memory
 from cutlayer.cost.paper_memory import paper_memory
 from cutlayer.cost.traffic import Traffic, paper_traffic, physical_traffic
 from cutlayer.spec import Holding, MiniBatch, ModelSpec, Trained
@@ -46,7 +46,7 @@ class MemoryModel(Protocol):
         micro_batches: int = 1,
         in_flight: int = 1,
         trained: Trained = Trained.ADAPTERS,
-    ) -> DeviceMemory: ...
+    ) -> PartMemory[float]: ...
 
 
 @dataclass(frozen=True)

@@ -4,32 +4,39 @@ Knows the sizes that `ModelSpec.activations` brings, and no tensors.
 """
 
 from dataclasses import asdict, dataclass
+from typing import Generic, TypeVar, cast
 
 from cutlayer.cost.cut import check_held
 from cutlayer.cost.traffic import TRAINED_BYTES
 from cutlayer.errors import ConfigError
 from cutlayer.spec import Activations, BatchBytes, Holding, MiniBatch, ModelSpec, Trained
 
+Bytes = TypeVar("Bytes", int, float)
+
 
 @dataclass(frozen=True)
-class DeviceMemory:
-    """Bytes by kind at the peak of a local step.
+class PartMemory(Generic[Bytes]):
+    """Bytes by kind at the peak of a local step: whole where they were measured.
 
-    `gradients` are those of what is trained; `activations` what is kept for backward; `input` the
-    mini-batch itself.
+    `adapters` are none where all weights are trained: they are the weights. `gradients` are those
+    of what is trained; `activations` what is kept for backward; `input` the mini-batch itself.
     """
 
-    weights: float
-    adapters: float
-    gradients: float
-    optimizer: float
-    activations: float
-    input: float
+    weights: Bytes
+    adapters: Bytes
+    optimizer: Bytes
+    gradients: Bytes
+    activations: Bytes
+    input: Bytes
 
     @property
-    def total(self) -> float:
+    def total(self) -> Bytes:
         """All of them together [byte]."""
-        return float(sum(asdict(self).values()))
+        return cast(Bytes, sum(asdict(self).values()))
+
+    def __add__(self, other: "PartMemory[Bytes]") -> "PartMemory[Bytes]":
+        own, more = asdict(self), asdict(other)
+        return PartMemory(**{kind: own[kind] + more[kind] for kind in own})
 
 
 def device_memory(
@@ -42,7 +49,7 @@ def device_memory(
     micro_batches: int = 1,
     in_flight: int = 1,
     trained: Trained = Trained.ADAPTERS,
-) -> DeviceMemory:
+) -> PartMemory[float]:
     """What a device with the embedding and blocks 1..cut holds [byte]; `cut = blocks`: the whole.
 
     `optimizer_slots`: values that the optimiser keeps for each trained one (0 SGD, 1 momentum,
@@ -61,7 +68,7 @@ def device_memory(
     if trained is Trained.WEIGHTS:
         weight_bytes, values, adapters = TRAINED_BYTES, weights, 0
     micro = MiniBatch(-(-batch.samples // micro_batches), batch.tokens)
-    return DeviceMemory(
+    return PartMemory(
         weights=weight_bytes * weights,
         adapters=TRAINED_BYTES * adapters,
         gradients=TRAINED_BYTES * values,

@@ -1,7 +1,7 @@
 """The paper's memory equations as printed. For the right ones see `memory`."""
 
 from cutlayer.cost.cut import check_held
-from cutlayer.cost.memory import DeviceMemory
+from cutlayer.cost.memory import PartMemory
 from cutlayer.errors import ConfigError
 from cutlayer.spec import Holding, MiniBatch, ModelSpec, Trained
 
@@ -19,7 +19,7 @@ def paper_memory(
     micro_batches: int = 1,
     in_flight: int = 1,
     trained: Trained = Trained.ADAPTERS,
-) -> DeviceMemory:
+) -> PartMemory[float]:
     """Equations (29) to (34) as printed: `M^c(l) = 16D^2 + BND + l M_t` [byte], where a block takes
     `M_t = (2a + o)(12D^2 + 18Dr) + 34BND + 5BN^2A` with a bytes a value, A heads, and
     `o = optimizer_slots * a` (1 for SGD with momentum, 2 for Adam, 3 for mixed precision).
@@ -44,7 +44,7 @@ def paper_memory(
     )
     block = 12 * D**2 + 18 * D * r
     kept = LINEAR_COEFFICIENT * B * N * D + ATTENTION_COEFFICIENT * B * N**2 * model.heads
-    return DeviceMemory(
+    return PartMemory(
         weights=16 * D**2 + cut * alpha * 12 * D**2,
         adapters=cut * alpha * 18 * D * r,
         gradients=cut * alpha * block,

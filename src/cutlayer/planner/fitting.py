@@ -6,7 +6,7 @@ Knows bytes, and of seconds only this: micro-batches cost none, computing twice 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cutlayer.cost.memory import DeviceMemory
+from cutlayer.cost.memory import PartMemory
 from cutlayer.planner.decision import Held
 from cutlayer.planner.forecast import device_need
 from cutlayer.planner.workload import Workload
@@ -24,7 +24,7 @@ class Shortage:
     device: int
     cut: int
     held: Held
-    need: DeviceMemory
+    need: PartMemory[float]
     limit_bytes: int
 
     @property

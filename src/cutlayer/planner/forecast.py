@@ -12,7 +12,7 @@ from jaxtyping import Float64
 
 from cutlayer.channel.curves import Curves
 from cutlayer.channel.rates import link_rates
-from cutlayer.cost.memory import DeviceMemory
+from cutlayer.cost.memory import PartMemory
 from cutlayer.planner.crowd import Crowd, crowd_of
 from cutlayer.planner.decision import Decision, Held
 from cutlayer.planner.estimate import Amounts, amounts_of, server_part
@@ -57,7 +57,7 @@ class Forecast:
         return self.first.delay_s + (self.workload.rounds - 1) * self.later.delay_s
 
     @cached_property
-    def memory(self) -> tuple[DeviceMemory, ...]:
+    def memory(self) -> tuple[PartMemory[float], ...]:
         """What each device holds at its peak."""
         return device_needs(self.workload, self.decision)
 
@@ -116,7 +116,7 @@ def round_delay_s(
     return _longest_s(timelines, _part(workload, decision, crowd))
 
 
-def device_need(workload: Workload, scheme: Scheme, cut: int, held: Held) -> DeviceMemory:
+def device_need(workload: Workload, scheme: Scheme, cut: int, held: Held) -> PartMemory[float]:
     """What a device holds at the peak of a local step; of schemes that do not split, all."""
     model = workload.model
     return workload.accounting.memory(
@@ -131,7 +131,7 @@ def device_need(workload: Workload, scheme: Scheme, cut: int, held: Held) -> Dev
     )
 
 
-def device_needs(workload: Workload, decision: Decision) -> tuple[DeviceMemory, ...]:
+def device_needs(workload: Workload, decision: Decision) -> tuple[PartMemory[float], ...]:
     """What each device holds at its peak."""
     known = {
         cut: device_need(workload, decision.scheme, cut, decision.held)

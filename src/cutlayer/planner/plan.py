@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from cutlayer.channel.curves import Curves
-from cutlayer.cost.memory import DeviceMemory
+from cutlayer.cost.memory import PartMemory
 from cutlayer.planner.bindings import Binding, Sensitivity, bindings, sensitivities
 from cutlayer.planner.codec_choices import CodecChoices
 from cutlayer.planner.decision import Decision, Held, Limits
@@ -36,7 +36,7 @@ class CutRow:
     delay_s: float | None
     server_part: float | None
     held: Held
-    need: DeviceMemory
+    need: PartMemory[float]
     short: Shortage | None
     allowed: bool
 

@@ -4,11 +4,12 @@ Saved tensors are counted as autograd really keeps them for one mini-batch of th
 as the run holds it. Evaluation holds less: its batches are no larger, and backward needs nothing.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from cutlayer.cost.memory import PartMemory
 from cutlayer.data.batches import Batch
 from cutlayer.model.holding import measure
 from cutlayer.model.loss import group_losses
@@ -23,35 +24,13 @@ _FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True)
-class PartMemory:
-    """Bytes at the peak of a local step, by kind. `adapters` are none where all weights are
-    trained: they are the weights."""
-
-    weights: int
-    adapters: int
-    optimizer: int
-    gradients: int
-    activations: int
-    input: int
-
-    @property
-    def total(self) -> int:
-        """All of them together."""
-        return sum(asdict(self).values())
-
-    def __add__(self, other: "PartMemory") -> "PartMemory":
-        own, more = asdict(self), asdict(other)
-        return PartMemory(**{kind: own[kind] + more[kind] for kind in own})
-
-
-@dataclass(frozen=True)
 class Memory:
     """A device's part (or all, where the scheme leaves nothing to a server); the server, which has
     the device part too, since it evaluates and hands it out; and what one device would need for the
     whole model, everything kept."""
 
-    device: PartMemory
-    server: PartMemory
+    device: PartMemory[int]
+    server: PartMemory[int]
     unsplit_bytes: int
 
 
@@ -77,7 +56,7 @@ def measure_memory(setup: Setup, state: RunState) -> Memory:
     return Memory(own, serving, (kept + server).total)
 
 
-def _merging(setup: Setup, device: PartMemory) -> PartMemory:
+def _merging(setup: Setup, device: PartMemory[int]) -> PartMemory[int]:
     """A server that only merges what the devices have trained, and evaluates."""
     return PartMemory(
         weights=device.weights,
@@ -90,8 +69,8 @@ def _merging(setup: Setup, device: PartMemory) -> PartMemory:
 
 
 def _serving(
-    setup: Setup, device: PartMemory, server: PartMemory, held: int, received: int
-) -> PartMemory:
+    setup: Setup, device: PartMemory[int], server: PartMemory[int], held: int, received: int
+) -> PartMemory[int]:
     """A server with an adapter for each device, at its pass for a group of them.
 
     `held`, `received`: of one device's micro-batch, the activation that comes up apart; a group's
@@ -148,7 +127,7 @@ def _largest_batch(setup: Setup, parts: int = 1) -> Batch:
 
 def _part(
     setup: Setup, part: int, row: Tensor, activations: int, batch: Batch | None
-) -> PartMemory:
+) -> PartMemory[int]:
     trained = row.numel() * _FLOAT_BYTES
     adapters = 0 if setup.scheme.trained is Trained.WEIGHTS else trained
     state = setup.optimizer.init(row[None])
