@@ -154,7 +154,7 @@ class _ServerWorker:
     def renew(self, device: int) -> None:
         pass
 
-    def merge(self, made: object, measured: object) -> None:
+    def merge(self, made: object, measured: object, passed_s: float) -> None:
         pass
 
 
@@ -164,6 +164,7 @@ class _Controller:
     def __init__(self, shares: tuple[float, ...]) -> None:
         self.watch = ServerWatch(time.monotonic)
         self.shares = shares
+        self.passed_s = 0.0
 
     def close(self) -> None:
         self.watch.close()
