@@ -1,13 +1,52 @@
-"""The load benchmark, small: it runs, and finds nothing wrong."""
+"""The load benchmark: its stand-ins fit the sessions; small, it runs and finds nothing wrong."""
 
+import asyncio
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from net.memory_link import memory_links
+from net.test_server_session import Table
+
+from cutlayer.net.link import Link
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+def test_stand_ins_without_computations_play_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import load_steps
+
+    sizes = load_steps.Sizes(
+        activation=40, labels=4, gradient=30, adapter=64, samples=4, local_steps=2
+    )
+    plan = Table(devices=1).plan
+    terms = replace(plan.terms[0], rounds=1000, micro_batches=1)
+    plan = replace(plan, terms=(terms,), bounds=sizes.bounds)
+
+    async def played() -> tuple[float, float]:
+        rounds = load_steps.Rounds(plan, sizes, load_steps.NullJournal())
+        device_end, server_end = memory_links("device-0", "server")
+
+        async def dial() -> Link:
+            return device_end
+
+        tasks = [
+            asyncio.create_task(rounds.driver.attend(0, server_end)),
+            asyncio.create_task(load_steps.null_device(sizes).take_part(dial)),
+        ]
+        await rounds.first()
+        seconds = await rounds.play(), await rounds.play()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await rounds.stop()
+        return seconds
+
+    assert min(asyncio.run(asyncio.wait_for(played(), 60))) > 0
 
 
 @pytest.mark.slow("servers and two hundred frames of devices in processes")
