@@ -22,11 +22,8 @@ import numpy as np
 import scipy
 from scipy.optimize import minimize
 
-from cutlayer.channel.curves import Curves, ShannonRates
-from cutlayer.channel.shannon import ConstantPower, ConstantSnr, RateLaw
-from cutlayer.planner.bandwidth.exact import solve_shares
-from cutlayer.planner.bandwidth.share_problem import ShareProblem
-from cutlayer.planner.bandwidth.share_solution import Status
+from cutlayer.channel.shannon import ConstantPower, ConstantSnr, Curves, RateLaw, ShannonRates
+from cutlayer.planner.bandwidth import BandwidthStatus, ShareProblem, solve_shares
 from reproduction.algorithm3 import PublishedAlgorithm3, TrustRegionAlgorithm3
 
 BAND_HZ = 5e6
@@ -165,17 +162,17 @@ def _instance(
 
 def _exact(problem: ShareProblem) -> Answer:
     found = solve_shares(problem)
-    return Answer(found.shares, found.steps, found.status is Status.OPTIMAL)
+    return Answer(found.shares, found.steps, found.status is BandwidthStatus.OPTIMAL)
 
 
 def _published(problem: ShareProblem) -> Answer:
     found = PUBLISHED.solve(problem)
-    return Answer(found.shares, found.steps, found.status is Status.OPTIMAL)
+    return Answer(found.shares, found.steps, found.status is BandwidthStatus.OPTIMAL)
 
 
 def _trust_region(problem: ShareProblem) -> Answer:
     found = TRUST_REGION.solve(problem)
-    return Answer(found.shares, found.steps, found.status is Status.OPTIMAL)
+    return Answer(found.shares, found.steps, found.status is BandwidthStatus.OPTIMAL)
 
 
 def _slsqp(problem: ShareProblem) -> Answer:
@@ -316,12 +313,12 @@ def _try(rng: np.random.Generator, most_devices: int) -> Try:
     return Try(
         next(i for i, (_, most) in enumerate(CLASSES) if devices <= most),
         caps,
-        exact.status is Status.OPTIMAL,
+        exact.status is BandwidthStatus.OPTIMAL,
         abs(exact.gap),
-        region.status is Status.OPTIMAL,
+        region.status is BandwidthStatus.OPTIMAL,
         distance(region.deadline_s),
-        even.status is not Status.OPTIMAL or distance(even.deadline_s) > FAILED_GAP,
-        random.status is not Status.OPTIMAL or distance(random.deadline_s) > FAILED_GAP,
+        even.status is not BandwidthStatus.OPTIMAL or distance(even.deadline_s) > FAILED_GAP,
+        random.status is not BandwidthStatus.OPTIMAL or distance(random.deadline_s) > FAILED_GAP,
     )
 
 

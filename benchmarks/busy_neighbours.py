@@ -23,8 +23,8 @@ import numpy as np
 import torch
 import transformers
 
-from cutlayer.cli.passive_waiting import wait_passively
-from cutlayer.data.arrays import write_arrays
+from cutlayer.cli.main import wait_passively
+from cutlayer.data.samples import write_arrays
 
 _COMMAND = "from cutlayer.cli.main import main; raise SystemExit(main())"
 # GNU OpenMP's own count where nobody says anything: what the command had before

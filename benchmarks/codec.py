@@ -38,11 +38,10 @@ from rich.table import Table
 
 from cutlayer.codec.codec import Codec
 from cutlayer.codec.kernels.load import load
-from cutlayer.codec.presets import PRESETS, codec_pair
-from cutlayer.codec.staged import StagedCodec
-from cutlayer.config.probe import probe
+from cutlayer.codec.staged import PRESETS, StagedCodec, codec_pair
 from cutlayer.config.schema import Config
 from cutlayer.errors import CutlayerError
+from cutlayer.jobs.codec_bench import probe
 from cutlayer.units import format_bytes
 
 

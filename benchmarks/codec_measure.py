@@ -18,8 +18,7 @@ from jaxtyping import Float32
 from cutlayer.codec.codec import EMPTY, Codec
 from cutlayer.codec.measure import bits_per_element, fidelity
 from cutlayer.codec.packet import read
-from cutlayer.config.probe import Probe
-from cutlayer.train.probe import device_gradient, server_gradient
+from cutlayer.jobs.codec_bench import CutProbe, device_gradient, server_gradient
 
 # a learned basis of the speed tensor's width is there after six packets
 SENT = 8
@@ -84,7 +83,7 @@ def tiled(tensor: np.ndarray, shape: tuple[int, int, int]) -> Array:
     return out.reshape(shape)
 
 
-def real_streams(probe: Probe) -> tuple[Stream, Stream]:
+def real_streams(probe: CutProbe) -> tuple[Stream, Stream]:
     """The activations that go up and the gradients that come down, judged by the adapters'
     gradients on the other side."""
     last = probe.crossings[-1]

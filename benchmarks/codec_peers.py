@@ -27,9 +27,8 @@ from torch.nn import functional
 
 from cutlayer.codec.kernels.kernels import Kernels
 from cutlayer.codec.kernels.load import load
-from cutlayer.codec.stages.levels import StochasticLevels
-from cutlayer.codec.stages.quantiser import Quantised, Rows
-from cutlayer.codec.stages.sparsify import TopK
+from cutlayer.codec.stages.pipeline import TopK
+from cutlayer.codec.stages.quantisers import Quantised, StochasticLevels, TokenRows
 
 Message = tuple[bytes | np.ndarray, ...]
 
@@ -75,7 +74,7 @@ class PaperSymbols:
         sizes = _sizes(tensor.shape)
         values = tensor.reshape(-1, tensor.shape[-1])
         kept = _SPARSIFIER.kept(values, sizes, self.kernels)
-        rows = Rows(values, kept, sizes, step_ratio=1.0)
+        rows = TokenRows(values, kept, sizes, step_ratio=1.0)
         made = _QUANTISER.quantise(rows, self.kernels, np.random.default_rng(0))
         return made.symbols.astype(np.int8).reshape(-1), made.settings
 

@@ -29,13 +29,11 @@ from torch.utils.flop_counter import (
 )
 from transformers import ViTConfig, ViTForImageClassification
 
-from cutlayer.model.holding import Pending, hold
 from cutlayer.model.load import load_device_part
 from cutlayer.model.lora import AdapterSpec
-from cutlayer.model.memory import SavedBytes
 from cutlayer.model.optimizer import Sgd
-from cutlayer.model.split import DevicePart
-from cutlayer.spec import Holding
+from cutlayer.model.split import DevicePart, Pending, SavedBytes, hold
+from cutlayer.spec import ActivationPolicy
 
 MIB = 2**20
 _aten = torch.ops.aten
@@ -71,7 +69,7 @@ class Extent:
 class Mode:
     """How a device works through a mini-batch."""
 
-    holding: Holding
+    holding: ActivationPolicy
     micro_batches: int
     in_flight: int
     half: bool = False
@@ -256,25 +254,25 @@ def _forget_peak() -> None:
 
 FULL = Extent(width=768, blocks=12, cut=5, side=224, batch=64)
 QUICK = Extent(width=192, blocks=6, cut=3, side=112, batch=16)
-REFERENCE = Mode(Holding.KEEP, 1, 1)
+REFERENCE = Mode(ActivationPolicy.KEEP, 1, 1)
 FULL_MODES = (
     REFERENCE,
-    Mode(Holding.KEEP, 16, 1),
-    Mode(Holding.KEEP, 32, 2),
-    Mode(Holding.KEEP, 64, 1),
-    Mode(Holding.CHECKPOINT, 1, 1),
-    Mode(Holding.CHECKPOINT, 16, 1),
-    Mode(Holding.CHECKPOINT, 64, 64),
-    Mode(Holding.RECOMPUTE, 1, 1),
-    Mode(Holding.RECOMPUTE, 64, 64),
-    Mode(Holding.KEEP, 16, 1, half=True),
+    Mode(ActivationPolicy.KEEP, 16, 1),
+    Mode(ActivationPolicy.KEEP, 32, 2),
+    Mode(ActivationPolicy.KEEP, 64, 1),
+    Mode(ActivationPolicy.CHECKPOINT, 1, 1),
+    Mode(ActivationPolicy.CHECKPOINT, 16, 1),
+    Mode(ActivationPolicy.CHECKPOINT, 64, 64),
+    Mode(ActivationPolicy.RECOMPUTE, 1, 1),
+    Mode(ActivationPolicy.RECOMPUTE, 64, 64),
+    Mode(ActivationPolicy.KEEP, 16, 1, half=True),
 )
 QUICK_MODES = (
     REFERENCE,
-    Mode(Holding.KEEP, 4, 1),
-    Mode(Holding.CHECKPOINT, 4, 1),
-    Mode(Holding.RECOMPUTE, 16, 16),
-    Mode(Holding.KEEP, 4, 1, half=True),
+    Mode(ActivationPolicy.KEEP, 4, 1),
+    Mode(ActivationPolicy.CHECKPOINT, 4, 1),
+    Mode(ActivationPolicy.RECOMPUTE, 16, 16),
+    Mode(ActivationPolicy.KEEP, 4, 1, half=True),
 )
 
 Value = TypeVar("Value")
@@ -308,11 +306,11 @@ class Goal:
 # the first is what the paper's table III has for this model, cut and mini-batch
 GOALS = (
     Goal(REFERENCE, 4122.92, 1.0),
-    Goal(Mode(Holding.KEEP, 16, 1), 420, 1.05),
-    Goal(Mode(Holding.KEEP, 32, 2), 420, 1.05),
-    Goal(Mode(Holding.KEEP, 64, 1), 250, 1.05),
-    Goal(Mode(Holding.RECOMPUTE, 64, 64), 250, 1.5),
-    Goal(Mode(Holding.KEEP, 16, 1, half=True), 250, 1.05),
+    Goal(Mode(ActivationPolicy.KEEP, 16, 1), 420, 1.05),
+    Goal(Mode(ActivationPolicy.KEEP, 32, 2), 420, 1.05),
+    Goal(Mode(ActivationPolicy.KEEP, 64, 1), 250, 1.05),
+    Goal(Mode(ActivationPolicy.RECOMPUTE, 64, 64), 250, 1.5),
+    Goal(Mode(ActivationPolicy.KEEP, 16, 1, half=True), 250, 1.05),
 )
 
 

@@ -30,8 +30,8 @@ import torch
 from load_steps import BARE, LINK, StepRow, measured_steps
 from network import Site, make_site, name
 
-from cutlayer.config.join import join
-from cutlayer.net.compute import in_place
+from cutlayer.jobs.join import join
+from cutlayer.net.wire.link import in_place
 from cutlayer.units import KIB, MIB
 
 _COMMAND = "from cutlayer.cli.main import main; raise SystemExit(main())"

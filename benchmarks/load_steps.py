@@ -25,27 +25,24 @@ import grpc.aio
 import numpy as np
 from network import WANTED_BYTES, WHOLE, Site, answer, bare_channel, bare_server, name, question
 
-from cutlayer.config.job import new_directory, prepare
-from cutlayer.config.net_job import open_net
 from cutlayer.config.read import read_config
-from cutlayer.net.compute import in_place
-from cutlayer.net.device_driver import DeviceDriver, Ready
-from cutlayer.net.device_store import Stored
-from cutlayer.net.device_watch import DeviceWatch
-from cutlayer.net.door_limits import Limits
-from cutlayer.net.frames import Position
-from cutlayer.net.gate import LOOPBACK
-from cutlayer.net.grpc_link import connect
-from cutlayer.net.grpc_server import serve
+from cutlayer.jobs.network import open_net
+from cutlayer.jobs.train import new_directory, prepare
+from cutlayer.net.device.driver import DeviceDriver, DeviceWatch, Ready
+from cutlayer.net.device.worker import Stored
 from cutlayer.net.identity.run_keys import read_keys
-from cutlayer.net.journal import Entry, Journal
-from cutlayer.net.limits import Bounds, journal_limits
-from cutlayer.net.link import Link
-from cutlayer.net.messages import Activation, Adapter, Gradient, Micro, Open, Terms, Weight
-from cutlayer.net.outline import Outline
-from cutlayer.net.server_driver import ServerDriver
-from cutlayer.net.server_session import RunPlan, ServerSession
-from cutlayer.net.server_watch import ServerWatch
+from cutlayer.net.server.admission import ConnectionLimits
+from cutlayer.net.server.driver import ServerDriver
+from cutlayer.net.server.grpc_server import serve
+from cutlayer.net.server.journal import Entry, Journal
+from cutlayer.net.server.listener import LOOPBACK
+from cutlayer.net.server.session import RunPlan, ServerSession
+from cutlayer.net.server.timing import ServerWatch
+from cutlayer.net.wire.frames import Position
+from cutlayer.net.wire.grpc_link import connect
+from cutlayer.net.wire.limits import Bounds, Outline, journal_limits
+from cutlayer.net.wire.link import Link, in_place
+from cutlayer.net.wire.messages import Activation, Adapter, Gradient, Micro, Open, Terms, Weight
 from cutlayer.train.run import Silent
 
 
@@ -209,7 +206,9 @@ SIZES = Sizes(
 )
 BARE, LINK, SESSIONS, JOURNAL = "gRPC, mutual TLS", "our link", "sessions", "sessions, journal"
 KINDS = (BARE, LINK, SESSIONS, JOURNAL)
-LIMITS = Limits(connections=1024, unproven=1024, unproven_by_address=1024, arrivals_burst=1024)
+LIMITS = ConnectionLimits(
+    connections=1024, unproven=1024, unproven_by_address=1024, arrivals_burst=1024
+)
 _OUTLINE = Outline("causal-lm", ())
 _CLIENTS = 2
 _FILES = 8192

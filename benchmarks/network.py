@@ -15,24 +15,28 @@ import numpy as np
 import torch
 import transformers
 
-from cutlayer.config.join import Joining
-from cutlayer.config.own_data import OwnData
 from cutlayer.config.read import config_yaml
 from cutlayer.config.schema import Config
-from cutlayer.data.arrays import write_arrays
-from cutlayer.net.chunks import ChunkReader, chunks_of
-from cutlayer.net.door_limits import Limits
-from cutlayer.net.gate import LOOPBACK
-from cutlayer.net.identity.certificates import Signed, new_key, signing_request
+from cutlayer.data.samples import write_arrays
+from cutlayer.jobs.dataset import OwnData
+from cutlayer.jobs.join import Joining
+from cutlayer.net.identity.certificates import (
+    SERVER_NAME,
+    Signed,
+    make_private_folder,
+    new_key,
+    signing_request,
+)
 from cutlayer.net.identity.device_keys import (
     DeviceKeys,
     device_keys,
     read_device_keys,
     write_device_keys,
 )
-from cutlayer.net.identity.names import SERVER_NAME
-from cutlayer.net.identity.private_files import make_private_folder
 from cutlayer.net.identity.run_keys import RunKeys, init_keys
+from cutlayer.net.server.admission import ConnectionLimits
+from cutlayer.net.server.listener import LOOPBACK
+from cutlayer.net.wire.grpc_link import ChunkReader, chunks_of
 
 CLASSES = ("dark", "dim", "light", "bright")
 _WIDTH = 24
@@ -201,7 +205,7 @@ async def _answer_whole(_: object, context: grpc.aio.ServicerContext) -> None:
 
 
 async def _answer_chunks(_: object, context: grpc.aio.ServicerContext) -> None:
-    reader = ChunkReader(Limits().frame_bytes)
+    reader = ChunkReader(ConnectionLimits().frame_bytes)
     while (chunk := await context.read()) is not grpc.aio.EOF:
         frame = reader.feed(chunk)
         if frame is not None:

@@ -19,12 +19,10 @@ import numpy as np
 import simpy
 
 from cutlayer.channel.rates import LinkRates
-from cutlayer.schemes.all import SCHEMES
-from cutlayer.schemes.scheme import Phase, Place, Step
-from cutlayer.schemes.sft import SFT
-from cutlayer.timeline.rules import Duplex, Rules, Sharing
-from cutlayer.timeline.simulate import simulate
-from cutlayer.timeline.work import DeviceRates, DeviceWork
+from cutlayer.rounds.rules import Duplex, Rules, Sharing
+from cutlayer.rounds.schemes import SCHEMES, SFT, Phase, Place, Step
+from cutlayer.rounds.simulate import simulate
+from cutlayer.rounds.work import DeviceRates, DeviceWork
 
 IN_TURN = Rules(1, Sharing.IN_TURN, Sharing.IN_TURN)
 SHARED = Rules(1, Sharing.SHARED, Sharing.SHARED)

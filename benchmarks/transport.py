@@ -34,17 +34,16 @@ from network import (
     question,
 )
 
-from cutlayer.net.chunks import ChunkReader, chunks_of
-from cutlayer.net.door_limits import Limits
-from cutlayer.net.gate import LOOPBACK
-from cutlayer.net.grpc_link import connect
-from cutlayer.net.grpc_server import serve
 from cutlayer.net.identity.device_keys import DeviceKeys
 from cutlayer.net.identity.run_keys import RunKeys, init_keys, read_keys
-from cutlayer.net.link import Link
-from cutlayer.net.outline import Outline
+from cutlayer.net.server.admission import ConnectionLimits
+from cutlayer.net.server.grpc_server import serve
+from cutlayer.net.server.listener import LOOPBACK
+from cutlayer.net.wire.grpc_link import ChunkReader, chunks_of, connect
+from cutlayer.net.wire.limits import Outline
+from cutlayer.net.wire.link import Link
 
-LIMITS = Limits()
+LIMITS = ConnectionLimits()
 _OUTLINE = Outline("causal-lm", ())
 PAYLOAD_BYTES = 5_000_000
 SMALL_BYTES = 1024

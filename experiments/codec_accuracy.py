@@ -36,16 +36,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cutlayer.config.codec import make_codecs
-from cutlayer.config.job import prepare
 from cutlayer.config.schema import CodecSection, Config
 from cutlayer.errors import PacketError
+from cutlayer.jobs.build import make_codecs
+from cutlayer.jobs.train import prepare
 from cutlayer.train.evaluate import evaluate
-from cutlayer.train.inputs import group_inputs
-from cutlayer.train.ledger import Ledger
+from cutlayer.train.exchange import group_inputs
 from cutlayer.train.round import Round, initial_state
-from cutlayer.train.setup import Setup
-from cutlayer.train.state import RunState
+from cutlayer.train.round_costs import RoundCosts
+from cutlayer.train.state import RunState, Setup
 
 Result = dict[str, Any]
 Settings = dict[str, Any]
@@ -210,7 +209,7 @@ def run(setup: Setup, start: RunState, codec: str, rounds: int) -> Result:
     }
 
 
-def traffic(ledgers: Sequence[Ledger]) -> Result:
+def traffic(ledgers: Sequence[RoundCosts]) -> Result:
     """Bytes of activations and gradients, and bits per element of each.
 
     Elements are counted by what they would be as float32 packets; padding is in none. A packet's

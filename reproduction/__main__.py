@@ -14,10 +14,9 @@ from rich.console import Console
 from cutlayer.cli.main import guarded, on_standard_error, parsed, prepare
 from cutlayer.cli.options import whole_number
 from cutlayer.config.schema import DataSection, ModelSection
-from cutlayer.errors import ConfigError
+from cutlayer.errors import ConfigError, nearest
 from cutlayer.logs import lines_to
 from cutlayer.units import GIB
-from cutlayer.words import nearest
 from reproduction.catalogue import FIGURES, figures
 from reproduction.claims import Claim
 from reproduction.claims_table import claims_table

@@ -8,11 +8,11 @@ from typing import final
 
 import numpy as np
 
-from cutlayer.planner.configuration.problem import (
+from cutlayer.planner.configuration import (
     ConfigurationProblem,
     ConfigurationSolution,
+    ConfigurationStatus,
     Iteration,
-    Status,
     not_converged,
     why_no_cut,
 )
@@ -41,7 +41,7 @@ class PublishedAlgorithm2:
     def solve(self, problem: ConfigurationProblem) -> ConfigurationSolution:
         """Its last choice, whatever it is worth."""
         if not problem.open.any():
-            return ConfigurationSolution(Status.NO_CUT, None, why_no_cut(problem))
+            return ConfigurationSolution(ConfigurationStatus.NO_CUT, None, why_no_cut(problem))
         grid = lattice(problem, self.points)
         accuracy, memory, before_s = 0.0, 0.0, np.inf
         history: list[Iteration] = []
@@ -57,7 +57,9 @@ class PublishedAlgorithm2:
             settled = abs(value_s - before_s) < self.tolerance * abs(value_s)
             if settled and history[-1].feasible:
                 reason = "converged by its own criterion, which is no proof that it is good"
-                return ConfigurationSolution(Status.CONVERGED, choice, reason, tuple(history))
+                return ConfigurationSolution(
+                    ConfigurationStatus.CONVERGED, choice, reason, tuple(history)
+                )
             rate, before_s = self.step / np.sqrt(number), value_s
             accuracy += rate * float(grid.slack[at])
             memory += rate * float(grid.room[row])

@@ -9,15 +9,16 @@ from typing import final
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from cutlayer.planner.configuration.problem import (
+from cutlayer.planner.configuration import (
     ConfigurationProblem,
     ConfigurationSolution,
+    ConfigurationStatus,
     Iteration,
-    Status,
+    Places,
+    lowest,
     not_converged,
     why_no_cut,
 )
-from cutlayer.planner.configuration.zoom import Places, lowest
 from reproduction.lattice import Lattice, lattice
 
 # a penalty that did not bring the violation below a quarter grows four times
@@ -52,7 +53,7 @@ class MendedAlgorithm2:
     def solve(self, problem: ConfigurationProblem) -> ConfigurationSolution:
         """Its last choice; that of `CONVERGED` keeps all limits within the tolerance."""
         if not problem.open.any():
-            return ConfigurationSolution(Status.NO_CUT, None, why_no_cut(problem))
+            return ConfigurationSolution(ConfigurationStatus.NO_CUT, None, why_no_cut(problem))
         grid = lattice(problem, self.points)
         scale_s = float(grid.delay_s.max())
         multipliers, penalty = _Multipliers(0.0, 0.0), self.penalty
@@ -67,7 +68,9 @@ class MendedAlgorithm2:
             settled = abs(scale_s * value - before_s) < self.tolerance * scale_s
             if settled and feasible:
                 reason = "converged; a faster choice is not ruled out"
-                return ConfigurationSolution(Status.CONVERGED, choice, reason, tuple(history))
+                return ConfigurationSolution(
+                    ConfigurationStatus.CONVERGED, choice, reason, tuple(history)
+                )
             before_s = scale_s * value
             slack, room = choice.accuracy - problem.least_accuracy, float(grid.room[row])
             now = max(multipliers.violation(slack, room, penalty))

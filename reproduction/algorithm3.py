@@ -12,12 +12,12 @@ from jaxtyping import Float64
 from scipy.optimize import linprog
 from scipy.sparse import csr_array, diags_array, hstack, vstack
 
-from cutlayer.planner.bandwidth.certificate import tangents_at
-from cutlayer.planner.bandwidth.share_problem import ShareProblem
-from cutlayer.planner.bandwidth.share_solution import (
+from cutlayer.planner.bandwidth import (
+    BandwidthStatus,
+    ShareProblem,
     ShareSolution,
-    Status,
     solution,
+    tangents_at,
     without_shares,
 )
 
@@ -53,11 +53,11 @@ class PublishedAlgorithm3:
             return without_shares(problem)
         shares = _even(problem) if start is None else start
         if _silences(problem, shares):
-            return solution(problem, shares, 0, Status.ZERO_SHARE)
+            return solution(problem, shares, 0, BandwidthStatus.ZERO_SHARE)
         deadline_s, nothing = problem.deadline_s(shares), np.zeros_like(shares)
         for step in range(1, self.most_steps + 1):
             found = _linear_program(problem, shares, nothing, problem.most, whole_band=True)
-            if found.status is not Status.OPTIMAL:
+            if found.status is not BandwidthStatus.OPTIMAL:
                 return solution(problem, shares, step, found.status)
             settled = (
                 abs(found.deadline_s - deadline_s) <= self.tolerance * deadline_s
@@ -65,10 +65,10 @@ class PublishedAlgorithm3:
             )
             shares, deadline_s = found.shares, found.deadline_s
             if _silences(problem, shares):
-                return solution(problem, shares, step, Status.ZERO_SHARE)
+                return solution(problem, shares, step, BandwidthStatus.ZERO_SHARE)
             if settled:
-                return solution(problem, shares, step, Status.OPTIMAL)
-        return solution(problem, shares, self.most_steps, Status.NO_CONVERGENCE)
+                return solution(problem, shares, step, BandwidthStatus.OPTIMAL)
+        return solution(problem, shares, self.most_steps, BandwidthStatus.NO_CONVERGENCE)
 
 
 @final
@@ -93,16 +93,16 @@ class TrustRegionAlgorithm3:
             return without_shares(problem)
         shares = _even(problem) if start is None else start
         if _silences(problem, shares):
-            return solution(problem, shares, 0, Status.ZERO_SHARE)
+            return solution(problem, shares, 0, BandwidthStatus.ZERO_SHARE)
         deadline_s, factor = problem.deadline_s(shares), 1.0
         for step in range(1, self.most_steps + 1):
             low, high = shares / (1 + factor), np.minimum(shares * (1 + factor), problem.most)
             found = _linear_program(problem, shares, low, high, whole_band=False)
-            if found.status is not Status.OPTIMAL:
+            if found.status is not BandwidthStatus.OPTIMAL:
                 return solution(problem, shares, step, found.status)
             promised_s = deadline_s - found.deadline_s
             if promised_s <= self.tolerance * deadline_s:
-                return solution(problem, shares, step, Status.OPTIMAL)
+                return solution(problem, shares, step, BandwidthStatus.OPTIMAL)
             reached_s = problem.deadline_s(found.shares)
             gained = (deadline_s - reached_s) / promised_s
             if gained >= _KEPT:
@@ -112,15 +112,15 @@ class TrustRegionAlgorithm3:
             elif gained < _BAD:
                 factor /= _CHANGE
             if factor < _NARROWEST:
-                return solution(problem, shares, step, Status.NO_CONVERGENCE)
-        return solution(problem, shares, self.most_steps, Status.NO_CONVERGENCE)
+                return solution(problem, shares, step, BandwidthStatus.NO_CONVERGENCE)
+        return solution(problem, shares, self.most_steps, BandwidthStatus.NO_CONVERGENCE)
 
 
 @dataclass(frozen=True, eq=False)
 class _Found:
     shares: Float64[np.ndarray, " device"]
     deadline_s: float
-    status: Status
+    status: BandwidthStatus
 
 
 def _even(problem: ShareProblem) -> Float64[np.ndarray, " device"]:
@@ -168,9 +168,9 @@ def _linear_program(
     )
     if found.x is None:
         infeasible = found.status == _LP_INFEASIBLE
-        status = Status.INFEASIBLE if infeasible else Status.NO_CONVERGENCE
+        status = BandwidthStatus.INFEASIBLE if infeasible else BandwidthStatus.NO_CONVERGENCE
         return _Found(shares, deadline_s, status)
     moved = np.zeros_like(shares)
     moved[served] = np.minimum(found.x[:-1] * now, problem.most[served])
     moved /= max(1.0, float(moved.sum()))
-    return _Found(moved, float(found.x[-1]) * deadline_s, Status.OPTIMAL)
+    return _Found(moved, float(found.x[-1]) * deadline_s, BandwidthStatus.OPTIMAL)

@@ -5,8 +5,9 @@ Neither the paper's equations nor what autograd holds: it fits the printed table
 
 from dataclasses import replace
 
-from cutlayer.cost.memory import PartMemory
-from cutlayer.cost.parameters import (
+from cutlayer.errors import ConfigError
+from cutlayer.rounds.memory import PartMemory
+from cutlayer.rounds.parameters import (
     Dimensions,
     block_adapter_parameters,
     exact_block_parameters,
@@ -14,7 +15,6 @@ from cutlayer.cost.parameters import (
     patch_convolution_parameters,
     vit_spec,
 )
-from cutlayer.errors import ConfigError
 from cutlayer.spec import Trained
 
 LINEAR_BYTES = 70

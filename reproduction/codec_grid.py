@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from cutlayer.config.schema import Config
-from cutlayer.profiling.training import Start, Trained, accuracy_of, configure, train, training_text
+from cutlayer.profiling.training import (
+    RunResult,
+    Start,
+    accuracy_of,
+    configure,
+    train,
+    training_text,
+)
 from cutlayer.units import format_seconds
 from reproduction.fig7_grid import UNCOMPRESSED, Point, codecs_of
 from reproduction.options import Options
@@ -39,7 +46,7 @@ class Run:
     point: Point
     seed: int
     before: float
-    trained: Trained
+    trained: RunResult
 
 
 def config_of(options: Options, size: Size) -> Config:

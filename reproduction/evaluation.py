@@ -6,8 +6,7 @@ Knows no claim and no picture; headline, fig8, fig11, fig12 and fig13 judge and 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from cutlayer.schemes.all import SCHEMES
-from cutlayer.schemes.scheme import Phase
+from cutlayer.rounds.schemes import SCHEMES, Phase
 from reproduction.fit import Fit, fit, fl_rounds
 from reproduction.setting import EVALUATION, Setting, gigabytes, minutes_of
 

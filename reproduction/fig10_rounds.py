@@ -11,16 +11,22 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float64
 
-from cutlayer.channel.curves import Curves
-from cutlayer.channel.fading import Fading, NoFading, Rayleigh
-from cutlayer.channel.snr_channel import SnrChannel
-from cutlayer.planner.allocation import Allocation, Random, Shares, TwoTimescale, even
-from cutlayer.planner.bandwidth.exact import solve_shares
-from cutlayer.planner.bandwidth.share_solution import Status
-from cutlayer.planner.observed import Observed, observe, share_problem
-from cutlayer.schemes.sft import SFT
-from cutlayer.timeline.simulate import simulate
-from cutlayer.timeline.work import DeviceWork
+from cutlayer.channel.fading import Fading, NoFading, Rayleigh, SnrChannel
+from cutlayer.channel.shannon import Curves
+from cutlayer.planner.allocation import (
+    Allocation,
+    Observed,
+    Random,
+    Shares,
+    TwoTimescale,
+    even,
+    observe,
+    share_problem,
+)
+from cutlayer.planner.bandwidth import BandwidthStatus, solve_shares
+from cutlayer.rounds.schemes import SFT
+from cutlayer.rounds.simulate import simulate
+from cutlayer.rounds.work import DeviceWork
 from reproduction.algorithm3 import PublishedAlgorithm3
 from reproduction.setting import DEVICE_FLOPS_PER_HZ, EVALUATION, Setting, work_of
 
@@ -122,7 +128,9 @@ class _Draw:
         problem = share_problem(self.observed, self.curves, self.setting.rules, most)
         theirs = PublishedAlgorithm3().solve(problem)
         ours = solve_shares(problem).shares
-        return theirs.status is Status.OPTIMAL and bool(abs(theirs.shares - ours).max() < _ALIKE)
+        return theirs.status is BandwidthStatus.OPTIMAL and bool(
+            abs(theirs.shares - ours).max() < _ALIKE
+        )
 
     def _work(self, shares: Shares) -> list[DeviceWork]:
         links = self.channel.rates(self.number, 0.0, shares)

@@ -11,7 +11,7 @@ from statistics import mean
 
 import numpy as np
 
-from cutlayer.planner.accuracy.cubic import COEFFICIENTS
+from cutlayer.planner.accuracy import COEFFICIENTS
 from cutlayer.profiling.training import starts
 from cutlayer.report.drawing import plain_style
 from cutlayer.report.save import save_figure, save_table

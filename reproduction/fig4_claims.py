@@ -7,7 +7,7 @@ from decimal import Decimal
 import numpy as np
 from jaxtyping import Float
 
-from cutlayer.planner.accuracy.cubic import COEFFICIENTS, Fit, fit
+from cutlayer.planner.accuracy import COEFFICIENTS, Fit, fit_cubic
 from cutlayer.profiling.training import standard_error
 from reproduction.claims import Claim, Verdict, judge_at_most
 from reproduction.fig4_fit import Falling, falling
@@ -58,7 +58,7 @@ def surface(name: str, points: Sequence[Point], accuracy: Mapping[Point, float])
     """Fit (35) to the accuracies [%] of `points`."""
     rho, q = places(points)
     measured = np.array([accuracy[point] for point in points])
-    fitted = fit(rho, q, measured)
+    fitted = fit_cubic(rho, q, measured)
     ranges = (float(rho.min()), float(rho.max())), (float(q.min()), float(q.max()))
     shares, grid = falling(fitted, *ranges)
     return Surface(name, tuple(points), measured, fitted, shares, grid)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
-from cutlayer.planner.accuracy.cubic import Fit
+from cutlayer.planner.accuracy import Fit
 
 _STEPS = 201
 # a flat surface does not fall: values are sums of ten terms of some hundreds in double precision

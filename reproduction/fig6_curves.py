@@ -5,10 +5,9 @@ Knows ViT-B and 64 images.
 
 from dataclasses import dataclass
 
-from cutlayer.cost.memory import device_memory
-from cutlayer.cost.paper_memory import paper_memory
-from cutlayer.cost.parameters import VIT_BASE, vit_spec
-from cutlayer.spec import Holding, MiniBatch
+from cutlayer.rounds.memory import device_memory, paper_memory
+from cutlayer.rounds.parameters import VIT_BASE, vit_spec
+from cutlayer.spec import ActivationPolicy, MiniBatch
 from cutlayer.units import MIB
 from reproduction.calibrated import calibrated_memory
 
@@ -38,7 +37,7 @@ def curves_of() -> Curves:
     spec, batch = vit_spec(VIT_BASE), MiniBatch(SAMPLES, VIT_BASE.tokens)
     cuts = range(1, spec.blocks + 1)
 
-    def held(holding: Holding, micro_batches: int) -> tuple[float, ...]:
+    def held(holding: ActivationPolicy, micro_batches: int) -> tuple[float, ...]:
         return tuple(
             device_memory(spec, cut, batch, holding=holding, micro_batches=micro_batches).total
             / MIB
@@ -48,7 +47,7 @@ def curves_of() -> Curves:
     return Curves(
         table=tuple(calibrated_memory(VIT_BASE, cut, SAMPLES).total / MIB for cut in cuts),
         equations=tuple(paper_memory(spec, cut, batch).total / MIB for cut in cuts),
-        keep=held(Holding.KEEP, 1),
-        checkpoint=held(Holding.CHECKPOINT, 1),
-        micro=held(Holding.KEEP, MICRO_BATCHES),
+        keep=held(ActivationPolicy.KEEP, 1),
+        checkpoint=held(ActivationPolicy.CHECKPOINT, 1),
+        micro=held(ActivationPolicy.KEEP, MICRO_BATCHES),
     )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import mean
 
-from cutlayer.profiling.training import Start, Trained, starts
+from cutlayer.profiling.training import RunResult, Start, starts
 from cutlayer.report.drawing import plain_style
 from cutlayer.report.save import save_figure, save_table
 from reproduction.claims import CLAIM_COLUMNS, claim_rows
@@ -61,7 +61,7 @@ def make(options: Options, output: Path) -> Made:
 
 
 def _seen(runs: Sequence[Run], grid: Sequence[Point], start: Start) -> Seen:
-    def means(value: Callable[[Trained], float]) -> dict[Point, float]:
+    def means(value: Callable[[RunResult], float]) -> dict[Point, float]:
         return {p: mean(value(run.trained) for run in runs if run.point == p) for p in grid}
 
     return Seen(

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from cutlayer.codec.presets import CodecPair, none, paper, paper_rans
-from cutlayer.profiling.beside import Beside
+from cutlayer.codec.staged import CodecPair, none, paper, paper_rans
+from cutlayer.profiling.training import ShadowCodec
 
 
 @dataclass(frozen=True)
@@ -49,4 +49,4 @@ def codecs_of(point: Point) -> CodecPair:
         return none()
     sent = paper(point.keep_ratio, point.levels)
     same_values = paper_rans(point.keep_ratio, point.levels)
-    return CodecPair(Beside(sent.up, same_values.up), sent.down)
+    return CodecPair(ShadowCodec(sent.up, same_values.up), sent.down)

@@ -5,7 +5,7 @@ The volumes belong to other numbers of epochs than the minutes of Fig. 11 do; ea
 
 from decimal import Decimal
 
-from cutlayer.schemes.all import SCHEMES
+from cutlayer.rounds.schemes import SCHEMES
 from cutlayer.units import GIB
 from reproduction.claims import Claim, judge_number
 from reproduction.evaluation import NAMES, Evaluation, step_gigabytes

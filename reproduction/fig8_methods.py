@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cutlayer.codec.presets import CodecPair, paper, paper_rans
+from cutlayer.codec.staged import CodecPair, paper, paper_rans
 from reproduction.fig7_grid import CLAIMED, Point
 from reproduction.setting import EVALUATION
 

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-from cutlayer.planner.configuration.problem import ConfigurationSolution
+from cutlayer.planner.configuration import ConfigurationSolution
 from cutlayer.report.drawing import plain_style
 from cutlayer.report.save import save_figure, save_table
 from reproduction.claims import CLAIM_COLUMNS, claim_rows

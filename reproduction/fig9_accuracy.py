@@ -9,7 +9,7 @@ from typing import final
 import numpy as np
 from jaxtyping import Float64
 
-from cutlayer.planner.accuracy.surface import AccuracySurface, Box
+from cutlayer.planner.accuracy import AccuracySurface, Box
 
 UNCOMPRESSED = 0.88
 # "to limit the accuracy loss within 2 %"

@@ -8,19 +8,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float64
 
-from cutlayer.cost.parameters import vit_spec
-from cutlayer.planner.bandwidth.exact import solve_shares
-from cutlayer.planner.bandwidth.share_problem import ShareProblem
-from cutlayer.planner.bandwidth.share_solution import Status
-from cutlayer.planner.configuration.compression import EntropyRatio
-from cutlayer.planner.configuration.exact import solve
-from cutlayer.planner.configuration.problem import (
+from cutlayer.planner.allocation import observe, share_problem
+from cutlayer.planner.bandwidth import BandwidthStatus, ShareProblem, solve_shares
+from cutlayer.planner.configuration import (
     Choice,
     ConfigurationProblem,
     ConfigurationSolution,
+    EntropyRatio,
+    solve,
 )
-from cutlayer.planner.observed import observe, share_problem
-from cutlayer.schemes.sft import SFT
+from cutlayer.rounds.parameters import vit_spec
+from cutlayer.rounds.schemes import SFT
 from cutlayer.units import MIB
 from reproduction.algorithm2 import PublishedAlgorithm2
 from reproduction.algorithm2_mended import MendedAlgorithm2
@@ -109,6 +107,6 @@ def _deadlines_s(problem: ShareProblem) -> tuple[float, ...]:
     for steps in range(1, MOST_STEPS + 1):
         found = PublishedAlgorithm3(most_steps=steps).solve(problem, even)
         deadlines.append(found.deadline_s)
-        if found.status is not Status.NO_CONVERGENCE:
+        if found.status is not BandwidthStatus.NO_CONVERGENCE:
             break
     return tuple(deadlines)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal
 from math import inf
 
-from cutlayer.planner.configuration.problem import ConfigurationSolution, Status
+from cutlayer.planner.configuration import ConfigurationSolution, ConfigurationStatus
 from reproduction.claims import CLOSE, Claim, judge_at_most, judge_larger
 from reproduction.fig9_case import Case
 
@@ -35,7 +35,7 @@ def claims_of(cases: Sequence[Case]) -> tuple[Claim, ...]:
 
 def iterations(found: ConfigurationSolution) -> float:
     """Until the Lagrangian stands still and all limits are kept; infinite if it never does."""
-    return float(len(found.history)) if found.status is Status.CONVERGED else inf
+    return float(len(found.history)) if found.status is ConfigurationStatus.CONVERGED else inf
 
 
 def excess(case: Case, run: Run, at: int) -> float:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cutlayer.planner.configuration.problem import ConfigurationSolution
+from cutlayer.planner.configuration import ConfigurationSolution
 from cutlayer.report.drawing import INK, MUTED, new_figure, whole_ticks
 from reproduction.fig9_case import Case
 

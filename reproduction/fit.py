@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from cutlayer.schemes.all import SCHEMES
-from cutlayer.schemes.fl_lora import FL_LORA
+from cutlayer.rounds.schemes import FL_LORA, SCHEMES
 from reproduction.setting import EVALUATION, Minutes, Setting, minutes_of
 
 # Section VIII-B.5, CIFAR-100, not IID; SplitLoRA is given as 11.96 times SFT

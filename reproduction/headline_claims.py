@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from decimal import Decimal
 
-from cutlayer.cost.accounting import PAPER
-from cutlayer.cost.parameters import vit_spec
+from cutlayer.rounds.memory import PAPER
+from cutlayer.rounds.parameters import vit_spec
 from cutlayer.spec import Trained
 from cutlayer.units import GIB, MIB
 from reproduction import fig8_claims, fig10_claims, fig11_claims, fig12_claims, fig13_claims

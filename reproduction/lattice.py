@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from cutlayer.planner.configuration.problem import ConfigurationProblem
+from cutlayer.planner.configuration import ConfigurationProblem
 
 
 @dataclass(frozen=True, eq=False)

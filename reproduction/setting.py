@@ -10,16 +10,15 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from cutlayer.channel.fading import SnrChannel
 from cutlayer.channel.rates import LinkRates
-from cutlayer.channel.snr_channel import SnrChannel
-from cutlayer.cost.accounting import PAPER, PHYSICAL, Accounting
-from cutlayer.cost.parameters import VIT_BASE, VIT_LARGE, Dimensions, vit_spec
-from cutlayer.schemes.scheme import DeviceOrder, Phase, Place, Scheme
+from cutlayer.rounds.memory import PAPER, PHYSICAL, Accounting
+from cutlayer.rounds.parameters import VIT_BASE, VIT_LARGE, Dimensions, vit_spec
+from cutlayer.rounds.rules import Rules, Sharing
+from cutlayer.rounds.schemes import DeviceOrder, Phase, Place, Scheme
+from cutlayer.rounds.simulate import simulate
+from cutlayer.rounds.work import DeviceRates, DeviceWork, round_work
 from cutlayer.spec import MiniBatch
-from cutlayer.timeline.amounts import round_work
-from cutlayer.timeline.rules import Rules, Sharing
-from cutlayer.timeline.simulate import simulate
-from cutlayer.timeline.work import DeviceRates, DeviceWork
 
 SECONDS_PER_MINUTE = 60.0
 # 256 cores, 4 operations a clock, 1 GHz: the middle of the text's 0.5 to 1.5 GHz (Section VIII-A)

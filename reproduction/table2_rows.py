@@ -8,15 +8,14 @@ from decimal import Decimal
 from math import sqrt
 
 from cutlayer.channel.shannon import shannon_rate_bit_per_s
-from cutlayer.cost.flops import paper_flops
-from cutlayer.cost.parameters import (
+from cutlayer.rounds.costs import paper_flops, paper_traffic
+from cutlayer.rounds.parameters import (
     VIT_BASE,
     block_adapter_parameters,
     exact_block_parameters,
     patch_convolution_parameters,
     vit_spec,
 )
-from cutlayer.cost.traffic import paper_traffic
 from cutlayer.spec import MiniBatch
 from cutlayer.units import BITS_PER_BYTE, MIB
 from reproduction.claims import Claim, judge_number

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
-from cutlayer.cost.memory import PartMemory, device_memory
-from cutlayer.cost.paper_memory import paper_memory
-from cutlayer.cost.parameters import VIT_BASE, vit_spec
+from cutlayer.rounds.memory import PartMemory, device_memory, paper_memory
+from cutlayer.rounds.parameters import VIT_BASE, vit_spec
 from cutlayer.spec import MiniBatch, Trained
 from cutlayer.units import MIB
 from reproduction.calibrated import calibrated_memory

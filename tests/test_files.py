@@ -13,9 +13,9 @@ _SEEN = """
 import os
 import sys
 from pathlib import Path
-from cutlayer.net.identity.private_files import replace_private, write_private
-from cutlayer.net.journal import Entry, Journal
-from cutlayer.net.messages import Restarted
+from cutlayer.net.identity.certificates import replace_private, write_private
+from cutlayer.net.server.journal import Entry, Journal
+from cutlayer.net.wire.messages import Restarted
 from cutlayer.train.files import write_folder_atomically, write_text
 
 folder, seen = Path(sys.argv[1]), []

@@ -9,8 +9,8 @@ import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from cutlayer.config.schema import Config
-from cutlayer.data.arrays import write_arrays
 from cutlayer.data.assets.catalogue import CATALOGUE
+from cutlayer.data.samples import write_arrays
 
 CLASSES = 4
 BLOCKS = 4

@@ -14,7 +14,7 @@ Task: TypeAlias = Literal["image-classification", "text-classification", "causal
 IGNORED_LABEL = -100
 
 
-class Holding(StrEnum):
+class ActivationPolicy(StrEnum):
     """What a device keeps of a mini-batch until its gradient comes.
 
     KEEP: all that backward needs. CHECKPOINT: each block's input; blocks run again one by one.

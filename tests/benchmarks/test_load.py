@@ -11,7 +11,7 @@ import pytest
 from net.memory_link import memory_links
 from net.test_server_session import Table
 
-from cutlayer.net.link import Link
+from cutlayer.net.wire.link import Link
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 

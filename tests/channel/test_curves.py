@@ -5,8 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.channel.curves import ProportionalRates, RateCurve, Scaled, ShannonRates
-from cutlayer.channel.shannon import ConstantPower, ConstantSnr
+from cutlayer.channel.shannon import (
+    ConstantPower,
+    ConstantSnr,
+    ProportionalRates,
+    RateCurve,
+    Scaled,
+    ShannonRates,
+)
 from cutlayer.errors import ConfigError
 
 RATIOS = np.array([-60.0, -10.0, 0.0, 17.0, 40.0])

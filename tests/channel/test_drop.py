@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.channel.drop import Radio, distances_in_cell, drop_devices
-from cutlayer.channel.path_loss import UMA, UMI, path_loss_db
+from cutlayer.channel.cell import UMA, UMI, Radio, distances_in_cell, drop_devices, path_loss_db
 from cutlayer.errors import ConfigError
 
 RADIO = Radio(

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.channel.fading import Fading, GaussMarkov, NoFading, Rayleigh, Rician
-from cutlayer.channel.seeds import Purpose
+from cutlayer.channel.fading import Fading, GaussMarkov, NoFading, Purpose, Rayleigh, Rician
 from cutlayer.errors import ConfigError
 
 UP, DOWN = Purpose.UPLINK_FADING, Purpose.DOWNLINK_FADING

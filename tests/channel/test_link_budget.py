@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.channel.link_budget import snr_db
+from cutlayer.channel.cell import snr_db
 from cutlayer.errors import ConfigError
 
 LOSS = np.array([100.0, 120.0])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.channel.path_loss import (
+from cutlayer.channel.cell import (
     SCENARIOS,
     UMA,
     UMI,

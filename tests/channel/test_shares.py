@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.channel.shares import check_shares
+from cutlayer.channel.rates import check_shares
 from cutlayer.errors import ConfigError
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.channel.trace import Trace
+from cutlayer.channel.traces import Trace
 from cutlayer.errors import ConfigError
 
 # 10 bit/s for 1 s, nothing for 2 s, 40 bit/s for 1 s, and again

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cutlayer.channel.rates import LinkRates
-from cutlayer.channel.trace import Trace
-from cutlayer.channel.trace_channel import TraceChannel
+from cutlayer.channel.traces import Trace, TraceChannel
 from cutlayer.errors import ConfigError
 
 

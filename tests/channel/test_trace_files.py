@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.channel.trace_files import csv_trace, mahimahi_trace, read_trace
+from cutlayer.channel.traces import csv_trace, mahimahi_trace, read_trace
 from cutlayer.errors import ConfigError
 
 HEADING = "time_s,rate_bit_per_s\n"

@@ -14,7 +14,7 @@ from safetensors.torch import save_file as save_torch
 from cutlayer.cli.main import main
 from cutlayer.codec.codec import EMPTY
 from cutlayer.codec.packet import read
-from cutlayer.codec.presets import PRESETS, codec_pair
+from cutlayer.codec.staged import PRESETS, codec_pair
 
 SHAPE = (4, 6, 16)
 

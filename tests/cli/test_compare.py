@@ -13,7 +13,7 @@ import yaml
 from report.fake_run import FakeRun, write_fake_run
 
 from cutlayer.cli.main import main
-from cutlayer.cli.progress import Progress
+from cutlayer.cli.progress import RunProgress
 from cutlayer.config.read import config_yaml
 
 
@@ -100,7 +100,7 @@ def test_who_interrupts_is_told_that_the_same_command_goes_on(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Progress, "round_begins", interrupt)
+    monkeypatch.setattr(RunProgress, "round_begins", interrupt)
     fake = write_fake_run(tmp_path / "fake", FakeRun(devices=1, rounds=1, local_steps=1))
     assert main(["compare", str(job), str(fake), "--quiet", "--output", str(tmp_path / "o")]) == 130
     (run,) = (tmp_path / "o" / "runs" / "run").iterdir()

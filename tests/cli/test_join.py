@@ -9,12 +9,11 @@ import pytest
 from net.ends import enrolled, run_keys, serving
 
 from cutlayer.cli.main import main
-from cutlayer.net.identity.device_keys import write_device_keys
-from cutlayer.net.identity.private_files import make_private_folder
+from cutlayer.net.identity.certificates import make_private_folder
+from cutlayer.net.identity.device_keys import InvitationToken, write_device_keys
 from cutlayer.net.identity.run_keys import RunKeys
-from cutlayer.net.identity.token import Token
 
-TOKEN = Token("pi", b"s" * 32, b"a" * 32).text()
+TOKEN = InvitationToken("pi", b"s" * 32, b"a" * 32).text()
 
 
 def _free_port() -> int:

@@ -9,9 +9,8 @@ import pytest
 
 from cutlayer.cli.main import main
 from cutlayer.net.identity.certificates import new_key, signing_request
-from cutlayer.net.identity.register import Register
-from cutlayer.net.identity.run_keys import read_keys
-from cutlayer.net.identity.token import read_token
+from cutlayer.net.identity.device_keys import read_token
+from cutlayer.net.identity.run_keys import CertificateStore, read_keys
 
 
 @pytest.fixture
@@ -107,4 +106,4 @@ def test_a_mistake_gets_one_line(
     assert main(["keys", *words]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1 and message in err
-    assert read_keys(folder).register() == Register()
+    assert read_keys(folder).register() == CertificateStore()

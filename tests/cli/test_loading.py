@@ -2,7 +2,7 @@
 
 import pytest
 
-from cutlayer.cli.loading import loading
+from cutlayer.cli.options import loading
 from cutlayer.errors import ConfigError
 
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from cutlayer.cli.passive_waiting import wait_passively
+from cutlayer.cli.main import wait_passively
 
 _LOADED = """
 import os, sys

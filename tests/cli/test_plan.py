@@ -12,7 +12,7 @@ from planner.profiles import profile
 
 from cutlayer.cli.main import main
 from cutlayer.config.read import read_config
-from cutlayer.planner.accuracy.profile import profile_text
+from cutlayer.planner.profile import profile_text
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "src" / "cutlayer" / "examples"

@@ -11,7 +11,7 @@ import pytest
 import tiny
 
 from cutlayer.cli.main import main
-from cutlayer.planner.accuracy.profile import read_profile
+from cutlayer.planner.profile import read_profile
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from rich.console import Console
 
-from cutlayer.cli.progress import Progress, round_line
+from cutlayer.cli.progress import RunProgress, round_line
 from cutlayer.train.records import FirstRound, TrainedRound
 
 _LOG = logging.getLogger("cutlayer.cli")
@@ -42,8 +42,8 @@ def test_the_line_before_the_first_round() -> None:
     assert round_line(first, 5) == "before training: perplexity 31.4 (wall-clock 2.00 s)"
 
 
-def _played(console: Console, *, quiet: bool = False, every_s: float = 60.0) -> Progress:
-    with Progress(quiet, console, every_s) as progress:
+def _played(console: Console, *, quiet: bool = False, every_s: float = 60.0) -> RunProgress:
+    with RunProgress(quiet, console, every_s) as progress:
         _LOG.info("model [tiny]: from path")
         progress.round_begins(1, 2)
         progress.step_done(1, 1, 4)
@@ -59,7 +59,7 @@ def test_a_log_has_lines_and_nothing_that_moves() -> None:
 
 def test_a_log_is_not_silent_while_a_run_gets_ready() -> None:
     text = io.StringIO()
-    with Progress(console=Console(file=text, width=80), every_s=0.01) as progress:
+    with RunProgress(console=Console(file=text, width=80), every_s=0.01) as progress:
         assert _comes(lambda: text.getvalue().count("getting ready; ") >= 2)
         progress.round_begins(3, 4)
         progress.step_done(3, 5, 10)
@@ -74,7 +74,7 @@ def _comes(said: Callable[[], bool]) -> bool:
 def test_a_terminal_has_one_bar_for_the_whole_run() -> None:
     text = io.StringIO()
     console = Console(file=text, width=100, force_terminal=True, color_system=None)
-    with Progress(console=console) as progress:
+    with RunProgress(console=console) as progress:
         progress.round_begins(3, 4)
         progress.step_done(3, 5, 10)
         progress._bars.refresh()
@@ -93,7 +93,7 @@ def test_quiet_shows_nothing(terminal: bool) -> None:
 
 
 def test_a_warning_is_shown_however_quiet(capsys: pytest.CaptureFixture[str]) -> None:
-    with Progress(quiet=True):
+    with RunProgress(quiet=True):
         _LOG.info("data reviews: from path")
         _LOG.warning("33% of the tokens are unknown")
     assert capsys.readouterr() == ("", "warning: 33% of the tokens are unknown\n")

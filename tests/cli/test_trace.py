@@ -7,8 +7,8 @@ import pytest
 import tiny
 
 from cutlayer.cli.main import main
-from cutlayer.config.job import start
-from cutlayer.timeline.trace import Track
+from cutlayer.jobs.train import start
+from cutlayer.rounds.trace import Track
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import tiny
 import yaml
 
 from cutlayer.cli.main import main
-from cutlayer.cli.progress import Progress
+from cutlayer.cli.progress import RunProgress
 from cutlayer.config.read import config_yaml
 
 
@@ -170,13 +170,13 @@ def test_who_interrupts_is_told_how_to_go_on(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def begins(progress: Progress, round_number: int, rounds: int) -> None:
+    def begins(progress: RunProgress, round_number: int, rounds: int) -> None:
         if round_number == begun:
             signal.raise_signal(number)
 
     handler = signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patch:
-        patch.setattr(Progress, "round_begins", begins)
+        patch.setattr(RunProgress, "round_begins", begins)
         assert main(["train", str(job), "--quiet", "--output", str(tmp_path / "my runs")]) == 130
     assert signal.getsignal(signal.SIGTERM) is handler
     (run,) = (tmp_path / "my runs").iterdir()

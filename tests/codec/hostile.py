@@ -15,7 +15,7 @@ from cutlayer.codec.packet import (
     CHECKSUM,
     HEADER,
     TAGS,
-    Frame,
+    RawPacket,
     read,
     sections_from_bytes,
     sections_to_bytes,
@@ -198,7 +198,7 @@ def _changed_inside(data: bytes, rng: np.random.Generator) -> bytes | None:
     return None
 
 
-def _joined(packet: bytes, frame: Frame, sections: dict[str, bytes]) -> bytes:
+def _joined(packet: bytes, frame: RawPacket, sections: dict[str, bytes]) -> bytes:
     """The packet's header before other sections."""
     return signed(packet[: HEADER.size + 4 * len(frame.shape)] + sections_to_bytes(sections))
 

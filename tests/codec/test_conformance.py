@@ -9,31 +9,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codec.ends import Ends
-from cutlayer.codec import presets
+from cutlayer.codec import staged
 from cutlayer.codec.codec import EMPTY, Codec
-from cutlayer.codec.delta import Delta
-from cutlayer.codec.entropy.fixed_width import FixedWidth
-from cutlayer.codec.entropy.golomb_coder import Golomb
+from cutlayer.codec.entropy.coder import FixedWidth, Golomb
 from cutlayer.codec.entropy.two_way import TwoWay
-from cutlayer.codec.feedback import ErrorFeedback
+from cutlayer.codec.memories import Delta, ErrorFeedback
 from cutlayer.codec.raw import RawCodec
 from cutlayer.codec.staged import LARGEST_MAGNITUDE, StagedCodec
 from cutlayer.codec.stages.dead_zone import DeadZone
-from cutlayer.codec.stages.float8 import Float8
-from cutlayer.codec.stages.integer import Integer
-from cutlayer.codec.stages.learned import LearnedBasis
-from cutlayer.codec.stages.levels import StochasticLevels
-from cutlayer.codec.stages.sparsify import TopK
-from cutlayer.codec.stages.step import RelativeStep, TargetBits, TargetCosine
-from cutlayer.codec.stages.transform import Hadamard
+from cutlayer.codec.stages.pipeline import Hadamard, LearnedBasis, TopK
+from cutlayer.codec.stages.quantisers import (
+    Float8,
+    Integer,
+    RelativeStep,
+    StochasticLevels,
+    TargetBits,
+    TargetCosine,
+)
 from cutlayer.errors import PacketError
 
 PRESETS = {
-    "none": presets.none(),
-    "paper": presets.paper(),
-    "paper-rans": presets.paper_rans(),
-    "best": presets.best(),
-    "fast": presets.fast(),
+    "none": staged.none(),
+    "paper": staged.paper(),
+    "paper-rans": staged.paper_rans(),
+    "best": staged.best(),
+    "fast": staged.fast(),
 }
 CODECS: dict[str, Codec] = {
     **{f"{name} up": pair.up for name, pair in PRESETS.items()},
@@ -47,7 +47,7 @@ CODECS: dict[str, Codec] = {
     "cosine": StagedCodec(
         DeadZone(TargetCosine(0.9)), TwoWay(), transform=LearnedBasis(0.7, warm_up=1)
     ),
-    "feedback": ErrorFeedback(presets.paper(0.1).up),
+    "feedback": ErrorFeedback(staged.paper(0.1).up),
     "delta": Delta(StagedCodec(DeadZone(TargetBits(2.0)), TwoWay(), centre=True)),
 }
 each_codec = pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS.keys())
@@ -232,9 +232,9 @@ def test_a_packet_of_another_shape_is_refused(codec, shape):
 
 
 def test_a_packet_of_other_stages_is_refused():
-    packet, _ = Ends(presets.paper().up).send(normal((4, 9, 8)))
+    packet, _ = Ends(staged.paper().up).send(normal((4, 9, 8)))
     with pytest.raises(PacketError, match=r"packet of stages .* set the same codec on both ends"):
-        presets.paper_rans().up.decode(packet, (4, 9, 8), EMPTY)
+        staged.paper_rans().up.decode(packet, (4, 9, 8), EMPTY)
     with pytest.raises(PacketError, match="kind 'staged', expected 'none'"):
         RawCodec().decode(packet, (4, 9, 8), EMPTY)
 

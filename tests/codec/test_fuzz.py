@@ -7,7 +7,7 @@ from codec.fuzz import SHAPES, SPARE_BYTES, Victim, attack, victims
 from codec.hostile import damaged, forged
 from cutlayer.codec.kernels.load import load
 from cutlayer.codec.packet import read
-from cutlayer.codec.presets import PRESETS
+from cutlayer.codec.staged import PRESETS
 from cutlayer.errors import PacketError
 
 VICTIMS = list(victims(load(), SHAPES[1:2]))

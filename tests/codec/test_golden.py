@@ -8,26 +8,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cutlayer.codec import presets
+from cutlayer.codec import staged
 from cutlayer.codec.codec import EMPTY
-from cutlayer.codec.delta import Delta
 from cutlayer.codec.entropy.two_way import TwoWay
+from cutlayer.codec.memories import Delta
 from cutlayer.codec.raw import RawCodec
 from cutlayer.codec.staged import StagedCodec
 from cutlayer.codec.stages.dead_zone import DeadZone
-from cutlayer.codec.stages.integer import Integer
-from cutlayer.codec.stages.step import RelativeStep
+from cutlayer.codec.stages.quantisers import Integer, RelativeStep
 
 GOLDEN = Path(__file__).parent / "golden"
 SHAPE = (2, 3, 8)
 CASES = {
     "none": RawCodec(),
-    "paper": presets.paper(0.5, 8).up,
-    "paper_rans": presets.paper_rans(0.5, 8).up,
-    "fast": presets.fast().up,
+    "paper": staged.paper(0.5, 8).up,
+    "paper_rans": staged.paper_rans(0.5, 8).up,
+    "fast": staged.fast().up,
     "int2": StagedCodec(Integer(2), TwoWay()),
     "dead_zone": StagedCodec(DeadZone(RelativeStep(1.0)), TwoWay(), centre=True),
-    "delta": Delta(presets.fast().up),
+    "delta": Delta(staged.fast().up),
 }
 LENGTHS = (None, (3, 2))
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.codec.targets import decode_targets, encode_targets
+from cutlayer.codec.raw import decode_targets, encode_targets
 from cutlayer.errors import PacketError
 from cutlayer.spec import IGNORED_LABEL
 

@@ -1,41 +1,52 @@
-"""Short forms for devices: spreads, lists, and what cannot be."""
+"""Device presets against the rates that their makers print, and their names."""
 
-import numpy as np
+import re
+
 import pytest
 
-from cutlayer.config.devices import local_steps, make_devices
-from cutlayer.config.schema import DevicesSection, TrainingSection
-from cutlayer.data.batches import BatchPlan
+from cutlayer.config.hardware import PRESETS, Cores, find_preset
 from cutlayer.errors import ConfigError
-from cutlayer.units import MIB
+from cutlayer.units import GIB
 
 
-def test_rates_spread_evenly_around_the_middle() -> None:
-    section = DevicesSection(count=5, flops_per_s=1e12, flops_spread=0.5)
-    rates = [device.flops_per_s for device in make_devices(section)]
-    assert rates == pytest.approx([0.5e12, 0.75e12, 1e12, 1.25e12, 1.5e12], rel=1e-12)
+@pytest.mark.parametrize(
+    ("name", "flops_per_s", "digit"),
+    [
+        ("jetson-nano", 472e9 / 2, 0.5e9),  # 472 GFLOP/s in half precision
+        ("jetson-tx2", 1.33e12 / 2, 5e9),  # 1.33 TFLOP/s in half precision
+        ("jetson-agx-orin-64gb", 5.3e12, 0.05e12),
+        ("l4", 30.3e12, 0.05e12),
+        ("rtx-4090", 82.6e12, 0.05e12),
+        ("a100-40gb", 19.5e12, 0.05e12),
+        ("a100-80gb", 19.5e12, 0.05e12),
+    ],
+)
+def test_a_rate_is_the_printed_one(name: str, flops_per_s: float, digit: float) -> None:
+    """To half of the last digit that is printed (of TX2, whose clock is 1.302 GHz, to one)."""
+    assert find_preset(name).flops_per_s == pytest.approx(flops_per_s, abs=digit)
 
 
-def test_a_list_is_taken_as_it_is() -> None:
-    section = DevicesSection(count=2, flops_per_s=(1.0, 3.0), memory_mib=(1.0, 2.0))
-    devices = make_devices(section)
-    assert [device.flops_per_s for device in devices] == [1.0, 3.0]
-    assert [device.memory_bytes for device in devices] == [MIB, 2 * MIB]
+def test_every_rate_is_cores_times_clock_times_operations() -> None:
+    assert find_preset("raspberry-pi-5-8gb").flops_per_s == 4 * 2.4e9 * 16
+    assert find_preset("jetson-orin-nano-8gb").flops_per_s == 1024 * 625e6 * 2
+    mixed = find_preset("pixel-6")
+    assert mixed.cores == (Cores(2, 2.8e9, 32), Cores(2, 2.25e9, 16), Cores(4, 1.8e9, 8))
+    assert mixed.flops_per_s == pytest.approx(2 * 89.6e9 + 2 * 36e9 + 4 * 14.4e9, rel=1e-12)
 
 
-def test_a_single_device_has_the_middle_rate() -> None:
-    (device,) = make_devices(DevicesSection(count=1, flops_per_s=2.0))
-    assert device.flops_per_s == 2.0
+def test_a_name_tells_the_memory_that_is_sold() -> None:
+    for name, preset in PRESETS.items():
+        assert re.fullmatch(r"[a-z0-9-]+", name)
+        assert preset.name == name
+        assert preset.source
+        assert preset.memory_bytes % GIB == 0
+        assert f"{preset.memory_bytes // GIB} GB" in preset.title
+        if sold := re.search(r"-(\d+)gb$", name):
+            assert preset.memory_bytes == int(sold[1]) * GIB
 
 
-def test_a_list_of_another_length_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"uplink_snr_db lists 2 values for devices\.count 3"):
-        make_devices(DevicesSection(count=3, uplink_snr_db=(1.0, 2.0)))
-
-
-def test_local_epochs_count_instead_of_steps() -> None:
-    plan = BatchPlan(np.arange(50), 16, 0, 0)
-    assert local_steps(TrainingSection(local_steps=6), plan) == 6
-    assert local_steps(TrainingSection(local_steps=6, local_epochs=2), plan) == 8
-    with pytest.raises(ConfigError, match="both are null"):
-        local_steps(TrainingSection(local_steps=None), plan)
+def test_an_unknown_name_gets_the_nearest() -> None:
+    with pytest.raises(
+        ConfigError, match=r"no device preset 'jetson-nanoo'; did you mean jetson-nano\?"
+    ):
+        find_preset("jetson-nanoo")

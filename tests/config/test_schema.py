@@ -5,7 +5,7 @@ import pytest
 from cutlayer.config.keys import choices_with
 from cutlayer.config.read import read_config, read_values
 from cutlayer.errors import ConfigError
-from cutlayer.schemes.all import SCHEMES
+from cutlayer.rounds.schemes import SCHEMES
 
 
 def test_every_scheme_can_be_asked_for() -> None:

@@ -8,7 +8,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from cutlayer.data.samples import Samples
-from cutlayer.data.text_rows import TextRows
+from cutlayer.data.text_sets import TextRows
 
 
 def picture(seed: int, side: int = 8) -> UInt8[np.ndarray, "side side 3"]:

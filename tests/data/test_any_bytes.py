@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from cutlayer.data.arrays import write_arrays
 from cutlayer.data.check import check_data
+from cutlayer.data.images import read_preprocessing
 from cutlayer.data.load import load_data
-from cutlayer.data.preprocessing import read_preprocessing
+from cutlayer.data.samples import write_arrays
 from cutlayer.errors import AssetError, DataError
 from cutlayer.spec import Task
 from data.sets import class_images, picture, tiny_imagenet

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.data.batches import BatchPlan
+from cutlayer.data.partition import BatchPlan
 from cutlayer.errors import DataError
 
 plans = st.builds(

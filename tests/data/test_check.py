@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cutlayer.data.check import check_data, check_samples, find_bad
-from cutlayer.data.image_files import ImageFiles
+from cutlayer.data.image_sets import ImageFiles
 from cutlayer.data.samples import DataSet, Subset
 from cutlayer.errors import DataError, ModelError
 from data.sets import class_images, texts

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.data.class_folders import class_of, folder_name
+from cutlayer.data.export import class_of, folder_name
 from cutlayer.errors import DataError
 
 CLOTHES = ("T-shirt/top", "Trouser", "Ankle boot")

@@ -6,11 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cutlayer.data.arrays import ImageArray
 from cutlayer.data.export import Part, export, read_part
 from cutlayer.data.load import load_data, read_path
-from cutlayer.data.samples import DataSet
-from cutlayer.data.splits import Settings
+from cutlayer.data.samples import DataSet, ImageArray, Settings
 from cutlayer.errors import DataError
 
 

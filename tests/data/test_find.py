@@ -3,10 +3,9 @@ from pathlib import Path
 import datasets
 import pytest
 
-from cutlayer.data.assets.asset import Asset
+from cutlayer.data.assets.cache import Asset
 from cutlayer.data.assets.catalogue import CATALOGUE
-from cutlayer.data.find import Found, find_config, find_data, find_model
-from cutlayer.data.known_models import known_config
+from cutlayer.data.find import FoundAsset, find_config, find_data, find_model, known_config
 from cutlayer.data.load import load_data
 from cutlayer.errors import AssetError
 from cutlayer.logs import lines_to
@@ -138,7 +137,7 @@ def test_a_configuration_that_nobody_has_names_the_nearest(tmp_path: Path) -> No
 
 def test_data_is_found_in_the_same_order(tmp_path: Path) -> None:
     found = find_data(str(tmp_path), cache=tmp_path, hub=NO_HUB)
-    assert isinstance(found, Found)
+    assert isinstance(found, FoundAsset)
     assert (found.path, found.source) == (tmp_path, "path")
     with pytest.raises(AssetError, match=r"no data set 'fashion'.*did you mean fashion-mnist"):
         find_data("fashion", cache=tmp_path, hub=NO_HUB)
@@ -172,7 +171,7 @@ def test_weights_are_the_hubs_only_where_they_are_the_same(tmp_path: Path) -> No
     """An adapter names the model that it was trained on: the package's SmolLM2 has 4 bits."""
     four_bits, same = CATALOGUE["smollm2"], CATALOGUE["dinov2-small"]
     folder = tmp_path / "model"
-    assert Found(folder, "cache", four_bits).weights == str(folder)
-    assert Found(folder, "hub", four_bits).weights == "HuggingFaceTB/SmolLM2-135M-Instruct"
-    assert Found(folder, "cache", same).weights == "facebook/dinov2-small"
-    assert Found(folder, "path").weights == str(folder)
+    assert FoundAsset(folder, "cache", four_bits).weights == str(folder)
+    assert FoundAsset(folder, "hub", four_bits).weights == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert FoundAsset(folder, "cache", same).weights == "facebook/dinov2-small"
+    assert FoundAsset(folder, "path").weights == str(folder)

@@ -14,8 +14,7 @@ from cutlayer.data.check import check_data, find_bad
 from cutlayer.data.hub import HuggingFaceHub
 from cutlayer.data.hub_data import read_dataset
 from cutlayer.data.load import load_data
-from cutlayer.data.samples import LeftOut
-from cutlayer.data.splits import Settings
+from cutlayer.data.samples import LeftOut, Settings
 from cutlayer.errors import AssetError, DataError
 from data.sets import picture
 

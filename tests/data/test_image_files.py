@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from cutlayer.data.check import find_bad
-from cutlayer.data.image_files import ImageFiles, find_images, image_suffixes, read_image
+from cutlayer.data.image_sets import ImageFiles, find_images, image_suffixes, read_image
 from cutlayer.errors import DataError
 from data.sets import picture
 
@@ -96,7 +96,7 @@ def test_whatever_a_library_raises_is_the_samples_fault(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("cutlayer.data.image_files.ImageOps.exif_transpose", fail)
+    monkeypatch.setattr("cutlayer.data.image_sets.ImageOps.exif_transpose", fail)
     with pytest.raises(DataError, match=r"a\.png is not a readable image: \S"):
         read_image(tmp_path / "a.png")
 
@@ -109,7 +109,7 @@ def test_lack_of_memory_is_no_samples_fault(
     def fail(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("cutlayer.data.image_files.ImageOps.exif_transpose", fail)
+    monkeypatch.setattr("cutlayer.data.image_sets.ImageOps.exif_transpose", fail)
     with pytest.raises(MemoryError):
         read_image(tmp_path / "a.png")
 

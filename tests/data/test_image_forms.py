@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cutlayer.data.arrays import read_arrays, write_arrays
 from cutlayer.data.check import check_data
-from cutlayer.data.image_files import read_image
+from cutlayer.data.image_sets import read_image
 from cutlayer.data.load import load_data
-from cutlayer.data.samples import LeftOut
+from cutlayer.data.samples import LeftOut, read_arrays, write_arrays
 from cutlayer.errors import DataError
 from data.sets import cifar_records, class_images, picture, tiny_imagenet
 

@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cutlayer.data.arrays import ImageArray
 from cutlayer.data.images import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     ImageBatches,
     square,
 )
+from cutlayer.data.samples import ImageArray
 from cutlayer.errors import DataError
 from data.sets import picture, texts
 

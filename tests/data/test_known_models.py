@@ -3,7 +3,7 @@
 import pytest
 
 from cutlayer.data.assets.catalogue import CATALOGUE
-from cutlayer.data.known_models import KNOWN_MODELS, known_config
+from cutlayer.data.find import KNOWN_MODELS, known_config
 from cutlayer.model.anatomy import meta_model
 from cutlayer.model.tasks import read_config, task_config
 from cutlayer.spec import Task

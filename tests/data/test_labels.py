@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cutlayer.data.labels import alike, clean_name, read_label, refuse_mixed_kinds, text_fault
-from cutlayer.data.splits import name_classes
+from cutlayer.data.samples import name_classes
 from cutlayer.errors import DataError
 
 

@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 from transformers import ViTImageProcessor
 
-from cutlayer.config.dataset import image_batches
-from cutlayer.data.image_files import ImageFiles
-from cutlayer.data.preprocessing import Preprocessing, read_preprocessing
+from cutlayer.data.image_sets import ImageFiles
+from cutlayer.data.images import Preprocessing, read_preprocessing
 from cutlayer.errors import AssetError
+from cutlayer.jobs.dataset import image_batches
 from data.sets import picture
 
 SIDE = 14

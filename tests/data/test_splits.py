@@ -3,7 +3,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from cutlayer.data.splits import index_labels, name_classes, split_off_test
+from cutlayer.data.samples import index_labels, name_classes, split_off_test
 from cutlayer.errors import DataError
 from data.sets import texts
 

@@ -16,10 +16,9 @@ from pathlib import Path
 import pytest
 from net import watched
 
-from cutlayer.net.gate import LOOPBACK
-from cutlayer.net.operations import Operations
-from cutlayer.net.status import Status
-from cutlayer.net.web import Answer
+from cutlayer.net.operations.status import RunStatus
+from cutlayer.net.operations.web import Answer, Operations
+from cutlayer.net.server.listener import LOOPBACK
 from deploy.command_line import accepted
 
 ROOT = Path(__file__).parents[2]
@@ -117,7 +116,7 @@ def _check(port: int) -> list[str]:
     return [sys.executable, *words[1:-1], words[-1].replace(":7701/", f":{port}/")]
 
 
-async def _healthy(status: Status) -> bool:
+async def _healthy(status: RunStatus) -> bool:
     page = Operations(Answer(HTTPStatus.OK, "text/html", b""), lambda: status, lambda _: ())
     port = await page.open(LOOPBACK, 0)
     try:

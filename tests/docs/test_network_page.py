@@ -19,10 +19,10 @@ import tiny
 
 from cutlayer.cli.main import main
 from cutlayer.config.read import read_config
-from cutlayer.config.workload import make_workload
-from cutlayer.cost.memory import device_memory
-from cutlayer.data.arrays import write_arrays
 from cutlayer.data.assets.catalogue import CATALOGUE
+from cutlayer.data.samples import write_arrays
+from cutlayer.jobs.plan import make_workload
+from cutlayer.rounds.memory import device_memory
 from cutlayer.units import MIB
 
 PAGE = (Path(__file__).parents[2] / "docs" / "network.md").read_text(encoding="utf-8")

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from cutlayer.data.known_models import KNOWN_MODELS
-from cutlayer.planner.devices import PRESETS, Cores, Preset
+from cutlayer.config.hardware import PRESETS, Cores, Preset
+from cutlayer.data.find import KNOWN_MODELS
 from cutlayer.units import GIB
 
 DOCUMENTS = "\n".join(

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from cutlayer.lab.ground import (
+from cutlayer.lab.environment import (
     NoNamespacesError,
     delete_orphans,
     lacking_for_namespaces,
@@ -15,9 +15,7 @@ from cutlayer.lab.ground import (
     namespaces,
     run_command,
 )
-from cutlayer.lab.names import lab_name
-from cutlayer.lab.network import Words
-from cutlayer.lab.shaping import payload_filter
+from cutlayer.lab.network import Words, lab_name, payload_filter
 from lab.links import link
 
 LINKS = (link(1e6, 2e6), link(3e6, 4e6))

@@ -9,12 +9,12 @@ import tiny
 import torch
 from safetensors.torch import load_file
 
-from cutlayer.config.job import Job, prepare, start
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError
-from cutlayer.lab.ground import loopback
+from cutlayer.jobs.train import Job, prepare, start
+from cutlayer.lab.environment import loopback
 from cutlayer.lab.lab import check_lab, run_lab
-from cutlayer.lab.play import Play, served_config, whole_lines
+from cutlayer.lab.run import Play, served_config, whole_lines
 from cutlayer.logs import lines_to
 
 Folders = tuple[Path, Path]

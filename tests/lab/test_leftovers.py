@@ -5,8 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cutlayer.lab.leftovers import another, delete_folders, lab_folder
-from cutlayer.lab.names import lab_name
+from cutlayer.lab.environment import another, delete_folders, lab_folder
+from cutlayer.lab.network import lab_name
 
 
 def test_who_is_another_and_alive() -> None:

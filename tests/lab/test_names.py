@@ -1,6 +1,6 @@
 """What a lab that was killed leaves is found by its name."""
 
-from cutlayer.lab.names import lab_name, orphans
+from cutlayer.lab.network import lab_name, orphans
 
 
 def test_names_of_labs_whose_process_is_gone() -> None:

@@ -2,8 +2,7 @@
 
 from ipaddress import ip_interface, ip_network
 
-from cutlayer.lab.network import LabNetwork, deleting, inside
-from cutlayer.lab.shaping import payload_filter
+from cutlayer.lab.network import LabNetwork, deleting, inside, payload_filter
 from lab.links import link
 
 NETWORK = LabNetwork(41, (link(1e6, 2e6), link(3e6, 4e6)))

@@ -6,14 +6,12 @@ import numpy as np
 import pytest
 import tiny
 
-from cutlayer.config.job import prepare
 from cutlayer.errors import RunError
-from cutlayer.lab.prediction import calibrate, computing, predict, unicast
-from cutlayer.schemes.scheme import Phase
-from cutlayer.schemes.sft import SFT
-from cutlayer.train.expected import expected_work
-from cutlayer.train.round import Round, initial_state
-from cutlayer.train.setup import Setup
+from cutlayer.jobs.train import prepare
+from cutlayer.lab.lab import calibrate, computing, predict, unicast
+from cutlayer.rounds.schemes import SFT, Phase
+from cutlayer.train.round import Round, expected_work, initial_state
+from cutlayer.train.state import Setup
 from lab.links import link
 
 FORWARD, SERVER, BACKWARD = Phase.DEVICE_FORWARD, Phase.SERVER_COMPUTE, Phase.DEVICE_BACKWARD

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cutlayer.errors import RunError
-from cutlayer.lab.processes import Processes
+from cutlayer.lab.run import Processes
 
 
 def python(code: str) -> tuple[str, ...]:

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from cutlayer.lab.comparison import Comparison, Line
-from cutlayer.lab.result import comparison_table, rounds_text, verdict, write_comparison
+from cutlayer.lab.comparison import LabComparison, PhaseComparison
+from cutlayer.lab.lab import comparison_table, rounds_text, verdict, write_comparison
 
 LINES = (
-    Line("device forward", 2.0, 2.5, "calibrated in round 1"),
-    Line("barrier", 0.0, 1.0, "timeline"),
+    PhaseComparison("device forward", 2.0, 2.5, "calibrated in round 1"),
+    PhaseComparison("barrier", 0.0, 1.0, "timeline"),
 )
-COMPARISON = Comparison(LINES, Line("round", 10.0, 11.5, "all of it"), (2, 3))
+COMPARISON = LabComparison(LINES, PhaseComparison("round", 10.0, 11.5, "all of it"), (2, 3))
 
 
 def test_the_table_has_every_phase_and_the_round() -> None:
@@ -28,7 +28,7 @@ def test_the_table_has_every_phase_and_the_round() -> None:
 
 def test_the_verdict_is_computed() -> None:
     assert verdict(COMPARISON).endswith("+15.0 %, not within 10 %")
-    near = Comparison(LINES, Line("round", 10.0, 9.5, "all of it"), (2,))
+    near = LabComparison(LINES, PhaseComparison("round", 10.0, 9.5, "all of it"), (2,))
     assert verdict(near).endswith("-5.0 %, within 10 %")
 
 

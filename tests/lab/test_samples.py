@@ -6,15 +6,14 @@ import numpy as np
 import pytest
 import tiny
 
-from cutlayer.config.dataset import Prepared, prepare_data
 from cutlayer.data.load import read_path
-from cutlayer.data.samples import Samples
-from cutlayer.data.splits import Settings
+from cutlayer.data.samples import Samples, Settings
 from cutlayer.errors import DataError
-from cutlayer.lab.samples import write_samples
+from cutlayer.jobs.dataset import PreparedData, prepare_data
+from cutlayer.lab.run import write_samples
 
 
-def prepared(tmp_path: Path, data: Path, kind: str = "bert") -> Prepared:
+def prepared(tmp_path: Path, data: Path, kind: str = "bert") -> PreparedData:
     model = tmp_path / "model"
     images = (data / "train.bin").is_file()
     made = tiny.vision_model(model) if images else tiny.text_model(model, kind)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.lab.shaping import FRAME_BYTES, WIRE_PER_PAYLOAD, payload_filter
+from cutlayer.lab.network import FRAME_BYTES, WIRE_PER_PAYLOAD, payload_filter
 
 RATES = st.floats(1e3, 1e10)
 

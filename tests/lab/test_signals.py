@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cutlayer.lab.signals import Stop
+from cutlayer.lab.run import StopSignals
 
 SIGNALS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 
@@ -30,7 +30,7 @@ def tell(number: signal.Signals) -> None:
 def test_a_signal_ends_what_may_be_ended(number: signal.Signals) -> None:
     """A second one does not disturb the cleaning up; afterwards all is as before."""
     before, cleaned = signal.getsignal(number), False
-    with pytest.raises(KeyboardInterrupt), Stop() as stop, stop.heeded():
+    with pytest.raises(KeyboardInterrupt), StopSignals() as stop, stop.heeded():
         try:
             tell(number)
         finally:
@@ -44,7 +44,7 @@ def test_a_signal_ends_what_may_be_ended(number: signal.Signals) -> None:
 def test_cleaning_up_is_not_disturbed(number: signal.Signals) -> None:
     """After an end that nobody asked for, either."""
     done = []
-    with Stop() as stop:
+    with StopSignals() as stop:
         with stop.heeded():
             done.append("run")
         tell(number)
@@ -55,7 +55,7 @@ def test_cleaning_up_is_not_disturbed(number: signal.Signals) -> None:
 @SIGNALS
 def test_one_that_comes_early_is_remembered(number: signal.Signals) -> None:
     done = []
-    with pytest.raises(KeyboardInterrupt), Stop() as stop:
+    with pytest.raises(KeyboardInterrupt), StopSignals() as stop:
         tell(number)
         done.append("built")
         with stop.heeded():
@@ -66,7 +66,7 @@ def test_one_that_comes_early_is_remembered(number: signal.Signals) -> None:
 def test_a_signal_that_is_ignored_stays_so() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with Stop() as stop, stop.heeded():
+        with StopSignals() as stop, stop.heeded():
             tell(signal.SIGHUP)
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN

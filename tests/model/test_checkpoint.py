@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from cutlayer.model.checkpoint import checkpointed
+from cutlayer.model.adapted import checkpointed
 
 
 class _Block(nn.Module):

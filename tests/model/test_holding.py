@@ -13,12 +13,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cutlayer.errors import ModelError
-from cutlayer.model.holding import Pending, hold, measure
 from cutlayer.model.load import load_device_part
 from cutlayer.model.lora import AdapterSpec
-from cutlayer.model.memory import SavedBytes
-from cutlayer.model.split import DevicePart
-from cutlayer.spec import Holding, Task
+from cutlayer.model.split import DevicePart, Pending, SavedBytes, hold, measure
+from cutlayer.spec import ActivationPolicy, Task
 from model.architectures import (
     ARCHITECTURES,
     BLOCKS,
@@ -71,7 +69,7 @@ def _noise(shape: Sequence[int]) -> Tensor:
 
 
 def _held_gradient(
-    part: DevicePart, sizes: Sequence[int], inputs: Mapping[str, Tensor], holding: Holding
+    part: DevicePart, sizes: Sequence[int], inputs: Mapping[str, Tensor], holding: ActivationPolicy
 ) -> tuple[Tensor, Tensor]:
     """The activation, and the rows' gradient for a noise that comes back for it."""
     rows = _leaf(part, len(sizes))
@@ -87,7 +85,7 @@ def test_every_holding_gives_the_gradient_of_autograd_to_the_bit(case: Case) -> 
             rows = _leaf(case.part, len(sizes))
             expected = case.part.forward(rows, sizes, inputs)
             torch.autograd.backward(expected, _noise(expected.shape))
-            for holding in Holding:
+            for holding in ActivationPolicy:
                 activation, gradient = _held_gradient(case.part, sizes, inputs, holding)
                 assert torch.equal(activation, expected)
                 assert torch.equal(gradient, gradient_of(rows)), (holding, sizes)
@@ -95,19 +93,19 @@ def test_every_holding_gives_the_gradient_of_autograd_to_the_bit(case: Case) -> 
 
 
 def test_it_is_so_where_the_first_block_is_the_first_that_is_trained(vit: DevicePart) -> None:
-    kept = _held_gradient(vit, [1, 3], image_batch(), Holding.KEEP)[1]
-    for holding in Holding:
+    kept = _held_gradient(vit, [1, 3], image_batch(), ActivationPolicy.KEEP)[1]
+    for holding in ActivationPolicy:
         assert torch.equal(_held_gradient(vit, [1, 3], image_batch(), holding)[1], kept)
 
 
 def test_it_is_so_with_a_base_in_half_precision(tmp_path: Path) -> None:
     path = save_model(tmp_path, "vit", "image-classification")
     half = _vit(path, torch.bfloat16)
-    activation, kept = _held_gradient(half, [4], image_batch(), Holding.KEEP)
+    activation, kept = _held_gradient(half, [4], image_batch(), ActivationPolicy.KEEP)
     assert activation.dtype == kept.dtype == torch.float32
-    for holding in Holding:
+    for holding in ActivationPolicy:
         assert torch.equal(_held_gradient(half, [4], image_batch(), holding)[1], kept)
-    full = _held_gradient(_vit(path), [4], image_batch(), Holding.KEEP)[1]
+    full = _held_gradient(_vit(path), [4], image_batch(), ActivationPolicy.KEEP)[1]
     # bfloat16 rounds by 2^-9 relative. A path through a block and back has about twelve rounded
     # results each way (two norms, six products and as many adapters', softmax, GELU, two sums, in
     # parallel in part), 2 blocks here: 48 roundings, which add up to 48 * 2^-9 = 0.094 if all
@@ -126,7 +124,7 @@ def _in_micro_batches(
     gradient: Tensor,
     bounds: Sequence[int],
     in_flight: int,
-    holding: Holding,
+    holding: ActivationPolicy,
 ) -> Tensor:
     """The gradient of one device's mini-batch that goes in pieces, some of them pending at once."""
     rows = _leaf(part)
@@ -144,14 +142,16 @@ def _in_micro_batches(
 
 @at_most(15)
 @given(
-    cuts=st.sets(st.integers(1, 7)), in_flight=st.integers(1, 8), holding=st.sampled_from(Holding)
+    cuts=st.sets(st.integers(1, 7)),
+    in_flight=st.integers(1, 8),
+    holding=st.sampled_from(ActivationPolicy),
 )
 def test_micro_batches_add_up_to_the_mini_batch(
-    vit: DevicePart, cuts: set[int], in_flight: int, holding: Holding
+    vit: DevicePart, cuts: set[int], in_flight: int, holding: ActivationPolicy
 ) -> None:
     inputs = image_batch(samples=8)
     gradient = _noise((8, TOKENS, WIDTH))
-    whole = _in_micro_batches(vit, inputs, gradient, (0, 8), 1, Holding.KEEP)
+    whole = _in_micro_batches(vit, inputs, gradient, (0, 8), 1, ActivationPolicy.KEEP)
     bounds = (0, *sorted(cuts), 8)
     parts = _in_micro_batches(vit, inputs, gradient, bounds, in_flight, holding)
     # an entry sums 8 * 5 products in another order: at most 40 roundings of 2^-24 of the sum of
@@ -166,8 +166,8 @@ def test_padded_micro_batches_add_up_too(tmp_path: Path) -> None:
     inputs = text_batch(LENGTHS)
     real = inputs["attention_mask"].unsqueeze(2)
     gradient = _noise((4, 7, WIDTH)) * real  # padding has no part in a loss
-    whole = _in_micro_batches(part, inputs, gradient, (0, 4), 1, Holding.KEEP)
-    for holding in Holding:
+    whole = _in_micro_batches(part, inputs, gradient, (0, 4), 1, ActivationPolicy.KEEP)
+    for holding in ActivationPolicy:
         parts = _in_micro_batches(part, inputs, gradient, (0, 1, 3, 4), 2, holding)
         # as above
         assert torch.linalg.norm(parts - whole) <= 1e-6 * torch.linalg.norm(whole)
@@ -175,17 +175,22 @@ def test_padded_micro_batches_add_up_too(tmp_path: Path) -> None:
 
 def test_what_waits_and_what_peaks(vit: DevicePart) -> None:
     inputs = image_batch()
-    held = {holding: measure(vit, _leaf(vit).detach(), [4], inputs, holding) for holding in Holding}
-    keep, checkpoint = held[Holding.KEEP], held[Holding.CHECKPOINT]
-    recompute = held[Holding.RECOMPUTE]
+    held = {
+        holding: measure(vit, _leaf(vit).detach(), [4], inputs, holding)
+        for holding in ActivationPolicy
+    }
+    keep, checkpoint = held[ActivationPolicy.KEEP], held[ActivationPolicy.CHECKPOINT]
+    recompute = held[ActivationPolicy.RECOMPUTE]
     assert checkpoint.waiting == CUT * 4 * TOKENS * WIDTH * 4  # the blocks' inputs in float32
     assert recompute.waiting == 0
     assert keep.waiting == keep.peak == recompute.peak
     assert checkpoint.waiting < checkpoint.peak < keep.peak
 
 
-@pytest.mark.parametrize("holding", list(Holding))
-def test_the_peak_of_several_in_flight_is_predicted(vit: DevicePart, holding: Holding) -> None:
+@pytest.mark.parametrize("holding", list(ActivationPolicy))
+def test_the_peak_of_several_in_flight_is_predicted(
+    vit: DevicePart, holding: ActivationPolicy
+) -> None:
     inputs = image_batch()
     one = measure(vit, _leaf(vit), [4], inputs, holding)
     rows = _leaf(vit)
@@ -197,8 +202,8 @@ def test_the_peak_of_several_in_flight_is_predicted(vit: DevicePart, holding: Ho
     assert saved.peak == one.in_flight(3)
 
 
-@pytest.mark.parametrize("holding", list(Holding))
-def test_measuring_leaves_no_trace(vit: DevicePart, holding: Holding) -> None:
+@pytest.mark.parametrize("holding", list(ActivationPolicy))
+def test_measuring_leaves_no_trace(vit: DevicePart, holding: ActivationPolicy) -> None:
     rows = _leaf(vit)
     before = rows.detach().clone()
     measure(vit, rows, [4], image_batch(), holding)
@@ -206,9 +211,9 @@ def test_measuring_leaves_no_trace(vit: DevicePart, holding: Holding) -> None:
     assert torch.equal(rows, before)
 
 
-@pytest.mark.parametrize("holding", list(Holding))
+@pytest.mark.parametrize("holding", list(ActivationPolicy))
 def test_an_activation_is_free_of_the_graph_and_can_be_released(
-    vit: DevicePart, holding: Holding
+    vit: DevicePart, holding: ActivationPolicy
 ) -> None:
     rows = _leaf(vit)
     pending = hold(vit, rows, [4], image_batch(), holding)
@@ -221,16 +226,18 @@ def test_an_activation_is_free_of_the_graph_and_can_be_released(
     assert torch.equal(gradient_of(rows), _held_gradient(vit, [4], image_batch(), holding)[1])
 
 
-@pytest.mark.parametrize("holding", list(Holding))
-def test_backward_comes_once(vit: DevicePart, holding: Holding) -> None:
+@pytest.mark.parametrize("holding", list(ActivationPolicy))
+def test_backward_comes_once(vit: DevicePart, holding: ActivationPolicy) -> None:
     pending = hold(vit, _leaf(vit), [4], image_batch(), holding)
     pending.backward(_noise(pending.shape))
     with pytest.raises(RuntimeError, match="has had its backward"):
         pending.backward(_noise(pending.shape))
 
 
-@pytest.mark.parametrize("holding", list(Holding))
-def test_rows_that_change_in_between_are_noticed(vit: DevicePart, holding: Holding) -> None:
+@pytest.mark.parametrize("holding", list(ActivationPolicy))
+def test_rows_that_change_in_between_are_noticed(
+    vit: DevicePart, holding: ActivationPolicy
+) -> None:
     rows = _leaf(vit)
     pending = hold(vit, rows, [4], image_batch(), holding)
     with torch.no_grad():
@@ -241,7 +248,7 @@ def test_rows_that_change_in_between_are_noticed(vit: DevicePart, holding: Holdi
 
 def test_inputs_that_change_before_they_are_read_again_are_noticed(vit: DevicePart) -> None:
     inputs = image_batch()
-    pending = hold(vit, _leaf(vit), [4], inputs, Holding.RECOMPUTE)
+    pending = hold(vit, _leaf(vit), [4], inputs, ActivationPolicy.RECOMPUTE)
     inputs["pixel_values"].add_(1.0)
     with pytest.raises(RuntimeError, match="changed in place"):
         pending.backward(_noise(pending.shape))
@@ -250,13 +257,15 @@ def test_inputs_that_change_before_they_are_read_again_are_noticed(vit: DevicePa
 def test_rows_must_collect_a_gradient(vit: DevicePart) -> None:
     for rows in (_leaf(vit).detach(), 2 * _leaf(vit)):
         with pytest.raises(ModelError, match="no leaf that requires a gradient"):
-            hold(vit, rows, [4], image_batch(), Holding.KEEP)
+            hold(vit, rows, [4], image_batch(), ActivationPolicy.KEEP)
 
 
-@pytest.mark.parametrize("holding", list(Holding))
-def test_a_part_is_as_before_after_a_refused_forward(vit: DevicePart, holding: Holding) -> None:
+@pytest.mark.parametrize("holding", list(ActivationPolicy))
+def test_a_part_is_as_before_after_a_refused_forward(
+    vit: DevicePart, holding: ActivationPolicy
+) -> None:
     with pytest.raises(ModelError, match="do not divide 4 samples"):
         hold(vit, _leaf(vit), [3], image_batch(), holding)
     with pytest.raises(ModelError, match="outside a forward pass"):
         vit.adapted.model.get_submodule("vit.layers.0.attention.q_proj")(torch.zeros(1, WIDTH))
-    _held_gradient(vit, [4], image_batch(), Holding.KEEP)
+    _held_gradient(vit, [4], image_batch(), ActivationPolicy.KEEP)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cutlayer.errors import ModelError
-from cutlayer.model.layout import Layout, Slot
+from cutlayer.model.lora import RowLayout, Slot
 
 Shapes = list[tuple[int, ...]]
 SHAPES = st.lists(
@@ -14,8 +14,8 @@ SHAPES = st.lists(
 )
 
 
-def layout_of(shapes: Shapes) -> Layout:
-    return Layout(tuple(Slot(f"layer.{n}", shape) for n, shape in enumerate(shapes)))
+def layout_of(shapes: Shapes) -> RowLayout:
+    return RowLayout(tuple(Slot(f"layer.{n}", shape) for n, shape in enumerate(shapes)))
 
 
 @given(shapes=SHAPES, group=st.integers(1, 4))
@@ -43,25 +43,25 @@ def test_split_passes_each_slot_its_gradient(shapes: Shapes, group: int) -> None
 
 
 def test_backward_of_split_is_one_concatenation() -> None:
-    layout = Layout(tuple(Slot(str(n), (3,)) for n in range(5)))
+    layout = RowLayout(tuple(Slot(str(n), (3,)) for n in range(5)))
     rows = torch.zeros(2, 15, requires_grad=True)
     nodes = {value.grad_fn.next_functions[0][0] for value in layout.split(rows).values()}
     assert [type(node).__name__ for node in nodes] == ["SplitWithSizesBackward0"]
 
 
 def test_join_ignores_slots_of_the_other_side_and_widens() -> None:
-    layout = Layout((Slot("a", (2,)),))
+    layout = RowLayout((Slot("a", (2,)),))
     row = layout.join({"a": torch.ones(2, dtype=torch.bfloat16), "b": torch.zeros(9)})
     assert row.dtype == torch.float32
     assert row.tolist() == [1.0, 1.0]
 
 
 def test_an_empty_layout_has_an_empty_row() -> None:
-    assert Layout(()).join({}).shape == (0,)
+    assert RowLayout(()).join({}).shape == (0,)
 
 
 def test_misfits_are_named() -> None:
-    layout = Layout((Slot("vit.layers.0.q.lora_A", (2, 3)),))
+    layout = RowLayout((Slot("vit.layers.0.q.lora_A", (2, 3)),))
     with pytest.raises(ModelError, match=r"no values for vit\.layers\.0\.q\.lora_A"):
         layout.join({})
     with pytest.raises(ModelError, match=r"shape \(3, 2\) where this model needs \(2, 3\)"):

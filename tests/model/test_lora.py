@@ -11,13 +11,13 @@ from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
 from cutlayer.errors import ModelError, UnsupportedModelError
-from cutlayer.model.layout import Layout
 from cutlayer.model.lora import (
     AdapterSpec,
+    BankRows,
     LoraLinear,
     LoraPatches,
+    RowLayout,
     RowLinear,
-    Rows,
     add_low_rank,
     rows_of,
 )
@@ -57,7 +57,7 @@ def test_low_rank_is_each_sample_with_its_devices_matrices(
 def test_head_is_each_sample_with_its_devices_weight(
     sizes: list[int], tokens: int, bias: bool
 ) -> None:
-    rows = Rows()
+    rows = BankRows()
     head = RowLinear(nn.Linear(4, 3, bias=bias), "classifier", rows)
     x = normal(sum(sizes), *([tokens] if tokens else []), 4)
     values = {slot.name: normal(len(sizes), *slot.shape, seed=4) for slot in head.slots}
@@ -80,7 +80,7 @@ def test_head_is_each_sample_with_its_devices_weight(
 def test_patches_are_a_convolution_with_the_product(
     sizes: list[int], stride: int, padding: int
 ) -> None:
-    rows = Rows()
+    rows = BankRows()
     base = nn.Conv2d(2, 5, 3, stride=stride, padding=padding).double()
     layer = LoraPatches(base, "projection", SPEC, rows)
     pixels = normal(sum(sizes), 2, 7, 7)
@@ -104,7 +104,7 @@ def test_patches_are_a_convolution_with_the_product(
 def test_both_kinds_of_linear_layer_have_the_same_slots() -> None:
     linear, transposed = nn.Linear(4, 6), Conv1D(6, 4)
     for layer in (linear, transposed):
-        slots = LoraLinear(layer, "layer", SPEC, Rows()).slots
+        slots = LoraLinear(layer, "layer", SPEC, BankRows()).slots
         assert [(slot.name, slot.shape) for slot in slots] == [
             ("layer.lora_A", (2, 4)),
             ("layer.lora_B", (6, 2)),
@@ -113,16 +113,16 @@ def test_both_kinds_of_linear_layer_have_the_same_slots() -> None:
 
 @pytest.mark.parametrize("base", [nn.Linear(4, 6), Conv1D(6, 4)], ids=["linear", "conv1d"])
 def test_an_adapter_of_zero_leaves_the_layer_exactly(base: nn.Linear | Conv1D) -> None:
-    rows = Rows()
+    rows = BankRows()
     layer = LoraLinear(base, "layer", SPEC, rows)
     row = torch.cat([normal(8).float(), torch.zeros(12)]).unsqueeze(0)
     x = normal(3, 2, 4).float()
-    with rows.using(Layout(layer.slots).split(row), [3]):
+    with rows.using(RowLayout(layer.slots).split(row), [3]):
         assert torch.equal(layer(x), base(x))
 
 
 def test_a_layer_works_in_a_pass_only() -> None:
-    layer = LoraLinear(nn.Linear(4, 6), "layer", SPEC, Rows())
+    layer = LoraLinear(nn.Linear(4, 6), "layer", SPEC, BankRows())
     with pytest.raises(ModelError, match="outside a forward pass"):
         layer(torch.zeros(1, 4))
 
@@ -135,7 +135,7 @@ def test_rows_that_mix_samples_are_refused() -> None:
 
 def test_a_convolution_in_groups_is_refused() -> None:
     with pytest.raises(UnsupportedModelError, match="not a plain convolution"):
-        LoraPatches(nn.Conv2d(2, 4, 3, groups=2), "projection", SPEC, Rows())
+        LoraPatches(nn.Conv2d(2, 4, 3, groups=2), "projection", SPEC, BankRows())
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from cutlayer.errors import ModelError
-from cutlayer.model.loss import group_losses
+from cutlayer.model.tasks import group_losses
 from cutlayer.spec import IGNORED_LABEL, Task
 from model.architectures import (
     CLASSES,

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from cutlayer.model.load import load_device_part
 from cutlayer.model.lora import AdapterSpec
-from cutlayer.model.memory import SavedBytes
+from cutlayer.model.split import SavedBytes
 from model.architectures import BLOCKS, image_batch, save_model
 
 

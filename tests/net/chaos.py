@@ -15,8 +15,8 @@ from typing import Any, final
 import numpy as np
 
 from cutlayer.errors import RunError
-from cutlayer.net.link import Link, LinkClosed
-from cutlayer.net.measured import MeasuredRound
+from cutlayer.net.server.timing import MeasuredRound
+from cutlayer.net.wire.link import Link, LinkClosed
 from cutlayer.train.state import RunState
 from net.harness import Run
 from net.schedules import Fault, Planned, Schedule, seen

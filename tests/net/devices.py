@@ -10,14 +10,13 @@ from pathlib import Path
 import numpy as np
 import tiny
 
-from cutlayer.config.join import Joining, join
-from cutlayer.config.own_data import OwnData
 from cutlayer.config.read import config_yaml
 from cutlayer.config.schema import Config
-from cutlayer.data.arrays import write_arrays
-from cutlayer.data.samples import Samples
-from cutlayer.net.compute import in_place
+from cutlayer.data.samples import Samples, write_arrays
+from cutlayer.jobs.dataset import OwnData
+from cutlayer.jobs.join import Joining, join
 from cutlayer.net.identity.run_keys import RunKeys
+from cutlayer.net.wire.link import in_place
 from net.ends import enrolled
 
 PATIENCE_S = 60.0

@@ -9,17 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cutlayer.logs import records_to
-from cutlayer.net.door_limits import Limits
-from cutlayer.net.gate import LOOPBACK
-from cutlayer.net.grpc_link import connect
-from cutlayer.net.grpc_server import LinkServer, OnLink, serve
 from cutlayer.net.identity.certificates import Signed, new_key, signing_request
 from cutlayer.net.identity.device_keys import DeviceKeys, device_keys
 from cutlayer.net.identity.run_keys import RunKeys, init_keys
-from cutlayer.net.link import Link, LinkClosed
-from cutlayer.net.outline import Outline
+from cutlayer.net.server.admission import ConnectionLimits
+from cutlayer.net.server.grpc_server import LinkServer, OnLink, serve
+from cutlayer.net.server.listener import LOOPBACK
+from cutlayer.net.wire.grpc_link import connect
+from cutlayer.net.wire.limits import Outline
+from cutlayer.net.wire.link import Link, LinkClosed
 
-LIMITS = Limits()
+LIMITS = ConnectionLimits()
 OUTLINE = Outline("text-classification", ("neg", "pos"))
 # for what must happen: a test that waits so long has failed
 PATIENCE_S = 30.0
@@ -53,7 +53,7 @@ class Served:
     def address(self) -> str:
         return f"{LOOPBACK}:{self.port}"
 
-    async def connect(self, keys: DeviceKeys, limits: Limits = LIMITS) -> Link:
+    async def connect(self, keys: DeviceKeys, limits: ConnectionLimits = LIMITS) -> Link:
         """A device's link, straight to the server."""
         return await connect(self.address, keys, limits)
 
@@ -77,7 +77,7 @@ async def echo(link: Link) -> None:
 async def serving(
     keys: RunKeys,
     on_link: OnLink = echo,
-    limits: Limits = LIMITS,
+    limits: ConnectionLimits = LIMITS,
     port: int = 0,
     outline: Outline = OUTLINE,
 ) -> AsyncIterator[Served]:
@@ -85,7 +85,7 @@ async def serving(
     said: list[str] = []
 
     def hear(record: logging.LogRecord) -> None:
-        if record.name in ("cutlayer.net.gate", "cutlayer.net.grpc_server"):
+        if record.name in ("cutlayer.net.server.listener", "cutlayer.net.server.grpc_server"):
             said.append(record.getMessage())
 
     with records_to(hear):
@@ -98,7 +98,7 @@ async def serving(
 
 @contextlib.asynccontextmanager
 async def holding(
-    keys: RunKeys, limits: Limits = LIMITS
+    keys: RunKeys, limits: ConnectionLimits = LIMITS
 ) -> AsyncIterator[tuple[Served, asyncio.Queue[Link]]]:
     """A server whose sessions do nothing: the test has the links of both ends."""
     came: asyncio.Queue[Link] = asyncio.Queue()

@@ -10,28 +10,21 @@ from pathlib import Path
 
 import torch
 
-from cutlayer.net.compute import Compute, in_place
-from cutlayer.net.controller import Controller
-from cutlayer.net.device_driver import DeviceDriver, Ready
-from cutlayer.net.device_store import DeviceStore
-from cutlayer.net.device_watch import DeviceWatch
-from cutlayer.net.device_worker import DeviceTools, DeviceWorker
-from cutlayer.net.journal import Journal
-from cutlayer.net.limits import bounds_of, journal_limits
-from cutlayer.net.link import Link
-from cutlayer.net.measured import MeasuredRound, Shape
-from cutlayer.net.messages import Terms
-from cutlayer.net.round_end import RoundEnd
-from cutlayer.net.server_driver import Save, ServerDriver, recover
-from cutlayer.net.server_session import RunPlan, ServerSession
-from cutlayer.net.server_watch import ServerWatch
-from cutlayer.net.server_worker import ServerTools, ServerWorker
+from cutlayer.net.device.driver import DeviceDriver, DeviceWatch, Ready
+from cutlayer.net.device.worker import DeviceStore, DeviceTools, DeviceWorker
+from cutlayer.net.server.driver import Save, ServerDriver, recover
+from cutlayer.net.server.journal import Journal
+from cutlayer.net.server.session import RoundEnd, RunPlan, ServerSession
+from cutlayer.net.server.timing import MeasuredRound, ServerWatch, Shape
+from cutlayer.net.server.worker import Controller, ServerTools, ServerWorker
+from cutlayer.net.wire.limits import bounds_of, journal_limits
+from cutlayer.net.wire.link import Compute, Link, in_place
+from cutlayer.net.wire.messages import Terms
 from cutlayer.spec import MiniBatch
 from cutlayer.train.exchange import pack_adapter
 from cutlayer.train.round import Round, RoundOutcome, initial_state
 from cutlayer.train.run_directory import RunDirectory
-from cutlayer.train.setup import Setup
-from cutlayer.train.state import RunState
+from cutlayer.train.state import RunState, Setup
 from net.memory_link import memory_links
 
 MAX_TOKENS = 16

@@ -7,7 +7,7 @@ import asyncio
 from collections import deque
 from typing import final
 
-from cutlayer.net.link import Link, LinkClosed
+from cutlayer.net.wire.link import Link, LinkClosed
 
 
 @final

@@ -14,13 +14,12 @@ from typing import Any
 
 import tiny
 
-from cutlayer.config.job import prepare
 from cutlayer.errors import RunError
-from cutlayer.net.compute import Compute, in_place
-from cutlayer.net.link import Link, LinkClosed
-from cutlayer.net.server_driver import Save, ServerDriver
-from cutlayer.net.server_session import Passed
-from cutlayer.train.setup import Setup
+from cutlayer.jobs.train import prepare
+from cutlayer.net.server.driver import Save, ServerDriver
+from cutlayer.net.server.session import Tick
+from cutlayer.net.wire.link import Compute, Link, LinkClosed, in_place
+from cutlayer.train.state import Setup
 from net.chaos import BrokenLink, Chaos, GoneError, KilledError
 from net.harness import Run, Site
 from net.recompute import Presence, Steps, absent, final, presence, replayed, steps
@@ -148,7 +147,7 @@ async def _serve(
                 await asyncio.sleep(0)
             between()
             with suppress(LinkClosed, KilledError, RunError):  # `ended` raises the same
-                await server.handle(Passed(passed(1.0)))
+                await server.handle(Tick(passed(1.0)))
         ended.result()
     finally:
         ended.cancel()

@@ -19,10 +19,10 @@ from typing import final
 
 import tiny
 
-from cutlayer.config.job import Job, prepare
 from cutlayer.config.schema import Config
+from cutlayer.jobs.train import Job, prepare
+from cutlayer.net.identity.certificates import make_private_folder
 from cutlayer.net.identity.device_keys import write_device_keys
-from cutlayer.net.identity.private_files import make_private_folder
 from cutlayer.train.run_directory import RunDirectory
 from net.devices import names, own_images, write_config
 from net.ends import LOOPBACK, Cable, enrolled, run_keys

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import final
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["net.processes", "cutlayer.config.serve", "cutlayer.config.join"])
+_CONTEXT.set_forkserver_preload(["net.processes", "cutlayer.jobs.serve", "cutlayer.jobs.join"])
 _POLL_S = 0.01
 _HOURS_S = 10 * 3600.0
 

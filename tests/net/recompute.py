@@ -13,17 +13,24 @@ from torch import Tensor
 
 from cutlayer.codec.codec import EMPTY, State
 from cutlayer.codec.packet import read
-from cutlayer.codec.targets import decode_targets
-from cutlayer.model.aggregate import fedavg
-from cutlayer.net.device_worker import DeviceWorker
-from cutlayer.net.frames import Position
-from cutlayer.net.messages import Activation, Adapter, Gradient, Message, Open, Opening, Restarted
-from cutlayer.net.server_worker import ServerWorker
-from cutlayer.train.device_codec.codec import for_device
-from cutlayer.train.exchange import unpack_adapter
+from cutlayer.codec.raw import decode_targets
+from cutlayer.model.optimizer import fedavg
+from cutlayer.net.device.worker import DeviceWorker
+from cutlayer.net.server.worker import ServerWorker
+from cutlayer.net.wire.frames import Position
+from cutlayer.net.wire.messages import (
+    Activation,
+    Adapter,
+    Gradient,
+    Message,
+    Open,
+    Opening,
+    Restarted,
+)
+from cutlayer.train.exchange import server_pass, unpack_adapter
 from cutlayer.train.round import initial_state
-from cutlayer.train.server_pass import server_pass
-from cutlayer.train.setup import Setup
+from cutlayer.train.state import Setup
+from cutlayer.train.torch_codec import for_device
 from net.harness import Run
 
 

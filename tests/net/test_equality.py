@@ -7,8 +7,8 @@ import pytest
 import tiny
 import torch
 
-from cutlayer.config.job import prepare
-from cutlayer.schemes.scheme import Phase
+from cutlayer.jobs.train import prepare
+from cutlayer.rounds.schemes import Phase
 from cutlayer.train.round import RoundOutcome
 from net.harness import Run, final, play, same_adapters, trained
 from net.recompute import final as final_adapters

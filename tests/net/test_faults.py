@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from cutlayer.net.journal import Entry
-from cutlayer.net.messages import Activation, Adapter
-from cutlayer.train.setup import Setup
+from cutlayer.net.server.journal import Entry
+from cutlayer.net.wire.messages import Activation, Adapter
+from cutlayer.train.state import Setup
 from net.harness import Run, play
 from net.playing import DEVICES, GIVEN_UP, ROUNDS, Calm, make_setup, played
 from net.recompute import final, replayed, steps

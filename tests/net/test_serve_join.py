@@ -13,22 +13,20 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from cutlayer.config.job import new_directory, prepare, start
-from cutlayer.config.join import Joining
-from cutlayer.config.net_job import NetJob, check_net, open_net
 from cutlayer.config.schema import Config, TwoTimescalePlanner
-from cutlayer.config.serve import Doors, Service, resume
 from cutlayer.errors import ConfigError, DataError, RunError
-from cutlayer.net.compute import in_place
-from cutlayer.net.door_limits import Limits
-from cutlayer.net.grpc_link import connect
+from cutlayer.jobs.join import Joining
+from cutlayer.jobs.network import NetJob, check_net, open_net
+from cutlayer.jobs.serve import Doors, Service, resume
+from cutlayer.jobs.train import new_directory, prepare, start
 from cutlayer.net.identity.run_keys import RunKeys
-from cutlayer.net.limits import device_limits
-from cutlayer.net.link import Link, LinkClosed
-from cutlayer.net.messages import Ask, Message, Refused, Welcome
-from cutlayer.net.wire import Wire
+from cutlayer.net.server.admission import ConnectionLimits
+from cutlayer.net.wire.grpc_link import connect
+from cutlayer.net.wire.limits import Wire, device_limits
+from cutlayer.net.wire.link import Link, LinkClosed, in_place
+from cutlayer.net.wire.messages import Ask, Message, Refused, Welcome
 from cutlayer.report.run_reader import read_run
-from cutlayer.train.locks import alone
+from cutlayer.train.files import alone
 from cutlayer.train.records import RoundRecord
 from cutlayer.train.run import Observer, Silent
 from cutlayer.train.run_directory import RunDirectory
@@ -379,7 +377,7 @@ def test_the_number_of_a_revoked_device_goes_to_the_next(
         own = enrolled(keys, name)
         async with asyncio.timeout(PATIENCE_S):
             while True:
-                link = await connect(f"127.0.0.1:{port}", own, Limits())
+                link = await connect(f"127.0.0.1:{port}", own, ConnectionLimits())
                 wire = Wire(device_limits(None))
                 try:
                     await link.send(wire.outgoing(Ask()))

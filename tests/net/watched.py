@@ -1,6 +1,6 @@
 """Runs as operators see them, made up: from no round at all to dozens, few devices and many."""
 
-from cutlayer.net.status import DeviceStatus, Held, Process, Status
+from cutlayer.net.operations.status import DeviceStatus, MemoryHeld, RunStatus, ServerProcess
 from cutlayer.train.records import UNOBSERVED, FirstRound, RoundRecord, TrainedRound
 
 HOSTILE = '<img src=x onerror="document.title=1">'
@@ -94,13 +94,13 @@ def status(
     of: int = 20,
     finished: bool = False,
     failure: str | None = None,
-) -> Status:
+) -> RunStatus:
     """A run that stands where its history ends."""
     last = history[-1] if history else None
     played = 0 if last is None else last.round
     names = ("activation", "gradient", "adapter_up", "adapter_down", "labels", "model", "overhead")
     sizes = (88 * _MIB, 19 * _MIB, 3 * _MIB, 3 * _MIB, 61_440, 42 * _MIB, 70_000)
-    return Status(
+    return RunStatus(
         run="dinov2-small-fashion-mnist-001",
         title="sft: dinov2-small on fashion-mnist",
         round=min(played + 1, of),
@@ -114,29 +114,29 @@ def status(
         devices=devices,
         payload_bytes=dict(zip(names, sizes, strict=True)) if played else {},
         last=last,
-        process=Process(
+        process=ServerProcess(
             uptime_s=4321.0,
             resident_bytes=612 * _MIB,
-            held=Held(now_bytes=3 * _MIB, most_bytes=90 * _MIB),
+            held=MemoryHeld(now_bytes=3 * _MIB, most_bytes=90 * _MIB),
             refused_connections=3,
             failure=failure,
         ),
     )
 
 
-def running(count: int = 7, devices: int = 3, of: int = 20) -> tuple[Status, list[RoundRecord]]:
+def running(count: int = 7, devices: int = 3, of: int = 20) -> tuple[RunStatus, list[RoundRecord]]:
     """A run in its round `count` + 1, and its history."""
     history = rounds(count, devices)
     present = tuple(device(number, count) for number in range(devices))
     return status(history, present, of=of), history
 
 
-def waiting(devices: int = 3) -> tuple[Status, list[RoundRecord]]:
+def waiting(devices: int = 3) -> tuple[RunStatus, list[RoundRecord]]:
     """A run that nobody has joined."""
     return status([], tuple(absent() for _ in range(devices))), []
 
 
-def ended(count: int = 5) -> tuple[Status, list[RoundRecord]]:
+def ended(count: int = 5) -> tuple[RunStatus, list[RoundRecord]]:
     """A run whose last round has closed."""
     history = rounds(count)
     present = tuple(
@@ -146,7 +146,7 @@ def ended(count: int = 5) -> tuple[Status, list[RoundRecord]]:
     return status(history, present, of=count, finished=True), history
 
 
-def besieged() -> tuple[Status, list[RoundRecord]]:
+def besieged() -> tuple[RunStatus, list[RoundRecord]]:
     """A run one of whose devices has a name that means harm."""
     history = rounds(2)
     return status(history, (device(0, 2, HOSTILE), device(1, 2), device(2, 2))), history

@@ -2,11 +2,8 @@
 
 import numpy as np
 
-from cutlayer.planner.accuracy.cubic import CubicSurface, fit
-from cutlayer.planner.accuracy.monotone import MonotoneSurface
-from cutlayer.planner.accuracy.surface import AccuracySurface, Box
-from cutlayer.planner.configuration.compression import EntropyRatio
-from cutlayer.planner.configuration.problem import ConfigurationProblem
+from cutlayer.planner.accuracy import AccuracySurface, Box, CubicSurface, MonotoneSurface, fit_cubic
+from cutlayer.planner.configuration import ConfigurationProblem, EntropyRatio
 
 KEEP_RATIOS = np.geomspace(0.05, 0.9, 7)
 BITS = np.arange(1.0, 9.0)
@@ -28,7 +25,7 @@ def rising(rng: np.random.Generator) -> MonotoneSurface:
 def bumpy(rng: np.random.Generator) -> CubicSurface:
     """A cubic through noise: it rises and falls."""
     rho, q = (axis.ravel() for axis in np.meshgrid(KEEP_RATIOS, BITS))
-    return CubicSurface(fit(rho, q, rng.uniform(0.4, 0.9, rho.size)).coefficients, BOX)
+    return CubicSurface(fit_cubic(rho, q, rng.uniform(0.4, 0.9, rho.size)).coefficients, BOX)
 
 
 def instance(

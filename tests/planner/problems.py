@@ -8,9 +8,15 @@ import numpy as np
 from hypothesis import strategies as st
 from jaxtyping import Float64
 
-from cutlayer.channel.curves import Curves, ProportionalRates, RateCurve, ShannonRates
-from cutlayer.channel.shannon import ConstantPower, ConstantSnr
-from cutlayer.planner.bandwidth.share_problem import ShareProblem
+from cutlayer.channel.shannon import (
+    ConstantPower,
+    ConstantSnr,
+    Curves,
+    ProportionalRates,
+    RateCurve,
+    ShannonRates,
+)
+from cutlayer.planner.bandwidth import ShareProblem
 
 LAWS = (ConstantSnr(), ConstantPower())
 

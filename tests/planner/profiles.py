@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from cutlayer.planner.accuracy.profile import Point, Profile
+from cutlayer.planner.profile import Profile, ProfilePoint
 
 REFERENCE = 0.88
 
 
-def _grid(codec: str, factor: float) -> list[Point]:
+def _grid(codec: str, factor: float) -> list[ProfilePoint]:
     points = []
     for keep_ratio in (0.05, 0.1, 0.2, 0.5, 1.0):
         for bits in (1, 2, 4, 8):
@@ -15,19 +15,19 @@ def _grid(codec: str, factor: float) -> list[Point]:
             accuracy = REFERENCE * float(kept) * (1 - 0.4 * 4.0**-bits)
             sent = factor * keep_ratio * (bits + 1)
             settings = {"keep_ratio": keep_ratio, "levels": 2**bits - 1}
-            points.append(Point(codec, settings, sent, sent, (accuracy,)))
+            points.append(ProfilePoint(codec, settings, sent, sent, (accuracy,)))
     return points
 
 
-def _best(up: float, down: float, loss: float) -> Point:
+def _best(up: float, down: float, loss: float) -> ProfilePoint:
     settings = {"target_bits_up": up, "target_bits_down": down}
-    return Point("best", settings, up, down, (REFERENCE - loss,))
+    return ProfilePoint("best", settings, up, down, (REFERENCE - loss,))
 
 
 def profile(model: str = "dinov2-small", data: str = "fashion-mnist") -> Profile:
     """Two grids, and `best` at 0.3, 0.7 and 1 bits up: it loses 8, 1.2 and 0.4 points."""
     points = (
-        Point("none", {}, 32.0, 32.0, (REFERENCE,)),
+        ProfilePoint("none", {}, 32.0, 32.0, (REFERENCE,)),
         *_grid("paper", 3.0),
         *_grid("paper-rans", 2.0),
         _best(0.3, 0.2, 0.08),

@@ -5,21 +5,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.channel.curves import Curves, ProportionalRates
-from cutlayer.channel.shares import check_shares
-from cutlayer.channel.trace import Trace
-from cutlayer.channel.trace_channel import TraceChannel
+from cutlayer.channel.rates import check_shares
+from cutlayer.channel.shannon import Curves, ProportionalRates
+from cutlayer.channel.traces import Trace, TraceChannel
 from cutlayer.errors import ConfigError
 from cutlayer.planner.allocation import (
     Allocation,
     Fixed,
+    Observed,
     Random,
     TwoTimescale,
     best_shares,
     even,
+    share_problem,
 )
-from cutlayer.planner.observed import Observed, share_problem
-from cutlayer.timeline.rules import Rules
+from cutlayer.rounds.rules import Rules
 
 RULES = Rules()
 ONES = (1.0, 1.0, 1.0)

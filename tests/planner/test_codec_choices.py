@@ -4,17 +4,17 @@ from dataclasses import replace
 
 import pytest
 
-from cutlayer.planner.accuracy.profile import Point, Profile
 from cutlayer.planner.codec_choices import measured_choices
+from cutlayer.planner.profile import Profile, ProfilePoint
 
-NONE = Point("none", {}, 32.0, 32.0, (0.80,))
+NONE = ProfilePoint("none", {}, 32.0, 32.0, (0.80,))
 
 
-def grid(codec: str, bits: float) -> list[Point]:
+def grid(codec: str, bits: float) -> list[ProfilePoint]:
     """Three keep ratios by two numbers of bits; every step costs `bits` more."""
     accuracy = {0.1: (0.60, 0.70), 0.2: (0.70, 0.79), 0.4: (0.76, 0.80)}
     return [
-        Point(
+        ProfilePoint(
             codec,
             {"keep_ratio": rho, "levels": 2**q - 1},
             bits * rho * (1 + q) + 0.1,
@@ -27,9 +27,9 @@ def grid(codec: str, bits: float) -> list[Point]:
 
 
 BEST = [
-    Point("best", {"target_bits_up": 0.3, "target_bits_down": 0.2}, 0.3, 0.2, (0.74,)),
-    Point("best", {"target_bits_up": 0.7, "target_bits_down": 0.4}, 0.7, 0.4, (0.79,)),
-    Point("best", {"target_bits_up": 1.0, "target_bits_down": 0.6}, 1.0, 0.6, (0.80,)),
+    ProfilePoint("best", {"target_bits_up": 0.3, "target_bits_down": 0.2}, 0.3, 0.2, (0.74,)),
+    ProfilePoint("best", {"target_bits_up": 0.7, "target_bits_down": 0.4}, 0.7, 0.4, (0.79,)),
+    ProfilePoint("best", {"target_bits_up": 1.0, "target_bits_down": 0.6}, 1.0, 0.6, (0.80,)),
 ]
 PROFILE = Profile(
     model="m",

@@ -5,13 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cutlayer.planner import crowd as module
-from cutlayer.planner.crowd import crowd_of
-from cutlayer.planner.decision import Held
-from cutlayer.planner.forecast import PHASES, forecast, round_delay_s
-from cutlayer.planner.workload import Workload
-from cutlayer.schemes.all import SCHEMES
-from cutlayer.timeline.rules import Rules, Sharing
+from cutlayer.planner import forecast as module
+from cutlayer.planner.decision import MiniBatchPolicy, Workload
+from cutlayer.planner.forecast import PHASES, crowd_of, forecast, round_delay_s
+from cutlayer.rounds.rules import Rules, Sharing
+from cutlayer.rounds.schemes import SCHEMES
 from planner import workloads
 
 COUNT, PLAYED = 90, 30
@@ -34,7 +32,7 @@ def test_a_crowd_takes_as_long_as_all(
 ) -> None:
     scheme = SCHEMES[name]
     own = many(Rules(downlink=downlink), server_flops_per_s)
-    held = Held(micro_batches=2, in_flight=2) if scheme.pipelined else Held()
+    held = MiniBatchPolicy(micro_batches=2, in_flight=2) if scheme.pipelined else MiniBatchPolicy()
     chosen = workloads.decision(own, scheme=scheme, held=held)
     curves = own.channel.mean_curves()
     whole = forecast(own, chosen)

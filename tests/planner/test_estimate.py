@@ -7,11 +7,11 @@ from examples import at_most
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.planner.decision import Held
+from cutlayer.planner.decision import MiniBatchPolicy
 from cutlayer.planner.estimate import amounts_of, estimated_s, server_part
 from cutlayer.planner.forecast import round_delay_s
-from cutlayer.schemes.all import SCHEMES
-from cutlayer.timeline.rules import Duplex, Rules, Sharing
+from cutlayer.rounds.rules import Duplex, Rules, Sharing
+from cutlayer.rounds.schemes import SCHEMES
 from planner import workloads
 
 RULES = (
@@ -39,12 +39,16 @@ def test_one_device_waits_for_nobody(name: str) -> None:
     st.sampled_from(RULES),
     st.lists(st.floats(3e8, 3e10), min_size=2, max_size=5),
     st.sampled_from(
-        [Held(), Held(micro_batches=4, in_flight=2), Held(micro_batches=8, in_flight=8)]
+        [
+            MiniBatchPolicy(),
+            MiniBatchPolicy(micro_batches=4, in_flight=2),
+            MiniBatchPolicy(micro_batches=8, in_flight=8),
+        ]
     ),
     st.floats(1e9, 1e11),
 )
 def test_never_much_longer_than_the_timeline(
-    rules: Rules, rates: list[float], held: Held, server: float
+    rules: Rules, rates: list[float], held: MiniBatchPolicy, server: float
 ) -> None:
     """A bound without a pipeline, whatever queues; with one it is off by what its ends hide."""
     ratios = [17.0 - 2 * n for n in range(len(rates))]

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from cutlayer.config.plan import plan
 from cutlayer.config.read import read_config
+from cutlayer.jobs.plan import plan
 from cutlayer.report.plan_record import plan_record
 from cutlayer.report.plan_tables import plan_tables
 

@@ -2,12 +2,11 @@
 
 import pytest
 
-from cutlayer.planner.decision import Held
-from cutlayer.planner.fitting import fitting_ways, shortage
+from cutlayer.planner.decision import MiniBatchPolicy
 from cutlayer.planner.forecast import device_need
-from cutlayer.schemes.all import SCHEMES
-from cutlayer.schemes.sft import SFT
-from cutlayer.spec import Holding
+from cutlayer.planner.joint import fitting_ways, shortage
+from cutlayer.rounds.schemes import SCHEMES, SFT
+from cutlayer.spec import ActivationPolicy
 from cutlayer.units import MIB
 from planner import workloads
 
@@ -15,32 +14,32 @@ CUT = 4
 FREE = workloads.workload()
 
 
-def need_mib(held: Held) -> float:
+def need_mib(held: MiniBatchPolicy) -> float:
     """What `FREE` needs at `CUT`."""
     return device_need(FREE, SFT, CUT, held).total / MIB
 
 
 def test_without_a_limit_nothing_is_cut_or_computed_twice() -> None:
-    assert fitting_ways(FREE, SFT, CUT) == [Held()]
+    assert fitting_ways(FREE, SFT, CUT) == [MiniBatchPolicy()]
 
 
 @pytest.mark.parametrize("count", [2, 4, 8])
 def test_as_few_micro_batches_as_fit(count: int) -> None:
-    limit = need_mib(Held(Holding.KEEP, count)) + 1e-3
+    limit = need_mib(MiniBatchPolicy(ActivationPolicy.KEEP, count)) + 1e-3
     own = workloads.workload(memory_mib=(None, limit, 100.0))
-    assert fitting_ways(own, SFT, CUT) == [Held(Holding.KEEP, count)]
+    assert fitting_ways(own, SFT, CUT) == [MiniBatchPolicy(ActivationPolicy.KEEP, count)]
 
 
 def test_computing_twice_is_the_last_resort() -> None:
     """Checkpointing in micro-batches of one holds less than keeping them."""
-    least = need_mib(Held(Holding.CHECKPOINT, 8))
-    assert least < need_mib(Held(Holding.KEEP, 8))
+    least = need_mib(MiniBatchPolicy(ActivationPolicy.CHECKPOINT, 8))
+    assert least < need_mib(MiniBatchPolicy(ActivationPolicy.KEEP, 8))
     own = workloads.workload(memory_mib=(least + 1e-3,) * 3)
-    assert fitting_ways(own, SFT, CUT) == [Held(Holding.CHECKPOINT, 8)]
+    assert fitting_ways(own, SFT, CUT) == [MiniBatchPolicy(ActivationPolicy.CHECKPOINT, 8)]
 
 
 def test_who_is_short_of_how_much() -> None:
-    least = min(need_mib(Held(holding, 8)) for holding in Holding)
+    least = min(need_mib(MiniBatchPolicy(holding, 8)) for holding in ActivationPolicy)
     own = workloads.workload(memory_mib=(100.0, least - 0.5, None))
     short = shortage(own, SFT, CUT)
     assert short is not None
@@ -55,12 +54,16 @@ def test_pipelines_of_every_depth_that_fits() -> None:
     ways = fitting_ways(FREE, overlap, CUT)
     depths = [(held.micro_batches, held.in_flight) for held in ways]
     assert depths == [(2, 2), (4, 4), (4, 2), (8, 8), (8, 4), (8, 2)]
-    own = workloads.workload(memory_mib=(need_mib(Held(Holding.KEEP, 8, 2)) + 1e-3,) * 3)
-    assert Held(Holding.KEEP, 8, 2) in fitting_ways(own, overlap, CUT)
-    assert Held(Holding.KEEP, 2, 2) not in fitting_ways(own, overlap, CUT)
+    own = workloads.workload(
+        memory_mib=(need_mib(MiniBatchPolicy(ActivationPolicy.KEEP, 8, 2)) + 1e-3,) * 3
+    )
+    assert MiniBatchPolicy(ActivationPolicy.KEEP, 8, 2) in fitting_ways(own, overlap, CUT)
+    assert MiniBatchPolicy(ActivationPolicy.KEEP, 2, 2) not in fitting_ways(own, overlap, CUT)
 
 
 def test_a_server_with_an_order_of_its_own_takes_whole_mini_batches() -> None:
-    own = workloads.workload(memory_mib=(need_mib(Held(Holding.KEEP, 2)) + 1e-3,) * 3)
+    own = workloads.workload(
+        memory_mib=(need_mib(MiniBatchPolicy(ActivationPolicy.KEEP, 2)) + 1e-3,) * 3
+    )
     ways = fitting_ways(own, SCHEMES["splitlora"], CUT)
     assert all(held.micro_batches == 1 for held in ways)

@@ -7,12 +7,10 @@ import pytest
 from closed_form import RoundSeconds, round_delay_s
 
 from cutlayer.planner import forecast as module
-from cutlayer.planner.crowd import crowd_of
-from cutlayer.planner.decision import Held
-from cutlayer.planner.forecast import PHASES, Forecast, device_works, forecast
-from cutlayer.schemes.all import SCHEMES
-from cutlayer.schemes.scheme import Phase
-from cutlayer.timeline.simulate import simulate
+from cutlayer.planner.decision import MiniBatchPolicy
+from cutlayer.planner.forecast import PHASES, Forecast, crowd_of, device_works, forecast
+from cutlayer.rounds.schemes import SCHEMES, Phase
+from cutlayer.rounds.simulate import simulate
 from planner import workloads
 
 
@@ -60,7 +58,11 @@ def test_bytes_are_those_of_the_cost_models() -> None:
 @pytest.mark.parametrize("name", SCHEMES)
 def test_every_scheme_is_what_its_timeline_says(name: str) -> None:
     own = workloads.workload()
-    held = Held(micro_batches=4, in_flight=2) if SCHEMES[name].pipelined else Held()
+    held = (
+        MiniBatchPolicy(micro_batches=4, in_flight=2)
+        if SCHEMES[name].pipelined
+        else MiniBatchPolicy()
+    )
     chosen = workloads.decision(own, scheme=SCHEMES[name], held=held)
     curves = own.channel.mean_curves()
     works = device_works(own, chosen, curves, crowd_of(own, chosen, curves))
@@ -73,7 +75,11 @@ def test_every_scheme_is_what_its_timeline_says(name: str) -> None:
 @pytest.mark.parametrize("name", ["sft", "sft-overlap"])
 def test_a_long_round_is_simulated_in_part(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     own = workloads.workload(local_steps=200)
-    held = Held(micro_batches=4, in_flight=2) if name == "sft-overlap" else Held()
+    held = (
+        MiniBatchPolicy(micro_batches=4, in_flight=2)
+        if name == "sft-overlap"
+        else MiniBatchPolicy()
+    )
     chosen = workloads.decision(own, scheme=SCHEMES[name], held=held)
     whole = forecast(own, chosen)
     monkeypatch.setattr(module, "MOST_VISITS", 3 * 100 * held.micro_batches)

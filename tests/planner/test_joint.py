@@ -9,15 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cutlayer.errors import ConfigError
-from cutlayer.planner.decision import Limits
-from cutlayer.planner.fitting import least_limit
+from cutlayer.planner.decision import PlanLimits
 from cutlayer.planner.forecast import device_need, round_delay_s
-from cutlayer.planner.joint import ranked, rules_for, search
-from cutlayer.planner.plan import make_plan
-from cutlayer.planner.rivals import published_plan
-from cutlayer.schemes.all import SCHEMES
-from cutlayer.schemes.sft import SFT
-from cutlayer.timeline.rules import Duplex, Rules, Sharing
+from cutlayer.planner.joint import least_limit, ranked, rules_for, search
+from cutlayer.planner.plan import make_plan, published_plan
+from cutlayer.rounds.rules import Duplex, Rules, Sharing
+from cutlayer.rounds.schemes import SCHEMES, SFT
 from planner import workloads
 
 CODECS = (workloads.BEST,)
@@ -173,4 +170,4 @@ def test_limits_that_cannot_be() -> None:
         ({"least_cut": 0}, "least_cut is 0"),
     ):
         with pytest.raises(ConfigError, match=message):
-            replace(Limits((1.0,)), **change)
+            replace(PlanLimits((1.0,)), **change)

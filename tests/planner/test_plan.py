@@ -4,16 +4,20 @@ from dataclasses import replace
 
 import pytest
 
-from cutlayer.planner.bindings import Limit, Resource
 from cutlayer.planner.codec_choices import CodecChoices
-from cutlayer.planner.decision import Held
+from cutlayer.planner.decision import MiniBatchPolicy, Workload
+from cutlayer.planner.explain import (
+    AccuracyInfeasibility,
+    CutInfeasibility,
+    Limit,
+    MemoryInfeasibility,
+    Resource,
+    ServerInfeasibility,
+)
 from cutlayer.planner.forecast import device_need, round_delay_s
-from cutlayer.planner.misfit import AccuracyMisfit, CutMisfit, MemoryMisfit, ServerMisfit
 from cutlayer.planner.plan import Plan, make_plan
-from cutlayer.planner.workload import Workload
-from cutlayer.schemes.all import SCHEMES
-from cutlayer.schemes.sft import SFT
-from cutlayer.spec import Holding
+from cutlayer.rounds.schemes import SCHEMES, SFT
+from cutlayer.spec import ActivationPolicy
 from cutlayer.units import MIB
 from planner import workloads
 
@@ -109,10 +113,12 @@ def test_no_memory_for_any_cut() -> None:
     plan = plan_of(own)
     assert plan.chosen is None
     (misfit,) = plan.misfits
-    assert isinstance(misfit, MemoryMisfit)
+    assert isinstance(misfit, MemoryInfeasibility)
     short = misfit.shortage
     assert (short.device, short.cut, misfit.short_devices) == (2, 1, 2)
-    least = min(device_need(own, SFT, 1, Held(holding, 8)).total for holding in Holding)
+    least = min(
+        device_need(own, SFT, 1, MiniBatchPolicy(holding, 8)).total for holding in ActivationPolicy
+    )
     assert short.need.total == least
     assert misfit.embedding_bytes > short.limit_bytes
     assert misfit.half_base_bytes is not None and misfit.half_base_bytes < short.need.total
@@ -124,9 +130,9 @@ def test_no_memory_for_any_cut() -> None:
 def test_no_codec_is_accurate_enough() -> None:
     plan = plan_of(workloads.workload(), CodecChoices((), (workloads.COARSE,), None))
     assert plan.chosen is None
-    assert plan.misfits == (AccuracyMisfit(0.02, workloads.COARSE),)
+    assert plan.misfits == (AccuracyInfeasibility(0.02, workloads.COARSE),)
     nothing = plan_of(workloads.workload(), CodecChoices((), (), None))
-    assert nothing.misfits == (AccuracyMisfit(0.02, None),)
+    assert nothing.misfits == (AccuracyInfeasibility(0.02, None),)
 
 
 def test_a_server_that_is_always_too_busy() -> None:
@@ -134,7 +140,7 @@ def test_a_server_that_is_always_too_busy() -> None:
     plan = plan_of(own, CodecChoices((workloads.BEST,), (), None), server_busy=0.05)
     assert plan.chosen is None
     (misfit,) = plan.misfits
-    assert isinstance(misfit, ServerMisfit)
+    assert isinstance(misfit, ServerInfeasibility)
     assert misfit.least > 0.05
     again = plan_of(own, CodecChoices((workloads.BEST,), (), None), server_busy=misfit.least)
     assert again.chosen is not None
@@ -143,4 +149,4 @@ def test_a_server_that_is_always_too_busy() -> None:
 def test_a_least_cut_that_no_model_has() -> None:
     plan = plan_of(workloads.workload(), least_cut=6)
     assert plan.chosen is None
-    assert plan.misfits == (CutMisfit(6, 5),)
+    assert plan.misfits == (CutInfeasibility(6, 5),)

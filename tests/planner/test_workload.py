@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cutlayer.channel.snr_channel import SnrChannel
-from cutlayer.cost.accounting import PHYSICAL
+from cutlayer.channel.fading import SnrChannel
 from cutlayer.errors import ConfigError
-from cutlayer.planner.workload import Workload
+from cutlayer.planner.decision import Workload
+from cutlayer.rounds.memory import PHYSICAL
+from cutlayer.rounds.rules import Rules
 from cutlayer.spec import Device, LinearShape, MiniBatch, ModelSpec
-from cutlayer.timeline.rules import Rules
 
 DEVICE = Device("device-0", 1e12, 17.0, 17.0, 2**20)
 

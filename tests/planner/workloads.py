@@ -5,17 +5,15 @@ from dataclasses import replace
 
 import numpy as np
 
+from cutlayer.channel.fading import SnrChannel
 from cutlayer.channel.shannon import ConstantPower, ConstantSnr
-from cutlayer.channel.snr_channel import SnrChannel
-from cutlayer.cost.accounting import PHYSICAL
-from cutlayer.cost.parameters import Dimensions, vit_spec
 from cutlayer.planner.codec_choices import CodecChoices
-from cutlayer.planner.decision import CodecChoice, Decision, Held, Limits
-from cutlayer.planner.workload import Workload
-from cutlayer.schemes.scheme import Scheme
-from cutlayer.schemes.sft import SFT
+from cutlayer.planner.decision import CodecChoice, Decision, MiniBatchPolicy, PlanLimits, Workload
+from cutlayer.rounds.memory import PHYSICAL
+from cutlayer.rounds.parameters import Dimensions, vit_spec
+from cutlayer.rounds.rules import Rules
+from cutlayer.rounds.schemes import SFT, Scheme
 from cutlayer.spec import Device, MiniBatch
-from cutlayer.timeline.rules import Rules
 from cutlayer.units import MIB
 
 SMALL = Dimensions("small", blocks=6, width=64, heads=4, image_side=64, classes=10, rank=4)
@@ -59,9 +57,9 @@ def workload(
     )
 
 
-def limits(own: Workload, **changes: object) -> Limits:
+def limits(own: Workload, **changes: object) -> PlanLimits:
     """No limit but what is given."""
-    return replace(Limits((1.0,) * len(own.devices)), **changes)  # type: ignore[arg-type]
+    return replace(PlanLimits((1.0,) * len(own.devices)), **changes)  # type: ignore[arg-type]
 
 
 def decision(
@@ -69,7 +67,7 @@ def decision(
     cut: int = 2,
     *,
     scheme: Scheme = SFT,
-    held: Held | None = None,
+    held: MiniBatchPolicy | None = None,
     shares: Sequence[float] | None = None,
     codec: CodecChoice = BEST,
 ) -> Decision:
@@ -79,7 +77,7 @@ def decision(
         scheme=scheme,
         cuts=(cut,) * count,
         codec=codec,
-        held=held or Held(),
+        held=held or MiniBatchPolicy(),
         rules=own.rules,
         shares=tuple(shares or (1.0 / count,) * count),
     )

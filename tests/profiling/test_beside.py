@@ -5,8 +5,8 @@ import pytest
 from codec.ends import Ends, correlated
 
 from cutlayer.codec.codec import EMPTY, Codec
-from cutlayer.codec.presets import best, none, paper, paper_rans
-from cutlayer.profiling.beside import Beside, other_bytes
+from cutlayer.codec.staged import best, none, paper, paper_rans
+from cutlayer.profiling.training import ShadowCodec, other_bytes
 
 
 @pytest.mark.parametrize(
@@ -15,7 +15,7 @@ from cutlayer.profiling.beside import Beside, other_bytes
     ids=["paper", "best", "none"],
 )
 def test_each_makes_what_it_makes_alone(codec: Codec, other: Codec) -> None:
-    both, own, second = Ends(Beside(codec, other)), Ends(codec), Ends(other)
+    both, own, second = Ends(ShadowCodec(codec, other)), Ends(codec), Ends(other)
     total = 0
     for step in range(3):
         tensor = correlated((4, 6, 16), seed=step)
@@ -39,7 +39,7 @@ def test_the_same_symbols_decode_alike() -> None:
 
 
 def test_padding_and_expected_bytes_are_the_first_ones() -> None:
-    pair = Beside(paper().up, paper_rans().up)
+    pair = ShadowCodec(paper().up, paper_rans().up)
     tensor = correlated((3, 6, 16))
     tensor[0, 2:] = np.nan
     _, decoded = Ends(pair).send(tensor, lengths=[2, 6, 6])

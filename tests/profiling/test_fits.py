@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from cutlayer.planner.accuracy.profile import Point, Profile
-from cutlayer.profiling.fits import fit_lines
+from cutlayer.planner.profile import Profile, ProfilePoint
+from cutlayer.profiling.measure import fit_lines
 
 KEEP_RATIOS, BITS = (0.1, 0.2, 0.3, 0.5), (1, 2, 3, 4)
 GRID = [(keep_ratio, bits) for keep_ratio in KEEP_RATIOS for bits in BITS]
@@ -12,10 +12,10 @@ GRID = [(keep_ratio, bits) for keep_ratio in KEEP_RATIOS for bits in BITS]
 def profile(*accuracies: float, seeds: int = 2) -> Profile:
     """Of both codecs that send the same symbols: the accuracies of the grid, lower by 0.01 for each
     seed after the first."""
-    points = [Point("none", {}, 32.0, 32.0, (0.9,) * seeds)]
+    points = [ProfilePoint("none", {}, 32.0, 32.0, (0.9,) * seeds)]
     for codec in ("paper", "paper-rans"):
         points += [
-            Point(
+            ProfilePoint(
                 codec,
                 {"keep_ratio": keep_ratio, "levels": 2**bits - 1},
                 1.0,

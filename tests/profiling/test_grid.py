@@ -6,27 +6,27 @@ from codec.ends import Ends, correlated
 
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError
-from cutlayer.profiling.beside import other_bytes
-from cutlayer.profiling.grid import GRID, QUICK_GRID, TARGETS, Grid, Setting, codecs_of
+from cutlayer.profiling.grid import GRID, QUICK_GRID, TARGETS, CodecGrid, CodecSetting, codecs_of
+from cutlayer.profiling.training import other_bytes
 
 
 def test_every_setting_once_and_none_first() -> None:
-    settings = list(Grid((0.5, 0.1, 0.5), (3, 1), TARGETS[:1]).settings())
+    settings = list(CodecGrid((0.5, 0.1, 0.5), (3, 1), TARGETS[:1]).settings())
     assert settings == [
-        Setting("none"),
-        Setting("paper", {"keep_ratio": 0.1, "levels": 1}),
-        Setting("paper", {"keep_ratio": 0.1, "levels": 7}),
-        Setting("paper", {"keep_ratio": 0.5, "levels": 1}),
-        Setting("paper", {"keep_ratio": 0.5, "levels": 7}),
-        Setting("best", {"target_bits_up": 0.22, "target_bits_down": 0.1}),
-        Setting("fast"),
+        CodecSetting("none"),
+        CodecSetting("paper", {"keep_ratio": 0.1, "levels": 1}),
+        CodecSetting("paper", {"keep_ratio": 0.1, "levels": 7}),
+        CodecSetting("paper", {"keep_ratio": 0.5, "levels": 1}),
+        CodecSetting("paper", {"keep_ratio": 0.5, "levels": 7}),
+        CodecSetting("best", {"target_bits_up": 0.22, "target_bits_down": 0.1}),
+        CodecSetting("fast"),
     ]
     assert str(settings[2]) == "paper, keep ratio 0.1, levels 7"
     assert len(list(GRID.settings())) == 1 + 5 * 4 + 5 + 1
 
 
 @pytest.mark.parametrize("setting", [*GRID.settings(), *QUICK_GRID.settings()], ids=str)
-def test_every_setting_is_one_of_the_codec_section(setting: Setting) -> None:
+def test_every_setting_is_one_of_the_codec_section(setting: CodecSetting) -> None:
     section = Config.model_validate({"codec": {"name": setting.codec, **setting.values}}).codec
     assert section.model_fields_set == {"name", *setting.values}
 
@@ -47,13 +47,13 @@ def test_a_grid_that_cannot_be(
     keep_ratios: tuple[float, ...], bits: tuple[int, ...], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        Grid(keep_ratios, bits, TARGETS)
+        CodecGrid(keep_ratios, bits, TARGETS)
 
 
 def test_the_published_codec_counts_the_same_symbols_both_ways() -> None:
     values = {"keep_ratio": 0.2, "levels": 7}
-    pair = codecs_of(Setting("paper", values), packets=4)
-    plus = codecs_of(Setting("paper-rans", values), packets=4)
+    pair = codecs_of(CodecSetting("paper", values), packets=4)
+    plus = codecs_of(CodecSetting("paper-rans", values), packets=4)
     tensor = correlated((4, 6, 16))
     for both, alone in ((pair.up, plus.up), (pair.down, plus.down)):
         ends, other = Ends(both), Ends(alone)

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from cutlayer.errors import RunError
-from cutlayer.profiling.log import Line, append_line, read_lines
+from cutlayer.profiling.measure import ProfiledRun, append_line, read_lines
 
-LINE = Line(
+LINE = ProfiledRun(
     job="a",
     seed=1,
     codec="paper",

@@ -9,12 +9,10 @@ import tiny
 from cutlayer.config.schema import Config, SgdOptimizer
 from cutlayer.errors import ConfigError, CutlayerError
 from cutlayer.logs import lines_to
-from cutlayer.profiling.grid import Grid
-from cutlayer.profiling.log import Line, read_lines
-from cutlayer.profiling.measure import Plan, measure
-from cutlayer.profiling.trainer import Trainer
+from cutlayer.profiling.grid import CodecGrid
+from cutlayer.profiling.measure import ProfiledRun, ProfilePlan, Trainer, measure, read_lines
 
-GRID = Grid((0.1, 0.5), (3,), ((1.0, 0.6),))
+GRID = CodecGrid((0.1, 0.5), (3,), ((1.0, 0.6),))
 
 
 @pytest.fixture(scope="module")
@@ -25,21 +23,21 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 
 @pytest.fixture
-def plan(config: Config) -> Plan:
+def plan(config: Config) -> ProfilePlan:
     """One seed in this process."""
-    return Plan(config, GRID, seeds=1, workers=1, command="cutlayer profile")
+    return ProfilePlan(config, GRID, seeds=1, workers=1, command="cutlayer profile")
 
 
 class _StopError(Exception):
     """Somebody pulled the plug."""
 
 
-def _without_time(lines: list[Line]) -> list[Line]:
+def _without_time(lines: list[ProfiledRun]) -> list[ProfiledRun]:
     return sorted((replace(line, cpu_s=0.0) for line in lines), key=lambda line: str(line.key))
 
 
 @pytest.mark.slow("trains at many settings of a codec")
-def test_stopped_and_gone_on_with(plan: Plan, tmp_path: Path) -> None:
+def test_stopped_and_gone_on_with(plan: ProfilePlan, tmp_path: Path) -> None:
     """Only what was in progress is lost, and the profile is that of an uninterrupted run."""
     whole, stopped = tmp_path / "whole.jsonl", tmp_path / "new" / "stopped.jsonl"
     expected = measure(plan, whole)
@@ -71,15 +69,15 @@ def test_stopped_and_gone_on_with(plan: Plan, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow("trains at many settings of a codec")
-def test_two_processes_give_the_points_of_one(plan: Plan, tmp_path: Path) -> None:
-    small = replace(plan, grid=Grid((0.1,), (3,), ()), seeds=2)
+def test_two_processes_give_the_points_of_one(plan: ProfilePlan, tmp_path: Path) -> None:
+    small = replace(plan, grid=CodecGrid((0.1,), (3,), ()), seeds=2)
     alone = measure(small, tmp_path / "one.jsonl")
     assert measure(replace(small, workers=2), tmp_path / "two.jsonl") == alone
     assert [point.codec for point in alone.points] == ["none", "paper", "paper-rans", "fast"]
     assert alone.seeds == (0, 1)
 
 
-def test_a_training_that_diverges_is_a_result(plan: Plan, tmp_path: Path) -> None:
+def test_a_training_that_diverges_is_a_result(plan: ProfilePlan, tmp_path: Path) -> None:
     hot = SgdOptimizer(learning_rate=1e12)
     config = plan.config.model_copy(update={"optimizer": hot})
     said: list[str] = []
@@ -102,7 +100,7 @@ def test_a_training_that_diverges_is_a_result(plan: Plan, tmp_path: Path) -> Non
     ],
 )
 def test_a_wrong_job_leaves_no_log(
-    plan: Plan, tmp_path: Path, section: str, changed: dict[str, object], message: str
+    plan: ProfilePlan, tmp_path: Path, section: str, changed: dict[str, object], message: str
 ) -> None:
     wrong = getattr(plan.config, section).model_copy(update=changed)
     config = plan.config.model_copy(update={section: wrong})
@@ -111,7 +109,7 @@ def test_a_wrong_job_leaves_no_log(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_place_that_cannot_be_written(plan: Plan, tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written(plan: ProfilePlan, tmp_path: Path) -> None:
     """Found before the first training."""
     (tmp_path / "file").write_text("", encoding="utf-8")
     said: list[str] = []

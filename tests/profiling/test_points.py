@@ -4,31 +4,30 @@ import pytest
 
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError
-from cutlayer.planner.accuracy.profile import Point
-from cutlayer.profiling.grid import Setting
-from cutlayer.profiling.log import Line
-from cutlayer.profiling.points import About, profile_of
+from cutlayer.planner.profile import ProfilePoint
+from cutlayer.profiling.grid import CodecSetting
+from cutlayer.profiling.measure import About, ProfiledRun, profile_of
 
-NONE, FAST = Setting("none"), Setting("fast")
-PAPER = Setting("paper", {"keep_ratio": 0.25, "levels": 7})
+NONE, FAST = CodecSetting("none"), CodecSetting("fast")
+PAPER = CodecSetting("paper", {"keep_ratio": 0.25, "levels": 7})
 ABOUT = About(Config(), "cutlayer profile", (3, 4), 500)
 
 
 def line(
-    setting: Setting,
+    setting: CodecSetting,
     seed: int,
     accuracy: float,
     bits: tuple[float | None, float | None],
     other: tuple[float | None, float | None] = (None, None),
-) -> Line:
+) -> ProfiledRun:
     """A training that ended, in no time."""
     diverged = bits[0] is None
-    return Line(
+    return ProfiledRun(
         "job", seed, setting.codec, setting.values, accuracy, 2, diverged, *bits, *other, 0.0
     )
 
 
-def lines(**changed: Line) -> list[Line]:
+def lines(**changed: ProfiledRun) -> list[ProfiledRun]:
     """Two seeds of three settings; some of them changed."""
     usual = {
         "none3": line(NONE, 3, 0.8, (32.0, 32.0)),
@@ -41,23 +40,23 @@ def lines(**changed: Line) -> list[Line]:
     return [*{**usual, **changed}.values()]
 
 
-def points(given: list[Line]) -> tuple[Point, ...]:
+def points(given: list[ProfiledRun]) -> tuple[ProfilePoint, ...]:
     """Those of the three settings."""
     return profile_of(ABOUT, [NONE, PAPER, FAST], {one.key: one for one in given}).points
 
 
 def test_a_training_of_paper_is_a_point_of_paper_rans_too() -> None:
     assert points(lines()) == (
-        Point("none", {}, 32.0, 32.0, (0.8, 0.9)),
-        Point("paper", PAPER.values, 2.25, 1.25, (0.5, 0.7)),
-        Point("paper-rans", PAPER.values, 1.25, 0.375, (0.5, 0.7)),
-        Point("fast", {}, 4.5, 4.5, (0.75, 0.75)),
+        ProfilePoint("none", {}, 32.0, 32.0, (0.8, 0.9)),
+        ProfilePoint("paper", PAPER.values, 2.25, 1.25, (0.5, 0.7)),
+        ProfilePoint("paper-rans", PAPER.values, 1.25, 0.375, (0.5, 0.7)),
+        ProfilePoint("fast", {}, 4.5, 4.5, (0.75, 0.75)),
     )
 
 
 def test_a_training_that_diverged_counts_as_it_was_left() -> None:
     found = points(lines(fast4=line(FAST, 4, 0.1, (None, None))))
-    assert found[-1] == Point("fast", {}, 4.5, 4.5, (0.75, 0.1))
+    assert found[-1] == ProfilePoint("fast", {}, 4.5, 4.5, (0.75, 0.1))
 
 
 def test_a_setting_that_never_finished_a_round_is_no_point() -> None:

@@ -4,8 +4,8 @@ from io import StringIO
 
 from rich.console import Console
 
-from cutlayer.planner.accuracy.profile import Point, Profile
-from cutlayer.profiling.table import profile_table
+from cutlayer.planner.profile import Profile, ProfilePoint
+from cutlayer.profiling.measure import profile_table
 
 PROFILE = Profile(
     model="m",
@@ -16,9 +16,11 @@ PROFILE = Profile(
     test_samples=500,
     seeds=(0, 1),
     points=(
-        Point("none", {}, 32.0, 32.0, (0.8, 0.9)),
-        Point("paper-rans", {"keep_ratio": 0.05, "levels": 63}, 0.5, 0.25, (0.7, 0.8)),
-        Point("best", {"target_bits_up": 0.26, "target_bits_down": 0.12}, 0.3, 0.1, (1.0, 0.0)),
+        ProfilePoint("none", {}, 32.0, 32.0, (0.8, 0.9)),
+        ProfilePoint("paper-rans", {"keep_ratio": 0.05, "levels": 63}, 0.5, 0.25, (0.7, 0.8)),
+        ProfilePoint(
+            "best", {"target_bits_up": 0.26, "target_bits_down": 0.12}, 0.3, 0.1, (1.0, 0.0)
+        ),
     ),
 )
 

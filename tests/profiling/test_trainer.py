@@ -9,10 +9,10 @@ from safetensors.torch import load_file, save_file
 
 from cutlayer.config.codec_section import FastCodec
 from cutlayer.config.schema import Config, EvenPlanner
-from cutlayer.profiling.grid import Setting
-from cutlayer.profiling.trainer import Trainer, Wanted, fingerprint
+from cutlayer.profiling.grid import CodecSetting
+from cutlayer.profiling.measure import Trainer, WantedRun, fingerprint
 
-PAPER = Setting("paper", {"keep_ratio": 0.2, "levels": 7})
+PAPER = CodecSetting("paper", {"keep_ratio": 0.2, "levels": 7})
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +25,8 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 def test_one_training_gives_the_points_of_both_codecs(config: Config) -> None:
     trainer = Trainer(config)
-    paper = trainer.train(Wanted(PAPER, 5))
-    plus = trainer.train(Wanted(replace(PAPER, codec="paper-rans"), 5))
+    paper = trainer.train(WantedRun(PAPER, 5))
+    plus = trainer.train(WantedRun(replace(PAPER, codec="paper-rans"), 5))
     assert paper.accuracy == plus.accuracy
     bits = (paper.same_symbols_bits_up, paper.same_symbols_bits_down)
     assert bits == (plus.bits_up, plus.bits_down)
@@ -38,7 +38,7 @@ def test_one_training_gives_the_points_of_both_codecs(config: Config) -> None:
 def test_a_seed_is_the_same_whatever_was_trained_before(config: Config) -> None:
     """A resumed profile may begin with any of them."""
     one, other = Trainer(config), Trainer(config)
-    wanted = [Wanted(PAPER, seed) for seed in (5, 6)]
+    wanted = [WantedRun(PAPER, seed) for seed in (5, 6)]
     forward = [replace(one.train(each), cpu_s=0.0) for each in wanted]
     backward = [replace(other.train(each), cpu_s=0.0) for each in reversed(wanted)]
     assert forward == backward[::-1]

@@ -3,10 +3,9 @@
 import pytest
 import tiny
 
-from cutlayer.codec.presets import CodecPair, fast, none, paper
+from cutlayer.codec.staged import CodecPair, fast, none, paper
 from cutlayer.errors import ConfigError
-from cutlayer.profiling.beside import Beside
-from cutlayer.profiling.training import Start, accuracy_of, configure, starts, train
+from cutlayer.profiling.training import ShadowCodec, Start, accuracy_of, configure, starts, train
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +61,7 @@ def test_bits_are_those_of_packets(pair_of_starts: list[Start]) -> None:
 def test_what_another_codec_would_send_is_what_it_sends(pair_of_starts: list[Start]) -> None:
     """With `none` beside itself, what is trained does not depend on the codec."""
     start = pair_of_starts[0]
-    beside = train(start, CodecPair(Beside(none().up, none().up), none().down))
+    beside = train(start, CodecPair(ShadowCodec(none().up, none().up), none().down))
     assert beside.bits_up_other == beside.bits_up == 32.0
     assert beside.loss == train(start, none()).loss
 

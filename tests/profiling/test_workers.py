@@ -9,14 +9,13 @@ import tiny
 
 from cutlayer.config.schema import Config
 from cutlayer.errors import CutlayerError, RunError
-from cutlayer.profiling.grid import Setting
-from cutlayer.profiling.trainer import Wanted
-from cutlayer.profiling.workers import train_in_processes
+from cutlayer.profiling.grid import CodecSetting
+from cutlayer.profiling.measure import WantedRun, train_in_processes
 
 # each process loads torch anew
 pytestmark = pytest.mark.slow("worker processes that import torch")
 
-WANTED = [Wanted(Setting("fast"), seed) for seed in range(3)]
+WANTED = [WantedRun(CodecSetting("fast"), seed) for seed in range(3)]
 
 
 @pytest.fixture(scope="module")

@@ -23,8 +23,8 @@ from cutlayer.report.memory_figure import memory_figure
 from cutlayer.report.partition_figure import partition_figure
 from cutlayer.report.run_reader import RunRecord, read_run
 from cutlayer.report.vocabulary import PHASES, phases_in
-from cutlayer.schemes.scheme import Phase
-from cutlayer.timeline.result import Event
+from cutlayer.rounds.result import Event
+from cutlayer.rounds.schemes import Phase
 from cutlayer.train.records import Partition, TrainedRound
 from report.fake_run import FakeRun, write_fake_run
 

@@ -2,17 +2,16 @@
 
 import numpy as np
 import pytest
-from timeline.works import work
+from rounds.works import work
 
 from cutlayer.errors import ConfigError
 from cutlayer.report.drawing import plain_style
 from cutlayer.report.gantt_figure import draw_gantt, shown_devices
 from cutlayer.report.vocabulary import PHASES
-from cutlayer.schemes.all import SCHEMES
-from cutlayer.schemes.scheme import Phase
-from cutlayer.timeline.result import RoundTimeline
-from cutlayer.timeline.rules import Rules, Sharing
-from cutlayer.timeline.simulate import simulate
+from cutlayer.rounds.result import RoundTimeline
+from cutlayer.rounds.rules import Rules, Sharing
+from cutlayer.rounds.schemes import SCHEMES, Phase
+from cutlayer.rounds.simulate import simulate
 from report.test_figures import assert_labels_apart, boxes_of
 
 IN_TURN = Rules(1, Sharing.IN_TURN, Sharing.IN_TURN)

@@ -13,16 +13,15 @@ from browser import Seen, look, needs_browser, picture
 from net import watched
 from PIL import Image, ImageColor
 
-from cutlayer.net.gate import LOOPBACK
-from cutlayer.net.operations import Operations
-from cutlayer.net.status import Status
-from cutlayer.net.web import Answer
+from cutlayer.net.operations.status import RunStatus
+from cutlayer.net.operations.web import Answer, Operations
+from cutlayer.net.server.listener import LOOPBACK
 from cutlayer.report import vocabulary
 from cutlayer.report.live_page import live_page
 from cutlayer.train.records import RoundRecord, TrainedRound
 
 ROOT = Path(__file__).parents[2]
-Run = tuple[Status, Sequence[RoundRecord]]
+Run = tuple[RunStatus, Sequence[RoundRecord]]
 
 
 def operations(run: Run, page: Answer | None = None) -> Operations:
@@ -221,7 +220,7 @@ def test_a_page_that_is_looked_at_again_asks_once(tmp_path: Path) -> None:
     status, _ = watched.running(3)
     heard = 0
 
-    def ask() -> Status:
+    def ask() -> RunStatus:
         nonlocal heard
         heard += 1
         return status
@@ -249,7 +248,7 @@ def test_a_server_that_goes_away(tmp_path: Path) -> None:
     async def play() -> Seen:
         loop, heard = asyncio.get_running_loop(), 0
 
-        def ask() -> Status:
+        def ask() -> RunStatus:
             nonlocal heard
             heard += 1
             if heard == 2:

@@ -17,7 +17,7 @@ from cutlayer.report.plan_columns import (
     used_phases,
 )
 from cutlayer.report.plan_tables import plan_tables
-from cutlayer.schemes.sft import SFT
+from cutlayer.rounds.schemes import SFT
 from report.test_tables import printed
 
 

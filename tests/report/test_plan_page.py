@@ -7,13 +7,12 @@ from html.parser import HTMLParser
 import pytest
 from planner import workloads
 
+from cutlayer.planner.decision import Workload
 from cutlayer.planner.forecast import PHASES
 from cutlayer.planner.plan import Plan, make_plan
-from cutlayer.planner.workload import Workload
 from cutlayer.report.plan_page import plan_page
 from cutlayer.report.plan_record import plan_record
-from cutlayer.schemes.all import SCHEMES
-from cutlayer.schemes.sft import SFT
+from cutlayer.rounds.schemes import SCHEMES, SFT
 
 HOSTILE = '<script>alert("x")</script>'
 UNITS = ("_s", "_bytes", "_per_s")

@@ -6,11 +6,10 @@ from dataclasses import replace
 import pytest
 from planner import workloads
 
-from cutlayer.planner.bindings import Binding, Limit
 from cutlayer.planner.codec_choices import CodecChoices
-from cutlayer.planner.misfit import AccuracyMisfit, ServerMisfit
+from cutlayer.planner.decision import Workload
+from cutlayer.planner.explain import AccuracyInfeasibility, BindingLimit, Limit, ServerInfeasibility
 from cutlayer.planner.plan import Plan, make_plan
-from cutlayer.planner.workload import Workload
 from cutlayer.report.plan_words import (
     codec_text,
     decision_facts,
@@ -19,7 +18,7 @@ from cutlayer.report.plan_words import (
     plan_title,
     resource_line,
 )
-from cutlayer.schemes.sft import SFT
+from cutlayer.rounds.schemes import SFT
 from cutlayer.units import MIB
 
 
@@ -92,7 +91,7 @@ def test_what_more_of_a_resource_brings(plan: Plan) -> None:
 )
 def test_what_a_limit_keeps_out(plan: Plan, limit: Limit, needed: float, words: str) -> None:
     assert plan.chosen is not None
-    line = limit_line(Binding(limit, plan.chosen.decision, needed, 0.123))
+    line = limit_line(BindingLimit(limit, plan.chosen.decision, needed, 0.123))
     assert line.startswith(words)
     assert line.endswith("round 12.3 % shorter")
 
@@ -147,13 +146,13 @@ def test_limits_that_bind_together_are_all_said() -> None:
 
 
 def test_no_accuracy_is_reached(plan: Plan) -> None:
-    line = misfit_line(plan, AccuracyMisfit(0.001, workloads.BEST))
+    line = misfit_line(plan, AccuracyInfeasibility(0.001, workloads.BEST))
     assert line.startswith("no setting costs at most 0.1 points of accuracy; best (")
     assert number_after("planner.accuracy_loss", line) == 0.005
-    assert "none was measured" in misfit_line(plan, AccuracyMisfit(0.0, None))
+    assert "none was measured" in misfit_line(plan, AccuracyInfeasibility(0.0, None))
 
 
 def test_a_server_that_computes_too_much(plan: Plan) -> None:
-    line = misfit_line(plan, ServerMisfit(0.001, 0.04231, 8))
+    line = misfit_line(plan, ServerInfeasibility(0.001, 0.04231, 8))
     assert "4.23 % of a round even with cut 8, allowed are 0.1 %" in line
     assert number_after("planner.server_busy", line) == 0.043

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from cutlayer.errors import RunError
 from cutlayer.report.run_reader import read_run
+from cutlayer.train.files import json_text
 from cutlayer.train.records import Partition, Summary, TraceLine, TrainedRound, parse
-from cutlayer.train.round_log import json_text
 from report.fake_run import FakeRun, write_fake_run
 
 FILES = ["config.yaml", "rounds.jsonl", "partition.json", "trace.jsonl", "summary.json"]

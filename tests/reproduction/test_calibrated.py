@@ -2,9 +2,9 @@
 
 import pytest
 
-from cutlayer.cost.memory import PartMemory
-from cutlayer.cost.parameters import VIT_BASE
 from cutlayer.errors import ConfigError
+from cutlayer.rounds.memory import PartMemory
+from cutlayer.rounds.parameters import VIT_BASE
 from cutlayer.spec import Trained
 from cutlayer.units import MIB
 from reproduction.calibrated import calibrated_memory

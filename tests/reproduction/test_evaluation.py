@@ -2,7 +2,7 @@
 
 import pytest
 
-from cutlayer.schemes.scheme import Phase
+from cutlayer.rounds.schemes import Phase
 from reproduction.evaluation import (
     NAMES,
     Evaluation,

@@ -14,7 +14,7 @@ from report.test_figures import assert_labels_apart
 
 from cutlayer.errors import CutlayerError
 from cutlayer.logs import lines_to
-from cutlayer.planner.accuracy.cubic import Fit, fit, terms
+from cutlayer.planner.accuracy import Fit, fit_cubic, terms
 from cutlayer.report.drawing import plain_style
 from cutlayer.report.save import save_figure
 from reproduction import fig4
@@ -63,7 +63,7 @@ def test_the_terms_are_those_of_the_paper() -> None:
 @given(coefficients)
 def test_a_cubic_is_found_again(wanted: np.ndarray) -> None:
     values = terms(RHO, Q) @ wanted
-    found = fit(RHO, Q, values)
+    found = fit_cubic(RHO, Q, values)
     # the scaled terms have condition 800, values are below 1e4: 800 x 1e4 x 2e-16
     assert np.abs(found.residuals).max() <= 1e-7
     assert found.at(RHO, Q) == pytest.approx(values, abs=1e-7)
@@ -72,7 +72,7 @@ def test_a_cubic_is_found_again(wanted: np.ndarray) -> None:
 @given(st.floats(-50, 50), st.floats(0.1, 10))
 def test_shift_and_scale_of_the_values_are_those_of_the_surface(shift: float, by: float) -> None:
     values = np.array([bumpy(point) for point in BOX])
-    before, after = fit(RHO, Q, values), fit(RHO, Q, by * values + shift)
+    before, after = fit_cubic(RHO, Q, values), fit_cubic(RHO, Q, by * values + shift)
     rho, q = np.array([0.15, 0.4]), np.array([2.5, 5.0])
     assert after.at(rho, q) == pytest.approx(by * before.at(rho, q) + shift, abs=1e-7)
     assert after.residuals == pytest.approx(by * before.residuals, abs=1e-7)
@@ -80,10 +80,10 @@ def test_shift_and_scale_of_the_values_are_those_of_the_surface(shift: float, by
 
 def test_a_point_left_out_is_told_by_the_others() -> None:
     values = np.array([bumpy(point) for point in BOX])
-    found = fit(RHO, Q, values)
+    found = fit_cubic(RHO, Q, values)
     for place in range(len(BOX)):
         others = np.arange(len(BOX)) != place
-        refit = fit(RHO[others], Q[others], values[others])
+        refit = fit_cubic(RHO[others], Q[others], values[others])
         missed = values[place] - refit.at(RHO[[place]], Q[[place]])[0]
         # 1 / (1 - leverage) is below 100 here
         assert found.left_out[place] == pytest.approx(missed, abs=1e-7)
@@ -92,14 +92,14 @@ def test_a_point_left_out_is_told_by_the_others() -> None:
 def test_a_point_that_alone_decides_a_coefficient_cannot_be_left_out() -> None:
     few = [Point(0.2, bits) for bits in (1, 2, 3)] + [Point(1.0, 3)]
     rho, q = places(few)
-    assert math.isinf(fit(rho, q, np.arange(4.0)).left_out[3])
+    assert math.isinf(fit_cubic(rho, q, np.arange(4.0)).left_out[3])
 
 
 def test_a_training_that_diverged_is_left_aside() -> None:
     values = np.array([bumpy(point) for point in BOX])
     values[5] = np.nan
     known = np.isfinite(values)
-    found, without = fit(RHO, Q, values), fit(RHO[known], Q[known], values[known])
+    found, without = fit_cubic(RHO, Q, values), fit_cubic(RHO[known], Q[known], values[known])
     assert found.coefficients == pytest.approx(without.coefficients, rel=1e-9)
     assert np.isnan(found.residuals).tolist() == (~known).tolist()
     assert found.mean_square == pytest.approx(without.mean_square, rel=1e-9)

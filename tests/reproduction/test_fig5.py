@@ -9,13 +9,13 @@ import pytest
 import tiny
 from report.test_figures import assert_labels_apart
 
-from cutlayer.codec.presets import paper
+from cutlayer.codec.staged import paper
 from cutlayer.errors import CutlayerError
 from cutlayer.logs import lines_to
 from cutlayer.profiling.training import Start, follow, standard_error, starts, train
 from cutlayer.report.drawing import plain_style
 from cutlayer.report.save import save_figure
-from cutlayer.schemes.all import SCHEMES
+from cutlayer.rounds.schemes import SCHEMES
 from reproduction import fig5
 from reproduction.claims import Verdict
 from reproduction.fig5_claims import Seen, claims_of

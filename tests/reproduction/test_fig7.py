@@ -9,7 +9,7 @@ import pytest
 import tiny
 from report.test_figures import assert_labels_apart
 
-from cutlayer.codec.presets import paper
+from cutlayer.codec.staged import paper
 from cutlayer.config.schema import SgdOptimizer
 from cutlayer.errors import CutlayerError
 from cutlayer.logs import lines_to

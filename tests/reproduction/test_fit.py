@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.schemes.all import SCHEMES
+from cutlayer.rounds.schemes import SCHEMES
 from reproduction.fit import PRINTED_MINUTES, fit, fl_rounds, least_worst
 from reproduction.setting import EVALUATION, READINGS, Minutes, minutes
 

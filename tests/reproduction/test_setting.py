@@ -5,10 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from cutlayer.cost.accounting import PAPER
-from cutlayer.cost.parameters import vit_spec
-from cutlayer.schemes.all import SCHEMES
-from cutlayer.schemes.scheme import Phase
+from cutlayer.rounds.memory import PAPER
+from cutlayer.rounds.parameters import vit_spec
+from cutlayer.rounds.schemes import SCHEMES, Phase
 from reproduction.setting import (
     EVALUATION,
     LARGE_MODEL,

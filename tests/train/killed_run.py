@@ -8,8 +8,8 @@ import signal
 import sys
 from pathlib import Path
 
-from cutlayer.config.job import start
 from cutlayer.config.read import read_config
+from cutlayer.jobs.train import start
 from cutlayer.train.records import RoundRecord
 from cutlayer.train.run import Observer
 

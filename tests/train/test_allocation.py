@@ -8,11 +8,10 @@ import pytest
 import tiny
 import torch
 
-from cutlayer.config.job import Job, prepare, start
+from cutlayer.jobs.train import Job, prepare, start
 from cutlayer.report.run_reader import read_run
 from cutlayer.report.share_figure import shares_vary
-from cutlayer.train.expected import expected_round
-from cutlayer.train.round import Round, RoundOutcome, initial_state
+from cutlayer.train.round import Round, RoundOutcome, expected_round, initial_state
 
 Folders = tuple[Path, Path]
 PLANNERS = ("even", "random", "static", "two-timescale")

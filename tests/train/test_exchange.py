@@ -9,20 +9,17 @@ import torch
 from codec.ends import correlated
 
 from cutlayer.codec.codec import EMPTY
-from cutlayer.codec.delta import Delta
-from cutlayer.codec.feedback import ErrorFeedback
-from cutlayer.codec.presets import best
+from cutlayer.codec.memories import Delta, ErrorFeedback
 from cutlayer.codec.raw import RawCodec
-from cutlayer.codec.staged import StagedCodec
+from cutlayer.codec.staged import StagedCodec, best
 from cutlayer.codec.stages.dead_zone import DeadZone
-from cutlayer.codec.stages.learned import LearnedBasis
-from cutlayer.codec.stages.step import RelativeStep, TargetBits, TargetCosine
-from cutlayer.config.codec import make_codecs
+from cutlayer.codec.stages.pipeline import LearnedBasis
+from cutlayer.codec.stages.quantisers import RelativeStep, TargetBits, TargetCosine
 from cutlayer.config.codec_section import BestCodec, CodecSection, NoCodec, StagesCodec
-from cutlayer.config.job import prepare
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError
-from cutlayer.train.device_codec.codec import on_device
+from cutlayer.jobs.build import make_codecs
+from cutlayer.jobs.train import prepare
 from cutlayer.train.exchange import (
     Direction,
     Stream,
@@ -31,6 +28,7 @@ from cutlayer.train.exchange import (
 )
 from cutlayer.train.round import Round, initial_state
 from cutlayer.train.run_directory import RunDirectory
+from cutlayer.train.torch_codec import on_device
 
 Folders = tuple[Path, Path]
 REMEMBERING = {

@@ -16,15 +16,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from cutlayer.config.job import Job, prepare
 from cutlayer.config.schema import Config
-from cutlayer.data.batches import Batch, BatchMaker
+from cutlayer.data.partition import Batch, BatchMaker
 from cutlayer.data.samples import Samples
+from cutlayer.jobs.train import Job, prepare
 from cutlayer.train.evaluate import evaluate
-from cutlayer.train.inputs import group_inputs
+from cutlayer.train.exchange import group_inputs, server_pass
 from cutlayer.train.memory import measure_memory
 from cutlayer.train.round import Round, initial_state
-from cutlayer.train.server_pass import server_pass
 
 Folders = tuple[Path, Path]
 

@@ -10,13 +10,12 @@ import tiny
 import torch
 
 from cutlayer.codec.codec import EMPTY
-from cutlayer.codec.raw import RawCodec
-from cutlayer.codec.targets import encode_targets
-from cutlayer.config.job import Job, prepare
+from cutlayer.codec.raw import RawCodec, encode_targets
+from cutlayer.jobs.train import Job, prepare
 from cutlayer.model.load import load_whole
-from cutlayer.model.loss import group_losses
-from cutlayer.schemes.scheme import Phase
-from cutlayer.train.inputs import group_inputs
+from cutlayer.model.tasks import group_losses
+from cutlayer.rounds.schemes import Phase
+from cutlayer.train.exchange import group_inputs
 from cutlayer.train.round import Round, RoundOutcome, initial_state
 
 Folders = tuple[Path, Path]

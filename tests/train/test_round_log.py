@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.train import round_log
-from cutlayer.train.round_log import cut_after, json_text, lines_of_round
+from cutlayer.train import files
+from cutlayer.train.files import cut_after, json_text, lines_of_round
 
 Log = list[tuple[int, str]]
 # a round and what else its line holds: long lines and short ones, many of a round or none
@@ -43,7 +43,7 @@ def test_a_round_of_a_long_log_costs_a_few_lines(
     write(tmp_path / "log", [(number, "x") for number in range(20_000) for _ in range(2)])
     parsed: list[Any] = []
     loads = json.loads
-    monkeypatch.setattr(round_log.json, "loads", lambda line: parsed.append(line) or loads(line))
+    monkeypatch.setattr(files.json, "loads", lambda line: parsed.append(line) or loads(line))
     assert len(list(lines_of_round(tmp_path / "log", 12_345))) == 2
     assert len(parsed) < 30
     cut_after(tmp_path / "log", 19_998)

@@ -10,9 +10,9 @@ import pytest
 import tiny
 import yaml
 
-from cutlayer.config.job import resume, start
 from cutlayer.config.read import config_sha256, config_yaml, read_config
 from cutlayer.errors import ConfigError, DataError, RunError
+from cutlayer.jobs.train import resume, start
 from cutlayer.report.run_reader import read_run
 from cutlayer.train.run_directory import RunDirectory
 

@@ -11,12 +11,11 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AutoModelForImageClassification
 
-from cutlayer.config.job import Job, prepare
 from cutlayer.errors import ConfigError, UnsupportedModelError
-from cutlayer.model.loss import group_losses
-from cutlayer.schemes.all import SCHEMES
-from cutlayer.schemes.scheme import DeviceOrder, Phase
-from cutlayer.train.inputs import group_inputs
+from cutlayer.jobs.train import Job, prepare
+from cutlayer.model.tasks import group_losses
+from cutlayer.rounds.schemes import SCHEMES, DeviceOrder, Phase
+from cutlayer.train.exchange import group_inputs
 from cutlayer.train.round import Round, RoundOutcome, initial_state
 
 Folders = tuple[Path, Path]

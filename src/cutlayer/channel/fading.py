@@ -1,20 +1,62 @@
-"""Small-scale fading: by how much each device's power is above or below its mean in a round.
-
-Knows no distance and no rate. Block fading: a gain holds for a whole round and for the whole band.
-Gains are a pure function of (seed, direction, round), so a resumed run sees those that it would
-have seen, and device n's do not depend on how many devices there are.
-"""
+"""Small-scale fading, and the channel of a mean SNR a device that it acts on."""
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import final
 
 import numpy as np
-from jaxtyping import Complex128, Float64
+from jaxtyping import Complex128, Float, Float64
 
-from cutlayer.channel.seeds import Purpose, generator
+from cutlayer.channel.rates import Channel
+from cutlayer.channel.shannon import (
+    ConstantSnr,
+    Curves,
+    RateLaw,
+    ShannonRates,
+    check_bandwidth,
+    check_snr,
+)
 from cutlayer.errors import ConfigError
+
+# Which random stream a draw comes from: a seed and a purpose give one, whatever else was drawn.
+#
+# Knows no channel. Purposes keep apart what shares a seed, such as a device's place and its fading.
+
+
+# keeps these streams apart from those that other parts of a run make of the same seed
+_CHANNEL = int.from_bytes(b"chan")
+
+
+class Purpose(IntEnum):
+    """What is drawn."""
+
+    UPLINK_FADING = 1
+    DOWNLINK_FADING = 2
+    DISTANCE = 3
+    SIGHT = 4
+    SHADOWING = 5
+
+
+def generator(seed: int, purpose: Purpose, index: int = 0) -> np.random.Generator:
+    """The stream of (seed, purpose, index). Raises ConfigError for a negative seed."""
+    check_seed(seed)
+    return np.random.default_rng([seed, _CHANNEL, int(purpose), index])
+
+
+def check_seed(seed: int) -> None:
+    """Raise ConfigError for a negative seed."""
+    if seed < 0:
+        raise ConfigError(f"a seed must be 0 or more, not {seed}")
+
+
+# Small-scale fading: by how much each device's power is above or below its mean in a round.
+#
+# Knows no distance and no rate. Block fading: a gain holds for a whole round and for the whole
+# band. Gains are a pure function of (seed, direction, round), so a resumed run sees those that it
+# would have seen, and device n's do not depend on how many devices there are.
+
 
 # below this, correlation is less than a rounding error of a double
 _FORGOTTEN = 2.0**-60
@@ -178,3 +220,82 @@ def _check(round_number: int, devices: int) -> None:
         raise ConfigError(f"rounds count from 1, not {round_number}")
     if devices < 1:
         raise ConfigError(f"fading needs at least one device, not {devices}")
+
+
+# A channel of Shannon rates: a mean signal-to-noise ratio a device, a rate law, and fading.
+#
+# Knows no distance (see `drop`) and no measured trace. Devices hold shares of the band side by side
+# and do not disturb each other.
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class SnrChannel(Channel):
+    """Rates from mean ratios over the whole band [dB], faded anew (or not) each round.
+
+    `uplink_law` is `ConstantPower` where each device sends with its full power. The downlink's is
+    `ConstantSnr` as a rule: the server's power is spread over the whole band, so a device's part of
+    it goes with its share; `ConstantPower` there would give every device all of it at once.
+
+    `reciprocal`: both directions fade alike, as on one carrier frequency in turn (time division,
+    what bands at 3.5 GHz and above use); False for two carriers (frequency division), where they
+    fade independently. Raises ConfigError for a band, ratio, count or seed that cannot be.
+    """
+
+    bandwidth_hz: float
+    uplink_snr_db: Float[np.ndarray, " device"]
+    downlink_snr_db: Float[np.ndarray, " device"]
+    uplink_law: RateLaw = field(default_factory=ConstantSnr)
+    downlink_law: RateLaw = field(default_factory=ConstantSnr)
+    fading: Fading = field(default_factory=NoFading)
+    reciprocal: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_bandwidth(self.bandwidth_hz)
+        up, down = self.uplink_snr_db, self.downlink_snr_db
+        if len(up) == 0 or len(up) != len(down):
+            raise ConfigError(
+                f"{len(up)} uplink and {len(down)} downlink SNR values: give one each "
+                "way for each device"
+            )
+        for ratio_db in (*up.tolist(), *down.tolist()):
+            check_snr(ratio_db)
+        check_seed(self.seed)
+
+    def curves(self, round_number: int, start_s: float) -> Curves:
+        """One fade a round, whenever it begins."""
+        return self._curves(*self.snr_db(round_number))
+
+    def mean_curves(self) -> Curves:
+        """Those of the mean ratios, as without fading."""
+        return self._curves(self.uplink_snr_db, self.downlink_snr_db)
+
+    @property
+    def devices(self) -> int:
+        """How many devices it serves."""
+        return len(self.uplink_snr_db)
+
+    def snr_db(
+        self, round_number: int
+    ) -> tuple[Float64[np.ndarray, " device"], Float64[np.ndarray, " device"]]:
+        """Each device's ratio in a round [dB], uplink and downlink, over the whole band."""
+        up = self.fading.gains(round_number, self.devices, self.seed, Purpose.UPLINK_FADING)
+        down = (
+            up
+            if self.reciprocal
+            else self.fading.gains(round_number, self.devices, self.seed, Purpose.DOWNLINK_FADING)
+        )
+        return self.uplink_snr_db + _db(up), self.downlink_snr_db + _db(down)
+
+    def _curves(
+        self, up_db: Float[np.ndarray, " device"], down_db: Float[np.ndarray, " device"]
+    ) -> Curves:
+        return Curves(
+            ShannonRates(self.uplink_law, self.bandwidth_hz, up_db),
+            ShannonRates(self.downlink_law, self.bandwidth_hz, down_db),
+        )
+
+
+def _db(gain: Float64[np.ndarray, " device"]) -> Float64[np.ndarray, " device"]:
+    return np.asarray(10.0 * np.log10(gain))

@@ -1,16 +1,37 @@
-"""What a channel is to the rest: every device's rates in a round.
+"""What a channel is to the rest: every device's rates in a round, by its share of the band."""
 
-Knows no model, no payload; the clock enters only as the second at which a round begins.
-"""
-
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cutlayer.channel.curves import Curves
-from cutlayer.channel.shares import check_shares
+from cutlayer.channel.shannon import Curves
+from cutlayer.errors import ConfigError
+
+# Shares of the band: one positive number a device, at most the band together.
+
+
+# one part in 10^9 forgives shares such as ten times 0.1
+_ROUNDING = 1e-9
+
+
+def check_shares(shares: Sequence[float], devices: int) -> None:
+    """Raise ConfigError unless there is one positive share a device and they fit the band."""
+    if len(shares) != devices:
+        raise ConfigError(f"{len(shares)} bandwidth shares for {devices} devices: give one each")
+    for share in shares:
+        if not (share > 0 and math.isfinite(share)):
+            raise ConfigError(f"a bandwidth share must be positive and finite, not {share}")
+    total = math.fsum(shares)
+    if total > 1 + _ROUNDING:
+        raise ConfigError(f"bandwidth shares sum to {total:g}, more than the band (1)")
+
+
+# What a channel is to the rest: every device's rates in a round.
+#
+# Knows no model, no payload; the clock enters only as the second at which a round begins.
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cutlayer.cli.options import whole_number
-from cutlayer.data.assets.asset import Asset
-from cutlayer.data.assets.cache import asset_folder, cache_root, get_asset, installed
+from cutlayer.data.assets.cache import Asset, asset_folder, cache_root, get_asset, installed
 from cutlayer.data.assets.catalogue import CATALOGUE, hint
 from cutlayer.errors import AssetError
 from cutlayer.logs import lines_to, unheard

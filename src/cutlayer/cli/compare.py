@@ -9,11 +9,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from cutlayer.cli.compare_wanted import wanted_runs
-from cutlayer.cli.loading import loading
+from cutlayer.cli.options import loading
 from cutlayer.cli.settings import add_settings, given_settings, refuse_settings_of
-from cutlayer.config.output import check_folder
-from cutlayer.schemes.all import SCHEMES
+from cutlayer.jobs.check import check_folder
+from cutlayer.jobs.compared import wanted_runs
+from cutlayer.rounds.schemes import SCHEMES
 
 _OUTPUT = Path("comparison")
 
@@ -64,10 +64,10 @@ def run(arguments: argparse.Namespace) -> int:
         one.check()
     # torch and matplotlib take seconds to import: not for --help or a mistake
     with loading("compare", "train"):
-        from cutlayer.cli.compare_runs import compare_runs, write_comparison
-        from cutlayer.cli.progress import Progress
+        from cutlayer.cli.progress import RunProgress
+        from cutlayer.jobs.compare import compare_runs, write_comparison
         from cutlayer.report.compare_tables import compare_table
-    with Progress(quiet=arguments.quiet) as progress:
+    with RunProgress(quiet=arguments.quiet) as progress:
         try:
             comparison = compare_runs(wanted, arguments.output, arguments.target, progress)
         except KeyboardInterrupt as error:

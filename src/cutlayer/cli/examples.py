@@ -6,8 +6,7 @@ from importlib.resources import as_file, files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from cutlayer.errors import ConfigError
-from cutlayer.words import nearest
+from cutlayer.errors import ConfigError, nearest
 
 _SUFFIX = ".yaml"
 

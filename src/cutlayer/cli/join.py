@@ -4,10 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from cutlayer.cli.addresses import host_and_port
-from cutlayer.cli.loading import loading
-from cutlayer.cli.log_lines import log_lines
-from cutlayer.cli.options import whole_number
+from cutlayer.cli.options import host_and_port, loading, log_lines, whole_number
 from cutlayer.errors import IdentityError
 
 _PATIENCE_S = 600
@@ -58,8 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
     log_lines(arguments.quiet)
     # torch and transformers take seconds to import: not for --help
     with loading("join", "train,net"):
-        from cutlayer.config.join import identify, start
-        from cutlayer.config.own_data import OwnData, check_path
+        from cutlayer.jobs.dataset import OwnData, check_path
+        from cutlayer.jobs.join import identify, start
     check_path(arguments.data)
     own = OwnData(
         path=arguments.data,

@@ -17,8 +17,7 @@ from cutlayer.cli.options import whole_number
 from cutlayer.errors import ConfigError, IdentityError
 
 try:
-    from cutlayer.net.identity.register import Register
-    from cutlayer.net.identity.run_keys import init_keys, read_keys
+    from cutlayer.net.identity.run_keys import CertificateStore, init_keys, read_keys
 except ModuleNotFoundError as error:
     raise ConfigError(f"`cutlayer keys` needs {error.name}: pip install 'cutlayer[net]'") from error
 
@@ -96,7 +95,7 @@ def _revoke(folder: Path, name: str) -> None:
     print(f"{name}: {'revoked' if revoked else 'its invitation is void'}")
 
 
-def _list(register: Register, folder: Path) -> None:
+def _list(register: CertificateStore, folder: Path) -> None:
     rows = _rows(register, time.time())
     if not sys.stdout.isatty():
         for row in rows:
@@ -108,7 +107,7 @@ def _list(register: Register, folder: Path) -> None:
     Console().print(table)
 
 
-def _rows(register: Register, now_s: float) -> list[tuple[str, ...]]:
+def _rows(register: CertificateStore, now_s: float) -> list[tuple[str, ...]]:
     rows = []
     for one in register.issued:
         revoked = one.revoked_s is not None

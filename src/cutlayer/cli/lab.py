@@ -6,11 +6,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from cutlayer.cli.loading import loading
+from cutlayer.cli.options import loading
 from cutlayer.cli.settings import add_settings, given_settings, refuse_settings_of
-from cutlayer.config.check import check
-from cutlayer.config.output import check_folder
 from cutlayer.config.read import read_config
+from cutlayer.jobs.check import check, check_folder
 
 # the built-in job as a lab: a round that calibrates, and five that are compared
 _BUILT_IN = {"devices.count": "4", "training.rounds": "6"}
@@ -48,8 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     check(config)
     # torch and matplotlib take seconds to import: not for --help or a mistake
     with loading("lab", "train,net"):
-        from cutlayer.lab.lab import run_lab
-        from cutlayer.lab.result import comparison_table, verdict, write_comparison
+        from cutlayer.lab.lab import comparison_table, run_lab, verdict, write_comparison
     ended = run_lab(config, arguments.output, on_loopback=arguments.loopback)
     console = Console(file=sys.stdout)
     console.print(comparison_table(ended.comparison))

@@ -12,9 +12,9 @@ from pathlib import Path
 from rich.console import Console
 
 from cutlayer.cli.settings import add_settings, given_settings, refuse_settings_of
-from cutlayer.config.output import check_folder, write_together
-from cutlayer.config.plan import Planned, plan, planned_config, profile_notes, replacements
 from cutlayer.config.read import config_yaml, read_config
+from cutlayer.jobs.check import check_folder, write_together
+from cutlayer.jobs.plan import Planned, plan, planned_config, profile_notes, replacements
 from cutlayer.report.plan_page import plan_page
 from cutlayer.report.plan_record import plan_record
 from cutlayer.report.plan_tables import plan_tables

@@ -11,13 +11,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from cutlayer.cli.loading import loading
-from cutlayer.cli.options import numbers_of, whole_number
+from cutlayer.cli.options import loading, numbers_of, whole_number
 from cutlayer.cli.settings import add_settings, given_settings, refuse_settings_of
-from cutlayer.config.check import check
-from cutlayer.config.output import check_file
 from cutlayer.config.read import read_config
 from cutlayer.errors import ConfigError
+from cutlayer.jobs.check import check, check_file
 from cutlayer.profiling.grid import GRID, MOST_BITS, QUICK_GRID
 
 _QUICK = {"training.rounds": "1", "training.local_steps": "2", "data.test_samples": "64"}
@@ -74,16 +72,14 @@ def run(arguments: argparse.Namespace) -> int:
     with loading("profile", "train"):
         from rich.console import Console
 
-        from cutlayer.planner.accuracy.profile import profile_text
-        from cutlayer.profiling.fits import fit_lines
-        from cutlayer.profiling.measure import Plan, measure
-        from cutlayer.profiling.table import profile_table
+        from cutlayer.planner.profile import profile_text
+        from cutlayer.profiling.measure import ProfilePlan, fit_lines, measure, profile_table
         from cutlayer.train.files import write_text
     usual = QUICK_GRID if arguments.quick else GRID
     keep_ratios = arguments.keep_ratios or usual.keep_ratios
     grid = replace(usual, keep_ratios=keep_ratios, bits=arguments.bits or usual.bits)
     seeds = arguments.seeds or (1 if arguments.quick else _SEEDS)
-    plan = Plan(config, grid, seeds, arguments.workers, _command(arguments, overrides))
+    plan = ProfilePlan(config, grid, seeds, arguments.workers, _command(arguments, overrides))
     log = output.with_name(f"{output.stem}.trainings.jsonl")
     profile = measure(plan, log)
     write_text(output, profile_text(profile))

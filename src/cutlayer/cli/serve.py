@@ -3,9 +3,7 @@
 import argparse
 from pathlib import Path
 
-from cutlayer.cli.addresses import host_and_port
-from cutlayer.cli.loading import loading
-from cutlayer.cli.log_lines import log_lines
+from cutlayer.cli.options import host_and_port, loading, log_lines
 from cutlayer.cli.settings import (
     RUNS,
     add_settings,
@@ -13,12 +11,10 @@ from cutlayer.cli.settings import (
     refuse_output,
     refuse_settings_of,
 )
-from cutlayer.config.check import check
-from cutlayer.config.output import check_folder
 from cutlayer.config.read import read_config
-from cutlayer.config.resumable import check_changes
 from cutlayer.errors import ConfigError
-from cutlayer.net.arenas import share_one_arena
+from cutlayer.jobs.check import check, check_changes, check_folder
+from cutlayer.net.server.memory import share_one_arena
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,8 +81,8 @@ def run(arguments: argparse.Namespace) -> int:
     share_one_arena()
     # torch and transformers take seconds to import: not for --help
     with loading("serve", "train,net"):
-        from cutlayer.config.newest_run import newest_run
-        from cutlayer.config.serve import Doors, resume, start
+        from cutlayer.jobs.check import newest_run
+        from cutlayer.jobs.serve import Doors, resume, start
     doors = Doors(arguments.listen, arguments.operators)
     if config is None:
         resume(arguments.resume, arguments.keys, doors, overrides)

@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cutlayer.cli.addresses import host_and_port
+from cutlayer.cli.options import host_and_port
 from cutlayer.errors import RunError
-from cutlayer.net.status import DeviceStatus, Status
+from cutlayer.net.operations.status import DeviceStatus, RunStatus
 from cutlayer.train.records import RoundRecord, TrainedRound, parse
 from cutlayer.units import format_bytes, format_seconds
 
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(text, end="")
     else:
-        _show(parse(Status, "the status", text))
+        _show(parse(RunStatus, "the status", text))
     return 0
 
 
@@ -52,7 +52,7 @@ def _fetch(host: str, port: int) -> str:
         request = urllib.request.Request(f"http://{where}/status", headers={"Host": "localhost"})
         with opener.open(request, timeout=_TIMEOUT_S) as answer:
             text = str(answer.read().decode("utf-8"))
-        parse(Status, "its answer", text)
+        parse(RunStatus, "its answer", text)
         return text
     except (OSError, HTTPException, ValueError, RunError) as error:
         raise RunError(
@@ -69,7 +69,7 @@ def _why(error: Exception) -> str:
     return str(cause)
 
 
-def _show(status: Status) -> None:
+def _show(status: RunStatus) -> None:
     table = Table(
         "device", "name", "", "local steps", "adapter", "up", "down", box=box.SIMPLE, pad_edge=False
     )
@@ -92,7 +92,7 @@ def _show(status: Status) -> None:
         console.print(f"{payload}: {format_bytes(count)}")
 
 
-def _state(status: Status) -> str:
+def _state(status: RunStatus) -> str:
     if status.process.failure is not None:
         return f"failed: {status.process.failure}"
     if status.finished:

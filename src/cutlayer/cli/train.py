@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from cutlayer.cli.loading import loading
+from cutlayer.cli.options import loading
 from cutlayer.cli.settings import (
     RUNS,
     add_settings,
@@ -15,11 +15,9 @@ from cutlayer.cli.settings import (
     refuse_output,
     refuse_settings_of,
 )
-from cutlayer.config.check import check
-from cutlayer.config.output import check_folder
 from cutlayer.config.read import config_yaml, read_config, read_written
-from cutlayer.config.resumable import check_changes
 from cutlayer.errors import ConfigError
+from cutlayer.jobs.check import check, check_changes, check_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,9 +64,9 @@ def run(arguments: argparse.Namespace) -> int:
         check(config)
     # torch and transformers take seconds to import: not for --help or --print-config
     with loading("train", "train"):
-        from cutlayer.cli.progress import Progress, show_result
-        from cutlayer.config.job import resume, start
-    with _terminable(), Progress(quiet=arguments.quiet) as progress:
+        from cutlayer.cli.progress import RunProgress, show_result
+        from cutlayer.jobs.train import resume, start
+    with _terminable(), RunProgress(quiet=arguments.quiet) as progress:
         if arguments.resume is not None:
             directory = resume(arguments.resume, progress, overrides)
         else:

@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float32, Shaped
 
-from cutlayer.codec.kernels.arrays import Array
+from cutlayer.codec.kernels.kernels import Array
 
 # What one end of a stream remembers between packets, as arrays by name: never changed in place, so
 # that a state may be kept, compared and put into a checkpoint; large ones are where the codec's

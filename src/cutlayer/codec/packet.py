@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cutlayer.codec import bits
+from cutlayer.codec.entropy import coder
 from cutlayer.codec.segments import MAX_DIMENSIONS, Segments, seen_as_tokens
 from cutlayer.errors import PacketError
 
@@ -70,7 +70,7 @@ class Packet:
 
 
 @dataclass(frozen=True)
-class Frame:
+class RawPacket:
     """A packet before anybody has said what it should be: `shape` is what it claims."""
 
     kind: str
@@ -114,7 +114,7 @@ def unpack(data: bytes, kind: str, shape: tuple[int, ...]) -> Packet:
     return Packet(kind, frame.shape, segments, sections)
 
 
-def read(data: bytes) -> Frame:
+def read(data: bytes) -> RawPacket:
     """The packet in `data`, whatever it is of; nothing is allocated but its sections.
 
     Raises PacketError: not a whole packet of this version.
@@ -143,7 +143,7 @@ def read(data: bytes) -> Frame:
     if dimensions > MAX_DIMENSIONS or len(body) < start:
         raise PacketError(f"a packet of {dimensions} dimensions in {len(data)} bytes")
     shape = struct.unpack_from(f"<{dimensions}I", body, HEADER.size)
-    return Frame(kinds[kind], shape, sections_from_bytes(body[start:]))
+    return RawPacket(kinds[kind], shape, sections_from_bytes(body[start:]))
 
 
 def sections_to_bytes(sections: Mapping[str, bytes]) -> bytes:
@@ -218,11 +218,11 @@ def read_varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
 
 def _lengths_to_bytes(segments: Segments) -> bytes:
     lengths = np.array(segments.lengths, dtype=np.int64)
-    return bits.pack_integers(lengths, segments.shape[1].bit_length())
+    return coder.pack_integers(lengths, segments.shape[1].bit_length())
 
 
 def _segments_from_bytes(data: bytes | None, shape: tuple[int, int, int]) -> Segments:
     if data is None:
         return Segments.full(shape)
-    lengths = bits.unpack_integers(data, shape[0], shape[1].bit_length(), "lengths of samples")
+    lengths = coder.unpack_integers(data, shape[0], shape[1].bit_length(), "lengths of samples")
     return Segments.of(shape, lengths.tolist())

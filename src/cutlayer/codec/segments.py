@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, Shaped
 
-from cutlayer.codec.kernels.arrays import Array, Arrays
-from cutlayer.codec.kernels.kernels import Kernels
+from cutlayer.codec.kernels.kernels import Array, Arrays, Kernels
 from cutlayer.errors import PacketError
 
 MAX_DIMENSIONS = 4

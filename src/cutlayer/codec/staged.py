@@ -5,7 +5,7 @@ stages a packet went through is in the packet.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import ClassVar, final
@@ -14,27 +14,118 @@ import numpy as np
 from jaxtyping import Float32
 
 from cutlayer.codec.codec import Codec, Decoded, Encoded, State
-from cutlayer.codec.entropy.coder import EntropyCoder
-from cutlayer.codec.entropy.fixed_width import FixedWidth
-from cutlayer.codec.entropy.golomb_coder import Golomb
+from cutlayer.codec.entropy.coder import EntropyCoder, FixedWidth, Golomb
 from cutlayer.codec.entropy.two_way import TwoWay
-from cutlayer.codec.kernels.arrays import Array
-from cutlayer.codec.kernels.kernels import Kernels
+from cutlayer.codec.kernels.kernels import Array, Kernels, dot
 from cutlayer.codec.kernels.load import load
 from cutlayer.codec.packet import Packet, overhead_bytes, pack, unpack
+from cutlayer.codec.raw import RawCodec
 from cutlayer.codec.segments import Segments, segments_of
 from cutlayer.codec.stages.dead_zone import DeadZone
-from cutlayer.codec.stages.float8 import Float8
-from cutlayer.codec.stages.integer import Integer
-from cutlayer.codec.stages.learned import Learned, LearnedBasis, Statistics
-from cutlayer.codec.stages.levels import StochasticLevels
-from cutlayer.codec.stages.pipeline import Coded, Pipeline
-from cutlayer.codec.stages.quantiser import Quantised, Quantiser
-from cutlayer.codec.stages.sparsify import TopK, kept_counts
-from cutlayer.codec.stages.step import ATTEMPTS, CLOSE_ENOUGH, GAIN, SEARCH_GAIN, Outcome, moved
-from cutlayer.codec.stages.transform import Hadamard
-from cutlayer.codec.stages.trial import Trial
-from cutlayer.errors import PacketError
+from cutlayer.codec.stages.pipeline import (
+    Coded,
+    Hadamard,
+    Learned,
+    LearnedBasis,
+    Stages,
+    Statistics,
+    TopK,
+    Transformed,
+    kept_counts,
+)
+from cutlayer.codec.stages.quantisers import (
+    ATTEMPTS,
+    CLOSE_ENOUGH,
+    FIXED,
+    GAIN,
+    SEARCH_GAIN,
+    Float8,
+    Integer,
+    Outcome,
+    Quantised,
+    Quantiser,
+    StepRule,
+    StochasticLevels,
+    TargetBits,
+    moved,
+)
+from cutlayer.errors import ConfigError, PacketError, nearest
+
+# What a new basis would save: the same rows at the same error, coded with it and without it.
+#
+# On rows that the basis was not learned from: on its own rows any basis looks good.
+
+
+# whole samples up to about so many rows tell enough
+ENOUGH_ROWS = 1024
+WIDEST_MOVE = math.log(32.0)
+HALVINGS = 9
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """The rows of a packet, and the step's ratio that the present pipeline codes them with."""
+
+    values: Float32[Array, "row width"]
+    segments: Segments
+    ratio: float
+
+    def bytes_saved(self, present: Stages, proposed: Stages) -> float:
+        """Of the packet [bytes]; infinite for a quantiser that has no step to compare at."""
+        if present.quantiser.step_rule is FIXED:
+            return math.inf
+        some, segments = self._some()
+        before = present.transform(some, segments)
+        now = present.quantise(before, self.ratio, _generator())
+        error = _error(some, present, now, segments)
+        after = proposed.transform(some, segments)
+        ratio = self._ratio_of_error(error, some, proposed, after)
+        then = proposed.quantise(after, ratio, _generator())
+        saved = present.code(now).bytes - proposed.code(then).bytes
+        return saved * len(self.values) / len(some)
+
+    def _some(self) -> tuple[Float32[Array, "row width"], Segments]:
+        rows = np.cumsum(self.segments.lengths)
+        samples = min(int(np.searchsorted(rows, ENOUGH_ROWS)) + 1, len(rows))
+        _, token, width = self.segments.shape
+        segments = Segments((samples, token, width), self.segments.lengths[:samples])
+        return self.values[: segments.rows], segments
+
+    def _ratio_of_error(
+        self,
+        goal: float,
+        values: Float32[Array, "row width"],
+        pipeline: Stages,
+        transformed: Transformed,
+    ) -> float:
+        """The largest ratio whose error is at most `goal`, or the smallest tried: then the saving
+        is negative."""
+        low, high = -WIDEST_MOVE, WIDEST_MOVE
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            quantised = pipeline.quantise(transformed, self.ratio * math.exp(middle), _generator())
+            if _error(values, pipeline, quantised, transformed.segments) <= goal:
+                low = middle
+            else:
+                high = middle
+        return self.ratio * math.exp(low)
+
+
+def _error(
+    values: Float32[Array, "row width"],
+    pipeline: Stages,
+    quantised: Quantised,
+    segments: Segments,
+) -> float:
+    arrays = pipeline.kernels.arrays
+    lost = arrays.wide(values - pipeline.restore(quantised, segments))
+    return math.sqrt(dot(lost, lost, arrays))
+
+
+def _generator() -> np.random.Generator:
+    """A trial draws nothing from the packet's own stream."""
+    return np.random.default_rng(0)
+
 
 TRANSFORMS: dict[type | None, int] = {None: 0, Hadamard: 1, LearnedBasis: 2}
 SCOPES = {None: 0, "sample": 1, "token": 2, "batch": 3}
@@ -114,17 +205,15 @@ class StagedCodec(Codec):
         )
         return overhead_bytes(len(shape), sizes) + sum(sizes)
 
-    def _pipeline(self, learned: Learned) -> Pipeline:
+    def _pipeline(self, learned: Learned) -> Stages:
         hadamard = self.transform if isinstance(self.transform, Hadamard) else None
-        return Pipeline(
-            self.quantiser, self.entropy, hadamard, self.sparsify, learned, self.kernels
-        )
+        return Stages(self.quantiser, self.entropy, hadamard, self.sparsify, learned, self.kernels)
 
     def _code(
         self,
         values: Float32[Array, "row width"],
         segments: Segments,
-        pipeline: Pipeline,
+        pipeline: Stages,
         ratio: float | None,
         rng: np.random.Generator,
     ) -> tuple[Coded, float]:
@@ -235,3 +324,84 @@ class StagedCodec(Codec):
                 f"a packet of stages {found}, expected {self._stages().hex(' ')}; set the same "
                 "codec on both ends"
             )
+
+
+# The compositions that have names: `paper`, `paper-rans`, `best`, `fast`, `none`.
+#
+# A pair is one codec for each direction, since activations and gradients need different ones.
+
+
+@dataclass(frozen=True)
+class CodecPair:
+    """What activations (up) and their gradients (down) go through."""
+
+    up: Codec
+    down: Codec
+
+
+def none() -> CodecPair:
+    """float32, every bit."""
+    return CodecPair(RawCodec(), RawCodec())
+
+
+def paper(keep_ratio: float = 0.2, levels: int = 7) -> CodecPair:
+    """As published: Top-K per sample, stochastic levels, Golomb gaps, plain level and sign bits.
+
+    The defaults are the paper's "80 % sparsity and 3 bits". Source: SFT section IV-C.
+    """
+    codec = StagedCodec(StochasticLevels(levels), Golomb(), sparsify=TopK(keep_ratio))
+    return CodecPair(codec, codec)
+
+
+def paper_rans(keep_ratio: float = 0.2, levels: int = 7) -> CodecPair:
+    """The same symbols as `paper`, hence the same tensors bit for bit, in fewer bytes."""
+    codec = StagedCodec(StochasticLevels(levels), TwoWay(), sparsify=TopK(keep_ratio))
+    return CodecPair(codec, codec)
+
+
+ACTIVATION_BITS = TargetBits(0.7)
+GRADIENT_BITS = TargetBits(0.4)
+
+
+def best(
+    up: StepRule = ACTIVATION_BITS,
+    down: StepRule = GRADIENT_BITS,
+    share: float = 1 / 3,
+    packets: int | None = None,
+) -> CodecPair:
+    """A learned basis and a dead-zone quantiser, whose steps follow `up` and `down`.
+
+    Activations are centred and keep the `share` of the basis' columns that hold most energy;
+    gradients are neither centred nor truncated. `packets`: how many a stream will have, if known:
+    a basis that would not pay for itself is not sent.
+    """
+    return CodecPair(
+        StagedCodec(
+            DeadZone(up), TwoWay(), centre=True, transform=LearnedBasis(share, packets=packets)
+        ),
+        StagedCodec(
+            DeadZone(down), TwoWay(), transform=LearnedBasis(coarseness=2.0, packets=packets)
+        ),
+    )
+
+
+def fast() -> CodecPair:
+    """Hadamard and four bits, nothing entropy-coded: for links above 500 Mbit/s."""
+    codec = StagedCodec(Integer(4), FixedWidth(), transform=Hadamard())
+    return CodecPair(codec, codec)
+
+
+PRESETS: dict[str, Callable[[], CodecPair]] = {
+    "none": none,
+    "paper": paper,
+    "paper-rans": paper_rans,
+    "best": best,
+    "fast": fast,
+}
+
+
+def codec_pair(name: str) -> CodecPair:
+    """The codecs of both directions. Raises ConfigError: no preset of that name."""
+    if name not in PRESETS:
+        raise ConfigError(f"unknown codec {name!r}; {nearest(name, list(PRESETS))}")
+    return PRESETS[name]()

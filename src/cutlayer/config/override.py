@@ -14,8 +14,7 @@ import yaml
 from cutlayer.config.keys import find_field, sections
 from cutlayer.config.plain_yaml import PlainLoader
 from cutlayer.config.section import kinds, names_of
-from cutlayer.errors import ConfigError
-from cutlayer.words import quoted
+from cutlayer.errors import ConfigError, quoted
 
 _NULLS = ("null", "~", "")
 _DEEPEST = 50

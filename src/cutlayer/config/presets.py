@@ -7,8 +7,8 @@ configuration that was written out reads back to the same values.
 from collections.abc import Mapping
 from typing import Any
 
+from cutlayer.config.hardware import find_preset
 from cutlayer.errors import ConfigError
-from cutlayer.planner.devices import find_preset
 from cutlayer.units import MIB
 
 

@@ -19,8 +19,7 @@ from cutlayer.config.plain_yaml import PlainLoader
 from cutlayer.config.schema import Config
 from cutlayer.config.section import choice_name
 from cutlayer.config.unread import unread
-from cutlayer.errors import ConfigError
-from cutlayer.words import cut, nearest, quoted, shown
+from cutlayer.errors import ConfigError, cut, nearest, quoted, shown
 
 _MOST_BYTES = 1 << 20
 

@@ -23,7 +23,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from cutlayer.words import shown
+from cutlayer.errors import shown
 
 MOST_DEVICES = 1_000_000
 

@@ -12,7 +12,7 @@ from typing import Any
 from cutlayer.config.keys import choices_of
 from cutlayer.config.schema import Config
 from cutlayer.config.section import Choices, ReadBy, Section
-from cutlayer.words import shown
+from cutlayer.errors import shown
 
 
 @dataclass(frozen=True)

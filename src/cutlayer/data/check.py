@@ -6,11 +6,10 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from cutlayer.data.faults import reason
 from cutlayer.data.labels import text_fault
+from cutlayer.data.libraries import reason
 from cutlayer.data.samples import DataSet, Samples, Subset
-from cutlayer.errors import CutlayerError, DataError, ModelError
-from cutlayer.words import cut
+from cutlayer.errors import CutlayerError, DataError, ModelError, cut
 
 Tokenize: TypeAlias = Callable[[list[str]], list[list[int]]]
 OnBad: TypeAlias = Literal["stop", "skip"]

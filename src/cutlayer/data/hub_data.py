@@ -9,22 +9,23 @@ from typing import Any, final
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from cutlayer.data.bars import bars_on_terminals_only
-from cutlayer.data.faults import fault_of, reason
-from cutlayer.data.image_files import rgb
+from cutlayer.data.image_sets import rgb
 from cutlayer.data.labels import clean_name, listing
 from cutlayer.data.left_out import merged, read_tree
-from cutlayer.data.samples import LeftOut, Samples, SplitPair
-from cutlayer.data.splits import (
+from cutlayer.data.libraries import bars_on_terminals_only, fault_of, reason
+from cutlayer.data.samples import (
     TEST_NAMES,
     UNKNOWN_LABEL,
+    LeftOut,
+    Samples,
     Settings,
+    SplitPair,
     index_labels,
     split_off_test,
 )
-from cutlayer.data.text_rows import (
+from cutlayer.data.text_sets import (
     UNLABELLED,
-    Row,
+    TextRow,
     refuse_halves,
     refuse_no_text,
     text_classes,
@@ -45,7 +46,7 @@ class HubImages(Samples):
         self,
         images: Any,
         column: str,
-        rows: Sequence[Row],
+        rows: Sequence[TextRow],
         labels: Int64[np.ndarray, " sample"],
         origin: str,
     ) -> None:
@@ -197,7 +198,7 @@ def _class_names(kind: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(clean_name(name) or name for name in kind.names))
 
 
-def _rows(rows: Any, columns: _Columns, settings: Settings, origin: str) -> list[Row]:
+def _rows(rows: Any, columns: _Columns, settings: Settings, origin: str) -> list[TextRow]:
     """Every row's label, and its text where the set is of texts."""
     count = len(rows)
     labels: list[Any] = [UNLABELLED] * count
@@ -214,7 +215,7 @@ def _rows(rows: Any, columns: _Columns, settings: Settings, origin: str) -> list
         refuse_no_text(texts, settings.text_field, origin)
     faults = {**unlabelled, **untold}
     return [
-        Row(place, None, None, faults[place])
+        TextRow(place, None, None, faults[place])
         if place in faults
         else text_row(place, text, label, settings)
         for place, (text, label) in enumerate(zip(texts, labels, strict=True))

@@ -12,8 +12,7 @@ from decimal import Decimal
 
 import numpy as np
 
-from cutlayer.errors import DataError
-from cutlayer.words import quoted
+from cutlayer.errors import DataError, quoted
 
 # what pandas, R and spreadsheets write for a label that is not there
 _MISSING = frozenset({"nan", "<na>", "#n/a"})

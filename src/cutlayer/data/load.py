@@ -6,25 +6,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from cutlayer.data.arrays import FILE as ARRAYS
-from cutlayer.data.arrays import read_arrays
 from cutlayer.data.assets.packages import RunTool, run_tool
 from cutlayer.data.check import find_bad
-from cutlayer.data.cifar100 import FILES as CIFAR100
-from cutlayer.data.cifar100 import is_cifar100, read_cifar100
 from cutlayer.data.find import HubSplits, find_data
 from cutlayer.data.hub import Hub
 from cutlayer.data.hub_data import is_saved_dataset, read_dataset, read_saved_dataset
-from cutlayer.data.image_folder import has_class_folders, read_image_folder
+from cutlayer.data.image_sets import FILES as CIFAR100
+from cutlayer.data.image_sets import (
+    has_class_folders,
+    is_cifar100,
+    is_tiny_imagenet,
+    read_cifar100,
+    read_image_folder,
+    read_tiny_imagenet,
+)
 from cutlayer.data.left_out import beside, is_hidden, listed
-from cutlayer.data.plain_text import has_text_files, is_text_file, read_plain_text
-from cutlayer.data.samples import DataSet, Source, SplitPair
-from cutlayer.data.splits import Settings
-from cutlayer.data.tables import find_split_files, is_table, read_table_folder, read_tables
-from cutlayer.data.tiny_imagenet import is_tiny_imagenet, read_tiny_imagenet
-from cutlayer.errors import DataError
+from cutlayer.data.samples import FILE as ARRAYS
+from cutlayer.data.samples import DataSet, Settings, Source, SplitPair, read_arrays
+from cutlayer.data.text_sets import (
+    find_split_files,
+    has_text_files,
+    is_table,
+    is_text_file,
+    read_plain_text,
+    read_table_folder,
+    read_tables,
+)
+from cutlayer.errors import DataError, quoted
 from cutlayer.spec import Task
-from cutlayer.words import quoted
 
 _NAMED = 4
 _TEXT_TASKS: tuple[Task, ...] = ("text-classification", "causal-lm")

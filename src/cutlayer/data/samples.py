@@ -1,16 +1,24 @@
-"""What a data set is to the trainer: two splits of labelled samples, read one by one.
+"""What a data set is to the trainer: two splits of labelled samples, read one by one."""
 
-Knows no file format (the loaders do) and no model input (`images` and `text` do).
-"""
-
+import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal, TypeAlias, final
 
 import numpy as np
-from jaxtyping import Int, Int64, UInt8
+from jaxtyping import Int, Int64, Integer, UInt8
 
+from cutlayer.data.labels import clean_name
+from cutlayer.data.libraries import fault_of
+from cutlayer.errors import DataError
 from cutlayer.spec import Task
+
+# What a data set is to the trainer: two splits of labelled samples, read one by one.
+#
+# Knows no file format (the loaders do) and no model input (`images` and `text` do).
+
 
 Source: TypeAlias = Literal["path", "cache", "hub", "package"]
 Content: TypeAlias = UInt8[np.ndarray, "height width 3"] | str | Int64[np.ndarray, "block_token"]
@@ -108,3 +116,162 @@ class DataSet:
     source: Source
     location: str
     left_out: tuple[LeftOut, ...] = ()
+
+
+# What every loader needs: labels turned into indices, and a test split where there is none.
+
+
+UNKNOWN_LABEL = -1
+TEST_NAMES = ("test", "val", "validation", "valid", "dev")
+_SPLIT_STREAM = 0x59117  # keeps this draw apart from other streams of the same seed
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a set is to be read: what `load.load_data` was asked.
+
+    `test_fraction` None: of samples without a test split none are held out.
+    """
+
+    task: Task | None = None
+    text_field: str = "text"
+    label_field: str = "label"
+    test_fraction: float | None = 0.2
+    seed: int = 0
+
+
+def name_classes(raw: Sequence[str | None]) -> tuple[str, ...]:
+    """The distinct labels in order: by value if all are whole numbers, else by alphabet."""
+    distinct = {label for label in raw if label is not None}
+    try:
+        return tuple(sorted(distinct, key=lambda label: (int(label), label)))
+    except ValueError:
+        return tuple(sorted(distinct))
+
+
+def index_labels(
+    raw: Sequence[str | None], class_names: tuple[str, ...]
+) -> Int64[np.ndarray, " sample"]:
+    """Each label's index among the class names; -1 where it is none of them or missing."""
+    index = {name: place for place, name in enumerate(class_names)}
+    places = (UNKNOWN_LABEL if label is None else index.get(label, UNKNOWN_LABEL) for label in raw)
+    return np.fromiter(places, np.int64, len(raw))
+
+
+def split_off_test(
+    samples: Samples, class_names: tuple[str, ...], fraction: float | None, seed: int
+) -> SplitPair:
+    """A seeded `fraction` of the samples as test split, every class within one of its share; None:
+    an empty one.
+
+    Raises `DataError` when `fraction` is not inside (0, 1) or leaves a split empty.
+    """
+    if fraction is None:
+        return SplitPair(samples, Subset(samples, np.zeros(0, np.int64)), class_names)
+    if not 0.0 < fraction < 1.0:
+        raise DataError(f"test_fraction is {fraction}: choose a number between 0 and 1")
+    rng = np.random.default_rng([_SPLIT_STREAM, seed])
+    shuffled = rng.permutation(len(samples))
+    by_class = shuffled[np.argsort(samples.labels[shuffled], kind="stable")]
+    # every 1/fraction-th along the classes, from a random start
+    taken = np.diff(np.floor(rng.random() + fraction * np.arange(len(samples) + 1))) > 0
+    test, train = np.sort(by_class[taken]), np.sort(by_class[~taken])
+    if not len(test) or not len(train):
+        raise DataError(
+            f"{len(samples)} samples cannot be split with test_fraction {fraction}: "
+            "one side would be empty; add samples or a test split of your own"
+        )
+    return SplitPair(Subset(samples, train), Subset(samples, test), class_names)
+
+
+# A fingerprint of a split: which samples it has, in which order, and what is in each.
+
+
+def digest_of(samples: Samples) -> str:
+    """SHA-256 over the labels and every sample's content, in their order.
+
+    Costs what reading costs: images in files are taken as their bytes, not decoded. Raises
+    `DataError` for a sample that cannot be read.
+    """
+    found = hashlib.sha256(samples.labels.astype("<i8").tobytes())
+    for index in range(len(samples)):
+        content = samples.raw(index)
+        found.update(len(content).to_bytes(8, "little"))
+        found.update(content)
+    return found.hexdigest()
+
+
+def digest_of_order(parts: tuple[np.ndarray, ...]) -> str:
+    """SHA-256 over which samples each device has, in its order."""
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(len(part).to_bytes(8, "little"))
+        found.update(part.astype("<i8").tobytes())
+    return found.hexdigest()
+
+
+# The array form of an image set: one `images.npz` with both splits, ready in memory.
+#
+# Keys: `train_images`, `test_images` uint8 [sample, height, width] or [sample, height, width, 3];
+# `train_labels`, `test_labels` int [sample]; `class_names` text [class]. Never holds pickled
+# objects.
+
+
+FILE = "images.npz"
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class ImageArray(Samples):
+    """Images in memory, all of one size; grey ones are read as RGB. `origin` names the file."""
+
+    images: UInt8[np.ndarray, "sample height width *rgb"]
+    labels: Int64[np.ndarray, " sample"]
+    origin: str
+
+    def read(self, index: int) -> UInt8[np.ndarray, "height width 3"]:
+        image: np.ndarray = self.images[index]
+        return np.repeat(image[:, :, None], 3, axis=2) if image.ndim == 2 else image
+
+    def where(self, index: int) -> str:
+        return f"{self.origin} index {index}"
+
+
+def write_arrays(
+    folder: Path,
+    train: tuple[UInt8[np.ndarray, "..."], Integer[np.ndarray, " _"]],
+    test: tuple[UInt8[np.ndarray, "..."], Integer[np.ndarray, " _"]],
+    class_names: tuple[str, ...],
+) -> None:
+    """Write both splits, each `(images, labels)`, as `folder/images.npz`."""
+    np.savez(
+        folder / FILE,
+        train_images=train[0],
+        train_labels=train[1],
+        test_images=test[0],
+        test_labels=test[1],
+        class_names=np.array(class_names),
+    )
+
+
+def read_arrays(folder: Path) -> SplitPair:
+    """Both splits of `folder/images.npz`. Raises `DataError` when the file is not of this form."""
+    path = folder / FILE
+    title = f"{path} is not a readable image array file"
+    with fault_of(title), np.load(path, allow_pickle=False) as file:
+        names = tuple(clean_name(str(name)) or str(name) for name in file["class_names"])
+        train, test = (_split(file, split, path) for split in ("train", "test"))
+    return SplitPair(train, test, names)
+
+
+def _split(file: np.lib.npyio.NpzFile, split: str, path: Path) -> ImageArray:
+    images, labels = file[f"{split}_images"], file[f"{split}_labels"]
+    shape_fits = images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)
+    if images.dtype != np.uint8 or not shape_fits or labels.shape != images.shape[:1]:
+        raise DataError(
+            f"{split}_images is {images.dtype} {images.shape} with labels {labels.shape}; "
+            "expected uint8 [sample, height, width] or [sample, height, width, 3]"
+        )
+    if not (np.issubdtype(labels.dtype, np.integer) or np.array_equal(labels, np.rint(labels))):
+        raise DataError(f"{split}_labels are not whole numbers, as indices of classes are")
+    return ImageArray(images, labels.astype(np.int64), f"{path.name} {split}")

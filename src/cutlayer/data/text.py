@@ -12,8 +12,8 @@ from typing import final
 import numpy as np
 from jaxtyping import Int, Int64
 
-from cutlayer.data.batches import Batch, BatchMaker
 from cutlayer.data.check import Tokenize, brief
+from cutlayer.data.partition import Batch, BatchMaker
 from cutlayer.data.samples import Samples
 from cutlayer.errors import DataError
 from cutlayer.spec import IGNORED_LABEL

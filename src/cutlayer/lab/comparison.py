@@ -18,7 +18,7 @@ ROUND = "round"
 
 
 @dataclass(frozen=True)
-class Line:
+class PhaseComparison:
     """One phase, or the round [s]. `basis`: where the prediction has its number from."""
 
     label: str
@@ -33,11 +33,11 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class LabComparison:
     """`phases` are those of the round's slowest device; `rounds`: which ones were measured."""
 
-    phases: tuple[Line, ...]
-    round: Line
+    phases: tuple[PhaseComparison, ...]
+    round: PhaseComparison
     rounds: tuple[int, ...]
 
     def within(self, tolerance: float) -> bool:
@@ -50,7 +50,7 @@ def compare(
     predicted: Mapping[str, Any],
     measured: Sequence[Mapping[str, Any]],
     calibrated: Collection[str],
-) -> Comparison:
+) -> LabComparison:
     """Medians of the measured rounds beside the predicted one.
 
     Phases that took no time in either are left out. `calibrated`: phases whose seconds of a
@@ -64,13 +64,15 @@ def compare(
     }
     expected = predicted["delay_by_phase_s"]
     phases = tuple(
-        Line(PHASES[name].label, expected.get(name, 0.0), own_s, _basis(name, calibrated))
+        PhaseComparison(
+            PHASES[name].label, expected.get(name, 0.0), own_s, _basis(name, calibrated)
+        )
         for name, own_s in by_phase.items()
         if expected.get(name, 0.0) > 0 or own_s > 0
     )
     delay_s = median(record["delay_s"] for record in measured)
-    whole = Line(ROUND, predicted["delay_s"], delay_s, "all of it")
-    return Comparison(phases, whole, tuple(record["round"] for record in measured))
+    whole = PhaseComparison(ROUND, predicted["delay_s"], delay_s, "all of it")
+    return LabComparison(phases, whole, tuple(record["round"] for record in measured))
 
 
 def _basis(phase: str, calibrated: Collection[str]) -> str:

@@ -6,29 +6,124 @@ The first round calibrates; those after it are compared with what it predicts fo
 import json
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from rich import box
+from rich.table import Table
 
 from cutlayer.channel.rates import LinkRates
-from cutlayer.config.job import Job, prepare, use_threads
-from cutlayer.config.net_job import check_net
-from cutlayer.config.overview import overview
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError, RunError
-from cutlayer.lab.comparison import Comparison, compare
-from cutlayer.lab.ground import Ground, NoNamespacesError, loopback, namespaces
-from cutlayer.lab.leftovers import another, delete_folders, lab_folder
-from cutlayer.lab.play import Play, play, whole_lines
-from cutlayer.lab.prediction import calibrate, computing, predict, unicast
-from cutlayer.lab.processes import Processes
-from cutlayer.lab.signals import Stop
+from cutlayer.jobs.network import check_net
+from cutlayer.jobs.overview import overview
+from cutlayer.jobs.train import Job, prepare, use_threads
+from cutlayer.lab.comparison import LabComparison, PhaseComparison, compare
+from cutlayer.lab.environment import (
+    Environment,
+    NoNamespacesError,
+    another,
+    delete_folders,
+    lab_folder,
+    loopback,
+    namespaces,
+)
+from cutlayer.lab.run import Play, Processes, StopSignals, play, whole_lines
 from cutlayer.planner.allocation import Fixed
-from cutlayer.timeline.rules import Rules
+from cutlayer.report.bars import OURS, Series, draw_bars, legend_and_title
+from cutlayer.report.drawing import new_figure, plain_style
+from cutlayer.report.save import save_figure, save_table
+from cutlayer.report.vocabulary import OTHER_COLOUR
+from cutlayer.rounds.result import RoundTimeline
+from cutlayer.rounds.rules import Rules
+from cutlayer.rounds.schemes import Phase, Scheme
+from cutlayer.rounds.simulate import simulate
+from cutlayer.rounds.work import DeviceRates, DeviceWork
+from cutlayer.train.files import lines_of_round
 from cutlayer.train.heartbeat import Heartbeat, so_far
 from cutlayer.train.records import UNOBSERVED
-from cutlayer.train.round_log import lines_of_round
+from cutlayer.train.round import expected_work
+from cutlayer.train.state import Setup
+from cutlayer.units import format_seconds
+
+# A round over the lab's links as the timeline plays it: what the measured one is compared with.
+#
+# Bytes are what the codec expects, link rates the channel's on each device's share. Seconds of
+# computing are those of the calibration round, the run's first: the same processes on the same
+# machine, which share its cores. Knows no file and no clock.
+
+
+# mean seconds of a micro-batch by phase
+Seconds = Mapping[Phase, float]
+
+# an amount of work is given in the seconds that it takes
+_UNIT = 1.0
+
+
+def unicast(links: Sequence[LinkRates]) -> tuple[LinkRates, ...]:
+    """The channel's rates with a link of its own for each device: what a radio broadcasts on the
+    whole band goes to each on its share."""
+    return tuple(replace(link, broadcast_bit_per_s=link.downlink_bit_per_s) for link in links)
+
+
+def computing(scheme: Scheme) -> tuple[Phase, ...]:
+    """The phases whose seconds are calibrated."""
+    return tuple(step.phase for step in scheme.local if not step.sends)
+
+
+def calibrate(
+    scheme: Scheme, trace: Sequence[Mapping[str, Any]], devices: int
+) -> tuple[Seconds, ...]:
+    """Each device's mean seconds of a micro-batch, by phase that computes, in one round's trace.
+
+    `trace`: lines as `train.record.trace_lines` makes them. The first local step, in which a
+    process computes for the first time, is left out if there is another. Raises RunError for a
+    device or phase that is not in the trace.
+    """
+    seconds: dict[tuple[int, Phase], list[float]] = defaultdict(list)
+    warm = max((line["local_step"] or 0 for line in trace), default=0) > 0
+    for line in trace:
+        if line["local_step"] is not None and (line["local_step"] > 0 or not warm):
+            key = line["device"], Phase(line["phase"])
+            seconds[key].append(line["end_s"] - line["start_s"])
+
+    def mean(device: int, phase: Phase) -> float:
+        if not seconds[device, phase]:
+            raise RunError(
+                f"device {device} was not seen through the calibration round ({phase} is not in"
+                " trace.jsonl): run the lab again"
+            )
+        return float(np.mean(seconds[device, phase]))
+
+    return tuple(
+        {phase: mean(device, phase) for phase in computing(scheme)} for device in range(devices)
+    )
+
+
+def predict(
+    setup: Setup, links: Sequence[LinkRates], compute_s: Sequence[Seconds]
+) -> RoundTimeline:
+    """A round after the first over `links`, with each device's seconds of computing."""
+    work = [
+        _with_seconds(own, seconds)
+        for own, seconds in zip(
+            expected_work(setup, links, first_round=False), compute_s, strict=True
+        )
+    ]
+    return simulate(setup.scheme, work, setup.rules)
+
+
+def _with_seconds(work: DeviceWork, seconds: Seconds) -> DeviceWork:
+    measured = {phase: np.full(work.repeats, each_s) for phase, each_s in seconds.items()}
+    rates = DeviceRates(_UNIT, _UNIT, work.rates.link)
+    return replace(work, amounts={**work.amounts, **measured}, rates=rates)
+
 
 _LOG = logging.getLogger(__name__)
 
@@ -40,7 +135,7 @@ class LabRun:
     """A lab that has ended: the run's directory, what came of it, and where it ran in a line."""
 
     directory: Path
-    comparison: Comparison
+    comparison: LabComparison
     where: str
 
 
@@ -60,7 +155,7 @@ def run_lab(config: Config, output: Path, *, on_loopback: bool) -> LabRun:
     for line in overview(job.config, job.prepared, job.setup):
         _LOG.info(line)
     with ExitStack() as stack:
-        stop = stack.enter_context(Stop())
+        stop = stack.enter_context(StopSignals())
         ground = stack.enter_context(_ground(links, on_loopback))
         folder = stack.enter_context(_folder())
         processes = stack.enter_context(Processes(folder))
@@ -97,7 +192,7 @@ def check_lab(job: Job) -> tuple[tuple[LinkRates, ...], tuple[float, ...]]:
 
 
 @contextmanager
-def _ground(links: Sequence[LinkRates], on_loopback: bool) -> Iterator[Ground]:
+def _ground(links: Sequence[LinkRates], on_loopback: bool) -> Iterator[Environment]:
     """Namespaces if they are to be had."""
     with ExitStack() as stack:
         if on_loopback:
@@ -120,7 +215,7 @@ def _folder() -> Iterator[Path]:
         yield folder
 
 
-def _compared(job: Job, links: Sequence[LinkRates], directory: Path) -> Comparison:
+def _compared(job: Job, links: Sequence[LinkRates], directory: Path) -> LabComparison:
     scheme = job.setup.scheme
     trace = lines_of_round(directory / "trace.jsonl", _CALIBRATION)
     first = [json.loads(line) for line in trace if line.endswith("\n")]
@@ -142,3 +237,85 @@ def _compared(job: Job, links: Sequence[LinkRates], directory: Path) -> Comparis
             " started again, or its link broke; run the lab again"
         )
     return compare(predicted, measured, computing(scheme))
+
+
+# What a lab prints and writes: the comparison as a table, as CSV, and as a picture.
+#
+# Knows a comparison and a folder; nothing of how it came about.
+
+
+TOLERANCE = 0.1
+_NAME = "lab"
+_CSV = ("phase", "predicted_s", "measured_s", "difference", "basis")
+_PIXELS_A_ROW = 46
+_PIXELS_AROUND = 130
+
+
+def comparison_table(comparison: LabComparison) -> Table:
+    """A row a phase of the slowest device, then the round."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, caption_justify="left")
+    table.add_column("phase")
+    for heading in ("predicted", "measured", "difference"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("predicted from")
+    for line in comparison.phases:
+        table.add_row(*_texts(line))
+    table.add_section()
+    table.add_row(*_texts(comparison.round), style="bold")
+    table.caption = f"measured: median of {rounds_text(comparison)}, each by its slowest device"
+    return table
+
+
+def verdict(comparison: LabComparison) -> str:
+    """Whether the round is as long as predicted, in a sentence."""
+    line = comparison.round
+    word = "within" if comparison.within(TOLERANCE) else "not within"
+    return (
+        f"measured {format_seconds(line.measured_s)}, predicted {format_seconds(line.predicted_s)}:"
+        f" {_percent(line)}, {word} {100 * TOLERANCE:.0f} %"
+    )
+
+
+def write_comparison(comparison: LabComparison, folder: Path) -> list[Path]:
+    """`lab.csv`, `lab.png` and `lab.svg` in the run's directory. Raises RunError."""
+    lines = (*comparison.phases, comparison.round)
+    rows = [
+        (one.label, one.predicted_s, one.measured_s, one.difference, one.basis) for one in lines
+    ]
+    table = save_table(folder / f"{_NAME}.csv", _CSV, rows)
+    with plain_style():
+        pictures = save_figure(folder / _NAME, comparison_figure(comparison))
+    return [table, *pictures]
+
+
+def comparison_figure(comparison: LabComparison) -> Figure:
+    """Bars by phase and for the round, predicted above measured. Call it inside `plain_style`."""
+    lines = (*comparison.phases, comparison.round)
+    figure = new_figure(_PIXELS_AROUND + _PIXELS_A_ROW * len(lines))
+    axes = figure.subplots()
+    series = [
+        Series("predicted", [line.predicted_s for line in lines], OTHER_COLOUR, digits=2),
+        Series("measured", [line.measured_s for line in lines], OURS, digits=2),
+    ]
+    draw_bars(axes, [line.label for line in lines], series, "seconds")
+    legend_and_title(figure, [axes], f"{verdict(comparison)}; median of {rounds_text(comparison)}")
+    return figure
+
+
+def rounds_text(comparison: LabComparison) -> str:
+    """Which rounds were measured."""
+    numbers = comparison.rounds
+    if len(numbers) == 1:
+        return f"round {numbers[0]}"
+    if numbers == tuple(range(numbers[0], numbers[-1] + 1)):
+        return f"rounds {numbers[0]} to {numbers[-1]}"
+    return f"rounds {', '.join(map(str, numbers))}"
+
+
+def _texts(line: PhaseComparison) -> tuple[str, ...]:
+    seconds = (format_seconds(line.predicted_s), format_seconds(line.measured_s))
+    return (line.label, *seconds, _percent(line), line.basis)
+
+
+def _percent(line: PhaseComparison) -> str:
+    return "" if line.difference is None else f"{100 * line.difference:+.1f} %"

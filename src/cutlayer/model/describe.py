@@ -15,7 +15,8 @@ from cutlayer.errors import UnsupportedModelError
 from cutlayer.model.activations import count_activations
 from cutlayer.model.adapted import check_adapter, patch_convolution, target_names
 from cutlayer.model.anatomy import Anatomy, examine, meta_model
-from cutlayer.model.inputs import example_inputs
+from cutlayer.model.described import DescribedModel, ModelRequest
+from cutlayer.model.inputs import example_inputs, token_limit
 from cutlayer.model.lora import AdapterSpec, linear_shape
 from cutlayer.model.tasks import fault_of_config, read_config, task_config
 from cutlayer.spec import LinearShape, ModelSpec, Task
@@ -168,3 +169,42 @@ def _patches(model: PreTrainedModel, anatomy: Anatomy, example: dict[str, Any]) 
 def _patch_flops(anatomy: Anatomy, weights: int, patches: int) -> int:
     """Operations with each of `weights` on each patch, shared among all tokens of an image."""
     return round(2 * weights * patches / anatomy.tokens)
+
+
+# The dimensions that a configuration asks for, counted by the model's own code: by plan and run.
+#
+# Imports torch. Knows the request alone, so that equal requests give equal dimensions.
+
+
+# of the frozen weights, as `devices.base` names them
+BASES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def count_model(request: ModelRequest, folder: Path) -> ModelSpec:
+    """The model in `folder` with its adapters.
+
+    Raises ModelError or UnsupportedModelError as `model.describe` does.
+    """
+    adapter = AdapterSpec(
+        request.rank,
+        1.0,  # alpha scales values, and counts for nothing
+        request.targets,
+        request.patch_embedding,
+        request.head,
+    )
+    return describe(
+        folder,
+        request.task,
+        adapter,
+        classes=request.classes,
+        image_size=request.image_size,
+        dtype=BASES[request.base],
+    )
+
+
+def count_described(request: ModelRequest, folder: Path) -> DescribedModel:
+    """The same, with the tokens of an image or the most that a text may have."""
+    model = count_model(request, folder)
+    if request.image_size is not None:
+        return DescribedModel(model, image_tokens(folder, request.image_size), None)
+    return DescribedModel(model, None, token_limit(read_config(folder)))

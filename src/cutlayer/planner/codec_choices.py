@@ -9,13 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
-from cutlayer.planner.accuracy.cross_validation import fit
-from cutlayer.planner.accuracy.profile import Point, Profile
-from cutlayer.planner.accuracy.surface import AccuracySurface
-from cutlayer.planner.configuration.compression import TabledRatio
-from cutlayer.planner.configuration.exact import solve
-from cutlayer.planner.configuration.problem import ConfigurationProblem
+from cutlayer.planner.accuracy import AccuracySurface, fit
+from cutlayer.planner.configuration import ConfigurationProblem, TabledRatio, solve
 from cutlayer.planner.decision import CodecChoice
+from cutlayer.planner.profile import Profile, ProfilePoint
 
 _FLOAT32_BITS = 32
 _GRID = ("paper", "paper-rans")
@@ -95,7 +92,7 @@ def between(
     return CodecChoice(codec, settings, up, down, loss)
 
 
-def _table(points: Sequence[Point], bits_sent: Sequence[float]) -> TabledRatio:
+def _table(points: Sequence[ProfilePoint], bits_sent: Sequence[float]) -> TabledRatio:
     """Bits per value over 32, by keep ratio and bits of a level."""
     rows = [(p.settings["keep_ratio"], _level_bits(p)) for p in points]
     keep_ratios = np.array(sorted({rho for rho, _ in rows}))
@@ -113,11 +110,11 @@ def _rising(
     return np.maximum.accumulate(ratios, axis=0)
 
 
-def _level_bits(point: Point) -> float:
+def _level_bits(point: ProfilePoint) -> float:
     return float(np.log2(point.settings["levels"] + 1))
 
 
-def _choice(point: Point, loss: float) -> CodecChoice:
+def _choice(point: ProfilePoint, loss: float) -> CodecChoice:
     up, down = point.bits_up / _FLOAT32_BITS, point.bits_down / _FLOAT32_BITS
     return CodecChoice(point.codec, point.settings, up, down, loss)
 

@@ -1,15 +1,24 @@
-"""What a planner decides, and within which limits.
+"""What is planned, and what is decided, within which limits."""
 
-Knows no search and no seconds.
-"""
-
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
+import numpy as np
+from jaxtyping import Float64
+
+from cutlayer.channel.rates import Channel
 from cutlayer.errors import ConfigError
-from cutlayer.schemes.scheme import Scheme
-from cutlayer.spec import Holding
-from cutlayer.timeline.rules import Rules
+from cutlayer.rounds.memory import Accounting
+from cutlayer.rounds.rules import Rules
+from cutlayer.rounds.schemes import Scheme
+from cutlayer.spec import ActivationPolicy, Device, MiniBatch, ModelSpec
+
+# What a planner decides, and within which limits.
+#
+# Knows no search and no seconds.
+
 
 # one part in 10^9 forgives largest shares such as ten times 0.1
 _ROUNDING = 1e-9
@@ -36,10 +45,10 @@ class CodecChoice:
 
 
 @dataclass(frozen=True)
-class Held:
+class MiniBatchPolicy:
     """How devices hold a mini-batch: what of it, in how many parts, how many of them at a time."""
 
-    holding: Holding = Holding.KEEP
+    holding: ActivationPolicy = ActivationPolicy.KEEP
     micro_batches: int = 1
     in_flight: int = 1
 
@@ -56,7 +65,7 @@ class Decision:
     scheme: Scheme
     cuts: tuple[int, ...]
     codec: CodecChoice
-    held: Held
+    held: MiniBatchPolicy
     rules: Rules
     shares: tuple[float, ...]
 
@@ -72,7 +81,7 @@ class Decision:
 
 
 @dataclass(frozen=True)
-class Limits:
+class PlanLimits:
     """What a plan must keep to, besides each device's memory.
 
     `least_cut`: blocks that stay on the devices at least, so that activations tell less of the
@@ -103,3 +112,78 @@ class Limits:
             raise ConfigError(f"server_busy is {self.server_busy}: give more than 0, at most 1")
         if self.least_cut < 1:
             raise ConfigError(f"least_cut is {self.least_cut}: devices hold at least 1 block")
+
+
+# What is planned: everything about a training that is given, and nothing that is decided.
+#
+# Knows no configuration and no files: `config.workload` makes one.
+
+
+@dataclass(frozen=True, eq=False)
+class Workload:
+    """A training as a planner sees it.
+
+    `local_steps[n]` mini-batches like `batch` are device n's in each of `rounds` rounds. `rules`
+    are those configured; a plan may change the downlink's. `optimizer_slots`: values that the
+    optimiser keeps for each trained one (0 SGD, 1 with momentum, 2 Adam). A limit on memory that no
+    cut meets is not refused here: a planner says so, with what would.
+    Raises ConfigError: no device, counts that differ, a rate that is not positive and finite, a
+    batch or a count below 1.
+    """
+
+    model: ModelSpec
+    devices: tuple[Device, ...]
+    batch: MiniBatch
+    local_steps: tuple[int, ...]
+    rounds: int
+    server_flops_per_s: float
+    channel: Channel
+    rules: Rules
+    accounting: Accounting
+    optimizer_slots: int
+
+    def __post_init__(self) -> None:
+        self._check_counts()
+        for device in self.devices:
+            _check_rate(f"{device.name}'s compute rate", device.flops_per_s)
+            if device.memory_bytes is not None and device.memory_bytes <= 0:
+                raise ConfigError(
+                    f"{device.name}'s memory is {device.memory_bytes} bytes: give more than 0, or"
+                    " null for no limit"
+                )
+        _check_rate("the server's compute rate", self.server_flops_per_s)
+
+    @cached_property
+    def flops_per_s(self) -> Float64[np.ndarray, " device"]:
+        """Each device's rate."""
+        return np.array([device.flops_per_s for device in self.devices])
+
+    @cached_property
+    def steps(self) -> Float64[np.ndarray, " device"]:
+        """Each device's local steps, to multiply with."""
+        return np.array(self.local_steps, dtype=np.float64)
+
+    def _check_counts(self) -> None:
+        if not self.devices:
+            raise ConfigError("a plan needs at least 1 device, there are 0")
+        for what, count in (
+            ("local steps", len(self.local_steps)),
+            ("devices in the channel", self.channel.devices),
+        ):
+            if count != len(self.devices):
+                raise ConfigError(f"{count} {what} for {len(self.devices)} devices: give one each")
+        least = {
+            "rounds": (self.rounds, 1),
+            "samples in a mini-batch": (self.batch.samples, 1),
+            "tokens in a sample": (self.batch.tokens, 1),
+            "a device's local steps": (min(self.local_steps), 1),
+            "values that the optimiser keeps": (self.optimizer_slots, 0),
+        }
+        for what, (count, bound) in least.items():
+            if count < bound:
+                raise ConfigError(f"{what}: {count}, which must be at least {bound}")
+
+
+def _check_rate(what: str, flops_per_s: float) -> None:
+    if not 0 < flops_per_s < math.inf:  # NaN is neither
+        raise ConfigError(f"{what} is {flops_per_s} FLOP/s: it must be positive and finite")

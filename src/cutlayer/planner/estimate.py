@@ -9,13 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
-from cutlayer.channel.curves import Curves, RateCurve
-from cutlayer.cost.flops import recomputed_flops
-from cutlayer.planner.decision import Decision
-from cutlayer.planner.observed import Observed
-from cutlayer.planner.workload import Workload
-from cutlayer.schemes.scheme import DeviceOrder, Place
-from cutlayer.timeline.rules import Duplex, Rules
+from cutlayer.channel.shannon import Curves, RateCurve
+from cutlayer.planner.allocation import Observed
+from cutlayer.planner.decision import Decision, Workload
+from cutlayer.rounds.costs import recomputed_flops
+from cutlayer.rounds.rules import Duplex, Rules
+from cutlayer.rounds.schemes import DeviceOrder, Place
 from cutlayer.units import BITS_PER_BYTE
 
 PerDevice = Float64[np.ndarray, " device"]

@@ -10,20 +10,75 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float64
 
-from cutlayer.channel.curves import Curves
-from cutlayer.channel.rates import link_rates
-from cutlayer.cost.memory import PartMemory
-from cutlayer.planner.crowd import Crowd, crowd_of
-from cutlayer.planner.decision import Decision, Held
-from cutlayer.planner.estimate import Amounts, amounts_of, server_part
-from cutlayer.planner.workload import Workload
-from cutlayer.schemes.scheme import DeviceOrder, Phase, Place, Scheme
-from cutlayer.timeline.amounts import round_work
-from cutlayer.timeline.legs import legs_of
-from cutlayer.timeline.result import RoundTimeline
-from cutlayer.timeline.simulate import simulate
-from cutlayer.timeline.work import DeviceRates, DeviceWork
+from cutlayer.channel.rates import LinkRates, link_rates
+from cutlayer.channel.shannon import Curves
+from cutlayer.planner.allocation import Observed, best_shares, share_problem
+from cutlayer.planner.decision import Decision, MiniBatchPolicy, PlanLimits, Workload
+from cutlayer.planner.estimate import Amounts, amounts_of, device_seconds, server_part
+from cutlayer.rounds.memory import PartMemory
+from cutlayer.rounds.result import RoundTimeline
+from cutlayer.rounds.rules import Rules
+from cutlayer.rounds.schemes import DeviceOrder, Phase, Place, Scheme
+from cutlayer.rounds.simulate import simulate
+from cutlayer.rounds.work import DeviceRates, DeviceWork, legs_of, round_work
 from cutlayer.units import BITS_PER_BYTE
+
+# Which devices a round is played with: all, or some that stand for many.
+#
+# Knows no clock. Of thousands of devices each meets the same queue when fewer of them share a
+# server and a band that are slower in proportion: what one device takes there is longer, by less
+# than the round over the number that are played, and everyone's together is the same.
+
+
+MOST_DEVICES = 128
+# devices whose seconds differ by less are told apart by their computing
+_DIGITS = 6
+
+
+@dataclass(frozen=True)
+class DeviceSample:
+    """The devices that are played, by number, and how many each of them stands for."""
+
+    devices: tuple[int, ...]
+    stands_for: float
+
+    def rates(self, own: DeviceRates, rules: Rules, order: DeviceOrder) -> DeviceRates:
+        """A device's rates at what it shares; of devices in turn, at everything."""
+        link, factor = own.link, 1.0 / self.stands_for
+        in_turn = order is DeviceOrder.IN_TURN
+        up, down = (
+            factor if in_turn or rules.whole_band(place) else 1.0
+            for place in (Place.UPLINK, Place.DOWNLINK)
+        )
+        return DeviceRates(
+            own.device_flops_per_s * (factor if in_turn else 1.0),
+            own.server_flops_per_s * factor,
+            LinkRates(
+                uplink_bit_per_s=up * link.uplink_bit_per_s,
+                downlink_bit_per_s=down * link.downlink_bit_per_s,
+                broadcast_bit_per_s=link.broadcast_bit_per_s,
+                uplink_band_bit_per_s=up * link.uplink_band_bit_per_s,
+                downlink_band_bit_per_s=down * link.downlink_band_bit_per_s,
+            ),
+        )
+
+
+def crowd_of(workload: Workload, decision: Decision, curves: Curves) -> DeviceSample:
+    """All devices; of more than `MOST_DEVICES` the middle one of each of as many equal parts.
+
+    Parts are by the seconds that devices take without a queue, and the last part's is the slowest.
+    """
+    count = len(workload.devices)
+    if count <= MOST_DEVICES:
+        return DeviceSample(tuple(range(count)), 1.0)
+    amounts = amounts_of(workload, decision)
+    seconds = device_seconds(amounts, decision, curves)
+    order = np.lexsort((amounts.device_s, np.round(seconds / seconds.max(), _DIGITS)))
+    places = ((np.arange(MOST_DEVICES) + 0.5) * count / MOST_DEVICES).astype(int)
+    places[-1] = count - 1
+    chosen: list[int] = np.sort(order[places]).tolist()
+    return DeviceSample(tuple(chosen), count / MOST_DEVICES)
+
 
 # a round of more micro-batches than this, over the devices played, is simulated in part
 MOST_VISITS = 4_000
@@ -42,8 +97,8 @@ class Forecast:
 
     workload: Workload
     decision: Decision
-    first: "Round"
-    later: "Round"
+    first: "RoundForecast"
+    later: "RoundForecast"
     whole: bool
 
     @property
@@ -68,7 +123,7 @@ class Forecast:
 
 
 @dataclass(frozen=True, eq=False)
-class Round:
+class RoundForecast:
     """A round's seconds: `delay_s`, the server's busy part, and by phase those of some devices.
 
     `devices`: whose rows these are, by number: those that were played, the slowest among them.
@@ -101,7 +156,7 @@ def forecast(workload: Workload, decision: Decision, curves: Curves | None = Non
     return Forecast(workload, decision, first, later, whole)
 
 
-def later_round(workload: Workload, decision: Decision, curves: Curves) -> Round:
+def later_round(workload: Workload, decision: Decision, curves: Curves) -> RoundForecast:
     """A round after the first."""
     crowd = crowd_of(workload, decision, curves)
     return _played(workload, decision, curves, crowd, first_round=False)
@@ -116,7 +171,9 @@ def round_delay_s(
     return _longest_s(timelines, _part(workload, decision, crowd))
 
 
-def device_need(workload: Workload, scheme: Scheme, cut: int, held: Held) -> PartMemory[float]:
+def device_need(
+    workload: Workload, scheme: Scheme, cut: int, held: MiniBatchPolicy
+) -> PartMemory[float]:
     """What a device holds at the peak of a local step; of schemes that do not split, all."""
     model = workload.model
     return workload.accounting.memory(
@@ -152,7 +209,7 @@ def device_works(
     workload: Workload,
     decision: Decision,
     curves: Curves,
-    crowd: Crowd,
+    crowd: DeviceSample,
     *,
     first_round: bool = False,
     part: float = 1.0,
@@ -204,7 +261,7 @@ def _work(
     )
 
 
-def _part(workload: Workload, decision: Decision, crowd: Crowd) -> float:
+def _part(workload: Workload, decision: Decision, crowd: DeviceSample) -> float:
     """How much of a round is simulated."""
     counts = [workload.local_steps[n] for n in crowd.devices]
     visits, most = sum(counts) * decision.held.micro_batches, max(counts)
@@ -217,7 +274,7 @@ def _timelines(
     workload: Workload,
     decision: Decision,
     curves: Curves,
-    crowd: Crowd,
+    crowd: DeviceSample,
     *,
     first_round: bool,
 ) -> list[RoundTimeline]:
@@ -251,10 +308,10 @@ def _played(
     workload: Workload,
     decision: Decision,
     curves: Curves,
-    crowd: Crowd,
+    crowd: DeviceSample,
     *,
     first_round: bool,
-) -> Round:
+) -> RoundForecast:
     timelines = _timelines(workload, decision, curves, crowd, first_round=first_round)
     rows = range(len(crowd.devices))
     phase_s = [np.array([list(line.phase_seconds(n).values()) for n in rows]) for line in timelines]
@@ -262,7 +319,7 @@ def _played(
     spread, delay_s = _extrapolated(phase_s, part), _longest_s(timelines, part)
     amounts = amounts_of(workload, decision)
     up, down = _bytes(timelines[-1], amounts)
-    return Round(
+    return RoundForecast(
         delay_s=delay_s,
         server_busy=server_part(amounts, decision, delay_s),
         uplink_bytes=up,
@@ -305,3 +362,57 @@ def _bytes(timeline: RoundTimeline, amounts: Amounts) -> tuple[float, float]:
     up_bits = amounts.local_steps * amounts.up_bits + amounts.adapter_bits
     down_bits = amounts.local_steps * amounts.down_bits + handed * amounts.adapter_bits
     return float(up_bits.sum()) / BITS_PER_BYTE, heard + float(down_bits.sum()) / BITS_PER_BYTE
+
+
+# Shares solved again with the seconds that a closed form cannot know: queues, and what overlaps.
+#
+# Knows the timeline's answer and the solver's, and keeps whichever decision was faster.
+
+
+# the first moves shares most; after four they go to and fro
+_TIMES = 4
+
+
+@dataclass(frozen=True)
+class RefinedDecision:
+    """A decision and its later rounds' delay on the timeline [s]."""
+
+    decision: Decision
+    delay_s: float
+
+
+def refined(
+    workload: Workload, limits: PlanLimits, found: RefinedDecision, curves: Curves
+) -> RefinedDecision:
+    """The same decision with better shares, if any are found; never a slower one.
+
+    Each device's fixed seconds are moved by how far the timeline is from the sum of its steps, so
+    that it takes all of them to be played.
+    """
+    crowd = crowd_of(workload, found.decision, curves)
+    if found.decision.scheme.devices is DeviceOrder.IN_TURN or crowd.stands_for > 1.0:
+        return found
+    best, decision = found, found.decision
+    observed = amounts_of(workload, decision).observed()
+    seen = later_round(workload, decision, curves)
+    for _ in range(_TIMES):
+        moved = _moved(observed, decision, curves, seen.device_delay_s)
+        shares = best_shares(moved, curves, decision.rules, limits.most_share)
+        decision = replace(decision, shares=shares)
+        seen = later_round(workload, decision, curves)
+        if seen.delay_s < best.delay_s:
+            best = RefinedDecision(decision, seen.delay_s)
+    return best
+
+
+def _moved(
+    observed: Observed,
+    decision: Decision,
+    curves: Curves,
+    seen_s: Float64[np.ndarray, " device"],
+) -> Observed:
+    """`observed` with the seconds of computing at which the closed form gives what was seen."""
+    problem = share_problem(observed, curves, decision.rules, np.ones(len(seen_s)))
+    closed_s = problem.delays_s(np.array(decision.shares))
+    fixed_s = np.maximum(problem.fixed_s + seen_s - closed_s, 0.0)
+    return replace(observed, compute_s=observed.compute_s + fixed_s - problem.fixed_s)

@@ -8,20 +8,230 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from cutlayer.channel.curves import Curves
-from cutlayer.planner.allocation import best_shares
-from cutlayer.planner.cut_by_device import cut_by_device
-from cutlayer.planner.decision import CodecChoice, Decision, Held, Limits
+import numpy as np
+from jaxtyping import Float64, Int
+
+from cutlayer.channel.shannon import Curves
+from cutlayer.planner.allocation import best_shares, share_problem
+from cutlayer.planner.bandwidth import ShareProblem, demand_of
+from cutlayer.planner.decision import CodecChoice, Decision, MiniBatchPolicy, PlanLimits, Workload
 from cutlayer.planner.estimate import Amounts, amounts_of, estimated_s, server_part
-from cutlayer.planner.fitting import fitting_ways
-from cutlayer.planner.forecast import round_delay_s
-from cutlayer.planner.refine import Found, refined
-from cutlayer.planner.workload import Workload
-from cutlayer.schemes.scheme import DeviceOrder, Place, Scheme
-from cutlayer.schemes.sft import SFT
-from cutlayer.schemes.sft_overlap import SFT_OVERLAP
-from cutlayer.spec import Holding
-from cutlayer.timeline.rules import Duplex, Rules, Sharing
+from cutlayer.planner.forecast import RefinedDecision, device_need, refined, round_delay_s
+from cutlayer.rounds.memory import PartMemory
+from cutlayer.rounds.rules import Duplex, Rules, Sharing
+from cutlayer.rounds.schemes import SFT, SFT_OVERLAP, DeviceOrder, Place, Scheme, ServerOrder
+from cutlayer.spec import ActivationPolicy
+
+# A cut for each device: of all that fit it, the one that leaves most of the band to the others.
+#
+# For a common deadline each device takes the cut that needs the smallest share, so the shortest
+# deadline whose shares fit the band is the best of all combinations, queues apart. What the server
+# is asked for must fit it too, and has a price: several are tried, and the timeline decides between
+# them.
+
+
+# of the whole server, in parts of the band
+_PRICES = (0.0, 0.03, 0.1, 0.3, 1.0, 3.0)
+_BISECTIONS = 40
+
+
+@dataclass(frozen=True, eq=False)
+class _Option:
+    """One cut for whoever can hold it: `server_s` is a round's, infinite `misfit` shuts it out."""
+
+    cut: int
+    problem: ShareProblem
+    server_s: Float64[np.ndarray, " device"]
+    misfit: Float64[np.ndarray, " device"]
+
+
+def cut_by_device(
+    workload: Workload, limits: PlanLimits, decision: Decision, curves: Curves
+) -> list[Decision]:
+    """Decisions like this one with a cut for each device, one for each price of the server."""
+    options = [
+        _option(workload, limits, decision, cut, curves)
+        for cut in range(limits.least_cut, workload.model.blocks)
+    ]
+    ways = {
+        tuple(options[number].cut for number in _cheapest(options, price, decision.rules))
+        for price in _PRICES
+    }
+    found = []
+    for cuts in sorted(ways):
+        other = replace(decision, cuts=cuts)
+        observed = amounts_of(workload, other).observed()
+        shares = best_shares(observed, curves, decision.rules, limits.most_share)
+        found.append(replace(other, shares=shares))
+    return found
+
+
+def _option(
+    workload: Workload, limits: PlanLimits, decision: Decision, cut: int, curves: Curves
+) -> _Option:
+    count = len(workload.devices)
+    amounts = amounts_of(workload, replace(decision, cuts=(cut,) * count))
+    problem = share_problem(amounts.observed(), curves, decision.rules, np.array(limits.most_share))
+    need = device_need(workload, decision.scheme, cut, decision.held).total
+    room = [device.memory_bytes or np.inf for device in workload.devices]
+    misfit = np.where(np.array(room, dtype=np.float64) >= need, 0.0, np.inf)
+    return _Option(cut, problem, amounts.local_steps * amounts.server_s, misfit)
+
+
+def _cheapest(options: Sequence[_Option], price: float, rules: Rules) -> Int[np.ndarray, " device"]:
+    """Which option each device takes at the shortest deadline that band and server allow."""
+    workers = rules.server_workers
+    low, high = 0.0, _long_enough_s(options, workers)
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        needed = _needs(options, middle, workers)
+        taken = needed.cheapest(price)[None]
+        used = [
+            float(np.take_along_axis(each, taken, axis=0).sum())
+            for each in (needed.shares, needed.served)
+        ]
+        if max(used) <= 1.0:
+            high = middle
+        else:
+            low = middle
+    return _needs(options, high, workers).cheapest(price)
+
+
+def _long_enough_s(options: Sequence[_Option], workers: int) -> float:
+    """A deadline at which any choice fits: an even share is enough, and the server gets through."""
+    alone_s = max(float((each.problem.fixed_s + each.problem.at_cap_s).max()) for each in options)
+    served_s = np.max([each.server_s for each in options], axis=0).sum() / workers
+    return max(options[0].problem.devices * alone_s, float(served_s))
+
+
+@dataclass(frozen=True, eq=False)
+class _Needs:
+    """What each option takes of the band and of the server; of the band infinite if too slow."""
+
+    shares: Float64[np.ndarray, "option device"]
+    served: Float64[np.ndarray, "option device"]
+
+    def cheapest(self, price: float) -> Int[np.ndarray, " device"]:
+        """Which option costs each device least."""
+        return np.asarray((self.shares + price * self.served).argmin(axis=0))
+
+
+def _needs(options: Sequence[_Option], deadline_s: float, workers: int) -> _Needs:
+    return _Needs(
+        shares=np.stack([_needed(each, deadline_s) for each in options]),
+        served=np.stack([each.server_s for each in options]) / (workers * deadline_s),
+    )
+
+
+def _needed(option: _Option, deadline_s: float) -> Float64[np.ndarray, " device"]:
+    """The share with which each device meets the deadline."""
+    demand = demand_of(option.problem)
+    left_s = deadline_s - option.problem.fixed_s
+    possible = (left_s >= demand.least_s) & (option.misfit == 0)
+    seconds = np.where(possible, left_s, demand.least_s)
+    needed = demand.needed(seconds, option.problem.most).shares
+    return np.where(possible, needed, np.inf)
+
+
+# Which ways of holding a mini-batch fit the devices' memory, at a cut.
+#
+# Knows bytes, and of seconds only this: micro-batches cost none, computing twice does.
+
+
+# micro-batches of a pipeline: past these, what overlaps grows no more
+_PIPELINED = (2, 4, 8, 16)
+
+
+@dataclass(frozen=True)
+class Shortage:
+    """The least that a cut needs, on the device that is shortest of it [byte]."""
+
+    device: int
+    cut: int
+    held: MiniBatchPolicy
+    need: PartMemory[float]
+    limit_bytes: int
+
+    @property
+    def missing_bytes(self) -> float:
+        """How much memory the device lacks."""
+        return self.need.total - self.limit_bytes
+
+
+def fitting_ways(workload: Workload, scheme: Scheme, cut: int) -> list[MiniBatchPolicy]:
+    """The ways that fit every device and may be the fastest.
+
+    One for a scheme without a pipeline: the first that fits, computing nothing twice if possible,
+    in as few micro-batches as possible (whole, where the server keeps an order of its own). One
+    for each depth of a pipeline.
+    """
+    limit = least_limit(workload)
+
+    def first(ways: Iterator[MiniBatchPolicy]) -> list[MiniBatchPolicy]:
+        for held in ways:
+            if limit is None or device_need(workload, scheme, cut, held).total <= limit:
+                return [held]
+        return []
+
+    if scheme.server is not ServerOrder.ARRIVAL:
+        return first(MiniBatchPolicy(holding) for holding in ActivationPolicy)
+    if not scheme.pipelined:
+        return first(_plain(workload.batch.samples))
+    return [
+        held
+        for count in _PIPELINED
+        if count <= workload.batch.samples
+        for in_flight in _depths(count)
+        for held in first(
+            MiniBatchPolicy(holding, count, in_flight) for holding in ActivationPolicy
+        )
+    ]
+
+
+def shortage(workload: Workload, scheme: Scheme, cut: int) -> Shortage | None:
+    """Who is shortest of memory where nothing fits; None where something does."""
+    if fitting_ways(workload, scheme, cut):
+        return None
+    whole = scheme.server is not ServerOrder.ARRIVAL
+    parts = 1 if whole else workload.batch.samples
+    ways = [MiniBatchPolicy(holding, parts) for holding in ActivationPolicy]
+    least = min(ways, key=lambda held: device_need(workload, scheme, cut, held).total)
+    return shortage_of(workload, scheme, cut, least)
+
+
+def shortage_of(workload: Workload, scheme: Scheme, cut: int, held: MiniBatchPolicy) -> Shortage:
+    """What the device with the least memory has of what this way of holding needs. One has a limit:
+    without any, everything fits."""
+    limits = [device.memory_bytes or float("inf") for device in workload.devices]
+    device = limits.index(min(limits))
+    limit = workload.devices[device].memory_bytes
+    assert limit is not None
+    return Shortage(device, cut, held, device_need(workload, scheme, cut, held), limit)
+
+
+def least_limit(workload: Workload) -> int | None:
+    """The memory of the smallest device; None where no device has a limit."""
+    limits = [d.memory_bytes for d in workload.devices if d.memory_bytes is not None]
+    return min(limits, default=None)
+
+
+def _plain(samples: int) -> Iterator[MiniBatchPolicy]:
+    """One micro-batch at a time, in the order of seconds."""
+    for holding in ActivationPolicy:
+        count = 1
+        while count < samples:
+            yield MiniBatchPolicy(holding, count)
+            count *= 2
+        yield MiniBatchPolicy(holding, samples)
+
+
+def _depths(micro_batches: int) -> list[int]:
+    """How many micro-batches are under way: all, and halves of that down to 2."""
+    depths = [micro_batches]
+    while depths[-1] > 2:
+        depths.append(depths[-1] // 2)
+    return depths
+
 
 # micro-batches, over all devices, that a search plays before it decides; and decisions
 _PLAYED_VISITS = 30_000
@@ -52,14 +262,14 @@ def rules_for(rules: Rules, scheme: Scheme) -> tuple[Rules, ...]:
     return tuple(replace(rules, downlink=sharing) for sharing in Sharing)
 
 
-def cuts_for(workload: Workload, limits: Limits, scheme: Scheme) -> range:
+def cuts_for(workload: Workload, limits: PlanLimits, scheme: Scheme) -> range:
     """The cuts to choose from; a scheme that splits nothing has one, which means nothing."""
     return range(limits.least_cut, workload.model.blocks) if scheme.splits else range(1, 2)
 
 
 def ranked(
     workload: Workload,
-    limits: Limits,
+    limits: PlanLimits,
     scheme: Scheme,
     codecs: Sequence[CodecChoice],
     curves: Curves,
@@ -78,10 +288,10 @@ def ranked(
 
 def _at(
     workload: Workload,
-    limits: Limits,
+    limits: PlanLimits,
     scheme: Scheme,
     cut: int,
-    ways: Sequence[Held],
+    ways: Sequence[MiniBatchPolicy],
     codec: CodecChoice,
     curves: Curves,
 ) -> Iterator[Ranked]:
@@ -91,8 +301,8 @@ def _at(
     """
     count = len(workload.devices)
     even = (1.0 / count,) * count
-    amounts: dict[Holding, Amounts] = {}
-    shares: dict[tuple[Holding, bool], tuple[float, ...]] = {}
+    amounts: dict[ActivationPolicy, Amounts] = {}
+    shares: dict[tuple[ActivationPolicy, bool], tuple[float, ...]] = {}
     for held, rules in itertools.product(ways, rules_for(workload.rules, scheme)):
         decision = Decision(scheme, (cut,) * count, codec, held, rules, even)
         asked = held.holding, rules.whole_band(Place.DOWNLINK)
@@ -108,11 +318,11 @@ def _at(
 
 def search(
     workload: Workload,
-    limits: Limits,
+    limits: PlanLimits,
     candidates: Sequence[Ranked],
     curves: Curves,
     besides: Sequence[Decision] = (),
-) -> Found | None:
+) -> RefinedDecision | None:
     """The fastest of the candidates on the timeline, its shares refined; None without any.
 
     `besides`: decisions to beat, which are played too, so that the answer is never slower. The
@@ -138,13 +348,13 @@ def search(
     return better if keeps_server_free(workload, limits, better) else best
 
 
-def _on_even_shares(decisions: Sequence[Decision], limits: Limits) -> list[Decision]:
+def _on_even_shares(decisions: Sequence[Decision], limits: PlanLimits) -> list[Decision]:
     """The same, if devices may have as much each: best shares are so for sums without a queue."""
     even = [each.on_even_shares() for each in decisions]
     return [each for each in even if each.shares[0] <= min(limits.most_share)]
 
 
-def keeps_server_free(workload: Workload, limits: Limits, found: Found) -> bool:
+def keeps_server_free(workload: Workload, limits: PlanLimits, found: RefinedDecision) -> bool:
     """Whether the server computes no larger a part of the round than it may."""
     part = server_part(amounts_of(workload, found.decision), found.decision, found.delay_s)
     return part <= limits.server_busy
@@ -170,17 +380,21 @@ def _held_otherwise(decision: Decision, other: Decision) -> bool:
 
 
 def _fastest(
-    workload: Workload, limits: Limits, decisions: Sequence[Decision], curves: Curves
-) -> Found | None:
+    workload: Workload, limits: PlanLimits, decisions: Sequence[Decision], curves: Curves
+) -> RefinedDecision | None:
     """Of those that leave the server free enough."""
-    played = (Found(each, round_delay_s(workload, each, curves)) for each in decisions)
+    played = (RefinedDecision(each, round_delay_s(workload, each, curves)) for each in decisions)
     good = (found for found in played if keeps_server_free(workload, limits, found))
     return min(good, key=lambda found: found.delay_s, default=None)
 
 
 def _faster(
-    workload: Workload, limits: Limits, best: Found, decisions: Sequence[Decision], curves: Curves
-) -> Found:
+    workload: Workload,
+    limits: PlanLimits,
+    best: RefinedDecision,
+    decisions: Sequence[Decision],
+    curves: Curves,
+) -> RefinedDecision:
     """The best, or one of these if it is faster."""
     other = _fastest(workload, limits, decisions, curves)
     return best if other is None or other.delay_s >= best.delay_s else other

@@ -7,20 +7,155 @@ configuration, no file and no words.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from cutlayer.channel.curves import Curves
-from cutlayer.cost.memory import PartMemory
-from cutlayer.planner.bindings import Binding, Sensitivity, bindings, sensitivities
+from cutlayer.channel.shannon import Curves
+from cutlayer.planner.allocation import best_shares
 from cutlayer.planner.codec_choices import CodecChoices
-from cutlayer.planner.decision import Decision, Held, Limits
-from cutlayer.planner.estimate import amounts_of, server_part
-from cutlayer.planner.fitting import Shortage, shortage, shortage_of
-from cutlayer.planner.forecast import Forecast, device_need, fits_memory, forecast, round_delay_s
-from cutlayer.planner.joint import Ranked, cuts_for, ranked, schemes_for, search
-from cutlayer.planner.misfit import Misfit, memory_misfit, misfits
-from cutlayer.planner.refine import Found
-from cutlayer.planner.rivals import Rival, published_plan, rivals
-from cutlayer.planner.workload import Workload
-from cutlayer.schemes.scheme import Scheme
+from cutlayer.planner.decision import CodecChoice, Decision, MiniBatchPolicy, PlanLimits, Workload
+from cutlayer.planner.estimate import amounts_of, estimated_s, server_part
+from cutlayer.planner.explain import (
+    BindingLimit,
+    Infeasibility,
+    Sensitivity,
+    bindings,
+    memory_misfit,
+    misfits,
+    sensitivities,
+)
+from cutlayer.planner.forecast import (
+    Forecast,
+    RefinedDecision,
+    device_need,
+    fits_memory,
+    forecast,
+    round_delay_s,
+)
+from cutlayer.planner.joint import (
+    Ranked,
+    Shortage,
+    cuts_for,
+    fitting_ways,
+    ranked,
+    schemes_for,
+    search,
+    shortage,
+    shortage_of,
+)
+from cutlayer.rounds.memory import PartMemory
+from cutlayer.rounds.schemes import SCHEMES, SFT, DeviceOrder, Scheme
+
+# What a plan is compared with: even shares, the paper's own plan, every other scheme.
+#
+# Knows how each is made from the same workload and limits, and no words.
+
+
+UNCOMPRESSED = CodecChoice("none", {}, 1.0, 1.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Another way to train the same: a later round's delay, all rounds', and whether it fits."""
+
+    name: str
+    decision: Decision
+    delay_s: float
+    training_s: float
+    fits: bool
+
+
+def published_plan(
+    workload: Workload, limits: PlanLimits, codec: CodecChoice, curves: Curves
+) -> Decision | None:
+    """The paper's plan: the cut of least delay by the closed form on even shares, then the best
+    shares; mini-batches are kept whole, the band is shared as configured.
+
+    None: no cut fits memory and limits. Source: SFT Sections VI-C and VII, mended.
+    """
+    count = len(workload.devices)
+    held = MiniBatchPolicy()
+    best: tuple[float, Decision] | None = None
+    for cut in range(limits.least_cut, workload.model.blocks):
+        decision = Decision(
+            SFT, (cut,) * count, codec, held, workload.rules, (1.0 / count,) * count
+        )
+        if not fits_memory(workload, decision):
+            continue
+        amounts = amounts_of(workload, decision)
+        delay_s = estimated_s(amounts, decision, curves)
+        busy = server_part(amounts, decision, delay_s)
+        if busy <= limits.server_busy and (best is None or delay_s < best[0]):
+            best = delay_s, decision
+    return None if best is None else with_best_shares(workload, limits, best[1], curves)
+
+
+def with_best_shares(
+    workload: Workload, limits: PlanLimits, decision: Decision, curves: Curves
+) -> Decision:
+    """The decision with the shares that are best by the closed form."""
+    if decision.scheme.devices is DeviceOrder.IN_TURN:
+        return decision
+    observed = amounts_of(workload, decision).observed()
+    return replace(
+        decision, shares=best_shares(observed, curves, decision.rules, limits.most_share)
+    )
+
+
+def rivals(
+    workload: Workload,
+    limits: PlanLimits,
+    chosen: Decision,
+    published: Decision | None,
+    curves: Curves,
+    also: Sequence[Scheme] = tuple(SCHEMES.values()),
+) -> tuple[Baseline, ...]:
+    """Even shares, the paper's plan if it fits, and each scheme of `also` on its best shares.
+
+    Schemes are cut where the plan is cut, and hold mini-batches as fits, or whole if nothing does.
+    """
+    ways = [("the same on even shares", chosen.on_even_shares())]
+    if published is not None:
+        ways.append(("the paper's plan", published))
+    ways += [
+        (scheme.title, _as(workload, limits, chosen, scheme, curves))
+        for scheme in also
+        if scheme != chosen.scheme
+    ]
+    return tuple(_rival(workload, name, way, curves) for name, way in ways)
+
+
+def _rival(workload: Workload, name: str, way: Decision, curves: Curves) -> Baseline:
+    first_s = round_delay_s(workload, way, curves, first_round=True)
+    later_s = round_delay_s(workload, way, curves)
+    return Baseline(
+        name=name,
+        decision=way,
+        delay_s=later_s,
+        training_s=first_s + (workload.rounds - 1) * later_s,
+        fits=fits_memory(workload, way),
+    )
+
+
+def _as(
+    workload: Workload, limits: PlanLimits, chosen: Decision, scheme: Scheme, curves: Curves
+) -> Decision:
+    """The plan's cut and codec under another scheme, held as is fastest by estimate."""
+    cut = min(chosen.cuts)
+
+    def held(way: MiniBatchPolicy) -> Decision:
+        decision = Decision(
+            scheme=scheme,
+            cuts=(cut,) * len(chosen.cuts),
+            codec=chosen.codec if scheme.compressed else UNCOMPRESSED,
+            held=way,
+            rules=workload.rules,
+            shares=chosen.on_even_shares().shares,
+        )
+        return with_best_shares(workload, limits, decision, curves)
+
+    def delay_s(decision: Decision) -> float:
+        return estimated_s(amounts_of(workload, decision), decision, curves)
+
+    ways = fitting_ways(workload, scheme, cut) or [MiniBatchPolicy()]
+    return min((held(way) for way in ways), key=delay_s)
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +170,7 @@ class CutRow:
     decision: Decision | None
     delay_s: float | None
     server_part: float | None
-    held: Held
+    held: MiniBatchPolicy
     need: PartMemory[float]
     short: Shortage | None
     allowed: bool
@@ -47,21 +182,21 @@ class Plan:
     nothing, and what would."""
 
     workload: Workload
-    limits: Limits
+    limits: PlanLimits
     scheme: Scheme
     codecs: CodecChoices
     most_loss: float
     chosen: Forecast | None
     cuts: tuple[CutRow, ...]
     sensitivities: tuple[Sensitivity, ...]
-    bindings: tuple[Binding, ...]
-    rivals: tuple[Rival, ...]
-    misfits: tuple[Misfit, ...]
+    bindings: tuple[BindingLimit, ...]
+    rivals: tuple[Baseline, ...]
+    misfits: tuple[Infeasibility, ...]
 
 
 def make_plan(
     workload: Workload,
-    limits: Limits,
+    limits: PlanLimits,
     scheme: Scheme,
     codecs: CodecChoices,
     most_loss: float,
@@ -96,7 +231,11 @@ def make_plan(
 
 
 def plan_as_given(
-    workload: Workload, limits: Limits, decision: Decision, codecs: CodecChoices, most_loss: float
+    workload: Workload,
+    limits: PlanLimits,
+    decision: Decision,
+    codecs: CodecChoices,
+    most_loss: float,
 ) -> Plan:
     """What this very decision comes to, with one cut for all; only memory can keep it from being.
 
@@ -112,7 +251,7 @@ def plan_as_given(
         misfit = replace(memory_misfit(workload, limits, scheme, short), fitting_cut=None)
         return replace(plan, cuts=(row,), misfits=(misfit,))
     chosen = forecast(workload, decision, curves)
-    found = Found(decision, chosen.delay_s)
+    found = RefinedDecision(decision, chosen.delay_s)
     busy = server_part(amounts_of(workload, decision), decision, found.delay_s)
     row = CutRow(cut, decision, found.delay_s, busy, decision.held, need, None, allowed=True)
     return replace(
@@ -131,10 +270,10 @@ def _same_training(scheme: Scheme, decision: Decision) -> bool:
 
 def cut_rows(
     workload: Workload,
-    limits: Limits,
+    limits: PlanLimits,
     scheme: Scheme,
     candidates: Sequence[Ranked],
-    found: Found | None,
+    found: RefinedDecision | None,
     curves: Curves,
 ) -> tuple[CutRow, ...]:
     """Every cut that the limits leave: the fastest decision by the estimate, or `found`."""
@@ -152,7 +291,7 @@ def cut_rows(
 
 def _row(
     workload: Workload,
-    limits: Limits,
+    limits: PlanLimits,
     scheme: Scheme,
     cut: int,
     decision: Decision | None,
@@ -165,6 +304,6 @@ def _row(
         fits = part <= limits.server_busy
         return CutRow(cut, decision, delay_s, part, decision.held, need, None, allowed=fits)
     short = shortage(workload, scheme, cut)
-    held = Held() if short is None else short.held
+    held = MiniBatchPolicy() if short is None else short.held
     need = device_need(workload, scheme, cut, held)
     return CutRow(cut, None, None, None, held, need, short, allowed=False)

@@ -6,11 +6,11 @@ Knows the codec section of a configuration, and no job.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from cutlayer.codec.presets import CodecPair
-from cutlayer.config.codec import make_codecs
+from cutlayer.codec.staged import CodecPair
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError
-from cutlayer.profiling.beside import Beside
+from cutlayer.jobs.build import make_codecs
+from cutlayer.profiling.training import ShadowCodec
 
 # `paper-rans` sends the symbols of `paper` in fewer bytes: one training gives the points of both
 PUBLISHED, SAME_SYMBOLS = "paper", "paper-rans"
@@ -18,7 +18,7 @@ MOST_BITS = 8
 
 
 @dataclass(frozen=True)
-class Setting:
+class CodecSetting:
     """A codec and its settings, by the keys of the configuration's codec section."""
 
     codec: str
@@ -30,7 +30,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Grid:
+class CodecGrid:
     """Keep ratios x bits of the published symbols, and bits per value (up, down) of `best`.
 
     q bits are `levels` = 2^q - 1 intervals, the sign not counted (SFT (17)). Raises ConfigError for
@@ -53,24 +53,24 @@ class Grid:
             if not 1 <= bits <= MOST_BITS:
                 raise ConfigError(f"profile: {bits} bits: whole numbers from 1 to {MOST_BITS}")
 
-    def settings(self) -> Iterator[Setting]:
+    def settings(self) -> Iterator[CodecSetting]:
         """What is trained, each once; without a codec first, for the others to be held against."""
-        yield Setting("none")
+        yield CodecSetting("none")
         for keep_ratio in sorted(set(self.keep_ratios)):
             for bits in sorted(set(self.bits)):
-                yield Setting(PUBLISHED, {"keep_ratio": keep_ratio, "levels": 2**bits - 1})
+                yield CodecSetting(PUBLISHED, {"keep_ratio": keep_ratio, "levels": 2**bits - 1})
         for up, down in self.targets:
-            yield Setting("best", {"target_bits_up": up, "target_bits_down": down})
-        yield Setting("fast")
+            yield CodecSetting("best", {"target_bits_up": up, "target_bits_down": down})
+        yield CodecSetting("fast")
 
 
 # from the least that trains at all to what loses next to nothing, by `experiments/codec_accuracy`
 TARGETS = ((0.22, 0.1), (0.26, 0.12), (0.42, 0.24), (0.7, 0.4), (1.0, 0.6))
-GRID = Grid((0.05, 0.1, 0.2, 0.35, 0.5), (2, 3, 4, 6), TARGETS)
-QUICK_GRID = Grid((0.1, 0.5), (2, 4), TARGETS[-1:])
+GRID = CodecGrid((0.05, 0.1, 0.2, 0.35, 0.5), (2, 3, 4, 6), TARGETS)
+QUICK_GRID = CodecGrid((0.1, 0.5), (2, 4), TARGETS[-1:])
 
 
-def codecs_of(setting: Setting, packets: int) -> CodecPair:
+def codecs_of(setting: CodecSetting, packets: int) -> CodecPair:
     """The codecs of a setting, for streams of so many packets.
 
     Those of `paper` also count, both ways, what `paper-rans` would have sent.
@@ -79,9 +79,9 @@ def codecs_of(setting: Setting, packets: int) -> CodecPair:
     if setting.codec != PUBLISHED:
         return pair
     other = _pair(replace(setting, codec=SAME_SYMBOLS), packets)
-    return CodecPair(Beside(pair.up, other.up), Beside(pair.down, other.down))
+    return CodecPair(ShadowCodec(pair.up, other.up), ShadowCodec(pair.down, other.down))
 
 
-def _pair(setting: Setting, packets: int) -> CodecPair:
+def _pair(setting: CodecSetting, packets: int) -> CodecPair:
     config = Config.model_validate({"codec": {"name": setting.codec, **setting.values}})
     return make_codecs(config.codec, packets)

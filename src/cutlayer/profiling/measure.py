@@ -3,49 +3,402 @@
 Knows the order of things and what is said of them; not how a training goes or is spread.
 """
 
+import hashlib
+import json
 import logging
+import math
+import os
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
+from statistics import mean
+from typing import final
 
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from cutlayer.config.read import config_yaml
 from cutlayer.config.schema import Config
-from cutlayer.errors import ConfigError
-from cutlayer.planner.accuracy.profile import Profile
-from cutlayer.profiling.grid import Grid, Setting
-from cutlayer.profiling.log import Line, append_line, read_lines
-from cutlayer.profiling.points import About, profile_of
-from cutlayer.profiling.trainer import Trainer, Wanted
-from cutlayer.profiling.workers import train_in_processes
+from cutlayer.data.find import find_model
+from cutlayer.data.samples import digest_of
+from cutlayer.errors import ConfigError, RunError
+from cutlayer.jobs.resume import model_digests
+from cutlayer.logs import unheard
+from cutlayer.planner.accuracy import Judged, fit
+from cutlayer.planner.profile import Profile, ProfilePoint
+from cutlayer.profiling.grid import PUBLISHED, SAME_SYMBOLS, CodecGrid, CodecSetting, codecs_of
+from cutlayer.profiling.processes import Died, spread
+from cutlayer.profiling.training import Start, start_of, train, training_text
+from cutlayer.report.vocabulary import printable
 from cutlayer.train.files import storage_error
 from cutlayer.units import format_seconds
+
+# The trainings that have ended, a JSON line each: what a profile is made of, and resumed from.
+#
+# Knows one file. Only one process writes it.
+
+
+# codec, settings, seed
+Key = tuple[str, tuple[tuple[str, float], ...], int]
+
+
+@dataclass(frozen=True)
+class ProfiledRun:
+    """One training of the job that `job` is the fingerprint of.
+
+    `accuracy` (a share of the test split) is what the last finished round left: of fewer `rounds`
+    than the job has if the training `diverged`, of none the accuracy before training. Bits are per
+    value of activations (up) and gradients (down) over those rounds, None if there is none; the
+    `same_symbols` ones are of the codec that would have sent the same in other bytes, if any.
+    """
+
+    job: str
+    seed: int
+    codec: str
+    settings: Mapping[str, float]
+    accuracy: float
+    rounds: int
+    diverged: bool
+    bits_up: float | None
+    bits_down: float | None
+    same_symbols_bits_up: float | None
+    same_symbols_bits_down: float | None
+    cpu_s: float
+
+    @property
+    def key(self) -> Key:
+        """What was trained."""
+        return self.codec, tuple(sorted(self.settings.items())), self.seed
+
+
+def read_lines(path: Path, job: str) -> list[ProfiledRun]:
+    """The lines of a job; those of other jobs are left out, and an end that was cut short.
+
+    Raises RunError for a line that is none.
+    """
+    if not path.exists():
+        return []
+    whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
+    lines = [_line(path, number, text) for number, text in enumerate(whole.splitlines(), start=1)]
+    return [line for line in lines if line.job == job]
+
+
+def append_line(path: Path, line: ProfiledRun) -> None:
+    """Add a line, flushed to disk; an end that was cut short is dropped first.
+
+    Raises RunError if it cannot be written.
+    """
+    try:
+        with path.open("a+b") as file:
+            file.seek(0)
+            # after the last newline; 0 in a file without one
+            file.truncate(file.read().rfind(b"\n") + 1)
+            file.write(json.dumps(asdict(line)).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise storage_error(path, error) from error
+
+
+def _line(path: Path, number: int, text: str) -> ProfiledRun:
+    try:
+        return ProfiledRun(**json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise RunError(
+            f"{path}, line {number}, is no record of a training run ({error}); delete the line,"
+            " or the file to train everything again"
+        ) from error
+
+
+# A profile as a table for the terminal.
+#
+# Knows profiles; not how they were measured.
+
+
+def profile_table(profile: Profile) -> Table:
+    """A row a point: bits per value, mean accuracy and its range over the seeds, points lost."""
+    seeds = len(profile.seeds)
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        title=Text(printable(profile.training)),
+        title_justify="left",
+        caption=f"accuracy of {profile.test_samples} test samples over {seeds} seed"
+        f"{'s' if seeds > 1 else ''}; lost: points of its mean against none",
+        caption_justify="left",
+    )
+    table.add_column("codec", no_wrap=True)
+    table.add_column("settings", no_wrap=True)
+    for label in ("bits up", "down", "mean [%]", "range [%]", "lost"):
+        table.add_column(label, justify="right", no_wrap=True)
+    for point in profile.points:
+        table.add_row(*_cells(point, profile.uncompressed.accuracy))
+    return table
+
+
+def _cells(point: ProfilePoint, uncompressed: float) -> tuple[str, ...]:
+    low, high = (100 * end(point.accuracies) for end in (min, max))
+    return (
+        point.codec,
+        ", ".join(f"{value:g}" for value in point.settings.values()),
+        f"{point.bits_up:.3f}",
+        f"{point.bits_down:.3f}",
+        f"{100 * point.accuracy:.1f}",
+        f"{low:.1f} to {high:.1f}",
+        "" if point.codec == "none" else f"{100 * (uncompressed - point.accuracy):+.1f}",
+    )
+
+
+# How well the accuracy surfaces go through a profile, in lines.
+#
+# Knows both surfaces' judgement; the planner decides on them elsewhere.
+
+
+def fit_lines(profile: Profile) -> tuple[str, ...]:
+    """A line for each surface, and the noise that neither can go below.
+
+    One line that says why, where the profile has no full grid.
+    """
+    # a training of `paper` is also a point of `paper-rans`: its noise counts once
+    own = replace(profile, points=(profile.uncompressed, *profile.of(SAME_SYMBOLS)))
+    try:
+        fitted = fit(own)
+    except ConfigError as error:
+        return (f"no accuracy surface: {error}",)
+    noise = (
+        "unknown with one seed"
+        if math.isnan(fitted.noise)
+        else f"{fitted.noise:.2f} points (standard error of a mean over the seeds)"
+    )
+    return (
+        _fit_line("cubic (35)", fitted.cubic),
+        _fit_line("monotone surface", fitted.monotone),
+        f"noise: {noise}",
+    )
+
+
+def _fit_line(name: str, judged: Judged) -> str:
+    left_out = (
+        f"{judged.left_out_root:.2f} at points left out in turn"
+        if math.isfinite(judged.left_out_root)
+        else "too few points to leave any out"
+    )
+    return f"{name}: {judged.root:.2f} points root mean square at the points, {left_out}"
+
+
+# One setting trained from one seed, as a line of the log.
+#
+# Knows how seeds share a job; not which settings are wanted, nor in how many processes.
+
+
+@dataclass(frozen=True)
+class WantedRun:
+    """A setting to train, and the seed to train it from."""
+
+    setting: CodecSetting
+    seed: int
+
+    @property
+    def key(self) -> Key:
+        """As `Line.key` has it."""
+        return self.setting.codec, tuple(sorted(self.setting.values.items())), self.seed
+
+    def __str__(self) -> str:
+        return f"{self.setting}, seed {self.seed}"
+
+
+def job_of(config: Config) -> Config:
+    """The job whatever the codec and the planner, on one thread: what all trainings share."""
+    default = Config()
+    own = {"codec": default.codec, "planner": default.planner, "threads": 1}
+    return config.model_copy(update=own)
+
+
+def fingerprint(config: Config) -> str:
+    """Changes with any setting of the job: results of one are not mistaken for another's."""
+    return hashlib.sha256(config_yaml(job_of(config)).encode()).hexdigest()[:16]
+
+
+def _with_inputs(settings: str, model: Path, start: Start) -> str:
+    """What was trained on other samples, or from other weights, is another job's, too."""
+    train, test = (digest_of(split) for split in (start.setup.train, start.setup.test))
+    text = f"{settings} {train} {test} {sorted(model_digests(model).items())}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@final
+class Trainer:
+    """The job of a configuration, kept ready for the seed that was trained last.
+
+    The test samples are those of the configuration's own seed, for all. Raises CutlayerError for a
+    job that cannot be prepared. `job`: the fingerprint of its settings, data and model.
+    """
+
+    def __init__(self, config: Config, *, quiet: bool = False) -> None:
+        self._config = job_of(config)
+        self._start = start_of(self._config, config.seed, quiet=quiet)
+        with unheard():  # it was found just now
+            model = find_model(config.model.name).path
+        self.job = _with_inputs(fingerprint(config), model, self._start)
+
+    @property
+    def test_samples(self) -> int:
+        """How many samples accuracies are of."""
+        return len(self._start.setup.test)
+
+    @property
+    def compresses(self) -> bool:
+        """Whether the job's scheme sends what a codec could make smaller."""
+        return self._start.setup.scheme.compressed
+
+    def train(self, wanted: WantedRun) -> ProfiledRun:
+        """Train, both ways through real packets."""
+        if self._start.seed != wanted.seed:
+            self._start = start_of(self._config, wanted.seed, self._start.setup.test, quiet=True)
+        trained = train(self._start, codecs_of(wanted.setting, self._start.packets))
+        return ProfiledRun(
+            job=self.job,
+            seed=wanted.seed,
+            codec=wanted.setting.codec,
+            settings=wanted.setting.values,
+            accuracy=trained.accuracy_finished,
+            rounds=trained.rounds,
+            diverged=math.isnan(trained.accuracy),
+            bits_up=_known(trained.bits_up),
+            bits_down=_known(trained.bits_down),
+            same_symbols_bits_up=_known(trained.bits_up_other),
+            same_symbols_bits_down=_known(trained.bits_down_other),
+            cpu_s=round(trained.cpu_s, 1),
+        )
+
+
+def _known(value: float) -> float | None:
+    """JSON has no NaN."""
+    return None if math.isnan(value) else value
+
+
+# Lines of the log made into a profile.
+#
+# Knows what a profile says of each setting; trains nothing.
+
+
+@dataclass(frozen=True)
+class About:
+    """What a profile says of itself: the job, how it was asked for, what accuracies are of."""
+
+    config: Config
+    command: str
+    seeds: tuple[int, ...]
+    test_samples: int
+
+
+def profile_of(
+    about: About, settings: Sequence[CodecSetting], lines: Mapping[Key, ProfiledRun]
+) -> Profile:
+    """The points of the settings, each with the accuracies of all seeds.
+
+    A training that diverged counts with what its last finished round left. Bits are means over the
+    seeds that finished any round; a setting that never did is left out. Raises ConfigError where
+    even training without a codec did not.
+    """
+    config = about.config
+    points = [
+        point
+        for setting in settings
+        for point in _points(setting, [lines[WantedRun(setting, seed).key] for seed in about.seeds])
+    ]
+    if not points or points[0].codec != "none":
+        raise ConfigError(
+            "profile: training diverges in its first round even without a codec; lower"
+            f" optimizer.learning_rate {config.optimizer.learning_rate:g}"
+        )
+    return Profile(
+        model=config.model.name,
+        data=config.data.name,
+        cut=config.model.cut,
+        training=training_text(config),
+        command=about.command,
+        test_samples=about.test_samples,
+        seeds=about.seeds,
+        points=tuple(points),
+    )
+
+
+def _points(setting: CodecSetting, lines: Sequence[ProfiledRun]) -> Iterator[ProfilePoint]:
+    """The point of a setting, and that of the codec which sends the same symbols, if any."""
+    accuracies = tuple(line.accuracy for line in lines)
+    ways = [(setting, [(line.bits_up, line.bits_down) for line in lines])]
+    if setting.codec == PUBLISHED:
+        other = [(line.same_symbols_bits_up, line.same_symbols_bits_down) for line in lines]
+        ways.append((replace(setting, codec=SAME_SYMBOLS), other))
+    for one, bits in ways:
+        up = [value for value, _ in bits if value is not None]
+        down = [value for _, value in bits if value is not None]
+        if up and down:
+            yield ProfilePoint(one.codec, one.values, mean(up), mean(down), accuracies)
+
+
+# Trainings spread over processes, each result as it comes.
+#
+# Knows what a process trains; how it is fed and ended is `processes`'.
+
+
+def train_in_processes(
+    config: Config, wanted: Sequence[WantedRun], workers: int
+) -> Iterator[ProfiledRun]:
+    """Train everything `wanted`, in that order but for who ends first.
+
+    Raises what a training raised, and RunError if a process died.
+    """
+    begin = partial(_trainer, config)
+    with closing(spread(begin, wanted, workers)) as trained:
+        for _, line in trained:
+            if isinstance(line, Died):
+                raise RunError(
+                    f"a training run {line}; what has finished is kept: the same command goes on,"
+                    " with fewer --workers if memory is short"
+                )
+            if isinstance(line, Exception):
+                raise line
+            yield line
+
+
+def _trainer(config: Config) -> Callable[[WantedRun], ProfiledRun]:
+    return Trainer(config, quiet=True).train
+
 
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Plan:
+class ProfilePlan:
     """What a profile is measured with: `seeds` of them from the configuration's own on, spread
     over `workers` processes (1: this one). `command` says how it was asked for."""
 
     config: Config
-    grid: Grid
+    grid: CodecGrid
     seeds: int
     workers: int
     command: str
 
-    def wanted(self) -> Iterator[Wanted]:
+    def wanted(self) -> Iterator[WantedRun]:
         """Every training, all of one seed before the next."""
         for seed in self.seed_numbers():
             for setting in self.grid.settings():
-                yield Wanted(setting, seed)
+                yield WantedRun(setting, seed)
 
     def seed_numbers(self) -> tuple[int, ...]:
         """The seeds."""
         return tuple(range(self.config.seed, self.config.seed + self.seeds))
 
 
-def measure(plan: Plan, log: Path) -> Profile:
+def measure(plan: ProfilePlan, log: Path) -> Profile:
     """Train what is not in `log` yet, adding a line as each training ends, and make the profile.
 
     What can be wrong with the job is found before the first training. Raises CutlayerError.
@@ -69,13 +422,15 @@ def measure(plan: Plan, log: Path) -> Profile:
     return profile_of(about, list(plan.grid.settings()), done)
 
 
-def _trained(plan: Plan, trainer: Trainer, missing: Sequence[Wanted]) -> Iterator[Line]:
+def _trained(
+    plan: ProfilePlan, trainer: Trainer, missing: Sequence[WantedRun]
+) -> Iterator[ProfiledRun]:
     if plan.workers == 1:
         return map(trainer.train, missing)
     return train_in_processes(plan.config, missing, plan.workers)
 
 
-def _said(lines: Iterator[Line], count: int) -> Iterator[Line]:
+def _said(lines: Iterator[ProfiledRun], count: int) -> Iterator[ProfiledRun]:
     """The same lines, each told of with the time that the rest will take at this pace."""
     begun_s = time.monotonic()
     for number, line in enumerate(lines, start=1):
@@ -84,7 +439,7 @@ def _said(lines: Iterator[Line], count: int) -> Iterator[Line]:
         bits += "" if line.bits_down is None else f", {line.bits_down:.3f} down"
         left_s = (time.monotonic() - begun_s) / number * (count - number)
         _LOG.info(
-            f"{number} of {count}: {Wanted(Setting(line.codec, line.settings), line.seed)}:"
+            f"{number} of {count}: {WantedRun(CodecSetting(line.codec, line.settings), line.seed)}:"
             f" {100 * line.accuracy:.1f} %{bits}"
             f"{f'  ({format_seconds(left_s)} left)' if count > number else ''}"
         )

@@ -11,8 +11,8 @@ from cutlayer.report.drawing import MUTED, add_boxes, new_figure, stack_columns
 from cutlayer.report.gantt_figure import LANES, Band
 from cutlayer.report.vocabulary import PHASES, WAITS
 from cutlayer.report.wording import column, time_scale
-from cutlayer.schemes.scheme import Place
-from cutlayer.timeline.result import Event
+from cutlayer.rounds.result import Event
+from cutlayer.rounds.schemes import Place
 from cutlayer.train.records import TrainedRound
 
 _COLOURS = tuple(word.colour for word in PHASES.values())

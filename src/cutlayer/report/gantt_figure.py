@@ -14,8 +14,8 @@ from cutlayer.errors import ConfigError
 from cutlayer.report.drawing import add_boxes, new_figure
 from cutlayer.report.vocabulary import PHASES
 from cutlayer.report.wording import counted, time_scale
-from cutlayer.schemes.scheme import Phase, Place
-from cutlayer.timeline.result import Event, RoundTimeline
+from cutlayer.rounds.result import Event, RoundTimeline
+from cutlayer.rounds.schemes import Phase, Place
 
 _MOST_DEVICES = 24
 _LEGEND_COLUMNS = 6

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from importlib.resources import files
 
-from cutlayer.net.web import Answer
+from cutlayer.net.operations.web import Answer
 from cutlayer.report import vocabulary
 from cutlayer.report.vocabulary import Word
 

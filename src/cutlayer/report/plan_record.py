@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from cutlayer.planner.decision import CodecChoice, Decision
-from cutlayer.planner.forecast import PHASES, Forecast, Round
+from cutlayer.planner.forecast import PHASES, Forecast, RoundForecast
 from cutlayer.planner.plan import CutRow, Plan
 from cutlayer.report.plan_words import limit_line, misfit_line
 
@@ -94,7 +94,7 @@ def _forecast(plan: Plan, chosen: Forecast) -> Record:
     }
 
 
-def _round(played: Round) -> Record:
+def _round(played: RoundForecast) -> Record:
     return {
         "delay_s": played.delay_s,
         "server_busy": played.server_busy,

@@ -5,18 +5,21 @@ The same sentences stand in the terminal and on the page. Knows plans, and no la
 
 import math
 
-from cutlayer.planner.bindings import Binding, Limit, Resource, Sensitivity
 from cutlayer.planner.decision import CodecChoice, Decision
-from cutlayer.planner.misfit import (
-    AccuracyMisfit,
-    CutMisfit,
-    MemoryMisfit,
-    Misfit,
-    ServerMisfit,
+from cutlayer.planner.explain import (
+    AccuracyInfeasibility,
+    BindingLimit,
+    CutInfeasibility,
+    Infeasibility,
+    Limit,
+    MemoryInfeasibility,
+    Resource,
+    Sensitivity,
+    ServerInfeasibility,
 )
 from cutlayer.planner.plan import Plan
 from cutlayer.report.wording import counted
-from cutlayer.timeline.rules import Sharing
+from cutlayer.rounds.rules import Sharing
 from cutlayer.units import MIB, format_bytes, format_seconds
 
 _FLOAT32_BITS = 32
@@ -90,7 +93,7 @@ def resource_line(row: Sensitivity) -> str:
     return f"{more}: {_saved(row.saved)}, {format_seconds(row.delay_s)}"
 
 
-def limit_line(binding: Binding) -> str:
+def limit_line(binding: BindingLimit) -> str:
     """What a limit keeps out."""
     decision, key = binding.decision, _LIMIT_KEYS[binding.limit]
     codec = f"{decision.codec}" if binding.limit is Limit.ACCURACY else decision.codec.codec
@@ -98,12 +101,12 @@ def limit_line(binding: Binding) -> str:
     return f"{key} of {_needed(binding)} would allow {instead}: {_saved(binding.saved)}"
 
 
-def misfit_line(plan: Plan, misfit: Misfit) -> str:
+def misfit_line(plan: Plan, misfit: Infeasibility) -> str:
     """Why nothing fits, and the least that would let something through."""
     match misfit:
-        case MemoryMisfit():
+        case MemoryInfeasibility():
             return _memory_line(plan, misfit)
-        case AccuracyMisfit(most_loss=most, nearest=nearest):
+        case AccuracyInfeasibility(most_loss=most, nearest=nearest):
             asked = f"no setting costs at most {100 * most:.1f} points of accuracy"
             if nearest is None or nearest.accuracy_loss is None:
                 return f"{asked}, and none was measured; profile a larger grid"
@@ -112,20 +115,20 @@ def misfit_line(plan: Plan, misfit: Misfit) -> str:
                 f" planner.accuracy_loss to {_at_least(nearest.accuracy_loss, 3)}, or profile a"
                 " larger grid"
             )
-        case ServerMisfit(most=most, least=least, cut=cut):
+        case ServerInfeasibility(most=most, least=least, cut=cut):
             return (
                 f"the server would compute {100 * least:.3g} % of a round even with cut {cut},"
                 f" allowed are {100 * most:.3g} %: set planner.server_busy to"
                 f" {_at_least(least, 3)}, or take a faster server"
             )
-        case CutMisfit(least_cut=asked, deepest=deepest):
+        case CutInfeasibility(least_cut=asked, deepest=deepest):
             return (
                 f"planner.least_cut is {asked}, but cuts go to {deepest}: set it to {deepest} at"
                 " most"
             )
 
 
-def _memory_line(plan: Plan, misfit: MemoryMisfit) -> str:
+def _memory_line(plan: Plan, misfit: MemoryInfeasibility) -> str:
     short = misfit.shortage
     device = plan.workload.devices[short.device]
     need = format_bytes(short.need.total)
@@ -153,7 +156,7 @@ def _memory_line(plan: Plan, misfit: MemoryMisfit) -> str:
     return line
 
 
-def _needed(binding: Binding) -> str:
+def _needed(binding: BindingLimit) -> str:
     match binding.limit:
         case Limit.MEMORY:
             return f"{_at_least(binding.needed / MIB, 1)} MiB"

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cutlayer.errors import RunError
-from cutlayer.timeline.result import Event
+from cutlayer.rounds.result import Event
+from cutlayer.train.files import lines_of_round
 from cutlayer.train.records import (
     Partition,
     RoundRecord,
@@ -20,7 +21,6 @@ from cutlayer.train.records import (
     parse,
     parse_round,
 )
-from cutlayer.train.round_log import lines_of_round
 
 # sums of a few thousand doubles written with 17 digits: rounding stays far below this
 _SUM_TOLERANCE = 1e-6

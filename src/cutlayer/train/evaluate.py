@@ -14,12 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cutlayer.data.batches import Batch
-from cutlayer.model.loss import next_tokens
+from cutlayer.data.partition import Batch
+from cutlayer.model.tasks import next_tokens
 from cutlayer.spec import IGNORED_LABEL
-from cutlayer.train.inputs import group_inputs
-from cutlayer.train.setup import Setup
-from cutlayer.train.state import RunState
+from cutlayer.train.exchange import group_inputs
+from cutlayer.train.state import RunState, Setup
 
 _MOST_SAMPLES = 64
 _MOST_LOGITS = 2**25  # 128 MiB

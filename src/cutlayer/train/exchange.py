@@ -1,26 +1,31 @@
-"""Tensors through the codec and back: what one side makes, as the other side receives it.
+"""What passes between device and server in a micro-batch: inputs, payloads and replies."""
 
-The trainer and the network runtime make the same packets, since both make them with `encode`,
-`pack_adapter` and `encode_targets`. In one process `Exchange` holds both ends of every stream; over
-a network each end holds its own.
-"""
-
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import final
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int, Int64
 from torch import Tensor
 
 from cutlayer.codec.codec import EMPTY, State, part_of, under
-from cutlayer.codec.presets import CodecPair
-from cutlayer.codec.raw import RawCodec, raw_bytes
-from cutlayer.codec.targets import decode_targets, encode_targets
-from cutlayer.train.device_codec.codec import TensorCodec, for_device
-from cutlayer.train.ledger import Sent
+from cutlayer.codec.raw import RawCodec, decode_targets, encode_targets, raw_bytes
+from cutlayer.codec.staged import CodecPair
+from cutlayer.data.partition import Batch
+from cutlayer.model.split import Pending, ServerPart
+from cutlayer.model.tasks import group_losses
+from cutlayer.spec import IGNORED_LABEL, MiniBatch
+from cutlayer.train.round_costs import Sent
+from cutlayer.train.torch_codec import TensorCodec, for_device
+
+# Tensors through the codec and back: what one side makes, as the other side receives it.
+#
+# The trainer and the network runtime make the same packets, since both make them with `encode`,
+# `pack_adapter` and `encode_targets`. In one process `Exchange` holds both ends of every stream;
+# over a network each end holds its own.
+
 
 _RAW = RawCodec()
 
@@ -57,7 +62,7 @@ class Load:
 
 
 @dataclass(frozen=True)
-class Received:
+class ReceivedTensor:
     """A tensor and its samples' lengths as the other side decoded them, and what it cost."""
 
     tensor: Float[Tensor, "batch token width"]
@@ -101,7 +106,7 @@ class Exchange:
         """Where every stream stands now."""
         return dict(self._streams)
 
-    def send(self, load: Load, key: PacketKey) -> Received:
+    def send(self, load: Load, key: PacketKey) -> ReceivedTensor:
         """Encode at one end, decode at the other."""
         _, device, _, _, direction = key
         stream = self._streams.get((device, direction), Stream())
@@ -109,7 +114,7 @@ class Exchange:
         outgoing = encode(codec, load, self._seed, key, stream.sender)
         decoded = codec.decode(outgoing.packet, tuple(load.tensor.shape), stream.receiver)
         self._streams[device, direction] = Stream(outgoing.state, decoded.state)
-        return Received(decoded.tensor, decoded.lengths, outgoing.sent)
+        return ReceivedTensor(decoded.tensor, decoded.lengths, outgoing.sent)
 
 
 def streams_to_tensors(streams: Streams) -> dict[str, Tensor]:
@@ -158,3 +163,169 @@ def send_adapter(row: Float[Tensor, " parameter"]) -> tuple[Float[Tensor, " para
     """An adapter row as the other side receives it."""
     packet = pack_adapter(row)
     return unpack_adapter(packet, row.numel()), Sent(len(packet), len(packet))
+
+
+# Batches of one or several devices as the tensors of one forward pass.
+#
+# Text of different lengths is padded on the right to the group's longest.
+
+
+@dataclass(frozen=True)
+class GroupInputs:
+    """The rows of several devices in device order: `sizes[g]` samples of the g-th."""
+
+    inputs: dict[str, Tensor]
+    lengths: tuple[int, ...] | None
+    sizes: tuple[int, ...]
+
+
+def group_inputs(batches: Sequence[Batch]) -> GroupInputs:
+    """The devices' batches one below the other."""
+    known = [batch.lengths for batch in batches if batch.lengths is not None]
+    return GroupInputs(
+        inputs={
+            name: stack([batch.inputs[name] for batch in batches]) for name in batches[0].inputs
+        },
+        lengths=tuple(length for lengths in known for length in lengths) if known else None,
+        sizes=tuple(len(batch.labels) for batch in batches),
+    )
+
+
+def stack(arrays: Sequence[np.ndarray | Tensor], fill: int = 0) -> Tensor:
+    """Concatenate along the first axis; pad the second one with `fill` to the longest."""
+    tensors = [torch.as_tensor(array) for array in arrays]
+    if len({tensor.shape[1:] for tensor in tensors}) > 1:
+        longest = max(tensor.shape[1] for tensor in tensors)
+        tensors = [_padded(tensor, longest, fill) for tensor in tensors]
+    return torch.cat(tensors)
+
+
+def _padded(tensor: Tensor, longest: int, fill: int) -> Tensor:
+    # torch counts from the last axis
+    after = [0, 0] * (tensor.ndim - 2) + [0, longest - tensor.shape[1]]
+    return torch.nn.functional.pad(tensor, after, value=fill)
+
+
+# What passes from hand to hand while a group of devices works on one micro-batch each.
+
+
+@dataclass
+class MicroBatch:
+    """A group of devices' micro-batch `micro` of local step `number`, and what became of it.
+
+    `weights`: the part of each device's loss that it carries, its labels over the mini-batch's.
+    """
+
+    number: int
+    micro: int
+    devices: tuple[int, ...]
+    batches: list[Batch]
+    samples: list[tuple[int, ...]]
+    weights: list[float]
+    group: GroupInputs
+    device_rows: Float[Tensor, "group device_parameter"]
+    server_rows: Float[Tensor, "group server_parameter"]
+    pending: Pending | None = None
+    received: list[ReceivedTensor] = field(default_factory=list)
+    labels: Tensor | None = None
+    gradient: Float[Tensor, "batch token width"] | None = None
+
+    @property
+    def held(self) -> Pending:
+        """What the device holds between forward and backward."""
+        assert self.pending is not None, "a device's forward comes before its other steps"
+        return self.pending
+
+    @property
+    def received_lengths(self) -> tuple[int, ...] | None:
+        """Tokens that count in each of the group's samples, as the server reads them (None:
+        images)."""
+        if self.group.lengths is None:
+            return None
+        return tuple(length for part in self.received for length in part.lengths)
+
+    def rows_of(self, tensor: Tensor, place: int) -> Tensor:
+        """The rows of the group's `place`-th device, without the padding that others needed."""
+        first = sum(self.group.sizes[:place])
+        own = tensor[first : first + self.group.sizes[place]]
+        return own if self.batches[place].lengths is None else own[:, : self.tokens(place)]
+
+    def tokens(self, place: int) -> int:
+        """Tokens of the device's micro-batch, padded to its own longest."""
+        lengths = self.batches[place].lengths
+        return self.held.shape[1] if lengths is None else max(lengths)
+
+    def shape(self, place: int) -> MiniBatch:
+        """The `place`-th device's samples and tokens, as the cost models take them."""
+        return MiniBatch(self.group.sizes[place], self.tokens(place))
+
+
+@dataclass(frozen=True)
+class Share:
+    """One device's part of a mini-batch: sample numbers, their batch, its part of the loss."""
+
+    samples: tuple[int, ...]
+    batch: Batch
+    weight: float
+
+
+def shares(
+    samples: Int[np.ndarray, " sample"],
+    parts: int,
+    make: Callable[[Int[np.ndarray, " part"]], Batch],
+) -> list[Share | None]:
+    """A mini-batch in `parts` micro-batches that differ by one sample at most.
+
+    Weights are each one's labels over all (one a sample, or one a predicted token), so that the
+    weighted mean losses sum to the mini-batch's. None where there are fewer samples than parts.
+    """
+    pieces = [piece for piece in np.array_split(samples, parts) if len(piece)]
+    batches = [make(piece) for piece in pieces]
+    counts = [_counted_labels(batch) for batch in batches]
+    total = sum(counts)
+    found: list[Share | None] = [
+        Share(tuple(piece.tolist()), batch, count / total if total else 1 / len(pieces))
+        for piece, batch, count in zip(pieces, batches, counts, strict=True)
+    ]
+    return found + [None] * (parts - len(found))
+
+
+def _counted_labels(batch: Batch) -> int:
+    """Labels that the batch's mean loss is over."""
+    labels = batch.labels if batch.labels.ndim == 1 else batch.labels[:, 1:]
+    return int((labels != IGNORED_LABEL).sum())
+
+
+# The server part's forward and backward for the activations of a group of devices.
+#
+# Knows no codec, no optimiser and no order of devices.
+
+
+@dataclass(frozen=True, eq=False)
+class ServerPassResult:
+    """The gradient at the cut, and each device's part of its mini-batch's mean loss [nat]."""
+
+    gradient: Float[Tensor, "batch token width"]
+    losses: tuple[float, ...]
+
+
+def server_pass(
+    part: ServerPart,
+    rows: Float[Tensor, "group parameter"],
+    sizes: Sequence[int],
+    activation: Float[Tensor, "batch token width"],
+    lengths: Sequence[int] | None,
+    labels: Int64[Tensor, "batch *token"],
+    weights: Sequence[float],
+) -> ServerPassResult:
+    """Forward and backward through the blocks above the cut; adds to `rows.grad`.
+
+    `weights`: of each device's mean loss. Otherwise as `ServerPart.forward` takes them.
+    """
+    leaf = activation.detach().requires_grad_()
+    logits = part.forward(rows, sizes, leaf, lengths)
+    losses = group_losses(part.task, logits, labels, sizes)
+    weighted = losses * torch.tensor(weights, dtype=losses.dtype)
+    torch.autograd.backward(weighted.sum())
+    assert leaf.grad is not None
+    return ServerPassResult(leaf.grad, tuple(weighted.tolist()))

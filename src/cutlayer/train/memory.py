@@ -9,16 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cutlayer.cost.memory import PartMemory
-from cutlayer.data.batches import Batch
-from cutlayer.model.holding import measure
-from cutlayer.model.loss import group_losses
-from cutlayer.model.memory import SavedBytes
-from cutlayer.spec import Holding, Trained
-from cutlayer.train.inputs import group_inputs
-from cutlayer.train.micro_batch import shares
-from cutlayer.train.setup import Setup
-from cutlayer.train.state import RunState
+from cutlayer.data.partition import Batch
+from cutlayer.model.split import SavedBytes, measure
+from cutlayer.model.tasks import group_losses
+from cutlayer.rounds.memory import PartMemory
+from cutlayer.spec import ActivationPolicy, Trained
+from cutlayer.train.exchange import group_inputs, shares
+from cutlayer.train.state import RunState, Setup
 
 _FLOAT_BYTES = 4
 
@@ -48,7 +45,7 @@ def measure_memory(setup: Setup, state: RunState) -> Memory:
     if not setup.scheme.splits:
         return Memory(kept + server, _merging(setup, kept + server), (kept + server).total)
     own = kept
-    if setup.holding is not Holding.KEEP or setup.micro_batches > 1:
+    if setup.holding is not ActivationPolicy.KEEP or setup.micro_batches > 1:
         in_flight = (setup.in_flight or setup.micro_batches) if setup.scheme.pipelined else 1
         held = _held_bytes(setup, state, micro, in_flight, setup.holding)
         own = _part(setup, 0, state.device.row, held, batch)
@@ -88,7 +85,11 @@ def _serving(
 
 
 def _held_bytes(
-    setup: Setup, state: RunState, batch: Batch, in_flight: int, holding: Holding = Holding.KEEP
+    setup: Setup,
+    state: RunState,
+    batch: Batch,
+    in_flight: int,
+    holding: ActivationPolicy = ActivationPolicy.KEEP,
 ) -> int:
     """What backward needs of `in_flight` batches like this one on the device [bytes]."""
     group = group_inputs([batch])

@@ -23,10 +23,9 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from cutlayer.data.samples import LeftOut
-from cutlayer.errors import RunError
-from cutlayer.schemes.scheme import Phase
-from cutlayer.timeline.result import Event
-from cutlayer.words import nearest, quoted
+from cutlayer.errors import RunError, nearest, quoted
+from cutlayer.rounds.result import Event
+from cutlayer.rounds.schemes import Phase
 
 # the seconds of which only the sum is known
 UNOBSERVED = "unobserved"

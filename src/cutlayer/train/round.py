@@ -3,30 +3,259 @@
 Knows who comes when and where adapters go; what a step does to tensors is in `actions`.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import final
 
 import numpy as np
+import torch
 from jaxtyping import Int
+from torch import Tensor
 
-from cutlayer.data.batches import Batch
-from cutlayer.model.aggregate import fedavg
-from cutlayer.planner.observed import observe
-from cutlayer.schemes.scheme import DeviceOrder, Phase, Step
-from cutlayer.spec import Trained
-from cutlayer.timeline.result import RoundTimeline
-from cutlayer.timeline.simulate import simulate
-from cutlayer.timeline.work import DeviceRates, DeviceWork
-from cutlayer.train.actions import Actions
-from cutlayer.train.exchange import Exchange, send_adapter
-from cutlayer.train.expected import expected_round
-from cutlayer.train.inputs import group_inputs
-from cutlayer.train.ledger import Ledger, Sent
-from cutlayer.train.micro_batch import MicroBatch, Share, shares
-from cutlayer.train.setup import Setup
-from cutlayer.train.side import Side
-from cutlayer.train.state import RunState, SideState
+from cutlayer.channel.rates import LinkRates
+from cutlayer.data.partition import Batch
+from cutlayer.model.optimizer import fedavg
+from cutlayer.model.split import hold
+from cutlayer.planner.allocation import Observed, observe
+from cutlayer.rounds.costs import ACTIVATION_BYTES, StepFlops, physical_traffic, recomputed_flops
+from cutlayer.rounds.result import RoundTimeline
+from cutlayer.rounds.schemes import DeviceOrder, Phase, Step
+from cutlayer.rounds.simulate import simulate
+from cutlayer.rounds.work import DeviceRates, DeviceWork, round_work
+from cutlayer.spec import IGNORED_LABEL, MiniBatch, Trained
+from cutlayer.train.exchange import (
+    Direction,
+    Exchange,
+    Load,
+    MicroBatch,
+    Share,
+    group_inputs,
+    send_adapter,
+    send_labels,
+    server_pass,
+    shares,
+    stack,
+)
+from cutlayer.train.round_costs import RoundCosts, Sent
+from cutlayer.train.state import LocalWork, RunState, Setup, Side, SideState
+
+# What each phase of a local step does to tensors, for one micro-batch of a group of devices.
+#
+# Sides' adapters do not step here: gradients collect in the rows until the mini-batch is through.
+
+
+@final
+class Actions:
+    """The phases of round `index`; packets pass `exchange`, costs go to `ledger`.
+
+    `losses` collects each micro-batch's part of its mini-batch's mean loss [nat].
+    """
+
+    def __init__(self, setup: Setup, index: int, exchange: Exchange, ledger: RoundCosts) -> None:
+        self._setup = setup
+        self._index = index
+        self._exchange = exchange
+        self._ledger = ledger
+        self.losses: list[float] = []
+
+    def do(self, step: Step, micro: MicroBatch) -> None:
+        """One step of a scheme's local part."""
+        # no table of bound methods: it would be a cycle, and keep a round's tensors alive
+        match step.phase:
+            case Phase.DEVICE_FORWARD:
+                self._device_forward(step, micro)
+            case Phase.ACTIVATION_UP:
+                self._activation_up(step, micro)
+            case Phase.SERVER_COMPUTE:
+                self._server_compute(step, micro)
+            case Phase.UPPER_COMPUTE:
+                self._upper_compute(step, micro)
+            case Phase.GRADIENT_DOWN:
+                self._gradient_down(step, micro)
+            case Phase.DEVICE_BACKWARD:
+                self._device_backward(step, micro)
+            case other:
+                raise ValueError(f"{other} is no step of a mini-batch")
+
+    def _device_forward(self, step: Step, micro: MicroBatch) -> None:
+        micro.pending = hold(
+            self._setup.device_part,
+            micro.device_rows,
+            micro.group.sizes,
+            micro.group.inputs,
+            self._setup.holding,
+        )
+        self._compute(step, micro, lambda flops, _: flops.device_forward)
+
+    def _activation_up(self, step: Step, micro: MicroBatch) -> None:
+        labels = []
+        for place, device in enumerate(micro.devices):
+            batch = micro.batches[place]
+            received = self._exchange.send(
+                self._load(micro, micro.held.activation, place),
+                (self._index, device, micro.number, micro.micro, Direction.UP),
+            )
+            known, sent = send_labels(batch.labels, received.lengths, self._setup.classes)
+            labels.append(known)
+            micro.received.append(received)
+            self._ledger.send(device, step, {"activation": received.sent, "labels": sent})
+        micro.labels = stack(labels, fill=IGNORED_LABEL)
+        micro.held.release()  # it is on its way: backward does not need it
+
+    def _server_compute(self, step: Step, micro: MicroBatch) -> None:
+        activation = stack([part.tensor for part in micro.received])
+        self._upper(micro, activation, micro.received_lengths)
+        self._compute(step, micro, lambda flops, _: flops.server)
+
+    def _upper_compute(self, step: Step, micro: MicroBatch) -> None:
+        """The server part's work on the device itself: nothing is sent."""
+        micro.labels = stack([batch.labels for batch in micro.batches], fill=IGNORED_LABEL)
+        self._upper(micro, micro.held.activation, micro.group.lengths)
+        self._compute(step, micro, lambda flops, _: flops.server)
+
+    def _upper(
+        self, micro: MicroBatch, activation: Tensor, lengths: tuple[int, ...] | None
+    ) -> None:
+        """Forward and backward through the blocks above the cut."""
+        assert micro.labels is not None
+        passed = server_pass(
+            self._setup.server_part,
+            micro.server_rows,
+            micro.group.sizes,
+            activation,
+            lengths,
+            micro.labels,
+            micro.weights,
+        )
+        micro.gradient = passed.gradient
+        self.losses.extend(passed.losses)
+
+    def _gradient_down(self, step: Step, micro: MicroBatch) -> None:
+        assert micro.gradient is not None
+        received = []
+        for place, device in enumerate(micro.devices):
+            key = (self._index, device, micro.number, micro.micro, Direction.DOWN)
+            part = self._exchange.send(self._load(micro, micro.gradient, place), key)
+            self._ledger.send(device, step, {"gradient": part.sent})
+            received.append(part.tensor)
+        micro.gradient = stack(received)
+
+    def _device_backward(self, step: Step, micro: MicroBatch) -> None:
+        assert micro.gradient is not None
+        micro.held.backward(micro.gradient)
+        holding, model = self._setup.holding, self._setup.model
+        self._compute(
+            step,
+            micro,
+            lambda flops, shape: (
+                flops.device_backward + recomputed_flops(model, shape, flops, holding)
+            ),
+        )
+
+    def _load(self, micro: MicroBatch, tensor: Tensor, place: int) -> Load:
+        own = micro.rows_of(tensor, place)
+        return Load(own, micro.batches[place].lengths, micro.samples[place])
+
+    def _compute(
+        self, step: Step, micro: MicroBatch, part: Callable[[StepFlops, MiniBatch], float]
+    ) -> None:
+        """Enter one computation of every device of the group."""
+        setup = self._setup
+        for place, device in enumerate(micro.devices):
+            shape = micro.shape(place)
+            flops = setup.accounting.flops(
+                setup.model, setup.device_part.cut, shape, setup.scheme.trained
+            )
+            self._ledger.compute(device, step, part(flops, shape))
+
+
+# What a round will take before any has been played: what an allocation decides the first one on.
+#
+# FLOPs by the run's accounting; bytes as they are sent, in packets as long as the codec expects.
+# Padding is computed and not sent; labels and frames are left out.
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """A mini-batch as its device computes it, and the part of its tokens that is not padding."""
+
+    batch: MiniBatch
+    filled: float
+
+
+def expected_round(setup: Setup) -> Observed:
+    """The first round's amounts, each device's mini-batches like its first one."""
+    count = len(setup.devices)
+    # any shares do: what is observed are amounts, and seconds of computing
+    links = setup.channel.rates(1, 0.0, (1.0 / count,) * count)
+    return observe(setup.scheme, expected_work(setup, links, first_round=True))
+
+
+def expected_work(
+    setup: Setup, links: Sequence[LinkRates], *, first_round: bool
+) -> list[DeviceWork]:
+    """Each device's round over its link, its mini-batches like its first one. `first_round`: the
+    one that devices get their part in."""
+    return [
+        _work(
+            setup,
+            device,
+            shape,
+            DeviceRates(device.flops_per_s, setup.server_flops_per_s, link),
+            first_round,
+        )
+        for device, shape, link in zip(setup.devices, _shapes(setup), links, strict=True)
+    ]
+
+
+def _work(
+    setup: Setup, device: LocalWork, shape: _Shape, rates: DeviceRates, first_round: bool
+) -> DeviceWork:
+    values = (shape.batch.samples, shape.batch.tokens, setup.model.width)
+    sent = shape.filled / (ACTIVATION_BYTES * math.prod(values))
+    return round_work(
+        # a scheme that does not compress has codecs that do not either
+        replace(setup.scheme, compressed=True),
+        setup.model,
+        setup.device_part.cut,
+        shape.batch,
+        device.local_steps,
+        replace(setup.accounting, traffic=physical_traffic),
+        rates,
+        compression_up=sent * setup.codecs.up.expected_bytes(values),
+        compression_down=sent * setup.codecs.down.expected_bytes(values),
+        first_round=first_round,
+        micro_batches=setup.micro_batches,
+        in_flight=setup.in_flight,
+        holding=setup.holding,
+    )
+
+
+def _shapes(setup: Setup) -> Iterator[_Shape]:
+    """Each device's first mini-batch; images are all of one size, so one of them tells it."""
+    tokens = _image_tokens(setup)
+    for device in setup.devices:
+        first = device.plan.indices(0)
+        if tokens is not None:
+            yield _Shape(MiniBatch(len(first), tokens), 1.0)
+            continue
+        lengths = setup.batches.make(setup.train, first).lengths
+        assert lengths is not None
+        longest = max(lengths)
+        yield _Shape(MiniBatch(len(first), longest), sum(lengths) / (len(lengths) * longest))
+
+
+def _image_tokens(setup: Setup) -> int | None:
+    """Tokens that blocks see of an image; None for texts."""
+    one = setup.batches.make(setup.train, setup.devices[0].plan.indices(0)[:1])
+    if one.lengths is not None:
+        return None
+    group = group_inputs([one])
+    row = setup.device_part.adapted.initial_row(setup.seed)[None]
+    with torch.no_grad():
+        return int(setup.device_part.forward(row, group.sizes, group.inputs).shape[1])
+
 
 StepDone = Callable[[int, int], None]
 Devices = tuple[int, ...]
@@ -40,7 +269,7 @@ class RoundOutcome:
     state: RunState
     train_loss: float
     shares: tuple[float, ...]
-    ledger: Ledger
+    ledger: RoundCosts
     timeline: RoundTimeline
 
 
@@ -62,7 +291,7 @@ class Round:
             state.server, count, setup.optimizer, shared=self._scheme.shared_server
         )
         self._exchange = Exchange(setup.codecs, setup.seed, state.streams)
-        self._ledger = Ledger(setup.scheme, self._steps, setup.micro_batches)
+        self._ledger = RoundCosts(setup.scheme, self._steps, setup.micro_batches)
         self._actions = Actions(setup, self._index, self._exchange, self._ledger)
 
     def play(self, step_done: StepDone = lambda done, total: None) -> RoundOutcome:

@@ -6,7 +6,10 @@ from typing import Any, final
 from cutlayer.errors import PacketError, RunError
 from cutlayer.train.evaluate import evaluate
 from cutlayer.train.files import write_json
-from cutlayer.train.record import (
+from cutlayer.train.records import RoundRecord, Summary
+from cutlayer.train.round import Round, initial_state
+from cutlayer.train.run_directory import (
+    RunDirectory,
     check_finite,
     diverged,
     first_record,
@@ -14,11 +17,7 @@ from cutlayer.train.record import (
     totals,
     trace_lines,
 )
-from cutlayer.train.records import RoundRecord, Summary
-from cutlayer.train.round import Round, initial_state
-from cutlayer.train.run_directory import RunDirectory
-from cutlayer.train.setup import Setup
-from cutlayer.train.state import RunState
+from cutlayer.train.state import RunState, Setup
 
 
 class Observer(ABC):

@@ -1,15 +1,30 @@
-"""What a run carries from round to round: adapters, optimiser and codec states, and the amounts on
-which the band is shared out."""
+"""What a run carries from round to round, and one side's adapters while a round goes on."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, field
+from typing import final
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from cutlayer.planner.observed import Observed
+from cutlayer.channel.rates import Channel
+from cutlayer.codec.staged import CodecPair
+from cutlayer.data.partition import BatchMaker, BatchPlan
+from cutlayer.data.samples import Samples
+from cutlayer.model.optimizer import Optimizer
+from cutlayer.model.split import DevicePart, ServerPart
+from cutlayer.planner.allocation import Allocation, Observed
+from cutlayer.rounds.memory import Accounting
+from cutlayer.rounds.rules import Rules
+from cutlayer.rounds.schemes import DeviceOrder, Scheme
+from cutlayer.spec import ActivationPolicy, ModelSpec, Task
 from cutlayer.train.exchange import Streams
+
+# What a run carries from round to round: adapters, optimiser and codec states, and the amounts on
+# which the band is shared out.
+
 
 OptimizerState = dict[str, Tensor]
 
@@ -64,3 +79,140 @@ def observed_to_tensors(observed: Observed) -> dict[str, Tensor]:
 def observed_from_tensors(tensors: dict[str, Tensor]) -> Observed:
     """The inverse of `observed_to_tensors`; other tensors are left out."""
     return Observed(*tensors["observed"].numpy())
+
+
+# One side's adapters while a round goes on: a row for each device, or one that all share.
+
+
+@final
+class Side:
+    """One side's adapters and optimiser state during a round.
+
+    `rows` and the state's tensors have an entry for each device; `shared`: one entry, which every
+    device reads and steps, one device at a time. `collected`: by place, the gradient of the
+    micro-batches since its last step.
+    """
+
+    def __init__(
+        self, state: SideState, devices: int, optimizer: Optimizer, *, shared: bool
+    ) -> None:
+        self._rule = optimizer
+        self._shared = shared
+        self.rows = state.row.expand(1 if shared else devices, -1).clone()
+        # a round that starts without a state starts afresh
+        old = state.optimizer or optimizer.init(self.rows)
+        self.optimizer = {name: value.clone() for name, value in old.items()}
+        self.collected: dict[int, Tensor] = {}
+
+    def gather(self, devices: Sequence[int]) -> Float[Tensor, "group parameter"]:
+        """The rows of `devices`, copied."""
+        return self.rows[self._places(devices)]
+
+    def collect(self, devices: Sequence[int], gradients: Float[Tensor, "group parameter"]) -> None:
+        """Add one micro-batch's gradients to those that the next step of `devices` takes."""
+        for place, gradient in zip(self._places(devices), gradients, strict=True):
+            self.collected.setdefault(place, torch.zeros_like(gradient)).add_(gradient)
+
+    def step(self, devices: Sequence[int], learning_rate: float) -> None:
+        """Step the rows of `devices` by their collected gradients."""
+        places = self._places(devices)
+        gradients = torch.stack([self.collected.pop(place) for place in places])
+        state = {name: value[places] for name, value in self.optimizer.items()}
+        rows, stepped = self._rule.step(self.rows[places], gradients, state, learning_rate)
+        self.rows[places] = rows
+        for name, value in stepped.items():
+            self.optimizer[name][places] = value
+
+    def renew(self, device: int, row: Float[Tensor, " parameter"]) -> None:
+        """Let `device` begin again at `row`, its optimiser afresh, what it collected forgotten."""
+        (place,) = self._places((device,))
+        self.collected.pop(place, None)
+        self.rows[place] = row
+        for name, value in self._rule.init(self.rows[place : place + 1]).items():
+            self.optimizer[name][place : place + 1] = value
+
+    def _places(self, devices: Sequence[int]) -> list[int]:
+        if not self._shared:
+            return list(devices)
+        assert len(devices) == 1, "a shared adapter is stepped by one device at a time"
+        return [0]
+
+
+# All that a run trains with, put together by the caller: nothing here is looked up or read.
+
+
+@dataclass(frozen=True, eq=False)
+class LocalWork:
+    """One virtual device: its samples in order, its local steps a round, its rate and memory."""
+
+    plan: BatchPlan
+    local_steps: int
+    flops_per_s: float
+    memory_bytes: int | None
+
+    @property
+    def samples(self) -> int:
+        """How many samples it holds: its weight in FedAvg."""
+        return len(self.plan.samples)
+
+    def indices(self, round_number: int, step: int) -> Int[np.ndarray, " row"]:
+        """The samples of local step `step` (0, 1, ...) of round `round_number` (1, 2, ...)."""
+        return self.plan.indices((round_number - 1) * self.local_steps + step)
+
+
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """The parts, the data, the rules. `group` devices share one pass through a part.
+
+    The learning rate of round t (1, 2, ...) is `learning_rate * decay^(t-1)`. A mini-batch goes in
+    `micro_batches`, at most `in_flight` of them between forward and backward (None: all, where the
+    scheme overlaps them); `holding` is how a device holds them meanwhile. `allocation` gives each
+    round's shares of the band, which hold in both directions.
+    """
+
+    task: Task
+    scheme: Scheme
+    model: ModelSpec
+    device_part: DevicePart
+    server_part: ServerPart
+    codecs: CodecPair
+    optimizer: Optimizer
+    learning_rate: float
+    decay: float
+    devices: tuple[LocalWork, ...]
+    micro_batches: int
+    in_flight: int | None
+    holding: ActivationPolicy
+    channel: Channel
+    allocation: Allocation
+    server_flops_per_s: float
+    rules: Rules
+    train: Samples
+    test: Samples
+    batches: BatchMaker
+    classes: int
+    accounting: Accounting
+    group: int
+    seed: int
+    clock: Callable[[], float]
+
+    @property
+    def parts(self) -> tuple[DevicePart, ServerPart]:
+        """Both parts of the model."""
+        return self.device_part, self.server_part
+
+    @property
+    def together(self) -> int:
+        """The most devices that share one pass through a part."""
+        in_turn = self.scheme.devices is DeviceOrder.IN_TURN or self.scheme.shared_server
+        return 1 if in_turn else min(self.group, len(self.devices))
+
+    @property
+    def micro_batch_samples(self) -> int:
+        """The most samples that a device's micro-batch may have: by the settings, so that it is the
+        same where devices have samples that this side does not know."""
+        return max(-(-each.plan.batch_size // self.micro_batches) for each in self.devices)
+
+    def rate_of(self, round_number: int) -> float:
+        """The learning rate of a round."""
+        return self.learning_rate * self.decay ** (round_number - 1)

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from cutlayer.codec.entropy.fixed_width import FixedWidth
-from cutlayer.codec.entropy.golomb_coder import Golomb
+from cutlayer.codec.entropy.coder import FixedWidth, Golomb
 from cutlayer.codec.entropy.two_way import TwoWay
 from cutlayer.codec.kernels.load import load
 from cutlayer.codec.kernels.portable import Portable

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from codec.entropy.test_coder import heavy_tailed
 from cutlayer.codec.entropy.adaptive_bits import BitReader, BitWriter
-from cutlayer.codec.entropy.layout import Layout, layout_of, read_layout, refined, write_layout
-from cutlayer.codec.entropy.scores import Series
+from cutlayer.codec.entropy.tables import Scores
+from cutlayer.codec.entropy.two_way import Contexts, layout_of, read_layout, refined, write_layout
 from cutlayer.codec.kernels.load import load
 from cutlayer.errors import PacketError
 
@@ -23,7 +23,7 @@ def product(rows, columns, rng):
 
 
 def all_live(values):
-    return Series(np.array(values, dtype=np.int64), np.ones(len(values), dtype=np.bool_))
+    return Scores(np.array(values, dtype=np.int64), np.ones(len(values), dtype=np.bool_))
 
 
 @at_most(30)
@@ -64,7 +64,7 @@ def test_scores_follow_the_scales():
 def test_refining_matches_the_sums_that_the_classes_predict():
     means = np.array([0.1, 0.2, 0.4, 0.8, 1.6])
     columns = all_live([0, 1, 2, 3])
-    layout = Layout(all_live([0, 0, 1, 1]), columns, np.zeros(4, dtype=np.int64))
+    layout = Contexts(all_live([0, 0, 1, 1]), columns, np.zeros(4, dtype=np.int64))
     # rows of score 0 expect .1 + .2 + .4 + .8 = 1.5, of score 1 3.0, of score 2 4.4 (the highest
     # class twice); between them the geometric means, 2.1 and 3.6, decide
     symbols = np.zeros((4, 4), dtype=np.int16)
@@ -88,7 +88,7 @@ def test_columns_of_one_sign_are_skewed():
 
 @pytest.mark.parametrize("skew", [-1, 7])
 def test_a_skew_of_no_level_is_refused(skew):
-    layout = Layout(all_live([0]), all_live([0, 0]), np.array([0, skew]))
+    layout = Contexts(all_live([0]), all_live([0, 0]), np.array([0, skew]))
     writer = BitWriter()
     sections = write_layout(layout, writer, KERNELS)
     with pytest.raises(PacketError, match=r"skews: beyond 0\.\.6"):

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cutlayer.codec.entropy.adaptive_bits import BitReader, BitWriter, Number
-from cutlayer.codec.entropy.scores import Series, SeriesReader, encode_all, log_scale
-from cutlayer.codec.entropy.short_code import ShortDecoder
+from cutlayer.codec.entropy.tables import Scores, SeriesReader, ShortDecoder, encode_all, log_scale
 from cutlayer.codec.kernels.load import load
 from cutlayer.errors import PacketError
 
@@ -35,7 +34,7 @@ def check_round_trip(*several):
 
 def series_of(entries):
     values = [entry or 0 for entry in entries]
-    return Series(
+    return Scores(
         np.array(values, dtype=np.int64), np.array([e is not None for e in entries], dtype=np.bool_)
     )
 
@@ -55,7 +54,7 @@ def test_a_series_costs_its_entropy_and_its_table(count):
     counts = np.bincount(values)[np.bincount(values) > 0]
     entropy_bytes = (counts * np.log2(count / counts)).sum() / 8
     # 20 numbers of 8 bits for the table and 4 bytes for a state, or 128 for the kernels' states
-    assert check_round_trip(Series(values, np.ones(count, dtype=np.bool_))) < entropy_bytes + 24 + (
+    assert check_round_trip(Scores(values, np.ones(count, dtype=np.bool_))) < entropy_bytes + 24 + (
         128 if count == 5000 else 0
     )
 
@@ -63,7 +62,7 @@ def test_a_series_costs_its_entropy_and_its_table(count):
 def test_a_slowly_falling_series_is_coded_by_its_differences():
     values = np.arange(400) // -10
     # 9 of 10 differences are 0, the others -1: .47 bits each, against 5.3 for the values
-    assert check_round_trip(Series(values, np.ones(400, dtype=np.bool_))) < 400 * 0.47 / 8 + 12
+    assert check_round_trip(Scores(values, np.ones(400, dtype=np.bool_))) < 400 * 0.47 / 8 + 12
 
 
 def test_scores_of_a_product_add_up():

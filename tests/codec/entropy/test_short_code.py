@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.codec.entropy.short_code import ShortDecoder, ShortEncoder
+from cutlayer.codec.entropy.tables import ShortDecoder, ShortEncoder
 from cutlayer.codec.kernels.kernels import FREQUENCY_SUM
 from cutlayer.errors import PacketError
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from cutlayer.codec.kernels.native import Native
-from cutlayer.config.codec import make_codecs
 from cutlayer.config.codec_section import BestCodec
+from cutlayer.jobs.build import make_codecs
 
 
 def loaded(before="", **environment):

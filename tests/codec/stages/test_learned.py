@@ -10,8 +10,8 @@ from cutlayer.codec.kernels.load import load
 from cutlayer.codec.packet import read
 from cutlayer.codec.staged import StagedCodec
 from cutlayer.codec.stages.dead_zone import DeadZone
-from cutlayer.codec.stages.learned import LearnedBasis, basis_from_bytes
-from cutlayer.codec.stages.step import RelativeStep, TargetBits
+from cutlayer.codec.stages.pipeline import LearnedBasis, basis_from_bytes
+from cutlayer.codec.stages.quantisers import RelativeStep, TargetBits
 from cutlayer.errors import ConfigError, PacketError
 
 SHAPE = (4, 8, 32)

@@ -7,13 +7,17 @@ from hypothesis import strategies as st
 
 from codec.ends import cosine
 from cutlayer.codec.kernels.load import load
-from cutlayer.codec.stages import halves
+from cutlayer.codec.stages import quantisers
 from cutlayer.codec.stages.dead_zone import DeadZone, robust_scale
-from cutlayer.codec.stages.float8 import Float8
-from cutlayer.codec.stages.integer import Integer
-from cutlayer.codec.stages.levels import StochasticLevels
-from cutlayer.codec.stages.quantiser import Quantised, Quantiser, Rows
-from cutlayer.codec.stages.step import RelativeStep
+from cutlayer.codec.stages.quantisers import (
+    Float8,
+    Integer,
+    Quantised,
+    Quantiser,
+    RelativeStep,
+    StochasticLevels,
+    TokenRows,
+)
 from cutlayer.errors import ConfigError, PacketError
 
 KERNELS = load()
@@ -25,7 +29,7 @@ def laplace(rows=40, columns=24, seed=0):
 
 def there_and_back(quantiser, values, kept=None, ratio=1.0, seed=0, samples=2):
     sizes = np.full(samples, values.size // samples)
-    rows = Rows(values, kept, sizes, ratio)
+    rows = TokenRows(values, kept, sizes, ratio)
     quantised = quantiser.quantise(rows, KERNELS, np.random.default_rng(seed))
     return quantised, quantiser.dequantise(quantised, sizes, KERNELS)
 
@@ -133,9 +137,9 @@ def test_float8_is_within_a_sixteenth():
 @given(st.lists(st.floats(0, 2.0**126, width=32), max_size=20))
 def test_halves_bracket_their_values(numbers):
     values = np.array(numbers, dtype=np.float32)
-    down = halves.from_bytes(halves.to_bytes(values, up=False))
-    up = halves.from_bytes(halves.to_bytes(values, up=True))
-    near = halves.from_bytes(halves.nearest_to_bytes(values))
+    down = quantisers.from_bytes(quantisers.to_bytes(values, up=False))
+    up = quantisers.from_bytes(quantisers.to_bytes(values, up=True))
+    near = quantisers.from_bytes(quantisers.nearest_to_bytes(values))
     assert (down <= values).all()
     assert (up >= values).all()
     normal = values >= np.finfo(np.float32).tiny

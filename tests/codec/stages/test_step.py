@@ -8,8 +8,8 @@ from cutlayer.codec.entropy.two_way import TwoWay
 from cutlayer.codec.packet import read
 from cutlayer.codec.staged import OWN_SECTIONS, StagedCodec
 from cutlayer.codec.stages.dead_zone import DeadZone
-from cutlayer.codec.stages.learned import LearnedBasis
-from cutlayer.codec.stages.step import CLOSE_ENOUGH, RelativeStep, TargetBits, TargetCosine
+from cutlayer.codec.stages.pipeline import LearnedBasis
+from cutlayer.codec.stages.quantisers import CLOSE_ENOUGH, RelativeStep, TargetBits, TargetCosine
 from cutlayer.errors import ConfigError
 
 SHAPE = (16, 16, 64)

@@ -2,9 +2,9 @@ import re
 
 import pytest
 
-from cutlayer.data.assets.asset import Asset
+from cutlayer.data.assets.cache import Asset
 from cutlayer.data.assets.catalogue import CATALOGUE, hint, known_asset
-from cutlayer.data.assets.icon_names import ICON_NAMES
+from cutlayer.data.assets.data_sets import ICON_NAMES
 from cutlayer.data.assets.packages import DebianPackages, NpmTarball, Wheel
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from cutlayer.errors import IdentityError
 from cutlayer.net.identity.certificates import (
+    SERVER_NAME,
     VALID,
     Signed,
     certificate_pem,
@@ -28,7 +29,6 @@ from cutlayer.net.identity.certificates import (
     signing_request,
 )
 from cutlayer.net.identity.device_keys import common_name
-from cutlayer.net.identity.names import SERVER_NAME
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 AUTHORITY = new_authority(NOW)

@@ -10,9 +10,8 @@ from cryptography import x509
 
 from cutlayer.errors import IdentityError
 from cutlayer.net.identity.certificates import new_key, signing_request
-from cutlayer.net.identity.device_keys import common_name
+from cutlayer.net.identity.device_keys import InvitationToken, common_name
 from cutlayer.net.identity.run_keys import RunKeys, init_keys, read_keys
-from cutlayer.net.identity.token import Token
 
 NOW_S = 1.9e9
 
@@ -22,7 +21,7 @@ def keys(tmp_path: Path) -> RunKeys:
     return init_keys(tmp_path / "keys", NOW_S)
 
 
-def enrol(keys: RunKeys, token: Token, now_s: float = NOW_S) -> x509.Certificate:
+def enrol(keys: RunKeys, token: InvitationToken, now_s: float = NOW_S) -> x509.Certificate:
     request = signing_request(new_key(), token.name)
     return keys.enrol(token.name, token.secret, request, now_s)
 
@@ -97,7 +96,7 @@ def test_a_token_is_good_for_its_own_name_alone(keys: RunKeys) -> None:
     keys.invite("other", 60.0, NOW_S)
     for name in ("other", "nobody", "../pi"):
         with pytest.raises(IdentityError):
-            enrol(keys, Token(name, token.secret, token.authority))
+            enrol(keys, InvitationToken(name, token.secret, token.authority))
 
 
 def test_a_token_that_was_refused_for_its_request_is_still_good(keys: RunKeys) -> None:

@@ -12,13 +12,20 @@ from hypothesis.extra.numpy import arrays
 from scipy.optimize import isotonic_regression, minimize
 
 from cutlayer.errors import ConfigError
-from cutlayer.planner.accuracy.cross_validation import fit
-from cutlayer.planner.accuracy.cubic import CubicSurface, terms
-from cutlayer.planner.accuracy.cubic import fit as fit_cubic
-from cutlayer.planner.accuracy.monotone import MonotoneSurface, isotonic, monotone_surface
-from cutlayer.planner.accuracy.profile import Point, Profile
-from cutlayer.planner.accuracy.samples import Samples, samples_of
-from cutlayer.planner.accuracy.surface import AccuracySurface, Box
+from cutlayer.planner.accuracy import (
+    AccuracySurface,
+    Box,
+    CubicSurface,
+    MonotoneSurface,
+    ProfileSamples,
+    fit,
+    fit_cubic,
+    isotonic,
+    monotone_surface,
+    samples_of,
+    terms,
+)
+from cutlayer.planner.profile import Profile, ProfilePoint
 
 KEEP_RATIOS = (0.05, 0.1, 0.2, 0.5)
 BITS = (1, 2, 3, 5)
@@ -39,7 +46,7 @@ def profile(
 ) -> Profile:
     rng = np.random.default_rng(1)
     points = [
-        Point(
+        ProfilePoint(
             codec,
             {"keep_ratio": keep_ratio, "levels": 2**bits - 1},
             1.0,
@@ -48,11 +55,11 @@ def profile(
         )
         for keep_ratio, bits in places
     ]
-    none = Point("none", {}, 32.0, 32.0, (0.88,) * seeds)
+    none = ProfilePoint("none", {}, 32.0, 32.0, (0.88,) * seeds)
     return Profile("m", "d", 2, "t", "c", 300, tuple(range(seeds)), (none, *points))
 
 
-def cubic_surface(samples: Samples) -> AccuracySurface:
+def cubic_surface(samples: ProfileSamples) -> AccuracySurface:
     found = fit_cubic(samples.keep_ratio, samples.bits, samples.accuracy)
     return CubicSurface(found.coefficients, samples.box)
 
@@ -62,7 +69,7 @@ SURFACES = [cubic_surface, monotone_surface]
 
 @pytest.mark.parametrize("surface_of", SURFACES)
 def test_a_surface_is_its_own_inside_the_box_and_refuses_to_go_out(
-    surface_of: Callable[[Samples], AccuracySurface],
+    surface_of: Callable[[ProfileSamples], AccuracySurface],
 ) -> None:
     surface = surface_of(samples_of(profile()))
     assert surface.box == Box((0.05, 0.5), (1.0, 5.0))
@@ -194,7 +201,7 @@ def test_both_codecs_at_one_setting_are_one_training() -> None:
 
 
 def test_more_trainings_weigh_more() -> None:
-    falling = Samples(
+    falling = ProfileSamples(
         np.array([0.1, 0.2]), np.ones(2), np.array([0.8, 0.5]), np.array([2.0, 1.0]), np.zeros(2)
     )
     assert monotone_surface(falling).values[:, 0] == pytest.approx([0.7, 0.7], rel=1e-12)

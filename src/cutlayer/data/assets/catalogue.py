@@ -1,18 +1,9 @@
 """The assets that cutlayer knows, by name."""
 
-from cutlayer.data.assets import (
-    brown,
-    dinov2,
-    fashion,
-    icons,
-    minilm,
-    smollm2,
-    spam,
-    wordnet,
-)
-from cutlayer.data.assets.asset import Asset, Kind
+from cutlayer.data.assets import data_sets, models
+from cutlayer.data.assets.cache import Asset, Kind
 from cutlayer.data.assets.packages import DebianPackages, NpmTarball, Wheel
-from cutlayer.words import nearest
+from cutlayer.errors import nearest
 
 _ICON_THEMES = ("adwaita", "elementary-xfce", "faenza", "gnome", "lxde", "mate", "oxygen", "tango")
 
@@ -26,7 +17,7 @@ _ALL = (
             "0.1.1",
             "90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526",
         ),
-        convert=dinov2.convert,
+        convert=models.convert_dinov2,
         licence="Apache-2.0",
         download_bytes=90_210_194,
         disk_bytes=88_300_000,
@@ -42,7 +33,7 @@ _ALL = (
             "0.1.0",
             "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
         ),
-        convert=minilm.convert,
+        convert=models.convert_minilm,
         licence="Apache-2.0",
         download_bytes=83_506_384,
         disk_bytes=91_600_000,
@@ -57,7 +48,7 @@ _ALL = (
             "0.1.2",
             "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
         ),
-        convert=smollm2.convert,
+        convert=models.convert_smollm2,
         licence="Apache-2.0",
         download_bytes=92_871_040,
         disk_bytes=272_600_000,
@@ -72,7 +63,7 @@ _ALL = (
         package=DebianPackages(
             ("dataset-fashion-mnist",),
             tuple(
-                (f"{fashion.FOLDER}/{name}.gz", sha256)
+                (f"{data_sets.FASHION_FOLDER}/{name}.gz", sha256)
                 for name, sha256 in (
                     (
                         "train-images-idx3-ubyte",
@@ -93,7 +84,7 @@ _ALL = (
                 )
             ),
         ),
-        convert=fashion.convert,
+        convert=data_sets.convert_fashion,
         licence="MIT",
         download_bytes=30_900_652,
         disk_bytes=55_500_000,
@@ -108,7 +99,7 @@ _ALL = (
         package=DebianPackages(
             tuple(f"{theme}-icon-theme" for theme in _ICON_THEMES),
         ),
-        convert=icons.convert,
+        convert=data_sets.convert_icons,
         licence="by theme: GPL, LGPL, CC-BY-SA",
         download_bytes=90_871_560,
         disk_bytes=76_900_000,
@@ -124,12 +115,12 @@ _ALL = (
             ("wordnet-base",),
             (
                 (
-                    f"{wordnet.FOLDER}/data.noun",
+                    f"{data_sets.WORDNET_FOLDER}/data.noun",
                     "fea17d2f9656611334eac790e5d69e47645fa180c4aa481fb4cd9b3520754ca2",
                 ),
             ),
         ),
-        convert=wordnet.convert,
+        convert=data_sets.convert_wordnet,
         licence="WordNet 3.0",
         download_bytes=6_467_132,
         disk_bytes=8_000_000,
@@ -145,7 +136,7 @@ _ALL = (
             "0.2.3",
             "8d15982711d6fa4b415fa84e83f654b34ac06db49f120eb9a3d33dd3346622cb",
         ),
-        convert=spam.convert,
+        convert=data_sets.convert_spam,
         licence="CC0-1.0",
         download_bytes=19_941_393,
         disk_bytes=15_900_000,
@@ -161,7 +152,7 @@ _ALL = (
             "1.9.80",
             "410d4e77de81f41002e57bc06b60157994362055d018e788c56365ce471d72a2",
         ),
-        convert=brown.convert,
+        convert=data_sets.convert_brown,
         licence="free to redistribute",
         download_bytes=2_875_925,
         disk_bytes=5_900_000,

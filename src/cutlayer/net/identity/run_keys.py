@@ -4,41 +4,173 @@ Knows the folder and what may happen when; nothing of connections. Time is passe
 since 1970 as `time.time()` gives them.
 """
 
-from dataclasses import dataclass, field
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
+from typing import Any, final
 
 from cryptography import x509
 
-from cutlayer.errors import IdentityError
+from cutlayer import files
+from cutlayer.errors import IdentityError, RunError, nearest
 from cutlayer.net.identity.certificates import (
     Signed,
     certificate_pem,
     device_certificate,
+    device_name,
     fingerprint,
     key_pem,
+    make_private_folder,
     new_authority,
+    read_private,
     read_signed,
+    replace_private,
     requested_key,
     server_identity,
-)
-from cutlayer.net.identity.names import device_name
-from cutlayer.net.identity.private_files import (
-    make_private_folder,
-    read_private,
     write_private,
 )
-from cutlayer.net.identity.register import (
-    NO_KEYS,
-    Invitation,
-    Issued,
-    Register,
-    locked,
-    read_register,
-    write_register,
-)
-from cutlayer.net.identity.token import Token, hash_secret, new_token
-from cutlayer.words import nearest
+from cutlayer.net.identity.device_keys import InvitationToken, SecretHash, hash_secret, new_token
+from cutlayer.train.files import write_json
+
+# Who was invited and whose certificates were issued or revoked, as one file.
+#
+# Knows the file, its lock and its format; decides nothing. Another process may change it at any
+# moment (`cutlayer keys revoke` while the server runs), so every change happens under a lock and
+# replaces the file by rename. Secrets are in it as salted hashes only.
+
+
+_FORMAT = 1
+NO_KEYS = "`cutlayer keys init` makes a run's keys"
+
+
+@dataclass(frozen=True)
+class Invitation:
+    """A device that may enrol: the hash of its secret, and until when [s since 1970]."""
+
+    secret: SecretHash
+    expires_s: float
+
+
+@dataclass(frozen=True)
+class Issued:
+    """A certificate: whose, its serial number, when it was made and revoked [s since 1970]."""
+
+    name: str
+    serial: int
+    issued_s: float
+    revoked_s: float | None = None
+
+
+@dataclass(frozen=True)
+class CertificateStore:
+    """All invitations that are open, by device, and all certificates in the order of issue."""
+
+    invitations: Mapping[str, Invitation] = field(default_factory=dict)
+    issued: tuple[Issued, ...] = ()
+
+    def valid(self, name: str, serial: int) -> bool:
+        """Whether this certificate was issued to `name` and is not revoked."""
+        return (name, serial) in self._valid
+
+    @cached_property
+    def _valid(self) -> frozenset[tuple[str, int]]:
+        """Asked for all devices that are connected, again and again."""
+        return frozenset((one.name, one.serial) for one in self.issued if one.revoked_s is None)
+
+    def gone(self, name: str) -> bool:
+        """Whether `name` has been revoked, and not been invited again."""
+        valid = any(one.name == name and one.revoked_s is None for one in self.issued)
+        return not valid and name not in self.invitations
+
+    def invite(self, name: str, invitation: Invitation) -> "CertificateStore":
+        """With `name` invited; an older invitation of it is void."""
+        return replace(self, invitations={**self.invitations, name: invitation})
+
+    def uninvite(self, name: str) -> "CertificateStore":
+        """Without an invitation of `name`."""
+        rest = {other: one for other, one in self.invitations.items() if other != name}
+        return replace(self, invitations=rest)
+
+    def issue(self, name: str, serial: int, now_s: float) -> "CertificateStore":
+        """With one more certificate."""
+        return replace(self, issued=(*self.issued, Issued(name, serial, now_s)))
+
+    def revoke(self, name: str, now_s: float) -> "CertificateStore":
+        """With all certificates of `name` revoked; when one was already, the time stays."""
+        return replace(
+            self,
+            issued=tuple(
+                replace(one, revoked_s=now_s) if one.name == name and one.revoked_s is None else one
+                for one in self.issued
+            ),
+        )
+
+
+def read_register(path: Path) -> CertificateStore:
+    """The register as it is now. Raises IdentityError if it is missing or not a register."""
+    try:
+        return _register(json.loads(read_private(path, NO_KEYS)))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise IdentityError(f"{path}: not a register of devices; restore it from a copy") from None
+
+
+def write_register(path: Path, register: CertificateStore) -> None:
+    """Put `register` in the place of the file that is there. Raises OSError."""
+    replace_private(path, json.dumps(_fields(register), indent=1).encode() + b"\n")
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Nobody else changes the register at `path` meanwhile, in whatever process."""
+    lock = path.with_name(f".{path.name}.lock")
+    with files.locked(lock):
+        yield
+
+
+def _register(fields: Any) -> CertificateStore:
+    if fields["format"] != _FORMAT:
+        raise ValueError(fields["format"])
+    return CertificateStore(
+        {
+            name: Invitation(
+                SecretHash(bytes.fromhex(one["salt"]), bytes.fromhex(one["digest"])),
+                float(one["expires_s"]),
+            )
+            for name, one in fields["invitations"].items()
+        },
+        tuple(
+            Issued(one["name"], int(one["serial"], 16), one["issued_s"], one["revoked_s"])
+            for one in fields["issued"]
+        ),
+    )
+
+
+def _fields(register: CertificateStore) -> dict[str, Any]:
+    return {
+        "format": _FORMAT,
+        "invitations": {
+            name: {
+                "salt": one.secret.salt.hex(),
+                "digest": one.secret.digest.hex(),
+                "expires_s": one.expires_s,
+            }
+            for name, one in register.invitations.items()
+        },
+        "issued": [
+            {
+                "name": one.name,
+                "serial": f"{one.serial:x}",
+                "issued_s": one.issued_s,
+                "revoked_s": one.revoked_s,
+            }
+            for one in register.issued
+        ],
+    }
+
 
 _AUTHORITY_KEY = "authority.key"
 _AUTHORITY = "authority.crt"
@@ -70,11 +202,11 @@ class RunKeys:
         """Where the server's certificate and its key are."""
         return self.folder / _SERVER, self.folder / _SERVER_KEY
 
-    def register(self) -> Register:
+    def register(self) -> CertificateStore:
         """Who is invited and whose certificates count, now. Raises IdentityError."""
         return read_register(self.folder / _REGISTER)
 
-    def invite(self, name: str, valid_s: float, now_s: float) -> Token:
+    def invite(self, name: str, valid_s: float, now_s: float) -> InvitationToken:
         """An invitation of `name` for `valid_s` seconds; an older one is void.
 
         A device that has a certificate keeps it until the new one is fetched.
@@ -123,7 +255,7 @@ class RunKeys:
             self._write(register.uninvite(name).revoke(name, now_s))
         return valid
 
-    def _write(self, register: Register) -> None:
+    def _write(self, register: CertificateStore) -> None:
         write_register(self.folder / _REGISTER, register)
 
 
@@ -142,7 +274,7 @@ def init_keys(folder: Path, now_s: float) -> RunKeys:
     write_private(folder / _AUTHORITY, keys.authority_pem)
     write_private(folder / _SERVER_KEY, server_key)
     write_private(folder / _SERVER, server)
-    write_register(folder / _REGISTER, Register())
+    write_register(folder / _REGISTER, CertificateStore())
     return keys
 
 
@@ -156,7 +288,7 @@ def read_keys(folder: Path) -> RunKeys:
     return RunKeys(folder, signed(_AUTHORITY_KEY, _AUTHORITY), signed(_SERVER_KEY, _SERVER))
 
 
-def _check_invitation(register: Register, name: str, secret: bytes, now_s: float) -> None:
+def _check_invitation(register: CertificateStore, name: str, secret: bytes, now_s: float) -> None:
     invitation = register.invitations.get(name)
     if invitation is None:
         raise IdentityError(f"a used, revoked or invented token of {name}")
@@ -166,6 +298,64 @@ def _check_invitation(register: Register, name: str, secret: bytes, now_s: float
         raise IdentityError(f"the token of {name} has expired; invite {name} again")
 
 
-def _hint(name: str, register: Register) -> str:
+def _hint(name: str, register: CertificateStore) -> str:
     known = sorted({one.name for one in register.issued} | set(register.invitations))
     return nearest(name, known) if known else "no device was invited yet"
+
+
+# Which number a device has in a run: its name is in its certificate, its number in every seed.
+#
+# Knows names and a file; nothing of links.
+
+
+@final
+class DeviceRegistry:
+    """The devices of a run in the file at `path`: those of `pinned`, or the first `count` to come.
+
+    Raises RunError for a file that cannot be read.
+    """
+
+    def __init__(self, path: Path, count: int, pinned: tuple[str, ...]) -> None:
+        self._path = path
+        self._count = count
+        self._pinned = bool(pinned)
+        self._names = list(pinned) if pinned else _read(path)
+
+    def number(self, name: str) -> int | None:
+        """The number of the device `name`, on disk before it is told; None: the run is without it.
+
+        Raises RunError if the disk refuses.
+        """
+        if name in self._names:
+            return self._names.index(name)
+        if len(self._names) == self._count:
+            return None
+        write_json(self._path, [*self._names, name])
+        self._names.append(name)
+        return len(self._names) - 1
+
+    def succeed(self, name: str, gone: Callable[[str], bool]) -> int | None:
+        """The first number whose device is `gone`, and `name`'s from now on; None: there is none.
+
+        Pinned numbers are not given to others. Raises RunError if the disk refuses.
+        """
+        number = next((n for n, own in enumerate(self._names) if gone(own)), None)
+        if number is None or self._pinned:
+            return None
+        names = [*self._names[:number], name, *self._names[number + 1 :]]
+        write_json(self._path, names)
+        self._names = names
+        return number
+
+    def name(self, number: int) -> str | None:
+        """Whose number it is; None while it is nobody's."""
+        return self._names[number] if number < len(self._names) else None
+
+
+def _read(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    try:
+        return [str(name) for name in json.loads(path.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, TypeError) as error:
+        raise RunError(f"{path} cannot be read: {error}; restore it from a copy") from error

@@ -1,0 +1,58 @@
+"""What other libraries do when they read: raise anything, draw progress bars."""
+
+import contextlib
+import io
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cutlayer.errors import DataError
+
+# The wall around libraries: whatever one raises while it reads a sample is that sample's fault.
+#
+# What a damaged or malicious file may make a library raise is open: `struct.error`, `KeyError`,
+# `RecursionError`, `OverflowError`, a warning turned into an error.
+
+
+_MOST_LETTERS = 200
+
+
+@contextmanager
+def fault_of(title: str) -> Iterator[None]:
+    """Turns any error inside into a `DataError` of `title` and the reason, in one line.
+
+    Lack of memory passes: it is the machine's.
+    """
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise DataError(f"{title}: {reason(error)}") from error
+
+
+def reason(error: BaseException) -> str:
+    """What an error says, or what lies at the root of it, in one line that is not too long; its
+    kind where it says nothing."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    told = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, KeyError) and told.strip("'").isidentifier():
+        told = f"{told} is unknown"
+    return told if len(told) <= _MOST_LETTERS else told[: _MOST_LETTERS - 4] + " ..."
+
+
+# Other libraries draw progress bars on stderr whether or not somebody looks; here they ask.
+
+
+@contextlib.contextmanager
+def bars_on_terminals_only() -> Iterator[None]:
+    """Within, what is written to stderr is dropped unless stderr is a terminal.
+
+    Exceptions still tell what went wrong. Not for code whose warnings a person needs.
+    """
+    if sys.stderr.isatty():
+        yield
+    else:
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield

@@ -1,0 +1,408 @@
+"""Texts with labels from tables and plain files."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import final
+
+import numpy as np
+from jaxtyping import Int64
+
+from cutlayer.data.labels import kind, listing, read_label, refuse_mixed_kinds, text_fault
+from cutlayer.data.left_out import beside, is_hidden, listed, merged
+from cutlayer.data.records import Table, read_csv, read_json, read_text, undecoded
+from cutlayer.data.samples import (
+    TEST_NAMES,
+    UNKNOWN_LABEL,
+    LeftOut,
+    Samples,
+    Settings,
+    SplitPair,
+    index_labels,
+    name_classes,
+    split_off_test,
+)
+from cutlayer.errors import DataError, quoted
+
+# Texts in memory with their labels: what tables, `datasets` and plain text become.
+#
+# A row that cannot be used stays in its place with the reason, so that it is counted and named.
+
+
+UNLABELLED = "text"  # the one category of documents that have none
+_NO_CATEGORY = "(none)"  # of a document without a label among others that have one
+# the two halves of an example for a language model: one alone is not what it should learn
+_QUESTIONS = ("instruction", "prompt", "question", "query", "messages", "conversations")
+_ANSWERS = ("output", "completion", "response", "answer", "chosen")
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class TextRows(Samples):
+    """Texts in memory. `raw_labels` as the file has them; `faults`: why a row has no text or no
+    label, by its index; `files`: the name of each row's own file, if it has one."""
+
+    texts: tuple[str | None, ...]
+    labels: Int64[np.ndarray, " sample"]
+    raw_labels: tuple[str | None, ...]
+    lines: Int64[np.ndarray, " sample"]
+    origin: str
+    line_title: str = "line"
+    files: tuple[str, ...] = ()
+    faults: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    def read(self, index: int) -> str:
+        text = self.texts[index]
+        if index in self.faults or text is None:
+            why = self.faults.get(index, "the row is broken or has no text")
+            raise DataError(f"{self.where(index)}: {why}")
+        return text
+
+    def where(self, index: int) -> str:
+        if self.files:
+            return f"{self.origin}/{self.files[index]}"
+        place = f"{self.origin} {self.line_title} {self.lines[index]}"
+        raw = self.raw_labels[index]
+        if self.labels[index] == UNKNOWN_LABEL and raw is not None:
+            return f"{place} (label {quoted(raw)})"
+        return place
+
+
+@dataclass(frozen=True)
+class TextRow:
+    """One row: its text and the name of its class, or why it cannot be used."""
+
+    line: int
+    text: str | None
+    label: str | None
+    fault: str | None = None
+
+
+def text_row(line: int, text: object, label: object, settings: Settings) -> TextRow:
+    """A row of raw values. For a language model a label is a mere category and never a fault."""
+    fault = text_fault(text, settings.text_field)
+    name, unlabelled = _label(label)
+    if settings.task != "causal-lm":
+        fault = fault or unlabelled
+    return TextRow(line, text if isinstance(text, str) and fault is None else None, name, fault)
+
+
+def text_classes(
+    train: Sequence[TextRow], test: Sequence[TextRow], settings: Settings
+) -> tuple[str, ...]:
+    """The classes of the training rows; for a language model the categories of all rows."""
+    names = name_classes([row.label for row in train])
+    if settings.task != "causal-lm":
+        return names
+    others = name_classes([row.label for row in test if row.label not in names])
+    unlabelled = any(row.label is None for row in (*train, *test))
+    return (*names, *others, *((_NO_CATEGORY,) if unlabelled else ()))
+
+
+def text_rows(
+    rows: Sequence[TextRow],
+    names: tuple[str, ...],
+    origin: str,
+    line_title: str,
+    files: tuple[str, ...] = (),
+) -> TextRows:
+    """Rows as samples of these classes; with `files`, each of its own file in the folder
+    `origin`."""
+    missing = _NO_CATEGORY if _NO_CATEGORY in names else None
+    raw = tuple(missing if row.label is None else row.label for row in rows)
+    return TextRows(
+        texts=tuple(row.text for row in rows),
+        labels=index_labels(raw, names),
+        raw_labels=raw,
+        lines=np.array([row.line for row in rows], np.int64),
+        origin=origin,
+        line_title=line_title,
+        files=files,
+        faults={index: row.fault for index, row in enumerate(rows) if row.fault is not None},
+    )
+
+
+def refuse_halves(columns: Sequence[str], origin: str, settings: Settings) -> None:
+    """Raises `DataError` where a language model would learn answers without their questions, or
+    questions without their answers."""
+    if settings.task != "causal-lm":
+        return
+    for half, others in ((_ANSWERS, _QUESTIONS), (_QUESTIONS, _ANSWERS)):
+        beside = [name for name in columns if name.lower() in others]
+        if settings.text_field.lower() in half and beside:
+            raise DataError(
+                f"{origin}: the column {settings.text_field!r} is one half of an example, the "
+                f"other is in {', '.join(beside)}. Write both into one text, as the model expects "
+                "them, and name that column with text_field"
+            )
+
+
+def refuse_no_text(values: Sequence[object], text_field: str, origin: str) -> None:
+    """Raises `DataError` where a column holds other things than texts, in every row."""
+    kinds = {kind(value) for value in values if value is not None}
+    if kinds and kind("") not in kinds:
+        raise DataError(
+            f"{origin}: the column {text_field!r} holds no text, but {' or '.join(sorted(kinds))} "
+            "in every row. Name the text's column with text_field"
+        )
+
+
+def _label(value: object) -> tuple[str | None, str | None]:
+    """The class of a raw label, and why there is none."""
+    try:
+        name = read_label(value)
+    except DataError as error:
+        return None, str(error)
+    if name is None:
+        told = "" if value is None or value == "" else f" ({quoted(value)} stands for none)"
+        return None, f"it has no label{told}"
+    return name, None
+
+
+# Text in tables: CSV with a header line, JSON lines and JSON arrays.
+#
+# Each may be `train` and `test` in a folder, or one file.
+
+
+SUFFIXES = (".csv", ".jsonl", ".json")
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+_CHATS = ("messages", "conversations", "prompt", "instruction")
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file's suffix is that of a table."""
+    return path.suffix.lower() in SUFFIXES
+
+
+def find_split_files(folder: Path) -> tuple[Path, Path | None] | None:
+    """`train` and test tables of a folder, the test one None if it has none; None if no `train`.
+
+    Of several a CSV comes first, and a test table of the training one's kind.
+    """
+    tables = [path for path in listed(folder) if path.is_file() and is_table(path)]
+    train = _best(tables, "train", SUFFIXES)
+    if train is None:
+        return None
+    suffixes = (train.suffix.lower(), *SUFFIXES)
+    tests = (_best(tables, name, suffixes) for name in TEST_NAMES)
+    return train, next((path for path in tests if path is not None), None)
+
+
+def _best(tables: Sequence[Path], stem: str, suffixes: Sequence[str]) -> Path | None:
+    named = [path for path in tables if path.stem == stem]
+    return min(named, key=lambda path: suffixes.index(path.suffix.lower()), default=None)
+
+
+def read_tables(train: Path, test: Path | None, settings: Settings) -> SplitPair:
+    """Both splits; the classes are those of the training labels.
+
+    Raises `DataError` when a file cannot be read, is empty or lacks the columns.
+    """
+    train_rows, title = _read_rows(train, settings)
+    test_rows, test_title = ([], "") if test is None else _read_rows(test, settings)
+    names = text_classes(train_rows, test_rows, settings)
+    samples = text_rows(train_rows, names, str(train), title)
+    if test is None:
+        return split_off_test(samples, names, settings.test_fraction, settings.seed)
+    return SplitPair(samples, text_rows(test_rows, names, str(test), test_title), names)
+
+
+def read_table_folder(folder: Path, settings: Settings) -> SplitPair:
+    """`read_tables` of a folder's split files, with what else lies there as left out."""
+    found = find_split_files(folder)
+    if found is None:
+        raise DataError(f"{folder} has no train.csv, train.jsonl or train.json")
+    pair = read_tables(*found, settings)
+    return pair.leaving_out(beside(folder, [path for path in found if path is not None]))
+
+
+def write_json_lines(path: Path, rows: Iterable[tuple[str, str]]) -> None:
+    """Write `(text, label)` rows as a JSON lines table."""
+    with path.open("w", encoding="utf-8") as file:
+        for text, label in rows:
+            file.write(json.dumps({"text": text, "label": label}, ensure_ascii=False) + "\n")
+
+
+def _read_rows(path: Path, settings: Settings) -> tuple[list[TextRow], str]:
+    """The rows of a table, and what their places are called."""
+    table = read_csv(path, settings.label_field) if _is_csv(path) else read_json(path)
+    if not table.records:
+        raise DataError(f"{path} holds no rows")
+    if not table.columns:
+        first = table.records[0]
+        raise DataError(
+            f"{path} has no row that can be read; {table.line_title} {first.line}: {first.fault}"
+        )
+    label_field = _label_field(path, table, settings)
+    refuse_halves(table.columns, str(path), settings)
+    _refuse_other_kinds(path, table, settings, label_field)
+    rows = []
+    for record in table.records:
+        text = record.fields.get(settings.text_field)
+        label = UNLABELLED if label_field is None else record.fields.get(label_field)
+        row = text_row(record.line, text, label, settings)
+        broken = TextRow(record.line, None, None, record.fault)
+        rows.append(row if record.fault is None else broken)
+    return rows, table.line_title
+
+
+def _is_csv(path: Path) -> bool:
+    return path.suffix.lower() == ".csv"
+
+
+def _label_field(path: Path, table: Table, settings: Settings) -> str | None:
+    """The label's column, None if there is none and none is needed."""
+    columns = listing(table.columns)
+    if settings.text_field not in table.columns:
+        raise DataError(
+            f"{path} has no column {settings.text_field!r} for the text; it has: {columns}. "
+            f"{_advice(table)}"
+        )
+    if settings.label_field in table.columns:
+        return settings.label_field
+    if settings.task == "causal-lm":
+        return None
+    raise DataError(
+        f"{path} has no column {settings.label_field!r} for the label; it has: {columns}. Name "
+        "yours with label_field, or ask for the task causal-lm, which needs none"
+    )
+
+
+def _advice(table: Table) -> str:
+    if len(table.columns) == 1:
+        for separator, title in _SEPARATORS.items():
+            if separator in table.columns[0]:
+                return f"{title.capitalize()} separate its columns: save it with commas"
+    chats = [name for name in table.columns if name.lower() in _CHATS]
+    if chats:
+        return (
+            f"Name yours with text_field; {', '.join(chats)} of a conversation must first be "
+            "written into one text, as the model expects it"
+        )
+    return "Name yours with text_field"
+
+
+def _refuse_other_kinds(
+    path: Path, table: Table, settings: Settings, label_field: str | None
+) -> None:
+    """Raises `DataError` for a text column without any text, and for labels of mixed kinds."""
+    whole = [record for record in table.records if record.fault is None]
+    found = [record.fields.get(settings.text_field) for record in whole]
+    refuse_no_text(found, settings.text_field, str(path))
+    if label_field is not None and settings.task != "causal-lm":
+        title = table.line_title
+        refuse_mixed_kinds(
+            ((f"{title} {record.line}", record.fields.get(label_field)) for record in whole),
+            f"{path} column {label_field!r}",
+        )
+
+
+# Plain text for language modelling: `.txt` files, in a folder or alone.
+#
+# In a folder each file is a document; a single file, or `train.txt` beside `test.txt`, is cut into
+# documents at blank lines.
+
+
+_CATEGORY = (UNLABELLED,)
+_SUFFIX = ".txt"
+
+
+def is_text_file(path: Path) -> bool:
+    """Whether a path is a `.txt` file."""
+    return path.is_file() and path.suffix.lower() == _SUFFIX
+
+
+def has_text_files(folder: Path) -> bool:
+    """Whether the folder, or its `train` folder, holds `.txt` files."""
+    return bool(_text_files(folder) or _text_files(folder / "train"))
+
+
+def read_plain_text(path: Path, settings: Settings) -> SplitPair:
+    """Both splits of a `.txt` file or a folder of them.
+
+    A document that is not UTF-8 is a bad sample. Raises `DataError` for a file that is no text.
+    """
+    if path.is_file():
+        return _halved(_paragraphs(path), settings, ())
+    train = _split(path, "train")
+    if train is None:
+        if (path / "train").is_dir():
+            raise DataError(f"{path} has a train folder without .txt files")
+        files = _text_files(path)
+        return _halved(_documents(path, files), settings, beside(path, files))
+    for name in TEST_NAMES:
+        test = _split(path, name)
+        if test is not None:
+            used = (train.place, test.place)
+            rest = merged((*train.left_out, *test.left_out, *beside(path, used)))
+            return SplitPair(train.samples, test.samples, _CATEGORY, rest)
+    rest = merged((*train.left_out, *beside(path, [train.place])))
+    return _halved(train.samples, settings, rest)
+
+
+@dataclass(frozen=True)
+class _Split:
+    """A split of a folder: its documents, the file or folder they are in, what else is there."""
+
+    samples: TextRows
+    place: Path
+    left_out: tuple[LeftOut, ...]
+
+
+def _halved(samples: TextRows, settings: Settings, rest: tuple[LeftOut, ...]) -> SplitPair:
+    pair = split_off_test(samples, _CATEGORY, settings.test_fraction, settings.seed)
+    return pair.leaving_out(rest)
+
+
+def _split(folder: Path, name: str) -> _Split | None:
+    alone, many = folder / f"{name}{_SUFFIX}", folder / name
+    if alone.is_file():
+        return _Split(_paragraphs(alone), alone, ())
+    files = _text_files(many)
+    return _Split(_documents(many, files), many, beside(many, files)) if files else None
+
+
+def _text_files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return [path for path in listed(folder) if is_text_file(path) and not is_hidden(path)]
+
+
+def _paragraphs(path: Path) -> TextRows:
+    found: list[tuple[int, str]] = []
+    open_lines: list[str] = []
+    lines = [*read_text(path).splitlines(), ""]
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            open_lines.append(line)
+        elif open_lines:
+            found.append((number - len(open_lines), "\n".join(open_lines)))
+            open_lines = []
+    if not found:
+        raise DataError(f"{path} holds no text")
+    rows = [_row(line, text) for line, text in found]
+    return text_rows(rows, _CATEGORY, str(path), "line")
+
+
+def _documents(folder: Path, files: Sequence[Path]) -> TextRows:
+    rows = [_document(path) for path in files]
+    return text_rows(rows, _CATEGORY, str(folder), "file", tuple(path.name for path in files))
+
+
+def _document(path: Path) -> TextRow:
+    try:
+        return _row(1, _universal(read_text(path)))
+    except DataError as error:
+        return TextRow(1, None, UNLABELLED, str(error))
+
+
+def _universal(text: str) -> str:
+    """Line ends as Python's text files give them."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _row(line: int, text: str) -> TextRow:
+    fault = undecoded(text) or text_fault(text, "text")
+    return TextRow(line, text if fault is None else None, UNLABELLED, fault)

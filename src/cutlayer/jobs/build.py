@@ -1,0 +1,429 @@
+"""The names of a configuration made into objects: codec, channel, devices, allocation."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from cutlayer.channel.cell import SCENARIOS, Radio, distances_in_cell, drop_devices
+from cutlayer.channel.fading import Fading, GaussMarkov, NoFading, Rayleigh, Rician, SnrChannel
+from cutlayer.channel.rates import Channel
+from cutlayer.channel.shannon import ConstantPower, ConstantSnr
+from cutlayer.channel.traces import Trace, TraceChannel, read_trace
+from cutlayer.codec.codec import Codec
+from cutlayer.codec.entropy.coder import EntropyCoder, FixedWidth, Golomb
+from cutlayer.codec.entropy.two_way import TwoWay
+from cutlayer.codec.kernels.kernels import Kernels
+from cutlayer.codec.kernels.load import load
+from cutlayer.codec.memories import Delta, ErrorFeedback
+from cutlayer.codec.staged import CodecPair, StagedCodec, best, fast, none, paper, paper_rans
+from cutlayer.codec.stages.dead_zone import DeadZone
+from cutlayer.codec.stages.pipeline import Hadamard, LearnedBasis, TopK
+from cutlayer.codec.stages.quantisers import (
+    Float8,
+    Integer,
+    Quantiser,
+    RelativeStep,
+    StepRule,
+    StochasticLevels,
+    TargetBits,
+    TargetCosine,
+)
+from cutlayer.config.channel_section import (
+    FadingSection,
+    GaussMarkovFading,
+    NoCell,
+    RayleighFading,
+    RicianFading,
+    SnrSection,
+    TracesSection,
+    UmaCell,
+    UmiCell,
+)
+from cutlayer.config.channel_section import NoFading as NoFadingSection
+from cutlayer.config.codec_section import (
+    BasisTransform,
+    BestCodec,
+    CodecSection,
+    DeadZoneQuantiser,
+    FastCodec,
+    Float8Quantiser,
+    HadamardTransform,
+    IntegerQuantiser,
+    LevelsQuantiser,
+    NoCodec,
+    NoTopK,
+    NoTransform,
+    PaperCodec,
+    PaperRansCodec,
+    QuantiseSection,
+    StagesCodec,
+    StagesSection,
+    TransformSection,
+)
+from cutlayer.config.schema import (
+    AdapterSection,
+    Config,
+    DevicesSection,
+    EvenPlanner,
+    FixedPlanner,
+    PlannerSection,
+    TrainingSection,
+)
+from cutlayer.data.partition import BatchPlan
+from cutlayer.errors import ConfigError
+from cutlayer.planner.allocation import Fixed, Shares, even
+from cutlayer.rounds.rules import Duplex, Rules, Sharing
+from cutlayer.rounds.schemes import Scheme, ServerOrder
+from cutlayer.spec import Device, Task
+from cutlayer.units import MIB
+
+# The codec section of a configuration made into a pair of codecs.
+
+
+def make_codecs(section: CodecSection, packets: int, threads: int = 1) -> CodecPair:
+    """The codecs of both directions, for streams of so many packets.
+
+    Raises ConfigError for settings that exclude each other.
+    """
+    pair, kernels = _pair(section, packets), load(threads)
+    return CodecPair(_on(pair.up, kernels), _on(pair.down, kernels))
+
+
+def _pair(section: CodecSection, packets: int) -> CodecPair:
+    match section:
+        case NoCodec():
+            return none()
+        case PaperCodec():
+            return paper(section.keep_ratio, section.levels)
+        case PaperRansCodec():
+            return paper_rans(section.keep_ratio, section.levels)
+        case FastCodec():
+            return fast()
+        case BestCodec():
+            up = _goal(section.target_bits_up, section.target_cosine_up)
+            down = _goal(section.target_bits_down, section.target_cosine_down)
+            return best(up, down, section.basis_share, packets)
+        case StagesCodec():
+            key, back = "codec.down", section.down
+            if back is None:
+                key, back = "codec.up", section.up
+            return CodecPair(_staged("codec.up", section.up, packets), _staged(key, back, packets))
+
+
+def _on(codec: Codec, kernels: Kernels) -> Codec:
+    """The codec with these loops, on whose threads the bytes do not depend."""
+    match codec:
+        case StagedCodec():
+            return replace(codec, kernels=kernels)
+        case ErrorFeedback() | Delta():
+            return replace(codec, inner=_on(codec.inner, kernels))
+        case _:
+            return codec
+
+
+def _goal(bits: float, cosine: float | None) -> StepRule:
+    return TargetBits(bits) if cosine is None else TargetCosine(cosine)
+
+
+def _staged(key: str, section: StagesSection, packets: int) -> Codec:
+    sparsify = section.sparsify
+    codec = StagedCodec(
+        _quantiser(key, section.quantise),
+        _entropy(section),
+        centre=section.centre,
+        transform=_transform(section.transform, packets),
+        sparsify=None if isinstance(sparsify, NoTopK) else TopK(sparsify.keep_ratio, sparsify.name),
+    )
+    match section.memory:
+        case "none":
+            return codec
+        case "error-feedback":
+            return ErrorFeedback(codec)
+        case "delta":
+            return Delta(codec)
+
+
+def _quantiser(key: str, section: QuantiseSection) -> Quantiser:
+    match section:
+        case LevelsQuantiser():
+            return StochasticLevels(section.levels)
+        case DeadZoneQuantiser():
+            return DeadZone(_rule(key, section), section.rounding)
+        case IntegerQuantiser():
+            return Integer(section.bits)
+        case Float8Quantiser():
+            return Float8()
+
+
+def _rule(key: str, section: DeadZoneQuantiser) -> StepRule:
+    rules: list[StepRule] = []
+    if section.step is not None:
+        rules.append(RelativeStep(section.step))
+    if section.target_bits is not None:
+        rules.append(TargetBits(section.target_bits))
+    if section.target_cosine is not None:
+        rules.append(TargetCosine(section.target_cosine))
+    if len(rules) != 1:
+        raise ConfigError(
+            f"{key}: quantise dead-zone with {len(rules)} of step, target_bits, target_cosine: give"
+            " one"
+        )
+    return rules[0]
+
+
+def _transform(section: TransformSection, packets: int) -> Hadamard | LearnedBasis | None:
+    match section:
+        case NoTransform():
+            return None
+        case HadamardTransform():
+            return Hadamard()
+        case BasisTransform():
+            return LearnedBasis(section.share, packets=packets)
+
+
+def _entropy(section: StagesSection) -> EntropyCoder:
+    match section.entropy:
+        case "raw":
+            return FixedWidth()
+        case "golomb":
+            return Golomb()
+        case "two-way":
+            return TwoWay()
+
+
+# The channel section made into a channel, and the link section into the timeline's rules.
+
+
+_SHARING = {"static": Sharing.STATIC, "in-turn": Sharing.IN_TURN, "shared": Sharing.SHARED}
+
+
+def make_rules(config: Config) -> Rules:
+    """How the timeline shares links and server. Raises ConfigError where they exclude each
+    other."""
+    link = config.link
+    return Rules(
+        server_workers=config.server.workers,
+        uplink=_SHARING[link.uplink],
+        downlink=_SHARING[link.downlink],
+        duplex=Duplex(link.duplex),
+    )
+
+
+def make_channel(config: Config, devices: Sequence[Device]) -> Channel:
+    """Each device's rates in every round. Raises ConfigError for traces that cannot be read, or
+    settings that cannot be together."""
+    section = config.channel
+    match section:
+        case TracesSection():
+            return _traces(section, len(devices))
+        case SnrSection():
+            return _snr(section, config, devices)
+
+
+def _snr(section: SnrSection, config: Config, devices: Sequence[Device]) -> SnrChannel:
+    if isinstance(section.cell, NoCell):
+        up = np.array([device.uplink_snr_db for device in devices])
+        down = np.array([device.downlink_snr_db for device in devices])
+    else:
+        up, down = _cell(section.cell, section.bandwidth_hz, len(devices), config.seed)
+    return SnrChannel(
+        section.bandwidth_hz,
+        up,
+        down,
+        uplink_law=ConstantPower() if section.rate == "constant-power" else ConstantSnr(),
+        fading=_fading(section.fading),
+        reciprocal=config.link.duplex == "half",
+        seed=config.seed,
+    )
+
+
+def _fading(section: FadingSection) -> Fading:
+    match section:
+        case NoFadingSection():
+            return NoFading()
+        case RayleighFading():
+            return Rayleigh()
+        case RicianFading():
+            return Rician(section.k_db)
+        case GaussMarkovFading():
+            return GaussMarkov(section.correlation, section.k_db)
+
+
+def _cell(
+    section: UmiCell | UmaCell, bandwidth_hz: float, devices: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Uplink and downlink ratios of devices dropped in a cell [dB]."""
+    if not section.nearest_m < section.farthest_m:
+        raise ConfigError(
+            f"channel.cell.nearest_m {section.nearest_m:g} is not below channel.cell.farthest_m"
+            f" {section.farthest_m:g}: lower the one or raise the other"
+        )
+    radio = Radio(
+        bandwidth_hz=bandwidth_hz,
+        carrier_ghz=section.carrier_ghz,
+        device_power_dbm=section.device_power_dbm,
+        server_power_dbm=section.server_power_dbm,
+        device_noise_figure_db=section.device_noise_db,
+        server_noise_figure_db=section.server_noise_db,
+    )
+    distances = distances_in_cell(devices, section.nearest_m, section.farthest_m, seed)
+    drop = drop_devices(SCENARIOS[section.name], distances, radio, seed)
+    return drop.uplink_snr_db, drop.downlink_snr_db
+
+
+def _traces(section: TracesSection, devices: int) -> TraceChannel:
+    up = _each("channel.uplink", section.uplink, devices)
+    down = _each("channel.downlink", section.downlink or section.uplink, devices)
+    return TraceChannel(up, down, section.window_s)
+
+
+def _each(key: str, paths: tuple[str, ...], devices: int) -> tuple[Trace, ...]:
+    if len(paths) not in (1, devices):
+        raise ConfigError(f"{key} lists {len(paths)} files for {devices} devices: one, or one each")
+    traces = [read_trace(Path(path)) for path in paths]
+    return tuple(traces) if len(traces) == devices else tuple(traces * devices)
+
+
+# The virtual devices, from the configuration's short forms.
+
+
+def make_devices(section: DevicesSection) -> tuple[Device, ...]:
+    """One value a device, each named by its preset, where it has one, and its number.
+
+    Raises ConfigError for a list of another length than the count.
+    """
+    count = section.count
+    flops = each("devices.flops_per_s", section.flops_per_s, count)
+    up_db = each("devices.uplink_snr_db", section.uplink_snr_db, count)
+    down_db = each("devices.downlink_snr_db", section.downlink_snr_db, count)
+    memory = (
+        (None,) * count
+        if section.memory_mib is None
+        else tuple(int(mib * MIB) for mib in each("devices.memory_mib", section.memory_mib, count))
+    )
+    if isinstance(section.flops_per_s, tuple):
+        _refuse_spread(section)
+    else:
+        flops = tuple(
+            rate * _spread(section.flops_spread, n, count) for n, rate in enumerate(flops)
+        )
+    names = section.preset if isinstance(section.preset, tuple) else (section.preset,) * count
+    return tuple(
+        Device(f"{names[n] or 'device'}-{n}", flops[n], up_db[n], down_db[n], memory[n])
+        for n in range(count)
+    )
+
+
+def _refuse_spread(section: DevicesSection) -> None:
+    """A list says each rate; a spread of 0 is what presets set, and the default what nobody set."""
+    if section.flops_spread not in (0.0, DevicesSection.model_fields["flops_spread"].default):
+        raise ConfigError(
+            f"devices.flops_spread {section.flops_spread} is not read with a list of"
+            " devices.flops_per_s: leave one of them out"
+        )
+
+
+def local_steps(section: TrainingSection, plan: BatchPlan) -> int:
+    """Mini-batches that a device trains on in a round. Raises ConfigError if nothing says."""
+    if section.local_epochs is not None:
+        return section.local_epochs * plan.steps_per_epoch
+    check_steps(section)
+    assert section.local_steps is not None
+    return section.local_steps
+
+
+def check_steps(section: TrainingSection) -> None:
+    """Raises ConfigError if nothing says how many local steps there are."""
+    if section.local_steps is None and section.local_epochs is None:
+        raise ConfigError("give training.local_steps or training.local_epochs: both are null")
+
+
+def each(key: str, value: float | tuple[float, ...], count: int) -> tuple[float, ...]:
+    """A value a device, from one for all or a list. Raises ConfigError for another length."""
+    if not isinstance(value, tuple):
+        return (value,) * count
+    if len(value) != count:
+        raise ConfigError(f"{key} lists {len(value)} values for devices.count {count}: give each")
+    return value
+
+
+def _spread(spread: float, device: int, count: int) -> float:
+    """A factor from 1 - spread (first device) to 1 + spread (last)."""
+    return 1.0 if count == 1 else 1.0 - spread + 2.0 * spread * device / (count - 1)
+
+
+# The bandwidth allocation that a configuration gives, and the bounds that it sets to one found.
+#
+# Knows which settings exclude each other; imports no torch.
+
+
+def fixed_shares(config: Config, devices: int) -> Fixed:
+    """The shares that the configuration gives, else even ones; the channel checks that they fit.
+
+    Raises ConfigError for another number of them than of devices, or where the planner's shares
+    would carry nothing up, or given ones nothing at all.
+    """
+    planner, link = config.planner, config.link
+    if isinstance(planner, FixedPlanner):
+        if len(planner.shares) != devices:
+            raise ConfigError(
+                f"planner.shares lists {len(planner.shares)} shares for devices.count {devices}:"
+                " give each device its own, or set planner to even"
+            )
+        if "static" not in (link.uplink, link.downlink):
+            raise ConfigError(
+                f"planner.shares lists {len(planner.shares)} shares, but with link.uplink"
+                f" {link.uplink} and link.downlink {link.downlink} each transfer has all of the"
+                " bandwidth: set one of them to static, or planner to even"
+            )
+        return Fixed(planner.shares)
+    if not isinstance(planner, EvenPlanner) and link.uplink != "static":
+        raise ConfigError(
+            f"planner {planner.name} allocates the bandwidth, but with link.uplink {link.uplink}"
+            " each transfer has all of it: set link.uplink to static, or planner to even"
+        )
+    return even(devices)
+
+
+def most_shares(section: PlannerSection, devices: int) -> Shares:
+    """Each device's largest share. Raises ConfigError for a list of another length."""
+    return each("planner.most_share", section.most_share, devices)
+
+
+# The micro-batches of a run, as its scheme can take them. Imports no torch.
+
+
+# micro-batches where a scheme overlaps them and nobody says how many
+_OVERLAPPING = 4
+
+
+def count_micro_batches(training: TrainingSection, scheme: Scheme) -> int:
+    """How many a mini-batch goes through in. Raises ConfigError for what the scheme cannot do."""
+    if training.in_flight is not None and not scheme.pipelined:
+        raise ConfigError(
+            f"training.in_flight {training.in_flight} is for sft-overlap: {scheme.name} takes one"
+            " micro-batch after another"
+        )
+    usual = min(_OVERLAPPING, training.batch_size) if scheme.pipelined else 1
+    count = training.micro_batches or usual
+    if count > training.batch_size:
+        raise ConfigError(
+            f"training.micro_batches {count} of training.batch_size {training.batch_size}: a"
+            " micro-batch needs a sample"
+        )
+    if count > 1 and scheme.server is not ServerOrder.ARRIVAL:
+        raise ConfigError(
+            f"training.micro_batches {count}: the server of {scheme.name} takes whole mini-batches"
+            " in an order of its own; leave it at 1"
+        )
+    return count
+
+
+# What the adapter section leaves open. Imports no torch.
+
+
+def trains_head(section: AdapterSection, task: Task) -> bool:
+    """Whether the head is trained; unless said, where it is a classifier's."""
+    return task != "causal-lm" if section.head is None else section.head

@@ -1,0 +1,289 @@
+"""What can be told of a run before torch is imported and weights or data are found."""
+
+import contextlib
+import json
+import os
+import socket
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NoReturn, final
+
+from cutlayer.config.channel_section import TracesSection
+from cutlayer.config.read import read_written
+from cutlayer.config.schema import Config
+from cutlayer.data.find import find_config
+from cutlayer.data.hub import Hub, is_hub_id
+from cutlayer.data.model_folder import holds_model
+from cutlayer.errors import AssetError, ConfigError, RunError
+from cutlayer.jobs.build import (
+    check_steps,
+    count_micro_batches,
+    fixed_shares,
+    make_channel,
+    make_codecs,
+    make_devices,
+    make_rules,
+    most_shares,
+)
+from cutlayer.logs import unheard
+from cutlayer.net.server.listener import any_socket
+from cutlayer.rounds.schemes import SCHEMES
+
+# Everything about a run that can be told before torch is imported and weights or data are fetched.
+#
+# `train`, `plan`, `serve`, `lab`, `compare` and `profile` ask this first; each file and each rule
+# is asked where it is used, too, by the same code.
+
+
+# as architectures that can be split name them in their config.json
+_BLOCKS = ("num_hidden_layers", "n_layer", "n_layers")
+_WIDTH = ("hidden_size", "n_embd", "dim")
+
+
+def check(config: Config, *, cut: bool = True, dealt: bool = True) -> None:
+    """Raises CutlayerError for what cannot be, as far as `config.json` and small files say.
+
+    `cut`: whether the configured cut is to be made; `dealt`: whether devices share the samples.
+    """
+    samples, count = config.data.train_samples, config.devices.count
+    if dealt and samples is not None and samples < count:
+        raise ConfigError(
+            f"data.train_samples {samples} are too few for {count} devices: raise it, or lower"
+            " devices.count"
+        )
+    devices, scheme = make_devices(config.devices), SCHEMES[config.scheme.name]
+    check_steps(config.training)
+    count_micro_batches(config.training, scheme)
+    make_rules(config)
+    make_codecs(config.codec, packets=1)
+    shares = fixed_shares(config, len(devices))
+    most_shares(config.planner, len(devices))
+    make_channel(config, devices).rates(1, 0.0, shares.value)
+    settings = _model_settings(config.model.name)
+    if settings is not None:
+        check_model(config, settings, cut=cut)
+
+
+def check_model(config: Config, settings: Mapping[str, Any], *, cut: bool = True) -> None:
+    """Cut and rank against what a model's `config.json` says of its blocks. Raises ConfigError."""
+    name, rank = config.model.name, config.adapter.rank
+    blocks, width = _number(settings, _BLOCKS), _number(settings, _WIDTH)
+    cut = cut and SCHEMES[config.scheme.name].splits
+    if cut and blocks is not None and config.model.cut >= blocks:
+        raise ConfigError(
+            f"model.cut is {config.model.cut}; {name}, of {blocks} blocks, can be cut after block"
+            f" 1..{blocks - 1}"
+        )
+    if width is not None and rank > width:
+        raise ConfigError(
+            f"adapter.rank {rank} is above {width}, the width of {name}: lower it, 8 to 64 are"
+            " usual"
+        )
+
+
+def _number(settings: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
+    found = (settings[name] for name in names if name in settings)
+    return next((value for value in found if type(value) is int and value > 0), None)
+
+
+def _model_settings(name: str) -> dict[str, Any] | None:
+    """The model's `config.json` if it lies on this machine, outside the hub's own cache.
+
+    Raises AssetError for a name that nobody can have.
+    """
+    try:
+        with unheard():  # the hub is not asked
+            folder = find_config(name, hub=_NotAsked()).path
+    except AssetError:
+        if is_hub_id(name) or Path(name).expanduser().exists():
+            return None  # whoever loads it looks further, and says what is wrong
+        raise
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return settings if isinstance(settings, dict) else None
+    return None
+
+
+@final
+class _NotAsked(Hub):
+    """No hub: it may take seconds."""
+
+    def model(self, hub_id: str) -> NoReturn:
+        raise AssetError("not asked")
+
+    config = data = model
+
+
+# Files that a command writes: whether they can be, before it works, and all of them or none.
+#
+# Imports no torch.
+
+
+def check_folder(path: Path) -> None:
+    """Raises RunError if the folder `path` neither is nor can be made, or takes no files.
+
+    Leaves nothing behind.
+    """
+    there = path.absolute()
+    while not os.path.lexists(there) and there != there.parent:
+        there = there.parent
+    try:
+        with tempfile.TemporaryDirectory(dir=there, prefix=".cutlayer-"):
+            pass
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def check_file(path: Path) -> None:
+    """The same for a file and its folder."""
+    if path.is_dir():
+        raise RunError(f"--output {path} is a directory: name a file in it")
+    check_folder(path.parent)
+
+
+def write_together(folder: Path, texts: Mapping[str, str | None]) -> None:
+    """Write these files, by name, and delete those that are None: each whole, in one go at the end.
+
+    Raises RunError; what could not be written is then as it was.
+    """
+    new = {name: folder / f".{name}.{os.getpid()}" for name, text in texts.items() if text}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, path in new.items():
+            path.write_text(texts[name] or "", encoding="utf-8")
+        for name in texts.keys() - new.keys():
+            (folder / name).unlink(missing_ok=True)
+        for name, path in new.items():
+            path.replace(folder / name)
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+    finally:
+        for path in new.values():
+            path.unlink(missing_ok=True)
+
+
+def _cannot_write(path: Path, error: OSError) -> RunError:
+    why = error.strerror or str(error)
+    return RunError(f"cannot write {path}: {why}; choose another place with --output")
+
+
+# Whether a server can listen where it is told to, and what is said if it cannot.
+#
+# Knows addresses and the options that name them; nothing of who is served there.
+
+
+def try_addresses(addresses: Mapping[str, tuple[str, int]]) -> None:
+    """Listen on all of them for a moment: before a run directory is made, or a model loaded.
+
+    addresses: (host, port) by the option that names it. Raises RunError.
+    """
+    with contextlib.ExitStack() as taken:
+        for option, address in addresses.items():
+            try:
+                for one in _sockets(*address):
+                    taken.enter_context(one)
+            except OSError as error:
+                host, port = address
+                raise RunError(
+                    f"cannot listen on {host}:{port}: {_reason(error)}; give an address of this"
+                    f" machine with a free port as {option}"
+                ) from error
+
+
+def _sockets(host: str, port: int) -> Iterator[socket.socket]:
+    """One for each address that the name has, as a server makes them."""
+    both = any_socket(host, port)
+    if both is not None:
+        yield both
+        return
+    for family, *_, found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        yield socket.create_server(found[:2], family=family)
+
+
+def _reason(error: OSError) -> str:
+    """The system's own words; `socket` adds the address to them, which is named already."""
+    if error.errno is None or isinstance(error, socket.gaierror):
+        return str(error.strerror or error)
+    return os.strerror(error.errno)
+
+
+# Which settings a run that goes on may have otherwise than it began. Knows keys alone.
+#
+# Data and model may lie elsewhere: what is in them is compared.
+
+
+MAY_CHANGE = (
+    "training.rounds",
+    "threads",
+    "net.*",
+    "model.name",
+    "data.name",
+    "channel.uplink",
+    "channel.downlink",
+)
+
+
+def may_change(key: str) -> bool:
+    """Whether the setting at a dotted key may be another when a run goes on."""
+    return key in MAY_CHANGE or (key.startswith("net.") and "net.*" in MAY_CHANGE)
+
+
+def check_changes(given: Iterable[str]) -> None:
+    """Raises ConfigError for keys that were given with --resume and may not be."""
+    refused = [key for key in given if not may_change(key)]
+    if refused:
+        raise ConfigError(
+            f"--resume goes on with the run's own settings: leave out"
+            f" {', '.join('--' + key for key in refused)}; what may be given is"
+            f" {', '.join('--' + key for key in MAY_CHANGE)}"
+        )
+
+
+# Settings that name what lies on this machine, whatever folder they are read in later.
+
+
+def with_full_paths(config: Config) -> Config:
+    """The configuration with the full path of a model, data set or trace that is a local one.
+
+    Names that nothing lies under stay: they are known ones, of the hub, or mistakes that are named
+    later.
+    """
+    model, data, channel = config.model, config.data, config.channel
+    if holds_model(Path(model.name).expanduser()):
+        model = model.model_copy(update={"name": _full(model.name)})
+    if Path(data.name).expanduser().exists():
+        data = data.model_copy(update={"name": _full(data.name)})
+    if isinstance(channel, TracesSection):
+        ways = {key: tuple(map(_full, getattr(channel, key))) for key in ("uplink", "downlink")}
+        channel = channel.model_copy(update=ways)
+    return config.model_copy(update={"model": model, "data": data, "channel": channel})
+
+
+def _full(name: str) -> str:
+    return str(Path(name).expanduser().absolute())
+
+
+# The runs of a configuration. Knows run directories by the configuration they hold.
+
+
+def newest_run(config: Config, output: Path) -> Path | None:
+    """The directory under `output` of the run of this very configuration that was begun last,
+    whether it has ended or not; None if there is none."""
+    return next(runs_of(config, output.iterdir() if output.is_dir() else ()), None)
+
+
+def runs_of(config: Config, directories: Iterable[Path]) -> Iterator[Path]:
+    """Those of these directories that hold a run of this very configuration, begun last first."""
+    config = with_full_paths(config)
+    written = [path for folder in directories if (path := folder / "config.yaml").is_file()]
+    for path in sorted(written, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+        if _holds(path, config):
+            yield path.parent
+
+
+def _holds(path: Path, config: Config) -> bool:
+    try:
+        return read_written(path) == config
+    except ConfigError:  # of another version, or cut short: nothing that we could go on with
+        return False

@@ -1,0 +1,423 @@
+"""The data of a run: found, drawn, checked, made into batches and dealt to devices."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import final, get_args
+
+import numpy as np
+from jaxtyping import Int64
+from transformers import PreTrainedConfig
+
+from cutlayer.config.schema import (
+    Config,
+    DataSection,
+    DirichletPartition,
+    IidPartition,
+    PartitionSection,
+)
+from cutlayer.data.assets.catalogue import known_asset
+from cutlayer.data.check import OnBad, Tokenize, check_data, check_samples
+from cutlayer.data.export import class_of
+from cutlayer.data.images import ImageBatches, Preprocessing, read_preprocessing
+from cutlayer.data.labels import alike, listing
+from cutlayer.data.left_out import is_odd, sentence
+from cutlayer.data.load import load_data, read_path
+from cutlayer.data.partition import BatchMaker, draw_subset, partition_dirichlet, partition_iid
+from cutlayer.data.samples import (
+    UNKNOWN_LABEL,
+    Content,
+    DataSet,
+    Samples,
+    Settings,
+    SplitPair,
+    Subset,
+)
+from cutlayer.data.text import BlockBatches, Blocks, TextBatches
+from cutlayer.errors import ConfigError, DataError, UnsupportedModelError, quoted
+from cutlayer.model.inputs import image_step, token_limit
+from cutlayer.model.tasks import read_config, task_class, unread_padding
+from cutlayer.model.tokenizer import Tokenizer, load_tokenizer
+from cutlayer.net.wire.messages import Terms
+from cutlayer.spec import Task
+
+_LOG = logging.getLogger(__name__)
+
+# a model for each task that comes in a package
+_MODELS: dict[Task, str] = {
+    "image-classification": "dinov2-small",
+    "text-classification": "minilm",
+    "causal-lm": "smollm2",
+}
+
+# one stream of the seed for each draw
+_TRAIN, _TEST, _PARTITION = range(101, 104)
+# texts whose tokens are looked at, and how far; from which share on the unknown ones are told
+_PROBED, _PROBED_LETTERS, _ODD_SHARE = 256, 4000, 0.2
+_FEW_CLASSES = 10  # so many may well have a sample or two each
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedData:
+    """Data ready to train on: `parts[n]` are device n's samples of the training split.
+
+    Where devices have their own samples, `data.train` is the test split, and each part all of it:
+    so mini-batches may be counted and measured, and nothing else is known of theirs.
+    """
+
+    data: DataSet
+    task: Task
+    batches: BatchMaker
+    parts: tuple[Int64[np.ndarray, "_"], ...]
+    skipped: int
+
+
+def prepare_data(config: Config, model: Path, *, dealt: bool = True) -> PreparedData:
+    """Everything about the data that `config` decides, for the model in the folder `model`.
+
+    `dealt` False: of the training split only the names of its classes are needed, and it is neither
+    read nor dealt, since devices have samples of their own.
+
+    Raises DataError or AssetError for data that cannot be found, read or dealt.
+    """
+    section = config.data
+    known = section.task or _known_task(section.name)
+    if known is not None:
+        _refuse_other_task(config, known, model)
+    check_sizes(section, model)
+    data = load_data(
+        section.name,
+        task=section.task,
+        text_field=section.text_field,
+        label_field=section.label_field,
+        test_fraction=section.test_fraction,
+        seed=config.seed,
+    )
+    _LOG.info(f"data {section.name}: from {data.source}, {data.location}")
+    _refuse_other_task(config, data.task, model)
+    _tell_found(data)
+    if not dealt:
+        data = replace(data, train=data.test)
+    if data.task == "image-classification":
+        # a picture is read to be checked: only those drawn are
+        data, skipped = _checked(_drawn(data, config), config, None)
+        batches: BatchMaker = image_batches(model, section.image_size)
+        preprocessing = read_preprocessing(model)
+        _LOG.info(_told_framing(preprocessing, section.image_size))
+        if preprocessing.note is not None:
+            _LOG.warning(preprocessing.note)
+    elif data.task == "text-classification":
+        tokenizer = load_tokenizer(model, section.max_tokens)
+        data, broken = _checked(data, config, None)
+        data, skipped = _checked(_drawn(data, config), config, tokenizer)
+        skipped += broken
+        batches = text_batches(tokenizer, section.max_tokens, model)
+    else:
+        tokenizer = load_tokenizer(model, None)
+        data, skipped = _checked(data, config, tokenizer)
+        cut, batches = make_blocks(tokenizer, section.max_tokens)
+        test = cut(data.test)
+        data = replace(data, train=test if _is_one(data) else cut(data.train), test=test)
+        data = _drawn(data, config)
+    count = config.devices.count
+    parts = (
+        _deal(config.partition, data.train, count, config.seed)
+        if dealt
+        else (np.arange(len(data.train)),) * count
+    )
+    return PreparedData(data, data.task, batches, parts, skipped)
+
+
+def _known_task(name: str) -> Task | None:
+    """What a data set is for that is known by its short name, before it is fetched."""
+    asset = None if Path(name).expanduser().exists() else known_asset(name, "data")
+    return asset.task if asset is not None else None
+
+
+def _refuse_other_task(config: Config, task: Task, model: Path) -> None:
+    """Raises DataError where the model is for other tasks: before data are read or checked."""
+    architecture = read_config(model)
+    serves = [other for other in get_args(Task) if _serves(architecture, other)]
+    if serves and task not in serves:
+        raise DataError(
+            f"model {config.model.name} is for {' or '.join(serves)}, data {config.data.name} for "
+            f"{task}: choose other data, or a model such as {_MODELS[task]}"
+        )
+
+
+def _serves(architecture: PreTrainedConfig, task: Task) -> bool:
+    try:
+        task_class(architecture, task)
+    except UnsupportedModelError:
+        return False
+    return True
+
+
+def _tell_found(data: DataSet) -> None:
+    """Everything that was found, and which classes look like one, or like none."""
+    count = len(data.train) + len(data.test)
+    _LOG.log(
+        logging.WARNING if any(map(is_odd, data.left_out)) else logging.INFO,
+        f"found {len(data.train)} training and {len(data.test)} test samples; "
+        f"{sentence(data.left_out)}",
+    )
+    if data.task == "causal-lm":
+        return
+    for one, other in alike(data.class_names):
+        _LOG.warning(
+            f"classes {quoted(one)} and {quoted(other)} look alike and stay two: is that meant?"
+        )
+    classes = len(np.union1d(data.train.labels, data.test.labels))
+    if classes > max(_FEW_CLASSES, count / 2):
+        _LOG.warning(
+            f"{count} samples have {classes} classes, such as"
+            f" {listing(data.class_names[:3])}: are the labels quantities, or names of samples?"
+        )
+
+
+def _told_framing(preprocessing: Preprocessing, side: int) -> str:
+    filter_name = preprocessing.resample.name.lower()
+    own = f"; the model's own preprocessing: {preprocessing.framing}"
+    return (
+        f"pictures: the central square, resized to {side} px ({filter_name})"
+        f"{own if preprocessing.framing else ''}"
+    )
+
+
+def check_sizes(section: DataSection, model: Path) -> None:
+    """Whether the model takes texts and images of the sizes asked for: known before any is read.
+
+    Raises ConfigError for those that it cannot take.
+    """
+    config = read_config(model)
+    limit, side = token_limit(config), image_step(config)
+    if limit is not None and section.max_tokens > limit:
+        raise ConfigError(
+            f"data.max_tokens is {section.max_tokens}, the model in {model} takes texts of at most"
+            f" {limit} tokens: set data.max_tokens to {limit} or less"
+        )
+    if side is not None and section.image_size % side:
+        lower = section.image_size // side * side
+        near = " or ".join(str(size) for size in (lower, lower + side) if size)
+        raise ConfigError(
+            f"data.image_size is {section.image_size}, the model in {model} cuts images into"
+            f" patches of {side} pixels: set it to a multiple, such as {near}"
+        )
+
+
+def _checked(data: DataSet, config: Config, tokenizer: Tokenizer | None) -> tuple[DataSet, int]:
+    tokenize = None if tokenizer is None else tokenizer.tokenize
+    kept, bad = check_data(data, config.data.on_bad_sample, tokenize)
+    if bad:
+        _LOG.warning(f"skipped {len(bad)} bad samples, the first: {bad[0].title}")
+    if tokenizer is not None:
+        _tell_if_odd(tokenizer, kept)
+    return kept, len(bad)
+
+
+def _tell_if_odd(tokenizer: Tokenizer, data: DataSet) -> None:
+    if tokenizer.note is not None:
+        _LOG.warning(tokenizer.note)
+    unknown = check_words(tokenizer, data.train, data.name)
+    if unknown > _ODD_SHARE:
+        _LOG.warning(
+            f"{unknown:.0%} of the tokens of {data.name} are unknown to the model's"
+            " tokenizer: is it another model's, or another language's?"
+        )
+
+
+def check_words(tokenizer: Tokenizer, samples: Samples, name: str) -> float:
+    """The part of the tokens of some texts that the tokenizer does not know.
+
+    Raises DataError where that is all of them: nothing could be learned.
+    """
+    step = max(1, len(samples) // _PROBED)
+    texts = (samples.read(index) for index in range(0, len(samples), step))
+    unknown = tokenizer.unknown_share(
+        [text[:_PROBED_LETTERS] for text in texts if isinstance(text, str)]
+    )
+    if unknown == 1.0:
+        raise DataError(
+            f"the model's tokenizer knows no word of {name}, every token is the unknown one: take"
+            " the tokenizer that belongs to the model, or a model of this language"
+        )
+    return unknown
+
+
+def _drawn(data: DataSet, config: Config) -> DataSet:
+    """At most `train_samples` and `test_samples` of the splits, balanced over classes."""
+    balanced = data.task != "causal-lm"
+
+    def draw(samples: Samples, wanted: int | None, name: str, stream: int) -> Samples:
+        if wanted is None or wanted == len(samples):
+            return samples
+        if wanted > len(samples):
+            _LOG.info(
+                f"{data.name} has {len(samples)} {name} samples, {wanted} were asked for: all used"
+            )
+            return samples
+        rng = np.random.default_rng([stream, config.seed])
+        return Subset(samples, draw_subset(samples.labels, wanted, rng, balanced))
+
+    test = draw(data.test, config.data.test_samples, "test", _TEST)
+    if _is_one(data):
+        return replace(data, train=test, test=test)
+    train = draw(data.train, config.data.train_samples, "training", _TRAIN)
+    return replace(data, train=train, test=test)
+
+
+def _is_one(data: DataSet) -> bool:
+    """Whether the test split stands for the training split, too."""
+    return data.train is data.test
+
+
+def image_batches(model: Path, image_size: int) -> BatchMaker:
+    """What makes mini-batches of images for the model in a folder."""
+    read = read_preprocessing(model)
+    return ImageBatches(image_size, read.mean, read.std, read.levels, read.resample)
+
+
+def text_batches(tokenizer: Tokenizer, max_tokens: int, model: Path) -> BatchMaker:
+    """What makes mini-batches of texts with a class each."""
+    unread = unread_padding(read_config(model))
+    return TextBatches(tokenizer.tokenize, max_tokens, tokenizer.pad_id, unread)
+
+
+def make_blocks(
+    tokenizer: Tokenizer, max_tokens: int
+) -> tuple[Callable[[Samples], Samples], BatchMaker]:
+    """What cuts documents into blocks for a language model, and makes mini-batches of them."""
+
+    def cut(samples: Samples) -> Samples:
+        return Blocks(samples, tokenizer.tokenize, max_tokens, tokenizer.separator_id)
+
+    return cut, BlockBatches(tokenizer.pad_id)
+
+
+def _deal(
+    section: PartitionSection, samples: Samples, devices: int, seed: int
+) -> tuple[Int64[np.ndarray, "_"], ...]:
+    rng = np.random.default_rng([_PARTITION, seed])
+    match section:
+        case IidPartition():
+            return partition_iid(samples.labels, devices, rng)
+        case DirichletPartition():
+            return partition_dirichlet(samples.labels, devices, section.alpha, rng)
+
+
+# A device's own samples, made ready on the terms of a run.
+#
+# Knows paths and terms; the forms that data may have are `data.load`'s.
+
+
+_LETTERS = 40
+
+
+@dataclass(frozen=True)
+class OwnData:
+    """Where a device's samples are: a path in any form that `data.name` may have, columns of a
+    table, and what to do about samples that cannot be read."""
+
+    path: Path
+    text_field: str = "text"
+    label_field: str = "label"
+    on_bad_sample: OnBad = "stop"
+
+
+@final
+class _Renamed(Samples):
+    """Samples whose classes are numbered as another data set numbers them."""
+
+    def __init__(self, samples: Samples, places: Sequence[int]) -> None:
+        index = np.array(places, np.int64)
+        known = samples.labels != UNKNOWN_LABEL
+        self.labels = np.where(known, index[samples.labels], UNKNOWN_LABEL)
+        self._samples = samples
+
+    def read(self, index: int) -> Content:
+        return self._samples.read(index)
+
+    def raw(self, index: int) -> bytes:
+        return self._samples.raw(index)
+
+    def where(self, index: int) -> str:
+        return self._samples.where(index)
+
+
+def check_path(path: Path) -> None:
+    """Raises DataError if there is nothing: to be found before a token is used up."""
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder; --data names this device's samples")
+
+
+def check_own(own: OwnData, task: Task, class_names: Sequence[str]) -> None:
+    """Whether the data are of this task, and have no class but these: to be found before a token is
+    used up or a part fetched. Raises as `own_samples`."""
+    _places(own, _read(own, task).class_names, task, class_names)
+
+
+def own_samples(own: OwnData, terms: Terms, model: Path) -> tuple[Samples, BatchMaker]:
+    """The samples of the training split, or all where there is none but that, in their order.
+
+    `model`: the folder with the part's tokenizer or preprocessing. Raises DataError for data that
+    cannot be read, are for another task, or have a class that the run does not know.
+    """
+    pair = _read(own, terms.task)
+    unused = f", {len(pair.test)} of a test split are not used" if len(pair.test) else ""
+    _LOG.info("%s: %d samples%s; %s", own.path, len(pair.train), unused, sentence(pair.left_out))
+    if terms.task == "causal-lm":
+        return _own_blocks(own, pair.train, len(pair.class_names), terms, model)
+    samples = _Renamed(pair.train, _places(own, pair.class_names, terms.task, terms.class_names))
+    if terms.task == "image-classification":
+        kept = _usable(samples, terms.classes, own, None)
+        return kept, image_batches(model, terms.image_size)
+    tokenizer = load_tokenizer(model, terms.max_tokens)
+    kept = _usable(samples, terms.classes, own, tokenizer.tokenize)
+    check_words(tokenizer, kept, str(own.path))
+    return kept, text_batches(tokenizer, terms.max_tokens, model)
+
+
+def _own_blocks(
+    own: OwnData, documents: Samples, classes: int, terms: Terms, model: Path
+) -> tuple[Samples, BatchMaker]:
+    tokenizer = load_tokenizer(model, None)
+    kept = _usable(documents, classes, own, tokenizer.tokenize)
+    check_words(tokenizer, kept, str(own.path))
+    cut, batches = make_blocks(tokenizer, terms.max_tokens)
+    return cut(kept), batches
+
+
+def _usable(samples: Samples, classes: int, own: OwnData, tokenize: Tokenize | None) -> Samples:
+    kept, bad = check_samples(samples, classes, own.on_bad_sample, tokenize)
+    if bad:
+        _LOG.warning("skipped %d bad samples, the first: %s", len(bad), bad[0].title)
+    return kept
+
+
+def _read(own: OwnData, task: Task) -> SplitPair:
+    check_path(own.path)
+    asked = None if task == "image-classification" else task
+    settings = Settings(asked, own.text_field, own.label_field, test_fraction=None)
+    pair, usual = read_path(own.path, settings)
+    if (usual == "image-classification") != (task == "image-classification"):
+        raise DataError(f"{own.path} is for {usual}, the run for {task}: name other data")
+    return pair
+
+
+def _places(
+    own: OwnData, names: Sequence[str], task: Task, class_names: Sequence[str]
+) -> list[int]:
+    """The run's number of each own class."""
+    if task == "causal-lm":
+        return []
+    known = {name: place for place, name in enumerate(class_names)}
+    meant = {name: class_of(name, class_names) for name in names}
+    unknown = sorted(name for name, found in meant.items() if found is None)
+    if unknown and own.on_bad_sample == "stop":
+        raise DataError(
+            f"{own.path} has {len(unknown)} of {len(names)} classes that the run does not know,"
+            f" such as {unknown[0][:_LETTERS]!r}; it knows"
+            f" {', '.join(name[:_LETTERS] for name in class_names[:10])}"
+        )
+    return [UNKNOWN_LABEL if meant[name] is None else known[str(meant[name])] for name in names]

@@ -1,0 +1,261 @@
+"""A device's part in a networked run: its terms made into tools, its links dialled anew.
+
+Knows the server's address, the device's identity and its data. All else comes from the server.
+"""
+
+import asyncio
+import logging
+import math
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar, final
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+
+from cutlayer.config.schema import Config
+from cutlayer.data.assets.cache import cache_root
+from cutlayer.data.partition import BatchPlan
+from cutlayer.data.samples import digest_of
+from cutlayer.errors import IdentityError, RunError
+from cutlayer.jobs.build import make_codecs
+from cutlayer.jobs.dataset import OwnData, check_own, own_samples
+from cutlayer.jobs.train import make_adapter, make_optimizer
+from cutlayer.model.describe import BASES
+from cutlayer.model.load import load_device_part
+from cutlayer.net.device.driver import DeviceDriver, DeviceWatch, Ready
+from cutlayer.net.device.worker import DeviceStore, DeviceTools, DeviceWorker
+from cutlayer.net.identity.device_keys import DeviceKeys, read_device_keys, read_token
+from cutlayer.net.identity.enrolment import ask_outline, enrol
+from cutlayer.net.server.admission import ConnectionLimits
+from cutlayer.net.wire.grpc_link import connect
+from cutlayer.net.wire.limits import bounds_of
+from cutlayer.net.wire.link import Compute, Link, LinkClosed, PacedLink, in_thread
+from cutlayer.net.wire.messages import Opening, Terms
+from cutlayer.net.wire.part_files import PartCache
+from cutlayer.spec import ActivationPolicy, MiniBatch
+from cutlayer.train.files import alone
+from cutlayer.train.heartbeat import Heartbeat
+
+Answer = TypeVar("Answer")
+
+_LOG = logging.getLogger(__name__)
+_FIRST_PAUSE_S = 0.25
+_LONGEST_PAUSE_S = 30.0
+# no line is so fast: not paced
+_UNPACED_BIT_S = 1e15
+
+
+@dataclass(frozen=True)
+class Joining:
+    """Who joins what. `patience_s`: how long a server may be away, or hang up each time [s];
+    `threads`: torch's, None: its choice; `jitter`: from 0 to 1, so that devices do not all come
+    back at once."""
+
+    address: str
+    keys: DeviceKeys
+    own: OwnData
+    state: Path
+    cache: Path
+    patience_s: float
+    threads: int | None
+    jitter: Callable[[], float]
+
+
+def identify(
+    address: tuple[str, int], folder: Path, token: str | None, patience_s: float, own: OwnData
+) -> DeviceKeys:
+    """The identity in `folder`; if there is none, the one that `token` promises, kept there.
+
+    Raises IdentityError without either, or if the server does not accept the token; DataError if
+    `own` does not fit the run, which leaves the token as it is; RunError if there is no server for
+    `patience_s`.
+    """
+    if folder.is_dir() and any(folder.iterdir()):
+        return read_device_keys(folder)
+    if token is None:
+        raise IdentityError(
+            f"{folder} holds no identity: `cutlayer keys invite NAME` on the server prints a token,"
+            " to be given as --token"
+        )
+    invited = read_token(token)
+    outline = _patiently(address, patience_s, lambda: ask_outline(address, invited))
+    check_own(own, outline.task, outline.class_names)
+    keys = _patiently(address, patience_s, lambda: enrol(address, invited, folder))
+    _LOG.info("enrolled as %s; the identity is in %s", keys.name, folder)
+    return keys
+
+
+def _patiently(address: tuple[str, int], patience_s: float, do: Callable[[], Answer]) -> Answer:
+    """What `do` gives, tried again while there is nobody at the address."""
+    start_s = time.monotonic()
+    while True:
+        try:
+            return do()
+        except (ConnectionError, TimeoutError) as error:
+            away_s = time.monotonic() - start_s
+            host, port = address
+            nobody = f"no server at {host}:{port}: {error}"
+            if away_s >= patience_s:
+                raise RunError(f"{nobody}; is the address right, and does it run?") from error
+            _LOG.warning("%s; asked again for %.0f s", nobody, patience_s - away_s)
+            # as long as it has been away already: pauses grow
+            time.sleep(min(max(away_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S, patience_s - away_s))
+
+
+def start(
+    address: tuple[str, int],
+    keys: DeviceKeys,
+    own: OwnData,
+    *,
+    state: Path,
+    patience_s: float,
+    threads: int | None,
+) -> None:
+    """`join` from a process of its own."""
+    host, port = address
+    joining = Joining(
+        address=f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
+        keys=keys,
+        own=own,
+        state=state,
+        cache=cache_root() / "parts",
+        patience_s=patience_s,
+        threads=threads,
+        jitter=random.random,
+    )
+    asyncio.run(join(joining, in_thread))
+
+
+async def join(joining: Joining, compute: Compute) -> None:
+    """Take part until the run ends.
+
+    Raises RunError if the server does not want this device, is on another run than the device's
+    state, or is away for longer than `patience_s`, and if another process has the state; DataError
+    for data that do not fit.
+    """
+    if joining.threads is not None:
+        torch.set_num_threads(joining.threads)
+    parts, dialler = PartCache(joining.cache), Dialler(joining)
+    taken = f"this identity takes part already, by {joining.state}: each device needs its own"
+    with alone(joining.state.with_suffix(".lock"), taken):
+        driver = DeviceDriver(
+            DeviceStore(joining.state),
+            lambda terms: _ready(terms, joining, parts),
+            compute,
+            DeviceWatch(time.monotonic),
+            parts,
+            dialler.opened,
+            dialler.got_on,
+            lambda terms: check_own(joining.own, terms.task, terms.class_names),
+        )
+        with Heartbeat(lambda: driver.progress):
+            await driver.take_part(dialler.dial)
+        joining.state.unlink(missing_ok=True)
+    _LOG.info("the run has ended")
+
+
+@final
+class Dialler:
+    """Links to one server, each paced to the device's share; pauses grow until a round opens.
+
+    A server that hangs up before anything got on has been away all the time, unless the link held
+    for longer than any pause.
+    """
+
+    def __init__(self, joining: Joining) -> None:
+        self._joining = joining
+        self._rate_bit_s = _UNPACED_BIT_S
+        self._tries = 0
+        self._away_from_s: float | None = None
+        self._linked_s = math.inf
+
+    async def dial(self) -> Link:
+        """The next link. Raises RunError when the server has been away too long."""
+        now_s = _now_s()
+        if self._away_from_s is None or now_s - self._linked_s > _LONGEST_PAUSE_S:
+            self._away_from_s = now_s
+        self._wait_on(self._away_from_s, "it hangs up each time")
+        while True:
+            await self._pause()
+            try:
+                link = await connect(self._joining.address, self._joining.keys, ConnectionLimits())
+            except LinkClosed as closed:
+                _LOG.warning("%s", closed)
+                self._wait_on(self._away_from_s, str(closed))
+            else:
+                _LOG.info("connected to %s", self._joining.address)
+                self._linked_s = _now_s()
+                return PacedLink(link, lambda: self._rate_bit_s)
+
+    def got_on(self) -> None:
+        """Something is done that need not be done again: the server is not away."""
+        self._away_from_s = None
+
+    def opened(self, opening: Opening, terms: Terms) -> None:
+        """A round begins: all is well, and this is the device's share of the way up."""
+        self._tries = 0
+        if terms.uplink_bit_s is not None:
+            self._rate_bit_s = opening.share * terms.uplink_bit_s
+
+    def _wait_on(self, away_from_s: float, reason: str) -> None:
+        away_s = _now_s() - away_from_s
+        if away_s > self._joining.patience_s:
+            raise RunError(
+                f"no server for {away_s:.0f} s: {reason}; start this again when there is one, it"
+                " goes on where it was"
+            )
+
+    async def _pause(self) -> None:
+        if self._tries:
+            longest_s = min(_FIRST_PAUSE_S * 2.0 ** (self._tries - 1), _LONGEST_PAUSE_S)
+            await asyncio.sleep(longest_s * (0.5 + 0.5 * self._joining.jitter()))
+        self._tries += 1
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _ready(terms: Terms, joining: Joining, parts: PartCache) -> Ready:
+    """The terms made into what the device computes with. Raises RunError for terms of another
+    version of cutlayer."""
+    try:
+        sections = {name: getattr(terms, name) for name in ("codec", "optimizer", "adapter")}
+        config = Config.model_validate(sections)
+    except ValidationError as error:
+        raise RunError(
+            f"the server's terms cannot be read ({error.error_count()} settings): run one cutlayer"
+            " on both ends"
+        ) from error
+    adapter = make_adapter(config.adapter, terms.task)
+    model = parts.model(terms)
+    samples, batches = own_samples(joining.own, terms, model)
+    _LOG.info("%d samples, device %d, %d rounds", len(samples), terms.device, terms.rounds)
+    part = load_device_part(
+        model, terms.task, terms.cut, adapter, classes=terms.classes, dtype=BASES[terms.base]
+    )
+    tools = DeviceTools(
+        device=terms.device,
+        part=part,
+        codecs=make_codecs(config.codec, terms.rounds * terms.local_steps, joining.threads or 1),
+        optimizer=make_optimizer(config.optimizer),
+        plan=BatchPlan(np.arange(len(samples)), terms.batch_size, terms.seed, terms.device),
+        local_steps=terms.local_steps,
+        samples=samples,
+        batches=batches,
+        micro_batches=terms.micro_batches,
+        holding=ActivationPolicy(terms.holding),
+        classes=terms.classes,
+        seed=terms.seed,
+    )
+    largest = MiniBatch(terms.batch_size, terms.tokens)
+    steps = terms.local_steps * terms.micro_batches
+    bounds = bounds_of(largest, terms.width, part.adapted.layout.parameters, steps)
+    # the hash's beginning tells two sets of samples apart as well, and a person can compare it
+    samples_text = f"{len(samples)} samples ({digest_of(samples)[:16]})"
+    return Ready(terms, DeviceWorker(tools), bounds, samples_text)

@@ -1,0 +1,172 @@
+"""The dimensions of a configuration's model, counted once and then read: no weights, no torch.
+
+Counting takes torch and seconds, so that what was counted is kept in the cache, under a key of all
+that decides it; the built-in job's and the examples' come with cutlayer.
+"""
+
+import contextlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cutlayer import __version__
+from cutlayer.config.schema import Config
+from cutlayer.data.assets.cache import cache_root
+from cutlayer.data.assets.catalogue import known_asset
+from cutlayer.data.find import find_config
+from cutlayer.data.hub import Hub
+from cutlayer.errors import ConfigError, ModelError
+from cutlayer.files import write_whole
+from cutlayer.jobs.build import trains_head
+from cutlayer.model.described import (
+    VERIFIED,
+    DescribedModel,
+    ModelRequest,
+    described_text,
+    read_described,
+)
+from cutlayer.planner import models
+from cutlayer.spec import ModelSpec, Task
+
+_LOG = logging.getLogger(__name__)
+
+SHIPPED = Path(models.__file__).parent
+
+
+@dataclass(frozen=True)
+class PlannedModel:
+    """A model as a planner sees it, for a task; `tokens` of an image, or of the longest text."""
+
+    model: ModelSpec
+    task: Task
+    tokens: int
+
+
+def planned_model(
+    config: Config, *, cache: Path | None = None, hub: Hub | None = None
+) -> PlannedModel:
+    """The model that `config` names, with its adapters, for its task.
+
+    The task is `data.task`; else that of the data, if it is known without reading them and the
+    architecture has a head for it; else the architecture's first. The classes are those of such
+    data, else what the model's configuration says. `cache`, `hub`: as of `find_model`. Weights of
+    `devices.base`.
+    Raises AssetError for a model that nobody has, ModelError for one that cannot be split or
+    adapted as asked or for texts longer than it reads, ConfigError if torch is needed and missing.
+    """
+    name = config.model.name
+    folder = find_config(name, cache=cache, hub=hub).path
+    request = model_request(config, folder)
+    described = _read_described(request, cache or cache_root())
+    if described is None:
+        _LOG.info(f"{name}: counting its parameters and activations, once")
+        described = describe_request(request, folder)
+        _keep(_kept(request, cache or cache_root()), described_text(described))
+    tokens = described.image_tokens or config.data.max_tokens
+    if described.most_tokens is not None and tokens > described.most_tokens:
+        raise ModelError(
+            f"data.max_tokens is {tokens}, and {name} reads {described.most_tokens} at most: lower"
+            " it"
+        )
+    return PlannedModel(replace(described.model, name=name), request.task, tokens)
+
+
+def model_request(
+    config: Config, folder: Path, task: Task | None = None, classes: int | None = None
+) -> ModelRequest:
+    """What `config` asks of the model whose `config.json` lies in `folder`.
+
+    `task` and `classes` are what the data turned out to be; None: as `planned_model` takes them.
+    Raises ModelError for a file that cannot be read or says nothing of a model.
+    """
+    settings = _settings(folder / "config.json")
+    task = _task(config, settings) if task is None else task
+    adapter = config.adapter
+    return ModelRequest(
+        settings=settings,
+        task=task,
+        classes=_classes(config, settings, task) if classes is None else classes,
+        image_size=config.data.image_size if task == "image-classification" else None,
+        base=config.devices.base,
+        rank=adapter.rank,
+        targets=adapter.targets,
+        patch_embedding=adapter.patch_embedding,
+        head=trains_head(adapter, task),
+    )
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read: {error}") from error
+    if not isinstance(settings, dict):
+        raise ModelError(f"{path} holds no configuration of a model")
+    return settings
+
+
+def _task(config: Config, settings: Mapping[str, Any]) -> Task:
+    if config.data.task is not None:
+        return config.data.task
+    kind = settings.get("model_type")
+    tasks = [task for task, kinds in VERIFIED.items() if kind in kinds]
+    known = known_asset(config.data.name, "data")
+    if known is not None and known.task is not None and known.task in (tasks or [known.task]):
+        return known.task  # of a model that cannot be split, describing says why
+    if not tasks:
+        raise ModelError(
+            f"{config.model.name} is of model type {kind!r}, of which nobody has verified that it"
+            " can be split; say what it is for (data.task) to see why"
+        )
+    # a decoder can classify texts too, but is made for the other
+    return "causal-lm" if "causal-lm" in tasks else tasks[0]
+
+
+def _classes(config: Config, settings: Mapping[str, Any], task: Task) -> int:
+    """Labels of the head; 2, as transformers has it, where nothing says. A language model's head
+    is its vocabulary, whatever this is."""
+    data = known_asset(config.data.name, "data")
+    if data is not None and data.task == task and data.classes is not None:
+        return data.classes
+    labels = settings.get("id2label")
+    return len(labels) if isinstance(labels, dict) else int(settings.get("num_labels", 2))
+
+
+def _read_described(request: ModelRequest, cache: Path) -> DescribedModel | None:
+    """What comes with cutlayer or was kept; None for nothing, or something damaged."""
+    for path in (SHIPPED / f"{request.key}.json", _kept(request, cache)):
+        with contextlib.suppress(ConfigError):
+            return read_described(path)
+    return None
+
+
+def _kept(request: ModelRequest, cache: Path) -> Path:
+    return cache / "models-described" / __version__ / f"{request.key}.json"
+
+
+def describe_request(request: ModelRequest, folder: Path) -> DescribedModel:
+    """What is asked for, counted by the model's own code. Imports torch.
+
+    Raises ModelError or UnsupportedModelError as `model.describe` does, ConfigError without torch.
+    """
+    try:
+        from cutlayer.model.describe import count_described
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"a model that was not described before needs {error.name}: pip install"
+            " 'cutlayer[train]'"
+        ) from error
+    return count_described(request, folder)
+
+
+def _keep(path: Path, text: str) -> None:
+    """Put a description into the cache, whole or not at all; a cache that cannot be written costs
+    no more than counting again."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, lambda new: new.write_text(text, encoding="utf-8"))
+    except OSError as error:
+        _LOG.info(f"{path.parent}: not kept there, {error.strerror}")

@@ -1,0 +1,331 @@
+"""A configuration made into a plan, and a plan made into the configuration that trains by it.
+
+Needs neither torch nor the data. Knows which names stand for what; the planner knows no names.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cutlayer.codec.staged import paper
+from cutlayer.config.channel_section import SnrSection
+from cutlayer.config.keys import chosen_values
+from cutlayer.config.read import valid
+from cutlayer.config.schema import AdamWOptimizer, Config, OptimizerSection, SgdOptimizer
+from cutlayer.config.section import Section
+from cutlayer.config.unread import unread, without
+from cutlayer.data.find import KNOWN_MODELS
+from cutlayer.errors import ConfigError, shown
+from cutlayer.jobs.build import (
+    check_steps,
+    count_micro_batches,
+    fixed_shares,
+    make_channel,
+    make_codecs,
+    make_devices,
+    make_rules,
+    most_shares,
+)
+from cutlayer.jobs.check import check
+from cutlayer.jobs.model_spec import planned_model
+from cutlayer.planner.codec_choices import CodecChoices, measured_choices
+from cutlayer.planner.decision import CodecChoice, Decision, MiniBatchPolicy, PlanLimits, Workload
+from cutlayer.planner.plan import Plan, make_plan, plan_as_given, with_best_shares
+from cutlayer.planner.profile import Profile, packaged_profile, read_profile
+from cutlayer.rounds.costs import ACTIVATION_BYTES
+from cutlayer.rounds.memory import ACCOUNTINGS
+from cutlayer.rounds.schemes import SCHEMES
+from cutlayer.spec import ActivationPolicy, MiniBatch
+
+# A configuration made into what a planner needs, without its data and without a weight.
+#
+# Imports no torch: only a model that has not been described before needs it.
+
+
+def make_workload(config: Config) -> Workload:
+    """What `config` gives to a planner.
+
+    Samples are taken to be dealt evenly, whatever `partition` says: which device gets how many is
+    known only once the data are read. Texts are taken to be as long as `data.max_tokens` allows.
+    Raises CutlayerError for a model, link or number of local steps that cannot be.
+    """
+    devices = make_devices(config.devices)
+    steps = _local_steps(config)
+    channel, rules = make_channel(config, devices), make_rules(config)
+    planned = planned_model(config)
+    return Workload(
+        model=planned.model,
+        devices=devices,
+        batch=MiniBatch(config.training.batch_size, planned.tokens),
+        local_steps=steps,
+        rounds=config.training.rounds,
+        server_flops_per_s=config.server.flops_per_s,
+        channel=channel,
+        rules=rules,
+        accounting=ACCOUNTINGS[config.cost.accounting],
+        optimizer_slots=optimizer_slots(config.optimizer),
+    )
+
+
+def optimizer_slots(section: OptimizerSection) -> int:
+    """Values that the optimiser keeps for each trained one."""
+    match section:
+        case AdamWOptimizer():
+            return 2
+        case SgdOptimizer():
+            return 1 if section.momentum else 0
+
+
+@dataclass(frozen=True)
+class Compression:
+    """Bytes sent over bytes uncompressed, each way (the paper's beta)."""
+
+    up: float
+    down: float
+
+
+def expected_compression(config: Config, workload: Workload) -> Compression:
+    """What the configured codec is expected to make of a mini-batch of the workload.
+
+    From `Codec.expected_bytes`, packet whole: what a target asks for where the codec follows one
+    in bits, else what independent Laplace values take. A basis that is sent once is left out.
+    Raises ConfigError for settings of the codec that exclude each other.
+    """
+    packets = workload.rounds * max(workload.local_steps)
+    pair = make_codecs(config.codec, packets)
+    batch = workload.batch
+    shape = (batch.samples, batch.tokens, workload.model.width)
+    whole = ACTIVATION_BYTES * shape[0] * shape[1] * shape[2]
+    return Compression(
+        pair.up.expected_bytes(shape) / whole, pair.down.expected_bytes(shape) / whole
+    )
+
+
+def _local_steps(config: Config) -> tuple[int, ...]:
+    training, count = config.training, config.devices.count
+    if training.local_epochs is None:
+        check_steps(training)
+        assert training.local_steps is not None
+        return (training.local_steps,) * count
+    samples = config.data.train_samples
+    if samples is None:
+        raise ConfigError(
+            "training.local_epochs counts samples, and data.train_samples null leaves them to the"
+            " data, which a plan does not read: give their number, or training.local_steps"
+        )
+    each, more = divmod(samples, count)
+    if each == 0:
+        raise ConfigError(f"data.train_samples {samples} are too few for {count} devices")
+    dealt = (each + (n < more) for n in range(count))
+    return tuple(training.local_epochs * -(-held // training.batch_size) for held in dealt)
+
+
+_MOST_DEVICES, _MOST_STEPS = 100_000, 10_000
+# what the paper calls 80 % sparsity and 3 bits
+_PUBLISHED: dict[str, float] = {"keep_ratio": 0.2, "levels": 7}
+_SETTINGS = {
+    "best": ("target_bits_up", "target_bits_down"),
+    "paper": ("keep_ratio", "levels"),
+    "paper-rans": ("keep_ratio", "levels"),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Planned:
+    """A plan with the configuration it is for; `profile` is None where nobody measured accuracy.
+
+    `fixed`: nothing was chosen.
+    """
+
+    config: Config
+    plan: Plan
+    profile: Profile | None
+    fixed: bool = False
+
+
+def plan(config: Config, *, fixed: bool = False) -> Planned:
+    """The shortest round for `config`, within its planner section's limits.
+
+    With a measured profile the codec is chosen too; without one it stays as configured. `fixed`:
+    nothing is chosen, and the answer is what the configuration comes to as it is. Raises
+    CutlayerError for a model, link, profile or limit that cannot be, as a run of it would.
+    """
+    _check_devices(config.devices.count)
+    check(config, cut=fixed or "cut" in config.model.model_fields_set, dealt=False)
+    profile = None if fixed else _profile(config)
+    workload = make_workload(config)
+    _check_steps(max(workload.local_steps))
+    section = config.planner
+    limits = PlanLimits(
+        most_share=most_shares(section, len(workload.devices)),
+        least_cut=section.least_cut,
+        server_busy=section.server_busy,
+        per_device_cuts=section.cuts == "per-device",
+    )
+    scheme = SCHEMES[config.scheme.name]
+    if fixed:
+        own = _configured(config, workload)
+        decision = _as_given(config, workload, limits, own.accurate[0])
+        made = plan_as_given(workload, limits, decision, own, section.accuracy_loss)
+        return Planned(config, made, None, fixed=True)
+    if profile is not None and scheme.compressed:
+        codecs = measured_choices(profile, section.accuracy_loss)
+    else:
+        codecs = _configured(config, workload)
+    made = make_plan(workload, limits, scheme, codecs, section.accuracy_loss)
+    return Planned(config, made, profile)
+
+
+def _check_devices(count: int) -> None:
+    if count > _MOST_DEVICES:
+        raise ConfigError(
+            f"devices.count {count:,}: a plan finds the shares of {_MOST_DEVICES:,} devices at"
+            " most; plan fewer"
+        )
+
+
+def _check_steps(steps: int) -> None:
+    if steps > _MOST_STEPS:
+        raise ConfigError(
+            f"{steps:,} local steps a round: a plan plays {_MOST_STEPS:,} at most; lower"
+            " training.local_steps"
+        )
+
+
+def _as_given(
+    config: Config, workload: Workload, limits: PlanLimits, codec: CodecChoice
+) -> Decision:
+    """The decision that the configuration makes itself; shares as its planner finds them for the
+    channel's mean, drawn ones taken to be even."""
+    scheme, training = SCHEMES[config.scheme.name], config.training
+    count, parts = len(workload.devices), count_micro_batches(training, scheme)
+    in_flight = min(training.in_flight or parts, parts) if scheme.pipelined else 1
+    held = MiniBatchPolicy(ActivationPolicy(config.devices.activation_memory), parts, in_flight)
+    shares = fixed_shares(config, count).value
+    cuts = (config.model.cut if scheme.splits else 1,) * count
+    decision = Decision(scheme, cuts, codec, held, workload.rules, shares)
+    if config.planner.name in ("static", "two-timescale"):
+        return with_best_shares(workload, limits, decision, workload.channel.mean_curves())
+    return decision
+
+
+def replacements(planned: Planned) -> list[str]:
+    """What was given and is another in the plan: a line for each, none where nothing fits."""
+    chosen, config = planned.plan.chosen, planned.config
+    if chosen is None:
+        return []
+    lines = []
+    for name, settings in _decided(config, chosen.decision).items():
+        section: Section = getattr(config, name)
+        for key, new in settings.items():
+            old = getattr(section, key, None)
+            if key in section.model_fields_set and old is not None and old != new:
+                to = "a cut for each device" if new is None else shown(new)
+                lines.append(f"{name}.{key} {shown(old)} was replaced by {to}")
+    return lines
+
+
+def profile_notes(planned: Planned) -> list[str]:
+    """Where the measured accuracies are of something else than what is planned."""
+    profile, config, chosen = planned.profile, planned.config, planned.plan.chosen
+    if profile is None or chosen is None or not chosen.decision.scheme.compressed:
+        return []
+    error = 100 * profile.loss_error
+    of = f"accuracies are known to ± {error:.1f} points: {profile.test_samples} test samples,"
+    lines = [f"{of} {len(profile.seeds)} seeds"]
+    if not _same(profile.data, config.data.name):
+        lines.append(
+            f"they were measured on {profile.data}, and say little of {config.data.name}:"
+            " `cutlayer profile` measures it"
+        )
+    if set(chosen.decision.cuts) != {profile.cut}:
+        cuts = ", ".join(str(cut) for cut in sorted(set(chosen.decision.cuts)))
+        lines.append(
+            f"they were measured at cut {profile.cut}, not {cuts}: what the codec costs there may"
+            " be another"
+        )
+    return lines
+
+
+def planned_config(planned: Planned) -> Config:
+    """The configuration with what was decided, to train by.
+
+    The shares are left to the planner that finds them each round (or once, where the channel stands
+    still). Raises ConfigError: nothing fits, or each device has a cut of its own, which a run
+    cannot have.
+    """
+    chosen = planned.plan.chosen
+    if chosen is None:
+        raise ConfigError("nothing fits, so there is no configuration to train by")
+    decision, config = chosen.decision, planned.config
+    if planned.fixed:
+        return config
+    if decision.common_cut is None:
+        raise ConfigError("a run cuts all devices alike: set planner.cuts to common to train by it")
+    values = config.model_dump(mode="json", exclude_unset=True)
+    for section, settings in _decided(config, decision).items():
+        values[section] = chosen_values(section, values.get(section, {}), settings)
+    config = valid(values)
+    return without(config, {each.key for each in unread(config)})
+
+
+def _decided(config: Config, decision: Decision) -> dict[str, dict[str, Any]]:
+    held, codec = decision.held, decision.codec
+    changes = not (isinstance(config.channel, SnrSection) and config.channel.fading.name == "none")
+    shares = "two-timescale" if changes else "static"
+    whole = {"levels": round(codec.settings["levels"])} if "levels" in codec.settings else {}
+    sections: dict[str, dict[str, Any]] = {
+        "scheme": {"name": decision.scheme.name},
+        "training": {
+            "micro_batches": held.micro_batches,
+            "in_flight": held.in_flight if decision.scheme.pipelined else None,
+        },
+        "devices": {"activation_memory": held.holding.value},
+        "link": {"downlink": decision.rules.downlink.value.replace(" ", "-")},
+        "planner": {"name": shares if config.link.uplink == "static" else "even"},
+    }
+    if decision.scheme.splits:
+        sections["model"] = {"cut": decision.common_cut}
+    if decision.scheme.compressed and codec.codec != "stages":
+        sections["codec"] = {"name": codec.codec, **codec.settings, **whole}
+    return sections
+
+
+def _profile(config: Config) -> Profile | None:
+    path, name = config.planner.profile, config.model.name
+    if path is not None:
+        profile = read_profile(Path(path))
+        if not _same(profile.model, name):
+            raise ConfigError(
+                f"planner.profile {path} was measured with {profile.model}, and accuracies of one"
+                f" model say nothing of another: profile {name}, or leave it out"
+            )
+        return profile
+    return packaged_profile(config.model.name, config.data.name)
+
+
+def _same(measured: str, name: str) -> bool:
+    """Whether two names are of one model or data set: a short name or hub id, or a folder's."""
+    return _plain(measured) == _plain(name)
+
+
+def _plain(name: str) -> str:
+    return KNOWN_MODELS.get(name, Path(name).name if Path(name).exists() else name)
+
+
+def _configured(config: Config, workload: Workload) -> CodecChoices:
+    """The configured codec alone, of which nobody knows what accuracy it costs."""
+    sent = expected_compression(config, workload)
+    section = config.codec
+    settings = {key: float(getattr(section, key)) for key in _SETTINGS.get(section.name, ())}
+    own = CodecChoice(section.name, settings, sent.up, sent.down)
+    return CodecChoices((own,), (), _published(workload))
+
+
+def _published(workload: Workload) -> CodecChoice:
+    batch = workload.batch
+    shape = (batch.samples, batch.tokens, workload.model.width)
+    whole = ACTIVATION_BYTES * shape[0] * shape[1] * shape[2]
+    codec = paper(_PUBLISHED["keep_ratio"], round(_PUBLISHED["levels"])).up
+    sent = codec.expected_bytes(shape) / whole
+    return CodecChoice("paper", _PUBLISHED, sent, sent)

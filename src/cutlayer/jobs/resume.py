@@ -1,0 +1,320 @@
+"""What a run began with, and with what it may go on."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from enum import Enum
+from pathlib import Path
+from types import BuiltinFunctionType, FunctionType, MethodType
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor
+
+from cutlayer.codec.codec import Codec
+from cutlayer.codec.kernels.kernels import Kernels
+from cutlayer.codec.memories import Delta, ErrorFeedback
+from cutlayer.codec.staged import StagedCodec
+from cutlayer.codec.stages.pipeline import LearnedBasis
+from cutlayer.config.read import config_yaml, flat_values
+from cutlayer.config.schema import Config
+from cutlayer.data.samples import digest_of, digest_of_order
+from cutlayer.errors import ConfigError, RunError, cut
+from cutlayer.jobs.check import may_change
+from cutlayer.train.files import write_json, write_text
+from cutlayer.train.run_directory import RunDirectory
+from cutlayer.train.state import Setup
+
+# Objects as texts that are equal for equal objects in another process: a fingerprint of code.
+#
+# Knows dataclasses and plain values; of anything else its class and what it keeps.
+
+
+# longer lists are taken as their hash
+_SHOWN = 16
+# enough for what is decided by solving, which another machine does a little otherwise
+_DIGITS = 9
+# objects may know each other
+_DEPTH = 8
+
+
+def described(value: Any, depth: int = _DEPTH) -> str:
+    """The value's class and fields, whatever its address; fields that do not count in comparing two
+    of its kind are left out. Of what lies deeper than `depth`, the class alone."""
+    if depth == 0:
+        return type(value).__qualname__
+    match value:
+        case None | bool() | int() | str() | bytes():
+            return value.name if isinstance(value, Enum) else repr(value)
+        case float():
+            return f"{value:.{_DIGITS}g}"
+        case Enum():
+            return value.name
+        case np.ndarray() | np.generic():
+            return _sequence("array", [described(one) for one in np.ravel(value).tolist()])
+        case Tensor():
+            return f"tensor {described(value.detach().to('cpu', torch.float64).numpy())}"
+        case tuple() | list():
+            return _sequence("", [described(one, depth - 1) for one in value])
+        case set() | frozenset():
+            return _sequence("set", sorted(described(one, depth - 1) for one in value))
+        case Mapping():
+            return _fields("", value, depth)
+        case Kernels():  # how fast, not what; and a library's address is no two processes'
+            return "Kernels"
+        case type() | FunctionType() | BuiltinFunctionType() | MethodType():
+            return value.__qualname__
+    if is_dataclass(value):
+        counted = {one.name: getattr(value, one.name) for one in fields(value) if one.compare}
+        return _fields(type(value).__qualname__, counted, depth)
+    return _fields(type(value).__qualname__, getattr(value, "__dict__", {}), depth)
+
+
+def _fields(name: str, values: Mapping[Any, Any], depth: int) -> str:
+    inner = ", ".join(f"{key}={described(value, depth - 1)}" for key, value in values.items())
+    return f"{name}({inner})"
+
+
+def _sequence(name: str, texts: list[str]) -> str:
+    inner = ", ".join(texts)
+    if len(texts) > _SHOWN:
+        inner = f"{len(texts)} values, {hashlib.sha256(inner.encode()).hexdigest()[:16]}"
+    return f"{name}({inner})"
+
+
+# What a run began with, noted in its directory, so that it goes on with nothing else.
+#
+# A resumed run makes its inputs anew, from files and settings that may have changed meanwhile:
+# class names in another order, for one, would swap the heads of a trained classifier without a
+# word. All that decides a round is noted here, as a value or as a hash of it.
+
+
+_LOG = logging.getLogger(__name__)
+
+FILE = "fingerprint.json"
+# what is read of a model's folder: its weights, its configuration, its tokenizer or preprocessing
+_MODEL_FILES = (
+    *("*.safetensors", "*.safetensors.index.json", "config.json", "*processor_config.json"),
+    *("*token*", "vocab*", "merges*", "*.model"),
+)
+# what is compared otherwise or decides no number: where things are, what is read from files
+_ELSEWHERE = ("device_part", "server_part", "model", "devices", "train", "test", "clock")
+_TITLES = {
+    "codecs": "the codec",
+    "batches": "how samples are made into mini-batches",
+    "allocation": "the bandwidth allocation",
+    "accounting": "how costs are counted",
+    "rules": "how links and server are shared",
+}
+# characters of a value in a message
+_LETTERS = 80
+
+
+@dataclass(frozen=True)
+class Noted:
+    """What is in the file. Of samples: how many and a hash; None where devices have their own."""
+
+    command: str
+    settings: dict[str, Any]
+    class_names: list[str]
+    training_samples: list[Any] | None
+    test_samples: list[Any]
+    samples_per_device: list[int] | None
+    samples_of_devices: str | None
+    model_files: dict[str, str]
+    objects: dict[str, str]
+
+
+_NOTED = TypeAdapter(Noted)
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """What a run is made of: settings, the model's folder, class names, the objects that run.
+    `command`: whose run it is, train's or serve's."""
+
+    command: Literal["train", "serve"]
+    config: Config
+    model: Path
+    class_names: Sequence[str]
+    setup: Setup
+
+    def fingerprint(self) -> Noted:
+        """All of it, noted."""
+        setup = self.setup
+        parts = tuple(device.plan.samples for device in setup.devices)
+        same = setup.train is setup.test
+        return Noted(
+            command=self.command,
+            settings={
+                key: value for key, value in flat_values(self.config).items() if not may_change(key)
+            },
+            class_names=list(self.class_names),
+            training_samples=None if same else [len(setup.train), digest_of(setup.train)],
+            test_samples=[len(setup.test), digest_of(setup.test)],
+            samples_per_device=None if same else [len(part) for part in parts],
+            samples_of_devices=None if same else digest_of_order(parts),
+            model_files=model_digests(self.model),
+            objects=dict(_objects(setup)),
+        )
+
+
+def settle(inputs: Inputs, directory: RunDirectory) -> None:
+    """Note what a new run is made of; of one that goes on, compare it, and note what may change.
+
+    Raises RunError, naming what differs, before anything is written.
+    """
+    path, finished = directory.path / FILE, directory.finished()
+    directory.check_log()
+    rounds, now = inputs.config.training.rounds, inputs.fingerprint()
+    if finished is not None and rounds < finished:
+        raise ConfigError(
+            f"training.rounds is {rounds}, but {directory.path} has finished {finished}: give that"
+            " many or more"
+        )
+    if finished is None:
+        write_json(path, asdict(now))
+    elif not path.exists():
+        _LOG.warning(
+            f"{directory.path} was begun by an older version, or its {FILE} was deleted:"
+            " data, weights and settings of now are taken for those that it began with"
+        )
+        write_json(path, asdict(now))
+    else:
+        _compare(_read(path), now, directory, finished)
+    text = config_yaml(inputs.config)
+    if directory.config_path.read_text(encoding="utf-8") != text:
+        write_text(directory.config_path, text)
+
+
+def _compare(old: Noted, new: Noted, directory: RunDirectory, finished: int) -> None:
+    if old.command != new.command:
+        raise RunError(
+            f"{directory.path} is a run of `cutlayer {old.command}`: go on with cutlayer"
+            f" {old.command} --resume {directory.path}"
+        )
+    changed = [*_changed_settings(old.settings, new.settings)]
+    if not changed:
+        changed += _changed_objects(old.objects, new.objects)
+    data = [*_changed_data(old, new)]
+    if data:
+        changed.append(f"the data changed: {'; '.join(data)}")
+    files = _changed_files(old.model_files, new.model_files)
+    if files:
+        changed.append(f"the model changed: {', '.join(files)}")
+    if changed:
+        raise RunError(
+            f"{directory.path} cannot go on: since round {finished} {'; '.join(changed)}. Put back"
+            " what it was, or start a new run"
+        )
+
+
+def _changed_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    for key in old:
+        if key in new and old[key] != new[key]:
+            yield f"{key} was {_short(old[key])}, config.yaml says {_short(new[key])}"
+
+
+def _changed_objects(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
+    for key in old:
+        if key in new and old[key] != new[key]:
+            first, second = _apart(old[key], new[key])
+            yield f"{_TITLES.get(key, key)} was {first} and is {second}"
+
+
+def _changed_data(old: Noted, new: Noted) -> Iterator[str]:
+    if old.class_names != new.class_names:
+        before, now = (", ".join(names.class_names) for names in (old, new))
+        yield "class names were {} and are {}".format(*_apart(before, now))
+    whole = True
+    for title, before_now in (
+        ("training", (old.training_samples, new.training_samples)),
+        ("test", (old.test_samples, new.test_samples)),
+    ):
+        first, second = before_now
+        if first is not None and second is not None and first != second:
+            whole = False
+            (before, _), (now, _) = first, second
+            yield (
+                f"{before} {title} samples were there and {now} are"
+                if before != now
+                else f"the {now} {title} samples have another content or order"
+            )
+    dealt, now_dealt = old.samples_per_device, new.samples_per_device
+    if dealt is None or now_dealt is None:
+        return
+    if dealt != now_dealt:
+        yield f"{_short(dealt)} samples were dealt to devices and {_short(now_dealt)} are"
+    elif whole and old.samples_of_devices != new.samples_of_devices:
+        yield "devices have other samples"
+
+
+def _changed_files(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    return sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+
+
+def _short(value: Any) -> str:
+    return cut(value if isinstance(value, str) else json.dumps(value))
+
+
+def _apart(first: str, second: str) -> tuple[str, str]:
+    """Both texts, cut; of long ones the place where they part."""
+    if max(len(first), len(second)) <= _LETTERS:
+        return first, second
+    same = next((i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), 0)
+    begin = max(0, same - _LETTERS // 4)
+    lead = "..." if begin else ""
+    return lead + _short(first[begin:]), lead + _short(second[begin:])
+
+
+def _read(path: Path) -> Noted:
+    try:
+        return _NOTED.validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        reason = str(error).split("\n")[0]
+        raise RunError(
+            f"{path} cannot be read: {reason}; delete it to go on without comparing the data,"
+            " weights and settings with those that the run began with"
+        ) from error
+
+
+def _objects(setup: Setup) -> Iterator[tuple[str, str]]:
+    """All that a round calls or counts with, whether the settings say so or a caller put it in."""
+    for one in fields(setup):
+        if one.name not in _ELSEWHERE:
+            value = getattr(setup, one.name)
+            if one.name == "codecs":
+                value = replace(value, up=_timeless(value.up), down=_timeless(value.down))
+            yield one.name, described(value)
+    works = [(work.local_steps, work.plan.batch_size, work.flops_per_s) for work in setup.devices]
+    yield "devices' local steps, mini-batches and rates", described(works)
+
+
+def _timeless(codec: Codec) -> Codec:
+    """The codec without how long its streams will be, which follows the number of rounds."""
+    match codec:
+        case StagedCodec(transform=LearnedBasis() as basis):
+            return replace(codec, transform=replace(basis, packets=None))
+        case ErrorFeedback() | Delta():
+            return replace(codec, inner=_timeless(codec.inner))
+        case _:
+            return codec
+
+
+def model_digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of what is read of a model's folder, by file."""
+    paths = {path for pattern in _MODEL_FILES for path in folder.glob(pattern) if path.is_file()}
+    return {path.name: _digest(path) for path in sorted(paths)}
+
+
+def _digest(path: Path) -> str:
+    name = path.resolve().name
+    # the hub's cache calls large files by their hash
+    if path.is_symlink() and len(name) == 64 and set(name) <= set("0123456789abcdef"):
+        return name
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

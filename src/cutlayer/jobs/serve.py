@@ -1,0 +1,318 @@
+"""A networked run on a port: links for its devices, time for its deadline, an end.
+
+Knows what happens in which order; everything that happens is `net`'s.
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from cutlayer.config.schema import Config
+from cutlayer.jobs.check import try_addresses, with_full_paths
+from cutlayer.jobs.network import NetJob, check_net, open_net, outline_of
+from cutlayer.jobs.overview import overview
+from cutlayer.jobs.train import (
+    Job,
+    about,
+    changed_config,
+    export,
+    new_directory,
+    prepare,
+    use_threads,
+)
+from cutlayer.net.identity.run_keys import RunKeys, read_keys
+from cutlayer.net.operations.status import (
+    History,
+    MemoryHeld,
+    RunPace,
+    RunStatus,
+    ServerProcess,
+    Watched,
+)
+from cutlayer.net.operations.web import Operations
+from cutlayer.net.server import session as s
+from cutlayer.net.server.grpc_server import LinkServer, serve
+from cutlayer.net.server.memory import resident_bytes
+from cutlayer.net.wire.link import Link, PacedLink, PatientLink, in_thread
+from cutlayer.net.wire.messages import Refused, encode_message
+from cutlayer.report.html import REPORT, write_report
+from cutlayer.report.live_page import live_page
+from cutlayer.train.files import alone, json_text, write_json
+from cutlayer.train.heartbeat import EVERY_S, Heartbeat, so_far
+from cutlayer.train.records import Partition, RoundRecord
+from cutlayer.train.run import Observer, write_summary
+from cutlayer.train.run_directory import RunDirectory
+from cutlayer.units import format_bytes
+
+_LOG = logging.getLogger(__name__)
+_TICK_S = 0.2
+_LOCK = "server.lock"
+
+
+@final
+class _Told(Observer):
+    """Rounds as lines of the log."""
+
+    def round_begins(self, number: int, rounds: int) -> None:
+        """Nothing."""
+
+    def step_done(self, round_number: int, done: int, total: int) -> None:
+        """Nothing: the round's line says enough."""
+
+    def round_done(self, record: RoundRecord) -> None:
+        """What came of it."""
+        _LOG.info("round %d: %s", record.round, json_text(record.written()))
+
+
+@dataclass(frozen=True)
+class Doors:
+    """Where a server listens, (host, port): for devices, and for its operators (None: nowhere)."""
+
+    devices: tuple[str, int]
+    operators: tuple[str, int] | None
+
+    def check(self) -> None:
+        """Raises RunError if somewhere it cannot listen."""
+        doors = {"--listen": self.devices, "--operators": self.operators}
+        try_addresses({option: door for option, door in doors.items() if door is not None})
+
+
+def start(config: Config, output: Path, keys: Path, doors: Doors) -> None:
+    """Serve a new run, in a new directory under `output`, until it ends or SIGTERM comes.
+
+    Everything that can be wrong is found before the directory is made. Raises CutlayerError,
+    OSError.
+    """
+    run_keys = read_keys(keys)
+    doors.check()
+    config = with_full_paths(config)
+    job = _ready(config)
+    check_net(job)
+    _serve_alone(job, new_directory(config, output), run_keys, doors)
+
+
+def resume(path: Path, keys: Path, doors: Doors, changes: Mapping[str, str] | None = None) -> None:
+    """Go on with the run in `path` from the last step that its journal holds.
+
+    `changes`: settings by dotted key, of those that may change. Raises as `start`.
+    """
+    directory, run_keys = RunDirectory.open(path), read_keys(keys)
+    config = changed_config(directory, changes or {})
+    doors.check()
+    job = _ready(config)
+    _serve_alone(job, directory, run_keys, doors)
+
+
+def _ready(config: Config) -> Job:
+    """Prepared; the log says what for, and that it goes on."""
+    use_threads(config)
+    with Heartbeat(so_far("getting ready")):
+        job = prepare(config, dealt=False)
+    for line in overview(job.config, job.prepared, job.setup, real=True):
+        _LOG.info("%s", line)
+    return job
+
+
+def _serve_alone(job: Job, directory: RunDirectory, keys: RunKeys, doors: Doors) -> None:
+    """Two servers would write one journal."""
+    taken = f"another server runs in {directory.path}: stop it first, or serve another run"
+    with alone(directory.path / _LOCK, taken):
+        _serve(job, directory, keys, doors)
+
+
+def _serve(job: Job, directory: RunDirectory, keys: RunKeys, doors: Doors) -> None:
+    _LOG.info("run directory: %s", directory.path)
+    with Heartbeat(so_far("evaluating, or going through the journal")):
+        net = open_net(job, directory, _Told(), in_thread)
+    service, had_ended = Service(net, keys, doors.devices, doors.operators), net.session.finished
+    if asyncio.run(_until_told(service)):
+        if not (had_ended and (directory.path / REPORT).exists()):
+            service.conclude()
+        _LOG.info("the run has ended: %s", directory.path)
+    else:
+        _LOG.info("stopped: `cutlayer serve --resume %s` goes on", directory.path)
+
+
+async def _until_told(service: "Service") -> bool:
+    """Serve until the end, or SIGTERM or SIGINT."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return await service.run(stop, lambda port: _LOG.info("listening on port %d", port))
+
+
+@final
+class Service:
+    """The run `net` on `address` (host, port), for the devices that `keys` knows; what operators
+    ask is answered on `operations` (None: nowhere)."""
+
+    def __init__(
+        self,
+        net: NetJob,
+        keys: RunKeys,
+        address: tuple[str, int],
+        operations: tuple[str, int] | None = None,
+    ) -> None:
+        self._net = net
+        self._keys = keys
+        self._address = address
+        self._operations = operations
+        self._watched = Watched(
+            run=net.directory.path.name,
+            title=_title(net.job),
+            plan=net.plan,
+            session=net.session,
+            roster=net.roster,
+            history=History(net.directory.path / "rounds.jsonl"),
+        )
+        self._began_s = time.monotonic()
+        self._left_s: dict[int, float] = {}
+        self._server: LinkServer | None = None
+        self._failure: str | None = None
+
+    async def run(self, stop: asyncio.Event, listening: Callable[[int], None]) -> bool:
+        """Serve until the run ends or `stop` is set; whether it has ended.
+
+        `listening` is told the port. A step that is being computed as `stop` is set is finished,
+        and is in the journal. Raises what ended the run before its last round, OSError if the
+        address is not to be had.
+        """
+        net = self._net
+        most = format_bytes(net.memory.total)
+        _LOG.info("devices can make this server hold %s at most: %s", most, net.memory)
+        server = await serve(
+            self._address, self._keys, self._on_link, net.limits, outline_of(net.job)
+        )
+        self._server = server
+        ticker = asyncio.create_task(self._tick())
+        teller = asyncio.create_task(self._tell())
+        page = Operations(live_page(), self.status, self._watched.history.after)
+        try:
+            if self._operations is not None:
+                port = await page.open(*self._operations)
+                _LOG.info("live page, /health, /status and /metrics on port %d", port)
+            listening(server.port)
+            await _first(net.driver.finished(), stop.wait())
+            if net.session.finished:
+                await self._farewell(stop)
+        except Exception as error:
+            self._failure = str(error)
+            raise
+        finally:
+            # first of all: it waits for what is being computed
+            await net.driver.stop()
+            for task in (ticker, teller):
+                task.cancel()
+            await asyncio.gather(ticker, teller, return_exceptions=True)
+            await server.stop()
+            await page.close()
+        return net.session.finished
+
+    def status(self) -> RunStatus:
+        """Where the run stands."""
+        now_s = time.monotonic()
+        process = ServerProcess(
+            uptime_s=now_s - self._began_s,
+            resident_bytes=resident_bytes(),
+            held=MemoryHeld(now_bytes=self.held_bytes, most_bytes=self._net.memory.total),
+            refused_connections=self._server.refusals if self._server is not None else 0,
+            failure=self._failure,
+        )
+        away_s = {number: now_s - left_s for number, left_s in self._left_s.items()}
+        return self._watched.status(away_s, process)
+
+    @property
+    def held_bytes(self) -> int:
+        """What devices make the server hold now [bytes], gRPC's own buffers apart."""
+        links = 0 if self._server is None else self._server.held_bytes
+        return links + self._net.driver.held_bytes
+
+    def conclude(self) -> None:
+        """Write the adapter, the summary and the report of a run that has ended."""
+        net = self._net
+        export(net.job, net.worker.state, net.directory)
+        # of the devices' data, the server knows how many samples each says it has
+        samples = tuple(net.worker.samples)
+        counts = tuple((count,) for count in samples)
+        partition = Partition(class_names=("samples",), counts=counts)
+        write_json(net.directory.path / "partition.json", partition.written())
+        said = {**about(net.job), "clock": "measured", "samples_per_device": samples}
+        write_summary(net.directory, net.directory.records(), said)
+        write_report(net.directory.path)
+
+    async def _on_link(self, link: Link) -> None:
+        roster = self._net.roster
+        number = roster.number(link.peer)
+        if number is None:
+            number = roster.succeed(link.peer, self._keys.register().gone)
+        if number is None:
+            _LOG.warning("refused %s: the run has all its devices, none revoked", link.peer)
+            await link.send(encode_message(Refused(), 0))
+            return
+        _LOG.info("%s is device %d", link.peer, number)
+        try:
+            await self._net.driver.attend(number, self._paced(number, link))
+        finally:
+            self._left_s[number] = time.monotonic()
+
+    def _paced(self, number: int, link: Link) -> Link:
+        """The device's share of the way down; it is given up if it reads too slowly."""
+        net = self._net.job.config.net
+        patient, rate_bit_s = PatientLink(link, net.patience_s), net.downlink_bit_s
+        if rate_bit_s is None:
+            return patient
+        return PacedLink(patient, lambda: self._net.session.shares[number] * rate_bit_s)
+
+    async def _tick(self) -> None:
+        """Let the session know what time has passed; an error ends the run through the driver."""
+        with contextlib.suppress(Exception):
+            last_s = time.monotonic()
+            while True:
+                now_s = time.monotonic()
+                await self._net.driver.handle(s.Tick(now_s - last_s))
+                last_s = now_s
+                await asyncio.sleep(_TICK_S)
+
+    async def _tell(self) -> None:
+        """Say now and then how far the round is."""
+        session, terms = self._net.session, self._net.plan.terms
+        steps = sum(own.local_steps for own in terms)
+        pace = RunPace(terms[0].rounds, steps, time.monotonic)
+        while True:
+            await asyncio.sleep(EVERY_S)
+            if session.finished:
+                return
+            _LOG.info("%s", pace.line(session.round, session.standings, session.elapsed_s))
+
+    async def _farewell(self, stop: asyncio.Event) -> None:
+        """Wait for devices that were away as the run ended."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._net.job.config.net.farewell_s):
+                while self._net.session.untold and not stop.is_set():
+                    await asyncio.sleep(_TICK_S)
+
+
+def _title(job: Job) -> str:
+    """What is trained on what; where it lies here is nobody's business."""
+    config = job.config
+    model, data = Path(config.model.name).name, Path(config.data.name).name
+    return f"{job.setup.scheme.name}: {model} on {data}"
+
+
+async def _first(*things: Coroutine[Any, Any, object]) -> None:
+    """Wait for the first to end, and raise what it raises."""
+    tasks = [asyncio.create_task(thing) for thing in things]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,119 @@
+"""A model's dimensions in a file: what was asked, and what `model.describe` counted of it once.
+
+Knows the file's form alone; `config.model_spec` says which file belongs to which model.
+"""
+
+import hashlib
+import json
+import types
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from cutlayer.errors import ConfigError
+from cutlayer.spec import ModelSpec, Task
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """All that decides a description: `settings` are the model's own configuration."""
+
+    settings: Mapping[str, Any]
+    task: Task
+    classes: int
+    image_size: int | None
+    base: str
+    rank: int
+    targets: tuple[str, ...] | Literal["all"]
+    patch_embedding: bool
+    head: bool
+
+    @property
+    def key(self) -> str:
+        """The name that its description is kept under."""
+        text = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class DescribedModel:
+    """A model's dimensions; `image_tokens` of an image of the size that they are for, or
+    `most_tokens` that a text may have. The other is None."""
+
+    model: ModelSpec
+    image_tokens: int | None
+    most_tokens: int | None
+
+
+def described_text(described: DescribedModel) -> str:
+    """What `read_described` reads."""
+    return json.dumps({"format": FORMAT, **asdict(described)}, indent=1) + "\n"
+
+
+def read_described(path: Path) -> DescribedModel:
+    """A description from its file.
+
+    Raises ConfigError for a file that is none: no JSON, of another format, with a key too many or
+    too few, or a value of another type.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if values.pop("format") != FORMAT:
+            raise ValueError(f"a format other than {FORMAT}")
+        described = _read(DescribedModel, values, "model file")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{path} describes no model ({error}): delete it") from error
+    assert isinstance(described, DescribedModel)
+    return described
+
+
+def _read(kind: Any, value: Any, where: str) -> Any:
+    """A value of this type, from what JSON made of it."""
+    if is_dataclass(kind) and isinstance(kind, type):
+        return _read_fields(kind, value, where)
+    if get_origin(kind) is tuple:
+        if not isinstance(value, list):
+            raise ValueError(f"{where} is {value!r}, not a list")
+        item = get_args(kind)[0]
+        return tuple(_read(item, each, f"{where}[{n}]") for n, each in enumerate(value))
+    if get_origin(kind) is types.UnionType:
+        (present,) = (option for option in get_args(kind) if option is not type(None))
+        return None if value is None else _read(present, value, where)
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise ValueError(f"{where} is {value!r}, not of type {kind.__name__}")
+    return value
+
+
+def _read_fields(kind: type, value: Any, where: str) -> Any:
+    known = {field.name for field in fields(kind)}
+    if not isinstance(value, dict) or value.keys() != known:
+        given = sorted(value) if isinstance(value, dict) else value
+        raise ValueError(f"{where} has {given}, not {sorted(known)}")
+    hints = get_type_hints(kind)
+    return kind(**{name: _read(hints[name], value[name], f"{where}.{name}") for name in known})
+
+
+# Which architectures can be split for which task, by the `model_type` of their configuration.
+#
+# Knows names alone: imports no torch.
+
+
+ENCODERS = ("bert", "camembert", "distilbert", "electra", "ernie", "roberta", "xlm-roberta")
+_DECODERS = (
+    *("gemma", "gemma2", "gpt2", "gpt_neox", "llama", "mistral", "olmo2", "opt", "phi", "phi3"),
+    *("qwen2", "qwen3", "smollm3", "starcoder2"),
+)
+_DECODERS_WITHOUT_CLASSIFIER = ("cohere", "granite")
+
+# A model type stands here only if the tests hold its split against the unsplit model, at every
+# cut and to the bit: a hidden path around the cut would give plausible but wrong training.
+VERIFIED: dict[Task, tuple[str, ...]] = {
+    "image-classification": ("deit", "dinov2", "dinov2_with_registers", "ijepa", "vit", "vit_msn"),
+    "text-classification": (*ENCODERS, *_DECODERS),
+    "causal-lm": (*_DECODERS, *_DECODERS_WITHOUT_CLASSIFIER),
+}

@@ -1,0 +1,1 @@
+"""A device's end: its session, its driver, its worker."""

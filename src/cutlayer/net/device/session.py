@@ -1,0 +1,377 @@
+"""What a device does about what happens: events in, instructions out.
+
+A pure state machine, the other end of `server_session`: no socket, no clock, no file and no tensor.
+One message of the device is outstanding at a time, and is sent again on a new connection until the
+server has answered it.
+"""
+
+from dataclasses import dataclass, replace
+from typing import TypeAlias, final
+
+from cutlayer.errors import FrameError
+from cutlayer.net.wire.frames import NOWHERE, Position
+from cutlayer.net.wire.limits import Bounds, Wire, device_limits
+from cutlayer.net.wire.messages import (
+    Activation,
+    Adapter,
+    Ask,
+    Close,
+    Echo,
+    Fetch,
+    Gradient,
+    Hello,
+    Message,
+    Open,
+    PartOffset,
+    PartPiece,
+    Probe,
+    Refused,
+    Terms,
+    Welcome,
+)
+
+
+@dataclass(frozen=True)
+class Linked:
+    """There is a new connection to the server."""
+
+
+@dataclass(frozen=True)
+class Received:
+    """A frame of the server."""
+
+    frame: bytes
+
+
+@dataclass(frozen=True)
+class NeedBytes:
+    """The outcome of `Prepare` or `Keep` where the file of the device's part ends at `offset`."""
+
+    offset: int
+
+
+@dataclass(frozen=True)
+class PartReady:
+    """The outcome of `Prepare` or `Keep`: the longest payloads of the run. `void`: the stored state
+    is of other samples, and nobody has it any more."""
+
+    bounds: Bounds
+    void: bool = False
+
+
+@dataclass(frozen=True)
+class Begun:
+    """The outcome of `Begin`."""
+
+    message: Open
+
+
+@dataclass(frozen=True)
+class Forwarded:
+    """The outcome of `Forward`."""
+
+    message: Activation
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """The outcome of `Backward`."""
+
+
+@dataclass(frozen=True)
+class Uploaded:
+    """The outcome of `Upload`."""
+
+    message: Adapter
+
+
+@dataclass(frozen=True)
+class Invalid:
+    """The outcome of `Keep`, `Begin` or `Backward` where no server may send such a thing."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Diverged:
+    """The outcome of `Forward` or `Upload` where the device's own values are none to send."""
+
+    reason: str
+
+
+Event: TypeAlias = (
+    Linked
+    | Received
+    | NeedBytes
+    | PartReady
+    | Begun
+    | Forwarded
+    | Stepped
+    | Uploaded
+    | Invalid
+    | Diverged
+)
+
+
+@dataclass(frozen=True)
+class Send:
+    """Send this frame to the server."""
+
+    frame: bytes
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Get ready to compute on these terms; answered by `NeedBytes` or `PartReady`."""
+
+    terms: Terms
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Put a piece of the part's file on disk, then `Prepare`; answered as that, or by `Invalid`."""
+
+    terms: Terms
+    piece: PartPiece
+
+
+@dataclass(frozen=True)
+class Begin:
+    """Take over the merged adapter; answered by `Begun` or `Invalid`."""
+
+    message: Open
+
+
+@dataclass(frozen=True)
+class EchoReceived:
+    """The frame that came is the answer to the probe: note when it came."""
+
+
+@dataclass(frozen=True)
+class Forward:
+    """Compute an activation; answered by `Forwarded` or `Diverged`."""
+
+    position: Position
+
+
+@dataclass(frozen=True)
+class Backward:
+    """Compute with a gradient; answered by `Stepped` or `Invalid`."""
+
+    message: Gradient
+    last: bool
+
+
+@dataclass(frozen=True)
+class Upload:
+    """Make the adapter's packet; answered by `Uploaded` or `Diverged`."""
+
+    round: int
+
+
+@dataclass(frozen=True)
+class Persist:
+    """Put the device's state on disk: it stands before `position` of a run on `terms`."""
+
+    position: Position
+    terms: Terms
+
+
+@dataclass(frozen=True)
+class HangUp:
+    """End the connection, and try again."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Give up: trying again would not help."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Finish:
+    """The run has reached its end."""
+
+
+Instruction: TypeAlias = (
+    Send
+    | Prepare
+    | Keep
+    | Begin
+    | EchoReceived
+    | Forward
+    | Backward
+    | Upload
+    | Persist
+    | HangUp
+    | Stop
+    | Finish
+)
+
+
+@final
+class DeviceSession:
+    """A device's part in a run. `position`, `terms`: where its stored state stands, if it has one
+    (round 0: none); `kept`: what the state is called in messages, such as its file."""
+
+    def __init__(
+        self,
+        position: Position = NOWHERE,
+        terms: Terms | None = None,
+        kept: str = "the state of this device",
+    ) -> None:
+        self._kept = kept
+        self._position = position
+        self._terms = terms
+        self._bounds: Bounds | None = None
+        self._outstanding: Activation | Adapter | None = None
+        self._wire = Wire(device_limits(None))
+        self._probes = 0
+
+    @property
+    def progress(self) -> str:
+        """How far this device is: `47 %: round 3 of 5, step 7 of 10`."""
+        terms, place = self._terms, self._position
+        if terms is None or self._bounds is None:
+            return "getting ready"
+        if not place.round:
+            return "waiting for the first round"
+        done = terms.local_steps if isinstance(self._outstanding, Adapter) else place.step
+        part = (place.round - 1 + done / terms.local_steps) / terms.rounds
+        of = f"{100 * part:.0f} %: round {place.round} of {terms.rounds}"
+        if isinstance(self._outstanding, Adapter):
+            return f"{of}, done here, waiting for the other devices"
+        return f"{of}, step {done} of {terms.local_steps}"
+
+    def handle(self, event: Event) -> list[Instruction]:
+        """What to do now, in this order."""
+        match event:
+            case Linked():
+                self._wire = Wire(device_limits(self._bounds))
+                self._probes = 0
+                return self._send(Ask()) if self._bounds is None else self._hello()
+            case Received(frame):
+                try:
+                    return self._received(self._wire.incoming(frame))
+                except FrameError as error:
+                    return [HangUp(str(error))]
+            case NeedBytes(offset):
+                return self._send(Fetch(PartOffset(offset)))
+            case PartReady(bounds, void):
+                self._bounds = bounds
+                if void:
+                    self._position = NOWHERE
+                self._wire.limits = device_limits(bounds)
+                return self._hello()
+            case Begun(opened):
+                self._position = Position(opened.round)
+                self._outstanding = None
+                return [*self._persist(), *self._probe()]
+            case Forwarded(message) | Uploaded(message):
+                self._outstanding = message
+                return self._send(message)
+            case Stepped():
+                return self._stepped()
+            case Invalid(reason):
+                return [HangUp(reason)]
+            case Diverged(reason):
+                return [
+                    Stop(
+                        f"round {self._position.round}, local step {self._position.step}: {reason};"
+                        " the run diverges: its server should lower optimizer.learning_rate"
+                    )
+                ]
+
+    def _received(self, message: Message) -> list[Instruction]:
+        match message:
+            case Welcome(terms):
+                return self._welcome(terms)
+            case PartPiece() if self._terms is not None and self._bounds is None:
+                return [Keep(self._terms, message)]
+            case Refused():
+                return [Stop("the server refuses this device; its log says why")]
+            case Close(ending):
+                return [Finish()] if ending.finished else [HangUp("the server hangs up")]
+            case Open() if self._may_begin(message):
+                return [Begin(message)]
+            case Echo() if self._probes:
+                return self._heard()
+            case Gradient():
+                return self._gradient(message)
+            case other:
+                return [HangUp(f"{type(other).__name__} where none is expected")]
+
+    def _may_begin(self, message: Open) -> bool:
+        """Rounds only go on, unless all is void: a server that goes on from an older copy of its
+        directory is behind its devices."""
+        return message.round >= (1 if message.opening.fresh else max(self._position.round, 1))
+
+    def _welcome(self, terms: Terms) -> list[Instruction]:
+        if self._terms is not None and not _same_run(terms, self._terms):
+            return [
+                Stop(
+                    f"the server is on another run than {self._kept} (run {self._terms.run}):"
+                    " delete that to join this one"
+                )
+            ]
+        self._terms = terms
+        return self._welcomed() if self._bounds is not None else [Prepare(terms)]
+
+    def _hello(self) -> list[Instruction]:
+        return self._send(Hello(self._position.round))
+
+    def _welcomed(self) -> list[Instruction]:
+        """Go on with the round, if there is one."""
+        return self._probe() if self._position.round else []
+
+    def _probe(self) -> list[Instruction]:
+        """Compare the clocks, on each connection and in each round, before anything else."""
+        self._probes += 1
+        return self._send(Probe())
+
+    def _heard(self) -> list[Instruction]:
+        """Say again what the server may not have heard, or go on."""
+        self._probes -= 1
+        if self._probes:
+            return []  # a round opened meanwhile, and is waited for
+        again = self._outstanding
+        return [EchoReceived(), *(self._next() if again is None else self._send(again))]
+
+    def _gradient(self, message: Gradient) -> list[Instruction]:
+        waiting = self._outstanding
+        if isinstance(waiting, Activation) and message.position == waiting.position:
+            return [Backward(message, waiting.micro.last)]
+        place, own = message.position, self._position
+        if (place.round, place.step, place.micro) < (own.round, own.step, own.micro):
+            return []  # it was sent twice, because its activation was
+        return [HangUp(f"a gradient of {place}, which nothing waits for")]
+
+    def _stepped(self) -> list[Instruction]:
+        assert isinstance(self._outstanding, Activation)
+        place, last = self._outstanding.position, self._outstanding.micro.last
+        step, micro = (place.step + 1, 0) if last else (place.step, place.micro + 1)
+        self._position = Position(place.round, step, micro)
+        self._outstanding = None
+        return [*self._persist(), *self._next()]
+
+    def _persist(self) -> list[Instruction]:
+        assert self._terms is not None
+        return [Persist(self._position, self._terms)]
+
+    def _next(self) -> list[Instruction]:
+        assert self._terms is not None
+        if self._position.step < self._terms.local_steps:
+            return [Forward(self._position)]
+        return [Upload(self._position.round)]
+
+    def _send(self, message: Message) -> list[Instruction]:
+        return [Send(self._wire.outgoing(message))]
+
+
+def _same_run(terms: Terms, known: Terms) -> bool:
+    """Whether terms are of the same run, which may go on longer or at another rate than known."""
+    same = replace(terms, rounds=known.rounds, uplink_bit_s=known.uplink_bit_s)
+    return same == known

@@ -1,0 +1,261 @@
+"""A device gets its certificate for a token: both ends of that exchange.
+
+Knows its bytes and its TLS; who may enrol is `identity.run_keys`. After the byte that asks the
+gate for it, and within TLS, each message is four bytes of length (big endian) and a body:
+
+    server   the authority's certificate [DER]
+    device   its name, the token's secret, its certificate signing request [DER], or an empty one
+    server   the device's certificate [DER]; for an empty request the run's outline, and the token
+             is not used up; or nothing: strangers get no reasons
+
+The device sends nothing until the authority has the fingerprint in the token, and the certificate
+of this TLS connection is one that this authority made for a server.
+"""
+
+import asyncio
+import socket
+import ssl
+import struct
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from cutlayer.errors import IdentityError
+from cutlayer.net.identity.certificates import (
+    Signed,
+    check_server,
+    fingerprint,
+    make_private_folder,
+    new_key,
+    signing_request,
+)
+from cutlayer.net.identity.device_keys import (
+    DeviceKeys,
+    InvitationToken,
+    device_keys,
+    write_device_keys,
+)
+from cutlayer.net.identity.run_keys import RunKeys
+from cutlayer.net.server.listener import ENROL, Connection, Listener
+from cutlayer.net.wire.limits import OUTLINE_BYTES, Outline, read_outline
+
+Answer = TypeVar("Answer")
+
+_LENGTH = struct.Struct("!I")
+# a certificate on P-256 has some 450 bytes, a request 300
+_LARGEST_BYTES = 4096
+_TIMEOUT_S = 10.0
+
+
+class Enrolment:
+    """The server's end, behind the gate. One exchange a connection, within `_TIMEOUT_S`.
+    `outline`: what the invited are told of the run."""
+
+    def __init__(
+        self,
+        keys: RunKeys,
+        gate: Listener,
+        outline: Outline,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._keys = keys
+        self._gate = gate
+        self._outline = outline
+        self._wall_clock = wall_clock
+        self._server: asyncio.Server | None = None
+
+    async def open(self, waiting: int) -> str:
+        """Listen behind the gate; where. `waiting`: how many may connect at once."""
+        path = self._gate.inner.path("enrolment")
+        context = _server_context(self._keys)
+        self._server = await asyncio.start_unix_server(
+            self._serve, path, ssl=context, backlog=waiting
+        )
+        return path
+
+    async def close(self) -> None:
+        """Stop listening; the gate cuts those off who are here."""
+        if self._server is not None:
+            self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        visit = self._gate.visit(writer.get_extra_info("peername"))
+        try:
+            async with asyncio.timeout(_TIMEOUT_S):
+                if visit is not None:
+                    await self._exchange(reader, writer, visit)
+        except (TimeoutError, OSError, asyncio.IncompleteReadError):
+            pass  # the gate tells of visitors who show nothing
+        finally:
+            writer.close()
+
+    async def _exchange(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, visit: Connection
+    ) -> None:
+        authority = self._keys.authority.certificate.public_bytes(Encoding.DER)
+        writer.write(_message(authority))
+        name = await _read(reader)
+        secret = await _read(reader)
+        request = await _read(reader)
+        try:
+            answer = self._answer(name.decode("ascii", "replace"), secret, request)
+        except IdentityError as error:
+            visit.dismiss(str(error))
+            return
+        visit.prove()
+        writer.write(_message(answer))
+        await writer.drain()
+
+    def _answer(self, name: str, secret: bytes, request: bytes) -> bytes:
+        now_s = self._wall_clock()
+        if not request:
+            self._keys.check_invitation(name, secret, now_s)
+            return self._outline.to_bytes()
+        return self._keys.enrol(name, secret, request, now_s).public_bytes(Encoding.DER)
+
+
+def ask_outline(address: tuple[str, int], token: InvitationToken) -> Outline:
+    """What the server at `address` trains, for the holder of `token`, which is not used up.
+
+    Blocks and raises as `enrol`, but for the folder and the disk.
+    """
+    return read_outline(_reached(address, lambda: _exchanged(address, token, b"")[0]))
+
+
+def enrol(address: tuple[str, int], token: InvitationToken, folder: Path) -> DeviceKeys:
+    """Fetch the identity that `token` promises from the server at `address`, into a new `folder`.
+
+    Blocks, some ten seconds for each silence of the server's. Raises IdentityError if `folder`
+    holds anything, or the server is not the one that invited, speaks no TLS or does not accept the
+    token; ConnectionError or TimeoutError if nobody answers; OSError if the disk refuses.
+    """
+    make_private_folder(folder)  # before the token is used up
+    try:
+        keys = _reached(address, lambda: _fetch(address, token))
+        write_device_keys(folder, keys)
+    except BaseException:
+        folder.rmdir()
+        raise
+    return keys
+
+
+def _reached(address: tuple[str, int], do: Callable[[], Answer]) -> Answer:
+    """What `do` gives; its errors tell a server that is away from one that is another."""
+    try:
+        return do()
+    except (ConnectionError, TimeoutError):
+        raise
+    except ssl.SSLError as error:
+        if isinstance(error, ssl.SSLEOFError):
+            raise ConnectionError("the server hung up") from error
+        host, port = address
+        raise IdentityError(
+            f"{host}:{port} speaks no TLS that we do: is it where `cutlayer serve` listens?"
+            f" ({error.reason})"
+        ) from error
+    except OSError as error:  # no such name yet, or no way there
+        raise ConnectionError(error.errno, error.strerror) from error
+
+
+def _fetch(address: tuple[str, int], token: InvitationToken) -> DeviceKeys:
+    key = new_key()
+    answer, authority = _exchanged(address, token, signing_request(key, token.name))
+    certificate = _certificate(answer)
+    if certificate is None or certificate.public_key() != key.public_key():
+        raise _not_accepted(token)
+    return device_keys(Signed(key, certificate), authority)
+
+
+def _exchanged(
+    address: tuple[str, int], token: InvitationToken, request: bytes
+) -> tuple[bytes, x509.Certificate]:
+    """The server's answer, never an empty one, and its authority."""
+    with socket.create_connection(address, timeout=_TIMEOUT_S) as plain:
+        plain.sendall(ENROL)
+        with _client_context().wrap_socket(plain) as secure:
+            authority = _trusted(secure, token)
+            secure.sendall(b"".join(map(_message, (token.name.encode(), token.secret, request))))
+            answer = _receive(secure)
+    if not answer:
+        raise _not_accepted(token)
+    return answer, authority
+
+
+def _not_accepted(token: InvitationToken) -> IdentityError:
+    return IdentityError(
+        f"the server did not accept the token of {token.name}: used, expired or revoked?"
+        f" `cutlayer keys invite {token.name}` there makes another"
+    )
+
+
+def _trusted(secure: ssl.SSLSocket, token: InvitationToken) -> x509.Certificate:
+    """The authority, if it is the token's and this connection ends at its server."""
+    authority = _certificate(_receive(secure))
+    if authority is None or fingerprint(authority) != token.authority:
+        raise IdentityError("the server is not of the run that invited; is the address right?")
+    shown = _certificate(secure.getpeercert(binary_form=True) or b"")
+    if shown is None:
+        raise IdentityError("the server shows no certificate")
+    check_server(shown, authority, datetime.now(UTC))
+    return authority
+
+
+def _certificate(content: bytes) -> x509.Certificate | None:
+    try:
+        return x509.load_der_x509_certificate(content)
+    except ValueError:
+        return None
+
+
+def _receive(secure: ssl.SSLSocket) -> bytes:
+    """A message; empty if the server hung up instead, or it is longer than any of ours."""
+    try:
+        (length,) = _LENGTH.unpack(_receive_exactly(secure, _LENGTH.size))
+        if length > OUTLINE_BYTES:
+            return b""
+        return _receive_exactly(secure, length)
+    except (EOFError, ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError):
+        return b""
+
+
+def _receive_exactly(secure: ssl.SSLSocket, count: int) -> bytes:
+    content = b""
+    while len(content) < count:
+        part = secure.recv(count - len(content))
+        if not part:
+            raise EOFError
+        content += part
+    return content
+
+
+def _message(body: bytes) -> bytes:
+    return _LENGTH.pack(len(body)) + body
+
+
+async def _read(reader: asyncio.StreamReader) -> bytes:
+    (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
+    if length > _LARGEST_BYTES:
+        raise OSError("a message beyond any certificate")
+    return await reader.readexactly(length)
+
+
+def _server_context(keys: RunKeys) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    certificate, key = keys.server_files
+    context.load_cert_chain(certificate, key)
+    return context
+
+
+def _client_context() -> ssl.SSLContext:
+    """TLS 1.3 that believes nobody yet: `_trusted` checks before anything is sent."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context

@@ -1,0 +1,134 @@
+"""The devices of a run as its server knows them: progress and traffic."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import final
+
+from cutlayer.net.wire.messages import Activation, Adapter, Gradient, Message, Open, PartPiece
+
+# How far a device is in the round, as the server's session keeps it.
+#
+# Knows a device's place and its last reply; decides nothing.
+
+
+# what a device that loses its state may cost in one round: its steps so many times again
+RESTARTS = 8
+
+
+@dataclass(frozen=True)
+class DeviceProgress:
+    """How far a device is in the round: what it sends next, and the last reply that it was sent.
+
+    `restarts`: how often what it had done was void.
+    """
+
+    step: int = 0
+    micro: int = 0
+    reply: Gradient | None = None
+    done: bool = False
+    restarts: int = 0
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing of the round is done."""
+        return self.reply is None
+
+
+# How far devices are in a round, and in words: who holds it up. Knows numbers and names.
+
+
+NameOf = Callable[[int], str | None]
+
+# a message is read by a person
+_NAMED = 8
+
+
+@dataclass(frozen=True)
+class DeviceStanding:
+    """How far a device is in the round: whether it is here, its local steps, its adapter's."""
+
+    connected: bool
+    steps: int
+    done: bool
+
+
+def missing(standings: Sequence[DeviceStanding], steps: int, name_of: NameOf) -> str:
+    """Whose adapter of a round of so many local `steps` has not come, and how far each is."""
+    late = [device for device, own in enumerate(standings) if not own.done]
+    said = [
+        f"{name_of(device) or f'device {device}'}"
+        f" ({'connected' if standings[device].connected else 'away'},"
+        f" {standings[device].steps} of {steps} local steps)"
+        for device in late[:_NAMED]
+    ]
+    rest = len(late) - len(said)
+    return ", ".join(said) + (f" and {rest} more" if rest else "")
+
+
+# Bytes that crossed a session's connections: by what they carry, of late rounds and in all; and by
+# device.
+#
+# The payloads have the names that the trainer's ledger gives them; all else (headers, settings,
+# numbers of samples, checksums) is `overhead`.
+
+
+@final
+class TrafficCounter:
+    """Counts what is sent and received, sent again included."""
+
+    def __init__(self) -> None:
+        self._total: Counter[str] = Counter()
+        self._rounds: dict[int, Counter[str]] = {}
+        self._uplink: Counter[int] = Counter()
+        self._downlink: Counter[int] = Counter()
+
+    def add(self, round_number: int, message: Message, frame_bytes: int) -> None:
+        """Enter one frame. Rounds that ended before the last one are forgotten."""
+        payloads = _payloads(message)
+        payloads["overhead"] = frame_bytes - sum(payloads.values())
+        if round_number not in self._rounds:
+            self._begin(round_number)
+        self._rounds[round_number].update(payloads)
+        self._total.update(payloads)
+
+    def crossed(self, device: int, *, up: int = 0, down: int = 0) -> None:
+        """Enter a frame's bytes as those of a device."""
+        self._uplink[device] += up
+        self._downlink[device] += down
+
+    def uplink_bytes(self, device: int) -> int:
+        """The bytes of all frames of a device."""
+        return self._uplink[device]
+
+    def downlink_bytes(self, device: int) -> int:
+        """The bytes of all frames for a device."""
+        return self._downlink[device]
+
+    def of(self, round_number: int) -> dict[str, int]:
+        """The bytes of the round in progress or the one before it, by payload."""
+        return dict(self._rounds.get(round_number, {}))
+
+    def total(self) -> dict[str, int]:
+        """The bytes of all rounds, by payload."""
+        return dict(self._total)
+
+    def _begin(self, round_number: int) -> None:
+        before = self._rounds.get(round_number - 1, Counter())
+        self._rounds = {round_number - 1: before, round_number: Counter()}
+
+
+def _payloads(message: Message) -> dict[str, int]:
+    match message:
+        case Activation():
+            return {"activation": len(message.packet), "labels": len(message.labels)}
+        case Gradient():
+            return {"gradient": len(message.packet)}
+        case PartPiece():
+            return {"model": len(message.data)}
+        case Open():
+            return {"adapter_down": len(message.adapter)}
+        case Adapter():
+            return {"adapter_up": len(message.packet)}
+        case _:
+            return {}

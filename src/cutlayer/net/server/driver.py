@@ -1,0 +1,333 @@
+"""Connects a server's session with its worker, its journal and its links.
+
+Knows no socket, and no clock but its controller's watch: links come from the caller, and so does
+the time. Events are handled
+one at a time, in order of arrival; frames that come meanwhile wait in their links, so a device that
+sends too fast waits too, and one that does not read is hung up on.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeAlias, final
+
+from cutlayer.errors import ModelError, PacketError, RunError
+from cutlayer.net.server import session as s
+from cutlayer.net.server.journal import Entry, Journal
+from cutlayer.net.server.timing import MeasuredRound
+from cutlayer.net.server.worker import Controller, ServerWorker
+from cutlayer.net.wire.frames import kind_of
+from cutlayer.net.wire.link import Compute, Link, LinkClosed
+from cutlayer.net.wire.messages import (
+    Activation,
+    Adapter,
+    PartOffset,
+    PartPiece,
+    Restarted,
+    RoundClosed,
+)
+from cutlayer.train.state import RunState
+
+_LOG = logging.getLogger(__name__)
+# what a device that reads may leave unread: an answer, its repetition, the next round's opening
+OUTBOX_FRAMES = 4
+
+
+def no_part(offset: int) -> bytes:
+    """For a run whose devices have their part. Raises PacketError."""
+    raise PacketError(f"a piece of the part from byte {offset} on, which nobody gives out here")
+
+
+# puts the checkpoint of a round in place, with how long it took if that was seen
+Save: TypeAlias = Callable[[RunState, MeasuredRound | None], None]
+
+
+def recover(
+    session: s.ServerSession,
+    worker: ServerWorker,
+    journal: Journal,
+    controller: Controller,
+    save: Save,
+) -> None:
+    """Bring a session and a worker that stand at the beginning of a round to where the journal
+    ends: the tensors come out as they were, bit for bit.
+
+    A round that had closed without its checkpoint gets it now. One whose adapters are all there is
+    closed by the first `Passed`. Raises RunError for a journal that is damaged.
+    """
+    number = 0
+    while number < session.round:
+        number = session.round
+        for entry in journal.entries(number):
+            for instruction in _replay(session, worker, controller, entry):
+                if isinstance(instruction, s.Checkpoint):
+                    save(worker.state, None)
+
+
+def _replay(
+    session: s.ServerSession, worker: ServerWorker, controller: Controller, entry: Entry
+) -> list[s.Instruction]:
+    """What one entry led to, done again; and what the session wants done."""
+    match entry:
+        case Entry(int(device), Activation() as message):
+            packet = worker.train(device, message)
+            return session.handle(s.GradientReady(device, message, packet))
+        case Entry(int(device), Adapter() as message):
+            worker.take(device, message)
+            return session.handle(s.AdapterStored(device, message))
+        case Entry(int(device), Restarted()):
+            worker.renew(device)
+            return session.handle(s.Renewed(device))
+        case Entry(None, RoundClosed(_, made)):
+            controller.close()  # nobody saw it: since the server's start
+            worker.merge(made.devices, None, controller.passed_s)
+            shares = controller.reopen(worker.state, None)
+            return session.handle(s.Merged(tuple(made.devices), worker.adapter, shares))
+        case other:
+            raise RunError(f"{other} in a journal, where no server writes it")
+
+
+@final
+class ServerDriver:
+    """A run's server. `save` puts a checkpoint in place; `piece` gives the bytes of the file of the
+    devices' part from one on."""
+
+    def __init__(
+        self,
+        session: s.ServerSession,
+        worker: ServerWorker,
+        journal: Journal,
+        controller: Controller,
+        save: Save,
+        compute: Compute,
+        piece: Callable[[int], bytes] = no_part,
+    ) -> None:
+        self._session = session
+        self._worker = worker
+        self._journal = journal
+        self._controller = controller
+        self._watch = controller.watch
+        self._measured: MeasuredRound | None = None
+        self._save = save
+        self._compute = compute
+        self._piece = piece
+        self._connections: dict[int, _Connection] = {}
+        self._one_at_a_time = asyncio.Lock()
+        self._end = asyncio.Event()
+        self._failure: Exception | None = None
+        if session.finished:
+            self._end.set()
+
+    async def attend(self, device: int, link: Link) -> None:
+        """Serve one connection of an authenticated device, until it ends. Whether a device reads
+        what it is sent is the link's to find out."""
+        own = _Connection(link)
+        writer = asyncio.create_task(own.write())
+        try:
+            await self._join(device, own)
+            while self._connections.get(device) is own:
+                await self._receive(device, own, link)
+        except LinkClosed as closed:
+            _LOG.info("device %d: %s", device, closed)
+            await link.close()  # what waits for its share of the band waits no longer
+        finally:
+            try:
+                with suppress(LinkClosed):
+                    await self._leave(device, own)
+            finally:  # even if this is cancelled while it waits for its turn
+                own.hang_up()
+                await writer
+
+    @property
+    def held_bytes(self) -> int:
+        """Frames that wait for their turn or for a device to read them [bytes], and what the round
+        keeps of devices."""
+        frames = sum(own.held_bytes for own in self._connections.values())
+        return frames + self._session.held_bytes + self._worker.held_bytes
+
+    async def handle(self, event: s.Event) -> None:
+        """Let something happen. The first error of worker or journal ends the run."""
+        async with self._one_at_a_time:
+            await self._handle(event)
+
+    async def finished(self) -> None:
+        """Wait for the run's end. Raises what ended it, if it was not its last round."""
+        await self._end.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    async def stop(self) -> None:
+        """Let what is being computed end, and handle nothing after it."""
+        async with self._one_at_a_time:
+            self._failure = self._failure or LinkClosed("the server is stopping")
+
+    async def _join(self, device: int, own: "_Connection") -> None:
+        async with self._one_at_a_time:
+            before = self._connections.pop(device, None)
+            if before is not None:
+                before.hang_up()
+            await self._handle(s.Joined(device))
+            self._connections[device] = own
+
+    async def _leave(self, device: int, own: "_Connection") -> None:
+        async with self._one_at_a_time:
+            if self._connections.get(device) is own:
+                del self._connections[device]
+                await self._handle(s.Left(device))
+
+    async def _receive(self, device: int, own: "_Connection", link: Link) -> None:
+        """Handle the next frame; apart from `attend`, which would keep it until the one after."""
+        frame = await link.receive()
+        await self._handle_frame(own, s.Received(device, frame), self._watch.now())
+
+    async def _handle_frame(self, own: "_Connection", event: s.Received, arrived_s: float) -> None:
+        own.received_bytes = len(event.frame)
+        async with self._one_at_a_time:
+            # the frame of a connection that another one replaced meanwhile means nothing
+            if self._connections.get(event.device) is own:
+                self._watch.arrived(event.device, arrived_s)
+                await self._handle(event)
+        own.received_bytes = 0
+
+    async def _handle(self, event: s.Event) -> None:
+        if self._failure is not None:
+            raise LinkClosed("the server has stopped")
+        try:
+            for instruction in self._session.handle(event):
+                outcome = await self._do(instruction)
+                if outcome is not None:
+                    await self._handle(outcome)
+        except Exception as error:
+            self._fail(error)
+            raise
+        except asyncio.CancelledError:
+            # what was computed may go on in its thread: nobody may build on it
+            self._fail(RunError("the run stopped within a step; --resume goes on before it"))
+            raise
+
+    def _fail(self, error: Exception) -> None:
+        """The first error is the one that ends the run."""
+        self._failure = self._failure or error
+        self._end.set()
+
+    async def _do(self, instruction: s.Instruction) -> s.Event | None:
+        match instruction:
+            case s.Send(device, frame):
+                self._send(device, frame)
+            case s.HangUp(device, reason):
+                self._hang_up(device, reason)
+            case s.Read(device, offset):
+                return self._read(device, offset)
+            case s.Train() | s.Take():
+                return await self._work(instruction)
+            case s.Renew(device):
+                self._worker.renew(device)
+                return s.Renewed(device)
+            case s.Merge(made):
+                return await self._merge(made)
+            case s.Persist(device, message):
+                number, entry = self._session.round, Entry(device, message)
+                await self._compute(lambda: self._journal.append(number, entry))
+            case s.Checkpoint(round_number):
+                state, measured = self._worker.state, self._measured
+                await self._compute(lambda: self._save(state, measured))
+                # the round's own journal still says who made it
+                self._journal.drop_before(round_number)
+            case s.Warn(text):
+                _LOG.warning("%s", text)
+            case s.GiveUp(reason):
+                raise RunError(reason)
+            case s.Finish():
+                self._end.set()
+        return None
+
+    async def _merge(self, made: tuple[int, ...]) -> s.Event:
+        self._measured = measured = self._controller.close()
+        passed_s = self._controller.passed_s
+        await self._compute(lambda: self._worker.merge(made, measured, passed_s))
+        shares = self._controller.reopen(self._worker.state, measured)
+        return s.Merged(made, self._worker.adapter, shares)
+
+    def _read(self, device: int, offset: int) -> s.Event:
+        try:
+            return s.PieceRead(device, PartPiece(PartOffset(offset), self._piece(offset)))
+        except PacketError as error:
+            return s.Invalid(device, str(error))
+
+    async def _work(self, instruction: s.Train | s.Take) -> s.Event:
+        device, message = instruction.device, instruction.message
+        try:
+            if isinstance(message, Adapter):
+                self._worker.take(device, message)
+                self._watch.took(device, message)
+                return s.AdapterStored(device, message)
+            self._watch.starts(device)
+            packet = await self._compute(lambda: self._worker.train(device, message))
+            self._watch.trained(device, message, packet)
+            return s.GradientReady(device, message, packet)
+        except (PacketError, ModelError) as error:  # what a device sends ends its own link alone
+            return s.Invalid(device, str(error))
+
+    def _send(self, device: int, frame: bytes) -> None:
+        connection = self._connections.get(device)
+        self._watch.sends(device, kind_of(frame))
+        if connection is not None and not connection.push(frame):
+            self._hang_up(device, "it does not read what it is sent")
+
+    def _hang_up(self, device: int, reason: str) -> None:
+        _LOG.info("device %d: hung up: %s", device, reason)
+        connection = self._connections.pop(device, None)
+        if connection is not None:
+            connection.hang_up()
+
+
+@final
+class _Connection:
+    """A link and the few frames that wait for it. `received_bytes`: of one that has come and waits
+    for its turn."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        # one place more, for the end
+        self._outbox: asyncio.Queue[bytes | None] = asyncio.Queue(OUTBOX_FRAMES + 1)
+        self._unsent_bytes = 0
+        self._ended = False
+        self.received_bytes = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """Of all frames [bytes]."""
+        return self.received_bytes + self._unsent_bytes
+
+    def push(self, frame: bytes) -> bool:
+        """Whether there was room for a frame."""
+        if self._ended or self._outbox.qsize() >= OUTBOX_FRAMES:
+            return False
+        self._outbox.put_nowait(frame)
+        self._unsent_bytes += len(frame)
+        return True
+
+    def hang_up(self) -> None:
+        """Close the link when what waits has been sent."""
+        if not self._ended:
+            self._ended = True
+            self._outbox.put_nowait(None)
+
+    async def write(self) -> None:
+        """Send what is pushed, until the link ends."""
+        try:
+            while await self._send(await self._outbox.get()):
+                pass
+        except LinkClosed:
+            pass  # the reader's side tells
+        finally:
+            await self._link.close()
+
+    async def _send(self, frame: bytes | None) -> bool:
+        """Send a frame; whether it was one, and not the end."""
+        if frame is None:
+            return False
+        await self._link.send(frame)
+        self._unsent_bytes -= len(frame)
+        return True

@@ -1,0 +1,566 @@
+"""What a server does about what happens: events in, instructions out.
+
+A pure state machine: no socket, no clock, no file and no tensor. Its driver carries out the
+instructions in order, and brings the outcome of a computation as the very next event. Frames are
+numbered in each connection; positions (round, local step, micro-batch) tell what was trained
+already. A step is trained once: the last reply of each device is kept, and sent again when its
+activation comes again.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import TypeAlias, final
+
+from cutlayer.errors import ConfigError, FrameError
+from cutlayer.net.server.devices import (
+    RESTARTS,
+    DeviceProgress,
+    DeviceStanding,
+    NameOf,
+    TrafficCounter,
+    missing,
+)
+from cutlayer.net.wire.frames import Position
+from cutlayer.net.wire.limits import Bounds, Wire, server_limits
+from cutlayer.net.wire.messages import (
+    Activation,
+    Adapter,
+    Ask,
+    Close,
+    Echo,
+    Ending,
+    Fetch,
+    Gradient,
+    Hello,
+    MergedFrom,
+    Message,
+    Open,
+    Opening,
+    PartPiece,
+    Probe,
+    Restarted,
+    RoundClosed,
+    Terms,
+    Welcome,
+)
+
+# When a round ends: how many adapters have come, and how long it has been open.
+#
+# Knows numbers and times [s] alone; whose adapters they are is the session's.
+
+
+class RoundVerdict(Enum):
+    """What becomes of a round now. `SHORT`: it is past its deadline, and goes on."""
+
+    GO_ON = "go on"
+    SHORT = "short"
+    CLOSE = "close"
+    GIVE_UP = "give up"
+
+
+@dataclass(frozen=True)
+class RoundEnd:
+    """The rule for rounds of so many `devices`.
+
+    A round closes when all adapters have come, or `deadline_s` after it began (None: never) with
+    `quorum` of them or more. With fewer it goes on, for `give_up_s` after it began at most (None:
+    for ever). Raises ConfigError for a quorum that cannot be, and for giving up before the
+    deadline.
+    """
+
+    devices: int
+    quorum: int
+    deadline_s: float | None = None
+    give_up_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.quorum <= self.devices:
+            raise ConfigError(
+                f"net.quorum {self.quorum} for {self.devices} devices: set 1 to all of them"
+            )
+        if self.give_up_s is not None and self.give_up_s < (self.deadline_s or 0.0):
+            raise ConfigError(
+                f"net.give_up_s {self.give_up_s} is before net.deadline_s {self.deadline_s}: raise"
+                " it"
+            )
+
+    @property
+    def needed(self) -> int:
+        """The adapters without which no round closes."""
+        return self.devices if self.deadline_s is None else self.quorum
+
+    def verdict(self, made: int, elapsed_s: float) -> RoundVerdict:
+        """Of a round that `made` devices have made, so long after it began."""
+        late = self.deadline_s is not None and elapsed_s >= self.deadline_s
+        if made == self.devices or (late and made >= self.quorum):
+            return RoundVerdict.CLOSE
+        if self.give_up_s is not None and elapsed_s >= self.give_up_s:
+            return RoundVerdict.GIVE_UP
+        return RoundVerdict.SHORT if late else RoundVerdict.GO_ON
+
+
+@dataclass(frozen=True)
+class Joined:
+    """An authenticated device has a new connection, in the place of any that it had."""
+
+    device: int
+
+
+@dataclass(frozen=True)
+class Left:
+    """A device's connection has ended."""
+
+    device: int
+
+
+@dataclass(frozen=True)
+class Received:
+    """A frame of a device."""
+
+    device: int
+    frame: bytes
+
+
+@dataclass(frozen=True)
+class Tick:
+    """Time has passed [s], by a clock that never goes back."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class GradientReady:
+    """The outcome of `Train`: the gradient's packet."""
+
+    device: int
+    message: Activation
+    packet: bytes
+
+
+@dataclass(frozen=True)
+class AdapterStored:
+    """The outcome of `Take`."""
+
+    device: int
+    message: Adapter
+
+
+@dataclass(frozen=True)
+class Invalid:
+    """The outcome of `Read`, `Train` or `Take` where no device may send such a thing."""
+
+    device: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class PieceRead:
+    """The outcome of `Read`."""
+
+    device: int
+    piece: PartPiece
+
+
+@dataclass(frozen=True)
+class Renewed:
+    """The outcome of `Renew`."""
+
+    device: int
+
+
+@dataclass(frozen=True)
+class Merged:
+    """The outcome of `Merge`: the next round's adapter, as a packet, and each device's share of the
+    band in it."""
+
+    made: tuple[int, ...]
+    adapter: bytes
+    shares: tuple[float, ...]
+
+
+Event: TypeAlias = (
+    Joined
+    | Left
+    | Received
+    | Tick
+    | PieceRead
+    | GradientReady
+    | AdapterStored
+    | Invalid
+    | Renewed
+    | Merged
+)
+
+
+@dataclass(frozen=True)
+class Send:
+    """Send this frame to a device."""
+
+    device: int
+    frame: bytes
+
+
+@dataclass(frozen=True)
+class HangUp:
+    """End a device's connection; the reason is for the server's log."""
+
+    device: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Read:
+    """Read the file of the devices' part from `offset` on; answered by `PieceRead` or `Invalid`."""
+
+    device: int
+    offset: int
+
+
+@dataclass(frozen=True)
+class Train:
+    """Compute a gradient; answered by `GradientReady` or `Invalid`."""
+
+    device: int
+    message: Activation
+
+
+@dataclass(frozen=True)
+class Take:
+    """Keep an adapter; answered by `AdapterStored` or `Invalid`."""
+
+    device: int
+    message: Adapter
+
+
+@dataclass(frozen=True)
+class Renew:
+    """Void what a device has done of this round; answered by `Renewed`."""
+
+    device: int
+
+
+@dataclass(frozen=True)
+class Merge:
+    """Close the round with these devices; answered by `Merged`."""
+
+    made: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Persist:
+    """Write to the round's journal, on disk before anything after this happens."""
+
+    device: int | None
+    message: Message
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Put the state of the round that closed on disk."""
+
+    round: int
+
+
+@dataclass(frozen=True)
+class Warn:
+    """Tell the server's operator."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class GiveUp:
+    """End the run before its last round; it can be resumed."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Finish:
+    """The run has reached its end."""
+
+
+Instruction: TypeAlias = (
+    Send
+    | HangUp
+    | Read
+    | Train
+    | Take
+    | Renew
+    | Merge
+    | Persist
+    | Checkpoint
+    | Warn
+    | GiveUp
+    | Finish
+)
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What a session is to bring about: `terms` of each device, and when a round ends.
+
+    `shares`: each device's part of the band in the first round that is played. `name_of`: a
+    device's name, for messages.
+    """
+
+    terms: tuple[Terms, ...]
+    rate_of: Callable[[int], float]
+    shares: tuple[float, ...]
+    end: RoundEnd
+    bounds: Bounds
+    name_of: NameOf = lambda device: None
+
+
+@final
+class ServerSession:
+    """A run from round `round_number` on, whose adapter is `adapter`.
+
+    `missed`: devices that did not make the round before, whose state is void.
+    """
+
+    def __init__(
+        self, plan: RunPlan, adapter: bytes, round_number: int = 1, missed: Iterable[int] = ()
+    ) -> None:
+        self.round = round_number
+        self.tally = TrafficCounter()
+        self.shares = plan.shares
+        self._plan = plan
+        self._adapter = adapter
+        self._missed = frozenset(missed)
+        self._progress = [DeviceProgress() for _ in plan.terms]
+        self._wires: dict[int, Wire] = {}
+        self._greeted: set[int] = set()
+        self._told: set[int] = set()
+        self._elapsed_s = 0.0
+        self._warned = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last round has closed."""
+        return self.round > self._plan.terms[0].rounds
+
+    @property
+    def elapsed_s(self) -> float:
+        """How long the round in progress has been going on, as `Tick` says [s]."""
+        return self._elapsed_s
+
+    @property
+    def untold(self) -> frozenset[int]:
+        """The devices that have not been told of the run's end."""
+        return frozenset(range(len(self._progress))) - self._told
+
+    @property
+    def held_bytes(self) -> int:
+        """The last replies, kept for devices that ask again [bytes]."""
+        replies = (own.reply for own in self._progress)
+        return sum(len(reply.packet) for reply in replies if reply is not None)
+
+    @property
+    def standings(self) -> tuple[DeviceStanding, ...]:
+        """How far each device is."""
+        return tuple(
+            DeviceStanding(device in self._greeted, own.step, own.done)
+            for device, own in enumerate(self._progress)
+        )
+
+    @property
+    def lacking(self) -> int:
+        """The adapters that the round lacks to close, its deadline having passed."""
+        made = len(self._made)
+        short = self._plan.end.verdict(made, self._elapsed_s) is RoundVerdict.SHORT
+        return self._plan.end.needed - made if short else 0
+
+    def handle(self, event: Event) -> list[Instruction]:
+        """What to do now, in this order."""
+        match event:
+            case Joined(device):
+                self._forget(device)
+                self._wires[device] = Wire(server_limits(self._plan.bounds))
+                return []
+            case Left(device):
+                self._forget(device)
+                return []
+            case Received(device, frame):
+                return self._received(device, frame)
+            case Tick(seconds):
+                self._elapsed_s += max(seconds, 0.0)
+                return self._closing()
+            case PieceRead(device, piece):
+                return self._answer(device, piece)
+            case GradientReady(device, message, packet):
+                return self._trained(device, message, packet)
+            case AdapterStored(device, message):
+                progress = self._progress[device]
+                self._progress[device] = replace(progress, done=True)
+                return [Persist(device, message), *self._closing()]
+            case Renewed(device):
+                restarts = self._progress[device].restarts + 1
+                self._progress[device] = DeviceProgress(restarts=restarts)
+                return self._open(device, fresh=True)
+            case Invalid(device, reason):
+                return self._hang_up(device, reason)
+            case Merged():
+                return self._merged(event)
+
+    def _received(self, device: int, frame: bytes) -> list[Instruction]:
+        wire = self._wires.get(device)
+        if wire is None:
+            return []  # it was hung up on
+        try:
+            message = wire.incoming(frame)
+        except FrameError as error:
+            return self._hang_up(device, str(error))
+        self.tally.add(self.round, message, len(frame))
+        self.tally.crossed(device, up=len(frame))
+        match message:
+            case Ask() if self.finished:
+                return self._farewell(device)
+            case Ask():
+                return self._answer(device, Welcome(self._plan.terms[device]))
+            case Fetch(place):
+                return [Read(device, place.offset)]
+            case Hello(number) if device not in self._greeted:
+                return self._greet(device, number)
+            case Probe() if device in self._greeted:
+                return self._answer(device, Echo())
+            case Activation() if device in self._greeted:
+                return self._activation(device, message)
+            case Adapter() if device in self._greeted:
+                return self._take(device, message)
+            case other:
+                return self._hang_up(device, f"{type(other).__name__} where none is expected")
+
+    def _greet(self, device: int, known: int) -> list[Instruction]:
+        self._greeted.add(device)
+        if self.finished:
+            # and no welcome: the device would answer it, on a link that is closed by then
+            return self._farewell(device)
+        progress = self._progress[device]
+        if known != self.round and not progress.untouched and progress.restarts >= RESTARTS:
+            return self._hang_up(
+                device,
+                f"it lost its state {RESTARTS} times in round {self.round}, and is heard"
+                " again in the next one",
+            )
+        welcome = self._send(device, Welcome(self._plan.terms[device]))
+        if known == self.round:
+            return welcome
+        if progress.untouched and progress.restarts:
+            # its state is void already, and it has not heard of that
+            return [*welcome, *self._open(device, fresh=True)]
+        if progress.untouched and device not in self._missed and known == self.round - 1:
+            return [*welcome, *self._open(device, fresh=False)]
+        # it missed a round, or lost its state: the two ends would not fit together any more
+        return [*welcome, Persist(device, Restarted(self.round)), Renew(device)]
+
+    def _activation(self, device: int, message: Activation) -> list[Instruction]:
+        place, progress = message.position, self._progress[device]
+        if place.round < self.round:
+            return []  # it was on its way when the round closed
+        if progress.reply is not None and place == progress.reply.position:
+            return self._send(device, progress.reply)
+        terms = self._plan.terms[device]
+        expected = Position(self.round, progress.step, progress.micro)
+        beyond = place.step >= terms.local_steps or (
+            place.micro + 1 >= terms.micro_batches and not message.micro.last
+        )
+        if place != expected or beyond:
+            return self._hang_up(device, f"an activation of {place}, expected {expected}")
+        return [Train(device, message)]
+
+    def _trained(self, device: int, message: Activation, packet: bytes) -> list[Instruction]:
+        place = message.position
+        reply = Gradient(place, packet)
+        step, micro = (place.step + 1, 0) if message.micro.last else (place.step, place.micro + 1)
+        self._progress[device] = replace(
+            self._progress[device], step=step, micro=micro, reply=reply
+        )
+        return [Persist(device, message), *self._send(device, reply)]
+
+    def _take(self, device: int, message: Adapter) -> list[Instruction]:
+        progress = self._progress[device]
+        if message.round < self.round or (message.round == self.round and progress.done):
+            return []
+        if message.round > self.round or progress.step < self._plan.terms[device].local_steps:
+            return self._hang_up(
+                device,
+                f"an adapter of round {message.round} after {progress.step} local steps of round"
+                f" {self.round}",
+            )
+        return [Take(device, message)]
+
+    @property
+    def _made(self) -> tuple[int, ...]:
+        """The devices whose adapters have come."""
+        return tuple(device for device, own in enumerate(self._progress) if own.done)
+
+    def _closing(self) -> list[Instruction]:
+        """Close the round if it is time. If it is, and too few have made it: say so, or give up."""
+        made = self._made
+        if self.finished:
+            return []
+        match self._plan.end.verdict(len(made), self._elapsed_s):
+            case RoundVerdict.CLOSE:
+                return [Persist(None, RoundClosed(self.round, MergedFrom(list(made)))), Merge(made)]
+            case RoundVerdict.GIVE_UP:
+                return [GiveUp(f"{self._short()}; start them again, then use --resume")]
+            case RoundVerdict.SHORT if not self._warned:
+                self._warned = True
+                return [Warn(f"{self._short()}; the round goes on until they have")]
+        return []
+
+    def _short(self) -> str:
+        plan = self._plan
+        late = missing(self.standings, plan.terms[0].local_steps, plan.name_of)
+        return (
+            f"round {self.round} has {len(self._made)} of the {plan.end.needed} adapters that it"
+            f" needs, {self._elapsed_s:.0f} s after it began; not yet sent by {late}"
+        )
+
+    def _merged(self, merged: Merged) -> list[Instruction]:
+        closed = self.round
+        self.round += 1
+        self._adapter, self.shares = merged.adapter, merged.shares
+        self._elapsed_s = 0.0
+        self._warned = False
+        self._missed = frozenset(range(len(self._progress))) - set(merged.made)
+        self._progress = [DeviceProgress() for _ in self._progress]
+        out: list[Instruction] = [Checkpoint(closed)]
+        for device in sorted(self._greeted):
+            if self.finished:
+                out += self._farewell(device)
+            else:
+                out += self._open(device, fresh=device in self._missed)
+        return [*out, Finish()] if self.finished else out
+
+    def _open(self, device: int, *, fresh: bool) -> list[Instruction]:
+        opening = Opening(self._plan.rate_of(self.round), self.shares[device], fresh)
+        return self._send(device, Open(self.round, opening, self._adapter))
+
+    def _farewell(self, device: int) -> list[Instruction]:
+        self._told.add(device)
+        bye = self._answer(device, Close(Ending(finished=True)))
+        return [*bye, *self._hang_up(device, "the run has ended")]
+
+    def _send(self, device: int, message: Message) -> list[Instruction]:
+        """Nothing if the device is away: it hears all that matters when it comes back."""
+        if device not in self._greeted:
+            return []
+        return self._answer(device, message)
+
+    def _answer(self, device: int, message: Message) -> list[Instruction]:
+        """For a device that is connected."""
+        frame = self._wires[device].outgoing(message)
+        self.tally.add(self.round, message, len(frame))
+        self.tally.crossed(device, down=len(frame))
+        return [Send(device, frame)]
+
+    def _hang_up(self, device: int, reason: str) -> list[Instruction]:
+        self._forget(device)
+        return [HangUp(device, reason)]
+
+    def _forget(self, device: int) -> None:
+        self._wires.pop(device, None)
+        self._greeted.discard(device)

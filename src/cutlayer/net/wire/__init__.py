@@ -1,0 +1,1 @@
+"""What crosses a link: messages, their frames, and links that carry them."""

@@ -1,0 +1,206 @@
+"""What a session's driver asks of a connection, and links that pace it or lose patience."""
+
+import asyncio
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias, final
+
+from cutlayer.units import BITS_PER_BYTE, KIB
+
+# What a session's driver asks of a connection. Knows no socket: each kind of link is a file.
+
+
+class LinkClosed(Exception):  # noqa: N818 - an event of every link's life, not a mistake
+    """The connection has ended; says why in words that carry no secret."""
+
+
+class Link(ABC):
+    """One device's connection, seen from either end: frames in order, whole, or closed."""
+
+    @property
+    @abstractmethod
+    def peer(self) -> str:
+        """The authenticated name of the other end."""
+
+    @abstractmethod
+    async def send(self, frame: bytes) -> None:
+        """Send one frame; waits while the peer is slow. Raises LinkClosed."""
+
+    @abstractmethod
+    async def receive(self) -> bytes:
+        """One whole frame. Raises LinkClosed."""
+
+    @abstractmethod
+    async def close(self, reason: str = "") -> None:
+        """End the connection; closing again does nothing."""
+
+
+# A link that does not wait for ever for the other end to read.
+#
+# Knows a limit; what paces a link goes around this one, so that its waiting is not the reader's.
+
+
+@final
+class PatientLink(Link):
+    """Another link, closed once a frame has waited for its reader for `patience_s` [s]."""
+
+    def __init__(self, link: Link, patience_s: float) -> None:
+        self._link = link
+        self._patience_s = patience_s
+
+    @property
+    def peer(self) -> str:
+        """The authenticated name of the other end."""
+        return self._link.peer
+
+    async def send(self, frame: bytes) -> None:
+        """Send one frame. Raises LinkClosed, also for a reader that is too slow."""
+        try:
+            async with asyncio.timeout(self._patience_s):
+                await self._link.send(frame)
+        except TimeoutError:
+            reason = f"a frame was not read for {self._patience_s:g} s"
+            await self._link.close(reason)
+            raise LinkClosed(reason) from None
+
+    async def receive(self) -> bytes:
+        """One whole frame. Raises LinkClosed."""
+        return await self._link.receive()
+
+    async def close(self, reason: str = "") -> None:
+        """End the connection; closing again does nothing."""
+        await self._link.close(reason)
+
+
+# Sending no faster than a share of the link: a token bucket, and a link that obeys one.
+#
+# Knows amounts and times; the bucket is pure (the time is passed in), the link is given its clock
+# and how to wait.
+
+
+BURST_BYTES = 16 * KIB
+
+
+@dataclass(frozen=True)
+class TokenBucket:
+    """Fills at `rate_per_s` up to `burst`. More may be taken than is in it, and is waited for.
+
+    Who waits `wait_s` after each taking gets, in any window of T seconds, at most
+    `rate_per_s * T` beyond `burst` or the largest amount, whichever is more. `level` is what was
+    in it at `at_s`, less than nothing while something is waited for.
+    """
+
+    rate_per_s: float
+    burst: float
+    level: float
+    at_s: float
+
+    @property
+    def wait_s(self) -> float:
+        """How long from `at_s` until all that was taken is there [s]."""
+        return max(0.0, -self.level) / self.rate_per_s
+
+    def at(self, now_s: float) -> "TokenBucket":
+        """The bucket at `now_s`; a clock that goes back adds nothing, then or later."""
+        gained = max(0.0, now_s - self.at_s) * self.rate_per_s
+        level = min(self.burst, self.level + gained)
+        return replace(self, level=level, at_s=max(self.at_s, now_s))
+
+    def take(self, amount: float) -> "TokenBucket":
+        """With `amount` taken out."""
+        return replace(self, level=self.level - amount)
+
+
+def full_bucket(rate_per_s: float, burst: float, now_s: float) -> TokenBucket:
+    """A bucket that nothing was taken from yet."""
+    return TokenBucket(rate_per_s, burst, burst, now_s)
+
+
+@final
+class PacedLink(Link):
+    """Another link, whose frames leave no faster than what `rate_bit_s` says then [bit/s].
+
+    A frame is let go when its last bit would have left a line of that rate, so it reaches the
+    other end as over such a line. The wire itself carries it in one go: in any window of T
+    seconds, what was let go is at most `rate_bit_s * T` bits beyond `burst_bytes` and one frame.
+    What is received is not paced. Closing the link ends the waiting of what is to be sent.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        rate_bit_s: Callable[[], float],
+        burst_bytes: int = BURST_BYTES,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Coroutine[Any, Any, None]] = asyncio.sleep,
+    ) -> None:
+        self._link = link
+        self._clock = clock
+        self._sleep = sleep
+        self._burst_bytes = burst_bytes
+        self._rate_bit_s = rate_bit_s
+        self._bucket = full_bucket(rate_bit_s() / BITS_PER_BYTE, burst_bytes, clock())
+        self._turn = asyncio.Lock()
+        self._waiting: asyncio.Future[None] | None = None
+        self._closed = False
+
+    @property
+    def peer(self) -> str:
+        """The authenticated name of the other end."""
+        return self._link.peer
+
+    async def send(self, frame: bytes) -> None:
+        """Wait for the share's time, then send. Raises LinkClosed."""
+        async with self._turn:
+            for start in range(0, len(frame), self._burst_bytes):
+                await self._take(min(self._burst_bytes, len(frame) - start))
+            await self._link.send(frame)
+
+    async def receive(self) -> bytes:
+        """The next whole frame. Raises LinkClosed."""
+        return await self._link.receive()
+
+    async def close(self, reason: str = "") -> None:
+        """End the connection; closing again does nothing."""
+        self._closed = True
+        if self._waiting is not None:
+            self._waiting.cancel()
+        await self._link.close(reason)
+
+    async def _take(self, amount_bytes: int) -> None:
+        """In parts of a burst at most, so that a change of the rate counts soon."""
+        now = self._bucket.at(self._clock())
+        rate_per_s = self._rate_bit_s() / BITS_PER_BYTE
+        self._bucket = replace(now, rate_per_s=rate_per_s).take(amount_bytes)
+        if self._bucket.wait_s > 0 and not self._closed:
+            await self._wait(self._bucket.wait_s)
+        if self._closed:
+            raise LinkClosed("closed at this end")
+
+    async def _wait(self, seconds: float) -> None:
+        """Until then, or until this end closes the link."""
+        self._waiting = asyncio.ensure_future(self._sleep(seconds))
+        try:
+            await asyncio.wait((self._waiting,))
+        finally:
+            self._waiting.cancel()
+            self._waiting = None
+
+
+# Where a driver's computations run: beside the event loop, so that links stay alive meanwhile.
+
+
+# runs a computation and gives what it gives; one at a time is asked of it
+Compute: TypeAlias = Callable[[Callable[[], Any]], Awaitable[Any]]
+
+
+async def in_thread(work: Callable[[], Any]) -> Any:
+    """In a thread of its own: for a process that has links to keep alive."""
+    return await asyncio.to_thread(work)
+
+
+async def in_place(work: Callable[[], Any]) -> Any:
+    """Here and now: for devices and server in one process, which share a model's parts."""
+    return work()

@@ -1,1 +1,0 @@
-"""What accuracy each setting of the codec leaves: measured points, and surfaces through them."""

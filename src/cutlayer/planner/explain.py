@@ -1,0 +1,275 @@
+"""Why a plan is as it is: sensitivity, and the least changes where nothing fits."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from cutlayer.channel.shannon import Curves
+from cutlayer.planner.allocation import best_shares
+from cutlayer.planner.codec_choices import CodecChoices
+from cutlayer.planner.decision import CodecChoice, Decision, PlanLimits, Workload
+from cutlayer.planner.estimate import amounts_of, server_part
+from cutlayer.planner.forecast import RefinedDecision, device_need, fits_memory, round_delay_s
+from cutlayer.planner.joint import Ranked, Shortage, cuts_for, fitting_ways, ranked, shortage
+from cutlayer.rounds.schemes import Scheme
+
+# What a round's length hangs on: what a tenth more of each resource brings, and which limits keep a
+# faster decision out.
+#
+# Knows decisions and their seconds; words and tables are the report's.
+
+
+MORE = 1.1
+# a limit that costs less than a thousandth of the round does not bind
+_NOTICEABLE = 1e-3
+
+
+class Resource(StrEnum):
+    """What a round is made of."""
+
+    BAND = "band"
+    DEVICES = "devices' compute"
+    SERVER = "server's compute"
+
+
+class Limit(StrEnum):
+    """What a decision must keep to."""
+
+    MEMORY = "memory"
+    LEAST_CUT = "least cut"
+    SERVER_BUSY = "server busy"
+    ACCURACY = "accuracy"
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """A round with a tenth more of one resource, shares solved anew: its delay, the part saved."""
+
+    resource: Resource
+    delay_s: float
+    saved: float
+
+
+@dataclass(frozen=True)
+class BindingLimit:
+    """A limit that alone keeps a faster decision out.
+
+    `needed`: what the limit would have to be: bytes, blocks, a part of the round, a share of the
+    test samples. `saved`: the part of the round that it would save, by the estimate.
+    """
+
+    limit: Limit
+    decision: Decision
+    needed: float
+    saved: float
+
+
+def sensitivities(
+    workload: Workload, limits: PlanLimits, found: RefinedDecision, curves: Curves
+) -> tuple[Sensitivity, ...]:
+    """Each resource, the one first of which more brings most."""
+    devices = tuple(replace(each, flops_per_s=MORE * each.flops_per_s) for each in workload.devices)
+    faster_server = MORE * workload.server_flops_per_s
+    others = {
+        Resource.BAND: (workload, curves.times(MORE)),
+        Resource.DEVICES: (replace(workload, devices=devices), curves),
+        Resource.SERVER: (replace(workload, server_flops_per_s=faster_server), curves),
+    }
+    rows = []
+    for resource, (other, rates) in others.items():
+        observed = amounts_of(other, found.decision).observed()
+        shares = best_shares(observed, rates, found.decision.rules, limits.most_share)
+        ways = found.decision, replace(found.decision, shares=shares)
+        delay_s = min(round_delay_s(other, decision, rates) for decision in ways)
+        rows.append(Sensitivity(resource, delay_s, 1.0 - delay_s / found.delay_s))
+    return tuple(sorted(rows, key=lambda row: -row.saved))
+
+
+def bindings(
+    workload: Workload,
+    limits: PlanLimits,
+    scheme: Scheme,
+    codecs: Sequence[CodecChoice],
+    most_loss: float,
+    best_s: float,
+    curves: Curves,
+) -> tuple[BindingLimit, ...]:
+    """Each limit that binds, the costliest first.
+
+    `codecs`: those that lose more accuracy than `most_loss` too. `best_s`: the estimate of the
+    fastest decision that keeps all limits (infinite: there is none).
+    """
+    free = tuple(replace(each, memory_bytes=None) for each in workload.devices)
+    loose = replace(limits, least_cut=1)
+    found: dict[Limit, BindingLimit] = {}
+    for candidate in ranked(replace(workload, devices=free), loose, scheme, codecs, curves):
+        saved = 1.0 - candidate.estimated_s / best_s
+        if saved < _NOTICEABLE:
+            break
+        broken = list(_broken(workload, limits, most_loss, candidate))
+        if len(broken) == 1:
+            limit, needed = broken[0]
+            found.setdefault(limit, BindingLimit(limit, candidate.decision, needed, saved))
+    return tuple(sorted(found.values(), key=lambda each: -each.saved))
+
+
+def _broken(
+    workload: Workload, limits: PlanLimits, most_loss: float, candidate: Ranked
+) -> Iterator[tuple[Limit, float]]:
+    """The limits that a decision breaks, and what they would have to be."""
+    decision = candidate.decision
+    cut = decision.cuts[0]
+    if not fits_memory(workload, decision):
+        yield Limit.MEMORY, device_need(workload, decision.scheme, cut, decision.held).total
+    if decision.scheme.splits and cut < limits.least_cut:
+        yield Limit.LEAST_CUT, cut
+    if candidate.server_part > limits.server_busy:
+        yield Limit.SERVER_BUSY, candidate.server_part
+    loss = decision.codec.accuracy_loss
+    if loss is not None and loss > most_loss:
+        yield Limit.ACCURACY, loss
+
+
+# Why nothing fits, and the least changes that would together let something through.
+#
+# Knows limits and needs; words are the report's.
+
+
+_HALF_BYTES = 2
+
+
+@dataclass(frozen=True)
+class MemoryInfeasibility:
+    """No cut fits the smallest device; `shortage` is that of the cut that lacks least.
+
+    `short_devices`: how many lack memory there. `fitting_cut`: the deepest that fits, though
+    shallower than allowed (None: there is none). `embedding_bytes`: what the part before the first
+    block weighs, with its adapters. `half_base_bytes`: the least need with a base of two bytes a
+    value (None: it has no more already).
+    """
+
+    shortage: Shortage
+    short_devices: int
+    fitting_cut: int | None
+    embedding_bytes: float
+    half_base_bytes: float | None
+
+
+@dataclass(frozen=True)
+class AccuracyInfeasibility:
+    """Every codec costs too much accuracy; `nearest` costs least (None: there is none at all)."""
+
+    most_loss: float
+    nearest: CodecChoice | None
+
+
+@dataclass(frozen=True)
+class ServerInfeasibility:
+    """Of all that fits, the server computes too large a part of the round; `least` is smallest."""
+
+    most: float
+    least: float
+    cut: int
+
+
+@dataclass(frozen=True)
+class CutInfeasibility:
+    """There is no cut as deep as asked for: the deepest leaves the server one block."""
+
+    least_cut: int
+    deepest: int
+
+
+Infeasibility = MemoryInfeasibility | AccuracyInfeasibility | ServerInfeasibility | CutInfeasibility
+
+
+def misfits(
+    workload: Workload,
+    limits: PlanLimits,
+    scheme: Scheme,
+    codecs: CodecChoices,
+    most_loss: float,
+    curves: Curves,
+) -> tuple[Infeasibility, ...]:
+    """What to change where nothing keeps all limits: each comes with the changes before it made."""
+    return tuple(_misfits(workload, limits, scheme, codecs, most_loss, curves))
+
+
+def _misfits(
+    workload: Workload,
+    limits: PlanLimits,
+    scheme: Scheme,
+    codecs: CodecChoices,
+    most_loss: float,
+    curves: Curves,
+) -> Iterator[Infeasibility]:
+    if scheme.splits and limits.least_cut >= workload.model.blocks:
+        deepest = workload.model.blocks - 1
+        yield CutInfeasibility(limits.least_cut, deepest)
+        limits = replace(limits, least_cut=deepest)
+    choices = codecs.accurate
+    if not choices:
+        nearest = min(codecs.inaccurate, key=lambda each: each.accuracy_loss or 0.0, default=None)
+        yield AccuracyInfeasibility(most_loss, nearest)
+        choices = () if nearest is None else (nearest,)
+    short = [shortage(workload, scheme, cut) for cut in cuts_for(workload, limits, scheme)]
+    known = [each for each in short if each is not None]
+    if len(known) == len(short):
+        least = min(known, key=lambda each: each.need.total)
+        yield memory_misfit(workload, limits, scheme, least)
+        workload = _with_memory(workload, math.ceil(least.need.total))
+    candidates = ranked(workload, limits, scheme, choices, curves)
+    if candidates and all(each.server_part > limits.server_busy for each in candidates):
+        calmest = min(candidates, key=lambda each: each.server_part)
+        yield _server(workload, limits, calmest, curves)
+
+
+def _with_memory(workload: Workload, enough_bytes: int) -> Workload:
+    """With so much memory for each device that has less."""
+    devices = tuple(
+        each
+        if each.memory_bytes is None
+        else replace(each, memory_bytes=max(each.memory_bytes, enough_bytes))
+        for each in workload.devices
+    )
+    return replace(workload, devices=devices)
+
+
+def _server(
+    workload: Workload, limits: PlanLimits, calmest: Ranked, curves: Curves
+) -> ServerInfeasibility:
+    """By the estimate, or by the timeline where that says more: a plan keeps to both."""
+    decision = calmest.decision
+    delay_s = round_delay_s(workload, decision, curves)
+    seen = server_part(amounts_of(workload, decision), decision, delay_s)
+    return ServerInfeasibility(limits.server_busy, max(calmest.server_part, seen), decision.cuts[0])
+
+
+def memory_misfit(
+    workload: Workload, limits: PlanLimits, scheme: Scheme, least: Shortage
+) -> MemoryInfeasibility:
+    """Who lacks how much for what `least` holds, and what else would fit."""
+    model = workload.model
+    embedding = model.bytes_per_value * model.embedding_parameters
+    half = None
+    if model.bytes_per_value > _HALF_BYTES:
+        halved = replace(workload, model=replace(model, bytes_per_value=_HALF_BYTES))
+        half = device_need(halved, scheme, least.cut, least.held).total
+    return MemoryInfeasibility(
+        shortage=least,
+        short_devices=sum(
+            each.memory_bytes is not None and each.memory_bytes < least.need.total
+            for each in workload.devices
+        ),
+        fitting_cut=max(
+            (
+                cut
+                for cut in cuts_for(workload, replace(limits, least_cut=1), scheme)
+                if fitting_ways(workload, scheme, cut)
+            ),
+            default=None,
+        ),
+        embedding_bytes=float(embedding),
+        half_base_bytes=half,
+    )

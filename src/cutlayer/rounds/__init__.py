@@ -1,0 +1,1 @@
+"""One round of any scheme: described, priced, and played on a virtual clock. Nothing sleeps."""

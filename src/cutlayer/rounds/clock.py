@@ -1,0 +1,282 @@
+"""The virtual clock, and the stations where work waits."""
+
+import heapq
+from abc import ABC, abstractmethod
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from typing import final
+
+# The virtual clock, and the tokens that go from station to station on it.
+#
+# Between two stations that it may have to share, a token spends a known time, so all private steps
+# between them are one gap: the heap holds one entry a token, however many steps a round has.
+
+
+Action = Callable[[float], None]
+
+
+def nothing(now_s: float) -> None:
+    """What follows the last token of a device."""
+
+
+@final
+class Clock:
+    """What happens next. At the same second tokens move first, those of lower rank before others;
+    stations act after them, so that whoever comes at that second is there.
+
+    `heap` holds (time [s], rank) of whoever acts then. It is open to all who have a rank: with a
+    million visits a round, a call is what a visit costs.
+    """
+
+    def __init__(self, tokens: int) -> None:
+        self.heap: list[tuple[float, int]] = []
+        self._actions: list[Action] = [nothing] * tokens
+
+    def call(self, rank: int, action: Action) -> None:
+        """From now on this is what the token of that rank, below the number of `tokens`, does."""
+        self._actions[rank] = action
+
+    def join(self, action: Action) -> int:
+        """Give a station a rank."""
+        self._actions.append(action)
+        return len(self._actions) - 1
+
+    def run(self) -> None:
+        """Until nothing is left to happen."""
+        heap, actions = self.heap, self._actions
+        while heap:
+            now_s, rank = heappop(heap)
+            actions[rank](now_s)
+
+
+@dataclass(frozen=True)
+class Route:
+    """The stations of a token, the seconds of work it brings to each, and the seconds that it
+    spends before each on its own; a last gap follows the last station.
+    """
+
+    stations: "Sequence[Station]"
+    seconds: Sequence[float]
+    gaps_s: Sequence[float]
+
+
+@final
+class Visitor:
+    """Something that visits stations one after another. `spans` grows by arrival, start and end
+    [s] of each visit; `then` happens when all is done.
+    """
+
+    __slots__ = (
+        "_at",
+        "_clock",
+        "_gaps_s",
+        "_heap",
+        "_ready_s",
+        "_seconds",
+        "_stations",
+        "_then",
+        "_visits",
+        "rank",
+        "spans",
+    )
+
+    def __init__(self, clock: Clock, rank: int, route: Route, then: Action = nothing) -> None:
+        self.rank = rank
+        self.spans = array("d")
+        self._clock = clock
+        self._heap = clock.heap
+        self._stations = route.stations
+        self._seconds = route.seconds
+        self._gaps_s = route.gaps_s
+        self._visits = len(route.stations)
+        self._then = then
+        self._at = 0
+        self._ready_s = 0.0
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it has not left its first station yet."""
+        return self._at == 0
+
+    def begin(self, now_s: float) -> None:
+        """Set out for the first station."""
+        self._clock.call(self.rank, self._act)
+        heappush(self._heap, (now_s + self._gaps_s[0], self.rank))
+
+    def leave(self, start_s: float, end_s: float) -> None:
+        """Told by the station, as soon as it knows, when its work began and will end."""
+        self.spans.extend((self._ready_s, start_s, end_s))
+        self._at = at = self._at + 1
+        heappush(self._heap, (end_s + self._gaps_s[at], self.rank))
+
+    def _act(self, now_s: float) -> None:
+        """Arrive at the next station, or at the end."""
+        at = self._at
+        if at == self._visits:
+            self._then(now_s)
+            return
+        self._ready_s = now_s
+        self._stations[at].arrive(now_s, self, self._seconds[at])
+
+
+class Station(ABC):
+    """Where tokens may have to wait for each other, or slow each other down."""
+
+    @abstractmethod
+    def arrive(self, now_s: float, token: Visitor, seconds: float) -> None:
+        """Take in a token with `seconds` of work; sooner or later tell it when it leaves.
+
+        Called in the order of time.
+        """
+
+
+# The stations where work waits: first come first served, in a given order, all together; and a link
+# that all transfers share at once.
+#
+# A station that knows when a token will leave tells it at once, even if that lies ahead.
+
+
+@final
+class OpeningGate(Station):
+    """Opens at `open_s`; whoever comes later goes through."""
+
+    def __init__(self, open_s: float) -> None:
+        self._open_s = open_s
+
+    def arrive(self, now_s: float, token: Visitor, seconds: float) -> None:
+        start_s = max(now_s, self._open_s)
+        token.leave(start_s, start_s + seconds)
+
+
+@final
+class Fifo(Station):
+    """First come, first served by `workers`. Who brings no work (a payload of no bytes, a
+    micro-batch of no samples) does not wait.
+    """
+
+    def __init__(self, workers: int = 1) -> None:
+        self._free_s = [0.0] * workers
+
+    def arrive(self, now_s: float, token: Visitor, seconds: float) -> None:
+        if seconds == 0.0:
+            token.leave(now_s, now_s)
+            return
+        start_s = max(now_s, self._free_s[0])
+        end_s = start_s + seconds
+        heapq.heapreplace(self._free_s, end_s)
+        token.leave(start_s, end_s)
+
+
+@final
+class Turns(Station):
+    """One at a time in a given order of ranks, whoever comes first."""
+
+    def __init__(self, order: Iterator[int]) -> None:
+        self._order = order
+        self._next = next(order, None)
+        self._here: dict[int, tuple[Visitor, float]] = {}
+        self._free_s = 0.0
+
+    def arrive(self, now_s: float, token: Visitor, seconds: float) -> None:
+        self._here[token.rank] = (token, seconds)
+        while self._next in self._here:
+            served, work_s = self._here.pop(self._next)
+            start_s = max(now_s, self._free_s)
+            self._free_s = start_s + work_s
+            self._next = next(self._order, None)
+            served.leave(start_s, self._free_s)
+
+
+@final
+class Together(Station):
+    """Waits for `crowds[0]` tokens, works on all of them until all end together, then for
+    `crowds[1]`, and so on.
+
+    Work that can be divided among `workers`, one token's by one at a time, takes the longer of its
+    sum over the workers and its longest part (McNaughton 1959).
+    """
+
+    def __init__(self, crowds: Sequence[int], workers: int = 1) -> None:
+        self._crowds = iter(crowds)
+        self._missing = next(self._crowds, 0)
+        self._workers = workers
+        self._here: list[tuple[Visitor, float]] = []
+
+    def arrive(self, now_s: float, token: Visitor, seconds: float) -> None:
+        self._here.append((token, seconds))
+        if len(self._here) < self._missing:
+            return
+        work_s = [work_s for _, work_s in self._here]
+        end_s = now_s + max(sum(work_s) / self._workers, max(work_s))
+        leaving, self._here = self._here, []
+        self._missing = next(self._crowds, 0)
+        for served, _ in leaving:
+            served.leave(now_s, end_s)
+
+
+@final
+class Shared(Station):
+    """Processor sharing: each of n devices with something to send proceeds at 1/n of full speed.
+
+    A device sends its own in the order of their arrival; those of `lanes` ranks are one device's.
+    On a virtual clock that runs at 1/n of real speed each end is fixed when work begins, so a visit
+    costs O(log n).
+    """
+
+    def __init__(self, clock: Clock, lanes: int) -> None:
+        self._heap = clock.heap
+        self._rank = clock.join(self._end)
+        self._lanes = lanes
+        self._virtual_s = 0.0
+        self._seen_s = 0.0
+        self._due_s = 0.0
+        # by virtual end, then by device: start [s], token
+        self._under_way: list[tuple[float, int, float, Visitor]] = []
+        # of devices with something under way: what they send after it
+        self._later: dict[int, deque[tuple[Visitor, float]]] = {}
+
+    def arrive(self, now_s: float, token: Visitor, seconds: float) -> None:
+        device = token.rank // self._lanes
+        if device in self._later:
+            self._later[device].append((token, seconds))
+            return
+        self._later[device] = deque()
+        self._advance(now_s)
+        self._begin(now_s, device, token, seconds)
+        self._plan(now_s)
+
+    def _begin(self, now_s: float, device: int, token: Visitor, seconds: float) -> None:
+        entry = (self._virtual_s + seconds, device, now_s, token)
+        heapq.heappush(self._under_way, entry)
+
+    def _advance(self, now_s: float) -> None:
+        if self._under_way:
+            self._virtual_s += (now_s - self._seen_s) / len(self._under_way)
+        else:
+            # an idle link forgets: the virtual clock stays small, hence exact
+            self._virtual_s = 0.0
+        self._seen_s = now_s
+
+    def _plan(self, now_s: float) -> None:
+        """Act when the next one ends; a plan made before is void, see `_end`."""
+        left_s = max(0.0, self._under_way[0][0] - self._virtual_s)
+        self._due_s = now_s + left_s * len(self._under_way)
+        heapq.heappush(self._heap, (self._due_s, self._rank))
+
+    def _end(self, now_s: float) -> None:
+        if now_s != self._due_s or not self._under_way:
+            # somebody came after this was planned, or all is done
+            return
+        self._virtual_s, self._seen_s = self._under_way[0][0], now_s
+        while self._under_way and self._under_way[0][0] <= self._virtual_s:
+            _, device, start_s, token = heapq.heappop(self._under_way)
+            token.leave(start_s, now_s)
+            if self._later[device]:
+                self._begin(now_s, device, *self._later[device].popleft())
+            else:
+                del self._later[device]
+        if self._under_way:
+            self._plan(now_s)

@@ -1,0 +1,243 @@
+"""What a local step computes and sends: FLOPs and bytes, by the cut."""
+
+from dataclasses import dataclass
+
+from cutlayer.errors import ConfigError
+from cutlayer.spec import ActivationPolicy, LinearShape, MiniBatch, ModelSpec, Trained
+
+# Which cuts a model has. Knows no cost.
+
+
+def check_split(model: ModelSpec, cut: int) -> None:
+    """Raise ConfigError unless both sides get at least one block."""
+    if not 1 <= cut <= model.blocks - 1:
+        raise ConfigError(
+            f"cut {cut} is outside 1..{model.blocks - 1}: {model.name} has {model.blocks} blocks,"
+            " and each side needs at least one"
+        )
+
+
+def check_held(model: ModelSpec, cut: int) -> None:
+    """Raise ConfigError unless a device can hold the first `cut` blocks; all of them is the whole
+    model, head included."""
+    if not 1 <= cut <= model.blocks:
+        raise ConfigError(
+            f"cut {cut} is outside 1..{model.blocks}: {model.name} has {model.blocks} blocks"
+        )
+
+
+# Floating-point operations of one local step, on the device and on the server.
+#
+# Counts multiply-adds as two operations, and matrix products only (norms, activations and softmax
+# are left out, as in the paper). Knows nothing of compute rates.
+
+
+@dataclass(frozen=True)
+class StepFlops:
+    """One mini-batch's FLOPs by whose part and which pass."""
+
+    device_forward: float
+    device_backward: float
+    server_forward: float
+    server_backward: float
+
+    @property
+    def server(self) -> float:
+        """Forward and backward of the server part."""
+        return self.server_forward + self.server_backward
+
+    @property
+    def total(self) -> float:
+        """Forward and backward of both parts."""
+        return self.device_forward + self.device_backward + self.server
+
+
+def paper_flops(
+    model: ModelSpec, cut: int, batch: MiniBatch, trained: Trained = Trained.ADAPTERS
+) -> StepFlops:
+    """The paper's count as printed: backward is twice forward, and the device pays for the head.
+
+    With B samples, N tokens, width D and K classes a block takes `24BND^2 + 4BN^2D` forward; the
+    device adds `2BNDK`. It is the same whatever is trained: the printed backward is that of full
+    fine-tuning, though a frozen base needs no weight gradients; and the head is on the server.
+    Prefer it only to compare with the paper. Source: SFT Section V-D.
+    """
+    check_split(model, cut)
+    B, N, D, K = batch.samples, batch.tokens, model.width, model.classes
+    block = 24 * B * N * D**2 + 4 * B * N**2 * D
+    head = 2 * B * N * D * K
+    served = model.blocks - cut
+    return StepFlops(
+        device_forward=cut * block + head,
+        device_backward=2 * (cut * block + head),
+        server_forward=served * block,
+        server_backward=2 * (served * block + head),
+    )
+
+
+def physical_flops(
+    model: ModelSpec, cut: int, batch: MiniBatch, trained: Trained = Trained.ADAPTERS
+) -> StepFlops:
+    """What is really computed: adapters, a frozen base (no weight gradients), embedding, head.
+
+    Forward of a linear layer on R rows: `2R(in*out + r(in+out))`. Backward: `2R*in*out` for the
+    gradient of its input and `4Rr(in+out)` for the adapter. Attention of inner width D_a:
+    `4BN^2 D_a` forward, `attention_backward` times that backward. What nothing trained precedes in
+    the first block passes no gradient on.
+
+    With all weights trained a layer takes `2R*in*out` forward and `4R*in*out` backward, and only
+    the embedding passes no gradient on.
+    """
+    check_split(model, cut)
+    rows = batch.samples * batch.tokens
+    attention = 4 * batch.samples * batch.tokens**2 * model.heads * model.head_width
+    attention_backward = model.attention_backward * attention
+    work = _with_adapters(model) if trained is Trained.ADAPTERS else _with_all_weights(model)
+    forward = work.block_forward * rows + attention
+    backward = work.block_backward * rows + attention_backward
+    spared = float(work.first_spared * rows)
+    if not work.first_attention_trained:
+        spared += attention_backward
+    head_rows = rows if model.head_per_token else batch.samples
+    head = 2 * model.head_parameters * head_rows
+    served = model.blocks - cut
+    return StepFlops(
+        device_forward=cut * forward + work.embedding_forward * rows,
+        device_backward=cut * backward - spared + work.embedding_backward * rows,
+        server_forward=served * forward + head,
+        server_backward=served * backward + head + 2 * work.head_trained * head_rows,
+    )
+
+
+def recomputed_flops(
+    model: ModelSpec, batch: MiniBatch, flops: StepFlops, holding: ActivationPolicy
+) -> float:
+    """What a device computes a second time before its backward, by how it holds a mini-batch.
+
+    KEEP: nothing. CHECKPOINT: the blocks' forward, one by one. RECOMPUTE: the embedding's too.
+    `flops` are those of the step by either accounting; the embedding is the model's own.
+    """
+    match holding:
+        case ActivationPolicy.KEEP:
+            return 0.0
+        case ActivationPolicy.RECOMPUTE:
+            return flops.device_forward
+        case ActivationPolicy.CHECKPOINT:
+            per_token = model.embedding_flops_per_token + model.embedding_adapter_flops_per_token
+            return max(flops.device_forward - per_token * batch.samples * batch.tokens, 0.0)
+
+
+@dataclass(frozen=True)
+class _PerToken:
+    """Operations per token; `first_spared`: what the first block's backward leaves out;
+    `head_trained`: values of the head that have gradients."""
+
+    block_forward: int
+    block_backward: int
+    first_spared: int
+    first_attention_trained: bool
+    embedding_forward: int
+    embedding_backward: int
+    head_trained: int
+
+
+def _with_adapters(model: ModelSpec) -> _PerToken:
+    linears, adapter = model.block_linears, model.embedding_adapter_flops_per_token
+    untrained = [linear for linear in linears if linear.reads_block_input]
+    return _PerToken(
+        block_forward=sum(_base(x) + 2 * x.adapter_parameters for x in linears),
+        block_backward=sum(_base(x) + 4 * x.adapter_parameters for x in linears),
+        first_spared=sum(_base(x) + 2 * x.inputs * x.rank for x in untrained),
+        first_attention_trained=model.first_attention_trained,
+        embedding_forward=model.embedding_flops_per_token + adapter,
+        embedding_backward=2 * adapter,
+        head_trained=model.head_adapter_parameters,
+    )
+
+
+def _with_all_weights(model: ModelSpec) -> _PerToken:
+    block = sum(_base(linear) for linear in model.block_linears)
+    return _PerToken(
+        block_forward=block,
+        block_backward=2 * block,
+        first_spared=0,
+        first_attention_trained=True,
+        embedding_forward=model.embedding_flops_per_token,
+        embedding_backward=model.embedding_flops_per_token,
+        head_trained=model.head_parameters,
+    )
+
+
+def _base(linear: LinearShape) -> int:
+    return 2 * linear.inputs * linear.outputs
+
+
+# Bytes that a scheme moves, before any compression: model, adapters, activation, gradient.
+#
+# Knows no link and no codec; frames, labels and checksums are left out.
+
+
+# what is trained is float32, and so is what is sent
+TRAINED_BYTES = 4
+ACTIVATION_BYTES = 4
+
+
+@dataclass(frozen=True)
+class SchemeTraffic:
+    """Bytes of each payload: what is broadcast first, what a round merges, what a local step sends.
+
+    `activation_bytes` and `gradient_bytes` are one mini-batch's at the cut. `adapters_in_model`:
+    whether `model_bytes` has the adapters in it already, which are then not broadcast beside it.
+    """
+
+    model_bytes: float
+    adapter_bytes: float
+    activation_bytes: float
+    gradient_bytes: float
+    adapters_in_model: bool = False
+
+
+def physical_traffic(
+    model: ModelSpec, cut: int, batch: MiniBatch, trained: Trained = Trained.ADAPTERS
+) -> SchemeTraffic:
+    """What is really sent at `cut`; at `cut = blocks` the whole model and no activation.
+
+    Model: embedding and blocks as stored, without adapters (they are broadcast each round, and
+    counted in `adapter_bytes`). Adapters: device-side, float32; with all weights trained, every
+    weight that the device holds. Activation and gradient: `4 B N D`.
+    Raises ConfigError for a cut that is not.
+    """
+    check_held(model, cut)
+    weights = model.device_parameters(cut)
+    exchanged = weights if trained is Trained.WEIGHTS else model.device_adapter_parameters(cut)
+    activation = 0 if cut == model.blocks else batch.samples * batch.tokens * model.width
+    return SchemeTraffic(
+        model_bytes=model.bytes_per_value * weights,
+        adapter_bytes=TRAINED_BYTES * exchanged,
+        activation_bytes=ACTIVATION_BYTES * activation,
+        gradient_bytes=ACTIVATION_BYTES * activation,
+    )
+
+
+def paper_traffic(
+    model: ModelSpec, cut: int, batch: MiniBatch, trained: Trained = Trained.ADAPTERS
+) -> SchemeTraffic:
+    """Section V-E as printed, with b bytes a value, width D, rank r, l blocks on the device.
+
+    `Psi(l) = b l (18Dr + 12D^2 + (P^2 C + N + 3) D)`: the embedding is counted in every block
+    (defect 11; here it is the model's own, which for a ViT is that term). `Psi^L(l) = 2 l B D r`
+    is taken as bytes, with B the batch (defect 12). The activation is `BND`, here of b bytes each,
+    which the paper leaves out (defect 16). With all weights trained the adapter is `Psi(l)` too, of
+    which the paper says nothing. Source: SFT Section V-E.
+    """
+    check_held(model, cut)
+    b, B, D, r = model.bytes_per_value, batch.samples, model.width, model.rank
+    psi = b * cut * (18 * D * r + 12 * D**2 + model.embedding_parameters)
+    activation = 0 if cut == model.blocks else b * B * batch.tokens * D
+    return SchemeTraffic(
+        model_bytes=psi,
+        adapter_bytes=psi if trained is Trained.WEIGHTS else 2 * cut * B * D * r,
+        activation_bytes=activation,
+        gradient_bytes=activation,
+        adapters_in_model=True,
+    )

@@ -1,0 +1,256 @@
+"""What a device must hold to train its part: as autograd holds it, and as published."""
+
+from dataclasses import asdict, dataclass
+from typing import Generic, Protocol, TypeVar, cast, runtime_checkable
+
+from cutlayer.errors import ConfigError
+from cutlayer.rounds.costs import (
+    TRAINED_BYTES,
+    SchemeTraffic,
+    StepFlops,
+    check_held,
+    paper_flops,
+    paper_traffic,
+    physical_flops,
+    physical_traffic,
+)
+from cutlayer.spec import ActivationPolicy, Activations, BatchBytes, MiniBatch, ModelSpec, Trained
+
+# What a device must hold to train its part, as autograd really holds it.
+#
+# Knows the sizes that `ModelSpec.activations` brings, and no tensors.
+
+
+Bytes = TypeVar("Bytes", int, float)
+
+
+@dataclass(frozen=True)
+class PartMemory(Generic[Bytes]):
+    """Bytes by kind at the peak of a local step: whole where they were measured.
+
+    `adapters` are none where all weights are trained: they are the weights. `gradients` are those
+    of what is trained; `activations` what is kept for backward; `input` the mini-batch itself.
+    """
+
+    weights: Bytes
+    adapters: Bytes
+    optimizer: Bytes
+    gradients: Bytes
+    activations: Bytes
+    input: Bytes
+
+    @property
+    def total(self) -> Bytes:
+        """All of them together [byte]."""
+        return cast(Bytes, sum(asdict(self).values()))
+
+    def __add__(self, other: "PartMemory[Bytes]") -> "PartMemory[Bytes]":
+        own, more = asdict(self), asdict(other)
+        return PartMemory(**{kind: own[kind] + more[kind] for kind in own})
+
+
+def device_memory(
+    model: ModelSpec,
+    cut: int,
+    batch: MiniBatch,
+    *,
+    optimizer_slots: int = 1,
+    holding: ActivationPolicy = ActivationPolicy.KEEP,
+    micro_batches: int = 1,
+    in_flight: int = 1,
+    trained: Trained = Trained.ADAPTERS,
+) -> PartMemory[float]:
+    """What a device with the embedding and blocks 1..cut holds [byte]; `cut = blocks`: the whole.
+
+    `optimizer_slots`: values that the optimiser keeps for each trained one (0 SGD, 1 momentum,
+    2 Adam); what is trained, its gradients and slots are float32. With all weights trained the
+    activations are those of adapters on every layer, which are r values a layer and token more.
+    The mini-batch is cut into
+    `micro_batches`, of which at most `in_flight` are between their forward and their backward.
+    For the peaks see `activation_bytes`. Not counted: the gradients that backward passes from layer
+    to layer, and what the codec needs.
+    Raises ConfigError: a cut, count or batch that is not; no `model.activations`.
+    """
+    check_held(model, cut)
+    _check_counts(batch, optimizer_slots, micro_batches, in_flight)
+    weights, adapters = model.device_parameters(cut), model.device_adapter_parameters(cut)
+    weight_bytes, values = model.bytes_per_value, adapters
+    if trained is Trained.WEIGHTS:
+        weight_bytes, values, adapters = TRAINED_BYTES, weights, 0
+    micro = MiniBatch(-(-batch.samples // micro_batches), batch.tokens)
+    return PartMemory(
+        weights=weight_bytes * weights,
+        adapters=TRAINED_BYTES * adapters,
+        gradients=TRAINED_BYTES * values,
+        optimizer=TRAINED_BYTES * values * optimizer_slots,
+        activations=activation_bytes(model, cut, micro, holding, in_flight),
+        input=_activations(model).inputs.of(batch),
+    )
+
+
+def activation_bytes(
+    model: ModelSpec, cut: int, batch: MiniBatch, holding: ActivationPolicy, in_flight: int = 1
+) -> float:
+    """What the device part keeps for backward at its peak [byte], `in_flight` batches at a time.
+
+    KEEP: all that each batch's forward left, from its end to its backward. CHECKPOINT: the inputs
+    of all blocks, and all of one block of one batch: the peak is where backward has just computed
+    the last block again. RECOMPUTE: nothing waits (the mini-batch is counted as input); the peak is
+    where backward has computed one batch's forward again, as KEEP with one in flight.
+    """
+    held = _activations(model)
+    outside = held.embedding.of(batch) + (held.head.of(batch) if cut == model.blocks else 0)
+    if holding is ActivationPolicy.CHECKPOINT:
+        waiting = held.embedding.of(batch) + cut * block_input_bytes(model).of(batch)
+        last = held.first_block if cut == 1 else held.block
+        head = held.head.of(batch) if cut == model.blocks else 0
+        return in_flight * (waiting + head) + last.beyond_input.of(batch)
+    kept = outside + held.first_block.kept.of(batch) + (cut - 1) * held.block.kept.of(batch)
+    return kept if holding is ActivationPolicy.RECOMPUTE else in_flight * kept
+
+
+def server_activation_bytes(model: ModelSpec, cut: int, batch: MiniBatch) -> float:
+    """What the server part keeps of one mini-batch for backward [byte], without the loss."""
+    held, blocks = _activations(model), model.blocks - cut
+    first, rest = held.served_block.kept.of(batch), held.block.kept.of(batch)
+    return first + (blocks - 1) * rest + held.head.of(batch)
+
+
+def block_input_bytes(model: ModelSpec) -> BatchBytes:
+    """The hidden states between two blocks: `b B N D`."""
+    return BatchBytes(token=model.bytes_per_value * model.width)
+
+
+def _activations(model: ModelSpec) -> Activations:
+    if model.activations is None:
+        raise ConfigError(
+            f"nobody has counted what {model.name} keeps for backward; take a ModelSpec from"
+            " model.describe or cost.parameters"
+        )
+    return model.activations
+
+
+def _check_counts(
+    batch: MiniBatch, optimizer_slots: int, micro_batches: int, in_flight: int
+) -> None:
+    if optimizer_slots < 0:
+        raise ConfigError(f"optimizer_slots is {optimizer_slots}; it must be at least 0")
+    if not 1 <= micro_batches <= batch.samples:
+        raise ConfigError(
+            f"micro_batches is {micro_batches}; a mini-batch of {batch.samples} samples can be cut"
+            f" into 1..{batch.samples}"
+        )
+    if not 1 <= in_flight <= micro_batches:
+        raise ConfigError(
+            f"in_flight is {in_flight}; of {micro_batches} micro-batches 1..{micro_batches} can be"
+        )
+
+
+# The paper's memory equations as printed. For the right ones see `memory`.
+
+
+LINEAR_COEFFICIENT = 34
+ATTENTION_COEFFICIENT = 5
+
+
+def paper_memory(
+    model: ModelSpec,
+    cut: int,
+    batch: MiniBatch,
+    *,
+    optimizer_slots: int = 1,
+    holding: ActivationPolicy = ActivationPolicy.KEEP,
+    micro_batches: int = 1,
+    in_flight: int = 1,
+    trained: Trained = Trained.ADAPTERS,
+) -> PartMemory[float]:
+    """Equations (29) to (34) as printed: `M^c(l) = 16D^2 + BND + l M_t` [byte], where a block takes
+    `M_t = (2a + o)(12D^2 + 18Dr) + 34BND + 5BN^2A` with a bytes a value, A heads, and
+    `o = optimizer_slots * a` (1 for SGD with momentum, 2 for Adam, 3 for mixed precision).
+
+    Frozen weights have gradients and optimiser states like the adapters (defect 17), so it is the
+    same whatever is trained; 34 and 5 are those of float16 (defect 18); `16D^2 + BND` is not what
+    the text adds up (defect 19): here 16D^2 is among the weights, BND among the activations.
+    The paper knows neither `holding` nor micro-batches: ConfigError for anything but the default.
+    """
+    check_held(model, cut)
+    if holding is not ActivationPolicy.KEEP or micro_batches != 1 or in_flight != 1:
+        raise ConfigError(
+            f"the paper's memory equations know neither holding {holding.value} nor"
+            f" {micro_batches} micro-batches; use the physical accounting"
+        )
+    alpha, B, N, D, r = (
+        model.bytes_per_value,
+        batch.samples,
+        batch.tokens,
+        model.width,
+        model.rank,
+    )
+    block = 12 * D**2 + 18 * D * r
+    kept = LINEAR_COEFFICIENT * B * N * D + ATTENTION_COEFFICIENT * B * N**2 * model.heads
+    return PartMemory(
+        weights=16 * D**2 + cut * alpha * 12 * D**2,
+        adapters=cut * alpha * 18 * D * r,
+        gradients=cut * alpha * block,
+        optimizer=cut * optimizer_slots * alpha * block,
+        activations=B * N * D + cut * kept,
+        input=0,
+    )
+
+
+# The two ways to count, by name: what a step computes, what it sends, what a device holds.
+#
+# Knows neither formula; `flops`, `traffic` and `memory` do.
+
+
+@runtime_checkable
+class FlopsModel(Protocol):
+    """FLOPs of one local step on both sides of a cut."""
+
+    def __call__(
+        self, model: ModelSpec, cut: int, batch: MiniBatch, trained: Trained = Trained.ADAPTERS
+    ) -> StepFlops: ...
+
+
+@runtime_checkable
+class TrafficModel(Protocol):
+    """Bytes of the payloads at a cut; at `cut = blocks` those of the whole model."""
+
+    def __call__(
+        self, model: ModelSpec, cut: int, batch: MiniBatch, trained: Trained = Trained.ADAPTERS
+    ) -> SchemeTraffic: ...
+
+
+@runtime_checkable
+class MemoryModel(Protocol):
+    """Bytes that a device holds at the peak of a local step; `cut = blocks`: the whole model."""
+
+    def __call__(
+        self,
+        model: ModelSpec,
+        cut: int,
+        batch: MiniBatch,
+        *,
+        optimizer_slots: int = 1,
+        holding: ActivationPolicy = ActivationPolicy.KEEP,
+        micro_batches: int = 1,
+        in_flight: int = 1,
+        trained: Trained = Trained.ADAPTERS,
+    ) -> PartMemory[float]: ...
+
+
+@dataclass(frozen=True)
+class Accounting:
+    """One way to count. `paper`: the equations as printed, defects included. `physical`: right."""
+
+    name: str
+    flops: FlopsModel
+    traffic: TrafficModel
+    memory: MemoryModel
+
+
+PAPER = Accounting("paper", paper_flops, paper_traffic, paper_memory)
+PHYSICAL = Accounting("physical", physical_flops, physical_traffic, device_memory)
+ACCOUNTINGS: dict[str, Accounting] = {
+    accounting.name: accounting for accounting in (PAPER, PHYSICAL)
+}

@@ -1,0 +1,269 @@
+"""Every scheme's round, described once: steps at places, their order, and what is trained."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from cutlayer.spec import Trained
+
+# What a round is made of: steps at places, the order they happen in, and what is trained.
+#
+# A scheme is a value, read by the timeline (seconds), the trainer (tensors) and the network runtime
+# (packets). It knows no sizes and no rates.
+
+
+class Place(StrEnum):
+    """Where a step spends its time."""
+
+    DEVICE = "device"
+    SERVER = "server"
+    UPLINK = "uplink"
+    DOWNLINK = "downlink"
+    BROADCAST = "broadcast"
+
+
+class Phase(StrEnum):
+    """What a step does or what a device waits for: the names under which seconds are reported."""
+
+    MODEL_DISTRIBUTION = "model_distribution"
+    ADAPTER_DOWN = "adapter_down"
+    DEVICE_QUEUE = "device_queue"
+    DEVICE_FORWARD = "device_forward"
+    LINK_QUEUE = "link_queue"
+    ACTIVATION_UP = "activation_up"
+    SERVER_QUEUE = "server_queue"
+    SERVER_COMPUTE = "server_compute"
+    UPPER_COMPUTE = "upper_compute"
+    GRADIENT_DOWN = "gradient_down"
+    DEVICE_BACKWARD = "device_backward"
+    BARRIER = "barrier"
+    ADAPTER_UP = "adapter_up"
+    TURN = "turn"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing done at one place; a device's steps follow each other."""
+
+    phase: Phase
+    place: Place
+
+    @property
+    def sends(self) -> bool:
+        """Whether the step moves bytes (else it computes)."""
+        return self.place in (Place.UPLINK, Place.DOWNLINK, Place.BROADCAST)
+
+
+class DeviceOrder(StrEnum):
+    """How devices share a round: all of them at once, or one after another."""
+
+    PARALLEL = "parallel"
+    IN_TURN = "in turn"
+
+
+class ServerOrder(StrEnum):
+    """Whose mini-batch the server takes next.
+
+    ARRIVAL: whichever came first. TURNS: device 0, 1, 2, ..., local step by local step. TOGETHER:
+    it waits for a local step of all devices, works on all at once on a model each (so all end
+    together), and the next local step begins when the last device has ended this one.
+    """
+
+    ARRIVAL = "arrival"
+    TURNS = "turns"
+    TOGETHER = "together"
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """A round: `opening` once, `local` once each micro-batch of each local step, `closing` once.
+
+    `compressed`: activations and gradients pass the run's codec, else they go as float32.
+    `shared_server`: the server steps one adapter for all devices, else one for each (FedAvg merges
+    them). `pipelined`: a device starts its next micro-batch before the gradient of the last one has
+    come; else one follows the other. With devices in turn, each takes over the adapters of the one
+    before it, and FedAvg has nothing to do.
+    """
+
+    name: str
+    title: str
+    opening: tuple[Step, ...]
+    local: tuple[Step, ...]
+    closing: tuple[Step, ...]
+    devices: DeviceOrder = DeviceOrder.PARALLEL
+    server: ServerOrder = ServerOrder.ARRIVAL
+    shared_server: bool = False
+    compressed: bool = True
+    pipelined: bool = False
+    trained: Trained = Trained.ADAPTERS
+
+    @property
+    def splits(self) -> bool:
+        """Whether the model is cut between devices and server (else devices hold all of it)."""
+        return any(step.place is Place.SERVER for step in self.local)
+
+    @property
+    def keeps_optimizer(self) -> bool:
+        """Whether optimiser states last from round to round; those of all weights would be a
+        multiple of the model for each device, and start anew, as in FedAvg."""
+        return self.trained is Trained.ADAPTERS
+
+
+BROADCAST_MODEL = Step(Phase.MODEL_DISTRIBUTION, Place.BROADCAST)
+UPLOAD_ADAPTER = Step(Phase.ADAPTER_UP, Place.UPLINK)
+SPLIT_STEP = (
+    Step(Phase.DEVICE_FORWARD, Place.DEVICE),
+    Step(Phase.ACTIVATION_UP, Place.UPLINK),
+    Step(Phase.SERVER_COMPUTE, Place.SERVER),
+    Step(Phase.GRADIENT_DOWN, Place.DOWNLINK),
+    Step(Phase.DEVICE_BACKWARD, Place.DEVICE),
+)
+WHOLE_STEP = (
+    Step(Phase.DEVICE_FORWARD, Place.DEVICE),
+    Step(Phase.UPPER_COMPUTE, Place.DEVICE),
+    Step(Phase.DEVICE_BACKWARD, Place.DEVICE),
+)
+
+
+# Federated learning of all weights: every device holds, trains and sends the whole model.
+#
+# Source: FedAvg (arXiv 1602.05629); SFT Table III ("FL-based FT").
+
+
+FL_FULL = Scheme(
+    name="fl-full",
+    title="FL with full weights",
+    opening=(BROADCAST_MODEL,),
+    local=WHOLE_STEP,
+    closing=(UPLOAD_ADAPTER,),
+    compressed=False,
+    trained=Trained.WEIGHTS,
+)
+
+
+# Federated learning of LoRA adapters: every device holds the whole model and sends its adapters.
+#
+# Source: SFT Section VIII-A ("FL-based fine-tuning").
+
+
+FL_LORA = Scheme(
+    name="fl-lora",
+    title="FL with LoRA",
+    opening=(BROADCAST_MODEL,),
+    local=WHOLE_STEP,
+    closing=(UPLOAD_ADAPTER,),
+    compressed=False,
+)
+
+
+# SFT, the scheme of the paper: devices in parallel, one shared frozen server part.
+#
+# The server keeps an adapter for each device and works through mini-batches in the order in which
+# their activations arrive. Source: SFT Algorithm 1.
+
+
+SFT = Scheme(
+    name="sft",
+    title="SFT",
+    opening=(BROADCAST_MODEL,),
+    local=SPLIT_STEP,
+    closing=(UPLOAD_ADAPTER,),
+)
+
+
+# SFT with micro-batches that overlap: a device goes on computing while its link and the server work
+# on the micro-batches before.
+#
+# The adapters step once a mini-batch, so without compression training is that of SFT. Source: ours.
+
+
+SFT_OVERLAP = Scheme(
+    name="sft-overlap",
+    title="SFT with overlap",
+    opening=(BROADCAST_MODEL,),
+    local=SPLIT_STEP,
+    closing=(UPLOAD_ADAPTER,),
+    pipelined=True,
+)
+
+
+# SFT without compression: activations and gradients go as float32. Source: SFT Section VIII-A.
+
+
+SFT_UNCOMPRESSED = Scheme(
+    name="sft-uncompressed",
+    title="SFT without compression",
+    opening=(BROADCAST_MODEL,),
+    local=SPLIT_STEP,
+    closing=(UPLOAD_ADAPTER,),
+    compressed=False,
+)
+
+
+# Split learning: one device at a time with the whole band, handing its adapters to the next.
+#
+# The hand-over goes through the server, up and down. Source: SFT Section VIII-A.
+
+
+SL = Scheme(
+    name="sl",
+    title="SL",
+    opening=(BROADCAST_MODEL, Step(Phase.ADAPTER_DOWN, Place.DOWNLINK)),
+    local=SPLIT_STEP,
+    closing=(UPLOAD_ADAPTER,),
+    devices=DeviceOrder.IN_TURN,
+    shared_server=True,
+    compressed=False,
+)
+
+
+# SplitLoRA as its authors published it: one server-side adapter, stepped by devices in turn.
+#
+# Source: SplitLoRA (arXiv 2407.00952) and its published code; its devices' adapters are averaged at
+# the end of the round.
+
+
+SPLITLORA = Scheme(
+    name="splitlora",
+    title="SplitLoRA (as published)",
+    opening=(BROADCAST_MODEL,),
+    local=SPLIT_STEP,
+    closing=(UPLOAD_ADAPTER,),
+    server=ServerOrder.TURNS,
+    shared_server=True,
+    compressed=False,
+)
+
+
+# SplitLoRA as the SFT paper describes it: a server-side model for each device, worked on together.
+#
+# The server waits for all devices, trains their N models at once on its one processor, and devices
+# wait for each other. Source: SFT Section VIII-A.
+
+
+SPLITLORA_PAPER = Scheme(
+    name="splitlora-paper",
+    title="SplitLoRA (as the paper has it)",
+    opening=(BROADCAST_MODEL,),
+    local=SPLIT_STEP,
+    closing=(UPLOAD_ADAPTER,),
+    server=ServerOrder.TOGETHER,
+    compressed=False,
+)
+
+
+# Every scheme by its name.
+
+
+SCHEMES: dict[str, Scheme] = {
+    scheme.name: scheme
+    for scheme in (
+        SFT,
+        SFT_UNCOMPRESSED,
+        SFT_OVERLAP,
+        SPLITLORA_PAPER,
+        SPLITLORA,
+        SL,
+        FL_LORA,
+        FL_FULL,
+    )
+}

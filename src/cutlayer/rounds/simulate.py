@@ -1,0 +1,420 @@
+"""The event simulation of one round of any scheme, under given rules."""
+
+from array import array
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from heapq import heappush
+from typing import final
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+from numpy.lib.stride_tricks import sliding_window_view
+
+from cutlayer.errors import ConfigError
+from cutlayer.rounds.clock import (
+    Action,
+    Clock,
+    Fifo,
+    OpeningGate,
+    Route,
+    Shared,
+    Station,
+    Together,
+    Turns,
+    Visitor,
+    nothing,
+)
+from cutlayer.rounds.result import DeviceTimeline, RoundTimeline
+from cutlayer.rounds.rules import Duplex, Rules, Sharing
+from cutlayer.rounds.schemes import DeviceOrder, Place, Scheme, ServerOrder
+from cutlayer.rounds.work import TURN, DeviceWork, Leg, Legs, legs_of
+
+# A device with several micro-batches under way: what it computes next, and when a new one starts.
+#
+# It is the station of its own micro-batches: one computation at a time, a waiting backward before a
+# new forward. A local step ends when all its micro-batches have been through; the next needs it.
+
+
+@final
+class MicroBatchPipeline(Station):
+    """The computing unit of one device and the gate before it.
+
+    `stations` are those of a micro-batch's legs, None where the device computes; `seconds` one row
+    a micro-batch, local step by local step. `spans` grows by arrival, start and end [s] of each leg
+    of each micro-batch, in their order.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        rank: int,
+        stations: Sequence[Station | None],
+        seconds: Sequence[Sequence[float]],
+        micro_batches: int,
+        in_flight: int,
+        then: Action,
+    ) -> None:
+        self._clock = clock
+        self._first_rank = rank
+        self._own_rank = clock.join(self._computed)
+        self._stations = [self if station is None else station for station in stations]
+        self._gaps_s = [0.0] * (len(stations) + 1)
+        self._seconds = seconds
+        self._micro_batches = micro_batches
+        self._in_flight = in_flight
+        self._then = then
+        self._new: deque[tuple[Visitor, float]] = deque()
+        self._back: deque[tuple[Visitor, float]] = deque()
+        self._busy: tuple[Visitor, float] | None = None
+        self._admitted = 0
+        self._tokens: list[Visitor] = []
+        self._open = 0
+        self._opened = 0
+        self.spans = array("d")
+
+    def begin(self, now_s: float) -> None:
+        """Start the next local step, or go on to what follows the last one."""
+        for token in self._tokens:
+            self.spans.extend(token.spans)
+        self._tokens = []
+        if self._opened == len(self._seconds):
+            self._then(now_s)
+            return
+        for micro_batch in range(self._micro_batches):
+            seconds = self._seconds[self._opened + micro_batch]
+            route = Route(self._stations, seconds, self._gaps_s)
+            token = Visitor(self._clock, self._first_rank + micro_batch, route, self._finished)
+            self._tokens.append(token)
+            token.begin(now_s)
+        self._open = self._micro_batches
+        self._opened += self._micro_batches
+
+    def arrive(self, now_s: float, token: Visitor, seconds: float) -> None:
+        (self._new if token.is_new else self._back).append((token, seconds))
+        self._next(now_s)
+
+    def _next(self, now_s: float) -> None:
+        if self._busy is not None:
+            return
+        if self._back:
+            token, seconds = self._back.popleft()
+        elif self._new and self._admitted < self._in_flight:
+            token, seconds = self._new.popleft()
+            self._admitted += 1
+        else:
+            return
+        self._busy = (token, now_s)
+        heappush(self._clock.heap, (now_s + seconds, self._own_rank))
+
+    def _computed(self, now_s: float) -> None:
+        assert self._busy is not None
+        (token, start_s), self._busy = self._busy, None
+        token.leave(start_s, now_s)
+        self._next(now_s)
+
+    def _finished(self, now_s: float) -> None:
+        self._admitted -= 1
+        self._open -= 1
+        if self._open:
+            self._next(now_s)
+        else:
+            self.begin(now_s)
+
+
+# Plays a round: puts each device's tokens on the clock, and reads off when they were where.
+#
+# A device that has one micro-batch under way at a time is one token, and stops only at the stations
+# that it shares with others. One that has several is a `Pipeline`.
+
+
+@dataclass(frozen=True)
+class Stations:
+    """What devices share: None for what each has to itself."""
+
+    server: Station
+    barrier: Station
+    turn: Station
+    uplink: Station | None
+    downlink: Station | None
+
+    def of(self, leg: Leg) -> Station | None:
+        """Where a leg may have to wait for other devices, or None."""
+        if leg.step is None:
+            return self.turn if leg == TURN else self.barrier
+        match leg.step.place:
+            case Place.SERVER:
+                return self.server
+            case Place.UPLINK:
+                return self.uplink
+            case Place.DOWNLINK:
+                return self.downlink
+            case Place.DEVICE | Place.BROADCAST:
+                return None
+
+
+@dataclass(frozen=True)
+class _Seconds:
+    """A device's work by leg: seconds, 0 for a leg that only waits."""
+
+    opening: Float64[np.ndarray, " opening"]
+    local: Float64[np.ndarray, "repeat leg"]
+    closing: Float64[np.ndarray, " closing"]
+
+
+def play(
+    scheme: Scheme, legs: Legs, work: Sequence[DeviceWork], rules: Rules, turn_s: float
+) -> list[DeviceTimeline]:
+    """The timelines of devices that start a round together; its turn comes at `turn_s`."""
+    lanes = max(device.micro_batches for device in work)
+    clock = Clock(tokens=lanes * len(work))
+    stations = _stations(scheme, work, rules, clock, lanes, turn_s)
+
+    @cache
+    def shape(repeats: int) -> "_Shape":
+        return _Shape(legs, stations, repeats)
+
+    read: list[Callable[[], DeviceTimeline]] = []
+    for number, device in enumerate(work):
+        seconds = _seconds(legs, device, rules)
+        rank = number * lanes
+        in_flight = device.most_in_flight(scheme)
+        if in_flight == 1:
+            chain = _Chain(clock, rank, shape(device.repeats), seconds)
+            chain.token.begin(0.0)
+            read.append(chain.timeline)
+        else:
+            piped = _Piped(clock, rank, legs, stations, device, seconds, in_flight, rules)
+            piped.opening.token.begin(0.0)
+            read.append(piped.timeline)
+    clock.run()
+    return [timeline() for timeline in read]
+
+
+def _stations(
+    scheme: Scheme,
+    work: Sequence[DeviceWork],
+    rules: Rules,
+    clock: Clock,
+    lanes: int,
+    turn_s: float,
+) -> Stations:
+    most = max(device.local_steps for device in work)
+    steps = np.array([device.local_steps for device in work])
+    crowds = [int((steps > k).sum()) for k in range(most)]
+    server: Station
+    match scheme.server:
+        case ServerOrder.ARRIVAL:
+            server = Fifo(rules.server_workers)
+        case ServerOrder.TURNS:
+            server = Turns(
+                n * lanes for k in range(most) for n in np.flatnonzero(steps > k).tolist()
+            )
+        case ServerOrder.TOGETHER:
+            server = Together(crowds, rules.server_workers)
+    uplink = _link(rules.uplink, clock, lanes)
+    downlink = uplink if rules.duplex is Duplex.HALF else _link(rules.downlink, clock, lanes)
+    return Stations(server, Together(crowds), OpeningGate(turn_s), uplink, downlink)
+
+
+def _link(sharing: Sharing, clock: Clock, lanes: int) -> Station | None:
+    match sharing:
+        case Sharing.STATIC:
+            return None
+        case Sharing.IN_TURN:
+            return Fifo()
+        case Sharing.SHARED:
+            return Shared(clock, lanes)
+
+
+def _seconds(legs: Legs, work: DeviceWork, rules: Rules) -> _Seconds:
+    return _Seconds(
+        opening=_leg_seconds(legs.opening, work, 1, rules)[0],
+        local=_leg_seconds(legs.local, work, work.repeats, rules),
+        closing=_leg_seconds(legs.closing, work, 1, rules)[0],
+    )
+
+
+def _leg_seconds(
+    legs: Sequence[Leg], work: DeviceWork, repeats: int, rules: Rules
+) -> Float64[np.ndarray, "repeat leg"]:
+    seconds = np.zeros((repeats, len(legs)))
+    for column, leg in enumerate(legs):
+        if leg.step is not None:
+            whole = rules.whole_band(leg.step.place)
+            seconds[:, column] = work.seconds(leg.step, repeats, whole)
+    return seconds
+
+
+@final
+class _Shape:
+    """Where a chain of opening, `repeats` times local, and closing visits shared stations."""
+
+    def __init__(self, legs: Legs, stations: Stations, repeats: int) -> None:
+        parts = ((legs.opening, 1), (legs.local, repeats), (legs.closing, 1))
+        flat = [stations.of(leg) for part, times in parts for leg in part * times]
+        self.stations = [station for station in flat if station is not None]
+        self.shared: Bool[np.ndarray, " leg"] = np.array(
+            [station is not None for station in flat], dtype=bool
+        )
+        visits = np.flatnonzero(self.shared)
+        self.after: Int64[np.ndarray, " gap"] = np.concatenate([[0], visits + 1])
+
+
+@final
+class _Chain:
+    """Legs that follow each other: one token."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        rank: int,
+        shape: _Shape,
+        seconds: _Seconds,
+        then: Action = nothing,
+    ) -> None:
+        self._split = (len(seconds.opening), seconds.local.shape)
+        self._stays = np.concatenate([seconds.opening, seconds.local.ravel(), seconds.closing])
+        self._shared = shape.shared
+        private = np.append(np.where(shape.shared, 0.0, self._stays), 0.0)
+        gaps = np.add.reduceat(private, shape.after)
+        route = Route(shape.stations, _packed(self._stays[shape.shared]), _packed(gaps))
+        self.token = Visitor(clock, rank, route, then)
+
+    def spans_s(self, begin_s: float) -> Float64[np.ndarray, "leg 3"]:
+        """Arrival, start and end of each leg, of a chain that set out at `begin_s`."""
+        lengths = np.zeros((len(self._stays), 2))
+        lengths[:, 1] = self._stays
+        ready, start, end = np.frombuffer(self.token.spans).reshape(-1, 3).T
+        lengths[self._shared, 0] = start - ready
+        lengths[self._shared, 1] = end - start
+        bounds = np.empty(lengths.size + 1)
+        bounds[0] = begin_s
+        bounds[1:] = lengths.ravel()
+        np.cumsum(bounds, out=bounds)
+        # each span's end is the arrival of the next
+        return np.asarray(sliding_window_view(bounds, 3)[::2], dtype=np.float64)
+
+    def timeline(self) -> DeviceTimeline:
+        """All of a device's round."""
+        spans = self.spans_s(0.0)
+        opening, (repeats, legs) = self._split
+        local = opening + repeats * legs
+        return DeviceTimeline(
+            opening_s=spans[:opening],
+            local_s=spans[opening:local].reshape(repeats, legs, 3),
+            closing_s=spans[local:],
+            overlaps=False,
+        )
+
+
+def _packed(values: Float64[np.ndarray, " value"]) -> "array[float]":
+    """As an array of plain floats, which is quicker to index and nothing to the collector."""
+    return array("d", values.tobytes())
+
+
+@final
+class _Piped:
+    """A device with several micro-batches under way: an opening, a pipeline, a closing."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        rank: int,
+        legs: Legs,
+        stations: Stations,
+        work: DeviceWork,
+        seconds: _Seconds,
+        in_flight: int,
+        rules: Rules,
+    ) -> None:
+        self._legs = len(legs.local)
+        none, nowhere = np.zeros(0), np.zeros((0, 0))
+        self._pipeline = MicroBatchPipeline(
+            clock,
+            rank,
+            _own_stations(legs, stations, rules),
+            seconds.local.tolist(),
+            work.micro_batches,
+            in_flight,
+            self._close,
+        )
+        before = _Shape(Legs(legs.opening, (), ()), stations, 0)
+        opening = _Seconds(seconds.opening, nowhere, none)
+        self.opening = _Chain(clock, rank, before, opening, self._pipeline.begin)
+        after = _Shape(Legs((), (), legs.closing), stations, 0)
+        self._closing = _Chain(clock, rank, after, _Seconds(none, nowhere, seconds.closing))
+        self._closing_s = 0.0
+
+    def _close(self, now_s: float) -> None:
+        self._closing_s = now_s
+        self._closing.token.begin(now_s)
+
+    def timeline(self) -> DeviceTimeline:
+        """All of a device's round."""
+        spans = np.frombuffer(self._pipeline.spans)
+        return DeviceTimeline(
+            opening_s=self.opening.spans_s(0.0),
+            local_s=spans.reshape(-1, self._legs, 3),
+            closing_s=self._closing.spans_s(self._closing_s),
+            overlaps=True,
+        )
+
+
+def _own_stations(legs: Legs, stations: Stations, rules: Rules) -> list[Station | None]:
+    """The stations of a micro-batch's legs, with the device's own share of the band among them;
+    None where the device computes.
+    """
+    uplink = Fifo()
+    own = {Place.UPLINK: uplink}
+    own[Place.DOWNLINK] = uplink if rules.duplex is Duplex.HALF else Fifo()
+    found = []
+    for leg in legs.local:
+        place = Place.SERVER if leg.step is None else leg.step.place
+        found.append(stations.of(leg) or own.get(place))
+    return found
+
+
+# The event simulation of one round of any scheme, under given rules.
+#
+# Knows no model and no channel: the work brings its amounts and rates.
+
+
+def simulate(
+    scheme: Scheme, work: Sequence[DeviceWork], rules: Rules | None = None
+) -> RoundTimeline:
+    """Play one round of `scheme` with each device's `work`; without `rules`, the paper's.
+
+    Everything that could happen at the same second goes by device number. Devices in turn have the
+    rates in their work while they are alone, which is the caller's to give.
+
+    Raises ConfigError without devices, for a scheme that visits the server more than once in a
+    local step, for micro-batches at a server that keeps an order by local step, and for work that
+    does not fit the scheme.
+    Source: SFT eqs. (19) to (27), the server working in order of arrival (Section IV-A).
+    """
+    rules = Rules() if rules is None else rules
+    _check(scheme, work)
+    legs = legs_of(scheme)
+    devices: list[DeviceTimeline] = []
+    if scheme.devices is DeviceOrder.PARALLEL:
+        devices = play(scheme, legs, work, rules, turn_s=0.0)
+    else:
+        for device in work:
+            turn_s = devices[-1].delay_s if devices else 0.0
+            devices += play(scheme, legs, [device], rules, turn_s)
+    return RoundTimeline(scheme, tuple(work), rules, tuple(devices))
+
+
+def _check(scheme: Scheme, work: Sequence[DeviceWork]) -> None:
+    if not work:
+        raise ConfigError("a round needs at least one device")
+    if sum(step.place is Place.SERVER for step in scheme.local) > 1:
+        raise ConfigError(f"scheme {scheme.name}: at most one server step in a local step")
+    most = max(device.micro_batches for device in work)
+    if most > 1 and scheme.server is not ServerOrder.ARRIVAL:
+        raise ConfigError(
+            f"scheme {scheme.name}: {most} micro-batches, but its server takes mini-batches in an"
+            " order of its own: give 1 micro-batch"
+        )

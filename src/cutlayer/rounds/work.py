@@ -1,0 +1,257 @@
+"""What a device's round is made of: steps, amounts and what is waited for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Float64
+
+from cutlayer.channel.rates import LinkRates
+from cutlayer.errors import ConfigError
+from cutlayer.rounds.costs import SchemeTraffic, StepFlops, recomputed_flops
+from cutlayer.rounds.memory import Accounting
+from cutlayer.rounds.schemes import DeviceOrder, Phase, Place, Scheme, ServerOrder, Step
+from cutlayer.spec import ActivationPolicy, MiniBatch, ModelSpec, Trained
+from cutlayer.units import BITS_PER_BYTE
+
+# How much each step of a device's round takes: FLOPs or bytes, at which rate, hence seconds.
+#
+# Knows no model: the trainer fills the amounts with the lengths of the packets it really made,
+# `amounts.py` with those of a cost model.
+
+
+@dataclass(frozen=True)
+class DeviceRates:
+    """The rates that one device's steps run at, constant during a round."""
+
+    device_flops_per_s: float
+    server_flops_per_s: float
+    link: LinkRates
+
+    def seconds_per_unit(self, place: Place, whole_band: bool = False) -> float:
+        """Seconds for one FLOP (compute) or one byte (send) at `place`.
+
+        `whole_band`: a transfer has the band to itself, not the device's share of it. Raises
+        ConfigError for a rate that is not positive.
+        """
+        match place:
+            case Place.DEVICE:
+                rate = self.device_flops_per_s
+            case Place.SERVER:
+                rate = self.server_flops_per_s
+            case Place.BROADCAST:
+                rate = self.link.broadcast_bit_per_s
+            case Place.UPLINK if whole_band:
+                rate = self.link.uplink_band_bit_per_s
+            case Place.UPLINK:
+                rate = self.link.uplink_bit_per_s
+            case Place.DOWNLINK if whole_band:
+                rate = self.link.downlink_band_bit_per_s
+            case Place.DOWNLINK:
+                rate = self.link.downlink_bit_per_s
+        if not rate > 0:
+            raise ConfigError(f"the rate of the {place} is {rate}: it must be positive")
+        return (1.0 if place in (Place.DEVICE, Place.SERVER) else BITS_PER_BYTE) / rate
+
+
+@dataclass(frozen=True)
+class DeviceWork:
+    """One device's amounts in a round by phase: FLOPs where it computes, bytes where it sends.
+
+    A step of the opening or closing has one value; a local one has `local_steps * micro_batches`,
+    the micro-batches of a local step together. `in_flight`: how many micro-batches a pipelined
+    scheme may have between the start of their forward and the end of their backward; None is all
+    of a mini-batch. Any other scheme has one.
+    """
+
+    amounts: Mapping[Phase, Float[np.ndarray, " repeat"]]
+    rates: DeviceRates
+    local_steps: int
+    micro_batches: int = 1
+    in_flight: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.local_steps < 0:
+            raise ConfigError(f"local_steps is {self.local_steps}: it cannot be negative")
+        if self.micro_batches < 1:
+            raise ConfigError(f"micro_batches is {self.micro_batches}: it must be at least 1")
+        if self.in_flight is not None and self.in_flight < 1:
+            raise ConfigError(f"in_flight is {self.in_flight}: give at least 1, or None for all")
+
+    @property
+    def repeats(self) -> int:
+        """How often each local phase happens: once a micro-batch of each local step."""
+        return self.local_steps * self.micro_batches
+
+    def most_in_flight(self, scheme: Scheme) -> int:
+        """How many micro-batches `scheme` lets this device have under way at a time."""
+        if not scheme.pipelined:
+            return 1
+        return min(self.in_flight or self.micro_batches, self.micro_batches)
+
+    def seconds(
+        self, step: Step, repeats: int, whole_band: bool = False
+    ) -> Float[np.ndarray, " repeat"]:
+        """Seconds of each of the `repeats` times that `step` happens.
+
+        Raises ConfigError if the amounts lack the phase, have another count, or are negative.
+        """
+        amount = self.amounts.get(step.phase)
+        if amount is None:
+            raise ConfigError(f"no amount of work is given for the phase {step.phase}")
+        if amount.shape != (repeats,):
+            raise ConfigError(f"{step.phase}: {amount.shape} amounts for {repeats} steps")
+        # NaN is neither
+        if repeats and not (amount.min() >= 0 and amount.max() < np.inf):
+            raise ConfigError(f"{step.phase}: amounts must be finite and at least 0")
+        unit_s = self.rates.seconds_per_unit(step.place, whole_band)
+        return np.asarray(amount * unit_s, dtype=np.float64)
+
+    def payload_bytes(self, step: Step) -> Float[np.ndarray, " repeat"]:
+        """Bytes of each time `step` happens; zeros where it computes."""
+        amount = self.amounts[step.phase]
+        return amount if step.sends else np.zeros_like(amount)
+
+
+# From a cost model to a device's work: what each step of a round takes, without training.
+#
+# Knows the accountings and the schemes; the analytic figures and the planner ask here what the
+# trainer counts.
+
+
+def round_work(
+    scheme: Scheme,
+    model: ModelSpec,
+    cut: int,
+    batch: MiniBatch,
+    local_steps: int,
+    accounting: Accounting,
+    rates: DeviceRates,
+    *,
+    compression_up: float = 1.0,
+    compression_down: float = 1.0,
+    first_round: bool = True,
+    micro_batches: int = 1,
+    in_flight: int | None = None,
+    holding: ActivationPolicy = ActivationPolicy.KEEP,
+) -> DeviceWork:
+    """One device's work in a round of `local_steps` mini-batches like `batch`.
+
+    `compression_up`, `compression_down`: bytes sent over bytes uncompressed (the paper's beta), of
+    activations and gradients; a scheme without compression sends them all. Micro-batches differ by
+    one sample at most, and a mini-batch's amounts are theirs by samples. What `holding` makes a
+    device compute twice is part of its backward. The broadcast is the
+    frozen part in the first round and the merged adapters in each, unless each device is handed
+    those of the one before it; the paper's Psi holds both, and with all weights trained they are
+    the same. Where devices hold the whole model `cut` only divides it between two phases.
+    Labels, frames and checksums are left out.
+    Raises ConfigError for a cut that is not.
+    """
+    held = cut if scheme.splits else model.blocks
+    flops = accounting.flops(model, cut, batch, scheme.trained)
+    traffic = accounting.traffic(model, held, batch, scheme.trained)
+    if scheme.compressed:
+        up, down = compression_up, compression_down
+    else:
+        up, down = 1.0, 1.0
+    edge = _edge_bytes(scheme, traffic, first_round)
+    shares = _micro_batch_shares(batch.samples, micro_batches)
+    amounts = {
+        step.phase: np.array([edge[step.phase]]) for step in (*scheme.opening, *scheme.closing)
+    }
+    local = _local_amounts(flops, traffic, up, down)
+    local[Phase.DEVICE_BACKWARD] += recomputed_flops(model, batch, flops, holding)
+    for step in scheme.local:
+        amounts[step.phase] = np.tile(local[step.phase] * shares, local_steps)
+    return DeviceWork(amounts, rates, local_steps, micro_batches, in_flight)
+
+
+def _edge_bytes(scheme: Scheme, traffic: SchemeTraffic, first_round: bool) -> dict[Phase, float]:
+    """Bytes that open and close a round."""
+    adapter = float(traffic.adapter_bytes)
+    frozen = float(traffic.model_bytes) if scheme.trained is Trained.ADAPTERS else 0.0
+    merged = adapter if scheme.devices is DeviceOrder.PARALLEL else 0.0
+    if first_round:
+        distributed = frozen if frozen and traffic.adapters_in_model else frozen + merged
+    else:
+        distributed = merged
+    return {
+        Phase.MODEL_DISTRIBUTION: distributed,
+        Phase.ADAPTER_DOWN: adapter,
+        Phase.ADAPTER_UP: adapter,
+    }
+
+
+def _local_amounts(
+    flops: StepFlops, traffic: SchemeTraffic, up: float, down: float
+) -> dict[Phase, float]:
+    """FLOPs and bytes of one mini-batch."""
+    return {
+        Phase.DEVICE_FORWARD: flops.device_forward,
+        Phase.ACTIVATION_UP: up * traffic.activation_bytes,
+        Phase.SERVER_COMPUTE: flops.server,
+        Phase.UPPER_COMPUTE: flops.server,
+        Phase.GRADIENT_DOWN: down * traffic.gradient_bytes,
+        Phase.DEVICE_BACKWARD: flops.device_backward,
+    }
+
+
+def _micro_batch_shares(samples: int, parts: int) -> Float64[np.ndarray, " part"]:
+    """The part of a mini-batch's samples in each of its micro-batches, the larger ones first."""
+    each, more = divmod(samples, parts)
+    return (each + (np.arange(parts) < more)) / samples
+
+
+# A device's round as the clock sees it: each step, and what is waited for before it.
+#
+# Knows no seconds. A scheme's steps are given; the waits between them follow from its two orders.
+
+
+_QUEUES = {
+    Place.DEVICE: Phase.DEVICE_QUEUE,
+    Place.SERVER: Phase.SERVER_QUEUE,
+    Place.UPLINK: Phase.LINK_QUEUE,
+    Place.DOWNLINK: Phase.LINK_QUEUE,
+    Place.BROADCAST: Phase.LINK_QUEUE,
+}
+
+
+@dataclass(frozen=True)
+class Leg:
+    """One step and the wait before it; without a step, a wait for other devices alone."""
+
+    step: Step | None
+    wait: Phase
+
+
+TURN = Leg(None, Phase.TURN)
+BARRIER = Leg(None, Phase.BARRIER)
+
+
+@dataclass(frozen=True)
+class Legs:
+    """`opening` once, `local` once each micro-batch of each local step, `closing` once."""
+
+    opening: tuple[Leg, ...]
+    local: tuple[Leg, ...]
+    closing: tuple[Leg, ...]
+
+
+def legs_of(scheme: Scheme) -> Legs:
+    """The legs of each device's round.
+
+    Devices in turn hear the broadcasts that open the round all at once, then wait for their turn.
+    A server that works on all devices together ends every local step with a barrier.
+    """
+    opening = [_leg(step) for step in scheme.opening]
+    if scheme.devices is DeviceOrder.IN_TURN:
+        heard = [step.place is Place.BROADCAST for step in scheme.opening]
+        opening.insert(heard.index(False) if False in heard else len(heard), TURN)
+    local = [_leg(step) for step in scheme.local]
+    if scheme.server is ServerOrder.TOGETHER:
+        local.append(BARRIER)
+    return Legs(tuple(opening), tuple(local), tuple(_leg(step) for step in scheme.closing))
+
+
+def _leg(step: Step) -> Leg:
+    return Leg(step, _QUEUES[step.place])

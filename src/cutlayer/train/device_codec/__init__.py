@@ -1,1 +1,0 @@
-"""The codec on a tensor's own torch device: only symbols and small statistics cross to the host."""

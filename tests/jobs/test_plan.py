@@ -1,0 +1,180 @@
+"""A configuration made into a plan, and the plan into a configuration that trains as planned."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+from planner.profiles import profile
+
+from cutlayer.cli.main import main
+from cutlayer.config.read import config_yaml, read_config
+from cutlayer.config.schema import Config
+from cutlayer.errors import ConfigError
+from cutlayer.jobs.plan import Planned, plan, planned_config
+from cutlayer.planner.explain import CutInfeasibility
+from cutlayer.planner.profile import packaged_profile, profile_text
+from cutlayer.units import BITS_PER_BYTE
+
+SMALL = {
+    "devices": {"count": 2},
+    "training": {"rounds": 2, "local_steps": 2, "batch_size": 4},
+}
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A profile's file."""
+    path = tmp_path_factory.mktemp("profile") / "profile.json"
+    path.write_text(profile_text(profile()), encoding="utf-8")
+    return str(path)
+
+
+def planned(**sections: object) -> Planned:
+    """The plan of the built-in model on two devices, sections on top."""
+    return plan(Config.model_validate({**SMALL, **sections}))
+
+
+def test_a_profile_by_its_path_chooses_the_codec(measured: str) -> None:
+    made = planned(planner={"profile": measured})
+    assert made.profile == profile()
+    chosen = made.plan.chosen
+    assert chosen is not None
+    # of what loses two points at most, `best` at 0.7 and 0.4 bits sends least
+    assert chosen.decision.codec.settings == {"target_bits_up": 0.7, "target_bits_down": 0.4}
+    assert chosen.decision.codec.accuracy_loss == pytest.approx(0.012)
+    finer = planned(planner={"profile": measured, "accuracy_loss": 0.005}).plan.chosen
+    assert finer is not None
+    assert finer.decision.codec.settings == {"target_bits_up": 1.0, "target_bits_down": 0.6}
+
+
+def test_a_profile_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no profile .*absent\.json"):
+        planned(planner={"profile": str(tmp_path / "absent.json")})
+
+
+def test_the_packaged_profile_is_that_of_model_and_data() -> None:
+    assert planned().profile == packaged_profile("dinov2-small", "fashion-mnist")
+    unmeasured = planned(
+        model="vit-l16",
+        data={"name": "icons-200", "image_size": 224},
+        adapter={"rank": 16, "alpha": 16},
+        devices={"count": 2, "memory_mib": None},
+    )
+    assert unmeasured.profile is None
+    (only,) = unmeasured.plan.codecs.accurate
+    assert (only.codec, only.accuracy_loss) == (unmeasured.config.codec.name, None)
+
+
+def test_an_uncompressed_scheme_asks_for_no_accuracy(measured: str) -> None:
+    made = planned(
+        scheme="fl-lora",
+        devices={"count": 2, "memory_mib": None},
+        planner={"profile": measured, "accuracy_loss": 0.0},
+    )
+    assert made.plan.chosen is not None
+    assert made.plan.misfits == ()
+
+
+def test_limits_are_those_of_the_section(measured: str) -> None:
+    made = planned(
+        planner={
+            "profile": measured,
+            "most_share": [0.4, 0.7],
+            "least_cut": 3,
+            "server_busy": 0.9,
+            "cuts": "per-device",
+            "accuracy_loss": 0.03,
+        }
+    )
+    limits = made.plan.limits
+    assert limits.most_share == (0.4, 0.7)
+    assert (limits.least_cut, limits.server_busy, limits.per_device_cuts) == (3, 0.9, True)
+    assert made.plan.most_loss == 0.03
+    assert made.plan.chosen is not None
+    assert min(made.plan.chosen.decision.cuts) >= 3
+    assert made.plan.chosen.decision.shares[0] <= 0.4
+    deep = planned(planner={"profile": measured, "least_cut": 12}).plan
+    assert deep.misfits[0] == CutInfeasibility(12, 11)
+
+
+def test_the_planned_configuration_keeps_the_decision(measured: str, tmp_path: Path) -> None:
+    made = planned(planner={"profile": measured, "least_cut": 2})
+    config = planned_config(made)
+    path = tmp_path / "plan.yaml"
+    path.write_text(config_yaml(config), encoding="utf-8")
+    assert read_config(path) == config
+    assert made.plan.chosen is not None
+    decision = made.plan.chosen.decision
+    assert config.scheme.name == decision.scheme.name
+    assert config.model.cut == decision.common_cut
+    assert config.training.micro_batches == decision.held.micro_batches
+    assert config.devices.activation_memory == decision.held.holding
+    assert config.link.downlink == decision.rules.downlink.value.replace(" ", "-")
+    assert config.codec.name == decision.codec.codec
+    for name, value in decision.codec.settings.items():
+        assert getattr(config.codec, name) == pytest.approx(value)
+    assert config.planner.name == "static"
+    assert config.planner.least_cut == 2
+    # planned again it comes to the same, as nothing else has changed
+    again = plan(config).plan.chosen
+    assert again is not None
+    assert (again.decision.cuts, again.decision.codec) == (decision.cuts, decision.codec)
+
+
+def test_settings_of_another_codec_are_left_behind(measured: str) -> None:
+    made = planned(
+        codec={"name": "paper-rans", "keep_ratio": 0.1, "levels": 3},
+        planner={"profile": measured},
+    )
+    config = planned_config(made)
+    assert config.codec.name == "best"
+    assert config.codec.target_bits_up == 0.7
+
+
+def test_a_channel_that_changes_is_solved_anew_each_round(measured: str) -> None:
+    made = planned(channel={"fading": "rayleigh"}, planner={"profile": measured})
+    assert planned_config(made).planner.name == "two-timescale"
+    shared = planned(link={"uplink": "shared"}, planner={"profile": measured})
+    assert planned_config(shared).planner.name == "even"
+
+
+def test_what_there_is_nothing_to_train_by(measured: str) -> None:
+    nothing = planned(planner={"profile": measured, "least_cut": 12})
+    with pytest.raises(ConfigError, match="nothing fits"):
+        planned_config(nothing)
+
+
+@pytest.mark.parametrize("rate", ["constant-snr", "constant-power"])
+def test_training_by_the_plan_takes_the_planned_seconds(tmp_path: Path, rate: str) -> None:
+    config = tiny.config(
+        tiny.vision_model(tmp_path / "model"),
+        tiny.images(tmp_path / "images"),
+        codec="none",
+        partition="iid",
+        devices={"count": 3, "uplink_snr_db": [17, 9, 3], "downlink_snr_db": 12},
+        channel={"bandwidth_hz": 1e5, "rate": rate},
+    )
+    made = plan(config)
+    chosen = made.plan.chosen
+    assert chosen is not None
+    file, output = tmp_path / "plan.yaml", tmp_path / "runs"
+    file.write_text(config_yaml(planned_config(made)), encoding="utf-8")
+    assert main(["train", str(file), "--quiet", "--output", str(output)]) == 0
+    (run,) = output.iterdir()
+    curves = made.plan.workload.channel.mean_curves()
+    rates = [
+        curve.rate_bit_per_s(np.array(chosen.decision.shares)).min()
+        for curve in (curves.uplink, curves.downlink)
+    ]
+    records = tiny.read_lines(run / "rounds.jsonl")[1:]
+    for record, forecast in zip(records, (chosen.first, chosen.later), strict=True):
+        up = float(str(record["uplink_bytes"])) - forecast.uplink_bytes
+        down = float(str(record["downlink_bytes"])) - forecast.downlink_bytes
+        # frames, checksums and labels: the plan leaves them out
+        assert 0 < up < 0.2 * forecast.uplink_bytes
+        assert 0 < down < 0.2 * forecast.downlink_bytes
+        # whoever waits for whom: no longer than all of them one after another at the slowest rate
+        most_s = BITS_PER_BYTE * float(up + down) / float(min(rates))
+        assert abs(float(str(record["delay_s"])) - forecast.delay_s) <= most_s
+        assert most_s < forecast.delay_s

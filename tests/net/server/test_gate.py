@@ -1,0 +1,178 @@
+"""The gate: bytes go through whole, at the pace of the slower side, and ends are passed on."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from cutlayer.logs import lines_to
+from cutlayer.net.server.admission import ConnectionLimits
+from cutlayer.net.server.listener import ENROL, LOOPBACK, TLS, Listener
+from cutlayer.units import KIB, MIB
+from net.ends import PATIENCE_S
+
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@contextlib.asynccontextmanager
+async def gate_before(serve: Serve) -> AsyncIterator[tuple[Listener, int]]:
+    """A gate with one server behind for both first bytes."""
+    gate = Listener(ConnectionLimits())
+    behind = gate.inner.path("server")
+    server = await asyncio.start_unix_server(serve, behind)
+    port = await gate.open(LOOPBACK, 0, {TLS: behind, ENROL: behind})
+    try:
+        yield gate, port
+    finally:
+        await gate.close()
+        server.close()
+
+
+def test_bytes_go_through_whole_both_ways_and_so_does_the_end() -> None:
+    sent = bytes(range(256)) * (20 * MIB // 256)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.read())  # until the other end has said all
+        await writer.drain()
+        writer.close()
+
+    async def run() -> None:
+        async with gate_before(serve) as (_, port):
+            reader, writer = await asyncio.open_connection(LOOPBACK, port)
+            writer.write(TLS + sent)
+            writer.write_eof()
+            assert await reader.read() == TLS + sent
+            writer.close()
+            await writer.wait_closed()
+
+    asyncio.run(run())
+
+
+def test_the_byte_that_asks_to_enrol_is_not_passed_on() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.readexactly(5))
+        writer.close()
+
+    async def run() -> None:
+        async with gate_before(serve) as (_, port):
+            for first, seen in ((ENROL, b"hello"), (TLS, TLS + b"hell")):
+                reader, writer = await asyncio.open_connection(LOOPBACK, port)
+                writer.write(first + b"hello")
+                assert await reader.read() == seen
+                writer.close()
+                with contextlib.suppress(ConnectionError):
+                    await writer.wait_closed()
+
+    asyncio.run(run())
+
+
+def test_who_does_not_read_stops_who_sends() -> None:
+    """What the gate holds of it is one buffer; the rest is what the system holds of two sockets,
+    6 MiB each at Linux's largest."""
+    over: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        reader._transport.pause_reading()  # type: ignore[attr-defined]
+        over.append(writer)
+
+    async def run() -> None:
+        async with gate_before(serve) as (_, port):
+            _, writer = await asyncio.open_connection(LOOPBACK, port)
+            writer.write(TLS)
+            sent = 0
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    while sent < 1024 * MIB:
+                        writer.write(bytes(256 * KIB))
+                        await writer.drain()
+                        sent += 256 * KIB
+            assert sent <= 32 * MIB
+            writer.transport.abort()
+            for one in over:
+                one.transport.abort()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("end", ["close", "abort"])
+def test_who_stays_when_the_server_has_hung_up_is_cut_off(end: str) -> None:
+    """It is proven, and its place is for others all the same."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(1)
+        writer.write(b"bye")
+        await writer.drain()
+        getattr(writer.transport, end)()
+
+    async def run() -> None:
+        async with gate_before(serve) as (gate, port):
+            with socket.create_connection((LOOPBACK, port)) as leech:
+                leech.sendall(TLS)
+                async with asyncio.timeout(PATIENCE_S):
+                    while not (visits := tuple(gate._visits)):
+                        await asyncio.sleep(0.01)
+                    visits[0].prove()
+                    while gate._visits:  # the leech neither closes nor reads
+                        await asyncio.sleep(0.01)
+                assert not gate._by_number
+                assert leech.recv(3) == b"bye"
+
+    asyncio.run(run())
+
+
+def test_a_server_behind_that_is_gone_ends_the_connection() -> None:
+    said: list[str] = []
+
+    async def run() -> None:
+        gate = Listener(ConnectionLimits())
+        port = await gate.open(LOOPBACK, 0, {TLS: gate.inner.path("nobody")})
+        reader, writer = await asyncio.open_connection(LOOPBACK, port)
+        writer.write(TLS)
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+        await gate.close()
+        assert gate.refusals == 1
+
+    with lines_to(said.append):
+        asyncio.run(run())
+    assert said == ["refused 127.0.0.1: the server is stopping"]
+
+
+def test_a_visitor_is_known_by_its_name_behind() -> None:
+    peers: list[str] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peers.append(writer.get_extra_info("peername"))
+        writer.write(await reader.read(1))
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+        writer.close()
+
+    async def run() -> None:
+        async with gate_before(serve) as (gate, port):
+            reader, writer = await asyncio.open_connection(LOOPBACK, port)
+            writer.write(TLS)
+            assert await reader.readexactly(1) == TLS
+            visit = gate.visit(peers[0])
+            assert visit is not None and visit.address == LOOPBACK
+            visit.prove()
+            visit.prove()
+            visit.end()
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read() == b""
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+            assert gate.visit(peers[0]) is None
+            visit.prove()  # too late for anything
+            visit.end()
+
+    said: list[str] = []
+    with lines_to(said.append):
+        asyncio.run(run())
+    assert said == []

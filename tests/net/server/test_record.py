@@ -1,0 +1,59 @@
+"""What a server writes of a round: the record and the checkpoint have one clock."""
+
+import asyncio
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+import tiny
+
+from cutlayer.errors import RunError
+from cutlayer.jobs.train import prepare
+from cutlayer.net.server.driver import recover
+from cutlayer.net.server.session import ServerSession
+from cutlayer.net.server.timing import MeasuredRound
+from cutlayer.net.server.worker import Recorder, ServerWorker
+from cutlayer.train.records import TrainedRound
+from cutlayer.train.run import Silent, begin
+from cutlayer.train.state import RunState
+from net.ends import PATIENCE_S
+from net.harness import Run, Site
+
+
+def _full(state: RunState, measured: MeasuredRound | None) -> None:
+    raise RunError("no space left")
+
+
+async def _stop_at_the_checkpoint(run: Run) -> None:
+    """A server whose journal has the end of the first round, and nothing else has."""
+    site = Site(run)
+    _, site.server = run.server(save=_full)
+    devices = [
+        asyncio.create_task(run.device(n).take_part(partial(site.dial, n)))
+        for n in range(len(run.setup.devices))
+    ]
+    async with asyncio.timeout(PATIENCE_S):
+        with pytest.raises(RunError, match="no space left"):
+            await site.server.finished()
+    for device in devices:
+        device.cancel()
+    await asyncio.gather(*devices, return_exceptions=True)
+    await site.hang_up()
+
+
+def test_a_round_that_nobody_saw_has_one_clock(vision: tuple[Path, Path], tmp_path: Path) -> None:
+    """The server that goes through its journal did not see how long the round took."""
+    run = Run(prepare(tiny.config(*vision, codec="none")).setup, tmp_path)
+    state = begin(run.setup, run.directory, run.rounds, Silent())
+    asyncio.run(_stop_at_the_checkpoint(run))
+    worker = ServerWorker(run.server_tools(), state)
+    session = ServerSession(run.plan(), worker.adapter)
+    controller = run.controller(state)
+    recorder = Recorder(run.setup, run.directory, worker, session, Silent(), time.monotonic)
+    recover(session, worker, run.journal, controller, recorder.save)
+    kept, record = run.directory.load(), run.directory.records()[-1]
+    assert isinstance(record, TrainedRound)
+    assert kept is not None and kept.round == record.round == 1
+    assert record.virtual_time_s == record.delay_s == kept.virtual_time_s > 0
+    assert worker.state.virtual_time_s == kept.virtual_time_s

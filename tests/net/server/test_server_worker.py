@@ -1,0 +1,119 @@
+"""What a server computes with: nothing that a device may not send leaves a trace."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from cutlayer.codec.codec import EMPTY
+from cutlayer.codec.packet import Packet, pack
+from cutlayer.codec.raw import RawCodec, encode_targets
+from cutlayer.codec.segments import Segments
+from cutlayer.errors import PacketError, RunError
+from cutlayer.jobs.train import prepare
+from cutlayer.net.server.worker import ServerWorker
+from cutlayer.net.wire.frames import Position
+from cutlayer.net.wire.messages import Activation, Adapter, Micro, Weight
+from cutlayer.train.exchange import pack_adapter
+from cutlayer.train.round import initial_state
+from cutlayer.train.state import Setup
+from net.harness import Run
+
+BATCH, TOKENS, WIDTH = 4, 5, 24
+
+
+@pytest.fixture(scope="module")
+def setup(vision: tuple[Path, Path]) -> Setup:
+    return prepare(tiny.config(*vision, codec="none")).setup
+
+
+def _packet(*shape: int) -> bytes:
+    values = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    return RawCodec().encode(values, EMPTY, np.random.default_rng(0)).packet
+
+
+def _infinite() -> bytes:
+    values = np.full((BATCH, TOKENS, WIDTH), np.inf, dtype="<f4")
+    shape = values.shape
+    return pack(Packet("none", shape, Segments.full(shape), {"values": values.tobytes()}))
+
+
+def good() -> Activation:
+    """A mini-batch of random values, as a device may send it."""
+    labels = encode_targets(np.arange(BATCH) % tiny.CLASSES, tiny.CLASSES)
+    packet = _packet(BATCH, TOKENS, WIDTH)
+    return Activation(Position(1, 0, 0), Micro(1.0, True), packet, labels, tuple(range(BATCH)))
+
+
+HOSTILE = {
+    "no packet": replace(good(), packet=b"x" * 100),
+    "too many samples": replace(good(), packet=_packet(BATCH + 1, TOKENS, WIDTH)),
+    "no samples": replace(good(), packet=_packet(0, TOKENS, WIDTH)),
+    "too many tokens": replace(good(), packet=_packet(1, 17, WIDTH), samples=(0,)),
+    "another width": replace(good(), packet=_packet(BATCH, TOKENS, WIDTH + 1)),
+    "two dimensions": replace(good(), packet=_packet(BATCH, WIDTH)),
+    "infinite": replace(good(), packet=_infinite()),
+    "labels of other samples": replace(good(), labels=good().labels[1:]),
+    "no such label": replace(
+        good(), labels=encode_targets(np.full(BATCH, tiny.CLASSES), tiny.CLASSES + 1)
+    ),
+    "numbers of other samples": replace(good(), samples=(1, 2, 3)),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_what_no_device_may_send_changes_nothing(what: str, setup: Setup, tmp_path: Path) -> None:
+    """The next good activation gives what it would have given."""
+    tools = Run(setup, tmp_path).server_tools()
+    calm, attacked = (ServerWorker(tools, initial_state(setup)) for _ in range(2))
+    with pytest.raises(PacketError):
+        attacked.train(0, HOSTILE[what])
+    assert attacked.train(0, good()) == calm.train(0, good())
+    second = replace(good(), position=Position(1, 1, 0))
+    assert attacked.train(0, second) == calm.train(0, second)
+
+
+@pytest.mark.parametrize("lengths", [(0,) * BATCH, (3, 0, TOKENS, 1)])
+def test_a_text_without_a_token_is_refused(
+    lengths: tuple[int, ...], bert: tuple[Path, Path], tmp_path: Path
+) -> None:
+    setup = prepare(tiny.config(*bert, codec="none")).setup
+    worker = ServerWorker(Run(setup, tmp_path).server_tools(), initial_state(setup))
+    values = np.ones((BATCH, TOKENS, WIDTH), np.float32)
+    encoded = RawCodec().encode(values, EMPTY, np.random.default_rng(0), lengths=lengths)
+    labels = encode_targets(np.zeros(BATCH, np.int64), setup.classes)
+    with pytest.raises(PacketError, match="without a token"):
+        worker.train(0, replace(good(), packet=encoded.packet, labels=labels))
+
+
+def test_an_adapter_of_other_values_is_refused(setup: Setup, tmp_path: Path) -> None:
+    worker = ServerWorker(Run(setup, tmp_path).server_tools(), initial_state(setup))
+    parameters = initial_state(setup).device.row.numel()
+    with pytest.raises(PacketError):
+        worker.take(0, Adapter(1, Weight(1), pack_adapter(torch.zeros(parameters + 1))))
+
+
+def test_adapters_that_are_not_finite_are_not_merged(setup: Setup, tmp_path: Path) -> None:
+    tools = replace(Run(setup, tmp_path).server_tools(), rate_of=lambda _: 1e300)
+    first = initial_state(setup)
+    worker = ServerWorker(tools, first)
+    worker.train(0, good())
+    worker.take(0, Adapter(1, Weight(1), pack_adapter(first.device.row)))
+    with pytest.raises(RunError, match="round 1 diverged: its merged adapters are not finite"):
+        worker.merge((0,))
+    assert worker.state is first
+
+
+def test_a_device_that_begins_anew_is_as_if_it_had_not_begun(setup: Setup, tmp_path: Path) -> None:
+    tools = Run(setup, tmp_path).server_tools()
+    calm, renewed = (ServerWorker(tools, initial_state(setup)) for _ in range(2))
+    other = calm.train(1, good())
+    renewed.train(0, good())
+    renewed.renew(0)
+    assert renewed.train(1, good()) == other
+    assert renewed.train(0, good()) == calm.train(0, good())
+    second = replace(good(), position=Position(1, 1, 0))
+    assert renewed.train(0, second) == calm.train(0, second)
