@@ -69,7 +69,7 @@ class Extent:
 class Mode:
     """How a device works through a mini-batch."""
 
-    holding: ActivationPolicy
+    activation_memory: ActivationPolicy
     micro_batches: int
     in_flight: int
     half: bool = False
@@ -78,7 +78,7 @@ class Mode:
     def name(self) -> str:
         """`keep/16/1/float32`."""
         base = "bfloat16" if self.half else "float32"
-        return f"{self.holding}/{self.micro_batches}/{self.in_flight}/{base}"
+        return f"{self.activation_memory}/{self.micro_batches}/{self.in_flight}/{base}"
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,7 @@ def _step(part: DevicePart, rows: Tensor, pixels: Tensor, size: int, mode: Mode)
     draw = torch.Generator().manual_seed(2)
     crossing = 0
     for micro in pixels.split(size):
-        one = hold(part, rows, [len(micro)], {"pixel_values": micro}, mode.holding)
+        one = hold(part, rows, [len(micro)], {"pixel_values": micro}, mode.activation_memory)
         crossing = max(crossing, one.activation.nbytes)
         one.release()  # as if it had been sent
         pending.append(one)
@@ -450,7 +450,7 @@ def _cells(row: Row) -> list[str]:
     adapters = counted.adapters + counted.gradients + counted.optimizer
     sizes = [counted.weights, adapters, counted.input, counted.saved, counted.crossing]
     return [
-        str(row.mode.holding),
+        str(row.mode.activation_memory),
         "bfloat16" if row.mode.half else "float32",
         str(row.mode.micro_batches),
         str(row.mode.in_flight),

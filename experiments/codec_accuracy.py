@@ -195,7 +195,7 @@ def run(setup: Setup, start: RunState, codec: str, rounds: int) -> Result:
             for _ in range(rounds):
                 outcome = Round(setup, state).play()
                 state = outcome.state
-                ledgers.append(outcome.ledger)
+                ledgers.append(outcome.round_costs)
                 losses.append(outcome.train_loss)
         except PacketError as error:  # activations or gradients that are not finite
             return {"diverged": str(error)}
@@ -216,8 +216,8 @@ def traffic(ledgers: Sequence[RoundCosts]) -> Result:
     frame of some 60 bytes adds to that count less than one element in a thousand.
     """
     total = {"up": 0, "down": 0, "plain_up": 0, "plain_down": 0}
-    for ledger in ledgers:
-        sent, counts = ledger.bytes_by_payload(), ledger.byte_counts()
+    for round_costs in ledgers:
+        sent, counts = round_costs.bytes_by_payload(), round_costs.byte_counts()
         others_up = sent["labels"] + sent["adapter_up"]
         others_down = sent["adapter_down"] + sent.get("model", 0)
         total["up"] += sent["activation"]

@@ -82,16 +82,16 @@ def _comparable(seen: Seen, partition: Partition, line: Line, codec: str) -> Cla
     """Comparable is taken as: more than 95 % of the best benchmark's accuracy, beyond noise."""
     benchmarks = {other: seen.last(partition, other) for other in LINES if other.benchmark}
     best = max(benchmarks, key=benchmarks.__getitem__)
-    ours, rival = seen.last(partition, line), benchmarks[best]
-    noise = seen.noise(rival, 1 - CLOSE)
-    verdict = judge_larger(ours, (1 - CLOSE) * rival, noise=noise)
+    ours, baseline = seen.last(partition, line), benchmarks[best]
+    noise = seen.noise(baseline, 1 - CLOSE)
+    verdict = judge_larger(ours, (1 - CLOSE) * baseline, noise=noise)
     others = ", ".join(f"{other.name} {value:.1f} %" for other, value in benchmarks.items())
     shown = "is" if verdict is Verdict.ORDERING else "is not shown to be"
     return Claim(
         f"SFT ({codec}) less the best benchmark, {partition.title}",
         "comparable",
         None,
-        ours - rival,
+        ours - baseline,
         "points",
         verdict,
         f"{ours:.1f} % beside {others}, after {seen.rounds[-1]} rounds: that {shown} more than "

@@ -37,9 +37,11 @@ def curves_of() -> Curves:
     spec, batch = vit_spec(VIT_BASE), MiniBatch(SAMPLES, VIT_BASE.tokens)
     cuts = range(1, spec.blocks + 1)
 
-    def held(holding: ActivationPolicy, micro_batches: int) -> tuple[float, ...]:
+    def held(activation_memory: ActivationPolicy, micro_batches: int) -> tuple[float, ...]:
         return tuple(
-            device_memory(spec, cut, batch, holding=holding, micro_batches=micro_batches).total
+            device_memory(
+                spec, cut, batch, activation_memory=activation_memory, micro_batches=micro_batches
+            ).total
             / MIB
             for cut in cuts
         )

@@ -73,7 +73,7 @@ def test_an_uncompressed_scheme_asks_for_no_accuracy(measured: str) -> None:
         planner={"profile": measured, "accuracy_loss": 0.0},
     )
     assert made.plan.chosen is not None
-    assert made.plan.misfits == ()
+    assert made.plan.infeasibilities == ()
 
 
 def test_limits_are_those_of_the_section(measured: str) -> None:
@@ -95,7 +95,7 @@ def test_limits_are_those_of_the_section(measured: str) -> None:
     assert min(made.plan.chosen.decision.cuts) >= 3
     assert made.plan.chosen.decision.shares[0] <= 0.4
     deep = planned(planner={"profile": measured, "least_cut": 12}).plan
-    assert deep.misfits[0] == CutInfeasibility(12, 11)
+    assert deep.infeasibilities[0] == CutInfeasibility(12, 11)
 
 
 def test_the_planned_configuration_keeps_the_decision(measured: str, tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_the_planned_configuration_keeps_the_decision(measured: str, tmp_path: P
     assert config.scheme.name == decision.scheme.name
     assert config.model.cut == decision.common_cut
     assert config.training.micro_batches == decision.held.micro_batches
-    assert config.devices.activation_memory == decision.held.holding
+    assert config.devices.activation_memory == decision.held.activation_memory
     assert config.link.downlink == decision.rules.downlink.value.replace(" ", "-")
     assert config.codec.name == decision.codec.codec
     for name, value in decision.codec.settings.items():

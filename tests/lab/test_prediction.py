@@ -93,7 +93,7 @@ def test_later_rounds_do_not_bring_the_model(setup: Setup) -> None:
     for headers, and adapters too."""
     outcome = Round(setup, initial_state(setup)).play()
     second = Round(setup, outcome.state).play()
-    sent = second.ledger.bytes_by_payload()
+    sent = second.round_costs.bytes_by_payload()
     links = unicast(setup.channel.rates(1, 0.0, second.shares))
     work = expected_work(setup, links, first_round=False)
     expected = sum(float(one.amounts[Phase.ACTIVATION_UP].sum()) for one in work)

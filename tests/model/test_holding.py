@@ -69,11 +69,14 @@ def _noise(shape: Sequence[int]) -> Tensor:
 
 
 def _held_gradient(
-    part: DevicePart, sizes: Sequence[int], inputs: Mapping[str, Tensor], holding: ActivationPolicy
+    part: DevicePart,
+    sizes: Sequence[int],
+    inputs: Mapping[str, Tensor],
+    activation_memory: ActivationPolicy,
 ) -> tuple[Tensor, Tensor]:
     """The activation, and the rows' gradient for a noise that comes back for it."""
     rows = _leaf(part, len(sizes))
-    pending = hold(part, rows, sizes, inputs, holding)
+    pending = hold(part, rows, sizes, inputs, activation_memory)
     activation = pending.activation
     pending.backward(_noise(pending.shape))
     return activation, gradient_of(rows)
@@ -85,17 +88,17 @@ def test_every_holding_gives_the_gradient_of_autograd_to_the_bit(case: Case) -> 
             rows = _leaf(case.part, len(sizes))
             expected = case.part.forward(rows, sizes, inputs)
             torch.autograd.backward(expected, _noise(expected.shape))
-            for holding in ActivationPolicy:
-                activation, gradient = _held_gradient(case.part, sizes, inputs, holding)
+            for activation_memory in ActivationPolicy:
+                activation, gradient = _held_gradient(case.part, sizes, inputs, activation_memory)
                 assert torch.equal(activation, expected)
-                assert torch.equal(gradient, gradient_of(rows)), (holding, sizes)
+                assert torch.equal(gradient, gradient_of(rows)), (activation_memory, sizes)
     assert gradient_of(rows).any(dim=1).all()
 
 
 def test_it_is_so_where_the_first_block_is_the_first_that_is_trained(vit: DevicePart) -> None:
     kept = _held_gradient(vit, [1, 3], image_batch(), ActivationPolicy.KEEP)[1]
-    for holding in ActivationPolicy:
-        assert torch.equal(_held_gradient(vit, [1, 3], image_batch(), holding)[1], kept)
+    for activation_memory in ActivationPolicy:
+        assert torch.equal(_held_gradient(vit, [1, 3], image_batch(), activation_memory)[1], kept)
 
 
 def test_it_is_so_with_a_base_in_half_precision(tmp_path: Path) -> None:
@@ -103,8 +106,8 @@ def test_it_is_so_with_a_base_in_half_precision(tmp_path: Path) -> None:
     half = _vit(path, torch.bfloat16)
     activation, kept = _held_gradient(half, [4], image_batch(), ActivationPolicy.KEEP)
     assert activation.dtype == kept.dtype == torch.float32
-    for holding in ActivationPolicy:
-        assert torch.equal(_held_gradient(half, [4], image_batch(), holding)[1], kept)
+    for activation_memory in ActivationPolicy:
+        assert torch.equal(_held_gradient(half, [4], image_batch(), activation_memory)[1], kept)
     full = _held_gradient(_vit(path), [4], image_batch(), ActivationPolicy.KEEP)[1]
     # bfloat16 rounds by 2^-9 relative. A path through a block and back has about twelve rounded
     # results each way (two norms, six products and as many adapters', softmax, GELU, two sums, in
@@ -124,13 +127,13 @@ def _in_micro_batches(
     gradient: Tensor,
     bounds: Sequence[int],
     in_flight: int,
-    holding: ActivationPolicy,
+    activation_memory: ActivationPolicy,
 ) -> Tensor:
     """The gradient of one device's mini-batch that goes in pieces, some of them pending at once."""
     rows = _leaf(part)
     pending: list[tuple[Pending, Tensor]] = []
     for begin, end in pairwise(bounds):
-        micro = hold(part, rows, [end - begin], _micro(inputs, begin, end), holding)
+        micro = hold(part, rows, [end - begin], _micro(inputs, begin, end), activation_memory)
         pending.append((micro, gradient[begin:end]))
         if len(pending) == in_flight:
             first, own = pending.pop(0)
@@ -144,16 +147,16 @@ def _in_micro_batches(
 @given(
     cuts=st.sets(st.integers(1, 7)),
     in_flight=st.integers(1, 8),
-    holding=st.sampled_from(ActivationPolicy),
+    activation_memory=st.sampled_from(ActivationPolicy),
 )
 def test_micro_batches_add_up_to_the_mini_batch(
-    vit: DevicePart, cuts: set[int], in_flight: int, holding: ActivationPolicy
+    vit: DevicePart, cuts: set[int], in_flight: int, activation_memory: ActivationPolicy
 ) -> None:
     inputs = image_batch(samples=8)
     gradient = _noise((8, TOKENS, WIDTH))
     whole = _in_micro_batches(vit, inputs, gradient, (0, 8), 1, ActivationPolicy.KEEP)
     bounds = (0, *sorted(cuts), 8)
-    parts = _in_micro_batches(vit, inputs, gradient, bounds, in_flight, holding)
+    parts = _in_micro_batches(vit, inputs, gradient, bounds, in_flight, activation_memory)
     # an entry sums 8 * 5 products in another order: at most 40 roundings of 2^-24 of the sum of
     # magnitudes, in practice about sqrt(40) of them: 4e-7 of the gradient's norm
     assert torch.linalg.norm(parts - whole) <= 1e-6 * torch.linalg.norm(whole)
@@ -167,8 +170,8 @@ def test_padded_micro_batches_add_up_too(tmp_path: Path) -> None:
     real = inputs["attention_mask"].unsqueeze(2)
     gradient = _noise((4, 7, WIDTH)) * real  # padding has no part in a loss
     whole = _in_micro_batches(part, inputs, gradient, (0, 4), 1, ActivationPolicy.KEEP)
-    for holding in ActivationPolicy:
-        parts = _in_micro_batches(part, inputs, gradient, (0, 1, 3, 4), 2, holding)
+    for activation_memory in ActivationPolicy:
+        parts = _in_micro_batches(part, inputs, gradient, (0, 1, 3, 4), 2, activation_memory)
         # as above
         assert torch.linalg.norm(parts - whole) <= 1e-6 * torch.linalg.norm(whole)
 
@@ -176,8 +179,8 @@ def test_padded_micro_batches_add_up_too(tmp_path: Path) -> None:
 def test_what_waits_and_what_peaks(vit: DevicePart) -> None:
     inputs = image_batch()
     held = {
-        holding: measure(vit, _leaf(vit).detach(), [4], inputs, holding)
-        for holding in ActivationPolicy
+        activation_memory: measure(vit, _leaf(vit).detach(), [4], inputs, activation_memory)
+        for activation_memory in ActivationPolicy
     }
     keep, checkpoint = held[ActivationPolicy.KEEP], held[ActivationPolicy.CHECKPOINT]
     recompute = held[ActivationPolicy.RECOMPUTE]
@@ -189,13 +192,13 @@ def test_what_waits_and_what_peaks(vit: DevicePart) -> None:
 
 @pytest.mark.parametrize("holding", list(ActivationPolicy))
 def test_the_peak_of_several_in_flight_is_predicted(
-    vit: DevicePart, holding: ActivationPolicy
+    vit: DevicePart, activation_memory: ActivationPolicy
 ) -> None:
     inputs = image_batch()
-    one = measure(vit, _leaf(vit), [4], inputs, holding)
+    one = measure(vit, _leaf(vit), [4], inputs, activation_memory)
     rows = _leaf(vit)
     with SavedBytes([*vit.adapted.tensors, rows, *inputs.values()]) as saved:
-        pending = [hold(vit, rows, [4], inputs, holding) for _ in range(3)]
+        pending = [hold(vit, rows, [4], inputs, activation_memory) for _ in range(3)]
         for micro in pending:
             micro.backward(torch.zeros(micro.shape))
     assert saved.bytes == 0
@@ -203,32 +206,34 @@ def test_the_peak_of_several_in_flight_is_predicted(
 
 
 @pytest.mark.parametrize("holding", list(ActivationPolicy))
-def test_measuring_leaves_no_trace(vit: DevicePart, holding: ActivationPolicy) -> None:
+def test_measuring_leaves_no_trace(vit: DevicePart, activation_memory: ActivationPolicy) -> None:
     rows = _leaf(vit)
     before = rows.detach().clone()
-    measure(vit, rows, [4], image_batch(), holding)
+    measure(vit, rows, [4], image_batch(), activation_memory)
     assert rows.grad is None
     assert torch.equal(rows, before)
 
 
 @pytest.mark.parametrize("holding", list(ActivationPolicy))
 def test_an_activation_is_free_of_the_graph_and_can_be_released(
-    vit: DevicePart, holding: ActivationPolicy
+    vit: DevicePart, activation_memory: ActivationPolicy
 ) -> None:
     rows = _leaf(vit)
-    pending = hold(vit, rows, [4], image_batch(), holding)
+    pending = hold(vit, rows, [4], image_batch(), activation_memory)
     assert not pending.activation.requires_grad
     assert pending.shape == pending.activation.shape == (4, TOKENS, WIDTH)
     pending.release()
     with pytest.raises(RuntimeError, match="was released"):
         _ = pending.activation
     pending.backward(_noise(pending.shape))
-    assert torch.equal(gradient_of(rows), _held_gradient(vit, [4], image_batch(), holding)[1])
+    assert torch.equal(
+        gradient_of(rows), _held_gradient(vit, [4], image_batch(), activation_memory)[1]
+    )
 
 
 @pytest.mark.parametrize("holding", list(ActivationPolicy))
-def test_backward_comes_once(vit: DevicePart, holding: ActivationPolicy) -> None:
-    pending = hold(vit, _leaf(vit), [4], image_batch(), holding)
+def test_backward_comes_once(vit: DevicePart, activation_memory: ActivationPolicy) -> None:
+    pending = hold(vit, _leaf(vit), [4], image_batch(), activation_memory)
     pending.backward(_noise(pending.shape))
     with pytest.raises(RuntimeError, match="has had its backward"):
         pending.backward(_noise(pending.shape))
@@ -236,10 +241,10 @@ def test_backward_comes_once(vit: DevicePart, holding: ActivationPolicy) -> None
 
 @pytest.mark.parametrize("holding", list(ActivationPolicy))
 def test_rows_that_change_in_between_are_noticed(
-    vit: DevicePart, holding: ActivationPolicy
+    vit: DevicePart, activation_memory: ActivationPolicy
 ) -> None:
     rows = _leaf(vit)
-    pending = hold(vit, rows, [4], image_batch(), holding)
+    pending = hold(vit, rows, [4], image_batch(), activation_memory)
     with torch.no_grad():
         rows.add_(1.0)
     with pytest.raises(RuntimeError, match=r"in place|inplace"):
@@ -262,10 +267,10 @@ def test_rows_must_collect_a_gradient(vit: DevicePart) -> None:
 
 @pytest.mark.parametrize("holding", list(ActivationPolicy))
 def test_a_part_is_as_before_after_a_refused_forward(
-    vit: DevicePart, holding: ActivationPolicy
+    vit: DevicePart, activation_memory: ActivationPolicy
 ) -> None:
     with pytest.raises(ModelError, match="do not divide 4 samples"):
-        hold(vit, _leaf(vit), [3], image_batch(), holding)
+        hold(vit, _leaf(vit), [3], image_batch(), activation_memory)
     with pytest.raises(ModelError, match="outside a forward pass"):
         vit.adapted.model.get_submodule("vit.layers.0.attention.q_proj")(torch.zeros(1, WIDTH))
     _held_gradient(vit, [4], image_batch(), ActivationPolicy.KEEP)

@@ -97,7 +97,7 @@ async def serving(
 
 
 @contextlib.asynccontextmanager
-async def holding(
+async def activation_memory(
     keys: RunKeys, limits: ConnectionLimits = LIMITS
 ) -> AsyncIterator[tuple[Served, asyncio.Queue[Link]]]:
     """A server whose sessions do nothing: the test has the links of both ends."""

@@ -76,7 +76,7 @@ class Run:
             part_sha256="0" * 64,
             part_bytes=1,
             uplink_bit_s=None,
-            holding=setup.holding.value,
+            activation_memory=setup.activation_memory.value,
             rounds=self.rounds,
             local_steps=setup.devices[device].local_steps,
             micro_batches=setup.micro_batches,
@@ -129,7 +129,7 @@ class Run:
         self.directory.save(state)
         self.measured[state.round] = measured
         if self.session is not None:
-            self.crossed[state.round] = self.session.tally.of(state.round)
+            self.crossed[state.round] = self.session.traffic.of(state.round)
 
     def keep_journal(self, round_number: int) -> None:
         """What the server forgets after its checkpoint, for the test."""
@@ -175,7 +175,7 @@ class Run:
             samples=setup.train,
             batches=setup.batches,
             micro_batches=setup.micro_batches,
-            holding=setup.holding,
+            activation_memory=setup.activation_memory,
             classes=setup.classes,
             seed=setup.seed,
         )

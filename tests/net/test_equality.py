@@ -50,7 +50,7 @@ def test_a_run_over_links_is_the_trainers_run(
     for name, value in outcomes[-1].state.server.optimizer.items():
         assert torch.equal(final(run).server.optimizer[name], value)
     for number, outcome in enumerate(outcomes, start=1):
-        expected = outcome.ledger.bytes_by_payload()
+        expected = outcome.round_costs.bytes_by_payload()
         expected.pop("model", None)
         # on the air once for all who hear it; a link each over a network
         expected["adapter_down"] *= DEVICES

@@ -398,7 +398,7 @@ def test_the_number_of_a_revoked_device_goes_to_the_next(
         await serving
 
     asyncio.run(play())
-    assert net.roster.name(0) == "pi-2"
+    assert net.registry.name(0) == "pi-2"
 
 
 def test_a_device_too_many_is_refused(

@@ -7,7 +7,7 @@ import pytest
 
 from cutlayer.planner import forecast as module
 from cutlayer.planner.decision import MiniBatchPolicy, Workload
-from cutlayer.planner.forecast import PHASES, crowd_of, forecast, round_delay_s
+from cutlayer.planner.forecast import PHASES, device_sample_of, forecast, round_delay_s
 from cutlayer.rounds.rules import Rules, Sharing
 from cutlayer.rounds.schemes import SCHEMES
 from planner import workloads
@@ -72,8 +72,8 @@ def test_phases_are_a_devices_own(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_few_are_all() -> None:
     own = workloads.workload()
-    crowd = crowd_of(own, workloads.decision(own), own.channel.mean_curves())
-    assert (crowd.devices, crowd.stands_for) == ((0, 1, 2), 1.0)
+    device_sample = device_sample_of(own, workloads.decision(own), own.channel.mean_curves())
+    assert (device_sample.devices, device_sample.stands_for) == ((0, 1, 2), 1.0)
 
 
 def test_the_slowest_is_among_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +81,7 @@ def test_the_slowest_is_among_them(monkeypatch: pytest.MonkeyPatch) -> None:
     slow = replace(own.devices[17], flops_per_s=1e6)
     own = replace(own, devices=(*own.devices[:17], slow, *own.devices[18:]))
     monkeypatch.setattr(module, "MOST_DEVICES", PLAYED)
-    crowd = crowd_of(own, workloads.decision(own), own.channel.mean_curves())
-    assert 17 in crowd.devices
-    assert list(crowd.devices) == sorted(set(crowd.devices))
-    assert crowd.stands_for == COUNT / PLAYED
+    device_sample = device_sample_of(own, workloads.decision(own), own.channel.mean_curves())
+    assert 17 in device_sample.devices
+    assert list(device_sample.devices) == sorted(set(device_sample.devices))
+    assert device_sample.stands_for == COUNT / PLAYED

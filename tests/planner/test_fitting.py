@@ -39,7 +39,9 @@ def test_computing_twice_is_the_last_resort() -> None:
 
 
 def test_who_is_short_of_how_much() -> None:
-    least = min(need_mib(MiniBatchPolicy(holding, 8)) for holding in ActivationPolicy)
+    least = min(
+        need_mib(MiniBatchPolicy(activation_memory, 8)) for activation_memory in ActivationPolicy
+    )
     own = workloads.workload(memory_mib=(100.0, least - 0.5, None))
     short = shortage(own, SFT, CUT)
     assert short is not None

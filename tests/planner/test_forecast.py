@@ -8,7 +8,7 @@ from closed_form import RoundSeconds, round_delay_s
 
 from cutlayer.planner import forecast as module
 from cutlayer.planner.decision import MiniBatchPolicy
-from cutlayer.planner.forecast import PHASES, Forecast, crowd_of, device_works, forecast
+from cutlayer.planner.forecast import PHASES, Forecast, device_sample_of, device_works, forecast
 from cutlayer.rounds.schemes import SCHEMES, Phase
 from cutlayer.rounds.simulate import simulate
 from planner import workloads
@@ -65,7 +65,7 @@ def test_every_scheme_is_what_its_timeline_says(name: str) -> None:
     )
     chosen = workloads.decision(own, scheme=SCHEMES[name], held=held)
     curves = own.channel.mean_curves()
-    works = device_works(own, chosen, curves, crowd_of(own, chosen, curves))
+    works = device_works(own, chosen, curves, device_sample_of(own, chosen, curves))
     played = simulate(chosen.scheme, works, chosen.rules)
     seen = forecast(own, chosen)
     assert seen.delay_s == pytest.approx(played.delay_s, rel=1e-12)

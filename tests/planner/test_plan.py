@@ -97,31 +97,35 @@ def test_rivals_on_the_same_workload() -> None:
     own = workloads.workload()
     plan = plan_of(own)
     assert plan.chosen is not None
-    names = [rival.name for rival in plan.rivals]
+    names = [baseline.name for baseline in plan.baselines]
     assert names[:2] == ["the same on even shares", "the paper's plan"]
     others = {s.title for s in SCHEMES.values()} - {plan.chosen.decision.scheme.title}
     assert set(names[2:]) == others
     curves = own.channel.mean_curves()
-    for rival in plan.rivals:
-        first = round_delay_s(own, rival.decision, curves, first_round=True)
-        assert rival.training_s == pytest.approx(first + 4 * rival.delay_s, rel=1e-12)
-    assert all(plan.chosen.delay_s <= rival.delay_s for rival in plan.rivals[:2])
+    for baseline in plan.baselines:
+        first = round_delay_s(own, baseline.decision, curves, first_round=True)
+        assert baseline.training_s == pytest.approx(first + 4 * baseline.delay_s, rel=1e-12)
+    assert all(plan.chosen.delay_s <= baseline.delay_s for baseline in plan.baselines[:2])
 
 
 def test_no_memory_for_any_cut() -> None:
     own = workloads.workload(memory_mib=(100.0, 0.05, 0.01))
     plan = plan_of(own)
     assert plan.chosen is None
-    (misfit,) = plan.misfits
-    assert isinstance(misfit, MemoryInfeasibility)
-    short = misfit.shortage
-    assert (short.device, short.cut, misfit.short_devices) == (2, 1, 2)
+    (infeasibility,) = plan.infeasibilities
+    assert isinstance(infeasibility, MemoryInfeasibility)
+    short = infeasibility.shortage
+    assert (short.device, short.cut, infeasibility.short_devices) == (2, 1, 2)
     least = min(
-        device_need(own, SFT, 1, MiniBatchPolicy(holding, 8)).total for holding in ActivationPolicy
+        device_need(own, SFT, 1, MiniBatchPolicy(activation_memory, 8)).total
+        for activation_memory in ActivationPolicy
     )
     assert short.need.total == least
-    assert misfit.embedding_bytes > short.limit_bytes
-    assert misfit.half_base_bytes is not None and misfit.half_base_bytes < short.need.total
+    assert infeasibility.embedding_bytes > short.limit_bytes
+    assert (
+        infeasibility.half_base_bytes is not None
+        and infeasibility.half_base_bytes < short.need.total
+    )
     # the least change is enough: with it, something fits
     enough = tuple(replace(each, memory_bytes=int(least) + 1) for each in own.devices)
     assert plan_of(replace(own, devices=enough)).chosen is not None
@@ -130,23 +134,23 @@ def test_no_memory_for_any_cut() -> None:
 def test_no_codec_is_accurate_enough() -> None:
     plan = plan_of(workloads.workload(), CodecChoices((), (workloads.COARSE,), None))
     assert plan.chosen is None
-    assert plan.misfits == (AccuracyInfeasibility(0.02, workloads.COARSE),)
+    assert plan.infeasibilities == (AccuracyInfeasibility(0.02, workloads.COARSE),)
     nothing = plan_of(workloads.workload(), CodecChoices((), (), None))
-    assert nothing.misfits == (AccuracyInfeasibility(0.02, None),)
+    assert nothing.infeasibilities == (AccuracyInfeasibility(0.02, None),)
 
 
 def test_a_server_that_is_always_too_busy() -> None:
     own = workloads.workload((1e12,) * 3, server_flops_per_s=1e9, bandwidth_hz=1e8)
     plan = plan_of(own, CodecChoices((workloads.BEST,), (), None), server_busy=0.05)
     assert plan.chosen is None
-    (misfit,) = plan.misfits
-    assert isinstance(misfit, ServerInfeasibility)
-    assert misfit.least > 0.05
-    again = plan_of(own, CodecChoices((workloads.BEST,), (), None), server_busy=misfit.least)
+    (infeasibility,) = plan.infeasibilities
+    assert isinstance(infeasibility, ServerInfeasibility)
+    assert infeasibility.least > 0.05
+    again = plan_of(own, CodecChoices((workloads.BEST,), (), None), server_busy=infeasibility.least)
     assert again.chosen is not None
 
 
 def test_a_least_cut_that_no_model_has() -> None:
     plan = plan_of(workloads.workload(), least_cut=6)
     assert plan.chosen is None
-    assert plan.misfits == (CutInfeasibility(6, 5),)
+    assert plan.infeasibilities == (CutInfeasibility(6, 5),)

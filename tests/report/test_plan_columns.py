@@ -102,7 +102,7 @@ def test_a_server_that_would_be_too_busy() -> None:
 def test_gains_begin_with_the_plan(plan: Plan) -> None:
     rows = gain_cells(plan).rows
     assert (rows[0][0], rows[0][3], rows[0][4]) == ("this plan", "1", "yes")
-    assert [row[0] for row in rows[1:]] == [rival.name for rival in plan.rivals]
+    assert [row[0] for row in rows[1:]] == [baseline.name for baseline in plan.baselines]
     assert {row[4] for row in rows[1:]} <= {"yes", "no"}
 
 

@@ -84,14 +84,14 @@ def test_hostile_names_are_text(plan: Plan) -> None:
         devices=tuple(replace(each, name=HOSTILE) for each in own.devices),
     )
     assert plan.chosen is not None
-    rivals = tuple(replace(each, name=HOSTILE) for each in plan.rivals)
+    baselines = tuple(replace(each, name=HOSTILE) for each in plan.baselines)
     hostile = replace(
-        plan, workload=named, chosen=replace(plan.chosen, workload=named), rivals=rivals
+        plan, workload=named, chosen=replace(plan.chosen, workload=named), baselines=baselines
     )
     text = plan_page(hostile)
     assert "script" not in Page(text).tags
     assert HOSTILE not in text
-    assert text.count("&lt;script&gt;") >= 1 + 3 + len(rivals)
+    assert text.count("&lt;script&gt;") >= 1 + 3 + len(baselines)
 
 
 def test_nothing_fits_page(nothing: Plan) -> None:
@@ -111,7 +111,7 @@ def test_the_record_is_json_with_units(plan: Plan, nothing: Plan) -> None:
         assert json.loads(json.dumps(record, allow_nan=False)) == record
     assert plan_record(nothing)["decision"] is None
     assert plan_record(nothing)["forecast"] is None
-    assert len(plan_record(nothing)["misfits"]) == len(nothing.misfits) > 0
+    assert len(plan_record(nothing)["misfits"]) == len(nothing.infeasibilities) > 0
 
 
 def test_the_record_has_every_number(plan: Plan) -> None:
@@ -130,5 +130,7 @@ def test_the_record_has_every_number(plan: Plan) -> None:
     assert [each["limit_bytes"] for each in devices] == [2**20, 2**21, None]
     assert all(sum(d["memory_bytes"].values()) == d["peak_bytes"] for d in devices)
     assert [row["cut"] for row in record["cuts"]] == [1, 2, 3, 4, 5]
-    assert [row["name"] for row in record["rivals"]] == [rival.name for rival in plan.rivals]
+    assert [row["name"] for row in record["rivals"]] == [
+        baseline.name for baseline in plan.baselines
+    ]
     assert len(record["a_tenth_more"]) == 3

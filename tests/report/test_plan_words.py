@@ -99,8 +99,8 @@ def test_what_a_limit_keeps_out(plan: Plan, limit: Limit, needed: float, words: 
 def test_the_memory_that_is_asked_for_is_enough() -> None:
     own = workloads.workload(memory_mib=(0.5, 0.25, 100.0))
     nothing = plan_of(own)
-    (misfit,) = nothing.misfits
-    line = misfit_line(nothing, misfit)
+    (infeasibility,) = nothing.infeasibilities
+    line = misfit_line(nothing, infeasibility)
     assert "device-1 has 256 KiB, 1 more device too little" in line
     assert "the embedding alone has" not in line
     enough = int(number_after("devices.memory_mib", line) * MIB)
@@ -114,13 +114,13 @@ def test_the_memory_that_is_asked_for_is_enough() -> None:
 def test_less_than_the_embedding() -> None:
     own = workloads.workload(memory_mib=(0.01, 0.01, 0.01))
     nothing = plan_of(own)
-    assert "; the embedding alone has " in misfit_line(nothing, nothing.misfits[0])
+    assert "; the embedding alone has " in misfit_line(nothing, nothing.infeasibilities[0])
 
 
 def test_a_shallower_cut_that_fits_is_named() -> None:
     own = workloads.workload(memory_mib=(1.0, 1.0, 1.0))
     nothing = plan_of(own, least_cut=5)
-    line = misfit_line(nothing, nothing.misfits[0])
+    line = misfit_line(nothing, nothing.infeasibilities[0])
     cut = int(re.findall(r"or planner\.least_cut to (\d+)", line)[0])
     assert plan_of(own, least_cut=cut).chosen is not None
     assert plan_of(own, least_cut=cut + 1).chosen is None
@@ -133,7 +133,7 @@ def test_limits_that_bind_together_are_all_said() -> None:
     )
     coarse = CodecChoices((), (workloads.COARSE,), None)
     nothing = plan_of(own, coarse, server_busy=0.01)
-    lines = [misfit_line(nothing, each) for each in nothing.misfits]
+    lines = [misfit_line(nothing, each) for each in nothing.infeasibilities]
     assert len(lines) == 3
     loss = number_after("planner.accuracy_loss", lines[0])
     memory = int(number_after("devices.memory_mib", lines[1]) * MIB)

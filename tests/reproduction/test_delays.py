@@ -78,11 +78,11 @@ def test_fig12_lead_holds_and_the_gap_to_fl_widens(seen: dict[str, Evaluation]) 
 
 
 def test_fig13_falls_as_the_paper_s_does(seen: dict[str, Evaluation]) -> None:
-    times, rivals = fig13_claims.claims_of(seen["cifar"], seen["twenty"])
+    times, baselines = fig13_claims.claims_of(seen["cifar"], seen["twenty"])
     assert times.verdict is Verdict.ORDERING
     assert 2.6 < times.ours < 3.98 < seen["cifar"].fl_own_times_sft
     # as many bytes over the same band: no device suffers but by rounding an epoch up to 40 steps
-    assert rivals.verdict is Verdict.NOT_REPRODUCED and abs(rivals.ours) < 2.5
+    assert baselines.verdict is Verdict.NOT_REPRODUCED and abs(baselines.ours) < 2.5
 
 
 def test_pictures_keep_their_labels_apart(seen: dict[str, Evaluation]) -> None:

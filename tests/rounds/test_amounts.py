@@ -64,8 +64,10 @@ def test_later_rounds_hear_the_adapters_alone() -> None:
 
 def test_what_a_device_computes_twice_is_part_of_its_backward() -> None:
     work = [
-        round_work(SCHEMES["sft"], VIT, 5, BATCH, 1, PHYSICAL, UNIT, holding=holding)
-        for holding in (ActivationPolicy.KEEP, ActivationPolicy.RECOMPUTE)
+        round_work(
+            SCHEMES["sft"], VIT, 5, BATCH, 1, PHYSICAL, UNIT, activation_memory=activation_memory
+        )
+        for activation_memory in (ActivationPolicy.KEEP, ActivationPolicy.RECOMPUTE)
     ]
     kept, again = (float(each.amounts[Phase.DEVICE_BACKWARD][0]) for each in work)
     assert again == kept + PHYSICAL.flops(VIT, 5, BATCH).device_forward

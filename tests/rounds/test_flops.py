@@ -145,11 +145,11 @@ def test_cut_outside_is_refused(count: type, cut: int) -> None:
         (ActivationPolicy.RECOMPUTE, 1.494),
     ],
 )
-def test_what_is_computed_twice(holding: ActivationPolicy, times: float) -> None:
+def test_what_is_computed_twice(activation_memory: ActivationPolicy, times: float) -> None:
     """`times`: torch's own counter over keeping (benchmarks/results/device_memory.txt)."""
     model, batch = vit_spec(VIT_BASE), MiniBatch(BATCH, 197)
     flops = physical_flops(model, CUT, batch)
     kept = flops.device_forward + flops.device_backward
-    twice = recomputed_flops(model, batch, flops, holding)
+    twice = recomputed_flops(model, batch, flops, activation_memory)
     # our count of a step is within 1 % of torch's, see test_physical
     assert (kept + twice) / kept == pytest.approx(times, rel=0.01)

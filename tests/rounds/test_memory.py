@@ -43,7 +43,7 @@ def test_the_papers_setting() -> None:
     assert kept.input == 64 * 3 * 224**2 * 4
     assert kept.total / MIB < 4122.92
     small = device_memory(
-        SPEC, 5, BATCH, holding=ActivationPolicy.RECOMPUTE, micro_batches=64, in_flight=1
+        SPEC, 5, BATCH, activation_memory=ActivationPolicy.RECOMPUTE, micro_batches=64, in_flight=1
     )
     assert small.total / MIB < 250
 
@@ -60,12 +60,12 @@ def test_holding_less_takes_less(
     micro_batches = min(micro_batches, samples)
     in_flight = min(in_flight, micro_batches)
 
-    def activations(holding: ActivationPolicy, in_flight: int) -> float:
+    def activations(activation_memory: ActivationPolicy, in_flight: int) -> float:
         return device_memory(
             SPEC,
             cut,
             MiniBatch(samples, 197),
-            holding=holding,
+            activation_memory=activation_memory,
             micro_batches=micro_batches,
             in_flight=in_flight,
         ).activations

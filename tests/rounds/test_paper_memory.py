@@ -49,7 +49,7 @@ def test_it_charges_frozen_weights_whatever_is_trained() -> None:
 def test_what_the_paper_does_not_know_is_refused() -> None:
     spec = vit_spec(replace(VIT_BASE))
     with pytest.raises(ConfigError, match="know neither holding recompute"):
-        paper_memory(spec, 5, BATCH, holding=ActivationPolicy.RECOMPUTE)
+        paper_memory(spec, 5, BATCH, activation_memory=ActivationPolicy.RECOMPUTE)
     with pytest.raises(ConfigError, match="8 micro-batches"):
         paper_memory(spec, 5, BATCH, micro_batches=8)
     with pytest.raises(ConfigError, match=r"outside 1\.\.12"):

@@ -129,10 +129,10 @@ def _check_bytes(
     with torch.no_grad():
         activation = device.forward(rows, [samples], inputs)
     batch = MiniBatch(samples, activation.shape[1])
-    for holding in ActivationPolicy:
-        held = measure(device, rows, [samples], inputs, holding)
+    for activation_memory in ActivationPolicy:
+        held = measure(device, rows, [samples], inputs, activation_memory)
         for in_flight in (1, 3):
-            expected = activation_bytes(spec, device.cut, batch, holding, in_flight)
+            expected = activation_bytes(spec, device.cut, batch, activation_memory, in_flight)
             assert expected == pytest.approx(held.in_flight(in_flight), rel=BYTES_TOLERANCE)
     received = activation.requires_grad_()
     server_rows = server.adapted.initial_row(0)[None].requires_grad_()
@@ -154,9 +154,9 @@ def test_bytes_of_the_real_vit_b(tmp_path: Path) -> None:
         part = case.device(tmp_path, cut)
         rows = part.adapted.initial_row(0)[None]
         for samples in (2, 4):
-            for holding in ActivationPolicy:
-                held = measure(part, rows, [samples], image_batch(samples, 224), holding)
-                expected = activation_bytes(spec, cut, MiniBatch(samples, 197), holding)
+            for activation_memory in ActivationPolicy:
+                held = measure(part, rows, [samples], image_batch(samples, 224), activation_memory)
+                expected = activation_bytes(spec, cut, MiniBatch(samples, 197), activation_memory)
                 assert expected == pytest.approx(held.peak, rel=BYTES_TOLERANCE)
 
 
@@ -168,9 +168,9 @@ def test_a_base_of_two_bytes(tmp_path: Path) -> None:
     )
     rows = part.adapted.initial_row(0)[None]
     assert part.adapted.bytes == spec.bytes_per_value * spec.device_parameters(3)
-    for holding in ActivationPolicy:
-        held = measure(part, rows, [4], image_batch(4, 32), holding)
-        expected = activation_bytes(spec, 3, MiniBatch(4, 17), holding)
+    for activation_memory in ActivationPolicy:
+        held = measure(part, rows, [4], image_batch(4, 32), activation_memory)
+        expected = activation_bytes(spec, 3, MiniBatch(4, 17), activation_memory)
         assert expected == pytest.approx(held.peak, rel=BYTES_TOLERANCE)
 
 

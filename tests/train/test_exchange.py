@@ -62,7 +62,7 @@ def test_a_checkpoint_holds_all_that_a_codec_remembers(
     straight, resumed = (Round(setup, start).play() for start in (state, loaded))
     assert torch.equal(straight.state.device.row, resumed.state.device.row)
     assert torch.equal(straight.state.server.row, resumed.state.server.row)
-    assert straight.ledger.byte_counts() == resumed.ledger.byte_counts()
+    assert straight.round_costs.byte_counts() == resumed.round_costs.byte_counts()
 
 
 def test_what_is_remembered_on_a_device_goes_through_a_checkpoint() -> None:
@@ -100,7 +100,7 @@ def test_a_codec_of_fewer_bits_sends_fewer_bytes(vision: Folders) -> None:
     for codec in ("none", "fast", "paper-rans", "best"):
         setup = prepare(tiny.config(*vision, codec=codec)).setup
         outcome = Round(setup, initial_state(setup)).play()
-        sizes.append(outcome.ledger.bytes_by_payload()["activation"])
+        sizes.append(outcome.round_costs.bytes_by_payload()["activation"])
     # tiny tensors: `best` ships a mean and is not at its best, so it is only held against none
     assert sizes[1] < sizes[0] / 4
     assert sizes[2] < sizes[0] / 2

@@ -96,7 +96,7 @@ def test_bytes_are_the_lengths_of_packets(vision: Folders) -> None:
     row = np.zeros(setup.device_part.adapted.layout.parameters, dtype=np.float32)
     adapter = len(RawCodec().encode(row, EMPTY, np.random.default_rng(0)).packet)
     labels = len(encode_targets(np.zeros(batch, dtype=np.int64), tiny.CLASSES))
-    assert outcome.ledger.bytes_by_payload() == {
+    assert outcome.round_costs.bytes_by_payload() == {
         "model": setup.device_part.adapted.bytes,
         "adapter_down": adapter,
         "activation": packet * steps * devices,
@@ -104,11 +104,11 @@ def test_bytes_are_the_lengths_of_packets(vision: Folders) -> None:
         "gradient": packet * steps * devices,
         "adapter_up": adapter * devices,
     }
-    counts = outcome.ledger.byte_counts()
+    counts = outcome.round_costs.byte_counts()
     assert counts["uplink_bytes"] == (packet + labels) * steps * devices + adapter * devices
     assert counts["uplink_bytes"] == counts["uncompressed_uplink_bytes"]
     assert counts["downlink_bytes"] == counts["uncompressed_downlink_bytes"]
-    assert sum(outcome.ledger.bytes_by_payload().values()) == (
+    assert sum(outcome.round_costs.bytes_by_payload().values()) == (
         counts["uplink_bytes"] + counts["downlink_bytes"]
     )
     ups = [e for e in outcome.timeline.events() if e.phase is Phase.ACTIVATION_UP]
@@ -118,12 +118,12 @@ def test_bytes_are_the_lengths_of_packets(vision: Folders) -> None:
 def test_compression_saves_bytes_and_changes_the_adapters(vision: Folders) -> None:
     codec = {"name": "paper", "keep_ratio": 0.2, "levels": 7}
     plain, packed = _play(_job(vision, codec="none")), _play(_job(vision, codec=codec))
-    few, many = (o.ledger.bytes_by_payload()["activation"] for o in (packed, plain))
+    few, many = (o.round_costs.bytes_by_payload()["activation"] for o in (packed, plain))
     assert few < many / 5
     assert not torch.equal(plain.state.device.row, packed.state.device.row)
     assert (
-        packed.ledger.byte_counts()["uncompressed_uplink_bytes"]
-        == (plain.ledger.byte_counts()["uplink_bytes"])
+        packed.round_costs.byte_counts()["uncompressed_uplink_bytes"]
+        == (plain.round_costs.byte_counts()["uplink_bytes"])
     )
 
 
@@ -131,8 +131,8 @@ def test_model_is_distributed_in_the_first_round_only(vision: Folders) -> None:
     job = _job(vision)
     first = Round(job.setup, initial_state(job.setup)).play()
     second = Round(job.setup, first.state).play()
-    assert "model" in first.ledger.bytes_by_payload()
-    assert "model" not in second.ledger.bytes_by_payload()
+    assert "model" in first.round_costs.bytes_by_payload()
+    assert "model" not in second.round_costs.bytes_by_payload()
     assert (
         first.timeline.phase_seconds(0)[Phase.MODEL_DISTRIBUTION]
         > (second.timeline.phase_seconds(0)[Phase.MODEL_DISTRIBUTION])
@@ -158,7 +158,7 @@ def test_padding_is_never_sent(bert: Folders) -> None:
             assert batch.lengths is not None and len(set(batch.lengths)) > 1
             tokens += sum(batch.lengths)
             packets += 1
-    sent = _play(job).ledger.bytes_by_payload()["activation"]
+    sent = _play(job).round_costs.bytes_by_payload()["activation"]
     assert 4 * 24 * tokens < sent < 4 * 24 * tokens + 100 * packets
 
 

@@ -114,9 +114,11 @@ def test_micro_batches_and_holdings_change_the_order_of_sums_only(
     whole_job = _job(data, "sft")
     whole = _moved(whole_job, _play(whole_job))
     kept = None
-    for parts, holding in ((3, "keep"), (3, "checkpoint"), (3, "recompute"), (4, "keep")):
+    for parts, activation_memory in ((3, "keep"), (3, "checkpoint"), (3, "recompute"), (4, "keep")):
         training = {"rounds": 1, "local_steps": 2, "batch_size": 4, "micro_batches": parts}
-        job = _job(data, "sft-overlap", training=training, devices={"activation_memory": holding})
+        job = _job(
+            data, "sft-overlap", training=training, devices={"activation_memory": activation_memory}
+        )
         moved = _moved(job, _play(job))
         # two steps, each gradient within 1e-5 relative (float32 sums of a few hundred terms)
         assert (moved - whole).norm() <= 2e-5 * whole.norm()
@@ -127,10 +129,10 @@ def test_micro_batches_and_holdings_change_the_order_of_sums_only(
 
 def test_what_is_computed_twice_takes_its_seconds(vision: Folders) -> None:
     seconds = {}
-    for holding in ("keep", "recompute"):
-        setup = _job(vision, "sft", devices={"activation_memory": holding}).setup
+    for activation_memory in ("keep", "recompute"):
+        setup = _job(vision, "sft", devices={"activation_memory": activation_memory}).setup
         outcome = Round(setup, initial_state(setup)).play()
-        seconds[holding] = outcome.timeline.phase_seconds(0)
+        seconds[activation_memory] = outcome.timeline.phase_seconds(0)
     kept, again = seconds["keep"], seconds["recompute"]
     twice = kept[Phase.DEVICE_BACKWARD] + kept[Phase.DEVICE_FORWARD]
     # sums of a few differences of float64 clock readings
@@ -170,20 +172,20 @@ def test_full_weights_are_trained_as_torch_trains_them(vision: Folders) -> None:
 
 def test_whole_models_send_no_activations_and_hold_everything(vision: Folders) -> None:
     split, whole = _job(vision, "sft"), _job(vision, "fl-lora")
-    sent = _play(whole).ledger.bytes_by_payload()
+    sent = _play(whole).round_costs.bytes_by_payload()
     assert set(sent) == {"model", "adapter_down", "adapter_up"}
     assert sent["model"] == sum(part.adapted.bytes for part in whole.setup.parts)
     assert whole.memory.device.total == whole.memory.unsplit_bytes == split.memory.unsplit_bytes
     full = _job(vision, "fl-full")
     weights = 4 * sum(part.adapted.layout.parameters for part in full.setup.parts)
     assert full.memory.device.weights == weights
-    assert _play(full).ledger.bytes_by_payload()["adapter_up"] > 3 * weights  # and frames
+    assert _play(full).round_costs.bytes_by_payload()["adapter_up"] > 3 * weights  # and frames
 
 
 def test_devices_in_turn_hand_adapters_over_and_have_the_band_alone(vision: Folders) -> None:
     job = _job(vision, "sl")
     outcome = _play(job)
-    sent = outcome.ledger.bytes_by_payload()
+    sent = outcome.round_costs.bytes_by_payload()
     assert sent["adapter_down"] == sent["adapter_up"]
     seconds = [outcome.timeline.phase_seconds(n)[Phase.TURN] for n in range(3)]
     assert seconds[0] == 0 < seconds[1] < seconds[2]
@@ -196,9 +198,11 @@ def test_devices_in_turn_hand_adapters_over_and_have_the_band_alone(vision: Fold
 def test_less_is_held_in_parts(vision: Folders) -> None:
     def held(**sections: object) -> int:
         training = {"rounds": 1, "local_steps": 1, "batch_size": 8, **dict(sections)}
-        holding = training.pop("holding", "keep")
+        activation_memory = training.pop("holding", "keep")
         name = str(training.pop("scheme", "sft"))
-        job = _job(vision, name, training=training, devices={"activation_memory": holding})
+        job = _job(
+            vision, name, training=training, devices={"activation_memory": activation_memory}
+        )
         return job.memory.device.activations
 
     whole = held()
@@ -206,7 +210,7 @@ def test_less_is_held_in_parts(vision: Folders) -> None:
     assert held(micro_batches=4, scheme="sft-overlap", in_flight=2) == pytest.approx(
         whole / 2, rel=0.01
     )
-    assert held(holding="checkpoint") < 0.8 * whole
+    assert held(activation_memory="checkpoint") < 0.8 * whole
 
 
 @pytest.mark.parametrize(

@@ -249,7 +249,7 @@ def _ready(terms: Terms, joining: Joining, parts: PartCache) -> Ready:
         samples=samples,
         batches=batches,
         micro_batches=terms.micro_batches,
-        holding=ActivationPolicy(terms.holding),
+        activation_memory=ActivationPolicy(terms.activation_memory),
         classes=terms.classes,
         seed=terms.seed,
     )

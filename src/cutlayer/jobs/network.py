@@ -89,7 +89,7 @@ class NetJob:
 
     job: Job
     directory: RunDirectory
-    roster: DeviceRegistry
+    registry: DeviceRegistry
     plan: RunPlan
     session: ServerSession
     worker: ServerWorker
@@ -161,11 +161,11 @@ def open_net(job: Job, directory: RunDirectory, observer: Observer, compute: Com
     limits = _limits(job, bounds)
     part = _part(job, directory)
     count = len(setup.devices)
-    roster = DeviceRegistry(directory.path / _DEVICES, count, net.devices)
+    registry = DeviceRegistry(directory.path / _DEVICES, count, net.devices)
     worker = ServerWorker(_tools(setup, largest), state)
     controller = _controller(job, state, len(worker.adapter))
     terms = _terms(job, directory, part, largest.tokens)
-    plan = _plan(job, controller.shares, bounds, terms, roster.name)
+    plan = _plan(job, controller.shares, bounds, terms, registry.name)
     journal = Journal(directory.path, journal_limits(bounds))
     made = journal.made(state.round)
     missed = set() if made is None else set(range(count)) - set(made)
@@ -173,7 +173,7 @@ def open_net(job: Job, directory: RunDirectory, observer: Observer, compute: Com
     recorder = Recorder(setup, directory, worker, session, observer, time.monotonic)
     recover(session, worker, journal, controller, recorder.save)
     driver = ServerDriver(session, worker, journal, controller, recorder.save, compute, part.piece)
-    return NetJob(job, directory, roster, plan, session, worker, driver, limits)
+    return NetJob(job, directory, registry, plan, session, worker, driver, limits)
 
 
 def _tokens(job: Job, state: RunState) -> int:
@@ -248,7 +248,7 @@ def _terms(job: Job, directory: RunDirectory, part: PartFile, tokens: int) -> tu
             part_sha256=part.sha256,
             part_bytes=part.size_bytes,
             uplink_bit_s=config.net.uplink_bit_s,
-            holding=setup.holding.value,
+            activation_memory=setup.activation_memory.value,
             rounds=config.training.rounds,
             local_steps=device.local_steps,
             micro_batches=setup.micro_batches,

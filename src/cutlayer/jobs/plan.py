@@ -280,7 +280,7 @@ def _decided(config: Config, decision: Decision) -> dict[str, dict[str, Any]]:
             "micro_batches": held.micro_batches,
             "in_flight": held.in_flight if decision.scheme.pipelined else None,
         },
-        "devices": {"activation_memory": held.holding.value},
+        "devices": {"activation_memory": held.activation_memory.value},
         "link": {"downlink": decision.rules.downlink.value.replace(" ", "-")},
         "planner": {"name": shares if config.link.uplink == "static" else "even"},
     }

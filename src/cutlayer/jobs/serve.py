@@ -168,7 +168,7 @@ class Service:
             title=_title(net.job),
             plan=net.plan,
             session=net.session,
-            roster=net.roster,
+            registry=net.registry,
             history=History(net.directory.path / "rounds.jsonl"),
         )
         self._began_s = time.monotonic()
@@ -247,10 +247,10 @@ class Service:
         write_report(net.directory.path)
 
     async def _on_link(self, link: Link) -> None:
-        roster = self._net.roster
-        number = roster.number(link.peer)
+        registry = self._net.registry
+        number = registry.number(link.peer)
         if number is None:
-            number = roster.succeed(link.peer, self._keys.register().gone)
+            number = registry.succeed(link.peer, self._keys.register().gone)
         if number is None:
             _LOG.warning("refused %s: the run has all its devices, none revoked", link.peer)
             await link.send(encode_message(Refused(), 0))

@@ -291,12 +291,12 @@ def hold(
     rows: Float32[Tensor, "group parameter"],
     sizes: Sequence[int],
     inputs: Mapping[str, Tensor],
-    holding: ActivationPolicy,
+    activation_memory: ActivationPolicy,
 ) -> Pending:
     """Run a device part, for rows, sizes and inputs as `DevicePart.forward` takes them.
 
     `rows`: a leaf that requires a gradient; it collects that of every micro-batch run with it, and
-    must not change until the last one's backward. `holding`, what is kept until backward:
+    must not change until the last one's backward. `activation_memory`, what is kept until backward:
 
     - KEEP: all that autograd saves. The least computation.
     - CHECKPOINT: the input of each block; backward runs each block again and holds one at a time.
@@ -309,9 +309,9 @@ def hold(
             "the rows are no leaf that requires a gradient; give rows.requires_grad_(), or call "
             "the part's own forward if nothing is to be trained"
         )
-    if holding is ActivationPolicy.RECOMPUTE:
+    if activation_memory is ActivationPolicy.RECOMPUTE:
         return _recomputed(part, rows, sizes, inputs)
-    checkpoint = holding is ActivationPolicy.CHECKPOINT
+    checkpoint = activation_memory is ActivationPolicy.CHECKPOINT
     return _kept(part.forward(rows, sizes, inputs, checkpoint=checkpoint), rows)
 
 
@@ -336,14 +336,14 @@ def measure(
     rows: Float32[Tensor, "group parameter"],
     sizes: Sequence[int],
     inputs: Mapping[str, Tensor],
-    holding: ActivationPolicy,
+    activation_memory: ActivationPolicy,
 ) -> HeldBytes:
     """Run one micro-batch forward and backward and count what autograd holds; `rows` stay as they
     are. Raises what `hold` raises."""
     leaf = rows.detach().clone().requires_grad_()
     excluded = [*part.adapted.tensors, leaf, *inputs.values()]
     with SavedBytes(excluded) as saved:
-        pending = hold(part, leaf, sizes, inputs, holding)
+        pending = hold(part, leaf, sizes, inputs, activation_memory)
         waiting = saved.bytes
         pending.backward(torch.zeros(pending.shape))
     return HeldBytes(waiting, saved.peak)

@@ -48,14 +48,15 @@ class CodecChoice:
 class MiniBatchPolicy:
     """How devices hold a mini-batch: what of it, in how many parts, how many of them at a time."""
 
-    holding: ActivationPolicy = ActivationPolicy.KEEP
+    activation_memory: ActivationPolicy = ActivationPolicy.KEEP
     micro_batches: int = 1
     in_flight: int = 1
 
     def __str__(self) -> str:
         if self.micro_batches == 1:
-            return str(self.holding)
-        return f"{self.holding}, {self.micro_batches} micro-batches, {self.in_flight} in flight"
+            return str(self.activation_memory)
+        parts = f"{self.micro_batches} micro-batches, {self.in_flight} in flight"
+        return f"{self.activation_memory}, {parts}"
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def _step(workload: Workload, decision: Decision, cut: int) -> tuple[float, ...]
     """FLOPs of the device and of the server, bits up and down, the adapters' bits."""
     model, batch, scheme = workload.model, workload.batch, decision.scheme
     flops = workload.accounting.flops(model, cut, batch, scheme.trained)
-    again = recomputed_flops(model, batch, flops, decision.held.holding)
+    again = recomputed_flops(model, batch, flops, decision.held.activation_memory)
     own = flops.device_forward + flops.device_backward + again
     held = cut if scheme.splits else model.blocks
     traffic = workload.accounting.traffic(model, held, batch, scheme.trained)

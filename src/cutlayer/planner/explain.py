@@ -184,7 +184,7 @@ class CutInfeasibility:
 Infeasibility = MemoryInfeasibility | AccuracyInfeasibility | ServerInfeasibility | CutInfeasibility
 
 
-def misfits(
+def infeasibilities(
     workload: Workload,
     limits: PlanLimits,
     scheme: Scheme,

@@ -63,7 +63,7 @@ class DeviceSample:
         )
 
 
-def crowd_of(workload: Workload, decision: Decision, curves: Curves) -> DeviceSample:
+def device_sample_of(workload: Workload, decision: Decision, curves: Curves) -> DeviceSample:
     """All devices; of more than `MOST_DEVICES` the middle one of each of as many equal parts.
 
     Parts are by the seconds that devices take without a queue, and the last part's is the slowest.
@@ -149,26 +149,26 @@ def forecast(workload: Workload, decision: Decision, curves: Curves | None = Non
     Raises ConfigError for a decision that the scheme or the model cannot take.
     """
     curves = curves or workload.channel.mean_curves()
-    crowd = crowd_of(workload, decision, curves)
-    first = _played(workload, decision, curves, crowd, first_round=True)
-    later = _played(workload, decision, curves, crowd, first_round=False)
-    whole = crowd.stands_for == 1.0 and _part(workload, decision, crowd) == 1.0
+    device_sample = device_sample_of(workload, decision, curves)
+    first = _played(workload, decision, curves, device_sample, first_round=True)
+    later = _played(workload, decision, curves, device_sample, first_round=False)
+    whole = device_sample.stands_for == 1.0 and _part(workload, decision, device_sample) == 1.0
     return Forecast(workload, decision, first, later, whole)
 
 
 def later_round(workload: Workload, decision: Decision, curves: Curves) -> RoundForecast:
     """A round after the first."""
-    crowd = crowd_of(workload, decision, curves)
-    return _played(workload, decision, curves, crowd, first_round=False)
+    device_sample = device_sample_of(workload, decision, curves)
+    return _played(workload, decision, curves, device_sample, first_round=False)
 
 
 def round_delay_s(
     workload: Workload, decision: Decision, curves: Curves, *, first_round: bool = False
 ) -> float:
     """A round's delay alone [s]: what a search compares."""
-    crowd = crowd_of(workload, decision, curves)
-    timelines = _timelines(workload, decision, curves, crowd, first_round=first_round)
-    return _longest_s(timelines, _part(workload, decision, crowd))
+    device_sample = device_sample_of(workload, decision, curves)
+    timelines = _timelines(workload, decision, curves, device_sample, first_round=first_round)
+    return _longest_s(timelines, _part(workload, decision, device_sample))
 
 
 def device_need(
@@ -181,7 +181,7 @@ def device_need(
         cut if scheme.splits else model.blocks,
         workload.batch,
         optimizer_slots=workload.optimizer_slots,
-        holding=held.holding,
+        activation_memory=held.activation_memory,
         micro_batches=held.micro_batches,
         in_flight=held.in_flight,
         trained=scheme.trained,
@@ -209,7 +209,7 @@ def device_works(
     workload: Workload,
     decision: Decision,
     curves: Curves,
-    crowd: DeviceSample,
+    device_sample: DeviceSample,
     *,
     first_round: bool = False,
     part: float = 1.0,
@@ -219,16 +219,16 @@ def device_works(
     Devices in turn have the rates of the whole band.
     """
     in_turn = decision.scheme.devices is DeviceOrder.IN_TURN
-    links = link_rates(curves, decision.shares, crowd.devices)
+    links = link_rates(curves, decision.shares, device_sample.devices)
     templates: dict[tuple[int, int], DeviceWork] = {}
     works = []
-    for n, link in zip(crowd.devices, links, strict=True):
+    for n, link in zip(device_sample.devices, links, strict=True):
         own = DeviceRates(
             workload.devices[n].flops_per_s,
             workload.server_flops_per_s,
             link.alone() if in_turn else link,
         )
-        rates = crowd.rates(own, decision.rules, decision.scheme.devices)
+        rates = device_sample.rates(own, decision.rules, decision.scheme.devices)
         kind = decision.cuts[n], max(1, round(part * workload.local_steps[n]))
         if kind not in templates:
             templates[kind] = _work(workload, decision, *kind, rates, first_round)
@@ -257,13 +257,13 @@ def _work(
         first_round=first_round,
         micro_batches=decision.held.micro_batches,
         in_flight=decision.held.in_flight,
-        holding=decision.held.holding,
+        activation_memory=decision.held.activation_memory,
     )
 
 
-def _part(workload: Workload, decision: Decision, crowd: DeviceSample) -> float:
+def _part(workload: Workload, decision: Decision, device_sample: DeviceSample) -> float:
     """How much of a round is simulated."""
-    counts = [workload.local_steps[n] for n in crowd.devices]
+    counts = [workload.local_steps[n] for n in device_sample.devices]
     visits, most = sum(counts) * decision.held.micro_batches, max(counts)
     # an even number, since half of them are played too
     steps = max(2, 2 * int(most * MOST_VISITS / (2 * visits)))
@@ -274,16 +274,18 @@ def _timelines(
     workload: Workload,
     decision: Decision,
     curves: Curves,
-    crowd: DeviceSample,
+    device_sample: DeviceSample,
     *,
     first_round: bool,
 ) -> list[RoundTimeline]:
     """The round; of one simulated in part, the half of that part and the part."""
-    part = _part(workload, decision, crowd)
+    part = _part(workload, decision, device_sample)
     return [
         simulate(
             decision.scheme,
-            device_works(workload, decision, curves, crowd, first_round=first_round, part=each),
+            device_works(
+                workload, decision, curves, device_sample, first_round=first_round, part=each
+            ),
             decision.rules,
         )
         for each in ([part] if part == 1.0 else [part / 2, part])
@@ -308,14 +310,14 @@ def _played(
     workload: Workload,
     decision: Decision,
     curves: Curves,
-    crowd: DeviceSample,
+    device_sample: DeviceSample,
     *,
     first_round: bool,
 ) -> RoundForecast:
-    timelines = _timelines(workload, decision, curves, crowd, first_round=first_round)
-    rows = range(len(crowd.devices))
+    timelines = _timelines(workload, decision, curves, device_sample, first_round=first_round)
+    rows = range(len(device_sample.devices))
     phase_s = [np.array([list(line.phase_seconds(n).values()) for n in rows]) for line in timelines]
-    part = _part(workload, decision, crowd)
+    part = _part(workload, decision, device_sample)
     spread, delay_s = _extrapolated(phase_s, part), _longest_s(timelines, part)
     amounts = amounts_of(workload, decision)
     up, down = _bytes(timelines[-1], amounts)
@@ -324,8 +326,8 @@ def _played(
         server_busy=server_part(amounts, decision, delay_s),
         uplink_bytes=up,
         downlink_bytes=down,
-        devices=crowd.devices,
-        device_phase_s=_own_parts(decision, spread, crowd.stands_for),
+        devices=device_sample.devices,
+        device_phase_s=_own_parts(decision, spread, device_sample.stands_for),
     )
 
 
@@ -389,8 +391,8 @@ def refined(
     Each device's fixed seconds are moved by how far the timeline is from the sum of its steps, so
     that it takes all of them to be played.
     """
-    crowd = crowd_of(workload, found.decision, curves)
-    if found.decision.scheme.devices is DeviceOrder.IN_TURN or crowd.stands_for > 1.0:
+    device_sample = device_sample_of(workload, found.decision, curves)
+    if found.decision.scheme.devices is DeviceOrder.IN_TURN or device_sample.stands_for > 1.0:
         return found
     best, decision = found, found.decision
     observed = amounts_of(workload, decision).observed()

@@ -42,7 +42,7 @@ class _Option:
     cut: int
     problem: ShareProblem
     server_s: Float64[np.ndarray, " device"]
-    misfit: Float64[np.ndarray, " device"]
+    infeasibility: Float64[np.ndarray, " device"]
 
 
 def cut_by_device(
@@ -74,8 +74,8 @@ def _option(
     problem = share_problem(amounts.observed(), curves, decision.rules, np.array(limits.most_share))
     need = device_need(workload, decision.scheme, cut, decision.held).total
     room = [device.memory_bytes or np.inf for device in workload.devices]
-    misfit = np.where(np.array(room, dtype=np.float64) >= need, 0.0, np.inf)
-    return _Option(cut, problem, amounts.local_steps * amounts.server_s, misfit)
+    infeasibility = np.where(np.array(room, dtype=np.float64) >= need, 0.0, np.inf)
+    return _Option(cut, problem, amounts.local_steps * amounts.server_s, infeasibility)
 
 
 def _cheapest(options: Sequence[_Option], price: float, rules: Rules) -> Int[np.ndarray, " device"]:
@@ -127,7 +127,7 @@ def _needed(option: _Option, deadline_s: float) -> Float64[np.ndarray, " device"
     """The share with which each device meets the deadline."""
     demand = demand_of(option.problem)
     left_s = deadline_s - option.problem.fixed_s
-    possible = (left_s >= demand.least_s) & (option.misfit == 0)
+    possible = (left_s >= demand.least_s) & (option.infeasibility == 0)
     seconds = np.where(possible, left_s, demand.least_s)
     needed = demand.needed(seconds, option.problem.most).shares
     return np.where(possible, needed, np.inf)
@@ -174,7 +174,7 @@ def fitting_ways(workload: Workload, scheme: Scheme, cut: int) -> list[MiniBatch
         return []
 
     if scheme.server is not ServerOrder.ARRIVAL:
-        return first(MiniBatchPolicy(holding) for holding in ActivationPolicy)
+        return first(MiniBatchPolicy(activation_memory) for activation_memory in ActivationPolicy)
     if not scheme.pipelined:
         return first(_plain(workload.batch.samples))
     return [
@@ -183,7 +183,8 @@ def fitting_ways(workload: Workload, scheme: Scheme, cut: int) -> list[MiniBatch
         if count <= workload.batch.samples
         for in_flight in _depths(count)
         for held in first(
-            MiniBatchPolicy(holding, count, in_flight) for holding in ActivationPolicy
+            MiniBatchPolicy(activation_memory, count, in_flight)
+            for activation_memory in ActivationPolicy
         )
     ]
 
@@ -194,7 +195,7 @@ def shortage(workload: Workload, scheme: Scheme, cut: int) -> Shortage | None:
         return None
     whole = scheme.server is not ServerOrder.ARRIVAL
     parts = 1 if whole else workload.batch.samples
-    ways = [MiniBatchPolicy(holding, parts) for holding in ActivationPolicy]
+    ways = [MiniBatchPolicy(activation_memory, parts) for activation_memory in ActivationPolicy]
     least = min(ways, key=lambda held: device_need(workload, scheme, cut, held).total)
     return shortage_of(workload, scheme, cut, least)
 
@@ -217,12 +218,12 @@ def least_limit(workload: Workload) -> int | None:
 
 def _plain(samples: int) -> Iterator[MiniBatchPolicy]:
     """One micro-batch at a time, in the order of seconds."""
-    for holding in ActivationPolicy:
+    for activation_memory in ActivationPolicy:
         count = 1
         while count < samples:
-            yield MiniBatchPolicy(holding, count)
+            yield MiniBatchPolicy(activation_memory, count)
             count *= 2
-        yield MiniBatchPolicy(holding, samples)
+        yield MiniBatchPolicy(activation_memory, samples)
 
 
 def _depths(micro_batches: int) -> list[int]:
@@ -305,10 +306,10 @@ def _at(
     shares: dict[tuple[ActivationPolicy, bool], tuple[float, ...]] = {}
     for held, rules in itertools.product(ways, rules_for(workload.rules, scheme)):
         decision = Decision(scheme, (cut,) * count, codec, held, rules, even)
-        asked = held.holding, rules.whole_band(Place.DOWNLINK)
-        if held.holding not in amounts:
-            amounts[held.holding] = amounts_of(workload, decision)
-        own = amounts[held.holding]
+        asked = held.activation_memory, rules.whole_band(Place.DOWNLINK)
+        if held.activation_memory not in amounts:
+            amounts[held.activation_memory] = amounts_of(workload, decision)
+        own = amounts[held.activation_memory]
         if asked not in shares:
             shares[asked] = best_shares(own.observed(), curves, rules, limits.most_share)
         decision = replace(decision, shares=shares[asked])

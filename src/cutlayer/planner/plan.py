@@ -17,8 +17,8 @@ from cutlayer.planner.explain import (
     Infeasibility,
     Sensitivity,
     bindings,
+    infeasibilities,
     memory_misfit,
-    misfits,
     sensitivities,
 )
 from cutlayer.planner.forecast import (
@@ -99,7 +99,7 @@ def with_best_shares(
     )
 
 
-def rivals(
+def baselines(
     workload: Workload,
     limits: PlanLimits,
     chosen: Decision,
@@ -190,8 +190,8 @@ class Plan:
     cuts: tuple[CutRow, ...]
     sensitivities: tuple[Sensitivity, ...]
     bindings: tuple[BindingLimit, ...]
-    rivals: tuple[Baseline, ...]
-    misfits: tuple[Infeasibility, ...]
+    baselines: tuple[Baseline, ...]
+    infeasibilities: tuple[Infeasibility, ...]
 
 
 def make_plan(
@@ -218,15 +218,15 @@ def make_plan(
     cuts = cut_rows(workload, limits, scheme, candidates, found, curves)
     plan = Plan(workload, limits, scheme, codecs, most_loss, None, cuts, (), (), (), ())
     if found is None:
-        why = misfits(workload, limits, scheme, codecs, most_loss, curves)
-        return replace(plan, misfits=why)
+        why = infeasibilities(workload, limits, scheme, codecs, most_loss, curves)
+        return replace(plan, infeasibilities=why)
     every = (*codecs.accurate, *codecs.inaccurate)
     return replace(
         plan,
         chosen=forecast(workload, found.decision, curves),
         sensitivities=sensitivities(workload, limits, found, curves),
         bindings=bindings(workload, limits, scheme, every, most_loss, best_s, curves),
-        rivals=rivals(workload, limits, found.decision, published, curves),
+        baselines=baselines(workload, limits, found.decision, published, curves),
     )
 
 
@@ -248,8 +248,8 @@ def plan_as_given(
         short = shortage_of(workload, scheme, cut, decision.held)
         row = CutRow(cut, None, None, None, decision.held, need, short, allowed=False)
         # another cut is not for this decision to take
-        misfit = replace(memory_misfit(workload, limits, scheme, short), fitting_cut=None)
-        return replace(plan, cuts=(row,), misfits=(misfit,))
+        infeasibility = replace(memory_misfit(workload, limits, scheme, short), fitting_cut=None)
+        return replace(plan, cuts=(row,), infeasibilities=(infeasibility,))
     chosen = forecast(workload, decision, curves)
     found = RefinedDecision(decision, chosen.delay_s)
     busy = server_part(amounts_of(workload, decision), decision, found.delay_s)
@@ -259,7 +259,7 @@ def plan_as_given(
         chosen=chosen,
         cuts=(row,),
         sensitivities=sensitivities(workload, limits, found, curves),
-        rivals=rivals(workload, limits, decision, None, curves),
+        baselines=baselines(workload, limits, decision, None, curves),
     )
 
 

@@ -211,7 +211,7 @@ def train(start: Start, codecs: CodecPair) -> RunResult:
     state, ledgers = start.state, []
     for outcome in _play(setup, start.state, start.rounds):
         state = outcome.state
-        ledgers.append(outcome.ledger)
+        ledgers.append(outcome.round_costs)
     evaluation = evaluate(setup, state)
     diverged = len(ledgers) < start.rounds
     traffic = _traffic(ledgers)
@@ -236,7 +236,7 @@ def follow(start: Start, evaluated: Collection[int]) -> Curve:
     seen = {0: evaluate(start.setup, start.state)}
     ledgers = []
     for outcome in _play(start.setup, start.state, start.rounds):
-        ledgers.append(outcome.ledger)
+        ledgers.append(outcome.round_costs)
         if outcome.state.round in rounds:
             seen[outcome.state.round] = evaluate(start.setup, outcome.state)
     traffic = _traffic(ledgers)
@@ -276,12 +276,12 @@ class _Traffic:
 
 def _traffic(ledgers: Sequence[RoundCosts]) -> _Traffic:
     up = down = plain = 0
-    for ledger in ledgers:
-        sent = ledger.bytes_by_payload()
+    for round_costs in ledgers:
+        sent = round_costs.bytes_by_payload()
         up += sent.get("activation", 0)
         down += sent.get("gradient", 0)
         # labels and adapters are never compressed: the rest of the uplink is activations
-        plain += ledger.byte_counts()["uncompressed_uplink_bytes"]
+        plain += round_costs.byte_counts()["uncompressed_uplink_bytes"]
         plain -= sent.get("labels", 0) + sent["adapter_up"]
     return _Traffic(up, down, plain)
 

@@ -109,7 +109,7 @@ def cut_cells(plan: Plan) -> Cells:
 
 def _cut_row(plan: Plan, row: CutRow) -> tuple[str, ...]:
     held = row.held
-    ways = (held.holding.value, f"{held.micro_batches}", f"{held.in_flight}")
+    ways = (held.activation_memory.value, f"{held.micro_batches}", f"{held.in_flight}")
     memory = format_bytes(row.need.total)
     if row.delay_s is None or row.server_part is None:
         short = row.short
@@ -133,13 +133,13 @@ def gain_cells(plan: Plan) -> Cells:
     )
     rows = [
         (
-            rival.name,
-            format_seconds(rival.delay_s),
-            format_seconds(rival.training_s),
-            _times(rival.training_s / chosen.training_s),
-            "yes" if rival.fits else "no",
+            baseline.name,
+            format_seconds(baseline.delay_s),
+            format_seconds(baseline.training_s),
+            _times(baseline.training_s / chosen.training_s),
+            "yes" if baseline.fits else "no",
         )
-        for rival in plan.rivals
+        for baseline in plan.baselines
     ]
     return Cells(("", "round", "all rounds", "relative time", "fits"), (own, *rows))
 

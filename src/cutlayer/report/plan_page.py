@@ -66,7 +66,8 @@ def _chosen(plan: Plan) -> list[str]:
 
 def _nothing(plan: Plan) -> list[str]:
     lines = "".join(
-        f'<p class="refused">{parts.escaped(misfit_line(plan, each))}.</p>' for each in plan.misfits
+        f'<p class="refused">{parts.escaped(misfit_line(plan, each))}.</p>'
+        for each in plan.infeasibilities
     )
     return [parts.section("Nothing fits", lines), *_cuts(plan)]
 

@@ -23,7 +23,7 @@ def plan_record(plan: Plan) -> Record:
         "accuracy_loss_allowed": plan.most_loss,
         "decision": None if plan.chosen is None else _decision(plan.chosen.decision),
         "forecast": None if plan.chosen is None else _forecast(plan, plan.chosen),
-        "misfits": [misfit_line(plan, each) for each in plan.misfits],
+        "misfits": [misfit_line(plan, each) for each in plan.infeasibilities],
         "cuts": [_cut(row) for row in plan.cuts],
         "a_tenth_more": [
             {"resource": row.resource.value, "delay_s": row.delay_s, "saved": row.saved}
@@ -40,13 +40,13 @@ def plan_record(plan: Plan) -> Record:
         ],
         "rivals": [
             {
-                "name": rival.name,
-                "delay_s": rival.delay_s,
-                "training_s": rival.training_s,
-                "fits": rival.fits,
-                "decision": _decision(rival.decision),
+                "name": baseline.name,
+                "delay_s": baseline.delay_s,
+                "training_s": baseline.training_s,
+                "fits": baseline.fits,
+                "decision": _decision(baseline.decision),
             }
-            for rival in plan.rivals
+            for baseline in plan.baselines
         ],
     }
 
@@ -56,7 +56,7 @@ def _decision(decision: Decision) -> Record:
         "scheme": decision.scheme.name,
         "cuts": list(decision.cuts),
         "codec": _codec(decision.codec),
-        "activation_memory": decision.held.holding.value,
+        "activation_memory": decision.held.activation_memory.value,
         "micro_batches": decision.held.micro_batches,
         "in_flight": decision.held.in_flight,
         "uplink": decision.rules.uplink.value,
@@ -114,7 +114,7 @@ def _cut(row: CutRow) -> Record:
         "delay_s": row.delay_s,
         "server_part": row.server_part,
         "peak_bytes": row.need.total,
-        "activation_memory": row.held.holding.value,
+        "activation_memory": row.held.activation_memory.value,
         "micro_batches": row.held.micro_batches,
         "in_flight": row.held.in_flight,
         "missing_bytes": None if row.short is None else row.short.missing_bytes,

@@ -34,7 +34,9 @@ def plan_tables(plan: Plan) -> RenderableType:
     """Decision, seconds by phase, sensitivity, cuts, baselines; or why nothing fits."""
     parts: list[RenderableType] = [Text(printable(plan_title(plan)), style="bold")]
     if plan.chosen is None:
-        parts += _section("nothing fits", _lines([misfit_line(plan, m) for m in plan.misfits]))
+        parts += _section(
+            "nothing fits", _lines([misfit_line(plan, m) for m in plan.infeasibilities])
+        )
         return Group(*parts, *_cuts(plan))
     parts.append(Padding(_facts(decision_facts(plan)), (0, 0, 1, 2), expand=False))
     seconds = phase_cells(plan)

@@ -101,11 +101,11 @@ def limit_line(binding: BindingLimit) -> str:
     return f"{key} of {_needed(binding)} would allow {instead}: {_saved(binding.saved)}"
 
 
-def misfit_line(plan: Plan, misfit: Infeasibility) -> str:
+def misfit_line(plan: Plan, infeasibility: Infeasibility) -> str:
     """Why nothing fits, and the least that would let something through."""
-    match misfit:
+    match infeasibility:
         case MemoryInfeasibility():
-            return _memory_line(plan, misfit)
+            return _memory_line(plan, infeasibility)
         case AccuracyInfeasibility(most_loss=most, nearest=nearest):
             asked = f"no setting costs at most {100 * most:.1f} points of accuracy"
             if nearest is None or nearest.accuracy_loss is None:
@@ -128,30 +128,30 @@ def misfit_line(plan: Plan, misfit: Infeasibility) -> str:
             )
 
 
-def _memory_line(plan: Plan, misfit: MemoryInfeasibility) -> str:
-    short = misfit.shortage
+def _memory_line(plan: Plan, infeasibility: MemoryInfeasibility) -> str:
+    short = infeasibility.shortage
     device = plan.workload.devices[short.device]
     need = format_bytes(short.need.total)
     where = f"cut {short.cut}" if plan.scheme.splits else "the whole model"
     line = (
         f"{where} ({short.held}) needs {need}, {device.name} has {format_bytes(short.limit_bytes)}"
     )
-    if misfit.short_devices > 1:
-        line += f", {counted(misfit.short_devices - 1, 'more device')} too little"
-    if misfit.embedding_bytes > short.limit_bytes:
-        line += f"; the embedding alone has {format_bytes(misfit.embedding_bytes)}"
+    if infeasibility.short_devices > 1:
+        line += f", {counted(infeasibility.short_devices - 1, 'more device')} too little"
+    if infeasibility.embedding_bytes > short.limit_bytes:
+        line += f"; the embedding alone has {format_bytes(infeasibility.embedding_bytes)}"
     line += (
         f": short by {format_bytes(short.missing_bytes)}, set devices.memory_mib to at"
         f" least {_at_least(short.need.total / MIB, 1)}"
     )
-    if misfit.fitting_cut is not None:
-        line += f", or planner.least_cut to {misfit.fitting_cut}"
-    if misfit.half_base_bytes is not None:
-        enough = misfit.half_base_bytes <= short.limit_bytes
+    if infeasibility.fitting_cut is not None:
+        line += f", or planner.least_cut to {infeasibility.fitting_cut}"
+    if infeasibility.half_base_bytes is not None:
+        enough = infeasibility.half_base_bytes <= short.limit_bytes
         verdict = "which fits" if enough else "which does not fit either"
         line += (
-            f", or set devices.base to bfloat16: about {format_bytes(misfit.half_base_bytes)},"
-            f" {verdict}"
+            ", or set devices.base to bfloat16: about"
+            f" {format_bytes(infeasibility.half_base_bytes)}, {verdict}"
         )
     return line
 

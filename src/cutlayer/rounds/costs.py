@@ -110,14 +110,14 @@ def physical_flops(
 
 
 def recomputed_flops(
-    model: ModelSpec, batch: MiniBatch, flops: StepFlops, holding: ActivationPolicy
+    model: ModelSpec, batch: MiniBatch, flops: StepFlops, activation_memory: ActivationPolicy
 ) -> float:
     """What a device computes a second time before its backward, by how it holds a mini-batch.
 
     KEEP: nothing. CHECKPOINT: the blocks' forward, one by one. RECOMPUTE: the embedding's too.
     `flops` are those of the step by either accounting; the embedding is the model's own.
     """
-    match holding:
+    match activation_memory:
         case ActivationPolicy.KEEP:
             return 0.0
         case ActivationPolicy.RECOMPUTE:

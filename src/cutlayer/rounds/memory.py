@@ -55,7 +55,7 @@ def device_memory(
     batch: MiniBatch,
     *,
     optimizer_slots: int = 1,
-    holding: ActivationPolicy = ActivationPolicy.KEEP,
+    activation_memory: ActivationPolicy = ActivationPolicy.KEEP,
     micro_batches: int = 1,
     in_flight: int = 1,
     trained: Trained = Trained.ADAPTERS,
@@ -83,13 +83,17 @@ def device_memory(
         adapters=TRAINED_BYTES * adapters,
         gradients=TRAINED_BYTES * values,
         optimizer=TRAINED_BYTES * values * optimizer_slots,
-        activations=activation_bytes(model, cut, micro, holding, in_flight),
+        activations=activation_bytes(model, cut, micro, activation_memory, in_flight),
         input=_activations(model).inputs.of(batch),
     )
 
 
 def activation_bytes(
-    model: ModelSpec, cut: int, batch: MiniBatch, holding: ActivationPolicy, in_flight: int = 1
+    model: ModelSpec,
+    cut: int,
+    batch: MiniBatch,
+    activation_memory: ActivationPolicy,
+    in_flight: int = 1,
 ) -> float:
     """What the device part keeps for backward at its peak [byte], `in_flight` batches at a time.
 
@@ -100,13 +104,13 @@ def activation_bytes(
     """
     held = _activations(model)
     outside = held.embedding.of(batch) + (held.head.of(batch) if cut == model.blocks else 0)
-    if holding is ActivationPolicy.CHECKPOINT:
+    if activation_memory is ActivationPolicy.CHECKPOINT:
         waiting = held.embedding.of(batch) + cut * block_input_bytes(model).of(batch)
         last = held.first_block if cut == 1 else held.block
         head = held.head.of(batch) if cut == model.blocks else 0
         return in_flight * (waiting + head) + last.beyond_input.of(batch)
     kept = outside + held.first_block.kept.of(batch) + (cut - 1) * held.block.kept.of(batch)
-    return kept if holding is ActivationPolicy.RECOMPUTE else in_flight * kept
+    return kept if activation_memory is ActivationPolicy.RECOMPUTE else in_flight * kept
 
 
 def server_activation_bytes(model: ModelSpec, cut: int, batch: MiniBatch) -> float:
@@ -159,7 +163,7 @@ def paper_memory(
     batch: MiniBatch,
     *,
     optimizer_slots: int = 1,
-    holding: ActivationPolicy = ActivationPolicy.KEEP,
+    activation_memory: ActivationPolicy = ActivationPolicy.KEEP,
     micro_batches: int = 1,
     in_flight: int = 1,
     trained: Trained = Trained.ADAPTERS,
@@ -171,12 +175,12 @@ def paper_memory(
     Frozen weights have gradients and optimiser states like the adapters (defect 17), so it is the
     same whatever is trained; 34 and 5 are those of float16 (defect 18); `16D^2 + BND` is not what
     the text adds up (defect 19): here 16D^2 is among the weights, BND among the activations.
-    The paper knows neither `holding` nor micro-batches: ConfigError for anything but the default.
+    The paper knows neither `activation_memory` nor micro-batches: ConfigError for anything but the default.
     """
     check_held(model, cut)
-    if holding is not ActivationPolicy.KEEP or micro_batches != 1 or in_flight != 1:
+    if activation_memory is not ActivationPolicy.KEEP or micro_batches != 1 or in_flight != 1:
         raise ConfigError(
-            f"the paper's memory equations know neither holding {holding.value} nor"
+            f"the paper's memory equations know neither holding {activation_memory.value} nor"
             f" {micro_batches} micro-batches; use the physical accounting"
         )
     alpha, B, N, D, r = (
@@ -232,7 +236,7 @@ class MemoryModel(Protocol):
         batch: MiniBatch,
         *,
         optimizer_slots: int = 1,
-        holding: ActivationPolicy = ActivationPolicy.KEEP,
+        activation_memory: ActivationPolicy = ActivationPolicy.KEEP,
         micro_batches: int = 1,
         in_flight: int = 1,
         trained: Trained = Trained.ADAPTERS,

@@ -133,13 +133,13 @@ def round_work(
     first_round: bool = True,
     micro_batches: int = 1,
     in_flight: int | None = None,
-    holding: ActivationPolicy = ActivationPolicy.KEEP,
+    activation_memory: ActivationPolicy = ActivationPolicy.KEEP,
 ) -> DeviceWork:
     """One device's work in a round of `local_steps` mini-batches like `batch`.
 
     `compression_up`, `compression_down`: bytes sent over bytes uncompressed (the paper's beta), of
     activations and gradients; a scheme without compression sends them all. Micro-batches differ by
-    one sample at most, and a mini-batch's amounts are theirs by samples. What `holding` makes a
+    one sample at most, and a mini-batch's amounts are theirs by samples. What `activation_memory` makes a
     device compute twice is part of its backward. The broadcast is the
     frozen part in the first round and the merged adapters in each, unless each device is handed
     those of the one before it; the paper's Psi holds both, and with all weights trained they are
@@ -160,7 +160,7 @@ def round_work(
         step.phase: np.array([edge[step.phase]]) for step in (*scheme.opening, *scheme.closing)
     }
     local = _local_amounts(flops, traffic, up, down)
-    local[Phase.DEVICE_BACKWARD] += recomputed_flops(model, batch, flops, holding)
+    local[Phase.DEVICE_BACKWARD] += recomputed_flops(model, batch, flops, activation_memory)
     for step in scheme.local:
         amounts[step.phase] = np.tile(local[step.phase] * shares, local_steps)
     return DeviceWork(amounts, rates, local_steps, micro_batches, in_flight)

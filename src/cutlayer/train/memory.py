@@ -45,9 +45,9 @@ def measure_memory(setup: Setup, state: RunState) -> Memory:
     if not setup.scheme.splits:
         return Memory(kept + server, _merging(setup, kept + server), (kept + server).total)
     own = kept
-    if setup.holding is not ActivationPolicy.KEEP or setup.micro_batches > 1:
+    if setup.activation_memory is not ActivationPolicy.KEEP or setup.micro_batches > 1:
         in_flight = (setup.in_flight or setup.micro_batches) if setup.scheme.pipelined else 1
-        held = _held_bytes(setup, state, micro, in_flight, setup.holding)
+        held = _held_bytes(setup, state, micro, in_flight, setup.activation_memory)
         own = _part(setup, 0, state.device.row, held, batch)
     serving = _serving(setup, own, server, above, _activation(setup, state, micro).nbytes)
     return Memory(own, serving, (kept + server).total)
@@ -89,12 +89,12 @@ def _held_bytes(
     state: RunState,
     batch: Batch,
     in_flight: int,
-    holding: ActivationPolicy = ActivationPolicy.KEEP,
+    activation_memory: ActivationPolicy = ActivationPolicy.KEEP,
 ) -> int:
     """What backward needs of `in_flight` batches like this one on the device [bytes]."""
     group = group_inputs([batch])
     row = state.device.row[None]
-    held = measure(setup.device_part, row, group.sizes, group.inputs, holding)
+    held = measure(setup.device_part, row, group.sizes, group.inputs, activation_memory)
     return held.in_flight(in_flight)
 
 

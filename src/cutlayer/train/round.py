@@ -52,11 +52,13 @@ class Actions:
     `losses` collects each micro-batch's part of its mini-batch's mean loss [nat].
     """
 
-    def __init__(self, setup: Setup, index: int, exchange: Exchange, ledger: RoundCosts) -> None:
+    def __init__(
+        self, setup: Setup, index: int, exchange: Exchange, round_costs: RoundCosts
+    ) -> None:
         self._setup = setup
         self._index = index
         self._exchange = exchange
-        self._ledger = ledger
+        self._round_costs = round_costs
         self.losses: list[float] = []
 
     def do(self, step: Step, micro: MicroBatch) -> None:
@@ -84,7 +86,7 @@ class Actions:
             micro.device_rows,
             micro.group.sizes,
             micro.group.inputs,
-            self._setup.holding,
+            self._setup.activation_memory,
         )
         self._compute(step, micro, lambda flops, _: flops.device_forward)
 
@@ -99,7 +101,7 @@ class Actions:
             known, sent = send_labels(batch.labels, received.lengths, self._setup.classes)
             labels.append(known)
             micro.received.append(received)
-            self._ledger.send(device, step, {"activation": received.sent, "labels": sent})
+            self._round_costs.send(device, step, {"activation": received.sent, "labels": sent})
         micro.labels = stack(labels, fill=IGNORED_LABEL)
         micro.held.release()  # it is on its way: backward does not need it
 
@@ -137,19 +139,19 @@ class Actions:
         for place, device in enumerate(micro.devices):
             key = (self._index, device, micro.number, micro.micro, Direction.DOWN)
             part = self._exchange.send(self._load(micro, micro.gradient, place), key)
-            self._ledger.send(device, step, {"gradient": part.sent})
+            self._round_costs.send(device, step, {"gradient": part.sent})
             received.append(part.tensor)
         micro.gradient = stack(received)
 
     def _device_backward(self, step: Step, micro: MicroBatch) -> None:
         assert micro.gradient is not None
         micro.held.backward(micro.gradient)
-        holding, model = self._setup.holding, self._setup.model
+        activation_memory, model = self._setup.activation_memory, self._setup.model
         self._compute(
             step,
             micro,
             lambda flops, shape: (
-                flops.device_backward + recomputed_flops(model, shape, flops, holding)
+                flops.device_backward + recomputed_flops(model, shape, flops, activation_memory)
             ),
         )
 
@@ -167,7 +169,7 @@ class Actions:
             flops = setup.accounting.flops(
                 setup.model, setup.device_part.cut, shape, setup.scheme.trained
             )
-            self._ledger.compute(device, step, part(flops, shape))
+            self._round_costs.compute(device, step, part(flops, shape))
 
 
 # What a round will take before any has been played: what an allocation decides the first one on.
@@ -228,7 +230,7 @@ def _work(
         first_round=first_round,
         micro_batches=setup.micro_batches,
         in_flight=setup.in_flight,
-        holding=setup.holding,
+        activation_memory=setup.activation_memory,
     )
 
 
@@ -269,7 +271,7 @@ class RoundOutcome:
     state: RunState
     train_loss: float
     shares: tuple[float, ...]
-    ledger: RoundCosts
+    round_costs: RoundCosts
     timeline: RoundTimeline
 
 
@@ -291,8 +293,8 @@ class Round:
             state.server, count, setup.optimizer, shared=self._scheme.shared_server
         )
         self._exchange = Exchange(setup.codecs, setup.seed, state.streams)
-        self._ledger = RoundCosts(setup.scheme, self._steps, setup.micro_batches)
-        self._actions = Actions(setup, self._index, self._exchange, self._ledger)
+        self._round_costs = RoundCosts(setup.scheme, self._steps, setup.micro_batches)
+        self._actions = Actions(setup, self._index, self._exchange, self._round_costs)
 
     def play(self, step_done: StepDone = lambda done, total: None) -> RoundOutcome:
         """Open, train, close. `step_done(done, total)` is called as local steps end."""
@@ -333,7 +335,7 @@ class Round:
         for micro in range(count):
             own = {place: part for place in range(len(devices)) if (part := parts[place][micro])}
             for place in set(range(len(devices))) - set(own):
-                self._ledger.nothing(devices[place])
+                self._round_costs.nothing(devices[place])
             if own:
                 self._micro_batch(number, micro, devices, own)
         for side in self._both_sides:
@@ -399,19 +401,19 @@ class Round:
             payloads["model"] = Sent(size, size)
         if self._scheme.devices is DeviceOrder.PARALLEL:
             payloads["adapter_down"] = self._send_rows(0, to=turn)
-        self._ledger.broadcast(step, payloads, turn)
+        self._round_costs.broadcast(step, payloads, turn)
 
     def _hand_over(self, step: Step, turn: Devices) -> None:
         """Each device takes over the adapters of the one before it, the first one the last
         round's."""
         for device in turn:
             sent = self._send_rows(max(device - 1, 0), to=(device,))
-            self._ledger.send(device, step, {"adapter_down": sent})
+            self._round_costs.send(device, step, {"adapter_down": sent})
 
     def _upload(self, step: Step, turn: Devices) -> None:
         for device in turn:
             sent = self._send_rows(device, to=(device,))
-            self._ledger.send(device, step, {"adapter_up": sent})
+            self._round_costs.send(device, step, {"adapter_up": sent})
 
     def _send_rows(self, source: int, *, to: Devices) -> Sent:
         """Rows of device `source` over the link to the rows of the devices in `to`."""
@@ -434,7 +436,7 @@ class Round:
             streams=self._exchange.streams,
         )
         loss = sum(self._actions.losses) / sum(self._steps)
-        return RoundOutcome(state, loss, self._band, self._ledger, timeline)
+        return RoundOutcome(state, loss, self._band, self._round_costs, timeline)
 
     def _shares(self) -> tuple[float, ...]:
         """Each device's part of the band, from what is known as the round begins."""
@@ -448,7 +450,7 @@ class Round:
         if self._scheme.devices is DeviceOrder.IN_TURN:
             links = tuple(link.alone() for link in links)
         return [
-            self._ledger.work(
+            self._round_costs.work(
                 n, DeviceRates(device.flops_per_s, setup.server_flops_per_s, link), setup.in_flight
             )
             for n, (device, link) in enumerate(zip(setup.devices, links, strict=True))

@@ -244,8 +244,8 @@ def round_record(
         device_delay_s=tuple(device.delay_s for device in timeline.devices),
         device_delay_by_phase_s=by_device,
         virtual_time_s=outcome.state.virtual_time_s,
-        **outcome.ledger.byte_counts(),
-        bytes_by_payload=outcome.ledger.bytes_by_payload(),
+        **outcome.round_costs.byte_counts(),
+        bytes_by_payload=outcome.round_costs.bytes_by_payload(),
         wall_s=wall_s,
     )
 

@@ -166,7 +166,7 @@ class Setup:
 
     The learning rate of round t (1, 2, ...) is `learning_rate * decay^(t-1)`. A mini-batch goes in
     `micro_batches`, at most `in_flight` of them between forward and backward (None: all, where the
-    scheme overlaps them); `holding` is how a device holds them meanwhile. `allocation` gives each
+    scheme overlaps them); `activation_memory` is how a device holds them meanwhile. `allocation` gives each
     round's shares of the band, which hold in both directions.
     """
 
@@ -182,7 +182,7 @@ class Setup:
     devices: tuple[LocalWork, ...]
     micro_batches: int
     in_flight: int | None
-    holding: ActivationPolicy
+    activation_memory: ActivationPolicy
     channel: Channel
     allocation: Allocation
     server_flops_per_s: float

@@ -28,14 +28,14 @@ def table() -> Table:
 
 @pytest.fixture
 def watched(table: Table, tmp_path: Path) -> Watched:
-    roster = DeviceRegistry(tmp_path / "devices.json", 2, ())
-    roster.number("pi-0")
+    registry = DeviceRegistry(tmp_path / "devices.json", 2, ())
+    registry.number("pi-0")
     return Watched(
         run="run-001",
         title="sft: tiny on pictures",
         plan=table.plan,
         session=table.session,
-        roster=roster,
+        registry=registry,
         history=History(tmp_path / "rounds.jsonl"),
     )
 

@@ -20,7 +20,7 @@ from cutlayer.net.server.listener import LOOPBACK, TLS
 from cutlayer.net.wire.grpc_link import CHUNK_BYTES, METHOD, SERVICE, chunks_of
 from cutlayer.net.wire.link import Link, LinkClosed
 from cutlayer.units import MIB
-from net.ends import PATIENCE_S, ending, enrolled, holding, run_keys, serving
+from net.ends import PATIENCE_S, activation_memory, ending, enrolled, run_keys, serving
 
 UNPROVEN = "refused 127.0.0.1: left before it showed a certificate of this run or a token"
 NOW_S = 1.9e9
@@ -123,7 +123,7 @@ def test_with_a_revoked_certificate(keys: RunKeys, device: DeviceKeys) -> None:
 def test_revoking_ends_the_link_that_is_there(keys: RunKeys, device: DeviceKeys) -> None:
     async def run() -> None:
         limits = ConnectionLimits(revocation_s=0.05)
-        async with holding(keys, limits) as (served, came):
+        async with activation_memory(keys, limits) as (served, came):
             other = await served.connect(enrolled(keys, "other"))
             link = await served.connect(device)
             ends = {}
@@ -163,7 +163,7 @@ def test_a_register_that_cannot_be_read_lets_nobody_in(keys: RunKeys, device: De
 def test_a_frame_beyond_the_limit_ends_the_link(keys: RunKeys, device: DeviceKeys) -> None:
     async def run() -> None:
         limits = ConnectionLimits(frame_bytes=MIB)
-        async with holding(keys, limits) as (served, came):
+        async with activation_memory(keys, limits) as (served, came):
             link = await served.connect(device)
             there = await came.get()
             with contextlib.suppress(LinkClosed):
@@ -190,7 +190,7 @@ def test_chunks_that_are_none_end_the_link(
     message: bytes, reason: str, keys: RunKeys, device: DeviceKeys
 ) -> None:
     async def run() -> None:
-        async with holding(keys) as (served, came):
+        async with activation_memory(keys) as (served, came):
             shown = (device.key, device.certificate)
             async with stranger(served.port, keys.authority_pem, shown) as call:
                 there = await came.get()
@@ -219,7 +219,7 @@ def test_a_device_is_who_its_certificate_says_whatever_it_says(
     keys: RunKeys, device: DeviceKeys
 ) -> None:
     async def run() -> None:
-        async with holding(keys) as (served, came):
+        async with activation_memory(keys) as (served, came):
             shown = (device.key, device.certificate)
             credentials = grpc.ssl_channel_credentials(keys.authority_pem, *shown)
             options = [("grpc.ssl_target_name_override", SERVER_NAME)]

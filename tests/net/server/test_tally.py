@@ -8,17 +8,17 @@ GRADIENT = Gradient(Position(1, 0, 0), bytes(100))
 
 
 def test_two_rounds_are_kept_and_all_are_summed() -> None:
-    tally = TrafficCounter()
+    traffic = TrafficCounter()
     for number in range(1, 1001):
-        tally.add(number, GRADIENT, 140)
-        tally.add(number, Ask(), 30)
-    assert tally.of(1000) == tally.of(999) == {"gradient": 100, "overhead": 70}
-    assert tally.of(998) == {}
-    assert tally.total() == {"gradient": 100_000, "overhead": 70_000}
-    assert len(tally._rounds) == 2
+        traffic.add(number, GRADIENT, 140)
+        traffic.add(number, Ask(), 30)
+    assert traffic.of(1000) == traffic.of(999) == {"gradient": 100, "overhead": 70}
+    assert traffic.of(998) == {}
+    assert traffic.total() == {"gradient": 100_000, "overhead": 70_000}
+    assert len(traffic._rounds) == 2
 
 
 def test_asking_for_a_round_without_frames_keeps_nothing() -> None:
-    tally = TrafficCounter()
-    assert tally.of(7) == tally.total() == {}
-    assert not tally._rounds
+    traffic = TrafficCounter()
+    assert traffic.of(7) == traffic.total() == {}
+    assert not traffic._rounds

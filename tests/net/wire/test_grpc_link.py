@@ -15,7 +15,17 @@ from cutlayer.net.server.admission import ConnectionLimits
 from cutlayer.net.wire.grpc_link import CLOSED, connect
 from cutlayer.net.wire.link import Link, LinkClosed
 from cutlayer.units import MIB
-from net.ends import LIMITS, Cable, Served, echo, ending, enrolled, holding, run_keys, serving
+from net.ends import (
+    LIMITS,
+    Cable,
+    Served,
+    activation_memory,
+    echo,
+    ending,
+    enrolled,
+    run_keys,
+    serving,
+)
 
 
 @pytest.fixture
@@ -83,7 +93,7 @@ def test_a_slow_reader_stops_the_sender(slow: str, keys: RunKeys, device: Device
     """
 
     async def run() -> None:
-        async with holding(keys) as (served, came):
+        async with activation_memory(keys) as (served, came):
             link = await served.connect(device)
             there = await came.get()
             sender, reader = (link, there) if slow == "server" else (there, link)
@@ -126,7 +136,7 @@ def test_cancelling_a_receive_loses_nothing(keys: RunKeys, device: DeviceKeys) -
 
 def test_cancelling_a_send_half_way_ends_the_link(keys: RunKeys, device: DeviceKeys) -> None:
     async def run() -> None:
-        async with holding(keys) as (served, came):
+        async with activation_memory(keys) as (served, came):
             link = await served.connect(device)
             there = await came.get()
             with pytest.raises(TimeoutError):
@@ -144,7 +154,7 @@ def test_cancelling_a_send_half_way_ends_the_link(keys: RunKeys, device: DeviceK
 
 def test_closing_lets_what_was_sent_arrive(keys: RunKeys, device: DeviceKeys) -> None:
     async def run() -> None:
-        async with holding(keys) as (served, came):
+        async with activation_memory(keys) as (served, came):
             link = await served.connect(device)
             there = await came.get()
             await link.send(bytes(MIB))
@@ -216,7 +226,7 @@ def test_a_link_that_is_cut_within_a_frame_is_closed_at_both_ends(
     keys: RunKeys, device: DeviceKeys
 ) -> None:
     async def run() -> None:
-        async with holding(keys) as (served, came), Cable(served.port) as cable:
+        async with activation_memory(keys) as (served, came), Cable(served.port) as cable:
             link = await connect(cable.address, device, LIMITS)
             there = await came.get()
             for _ in range(2):  # these wait at the server, so that no more is read there
@@ -238,7 +248,7 @@ def test_an_end_that_says_nothing_any_more_is_noticed(keys: RunKeys, device: Dev
     limits = ConnectionLimits(keepalive_s=0.5)
 
     async def run() -> None:
-        async with holding(keys, limits) as (served, came), Cable(served.port) as cable:
+        async with activation_memory(keys, limits) as (served, came), Cable(served.port) as cable:
             link = await connect(cable.address, device, limits)
             there = await came.get()
             cable.pull()

@@ -63,7 +63,7 @@ class DeviceTools:
     samples: Samples
     batches: BatchMaker
     micro_batches: int
-    holding: ActivationPolicy
+    activation_memory: ActivationPolicy
     classes: int
     seed: int
 
@@ -106,7 +106,7 @@ class DeviceWorker:
         share = parts[position.micro]
         group = group_inputs([share.batch])
         rows = self._side.gather((0,)).requires_grad_()
-        pending = hold(tools.part, rows, group.sizes, group.inputs, tools.holding)
+        pending = hold(tools.part, rows, group.sizes, group.inputs, tools.activation_memory)
         load = Load(pending.activation, share.batch.lengths, share.samples)
         key = (position.round, tools.device, position.step, position.micro, Direction.UP)
         codec = for_device(tools.codecs.up, _HOST)

@@ -140,7 +140,7 @@ class Watched:
     title: str
     plan: RunPlan
     session: ServerSession
-    roster: DeviceRegistry
+    registry: DeviceRegistry
     history: History
 
     def status(self, away_s: Mapping[int, float], process: ServerProcess) -> RunStatus:
@@ -162,7 +162,7 @@ class Watched:
                 self._device(number, own, away_s.get(number), phases.get(number))
                 for number, own in enumerate(session.standings)
             ),
-            payload_bytes=session.tally.total(),
+            payload_bytes=session.traffic.total(),
             last=self.history.last,
             process=process,
         )
@@ -174,15 +174,15 @@ class Watched:
         away_s: float | None,
         phases: Mapping[str, float] | None,
     ) -> DeviceStatus:
-        tally = self.session.tally
+        traffic = self.session.traffic
         return DeviceStatus(
-            name=self.roster.name(number),
+            name=self.registry.name(number),
             connected=own.connected,
             away_s=None if own.connected else away_s,
             local_steps=own.steps,
             adapter_sent=own.done,
-            uplink_bytes=tally.uplink_bytes(number),
-            downlink_bytes=tally.downlink_bytes(number),
+            uplink_bytes=traffic.uplink_bytes(number),
+            downlink_bytes=traffic.downlink_bytes(number),
             delay_by_phase_s=phases,
         )
 

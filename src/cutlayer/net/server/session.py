@@ -324,7 +324,7 @@ class ServerSession:
         self, plan: RunPlan, adapter: bytes, round_number: int = 1, missed: Iterable[int] = ()
     ) -> None:
         self.round = round_number
-        self.tally = TrafficCounter()
+        self.traffic = TrafficCounter()
         self.shares = plan.shares
         self._plan = plan
         self._adapter = adapter
@@ -412,8 +412,8 @@ class ServerSession:
             message = wire.incoming(frame)
         except FrameError as error:
             return self._hang_up(device, str(error))
-        self.tally.add(self.round, message, len(frame))
-        self.tally.crossed(device, up=len(frame))
+        self.traffic.add(self.round, message, len(frame))
+        self.traffic.crossed(device, up=len(frame))
         match message:
             case Ask() if self.finished:
                 return self._farewell(device)
@@ -553,8 +553,8 @@ class ServerSession:
     def _answer(self, device: int, message: Message) -> list[Instruction]:
         """For a device that is connected."""
         frame = self._wires[device].outgoing(message)
-        self.tally.add(self.round, message, len(frame))
-        self.tally.crossed(device, down=len(frame))
+        self.traffic.add(self.round, message, len(frame))
+        self.traffic.crossed(device, down=len(frame))
         return [Send(device, frame)]
 
     def _hang_up(self, device: int, reason: str) -> list[Instruction]:

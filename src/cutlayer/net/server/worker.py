@@ -354,7 +354,7 @@ class Recorder:
         self._setup = setup
         self._directory = directory
         self._worker = worker
-        self._tally = session.tally
+        self._traffic = session.traffic
         self._session = session
         self._shares = session.shares
         self._observer = observer
@@ -410,7 +410,7 @@ class Recorder:
 
     def _bytes(self, round_number: int) -> dict[str, Any]:
         """What crossed this server's links since it was started."""
-        counted = self._tally.of(round_number)
+        counted = self._traffic.of(round_number)
         up, down = (sum(counted.get(name, 0) for name in names) for names in (_UP, _DOWN))
         plain = self._worker.plain_bytes
         return {

@@ -135,7 +135,7 @@ class Terms:
     part_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     part_bytes: Annotated[int, Field(ge=1)]
     uplink_bit_s: Annotated[float, Field(gt=0)] | None
-    holding: Literal["keep", "checkpoint", "recompute"]
+    activation_memory: Literal["keep", "checkpoint", "recompute"]
     rounds: Count
     local_steps: Count
     micro_batches: Count
