@@ -1,6 +1,7 @@
 # The two commands of the README: `make demo` sets up and runs the main job, `make test` sets up and
-# passes the tests. Nothing needs typing before either. `make check` is all that CI asks for. `make
-# lab` sets up and measures the main job between real processes (Linux, root).
+# passes the tests. Nothing needs typing before either. `make format lint types test docs` is what a
+# change goes through, `make check` all that CI asks for. `make lab` sets up and measures the main
+# job between real processes (Linux, root).
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +9,8 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/pytest --numprocesses auto --dist worksteal
 SOURCES := src tests reproduction benchmarks experiments .ci
 
-.PHONY: demo lab paper test test-promises test-typed test-all coverage lint check clean
+.PHONY: demo lab paper format lint types test test-promises test-typed test-all docs coverage check \
+	clean
 
 demo: $(VENV)/installed-all
 	$(BIN)/cutlayer train
@@ -40,13 +42,26 @@ test-all: $(VENV)/installed-dev
 coverage: $(VENV)/installed-dev
 	$(PYTEST) --cov --cov-report=term:skip-covered
 
+# puts right what it can
+format: $(VENV)/installed-dev
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
-	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-check: lint test
+types: $(VENV)/installed-dev
+	$(BIN)/mypy
+
+# every code block of the documents, and their examples
+docs: $(VENV)/installed-dev
+	$(PYTEST) -m '' tests/docs
+
+# all that CI asks for: `.ci/run` is this on a clean clone
+check: lint types test test-promises test-typed demo
+	$(BIN)/python .ci/check_demo.py
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
