@@ -175,7 +175,8 @@ def paper_memory(
     Frozen weights have gradients and optimiser states like the adapters (defect 17), so it is the
     same whatever is trained; 34 and 5 are those of float16 (defect 18); `16D^2 + BND` is not what
     the text adds up (defect 19): here 16D^2 is among the weights, BND among the activations.
-    The paper knows neither `activation_memory` nor micro-batches: ConfigError for anything but the default.
+    The paper knows neither `activation_memory` nor micro-batches: ConfigError for anything but the
+    default.
     """
     check_held(model, cut)
     if activation_memory is not ActivationPolicy.KEEP or micro_batches != 1 or in_flight != 1:

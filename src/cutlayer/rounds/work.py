@@ -139,8 +139,8 @@ def round_work(
 
     `compression_up`, `compression_down`: bytes sent over bytes uncompressed (the paper's beta), of
     activations and gradients; a scheme without compression sends them all. Micro-batches differ by
-    one sample at most, and a mini-batch's amounts are theirs by samples. What `activation_memory` makes a
-    device compute twice is part of its backward. The broadcast is the
+    one sample at most, and a mini-batch's amounts are theirs by samples. What `activation_memory`
+    makes a device compute twice is part of its backward. The broadcast is the
     frozen part in the first round and the merged adapters in each, unless each device is handed
     those of the one before it; the paper's Psi holds both, and with all weights trained they are
     the same. Where devices hold the whole model `cut` only divides it between two phases.

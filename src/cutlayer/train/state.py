@@ -166,8 +166,8 @@ class Setup:
 
     The learning rate of round t (1, 2, ...) is `learning_rate * decay^(t-1)`. A mini-batch goes in
     `micro_batches`, at most `in_flight` of them between forward and backward (None: all, where the
-    scheme overlaps them); `activation_memory` is how a device holds them meanwhile. `allocation` gives each
-    round's shares of the band, which hold in both directions.
+    scheme overlaps them); `activation_memory` is how a device holds them meanwhile. `allocation`
+    gives each round's shares of the band, which hold in both directions.
     """
 
     task: Task
