@@ -111,5 +111,12 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["profile", "--help"])
     text = " ".join(capsys.readouterr().out.split())
-    for word in ("--keep-ratios", "--bits", "--seeds", "--workers", "--quick", "--model.cut"):
+    for word in (
+        "--keep-ratios",
+        "--bits",
+        "--seeds",
+        "--workers",
+        "--quick",
+        "model The pretrained",
+    ):
         assert word in text

@@ -94,17 +94,14 @@ def test_print_config_reads_back(
     assert capsys.readouterr().out == printed
 
 
-def test_help_documents_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_has_options_and_sections(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["train", "--help"])
     assert ended.value.code == 0
     shown = capsys.readouterr().out
     for option in (
-        "--codec.keep-ratio",
-        "--codec.up.quantise.bits",
-        "--channel.fading.k-db",
-        "--codec VALUE",
-        "--devices.memory-mib",
+        "--help SECTION",
+        "channel     Each device's rates in every round: snr, traces",
         "--seed",
         "--resume",
     ):

@@ -49,6 +49,8 @@ COMMANDS = {
     "lab": "a run between processes over shaped links, measured delays beside simulated ones",
     "assets": "list, get or export the models and data sets that come in packages",
     "examples": "list or copy the configurations that come with the package",
+    "config": "whether a configuration file is right; the schema by which editors complete them",
+    "completion": "completion of commands, options and names for bash or zsh",
     "codec": "what the codecs do to a model's tensors, what is in a packet, and a round trip",
 }
 _MISTAKE = 2
@@ -140,7 +142,11 @@ def parsed(
     """
     _refuse_other_bytes(words)
     parser = argparse.ArgumentParser(
-        prog=program, description=description, allow_abbrev=False, exit_on_error=False
+        prog=program,
+        description=description,
+        allow_abbrev=False,
+        exit_on_error=False,
+        conflict_handler="resolve",  # a command may have another --help
     )
     add_arguments(parser)
     known, unknown = parser.parse_known_args(_joined(map(_hyphened, words)))
@@ -196,7 +202,7 @@ def _hint(word: str, options: list[str]) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    rows = "\n".join(f"  {name:<8} {what}" for name, what in COMMANDS.items())
+    rows = "\n".join(f"  {name:<10} {what}" for name, what in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="cutlayer",
         usage="%(prog)s COMMAND [arguments]",

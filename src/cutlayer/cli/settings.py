@@ -3,9 +3,11 @@
 import argparse
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, final
+from typing import Any, NoReturn, final
 
-from cutlayer.config.keys import Key, keys, named_sections
+from cutlayer.config.help import overview, section_help
+from cutlayer.config.keys import Key, choices_with, find_field, keys, named_sections
+from cutlayer.config.section import names_of
 from cutlayer.errors import ConfigError
 
 RUNS = Path("runs")  # where run directories go
@@ -18,7 +20,10 @@ _OF_PLANS = tuple(
 
 def add_settings(parser: argparse.ArgumentParser, only: Collection[str] | None = None) -> None:
     """An option for every setting (or those of `only`), and for every section that may be given as
-    a name alone. Each overrides the configuration file."""
+    a name alone. Each overrides the configuration file. Of all of them `--help` gives an overview,
+    and `--help SECTION` a section."""
+    if only is None:
+        _help_by_section(parser)
     by_section: dict[str, list[Key]] = {}
     for key in keys():
         if only is None or key.key in only:
@@ -30,6 +35,17 @@ def add_settings(parser: argparse.ArgumentParser, only: Collection[str] | None =
             _add(group, section, f"short for --{section}.name")
         for key in own:
             _add(group, key.key, _help(key))
+
+
+def add_names(parser: argparse.ArgumentParser) -> None:
+    """To a parser that is for completion alone, the names that settings may have."""
+    for action in parser._actions:
+        key = action.dest.removeprefix(_PREFIX)
+        if key != action.dest:
+            field = find_field(key)
+            named = choices_with(key.removesuffix(".name"), "name")
+            names = named or (names_of(field.annotation) if field is not None else ())
+            action.choices = names or None
 
 
 def given_settings(arguments: argparse.Namespace) -> dict[str, str]:
@@ -66,6 +82,41 @@ def refuse_output(output: Path | None) -> None:
     """Raises ConfigError for an `--output` beside `--resume`, which has a place already."""
     if output is not None:
         raise ConfigError(f"--resume goes on in its run directory: leave out --output {output}")
+
+
+def _help_by_section(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-h",
+        "--help",
+        nargs="?",
+        default=argparse.SUPPRESS,
+        action=_Help,
+        metavar="SECTION",
+        help="this overview; or a section's settings, such as --help codec",
+    )
+
+
+@final
+class _Help(argparse.Action):
+    """Prints the overview or a section's settings, and ends. Raises ConfigError for no section."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> NoReturn:
+        if isinstance(values, str):
+            print(section_help(values))
+            parser.exit()
+        for action in parser._actions:
+            if action.dest.startswith(_PREFIX):
+                action.help = argparse.SUPPRESS
+        print(parser.format_help())
+        print("settings, as --SECTION.KEY VALUE (`--help SECTION` says more):")
+        print(overview())
+        parser.exit()
 
 
 @final

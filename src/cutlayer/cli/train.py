@@ -15,7 +15,8 @@ from cutlayer.cli.settings import (
     refuse_output,
     refuse_settings_of,
 )
-from cutlayer.config.read import config_yaml, read_config, read_written
+from cutlayer.config.help import commented_yaml
+from cutlayer.config.read import read_config, read_written
 from cutlayer.errors import ConfigError
 from cutlayer.jobs.check import check, check_changes, check_folder
 
@@ -56,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
         refuse_settings_of(overrides, networks=True, plans=True)
         config = read_config(arguments.config, overrides)
     if arguments.print_config:
-        print(config_yaml(config), end="")
+        print(commented_yaml(config), end="")
         return 0
     output = arguments.output or RUNS
     if arguments.resume is None:

@@ -6,13 +6,15 @@ from pydantic import Field
 
 from cutlayer.config.section import (
     Choices,
-    Positive,
+    Number,
     Real,
     Section,
     Share,
     Whole,
     read_by,
 )
+
+_Cosine = Annotated[float, Field(allow_inf_nan=False, ge=0.1, le=0.9999), Number]
 
 
 class NoTransform(Section):
@@ -83,16 +85,14 @@ class DeadZoneQuantiser(Section):
 
     name: Literal["dead-zone"] = "dead-zone"
     rounding: Real = Field(default=0.35, gt=0, le=0.5, description="0.5 rounds to nearest")
-    step: Positive | None = Field(
-        default=None, ge=1e-6, le=1e6, description="the step in units of the values' scale"
+    step: Annotated[float, Field(allow_inf_nan=False, ge=1e-6, le=1e6), Number] | None = Field(
+        default=None, description="the step in units of the values' scale"
     )
-    target_bits: Positive | None = Field(
-        default=None, ge=0.001, le=16, description="bits per value that the step follows"
+    target_bits: Annotated[float, Field(allow_inf_nan=False, ge=0.001, le=16), Number] | None = (
+        Field(default=None, description="bits per value that the step follows")
     )
-    target_cosine: Positive | None = Field(
+    target_cosine: _Cosine | None = Field(
         default=None,
-        ge=0.1,
-        le=0.9999,
         description="cosine of sent and decoded that the step follows",
     )
 
@@ -177,14 +177,12 @@ class BestCodec(Section):
     target_bits_down: Annotated[Real, read_by("target_cosine_down", None)] = Field(
         default=0.4, ge=0.001, le=16, description="bits per value of gradients"
     )
-    target_cosine_up: Real | None = Field(
+    target_cosine_up: _Cosine | None = Field(
         default=None,
-        ge=0.1,
-        le=0.9999,
         description="follow this cosine of activations, not bits",
     )
-    target_cosine_down: Real | None = Field(
-        default=None, ge=0.1, le=0.9999, description="follow this cosine of gradients, not bits"
+    target_cosine_down: _Cosine | None = Field(
+        default=None, description="follow this cosine of gradients, not bits"
     )
     basis_share: Share = Field(default=1 / 3, description="part of the basis kept for activations")
 

@@ -1,8 +1,19 @@
 """The settings of a run over a network: what each means, its bounds and its default."""
 
+from typing import Annotated
+
 from pydantic import Field
 
-from cutlayer.config.section import MOST_DEVICES, BitRate, Real, Seconds, Section, Text, Whole
+from cutlayer.config.section import (
+    MOST_DEVICES,
+    BitRate,
+    Number,
+    Real,
+    Seconds,
+    Section,
+    Text,
+    Whole,
+)
 
 
 class NetSection(Section):
@@ -13,10 +24,8 @@ class NetSection(Section):
         description="names of the devices in their order, which decides what each draws from the"
         " seed; empty: numbered as they first come",
     )
-    quorum: Whole | None = Field(
+    quorum: Annotated[int, Field(ge=1, le=MOST_DEVICES), Number] | None = Field(
         default=None,
-        ge=1,
-        le=MOST_DEVICES,
         description="devices that a round needs at its deadline; null: all",
     )
     deadline_s: Seconds | None = Field(

@@ -16,6 +16,7 @@ from cutlayer.config.section import (
     Choices,
     DecibelsEach,
     MebibytesEach,
+    Number,
     Positive,
     Rate,
     RateEach,
@@ -32,6 +33,9 @@ from cutlayer.spec import Task
 
 _WHOLE = ("fl-lora", "fl-full")
 _COMPRESSING = ("sft", "sft-overlap")
+_Samples = Annotated[int, Field(ge=1, le=10**9), Number]
+_Steps = Annotated[int, Field(ge=1, le=10**6), Number]
+_MicroBatches = Annotated[int, Field(ge=1, le=65_536), Number]
 _ARRANGED = ("static", "two-timescale")
 
 
@@ -118,15 +122,11 @@ class DataSection(Section):
         default=None,
         description="image-classification, text-classification or causal-lm; null: as the data",
     )
-    train_samples: Whole | None = Field(
+    train_samples: _Samples | None = Field(
         default=1600,
-        ge=1,
-        le=10**9,
         description="training samples drawn, over all devices; null: all",
     )
-    test_samples: Whole | None = Field(
-        default=500, ge=1, le=10**9, description="test samples drawn; null: all"
-    )
+    test_samples: _Samples | None = Field(default=500, description="test samples drawn; null: all")
     image_size: Whole = Field(
         default=56,
         ge=1,
@@ -199,16 +199,12 @@ class TrainingSection(Section):
     rounds: Whole = Field(
         default=5, ge=1, le=10**6, description="rounds; each ends with FedAvg of the adapters"
     )
-    local_steps: Annotated[Whole | None, read_by("local_epochs", None)] = Field(
+    local_steps: Annotated[_Steps | None, read_by("local_epochs", None)] = Field(
         default=10,
-        ge=1,
-        le=10**6,
         description="mini-batches a device trains on in a round; null: see local_epochs",
     )
-    local_epochs: Whole | None = Field(
+    local_epochs: _Steps | None = Field(
         default=None,
-        ge=1,
-        le=10**6,
         description="passes over its samples a device makes in a round instead",
     )
     batch_size: Whole = Field(
@@ -217,16 +213,12 @@ class TrainingSection(Section):
         le=65_536,
         description="samples in a mini-batch; a device with fewer takes all it has",
     )
-    micro_batches: Whole | None = Field(
+    micro_batches: _MicroBatches | None = Field(
         default=None,
-        ge=1,
-        le=65_536,
         description="parts that a mini-batch goes through in; null: 4 for sft-overlap, else 1",
     )
-    in_flight: Annotated[Whole | None, read_by("scheme.name", "sft-overlap")] = Field(
+    in_flight: Annotated[_MicroBatches | None, read_by("scheme.name", "sft-overlap")] = Field(
         default=None,
-        ge=1,
-        le=65_536,
         description="micro-batches between forward and backward at most; null: all",
     )
 
@@ -468,9 +460,7 @@ class Config(Section):
     seed: Whole = Field(
         default=0, ge=0, le=2**31 - 1, description="every random draw follows from it"
     )
-    threads: Whole | None = Field(
+    threads: Annotated[int, Field(ge=1, le=1024), Number] | None = Field(
         default=None,
-        ge=1,
-        le=1024,
         description="torch threads; null: torch's choice (same bytes need the same)",
     )

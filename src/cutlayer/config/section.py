@@ -42,19 +42,20 @@ def _readable(text: str) -> str:
     return text
 
 
-_Number = BeforeValidator(_number)
-Whole = Annotated[int, _Number]
-Real = Annotated[float, Field(allow_inf_nan=False), _Number]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), _Number]
-Seconds = Annotated[float, Field(ge=1e-3, le=1e9, allow_inf_nan=False), _Number]
-BitRate = Annotated[float, Field(ge=1, le=1e15, allow_inf_nan=False), _Number]
-Rate = Annotated[float, Field(ge=1, le=1e21, allow_inf_nan=False), _Number]
+# the last of an annotation: bounds behind it are asked, but no schema knows them
+Number = BeforeValidator(_number)
+Whole = Annotated[int, Number]
+Real = Annotated[float, Field(allow_inf_nan=False), Number]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), Number]
+Seconds = Annotated[float, Field(ge=1e-3, le=1e9, allow_inf_nan=False), Number]
+BitRate = Annotated[float, Field(ge=1, le=1e15, allow_inf_nan=False), Number]
+Rate = Annotated[float, Field(ge=1, le=1e21, allow_inf_nan=False), Number]
 RateEach = Rate | tuple[Rate, ...]
-Mebibytes = Annotated[float, Field(ge=1e-3, le=1e9, allow_inf_nan=False), _Number]
+Mebibytes = Annotated[float, Field(ge=1e-3, le=1e9, allow_inf_nan=False), Number]
 MebibytesEach = Mebibytes | tuple[Mebibytes, ...]
-Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), _Number]
+Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), Number]
 ShareEach = Share | tuple[Share, ...]
-Decibels = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False), _Number]
+Decibels = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False), Number]
 DecibelsEach = Decibels | tuple[Decibels, ...]
 Text = Annotated[str, AfterValidator(_readable)]
 
