@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import tiny
 
-from cutlayer.config.schema import Config, SgdOptimizer
+from cutlayer.config.schema import Config, SgdOptimizer, SplitLora
 from cutlayer.errors import ConfigError, CutlayerError
 from cutlayer.logs import lines_to
 from cutlayer.profiling.grid import CodecGrid
@@ -94,15 +94,23 @@ def test_a_training_that_diverges_is_a_result(plan: ProfilePlan, tmp_path: Path)
 @pytest.mark.parametrize(
     ("section", "changed", "message"),
     [
-        ("scheme", {"name": "splitlora"}, "splitlora compresses nothing; take sft"),
+        ("scheme", SplitLora(), "splitlora compresses nothing; take sft"),
         ("model", {"cut": 4}, r"1\.\.3"),
         ("data", {"name": "no-such-data"}, "no-such-data"),
     ],
 )
 def test_a_wrong_job_leaves_no_log(
-    plan: ProfilePlan, tmp_path: Path, section: str, changed: dict[str, object], message: str
+    plan: ProfilePlan,
+    tmp_path: Path,
+    section: str,
+    changed: SplitLora | dict[str, object],
+    message: str,
 ) -> None:
-    wrong = getattr(plan.config, section).model_copy(update=changed)
+    wrong = (
+        getattr(plan.config, section).model_copy(update=changed)
+        if isinstance(changed, dict)
+        else changed
+    )
     config = plan.config.model_copy(update={section: wrong})
     with pytest.raises(CutlayerError, match=message):
         measure(replace(plan, config=config), tmp_path / "log")

@@ -229,7 +229,7 @@ def test_a_page_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> 
     directory = write_fake_run(tmp_path / "run", FakeRun(devices=2, rounds=1))
     (directory / "report.html").mkdir()
     before = sorted(path.name for path in directory.iterdir())
-    with pytest.raises(RunError, match=r"report\.html: cannot be written"):
+    with pytest.raises(RunError, match=r"cannot write .*report\.html"):
         write_report(directory)
     assert sorted(path.name for path in directory.iterdir()) == before
 

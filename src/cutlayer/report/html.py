@@ -3,10 +3,8 @@
 Knows the frame of the page and how it reaches the disk.
 """
 
-import os
 from pathlib import Path
 
-from cutlayer.errors import RunError
 from cutlayer.report import html_parts as parts
 from cutlayer.report.drawing import plain_style
 from cutlayer.report.page_sections import page_sections
@@ -14,6 +12,7 @@ from cutlayer.report.page_style import STYLE
 from cutlayer.report.run_reader import RunRecord, read_run
 from cutlayer.report.vocabulary import CLOCKS
 from cutlayer.report.wording import headline
+from cutlayer.train.files import write_text
 
 REPORT = "report.html"
 
@@ -27,7 +26,7 @@ def write_report(directory: Path) -> Path:
         RunError: the directory cannot be read as a run, or the page cannot be written.
     """
     path = directory / REPORT
-    _write_atomically(path, page(read_run(directory)))
+    write_text(path, page(read_run(directory)))
     return path
 
 
@@ -40,13 +39,3 @@ def page(run: RunRecord) -> str:
         " 1 MiB is 1024 · 1024 bytes."
     )
     return parts.page(headline(run.summary), content, footer, STYLE)
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(text, encoding="utf-8", newline="\n")
-        unfinished.replace(path)
-    except OSError as problem:
-        unfinished.unlink(missing_ok=True)
-        raise RunError(f"{path}: cannot be written ({problem})") from problem
