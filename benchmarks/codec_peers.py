@@ -27,8 +27,8 @@ from torch.nn import functional
 
 from cutlayer.codec.kernels.kernels import Kernels
 from cutlayer.codec.kernels.load import load
-from cutlayer.codec.stages.pipeline import TopK
-from cutlayer.codec.stages.quantisers import Quantised, StochasticLevels, TokenRows
+from cutlayer.codec.pipeline import TopK
+from cutlayer.codec.quantisers import Quantised, StochasticLevels, TokenRows
 
 Message = tuple[bytes | np.ndarray, ...]
 

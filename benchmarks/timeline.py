@@ -19,10 +19,9 @@ import numpy as np
 import simpy
 
 from cutlayer.channel.rates import LinkRates
-from cutlayer.rounds.rules import Duplex, Rules, Sharing
 from cutlayer.rounds.schemes import SCHEMES, SFT, Phase, Place, Step
 from cutlayer.rounds.simulate import simulate
-from cutlayer.rounds.work import DeviceRates, DeviceWork
+from cutlayer.rounds.work import DeviceRates, DeviceWork, Duplex, Rules, Sharing
 
 IN_TURN = Rules(1, Sharing.IN_TURN, Sharing.IN_TURN)
 SHARED = Rules(1, Sharing.SHARED, Sharing.SHARED)

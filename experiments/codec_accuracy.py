@@ -41,9 +41,8 @@ from cutlayer.errors import PacketError
 from cutlayer.jobs.build import make_codecs
 from cutlayer.jobs.train import prepare
 from cutlayer.train.evaluate import evaluate
-from cutlayer.train.exchange import group_inputs
+from cutlayer.train.exchange import RoundCosts, group_inputs
 from cutlayer.train.round import Round, initial_state
-from cutlayer.train.round_costs import RoundCosts
 from cutlayer.train.state import RunState, Setup
 
 Result = dict[str, Any]

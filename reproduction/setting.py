@@ -14,10 +14,9 @@ from cutlayer.channel.fading import SnrChannel
 from cutlayer.channel.rates import LinkRates
 from cutlayer.rounds.memory import PAPER, PHYSICAL, Accounting
 from cutlayer.rounds.parameters import VIT_BASE, VIT_LARGE, Dimensions, vit_spec
-from cutlayer.rounds.rules import Rules, Sharing
 from cutlayer.rounds.schemes import DeviceOrder, Phase, Place, Scheme
 from cutlayer.rounds.simulate import simulate
-from cutlayer.rounds.work import DeviceRates, DeviceWork, round_work
+from cutlayer.rounds.work import DeviceRates, DeviceWork, Rules, Sharing, round_work
 from cutlayer.spec import MiniBatch
 
 SECONDS_PER_MINUTE = 60.0

@@ -8,7 +8,7 @@ import tiny
 
 from cutlayer.cli.main import main
 from cutlayer.jobs.train import start
-from cutlayer.rounds.trace import Track
+from cutlayer.rounds.result import Track
 
 
 @pytest.fixture(scope="module")

@@ -31,8 +31,8 @@ from cutlayer.codec.codec import EMPTY, Codec, Decoded, State
 from cutlayer.codec.kernels.kernels import Kernels
 from cutlayer.codec.kernels.load import load
 from cutlayer.codec.kernels.native import Native
+from cutlayer.codec.quantisers import TargetBits
 from cutlayer.codec.staged import PRESETS, StagedCodec, best, codec_pair
-from cutlayer.codec.stages.quantisers import TargetBits
 from cutlayer.errors import PacketError
 
 SOURCE = Path(__file__).parents[2] / "src" / "cutlayer" / "codec" / "kernels" / "_native.c"

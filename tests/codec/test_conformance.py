@@ -11,14 +11,11 @@ from hypothesis import strategies as st
 from codec.ends import Ends
 from cutlayer.codec import staged
 from cutlayer.codec.codec import EMPTY, Codec
-from cutlayer.codec.entropy.coder import FixedWidth, Golomb
-from cutlayer.codec.entropy.two_way import TwoWay
+from cutlayer.codec.dead_zone import DeadZone
+from cutlayer.codec.entropy import FixedWidth, Golomb
 from cutlayer.codec.memories import Delta, ErrorFeedback
-from cutlayer.codec.raw import RawCodec
-from cutlayer.codec.staged import LARGEST_MAGNITUDE, StagedCodec
-from cutlayer.codec.stages.dead_zone import DeadZone
-from cutlayer.codec.stages.pipeline import Hadamard, LearnedBasis, TopK
-from cutlayer.codec.stages.quantisers import (
+from cutlayer.codec.pipeline import Hadamard, LearnedBasis, TopK
+from cutlayer.codec.quantisers import (
     Float8,
     Integer,
     RelativeStep,
@@ -26,6 +23,9 @@ from cutlayer.codec.stages.quantisers import (
     TargetBits,
     TargetCosine,
 )
+from cutlayer.codec.raw import RawCodec
+from cutlayer.codec.staged import LARGEST_MAGNITUDE, StagedCodec
+from cutlayer.codec.two_way import TwoWay
 from cutlayer.errors import PacketError
 
 PRESETS = {

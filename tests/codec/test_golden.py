@@ -10,12 +10,12 @@ import pytest
 
 from cutlayer.codec import staged
 from cutlayer.codec.codec import EMPTY
-from cutlayer.codec.entropy.two_way import TwoWay
+from cutlayer.codec.dead_zone import DeadZone
 from cutlayer.codec.memories import Delta
+from cutlayer.codec.quantisers import Integer, RelativeStep
 from cutlayer.codec.raw import RawCodec
 from cutlayer.codec.staged import StagedCodec
-from cutlayer.codec.stages.dead_zone import DeadZone
-from cutlayer.codec.stages.quantisers import Integer, RelativeStep
+from cutlayer.codec.two_way import TwoWay
 
 GOLDEN = Path(__file__).parent / "golden"
 SHAPE = (2, 3, 8)

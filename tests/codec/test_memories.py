@@ -6,11 +6,11 @@ import pytest
 from codec.ends import Ends, correlated, cosine
 from cutlayer.codec import staged
 from cutlayer.codec.codec import EMPTY
-from cutlayer.codec.entropy.two_way import TwoWay
+from cutlayer.codec.dead_zone import DeadZone
 from cutlayer.codec.memories import Delta, ErrorFeedback
+from cutlayer.codec.quantisers import Integer, RelativeStep
 from cutlayer.codec.staged import StagedCodec
-from cutlayer.codec.stages.dead_zone import DeadZone
-from cutlayer.codec.stages.quantisers import Integer, RelativeStep
+from cutlayer.codec.two_way import TwoWay
 from cutlayer.errors import PacketError
 
 SHAPE = (4, 6, 32)

@@ -5,8 +5,8 @@ import pytest
 
 from codec.ends import Ends, correlated, cosine
 from cutlayer.codec import staged
+from cutlayer.codec.quantisers import TargetBits
 from cutlayer.codec.staged import codec_pair
-from cutlayer.codec.stages.quantisers import TargetBits
 from cutlayer.errors import ConfigError
 
 SHAPE = (16, 17, 64)

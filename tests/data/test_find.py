@@ -3,8 +3,7 @@ from pathlib import Path
 import datasets
 import pytest
 
-from cutlayer.data.assets.cache import Asset
-from cutlayer.data.assets.catalogue import CATALOGUE
+from cutlayer.data.assets.catalogue import CATALOGUE, Asset
 from cutlayer.data.find import FoundAsset, find_config, find_data, find_model, known_config
 from cutlayer.data.load import load_data
 from cutlayer.errors import AssetError

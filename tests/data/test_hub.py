@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cutlayer.data.hub import HuggingFaceHub, answers, is_hub_id
-from cutlayer.data.model_folder import holds_model
+from cutlayer.data.hub import HuggingFaceHub, answers, holds_model, is_hub_id
 from cutlayer.errors import AssetError
 from data.hub_server import serve
 

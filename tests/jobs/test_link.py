@@ -8,7 +8,7 @@ from cutlayer.channel.rates import LinkRates
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError
 from cutlayer.jobs.build import fixed_shares, make_channel, make_devices, make_rules
-from cutlayer.rounds.rules import Duplex, Rules, Sharing
+from cutlayer.rounds.work import Duplex, Rules, Sharing
 
 
 def _config(count: int = 2, **channel: object) -> Config:

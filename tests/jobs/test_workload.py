@@ -15,7 +15,7 @@ from cutlayer.config.schema import AdamWOptimizer, Config, OptimizerSection, Sgd
 from cutlayer.errors import ConfigError
 from cutlayer.jobs.plan import expected_compression, make_workload, optimizer_slots
 from cutlayer.rounds.memory import PAPER, PHYSICAL
-from cutlayer.rounds.rules import Sharing
+from cutlayer.rounds.work import Sharing
 from cutlayer.spec import MiniBatch
 from cutlayer.units import MIB
 

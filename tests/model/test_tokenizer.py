@@ -9,7 +9,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from cutlayer.errors import ModelError
-from cutlayer.model.tokenizer import load_tokenizer
+from cutlayer.model.inputs import load_tokenizer
 from model.architectures import VOCABULARY, config_of
 
 WORDS = {"[UNK]": 0, "[PAD]": 1, "[END]": 2, "cut": 3, "the": 4, "layer": 5}

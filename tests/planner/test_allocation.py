@@ -19,7 +19,7 @@ from cutlayer.planner.allocation import (
     even,
     share_problem,
 )
-from cutlayer.rounds.rules import Rules
+from cutlayer.rounds.work import Rules
 
 RULES = Rules()
 ONES = (1.0, 1.0, 1.0)

@@ -8,8 +8,8 @@ import pytest
 from cutlayer.planner import forecast as module
 from cutlayer.planner.decision import MiniBatchPolicy, Workload
 from cutlayer.planner.forecast import PHASES, device_sample_of, forecast, round_delay_s
-from cutlayer.rounds.rules import Rules, Sharing
 from cutlayer.rounds.schemes import SCHEMES
+from cutlayer.rounds.work import Rules, Sharing
 from planner import workloads
 
 COUNT, PLAYED = 90, 30

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from cutlayer.planner.decision import MiniBatchPolicy
 from cutlayer.planner.estimate import amounts_of, estimated_s, server_part
 from cutlayer.planner.forecast import round_delay_s
-from cutlayer.rounds.rules import Duplex, Rules, Sharing
 from cutlayer.rounds.schemes import SCHEMES
+from cutlayer.rounds.work import Duplex, Rules, Sharing
 from planner import workloads
 
 RULES = (

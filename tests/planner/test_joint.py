@@ -13,8 +13,8 @@ from cutlayer.planner.decision import PlanLimits
 from cutlayer.planner.forecast import device_need, round_delay_s
 from cutlayer.planner.joint import least_limit, ranked, rules_for, search
 from cutlayer.planner.plan import make_plan, published_plan
-from cutlayer.rounds.rules import Duplex, Rules, Sharing
 from cutlayer.rounds.schemes import SCHEMES, SFT
+from cutlayer.rounds.work import Duplex, Rules, Sharing
 from planner import workloads
 
 CODECS = (workloads.BEST,)

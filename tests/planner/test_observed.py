@@ -7,10 +7,9 @@ from rounds.works import work, works
 
 from cutlayer.channel.shannon import Curves, ProportionalRates
 from cutlayer.planner.allocation import Observed, observe, share_problem
-from cutlayer.rounds.rules import Duplex, Rules, Sharing
 from cutlayer.rounds.schemes import FL_LORA, SFT
 from cutlayer.rounds.simulate import simulate
-from cutlayer.rounds.work import DeviceWork
+from cutlayer.rounds.work import DeviceWork, Duplex, Rules, Sharing
 
 # a byte a second on the whole band: 8 bit/s up; the downlink of the second device is the weakest
 CURVES = Curves(ProportionalRates(np.array([8.0, 16.0])), ProportionalRates(np.array([40.0, 20.0])))

@@ -10,7 +10,7 @@ from cutlayer.channel.fading import SnrChannel
 from cutlayer.errors import ConfigError
 from cutlayer.planner.decision import Workload
 from cutlayer.rounds.memory import PHYSICAL
-from cutlayer.rounds.rules import Rules
+from cutlayer.rounds.work import Rules
 from cutlayer.spec import Device, LinearShape, MiniBatch, ModelSpec
 
 DEVICE = Device("device-0", 1e12, 17.0, 17.0, 2**20)

@@ -11,8 +11,8 @@ from cutlayer.planner.codec_choices import CodecChoices
 from cutlayer.planner.decision import CodecChoice, Decision, MiniBatchPolicy, PlanLimits, Workload
 from cutlayer.rounds.memory import PHYSICAL
 from cutlayer.rounds.parameters import Dimensions, vit_spec
-from cutlayer.rounds.rules import Rules
 from cutlayer.rounds.schemes import SFT, Scheme
+from cutlayer.rounds.work import Rules
 from cutlayer.spec import Device, MiniBatch
 from cutlayer.units import MIB
 

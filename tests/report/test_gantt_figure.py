@@ -9,9 +9,9 @@ from cutlayer.report.drawing import plain_style
 from cutlayer.report.gantt_figure import draw_gantt, shown_devices
 from cutlayer.report.vocabulary import PHASES
 from cutlayer.rounds.result import RoundTimeline
-from cutlayer.rounds.rules import Rules, Sharing
 from cutlayer.rounds.schemes import SCHEMES, Phase
 from cutlayer.rounds.simulate import simulate
+from cutlayer.rounds.work import Rules, Sharing
 from report.test_figures import assert_labels_apart, boxes_of
 
 IN_TURN = Rules(1, Sharing.IN_TURN, Sharing.IN_TURN)

@@ -8,10 +8,9 @@ import pytest
 from cutlayer.channel.rates import LinkRates
 from cutlayer.rounds.memory import PAPER, PHYSICAL, Accounting
 from cutlayer.rounds.parameters import VIT_BASE, VIT_LARGE, Dimensions, vit_spec
-from cutlayer.rounds.rules import Rules, Sharing
 from cutlayer.rounds.schemes import SCHEMES, Phase
 from cutlayer.rounds.simulate import simulate
-from cutlayer.rounds.work import DeviceRates, DeviceWork, round_work
+from cutlayer.rounds.work import DeviceRates, DeviceWork, Rules, Sharing, round_work
 from cutlayer.spec import ActivationPolicy, MiniBatch, Trained
 from rounds.works import UNIT
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from cutlayer.rounds.rules import Duplex, Rules, Sharing
 from cutlayer.rounds.schemes import SFT, SFT_OVERLAP, Phase
 from cutlayer.rounds.simulate import simulate
+from cutlayer.rounds.work import Duplex, Rules, Sharing
 from rounds.works import spans, work
 
 LOCAL = [1.0, 2.0, 1.0, 2.0, 1.0]

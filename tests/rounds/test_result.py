@@ -10,10 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cutlayer.rounds.result import Event
-from cutlayer.rounds.rules import Duplex, Rules, Sharing
 from cutlayer.rounds.schemes import SCHEMES, SFT, SFT_OVERLAP, SL, Phase, Place, Scheme, ServerOrder
 from cutlayer.rounds.simulate import simulate
-from cutlayer.rounds.work import DeviceWork, legs_of
+from cutlayer.rounds.work import DeviceWork, Duplex, Rules, Sharing, legs_of
 from rounds.works import LOCAL, UNIT, rules, work, works
 
 ANY_ORDER = [s for s in SCHEMES.values() if s.server is ServerOrder.ARRIVAL]

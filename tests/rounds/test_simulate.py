@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from cutlayer.channel.rates import LinkRates
 from cutlayer.errors import ConfigError
-from cutlayer.rounds.rules import Duplex, Rules, Sharing
 from cutlayer.rounds.schemes import (
     FL_LORA,
     SCHEMES,
@@ -23,7 +22,7 @@ from cutlayer.rounds.schemes import (
     Step,
 )
 from cutlayer.rounds.simulate import simulate
-from cutlayer.rounds.work import DeviceRates, DeviceWork
+from cutlayer.rounds.work import DeviceRates, DeviceWork, Duplex, Rules, Sharing
 from rounds.works import LOCAL, UNIT, spans, work, works
 
 STATIC, IN_TURN, SHARED = Sharing.STATIC, Sharing.IN_TURN, Sharing.SHARED

@@ -9,11 +9,10 @@ from examples import at_most
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.rounds.rules import Rules, Sharing
+from cutlayer.rounds.result import Track, chrome_trace
 from cutlayer.rounds.schemes import SCHEMES, SFT, Phase, ServerOrder
 from cutlayer.rounds.simulate import simulate
-from cutlayer.rounds.trace import Track, chrome_trace
-from cutlayer.rounds.work import DeviceWork
+from cutlayer.rounds.work import DeviceWork, Rules, Sharing
 from rounds.works import rules, work, works
 
 

@@ -5,9 +5,8 @@ import pytest
 
 from cutlayer.channel.rates import LinkRates
 from cutlayer.errors import ConfigError
-from cutlayer.rounds.rules import Duplex, Rules, Sharing
 from cutlayer.rounds.schemes import SFT, SFT_OVERLAP, Place
-from cutlayer.rounds.work import DeviceRates, DeviceWork
+from cutlayer.rounds.work import DeviceRates, DeviceWork, Duplex, Rules, Sharing
 from rounds.works import UNIT, work
 
 RATES = DeviceRates(2.0, 4.0, LinkRates(16.0, 32.0, 64.0, 128.0, 256.0))

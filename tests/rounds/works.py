@@ -7,9 +7,8 @@ from hypothesis import strategies as st
 
 from cutlayer.channel.rates import LinkRates
 from cutlayer.rounds.result import Event, RoundTimeline
-from cutlayer.rounds.rules import Duplex, Rules, Sharing
 from cutlayer.rounds.schemes import SPLIT_STEP, Phase
-from cutlayer.rounds.work import DeviceRates, DeviceWork
+from cutlayer.rounds.work import DeviceRates, DeviceWork, Duplex, Rules, Sharing
 
 UNIT = DeviceRates(1.0, 1.0, LinkRates(8.0, 8.0, 8.0, 8.0, 8.0))
 LOCAL = tuple(step.phase for step in SPLIT_STEP)

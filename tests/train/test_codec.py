@@ -13,11 +13,11 @@ from torch.overrides import TorchFunctionMode
 
 from cutlayer.codec import staged
 from cutlayer.codec.codec import EMPTY
+from cutlayer.codec.dead_zone import DeadZone
 from cutlayer.codec.memories import Delta
+from cutlayer.codec.pipeline import LearnedBasis
+from cutlayer.codec.quantisers import RelativeStep
 from cutlayer.codec.staged import StagedCodec
-from cutlayer.codec.stages.dead_zone import DeadZone
-from cutlayer.codec.stages.pipeline import LearnedBasis
-from cutlayer.codec.stages.quantisers import RelativeStep
 from cutlayer.errors import PacketError
 from cutlayer.train.torch_codec import TensorCodec, for_device, on_device
 

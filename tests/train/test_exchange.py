@@ -9,12 +9,12 @@ import torch
 from codec.ends import correlated
 
 from cutlayer.codec.codec import EMPTY
+from cutlayer.codec.dead_zone import DeadZone
 from cutlayer.codec.memories import Delta, ErrorFeedback
+from cutlayer.codec.pipeline import LearnedBasis
+from cutlayer.codec.quantisers import RelativeStep, TargetBits, TargetCosine
 from cutlayer.codec.raw import RawCodec
 from cutlayer.codec.staged import StagedCodec, best
-from cutlayer.codec.stages.dead_zone import DeadZone
-from cutlayer.codec.stages.pipeline import LearnedBasis
-from cutlayer.codec.stages.quantisers import RelativeStep, TargetBits, TargetCosine
 from cutlayer.config.codec_section import BestCodec, CodecSection, NoCodec, StagesCodec
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError

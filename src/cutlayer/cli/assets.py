@@ -15,8 +15,15 @@ from rich.console import Console
 from rich.table import Table
 
 from cutlayer.cli.options import whole_number
-from cutlayer.data.assets.cache import Asset, asset_folder, cache_root, get_asset, installed
-from cutlayer.data.assets.catalogue import CATALOGUE, hint
+from cutlayer.data.assets.catalogue import (
+    CATALOGUE,
+    Asset,
+    asset_folder,
+    cache_root,
+    get_asset,
+    hint,
+    installed,
+)
 from cutlayer.errors import AssetError
 from cutlayer.logs import lines_to, unheard
 from cutlayer.units import format_bytes

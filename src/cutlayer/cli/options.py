@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TypeVar, final
 
 from cutlayer.errors import ConfigError, quoted
-from cutlayer.train.heartbeat import Heartbeat, so_far
+from cutlayer.logs import Heartbeat, so_far
 
 Number = TypeVar("Number", int, float)
 

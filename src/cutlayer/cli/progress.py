@@ -14,11 +14,10 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
-from cutlayer.logs import lines_to
+from cutlayer.logs import EVERY_S, Heartbeat, lines_to
 from cutlayer.report.run_reader import read_run
 from cutlayer.report.tables import round_table, summary_table
 from cutlayer.report.wording import score_text
-from cutlayer.train.heartbeat import EVERY_S, Heartbeat
 from cutlayer.train.records import RoundRecord, TrainedRound
 from cutlayer.train.run import Observer
 from cutlayer.units import format_bytes, format_seconds, roughly

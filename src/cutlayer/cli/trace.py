@@ -9,8 +9,8 @@ from pathlib import Path
 from cutlayer.config.read import read_written
 from cutlayer.errors import ConfigError, RunError
 from cutlayer.report.run_reader import read_rounds, read_steps
+from cutlayer.rounds.result import chrome_trace_of
 from cutlayer.rounds.schemes import SCHEMES
-from cutlayer.rounds.trace import chrome_trace_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cutlayer.codec.entropy import coder
+from cutlayer.codec import entropy
 from cutlayer.codec.segments import MAX_DIMENSIONS, Segments, seen_as_tokens
 from cutlayer.errors import PacketError
 
@@ -218,11 +218,11 @@ def read_varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
 
 def _lengths_to_bytes(segments: Segments) -> bytes:
     lengths = np.array(segments.lengths, dtype=np.int64)
-    return coder.pack_integers(lengths, segments.shape[1].bit_length())
+    return entropy.pack_integers(lengths, segments.shape[1].bit_length())
 
 
 def _segments_from_bytes(data: bytes | None, shape: tuple[int, int, int]) -> Segments:
     if data is None:
         return Segments.full(shape)
-    lengths = coder.unpack_integers(data, shape[0], shape[1].bit_length(), "lengths of samples")
+    lengths = entropy.unpack_integers(data, shape[0], shape[1].bit_length(), "lengths of samples")
     return Segments.of(shape, lengths.tolist())

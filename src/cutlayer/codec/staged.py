@@ -14,15 +14,12 @@ import numpy as np
 from jaxtyping import Float32
 
 from cutlayer.codec.codec import Codec, Decoded, Encoded, State
-from cutlayer.codec.entropy.coder import EntropyCoder, FixedWidth, Golomb
-from cutlayer.codec.entropy.two_way import TwoWay
+from cutlayer.codec.dead_zone import DeadZone
+from cutlayer.codec.entropy import EntropyCoder, FixedWidth, Golomb
 from cutlayer.codec.kernels.kernels import Array, Kernels, dot
 from cutlayer.codec.kernels.load import load
 from cutlayer.codec.packet import Packet, overhead_bytes, pack, unpack
-from cutlayer.codec.raw import RawCodec
-from cutlayer.codec.segments import Segments, segments_of
-from cutlayer.codec.stages.dead_zone import DeadZone
-from cutlayer.codec.stages.pipeline import (
+from cutlayer.codec.pipeline import (
     Coded,
     Hadamard,
     Learned,
@@ -33,7 +30,7 @@ from cutlayer.codec.stages.pipeline import (
     Transformed,
     kept_counts,
 )
-from cutlayer.codec.stages.quantisers import (
+from cutlayer.codec.quantisers import (
     ATTEMPTS,
     CLOSE_ENOUGH,
     FIXED,
@@ -49,6 +46,9 @@ from cutlayer.codec.stages.quantisers import (
     TargetBits,
     moved,
 )
+from cutlayer.codec.raw import RawCodec
+from cutlayer.codec.segments import Segments, segments_of
+from cutlayer.codec.two_way import TwoWay
 from cutlayer.errors import ConfigError, PacketError, nearest
 
 # What a new basis would save: the same rows at the same error, coded with it and without it.

@@ -6,11 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cutlayer.data.assets.cache import Asset, Kind, cache_root, get_asset, installed
-from cutlayer.data.assets.catalogue import CATALOGUE, hint, known_asset
+from cutlayer.data.assets.catalogue import (
+    CATALOGUE,
+    Asset,
+    Kind,
+    cache_root,
+    get_asset,
+    hint,
+    installed,
+    known_asset,
+)
 from cutlayer.data.assets.packages import RunTool, run_tool
-from cutlayer.data.hub import Hub, HuggingFaceHub, is_hub_id
-from cutlayer.data.model_folder import fault, holds_model
+from cutlayer.data.hub import Hub, HuggingFaceHub, fault, holds_model, is_hub_id
 from cutlayer.data.samples import Source
 from cutlayer.errors import AssetError, nearest
 

@@ -12,15 +12,13 @@ from cutlayer.channel.rates import Channel
 from cutlayer.channel.shannon import ConstantPower, ConstantSnr
 from cutlayer.channel.traces import Trace, TraceChannel, read_trace
 from cutlayer.codec.codec import Codec
-from cutlayer.codec.entropy.coder import EntropyCoder, FixedWidth, Golomb
-from cutlayer.codec.entropy.two_way import TwoWay
+from cutlayer.codec.dead_zone import DeadZone
+from cutlayer.codec.entropy import EntropyCoder, FixedWidth, Golomb
 from cutlayer.codec.kernels.kernels import Kernels
 from cutlayer.codec.kernels.load import load
 from cutlayer.codec.memories import Delta, ErrorFeedback
-from cutlayer.codec.staged import CodecPair, StagedCodec, best, fast, none, paper, paper_rans
-from cutlayer.codec.stages.dead_zone import DeadZone
-from cutlayer.codec.stages.pipeline import Hadamard, LearnedBasis, TopK
-from cutlayer.codec.stages.quantisers import (
+from cutlayer.codec.pipeline import Hadamard, LearnedBasis, TopK
+from cutlayer.codec.quantisers import (
     Float8,
     Integer,
     Quantiser,
@@ -30,6 +28,8 @@ from cutlayer.codec.stages.quantisers import (
     TargetBits,
     TargetCosine,
 )
+from cutlayer.codec.staged import CodecPair, StagedCodec, best, fast, none, paper, paper_rans
+from cutlayer.codec.two_way import TwoWay
 from cutlayer.config.channel_section import (
     FadingSection,
     GaussMarkovFading,
@@ -74,8 +74,8 @@ from cutlayer.config.schema import (
 from cutlayer.data.partition import BatchPlan
 from cutlayer.errors import ConfigError
 from cutlayer.planner.allocation import Fixed, Shares, even
-from cutlayer.rounds.rules import Duplex, Rules, Sharing
 from cutlayer.rounds.schemes import Scheme, ServerOrder
+from cutlayer.rounds.work import Duplex, Rules, Sharing
 from cutlayer.spec import Device, Task
 from cutlayer.units import MIB
 

@@ -13,8 +13,7 @@ from cutlayer.config.channel_section import TracesSection
 from cutlayer.config.read import read_written
 from cutlayer.config.schema import Config
 from cutlayer.data.find import find_config
-from cutlayer.data.hub import Hub, is_hub_id
-from cutlayer.data.model_folder import holds_model
+from cutlayer.data.hub import Hub, holds_model, is_hub_id
 from cutlayer.errors import AssetError, ConfigError, RunError
 from cutlayer.jobs.build import (
     check_steps,

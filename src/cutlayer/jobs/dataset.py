@@ -36,9 +36,8 @@ from cutlayer.data.samples import (
 )
 from cutlayer.data.text import BlockBatches, Blocks, TextBatches
 from cutlayer.errors import ConfigError, DataError, UnsupportedModelError, quoted
-from cutlayer.model.inputs import image_step, token_limit
+from cutlayer.model.inputs import Tokenizer, image_step, load_tokenizer, token_limit
 from cutlayer.model.tasks import read_config, task_class, unread_padding
-from cutlayer.model.tokenizer import Tokenizer, load_tokenizer
 from cutlayer.net.wire.messages import Terms
 from cutlayer.spec import Task
 

@@ -18,13 +18,14 @@ import torch
 from pydantic import ValidationError
 
 from cutlayer.config.schema import Config
-from cutlayer.data.assets.cache import cache_root
+from cutlayer.data.assets.catalogue import cache_root
 from cutlayer.data.partition import BatchPlan
 from cutlayer.data.samples import digest_of
 from cutlayer.errors import IdentityError, RunError
 from cutlayer.jobs.build import make_codecs
 from cutlayer.jobs.dataset import OwnData, check_own, own_samples
 from cutlayer.jobs.train import make_adapter, make_optimizer
+from cutlayer.logs import Heartbeat
 from cutlayer.model.describe import BASES
 from cutlayer.model.load import load_device_part
 from cutlayer.net.device.driver import DeviceDriver, DeviceWatch, Ready
@@ -39,7 +40,6 @@ from cutlayer.net.wire.messages import Opening, Terms
 from cutlayer.net.wire.part_files import PartCache
 from cutlayer.spec import ActivationPolicy, MiniBatch
 from cutlayer.train.files import alone
-from cutlayer.train.heartbeat import Heartbeat
 
 Answer = TypeVar("Answer")
 

@@ -14,8 +14,7 @@ from typing import Any
 
 from cutlayer import __version__
 from cutlayer.config.schema import Config
-from cutlayer.data.assets.cache import cache_root
-from cutlayer.data.assets.catalogue import known_asset
+from cutlayer.data.assets.catalogue import cache_root, known_asset
 from cutlayer.data.find import find_config
 from cutlayer.data.hub import Hub
 from cutlayer.errors import ConfigError, ModelError

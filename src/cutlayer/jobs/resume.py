@@ -18,8 +18,8 @@ from torch import Tensor
 from cutlayer.codec.codec import Codec
 from cutlayer.codec.kernels.kernels import Kernels
 from cutlayer.codec.memories import Delta, ErrorFeedback
+from cutlayer.codec.pipeline import LearnedBasis
 from cutlayer.codec.staged import StagedCodec
-from cutlayer.codec.stages.pipeline import LearnedBasis
 from cutlayer.config.read import config_yaml, flat_values
 from cutlayer.config.schema import Config
 from cutlayer.data.samples import digest_of, digest_of_order

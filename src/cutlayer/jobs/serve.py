@@ -26,6 +26,7 @@ from cutlayer.jobs.train import (
     prepare,
     use_threads,
 )
+from cutlayer.logs import EVERY_S, Heartbeat, so_far
 from cutlayer.net.identity.run_keys import RunKeys, read_keys
 from cutlayer.net.operations.status import (
     History,
@@ -44,7 +45,6 @@ from cutlayer.net.wire.messages import Refused, encode_message
 from cutlayer.report.html import REPORT, write_report
 from cutlayer.report.live_page import live_page
 from cutlayer.train.files import alone, json_text, write_json
-from cutlayer.train.heartbeat import EVERY_S, Heartbeat, so_far
 from cutlayer.train.records import Partition, RoundRecord
 from cutlayer.train.run import Observer, write_summary
 from cutlayer.train.run_directory import RunDirectory

@@ -35,18 +35,17 @@ from cutlayer.lab.environment import (
     namespaces,
 )
 from cutlayer.lab.run import Play, Processes, StopSignals, play, whole_lines
+from cutlayer.logs import Heartbeat, so_far
 from cutlayer.planner.allocation import Fixed
 from cutlayer.report.bars import OURS, Series, draw_bars, legend_and_title
 from cutlayer.report.drawing import new_figure, plain_style
 from cutlayer.report.save import save_figure, save_table
 from cutlayer.report.vocabulary import OTHER_COLOUR
 from cutlayer.rounds.result import RoundTimeline
-from cutlayer.rounds.rules import Rules
 from cutlayer.rounds.schemes import Phase, Scheme
 from cutlayer.rounds.simulate import simulate
-from cutlayer.rounds.work import DeviceRates, DeviceWork
+from cutlayer.rounds.work import DeviceRates, DeviceWork, Rules
 from cutlayer.train.files import lines_of_round
-from cutlayer.train.heartbeat import Heartbeat, so_far
 from cutlayer.train.records import UNOBSERVED
 from cutlayer.train.round import expected_work
 from cutlayer.train.state import Setup

@@ -30,8 +30,8 @@ from cutlayer.errors import ConfigError, DataError, RunError
 from cutlayer.jobs.dataset import PreparedData
 from cutlayer.jobs.train import Job
 from cutlayer.lab.environment import Environment
+from cutlayer.logs import Heartbeat
 from cutlayer.net.identity.run_keys import init_keys
-from cutlayer.train.heartbeat import Heartbeat
 from cutlayer.units import format_seconds, roughly
 
 # The lab's own processes: started, watched, and stopped at the end.

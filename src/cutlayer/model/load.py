@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from cutlayer.data.hub import fault
 from cutlayer.data.libraries import reason
-from cutlayer.data.model_folder import fault
 from cutlayer.errors import ModelError, UnsupportedModelError
 from cutlayer.model.adapted import AdaptedModel, check_adapter
 from cutlayer.model.anatomy import Anatomy, examine, meta_model

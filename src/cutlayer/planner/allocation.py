@@ -15,9 +15,8 @@ from jaxtyping import Float64
 
 from cutlayer.channel.shannon import Curves
 from cutlayer.planner.bandwidth import ShareProblem, solve_shares
-from cutlayer.rounds.rules import Rules
 from cutlayer.rounds.schemes import Place, Scheme, Step
-from cutlayer.rounds.work import DeviceWork
+from cutlayer.rounds.work import DeviceWork, Rules
 from cutlayer.units import BITS_PER_BYTE
 
 # What a round asks of the band: seconds that no share changes, and bits that wait for a share.

@@ -11,8 +11,8 @@ from jaxtyping import Float64
 from cutlayer.channel.rates import Channel
 from cutlayer.errors import ConfigError
 from cutlayer.rounds.memory import Accounting
-from cutlayer.rounds.rules import Rules
 from cutlayer.rounds.schemes import Scheme
+from cutlayer.rounds.work import Rules
 from cutlayer.spec import ActivationPolicy, Device, MiniBatch, ModelSpec
 
 # What a planner decides, and within which limits.

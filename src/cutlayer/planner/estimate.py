@@ -13,8 +13,8 @@ from cutlayer.channel.shannon import Curves, RateCurve
 from cutlayer.planner.allocation import Observed
 from cutlayer.planner.decision import Decision, Workload
 from cutlayer.rounds.costs import recomputed_flops
-from cutlayer.rounds.rules import Duplex, Rules
 from cutlayer.rounds.schemes import DeviceOrder, Place
+from cutlayer.rounds.work import Duplex, Rules
 from cutlayer.units import BITS_PER_BYTE
 
 PerDevice = Float64[np.ndarray, " device"]

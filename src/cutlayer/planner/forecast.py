@@ -17,10 +17,9 @@ from cutlayer.planner.decision import Decision, MiniBatchPolicy, PlanLimits, Wor
 from cutlayer.planner.estimate import Amounts, amounts_of, device_seconds, server_part
 from cutlayer.rounds.memory import PartMemory
 from cutlayer.rounds.result import RoundTimeline
-from cutlayer.rounds.rules import Rules
 from cutlayer.rounds.schemes import DeviceOrder, Phase, Place, Scheme
 from cutlayer.rounds.simulate import simulate
-from cutlayer.rounds.work import DeviceRates, DeviceWork, legs_of, round_work
+from cutlayer.rounds.work import DeviceRates, DeviceWork, Rules, legs_of, round_work
 from cutlayer.units import BITS_PER_BYTE
 
 # Which devices a round is played with: all, or some that stand for many.

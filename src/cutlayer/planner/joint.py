@@ -18,8 +18,8 @@ from cutlayer.planner.decision import CodecChoice, Decision, MiniBatchPolicy, Pl
 from cutlayer.planner.estimate import Amounts, amounts_of, estimated_s, server_part
 from cutlayer.planner.forecast import RefinedDecision, device_need, refined, round_delay_s
 from cutlayer.rounds.memory import PartMemory
-from cutlayer.rounds.rules import Duplex, Rules, Sharing
 from cutlayer.rounds.schemes import SFT, SFT_OVERLAP, DeviceOrder, Place, Scheme, ServerOrder
+from cutlayer.rounds.work import Duplex, Rules, Sharing
 from cutlayer.spec import ActivationPolicy
 
 # A cut for each device: of all that fit it, the one that leaves most of the band to the others.

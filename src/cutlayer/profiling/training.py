@@ -26,9 +26,8 @@ from cutlayer.errors import PacketError
 from cutlayer.jobs.train import prepare, use_threads
 from cutlayer.logs import unheard
 from cutlayer.train.evaluate import evaluate
-from cutlayer.train.exchange import Direction
+from cutlayer.train.exchange import Direction, RoundCosts
 from cutlayer.train.round import Round, RoundOutcome, initial_state
-from cutlayer.train.round_costs import RoundCosts
 from cutlayer.train.state import RunState, Setup
 
 # A codec that also counts what another one would have made of the same tensors.

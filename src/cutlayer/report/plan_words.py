@@ -19,7 +19,7 @@ from cutlayer.planner.explain import (
 )
 from cutlayer.planner.plan import Plan
 from cutlayer.report.wording import counted
-from cutlayer.rounds.rules import Sharing
+from cutlayer.rounds.work import Sharing
 from cutlayer.units import MIB, format_bytes, format_seconds
 
 _FLOAT32_BITS = 32

@@ -27,9 +27,8 @@ from cutlayer.rounds.clock import (
     nothing,
 )
 from cutlayer.rounds.result import DeviceTimeline, RoundTimeline
-from cutlayer.rounds.rules import Duplex, Rules, Sharing
 from cutlayer.rounds.schemes import DeviceOrder, Place, Scheme, ServerOrder
-from cutlayer.rounds.work import TURN, DeviceWork, Leg, Legs, legs_of
+from cutlayer.rounds.work import TURN, DeviceWork, Duplex, Leg, Legs, Rules, Sharing, legs_of
 
 # A device with several micro-batches under way: what it computes next, and when a new one starts.
 #

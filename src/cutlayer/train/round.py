@@ -29,6 +29,8 @@ from cutlayer.train.exchange import (
     Exchange,
     Load,
     MicroBatch,
+    RoundCosts,
+    Sent,
     Share,
     group_inputs,
     send_adapter,
@@ -37,7 +39,6 @@ from cutlayer.train.exchange import (
     shares,
     stack,
 )
-from cutlayer.train.round_costs import RoundCosts, Sent
 from cutlayer.train.state import LocalWork, RunState, Setup, Side, SideState
 
 # What each phase of a local step does to tensors, for one micro-batch of a group of devices.

@@ -17,8 +17,8 @@ from cutlayer.model.optimizer import Optimizer
 from cutlayer.model.split import DevicePart, ServerPart
 from cutlayer.planner.allocation import Allocation, Observed
 from cutlayer.rounds.memory import Accounting
-from cutlayer.rounds.rules import Rules
 from cutlayer.rounds.schemes import DeviceOrder, Scheme
+from cutlayer.rounds.work import Rules
 from cutlayer.spec import ActivationPolicy, ModelSpec, Task
 from cutlayer.train.exchange import Streams
 

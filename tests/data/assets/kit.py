@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from cutlayer.data.assets.cache import Asset, Convert, Kind
+from cutlayer.data.assets.catalogue import Asset, Convert, Kind
 from cutlayer.data.assets.packages import Package, RunTool
 from cutlayer.data.hub import Hub
 from cutlayer.errors import AssetError

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cutlayer.data.assets.cache import Asset, asset_folder, cache_root, get_asset, installed
+from cutlayer.data.assets.catalogue import Asset, asset_folder, cache_root, get_asset, installed
 from cutlayer.data.assets.packages import DebianPackages
 from cutlayer.errors import AssetError
 from cutlayer.logs import lines_to

@@ -2,8 +2,7 @@ import re
 
 import pytest
 
-from cutlayer.data.assets.cache import Asset
-from cutlayer.data.assets.catalogue import CATALOGUE, hint, known_asset
+from cutlayer.data.assets.catalogue import CATALOGUE, Asset, hint, known_asset
 from cutlayer.data.assets.data_sets import ICON_NAMES
 from cutlayer.data.assets.packages import DebianPackages, NpmTarball, Wheel
 

@@ -16,10 +16,9 @@ from cutlayer.net.server.timing import MeasuredRound, ServerWatch, Shape
 from cutlayer.net.server.worker import Controller
 from cutlayer.planner.allocation import Allocation, TwoTimescale, even, observe
 from cutlayer.rounds.result import RoundTimeline
-from cutlayer.rounds.rules import Rules
 from cutlayer.rounds.schemes import SFT, Phase
 from cutlayer.rounds.simulate import simulate
-from cutlayer.rounds.work import DeviceRates, DeviceWork
+from cutlayer.rounds.work import DeviceRates, DeviceWork, Rules
 from cutlayer.train.round import initial_state
 from cutlayer.train.state import RunState
 

@@ -13,10 +13,9 @@ from cutlayer.net.server.timing import SeenRound, ServerWatch, Shape, measured_r
 from cutlayer.net.wire.frames import Kind, Position
 from cutlayer.net.wire.messages import Activation, Adapter, Micro, Weight
 from cutlayer.planner.allocation import Observed, observe
-from cutlayer.rounds.rules import Rules
 from cutlayer.rounds.schemes import SFT, Phase
 from cutlayer.rounds.simulate import simulate
-from cutlayer.rounds.work import DeviceRates, DeviceWork
+from cutlayer.rounds.work import DeviceRates, DeviceWork, Rules
 
 MICRO_BATCHES, STEPS = 2, 3
 REPEATS = MICRO_BATCHES * STEPS

@@ -13,9 +13,8 @@ from cutlayer.net.wire.frames import Kind, Position
 from cutlayer.net.wire.messages import Activation, Adapter, DeviceTimes
 from cutlayer.planner.allocation import Observed, observe
 from cutlayer.rounds.result import END, START, DeviceTimeline, Event, RoundTimeline
-from cutlayer.rounds.rules import Rules
 from cutlayer.rounds.schemes import SPLIT_STEP, Phase, Scheme
-from cutlayer.rounds.work import DeviceRates, DeviceWork
+from cutlayer.rounds.work import DeviceRates, DeviceWork, Rules
 from cutlayer.units import BITS_PER_BYTE
 
 # Notes when what of each device came and went in a round, by the server's clock.

@@ -9,12 +9,12 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int, Int64, UInt8
 
 from cutlayer.codec.codec import State
-from cutlayer.codec.entropy.coder import EntropyCoder, Sections
-from cutlayer.codec.entropy.two_way import TwoWay
+from cutlayer.codec.entropy import EntropyCoder, Sections
 from cutlayer.codec.kernels.kernels import Array, Arrays, Kernels, dot
 from cutlayer.codec.packet import read_varint, sections_from_bytes, sections_to_bytes, varint
+from cutlayer.codec.quantisers import Quantised, Quantiser, TokenRows
 from cutlayer.codec.segments import Segments
-from cutlayer.codec.stages.quantisers import Quantised, Quantiser, TokenRows
+from cutlayer.codec.two_way import TwoWay
 from cutlayer.errors import ConfigError, PacketError
 
 # What a stream learns from its tensors and ships: a mean per column, and a basis.

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from cutlayer.codec.entropy.coder import FixedWidth, Golomb
-from cutlayer.codec.entropy.two_way import TwoWay
+from cutlayer.codec.entropy import FixedWidth, Golomb
 from cutlayer.codec.kernels.load import load
 from cutlayer.codec.kernels.portable import Portable
+from cutlayer.codec.two_way import TwoWay
 from cutlayer.errors import PacketError
 
 CODERS = [FixedWidth(), Golomb(), TwoWay()]

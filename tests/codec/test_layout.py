@@ -6,11 +6,11 @@ from examples import at_most
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codec.entropy.test_coder import heavy_tailed
-from cutlayer.codec.entropy.adaptive_bits import BitReader, BitWriter
-from cutlayer.codec.entropy.tables import Scores
-from cutlayer.codec.entropy.two_way import Contexts, layout_of, read_layout, refined, write_layout
+from codec.test_coder import heavy_tailed
+from cutlayer.codec.adaptive_bits import BitReader, BitWriter
 from cutlayer.codec.kernels.load import load
+from cutlayer.codec.tables import Scores
+from cutlayer.codec.two_way import Contexts, layout_of, read_layout, refined, write_layout
 from cutlayer.errors import PacketError
 
 KERNELS = load()

@@ -9,8 +9,7 @@ from math import asin, isqrt, log2, sin
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, UInt16
 
-from cutlayer.codec.entropy import tables
-from cutlayer.codec.entropy.adaptive_bits import BitReader, BitWriter, Number
+from cutlayer.codec.adaptive_bits import BitReader, BitWriter, Number
 from cutlayer.codec.kernels.kernels import FREQUENCY_BITS, FREQUENCY_SUM, ContextModel, Kernels
 from cutlayer.errors import PacketError
 
@@ -367,7 +366,7 @@ def write_series(series: Scores, writer: BitWriter) -> tuple[Coding, Int64[np.nd
     number.put(spread - 1, writer)
     counts = np.bincount(symbols, minlength=spread + 1)[None]
     edges = tuple(range(spread))
-    hazards = tables.write_hazards(counts, [count], edges, writer)
+    hazards = write_hazards(counts, [count], edges, writer)
     return Coding(count, running, low, spread, _table(hazards)), symbols
 
 
@@ -380,7 +379,7 @@ def read_coding(entries: int, reader: BitReader) -> Coding:
     spread = number.get(reader) + 1
     if count < 0 or running > 1 or abs(low) > LARGEST_SCORE or spread > 2 * LARGEST_SPREAD:
         raise PacketError(f"scores: {count} from {low}, spread {spread}, running {running}")
-    hazards = tables.read_hazards([count], spread, tuple(range(spread)), reader)
+    hazards = read_hazards([count], spread, tuple(range(spread)), reader)
     return Coding(count, bool(running), low, spread, _table(hazards))
 
 
@@ -437,8 +436,8 @@ class SeriesReader:
         return series_of(symbols, coding, entries)
 
 
-def _table(hazards: tables.Hazards) -> UInt16[np.ndarray, " symbol"]:
-    table: UInt16[np.ndarray, " symbol"] = tables.twelve_bits(tables.magnitudes(hazards) << 8)[0]
+def _table(hazards: Hazards) -> UInt16[np.ndarray, " symbol"]:
+    table: UInt16[np.ndarray, " symbol"] = twelve_bits(magnitudes(hazards) << 8)[0]
     return table
 
 

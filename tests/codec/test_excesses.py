@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.codec.entropy.two_way import read_excesses, write_excesses
+from cutlayer.codec.two_way import read_excesses, write_excesses
 from cutlayer.errors import PacketError
 
 

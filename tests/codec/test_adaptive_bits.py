@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codec.adaptive import learned_bits
-from cutlayer.codec.entropy.adaptive_bits import BitReader, BitWriter, Number, contexts
+from cutlayer.codec.adaptive_bits import BitReader, BitWriter, Number, contexts
 from cutlayer.errors import PacketError
 
 numbers = st.one_of(st.integers(-3, 3), st.integers(-100, 100), st.integers(-(2**30), 2**30))

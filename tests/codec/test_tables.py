@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from cutlayer.codec.entropy import tables
-from cutlayer.codec.entropy.adaptive_bits import BitReader, BitWriter
+from cutlayer.codec import tables
+from cutlayer.codec.adaptive_bits import BitReader, BitWriter
 from cutlayer.errors import PacketError
 
 counts = st.tuples(st.integers(1, 4), st.integers(2, 63)).flatmap(

@@ -10,7 +10,7 @@ from typing import ClassVar, final
 import numpy as np
 from jaxtyping import Float32, Float64, Int16, Int64, UInt8
 
-from cutlayer.codec.entropy import coder
+from cutlayer.codec import entropy
 from cutlayer.codec.kernels.kernels import Array, Kernels
 from cutlayer.errors import ConfigError, PacketError
 
@@ -348,7 +348,7 @@ class StochasticLevels(Quantiser):
         return 1 + 4 * batch
 
     def expected_magnitudes(self, kept: int, values: int) -> Float64[np.ndarray, " magnitude"]:
-        points = coder.level_probabilities(kept, self.levels)
+        points = entropy.level_probabilities(kept, self.levels)
         return np.append(1.0 - kept / values, points * (kept / values))
 
 

@@ -17,9 +17,9 @@ from typing import ClassVar, final
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
-from cutlayer.codec.entropy import coder
+from cutlayer.codec import entropy
 from cutlayer.codec.kernels.kernels import Array, Kernels, Moments
-from cutlayer.codec.stages.quantisers import Quantised, Quantiser, StepRule, TargetBits, TokenRows
+from cutlayer.codec.quantisers import Quantised, Quantiser, StepRule, TargetBits, TokenRows
 from cutlayer.errors import ConfigError, PacketError
 
 SETTINGS = struct.Struct("<fee")
@@ -87,8 +87,8 @@ class DeadZone(Quantiser):
     def expected_magnitudes(self, kept: int, values: int) -> Float64[np.ndarray, " magnitude"]:
         step = self.rule.start
         if isinstance(self.rule, TargetBits):
-            step = coder.dead_zone_step(self.rule.bits, self.rounding)
-        magnitudes = coder.dead_zone_probabilities(step, self.rounding)
+            step = entropy.dead_zone_step(self.rule.bits, self.rounding)
+        magnitudes = entropy.dead_zone_probabilities(step, self.rounding)
         # the kept ones are the largest, so zeros are the first to go
         excess = max(0.0, float(magnitudes[1:].sum()) - kept / values)
         magnitudes[1:] *= 1.0 - excess / max(float(magnitudes[1:].sum()), 1e-12)

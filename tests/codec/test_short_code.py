@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.codec.entropy.tables import ShortDecoder, ShortEncoder
 from cutlayer.codec.kernels.kernels import FREQUENCY_SUM
+from cutlayer.codec.tables import ShortDecoder, ShortEncoder
 from cutlayer.errors import PacketError
 
 series = st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=50), max_size=4)

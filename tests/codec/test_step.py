@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from codec.ends import Ends, correlated, cosine
-from cutlayer.codec.entropy.two_way import TwoWay
+from cutlayer.codec.dead_zone import DeadZone
 from cutlayer.codec.packet import read
+from cutlayer.codec.pipeline import LearnedBasis
+from cutlayer.codec.quantisers import CLOSE_ENOUGH, RelativeStep, TargetBits, TargetCosine
 from cutlayer.codec.staged import OWN_SECTIONS, StagedCodec
-from cutlayer.codec.stages.dead_zone import DeadZone
-from cutlayer.codec.stages.pipeline import LearnedBasis
-from cutlayer.codec.stages.quantisers import CLOSE_ENOUGH, RelativeStep, TargetBits, TargetCosine
+from cutlayer.codec.two_way import TwoWay
 from cutlayer.errors import ConfigError
 
 SHAPE = (16, 16, 64)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from codec.adaptive import entropy_bits
-from codec.entropy.test_coder import heavy_tailed
-from cutlayer.codec.entropy.two_way import TwoWay
+from codec.test_coder import heavy_tailed
 from cutlayer.codec.kernels.load import load
+from cutlayer.codec.two_way import TwoWay
 
 KERNELS = load()
 # the 32 lanes of the code begin with 16 bits each that say nothing, and end with 8 on average

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.codec.entropy.coder import GolombCode, decode_positions, encode_positions
+from cutlayer.codec.entropy import GolombCode, decode_positions, encode_positions
 from cutlayer.errors import PacketError
 
 

@@ -2,8 +2,7 @@
 
 import threading
 
-from cutlayer.logs import lines_to
-from cutlayer.train.heartbeat import EVERY_S, Heartbeat, so_far
+from cutlayer.logs import EVERY_S, Heartbeat, lines_to, so_far
 
 
 def test_it_says_the_text_of_the_moment_again_and_again() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cutlayer.codec.kernels.load import load
-from cutlayer.codec.stages.pipeline import TopK, kept_counts
+from cutlayer.codec.pipeline import TopK, kept_counts
 from cutlayer.errors import ConfigError
 
 

@@ -6,9 +6,9 @@ from examples import at_most
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.codec.entropy.adaptive_bits import BitReader, BitWriter, Number
-from cutlayer.codec.entropy.tables import Scores, SeriesReader, ShortDecoder, encode_all, log_scale
+from cutlayer.codec.adaptive_bits import BitReader, BitWriter, Number
 from cutlayer.codec.kernels.load import load
+from cutlayer.codec.tables import Scores, SeriesReader, ShortDecoder, encode_all, log_scale
 from cutlayer.errors import PacketError
 
 KERNELS = load()

@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codec.ends import cosine
+from cutlayer.codec import quantisers
+from cutlayer.codec.dead_zone import DeadZone, robust_scale
 from cutlayer.codec.kernels.load import load
-from cutlayer.codec.stages import quantisers
-from cutlayer.codec.stages.dead_zone import DeadZone, robust_scale
-from cutlayer.codec.stages.quantisers import (
+from cutlayer.codec.quantisers import (
     Float8,
     Integer,
     Quantised,

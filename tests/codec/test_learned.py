@@ -5,13 +5,13 @@ import pytest
 
 from codec.ends import Ends, correlated, cosine
 from cutlayer.codec.codec import EMPTY
-from cutlayer.codec.entropy.two_way import TwoWay
+from cutlayer.codec.dead_zone import DeadZone
 from cutlayer.codec.kernels.load import load
 from cutlayer.codec.packet import read
+from cutlayer.codec.pipeline import LearnedBasis, basis_from_bytes
+from cutlayer.codec.quantisers import RelativeStep, TargetBits
 from cutlayer.codec.staged import StagedCodec
-from cutlayer.codec.stages.dead_zone import DeadZone
-from cutlayer.codec.stages.pipeline import LearnedBasis, basis_from_bytes
-from cutlayer.codec.stages.quantisers import RelativeStep, TargetBits
+from cutlayer.codec.two_way import TwoWay
 from cutlayer.errors import ConfigError, PacketError
 
 SHAPE = (4, 8, 32)

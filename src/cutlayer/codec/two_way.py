@@ -17,11 +17,11 @@ from typing import ClassVar, final
 import numpy as np
 from jaxtyping import Bool, Float64, Int16, Int64, UInt16
 
-from cutlayer.codec.entropy import coder, tables
-from cutlayer.codec.entropy.adaptive_bits import BitReader, BitWriter, Number
-from cutlayer.codec.entropy.coder import EntropyCoder, Sections, refuse_others
-from cutlayer.codec.entropy.tables import Scores, SeriesReader, ShortDecoder
+from cutlayer.codec import entropy, tables
+from cutlayer.codec.adaptive_bits import BitReader, BitWriter, Number
+from cutlayer.codec.entropy import EntropyCoder, Sections, refuse_others
 from cutlayer.codec.kernels.kernels import SKIPPED_ROW, ContextModel, Kernels, SymbolSums
+from cutlayer.codec.tables import Scores, SeriesReader, ShortDecoder
 from cutlayer.errors import PacketError
 
 # Which rows and columns of a matrix are coded, in which context each: found, refined, written.
@@ -209,7 +209,7 @@ def write_excesses(excesses: Int64[np.ndarray, " excess"]) -> bytes:
     """The section for excesses >= 0; empty where there is none."""
     if not excesses.size:
         return b""
-    code = coder.encode_gaps(excesses)
+    code = entropy.encode_gaps(excesses)
     return bytes((code.parameter,)) + code.quotients + code.remainders
 
 
@@ -223,8 +223,8 @@ def read_excesses(section: bytes, count: int, largest: int) -> Int64[np.ndarray,
         raise PacketError(f"escapes: none, expected {count}")
     parameter = min(section[0], 64)
     split = len(section) - (count * parameter + 7) // 8
-    code = coder.GolombCode(parameter, section[1 : max(split, 1)], section[max(split, 1) :])
-    excesses = coder.decode_gaps(code, count, count * (largest + 1))
+    code = entropy.GolombCode(parameter, section[1 : max(split, 1)], section[max(split, 1) :])
+    excesses = entropy.decode_gaps(code, count, count * (largest + 1))
     if int(excesses.max()) > largest:
         raise PacketError(f"escapes: {excesses.max()}, expected at most {largest}")
     return excesses
@@ -300,7 +300,7 @@ class TwoWay(EntropyCoder):
         little more than a bit each."""
         symbols = rows * columns
         chunks = min(max(symbols // _CHUNK_SYMBOLS, 1), _MOST_CHUNKS, max(rows, 1))
-        code_bits = symbols * coder.signed_entropy(magnitudes) + 8 * _CODE_BYTES * chunks
+        code_bits = symbols * entropy.signed_entropy(magnitudes) + 8 * _CODE_BYTES * chunks
         return {
             "model": 2.0 * magnitudes.size,
             "scores": (rows + columns) / 8,

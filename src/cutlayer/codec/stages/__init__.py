@@ -1,2 +1,0 @@
-"""Values to symbols: centre, transform, sparsify, quantise. Know no packets and no bytes but their
-own settings'."""
