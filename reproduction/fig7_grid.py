@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from cutlayer.codec.staged import CodecPair, none, paper, paper_rans
-from cutlayer.profiling.training import ShadowCodec
+from cutlayer.profiling.grid import ShadowCodec
 
 
 @dataclass(frozen=True)

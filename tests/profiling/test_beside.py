@@ -6,7 +6,7 @@ from codec.ends import Ends, correlated
 
 from cutlayer.codec.codec import EMPTY, Codec
 from cutlayer.codec.staged import best, none, paper, paper_rans
-from cutlayer.profiling.training import ShadowCodec, other_bytes
+from cutlayer.profiling.grid import ShadowCodec, other_bytes
 
 
 @pytest.mark.parametrize(

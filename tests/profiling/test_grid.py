@@ -6,8 +6,15 @@ from codec.ends import Ends, correlated
 
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError
-from cutlayer.profiling.grid import GRID, QUICK_GRID, TARGETS, CodecGrid, CodecSetting, codecs_of
-from cutlayer.profiling.training import other_bytes
+from cutlayer.profiling.grid import (
+    GRID,
+    QUICK_GRID,
+    TARGETS,
+    CodecGrid,
+    CodecSetting,
+    codecs_of,
+    other_bytes,
+)
 
 
 def test_every_setting_once_and_none_first() -> None:

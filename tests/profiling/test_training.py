@@ -5,7 +5,8 @@ import tiny
 
 from cutlayer.codec.staged import CodecPair, fast, none, paper
 from cutlayer.errors import ConfigError
-from cutlayer.profiling.training import ShadowCodec, Start, accuracy_of, configure, starts, train
+from cutlayer.profiling.grid import ShadowCodec
+from cutlayer.profiling.training import Start, accuracy_of, configure, starts, train
 
 
 @pytest.fixture(scope="module")
