@@ -10,8 +10,7 @@ from jsonschema.protocols import Validator
 from cutlayer.cli.examples import all_examples
 from cutlayer.config.help import commented_yaml, json_schema, overview, section_help
 from cutlayer.config.keys import choices_with, keys
-from cutlayer.config.plain_yaml import PlainLoader
-from cutlayer.config.read import config_yaml, read_config, read_values
+from cutlayer.config.read import PlainLoader, config_yaml, read_config, read_values
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError
 

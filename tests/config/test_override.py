@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from cutlayer.config.override import override_value
-from cutlayer.config.read import read_config
+from cutlayer.config.read import override_value, read_config
 from cutlayer.errors import ConfigError
 
 

@@ -15,7 +15,7 @@ from cutlayer.codec.pipeline import LearnedBasis
 from cutlayer.codec.quantisers import RelativeStep, TargetBits, TargetCosine
 from cutlayer.codec.raw import RawCodec
 from cutlayer.codec.staged import StagedCodec, best
-from cutlayer.config.codec_section import BestCodec, CodecSection, NoCodec, StagesCodec
+from cutlayer.config.codec import BestCodec, CodecSection, NoCodec, StagesCodec
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError
 from cutlayer.jobs.build import make_codecs

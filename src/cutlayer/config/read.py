@@ -1,25 +1,113 @@
-"""YAML and overrides into a `Config`, strictly; a `Config` into YAML.
+"""YAML, overrides and Python's values into a `Config`, strictly; a `Config` into YAML."""
 
-The command line takes the same road as the file: both end as one mapping that is checked once.
-"""
-
+import contextlib
 import hashlib
+import re
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_origin
 
 import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from cutlayer.config.keys import choices_with, find_field, sections, sections_at
-from cutlayer.config.override import override_value, refuse_depth
-from cutlayer.config.plain_yaml import PlainLoader
+from cutlayer.config.keys import choices_with, find_field, sections, sections_at, unread
 from cutlayer.config.schema import Config
-from cutlayer.config.section import choice_name
-from cutlayer.config.unread import unread
+from cutlayer.config.section import choice_name, kinds, names_of
 from cutlayer.errors import ConfigError, cut, nearest, quoted, shown
+
+# YAML whose numbers are what they look like.
+#
+# YAML 1.1, which PyYAML reads, takes 010 for eight and 12:30 for 750: both are texts here, so that
+# a file and the command line mean the same by them.
+
+
+_NUMBERS = {
+    "tag:yaml.org,2002:int": re.compile(r"[-+]?(?:0|[1-9][0-9_]*|0b[01_]+|0x[0-9a-fA-F_]+)$"),
+    "tag:yaml.org,2002:float": re.compile(
+        r"(?:[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+][0-9]+)?|\.[0-9][0-9_]*(?:[eE][-+][0-9]+)?"
+        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+    ),
+}
+
+
+class PlainLoader(yaml.SafeLoader):
+    """PyYAML's safe loader with these numbers."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own attribute
+        letter: [(tag, _NUMBERS.get(tag, pattern)) for tag, pattern in resolvers]
+        for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+# What is typed for a setting, made into its value: text stays as it is typed.
+#
+# YAML is for what has brackets: a path such as `photos #2`, a column `no` or a number `010` would
+# be another to it.
+
+
+_NULLS = ("null", "~", "")
+_DEEPEST = 50
+
+
+def override_value(key: str, text: str) -> Any:
+    """The value of the setting `key` that somebody typed `text` for.
+
+    Null where it may be; a list or mapping where it may be one and brackets say so; a list of one
+    text where it must be a list of texts; else the text. Raises ConfigError for brackets that YAML
+    cannot read.
+    """
+    field = find_field(key)
+    if field is None:
+        return text
+    possible = list(kinds(field.annotation))
+    lists = [kind for kind in possible if get_origin(kind) is tuple]
+    texts = any(str in kinds(get_args(kind)[0]) for kind in lists)
+    if NoneType in possible and text.strip() in _NULLS:
+        return None
+    if lists and text.lstrip().startswith("["):
+        return _yaml(key, text, yaml.BaseLoader if texts else PlainLoader)
+    if sections(key) and text.lstrip().startswith("{"):
+        return _yaml(key, text, PlainLoader)
+    if texts and str not in possible and text not in names_of(field.annotation):
+        return [text]
+    return _number(text, possible)
+
+
+def refuse_depth(text: str) -> None:
+    """Raises ValueError for more brackets in brackets than settings have: YAML's reader takes
+    seconds for thousands."""
+    depth = deepest = 0
+    for letter in text:
+        depth += (letter in "[{") - (letter in "]}")
+        deepest = max(deepest, depth)
+    if deepest > _DEEPEST:
+        raise ValueError(f"{deepest} brackets in brackets")
+
+
+def _number(text: str, possible: Sequence[Any]) -> int | float | str:
+    """The number that a text is, where it may be one."""
+    for kind in (int, float):
+        if kind in possible:
+            with contextlib.suppress(ValueError):
+                return kind(text)
+    return text
+
+
+def _yaml(key: str, text: str, loader: type[yaml.BaseLoader] | type[PlainLoader]) -> Any:
+    try:
+        refuse_depth(text)
+        return yaml.load(text, Loader=loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{key}: cannot read the value {quoted(text)} as YAML") from error
+
+
+# YAML and overrides into a `Config`, strictly; a `Config` into YAML.
+#
+# The command line takes the same road as the file: both end as one mapping that is checked once.
+
 
 _MOST_BYTES = 1 << 20
 

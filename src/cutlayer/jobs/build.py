@@ -30,7 +30,7 @@ from cutlayer.codec.quantisers import (
 )
 from cutlayer.codec.staged import CodecPair, StagedCodec, best, fast, none, paper, paper_rans
 from cutlayer.codec.two_way import TwoWay
-from cutlayer.config.channel_section import (
+from cutlayer.config.channel import (
     FadingSection,
     GaussMarkovFading,
     NoCell,
@@ -41,8 +41,8 @@ from cutlayer.config.channel_section import (
     UmaCell,
     UmiCell,
 )
-from cutlayer.config.channel_section import NoFading as NoFadingSection
-from cutlayer.config.codec_section import (
+from cutlayer.config.channel import NoFading as NoFadingSection
+from cutlayer.config.codec import (
     BasisTransform,
     BestCodec,
     CodecSection,

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, final
 
-from cutlayer.config.channel_section import TracesSection
+from cutlayer.config.channel import TracesSection
 from cutlayer.config.read import read_written
 from cutlayer.config.schema import Config
 from cutlayer.data.find import find_config

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cutlayer.config.keys import unread, without
 from cutlayer.config.read import config_sha256, merged_values, read_config, valid
 from cutlayer.config.schema import Config
-from cutlayer.config.unread import unread, without
 from cutlayer.errors import ConfigError, CutlayerError, nearest
 from cutlayer.jobs.check import check
 from cutlayer.rounds.schemes import SCHEMES

@@ -15,9 +15,8 @@ import numpy as np
 import torch
 
 from cutlayer.channel.shannon import Curves, ProportionalRates
-from cutlayer.config.codec_section import NoCodec
-from cutlayer.config.net_section import NetSection
-from cutlayer.config.schema import Config
+from cutlayer.config.codec import NoCodec
+from cutlayer.config.schema import Config, NetSection
 from cutlayer.errors import ConfigError
 from cutlayer.jobs.train import Job, settle_job
 from cutlayer.model.describe import BASES

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cutlayer.channel.fading import SnrChannel
-from cutlayer.config.channel_section import TracesSection
-from cutlayer.config.codec_section import (
+from cutlayer.config.channel import TracesSection
+from cutlayer.config.codec import (
     BestCodec,
     CodecSection,
     FastCodec,
@@ -18,8 +18,7 @@ from cutlayer.config.codec_section import (
     StagesCodec,
     StagesSection,
 )
-from cutlayer.config.net_section import NetSection
-from cutlayer.config.schema import Config
+from cutlayer.config.schema import Config, NetSection
 from cutlayer.jobs.dataset import PreparedData
 from cutlayer.report.vocabulary import shortened
 from cutlayer.report.wording import counted

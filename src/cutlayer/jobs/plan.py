@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from cutlayer.codec.staged import paper
-from cutlayer.config.channel_section import SnrSection
-from cutlayer.config.keys import chosen_values
+from cutlayer.config.channel import SnrSection
+from cutlayer.config.keys import chosen_values, unread, without
 from cutlayer.config.read import valid
 from cutlayer.config.schema import AdamWOptimizer, Config, OptimizerSection, SgdOptimizer
 from cutlayer.config.section import Section
-from cutlayer.config.unread import unread, without
 from cutlayer.data.find import KNOWN_MODELS
 from cutlayer.errors import ConfigError, shown
 from cutlayer.jobs.build import (

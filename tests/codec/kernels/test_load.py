@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cutlayer.codec.kernels.native import Native
-from cutlayer.config.codec_section import BestCodec
+from cutlayer.config.codec import BestCodec
 from cutlayer.jobs.build import make_codecs
 
 

@@ -4,11 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from cutlayer.config.keys import choices_with, find_field, keys
+from cutlayer.config.keys import choices_with, find_field, keys, unread, without
 from cutlayer.config.read import config_yaml, read_config, read_written
 from cutlayer.config.schema import Config
 from cutlayer.config.section import names_of
-from cutlayer.config.unread import unread, without
 from cutlayer.errors import ConfigError
 
 
