@@ -435,7 +435,7 @@ def _table(rows: Sequence[Row], extent: Extent) -> Table:
         f"{extent.batch} images of {extent.side} px, rank {extent.rank}, SGD with momentum"
     )
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for head in ("holding", "base"):
+    for head in ("activation memory", "base"):
         table.add_column(head)
     heads = ["micro", "in flight", "weights", "adapters", "input", "saved", "cut", "total"]
     for head in [*heads, "FLOPs x", "time x", "growth", "resident"]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from net.memory_link import memory_links
-from net.test_server_session import Table
+from net.server.test_server_session import Table
 
 from cutlayer.net.wire.link import Link
 

@@ -190,7 +190,7 @@ def test_what_waits_and_what_peaks(vit: DevicePart) -> None:
     assert checkpoint.waiting < checkpoint.peak < keep.peak
 
 
-@pytest.mark.parametrize("holding", list(ActivationPolicy))
+@pytest.mark.parametrize("activation_memory", list(ActivationPolicy))
 def test_the_peak_of_several_in_flight_is_predicted(
     vit: DevicePart, activation_memory: ActivationPolicy
 ) -> None:
@@ -205,7 +205,7 @@ def test_the_peak_of_several_in_flight_is_predicted(
     assert saved.peak == one.in_flight(3)
 
 
-@pytest.mark.parametrize("holding", list(ActivationPolicy))
+@pytest.mark.parametrize("activation_memory", list(ActivationPolicy))
 def test_measuring_leaves_no_trace(vit: DevicePart, activation_memory: ActivationPolicy) -> None:
     rows = _leaf(vit)
     before = rows.detach().clone()
@@ -214,7 +214,7 @@ def test_measuring_leaves_no_trace(vit: DevicePart, activation_memory: Activatio
     assert torch.equal(rows, before)
 
 
-@pytest.mark.parametrize("holding", list(ActivationPolicy))
+@pytest.mark.parametrize("activation_memory", list(ActivationPolicy))
 def test_an_activation_is_free_of_the_graph_and_can_be_released(
     vit: DevicePart, activation_memory: ActivationPolicy
 ) -> None:
@@ -231,7 +231,7 @@ def test_an_activation_is_free_of_the_graph_and_can_be_released(
     )
 
 
-@pytest.mark.parametrize("holding", list(ActivationPolicy))
+@pytest.mark.parametrize("activation_memory", list(ActivationPolicy))
 def test_backward_comes_once(vit: DevicePart, activation_memory: ActivationPolicy) -> None:
     pending = hold(vit, _leaf(vit), [4], image_batch(), activation_memory)
     pending.backward(_noise(pending.shape))
@@ -239,7 +239,7 @@ def test_backward_comes_once(vit: DevicePart, activation_memory: ActivationPolic
         pending.backward(_noise(pending.shape))
 
 
-@pytest.mark.parametrize("holding", list(ActivationPolicy))
+@pytest.mark.parametrize("activation_memory", list(ActivationPolicy))
 def test_rows_that_change_in_between_are_noticed(
     vit: DevicePart, activation_memory: ActivationPolicy
 ) -> None:
@@ -265,7 +265,7 @@ def test_rows_must_collect_a_gradient(vit: DevicePart) -> None:
             hold(vit, rows, [4], image_batch(), ActivationPolicy.KEEP)
 
 
-@pytest.mark.parametrize("holding", list(ActivationPolicy))
+@pytest.mark.parametrize("activation_memory", list(ActivationPolicy))
 def test_a_part_is_as_before_after_a_refused_forward(
     vit: DevicePart, activation_memory: ActivationPolicy
 ) -> None:

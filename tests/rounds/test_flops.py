@@ -138,7 +138,7 @@ def test_cut_outside_is_refused(count: type, cut: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("holding", "times"),
+    ("activation_memory", "times"),
     [
         (ActivationPolicy.KEEP, 1.0),
         (ActivationPolicy.CHECKPOINT, 1.486),

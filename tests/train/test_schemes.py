@@ -198,7 +198,7 @@ def test_devices_in_turn_hand_adapters_over_and_have_the_band_alone(vision: Fold
 def test_less_is_held_in_parts(vision: Folders) -> None:
     def held(**sections: object) -> int:
         training = {"rounds": 1, "local_steps": 1, "batch_size": 8, **dict(sections)}
-        activation_memory = training.pop("holding", "keep")
+        activation_memory = training.pop("activation_memory", "keep")
         name = str(training.pop("scheme", "sft"))
         job = _job(
             vision, name, training=training, devices={"activation_memory": activation_memory}
