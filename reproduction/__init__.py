@@ -1,3 +1,7 @@
 """The paper's tables and figures, made again: the same quantities from real trainings and formulas
-of this package, beside the numbers that the paper prints, each with a verdict and its reason.
+of `cutlayer`, beside the numbers that the paper prints, each with a verdict and its reason.
+
+    python -m reproduction [NAME | all | list]
+
+See README.md here for what each takes and what came out. Nothing in `cutlayer` knows of it.
 """

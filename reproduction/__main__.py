@@ -6,10 +6,13 @@ Knows the command's arguments and what it prints; how a figure is made is `repro
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from cutlayer.cli.main import guarded, on_standard_error, parsed, prepare
 from cutlayer.cli.options import whole_number
@@ -17,12 +20,17 @@ from cutlayer.config.schema import DataSection, ModelSection
 from cutlayer.errors import ConfigError, nearest
 from cutlayer.logs import lines_to
 from cutlayer.units import GIB
-from reproduction.catalogue import FIGURES, figures
-from reproduction.claims import Claim
-from reproduction.claims_table import claims_table
-from reproduction.machine import room_for
-from reproduction.making import NotMade, make, make_all
-from reproduction.options import Made, Options
+from reproduction.catalogue import (
+    FIGURES,
+    Made,
+    NotMade,
+    Options,
+    figures,
+    make,
+    make_all,
+    room_for,
+)
+from reproduction.claims import Claim, count_line, each_once
 
 DESCRIPTION = "a figure of the paper reproduced, its numbers beside the published ones"
 ALL, LIST = "all", "list"
@@ -135,10 +143,10 @@ def _run_all(options: Options, arguments: argparse.Namespace) -> int:
 
 def _conclude(claims: dict[str, tuple[Claim, ...]], failed: dict[str, str], output: Path) -> None:
     """All verdicts, and why a figure failed."""
-    # matplotlib again
-    from reproduction.verdicts import count_line, each_once, save_verdicts
-
     if claims:
+        # matplotlib again
+        from reproduction.output import save_verdicts
+
         print(count_line(claims))
         _show(each_once(claims))
         print(save_verdicts(output / "verdicts.csv", claims))
@@ -154,6 +162,19 @@ def _show(claims: Sequence[tuple[str, Claim]]) -> None:
         return
     for name, claim in claims:
         print(f"{name}: {claim.line()}")
+
+
+def claims_table(claims: Iterable[tuple[str, Claim]]) -> Table:
+    """Of each claim, named by its figure: what the paper says, ours, the difference, the
+    verdict."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
+    for heading in ("figure", "claim", "paper", "ours", "difference", "verdict"):
+        right = heading in ("ours", "difference")
+        table.add_column(heading, justify="right" if right else "left", overflow="fold")
+    for figure, claim in claims:
+        shown = (claim.name, claim.says, claim.ours_shown, claim.difference_shown)
+        table.add_row(*(Text(cell) for cell in (figure, *shown, claim.verdict.value)))
+    return table
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Algorithm 3: shares of the band by a sequence of linear programs, as published and mended.
+"""Algorithm 3 of the paper, as published and corrected: bandwidth shares by linear programs.
 
-Knows the problem and its tangents. For comparison and for reproducing the paper: `bandwidth` is
-exact, much faster and does not fail.
+Knows the problem and its tangents. For comparison: the planner's solver is exact, much faster and
+does not fail.
 """
 
 from dataclasses import dataclass

@@ -1,11 +1,12 @@
-"""A claim of the paper beside our number, and the verdict that follows from the two.
+"""A claim of the paper beside our number, the verdict that follows from the two, and many of them.
 
 Knows no figure: who makes a claim brings the numbers and the reason. A verdict is never chosen, it
 comes out of one of the functions `judge_*`.
 """
 
 import math
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import Enum
@@ -173,3 +174,20 @@ def _half_last_digit(number: Decimal) -> float:
     """Half a unit of the last digit printed: 0.5 for 12, 0.005 for 4122.92."""
     exponent = number.as_tuple().exponent
     return 0.5 * 10.0 ** int(exponent)
+
+
+def each_once(claims: Mapping[str, Sequence[Claim]]) -> list[tuple[str, Claim]]:
+    """Every claim with its figure; one that several figures make is of the first."""
+    once: dict[tuple[str, str], tuple[str, Claim]] = {}
+    for name, some in claims.items():
+        for claim in some:
+            once.setdefault((claim.name, claim.says), (name, claim))
+    return list(once.values())
+
+
+def count_line(claims: Mapping[str, Sequence[Claim]]) -> str:
+    """`52 claims of the paper: 20 exact, ...`."""
+    once = each_once(claims)
+    counts = Counter(claim.verdict for _, claim in once)
+    by_verdict = ", ".join(f"{counts[verdict]} {verdict.value}" for verdict in Verdict)
+    return f"{len(once)} claims of the paper: {by_verdict}"

@@ -1,23 +1,179 @@
 """Fig. 11 of the paper: how long each scheme takes to its highest accuracy, on two data sets.
 
-Analytic: seconds by the timeline and the paper's cost formulas at full size, one number of local
-steps fitted. Knows what is written; `fig11_claims` judges, `fig11_drawing` draws.
+    python -m reproduction fig11        3 s; expected/fig11.csv, expected/fig11-claims.csv
+
+Analytic: seconds by the timeline and the paper's cost formulas at full size. One number of local
+steps is fitted to the minutes of the four split schemes; all else follows from it.
 """
 
 import logging
+from decimal import Decimal
 from pathlib import Path
 
-from cutlayer.report.drawing import plain_style
-from cutlayer.report.save import save_figure, save_table
-from reproduction.claims import CLAIM_COLUMNS, claim_rows
-from reproduction.evaluation import NAMES, Evaluation, evaluate, fitted_words, words_of
-from reproduction.fig11_claims import claims_of
-from reproduction.fig11_drawing import PRINTED, draw
-from reproduction.fit import fit
-from reproduction.options import Made, Options
-from reproduction.setting import EVALUATION, TINY_IMAGENET
+from matplotlib.figure import Figure
+
+from cutlayer.report.bars import OURS, PAPER_COLOUR, Series, draw_bars, legend_and_title
+from cutlayer.report.drawing import MUTED, new_figure
+from reproduction.catalogue import Made, Options
+from reproduction.claims import Claim, judge_larger, judge_number
+from reproduction.evaluation import (
+    EVALUATION,
+    FL_MINUTES,
+    NAMES,
+    PRINTED_MINUTES,
+    SFT_MINUTES,
+    TINY_IMAGENET,
+    Evaluation,
+    evaluate,
+    fit,
+    fitted_words,
+    words_of,
+)
+from reproduction.output import write
 
 _LOG = logging.getLogger(f"cutlayer.{__name__}")
+
+TIMES_SFT = {
+    "sft-uncompressed": ("11.14x", Decimal("11.14")),
+    "splitlora-paper": ("11.96x", Decimal("11.96")),
+    "sl": ("13 times", Decimal("13")),
+}
+FL_TIMES_SFT = Decimal("5.15")
+
+
+def claims_of(cifar: Evaluation, tiny: Evaluation) -> tuple[Claim, ...]:
+    """Minutes of five schemes, four ratios, and that SFT is the fastest on both data sets."""
+    return (
+        *(_minutes(cifar, name) for name in PRINTED_MINUTES),
+        _fl_minutes(cifar),
+        *(_times(cifar, name) for name in TIMES_SFT),
+        _fl_times(cifar),
+        _fastest(cifar, "CIFAR-100"),
+        _fastest(tiny, "Tiny-ImageNet"),
+    )
+
+
+def _minutes(cifar: Evaluation, name: str) -> Claim:
+    printed, ours = PRINTED_MINUTES[name], cifar.minutes[name]
+    given = " (given as 11.96 times SFT)" if name == "splitlora-paper" else ""
+    return Claim(
+        f"delay of {NAMES[name]}",
+        f"{printed} min{given}",
+        printed,
+        ours,
+        "min",
+        judge_number(printed, ours),
+        f"At {fitted_words(cifar)}, the one constant fitted to the four split schemes.",
+    )
+
+
+def _fl_minutes(cifar: Evaluation) -> Claim:
+    ours = cifar.minutes["fl-lora"]
+    return Claim(
+        "delay of FL",
+        f"{FL_MINUTES} min",
+        FL_MINUTES,
+        ours,
+        "min",
+        judge_number(FL_MINUTES, ours, implied=ours),
+        "FL with LoRA and SFT without compression are the same training, so they need the same "
+        f"{cifar.rounds:.2f} epochs, and by the paper's own cost formulas these take FL "
+        f"{ours:.1f} min; {FL_MINUTES} min are {cifar.fl_rounds:.1f} epochs, "
+        f"{cifar.fl_rounds / cifar.rounds:.1f} times as many.",
+    )
+
+
+def _times(cifar: Evaluation, name: str) -> Claim:
+    says, printed = TIMES_SFT[name]
+    ours = cifar.times_sft(name)
+    return Claim(
+        f"delay of {NAMES[name]} over that of SFT",
+        says,
+        printed,
+        ours,
+        "times",
+        judge_number(printed, ours),
+        "From the minutes above, after the same number of local steps.",
+    )
+
+
+def _fl_times(cifar: Evaluation) -> Claim:
+    ours = cifar.times_sft("fl-lora")
+    return Claim(
+        "delay of FL over that of SFT",
+        f"{FL_TIMES_SFT}x",
+        FL_TIMES_SFT,
+        ours,
+        "times",
+        judge_number(FL_TIMES_SFT, ours, implied=ours),
+        "After the same number of epochs FL, which sends no activations, is the faster one; with "
+        f"{cifar.fl_rounds:.1f} epochs for FL alone the ratio is {cifar.fl_own_times_sft:.2f}.",
+    )
+
+
+def _fastest(seen: Evaluation, data: str) -> Claim:
+    others = {name: minutes for name, minutes in seen.minutes.items() if name != "sft"}
+    second = min(others, key=others.__getitem__)
+    split = min(value for name, value in others.items() if name != "fl-lora")
+    number = "" if data == "CIFAR-100" else "; the text gives no number for this data set"
+    return Claim(
+        f"SFT against the fastest other scheme, {data}",
+        "SFT is the fastest",
+        None,
+        others[second] / seen.minutes["sft"],
+        "times SFT's delay",
+        judge_larger(others[second], seen.minutes["sft"], noise=0.0),
+        f"After equal epochs SFT takes {seen.minutes['sft']:.1f} min, {NAMES[second]} "
+        f"{others[second]:.1f} min; of the split schemes SFT is the fastest (the next takes "
+        f"{split:.0f} min){number}.",
+    )
+
+
+def largest_reduction() -> float:
+    """The largest of the text's own reductions of delay [%]: against SL."""
+    return 100 * (1 - float(SFT_MINUTES) / float(PRINTED_MINUTES["sl"]))
+
+
+# the text's minutes, on CIFAR-100 alone
+PRINTED: dict[str, float] = {
+    name: float(FL_MINUTES if name == "fl-lora" else PRINTED_MINUTES[name]) for name in NAMES
+}
+
+
+def draw(cifar: Evaluation, tiny: Evaluation, setting: str) -> Figure:
+    """Two panels under a line that says what was computed; call it inside `plain_style`."""
+    figure = new_figure(430)
+    left, right = figure.subplots(1, 2)
+    names = list(NAMES)
+    ours = f"ours, after {cifar.rounds:.2f} epochs of each scheme"
+    draw_bars(
+        left,
+        list(NAMES.values()),
+        [
+            Series("paper", [PRINTED[name] for name in names], PAPER_COLOUR),
+            Series(ours, [cifar.minutes[name] for name in names], OURS),
+        ],
+        "virtual time [min]",
+    )
+    left.set_title("CIFAR-100, 50,000 samples")
+    draw_bars(
+        right,
+        list(NAMES.values()),
+        [Series(ours, [tiny.minutes[name] for name in names], OURS)],
+        "virtual time [min]",
+    )
+    right.set_title("Tiny-ImageNet, 100,000 samples (no number in the text)")
+    left.annotate(
+        f"(that is {cifar.fl_rounds:.1f} epochs of FL)",
+        (float(FL_MINUTES), names.index("fl-lora") - 0.19),
+        xytext=(40, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=10,
+        color=MUTED,
+    )
+    legend_and_title(figure, (left, right), setting)
+    return figure
 
 
 COLUMNS = ("data", "scheme", "rounds", "local_steps", "minutes", "paper_minutes")
@@ -34,17 +190,14 @@ def make(options: Options, output: Path) -> Made:
         f"{fitted_words(cifar)} fit the minutes of the four split schemes within "
         f"{100 * fitted.worst:.1f} %"
     )
-    output.mkdir(parents=True, exist_ok=True)
-    claims = claims_of(cifar, tiny)
     rows = [*_rows("CIFAR-100", cifar), *_rows("Tiny-ImageNet", tiny)]
-    tables = (
-        save_table(output / "fig11.csv", COLUMNS, rows),
-        save_table(output / "fig11-claims.csv", CLAIM_COLUMNS, claim_rows(claims)),
-    )
     setting = words_of(EVALUATION, TINY_IMAGENET)
-    with plain_style():
-        pictures = save_figure(output / "fig11", draw(cifar, tiny, setting))
-    return Made(setting, claims, (*tables, *pictures))
+
+    def picture() -> Figure:
+        return draw(cifar, tiny, setting)
+
+    claims = claims_of(cifar, tiny)
+    return write("fig11", output, setting, claims, {"fig11": (COLUMNS, rows)}, picture)
 
 
 def _rows(data: str, seen: Evaluation) -> list[tuple[str, ...]]:

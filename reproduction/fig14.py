@@ -1,62 +1,214 @@
 """Fig. 14 of the paper: SFT's accuracy by round for more and fewer training samples.
 
+    python -m reproduction fig14        6 min; results/fig14
+
 Section VIII-B.6 says of it: with 50,000 samples the accuracy exceeds 85 % within six rounds, with
 10,000 it only reaches about 82 %, and it is stable within 20 rounds whatever the volume. A round is
-one pass over the samples here, so more samples are more steps. Knows how each line is trained and
-what is written; the claims and the drawing are in files of their own.
+one pass over the samples here, so more samples are more steps.
 """
 
-import logging
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
 from cutlayer.config.schema import Config
-from cutlayer.profiling.training import Curve, configure, follow, starts
-from cutlayer.report.drawing import plain_style
-from cutlayer.report.save import save_figure, save_table
-from cutlayer.units import format_seconds
-from reproduction.claims import CLAIM_COLUMNS, claim_rows
-from reproduction.fig5_lines import SFT_PAPER
-from reproduction.fig14_claims import WITHIN, Seen, claims_of
-from reproduction.fig14_drawing import draw
-from reproduction.options import Made, Options
+from cutlayer.profiling.training import standard_error
+from cutlayer.report.drawing import INK, new_figure
+from cutlayer.report.vocabulary import OTHER_COLOUR
+from reproduction.catalogue import Made, Options
+from reproduction.claims import Claim, Verdict, judge_at_most, judge_larger
+from reproduction.fig5 import SFT_PAPER
+from reproduction.output import caption, write
+from reproduction.training import (
+    CURVE_COLUMNS,
+    DEVICES,
+    Curves,
+    Job,
+    Size,
+    accuracy_axes,
+    draw_range,
+    job,
+    seeds_text,
+    train_lines,
+)
 
-_LOG = logging.getLogger(f"cutlayer.{__name__}")
+# the round at which the paper compares, and the one by which all is stable
+WITHIN = 6
+STABLE = Decimal("20")
+MOST, FEWEST = Decimal("85"), Decimal("82")
 
 
-DEVICES = 4
+Seen = Curves[int]
+
+
+def at(seen: Seen, samples: int, number: int) -> float:
+    """The mean accuracy after round `number`, or after the last one evaluated before it [%]."""
+    place = max(i for i, evaluated in enumerate(seen.rounds) if evaluated <= number)
+    return seen.means(samples)[place]
+
+
+def noise_of(seen: Seen) -> float:
+    """The standard error of a difference of two accuracies [points]: at most sqrt(2) times that of
+    the least certain last one, since all share the test samples."""
+    errors = [standard_error(seen.last(samples), seen.test_samples) for samples in seen.curves]
+    return math.sqrt(2) * max(errors)
+
+
+def claims_of(seen: Seen) -> tuple[Claim, ...]:
+    """The text's four claims."""
+    return (_after_six(seen), _sooner(seen), _at_the_end(seen), _stable(seen))
+
+
+def rounds_to_stable(rounds: Sequence[int], accuracy: Sequence[float], noise: float) -> int:
+    """The first round from which on the accuracy stays within `noise` of the last one [rounds].
+
+    The last round if it diverged.
+    """
+    stable = rounds[-1]
+    for number, value in zip(reversed(rounds), reversed(accuracy), strict=True):
+        if not abs(value - accuracy[-1]) <= noise:
+            break
+        stable = number
+    return stable
+
+
+def _after_six(seen: Seen) -> Claim:
+    few, many, noise = min(seen.curves), max(seen.curves), noise_of(seen)
+    number = min(WITHIN, seen.rounds[-1])
+    most, fewest = at(seen, many, number), at(seen, few, number)
+    return Claim(
+        f"accuracy after {number} rounds, {many} samples less {few}",
+        f"above {MOST} % less about {FEWEST} %",
+        MOST - FEWEST,
+        most - fewest,
+        "points",
+        judge_larger(most, fewest, noise=noise),
+        f"{most:.1f} % less {fewest:.1f} % (uncertain by {noise:.1f} points on "
+        f"{seen.test_samples} test samples): five times the samples as in the paper, but a smaller "
+        f"model, other data and one for every {10_000 / few:.0f} of its samples, so neither"
+        " accuracy is comparable with its own.",
+    )
+
+
+def _sooner(seen: Seen) -> Claim:
+    few, many, noise = min(seen.curves), max(seen.curves), noise_of(seen)
+    goal = seen.last(few)
+    means = seen.means(many)
+    reached = [
+        number for number, value in zip(seen.rounds, means, strict=True) if value >= goal + noise
+    ]
+    rounds = float(reached[0]) if reached else math.nan
+    shown = f"in round {rounds:.0f}" if reached else "not clearly"
+    return Claim(
+        f"rounds with {many} samples to where {few} end",
+        "fewer rounds",
+        None,
+        rounds,
+        "rounds",
+        judge_larger(float(seen.rounds[-1]), rounds, noise=0.0),
+        f"{few} samples end at {goal:.1f} % after {seen.rounds[-1]} rounds; {many} are"
+        f" {noise:.1f} points (the uncertainty) above that {shown}.",
+    )
+
+
+def _at_the_end(seen: Seen) -> Claim:
+    few, many, noise = min(seen.curves), max(seen.curves), noise_of(seen)
+    most, fewest = seen.last(many), seen.last(few)
+    ends = ", ".join(f"{seen.last(n):.1f} % with {n}" for n in sorted(seen.curves))
+    return Claim(
+        f"final accuracy, {many} samples less {few}",
+        "a slight decrease with fewer",
+        None,
+        most - fewest,
+        "points",
+        judge_larger(most, fewest, noise=noise),
+        f"After {seen.rounds[-1]} rounds {ends} (differences uncertain by {noise:.1f} points);"
+        " the text does not say how slight.",
+    )
+
+
+def _stable(seen: Seen) -> Claim:
+    noise = noise_of(seen)
+    found = {n: rounds_to_stable(seen.rounds, seen.means(n), noise) for n in seen.curves}
+    slowest = max(found, key=found.__getitem__)
+    reach = float(seen.rounds[-1])
+    verdict = judge_at_most(STABLE, float(found[slowest]), reach=reach)
+    each = ", ".join(f"{found[n]} with {n} samples" for n in sorted(found))
+    reason = (
+        f"From that round on the accuracy stays within {noise:.1f} points (the uncertainty) of"
+        f" the one after {seen.rounds[-1]} rounds: {each}"
+    )
+    if verdict is Verdict.NOT_REPRODUCED and not reach > float(STABLE):
+        reason += f"; {reach:.0f} rounds were trained, so {STABLE} could not have been missed"
+    return Claim(
+        "rounds to a stable accuracy, the slowest",
+        f"within {STABLE}",
+        STABLE,
+        float(found[slowest]),
+        "rounds",
+        verdict,
+        f"{reason}.",
+    )
+
+
+_COLOURS = ("#9cc3e3", "#3f83bd", "#123f6b")
+
+
+def draw(seen: Seen, setting: str) -> Figure:
+    """One panel under a line that says what was trained; call it inside `plain_style`."""
+    figure = new_figure(380)
+    axes = figure.subplots()
+    for colour, samples in zip(_COLOURS, sorted(seen.curves), strict=True):
+        _line(axes, seen, samples, colour)
+    accuracy_axes(axes, seen.rounds, seen.last(min(seen.curves)), seen.test_samples)
+    _marks(axes, seen.rounds[-1])
+    axes.set_title("accuracy by round")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", handlelength=1.8)
+    caption(figure, setting)
+    return figure
+
+
+def _line(axes: Axes, seen: Seen, samples: int, colour: str) -> None:
+    """The means, the range over seeds, and a ring where the accuracy is stable."""
+    means = seen.means(samples)
+    label = f"{samples} samples: {means[-1]:.1f} %"
+    axes.plot(seen.rounds, means, "o-", color=colour, linewidth=1.8, markersize=4, label=label)
+    draw_range(axes, seen, samples, colour, alpha=0.15)
+    stable = rounds_to_stable(seen.rounds, means, noise_of(seen))
+    ring = f"stable to within {noise_of(seen):.1f} points" if samples == max(seen.curves) else None
+    axes.plot(
+        [stable],
+        [means[seen.rounds.index(stable)]],
+        "o",
+        markersize=11,
+        markerfacecolor="none",
+        markeredgecolor=INK,
+        label=ring,
+    )
+
+
+def _marks(axes: Axes, last: int) -> None:
+    """The rounds that the paper tells of."""
+    styles = (
+        (WITHIN, "--", f"paper: round {WITHIN}"),
+        (int(STABLE), ":", f"paper: stable by round {STABLE}"),
+    )
+    for number, style, label in styles:
+        if number <= last:
+            axes.axvline(number, color=OTHER_COLOUR, linewidth=1.2, linestyle=style, label=label)
+
+
 # one of these for every 10,000 samples of the paper
 SHARE, QUICK_SHARE = 48, 16
 TIMES = (1, 3, 5)
-ROUNDS, BATCH, TEST_SAMPLES = 22, 12, 300
-QUICK_ROUNDS, QUICK_BATCH, QUICK_TEST_SAMPLES = 2, 4, 40
-COLUMNS = ("samples", "seed", "round", "accuracy", "loss", "bits_up", "bits_down")
-
-
-@dataclass(frozen=True)
-class Run:
-    """A training on so many samples from one seed."""
-
-    samples: int
-    seed: int
-    curve: Curve
-
-    def rows(self) -> Iterator[tuple[object, ...]]:
-        """Lines of `COLUMNS`, one an evaluated round; bits are those of the whole training."""
-        curve = self.curve
-        for number, accuracy, loss in zip(curve.rounds, curve.accuracy, curve.loss, strict=True):
-            yield (
-                self.samples,
-                self.seed,
-                number,
-                f"{accuracy:.4f}",
-                f"{loss:.4f}",
-                f"{curve.bits_up:.4f}",
-                f"{curve.bits_down:.4f}",
-            )
+SIZE = Size(rounds=22, local_steps=1, batch=12, test_samples=300)
+QUICK_SIZE = Size(rounds=2, local_steps=1, batch=4, test_samples=40)
+COLUMNS = ("samples", *CURVE_COLUMNS)
 
 
 def make(options: Options, output: Path) -> Made:
@@ -64,56 +216,23 @@ def make(options: Options, output: Path) -> Made:
 
     Raises CutlayerError for a model, data set or setting that cannot be, before any training.
     """
-    runs: list[Run] = []
     amounts = [times * (QUICK_SHARE if options.quick else SHARE) for times in TIMES]
-    for samples in amounts:
-        config = config_of(options, samples)
-        for start in starts(config, range(options.seeds), quiet=bool(runs)):
-            # only after everything that can be wrong has been found
-            output.mkdir(parents=True, exist_ok=True)
-            begun_s = time.monotonic()
-            run = Run(samples, start.seed, follow(start, evaluated(start.rounds)))
-            runs.append(run)
-            _LOG.info(_told(run, time.monotonic() - begun_s))
-    curves = {
-        samples: [
-            [100 * accuracy for accuracy in run.curve.accuracy]
-            for run in runs
-            if run.samples == samples
-        ]
-        for samples in amounts
-    }
-    seen = Seen(runs[0].curve.rounds, curves, len(start.setup.test))
-    setting = setting_of(config, options)
-    claims = claims_of(seen)
-    tables = (
-        save_table(output / "fig14.csv", COLUMNS, [row for run in runs for row in run.rows()]),
-        save_table(output / "fig14-claims.csv", CLAIM_COLUMNS, claim_rows(claims)),
-    )
-    with plain_style():
-        pictures = save_figure(output / "fig14", draw(seen, setting))
-    return Made(setting, claims, (*tables, *pictures))
+    jobs = [Job(n, f"{n} samples", (n,), config_of(options, n)) for n in amounts]
+    seen, rows = train_lines(jobs, options.seeds, evaluated, output)
+    setting = setting_of(jobs[0].config, options)
+    tables = {"fig14": (COLUMNS, rows)}
+    return write("fig14", output, setting, claims_of(seen), tables, lambda: draw(seen, setting))
 
 
 def config_of(options: Options, samples: int) -> Config:
     """The job on so many samples. Raises ConfigError for a wrong option."""
-    quick = options.quick
-    settings: dict[str, Any] = {
-        "model.name": options.model,
-        "model.cut": options.cut,
-        "data.name": options.data,
+    one_pass: dict[str, Any] = {
         "data.train_samples": samples,  # fewer are a part of more
-        "data.test_samples": QUICK_TEST_SAMPLES if quick else TEST_SAMPLES,
         "partition.name": "iid",
-        "training.rounds": options.rounds or (QUICK_ROUNDS if quick else ROUNDS),
         "training.local_steps": None,
         "training.local_epochs": 1,
-        "training.batch_size": QUICK_BATCH if quick else BATCH,
-        "devices.count": DEVICES,
-        "devices.memory_mib": None,
-        "server.group": DEVICES,
     }
-    return configure(settings | SFT_PAPER.settings)
+    return job(options, QUICK_SIZE if options.quick else SIZE, one_pass | SFT_PAPER.settings)
 
 
 def evaluated(rounds: int) -> tuple[int, ...]:
@@ -124,19 +243,9 @@ def evaluated(rounds: int) -> tuple[int, ...]:
 def setting_of(config: Config, options: Options) -> str:
     """What was trained, in one line: never to be taken for the paper's ViT-B on CIFAR-100."""
     training, model, data = config.training, Path(config.model.name), Path(config.data.name)
-    seeds = f"{options.seeds} seed{'s' if options.seeds > 1 else ''}"
     return (
         f"SFT, paper's codec, {model.name} cut after block {config.model.cut} on {data.name}, "
         f"{DEVICES} devices, {training.rounds} rounds of one pass in batches of "
         f"{training.batch_size}, {config.optimizer.name} {config.optimizer.learning_rate:g}, "
-        f"{seeds}{' (quick: says nothing)' if options.quick else ''};"
-        " the paper: ViT-B, 10,000 to 50,000"
-    )
-
-
-def _told(run: Run, seconds: float) -> str:
-    curve = run.curve
-    return (
-        f"{run.samples} samples, seed {run.seed}: {100 * curve.accuracy[0]:.1f} to"
-        f" {100 * curve.accuracy[-1]:.1f} %  ({format_seconds(seconds)})"
+        f"{seeds_text(options)}; the paper: ViT-B, 10,000 to 50,000"
     )

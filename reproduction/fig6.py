@@ -1,26 +1,73 @@
 """Fig. 6 of the paper: a device's memory by the number of transformer blocks it holds.
 
+    python -m reproduction fig6         2 s; expected/fig6.csv, expected/fig6-claims.csv
+
 Analytic, at full size. The paper prints no number of it but those of Table III; its text says that
-memory grows in proportion to the blocks and that FL exceeds the device. Knows what is written and
-claimed; the curves and the drawing are in files of their own.
+memory grows in proportion to the blocks and that FL exceeds the device.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
-from cutlayer.report.drawing import plain_style
-from cutlayer.report.save import save_figure, save_table
-from reproduction.claims import CLAIM_COLUMNS, Claim, claim_rows, judge_larger, judge_number
-from reproduction.fig6_curves import (
-    DEVICE_MIB,
-    MICRO_BATCHES,
-    SMALL_DEVICE_MIB,
-    Curves,
-    curves_of,
-)
-from reproduction.fig6_drawing import draw
-from reproduction.options import Made, Options
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cutlayer.report.drawing import INK, new_figure
+from cutlayer.report.vocabulary import DEVICE_COLOUR, OTHER_COLOUR
+from cutlayer.rounds.memory import device_memory, paper_memory
+from cutlayer.rounds.parameters import VIT_BASE, vit_spec
+from cutlayer.spec import ActivationPolicy, MiniBatch
+from cutlayer.units import MIB
+from reproduction.catalogue import Made, Options
+from reproduction.claims import Claim, judge_larger, judge_number
+from reproduction.output import caption, write
+from reproduction.table3 import calibrated_memory
+
+SAMPLES = 64
+MICRO_BATCHES = 16
+DEVICE_MIB = 8192.0
+SMALL_DEVICE_MIB = 4096.0
+
+
+@dataclass(frozen=True)
+class Curves:
+    """MiB for 1, 2, ..., 12 blocks on the device, by the way of counting or of holding."""
+
+    table: tuple[float, ...]
+    equations: tuple[float, ...]
+    keep: tuple[float, ...]
+    checkpoint: tuple[float, ...]
+    micro: tuple[float, ...]
+
+    def fitting(self, curve: tuple[float, ...], limit_mib: float) -> int:
+        """The most blocks within the limit."""
+        return sum(size <= limit_mib for size in curve)
+
+
+def curves_of() -> Curves:
+    """All curves; from 12 blocks on the device holds the head too."""
+    spec, batch = vit_spec(VIT_BASE), MiniBatch(SAMPLES, VIT_BASE.tokens)
+    cuts = range(1, spec.blocks + 1)
+
+    def held(activation_memory: ActivationPolicy, micro_batches: int) -> tuple[float, ...]:
+        return tuple(
+            device_memory(
+                spec, cut, batch, activation_memory=activation_memory, micro_batches=micro_batches
+            ).total
+            / MIB
+            for cut in cuts
+        )
+
+    return Curves(
+        table=tuple(calibrated_memory(VIT_BASE, cut, SAMPLES).total / MIB for cut in cuts),
+        equations=tuple(paper_memory(spec, cut, batch).total / MIB for cut in cuts),
+        keep=held(ActivationPolicy.KEEP, 1),
+        checkpoint=held(ActivationPolicy.CHECKPOINT, 1),
+        micro=held(ActivationPolicy.KEEP, MICRO_BATCHES),
+    )
+
 
 COLUMNS = (
     "blocks",
@@ -43,15 +90,8 @@ def make(options: Options, output: Path) -> Made:
     Raises RunError for an output that cannot be written.
     """
     curves = curves_of()
-    claims = claims_of(curves)
-    output.mkdir(parents=True, exist_ok=True)
-    tables = (
-        save_table(output / "fig6.csv", COLUMNS, _rows(curves)),
-        save_table(output / "fig6-claims.csv", CLAIM_COLUMNS, claim_rows(claims)),
-    )
-    with plain_style():
-        pictures = save_figure(output / "fig6", draw(curves, SETTING))
-    return Made(SETTING, claims, (*tables, *pictures))
+    tables = {"fig6": (COLUMNS, _rows(curves))}
+    return write("fig6", output, SETTING, claims_of(curves), tables, lambda: draw(curves, SETTING))
 
 
 def claims_of(curves: Curves) -> tuple[Claim, ...]:
@@ -107,3 +147,40 @@ def _equations_exceed(curves: Curves) -> Claim:
         f"The equations give {implied:.0f} MiB for all 12 blocks, which fits the device that the"
         " figure says it does not fit.",
     )
+
+
+_OURS = "#1f5a93"
+_EQUATIONS = "#b3560f"
+_LIMIT = "#b3282d"
+# Table III: the split schemes at 5 blocks, FL-LoRA
+_PRINTED = ((5, 12), (4122.92, 9896.69))
+
+
+def draw(curves: Curves, setting: str) -> Figure:
+    """A line for each way of counting; call it inside `plain_style`."""
+    figure = new_figure(430)
+    axes = figure.subplots()
+    _line(axes, curves.table, OTHER_COLOUR, "inferred accounting of Table III", "-")
+    axes.plot(*_PRINTED, "D", color=INK, markersize=6, label="Table III as published")
+    _line(axes, curves.keep, _OURS, "autograd, measured", "-")
+    _line(axes, curves.equations, _EQUATIONS, "the paper's equations (33), (34)", "--")
+    _line(axes, curves.checkpoint, DEVICE_COLOUR, "autograd, a checkpoint a block", "-")
+    micro = f"autograd, {MICRO_BATCHES} micro-batches in turn"
+    _line(axes, curves.micro, DEVICE_COLOUR, micro, "--")
+    for limit, name in ((DEVICE_MIB, "8 GiB (Orin Nano)"), (SMALL_DEVICE_MIB, "4 GiB")):
+        axes.axhline(limit, color=_LIMIT, linewidth=1.2)
+        axes.text(0.55, limit + 90, name, color=_LIMIT, fontsize=10.5)
+    axes.set_xlim(0.5, 12.5)
+    axes.set_xticks(range(1, 13))
+    axes.set_ylim(0, 10_600)
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    axes.set_xlabel("transformer blocks on the device (12: the whole model)")
+    axes.set_ylabel("MiB")
+    figure.legend(loc="outside right center", handlelength=2.2, labelspacing=0.9)
+    caption(figure, setting)
+    return figure
+
+
+def _line(axes: Axes, sizes: tuple[float, ...], colour: str, label: str, style: str) -> None:
+    blocks = range(1, len(sizes) + 1)
+    axes.plot(blocks, sizes, style, color=colour, marker="o", markersize=3.5, label=label)

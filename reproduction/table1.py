@@ -1,6 +1,8 @@
 """Table I of the paper: what mobile devices hold, and what language models need.
 
-Arithmetic alone. Knows the table, the data sheets' memories, and what the text makes of it.
+    python -m reproduction table1       2 s; expected/table1.csv, expected/table1-claims.csv
+
+Arithmetic alone, beside the data sheets' memories and what the text makes of them.
 """
 
 from collections.abc import Iterator
@@ -11,18 +13,16 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from cutlayer.report.drawing import INK, MUTED, new_figure, plain_style
-from cutlayer.report.save import save_figure, save_table
+from cutlayer.report.drawing import INK, new_figure
 from cutlayer.report.vocabulary import DEVICE_COLOUR, OTHER_COLOUR
+from reproduction.catalogue import Made, Options
 from reproduction.claims import (
-    CLAIM_COLUMNS,
     Claim,
     Verdict,
-    claim_rows,
     judge_larger,
     judge_number,
 )
-from reproduction.options import Made, Options
+from reproduction.output import caption, write
 
 SETTING = "float32 weights alone, in GB of 10^9 bytes; nothing is trained"
 COLUMNS = ("name", "kind", "printed_gb", "ours_gb")
@@ -69,15 +69,7 @@ def make(options: Options, output: Path) -> Made:
 
     Raises RunError for an output that cannot be written.
     """
-    claims = claims_of()
-    output.mkdir(parents=True, exist_ok=True)
-    tables = (
-        save_table(output / "table1.csv", COLUMNS, _rows()),
-        save_table(output / "table1-claims.csv", CLAIM_COLUMNS, claim_rows(claims)),
-    )
-    with plain_style():
-        pictures = save_figure(output / "table1", draw())
-    return Made(SETTING, claims, (*tables, *pictures))
+    return write("table1", output, SETTING, claims_of(), {"table1": (COLUMNS, _rows())}, draw)
 
 
 def claims_of() -> tuple[Claim, ...]:
@@ -128,7 +120,7 @@ def draw() -> Figure:
     }
     handles = [Patch(color=colour, label=name) for name, colour in named.items()]
     axes.legend(handles=handles, loc="upper right")
-    figure.suptitle(SETTING, x=0.005, ha="left", fontsize=10.5, color=MUTED)
+    caption(figure, SETTING)
     return figure
 
 

@@ -4,7 +4,7 @@ import csv
 from collections.abc import Callable
 from pathlib import Path
 
-from reproduction.options import Made, Options
+from reproduction.catalogue import Made, Options
 
 OPTIONS = Options(data="none", model="none", cut=1, rounds=None, seeds=1, quick=True)
 Make = Callable[[Options, Path, Callable[[str], None]], Made]

@@ -14,8 +14,7 @@ from cutlayer.planner.configuration import (
     ConfigurationStatus,
     solve,
 )
-from reproduction.algorithm2 import PublishedAlgorithm2
-from reproduction.algorithm2_mended import MendedAlgorithm2
+from reproduction.algorithm2 import MendedAlgorithm2, PublishedAlgorithm2
 
 Solver = Callable[[ConfigurationProblem], ConfigurationSolution]
 SOLVERS: list[Solver] = [PublishedAlgorithm2().solve, MendedAlgorithm2().solve]

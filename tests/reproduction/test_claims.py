@@ -1,6 +1,8 @@
 """Verdicts follow from numbers."""
 
+import csv
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from hypothesis import assume, given
@@ -12,10 +14,13 @@ from reproduction.claims import (
     Reference,
     Verdict,
     claim_rows,
+    count_line,
+    each_once,
     judge_at_most,
     judge_larger,
     judge_number,
 )
+from reproduction.output import save_verdicts
 
 
 @pytest.mark.parametrize(
@@ -111,3 +116,38 @@ def test_lines_and_rows() -> None:
     rows = claim_rows([number, words])
     assert all(len(row) == len(CLAIM_COLUMNS) for row in rows)
     assert rows[0][5] == "0.3100" and rows[1][2] == rows[1][5] == ""
+
+
+def claim(name: str, verdict: Verdict) -> Claim:
+    return Claim(name, "2x", Decimal("2"), 2.1, "times", verdict, "Because.")
+
+
+CLAIMS = {
+    "fig1": (claim("a", Verdict.WITHIN), claim("b", Verdict.EXACT)),
+    "headline": (claim("a", Verdict.WITHIN), claim("c", Verdict.WITHIN)),
+}
+
+
+def test_a_claim_of_two_figures_is_said_once() -> None:
+    assert count_line(CLAIMS).startswith(
+        "3 claims of the paper: 1 exact, 2 within 5 %, 0 ratio only"
+    )
+    assert [f"{name}: {one.line()}" for name, one in each_once(CLAIMS)] == [
+        "fig1: a: paper 2x, ours 2.10 times (+5.0 %): within 5 %. Because.",
+        "fig1: b: paper 2x, ours 2.10 times (+5.0 %): exact. Because.",
+        "headline: c: paper 2x, ours 2.10 times (+5.0 %): within 5 %. Because.",
+    ]
+
+
+def test_the_file_has_every_figure_s(tmp_path: Path) -> None:
+    path = save_verdicts(tmp_path / "verdicts.csv", CLAIMS)
+    with path.open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == ("figure", *CLAIM_COLUMNS)
+    assert [(row["figure"], row["claim"]) for row in rows] == [
+        ("fig1", "a"),
+        ("fig1", "b"),
+        ("headline", "a"),
+        ("headline", "c"),
+    ]
+    assert rows[0]["verdict"] == "within 5 %"

@@ -7,20 +7,18 @@ from analytic import Make, made_twice
 from report.test_figures import assert_labels_apart
 
 from cutlayer.report.drawing import plain_style
-from reproduction import (
-    fig11,
-    fig11_claims,
-    fig11_drawing,
-    fig12,
-    fig12_claims,
-    fig13,
-    fig13_claims,
-)
+from reproduction import fig11, fig12, fig13
 from reproduction.claims import Claim, Verdict
-from reproduction.evaluation import NAMES, Evaluation, evaluate
-from reproduction.fit import fit
-from reproduction.setting import EVALUATION, LARGE_MODEL, TINY_IMAGENET, TWENTY_DEVICES
-from reproduction.two_settings import draw
+from reproduction.evaluation import (
+    EVALUATION,
+    LARGE_MODEL,
+    NAMES,
+    TINY_IMAGENET,
+    TWENTY_DEVICES,
+    Evaluation,
+    evaluate,
+    fit,
+)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +41,7 @@ def by_name(claims: tuple[Claim, ...]) -> dict[str, Claim]:
 
 
 def test_fig11_minutes_and_ratios(seen: dict[str, Evaluation]) -> None:
-    claims = by_name(fig11_claims.claims_of(seen["cifar"], seen["tiny"]))
+    claims = by_name(fig11.claims_of(seen["cifar"], seen["tiny"]))
     for name in ("SFT", "SFT w/o compression", "SplitLoRA", "SL"):
         claim = claims[f"delay of {name}"]
         assert claim.verdict is Verdict.WITHIN and claim.difference is not None
@@ -55,7 +53,7 @@ def test_fig11_minutes_and_ratios(seen: dict[str, Evaluation]) -> None:
 
 
 def test_fig11_fl_does_not_go_with_the_rest(seen: dict[str, Evaluation]) -> None:
-    claims = by_name(fig11_claims.claims_of(seen["cifar"], seen["tiny"]))
+    claims = by_name(fig11.claims_of(seen["cifar"], seen["tiny"]))
     for name in ("delay of FL", "delay of FL over that of SFT"):
         assert claims[name].verdict is Verdict.CONTRADICTS_ITSELF
     assert "36.3 epochs" in claims["delay of FL"].reason
@@ -63,22 +61,22 @@ def test_fig11_fl_does_not_go_with_the_rest(seen: dict[str, Evaluation]) -> None
         claim = claims[f"SFT against the fastest other scheme, {data}"]
         assert claim.verdict is Verdict.NOT_REPRODUCED and claim.ours < 1
         assert "FL" in claim.reason
-    assert fig11_claims.largest_reduction() == pytest.approx(92.40, abs=0.005)
+    assert fig11.largest_reduction() == pytest.approx(92.40, abs=0.005)
 
 
 def test_fig12_lead_holds_and_the_gap_to_fl_widens(seen: dict[str, Evaluation]) -> None:
-    lead, gap = fig12_claims.claims_of(seen["cifar"], seen["large"])
+    lead, gap = fig12.claims_of(seen["cifar"], seen["large"])
     # "at least 2.5" is kept by far, which is no exact number
     assert lead.verdict is Verdict.ORDERING and lead.ours >= 2.5
     assert "not after the same 3.11" in lead.reason
     assert gap.verdict is Verdict.NOT_REPRODUCED and "widens" in gap.reason
     # the other way round it would narrow
-    _, turned = fig12_claims.claims_of(seen["large"], seen["cifar"])
+    _, turned = fig12.claims_of(seen["large"], seen["cifar"])
     assert turned.verdict is Verdict.ORDERING and "narrows" in turned.reason
 
 
 def test_fig13_falls_as_the_paper_s_does(seen: dict[str, Evaluation]) -> None:
-    times, baselines = fig13_claims.claims_of(seen["cifar"], seen["twenty"])
+    times, baselines = fig13.claims_of(seen["cifar"], seen["twenty"])
     assert times.verdict is Verdict.ORDERING
     assert 2.6 < times.ours < 3.98 < seen["cifar"].fl_own_times_sft
     # as many bytes over the same band: no device suffers but by rounding an epoch up to 40 steps
@@ -87,12 +85,13 @@ def test_fig13_falls_as_the_paper_s_does(seen: dict[str, Evaluation]) -> None:
 
 def test_pictures_keep_their_labels_apart(seen: dict[str, Evaluation]) -> None:
     with plain_style():
-        assert_labels_apart(fig11_drawing.draw(seen["cifar"], seen["tiny"], "a setting"))
+        assert_labels_apart(fig11.draw(seen["cifar"], seen["tiny"], "a setting"))
         for other, labels, printed in (
-            ("large", fig12.LABELS, fig12.PRINTED),
-            ("twenty", fig13.LABELS, fig13.PRINTED),
+            ("large", ("ViT-B", "ViT-L"), (None, None)),
+            ("twenty", ("8 devices", "20 devices"), (5.15, 3.98)),
         ):
-            figure = draw(seen["cifar"], seen[other], labels, printed, "a setting")
+            pair = fig12.Pair(labels, seen["cifar"], seen[other], printed)
+            figure = fig12.draw(pair, "a setting")
             assert_labels_apart(figure)
             texts = [label.get_text() for label in figure.axes[1].get_yticklabels()]
             assert ("(paper: 5.15 and 3.98)" in texts[2]) == (other == "twenty")

@@ -11,14 +11,15 @@ from report.test_figures import assert_labels_apart
 from cutlayer.report.drawing import plain_style
 from reproduction import fig10
 from reproduction.claims import Verdict
-from reproduction.fig10_claims import claims_of, reduction
-from reproduction.fig10_drawing import draw
-from reproduction.fig10_rounds import (
+from reproduction.fig10 import (
     READINGS,
     Delays,
     algorithm_3_agrees,
+    claims_of,
     delays_by_reading,
     delays_of,
+    draw,
+    reduction,
 )
 
 DRAWS = 10

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import tiny
 from report.test_figures import assert_labels_apart
 
 from cutlayer.errors import CutlayerError
@@ -14,10 +13,9 @@ from cutlayer.profiling.training import starts
 from cutlayer.report.drawing import plain_style
 from cutlayer.report.save import save_figure
 from reproduction import fig14
+from reproduction.catalogue import Options
 from reproduction.claims import Verdict
-from reproduction.fig14_claims import Seen, claims_of, rounds_to_stable
-from reproduction.fig14_drawing import draw
-from reproduction.options import Options
+from reproduction.fig14 import Seen, claims_of, draw, rounds_to_stable
 
 ROUNDS = (0, 2, 6, 12, 18, 22)
 FEW, SOME, MANY = 48, 144, 240
@@ -35,14 +33,6 @@ def seen(few_ends: float = 82.0, many_ends: float = 86.0, samples: int = 10_000)
 
 def verdicts(given: Seen) -> list[Verdict]:
     return [claim.verdict for claim in claims_of(given)]
-
-
-@pytest.fixture(scope="module")
-def options(tmp_path_factory: pytest.TempPathFactory) -> Options:
-    """The quick figure of a tiny model on tiny images."""
-    root = tmp_path_factory.mktemp("job")
-    data, model = tiny.images(root / "images"), tiny.vision_model(root / "model")
-    return Options(str(data), str(model), cut=2, rounds=None, seeds=1, quick=True)
 
 
 def test_accuracy_is_stable_from_where_it_stays() -> None:
@@ -119,7 +109,7 @@ def test_the_whole_figure_on_a_tiny_model(tmp_path: Path, options: Options) -> N
         rows = list(csv.DictReader(file))
     amounts = [times * fig14.QUICK_SHARE for times in fig14.TIMES]
     told = [(int(row["samples"]), int(row["round"])) for row in rows]
-    assert told == [(n, number) for n in amounts for number in range(fig14.QUICK_ROUNDS + 1)]
+    assert told == [(n, number) for n in amounts for number in range(fig14.QUICK_SIZE.rounds + 1)]
     assert "quick" in made.setting and "ViT-B" in made.setting
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 from report.test_figures import assert_labels_apart
@@ -18,13 +17,10 @@ from cutlayer.planner.accuracy import Fit, fit_cubic, terms
 from cutlayer.report.drawing import plain_style
 from cutlayer.report.save import save_figure
 from reproduction import fig4
+from reproduction.catalogue import Options
 from reproduction.claims import Verdict
-from reproduction.fig4 import GRID
-from reproduction.fig4_claims import BOX, Seen, claims_of, places, surface
-from reproduction.fig4_drawing import draw
-from reproduction.fig4_fit import falling
-from reproduction.fig7_grid import BY_BITS, BY_SPARSITY, Point
-from reproduction.options import Options
+from reproduction.fig4 import BOX, GRID, Seen, claims_of, draw, falling, places, surface
+from reproduction.points import BY_BITS, BY_SPARSITY, Point
 
 RHO, Q = places(BOX)
 coefficients = st.lists(st.floats(-10, 10, allow_subnormal=False), min_size=10, max_size=10).map(
@@ -153,14 +149,6 @@ def test_the_same_picture_gives_the_same_bytes(tmp_path: Path) -> None:
     one, other = made
     assert [path.read_bytes() for path in one] == [path.read_bytes() for path in other]
     assert one[1].stat().st_size < 300_000
-
-
-@pytest.fixture(scope="module")
-def options(tmp_path_factory: pytest.TempPathFactory) -> Options:
-    """The quick figure of a tiny model on tiny images."""
-    root = tmp_path_factory.mktemp("job")
-    data, model = tiny.images(root / "images"), tiny.vision_model(root / "model")
-    return Options(str(data), str(model), cut=2, rounds=None, seeds=1, quick=True)
 
 
 def test_the_whole_figure_on_a_tiny_model(tmp_path: Path, options: Options) -> None:

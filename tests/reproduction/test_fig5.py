@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import tiny
 from report.test_figures import assert_labels_apart
 
 from cutlayer.codec.staged import paper
@@ -17,10 +16,9 @@ from cutlayer.report.drawing import plain_style
 from cutlayer.report.save import save_figure
 from cutlayer.rounds.schemes import SCHEMES
 from reproduction import fig5
+from reproduction.catalogue import Options
 from reproduction.claims import Verdict
-from reproduction.fig5_claims import Seen, claims_of
-from reproduction.fig5_drawing import draw
-from reproduction.fig5_lines import (
+from reproduction.fig5 import (
     DIRICHLET,
     FL_FULL,
     IID,
@@ -33,8 +31,10 @@ from reproduction.fig5_lines import (
     SL,
     SPLITLORA,
     Line,
+    Seen,
+    claims_of,
+    draw,
 )
-from reproduction.options import Options
 
 FINAL = {SFT_PAPER: 74.0, SFT_BEST: 76.0, PLAIN: 76.5, SL: 77.0, SPLITLORA: 76.8, FL_FULL: 40.0}
 
@@ -55,14 +55,6 @@ def verdicts(given: Seen) -> list[Verdict]:
     both = [claim.verdict for claim in claims_of(given)]
     assert both[:4] == both[4:]
     return both[:4]
-
-
-@pytest.fixture(scope="module")
-def options(tmp_path_factory: pytest.TempPathFactory) -> Options:
-    """The quick figure of a tiny model on tiny images."""
-    root = tmp_path_factory.mktemp("job")
-    data, model = tiny.images(root / "images"), tiny.vision_model(root / "model")
-    return Options(str(data), str(model), cut=2, rounds=None, seeds=1, quick=True)
 
 
 def start_of(options: Options, line: Line) -> Start:
@@ -172,7 +164,7 @@ def test_the_whole_figure_on_a_tiny_model(tmp_path: Path, options: Options) -> N
         (partition.name, line.name, str(number))
         for partition in (IID, DIRICHLET)
         for line in LINES
-        for number in range(fig5.QUICK_ROUNDS + 1)
+        for number in range(fig5.QUICK_SIZE.rounds + 1)
     ]
     # nothing is trained before round 1, and full weights begin as adapters of zero do
     assert len({row["accuracy"] for row in rows if row["round"] == "0"}) == 1

@@ -9,8 +9,7 @@ from report.test_figures import assert_labels_apart
 from cutlayer.report.drawing import plain_style
 from reproduction import fig6
 from reproduction.claims import Verdict
-from reproduction.fig6_curves import DEVICE_MIB, SMALL_DEVICE_MIB, curves_of
-from reproduction.fig6_drawing import draw
+from reproduction.fig6 import DEVICE_MIB, SMALL_DEVICE_MIB, curves_of, draw
 
 CURVES = curves_of()
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import tiny
 from report.test_figures import assert_labels_apart
 
 from cutlayer.codec.staged import paper
@@ -17,11 +16,10 @@ from cutlayer.profiling.training import starts, train
 from cutlayer.report.drawing import plain_style
 from cutlayer.report.save import save_figure
 from reproduction import fig7
+from reproduction.catalogue import Options
 from reproduction.claims import Verdict
-from reproduction.codec_grid import config_of
-from reproduction.fig7_claims import Seen, claims_of, indexed_ratio
-from reproduction.fig7_drawing import draw
-from reproduction.fig7_grid import (
+from reproduction.fig7 import Seen, claims_of, draw, indexed_ratio
+from reproduction.points import (
     BY_BITS,
     BY_SPARSITY,
     CLAIMED,
@@ -31,7 +29,7 @@ from reproduction.fig7_grid import (
     Point,
     codecs_of,
 )
-from reproduction.options import Options
+from reproduction.training import config_of
 
 ACCURACY = (77.0, 74.0, 76.5, 76.0, 75.5, 66.0, 58.0, 64.0, 70.0, 76.0, 76.5)
 
@@ -44,14 +42,6 @@ def seen(**accuracy_at: float) -> Seen:
     bits = {point: 32.0 if point == UNCOMPRESSED else 1.55 for point in GRID}
     plus = {point: math.nan if point == UNCOMPRESSED else 0.92 for point in GRID}
     return Seen(10.0, accuracy, bits, plus, width=384, test_samples=10_000)
-
-
-@pytest.fixture(scope="module")
-def options(tmp_path_factory: pytest.TempPathFactory) -> Options:
-    """The quick figure of a tiny model on tiny images."""
-    root = tmp_path_factory.mktemp("job")
-    data, model = tiny.images(root / "images"), tiny.vision_model(root / "model")
-    return Options(str(data), str(model), cut=2, rounds=None, seeds=1, quick=True)
 
 
 @pytest.fixture(autouse=True)

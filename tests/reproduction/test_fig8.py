@@ -9,17 +9,15 @@ from report.test_figures import assert_labels_apart
 from cutlayer.report.drawing import plain_style
 from reproduction import fig8
 from reproduction.claims import Verdict
-from reproduction.evaluation import Evaluation, evaluate
-from reproduction.fig7_grid import CLAIMED, Point
-from reproduction.fig8_claims import (
+from reproduction.evaluation import EVALUATION, Evaluation, evaluate
+from reproduction.fig8 import (
     SFT_GIGABYTES,
     UNCOMPRESSED_GIGABYTES,
     claims_of,
+    draw,
     steps_of,
 )
-from reproduction.fig8_drawing import draw
-from reproduction.fig8_methods import coded, methods, nearest_to
-from reproduction.setting import EVALUATION
+from reproduction.points import CLAIMED, Point, coded, methods, nearest_to
 
 
 @pytest.fixture(scope="module")

@@ -15,11 +15,16 @@ from cutlayer.report.drawing import plain_style
 from cutlayer.rounds.parameters import vit_spec
 from reproduction import fig9
 from reproduction.claims import Verdict
-from reproduction.fig9_accuracy import ToldSurface
-from reproduction.fig9_case import USER_NUMBERS, Case, case_of, configuration_of
-from reproduction.fig9_claims import claims_of
-from reproduction.fig9_drawing import draw
-from reproduction.setting import EVALUATION, spread_devices
+from reproduction.evaluation import EVALUATION, spread_devices
+from reproduction.fig9 import (
+    USER_NUMBERS,
+    Case,
+    ToldSurface,
+    case_of,
+    claims_of,
+    configuration_of,
+    draw,
+)
 
 
 @pytest.fixture(scope="module")

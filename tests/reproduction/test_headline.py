@@ -11,18 +11,17 @@ from report.test_figures import assert_labels_apart
 from cutlayer.report.drawing import plain_style
 from reproduction import headline
 from reproduction.claims import Claim, Verdict, judge_reduction
-from reproduction.evaluation import evaluate
-from reproduction.fig10_rounds import delays_by_reading
-from reproduction.fit import fit
-from reproduction.headline_claims import claims_of
-from reproduction.headline_drawing import draw
-from reproduction.setting import (
+from reproduction.evaluation import (
     EVALUATION,
     LARGE_MODEL,
     READINGS,
     TINY_IMAGENET,
     TWENTY_DEVICES,
+    evaluate,
+    fit,
 )
+from reproduction.fig10 import delays_by_reading
+from reproduction.headline import claims_of, draw
 
 
 @pytest.fixture(scope="module")

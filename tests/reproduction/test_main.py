@@ -1,12 +1,18 @@
 """`python -m reproduction` as a user types it."""
 
+import io
+import math
+from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 import tiny
+from rich.console import Console
 
-from reproduction.__main__ import main
+from reproduction.__main__ import claims_table, main
 from reproduction.catalogue import FIGURES, figures
+from reproduction.claims import Claim, Verdict
 
 
 @pytest.fixture(scope="module")
@@ -128,3 +134,19 @@ def test_the_names_without_one(words: list[str], capsys: pytest.CaptureFixture[s
     assert main(words) == 0
     first, *names = capsys.readouterr().out.splitlines()
     assert first == "names:" and [name.split()[0] for name in names] == [*FIGURES, "all", "list"]
+
+
+CLAIM = Claim("minutes of [SFT]", "81.4", Decimal("81.4"), 82.85, "min", Verdict.WITHIN, "Because.")
+
+
+def test_a_row_has_both_numbers_and_the_verdict_and_no_reason() -> None:
+    text = io.StringIO()
+    unknown = replace(CLAIM, ours=math.nan)
+    Console(file=text, width=100).print(claims_table([("fig8", CLAIM), ("fig9", unknown)]))
+    _, _, row, other = text.getvalue().splitlines()
+    assert row.split() == [
+        *("fig8", "minutes", "of", "[SFT]", "81.4"),
+        *("82.85", "min", "+1.8", "%", "within", "5", "%"),
+    ]
+    assert other.split()[-5:] == ["not", "computed", "within", "5", "%"]
+    assert "Because" not in text.getvalue()

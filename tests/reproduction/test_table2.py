@@ -9,7 +9,7 @@ from report.test_figures import assert_labels_apart
 from cutlayer.report.drawing import plain_style
 from reproduction import table2
 from reproduction.claims import Verdict
-from reproduction.table2_rows import implied_bandwidth_mhz, rows
+from reproduction.table2 import implied_bandwidth_mhz, rows
 
 
 def test_the_minutes_imply_the_texts_band() -> None:

@@ -13,9 +13,10 @@ from cutlayer.logs import lines_to
 from cutlayer.report.drawing import plain_style
 from cutlayer.report.save import save_figure
 from reproduction import theorem1
+from reproduction.catalogue import Options
 from reproduction.claims import Verdict
-from reproduction.options import Options
-from reproduction.theorem1_cases import (
+from reproduction.convergence import Job, Quadratics, train
+from reproduction.theorem1 import (
     NOISY,
     QUICK,
     Biased,
@@ -23,13 +24,12 @@ from reproduction.theorem1_cases import (
     Plain,
     as_product,
     biased_case,
+    claims_of,
+    draw,
     drift_case,
     first_round_bounds,
     plain_case,
 )
-from reproduction.theorem1_claims import claims_of
-from reproduction.theorem1_drawing import draw
-from reproduction.theorem1_sgd import Job, Quadratics, train
 
 OPTIONS = Options(data="none", model="none", cut=1, rounds=None, seeds=1, quick=True)
 Cases = tuple[Plain, Biased, Drift]

@@ -1,0 +1,51 @@
+"""What a figure leaves on the disk: its tables, its claims, its picture; and all verdicts in one.
+
+Knows matplotlib and claims, and no figure.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from cutlayer.report.drawing import MUTED, plain_style
+from cutlayer.report.save import save_figure, save_table
+from reproduction.catalogue import Made
+from reproduction.claims import CLAIM_COLUMNS, Claim, claim_rows
+
+# headings and rows
+Table = tuple[Sequence[str], Iterable[Sequence[object]]]
+
+
+def write(
+    name: str,
+    output: Path,
+    setting: str,
+    claims: tuple[Claim, ...],
+    tables: Mapping[str, Table],
+    draw: Callable[[], Figure],
+) -> Made:
+    """Write each of `tables` as CSV, `name`-claims.csv, and the picture as .png and .svg.
+
+    `draw` is called in the plain style. Raises RunError for an output that cannot be written.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    all_tables = {**tables, f"{name}-claims": (CLAIM_COLUMNS, claim_rows(claims))}
+    files = [
+        save_table(output / f"{each}.csv", columns, rows)
+        for each, (columns, rows) in all_tables.items()
+    ]
+    with plain_style():
+        files += save_figure(output / name, draw())
+    return Made(setting, claims, tuple(files))
+
+
+def caption(figure: Figure, setting: str) -> None:
+    """A line above all panels: what was computed or trained."""
+    figure.suptitle(setting, x=0.005, ha="left", fontsize=10.5, color=MUTED)
+
+
+def save_verdicts(path: Path, claims: Mapping[str, Sequence[Claim]]) -> Path:
+    """A CSV file of all claims by figure. Raises RunError: cannot be written."""
+    rows = [(name, *row) for name, some in claims.items() for row in claim_rows(some)]
+    return save_table(path, ("figure", *CLAIM_COLUMNS), rows)

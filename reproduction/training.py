@@ -1,0 +1,224 @@
+"""How the figures train: points of a grid from one start (4, 7), or lines by round (5, 14).
+
+Knows the job, how long it takes and what it says meanwhile; which points and lines there are, and
+what is said of them, is the figure's.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any, Generic, TypeVar
+
+from matplotlib.axes import Axes
+
+from cutlayer.config.schema import Config
+from cutlayer.profiling.training import (
+    Curve,
+    RunResult,
+    Start,
+    accuracy_of,
+    configure,
+    follow,
+    standard_error,
+    starts,
+    train,
+    training_text,
+)
+from cutlayer.report.drawing import MUTED, whole_ticks
+from cutlayer.units import format_seconds
+from reproduction.catalogue import Options
+from reproduction.points import UNCOMPRESSED, Point, codecs_of
+
+_LOG = logging.getLogger(f"cutlayer.{__name__}")
+
+DEVICES = 4
+LEARNING_RATE = 1e-3
+CURVE_COLUMNS = ("seed", "round", "accuracy", "loss", "bits_up", "bits_down")
+
+Key = TypeVar("Key")
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is trained: rounds of local steps of mini-batches, and tested."""
+
+    rounds: int
+    local_steps: int
+    batch: int
+    test_samples: int
+
+
+def job(options: Options, size: Size, settings: Mapping[str, Any]) -> Config:
+    """A figure's job, and what `settings` say of it by dotted key; each sample is seen once.
+
+    Raises ConfigError for a wrong option.
+    """
+    rounds = options.rounds or size.rounds
+    common: dict[str, Any] = {
+        "model.name": options.model,
+        "model.cut": options.cut,
+        "data.name": options.data,
+        "data.train_samples": DEVICES * rounds * size.local_steps * size.batch,
+        "data.test_samples": size.test_samples,
+        "training.rounds": rounds,
+        "training.local_steps": size.local_steps,
+        "training.batch_size": size.batch,
+        "devices.count": DEVICES,
+        "devices.memory_mib": None,
+        "server.group": DEVICES,
+    }
+    # one figure, one job: lines that cut nothing are given the others' cut
+    return configure({**common, **settings}, also_read=("model.cut", "server.group"))
+
+
+def seeds_text(options: Options) -> str:
+    """Over how many seeds, and whether the numbers say anything."""
+    seeds = f"{options.seeds} seed{'s' if options.seeds > 1 else ''}"
+    return f"{seeds}{' (quick: says nothing)' if options.quick else ''}"
+
+
+# points of a grid
+
+
+@dataclass(frozen=True)
+class Run:
+    """One point of the grid trained from one seed; `before` is the accuracy before training."""
+
+    point: Point
+    seed: int
+    before: float
+    trained: RunResult
+
+
+def config_of(options: Options, size: Size) -> Config:
+    """The job that every point of the grid trains. Raises ConfigError for a wrong option."""
+    settings = {"partition.name": "iid", "optimizer.learning_rate": LEARNING_RATE}
+    return job(options, size, settings)
+
+
+def setting_of(config: Config, options: Options) -> str:
+    """What was trained, in one line: never to be taken for the paper's ViT-B on CIFAR-100."""
+    return f"{training_text(config)}, {seeds_text(options)}; the paper: ViT-B on CIFAR-100"
+
+
+def train_grid(
+    config: Config, seeds: int, grid: Sequence[Point], output: Path
+) -> tuple[list[Run], Start]:
+    """Every point from the start of each seed; also the last start."""
+    runs: list[Run] = []
+    for start in starts(config, range(seeds)):
+        # only after everything that can be wrong has been found
+        output.mkdir(parents=True, exist_ok=True)
+        runs += _train_points(start, grid)
+    return runs, start
+
+
+def _train_points(start: Start, grid: Sequence[Point]) -> Iterator[Run]:
+    before = accuracy_of(start)
+    _LOG.info(f"seed {start.seed}: {100 * before:.1f} % accuracy before training")
+    for number, point in enumerate(grid, start=1):
+        begun_s = time.monotonic()
+        trained = train(start, codecs_of(point))
+        name = "uncompressed" if point == UNCOMPRESSED else str(point)
+        _LOG.info(
+            f"seed {start.seed}, {number} of {len(grid)}: {name}: {100 * trained.accuracy:.1f} %,"
+            f" {trained.bits_up:.2f} bits up, {trained.bits_down:.2f} down"
+            f"  ({format_seconds(time.monotonic() - begun_s)})"
+        )
+        yield Run(point, start.seed, before, trained)
+
+
+# lines by round
+
+
+@dataclass(frozen=True)
+class Job(Generic[Key]):
+    """A line of a figure and how it is trained: `title` is said of it, `cells` begin its rows."""
+
+    key: Key
+    title: str
+    cells: tuple[object, ...]
+    config: Config
+
+
+@dataclass(frozen=True)
+class Curves(Generic[Key]):
+    """Accuracy [%] of each line, by seed, then by round of `rounds`."""
+
+    rounds: tuple[int, ...]
+    curves: Mapping[Key, Sequence[Sequence[float]]]
+    test_samples: int
+
+    def means(self, key: Key) -> list[float]:
+        """The mean over the seeds, by round."""
+        return [mean(values) for values in zip(*self.curves[key], strict=True)]
+
+    def last(self, key: Key) -> float:
+        """The mean after the last round."""
+        return self.means(key)[-1]
+
+
+def train_lines(
+    jobs: Sequence[Job[Key]],
+    seeds: int,
+    evaluated: Callable[[int], Collection[int]],
+    output: Path,
+) -> tuple[Curves[Key], list[tuple[object, ...]]]:
+    """Every line from each seed, tested after the rounds `evaluated` of so many.
+
+    Also its rows: each begins with the line's cells, then come `CURVE_COLUMNS`; bits are those of
+    the whole training.
+    """
+    curves: dict[Key, list[list[float]]] = {each.key: [] for each in jobs}
+    rows: list[tuple[object, ...]] = []
+    for each in jobs:
+        # the model and data of the first line are those of all
+        for start in starts(each.config, range(seeds), quiet=bool(rows)):
+            # only after everything that can be wrong has been found
+            output.mkdir(parents=True, exist_ok=True)
+            begun_s = time.monotonic()
+            curve = follow(start, evaluated(start.rounds))
+            percent = [100 * accuracy for accuracy in curve.accuracy]
+            curves[each.key].append(percent)
+            rows += [(*each.cells, start.seed, *row) for row in _curve_rows(curve)]
+            _LOG.info(
+                f"{each.title}, seed {start.seed}: {percent[0]:.1f} to {percent[-1]:.1f} %"
+                f"  ({format_seconds(time.monotonic() - begun_s)})"
+            )
+    return Curves(curve.rounds, curves, len(start.setup.test)), rows
+
+
+def _curve_rows(curve: Curve) -> Iterator[tuple[object, ...]]:
+    bits = f"{curve.bits_up:.4f}", f"{curve.bits_down:.4f}"
+    for number, accuracy, loss in zip(curve.rounds, curve.accuracy, curve.loss, strict=True):
+        yield (number, f"{accuracy:.4f}", f"{loss:.4f}", *bits)
+
+
+def draw_range(axes: Axes, seen: Curves[Key], key: Key, colour: str, alpha: float) -> None:
+    """From the lowest to the highest seed of a line, if there are several."""
+    runs = seen.curves[key]
+    if len(runs) > 1:
+        by_round = list(zip(*runs, strict=True))
+        low, high = [min(values) for values in by_round], [max(values) for values in by_round]
+        axes.fill_between(seen.rounds, low, high, color=colour, alpha=alpha, linewidth=0)
+
+
+def accuracy_axes(axes: Axes, rounds: tuple[int, ...], accuracy: float, samples: int) -> None:
+    """Rounds along, per cent up, and what one accuracy's chance error is [points]."""
+    last = rounds[-1]
+    axes.errorbar(
+        [1.05 * last],
+        [accuracy],
+        yerr=[standard_error(accuracy, samples)],
+        color=MUTED,
+        linestyle="none",
+        capsize=4,
+        label=f"± 1 standard error on {samples} test samples",
+    )
+    axes.set_xlabel("round")
+    axes.set_xlim(-0.02 * last, 1.1 * last)
+    whole_ticks(axes, 0, last + 1)
+    axes.yaxis.set_major_formatter("{x:g} %")
