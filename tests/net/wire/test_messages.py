@@ -161,7 +161,7 @@ def test_hostile_json_raises_one_error(data: bytes) -> None:
 @pytest.mark.parametrize("offset", [-1, 2**53 + 1, 2**63 - 1, 2**70])
 def test_an_offset_is_one_of_a_file(offset: int) -> None:
     sections = {FrameSection.SETTINGS: b'{"offset":%d}' % offset}
-    with pytest.raises(FrameError, match="settings of Place"):
+    with pytest.raises(FrameError, match="settings of PartOffset"):
         decode_message(to_bytes(Frame(Kind.FETCH, Position(), 0, sections)), server_limits(BOUNDS))
 
 
