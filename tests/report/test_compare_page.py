@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from cutlayer.report.compare_columns import result_columns, target_columns
-from cutlayer.report.compare_page import compare_page, comparison_title, target_text
-from cutlayer.report.comparison import Comparison, compare
+from cutlayer.report.compare_page import compare_page
+from cutlayer.report.comparison import Comparison, compare, comparison_title, target_text
 from report.compared import compared, refused, with_scores
 from report.fake_run import FakeRun
 from report.test_html import HOSTILE, PageReader, drawings, read_page

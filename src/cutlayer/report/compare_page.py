@@ -18,11 +18,10 @@ from cutlayer.report.compare_columns import (
 )
 from cutlayer.report.compare_curves import coinciding, compare_curves, wide
 from cutlayer.report.compare_settings import differences
-from cutlayer.report.comparison import ComparedRun, Comparison, Entry
+from cutlayer.report.comparison import ComparedRun, Comparison, Entry, comparison_title, target_text
 from cutlayer.report.drawing import plain_style, svg_element
 from cutlayer.report.page_style import STYLE
 from cutlayer.report.vocabulary import MEMORY_KINDS, PAYLOADS, PHASES
-from cutlayer.report.wording import counted, score_text
 from cutlayer.units import format_bytes
 
 # beside the page's own: names stand left, what does not fit is red
@@ -52,21 +51,6 @@ def compare_page(comparison: Comparison) -> str:
         " every number is in compare.csv."
     )
     return parts.page(comparison_title(comparison), content, footer, STYLE + _STYLE)
-
-
-def comparison_title(comparison: Comparison) -> str:
-    """`3 runs compared: dinov2-small on fashion-mnist`."""
-    summaries = [run.record.summary for run in comparison.runs]
-    models = ", ".join(dict.fromkeys(summary.model for summary in summaries))
-    data = ", ".join(dict.fromkeys(summary.data for summary in summaries))
-    return f"{counted(len(comparison.entries), 'run')} compared: {models} on {data}"
-
-
-def target_text(comparison: Comparison) -> str:
-    """What counts as reached: `accuracy 75.0 % or better`."""
-    if comparison.target is None:
-        return f"no {comparison.measure} is a number"
-    return f"{comparison.measure} {score_text(comparison.target)} or better"
 
 
 def _refused(comparison: Comparison) -> str:

@@ -12,8 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cutlayer.report.compare_columns import Column, result_columns, target_columns
-from cutlayer.report.compare_page import comparison_title, target_text
-from cutlayer.report.comparison import Comparison
+from cutlayer.report.comparison import Comparison, comparison_title, target_text
 from cutlayer.report.vocabulary import printable, shortened
 
 # eighty columns hold the results of runs with names of at most so many

@@ -10,6 +10,7 @@ from itertools import accumulate
 
 from cutlayer.errors import ConfigError
 from cutlayer.report.run_reader import RunRecord
+from cutlayer.report.wording import counted, score_text
 from cutlayer.train.records import RoundRecord, Score, TrainedRound
 from cutlayer.units import format_bytes
 
@@ -132,6 +133,21 @@ def compare(entries: Sequence[Entry], target: float | None = None) -> Comparison
         return Comparison(tuple(entries), min(best, key=_goodness) if best else None)
     check_target(runs[0].record.summary.task, target)
     return Comparison(tuple(entries), Score(measure, target))
+
+
+def comparison_title(comparison: Comparison) -> str:
+    """`3 runs compared: dinov2-small on fashion-mnist`."""
+    summaries = [run.record.summary for run in comparison.runs]
+    models = ", ".join(dict.fromkeys(summary.model for summary in summaries))
+    data = ", ".join(dict.fromkeys(summary.data for summary in summaries))
+    return f"{counted(len(comparison.entries), 'run')} compared: {models} on {data}"
+
+
+def target_text(comparison: Comparison) -> str:
+    """What counts as reached: `accuracy 75.0 % or better`."""
+    if comparison.target is None:
+        return f"no {comparison.measure} is a number"
+    return f"{comparison.measure} {score_text(comparison.target)} or better"
 
 
 def check_tasks(tasks: Sequence[tuple[str, str]]) -> None:
