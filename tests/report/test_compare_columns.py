@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cutlayer.report.compare_columns import (
+from cutlayer.report.columns import (
     NOT_REACHED,
     csv_text,
     memory_bytes,

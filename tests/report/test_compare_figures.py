@@ -8,9 +8,14 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.lines import Line2D
 
-from cutlayer.report.compare_bars import LIMIT_COLOUR, device_memory_figure, round_figure
-from cutlayer.report.compare_columns import memory_bytes, phase_seconds
-from cutlayer.report.compare_curves import compare_curves, wide
+from cutlayer.report.columns import memory_bytes, phase_seconds
+from cutlayer.report.compare_figures import (
+    LIMIT_COLOUR,
+    compare_curves,
+    device_memory_figure,
+    round_figure,
+    wide,
+)
 from cutlayer.report.comparison import ComparedRun, Comparison, compare
 from cutlayer.report.drawing import plain_style
 from report.compared import MIB, SCHEMES, compared, refused, with_scores

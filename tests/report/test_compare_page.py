@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cutlayer.report.compare_columns import result_columns, target_columns
+from cutlayer.report.columns import result_columns, target_columns
 from cutlayer.report.compare_page import compare_page
 from cutlayer.report.comparison import Comparison, compare, comparison_title, target_text
 from report.compared import compared, refused, with_scores

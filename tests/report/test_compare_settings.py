@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from cutlayer.errors import RunError
-from cutlayer.report.compare_settings import Difference, differences
-from cutlayer.report.comparison import RefusedRun
+from cutlayer.report.comparison import Difference, RefusedRun, differences
 from report.compared import compared, refused
 from report.fake_run import FakeRun
 

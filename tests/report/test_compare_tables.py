@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cutlayer.report.compare_tables import compare_table
 from cutlayer.report.comparison import Comparison, compare
+from cutlayer.report.tables import compare_table
 from report.compared import SCHEMES, compared, refused
 from report.fake_run import FakeRun
 from report.test_tables import printed

@@ -10,8 +10,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch
 from matplotlib.text import Text
 
-from cutlayer.report.byte_figure import byte_figure, payload_names
-from cutlayer.report.curve_figure import curve_figure
 from cutlayer.report.delay_figures import (
     delay_figure,
     gantt_devices,
@@ -19,8 +17,13 @@ from cutlayer.report.delay_figures import (
     gantt_local_steps,
 )
 from cutlayer.report.drawing import add_boxes, new_figure, plain_style
-from cutlayer.report.memory_figure import memory_figure
-from cutlayer.report.partition_figure import partition_figure
+from cutlayer.report.run_figures import (
+    byte_figure,
+    curve_figure,
+    memory_figure,
+    partition_figure,
+    payload_names,
+)
 from cutlayer.report.run_reader import RunRecord, read_run
 from cutlayer.report.vocabulary import PHASES, phases_in
 from cutlayer.rounds.result import Event

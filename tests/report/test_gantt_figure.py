@@ -5,8 +5,8 @@ import pytest
 from rounds.works import work
 
 from cutlayer.errors import ConfigError
+from cutlayer.report.delay_figures import draw_gantt, shown_devices
 from cutlayer.report.drawing import plain_style
-from cutlayer.report.gantt_figure import draw_gantt, shown_devices
 from cutlayer.report.vocabulary import PHASES
 from cutlayer.rounds.result import RoundTimeline
 from cutlayer.rounds.schemes import SCHEMES, Phase

@@ -6,7 +6,7 @@ import pytest
 from planner import workloads
 
 from cutlayer.planner.plan import Plan, make_plan
-from cutlayer.report.plan_columns import (
+from cutlayer.report.plan import (
     MOST_DEVICES,
     cut_cells,
     device_cells,
@@ -16,7 +16,7 @@ from cutlayer.report.plan_columns import (
     shown_devices,
     used_phases,
 )
-from cutlayer.report.plan_tables import plan_tables
+from cutlayer.report.tables import plan_tables
 from cutlayer.rounds.schemes import SFT
 from report.test_tables import printed
 

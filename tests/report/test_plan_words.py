@@ -10,7 +10,7 @@ from cutlayer.planner.codec_choices import CodecChoices
 from cutlayer.planner.decision import Workload
 from cutlayer.planner.explain import AccuracyInfeasibility, BindingLimit, Limit, ServerInfeasibility
 from cutlayer.planner.plan import Plan, make_plan
-from cutlayer.report.plan_words import (
+from cutlayer.report.plan import (
     codec_text,
     decision_facts,
     limit_line,

@@ -9,8 +9,8 @@ from matplotlib.image import AxesImage
 from cutlayer.errors import RunError
 from cutlayer.report.drawing import plain_style
 from cutlayer.report.html import write_report
+from cutlayer.report.run_figures import share_figure, shares_vary, shown_rounds
 from cutlayer.report.run_reader import read_run
-from cutlayer.report.share_figure import share_figure, shares_vary, shown_rounds
 from cutlayer.train.records import TrainedRound
 from report.fake_run import FakeRun, write_fake_run
 from report.test_figures import assert_labels_apart, drawn_texts

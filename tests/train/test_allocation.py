@@ -9,8 +9,8 @@ import tiny
 import torch
 
 from cutlayer.jobs.train import Job, prepare, start
+from cutlayer.report.run_figures import shares_vary
 from cutlayer.report.run_reader import read_run
-from cutlayer.report.share_figure import shares_vary
 from cutlayer.train.round import Round, RoundOutcome, expected_round, initial_state
 
 Folders = tuple[Path, Path]

@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     with loading("compare", "train"):
         from cutlayer.cli.progress import RunProgress
         from cutlayer.jobs.compare import compare_runs, write_comparison
-        from cutlayer.report.compare_tables import compare_table
+        from cutlayer.report.tables import compare_table
     with RunProgress(quiet=arguments.quiet) as progress:
         try:
             comparison = compare_runs(wanted, arguments.output, arguments.target, progress)

@@ -17,7 +17,7 @@ from cutlayer.jobs.check import check_folder, write_together
 from cutlayer.jobs.plan import Planned, plan, planned_config, profile_notes, replacements
 from cutlayer.report.plan_page import plan_page
 from cutlayer.report.plan_record import plan_record
-from cutlayer.report.plan_tables import plan_tables
+from cutlayer.report.tables import plan_tables
 
 _OUTPUT = Path("plan")
 _NOTHING_FITS = 1

@@ -18,7 +18,7 @@ from cutlayer.jobs.check import runs_of
 from cutlayer.jobs.compared import WantedRun
 from cutlayer.jobs.train import prepare, resume, start
 from cutlayer.logs import heard_through
-from cutlayer.report.compare_columns import csv_text
+from cutlayer.report.columns import csv_text
 from cutlayer.report.compare_page import compare_page
 from cutlayer.report.comparison import (
     ComparedRun,

@@ -6,8 +6,7 @@ Knows comparisons, not files. The same comparison gives the same text.
 from collections.abc import Sequence
 
 from cutlayer.report import html_parts as parts
-from cutlayer.report.compare_bars import bar_legend, device_memory_figure, round_figure
-from cutlayer.report.compare_columns import (
+from cutlayer.report.columns import (
     Column,
     limit_bytes,
     memory_bytes,
@@ -16,9 +15,22 @@ from cutlayer.report.compare_columns import (
     result_columns,
     target_columns,
 )
-from cutlayer.report.compare_curves import coinciding, compare_curves, wide
-from cutlayer.report.compare_settings import differences
-from cutlayer.report.comparison import ComparedRun, Comparison, Entry, comparison_title, target_text
+from cutlayer.report.compare_figures import (
+    bar_legend,
+    coinciding,
+    compare_curves,
+    device_memory_figure,
+    round_figure,
+    wide,
+)
+from cutlayer.report.comparison import (
+    ComparedRun,
+    Comparison,
+    Entry,
+    comparison_title,
+    differences,
+    target_text,
+)
 from cutlayer.report.drawing import plain_style, svg_element
 from cutlayer.report.page_style import STYLE
 from cutlayer.report.vocabulary import MEMORY_KINDS, PAYLOADS, PHASES

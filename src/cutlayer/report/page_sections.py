@@ -4,14 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from cutlayer.report import html_parts as parts
-from cutlayer.report.byte_figure import (
-    DOWNLINK_COLOUR,
-    UNCOMPRESSED_COLOUR,
-    UPLINK_COLOUR,
-    byte_figure,
-    payload_names,
-)
-from cutlayer.report.curve_figure import curve_figure
+from cutlayer.report.columns import RoundColumn, Saving, round_columns, savings
 from cutlayer.report.delay_figures import (
     delay_figure,
     gantt_devices,
@@ -19,12 +12,22 @@ from cutlayer.report.delay_figures import (
     gantt_local_steps,
 )
 from cutlayer.report.drawing import svg_element
-from cutlayer.report.memory_figure import memory_figure, memory_kinds
-from cutlayer.report.partition_figure import names_are_drawn, partition_figure
-from cutlayer.report.round_columns import RoundColumn, round_columns
+from cutlayer.report.run_figures import (
+    DOWNLINK_COLOUR,
+    UNCOMPRESSED_COLOUR,
+    UPLINK_COLOUR,
+    byte_figure,
+    curve_figure,
+    memory_figure,
+    memory_kinds,
+    names_are_drawn,
+    partition_figure,
+    payload_names,
+    share_figure,
+    shares_vary,
+    shown_rounds,
+)
 from cutlayer.report.run_reader import RunRecord
-from cutlayer.report.savings import Saving, savings
-from cutlayer.report.share_figure import share_figure, shares_vary, shown_rounds
 from cutlayer.report.vocabulary import CLOCKS, MEMORY_KINDS, PAYLOADS, phases_in, word
 from cutlayer.report.wording import (
     counted,

@@ -9,22 +9,20 @@ from cutlayer.planner.forecast import PHASES as PLANNED
 from cutlayer.planner.plan import Plan
 from cutlayer.report import html_parts as parts
 from cutlayer.report.page_style import STYLE
-from cutlayer.report.plan_columns import (
+from cutlayer.report.plan import (
     Cells,
     cut_cells,
+    decision_facts,
     device_cells,
     gain_cells,
+    limit_line,
+    misfit_line,
     phase_cells,
+    plan_title,
+    resource_line,
     shown_devices,
     shown_rows,
     used_phases,
-)
-from cutlayer.report.plan_words import (
-    decision_facts,
-    limit_line,
-    misfit_line,
-    plan_title,
-    resource_line,
 )
 from cutlayer.report.vocabulary import MEMORY_KINDS, PHASES, Word
 from cutlayer.units import format_bytes, format_seconds

@@ -9,7 +9,7 @@ from typing import Any
 from cutlayer.planner.decision import CodecChoice, Decision
 from cutlayer.planner.forecast import PHASES, Forecast, RoundForecast
 from cutlayer.planner.plan import CutRow, Plan
-from cutlayer.report.plan_words import limit_line, misfit_line
+from cutlayer.report.plan import limit_line, misfit_line
 
 Record = dict[str, Any]
 

@@ -1,8 +1,4 @@
-"""Tables for the terminal: the run by round and the run in short.
-
-Knows the records of a run, not the files. Eighty columns are enough; where a terminal has no block
-characters, bars are drawn with `#`.
-"""
+"""Tables for the terminal: a run, compared runs, a plan."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,8 +9,29 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from cutlayer.report.round_columns import RoundColumn, round_columns
-from cutlayer.report.savings import savings
+from cutlayer.planner.plan import Plan
+from cutlayer.report.columns import (
+    Column,
+    RoundColumn,
+    result_columns,
+    round_columns,
+    savings,
+    target_columns,
+)
+from cutlayer.report.comparison import Comparison, comparison_title, target_text
+from cutlayer.report.plan import (
+    Cells,
+    cut_cells,
+    decision_facts,
+    device_cells,
+    gain_cells,
+    limit_line,
+    misfit_line,
+    phase_cells,
+    phase_legend,
+    plan_title,
+    resource_line,
+)
 from cutlayer.report.vocabulary import (
     CLOCKS,
     DEVICE_COLOUR,
@@ -22,6 +39,7 @@ from cutlayer.report.vocabulary import (
     PHASES,
     phases_in,
     printable,
+    shortened,
 )
 from cutlayer.report.wording import (
     bar_span,
@@ -35,6 +53,12 @@ from cutlayer.report.wording import (
 )
 from cutlayer.train.records import RoundRecord, Summary, TrainedRound
 from cutlayer.units import format_bytes, format_seconds
+
+# Tables for the terminal: the run by round and the run in short.
+#
+# Knows the records of a run, not the files. Eighty columns are enough; where a terminal has no
+# block characters, bars are drawn with `#`.
+
 
 _BAR_WIDTH = 24
 
@@ -177,4 +201,114 @@ def _bars() -> Table:
     table.add_column(justify="right", no_wrap=True)
     table.add_column(width=_BAR_WIDTH, no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
+    return table
+
+
+# Tables for the terminal: compared runs in short, and what each took to reach the target.
+#
+# Knows comparisons, not files.
+
+
+# eighty columns hold the results of runs with names of at most so many
+_LABEL_LENGTH = 18
+_SHOWN = ("best", "a round", "up", "down", "memory")
+
+
+def compare_table(comparison: Comparison) -> RenderableType:
+    """The runs' results, what the target took, and which runs did not fit."""
+    results = result_columns(comparison)
+    shown = [results[0], *(one for one in results if one.label in _SHOWN)]
+    refused = [
+        Text(printable(f"{one.label} {one.reason}"), style="red") for one in comparison.refused
+    ]
+    return Group(
+        Text(printable(comparison_title(comparison)), style="bold"),
+        Padding(_table(comparison, shown), (0, 0, 1, 0), expand=False),
+        Text(f"until {target_text(comparison)}", style="bold"),
+        _table(comparison, target_columns(comparison)),
+        *refused,
+    )
+
+
+def _table(comparison: Comparison, columns: Sequence[Column]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("run", no_wrap=True)
+    for column in columns:
+        table.add_column(column.label, justify="right", no_wrap=True)
+    labels = [shortened(entry.label, _LABEL_LENGTH) for entry in comparison.entries]
+    for label, *texts in zip(labels, *(column.texts for column in columns), strict=True):
+        table.add_row(Text(label), *texts)
+    return table
+
+
+# A plan for the terminal.
+#
+# Knows plans in words and cells, and rich's tables.
+
+
+_LEFT = ("device", "activations", "", "fits")
+
+
+def plan_tables(plan: Plan) -> RenderableType:
+    """Decision, seconds by phase, sensitivity, cuts, baselines; or why nothing fits."""
+    parts: list[RenderableType] = [Text(printable(plan_title(plan)), style="bold")]
+    if plan.chosen is None:
+        parts += _section(
+            "nothing fits", _lines([misfit_line(plan, m) for m in plan.infeasibilities])
+        )
+        return Group(*parts, *_cuts(plan))
+    parts.append(Padding(_facts(decision_facts(plan)), (0, 0, 1, 2), expand=False))
+    seconds = phase_cells(plan)
+    title = "a round after the first, by device"
+    note = "; ".join(each for each in (seconds.note, phase_legend(plan)) if each)
+    parts += _section(title, _cells_table(seconds), Text(note, style="dim"))
+    parts += _section("what each device has", _cells_table(device_cells(plan)))
+    lines = [resource_line(row) for row in plan.sensitivities]
+    lines += [limit_line(binding) for binding in plan.bindings]
+    parts += _section("sensitivity", _lines(lines))
+    parts += _cuts(plan)
+    parts += _section("beside other schemes", _cells_table(gain_cells(plan)))
+    return Group(*parts)
+
+
+def _cuts(plan: Plan) -> list[RenderableType]:
+    return (
+        _section("every cut", _cells_table(cut_cells(plan)))
+        if plan.scheme.splits and plan.cuts
+        else []
+    )
+
+
+def _section(title: str, *content: RenderableType) -> list[RenderableType]:
+    return [
+        Text(title, style="bold"),
+        Padding(Group(*content), (0, 0, 1, 2), expand=False),
+    ]
+
+
+def _facts(facts: dict[str, str]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for name, text in facts.items():
+        table.add_row(name, Text(printable(text)))
+    return table
+
+
+def _lines(lines: list[str]) -> Text:
+    return Text("\n".join(printable(line) for line in lines))
+
+
+def _cells_table(cells: Cells) -> Table:
+    table = Table(
+        box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1), collapse_padding=True, pad_edge=False
+    )
+    for heading in cells.headings:
+        left = heading in _LEFT
+        table.add_column(
+            heading.replace(" ", "\n", 1) if not left else heading,
+            justify="left" if left else "right",
+            no_wrap=not left,
+            overflow="fold",
+        )
+    for row in cells.rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
     return table
