@@ -9,9 +9,10 @@ from jsonschema.protocols import Validator
 
 from cutlayer.cli.examples import all_examples
 from cutlayer.config.help import commented_yaml, json_schema, overview, section_help
-from cutlayer.config.keys import choices_with, keys
+from cutlayer.config.keys import keys
 from cutlayer.config.read import PlainLoader, config_yaml, read_config, read_values
 from cutlayer.config.schema import Config
+from cutlayer.config.section import choices_with
 from cutlayer.errors import ConfigError
 
 OVERRIDES: list[dict[str, str]] = [
@@ -68,7 +69,7 @@ def test_all_settings_are_in_the_help_of_a_section() -> None:
     told += "".join(section_help(key) for key in ("seed", "threads"))
     for each in keys():
         section, _, name = each.key.rpartition(".")
-        if not (choices_with(section, name) and name == "name"):
+        if not (choices_with(Config, section, name) and name == "name"):
             assert f"--{each.key.replace('_', '-')}: " in told
     assert all(f"  {name} " in overview().replace("--", "") for name in Config.model_fields)
 

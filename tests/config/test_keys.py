@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from cutlayer.config.keys import choices_with, find_field, keys, unread, without
+from cutlayer.config.keys import keys, unread, without
 from cutlayer.config.read import config_yaml, read_config, read_written
 from cutlayer.config.schema import Config
-from cutlayer.config.section import names_of
+from cutlayer.config.section import choices_with, find_field, names_of
 from cutlayer.errors import ConfigError
 
 
@@ -111,7 +111,8 @@ def test_every_rule_names_a_setting_and_values_that_it_may_have() -> None:
         for rule in each.rules:
             section = each.key.rpartition(".")[0]
             key = rule.key if "." in rule.key else f"{section}.{rule.key}"
-            field = find_field(key)
+            field = find_field(Config, key)
             assert field is not None, each.key
-            known = choices_with(key.removesuffix(".name"), "name") or names_of(field.annotation)
+            names = choices_with(Config, key.removesuffix(".name"), "name")
+            known = names or names_of(field.annotation)
             assert all(value in known or value is None for value in rule.values)

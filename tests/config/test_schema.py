@@ -2,14 +2,16 @@
 
 import pytest
 
-from cutlayer.config.keys import choices_with
+from cutlayer.config.codec import PaperCodec
 from cutlayer.config.read import read_config, read_values
+from cutlayer.config.schema import Config, Sl
+from cutlayer.config.section import choices_with
 from cutlayer.errors import ConfigError
 from cutlayer.rounds.schemes import SCHEMES
 
 
 def test_every_scheme_can_be_asked_for() -> None:
-    assert choices_with("scheme", "name") == tuple(SCHEMES)
+    assert choices_with(Config, "scheme", "name") == tuple(SCHEMES)
 
 
 @pytest.mark.parametrize(
@@ -31,3 +33,25 @@ def test_a_truth_is_no_number(values: dict[str, object]) -> None:
 def test_numbers_that_yaml_takes_for_text_are_numbers() -> None:
     # YAML 1.1 has no 1e-3 without a point
     assert read_config(None, {"optimizer.learning_rate": "1e-3"}).optimizer.learning_rate == 0.001
+
+
+def test_a_configuration_is_a_value_of_python() -> None:
+    config = Config(codec={"name": "paper", "levels": 7}, training={"rounds": 2}, scheme="sl")
+    assert config == Config.model_validate(
+        {"codec": {"name": "paper", "levels": 7}, "training": {"rounds": 2}, "scheme": "sl"}
+    )
+    assert Config(codec=PaperCodec(levels=7), training=config.training, scheme=Sl()) == config
+    assert Config(codec="best") == Config()
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"codec": {"name": "best", "levels": 7}}, "codec.levels 7 is not read with codec.name"),
+        ({"codek": "best"}, "unknown configuration key codek; did you mean codec"),
+        ({"training": {"rounds": 0}}, "training.rounds: should be at least 1, not 0"),
+    ],
+)
+def test_a_wrong_value_says_what_is_wrong(sections: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Config(**sections)  # type: ignore[arg-type]

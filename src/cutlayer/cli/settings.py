@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any, NoReturn, final
 
 from cutlayer.config.help import overview, section_help
-from cutlayer.config.keys import Key, choices_with, find_field, keys, named_sections
-from cutlayer.config.section import names_of
+from cutlayer.config.keys import Key, keys, named_sections
+from cutlayer.config.schema import Config
+from cutlayer.config.section import choices_with, find_field, names_of
 from cutlayer.errors import ConfigError
 
 RUNS = Path("runs")  # where run directories go
@@ -42,8 +43,8 @@ def add_names(parser: argparse.ArgumentParser) -> None:
     for action in parser._actions:
         key = action.dest.removeprefix(_PREFIX)
         if key != action.dest:
-            field = find_field(key)
-            named = choices_with(key.removesuffix(".name"), "name")
+            field = find_field(Config, key)
+            named = choices_with(Config, key.removesuffix(".name"), "name")
             names = named or (names_of(field.annotation) if field is not None else ())
             action.choices = names or None
 

@@ -13,9 +13,17 @@ from typing import Any
 import yaml
 from pydantic.fields import FieldInfo
 
-from cutlayer.config.keys import Key, choices_of, choices_with, find_field, keys, sections_at
+from cutlayer.config.keys import Key, keys
 from cutlayer.config.schema import Config
-from cutlayer.config.section import Section, choice_name, sections_of
+from cutlayer.config.section import (
+    Section,
+    choice_name,
+    choices_of,
+    choices_with,
+    find_field,
+    sections_at,
+    sections_of,
+)
 from cutlayer.errors import ConfigError, cut, nearest
 
 _WIDTH = 96
@@ -57,17 +65,17 @@ def section_help(key: str) -> str:
     Raises ConfigError for what is neither, naming the nearest.
     """
     key = key.strip("-").replace("-", "_")
-    field, known = find_field(key), {each.key: each for each in keys()}
+    field, known = find_field(Config, key), {each.key: each for each in keys()}
     if field is None:
         hint = nearest(key, sorted({*known, *(name.rpartition(".")[0] for name in known)} - {""}))
         hint = f"known: {', '.join(Config.model_fields)}" if hint.startswith("known") else hint
         raise ConfigError(f"no settings are called {cut(key)}; {hint}")
     section, _, name = key.rpartition(".")
-    if name == "name" and choices_with(section, name):
+    if name == "name" and choices_with(Config, section, name):
         return section_help(section)
-    among, chosen = sections_at(key), choices_of(field)
+    among, chosen = sections_at(Config, key), choices_of(field)
     if not among:
-        owner = next(one for one in sections_at(section) if name in one.model_fields)
+        owner = next(one for one in sections_at(Config, section) if name in one.model_fields)
         return "\n".join(_setting(known[key], field, _properties()[owner.__name__][name]))
     lines = [f"{key}: {_what(field)}"]
     if chosen is None:
@@ -128,7 +136,7 @@ def _properties() -> dict[str, dict[str, Any]]:
 def _section(section: type[Section], key: str, known: Mapping[str, Key]) -> Iterator[str]:
     for name, field in section.model_fields.items():
         whole = f"{key}.{name}"
-        if name == "name" and choices_with(key, name):
+        if name == "name" and choices_with(Config, key, name):
             continue
         if sections_of(field.annotation):
             what = f"{_what(field).rstrip('.')}. See --help {whole}."
@@ -147,7 +155,7 @@ def _setting(key: Key, field: FieldInfo, property_: Mapping[str, Any]) -> Iterat
 def _commented(section: Section, key: str, indent: str) -> Iterator[str]:
     for name, field in type(section).model_fields.items():
         value, whole = getattr(section, name), f"{key}.{name}".lstrip(".")
-        names = choices_with(key, name) if name == "name" else ()
+        names = choices_with(Config, key, name) if name == "name" else ()
         if names:
             yield from _wrapped(", ".join(names), f"{indent}# ", f"{indent}# ")
         elif isinstance(value, Section):

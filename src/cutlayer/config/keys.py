@@ -7,7 +7,17 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from cutlayer.config.schema import Config
-from cutlayer.config.section import Choices, ReadBy, Section, choice_name, read_by, sections_of
+from cutlayer.config.section import (
+    Choices,
+    ReadBy,
+    Section,
+    choice_name,
+    choices_of,
+    find_field,
+    read_by,
+    sections_at,
+    sections_of,
+)
 from cutlayer.errors import shown
 
 
@@ -31,55 +41,16 @@ def named_sections() -> Iterator[str]:
     yield from _named((Config,), "")
 
 
-def find_field(key: str) -> FieldInfo | None:
-    """The field of a setting or section, of the first choice that has it; None if there is no such
-    key."""
-    among: Sequence[type[Section]] = (Config,)
-    field = None
-    for name in key.split("."):
-        having = (one.model_fields[name] for one in among if name in one.model_fields)
-        field = next(having, None)
-        if field is None:
-            return None
-        among = sections_of(field.annotation)
-    return field
-
-
-def sections(key: str) -> tuple[str, ...]:
-    """The names that a section has, whatever is chosen ("" for the whole)."""
-    return tuple(dict.fromkeys(name for one in sections_at(key) for name in one.model_fields))
-
-
-def sections_at(key: str) -> tuple[type[Section], ...]:
-    """What a section may be ("" for the whole): more than one where it is a choice."""
-    field = find_field(key)
-    return (Config,) if not key else () if field is None else sections_of(field.annotation)
-
-
-def choices_with(key: str, name: str) -> tuple[str, ...]:
-    """The names of those choices of a section that have a setting of this name."""
-    field = find_field(key) if key else None
-    if field is None or choices_of(field) is None:
-        return ()
-    having = (one for one in sections_of(field.annotation) if name in one.model_fields)
-    return tuple(choice_name(one) for one in having)
-
-
 def chosen_values(key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     """A section's values with new ones; of the old ones those that are settings of what is chosen
     now."""
-    field, among = find_field(key), sections_at(key)
+    field, among = find_field(Config, key), sections_at(Config, key)
     chosen = None if field is None else choices_of(field)
     if chosen is not None:
         name = new.get("name", old.get("name", chosen.default))
         among = tuple(one for one in among if choice_name(one) == name)
     known = {name for one in among for name in one.model_fields}
     return {name: value for name, value in old.items() if name in known} | dict(new)
-
-
-def choices_of(field: FieldInfo) -> Choices | None:
-    """How the sections that a field may hold are told apart, if there are several."""
-    return next((each for each in field.metadata if isinstance(each, Choices)), None)
 
 
 def _keys(models: Sequence[type[Section]], prefix: str, chosen: Choices | None) -> Iterator[Key]:

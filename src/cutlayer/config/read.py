@@ -10,13 +10,11 @@ from types import NoneType
 from typing import Any, get_args, get_origin
 
 import yaml
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
-from cutlayer.config.keys import choices_with, find_field, sections, sections_at, unread
+from cutlayer.config.keys import unread
 from cutlayer.config.schema import Config
-from cutlayer.config.section import choice_name, kinds, names_of
-from cutlayer.errors import ConfigError, cut, nearest, quoted, shown
+from cutlayer.config.section import find_field, kinds, names_of, sections
+from cutlayer.errors import ConfigError, cut, quoted
 
 # YAML whose numbers are what they look like.
 #
@@ -59,7 +57,7 @@ def override_value(key: str, text: str) -> Any:
     text where it must be a list of texts; else the text. Raises ConfigError for brackets that YAML
     cannot read.
     """
-    field = find_field(key)
+    field = find_field(Config, key)
     if field is None:
         return text
     possible = list(kinds(field.annotation))
@@ -69,7 +67,7 @@ def override_value(key: str, text: str) -> Any:
         return None
     if lists and text.lstrip().startswith("["):
         return _yaml(key, text, yaml.BaseLoader if texts else PlainLoader)
-    if sections(key) and text.lstrip().startswith("{"):
+    if sections(Config, key) and text.lstrip().startswith("{"):
         return _yaml(key, text, PlainLoader)
     if texts and str not in possible and text not in names_of(field.annotation):
         return [text]
@@ -134,7 +132,7 @@ def read_config(
 def read_written(path: Path, overrides: Mapping[str, str] | None = None) -> Config:
     """The configuration that a run has written, with overrides on top: whether all of it is read
     was asked before the run."""
-    return valid(merged_values(path, overrides or {}))
+    return Config.model_validate(merged_values(path, overrides or {}))
 
 
 def merged_values(path: Path | None, overrides: Mapping[str, str]) -> dict[str, Any]:
@@ -150,19 +148,11 @@ def read_values(
 ) -> Config:
     """The configuration of a nested mapping, as a file holds it; `given`: keys that somebody asked
     for by name. Raises ConfigError."""
-    config = valid(values)
+    config = Config.model_validate(values)
     for each in unread(config, given):
         if each.key not in also_read:
             raise ConfigError(str(each))
     return config
-
-
-def valid(values: Mapping[str, Any]) -> Config:
-    """The same without asking whether all of it is read."""
-    try:
-        return Config.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(_explain(_first(error.errors()))) from error
 
 
 def config_yaml(config: Config) -> str:
@@ -270,78 +260,3 @@ def _leaves(key: str, value: Any) -> Iterator[str]:
         return
     for name, inner in value.items():
         yield from _leaves(f"{key}.{name}", inner)
-
-
-def _first(errors: Sequence[ErrorDetails]) -> ErrorDetails:
-    """The first mistake; where a value may be one thing or another, what it came nearest to."""
-    where = _where(errors[0])
-    return max((e for e in errors if _where(e) == where), key=lambda error: len(error["loc"]))
-
-
-def _where(error: ErrorDetails) -> str:
-    """The whole key: of the parts of a place, those that are names of it; of a key that should not
-    be there, or is not, its section's."""
-    key, place = "", error["loc"]
-    for part in place[:-1] if error["type"] in ("extra_forbidden", "missing") else place:
-        longer = f"{key}.{part}".lstrip(".")
-        if "." not in str(part) and find_field(longer) is not None:
-            key = longer
-    return key
-
-
-def _explain(error: ErrorDetails) -> str:
-    """One line for what is wrong."""
-    where, value = _where(error), quoted(error["input"])
-    if error["type"] == "union_tag_invalid":
-        *names, last = (repr(choice_name(one)) for one in sections_at(where))
-        given = quoted(error["ctx"]["tag"])
-        return f"{where}.name: should be {', '.join(names)} or {last}, not {given}"
-    if error["type"] == "missing":
-        key, chosen = error["loc"][-1], error["loc"][-2]
-        return f"{where}.name {chosen} needs {where}.{key}: it has no default"
-    if error["type"] == "extra_forbidden":
-        word = str(error["loc"][-1])
-        readers = choices_with(where, word)
-        if readers:
-            return (
-                f"{where}.{word} {shown(error['input'])} is not read with {where}.name"
-                f" {error['loc'][-2]}, but with {' or '.join(readers)}: leave it out, or change"
-                f" {where}.name"
-            )
-        if "." in word and find_field(f"{where}.{word}".lstrip(".")) is not None:
-            hint = f"nest it: {word.replace('.', ': {')}: ...{'}' * word.count('.')}"
-        else:
-            hint = nearest(word, list(sections(where)))
-        return f"unknown configuration key {cut(f'{where}.{word}'.lstrip('.'))}; {hint}"
-    if error["type"] == "model_type":
-        return f"{where or 'a configuration'} must hold keys and values, not {value}"
-    if error["type"] == "tuple_type":
-        return f"{where} must be a list, such as [a, b], not {value}"
-    if error["type"] == "string_type":
-        quotes = (
-            "" if isinstance(error["input"], list | dict | type(None)) else ": put it in quotes"
-        )
-        return f"{where}: should be text, not {value}{quotes}"
-    return f"{where}: {_asked(error)}, not {value}"
-
-
-def _asked(error: ErrorDetails) -> str:
-    """What a value should be; bounds in their shortest words."""
-    bounds = {name: _bound(value) for name, value in error.get("ctx", {}).items()}
-    match error["type"]:
-        case "greater_than_equal":
-            return f"should be at least {bounds['ge']}"
-        case "less_than_equal":
-            return f"should be at most {bounds['le']}"
-        case "greater_than":
-            return f"should be above {bounds['gt']}"
-        case "less_than":
-            return f"should be below {bounds['lt']}"
-        case _:
-            return f"{error['msg'][0].lower()}{error['msg'][1:]}".replace("input should", "should")
-
-
-def _bound(value: Any) -> str:
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:g}" if isinstance(value, float) else str(value)

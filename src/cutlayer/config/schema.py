@@ -3,13 +3,14 @@
 The defaults are the built-in job. `--help` prints the descriptions, `--print-config` the values.
 """
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
 from cutlayer.config.channel import ChannelSection, LinkSection, SnrSection
 from cutlayer.config.codec import BestCodec, CodecSection
 from cutlayer.config.hardware import device_values, server_values
+from cutlayer.config.mistakes import explain
 from cutlayer.config.section import (
     MOST_DEVICES,
     BitRate,
@@ -30,55 +31,8 @@ from cutlayer.config.section import (
     read_by,
     read_unless,
 )
+from cutlayer.errors import ConfigError
 from cutlayer.spec import Task
-
-
-class NetSection(Section):
-    """`cutlayer serve`: devices that are real, over a network."""
-
-    devices: tuple[Text, ...] = Field(
-        default=(),
-        description="names of the devices in their order, which decides what each draws from the"
-        " seed; empty: numbered as they first come",
-    )
-    quorum: Annotated[int, Field(ge=1, le=MOST_DEVICES), Number] | None = Field(
-        default=None,
-        description="devices that a round needs at its deadline; null: all",
-    )
-    deadline_s: Seconds | None = Field(
-        default=None,
-        description="a round closes after this long with the devices that made it [s]; null: with"
-        " all of them, whenever that is",
-    )
-    give_up_s: Seconds | None = Field(
-        default=None,
-        description="a round that is open for so long and has too few adapters to close ends the"
-        " run, to be resumed [s]; null: it waits, since nothing is lost by waiting",
-    )
-    uplink_bit_s: BitRate | None = Field(
-        default=None,
-        description="rate that the devices share on the way to the server [bit/s]; each keeps to"
-        " its share; null: as fast as the line is",
-    )
-    downlink_bit_s: BitRate | None = Field(
-        default=None, description="the same for the way back, kept by the server"
-    )
-    patience_s: Seconds = Field(
-        default=60.0, description="a device that takes longer to read a frame is hung up on [s]"
-    )
-    farewell_s: Real = Field(
-        default=60.0,
-        ge=0,
-        le=1e9,
-        description="how long a server whose run has ended waits to tell devices that are away [s]",
-    )
-    connections: Whole = Field(
-        default=280,
-        ge=1,
-        le=MOST_DEVICES,
-        description="connections at a time, in all; three files each",
-    )
-
 
 _WHOLE = ("fl-lora", "fl-full")
 _COMPRESSING = ("sft", "sft-overlap")
@@ -473,8 +427,56 @@ class CostSection(Section):
     )
 
 
+class NetSection(Section):
+    """`cutlayer serve`: devices that are real, over a network."""
+
+    devices: tuple[Text, ...] = Field(
+        default=(),
+        description="names of the devices in their order, which decides what each draws from the"
+        " seed; empty: numbered as they first come",
+    )
+    quorum: Annotated[int, Field(ge=1, le=MOST_DEVICES), Number] | None = Field(
+        default=None,
+        description="devices that a round needs at its deadline; null: all",
+    )
+    deadline_s: Seconds | None = Field(
+        default=None,
+        description="a round closes after this long with the devices that made it [s]; null: with"
+        " all of them, whenever that is",
+    )
+    give_up_s: Seconds | None = Field(
+        default=None,
+        description="a round that is open for so long and has too few adapters to close ends the"
+        " run, to be resumed [s]; null: it waits, since nothing is lost by waiting",
+    )
+    uplink_bit_s: BitRate | None = Field(
+        default=None,
+        description="rate that the devices share on the way to the server [bit/s]; each keeps to"
+        " its share; null: as fast as the line is",
+    )
+    downlink_bit_s: BitRate | None = Field(
+        default=None, description="the same for the way back, kept by the server"
+    )
+    patience_s: Seconds = Field(
+        default=60.0, description="a device that takes longer to read a frame is hung up on [s]"
+    )
+    farewell_s: Real = Field(
+        default=60.0,
+        ge=0,
+        le=1e9,
+        description="how long a server whose run has ended waits to tell devices that are away [s]",
+    )
+    connections: Whole = Field(
+        default=280,
+        ge=1,
+        le=MOST_DEVICES,
+        description="connections at a time, in all; three files each",
+    )
+
+
 class Config(Section):
-    """A run."""
+    """A run: `Config(codec={"name": "best"}, training={"rounds": 3})`, or from a file by
+    `read_config`. Raises ConfigError, which names the key and what it should be."""
 
     scheme: Annotated[SchemeSection, Choices("sft")] = Field(
         default=Sft(), description="How devices and server train together."
@@ -513,3 +515,11 @@ class Config(Section):
         default=None,
         description="torch threads; null: torch's choice (same bytes need the same)",
     )
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _or_say_what_is_wrong(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(value)
+        except ValidationError as error:
+            raise ConfigError(explain(cls, error)) from error

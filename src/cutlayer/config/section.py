@@ -20,6 +20,7 @@ from pydantic import (
     GetJsonSchemaHandler,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
@@ -191,3 +192,41 @@ def _given_name(value: Any, default: str) -> str:
     if isinstance(value, Section):
         return str(getattr(value, "name", default))
     return value if isinstance(value, str) else default
+
+
+def choices_of(field: FieldInfo) -> Choices | None:
+    """How the sections that a field may hold are told apart, if there are several."""
+    return next((each for each in field.metadata if isinstance(each, Choices)), None)
+
+
+def find_field(root: type[Section], key: str) -> FieldInfo | None:
+    """The field at a dotted key, of the first choice that has it; None if there is no such key."""
+    among: tuple[type[Section], ...] = (root,)
+    field = None
+    for name in key.split("."):
+        having = (one.model_fields[name] for one in among if name in one.model_fields)
+        field = next(having, None)
+        if field is None:
+            return None
+        among = sections_of(field.annotation)
+    return field
+
+
+def sections(root: type[Section], key: str) -> tuple[str, ...]:
+    """The names that a section has, whatever is chosen ("" for the whole)."""
+    return tuple(dict.fromkeys(name for one in sections_at(root, key) for name in one.model_fields))
+
+
+def sections_at(root: type[Section], key: str) -> tuple[type[Section], ...]:
+    """What a section may be ("" for the whole): more than one where it is a choice."""
+    field = find_field(root, key)
+    return (root,) if not key else () if field is None else sections_of(field.annotation)
+
+
+def choices_with(root: type[Section], key: str, name: str) -> tuple[str, ...]:
+    """The names of those choices of a section that have a setting of this name."""
+    field = find_field(root, key) if key else None
+    if field is None or choices_of(field) is None:
+        return ()
+    having = (one for one in sections_of(field.annotation) if name in one.model_fields)
+    return tuple(choice_name(one) for one in having)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cutlayer.config.keys import unread, without
-from cutlayer.config.read import config_sha256, merged_values, read_config, valid
+from cutlayer.config.read import config_sha256, merged_values, read_config
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError, CutlayerError, nearest
 from cutlayer.jobs.check import check
@@ -80,7 +80,8 @@ def _each_scheme(
 ) -> list[WantedRun]:
     """One configuration with each scheme, which leaves out what that scheme does not read; what
     none of them reads is refused."""
-    configs = [valid(merged_values(path, {**settings, "scheme.name": name})) for name in names]
+    values = [merged_values(path, {**settings, "scheme.name": name}) for name in names]
+    configs = [Config.model_validate(each) for each in values]
     ignored = [{each.key: each for each in unread(config, settings)} for config in configs]
     for key, each in (ignored[0] if ignored else {}).items():
         if all(key in other for other in ignored):

@@ -15,13 +15,12 @@ from typing import TypeVar, final
 
 import numpy as np
 import torch
-from pydantic import ValidationError
 
 from cutlayer.config.schema import Config
 from cutlayer.data.assets.catalogue import cache_root
 from cutlayer.data.partition import BatchPlan
 from cutlayer.data.samples import digest_of
-from cutlayer.errors import IdentityError, RunError
+from cutlayer.errors import ConfigError, IdentityError, RunError
 from cutlayer.jobs.build import make_codecs
 from cutlayer.jobs.dataset import OwnData, check_own, own_samples
 from cutlayer.jobs.train import make_adapter, make_optimizer
@@ -227,10 +226,9 @@ def _ready(terms: Terms, joining: Joining, parts: PartCache) -> Ready:
     try:
         sections = {name: getattr(terms, name) for name in ("codec", "optimizer", "adapter")}
         config = Config.model_validate(sections)
-    except ValidationError as error:
+    except ConfigError as error:
         raise RunError(
-            f"the server's terms cannot be read ({error.error_count()} settings): run one cutlayer"
-            " on both ends"
+            f"the server's terms cannot be read ({error}): run one cutlayer on both ends"
         ) from error
     adapter = make_adapter(config.adapter, terms.task)
     model = parts.model(terms)

@@ -10,7 +10,6 @@ from typing import Any
 from cutlayer.codec.staged import paper
 from cutlayer.config.channel import SnrSection
 from cutlayer.config.keys import chosen_values, unread, without
-from cutlayer.config.read import valid
 from cutlayer.config.schema import AdamWOptimizer, Config, OptimizerSection, SgdOptimizer
 from cutlayer.config.section import Section
 from cutlayer.data.find import KNOWN_MODELS
@@ -264,7 +263,7 @@ def planned_config(planned: Planned) -> Config:
     values = config.model_dump(mode="json", exclude_unset=True)
     for section, settings in _decided(config, decision).items():
         values[section] = chosen_values(section, values.get(section, {}), settings)
-    config = valid(values)
+    config = Config.model_validate(values)
     return without(config, {each.key for each in unread(config)})
 
 
