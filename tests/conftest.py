@@ -54,3 +54,11 @@ def pytest_collection_modifyitems(
         kept = {id(item) for folder in by_folder.values() for item in folder[::every]}
         config.hook.pytest_deselected(items=[item for item in items if id(item) not in kept])
         items[:] = [item for item in items if id(item) in kept]
+
+
+@pytest.fixture(scope="session")
+def packaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache with tiny stand-ins of the packaged model and data, which tests only read."""
+    import tiny  # brings torch, which most tests do without
+
+    return tiny.cache(tmp_path_factory.mktemp("packaged"))

@@ -3,7 +3,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import tiny
 
 from cutlayer.cli import assets
 from cutlayer.data.assets.catalogue import CATALOGUE
@@ -72,9 +71,12 @@ def test_get_needs_a_name() -> None:
 
 
 def test_a_data_set_is_exported_in_parts(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    packaged: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("CUTLAYER_CACHE", str(tiny.cache(tmp_path / "cache")))
+    monkeypatch.setenv("CUTLAYER_CACHE", str(packaged))
     folder = tmp_path / "photos"
     assert command("export", "fashion-mnist", str(folder), "--part", "1/3", "--samples", "8") == 0
     assert capsys.readouterr().out == f"{folder}: 8 samples of fashion-mnist\n"

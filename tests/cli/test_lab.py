@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-import tiny
 
 from cutlayer.cli.main import main
 
@@ -23,9 +22,12 @@ def test_a_file_that_is_not(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_nothing_to_compare(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str],
+    packaged: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("CUTLAYER_CACHE", str(tiny.cache(tmp_path / "cache")))
+    monkeypatch.setenv("CUTLAYER_CACHE", str(packaged))
     words = ("--training.rounds", "1", "--output", str(tmp_path / "runs"))
     assert "training.rounds is 1" in said(capsys, *words)
     assert not (tmp_path / "runs").exists()

@@ -8,23 +8,16 @@ import sys
 from pathlib import Path
 
 import pytest
-import tiny
 
 from cutlayer.cli.main import main
 from cutlayer.planner.profile import read_profile
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The packaged model and data as tiny stand-ins."""
-    return tiny.cache(tmp_path_factory.mktemp("cache"))
-
-
 @pytest.fixture(autouse=True)
-def here(monkeypatch: pytest.MonkeyPatch, cache: Path, tmp_path: Path) -> None:
+def here(monkeypatch: pytest.MonkeyPatch, packaged: Path, tmp_path: Path) -> None:
     """An empty current directory, no hub, and a terminal of 80 columns."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("CUTLAYER_CACHE", str(cache))
+    monkeypatch.setenv("CUTLAYER_CACHE", str(packaged))
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.chdir(tmp_path)
 

@@ -15,17 +15,11 @@ from reproduction.catalogue import FIGURES, figures
 from reproduction.claims import Claim, Verdict
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The packaged model and data as tiny stand-ins."""
-    return tiny.cache(tmp_path_factory.mktemp("cache"))
-
-
 @pytest.fixture(autouse=True)
-def here(monkeypatch: pytest.MonkeyPatch, cache: Path, tmp_path: Path) -> None:
+def here(monkeypatch: pytest.MonkeyPatch, packaged: Path, tmp_path: Path) -> None:
     """An empty current directory, and no hub."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("CUTLAYER_CACHE", str(cache))
+    monkeypatch.setenv("CUTLAYER_CACHE", str(packaged))
     monkeypatch.chdir(tmp_path)
 
 
