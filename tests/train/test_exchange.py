@@ -8,7 +8,7 @@ import tiny
 import torch
 from codec.ends import correlated
 
-from cutlayer.codec.codec import EMPTY
+from cutlayer.codec.codec import EMPTY, Direction, Stream
 from cutlayer.codec.dead_zone import DeadZone
 from cutlayer.codec.memories import Delta, ErrorFeedback
 from cutlayer.codec.pipeline import LearnedBasis
@@ -20,12 +20,7 @@ from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError
 from cutlayer.jobs.build import make_codecs
 from cutlayer.jobs.train import prepare
-from cutlayer.train.exchange import (
-    Direction,
-    Stream,
-    streams_from_tensors,
-    streams_to_tensors,
-)
+from cutlayer.train.exchange import streams_from_tensors, streams_to_tensors
 from cutlayer.train.round import Round, initial_state
 from cutlayer.train.run_directory import RunDirectory
 from cutlayer.train.torch_codec import on_device

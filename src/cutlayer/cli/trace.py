@@ -1,6 +1,6 @@
 """`cutlayer trace`: one round of a run as a Chrome trace, to open in Perfetto (ui.perfetto.dev).
 
-Knows the command's arguments and a run's files; the format is `timeline.trace`.
+Knows the command's arguments and a run's files; the format is `rounds.result`.
 """
 
 import argparse

@@ -5,7 +5,8 @@ Knows no codec: each is in a file of its own.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import IntEnum
 from types import MappingProxyType
 from typing import ClassVar
 
@@ -19,6 +20,24 @@ from cutlayer.codec.kernels.kernels import Array
 # values live. A stream starts from EMPTY.
 State = Mapping[str, Shaped[Array, "..."]]
 EMPTY: State = MappingProxyType({})
+
+
+class Direction(IntEnum):
+    """Which way a tensor goes; part of the key of its random stream."""
+
+    UP = 0
+    DOWN = 1
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What the two ends of one device's packets in one direction remember."""
+
+    sender: State = field(default_factory=dict)
+    receiver: State = field(default_factory=dict)
+
+
+Streams = Mapping[tuple[int, Direction], Stream]
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,6 @@
 """A model's dimensions in a file: what was asked, and what `model.describe` counted of it once.
 
-Knows the file's form alone; `config.model_spec` says which file belongs to which model.
+Knows the file's form alone; `jobs.model_spec` says which file belongs to which model.
 """
 
 import hashlib

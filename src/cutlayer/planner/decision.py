@@ -117,7 +117,7 @@ class PlanLimits:
 
 # What is planned: everything about a training that is given, and nothing that is decided.
 #
-# Knows no configuration and no files: `config.workload` makes one.
+# Knows no configuration and no files: `jobs.plan` makes one.
 
 
 @dataclass(frozen=True, eq=False)

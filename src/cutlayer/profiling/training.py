@@ -13,6 +13,7 @@ from pathlib import Path
 from time import process_time
 from typing import Any
 
+from cutlayer.codec.codec import Direction
 from cutlayer.codec.staged import CodecPair
 from cutlayer.config.read import read_config
 from cutlayer.config.schema import Config
@@ -22,7 +23,7 @@ from cutlayer.jobs.train import prepare, use_threads
 from cutlayer.logs import unheard
 from cutlayer.profiling.grid import other_bytes
 from cutlayer.train.evaluate import evaluate
-from cutlayer.train.exchange import Direction, RoundCosts
+from cutlayer.train.exchange import RoundCosts
 from cutlayer.train.round import Round, RoundOutcome, initial_state
 from cutlayer.train.state import RunState, Setup
 

@@ -18,7 +18,7 @@ from cutlayer.units import BITS_PER_BYTE
 # How much each step of a device's round takes: FLOPs or bytes, at which rate, hence seconds.
 #
 # Knows no model: the trainer fills the amounts with the lengths of the packets it really made,
-# `amounts.py` with those of a cost model.
+# `round_work` with those of a cost model.
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import IntEnum
 from typing import final
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 from jaxtyping import Float, Int, Int64
 from torch import Tensor
 
-from cutlayer.codec.codec import EMPTY, State, part_of, under
+from cutlayer.codec.codec import EMPTY, Direction, State, Stream, Streams, part_of, under
 from cutlayer.codec.raw import RawCodec, decode_targets, encode_targets, raw_bytes
 from cutlayer.codec.staged import CodecPair
 from cutlayer.data.partition import Batch
@@ -111,26 +110,8 @@ class RoundCosts:
 _RAW = RawCodec()
 
 
-class Direction(IntEnum):
-    """Which way a tensor goes; part of the key of its random stream."""
-
-    UP = 0
-    DOWN = 1
-
-
 # (round, device, local step, micro-batch, direction)
 PacketKey = tuple[int, int, int, int, Direction]
-
-
-@dataclass(frozen=True)
-class Stream:
-    """What the two ends of one device's packets in one direction remember."""
-
-    sender: State = field(default_factory=dict)
-    receiver: State = field(default_factory=dict)
-
-
-Streams = Mapping[tuple[int, Direction], Stream]
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from cutlayer.channel.rates import LinkRates
+from cutlayer.codec.codec import Direction
 from cutlayer.data.partition import Batch
 from cutlayer.model.optimizer import fedavg
 from cutlayer.model.split import hold
@@ -25,7 +26,6 @@ from cutlayer.rounds.simulate import simulate
 from cutlayer.rounds.work import DeviceRates, DeviceWork, round_work
 from cutlayer.spec import IGNORED_LABEL, MiniBatch, Trained
 from cutlayer.train.exchange import (
-    Direction,
     Exchange,
     Load,
     MicroBatch,

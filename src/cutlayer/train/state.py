@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cutlayer.channel.rates import Channel
+from cutlayer.codec.codec import Streams
 from cutlayer.codec.staged import CodecPair
 from cutlayer.data.partition import BatchMaker, BatchPlan
 from cutlayer.data.samples import Samples
@@ -20,7 +21,6 @@ from cutlayer.rounds.memory import Accounting
 from cutlayer.rounds.schemes import DeviceOrder, Scheme
 from cutlayer.rounds.work import Rules
 from cutlayer.spec import ActivationPolicy, ModelSpec, Task
-from cutlayer.train.exchange import Streams
 
 # What a run carries from round to round: adapters, optimiser and codec states, and the amounts on
 # which the band is shared out.

@@ -1,7 +1,8 @@
 """The hot loops in numpy, for machines without the C part: the same bytes, several times slower.
 
 Each method is the shortest plain form of its definition in `kernels.py`; the tests hold the C code
-against it. The entropy coder, the one loop that numpy cannot take at once, is `portable_rans.py`.
+against it. The entropy coder, the one loop that numpy cannot take at once, is the last part of
+this file.
 """
 
 from itertools import pairwise

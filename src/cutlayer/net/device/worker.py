@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from cutlayer.codec.codec import EMPTY, State
+from cutlayer.codec.codec import EMPTY, Direction, State, Stream, Streams
 from cutlayer.codec.raw import encode_targets
 from cutlayer.codec.staged import CodecPair
 from cutlayer.data.partition import BatchMaker, BatchPlan
@@ -30,11 +30,8 @@ from cutlayer.net.wire.frames import Position
 from cutlayer.net.wire.messages import Activation, Adapter, Gradient, Micro, Open, Terms, Weight
 from cutlayer.spec import ActivationPolicy
 from cutlayer.train.exchange import (
-    Direction,
     Load,
     Share,
-    Stream,
-    Streams,
     encode,
     group_inputs,
     pack_adapter,

@@ -9,7 +9,7 @@ from cutlayer.units import MIB
 
 # What a server puts up with from strangers and from devices.
 #
-# Knows numbers; `admission.py`, `gate.py` and `grpc_server.py` keep to them.
+# Knows numbers; `admission.py`, `listener.py` and `grpc_server.py` keep to them.
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from cutlayer.channel.shannon import Curves
-from cutlayer.codec.codec import State
+from cutlayer.codec.codec import Direction, State, Stream
 from cutlayer.codec.packet import read
 from cutlayer.codec.raw import decode_targets
 from cutlayer.codec.staged import CodecPair
@@ -36,15 +36,7 @@ from cutlayer.rounds.result import RoundTimeline
 from cutlayer.rounds.schemes import Phase
 from cutlayer.spec import MiniBatch
 from cutlayer.train.evaluate import evaluate
-from cutlayer.train.exchange import (
-    Direction,
-    Load,
-    Stream,
-    encode,
-    pack_adapter,
-    server_pass,
-    unpack_adapter,
-)
+from cutlayer.train.exchange import Load, encode, pack_adapter, server_pass, unpack_adapter
 from cutlayer.train.records import UNOBSERVED, TraceLine, TrainedRound
 from cutlayer.train.run import Observer
 from cutlayer.train.run_directory import RunDirectory, check_finite
