@@ -11,7 +11,7 @@ from cutlayer.report.compare_page import compare_page
 from cutlayer.report.comparison import Comparison, compare, comparison_title, target_text
 from report.compared import compared, refused, with_scores
 from report.fake_run import FakeRun
-from report.test_html import HOSTILE, PageReader, drawings, read_page
+from report.test_run_page import HOSTILE, PageReader, drawings, read_page
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from matplotlib.image import AxesImage
 
 from cutlayer.errors import RunError
 from cutlayer.report.drawing import plain_style
-from cutlayer.report.html import write_report
 from cutlayer.report.run_figures import share_figure, shares_vary, shown_rounds
+from cutlayer.report.run_page import write_report
 from cutlayer.report.run_reader import read_run
 from cutlayer.train.records import TrainedRound
 from report.fake_run import FakeRun, write_fake_run

@@ -42,8 +42,8 @@ from cutlayer.net.server.grpc_server import LinkServer, serve
 from cutlayer.net.server.memory import resident_bytes
 from cutlayer.net.wire.link import Link, PacedLink, PatientLink, in_thread
 from cutlayer.net.wire.messages import Refused, encode_message
-from cutlayer.report.html import REPORT, write_report
 from cutlayer.report.live_page import live_page
+from cutlayer.report.run_page import REPORT, write_report
 from cutlayer.train.files import alone, json_text, write_json
 from cutlayer.train.records import Partition, RoundRecord
 from cutlayer.train.run import Observer, write_summary

@@ -62,7 +62,7 @@ from cutlayer.planner.allocation import (
     TwoTimescale,
     best_shares,
 )
-from cutlayer.report.html import write_report
+from cutlayer.report.run_page import write_report
 from cutlayer.report.wording import counted
 from cutlayer.rounds.memory import ACCOUNTINGS
 from cutlayer.rounds.schemes import SCHEMES, Scheme

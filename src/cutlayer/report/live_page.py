@@ -10,8 +10,11 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from importlib.resources import files
 
+from markupsafe import Markup
+
 from cutlayer.net.operations.web import Answer
 from cutlayer.report import vocabulary
+from cutlayer.report.pages import render
 from cutlayer.report.vocabulary import Word
 
 _FOLDER = files("cutlayer.report") / "live"
@@ -24,13 +27,12 @@ def live_page() -> Answer:
     It may run its own script and ask its own server, no more.
     """
     style, script = _text("page.css"), "\n".join(map(_text, _SCRIPTS))
-    page = _text("page.html")
-    for place, content in (
-        ("{style}", style),
-        ("{words}", json.dumps(_words())),
-        ("{script}", script),
-    ):
-        page = page.replace(place, content)
+    page = render(
+        "live.html",
+        style=Markup(style),
+        words=Markup(json.dumps(_words())),
+        script=Markup(script),
+    )
     kind = "text/html; charset=utf-8"
     return Answer(HTTPStatus.OK, kind, page.encode(), _policy(style, script))
 

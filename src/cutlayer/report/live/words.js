@@ -45,7 +45,7 @@ function longText(seconds) {
   if (minutes < 60) return `${minutes}\u00a0min\u00a0${two(whole % 60)}\u00a0s`;
   return `${Math.floor(minutes / 60)}\u00a0h\u00a0${two(minutes % 60)}\u00a0min`;
 }
-// JSON has no NaN: a score that is none is null
+// a score that is no number comes as null
 const measureOf = (round) => (round !== null && "perplexity" in round ? "perplexity" : "accuracy");
 const scoreOf = (round) => round[measureOf(round)];
 const scoreText = (value, measure) =>
