@@ -43,7 +43,7 @@ from cutlayer.net.wire.grpc_link import connect
 from cutlayer.net.wire.limits import Bounds, Outline, journal_limits
 from cutlayer.net.wire.link import Link, in_place
 from cutlayer.net.wire.messages import Activation, Adapter, Gradient, Micro, Open, Terms, Weight
-from cutlayer.train.run import Silent
+from cutlayer.train.records import Silent
 
 
 @dataclass(frozen=True)

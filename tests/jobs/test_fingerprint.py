@@ -30,7 +30,8 @@ from cutlayer.jobs.train import Job, new_directory, prepare, resume, settle_job,
 from cutlayer.logs import lines_to
 from cutlayer.net.wire.link import in_place
 from cutlayer.planner.allocation import Fixed
-from cutlayer.train.run import Silent, begin
+from cutlayer.train.records import Silent
+from cutlayer.train.run import begin
 from cutlayer.train.run_directory import RunDirectory
 
 

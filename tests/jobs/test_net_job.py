@@ -15,7 +15,7 @@ from cutlayer.net.wire.frames import largest_frame
 from cutlayer.net.wire.limits import device_limits, server_limits
 from cutlayer.net.wire.link import in_place
 from cutlayer.net.wire.messages import Welcome, decode_message, encode_message
-from cutlayer.train.run import Silent
+from cutlayer.train.records import Silent
 
 __all__ = ["vision"]
 

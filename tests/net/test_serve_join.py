@@ -27,8 +27,7 @@ from cutlayer.net.wire.link import Link, LinkClosed, in_place
 from cutlayer.net.wire.messages import Ask, Message, Refused, Welcome
 from cutlayer.report.run_reader import read_run
 from cutlayer.train.files import alone
-from cutlayer.train.records import RoundRecord
-from cutlayer.train.run import Observer, Silent
+from cutlayer.train.records import Observer, RoundRecord, Silent
 from cutlayer.train.run_directory import RunDirectory
 from net.devices import (
     Process,

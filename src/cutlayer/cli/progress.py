@@ -18,8 +18,7 @@ from cutlayer.logs import EVERY_S, Heartbeat, lines_to
 from cutlayer.report.run_reader import read_run
 from cutlayer.report.tables import round_table, summary_table
 from cutlayer.report.wording import score_text
-from cutlayer.train.records import RoundRecord, TrainedRound
-from cutlayer.train.run import Observer
+from cutlayer.train.records import Observer, RoundRecord, TrainedRound
 from cutlayer.units import format_bytes, format_seconds, roughly
 
 # How far a run is, and how long the rest of it will take, by what it has taken so far.

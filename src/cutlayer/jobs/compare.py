@@ -31,7 +31,7 @@ from cutlayer.report.comparison import (
 )
 from cutlayer.report.run_reader import read_run
 from cutlayer.train.files import storage_error, write_text
-from cutlayer.train.run import Observer
+from cutlayer.train.records import Observer
 
 _LOG = logging.getLogger(__name__)
 

@@ -48,7 +48,8 @@ from cutlayer.rounds.schemes import DeviceOrder, Scheme, ServerOrder
 from cutlayer.spec import MiniBatch, Trained
 from cutlayer.train.exchange import group_inputs
 from cutlayer.train.files import write_text
-from cutlayer.train.run import Observer, begin
+from cutlayer.train.records import Observer
+from cutlayer.train.run import begin
 from cutlayer.train.run_directory import RunDirectory
 from cutlayer.train.state import RunState, Setup
 

@@ -45,8 +45,8 @@ from cutlayer.net.wire.messages import Refused, encode_message
 from cutlayer.report.live_page import live_page
 from cutlayer.report.run_page import REPORT, write_report
 from cutlayer.train.files import alone, json_text, write_json
-from cutlayer.train.records import Partition, RoundRecord
-from cutlayer.train.run import Observer, write_summary
+from cutlayer.train.records import Observer, Partition, RoundRecord
+from cutlayer.train.run import write_summary
 from cutlayer.train.run_directory import RunDirectory
 from cutlayer.units import format_bytes
 

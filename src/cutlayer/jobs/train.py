@@ -69,9 +69,9 @@ from cutlayer.rounds.schemes import SCHEMES, Scheme
 from cutlayer.spec import ActivationPolicy, Device, Task, Trained
 from cutlayer.train.files import write_folder_atomically, write_json, write_text
 from cutlayer.train.memory import Memory, measure_memory
-from cutlayer.train.records import Partition
+from cutlayer.train.records import Observer, Partition, Silent
 from cutlayer.train.round import expected_round, initial_state
-from cutlayer.train.run import Observer, Silent, run_rounds, write_summary
+from cutlayer.train.run import run_rounds, write_summary
 from cutlayer.train.run_directory import RunDirectory
 from cutlayer.train.state import LocalWork, RunState, Setup
 from cutlayer.units import format_bytes

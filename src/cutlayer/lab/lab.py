@@ -81,7 +81,7 @@ def calibrate(
 ) -> tuple[Seconds, ...]:
     """Each device's mean seconds of a micro-batch, by phase that computes, in one round's trace.
 
-    `trace`: lines as `train.run_directory.trace_lines` makes them. The first local step, in which a
+    `trace`: lines as `train.run.trace_lines` makes them. The first local step, in which a
     process computes for the first time, is left out if there is another. Raises RunError for a
     device or phase that is not in the trace.
     """

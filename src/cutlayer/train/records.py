@@ -6,9 +6,10 @@ Keys carry their units; the order of the fields is that of the files. Knows no f
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar, final
 
 from pydantic import (
     AfterValidator,
@@ -305,3 +306,33 @@ def _problem(kind: type[Record], error: ErrorDetails) -> str:
         case "value_error":
             return f": {at and at + ': '}{message}"
     return f": {at} is {quoted(error['input'])}, needed is {message}"
+
+
+class Observer(ABC):
+    """Told what happens while a run goes on; it must not change anything."""
+
+    @abstractmethod
+    def round_begins(self, number: int, rounds: int) -> None:
+        """Round `number` of `rounds` begins; 0: the evaluation before training."""
+
+    @abstractmethod
+    def step_done(self, round_number: int, done: int, total: int) -> None:
+        """`done` of `total` local steps of the round have ended."""
+
+    @abstractmethod
+    def round_done(self, record: RoundRecord) -> None:
+        """A round has been evaluated and recorded (0: before training)."""
+
+
+@final
+class Silent(Observer):
+    """An observer that shows nothing."""
+
+    def round_begins(self, number: int, rounds: int) -> None:
+        """Nothing."""
+
+    def step_done(self, round_number: int, done: int, total: int) -> None:
+        """Nothing."""
+
+    def round_done(self, record: RoundRecord) -> None:
+        """Nothing."""

@@ -1,53 +1,28 @@
 """A run: rounds until the last, each evaluated, recorded and checkpointed."""
 
-from abc import ABC, abstractmethod
-from typing import Any, final
+from collections.abc import Iterator
+from typing import Any
 
 from cutlayer.errors import PacketError, RunError
-from cutlayer.train.evaluate import evaluate
+from cutlayer.rounds.schemes import Phase
+from cutlayer.train.evaluate import Evaluation, evaluate
 from cutlayer.train.files import write_json
-from cutlayer.train.records import RoundRecord, Summary
-from cutlayer.train.round import Round, initial_state
+from cutlayer.train.records import (
+    FirstRound,
+    Observer,
+    RoundRecord,
+    Summary,
+    TraceLine,
+    TrainedRound,
+)
+from cutlayer.train.round import Round, RoundOutcome, initial_state
 from cutlayer.train.run_directory import (
     RunDirectory,
     check_finite,
     diverged,
-    first_record,
-    round_record,
     totals,
-    trace_lines,
 )
 from cutlayer.train.state import RunState, Setup
-
-
-class Observer(ABC):
-    """Told what happens while a run goes on; it must not change anything."""
-
-    @abstractmethod
-    def round_begins(self, number: int, rounds: int) -> None:
-        """Round `number` of `rounds` begins; 0: the evaluation before training."""
-
-    @abstractmethod
-    def step_done(self, round_number: int, done: int, total: int) -> None:
-        """`done` of `total` local steps of the round have ended."""
-
-    @abstractmethod
-    def round_done(self, record: RoundRecord) -> None:
-        """A round has been evaluated and recorded (0: before training)."""
-
-
-@final
-class Silent(Observer):
-    """An observer that shows nothing."""
-
-    def round_begins(self, number: int, rounds: int) -> None:
-        """Nothing."""
-
-    def step_done(self, round_number: int, done: int, total: int) -> None:
-        """Nothing."""
-
-    def round_done(self, record: RoundRecord) -> None:
-        """Nothing."""
 
 
 def run_rounds(
@@ -128,3 +103,49 @@ def _check_fits(setup: Setup, state: RunState, directory: RunDirectory) -> None:
             f"the checkpoint in {directory.path} holds adapters of {found} values (device, server),"
             f" the configuration makes {expected}: its config.yaml was changed"
         )
+
+
+def first_record(task: str, evaluation: Evaluation, wall_s: float) -> FirstRound:
+    """The evaluation before training, as round 0."""
+    return FirstRound(
+        round=0,
+        **evaluation.metric(task),
+        eval_loss=evaluation.loss,
+        virtual_time_s=0.0,
+        wall_s=wall_s,
+    )
+
+
+def round_record(
+    task: str, outcome: RoundOutcome, evaluation: Evaluation, wall_s: float
+) -> TrainedRound:
+    """One finished round."""
+    timeline = outcome.timeline
+    count = len(timeline.devices)
+    by_device = tuple(_named(timeline.phase_seconds(device)) for device in range(count))
+    return TrainedRound(
+        round=outcome.state.round,
+        **evaluation.metric(task),
+        eval_loss=evaluation.loss,
+        train_loss=outcome.train_loss,
+        shares=tuple(outcome.shares),
+        delay_s=timeline.delay_s,
+        delay_by_phase_s=_named(timeline.critical_phase_seconds()),
+        slowest_device=timeline.slowest_device,
+        device_delay_s=tuple(device.delay_s for device in timeline.devices),
+        device_delay_by_phase_s=by_device,
+        virtual_time_s=outcome.state.virtual_time_s,
+        **outcome.round_costs.byte_counts(),
+        bytes_by_payload=outcome.round_costs.bytes_by_payload(),
+        wall_s=wall_s,
+    )
+
+
+def trace_lines(outcome: RoundOutcome) -> Iterator[TraceLine]:
+    """Every step of the round on the virtual clock, which starts anew each round."""
+    for event in outcome.timeline.events():
+        yield TraceLine(round=outcome.state.round, event=event)
+
+
+def _named(phases: dict[Phase, float]) -> dict[str, float]:
+    return {phase.value: seconds for phase, seconds in phases.items()}

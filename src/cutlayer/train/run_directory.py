@@ -9,7 +9,7 @@ import math
 import os
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -19,18 +19,14 @@ from safetensors.torch import save_file
 
 from cutlayer.errors import RunError
 from cutlayer.rounds.schemes import Phase
-from cutlayer.train.evaluate import Evaluation
 from cutlayer.train.exchange import streams_from_tensors, streams_to_tensors
 from cutlayer.train.files import cut_after, json_text, rounds_of, storage_error, write_atomically
 from cutlayer.train.records import (
-    FirstRound,
     Record,
     RoundRecord,
-    TraceLine,
     TrainedRound,
     parse_round,
 )
-from cutlayer.train.round import RoundOutcome
 from cutlayer.train.state import (
     RunState,
     SideState,
@@ -214,42 +210,6 @@ _SUMMED = (
 )
 
 
-def first_record(task: str, evaluation: Evaluation, wall_s: float) -> FirstRound:
-    """The evaluation before training, as round 0."""
-    return FirstRound(
-        round=0,
-        **evaluation.metric(task),
-        eval_loss=evaluation.loss,
-        virtual_time_s=0.0,
-        wall_s=wall_s,
-    )
-
-
-def round_record(
-    task: str, outcome: RoundOutcome, evaluation: Evaluation, wall_s: float
-) -> TrainedRound:
-    """One finished round."""
-    timeline = outcome.timeline
-    count = len(timeline.devices)
-    by_device = tuple(_named(timeline.phase_seconds(device)) for device in range(count))
-    return TrainedRound(
-        round=outcome.state.round,
-        **evaluation.metric(task),
-        eval_loss=evaluation.loss,
-        train_loss=outcome.train_loss,
-        shares=tuple(outcome.shares),
-        delay_s=timeline.delay_s,
-        delay_by_phase_s=_named(timeline.critical_phase_seconds()),
-        slowest_device=timeline.slowest_device,
-        device_delay_s=tuple(device.delay_s for device in timeline.devices),
-        device_delay_by_phase_s=by_device,
-        virtual_time_s=outcome.state.virtual_time_s,
-        **outcome.round_costs.byte_counts(),
-        bytes_by_payload=outcome.round_costs.bytes_by_payload(),
-        wall_s=wall_s,
-    )
-
-
 def check_finite(run: Path, record: RoundRecord, *, simulated: bool = True) -> None:
     """Raise RunError for a round whose loss is not finite, before anything of it is kept."""
     number = record.round
@@ -279,12 +239,6 @@ def diverged(run: Path, number: int, why: str, *, simulated: bool = True) -> Run
     )
 
 
-def trace_lines(outcome: RoundOutcome) -> Iterator[TraceLine]:
-    """Every step of the round on the virtual clock, which starts anew each round."""
-    for event in outcome.timeline.events():
-        yield TraceLine(round=outcome.state.round, event=event)
-
-
 def totals(records: Sequence[RoundRecord]) -> dict[str, Any]:
     """Of a summary, the sums over the rounds, and the metric before and after."""
     trained = [record for record in records if isinstance(record, TrainedRound)]
@@ -300,7 +254,3 @@ def totals(records: Sequence[RoundRecord]) -> dict[str, Any]:
         "wall_s": sum(record.wall_s for record in records),
         "delay_by_phase_s": dict(phases),
     }
-
-
-def _named(phases: dict[Phase, float]) -> dict[str, float]:
-    return {phase.value: seconds for phase, seconds in phases.items()}

@@ -14,8 +14,8 @@ from cutlayer.codec.codec import EMPTY
 from cutlayer.codec.raw import RawCodec, encode_targets
 from cutlayer.jobs.train import prepare
 from cutlayer.net.identity.device_keys import DeviceKeys
-from cutlayer.net.server.admission import ConnectionLimits
-from cutlayer.net.server.driver import OUTBOX_FRAMES, ServerDriver
+from cutlayer.net.server.admission import OUTBOX_FRAMES, ConnectionLimits
+from cutlayer.net.server.driver import ServerDriver
 from cutlayer.net.server.memory import MemoryBound, memory_bound
 from cutlayer.net.wire.frames import Position, largest_frame
 from cutlayer.net.wire.grpc_link import GrpcLink

@@ -14,8 +14,8 @@ from cutlayer.net.server.driver import recover
 from cutlayer.net.server.session import ServerSession
 from cutlayer.net.server.timing import MeasuredRound
 from cutlayer.net.server.worker import Recorder, ServerWorker
-from cutlayer.train.records import TrainedRound
-from cutlayer.train.run import Silent, begin
+from cutlayer.train.records import Silent, TrainedRound
+from cutlayer.train.run import begin
 from cutlayer.train.state import RunState
 from net.ends import PATIENCE_S
 from net.harness import Run, Site

@@ -1,4 +1,7 @@
-"""Who may connect at all, and what a server puts up with from strangers and devices."""
+"""Who may connect at all, and what a server puts up with from strangers and devices.
+
+Knows numbers; `listener.py`, `grpc_server.py` and `driver.py` keep to them.
+"""
 
 import ipaddress
 from collections.abc import Callable
@@ -7,9 +10,8 @@ from dataclasses import dataclass
 from cutlayer.net.wire.link import TokenBucket, full_bucket
 from cutlayer.units import MIB
 
-# What a server puts up with from strangers and from devices.
-#
-# Knows numbers; `admission.py`, `listener.py` and `grpc_server.py` keep to them.
+# what a device that reads may leave unread: an answer, its repetition, the next round's opening
+OUTBOX_FRAMES = 4
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import TypeAlias, final
 
 from cutlayer.errors import ModelError, PacketError, RunError
 from cutlayer.net.server import session as s
+from cutlayer.net.server.admission import OUTBOX_FRAMES
 from cutlayer.net.server.journal import Entry, Journal
 from cutlayer.net.server.timing import MeasuredRound
 from cutlayer.net.server.worker import Controller, ServerWorker
@@ -30,8 +31,6 @@ from cutlayer.net.wire.messages import (
 from cutlayer.train.state import RunState
 
 _LOG = logging.getLogger(__name__)
-# what a device that reads may leave unread: an answer, its repetition, the next round's opening
-OUTBOX_FRAMES = 4
 
 
 def no_part(offset: int) -> bytes:

@@ -4,8 +4,7 @@ import resource
 from dataclasses import dataclass
 from pathlib import Path
 
-from cutlayer.net.server.admission import ConnectionLimits
-from cutlayer.net.server.driver import OUTBOX_FRAMES
+from cutlayer.net.server.admission import OUTBOX_FRAMES, ConnectionLimits
 from cutlayer.net.server.listener import BUFFER_BYTES
 from cutlayer.net.wire.frames import largest_frame
 from cutlayer.net.wire.grpc_link import LARGEST_MESSAGE_BYTES, window_bytes

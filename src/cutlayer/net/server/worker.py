@@ -37,8 +37,7 @@ from cutlayer.rounds.schemes import Phase
 from cutlayer.spec import MiniBatch
 from cutlayer.train.evaluate import evaluate
 from cutlayer.train.exchange import Load, encode, pack_adapter, server_pass, unpack_adapter
-from cutlayer.train.records import UNOBSERVED, TraceLine, TrainedRound
-from cutlayer.train.run import Observer
+from cutlayer.train.records import UNOBSERVED, Observer, TraceLine, TrainedRound
 from cutlayer.train.run_directory import RunDirectory, check_finite
 from cutlayer.train.state import RunState, Setup, Side, SideState
 from cutlayer.train.torch_codec import Arrived, for_device
