@@ -2,7 +2,9 @@
 
 import logging
 
-__version__ = "0.1.0"
+from cutlayer.version import __version__
+
+__all__ = ["__version__"]
 
 # a library says nothing unless the program asks for it
 logging.getLogger(__name__).addHandler(logging.NullHandler())

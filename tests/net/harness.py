@@ -103,6 +103,7 @@ class Run:
             part=setup.server_part,
             codecs=setup.codecs,
             optimizer=setup.optimizer,
+            aggregation=setup.aggregation,
             rate_of=setup.rate_of,
             devices=len(setup.devices),
             largest=self.largest,

@@ -14,7 +14,6 @@ from torch import Tensor
 from cutlayer.codec.codec import EMPTY, State
 from cutlayer.codec.packet import read
 from cutlayer.codec.raw import decode_targets
-from cutlayer.model.optimizer import fedavg
 from cutlayer.net.device.worker import DeviceWorker
 from cutlayer.net.server.worker import ServerWorker
 from cutlayer.net.wire.frames import Position
@@ -111,8 +110,8 @@ def replayed(run: Run) -> Adapters:
             (adapter,) = [one for one in messages if isinstance(one, Adapter)]
             uploaded.append(unpack_adapter(adapter.packet, device_row.numel()))
             weights.append(float(adapter.weight.samples))
-        device_row = fedavg(torch.stack(uploaded), weights)
-        server_row = fedavg(torch.stack(stepped), weights)
+        device_row = setup.aggregation.merge(torch.stack(uploaded), weights)
+        server_row = setup.aggregation.merge(torch.stack(stepped), weights)
     return Adapters(device_row, server_row)
 
 

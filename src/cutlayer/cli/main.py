@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from importlib import import_module
 from typing import TextIO
 
-from cutlayer import __version__
 from cutlayer.errors import ConfigError, CutlayerError, cut, nearest
 from cutlayer.logs import lines_to
+from cutlayer.version import __version__
 
 # Threads that wait sleep: a process shares its processors with what else runs on the machine.
 #

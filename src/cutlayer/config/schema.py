@@ -200,7 +200,7 @@ class TrainingSection(Section):
     """How long, and in what portions."""
 
     rounds: Whole = Field(
-        default=5, ge=1, le=10**6, description="rounds; each ends with FedAvg of the adapters"
+        default=5, ge=1, le=10**6, description="rounds; each ends with the adapters merged into one"
     )
     local_steps: Annotated[_Steps | None, read_by("local_epochs", None)] = Field(
         default=10,
@@ -257,6 +257,15 @@ class SgdOptimizer(_Optimizer):
 
 
 OptimizerSection: TypeAlias = AdamWOptimizer | SgdOptimizer
+
+
+class FedAvgAggregation(Section):
+    """The mean, weighted by samples."""
+
+    name: Literal["fedavg"] = "fedavg"
+
+
+AggregationSection: TypeAlias = FedAvgAggregation
 
 
 class DevicesSection(Section):
@@ -491,6 +500,12 @@ class Config(Section):
     optimizer: Annotated[OptimizerSection, Choices("adamw")] = Field(
         default=AdamWOptimizer(),
         description="How adapters step, on both sides; each device keeps its own state.",
+    )
+    aggregation: Annotated[
+        AggregationSection, Choices("fedavg"), read_unless("scheme.name", "sl")
+    ] = Field(
+        default=FedAvgAggregation(),
+        description="How the server makes one adapter of the devices' as a round ends.",
     )
     codec: Annotated[CodecSection, Choices("best"), read_by("scheme.name", *_COMPRESSING)] = Field(
         default=BestCodec(),

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cutlayer import __version__
 from cutlayer.config.schema import Config
 from cutlayer.data.assets.catalogue import cache_root, known_asset
 from cutlayer.data.find import find_config
@@ -29,6 +28,7 @@ from cutlayer.model.described import (
 )
 from cutlayer.planner import models
 from cutlayer.spec import ModelSpec, Task
+from cutlayer.version import __version__
 
 _LOG = logging.getLogger(__name__)
 

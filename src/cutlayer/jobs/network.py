@@ -302,6 +302,7 @@ def _tools(setup: Setup, largest: MiniBatch) -> ServerTools:
         part=setup.server_part,
         codecs=setup.codecs,
         optimizer=setup.optimizer,
+        aggregation=setup.aggregation,
         rate_of=setup.rate_of,
         devices=len(setup.devices),
         largest=largest,

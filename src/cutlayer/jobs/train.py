@@ -22,8 +22,10 @@ from cutlayer.config.read import config_sha256, config_yaml, read_written
 from cutlayer.config.schema import (
     AdamWOptimizer,
     AdapterSection,
+    AggregationSection,
     Config,
     EvenPlanner,
+    FedAvgAggregation,
     FixedPlanner,
     OptimizerSection,
     RandomPlanner,
@@ -50,6 +52,7 @@ from cutlayer.jobs.dataset import PreparedData, prepare_data
 from cutlayer.jobs.model_spec import model_request
 from cutlayer.jobs.overview import overview
 from cutlayer.jobs.resume import Inputs, settle
+from cutlayer.model.aggregation import Aggregation, FedAvg
 from cutlayer.model.describe import BASES, count_model
 from cutlayer.model.load import load_device_part, load_server_part
 from cutlayer.model.lora import AdapterSpec
@@ -215,6 +218,7 @@ def prepare(config: Config, *, dealt: bool = True) -> Job:
         server_part=load_server_part(*part, classes=classes, trained=scheme.trained),
         codecs=_codecs(config, scheme, packets),
         optimizer=make_optimizer(config.optimizer),
+        aggregation=make_aggregation(config.aggregation),
         learning_rate=config.optimizer.learning_rate,
         decay=config.optimizer.decay,
         devices=work,
@@ -363,6 +367,13 @@ def make_optimizer(section: OptimizerSection) -> Optimizer:
             return Sgd(section.momentum, section.weight_decay)
         case AdamWOptimizer():
             return AdamW(weight_decay=section.weight_decay)
+
+
+def make_aggregation(section: AggregationSection) -> Aggregation:
+    """How adapters are merged."""
+    match section:
+        case FedAvgAggregation():
+            return FedAvg()
 
 
 def _check_memory(setup: Setup, memory: Memory) -> None:

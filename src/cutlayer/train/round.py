@@ -16,7 +16,6 @@ from torch import Tensor
 from cutlayer.channel.rates import LinkRates
 from cutlayer.codec.codec import Direction
 from cutlayer.data.partition import Batch
-from cutlayer.model.optimizer import fedavg
 from cutlayer.model.split import hold
 from cutlayer.planner.allocation import Observed, observe
 from cutlayer.rounds.costs import ACTIVATION_BYTES, StepFlops, physical_traffic, recomputed_flops
@@ -458,11 +457,12 @@ class Round:
         ]
 
     def _merged(self, side: Side) -> SideState:
-        """The side's adapters after the round: FedAvg, or what the last device left."""
+        """The side's adapters after the round: merged, or what the last device left."""
         if self._scheme.devices is DeviceOrder.IN_TURN or len(side.rows) == 1:
             row = side.rows[-1].clone()
         else:
-            row = fedavg(side.rows, [float(device.samples) for device in self._setup.devices])
+            weights = [float(device.samples) for device in self._setup.devices]
+            row = self._setup.aggregation.merge(side.rows, weights)
         return SideState(row, side.optimizer if self._scheme.keeps_optimizer else {})
 
 

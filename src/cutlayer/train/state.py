@@ -14,6 +14,7 @@ from cutlayer.codec.codec import Streams
 from cutlayer.codec.staged import CodecPair
 from cutlayer.data.partition import BatchMaker, BatchPlan
 from cutlayer.data.samples import Samples
+from cutlayer.model.aggregation import Aggregation
 from cutlayer.model.optimizer import Optimizer
 from cutlayer.model.split import DevicePart, ServerPart
 from cutlayer.planner.allocation import Allocation, Observed
@@ -152,7 +153,7 @@ class LocalWork:
 
     @property
     def samples(self) -> int:
-        """How many samples it holds: its weight in FedAvg."""
+        """How many samples it holds: its weight as adapters are merged."""
         return len(self.plan.samples)
 
     def indices(self, round_number: int, step: int) -> Int[np.ndarray, " row"]:
@@ -177,6 +178,7 @@ class Setup:
     server_part: ServerPart
     codecs: CodecPair
     optimizer: Optimizer
+    aggregation: Aggregation
     learning_rate: float
     decay: float
     devices: tuple[LocalWork, ...]

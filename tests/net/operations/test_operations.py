@@ -10,12 +10,12 @@ import pytest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from cutlayer import __version__
 from cutlayer.cli.main import main
 from cutlayer.net.operations.status import RunStatus
 from cutlayer.net.operations.web import Answer, Operations
 from cutlayer.net.server.listener import LOOPBACK
 from cutlayer.train.records import RoundRecord, TrainedRound, parse
+from cutlayer.version import __version__
 from net import watched
 
 PAGE = Answer(HTTPStatus.OK, "text/html; charset=utf-8", b"<p>page</p>", "default-src 'self'")

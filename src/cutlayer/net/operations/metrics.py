@@ -10,9 +10,9 @@ from typing import final
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from cutlayer import __version__
 from cutlayer.net.operations.status import DeviceStatus, RunStatus
 from cutlayer.train.records import RoundRecord, TrainedRound
+from cutlayer.version import __version__
 
 
 @final

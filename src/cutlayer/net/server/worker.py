@@ -20,7 +20,8 @@ from cutlayer.codec.packet import read
 from cutlayer.codec.raw import decode_targets
 from cutlayer.codec.staged import CodecPair
 from cutlayer.errors import ConfigError, PacketError, RunError
-from cutlayer.model.optimizer import Optimizer, fedavg
+from cutlayer.model.aggregation import Aggregation
+from cutlayer.model.optimizer import Optimizer
 from cutlayer.model.split import ServerPart
 from cutlayer.net.server.session import ServerSession
 from cutlayer.net.server.timing import (
@@ -57,6 +58,7 @@ class ServerTools:
     part: ServerPart
     codecs: CodecPair
     optimizer: Optimizer
+    aggregation: Aggregation
     rate_of: Callable[[int], float]
     devices: int
     largest: MiniBatch
@@ -146,8 +148,8 @@ class ServerWorker:
         then as it was. Source: SFT eqs. (7), (8), over those who made it.
         """
         rows, weights = zip(*(self._taken[device] for device in made), strict=True)
-        device_row = fedavg(torch.stack(rows), weights)
-        server_row = fedavg(self._side.gather(made), weights)
+        device_row = self._tools.aggregation.merge(torch.stack(rows), weights)
+        server_row = self._tools.aggregation.merge(self._side.gather(made), weights)
         if not (device_row.isfinite().all() and server_row.isfinite().all()):
             raise RunError(
                 f"round {self._state.round + 1} diverged: its merged adapters are not finite; what"
