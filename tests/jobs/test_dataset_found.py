@@ -8,9 +8,10 @@ import tiny
 from data.sets import class_images, json_lines
 
 from cutlayer.config.schema import Config
+from cutlayer.data.partition import PreparedData
 from cutlayer.data.samples import LeftOut
 from cutlayer.errors import DataError
-from cutlayer.jobs.dataset import PreparedData, prepare_data
+from cutlayer.jobs.dataset import prepare_data
 from cutlayer.jobs.train import start
 from cutlayer.logs import lines_to
 

@@ -7,9 +7,10 @@ import pytest
 import tiny
 
 from cutlayer.data.load import read_path
+from cutlayer.data.partition import PreparedData
 from cutlayer.data.samples import Samples, Settings
 from cutlayer.errors import DataError
-from cutlayer.jobs.dataset import PreparedData, prepare_data
+from cutlayer.jobs.dataset import prepare_data
 from cutlayer.lab.run import write_samples
 
 

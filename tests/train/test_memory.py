@@ -17,8 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from cutlayer.config.schema import Config
-from cutlayer.data.partition import Batch, BatchMaker
-from cutlayer.data.samples import Samples
+from cutlayer.data.samples import Batch, BatchMaker, Samples
 from cutlayer.jobs.train import Job, prepare
 from cutlayer.train.evaluate import evaluate
 from cutlayer.train.exchange import group_inputs, server_pass

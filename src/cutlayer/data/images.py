@@ -13,8 +13,7 @@ import numpy as np
 from jaxtyping import Float32, Int, UInt8
 from PIL import Image
 
-from cutlayer.data.partition import Batch, BatchMaker
-from cutlayer.data.samples import Samples
+from cutlayer.data.samples import Batch, BatchMaker, Samples
 from cutlayer.errors import AssetError, DataError, quoted
 
 # How the pictures were prepared that a vision model was trained on: its preprocessor_config.json.

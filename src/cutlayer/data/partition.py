@@ -1,13 +1,13 @@
 """Which device holds which samples, and which of them are in each mini-batch."""
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float64, Int, Int64
 
-from cutlayer.data.samples import Samples
+from cutlayer.data.samples import BatchMaker, DataSet
 from cutlayer.errors import DataError
+from cutlayer.spec import Task
 
 # Which samples are used, and which device holds which of them.
 #
@@ -211,27 +211,15 @@ class BatchPlan:
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
-    """A mini-batch as the model's forward takes it.
+class PreparedData:
+    """Data ready to train on: `parts[n]` are device n's samples of the training split.
 
-    `inputs` by the model's argument names: `pixel_values` float32 [row, 3, height, width], or
-    `input_ids` and `attention_mask` int64 [row, token]. `lengths`: tokens of each row without its
-    padding (None for images). `labels`: class of each row [row]; for language modelling the ids
-    themselves [row, token], -100 at padding (the model shifts them).
+    Where devices have their own samples, `data.train` is the test split, and each part all of it:
+    so mini-batches may be counted and measured, and nothing else is known of theirs.
     """
 
-    inputs: dict[str, np.ndarray]
-    lengths: tuple[int, ...] | None
-    labels: Int64[np.ndarray, " row"] | Int64[np.ndarray, "row token"]
-
-
-class BatchMaker(ABC):
-    """Turns samples into one mini-batch. `images.ImageBatches`, `text.TextBatches` and
-    `text.BlockBatches` do."""
-
-    @abstractmethod
-    def make(self, samples: Samples, indices: Int[np.ndarray, " row"]) -> Batch:
-        """The mini-batch of the samples at `indices`, rows in that order.
-
-        Raises `DataError` when a sample cannot be read or is of another kind.
-        """
+    data: DataSet
+    task: Task
+    batches: BatchMaker
+    parts: tuple[Int64[np.ndarray, "_"], ...]
+    skipped: int

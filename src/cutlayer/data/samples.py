@@ -275,3 +275,30 @@ def _split(file: np.lib.npyio.NpzFile, split: str, path: Path) -> ImageArray:
     if not (np.issubdtype(labels.dtype, np.integer) or np.array_equal(labels, np.rint(labels))):
         raise DataError(f"{split}_labels are not whole numbers, as indices of classes are")
     return ImageArray(images, labels.astype(np.int64), f"{path.name} {split}")
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """A mini-batch as the model's forward takes it.
+
+    `inputs` by the model's argument names: `pixel_values` float32 [row, 3, height, width], or
+    `input_ids` and `attention_mask` int64 [row, token]. `lengths`: tokens of each row without its
+    padding (None for images). `labels`: class of each row [row]; for language modelling the ids
+    themselves [row, token], -100 at padding (the model shifts them).
+    """
+
+    inputs: dict[str, np.ndarray]
+    lengths: tuple[int, ...] | None
+    labels: Int64[np.ndarray, " row"] | Int64[np.ndarray, "row token"]
+
+
+class BatchMaker(ABC):
+    """Turns samples into one mini-batch. `images.ImageBatches`, `text.TextBatches` and
+    `text.BlockBatches` do."""
+
+    @abstractmethod
+    def make(self, samples: Samples, indices: Int[np.ndarray, " row"]) -> Batch:
+        """The mini-batch of the samples at `indices`, rows in that order.
+
+        Raises `DataError` when a sample cannot be read or is of another kind.
+        """

@@ -13,8 +13,7 @@ import numpy as np
 from jaxtyping import Int, Int64
 
 from cutlayer.data.check import Tokenize, brief
-from cutlayer.data.partition import Batch, BatchMaker
-from cutlayer.data.samples import Samples
+from cutlayer.data.samples import Batch, BatchMaker, Samples
 from cutlayer.errors import DataError
 from cutlayer.spec import IGNORED_LABEL
 

@@ -15,7 +15,8 @@ from cutlayer.codec.measure import fidelity, measure
 from cutlayer.codec.staged import PRESETS, codec_pair
 from cutlayer.config.schema import Config
 from cutlayer.data.find import find_model
-from cutlayer.data.partition import Batch, BatchPlan
+from cutlayer.data.partition import BatchPlan
+from cutlayer.data.samples import Batch
 from cutlayer.jobs.build import trains_head
 from cutlayer.jobs.dataset import prepare_data
 from cutlayer.jobs.train import use_threads

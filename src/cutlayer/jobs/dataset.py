@@ -24,9 +24,10 @@ from cutlayer.data.images import ImageBatches, Preprocessing, read_preprocessing
 from cutlayer.data.labels import alike, listing
 from cutlayer.data.left_out import is_odd, sentence
 from cutlayer.data.load import load_data, read_path
-from cutlayer.data.partition import BatchMaker, draw_subset, partition_dirichlet, partition_iid
+from cutlayer.data.partition import PreparedData, draw_subset, partition_dirichlet, partition_iid
 from cutlayer.data.samples import (
     UNKNOWN_LABEL,
+    BatchMaker,
     Content,
     DataSet,
     Samples,
@@ -55,21 +56,6 @@ _TRAIN, _TEST, _PARTITION = range(101, 104)
 # texts whose tokens are looked at, and how far; from which share on the unknown ones are told
 _PROBED, _PROBED_LETTERS, _ODD_SHARE = 256, 4000, 0.2
 _FEW_CLASSES = 10  # so many may well have a sample or two each
-
-
-@dataclass(frozen=True, eq=False)
-class PreparedData:
-    """Data ready to train on: `parts[n]` are device n's samples of the training split.
-
-    Where devices have their own samples, `data.train` is the test split, and each part all of it:
-    so mini-batches may be counted and measured, and nothing else is known of theirs.
-    """
-
-    data: DataSet
-    task: Task
-    batches: BatchMaker
-    parts: tuple[Int64[np.ndarray, "_"], ...]
-    skipped: int
 
 
 def prepare_data(config: Config, model: Path, *, dealt: bool = True) -> PreparedData:

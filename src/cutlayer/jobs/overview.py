@@ -19,7 +19,7 @@ from cutlayer.config.codec import (
     StagesSection,
 )
 from cutlayer.config.schema import Config, NetSection
-from cutlayer.jobs.dataset import PreparedData
+from cutlayer.data.partition import PreparedData
 from cutlayer.report.vocabulary import shortened
 from cutlayer.report.wording import counted
 from cutlayer.spec import Trained

@@ -34,7 +34,7 @@ from cutlayer.config.schema import (
     TwoTimescalePlanner,
 )
 from cutlayer.data.find import FoundAsset, find_model
-from cutlayer.data.partition import BatchPlan, label_counts
+from cutlayer.data.partition import BatchPlan, PreparedData, label_counts
 from cutlayer.errors import ConfigError, StorageError
 from cutlayer.jobs.build import (
     count_micro_batches,
@@ -48,7 +48,7 @@ from cutlayer.jobs.build import (
     trains_head,
 )
 from cutlayer.jobs.check import check_changes, with_full_paths
-from cutlayer.jobs.dataset import PreparedData, prepare_data
+from cutlayer.jobs.dataset import prepare_data
 from cutlayer.jobs.model_spec import model_request
 from cutlayer.jobs.overview import overview
 from cutlayer.jobs.resume import Inputs, settle

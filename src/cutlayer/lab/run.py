@@ -24,10 +24,10 @@ from jaxtyping import Int64
 from cutlayer.channel.rates import LinkRates
 from cutlayer.config.read import config_yaml
 from cutlayer.config.schema import Config
+from cutlayer.data.partition import PreparedData
 from cutlayer.data.samples import DataSet, write_arrays
 from cutlayer.data.text_sets import write_json_lines
 from cutlayer.errors import ConfigError, DataError, RunError
-from cutlayer.jobs.dataset import PreparedData
 from cutlayer.jobs.train import Job
 from cutlayer.lab.environment import Environment
 from cutlayer.logs import Heartbeat

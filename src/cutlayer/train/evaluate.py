@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cutlayer.data.partition import Batch
+from cutlayer.data.samples import Batch
 from cutlayer.model.tasks import next_tokens
 from cutlayer.spec import IGNORED_LABEL
 from cutlayer.train.exchange import group_inputs

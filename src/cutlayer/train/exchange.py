@@ -13,7 +13,7 @@ from torch import Tensor
 from cutlayer.codec.codec import EMPTY, Direction, State, Stream, Streams, part_of, under
 from cutlayer.codec.raw import RawCodec, decode_targets, encode_targets, raw_bytes
 from cutlayer.codec.staged import CodecPair
-from cutlayer.data.partition import Batch
+from cutlayer.data.samples import Batch
 from cutlayer.model.split import Pending, ServerPart
 from cutlayer.model.tasks import group_losses
 from cutlayer.rounds.schemes import Phase, Place, Scheme, Step

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cutlayer.data.partition import Batch
+from cutlayer.data.samples import Batch
 from cutlayer.model.split import SavedBytes, measure
 from cutlayer.model.tasks import group_losses
 from cutlayer.rounds.memory import PartMemory

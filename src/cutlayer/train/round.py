@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cutlayer.channel.rates import LinkRates
 from cutlayer.codec.codec import Direction
-from cutlayer.data.partition import Batch
+from cutlayer.data.samples import Batch
 from cutlayer.model.split import hold
 from cutlayer.planner.allocation import Observed, observe
 from cutlayer.rounds.costs import ACTIVATION_BYTES, StepFlops, physical_traffic, recomputed_flops

@@ -12,8 +12,8 @@ from torch import Tensor
 from cutlayer.channel.rates import Channel
 from cutlayer.codec.codec import Streams
 from cutlayer.codec.staged import CodecPair
-from cutlayer.data.partition import BatchMaker, BatchPlan
-from cutlayer.data.samples import Samples
+from cutlayer.data.partition import BatchPlan
+from cutlayer.data.samples import BatchMaker, Samples
 from cutlayer.model.aggregation import Aggregation
 from cutlayer.model.optimizer import Optimizer
 from cutlayer.model.split import DevicePart, ServerPart

@@ -21,8 +21,8 @@ from torch import Tensor
 from cutlayer.codec.codec import EMPTY, Direction, State, Stream, Streams
 from cutlayer.codec.raw import encode_targets
 from cutlayer.codec.staged import CodecPair
-from cutlayer.data.partition import BatchMaker, BatchPlan
-from cutlayer.data.samples import Samples
+from cutlayer.data.partition import BatchPlan
+from cutlayer.data.samples import BatchMaker, Samples
 from cutlayer.errors import RunError
 from cutlayer.model.optimizer import Optimizer
 from cutlayer.model.split import DevicePart, Pending, hold
