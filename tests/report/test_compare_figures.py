@@ -19,8 +19,8 @@ from cutlayer.report.compare_figures import (
 from cutlayer.report.comparison import ComparedRun, Comparison, compare
 from cutlayer.report.drawing import plain_style
 from report.compared import MIB, SCHEMES, compared, refused, with_scores
+from report.drawn import assert_labels_apart, boxes_of, drawn_texts
 from report.fake_run import FakeRun
-from report.test_figures import assert_labels_apart, boxes_of, drawn_texts
 
 FACTORS = (1.0, 10.0, 0.9, 12.0, 12.5, 60.0, 5.0, 40.0)
 

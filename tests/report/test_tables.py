@@ -1,15 +1,18 @@
 """The tables of the terminal."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console, RenderableType
 
+from cutlayer.report.comparison import Comparison, compare
 from cutlayer.report.run_reader import RunRecord, read_run
-from cutlayer.report.tables import ShareBar, round_table, summary_table
+from cutlayer.report.tables import ShareBar, compare_table, round_table, summary_table
 from cutlayer.report.vocabulary import PHASES, Word, phases_in
 from cutlayer.units import format_bytes, format_seconds
+from report.compared import SCHEMES, compared, refused
 from report.fake_run import FakeRun, write_fake_run
 
 
@@ -112,3 +115,40 @@ def test_a_name_cannot_colour_or_command_the_terminal(run: RunRecord) -> None:
     raw = "\n".join(printed(summary_table(evil), 80))
     assert "[red]x[/red]" in raw
     assert "\x1b" not in raw
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    """Every scheme; the last does not fit."""
+    folder, fake = tmp_path_factory.mktemp("runs"), FakeRun(devices=2, rounds=3, local_steps=1)
+    runs = [
+        compared(folder, name, fake, slower=800.0 * (n + 1), larger=50.0, learns=1 + n / 50)
+        for n, name in enumerate(SCHEMES[:-1])
+    ]
+    return compare([*runs, refused(SCHEMES[-1], 1023.0, 1022.0)])
+
+
+def test_eighty_columns_are_enough(comparison: Comparison) -> None:
+    lines = printed(compare_table(comparison), 80)
+    assert all(len(line.rstrip()) <= 80 for line in lines)
+    assert not any("…" in line for line in lines)
+
+
+def test_each_run_is_a_row_of_both_tables(comparison: Comparison) -> None:
+    lines = printed(compare_table(comparison), 80)
+    for name in SCHEMES:
+        assert len([line for line in lines if line.startswith(f"{name} ")]) >= 2
+    assert lines[-1] == "fl-full does not fit: needs 1023 MiB of 1022 MiB"
+
+
+def test_a_target_out_of_reach_is_said(comparison: Comparison) -> None:
+    lines = printed(compare_table(compare(comparison.entries, 0.99)), 80)
+    assert "until accuracy 99.0 % or better" in lines
+    assert len([line for line in lines if "not reached" in line]) == 7
+
+
+def test_the_label_of_a_run_cannot_colour_or_command_the_terminal(tmp_path: Path) -> None:
+    run = compared(tmp_path, "a", FakeRun(devices=1, rounds=1, local_steps=1))
+    lines = printed(compare_table(compare([replace(run, label="[red]x\x1b[31m")])), 80)
+    assert any("[red]x" in line for line in lines)
+    assert not any("\x1b" in line for line in lines)

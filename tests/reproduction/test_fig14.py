@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from report.test_figures import assert_labels_apart
+from report.drawn import assert_labels_apart
 
 from cutlayer.errors import CutlayerError
 from cutlayer.profiling.training import starts

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from report.test_figures import assert_labels_apart
+from report.drawn import assert_labels_apart
 
 from cutlayer.errors import CutlayerError
 from cutlayer.logs import lines_to

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from analytic import made_twice
 from closed_form import RoundSeconds, round_delay_s
-from report.test_figures import assert_labels_apart
+from report.drawn import assert_labels_apart
 
 from cutlayer.errors import ConfigError
 from cutlayer.planner.configuration import ConfigurationStatus

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from analytic import made_twice
-from report.test_figures import assert_labels_apart
+from report.drawn import assert_labels_apart
 
 from cutlayer.report.drawing import plain_style
 from reproduction import table1

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from report.test_figures import assert_labels_apart
+from report.drawn import assert_labels_apart
 
 from cutlayer.logs import lines_to
 from cutlayer.report.drawing import plain_style

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cutlayer.train import files
-from cutlayer.train.files import cut_after, json_text, lines_of_round
+from cutlayer.train.files import json_text
+from cutlayer.train.records import cut_after, lines_of_round
 
 Log = list[tuple[int, str]]
 # a round and what else its line holds: long lines and short ones, many of a round or none

@@ -45,8 +45,7 @@ from cutlayer.rounds.result import RoundTimeline
 from cutlayer.rounds.schemes import Phase, Scheme
 from cutlayer.rounds.simulate import simulate
 from cutlayer.rounds.work import DeviceRates, DeviceWork, Rules
-from cutlayer.train.files import lines_of_round
-from cutlayer.train.records import UNOBSERVED
+from cutlayer.train.records import UNOBSERVED, lines_of_round
 from cutlayer.train.round import expected_work
 from cutlayer.train.state import Setup
 from cutlayer.units import format_seconds

@@ -16,6 +16,7 @@ from cutlayer.report.delay_figures import (
     gantt_devices,
     gantt_figure,
     gantt_local_steps,
+    gantt_phases,
 )
 from cutlayer.report.drawing import plain_style, svg_element
 from cutlayer.report.pages import cells, render
@@ -126,12 +127,11 @@ def _of_the_last_round(run: RunRecord) -> dict[str, object]:
     if not run.trained or not steps:
         return {"gantt": None}
     slowest = run.trained[-1].slowest_device
-    drawn = phases_in({step.phase: step.end_s - step.start_s} for step in steps)
     return {
         "gantt": _svg(gantt_figure(steps, slowest), "gantt", "who does what when"),
         "steps": gantt_local_steps(steps, slowest),
         "rows": len(gantt_devices(steps, slowest)),
-        "drawn_phases": [(phase.colour, phase.label) for phase in drawn.values()],
+        "drawn_phases": [(phase.colour, phase.label) for phase in gantt_phases(steps)],
     }
 
 

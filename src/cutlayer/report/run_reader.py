@@ -11,13 +11,13 @@ from pathlib import Path
 
 from cutlayer.errors import RunError
 from cutlayer.rounds.result import Event
-from cutlayer.train.files import lines_of_round
 from cutlayer.train.records import (
     Partition,
     RoundRecord,
     Summary,
     TraceLine,
     TrainedRound,
+    lines_of_round,
     parse,
     parse_round,
 )

@@ -20,12 +20,14 @@ from safetensors.torch import save_file
 from cutlayer.errors import RunError
 from cutlayer.rounds.schemes import Phase
 from cutlayer.train.exchange import streams_from_tensors, streams_to_tensors
-from cutlayer.train.files import cut_after, json_text, rounds_of, storage_error, write_atomically
+from cutlayer.train.files import json_text, storage_error, write_atomically
 from cutlayer.train.records import (
     Record,
     RoundRecord,
     TrainedRound,
+    cut_after,
     parse_round,
+    rounds_of,
 )
 from cutlayer.train.state import (
     RunState,

@@ -1,4 +1,4 @@
-"""The numbers of a comparison: exact in the columns and the CSV file, readable beside."""
+"""Columns of numbers: compared runs, and what the codec saves."""
 
 import csv
 import io
@@ -8,18 +8,22 @@ import pytest
 
 from cutlayer.report.columns import (
     NOT_REACHED,
+    Saving,
     csv_text,
     memory_bytes,
     payload_bytes,
     phase_seconds,
     result_columns,
+    savings,
     shown_names,
     target_columns,
 )
 from cutlayer.report.comparison import Comparison, compare
+from cutlayer.report.run_reader import read_run
 from cutlayer.report.vocabulary import MEMORY_KINDS
+from cutlayer.train.records import TrainedRound
 from report.compared import compared, refused, with_scores
-from report.fake_run import FakeRun
+from report.fake_run import FakeRun, write_fake_run
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +105,28 @@ def test_a_run_without_rounds_has_no_means(tmp_path: Path) -> None:
 def test_names_come_in_their_usual_order() -> None:
     rows = [{"input": 1.0, "extra": 2.0, "weights": 0.0}, {"activations": 1.0}]
     assert shown_names(MEMORY_KINDS, rows) == ["activations", "input", "extra"]
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> TrainedRound:
+    run = read_run(write_fake_run(tmp_path / "run", FakeRun(devices=2, rounds=1)))
+    return run.trained[-1]
+
+
+def test_adapters_and_the_model_are_not_in_it(work: TrainedRound) -> None:
+    sizes = {"activation": 10, "labels": 2, "adapter_up": 500, "gradient": 20, "model": 9000}
+    one = work.model_copy(
+        update={
+            "bytes_by_payload": sizes,
+            "uplink_bytes": 512,
+            "downlink_bytes": 9020,
+            "uncompressed_uplink_bytes": 512 + 390,
+            "uncompressed_downlink_bytes": 9020 + 380,
+        }
+    )
+    assert savings([one, one]) == [Saving("activations", 20, 800), Saving("gradients", 40, 800)]
+
+
+def test_a_scheme_that_sends_neither_saves_nothing(work: TrainedRound) -> None:
+    one = work.model_copy(update={"bytes_by_payload": {"adapter_up": 5}})
+    assert savings([one]) == []
