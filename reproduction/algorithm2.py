@@ -108,7 +108,7 @@ Values = Float64[np.ndarray, "..."]
 
 @final
 @dataclass(frozen=True)
-class MendedAlgorithm2:
+class CorrectedAlgorithm2:
     """Minimise `tau / scale + sum ([lambda - c g]+^2 - lambda^2) / 2c`, then update lambda.
 
     It becomes `[lambda - c g]+`. The augmented Lagrangian of Powell, Hestenes and Rockafellar, for

@@ -33,7 +33,7 @@ _PRECISE = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance":
 @final
 @dataclass(frozen=True)
 class PublishedAlgorithm3:
-    """As printed: each step goes to the optimum of LP (44), however far.
+    """As published: each step goes to the optimum of LP (44), however far.
 
     Where all devices end together and no share more than halves, this is Newton's method. Otherwise
     the tangents lie far below the delays: a share falls to 0 (`ZERO_SHARE`, an infinite delay) or
@@ -74,7 +74,7 @@ class PublishedAlgorithm3:
 @final
 @dataclass(frozen=True)
 class TrustRegionAlgorithm3:
-    """Mended: shares change at most by a factor, which shrinks where the tangents deceive.
+    """Corrected: shares change at most by a factor, which shrinks where the tangents deceive.
 
     A step is kept only if the true deadline falls by a fair part of what the linear program
     promises, so deadlines only fall; the program's promise bounds what is left to gain, and ends it

@@ -103,9 +103,10 @@ class NotMade:
 
 
 def make(name: str, options: Options, output: Path) -> Made:
-    """The figure called `name`, its files in `output`.
+    """The figure called `name`: NAME.csv, NAME-claims.csv, NAME.png and NAME.svg in `output`.
 
-    Raises CutlayerError, and OSError for a place that cannot be written.
+    By the `make` of its module. Raises CutlayerError for a model, data set or setting that cannot
+    be, before any training, and for a place that cannot be written; that may be an OSError too.
     """
     # torch and matplotlib take seconds to import: not for --help or a mistake
     try:

@@ -37,7 +37,7 @@ class Reference:
 class Claim:
     """One claim: what it is about, what the paper says, our number [unit], the verdict and why.
 
-    `paper` is the number as printed (its last digit tells how far it was rounded), None where the
+    `paper` is the number as published (its last digit tells how far it was rounded), None where the
     paper gives none; `says` is how it is shown. `ours` is NaN where it cannot be computed yet.
     `reason` is one sentence or a few.
     """
@@ -80,6 +80,46 @@ class Claim:
         return f"{100 * self.difference / float(self.paper):+.1f} %"
 
 
+@dataclass(frozen=True)
+class Said:
+    """What the paper says of `name`, how that is shown, and the number that it prints [unit]."""
+
+    name: str
+    says: str
+    unit: str
+    paper: Decimal | None = None
+
+    def judged(self, ours: float, verdict: Verdict, reason: str) -> Claim:
+        """The claim with a verdict from one of the functions `judge_*`."""
+        return Claim(self.name, self.says, self.paper, ours, self.unit, verdict, reason)
+
+    def number(
+        self,
+        ours: float,
+        reason: str,
+        *,
+        reference: Reference | None = None,
+        implied: float | None = None,
+    ) -> Claim:
+        """The claim by `judge_number`."""
+        verdict = judge_number(self._published, ours, reference=reference, implied=implied)
+        return self.judged(ours, verdict, reason)
+
+    def at_most(self, ours: float, reason: str, *, reach: float) -> Claim:
+        """The claim by `judge_at_most`."""
+        return self.judged(ours, judge_at_most(self._published, ours, reach=reach), reason)
+
+    def reduction(self, ours: float, reason: str, *, implied: float | None = None) -> Claim:
+        """The claim by `judge_reduction`."""
+        return self.judged(ours, judge_reduction(self._published, ours, implied=implied), reason)
+
+    @property
+    def _published(self) -> Decimal:
+        if self.paper is None:
+            raise ValueError(f"{self.name}: the paper prints no number to be judged by")
+        return self.paper
+
+
 CLAIM_COLUMNS = ("claim", "paper says", "paper", "ours", "unit", "difference", "verdict", "reason")
 
 
@@ -107,7 +147,7 @@ def judge_number(
     reference: Reference | None = None,
     implied: float | None = None,
 ) -> Verdict:
-    """The verdict on a printed number.
+    """The verdict on a published number.
 
     - contradicts itself: `implied`, what the paper's own other numbers give for it, is further than
       5 % from it. This comes first: such a number cannot be reproduced, only met by chance.
@@ -171,7 +211,7 @@ def _close(ours: float, paper: float) -> bool:
 
 
 def _half_last_digit(number: Decimal) -> float:
-    """Half a unit of the last digit printed: 0.5 for 12, 0.005 for 4122.92."""
+    """Half a unit of the last digit published: 0.5 for 12, 0.005 for 4122.92."""
     exponent = number.as_tuple().exponent
     return 0.5 * 10.0 ** int(exponent)
 

@@ -15,7 +15,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Float, Float64
 
 from cutlayer.errors import ConfigError
 
@@ -33,26 +33,6 @@ class ConvergenceBound:
     shrink: float
     floor: float
 
-    def rounds_to(self, gap: float) -> int | None:
-        """The first round at whose end the bound is at most `gap`; None if there is none.
-
-        Past the last round, rounds go on as that one did. Raises ConfigError for a gap that is not
-        positive.
-        """
-        if not gap > 0:
-            raise ConfigError(f"a gap to reach must be positive, not {gap}")
-        reached = np.flatnonzero(self.gap <= gap)
-        if len(reached):
-            return int(reached[0])
-        last = len(self.gap) - 1
-        above = float(self.gap[-1]) - self.floor
-        if self.shrink == 1:
-            return last + 1 if self.floor <= gap else None
-        if not self.floor < gap:
-            return None
-        rounds = math.log((gap - self.floor) / above) / math.log1p(-self.shrink)
-        return last + max(1, math.ceil(rounds))
-
 
 def convergence_bound(
     *,
@@ -62,36 +42,33 @@ def convergence_bound(
     smoothness: float,
     pl_constant: float,
     noise: float | Float[np.ndarray, " round"],
-    devices: int | Int[np.ndarray, " round"] | None = None,
-    weights: Float[np.ndarray, "*round device"] | None = None,
+    devices: int,
     bias: float | Float[np.ndarray, " round"] = 0.0,
 ) -> ConvergenceBound:
-    """The gap of `theta <- theta - eta sum_n p_n g_n` (`step_size` eta) after each round, at most.
+    """The gap of `theta <- theta - eta sum_n g_n / N` after each round, at most.
 
-    `F` is L-smooth (`smoothness`), `||grad F||^2 >= 2 tau (F - F*)` (`pl_constant`). The error of a
-    device's gradient is independent of the others', of mean square at most phi^2 (`noise`). Weights
-    p_n are 1 / N (`devices` = N) or `weights`, and sum to 1. Noise, bias, N and weights are for all
-    rounds, or one (a row of weights) for each.
+    `step_size` is eta, `devices` N. `F` is L-smooth (`smoothness`), and `||grad F||^2 >= 2 tau (F -
+    F*)` (`pl_constant`). The error of a device's gradient is independent of the others', of mean
+    square at most phi^2 (`noise`). Noise and bias are for all rounds, or one for each.
 
     - unbiased, 0 < eta < 2 / L, zeta = eta - L eta^2 / 2:
-      `gap <- (1 - 2 zeta tau) gap + L eta^2 phi^2 sum_n p_n^2 / 2`.
-    - `||E sum_n p_n g_n - grad F||^2` at most `bias` (compressed: measure it), eta <= 1 / L:
-      `gap <- (1 - eta tau) gap + eta bias / 2 + L eta^2 phi^2 sum_n p_n^2 / 2`.
+      `gap <- (1 - 2 zeta tau) gap + L eta^2 phi^2 / 2N`.
+    - `||E sum_n g_n / N - grad F||^2` at most `bias` (compressed: measure it), eta <= 1 / L:
+      `gap <- (1 - eta tau) gap + eta bias / 2 + L eta^2 phi^2 / 2N`.
 
     Not covered: more than one local step a round (devices drift apart: a term that the paper, whose
     K is nowhere in its theorem, lacks too); LoRA, whose loss in (A, B) is neither smooth nor
     gradient-dominated everywhere, and whose mean(A) mean(B) is not mean(A B); devices that take
     part at random; changing step sizes, momentum, Adam; Top-K or nearest rounding without `bias`.
 
-    Raises ConfigError for constants outside these ranges or tau > L, and unless one of `devices`
-    and `weights` is given. Source: SFT Theorem 1 and Appendix A.
+    Raises ConfigError for constants outside these ranges or tau > L. Source: SFT Theorem 1 and
+    Appendix A.
     """
     noises, biases = _by_round("noise", noise, rounds), _by_round("bias", bias, rounds)
-    _check_problem(rounds, initial_gap, smoothness, pl_constant)
+    _check_problem(rounds, devices, initial_gap, smoothness, pl_constant)
     eta, L = step_size, smoothness
     shrink = _shrink(eta, L, pl_constant, biased=bool(biases.any()))
-    squares = _sum_of_squares(rounds, devices, weights)
-    added = eta * biases / 2.0 + L * eta**2 * noises * squares / 2.0
+    added = eta * biases / 2.0 + L * eta**2 * noises * (1.0 / devices) / 2.0
     gap = np.empty(rounds + 1)
     gap[0] = initial_gap
     for done in range(rounds):
@@ -120,44 +97,11 @@ def _by_round(
     return np.broadcast_to(values, (rounds,))
 
 
-def _sum_of_squares(
-    rounds: int,
-    devices: int | Int[np.ndarray, " round"] | None,
-    weights: Float[np.ndarray, "*round device"] | None,
-) -> Float64[np.ndarray, " round"]:
-    """sum_n p_n^2 in each round: by how much averaging shrinks the noise."""
-    if (devices is None) == (weights is None):
-        raise ConfigError("give either the number of devices or their weights")
-    if devices is not None:
-        count = np.asarray(devices)
-        if not (count >= 1).all():
-            raise ConfigError(f"a round needs at least one device, not {count.min()}")
-        squares = 1.0 / count
-    else:
-        squares = _squared_weights(np.asarray(weights, dtype=np.float64))
-    if squares.ndim and len(squares) != rounds:
-        raise ConfigError(f"{len(squares)} rounds of devices or weights for {rounds} rounds")
-    return np.asarray(np.broadcast_to(squares, (rounds,)), dtype=np.float64)
-
-
-def _squared_weights(
-    weights: Float64[np.ndarray, "*round device"],
-) -> Float64[np.ndarray, "*round"]:
-    if weights.ndim not in (1, 2):
-        raise ConfigError("weights are one for each device, or a row of them for each round")
-    if not (np.isfinite(weights).all() and (weights >= 0).all()):
-        raise ConfigError("weights must be finite and at least 0")
-    total = weights.sum(axis=-1)
-    # one part in 10^9 forgives weights such as ten times 0.1
-    wrong = np.abs(total - 1.0) > 1e-9
-    if wrong.any():
-        raise ConfigError(f"weights must sum to 1, not {total[wrong].flat[0]:g}")
-    return np.asarray((weights**2).sum(axis=-1))
-
-
-def _check_problem(rounds: int, initial_gap: float, L: float, tau: float) -> None:
+def _check_problem(rounds: int, devices: int, initial_gap: float, L: float, tau: float) -> None:
     if rounds < 1:
         raise ConfigError(f"a bound needs at least one round, not {rounds}")
+    if devices < 1:
+        raise ConfigError(f"a round needs at least one device, not {devices}")
     for name, value in (("smoothness", L), ("Polyak-Lojasiewicz constant", tau)):
         if not (value > 0 and math.isfinite(value)):
             raise ConfigError(f"the {name} must be positive and finite, not {value}")

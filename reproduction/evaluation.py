@@ -1,6 +1,6 @@
 """The paper's evaluation: its setting, the one constant fitted to it, minutes and bytes by scheme.
 
-The setting is a value, with the readings of what the paper leaves open; a scheme's round in it
+The setting is a value, with interpretations of what the paper leaves open; a scheme's round in it
 takes seconds by the timeline, and bytes by the same amounts. The paper prints minutes to a target
 accuracy and never how many local steps those are. Of the split schemes all minutes follow from one
 number of steps, found by `fit`; FL's does not, see `fl_rounds`. Knows no claim and no picture.
@@ -178,8 +178,8 @@ TWENTY_DEVICES = replace(EVALUATION, device_flops_per_s=(DEVICE_FLOPS_PER_S,) * 
 TINY_IMAGENET = replace(
     EVALUATION, samples=100_000, dimensions=replace(VIT_BASE, name="ViT-B/16", classes=200)
 )
-# other readings of the same text, by what they change
-READINGS: Mapping[str, Setting] = {
+# other interpretations of the same text, by what they change
+INTERPRETATIONS: Mapping[str, Setting] = {
     "as taken here": EVALUATION,
     "gradients in turn on the full band": replace(
         EVALUATION, rules=Rules(downlink=Sharing.IN_TURN)
@@ -196,7 +196,7 @@ READINGS: Mapping[str, Setting] = {
 # Section VIII-B.5, CIFAR-100, not IID; SplitLoRA is given as 11.96 times SFT
 SFT_MINUTES = Decimal("81.4")
 FL_MINUTES = Decimal("419.6")
-PRINTED_MINUTES: Mapping[str, Decimal] = {
+PUBLISHED_MINUTES: Mapping[str, Decimal] = {
     "sft": SFT_MINUTES,
     "sft-uncompressed": Decimal("906.9"),
     "splitlora-paper": Decimal("973.5"),
@@ -206,9 +206,9 @@ PRINTED_MINUTES: Mapping[str, Decimal] = {
 
 @dataclass(frozen=True)
 class Fit:
-    """A reading's best number of local steps, and how far each scheme's minutes are off then.
+    """The best number of local steps of a setting, and how far each scheme's minutes are off then.
 
-    `deviations` are parts of the printed minutes: 0.02 is 2 % above.
+    `deviations` are parts of the published minutes: 0.02 is 2 % above.
     """
 
     local_steps: float
@@ -223,16 +223,16 @@ class Fit:
 
 
 def fit(setting: Setting = EVALUATION) -> Fit:
-    """The local steps that make the worst relative deviation from `PRINTED_MINUTES` least."""
-    lines = {name: minutes_of(setting, SCHEMES[name]) for name in PRINTED_MINUTES}
-    steps = least_worst([_deviation(lines[name], PRINTED_MINUTES[name]) for name in lines])
+    """The local steps that make the worst relative deviation from `PUBLISHED_MINUTES` least."""
+    lines = {name: minutes_of(setting, SCHEMES[name]) for name in PUBLISHED_MINUTES}
+    steps = least_worst([_deviation(lines[name], PUBLISHED_MINUTES[name]) for name in lines])
     fitted = {name: line.after(steps) for name, line in lines.items()}
-    deviations = {name: fitted[name] / float(PRINTED_MINUTES[name]) - 1.0 for name in fitted}
+    deviations = {name: fitted[name] / float(PUBLISHED_MINUTES[name]) - 1.0 for name in fitted}
     return Fit(steps, steps / setting.epoch_steps, fitted, deviations)
 
 
 def fl_rounds(setting: Setting = EVALUATION) -> float:
-    """Rounds of one epoch in which FL with LoRA takes the printed minutes: a constant of its own.
+    """Rounds of one epoch in which FL with LoRA takes the published minutes: a constant of its own.
 
     FL with LoRA and SFT without compression are the same training, so one constant should do.
     """
@@ -240,9 +240,9 @@ def fl_rounds(setting: Setting = EVALUATION) -> float:
     return (float(FL_MINUTES) - line.start) / line.each_step / setting.epoch_steps
 
 
-def _deviation(line: Minutes, printed: Decimal) -> Minutes:
+def _deviation(line: Minutes, published: Decimal) -> Minutes:
     """The relative deviation is a line in the steps too."""
-    return Minutes(line.start / float(printed) - 1.0, line.each_step / float(printed))
+    return Minutes(line.start / float(published) - 1.0, line.each_step / float(published))
 
 
 def least_worst(deviations: Sequence[Minutes]) -> float:
@@ -277,7 +277,7 @@ class Evaluation:
     """A setting after as many rounds of one epoch as the paper's minutes on ViT-B imply.
 
     `minutes` by scheme, all after the same rounds; `fl_own_minutes` are FL's after `fl_rounds`, the
-    number that its printed minutes need.
+    number that its published minutes need.
     """
 
     setting: Setting

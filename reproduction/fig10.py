@@ -2,8 +2,8 @@
 
     python -m reproduction fig10        15 s; expected/fig10.csv, expected/fig10-claims.csv
 
-Analytic, by the timeline at full size, for three readings of what the paper leaves open about the
-links. Each draw is a round of SFT under three allocations: devices of 0.5 to 1.5 GHz, one SNR or
+Analytic, by the timeline at full size, for three kinds of links, since the paper leaves the kind
+open. Each draw is a round of SFT under three allocations: devices of 0.5 to 1.5 GHz, one SNR or
 SNRs that differ, the server's queue included.
 """
 
@@ -39,7 +39,7 @@ from cutlayer.rounds.simulate import simulate
 from cutlayer.rounds.work import DeviceWork
 from reproduction.algorithm3 import PublishedAlgorithm3
 from reproduction.catalogue import Made, Options
-from reproduction.claims import Claim, judge_larger, judge_reduction
+from reproduction.claims import Claim, Said, judge_larger
 from reproduction.evaluation import (
     DEVICE_FLOPS_PER_HZ,
     EVALUATION,
@@ -47,7 +47,7 @@ from reproduction.evaluation import (
     Setting,
     work_of,
 )
-from reproduction.output import caption, write
+from reproduction.output import Cells, caption, write
 
 _LOG = logging.getLogger(f"cutlayer.{__name__}")
 
@@ -59,8 +59,8 @@ _ALIKE = 1e-6
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What tells the devices' links apart: a uniform spread of their mean ratios, fading."""
+class Links:
+    """What tells the devices' links apart: a uniform spread of their mean SNRs, fading."""
 
     name: str
     spread_db: float
@@ -68,10 +68,10 @@ class Reading:
 
 
 # the first one is what the paper's text says
-READINGS = (
-    Reading("equal ratios", 0.0, NoFading()),
-    Reading("ratios within 10 dB either way", 10.0, NoFading()),
-    Reading("equal means, Rayleigh fading", 0.0, Rayleigh()),
+LINKS = (
+    Links("equal ratios", 0.0, NoFading()),
+    Links("ratios within 10 dB either way", 10.0, NoFading()),
+    Links("equal means, Rayleigh fading", 0.0, Rayleigh()),
 )
 
 
@@ -79,7 +79,7 @@ READINGS = (
 class Delays:
     """Seconds of a round by allocation ("optimal", "even", "random"), the same draws for each."""
 
-    reading: Reading
+    links: Links
     bandwidth_hz: float
     delay_s: Mapping[str, Float64[np.ndarray, " draw"]]
 
@@ -93,12 +93,12 @@ class Delays:
         return np.asarray(100 * (1 - self.delay_s["optimal"] / self.delay_s[baseline]))
 
 
-def delays_by_reading(bandwidth_hz: float, draws: int = DRAWS) -> tuple[Delays, ...]:
-    """The rounds of each reading on a band of `bandwidth_hz`."""
-    return tuple(delays_of(reading, bandwidth_hz, draws) for reading in READINGS)
+def delays_by_links(bandwidth_hz: float, draws: int = DRAWS) -> tuple[Delays, ...]:
+    """The rounds of each kind of links on a band of `bandwidth_hz`."""
+    return tuple(delays_of(links, bandwidth_hz, draws) for links in LINKS)
 
 
-def delays_of(reading: Reading, bandwidth_hz: float, draws: int = DRAWS) -> Delays:
+def delays_of(links: Links, bandwidth_hz: float, draws: int = DRAWS) -> Delays:
     """Rounds of one epoch after the first; draw d is the same whatever the band is."""
     setting = EVALUATION
     allocations: dict[str, Allocation] = {
@@ -106,17 +106,17 @@ def delays_of(reading: Reading, bandwidth_hz: float, draws: int = DRAWS) -> Dela
         "even": even(setting.devices),
         "random": Random(setting.devices, seed=0),
     }
-    drawn = [_draw(reading, bandwidth_hz, setting, number) for number in range(1, draws + 1)]
+    drawn = [_draw(links, bandwidth_hz, setting, number) for number in range(1, draws + 1)]
     delays = {
         name: np.array([draw.delay_s(allocation) for draw in drawn])
         for name, allocation in allocations.items()
     }
-    return Delays(reading, bandwidth_hz, delays)
+    return Delays(links, bandwidth_hz, delays)
 
 
-def algorithm_3_agrees(reading: Reading, bandwidth_hz: float, draws: int = DRAWS) -> float:
+def algorithm_3_agrees(links: Links, bandwidth_hz: float, draws: int = DRAWS) -> float:
     """Percent of the draws in which the published Algorithm 3 ends with the optimal shares."""
-    drawn = [_draw(reading, bandwidth_hz, EVALUATION, number) for number in range(1, draws + 1)]
+    drawn = [_draw(links, bandwidth_hz, EVALUATION, number) for number in range(1, draws + 1)]
     return 100 * sum(draw.algorithm_3_agrees() for draw in drawn) / draws
 
 
@@ -158,15 +158,15 @@ class _Draw:
         return work_of(self.setting, SFT, links, first_round=False)
 
 
-def _draw(reading: Reading, bandwidth_hz: float, setting: Setting, number: int) -> _Draw:
+def _draw(links: Links, bandwidth_hz: float, setting: Setting, number: int) -> _Draw:
     rng = np.random.default_rng(number)
     hertz = rng.uniform(*_DEVICE_HZ, setting.devices)
-    spread_db = rng.uniform(-reading.spread_db, reading.spread_db, setting.devices)
+    spread_db = rng.uniform(-links.spread_db, links.spread_db, setting.devices)
     ratios_db = setting.snr_db + spread_db
     return _Draw(
         number,
         replace(setting, device_flops_per_s=tuple((DEVICE_FLOPS_PER_HZ * hertz).tolist())),
-        SnrChannel(bandwidth_hz, ratios_db, ratios_db, fading=reading.fading),
+        SnrChannel(bandwidth_hz, ratios_db, ratios_db, fading=links.fading),
     )
 
 
@@ -179,8 +179,8 @@ def claims_of(
 ) -> tuple[Claim, ...]:
     """The largest gain, that there is one everywhere, and that a narrow band keeps it.
 
-    Each reading's by bandwidth [Hz]: `rounds`, and `agreeing`, the percent of them in which the
-    published Algorithm 3 ends with the optimal shares.
+    By bandwidth [Hz], for each kind of links: `rounds`, and `agreeing`, the percent of them in
+    which the published Algorithm 3 ends with the optimal shares.
     """
     narrow, wide = min(rounds), max(rounds)
     everywhere = [delays for some in rounds.values() for delays in some]
@@ -192,21 +192,22 @@ def claims_of(
 
 
 def reduction(narrow: Sequence[Delays]) -> Claim:
-    """The largest gain over even shares on the paper's band; of its own reading, the first."""
+    """The largest gain over even shares on the paper's band; of its own words, the first."""
     own, spread, fading = narrow
     ours = _most(own)
     reached = 100 * float(np.mean(fading.saved_percent("even") >= float(REDUCTION_PERCENT)))
-    return Claim(
+    said = Said(
         "delay reduced by the allocation of bandwidth",
         f"up to {REDUCTION_PERCENT} %",
-        REDUCTION_PERCENT,
-        ours,
         "%",
-        judge_reduction(REDUCTION_PERCENT, ours),
+        REDUCTION_PERCENT,
+    )
+    return said.reduction(
+        ours,
         f"With the text's equal ratios of {EVALUATION.snr_db:g} dB only devices' compute rates "
         f"differ: against even shares {_mean(own):.1f} % on average, {ours:.1f} % at most of "
-        f"{own.draws} rounds. With {spread.reading.name} it is {_mean(spread):.1f} and "
-        f"{_most(spread):.1f} %; with {fading.reading.name} {_mean(fading):.1f} and "
+        f"{own.draws} rounds. With {spread.links.name} it is {_mean(spread):.1f} and "
+        f"{_most(spread):.1f} %; with {fading.links.name} {_mean(fading):.1f} and "
         f"{_most(fading):.1f} %, and {reached:.0f} % of rounds reach what is printed. Against "
         f"random shares it is {_mean(own, 'random'):.1f} % on average with equal ratios: it takes "
         "fading, or that baseline.",
@@ -215,21 +216,22 @@ def reduction(narrow: Sequence[Delays]) -> Claim:
 
 def _outperforms(everywhere: Sequence[Delays], agreeing: Sequence[Sequence[float]]) -> Claim:
     means = {
-        (baseline, delays.bandwidth_hz, delays.reading.name): _mean(delays, baseline)
+        (baseline, delays.bandwidth_hz, delays.links.name): _mean(delays, baseline)
         for delays in everywhere
         for baseline in BASELINES
     }
-    baseline, bandwidth_hz, reading = nearest = min(means, key=means.__getitem__)
+    baseline, bandwidth_hz, links = nearest = min(means, key=means.__getitem__)
     ours = means[nearest]
     worst = min(float(delays.saved_percent("even").min()) for delays in everywhere)
-    return Claim(
+    said = Said(
         "optimal shares against even and random ones, every bandwidth",
         "consistently outperforms",
-        None,
-        ours,
         "%",
+    )
+    return said.judged(
+        ours,
         judge_larger(ours, 0.0, noise=0.0),
-        f"The least mean gain is against {baseline} shares at {bandwidth_hz / 1e6:g} MHz, {reading}"
+        f"The least mean gain is against {baseline} shares at {bandwidth_hz / 1e6:g} MHz, {links}"
         f". Of single rounds the worst is {worst:+.2f} % against even shares: shares are optimal "
         "for a round without a queue at the server. Algorithm 3 as published ends with the same "
         f"shares in {_listed(agreeing[0])} % of the rounds of the three readings on the narrowest "
@@ -239,12 +241,13 @@ def _outperforms(everywhere: Sequence[Delays], agreeing: Sequence[Sequence[float
 
 def _narrow(narrow: Delays, wide: Delays) -> Claim:
     ours, other = _mean(narrow), _mean(wide)
-    return Claim(
+    said = Said(
         "gain over even shares, narrow band against wide",
         "maintained in a constrained network",
-        None,
-        ours,
         "%",
+    )
+    return said.judged(
+        ours,
         judge_larger(ours, other, noise=0.0),
         f"With equal ratios the mean is {ours:.1f} % at {narrow.bandwidth_hz / 1e6:g} MHz and "
         f"{other:.1f} % at {wide.bandwidth_hz / 1e6:g} MHz, where the server's queue takes more of "
@@ -282,7 +285,7 @@ def draw(rounds: Mapping[float, Sequence[Delays]], setting: str) -> Figure:
     for axes, delays in zip(panels, zip(*rounds.values(), strict=True), strict=True):
         for name in _LINES:
             _line(axes, bandwidths, [one.delay_s[name] for one in delays], name)
-        axes.set_title(delays[0].reading.name)
+        axes.set_title(delays[0].links.name)
         axes.set_xticks([bandwidth / 1e6 for bandwidth in bandwidths])
         axes.set_xlabel("bandwidth [MHz]")
     panels[0].set_yscale("log")
@@ -308,36 +311,21 @@ def _line(
 
 
 BANDWIDTHS_HZ = (5e6, 10e6, 20e6, 30e6)
-COLUMNS = (
-    "reading",
-    "bandwidth_mhz",
-    "allocation",
-    "mean_s",
-    "median_s",
-    "longest_s",
-    "optimal_saves_mean_percent",
-    "optimal_saves_most_percent",
-    "algorithm_3_agrees_percent",
-)
 _QUICK_DRAWS = 4
 
 
 def make(options: Options, output: Path) -> Made:
-    """Compute, judge, and write fig10.csv, fig10-claims.csv, .png and .svg.
-
-    Of the options `quick` alone matters: a few draws. Raises RunError for an output that cannot be
-    written.
-    """
+    """Compute, judge, write; of the options `quick` alone matters: a few draws."""
     draws = _QUICK_DRAWS if options.quick else DRAWS
     rounds = {}
     for bandwidth_hz in BANDWIDTHS_HZ:
         _LOG.info(f"{bandwidth_hz / 1e6:g} MHz: {draws} rounds of each reading")
-        rounds[bandwidth_hz] = delays_by_reading(bandwidth_hz, draws)
+        rounds[bandwidth_hz] = delays_by_links(bandwidth_hz, draws)
     agreeing = {
-        bandwidth_hz: [algorithm_3_agrees(reading, bandwidth_hz, draws) for reading in READINGS]
+        bandwidth_hz: [algorithm_3_agrees(links, bandwidth_hz, draws) for links in LINKS]
         for bandwidth_hz in BANDWIDTHS_HZ
     }
-    claims, tables = claims_of(rounds, agreeing), {"fig10": (COLUMNS, _rows(rounds, agreeing))}
+    claims, tables = claims_of(rounds, agreeing), {"fig10": _rows(rounds, agreeing)}
     setting = (
         f"{EVALUATION.dimensions.name} cut after block {EVALUATION.cut}, {EVALUATION.devices} "
         f"devices of 0.5 to 1.5 GHz, mean ratio {EVALUATION.snr_db:g} dB; an epoch by the timeline,"
@@ -348,18 +336,20 @@ def make(options: Options, output: Path) -> Made:
 
 def _rows(
     rounds: Mapping[float, Sequence[Delays]], agreeing: Mapping[float, Sequence[float]]
-) -> Iterator[tuple[str, ...]]:
-    """A line of `COLUMNS` for each reading, bandwidth and allocation."""
+) -> Iterator[Cells]:
+    """Each kind of links, bandwidth and allocation."""
     for bandwidth_hz, some in rounds.items():
         for delays, percent in zip(some, agreeing[bandwidth_hz], strict=True):
             for name, delay_s in delays.delay_s.items():
                 saved = delays.saved_percent(name)
-                values = (delay_s.mean(), np.median(delay_s), delay_s.max())
-                yield (
-                    delays.reading.name,
-                    f"{bandwidth_hz / 1e6:g}",
-                    name,
-                    *(f"{float(value):.6f}" for value in values),
-                    *(f"{float(value):.6f}" for value in (saved.mean(), saved.max())),
-                    f"{percent:.6f}" if name == "optimal" else "",
-                )
+                yield {
+                    "reading": delays.links.name,
+                    "bandwidth_mhz": f"{bandwidth_hz / 1e6:g}",
+                    "allocation": name,
+                    "mean_s": f"{delay_s.mean():.6f}",
+                    "median_s": f"{np.median(delay_s):.6f}",
+                    "longest_s": f"{delay_s.max():.6f}",
+                    "optimal_saves_mean_percent": f"{saved.mean():.6f}",
+                    "optimal_saves_most_percent": f"{saved.max():.6f}",
+                    "algorithm_3_agrees_percent": f"{percent:.6f}" if name == "optimal" else "",
+                }

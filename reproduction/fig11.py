@@ -15,12 +15,12 @@ from matplotlib.figure import Figure
 from cutlayer.report.bars import OURS, PAPER_COLOUR, Series, draw_bars, legend_and_title
 from cutlayer.report.drawing import MUTED, new_figure
 from reproduction.catalogue import Made, Options
-from reproduction.claims import Claim, judge_larger, judge_number
+from reproduction.claims import Claim, Said, judge_larger
 from reproduction.evaluation import (
     EVALUATION,
     FL_MINUTES,
     NAMES,
-    PRINTED_MINUTES,
+    PUBLISHED_MINUTES,
     SFT_MINUTES,
     TINY_IMAGENET,
     Evaluation,
@@ -29,7 +29,7 @@ from reproduction.evaluation import (
     fitted_words,
     words_of,
 )
-from reproduction.output import write
+from reproduction.output import Cells, write
 
 _LOG = logging.getLogger(f"cutlayer.{__name__}")
 
@@ -44,7 +44,7 @@ FL_TIMES_SFT = Decimal("5.15")
 def claims_of(cifar: Evaluation, tiny: Evaluation) -> tuple[Claim, ...]:
     """Minutes of five schemes, four ratios, and that SFT is the fastest on both data sets."""
     return (
-        *(_minutes(cifar, name) for name in PRINTED_MINUTES),
+        *(_minutes(cifar, name) for name in PUBLISHED_MINUTES),
         _fl_minutes(cifar),
         *(_times(cifar, name) for name in TIMES_SFT),
         _fl_times(cifar),
@@ -54,60 +54,42 @@ def claims_of(cifar: Evaluation, tiny: Evaluation) -> tuple[Claim, ...]:
 
 
 def _minutes(cifar: Evaluation, name: str) -> Claim:
-    printed, ours = PRINTED_MINUTES[name], cifar.minutes[name]
+    published, ours = PUBLISHED_MINUTES[name], cifar.minutes[name]
     given = " (given as 11.96 times SFT)" if name == "splitlora-paper" else ""
-    return Claim(
-        f"delay of {NAMES[name]}",
-        f"{printed} min{given}",
-        printed,
-        ours,
-        "min",
-        judge_number(printed, ours),
-        f"At {fitted_words(cifar)}, the one constant fitted to the four split schemes.",
+    said = Said(f"delay of {NAMES[name]}", f"{published} min{given}", "min", published)
+    return said.number(
+        ours, f"At {fitted_words(cifar)}, the one constant fitted to the four split schemes."
     )
 
 
 def _fl_minutes(cifar: Evaluation) -> Claim:
     ours = cifar.minutes["fl-lora"]
-    return Claim(
-        "delay of FL",
-        f"{FL_MINUTES} min",
-        FL_MINUTES,
+    said = Said("delay of FL", f"{FL_MINUTES} min", "min", FL_MINUTES)
+    return said.number(
         ours,
-        "min",
-        judge_number(FL_MINUTES, ours, implied=ours),
         "FL with LoRA and SFT without compression are the same training, so they need the same "
         f"{cifar.rounds:.2f} epochs, and by the paper's own cost formulas these take FL "
         f"{ours:.1f} min; {FL_MINUTES} min are {cifar.fl_rounds:.1f} epochs, "
         f"{cifar.fl_rounds / cifar.rounds:.1f} times as many.",
+        implied=ours,
     )
 
 
 def _times(cifar: Evaluation, name: str) -> Claim:
-    says, printed = TIMES_SFT[name]
+    says, published = TIMES_SFT[name]
     ours = cifar.times_sft(name)
-    return Claim(
-        f"delay of {NAMES[name]} over that of SFT",
-        says,
-        printed,
-        ours,
-        "times",
-        judge_number(printed, ours),
-        "From the minutes above, after the same number of local steps.",
-    )
+    said = Said(f"delay of {NAMES[name]} over that of SFT", says, "times", published)
+    return said.number(ours, "From the minutes above, after the same number of local steps.")
 
 
 def _fl_times(cifar: Evaluation) -> Claim:
     ours = cifar.times_sft("fl-lora")
-    return Claim(
-        "delay of FL over that of SFT",
-        f"{FL_TIMES_SFT}x",
-        FL_TIMES_SFT,
+    said = Said("delay of FL over that of SFT", f"{FL_TIMES_SFT}x", "times", FL_TIMES_SFT)
+    return said.number(
         ours,
-        "times",
-        judge_number(FL_TIMES_SFT, ours, implied=ours),
         "After the same number of epochs FL, which sends no activations, is the faster one; with "
         f"{cifar.fl_rounds:.1f} epochs for FL alone the ratio is {cifar.fl_own_times_sft:.2f}.",
+        implied=ours,
     )
 
 
@@ -116,12 +98,11 @@ def _fastest(seen: Evaluation, data: str) -> Claim:
     second = min(others, key=others.__getitem__)
     split = min(value for name, value in others.items() if name != "fl-lora")
     number = "" if data == "CIFAR-100" else "; the text gives no number for this data set"
-    return Claim(
-        f"SFT against the fastest other scheme, {data}",
-        "SFT is the fastest",
-        None,
+    said = Said(
+        f"SFT against the fastest other scheme, {data}", "SFT is the fastest", "times SFT's delay"
+    )
+    return said.judged(
         others[second] / seen.minutes["sft"],
-        "times SFT's delay",
         judge_larger(others[second], seen.minutes["sft"], noise=0.0),
         f"After equal epochs SFT takes {seen.minutes['sft']:.1f} min, {NAMES[second]} "
         f"{others[second]:.1f} min; of the split schemes SFT is the fastest (the next takes "
@@ -131,12 +112,12 @@ def _fastest(seen: Evaluation, data: str) -> Claim:
 
 def largest_reduction() -> float:
     """The largest of the text's own reductions of delay [%]: against SL."""
-    return 100 * (1 - float(SFT_MINUTES) / float(PRINTED_MINUTES["sl"]))
+    return 100 * (1 - float(SFT_MINUTES) / float(PUBLISHED_MINUTES["sl"]))
 
 
 # the text's minutes, on CIFAR-100 alone
-PRINTED: dict[str, float] = {
-    name: float(FL_MINUTES if name == "fl-lora" else PRINTED_MINUTES[name]) for name in NAMES
+PUBLISHED: dict[str, float] = {
+    name: float(FL_MINUTES if name == "fl-lora" else PUBLISHED_MINUTES[name]) for name in NAMES
 }
 
 
@@ -150,7 +131,7 @@ def draw(cifar: Evaluation, tiny: Evaluation, setting: str) -> Figure:
         left,
         list(NAMES.values()),
         [
-            Series("paper", [PRINTED[name] for name in names], PAPER_COLOUR),
+            Series("paper", [PUBLISHED[name] for name in names], PAPER_COLOUR),
             Series(ours, [cifar.minutes[name] for name in names], OURS),
         ],
         "virtual time [min]",
@@ -176,14 +157,8 @@ def draw(cifar: Evaluation, tiny: Evaluation, setting: str) -> Figure:
     return figure
 
 
-COLUMNS = ("data", "scheme", "rounds", "local_steps", "minutes", "paper_minutes")
-
-
 def make(options: Options, output: Path) -> Made:
-    """Compute, judge, and write fig11.csv, fig11-claims.csv, .png and .svg.
-
-    No option matters. Raises RunError for an output that cannot be written.
-    """
+    """Compute, judge, write; no option matters."""
     fitted = fit()
     cifar, tiny = (evaluate(setting, fitted) for setting in (EVALUATION, TINY_IMAGENET))
     _LOG.info(
@@ -197,18 +172,18 @@ def make(options: Options, output: Path) -> Made:
         return draw(cifar, tiny, setting)
 
     claims = claims_of(cifar, tiny)
-    return write("fig11", output, setting, claims, {"fig11": (COLUMNS, rows)}, picture)
+    return write("fig11", output, setting, claims, {"fig11": rows}, picture)
 
 
-def _rows(data: str, seen: Evaluation) -> list[tuple[str, ...]]:
+def _rows(data: str, seen: Evaluation) -> list[Cells]:
     return [
-        (
-            data,
-            name,
-            f"{seen.rounds:.6f}",
-            f"{seen.local_steps:.6f}",
-            f"{seen.minutes[name]:.6f}",
-            str(PRINTED[name]) if data == "CIFAR-100" else "",
-        )
+        {
+            "data": data,
+            "scheme": name,
+            "rounds": f"{seen.rounds:.6f}",
+            "local_steps": f"{seen.local_steps:.6f}",
+            "minutes": f"{seen.minutes[name]:.6f}",
+            "paper_minutes": PUBLISHED[name] if data == "CIFAR-100" else "",
+        }
         for name in NAMES
     ]

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from cutlayer.report.bars import OURS, OURS_LIGHT, Series, draw_bars, legend_and_title
 from cutlayer.report.drawing import new_figure
 from reproduction.catalogue import Made, Options
-from reproduction.claims import Claim, Verdict, judge_at_most, judge_larger
+from reproduction.claims import Claim, Said, Verdict, judge_at_most, judge_larger
 from reproduction.evaluation import (
     EVALUATION,
     LARGE_MODEL,
@@ -31,11 +31,10 @@ from reproduction.evaluation import (
     fit,
     words_of,
 )
-from reproduction.output import write
+from reproduction.output import Cells, write
 
 _LOG = logging.getLogger(f"cutlayer.{__name__}")
 
-COLUMNS = ("setting", "scheme", "epochs", "minutes", "times_sft", "paper_times_sft")
 LEAST_TIMES = Decimal("2.5")
 
 
@@ -50,10 +49,7 @@ class Pair:
 
 
 def make(options: Options, output: Path) -> Made:
-    """Compute, judge, and write fig12.csv, fig12-claims.csv, .png and .svg.
-
-    No option matters. Raises RunError for an output that cannot be written.
-    """
+    """Compute, judge, write; no option matters."""
     pair = Pair(("ViT-B", "ViT-L"), *both(LARGE_MODEL))
     return write_pair("fig12", output, pair, claims_of)
 
@@ -74,7 +70,7 @@ def write_pair(
     first, second = pair.labels
     _LOG.info(f"{second} after the {pair.second.rounds:.2f} epochs of {first}")
     settings = zip(pair.labels, (pair.first, pair.second), pair.fl_times_sft, strict=True)
-    tables = {name: (COLUMNS, [row for each in settings for row in _rows(*each)])}
+    tables = {name: [row for each in settings for row in _rows(*each)]}
     setting = words_of(pair.first.setting, pair.second.setting)
     claims = claims_of(pair.first, pair.second)
     return write(name, output, setting, claims, tables, lambda: draw(pair, setting))
@@ -90,12 +86,14 @@ def _lead(large: Evaluation) -> Claim:
     times = {name: large.times_sft(name) for name in SPLIT_BASELINES}
     nearest = min(times, key=times.__getitem__)
     ours = times[nearest]
-    return Claim(
+    said = Said(
         "delay of the fastest other split scheme over that of SFT, ViT-L",
         f"at least {LEAST_TIMES}x",
-        LEAST_TIMES,
-        ours,
         "times",
+        LEAST_TIMES,
+    )
+    return said.judged(
+        ours,
         judge_at_most(1 / LEAST_TIMES, 1 / ours, reach=inf),
         f"That is {NAMES[nearest]}, after as many epochs as with ViT-B; for FL it holds with the "
         f"{large.fl_rounds:.1f} epochs that its minutes with ViT-B need "
@@ -108,12 +106,9 @@ def _fl_gap(base: Evaluation, large: Evaluation) -> Claim:
     before, after = base.fl_own_times_sft, large.fl_own_times_sft
     verdict = judge_larger(before, after, noise=0.0)
     turned = "narrows" if verdict is Verdict.ORDERING else "widens"
-    return Claim(
-        "delay of FL over that of SFT, ViT-L against ViT-B",
-        "the gap narrows",
-        None,
+    said = Said("delay of FL over that of SFT, ViT-L against ViT-B", "the gap narrows", "times")
+    return said.judged(
         after,
-        "times",
         verdict,
         f"From {before:.2f} with ViT-B it {turned} to {after:.2f} with ViT-L: FL computes the whole"
         f" model on the device, whose time grows {_growth(base, large):.1f} times, activations only"
@@ -126,16 +121,18 @@ def _growth(base: Evaluation, large: Evaluation) -> float:
     return large.fl_own_minutes / base.fl_own_minutes
 
 
-def _rows(label: str, seen: Evaluation, printed: float | None) -> Iterator[tuple[str, ...]]:
-    """Lines of `COLUMNS`; `printed` is how many times SFT's delay the paper gives for FL."""
+def _rows(label: str, seen: Evaluation, published: float | None) -> Iterator[Cells]:
+    """Each scheme; `published` is how many times SFT's delay the paper gives for FL."""
+
+    def row(name: str, epochs: float, minutes: float, times: float, paper: str = "") -> Cells:
+        numbers = {"epochs": epochs, "minutes": minutes, "times_sft": times}
+        shown = {heading: f"{number:.6f}" for heading, number in numbers.items()}
+        return {"setting": label, "scheme": name, **shown, "paper_times_sft": paper}
+
     for name in NAMES:
-        yield (label, name, *_row(seen.rounds, seen.minutes[name], seen.times_sft(name)), "")
-    own = _row(seen.fl_rounds, seen.fl_own_minutes, seen.fl_own_times_sft)
-    yield (label, "fl-lora", *own, "" if printed is None else f"{printed:.6f}")
-
-
-def _row(epochs: float, minutes: float, times: float) -> tuple[str, str, str]:
-    return (f"{epochs:.6f}", f"{minutes:.6f}", f"{times:.6f}")
+        yield row(name, seen.rounds, seen.minutes[name], seen.times_sft(name))
+    paper = "" if published is None else f"{published:.6f}"
+    yield row("fl-lora", seen.fl_rounds, seen.fl_own_minutes, seen.fl_own_times_sft, paper)
 
 
 def draw(pair: Pair, setting: str) -> Figure:

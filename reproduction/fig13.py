@@ -10,7 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from reproduction.catalogue import Made, Options
-from reproduction.claims import Claim, Reference, judge_larger, judge_number
+from reproduction.claims import Claim, Reference, Said, judge_larger
 from reproduction.evaluation import NAMES, TWENTY_DEVICES, Evaluation
 from reproduction.fig11 import FL_TIMES_SFT
 from reproduction.fig12 import Pair, both, write_pair
@@ -21,12 +21,9 @@ _SIGNIFICANT_PERCENT = 5.0
 
 
 def make(options: Options, output: Path) -> Made:
-    """Compute, judge, and write fig13.csv, fig13-claims.csv, .png and .svg.
-
-    No option matters. Raises RunError for an output that cannot be written.
-    """
-    printed = float(FL_TIMES_SFT), float(FL_TIMES_SFT_OF_TWENTY)
-    pair = Pair(("8 devices", "20 devices"), *both(TWENTY_DEVICES), printed)
+    """Compute, judge, write; no option matters."""
+    published = float(FL_TIMES_SFT), float(FL_TIMES_SFT_OF_TWENTY)
+    pair = Pair(("8 devices", "20 devices"), *both(TWENTY_DEVICES), published)
     return write_pair("fig13", output, pair, claims_of)
 
 
@@ -37,33 +34,28 @@ def claims_of(eight: Evaluation, twenty: Evaluation) -> tuple[Claim, ...]:
 
 def _fl_times(eight: Evaluation, twenty: Evaluation) -> Claim:
     ours = twenty.fl_own_times_sft
-    return Claim(
+    said = Said(
         "delay of FL over that of SFT, 20 devices",
         f"{FL_TIMES_SFT_OF_TWENTY}x",
-        FL_TIMES_SFT_OF_TWENTY,
-        ours,
         "times",
-        judge_number(
-            FL_TIMES_SFT_OF_TWENTY,
-            ours,
-            reference=Reference(FL_TIMES_SFT, eight.fl_own_times_sft),
-        ),
+        FL_TIMES_SFT_OF_TWENTY,
+    )
+    return said.number(
+        ours,
         f"With the epochs of 8 devices (FL its own {twenty.fl_rounds:.1f}) it falls from "
         f"{eight.fl_own_times_sft:.2f}, as the paper's falls from {FL_TIMES_SFT}, but further; "
         f"after the same {twenty.rounds:.2f} epochs FL takes {twenty.times_sft('fl-lora'):.2f} of "
         f"SFT's delay.",
+        reference=Reference(FL_TIMES_SFT, eight.fl_own_times_sft),
     )
 
 
 def _baselines(eight: Evaluation, twenty: Evaluation, name: str) -> Claim:
     before, after = eight.minutes[name], twenty.minutes[name]
     change = 100 * (after / before - 1)
-    return Claim(
-        f"delay of {NAMES[name]}, 20 devices against 8",
-        "degrades significantly",
-        None,
+    said = Said(f"delay of {NAMES[name]}, 20 devices against 8", "degrades significantly", "%")
+    return said.judged(
         change,
-        "%",
         judge_larger(change, 0.0, noise=_SIGNIFICANT_PERCENT),
         f"It goes from {before:.0f} to {after:.0f} min: shares of the band are narrower, but each "
         f"device has less data by as much, so an epoch sends the same bytes over the same band.",

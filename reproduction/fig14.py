@@ -21,11 +21,10 @@ from cutlayer.profiling.training import standard_error
 from cutlayer.report.drawing import INK, new_figure
 from cutlayer.report.vocabulary import OTHER_COLOUR
 from reproduction.catalogue import Made, Options
-from reproduction.claims import Claim, Verdict, judge_at_most, judge_larger
+from reproduction.claims import Claim, Said, Verdict, judge_at_most, judge_larger
 from reproduction.fig5 import SFT_PAPER
 from reproduction.output import caption, write
 from reproduction.training import (
-    CURVE_COLUMNS,
     DEVICES,
     Curves,
     Job,
@@ -81,12 +80,14 @@ def _after_six(seen: Seen) -> Claim:
     few, many, noise = min(seen.curves), max(seen.curves), noise_of(seen)
     number = min(WITHIN, seen.rounds[-1])
     most, fewest = at(seen, many, number), at(seen, few, number)
-    return Claim(
+    said = Said(
         f"accuracy after {number} rounds, {many} samples less {few}",
         f"above {MOST} % less about {FEWEST} %",
-        MOST - FEWEST,
-        most - fewest,
         "points",
+        MOST - FEWEST,
+    )
+    return said.judged(
+        most - fewest,
         judge_larger(most, fewest, noise=noise),
         f"{most:.1f} % less {fewest:.1f} % (uncertain by {noise:.1f} points on "
         f"{seen.test_samples} test samples): five times the samples as in the paper, but a smaller "
@@ -104,12 +105,9 @@ def _sooner(seen: Seen) -> Claim:
     ]
     rounds = float(reached[0]) if reached else math.nan
     shown = f"in round {rounds:.0f}" if reached else "not clearly"
-    return Claim(
-        f"rounds with {many} samples to where {few} end",
-        "fewer rounds",
-        None,
+    said = Said(f"rounds with {many} samples to where {few} end", "fewer rounds", "rounds")
+    return said.judged(
         rounds,
-        "rounds",
         judge_larger(float(seen.rounds[-1]), rounds, noise=0.0),
         f"{few} samples end at {goal:.1f} % after {seen.rounds[-1]} rounds; {many} are"
         f" {noise:.1f} points (the uncertainty) above that {shown}.",
@@ -120,12 +118,11 @@ def _at_the_end(seen: Seen) -> Claim:
     few, many, noise = min(seen.curves), max(seen.curves), noise_of(seen)
     most, fewest = seen.last(many), seen.last(few)
     ends = ", ".join(f"{seen.last(n):.1f} % with {n}" for n in sorted(seen.curves))
-    return Claim(
-        f"final accuracy, {many} samples less {few}",
-        "a slight decrease with fewer",
-        None,
+    said = Said(
+        f"final accuracy, {many} samples less {few}", "a slight decrease with fewer", "points"
+    )
+    return said.judged(
         most - fewest,
-        "points",
         judge_larger(most, fewest, noise=noise),
         f"After {seen.rounds[-1]} rounds {ends} (differences uncertain by {noise:.1f} points);"
         " the text does not say how slight.",
@@ -145,15 +142,8 @@ def _stable(seen: Seen) -> Claim:
     )
     if verdict is Verdict.NOT_REPRODUCED and not reach > float(STABLE):
         reason += f"; {reach:.0f} rounds were trained, so {STABLE} could not have been missed"
-    return Claim(
-        "rounds to a stable accuracy, the slowest",
-        f"within {STABLE}",
-        STABLE,
-        float(found[slowest]),
-        "rounds",
-        verdict,
-        f"{reason}.",
-    )
+    said = Said("rounds to a stable accuracy, the slowest", f"within {STABLE}", "rounds", STABLE)
+    return said.judged(float(found[slowest]), verdict, f"{reason}.")
 
 
 _COLOURS = ("#9cc3e3", "#3f83bd", "#123f6b")
@@ -208,19 +198,15 @@ SHARE, QUICK_SHARE = 48, 16
 TIMES = (1, 3, 5)
 SIZE = Size(rounds=22, local_steps=1, batch=12, test_samples=300)
 QUICK_SIZE = Size(rounds=2, local_steps=1, batch=4, test_samples=40)
-COLUMNS = ("samples", *CURVE_COLUMNS)
 
 
 def make(options: Options, output: Path) -> Made:
-    """Train on each amount, judge the claims; write fig14.csv, fig14-claims.csv, .png and .svg.
-
-    Raises CutlayerError for a model, data set or setting that cannot be, before any training.
-    """
+    """Train on each amount, judge, write."""
     amounts = [times * (QUICK_SHARE if options.quick else SHARE) for times in TIMES]
-    jobs = [Job(n, f"{n} samples", (n,), config_of(options, n)) for n in amounts]
+    jobs = [Job(n, f"{n} samples", {"samples": n}, config_of(options, n)) for n in amounts]
     seen, rows = train_lines(jobs, options.seeds, evaluated, output)
     setting = setting_of(jobs[0].config, options)
-    tables = {"fig14": (COLUMNS, rows)}
+    tables = {"fig14": rows}
     return write("fig14", output, setting, claims_of(seen), tables, lambda: draw(seen, setting))
 
 

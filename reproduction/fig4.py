@@ -23,8 +23,8 @@ from cutlayer.profiling.training import standard_error
 from cutlayer.report.drawing import INK, new_figure
 from cutlayer.report.vocabulary import OTHER_COLOUR
 from reproduction.catalogue import Made, Options
-from reproduction.claims import Claim, Verdict, judge_at_most
-from reproduction.output import caption, write
+from reproduction.claims import Claim, Said, Verdict, judge_at_most
+from reproduction.output import Cells, caption, write
 from reproduction.points import BY_BITS, BY_SPARSITY, Point
 from reproduction.training import Run, Size, config_of, setting_of, train_grid
 
@@ -148,12 +148,11 @@ def _mean_square(given: Surface, test_samples: int) -> Claim:
     if verdict is Verdict.NOT_REPRODUCED and ours <= float(MEAN_SQUARE):
         reason += ", so the bound could not have been missed"
     shares = given.falling
-    return Claim(
-        f"mean squared error of (35), {given.name}",
-        f"less than {MEAN_SQUARE} %",
-        MEAN_SQUARE,
+    said = Said(
+        f"mean squared error of (35), {given.name}", f"less than {MEAN_SQUARE} %", "%", MEAN_SQUARE
+    )
+    return said.judged(
         ours,
-        "%",
         verdict,
         f"{reason}. The surface falls as more is kept on {100 * shares.by_keep_ratio:.0f} % of it, "
         f"as bits are added on {100 * shares.by_bits:.0f} %, either on {100 * shares.either:.0f}"
@@ -268,33 +267,10 @@ def _missed(axes: Axes, seen: Seen) -> None:
 SIZE = Size(rounds=3, local_steps=4, batch=12, test_samples=300)
 QUICK_SIZE = Size(rounds=1, local_steps=1, batch=4, test_samples=40)
 GRID = tuple(dict.fromkeys(BY_SPARSITY + BY_BITS + BOX))
-COLUMNS = (
-    "keep_ratio",
-    "bits",
-    "seed",
-    "accuracy",
-    "accuracy_before",
-    "bits_up",
-    "bits_down",
-    "fitted_all",
-    "fitted_box",
-)
-FIT_COLUMNS = (
-    "fit",
-    *(f"P{number}" for number in range(1, COEFFICIENTS + 1)),
-    "mean_square",
-    "left_out_root",
-    "falls_by_keep_ratio",
-    "falls_by_bits",
-    "falls_by_either",
-)
 
 
 def make(options: Options, output: Path) -> Made:
-    """Train the grid, fit, judge; write fig4.csv, fig4-fit.csv, fig4-claims.csv, .png and .svg.
-
-    Raises CutlayerError for a model, data set or setting that cannot be, before any training.
-    """
+    """Train the grid, fit, judge, write; fig4-fit.csv has the coefficients."""
     config = config_of(options, QUICK_SIZE if options.quick else SIZE)
     grid = BOX if options.quick else GRID
     runs, start = train_grid(config, options.seeds, grid, output)
@@ -305,29 +281,27 @@ def make(options: Options, output: Path) -> Made:
     whole, box = surface("all points", grid, accuracy), surface("the box", BOX, accuracy)
     seen = Seen(whole, box, len(start.setup.test))
     setting = setting_of(config, options)
-    tables = {
-        "fig4": (COLUMNS, _rows(runs, whole, box)),
-        "fig4-fit": (FIT_COLUMNS, [_fit_row(whole), _fit_row(box)]),
-    }
+    fits = [_fit_row(whole), _fit_row(box)]
+    tables = {"fig4": _rows(runs, whole, box), "fig4-fit": fits}
     return write("fig4", output, setting, claims_of(seen), tables, lambda: draw(seen, setting))
 
 
-def _rows(runs: Sequence[Run], whole: Surface, box: Surface) -> Iterator[tuple[object, ...]]:
-    """Lines of `COLUMNS`; the fits are through the means over the seeds."""
+def _rows(runs: Sequence[Run], whole: Surface, box: Surface) -> Iterator[Cells]:
+    """Each training; the fits are through the means over the seeds."""
     fitted_whole, fitted_box = _fitted(whole), _fitted(box)
     for run in runs:
         point, trained = run.point, run.trained
-        yield (
-            point.keep_ratio,
-            point.bits,
-            run.seed,
-            f"{trained.accuracy:.4f}",
-            f"{run.before:.4f}",
-            f"{trained.bits_up:.4f}",
-            f"{trained.bits_down:.4f}",
-            f"{fitted_whole[point]:.4f}",
-            f"{fitted_box[point]:.4f}" if point in fitted_box else "",
-        )
+        yield {
+            "keep_ratio": point.keep_ratio,
+            "bits": point.bits,
+            "seed": run.seed,
+            "accuracy": f"{trained.accuracy:.4f}",
+            "accuracy_before": f"{run.before:.4f}",
+            "bits_up": f"{trained.bits_up:.4f}",
+            "bits_down": f"{trained.bits_down:.4f}",
+            "fitted_all": f"{fitted_whole[point]:.4f}",
+            "fitted_box": f"{fitted_box[point]:.4f}" if point in fitted_box else "",
+        }
 
 
 def _fitted(given: Surface) -> Mapping[Point, float]:
@@ -336,15 +310,15 @@ def _fitted(given: Surface) -> Mapping[Point, float]:
     return dict(zip(given.points, np.asarray(values).tolist(), strict=True))
 
 
-def _fit_row(given: Surface) -> tuple[str, ...]:
-    """A line of `FIT_COLUMNS`; accuracies are shares."""
-    shares = given.falling
-    return (
-        given.name,
-        *(f"{coefficient:.6g}" for coefficient in given.fit.coefficients / 100),
-        f"{given.fit.mean_square / 1e4:.6f}",
-        f"{given.fit.left_out_root / 100:.4f}",
-        f"{shares.by_keep_ratio:.4f}",
-        f"{shares.by_bits:.4f}",
-        f"{shares.either:.4f}",
-    )
+def _fit_row(given: Surface) -> Cells:
+    """A fit; accuracies are shares."""
+    coefficients, shares = enumerate(given.fit.coefficients / 100, start=1), given.falling
+    return {
+        "fit": given.name,
+        **{f"P{number}": f"{value:.6g}" for number, value in coefficients},
+        "mean_square": f"{given.fit.mean_square / 1e4:.6f}",
+        "left_out_root": f"{given.fit.left_out_root / 100:.4f}",
+        "falls_by_keep_ratio": f"{shares.by_keep_ratio:.4f}",
+        "falls_by_bits": f"{shares.by_bits:.4f}",
+        "falls_by_either": f"{shares.either:.4f}",
+    }

@@ -19,10 +19,9 @@ from cutlayer.config.schema import Config
 from cutlayer.profiling.training import standard_error
 from cutlayer.report.drawing import INK, new_figure
 from reproduction.catalogue import Made, Options
-from reproduction.claims import CLOSE, Claim, Verdict, judge_larger
+from reproduction.claims import CLOSE, Claim, Said, Verdict, judge_larger
 from reproduction.output import caption, write
 from reproduction.training import (
-    CURVE_COLUMNS,
     DEVICES,
     LEARNING_RATE,
     Curves,
@@ -139,12 +138,9 @@ def _converges(seen: Seen, partition: Partition) -> Claim:
     before, after = means[0], means[-1]
     noise = noise_of(seen, after)
     highest = max((value for value in means if math.isfinite(value)), default=math.nan)
-    return Claim(
-        f"accuracy that SFT gains, {partition.title}",
-        "robust convergence",
-        None,
+    said = Said(f"accuracy that SFT gains, {partition.title}", "robust convergence", "points")
+    return said.judged(
         after - before,
-        "points",
         judge_larger(after, before, noise=noise),
         f"From {before:.1f} to {after:.1f} % in {seen.rounds[-1]} rounds with the paper's codec, "
         f"the highest {highest:.1f} % (a difference is uncertain by {noise:.1f} points on "
@@ -161,12 +157,9 @@ def _comparable(seen: Seen, partition: Partition, line: Line, codec: str) -> Cla
     verdict = judge_larger(ours, (1 - CLOSE) * baseline, noise=noise)
     others = ", ".join(f"{other.name} {value:.1f} %" for other, value in benchmarks.items())
     shown = "is" if verdict is Verdict.ORDERING else "is not shown to be"
-    return Claim(
-        f"SFT ({codec}) less the best benchmark, {partition.title}",
-        "comparable",
-        None,
+    said = Said(f"SFT ({codec}) less the best benchmark, {partition.title}", "comparable", "points")
+    return said.judged(
         ours - baseline,
-        "points",
         verdict,
         f"{ours:.1f} % beside {others}, after {seen.rounds[-1]} rounds: that {shown} more than "
         f"{100 * (1 - CLOSE):g} % of the best, as comparable is taken here (uncertain by "
@@ -179,12 +172,11 @@ def _improves(seen: Seen, partition: Partition) -> Claim:
     ours, plain = seen.last((partition, SFT_PAPER)), seen.last((partition, PLAIN))
     best = seen.last((partition, SFT_BEST))
     noise = noise_of(seen, plain)
-    return Claim(
-        f"accuracy that compression adds, {partition.title}",
-        "slight improvements",
-        None,
+    said = Said(
+        f"accuracy that compression adds, {partition.title}", "slight improvements", "points"
+    )
+    return said.judged(
         ours - plain,
-        "points",
         judge_larger(ours, plain, noise=noise),
         f"{ours:.1f} % with the paper's codec, {plain:.1f} % without, {best:.1f} % with best "
         f"(differences uncertain by {noise:.1f} points).",
@@ -241,19 +233,15 @@ def _label(seen: Seen, line: Line) -> str:
 
 SIZE = Size(rounds=5, local_steps=3, batch=12, test_samples=300)
 QUICK_SIZE = Size(rounds=2, local_steps=1, batch=4, test_samples=40)
-COLUMNS = ("partition", "line", *CURVE_COLUMNS)
 
 
 def make(options: Options, output: Path) -> Made:
-    """Train every line, judge the claims, and write fig5.csv, fig5-claims.csv, .png and .svg.
-
-    Raises CutlayerError for a model, data set or setting that cannot be, before any training.
-    """
+    """Train every line, judge, write."""
     jobs = [
         Job(
             (partition, line),
             f"{partition.title}, {line.name}",
-            (partition.name, line.name),
+            {"partition": partition.name, "line": line.name},
             config_of(options, partition, line),
         )
         for partition in PARTITIONS
@@ -261,7 +249,7 @@ def make(options: Options, output: Path) -> Made:
     ]
     seen, rows = train_lines(jobs, options.seeds, range, output)
     setting = setting_of(jobs[0].config, options)
-    tables = {"fig5": (COLUMNS, rows)}
+    tables = {"fig5": rows}
     return write("fig5", output, setting, claims_of(seen), tables, lambda: draw(seen, setting))
 
 

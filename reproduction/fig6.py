@@ -21,8 +21,8 @@ from cutlayer.rounds.parameters import VIT_BASE, vit_spec
 from cutlayer.spec import ActivationPolicy, MiniBatch
 from cutlayer.units import MIB
 from reproduction.catalogue import Made, Options
-from reproduction.claims import Claim, judge_larger, judge_number
-from reproduction.output import caption, write
+from reproduction.claims import Claim, Said, judge_larger
+from reproduction.output import Cells, caption, write
 from reproduction.table3 import calibrated_memory
 
 SAMPLES = 64
@@ -69,15 +69,7 @@ def curves_of() -> Curves:
     )
 
 
-COLUMNS = (
-    "blocks",
-    "table_iii_mib",
-    "equations_mib",
-    "keep_mib",
-    "checkpoint_mib",
-    f"{MICRO_BATCHES}_micro_batches_mib",
-)
-PRINTED_WHOLE = Decimal("9896.69")
+PUBLISHED_WHOLE = Decimal("9896.69")
 SETTING = (
     "ViT-B/16, 64 images of 224 px, float32, SGD with momentum, LoRA of rank 16 on every layer;"
     " computed, nothing is trained"
@@ -85,12 +77,9 @@ SETTING = (
 
 
 def make(options: Options, output: Path) -> Made:
-    """Write fig6.csv, fig6-claims.csv, .png and .svg. No option matters.
-
-    Raises RunError for an output that cannot be written.
-    """
+    """Count, judge, write; no option matters."""
     curves = curves_of()
-    tables = {"fig6": (COLUMNS, _rows(curves))}
+    tables = {"fig6": _rows(curves)}
     return write("fig6", output, SETTING, claims_of(curves), tables, lambda: draw(curves, SETTING))
 
 
@@ -99,21 +88,24 @@ def claims_of(curves: Curves) -> tuple[Claim, ...]:
     return _proportional(curves), _exceeds(curves), _equations_exceed(curves)
 
 
-def _rows(curves: Curves) -> Iterator[tuple[str, ...]]:
-    columns = (curves.table, curves.equations, curves.keep, curves.checkpoint, curves.micro)
-    for number, sizes in enumerate(zip(*columns, strict=True), start=1):
-        yield (str(number), *(f"{size:.2f}" for size in sizes))
+def _rows(curves: Curves) -> Iterator[Cells]:
+    columns = {
+        "table_iii_mib": curves.table,
+        "equations_mib": curves.equations,
+        "keep_mib": curves.keep,
+        "checkpoint_mib": curves.checkpoint,
+        f"{MICRO_BATCHES}_micro_batches_mib": curves.micro,
+    }
+    for place in range(len(curves.table)):
+        sizes = {name: f"{column[place]:.2f}" for name, column in columns.items()}
+        yield {"blocks": place + 1, **sizes}
 
 
 def _proportional(curves: Curves) -> Claim:
     twice, ours = Decimal("2.0"), curves.table[9] / curves.table[4]
-    return Claim(
-        "memory of 10 blocks over that of 5",
-        "a proportional increase",
-        twice,
+    said = Said("memory of 10 blocks over that of 5", "a proportional increase", "times", twice)
+    return said.number(
         ours,
-        "times",
-        judge_number(twice, ours),
         f"What does not grow (patches, input) is {2 * curves.table[4] - curves.table[9]:.0f} MiB of"
         f" {curves.table[4]:.0f}; by autograd the ratio is {curves.keep[9] / curves.keep[4]:.2f}.",
     )
@@ -121,12 +113,9 @@ def _proportional(curves: Curves) -> Claim:
 
 def _exceeds(curves: Curves) -> Claim:
     table, keep = curves.table, curves.keep
-    return Claim(
-        "the whole model on a device of 8 GiB",
-        "exceeds this memory limit",
-        None,
+    said = Said("the whole model on a device of 8 GiB", "exceeds this memory limit", "MiB")
+    return said.judged(
         table[-1],
-        "MiB",
         judge_larger(table[-1], DEVICE_MIB, noise=0.0),
         f"By Table III's count {curves.fitting(table, DEVICE_MIB)} blocks fit into"
         f" {DEVICE_MIB:.0f} MiB and {curves.fitting(table, SMALL_DEVICE_MIB)} into"
@@ -137,15 +126,17 @@ def _exceeds(curves: Curves) -> Claim:
 
 def _equations_exceed(curves: Curves) -> Claim:
     implied = curves.equations[-1]
-    return Claim(
+    said = Said(
         "the whole model by equations (33) and (34)",
-        f"{PRINTED_WHOLE} MB",
-        PRINTED_WHOLE,
-        curves.keep[-1],
+        f"{PUBLISHED_WHOLE} MB",
         "MiB",
-        judge_number(PRINTED_WHOLE, curves.keep[-1], implied=implied),
+        PUBLISHED_WHOLE,
+    )
+    return said.number(
+        curves.keep[-1],
         f"The equations give {implied:.0f} MiB for all 12 blocks, which fits the device that the"
         " figure says it does not fit.",
+        implied=implied,
     )
 
 
@@ -153,7 +144,7 @@ _OURS = "#1f5a93"
 _EQUATIONS = "#b3560f"
 _LIMIT = "#b3282d"
 # Table III: the split schemes at 5 blocks, FL-LoRA
-_PRINTED = ((5, 12), (4122.92, 9896.69))
+_PUBLISHED = ((5, 12), (4122.92, 9896.69))
 
 
 def draw(curves: Curves, setting: str) -> Figure:
@@ -161,7 +152,7 @@ def draw(curves: Curves, setting: str) -> Figure:
     figure = new_figure(430)
     axes = figure.subplots()
     _line(axes, curves.table, OTHER_COLOUR, "inferred accounting of Table III", "-")
-    axes.plot(*_PRINTED, "D", color=INK, markersize=6, label="Table III as published")
+    axes.plot(*_PUBLISHED, "D", color=INK, markersize=6, label="Table III as published")
     _line(axes, curves.keep, _OURS, "autograd, measured", "-")
     _line(axes, curves.equations, _EQUATIONS, "the paper's equations (33), (34)", "--")
     _line(axes, curves.checkpoint, DEVICE_COLOUR, "autograd, a checkpoint a block", "-")

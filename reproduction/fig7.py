@@ -22,15 +22,8 @@ from cutlayer.profiling.training import RunResult, Start
 from cutlayer.report.drawing import INK, new_figure
 from cutlayer.report.vocabulary import DEVICE_COLOUR, OTHER_COLOUR
 from reproduction.catalogue import Made, Options
-from reproduction.claims import (
-    Claim,
-    Reference,
-    Verdict,
-    judge_at_most,
-    judge_larger,
-    judge_number,
-)
-from reproduction.output import caption, write
+from reproduction.claims import Claim, Reference, Said, Verdict, judge_at_most, judge_larger
+from reproduction.output import Cells, caption, write
 from reproduction.points import (
     BY_BITS,
     BY_SPARSITY,
@@ -98,15 +91,8 @@ def _most_lost(seen: Seen) -> Claim:
         reason += "; the training gained too little for anything to be lost"
     elif abs(lost - float(MOST_LOST)) <= error:
         reason += ": too close to the bound to be sure"
-    return Claim(
-        f"accuracy lost at {CLAIMED}",
-        f"at most {MOST_LOST}",
-        MOST_LOST,
-        lost,
-        "points",
-        verdict,
-        f"{reason}; {_most_within(seen)}.",
-    )
+    said = Said(f"accuracy lost at {CLAIMED}", f"at most {MOST_LOST}", "points", MOST_LOST)
+    return said.judged(lost, verdict, f"{reason}; {_most_within(seen)}.")
 
 
 def _most_within(seen: Seen) -> str:
@@ -132,12 +118,9 @@ def _sharp_drop(seen: Seen) -> Claim:
     noise = seen.noise * math.sqrt((4 / 3) ** 2 + 1 + (1 / 3) ** 2)
     verdict = judge_larger(late, early, noise=noise)
     compared = "more" if verdict is Verdict.ORDERING else "not clearly more"
-    return Claim(
-        "accuracy lost from 80 to 90 % sparsity",
-        "a sharp drop",
-        None,
+    said = Said("accuracy lost from 80 to 90 % sparsity", "a sharp drop", "points")
+    return said.judged(
         late,
-        "points",
         verdict,
         f"That is {compared} than the {early:.2f} points lost per 10 % of sparsity from 50 to 80 %"
         f" (uncertain by {noise:.1f} points); the text gives no number.",
@@ -152,13 +135,9 @@ def _drop_per_tenth(seen: Seen, dense: Point, sparse: Point) -> float:
 def _sparsified(seen: Seen) -> Claim:
     ours = indexed_ratio(PAPER_WIDTH, CLAIMED, sign=False)
     index_bits = math.ceil(math.log2(PAPER_WIDTH))
-    return Claim(
-        f"compression by {CLAIMED}",
-        f"{SPARSIFIED_RATIO}x",
-        SPARSIFIED_RATIO,
+    said = Said(f"compression by {CLAIMED}", f"{SPARSIFIED_RATIO}x", "times", SPARSIFIED_RATIO)
+    return said.number(
         ours,
-        "times",
-        judge_number(SPARSIFIED_RATIO, ours),
         f"{FLOAT32_BITS} / ({CLAIMED.keep_ratio} x ({index_bits}-bit column index + "
         f"{CLAIMED.bits} bits)) at the paper's width of {PAPER_WIDTH}; it leaves out the sign,"
         f" with which it is {indexed_ratio(PAPER_WIDTH, CLAIMED, sign=True):.2f}; at this model's"
@@ -170,20 +149,15 @@ def _sparsified(seen: Seen) -> Claim:
 def _coded(seen: Seen) -> Claim:
     ours = FLOAT32_BITS / seen.bits[CLAIMED]
     plus = FLOAT32_BITS / seen.bits_plus[CLAIMED]
-    return Claim(
-        f"compression by {CLAIMED} with lossless encoding",
-        f"{CODED_RATIO}x",
-        CODED_RATIO,
+    said = Said(
+        f"compression by {CLAIMED} with lossless encoding", f"{CODED_RATIO}x", "times", CODED_RATIO
+    )
+    return said.number(
         ours,
-        "times",
-        judge_number(
-            CODED_RATIO,
-            ours,
-            reference=Reference(SPARSIFIED_RATIO, indexed_ratio(seen.width, CLAIMED, sign=False)),
-        ),
         f"Measured on every activation packet of the training: Golomb gaps, {CLAIMED.bits} bits and"
         f" a sign, {seen.bits[CLAIMED]:.3f} bits an element; paper-rans makes {plus:.1f}x of the"
         f" same values ({seen.bits_plus[CLAIMED]:.3f} bits).",
+        reference=Reference(SPARSIFIED_RATIO, indexed_ratio(seen.width, CLAIMED, sign=False)),
     )
 
 
@@ -331,31 +305,16 @@ def _indexed(width: int) -> float:
 
 SIZE = Size(rounds=4, local_steps=5, batch=16, test_samples=800)
 QUICK_SIZE = Size(rounds=1, local_steps=2, batch=8, test_samples=64)
-COLUMNS = (
-    "sparsity_percent",
-    "keep_ratio",
-    "bits",
-    "seed",
-    "accuracy",
-    "accuracy_before",
-    "loss",
-    "bits_up",
-    "bits_down",
-    "bits_up_paper_rans",
-)
 
 
 def make(options: Options, output: Path) -> Made:
-    """Train the grid, judge the claims, and write fig7.csv, fig7-claims.csv, .png and .svg.
-
-    Raises CutlayerError for a model, data set or setting that cannot be, before any training.
-    """
+    """Train the grid, judge, write."""
     config = config_of(options, QUICK_SIZE if options.quick else SIZE)
     grid = QUICK_GRID if options.quick else GRID
     runs, start = train_grid(config, options.seeds, grid, output)
     seen = _seen(runs, grid, start)
     setting = setting_of(config, options)
-    spreads, tables = _spreads(runs, grid), {"fig7": (COLUMNS, [_row(run) for run in runs])}
+    spreads, tables = _spreads(runs, grid), {"fig7": [_row(run) for run in runs]}
 
     def picture() -> Figure:
         return draw(seen, spreads, setting)
@@ -383,18 +342,17 @@ def _spreads(runs: Sequence[Run], grid: Sequence[Point]) -> dict[Point, Spread]:
     return {point: (min(values), max(values)) for point, values in found.items()}
 
 
-def _row(run: Run) -> tuple[object, ...]:
-    """A line of `COLUMNS`."""
+def _row(run: Run) -> Cells:
     point, trained = run.point, run.trained
-    return (
-        f"{point.sparsity:g}",
-        point.keep_ratio,
-        point.bits,
-        run.seed,
-        f"{trained.accuracy:.4f}",
-        f"{run.before:.4f}",
-        f"{trained.loss:.4f}",
-        f"{trained.bits_up:.4f}",
-        f"{trained.bits_down:.4f}",
-        f"{trained.bits_up_other:.4f}",
-    )
+    return {
+        "sparsity_percent": f"{point.sparsity:g}",
+        "keep_ratio": point.keep_ratio,
+        "bits": point.bits,
+        "seed": run.seed,
+        "accuracy": f"{trained.accuracy:.4f}",
+        "accuracy_before": f"{run.before:.4f}",
+        "loss": f"{trained.loss:.4f}",
+        "bits_up": f"{trained.bits_up:.4f}",
+        "bits_down": f"{trained.bits_down:.4f}",
+        "bits_up_paper_rans": f"{trained.bits_up_other:.4f}",
+    }

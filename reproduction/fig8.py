@@ -20,11 +20,11 @@ from cutlayer.report.drawing import INK, new_figure
 from cutlayer.rounds.schemes import SCHEMES
 from cutlayer.units import GIB
 from reproduction.catalogue import Made, Options
-from reproduction.claims import Claim, judge_number
+from reproduction.claims import Claim, Said
 from reproduction.evaluation import (
     EVALUATION,
     NAMES,
-    PRINTED_MINUTES,
+    PUBLISHED_MINUTES,
     Evaluation,
     evaluate,
     fitted_words,
@@ -32,7 +32,7 @@ from reproduction.evaluation import (
     step_gigabytes,
     words_of,
 )
-from reproduction.output import write
+from reproduction.output import Cells, write
 from reproduction.points import CLAIMED, Method, coded, methods, nearest_to
 
 _LOG = logging.getLogger(f"cutlayer.{__name__}")
@@ -51,9 +51,9 @@ def claims_of(cifar: Evaluation) -> tuple[Claim, ...]:
     return (_sl_volume(cifar), _sl_times(cifar), _uncompressed_times(), _sent())
 
 
-def steps_of(printed_gigabytes: float) -> float:
+def steps_of(published_gigabytes: float) -> float:
     """Local steps a device in which uncompressed activations and gradients are so many bytes."""
-    return printed_gigabytes / step_gigabytes()
+    return published_gigabytes / step_gigabytes()
 
 
 def _sl_volume(cifar: Evaluation) -> Claim:
@@ -61,16 +61,13 @@ def _sl_volume(cifar: Evaluation) -> Claim:
     gib = ours * 1e9 / GIB
     steps = [steps_of(float(SL_GIGABYTES) * unit) for unit in (1.0, GIB / 1e9)]
     low, high = (minutes(cifar.setting, SCHEMES["sl"], count) for count in steps)
-    return Claim(
-        "volume of SL",
-        f"{SL_GIGABYTES} GB",
-        SL_GIGABYTES,
+    said = Said("volume of SL", f"{SL_GIGABYTES} GB", "GB", SL_GIGABYTES)
+    return said.number(
         ours,
-        "GB",
-        judge_number(SL_GIGABYTES, ours, implied=ours),
-        f"The {PRINTED_MINUTES['sl']} min of SL are {cifar.local_steps:.0f} steps a device, which "
-        f"send {ours:.1f} GB ({gib:.1f} GiB); {SL_GIGABYTES} GB would be sent in {low:.0f} min, as "
-        f"many GiB in {high:.0f}.",
+        f"The {PUBLISHED_MINUTES['sl']} min of SL are {cifar.local_steps:.0f} steps a device, "
+        f"which send {ours:.1f} GB ({gib:.1f} GiB); {SL_GIGABYTES} GB would be sent "
+        f"in {low:.0f} min, as many GiB in {high:.0f}.",
+        implied=ours,
     )
 
 
@@ -79,29 +76,27 @@ def _sl_times(cifar: Evaluation) -> Claim:
     steps = steps_of(UNCOMPRESSED_GIGABYTES)
     taken = minutes(cifar.setting, SCHEMES["sft-uncompressed"], steps)
     ratio = UNCOMPRESSED_GIGABYTES / float(SL_GIGABYTES)
-    return Claim(
-        "volume of SL over that of SFT",
-        f"{SL_TIMES_SFT} times",
-        SL_TIMES_SFT,
+    said = Said("volume of SL over that of SFT", f"{SL_TIMES_SFT} times", "times", SL_TIMES_SFT)
+    return said.number(
         ours,
-        "times",
-        judge_number(SL_TIMES_SFT, ours, implied=ours),
         f"An epoch of SL sends what one of {NAMES['sft-uncompressed']} does, so SFT would have to "
         f"train {ratio:.1f} times as many epochs as SL, where their minutes need as many; "
         f"{NAMES['sft-uncompressed']} would send {UNCOMPRESSED_GIGABYTES:.1f} GB, in {taken:.0f} "
-        f"min instead of {PRINTED_MINUTES['sft-uncompressed']}.",
+        f"min instead of {PUBLISHED_MINUTES['sft-uncompressed']}.",
+        implied=ours,
     )
 
 
 def _uncompressed_times() -> Claim:
     point, method = nearest_to(float(SENT_PERCENT))
-    return Claim(
+    said = Said(
         f"volume of {NAMES['sft-uncompressed']} over that of SFT",
         f"{UNCOMPRESSED_TIMES_SFT} times",
-        UNCOMPRESSED_TIMES_SFT,
-        method.ratio,
         "times",
-        judge_number(UNCOMPRESSED_TIMES_SFT, method.ratio),
+        UNCOMPRESSED_TIMES_SFT,
+    )
+    return said.number(
+        method.ratio,
         f"Which point of the codec it is the text does not say: with {point.sparsity:g} % dropped "
         f"{point.bits} bits come nearest; the 20x of Fig. 7 is another point ({CLAIMED}: "
         f"{coded(CLAIMED).ratio:.1f}). Our minutes take {UNCOMPRESSED_TIMES_SFT} as given.",
@@ -110,19 +105,16 @@ def _uncompressed_times() -> Claim:
 
 def _sent() -> Claim:
     point, method = nearest_to(float(SENT_PERCENT))
-    return Claim(
-        "part of the activations that is sent",
-        f"{SENT_PERCENT} %",
-        SENT_PERCENT,
+    said = Said("part of the activations that is sent", f"{SENT_PERCENT} %", "%", SENT_PERCENT)
+    return said.number(
         method.percent,
-        "%",
-        judge_number(SENT_PERCENT, method.percent, implied=100 / float(UNCOMPRESSED_TIMES_SFT)),
         f"It is 1 / {UNCOMPRESSED_TIMES_SFT}; the paper's codec comes to {method.percent:.2f} % at "
         f"{point} and to {coded(CLAIMED).percent:.2f} % at {CLAIMED}, by expected bytes.",
+        implied=100 / float(UNCOMPRESSED_TIMES_SFT),
     )
 
 
-PRINTED: dict[str, float] = {
+PUBLISHED: dict[str, float] = {
     "sft": SFT_GIGABYTES,
     "sft-uncompressed": UNCOMPRESSED_GIGABYTES,
     "sl": float(SL_GIGABYTES),
@@ -137,7 +129,7 @@ def draw(cifar: Evaluation, methods: Sequence[Method], round_gb: float, setting:
         left,
         list(NAMES.values()),
         [
-            Series("paper (SL as published, others by its ratios)", _printed(), PAPER_COLOUR),
+            Series("paper (SL as published, others by its ratios)", _published(), PAPER_COLOUR),
             Series(
                 f"ours, {cifar.rounds:.2f} epochs (FL {cifar.fl_rounds:.1f})",
                 [sum(cifar.gigabytes(name).values()) for name in NAMES],
@@ -152,8 +144,8 @@ def draw(cifar: Evaluation, methods: Sequence[Method], round_gb: float, setting:
     return figure
 
 
-def _printed() -> list[float | None]:
-    return [PRINTED.get(name) for name in NAMES]
+def _published() -> list[float | None]:
+    return [PUBLISHED.get(name) for name in NAMES]
 
 
 def _by_method(axes: Axes, methods: Sequence[Method], round_gb: float) -> None:
@@ -172,18 +164,12 @@ def _by_method(axes: Axes, methods: Sequence[Method], round_gb: float) -> None:
     axes.set_title(f"(b) a round, {CLAIMED.sparsity:g} % dropped, {CLAIMED.bits} bits")
 
 
-COLUMNS = ("panel", "name", "payload", "gigabytes", "percent", "paper_gigabytes")
-
-
 def make(options: Options, output: Path) -> Made:
-    """Compute, judge, and write fig8.csv, fig8-claims.csv, .png and .svg.
-
-    No option matters. Raises RunError for an output that cannot be written.
-    """
+    """Compute, judge, write; no option matters."""
     cifar = evaluate(EVALUATION)
     _LOG.info(f"volumes of {fitted_words(cifar)}, FL's of {cifar.fl_rounds:.1f} epochs")
     ways, round_gb = methods(), EVALUATION.epoch_steps * step_gigabytes()
-    setting, tables = words_of(EVALUATION), {"fig8": (COLUMNS, _rows(cifar, ways, round_gb))}
+    setting, tables = words_of(EVALUATION), {"fig8": _rows(cifar, ways, round_gb)}
 
     def picture() -> Figure:
         return draw(cifar, ways, round_gb, setting)
@@ -191,14 +177,19 @@ def make(options: Options, output: Path) -> Made:
     return write("fig8", output, setting, claims_of(cifar), tables, picture)
 
 
-def _rows(cifar: Evaluation, ways: Sequence[Method], round_gb: float) -> Iterator[tuple[str, ...]]:
-    """Lines of `COLUMNS`: panel a by scheme and payload, panel b by way of compressing."""
+def _rows(cifar: Evaluation, ways: Sequence[Method], round_gb: float) -> Iterator[Cells]:
+    """Panel a by scheme and payload, panel b by way of compressing."""
+
+    def row(panel: str, name: str, payload: str, volume_gb: float, percent: str = "") -> Cells:
+        named = {"panel": panel, "name": name, "payload": payload}
+        return {**named, "gigabytes": f"{volume_gb:.6f}", "percent": percent}
+
     for name in NAMES:
-        printed = f"{PRINTED[name]:.6f}" if name in PRINTED else ""
+        published = f"{PUBLISHED[name]:.6f}" if name in PUBLISHED else ""
         sent = cifar.gigabytes(name)
         for phase, volume in sent.items():
-            yield ("a", name, phase.value, f"{volume:.6f}", "", "")
-        yield ("a", name, "all", f"{sum(sent.values()):.6f}", "", printed)
+            yield row("a", name, phase.value, volume)
+        yield {**row("a", name, "all", sum(sent.values())), "paper_gigabytes": published}
     for way in ways:
-        volume = round_gb * way.percent / 100
-        yield ("b", way.name, "activation and gradient", f"{volume:.6f}", f"{way.percent:.6f}", "")
+        volume, percent = round_gb * way.percent / 100, f"{way.percent:.6f}"
+        yield row("b", way.name, "activation and gradient", volume, percent)

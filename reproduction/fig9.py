@@ -34,13 +34,13 @@ from cutlayer.report.drawing import INK, MUTED, new_figure, whole_ticks
 from cutlayer.rounds.parameters import vit_spec
 from cutlayer.rounds.schemes import SFT
 from cutlayer.units import MIB
-from reproduction.algorithm2 import MendedAlgorithm2, PublishedAlgorithm2
+from reproduction.algorithm2 import CorrectedAlgorithm2, PublishedAlgorithm2
 from reproduction.algorithm3 import PublishedAlgorithm3
 from reproduction.catalogue import Made, Options
-from reproduction.claims import CLOSE, Claim, judge_at_most, judge_larger
+from reproduction.claims import CLOSE, Claim, Said, judge_larger
 from reproduction.evaluation import EVALUATION, Setting, channel_of, round_works, spread_devices
 from reproduction.fig6 import DEVICE_MIB
-from reproduction.output import caption, write
+from reproduction.output import Cells, caption, write
 
 _LOG = logging.getLogger(f"cutlayer.{__name__}")
 
@@ -82,14 +82,14 @@ MOST_STEPS = 60
 class Case:
     """What each algorithm did, iteration by iteration, and the best there is.
 
-    `deadlines_s`: the round after 0, 1, 2, ... steps of Algorithm 3 as printed, from even shares;
+    `deadlines_s`: the round after 0, 1, 2, ... steps of Algorithm 3 as published, from even shares;
     `best_deadline_s`: that of the best shares. Both at the `best` configuration.
     """
 
     devices: int
     best: Choice
     published: ConfigurationSolution
-    mended: ConfigurationSolution
+    corrected: ConfigurationSolution
     deadlines_s: tuple[float, ...]
     best_deadline_s: float
 
@@ -104,7 +104,7 @@ def case_of(devices: int) -> Case:
         devices,
         best,
         PublishedAlgorithm2().solve(problem),
-        MendedAlgorithm2().solve(problem),
+        CorrectedAlgorithm2().solve(problem),
         _deadlines_s(shares),
         solve_shares(shares).deadline_s,
     )
@@ -166,19 +166,19 @@ Run = Callable[[Case], ConfigurationSolution]
 
 
 def claims_of(cases: Sequence[Case]) -> tuple[Claim, ...]:
-    """Of Algorithm 2 as printed, of its mended form, and of Algorithm 3."""
+    """Of Algorithm 2 as published, of its corrected form, and of Algorithm 3."""
 
     def published(case: Case) -> ConfigurationSolution:
         return case.published
 
-    def mended(case: Case) -> ConfigurationSolution:
-        return case.mended
+    def corrected(case: Case) -> ConfigurationSolution:
+        return case.corrected
 
     return (
         _lagrangian(cases, "as printed", published),
         _objective(cases, "as printed", published),
-        _lagrangian(cases, "mended", mended),
-        _objective(cases, "mended", mended),
+        _lagrangian(cases, "mended", corrected),
+        _objective(cases, "mended", corrected),
         _shares(cases),
     )
 
@@ -197,15 +197,17 @@ def _lagrangian(cases: Sequence[Case], form: str, run: Run) -> Claim:
     ours = max(iterations(run(case)) for case in cases)
     ends = [run(case).history[-1].lagrangian_s / case.best.delay_s for case in cases]
     elsewhere = "" if max(ends) < 1 + CLOSE else ": it stands still, but not at the optimum"
-    return Claim(
+    said = Said(
         f"iterations until the Lagrangian stands still, Algorithm 2 {form}",
         f"at most {MOST_ITERATIONS}",
-        MOST_ITERATIONS,
-        ours,
         "iterations",
-        judge_at_most(MOST_ITERATIONS, ours, reach=inf),
+        MOST_ITERATIONS,
+    )
+    return said.at_most(
+        ours,
         f"With {_counts(cases)} devices it ends at {min(ends):.3f} to {max(ends):.3f} times the "
         f"shortest round{elsewhere}.",
+        reach=inf,
     )
 
 
@@ -213,12 +215,13 @@ def _objective(cases: Sequence[Case], form: str, run: Run) -> Claim:
     worst = min(cases, key=lambda case: excess(case, run, 0) - excess(case, run, -1))
     first, last = excess(worst, run, 0), excess(worst, run, -1)
     end = run(worst).history[-1].choice
-    return Claim(
+    said = Said(
         f"the round's distance from the shortest, Algorithm 2 {form}",
         _CONVERGES,
-        None,
-        100 * last,
         "% of the shortest round",
+    )
+    return said.judged(
+        100 * last,
         judge_larger(first, last, noise=0.0),
         f"With {worst.devices} devices it begins {100 * first:.3g} % from the optimum and ends "
         f"{100 * last:.3g} % from it, at cut {end.cut}, keep ratio {end.keep_ratio:.3f} and "
@@ -233,12 +236,13 @@ def _shares(cases: Sequence[Case]) -> Claim:
 
     worst = min(cases, key=lambda case: far(case, 0) - far(case, -1))
     steps = max(len(case.deadlines_s) - 1 for case in cases)
-    return Claim(
+    said = Said(
         "the round's distance from the shortest, Algorithm 3 as printed",
         _CONVERGES,
-        None,
-        100 * far(worst, -1),
         "% of the shortest round",
+    )
+    return said.judged(
+        100 * far(worst, -1),
         judge_larger(far(worst, 0), far(worst, -1), noise=0.0),
         f"From even shares, without caps, {100 * far(worst, 0):.3g} % above the best with "
         f"{worst.devices} devices, and in at most {steps} steps. With caps or from random shares it"
@@ -261,34 +265,34 @@ _EQUAL = 1e-9
 def draw(cases: Sequence[Case], setting: str) -> Figure:
     """Three panels under a line that says what was computed; call it inside `plain_style`."""
     figure = new_figure(430)
-    printed, mended, shares = figure.subplots(1, 3)
+    published, corrected, shares = figure.subplots(1, 3)
     for colour, case in zip(_COLOURS, cases, strict=True):
-        _run(printed, case, case.published, colour)
-        _run(mended, case, case.mended, colour)
+        _run(published, case, case.published, colour)
+        _run(corrected, case, case.corrected, colour)
         _excess(shares, case, colour)
-    printed.set_title("Algorithm 2 as published")
-    printed.set_ylim(0, 4.4)
-    mended.set_title("Algorithm 2 corrected")
+    published.set_title("Algorithm 2 as published")
+    published.set_ylim(0, 4.4)
+    corrected.set_title("Algorithm 2 corrected")
     shares.set_title("Algorithm 3 as published")
     shares.set_yscale("log")
     shares.yaxis.set_major_formatter("{x:g}")
     shares.set_ylabel("above the best shares [%]")
-    for axes in (printed, mended):
+    for axes in (published, corrected):
         axes.set_ylabel("times the shortest round")
     end = cases[0].published.history[-1].choice
     at = f"cut {end.cut}, keep ratio {end.keep_ratio:g}, {end.bits:g} bits"
-    printed.text(1.0, 3.5, at, color=INK, fontsize=10.5)
+    published.text(1.0, 3.5, at, color=INK, fontsize=10.5)
     for axes, runs in (
-        (printed, [case.published for case in cases]),
-        (mended, [case.mended for case in cases]),
+        (published, [case.published for case in cases]),
+        (corrected, [case.corrected for case in cases]),
     ):
         axes.axhline(1.0, color=INK, linewidth=1.0, zorder=0.5)
         whole_ticks(axes, 1, max(len(run.history) for run in runs))
     whole_ticks(shares, 0, max(len(case.deadlines_s) for case in cases))
-    for axes in (printed, mended, shares):
+    for axes in (published, corrected, shares):
         axes.set_xlabel("iteration")
         axes.margins(x=0.06)
-    _legends(printed, mended)
+    _legends(published, corrected)
     caption(figure, setting)
     return figure
 
@@ -309,38 +313,20 @@ def _excess(axes: Axes, case: Case, colour: str) -> None:
     axes.plot(range(len(above)), above, _DELAY, color=colour, linewidth=1.8)
 
 
-def _legends(printed: Axes, mended: Axes) -> None:
-    printed.plot([], [], _DELAY, color=MUTED, label="delay")
-    printed.plot([], [], _LAGRANGIAN, color=MUTED, markersize=4, label="Lagrangian")
-    printed.plot([], [], color=INK, linewidth=1.0, label="shortest round")
-    handles, labels = printed.get_legend_handles_labels()
-    printed.legend(handles[-3:], labels[-3:], loc="center left", fontsize=10)
-    mended.legend(loc="lower right", fontsize=10)
-
-
-COLUMNS = (
-    "devices",
-    "algorithm",
-    "iteration",
-    "lagrangian_s",
-    "delay_s",
-    "shortest_s",
-    "cut",
-    "keep_ratio",
-    "bits",
-    "accuracy",
-    "feasible",
-)
+def _legends(published: Axes, corrected: Axes) -> None:
+    published.plot([], [], _DELAY, color=MUTED, label="delay")
+    published.plot([], [], _LAGRANGIAN, color=MUTED, markersize=4, label="Lagrangian")
+    published.plot([], [], color=INK, linewidth=1.0, label="shortest round")
+    handles, labels = published.get_legend_handles_labels()
+    published.legend(handles[-3:], labels[-3:], loc="center left", fontsize=10)
+    corrected.legend(loc="lower right", fontsize=10)
 
 
 def make(options: Options, output: Path) -> Made:
-    """Run the algorithms, judge, and write fig9.csv, fig9-claims.csv, .png and .svg.
-
-    No option matters. Raises RunError for an output that cannot be written.
-    """
+    """Run the algorithms, judge, write; no option matters."""
     _LOG.info(f"both time scales for {', '.join(map(str, USER_NUMBERS))} devices")
     cases = [case_of(devices) for devices in USER_NUMBERS]
-    tables = {"fig9": (COLUMNS, [row for case in cases for row in _rows(case)])}
+    tables = {"fig9": [row for case in cases for row in _rows(case)]}
     one = EVALUATION
     setting = (
         f"{one.dimensions.name}, {one.samples:,} samples, {one.bandwidth_hz / 1e6:g} MHz at"
@@ -350,30 +336,33 @@ def make(options: Options, output: Path) -> Made:
     return write("fig9", output, setting, claims_of(cases), tables, lambda: draw(cases, setting))
 
 
-def _rows(case: Case) -> Iterator[tuple[str, ...]]:
-    """Lines of `COLUMNS`; Algorithm 3 has shares alone, and a delay from iteration 0 on."""
+def _rows(case: Case) -> Iterator[Cells]:
+    """Each iteration; Algorithm 3 has shares alone, and a delay from iteration 0 on."""
     yield from _configurations(case, "2 as printed", case.published)
-    yield from _configurations(case, "2 mended", case.mended)
+    yield from _configurations(case, "2 mended", case.corrected)
     for number, delay_s in enumerate(case.deadlines_s):
-        seconds = ("", f"{delay_s:.4f}", f"{case.best_deadline_s:.4f}")
-        yield (str(case.devices), "3 as printed", str(number), *seconds, *[""] * 5)
+        yield {
+            "devices": case.devices,
+            "algorithm": "3 as printed",
+            "iteration": number,
+            "delay_s": f"{delay_s:.4f}",
+            "shortest_s": f"{case.best_deadline_s:.4f}",
+        }
 
 
-def _configurations(
-    case: Case, name: str, found: ConfigurationSolution
-) -> Iterator[tuple[str, ...]]:
+def _configurations(case: Case, name: str, found: ConfigurationSolution) -> Iterator[Cells]:
     for number, step in enumerate(found.history, start=1):
         choice = step.choice
-        yield (
-            str(case.devices),
-            name,
-            str(number),
-            f"{step.lagrangian_s:.4f}",
-            f"{choice.delay_s:.4f}",
-            f"{case.best.delay_s:.4f}",
-            str(choice.cut),
-            f"{choice.keep_ratio:.6f}",
-            f"{choice.bits:g}",
-            f"{choice.accuracy:.6f}",
-            str(step.feasible).lower(),
-        )
+        yield {
+            "devices": case.devices,
+            "algorithm": name,
+            "iteration": number,
+            "lagrangian_s": f"{step.lagrangian_s:.4f}",
+            "delay_s": f"{choice.delay_s:.4f}",
+            "shortest_s": f"{case.best.delay_s:.4f}",
+            "cut": choice.cut,
+            "keep_ratio": f"{choice.keep_ratio:.6f}",
+            "bits": f"{choice.bits:g}",
+            "accuracy": f"{choice.accuracy:.6f}",
+            "feasible": str(step.feasible).lower(),
+        }

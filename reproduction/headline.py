@@ -3,8 +3,8 @@
     python -m reproduction headline     3 s; expected/headline.csv, expected/headline-claims.csv
 
 Analytic: every number of the abstract, the introduction and Section VIII that needs no training:
-minutes by the timeline at full size, volumes, memory, compression; and how each reading of the
-setting fits the minutes.
+minutes by the timeline at full size, volumes, memory, compression; and how each interpretation of
+the setting fits the minutes.
 """
 
 import logging
@@ -23,14 +23,14 @@ from cutlayer.spec import Trained
 from cutlayer.units import GIB, MIB
 from reproduction import fig8, fig10, fig11, fig12, fig13
 from reproduction.catalogue import Made, Options
-from reproduction.claims import Claim, judge_number, judge_reduction
+from reproduction.claims import Claim, Said
 from reproduction.evaluation import (
     EVALUATION,
     FL_MINUTES,
+    INTERPRETATIONS,
     LARGE_MODEL,
     NAMES,
-    PRINTED_MINUTES,
-    READINGS,
+    PUBLISHED_MINUTES,
     SFT_MINUTES,
     TINY_IMAGENET,
     TWENTY_DEVICES,
@@ -41,8 +41,8 @@ from reproduction.evaluation import (
     fitted_words,
     words_of,
 )
-from reproduction.fig10 import Delays, delays_by_reading
-from reproduction.output import write
+from reproduction.fig10 import Delays, delays_by_links
+from reproduction.output import Cells, write
 from reproduction.points import (
     CLAIMED,
     CODED_RATIO,
@@ -73,7 +73,7 @@ def claims_of(
 ) -> tuple[Claim, ...]:
     """Delays, volumes, the abstract, memory, the codec, robustness, the planner.
 
-    `allocated`: rounds by allocation of the paper's band, a value for each reading.
+    `allocated`: rounds by allocation of the paper's band, a value for each interpretation.
     """
     return (
         *fig11.claims_of(cifar, tiny),
@@ -91,23 +91,22 @@ def claims_of(
 
 
 def _reduction(before: Decimal) -> float:
-    """By how much SFT's printed minutes are below `before` [%]."""
+    """By how much SFT's published minutes are below `before` [%]."""
     return 100 * (1 - float(SFT_MINUTES / before))
 
 
 def _abstract_delay(cifar: Evaluation) -> Claim:
     ours = 100 * (1 - 1 / cifar.times_sft("sl"))
-    body = {name: _reduction(printed) for name, printed in PRINTED_MINUTES.items()}
-    return Claim(
-        "delay reduced, abstract",
-        f"up to {ABSTRACT_DELAY_PERCENT} %",
-        ABSTRACT_DELAY_PERCENT,
+    body = {name: _reduction(published) for name, published in PUBLISHED_MINUTES.items()}
+    said = Said(
+        "delay reduced, abstract", f"up to {ABSTRACT_DELAY_PERCENT} %", "%", ABSTRACT_DELAY_PERCENT
+    )
+    return said.reduction(
         ours,
-        "%",
-        judge_reduction(ABSTRACT_DELAY_PERCENT, ours, implied=fig11.largest_reduction()),
         f"The text's own minutes make it {_reduction(FL_MINUTES):.1f} % against FL, "
         f"{body['sft-uncompressed']:.1f} % against SFT w/o compression, "
         f"{body['splitlora-paper']:.1f} % against SplitLoRA, {body['sl']:.1f} % against SL.",
+        implied=fig11.largest_reduction(),
     )
 
 
@@ -115,16 +114,18 @@ def _abstract_volume() -> Claim:
     ratio, volumes = fig8.UNCOMPRESSED_TIMES_SFT, fig8.SL_TIMES_SFT
     body, against_sl = (100 * (1 - 1 / float(times)) for times in (ratio, volumes))
     ours = 100 - nearest_to(float(fig8.SENT_PERCENT))[1].percent
-    return Claim(
+    said = Said(
         "communication reduced, abstract",
         f"up to {ABSTRACT_VOLUME_PERCENT} %",
-        ABSTRACT_VOLUME_PERCENT,
-        ours,
         "%",
-        judge_reduction(ABSTRACT_VOLUME_PERCENT, ours, implied=body),
+        ABSTRACT_VOLUME_PERCENT,
+    )
+    return said.reduction(
+        ours,
         f"The text's {ratio} times make it {body:.1f} % against SFT w/o compression and its "
         f"{volumes} times {against_sl:.1f} % against SL; {ABSTRACT_VOLUME_PERCENT} % would be "
         f"{100 / float(100 - ABSTRACT_VOLUME_PERCENT):.1f} times.",
+        implied=body,
     )
 
 
@@ -133,13 +134,9 @@ def _memory(cifar: Evaluation) -> Claim:
     split = calibrated_memory(dimensions, cifar.setting.cut, samples)
     whole = calibrated_memory(dimensions, dimensions.blocks, samples, trained=Trained.WEIGHTS)
     ours = 100 * (1 - split.total / whole.total)
-    return Claim(
-        "device memory reduced against FL",
-        f"{MEMORY_PERCENT} %",
-        MEMORY_PERCENT,
+    said = Said("device memory reduced against FL", f"{MEMORY_PERCENT} %", "%", MEMORY_PERCENT)
+    return said.reduction(
         ours,
-        "%",
-        judge_reduction(MEMORY_PERCENT, ours),
         f"By the accounting that Table III follows: {split.total / MIB:.0f} of "
         f"{whole.total / MIB:.0f} MiB; its FL columns' activations are not reproduced exactly, see "
         "table3.",
@@ -148,13 +145,9 @@ def _memory(cifar: Evaluation) -> Claim:
 
 def _sparsified() -> Claim:
     ours = indexed_ratio(PAPER_WIDTH, CLAIMED, sign=False)
-    return Claim(
-        f"compression at {CLAIMED}",
-        f"{SPARSIFIED_RATIO}x",
-        SPARSIFIED_RATIO,
+    said = Said(f"compression at {CLAIMED}", f"{SPARSIFIED_RATIO}x", "times", SPARSIFIED_RATIO)
+    return said.number(
         ours,
-        "times",
-        judge_number(SPARSIFIED_RATIO, ours),
         "Index and level bits of the kept values; with the sign, which they leave out, it is "
         f"{indexed_ratio(PAPER_WIDTH, CLAIMED, sign=True):.2f}.",
     )
@@ -162,13 +155,11 @@ def _sparsified() -> Claim:
 
 def _coded() -> Claim:
     ours = coded(CLAIMED).ratio
-    return Claim(
-        f"compression at {CLAIMED} with lossless coding",
-        f"{CODED_RATIO}x",
-        CODED_RATIO,
+    said = Said(
+        f"compression at {CLAIMED} with lossless coding", f"{CODED_RATIO}x", "times", CODED_RATIO
+    )
+    return said.number(
         ours,
-        "times",
-        judge_number(CODED_RATIO, ours),
         "Expected bytes of the paper's codec: Golomb gaps, level and sign bits; fig7 measures it "
         "on real activations.",
     )
@@ -179,13 +170,11 @@ def _epoch_volume(cifar: Evaluation) -> Claim:
     batches = _EXAMPLE_SAMPLES // setting.batch_samples
     traffic = PAPER.traffic(vit_spec(setting.dimensions), setting.cut, setting.batch)
     ours = batches * traffic.activation_bytes / GIB
-    return Claim(
-        "activations of an epoch, introduction",
-        f"{EPOCH_GIGABYTES} GB",
-        EPOCH_GIGABYTES,
+    said = Said(
+        "activations of an epoch, introduction", f"{EPOCH_GIGABYTES} GB", "GiB", EPOCH_GIGABYTES
+    )
+    return said.number(
         ours,
-        "GiB",
-        judge_number(EPOCH_GIGABYTES, ours),
         f"{batches} full mini-batches of {setting.batch_samples} x {setting.batch.tokens} x "
         f"{setting.dimensions.width} float32 values, one way, in units of 2^30 bytes.",
     )
@@ -208,7 +197,7 @@ def draw(cifar: Evaluation, fits: Mapping[str, Fit], setting: str) -> Figure:
         left,
         list(NAMES.values()),
         [
-            Series("paper", [fig11.PRINTED[name] for name in NAMES], PAPER_COLOUR),
+            Series("paper", [fig11.PUBLISHED[name] for name in NAMES], PAPER_COLOUR),
             Series(
                 f"ours, {cifar.local_steps:.1f} local steps",
                 [cifar.minutes[name] for name in NAMES],
@@ -218,13 +207,13 @@ def draw(cifar: Evaluation, fits: Mapping[str, Fit], setting: str) -> Figure:
         "virtual time [min]",
     )
     left.set_title("minutes to the highest accuracy")
-    _readings(right, fits)
+    _interpretations(right, fits)
     legend_and_title(figure, (left, right), setting)
     return figure
 
 
-def _readings(axes: Axes, fits: Mapping[str, Fit]) -> None:
-    """Each scheme's deviation under each reading, each with its own best number of steps."""
+def _interpretations(axes: Axes, fits: Mapping[str, Fit]) -> None:
+    """Each scheme's deviation under each interpretation, each with its own best number of steps."""
     for place, (name, mark) in enumerate(_MARKS.items()):
         # one above the other, since they may coincide
         offset = 0.16 * (place - (len(_MARKS) - 1) / 2)
@@ -248,23 +237,9 @@ def _readings(axes: Axes, fits: Mapping[str, Fit]) -> None:
     axes.set_xlabel("deviation from the paper's minutes [%]")
 
 
-COLUMNS = (
-    "reading",
-    "local_steps",
-    "epochs",
-    "scheme",
-    "minutes",
-    "paper_minutes",
-    "deviation_percent",
-)
-
-
 def make(options: Options, output: Path) -> Made:
-    """Fit each reading, judge the claims, and write headline.csv, headline-claims.csv, .png, .svg.
-
-    No option matters. Raises RunError for an output that cannot be written.
-    """
-    fits = {name: fit(setting) for name, setting in READINGS.items()}
+    """Fit each interpretation, judge, write; no option matters."""
+    fits = {name: fit(setting) for name, setting in INTERPRETATIONS.items()}
     fitted = next(iter(fits.values()))
     cifar, tiny, large, twenty = (
         evaluate(setting, fitted)
@@ -275,22 +250,22 @@ def make(options: Options, output: Path) -> Made:
             f"{name}: {found.local_steps:.1f} local steps a device ({found.rounds:.2f} epochs), "
             f"minutes of the four split schemes within {100 * found.worst:.1f} %"
         )
-    claims = claims_of(cifar, tiny, large, twenty, delays_by_reading(EVALUATION.bandwidth_hz))
-    setting, tables = words_of(EVALUATION), {"headline": (COLUMNS, _rows(fits))}
+    claims = claims_of(cifar, tiny, large, twenty, delays_by_links(EVALUATION.bandwidth_hz))
+    setting, tables = words_of(EVALUATION), {"headline": _rows(fits)}
     said = f"{setting}; fitted: {fitted_words(cifar)}"
     return write("headline", output, said, claims, tables, lambda: draw(cifar, fits, setting))
 
 
-def _rows(fits: Mapping[str, Fit]) -> Iterator[tuple[str, ...]]:
-    """A line of `COLUMNS` for each reading and scheme."""
-    for reading, found in fits.items():
-        for scheme, printed in PRINTED_MINUTES.items():
-            yield (
-                reading,
-                f"{found.local_steps:.6f}",
-                f"{found.rounds:.6f}",
-                scheme,
-                f"{found.minutes[scheme]:.6f}",
-                str(printed),
-                f"{100 * found.deviations[scheme]:.6f}",
-            )
+def _rows(fits: Mapping[str, Fit]) -> Iterator[Cells]:
+    """Each interpretation and scheme."""
+    for interpretation, found in fits.items():
+        for scheme, published in PUBLISHED_MINUTES.items():
+            yield {
+                "reading": interpretation,
+                "local_steps": f"{found.local_steps:.6f}",
+                "epochs": f"{found.rounds:.6f}",
+                "scheme": scheme,
+                "minutes": f"{found.minutes[scheme]:.6f}",
+                "paper_minutes": published,
+                "deviation_percent": f"{100 * found.deviations[scheme]:.6f}",
+            }

@@ -13,8 +13,8 @@ from cutlayer.report.save import save_figure, save_table
 from reproduction.catalogue import Made
 from reproduction.claims import CLAIM_COLUMNS, Claim, claim_rows
 
-# headings and rows
-Table = tuple[Sequence[str], Iterable[Sequence[object]]]
+# a cell by its heading; one that a row lacks is empty
+Cells = Mapping[str, object]
 
 
 def write(
@@ -22,7 +22,7 @@ def write(
     output: Path,
     setting: str,
     claims: tuple[Claim, ...],
-    tables: Mapping[str, Table],
+    tables: Mapping[str, Iterable[Cells]],
     draw: Callable[[], Figure],
 ) -> Made:
     """Write each of `tables` as CSV, `name`-claims.csv, and the picture as .png and .svg.
@@ -30,14 +30,16 @@ def write(
     `draw` is called in the plain style. Raises RunError for an output that cannot be written.
     """
     output.mkdir(parents=True, exist_ok=True)
-    all_tables = {**tables, f"{name}-claims": (CLAIM_COLUMNS, claim_rows(claims))}
-    files = [
-        save_table(output / f"{each}.csv", columns, rows)
-        for each, (columns, rows) in all_tables.items()
-    ]
+    files = [_save(output / f"{each}.csv", list(rows)) for each, rows in tables.items()]
+    files.append(save_table(output / f"{name}-claims.csv", CLAIM_COLUMNS, claim_rows(claims)))
     with plain_style():
         files += save_figure(output / name, draw())
     return Made(setting, claims, tuple(files))
+
+
+def _save(path: Path, rows: Sequence[Cells]) -> Path:
+    columns = list(dict.fromkeys(heading for row in rows for heading in row))
+    return save_table(path, columns, ([row.get(each, "") for each in columns] for row in rows))
 
 
 def caption(figure: Figure, setting: str) -> None:

@@ -16,32 +16,26 @@ from matplotlib.patches import Patch
 from cutlayer.report.drawing import INK, new_figure
 from cutlayer.report.vocabulary import DEVICE_COLOUR, OTHER_COLOUR
 from reproduction.catalogue import Made, Options
-from reproduction.claims import (
-    Claim,
-    Verdict,
-    judge_larger,
-    judge_number,
-)
-from reproduction.output import caption, write
+from reproduction.claims import Claim, Said, Verdict, judge_larger, judge_number
+from reproduction.output import Cells, caption, write
 
 SETTING = "float32 weights alone, in GB of 10^9 bytes; nothing is trained"
-COLUMNS = ("name", "kind", "printed_gb", "ours_gb")
 _FLOAT32_BYTES = 4
 _MODEL_COLOUR = "#1f5a93"
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table: memory as printed and as it follows [GB], and why."""
+    """A line of the table: memory as published and as it follows [GB], and why."""
 
     name: str
-    printed: Decimal
+    published: Decimal
     ours: float
     reason: str
 
 
-def _model(name: str, billions: float, printed: str, reason: str) -> Row:
-    return Row(name, Decimal(printed), billions * _FLOAT32_BYTES, reason)
+def _model(name: str, billions: float, published: str, reason: str) -> Row:
+    return Row(name, Decimal(published), billions * _FLOAT32_BYTES, reason)
 
 
 MODELS = (
@@ -65,23 +59,19 @@ DEVICES = (
 
 
 def make(options: Options, output: Path) -> Made:
-    """Write table1.csv, table1-claims.csv, .png and .svg. No option matters.
-
-    Raises RunError for an output that cannot be written.
-    """
-    return write("table1", output, SETTING, claims_of(), {"table1": (COLUMNS, _rows())}, draw)
+    """Judge, write; no option matters."""
+    return write("table1", output, SETTING, claims_of(), {"table1": _rows()}, draw)
 
 
 def claims_of() -> tuple[Claim, ...]:
     """Each memory, and that no device holds any of the models."""
     rows = [_memory(row) for row in (*DEVICES, *MODELS)]
     smallest, largest = min(m.ours for m in MODELS), max(d.ours for d in DEVICES)
-    compared = Claim(
-        "the smallest model on the largest device",
-        "cannot meet the memory requirements",
-        None,
+    said = Said(
+        "the smallest model on the largest device", "cannot meet the memory requirements", "GB"
+    )
+    compared = said.judged(
         smallest,
-        "GB",
         judge_larger(smallest, largest, noise=0.0),
         f"{smallest:.0f} GB of weights against {largest:.0f} GB, in float32; in float16 its"
         f" {smallest / 2:.0f} GB would fit, without anything to train it with.",
@@ -90,20 +80,22 @@ def claims_of() -> tuple[Claim, ...]:
 
 
 def draw() -> Figure:
-    """Bars on a logarithmic scale, printed in grey; call it inside `plain_style`."""
+    """Bars on a logarithmic scale, published in grey; call it inside `plain_style`."""
     figure = new_figure(430)
     axes = figure.subplots()
     rows = (*DEVICES, *MODELS)
     for place, row in enumerate(rows):
         colour = DEVICE_COLOUR if row in DEVICES else _MODEL_COLOUR
-        printed = float(row.printed)
-        axes.barh(place - 0.19, printed, height=0.36, color=OTHER_COLOUR)
+        published = float(row.published)
+        axes.barh(place - 0.19, published, height=0.36, color=OTHER_COLOUR)
         axes.barh(place + 0.19, row.ours, height=0.36, color=colour)
         verdict = _memory(row).verdict
         note = "" if verdict is Verdict.EXACT else f"  ({verdict.value})"
-        both = f"{row.ours:g}" if row.ours == printed else f"{row.ours:g}, published {printed:g}"
+        both = (
+            f"{row.ours:g}" if row.ours == published else f"{row.ours:g}, published {published:g}"
+        )
         text = f" {both}{note}"
-        axes.text(max(printed, row.ours), place, text, va="center", fontsize=10.5, color=INK)
+        axes.text(max(published, row.ours), place, text, va="center", fontsize=10.5, color=INK)
     axes.set_xscale("log")
     axes.set_xlim(1, 30_000)
     axes.set_xticks([1, 10, 100, 1000], ["1", "10", "100", "1000"])
@@ -125,12 +117,14 @@ def draw() -> Figure:
 
 
 def _memory(row: Row) -> Claim:
-    verdict = judge_number(row.printed, row.ours)
+    verdict = judge_number(row.published, row.ours)
     name = f"memory of {row.name}"
-    return Claim(name, f"{row.printed} GB", row.printed, row.ours, "GB", verdict, row.reason)
+    said = Said(name, f"{row.published} GB", "GB", row.published)
+    return said.judged(row.ours, verdict, row.reason)
 
 
-def _rows() -> Iterator[tuple[str, ...]]:
+def _rows() -> Iterator[Cells]:
     for kind, rows in (("device", DEVICES), ("model", MODELS)):
         for row in rows:
-            yield row.name, kind, str(row.printed), f"{row.ours:g}"
+            named = {"name": row.name, "kind": kind}
+            yield {**named, "printed_gb": row.published, "ours_gb": f"{row.ours:g}"}

@@ -26,7 +26,7 @@ from cutlayer.rounds.parameters import (
 from cutlayer.spec import MiniBatch
 from cutlayer.units import BITS_PER_BYTE, MIB
 from reproduction.catalogue import Made, Options
-from reproduction.claims import Claim, Verdict, judge_number
+from reproduction.claims import Claim, Said, Verdict
 from reproduction.output import caption, write
 
 TERA = 1e12
@@ -55,7 +55,7 @@ def rows() -> tuple[Row, ...]:
         _bandwidth(),
         _device_compute(),
         _server_compute(),
-        _plain("devices", "8", "8", "", Decimal("8"), _DEVICES, "devices", "As in the text."),
+        _plain(Said("devices", "8", "devices", Decimal("8")), "8", "", _DEVICES, "As in the text."),
         _size(),
         _width(),
         _batch(),
@@ -89,29 +89,19 @@ def _bandwidth() -> Row:
         f"The text has {_TEXT_MHZ:g} MHz, and with it the minutes of SFT with and without"
         f" compression ({_UNCOMPRESSED_MINUTES} / {_SFT_MINUTES}) agree: they imply {ours:.1f} MHz."
     )
-    claim = Claim(
-        "system bandwidth",
-        "30 MHz",
-        paper,
-        ours,
-        "MHz",
-        judge_number(paper, ours, implied=_TEXT_MHZ),
-        reason,
-    )
+    said = Said("system bandwidth", "30 MHz", "MHz", paper)
+    claim = said.number(ours, reason, implied=_TEXT_MHZ)
     return Row("system bandwidth", "B = 30 MHz", "5 MHz", f"{ours:.1f} MHz", claim)
 
 
 def _device_compute() -> Row:
     literal, text = Decimal("8E+6"), _DEVICE_FLOPS_PER_S / TERA
-    claim = Claim(
-        "device computing rate",
-        "1 GHz x 2e9 cores x 4",
-        literal,
+    said = Said("device computing rate", "1 GHz x 2e9 cores x 4", "TFLOP/s", literal)
+    claim = said.number(
         text,
-        "TFLOP/s",
-        judge_number(literal, text, implied=text),
         "Equation (20) multiplies clock, cores and operations a clock: Table II's 2e9 is a clock in"
         " the place of the cores; with the text's 256 cores at 0.5 to 1.5 GHz it is about 1.",
+        implied=text,
     )
     row = "C_n^u = 2e9, D_n^u = 4"
     return Row(
@@ -122,15 +112,12 @@ def _device_compute() -> Row:
 def _server_compute() -> Row:
     literal, text = Decimal("9.2E+9"), 2048 * 4 * 40e9 / TERA
     fits = _SERVER_FLOPS_PER_S / TERA
-    claim = Claim(
-        "server computing rate",
-        "3e9 x 1.5 GHz x 2048",
-        literal,
+    said = Said("server computing rate", "3e9 x 1.5 GHz x 2048", "TFLOP/s", literal)
+    claim = said.number(
         fits,
-        "TFLOP/s",
-        judge_number(literal, fits, implied=text),
         f"Equation (22) multiplies the three; the text's 40 GHz, 2048 cores and 4 give {text:.0f}"
         f" TFLOP/s, 1.5 GHz and 2048 give {fits:.2f}, with which the paper's minutes agree.",
+        implied=text,
     )
     row = "C_s = 1.5 GHz, D_s = 2,048, f^s = 3e9"
     return Row("server compute", row, "40 GHz, 2048 cores x 4", f"{fits:.2f} TFLOP/s", claim)
@@ -139,24 +126,19 @@ def _server_compute() -> Row:
 def _size() -> Row:
     millions = vit_spec(VIT_BASE).parameters / 1e6
     reason = "ViT-B/16 with a head of 100 classes, counted exactly."
-    text = "ViT [15]"
-    return _plain(
-        "model size", "86 M", text, f"{millions:.1f} M", Decimal("86"), millions, "million", reason
-    )
+    said = Said("model size", "86 M", "million", Decimal("86"))
+    return _plain(said, "ViT [15]", f"{millions:.1f} M", millions, reason)
 
 
 def _width() -> Row:
     """144 D^2 of 86 million weights: the text's hidden dimension is the MLP's inner one."""
     paper, implied = Decimal("3072"), sqrt(86e6 / 144)
-    claim = Claim(
-        "hidden dimension",
-        "3072",
-        paper,
+    said = Said("hidden dimension", "3072", "values", paper)
+    claim = said.number(
         float(VIT_BASE.width),
-        "values",
-        judge_number(paper, float(VIT_BASE.width), implied=implied),
         f"12 blocks of 12D^2 make 86 million at D = {implied:.0f}; 3072 = 4 x 768 is the inner"
         " width of the MLP.",
+        implied=implied,
     )
     return Row("hidden dimension", "", "3072", f"{VIT_BASE.width} (MLP 3072)", claim)
 
@@ -164,18 +146,16 @@ def _width() -> Row:
 def _batch() -> Row:
     samples = _INPUT_MIB * MIB / (4 * 3 * 224**2)
     reason = "Table III's 36.75 MB of input are so many float32 images of 224 px."
-    return _plain(
-        "batch size", "64", "64", f"{samples:.2f}", Decimal("64"), samples, "samples", reason
-    )
+    said = Said("batch size", "64", "samples", Decimal("64"))
+    return _plain(said, "64", f"{samples:.2f}", samples, reason)
 
 
 def _cut() -> Row:
     values = _MODEL_MIB * MIB / 4 - patch_convolution_parameters(VIT_BASE)
     blocks = values / (exact_block_parameters(VIT_BASE) + 16 * VIT_BASE.width * 16)
     reason = "Table III's 141.19 MB of model and LoRA hold so many blocks beside the patches."
-    return _plain(
-        "cut layer", "5-th ViT block", "5", f"{blocks:.3f}", Decimal("5"), blocks, "blocks", reason
-    )
+    said = Said("cut layer", "5-th ViT block", "blocks", Decimal("5"))
+    return _plain(said, "5", f"{blocks:.3f}", blocks, reason)
 
 
 def _rank() -> Row:
@@ -185,21 +165,12 @@ def _rank() -> Row:
         "Table III's 3.75 MB of optimizer are 5 x 16Dr momenta; with the text's 18Dr the rank"
         f" would be {separate:.1f}."
     )
-    return _plain("LoRA rank", "16", "", f"{rank:.2f}", Decimal("16"), rank, "values", reason)
+    said = Said("LoRA rank", "16", "values", Decimal("16"))
+    return _plain(said, "", f"{rank:.2f}", rank, reason)
 
 
-def _plain(
-    name: str,
-    table: str,
-    text: str,
-    implied: str,
-    paper: Decimal,
-    ours: float,
-    unit: str,
-    reason: str,
-) -> Row:
-    claim = Claim(name, table, paper, ours, unit, judge_number(paper, ours), reason)
-    return Row(name, table, text, implied, claim)
+def _plain(said: Said, text: str, implied: str, ours: float, reason: str) -> Row:
+    return Row(said.name, said.says, text, implied, said.number(ours, reason))
 
 
 SETTING = "the paper's parameters, three times over; computed, nothing is trained"
@@ -211,13 +182,10 @@ _RIGHT = "#0e6b61"
 
 
 def make(options: Options, output: Path) -> Made:
-    """Write table2.csv, table2-claims.csv, .png and .svg. No option matters.
-
-    Raises RunError for an output that cannot be written.
-    """
+    """Judge, write; no option matters."""
     found = rows()
     claims = tuple(row.claim for row in found if row.claim is not None)
-    tables = {"table2": (COLUMNS, [_cells(row) for row in found])}
+    tables = {"table2": [dict(zip(COLUMNS, _cells(row), strict=True)) for row in found]}
     return write("table2", output, SETTING, claims, tables, lambda: draw(found))
 
 

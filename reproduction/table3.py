@@ -31,8 +31,8 @@ from cutlayer.rounds.parameters import (
 from cutlayer.spec import MiniBatch, Trained
 from cutlayer.units import MIB
 from reproduction.catalogue import Made, Options
-from reproduction.claims import Claim, Reference, judge_number
-from reproduction.output import caption, write
+from reproduction.claims import Claim, Reference, Said
+from reproduction.output import Cells, caption, write
 
 LINEAR_BYTES = 70
 ATTENTION_BYTES = 5
@@ -53,7 +53,7 @@ def calibrated_memory(
     model has its head twice. Adapters: fused qkv, hence 16Dr a block; the whole model adapts patch
     convolution and head too. Optimiser: one float32 for each adapter value but the head's. There is
     no row of gradients. Activations: `70 BND + 5 BN^2 A` a block, which meets the split column
-    within 0.1 % and the FL columns within 4 %; the printed ones were probably measured.
+    within 0.1 % and the FL columns within 4 %; the published ones were probably measured.
     Raises ConfigError for a number of blocks that is not.
     """
     if not 1 <= blocks <= dimensions.blocks:
@@ -97,11 +97,11 @@ WAYS = ("calibrated", "physical", "equations")
 
 @dataclass(frozen=True)
 class Column:
-    """A scheme of Table III: what a device holds [MiB] as printed, and as counted each way."""
+    """A scheme of Table III: what a device holds [MiB] as published, and as counted each way."""
 
     name: str
     blocks: int
-    printed: Mapping[str, Decimal]
+    published: Mapping[str, Decimal]
     counted: Mapping[str, PartMemory[float]]
 
     def row(self, way: str, row: str) -> float:
@@ -126,9 +126,9 @@ def columns() -> tuple[Column, ...]:
     )
 
 
-def _column(name: str, blocks: int, trained: Trained, printed: tuple[str, ...]) -> Column:
+def _column(name: str, blocks: int, trained: Trained, published: tuple[str, ...]) -> Column:
     spec, batch = vit_spec(VIT_BASE), MiniBatch(SAMPLES, VIT_BASE.tokens)
-    values = [Decimal(value) for value in ("36.75", *printed)]
+    values = [Decimal(value) for value in ("36.75", *published)]
     return Column(
         name,
         blocks,
@@ -145,7 +145,6 @@ SETTING = (
     "ViT-B/16, 64 images of 224 px, float32, SGD with momentum, LoRA of rank 16 on every layer;"
     " computed, nothing is trained"
 )
-COLUMNS = ("scheme", "row", "printed_mib", *(f"{way}_mib" for way in WAYS))
 REDUCTION_PERCENT = Decimal("58.2")
 _ROW_REASONS = {
     "input": "64 x 3 x 224 x 224 float32.",
@@ -183,12 +182,9 @@ _REASONS = {
 
 
 def make(options: Options, output: Path) -> Made:
-    """Write table3.csv, table3-claims.csv, .png and .svg. No option matters.
-
-    Raises RunError for an output that cannot be written.
-    """
+    """Count, judge, write; no option matters."""
     found = columns()
-    tables = {"table3": (COLUMNS, _rows(found))}
+    tables = {"table3": _rows(found)}
     return write("table3", output, SETTING, claims_of(found), tables, lambda: draw(found, SETTING))
 
 
@@ -212,43 +208,34 @@ def claims_of(found: Sequence[Column]) -> tuple[Claim, ...]:
     )
 
 
-def _rows(found: Sequence[Column]) -> Iterator[tuple[str, ...]]:
+def _rows(found: Sequence[Column]) -> Iterator[Cells]:
     for column in found:
         for row in ROWS:
-            counted = (f"{column.row(way, row):.4f}" for way in WAYS)
-            yield column.name, row, str(column.printed[row]), *counted
+            counted = {f"{way}_mib": f"{column.row(way, row):.4f}" for way in WAYS}
+            published = {"printed_mib": column.published[row]}
+            yield {"scheme": column.name, "row": row, **published, **counted}
 
 
 def _number(column: Column, row: str, reference: Column | None) -> Claim:
-    printed, ours = column.printed[row], column.row("calibrated", row)
+    published, ours = column.published[row], column.row("calibrated", row)
     beside = None
     if reference is not None:
-        beside = Reference(reference.printed[row], reference.row("calibrated", row))
+        beside = Reference(reference.published[row], reference.row("calibrated", row))
     reason = _REASONS.get((row, column.name)) or _ROW_REASONS[row]
     name = row if row == "input" else f"{row}, {column.name}"
-    return Claim(
-        name,
-        f"{printed} MB",
-        printed,
-        ours,
-        "MiB",
-        judge_number(printed, ours, reference=beside),
-        reason.format(physical=column.row("physical", row)),
-    )
+    said = Said(name, f"{published} MB", "MiB", published)
+    return said.number(ours, reason.format(physical=column.row("physical", row)), reference=beside)
 
 
-def _ratio(column: Column, split: Column, printed: Decimal) -> Claim:
+def _ratio(column: Column, split: Column, published: Decimal) -> Claim:
     ours = column.row("calibrated", "total") / split.row("calibrated", "total")
-    implied = float(column.printed["total"] / split.printed["total"])
+    implied = float(column.published["total"] / split.published["total"])
     physical = column.row("physical", "total") / split.row("physical", "total")
-    return Claim(
-        f"total, {column.name} over split",
-        f"{printed}x",
-        printed,
+    said = Said(f"total, {column.name} over split", f"{published}x", "times", published)
+    return said.number(
         ours,
-        "times",
-        judge_number(printed, ours, implied=implied),
         f"The printed totals give {implied:.3f}; what autograd holds gives {physical:.2f}.",
+        implied=implied,
     )
 
 
@@ -257,33 +244,29 @@ def _reduction(fl: Column, split: Column) -> Claim:
         return 100 * (1 - small / large)
 
     ours = percent(split.row("calibrated", "total"), fl.row("calibrated", "total"))
-    implied = percent(float(split.printed["total"]), float(fl.printed["total"]))
+    implied = percent(float(split.published["total"]), float(fl.published["total"]))
     physical = percent(split.row("physical", "total"), fl.row("physical", "total"))
-    return Claim(
-        "memory saved by splitting",
-        f"{REDUCTION_PERCENT} %",
-        REDUCTION_PERCENT,
+    said = Said("memory saved by splitting", f"{REDUCTION_PERCENT} %", "%", REDUCTION_PERCENT)
+    return said.number(
         ours,
-        "%",
-        judge_number(REDUCTION_PERCENT, ours, implied=implied),
         f"The printed totals give {implied:.2f} %; what autograd holds gives {physical:.1f} %.",
+        implied=implied,
     )
 
 
 def _equations(column: Column) -> Claim:
     """The paper's equations (29) to (34) for the same device."""
-    printed, ours = column.printed["total"], column.row("physical", "total")
+    published, ours = column.published["total"], column.row("physical", "total")
     implied = column.row("equations", "total")
-    return Claim(
-        f"total, {column.name}, by equations (29) to (34)",
-        f"{printed} MB",
-        printed,
+    said = Said(
+        f"total, {column.name}, by equations (29) to (34)", f"{published} MB", "MiB", published
+    )
+    return said.number(
         ours,
-        "MiB",
-        judge_number(printed, ours, implied=implied),
         f"The paper's own equations give {implied:.0f} MiB: their 34 and 5 bytes are those of"
         " float16 beside weights of float32, and they charge frozen weights with gradients and"
         " optimizer; ours is what autograd holds, gradients of the adapters included.",
+        implied=implied,
     )
 
 
@@ -293,7 +276,7 @@ _LABELS = {
     "physical": "autograd, measured",
     "equations": "the paper's equations (29) to (34)",
 }
-# kinds of memory that a printed row stands for
+# kinds of memory that a published row stands for
 _KINDS = {
     "activations": "activations",
     "model and adapters": "weights",
@@ -334,9 +317,9 @@ def draw(columns: Sequence[Column], setting: str) -> Figure:
 
 
 def _sizes(column: Column, way: str) -> dict[str, float]:
-    """MiB by kind; a printed row of weights and adapters counts as weights."""
+    """MiB by kind; a published row of weights and adapters counts as weights."""
     if way == "printed":
-        return {kind: float(column.printed[row]) for row, kind in _KINDS.items()}
+        return {kind: float(column.published[row]) for row, kind in _KINDS.items()}
     memory = column.counted[way]
     return {
         "activations": memory.activations / MIB,

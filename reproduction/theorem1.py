@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from cutlayer.report.drawing import INK, new_figure
 from reproduction.catalogue import Made, Options
-from reproduction.claims import Claim, judge_at_most, judge_number
+from reproduction.claims import Claim, Said
 from reproduction.convergence import (
     ConvergenceBound,
     Job,
@@ -28,7 +28,7 @@ from reproduction.convergence import (
     convergence_bound,
     train,
 )
-from reproduction.output import caption, write
+from reproduction.output import Cells, caption, write
 
 _LOG = logging.getLogger(f"cutlayer.{__name__}")
 
@@ -65,7 +65,7 @@ class Plain:
     """One local step, whole gradients: SGD, the recursion (A.10) unrolled, (14) as a product."""
 
     sgd: Curve
-    mended: ConvergenceBound
+    corrected: ConvergenceBound
     product: Curve
     first_round_alone: float
 
@@ -75,8 +75,8 @@ class Biased:
     """Top-K gradients on unlike data: SGD, the bound with the measured bias, (14) without one."""
 
     sgd: Curve
-    mended: ConvergenceBound
-    printed: ConvergenceBound
+    corrected: ConvergenceBound
+    published: ConvergenceBound
     bias: float
 
 
@@ -85,28 +85,28 @@ class Drift:
     """Several local steps on unlike data: SGD by their number, and (14), which has none."""
 
     sgd: dict[int, Curve]
-    printed: ConvergenceBound
+    published: ConvergenceBound
 
 
 def plain_case(runs: Runs) -> Plain:
     """Devices with the same curvatures and minima."""
     problem = _alike()
-    mended = _bound(problem, NOISY)
+    corrected = _bound(problem, NOISY)
     alone = Quadratics(problem.curvature[:1], problem.minimum[:1])
     once = Job(NOISY.step_size, 1, NOISY.noise)
     # the first round is over at once: more runs make it sharper
     after_one = float(train(alone, once, 100 * runs.noisy, _SEED).gap[1])
     sgd = train(problem, NOISY, runs.noisy, _SEED).gap
-    return Plain(sgd, mended, as_product(mended, NOISY.rounds), after_one)
+    return Plain(sgd, corrected, as_product(corrected, NOISY.rounds), after_one)
 
 
 def biased_case(runs: Runs) -> Biased:
     """Devices with the same curvatures and minima of their own."""
     problem = Quadratics(_alike().curvature, _minima(_UNLIKE))
     trained = train(problem, COMPRESSED, runs.compressed, _SEED)
-    mended = _bound(problem, COMPRESSED, trained)
+    corrected = _bound(problem, COMPRESSED, trained)
     bias = float(trained.bias[-1])
-    return Biased(trained.gap, mended, _bound(problem, COMPRESSED), bias)
+    return Biased(trained.gap, corrected, _bound(problem, COMPRESSED), bias)
 
 
 def drift_case(runs: Runs) -> Drift:
@@ -138,7 +138,7 @@ def first_round_bounds() -> tuple[float, float]:
 
     (14) takes N(T - 0) = N(1) = 64, devices of the round to come; unrolled it is N(0) = 1.
     """
-    printed, unrolled = (
+    published, unrolled = (
         convergence_bound(
             rounds=1,
             initial_gap=1.0,
@@ -150,7 +150,7 @@ def first_round_bounds() -> tuple[float, float]:
         )
         for devices in (MANY_DEVICES, 1)
     )
-    return float(printed.gap[1]), float(unrolled.gap[1])
+    return float(published.gap[1]), float(unrolled.gap[1])
 
 
 def _alike() -> Quadratics:
@@ -179,7 +179,7 @@ _UNIT = "% of the initial gap"
 
 
 def claims_of(plain: Plain, biased: Biased, drift: Drift) -> tuple[Claim, ...]:
-    """The theorem in its two readings, what the text draws from it, and what it is used for."""
+    """The theorem in two interpretations, what the text draws from it, and what it is used for."""
     return (
         _product(plain),
         _unrolled(plain),
@@ -192,7 +192,7 @@ def claims_of(plain: Plain, biased: Biased, drift: Drift) -> tuple[Claim, ...]:
 
 def _product(plain: Plain) -> Claim:
     rounds = len(plain.sgd) - 1
-    ours, printed = _percent(plain.mended.gap[-1]), _printed(plain.product[-1])
+    ours, published = _percent(plain.corrected.gap[-1]), _published(plain.product[-1])
     above = np.flatnonzero(plain.sgd > plain.product)
     broken = (
         f"SGD with just these constants is above it from round {above[0]} on and ends at "
@@ -200,29 +200,30 @@ def _product(plain: Plain) -> Claim:
         if len(above)
         else "SGD stays within it here"
     )
-    return Claim(
+    said = Said(
         f"bound (14) after {rounds} rounds, N(T-t) read as N times (T-t)",
-        f"at most {printed} %",
-        printed,
-        ours,
+        f"at most {published} %",
         _UNIT,
-        judge_number(printed, ours, implied=ours),
-        f"The paper's own recursion (A.10) unrolls to {ours:.2f} %; {broken}.",
+        published,
+    )
+    return said.number(
+        ours, f"The paper's own recursion (A.10) unrolls to {ours:.2f} %; {broken}.", implied=ours
     )
 
 
 def _unrolled(plain: Plain) -> Claim:
     rounds = len(plain.sgd) - 1
-    ours = _percent(plain.mended.gap[-1])
-    printed = _printed(plain.mended.gap[-1])
-    nearest = float((plain.sgd[1:] / plain.mended.gap[1:]).max())
-    return Claim(
+    ours = _percent(plain.corrected.gap[-1])
+    published = _published(plain.corrected.gap[-1])
+    nearest = float((plain.sgd[1:] / plain.corrected.gap[1:]).max())
+    said = Said(
         f"bound (14) after {rounds} rounds, N(T-t) read as the devices of a round",
-        f"at most {printed} %",
-        printed,
-        ours,
+        f"at most {published} %",
         _UNIT,
-        judge_number(printed, ours),
+        published,
+    )
+    return said.number(
+        ours,
         "With the same devices in every round it is (A.10) unrolled, and SGD with one local step "
         f"and unbiased noise keeps it: its gap is at most {nearest:.2f} of the bound in all rounds"
         f", {_percent(plain.sgd[-1]):.2f} % at the end.",
@@ -230,75 +231,84 @@ def _unrolled(plain: Plain) -> Claim:
 
 
 def _one_round_off(plain: Plain) -> Claim:
-    printed, unrolled = (_percent(value) for value in first_round_bounds())
-    shown = _printed(printed / 100)
-    return Claim(
+    published, unrolled = (_percent(value) for value in first_round_bounds())
+    shown = _published(published / 100)
+    said = Said(
         f"bound (14) after one round with one device, {MANY_DEVICES} in later ones",
         f"at most {shown} %",
-        shown,
-        unrolled,
         _UNIT,
-        judge_number(shown, unrolled, implied=unrolled),
+        shown,
+    )
+    return said.number(
+        unrolled,
         f"(A.10) unrolls to N(T-1-t), not N(T-t): a round counts those who took part in it; SGD is "
         f"at {_percent(plain.first_round_alone):.1f} %.",
+        implied=unrolled,
     )
 
 
 def _limit(plain: Plain) -> Claim:
     tail = plain.sgd[len(plain.sgd) // 2 :]
     ours = _percent(float(tail.mean()))
-    return Claim(
+    said = Said(
         "gap that SGD comes to at a constant step size",
         "0: training converges to the optimum",
-        Decimal("0"),
-        ours,
         _UNIT,
-        judge_at_most(Decimal("0"), ours, reach=100.0),
+        Decimal("0"),
+    )
+    return said.at_most(
+        ours,
         "The text takes a second term that stays bounded for convergence; it is a floor, here "
-        f"{_percent(plain.mended.floor):.2f} % in the bound, that only a smaller step size, less "
-        "noise or more devices lower.",
+        f"{_percent(plain.corrected.floor):.2f} % in the bound, that only a smaller step size, "
+        "less noise or more devices lower.",
+        reach=100.0,
     )
 
 
 def _compressed(biased: Biased) -> Claim:
-    printed, ours = _printed(biased.printed.gap[-1]), _percent(biased.sgd[-1])
-    return Claim(
+    published, ours = _published(biased.published.gap[-1]), _percent(biased.sgd[-1])
+    said = Said(
         f"gap with Top-{KEPT} of {VALUES} gradient values on unlike data",
-        f"at most {printed} %",
-        printed,
-        ours,
+        f"at most {published} %",
         _UNIT,
-        judge_at_most(printed, ours, reach=100.0),
+        published,
+    )
+    return said.at_most(
+        ours,
         "What Top-K drops is no unbiased noise (Assumption 3); with its squared bias as measured, "
-        f"{biased.bias:.3f} at the end, the mended bound is {_percent(biased.mended.gap[-1]):.2f} %"
-        f" and {'holds' if _holds(biased) else 'does not hold'} in every round.",
+        f"{biased.bias:.3f} at the end, the mended bound is "
+        f"{_percent(biased.corrected.gap[-1]):.2f} % and "
+        f"{'holds' if _holds(biased) else 'does not hold'} in every round.",
+        reach=100.0,
     )
 
 
 def _local_steps(drift: Drift, steps: int) -> Claim:
-    printed, ours = _printed(drift.printed.gap[-1]), _percent(drift.sgd[steps][-1])
-    return Claim(
+    published, ours = _published(drift.published.gap[-1]), _percent(drift.sgd[steps][-1])
+    said = Said(
         f"gap with {steps} local steps a round on unlike data",
-        f"at most {printed} %",
-        printed,
-        ours,
+        f"at most {published} %",
         _UNIT,
-        judge_at_most(printed, ours, reach=100.0),
+        published,
+    )
+    return said.at_most(
+        ours,
         "Devices drift towards their own optima between averagings; K is in Algorithm 1 and not in "
         f"the theorem. With one step SGD ends at {_percent(drift.sgd[1][-1]):.2f} %.",
+        reach=100.0,
     )
 
 
 def _holds(biased: Biased) -> bool:
     # both begin at 1, but for rounding
-    return bool((biased.sgd <= biased.mended.gap * (1 + 1e-12)).all())
+    return bool((biased.sgd <= biased.corrected.gap * (1 + 1e-12)).all())
 
 
 def _percent(gap: float) -> float:
     return 100.0 * float(gap)
 
 
-def _printed(gap: float) -> Decimal:
+def _published(gap: float) -> Decimal:
     """What (14) gives [%], to two decimals, as the paper prints its percentages."""
     return Decimal(f"{_percent(gap):.2f}")
 
@@ -331,54 +341,37 @@ def draw(plain: Plain, biased: Biased, drift: Drift, setting: str) -> Figure:
 
 def _plain(axes: Axes, plain: Plain) -> None:
     axes.set_title("one local step, unbiased noise")
-    _line(axes, plain.mended.gap, INK, "bound: (A.10) unrolled", "--")
+    _line(axes, plain.corrected.gap, INK, "bound: (A.10) unrolled", "--")
     _line(axes, plain.sgd, _SGD, "SGD")
     _line(axes, plain.product, _WRONG, "(14) with N times (T-t)", ":")
 
 
 def _biased(axes: Axes, biased: Biased) -> None:
     axes.set_title(f"Top-{KEPT} of {VALUES} values, unlike data")
-    _line(axes, biased.mended.gap, INK, "bound with measured bias", "--")
+    _line(axes, biased.corrected.gap, INK, "bound with measured bias", "--")
     _line(axes, biased.sgd, _SGD, "SGD")
-    _line(axes, biased.printed.gap, _WRONG, "(14): no bias", ":")
+    _line(axes, biased.published.gap, _WRONG, "(14): no bias", ":")
 
 
 def _drift(axes: Axes, drift: Drift) -> None:
     axes.set_title("several local steps, unlike data")
     for colour, (steps, gap) in zip(_STEPS, drift.sgd.items(), strict=True):
         _line(axes, gap, colour, f"SGD, {steps} local step{'s' if steps > 1 else ''}")
-    _line(axes, drift.printed.gap, _WRONG, "(14): no local steps", ":")
+    _line(axes, drift.published.gap, _WRONG, "(14): no local steps", ":")
 
 
 def _line(axes: Axes, gap: Curve, colour: str, label: str, style: str = "-") -> None:
     axes.plot(np.arange(len(gap)), 100 * gap, style, color=colour, linewidth=1.8, label=label)
 
 
-COLUMNS = (
-    "round",
-    "sgd",
-    "bound",
-    "product",
-    "top_k_sgd",
-    "top_k_bound",
-    "top_k_printed",
-    *(f"steps_{steps}_sgd" for steps in LOCAL_STEPS),
-    "steps_printed",
-)
-
-
 def make(options: Options, output: Path) -> Made:
-    """Run the cases, judge the claims, and write theorem1.csv, theorem1-claims.csv, .png and .svg.
-
-    Of the options only `quick` matters: fewer runs behind each mean. Raises RunError for an output
-    that cannot be written.
-    """
+    """Run the cases, judge, write; of the options `quick` alone matters: fewer runs a mean."""
     runs = QUICK if options.quick else FULL
     _LOG.info(
         f"SGD on quadratics: means over {runs.noisy}, {runs.compressed}, {runs.drifting} runs"
     )
     plain, biased, drift = plain_case(runs), biased_case(runs), drift_case(runs)
-    tables = {"theorem1": (COLUMNS, _rows(plain, biased, drift))}
+    tables = {"theorem1": _rows(plain, biased, drift)}
     setting = (
         f"SGD on quadratics of {VALUES} values with known constants, {DEVICES} devices"
         f"{' (quick: few runs)' if options.quick else ''}; the paper runs no test of its theorem"
@@ -390,17 +383,17 @@ def make(options: Options, output: Path) -> Made:
     return write("theorem1", output, setting, claims_of(plain, biased, drift), tables, picture)
 
 
-def _rows(plain: Plain, biased: Biased, drift: Drift) -> Iterator[tuple[str, ...]]:
-    """A line of `COLUMNS` for each round; gaps are parts of the initial gap."""
-    curves = (
-        plain.sgd,
-        plain.mended.gap,
-        plain.product,
-        biased.sgd,
-        biased.mended.gap,
-        biased.printed.gap,
-        *drift.sgd.values(),
-        drift.printed.gap,
-    )
-    for number, gaps in enumerate(zip(*curves, strict=True)):
-        yield (str(number), *(f"{gap:.6g}" for gap in gaps))
+def _rows(plain: Plain, biased: Biased, drift: Drift) -> Iterator[Cells]:
+    """Each round; gaps are parts of the initial gap."""
+    curves = {
+        "sgd": plain.sgd,
+        "bound": plain.corrected.gap,
+        "product": plain.product,
+        "top_k_sgd": biased.sgd,
+        "top_k_bound": biased.corrected.gap,
+        "top_k_printed": biased.published.gap,
+        **{f"steps_{steps}_sgd": gap for steps, gap in drift.sgd.items()},
+        "steps_printed": drift.published.gap,
+    }
+    for number in range(len(plain.sgd)):
+        yield {"round": number, **{name: f"{gap[number]:.6g}" for name, gap in curves.items()}}

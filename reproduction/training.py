@@ -30,13 +30,13 @@ from cutlayer.profiling.training import (
 from cutlayer.report.drawing import MUTED, whole_ticks
 from cutlayer.units import format_seconds
 from reproduction.catalogue import Options
+from reproduction.output import Cells
 from reproduction.points import UNCOMPRESSED, Point, codecs_of
 
 _LOG = logging.getLogger(f"cutlayer.{__name__}")
 
 DEVICES = 4
 LEARNING_RATE = 1e-3
-CURVE_COLUMNS = ("seed", "round", "accuracy", "loss", "bits_up", "bits_down")
 
 Key = TypeVar("Key")
 
@@ -140,7 +140,7 @@ class Job(Generic[Key]):
 
     key: Key
     title: str
-    cells: tuple[object, ...]
+    cells: Cells
     config: Config
 
 
@@ -166,14 +166,14 @@ def train_lines(
     seeds: int,
     evaluated: Callable[[int], Collection[int]],
     output: Path,
-) -> tuple[Curves[Key], list[tuple[object, ...]]]:
+) -> tuple[Curves[Key], list[Cells]]:
     """Every line from each seed, tested after the rounds `evaluated` of so many.
 
-    Also its rows: each begins with the line's cells, then come `CURVE_COLUMNS`; bits are those of
-    the whole training.
+    Also its rows, one a round, which begin with the line's cells; bits are those of the whole
+    training.
     """
     curves: dict[Key, list[list[float]]] = {each.key: [] for each in jobs}
-    rows: list[tuple[object, ...]] = []
+    rows: list[Cells] = []
     for each in jobs:
         # the model and data of the first line are those of all
         for start in starts(each.config, range(seeds), quiet=bool(rows)):
@@ -183,7 +183,7 @@ def train_lines(
             curve = follow(start, evaluated(start.rounds))
             percent = [100 * accuracy for accuracy in curve.accuracy]
             curves[each.key].append(percent)
-            rows += [(*each.cells, start.seed, *row) for row in _curve_rows(curve)]
+            rows += [{**each.cells, "seed": start.seed, **row} for row in _curve_rows(curve)]
             _LOG.info(
                 f"{each.title}, seed {start.seed}: {percent[0]:.1f} to {percent[-1]:.1f} %"
                 f"  ({format_seconds(time.monotonic() - begun_s)})"
@@ -191,10 +191,10 @@ def train_lines(
     return Curves(curve.rounds, curves, len(start.setup.test)), rows
 
 
-def _curve_rows(curve: Curve) -> Iterator[tuple[object, ...]]:
-    bits = f"{curve.bits_up:.4f}", f"{curve.bits_down:.4f}"
+def _curve_rows(curve: Curve) -> Iterator[Cells]:
+    bits = {"bits_up": f"{curve.bits_up:.4f}", "bits_down": f"{curve.bits_down:.4f}"}
     for number, accuracy, loss in zip(curve.rounds, curve.accuracy, curve.loss, strict=True):
-        yield (number, f"{accuracy:.4f}", f"{loss:.4f}", *bits)
+        yield {"round": number, "accuracy": f"{accuracy:.4f}", "loss": f"{loss:.4f}", **bits}
 
 
 def draw_range(axes: Axes, seen: Curves[Key], key: Key, colour: str, alpha: float) -> None:

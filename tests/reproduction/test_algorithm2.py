@@ -14,10 +14,10 @@ from cutlayer.planner.configuration import (
     ConfigurationStatus,
     solve,
 )
-from reproduction.algorithm2 import MendedAlgorithm2, PublishedAlgorithm2
+from reproduction.algorithm2 import CorrectedAlgorithm2, PublishedAlgorithm2
 
 Solver = Callable[[ConfigurationProblem], ConfigurationSolution]
-SOLVERS: list[Solver] = [PublishedAlgorithm2().solve, MendedAlgorithm2().solve]
+SOLVERS: list[Solver] = [PublishedAlgorithm2().solve, CorrectedAlgorithm2().solve]
 
 
 def test_published_algorithm_2_runs_to_the_corner() -> None:
@@ -49,7 +49,7 @@ def test_mended_algorithm_2_finds_the_optimum() -> None:
     compared = 0
     for _ in range(25):
         problem = instance(rng, rising(rng), float(rng.uniform(0.35, 0.93)))
-        exact, found = solve(problem), MendedAlgorithm2().solve(problem)
+        exact, found = solve(problem), CorrectedAlgorithm2().solve(problem)
         if exact.choice is None:
             assert found.status is not ConfigurationStatus.CONVERGED
             continue
@@ -66,7 +66,7 @@ def test_mended_algorithm_2_finds_the_optimum() -> None:
 def test_mended_algorithm_2_approaches_from_iteration_to_iteration() -> None:
     problem = paper_like()
     best_s = solve(problem).chosen().delay_s
-    found = MendedAlgorithm2().solve(problem)
+    found = CorrectedAlgorithm2().solve(problem)
     assert found.status is ConfigurationStatus.CONVERGED and len(found.history) < 10
     far = [abs(each.choice.delay_s - best_s) for each in found.history]
     assert far == sorted(far, reverse=True)
@@ -76,7 +76,10 @@ def test_mended_algorithm_2_approaches_from_iteration_to_iteration() -> None:
 
 
 def test_few_iterations_are_not_enough() -> None:
-    for algorithm in (PublishedAlgorithm2(most_iterations=1), MendedAlgorithm2(most_iterations=1)):
+    for algorithm in (
+        PublishedAlgorithm2(most_iterations=1),
+        CorrectedAlgorithm2(most_iterations=1),
+    ):
         found = algorithm.solve(paper_like())
         assert found.status is ConfigurationStatus.NOT_CONVERGED and len(found.history) == 1
 
@@ -89,4 +92,4 @@ def test_no_cut_deep_or_calm_enough(solver: Solver) -> None:
 
 
 def test_an_accuracy_that_no_setting_reaches() -> None:
-    assert MendedAlgorithm2().solve(paper_like(0.88)).status is ConfigurationStatus.NOT_CONVERGED
+    assert CorrectedAlgorithm2().solve(paper_like(0.88)).status is ConfigurationStatus.NOT_CONVERGED

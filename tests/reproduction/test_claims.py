@@ -24,9 +24,9 @@ from reproduction.output import save_verdicts
 
 
 @pytest.mark.parametrize(
-    ("printed", "ours", "verdict"),
+    ("published", "ours", "verdict"),
     [
-        ("12", 12.31, Verdict.EXACT),  # printed without decimals: 11.5 to 12.5
+        ("12", 12.31, Verdict.EXACT),  # published without decimals: 11.5 to 12.5
         ("12.0", 12.31, Verdict.WITHIN),
         ("12", 11.5, Verdict.EXACT),
         ("12", 11.43, Verdict.WITHIN),
@@ -40,8 +40,8 @@ from reproduction.output import save_verdicts
         ("12", float("inf"), Verdict.NOT_REPRODUCED),
     ],
 )
-def test_a_number_by_itself(printed: str, ours: float, verdict: Verdict) -> None:
-    assert judge_number(Decimal(printed), ours) is verdict
+def test_a_number_by_itself(published: str, ours: float, verdict: Verdict) -> None:
+    assert judge_number(Decimal(published), ours) is verdict
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Fig. 11, 12 and 13: verdicts of the printed delays, tables, and pictures with labels apart."""
+"""Fig. 11, 12 and 13: verdicts of the published delays, tables, and pictures with labels apart."""
 
 from pathlib import Path
 
@@ -48,7 +48,7 @@ def test_fig11_minutes_and_ratios(seen: dict[str, Evaluation]) -> None:
         assert claim.paper is not None and abs(claim.difference) < 0.02 * float(claim.paper)
     for name in ("SFT w/o compression", "SplitLoRA"):
         assert claims[f"delay of {name} over that of SFT"].verdict is Verdict.WITHIN
-    # "13 times", printed without a decimal: 12.7 rounds to it
+    # "13 times", published without a decimal: 12.7 rounds to it
     assert claims["delay of SL over that of SFT"].verdict is Verdict.EXACT
 
 
@@ -86,11 +86,11 @@ def test_fig13_falls_as_the_paper_s_does(seen: dict[str, Evaluation]) -> None:
 def test_pictures_keep_their_labels_apart(seen: dict[str, Evaluation]) -> None:
     with plain_style():
         assert_labels_apart(fig11.draw(seen["cifar"], seen["tiny"], "a setting"))
-        for other, labels, printed in (
+        for other, labels, published in (
             ("large", ("ViT-B", "ViT-L"), (None, None)),
             ("twenty", ("8 devices", "20 devices"), (5.15, 3.98)),
         ):
-            pair = fig12.Pair(labels, seen["cifar"], seen[other], printed)
+            pair = fig12.Pair(labels, seen["cifar"], seen[other], published)
             figure = fig12.draw(pair, "a setting")
             assert_labels_apart(figure)
             texts = [label.get_text() for label in figure.axes[1].get_yticklabels()]

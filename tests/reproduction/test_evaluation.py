@@ -13,10 +13,10 @@ from cutlayer.rounds.parameters import vit_spec
 from cutlayer.rounds.schemes import SCHEMES, Phase
 from reproduction.evaluation import (
     EVALUATION,
+    INTERPRETATIONS,
     LARGE_MODEL,
     NAMES,
-    PRINTED_MINUTES,
-    READINGS,
+    PUBLISHED_MINUTES,
     TINY_IMAGENET,
     TWENTY_DEVICES,
     Evaluation,
@@ -123,7 +123,7 @@ def test_bytes_by_hand() -> None:
 def test_more_band_is_no_slower_and_more_data_no_faster() -> None:
     for scheme in (SCHEMES["sft"], SCHEMES["fl-lora"]):
         narrow = minutes(EVALUATION, scheme, STEPS)
-        assert minutes(READINGS["30 MHz (Table II)"], scheme, STEPS) < narrow
+        assert minutes(INTERPRETATIONS["30 MHz (Table II)"], scheme, STEPS) < narrow
         assert minutes(EVALUATION, scheme, STEPS + 1) > narrow
         assert minutes(replace(EVALUATION, snr_db=10.0), scheme, STEPS) > narrow
 
@@ -146,22 +146,22 @@ def test_no_other_number_of_steps_is_better(lines: list[tuple[float, float]]) ->
 
 def test_one_constant_makes_all_four_minutes_within_two_percent() -> None:
     found = fit()
-    assert set(found.minutes) == set(PRINTED_MINUTES)
+    assert set(found.minutes) == set(PUBLISHED_MINUTES)
     assert found.worst < 0.02
     # 306.9 where nothing is broadcast but the model, hence within 1 %
     assert found.local_steps == pytest.approx(306.9, rel=0.01)
     assert found.rounds == pytest.approx(found.local_steps / 98)
-    for name, printed in PRINTED_MINUTES.items():
+    for name, published in PUBLISHED_MINUTES.items():
         ours = minutes(EVALUATION, SCHEMES[name], found.local_steps)
         assert found.minutes[name] == pytest.approx(ours, rel=1e-12)
-        assert found.deviations[name] == pytest.approx(ours / float(printed) - 1, abs=1e-12)
+        assert found.deviations[name] == pytest.approx(ours / float(published) - 1, abs=1e-12)
     # at the least worst, two schemes are off alike
     largest = sorted(abs(value) for value in found.deviations.values())[-2:]
     assert largest[0] == pytest.approx(largest[1], abs=1e-9)
 
 
 def test_no_other_reading_fits_better() -> None:
-    worst = {name: fit(setting).worst for name, setting in READINGS.items()}
+    worst = {name: fit(setting).worst for name, setting in INTERPRETATIONS.items()}
     assert min(worst, key=worst.__getitem__) == "as taken here"
     # what Table II and the remark on full-band gradients would need is far off
     assert worst["30 MHz (Table II)"] > 0.5

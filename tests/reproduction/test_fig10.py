@@ -12,11 +12,11 @@ from cutlayer.report.drawing import plain_style
 from reproduction import fig10
 from reproduction.claims import Verdict
 from reproduction.fig10 import (
-    READINGS,
+    LINKS,
     Delays,
     algorithm_3_agrees,
     claims_of,
-    delays_by_reading,
+    delays_by_links,
     delays_of,
     draw,
     reduction,
@@ -29,7 +29,7 @@ AGREEING = {NARROW_HZ: [100.0, 100.0, 100.0], WIDE_HZ: [100.0, 60.0, 70.0]}
 
 @pytest.fixture(scope="module")
 def rounds() -> dict[float, tuple[Delays, ...]]:
-    return {hz: delays_by_reading(hz, DRAWS) for hz in (NARROW_HZ, WIDE_HZ)}
+    return {hz: delays_by_links(hz, DRAWS) for hz in (NARROW_HZ, WIDE_HZ)}
 
 
 def test_optimal_shares_are_fastest_where_links_bind(
@@ -51,12 +51,12 @@ def test_a_wider_band_is_never_slower(rounds: dict[float, tuple[Delays, ...]]) -
 
 
 def test_the_published_algorithm_agrees_or_fails() -> None:
-    assert algorithm_3_agrees(READINGS[0], NARROW_HZ, 4) == 100
-    assert algorithm_3_agrees(READINGS[1], WIDE_HZ, 8) < 100
+    assert algorithm_3_agrees(LINKS[0], NARROW_HZ, 4) == 100
+    assert algorithm_3_agrees(LINKS[1], WIDE_HZ, 8) < 100
 
 
 def test_draws_are_the_same_whatever_their_number() -> None:
-    few, more = (delays_of(READINGS[2], NARROW_HZ, draws) for draws in (2, 3))
+    few, more = (delays_of(LINKS[2], NARROW_HZ, draws) for draws in (2, 3))
     for name, delay_s in few.delay_s.items():
         assert delay_s.tolist() == more.delay_s[name][:2].tolist()
 
@@ -66,7 +66,7 @@ def test_verdicts(rounds: dict[float, tuple[Delays, ...]]) -> None:
     assert most.verdict is Verdict.NOT_REPRODUCED and most.ours < 20
     assert everywhere.verdict is Verdict.ORDERING and "100, 60, 70 %" in everywhere.reason
     assert narrow.verdict is Verdict.ORDERING
-    # half the delay of even shares, by a little more, is what is printed
+    # half the delay of even shares, by a little more, is what is published
     own = rounds[NARROW_HZ][0]
     even_s = own.delay_s["even"]
     halved = replace(own, delay_s={**own.delay_s, "optimal": 0.469 * even_s})
@@ -78,7 +78,7 @@ def test_verdicts(rounds: dict[float, tuple[Delays, ...]]) -> None:
 
 def test_files(tmp_path: Path) -> None:
     made, rows = made_twice(fig10.make, tmp_path, "fig10")
-    assert len(rows) == len(READINGS) * len(fig10.BANDWIDTHS_HZ) * 3
+    assert len(rows) == len(LINKS) * len(fig10.BANDWIDTHS_HZ) * 3
     assert {row["allocation"] for row in rows} == {"optimal", "even", "random"}
     for row in rows:
         assert (row["algorithm_3_agrees_percent"] != "") == (row["allocation"] == "optimal")

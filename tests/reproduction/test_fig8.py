@@ -10,13 +10,7 @@ from cutlayer.report.drawing import plain_style
 from reproduction import fig8
 from reproduction.claims import Verdict
 from reproduction.evaluation import EVALUATION, Evaluation, evaluate
-from reproduction.fig8 import (
-    SFT_GIGABYTES,
-    UNCOMPRESSED_GIGABYTES,
-    claims_of,
-    draw,
-    steps_of,
-)
+from reproduction.fig8 import SFT_GIGABYTES, UNCOMPRESSED_GIGABYTES, claims_of, draw, steps_of
 from reproduction.points import CLAIMED, Point, coded, methods, nearest_to
 
 

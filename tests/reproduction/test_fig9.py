@@ -74,8 +74,8 @@ def test_the_printed_algorithm_ends_at_the_slowest_configuration(cases: list[Cas
 
 def test_the_mended_algorithm_ends_at_the_optimum(cases: list[Case]) -> None:
     for case in cases:
-        assert case.mended.status is ConfigurationStatus.CONVERGED
-        end = case.mended.chosen()
+        assert case.corrected.status is ConfigurationStatus.CONVERGED
+        end = case.corrected.chosen()
         assert (end.cut, end.bits) == (case.best.cut, case.best.bits) == (1, 3)
         # 1e-6 of accuracy is 4.7e-6 of keep ratio, which is 8.8e-7 of the compression ratio's 0.047
         assert end.delay_s == pytest.approx(case.best.delay_s, rel=2e-5)
@@ -103,8 +103,8 @@ def test_verdicts_follow_from_what_was_seen(cases: list[Case]) -> None:
     assert claims[1].ours > 250 and claims[3].ours < 1e-3
     # an algorithm that stops too early, and shares that get worse
     one = cases[0]
-    early = replace(one.mended, status=ConfigurationStatus.NOT_CONVERGED)
-    worse = replace(one, mended=early, deadlines_s=one.deadlines_s[::-1])
+    early = replace(one.corrected, status=ConfigurationStatus.NOT_CONVERGED)
+    worse = replace(one, corrected=early, deadlines_s=one.deadlines_s[::-1])
     turned = claims_of([worse, *cases[1:]])
     assert turned[2].verdict is turned[4].verdict is Verdict.NOT_REPRODUCED
     assert np.isinf(turned[2].ours)

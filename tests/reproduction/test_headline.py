@@ -13,14 +13,14 @@ from reproduction import headline
 from reproduction.claims import Claim, Verdict, judge_reduction
 from reproduction.evaluation import (
     EVALUATION,
+    INTERPRETATIONS,
     LARGE_MODEL,
-    READINGS,
     TINY_IMAGENET,
     TWENTY_DEVICES,
     evaluate,
     fit,
 )
-from reproduction.fig10 import delays_by_reading
+from reproduction.fig10 import delays_by_links
 from reproduction.headline import claims_of, draw
 
 
@@ -29,7 +29,7 @@ def claims() -> dict[str, Claim]:
     fitted = fit()
     settings = (EVALUATION, TINY_IMAGENET, LARGE_MODEL, TWENTY_DEVICES)
     evaluations = [evaluate(setting, fitted) for setting in settings]
-    made = claims_of(*evaluations, delays_by_reading(EVALUATION.bandwidth_hz, draws=12))
+    made = claims_of(*evaluations, delays_by_links(EVALUATION.bandwidth_hz, draws=12))
     named = {claim.name: claim for claim in made}
     assert len(named) == len(made)
     return named
@@ -86,8 +86,8 @@ def test_picture_files_and_time(tmp_path: Path) -> None:
         f"headline{ending}" for ending in (".csv", "-claims.csv", ".png", ".svg")
     ]
     table = made.files[0].read_text(encoding="utf-8").splitlines()
-    assert len(table) == 1 + 4 * len(READINGS)
+    assert len(table) == 1 + 4 * len(INTERPRETATIONS)
     assert "305.2 local steps" in made.setting
     with plain_style():
-        fits = {name: fit() for name in READINGS}
+        fits = {name: fit() for name in INTERPRETATIONS}
         assert_labels_apart(draw(evaluate(EVALUATION), fits, "a setting"))

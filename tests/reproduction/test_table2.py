@@ -31,7 +31,7 @@ def test_verdicts() -> None:
 
 def test_table_iii_implies_cut_rank_and_batch() -> None:
     ours = {row.parameter: row.claim.ours for row in rows() if row.claim is not None}
-    # what half a unit of the last printed digit leaves open: 0.005 of 27.7 MiB a block, of 3.75
+    # what half a unit of the last published digit leaves open: 0.005 of 27.7 MiB a block, of 3.75
     assert ours["cut layer"] == pytest.approx(5, abs=0.005 / 27.7)
     assert ours["LoRA rank"] == pytest.approx(16, abs=16 * 0.005 / 3.75)
     assert ours["batch size"] == 64

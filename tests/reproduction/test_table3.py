@@ -19,9 +19,9 @@ from reproduction.table3 import ROWS, calibrated_memory, columns, draw
 
 def test_printed_totals_are_the_sums_of_their_rows() -> None:
     for column in columns():
-        total = sum(column.printed[row] for row in ROWS[:-1])
+        total = sum(column.published[row] for row in ROWS[:-1])
         # each of four rows is rounded to 0.01
-        assert float(total - column.printed["total"]) == pytest.approx(0, abs=0.02)
+        assert float(total - column.published["total"]) == pytest.approx(0, abs=0.02)
 
 
 def test_verdicts() -> None:
@@ -59,7 +59,7 @@ SPLIT = calibrated_memory(VIT_BASE, 5, 64)
 FL_LORA = calibrated_memory(VIT_BASE, 12, 64)
 FL = calibrated_memory(VIT_BASE, 12, 64, trained=Trained.WEIGHTS)
 
-# half a unit of the last printed digit
+# half a unit of the last published digit
 EXACT = 0.005
 
 

@@ -1,4 +1,4 @@
-"""Theorem 1's figure: SGD on quadratics, the readings of (14), claims, picture, files."""
+"""Theorem 1's figure: SGD on quadratics, the interpretations of (14), claims, picture, files."""
 
 import csv
 import math
@@ -101,7 +101,7 @@ def test_the_product_by_hand() -> None:
     # 0.85^2 + 0.0625 / 2 + 0.85 * 0.0625
     assert plain.product[2] == pytest.approx(0.7225 + 0.03125 + 0.053125, rel=1e-12)
     assert plain.product[200] == pytest.approx(0.0021464, rel=1e-4)
-    assert np.array_equal(plain.product, as_product(plain.mended, NOISY.rounds))
+    assert np.array_equal(plain.product, as_product(plain.corrected, NOISY.rounds))
 
 
 def test_the_first_round_by_hand() -> None:
@@ -127,14 +127,14 @@ def test_verdicts_follow(cases: Cases) -> None:
 
 def test_verdicts_would_follow_otherwise(cases: Cases) -> None:
     plain, biased, drift = cases
-    kept = replace(plain, product=plain.mended.gap, sgd=0.5 * plain.mended.gap)
-    good = replace(biased, sgd=0.5 * biased.printed.gap)
-    steady = replace(drift, sgd=dict.fromkeys(drift.sgd, 0.5 * drift.printed.gap))
+    kept = replace(plain, product=plain.corrected.gap, sgd=0.5 * plain.corrected.gap)
+    good = replace(biased, sgd=0.5 * biased.published.gap)
+    steady = replace(drift, sgd=dict.fromkeys(drift.sgd, 0.5 * drift.published.gap))
     first, *_, limit, compressed, five, twenty, most = claims_of(kept, good, steady)
     assert first.verdict is Verdict.EXACT and "stays within it" in first.reason
     assert limit.verdict is Verdict.NOT_REPRODUCED
     assert [c.verdict for c in (compressed, five, twenty, most)] == [Verdict.ORDERING] * 4
-    above = claims_of(plain, replace(biased, sgd=1.1 * biased.mended.gap), drift)[4]
+    above = claims_of(plain, replace(biased, sgd=1.1 * biased.corrected.gap), drift)[4]
     assert "does not hold" in above.reason
 
 
