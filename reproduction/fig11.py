@@ -12,8 +12,15 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from cutlayer.report.bars import OURS, PAPER_COLOUR, Series, draw_bars, legend_and_title
-from cutlayer.report.drawing import MUTED, new_figure
+from cutlayer.report.drawing import (
+    MUTED,
+    OURS,
+    PAPER_COLOUR,
+    Series,
+    draw_bars,
+    legend_and_title,
+    new_figure,
+)
 from reproduction.catalogue import Made, Options
 from reproduction.claims import Claim, Said, judge_larger
 from reproduction.evaluation import (

@@ -16,8 +16,14 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from cutlayer.report.bars import OURS, OURS_LIGHT, Series, draw_bars, legend_and_title
-from cutlayer.report.drawing import new_figure
+from cutlayer.report.drawing import (
+    OURS,
+    OURS_LIGHT,
+    Series,
+    draw_bars,
+    legend_and_title,
+    new_figure,
+)
 from reproduction.catalogue import Made, Options
 from reproduction.claims import Claim, Said, Verdict, judge_at_most, judge_larger
 from reproduction.evaluation import (

@@ -15,8 +15,15 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cutlayer.report.bars import OURS, PAPER_COLOUR, Series, draw_bars, legend_and_title
-from cutlayer.report.drawing import INK, new_figure
+from cutlayer.report.drawing import (
+    INK,
+    OURS,
+    PAPER_COLOUR,
+    Series,
+    draw_bars,
+    legend_and_title,
+    new_figure,
+)
 from cutlayer.rounds.memory import PAPER
 from cutlayer.rounds.parameters import vit_spec
 from cutlayer.spec import Trained

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from cutlayer.report.drawing import MUTED, plain_style
-from cutlayer.report.save import save_figure, save_table
+from cutlayer.report.drawing import MUTED, plain_style, save_figure, save_table
 from reproduction.catalogue import Made
 from reproduction.claims import CLAIM_COLUMNS, Claim, claim_rows
 

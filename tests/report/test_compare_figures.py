@@ -8,7 +8,6 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.lines import Line2D
 
-from cutlayer.report.columns import memory_bytes, phase_seconds
 from cutlayer.report.compare_figures import (
     LIMIT_COLOUR,
     compare_curves,
@@ -16,7 +15,7 @@ from cutlayer.report.compare_figures import (
     round_figure,
     wide,
 )
-from cutlayer.report.comparison import ComparedRun, Comparison, compare
+from cutlayer.report.comparison import ComparedRun, Comparison, compare, memory_bytes, phase_seconds
 from cutlayer.report.drawing import plain_style
 from report.compared import MIB, SCHEMES, compared, refused, with_scores
 from report.drawn import assert_labels_apart, boxes_of, drawn_texts

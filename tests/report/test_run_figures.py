@@ -12,7 +12,7 @@ from cutlayer.report.delay_figures import (
     delay_figure,
     gantt_figure,
 )
-from cutlayer.report.drawing import add_boxes, new_figure, plain_style
+from cutlayer.report.drawing import plain_style
 from cutlayer.report.run_figures import (
     byte_figure,
     curve_figure,
@@ -28,15 +28,6 @@ from cutlayer.report.run_reader import read_run
 from cutlayer.train.records import Partition, TrainedRound
 from report.drawn import assert_labels_apart, boxes_of, drawn_texts
 from report.fake_run import FakeRun, write_fake_run
-
-
-def test_boxes_are_where_they_should_be_and_empty_ones_vanish() -> None:
-    with plain_style():
-        axes = new_figure(100).subplots()
-        add_boxes(axes, np.array([[0, 1, 2, 5], [1, 1, 0, 9], [2, 4, 0, 0.5]]), "#ff0000")
-        add_boxes(axes, np.zeros((0, 4)), "#00ff00")
-    assert boxes_of(axes)["#ff0000"].tolist() == [[0, 1, 2, 5], [2, 4, 0, 0.5]]
-    assert "#00ff00" not in boxes_of(axes)
 
 
 def test_byte_columns_are_the_bytes(tmp_path: Path) -> None:

@@ -10,8 +10,7 @@ from report.drawn import assert_labels_apart
 
 from cutlayer.errors import CutlayerError
 from cutlayer.profiling.training import starts
-from cutlayer.report.drawing import plain_style
-from cutlayer.report.save import save_figure
+from cutlayer.report.drawing import plain_style, save_figure
 from reproduction import fig14
 from reproduction.catalogue import Options
 from reproduction.claims import Verdict

@@ -14,8 +14,7 @@ from report.drawn import assert_labels_apart
 from cutlayer.errors import CutlayerError
 from cutlayer.logs import lines_to
 from cutlayer.planner.accuracy import Fit, fit_cubic, terms
-from cutlayer.report.drawing import plain_style
-from cutlayer.report.save import save_figure
+from cutlayer.report.drawing import plain_style, save_figure
 from reproduction import fig4
 from reproduction.catalogue import Options
 from reproduction.claims import Verdict

@@ -12,8 +12,7 @@ from cutlayer.codec.staged import paper
 from cutlayer.errors import CutlayerError
 from cutlayer.logs import lines_to
 from cutlayer.profiling.training import Start, follow, standard_error, starts, train
-from cutlayer.report.drawing import plain_style
-from cutlayer.report.save import save_figure
+from cutlayer.report.drawing import plain_style, save_figure
 from cutlayer.rounds.schemes import SCHEMES
 from reproduction import fig5
 from reproduction.catalogue import Options

@@ -13,8 +13,7 @@ from cutlayer.config.schema import SgdOptimizer
 from cutlayer.errors import CutlayerError
 from cutlayer.logs import lines_to
 from cutlayer.profiling.training import starts, train
-from cutlayer.report.drawing import plain_style
-from cutlayer.report.save import save_figure
+from cutlayer.report.drawing import plain_style, save_figure
 from reproduction import fig7
 from reproduction.catalogue import Options
 from reproduction.claims import Verdict

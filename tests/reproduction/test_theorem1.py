@@ -10,8 +10,7 @@ import pytest
 from report.drawn import assert_labels_apart
 
 from cutlayer.logs import lines_to
-from cutlayer.report.drawing import plain_style
-from cutlayer.report.save import save_figure
+from cutlayer.report.drawing import plain_style, save_figure
 from reproduction import theorem1
 from reproduction.catalogue import Options
 from reproduction.claims import Verdict

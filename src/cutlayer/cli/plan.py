@@ -15,8 +15,7 @@ from cutlayer.cli.settings import add_settings, given_settings, refuse_settings_
 from cutlayer.config.read import config_yaml, read_config
 from cutlayer.jobs.check import check_folder, write_together
 from cutlayer.jobs.plan import Planned, plan, planned_config, profile_notes, replacements
-from cutlayer.report.plan_page import plan_page
-from cutlayer.report.plan_record import plan_record
+from cutlayer.report.plan_files import plan_page, plan_record
 from cutlayer.report.tables import plan_tables
 
 _OUTPUT = Path("plan")

@@ -18,7 +18,6 @@ from cutlayer.jobs.check import runs_of
 from cutlayer.jobs.compared import WantedRun
 from cutlayer.jobs.train import prepare, resume, start
 from cutlayer.logs import heard_through
-from cutlayer.report.columns import csv_text
 from cutlayer.report.compare_page import compare_page
 from cutlayer.report.comparison import (
     ComparedRun,
@@ -28,6 +27,7 @@ from cutlayer.report.comparison import (
     check_target,
     check_tasks,
     compare,
+    csv_text,
 )
 from cutlayer.report.run_reader import read_run
 from cutlayer.train.files import storage_error, write_text

@@ -37,9 +37,16 @@ from cutlayer.lab.environment import (
 from cutlayer.lab.run import Play, Processes, StopSignals, play, whole_lines
 from cutlayer.logs import Heartbeat, so_far
 from cutlayer.planner.allocation import Fixed
-from cutlayer.report.bars import OURS, Series, draw_bars, legend_and_title
-from cutlayer.report.drawing import new_figure, plain_style
-from cutlayer.report.save import save_figure, save_table
+from cutlayer.report.drawing import (
+    OURS,
+    Series,
+    draw_bars,
+    legend_and_title,
+    new_figure,
+    plain_style,
+    save_figure,
+    save_table,
+)
 from cutlayer.report.vocabulary import OTHER_COLOUR
 from cutlayer.rounds.result import RoundTimeline
 from cutlayer.rounds.schemes import Phase, Scheme

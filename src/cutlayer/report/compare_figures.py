@@ -13,21 +13,22 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from cutlayer.report.columns import (
+from cutlayer.report.comparison import (
+    ComparedRun,
+    Comparison,
+    Entry,
+    Point,
+    RefusedRun,
     limit_bytes,
     memory_bytes,
     payload_bytes,
     phase_seconds,
     shown_names,
 )
-from cutlayer.report.comparison import ComparedRun, Comparison, Entry, Point, RefusedRun
 from cutlayer.report.drawing import GRID, INK, MUTED, add_boxes, new_figure, whole_ticks
 from cutlayer.report.vocabulary import MEMORY_KINDS, PAYLOADS, PHASES, Word, shortened, word
 from cutlayer.report.wording import bar_span, byte_scale, score_text, time_scale
 from cutlayer.units import format_bytes, format_seconds
-
-# The figure of what was learned for what: every run's score by rounds, time and bytes.
-
 
 _COLOURS = (
     "#1f5a93",
@@ -229,9 +230,6 @@ def _legend_columns(runs: Sequence[ComparedRun]) -> int:
 
 def _plain(value: float, _position: object = None) -> str:
     return f"{value:g}"
-
-
-# The figures of what a round is made of and what a device holds: a stacked bar for each run.
 
 
 LIMIT_COLOUR = "#b3261e"

@@ -1,24 +1,31 @@
-"""How figures are drawn: one plain style, filled boxes, and a figure as an inline SVG element.
+"""How figures are drawn and kept: one plain style, filled boxes, bars; inline SVG and files.
 
 Knows matplotlib and no run. Uses no pyplot; the settings hold only inside `plain_style`, and the
-same figure gives the same text.
+same figure gives the same bytes.
 """
 
+import csv
 import io
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 from jaxtyping import Float
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path as Outline
 from matplotlib.ticker import MaxNLocator
+
+from cutlayer.report.vocabulary import OTHER_COLOUR
+from cutlayer.train.files import write_atomically, write_text
 
 FIGURE_WIDTH = 1080
 INK = "#1d2733"
@@ -153,3 +160,99 @@ def svg_element(figure: Figure, name: str, description: str) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
         f'viewBox="0 0 {width} {height}" role="img" aria-label="{escape(description)}">{body}'
     )
+
+
+OURS = "#1f5a93"
+OURS_LIGHT = "#8cbde4"
+_THICKNESS = 0.38
+
+
+@dataclass(frozen=True)
+class Series:
+    """A bar for each row, None where there is none; `digits` after the point of a value."""
+
+    label: str
+    values: Sequence[float | None]
+    colour: str
+    digits: int = 1
+
+
+PAPER_COLOUR = OTHER_COLOUR
+
+
+def draw_bars(axes: Axes, rows: Sequence[str], series: Sequence[Series], unit: str) -> None:
+    """One group of bars for each row, from the top down; room for the longest bar's value."""
+    thickness = min(_THICKNESS, 0.8 / len(series))
+    for place, one in enumerate(series):
+        offset = (place - (len(series) - 1) / 2) * thickness
+        places = [row + offset for row, value in enumerate(one.values) if value is not None]
+        values = [value for value in one.values if value is not None]
+        axes.barh(places, values, height=0.9 * thickness, color=one.colour, label=one.label)
+        for at, value in zip(places, values, strict=True):
+            axes.annotate(
+                f"{value:,.{one.digits}f}",
+                (value, at),
+                xytext=(4, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=10.5,
+                color=INK,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
+            )
+    axes.set_yticks(range(len(rows)), rows)
+    axes.invert_yaxis()
+    axes.grid(False, axis="y")
+    axes.grid(True, axis="x")
+    axes.set_xlabel(unit)
+    longest = max(value for one in series for value in one.values if value is not None)
+    axes.set_xlim(0, 1.17 * longest)
+    axes.xaxis.set_major_formatter("{x:,g}")
+
+
+def legend_and_title(figure: Figure, legends: Sequence[Axes], setting: str) -> None:
+    """One legend under all panels, and the setting above them."""
+    known: dict[str, Artist] = {}
+    for axes in legends:
+        handles, labels = axes.get_legend_handles_labels()
+        known |= dict(zip(labels, handles, strict=True))
+    figure.legend(
+        list(known.values()),
+        list(known),
+        loc="outside lower left",
+        ncols=len(known),
+        handlelength=1.6,
+    )
+    figure.suptitle(setting, x=0.005, ha="left", fontsize=10.5, color=MUTED)
+
+
+_PNG_DPI = 144
+
+
+def save_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Path:
+    """A CSV file with a heading. Raises RunError: cannot be written."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+    return path
+
+
+def save_figure(path: Path, figure: Figure) -> tuple[Path, Path]:
+    """`path` with .png and .svg, on white; the same figure gives the same bytes.
+
+    Call it inside `plain_style`. Raises RunError: cannot be written.
+    """
+    png, svg = path.with_suffix(".png"), path.with_suffix(".svg")
+    write_atomically(
+        png,
+        lambda to: figure.savefig(
+            to, format="png", dpi=_PNG_DPI, facecolor="white", metadata={"Software": None}
+        ),
+    )
+    with mpl.rc_context({"svg.hashsalt": path.name}):
+        write_atomically(
+            svg,
+            lambda to: figure.savefig(to, format="svg", facecolor="white", metadata={"Date": None}),
+        )
+    return png, svg

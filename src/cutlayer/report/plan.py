@@ -1,4 +1,8 @@
-"""A plan in words and in tables of cells; terminal and page show the same."""
+"""A plan in words and in tables of cells; terminal and page show the same.
+
+What was decided, sensitivity, what does not fit and the least that would help; devices, cuts and
+baselines. Knows plans, and no layout.
+"""
 
 import math
 from dataclasses import dataclass
@@ -23,11 +27,6 @@ from cutlayer.report.vocabulary import PHASES
 from cutlayer.report.wording import byte_scale, column, counted, time_scale
 from cutlayer.rounds.work import Sharing
 from cutlayer.units import MIB, format_bytes, format_seconds
-
-# A plan in words: what was decided, sensitivity, what does not fit and the least that would help.
-#
-# The same sentences stand in the terminal and on the page. Knows plans, and no layout.
-
 
 _FLOAT32_BITS = 32
 _LIMIT_KEYS = {
@@ -198,11 +197,6 @@ def _shares(decision: Decision) -> str:
     if shown[0] == shown[1]:
         return f"{shown[0]} % of the bandwidth each"
     return f"{shown[0]} to {shown[1]} % of the bandwidth"
-
-
-# A plan's tables as rows of cells: devices, cuts, baselines. Terminal and page show the same.
-#
-# Knows plans and numbers in words; no layout.
 
 
 MOST_DEVICES = 16

@@ -1,4 +1,7 @@
-"""The figures of a run but for its delays: score and losses, bytes, memory, who holds what."""
+"""The figures of a run but for its delays: score and losses, bytes, memory, who holds what.
+
+Where there is room numbers and names are written in a map's cells and beside them.
+"""
 
 import math
 from collections.abc import Sequence
@@ -35,11 +38,6 @@ from cutlayer.report.vocabulary import (
 from cutlayer.report.wording import Scale, bar_span, byte_scale, score_text, time_scale
 from cutlayer.train.records import Partition, RoundRecord, Summary, TrainedRound
 from cutlayer.units import format_bytes
-
-# A map of numbers: named rows and columns, cells coloured, and written where there is room.
-#
-# Knows neither what is counted nor which side lies across.
-
 
 # the most rows or columns whose names are written; more are numbered from 0
 MOST_NAMED = 50
@@ -136,9 +134,6 @@ def write_cell(axes: Axes, x: float, y: float, text: str, colour: str, vertical:
     label.set_in_layout(False)
 
 
-# The figure of what was learned: score against rounds and time, losses against rounds.
-
-
 def curve_figure(records: Sequence[RoundRecord], clock: str) -> Figure:
     """Three panels: score by round, score by time (`clock`: simulated, measured), both losses by
     round."""
@@ -231,9 +226,6 @@ def _percent(value: float, _position: object = None) -> str:
     return f"{100 * value:g} %"
 
 
-# The figure of what went over the link: each direction against uncompressed, and by payload.
-
-
 UPLINK_COLOUR = "#f0a13c"
 DOWNLINK_COLOUR = "#5b93c7"
 UNCOMPRESSED_COLOUR = "#dfe3e8"
@@ -281,9 +273,6 @@ def _draw_payloads(axes: Axes, works: Sequence[TrainedRound]) -> None:
     scale = byte_scale(float(heights.sum(axis=1).max()))
     stack_columns(axes, heights / scale.unit_size, [word(PAYLOADS, n).colour for n in names], 1)
     axes.set(title="both, by payload", xlabel="round", ylabel=f"bytes a round [{scale.unit}]")
-
-
-# The figure of what a device holds, by kind, against its limit and the whole model.
 
 
 _LIMIT_COLOUR = "#b3261e"
@@ -378,9 +367,6 @@ def _draw_limit(axes: Axes, position: float, limit: str) -> None:
     )
 
 
-# The figure of who holds what: samples by label and device, as a map of counts.
-
-
 _NAME_LENGTH = 16
 
 
@@ -414,9 +400,6 @@ def _column_figure(counts: Float[np.ndarray, "device 1"]) -> Figure:
         for device, count in enumerate(counts[:, 0]):
             write_cell(axes, device, float(count), f"{count:,.0f}", MUTED, "bottom")
     return figure
-
-
-# The figure of who had which part of the band in which round, where that changed.
 
 
 def shares_vary(works: Sequence[TrainedRound]) -> bool:

@@ -1,4 +1,8 @@
-"""Tables for the terminal: a run, compared runs, a plan."""
+"""Tables for the terminal: a run, compared runs, a plan.
+
+Knows records, comparisons and plans, no files. Eighty columns are enough; where a terminal has no
+block characters, bars are drawn with `#`.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,15 +14,15 @@ from rich.table import Table
 from rich.text import Text
 
 from cutlayer.planner.plan import Plan
-from cutlayer.report.columns import (
+from cutlayer.report.columns import RoundColumn, round_columns, savings
+from cutlayer.report.comparison import (
     Column,
-    RoundColumn,
+    Comparison,
+    comparison_title,
     result_columns,
-    round_columns,
-    savings,
     target_columns,
+    target_text,
 )
-from cutlayer.report.comparison import Comparison, comparison_title, target_text
 from cutlayer.report.plan import (
     Cells,
     cut_cells,
@@ -53,12 +57,6 @@ from cutlayer.report.wording import (
 )
 from cutlayer.train.records import RoundRecord, Summary, TrainedRound
 from cutlayer.units import format_bytes, format_seconds
-
-# Tables for the terminal: the run by round and the run in short.
-#
-# Knows the records of a run, not the files. Eighty columns are enough; where a terminal has no
-# block characters, bars are drawn with `#`.
-
 
 _BAR_WIDTH = 24
 
@@ -204,11 +202,6 @@ def _bars() -> Table:
     return table
 
 
-# Tables for the terminal: compared runs in short, and what each took to reach the target.
-#
-# Knows comparisons, not files.
-
-
 # eighty columns hold the results of runs with names of at most so many
 _LABEL_LENGTH = 18
 _SHOWN = ("best", "a round", "up", "down", "memory")
@@ -239,11 +232,6 @@ def _table(comparison: Comparison, columns: Sequence[Column]) -> Table:
     for label, *texts in zip(labels, *(column.texts for column in columns), strict=True):
         table.add_row(Text(label), *texts)
     return table
-
-
-# A plan for the terminal.
-#
-# Knows plans in words and cells, and rich's tables.
 
 
 _LEFT = ("device", "activations", "", "fits")
