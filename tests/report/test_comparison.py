@@ -62,7 +62,7 @@ def test_the_target_is_the_worst_of_the_best(two: list[ComparedRun]) -> None:
     runs = [with_scores(two[0], [0.1, 0.8, 0.6, 0.7]), with_scores(two[1], [0.1, 0.5, 0.75, 0.2])]
     comparison = compare(runs)
     assert comparison.target is not None and comparison.target.value == 0.75
-    assert comparison.yardstick is runs[0]
+    assert comparison.baseline is runs[0]
     assert [_round(comparison.reached(run)) for run in runs] == [1, 2]
 
 
@@ -94,7 +94,7 @@ def test_nothing_is_interpolated_and_what_is_not_reached_is_none(two: list[Compa
     assert first is not None and first == runs[0].points[2]
     assert comparison.reached(runs[1]) is None
     none = compare(runs, target=0.9)
-    assert none.yardstick is None
+    assert none.baseline is None
 
 
 @given(st.lists(st.tuples(SCORES, SCORES, SCORES, SCORES), min_size=2, max_size=2))

@@ -17,8 +17,8 @@ from cutlayer.report.plan import (
     decision_facts,
     device_cells,
     gain_cells,
+    infeasibility_line,
     limit_line,
-    misfit_line,
     phase_cells,
     phase_legend,
     plan_title,
@@ -110,7 +110,7 @@ def test_the_memory_that_is_asked_for_is_enough() -> None:
     own = workloads.workload(memory_mib=(0.5, 0.25, 100.0))
     nothing = plan_of(own)
     (infeasibility,) = nothing.infeasibilities
-    line = misfit_line(nothing, infeasibility)
+    line = infeasibility_line(nothing, infeasibility)
     assert "device-1 has 256 KiB, 1 more device too little" in line
     assert "the embedding alone has" not in line
     enough = int(number_after("devices.memory_mib", line) * MIB)
@@ -124,13 +124,13 @@ def test_the_memory_that_is_asked_for_is_enough() -> None:
 def test_less_than_the_embedding() -> None:
     own = workloads.workload(memory_mib=(0.01, 0.01, 0.01))
     nothing = plan_of(own)
-    assert "; the embedding alone has " in misfit_line(nothing, nothing.infeasibilities[0])
+    assert "; the embedding alone has " in infeasibility_line(nothing, nothing.infeasibilities[0])
 
 
 def test_a_shallower_cut_that_fits_is_named() -> None:
     own = workloads.workload(memory_mib=(1.0, 1.0, 1.0))
     nothing = plan_of(own, least_cut=5)
-    line = misfit_line(nothing, nothing.infeasibilities[0])
+    line = infeasibility_line(nothing, nothing.infeasibilities[0])
     cut = int(re.findall(r"or planner\.least_cut to (\d+)", line)[0])
     assert plan_of(own, least_cut=cut).chosen is not None
     assert plan_of(own, least_cut=cut + 1).chosen is None
@@ -143,7 +143,7 @@ def test_limits_that_bind_together_are_all_said() -> None:
     )
     coarse = CodecChoices((), (workloads.COARSE,), None)
     nothing = plan_of(own, coarse, server_busy=0.01)
-    lines = [misfit_line(nothing, each) for each in nothing.infeasibilities]
+    lines = [infeasibility_line(nothing, each) for each in nothing.infeasibilities]
     assert len(lines) == 3
     loss = number_after("planner.accuracy_loss", lines[0])
     memory = int(number_after("devices.memory_mib", lines[1]) * MIB)
@@ -156,14 +156,14 @@ def test_limits_that_bind_together_are_all_said() -> None:
 
 
 def test_no_accuracy_is_reached(plan: Plan) -> None:
-    line = misfit_line(plan, AccuracyInfeasibility(0.001, workloads.BEST))
+    line = infeasibility_line(plan, AccuracyInfeasibility(0.001, workloads.BEST))
     assert line.startswith("no setting costs at most 0.1 points of accuracy; best (")
     assert number_after("planner.accuracy_loss", line) == 0.005
-    assert "none was measured" in misfit_line(plan, AccuracyInfeasibility(0.0, None))
+    assert "none was measured" in infeasibility_line(plan, AccuracyInfeasibility(0.0, None))
 
 
 def test_a_server_that_computes_too_much(plan: Plan) -> None:
-    line = misfit_line(plan, ServerInfeasibility(0.001, 0.04231, 8))
+    line = infeasibility_line(plan, ServerInfeasibility(0.001, 0.04231, 8))
     assert "4.23 % of a round even with cut 8, allowed are 0.1 %" in line
     assert number_after("planner.server_busy", line) == 0.043
 

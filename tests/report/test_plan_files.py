@@ -110,7 +110,7 @@ def test_the_record_is_json_with_units(plan: Plan, nothing: Plan) -> None:
         assert json.loads(json.dumps(record, allow_nan=False)) == record
     assert plan_record(nothing)["decision"] is None
     assert plan_record(nothing)["forecast"] is None
-    assert len(plan_record(nothing)["misfits"]) == len(nothing.infeasibilities) > 0
+    assert len(plan_record(nothing)["infeasibilities"]) == len(nothing.infeasibilities) > 0
 
 
 def test_the_record_has_every_number(plan: Plan) -> None:
@@ -129,7 +129,7 @@ def test_the_record_has_every_number(plan: Plan) -> None:
     assert [each["limit_bytes"] for each in devices] == [2**20, 2**21, None]
     assert all(sum(d["memory_bytes"].values()) == d["peak_bytes"] for d in devices)
     assert [row["cut"] for row in record["cuts"]] == [1, 2, 3, 4, 5]
-    assert [row["name"] for row in record["rivals"]] == [
+    assert [row["name"] for row in record["baselines"]] == [
         baseline.name for baseline in plan.baselines
     ]
-    assert len(record["a_tenth_more"]) == 3
+    assert len(record["ten_percent_more"]) == 3

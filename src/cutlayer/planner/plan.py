@@ -178,8 +178,8 @@ class CutRow:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """`chosen` is None where nothing keeps all limits; then `misfits` say which limits leave
-    nothing, and what would."""
+    """`chosen` is None where nothing keeps all limits; then `infeasibilities` say which limits
+    leave nothing, and what would."""
 
     workload: Workload
     limits: PlanLimits

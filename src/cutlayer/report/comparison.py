@@ -111,7 +111,7 @@ class Comparison:
         return self.runs[0].record.summary.score_final.measure
 
     @property
-    def yardstick(self) -> ComparedRun | None:
+    def baseline(self) -> ComparedRun | None:
         """The run that ratios are against: the first that reached the target."""
         return next((run for run in self.runs if self.reached(run)), None)
 
@@ -239,10 +239,10 @@ def result_columns(comparison: Comparison) -> list[Column]:
 
 
 def target_columns(comparison: Comparison) -> list[Column]:
-    """What each run took to reach the target, and that against `comparison.yardstick`."""
+    """What each run took to reach the target, and that against `comparison.baseline`."""
     points = [_reached(comparison, entry) for entry in comparison.entries]
-    yardstick = comparison.yardstick
-    first = comparison.reached(yardstick) if yardstick else None
+    baseline = comparison.baseline
+    first = comparison.reached(baseline) if baseline else None
     missed = [
         isinstance(entry, ComparedRun) and point is None
         for entry, point in zip(comparison.entries, points, strict=True)

@@ -107,7 +107,7 @@ def limit_line(binding: BindingLimit) -> str:
     return f"{key} of {_needed(binding)} would allow {instead}: {_saved(binding.saved)}"
 
 
-def misfit_line(plan: Plan, infeasibility: Infeasibility) -> str:
+def infeasibility_line(plan: Plan, infeasibility: Infeasibility) -> str:
     """Why nothing fits, and the least that would let something through."""
     match infeasibility:
         case MemoryInfeasibility():

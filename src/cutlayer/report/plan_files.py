@@ -18,8 +18,8 @@ from cutlayer.report.plan import (
     decision_facts,
     device_cells,
     gain_cells,
+    infeasibility_line,
     limit_line,
-    misfit_line,
     phase_cells,
     plan_title,
     resource_line,
@@ -42,13 +42,13 @@ def plan_record(plan: Plan) -> Record:
         "accuracy_loss_allowed": plan.most_loss,
         "decision": None if plan.chosen is None else _decision(plan.chosen.decision),
         "forecast": None if plan.chosen is None else _forecast(plan, plan.chosen),
-        "misfits": [misfit_line(plan, each) for each in plan.infeasibilities],
+        "infeasibilities": [infeasibility_line(plan, each) for each in plan.infeasibilities],
         "cuts": [_cut(row) for row in plan.cuts],
-        "a_tenth_more": [
+        "ten_percent_more": [
             {"resource": row.resource.value, "delay_s": row.delay_s, "saved": row.saved}
             for row in plan.sensitivities
         ],
-        "bindings": [
+        "binding_limits": [
             {
                 "limit": each.limit.value,
                 "needed": each.needed,
@@ -57,7 +57,7 @@ def plan_record(plan: Plan) -> Record:
             }
             for each in plan.bindings
         ],
-        "rivals": [
+        "baselines": [
             {
                 "name": baseline.name,
                 "delay_s": baseline.delay_s,
@@ -151,7 +151,7 @@ def plan_page(plan: Plan) -> str:
         "plan.html",
         title=plan_title(plan),
         plan=plan,
-        infeasible=[misfit_line(plan, each) for each in plan.infeasibilities],
+        infeasible=[infeasibility_line(plan, each) for each in plan.infeasibilities],
         cuts=cut_cells(plan),
         **(_of_the_decision(plan) if plan.chosen is not None else {}),
     )

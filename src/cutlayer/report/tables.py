@@ -29,8 +29,8 @@ from cutlayer.report.plan import (
     decision_facts,
     device_cells,
     gain_cells,
+    infeasibility_line,
     limit_line,
-    misfit_line,
     phase_cells,
     phase_legend,
     plan_title,
@@ -242,7 +242,7 @@ def plan_tables(plan: Plan) -> RenderableType:
     parts: list[RenderableType] = [Text(printable(plan_title(plan)), style="bold")]
     if plan.chosen is None:
         parts += _section(
-            "nothing fits", _lines([misfit_line(plan, m) for m in plan.infeasibilities])
+            "nothing fits", _lines([infeasibility_line(plan, m) for m in plan.infeasibilities])
         )
         return Group(*parts, *_cuts(plan))
     parts.append(Padding(_facts(decision_facts(plan)), (0, 0, 1, 2), expand=False))
