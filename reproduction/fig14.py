@@ -22,10 +22,11 @@ from cutlayer.report.drawing import INK, new_figure
 from cutlayer.report.vocabulary import OTHER_COLOUR
 from reproduction.catalogue import Made, Options
 from reproduction.claims import Claim, Said, Verdict, judge_at_most, judge_larger
-from reproduction.fig5 import SFT_PAPER
 from reproduction.output import caption, write
 from reproduction.training import (
     DEVICES,
+    LEARNING_RATE,
+    PAPER_CODEC,
     Curves,
     Job,
     Size,
@@ -217,8 +218,10 @@ def config_of(options: Options, samples: int) -> Config:
         "partition.name": "iid",
         "training.local_steps": None,
         "training.local_epochs": 1,
+        "scheme.name": "sft",
+        "optimizer.learning_rate": LEARNING_RATE,
     }
-    return job(options, QUICK_SIZE if options.quick else SIZE, one_pass | SFT_PAPER.settings)
+    return job(options, QUICK_SIZE if options.quick else SIZE, one_pass | PAPER_CODEC)
 
 
 def evaluated(rounds: int) -> tuple[int, ...]:

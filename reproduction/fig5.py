@@ -24,6 +24,7 @@ from reproduction.output import caption, write
 from reproduction.training import (
     DEVICES,
     LEARNING_RATE,
+    PAPER_CODEC,
     Curves,
     Job,
     Size,
@@ -34,8 +35,6 @@ from reproduction.training import (
     train_lines,
 )
 
-# the paper's point: 80 % sparsity and 3 bits, which are 7 intervals
-KEEP_RATIO, LEVELS = 0.2, 7
 # at the rate of LoRA adapters and the head full weights forget what they were pretrained to
 FULL_LEARNING_RATE = 1e-4
 
@@ -67,11 +66,9 @@ class Line:
             "scheme.name": self.scheme,
             "optimizer.learning_rate": self.learning_rate,
         }
-        if self.codec != "none":  # schemes that compress nothing read no codec
-            own["codec.name"] = self.codec
-        if self.codec == "paper":
-            own |= {"codec.keep_ratio": KEEP_RATIO, "codec.levels": LEVELS}
-        return own
+        if self.codec == "none":  # schemes that compress nothing read no codec
+            return own
+        return own | (PAPER_CODEC if self.codec == "paper" else {"codec.name": self.codec})
 
 
 IID = Partition("iid", "IID", (("partition.name", "iid"),))

@@ -37,6 +37,12 @@ _LOG = logging.getLogger(f"cutlayer.{__name__}")
 
 DEVICES = 4
 LEARNING_RATE = 1e-3
+# the paper's point: 80 % sparsity and 3 bits, which are 7 intervals
+PAPER_CODEC: dict[str, Any] = {
+    "codec.name": "paper",
+    "codec.keep_ratio": 0.2,
+    "codec.levels": 7,
+}
 
 Key = TypeVar("Key")
 
