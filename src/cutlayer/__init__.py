@@ -1,4 +1,4 @@
-"""cutlayer: fine-tune transformers on devices too small to hold them."""
+"""cutlayer: split fine-tuning of transformers on devices too small to hold the model."""
 
 import logging
 
