@@ -22,8 +22,8 @@ import numpy as np
 import scipy
 from scipy.optimize import minimize
 
-from cutlayer.channel.shannon import ConstantPower, ConstantSnr, Curves, RateLaw, ShannonRates
-from cutlayer.planner.bandwidth import BandwidthStatus, ShareProblem, solve_shares
+from cutlayer.channel.shannon import ConstantPower, ConstantSnr, RateCurves, RateLaw, ShannonRates
+from cutlayer.planner.bandwidth import BandwidthProblem, SolverStatus, solve_bandwidth
 from reproduction.algorithm3 import PublishedAlgorithm3, TrustRegionAlgorithm3
 
 BAND_HZ = 5e6
@@ -54,7 +54,7 @@ class Contender:
     """A solver, and up to how many devices it is asked within reasonable time."""
 
     name: str
-    solve: Callable[[ShareProblem], Answer]
+    solve: Callable[[BandwidthProblem], Answer]
     most_devices: int
     law: RateLaw = CONSTANT_SNR
 
@@ -145,37 +145,37 @@ def _instance(
     spread_db: float = SPREAD_DB,
     cap: float = 1.0,
     law: RateLaw = CONSTANT_SNR,
-) -> ShareProblem:
+) -> BandwidthProblem:
     """The paper's setting: alike payloads, compute rates from 0.5 to 1.5, ratios about 17 dB."""
     snr_db = MEAN_SNR_DB + spread_db * rng.uniform(-0.5, 0.5, devices)
     rates = ShannonRates(law, BAND_HZ, snr_db)
     bits = np.full(devices, ROUND_BITS)
-    return ShareProblem(
+    return BandwidthProblem(
         fixed_s=FIXED_S / rng.uniform(0.5, 1.5, devices),
         uplink_bits=bits,
         downlink_bits=bits,
-        curves=Curves(rates, rates),
+        curves=RateCurves(rates, rates),
         most=np.full(devices, cap),
         weights=np.ones(devices),
     )
 
 
-def _exact(problem: ShareProblem) -> Answer:
-    found = solve_shares(problem)
-    return Answer(found.shares, found.steps, found.status is BandwidthStatus.OPTIMAL)
+def _exact(problem: BandwidthProblem) -> Answer:
+    found = solve_bandwidth(problem)
+    return Answer(found.shares, found.steps, found.status is SolverStatus.OPTIMAL)
 
 
-def _published(problem: ShareProblem) -> Answer:
+def _published(problem: BandwidthProblem) -> Answer:
     found = PUBLISHED.solve(problem)
-    return Answer(found.shares, found.steps, found.status is BandwidthStatus.OPTIMAL)
+    return Answer(found.shares, found.steps, found.status is SolverStatus.OPTIMAL)
 
 
-def _trust_region(problem: ShareProblem) -> Answer:
+def _trust_region(problem: BandwidthProblem) -> Answer:
     found = TRUST_REGION.solve(problem)
-    return Answer(found.shares, found.steps, found.status is BandwidthStatus.OPTIMAL)
+    return Answer(found.shares, found.steps, found.status is SolverStatus.OPTIMAL)
 
 
-def _slsqp(problem: ShareProblem) -> Answer:
+def _slsqp(problem: BandwidthProblem) -> Answer:
     """Over shares in units of the even one, and the deadline in units of that of even shares."""
     devices = problem.devices
     unit_s = problem.deadline_s(np.full(devices, 1 / devices))
@@ -209,7 +209,7 @@ def _slsqp(problem: ShareProblem) -> Answer:
     return Answer(found.x[:-1] / devices, int(found.nit), bool(np.isfinite(found.x).all()))
 
 
-def _clarabel(problem: ShareProblem) -> Answer:
+def _clarabel(problem: BandwidthProblem) -> Answer:
     """The second-order cone form, in the same units as for SLSQP."""
     devices = problem.devices
     unit_s = problem.deadline_s(np.full(devices, 1 / devices))
@@ -259,14 +259,14 @@ def _row(contender: Contender, devices: int, instances: int) -> Row:
     )
 
 
-def _distance(problem: ShareProblem, answer: Answer) -> float | None:
+def _distance(problem: BandwidthProblem, answer: Answer) -> float | None:
     """Of its deadline to the exact one's lower bound, relative; none where it gave up."""
     if not answer.ended or answer.shares is None:
         return None
     # others meet their constraints nearly: what they give is made to fit
     shares = np.minimum(answer.shares, problem.most)
     deadline_s = problem.deadline_s(shares / max(1.0, float(shares.sum())))
-    return (deadline_s - solve_shares(problem).lower_bound_s) / deadline_s
+    return (deadline_s - solve_bandwidth(problem).lower_bound_s) / deadline_s
 
 
 def _campaign(count: int, most_devices: int) -> list[Campaign]:
@@ -303,7 +303,7 @@ def _try(rng: np.random.Generator, most_devices: int) -> Try:
     caps, law = bool(rng.integers(2)), (CONSTANT_SNR, CONSTANT_POWER)[rng.integers(2)]
     cap = min(1.0, rng.uniform(1.2, 4.0) / devices) if caps else 1.0
     problem = _instance(rng, devices, rng.uniform(0, SPREAD_DB), cap, law)
-    exact, region = solve_shares(problem), TRUST_REGION.solve(problem)
+    exact, region = solve_bandwidth(problem), TRUST_REGION.solve(problem)
     start = np.minimum(rng.dirichlet(np.ones(devices)), problem.most)
     even, random = PUBLISHED.solve(problem), PUBLISHED.solve(problem, start)
 
@@ -313,12 +313,12 @@ def _try(rng: np.random.Generator, most_devices: int) -> Try:
     return Try(
         next(i for i, (_, most) in enumerate(CLASSES) if devices <= most),
         caps,
-        exact.status is BandwidthStatus.OPTIMAL,
+        exact.status is SolverStatus.OPTIMAL,
         abs(exact.gap),
-        region.status is BandwidthStatus.OPTIMAL,
+        region.status is SolverStatus.OPTIMAL,
         distance(region.deadline_s),
-        even.status is not BandwidthStatus.OPTIMAL or distance(even.deadline_s) > FAILED_GAP,
-        random.status is not BandwidthStatus.OPTIMAL or distance(random.deadline_s) > FAILED_GAP,
+        even.status is not SolverStatus.OPTIMAL or distance(even.deadline_s) > FAILED_GAP,
+        random.status is not SolverStatus.OPTIMAL or distance(random.deadline_s) > FAILED_GAP,
     )
 
 

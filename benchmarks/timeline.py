@@ -21,11 +21,11 @@ import simpy
 from cutlayer.channel.rates import LinkRates
 from cutlayer.rounds.schemes import SCHEMES, SFT, Phase, Place, Step
 from cutlayer.rounds.simulate import simulate
-from cutlayer.rounds.work import DeviceRates, DeviceWork, Duplex, Rules, Sharing
+from cutlayer.rounds.work import DeviceRates, DeviceWork, Duplex, Sharing, SharingRules
 
-IN_TURN = Rules(1, Sharing.IN_TURN, Sharing.IN_TURN)
-SHARED = Rules(1, Sharing.SHARED, Sharing.SHARED)
-TWO_WORKERS = Rules(server_workers=2)
+IN_TURN = SharingRules(1, Sharing.IN_TURN, Sharing.IN_TURN)
+SHARED = SharingRules(1, Sharing.SHARED, Sharing.SHARED)
+TWO_WORKERS = SharingRules(server_workers=2)
 # more devices share the server, the less each brings: it is busy four fifths of the time
 _SERVER_LOAD = 0.8
 _STEP_S = 5.0
@@ -38,27 +38,31 @@ class Case:
 
     name: str
     scheme: str
-    rules: Rules
+    rules: SharingRules
     micro_batches: int = 1
     fewer: int = 1
 
 
 CASES = (
-    Case("static shares", "sft", Rules()),
+    Case("static shares", "sft", SharingRules()),
     Case("two server workers", "sft", TWO_WORKERS),
     Case("whole band in turn", "sft", IN_TURN),
     Case("shared bands", "sft", SHARED),
-    Case("shared band, half duplex", "sft", Rules(1, Sharing.SHARED, Sharing.SHARED, Duplex.HALF)),
-    Case("server in device order", "splitlora", Rules()),
-    Case("server together, barrier", "splitlora-paper", Rules()),
-    Case("devices in turn", "sl", Rules()),
-    Case("no server", "fl-lora", Rules()),
-    Case("4 micro-batches overlap", "sft-overlap", Rules(), 4, 5),
+    Case(
+        "shared band, half duplex",
+        "sft",
+        SharingRules(1, Sharing.SHARED, Sharing.SHARED, Duplex.HALF),
+    ),
+    Case("server in device order", "splitlora", SharingRules()),
+    Case("server together, barrier", "splitlora-paper", SharingRules()),
+    Case("devices in turn", "sl", SharingRules()),
+    Case("no server", "fl-lora", SharingRules()),
+    Case("4 micro-batches overlap", "sft-overlap", SharingRules(), 4, 5),
     Case("4 overlap, band in turn", "sft-overlap", IN_TURN, 4, 5),
     Case("4 overlap, shared bands", "sft-overlap", SHARED, 4, 5),
 )
 WITH_SIMPY = (
-    Case("static shares", "sft", Rules()),
+    Case("static shares", "sft", SharingRules()),
     Case("two server workers", "sft", TWO_WORKERS),
     Case("whole band in turn", "sft", IN_TURN),
 )
@@ -188,7 +192,7 @@ def _beside(case: Case, devices: int, local_steps: int) -> Beside:
     )
 
 
-def _by_simpy(work: Sequence[DeviceWork], rules: Rules) -> float:
+def _by_simpy(work: Sequence[DeviceWork], rules: SharingRules) -> float:
     """The delay of the same round, a SimPy process a device."""
     world = simpy.Environment()
     stations = {Place.SERVER: simpy.Resource(world, rules.server_workers)}
@@ -205,7 +209,7 @@ def _device(
     world: simpy.Environment,
     stations: dict[Place, simpy.Resource],
     work: DeviceWork,
-    rules: Rules,
+    rules: SharingRules,
 ) -> Iterator[simpy.Event]:
     def seconds(step: Step, repeats: int) -> list[float]:
         return work.seconds(step, repeats, rules.whole_band(step.place)).tolist()

@@ -11,13 +11,13 @@ from typing import final
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from cutlayer.planner.bandwidth import SolverStatus
 from cutlayer.planner.configuration import (
     ConfigurationProblem,
     ConfigurationSolution,
-    ConfigurationStatus,
     Iteration,
     Places,
-    lowest,
+    lowest_points,
     not_converged,
     why_no_cut,
 )
@@ -75,7 +75,7 @@ class PublishedAlgorithm2:
     def solve(self, problem: ConfigurationProblem) -> ConfigurationSolution:
         """Its last choice, whatever it is worth."""
         if not problem.open.any():
-            return ConfigurationSolution(ConfigurationStatus.NO_CUT, None, why_no_cut(problem))
+            return ConfigurationSolution(SolverStatus.NO_CUT, None, why_no_cut(problem))
         grid = lattice(problem, self.points)
         accuracy, memory, before_s = 0.0, 0.0, np.inf
         history: list[Iteration] = []
@@ -91,9 +91,7 @@ class PublishedAlgorithm2:
             settled = abs(value_s - before_s) < self.tolerance * abs(value_s)
             if settled and history[-1].feasible:
                 reason = "converged by its own criterion, which is no proof that it is good"
-                return ConfigurationSolution(
-                    ConfigurationStatus.CONVERGED, choice, reason, tuple(history)
-                )
+                return ConfigurationSolution(SolverStatus.CONVERGED, choice, reason, tuple(history))
             rate, before_s = self.step / np.sqrt(number), value_s
             accuracy += rate * float(grid.slack[at])
             memory += rate * float(grid.room[row])
@@ -132,7 +130,7 @@ class CorrectedAlgorithm2:
     def solve(self, problem: ConfigurationProblem) -> ConfigurationSolution:
         """Its last choice; that of `CONVERGED` keeps all limits within the tolerance."""
         if not problem.open.any():
-            return ConfigurationSolution(ConfigurationStatus.NO_CUT, None, why_no_cut(problem))
+            return ConfigurationSolution(SolverStatus.NO_CUT, None, why_no_cut(problem))
         grid = lattice(problem, self.points)
         scale_s = float(grid.delay_s.max())
         multipliers, penalty = _Multipliers(0.0, 0.0), self.penalty
@@ -147,9 +145,7 @@ class CorrectedAlgorithm2:
             settled = abs(scale_s * value - before_s) < self.tolerance * scale_s
             if settled and feasible:
                 reason = "converged; a faster choice is not ruled out"
-                return ConfigurationSolution(
-                    ConfigurationStatus.CONVERGED, choice, reason, tuple(history)
-                )
+                return ConfigurationSolution(SolverStatus.CONVERGED, choice, reason, tuple(history))
             before_s = scale_s * value
             slack, room = choice.accuracy - problem.least_accuracy, float(grid.room[row])
             now = max(multipliers.violation(slack, room, penalty))
@@ -199,7 +195,7 @@ class _Inner:
         low = grid.keep_ratio[columns, np.maximum(best - 1, 0)]
         high = grid.keep_ratio[columns, np.minimum(best + 1, grid.keep_ratio.shape[1] - 1)]
         bits = grid.bits[columns, 0]
-        found = lowest(lambda rho: self._heights(rho, rows, bits), low, high)
+        found = lowest_points(lambda rho: self._heights(rho, rows, bits), low, high)
         values = self._heights(found[:, None], rows, bits)[:, 0]
         place = int(np.argmin(values))
         return int(rows[place]), float(found[place]), float(bits[place]), float(values[place])

@@ -13,10 +13,10 @@ from scipy.optimize import linprog
 from scipy.sparse import csr_array, diags_array, hstack, vstack
 
 from cutlayer.planner.bandwidth import (
-    BandwidthStatus,
-    ShareProblem,
-    ShareSolution,
-    solution,
+    BandwidthProblem,
+    BandwidthSolution,
+    SolverStatus,
+    solution_of,
     tangents_at,
     without_shares,
 )
@@ -37,7 +37,7 @@ class PublishedAlgorithm3:
 
     Where all devices end together and no share more than halves, this is Newton's method. Otherwise
     the tangents lie far below the delays: a share falls to 0 (`ZERO_SHARE`, an infinite delay) or
-    steps go to and fro (`NO_CONVERGENCE`). The caps must let the shares fill the band
+    steps go to and fro (`NOT_CONVERGED`). The caps must let the shares fill the band
     (`INFEASIBLE` if not; `require_whole_band` raises). `OPTIMAL` is by its own criterion: by
     `tolerance` of the deadline, or a step as short. Source: SFT, Algorithm 3.
     """
@@ -46,29 +46,29 @@ class PublishedAlgorithm3:
     tolerance: float = 1e-9
 
     def solve(
-        self, problem: ShareProblem, start: Float64[np.ndarray, " device"] | None = None
-    ) -> ShareSolution:
+        self, problem: BandwidthProblem, start: Float64[np.ndarray, " device"] | None = None
+    ) -> BandwidthSolution:
         """From `start`, positive where a device sends; even shares, or caps, if there is none."""
         if not problem.served.any():
             return without_shares(problem)
         shares = _even(problem) if start is None else start
         if _silences(problem, shares):
-            return solution(problem, shares, 0, BandwidthStatus.ZERO_SHARE)
+            return solution_of(problem, shares, 0, SolverStatus.ZERO_SHARE)
         deadline_s, nothing = problem.deadline_s(shares), np.zeros_like(shares)
         for step in range(1, self.most_steps + 1):
             found = _linear_program(problem, shares, nothing, problem.most, whole_band=True)
-            if found.status is not BandwidthStatus.OPTIMAL:
-                return solution(problem, shares, step, found.status)
+            if found.status is not SolverStatus.OPTIMAL:
+                return solution_of(problem, shares, step, found.status)
             settled = (
                 abs(found.deadline_s - deadline_s) <= self.tolerance * deadline_s
                 or float(np.linalg.norm(found.shares - shares)) <= self.tolerance
             )
             shares, deadline_s = found.shares, found.deadline_s
             if _silences(problem, shares):
-                return solution(problem, shares, step, BandwidthStatus.ZERO_SHARE)
+                return solution_of(problem, shares, step, SolverStatus.ZERO_SHARE)
             if settled:
-                return solution(problem, shares, step, BandwidthStatus.OPTIMAL)
-        return solution(problem, shares, self.most_steps, BandwidthStatus.NO_CONVERGENCE)
+                return solution_of(problem, shares, step, SolverStatus.OPTIMAL)
+        return solution_of(problem, shares, self.most_steps, SolverStatus.NOT_CONVERGED)
 
 
 @final
@@ -86,23 +86,23 @@ class TrustRegionAlgorithm3:
     tolerance: float = 1e-10
 
     def solve(
-        self, problem: ShareProblem, start: Float64[np.ndarray, " device"] | None = None
-    ) -> ShareSolution:
+        self, problem: BandwidthProblem, start: Float64[np.ndarray, " device"] | None = None
+    ) -> BandwidthSolution:
         """From `start`, positive where a device sends; even shares, or caps, if there is none."""
         if not problem.served.any():
             return without_shares(problem)
         shares = _even(problem) if start is None else start
         if _silences(problem, shares):
-            return solution(problem, shares, 0, BandwidthStatus.ZERO_SHARE)
+            return solution_of(problem, shares, 0, SolverStatus.ZERO_SHARE)
         deadline_s, factor = problem.deadline_s(shares), 1.0
         for step in range(1, self.most_steps + 1):
             low, high = shares / (1 + factor), np.minimum(shares * (1 + factor), problem.most)
             found = _linear_program(problem, shares, low, high, whole_band=False)
-            if found.status is not BandwidthStatus.OPTIMAL:
-                return solution(problem, shares, step, found.status)
+            if found.status is not SolverStatus.OPTIMAL:
+                return solution_of(problem, shares, step, found.status)
             promised_s = deadline_s - found.deadline_s
             if promised_s <= self.tolerance * deadline_s:
-                return solution(problem, shares, step, BandwidthStatus.OPTIMAL)
+                return solution_of(problem, shares, step, SolverStatus.OPTIMAL)
             reached_s = problem.deadline_s(found.shares)
             gained = (deadline_s - reached_s) / promised_s
             if gained >= _KEPT:
@@ -112,30 +112,30 @@ class TrustRegionAlgorithm3:
             elif gained < _BAD:
                 factor /= _CHANGE
             if factor < _NARROWEST:
-                return solution(problem, shares, step, BandwidthStatus.NO_CONVERGENCE)
-        return solution(problem, shares, self.most_steps, BandwidthStatus.NO_CONVERGENCE)
+                return solution_of(problem, shares, step, SolverStatus.NOT_CONVERGED)
+        return solution_of(problem, shares, self.most_steps, SolverStatus.NOT_CONVERGED)
 
 
 @dataclass(frozen=True, eq=False)
 class _Found:
     shares: Float64[np.ndarray, " device"]
     deadline_s: float
-    status: BandwidthStatus
+    status: SolverStatus
 
 
-def _even(problem: ShareProblem) -> Float64[np.ndarray, " device"]:
+def _even(problem: BandwidthProblem) -> Float64[np.ndarray, " device"]:
     """Even shares for those that send, or their caps."""
     served = problem.served
     return np.where(served, np.minimum(problem.most, 1 / served.sum()), 0.0)
 
 
-def _silences(problem: ShareProblem, shares: Float64[np.ndarray, " device"]) -> bool:
+def _silences(problem: BandwidthProblem, shares: Float64[np.ndarray, " device"]) -> bool:
     """Whether a device that sends has no share, and so an infinite delay without tangents."""
     return bool((shares[problem.served] <= 0).any())
 
 
 def _linear_program(
-    problem: ShareProblem,
+    problem: BandwidthProblem,
     shares: Float64[np.ndarray, " device"],
     low: Float64[np.ndarray, " device"],
     high: Float64[np.ndarray, " device"],
@@ -168,9 +168,9 @@ def _linear_program(
     )
     if found.x is None:
         infeasible = found.status == _LP_INFEASIBLE
-        status = BandwidthStatus.INFEASIBLE if infeasible else BandwidthStatus.NO_CONVERGENCE
+        status = SolverStatus.INFEASIBLE if infeasible else SolverStatus.NOT_CONVERGED
         return _Found(shares, deadline_s, status)
     moved = np.zeros_like(shares)
     moved[served] = np.minimum(found.x[:-1] * now, problem.most[served])
     moved /= max(1.0, float(moved.sum()))
-    return _Found(moved, float(found.x[-1]) * deadline_s, BandwidthStatus.OPTIMAL)
+    return _Found(moved, float(found.x[-1]) * deadline_s, SolverStatus.OPTIMAL)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from cutlayer.errors import ConfigError, CutlayerError
 from cutlayer.logs import heard_through
-from cutlayer.profiling.processes import spread
+from cutlayer.profiling.processes import spread_over_processes
 from cutlayer.units import KIB, format_seconds
 from reproduction.claims import Claim
 
@@ -131,7 +131,7 @@ def make_all(
     attempt = begin()
     trained = [name for name in names if FIGURES[name].training_minutes]
     done = {name: attempt(name) for name in names if name not in trained}
-    with closing(spread(begin, trained, workers)) as ended:
+    with closing(spread_over_processes(begin, trained, workers)) as ended:
         for name, result in ended:
             # an attempt raises nothing: its process died
             done[name] = result if isinstance(result, Made | NotMade) else NotMade(f"its {result}")

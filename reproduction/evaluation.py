@@ -16,11 +16,11 @@ import numpy as np
 
 from cutlayer.channel.fading import SnrChannel
 from cutlayer.channel.rates import LinkRates
-from cutlayer.rounds.memory import PAPER, PHYSICAL, Accounting
-from cutlayer.rounds.parameters import VIT_BASE, VIT_LARGE, Dimensions, vit_spec
+from cutlayer.rounds.memory import PAPER_ACCOUNTING, PHYSICAL_ACCOUNTING, Accounting
+from cutlayer.rounds.parameters import VIT_BASE, VIT_LARGE, VitDimensions, vit_spec
 from cutlayer.rounds.schemes import FL_LORA, SCHEMES, DeviceOrder, Phase, Place, Scheme
 from cutlayer.rounds.simulate import simulate
-from cutlayer.rounds.work import DeviceRates, DeviceWork, Rules, Sharing, round_work
+from cutlayer.rounds.work import DeviceRates, DeviceWork, Sharing, SharingRules, round_work
 from cutlayer.spec import MiniBatch
 
 SECONDS_PER_MINUTE = 60.0
@@ -44,7 +44,7 @@ class Setting:
     steps on each device. Samples are spread evenly, and so is the band.
     """
 
-    dimensions: Dimensions = VIT_BASE
+    dimensions: VitDimensions = VIT_BASE
     cut: int = 5
     batch_samples: int = 64
     samples: int = 50_000
@@ -53,8 +53,8 @@ class Setting:
     bandwidth_hz: float = 5e6
     snr_db: float = 17.0
     compression_ratio: float = COMPRESSION_RATIO
-    accounting: Accounting = PAPER
-    rules: Rules = field(default_factory=Rules)
+    accounting: Accounting = PAPER_ACCOUNTING
+    rules: SharingRules = field(default_factory=SharingRules)
 
     @property
     def devices(self) -> int:
@@ -182,14 +182,14 @@ TINY_IMAGENET = replace(
 INTERPRETATIONS: Mapping[str, Setting] = {
     "as taken here": EVALUATION,
     "gradients in turn on the full band": replace(
-        EVALUATION, rules=Rules(downlink=Sharing.IN_TURN)
+        EVALUATION, rules=SharingRules(downlink=Sharing.IN_TURN)
     ),
     "devices of 0.5 to 1.5 GHz": replace(EVALUATION, device_flops_per_s=spread_devices(8)),
     "server of 328 TFLOP/s (the text's)": replace(
         EVALUATION, server_flops_per_s=TEXT_SERVER_FLOPS_PER_S
     ),
     "30 MHz (Table II)": replace(EVALUATION, bandwidth_hz=30e6),
-    "physical FLOPs and bytes": replace(EVALUATION, accounting=PHYSICAL),
+    "physical FLOPs and bytes": replace(EVALUATION, accounting=PHYSICAL_ACCOUNTING),
 }
 
 

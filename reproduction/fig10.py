@@ -21,18 +21,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from cutlayer.channel.fading import Fading, NoFading, Rayleigh, SnrChannel
-from cutlayer.channel.shannon import Curves
+from cutlayer.channel.shannon import RateCurves
 from cutlayer.planner.allocation import (
     Allocation,
-    Observed,
-    Random,
+    ObservedRound,
+    RandomAllocation,
     Shares,
-    TwoTimescale,
-    even,
-    observe,
-    share_problem,
+    TwoTimescaleAllocation,
+    bandwidth_problem,
+    even_allocation,
+    observed_work,
 )
-from cutlayer.planner.bandwidth import BandwidthStatus, solve_shares
+from cutlayer.planner.bandwidth import SolverStatus, solve_bandwidth
 from cutlayer.report.drawing import new_figure
 from cutlayer.rounds.schemes import SFT
 from cutlayer.rounds.simulate import simulate
@@ -102,9 +102,9 @@ def delays_of(links: Links, bandwidth_hz: float, draws: int = DRAWS) -> Delays:
     """Rounds of one epoch after the first; draw d is the same whatever the band is."""
     setting = EVALUATION
     allocations: dict[str, Allocation] = {
-        "optimal": TwoTimescale(setting.rules, (1.0,) * setting.devices),
-        "even": even(setting.devices),
-        "random": Random(setting.devices, seed=0),
+        "optimal": TwoTimescaleAllocation(setting.rules, (1.0,) * setting.devices),
+        "even": even_allocation(setting.devices),
+        "random": RandomAllocation(setting.devices, seed=0),
     }
     drawn = [_draw(links, bandwidth_hz, setting, number) for number in range(1, draws + 1)]
     delays = {
@@ -129,14 +129,14 @@ class _Draw:
     channel: SnrChannel
 
     @property
-    def curves(self) -> Curves:
+    def curves(self) -> RateCurves:
         """The round's rates."""
         return self.channel.curves(self.number, 0.0)
 
     @cached_property
-    def observed(self) -> Observed:
+    def observed(self) -> ObservedRound:
         """The round's amounts, the same on any shares."""
-        return observe(SFT, self._work(even(self.setting.devices).value))
+        return observed_work(SFT, self._work(even_allocation(self.setting.devices).value))
 
     def delay_s(self, allocation: Allocation) -> float:
         """The round on the allocation's shares, with the server's queue [s]."""
@@ -146,10 +146,10 @@ class _Draw:
     def algorithm_3_agrees(self) -> bool:
         """Whether the published algorithm, from even shares, ends with those of the exact one."""
         most = np.ones(self.setting.devices)
-        problem = share_problem(self.observed, self.curves, self.setting.rules, most)
+        problem = bandwidth_problem(self.observed, self.curves, self.setting.rules, most)
         theirs = PublishedAlgorithm3().solve(problem)
-        ours = solve_shares(problem).shares
-        return theirs.status is BandwidthStatus.OPTIMAL and bool(
+        ours = solve_bandwidth(problem).shares
+        return theirs.status is SolverStatus.OPTIMAL and bool(
             abs(theirs.shares - ours).max() < _ALIKE
         )
 

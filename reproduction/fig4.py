@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cutlayer.planner.accuracy import COEFFICIENTS, Fit, fit_cubic
+from cutlayer.planner.accuracy import CUBIC_COEFFICIENTS, CubicFit, fit_cubic
 from cutlayer.profiling.training import standard_error
 from cutlayer.report.drawing import INK, new_figure
 from cutlayer.report.vocabulary import OTHER_COLOUR
@@ -43,7 +43,7 @@ class Falling:
 
 
 def falling(
-    surface: Fit, keep_ratios: tuple[float, float], bits: tuple[float, float]
+    surface: CubicFit, keep_ratios: tuple[float, float], bits: tuple[float, float]
 ) -> tuple[Falling, Float[np.ndarray, "bits keep_ratio"]]:
     """Where the surface falls between two keep ratios and two numbers of bits; both should help.
 
@@ -81,7 +81,7 @@ class Surface:
     name: str
     points: tuple[Point, ...]
     measured: Float[np.ndarray, " point"]
-    fit: Fit
+    fit: CubicFit
     falling: Falling
     grid: Float[np.ndarray, "bits keep_ratio"]
 
@@ -138,8 +138,8 @@ def _mean_square(given: Surface, test_samples: int) -> Claim:
     largest = float(np.nanmax(np.abs(given.fit.residuals)))
     noise = standard_error(float(np.nanmean(given.measured)), test_samples)
     reason = (
-        f"{COEFFICIENTS} coefficients through {np.isfinite(given.measured).sum()} trainings: root"
-        " mean square "
+        f"{CUBIC_COEFFICIENTS} coefficients through"
+        f" {np.isfinite(given.measured).sum()} trainings: root mean square "
         f"{100 * (ours / 100) ** 0.5:.1f} points, largest {largest:.1f}, each point left out in "
         f"turn {given.fit.left_out_root:.1f}, chance on {test_samples} test samples {noise:.1f}; "
         f"0.26 % of squared shares is a root of 5.1 points, and one accuracy for all would leave "

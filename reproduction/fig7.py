@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from cutlayer.profiling.training import RunResult, Start
+from cutlayer.profiling.training import JobStart, RunResult
 from cutlayer.report.drawing import INK, new_figure
 from cutlayer.report.vocabulary import DEVICE_COLOUR, OTHER_COLOUR
 from reproduction.catalogue import Made, Options
@@ -322,7 +322,7 @@ def make(options: Options, output: Path) -> Made:
     return write("fig7", output, setting, claims_of(seen), tables, picture)
 
 
-def _seen(runs: Sequence[Run], grid: Sequence[Point], start: Start) -> Seen:
+def _seen(runs: Sequence[Run], grid: Sequence[Point], start: JobStart) -> Seen:
     def means(value: Callable[[RunResult], float]) -> dict[Point, float]:
         return {p: mean(value(run.trained) for run in runs if run.point == p) for p in grid}
 

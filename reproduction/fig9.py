@@ -19,16 +19,15 @@ from jaxtyping import Float64
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cutlayer.planner.accuracy import AccuracySurface, Box
-from cutlayer.planner.allocation import observe, share_problem
-from cutlayer.planner.bandwidth import BandwidthStatus, ShareProblem, solve_shares
+from cutlayer.planner.accuracy import AccuracySurface, SettingsBox
+from cutlayer.planner.allocation import bandwidth_problem, observed_work
+from cutlayer.planner.bandwidth import BandwidthProblem, SolverStatus, solve_bandwidth
 from cutlayer.planner.configuration import (
-    Choice,
+    ConfigurationChoice,
     ConfigurationProblem,
     ConfigurationSolution,
-    ConfigurationStatus,
     EntropyRatio,
-    solve,
+    solve_configuration,
 )
 from cutlayer.report.drawing import INK, MUTED, new_figure, whole_ticks
 from cutlayer.rounds.parameters import vit_spec
@@ -47,7 +46,7 @@ _LOG = logging.getLogger(f"cutlayer.{__name__}")
 UNCOMPRESSED = 0.88
 # "to limit the accuracy loss within 2 %"
 LEAST_ACCURACY = 0.86
-_BOX = Box((0.1, 0.5), (2.0, 8.0))
+_BOX = SettingsBox((0.1, 0.5), (2.0, 8.0))
 
 
 @final
@@ -60,7 +59,7 @@ class ToldSurface(AccuracySurface):
     """
 
     @property
-    def box(self) -> Box:
+    def box(self) -> SettingsBox:
         """Sparsity of 50 to 90 %, 2 to 8 bits."""
         return _BOX
 
@@ -87,7 +86,7 @@ class Case:
     """
 
     devices: int
-    best: Choice
+    best: ConfigurationChoice
     published: ConfigurationSolution
     corrected: ConfigurationSolution
     deadlines_s: tuple[float, ...]
@@ -98,7 +97,7 @@ def case_of(devices: int) -> Case:
     """The setting with so many devices, evenly from 0.5 to 1.5 GHz."""
     setting = replace(EVALUATION, device_flops_per_s=spread_devices(devices))
     problem = configuration_of(setting)
-    best = solve(problem).chosen()
+    best = solve_configuration(problem).chosen()
     shares = shares_of(replace(setting, cut=best.cut, compression_ratio=1.0 / best.ratio))
     return Case(
         devices,
@@ -106,7 +105,7 @@ def case_of(devices: int) -> Case:
         PublishedAlgorithm2().solve(problem),
         CorrectedAlgorithm2().solve(problem),
         _deadlines_s(shares),
-        solve_shares(shares).deadline_s,
+        solve_bandwidth(shares).deadline_s,
     )
 
 
@@ -139,21 +138,21 @@ def configuration_of(setting: Setting) -> ConfigurationProblem:
     )
 
 
-def shares_of(setting: Setting) -> ShareProblem:
+def shares_of(setting: Setting) -> BandwidthProblem:
     """(P2) of a later round; no device is limited to less than the band."""
-    observed = observe(SFT, round_works(setting, SFT, first_round=False))
+    observed = observed_work(SFT, round_works(setting, SFT, first_round=False))
     curves = channel_of(setting).curves(1, 0.0)
-    return share_problem(observed, curves, setting.rules, np.ones(setting.devices))
+    return bandwidth_problem(observed, curves, setting.rules, np.ones(setting.devices))
 
 
-def _deadlines_s(problem: ShareProblem) -> tuple[float, ...]:
+def _deadlines_s(problem: BandwidthProblem) -> tuple[float, ...]:
     """Algorithm 3 stopped after each number of steps, until it ends by itself."""
     even = np.full(problem.devices, 1.0 / problem.devices)
     deadlines = [problem.deadline_s(even)]
     for steps in range(1, MOST_STEPS + 1):
         found = PublishedAlgorithm3(most_steps=steps).solve(problem, even)
         deadlines.append(found.deadline_s)
-        if found.status is not BandwidthStatus.NO_CONVERGENCE:
+        if found.status is not SolverStatus.NOT_CONVERGED:
             break
     return tuple(deadlines)
 
@@ -185,7 +184,7 @@ def claims_of(cases: Sequence[Case]) -> tuple[Claim, ...]:
 
 def iterations(found: ConfigurationSolution) -> float:
     """Until the Lagrangian stands still and all limits are kept; infinite if it never does."""
-    return float(len(found.history)) if found.status is ConfigurationStatus.CONVERGED else inf
+    return float(len(found.history)) if found.status is SolverStatus.CONVERGED else inf
 
 
 def excess(case: Case, run: Run, at: int) -> float:

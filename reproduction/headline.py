@@ -24,7 +24,7 @@ from cutlayer.report.drawing import (
     legend_and_title,
     new_figure,
 )
-from cutlayer.rounds.memory import PAPER
+from cutlayer.rounds.memory import PAPER_ACCOUNTING
 from cutlayer.rounds.parameters import vit_spec
 from cutlayer.spec import Trained
 from cutlayer.units import GIB, MIB
@@ -175,7 +175,7 @@ def _coded() -> Claim:
 def _epoch_volume(cifar: Evaluation) -> Claim:
     setting = cifar.setting
     batches = _EXAMPLE_SAMPLES // setting.batch_samples
-    traffic = PAPER.traffic(vit_spec(setting.dimensions), setting.cut, setting.batch)
+    traffic = PAPER_ACCOUNTING.traffic(vit_spec(setting.dimensions), setting.cut, setting.batch)
     ours = batches * traffic.activation_bytes / GIB
     said = Said(
         "activations of an epoch, introduction", f"{EPOCH_GIGABYTES} GB", "GiB", EPOCH_GIGABYTES

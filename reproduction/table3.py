@@ -21,7 +21,7 @@ from cutlayer.report.vocabulary import MEMORY_KINDS
 from cutlayer.rounds.memory import PartMemory, device_memory, paper_memory
 from cutlayer.rounds.parameters import (
     VIT_BASE,
-    Dimensions,
+    VitDimensions,
     block_adapter_parameters,
     exact_block_parameters,
     head_parameters,
@@ -40,7 +40,7 @@ _FLOAT32_BYTES = 4
 
 
 def calibrated_memory(
-    dimensions: Dimensions,
+    dimensions: VitDimensions,
     blocks: int,
     samples: int,
     *,
@@ -76,14 +76,14 @@ def calibrated_memory(
     )
 
 
-def _split(d: Dimensions, blocks: int) -> tuple[int, int, int]:
+def _split(d: VitDimensions, blocks: int) -> tuple[int, int, int]:
     """Weights, adapters, and how many values the optimiser steps."""
     weights = blocks * exact_block_parameters(d) + patch_convolution_parameters(d)
     adapters = blocks * block_adapter_parameters(d)
     return weights, adapters, adapters
 
 
-def _whole(d: Dimensions) -> tuple[int, int, int]:
+def _whole(d: VitDimensions) -> tuple[int, int, int]:
     stepped = d.blocks * block_adapter_parameters(d) + d.rank * (d.patch_values + d.width)
     head_adapter = d.rank * (d.width + d.classes)
     return vit_spec(d).parameters + head_parameters(d), stepped + head_adapter, stepped

@@ -16,15 +16,15 @@ from matplotlib.axes import Axes
 
 from cutlayer.config.schema import Config
 from cutlayer.profiling.training import (
-    Curve,
+    JobStart,
     RunResult,
-    Start,
+    TrainingCurve,
     accuracy_of,
-    configure,
-    follow,
+    configuration_of,
+    job_starts,
     standard_error,
-    starts,
-    train,
+    train_through,
+    training_curve,
     training_text,
 )
 from cutlayer.report.drawing import MUTED, whole_ticks
@@ -77,7 +77,7 @@ def job(options: Options, size: Size, settings: Mapping[str, Any]) -> Config:
         "server.group": DEVICES,
     }
     # one figure, one job: lines that cut nothing are given the others' cut
-    return configure({**common, **settings}, also_read=("model.cut", "server.group"))
+    return configuration_of({**common, **settings}, also_read=("model.cut", "server.group"))
 
 
 def seeds_text(options: Options) -> str:
@@ -112,22 +112,22 @@ def setting_of(config: Config, options: Options) -> str:
 
 def train_grid(
     config: Config, seeds: int, grid: Sequence[Point], output: Path
-) -> tuple[list[Run], Start]:
+) -> tuple[list[Run], JobStart]:
     """Every point from the start of each seed; also the last start."""
     runs: list[Run] = []
-    for start in starts(config, range(seeds)):
+    for start in job_starts(config, range(seeds)):
         # only after everything that can be wrong has been found
         output.mkdir(parents=True, exist_ok=True)
         runs += _train_points(start, grid)
     return runs, start
 
 
-def _train_points(start: Start, grid: Sequence[Point]) -> Iterator[Run]:
+def _train_points(start: JobStart, grid: Sequence[Point]) -> Iterator[Run]:
     before = accuracy_of(start)
     _LOG.info(f"seed {start.seed}: {100 * before:.1f} % accuracy before training")
     for number, point in enumerate(grid, start=1):
         begun_s = time.monotonic()
-        trained = train(start, codecs_of(point))
+        trained = train_through(start, codecs_of(point))
         name = "uncompressed" if point == UNCOMPRESSED else str(point)
         _LOG.info(
             f"seed {start.seed}, {number} of {len(grid)}: {name}: {100 * trained.accuracy:.1f} %,"
@@ -182,11 +182,11 @@ def train_lines(
     rows: list[Cells] = []
     for each in jobs:
         # the model and data of the first line are those of all
-        for start in starts(each.config, range(seeds), quiet=bool(rows)):
+        for start in job_starts(each.config, range(seeds), quiet=bool(rows)):
             # only after everything that can be wrong has been found
             output.mkdir(parents=True, exist_ok=True)
             begun_s = time.monotonic()
-            curve = follow(start, evaluated(start.rounds))
+            curve = training_curve(start, evaluated(start.rounds))
             percent = [100 * accuracy for accuracy in curve.accuracy]
             curves[each.key].append(percent)
             rows += [{**each.cells, "seed": start.seed, **row} for row in _curve_rows(curve)]
@@ -197,7 +197,7 @@ def train_lines(
     return Curves(curve.rounds, curves, len(start.setup.test)), rows
 
 
-def _curve_rows(curve: Curve) -> Iterator[Cells]:
+def _curve_rows(curve: TrainingCurve) -> Iterator[Cells]:
     bits = {"bits_up": f"{curve.bits_up:.4f}", "bits_down": f"{curve.bits_down:.4f}"}
     for number, accuracy, loss in zip(curve.rounds, curve.accuracy, curve.loss, strict=True):
         yield {"round": number, "accuracy": f"{accuracy:.4f}", "loss": f"{loss:.4f}", **bits}

@@ -10,7 +10,7 @@ from cutlayer.channel.shannon import (
     ConstantSnr,
     ProportionalRates,
     RateCurve,
-    Scaled,
+    ScaledRates,
     ShannonRates,
 )
 from cutlayer.errors import ConfigError
@@ -20,7 +20,7 @@ CURVES = (
     ProportionalRates(np.array([1.0, 2.0, 4.0, 8.0, 16.0])),
     ShannonRates(ConstantSnr(), 5e6, RATIOS),
     ShannonRates(ConstantPower(), 5e6, RATIOS),
-    Scaled(ShannonRates(ConstantPower(), 5e6, RATIOS), 1.1),
+    ScaledRates(ShannonRates(ConstantPower(), 5e6, RATIOS), 1.1),
 )
 shares = st.floats(1e-3, 0.999)
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.channel.fading import Fading, GaussMarkov, NoFading, Purpose, Rayleigh, Rician
+from cutlayer.channel.fading import Fading, GaussMarkov, NoFading, RandomStream, Rayleigh, Rician
 from cutlayer.errors import ConfigError
 
-UP, DOWN = Purpose.UPLINK_FADING, Purpose.DOWNLINK_FADING
+UP, DOWN = RandomStream.UPLINK_FADING, RandomStream.DOWNLINK_FADING
 FADINGS: tuple[Fading, ...] = (
     NoFading(),
     Rayleigh(),

@@ -8,7 +8,7 @@ import tiny
 
 from cutlayer.cli.main import main
 from cutlayer.jobs.train import start
-from cutlayer.rounds.result import Track
+from cutlayer.rounds.result import _Track
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def test_the_boxes_of_devices_are_the_steps_of_the_round(
     assert capsys.readouterr().out == f"{path}\n"
     steps = [line for line in tiny.read_lines(run / "trace.jsonl") if line["round"] == number]
     records = json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
-    boxes = [r for r in records if r["ph"] == "X" and r["pid"] == Track.DEVICES]
+    boxes = [r for r in records if r["ph"] == "X" and r["pid"] == _Track.DEVICES]
     assert [(b["name"], b["ts"], b["args"]["micro_batch"]) for b in boxes] == [
         (step["phase"], step["start_s"] * 1e6, step["micro_batch"])  # type: ignore[operator]
         for step in steps

@@ -29,7 +29,7 @@ from cutlayer.jobs.resume import FILE, described
 from cutlayer.jobs.train import Job, new_directory, prepare, resume, settle_job, start
 from cutlayer.logs import lines_to
 from cutlayer.net.wire.link import in_place
-from cutlayer.planner.allocation import Fixed
+from cutlayer.planner.allocation import FixedAllocation
 from cutlayer.train.records import Silent
 from cutlayer.train.run import begin
 from cutlayer.train.run_directory import RunDirectory
@@ -187,7 +187,10 @@ class Halved(Codec):
         ({"codecs": fast()}, "the codec was CodecPair("),
         ({"codecs": CodecPair(Halved(0.5), Halved(0.5))}, "was CodecPair(up=Halved(factor=0.5"),
         ({"channel": SnrChannel(1e6, np.full(3, 17.0), np.full(3, 17.0))}, "bandwidth_hz=1000000,"),
-        ({"allocation": Fixed((0.5, 0.3, 0.2))}, "allocation was Fixed(value=(0.5, 0.3, 0.2))"),
+        (
+            {"allocation": FixedAllocation((0.5, 0.3, 0.2))},
+            "allocation was FixedAllocation(value=(0.5, 0.3, 0.2))",
+        ),
     ],
 )
 def test_what_a_caller_put_in_is_not_gone_on_without(
@@ -341,7 +344,7 @@ def test_objects_are_described_by_what_they_are() -> None:
     knot.inner = knot  # type: ignore[assignment]
     assert described(knot).startswith("Halved(factor=1, inner=Halved(factor=1, ")
     assert described(torch.ones(2, dtype=torch.bfloat16)) == "tensor array(1, 1)"
-    assert described(Fixed((0.1 + 0.2, 1.0))) == "Fixed(value=(0.3, 1))"
+    assert described(FixedAllocation((0.1 + 0.2, 1.0))) == "FixedAllocation(value=(0.3, 1))"
     assert described(Halved(2.0)) == "Halved(factor=2, inner=RawCodec())"
     assert described(np.arange(3)) == "array(0, 1, 2)"
     one, other = (described(np.arange(50) + shift) for shift in (0.0, 1.0))

@@ -8,7 +8,7 @@ from cutlayer.channel.rates import LinkRates
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError
 from cutlayer.jobs.build import fixed_shares, make_channel, make_devices, make_rules
-from cutlayer.rounds.work import Duplex, Rules, Sharing
+from cutlayer.rounds.work import Duplex, Sharing, SharingRules
 
 
 def _config(count: int = 2, **channel: object) -> Config:
@@ -78,10 +78,10 @@ def test_traces_replace_ratios(tmp_path: Path) -> None:
 
 
 def test_rules() -> None:
-    assert make_rules(_config()) == Rules()
+    assert make_rules(_config()) == SharingRules()
     config = _linked(uplink="shared", downlink="shared", duplex="half")
     config = config.model_copy(update={"server": config.server.model_copy(update={"workers": 3})})
-    assert make_rules(config) == Rules(3, Sharing.SHARED, Sharing.SHARED, Duplex.HALF)
+    assert make_rules(config) == SharingRules(3, Sharing.SHARED, Sharing.SHARED, Duplex.HALF)
     assert make_rules(_linked(downlink="in-turn")).downlink is Sharing.IN_TURN
 
 

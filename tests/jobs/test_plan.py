@@ -108,8 +108,8 @@ def test_the_planned_configuration_keeps_the_decision(measured: str, tmp_path: P
     decision = made.plan.chosen.decision
     assert config.scheme.name == decision.scheme.name
     assert config.model.cut == decision.common_cut
-    assert config.training.micro_batches == decision.held.micro_batches
-    assert config.devices.activation_memory == decision.held.activation_memory
+    assert config.training.micro_batches == decision.policy.micro_batches
+    assert config.devices.activation_memory == decision.policy.activation_memory
     assert config.link.downlink == decision.rules.downlink.value.replace(" ", "-")
     assert config.codec.name == decision.codec.codec
     for name, value in decision.codec.settings.items():

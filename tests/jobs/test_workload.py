@@ -14,7 +14,7 @@ from cutlayer.config.read import read_config
 from cutlayer.config.schema import AdamWOptimizer, Config, OptimizerSection, SgdOptimizer
 from cutlayer.errors import ConfigError
 from cutlayer.jobs.plan import expected_compression, make_workload, optimizer_slots
-from cutlayer.rounds.memory import PAPER, PHYSICAL
+from cutlayer.rounds.memory import PAPER_ACCOUNTING, PHYSICAL_ACCOUNTING
 from cutlayer.rounds.work import Sharing
 from cutlayer.spec import MiniBatch
 from cutlayer.units import MIB
@@ -37,7 +37,7 @@ def test_the_built_in_job_is_a_workload() -> None:
     assert {device.memory_bytes for device in workload.devices} == {72 * MIB}
     assert workload.server_flops_per_s == 3.072e12
     assert isinstance(workload.channel, SnrChannel)
-    assert workload.accounting is PHYSICAL
+    assert workload.accounting is PHYSICAL_ACCOUNTING
     assert workload.optimizer_slots == 2
 
 
@@ -52,7 +52,7 @@ def test_settings_reach_it() -> None:
         )
     )
     assert workload.rules.downlink is Sharing.SHARED
-    assert workload.accounting is PAPER
+    assert workload.accounting is PAPER_ACCOUNTING
     assert workload.batch.samples == 4
     assert [device.name for device in workload.devices] == ["jetson-nano-0", "pixel-6-1"]
     assert workload.server_flops_per_s == pytest.approx(82.6e12, abs=0.05e12)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from cutlayer.lab.comparison import CALIBRATED, compare
+from cutlayer.lab.comparison import CALIBRATED, compare_rounds
 
 PREDICTED = {
     "delay_s": 10.0,
@@ -25,7 +25,7 @@ ROUNDS = [
 
 
 def test_medians_beside_predictions() -> None:
-    found = compare(PREDICTED, ROUNDS, {"device_forward"})
+    found = compare_rounds(PREDICTED, ROUNDS, {"device_forward"})
     rows = {line.label: (line.predicted_s, line.measured_s) for line in found.phases}
     assert rows == {
         "device forward": (2.0, 2.5),
@@ -38,21 +38,21 @@ def test_medians_beside_predictions() -> None:
 
 
 def test_where_each_number_is_from() -> None:
-    found = compare(PREDICTED, ROUNDS, {"device_forward"})
+    found = compare_rounds(PREDICTED, ROUNDS, {"device_forward"})
     assert [line.basis for line in found.phases] == [CALIBRATED, "channel and codec", "timeline"]
 
 
 def test_within_ten_per_cent_is_either_way() -> None:
     """11 s and 9 s for 10 s are the ends of what is within a tenth, up to a rounding."""
-    longer = compare(PREDICTED, [measured(2, device_forward=11.0)], ())
-    shorter = compare(PREDICTED, [measured(2, device_forward=9.0)], ())
+    longer = compare_rounds(PREDICTED, [measured(2, device_forward=11.0)], ())
+    shorter = compare_rounds(PREDICTED, [measured(2, device_forward=9.0)], ())
     for one in (longer, shorter):
         assert one.within(0.1001) and not one.within(0.0999)
 
 
 def test_what_was_not_predicted_has_no_difference() -> None:
     """And a phase that took no time in either is left out."""
-    found = compare(PREDICTED, [measured(2, barrier=1.0, turn=0.0)], ())
+    found = compare_rounds(PREDICTED, [measured(2, barrier=1.0, turn=0.0)], ())
     rows = {line.label: line.difference for line in found.phases}
     assert rows == {
         "device forward": -1.0,
@@ -64,4 +64,4 @@ def test_what_was_not_predicted_has_no_difference() -> None:
 
 def test_no_round_was_measured() -> None:
     with pytest.raises(ValueError, match="no round"):
-        compare(PREDICTED, [], ())
+        compare_rounds(PREDICTED, [], ())

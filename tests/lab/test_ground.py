@@ -10,12 +10,12 @@ import pytest
 from cutlayer.lab.environment import (
     NoNamespacesError,
     delete_orphans,
-    lacking_for_namespaces,
     loopback,
-    namespaces,
+    network_namespaces,
     run_command,
+    why_no_namespaces,
 )
-from cutlayer.lab.network import Words, lab_name, payload_filter
+from cutlayer.lab.network import Command, lab_name, payload_filter
 from lab.links import link
 
 LINKS = (link(1e6, 2e6), link(3e6, 4e6))
@@ -25,7 +25,7 @@ def which(tool: str) -> str | None:
     return shutil.which(tool, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
 
 
-LACKING = lacking_for_namespaces(sys.platform, os.geteuid(), which)
+LACKING = why_no_namespaces(sys.platform, os.geteuid(), which)
 needs_namespaces = pytest.mark.skipif(LACKING is not None, reason=f"no namespaces: {LACKING}")
 
 
@@ -41,12 +41,12 @@ needs_namespaces = pytest.mark.skipif(LACKING is not None, reason=f"no namespace
 def test_what_is_lacking_is_named(
     platform: str, user: int, tools: tuple[str, ...], reason: str
 ) -> None:
-    found = lacking_for_namespaces(platform, user, lambda tool: tool if tool in tools else None)
+    found = why_no_namespaces(platform, user, lambda tool: tool if tool in tools else None)
     assert found is not None and reason in found
 
 
 def test_nothing_is_lacking() -> None:
-    assert lacking_for_namespaces("linux", 0, lambda tool: tool) is None
+    assert why_no_namespaces("linux", 0, lambda tool: tool) is None
 
 
 def test_a_command_that_fails_says_why() -> None:
@@ -66,9 +66,9 @@ def test_on_loopback_the_processes_pace_themselves() -> None:
 
 def test_only_orphans_are_deleted() -> None:
     alive, gone = lab_name(1, "server"), lab_name(2, "server")
-    done: list[Words] = []
+    done: list[Command] = []
 
-    def run(words: Words) -> str:
+    def run(words: Command) -> str:
         done.append(words)
         return f"{alive} (id: 0)\n{gone} (id: 1)\nvpn\n" if words[-1] == "list" else ""
 
@@ -79,7 +79,7 @@ def test_only_orphans_are_deleted() -> None:
 @needs_namespaces
 def test_a_device_reaches_the_server_over_a_shaped_link() -> None:
     """The bucket is in place with its rate, and a byte comes through."""
-    with namespaces(LINKS) as ground:
+    with network_namespaces(LINKS) as ground:
         assert ground.shaped
         for number, rates in enumerate(LINKS):
             shown = subprocess.run(
@@ -120,7 +120,7 @@ def test_namespaces_are_deleted_with_what_runs_in_them() -> None:
     """After an error, with a process that nobody stopped."""
     sleep = "import time; print('ready', flush=True); time.sleep(600)"
     before = run_command(("ip", "netns", "list"))
-    with pytest.raises(KeyboardInterrupt), namespaces(LINKS) as ground:
+    with pytest.raises(KeyboardInterrupt), network_namespaces(LINKS) as ground:
         left = subprocess.Popen(
             [*ground.devices[0], sys.executable, "-c", sleep], stdout=subprocess.PIPE, text=True
         )

@@ -14,7 +14,7 @@ from cutlayer.errors import ConfigError
 from cutlayer.jobs.train import Job, prepare, start
 from cutlayer.lab.environment import loopback
 from cutlayer.lab.lab import check_lab, run_lab
-from cutlayer.lab.run import Play, served_config, whole_lines
+from cutlayer.lab.run import LabSetup, served_config, whole_json_lines
 from cutlayer.logs import lines_to
 
 Folders = tuple[Path, Path]
@@ -30,9 +30,9 @@ def job(folders: Folders, **sections: object) -> Job:
     return prepare(tiny.config(*folders, codec="paper", **sections))
 
 
-def play(made: Job) -> Play:
+def play(made: Job) -> LabSetup:
     links, shares = check_lab(made)
-    return Play(made, links, shares, loopback(len(links), "asked for"), Path(), Path())
+    return LabSetup(made, links, shares, loopback(len(links), "asked for"), Path(), Path())
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_on_loopback_one_rate_is_shared_out(folders: Folders) -> None:
 def test_a_line_that_is_being_written_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "rounds.jsonl"
     path.write_text('{"round": 0}\n{"rou', encoding="utf-8")
-    assert whole_lines(path) == [{"round": 0}]
+    assert whole_json_lines(path) == [{"round": 0}]
 
 
 @pytest.mark.slow("a lab of real processes on loopback")

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cutlayer.lab.environment import another, delete_folders, lab_folder
+from cutlayer.lab.environment import delete_folders, is_another_process, lab_folder
 from cutlayer.lab.network import lab_name
 
 
@@ -13,10 +13,10 @@ def test_who_is_another_and_alive() -> None:
     """This process is not another; one that has ended is not alive; nobody has that number."""
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    assert another(os.getppid())
-    assert not another(os.getpid())
-    assert not another(ended.pid)
-    assert not another(10**30)
+    assert is_another_process(os.getppid())
+    assert not is_another_process(os.getpid())
+    assert not is_another_process(ended.pid)
+    assert not is_another_process(10**30)
 
 
 def test_the_folder_is_deleted_at_the_end() -> None:

@@ -2,7 +2,7 @@
 
 from ipaddress import ip_interface, ip_network
 
-from cutlayer.lab.network import LabNetwork, deleting, inside, payload_filter
+from cutlayer.lab.network import LabNetwork, deleting_namespace, in_namespace, payload_filter
 from lab.links import link
 
 NETWORK = LabNetwork(41, (link(1e6, 2e6), link(3e6, 4e6)))
@@ -42,5 +42,5 @@ def test_each_link_is_a_network_of_its_own() -> None:
 
 
 def test_what_goes_before_a_command() -> None:
-    assert inside(FIRST) == ("ip", "netns", "exec", FIRST)
-    assert deleting(FIRST) == ("ip", "netns", "del", FIRST)
+    assert in_namespace(FIRST) == ("ip", "netns", "exec", FIRST)
+    assert deleting_namespace(FIRST) == ("ip", "netns", "del", FIRST)

@@ -8,7 +8,7 @@ import tiny
 
 from cutlayer.errors import RunError
 from cutlayer.jobs.train import prepare
-from cutlayer.lab.lab import calibrate, computing, predict, unicast
+from cutlayer.lab.lab import calibrated_seconds, computing_phases, predicted_round, unicast_links
 from cutlayer.rounds.schemes import SFT, Phase
 from cutlayer.train.round import Round, expected_work, initial_state
 from cutlayer.train.state import Setup
@@ -47,31 +47,33 @@ def steps(device: int, *forwards: float) -> list[dict[str, Any]]:
 
 
 def test_what_computes_is_calibrated() -> None:
-    assert computing(SFT) == (FORWARD, SERVER, BACKWARD)
+    assert computing_phases(SFT) == (FORWARD, SERVER, BACKWARD)
 
 
 def test_the_first_step_does_not_count_unless_it_is_the_only_one() -> None:
-    first, second = calibrate(SFT, [*steps(0, 4.0, 0.25, 0.75), *steps(1, 2.0, 0.125, 0.125)], 2)
+    first, second = calibrated_seconds(
+        SFT, [*steps(0, 4.0, 0.25, 0.75), *steps(1, 2.0, 0.125, 0.125)], 2
+    )
     assert first == pytest.approx({FORWARD: 0.5, SERVER: 0.5, BACKWARD: 0.125})
     assert second[FORWARD] == pytest.approx(0.125)
-    (only,) = calibrate(SFT, steps(0, 4.0), 1)
+    (only,) = calibrated_seconds(SFT, steps(0, 4.0), 1)
     assert only[FORWARD] == 4.0
 
 
 def test_a_device_that_was_not_seen_is_named() -> None:
     with pytest.raises(RunError, match="device 1 was not seen"):
-        calibrate(SFT, steps(0, 1.0, 1.0), 2)
+        calibrated_seconds(SFT, steps(0, 1.0, 1.0), 2)
 
 
 def test_a_link_of_ones_own_has_no_broadcast() -> None:
-    (made,) = unicast([link(1e6, 2e6)])
+    (made,) = unicast_links([link(1e6, 2e6)])
     assert made == link(1e6, 2e6)
 
 
 def test_the_round_is_the_sum_of_its_parts(setup: Setup) -> None:
     """Devices so far apart that none waits at the server: the closed form, to a rounding."""
     links = [link(1e5 * 10.0**n, 2e5 * 10.0**n) for n in range(3)]
-    timeline = predict(setup, links, [SECONDS] * 3)
+    timeline = predicted_round(setup, links, [SECONDS] * 3)
     work = expected_work(setup, links, first_round=False)
     for device, rates in enumerate(links):
         up = work[device].amounts[Phase.ACTIVATION_UP].sum() * 8 / rates.uplink_bit_per_s
@@ -94,7 +96,7 @@ def test_later_rounds_do_not_bring_the_model(setup: Setup) -> None:
     outcome = Round(setup, initial_state(setup)).play()
     second = Round(setup, outcome.state).play()
     sent = second.round_costs.bytes_by_payload()
-    links = unicast(setup.channel.rates(1, 0.0, second.shares))
+    links = unicast_links(setup.channel.rates(1, 0.0, second.shares))
     work = expected_work(setup, links, first_round=False)
     expected = sum(float(one.amounts[Phase.ACTIVATION_UP].sum()) for one in work)
     packets = sum(one.repeats for one in work)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cutlayer.errors import RunError
-from cutlayer.lab.run import Processes
+from cutlayer.lab.run import LabProcesses
 
 
 def python(code: str) -> tuple[str, ...]:
@@ -20,14 +20,14 @@ def test_what_a_process_is_told_and_says(tmp_path: Path) -> None:
         "import json, os, sys; print(json.dumps({'message': input()}), file=sys.stderr);"
         "print(os.environ['OMP_NUM_THREADS'], os.environ['OWN'], file=sys.stderr)"
     )
-    with Processes(tmp_path) as processes:
+    with LabProcesses(tmp_path) as processes:
         one = processes.start("one", python(says), told="a token\n", environment={"OWN": "cache"})
         processes.wait()
     assert one.messages() == ["a token", "1 cache"]
 
 
 def test_one_that_fails_is_named_with_its_last_words(tmp_path: Path) -> None:
-    with Processes(tmp_path) as processes, pytest.raises(RunError) as raised:
+    with LabProcesses(tmp_path) as processes, pytest.raises(RunError) as raised:
         processes.start("server", python("import time; time.sleep(600)"))
         processes.start("device-1", python("import sys; sys.exit('no such data')"))
         processes.wait_until(lambda: False)
@@ -35,18 +35,21 @@ def test_one_that_fails_is_named_with_its_last_words(tmp_path: Path) -> None:
 
 
 def test_one_that_cannot_be_started(tmp_path: Path) -> None:
-    with Processes(tmp_path) as processes, pytest.raises(RunError, match="gone cannot be started"):
+    with (
+        LabProcesses(tmp_path) as processes,
+        pytest.raises(RunError, match="gone cannot be started"),
+    ):
         processes.start("gone", (str(tmp_path / "gone"),))
 
 
 def test_none_is_left(tmp_path: Path) -> None:
-    with Processes(tmp_path) as processes:
+    with LabProcesses(tmp_path) as processes:
         one = processes.start("one", python("import time; time.sleep(600)"))
     assert one.popen.poll() == -signal.SIGTERM
 
 
 def test_one_that_ends_before_it_is_told(tmp_path: Path) -> None:
     """More than a pipe holds, to nobody."""
-    with Processes(tmp_path) as processes, pytest.raises(RunError, match="code 3"):
+    with LabProcesses(tmp_path) as processes, pytest.raises(RunError, match="code 3"):
         processes.start("one", python("import os; os._exit(3)"), told="x" * 10**6)
         processes.wait()

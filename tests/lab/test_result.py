@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from cutlayer.lab.comparison import LabComparison, PhaseComparison
-from cutlayer.lab.lab import comparison_table, rounds_text, verdict, write_comparison
+from cutlayer.lab.lab import comparison_table, comparison_verdict, rounds_text, write_comparison
 
 LINES = (
     PhaseComparison("device forward", 2.0, 2.5, "calibrated in round 1"),
@@ -27,9 +27,9 @@ def test_the_table_has_every_phase_and_the_round() -> None:
 
 
 def test_the_verdict_is_computed() -> None:
-    assert verdict(COMPARISON).endswith("+15.0 %, not within 10 %")
+    assert comparison_verdict(COMPARISON).endswith("+15.0 %, not within 10 %")
     near = LabComparison(LINES, PhaseComparison("round", 10.0, 9.5, "all of it"), (2,))
-    assert verdict(near).endswith("-5.0 %, within 10 %")
+    assert comparison_verdict(near).endswith("-5.0 %, within 10 %")
 
 
 def test_what_is_written_reads_back_and_repeats(tmp_path: Path) -> None:

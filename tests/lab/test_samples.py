@@ -11,7 +11,7 @@ from cutlayer.data.partition import PreparedData
 from cutlayer.data.samples import Samples, Settings
 from cutlayer.errors import DataError
 from cutlayer.jobs.dataset import prepare_data
-from cutlayer.lab.run import write_samples
+from cutlayer.lab.run import write_device_samples
 
 
 def prepared(tmp_path: Path, data: Path, kind: str = "bert") -> PreparedData:
@@ -31,7 +31,7 @@ def read_back(folder: Path) -> tuple[Samples, tuple[str, ...]]:
 def test_images(tmp_path: Path) -> None:
     made = prepared(tmp_path, tiny.images(tmp_path / "images"))
     for device, part in enumerate(made.parts):
-        own, names = read_back(write_samples(tmp_path / str(device), made, device))
+        own, names = read_back(write_device_samples(tmp_path / str(device), made, device))
         assert names == made.data.class_names
         assert np.array_equal(own.labels, made.data.train.labels[part])
         for place, index in enumerate(part):
@@ -41,7 +41,7 @@ def test_images(tmp_path: Path) -> None:
 def test_texts(tmp_path: Path) -> None:
     made = prepared(tmp_path, tiny.reviews(tmp_path / "reviews"))
     for device, part in enumerate(made.parts):
-        own, names = read_back(write_samples(tmp_path / str(device), made, device))
+        own, names = read_back(write_device_samples(tmp_path / str(device), made, device))
         labels = [names[label] for label in own.labels]
         assert labels == [made.data.class_names[made.data.train.labels[index]] for index in part]
         texts = [own.read(place) for place in range(len(own))]
@@ -51,4 +51,4 @@ def test_texts(tmp_path: Path) -> None:
 def test_blocks_of_tokens_are_no_samples_of_a_file(tmp_path: Path) -> None:
     made = prepared(tmp_path, tiny.corpus(tmp_path / "corpus"), "llama")
     with pytest.raises(DataError, match="the blocks of a language model"):
-        write_samples(tmp_path / "0", made, 0)
+        write_device_samples(tmp_path / "0", made, 0)

@@ -10,12 +10,12 @@ from transformers import ViTConfig
 from cutlayer.model.describe import describe
 from cutlayer.model.load import load_device_part, load_server_part
 from cutlayer.model.lora import AdapterSpec
-from cutlayer.rounds.parameters import VIT_BASE, Dimensions, Layer, vit_spec
+from cutlayer.rounds.parameters import VIT_BASE, VitDimensions, VitLayer, vit_spec
 from cutlayer.spec import BatchBytes, ModelSpec
 from model.architectures import CLASSES, config_of, save_model
 from model.runs import full_spec
 
-LAYERS: dict[Layer, str] = {
+LAYERS: dict[VitLayer, str] = {
     "query": "q_proj",
     "key": "k_proj",
     "value": "v_proj",
@@ -41,8 +41,10 @@ def test_vit_b_is_what_its_dimensions_say(dtype: torch.dtype) -> None:
     [("query",), ("value",), ("output",), ("up",), ("down",), ("query", "value", "down")],
     ids="+".join,
 )
-def test_any_layers_may_be_adapted(adapted: tuple[Layer, ...]) -> None:
-    small = Dimensions("vit", 4, 24, 2, patch=8, image_side=16, classes=5, rank=3, adapted=adapted)
+def test_any_layers_may_be_adapted(adapted: tuple[VitLayer, ...]) -> None:
+    small = VitDimensions(
+        "vit", 4, 24, 2, patch=8, image_side=16, classes=5, rank=3, adapted=adapted
+    )
     config = config_of("vit", intermediate_size=96, num_hidden_layers=4)
     spec = AdapterSpec(3, 3.0, tuple(LAYERS[layer] for layer in adapted))
     found = describe(config, "image-classification", spec, classes=5)

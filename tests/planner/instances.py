@@ -2,12 +2,18 @@
 
 import numpy as np
 
-from cutlayer.planner.accuracy import AccuracySurface, Box, CubicSurface, MonotoneSurface, fit_cubic
+from cutlayer.planner.accuracy import (
+    AccuracySurface,
+    CubicSurface,
+    MonotoneSurface,
+    SettingsBox,
+    fit_cubic,
+)
 from cutlayer.planner.configuration import ConfigurationProblem, EntropyRatio
 
 KEEP_RATIOS = np.geomspace(0.05, 0.9, 7)
 BITS = np.arange(1.0, 9.0)
-BOX = Box((0.05, 0.9), (1.0, 8.0))
+BOX = SettingsBox((0.05, 0.9), (1.0, 8.0))
 
 
 def truth(keep_ratio: np.ndarray, bits: np.ndarray) -> np.ndarray:

@@ -6,33 +6,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cutlayer.channel.rates import check_shares
-from cutlayer.channel.shannon import Curves, ProportionalRates
+from cutlayer.channel.shannon import ProportionalRates, RateCurves
 from cutlayer.channel.traces import Trace, TraceChannel
 from cutlayer.errors import ConfigError
 from cutlayer.planner.allocation import (
     Allocation,
-    Fixed,
-    Observed,
-    Random,
-    TwoTimescale,
+    FixedAllocation,
+    ObservedRound,
+    RandomAllocation,
+    TwoTimescaleAllocation,
+    bandwidth_problem,
     best_shares,
-    even,
-    share_problem,
+    even_allocation,
 )
-from cutlayer.rounds.work import Rules
+from cutlayer.rounds.work import SharingRules
 
-RULES = Rules()
+RULES = SharingRules()
 ONES = (1.0, 1.0, 1.0)
 
 
-def curves(*band_bit_per_s: float) -> Curves:
+def curves(*band_bit_per_s: float) -> RateCurves:
     rates = ProportionalRates(np.array(band_bit_per_s))
-    return Curves(rates, rates)
+    return RateCurves(rates, rates)
 
 
-def observed(compute_s: list[float], uplink_bits: list[float]) -> Observed:
+def observed(compute_s: list[float], uplink_bits: list[float]) -> ObservedRound:
     nothing = np.zeros(len(compute_s))
-    return Observed(np.array(compute_s), nothing, np.array(uplink_bits), nothing)
+    return ObservedRound(np.array(compute_s), nothing, np.array(uplink_bits), nothing)
 
 
 SEEN = observed([1.0, 2.0, 3.0], [10.0, 20.0, 30.0])
@@ -40,7 +40,12 @@ SEEN = observed([1.0, 2.0, 3.0], [10.0, 20.0, 30.0])
 
 @pytest.mark.parametrize(
     "allocation",
-    [even(3), Fixed((0.2, 0.3, 0.4)), Random(3, seed=1), TwoTimescale(RULES, ONES)],
+    [
+        even_allocation(3),
+        FixedAllocation((0.2, 0.3, 0.4)),
+        RandomAllocation(3, seed=1),
+        TwoTimescaleAllocation(RULES, ONES),
+    ],
 )
 @given(
     st.integers(1, 10**6),
@@ -58,12 +63,14 @@ def test_every_share_is_positive_and_they_fit_the_band(
 
 
 def test_even_shares_fill_the_band() -> None:
-    assert even(4).value == (0.25, 0.25, 0.25, 0.25)
+    assert even_allocation(4).value == (0.25, 0.25, 0.25, 0.25)
 
 
 def test_random_shares_differ_by_round_and_seed_and_fill_the_band() -> None:
     at = curves(1.0, 1.0, 1.0)
-    drawn = [Random(3, seed).shares(number, SEEN, at) for seed in (0, 1) for number in (1, 2)]
+    drawn = [
+        RandomAllocation(3, seed).shares(number, SEEN, at) for seed in (0, 1) for number in (1, 2)
+    ]
     assert len(set(drawn)) == 4
     # three divisions and two sums, each rounded
     assert all(sum(shares) == pytest.approx(1.0, abs=1e-15) for shares in drawn)
@@ -71,14 +78,17 @@ def test_random_shares_differ_by_round_and_seed_and_fill_the_band() -> None:
 
 def test_a_device_s_mean_random_share_is_even() -> None:
     """The mean of 4000 shares whose deviation is below 0.2: within 4 x 0.2 / 63 = 0.013."""
-    drawn = [Random(3, 7).shares(number, SEEN, curves(1.0, 1.0, 1.0)) for number in range(1, 4001)]
+    drawn = [
+        RandomAllocation(3, 7).shares(number, SEEN, curves(1.0, 1.0, 1.0))
+        for number in range(1, 4001)
+    ]
     np.testing.assert_allclose(np.mean(drawn, axis=0), 1 / 3, atol=0.013)
 
 
 def test_two_devices_by_hand() -> None:
     """1 + 2 / (4 b) = 2 + 3 / (6 (1 - b)): b = 1 / (2 (T - 1)), and both sum to 1 at T."""
     seen = observed([1.0, 2.0], [2.0, 3.0])
-    shares = TwoTimescale(RULES, (1.0, 1.0)).shares(1, seen, curves(4.0, 6.0))
+    shares = TwoTimescaleAllocation(RULES, (1.0, 1.0)).shares(1, seen, curves(4.0, 6.0))
     # 1 / (2 x) + 1 / (2 (x - 1)) = 1 at x = 1 + 1 / sqrt(2)
     assert shares[0] == pytest.approx(1 / (2 + 2**0.5), rel=1e-12)
     assert shares[1] == pytest.approx(1 / 2**0.5, rel=1e-12)
@@ -87,28 +97,32 @@ def test_two_devices_by_hand() -> None:
 @given(st.lists(st.floats(1.0, 1e3), min_size=3, max_size=3))
 def test_two_time_scales_end_no_later_than_even_and_random_shares(band: list[float]) -> None:
     at = curves(*band)
-    problem = share_problem(SEEN, at, RULES, np.ones(3))
+    problem = bandwidth_problem(SEEN, at, RULES, np.ones(3))
     delays = [
         problem.delays_s(np.array(allocation.shares(1, SEEN, at))).max()
-        for allocation in (TwoTimescale(RULES, ONES), even(3), Random(3, 0))
+        for allocation in (
+            TwoTimescaleAllocation(RULES, ONES),
+            even_allocation(3),
+            RandomAllocation(3, 0),
+        )
     ]
     # the solver's own certificate is at 1e-9
     assert delays[0] <= min(delays[1:]) * (1 + 1e-9)
 
 
 def test_a_largest_share_is_kept() -> None:
-    shares = TwoTimescale(RULES, (1.0, 1.0, 0.3)).shares(1, SEEN, curves(9.0, 9.0, 1.0))
+    shares = TwoTimescaleAllocation(RULES, (1.0, 1.0, 0.3)).shares(1, SEEN, curves(9.0, 9.0, 1.0))
     assert shares[2] == pytest.approx(0.3, rel=1e-12)
     with pytest.raises(ConfigError, match="most must be above 0 and at most 1"):
-        TwoTimescale(RULES, (1.0, 1.0, 1.5)).shares(1, SEEN, curves(1.0, 1.0, 1.0))
+        TwoTimescaleAllocation(RULES, (1.0, 1.0, 1.5)).shares(1, SEEN, curves(1.0, 1.0, 1.0))
 
 
 def test_a_device_with_nothing_to_send_costs_the_others_nothing_that_counts() -> None:
     seen = observed([1.0, 2.0, 3.0], [10.0, 20.0, 0.0])
     at = curves(8.0, 8.0, 8.0)
-    shares = TwoTimescale(RULES, ONES).shares(1, seen, at)
+    shares = TwoTimescaleAllocation(RULES, ONES).shares(1, seen, at)
     busy = observed([1.0, 2.0], [10.0, 20.0])
-    alone = TwoTimescale(RULES, (1.0, 1.0)).shares(1, busy, curves(8.0, 8.0))
+    alone = TwoTimescaleAllocation(RULES, (1.0, 1.0)).shares(1, busy, curves(8.0, 8.0))
     assert 0 < shares[2] < 1e-9
     np.testing.assert_allclose(shares[:2], alone, rtol=1e-9)
 
@@ -119,4 +133,4 @@ def test_on_a_constant_channel_both_time_scales_are_one() -> None:
     static = best_shares(SEEN, channel.mean_curves(), RULES, ONES)
     for number in (1, 2, 30):
         curves_now = channel.curves(number, 10.0 * number)
-        assert TwoTimescale(RULES, ONES).shares(number, SEEN, curves_now) == static
+        assert TwoTimescaleAllocation(RULES, ONES).shares(number, SEEN, curves_now) == static

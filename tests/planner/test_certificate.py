@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.planner.bandwidth import ShareProblem, lower_bound_s, solve_shares, tangents_at
+from cutlayer.planner.bandwidth import BandwidthProblem, lower_bound_s, solve_bandwidth, tangents_at
 from planner.problems import RootRates, problem, problems, with_rates
 
 seeds = st.integers(0, 2**32 - 1)
@@ -16,7 +16,7 @@ seeds = st.integers(0, 2**32 - 1)
 ROUNDING = 1e-10
 
 
-def _feasible(rng: np.random.Generator, any_problem: ShareProblem) -> np.ndarray:
+def _feasible(rng: np.random.Generator, any_problem: BandwidthProblem) -> np.ndarray:
     """None below a hundredth of the band."""
     devices = any_problem.devices
     shares = 0.8 * rng.dirichlet(np.ones(devices)) + 0.2 / devices
@@ -24,7 +24,7 @@ def _feasible(rng: np.random.Generator, any_problem: ShareProblem) -> np.ndarray
 
 
 @given(problems(), seeds, st.floats(0, 3))
-def test_holds_for_any_multipliers(any_problem: ShareProblem, seed: int, price: float) -> None:
+def test_holds_for_any_multipliers(any_problem: BandwidthProblem, seed: int, price: float) -> None:
     rng = np.random.default_rng(seed)
     deadline_s = any_problem.deadline_s(_feasible(rng, any_problem))
     points = any_problem.most * rng.uniform(0.01, 1, any_problem.devices)
@@ -34,16 +34,16 @@ def test_holds_for_any_multipliers(any_problem: ShareProblem, seed: int, price: 
 
 
 @given(problems(), seeds)
-def test_holds_at_any_shares(any_problem: ShareProblem, seed: int) -> None:
+def test_holds_at_any_shares(any_problem: BandwidthProblem, seed: int) -> None:
     rng = np.random.default_rng(seed)
     one, other = _feasible(rng, any_problem), _feasible(rng, any_problem)
     assert lower_bound_s(any_problem, one) <= any_problem.deadline_s(other) * (1 + ROUNDING)
 
 
 @given(problems(), seeds)
-def test_wrong_shares_show_a_gap(any_problem: ShareProblem, seed: int) -> None:
+def test_wrong_shares_show_a_gap(any_problem: BandwidthProblem, seed: int) -> None:
     wrong = _feasible(np.random.default_rng(seed), any_problem)
-    best_s = solve_shares(any_problem).deadline_s
+    best_s = solve_bandwidth(any_problem).deadline_s
     # never above the best, so that the gap is at least what is lost
     assert lower_bound_s(any_problem, wrong) <= best_s * (1 + ROUNDING)
 

@@ -7,15 +7,15 @@ import pytest
 
 from cutlayer.planner import forecast as module
 from cutlayer.planner.decision import MiniBatchPolicy, Workload
-from cutlayer.planner.forecast import PHASES, device_sample_of, forecast, round_delay_s
+from cutlayer.planner.forecast import PHASES, device_sample_of, forecast_rounds, round_delay_s
 from cutlayer.rounds.schemes import SCHEMES
-from cutlayer.rounds.work import Rules, Sharing
+from cutlayer.rounds.work import Sharing, SharingRules
 from planner import workloads
 
 COUNT, PLAYED = 90, 30
 
 
-def many(rules: Rules, server_flops_per_s: float) -> Workload:
+def many(rules: SharingRules, server_flops_per_s: float) -> Workload:
     """Devices whose rates differ by a factor of eight, ratios by 20 dB."""
     rates = np.geomspace(5e8, 4e9, COUNT).tolist()
     ratios = np.tile(np.linspace(5.0, 25.0, 10), COUNT // 10).tolist()
@@ -31,13 +31,15 @@ def test_a_crowd_takes_as_long_as_all(
     name: str, downlink: Sharing, server_flops_per_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scheme = SCHEMES[name]
-    own = many(Rules(downlink=downlink), server_flops_per_s)
-    held = MiniBatchPolicy(micro_batches=2, in_flight=2) if scheme.pipelined else MiniBatchPolicy()
-    chosen = workloads.decision(own, scheme=scheme, held=held)
+    own = many(SharingRules(downlink=downlink), server_flops_per_s)
+    policy = (
+        MiniBatchPolicy(micro_batches=2, in_flight=2) if scheme.pipelined else MiniBatchPolicy()
+    )
+    chosen = workloads.decision(own, scheme=scheme, policy=policy)
     curves = own.channel.mean_curves()
-    whole = forecast(own, chosen)
+    whole = forecast_rounds(own, chosen)
     monkeypatch.setattr(module, "MOST_DEVICES", PLAYED)
-    some = forecast(own, chosen)
+    some = forecast_rounds(own, chosen)
     assert (whole.whole, some.whole) == (True, False)
     assert len(some.later.devices) == PLAYED < len(whole.later.devices) == COUNT
     # at the server and at the downlink each takes as long as COUNT / PLAYED would: 1 / PLAYED of
@@ -55,11 +57,11 @@ def test_a_crowd_takes_as_long_as_all(
 
 def test_phases_are_a_devices_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """What it takes for those that it stands for is waiting, and nothing is lost."""
-    own = many(Rules(downlink=Sharing.IN_TURN), 6e9)
+    own = many(SharingRules(downlink=Sharing.IN_TURN), 6e9)
     chosen = workloads.decision(own)
-    whole = forecast(own, chosen).later
+    whole = forecast_rounds(own, chosen).later
     monkeypatch.setattr(module, "MOST_DEVICES", PLAYED)
-    some = forecast(own, chosen).later
+    some = forecast_rounds(own, chosen).later
     compared = [
         number
         for number, phase in enumerate(PHASES)
@@ -77,7 +79,7 @@ def test_few_are_all() -> None:
 
 
 def test_the_slowest_is_among_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = many(Rules(), 1e12)
+    own = many(SharingRules(), 1e12)
     slow = replace(own.devices[17], flops_per_s=1e6)
     own = replace(own, devices=(*own.devices[:17], slow, *own.devices[18:]))
     monkeypatch.setattr(module, "MOST_DEVICES", PLAYED)

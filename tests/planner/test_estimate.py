@@ -11,15 +11,15 @@ from cutlayer.planner.decision import MiniBatchPolicy
 from cutlayer.planner.estimate import amounts_of, estimated_s, server_part
 from cutlayer.planner.forecast import round_delay_s
 from cutlayer.rounds.schemes import SCHEMES
-from cutlayer.rounds.work import Duplex, Rules, Sharing
+from cutlayer.rounds.work import Duplex, Sharing, SharingRules
 from planner import workloads
 
 RULES = (
-    Rules(),
-    Rules(downlink=Sharing.IN_TURN),
-    Rules(downlink=Sharing.SHARED),
-    Rules(duplex=Duplex.HALF),
-    Rules(server_workers=2),
+    SharingRules(),
+    SharingRules(downlink=Sharing.IN_TURN),
+    SharingRules(downlink=Sharing.SHARED),
+    SharingRules(duplex=Duplex.HALF),
+    SharingRules(server_workers=2),
 )
 
 
@@ -48,18 +48,18 @@ def test_one_device_waits_for_nobody(name: str) -> None:
     st.floats(1e9, 1e11),
 )
 def test_never_much_longer_than_the_timeline(
-    rules: Rules, rates: list[float], held: MiniBatchPolicy, server: float
+    rules: SharingRules, rates: list[float], policy: MiniBatchPolicy, server: float
 ) -> None:
     """A bound without a pipeline, whatever queues; with one it is off by what its ends hide."""
     ratios = [17.0 - 2 * n for n in range(len(rates))]
     own = workloads.workload(rates, ratios, server_flops_per_s=server, rules=rules)
-    scheme = SCHEMES["sft-overlap" if held.micro_batches > 1 else "sft"]
-    chosen = replace(workloads.decision(own, scheme=scheme, held=held), rules=rules)
+    scheme = SCHEMES["sft-overlap" if policy.micro_batches > 1 else "sft"]
+    chosen = replace(workloads.decision(own, scheme=scheme, policy=policy), rules=rules)
     curves = own.channel.mean_curves()
     told = estimated_s(amounts_of(own, chosen), chosen, curves)
     seen = round_delay_s(own, chosen, curves)
     # sums of some hundred terms; of F micro-batches under way, the first and the last stand alone
-    slack = 1e-12 if held.micro_batches == 1 else 1 / held.in_flight
+    slack = 1e-12 if policy.micro_batches == 1 else 1 / policy.in_flight
     assert told <= seen * (1 + slack)
 
 

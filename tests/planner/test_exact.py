@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import brentq, minimize
 
-from cutlayer.channel.shannon import ConstantPower, Curves, ProportionalRates, ShannonRates
+from cutlayer.channel.shannon import ConstantPower, ProportionalRates, RateCurves, ShannonRates
 from cutlayer.planner.bandwidth import (
-    BandwidthStatus,
+    BandwidthProblem,
+    BandwidthSolution,
     LimitedBy,
-    ShareProblem,
-    ShareSolution,
-    solve_shares,
+    SolverStatus,
+    solve_bandwidth,
 )
 from planner.problems import (
     RootRates,
@@ -30,9 +30,9 @@ from planner.problems import (
 ROUNDING = 1e-12
 
 
-def _check(any_problem: ShareProblem, found: ShareSolution) -> None:
+def _check(any_problem: BandwidthProblem, found: BandwidthSolution) -> None:
     """Feasible, consistent and certified."""
-    assert found.status is BandwidthStatus.OPTIMAL
+    assert found.status is SolverStatus.OPTIMAL
     assert (found.shares >= 0).all()
     assert (found.shares <= any_problem.most).all()
     assert found.shares.sum() <= 1 + 1e-15
@@ -43,8 +43,8 @@ def _check(any_problem: ShareProblem, found: ShareSolution) -> None:
 
 @given(problems())
 @at_most(50)
-def test_certified(any_problem: ShareProblem) -> None:
-    _check(any_problem, solve_shares(any_problem))
+def test_certified(any_problem: BandwidthProblem) -> None:
+    _check(any_problem, solve_bandwidth(any_problem))
 
 
 def test_certified_on_many() -> None:
@@ -52,21 +52,21 @@ def test_certified_on_many() -> None:
         rng = np.random.default_rng([7, number])
         devices = int(np.exp(rng.uniform(0, np.log(1001))))
         any_problem = random_problem(rng, devices, caps=bool(number & 1), power=bool(number & 2))
-        _check(any_problem, solve_shares(any_problem))
+        _check(any_problem, solve_bandwidth(any_problem))
 
 
 def test_by_hand() -> None:
-    found = solve_shares(problem([0.0, 0.0], [1.0, 4.0]))
+    found = solve_bandwidth(problem([0.0, 0.0], [1.0, 4.0]))
     assert found.shares == pytest.approx([0.2, 0.8], rel=1e-15)
     assert found.deadline_s == pytest.approx(5.0, rel=1e-15)
     assert found.binding.tolist() == [0, 1]
-    assert found.limited_by is LimitedBy.BAND
+    assert found.limited_by is LimitedBy.BANDWIDTH
     assert found.unused == pytest.approx(0.0, abs=1e-15)
 
 
 def test_a_cap_that_binds_leaves_its_band_to_the_next() -> None:
     # the second ends at 4 / 0.4 = 10 s; of the rest the others make the most: 1 / b and 2 / b
-    found = solve_shares(problem([0.0, 0.0, 0.0], [1.0, 4.0, 2.0], most=[1.0, 0.4, 1.0]))
+    found = solve_bandwidth(problem([0.0, 0.0, 0.0], [1.0, 4.0, 2.0], most=[1.0, 0.4, 1.0]))
     assert found.shares == pytest.approx([0.2, 0.4, 0.4], rel=1e-14)
     assert found.deadline_s == 10.0
     assert found.binding.tolist() == [1]
@@ -75,14 +75,14 @@ def test_a_cap_that_binds_leaves_its_band_to_the_next() -> None:
 
 
 def test_caps_below_the_band_leave_some_unused() -> None:
-    found = solve_shares(problem([0.0, 1.0], [1.0, 1.0], most=[0.25, 0.5]))
+    found = solve_bandwidth(problem([0.0, 1.0], [1.0, 1.0], most=[0.25, 0.5]))
     assert found.shares.tolist() == [0.25, 0.5]
     assert found.unused == 0.25
     assert (found.limited_by, found.gap) == (LimitedBy.CAP, 0.0)
 
 
 def test_idle_devices_get_nothing_and_may_be_the_last() -> None:
-    found = solve_shares(problem([9.0, 0.0, 0.0], [0.0, 1.0, 4.0]))
+    found = solve_bandwidth(problem([9.0, 0.0, 0.0], [0.0, 1.0, 4.0]))
     assert found.idle.tolist() == [0]
     assert found.shares == pytest.approx([0.0, 0.2, 0.8], rel=1e-15)
     assert found.deadline_s == 9.0
@@ -93,7 +93,7 @@ def test_unserved_devices_are_named_and_left_out() -> None:
     three = with_rates(
         problem([0.0, 9.0, 0.0], [1.0, 1.0, 4.0]), ProportionalRates(np.array([1.0, 0.0, 1.0]))
     )
-    found = solve_shares(three)
+    found = solve_bandwidth(three)
     assert found.unserved.tolist() == [1]
     assert found.shares == pytest.approx([0.2, 0.0, 0.8], rel=1e-15)
     assert found.deadline_s == pytest.approx(5.0, rel=1e-15)
@@ -101,25 +101,25 @@ def test_unserved_devices_are_named_and_left_out() -> None:
 
 
 def test_nobody_to_serve() -> None:
-    idle = solve_shares(problem([1.0, 3.0], [0.0, 0.0]))
-    assert (idle.status, idle.deadline_s, idle.lower_bound_s) == (BandwidthStatus.OPTIMAL, 3.0, 3.0)
+    idle = solve_bandwidth(problem([1.0, 3.0], [0.0, 0.0]))
+    assert (idle.status, idle.deadline_s, idle.lower_bound_s) == (SolverStatus.OPTIMAL, 3.0, 3.0)
     assert idle.shares.tolist() == [0.0, 0.0]
-    lost = solve_shares(with_rates(problem([1.0], [1.0]), ProportionalRates(np.zeros(1))))
-    assert (lost.status, lost.deadline_s) == (BandwidthStatus.NOBODY_SERVED, np.inf)
+    lost = solve_bandwidth(with_rates(problem([1.0], [1.0]), ProportionalRates(np.zeros(1))))
+    assert (lost.status, lost.deadline_s) == (SolverStatus.NOBODY_SERVED, np.inf)
     assert (lost.limited_by, lost.gap) == (LimitedBy.NOTHING, 0.0)
 
 
 @given(st.floats(0, 1e6), st.floats(1e-6, 1e6), st.floats(1e-3, 1))
 def test_one_device_has_what_it_may(fixed_s: float, share_s: float, most: float) -> None:
-    found = solve_shares(problem([fixed_s], [share_s], most=most))
+    found = solve_bandwidth(problem([fixed_s], [share_s], most=most))
     assert found.shares.tolist() == [most]
     assert found.deadline_s == pytest.approx(fixed_s + share_s / most, rel=1e-15)
-    assert found.limited_by is (LimitedBy.CAP if most < 1 else LimitedBy.BAND)
+    assert found.limited_by is (LimitedBy.CAP if most < 1 else LimitedBy.BANDWIDTH)
 
 
 def test_alike_devices_share_evenly() -> None:
     for most in (1.0, 1 / 7):
-        found = solve_shares(problem([2.0] * 7, [3.0] * 7, most=most))
+        found = solve_bandwidth(problem([2.0] * 7, [3.0] * 7, most=most))
         assert found.shares == pytest.approx(1 / 7, rel=1e-15)
         assert found.binding.tolist() == list(range(7))
 
@@ -127,15 +127,15 @@ def test_alike_devices_share_evenly() -> None:
 @given(st.integers(0, 2**32 - 1), st.integers(1, 40))
 def test_extremes(seed: int, devices: int) -> None:
     any_problem = extreme_problem(np.random.default_rng(seed), devices)
-    found = solve_shares(any_problem)
-    if found.status is not BandwidthStatus.NOBODY_SERVED:
+    found = solve_bandwidth(any_problem)
+    if found.status is not SolverStatus.NOBODY_SERVED:
         _check(any_problem, found)
     assert (found.shares > 0).tolist() == any_problem.served.tolist()
 
 
 def test_transfers_far_below_the_fixed_seconds() -> None:
     # the last to start has 1e-9 s beside 1e6: its share is right although 1e6 + 1e-9 is not
-    found = solve_shares(problem([1e6, 0.0], [1e-9, 2e5]))
+    found = solve_bandwidth(problem([1e6, 0.0], [1e-9, 2e5]))
     assert found.shares == pytest.approx([0.8, 0.2], rel=1e-9)
     _check(problem([1e6, 0.0], [1e-9, 2e5]), found)
 
@@ -148,7 +148,7 @@ def test_the_root_of_the_deadline(devices: int) -> None:
     deadline_s = brentq(
         lambda time_s: (share_s / (time_s - fixed_s)).sum() - 1, least_s, most_s, rtol=1e-15
     )
-    found = solve_shares(problem(fixed_s.tolist(), share_s.tolist()))
+    found = solve_bandwidth(problem(fixed_s.tolist(), share_s.tolist()))
     # brentq's, and 30 terms of the sum
     assert found.deadline_s == pytest.approx(deadline_s, rel=1e-14)
 
@@ -173,13 +173,15 @@ def test_slsqp(seed: int) -> None:
         options={"ftol": 1e-12, "maxiter": 500},
     )
     # SLSQP meets its constraints, and so the deadline, by about 1e-9 with numerical slopes
-    assert solve_shares(any_problem).deadline_s == pytest.approx(by_scipy.x[-1] * unit_s, rel=1e-7)
+    assert solve_bandwidth(any_problem).deadline_s == pytest.approx(
+        by_scipy.x[-1] * unit_s, rel=1e-7
+    )
 
 
 def test_constant_power_by_brute_force() -> None:
     rates = ShannonRates(ConstantPower(), 5e6, np.array([3.0, 20.0]))
-    two = replace(problem([1.0, 2.0], [3e7, 5e7]), curves=Curves(rates, rates))
-    found = solve_shares(two)
+    two = replace(problem([1.0, 2.0], [3e7, 5e7]), curves=RateCurves(rates, rates))
+    found = solve_bandwidth(two)
     first = np.linspace(0.001, 0.999, 100_001)
     ends = np.array([two.deadline_s(np.array([b, 1 - b])) for b in first[::100]])
     near = np.linspace(*first[::100][[ends.argmin() - 1, ends.argmin() + 1]], 1001)
@@ -191,20 +193,20 @@ def test_constant_power_by_brute_force() -> None:
 
 def test_any_concave_rate() -> None:
     # 1 / sqrt(b) and 2 / sqrt(b) end together at b = 1/5, 4/5
-    found = solve_shares(with_rates(problem([0.0, 0.0], [1e6, 2e6]), RootRates()))
+    found = solve_bandwidth(with_rates(problem([0.0, 0.0], [1e6, 2e6]), RootRates()))
     assert found.shares == pytest.approx([0.2, 0.8], rel=1e-14)
 
 
 @given(problems(), st.floats(0.01, 100))
 @at_most(50)
-def test_time_has_no_unit(any_problem: ShareProblem, times: float) -> None:
+def test_time_has_no_unit(any_problem: BandwidthProblem, times: float) -> None:
     longer = replace(
         any_problem,
         fixed_s=any_problem.fixed_s * times,
         uplink_bits=any_problem.uplink_bits * times,
         downlink_bits=any_problem.downlink_bits * times,
     )
-    one, other = solve_shares(any_problem), solve_shares(longer)
+    one, other = solve_bandwidth(any_problem), solve_bandwidth(longer)
     assert other.deadline_s == pytest.approx(times * one.deadline_s, rel=ROUNDING)
     # a share follows from seconds that are rounded; where the rate hardly grows with it, by more
     assert other.shares == pytest.approx(one.shares, rel=1e-8)
@@ -212,35 +214,35 @@ def test_time_has_no_unit(any_problem: ShareProblem, times: float) -> None:
 
 @given(problems(), st.floats(0, 1000))
 @at_most(50)
-def test_a_later_start_shifts_the_end(any_problem: ShareProblem, later_s: float) -> None:
+def test_a_later_start_shifts_the_end(any_problem: BandwidthProblem, later_s: float) -> None:
     even = replace(any_problem, weights=np.ones(any_problem.devices))
-    one = solve_shares(even)
-    other = solve_shares(replace(even, fixed_s=even.fixed_s + later_s))
+    one = solve_bandwidth(even)
+    other = solve_bandwidth(replace(even, fixed_s=even.fixed_s + later_s))
     assert other.deadline_s == pytest.approx(one.deadline_s + later_s, rel=ROUNDING)
 
 
 @given(problems(), st.floats(0.01, 100))
 @at_most(50)
-def test_weights_count_against_each_other_only(any_problem: ShareProblem, times: float) -> None:
-    one = solve_shares(any_problem)
-    other = solve_shares(replace(any_problem, weights=any_problem.weights * times))
+def test_weights_count_against_each_other_only(any_problem: BandwidthProblem, times: float) -> None:
+    one = solve_bandwidth(any_problem)
+    other = solve_bandwidth(replace(any_problem, weights=any_problem.weights * times))
     assert other.deadline_s == pytest.approx(times * one.deadline_s, rel=ROUNDING)
 
 
 def test_a_weight_of_two_halves_the_time() -> None:
     any_problem = problem([0.0, 0.0], [1.0, 1.0], weights=[2.0, 1.0])
-    delays_s = any_problem.delays_s(solve_shares(any_problem).shares)
+    delays_s = any_problem.delays_s(solve_bandwidth(any_problem).shares)
     assert 2 * delays_s[0] == pytest.approx(delays_s[1], rel=1e-15)
 
 
 @given(problems(), st.integers(0, 2**32 - 1))
 @at_most(50)
-def test_order_does_not_matter(any_problem: ShareProblem, seed: int) -> None:
+def test_order_does_not_matter(any_problem: BandwidthProblem, seed: int) -> None:
     order = np.random.default_rng(seed).permutation(any_problem.devices)
     rates = any_problem.curves.uplink
     assert isinstance(rates, ShannonRates)
     shuffled = with_rates(
-        ShareProblem(
+        BandwidthProblem(
             any_problem.fixed_s[order],
             any_problem.uplink_bits[order],
             any_problem.downlink_bits[order],
@@ -250,29 +252,29 @@ def test_order_does_not_matter(any_problem: ShareProblem, seed: int) -> None:
         ),
         replace(rates, snr_db=rates.snr_db[order]),
     )
-    one, other = solve_shares(any_problem), solve_shares(shuffled)
+    one, other = solve_bandwidth(any_problem), solve_bandwidth(shuffled)
     assert other.deadline_s == pytest.approx(one.deadline_s, rel=ROUNDING)
 
 
 @given(problems(), st.integers(0, 11), st.floats(1, 10))
 @at_most(50)
 def test_more_to_send_or_a_lower_cap_never_helps(
-    any_problem: ShareProblem, device: int, times: float
+    any_problem: BandwidthProblem, device: int, times: float
 ) -> None:
     one_more = np.ones(any_problem.devices)
     one_more[device % any_problem.devices] = times
-    deadline_s = solve_shares(any_problem).deadline_s * (1 - ROUNDING)
+    deadline_s = solve_bandwidth(any_problem).deadline_s * (1 - ROUNDING)
     more = replace(any_problem, uplink_bits=any_problem.uplink_bits * one_more)
-    assert solve_shares(more).deadline_s >= deadline_s
+    assert solve_bandwidth(more).deadline_s >= deadline_s
     lower = replace(any_problem, most=any_problem.most / one_more)
-    assert solve_shares(lower).deadline_s >= deadline_s
+    assert solve_bandwidth(lower).deadline_s >= deadline_s
 
 
 @given(problems())
 @at_most(50)
-def test_nobody_is_slower_than_need_be(any_problem: ShareProblem) -> None:
+def test_nobody_is_slower_than_need_be(any_problem: BandwidthProblem) -> None:
     """All that are below their caps end together, and those at their caps no earlier."""
-    found = solve_shares(any_problem)
+    found = solve_bandwidth(any_problem)
     ends_s = any_problem.weights * any_problem.delays_s(found.shares)
     below = found.shares < any_problem.most * (1 - 1e-9)
     if below.any():

@@ -4,7 +4,7 @@ import pytest
 
 from cutlayer.planner.decision import MiniBatchPolicy
 from cutlayer.planner.forecast import device_need
-from cutlayer.planner.joint import fitting_ways, shortage
+from cutlayer.planner.joint import fitting_policies, shortage
 from cutlayer.rounds.schemes import SCHEMES, SFT
 from cutlayer.spec import ActivationPolicy
 from cutlayer.units import MIB
@@ -14,20 +14,20 @@ CUT = 4
 FREE = workloads.workload()
 
 
-def need_mib(held: MiniBatchPolicy) -> float:
+def need_mib(policy: MiniBatchPolicy) -> float:
     """What `FREE` needs at `CUT`."""
-    return device_need(FREE, SFT, CUT, held).total / MIB
+    return device_need(FREE, SFT, CUT, policy).total / MIB
 
 
 def test_without_a_limit_nothing_is_cut_or_computed_twice() -> None:
-    assert fitting_ways(FREE, SFT, CUT) == [MiniBatchPolicy()]
+    assert fitting_policies(FREE, SFT, CUT) == [MiniBatchPolicy()]
 
 
 @pytest.mark.parametrize("count", [2, 4, 8])
 def test_as_few_micro_batches_as_fit(count: int) -> None:
     limit = need_mib(MiniBatchPolicy(ActivationPolicy.KEEP, count)) + 1e-3
     own = workloads.workload(memory_mib=(None, limit, 100.0))
-    assert fitting_ways(own, SFT, CUT) == [MiniBatchPolicy(ActivationPolicy.KEEP, count)]
+    assert fitting_policies(own, SFT, CUT) == [MiniBatchPolicy(ActivationPolicy.KEEP, count)]
 
 
 def test_computing_twice_is_the_last_resort() -> None:
@@ -35,7 +35,7 @@ def test_computing_twice_is_the_last_resort() -> None:
     least = need_mib(MiniBatchPolicy(ActivationPolicy.CHECKPOINT, 8))
     assert least < need_mib(MiniBatchPolicy(ActivationPolicy.KEEP, 8))
     own = workloads.workload(memory_mib=(least + 1e-3,) * 3)
-    assert fitting_ways(own, SFT, CUT) == [MiniBatchPolicy(ActivationPolicy.CHECKPOINT, 8)]
+    assert fitting_policies(own, SFT, CUT) == [MiniBatchPolicy(ActivationPolicy.CHECKPOINT, 8)]
 
 
 def test_who_is_short_of_how_much() -> None:
@@ -53,19 +53,19 @@ def test_who_is_short_of_how_much() -> None:
 
 def test_pipelines_of_every_depth_that_fits() -> None:
     overlap = SCHEMES["sft-overlap"]
-    ways = fitting_ways(FREE, overlap, CUT)
-    depths = [(held.micro_batches, held.in_flight) for held in ways]
+    ways = fitting_policies(FREE, overlap, CUT)
+    depths = [(policy.micro_batches, policy.in_flight) for policy in ways]
     assert depths == [(2, 2), (4, 4), (4, 2), (8, 8), (8, 4), (8, 2)]
     own = workloads.workload(
         memory_mib=(need_mib(MiniBatchPolicy(ActivationPolicy.KEEP, 8, 2)) + 1e-3,) * 3
     )
-    assert MiniBatchPolicy(ActivationPolicy.KEEP, 8, 2) in fitting_ways(own, overlap, CUT)
-    assert MiniBatchPolicy(ActivationPolicy.KEEP, 2, 2) not in fitting_ways(own, overlap, CUT)
+    assert MiniBatchPolicy(ActivationPolicy.KEEP, 8, 2) in fitting_policies(own, overlap, CUT)
+    assert MiniBatchPolicy(ActivationPolicy.KEEP, 2, 2) not in fitting_policies(own, overlap, CUT)
 
 
 def test_a_server_with_an_order_of_its_own_takes_whole_mini_batches() -> None:
     own = workloads.workload(
         memory_mib=(need_mib(MiniBatchPolicy(ActivationPolicy.KEEP, 2)) + 1e-3,) * 3
     )
-    ways = fitting_ways(own, SCHEMES["splitlora"], CUT)
-    assert all(held.micro_batches == 1 for held in ways)
+    ways = fitting_policies(own, SCHEMES["splitlora"], CUT)
+    assert all(policy.micro_batches == 1 for policy in ways)

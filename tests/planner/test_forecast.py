@@ -8,7 +8,13 @@ from closed_form import RoundSeconds, round_delay_s
 
 from cutlayer.planner import forecast as module
 from cutlayer.planner.decision import MiniBatchPolicy
-from cutlayer.planner.forecast import PHASES, Forecast, device_sample_of, device_works, forecast
+from cutlayer.planner.forecast import (
+    PHASES,
+    Forecast,
+    device_sample_of,
+    device_works,
+    forecast_rounds,
+)
 from cutlayer.rounds.schemes import SCHEMES, Phase
 from cutlayer.rounds.simulate import simulate
 from planner import workloads
@@ -17,7 +23,7 @@ from planner import workloads
 def test_one_device_takes_what_the_closed_form_says() -> None:
     """No queue forms, so SFT eq. (26) holds; the timeline keeps it to 1e-12."""
     own = workloads.workload((1e9,), (17.0,))
-    seen = forecast(own, workloads.decision(own))
+    seen = forecast_rounds(own, workloads.decision(own))
     phases = dict(zip(PHASES, seen.later.device_phase_s[0], strict=True))
     steps = own.local_steps[0]
     closed = RoundSeconds(
@@ -36,7 +42,7 @@ def test_one_device_takes_what_the_closed_form_says() -> None:
 
 def test_the_first_round_distributes_the_model() -> None:
     own = workloads.workload()
-    seen = forecast(own, workloads.decision(own))
+    seen = forecast_rounds(own, workloads.decision(own))
     traffic = own.accounting.traffic(own.model, 2, own.batch)
     more = seen.first.downlink_bytes - seen.later.downlink_bytes
     assert more == pytest.approx(traffic.model_bytes, rel=1e-12)
@@ -47,7 +53,7 @@ def test_the_first_round_distributes_the_model() -> None:
 def test_bytes_are_those_of_the_cost_models() -> None:
     own = workloads.workload()
     codec = workloads.BEST
-    seen = forecast(own, workloads.decision(own))
+    seen = forecast_rounds(own, workloads.decision(own))
     traffic = own.accounting.traffic(own.model, 2, own.batch)
     each = 4 * codec.up * traffic.activation_bytes + traffic.adapter_bytes
     assert seen.later.uplink_bytes == pytest.approx(3 * each, rel=1e-12)
@@ -58,16 +64,16 @@ def test_bytes_are_those_of_the_cost_models() -> None:
 @pytest.mark.parametrize("name", SCHEMES)
 def test_every_scheme_is_what_its_timeline_says(name: str) -> None:
     own = workloads.workload()
-    held = (
+    policy = (
         MiniBatchPolicy(micro_batches=4, in_flight=2)
         if SCHEMES[name].pipelined
         else MiniBatchPolicy()
     )
-    chosen = workloads.decision(own, scheme=SCHEMES[name], held=held)
+    chosen = workloads.decision(own, scheme=SCHEMES[name], policy=policy)
     curves = own.channel.mean_curves()
     works = device_works(own, chosen, curves, device_sample_of(own, chosen, curves))
     played = simulate(chosen.scheme, works, chosen.rules)
-    seen = forecast(own, chosen)
+    seen = forecast_rounds(own, chosen)
     assert seen.delay_s == pytest.approx(played.delay_s, rel=1e-12)
     assert module.round_delay_s(own, chosen, curves) == played.delay_s
 
@@ -75,15 +81,15 @@ def test_every_scheme_is_what_its_timeline_says(name: str) -> None:
 @pytest.mark.parametrize("name", ["sft", "sft-overlap"])
 def test_a_long_round_is_simulated_in_part(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     own = workloads.workload(local_steps=200)
-    held = (
+    policy = (
         MiniBatchPolicy(micro_batches=4, in_flight=2)
         if name == "sft-overlap"
         else MiniBatchPolicy()
     )
-    chosen = workloads.decision(own, scheme=SCHEMES[name], held=held)
-    whole = forecast(own, chosen)
-    monkeypatch.setattr(module, "MOST_VISITS", 3 * 100 * held.micro_batches)
-    part = forecast(own, chosen)
+    chosen = workloads.decision(own, scheme=SCHEMES[name], policy=policy)
+    whole = forecast_rounds(own, chosen)
+    monkeypatch.setattr(module, "MOST_VISITS", 3 * 100 * policy.micro_batches)
+    part = forecast_rounds(own, chosen)
     assert (whole.whole, part.whole) == (True, False)
     # steps are all alike once the first have passed: within two steps of 200
     assert part.delay_s == pytest.approx(whole.delay_s, rel=0.01)
@@ -93,7 +99,7 @@ def test_a_long_round_is_simulated_in_part(name: str, monkeypatch: pytest.Monkey
 
 def test_memory_against_the_limits() -> None:
     own = workloads.workload(memory_mib=(1.0, None, 1.0))
-    seen = forecast(own, workloads.decision(own, cut=5))
+    seen = forecast_rounds(own, workloads.decision(own, cut=5))
     assert not seen.fits
     need = seen.memory[0].total
     enough = tuple(replace(each, memory_bytes=int(need) + 1) for each in own.devices)

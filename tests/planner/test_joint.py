@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from cutlayer.errors import ConfigError
 from cutlayer.planner.decision import PlanLimits
 from cutlayer.planner.forecast import device_need, round_delay_s
-from cutlayer.planner.joint import least_limit, ranked, rules_for, search
+from cutlayer.planner.joint import least_limit, ranked_decisions, rules_for, search_decisions
 from cutlayer.planner.plan import make_plan, published_plan
 from cutlayer.rounds.schemes import SCHEMES, SFT
-from cutlayer.rounds.work import Duplex, Rules, Sharing
+from cutlayer.rounds.work import Duplex, Sharing, SharingRules
 from planner import workloads
 
 CODECS = (workloads.BEST,)
@@ -85,9 +85,9 @@ def test_the_fastest_of_all_candidates_on_the_timeline() -> None:
     """Few enough here to play every one: the search finds the best of them, or a better one."""
     own = workloads.workload()
     bounds, curves = workloads.limits(own), own.channel.mean_curves()
-    candidates = ranked(own, bounds, SFT, CODECS, curves)
+    candidates = ranked_decisions(own, bounds, SFT, CODECS, curves)
     every = min(round_delay_s(own, each.decision, curves) for each in candidates)
-    found = search(own, bounds, candidates, curves)
+    found = search_decisions(own, bounds, candidates, curves)
     assert found is not None
     assert found.delay_s == round_delay_s(own, found.decision, curves)
     # what is not played is estimated to be slower than forty others
@@ -97,12 +97,12 @@ def test_the_fastest_of_all_candidates_on_the_timeline() -> None:
 def test_candidates_are_every_cut_that_fits() -> None:
     own = workloads.workload(memory_mib=(3.0, None, 2.0))
     bounds, curves = workloads.limits(own, least_cut=2), own.channel.mean_curves()
-    candidates = ranked(own, bounds, SFT, CODECS, curves)
+    candidates = ranked_decisions(own, bounds, SFT, CODECS, curves)
     limit = least_limit(own)
     assert limit is not None
     for each in candidates:
         decision = each.decision
-        assert device_need(own, decision.scheme, decision.cuts[0], decision.held).total <= limit
+        assert device_need(own, decision.scheme, decision.cuts[0], decision.policy).total <= limit
     assert {each.decision.cuts[0] for each in candidates} <= set(range(2, 6))
     assert [c.estimated_s for c in candidates] == sorted(c.estimated_s for c in candidates)
 
@@ -110,21 +110,21 @@ def test_candidates_are_every_cut_that_fits() -> None:
 def test_a_slow_server_must_not_be_kept_busy() -> None:
     own = workloads.workload(server_flops_per_s=2e9)
     curves = own.channel.mean_curves()
-    candidates = ranked(own, workloads.limits(own), SFT, CODECS, curves)
-    free = search(own, workloads.limits(own), candidates, curves)
-    calm = search(own, workloads.limits(own, server_busy=0.3), candidates, curves)
+    candidates = ranked_decisions(own, workloads.limits(own), SFT, CODECS, curves)
+    free = search_decisions(own, workloads.limits(own), candidates, curves)
+    calm = search_decisions(own, workloads.limits(own, server_busy=0.3), candidates, curves)
     assert free is not None and calm is not None
     assert calm.decision.cuts[0] > free.decision.cuts[0]
     assert calm.delay_s > free.delay_s
 
 
 def test_the_downlink_is_the_servers_to_share() -> None:
-    ways = rules_for(Rules(uplink=Sharing.SHARED), SFT)
+    ways = rules_for(SharingRules(uplink=Sharing.SHARED), SFT)
     assert {rules.downlink for rules in ways} == set(Sharing)
     assert {rules.uplink for rules in ways} == {Sharing.SHARED}
-    half = Rules(duplex=Duplex.HALF)
+    half = SharingRules(duplex=Duplex.HALF)
     assert rules_for(half, SFT) == (half,)
-    assert rules_for(Rules(), SCHEMES["sl"]) == (Rules(),)
+    assert rules_for(SharingRules(), SCHEMES["sl"]) == (SharingRules(),)
 
 
 def test_a_cut_for_each_device_is_never_slower_than_one_for_all() -> None:

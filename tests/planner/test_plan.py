@@ -55,26 +55,26 @@ def test_more_of_a_resource_is_never_slower() -> None:
     own = workloads.workload()
     plan = plan_of(own)
     assert plan.chosen is not None
-    assert {row.resource for row in plan.sensitivities} == set(Resource)
-    for row in plan.sensitivities:
+    assert {row.resource for row in plan.resource_sensitivities} == set(Resource)
+    for row in plan.resource_sensitivities:
         assert row.saved == pytest.approx(1 - row.delay_s / plan.chosen.delay_s, abs=1e-12)
         # a tenth more of one thing cannot save more than a tenth of the whole: 1 - 1 / 1.1
         assert -0.02 <= row.saved <= 1 - 1 / 1.1 + 1e-9
-    saved = [row.saved for row in plan.sensitivities]
+    saved = [row.saved for row in plan.resource_sensitivities]
     assert saved == sorted(saved, reverse=True)
 
 
 def test_what_a_slow_link_hangs_on() -> None:
     plan = plan_of(workloads.workload((1e12,) * 3, bandwidth_hz=1e4, server_flops_per_s=1e13))
-    first = plan.sensitivities[0]
+    first = plan.resource_sensitivities[0]
     # computing takes nothing here, so nearly all of a tenth comes through
-    assert first.resource is Resource.BAND
+    assert first.resource is Resource.BANDWIDTH
     assert first.saved == pytest.approx(1 - 1 / 1.1, abs=0.005)
 
 
 def test_an_accuracy_that_keeps_fewer_bits_out_binds() -> None:
     plan = plan_of(workloads.workload(bandwidth_hz=2e4))
-    binding = next(each for each in plan.bindings if each.limit is Limit.ACCURACY)
+    binding = next(each for each in plan.limit_sensitivities if each.limit is Limit.ACCURACY)
     assert binding.needed == workloads.COARSE.accuracy_loss
     assert binding.decision.codec == workloads.COARSE
     assert binding.saved > 0.01
@@ -83,13 +83,13 @@ def test_an_accuracy_that_keeps_fewer_bits_out_binds() -> None:
 def test_a_least_cut_and_a_memory_that_bind() -> None:
     own = workloads.workload((1e8, 1e8, 1e8), bandwidth_hz=1e8)
     deep = plan_of(own, least_cut=4)
-    binding = next(each for each in deep.bindings if each.limit is Limit.LEAST_CUT)
+    binding = next(each for each in deep.limit_sensitivities if each.limit is Limit.LEAST_CUT)
     assert binding.needed < 4
     slow_server = workloads.workload(
         (1e12,) * 3, memory_mib=(1.0, 1.0, 1.0), server_flops_per_s=1e9, bandwidth_hz=1e8
     )
     tight = plan_of(slow_server)
-    binding = next(each for each in tight.bindings if each.limit is Limit.MEMORY)
+    binding = next(each for each in tight.limit_sensitivities if each.limit is Limit.MEMORY)
     assert binding.needed > MIB
 
 

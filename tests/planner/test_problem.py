@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cutlayer.errors import ConfigError
-from cutlayer.planner.accuracy import Box, CubicSurface
+from cutlayer.planner.accuracy import CubicSurface, SettingsBox
+from cutlayer.planner.bandwidth import SolverStatus
 from cutlayer.planner.configuration import (
     ConfigurationProblem,
-    ConfigurationStatus,
     EntropyRatio,
     TabledRatio,
-    solve,
+    solve_configuration,
 )
 from planner.instances import BOX, bumpy, instance, paper_like, rising
 
@@ -47,15 +47,15 @@ def grid_error_s(problem: ConfigurationProblem) -> float:
 
 def test_exact_equals_brute_force_on_500_instances() -> None:
     rng = np.random.default_rng(7)
-    seen: Counter[ConfigurationStatus] = Counter()
+    seen: Counter[SolverStatus] = Counter()
     for _ in range(500):
         problem = instance(rng, rising(rng), float(rng.uniform(0.35, 0.97)))
-        found, brute_s = solve(problem), brute_force(problem)
+        found, brute_s = solve_configuration(problem), brute_force(problem)
         seen[found.status] += 1
         if found.choice is None:
             assert brute_s == np.inf
             continue
-        assert found.status is ConfigurationStatus.OPTIMAL and problem.feasible(found.choice)
+        assert found.status is SolverStatus.OPTIMAL and problem.feasible(found.choice)
         # the last bits of a delay
         assert found.choice.delay_s <= brute_s * (1 + 1e-12)
         assert brute_s <= found.choice.delay_s + grid_error_s(problem)
@@ -64,9 +64,9 @@ def test_exact_equals_brute_force_on_500_instances() -> None:
         min(
             seen[status]
             for status in (
-                ConfigurationStatus.OPTIMAL,
-                ConfigurationStatus.NO_CUT,
-                ConfigurationStatus.INACCURATE,
+                SolverStatus.OPTIMAL,
+                SolverStatus.NO_CUT,
+                SolverStatus.INACCURATE,
             )
         )
         > 20
@@ -78,7 +78,7 @@ def test_no_grid_finds_better_on_a_surface_that_falls() -> None:
     found_any = 0
     for _ in range(100):
         problem = instance(rng, bumpy(rng), float(rng.uniform(0.6, 0.72)))
-        found = solve(problem)
+        found = solve_configuration(problem)
         if found.choice is not None:
             found_any += 1
             assert problem.feasible(found.choice)
@@ -90,22 +90,22 @@ def test_no_grid_finds_better_on_a_surface_that_falls() -> None:
 
 def test_a_smaller_ratio_where_more_is_kept_is_found() -> None:
     # with everything kept no positions are sent: 2/32 a value, against 2.27/32 at 0.9
-    surface = CubicSurface(np.array([0.8, *np.zeros(9)]), Box((0.85, 1.0), (1.0, 1.0)))
+    surface = CubicSurface(np.array([0.8, *np.zeros(9)]), SettingsBox((0.85, 1.0), (1.0, 1.0)))
     problem = replace(paper_like(0.7), surface=surface, box=surface.box)
-    chosen = solve(problem).chosen()
+    chosen = solve_configuration(problem).chosen()
     assert (chosen.keep_ratio, chosen.bits, chosen.ratio) == (1.0, 1.0, 2 / 32)
 
 
 def test_a_valley_of_the_ratio_is_found() -> None:
     rho = np.linspace(0.1, 0.5, 4001)
     table = TabledRatio(rho, np.array([3.0]), (0.1 + (rho - 0.2345) ** 2)[:, None])
-    problem = replace(paper_like(0.2), compression=table, box=Box((0.1, 0.5), (3.0, 3.0)))
+    problem = replace(paper_like(0.2), compression=table, box=SettingsBox((0.1, 0.5), (3.0, 3.0)))
     # nodes of the table are 1e-4 apart, and 0.2345 is one of them
-    assert solve(problem).chosen().keep_ratio == pytest.approx(0.2345, abs=1e-6)
+    assert solve_configuration(problem).chosen().keep_ratio == pytest.approx(0.2345, abs=1e-6)
 
 
 def test_the_paper_s_optimum() -> None:
-    chosen = solve(paper_like()).chosen()
+    chosen = solve_configuration(paper_like()).chosen()
     assert (chosen.cut, chosen.bits) == (1, 3)
     # where 0.88 - 0.277 e^(-rho/0.0654) - 0.006 is 0.86; lines between nodes 10 % apart lie below
     # it by at most an eighth of the squared step in log rho times the curvature, 0.04: 5e-5
@@ -122,7 +122,7 @@ def test_scaled_and_shifted_seconds_change_no_choice(seed: int, by: float, more_
     other = replace(
         problem, fixed_s=by * problem.fixed_s + more_s, per_ratio_s=by * problem.per_ratio_s
     )
-    one, two = solve(problem), solve(other)
+    one, two = solve_configuration(problem), solve_configuration(other)
     assert one.status is two.status
     if one.choice is not None and two.choice is not None:
         assert two.choice.keep_ratio == one.choice.keep_ratio
@@ -138,9 +138,11 @@ def test_tighter_limits_never_make_a_round_shorter(seed: int) -> None:
     delays = [
         found.choice.delay_s if found.choice else np.inf
         for found in (
-            solve(problem),
-            solve(replace(problem, least_accuracy=0.6)),
-            solve(replace(problem, least_accuracy=0.6, least_cut=problem.least_cut + 1)),
+            solve_configuration(problem),
+            solve_configuration(replace(problem, least_accuracy=0.6)),
+            solve_configuration(
+                replace(problem, least_accuracy=0.6, least_cut=problem.least_cut + 1)
+            ),
         )
     ]
     # a choice at another keep ratio: the last bits
@@ -148,10 +150,10 @@ def test_tighter_limits_never_make_a_round_shorter(seed: int) -> None:
 
 
 def test_no_cut_deep_or_calm_enough() -> None:
-    found = solve(replace(paper_like(), least_cut=12))
-    assert found.status is ConfigurationStatus.NO_CUT and "lower the least cut" in found.reason
-    found = solve(replace(paper_like(), most_busy=0.05))
-    assert found.status is ConfigurationStatus.NO_CUT
+    found = solve_configuration(replace(paper_like(), least_cut=12))
+    assert found.status is SolverStatus.NO_CUT and "lower the least cut" in found.reason
+    found = solve_configuration(replace(paper_like(), most_busy=0.05))
+    assert found.status is SolverStatus.NO_CUT
     assert "for 10.0% of the round even at cut 11" in found.reason
     with pytest.raises(ConfigError, match=r"allowed are 5\.0%"):
         found.chosen()
@@ -160,19 +162,19 @@ def test_no_cut_deep_or_calm_enough() -> None:
 def test_what_does_not_fit_is_named() -> None:
     limits = np.array([3.0, 20, 0.5, 0.25, 20, 20, 20, 20]) * 2**20
     problem = replace(paper_like(), need_bytes=2**20 * paper_like().need_bytes, limit_bytes=limits)
-    found = solve(problem)
-    assert found.status is ConfigurationStatus.NO_CUT
+    found = solve_configuration(problem)
+    assert found.status is SolverStatus.NO_CUT
     assert "cut 1 comes nearest, needs 1.00 MiB on device 3, whose limit is 256 KiB" in found.reason
     assert "1 more are short of memory" in found.reason and "give it 768 KiB more" in found.reason
     assert (
-        solve(replace(problem, limit_bytes=np.full(8, np.inf))).status
-        is ConfigurationStatus.OPTIMAL
+        solve_configuration(replace(problem, limit_bytes=np.full(8, np.inf))).status
+        is SolverStatus.OPTIMAL
     )
 
 
 def test_an_accuracy_that_no_setting_reaches() -> None:
-    found = solve(paper_like(0.88))
-    assert found.status is ConfigurationStatus.INACCURATE
+    found = solve_configuration(paper_like(0.88))
+    assert found.status is SolverStatus.INACCURATE
     assert "of 0.8800: the best is 0.8799, at keep ratio 0.5 and 8 bits" in found.reason
 
 
@@ -183,8 +185,8 @@ def test_an_accuracy_that_no_setting_reaches() -> None:
         ({"per_ratio_s": -np.ones((11, 8))}, "per_ratio_s must be finite and not negative"),
         ({"limit_bytes": np.zeros(8)}, "limit_bytes must be above 0"),
         ({"least_accuracy": 86.0}, "a share is 0 to 1"),
-        ({"box": Box((0.05, 0.5), (2.1, 2.9))}, "hold no whole number"),
-        ({"box": Box((0.01, 0.5), (2.0, 3.0))}, "keep ratio 0.01 is outside"),
+        ({"box": SettingsBox((0.05, 0.5), (2.1, 2.9))}, "hold no whole number"),
+        ({"box": SettingsBox((0.01, 0.5), (2.0, 3.0))}, "keep ratio 0.01 is outside"),
     ],
 )
 def test_a_problem_that_is_none(changes: dict[str, object], said: str) -> None:

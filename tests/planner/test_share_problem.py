@@ -10,16 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.channel.shannon import Curves, ProportionalRates
+from cutlayer.channel.shannon import ProportionalRates, RateCurves
 from cutlayer.errors import ConfigError
-from cutlayer.planner.bandwidth import ShareProblem, require_whole_band
+from cutlayer.planner.bandwidth import BandwidthProblem, require_whole_band
 from planner.problems import RootRates, problem, problems, with_rates
 
 TWO = problem([1.0, 2.0], [3.0, 4.0])
 
 
 def test_delays_by_hand() -> None:
-    rates = Curves(ProportionalRates(np.array([2.0, 4.0])), ProportionalRates(np.array([8.0, 1.0])))
+    rates = RateCurves(
+        ProportionalRates(np.array([2.0, 4.0])), ProportionalRates(np.array([8.0, 1.0]))
+    )
     both_ways = replace(TWO, downlink_bits=np.array([0.0, 2.0]), curves=rates)
     # 1 + 3 / (2 / 4); 2 + 4 / (4 / 2) + 2 / (1 / 2)
     assert both_ways.delays_s(np.array([0.25, 0.5])).tolist() == [7.0, 8.0]
@@ -44,7 +46,7 @@ def test_who_can_be_served() -> None:
 
 
 @given(problems(), st.floats(0.01, 0.99))
-def test_slopes_are_derivatives(any_problem: ShareProblem, share: float) -> None:
+def test_slopes_are_derivatives(any_problem: BandwidthProblem, share: float) -> None:
     at = np.full(any_problem.devices, share)
     step = 1e-5 * share
     difference = any_problem.transfer_s(at + step) - any_problem.transfer_s(at - step)
@@ -85,10 +87,10 @@ def test_another_length() -> None:
     # in a process without the tests' own check of shapes, which would find it first
     code = """
 import numpy as np
-from cutlayer.channel.shannon import Curves, ProportionalRates
-from cutlayer.planner.bandwidth import ShareProblem
+from cutlayer.channel.shannon import ProportionalRates, RateCurves
+from cutlayer.planner.bandwidth import BandwidthProblem
 two, rates = np.ones(2), ProportionalRates(np.ones(2))
-ShareProblem(two, two, two, Curves(rates, rates), two, np.ones(1))
+BandwidthProblem(two, two, two, RateCurves(rates, rates), two, np.ones(1))
 """
     ended = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False

@@ -9,8 +9,8 @@ import pytest
 from cutlayer.channel.fading import SnrChannel
 from cutlayer.errors import ConfigError
 from cutlayer.planner.decision import Workload
-from cutlayer.rounds.memory import PHYSICAL
-from cutlayer.rounds.work import Rules
+from cutlayer.rounds.memory import PHYSICAL_ACCOUNTING
+from cutlayer.rounds.work import SharingRules
 from cutlayer.spec import Device, LinearShape, MiniBatch, ModelSpec
 
 DEVICE = Device("device-0", 1e12, 17.0, 17.0, 2**20)
@@ -26,8 +26,8 @@ def workload(**changes: object) -> Workload:
         "rounds": 2,
         "server_flops_per_s": 1e12,
         "channel": channel(2),
-        "rules": Rules(),
-        "accounting": PHYSICAL,
+        "rules": SharingRules(),
+        "accounting": PHYSICAL_ACCOUNTING,
         "optimizer_slots": 0,
     }
     return Workload(**{**fields, **changes})  # type: ignore[arg-type]

@@ -9,14 +9,14 @@ from cutlayer.channel.fading import SnrChannel
 from cutlayer.channel.shannon import ConstantPower, ConstantSnr
 from cutlayer.planner.codec_choices import CodecChoices
 from cutlayer.planner.decision import CodecChoice, Decision, MiniBatchPolicy, PlanLimits, Workload
-from cutlayer.rounds.memory import PHYSICAL
-from cutlayer.rounds.parameters import Dimensions, vit_spec
+from cutlayer.rounds.memory import PHYSICAL_ACCOUNTING
+from cutlayer.rounds.parameters import VitDimensions, vit_spec
 from cutlayer.rounds.schemes import SFT, Scheme
-from cutlayer.rounds.work import Rules
+from cutlayer.rounds.work import SharingRules
 from cutlayer.spec import Device, MiniBatch
 from cutlayer.units import MIB
 
-SMALL = Dimensions("small", blocks=6, width=64, heads=4, image_side=64, classes=10, rank=4)
+SMALL = VitDimensions("small", blocks=6, width=64, heads=4, image_side=64, classes=10, rank=4)
 BEST = CodecChoice("best", {"target_bits_up": 0.7, "target_bits_down": 0.4}, 0.022, 0.013, 0.005)
 COARSE = CodecChoice("best", {"target_bits_up": 0.3, "target_bits_down": 0.2}, 0.01, 0.006, 0.05)
 PAPER = CodecChoice("paper", {"keep_ratio": 0.2, "levels": 7}, 0.05, 0.05, 0.015)
@@ -30,10 +30,10 @@ def workload(
     *,
     server_flops_per_s: float = 2e10,
     bandwidth_hz: float = 2e5,
-    rules: Rules | None = None,
+    rules: SharingRules | None = None,
     constant_power: bool = False,
     local_steps: int = 4,
-    dimensions: Dimensions = SMALL,
+    dimensions: VitDimensions = SMALL,
 ) -> Workload:
     """A workload of one device for each rate."""
     limits = [None] * len(flops_per_s) if memory_mib is None else memory_mib
@@ -51,8 +51,8 @@ def workload(
         rounds=5,
         server_flops_per_s=server_flops_per_s,
         channel=SnrChannel(bandwidth_hz, ratios, ratios, uplink_law=law),
-        rules=rules or Rules(),
-        accounting=PHYSICAL,
+        rules=rules or SharingRules(),
+        accounting=PHYSICAL_ACCOUNTING,
         optimizer_slots=2,
     )
 
@@ -67,7 +67,7 @@ def decision(
     cut: int = 2,
     *,
     scheme: Scheme = SFT,
-    held: MiniBatchPolicy | None = None,
+    policy: MiniBatchPolicy | None = None,
     shares: Sequence[float] | None = None,
     codec: CodecChoice = BEST,
 ) -> Decision:
@@ -77,7 +77,7 @@ def decision(
         scheme=scheme,
         cuts=(cut,) * count,
         codec=codec,
-        held=held or MiniBatchPolicy(),
+        policy=policy or MiniBatchPolicy(),
         rules=own.rules,
         shares=tuple(shares or (1.0 / count,) * count),
     )

@@ -7,9 +7,9 @@ from codec.ends import Ends, correlated
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError
 from cutlayer.profiling.grid import (
-    GRID,
+    BEST_TARGETS,
+    FULL_GRID,
     QUICK_GRID,
-    TARGETS,
     CodecGrid,
     CodecSetting,
     codecs_of,
@@ -18,7 +18,7 @@ from cutlayer.profiling.grid import (
 
 
 def test_every_setting_once_and_none_first() -> None:
-    settings = list(CodecGrid((0.5, 0.1, 0.5), (3, 1), TARGETS[:1]).settings())
+    settings = list(CodecGrid((0.5, 0.1, 0.5), (3, 1), BEST_TARGETS[:1]).settings())
     assert settings == [
         CodecSetting("none"),
         CodecSetting("paper", {"keep_ratio": 0.1, "levels": 1}),
@@ -29,10 +29,10 @@ def test_every_setting_once_and_none_first() -> None:
         CodecSetting("fast"),
     ]
     assert str(settings[2]) == "paper, keep ratio 0.1, levels 7"
-    assert len(list(GRID.settings())) == 1 + 5 * 4 + 5 + 1
+    assert len(list(FULL_GRID.settings())) == 1 + 5 * 4 + 5 + 1
 
 
-@pytest.mark.parametrize("setting", [*GRID.settings(), *QUICK_GRID.settings()], ids=str)
+@pytest.mark.parametrize("setting", [*FULL_GRID.settings(), *QUICK_GRID.settings()], ids=str)
 def test_every_setting_is_one_of_the_codec_section(setting: CodecSetting) -> None:
     section = Config.model_validate({"codec": {"name": setting.codec, **setting.values}}).codec
     assert section.model_fields_set == {"name", *setting.values}
@@ -54,7 +54,7 @@ def test_a_grid_that_cannot_be(
     keep_ratios: tuple[float, ...], bits: tuple[int, ...], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        CodecGrid(keep_ratios, bits, TARGETS)
+        CodecGrid(keep_ratios, bits, BEST_TARGETS)
 
 
 def test_the_published_codec_counts_the_same_symbols_both_ways() -> None:

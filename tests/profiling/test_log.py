@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cutlayer.errors import RunError
-from cutlayer.profiling.measure import ProfiledRun, append_line, read_lines
+from cutlayer.profiling.measure import ProfiledRun, append_profiled_run, read_profiled_runs
 
 LINE = ProfiledRun(
     job="a",
@@ -26,27 +26,27 @@ LINE = ProfiledRun(
 
 def test_lines_of_a_job_come_back_in_order(tmp_path: Path) -> None:
     path = tmp_path / "log"
-    assert read_lines(path, "a") == []
+    assert read_profiled_runs(path, "a") == []
     lines = [LINE, replace(LINE, job="b"), replace(LINE, seed=2)]
     for line in lines:
-        append_line(path, line)
-    assert read_lines(path, "a") == [lines[0], lines[2]]
-    assert read_lines(path, "b") == [lines[1]]
+        append_profiled_run(path, line)
+    assert read_profiled_runs(path, "a") == [lines[0], lines[2]]
+    assert read_profiled_runs(path, "b") == [lines[1]]
 
 
 def test_killed_in_the_middle_of_a_line(tmp_path: Path) -> None:
     path = tmp_path / "log"
-    append_line(path, LINE)
+    append_profiled_run(path, LINE)
     one = path.read_bytes()
     second = replace(LINE, seed=2)
-    append_line(path, second)
+    append_profiled_run(path, second)
     both = path.read_bytes()
     for length in range(len(both)):
         path.write_bytes(both[:length])
         kept = [LINE] if length >= len(one) else []
-        assert read_lines(path, "a") == kept
-        append_line(path, second)
-        assert read_lines(path, "a") == [*kept, second]
+        assert read_profiled_runs(path, "a") == kept
+        append_profiled_run(path, second)
+        assert read_profiled_runs(path, "a") == [*kept, second]
 
 
 def test_settings_in_any_order_are_the_same_training() -> None:
@@ -57,13 +57,13 @@ def test_settings_in_any_order_are_the_same_training() -> None:
 @pytest.mark.parametrize("text", ["x\n", "{}\n", "[]\n", '{"job": "a"}\n'])
 def test_a_line_that_is_none(tmp_path: Path, text: str) -> None:
     path = tmp_path / "log"
-    append_line(path, LINE)
+    append_profiled_run(path, LINE)
     with path.open("a", encoding="utf-8") as file:
         file.write(text)
     with pytest.raises(RunError, match="line 2, is no record of a training run"):
-        read_lines(path, "a")
+        read_profiled_runs(path, "a")
 
 
 def test_a_log_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="cannot write"):
-        append_line(tmp_path, LINE)
+        append_profiled_run(tmp_path, LINE)

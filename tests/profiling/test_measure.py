@@ -10,7 +10,13 @@ from cutlayer.config.schema import Config, SgdOptimizer, SplitLora
 from cutlayer.errors import ConfigError, CutlayerError
 from cutlayer.logs import lines_to
 from cutlayer.profiling.grid import CodecGrid
-from cutlayer.profiling.measure import ProfiledRun, ProfilePlan, Trainer, measure, read_lines
+from cutlayer.profiling.measure import (
+    ProfiledRun,
+    ProfilePlan,
+    ProfileTrainer,
+    measure_profile,
+    read_profiled_runs,
+)
 
 GRID = CodecGrid((0.1, 0.5), (3,), ((1.0, 0.6),))
 
@@ -40,29 +46,29 @@ def _without_time(lines: list[ProfiledRun]) -> list[ProfiledRun]:
 def test_stopped_and_gone_on_with(plan: ProfilePlan, tmp_path: Path) -> None:
     """Only what was in progress is lost, and the profile is that of an uninterrupted run."""
     whole, stopped = tmp_path / "whole.jsonl", tmp_path / "new" / "stopped.jsonl"
-    expected = measure(plan, whole)
+    expected = measure_profile(plan, whole)
 
     def pull(line: str) -> None:
         if line.startswith("2 of 5"):
             raise _StopError
 
     with pytest.raises(_StopError), lines_to(pull):
-        measure(plan, stopped)
-    job = Trainer(plan.config).job
-    assert len(read_lines(stopped, job)) == 2
+        measure_profile(plan, stopped)
+    job = ProfileTrainer(plan.config).job
+    assert len(read_profiled_runs(stopped, job)) == 2
     with stopped.open("a", encoding="utf-8") as file:
         file.write('{"job": "')
     said: list[str] = []
     with lines_to(said.append):
-        assert measure(plan, stopped) == expected
+        assert measure_profile(plan, stopped) == expected
     assert "3 training runs to do, 2 done before" in said
-    both = [_without_time(read_lines(log, job)) for log in (whole, stopped)]
+    both = [_without_time(read_profiled_runs(log, job)) for log in (whole, stopped)]
     assert both[0] == both[1]
     # more is wanted: the old results stay
     more = replace(plan, grid=replace(GRID, bits=(3, 4)))
     said.clear()
     with lines_to(said.append):
-        points = measure(more, whole).points
+        points = measure_profile(more, whole).points
     assert len(points) > len(expected.points)
     assert all(point in points for point in expected.points)
     assert "2 training runs to do, 5 done before" in said
@@ -71,8 +77,8 @@ def test_stopped_and_gone_on_with(plan: ProfilePlan, tmp_path: Path) -> None:
 @pytest.mark.slow("trains at many settings of a codec")
 def test_two_processes_give_the_points_of_one(plan: ProfilePlan, tmp_path: Path) -> None:
     small = replace(plan, grid=CodecGrid((0.1,), (3,), ()), seeds=2)
-    alone = measure(small, tmp_path / "one.jsonl")
-    assert measure(replace(small, workers=2), tmp_path / "two.jsonl") == alone
+    alone = measure_profile(small, tmp_path / "one.jsonl")
+    assert measure_profile(replace(small, workers=2), tmp_path / "two.jsonl") == alone
     assert [point.codec for point in alone.points] == ["none", "paper", "paper-rans", "fast"]
     assert alone.seeds == (0, 1)
 
@@ -83,9 +89,9 @@ def test_a_training_that_diverges_is_a_result(plan: ProfilePlan, tmp_path: Path)
     said: list[str] = []
     expected = pytest.raises(ConfigError, match="diverges in its first round even without a codec")
     with expected, lines_to(said.append):
-        measure(replace(plan, config=config), tmp_path / "log")
+        measure_profile(replace(plan, config=config), tmp_path / "log")
     assert "none, seed 0: diverged; it counts as round 0 left it" in said
-    lines = read_lines(tmp_path / "log", Trainer(config).job)
+    lines = read_profiled_runs(tmp_path / "log", ProfileTrainer(config).job)
     assert {(line.diverged, line.rounds, line.bits_up) for line in lines} == {(True, 0, None)}
     # nothing was learned: all are as accurate as before training
     assert len({line.accuracy for line in lines}) == 1
@@ -113,7 +119,7 @@ def test_a_wrong_job_leaves_no_log(
     )
     config = plan.config.model_copy(update={section: wrong})
     with pytest.raises(CutlayerError, match=message):
-        measure(replace(plan, config=config), tmp_path / "log")
+        measure_profile(replace(plan, config=config), tmp_path / "log")
     assert not list(tmp_path.iterdir())
 
 
@@ -122,5 +128,5 @@ def test_a_place_that_cannot_be_written(plan: ProfilePlan, tmp_path: Path) -> No
     (tmp_path / "file").write_text("", encoding="utf-8")
     said: list[str] = []
     with pytest.raises(CutlayerError, match="cannot write"), lines_to(said.append):
-        measure(plan, tmp_path / "file" / "log")
+        measure_profile(plan, tmp_path / "file" / "log")
     assert not any("of 5" in line for line in said)

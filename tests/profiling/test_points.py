@@ -6,11 +6,11 @@ from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError
 from cutlayer.planner.profile import ProfilePoint
 from cutlayer.profiling.grid import CodecSetting
-from cutlayer.profiling.measure import About, ProfiledRun, profile_of
+from cutlayer.profiling.measure import ProfiledRun, ProfileHeader, profile_of
 
 NONE, FAST = CodecSetting("none"), CodecSetting("fast")
 PAPER = CodecSetting("paper", {"keep_ratio": 0.25, "levels": 7})
-ABOUT = About(Config(), "cutlayer profile", (3, 4), 500)
+ABOUT = ProfileHeader(Config(), "cutlayer profile", (3, 4), 500)
 
 
 def line(

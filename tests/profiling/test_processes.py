@@ -10,7 +10,7 @@ from multiprocessing import active_children
 import pytest
 
 from cutlayer.logs import lines_to
-from cutlayer.profiling.processes import Died, spread
+from cutlayer.profiling.processes import ProcessDied, spread_over_processes
 
 _LOG = logging.getLogger("cutlayer.squares")
 
@@ -43,28 +43,28 @@ def interrupts() -> Callable[[int], bool]:
 def test_all_come_back_and_each_process_begins_once() -> None:
     said: list[str] = []
     with lines_to(said.append):
-        assert dict(spread(squares, range(5), 2)) == {0: 0, 1: 1, 2: 4, 3: 9, 4: 16}
+        assert dict(spread_over_processes(squares, range(5), 2)) == {0: 0, 1: 1, 2: 4, 3: 9, 4: 16}
     assert sorted(said) == ["begun", "begun", *(f"warning: at {number}" for number in range(5))]
     assert not active_children()
-    assert list(spread(squares, [], 2)) == []
+    assert list(spread_over_processes(squares, [], 2)) == []
 
 
 def test_one_at_a_time_is_in_order() -> None:
-    assert [item for item, _ in spread(squares, [3, 1, 2], 1)] == [3, 1, 2]
+    assert [item for item, _ in spread_over_processes(squares, [3, 1, 2], 1)] == [3, 1, 2]
 
 
 def test_what_is_raised_or_dies_loses_only_its_item() -> None:
     said: list[str] = []
     with lines_to(said.append):
-        done = dict(spread(squares, [13, 99, 3], 1))
+        done = dict(spread_over_processes(squares, [13, 99, 3], 1))
     assert isinstance(done[13], ValueError) and str(done[13]) == "unlucky"
-    assert done[99] == Died(-signal.SIGKILL) and "ended with code -9" in str(done[99])
+    assert done[99] == ProcessDied(-signal.SIGKILL) and "ended with code -9" in str(done[99])
     assert done[3] == 9
     assert said.count("begun") == 3
 
 
 def test_a_process_that_cannot_begin() -> None:
-    done = list(spread(nobody, [1, 2], 2))
+    done = list(spread_over_processes(nobody, [1, 2], 2))
     assert sorted((item, str(error)) for item, error in done) == [(1, "no room"), (2, "no room")]
 
 
@@ -75,11 +75,11 @@ def test_an_interrupt_here_ends_all() -> None:
     with (
         lines_to(hear),
         pytest.raises(KeyboardInterrupt),
-        closing(spread(squares, range(4), 2)) as ended,
+        closing(spread_over_processes(squares, range(4), 2)) as ended,
     ):
         list(ended)
     assert not active_children()
 
 
 def test_an_interrupt_is_for_who_started_them() -> None:
-    assert list(spread(interrupts, [0], 1)) == [(0, False)]
+    assert list(spread_over_processes(interrupts, [0], 1)) == [(0, False)]

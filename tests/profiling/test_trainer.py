@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from cutlayer.config.codec import FastCodec
 from cutlayer.config.schema import Config, EvenPlanner
 from cutlayer.profiling.grid import CodecSetting
-from cutlayer.profiling.measure import Trainer, WantedRun, fingerprint
+from cutlayer.profiling.measure import ProfileTrainer, WantedRun, fingerprint
 
 PAPER = CodecSetting("paper", {"keep_ratio": 0.2, "levels": 7})
 
@@ -24,7 +24,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 
 def test_one_training_gives_the_points_of_both_codecs(config: Config) -> None:
-    trainer = Trainer(config)
+    trainer = ProfileTrainer(config)
     paper = trainer.train(WantedRun(PAPER, 5))
     plus = trainer.train(WantedRun(replace(PAPER, codec="paper-rans"), 5))
     assert paper.accuracy == plus.accuracy
@@ -37,7 +37,7 @@ def test_one_training_gives_the_points_of_both_codecs(config: Config) -> None:
 
 def test_a_seed_is_the_same_whatever_was_trained_before(config: Config) -> None:
     """A resumed profile may begin with any of them."""
-    one, other = Trainer(config), Trainer(config)
+    one, other = ProfileTrainer(config), ProfileTrainer(config)
     wanted = [WantedRun(PAPER, seed) for seed in (5, 6)]
     forward = [replace(one.train(each), cpu_s=0.0) for each in wanted]
     backward = [replace(other.train(each), cpu_s=0.0) for each in reversed(wanted)]
@@ -63,13 +63,13 @@ def test_lines_of_other_samples_or_weights_are_another_jobs(tmp_path: Path) -> N
     """At the same paths, with the same settings."""
     model, data = tiny.vision_model(tmp_path / "model"), tiny.images(tmp_path / "images")
     config = tiny.config(model, data)
-    jobs = [Trainer(config).job, Trainer(config).job]
+    jobs = [ProfileTrainer(config).job, ProfileTrainer(config).job]
     train = bytearray((data / "train.bin").read_bytes())
     train[-1] ^= 1
     (data / "train.bin").write_bytes(train)
-    jobs.append(Trainer(config).job)
+    jobs.append(ProfileTrainer(config).job)
     weights = load_file(model / "model.safetensors")
     halved = {name: value / 2 for name, value in weights.items()}
     save_file(halved, model / "model.safetensors", {"format": "pt"})
-    jobs.append(Trainer(config).job)
+    jobs.append(ProfileTrainer(config).job)
     assert jobs[0] == jobs[1] and len(set(jobs)) == 3

@@ -6,11 +6,17 @@ import tiny
 from cutlayer.codec.staged import CodecPair, fast, none, paper
 from cutlayer.errors import ConfigError
 from cutlayer.profiling.grid import ShadowCodec
-from cutlayer.profiling.training import Start, accuracy_of, configure, starts, train
+from cutlayer.profiling.training import (
+    JobStart,
+    accuracy_of,
+    configuration_of,
+    job_starts,
+    train_through,
+)
 
 
 @pytest.fixture(scope="module")
-def pair_of_starts(tmp_path_factory: pytest.TempPathFactory) -> list[Start]:
+def pair_of_starts(tmp_path_factory: pytest.TempPathFactory) -> list[JobStart]:
     """Two seeds of a tiny job."""
     root = tmp_path_factory.mktemp("job")
     settings = {
@@ -27,10 +33,10 @@ def pair_of_starts(tmp_path_factory: pytest.TempPathFactory) -> list[Start]:
         "training.local_steps": 2,
         "training.batch_size": 4,
     }
-    return list(starts(configure(settings), [0, 1]))
+    return list(job_starts(configuration_of(settings), [0, 1]))
 
 
-def test_seeds_differ_in_all_but_the_test_samples(pair_of_starts: list[Start]) -> None:
+def test_seeds_differ_in_all_but_the_test_samples(pair_of_starts: list[JobStart]) -> None:
     first, second = pair_of_starts
     assert second.setup.test is first.setup.test
     assert not second.state.device.row.equal(first.state.device.row)
@@ -38,36 +44,36 @@ def test_seeds_differ_in_all_but_the_test_samples(pair_of_starts: list[Start]) -
     assert orders[0] != orders[1]
 
 
-def test_a_start_can_be_used_again(pair_of_starts: list[Start]) -> None:
+def test_a_start_can_be_used_again(pair_of_starts: list[JobStart]) -> None:
     start = pair_of_starts[0]
     before = accuracy_of(start)
-    one, between, again = (train(start, codecs) for codecs in (paper(), none(), paper()))
+    one, between, again = (train_through(start, codecs) for codecs in (paper(), none(), paper()))
     assert (one.loss, one.bits_up, one.bits_down) == (again.loss, again.bits_up, again.bits_down)
     assert between.loss != one.loss
     assert accuracy_of(start) == before
 
 
-def test_bits_are_those_of_packets(pair_of_starts: list[Start]) -> None:
+def test_bits_are_those_of_packets(pair_of_starts: list[JobStart]) -> None:
     start = pair_of_starts[0]
-    plain = train(start, none())
+    plain = train_through(start, none())
     assert (plain.bits_up, plain.bits_down) == (32.0, 32.0)
     # four samples, (28 / 14)^2 patches and a class token, 24 wide; neither codec's length depends
     # on the values
     shape = (4, 5, 24)
     packets = fast().up.expected_bytes(shape), none().up.expected_bytes(shape)
     expected = 32 * packets[0] / packets[1]
-    assert train(start, fast()).bits_up == pytest.approx(expected, rel=1e-12)
+    assert train_through(start, fast()).bits_up == pytest.approx(expected, rel=1e-12)
 
 
-def test_what_another_codec_would_send_is_what_it_sends(pair_of_starts: list[Start]) -> None:
+def test_what_another_codec_would_send_is_what_it_sends(pair_of_starts: list[JobStart]) -> None:
     """With `none` beside itself, what is trained does not depend on the codec."""
     start = pair_of_starts[0]
-    beside = train(start, CodecPair(ShadowCodec(none().up, none().up), none().down))
+    beside = train_through(start, CodecPair(ShadowCodec(none().up, none().up), none().down))
     assert beside.bits_up_other == beside.bits_up == 32.0
-    assert beside.loss == train(start, none()).loss
+    assert beside.loss == train_through(start, none()).loss
 
 
 def test_a_wrong_setting_is_named() -> None:
     with pytest.raises(ConfigError, match=r"training\.rounds"):
-        configure({"training.rounds": 0})
-    assert configure({"data.name": "2024"}).data.name == "2024"
+        configuration_of({"training.rounds": 0})
+    assert configuration_of({"data.name": "2024"}).data.name == "2024"

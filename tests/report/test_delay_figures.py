@@ -17,17 +17,17 @@ from cutlayer.report.delay_figures import (
 from cutlayer.report.drawing import plain_style
 from cutlayer.report.run_reader import read_run
 from cutlayer.report.vocabulary import PHASES, phases_in
-from cutlayer.rounds.result import Event, RoundTimeline
+from cutlayer.rounds.result import RoundTimeline, TimelineEvent
 from cutlayer.rounds.schemes import SCHEMES, Phase
 from cutlayer.rounds.simulate import simulate
-from cutlayer.rounds.work import Rules, Sharing
+from cutlayer.rounds.work import Sharing, SharingRules
 from report.drawn import assert_labels_apart, boxes_of
 from report.fake_run import FakeRun, write_fake_run
 
-IN_TURN = Rules(1, Sharing.IN_TURN, Sharing.IN_TURN)
+IN_TURN = SharingRules(1, Sharing.IN_TURN, Sharing.IN_TURN)
 
 
-def _round(name: str, devices: int = 3, rules: Rules | None = None) -> RoundTimeline:
+def _round(name: str, devices: int = 3, rules: SharingRules | None = None) -> RoundTimeline:
     parts = 2 if name == "sft-overlap" else 1
     return simulate(
         SCHEMES[name],
@@ -51,7 +51,7 @@ def _drawn(timeline: RoundTimeline) -> Figure:
 
 @pytest.mark.parametrize("name", sorted(SCHEMES))
 @pytest.mark.parametrize("rules", [None, IN_TURN])
-def test_any_scheme_is_drawn_with_labels_apart(name: str, rules: Rules | None) -> None:
+def test_any_scheme_is_drawn_with_labels_apart(name: str, rules: SharingRules | None) -> None:
     assert_labels_apart(_drawn(_round(name, rules=rules)))
 
 
@@ -126,8 +126,8 @@ def test_the_gantt_of_a_short_round_shows_it_all(tmp_path: Path) -> None:
 def test_micro_batches_that_overlap_are_drawn_beside_each_other() -> None:
     """One device computes while it sends: nothing is drawn over anything else."""
 
-    def step(phase: str, micro_batch: int, start_s: float, end_s: float) -> Event:
-        return Event(0, 0, micro_batch, Phase(phase), start_s, end_s, 0)
+    def step(phase: str, micro_batch: int, start_s: float, end_s: float) -> TimelineEvent:
+        return TimelineEvent(0, 0, micro_batch, Phase(phase), start_s, end_s, 0)
 
     steps = [
         step("device_forward", 0, 0.0, 2.0),

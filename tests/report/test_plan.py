@@ -8,7 +8,12 @@ from planner import workloads
 
 from cutlayer.planner.codec_choices import CodecChoices
 from cutlayer.planner.decision import Workload
-from cutlayer.planner.explain import AccuracyInfeasibility, BindingLimit, Limit, ServerInfeasibility
+from cutlayer.planner.explain import (
+    AccuracyInfeasibility,
+    Limit,
+    LimitSensitivity,
+    ServerInfeasibility,
+)
 from cutlayer.planner.plan import Plan, make_plan
 from cutlayer.report.plan import (
     MOST_DEVICES,
@@ -82,7 +87,7 @@ def test_a_codec_and_what_it_costs() -> None:
 
 
 def test_what_more_of_a_resource_brings(plan: Plan) -> None:
-    for row in plan.sensitivities:
+    for row in plan.resource_sensitivities:
         line = resource_line(row)
         names = {"server's compute": "server compute", "devices' compute": "device compute"}
         more = names.get(row.resource, "bandwidth")
@@ -101,7 +106,7 @@ def test_what_more_of_a_resource_brings(plan: Plan) -> None:
 )
 def test_what_a_limit_keeps_out(plan: Plan, limit: Limit, needed: float, words: str) -> None:
     assert plan.chosen is not None
-    line = limit_line(BindingLimit(limit, plan.chosen.decision, needed, 0.123))
+    line = limit_line(LimitSensitivity(limit, plan.chosen.decision, needed, 0.123))
     assert line.startswith(words)
     assert line.endswith("round 12.3 % shorter")
 

@@ -8,11 +8,11 @@ import pytest
 from planner.instances import instance, paper_like, rising
 
 from cutlayer.errors import ConfigError
+from cutlayer.planner.bandwidth import SolverStatus
 from cutlayer.planner.configuration import (
     ConfigurationProblem,
     ConfigurationSolution,
-    ConfigurationStatus,
-    solve,
+    solve_configuration,
 )
 from reproduction.algorithm2 import CorrectedAlgorithm2, PublishedAlgorithm2
 
@@ -26,15 +26,15 @@ def test_published_algorithm_2_runs_to_the_corner() -> None:
     chosen = found.chosen()
     # the slowest of all: deepest cut, most kept, most bits; and it calls that converged
     assert (chosen.cut, chosen.keep_ratio, chosen.bits) == (11, 0.5, 8)
-    assert found.status is ConfigurationStatus.CONVERGED and len(found.history) < 10
-    assert chosen.delay_s > 2 * solve(problem).chosen().delay_s
+    assert found.status is SolverStatus.CONVERGED and len(found.history) < 10
+    assert chosen.delay_s > 2 * solve_configuration(problem).chosen().delay_s
     assert all(each.choice == chosen for each in found.history)
 
 
 def test_published_algorithm_2_rewards_what_does_not_fit() -> None:
     problem = replace(paper_like(), limit_bytes=np.full(8, 9.5))
     found = PublishedAlgorithm2().solve(problem)
-    assert found.status is ConfigurationStatus.NOT_CONVERGED and len(found.history) == 60
+    assert found.status is SolverStatus.NOT_CONVERGED and len(found.history) == 60
     last = found.history[-1]
     assert last.choice.cut == 11 and not last.feasible
     # each step raises what breaks the limit
@@ -49,9 +49,9 @@ def test_mended_algorithm_2_finds_the_optimum() -> None:
     compared = 0
     for _ in range(25):
         problem = instance(rng, rising(rng), float(rng.uniform(0.35, 0.93)))
-        exact, found = solve(problem), CorrectedAlgorithm2().solve(problem)
+        exact, found = solve_configuration(problem), CorrectedAlgorithm2().solve(problem)
         if exact.choice is None:
-            assert found.status is not ConfigurationStatus.CONVERGED
+            assert found.status is not SolverStatus.CONVERGED
             continue
         compared += 1
         best_s = exact.choice.delay_s
@@ -65,9 +65,9 @@ def test_mended_algorithm_2_finds_the_optimum() -> None:
 
 def test_mended_algorithm_2_approaches_from_iteration_to_iteration() -> None:
     problem = paper_like()
-    best_s = solve(problem).chosen().delay_s
+    best_s = solve_configuration(problem).chosen().delay_s
     found = CorrectedAlgorithm2().solve(problem)
-    assert found.status is ConfigurationStatus.CONVERGED and len(found.history) < 10
+    assert found.status is SolverStatus.CONVERGED and len(found.history) < 10
     far = [abs(each.choice.delay_s - best_s) for each in found.history]
     assert far == sorted(far, reverse=True)
     # 1e-6 of accuracy is 5e-6 of keep ratio here, times 2e4 s x 0.2 a unit
@@ -81,15 +81,15 @@ def test_few_iterations_are_not_enough() -> None:
         CorrectedAlgorithm2(most_iterations=1),
     ):
         found = algorithm.solve(paper_like())
-        assert found.status is ConfigurationStatus.NOT_CONVERGED and len(found.history) == 1
+        assert found.status is SolverStatus.NOT_CONVERGED and len(found.history) == 1
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_no_cut_deep_or_calm_enough(solver: Solver) -> None:
     found = solver(replace(paper_like(), least_cut=12))
-    assert found.status is ConfigurationStatus.NO_CUT and "lower the least cut" in found.reason
-    assert solver(replace(paper_like(), most_busy=0.05)).status is ConfigurationStatus.NO_CUT
+    assert found.status is SolverStatus.NO_CUT and "lower the least cut" in found.reason
+    assert solver(replace(paper_like(), most_busy=0.05)).status is SolverStatus.NO_CUT
 
 
 def test_an_accuracy_that_no_setting_reaches() -> None:
-    assert CorrectedAlgorithm2().solve(paper_like(0.88)).status is ConfigurationStatus.NOT_CONVERGED
+    assert CorrectedAlgorithm2().solve(paper_like(0.88)).status is SolverStatus.NOT_CONVERGED

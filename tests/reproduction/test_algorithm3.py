@@ -9,7 +9,7 @@ from hypothesis import given
 from planner.problems import problem, problems, random_problem, with_rates
 
 from cutlayer.channel.shannon import ProportionalRates
-from cutlayer.planner.bandwidth import BandwidthStatus, LimitedBy, ShareProblem, solve_shares
+from cutlayer.planner.bandwidth import BandwidthProblem, LimitedBy, SolverStatus, solve_bandwidth
 from reproduction.algorithm3 import PublishedAlgorithm3, TrustRegionAlgorithm3
 
 PUBLISHED, TRUST_REGION = PublishedAlgorithm3(), TrustRegionAlgorithm3()
@@ -17,17 +17,17 @@ PUBLISHED, TRUST_REGION = PublishedAlgorithm3(), TrustRegionAlgorithm3()
 
 @given(problems())
 @at_most(25)
-def test_trust_region_finds_the_exact_deadline(any_problem: ShareProblem) -> None:
+def test_trust_region_finds_the_exact_deadline(any_problem: BandwidthProblem) -> None:
     found = TRUST_REGION.solve(any_problem)
-    assert found.status is BandwidthStatus.OPTIMAL
-    assert found.deadline_s == pytest.approx(solve_shares(any_problem).deadline_s, rel=1e-6)
+    assert found.status is SolverStatus.OPTIMAL
+    assert found.deadline_s == pytest.approx(solve_bandwidth(any_problem).deadline_s, rel=1e-6)
     assert found.shares.sum() <= 1 + 1e-15
 
 
 def test_trust_region_on_many_devices() -> None:
     any_problem = random_problem(np.random.default_rng(3), 300)
     found = TRUST_REGION.solve(any_problem)
-    assert found.status is BandwidthStatus.OPTIMAL
+    assert found.status is SolverStatus.OPTIMAL
     assert abs(found.gap) <= 1e-6
 
 
@@ -36,7 +36,7 @@ def test_both_are_newton_near_the_best() -> None:
     two = problem([1.0, 0.0], [1.0, 2.0])
     for solver in (PUBLISHED, TRUST_REGION):
         found = solver.solve(two)
-        assert found.status is BandwidthStatus.OPTIMAL
+        assert found.status is SolverStatus.OPTIMAL
         assert found.shares == pytest.approx([2**0.5 - 1, 2 - 2**0.5], rel=1e-9)
         # the error squares: 1e-1, 1e-2, 1e-4, 1e-8, 1e-16
         assert found.steps <= 6
@@ -47,7 +47,7 @@ def test_published_gives_a_device_nothing() -> None:
     # delays 1 / b and 10 + 1 / b do, at 6 + sqrt(26) seconds
     two = problem([0.0, 10.0], [1.0, 1.0])
     found = PUBLISHED.solve(two)
-    assert found.status is BandwidthStatus.ZERO_SHARE
+    assert found.status is SolverStatus.ZERO_SHARE
     assert found.deadline_s == np.inf
     assert found.gap == np.inf
     assert found.binding.tolist() == [0]
@@ -59,7 +59,7 @@ def test_published_gives_a_device_nothing() -> None:
 def test_published_fails_where_shares_differ_widely() -> None:
     failed = [
         PUBLISHED.solve(random_problem(np.random.default_rng(seed), 20)).status
-        is not BandwidthStatus.OPTIMAL
+        is not SolverStatus.OPTIMAL
         for seed in range(20)
     ]
     # bits over a factor of 100: shares differ far more than twofold
@@ -68,15 +68,15 @@ def test_published_fails_where_shares_differ_widely() -> None:
 
 def test_too_few_steps_are_said() -> None:
     two = problem([1.0, 0.0], [1.0, 2.0])
-    assert replace(PUBLISHED, most_steps=2).solve(two).status is BandwidthStatus.NO_CONVERGENCE
-    assert replace(TRUST_REGION, most_steps=2).solve(two).status is BandwidthStatus.NO_CONVERGENCE
+    assert replace(PUBLISHED, most_steps=2).solve(two).status is SolverStatus.NOT_CONVERGED
+    assert replace(TRUST_REGION, most_steps=2).solve(two).status is SolverStatus.NOT_CONVERGED
 
 
 def test_caps_below_the_band() -> None:
     capped = problem([0.0, 0.0], [1.0, 4.0], most=0.4)
-    assert PUBLISHED.solve(capped).status is BandwidthStatus.INFEASIBLE
+    assert PUBLISHED.solve(capped).status is SolverStatus.INFEASIBLE
     found = TRUST_REGION.solve(capped)
-    assert found.status is BandwidthStatus.OPTIMAL
+    assert found.status is SolverStatus.OPTIMAL
     assert found.deadline_s == pytest.approx(10.0, rel=1e-9)
     assert found.unused == pytest.approx(0.2, rel=1e-9)
 
@@ -85,7 +85,7 @@ def test_a_start_without_a_share() -> None:
     two = problem([0.0, 0.0], [1.0, 1.0])
     for solver in (PUBLISHED, TRUST_REGION):
         found = solver.solve(two, np.array([0.0, 1.0]))
-        assert (found.status, found.steps) == (BandwidthStatus.ZERO_SHARE, 0)
+        assert (found.status, found.steps) == (SolverStatus.ZERO_SHARE, 0)
 
 
 def test_idle_and_unserved_devices() -> None:
@@ -95,7 +95,7 @@ def test_idle_and_unserved_devices() -> None:
     )
     for solver in (PUBLISHED, TRUST_REGION):
         found = solver.solve(four)
-        assert found.status is BandwidthStatus.OPTIMAL
+        assert found.status is SolverStatus.OPTIMAL
         assert found.deadline_s == pytest.approx(5.0, rel=1e-9)
         assert (found.shares[0], found.shares[3]) == (0.0, 0.0)
         assert (found.idle.tolist(), found.unserved.tolist()) == ([0], [3])
@@ -104,5 +104,5 @@ def test_idle_and_unserved_devices() -> None:
 
 def test_an_idle_device_may_be_the_last() -> None:
     found = TRUST_REGION.solve(problem([9.0, 0.0, 0.0], [0.0, 2.0, 3.0]))
-    assert (found.status, found.deadline_s) == (BandwidthStatus.OPTIMAL, 9.0)
+    assert (found.status, found.deadline_s) == (SolverStatus.OPTIMAL, 9.0)
     assert found.limited_by is LimitedBy.FIXED

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.rounds.memory import PAPER
+from cutlayer.rounds.memory import PAPER_ACCOUNTING
 from cutlayer.rounds.parameters import vit_spec
 from cutlayer.rounds.schemes import SCHEMES, Phase
 from reproduction.evaluation import (
@@ -38,8 +38,8 @@ BAND = 5e6 * math.log2(1 + 10**1.7)
 ACTIVATION_BITS = 8 * 4 * 64 * 197 * 768
 MODEL = vit_spec(EVALUATION.dimensions)
 STEPS = 98
-FLOPS = PAPER.flops(MODEL, 5, EVALUATION.batch)
-TRAFFIC = PAPER.traffic(MODEL, 5, EVALUATION.batch)
+FLOPS = PAPER_ACCOUNTING.flops(MODEL, 5, EVALUATION.batch)
+TRAFFIC = PAPER_ACCOUNTING.traffic(MODEL, 5, EVALUATION.batch)
 DEVICE_S = (FLOPS.device_forward + FLOPS.device_backward) / 1.024e12
 SERVER_S = FLOPS.server / 3.072e12
 ADAPTER_BITS = 8 * TRAFFIC.adapter_bytes
@@ -77,7 +77,7 @@ def test_sl_is_its_closed_form() -> None:
 
 
 def test_fl_is_its_closed_form() -> None:
-    adapter_bits = 8 * PAPER.traffic(MODEL, 12, EVALUATION.batch).adapter_bytes
+    adapter_bits = 8 * PAPER_ACCOUNTING.traffic(MODEL, 12, EVALUATION.batch).adapter_bytes
     expected_s = STEPS * FLOPS.total / 1.024e12 + 9 * adapter_bits / BAND
     assert later_round_s("fl-lora") == pytest.approx(expected_s, rel=1e-12)
 

@@ -9,7 +9,7 @@ import pytest
 from report.drawn import assert_labels_apart
 
 from cutlayer.errors import CutlayerError
-from cutlayer.profiling.training import starts
+from cutlayer.profiling.training import job_starts
 from cutlayer.report.drawing import plain_style, save_figure
 from reproduction import fig14
 from reproduction.catalogue import Options
@@ -74,7 +74,7 @@ def test_more_rounds_are_tested_where_the_text_tells_of_them() -> None:
 
 
 def test_fewer_samples_are_a_part_of_more(options: Options) -> None:
-    few, many = (next(starts(fig14.config_of(options, n), [0])).setup for n in (16, 48))
+    few, many = (next(job_starts(fig14.config_of(options, n), [0])).setup for n in (16, 48))
     names = [{setup.train.where(i) for i in range(len(setup.train))} for setup in (few, many)]
     assert [len(each) for each in names] == [16, 48] and names[0] < names[1]
     assert [device.local_steps for device in many.devices] == [3] * 4

@@ -13,7 +13,7 @@ from report.drawn import assert_labels_apart
 
 from cutlayer.errors import CutlayerError
 from cutlayer.logs import lines_to
-from cutlayer.planner.accuracy import Fit, fit_cubic, terms
+from cutlayer.planner.accuracy import CubicFit, cubic_terms, fit_cubic
 from cutlayer.report.drawing import plain_style, save_figure
 from reproduction import fig4
 from reproduction.catalogue import Options
@@ -39,10 +39,10 @@ def seen(extra: float = 0.0) -> Seen:
     return Seen(whole, box, test_samples=400)
 
 
-def flat(*values: float) -> Fit:
+def flat(*values: float) -> CubicFit:
     """A surface of these coefficients, P1 first."""
     given_values = np.array([*values, *[0.0] * (10 - len(values))])
-    return Fit(given_values, np.zeros(1), np.zeros(1))
+    return CubicFit(given_values, np.zeros(1), np.zeros(1))
 
 
 def test_the_grid_is_that_of_fig7_and_a_box() -> None:
@@ -51,13 +51,13 @@ def test_the_grid_is_that_of_fig7_and_a_box() -> None:
 
 
 def test_the_terms_are_those_of_the_paper() -> None:
-    row = terms(np.array([0.5]), np.array([2.0]))[0]
+    row = cubic_terms(np.array([0.5]), np.array([2.0]))[0]
     assert row.tolist() == [1, 0.5, 2, 0.25, 4, 1, 0.125, 8, 0.5, 2]
 
 
 @given(coefficients)
 def test_a_cubic_is_found_again(wanted: np.ndarray) -> None:
-    values = terms(RHO, Q) @ wanted
+    values = cubic_terms(RHO, Q) @ wanted
     found = fit_cubic(RHO, Q, values)
     # the scaled terms have condition 800, values are below 1e4: 800 x 1e4 x 2e-16
     assert np.abs(found.residuals).max() <= 1e-7
@@ -166,7 +166,7 @@ def test_the_whole_figure_on_a_tiny_model(tmp_path: Path, options: Options) -> N
         (point.keep_ratio, point.bits) for point in BOX
     ]
     assert (whole["fit"], box["fit"]) == ("all points", "the box")
-    wanted = terms(RHO, Q) @ [float(box[f"P{number}"]) for number in range(1, 11)]
+    wanted = cubic_terms(RHO, Q) @ [float(box[f"P{number}"]) for number in range(1, 11)]
     # six digits of coefficients times terms up to 216, four digits of the fitted share
     assert [float(row["fitted_box"]) for row in rows] == pytest.approx(wanted, abs=5e-3)
     assert "quick" in made.setting and "ViT-B" in made.setting

@@ -11,7 +11,13 @@ from report.drawn import assert_labels_apart
 from cutlayer.codec.staged import paper
 from cutlayer.errors import CutlayerError
 from cutlayer.logs import lines_to
-from cutlayer.profiling.training import Start, follow, standard_error, starts, train
+from cutlayer.profiling.training import (
+    JobStart,
+    job_starts,
+    standard_error,
+    train_through,
+    training_curve,
+)
 from cutlayer.report.drawing import plain_style, save_figure
 from cutlayer.rounds.schemes import SCHEMES
 from reproduction import fig5
@@ -56,16 +62,17 @@ def verdicts(given: Seen) -> list[Verdict]:
     return both[:4]
 
 
-def start_of(options: Options, line: Line) -> Start:
+def start_of(options: Options, line: Line) -> JobStart:
     """The line's first seed, dealt unevenly."""
     config = fig5.config_of(options, DIRICHLET, line)
-    return next(starts(config, [0]))
+    return next(job_starts(config, [0]))
 
 
 def test_a_line_drawn_under_three_names_is_the_same_training(options: Options) -> None:
     assert PLAIN.scheme == SAME_ADAPTERS[0]
     curves = [
-        follow(start_of(options, replace(PLAIN, scheme=name)), range(9)) for name in SAME_ADAPTERS
+        training_curve(start_of(options, replace(PLAIN, scheme=name)), range(9))
+        for name in SAME_ADAPTERS
     ]
     assert len({(curve.accuracy, curve.loss) for curve in curves}) == 1
     assert curves[0].loss[-1] != curves[0].loss[0]
@@ -83,22 +90,22 @@ def test_each_line_has_its_scheme_and_codec(options: Options) -> None:
 def test_a_curve_ends_where_the_training_does(options: Options) -> None:
     start = start_of(options, SFT_PAPER)
     long = replace(start, rounds=3)
-    every, some = follow(long, range(4)), follow(long, [2])
+    every, some = training_curve(long, range(4)), training_curve(long, [2])
     assert (every.rounds, some.rounds) == ((0, 1, 2, 3), (0, 2, 3))
     assert some.loss == (every.loss[0], *every.loss[2:])
-    trained = train(long, start.setup.codecs)
+    trained = train_through(long, start.setup.codecs)
     assert (every.accuracy[-1], every.loss[-1]) == (trained.accuracy, trained.loss)
     assert (every.bits_up, every.bits_down) == (trained.bits_up, trained.bits_down)
 
 
 def test_whole_models_send_no_activations(options: Options) -> None:
-    assert math.isnan(follow(start_of(options, FL_FULL), []).bits_up)
+    assert math.isnan(training_curve(start_of(options, FL_FULL), []).bits_up)
 
 
 def test_a_curve_that_diverges_ends_in_nan(options: Options) -> None:
     start = start_of(options, SFT_PAPER)
     hot = replace(start, rounds=4, setup=replace(start.setup, learning_rate=1e30))
-    curve = follow(hot, range(5))
+    curve = training_curve(hot, range(5))
     assert math.isfinite(curve.accuracy[0]) and math.isnan(curve.accuracy[-1])
 
 

@@ -12,7 +12,7 @@ from cutlayer.codec.staged import paper
 from cutlayer.config.schema import SgdOptimizer
 from cutlayer.errors import CutlayerError
 from cutlayer.logs import lines_to
-from cutlayer.profiling.training import starts, train
+from cutlayer.profiling.training import job_starts, train_through
 from cutlayer.report.drawing import plain_style, save_figure
 from reproduction import fig7
 from reproduction.catalogue import Options
@@ -131,8 +131,8 @@ def test_the_same_picture_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_a_training_that_diverges_is_a_result(options: Options) -> None:
     config = config_of(options, fig7.QUICK_SIZE)
     hot = SgdOptimizer(learning_rate=1e12)
-    (start,) = starts(config.model_copy(update={"optimizer": hot}), [0])
-    trained = train(replace(start, rounds=3), codecs_of(CLAIMED))
+    (start,) = job_starts(config.model_copy(update={"optimizer": hot}), [0])
+    trained = train_through(replace(start, rounds=3), codecs_of(CLAIMED))
     assert math.isnan(trained.accuracy) and math.isnan(trained.bits_up)
 
 

@@ -10,7 +10,7 @@ from closed_form import RoundSeconds, round_delay_s
 from report.drawn import assert_labels_apart
 
 from cutlayer.errors import ConfigError
-from cutlayer.planner.configuration import ConfigurationStatus
+from cutlayer.planner.bandwidth import SolverStatus
 from cutlayer.report.drawing import plain_style
 from cutlayer.rounds.parameters import vit_spec
 from reproduction import fig9
@@ -74,7 +74,7 @@ def test_the_printed_algorithm_ends_at_the_slowest_configuration(cases: list[Cas
 
 def test_the_mended_algorithm_ends_at_the_optimum(cases: list[Case]) -> None:
     for case in cases:
-        assert case.corrected.status is ConfigurationStatus.CONVERGED
+        assert case.corrected.status is SolverStatus.CONVERGED
         end = case.corrected.chosen()
         assert (end.cut, end.bits) == (case.best.cut, case.best.bits) == (1, 3)
         # 1e-6 of accuracy is 4.7e-6 of keep ratio, which is 8.8e-7 of the compression ratio's 0.047
@@ -103,7 +103,7 @@ def test_verdicts_follow_from_what_was_seen(cases: list[Case]) -> None:
     assert claims[1].ours > 250 and claims[3].ours < 1e-3
     # an algorithm that stops too early, and shares that get worse
     one = cases[0]
-    early = replace(one.corrected, status=ConfigurationStatus.NOT_CONVERGED)
+    early = replace(one.corrected, status=SolverStatus.NOT_CONVERGED)
     worse = replace(one, corrected=early, deadlines_s=one.deadlines_s[::-1])
     turned = claims_of([worse, *cases[1:]])
     assert turned[2].verdict is turned[4].verdict is Verdict.NOT_REPRODUCED

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from cutlayer.channel.rates import LinkRates
-from cutlayer.rounds.memory import PAPER, PHYSICAL, Accounting
-from cutlayer.rounds.parameters import VIT_BASE, VIT_LARGE, Dimensions, vit_spec
+from cutlayer.rounds.memory import PAPER_ACCOUNTING, PHYSICAL_ACCOUNTING, Accounting
+from cutlayer.rounds.parameters import VIT_BASE, VIT_LARGE, VitDimensions, vit_spec
 from cutlayer.rounds.schemes import SCHEMES, Phase
 from cutlayer.rounds.simulate import simulate
-from cutlayer.rounds.work import DeviceRates, DeviceWork, Rules, Sharing, round_work
+from cutlayer.rounds.work import DeviceRates, DeviceWork, Sharing, SharingRules, round_work
 from cutlayer.spec import ActivationPolicy, MiniBatch, Trained
 from rounds.works import UNIT
 
@@ -18,7 +18,7 @@ BATCH = MiniBatch(64, 197)
 VIT = vit_spec(VIT_BASE)
 
 
-@pytest.mark.parametrize("accounting", [PAPER, PHYSICAL])
+@pytest.mark.parametrize("accounting", [PAPER_ACCOUNTING, PHYSICAL_ACCOUNTING])
 def test_the_amounts_of_a_split_scheme(accounting: Accounting) -> None:
     work = round_work(
         SCHEMES["sft"], VIT, 5, BATCH, 3, accounting, UNIT, compression_up=0.1, compression_down=0.2
@@ -36,65 +36,78 @@ def test_the_amounts_of_a_split_scheme(accounting: Accounting) -> None:
         assert work.amounts[phase].tolist() == [amount] * 3
     assert work.amounts[Phase.ADAPTER_UP].tolist() == [traffic.adapter_bytes]
     # the paper's model has the adapters in it
-    heard = traffic.model_bytes + (traffic.adapter_bytes if accounting is PHYSICAL else 0)
+    heard = traffic.model_bytes + (
+        traffic.adapter_bytes if accounting is PHYSICAL_ACCOUNTING else 0
+    )
     assert work.amounts[Phase.MODEL_DISTRIBUTION].tolist() == [heard]
 
 
 def test_whether_the_model_has_the_adapters_in_it_goes_with_the_traffic() -> None:
     """Not with the accounting's identity: a copy of one that counts other FLOPs sends as much."""
     copies = [
-        replace(PAPER, flops=PHYSICAL.flops),
-        replace(PAPER, traffic=PHYSICAL.traffic),
-        replace(PHYSICAL, traffic=PAPER.traffic),
+        replace(PAPER_ACCOUNTING, flops=PHYSICAL_ACCOUNTING.flops),
+        replace(PAPER_ACCOUNTING, traffic=PHYSICAL_ACCOUNTING.traffic),
+        replace(PHYSICAL_ACCOUNTING, traffic=PAPER_ACCOUNTING.traffic),
     ]
     heard = [
         round_work(SCHEMES["sft"], VIT, 5, BATCH, 1, each, UNIT).amounts[Phase.MODEL_DISTRIBUTION]
-        for each in (PAPER, PHYSICAL, *copies)
+        for each in (PAPER_ACCOUNTING, PHYSICAL_ACCOUNTING, *copies)
     ]
     paper, physical = heard[0], heard[1]
     assert [each.tolist() for each in heard[2:]] == [paper, physical, paper]
 
 
 def test_later_rounds_hear_the_adapters_alone() -> None:
-    work = round_work(SCHEMES["sft"], VIT, 5, BATCH, 1, PHYSICAL, UNIT, first_round=False)
-    adapters = PHYSICAL.traffic(VIT, 5, BATCH).adapter_bytes
+    work = round_work(
+        SCHEMES["sft"], VIT, 5, BATCH, 1, PHYSICAL_ACCOUNTING, UNIT, first_round=False
+    )
+    adapters = PHYSICAL_ACCOUNTING.traffic(VIT, 5, BATCH).adapter_bytes
     assert work.amounts[Phase.MODEL_DISTRIBUTION].tolist() == [adapters]
 
 
 def test_what_a_device_computes_twice_is_part_of_its_backward() -> None:
     work = [
         round_work(
-            SCHEMES["sft"], VIT, 5, BATCH, 1, PHYSICAL, UNIT, activation_memory=activation_memory
+            SCHEMES["sft"],
+            VIT,
+            5,
+            BATCH,
+            1,
+            PHYSICAL_ACCOUNTING,
+            UNIT,
+            activation_memory=activation_memory,
         )
         for activation_memory in (ActivationPolicy.KEEP, ActivationPolicy.RECOMPUTE)
     ]
     kept, again = (float(each.amounts[Phase.DEVICE_BACKWARD][0]) for each in work)
-    assert again == kept + PHYSICAL.flops(VIT, 5, BATCH).device_forward
+    assert again == kept + PHYSICAL_ACCOUNTING.flops(VIT, 5, BATCH).device_forward
 
 
 @pytest.mark.parametrize("name", ["sft-uncompressed", "splitlora", "splitlora-paper", "sl"])
 def test_a_scheme_without_compression_sends_everything(name: str) -> None:
-    work = round_work(SCHEMES[name], VIT, 5, BATCH, 1, PHYSICAL, UNIT, compression_up=0.1)
+    work = round_work(
+        SCHEMES[name], VIT, 5, BATCH, 1, PHYSICAL_ACCOUNTING, UNIT, compression_up=0.1
+    )
     assert work.amounts[Phase.ACTIVATION_UP].tolist() == [4 * 64 * 197 * 768]
 
 
 def test_devices_in_turn_are_handed_the_adapters() -> None:
-    work = round_work(SCHEMES["sl"], VIT, 5, BATCH, 1, PHYSICAL, UNIT)
-    traffic = PHYSICAL.traffic(VIT, 5, BATCH)
+    work = round_work(SCHEMES["sl"], VIT, 5, BATCH, 1, PHYSICAL_ACCOUNTING, UNIT)
+    traffic = PHYSICAL_ACCOUNTING.traffic(VIT, 5, BATCH)
     assert work.amounts[Phase.ADAPTER_DOWN].tolist() == [traffic.adapter_bytes]
     assert work.amounts[Phase.MODEL_DISTRIBUTION].tolist() == [traffic.model_bytes]
 
 
 def test_federated_devices_hold_the_whole_model() -> None:
-    flops = PHYSICAL.flops(VIT, 5, BATCH)
-    whole = PHYSICAL.traffic(VIT, VIT.blocks, BATCH)
-    lora = round_work(SCHEMES["fl-lora"], VIT, 5, BATCH, 2, PHYSICAL, UNIT)
+    flops = PHYSICAL_ACCOUNTING.flops(VIT, 5, BATCH)
+    whole = PHYSICAL_ACCOUNTING.traffic(VIT, VIT.blocks, BATCH)
+    lora = round_work(SCHEMES["fl-lora"], VIT, 5, BATCH, 2, PHYSICAL_ACCOUNTING, UNIT)
     local = (Phase.DEVICE_FORWARD, Phase.UPPER_COMPUTE, Phase.DEVICE_BACKWARD)
     # three sums of whole numbers below 2^53, exact
     assert sum(float(lora.amounts[phase][1]) for phase in local) == flops.total
     assert lora.amounts[Phase.ADAPTER_UP].tolist() == [whole.adapter_bytes]
-    full = round_work(SCHEMES["fl-full"], VIT, 5, BATCH, 2, PHYSICAL, UNIT)
-    weights = PHYSICAL.traffic(VIT, VIT.blocks, BATCH, Trained.WEIGHTS).adapter_bytes
+    full = round_work(SCHEMES["fl-full"], VIT, 5, BATCH, 2, PHYSICAL_ACCOUNTING, UNIT)
+    weights = PHYSICAL_ACCOUNTING.traffic(VIT, VIT.blocks, BATCH, Trained.WEIGHTS).adapter_bytes
     # the merged weights are the model: they are not heard twice
     assert full.amounts[Phase.MODEL_DISTRIBUTION].tolist() == [weights]
     assert full.amounts[Phase.ADAPTER_UP].tolist() == [weights]
@@ -102,12 +115,26 @@ def test_federated_devices_hold_the_whole_model() -> None:
 
 def test_micro_batches_divide_a_mini_batch_by_samples() -> None:
     work = round_work(
-        SCHEMES["sft-overlap"], VIT, 5, MiniBatch(5, 197), 2, PHYSICAL, UNIT, micro_batches=3
+        SCHEMES["sft-overlap"],
+        VIT,
+        5,
+        MiniBatch(5, 197),
+        2,
+        PHYSICAL_ACCOUNTING,
+        UNIT,
+        micro_batches=3,
     )
     sizes = work.amounts[Phase.ACTIVATION_UP] / (4 * 197 * 768)
     assert sizes == pytest.approx([2, 2, 1, 2, 2, 1], rel=1e-12)
     small = round_work(
-        SCHEMES["sft-overlap"], VIT, 5, MiniBatch(2, 197), 1, PHYSICAL, UNIT, micro_batches=4
+        SCHEMES["sft-overlap"],
+        VIT,
+        5,
+        MiniBatch(2, 197),
+        1,
+        PHYSICAL_ACCOUNTING,
+        UNIT,
+        micro_batches=4,
     )
     assert (small.amounts[Phase.DEVICE_FORWARD] > 0).tolist() == [True, True, False, False]
 
@@ -133,14 +160,22 @@ def test_minutes_of_the_evaluation_by_its_one_fitted_constant(name: str, minutes
     rates = _rates(1.0, 1.5e9 * 2048, 5e6, 1.0 if name == "sl" else 1 / 8)
     beta = 1 / 14.75
     work = round_work(
-        scheme, VIT, 5, BATCH, 307, PAPER, rates, compression_up=beta, compression_down=beta
+        scheme,
+        VIT,
+        5,
+        BATCH,
+        307,
+        PAPER_ACCOUNTING,
+        rates,
+        compression_up=beta,
+        compression_down=beta,
     )
     timeline = simulate(scheme, [work] * 8)
     assert timeline.delay_s / 60 == pytest.approx(minutes, rel=0.006)
 
 
-FULL_BAND = Rules(downlink=Sharing.IN_TURN)
-SHARED = Rules(uplink=Sharing.SHARED, downlink=Sharing.SHARED)
+FULL_BAND = SharingRules(downlink=Sharing.IN_TURN)
+SHARED = SharingRules(uplink=Sharing.SHARED, downlink=Sharing.SHARED)
 # model, server [TFLOPS], band [MHz], whether compressed: seconds a step, and percent saved by 2, 4
 # and 8 micro-batches, by the full band for each gradient in turn, that and 4 micro-batches, by
 # shared bands, and that with 4 micro-batches
@@ -155,7 +190,7 @@ OVERLAP = [
 
 @pytest.mark.parametrize(("model", "server", "band", "compressed", "step_s", "saved"), OVERLAP)
 def test_what_overlap_saves(
-    model: Dimensions,
+    model: VitDimensions,
     server: float,
     band: float,
     compressed: bool,
@@ -172,7 +207,7 @@ def test_what_overlap_saves(
     beta = 1 / 14.75 if compressed else 1.0
     spec = vit_spec(model)
 
-    def seconds(micro_batches: int, rules: Rules) -> float:
+    def seconds(micro_batches: int, rules: SharingRules) -> float:
         work = []
         for device in range(8):
             rates = _rates(0.5625 + 0.125 * device, server * 1e12, band * 1e6, 1 / 8)
@@ -182,7 +217,7 @@ def test_what_overlap_saves(
                 5,
                 BATCH,
                 31,
-                PAPER,
+                PAPER_ACCOUNTING,
                 rates,
                 compression_up=beta,
                 compression_down=beta,
@@ -191,9 +226,15 @@ def test_what_overlap_saves(
             work.append(_without_edges(whole))
         return simulate(SCHEMES["sft-overlap"], work, rules).delay_s / 31
 
-    base = seconds(1, Rules())
+    base = seconds(1, SharingRules())
     assert base == pytest.approx(step_s, rel=0.01)
-    cases = [(2, Rules()), (4, Rules()), (8, Rules()), (1, FULL_BAND), (4, FULL_BAND)]
+    cases = [
+        (2, SharingRules()),
+        (4, SharingRules()),
+        (8, SharingRules()),
+        (1, FULL_BAND),
+        (4, FULL_BAND),
+    ]
     cases += [(1, SHARED), (4, SHARED)]
     ours = [100 * (1 - seconds(*case) / base) for case in cases]
     assert ours == pytest.approx(saved, abs=2.0)

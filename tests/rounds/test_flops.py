@@ -7,7 +7,7 @@ import pytest
 
 from cutlayer.errors import ConfigError
 from cutlayer.rounds.costs import StepFlops, paper_flops, physical_flops, recomputed_flops
-from cutlayer.rounds.parameters import VIT_BASE, VIT_LARGE, Dimensions, vit_spec
+from cutlayer.rounds.parameters import VIT_BASE, VIT_LARGE, VitDimensions, vit_spec
 from cutlayer.spec import ActivationPolicy, MiniBatch, ModelSpec, Trained
 
 BATCH, CUT = 64, 5
@@ -34,7 +34,7 @@ def _in_giga(flops: StepFlops) -> list[float]:
     ],
 )
 def test_paper_count_as_printed(
-    dimensions: Dimensions, tokens: int, expected: tuple[float, ...]
+    dimensions: VitDimensions, tokens: int, expected: tuple[float, ...]
 ) -> None:
     flops = paper_flops(vit_spec(dimensions), CUT, MiniBatch(BATCH, tokens))
     # half a unit of the last printed digit
@@ -44,7 +44,7 @@ def test_paper_count_as_printed(
 def test_paper_count_from_the_formula() -> None:
     """With B = 2, N = 3, D = 4, K = 5, l = 1 of 3: a block 24*2*3*16 + 4*2*9*4 = 2592, the head
     2*2*3*4*5 = 240."""
-    small = Dimensions("small", blocks=3, width=4, heads=2, classes=5, rank=1)
+    small = VitDimensions("small", blocks=3, width=4, heads=2, classes=5, rank=1)
     flops = paper_flops(vit_spec(small), 1, MiniBatch(2, 3))
     assert flops == StepFlops(2592 + 240, 2 * 2832, 2 * 2592, 2 * (2 * 2592 + 240))
     assert flops.total == 2832 * 3 + 5184 + 10848
@@ -58,7 +58,7 @@ def test_paper_count_from_the_formula() -> None:
     ],
 )
 def test_physical_count_near_the_hand_count(
-    dimensions: Dimensions, expected: tuple[float, ...]
+    dimensions: VitDimensions, expected: tuple[float, ...]
 ) -> None:
     """The hand count had one adapter for query, key and value and kept the attention matrix.
 

@@ -6,7 +6,7 @@ import pytest
 
 from cutlayer.errors import ConfigError
 from cutlayer.rounds.memory import paper_memory
-from cutlayer.rounds.parameters import VIT_BASE, VIT_LARGE, Dimensions, vit_spec
+from cutlayer.rounds.parameters import VIT_BASE, VIT_LARGE, VitDimensions, vit_spec
 from cutlayer.spec import ActivationPolicy, MiniBatch, Trained
 from cutlayer.units import MIB
 
@@ -17,7 +17,7 @@ BATCH = MiniBatch(64, 197)
     ("dimensions", "block", "at_cut", "whole"),
     [(VIT_BASE, 539.6, 2716, 6494), (VIT_LARGE, 755.5, 3806, 18160)],
 )
-def test_values(dimensions: Dimensions, block: float, at_cut: float, whole: float) -> None:
+def test_values(dimensions: VitDimensions, block: float, at_cut: float, whole: float) -> None:
     """M_t and M^c(5), M^c(L) [MiB] with momentum; half a unit of the last digit."""
     spec = vit_spec(dimensions)
     one, two = (paper_memory(spec, cut, BATCH).total for cut in (1, 2))
@@ -33,7 +33,7 @@ def test_a_block_by_hand(slots: int, bytes_per_value: int) -> None:
 
     Outside the blocks 16*16 + 24 bytes.
     """
-    small = Dimensions("small", 3, 4, 2, rank=1, bytes_per_value=bytes_per_value)
+    small = VitDimensions("small", 3, 4, 2, rank=1, bytes_per_value=bytes_per_value)
     memory = paper_memory(vit_spec(small), 2, MiniBatch(2, 3), optimizer_slots=slots)
     assert memory.total == 280 + 2 * ((2 + slots) * bytes_per_value * 264 + 996)
     assert memory.gradients == 2 * bytes_per_value * 264

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from cutlayer.errors import ConfigError
 from cutlayer.rounds.parameters import (
-    LAYERS,
     VIT_BASE,
     VIT_LARGE,
-    Dimensions,
+    VIT_LAYERS,
+    VitDimensions,
     block_adapter_parameters,
     embedding_parameters,
     exact_block_parameters,
@@ -29,7 +29,7 @@ from cutlayer.rounds.parameters import (
     ],
 )
 def test_counts(
-    dimensions: Dimensions,
+    dimensions: VitDimensions,
     paper: int,
     exact: int,
     separate: int,
@@ -61,7 +61,7 @@ def test_parts_outside_the_blocks() -> None:
 
 
 @given(
-    adapted=st.sets(st.sampled_from(LAYERS)),
+    adapted=st.sets(st.sampled_from(VIT_LAYERS)),
     rank=st.integers(1, 64),
     blocks=st.integers(2, 30),
     heads=st.integers(1, 16),
@@ -69,8 +69,8 @@ def test_parts_outside_the_blocks() -> None:
 def test_only_adapted_layers_have_values(
     adapted: set[str], rank: int, blocks: int, heads: int
 ) -> None:
-    chosen = tuple(layer for layer in LAYERS if layer in adapted)
-    spec = vit_spec(Dimensions("any", blocks, 16 * heads, heads, rank=rank, adapted=chosen))
+    chosen = tuple(layer for layer in VIT_LAYERS if layer in adapted)
+    spec = vit_spec(VitDimensions("any", blocks, 16 * heads, heads, rank=rank, adapted=chosen))
     D = 16 * heads
     values = {"up": 5 * D, "down": 5 * D}
     assert spec.block_adapter_parameters == rank * sum(values.get(x, 2 * D) for x in chosen)

@@ -4,7 +4,7 @@ import pytest
 
 from cutlayer.rounds.schemes import SFT, SFT_OVERLAP, Phase
 from cutlayer.rounds.simulate import simulate
-from cutlayer.rounds.work import Duplex, Rules, Sharing
+from cutlayer.rounds.work import Duplex, Sharing, SharingRules
 from rounds.works import spans, work
 
 LOCAL = [1.0, 2.0, 1.0, 2.0, 1.0]
@@ -24,7 +24,9 @@ def test_two_micro_batches_by_hand() -> None:
 
 def test_half_duplex_lets_one_direction_wait() -> None:
     """The gradient that is ready at 4 waits for the second upload until 5."""
-    timeline = simulate(SFT_OVERLAP, [work(LOCAL, micro_batches=2)], Rules(duplex=Duplex.HALF))
+    timeline = simulate(
+        SFT_OVERLAP, [work(LOCAL, micro_batches=2)], SharingRules(duplex=Duplex.HALF)
+    )
     assert spans(timeline, Phase.GRADIENT_DOWN) == [(5.0, 7.0), (7.0, 9.0)]
     assert timeline.delay_s == 10.0
 
@@ -32,9 +34,9 @@ def test_half_duplex_lets_one_direction_wait() -> None:
 def test_a_shared_band_carries_one_devices_transfers_in_their_order() -> None:
     """Alone, a shared band is a band of its own: not two uploads at half speed."""
     device = work(LOCAL, micro_batches=2)
-    alone = simulate(SFT_OVERLAP, [device], Rules(1, Sharing.SHARED, Sharing.SHARED))
+    alone = simulate(SFT_OVERLAP, [device], SharingRules(1, Sharing.SHARED, Sharing.SHARED))
     assert spans(alone, Phase.ACTIVATION_UP) == [(1.0, 3.0), (3.0, 5.0)]
-    both = simulate(SFT_OVERLAP, [device, device], Rules(1, Sharing.SHARED, Sharing.SHARED))
+    both = simulate(SFT_OVERLAP, [device, device], SharingRules(1, Sharing.SHARED, Sharing.SHARED))
     # two devices at half speed each, twice
     assert spans(both, Phase.ACTIVATION_UP, 1) == [(1.0, 5.0), (5.0, 9.0)]
 

@@ -9,10 +9,10 @@ from examples import at_most
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.rounds.result import Event
+from cutlayer.rounds.result import TimelineEvent
 from cutlayer.rounds.schemes import SCHEMES, SFT, SFT_OVERLAP, SL, Phase, Place, Scheme, ServerOrder
 from cutlayer.rounds.simulate import simulate
-from cutlayer.rounds.work import DeviceWork, Duplex, Rules, Sharing, legs_of
+from cutlayer.rounds.work import DeviceWork, Duplex, Sharing, SharingRules, legs_of
 from rounds.works import LOCAL, UNIT, rules, work, works
 
 ANY_ORDER = [s for s in SCHEMES.values() if s.server is ServerOrder.ARRIVAL]
@@ -23,7 +23,7 @@ WAITS = {Phase.DEVICE_QUEUE, Phase.LINK_QUEUE, Phase.SERVER_QUEUE, Phase.BARRIER
 
 # rules and schemes are few, and a round is short: forty of each law meet them all
 few = at_most(40)
-Case = tuple[Scheme, list[DeviceWork], Rules]
+Case = tuple[Scheme, list[DeviceWork], SharingRules]
 
 
 @st.composite
@@ -56,7 +56,7 @@ def test_phases_sum_to_the_delay(case: Case) -> None:
 def test_a_micro_batch_is_in_one_place_at_a_time(case: Case) -> None:
     """Its events follow each other without a gap, from the start of its local step."""
     timeline = simulate(*case)
-    chains: dict[tuple, list[Event]] = defaultdict(list)
+    chains: dict[tuple, list[TimelineEvent]] = defaultdict(list)
     for event in timeline.events():
         chains[event.device, event.local_step, event.micro_batch].append(event)
     for (device, step, micro_batch), chain in chains.items():
@@ -99,20 +99,20 @@ def test_no_more_at_a_time_than_there_is_room_for(case: Case) -> None:
         for step in part
     }
     rules = timeline.rules
-    busy: dict[tuple, list[Event]] = defaultdict(list)
+    utilisation: dict[tuple, list[TimelineEvent]] = defaultdict(list)
     for event in timeline.events():
         place = places.get(event.phase)
         if place is Place.SERVER and timeline.scheme.server is ServerOrder.ARRIVAL:
-            busy["server", rules.server_workers, 0].append(event)
+            utilisation["server", rules.server_workers, 0].append(event)
         elif place is Place.DEVICE:
-            busy["device", 1, event.device].append(event)
+            utilisation["device", 1, event.device].append(event)
         elif place in (Place.UPLINK, Place.DOWNLINK):
             sharing = rules.uplink if place is Place.UPLINK else rules.downlink
             if sharing is not Sharing.SHARED:
                 name = "band" if rules.duplex is Duplex.HALF else place.value
                 own = event.device if sharing is Sharing.STATIC else -1
-                busy[name, 1, own].append(event)
-    for (_, room, _), events in busy.items():
+                utilisation[name, 1, own].append(event)
+    for (_, room, _), events in utilisation.items():
         changes = sorted(
             (time, change)
             for event in events
@@ -142,7 +142,7 @@ def test_no_more_in_flight_than_allowed(case: Case) -> None:
 @few
 @given(schemes, works(), rules)
 def test_a_round_takes_no_less_than_its_parts(
-    scheme: Scheme, devices: list[DeviceWork], rules: Rules
+    scheme: Scheme, devices: list[DeviceWork], rules: SharingRules
 ) -> None:
     """No less than any micro-batch's own chain, any device's computing, the server's work."""
     timeline = simulate(scheme, devices, rules)
@@ -160,8 +160,8 @@ def test_a_round_takes_no_less_than_its_parts(
             assert line.delay_s >= chains.sum() * least
         served += sum(table[n].sum() for n, place in enumerate(places) if place is Place.SERVER)
     assert timeline.delay_s >= served / rules.server_workers * least
-    busy = timeline.busy()
-    assert 0 <= busy.server <= 1 + 1e-12
+    utilisation = timeline.utilisation()
+    assert 0 <= utilisation.server <= 1 + 1e-12
 
 
 @few
@@ -186,7 +186,7 @@ def test_another_unit_of_time_scales_the_round(case: Case, power: int) -> None:
 
 @few
 @given(works(micro_batches=1), rules)
-def test_one_micro_batch_needs_no_pipeline(devices: list[DeviceWork], rules: Rules) -> None:
+def test_one_micro_batch_needs_no_pipeline(devices: list[DeviceWork], rules: SharingRules) -> None:
     """A pipelined scheme with one micro-batch is the same scheme without."""
     plain, piped = simulate(SFT, devices, rules), simulate(SFT_OVERLAP, devices, rules)
     assert list(plain.events()) == list(piped.events())
@@ -195,7 +195,7 @@ def test_one_micro_batch_needs_no_pipeline(devices: list[DeviceWork], rules: Rul
 @few
 @given(works(whole=True), rules)
 def test_one_chain_is_a_pipeline_with_one_in_flight(
-    devices: list[DeviceWork], rules: Rules
+    devices: list[DeviceWork], rules: SharingRules
 ) -> None:
     """Both ways to play a device agree: alone in the pipeline's place, and one after another."""
     device = devices[0]
@@ -215,17 +215,17 @@ def test_devices_in_turn_hear_the_broadcast_once() -> None:
     assert critical[Phase.SERVER_COMPUTE] == 2.0
     assert timeline.phase_seconds(1)[Phase.TURN] == 7.0
     # the band is each device's while it is its turn: 2 + 1 + 1 s down and up of two devices
-    assert timeline.busy().uplink == pytest.approx(4 / 16, rel=1e-12)
+    assert timeline.utilisation().uplink == pytest.approx(4 / 16, rel=1e-12)
 
 
 def test_static_shares_are_busy_on_average() -> None:
     """Two devices send 1 s up and 2 s down in 6 s each; the server works 2 of 7."""
     timeline = simulate(SFT, [work([1.0, 1.0, 1.0, 2.0, 1.0]) for _ in range(2)])
-    busy = timeline.busy()
+    utilisation = timeline.utilisation()
     assert timeline.delay_s == 7.0
-    assert busy.server == pytest.approx(2 / 7, rel=1e-12)
-    assert busy.uplink == pytest.approx(1 / 7, rel=1e-12)
-    assert busy.downlink == pytest.approx(2 / 7, rel=1e-12)
+    assert utilisation.server == pytest.approx(2 / 7, rel=1e-12)
+    assert utilisation.uplink == pytest.approx(1 / 7, rel=1e-12)
+    assert utilisation.downlink == pytest.approx(2 / 7, rel=1e-12)
 
 
 def test_local_phases_are_the_schemes() -> None:

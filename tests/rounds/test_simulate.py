@@ -22,7 +22,7 @@ from cutlayer.rounds.schemes import (
     Step,
 )
 from cutlayer.rounds.simulate import simulate
-from cutlayer.rounds.work import DeviceRates, DeviceWork, Duplex, Rules, Sharing
+from cutlayer.rounds.work import DeviceRates, DeviceWork, Duplex, Sharing, SharingRules
 from rounds.works import LOCAL, UNIT, spans, work, works
 
 STATIC, IN_TURN, SHARED = Sharing.STATIC, Sharing.IN_TURN, Sharing.SHARED
@@ -39,7 +39,7 @@ def test_alone_it_is_the_closed_form(
     closed = round_delay_s(RoundSeconds(distribution, *local, upload), steps)
     device = work(local, steps, distribution, upload)
     for name in ("sft", "sft-uncompressed", "sft-overlap", "splitlora-paper", "splitlora"):
-        timeline = simulate(SCHEMES[name], [device], Rules(1, sharing, sharing))
+        timeline = simulate(SCHEMES[name], [device], SharingRules(1, sharing, sharing))
         # sums of up to 102 terms in another order: 102 roundings of 2^-53 at the most; subnormal
         # sums round absolutely
         assert timeline.delay_s == pytest.approx(closed, rel=1e-12, abs=1e-300)
@@ -70,7 +70,7 @@ def test_rates_turn_amounts_into_seconds() -> None:
         Phase.DEVICE_BACKWARD: 3.0,
         Phase.ADAPTER_UP: 30.0,
     }
-    for rules in (Rules(1, IN_TURN, STATIC), Rules(1, SHARED, STATIC)):
+    for rules in (SharingRules(1, IN_TURN, STATIC), SharingRules(1, SHARED, STATIC)):
         whole = simulate(SFT, [device], rules).phase_seconds(0)
         # ten times the rate of the share up, the same down
         assert (whole[Phase.ACTIVATION_UP], whole[Phase.ADAPTER_UP]) == (1.0, 3.0)
@@ -98,26 +98,26 @@ def test_ties_go_to_the_lower_device() -> None:
 def test_two_workers_by_hand() -> None:
     """All at the server at 0 with 4, 3 and 2 s: the third gets the worker that is free at 3."""
     devices = [work([0.0, 0.0, s, 0.0, 0.0]) for s in (4.0, 3.0, 2.0)]
-    timeline = simulate(SFT, devices, Rules(server_workers=2))
+    timeline = simulate(SFT, devices, SharingRules(server_workers=2))
     assert spans(timeline, Phase.SERVER_COMPUTE) == [(0.0, 4.0), (0.0, 3.0), (3.0, 5.0)]
     # 9 s of work by two in 5 s
-    assert timeline.busy().server == pytest.approx(0.9, rel=1e-12)
+    assert timeline.utilisation().server == pytest.approx(0.9, rel=1e-12)
 
 
 def test_a_band_in_turn_by_hand() -> None:
     """Ready at 1, 1 and 2 with 3 s each: one after the other, the lower device first."""
     devices = [work([s, 3.0, 0.0, 0.0, 0.0]) for s in (1.0, 1.0, 2.0)]
-    timeline = simulate(SFT, devices, Rules(uplink=IN_TURN))
+    timeline = simulate(SFT, devices, SharingRules(uplink=IN_TURN))
     assert spans(timeline, Phase.ACTIVATION_UP) == [(1.0, 4.0), (4.0, 7.0), (7.0, 10.0)]
     assert spans(timeline, Phase.LINK_QUEUE) == [(1.0, 4.0), (2.0, 7.0)]
-    assert timeline.busy().uplink == pytest.approx(0.9, rel=1e-12)
+    assert timeline.utilisation().uplink == pytest.approx(0.9, rel=1e-12)
 
 
 def test_two_transfers_share_a_band_by_hand() -> None:
     """2 s of work each, from 0 and from 1: the first has 1 left at 1, at half speed until 3; the
     second has 1 left then and goes on alone."""
     devices = [work([s, 2.0, 0.0, 0.0, 0.0]) for s in (0.0, 1.0)]
-    timeline = simulate(SFT, devices, Rules(uplink=SHARED))
+    timeline = simulate(SFT, devices, SharingRules(uplink=SHARED))
     assert spans(timeline, Phase.ACTIVATION_UP) == [(0.0, 3.0), (1.0, 4.0)]
     assert timeline.phase_seconds(0)[Phase.LINK_QUEUE] == 0.0
 
@@ -125,16 +125,16 @@ def test_two_transfers_share_a_band_by_hand() -> None:
 def test_three_transfers_share_a_band_by_hand() -> None:
     """1, 2 and 3 s of work from 0: ends at 3 (a third each), 3 + 2 (half each), 5 + 1."""
     devices = [work([0.0, s, 0.0, 0.0, 0.0]) for s in (1.0, 2.0, 3.0)]
-    timeline = simulate(SFT, devices, Rules(uplink=SHARED))
+    timeline = simulate(SFT, devices, SharingRules(uplink=SHARED))
     assert spans(timeline, Phase.ACTIVATION_UP) == [(0.0, 3.0), (0.0, 5.0), (0.0, 6.0)]
-    assert timeline.busy().uplink == pytest.approx(1.0, rel=1e-12)
+    assert timeline.utilisation().uplink == pytest.approx(1.0, rel=1e-12)
 
 
 def test_half_duplex_in_turn_by_hand() -> None:
     """Device 0 sends until 2, device 1 until 4; device 0's gradient, ready at 3, waits for that."""
     devices = [work([0.0, 2.0, 1.0, 2.0, 0.0]) for _ in range(2)]
-    half = simulate(SFT, devices, Rules(1, IN_TURN, IN_TURN, Duplex.HALF))
-    full = simulate(SFT, devices, Rules(1, IN_TURN, IN_TURN))
+    half = simulate(SFT, devices, SharingRules(1, IN_TURN, IN_TURN, Duplex.HALF))
+    full = simulate(SFT, devices, SharingRules(1, IN_TURN, IN_TURN))
     assert spans(half, Phase.GRADIENT_DOWN) == [(4.0, 6.0), (6.0, 8.0)]
     assert spans(full, Phase.GRADIENT_DOWN) == [(3.0, 5.0), (5.0, 7.0)]
 
@@ -143,7 +143,7 @@ def test_half_duplex_shared_by_hand() -> None:
     """Device 0 sends 1 s from 0, device 1 1 s from 1, and at 1 device 0's gradient of 1 s joins:
     both end at 3."""
     devices = [work([float(n), 1.0, 0.0, 1.0, 0.0]) for n in range(2)]
-    timeline = simulate(SFT, devices, Rules(1, SHARED, SHARED, Duplex.HALF))
+    timeline = simulate(SFT, devices, SharingRules(1, SHARED, SHARED, Duplex.HALF))
     assert spans(timeline, Phase.GRADIENT_DOWN, 0) == [(1.0, 3.0)]
     assert spans(timeline, Phase.ACTIVATION_UP, 1) == [(1.0, 3.0)]
 
@@ -175,8 +175,8 @@ def test_together_by_hand() -> None:
 
 def test_together_two_workers_divide_the_work_but_not_a_mini_batch() -> None:
     equal = [work([0.0, 0.0, 3.0, 0.0, 0.0]) for _ in range(4)]
-    assert simulate(SPLITLORA_PAPER, equal, Rules(server_workers=2)).delay_s == 6.0
-    assert simulate(SPLITLORA_PAPER, equal, Rules(server_workers=9)).delay_s == 3.0
+    assert simulate(SPLITLORA_PAPER, equal, SharingRules(server_workers=2)).delay_s == 6.0
+    assert simulate(SPLITLORA_PAPER, equal, SharingRules(server_workers=9)).delay_s == 3.0
 
 
 @at_most(40)
@@ -214,7 +214,7 @@ def test_split_learning_is_the_sum_of_its_devices(
 ) -> None:
     """Broadcast, then each device's local steps and hand-over one after another; a broadcast that
     comes late delays its own device alone."""
-    timeline = simulate(SL, devices, Rules(1, sharing, sharing))
+    timeline = simulate(SL, devices, SharingRules(1, sharing, sharing))
     end = 0.0
     for number, device in enumerate(devices):
         heard = float(device.amounts[Phase.MODEL_DISTRIBUTION][0])

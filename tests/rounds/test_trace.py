@@ -9,10 +9,10 @@ from examples import at_most
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.rounds.result import Track, chrome_trace
+from cutlayer.rounds.result import _Track, chrome_trace
 from cutlayer.rounds.schemes import SCHEMES, SFT, Phase, ServerOrder
 from cutlayer.rounds.simulate import simulate
-from cutlayer.rounds.work import DeviceWork, Rules, Sharing
+from cutlayer.rounds.work import DeviceWork, Sharing, SharingRules
 from rounds.works import rules, work, works
 
 
@@ -42,7 +42,7 @@ def _check(text: str) -> list[dict[str, Any]]:
 @at_most(40)
 @given(works(), rules, st.sampled_from(sorted(SCHEMES)))
 def test_every_event_is_there_and_none_overlaps(
-    devices: list[DeviceWork], rules: Rules, name: str
+    devices: list[DeviceWork], rules: SharingRules, name: str
 ) -> None:
     scheme = SCHEMES[name]
     if scheme.server is not ServerOrder.ARRIVAL and max(w.micro_batches for w in devices) > 1:
@@ -50,7 +50,7 @@ def test_every_event_is_there_and_none_overlaps(
     timeline = simulate(scheme, devices, rules)
     slices = _check(chrome_trace(timeline))
     events = list(timeline.events())
-    mine = [record for record in slices if record["pid"] == Track.DEVICES]
+    mine = [record for record in slices if record["pid"] == _Track.DEVICES]
     assert [record["name"] for record in mine] == [event.phase for event in events]
     by_line = defaultdict(list)
     for record in slices:
@@ -67,7 +67,7 @@ def test_a_trace_by_hand() -> None:
     slices = _check(chrome_trace(timeline))
     waits = [record for record in slices if record["name"] == Phase.SERVER_QUEUE]
     assert [(w["ts"], w["dur"], w["args"]["device"]) for w in waits] == [(3.5e6, 1e6, 1)]
-    server = [record for record in slices if record["pid"] == Track.SERVER]
+    server = [record for record in slices if record["pid"] == _Track.SERVER]
     assert [(s["name"], s["ts"], s["tid"]) for s in server] == [
         ("device 0", 3.5e6, 0),
         ("device 1", 4.5e6, 0),
@@ -77,7 +77,9 @@ def test_a_trace_by_hand() -> None:
 
 
 def test_a_trace_of_some_devices() -> None:
-    timeline = simulate(SFT, [work([1.0] * 5) for _ in range(5)], Rules(uplink=Sharing.SHARED))
+    timeline = simulate(
+        SFT, [work([1.0] * 5) for _ in range(5)], SharingRules(uplink=Sharing.SHARED)
+    )
     slices = _check(chrome_trace(timeline, devices=[1, 4]))
     assert {record["args"]["device"] for record in slices} == {1, 4}
 
@@ -88,6 +90,6 @@ def test_micro_batches_that_overlap_have_a_line_each() -> None:
     names = [
         record["args"]["name"]
         for record in trace["traceEvents"]
-        if record["name"] == "thread_name" and record["pid"] == Track.DEVICES
+        if record["name"] == "thread_name" and record["pid"] == _Track.DEVICES
     ]
     assert names == ["device 0", "device 0, micro-batch 1", "device 0, micro-batch 2"]

@@ -6,7 +6,7 @@ import pytest
 
 from cutlayer.errors import ConfigError
 from cutlayer.rounds.costs import SchemeTraffic, paper_traffic, physical_traffic
-from cutlayer.rounds.parameters import VIT_BASE, VIT_LARGE, Dimensions, vit_spec
+from cutlayer.rounds.parameters import VIT_BASE, VIT_LARGE, VitDimensions, vit_spec
 from cutlayer.spec import MiniBatch, Trained
 
 BATCH = MiniBatch(64, 197)
@@ -21,7 +21,7 @@ MEGA = 1e6
     ],
 )
 def test_paper_bytes_as_printed(
-    dimensions: Dimensions, model: float, once: float, adapter: float, activation: float
+    dimensions: VitDimensions, model: float, once: float, adapter: float, activation: float
 ) -> None:
     """Half a unit of the last digit. `once`: with the embedding counted once, with biases and norms
     and one adapter for query, key and value, as a device really gets them."""
@@ -37,7 +37,7 @@ def test_paper_bytes_as_printed(
 
 def test_paper_bytes_from_the_formulas() -> None:
     """b = 4, l = 2, D = 4, r = 1, B = 2, N = 3; an embedding of (16*16*3 + 196 + 3) * 4 = 3868."""
-    small = vit_spec(Dimensions("small", blocks=3, width=4, heads=2, classes=5, rank=1))
+    small = vit_spec(VitDimensions("small", blocks=3, width=4, heads=2, classes=5, rank=1))
     expected = SchemeTraffic(
         model_bytes=4 * 2 * (18 * 4 + 12 * 16 + 3868),
         adapter_bytes=2 * 2 * 2 * 4 * 1,

@@ -6,7 +6,7 @@ import pytest
 from cutlayer.channel.rates import LinkRates
 from cutlayer.errors import ConfigError
 from cutlayer.rounds.schemes import SFT, SFT_OVERLAP, Place
-from cutlayer.rounds.work import DeviceRates, DeviceWork, Duplex, Rules, Sharing
+from cutlayer.rounds.work import DeviceRates, DeviceWork, Duplex, Sharing, SharingRules
 from rounds.works import UNIT, work
 
 RATES = DeviceRates(2.0, 4.0, LinkRates(16.0, 32.0, 64.0, 128.0, 256.0))
@@ -61,9 +61,9 @@ def test_counts_that_cannot_be(
 
 def test_rules_that_cannot_be() -> None:
     with pytest.raises(ConfigError, match="server_workers is 0"):
-        Rules(server_workers=0)
+        SharingRules(server_workers=0)
     with pytest.raises(ConfigError, match="both the same sharing"):
-        Rules(uplink=Sharing.SHARED, duplex=Duplex.HALF)
+        SharingRules(uplink=Sharing.SHARED, duplex=Duplex.HALF)
 
 
 def test_amounts_of_every_micro_batch() -> None:

@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import strategies as st
 
 from cutlayer.channel.rates import LinkRates
-from cutlayer.rounds.result import Event, RoundTimeline
+from cutlayer.rounds.result import RoundTimeline, TimelineEvent
 from cutlayer.rounds.schemes import SPLIT_STEP, Phase
-from cutlayer.rounds.work import DeviceRates, DeviceWork, Duplex, Rules, Sharing
+from cutlayer.rounds.work import DeviceRates, DeviceWork, Duplex, Sharing, SharingRules
 
 UNIT = DeviceRates(1.0, 1.0, LinkRates(8.0, 8.0, 8.0, 8.0, 8.0))
 LOCAL = tuple(step.phase for step in SPLIT_STEP)
@@ -33,7 +33,7 @@ def work(
     return DeviceWork(amounts, rates, steps, micro_batches, in_flight)
 
 
-def of(timeline: RoundTimeline, phase: Phase, device: int | None = None) -> list[Event]:
+def of(timeline: RoundTimeline, phase: Phase, device: int | None = None) -> list[TimelineEvent]:
     """The events of a phase, of one device or all, in the order of `events`."""
     return [
         event
@@ -48,7 +48,7 @@ def spans(timeline: RoundTimeline, phase: Phase, device: int | None = None) -> l
 
 
 RULES = [
-    Rules(workers, sharing, other, duplex)
+    SharingRules(workers, sharing, other, duplex)
     for workers in (1, 2)
     for sharing in Sharing
     for other in Sharing

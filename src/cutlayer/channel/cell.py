@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Float64
 
-from cutlayer.channel.fading import Purpose, generator
+from cutlayer.channel.fading import RandomStream, channel_generator
 from cutlayer.channel.shannon import check_bandwidth
 from cutlayer.errors import ConfigError
 
@@ -287,9 +287,9 @@ def drop_devices(
     devices = len(distances_m)
     if devices == 0:
         raise ConfigError("no distances: give one for each device")
-    drawn = generator(seed, Purpose.SIGHT).random(devices)
+    drawn = channel_generator(seed, RandomStream.SIGHT).random(devices)
     in_sight = drawn < los_probability(scenario, distances_m)
-    shadow = generator(seed, Purpose.SHADOWING).standard_normal(devices)
+    shadow = channel_generator(seed, RandomStream.SHADOWING).standard_normal(devices)
     loss = path_loss_db(scenario, distances_m, in_sight, radio.carrier_ghz, radio.device_height_m)
     loss = loss + shadowing_sigma_db(scenario, in_sight) * shadow
     up, down = (
@@ -315,6 +315,6 @@ def distances_in_cell(
         raise ConfigError(
             f"distances from {nearest_m} to {farthest_m} m: give 0 <= nearest < farthest"
         )
-    share = generator(seed, Purpose.DISTANCE).random(devices)
+    share = channel_generator(seed, RandomStream.DISTANCE).random(devices)
     # the area within d grows with d^2
     return np.asarray(np.sqrt(nearest_m**2 + share * (farthest_m**2 - nearest_m**2)))

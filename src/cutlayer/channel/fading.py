@@ -12,7 +12,7 @@ from jaxtyping import Complex128, Float, Float64
 from cutlayer.channel.rates import Channel
 from cutlayer.channel.shannon import (
     ConstantSnr,
-    Curves,
+    RateCurves,
     RateLaw,
     ShannonRates,
     check_bandwidth,
@@ -29,7 +29,7 @@ from cutlayer.errors import ConfigError
 _CHANNEL = int.from_bytes(b"chan")
 
 
-class Purpose(IntEnum):
+class RandomStream(IntEnum):
     """What is drawn."""
 
     UPLINK_FADING = 1
@@ -39,7 +39,7 @@ class Purpose(IntEnum):
     SHADOWING = 5
 
 
-def generator(seed: int, purpose: Purpose, index: int = 0) -> np.random.Generator:
+def channel_generator(seed: int, purpose: RandomStream, index: int = 0) -> np.random.Generator:
     """The stream of (seed, purpose, index). Raises ConfigError for a negative seed."""
     check_seed(seed)
     return np.random.default_rng([seed, _CHANNEL, int(purpose), index])
@@ -67,7 +67,7 @@ class Fading(ABC):
 
     @abstractmethod
     def gains(
-        self, round_number: int, devices: int, seed: int, purpose: Purpose
+        self, round_number: int, devices: int, seed: int, purpose: RandomStream
     ) -> Float64[np.ndarray, " device"]:
         """Each device's power gain (linear, mean 1) in round 1, 2, ...
 
@@ -82,7 +82,7 @@ class NoFading(Fading):
     """Gains of 1."""
 
     def gains(
-        self, round_number: int, devices: int, seed: int, purpose: Purpose
+        self, round_number: int, devices: int, seed: int, purpose: RandomStream
     ) -> Float64[np.ndarray, " device"]:
         """Ones."""
         _check(round_number, devices)
@@ -95,7 +95,7 @@ class Rayleigh(Fading):
     """|h|^2 with h ~ CN(0, 1), so exponential of mean 1: no line of sight, redrawn each round."""
 
     def gains(
-        self, round_number: int, devices: int, seed: int, purpose: Purpose
+        self, round_number: int, devices: int, seed: int, purpose: RandomStream
     ) -> Float64[np.ndarray, " device"]:
         """Independent from round to round."""
         _check(round_number, devices)
@@ -117,7 +117,7 @@ class Rician(Fading):
         _check_k(self.k_db)
 
     def gains(
-        self, round_number: int, devices: int, seed: int, purpose: Purpose
+        self, round_number: int, devices: int, seed: int, purpose: RandomStream
     ) -> Float64[np.ndarray, " device"]:
         """Independent from round to round."""
         _check(round_number, devices)
@@ -152,7 +152,7 @@ class GaussMarkov(Fading):
             _check_k(self.k_db)
 
     def gains(
-        self, round_number: int, devices: int, seed: int, purpose: Purpose
+        self, round_number: int, devices: int, seed: int, purpose: RandomStream
     ) -> Float64[np.ndarray, " device"]:
         """The same for the same round, in whatever order rounds are asked for."""
         _check(round_number, devices)
@@ -160,7 +160,7 @@ class GaussMarkov(Fading):
         return _power(self._amplitude(round_number, devices, seed, purpose), k)
 
     def _amplitude(
-        self, round_number: int, devices: int, seed: int, purpose: Purpose
+        self, round_number: int, devices: int, seed: int, purpose: RandomStream
     ) -> Complex128[np.ndarray, " device"]:
         span = _span(self.correlation)
         left = round_number - round_number % span
@@ -193,10 +193,10 @@ def _span(correlation: float) -> int:
 
 
 def _scatter(
-    devices: int, seed: int, purpose: Purpose, index: int
+    devices: int, seed: int, purpose: RandomStream, index: int
 ) -> Complex128[np.ndarray, " device"]:
     """CN(0, 1): two normals of variance 1/2 a device, devices one after another."""
-    parts = generator(seed, purpose, index).standard_normal((devices, 2))
+    parts = channel_generator(seed, purpose, index).standard_normal((devices, 2))
     return np.asarray((parts[:, 0] + 1j * parts[:, 1]) / math.sqrt(2.0))
 
 
@@ -263,11 +263,11 @@ class SnrChannel(Channel):
             check_snr(ratio_db)
         check_seed(self.seed)
 
-    def curves(self, round_number: int, start_s: float) -> Curves:
+    def curves(self, round_number: int, start_s: float) -> RateCurves:
         """One fade a round, whenever it begins."""
         return self._curves(*self.snr_db(round_number))
 
-    def mean_curves(self) -> Curves:
+    def mean_curves(self) -> RateCurves:
         """Those of the mean ratios, as without fading."""
         return self._curves(self.uplink_snr_db, self.downlink_snr_db)
 
@@ -280,18 +280,20 @@ class SnrChannel(Channel):
         self, round_number: int
     ) -> tuple[Float64[np.ndarray, " device"], Float64[np.ndarray, " device"]]:
         """Each device's ratio in a round [dB], uplink and downlink, over the whole band."""
-        up = self.fading.gains(round_number, self.devices, self.seed, Purpose.UPLINK_FADING)
+        up = self.fading.gains(round_number, self.devices, self.seed, RandomStream.UPLINK_FADING)
         down = (
             up
             if self.reciprocal
-            else self.fading.gains(round_number, self.devices, self.seed, Purpose.DOWNLINK_FADING)
+            else self.fading.gains(
+                round_number, self.devices, self.seed, RandomStream.DOWNLINK_FADING
+            )
         )
         return self.uplink_snr_db + _db(up), self.downlink_snr_db + _db(down)
 
     def _curves(
         self, up_db: Float[np.ndarray, " device"], down_db: Float[np.ndarray, " device"]
-    ) -> Curves:
-        return Curves(
+    ) -> RateCurves:
+        return RateCurves(
             ShannonRates(self.uplink_law, self.bandwidth_hz, up_db),
             ShannonRates(self.downlink_law, self.bandwidth_hz, down_db),
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cutlayer.channel.shannon import Curves
+from cutlayer.channel.shannon import RateCurves
 from cutlayer.errors import ConfigError
 
 # Shares of the band: one positive number a device, at most the band together.
@@ -61,7 +61,7 @@ class Channel(ABC):
     """The radio between the devices and the server: rates are constant within a round."""
 
     @abstractmethod
-    def curves(self, round_number: int, start_s: float) -> Curves:
+    def curves(self, round_number: int, start_s: float) -> RateCurves:
         """Each device's rate by its share, in round 1, 2, ... that begins at `start_s`.
 
         The same arguments give the same curves, so a resumed run sees the channel that it would
@@ -69,7 +69,7 @@ class Channel(ABC):
         """
 
     @abstractmethod
-    def mean_curves(self) -> Curves:
+    def mean_curves(self) -> RateCurves:
         """The same for the mean of all rounds: what is decided once is decided on it."""
 
     @property
@@ -92,7 +92,7 @@ class Channel(ABC):
 
 
 def link_rates(
-    curves: Curves, shares: Sequence[float], devices: Sequence[int] | None = None
+    curves: RateCurves, shares: Sequence[float], devices: Sequence[int] | None = None
 ) -> tuple[LinkRates, ...]:
     """What each device, or each of some, sees on its share of a band with these curves."""
     share, band = np.asarray(shares, dtype=np.float64), np.ones(len(shares))

@@ -214,7 +214,7 @@ class ShannonRates(RateCurve):
 
 @final
 @dataclass(frozen=True)
-class Scaled(RateCurve):
+class ScaledRates(RateCurve):
     """Another curve's rates, so many times: a wider band at the same ratios."""
 
     curve: RateCurve
@@ -234,12 +234,12 @@ class Scaled(RateCurve):
 
 
 @dataclass(frozen=True)
-class Curves:
+class RateCurves:
     """Both directions of a round."""
 
     uplink: RateCurve
     downlink: RateCurve
 
-    def times(self, factor: float) -> "Curves":
+    def times(self, factor: float) -> "RateCurves":
         """With rates so many times as high."""
-        return Curves(Scaled(self.uplink, factor), Scaled(self.downlink, factor))
+        return RateCurves(ScaledRates(self.uplink, factor), ScaledRates(self.downlink, factor))

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from cutlayer.channel.rates import Channel
-from cutlayer.channel.shannon import Curves, ProportionalRates
+from cutlayer.channel.shannon import ProportionalRates, RateCurves
 from cutlayer.errors import ConfigError
 from cutlayer.units import BITS_PER_BYTE
 
@@ -116,18 +116,18 @@ class TraceChannel(Channel):
         # the window is checked where it is used; here so that a run does not begin with a wrong one
         self.uplink[0].mean_bit_per_s(0.0, self.window_s)
 
-    def curves(self, round_number: int, start_s: float) -> Curves:
+    def curves(self, round_number: int, start_s: float) -> RateCurves:
         """By the clock alone: the round's number says nothing.
 
         Raises ConfigError for a start before 0.
         """
-        return Curves(
+        return RateCurves(
             _mean(self.uplink, start_s, self.window_s), _mean(self.downlink, start_s, self.window_s)
         )
 
-    def mean_curves(self) -> Curves:
+    def mean_curves(self) -> RateCurves:
         """Each trace's mean over its whole length."""
-        return Curves(_mean(self.uplink), _mean(self.downlink))
+        return RateCurves(_mean(self.uplink), _mean(self.downlink))
 
     @property
     def devices(self) -> int:

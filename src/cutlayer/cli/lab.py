@@ -47,12 +47,12 @@ def run(arguments: argparse.Namespace) -> int:
     check(config)
     # torch and matplotlib take seconds to import: not for --help or a mistake
     with loading("lab", "train,net"):
-        from cutlayer.lab.lab import comparison_table, run_lab, verdict, write_comparison
+        from cutlayer.lab.lab import comparison_table, comparison_verdict, run_lab, write_comparison
     ended = run_lab(config, arguments.output, on_loopback=arguments.loopback)
     console = Console(file=sys.stdout)
     console.print(comparison_table(ended.comparison))
     console.print(ended.where, markup=False, soft_wrap=True)
-    console.print(verdict(ended.comparison), markup=False)
+    console.print(comparison_verdict(ended.comparison), markup=False)
     for path in write_comparison(ended.comparison, ended.directory):
         console.print(str(path), markup=False, soft_wrap=True)
     return 0

@@ -16,7 +16,7 @@ from cutlayer.cli.settings import add_settings, given_settings, refuse_settings_
 from cutlayer.config.read import read_config
 from cutlayer.errors import ConfigError
 from cutlayer.jobs.check import check, check_file
-from cutlayer.profiling.grid import GRID, MOST_BITS, QUICK_GRID
+from cutlayer.profiling.grid import FULL_GRID, MOST_BITS, QUICK_GRID
 
 _QUICK = {"training.rounds": "1", "training.local_steps": "2", "data.test_samples": "64"}
 _SEEDS = 3
@@ -32,13 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--keep-ratios",
         type=numbers_of(float),
         metavar="R,R,...",
-        help=f"parts of values that paper and paper-rans keep ({_listed(GRID.keep_ratios)})",
+        help=f"parts of values that paper and paper-rans keep ({_listed(FULL_GRID.keep_ratios)})",
     )
     parser.add_argument(
         "--bits",
         type=numbers_of(int),
         metavar="Q,Q,...",
-        help=f"bits of their levels, 1 to {MOST_BITS} ({_listed(GRID.bits)})",
+        help=f"bits of their levels, 1 to {MOST_BITS} ({_listed(FULL_GRID.bits)})",
     )
     parser.add_argument("--seeds", type=whole_number, help=f"seeds of each training run ({_SEEDS})")
     parser.add_argument(
@@ -73,15 +73,20 @@ def run(arguments: argparse.Namespace) -> int:
         from rich.console import Console
 
         from cutlayer.planner.profile import profile_text
-        from cutlayer.profiling.measure import ProfilePlan, fit_lines, measure, profile_table
+        from cutlayer.profiling.measure import (
+            ProfilePlan,
+            fit_lines,
+            measure_profile,
+            profile_table,
+        )
         from cutlayer.train.files import write_text
-    usual = QUICK_GRID if arguments.quick else GRID
+    usual = QUICK_GRID if arguments.quick else FULL_GRID
     keep_ratios = arguments.keep_ratios or usual.keep_ratios
     grid = replace(usual, keep_ratios=keep_ratios, bits=arguments.bits or usual.bits)
     seeds = arguments.seeds or (1 if arguments.quick else _SEEDS)
     plan = ProfilePlan(config, grid, seeds, arguments.workers, _command(arguments, overrides))
     log = output.with_name(f"{output.stem}.trainings.jsonl")
-    profile = measure(plan, log)
+    profile = measure_profile(plan, log)
     write_text(output, profile_text(profile))
     Console(file=sys.stdout).print(profile_table(profile))
     for line in fit_lines(profile):

@@ -73,9 +73,9 @@ from cutlayer.config.schema import (
 )
 from cutlayer.data.partition import BatchPlan
 from cutlayer.errors import ConfigError
-from cutlayer.planner.allocation import Fixed, Shares, even
+from cutlayer.planner.allocation import FixedAllocation, Shares, even_allocation
 from cutlayer.rounds.schemes import Scheme, ServerOrder
-from cutlayer.rounds.work import Duplex, Rules, Sharing
+from cutlayer.rounds.work import Duplex, Sharing, SharingRules
 from cutlayer.spec import Device, Task
 from cutlayer.units import MIB
 
@@ -199,11 +199,11 @@ def _entropy(section: StagesSection) -> EntropyCoder:
 _SHARING = {"static": Sharing.STATIC, "in-turn": Sharing.IN_TURN, "shared": Sharing.SHARED}
 
 
-def make_rules(config: Config) -> Rules:
+def make_rules(config: Config) -> SharingRules:
     """How the timeline shares links and server. Raises ConfigError where they exclude each
     other."""
     link = config.link
-    return Rules(
+    return SharingRules(
         server_workers=config.server.workers,
         uplink=_SHARING[link.uplink],
         downlink=_SHARING[link.downlink],
@@ -359,7 +359,7 @@ def _spread(spread: float, device: int, count: int) -> float:
 # Knows which settings exclude each other; imports no torch.
 
 
-def fixed_shares(config: Config, devices: int) -> Fixed:
+def fixed_shares(config: Config, devices: int) -> FixedAllocation:
     """The shares that the configuration gives, else even ones; the channel checks that they fit.
 
     Raises ConfigError for another number of them than of devices, or where the planner's shares
@@ -378,13 +378,13 @@ def fixed_shares(config: Config, devices: int) -> Fixed:
                 f" {link.uplink} and link.downlink {link.downlink} each transfer has all of the"
                 " bandwidth: set one of them to static, or planner to even"
             )
-        return Fixed(planner.shares)
+        return FixedAllocation(planner.shares)
     if not isinstance(planner, EvenPlanner) and link.uplink != "static":
         raise ConfigError(
             f"planner {planner.name} allocates the bandwidth, but with link.uplink {link.uplink}"
             " each transfer has all of it: set link.uplink to static, or planner to even"
         )
-    return even(devices)
+    return even_allocation(devices)
 
 
 def most_shares(section: PlannerSection, devices: int) -> Shares:

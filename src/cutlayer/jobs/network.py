@@ -14,7 +14,7 @@ from uuid import uuid4
 import numpy as np
 import torch
 
-from cutlayer.channel.shannon import Curves, ProportionalRates
+from cutlayer.channel.shannon import ProportionalRates, RateCurves
 from cutlayer.config.codec import NoCodec
 from cutlayer.config.schema import Config, NetSection
 from cutlayer.errors import ConfigError
@@ -262,12 +262,12 @@ def _terms(job: Job, directory: RunDirectory, part: PartFile, tokens: int) -> tu
     )
 
 
-def _band(config: Config) -> Curves | None:
+def _band(config: Config) -> RateCurves | None:
     """The rates that devices are held to, by their shares; None: they are not held to any."""
     ways = config.net.uplink_bit_s, config.net.downlink_bit_s
     if None in ways:
         return None
-    return Curves(*(ProportionalRates(np.full(config.devices.count, rate)) for rate in ways))
+    return RateCurves(*(ProportionalRates(np.full(config.devices.count, rate)) for rate in ways))
 
 
 def _controller(job: Job, state: RunState, adapter_bytes: int) -> Controller:

@@ -115,7 +115,7 @@ def _local_steps(config: Config) -> tuple[int, ...]:
     if each == 0:
         raise ConfigError(f"data.train_samples {samples} are too few for {count} devices")
     dealt = (each + (n < more) for n in range(count))
-    return tuple(training.local_epochs * -(-held // training.batch_size) for held in dealt)
+    return tuple(training.local_epochs * -(-samples // training.batch_size) for samples in dealt)
 
 
 _MOST_DEVICES, _MOST_STEPS = 100_000, 10_000
@@ -198,10 +198,10 @@ def _as_given(
     scheme, training = SCHEMES[config.scheme.name], config.training
     count, parts = len(workload.devices), count_micro_batches(training, scheme)
     in_flight = min(training.in_flight or parts, parts) if scheme.pipelined else 1
-    held = MiniBatchPolicy(ActivationPolicy(config.devices.activation_memory), parts, in_flight)
+    policy = MiniBatchPolicy(ActivationPolicy(config.devices.activation_memory), parts, in_flight)
     shares = fixed_shares(config, count).value
     cuts = (config.model.cut if scheme.splits else 1,) * count
-    decision = Decision(scheme, cuts, codec, held, workload.rules, shares)
+    decision = Decision(scheme, cuts, codec, policy, workload.rules, shares)
     if config.planner.name in ("static", "two-timescale"):
         return with_best_shares(workload, limits, decision, workload.channel.mean_curves())
     return decision
@@ -268,17 +268,17 @@ def planned_config(planned: Planned) -> Config:
 
 
 def _decided(config: Config, decision: Decision) -> dict[str, dict[str, Any]]:
-    held, codec = decision.held, decision.codec
+    policy, codec = decision.policy, decision.codec
     changes = not (isinstance(config.channel, SnrSection) and config.channel.fading.name == "none")
     shares = "two-timescale" if changes else "static"
     whole = {"levels": round(codec.settings["levels"])} if "levels" in codec.settings else {}
     sections: dict[str, dict[str, Any]] = {
         "scheme": {"name": decision.scheme.name},
         "training": {
-            "micro_batches": held.micro_batches,
-            "in_flight": held.in_flight if decision.scheme.pipelined else None,
+            "micro_batches": policy.micro_batches,
+            "in_flight": policy.in_flight if decision.scheme.pipelined else None,
         },
-        "devices": {"activation_memory": held.activation_memory.value},
+        "devices": {"activation_memory": policy.activation_memory.value},
         "link": {"downlink": decision.rules.downlink.value.replace(" ", "-")},
         "planner": {"name": shares if config.link.uplink == "static" else "even"},
     }

@@ -60,9 +60,9 @@ from cutlayer.model.optimizer import AdamW, Optimizer, Sgd
 from cutlayer.model.peft_format import save_adapter
 from cutlayer.planner.allocation import (
     Allocation,
-    Fixed,
-    Random,
-    TwoTimescale,
+    FixedAllocation,
+    RandomAllocation,
+    TwoTimescaleAllocation,
     best_shares,
 )
 from cutlayer.report.run_page import write_report
@@ -96,12 +96,12 @@ def make_allocation(config: Config, setup: Setup) -> Allocation:
         case EvenPlanner() | FixedPlanner():
             return setup.allocation
         case RandomPlanner():
-            return Random(devices, config.seed)
+            return RandomAllocation(devices, config.seed)
         case StaticPlanner():
             mean, most = setup.channel.mean_curves(), most_shares(section, devices)
-            return Fixed(best_shares(expected_round(setup), mean, setup.rules, most))
+            return FixedAllocation(best_shares(expected_round(setup), mean, setup.rules, most))
         case TwoTimescalePlanner():
-            return TwoTimescale(setup.rules, most_shares(section, devices))
+            return TwoTimescaleAllocation(setup.rules, most_shares(section, devices))
 
 
 _LOG = logging.getLogger(__name__)
@@ -318,7 +318,7 @@ def make_adapter(section: AdapterSection, task: Task) -> AdapterSpec:
     )
 
 
-def _network(config: Config) -> tuple[tuple[Device, ...], Channel, Fixed]:
+def _network(config: Config) -> tuple[tuple[Device, ...], Channel, FixedAllocation]:
     """The devices, their channel and their shares of it; that they cannot be is found here."""
     devices = make_devices(config.devices)
     channel, shares = make_channel(config, devices), fixed_shares(config, len(devices))

@@ -14,7 +14,7 @@ from cutlayer.report.vocabulary import PHASES, WAITS
 CALIBRATED = "calibrated in round 1"
 _QUEUE = "timeline"
 _LINK = "channel and codec"
-ROUND = "round"
+_ROUND = "round"
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class LabComparison:
         return difference is not None and abs(difference) <= tolerance
 
 
-def compare(
+def compare_rounds(
     predicted: Mapping[str, Any],
     measured: Sequence[Mapping[str, Any]],
     calibrated: Collection[str],
@@ -71,7 +71,7 @@ def compare(
         if expected.get(name, 0.0) > 0 or own_s > 0
     )
     delay_s = median(record["delay_s"] for record in measured)
-    whole = PhaseComparison(ROUND, predicted["delay_s"], delay_s, "all of it")
+    whole = PhaseComparison(_ROUND, predicted["delay_s"], delay_s, "all of it")
     return LabComparison(phases, whole, tuple(record["round"] for record in measured))
 
 

@@ -18,14 +18,21 @@ from pathlib import Path
 
 from cutlayer.channel.rates import LinkRates
 from cutlayer.errors import RunError
-from cutlayer.lab.network import LabNetwork, Words, deleting, inside, lab_name, orphans
+from cutlayer.lab.network import (
+    Command,
+    LabNetwork,
+    deleting_namespace,
+    in_namespace,
+    lab_name,
+    orphaned_names,
+)
 
 # A lab's folder, and those that labs which were killed have left.
 #
 # Knows files and who is alive; no network.
 
 
-def another(process: int) -> bool:
+def is_another_process(process: int) -> bool:
     """Whether that is another process, and alive: what has this one's number already, another one
     with it has left."""
     if process == os.getpid():
@@ -48,7 +55,7 @@ def lab_folder() -> Iterator[Path]:
 
 def delete_folders(root: Path, alive: Callable[[int], bool]) -> list[str]:
     """Delete the folders that labs which were killed have left in `root`; their names."""
-    names = orphans((path.name for path in root.iterdir()), alive)
+    names = orphaned_names((path.name for path in root.iterdir()), alive)
     for name in names:
         # another user's stays
         shutil.rmtree(root / name, ignore_errors=True)
@@ -58,7 +65,7 @@ def delete_folders(root: Path, alive: Callable[[int], bool]) -> list[str]:
 _LOG = logging.getLogger(__name__)
 
 # runs a command and gives what it prints; raises NoNamespacesError
-Run = Callable[[Words], str]
+RunCommand = Callable[[Command], str]
 
 _TOOLS = ("ip", "tc")
 # where they are, whatever the user's PATH says
@@ -79,8 +86,8 @@ class Environment:
     need not. `title`: all that in a line."""
 
     title: str
-    server: Words
-    devices: tuple[Words, ...]
+    server: Command
+    devices: tuple[Command, ...]
     listen: str
     hosts: tuple[str, ...]
     shaped: bool
@@ -94,15 +101,15 @@ def loopback(devices: int, why: str) -> Environment:
 
 
 @contextmanager
-def namespaces(links: Sequence[LinkRates]) -> Iterator[Environment]:
+def network_namespaces(links: Sequence[LinkRates]) -> Iterator[Environment]:
     """A namespace for the server and each device, deleted at the end.
 
     Raises NoNamespacesError if they cannot be made.
     """
-    lacking = lacking_for_namespaces(sys.platform, os.geteuid(), _which)
+    lacking = why_no_namespaces(sys.platform, os.geteuid(), _which)
     if lacking is not None:
         raise NoNamespacesError(lacking)
-    left = delete_orphans(run_command, another)
+    left = delete_orphans(run_command, is_another_process)
     if left:
         _LOG.info(f"deleted what a lab that was killed has left: {', '.join(left)}")
     network = LabNetwork(os.getpid(), links)
@@ -111,8 +118,8 @@ def namespaces(links: Sequence[LinkRates]) -> Iterator[Environment]:
             run_command(words)
         yield Environment(
             title="over links shaped by tc, with a network namespace for each device",
-            server=_command(inside(network.server)),
-            devices=tuple(_command(inside(network.device(n))) for n in range(len(links))),
+            server=_command(in_namespace(network.server)),
+            devices=tuple(_command(in_namespace(network.device(n))) for n in range(len(links))),
             listen=_ANY_ADDRESS,
             hosts=tuple(network.server_host(n) for n in range(len(links))),
             shaped=True,
@@ -121,9 +128,7 @@ def namespaces(links: Sequence[LinkRates]) -> Iterator[Environment]:
         _delete(network.namespaces(), run_command)
 
 
-def lacking_for_namespaces(
-    platform: str, user: int, which: Callable[[str], str | None]
-) -> str | None:
+def why_no_namespaces(platform: str, user: int, which: Callable[[str], str | None]) -> str | None:
     """Why this machine, or this user, has no namespaces; None: nothing is known against them."""
     if platform != "linux":
         return f"they are Linux's, this is {platform}"
@@ -133,16 +138,16 @@ def lacking_for_namespaces(
     return f"{' and '.join(absent)} of iproute2 not found" if absent else None
 
 
-def delete_orphans(run: Run, alive: Callable[[int], bool]) -> list[str]:
+def delete_orphans(run: RunCommand, alive: Callable[[int], bool]) -> list[str]:
     """Delete the namespaces that labs which were killed have left; their names. Raises what `run`
     does."""
     listed = run(("ip", "netns", "list")).splitlines()
-    names = orphans((line.split()[0] for line in listed if line.strip()), alive)
+    names = orphaned_names((line.split()[0] for line in listed if line.strip()), alive)
     _delete(names, run)
     return names
 
 
-def run_command(words: Words) -> str:
+def run_command(words: Command) -> str:
     """What a command prints. Raises NoNamespacesError, with what it says, if it fails."""
     try:
         done = subprocess.run(
@@ -156,7 +161,7 @@ def run_command(words: Words) -> str:
     return done.stdout
 
 
-def _delete(names: Sequence[str], run: Run) -> None:
+def _delete(names: Sequence[str], run: RunCommand) -> None:
     """Each of them that there is, and the processes in it first: they would keep its links."""
     for name in names:
         # one that was never made
@@ -164,10 +169,10 @@ def _delete(names: Sequence[str], run: Run) -> None:
             for process in run(("ip", "netns", "pids", name)).split():
                 with suppress(ProcessLookupError):
                     os.kill(int(process), signal.SIGKILL)
-            run(deleting(name))
+            run(deleting_namespace(name))
 
 
-def _command(words: Words) -> Words:
+def _command(words: Command) -> Command:
     """With the tool's path."""
     return (_which(words[0]) or words[0], *words[1:])
 

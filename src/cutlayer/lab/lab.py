@@ -24,19 +24,19 @@ from cutlayer.errors import ConfigError, RunError
 from cutlayer.jobs.network import check_net
 from cutlayer.jobs.overview import overview
 from cutlayer.jobs.train import Job, prepare, use_threads
-from cutlayer.lab.comparison import LabComparison, PhaseComparison, compare
+from cutlayer.lab.comparison import LabComparison, PhaseComparison, compare_rounds
 from cutlayer.lab.environment import (
     Environment,
     NoNamespacesError,
-    another,
     delete_folders,
+    is_another_process,
     lab_folder,
     loopback,
-    namespaces,
+    network_namespaces,
 )
-from cutlayer.lab.run import Play, Processes, StopSignals, play, whole_lines
+from cutlayer.lab.run import LabProcesses, LabSetup, StopSignals, run_processes, whole_json_lines
 from cutlayer.logs import Heartbeat, so_far
-from cutlayer.planner.allocation import Fixed
+from cutlayer.planner.allocation import FixedAllocation
 from cutlayer.report.drawing import (
     OURS,
     Series,
@@ -51,7 +51,7 @@ from cutlayer.report.vocabulary import OTHER_COLOUR
 from cutlayer.rounds.result import RoundTimeline
 from cutlayer.rounds.schemes import Phase, Scheme
 from cutlayer.rounds.simulate import simulate
-from cutlayer.rounds.work import DeviceRates, DeviceWork, Rules
+from cutlayer.rounds.work import DeviceRates, DeviceWork, SharingRules
 from cutlayer.train.records import UNOBSERVED, lines_of_round
 from cutlayer.train.round import expected_work
 from cutlayer.train.state import Setup
@@ -71,18 +71,18 @@ Seconds = Mapping[Phase, float]
 _UNIT = 1.0
 
 
-def unicast(links: Sequence[LinkRates]) -> tuple[LinkRates, ...]:
+def unicast_links(links: Sequence[LinkRates]) -> tuple[LinkRates, ...]:
     """The channel's rates with a link of its own for each device: what a radio broadcasts on the
     whole band goes to each on its share."""
     return tuple(replace(link, broadcast_bit_per_s=link.downlink_bit_per_s) for link in links)
 
 
-def computing(scheme: Scheme) -> tuple[Phase, ...]:
+def computing_phases(scheme: Scheme) -> tuple[Phase, ...]:
     """The phases whose seconds are calibrated."""
     return tuple(step.phase for step in scheme.local if not step.sends)
 
 
-def calibrate(
+def calibrated_seconds(
     scheme: Scheme, trace: Sequence[Mapping[str, Any]], devices: int
 ) -> tuple[Seconds, ...]:
     """Each device's mean seconds of a micro-batch, by phase that computes, in one round's trace.
@@ -107,11 +107,12 @@ def calibrate(
         return float(np.mean(seconds[device, phase]))
 
     return tuple(
-        {phase: mean(device, phase) for phase in computing(scheme)} for device in range(devices)
+        {phase: mean(device, phase) for phase in computing_phases(scheme)}
+        for device in range(devices)
     )
 
 
-def predict(
+def predicted_round(
     setup: Setup, links: Sequence[LinkRates], compute_s: Sequence[Seconds]
 ) -> RoundTimeline:
     """A round after the first over `links`, with each device's seconds of computing."""
@@ -163,9 +164,11 @@ def run_lab(config: Config, output: Path, *, on_loopback: bool) -> LabRun:
         stop = stack.enter_context(StopSignals())
         ground = stack.enter_context(_ground(links, on_loopback))
         folder = stack.enter_context(_folder())
-        processes = stack.enter_context(Processes(folder))
+        processes = stack.enter_context(LabProcesses(folder))
         with stop.heeded():
-            directory = play(Play(job, links, shares, ground, folder, output), processes)
+            directory = run_processes(
+                LabSetup(job, links, shares, ground, folder, output), processes
+            )
     return LabRun(directory, _compared(job, links, directory), ground.title)
 
 
@@ -181,19 +184,19 @@ def check_lab(job: Job) -> tuple[tuple[LinkRates, ...], tuple[float, ...]]:
             f"training.rounds is {job.config.training.rounds}: the lab's first round calibrates, so"
             " it needs 2 or more"
         )
-    if setup.rules != Rules():
+    if setup.rules != SharingRules():
         raise ConfigError(
             "the lab gives each device a link of its own to one server: set link.uplink and"
             " link.downlink to static, link.duplex to full, server.workers to 1"
         )
-    if not isinstance(setup.allocation, Fixed):
+    if not isinstance(setup.allocation, FixedAllocation):
         raise ConfigError(
             f"planner {job.config.planner.name} allocates the bandwidth anew each round, the lab's"
             " links keep their rates: set planner to even or static"
         )
     check_net(job)
     shares = setup.allocation.value
-    return unicast(setup.channel.rates(1, 0.0, shares)), shares
+    return unicast_links(setup.channel.rates(1, 0.0, shares)), shares
 
 
 @contextmanager
@@ -204,7 +207,7 @@ def _ground(links: Sequence[LinkRates], on_loopback: bool) -> Iterator[Environme
             ground = loopback(len(links), "asked for")
         else:
             try:
-                ground = stack.enter_context(namespaces(links))
+                ground = stack.enter_context(network_namespaces(links))
             except NoNamespacesError as error:
                 ground = loopback(len(links), f"no network namespaces, {error}")
         _LOG.info(ground.title)
@@ -213,7 +216,7 @@ def _ground(links: Sequence[LinkRates], on_loopback: bool) -> Iterator[Environme
 
 @contextmanager
 def _folder() -> Iterator[Path]:
-    left = delete_folders(Path(tempfile.gettempdir()), another)
+    left = delete_folders(Path(tempfile.gettempdir()), is_another_process)
     if left:
         _LOG.info(f"deleted what a lab that was killed has left: {', '.join(left)}")
     with lab_folder() as folder:
@@ -224,7 +227,7 @@ def _compared(job: Job, links: Sequence[LinkRates], directory: Path) -> LabCompa
     scheme = job.setup.scheme
     trace = lines_of_round(directory / "trace.jsonl", _CALIBRATION)
     first = [json.loads(line) for line in trace if line.endswith("\n")]
-    timeline = predict(job.setup, links, calibrate(scheme, first, len(links)))
+    timeline = predicted_round(job.setup, links, calibrated_seconds(scheme, first, len(links)))
     predicted = {
         "delay_s": timeline.delay_s,
         "delay_by_phase_s": {
@@ -233,7 +236,7 @@ def _compared(job: Job, links: Sequence[LinkRates], directory: Path) -> LabCompa
     }
     measured = [
         record
-        for record in whole_lines(directory / "rounds.jsonl")
+        for record in whole_json_lines(directory / "rounds.jsonl")
         if record["round"] > _CALIBRATION and UNOBSERVED not in record["delay_by_phase_s"]
     ]
     if not measured:
@@ -241,7 +244,7 @@ def _compared(job: Job, links: Sequence[LinkRates], directory: Path) -> LabCompa
             f"no round of {directory} after the first was seen from end to end: a device had to be"
             " started again, or its link broke; run the lab again"
         )
-    return compare(predicted, measured, computing(scheme))
+    return compare_rounds(predicted, measured, computing_phases(scheme))
 
 
 # What a lab prints and writes: the comparison as a table, as CSV, and as a picture.
@@ -271,7 +274,7 @@ def comparison_table(comparison: LabComparison) -> Table:
     return table
 
 
-def verdict(comparison: LabComparison) -> str:
+def comparison_verdict(comparison: LabComparison) -> str:
     """Whether the round is as long as predicted, in a sentence."""
     line = comparison.round
     word = "within" if comparison.within(TOLERANCE) else "not within"
@@ -303,7 +306,9 @@ def comparison_figure(comparison: LabComparison) -> Figure:
         Series("measured", [line.measured_s for line in lines], OURS, digits=2),
     ]
     draw_bars(axes, [line.label for line in lines], series, "seconds")
-    legend_and_title(figure, [axes], f"{verdict(comparison)}; median of {rounds_text(comparison)}")
+    legend_and_title(
+        figure, [axes], f"{comparison_verdict(comparison)}; median of {rounds_text(comparison)}"
+    )
     return figure
 
 

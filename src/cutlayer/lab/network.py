@@ -20,7 +20,7 @@ def lab_name(owner: int, what: str) -> str:
     return f"{_LAB}-{owner}-{what}"
 
 
-def orphans(names: Iterable[str], alive: Callable[[int], bool]) -> list[str]:
+def orphaned_names(names: Iterable[str], alive: Callable[[int], bool]) -> list[str]:
     """Those that labs have made whose process is not `alive`."""
     found = ((name, _NAME.fullmatch(name)) for name in names)
     return [name for name, own in found if own is not None and not alive(int(own[1]))]
@@ -92,7 +92,7 @@ def payload_filter(payload_bit_s: float) -> TokenBucketFilter:
 # every lab, and with the namespaces all is gone.
 
 
-Words = tuple[str, ...]
+Command = tuple[str, ...]
 
 # the device's end of its link; the server's have numbers
 _DEVICE_END = "uplink"
@@ -123,7 +123,7 @@ class LabNetwork:
         """The server's address on the link of a device."""
         return _address(number, 1)
 
-    def building(self) -> Iterator[Words]:
+    def building(self) -> Iterator[Command]:
         """What makes the network, in this order."""
         for namespace in self.namespaces():
             yield ("ip", "netns", "add", namespace)
@@ -131,7 +131,7 @@ class LabNetwork:
         for number, link in enumerate(self.links):
             yield from self._laying(number, link)
 
-    def _laying(self, number: int, link: LinkRates) -> Iterator[Words]:
+    def _laying(self, number: int, link: LinkRates) -> Iterator[Command]:
         server, device, end = self.server, self.device(number), f"downlink{number}"
         pair = ("type", "veth", "peer", "name", _DEVICE_END, "netns", device)
         yield ("ip", "link", "add", end, "netns", server, *pair)
@@ -139,17 +139,17 @@ class LabNetwork:
         yield from _plugging(device, _DEVICE_END, _address(number, 2), link.uplink_bit_per_s)
 
 
-def inside(namespace: str) -> Words:
+def in_namespace(namespace: str) -> Command:
     """What goes before a command that is to run in a namespace."""
     return ("ip", "netns", "exec", namespace)
 
 
-def deleting(namespace: str) -> Words:
+def deleting_namespace(namespace: str) -> Command:
     """What takes a namespace away, with its ends of links."""
     return ("ip", "netns", "del", namespace)
 
 
-def _plugging(namespace: str, end: str, address: str, payload_bit_s: float) -> Iterator[Words]:
+def _plugging(namespace: str, end: str, address: str, payload_bit_s: float) -> Iterator[Command]:
     yield ("ip", "-n", namespace, "addr", "add", f"{address}/30", "dev", end)
     yield ("ip", "-n", namespace, "link", "set", "dev", end, "up")
     shaping = payload_filter(payload_bit_s).words()

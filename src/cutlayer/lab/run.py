@@ -64,7 +64,7 @@ class LabProcess:
 
 
 @final
-class Processes:
+class LabProcesses:
     """Processes with logs in `folder` and one OpenMP thread each; as a context, stopped at its
     end."""
 
@@ -72,7 +72,7 @@ class Processes:
         self._folder = folder
         self._started: list[LabProcess] = []
 
-    def __enter__(self) -> "Processes":
+    def __enter__(self) -> "LabProcesses":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -218,7 +218,7 @@ class StopSignals:
 _TABLE = "train.jsonl"
 
 
-def write_samples(folder: Path, prepared: PreparedData, device: int) -> Path:
+def write_device_samples(folder: Path, prepared: PreparedData, device: int) -> Path:
     """Write the samples of one device into a new `folder`.
 
     Raises DataError for images of several sizes, and for a language model: its samples are blocks
@@ -265,7 +265,7 @@ _SAME_RATE = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
-class Play:
+class LabSetup:
     """What is run: a job, each device's link and share of the band, the ground, a folder for keys,
     samples and logs, and where the run's directory is made."""
 
@@ -277,11 +277,11 @@ class Play:
     output: Path
 
 
-def play(run: Play, processes: Processes) -> Path:
+def run_processes(run: LabSetup, processes: LabProcesses) -> Path:
     """Run it to its end; the run's directory. Raises RunError for a process that fails."""
     (run.folder / "lab.yaml").write_text(config_yaml(served_config(run)), encoding="utf-8")
     for device, link in enumerate(run.links):
-        write_samples(_data(run, device), run.job.prepared, device)
+        write_device_samples(_data(run, device), run.job.prepared, device)
         count = len(run.job.prepared.parts[device])
         _LOG.info(f"{_name(device)}: {_rates(link)}, {count} samples")
     keys = init_keys(run.folder / "keys", time.time())
@@ -305,7 +305,7 @@ def play(run: Play, processes: Processes) -> Path:
     return directory
 
 
-def served_config(run: Play) -> Config:
+def served_config(run: LabSetup) -> Config:
     """The server's: the devices in their order, and rates to pace to where the links have none.
 
     Raises ConfigError for links that pacing cannot stand in for.
@@ -320,13 +320,13 @@ def served_config(run: Play) -> Config:
     return run.job.config.model_copy(update={"net": net})
 
 
-def whole_lines(path: Path) -> list[dict[str, Any]]:
+def whole_json_lines(path: Path) -> list[dict[str, Any]]:
     """The JSON lines of a file that may be written to meanwhile."""
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-def _band(way: str, run: Play, rates_bit_s: Sequence[float]) -> float:
+def _band(way: str, run: LabSetup, rates_bit_s: Sequence[float]) -> float:
     """The one rate of which the devices' rates are their shares."""
     bands = [rate / share for rate, share in zip(rates_bit_s, run.shares, strict=True)]
     if max(bands) - min(bands) > _SAME_RATE * max(bands):
@@ -338,13 +338,13 @@ def _band(way: str, run: Play, rates_bit_s: Sequence[float]) -> float:
     return bands[0]
 
 
-def _serve(run: Play) -> tuple[str, ...]:
+def _serve(run: LabSetup) -> tuple[str, ...]:
     doors = ("--listen", f"{run.ground.listen}:0", "--operators", "127.0.0.1:0")
     places = ("--keys", str(run.folder / "keys"), "--output", str(run.output))
     return cutlayer_command("serve", str(run.folder / "lab.yaml"), *doors, *places)
 
 
-def _join(run: Play, device: int, port: int) -> tuple[str, ...]:
+def _join(run: LabSetup, device: int, port: int) -> tuple[str, ...]:
     identity = ("--identity", str(run.folder / _name(device) / "identity"), "--token", "-")
     own = ("--data", str(_data(run, device)), "--threads", "1")
     return cutlayer_command("join", f"{run.ground.hosts[device]}:{port}", *own, *identity)
@@ -355,11 +355,11 @@ def _name(device: int) -> str:
     return f"device-{device}"
 
 
-def _data(run: Play, device: int) -> Path:
+def _data(run: LabSetup, device: int) -> Path:
     return run.folder / _name(device) / "data"
 
 
-def _said(processes: Processes, process: LabProcess, pattern: str) -> str:
+def _said(processes: LabProcesses, process: LabProcess, pattern: str) -> str:
     """The first group of `pattern` in what a process logs, once it does."""
     found: list[str] = []
 
@@ -385,7 +385,7 @@ class _Following:
     def look(self) -> bool:
         """Tell what is new; whether the server has ended."""
         ended = self._server.popen.poll() is not None
-        for record in whole_lines(self._path)[self._told + 1 :]:
+        for record in whole_json_lines(self._path)[self._told + 1 :]:
             self._told = record["round"]
             delay = format_seconds(record["delay_s"])
             _LOG.info(f"round {self._told} of {self._rounds}: measured round {delay}")

@@ -16,7 +16,7 @@ from cutlayer.planner.profile import Profile
 
 
 @dataclass(frozen=True)
-class Box:
+class SettingsBox:
     """Keep ratios and bits from the least to the most, ends included.
 
     `bits` is q of levels = 2^q - 1, and need not be whole. Raises ConfigError unless
@@ -61,7 +61,7 @@ class AccuracySurface(ABC):
 
     @property
     @abstractmethod
-    def box(self) -> Box:
+    def box(self) -> SettingsBox:
         """Where it was sampled."""
 
     @abstractmethod
@@ -77,7 +77,7 @@ class AccuracySurface(ABC):
 
 
 # both send the same tensors, in more or fewer bytes
-CODECS = ("paper-rans", "paper")
+GRID_CODECS = ("paper-rans", "paper")
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,10 +95,10 @@ class ProfileSamples:
     variance: Float64[np.ndarray, " point"]
 
     @property
-    def box(self) -> Box:
+    def box(self) -> SettingsBox:
         """The smallest that holds every point."""
         rho, q = self.keep_ratio, self.bits
-        return Box(
+        return SettingsBox(
             (float(rho.min()), float(rho.max())),
             (float(q.min()), float(q.max())),
         )
@@ -118,16 +118,16 @@ class ProfileSamples:
 def samples_of(profile: Profile) -> ProfileSamples:
     """What the profile says of the published codec. Raises ConfigError: nothing.
 
-    Both of `CODECS` at one setting are one training, counted once: they decode to equal tensors.
+    Both of `GRID_CODECS` at one setting are one training run: they decode to equal tensors.
     """
     measured: dict[tuple[float, float], list[float]] = {}
-    for point in profile.of(*CODECS):
+    for point in profile.of(*GRID_CODECS):
         place = point.settings["keep_ratio"], float(np.log2(point.settings["levels"] + 1))
         measured.setdefault(place, list(point.accuracies))
     if not measured:
         raise ConfigError(
             f"the profile of {profile.model} on {profile.data} has no point of"
-            f" {' or '.join(CODECS)}, so no accuracy by keep ratio and bits; profile again"
+            f" {' or '.join(GRID_CODECS)}, so no accuracy by keep ratio and bits; profile again"
         )
     keep_ratio, bits = np.array(list(measured), dtype=np.float64).T
     each = [np.array(accuracies) for accuracies in measured.values()]
@@ -146,11 +146,11 @@ def samples_of(profile: Profile) -> ProfileSamples:
 # `monotone` for one that does not.
 
 
-COEFFICIENTS = 10
+CUBIC_COEFFICIENTS = 10
 
 
 @dataclass(frozen=True, eq=False)
-class Fit:
+class CubicFit:
     """(35) through measured points, and how well it goes through them.
 
     `coefficients` are P_1 to P_10; `residuals` are measured less fitted, `left_out` the same for
@@ -165,7 +165,7 @@ class Fit:
         self, keep_ratio: Float[np.ndarray, " point"], bits: Float[np.ndarray, " point"]
     ) -> Float[np.ndarray, " point"]:
         """The fitted value at each point."""
-        return np.asarray(terms(keep_ratio, bits) @ self.coefficients)
+        return np.asarray(cubic_terms(keep_ratio, bits) @ self.coefficients)
 
     @property
     def mean_square(self) -> float:
@@ -184,10 +184,10 @@ class CubicSurface(AccuracySurface):
     """(35) where it was fitted. `coefficients` are P_1 to P_10. Source: SFT eq. (35)."""
 
     coefficients: Float[np.ndarray, "10"]
-    sampled: Box
+    sampled: SettingsBox
 
     @property
-    def box(self) -> Box:
+    def box(self) -> SettingsBox:
         """See `AccuracySurface.box`."""
         return self.sampled
 
@@ -196,10 +196,10 @@ class CubicSurface(AccuracySurface):
     ) -> Float64[np.ndarray, "*point"]:
         """See `AccuracySurface.at`."""
         self.sampled.check(keep_ratio, bits)
-        return np.asarray(terms(keep_ratio, bits) @ self.coefficients)
+        return np.asarray(cubic_terms(keep_ratio, bits) @ self.coefficients)
 
 
-def terms(
+def cubic_terms(
     keep_ratio: Float[np.ndarray, "*point"], bits: Float[np.ndarray, "*point"]
 ) -> Float[np.ndarray, "*point 10"]:
     """1, rho, q, rho^2, q^2, rho q, rho^3, q^3, rho^2 q, rho q^2. Source: SFT eq. (35).
@@ -217,13 +217,13 @@ def fit_cubic(
     keep_ratio: Float[np.ndarray, " point"],
     bits: Float[np.ndarray, " point"],
     values: Float[np.ndarray, " point"],
-) -> Fit:
+) -> CubicFit:
     """The least-squares coefficients. Points of NaN values are left aside; their residuals are NaN.
 
     A point that alone decides a coefficient (leverage 1) says nothing when left out: infinity.
     """
     known = np.isfinite(values)
-    matrix = terms(keep_ratio, bits)
+    matrix = cubic_terms(keep_ratio, bits)
     # columns differ by factors of hundreds: scaled, the rank is told from rounding
     scale = np.abs(matrix).max(axis=0)
     scaled = matrix[known] / scale
@@ -234,7 +234,7 @@ def fit_cubic(
     residuals = values - matrix @ coefficients
     free = 1 - leverage
     left_out = np.divide(residuals, free, out=np.full_like(residuals, np.inf), where=~(free < 1e-9))
-    return Fit(coefficients, residuals, left_out)
+    return CubicFit(coefficients, residuals, left_out)
 
 
 # A surface that never predicts worse for more kept or more bits.
@@ -261,9 +261,9 @@ class MonotoneSurface(AccuracySurface):
     values: Float64[np.ndarray, "keep_ratio bits"]
 
     @property
-    def box(self) -> Box:
+    def box(self) -> SettingsBox:
         """See `AccuracySurface.box`."""
-        return Box(
+        return SettingsBox(
             (float(self.keep_ratios[0]), float(self.keep_ratios[-1])),
             (float(self.bits[0]), float(self.bits[-1])),
         )
@@ -294,7 +294,7 @@ def monotone_surface(samples: ProfileSamples) -> MonotoneSurface:
             f" {grid.bits[column]:g} bits: a surface needs every keep ratio with every number of"
             f" bits, and {len(missing)} of {grid.accuracy.size} are missing; profile those"
         )
-    return MonotoneSurface(grid.keep_ratios, grid.bits, isotonic(grid.accuracy, grid.weights))
+    return MonotoneSurface(grid.keep_ratios, grid.bits, isotonic_fit(grid.accuracy, grid.weights))
 
 
 @dataclass(frozen=True, eq=False)
@@ -319,7 +319,7 @@ class SampleGrid:
         return cls(keep_ratios, bits, accuracy, weights, (rows, columns))
 
 
-def isotonic(
+def isotonic_fit(
     values: Float64[np.ndarray, "row column"], weights: Float64[np.ndarray, "row column"]
 ) -> Float64[np.ndarray, "row column"]:
     """The least-squares fit that falls along neither axis.
@@ -392,7 +392,7 @@ _POINTS = 100.0
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
+class JudgedSurface:
     """A surface, and by how much it misses [points of accuracy], a number for each sample.
 
     `residuals`: measured less fitted. `left_out`: the same by the fit through all other points;
@@ -415,7 +415,7 @@ class Judged:
 
 
 @dataclass(frozen=True, eq=False)
-class Fitted:
+class FittedSurfaces:
     """Both surfaces through the samples of a profile.
 
     `noise` [points]: the standard error of a sample by its seeds, which no surface can be expected
@@ -423,29 +423,29 @@ class Fitted:
     """
 
     samples: ProfileSamples
-    cubic: Judged
-    monotone: Judged
+    cubic: JudgedSurface
+    monotone: JudgedSurface
     noise: float
 
 
-def fit(profile: Profile) -> Fitted:
+def fit_surfaces(profile: Profile) -> FittedSurfaces:
     """Fit and judge both. Raises ConfigError: the profile has no full grid."""
     samples = samples_of(profile)
-    return Fitted(samples, _cubic(samples), _monotone(samples), _POINTS * samples.noise)
+    return FittedSurfaces(samples, _cubic(samples), _monotone(samples), _POINTS * samples.noise)
 
 
-def _cubic(samples: ProfileSamples) -> Judged:
+def _cubic(samples: ProfileSamples) -> JudgedSurface:
     found = fit_cubic(samples.keep_ratio, samples.bits, samples.accuracy)
     surface = CubicSurface(found.coefficients, samples.box)
-    return Judged(surface, _POINTS * found.residuals, _POINTS * found.left_out)
+    return JudgedSurface(surface, _POINTS * found.residuals, _POINTS * found.left_out)
 
 
-def _monotone(samples: ProfileSamples) -> Judged:
+def _monotone(samples: ProfileSamples) -> JudgedSurface:
     surface = monotone_surface(samples)
     fitted = surface.at(samples.keep_ratio, samples.bits)
     told = np.array([_told(samples, number) for number in range(len(samples.accuracy))])
     measured = samples.accuracy
-    return Judged(surface, _POINTS * (measured - fitted), _POINTS * (measured - told))
+    return JudgedSurface(surface, _POINTS * (measured - fitted), _POINTS * (measured - told))
 
 
 def _told(samples: ProfileSamples, number: int) -> float:
@@ -461,7 +461,7 @@ def _told(samples: ProfileSamples, number: int) -> float:
     weights[row, column] = 0.0
     if not weights.any():
         return told
-    fitted = np.pad(isotonic(grid.accuracy, weights), 1, constant_values=np.nan)
+    fitted = np.pad(isotonic_fit(grid.accuracy, weights), 1, constant_values=np.nan)
     before = np.nanmax([fitted[row, column + 1], fitted[row + 1, column], -np.inf])
     after = np.nanmin([fitted[row + 2, column + 1], fitted[row + 1, column + 2], np.inf])
     return float(np.clip(told, before, after))

@@ -13,10 +13,10 @@ from typing import final
 import numpy as np
 from jaxtyping import Float64
 
-from cutlayer.channel.shannon import Curves
-from cutlayer.planner.bandwidth import ShareProblem, solve_shares
+from cutlayer.channel.shannon import RateCurves
+from cutlayer.planner.bandwidth import BandwidthProblem, solve_bandwidth
 from cutlayer.rounds.schemes import Place, Scheme, Step
-from cutlayer.rounds.work import DeviceWork, Rules
+from cutlayer.rounds.work import DeviceWork, SharingRules
 from cutlayer.units import BITS_PER_BYTE
 
 # What a round asks of the band: seconds that no share changes, and bits that wait for a share.
@@ -29,7 +29,7 @@ _ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
-class Observed:
+class ObservedRound:
     """What each device took in one round, whoever found out: a cost model, a trainer, a network.
 
     `compute_s`: its own computing and the server's for it, without waits. `broadcast_bits`: what it
@@ -42,14 +42,14 @@ class Observed:
     downlink_bits: Float64[np.ndarray, " device"]
 
 
-def observe(scheme: Scheme, work: Sequence[DeviceWork]) -> Observed:
+def observed_work(scheme: Scheme, work: Sequence[DeviceWork]) -> ObservedRound:
     """The sums of each device's round.
 
     A scheme whose micro-batches overlap takes less than the sum of its steps, so there the seconds
     are a bound. Raises ConfigError for work that does not fit the scheme.
     """
     totals = np.array([_totals(scheme, device) for device in work])
-    return Observed(*np.ascontiguousarray(totals.T))
+    return ObservedRound(*np.ascontiguousarray(totals.T))
 
 
 def _totals(scheme: Scheme, work: DeviceWork) -> tuple[float, float, float, float]:
@@ -69,18 +69,18 @@ def _steps(scheme: Scheme, work: DeviceWork) -> list[tuple[Step, int]]:
     return edges + [(step, work.repeats) for step in scheme.local]
 
 
-def share_problem(
-    observed: Observed,
-    curves: Curves,
-    rules: Rules,
+def bandwidth_problem(
+    observed: ObservedRound,
+    curves: RateCurves,
+    rules: SharingRules,
     most: Float64[np.ndarray, " device"],
-) -> ShareProblem:
+) -> BandwidthProblem:
     """The shares that a round like `observed` needs on this round's rates: a min-max problem.
 
     Without a queue a device's round is the broadcast, its computing, and its bits each way on its
     share. Bits in a direction that is not shared out statically go at the whole band's rate, so
     they count among the seconds that no share changes. `most`: the largest share of each device.
-    Raises ConfigError as `ShareProblem` does.
+    Raises ConfigError as `BandwidthProblem` does.
     Source: SFT eqs. (19) to (27), (38).
     """
     up_band, down_band = (
@@ -91,7 +91,7 @@ def share_problem(
         observed.downlink_bits, down_band, rules.whole_band(Place.DOWNLINK)
     )
     sent_s = observed.broadcast_bits / down_band.min() + up_s + down_s
-    return ShareProblem(
+    return BandwidthProblem(
         fixed_s=_unless_rounded(observed.compute_s + sent_s, sent_s),
         uplink_bits=up_bits,
         downlink_bits=down_bits,
@@ -133,7 +133,7 @@ class Allocation(ABC):
     """Each round's shares of the band: positive, at most 1 together."""
 
     @abstractmethod
-    def shares(self, round_number: int, observed: Observed, curves: Curves) -> Shares:
+    def shares(self, round_number: int, observed: ObservedRound, curves: RateCurves) -> Shares:
         """Each device's share in round 1, 2, ...
 
         `observed`: what the round before took, expected or measured; `curves`: this round's rates.
@@ -147,24 +147,24 @@ class Allocation(ABC):
 
 @final
 @dataclass(frozen=True)
-class Fixed(Allocation):
+class FixedAllocation(Allocation):
     """The same shares in every round: even ones, given ones, or those of `best_shares`."""
 
     value: Shares
 
-    def shares(self, round_number: int, observed: Observed, curves: Curves) -> Shares:
+    def shares(self, round_number: int, observed: ObservedRound, curves: RateCurves) -> Shares:
         """As they are."""
         return self.value
 
 
-def even(devices: int) -> Fixed:
+def even_allocation(devices: int) -> FixedAllocation:
     """As much for each."""
-    return Fixed((1.0 / devices,) * devices)
+    return FixedAllocation((1.0 / devices,) * devices)
 
 
 @final
 @dataclass(frozen=True)
-class Random(Allocation):
+class RandomAllocation(Allocation):
     """U(0, 1) for each device and round, divided by their sum: the paper's baseline.
 
     A function of (seed, round). Source: SFT Section VIII-B ("randomly allocated").
@@ -173,7 +173,7 @@ class Random(Allocation):
     devices: int
     seed: int
 
-    def shares(self, round_number: int, observed: Observed, curves: Curves) -> Shares:
+    def shares(self, round_number: int, observed: ObservedRound, curves: RateCurves) -> Shares:
         """Whatever the round needs."""
         rng = np.random.default_rng([self.seed, _ALLOCATION, round_number])
         # from (0, 1]: a share is positive
@@ -183,31 +183,33 @@ class Random(Allocation):
 
 @final
 @dataclass(frozen=True)
-class TwoTimescale(Allocation):
+class TwoTimescaleAllocation(Allocation):
     """The best shares for each round's channel; cut and codec were chosen before, once.
 
     `most`: the largest share of each device. Source: SFT Section VI, its small time scale.
     """
 
-    rules: Rules
+    rules: SharingRules
     most: Shares
 
-    def shares(self, round_number: int, observed: Observed, curves: Curves) -> Shares:
+    def shares(self, round_number: int, observed: ObservedRound, curves: RateCurves) -> Shares:
         """Solved anew."""
         return best_shares(observed, curves, self.rules, self.most)
 
-    def within(self, most: Shares) -> "TwoTimescale":
+    def within(self, most: Shares) -> "TwoTimescaleAllocation":
         """With the smaller of both largest shares of each device."""
         return replace(self, most=tuple(map(min, self.most, most)))
 
 
-def best_shares(observed: Observed, curves: Curves, rules: Rules, most: Shares) -> Shares:
+def best_shares(
+    observed: ObservedRound, curves: RateCurves, rules: SharingRules, most: Shares
+) -> Shares:
     """The shares with which a round like `observed` ends soonest, queues apart.
 
     A device with nothing to send keeps a billionth of an even share: it may have something next
     round. Raises ConfigError where no shares can be.
     """
-    solved = solve_shares(share_problem(observed, curves, rules, np.array(most))).shares
+    solved = solve_bandwidth(bandwidth_problem(observed, curves, rules, np.array(most))).shares
     return tuple(_positive(solved).tolist())
 
 

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float64, Int
 
-from cutlayer.channel.shannon import Curves, RateCurve
+from cutlayer.channel.shannon import RateCurve, RateCurves
 from cutlayer.errors import ConfigError
 
 # Which shares of the band make the slowest device as fast as can be: the problem (P2).
@@ -21,7 +21,7 @@ _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
-class ShareProblem:
+class BandwidthProblem:
     """Minimise the largest `weights[n] * tau_n` over shares b of the band.
 
     `tau_n = fixed_s[n] + uplink_bits[n] / up_n(b[n]) + downlink_bits[n] / down_n(b[n])`, subject to
@@ -39,7 +39,7 @@ class ShareProblem:
     fixed_s: Float64[np.ndarray, " device"]
     uplink_bits: Float64[np.ndarray, " device"]
     downlink_bits: Float64[np.ndarray, " device"]
-    curves: Curves
+    curves: RateCurves
     most: Float64[np.ndarray, " device"]
     weights: Float64[np.ndarray, " device"]
 
@@ -117,7 +117,7 @@ class ShareProblem:
         return up_s + down_s, up_slope + down_slope
 
 
-def require_whole_band(problem: ShareProblem) -> None:
+def require_whole_band(problem: BandwidthProblem) -> None:
     """Raise ConfigError unless the caps of the devices that can be served let their shares sum to
     the band, as SFT eq. (42c) asks. Where there is none, nobody needs the band.
     """
@@ -177,7 +177,7 @@ def _slope(
 # multipliers, and is tight at the best ones, so that a wrong solver shows a gap.
 
 
-def lower_bound_s(problem: ShareProblem, shares: Float64[np.ndarray, " device"]) -> float:
+def lower_bound_s(problem: BandwidthProblem, shares: Float64[np.ndarray, " device"]) -> float:
     """A lower bound of the weighted deadline [s] of the devices that can be served.
 
     The larger of two: what each device takes at its cap, and the dual bound whose tangents touch at
@@ -222,7 +222,7 @@ class Tangents:
         return float(least_s.sum()) - price
 
 
-def tangents_at(problem: ShareProblem, points: Float64[np.ndarray, " device"]) -> Tangents:
+def tangents_at(problem: BandwidthProblem, points: Float64[np.ndarray, " device"]) -> Tangents:
     """The lines that touch at any positive shares."""
     seconds, slope = problem.transfers(points)
     return Tangents(
@@ -242,27 +242,30 @@ def tangents_at(problem: ShareProblem, points: Float64[np.ndarray, " device"]) -
 _TIE = 1e-9
 
 
-class BandwidthStatus(StrEnum):
-    """How a solver ended."""
+class SolverStatus(StrEnum):
+    """How a solver of (P1) or (P2) ended."""
 
     OPTIMAL = "optimal"
-    NO_CONVERGENCE = "no convergence"
-    ZERO_SHARE = "a device that sends got no share"
+    CONVERGED = "converged"
+    NOT_CONVERGED = "not converged"
     INFEASIBLE = "no feasible shares"
+    ZERO_SHARE = "a device that sends got no share"
     NOBODY_SERVED = "no device can be served"
+    INACCURATE = "no setting reaches the accuracy"
+    NO_CUT = "no cut keeps the limits"
 
 
 class LimitedBy(StrEnum):
     """Why the round is not shorter: what would have to grow, or shrink."""
 
-    BAND = "the band"
+    BANDWIDTH = "the bandwidth"
     CAP = "a device's cap"
     FIXED = "the fixed seconds of a device that sends nothing"
     NOTHING = "no device"
 
 
 @dataclass(frozen=True, eq=False)
-class ShareSolution:
+class BandwidthSolution:
     """Shares of the band, and how good they are.
 
     `deadline_s`: the largest `weights * tau` of the devices that can be served (tau itself where
@@ -280,7 +283,7 @@ class ShareSolution:
     unserved: Int[np.ndarray, " unserved"]
     lower_bound_s: float
     steps: int
-    status: BandwidthStatus
+    status: SolverStatus
 
     @property
     def gap(self) -> float:
@@ -300,19 +303,19 @@ class ShareSolution:
         return max(0.0, 1.0 - float(self.shares.sum()))
 
 
-def solution(
-    problem: ShareProblem,
+def solution_of(
+    problem: BandwidthProblem,
     shares: Float64[np.ndarray, " device"],
     steps: int,
-    status: BandwidthStatus,
-) -> ShareSolution:
+    status: SolverStatus,
+) -> BandwidthSolution:
     """What these shares come to."""
     unserved = problem.unserved
     idle = problem.idle
     delays = problem.weights * problem.delays_s(shares)
     deadline_s = problem.deadline_s(shares)
     binding = ~unserved & (delays >= deadline_s * (1 - _TIE))
-    return ShareSolution(
+    return BandwidthSolution(
         shares=shares,
         deadline_s=deadline_s,
         binding=np.flatnonzero(binding),
@@ -327,11 +330,11 @@ def solution(
     )
 
 
-def without_shares(problem: ShareProblem) -> ShareSolution:
+def without_shares(problem: BandwidthProblem) -> BandwidthSolution:
     """Where no device has a use for a share: all are idle or cannot be served."""
     nobody = bool(problem.unserved.all())
-    status = BandwidthStatus.NOBODY_SERVED if nobody else BandwidthStatus.OPTIMAL
-    return solution(problem, np.zeros(problem.devices), 0, status)
+    status = SolverStatus.NOBODY_SERVED if nobody else SolverStatus.OPTIMAL
+    return solution_of(problem, np.zeros(problem.devices), 0, status)
 
 
 def _limited_by(
@@ -344,7 +347,7 @@ def _limited_by(
         return LimitedBy.NOTHING
     if idle.any():
         return LimitedBy.FIXED
-    return LimitedBy.CAP if (at_cap & (most < 1)).any() else LimitedBy.BAND
+    return LimitedBy.CAP if (at_cap & (most < 1)).any() else LimitedBy.BANDWIDTH
 
 
 # The share that each device needs to get its bits through in given seconds.
@@ -361,7 +364,7 @@ _LONGEST_STEP = 7.0
 
 
 @dataclass(frozen=True, eq=False)
-class Needed:
+class NeededShares:
     """Shares, and how many per cent more seconds a per cent less share costs."""
 
     shares: Float64[np.ndarray, " device"]
@@ -369,20 +372,20 @@ class Needed:
 
 
 @dataclass(frozen=True, eq=False)
-class Demand:
+class ShareDemand:
     """The inverse of the seconds on a share, for the devices that are `served`; 0 for the others.
 
     `least_s`: seconds at the cap. `proportional`: all rates are, so that the inverse is closed.
     """
 
-    problem: ShareProblem
+    problem: BandwidthProblem
     served: Bool[np.ndarray, " device"]
     least_s: Float64[np.ndarray, " device"]
     proportional: bool
 
     def needed(
         self, seconds: Float64[np.ndarray, " device"], guess: Float64[np.ndarray, " device"]
-    ) -> Needed:
+    ) -> NeededShares:
         """The shares on which transfers take `seconds`, each at least `least_s`.
 
         `guess`: shares to search from, positive where served.
@@ -392,12 +395,12 @@ class Demand:
             shares = np.divide(
                 share_seconds, seconds, out=np.zeros_like(seconds), where=self.served
             )
-            return Needed(np.minimum(shares, self.problem.most), np.ones_like(seconds))
+            return NeededShares(np.minimum(shares, self.problem.most), np.ones_like(seconds))
         return self._searched(seconds, guess)
 
     def _searched(
         self, seconds: Float64[np.ndarray, " device"], guess: Float64[np.ndarray, " device"]
-    ) -> Needed:
+    ) -> NeededShares:
         """Newton in the logarithms of share and seconds, kept between bounds.
 
         There a proportional rate is a line, and a Shannon rate convex. The bounds: seconds times
@@ -416,7 +419,7 @@ class Demand:
             settled = (np.abs(step) <= _LAST_STEP) | (np.abs(ratio - 1) <= _RATIO_ROUNDING)
             if settled.all():
                 break
-        return Needed(np.where(self.served, shares, 0.0), elasticity)
+        return NeededShares(np.where(self.served, shares, 0.0), elasticity)
 
     def _ratio(
         self, shares: Float64[np.ndarray, " device"], seconds: Float64[np.ndarray, " device"]
@@ -428,7 +431,7 @@ class Demand:
         return ratio, np.divide(-slope * shares, taken, out=one, where=self.served)
 
 
-def demand_of(problem: ShareProblem) -> Demand:
+def share_demand(problem: BandwidthProblem) -> ShareDemand:
     """Who can be served, and how.
 
     A concave rate whose tangent at the cap goes through 0 is proportional below the cap: an
@@ -437,7 +440,7 @@ def demand_of(problem: ShareProblem) -> Demand:
     least_s, slope = problem.transfers(problem.most)
     served = problem.served
     bent = np.abs(slope * problem.most + least_s)[served] > 8e-16 * least_s[served]
-    return Demand(problem, served, np.where(served, least_s, 1.0), not bent.any())
+    return ShareDemand(problem, served, np.where(served, least_s, 1.0), not bent.any())
 
 
 # The shares of the band that make the slowest device as fast as can be, exactly.
@@ -452,7 +455,7 @@ _DEADLINE_ROUNDING = 4 * float(np.finfo(np.float64).eps)
 _FULL = 1 - 1e-12
 
 
-def solve_shares(problem: ShareProblem) -> ShareSolution:
+def solve_bandwidth(problem: BandwidthProblem) -> BandwidthSolution:
     """The best shares, with a bound that proves it; thousands of devices take milliseconds.
 
     Of all best shares, those that leave nobody slower than need be: each device that sends ends at
@@ -462,23 +465,23 @@ def solve_shares(problem: ShareProblem) -> ShareSolution:
     The shares needed for a time are convex and falling in it, so Newton from a time that is too
     short comes up to the right one, in a few steps however many devices.
     """
-    demand = demand_of(problem)
+    demand = share_demand(problem)
     if not demand.served.any():
         return without_shares(problem)
     found = _common_time(demand, _below_caps(demand))
     # rounding may have left the sum 1e-16 above the band
     shares = found.shares / max(1.0, float(found.shares.sum()))
-    return solution(problem, shares, found.steps, found.status)
+    return solution_of(problem, shares, found.steps, found.status)
 
 
 @dataclass(frozen=True, eq=False)
 class _Found:
     shares: Float64[np.ndarray, " device"]
     steps: int
-    status: BandwidthStatus
+    status: SolverStatus
 
 
-def _below_caps(demand: Demand) -> Bool[np.ndarray, " device"]:
+def _below_caps(demand: ShareDemand) -> Bool[np.ndarray, " device"]:
     """The devices that the common time keeps from their caps, or just at them.
 
     At a device's own time at its cap, and before, it is at the cap. Shares shrink as the common
@@ -498,7 +501,7 @@ def _below_caps(demand: Demand) -> Bool[np.ndarray, " device"]:
     return demand.served & (own_s <= (times[filled] if filled >= 0 else -np.inf))
 
 
-def _total(demand: Demand, own_s: Float64[np.ndarray, " device"], time_s: float) -> float:
+def _total(demand: ShareDemand, own_s: Float64[np.ndarray, " device"], time_s: float) -> float:
     """The band that all need to end at a common time, or at their caps, if that is later."""
     problem = demand.problem
     seconds = np.maximum(time_s / problem.weights - problem.fixed_s, demand.least_s)
@@ -506,7 +509,7 @@ def _total(demand: Demand, own_s: Float64[np.ndarray, " device"], time_s: float)
     return float(demand.needed(seconds, problem.most).shares.sum())
 
 
-def _common_time(demand: Demand, free: Bool[np.ndarray, " device"]) -> _Found:
+def _common_time(demand: ShareDemand, free: Bool[np.ndarray, " device"]) -> _Found:
     """Newton for the time at which the `free` devices end and the shares fill the band.
 
     Time is counted from the latest end of fixed seconds among them: what is left for transfers is
@@ -519,7 +522,7 @@ def _common_time(demand: Demand, free: Bool[np.ndarray, " device"]) -> _Found:
     problem, weights = demand.problem, demand.problem.weights
     shares = np.where(demand.served, problem.most, 0.0)
     if not free.any():
-        return _Found(shares, 0, BandwidthStatus.OPTIMAL)
+        return _Found(shares, 0, SolverStatus.OPTIMAL)
     fixed_s = weights * problem.fixed_s
     lead_s = float(fixed_s[free].max()) - fixed_s
     too_short_s = past_s = float((weights * demand.least_s - lead_s)[free].max())
@@ -542,6 +545,6 @@ def _common_time(demand: Demand, free: Bool[np.ndarray, " device"]) -> _Found:
         if settled or abs(next_s - past_s) <= _DEADLINE_ROUNDING * past_s:
             # what rounding left of the band, or took, changes everybody's time alike
             shares = np.clip(shares - move_s * freed, 0.0, problem.most)
-            return _Found(shares, step, BandwidthStatus.OPTIMAL)
+            return _Found(shares, step, SolverStatus.OPTIMAL)
         past_s = next_s
-    return _Found(shares, _MOST_NEWTON_STEPS, BandwidthStatus.NO_CONVERGENCE)
+    return _Found(shares, _MOST_NEWTON_STEPS, SolverStatus.NOT_CONVERGED)

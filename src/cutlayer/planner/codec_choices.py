@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
-from cutlayer.planner.accuracy import AccuracySurface, fit
-from cutlayer.planner.configuration import ConfigurationProblem, TabledRatio, solve
+from cutlayer.planner.accuracy import AccuracySurface, fit_surfaces
+from cutlayer.planner.configuration import ConfigurationProblem, TabledRatio, solve_configuration
 from cutlayer.planner.decision import CodecChoice
 from cutlayer.planner.profile import Profile, ProfilePoint
 
@@ -44,15 +44,17 @@ def measured_choices(profile: Profile, most_loss: float) -> CodecChoices:
         for point in profile.points
         if point.codec not in _GRID
     ]
-    surface = fit(profile).monotone.surface
-    paper, lossless = (between(profile, codec, surface, most_loss, reference) for codec in _GRID)
+    surface = fit_surfaces(profile).monotone.surface
+    paper, lossless = (
+        smallest_setting(profile, codec, surface, most_loss, reference) for codec in _GRID
+    )
     good = [each for each in measured if _loss(each) <= most_loss]
     good += [] if lossless is None else [lossless]
     bad = [each for each in measured if _loss(each) > most_loss]
     return CodecChoices(tuple(_undominated(good)), tuple(bad), paper, profile.loss_error)
 
 
-def between(
+def smallest_setting(
     profile: Profile,
     codec: str,
     surface: AccuracySurface,
@@ -78,7 +80,7 @@ def between(
         server_busy=np.zeros(1),
         box=surface.box,
     )
-    choice = solve(problem).choice
+    choice = solve_configuration(problem).choice
     if choice is None:
         return None
     at = np.array([choice.keep_ratio]), np.array([choice.bits])

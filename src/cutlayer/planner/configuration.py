@@ -3,14 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import final
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from cutlayer.errors import ConfigError
-from cutlayer.planner.accuracy import AccuracySurface, Box
+from cutlayer.planner.accuracy import AccuracySurface, SettingsBox
+from cutlayer.planner.bandwidth import SolverStatus
 from cutlayer.units import format_bytes
 
 # How many bytes a setting of the codec sends over those of float32: the paper's beta.
@@ -120,7 +120,7 @@ class ConfigurationProblem:
     need_bytes: Float64[np.ndarray, "cut device"]
     limit_bytes: Float64[np.ndarray, " device"]
     server_busy: Float64[np.ndarray, " cut"]
-    box: Box
+    box: SettingsBox
     least_cut: int = 1
     most_busy: float = 1.0
 
@@ -173,22 +173,22 @@ class ConfigurationProblem:
         each = self.fixed_s[..., None] + self.per_ratio_s[..., None] * ratio.ravel()
         return np.asarray(each.max(axis=1).reshape(len(self.fixed_s), *ratio.shape))
 
-    def choice(self, cut: int, keep_ratio: float, bits: float) -> "Choice":
+    def choice(self, cut: int, keep_ratio: float, bits: float) -> "ConfigurationChoice":
         """What a choice comes to, allowed or not."""
         rho, q = np.array([keep_ratio]), np.array([bits])
         ratio = self.compression.at(rho, q)
         accuracy = float(self.surface.at(rho, q)[0])
         delay_s = float(self.delay_s(ratio)[cut - 1, 0])
-        return Choice(cut, keep_ratio, bits, float(ratio[0]), accuracy, delay_s)
+        return ConfigurationChoice(cut, keep_ratio, bits, float(ratio[0]), accuracy, delay_s)
 
-    def feasible(self, choice: "Choice", tolerance: float = _ROUNDING) -> bool:
+    def feasible(self, choice: "ConfigurationChoice", tolerance: float = _ROUNDING) -> bool:
         """Whether a choice keeps all limits, accuracy within `tolerance`."""
         reaches = choice.accuracy >= self.least_accuracy - tolerance
         return reaches and bool(self.allowed[choice.cut - 1])
 
 
 @dataclass(frozen=True)
-class Choice:
+class ConfigurationChoice:
     """A cut, a setting of the codec, and what they come to.
 
     `ratio`: bytes sent over float32's. `accuracy` by the surface [share of test samples].
@@ -202,22 +202,12 @@ class Choice:
     delay_s: float
 
 
-class ConfigurationStatus(StrEnum):
-    """How a solver ended."""
-
-    OPTIMAL = "optimal"
-    CONVERGED = "converged"
-    NOT_CONVERGED = "not converged"
-    INACCURATE = "no setting reaches the accuracy"
-    NO_CUT = "no cut keeps the limits"
-
-
 @dataclass(frozen=True)
 class Iteration:
     """One step of an iterative solver: its Lagrangian [s], its choice, whether that is feasible."""
 
     lagrangian_s: float
-    choice: Choice
+    choice: ConfigurationChoice
     feasible: bool
 
 
@@ -230,14 +220,14 @@ class ConfigurationSolution:
     empty for a solver without iterations.
     """
 
-    status: ConfigurationStatus
-    choice: Choice | None
+    status: SolverStatus
+    choice: ConfigurationChoice | None
     reason: str
     history: tuple[Iteration, ...] = ()
 
-    def chosen(self) -> Choice:
+    def chosen(self) -> ConfigurationChoice:
         """The choice. Raises ConfigError with the reason if it is none to go by."""
-        if self.choice is None or self.status is ConfigurationStatus.NOT_CONVERGED:
+        if self.choice is None or self.status is SolverStatus.NOT_CONVERGED:
             raise ConfigError(self.reason)
         return self.choice
 
@@ -247,9 +237,7 @@ def not_converged(history: Sequence[Iteration]) -> ConfigurationSolution:
     last = history[-1]
     kept = "keeps all limits" if last.feasible else "breaks a limit"
     reason = f"no convergence in {len(history)} iterations; the last choice {kept}"
-    return ConfigurationSolution(
-        ConfigurationStatus.NOT_CONVERGED, last.choice, reason, tuple(history)
-    )
+    return ConfigurationSolution(SolverStatus.NOT_CONVERGED, last.choice, reason, tuple(history))
 
 
 def why_no_cut(problem: ConfigurationProblem) -> str:
@@ -300,7 +288,7 @@ Places = Float64[np.ndarray, "each place"]
 Each = Float64[np.ndarray, " each"]
 
 
-def lowest(heights: Callable[[Places], Places], low: Each, high: Each) -> Each:
+def lowest_points(heights: Callable[[Places], Places], low: Each, high: Each) -> Each:
     """Where each of some functions is lowest between its `low` and `high`, ends included.
 
     `heights` has a row of places for each. Right where there is one valley between the two; else in
@@ -316,7 +304,7 @@ def lowest(heights: Callable[[Places], Places], low: Each, high: Each) -> Each:
     return np.asarray(places[rows, np.argmin(heights(places), axis=1)])
 
 
-def last_kept(
+def last_points(
     kept: Callable[[Places], Bool[np.ndarray, "each place"]], inside: Each, outside: Each
 ) -> Each:
     """The last place on the way from each `inside` to its `outside` where a condition is kept.
@@ -350,7 +338,7 @@ _SCANNED = 513
 Points = Float64[np.ndarray, " point"]
 
 
-def solve(problem: ConfigurationProblem) -> ConfigurationSolution:
+def solve_configuration(problem: ConfigurationProblem) -> ConfigurationSolution:
     """The shortest round that keeps all limits, or why there is none.
 
     Neither accuracy nor ratio need rise with the keep ratio: what matters is that the accuracy
@@ -359,17 +347,15 @@ def solve(problem: ConfigurationProblem) -> ConfigurationSolution:
     to the last bit.
     """
     if not problem.allowed.any():
-        return ConfigurationSolution(ConfigurationStatus.NO_CUT, None, why_no_cut(problem))
+        return ConfigurationSolution(SolverStatus.NO_CUT, None, why_no_cut(problem))
     scan = _scan(problem)
     if not scan.accurate.any():
-        return ConfigurationSolution(
-            ConfigurationStatus.INACCURATE, None, _why_inaccurate(problem, scan)
-        )
+        return ConfigurationSolution(SolverStatus.INACCURATE, None, _why_inaccurate(problem, scan))
     keep_ratio, bits = _smallest_ratio(problem, scan)
     delays_s = problem.delay_s(problem.compression.at(np.array([keep_ratio]), np.array([bits])))
     cut = 1 + int(np.argmin(np.where(problem.allowed, delays_s[:, 0], np.inf)))
     return ConfigurationSolution(
-        ConfigurationStatus.OPTIMAL,
+        SolverStatus.OPTIMAL,
         problem.choice(cut, keep_ratio, bits),
         "no allowed choice is faster",
     )
@@ -404,7 +390,7 @@ def _smallest_ratio(problem: ConfigurationProblem, scan: _Scan) -> tuple[float, 
     near = np.sort(rho[bits == bits[best]])
     place = int(np.searchsorted(near, rho[best]))
     around = near[max(place - 1, 0)], near[min(place + 1, len(near) - 1)]
-    (valley,) = lowest(
+    (valley,) = lowest_points(
         lambda rho: problem.compression.at(rho, np.full_like(rho, bits[best])),
         np.array([around[0]]),
         np.array([around[1]]),
@@ -426,7 +412,7 @@ def _ends(problem: ConfigurationProblem, scan: _Scan) -> tuple[Points, Points]:
         accuracy = problem.surface.at(rho, np.broadcast_to(bits[:, None], rho.shape))
         return np.asarray(accuracy >= problem.least_accuracy)
 
-    return last_kept(accurate, inside, outside), bits
+    return last_points(accurate, inside, outside), bits
 
 
 def _why_inaccurate(problem: ConfigurationProblem, scan: _Scan) -> str:

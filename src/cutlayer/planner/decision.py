@@ -12,7 +12,7 @@ from cutlayer.channel.rates import Channel
 from cutlayer.errors import ConfigError
 from cutlayer.rounds.memory import Accounting
 from cutlayer.rounds.schemes import Scheme
-from cutlayer.rounds.work import Rules
+from cutlayer.rounds.work import SharingRules
 from cutlayer.spec import ActivationPolicy, Device, MiniBatch, ModelSpec
 
 # What a planner decides, and within which limits.
@@ -66,8 +66,8 @@ class Decision:
     scheme: Scheme
     cuts: tuple[int, ...]
     codec: CodecChoice
-    held: MiniBatchPolicy
-    rules: Rules
+    policy: MiniBatchPolicy
+    rules: SharingRules
     shares: tuple[float, ...]
 
     @property
@@ -139,7 +139,7 @@ class Workload:
     rounds: int
     server_flops_per_s: float
     channel: Channel
-    rules: Rules
+    rules: SharingRules
     accounting: Accounting
     optimizer_slots: int
 

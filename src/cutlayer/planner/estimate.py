@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
-from cutlayer.channel.shannon import Curves, RateCurve
-from cutlayer.planner.allocation import Observed
+from cutlayer.channel.shannon import RateCurve, RateCurves
+from cutlayer.planner.allocation import ObservedRound
 from cutlayer.planner.decision import Decision, Workload
 from cutlayer.rounds.costs import recomputed_flops
 from cutlayer.rounds.schemes import DeviceOrder, Place
-from cutlayer.rounds.work import Duplex, Rules
+from cutlayer.rounds.work import Duplex, SharingRules
 from cutlayer.units import BITS_PER_BYTE
 
 PerDevice = Float64[np.ndarray, " device"]
@@ -31,9 +31,9 @@ class Amounts:
     down_bits: PerDevice
     adapter_bits: PerDevice
 
-    def observed(self) -> Observed:
+    def observed(self) -> ObservedRound:
         """The sums of a later round."""
-        return Observed(
+        return ObservedRound(
             compute_s=self.local_steps * (self.device_s + self.server_s),
             broadcast_bits=np.full_like(self.adapter_bits, self.adapter_bits.max()),
             uplink_bits=self.local_steps * self.up_bits + self.adapter_bits,
@@ -60,10 +60,10 @@ def _step(workload: Workload, decision: Decision, cut: int) -> tuple[float, ...]
     """FLOPs of the device and of the server, bits up and down, the adapters' bits."""
     model, batch, scheme = workload.model, workload.batch, decision.scheme
     flops = workload.accounting.flops(model, cut, batch, scheme.trained)
-    again = recomputed_flops(model, batch, flops, decision.held.activation_memory)
+    again = recomputed_flops(model, batch, flops, decision.policy.activation_memory)
     own = flops.device_forward + flops.device_backward + again
-    held = cut if scheme.splits else model.blocks
-    traffic = workload.accounting.traffic(model, held, batch, scheme.trained)
+    policy = cut if scheme.splits else model.blocks
+    traffic = workload.accounting.traffic(model, policy, batch, scheme.trained)
     adapter_bits = BITS_PER_BYTE * traffic.adapter_bytes
     if not scheme.splits:
         return own + flops.server, 0.0, 0.0, 0.0, adapter_bits
@@ -77,7 +77,7 @@ def _step(workload: Workload, decision: Decision, cut: int) -> tuple[float, ...]
     )
 
 
-def estimated_s(amounts: Amounts, decision: Decision, curves: Curves) -> float:
+def estimated_s(amounts: Amounts, decision: Decision, curves: RateCurves) -> float:
     """A later round's delay [s], queues by their bound alone.
 
     The round takes no less than server and shared bands need for everyone's local steps, after
@@ -92,7 +92,7 @@ def estimated_s(amounts: Amounts, decision: Decision, curves: Curves) -> float:
     return heard_s + max(float(own_s.max()), _shared_s(amounts, decision.rules, links) + last_s)
 
 
-def device_seconds(amounts: Amounts, decision: Decision, curves: Curves) -> PerDevice:
+def device_seconds(amounts: Amounts, decision: Decision, curves: RateCurves) -> PerDevice:
     """What each device's round takes if nobody else has one [s]."""
     links = _links(amounts, decision, curves)
     return np.asarray(_heard_s(amounts, curves) + _own_s(amounts, decision, links))
@@ -113,7 +113,7 @@ class _Links:
     adapter_s: PerDevice
 
 
-def _links(amounts: Amounts, decision: Decision, curves: Curves) -> _Links:
+def _links(amounts: Amounts, decision: Decision, curves: RateCurves) -> _Links:
     shares = np.array(decision.shares)
     up = _rate(curves.uplink, shares, Place.UPLINK, decision)
     down = _rate(curves.downlink, shares, Place.DOWNLINK, decision)
@@ -126,7 +126,7 @@ def _rate(curve: RateCurve, shares: PerDevice, place: Place, decision: Decision)
     return curve.rate_bit_per_s(np.ones_like(shares) if whole else shares)
 
 
-def _heard_s(amounts: Amounts, curves: Curves) -> float:
+def _heard_s(amounts: Amounts, curves: RateCurves) -> float:
     """The broadcast's, at the weakest device's rate."""
     band = np.ones_like(amounts.adapter_bits)
     slowest = float(curves.downlink.rate_bit_per_s(band).min())
@@ -145,13 +145,13 @@ def _own_s(amounts: Amounts, decision: Decision, links: _Links) -> PerDevice:
     if not decision.scheme.pipelined:
         return np.asarray(amounts.local_steps * together + links.adapter_s)
     longest = np.max([amounts.device_s, amounts.server_s, *at_once], axis=0)
-    held = decision.held
-    step_s = longest + (together - longest) / held.micro_batches
-    step_s = np.maximum(step_s, together / held.in_flight)
+    policy = decision.policy
+    step_s = longest + (together - longest) / policy.micro_batches
+    step_s = np.maximum(step_s, together / policy.in_flight)
     return np.asarray(amounts.local_steps * step_s + links.adapter_s)
 
 
-def _shared_s(amounts: Amounts, rules: Rules, links: _Links) -> float:
+def _shared_s(amounts: Amounts, rules: SharingRules, links: _Links) -> float:
     """Seconds that what is shared is busy for all local steps of all devices."""
     steps = amounts.local_steps
     busy_s = float((steps * amounts.server_s).sum()) / rules.server_workers

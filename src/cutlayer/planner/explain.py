@@ -5,13 +5,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from cutlayer.channel.shannon import Curves
+from cutlayer.channel.shannon import RateCurves
 from cutlayer.planner.allocation import best_shares
 from cutlayer.planner.codec_choices import CodecChoices
 from cutlayer.planner.decision import CodecChoice, Decision, PlanLimits, Workload
 from cutlayer.planner.estimate import amounts_of, server_part
 from cutlayer.planner.forecast import RefinedDecision, device_need, fits_memory, round_delay_s
-from cutlayer.planner.joint import Ranked, Shortage, cuts_for, fitting_ways, ranked, shortage
+from cutlayer.planner.joint import (
+    RankedDecision,
+    Shortage,
+    cuts_for,
+    fitting_policies,
+    ranked_decisions,
+    shortage,
+)
 from cutlayer.rounds.schemes import Scheme
 
 # What a round's length hangs on: what a tenth more of each resource brings, and which limits keep a
@@ -20,7 +27,7 @@ from cutlayer.rounds.schemes import Scheme
 # Knows decisions and their seconds; words and tables are the report's.
 
 
-MORE = 1.1
+_MORE = 1.1
 # a limit that costs less than a thousandth of the round does not bind
 _NOTICEABLE = 1e-3
 
@@ -28,7 +35,7 @@ _NOTICEABLE = 1e-3
 class Resource(StrEnum):
     """What a round is made of."""
 
-    BAND = "band"
+    BANDWIDTH = "band"
     DEVICES = "devices' compute"
     SERVER = "server's compute"
 
@@ -43,7 +50,7 @@ class Limit(StrEnum):
 
 
 @dataclass(frozen=True)
-class Sensitivity:
+class ResourceSensitivity:
     """A round with a tenth more of one resource, shares solved anew: its delay, the part saved."""
 
     resource: Resource
@@ -52,7 +59,7 @@ class Sensitivity:
 
 
 @dataclass(frozen=True)
-class BindingLimit:
+class LimitSensitivity:
     """A limit that alone keeps a faster decision out.
 
     `needed`: what the limit would have to be: bytes, blocks, a part of the round, a share of the
@@ -65,14 +72,16 @@ class BindingLimit:
     saved: float
 
 
-def sensitivities(
-    workload: Workload, limits: PlanLimits, found: RefinedDecision, curves: Curves
-) -> tuple[Sensitivity, ...]:
+def resource_sensitivities(
+    workload: Workload, limits: PlanLimits, found: RefinedDecision, curves: RateCurves
+) -> tuple[ResourceSensitivity, ...]:
     """Each resource, the one first of which more brings most."""
-    devices = tuple(replace(each, flops_per_s=MORE * each.flops_per_s) for each in workload.devices)
-    faster_server = MORE * workload.server_flops_per_s
+    devices = tuple(
+        replace(each, flops_per_s=_MORE * each.flops_per_s) for each in workload.devices
+    )
+    faster_server = _MORE * workload.server_flops_per_s
     others = {
-        Resource.BAND: (workload, curves.times(MORE)),
+        Resource.BANDWIDTH: (workload, curves.times(_MORE)),
         Resource.DEVICES: (replace(workload, devices=devices), curves),
         Resource.SERVER: (replace(workload, server_flops_per_s=faster_server), curves),
     }
@@ -82,19 +91,19 @@ def sensitivities(
         shares = best_shares(observed, rates, found.decision.rules, limits.most_share)
         ways = found.decision, replace(found.decision, shares=shares)
         delay_s = min(round_delay_s(other, decision, rates) for decision in ways)
-        rows.append(Sensitivity(resource, delay_s, 1.0 - delay_s / found.delay_s))
+        rows.append(ResourceSensitivity(resource, delay_s, 1.0 - delay_s / found.delay_s))
     return tuple(sorted(rows, key=lambda row: -row.saved))
 
 
-def bindings(
+def limit_sensitivities(
     workload: Workload,
     limits: PlanLimits,
     scheme: Scheme,
     codecs: Sequence[CodecChoice],
     most_loss: float,
     best_s: float,
-    curves: Curves,
-) -> tuple[BindingLimit, ...]:
+    curves: RateCurves,
+) -> tuple[LimitSensitivity, ...]:
     """Each limit that binds, the costliest first.
 
     `codecs`: those that lose more accuracy than `most_loss` too. `best_s`: the estimate of the
@@ -102,26 +111,28 @@ def bindings(
     """
     free = tuple(replace(each, memory_bytes=None) for each in workload.devices)
     loose = replace(limits, least_cut=1)
-    found: dict[Limit, BindingLimit] = {}
-    for candidate in ranked(replace(workload, devices=free), loose, scheme, codecs, curves):
+    found: dict[Limit, LimitSensitivity] = {}
+    for candidate in ranked_decisions(
+        replace(workload, devices=free), loose, scheme, codecs, curves
+    ):
         saved = 1.0 - candidate.estimated_s / best_s
         if saved < _NOTICEABLE:
             break
         broken = list(_broken(workload, limits, most_loss, candidate))
         if len(broken) == 1:
             limit, needed = broken[0]
-            found.setdefault(limit, BindingLimit(limit, candidate.decision, needed, saved))
+            found.setdefault(limit, LimitSensitivity(limit, candidate.decision, needed, saved))
     return tuple(sorted(found.values(), key=lambda each: -each.saved))
 
 
 def _broken(
-    workload: Workload, limits: PlanLimits, most_loss: float, candidate: Ranked
+    workload: Workload, limits: PlanLimits, most_loss: float, candidate: RankedDecision
 ) -> Iterator[tuple[Limit, float]]:
     """The limits that a decision breaks, and what they would have to be."""
     decision = candidate.decision
     cut = decision.cuts[0]
     if not fits_memory(workload, decision):
-        yield Limit.MEMORY, device_need(workload, decision.scheme, cut, decision.held).total
+        yield Limit.MEMORY, device_need(workload, decision.scheme, cut, decision.policy).total
     if decision.scheme.splits and cut < limits.least_cut:
         yield Limit.LEAST_CUT, cut
     if candidate.server_part > limits.server_busy:
@@ -190,19 +201,19 @@ def infeasibilities(
     scheme: Scheme,
     codecs: CodecChoices,
     most_loss: float,
-    curves: Curves,
+    curves: RateCurves,
 ) -> tuple[Infeasibility, ...]:
     """What to change where nothing keeps all limits: each comes with the changes before it made."""
-    return tuple(_misfits(workload, limits, scheme, codecs, most_loss, curves))
+    return tuple(_infeasibilities(workload, limits, scheme, codecs, most_loss, curves))
 
 
-def _misfits(
+def _infeasibilities(
     workload: Workload,
     limits: PlanLimits,
     scheme: Scheme,
     codecs: CodecChoices,
     most_loss: float,
-    curves: Curves,
+    curves: RateCurves,
 ) -> Iterator[Infeasibility]:
     if scheme.splits and limits.least_cut >= workload.model.blocks:
         deepest = workload.model.blocks - 1
@@ -217,9 +228,9 @@ def _misfits(
     known = [each for each in short if each is not None]
     if len(known) == len(short):
         least = min(known, key=lambda each: each.need.total)
-        yield memory_misfit(workload, limits, scheme, least)
+        yield memory_infeasibility(workload, limits, scheme, least)
         workload = _with_memory(workload, math.ceil(least.need.total))
-    candidates = ranked(workload, limits, scheme, choices, curves)
+    candidates = ranked_decisions(workload, limits, scheme, choices, curves)
     if candidates and all(each.server_part > limits.server_busy for each in candidates):
         calmest = min(candidates, key=lambda each: each.server_part)
         yield _server(workload, limits, calmest, curves)
@@ -237,7 +248,7 @@ def _with_memory(workload: Workload, enough_bytes: int) -> Workload:
 
 
 def _server(
-    workload: Workload, limits: PlanLimits, calmest: Ranked, curves: Curves
+    workload: Workload, limits: PlanLimits, calmest: RankedDecision, curves: RateCurves
 ) -> ServerInfeasibility:
     """By the estimate, or by the timeline where that says more: a plan keeps to both."""
     decision = calmest.decision
@@ -246,7 +257,7 @@ def _server(
     return ServerInfeasibility(limits.server_busy, max(calmest.server_part, seen), decision.cuts[0])
 
 
-def memory_misfit(
+def memory_infeasibility(
     workload: Workload, limits: PlanLimits, scheme: Scheme, least: Shortage
 ) -> MemoryInfeasibility:
     """Who lacks how much for what `least` holds, and what else would fit."""
@@ -255,7 +266,7 @@ def memory_misfit(
     half = None
     if model.bytes_per_value > _HALF_BYTES:
         halved = replace(workload, model=replace(model, bytes_per_value=_HALF_BYTES))
-        half = device_need(halved, scheme, least.cut, least.held).total
+        half = device_need(halved, scheme, least.cut, least.policy).total
     return MemoryInfeasibility(
         shortage=least,
         short_devices=sum(
@@ -266,7 +277,7 @@ def memory_misfit(
             (
                 cut
                 for cut in cuts_for(workload, replace(limits, least_cut=1), scheme)
-                if fitting_ways(workload, scheme, cut)
+                if fitting_policies(workload, scheme, cut)
             ),
             default=None,
         ),

@@ -11,15 +11,15 @@ import numpy as np
 from jaxtyping import Float64
 
 from cutlayer.channel.rates import LinkRates, link_rates
-from cutlayer.channel.shannon import Curves
-from cutlayer.planner.allocation import Observed, best_shares, share_problem
+from cutlayer.channel.shannon import RateCurves
+from cutlayer.planner.allocation import ObservedRound, bandwidth_problem, best_shares
 from cutlayer.planner.decision import Decision, MiniBatchPolicy, PlanLimits, Workload
 from cutlayer.planner.estimate import Amounts, amounts_of, device_seconds, server_part
 from cutlayer.rounds.memory import PartMemory
 from cutlayer.rounds.result import RoundTimeline
 from cutlayer.rounds.schemes import DeviceOrder, Phase, Place, Scheme
 from cutlayer.rounds.simulate import simulate
-from cutlayer.rounds.work import DeviceRates, DeviceWork, Rules, legs_of, round_work
+from cutlayer.rounds.work import DeviceRates, DeviceWork, SharingRules, legs_of, round_work
 from cutlayer.units import BITS_PER_BYTE
 
 # Which devices a round is played with: all, or some that stand for many.
@@ -41,7 +41,7 @@ class DeviceSample:
     devices: tuple[int, ...]
     stands_for: float
 
-    def rates(self, own: DeviceRates, rules: Rules, order: DeviceOrder) -> DeviceRates:
+    def rates(self, own: DeviceRates, rules: SharingRules, order: DeviceOrder) -> DeviceRates:
         """A device's rates at what it shares; of devices in turn, at everything."""
         link, factor = own.link, 1.0 / self.stands_for
         in_turn = order is DeviceOrder.IN_TURN
@@ -62,7 +62,7 @@ class DeviceSample:
         )
 
 
-def device_sample_of(workload: Workload, decision: Decision, curves: Curves) -> DeviceSample:
+def device_sample_of(workload: Workload, decision: Decision, curves: RateCurves) -> DeviceSample:
     """All devices; of more than `MOST_DEVICES` the middle one of each of as many equal parts.
 
     Parts are by the seconds that devices take without a queue, and the last part's is the slowest.
@@ -142,7 +142,9 @@ class RoundForecast:
         return np.asarray(self.device_phase_s.sum(axis=1))
 
 
-def forecast(workload: Workload, decision: Decision, curves: Curves | None = None) -> Forecast:
+def forecast_rounds(
+    workload: Workload, decision: Decision, curves: RateCurves | None = None
+) -> Forecast:
     """Simulate both kinds of round. `curves`: the channel's (None: its mean).
 
     Raises ConfigError for a decision that the scheme or the model cannot take.
@@ -155,14 +157,14 @@ def forecast(workload: Workload, decision: Decision, curves: Curves | None = Non
     return Forecast(workload, decision, first, later, whole)
 
 
-def later_round(workload: Workload, decision: Decision, curves: Curves) -> RoundForecast:
+def _later_round(workload: Workload, decision: Decision, curves: RateCurves) -> RoundForecast:
     """A round after the first."""
     device_sample = device_sample_of(workload, decision, curves)
     return _played(workload, decision, curves, device_sample, first_round=False)
 
 
 def round_delay_s(
-    workload: Workload, decision: Decision, curves: Curves, *, first_round: bool = False
+    workload: Workload, decision: Decision, curves: RateCurves, *, first_round: bool = False
 ) -> float:
     """A round's delay alone [s]: what a search compares."""
     device_sample = device_sample_of(workload, decision, curves)
@@ -171,7 +173,7 @@ def round_delay_s(
 
 
 def device_need(
-    workload: Workload, scheme: Scheme, cut: int, held: MiniBatchPolicy
+    workload: Workload, scheme: Scheme, cut: int, policy: MiniBatchPolicy
 ) -> PartMemory[float]:
     """What a device holds at the peak of a local step; of schemes that do not split, all."""
     model = workload.model
@@ -180,9 +182,9 @@ def device_need(
         cut if scheme.splits else model.blocks,
         workload.batch,
         optimizer_slots=workload.optimizer_slots,
-        activation_memory=held.activation_memory,
-        micro_batches=held.micro_batches,
-        in_flight=held.in_flight,
+        activation_memory=policy.activation_memory,
+        micro_batches=policy.micro_batches,
+        in_flight=policy.in_flight,
         trained=scheme.trained,
     )
 
@@ -190,7 +192,7 @@ def device_need(
 def device_needs(workload: Workload, decision: Decision) -> tuple[PartMemory[float], ...]:
     """What each device holds at its peak."""
     known = {
-        cut: device_need(workload, decision.scheme, cut, decision.held)
+        cut: device_need(workload, decision.scheme, cut, decision.policy)
         for cut in set(decision.cuts)
     }
     return tuple(known[cut] for cut in decision.cuts)
@@ -207,7 +209,7 @@ def fits_memory(workload: Workload, decision: Decision) -> bool:
 def device_works(
     workload: Workload,
     decision: Decision,
-    curves: Curves,
+    curves: RateCurves,
     device_sample: DeviceSample,
     *,
     first_round: bool = False,
@@ -254,16 +256,16 @@ def _work(
         compression_up=decision.codec.up,
         compression_down=decision.codec.down,
         first_round=first_round,
-        micro_batches=decision.held.micro_batches,
-        in_flight=decision.held.in_flight,
-        activation_memory=decision.held.activation_memory,
+        micro_batches=decision.policy.micro_batches,
+        in_flight=decision.policy.in_flight,
+        activation_memory=decision.policy.activation_memory,
     )
 
 
 def _part(workload: Workload, decision: Decision, device_sample: DeviceSample) -> float:
     """How much of a round is simulated."""
     counts = [workload.local_steps[n] for n in device_sample.devices]
-    visits, most = sum(counts) * decision.held.micro_batches, max(counts)
+    visits, most = sum(counts) * decision.policy.micro_batches, max(counts)
     # an even number, since half of them are played too
     steps = max(2, 2 * int(most * MOST_VISITS / (2 * visits)))
     return 1.0 if visits <= MOST_VISITS or steps >= most else steps / most
@@ -272,7 +274,7 @@ def _part(workload: Workload, decision: Decision, device_sample: DeviceSample) -
 def _timelines(
     workload: Workload,
     decision: Decision,
-    curves: Curves,
+    curves: RateCurves,
     device_sample: DeviceSample,
     *,
     first_round: bool,
@@ -308,7 +310,7 @@ def _longest_s(timelines: Sequence[RoundTimeline], part: float) -> float:
 def _played(
     workload: Workload,
     decision: Decision,
-    curves: Curves,
+    curves: RateCurves,
     device_sample: DeviceSample,
     *,
     first_round: bool,
@@ -383,7 +385,7 @@ class RefinedDecision:
 
 
 def refined(
-    workload: Workload, limits: PlanLimits, found: RefinedDecision, curves: Curves
+    workload: Workload, limits: PlanLimits, found: RefinedDecision, curves: RateCurves
 ) -> RefinedDecision:
     """The same decision with better shares, if any are found; never a slower one.
 
@@ -395,25 +397,25 @@ def refined(
         return found
     best, decision = found, found.decision
     observed = amounts_of(workload, decision).observed()
-    seen = later_round(workload, decision, curves)
+    seen = _later_round(workload, decision, curves)
     for _ in range(_TIMES):
         moved = _moved(observed, decision, curves, seen.device_delay_s)
         shares = best_shares(moved, curves, decision.rules, limits.most_share)
         decision = replace(decision, shares=shares)
-        seen = later_round(workload, decision, curves)
+        seen = _later_round(workload, decision, curves)
         if seen.delay_s < best.delay_s:
             best = RefinedDecision(decision, seen.delay_s)
     return best
 
 
 def _moved(
-    observed: Observed,
+    observed: ObservedRound,
     decision: Decision,
-    curves: Curves,
+    curves: RateCurves,
     seen_s: Float64[np.ndarray, " device"],
-) -> Observed:
+) -> ObservedRound:
     """`observed` with the seconds of computing at which the closed form gives what was seen."""
-    problem = share_problem(observed, curves, decision.rules, np.ones(len(seen_s)))
+    problem = bandwidth_problem(observed, curves, decision.rules, np.ones(len(seen_s)))
     closed_s = problem.delays_s(np.array(decision.shares))
     fixed_s = np.maximum(problem.fixed_s + seen_s - closed_s, 0.0)
     return replace(observed, compute_s=observed.compute_s + fixed_s - problem.fixed_s)

@@ -11,15 +11,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float64, Int
 
-from cutlayer.channel.shannon import Curves
-from cutlayer.planner.allocation import best_shares, share_problem
-from cutlayer.planner.bandwidth import ShareProblem, demand_of
+from cutlayer.channel.shannon import RateCurves
+from cutlayer.planner.allocation import bandwidth_problem, best_shares
+from cutlayer.planner.bandwidth import BandwidthProblem, share_demand
 from cutlayer.planner.decision import CodecChoice, Decision, MiniBatchPolicy, PlanLimits, Workload
 from cutlayer.planner.estimate import Amounts, amounts_of, estimated_s, server_part
 from cutlayer.planner.forecast import RefinedDecision, device_need, refined, round_delay_s
 from cutlayer.rounds.memory import PartMemory
 from cutlayer.rounds.schemes import SFT, SFT_OVERLAP, DeviceOrder, Place, Scheme, ServerOrder
-from cutlayer.rounds.work import Duplex, Rules, Sharing
+from cutlayer.rounds.work import Duplex, Sharing, SharingRules
 from cutlayer.spec import ActivationPolicy
 
 # A cut for each device: of all that fit it, the one that leaves most of the band to the others.
@@ -37,16 +37,16 @@ _BISECTIONS = 40
 
 @dataclass(frozen=True, eq=False)
 class _Option:
-    """One cut for whoever can hold it: `server_s` is a round's, infinite `misfit` shuts it out."""
+    """A cut for each device: the server's seconds of a round; an infinite infeasibility rules it out."""
 
     cut: int
-    problem: ShareProblem
+    problem: BandwidthProblem
     server_s: Float64[np.ndarray, " device"]
     infeasibility: Float64[np.ndarray, " device"]
 
 
 def cut_by_device(
-    workload: Workload, limits: PlanLimits, decision: Decision, curves: Curves
+    workload: Workload, limits: PlanLimits, decision: Decision, curves: RateCurves
 ) -> list[Decision]:
     """Decisions like this one with a cut for each device, one for each price of the server."""
     options = [
@@ -67,18 +67,22 @@ def cut_by_device(
 
 
 def _option(
-    workload: Workload, limits: PlanLimits, decision: Decision, cut: int, curves: Curves
+    workload: Workload, limits: PlanLimits, decision: Decision, cut: int, curves: RateCurves
 ) -> _Option:
     count = len(workload.devices)
     amounts = amounts_of(workload, replace(decision, cuts=(cut,) * count))
-    problem = share_problem(amounts.observed(), curves, decision.rules, np.array(limits.most_share))
-    need = device_need(workload, decision.scheme, cut, decision.held).total
+    problem = bandwidth_problem(
+        amounts.observed(), curves, decision.rules, np.array(limits.most_share)
+    )
+    need = device_need(workload, decision.scheme, cut, decision.policy).total
     room = [device.memory_bytes or np.inf for device in workload.devices]
     infeasibility = np.where(np.array(room, dtype=np.float64) >= need, 0.0, np.inf)
     return _Option(cut, problem, amounts.local_steps * amounts.server_s, infeasibility)
 
 
-def _cheapest(options: Sequence[_Option], price: float, rules: Rules) -> Int[np.ndarray, " device"]:
+def _cheapest(
+    options: Sequence[_Option], price: float, rules: SharingRules
+) -> Int[np.ndarray, " device"]:
     """Which option each device takes at the shortest deadline that band and server allow."""
     workers = rules.server_workers
     low, high = 0.0, _long_enough_s(options, workers)
@@ -125,7 +129,7 @@ def _needs(options: Sequence[_Option], deadline_s: float, workers: int) -> _Need
 
 def _needed(option: _Option, deadline_s: float) -> Float64[np.ndarray, " device"]:
     """The share with which each device meets the deadline."""
-    demand = demand_of(option.problem)
+    demand = share_demand(option.problem)
     left_s = deadline_s - option.problem.fixed_s
     possible = (left_s >= demand.least_s) & (option.infeasibility == 0)
     seconds = np.where(possible, left_s, demand.least_s)
@@ -148,7 +152,7 @@ class Shortage:
 
     device: int
     cut: int
-    held: MiniBatchPolicy
+    policy: MiniBatchPolicy
     need: PartMemory[float]
     limit_bytes: int
 
@@ -158,7 +162,7 @@ class Shortage:
         return self.need.total - self.limit_bytes
 
 
-def fitting_ways(workload: Workload, scheme: Scheme, cut: int) -> list[MiniBatchPolicy]:
+def fitting_policies(workload: Workload, scheme: Scheme, cut: int) -> list[MiniBatchPolicy]:
     """The ways that fit every device and may be the fastest.
 
     One for a scheme without a pipeline: the first that fits, computing nothing twice if possible,
@@ -168,9 +172,9 @@ def fitting_ways(workload: Workload, scheme: Scheme, cut: int) -> list[MiniBatch
     limit = least_limit(workload)
 
     def first(ways: Iterator[MiniBatchPolicy]) -> list[MiniBatchPolicy]:
-        for held in ways:
-            if limit is None or device_need(workload, scheme, cut, held).total <= limit:
-                return [held]
+        for policy in ways:
+            if limit is None or device_need(workload, scheme, cut, policy).total <= limit:
+                return [policy]
         return []
 
     if scheme.server is not ServerOrder.ARRIVAL:
@@ -178,11 +182,11 @@ def fitting_ways(workload: Workload, scheme: Scheme, cut: int) -> list[MiniBatch
     if not scheme.pipelined:
         return first(_plain(workload.batch.samples))
     return [
-        held
+        policy
         for count in _PIPELINED
         if count <= workload.batch.samples
         for in_flight in _depths(count)
-        for held in first(
+        for policy in first(
             MiniBatchPolicy(activation_memory, count, in_flight)
             for activation_memory in ActivationPolicy
         )
@@ -191,23 +195,23 @@ def fitting_ways(workload: Workload, scheme: Scheme, cut: int) -> list[MiniBatch
 
 def shortage(workload: Workload, scheme: Scheme, cut: int) -> Shortage | None:
     """Who is shortest of memory where nothing fits; None where something does."""
-    if fitting_ways(workload, scheme, cut):
+    if fitting_policies(workload, scheme, cut):
         return None
     whole = scheme.server is not ServerOrder.ARRIVAL
     parts = 1 if whole else workload.batch.samples
     ways = [MiniBatchPolicy(activation_memory, parts) for activation_memory in ActivationPolicy]
-    least = min(ways, key=lambda held: device_need(workload, scheme, cut, held).total)
+    least = min(ways, key=lambda policy: device_need(workload, scheme, cut, policy).total)
     return shortage_of(workload, scheme, cut, least)
 
 
-def shortage_of(workload: Workload, scheme: Scheme, cut: int, held: MiniBatchPolicy) -> Shortage:
+def shortage_of(workload: Workload, scheme: Scheme, cut: int, policy: MiniBatchPolicy) -> Shortage:
     """What the device with the least memory has of what this way of holding needs. One has a limit:
     without any, everything fits."""
     limits = [device.memory_bytes or float("inf") for device in workload.devices]
     device = limits.index(min(limits))
     limit = workload.devices[device].memory_bytes
     assert limit is not None
-    return Shortage(device, cut, held, device_need(workload, scheme, cut, held), limit)
+    return Shortage(device, cut, policy, device_need(workload, scheme, cut, policy), limit)
 
 
 def least_limit(workload: Workload) -> int | None:
@@ -240,7 +244,7 @@ _PLAYED = range(3, 16)
 
 
 @dataclass(frozen=True)
-class Ranked:
+class RankedDecision:
     """A decision, its round's estimated seconds, and the server's part of them."""
 
     decision: Decision
@@ -253,7 +257,7 @@ def schemes_for(scheme: Scheme) -> tuple[Scheme, ...]:
     return (SFT, SFT_OVERLAP) if scheme in (SFT, SFT_OVERLAP) else (scheme,)
 
 
-def rules_for(rules: Rules, scheme: Scheme) -> tuple[Rules, ...]:
+def rules_for(rules: SharingRules, scheme: Scheme) -> tuple[SharingRules, ...]:
     """The rules, with every way to share the downlink: it is the server's to choose.
 
     Half duplex is one band for both ways, and devices in turn share nothing: there is no choice.
@@ -268,19 +272,19 @@ def cuts_for(workload: Workload, limits: PlanLimits, scheme: Scheme) -> range:
     return range(limits.least_cut, workload.model.blocks) if scheme.splits else range(1, 2)
 
 
-def ranked(
+def ranked_decisions(
     workload: Workload,
     limits: PlanLimits,
     scheme: Scheme,
     codecs: Sequence[CodecChoice],
-    curves: Curves,
-) -> list[Ranked]:
+    curves: RateCurves,
+) -> list[RankedDecision]:
     """Every decision with one cut for all devices that fits their memory, the fastest first."""
     found = [
         candidate
         for cut in cuts_for(workload, limits, scheme)
         for own in schemes_for(scheme)
-        if (ways := fitting_ways(workload, own, cut))
+        if (ways := fitting_policies(workload, own, cut))
         for codec in codecs
         for candidate in _at(workload, limits, own, cut, ways, codec, curves)
     ]
@@ -294,8 +298,8 @@ def _at(
     cut: int,
     ways: Sequence[MiniBatchPolicy],
     codec: CodecChoice,
-    curves: Curves,
-) -> Iterator[Ranked]:
+    curves: RateCurves,
+) -> Iterator[RankedDecision]:
     """A decision for each way to hold and to share the downlink, with its best shares.
 
     They are solved once for all that ask the same of the band.
@@ -304,24 +308,24 @@ def _at(
     even = (1.0 / count,) * count
     amounts: dict[ActivationPolicy, Amounts] = {}
     shares: dict[tuple[ActivationPolicy, bool], tuple[float, ...]] = {}
-    for held, rules in itertools.product(ways, rules_for(workload.rules, scheme)):
-        decision = Decision(scheme, (cut,) * count, codec, held, rules, even)
-        asked = held.activation_memory, rules.whole_band(Place.DOWNLINK)
-        if held.activation_memory not in amounts:
-            amounts[held.activation_memory] = amounts_of(workload, decision)
-        own = amounts[held.activation_memory]
+    for policy, rules in itertools.product(ways, rules_for(workload.rules, scheme)):
+        decision = Decision(scheme, (cut,) * count, codec, policy, rules, even)
+        asked = policy.activation_memory, rules.whole_band(Place.DOWNLINK)
+        if policy.activation_memory not in amounts:
+            amounts[policy.activation_memory] = amounts_of(workload, decision)
+        own = amounts[policy.activation_memory]
         if asked not in shares:
             shares[asked] = best_shares(own.observed(), curves, rules, limits.most_share)
         decision = replace(decision, shares=shares[asked])
         delay_s = estimated_s(own, decision, curves)
-        yield Ranked(decision, delay_s, server_part(own, decision, delay_s))
+        yield RankedDecision(decision, delay_s, server_part(own, decision, delay_s))
 
 
-def search(
+def search_decisions(
     workload: Workload,
     limits: PlanLimits,
-    candidates: Sequence[Ranked],
-    curves: Curves,
+    candidates: Sequence[RankedDecision],
+    curves: RateCurves,
     besides: Sequence[Decision] = (),
 ) -> RefinedDecision | None:
     """The fastest of the candidates on the timeline, its shares refined; None without any.
@@ -361,12 +365,12 @@ def keeps_server_free(workload: Workload, limits: PlanLimits, found: RefinedDeci
     return part <= limits.server_busy
 
 
-def _worth_playing(workload: Workload, candidates: Sequence[Ranked]) -> list[Decision]:
+def _worth_playing(workload: Workload, candidates: Sequence[RankedDecision]) -> list[Decision]:
     """As many of the first as a search may play."""
     chosen: list[Decision] = []
     left = _PLAYED_VISITS
     for candidate in candidates[: _PLAYED.stop]:
-        left -= sum(workload.local_steps) * candidate.decision.held.micro_batches
+        left -= sum(workload.local_steps) * candidate.decision.policy.micro_batches
         if left < 0 and len(chosen) >= _PLAYED.start:
             break
         chosen.append(candidate.decision)
@@ -375,13 +379,13 @@ def _worth_playing(workload: Workload, candidates: Sequence[Ranked]) -> list[Dec
 
 def _held_otherwise(decision: Decision, other: Decision) -> bool:
     """Whether two decisions with the same cut and codec differ in how they hold a mini-batch."""
-    return decision.held != other.held and (
+    return decision.policy != other.policy and (
         (decision.cuts, decision.codec) == (other.cuts, other.codec)
     )
 
 
 def _fastest(
-    workload: Workload, limits: PlanLimits, decisions: Sequence[Decision], curves: Curves
+    workload: Workload, limits: PlanLimits, decisions: Sequence[Decision], curves: RateCurves
 ) -> RefinedDecision | None:
     """Of those that leave the server free enough."""
     played = (RefinedDecision(each, round_delay_s(workload, each, curves)) for each in decisions)
@@ -394,7 +398,7 @@ def _faster(
     limits: PlanLimits,
     best: RefinedDecision,
     decisions: Sequence[Decision],
-    curves: Curves,
+    curves: RateCurves,
 ) -> RefinedDecision:
     """The best, or one of these if it is faster."""
     other = _fastest(workload, limits, decisions, curves)

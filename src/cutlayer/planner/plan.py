@@ -7,36 +7,36 @@ configuration, no file and no words.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from cutlayer.channel.shannon import Curves
+from cutlayer.channel.shannon import RateCurves
 from cutlayer.planner.allocation import best_shares
 from cutlayer.planner.codec_choices import CodecChoices
 from cutlayer.planner.decision import CodecChoice, Decision, MiniBatchPolicy, PlanLimits, Workload
 from cutlayer.planner.estimate import amounts_of, estimated_s, server_part
 from cutlayer.planner.explain import (
-    BindingLimit,
     Infeasibility,
-    Sensitivity,
-    bindings,
+    LimitSensitivity,
+    ResourceSensitivity,
     infeasibilities,
-    memory_misfit,
-    sensitivities,
+    limit_sensitivities,
+    memory_infeasibility,
+    resource_sensitivities,
 )
 from cutlayer.planner.forecast import (
     Forecast,
     RefinedDecision,
     device_need,
     fits_memory,
-    forecast,
+    forecast_rounds,
     round_delay_s,
 )
 from cutlayer.planner.joint import (
-    Ranked,
+    RankedDecision,
     Shortage,
     cuts_for,
-    fitting_ways,
-    ranked,
+    fitting_policies,
+    ranked_decisions,
     schemes_for,
-    search,
+    search_decisions,
     shortage,
     shortage_of,
 )
@@ -63,7 +63,7 @@ class Baseline:
 
 
 def published_plan(
-    workload: Workload, limits: PlanLimits, codec: CodecChoice, curves: Curves
+    workload: Workload, limits: PlanLimits, codec: CodecChoice, curves: RateCurves
 ) -> Decision | None:
     """The paper's plan: the cut of least delay by the closed form on even shares, then the best
     shares; mini-batches are kept whole, the band is shared as configured.
@@ -71,11 +71,11 @@ def published_plan(
     None: no cut fits memory and limits. Source: SFT Sections VI-C and VII, mended.
     """
     count = len(workload.devices)
-    held = MiniBatchPolicy()
+    policy = MiniBatchPolicy()
     best: tuple[float, Decision] | None = None
     for cut in range(limits.least_cut, workload.model.blocks):
         decision = Decision(
-            SFT, (cut,) * count, codec, held, workload.rules, (1.0 / count,) * count
+            SFT, (cut,) * count, codec, policy, workload.rules, (1.0 / count,) * count
         )
         if not fits_memory(workload, decision):
             continue
@@ -88,7 +88,7 @@ def published_plan(
 
 
 def with_best_shares(
-    workload: Workload, limits: PlanLimits, decision: Decision, curves: Curves
+    workload: Workload, limits: PlanLimits, decision: Decision, curves: RateCurves
 ) -> Decision:
     """The decision with the shares that are best by the closed form."""
     if decision.scheme.devices is DeviceOrder.IN_TURN:
@@ -104,7 +104,7 @@ def baselines(
     limits: PlanLimits,
     chosen: Decision,
     published: Decision | None,
-    curves: Curves,
+    curves: RateCurves,
     also: Sequence[Scheme] = tuple(SCHEMES.values()),
 ) -> tuple[Baseline, ...]:
     """Even shares, the paper's plan if it fits, and each scheme of `also` on its best shares.
@@ -122,7 +122,7 @@ def baselines(
     return tuple(_rival(workload, name, way, curves) for name, way in ways)
 
 
-def _rival(workload: Workload, name: str, way: Decision, curves: Curves) -> Baseline:
+def _rival(workload: Workload, name: str, way: Decision, curves: RateCurves) -> Baseline:
     first_s = round_delay_s(workload, way, curves, first_round=True)
     later_s = round_delay_s(workload, way, curves)
     return Baseline(
@@ -135,17 +135,17 @@ def _rival(workload: Workload, name: str, way: Decision, curves: Curves) -> Base
 
 
 def _as(
-    workload: Workload, limits: PlanLimits, chosen: Decision, scheme: Scheme, curves: Curves
+    workload: Workload, limits: PlanLimits, chosen: Decision, scheme: Scheme, curves: RateCurves
 ) -> Decision:
     """The plan's cut and codec under another scheme, held as is fastest by estimate."""
     cut = min(chosen.cuts)
 
-    def held(way: MiniBatchPolicy) -> Decision:
+    def policy(way: MiniBatchPolicy) -> Decision:
         decision = Decision(
             scheme=scheme,
             cuts=(cut,) * len(chosen.cuts),
             codec=chosen.codec if scheme.compressed else UNCOMPRESSED,
-            held=way,
+            policy=way,
             rules=workload.rules,
             shares=chosen.on_even_shares().shares,
         )
@@ -154,15 +154,15 @@ def _as(
     def delay_s(decision: Decision) -> float:
         return estimated_s(amounts_of(workload, decision), decision, curves)
 
-    ways = fitting_ways(workload, scheme, cut) or [MiniBatchPolicy()]
-    return min((held(way) for way in ways), key=delay_s)
+    ways = fitting_policies(workload, scheme, cut) or [MiniBatchPolicy()]
+    return min((policy(way) for way in ways), key=delay_s)
 
 
 @dataclass(frozen=True, eq=False)
 class CutRow:
     """The best decision with one cut for all devices: its round, and a device's memory.
 
-    `delay_s` is the timeline's. Without a decision nothing fits: `held` and `need` are those of
+    `delay_s` is the timeline's. Without a decision nothing fits: `policy` and `need` are those of
     least memory, and `short` says who lacks how much.
     """
 
@@ -170,7 +170,7 @@ class CutRow:
     decision: Decision | None
     delay_s: float | None
     server_part: float | None
-    held: MiniBatchPolicy
+    policy: MiniBatchPolicy
     need: PartMemory[float]
     short: Shortage | None
     allowed: bool
@@ -188,8 +188,8 @@ class Plan:
     most_loss: float
     chosen: Forecast | None
     cuts: tuple[CutRow, ...]
-    sensitivities: tuple[Sensitivity, ...]
-    bindings: tuple[BindingLimit, ...]
+    resource_sensitivities: tuple[ResourceSensitivity, ...]
+    limit_sensitivities: tuple[LimitSensitivity, ...]
     baselines: tuple[Baseline, ...]
     infeasibilities: tuple[Infeasibility, ...]
 
@@ -207,12 +207,12 @@ def make_plan(
     a workload that no scheme can take.
     """
     curves = workload.channel.mean_curves()
-    candidates = ranked(workload, limits, scheme, codecs.accurate, curves)
+    candidates = ranked_decisions(workload, limits, scheme, codecs.accurate, curves)
     published = None
     if codecs.published is not None and scheme.splits:
         published = published_plan(workload, limits, codecs.published, curves)
     besides = [] if published is None or not _same_training(scheme, published) else [published]
-    found = search(workload, limits, candidates, curves, besides)
+    found = search_decisions(workload, limits, candidates, curves, besides)
     allowed = [each for each in candidates if each.server_part <= limits.server_busy]
     best_s = min((each.estimated_s for each in allowed), default=float("inf"))
     cuts = cut_rows(workload, limits, scheme, candidates, found, curves)
@@ -223,9 +223,11 @@ def make_plan(
     every = (*codecs.accurate, *codecs.inaccurate)
     return replace(
         plan,
-        chosen=forecast(workload, found.decision, curves),
-        sensitivities=sensitivities(workload, limits, found, curves),
-        bindings=bindings(workload, limits, scheme, every, most_loss, best_s, curves),
+        chosen=forecast_rounds(workload, found.decision, curves),
+        resource_sensitivities=resource_sensitivities(workload, limits, found, curves),
+        limit_sensitivities=limit_sensitivities(
+            workload, limits, scheme, every, most_loss, best_s, curves
+        ),
         baselines=baselines(workload, limits, found.decision, published, curves),
     )
 
@@ -242,23 +244,25 @@ def plan_as_given(
     `codecs`: its own. Raises ConfigError as `make_plan` does.
     """
     curves, scheme, cut = workload.channel.mean_curves(), decision.scheme, decision.cuts[0]
-    need = device_need(workload, scheme, cut, decision.held)
+    need = device_need(workload, scheme, cut, decision.policy)
     plan = Plan(workload, limits, scheme, codecs, most_loss, None, (), (), (), (), ())
     if not fits_memory(workload, decision):
-        short = shortage_of(workload, scheme, cut, decision.held)
-        row = CutRow(cut, None, None, None, decision.held, need, short, allowed=False)
+        short = shortage_of(workload, scheme, cut, decision.policy)
+        row = CutRow(cut, None, None, None, decision.policy, need, short, allowed=False)
         # another cut is not for this decision to take
-        infeasibility = replace(memory_misfit(workload, limits, scheme, short), fitting_cut=None)
+        infeasibility = replace(
+            memory_infeasibility(workload, limits, scheme, short), fitting_cut=None
+        )
         return replace(plan, cuts=(row,), infeasibilities=(infeasibility,))
-    chosen = forecast(workload, decision, curves)
+    chosen = forecast_rounds(workload, decision, curves)
     found = RefinedDecision(decision, chosen.delay_s)
     busy = server_part(amounts_of(workload, decision), decision, found.delay_s)
-    row = CutRow(cut, decision, found.delay_s, busy, decision.held, need, None, allowed=True)
+    row = CutRow(cut, decision, found.delay_s, busy, decision.policy, need, None, allowed=True)
     return replace(
         plan,
         chosen=chosen,
         cuts=(row,),
-        sensitivities=sensitivities(workload, limits, found, curves),
+        resource_sensitivities=resource_sensitivities(workload, limits, found, curves),
         baselines=baselines(workload, limits, decision, None, curves),
     )
 
@@ -272,12 +276,12 @@ def cut_rows(
     workload: Workload,
     limits: PlanLimits,
     scheme: Scheme,
-    candidates: Sequence[Ranked],
+    candidates: Sequence[RankedDecision],
     found: RefinedDecision | None,
-    curves: Curves,
+    curves: RateCurves,
 ) -> tuple[CutRow, ...]:
     """Every cut that the limits leave: the fastest decision by the estimate, or `found`."""
-    first: dict[int, Ranked] = {}
+    first: dict[int, RankedDecision] = {}
     for candidate in candidates:
         first.setdefault(candidate.decision.cuts[0], candidate)
     best = {cut: each.decision for cut, each in first.items()}
@@ -295,15 +299,15 @@ def _row(
     scheme: Scheme,
     cut: int,
     decision: Decision | None,
-    curves: Curves,
+    curves: RateCurves,
 ) -> CutRow:
     if decision is not None:
-        need = device_need(workload, decision.scheme, cut, decision.held)
+        need = device_need(workload, decision.scheme, cut, decision.policy)
         delay_s = round_delay_s(workload, decision, curves)
         part = server_part(amounts_of(workload, decision), decision, delay_s)
         fits = part <= limits.server_busy
-        return CutRow(cut, decision, delay_s, part, decision.held, need, None, allowed=fits)
+        return CutRow(cut, decision, delay_s, part, decision.policy, need, None, allowed=fits)
     short = shortage(workload, scheme, cut)
-    held = MiniBatchPolicy() if short is None else short.held
-    need = device_need(workload, scheme, cut, held)
-    return CutRow(cut, None, None, None, held, need, short, allowed=False)
+    policy = MiniBatchPolicy() if short is None else short.policy
+    need = device_need(workload, scheme, cut, policy)
+    return CutRow(cut, None, None, None, policy, need, short, allowed=False)

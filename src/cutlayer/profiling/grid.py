@@ -18,7 +18,7 @@ from cutlayer.errors import ConfigError
 from cutlayer.jobs.build import make_codecs
 
 # `paper-rans` sends the symbols of `paper` in fewer bytes: one training gives the points of both
-PUBLISHED, SAME_SYMBOLS = "paper", "paper-rans"
+PUBLISHED_CODEC, SAME_SYMBOLS_CODEC = "paper", "paper-rans"
 MOST_BITS = 8
 
 
@@ -63,16 +63,18 @@ class CodecGrid:
         yield CodecSetting("none")
         for keep_ratio in sorted(set(self.keep_ratios)):
             for bits in sorted(set(self.bits)):
-                yield CodecSetting(PUBLISHED, {"keep_ratio": keep_ratio, "levels": 2**bits - 1})
+                yield CodecSetting(
+                    PUBLISHED_CODEC, {"keep_ratio": keep_ratio, "levels": 2**bits - 1}
+                )
         for up, down in self.targets:
             yield CodecSetting("best", {"target_bits_up": up, "target_bits_down": down})
         yield CodecSetting("fast")
 
 
 # from the least that trains at all to what loses next to nothing, by `experiments/codec_accuracy`
-TARGETS = ((0.22, 0.1), (0.26, 0.12), (0.42, 0.24), (0.7, 0.4), (1.0, 0.6))
-GRID = CodecGrid((0.05, 0.1, 0.2, 0.35, 0.5), (2, 3, 4, 6), TARGETS)
-QUICK_GRID = CodecGrid((0.1, 0.5), (2, 4), TARGETS[-1:])
+BEST_TARGETS = ((0.22, 0.1), (0.26, 0.12), (0.42, 0.24), (0.7, 0.4), (1.0, 0.6))
+FULL_GRID = CodecGrid((0.05, 0.1, 0.2, 0.35, 0.5), (2, 3, 4, 6), BEST_TARGETS)
+QUICK_GRID = CodecGrid((0.1, 0.5), (2, 4), BEST_TARGETS[-1:])
 
 
 def codecs_of(setting: CodecSetting, packets: int) -> CodecPair:
@@ -81,9 +83,9 @@ def codecs_of(setting: CodecSetting, packets: int) -> CodecPair:
     Those of `paper` also count, both ways, what `paper-rans` would have sent.
     """
     pair = _pair(setting, packets)
-    if setting.codec != PUBLISHED:
+    if setting.codec != PUBLISHED_CODEC:
         return pair
-    other = _pair(replace(setting, codec=SAME_SYMBOLS), packets)
+    other = _pair(replace(setting, codec=SAME_SYMBOLS_CODEC), packets)
     return CodecPair(ShadowCodec(pair.up, other.up), ShadowCodec(pair.down, other.down))
 
 

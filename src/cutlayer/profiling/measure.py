@@ -28,11 +28,17 @@ from cutlayer.data.samples import digest_of
 from cutlayer.errors import ConfigError, RunError
 from cutlayer.jobs.resume import model_digests
 from cutlayer.logs import unheard
-from cutlayer.planner.accuracy import Judged, fit
+from cutlayer.planner.accuracy import JudgedSurface, fit_surfaces
 from cutlayer.planner.profile import Profile, ProfilePoint
-from cutlayer.profiling.grid import PUBLISHED, SAME_SYMBOLS, CodecGrid, CodecSetting, codecs_of
-from cutlayer.profiling.processes import Died, spread
-from cutlayer.profiling.training import Start, start_of, train, training_text
+from cutlayer.profiling.grid import (
+    PUBLISHED_CODEC,
+    SAME_SYMBOLS_CODEC,
+    CodecGrid,
+    CodecSetting,
+    codecs_of,
+)
+from cutlayer.profiling.processes import ProcessDied, spread_over_processes
+from cutlayer.profiling.training import JobStart, job_start, train_through, training_text
 from cutlayer.report.vocabulary import printable
 from cutlayer.train.files import storage_error
 from cutlayer.units import format_seconds
@@ -75,7 +81,7 @@ class ProfiledRun:
         return self.codec, tuple(sorted(self.settings.items())), self.seed
 
 
-def read_lines(path: Path, job: str) -> list[ProfiledRun]:
+def read_profiled_runs(path: Path, job: str) -> list[ProfiledRun]:
     """The lines of a job; those of other jobs are left out, and an end that was cut short.
 
     Raises RunError for a line that is none.
@@ -87,7 +93,7 @@ def read_lines(path: Path, job: str) -> list[ProfiledRun]:
     return [line for line in lines if line.job == job]
 
 
-def append_line(path: Path, line: ProfiledRun) -> None:
+def append_profiled_run(path: Path, line: ProfiledRun) -> None:
     """Add a line, flushed to disk; an end that was cut short is dropped first.
 
     Raises RunError if it cannot be written.
@@ -166,9 +172,9 @@ def fit_lines(profile: Profile) -> tuple[str, ...]:
     One line that says why, where the profile has no full grid.
     """
     # a training of `paper` is also a point of `paper-rans`: its noise counts once
-    own = replace(profile, points=(profile.uncompressed, *profile.of(SAME_SYMBOLS)))
+    own = replace(profile, points=(profile.uncompressed, *profile.of(SAME_SYMBOLS_CODEC)))
     try:
-        fitted = fit(own)
+        fitted = fit_surfaces(own)
     except ConfigError as error:
         return (f"no accuracy surface: {error}",)
     noise = (
@@ -183,7 +189,7 @@ def fit_lines(profile: Profile) -> tuple[str, ...]:
     )
 
 
-def _fit_line(name: str, judged: Judged) -> str:
+def _fit_line(name: str, judged: JudgedSurface) -> str:
     left_out = (
         f"{judged.left_out_root:.2f} at points left out in turn"
         if math.isfinite(judged.left_out_root)
@@ -225,15 +231,15 @@ def fingerprint(config: Config) -> str:
     return hashlib.sha256(config_yaml(job_of(config)).encode()).hexdigest()[:16]
 
 
-def _with_inputs(settings: str, model: Path, start: Start) -> str:
+def _with_inputs(settings: str, model: Path, start: JobStart) -> str:
     """What was trained on other samples, or from other weights, is another job's, too."""
-    train, test = (digest_of(split) for split in (start.setup.train, start.setup.test))
-    text = f"{settings} {train} {test} {sorted(model_digests(model).items())}"
+    train_through, test = (digest_of(split) for split in (start.setup.train, start.setup.test))
+    text = f"{settings} {train_through} {test} {sorted(model_digests(model).items())}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @final
-class Trainer:
+class ProfileTrainer:
     """The job of a configuration, kept ready for the seed that was trained last.
 
     The test samples are those of the configuration's own seed, for all. Raises CutlayerError for a
@@ -242,7 +248,7 @@ class Trainer:
 
     def __init__(self, config: Config, *, quiet: bool = False) -> None:
         self._config = job_of(config)
-        self._start = start_of(self._config, config.seed, quiet=quiet)
+        self._start = job_start(self._config, config.seed, quiet=quiet)
         with unheard():  # it was found just now
             model = find_model(config.model.name).path
         self.job = _with_inputs(fingerprint(config), model, self._start)
@@ -260,8 +266,8 @@ class Trainer:
     def train(self, wanted: WantedRun) -> ProfiledRun:
         """Train, both ways through real packets."""
         if self._start.seed != wanted.seed:
-            self._start = start_of(self._config, wanted.seed, self._start.setup.test, quiet=True)
-        trained = train(self._start, codecs_of(wanted.setting, self._start.packets))
+            self._start = job_start(self._config, wanted.seed, self._start.setup.test, quiet=True)
+        trained = train_through(self._start, codecs_of(wanted.setting, self._start.packets))
         return ProfiledRun(
             job=self.job,
             seed=wanted.seed,
@@ -289,7 +295,7 @@ def _known(value: float) -> float | None:
 
 
 @dataclass(frozen=True)
-class About:
+class ProfileHeader:
     """What a profile says of itself: the job, how it was asked for, what accuracies are of."""
 
     config: Config
@@ -299,7 +305,7 @@ class About:
 
 
 def profile_of(
-    about: About, settings: Sequence[CodecSetting], lines: Mapping[Key, ProfiledRun]
+    about: ProfileHeader, settings: Sequence[CodecSetting], lines: Mapping[Key, ProfiledRun]
 ) -> Profile:
     """The points of the settings, each with the accuracies of all seeds.
 
@@ -334,9 +340,9 @@ def _points(setting: CodecSetting, lines: Sequence[ProfiledRun]) -> Iterator[Pro
     """The point of a setting, and that of the codec which sends the same symbols, if any."""
     accuracies = tuple(line.accuracy for line in lines)
     ways = [(setting, [(line.bits_up, line.bits_down) for line in lines])]
-    if setting.codec == PUBLISHED:
+    if setting.codec == PUBLISHED_CODEC:
         other = [(line.same_symbols_bits_up, line.same_symbols_bits_down) for line in lines]
-        ways.append((replace(setting, codec=SAME_SYMBOLS), other))
+        ways.append((replace(setting, codec=SAME_SYMBOLS_CODEC), other))
     for one, bits in ways:
         up = [value for value, _ in bits if value is not None]
         down = [value for _, value in bits if value is not None]
@@ -357,9 +363,9 @@ def train_in_processes(
     Raises what a training raised, and RunError if a process died.
     """
     begin = partial(_trainer, config)
-    with closing(spread(begin, wanted, workers)) as trained:
+    with closing(spread_over_processes(begin, wanted, workers)) as trained:
         for _, line in trained:
-            if isinstance(line, Died):
+            if isinstance(line, ProcessDied):
                 raise RunError(
                     f"a training run {line}; what has finished is kept: the same command goes on,"
                     " with fewer --workers if memory is short"
@@ -370,7 +376,7 @@ def train_in_processes(
 
 
 def _trainer(config: Config) -> Callable[[WantedRun], ProfiledRun]:
-    return Trainer(config, quiet=True).train
+    return ProfileTrainer(config, quiet=True).train
 
 
 _LOG = logging.getLogger(__name__)
@@ -398,32 +404,32 @@ class ProfilePlan:
         return tuple(range(self.config.seed, self.config.seed + self.seeds))
 
 
-def measure(plan: ProfilePlan, log: Path) -> Profile:
+def measure_profile(plan: ProfilePlan, log: Path) -> Profile:
     """Train what is not in `log` yet, adding a line as each training ends, and make the profile.
 
     What can be wrong with the job is found before the first training. Raises CutlayerError.
     """
-    trainer = Trainer(plan.config)
+    trainer = ProfileTrainer(plan.config)
     if not trainer.compresses:
         raise ConfigError(f"profile: scheme {plan.config.scheme.name} compresses nothing; take sft")
-    done = {line.key: line for line in read_lines(log, trainer.job)}
+    done = {line.key: line for line in read_profiled_runs(log, trainer.job)}
     missing = [wanted for wanted in plan.wanted() if wanted.key not in done]
     _LOG.info(
         f"{len(missing)} training runs to do, {len(list(plan.wanted())) - len(missing)} done before"
     )
     _make_room(log)
     for line in _said(_trained(plan, trainer, missing), len(missing)):
-        append_line(log, line)
+        append_profiled_run(log, line)
         done[line.key] = line
     for wanted in plan.wanted():
         if done[wanted.key].diverged:
             _LOG.info(f"{wanted}: diverged; it counts as round {done[wanted.key].rounds} left it")
-    about = About(plan.config, plan.command, plan.seed_numbers(), trainer.test_samples)
+    about = ProfileHeader(plan.config, plan.command, plan.seed_numbers(), trainer.test_samples)
     return profile_of(about, list(plan.grid.settings()), done)
 
 
 def _trained(
-    plan: ProfilePlan, trainer: Trainer, missing: Sequence[WantedRun]
+    plan: ProfilePlan, trainer: ProfileTrainer, missing: Sequence[WantedRun]
 ) -> Iterator[ProfiledRun]:
     if plan.workers == 1:
         return map(trainer.train, missing)

@@ -21,11 +21,11 @@ _LOG = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 # called once in a process; gives what is called for each item
-Begin = Callable[[], Callable[[Item], Result]]
+BeginWork = Callable[[], Callable[[Item], Result]]
 
 
 @dataclass(frozen=True)
-class Died:
+class ProcessDied:
     """A process that ended with its work undone."""
 
     exit_code: int | None
@@ -53,9 +53,9 @@ class _Worker:
     end: Connection
 
 
-def spread(
-    begin: Begin[Item, Result], items: Iterable[Item], workers: int
-) -> Generator[tuple[Item, Result | Exception | Died], None, None]:
+def spread_over_processes(
+    begin: BeginWork[Item, Result], items: Iterable[Item], workers: int
+) -> Generator[tuple[Item, Result | Exception | ProcessDied], None, None]:
     """Every item with what became of it, begun in that order but for who ends first.
 
     A process gets its next item when it has ended one; one that raised is ended, and a new one
@@ -70,7 +70,7 @@ def spread(
                 busy[worker] = todo.popleft()
                 _send(worker, busy[worker])
             for worker in _heard(busy):
-                got: _Said | _Ended[Result] | Exception | Died = _receive(worker)
+                got: _Said | _Ended[Result] | Exception | ProcessDied = _receive(worker)
                 if isinstance(got, _Said):
                     _LOG.log(got.level, "%s", got.line)
                 elif isinstance(got, _Ended):
@@ -84,7 +84,7 @@ def spread(
             _stop(worker)
 
 
-def _start(begin: Begin[Item, Result]) -> _Worker:
+def _start(begin: BeginWork[Item, Result]) -> _Worker:
     # a forked copy of torch's threads may hang: a new interpreter
     context = get_context("spawn")
     ours, theirs = context.Pipe()
@@ -114,16 +114,16 @@ def _heard(workers: Iterable[_Worker]) -> list[_Worker]:
     return [worker for end, worker in by_end.items() if end in ready]
 
 
-def _receive(worker: _Worker) -> _Said | _Ended[Result] | Exception | Died:
+def _receive(worker: _Worker) -> _Said | _Ended[Result] | Exception | ProcessDied:
     try:
         got: _Said | _Ended[Result] | Exception = worker.end.recv()
     except (EOFError, OSError):
         worker.process.join()
-        return Died(worker.process.exitcode)
+        return ProcessDied(worker.process.exitcode)
     return got
 
 
-def _serve(begin: Begin[Item, Result], end: Connection) -> None:
+def _serve(begin: BeginWork[Item, Result], end: Connection) -> None:
     """A process: work on what comes until nobody is there any more."""
     # Ctrl-C is for the process that started this one
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -31,7 +31,7 @@ _FLOAT32_BITS = 32
 
 
 @dataclass(frozen=True)
-class Start:
+class JobStart:
     """A seed's job, ready to train, and its state before the first round."""
 
     seed: int
@@ -67,7 +67,7 @@ class RunResult:
 
 
 @dataclass(frozen=True)
-class Curve:
+class TrainingCurve:
     """A training by round: `accuracy` (a share) and `loss` [nat] after each of `rounds` (0: before
     training), NaN from where it diverged; the rest as in `RunResult`."""
 
@@ -88,7 +88,7 @@ def standard_error(accuracy: float, samples: int) -> float:
     return 100 * math.sqrt(share * (1 - share) / samples)
 
 
-def configure(settings: Mapping[str, Any], also_read: Collection[str] = ()) -> Config:
+def configuration_of(settings: Mapping[str, Any], also_read: Collection[str] = ()) -> Config:
     """The configuration of these settings by dotted key, on one thread unless they say more:
     another number of threads adds floats in another order. `also_read`: as of `read_config`.
     Raises ConfigError for a wrong one."""
@@ -117,7 +117,7 @@ def training_text(config: Config) -> str:
     )
 
 
-def starts(config: Config, seeds: Sequence[int], *, quiet: bool = False) -> Iterator[Start]:
+def job_starts(config: Config, seeds: Sequence[int], *, quiet: bool = False) -> Iterator[JobStart]:
     """A start for each seed: other draws, other initial adapters, the first seed's test samples.
 
     `quiet`: nothing is logged; of later seeds there is nothing new to log.
@@ -126,14 +126,14 @@ def starts(config: Config, seeds: Sequence[int], *, quiet: bool = False) -> Iter
     """
     test = None
     for seed in seeds:
-        start = start_of(config, seed, test, quiet=quiet or test is not None)
+        start = job_start(config, seed, test, quiet=quiet or test is not None)
         test = start.setup.test
         yield start
 
 
-def start_of(
+def job_start(
     config: Config, seed: int, test: Samples | None = None, *, quiet: bool = False
-) -> Start:
+) -> JobStart:
     """The start of one seed, with these test samples (None: its own).
 
     Raises CutlayerError for a job that cannot be prepared.
@@ -142,15 +142,15 @@ def start_of(
     with unheard() if quiet else nullcontext():
         setup = prepare(config.model_copy(update={"seed": seed})).setup
     setup = setup if test is None else replace(setup, test=test)
-    return Start(seed, config.training.rounds, setup, initial_state(setup))
+    return JobStart(seed, config.training.rounds, setup, initial_state(setup))
 
 
-def accuracy_of(start: Start) -> float:
+def accuracy_of(start: JobStart) -> float:
     """The accuracy before training: a share of the test samples."""
     return evaluate(start.setup, start.state).accuracy
 
 
-def train(start: Start, codecs: CodecPair) -> RunResult:
+def train_through(start: JobStart, codecs: CodecPair) -> RunResult:
     """Train from `start` through `codecs`, then evaluate."""
     begun_s = process_time()
     setup = replace(start.setup, codecs=codecs)
@@ -174,7 +174,7 @@ def train(start: Start, codecs: CodecPair) -> RunResult:
     )
 
 
-def follow(start: Start, evaluated: Collection[int]) -> Curve:
+def training_curve(start: JobStart, evaluated: Collection[int]) -> TrainingCurve:
     """Train from `start` by its own scheme and codecs; evaluate before, after the rounds in
     `evaluated`, and after the last."""
     begun_s = process_time()
@@ -186,7 +186,7 @@ def follow(start: Start, evaluated: Collection[int]) -> Curve:
         if outcome.state.round in rounds:
             seen[outcome.state.round] = evaluate(start.setup, outcome.state)
     traffic = _traffic(ledgers)
-    return Curve(
+    return TrainingCurve(
         rounds,
         tuple(seen[n].accuracy if n in seen else math.nan for n in rounds),
         tuple(seen[n].loss if n in seen else math.nan for n in rounds),

@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 from cutlayer.report.drawing import MUTED, add_boxes, new_figure, stack_columns
 from cutlayer.report.vocabulary import PHASES, WAITS, Word, phases_in
 from cutlayer.report.wording import column, time_scale
-from cutlayer.rounds.result import Event
+from cutlayer.rounds.result import TimelineEvent
 from cutlayer.train.records import TrainedRound
 
 # a band of a row: how far its top and bottom are from the row's middle
@@ -52,7 +52,9 @@ def delay_figure(works: Sequence[TrainedRound]) -> Figure:
     return figure
 
 
-def gantt_figure(steps: Sequence[Event], slowest_device: int, *, legend: bool = False) -> Figure:
+def gantt_figure(
+    steps: Sequence[TimelineEvent], slowest_device: int, *, legend: bool = False
+) -> Figure:
     """Who does what when in one round: a row for the server, one for each device (at most 24).
 
     A long round shows the slowest device's first local steps only, see `gantt_local_steps`. Where a
@@ -85,12 +87,12 @@ def gantt_figure(steps: Sequence[Event], slowest_device: int, *, legend: bool = 
     return figure
 
 
-def gantt_phases(steps: Sequence[Event]) -> list[Word]:
+def gantt_phases(steps: Sequence[TimelineEvent]) -> list[Word]:
     """What is drawn, in order: the phases that took any time."""
     return list(phases_in({step.phase: step.end_s - step.start_s} for step in steps).values())
 
 
-def gantt_devices(steps: Sequence[Event], slowest_device: int) -> list[int]:
+def gantt_devices(steps: Sequence[TimelineEvent], slowest_device: int) -> list[int]:
     """The devices whose rows are drawn: all, or 24 spread evenly with the slowest among them."""
     devices = sorted({step.device for step in steps})
     if len(devices) <= _MOST_GANTT_DEVICES:
@@ -99,13 +101,13 @@ def gantt_devices(steps: Sequence[Event], slowest_device: int) -> list[int]:
     return sorted({devices[index] for index in spread} | {slowest_device})
 
 
-def gantt_local_steps(steps: Sequence[Event], slowest_device: int) -> tuple[int, int]:
+def gantt_local_steps(steps: Sequence[TimelineEvent], slowest_device: int) -> tuple[int, int]:
     """How many of the slowest device's local steps are drawn, and of how many."""
     numbers = _local_steps(steps, slowest_device)
     return min(len(numbers), _MOST_GANTT_STEPS), len(numbers)
 
 
-def _window_end(steps: Sequence[Event], slowest_device: int) -> float:
+def _window_end(steps: Sequence[TimelineEvent], slowest_device: int) -> float:
     numbers = _local_steps(steps, slowest_device)
     if len(numbers) <= _MOST_GANTT_STEPS:
         return max(step.end_s for step in steps)
@@ -114,12 +116,12 @@ def _window_end(steps: Sequence[Event], slowest_device: int) -> float:
     return min(step.start_s for step in mine)
 
 
-def _local_steps(steps: Sequence[Event], device: int) -> list[int]:
+def _local_steps(steps: Sequence[TimelineEvent], device: int) -> list[int]:
     numbers = {step.local_step for step in steps if step.device == device}
     return sorted(number for number in numbers if number is not None)
 
 
-def _overlap(steps: Sequence[Event]) -> bool:
+def _overlap(steps: Sequence[TimelineEvent]) -> bool:
     """Whether any device does more than one thing at a time."""
     ends_s: dict[int, float] = {}
     for step in sorted(steps, key=lambda step: (step.start_s, step.end_s)):
@@ -131,7 +133,7 @@ def _overlap(steps: Sequence[Event]) -> bool:
     return False
 
 
-def _band(step: Event, overlap: bool) -> Band | None:
+def _band(step: TimelineEvent, overlap: bool) -> Band | None:
     """Where in its device's row a step is drawn; None: nowhere."""
     if step.phase in WAITS:
         return None if overlap else _WAITING
@@ -141,7 +143,7 @@ def _band(step: Event, overlap: bool) -> Band | None:
 
 
 def _boxes(
-    steps: Sequence[Event],
+    steps: Sequence[TimelineEvent],
     rows: dict[int, int],
     overlap: bool,
     origin_s: float,

@@ -12,13 +12,13 @@ import numpy as np
 from cutlayer.planner.decision import CodecChoice, Decision
 from cutlayer.planner.explain import (
     AccuracyInfeasibility,
-    BindingLimit,
     CutInfeasibility,
     Infeasibility,
     Limit,
+    LimitSensitivity,
     MemoryInfeasibility,
     Resource,
-    Sensitivity,
+    ResourceSensitivity,
     ServerInfeasibility,
 )
 from cutlayer.planner.forecast import PHASES as PLANNED
@@ -36,7 +36,7 @@ _LIMIT_KEYS = {
     Limit.ACCURACY: "planner.accuracy_loss",
 }
 _RESOURCES = {
-    Resource.BAND: "bandwidth",
+    Resource.BANDWIDTH: "bandwidth",
     Resource.DEVICES: "device compute",
     Resource.SERVER: "server compute",
 }
@@ -65,7 +65,7 @@ def decision_facts(plan: Plan) -> dict[str, str]:
         if decision.scheme.compressed
         else "float32",
         "mini-batch": f"{plan.workload.batch.samples} samples of"
-        f" {counted(plan.workload.batch.tokens, 'token')}: {decision.held}",
+        f" {counted(plan.workload.batch.tokens, 'token')}: {decision.policy}",
         "downlink": _DOWNLINKS[decision.rules.downlink],
         "bandwidth allocation": _shares(decision),
         "round": f"{format_seconds(chosen.delay_s)}, the first"
@@ -93,17 +93,17 @@ def codec_text(codec: CodecChoice, error: float | None = None) -> str:
     return f"{codec}, {bits}, {costs}"
 
 
-def resource_line(row: Sensitivity) -> str:
+def resource_line(row: ResourceSensitivity) -> str:
     """What ten percent more of a resource bring."""
     more = f"+10 % {_RESOURCES[row.resource]}"
     return f"{more}: {_saved(row.saved)}, {format_seconds(row.delay_s)}"
 
 
-def limit_line(binding: BindingLimit) -> str:
+def limit_line(binding: LimitSensitivity) -> str:
     """What a limit keeps out."""
     decision, key = binding.decision, _LIMIT_KEYS[binding.limit]
     codec = f"{decision.codec}" if binding.limit is Limit.ACCURACY else decision.codec.codec
-    instead = f"cut {decision.cuts[0]}, {codec}, {decision.held}"
+    instead = f"cut {decision.cuts[0]}, {codec}, {decision.policy}"
     return f"{key} of {_needed(binding)} would allow {instead}: {_saved(binding.saved)}"
 
 
@@ -139,9 +139,8 @@ def _memory_line(plan: Plan, infeasibility: MemoryInfeasibility) -> str:
     device = plan.workload.devices[short.device]
     need = format_bytes(short.need.total)
     where = f"cut {short.cut}" if plan.scheme.splits else "the whole model"
-    line = (
-        f"{where} ({short.held}) needs {need}, {device.name} has {format_bytes(short.limit_bytes)}"
-    )
+    limit = format_bytes(short.limit_bytes)
+    line = f"{where} ({short.policy}) needs {need}, {device.name} has {limit}"
     if infeasibility.short_devices > 1:
         line += f", {counted(infeasibility.short_devices - 1, 'more device')} too little"
     if infeasibility.embedding_bytes > short.limit_bytes:
@@ -162,7 +161,7 @@ def _memory_line(plan: Plan, infeasibility: MemoryInfeasibility) -> str:
     return line
 
 
-def _needed(binding: BindingLimit) -> str:
+def _needed(binding: LimitSensitivity) -> str:
     match binding.limit:
         case Limit.MEMORY:
             return f"{_at_least(binding.needed / MIB, 1)} MiB"
@@ -294,8 +293,8 @@ def cut_cells(plan: Plan) -> Cells:
 
 
 def _cut_row(plan: Plan, row: CutRow) -> tuple[str, ...]:
-    held = row.held
-    ways = (held.activation_memory.value, f"{held.micro_batches}", f"{held.in_flight}")
+    policy = row.policy
+    ways = (policy.activation_memory.value, f"{policy.micro_batches}", f"{policy.in_flight}")
     memory = format_bytes(row.need.total)
     if row.delay_s is None or row.server_part is None:
         short = row.short

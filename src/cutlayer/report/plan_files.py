@@ -46,7 +46,7 @@ def plan_record(plan: Plan) -> Record:
         "cuts": [_cut(row) for row in plan.cuts],
         "ten_percent_more": [
             {"resource": row.resource.value, "delay_s": row.delay_s, "saved": row.saved}
-            for row in plan.sensitivities
+            for row in plan.resource_sensitivities
         ],
         "binding_limits": [
             {
@@ -55,7 +55,7 @@ def plan_record(plan: Plan) -> Record:
                 "saved": each.saved,
                 "text": limit_line(each),
             }
-            for each in plan.bindings
+            for each in plan.limit_sensitivities
         ],
         "baselines": [
             {
@@ -75,9 +75,9 @@ def _decision(decision: Decision) -> Record:
         "scheme": decision.scheme.name,
         "cuts": list(decision.cuts),
         "codec": _codec(decision.codec),
-        "activation_memory": decision.held.activation_memory.value,
-        "micro_batches": decision.held.micro_batches,
-        "in_flight": decision.held.in_flight,
+        "activation_memory": decision.policy.activation_memory.value,
+        "micro_batches": decision.policy.micro_batches,
+        "in_flight": decision.policy.in_flight,
         "uplink": decision.rules.uplink.value,
         "downlink": decision.rules.downlink.value,
         "shares": list(decision.shares),
@@ -133,9 +133,9 @@ def _cut(row: CutRow) -> Record:
         "delay_s": row.delay_s,
         "server_part": row.server_part,
         "peak_bytes": row.need.total,
-        "activation_memory": row.held.activation_memory.value,
-        "micro_batches": row.held.micro_batches,
-        "in_flight": row.held.in_flight,
+        "activation_memory": row.policy.activation_memory.value,
+        "micro_batches": row.policy.micro_batches,
+        "in_flight": row.policy.in_flight,
         "missing_bytes": None if row.short is None else row.short.missing_bytes,
         "allowed": row.allowed,
     }
@@ -158,7 +158,7 @@ def plan_page(plan: Plan) -> str:
 
 
 def _of_the_decision(plan: Plan) -> dict[str, object]:
-    lines = [resource_line(row) for row in plan.sensitivities]
+    lines = [resource_line(row) for row in plan.resource_sensitivities]
     return {
         "decision": decision_facts(plan),
         "seconds": phase_cells(plan),
@@ -167,7 +167,7 @@ def _of_the_decision(plan: Plan) -> dict[str, object]:
         "devices": device_cells(plan),
         "kinds": [(kind.colour, kind.label) for kind in MEMORY_KINDS.values()],
         "memory": _memory(plan),
-        "sensitivity": lines + [limit_line(binding) for binding in plan.bindings],
+        "sensitivity": lines + [limit_line(binding) for binding in plan.limit_sensitivities],
         "gains": gain_cells(plan),
     }
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cutlayer.errors import RunError
-from cutlayer.rounds.result import Event
+from cutlayer.rounds.result import TimelineEvent
 from cutlayer.train.records import (
     Partition,
     RoundRecord,
@@ -33,7 +33,7 @@ class RunRecord:
     config_text: str
     rounds: tuple[RoundRecord, ...]
     partition: Partition
-    last_round_steps: tuple[Event, ...]
+    last_round_steps: tuple[TimelineEvent, ...]
     summary: Summary
 
     @property
@@ -106,7 +106,7 @@ def _rounds(path: Path) -> Iterator[RoundRecord]:
             yield record
 
 
-def read_steps(path: Path, number: int) -> Iterator[Event]:
+def read_steps(path: Path, number: int) -> Iterator[TimelineEvent]:
     """The steps of one round in a `trace.jsonl`, one by one; the other rounds are not read.
 
     Raises:

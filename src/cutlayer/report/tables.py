@@ -251,8 +251,8 @@ def plan_tables(plan: Plan) -> RenderableType:
     note = "; ".join(each for each in (seconds.note, phase_legend(plan)) if each)
     parts += _section(title, _cells_table(seconds), Text(note, style="dim"))
     parts += _section("what each device has", _cells_table(device_cells(plan)))
-    lines = [resource_line(row) for row in plan.sensitivities]
-    lines += [limit_line(binding) for binding in plan.bindings]
+    lines = [resource_line(row) for row in plan.resource_sensitivities]
+    lines += [limit_line(binding) for binding in plan.limit_sensitivities]
     parts += _section("sensitivity", _lines(lines))
     parts += _cuts(plan)
     parts += _section("beside other schemes", _cells_table(gain_cells(plan)))

@@ -18,7 +18,7 @@ from typing import final
 Action = Callable[[float], None]
 
 
-def nothing(now_s: float) -> None:
+def do_nothing(now_s: float) -> None:
     """What follows the last token of a device."""
 
 
@@ -33,7 +33,7 @@ class Clock:
 
     def __init__(self, tokens: int) -> None:
         self.heap: list[tuple[float, int]] = []
-        self._actions: list[Action] = [nothing] * tokens
+        self._actions: list[Action] = [do_nothing] * tokens
 
     def call(self, rank: int, action: Action) -> None:
         """From now on this is what the token of that rank, below the number of `tokens`, does."""
@@ -83,7 +83,7 @@ class Visitor:
         "spans",
     )
 
-    def __init__(self, clock: Clock, rank: int, route: Route, then: Action = nothing) -> None:
+    def __init__(self, clock: Clock, rank: int, route: Route, then: Action = do_nothing) -> None:
         self.rank = rank
         self.spans = array("d")
         self._clock = clock

@@ -17,7 +17,7 @@ def check_split(model: ModelSpec, cut: int) -> None:
         )
 
 
-def check_held(model: ModelSpec, cut: int) -> None:
+def check_device_part(model: ModelSpec, cut: int) -> None:
     """Raise ConfigError unless a device can hold the first `cut` blocks; all of them is the whole
     model, head included."""
     if not 1 <= cut <= model.blocks:
@@ -207,7 +207,7 @@ def physical_traffic(
     weight that the device holds. Activation and gradient: `4 B N D`.
     Raises ConfigError for a cut that is not.
     """
-    check_held(model, cut)
+    check_device_part(model, cut)
     weights = model.device_parameters(cut)
     exchanged = weights if trained is Trained.WEIGHTS else model.device_adapter_parameters(cut)
     activation = 0 if cut == model.blocks else batch.samples * batch.tokens * model.width
@@ -230,7 +230,7 @@ def paper_traffic(
     which the paper leaves out (defect 16). With all weights trained the adapter is `Psi(l)` too, of
     which the paper says nothing. Source: SFT Section V-E.
     """
-    check_held(model, cut)
+    check_device_part(model, cut)
     b, B, D, r = model.bytes_per_value, batch.samples, model.width, model.rank
     psi = b * cut * (18 * D * r + 12 * D**2 + model.embedding_parameters)
     activation = 0 if cut == model.blocks else b * B * batch.tokens * D

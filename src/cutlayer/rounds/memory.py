@@ -8,7 +8,7 @@ from cutlayer.rounds.costs import (
     TRAINED_BYTES,
     SchemeTraffic,
     StepFlops,
-    check_held,
+    check_device_part,
     paper_flops,
     paper_traffic,
     physical_flops,
@@ -71,7 +71,7 @@ def device_memory(
     to layer, and what the codec needs.
     Raises ConfigError: a cut, count or batch that is not; no `model.activations`.
     """
-    check_held(model, cut)
+    check_device_part(model, cut)
     _check_counts(batch, optimizer_slots, micro_batches, in_flight)
     weights, adapters = model.device_parameters(cut), model.device_adapter_parameters(cut)
     weight_bytes, values = model.bytes_per_value, adapters
@@ -178,7 +178,7 @@ def paper_memory(
     The paper knows neither `activation_memory` nor micro-batches: ConfigError for anything but the
     default.
     """
-    check_held(model, cut)
+    check_device_part(model, cut)
     if activation_memory is not ActivationPolicy.KEEP or micro_batches != 1 or in_flight != 1:
         raise ConfigError(
             f"the paper's memory equations know neither holding {activation_memory.value} nor"
@@ -254,8 +254,8 @@ class Accounting:
     memory: MemoryModel
 
 
-PAPER = Accounting("paper", paper_flops, paper_traffic, paper_memory)
-PHYSICAL = Accounting("physical", physical_flops, physical_traffic, device_memory)
+PAPER_ACCOUNTING = Accounting("paper", paper_flops, paper_traffic, paper_memory)
+PHYSICAL_ACCOUNTING = Accounting("physical", physical_flops, physical_traffic, device_memory)
 ACCOUNTINGS: dict[str, Accounting] = {
-    accounting.name: accounting for accounting in (PAPER, PHYSICAL)
+    accounting.name: accounting for accounting in (PAPER_ACCOUNTING, PHYSICAL_ACCOUNTING)
 }

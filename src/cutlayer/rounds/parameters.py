@@ -10,14 +10,14 @@ from typing import Literal, TypeAlias, get_args
 from cutlayer.errors import ConfigError
 from cutlayer.spec import Activations, BatchBytes, BlockBytes, LinearShape, ModelSpec
 
-Layer: TypeAlias = Literal["query", "key", "value", "output", "up", "down"]
-LAYERS: tuple[Layer, ...] = get_args(Layer)
+VitLayer: TypeAlias = Literal["query", "key", "value", "output", "up", "down"]
+VIT_LAYERS: tuple[VitLayer, ...] = get_args(VitLayer)
 _FLOAT32_BYTES = 4
 _ATTENTION_INPUTS = ("query", "key", "value")
 
 
 @dataclass(frozen=True)
-class Dimensions:
+class VitDimensions:
     """A ViT's dimensions. `rank`: of the adapters on the layers `adapted`, in every block.
 
     `fused_qkv`: query, key and value are one layer with one adapter (16Dr instead of 18Dr adapter
@@ -34,7 +34,7 @@ class Dimensions:
     image_side: int = 224
     classes: int = 100
     rank: int = 16
-    adapted: tuple[Layer, ...] = LAYERS
+    adapted: tuple[VitLayer, ...] = VIT_LAYERS
     fused_qkv: bool = False
     bytes_per_value: int = 4
 
@@ -65,11 +65,11 @@ class Dimensions:
         return self.patch**2 * self.channels
 
 
-VIT_BASE = Dimensions("ViT-B/16", blocks=12, width=768, heads=12)
-VIT_LARGE = Dimensions("ViT-L/16", blocks=24, width=1024, heads=16)
+VIT_BASE = VitDimensions("ViT-B/16", blocks=12, width=768, heads=12)
+VIT_LARGE = VitDimensions("ViT-L/16", blocks=24, width=1024, heads=16)
 
 
-def vit_spec(dimensions: Dimensions) -> ModelSpec:
+def vit_spec(dimensions: VitDimensions) -> ModelSpec:
     """The ModelSpec of a ViT with these dimensions; its head is not trained."""
     d, D = dimensions, dimensions.width
     return ModelSpec(
@@ -90,7 +90,7 @@ def vit_spec(dimensions: Dimensions) -> ModelSpec:
     )
 
 
-def exact_block_parameters(dimensions: Dimensions) -> int:
+def exact_block_parameters(dimensions: VitDimensions) -> int:
     """A frozen block: `(4 + 2m) D^2` weights and `(9 + m) D` biases and norm values, m = MLP ratio.
 
     `12D^2 + 13D` for m = 4; the paper leaves out 13D (defect 10).
@@ -99,30 +99,30 @@ def exact_block_parameters(dimensions: Dimensions) -> int:
     return (4 + 2 * m) * D**2 + (9 + m) * D
 
 
-def embedding_parameters(dimensions: Dimensions) -> int:
+def embedding_parameters(dimensions: VitDimensions) -> int:
     """`(P^2 C + N + 3) D` with N patches: convolution, its bias, class token, N + 1 positions."""
     return (dimensions.patch_values + dimensions.patches + 3) * dimensions.width
 
 
-def patch_convolution_parameters(dimensions: Dimensions) -> int:
+def patch_convolution_parameters(dimensions: VitDimensions) -> int:
     """`(P^2 C + 1) D`: the embedding without class token and positions."""
     return (dimensions.patch_values + 1) * dimensions.width
 
 
-def head_parameters(dimensions: Dimensions) -> int:
+def head_parameters(dimensions: VitDimensions) -> int:
     """`DK + K`: the classification layer alone."""
     return (dimensions.width + 1) * dimensions.classes
 
 
-def block_adapter_parameters(dimensions: Dimensions) -> int:
+def block_adapter_parameters(dimensions: VitDimensions) -> int:
     """Adapter values in a block: 18Dr for six layers of MLP ratio 4, 16Dr with fused qkv."""
     return sum(linear.adapter_parameters for linear in _linears(dimensions))
 
 
-def _linears(d: Dimensions) -> tuple[LinearShape, ...]:
+def _linears(d: VitDimensions) -> tuple[LinearShape, ...]:
     D, inner = d.width, d.mlp_ratio * d.width
-    shapes: dict[Layer, tuple[int, int]] = {
-        **({"query": (D, 3 * D)} if d.fused_qkv else dict.fromkeys(LAYERS[:3], (D, D))),
+    shapes: dict[VitLayer, tuple[int, int]] = {
+        **({"query": (D, 3 * D)} if d.fused_qkv else dict.fromkeys(VIT_LAYERS[:3], (D, D))),
         "output": (D, D),
         "up": (D, inner),
         "down": (inner, D),
@@ -137,13 +137,13 @@ def _linears(d: Dimensions) -> tuple[LinearShape, ...]:
     )
 
 
-def _adapted_before(d: Dimensions, name: Layer) -> bool:
+def _adapted_before(d: VitDimensions, name: VitLayer) -> bool:
     """Whether anything is trained between the block's input and this layer's input."""
-    before = () if name in _ATTENTION_INPUTS else LAYERS[: LAYERS.index(name)]
+    before = () if name in _ATTENTION_INPUTS else VIT_LAYERS[: VIT_LAYERS.index(name)]
     return bool(set(before) & set(d.adapted))
 
 
-def _activations(d: Dimensions) -> Activations:
+def _activations(d: VitDimensions) -> Activations:
     image_values = _FLOAT32_BYTES * d.patch_values
     statistics = 2 * d.bytes_per_value
     first, other = _kept(d, first=True), _kept(d, first=False)
@@ -159,7 +159,7 @@ def _activations(d: Dimensions) -> Activations:
     )
 
 
-def _kept(d: Dimensions, *, first: bool) -> BatchBytes:
+def _kept(d: VitDimensions, *, first: bool) -> BatchBytes:
     """What a block keeps for backward.
 
     A norm keeps its input with mean and deviation, an adapted layer its input and what its A made
@@ -189,7 +189,7 @@ def _kept(d: Dimensions, *, first: bool) -> BatchBytes:
     )
 
 
-def _cast_adapters(d: Dimensions, *, first: bool) -> int:
+def _cast_adapters(d: VitDimensions, *, first: bool) -> int:
     """A base of another type multiplies with copies of the adapters; backward needs those of B,
     and those of A that pass a gradient on."""
     if d.bytes_per_value == _FLOAT32_BYTES:

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from cutlayer.rounds.schemes import DeviceOrder, Phase, Place, Scheme
-from cutlayer.rounds.work import DeviceWork, Duplex, Leg, Legs, Rules, Sharing, legs_of
+from cutlayer.rounds.work import DeviceWork, Duplex, Leg, Legs, Sharing, SharingRules, legs_of
 
 # The critical path through a device's overlapping micro-batches: what let each step begin.
 #
@@ -24,18 +24,18 @@ from cutlayer.rounds.work import DeviceWork, Duplex, Leg, Legs, Rules, Sharing, 
 
 
 @dataclass(frozen=True)
-class PathPiece:
+class _PathPiece:
     """A part of the path: at a leg, or waiting before it."""
 
     leg: int
     waits: bool
 
 
-def longest_path(
+def _critical_path(
     spans_s: Float64[np.ndarray, "repeat leg 3"],
     micro_batches: int,
     own_stations: Sequence[int | None],
-) -> Iterator[tuple[PathPiece, float]]:
+) -> Iterator[tuple[_PathPiece, float]]:
     """Pieces of the path and their seconds, last local step first; they sum to the local steps'.
 
     `spans_s` holds arrival, start and end of each leg of each micro-batch, local step by local
@@ -63,7 +63,7 @@ class _LocalStep:
                 if station is not None:
                     self._ended[station, end_s].append((row, leg))
 
-    def walk(self) -> Iterator[tuple[PathPiece, float]]:
+    def walk(self) -> Iterator[tuple[_PathPiece, float]]:
         """From the last micro-batch to end back to the start of the local step."""
         here: tuple[int, int] | None = max(
             ((row, self._last) for row in range(len(self._rows))),
@@ -73,12 +73,12 @@ class _LocalStep:
             self._seen.add(here)
             row, leg = here
             ready_s, start_s, end_s = self._rows[row][leg]
-            yield PathPiece(leg, waits=False), end_s - start_s
+            yield _PathPiece(leg, waits=False), end_s - start_s
             before = (row, leg - 1) if leg else None
             if start_s > ready_s:
                 held = self._held_up_by(leg, start_s)
                 if held is None:
-                    yield PathPiece(leg, waits=True), start_s - ready_s
+                    yield _PathPiece(leg, waits=True), start_s - ready_s
                 before = held or before
             here = before
 
@@ -101,7 +101,7 @@ READY, START, END = 0, 1, 2
 
 
 @dataclass(frozen=True)
-class Event:
+class TimelineEvent:
     """One step or wait of one device on the virtual clock.
 
     `local_step` and `micro_batch` count from 0; in opening and closing they are None.
@@ -140,7 +140,7 @@ class DeviceTimeline:
 
 
 @dataclass(frozen=True)
-class Busy:
+class Utilisation:
     """Parts of the round in which a resource worked, from 0 to 1.
 
     Of the server's workers, and of the band each way; with static shares the mean of the devices'
@@ -158,7 +158,7 @@ class RoundTimeline:
 
     scheme: Scheme
     work: tuple[DeviceWork, ...]
-    rules: Rules
+    rules: SharingRules
     devices: tuple[DeviceTimeline, ...]
 
     @property
@@ -184,7 +184,7 @@ class RoundTimeline:
         total = dict.fromkeys(Phase, 0.0)
         _add_chain(total, legs.opening, line.opening_s[None])
         if line.overlaps:
-            for phase, seconds in longest_path(
+            for phase, seconds in _critical_path(
                 line.local_s, self.work[device].micro_batches, self._own_stations(legs)
             ):
                 leg = legs.local[phase.leg]
@@ -228,19 +228,21 @@ class RoundTimeline:
         """How many legs of the opening come before the turn."""
         return [leg.step is None for leg in legs_of(self.scheme).opening].index(True)
 
-    def busy(self) -> Busy:
+    def utilisation(self) -> Utilisation:
         """How much of the round the server and the band worked."""
         # a device whose turn it is has the band to itself
         shares = len(self.devices) if self.scheme.devices is DeviceOrder.PARALLEL else 1
-        return Busy(
-            server=self._busy(Place.SERVER, self.rules.server_workers),
-            uplink=self._busy(Place.UPLINK, 1 if self.rules.whole_band(Place.UPLINK) else shares),
-            downlink=self._busy(
+        return Utilisation(
+            server=self._utilisation(Place.SERVER, self.rules.server_workers),
+            uplink=self._utilisation(
+                Place.UPLINK, 1 if self.rules.whole_band(Place.UPLINK) else shares
+            ),
+            downlink=self._utilisation(
                 Place.DOWNLINK, 1 if self.rules.whole_band(Place.DOWNLINK) else shares
             ),
         )
 
-    def _busy(self, place: Place, servers: int) -> float:
+    def _utilisation(self, place: Place, servers: int) -> float:
         whole = self.rules.whole_band(place)
         seconds = 0.0
         for work in self.work:
@@ -265,7 +267,7 @@ class RoundTimeline:
             numbers[Place.DOWNLINK] = None
         return tuple(None if leg.step is None else numbers[leg.step.place] for leg in legs.local)
 
-    def events(self) -> Iterator[Event]:
+    def events(self) -> Iterator[TimelineEvent]:
         """Every step and wait of every device, device by device, each micro-batch in its order.
 
         Waits of 0 s are left out. Where micro-batches overlap, each waits for its forward from the
@@ -274,7 +276,7 @@ class RoundTimeline:
         for device in range(len(self.devices)):
             yield from self.device_events(device)
 
-    def device_events(self, device: int) -> Iterator[Event]:
+    def device_events(self, device: int) -> Iterator[TimelineEvent]:
         """The events of one device, in their order."""
         legs = legs_of(self.scheme)
         line, work = self.devices[device], self.work[device]
@@ -301,7 +303,7 @@ def _events(
     legs: tuple[Leg, ...],
     spans_s: Float64[np.ndarray, "repeat leg 3"],
     micro_batches: int | None,
-) -> Iterator[Event]:
+) -> Iterator[TimelineEvent]:
     sizes = [
         np.zeros(len(spans_s)) if leg.step is None else work.payload_bytes(leg.step) for leg in legs
     ]
@@ -309,9 +311,11 @@ def _events(
         step, micro = divmod(repeat, micro_batches) if micro_batches else (None, None)
         for leg, (ready_s, start_s, end_s), size in zip(legs, row, sizes, strict=True):
             if start_s > ready_s:
-                yield Event(device, step, micro, leg.wait, ready_s, start_s, 0)
+                yield TimelineEvent(device, step, micro, leg.wait, ready_s, start_s, 0)
             if leg.step is not None:
-                yield Event(device, step, micro, leg.step.phase, start_s, end_s, int(size[repeat]))
+                yield TimelineEvent(
+                    device, step, micro, leg.step.phase, start_s, end_s, int(size[repeat])
+                )
 
 
 # A simulated round in the Chrome trace format, which opens in Perfetto (ui.perfetto.dev).
@@ -320,12 +324,12 @@ def _events(
 # and the metadata events (`M`).
 
 
-Record: TypeAlias = dict[str, str | int | float | dict[str, str | int | float | None]]
+_TraceRecord: TypeAlias = dict[str, str | int | float | dict[str, str | int | float | None]]
 
 _MICROSECONDS = 1e6
 
 
-class Track(IntEnum):
+class _Track(IntEnum):
     """What Perfetto shows as a process each; the number is its `pid`."""
 
     DEVICES = 1
@@ -334,17 +338,21 @@ class Track(IntEnum):
     DOWNLINK = 4
 
 
-_SHARED = {Place.UPLINK: Track.UPLINK, Place.SERVER: Track.SERVER, Place.DOWNLINK: Track.DOWNLINK}
+_SHARED = {
+    Place.UPLINK: _Track.UPLINK,
+    Place.SERVER: _Track.SERVER,
+    Place.DOWNLINK: _Track.DOWNLINK,
+}
 
 
 @dataclass(frozen=True)
 class _Slice:
     """One box: `name` on line `line` of a track."""
 
-    track: Track
+    track: _Track
     line: int
     name: str
-    event: Event
+    event: TimelineEvent
 
 
 def chrome_trace(timeline: RoundTimeline, devices: Sequence[int] | None = None) -> str:
@@ -354,7 +362,7 @@ def chrome_trace(timeline: RoundTimeline, devices: Sequence[int] | None = None) 
     return chrome_trace_of(timeline.scheme, list(events))
 
 
-def chrome_trace_of(scheme: Scheme, events: Sequence[Event]) -> str:
+def chrome_trace_of(scheme: Scheme, events: Sequence[TimelineEvent]) -> str:
     """The events of a round of `scheme` as JSON text.
 
     Every device has a line for what it does and waits for (where the scheme overlaps micro-batches,
@@ -369,18 +377,18 @@ def chrome_trace_of(scheme: Scheme, events: Sequence[Event]) -> str:
     return json.dumps({"traceEvents": records, "displayTimeUnit": "ms"})
 
 
-def _lines_per_device(scheme: Scheme, events: Sequence[Event]) -> int:
+def _lines_per_device(scheme: Scheme, events: Sequence[TimelineEvent]) -> int:
     if not scheme.pipelined:
         return 1
     return 1 + max((event.micro_batch or 0 for event in events), default=0)
 
 
-def _device_slice(event: Event, lines: int) -> _Slice:
+def _device_slice(event: TimelineEvent, lines: int) -> _Slice:
     lane = (event.micro_batch or 0) if lines > 1 else 0
-    return _Slice(Track.DEVICES, event.device * lines + lane, event.phase, event)
+    return _Slice(_Track.DEVICES, event.device * lines + lane, event.phase, event)
 
 
-def _shared_slices(scheme: Scheme, events: Sequence[Event]) -> Iterator[_Slice]:
+def _shared_slices(scheme: Scheme, events: Sequence[TimelineEvent]) -> Iterator[_Slice]:
     """What shared stations work on, each piece on the first line that is free."""
     places: dict[Phase, Place] = {
         step.phase: step.place for step in (*scheme.opening, *scheme.local, *scheme.closing)
@@ -400,13 +408,13 @@ def _shared_slices(scheme: Scheme, events: Sequence[Event]) -> Iterator[_Slice]:
             yield _Slice(track, line, f"device {event.device}", event)
 
 
-def _names(slices: Sequence[_Slice], lines: int) -> Iterator[Record]:
+def _names(slices: Sequence[_Slice], lines: int) -> Iterator[_TraceRecord]:
     """Metadata: what tracks and their lines are called."""
-    for track in Track:
+    for track in _Track:
         yield _metadata("process_name", track, 0, {"name": track.name.lower()})
         yield _metadata("process_sort_index", track, 0, {"sort_index": int(track)})
     for track, line in sorted({(piece.track, piece.line) for piece in slices}):
-        if track is Track.DEVICES:
+        if track is _Track.DEVICES:
             device, lane = divmod(line, lines)
             name = f"device {device}" + (f", micro-batch {lane}" if lane else "")
         else:
@@ -415,12 +423,12 @@ def _names(slices: Sequence[_Slice], lines: int) -> Iterator[Record]:
 
 
 def _metadata(
-    name: str, track: Track, line: int, args: dict[str, str | int | float | None]
-) -> Record:
+    name: str, track: _Track, line: int, args: dict[str, str | int | float | None]
+) -> _TraceRecord:
     return {"name": name, "ph": "M", "ts": 0, "pid": int(track), "tid": line, "args": args}
 
 
-def _record(piece: _Slice) -> Record:
+def _record(piece: _Slice) -> _TraceRecord:
     event = piece.event
     return {
         "name": str(piece.name),

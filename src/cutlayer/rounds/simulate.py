@@ -24,11 +24,11 @@ from cutlayer.rounds.clock import (
     Together,
     Turns,
     Visitor,
-    nothing,
+    do_nothing,
 )
 from cutlayer.rounds.result import DeviceTimeline, RoundTimeline
 from cutlayer.rounds.schemes import DeviceOrder, Place, Scheme, ServerOrder
-from cutlayer.rounds.work import TURN, DeviceWork, Duplex, Leg, Legs, Rules, Sharing, legs_of
+from cutlayer.rounds.work import TURN, DeviceWork, Duplex, Leg, Legs, Sharing, SharingRules, legs_of
 
 # A device with several micro-batches under way: what it computes next, and when a new one starts.
 #
@@ -129,7 +129,7 @@ class MicroBatchPipeline(Station):
 
 
 @dataclass(frozen=True)
-class Stations:
+class _Stations:
     """What devices share: None for what each has to itself."""
 
     server: Station
@@ -162,8 +162,8 @@ class _Seconds:
     closing: Float64[np.ndarray, " closing"]
 
 
-def play(
-    scheme: Scheme, legs: Legs, work: Sequence[DeviceWork], rules: Rules, turn_s: float
+def _play(
+    scheme: Scheme, legs: Legs, work: Sequence[DeviceWork], rules: SharingRules, turn_s: float
 ) -> list[DeviceTimeline]:
     """The timelines of devices that start a round together; its turn comes at `turn_s`."""
     lanes = max(device.micro_batches for device in work)
@@ -194,11 +194,11 @@ def play(
 def _stations(
     scheme: Scheme,
     work: Sequence[DeviceWork],
-    rules: Rules,
+    rules: SharingRules,
     clock: Clock,
     lanes: int,
     turn_s: float,
-) -> Stations:
+) -> _Stations:
     most = max(device.local_steps for device in work)
     steps = np.array([device.local_steps for device in work])
     crowds = [int((steps > k).sum()) for k in range(most)]
@@ -214,7 +214,7 @@ def _stations(
             server = Together(crowds, rules.server_workers)
     uplink = _link(rules.uplink, clock, lanes)
     downlink = uplink if rules.duplex is Duplex.HALF else _link(rules.downlink, clock, lanes)
-    return Stations(server, Together(crowds), OpeningGate(turn_s), uplink, downlink)
+    return _Stations(server, Together(crowds), OpeningGate(turn_s), uplink, downlink)
 
 
 def _link(sharing: Sharing, clock: Clock, lanes: int) -> Station | None:
@@ -227,7 +227,7 @@ def _link(sharing: Sharing, clock: Clock, lanes: int) -> Station | None:
             return Shared(clock, lanes)
 
 
-def _seconds(legs: Legs, work: DeviceWork, rules: Rules) -> _Seconds:
+def _seconds(legs: Legs, work: DeviceWork, rules: SharingRules) -> _Seconds:
     return _Seconds(
         opening=_leg_seconds(legs.opening, work, 1, rules)[0],
         local=_leg_seconds(legs.local, work, work.repeats, rules),
@@ -236,7 +236,7 @@ def _seconds(legs: Legs, work: DeviceWork, rules: Rules) -> _Seconds:
 
 
 def _leg_seconds(
-    legs: Sequence[Leg], work: DeviceWork, repeats: int, rules: Rules
+    legs: Sequence[Leg], work: DeviceWork, repeats: int, rules: SharingRules
 ) -> Float64[np.ndarray, "repeat leg"]:
     seconds = np.zeros((repeats, len(legs)))
     for column, leg in enumerate(legs):
@@ -250,7 +250,7 @@ def _leg_seconds(
 class _Shape:
     """Where a chain of opening, `repeats` times local, and closing visits shared stations."""
 
-    def __init__(self, legs: Legs, stations: Stations, repeats: int) -> None:
+    def __init__(self, legs: Legs, stations: _Stations, repeats: int) -> None:
         parts = ((legs.opening, 1), (legs.local, repeats), (legs.closing, 1))
         flat = [stations.of(leg) for part, times in parts for leg in part * times]
         self.stations = [station for station in flat if station is not None]
@@ -271,7 +271,7 @@ class _Chain:
         rank: int,
         shape: _Shape,
         seconds: _Seconds,
-        then: Action = nothing,
+        then: Action = do_nothing,
     ) -> None:
         self._split = (len(seconds.opening), seconds.local.shape)
         self._stays = np.concatenate([seconds.opening, seconds.local.ravel(), seconds.closing])
@@ -322,11 +322,11 @@ class _Piped:
         clock: Clock,
         rank: int,
         legs: Legs,
-        stations: Stations,
+        stations: _Stations,
         work: DeviceWork,
         seconds: _Seconds,
         in_flight: int,
-        rules: Rules,
+        rules: SharingRules,
     ) -> None:
         self._legs = len(legs.local)
         none, nowhere = np.zeros(0), np.zeros((0, 0))
@@ -361,7 +361,7 @@ class _Piped:
         )
 
 
-def _own_stations(legs: Legs, stations: Stations, rules: Rules) -> list[Station | None]:
+def _own_stations(legs: Legs, stations: _Stations, rules: SharingRules) -> list[Station | None]:
     """The stations of a micro-batch's legs, with the device's own share of the band among them;
     None where the device computes.
     """
@@ -381,7 +381,7 @@ def _own_stations(legs: Legs, stations: Stations, rules: Rules) -> list[Station 
 
 
 def simulate(
-    scheme: Scheme, work: Sequence[DeviceWork], rules: Rules | None = None
+    scheme: Scheme, work: Sequence[DeviceWork], rules: SharingRules | None = None
 ) -> RoundTimeline:
     """Play one round of `scheme` with each device's `work`; without `rules`, the paper's.
 
@@ -393,16 +393,16 @@ def simulate(
     does not fit the scheme.
     Source: SFT eqs. (19) to (27), the server working in order of arrival (Section IV-A).
     """
-    rules = Rules() if rules is None else rules
+    rules = SharingRules() if rules is None else rules
     _check(scheme, work)
     legs = legs_of(scheme)
     devices: list[DeviceTimeline] = []
     if scheme.devices is DeviceOrder.PARALLEL:
-        devices = play(scheme, legs, work, rules, turn_s=0.0)
+        devices = _play(scheme, legs, work, rules, turn_s=0.0)
     else:
         for device in work:
             turn_s = devices[-1].delay_s if devices else 0.0
-            devices += play(scheme, legs, [device], rules, turn_s)
+            devices += _play(scheme, legs, [device], rules, turn_s)
     return RoundTimeline(scheme, tuple(work), rules, tuple(devices))
 
 

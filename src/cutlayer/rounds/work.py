@@ -285,7 +285,7 @@ class Duplex(StrEnum):
 
 
 @dataclass(frozen=True)
-class Rules:
+class SharingRules:
     """What a round's devices share. The defaults are the paper's: one server, static shares.
 
     With half duplex a band serves both directions by one rule: with static shares each device's

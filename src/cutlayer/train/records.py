@@ -29,7 +29,7 @@ from pydantic_core import ErrorDetails
 
 from cutlayer.data.samples import LeftOut
 from cutlayer.errors import RunError, nearest, quoted
-from cutlayer.rounds.result import Event
+from cutlayer.rounds.result import TimelineEvent
 from cutlayer.rounds.schemes import Phase
 
 # the seconds of which only the sum is known
@@ -168,7 +168,7 @@ class TraceLine(Record):
     """One phase of one micro-batch of one device; seconds since its round began."""
 
     round: Count
-    event: Event
+    event: TimelineEvent
 
     @model_validator(mode="before")
     @classmethod

@@ -17,7 +17,7 @@ from cutlayer.channel.rates import LinkRates
 from cutlayer.codec.codec import Direction
 from cutlayer.data.samples import Batch
 from cutlayer.model.split import hold
-from cutlayer.planner.allocation import Observed, observe
+from cutlayer.planner.allocation import ObservedRound, observed_work
 from cutlayer.rounds.costs import ACTIVATION_BYTES, StepFlops, physical_traffic, recomputed_flops
 from cutlayer.rounds.result import RoundTimeline
 from cutlayer.rounds.schemes import DeviceOrder, Phase, Step
@@ -186,12 +186,12 @@ class _Shape:
     filled: float
 
 
-def expected_round(setup: Setup) -> Observed:
+def expected_round(setup: Setup) -> ObservedRound:
     """The first round's amounts, each device's mini-batches like its first one."""
     count = len(setup.devices)
     # any shares do: what is observed are amounts, and seconds of computing
     links = setup.channel.rates(1, 0.0, (1.0 / count,) * count)
-    return observe(setup.scheme, expected_work(setup, links, first_round=True))
+    return observed_work(setup.scheme, expected_work(setup, links, first_round=True))
 
 
 def expected_work(
@@ -432,7 +432,7 @@ class Round:
             virtual_time_s=self._state.virtual_time_s + timeline.delay_s,
             device=self._merged(self._device_side),
             server=self._merged(self._server_side),
-            observed=observe(self._scheme, work),
+            observed=observed_work(self._scheme, work),
             streams=self._exchange.streams,
         )
         loss = sum(self._actions.losses) / sum(self._steps)

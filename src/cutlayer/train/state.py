@@ -17,10 +17,10 @@ from cutlayer.data.samples import BatchMaker, Samples
 from cutlayer.model.aggregation import Aggregation
 from cutlayer.model.optimizer import Optimizer
 from cutlayer.model.split import DevicePart, ServerPart
-from cutlayer.planner.allocation import Allocation, Observed
+from cutlayer.planner.allocation import Allocation, ObservedRound
 from cutlayer.rounds.memory import Accounting
 from cutlayer.rounds.schemes import DeviceOrder, Scheme
-from cutlayer.rounds.work import Rules
+from cutlayer.rounds.work import SharingRules
 from cutlayer.spec import ActivationPolicy, ModelSpec, Task
 
 # What a run carries from round to round: adapters, optimiser and codec states, and the amounts on
@@ -68,18 +68,18 @@ class RunState:
     virtual_time_s: float
     device: SideState
     server: SideState
-    observed: Observed
+    observed: ObservedRound
     streams: Streams = field(default_factory=dict)
 
 
-def observed_to_tensors(observed: Observed) -> dict[str, Tensor]:
+def observed_to_tensors(observed: ObservedRound) -> dict[str, Tensor]:
     """One row a quantity, for the checkpoint."""
     return {"observed": torch.from_numpy(np.stack(astuple(observed)))}
 
 
-def observed_from_tensors(tensors: dict[str, Tensor]) -> Observed:
+def observed_from_tensors(tensors: dict[str, Tensor]) -> ObservedRound:
     """The inverse of `observed_to_tensors`; other tensors are left out."""
-    return Observed(*tensors["observed"].numpy())
+    return ObservedRound(*tensors["observed"].numpy())
 
 
 # One side's adapters while a round goes on: a row for each device, or one that all share.
@@ -188,7 +188,7 @@ class Setup:
     channel: Channel
     allocation: Allocation
     server_flops_per_s: float
-    rules: Rules
+    rules: SharingRules
     train: Samples
     test: Samples
     batches: BatchMaker

@@ -10,15 +10,20 @@ import pytest
 import tiny
 
 from cutlayer.channel.rates import LinkRates
-from cutlayer.channel.shannon import Curves, ProportionalRates
+from cutlayer.channel.shannon import ProportionalRates, RateCurves
 from cutlayer.jobs.train import prepare
 from cutlayer.net.server.timing import MeasuredRound, ServerWatch, Shape
 from cutlayer.net.server.worker import Controller
-from cutlayer.planner.allocation import Allocation, TwoTimescale, even, observe
+from cutlayer.planner.allocation import (
+    Allocation,
+    TwoTimescaleAllocation,
+    even_allocation,
+    observed_work,
+)
 from cutlayer.rounds.result import RoundTimeline
 from cutlayer.rounds.schemes import SFT, Phase
 from cutlayer.rounds.simulate import simulate
-from cutlayer.rounds.work import DeviceRates, DeviceWork, Rules
+from cutlayer.rounds.work import DeviceRates, DeviceWork, SharingRules
 from cutlayer.train.round import initial_state
 from cutlayer.train.state import RunState
 
@@ -39,14 +44,14 @@ def round_of(
         _work(compute_s if n == 0 else 0.01, min(share * BAND_BIT_S, line))
         for n, (share, line) in enumerate(zip(shares, line_bit_s, strict=True))
     ]
-    timeline = simulate(SFT, works, Rules())
+    timeline = simulate(SFT, works, SharingRules())
     devices = {
-        n: RoundTimeline(SFT, (works[n],), Rules(), (timeline.devices[n],))
+        n: RoundTimeline(SFT, (works[n],), SharingRules(), (timeline.devices[n],))
         for n in range(len(works))
     }
     took_s = {n: device.delay_s for n, device in enumerate(timeline.devices)}
     measured = MeasuredRound(timeline.delay_s, timeline.slowest_device, took_s, devices)
-    after = replace(state, round=state.round + 1, observed=observe(SFT, works))
+    after = replace(state, round=state.round + 1, observed=observed_work(SFT, works))
     return after, measured
 
 
@@ -66,13 +71,13 @@ def _work(compute_s: float, rate_bit_s: float) -> DeviceWork:
 
 def controller(state: RunState, allocation: Allocation, devices: int = 3) -> Controller:
     whole = ProportionalRates(np.full(devices, BAND_BIT_S))
-    shape = Shape(SFT, Rules(), (STEPS,) * devices, 1, adapter_bytes=100)
+    shape = Shape(SFT, SharingRules(), (STEPS,) * devices, 1, adapter_bytes=100)
     watch = ServerWatch(lambda: 0.0)
-    return Controller(watch, shape, allocation, lambda *_: Curves(whole, whole), state)
+    return Controller(watch, shape, allocation, lambda *_: RateCurves(whole, whole), state)
 
 
 def test_a_device_that_computes_for_longer_gets_more_of_the_band(state: RunState) -> None:
-    allocation = TwoTimescale(Rules(), (1.0, 1.0, 1.0))
+    allocation = TwoTimescaleAllocation(SharingRules(), (1.0, 1.0, 1.0))
     lines = (math.inf,) * 3
     control = controller(state, allocation)
     first, measured = round_of(state, 0.2, control.shares, lines)
@@ -86,7 +91,7 @@ def test_a_device_that_computes_for_longer_gets_more_of_the_band(state: RunState
 
 def test_a_line_that_cannot_carry_its_share_is_not_given_more_than_it_can(state: RunState) -> None:
     """Its delay would call for more and more of a band that it cannot use."""
-    allocation = TwoTimescale(Rules(), (1.0, 1.0, 1.0))
+    allocation = TwoTimescaleAllocation(SharingRules(), (1.0, 1.0, 1.0))
     slow_bit_s = 0.1 * BAND_BIT_S
     lines = (math.inf, math.inf, slow_bit_s)
     shares: tuple[float, ...] = (1 / 3,) * 3
@@ -102,7 +107,7 @@ def test_a_line_that_cannot_carry_its_share_is_not_given_more_than_it_can(state:
 
 def test_lines_that_all_carry_little_share_out_the_whole_band(state: RunState) -> None:
     """As where latency takes most of the time: smaller shares would only add to it."""
-    allocation = TwoTimescale(Rules(), (1.0, 1.0, 1.0))
+    allocation = TwoTimescaleAllocation(SharingRules(), (1.0, 1.0, 1.0))
     first, _ = round_of(state, 0.01, (1 / 3,) * 3, (math.inf,) * 3)
     control = controller(replace(state, observed=first.observed), allocation)
     for _ in range(5):
@@ -112,7 +117,7 @@ def test_lines_that_all_carry_little_share_out_the_whole_band(state: RunState) -
 
 
 def test_a_line_that_is_mended_gets_its_share_again(state: RunState) -> None:
-    allocation = TwoTimescale(Rules(), (1.0, 1.0, 1.0))
+    allocation = TwoTimescaleAllocation(SharingRules(), (1.0, 1.0, 1.0))
     first, _ = round_of(state, 0.01, (1 / 3,) * 3, (math.inf,) * 3)
     control = controller(replace(state, observed=first.observed), allocation)
     state, measured = round_of(first, 0.01, control.shares, (math.inf, math.inf, 4e5))
@@ -124,12 +129,12 @@ def test_a_line_that_is_mended_gets_its_share_again(state: RunState) -> None:
 
 
 def test_shares_that_are_given_stay(state: RunState) -> None:
-    control = controller(state, even(3))
+    control = controller(state, even_allocation(3))
     after, measured = round_of(state, 0.5, control.shares, (math.inf, math.inf, 1e5))
     assert control.reopen(after, measured) == (1 / 3,) * 3
 
 
 def test_a_round_that_nobody_saw_changes_no_line(state: RunState) -> None:
-    control = controller(state, even(3))
+    control = controller(state, even_allocation(3))
     assert control.close() is None
     assert control.reopen(replace(state, round=1), None) == (1 / 3,) * 3

@@ -12,10 +12,10 @@ from cutlayer.net.device.driver import DeviceWatch
 from cutlayer.net.server.timing import SeenRound, ServerWatch, Shape, measured_round, observed_round
 from cutlayer.net.wire.frames import Kind, Position
 from cutlayer.net.wire.messages import Activation, Adapter, Micro, Weight
-from cutlayer.planner.allocation import Observed, observe
+from cutlayer.planner.allocation import ObservedRound, observed_work
 from cutlayer.rounds.schemes import SFT, Phase
 from cutlayer.rounds.simulate import simulate
-from cutlayer.rounds.work import DeviceRates, DeviceWork, Rules
+from cutlayer.rounds.work import DeviceRates, DeviceWork, SharingRules
 
 MICRO_BATCHES, STEPS = 2, 3
 REPEATS = MICRO_BATCHES * STEPS
@@ -53,7 +53,7 @@ class Clock:
 
 def seen(works: list[DeviceWork], ahead_s: float) -> SeenRound:
     """What a server notes of devices whose clocks are ahead, in the round that is simulated."""
-    timeline = simulate(SFT, works, Rules())
+    timeline = simulate(SFT, works, SharingRules())
     clock = Clock()
     server = ServerWatch(clock)
     watches = [(Clock(ahead_s * (n + 1)), n) for n in range(len(works))]
@@ -110,13 +110,13 @@ def seen(works: list[DeviceWork], ahead_s: float) -> SeenRound:
 
 
 def shape(devices: int) -> Shape:
-    return Shape(SFT, Rules(), (STEPS,) * devices, MICRO_BATCHES, adapter_bytes=40)
+    return Shape(SFT, SharingRules(), (STEPS,) * devices, MICRO_BATCHES, adapter_bytes=40)
 
 
 @pytest.mark.parametrize("ahead_s", [0.0, -12.5, 1e6])
 def test_measured_is_what_happened_whatever_the_clocks_show(ahead_s: float) -> None:
     works = [work(0), work(1), work(2)]
-    truth = simulate(SFT, works, Rules())
+    truth = simulate(SFT, works, SharingRules())
     measured = measured_round(seen(works, ahead_s), shape(3))
     assert measured.slowest_device == truth.slowest_device
     assert measured.delay_s == pytest.approx(truth.delay_s, abs=ROUNDING_S)
@@ -137,8 +137,8 @@ def test_measured_is_what_happened_whatever_the_clocks_show(ahead_s: float) -> N
 def test_the_next_round_is_expected_to_take_what_this_one_took() -> None:
     works = [work(0), work(1)]
     measured = measured_round(seen(works, 3.0), shape(2))
-    before = Observed(*np.full((4, 2), 7.0))
-    found, truth = observed_round(measured, before), observe(SFT, works)
+    before = ObservedRound(*np.full((4, 2), 7.0))
+    found, truth = observed_round(measured, before), observed_work(SFT, works)
     for name in ("compute_s", "broadcast_bits", "uplink_bits", "downlink_bits"):
         np.testing.assert_allclose(getattr(found, name), getattr(truth, name), rtol=1e-6)
 
@@ -149,7 +149,7 @@ def test_a_device_that_did_not_see_its_round_whole_is_left_out() -> None:
     measured = measured_round(replace(whole, devices=devices), shape(2))
     assert set(measured.devices) == {0} and set(measured.took_s) == {0, 1}
     assert measured.phase_seconds(1) is None
-    before = Observed(*np.full((4, 2), 7.0))
+    before = ObservedRound(*np.full((4, 2), 7.0))
     assert observed_round(measured, before).compute_s[1] == 7.0
     short = replace(whole.devices[0], steps=whole.devices[0].steps[1:])
     lacking = replace(whole, devices={0: short})

@@ -14,16 +14,16 @@ from scipy.optimize import isotonic_regression, minimize
 from cutlayer.errors import ConfigError
 from cutlayer.planner.accuracy import (
     AccuracySurface,
-    Box,
     CubicSurface,
     MonotoneSurface,
     ProfileSamples,
-    fit,
+    SettingsBox,
+    cubic_terms,
     fit_cubic,
-    isotonic,
+    fit_surfaces,
+    isotonic_fit,
     monotone_surface,
     samples_of,
-    terms,
 )
 from cutlayer.planner.profile import Profile, ProfilePoint
 
@@ -72,7 +72,7 @@ def test_a_surface_is_its_own_inside_the_box_and_refuses_to_go_out(
     surface_of: Callable[[ProfileSamples], AccuracySurface],
 ) -> None:
     surface = surface_of(samples_of(profile()))
-    assert surface.box == Box((0.05, 0.5), (1.0, 5.0))
+    assert surface.box == SettingsBox((0.05, 0.5), (1.0, 5.0))
     grid = surface.at(np.full((2, 3), 0.2), np.full((2, 3), 3.0))
     assert grid.shape == (2, 3) and grid == pytest.approx(truth(0.2, 3), abs=0.05)
     wrong = [
@@ -91,12 +91,12 @@ def test_a_surface_is_its_own_inside_the_box_and_refuses_to_go_out(
 )
 def test_a_box_that_is_none(keep_ratio: tuple[float, float], bits: tuple[float, float]) -> None:
     with pytest.raises(ConfigError, match="give 0 < "):
-        Box(keep_ratio, bits)
+        SettingsBox(keep_ratio, bits)
 
 
 def test_whole_bits_of_a_box() -> None:
-    assert Box((0.1, 0.2), (1.5, 4.0)).whole_bits().tolist() == [2, 3, 4]
-    assert Box((0.1, 0.2), (2.3, 2.6)).whole_bits().tolist() == []
+    assert SettingsBox((0.1, 0.2), (1.5, 4.0)).whole_bits().tolist() == [2, 3, 4]
+    assert SettingsBox((0.1, 0.2), (2.3, 2.6)).whole_bits().tolist() == []
 
 
 values = arrays(
@@ -112,7 +112,7 @@ def test_isotonic_is_the_least_squares_fit_that_never_falls(
     measured: np.ndarray, seed: int
 ) -> None:
     weights = np.random.default_rng(seed).integers(1, 5, measured.shape).astype(float)
-    fitted = isotonic(measured, weights)
+    fitted = isotonic_fit(measured, weights)
     assert (np.diff(fitted, axis=0) >= 0).all() and (np.diff(fitted, axis=1) >= 0).all()
     # the projection onto a cone: what is left is orthogonal to the fit, and to no fit's advantage
     left = weights * (measured - fitted)
@@ -131,8 +131,10 @@ def test_along_one_axis_it_is_scipy_s(measured: np.ndarray) -> None:
     weights = np.arange(1.0, 8.0)
     wanted = isotonic_regression(measured, weights=weights).x
     # both are means of at most seven values of at most 1
-    assert isotonic(measured[:, None], weights[:, None])[:, 0] == pytest.approx(wanted, abs=1e-12)
-    assert isotonic(measured[None], weights[None])[0] == pytest.approx(wanted, abs=1e-12)
+    assert isotonic_fit(measured[:, None], weights[:, None])[:, 0] == pytest.approx(
+        wanted, abs=1e-12
+    )
+    assert isotonic_fit(measured[None], weights[None])[0] == pytest.approx(wanted, abs=1e-12)
 
 
 def test_on_a_grid_it_is_what_quadratic_programming_finds() -> None:
@@ -150,7 +152,7 @@ def test_on_a_grid_it_is_what_quadratic_programming_finds() -> None:
         options={"ftol": 1e-14, "maxiter": 500},
     )
     # the objective is exact to 1e-14 and strongly convex: its root
-    assert isotonic(measured, weights).ravel() == pytest.approx(found.x, abs=1e-6)
+    assert isotonic_fit(measured, weights).ravel() == pytest.approx(found.x, abs=1e-6)
 
 
 def test_what_never_falls_is_met_and_lies_on_lines_between() -> None:
@@ -208,7 +210,7 @@ def test_more_trainings_weigh_more() -> None:
 
 
 def test_residuals_and_what_is_told_of_points_left_out() -> None:
-    fitted = fit(profile(noise=0.02))
+    fitted = fit_surfaces(profile(noise=0.02))
     samples = fitted.samples
     refit = fit_cubic(
         np.delete(samples.keep_ratio, 6),
@@ -228,7 +230,7 @@ def test_residuals_and_what_is_told_of_points_left_out() -> None:
 
 
 def test_a_point_left_out_is_interpolated_as_far_as_the_others_allow() -> None:
-    told = fit(profile()).monotone
+    told = fit_surfaces(profile()).monotone
     number = GRID.index((0.1, 2))
     ratio = np.log([0.05, 0.1, 0.2])
     along = np.interp(ratio[1], ratio[[0, 2]], [truth(0.05, 2), truth(0.2, 2)])
@@ -241,20 +243,20 @@ def test_a_point_left_out_is_interpolated_as_far_as_the_others_allow() -> None:
 
 
 def test_a_single_point_cannot_be_left_out() -> None:
-    assert np.isinf(fit(profile(places=((0.2, 3),))).monotone.left_out_root)
+    assert np.isinf(fit_surfaces(profile(places=((0.2, 3),))).monotone.left_out_root)
 
 
 def test_one_seed_shows_no_noise_and_few_points_no_cubic() -> None:
-    fitted = fit(profile(seeds=1, places=tuple(itertools.product((0.1, 0.2), (2, 3)))))
+    fitted = fit_surfaces(profile(seeds=1, places=tuple(itertools.product((0.1, 0.2), (2, 3)))))
     assert np.isnan(fitted.noise)
     assert np.isinf(fitted.cubic.left_out_root) and np.isfinite(fitted.monotone.left_out_root)
 
 
 def test_a_cubic_is_the_surface_of_its_terms() -> None:
     coefficients = np.arange(10.0)
-    surface = CubicSurface(coefficients, Box((0.1, 0.5), (1.0, 6.0)))
+    surface = CubicSurface(coefficients, SettingsBox((0.1, 0.5), (1.0, 6.0)))
     rho, q = np.array([0.2, 0.3]), np.array([2.0, 5.0])
-    assert surface.at(rho, q) == pytest.approx(terms(rho, q) @ coefficients, rel=1e-12)
+    assert surface.at(rho, q) == pytest.approx(cubic_terms(rho, q) @ coefficients, rel=1e-12)
 
 
 def test_a_monotone_surface_is_exact_at_the_ends() -> None:

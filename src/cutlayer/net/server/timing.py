@@ -11,10 +11,10 @@ from jaxtyping import Float64
 from cutlayer.channel.rates import LinkRates
 from cutlayer.net.wire.frames import Kind, Position
 from cutlayer.net.wire.messages import Activation, Adapter, DeviceTimes
-from cutlayer.planner.allocation import Observed, observe
-from cutlayer.rounds.result import END, START, DeviceTimeline, Event, RoundTimeline
+from cutlayer.planner.allocation import ObservedRound, observed_work
+from cutlayer.rounds.result import END, START, DeviceTimeline, RoundTimeline, TimelineEvent
 from cutlayer.rounds.schemes import SPLIT_STEP, Phase, Scheme
-from cutlayer.rounds.work import DeviceRates, DeviceWork, Rules
+from cutlayer.rounds.work import DeviceRates, DeviceWork, SharingRules
 from cutlayer.units import BITS_PER_BYTE
 
 # Notes when what of each device came and went in a round, by the server's clock.
@@ -168,7 +168,7 @@ class Shape:
     `adapter_bytes`: of the adapter that opened it."""
 
     scheme: Scheme
-    rules: Rules
+    rules: SharingRules
     steps: tuple[int, ...]
     micro_batches: int
     adapter_bytes: int
@@ -189,7 +189,7 @@ class MeasuredRound:
         own = self.devices.get(device)
         return None if own is None else own.phase_seconds(0)
 
-    def events(self) -> Iterator[Event]:
+    def events(self) -> Iterator[TimelineEvent]:
         """Every step and wait that was seen."""
         for device, own in sorted(self.devices.items()):
             for event in own.device_events(0):
@@ -208,13 +208,13 @@ def measured_round(seen: SeenRound, shape: Shape) -> MeasuredRound:
     return MeasuredRound(took_s[slowest], slowest, took_s, devices)
 
 
-def observed_round(measured: MeasuredRound, before: Observed) -> Observed:
+def observed_round(measured: MeasuredRound, before: ObservedRound) -> ObservedRound:
     """What the next round is expected to take: as much as this one, and for devices that were not
     seen whole as much as `before`."""
     rows = np.array(astuple(before))
     for number, own in measured.devices.items():
-        rows[:, number] = np.array(astuple(observe(own.scheme, own.work)))[:, 0]
-    return Observed(*rows)
+        rows[:, number] = np.array(astuple(observed_work(own.scheme, own.work)))[:, 0]
+    return ObservedRound(*rows)
 
 
 def _device(

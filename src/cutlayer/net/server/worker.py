@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cutlayer.channel.shannon import Curves
+from cutlayer.channel.shannon import RateCurves
 from cutlayer.codec.codec import Direction, State, Stream
 from cutlayer.codec.packet import read
 from cutlayer.codec.raw import decode_targets
@@ -257,7 +257,7 @@ class Controller:
         watch: ServerWatch,
         shape: Shape,
         allocation: Allocation,
-        curves: Callable[[int, float], Curves],
+        curves: Callable[[int, float], RateCurves],
         state: RunState,
     ) -> None:
         self.watch = watch
