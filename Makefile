@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/pytest --numprocesses auto --dist worksteal
-SOURCES := src tests reproduction benchmarks experiments .ci
+SOURCES := src tests reproduction benchmarks examples experiments .ci
 
 .PHONY: demo lab paper format lint types test test-promises test-typed test-all docs coverage check \
 	clean

@@ -5,13 +5,13 @@ import pytest
 from cutlayer.config.codec import PaperCodec
 from cutlayer.config.read import read_config, read_values
 from cutlayer.config.schema import Config, Sl
-from cutlayer.config.section import choices_with
+from cutlayer.config.section import PLUGIN, choices_with
 from cutlayer.errors import ConfigError
 from cutlayer.rounds.schemes import SCHEMES
 
 
 def test_every_scheme_can_be_asked_for() -> None:
-    assert choices_with(Config, "scheme", "name") == tuple(SCHEMES)
+    assert choices_with(Config, "scheme", "name") == (*SCHEMES, PLUGIN)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted(
     [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("src/cutlayer/examples/*.md")]
 )
-LANGUAGES = {"sh", "python", "yaml", ""}
+LANGUAGES = {"sh", "python", "yaml", "toml", ""}
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import plugin
 import pytest
 import tiny
 import torch
@@ -14,6 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from cutlayer.config.schema import Config, TwoTimescalePlanner
+from cutlayer.config.section import PluginSection
 from cutlayer.errors import ConfigError, DataError, RunError
 from cutlayer.jobs.join import Joining
 from cutlayer.jobs.network import NetJob, check_net, open_net
@@ -522,3 +524,28 @@ def test_a_server_gives_up_and_goes_on_when_the_device_is_there(
 
     assert asyncio.run(play())
     same(directory.path, trained.path)
+
+
+def test_a_codec_of_another_package_is_the_trainers_too(
+    config: Config,
+    keys: RunKeys,
+    data: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plugin.install(monkeypatch, tmp_path / "site")
+    server = config.server.model_copy(update={"group": 1})
+    own = {"codec": PluginSection(name="truncated", options={"kept": 3}), "server": server}
+    config = config.model_copy(update=own)
+    trained = start(config, tmp_path / "trained")
+    played(config, keys, data, tmp_path / "served")
+    (directory,) = (tmp_path / "served").glob("*-001")
+    same(directory, trained.path)
+
+
+def test_a_codec_that_nobody_registers_is_not_played(config: Config) -> None:
+    job = prepare(config)
+    unknown = PluginSection(name="cutlayer.codec.raw:RawCodec")
+    other = replace(job, config=config.model_copy(update={"codec": unknown}))
+    with pytest.raises(ConfigError, match=r"RawCodec is registered in .* by no package"):
+        check_net(other)

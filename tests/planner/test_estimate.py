@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-from examples import at_most
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +11,7 @@ from cutlayer.planner.estimate import amounts_of, estimated_s, server_part
 from cutlayer.planner.forecast import round_delay_s
 from cutlayer.rounds.schemes import SCHEMES
 from cutlayer.rounds.work import Duplex, Sharing, SharingRules
+from examples import at_most
 from planner import workloads
 
 RULES = (

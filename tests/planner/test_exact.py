@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from examples import at_most
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import brentq, minimize
@@ -17,6 +16,7 @@ from cutlayer.planner.bandwidth import (
     SolverStatus,
     solve_bandwidth,
 )
+from examples import at_most
 from planner.problems import (
     RootRates,
     extreme_problem,

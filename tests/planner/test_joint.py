@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from examples import at_most
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +14,7 @@ from cutlayer.planner.joint import least_limit, ranked_decisions, rules_for, sea
 from cutlayer.planner.plan import make_plan, published_plan
 from cutlayer.rounds.schemes import SCHEMES, SFT
 from cutlayer.rounds.work import Duplex, Sharing, SharingRules
+from examples import at_most
 from planner import workloads
 
 CODECS = (workloads.BEST,)

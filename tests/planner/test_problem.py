@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from examples import at_most
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +17,7 @@ from cutlayer.planner.configuration import (
     TabledRatio,
     solve_configuration,
 )
+from examples import at_most
 from planner.instances import BOX, bumpy, instance, paper_like, rising
 
 _POINTS = 2001

@@ -5,7 +5,6 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
-from examples import at_most
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +12,7 @@ from cutlayer.rounds.result import TimelineEvent
 from cutlayer.rounds.schemes import SCHEMES, SFT, SFT_OVERLAP, SL, Phase, Place, Scheme, ServerOrder
 from cutlayer.rounds.simulate import simulate
 from cutlayer.rounds.work import DeviceWork, Duplex, Sharing, SharingRules, legs_of
+from examples import at_most
 from rounds.works import LOCAL, UNIT, rules, work, works
 
 ANY_ORDER = [s for s in SCHEMES.values() if s.server is ServerOrder.ARRIVAL]

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from closed_form import RoundSeconds, round_delay_s
-from examples import at_most
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,6 +22,7 @@ from cutlayer.rounds.schemes import (
 )
 from cutlayer.rounds.simulate import simulate
 from cutlayer.rounds.work import DeviceRates, DeviceWork, Duplex, Sharing, SharingRules
+from examples import at_most
 from rounds.works import LOCAL, UNIT, spans, work, works
 
 STATIC, IN_TURN, SHARED = Sharing.STATIC, Sharing.IN_TURN, Sharing.SHARED

@@ -5,7 +5,6 @@ import json
 from collections import defaultdict
 from typing import Any
 
-from examples import at_most
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +12,7 @@ from cutlayer.rounds.result import _Track, chrome_trace
 from cutlayer.rounds.schemes import SCHEMES, SFT, Phase, ServerOrder
 from cutlayer.rounds.simulate import simulate
 from cutlayer.rounds.work import DeviceWork, Sharing, SharingRules
+from examples import at_most
 from rounds.works import rules, work, works
 
 

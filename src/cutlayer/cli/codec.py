@@ -198,6 +198,8 @@ _SETTINGS = (
     "data.text_field",
     "data.label_field",
     "training.batch_size",
+    "codec.name",
+    "codec.options",
     "seed",
     "threads",
 )

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from cutlayer.config.read import read_written
 from cutlayer.errors import ConfigError, RunError
+from cutlayer.jobs.build import make_scheme
 from cutlayer.report.run_reader import read_rounds, read_steps
 from cutlayer.rounds.result import chrome_trace_of
-from cutlayer.rounds.schemes import SCHEMES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     events = list(read_steps(directory / "trace.jsonl", number))
     if not events:
         raise RunError(f"{directory / 'trace.jsonl'}: holds no step of round {number}")
-    scheme = SCHEMES[read_written(directory / "config.yaml").scheme.name]
+    scheme = make_scheme(read_written(directory / "config.yaml").scheme)
     path = arguments.output or directory / f"round-{number}.json"
     path.write_text(chrome_trace_of(scheme, events), encoding="utf-8")
     print(path)

@@ -24,7 +24,8 @@ from cutlayer.errors import PacketError
 
 MAGIC = b"CUTL"
 VERSION = 2
-KINDS = {"none": 1, "staged": 2, "delta": 3}
+# "other": of a codec of another package
+KINDS = {"none": 1, "staged": 2, "delta": 3, "other": 255}
 TAGS = {
     "lengths": 1,
     "stages": 2,

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
-from cutlayer.config.section import Choices, Decibels, Real, Seconds, Section, Text
+from cutlayer.config.section import Choices, Decibels, PluginSection, Real, Seconds, Section, Text
 
 
 class NoFading(Section):
@@ -119,7 +119,7 @@ class TracesSection(Section):
     )
 
 
-ChannelSection: TypeAlias = SnrSection | TracesSection
+ChannelSection: TypeAlias = SnrSection | TracesSection | PluginSection
 
 
 class LinkSection(Section):

@@ -7,6 +7,7 @@ from pydantic import Field
 from cutlayer.config.section import (
     Choices,
     Number,
+    PluginSection,
     Real,
     Section,
     Share,
@@ -204,5 +205,5 @@ class StagesCodec(Section):
 
 
 CodecSection: TypeAlias = (
-    NoCodec | PaperCodec | PaperRansCodec | BestCodec | FastCodec | StagesCodec
+    NoCodec | PaperCodec | PaperRansCodec | BestCodec | FastCodec | StagesCodec | PluginSection
 )

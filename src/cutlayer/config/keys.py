@@ -9,6 +9,7 @@ from pydantic.fields import FieldInfo
 from cutlayer.config.schema import Config
 from cutlayer.config.section import (
     Choices,
+    PluginSection,
     ReadBy,
     Section,
     choice_name,
@@ -162,10 +163,12 @@ def _whole(key: str, prefix: str) -> str:
 
 
 def _value(config: Config, key: str) -> Any:
+    section: Any = None
     value: Any = config
     for name in key.split("."):
-        value = getattr(value, name, _MISSING)
-    return value
+        section, value = value, getattr(value, name, _MISSING)
+    # what another package's choice reads is its own affair
+    return _MISSING if isinstance(section, PluginSection) else value
 
 
 def _left(values: Mapping[str, Any], keys: Set[str], prefix: str = "") -> dict[str, Any]:

@@ -67,7 +67,8 @@ def override_value(key: str, text: str) -> Any:
         return None
     if lists and text.lstrip().startswith("["):
         return _yaml(key, text, yaml.BaseLoader if texts else PlainLoader)
-    if sections(Config, key) and text.lstrip().startswith("{"):
+    keyed = sections(Config, key) or any(get_origin(kind) is dict for kind in possible)
+    if keyed and text.lstrip().startswith("{"):
         return _yaml(key, text, PlainLoader)
     if texts and str not in possible and text not in names_of(field.annotation):
         return [text]

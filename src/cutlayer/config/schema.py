@@ -12,12 +12,19 @@ from cutlayer.config.codec import BestCodec, CodecSection
 from cutlayer.config.hardware import device_values, server_values
 from cutlayer.config.mistakes import explain
 from cutlayer.config.section import (
+    AGGREGATIONS,
+    ALLOCATIONS,
+    CHANNELS,
+    CODECS,
     MOST_DEVICES,
+    PARTITIONS,
+    SCHEMES,
     BitRate,
     Choices,
     DecibelsEach,
     MebibytesEach,
     Number,
+    PluginSection,
     Positive,
     Rate,
     RateEach,
@@ -91,7 +98,15 @@ class FlFull(Section):
 
 
 SchemeSection: TypeAlias = (
-    Sft | SftUncompressed | SftOverlap | SplitLoraPaper | SplitLora | Sl | FlLora | FlFull
+    Sft
+    | SftUncompressed
+    | SftOverlap
+    | SplitLoraPaper
+    | SplitLora
+    | Sl
+    | FlLora
+    | FlFull
+    | PluginSection
 )
 
 
@@ -169,7 +184,7 @@ class DirichletPartition(Section):
     )
 
 
-PartitionSection: TypeAlias = IidPartition | DirichletPartition
+PartitionSection: TypeAlias = IidPartition | DirichletPartition | PluginSection
 
 
 class AdapterSection(Section):
@@ -265,7 +280,7 @@ class FedAvgAggregation(Section):
     name: Literal["fedavg"] = "fedavg"
 
 
-AggregationSection: TypeAlias = FedAvgAggregation
+AggregationSection: TypeAlias = FedAvgAggregation | PluginSection
 
 
 class DevicesSection(Section):
@@ -422,8 +437,12 @@ class TwoTimescalePlanner(_Planner):
     name: Literal["two-timescale"] = "two-timescale"
 
 
+class PluginPlanner(PluginSection, _Planner):
+    """What an installed package has, called with the options."""
+
+
 PlannerSection: TypeAlias = (
-    EvenPlanner | FixedPlanner | RandomPlanner | StaticPlanner | TwoTimescalePlanner
+    EvenPlanner | FixedPlanner | RandomPlanner | StaticPlanner | TwoTimescalePlanner | PluginPlanner
 )
 
 
@@ -487,12 +506,12 @@ class Config(Section):
     """A run: `Config(codec={"name": "best"}, training={"rounds": 3})`, or from a file by
     `read_config`. Raises ConfigError, which names the key and what it should be."""
 
-    scheme: Annotated[SchemeSection, Choices("sft")] = Field(
+    scheme: Annotated[SchemeSection, Choices("sft", SCHEMES)] = Field(
         default=Sft(), description="How devices and server train together."
     )
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()
-    partition: Annotated[PartitionSection, Choices("dirichlet")] = Field(
+    partition: Annotated[PartitionSection, Choices("dirichlet", PARTITIONS)] = Field(
         default=DirichletPartition(), description="Which device holds which samples."
     )
     adapter: Annotated[AdapterSection, read_unless("scheme.name", "fl-full")] = AdapterSection()
@@ -502,23 +521,25 @@ class Config(Section):
         description="How adapters step, on both sides; each device keeps its own state.",
     )
     aggregation: Annotated[
-        AggregationSection, Choices("fedavg"), read_unless("scheme.name", "sl")
+        AggregationSection, Choices("fedavg", AGGREGATIONS), read_unless("scheme.name", "sl")
     ] = Field(
         default=FedAvgAggregation(),
         description="How the server makes one adapter of the devices' as a round ends.",
     )
-    codec: Annotated[CodecSection, Choices("best"), read_by("scheme.name", *_COMPRESSING)] = Field(
+    codec: Annotated[
+        CodecSection, Choices("best", CODECS), read_by("scheme.name", *_COMPRESSING)
+    ] = Field(
         default=BestCodec(),
         description="What activations and gradients are turned into on the link.",
     )
     devices: DevicesSection = DevicesSection()
     server: ServerSection = ServerSection()
-    channel: Annotated[ChannelSection, Choices("snr")] = Field(
+    channel: Annotated[ChannelSection, Choices("snr", CHANNELS)] = Field(
         default=SnrSection(), description="Each device's rates in every round."
     )
     link: LinkSection = LinkSection()
     cost: CostSection = CostSection()
-    planner: Annotated[PlannerSection, Choices("even")] = Field(
+    planner: Annotated[PlannerSection, Choices("even", ALLOCATIONS)] = Field(
         default=EvenPlanner(),
         description="Who allocates the bandwidth each round, and what `cutlayer plan` may choose.",
     )

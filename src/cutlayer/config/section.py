@@ -6,8 +6,9 @@ without overflow.
 """
 
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import (
@@ -18,6 +19,7 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
+    JsonValue,
     model_validator,
 )
 from pydantic.fields import FieldInfo
@@ -143,18 +145,49 @@ def sections_of(annotation: Any) -> tuple[type[Section], ...]:
     return tuple(kind for kind in found if issubclass(kind, Section))
 
 
+# the groups of entry points by which packages register what they have
+ALLOCATIONS, AGGREGATIONS = "cutlayer.allocations", "cutlayer.aggregations"
+CHANNELS, CODECS = "cutlayer.channels", "cutlayer.codecs"
+PARTITIONS, SCHEMES = "cutlayer.partitions", "cutlayer.schemes"
+# what stands for others' choices where choices are listed
+PLUGIN = "package.module:Name"
+
+
+class PluginSection(Section):
+    """What an installed package has, called with the options."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$|^[\w-]+$",
+        max_length=200,
+        description="package.module:Name, or a name that an installed package registers",
+    )
+    options: dict[str, JsonValue] = Field(
+        default={}, description="what it is called with, by name; which it takes is its own affair"
+    )
+    package: Text | None = Field(
+        default=None, description="what to install where it is missing; null: as the server finds"
+    )
+
+
+def registered(group: str) -> dict[str, EntryPoint]:
+    """What installed packages register as entry points of a group, by name."""
+    return {entry.name: entry for entry in entry_points(group=group)}
+
+
 def choice_name(section: type[Section]) -> str:
     """The name by which a section of a union is chosen."""
-    (name,) = names_of(section.model_fields["name"].annotation)
-    return str(name)
+    names = names_of(section.model_fields["name"].annotation)
+    return str(names[0]) if names else PLUGIN
 
 
 @dataclass(frozen=True)
 class Choices:
     """In the annotation of a union of sections: they are told apart by their `name`, and without
-    one it is the `default`."""
+    one it is the `default`. `plugins`: the entry points by which packages register more, where a
+    PluginSection is one of them."""
 
     default: str
+    plugins: str | None = None
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
@@ -164,7 +197,9 @@ class Choices:
         def chosen(value: Any) -> str:
             given = _given_name(value, self.default)
             hyphened = given.replace("_", "-")
-            return hyphened if given not in members and hyphened in members else given
+            if given in members or hyphened in members:
+                return given if given in members else hyphened
+            return PLUGIN if self._is_plugin(given) else given
 
         return core_schema.tagged_union_schema(members, chosen)
 
@@ -173,16 +208,33 @@ class Choices:
     ) -> JsonSchemaValue:
         """A name alone, or one of the sections, whose name is left out of the default alone."""
         references = handler(schema)["oneOf"]
+        names = [] if self.plugins is None else list(registered(self.plugins))
         mapping = {}
         for reference in references:
             section = handler.resolve_ref_schema(reference)
-            name = section["properties"]["name"]["const"]
-            mapping[name] = reference["$ref"]
-            if name != self.default:
+            name = section["properties"]["name"]
+            if "const" in name:
+                mapping[name["const"]] = reference["$ref"]
+            else:
+                _of_plugins(name, names)
+            if name.get("const") != self.default and "name" not in section.get("required", ()):
                 section["required"] = ["name", *section.get("required", ())]
+        words: list[JsonValue] = [{"type": "string", "enum": [*mapping, *names]}]
+        if self.plugins is not None:
+            words.append({"type": "string", "pattern": ":"})
         discriminator = {"propertyName": "name", "mapping": mapping}
-        chosen = {"oneOf": references, "discriminator": discriminator}
-        return {"anyOf": [{"type": "string", "enum": list(mapping)}, chosen]}
+        return {"anyOf": [*words, {"oneOf": references, "discriminator": discriminator}]}
+
+    def _is_plugin(self, name: str) -> bool:
+        return self.plugins is not None and (":" in name or name in registered(self.plugins))
+
+
+def _of_plugins(name: dict[str, Any], names: Sequence[str]) -> None:
+    """The schema of a plugin's name, which no choice of ours has: with a colon, or a registered
+    one, in whatever union it is asked for."""
+    name.pop("pattern", None)
+    (_, known) = name.setdefault("anyOf", [{"pattern": ":"}, {"enum": []}])
+    known["enum"] = sorted({*known["enum"], *names})
 
 
 def _given_name(value: Any, default: str) -> str:

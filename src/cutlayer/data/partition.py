@@ -1,5 +1,6 @@
 """Which device holds which samples, and which of them are in each mini-batch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -81,6 +82,25 @@ def partition_dirichlet(
     by_owner = np.argsort(owner, kind="stable")
     sizes = np.bincount(owner, minlength=devices)
     return tuple(np.split(by_owner, np.cumsum(sizes)[:-1]))
+
+
+def check_parts(parts: object, samples: int, devices: int) -> tuple[Int64[np.ndarray, "_"], ...]:
+    """What another package's partition has dealt, each device's ascending. Raises DataError unless
+    each device has samples, and no sample is with two."""
+    if not isinstance(parts, Sequence):
+        raise DataError(f"a partition gives an array of indices a device, not {parts!r:.80}")
+    made = tuple(np.sort(np.asarray(part)) for part in parts)
+    if len(made) != devices:
+        raise DataError(f"the partition deals to {len(made)} devices, there are {devices}")
+    for device, part in enumerate(made):
+        if part.ndim != 1 or part.dtype.kind not in "iu" or len(part) == 0:
+            raise DataError(f"the partition gives device {device} no samples, as their indices")
+    dealt = np.concatenate(made)
+    if dealt.min() < 0 or dealt.max() >= samples or len(np.unique(dealt)) != len(dealt):
+        raise DataError(
+            f"the partition deals a sample twice, or one that is not among the {samples} there are"
+        )
+    return tuple(part.astype(np.int64) for part in made)
 
 
 def label_counts(

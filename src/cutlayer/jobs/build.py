@@ -69,12 +69,16 @@ from cutlayer.config.schema import (
     EvenPlanner,
     FixedPlanner,
     PlannerSection,
+    SchemeSection,
     TrainingSection,
 )
+from cutlayer.config.section import CHANNELS, CODECS, PluginSection
+from cutlayer.config.section import SCHEMES as SCHEME_PLUGINS
 from cutlayer.data.partition import BatchPlan
 from cutlayer.errors import ConfigError
+from cutlayer.jobs.plugins import plugged
 from cutlayer.planner.allocation import FixedAllocation, Shares, even_allocation
-from cutlayer.rounds.schemes import Scheme, ServerOrder
+from cutlayer.rounds.schemes import SCHEMES, Scheme, ServerOrder
 from cutlayer.rounds.work import Duplex, Sharing, SharingRules
 from cutlayer.spec import Device, Task
 from cutlayer.units import MIB
@@ -110,6 +114,13 @@ def _pair(section: CodecSection, packets: int) -> CodecPair:
             if back is None:
                 key, back = "codec.up", section.up
             return CodecPair(_staged("codec.up", section.up, packets), _staged(key, back, packets))
+        case PluginSection():
+            return CodecPair(*(_plugged(section, way, packets) for way in ("up", "down")))
+
+
+def _plugged(section: PluginSection, direction: str, packets: int) -> Codec:
+    of_the_run = {"direction": direction, "packets": packets}
+    return plugged("codec", section, Codec, of_the_run, group=CODECS)  # type: ignore[type-abstract]
 
 
 def _on(codec: Codec, kernels: Kernels) -> Codec:
@@ -199,6 +210,13 @@ def _entropy(section: StagesSection) -> EntropyCoder:
 _SHARING = {"static": Sharing.STATIC, "in-turn": Sharing.IN_TURN, "shared": Sharing.SHARED}
 
 
+def make_scheme(section: SchemeSection) -> Scheme:
+    """The scheme of that name. Raises ConfigError for another package's that cannot be."""
+    if isinstance(section, PluginSection):
+        return plugged("scheme", section, Scheme, {}, group=SCHEME_PLUGINS)
+    return SCHEMES[section.name]
+
+
 def make_rules(config: Config) -> SharingRules:
     """How the timeline shares links and server. Raises ConfigError where they exclude each
     other."""
@@ -220,6 +238,14 @@ def make_channel(config: Config, devices: Sequence[Device]) -> Channel:
             return _traces(section, len(devices))
         case SnrSection():
             return _snr(section, config, devices)
+        case PluginSection():
+            of_the_run = {
+                "count": len(devices),
+                "uplink_snr_db": tuple(device.uplink_snr_db for device in devices),
+                "downlink_snr_db": tuple(device.downlink_snr_db for device in devices),
+                "seed": config.seed,
+            }
+            return plugged("channel", section, Channel, of_the_run, group=CHANNELS)  # type: ignore[type-abstract]
 
 
 def _snr(section: SnrSection, config: Config, devices: Sequence[Device]) -> SnrChannel:

@@ -11,7 +11,8 @@ from typing import Any, NoReturn, final
 
 from cutlayer.config.channel import TracesSection
 from cutlayer.config.read import read_written
-from cutlayer.config.schema import Config
+from cutlayer.config.schema import Config, PluginPlanner
+from cutlayer.config.section import AGGREGATIONS, ALLOCATIONS, PluginSection
 from cutlayer.data.find import find_config
 from cutlayer.data.hub import Hub, holds_model, is_hub_id
 from cutlayer.errors import AssetError, ConfigError, RunError
@@ -23,11 +24,12 @@ from cutlayer.jobs.build import (
     make_codecs,
     make_devices,
     make_rules,
+    make_scheme,
     most_shares,
 )
+from cutlayer.jobs.plugins import find_plugin
 from cutlayer.logs import unheard
 from cutlayer.net.server.listener import any_socket
-from cutlayer.rounds.schemes import SCHEMES
 
 # Everything about a run that can be told before torch is imported and weights or data are fetched.
 #
@@ -51,10 +53,15 @@ def check(config: Config, *, cut: bool = True, dealt: bool = True) -> None:
             f"data.train_samples {samples} are too few for {count} devices: raise it, or lower"
             " devices.count"
         )
-    devices, scheme = make_devices(config.devices), SCHEMES[config.scheme.name]
+    devices, scheme = make_devices(config.devices), make_scheme(config.scheme)
     check_steps(config.training)
     count_micro_batches(config.training, scheme)
     make_rules(config)
+    # what they are made with is known once the model is read
+    if isinstance(config.planner, PluginPlanner):
+        find_plugin("planner", config.planner, ALLOCATIONS)
+    if isinstance(config.aggregation, PluginSection):
+        find_plugin("aggregation", config.aggregation, AGGREGATIONS)
     make_codecs(config.codec, packets=1)
     shares = fixed_shares(config, len(devices))
     most_shares(config.planner, len(devices))
@@ -68,7 +75,7 @@ def check_model(config: Config, settings: Mapping[str, Any], *, cut: bool = True
     """Cut and rank against what a model's `config.json` says of its blocks. Raises ConfigError."""
     name, rank = config.model.name, config.adapter.rank
     blocks, width = _number(settings, _BLOCKS), _number(settings, _WIDTH)
-    cut = cut and SCHEMES[config.scheme.name].splits
+    cut = cut and make_scheme(config.scheme).splits
     if cut and blocks is not None and config.model.cut >= blocks:
         raise ConfigError(
             f"model.cut is {config.model.cut}; {name}, of {blocks} blocks, can be cut after block"

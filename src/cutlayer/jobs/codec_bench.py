@@ -14,10 +14,11 @@ from cutlayer.codec.codec import Codec
 from cutlayer.codec.measure import fidelity, measure
 from cutlayer.codec.staged import PRESETS, codec_pair
 from cutlayer.config.schema import Config
+from cutlayer.config.section import PluginSection
 from cutlayer.data.find import find_model
 from cutlayer.data.partition import BatchPlan
 from cutlayer.data.samples import Batch
-from cutlayer.jobs.build import trains_head
+from cutlayer.jobs.build import make_codecs, trains_head
 from cutlayer.jobs.dataset import prepare_data
 from cutlayer.jobs.train import use_threads
 from cutlayer.model.load import load_device_part, load_server_part
@@ -178,19 +179,22 @@ _REPEATS = 5
 
 
 def bench_rows(config: Config, warm_steps: int, packets: int) -> tuple[str, list[Row]]:
-    """What was measured on, and a row for each preset and direction.
+    """What was measured on, and a row for each preset and direction, and for a configured codec of
+    another package.
 
     Raises CutlayerError for a configuration that cannot be.
     """
     use_threads(config)
     made = probe(config, warm_steps, packets)
     up, down = _judges(made)
+    pairs = {name: codec_pair(name) for name in PRESETS}
+    if isinstance(config.codec, PluginSection):
+        pairs[config.codec.name] = make_codecs(config.codec, packets)
+    activations = [crossing.activation for crossing in made.crossings]
+    gradients = [crossing.gradient for crossing in made.crossings]
     rows = []
-    for name in PRESETS:
+    for name, pair in pairs.items():
         _LOG.info(f"codec {name}")
-        pair = codec_pair(name)
-        activations = [crossing.activation for crossing in made.crossings]
-        gradients = [crossing.gradient for crossing in made.crossings]
         rows.append(_row(name, "activation", pair.up, activations, made, up))
         rows.append(_row("", "gradient", pair.down, gradients, made, down))
     return made.source, rows

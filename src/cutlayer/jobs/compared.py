@@ -8,6 +8,8 @@ from pathlib import Path
 from cutlayer.config.keys import unread, without
 from cutlayer.config.read import config_sha256, merged_values, read_config
 from cutlayer.config.schema import Config
+from cutlayer.config.section import SCHEMES as PLUGINS
+from cutlayer.config.section import registered
 from cutlayer.errors import ConfigError, CutlayerError, nearest
 from cutlayer.jobs.check import check
 from cutlayer.rounds.schemes import SCHEMES
@@ -69,7 +71,7 @@ def _one_with_schemes(
     names = [name for name in re.split(r"[,\s]+", schemes) if name]
     names = list(SCHEMES) if names == ["all"] else names
     for name in names:
-        if name not in SCHEMES:
+        if name not in SCHEMES and ":" not in name and name not in registered(PLUGINS):
             raise ConfigError(f"unknown scheme {name}; {nearest(name, list(SCHEMES))}")
     path = paths[0] if paths else None
     return _each_scheme(path, settings, names)
@@ -80,7 +82,7 @@ def _each_scheme(
 ) -> list[WantedRun]:
     """One configuration with each scheme, which leaves out what that scheme does not read; what
     none of them reads is refused."""
-    values = [merged_values(path, {**settings, "scheme.name": name}) for name in names]
+    values = [merged_values(path, {**settings, "scheme": name}) for name in names]
     configs = [Config.model_validate(each) for each in values]
     ignored = [{each.key: each for each in unread(config, settings)} for config in configs]
     for key, each in (ignored[0] if ignored else {}).items():

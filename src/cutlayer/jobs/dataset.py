@@ -17,6 +17,7 @@ from cutlayer.config.schema import (
     IidPartition,
     PartitionSection,
 )
+from cutlayer.config.section import PARTITIONS, PluginSection
 from cutlayer.data.assets.catalogue import known_asset
 from cutlayer.data.check import OnBad, Tokenize, check_data, check_samples
 from cutlayer.data.export import class_of
@@ -24,7 +25,13 @@ from cutlayer.data.images import ImageBatches, Preprocessing, read_preprocessing
 from cutlayer.data.labels import alike, listing
 from cutlayer.data.left_out import is_odd, sentence
 from cutlayer.data.load import load_data, read_path
-from cutlayer.data.partition import PreparedData, draw_subset, partition_dirichlet, partition_iid
+from cutlayer.data.partition import (
+    PreparedData,
+    check_parts,
+    draw_subset,
+    partition_dirichlet,
+    partition_iid,
+)
 from cutlayer.data.samples import (
     UNKNOWN_LABEL,
     BatchMaker,
@@ -37,6 +44,7 @@ from cutlayer.data.samples import (
 )
 from cutlayer.data.text import BlockBatches, Blocks, TextBatches
 from cutlayer.errors import ConfigError, DataError, UnsupportedModelError, quoted
+from cutlayer.jobs.plugins import call_plugin, find_plugin
 from cutlayer.model.inputs import Tokenizer, image_step, load_tokenizer, token_limit
 from cutlayer.model.tasks import read_config, task_class, unread_padding
 from cutlayer.net.wire.messages import Terms
@@ -289,6 +297,11 @@ def _deal(
             return partition_iid(samples.labels, devices, rng)
         case DirichletPartition():
             return partition_dirichlet(samples.labels, devices, section.alpha, rng)
+        case PluginSection():
+            found = find_plugin("partition", section, PARTITIONS)
+            of_the_run = {"labels": samples.labels, "count": devices, "rng": rng}
+            made = call_plugin("partition", section, found, of_the_run)
+            return check_parts(made, len(samples.labels), devices)
 
 
 # A device's own samples, made ready on the terms of a run.

@@ -17,12 +17,14 @@ import numpy as np
 import torch
 
 from cutlayer.config.schema import Config
+from cutlayer.config.section import CODECS, PluginSection
 from cutlayer.data.assets.catalogue import cache_root
 from cutlayer.data.partition import BatchPlan
 from cutlayer.data.samples import digest_of
 from cutlayer.errors import ConfigError, IdentityError, RunError
 from cutlayer.jobs.build import make_codecs
 from cutlayer.jobs.dataset import OwnData, check_own, own_samples
+from cutlayer.jobs.plugins import check_registered
 from cutlayer.jobs.train import make_adapter, make_optimizer
 from cutlayer.logs import Heartbeat
 from cutlayer.model.describe import BASES
@@ -226,6 +228,8 @@ def _ready(terms: Terms, joining: Joining, parts: PartCache) -> Ready:
     try:
         sections = {name: getattr(terms, name) for name in ("codec", "optimizer", "adapter")}
         config = Config.model_validate(sections)
+        if isinstance(config.codec, PluginSection):
+            check_registered("codec", config.codec, CODECS)
     except ConfigError as error:
         raise RunError(
             f"the server's terms cannot be read ({error}): run one cutlayer on both ends"

@@ -17,7 +17,9 @@ import torch
 from cutlayer.channel.shannon import ProportionalRates, RateCurves
 from cutlayer.config.codec import NoCodec
 from cutlayer.config.schema import Config, NetSection
+from cutlayer.config.section import CODECS, PluginSection
 from cutlayer.errors import ConfigError
+from cutlayer.jobs.plugins import check_registered, portable
 from cutlayer.jobs.train import Job, settle_job
 from cutlayer.model.describe import BASES
 from cutlayer.model.load import device_tensors
@@ -106,6 +108,8 @@ def check_net(job: Job) -> None:
     """Raises ConfigError for a job that cannot be played over a network."""
     config = job.config
     check_scheme(job.setup.scheme)
+    if isinstance(config.codec, PluginSection):
+        check_registered("codec", config.codec, CODECS)
     if config.training.local_epochs is not None:
         raise ConfigError(
             "training.local_epochs: the server does not know how many samples a device has; set it"
@@ -229,6 +233,8 @@ def outline_of(job: Job) -> Outline:
 def _terms(job: Job, directory: RunDirectory, part: PartFile, tokens: int) -> tuple[Terms, ...]:
     config, setup, run = job.config, job.setup, _run_name(directory)
     codec = config.codec if setup.scheme.compressed else NoCodec()
+    if isinstance(codec, PluginSection):
+        codec = portable(codec, CODECS)
     outline = outline_of(job)
     return tuple(
         Terms(

@@ -19,6 +19,7 @@ from cutlayer.config.codec import (
     StagesSection,
 )
 from cutlayer.config.schema import Config, NetSection
+from cutlayer.config.section import PluginSection
 from cutlayer.data.partition import PreparedData
 from cutlayer.report.vocabulary import shortened
 from cutlayer.report.wording import counted
@@ -104,6 +105,9 @@ def _setting(section: CodecSection) -> str:
         case StagesCodec():
             back = section.down or section.up
             return f" ({_stages(section.up)} up, {_stages(back)} down)"
+        case PluginSection():
+            options = (f"{name} {value}" for name, value in section.options.items())
+            return f" ({', '.join(options)})" if section.options else ""
 
 
 def _goal(bits: float, cosine: float | None) -> str:
@@ -119,6 +123,8 @@ def _link(config: Config, setup: Setup) -> str:
     section, channel = config.channel, setup.channel
     if isinstance(section, TracesSection):
         return f"link of measured rates ({counted(len(section.uplink), 'trace')})"
+    if isinstance(section, PluginSection):
+        return f"channel {section.name}"
     assert isinstance(channel, SnrChannel)
     up, down = _snr(channel.uplink_snr_db.tolist()), _snr(channel.downlink_snr_db.tolist())
     fading = "" if section.fading.name == "none" else f", {section.fading.name} fading"

@@ -22,6 +22,7 @@ from cutlayer.jobs.build import (
     make_codecs,
     make_devices,
     make_rules,
+    make_scheme,
     most_shares,
 )
 from cutlayer.jobs.check import check
@@ -32,7 +33,6 @@ from cutlayer.planner.plan import Plan, make_plan, plan_as_given, with_best_shar
 from cutlayer.planner.profile import Profile, packaged_profile, read_profile
 from cutlayer.rounds.costs import ACTIVATION_BYTES
 from cutlayer.rounds.memory import ACCOUNTINGS
-from cutlayer.rounds.schemes import SCHEMES
 from cutlayer.spec import ActivationPolicy, MiniBatch
 
 # A configuration made into what a planner needs, without its data and without a weight.
@@ -160,7 +160,7 @@ def plan(config: Config, *, fixed: bool = False) -> Planned:
         server_busy=section.server_busy,
         per_device_cuts=section.cuts == "per-device",
     )
-    scheme = SCHEMES[config.scheme.name]
+    scheme = make_scheme(config.scheme)
     if fixed:
         own = _configured(config, workload)
         decision = _as_given(config, workload, limits, own.accurate[0])
@@ -195,7 +195,7 @@ def _as_given(
 ) -> Decision:
     """The decision that the configuration makes itself; shares as its planner finds them for the
     channel's mean, drawn ones taken to be even."""
-    scheme, training = SCHEMES[config.scheme.name], config.training
+    scheme, training = make_scheme(config.scheme), config.training
     count, parts = len(workload.devices), count_micro_batches(training, scheme)
     in_flight = min(training.in_flight or parts, parts) if scheme.pipelined else 1
     policy = MiniBatchPolicy(ActivationPolicy(config.devices.activation_memory), parts, in_flight)
@@ -273,7 +273,6 @@ def _decided(config: Config, decision: Decision) -> dict[str, dict[str, Any]]:
     shares = "two-timescale" if changes else "static"
     whole = {"levels": round(codec.settings["levels"])} if "levels" in codec.settings else {}
     sections: dict[str, dict[str, Any]] = {
-        "scheme": {"name": decision.scheme.name},
         "training": {
             "micro_batches": policy.micro_batches,
             "in_flight": policy.in_flight if decision.scheme.pipelined else None,
@@ -284,7 +283,10 @@ def _decided(config: Config, decision: Decision) -> dict[str, dict[str, Any]]:
     }
     if decision.scheme.splits:
         sections["model"] = {"cut": decision.common_cut}
-    if decision.scheme.compressed and codec.codec != "stages":
+    if decision.scheme != make_scheme(config.scheme):
+        sections["scheme"] = {"name": decision.scheme.name}
+    # of those without settings of their own here, the configured one may have others
+    if decision.scheme.compressed and (codec.settings or codec.codec != config.codec.name):
         sections["codec"] = {"name": codec.codec, **codec.settings, **whole}
     return sections
 

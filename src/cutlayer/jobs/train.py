@@ -28,11 +28,13 @@ from cutlayer.config.schema import (
     FedAvgAggregation,
     FixedPlanner,
     OptimizerSection,
+    PluginPlanner,
     RandomPlanner,
     SgdOptimizer,
     StaticPlanner,
     TwoTimescalePlanner,
 )
+from cutlayer.config.section import AGGREGATIONS, ALLOCATIONS, PluginSection
 from cutlayer.data.find import FoundAsset, find_model
 from cutlayer.data.partition import BatchPlan, PreparedData, label_counts
 from cutlayer.errors import ConfigError, StorageError
@@ -44,6 +46,7 @@ from cutlayer.jobs.build import (
     make_codecs,
     make_devices,
     make_rules,
+    make_scheme,
     most_shares,
     trains_head,
 )
@@ -51,6 +54,7 @@ from cutlayer.jobs.check import check_changes, with_full_paths
 from cutlayer.jobs.dataset import prepare_data
 from cutlayer.jobs.model_spec import model_request
 from cutlayer.jobs.overview import overview
+from cutlayer.jobs.plugins import plugged
 from cutlayer.jobs.resume import Inputs, settle
 from cutlayer.model.aggregation import Aggregation, FedAvg
 from cutlayer.model.describe import BASES, count_model
@@ -68,7 +72,7 @@ from cutlayer.planner.allocation import (
 from cutlayer.report.run_page import write_report
 from cutlayer.report.wording import counted
 from cutlayer.rounds.memory import ACCOUNTINGS
-from cutlayer.rounds.schemes import SCHEMES, Scheme
+from cutlayer.rounds.schemes import Scheme
 from cutlayer.spec import ActivationPolicy, Device, Task, Trained
 from cutlayer.train.files import write_folder_atomically, write_json, write_text
 from cutlayer.train.memory import Memory, measure_memory
@@ -102,6 +106,14 @@ def make_allocation(config: Config, setup: Setup) -> Allocation:
             return FixedAllocation(best_shares(expected_round(setup), mean, setup.rules, most))
         case TwoTimescalePlanner():
             return TwoTimescaleAllocation(setup.rules, most_shares(section, devices))
+        case PluginPlanner():
+            of_the_run = {
+                "count": devices,
+                "rules": setup.rules,
+                "most_share": most_shares(section, devices),
+                "seed": config.seed,
+            }
+            return plugged("planner", section, Allocation, of_the_run, group=ALLOCATIONS)  # type: ignore[type-abstract]
 
 
 _LOG = logging.getLogger(__name__)
@@ -191,7 +203,7 @@ def prepare(config: Config, *, dealt: bool = True) -> Job:
     Raises CutlayerError for a model, data set, cut, partition or memory limit that cannot be.
     """
     devices, channel, allocation = _network(config)
-    scheme = SCHEMES[config.scheme.name]
+    scheme = make_scheme(config.scheme)
     micro_batches = count_micro_batches(config.training, scheme)
     warning = slow_base(config.devices.base, _processor())
     if warning is not None:
@@ -374,6 +386,8 @@ def make_aggregation(section: AggregationSection) -> Aggregation:
     match section:
         case FedAvgAggregation():
             return FedAvg()
+        case PluginSection():
+            return plugged("aggregation", section, Aggregation, {}, group=AGGREGATIONS)  # type: ignore[type-abstract]
 
 
 def _check_memory(setup: Setup, memory: Memory) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from cutlayer.codec.codec import Direction
 from cutlayer.codec.staged import CodecPair
 from cutlayer.config.read import read_config
-from cutlayer.config.schema import Config
+from cutlayer.config.schema import Config, DirichletPartition
 from cutlayer.data.samples import Samples
 from cutlayer.errors import PacketError
 from cutlayer.jobs.train import prepare, use_threads
@@ -113,7 +113,7 @@ def training_text(config: Config) -> str:
         f" {config.devices.count} devices, {training.rounds} x {steps} of"
         f" {training.batch_size} samples, {config.optimizer.name}"
         f" {config.optimizer.learning_rate:g}, {partition.name}"
-        f"{f' {partition.alpha:g}' if partition.name == 'dirichlet' else ''}"
+        f"{f' {partition.alpha:g}' if isinstance(partition, DirichletPartition) else ''}"
     )
 
 

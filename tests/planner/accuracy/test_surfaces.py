@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from examples import at_most
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -26,6 +25,7 @@ from cutlayer.planner.accuracy import (
     samples_of,
 )
 from cutlayer.planner.profile import Profile, ProfilePoint
+from examples import at_most
 
 KEEP_RATIOS = (0.05, 0.1, 0.2, 0.5)
 BITS = (1, 2, 3, 5)

@@ -1,0 +1,1 @@
+"""One of each that cutlayer takes from other packages."""

@@ -1,0 +1,138 @@
+"""A codec, a channel, an allocation, a scheme, a partition and an aggregation of one's own.
+
+Each is what a run's configuration names; `docs/extending.md` builds them one after another.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cutlayer.channel.rates import Channel
+from cutlayer.channel.shannon import ProportionalRates, RateCurves
+from cutlayer.codec.codec import Codec, Decoded, Encoded, State
+from cutlayer.codec.kernels.load import load
+from cutlayer.codec.packet import Packet, length_of, pack, unpack
+from cutlayer.codec.segments import Segments, segments_of
+from cutlayer.errors import ConfigError, PacketError
+from cutlayer.model.aggregation import Aggregation
+from cutlayer.planner.allocation import Allocation, ObservedRound
+from cutlayer.rounds.schemes import SFT, ServerOrder
+
+
+@final
+@dataclass(frozen=True)
+class Truncated(Codec):
+    """The upper `kept` bytes of each float32, of four: two are a bfloat16, rounded towards zero."""
+
+    kept: int = 2
+    name: ClassVar[str] = "other"
+
+    def __post_init__(self) -> None:
+        if self.kept not in (2, 3):
+            raise ConfigError(f"kept {self.kept}: 2 or 3 of a float32's four bytes")
+
+    def encode(
+        self,
+        tensor: np.ndarray,
+        state: State,
+        rng: np.random.Generator,
+        *,
+        lengths: Sequence[int] | None = None,
+        samples: Sequence[int] | None = None,
+    ) -> Encoded:
+        segments = segments_of(tensor, lengths)
+        rows = np.asarray(segments.gather(tensor.reshape(segments.shape), load()), dtype=">f4")
+        upper = rows.reshape(-1, 1).view(np.uint8)[:, : self.kept]
+        return Encoded(
+            pack(Packet(self.name, tensor.shape, segments, {"values": upper.tobytes()})), state
+        )
+
+    def decode(self, packet: bytes, shape: tuple[int, ...], state: State) -> Decoded:
+        frame = unpack(packet, self.name, shape)
+        segments, data = frame.segments, frame.sections.get("values", b"")
+        if len(data) != self.kept * segments.total:
+            raise PacketError(f"{len(data)} bytes of values, not {self.kept * segments.total}")
+        whole = np.zeros((segments.total, 4), dtype=np.uint8)
+        whole[:, : self.kept] = np.frombuffer(data, dtype=np.uint8).reshape(-1, self.kept)
+        values = whole.view(">f4").astype(np.float32)
+        if not np.isfinite(values).all():
+            raise PacketError("values that are not finite")
+        tensor = segments.scatter(values.reshape(segments.rows, segments.width), load().arrays)
+        return Decoded(tensor.reshape(shape), segments.lengths, state)
+
+    def expected_bytes(self, shape: tuple[int, int, int]) -> float:
+        segments = Segments.full(shape)
+        return length_of(shape, segments, (self.kept * segments.total,))
+
+
+@final
+@dataclass(frozen=True)
+class Tide(Channel):
+    """A rate that falls to its half and rises again, over `period` rounds; `count`: devices."""
+
+    count: int
+    high_bit_s: float = 2e7
+    period: int = 4
+
+    def __post_init__(self) -> None:
+        if not (self.high_bit_s > 0 and self.period >= 1):
+            raise ConfigError(f"high_bit_s {self.high_bit_s}, period {self.period}: both above 0")
+
+    def curves(self, round_number: int, start_s: float) -> RateCurves:
+        return self._at(0.75 + 0.25 * np.cos(2 * np.pi * (round_number - 1) / self.period))
+
+    @property
+    def devices(self) -> int:
+        return self.count
+
+    def mean_curves(self) -> RateCurves:
+        return self._at(0.75)
+
+    def _at(self, factor: float) -> RateCurves:
+        rates = ProportionalRates(np.full(self.count, factor * self.high_bit_s))
+        return RateCurves(rates, rates)
+
+
+@final
+@dataclass(frozen=True)
+class ByDemand(Allocation):
+    """As much of the bandwidth as a device sent bits in the round before; `floor` for each."""
+
+    floor: float = 0.01
+
+    def shares(
+        self, round_number: int, observed: ObservedRound, curves: RateCurves
+    ) -> tuple[float, ...]:
+        bits = observed.uplink_bits + observed.downlink_bits
+        parts = bits / bits.sum() if bits.sum() > 0 else np.full(len(bits), 1 / len(bits))
+        raised = np.maximum(parts, self.floor)
+        return tuple((raised / raised.sum()).tolist())
+
+
+# a value does as well as a class: SFT, whose server waits for a local step of all devices
+SFT_TOGETHER = replace(
+    SFT, name="sft-together", title="SFT, all together", server=ServerOrder.TOGETHER
+)
+
+
+def by_label(
+    labels: np.ndarray, count: int, rng: np.random.Generator, pieces: int = 2
+) -> tuple[np.ndarray, ...]:
+    """Samples in the order of their labels, cut into `pieces` a device, which are dealt."""
+    order = np.argsort(labels, kind="stable")
+    cut = np.array_split(order, count * pieces)
+    dealt = rng.permutation(len(cut)).reshape(count, pieces)
+    return tuple(np.concatenate([cut[piece] for piece in own]) for own in dealt)
+
+
+@final
+@dataclass(frozen=True)
+class Median(Aggregation):
+    """The middle of each value: one device alone cannot move it far. Weights are not read."""
+
+    def merge(self, rows: Tensor, weights: Sequence[float]) -> Tensor:
+        return torch.quantile(rows.double(), 0.5, dim=0).to(rows.dtype)

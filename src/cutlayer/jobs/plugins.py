@@ -1,0 +1,139 @@
+"""What another package has, for a setting that names it: found, checked, called.
+
+A plugin is a class, a function or a value: `package.module:Name`, or a name that an installed
+package registers as an entry point. It is called with the setting's options, and with those things
+of the run that it has parameters for.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from importlib.metadata import packages_distributions
+from typing import Any, TypeVar
+
+from cutlayer.config.section import PluginSection, registered
+from cutlayer.errors import ConfigError, CutlayerError, nearest
+
+Contract = TypeVar("Contract")
+
+
+def plugged(
+    key: str,
+    section: PluginSection,
+    contract: type[Contract],
+    of_the_run: Mapping[str, object],
+    *,
+    group: str,
+) -> Contract:
+    """The plugin of the setting `key`, made with its options: a `contract`.
+
+    `of_the_run`: what it is given besides, by the names of its parameters. Raises ConfigError: not
+    installed, not to be imported, no such name, options that it does not take or refuses, or it
+    makes something else.
+    """
+    found = find_plugin(key, section, group)
+    if isinstance(found, contract) and not section.options:
+        return found
+    made = call_plugin(key, section, found, of_the_run)
+    if not isinstance(made, contract):
+        raise ConfigError(
+            f"{key} {section.name} makes a {type(made).__name__}, which is no {contract.__name__}:"
+            f" subclass {contract.__module__}.{contract.__name__}"
+        )
+    return made
+
+
+def find_plugin(key: str, section: PluginSection, group: str) -> Any:
+    """What its name names. Raises ConfigError."""
+    path = resolved(section.name, group)
+    module, _, name = path.partition(":")
+    try:
+        holder = import_module(module)
+    except ModuleNotFoundError as error:
+        raise _missing(key, section, module, error) from error
+    except Exception as error:
+        raise ConfigError(f"{key} {section.name}: {module} cannot be imported: {error}") from error
+    if not hasattr(holder, name):
+        known = [word for word in vars(holder) if not word.startswith("_")]
+        raise ConfigError(f"{key}: {module} has no {name}; {nearest(name, known)}")
+    return getattr(holder, name)
+
+
+def call_plugin(
+    key: str, section: PluginSection, found: Any, of_the_run: Mapping[str, object]
+) -> object:
+    """What it makes of its options and of the run. Raises ConfigError."""
+    if not callable(found):
+        raise ConfigError(
+            f"{key} {section.name} is a {type(found).__name__}, which takes no options: leave"
+            " options out, or name a class or function"
+        )
+    try:
+        return found(**_arguments(key, section, found, of_the_run))
+    except CutlayerError as error:
+        raise ConfigError(f"{key} {section.name}: {error}") from error
+    except Exception as error:
+        options = ", ".join(section.options) or "no options"
+        raise ConfigError(
+            f"{key} {section.name} cannot be made with {options}: {type(error).__name__}: {error}"
+        ) from error
+
+
+def resolved(name: str, group: str) -> str:
+    """`package.module:Name` of a plugin, also of a registered one."""
+    if ":" in name:
+        return name
+    entries = registered(group)
+    if name not in entries:
+        raise ConfigError(
+            f"no installed package registers {name} in {group}: install the one that does, or name"
+            " it as package.module:Name"
+        )
+    return entries[name].value
+
+
+def portable(section: PluginSection, group: str) -> PluginSection:
+    """The section as another machine can read it: its whole name, and the package to install."""
+    path = resolved(section.name, group)
+    top = path.partition(":")[0].partition(".")[0]
+    package = section.package or next(iter(packages_distributions().get(top, ())), None)
+    return section.model_copy(update={"name": path, "package": package})
+
+
+def check_registered(key: str, section: PluginSection, group: str) -> None:
+    """Raises ConfigError unless an installed package registers it: what another machine names is
+    not imported for the naming."""
+    if resolved(section.name, group) in {entry.value for entry in registered(group).values()}:
+        return
+    package = f" {section.package}" if section.package else ""
+    raise ConfigError(
+        f"{key} {section.name} is registered in {group} by no package here: install the"
+        f" package{package} that has it"
+    )
+
+
+def _missing(
+    key: str, section: PluginSection, module: str, error: ModuleNotFoundError
+) -> ConfigError:
+    top = module.partition(".")[0]
+    if error.name not in (top, module):
+        return ConfigError(f"{key} {section.name} needs {error.name}, which is not installed")
+    package = section.package or top
+    return ConfigError(f"{key} {section.name}: there is no {error.name} here: install {package}")
+
+
+def _arguments(
+    key: str, section: PluginSection, found: Callable[..., object], of_the_run: Mapping[str, object]
+) -> dict[str, object]:
+    """Its options, and what it has parameters for."""
+    parameters = inspect.signature(found).parameters
+    if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
+        return {**of_the_run, **section.options}
+    unknown = [name for name in section.options if name not in parameters]
+    if unknown:
+        own = [name for name in parameters if name not in of_the_run]
+        raise ConfigError(
+            f"{key}.options: {section.name} takes no {unknown[0]}; {nearest(unknown[0], own)}"
+        )
+    given = {name: value for name, value in of_the_run.items() if name in parameters}
+    return {**given, **section.options}
