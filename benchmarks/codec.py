@@ -37,8 +37,9 @@ from rich.console import Console
 from rich.table import Table
 
 from cutlayer.codec.codec import Codec
-from cutlayer.codec.kernels.load import load
-from cutlayer.codec.staged import PRESETS, StagedCodec, codec_pair
+from cutlayer.codec.kernels.load import load_kernels
+from cutlayer.codec.presets import PRESETS, codec_pair
+from cutlayer.codec.staged import StagedCodec
 from cutlayer.config.schema import Config
 from cutlayer.errors import CutlayerError
 from cutlayer.jobs.codec_bench import probe
@@ -136,7 +137,9 @@ def _ours(name: str, threads: int) -> Ours:
 
 
 def _threaded(codec: Codec, threads: int) -> Codec:
-    return replace(codec, kernels=load(threads)) if isinstance(codec, StagedCodec) else codec
+    return (
+        replace(codec, kernels=load_kernels(threads)) if isinstance(codec, StagedCodec) else codec
+    )
 
 
 def _config(arguments: argparse.Namespace, extent: Extent) -> Config:

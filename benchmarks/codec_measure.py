@@ -17,7 +17,7 @@ from jaxtyping import Float32
 
 from cutlayer.codec.codec import EMPTY, Codec
 from cutlayer.codec.measure import bits_per_element, fidelity
-from cutlayer.codec.packet import read
+from cutlayer.codec.packet import read_packet
 from cutlayer.jobs.codec_bench import CutProbe, device_gradient, server_gradient
 
 # a learned basis of the speed tensor's width is there after six packets
@@ -317,5 +317,5 @@ def with_one_yardstick(rows: Sequence[Row]) -> list[Row]:
 
 
 def _learned_bytes(packet: bytes) -> int:
-    sections = read(packet).sections
+    sections = read_packet(packet).sections
     return len(sections.get("mean", b"")) + len(sections.get("basis", b""))

@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cutlayer.codec.kernels.kernels import Kernels
-from cutlayer.codec.kernels.load import load
+from cutlayer.codec.kernels.load import load_kernels
 from cutlayer.codec.pipeline import TopK
 from cutlayer.codec.quantisers import Quantised, StochasticLevels, TokenRows
 
@@ -65,7 +65,7 @@ _QUANTISER = StochasticLevels(LEVELS)
 class PaperSymbols:
     """Top-K of each sample and stochastic levels; symbols -8..8, 0 where dropped."""
 
-    kernels: Kernels = field(default_factory=load)
+    kernels: Kernels = field(default_factory=load_kernels)
 
     def quantise(
         self, tensor: Float32[np.ndarray, "batch token width"]

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 
-from cutlayer.codec.staged import CodecPair, none, paper, paper_rans
+from cutlayer.codec.codec import CodecPair
+from cutlayer.codec.presets import none, paper, paper_rans
 from cutlayer.profiling.grid import ShadowCodec
 from reproduction.evaluation import EVALUATION
 

@@ -13,8 +13,8 @@ from safetensors.torch import save_file as save_torch
 
 from cutlayer.cli.main import main
 from cutlayer.codec.codec import EMPTY
-from cutlayer.codec.packet import read
-from cutlayer.codec.staged import PRESETS, codec_pair
+from cutlayer.codec.packet import read_packet
+from cutlayer.codec.presets import PRESETS, codec_pair
 
 SHAPE = (4, 6, 16)
 
@@ -58,7 +58,7 @@ def test_both_directions_and_several_packets(
     assert main([*words, "--output", "up.packet"]) == 0
     assert main([*words, "--direction", "down", "--output", "down.packet"]) == 0
     capsys.readouterr()
-    up, down = (read(Path(f"{name}.packet").read_bytes()) for name in ("up", "down"))
+    up, down = (read_packet(Path(f"{name}.packet").read_bytes()) for name in ("up", "down"))
     assert up.sections["stages"] != down.sections["stages"]
     # up has a mean; gradients have none, and noise has no basis that would repay its bytes
     assert "basis id" in up.sections and "basis id" not in down.sections
@@ -78,7 +78,7 @@ def test_inspect_adds_up(name: str, tensor: np.ndarray, capsys: pytest.CaptureFi
     rows = [line.split() for line in sections.splitlines()]
     assert sum(int(row[-3]) for row in rows) == size
     assert {" ".join(row[:-3]) for row in rows} == {
-        *read(Path("x.packet").read_bytes()).sections,
+        *read_packet(Path("x.packet").read_bytes()).sections,
         "frame",
     }
 

@@ -29,10 +29,11 @@ from codec.ends import correlated
 from codec.hostile import damaged, forged
 from cutlayer.codec.codec import EMPTY, Codec, Decoded, State
 from cutlayer.codec.kernels.kernels import Kernels
-from cutlayer.codec.kernels.load import load
+from cutlayer.codec.kernels.load import load_kernels
 from cutlayer.codec.kernels.native import Native
+from cutlayer.codec.presets import PRESETS, best, codec_pair
 from cutlayer.codec.quantisers import TargetBits
-from cutlayer.codec.staged import PRESETS, StagedCodec, best, codec_pair
+from cutlayer.codec.staged import StagedCodec
 from cutlayer.errors import PacketError
 
 SOURCE = Path(__file__).parents[2] / "src" / "cutlayer" / "codec" / "kernels" / "_native.c"
@@ -243,7 +244,7 @@ def main(words: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(words)
     if arguments.library is None:
         return _under_sanitizers(arguments, list(sys.argv[1:] if words is None else words))
-    kernels = Native(1, arguments.library) if arguments.library else load()
+    kernels = Native(1, arguments.library) if arguments.library else load_kernels()
     with arguments.note.open("r+b") as file, mmap.mmap(file.fileno(), 0) as note:
         started = time.perf_counter()
         reports = campaign(arguments.packets, arguments.seed, kernels, note)

@@ -16,7 +16,7 @@ from cutlayer.codec.packet import (
     HEADER,
     TAGS,
     RawPacket,
-    read,
+    read_packet,
     sections_from_bytes,
     sections_to_bytes,
     varint,
@@ -120,7 +120,7 @@ def _header_number(packet: bytes, _: bytes, rng: np.random.Generator) -> bytes:
 
 def _section_damage(packet: bytes, other: bytes, rng: np.random.Generator) -> bytes:
     """One to three sections changed, their lengths with them."""
-    frame, others = read(packet), read(other).sections
+    frame, others = read_packet(packet), read_packet(other).sections
     sections = dict(frame.sections)
     for _ in range(int(rng.integers(1, 4))):
         name = str(rng.choice(list(sections)))
@@ -130,7 +130,7 @@ def _section_damage(packet: bytes, other: bytes, rng: np.random.Generator) -> by
 
 def _section_number(packet: bytes, _: bytes, rng: np.random.Generator) -> bytes:
     """An extreme number over some bytes of a section: as a varint, or of two or four bytes."""
-    frame = read(packet)
+    frame = read_packet(packet)
     sections = dict(frame.sections)
     name = str(rng.choice([name for name, data in sections.items() if data] or list(sections)))
     data, number = sections[name], int(rng.choice(_EXTREME_NUMBERS))
@@ -144,7 +144,7 @@ def _section_number(packet: bytes, _: bytes, rng: np.random.Generator) -> bytes:
 
 def _sections_exchanged(packet: bytes, other: bytes, rng: np.random.Generator) -> bytes:
     """Sections of another packet, left out, renamed, or two of them exchanged."""
-    frame, others = read(packet), read(other).sections
+    frame, others = read_packet(packet), read_packet(other).sections
     sections = dict(frame.sections)
     name, second = (str(rng.choice(list(sections))) for _ in range(2))
     match int(rng.integers(4)):
@@ -183,7 +183,7 @@ def _changed(data: bytes, other: bytes, rng: np.random.Generator) -> bytes:
 def _changed_inside(data: bytes, rng: np.random.Generator) -> bytes | None:
     """A packet or a run of sections within a section, changed; None where it is neither."""
     try:
-        return forged(data, data, rng) if read(data) else None
+        return forged(data, data, rng) if read_packet(data) else None
     except PacketError:
         pass
     for start in range(4):  # a number or two stand before the sections of a basis

@@ -5,24 +5,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.codec import entropy
+from cutlayer.codec.entropy import (
+    pack_flags,
+    pack_integers,
+    packed_bytes,
+    unpack_flags,
+    unpack_integers,
+)
 from cutlayer.errors import PacketError
 
 
 def test_the_first_flag_is_the_lowest_bit():
     flags = np.array([1, 0, 0, 0, 0, 0, 0, 0, 1, 1], dtype=np.bool_)
-    assert entropy.pack_flags(flags) == b"\x01\x03"
+    assert pack_flags(flags) == b"\x01\x03"
 
 
 def test_an_integer_starts_with_its_lowest_bit():
     # 3, 1, 2 in three bits each: 2 << 6 | 1 << 3 | 3 = 139, and one bit too many for a byte
-    assert entropy.pack_integers(np.array([3, 1, 2]), 3) == bytes((139, 0))
+    assert pack_integers(np.array([3, 1, 2]), 3) == bytes((139, 0))
 
 
 @given(st.lists(st.booleans(), max_size=40))
 def test_flags_come_back(flags):
-    packed = entropy.pack_flags(np.array(flags, dtype=np.bool_))
-    assert entropy.unpack_flags(packed, len(flags), "flags").tolist() == flags
+    packed = pack_flags(np.array(flags, dtype=np.bool_))
+    assert unpack_flags(packed, len(flags), "flags").tolist() == flags
 
 
 @given(
@@ -32,12 +38,12 @@ def test_flags_come_back(flags):
 )
 def test_integers_come_back_in_as_many_bytes_as_promised(case):
     width, values = case
-    packed = entropy.pack_integers(np.array(values, dtype=np.int64), width)
-    assert len(packed) == entropy.packed_bytes(len(values), width)
-    assert entropy.unpack_integers(packed, len(values), width, "values").tolist() == values
+    packed = pack_integers(np.array(values, dtype=np.int64), width)
+    assert len(packed) == packed_bytes(len(values), width)
+    assert unpack_integers(packed, len(values), width, "values").tolist() == values
 
 
 @pytest.mark.parametrize("packed", [b"", b"\x00", b"\x00\x00\x00"])
 def test_a_wrong_number_of_bytes_is_refused(packed):
     with pytest.raises(PacketError, match=f"signs: {len(packed)} bytes, expected 2"):
-        entropy.unpack_flags(packed, 9, "signs")
+        unpack_flags(packed, 9, "signs")

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from cutlayer.codec.entropy import FixedWidth, Golomb
-from cutlayer.codec.kernels.load import load
+from cutlayer.codec.kernels.load import load_kernels
 from cutlayer.codec.kernels.portable import Portable
 from cutlayer.codec.two_way import TwoWay
 from cutlayer.errors import PacketError
 
 CODERS = [FixedWidth(), Golomb(), TwoWay()]
-KERNELS = load()
+KERNELS = load_kernels()
 
 each_coder = pytest.mark.parametrize("coder", CODERS, ids=lambda coder: coder.name)
 shapes = st.tuples(st.integers(0, 12), st.integers(0, 20))

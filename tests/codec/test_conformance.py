@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codec.ends import Ends
-from cutlayer.codec import staged
+from cutlayer.codec import presets
 from cutlayer.codec.codec import EMPTY, Codec
 from cutlayer.codec.dead_zone import DeadZone
 from cutlayer.codec.entropy import FixedWidth, Golomb
@@ -29,11 +29,11 @@ from cutlayer.codec.two_way import TwoWay
 from cutlayer.errors import PacketError
 
 PRESETS = {
-    "none": staged.none(),
-    "paper": staged.paper(),
-    "paper-rans": staged.paper_rans(),
-    "best": staged.best(),
-    "fast": staged.fast(),
+    "none": presets.none(),
+    "paper": presets.paper(),
+    "paper-rans": presets.paper_rans(),
+    "best": presets.best(),
+    "fast": presets.fast(),
 }
 CODECS: dict[str, Codec] = {
     **{f"{name} up": pair.up for name, pair in PRESETS.items()},
@@ -47,7 +47,7 @@ CODECS: dict[str, Codec] = {
     "cosine": StagedCodec(
         DeadZone(TargetCosine(0.9)), TwoWay(), transform=LearnedBasis(0.7, warm_up=1)
     ),
-    "feedback": ErrorFeedback(staged.paper(0.1).up),
+    "feedback": ErrorFeedback(presets.paper(0.1).up),
     "delta": Delta(StagedCodec(DeadZone(TargetBits(2.0)), TwoWay(), centre=True)),
 }
 each_codec = pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS.keys())
@@ -232,9 +232,9 @@ def test_a_packet_of_another_shape_is_refused(codec, shape):
 
 
 def test_a_packet_of_other_stages_is_refused():
-    packet, _ = Ends(staged.paper().up).send(normal((4, 9, 8)))
+    packet, _ = Ends(presets.paper().up).send(normal((4, 9, 8)))
     with pytest.raises(PacketError, match=r"packet of stages .* set the same codec on both ends"):
-        staged.paper_rans().up.decode(packet, (4, 9, 8), EMPTY)
+        presets.paper_rans().up.decode(packet, (4, 9, 8), EMPTY)
     with pytest.raises(PacketError, match="kind 'staged', expected 'none'"):
         RawCodec().decode(packet, (4, 9, 8), EMPTY)
 

@@ -5,12 +5,12 @@ import pytest
 
 from codec.fuzz import SHAPES, SPARE_BYTES, Victim, attack, victims
 from codec.hostile import damaged, forged
-from cutlayer.codec.kernels.load import load
-from cutlayer.codec.packet import read
-from cutlayer.codec.staged import PRESETS
+from cutlayer.codec.kernels.load import load_kernels
+from cutlayer.codec.packet import read_packet
+from cutlayer.codec.presets import PRESETS
 from cutlayer.errors import PacketError
 
-VICTIMS = list(victims(load(), SHAPES[1:2]))
+VICTIMS = list(victims(load_kernels(), SHAPES[1:2]))
 
 
 @pytest.mark.parametrize("victim", VICTIMS, ids=lambda victim: victim.name)
@@ -28,7 +28,7 @@ def test_every_preset_is_a_victim() -> None:
 def test_a_stream_with_a_basis_has_a_packet_that_ships_it() -> None:
     for victim in VICTIMS:
         if victim.name == "best up":
-            assert any("basis" in read(packet).sections for packet, _ in victim.packets)
+            assert any("basis" in read_packet(packet).sections for packet, _ in victim.packets)
 
 
 def test_some_forgeries_reach_the_sections() -> None:
@@ -38,7 +38,7 @@ def test_some_forgeries_reach_the_sections() -> None:
     readable = 0
     for _ in range(200):
         try:
-            read(forged(packet, packet, rng))
+            read_packet(forged(packet, packet, rng))
             readable += 1
         except PacketError:
             continue

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cutlayer.codec import staged
+from cutlayer.codec import presets
 from cutlayer.codec.codec import EMPTY
 from cutlayer.codec.dead_zone import DeadZone
 from cutlayer.codec.memories import Delta
@@ -21,12 +21,12 @@ GOLDEN = Path(__file__).parent / "golden"
 SHAPE = (2, 3, 8)
 CASES = {
     "none": RawCodec(),
-    "paper": staged.paper(0.5, 8).up,
-    "paper_rans": staged.paper_rans(0.5, 8).up,
-    "fast": staged.fast().up,
+    "paper": presets.paper(0.5, 8).up,
+    "paper_rans": presets.paper_rans(0.5, 8).up,
+    "fast": presets.fast().up,
     "int2": StagedCodec(Integer(2), TwoWay()),
     "dead_zone": StagedCodec(DeadZone(RelativeStep(1.0)), TwoWay(), centre=True),
-    "delta": Delta(staged.fast().up),
+    "delta": Delta(presets.fast().up),
 }
 LENGTHS = (None, (3, 2))
 

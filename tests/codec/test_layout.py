@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from codec.test_coder import heavy_tailed
 from cutlayer.codec.adaptive_bits import BitReader, BitWriter
-from cutlayer.codec.kernels.load import load
+from cutlayer.codec.kernels.load import load_kernels
 from cutlayer.codec.tables import Scores
-from cutlayer.codec.two_way import Contexts, layout_of, read_layout, refined, write_layout
+from cutlayer.codec.two_way import Contexts, layout_of, read_layout, refined_layout, write_layout
 from cutlayer.errors import PacketError
 
-KERNELS = load()
+KERNELS = load_kernels()
 
 
 def product(rows, columns, rng):
@@ -71,7 +71,7 @@ def test_refining_matches_the_sums_that_the_classes_predict():
     symbols[:, 0] = 3, 1, 2, 3
     symbols[:, 1:] = [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]
     sums = KERNELS.sums(symbols)
-    found, _ = refined(layout, sums, means)
+    found, _ = refined_layout(layout, sums, means)
     assert sums.rows.tolist() == [3, 2, 3, 4]
     assert found.rows.values.tolist() == [1, 0, 1, 2]
 

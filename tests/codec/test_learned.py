@@ -6,11 +6,11 @@ import pytest
 from codec.ends import Ends, correlated, cosine
 from cutlayer.codec.codec import EMPTY
 from cutlayer.codec.dead_zone import DeadZone
-from cutlayer.codec.kernels.load import load
-from cutlayer.codec.packet import read
-from cutlayer.codec.pipeline import LearnedBasis, basis_from_bytes
+from cutlayer.codec.kernels.load import load_kernels
+from cutlayer.codec.packet import read_packet
+from cutlayer.codec.pipeline import LearnedBasis
 from cutlayer.codec.quantisers import RelativeStep, TargetBits
-from cutlayer.codec.staged import StagedCodec
+from cutlayer.codec.staged import StagedCodec, basis_from_bytes
 from cutlayer.codec.two_way import TwoWay
 from cutlayer.errors import ConfigError, PacketError
 
@@ -24,7 +24,7 @@ def codec(centre=True, share=1.0, rule=STEP, coarseness=1.0):
 
 
 def shipped(packet):
-    return {"mean", "basis"} & set(read(packet).sections)
+    return {"mean", "basis"} & set(read_packet(packet).sections)
 
 
 def test_the_mean_ships_first_and_the_basis_when_enough_rows_were_seen():
@@ -120,7 +120,7 @@ def test_the_basis_in_use_is_orthonormal(share):
 @pytest.mark.parametrize("data", [b"", b"\x00\x00\x00", b"\x21\x20\x00", b"\x02\x03\x00"])
 def test_a_basis_of_another_size_is_refused(data):
     with pytest.raises(PacketError):
-        basis_from_bytes(data, 32, load())
+        basis_from_bytes(data, 32, load_kernels())
 
 
 @pytest.mark.parametrize(

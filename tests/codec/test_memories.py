@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from codec.ends import Ends, correlated, cosine
-from cutlayer.codec import staged
+from cutlayer.codec import presets
 from cutlayer.codec.codec import EMPTY
 from cutlayer.codec.dead_zone import DeadZone
 from cutlayer.codec.memories import Delta, ErrorFeedback
@@ -17,7 +17,7 @@ SHAPE = (4, 6, 32)
 
 
 def test_error_feedback_makes_up_for_what_was_dropped():
-    plain, fed = Ends(staged.paper(0.1).up), Ends(ErrorFeedback(staged.paper(0.1).up))
+    plain, fed = Ends(presets.paper(0.1).up), Ends(ErrorFeedback(presets.paper(0.1).up))
     tensor = correlated(SHAPE)
     sums = [sum(ends.send(tensor)[1].tensor for _ in range(30)) for ends in (plain, fed)]
     # what is owed after 30 visits is bounded, what is dropped each time adds up
@@ -25,7 +25,7 @@ def test_error_feedback_makes_up_for_what_was_dropped():
 
 
 def test_error_feedback_belongs_to_the_sample_wherever_it_stands():
-    ends = Ends(ErrorFeedback(staged.paper(0.1).up))
+    ends = Ends(ErrorFeedback(presets.paper(0.1).up))
     ends.send(correlated(SHAPE), samples=(4, 7, 1, 0))
     lost = ends.sender["lost.7"].copy()
     assert lost.shape == (6, 32)
@@ -55,7 +55,7 @@ def test_both_ends_of_a_delta_remember_the_same():
 
 
 def test_a_receiver_that_lost_its_samples_says_so():
-    ends = Ends(Delta(staged.fast().up))
+    ends = Ends(Delta(presets.fast().up))
     ends.send(correlated(SHAPE))
     packet, _ = ends.send(correlated(SHAPE))
     with pytest.raises(PacketError, match="start the stream again"):
@@ -63,7 +63,7 @@ def test_a_receiver_that_lost_its_samples_says_so():
 
 
 def test_a_sample_that_changed_its_length_is_refused():
-    ends = Ends(Delta(staged.fast().up))
+    ends = Ends(Delta(presets.fast().up))
     ends.send(correlated(SHAPE), (6, 6, 6, 6))
     with pytest.raises(PacketError, match="give different samples different numbers"):
         ends.send(correlated(SHAPE), (6, 5, 6, 6))
@@ -81,11 +81,11 @@ def test_a_sample_that_changed_its_length_is_refused():
 )
 def test_sample_numbers_that_cannot_be_are_refused(wrap, samples, message):
     with pytest.raises(PacketError, match=message):
-        Ends(wrap(staged.fast().up)).send(correlated(SHAPE), samples=samples)
+        Ends(wrap(presets.fast().up)).send(correlated(SHAPE), samples=samples)
 
 
 @pytest.mark.parametrize("wrap", [Delta, ErrorFeedback])
 def test_without_sample_numbers_it_says_what_it_needs(wrap):
-    codec = wrap(staged.fast().up)
+    codec = wrap(presets.fast().up)
     with pytest.raises(PacketError, match="and the samples' numbers"):
         codec.encode(correlated(SHAPE), EMPTY, np.random.default_rng(0))

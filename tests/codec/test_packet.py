@@ -11,11 +11,11 @@ from cutlayer.codec.packet import (
     HEADER,
     TAGS,
     Packet,
-    length_of,
-    pack,
-    read,
+    packet_bytes,
+    packet_from_bytes,
+    packet_to_bytes,
+    read_packet,
     read_varint,
-    unpack,
     varint,
 )
 from cutlayer.codec.segments import Segments
@@ -26,7 +26,7 @@ SECTIONS = {"code": b"abc", "levels": b"", "signs": b"de"}
 
 
 def packed(lengths=(5, 5), sections=SECTIONS):
-    return pack(Packet("staged", SHAPE, Segments(SHAPE, lengths), sections))
+    return packet_to_bytes(Packet("staged", SHAPE, Segments(SHAPE, lengths), sections))
 
 
 def signed(body):
@@ -39,14 +39,14 @@ def signed(body):
 )
 def test_a_packet_comes_back_and_is_as_long_as_foretold(sections, lengths):
     sent = Packet("staged", SHAPE, Segments(SHAPE, tuple(lengths)), sections)
-    data = pack(sent)
-    assert unpack(data, "staged", SHAPE) == sent
+    data = packet_to_bytes(sent)
+    assert packet_from_bytes(data, "staged", SHAPE) == sent
     sizes = [len(section) for section in sections.values()]
-    assert len(data) == length_of(SHAPE, sent.segments, sizes)
+    assert len(data) == packet_bytes(SHAPE, sent.segments, sizes)
 
 
 def test_without_being_told_what_it_is_a_reader_learns_what_it_claims():
-    frame = read(packed((5, 4)))
+    frame = read_packet(packed((5, 4)))
     assert (frame.kind, frame.shape) == ("staged", SHAPE)
     assert list(frame.sections) == ["lengths", *SECTIONS]
 
@@ -71,7 +71,7 @@ def test_lengths_cost_a_section_of_three_bits_each():
 @pytest.mark.parametrize("size", [0, 1, 12])
 def test_a_packet_cut_short_is_refused(size):
     with pytest.raises(PacketError, match=f"a packet of {size} bytes"):
-        unpack(packed()[:size], "staged", SHAPE)
+        packet_from_bytes(packed()[:size], "staged", SHAPE)
 
 
 def test_each_changed_bit_is_refused():
@@ -80,7 +80,7 @@ def test_each_changed_bit_is_refused():
         damaged = bytearray(whole)
         damaged[place // 8] ^= 1 << place % 8
         with pytest.raises(PacketError):
-            unpack(bytes(damaged), "staged", SHAPE)
+            packet_from_bytes(bytes(damaged), "staged", SHAPE)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_a_header_of_something_else_is_refused_though_it_is_signed(fields, shape
     rest = packed()[HEADER.size + 4 * len(SHAPE) : -4]
     body = HEADER.pack(*fields) + struct.pack("<3I", *shape) + rest
     with pytest.raises(PacketError, match=message):
-        unpack(signed(body), "staged", SHAPE)
+        packet_from_bytes(signed(body), "staged", SHAPE)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_a_header_of_something_else_is_refused_though_it_is_signed(fields, shape
 def test_sections_that_do_not_add_up_are_refused(sections, message):
     header = HEADER.pack(b"CUTL", 2, 2, 1, 3) + struct.pack("<3I", *SHAPE)
     with pytest.raises(PacketError, match=message):
-        unpack(signed(header + sections), "staged", SHAPE)
+        packet_from_bytes(signed(header + sections), "staged", SHAPE)
 
 
 def test_lengths_beyond_the_tokens_are_refused():
@@ -123,10 +123,10 @@ def test_lengths_beyond_the_tokens_are_refused():
     at = body.index(5 | 4 << 3, HEADER.size + 12 + 9)
     body[at] = 7 | 4 << 3
     with pytest.raises(PacketError, match="length 7 of sample 0"):
-        unpack(signed(bytes(body)), "staged", SHAPE)
+        packet_from_bytes(signed(bytes(body)), "staged", SHAPE)
 
 
 def test_a_shape_past_32_bits_is_refused():
     shape = (1, 1, 2**32)
     with pytest.raises(PacketError, match="send smaller mini-batches"):
-        pack(Packet("none", shape, Segments.full(shape), {}))
+        packet_to_bytes(Packet("none", shape, Segments.full(shape), {}))

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from codec.ends import Ends, correlated, cosine
-from cutlayer.codec import staged
+from cutlayer.codec import presets
+from cutlayer.codec.presets import codec_pair
 from cutlayer.codec.quantisers import TargetBits
-from cutlayer.codec.staged import codec_pair
 from cutlayer.errors import ConfigError
 
 SHAPE = (16, 17, 64)
@@ -23,7 +23,7 @@ def activation(seed=0):
 @pytest.mark.parametrize("levels", [1, 7, 31])
 def test_paper_rans_decodes_to_the_papers_tensor_from_fewer_bytes(keep_ratio, levels):
     packets, tensors = [], []
-    for pair in (staged.paper(keep_ratio, levels), staged.paper_rans(keep_ratio, levels)):
+    for pair in (presets.paper(keep_ratio, levels), presets.paper_rans(keep_ratio, levels)):
         packet, decoded = Ends(pair.up).send(activation())
         packets.append(len(packet))
         tensors.append(decoded.tensor)
@@ -32,29 +32,29 @@ def test_paper_rans_decodes_to_the_papers_tensor_from_fewer_bytes(keep_ratio, le
 
 
 def test_the_papers_point_is_the_papers_twenty():
-    packet, _ = Ends(staged.paper(0.2, 7).up).send(activation())
+    packet, _ = Ends(presets.paper(0.2, 7).up).send(activation())
     # gaps of a random fifth 0.745 bit, three bits and a sign for it 0.8; headers and scales besides
     assert 8 * len(packet) / np.prod(SHAPE) == pytest.approx(1.55, abs=0.06)
 
 
 def test_best_beats_the_paper_at_half_of_its_bytes():
-    best = Ends(staged.best(TargetBits(0.5)).up)
+    best = Ends(presets.best(TargetBits(0.5)).up)
     for seed in range(8):
         packet, decoded = best.send(activation(seed))
-    paper, coarse = Ends(staged.paper().up).send(activation(7))
+    paper, coarse = Ends(presets.paper().up).send(activation(7))
     assert len(packet) < 0.5 * len(paper)
     assert cosine(decoded.tensor, activation(7)) > cosine(coarse.tensor, activation(7))
 
 
 def test_fast_takes_little_more_than_four_bits():
-    packet, decoded = Ends(staged.fast().up).send(activation())
+    packet, decoded = Ends(presets.fast().up).send(activation())
     # sixteen bits of scale for each of 64 columns, and the header
     assert 8 * len(packet) / np.prod(SHAPE) == pytest.approx(4.25, abs=0.05)
     # a step of 2 / 14 of the largest of 64 normal values, 2.5 deviations: 0.36^2 / 12 = 1.1 %
     assert cosine(decoded.tensor, activation()) > 0.99
 
 
-@pytest.mark.parametrize("name", staged.PRESETS)
+@pytest.mark.parametrize("name", presets.PRESETS)
 def test_the_planner_is_told_about_the_right_size(name):
     codec = codec_pair(name).up
     draw = np.random.default_rng(0).laplace(size=SHAPE).astype(np.float32)

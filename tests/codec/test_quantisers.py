@@ -6,9 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codec.ends import cosine
-from cutlayer.codec import quantisers
 from cutlayer.codec.dead_zone import DeadZone, robust_scale
-from cutlayer.codec.kernels.load import load
+from cutlayer.codec.kernels.load import load_kernels
 from cutlayer.codec.quantisers import (
     Float8,
     Integer,
@@ -17,10 +16,13 @@ from cutlayer.codec.quantisers import (
     RelativeStep,
     StochasticLevels,
     TokenRows,
+    from_bfloat16,
+    to_bfloat16,
+    to_nearest_bfloat16,
 )
 from cutlayer.errors import ConfigError, PacketError
 
-KERNELS = load()
+KERNELS = load_kernels()
 
 
 def laplace(rows=40, columns=24, seed=0):
@@ -137,9 +139,9 @@ def test_float8_is_within_a_sixteenth():
 @given(st.lists(st.floats(0, 2.0**126, width=32), max_size=20))
 def test_halves_bracket_their_values(numbers):
     values = np.array(numbers, dtype=np.float32)
-    down = quantisers.from_bytes(quantisers.to_bytes(values, up=False))
-    up = quantisers.from_bytes(quantisers.to_bytes(values, up=True))
-    near = quantisers.from_bytes(quantisers.nearest_to_bytes(values))
+    down = from_bfloat16(to_bfloat16(values, up=False))
+    up = from_bfloat16(to_bfloat16(values, up=True))
+    near = from_bfloat16(to_nearest_bfloat16(values))
     assert (down <= values).all()
     assert (up >= values).all()
     normal = values >= np.finfo(np.float32).tiny

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cutlayer.codec.codec import EMPTY
-from cutlayer.codec.packet import Packet, pack
+from cutlayer.codec.packet import Packet, packet_to_bytes
 from cutlayer.codec.raw import RawCodec, raw_bytes
 from cutlayer.codec.segments import Segments
 from cutlayer.errors import PacketError
@@ -40,13 +40,13 @@ def test_its_length_is_known_beforehand(lengths):
 )
 def test_values_that_no_encoder_sends_are_refused(values, message):
     shape = (1, 1, 2)
-    forged = pack(Packet("none", shape, Segments.full(shape), {"values": values}))
+    forged = packet_to_bytes(Packet("none", shape, Segments.full(shape), {"values": values}))
     with pytest.raises(PacketError, match=message):
         RawCodec().decode(forged, shape, EMPTY)
 
 
 def test_sections_of_something_else_are_refused():
     shape = (1, 1, 2)
-    forged = pack(Packet("none", shape, Segments.full(shape), {"code": b""}))
+    forged = packet_to_bytes(Packet("none", shape, Segments.full(shape), {"code": b""}))
     with pytest.raises(PacketError, match="sections code; expected 'values' alone"):
         RawCodec().decode(forged, shape, EMPTY)

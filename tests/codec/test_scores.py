@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cutlayer.codec.adaptive_bits import BitReader, BitWriter, Number
-from cutlayer.codec.kernels.load import load
-from cutlayer.codec.tables import Scores, SeriesReader, ShortDecoder, encode_all, log_scale
+from cutlayer.codec.kernels.load import load_kernels
+from cutlayer.codec.tables import Scores, SeriesReader, ShortDecoder, log_scale, write_scores
 from cutlayer.errors import PacketError
 
-KERNELS = load()
+KERNELS = load_kernels()
 
 
 def reader_of(sections, model):
@@ -22,7 +22,7 @@ def check_round_trip(*several):
     """The bytes of some series, which come back."""
     writer = BitWriter()
     named = {str(place): series for place, series in enumerate(several)}
-    sections = encode_all(named, writer, KERNELS)
+    sections = write_scores(named, writer, KERNELS)
     model = writer.to_bytes()
     reader = reader_of(sections, model)
     for name, series in named.items():
@@ -96,6 +96,6 @@ def test_a_series_beyond_what_scores_can_be_is_refused(numbers, message):
 
 def test_a_section_for_a_short_series_is_refused():
     writer = BitWriter()
-    sections = encode_all({"rows": series_of([1, 2, 3])}, writer, KERNELS)
+    sections = write_scores({"rows": series_of([1, 2, 3])}, writer, KERNELS)
     with pytest.raises(PacketError, match="7 bytes for a short series"):
         reader_of(sections, writer.to_bytes()).get(3, bytes(7))

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.codec.kernels.load import load
+from cutlayer.codec.kernels.load import load_kernels
 from cutlayer.codec.segments import Segments, seen_as_tokens, segments_of
 from cutlayer.errors import PacketError
 
-KERNELS = load()
+KERNELS = load_kernels()
 
 
 @st.composite

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cutlayer.codec.kernels.load import load
+from cutlayer.codec.kernels.load import load_kernels
 from cutlayer.codec.pipeline import TopK, kept_counts
 from cutlayer.errors import ConfigError
 
@@ -30,7 +30,7 @@ def test_it_keeps_the_largest_of_each_sample_token_or_batch(scope, kept):
         [[0, 1, 2, -3], [4, 5, 6, -7], [5, 6, -6, 5], [-3, 2, 1, 0]], dtype=np.float32
     )
     sizes = np.array([8, 8])
-    found = TopK(0.25, scope).kept(values, sizes, load())
+    found = TopK(0.25, scope).kept(values, sizes, load_kernels())
     assert found.reshape(4, 4).tolist() == kept
 
 

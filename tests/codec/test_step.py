@@ -5,7 +5,7 @@ import pytest
 
 from codec.ends import Ends, correlated, cosine
 from cutlayer.codec.dead_zone import DeadZone
-from cutlayer.codec.packet import read
+from cutlayer.codec.packet import read_packet
 from cutlayer.codec.pipeline import LearnedBasis
 from cutlayer.codec.quantisers import CLOSE_ENOUGH, RelativeStep, TargetBits, TargetCosine
 from cutlayer.codec.staged import OWN_SECTIONS, StagedCodec
@@ -16,7 +16,7 @@ SHAPE = (16, 16, 64)
 
 
 def bits_of(packet):
-    sections = read(packet).sections
+    sections = read_packet(packet).sections
     size = sum(len(data) for name, data in sections.items() if name not in OWN_SECTIONS)
     return 8 * (size + len(sections["quantiser"])) / np.prod(SHAPE)
 

@@ -5,10 +5,10 @@ import pytest
 
 from codec.adaptive import entropy_bits
 from codec.test_coder import heavy_tailed
-from cutlayer.codec.kernels.load import load
+from cutlayer.codec.kernels.load import load_kernels
 from cutlayer.codec.two_way import TwoWay
 
-KERNELS = load()
+KERNELS = load_kernels()
 # the 32 lanes of the code begin with 16 bits each that say nothing, and end with 8 on average
 LANE_BYTES = 96
 

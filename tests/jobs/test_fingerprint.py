@@ -17,10 +17,10 @@ from safetensors.torch import load_file, save_file
 
 from cutlayer.channel.fading import SnrChannel
 from cutlayer.cli.main import main
-from cutlayer.codec.codec import Codec
-from cutlayer.codec.kernels.load import load
+from cutlayer.codec.codec import Codec, CodecPair
+from cutlayer.codec.kernels.load import load_kernels
+from cutlayer.codec.presets import best, fast
 from cutlayer.codec.raw import RawCodec
-from cutlayer.codec.staged import CodecPair, best, fast
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError, RunError
 from cutlayer.jobs.check import MAY_CHANGE, may_change
@@ -337,7 +337,7 @@ def test_what_may_change_is_a_setting() -> None:
 
 def test_objects_are_described_by_what_they_are() -> None:
     quick = Halved(1.0)
-    quick.inner = load(2)  # type: ignore[assignment]
+    quick.inner = load_kernels(2)  # type: ignore[assignment]
     assert described(quick) == "Halved(factor=1, inner=Kernels)"
     assert described({2, 1}) == "set(1, 2)"
     knot = Halved(1.0)

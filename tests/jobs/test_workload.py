@@ -9,7 +9,7 @@ import pytest
 
 from cutlayer.channel.fading import SnrChannel
 from cutlayer.codec.codec import EMPTY
-from cutlayer.codec.staged import paper
+from cutlayer.codec.presets import paper
 from cutlayer.config.read import read_config
 from cutlayer.config.schema import AdamWOptimizer, Config, OptimizerSection, SgdOptimizer
 from cutlayer.errors import ConfigError

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cutlayer.codec.codec import EMPTY, State
-from cutlayer.codec.packet import read
+from cutlayer.codec.packet import read_packet
 from cutlayer.codec.raw import decode_targets
 from cutlayer.net.device.worker import DeviceWorker
 from cutlayer.net.server.worker import ServerWorker
@@ -134,7 +134,7 @@ def _steps(
 
 def _gradient(setup: Setup, rows: Tensor, message: Activation, end: _End) -> Tensor:
     """Of the server-side adapter for one micro-batch."""
-    leaf, shape = rows.clone().requires_grad_(), read(message.packet).shape
+    leaf, shape = rows.clone().requires_grad_(), read_packet(message.packet).shape
     codec = for_device(setup.codecs.up, torch.device("cpu"))
     arrived = codec.decode(message.packet, shape, end.stream)
     end.stream = arrived.state

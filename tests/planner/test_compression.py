@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cutlayer.codec.codec import Codec
-from cutlayer.codec.staged import paper, paper_rans
+from cutlayer.codec.presets import paper, paper_rans
 from cutlayer.errors import ConfigError
 from cutlayer.planner.configuration import EntropyRatio, TabledRatio
 

@@ -5,7 +5,7 @@ import pytest
 from codec.ends import Ends, correlated
 
 from cutlayer.codec.codec import EMPTY, Codec
-from cutlayer.codec.staged import best, none, paper, paper_rans
+from cutlayer.codec.presets import best, none, paper, paper_rans
 from cutlayer.profiling.grid import ShadowCodec, other_bytes
 
 

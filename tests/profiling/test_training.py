@@ -3,7 +3,8 @@
 import pytest
 import tiny
 
-from cutlayer.codec.staged import CodecPair, fast, none, paper
+from cutlayer.codec.codec import CodecPair
+from cutlayer.codec.presets import fast, none, paper
 from cutlayer.errors import ConfigError
 from cutlayer.profiling.grid import ShadowCodec
 from cutlayer.profiling.training import (

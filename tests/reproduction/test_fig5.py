@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from report.drawn import assert_labels_apart
 
-from cutlayer.codec.staged import paper
+from cutlayer.codec.presets import paper
 from cutlayer.errors import CutlayerError
 from cutlayer.logs import lines_to
 from cutlayer.profiling.training import (

@@ -11,7 +11,7 @@ import torch
 from codec.ends import correlated, cosine
 from torch.overrides import TorchFunctionMode
 
-from cutlayer.codec import staged
+from cutlayer.codec import presets
 from cutlayer.codec.codec import EMPTY
 from cutlayer.codec.dead_zone import DeadZone
 from cutlayer.codec.memories import Delta
@@ -25,13 +25,13 @@ CPU = torch.device("cpu")
 SHAPE = (8, 33, 64)
 # every way from a tensor to the host that torch has
 WAYS = {"cpu", "numpy", "tolist", "item", "__array__", "__float__", "__int__", "__bool__"}
-BEST_DOWN = replace(staged.best().down, transform=LearnedBasis(coarseness=2.0, warm_up=1))
+BEST_DOWN = replace(presets.best().down, transform=LearnedBasis(coarseness=2.0, warm_up=1))
 STAGED = {
-    "paper": staged.paper().up,
-    "paper-rans": staged.paper_rans().up,
-    "best up": staged.best().up,
+    "paper": presets.paper().up,
+    "paper-rans": presets.paper_rans().up,
+    "best up": presets.best().up,
     "best down": BEST_DOWN,
-    "fast": staged.fast().up,
+    "fast": presets.fast().up,
 }
 each_codec = pytest.mark.parametrize("codec", STAGED.values(), ids=STAGED.keys())
 
@@ -141,7 +141,7 @@ def test_only_symbols_and_small_statistics_cross(codec):
 
 def test_a_basis_that_is_tried_costs_its_moments_and_no_tensor():
     codec = StagedCodec(
-        DeadZone(RelativeStep(0.5)), staged.best().up.entropy, True, LearnedBasis(warm_up=4)
+        DeadZone(RelativeStep(0.5)), presets.best().up.entropy, True, LearnedBasis(warm_up=4)
     )
     ends = Ends(codec, sender=True, receiver=False)
     first, second = tensors(2)
@@ -171,20 +171,20 @@ def test_values_that_are_not_finite_are_refused_with_their_place(value):
     tensor = torch.zeros(2, 3, 4)
     tensor[1, 2, 3] = value
     with pytest.raises(PacketError, match=r"1 of 24 values .* sample 1, token 2, column 3"):
-        on_device(staged.fast().up, CPU).encode(tensor, EMPTY, np.random.default_rng(0))
+        on_device(presets.fast().up, CPU).encode(tensor, EMPTY, np.random.default_rng(0))
 
 
 def test_the_device_decides_where_a_codec_works():
     cuda = torch.device("cuda")
-    assert for_device(staged.fast().up, cuda).stays
-    assert not for_device(staged.fast().up, CPU).stays
+    assert for_device(presets.fast().up, cuda).stays
+    assert not for_device(presets.fast().up, CPU).stays
     # float32 as it is has nothing to leave behind
-    assert not for_device(staged.none().up, cuda).stays
-    assert not for_device(Delta(staged.fast().up), cuda).stays
+    assert not for_device(presets.none().up, cuda).stays
+    assert not for_device(Delta(presets.fast().up), cuda).stays
 
 
 def test_none_gives_back_every_bit():
-    codec = for_device(staged.none().up, CPU)
+    codec = for_device(presets.none().up, CPU)
     tensor = tensors(1)[0].requires_grad_()
     encoded = codec.encode(tensor, EMPTY, np.random.default_rng(0))
     assert torch.equal(codec.decode(encoded.packet, SHAPE, EMPTY).tensor, tensor)

@@ -12,9 +12,10 @@ from cutlayer.codec.codec import EMPTY, Direction, Stream
 from cutlayer.codec.dead_zone import DeadZone
 from cutlayer.codec.memories import Delta, ErrorFeedback
 from cutlayer.codec.pipeline import LearnedBasis
+from cutlayer.codec.presets import best
 from cutlayer.codec.quantisers import RelativeStep, TargetBits, TargetCosine
 from cutlayer.codec.raw import RawCodec
-from cutlayer.codec.staged import StagedCodec, best
+from cutlayer.codec.staged import StagedCodec
 from cutlayer.config.codec import BestCodec, CodecSection, NoCodec, StagesCodec
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError

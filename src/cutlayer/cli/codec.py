@@ -21,15 +21,9 @@ from cutlayer.cli.options import whole_number
 from cutlayer.cli.settings import add_settings, given_settings
 from cutlayer.codec.codec import EMPTY, Codec
 from cutlayer.codec.measure import Measurement, bits_per_element, measure
-from cutlayer.codec.packet import VERSION, RawPacket, read
-from cutlayer.codec.staged import (
-    ENTROPY_CODERS,
-    PRESETS,
-    QUANTISERS,
-    SCOPES,
-    TRANSFORMS,
-    codec_pair,
-)
+from cutlayer.codec.packet import VERSION, RawPacket, read_packet
+from cutlayer.codec.presets import PRESETS, codec_pair
+from cutlayer.codec.staged import ENTROPY_CODERS, QUANTISERS, SCOPES, TRANSFORMS
 from cutlayer.config.read import read_config
 from cutlayer.errors import ConfigError, DataError, PacketError
 from cutlayer.logs import lines_to, unheard
@@ -55,7 +49,7 @@ def describe_packet(data: bytes, frame: RawPacket) -> Iterator[str]:
     yield from _sections(data, frame.sections)
     if "inner" in frame.sections:
         inner = frame.sections["inner"]
-        yield from (f"  {line}" for line in describe_packet(inner, read(inner)))
+        yield from (f"  {line}" for line in describe_packet(inner, read_packet(inner)))
 
 
 def _sections(data: bytes, sections: Mapping[str, bytes]) -> Iterator[str]:
@@ -103,7 +97,7 @@ def _decodes(data: bytes, frame: RawPacket, elements: int) -> str:
 
 def _same_stages(codec: Codec, frame: RawPacket) -> bool:
     sample = codec.encode(np.zeros(1, dtype=np.float32), EMPTY, np.random.default_rng(0))
-    own = read(sample.packet)
+    own = read_packet(sample.packet)
     return (own.kind, own.sections.get("stages")) == (frame.kind, frame.sections.get("stages"))
 
 
@@ -322,7 +316,7 @@ def _file(arguments: argparse.Namespace, what: str) -> Path:
 
 def _inspect(arguments: argparse.Namespace) -> None:
     data = _file(arguments, "a packet").read_bytes()
-    frame = read(data)
+    frame = read_packet(data)
     print("\n".join(describe_packet(data, frame)))
 
 

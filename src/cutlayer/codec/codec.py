@@ -111,6 +111,14 @@ class Codec(ABC):
         """
 
 
+@dataclass(frozen=True)
+class CodecPair:
+    """What activations (up) and their gradients (down) go through, which need different codecs."""
+
+    up: Codec
+    down: Codec
+
+
 def part_of(state: State, prefix: str) -> State:
     """The arrays whose names start with `prefix`, without it."""
     return {

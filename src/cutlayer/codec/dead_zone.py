@@ -17,7 +17,7 @@ from typing import ClassVar, final
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
-from cutlayer.codec import entropy
+from cutlayer.codec.entropy import signed_entropy
 from cutlayer.codec.kernels.kernels import Array, Kernels, Moments
 from cutlayer.codec.quantisers import Quantised, Quantiser, StepRule, TargetBits, TokenRows
 from cutlayer.errors import ConfigError, PacketError
@@ -87,13 +87,34 @@ class DeadZone(Quantiser):
     def expected_magnitudes(self, kept: int, values: int) -> Float64[np.ndarray, " magnitude"]:
         step = self.rule.start
         if isinstance(self.rule, TargetBits):
-            step = entropy.dead_zone_step(self.rule.bits, self.rounding)
-        magnitudes = entropy.dead_zone_probabilities(step, self.rounding)
+            step = dead_zone_step(self.rule.bits, self.rounding)
+        magnitudes = dead_zone_probabilities(step, self.rounding)
         # the kept ones are the largest, so zeros are the first to go
         excess = max(0.0, float(magnitudes[1:].sum()) - kept / values)
         magnitudes[1:] *= 1.0 - excess / max(float(magnitudes[1:].sum()), 1e-12)
         magnitudes[0] += excess
         return magnitudes
+
+
+def dead_zone_probabilities(step: float, rounding: float) -> Float64[np.ndarray, " magnitude"]:
+    """How often |q| is 0, 1, 2, ... for Laplace values of unit variance: P(|q| >= n) =
+    exp(-sqrt(2) (n - rounding) step)."""
+    largest = max(2, math.ceil(20.0 / step))
+    beyond = np.exp(-math.sqrt(2.0) * (np.arange(1, largest + 1) - rounding) * step)
+    return -np.diff(np.concatenate(([1.0], beyond, [0.0])))
+
+
+def dead_zone_step(bits: float, rounding: float) -> float:
+    """The step at which Laplace values of unit variance take `bits` each, signs included."""
+    low, high = 1e-3, 100.0
+    for _ in range(60):
+        step = math.sqrt(low * high)
+        magnitudes = dead_zone_probabilities(step, rounding)
+        if signed_entropy(magnitudes) > bits:
+            low = step
+        else:
+            high = step
+    return high
 
 
 def robust_scale(values: Float32[Array, "row column"], kernels: Kernels) -> float:

@@ -1,4 +1,9 @@
-"""The last stage of a codec, symbols to bytes without loss; and the coder of fixed width."""
+"""The last stage of a codec: a matrix of small integers to bytes and back, without loss.
+
+The contract, and two coders: every symbol in the same number of bits, and the paper's Golomb gaps;
+a third is in `two_way.py`. What the symbols stand for is the quantiser's business, how the named
+sections become one packet the packet's. Rows are tokens, columns channels; either may be none.
+"""
 
 import math
 import struct
@@ -13,11 +18,11 @@ from jaxtyping import Bool, Float64, Int, Int16
 from cutlayer.codec.kernels.kernels import Kernels
 from cutlayer.errors import PacketError
 
-# The last stage of a codec: a matrix of small integers to bytes and back, without loss.
-#
-# Knows the interface only. What the symbols stand for is the quantiser's business, how the named
-# sections become one packet the packet's. Rows are tokens, columns channels; either may be none.
-
+_LARGEST = 32767
+# of `FixedWidth`: M, and 1 if 0 has an index
+_RANGE = struct.Struct("<HB")
+# of `Golomb`: non-zero symbols, the largest magnitude, the Golomb parameter
+_COUNTS = struct.Struct("<QHB")
 
 # named pieces of a packet, e.g. "code", "gaps", "signs"; one that is empty may be left out
 Sections = dict[str, bytes]
@@ -50,7 +55,7 @@ class EntropyCoder(ABC):
         with these probabilities."""
 
 
-def section(sections: Mapping[str, bytes], name: str, length: int) -> bytes:
+def section_of(sections: Mapping[str, bytes], name: str, length: int) -> bytes:
     """The section of that name. Raises PacketError if it has not `length` bytes."""
     data = sections.get(name, b"")
     if len(data) != length:
@@ -58,34 +63,26 @@ def section(sections: Mapping[str, bytes], name: str, length: int) -> bytes:
     return data
 
 
-def refuse_others(sections: Mapping[str, bytes], *expected: str) -> None:
+def refuse_other_sections(sections: Mapping[str, bytes], *expected: str) -> None:
     """Raises PacketError if there is a section that is not among the expected ones."""
     others = sorted(set(sections) - set(expected))
     if others:
         raise PacketError(f"sections {others}, expected only {sorted(expected)}")
 
 
-# Every symbol in the same number of bits, as few as the largest one asks for.
-#
-# With M the largest magnitude, a symbol is its index among -M..M, or without 0 where none is zero
-# and that saves a bit: 2-bit symbols -2, -1, 1, 2 take 2 bits, -7..7 take 4. Knows nothing of what
-# symbols mean. The fastest coder: use it where symbols are nearly uniform or the link is fast.
-
-
-# M, and 1 if 0 has an index
-_RANGE = struct.Struct("<HB")
-_LARGEST = 32767
-
-
 @final
 @dataclass(frozen=True)
 class FixedWidth(EntropyCoder):
-    """See the module."""
+    """Every symbol in the same number of bits, as few as the largest one asks for.
+
+    With M the largest magnitude, a symbol is its index among -M..M, or without 0 where none is zero
+    and that saves a bit: 2-bit symbols -2, -1, 1, 2 take 2 bits, -7..7 take 4. The fastest coder:
+    use it where symbols are nearly uniform or the link is fast.
+    """
 
     name: ClassVar[str] = "raw"
 
     def encode(self, symbols: Int16[np.ndarray, "row column"], kernels: Kernels) -> Sections:
-        """See `EntropyCoder.encode`."""
         flat = symbols.reshape(-1)
         largest = kernels.sums(symbols).largest
         if not largest:
@@ -100,17 +97,16 @@ class FixedWidth(EntropyCoder):
     def decode(
         self, sections: Mapping[str, bytes], rows: int, columns: int, kernels: Kernels
     ) -> Int16[np.ndarray, "row column"]:
-        """See `EntropyCoder.decode`."""
         count = rows * columns
         if not count or "range" not in sections:
-            refuse_others(sections)
+            refuse_other_sections(sections)
             return np.zeros((rows, columns), dtype=np.int16)
-        refuse_others(sections, "range", "symbols")
-        largest, zero = _RANGE.unpack(section(sections, "range", _RANGE.size))
+        refuse_other_sections(sections, "range", "symbols")
+        largest, zero = _RANGE.unpack(section_of(sections, "range", _RANGE.size))
         if not 0 < largest <= _LARGEST or zero > 1:
             raise PacketError(f"range: largest magnitude {largest}, zero {zero}")
         width = _width(largest, bool(zero))
-        packed = section(sections, "symbols", (count * width + 7) // 8)
+        packed = section_of(sections, "symbols", packed_bytes(count, width))
         symbols = kernels.unpack(packed, count, width)
         if symbols.view(np.uint16).max() > 2 * largest - 1 + zero:
             raise PacketError(f"symbols: one is beyond the largest magnitude, {largest}")
@@ -123,7 +119,6 @@ class FixedWidth(EntropyCoder):
     def expected_bytes(
         self, magnitudes: Float64[np.ndarray, " magnitude"], rows: int, columns: int
     ) -> dict[str, float]:
-        """See `EntropyCoder.expected_bytes`."""
         width = _width(magnitudes.size - 1, bool(magnitudes[0] > 0.0))
         return {"range": _RANGE.size, "symbols": rows * columns * width / 8}
 
@@ -132,129 +127,96 @@ def _width(largest: int, zero: bool) -> int:
     return (2 * largest - 1 + zero).bit_length()
 
 
-# How often symbols occur, and what they cost, for independent Laplace values: closed forms.
-#
-# For a planner, before any tensor exists. Real activations have heavier tails and rows and columns
-# that differ; both make them cheaper than here.
+@final
+@dataclass(frozen=True)
+class Golomb(EntropyCoder):
+    """Where symbols are not zero, as Golomb-Rice gaps; then their levels and signs, as they are.
 
-
-def entropy(probabilities: Float64[np.ndarray, " outcome"]) -> float:
-    """Entropy [bit] of one draw."""
-    some = probabilities[probabilities > 0]
-    return float(-(some * np.log2(some)).sum())
-
-
-def gap_bits(count: int, universe: int) -> float:
-    """Golomb-Rice bits [bit] of a random set of `count` out of `universe` positions.
-
-    With p the share of the smaller of set and complement, each of its elements takes
-    `r + 1 / (1 - (1 - p)^(2^r))` bits; the least over r.
+    The code of the SFT paper's 20x: a kept value costs its gap, |q| - 1 in as many bits as the
+    largest one takes (3 for 8 points), and a sign. Source: SFT section IV-C.
     """
-    coded = min(count, universe - count)
-    if coded <= 0:
-        return 0.0
-    stay = 1.0 - coded / universe
-    return coded * min(r + 1.0 / (1.0 - math.pow(stay, 2**r)) for r in range(32))
+
+    name: ClassVar[str] = "golomb"
+
+    def encode(self, symbols: Int16[np.ndarray, "row column"], kernels: Kernels) -> Sections:
+        flat = symbols.reshape(-1)
+        positions = np.flatnonzero(flat)
+        if not positions.size:
+            return {}
+        some = flat[positions]
+        magnitudes = np.abs(some)
+        largest = int(magnitudes.max())
+        code = encode_positions(positions, flat.size)
+        sections = {
+            "counts": _COUNTS.pack(positions.size, largest, code.parameter),
+            "gaps": code.quotients,
+            "gap bits": code.remainders,
+            "signs": kernels.pack((some < 0).astype(np.int16), 1),
+        }
+        if width := (largest - 1).bit_length():
+            sections["levels"] = kernels.pack(magnitudes - np.int16(1), width)
+        return {name: data for name, data in sections.items() if data}
+
+    def decode(
+        self, sections: Mapping[str, bytes], rows: int, columns: int, kernels: Kernels
+    ) -> Int16[np.ndarray, "row column"]:
+        symbols = np.zeros(rows * columns, dtype=np.int16)
+        if "counts" not in sections:
+            refuse_other_sections(sections)
+            return symbols.reshape(rows, columns)
+        refuse_other_sections(sections, "counts", "gaps", "gap bits", "signs", "levels")
+        count, largest, parameter = _COUNTS.unpack(section_of(sections, "counts", _COUNTS.size))
+        if not 0 < count <= symbols.size or not 0 < largest <= _LARGEST:
+            raise PacketError(
+                f"counts: {count} of {symbols.size} symbols, the largest magnitude {largest}"
+            )
+        gaps = GolombCode(parameter, sections.get("gaps", b""), sections.get("gap bits", b""))
+        positions = decode_positions(gaps, count, symbols.size)
+        magnitudes = _levels_of(sections, count, largest, kernels)
+        negative = kernels.unpack(section_of(sections, "signs", packed_bytes(count, 1)), count, 1)
+        symbols[positions] = np.where(negative > 0, -magnitudes, magnitudes)
+        return symbols.reshape(rows, columns)
+
+    def expected_bytes(
+        self, magnitudes: Float64[np.ndarray, " magnitude"], rows: int, columns: int
+    ) -> dict[str, float]:
+        total = rows * columns
+        count = round(total * float(magnitudes[1:].sum()))
+        width = (magnitudes.size - 2).bit_length()
+        return {
+            "counts": _COUNTS.size,
+            "gaps": gap_bits(count, total) / 8,
+            "levels": count * width / 8,
+            "signs": count / 8,
+        }
 
 
-def level_probabilities(kept: int, intervals: int) -> Float64[np.ndarray, " point"]:
-    """How often each point is taken when `kept` Laplace values of a sample are quantised.
-
-    Above the smallest kept magnitude they are exponential of scale 1; the largest of K lies at
-    ln K + 0.577 on average, which E intervals of width d divide. Stochastic rounding weighs a point
-    with a triangle: P_0 = 1 - (1 - exp(-d)) / d, P_e = exp(-e d) (exp(d) + exp(-d) - 2) / d.
-    """
-    span = math.log(max(kept, 1)) + float(np.euler_gamma)
-    d = span / intervals
-    e = np.arange(intervals + 1)
-    weights: Float64[np.ndarray, " point"] = np.exp(-e * d) * (2.0 * math.cosh(d) - 2.0) / d
-    weights[0] = 1.0 + math.expm1(-d) / d
-    probabilities: Float64[np.ndarray, " point"] = weights / weights.sum()
-    return probabilities
-
-
-def dead_zone_probabilities(step: float, rounding: float) -> Float64[np.ndarray, " magnitude"]:
-    """How often |q| is 0, 1, 2, ... for Laplace values of unit variance: P(|q| >= n) =
-    exp(-sqrt(2) (n - rounding) step)."""
-    largest = max(2, math.ceil(20.0 / step))
-    beyond = np.exp(-math.sqrt(2.0) * (np.arange(1, largest + 1) - rounding) * step)
-    return -np.diff(np.concatenate(([1.0], beyond, [0.0])))
-
-
-def dead_zone_step(bits: float, rounding: float) -> float:
-    """The step at which Laplace values of unit variance take `bits` each, signs included."""
-    low, high = 1e-3, 100.0
-    for _ in range(60):
-        step = math.sqrt(low * high)
-        magnitudes = dead_zone_probabilities(step, rounding)
-        if signed_entropy(magnitudes) > bits:
-            low = step
-        else:
-            high = step
-    return high
-
-
-def signed_entropy(magnitudes: Float64[np.ndarray, " magnitude"]) -> float:
-    """Entropy [bit] of a symbol whose |q| is distributed so, its sign even."""
-    return entropy(magnitudes) + float(magnitudes[1:].sum())
-
-
-# Bits in bytes, the first bit in the lowest place: flags, and unsigned integers of one width.
-#
-# Knows nothing of what the bits mean. Bytes that are too few or too many raise PacketError.
-
-
-def packed_bytes(count: int, width: int) -> int:
-    """The length [bytes] of `count` integers of `width` bits each."""
-    return (count * width + 7) // 8
-
-
-def pack_flags(flags: Bool[np.ndarray, " count"]) -> bytes:
-    """One bit per flag."""
-    return np.packbits(flags, bitorder="little").tobytes()
-
-
-def unpack_flags(packed: bytes, count: int, what: str) -> Bool[np.ndarray, " count"]:
-    """The first `count` flags of `packed`; `what` names them in the error."""
-    _check_length(packed, packed_bytes(count, 1), what)
-    octets = np.frombuffer(packed, dtype=np.uint8)
-    return np.unpackbits(octets, count=count, bitorder="little").view(np.bool_)
-
-
-def pack_integers(values: Int[np.ndarray, " count"], width: int) -> bytes:
-    """The low `width` bits of each value, lowest first."""
-    bits = (values[:, None] >> np.arange(width)) & 1
-    return pack_flags(bits.reshape(-1).astype(np.bool_))
-
-
-def unpack_integers(packed: bytes, count: int, width: int, what: str) -> Int[np.ndarray, " count"]:
-    """`pack_integers` undone."""
-    bits = unpack_flags(packed, count * width, what).reshape(count, width)
-    values = np.zeros(count, dtype=np.int64)
-    for place in range(width):
-        values |= bits[:, place].astype(np.int64) << place
-    return values
-
-
-def _check_length(packed: bytes, expected: int, what: str) -> None:
-    if len(packed) != expected:
-        raise PacketError(f"{what}: {len(packed)} bytes, expected {expected}")
-
-
-# A set of positions as Golomb-Rice coded gaps.
-#
-# A gap g >= 0 is the number of positions skipped before the next one. It is coded as `g >> p` in
-# unary and its low p bits as they are; p is the one that costs least for the gaps at hand. Unary
-# parts and low bits are kept in two streams, so that both ends work on whole arrays. A set with
-# more than half of all positions is coded by its complement: a full set costs nothing.
-#
-# Source: SFT section IV-C, "Golomb encoding [36], [37]", in Rice's form (a power of two as
-# divisor).
+def _levels_of(
+    sections: Mapping[str, bytes], count: int, largest: int, kernels: Kernels
+) -> Int16[np.ndarray, " kept"]:
+    width = (largest - 1).bit_length()
+    packed = section_of(sections, "levels", packed_bytes(count, width))
+    if not width:
+        return np.ones(count, dtype=np.int16)
+    levels = kernels.unpack(packed, count, width)
+    if levels.max() >= largest:
+        raise PacketError(f"levels: {levels.max() + 1}, expected at most {largest}")
+    return levels + np.int16(1)
 
 
 @dataclass(frozen=True)
 class GolombCode:
-    """The parameter p, the unary parts (zeros, then a one) and the low bits of all gaps."""
+    """A set of positions as Golomb-Rice coded gaps: the parameter p, the unary parts (zeros, then a
+    one) and the low bits of all gaps.
+
+    A gap g >= 0 is the number of positions skipped before the next one. It is coded as `g >> p` in
+    unary and its low p bits as they are; p is the one that costs least for the gaps at hand. Unary
+    parts and low bits are kept in two streams, so that both ends work on whole arrays. A set with
+    more than half of all positions is coded by its complement: a full set costs nothing.
+
+    Source: SFT section IV-C, "Golomb encoding [36], [37]", in Rice's form (a power of two as
+    divisor).
+    """
 
     parameter: int
     quotients: bytes
@@ -330,89 +292,60 @@ def _complement(positions: Int[np.ndarray, " some"], universe: int) -> Int[np.nd
     return np.flatnonzero(rest)
 
 
-# Where symbols are not zero, as Golomb-Rice gaps; then their levels and signs, as they are.
-#
-# The code of the SFT paper's 20x: a kept value costs its gap, |q| - 1 in as many bits as the
-# largest one takes (3 for 8 points), and a sign. Knows nothing of what symbols mean.
-#
-# Source: SFT section IV-C.
+# Bits in bytes, the first bit in the lowest place: flags, and unsigned integers of one width. Bytes
+# that are too few or too many raise PacketError.
 
 
-# non-zero symbols, the largest magnitude, the Golomb parameter
-_COUNTS = struct.Struct("<QHB")
+def packed_bytes(count: int, width: int) -> int:
+    """The length [bytes] of `count` integers of `width` bits each."""
+    return (count * width + 7) // 8
 
 
-@final
-@dataclass(frozen=True)
-class Golomb(EntropyCoder):
-    """See the module."""
-
-    name: ClassVar[str] = "golomb"
-
-    def encode(self, symbols: Int16[np.ndarray, "row column"], kernels: Kernels) -> Sections:
-        """See `EntropyCoder.encode`."""
-        flat = symbols.reshape(-1)
-        positions = np.flatnonzero(flat)
-        if not positions.size:
-            return {}
-        some = flat[positions]
-        magnitudes = np.abs(some)
-        largest = int(magnitudes.max())
-        code = encode_positions(positions, flat.size)
-        sections = {
-            "counts": _COUNTS.pack(positions.size, largest, code.parameter),
-            "gaps": code.quotients,
-            "gap bits": code.remainders,
-            "signs": kernels.pack((some < 0).astype(np.int16), 1),
-        }
-        if width := (largest - 1).bit_length():
-            sections["levels"] = kernels.pack(magnitudes - np.int16(1), width)
-        return {name: data for name, data in sections.items() if data}
-
-    def decode(
-        self, sections: Mapping[str, bytes], rows: int, columns: int, kernels: Kernels
-    ) -> Int16[np.ndarray, "row column"]:
-        """See `EntropyCoder.decode`."""
-        symbols = np.zeros(rows * columns, dtype=np.int16)
-        if "counts" not in sections:
-            refuse_others(sections)
-            return symbols.reshape(rows, columns)
-        refuse_others(sections, "counts", "gaps", "gap bits", "signs", "levels")
-        count, largest, parameter = _COUNTS.unpack(section(sections, "counts", _COUNTS.size))
-        if not 0 < count <= symbols.size or not 0 < largest <= _LARGEST:
-            raise PacketError(
-                f"counts: {count} of {symbols.size} symbols, the largest magnitude {largest}"
-            )
-        gaps = GolombCode(parameter, sections.get("gaps", b""), sections.get("gap bits", b""))
-        positions = decode_positions(gaps, count, symbols.size)
-        magnitudes = _magnitudes(sections, count, largest, kernels)
-        negative = kernels.unpack(section(sections, "signs", (count + 7) // 8), count, 1)
-        symbols[positions] = np.where(negative > 0, -magnitudes, magnitudes)
-        return symbols.reshape(rows, columns)
-
-    def expected_bytes(
-        self, magnitudes: Float64[np.ndarray, " magnitude"], rows: int, columns: int
-    ) -> dict[str, float]:
-        """See `EntropyCoder.expected_bytes`."""
-        total = rows * columns
-        count = round(total * float(magnitudes[1:].sum()))
-        width = (magnitudes.size - 2).bit_length()
-        return {
-            "counts": _COUNTS.size,
-            "gaps": gap_bits(count, total) / 8,
-            "levels": count * width / 8,
-            "signs": count / 8,
-        }
+def pack_flags(flags: Bool[np.ndarray, " count"]) -> bytes:
+    """One bit per flag."""
+    return np.packbits(flags, bitorder="little").tobytes()
 
 
-def _magnitudes(
-    sections: Mapping[str, bytes], count: int, largest: int, kernels: Kernels
-) -> Int16[np.ndarray, " kept"]:
-    width = (largest - 1).bit_length()
-    packed = section(sections, "levels", (count * width + 7) // 8)
-    if not width:
-        return np.ones(count, dtype=np.int16)
-    levels = kernels.unpack(packed, count, width)
-    if levels.max() >= largest:
-        raise PacketError(f"levels: {levels.max() + 1}, expected at most {largest}")
-    return levels + np.int16(1)
+def unpack_flags(packed: bytes, count: int, what: str) -> Bool[np.ndarray, " count"]:
+    """The first `count` flags of `packed`; `what` names them in the error."""
+    if len(packed) != packed_bytes(count, 1):
+        raise PacketError(f"{what}: {len(packed)} bytes, expected {packed_bytes(count, 1)}")
+    octets = np.frombuffer(packed, dtype=np.uint8)
+    return np.unpackbits(octets, count=count, bitorder="little").view(np.bool_)
+
+
+def pack_integers(values: Int[np.ndarray, " count"], width: int) -> bytes:
+    """The low `width` bits of each value, lowest first."""
+    bits = (values[:, None] >> np.arange(width)) & 1
+    return pack_flags(bits.reshape(-1).astype(np.bool_))
+
+
+def unpack_integers(packed: bytes, count: int, width: int, what: str) -> Int[np.ndarray, " count"]:
+    """`pack_integers` undone."""
+    bits = unpack_flags(packed, count * width, what).reshape(count, width)
+    values = np.zeros(count, dtype=np.int64)
+    for place in range(width):
+        values |= bits[:, place].astype(np.int64) << place
+    return values
+
+
+# What symbols cost, for a planner: closed forms for independent ones.
+
+
+def gap_bits(count: int, universe: int) -> float:
+    """Golomb-Rice bits [bit] of a random set of `count` out of `universe` positions.
+
+    With p the share of the smaller of set and complement, each of its elements takes
+    `r + 1 / (1 - (1 - p)^(2^r))` bits; the least over r.
+    """
+    coded = min(count, universe - count)
+    if coded <= 0:
+        return 0.0
+    stay = 1.0 - coded / universe
+    return coded * min(r + 1.0 / (1.0 - math.pow(stay, 2**r)) for r in range(32))
+
+
+def signed_entropy(magnitudes: Float64[np.ndarray, " magnitude"]) -> float:
+    """Entropy [bit] of a symbol whose |q| is distributed so, its sign even."""
+    some = magnitudes[magnitudes > 0]
+    return float(-(some * np.log2(some)).sum()) + float(magnitudes[1:].sum())

@@ -1,4 +1,7 @@
-"""Codecs that remember what they sent of each sample: deltas and error feedback."""
+"""Codecs that remember what they sent of each sample: deltas and error feedback.
+
+Both wrap any codec. Samples are known by their numbers. Knows nothing of stages.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,48 +11,30 @@ import numpy as np
 from jaxtyping import Float32
 
 from cutlayer.codec.codec import Codec, Decoded, Encoded, State, part_of, under
-from cutlayer.codec.packet import Packet, overhead_bytes, pack, read_varint, unpack, varint
+from cutlayer.codec.packet import (
+    Packet,
+    packet_bytes,
+    packet_from_bytes,
+    packet_to_bytes,
+    read_varint,
+    varint,
+)
 from cutlayer.codec.segments import Segments, segments_of
 from cutlayer.errors import PacketError
-
-# Samples by number, for codecs that remember what they sent of each.
-
-
-def check_samples(
-    samples: Sequence[int] | None, tensor: Float32[np.ndarray, "..."], who: str
-) -> list[str]:
-    """The samples' numbers as names in a state.
-
-    Raises PacketError: none given, not [batch, token, width], not one for each sample, repeated, or
-    outside 0..2^32-1.
-    """
-    if samples is None or tensor.ndim != 3:
-        raise PacketError(
-            f"{who} remembers samples: give a tensor [batch, token, width] and the samples' numbers"
-        )
-    numbers = [int(sample) for sample in samples]
-    if len(numbers) != len(tensor) or len(set(numbers)) != len(numbers):
-        raise PacketError(f"{who}: {len(numbers)} sample numbers, expected {len(tensor)} different")
-    for number in numbers:
-        if not 0 <= number < 2**32:
-            raise PacketError(f"{who}: sample number {number} is not within 0..{2**32 - 1}")
-    return [str(number) for number in numbers]
-
-
-# Codes how a sample differs from what the receiver last decoded of it.
-#
-# Wraps any codec. Both ends keep each sample's last decoded tensor; in later epochs, when adapters
-# move little, the difference is small. A packet is a frame around the wrapped codec's, with the
-# samples' numbers, since the receiver must know whose memory to add.
-#
-# Source: J. Wang et al., "Fine-tuning language models over slow networks using activation
-# quantization with guarantees" (AQ-SGD), arXiv:2206.01299.
 
 
 @final
 @dataclass(frozen=True)
 class Delta(Codec):
-    """Remembers on both ends the last decoded tensor of each sample, in float32."""
+    """Codes how a sample differs from what the receiver last decoded of it.
+
+    Both ends remember each sample's last decoded tensor, in float32; in later epochs, when adapters
+    move little, the difference is small. A packet is a frame around the wrapped codec's, with the
+    samples' numbers, since the receiver must know whose memory to add.
+
+    Source: J. Wang et al., "Fine-tuning language models over slow networks using activation
+    quantization with guarantees" (AQ-SGD), arXiv:2206.01299.
+    """
 
     inner: Codec
     name: ClassVar[str] = "delta"
@@ -82,10 +67,10 @@ class Delta(Codec):
             **under("sample.", _remembered(known, numbers, base + decoded.tensor, segments)),
         }
         whole = Segments.full(segments.shape)
-        return Encoded(pack(Packet(self.name, tensor.shape, whole, sections)), after)
+        return Encoded(packet_to_bytes(Packet(self.name, tensor.shape, whole, sections)), after)
 
     def decode(self, packet: bytes, shape: tuple[int, ...], state: State) -> Decoded:
-        frame = unpack(packet, self.name, shape)
+        frame = packet_from_bytes(packet, self.name, shape)
         if set(frame.sections) != {"samples", "known", "inner"}:
             raise PacketError(f"sections {', '.join(frame.sections)}; expected those of a delta")
         decoded = self.inner.decode(frame.sections["inner"], shape, part_of(state, "inner."))
@@ -108,7 +93,7 @@ class Delta(Codec):
         inner = self.inner.expected_bytes(shape)
         # numbers below 2^14 take two bytes
         sizes = (2 * shape[0], (shape[0] + 7) // 8, inner)
-        return overhead_bytes(len(shape), sizes) + sum(sizes)
+        return packet_bytes(shape, Segments.full(shape), sizes)
 
 
 def _base(
@@ -159,18 +144,17 @@ def _numbers(data: bytes, batch: int) -> list[str]:
     return numbers
 
 
-# Error feedback: what a packet lost of a sample is added to the sample's next visit.
-#
-# Wraps any codec; its packets are the wrapped codec's own.
-#
-# Source: S. U. Stich, J.-B. Cordonnier, M. Jaggi, "Sparsified SGD with memory", arXiv:1809.07599.
-
-
 @final
 @dataclass(frozen=True)
 class ErrorFeedback(Codec):
-    """Remembers on the sender, for each sample, what its last packet lost. float32, so memory grows
-    by a sample's tensor for each sample seen."""
+    """Adds what a packet lost of a sample to the sample's next visit; packets are the wrapped
+    codec's own.
+
+    Remembers on the sender, for each sample, what its last packet lost, in float32: memory grows by
+    a sample's tensor for each sample seen.
+
+    Source: S. U. Stich, J.-B. Cordonnier, M. Jaggi, "Sparsified SGD with memory", arXiv:1809.07599.
+    """
 
     inner: Codec
 
@@ -215,3 +199,24 @@ class ErrorFeedback(Codec):
 
     def expected_bytes(self, shape: tuple[int, int, int]) -> float:
         return self.inner.expected_bytes(shape)
+
+
+def check_samples(
+    samples: Sequence[int] | None, tensor: Float32[np.ndarray, "..."], who: str
+) -> list[str]:
+    """The samples' numbers as names in a state.
+
+    Raises PacketError: none given, not [batch, token, width], not one for each sample, repeated, or
+    outside 0..2^32-1.
+    """
+    if samples is None or tensor.ndim != 3:
+        raise PacketError(
+            f"{who} remembers samples: give a tensor [batch, token, width] and the samples' numbers"
+        )
+    numbers = [int(sample) for sample in samples]
+    if len(numbers) != len(tensor) or len(set(numbers)) != len(numbers):
+        raise PacketError(f"{who}: {len(numbers)} sample numbers, expected {len(tensor)} different")
+    for number in numbers:
+        if not 0 <= number < 2**32:
+            raise PacketError(f"{who}: sample number {number} is not within 0..{2**32 - 1}")
+    return [str(number) for number in numbers]

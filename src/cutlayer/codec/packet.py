@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cutlayer.codec import entropy
+from cutlayer.codec.entropy import pack_integers, unpack_integers
 from cutlayer.codec.segments import MAX_DIMENSIONS, Segments, seen_as_tokens
 from cutlayer.errors import PacketError
 
@@ -79,7 +79,7 @@ class RawPacket:
     sections: Mapping[str, bytes]
 
 
-def pack(packet: Packet) -> bytes:
+def packet_to_bytes(packet: Packet) -> bytes:
     """The bytes of `packet`. Raises PacketError: a dimension or section of 2^32 or more."""
     sections = dict(packet.sections)
     if not packet.segments.is_full:
@@ -100,10 +100,10 @@ def pack(packet: Packet) -> bytes:
     return b"".join((*parts, CHECKSUM.pack(checksum)))
 
 
-def unpack(data: bytes, kind: str, shape: tuple[int, ...]) -> Packet:
+def packet_from_bytes(data: bytes, kind: str, shape: tuple[int, ...]) -> Packet:
     """The packet in `data`, which must be of `kind` and `shape`. Raises PacketError: anything
     else."""
-    frame = read(data)
+    frame = read_packet(data)
     if frame.kind != kind:
         raise PacketError(
             f"a packet of kind '{frame.kind}', expected '{kind}'; set the same codec on both ends"
@@ -115,7 +115,7 @@ def unpack(data: bytes, kind: str, shape: tuple[int, ...]) -> Packet:
     return Packet(kind, frame.shape, segments, sections)
 
 
-def read(data: bytes) -> RawPacket:
+def read_packet(data: bytes) -> RawPacket:
     """The packet in `data`, whatever it is of; nothing is allocated but its sections.
 
     Raises PacketError: not a whole packet of this version.
@@ -180,18 +180,13 @@ def sections_from_bytes(data: bytes | memoryview) -> dict[str, bytes]:
     return sections
 
 
-def length_of(shape: tuple[int, ...], segments: Segments, sizes: Iterable[float]) -> float:
+def packet_bytes(shape: tuple[int, ...], segments: Segments, sizes: Iterable[float]) -> float:
     """The length [bytes] of a packet whose sections take `sizes`."""
     sizes = list(sizes)
     if not segments.is_full:
         sizes = [len(_lengths_to_bytes(segments)), *sizes]
-    return overhead_bytes(len(shape), sizes) + sum(sizes)
-
-
-def overhead_bytes(dimensions: int, sizes: Iterable[float]) -> int:
-    """The length [bytes] of a packet without padding, apart from its sections' own `sizes`."""
     table = sum(1 + len(varint(int(size))) for size in sizes)
-    return HEADER.size + 4 * dimensions + 1 + table + CHECKSUM.size
+    return HEADER.size + 4 * len(shape) + 1 + table + CHECKSUM.size + sum(sizes)
 
 
 def varint(number: int) -> bytes:
@@ -219,11 +214,11 @@ def read_varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
 
 def _lengths_to_bytes(segments: Segments) -> bytes:
     lengths = np.array(segments.lengths, dtype=np.int64)
-    return entropy.pack_integers(lengths, segments.shape[1].bit_length())
+    return pack_integers(lengths, segments.shape[1].bit_length())
 
 
 def _segments_from_bytes(data: bytes | None, shape: tuple[int, int, int]) -> Segments:
     if data is None:
         return Segments.full(shape)
-    lengths = entropy.unpack_integers(data, shape[0], shape[1].bit_length(), "lengths of samples")
+    lengths = unpack_integers(data, shape[0], shape[1].bit_length(), "lengths of samples")
     return Segments.of(shape, lengths.tolist())

@@ -1,46 +1,46 @@
-"""The stages of a codec in order: transform, sparsify, what was learned, quantise."""
+"""The stages of a codec in order: centre, transform, sparsify, quantise, entropy-code.
+
+What a stream learns for them from its tensors, a mean per column and a basis, is estimated by the
+sender from the true tensors: from decoded ones the basis would collapse onto what it already keeps.
+What is shipped is coarse, and both ends use what was shipped. Knows rows of values of one tensor at
+a time; nothing of packets, nor of when something is learned.
+"""
 
 import math
-import zlib
 from dataclasses import dataclass, replace
 from typing import Literal, final
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int, Int64, UInt8
+from jaxtyping import Float16, Float32, Float64, Int, Int16, Int64, UInt8
 
 from cutlayer.codec.codec import State
 from cutlayer.codec.entropy import EntropyCoder, Sections
 from cutlayer.codec.kernels.kernels import Array, Arrays, Kernels, dot
-from cutlayer.codec.packet import read_varint, sections_from_bytes, sections_to_bytes, varint
 from cutlayer.codec.quantisers import Quantised, Quantiser, TokenRows
 from cutlayer.codec.segments import Segments
-from cutlayer.codec.two_way import TwoWay
-from cutlayer.errors import ConfigError, PacketError
-
-# What a stream learns from its tensors and ships: a mean per column, and a basis.
-#
-# Both are estimated by the sender, from the true tensors: from decoded ones the basis would
-# collapse onto what it already keeps. What is shipped is coarse, and both ends use what was
-# shipped. Knows rows of values; nothing of packets or of what is done with transformed values.
-#
-# The basis is the Karhunen-Loeve transform: eigenvectors v of the rows' second moments (about the
-# mean where one is subtracted), those of largest eigenvalue w first. What ships is v sqrt(w),
-# rounded to multiples of one step: the directions that matter most come finest, those below the
-# step not at all. Both ends make it orthonormal again (QR, in this order), so that rounding only
-# turns the basis a little and distorts nothing, and complete it with directions that are orthogonal
-# to all of these. Eigenvectors differ in their last bits between machines, which is why no receiver
-# could compute them itself; the QR of the same integers differs by rounding, which moves a decoded
-# value no more.
-
+from cutlayer.errors import ConfigError
 
 # rows of one packet that statistics are drawn from, at most
 ROWS_PER_PACKET = 512
 EXPECTED_GROWTH = 4
+LARGEST_BLOCK = 256
+ROWS_AT_ONCE = 256
+
+Scope = Literal["sample", "token", "batch"]
 
 
 @dataclass(frozen=True)
 class LearnedBasis:
     """How a basis is learned, and when it is worth its bytes.
+
+    The basis is the Karhunen-Loeve transform: eigenvectors v of the rows' second moments (about the
+    mean where one is subtracted), those of largest eigenvalue w first. What ships is v sqrt(w),
+    rounded to multiples of one step: the directions that matter most come finest, those below the
+    step not at all. Both ends make it orthonormal again (QR, in this order), so that rounding only
+    turns the basis a little and distorts nothing, and complete it with directions that are
+    orthogonal to all of these. Eigenvectors differ in their last bits between machines, which is
+    why no receiver could compute them itself; the QR of the same integers differs by rounding,
+    which moves a decoded value no more.
 
     When the sender has seen `warm_up` rows per column it tries a basis of theirs on the next
     packet. If what that packet saves at the same error, over all packets still to come, is more
@@ -80,6 +80,77 @@ class LearnedBasis:
         return EXPECTED_GROWTH * sent if self.packets is None else max(self.packets - sent, 0)
 
 
+@final
+@dataclass(frozen=True)
+class Hadamard:
+    """The Walsh-Hadamard transform, which spreads what is large in one column over many.
+
+    Random signs, then the transform of each run of up to 256 columns, a power of two that divides
+    the width. Orthonormal. Costs little and needs no statistics, but leaves nothing small either:
+    for plain quantisers, not for those that live on zeros.
+    """
+
+    def forward(
+        self, values: Float32[Array, "row column"], kernels: Kernels
+    ) -> Float32[Array, "row column"]:
+        """The transformed rows."""
+        return kernels.hadamard(values, block_of(values.shape[1]), inverse=False)
+
+    def inverse(
+        self, values: Float32[Array, "row column"], kernels: Kernels
+    ) -> Float32[Array, "row column"]:
+        """`forward` undone, to float32's precision."""
+        return kernels.hadamard(values, block_of(values.shape[1]), inverse=True)
+
+
+def block_of(width: int) -> int:
+    """The largest power of two up to 256 that divides `width`."""
+    return min(LARGEST_BLOCK, width & -width) if width else 1
+
+
+@final
+@dataclass(frozen=True)
+class TopK:
+    """Keeps the values of largest magnitude of each sample, of each token, or of the whole batch.
+
+    `keep_ratio` is the paper's rho, a retained share in (0, 1]; its "80 % sparsity" is 0.2. Of
+    equal magnitudes the first ones are kept, so exactly K are.
+
+    Raises ConfigError: keep_ratio out of range.
+    Source: SFT eq. (15) and (16), per sample since s_l there is one sample's [token, width].
+    """
+
+    keep_ratio: float
+    scope: Scope = "sample"
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.keep_ratio <= 1.0:
+            raise ConfigError(f"keep_ratio {self.keep_ratio}: give a share in (0, 1], such as 0.2")
+
+    def kept(
+        self,
+        values: Float32[Array, "row column"],
+        sizes: Int64[np.ndarray, " batch"],
+        kernels: Kernels,
+    ) -> UInt8[Array, " value"]:
+        """1 where a value is kept. `sizes`: the number of values of each sample."""
+        if self.scope == "token":
+            sizes = np.full(len(values), values.shape[1], dtype=np.int64)
+        elif self.scope == "batch":
+            sizes = np.array([sizes.sum()], dtype=np.int64)
+        return kernels.top_k(values.reshape(-1), sizes, kept_counts(sizes, self.keep_ratio))
+
+
+def kept_counts(sizes: Int[np.ndarray, " batch"], keep_ratio: float) -> Int64[np.ndarray, " batch"]:
+    """K of each segment: `keep_ratio * size` rounded half up, at least 1, at most its size.
+
+    Source: SFT eq. (16), which calls keep_ratio rho.
+    """
+    rounded = np.floor(keep_ratio * sizes + 0.5).astype(np.int64)
+    counts: Int64[np.ndarray, " batch"] = np.minimum(np.maximum(rounded, 1), sizes)
+    return counts
+
+
 @dataclass(frozen=True, eq=False)
 class Learned:
     """What both ends know: the mean and the basis in use, and a number that names them."""
@@ -100,20 +171,6 @@ class Learned:
         arrays = {"mean": self.mean, "basis": self.basis}
         state = {name: array for name, array in arrays.items() if array is not None}
         return {**state, "identity": np.array(self.identity)} if self.identity else state
-
-    def received(
-        self, mean: bytes | None, basis: bytes | None, width: int, kernels: Kernels
-    ) -> "Learned":
-        """After what a packet ships. Raises PacketError: not a mean or basis for `width`."""
-        if mean is None and basis is None:
-            return self
-        arrays = kernels.arrays
-        return Learned(
-            self.mean if mean is None else arrays.of(mean_from_bytes(mean, width)),
-            self.basis if basis is None else arrays.of(basis_from_bytes(basis, width, kernels)),
-            # zero means that nothing was learned
-            zlib.crc32((mean or b"") + (basis or b""), self.identity) or 1,
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,18 +228,21 @@ class Statistics:
         """Whether it is time to ship."""
         return self.rows >= self.wait
 
-    def mean(self, arrays: Arrays) -> bytes:
+    def mean(self, arrays: Arrays) -> Float16[np.ndarray, " width"]:
         """The mean to ship: float16, what is beyond its range at the range's end."""
         limit = float(np.finfo(np.float16).max)
         mean = arrays.to_host(self.total) / max(self.rows, 1)
-        return np.clip(mean, -limit, limit).astype("<f2").tobytes()
+        return np.clip(mean, -limit, limit).astype("<f2")
 
-    def basis(self, how: LearnedBasis, kernels: Kernels, *, about_mean: bool) -> bytes | None:
-        """The basis to ship: see the module. None where no direction stands out."""
+    def basis(
+        self, how: LearnedBasis, arrays: Arrays, *, about_mean: bool
+    ) -> tuple[Int16[np.ndarray, "width component"], int] | None:
+        """The basis to ship, and how many directions it is completed to: see `LearnedBasis`. None
+        where no direction stands out."""
         assert self.moment is not None
-        moment = kernels.arrays.to_host(self.moment) / max(self.rows, 1)
+        moment = arrays.to_host(self.moment) / max(self.rows, 1)
         if about_mean:
-            mean = kernels.arrays.to_host(self.total) / max(self.rows, 1)
+            mean = arrays.to_host(self.total) / max(self.rows, 1)
             moment = moment - np.outer(mean, mean)
         width = len(moment)
         columns = max(1, round(how.share * width))
@@ -197,134 +257,12 @@ class Statistics:
         symbols = np.ascontiguousarray(symbols[:, symbols.any(axis=0)])
         if symbols.size == 0:
             return None
-        sections = TwoWay().encode(symbols, kernels)
-        kept = width if columns == width else symbols.shape[1]
-        return varint(symbols.shape[1]) + varint(kept) + sections_to_bytes(sections)
+        return symbols, width if columns == width else symbols.shape[1]
 
 
 def _there(state: State, name: str, arrays: Arrays) -> Array | None:
     """An array of `state` where values live; a state from a checkpoint is on the host."""
     return arrays.of(state[name]) if name in state else None
-
-
-def mean_from_bytes(data: bytes, width: int) -> Float32[np.ndarray, " width"]:
-    """Raises PacketError: not `width` finite float16."""
-    if len(data) != 2 * width:
-        raise PacketError(f"mean: {len(data)} bytes, expected {2 * width}")
-    mean = np.frombuffer(data, dtype="<f2").astype(np.float32)
-    if not np.isfinite(mean).all():
-        raise PacketError("mean: NaN or infinity")
-    return mean
-
-
-def basis_from_bytes(
-    data: bytes, width: int, kernels: Kernels
-) -> Float32[np.ndarray, "width component"]:
-    """Orthonormal columns. Raises PacketError: not 1..width of them, or no such integers."""
-    shipped, at = read_varint(data, 0)
-    kept, at = read_varint(data, at)
-    if not 1 <= shipped <= width or kept not in (shipped, width):
-        raise PacketError(f"basis: {shipped} directions of {kept}, expected 1 to {width}")
-    sections = sections_from_bytes(data[at:])
-    symbols = TwoWay().decode(sections, width, shipped, kernels)
-    directions = symbols.astype(np.float64)
-    if kept == shipped:
-        orthonormal = np.linalg.qr(directions, mode="reduced").Q
-    else:
-        orthonormal = np.linalg.qr(directions, mode="complete").Q
-    return np.ascontiguousarray(orthonormal, dtype=np.float32)
-
-
-# Top-K sparsification: which values are kept.
-#
-# Knows the tokens of all samples, one a row; nothing of how the kept values are coded.
-
-
-Scope = Literal["sample", "token", "batch"]
-
-
-@final
-@dataclass(frozen=True)
-class TopK:
-    """Keeps the values of largest magnitude of each sample, of each token, or of the whole batch.
-
-    `keep_ratio` is the paper's rho, a retained share in (0, 1]; its "80 % sparsity" is 0.2. Of
-    equal magnitudes the first ones are kept, so exactly K are.
-
-    Raises ConfigError: keep_ratio out of range.
-    Source: SFT eq. (15) and (16), per sample since s_l there is one sample's [token, width].
-    """
-
-    keep_ratio: float
-    scope: Scope = "sample"
-
-    def __post_init__(self) -> None:
-        if not 0.0 < self.keep_ratio <= 1.0:
-            raise ConfigError(f"keep_ratio {self.keep_ratio}: give a share in (0, 1], such as 0.2")
-
-    def kept(
-        self,
-        values: Float32[Array, "row column"],
-        sizes: Int64[np.ndarray, " batch"],
-        kernels: Kernels,
-    ) -> UInt8[Array, " value"]:
-        """1 where a value is kept. `sizes`: the number of values of each sample."""
-        if self.scope == "token":
-            sizes = np.full(len(values), values.shape[1], dtype=np.int64)
-        elif self.scope == "batch":
-            sizes = np.array([sizes.sum()], dtype=np.int64)
-        return kernels.top_k(values.reshape(-1), sizes, kept_counts(sizes, self.keep_ratio))
-
-
-def kept_counts(sizes: Int[np.ndarray, " batch"], keep_ratio: float) -> Int64[np.ndarray, " batch"]:
-    """K of each segment: `keep_ratio * size` rounded half up, at least 1, at most its size.
-
-    Source: SFT eq. (16), which calls keep_ratio rho.
-    """
-    rounded = np.floor(keep_ratio * sizes + 0.5).astype(np.int64)
-    counts: Int64[np.ndarray, " batch"] = np.minimum(np.maximum(rounded, 1), sizes)
-    return counts
-
-
-# The Walsh-Hadamard transform: spreads what is large in one column over many.
-#
-# Costs little and needs no statistics, but leaves nothing small either: for plain quantisers, not
-# for those that live on zeros.
-
-
-LARGEST_BLOCK = 256
-
-
-@final
-@dataclass(frozen=True)
-class Hadamard:
-    """Random signs, then the transform of each run of up to 256 columns, a power of two that
-    divides the width. Orthonormal."""
-
-    def forward(
-        self, values: Float32[Array, "row column"], kernels: Kernels
-    ) -> Float32[Array, "row column"]:
-        """The transformed rows."""
-        return kernels.hadamard(values, block_of(values.shape[1]), inverse=False)
-
-    def inverse(
-        self, values: Float32[Array, "row column"], kernels: Kernels
-    ) -> Float32[Array, "row column"]:
-        """`forward` undone, to float32's precision."""
-        return kernels.hadamard(values, block_of(values.shape[1]), inverse=True)
-
-
-def block_of(width: int) -> int:
-    """The largest power of two up to 256 that divides `width`."""
-    return min(LARGEST_BLOCK, width & -width) if width else 1
-
-
-# The stages with what a stream has learned put in: rows of values to sections, and back.
-#
-# Knows one tensor at a time; nothing of packets, nor of when something is learned.
-
-
-ROWS_AT_ONCE = 256
 
 
 @dataclass(frozen=True, eq=False)

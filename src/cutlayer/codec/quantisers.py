@@ -1,4 +1,8 @@
-"""What a quantiser is, and the plain ones: values to small integers (symbols) and back."""
+"""What a quantiser is, and the plain ones: values to small integers (symbols) and back.
+
+Also how large a quantiser's step is: fixed, or whatever meets a goal of size or of fidelity. A
+quantiser with a step to look for is in `dead_zone.py`. Knows nothing of how symbols are coded.
+"""
 
 import math
 import struct
@@ -10,45 +14,8 @@ from typing import ClassVar, final
 import numpy as np
 from jaxtyping import Float32, Float64, Int16, Int64, UInt8
 
-from cutlayer.codec import entropy
 from cutlayer.codec.kernels.kernels import Array, Kernels
 from cutlayer.errors import ConfigError, PacketError
-
-# Scales in two bytes: the upper half of a float32 (8 bits of exponent, 7 of fraction).
-#
-# Precise to 1 part in 128 towards the side asked for, with float32's range.
-
-
-LARGEST_FINITE = np.uint64(0x7F7F)
-
-
-def to_bytes(values: Float32[np.ndarray, " count"], *, up: bool) -> bytes:
-    """Values from 0 on, each rounded down, or up where `up`. What rounds up to infinity stays at
-    the largest finite half."""
-    bits = values.view(np.uint32).astype(np.uint64)
-    rounded = (bits + (0xFFFF if up else 0)) >> np.uint64(16)
-    return bytes(np.minimum(rounded, LARGEST_FINITE).astype("<u2"))
-
-
-def nearest_to_bytes(values: Float32[np.ndarray, " count"]) -> bytes:
-    """Values from 0 on, each rounded to the nearest half, ties away from zero."""
-    bits = values.view(np.uint32).astype(np.uint64)
-    rounded = (bits + np.uint64(0x8000)) >> np.uint64(16)
-    return bytes(np.minimum(rounded, LARGEST_FINITE).astype("<u2"))
-
-
-def from_bytes(data: bytes) -> Float32[np.ndarray, " count"]:
-    """The values; an even number of bytes."""
-    upper = np.frombuffer(data, dtype="<u2").astype(np.uint32) << np.uint32(16)
-    return upper.view(np.float32)
-
-
-# How large a quantiser's step is: fixed, or whatever meets a goal of size or of fidelity.
-#
-# A step is `ratio` times the scale of the values at hand. A rule that has a goal measures what a
-# packet came to and moves the ratio for the next one; the first packet of a stream, and one after a
-# change of basis, is coded several times until it is met. Knows neither values nor symbols.
-
 
 # how closely the first packet must meet the goal, and how many attempts it gets
 CLOSE_ENOUGH = 0.03
@@ -57,6 +24,11 @@ SEARCH_GAIN = 0.7
 # a later packet moves the log of the ratio by this part of what it missed by: batches differ
 GAIN = 0.35
 LARGEST_MOVE = math.log(4.0)
+
+MAX_LEVELS = 255
+_LARGEST_FLOAT8 = 448.0
+_FLOAT8_SETTINGS = struct.Struct("<f")
+_LARGEST_FINITE = np.uint64(0x7F7F)
 
 
 @dataclass(frozen=True)
@@ -71,7 +43,12 @@ class Outcome:
 
 
 class StepRule(ABC):
-    """Where the ratio starts, and by how much an outcome misses the goal."""
+    """Where the ratio starts, and by how much an outcome misses the goal.
+
+    A step is `ratio` times the scale of the values at hand. A rule that has a goal measures what a
+    packet came to and moves the ratio for the next one; the first packet of a stream, and one after
+    a change of basis, is coded several times until it is met.
+    """
 
     @property
     @abstractmethod
@@ -102,7 +79,7 @@ class RelativeStep(StepRule):
         return 0.0
 
 
-FIXED = RelativeStep(1.0)
+FIXED_STEP = RelativeStep(1.0)
 
 
 @final
@@ -152,15 +129,10 @@ class TargetCosine(StepRule):
         return 0.5 * math.log((1.0 - self.cosine) / missing)
 
 
-def moved(ratio: float, excess: float, gain: float) -> float:
+def next_ratio(ratio: float, excess: float, gain: float) -> float:
     """The ratio after a packet that missed by `excess`, within what a float32 step can be."""
     move = max(-LARGEST_MOVE, min(LARGEST_MOVE, gain * excess))
     return min(max(ratio * math.exp(move), 1e-6), 1e6)
-
-
-# What a quantiser is: values to small integers (symbols) and back.
-#
-# Knows no quantiser: each is in a file of its own.
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,7 +171,7 @@ class Quantiser(ABC):
     @property
     def step_rule(self) -> StepRule:
         """How the step is found; a quantiser without one has nothing to look for."""
-        return FIXED
+        return FIXED_STEP
 
     @property
     def turns(self) -> bool:
@@ -233,15 +205,12 @@ class Quantiser(ABC):
         independent Laplace values are kept."""
 
 
-# Plain uniform quantisation to `bits` per value, with a scale for each token.
-#
-# The baseline that everybody has: int8, int4, int2.
-
-
 @final
 @dataclass(frozen=True)
 class Integer(Quantiser):
-    """Multiples of each token's largest magnitude / (2^(bits-1) - 1), to the nearest; two bits give
+    """Plain uniform quantisation with a scale for each token: the baseline that everybody has.
+
+    Multiples of each token's largest magnitude / (2^(bits-1) - 1), to the nearest; two bits give
     four levels at +-1/4 and +-3/4 of it. Prefer it on fast links, after a Hadamard transform.
 
     Raises ConfigError: bits not within 2..8.
@@ -262,7 +231,7 @@ class Integer(Quantiser):
         symbols, scales = kernels.quantise_rows(rows.values, self.bits, rows.block)
         if rows.kept is not None:
             symbols *= rows.kept.reshape(symbols.shape)
-        return Quantised(symbols, bytes((self.bits,)) + nearest_to_bytes(scales))
+        return Quantised(symbols, bytes((self.bits,)) + to_nearest_bfloat16(scales))
 
     def dequantise(
         self, quantised: Quantised, sizes: Int64[np.ndarray, " batch"], kernels: Kernels
@@ -270,7 +239,7 @@ class Integer(Quantiser):
         settings, symbols = quantised.settings, quantised.symbols
         if len(settings) != 1 + 2 * len(symbols) or not 2 <= settings[0] <= 8:
             raise PacketError(f"integers: {len(settings)} bytes of settings, {len(symbols)} rows")
-        scales = from_bytes(settings[1:])
+        scales = from_bfloat16(settings[1:])
         if not ((scales >= 0) & (scales < np.inf)).all():
             raise PacketError("integers: a row without 0 <= scale < infinity")
         return kernels.dequantise_rows(symbols, scales, settings[0], quantised.block)
@@ -288,29 +257,23 @@ class Integer(Quantiser):
         return magnitudes
 
 
-# The paper's quantiser: stochastic rounding to even points between a sample's extremes.
-#
-# With s_min, s_max a sample's smallest and largest kept magnitude and E = `levels`, the points are
-#
-#     Q_e = s_min + e (s_max - s_min) / E,    e = 0..E
-#
-# (17) as printed starts at e = 1 and leaves [s_min, Q_1) without a lower point; 0 is meant. Where a
-# kept value is zero, s_min is zero, so that zero stays zero. Both extremes travel as the upper half
-# of a float32, s_min rounded down and s_max up, so that every kept value lies between them.
-
-
-MAX_LEVELS = 255
-
-
 @final
 @dataclass(frozen=True)
 class StochasticLevels(Quantiser):
     """Each kept value as one of `levels` + 1 points of its sample, without bias, and its sign.
 
-    `levels` is E of eq. (17), 1..255 intervals; "q bits" there are 2^q - 1 of them, the sign not
-    counted. The symbol of point e is e + 1 with the value's sign. One scale serves all columns of a
-    sample, so it loses most where a few columns are much larger than the rest: raise `levels`
-    there. P(e + 1) = (|s| - Q_e) / (Q_{e+1} - Q_e), to float32's precision.
+    With s_min, s_max a sample's smallest and largest kept magnitude, E = `levels`, the points are
+
+        Q_e = s_min + e (s_max - s_min) / E,    e = 0..E
+
+    (17) as published starts at e = 1 and leaves [s_min, Q_1) without a lower point; 0 is meant.
+    Where a kept value is zero, s_min is zero, so that zero stays zero. Both extremes travel as
+    bfloat16, s_min rounded down and s_max up, so that every kept value lies between them.
+
+    `levels`: 1..255 intervals; "q bits" there are 2^q - 1 of them, the sign not counted. The symbol
+    of point e is e + 1 with the value's sign. One scale serves all columns of a sample, so it loses
+    most where a few columns are much larger than the rest: raise `levels` there. P(e + 1) =
+    (|s| - Q_e) / (Q_{e+1} - Q_e), to float32's precision.
 
     Raises ConfigError: levels out of range. Source: SFT eq. (17) and (18).
     """
@@ -328,7 +291,7 @@ class StochasticLevels(Quantiser):
         if kept is None:
             kept = kernels.arrays.full(values.shape, 1, np.uint8)
         low, high = kernels.extremes(values, kept, rows.sizes)
-        packed = to_bytes(low, up=False) + to_bytes(high, up=True)
+        packed = to_bfloat16(low, up=False) + to_bfloat16(high, up=True)
         bounds = _extremes(packed, rows.sizes.size)
         seed = int(rng.integers(2**63))
         symbols = kernels.quantise_levels(values, kept, rows.sizes, bounds, self.levels, seed)
@@ -348,13 +311,29 @@ class StochasticLevels(Quantiser):
         return 1 + 4 * batch
 
     def expected_magnitudes(self, kept: int, values: int) -> Float64[np.ndarray, " magnitude"]:
-        points = entropy.level_probabilities(kept, self.levels)
+        points = level_probabilities(kept, self.levels)
         return np.append(1.0 - kept / values, points * (kept / values))
+
+
+def level_probabilities(kept: int, intervals: int) -> Float64[np.ndarray, " point"]:
+    """How often each point is taken when `kept` Laplace values of a sample are quantised.
+
+    Above the smallest kept magnitude they are exponential of scale 1; the largest of K lies at
+    ln K + 0.577 on average, which E intervals of width d divide. Stochastic rounding weighs a point
+    with a triangle: P_0 = 1 - (1 - exp(-d)) / d, P_e = exp(-e d) (exp(d) + exp(-d) - 2) / d.
+    """
+    span = math.log(max(kept, 1)) + float(np.euler_gamma)
+    d = span / intervals
+    e = np.arange(intervals + 1)
+    weights: Float64[np.ndarray, " point"] = np.exp(-e * d) * (2.0 * math.cosh(d) - 2.0) / d
+    weights[0] = 1.0 + math.expm1(-d) / d
+    probabilities: Float64[np.ndarray, " point"] = weights / weights.sum()
+    return probabilities
 
 
 def _extremes(packed: bytes, batch: int) -> Float32[np.ndarray, "2 batch"]:
     """s_min and s_max of each sample. Raises PacketError: not 0 <= s_min <= s_max < infinity."""
-    extremes = from_bytes(packed).reshape(2, batch)
+    extremes = from_bfloat16(packed).reshape(2, batch)
     low, high = extremes
     # NaN fails every comparison
     if not ((low >= 0) & (low <= high) & (high < np.inf)).all():
@@ -373,29 +352,23 @@ def _points(
     return points
 
 
-# Eight-bit floating point, E4M3, with one scale for the tensor: a baseline.
-#
-# Source: P. Micikevicius et al., "FP8 formats for deep learning", arXiv:2209.05433 (448 is the
-# largest value, 2^-9 the smallest above zero).
-
-
-LARGEST = 448.0
-SETTINGS = struct.Struct("<f")
-
-
 @final
 @dataclass(frozen=True)
 class Float8(Quantiser):
-    """Each value to the nearest of E4M3's, the tensor's largest magnitude at 448.
+    """Eight-bit floating point: each value to the nearest of E4M3's, the tensor's largest magnitude
+    at 448. A baseline.
 
     A symbol is the place of the magnitude in their order, 0..126, with the value's sign.
+
+    Source: P. Micikevicius et al., "FP8 formats for deep learning", arXiv:2209.05433 (448 is the
+    largest value, 2^-9 the smallest above zero).
     """
 
     name: ClassVar[str] = "float8"
 
     def quantise(self, rows: TokenRows, kernels: Kernels, rng: np.random.Generator) -> Quantised:
         values = rows.values
-        scale = np.float32(kernels.largest(values) / LARGEST)
+        scale = np.float32(kernels.largest(values) / _LARGEST_FLOAT8)
         divisor = kernels.arrays.full((1,), float(scale) or np.inf, np.float32)
         magnitudes = abs(values) / divisor
         table = _magnitudes()
@@ -403,15 +376,15 @@ class Float8(Quantiser):
         symbols[values < 0] *= -1
         if rows.kept is not None:
             symbols *= rows.kept.reshape(symbols.shape)
-        return Quantised(symbols, SETTINGS.pack(scale))
+        return Quantised(symbols, _FLOAT8_SETTINGS.pack(scale))
 
     def dequantise(
         self, quantised: Quantised, sizes: Int64[np.ndarray, " batch"], kernels: Kernels
     ) -> Float32[Array, "row column"]:
         symbols, table = quantised.symbols, _magnitudes()
-        if len(quantised.settings) != SETTINGS.size:
+        if len(quantised.settings) != _FLOAT8_SETTINGS.size:
             raise PacketError(f"float8: {len(quantised.settings)} bytes of settings")
-        (scale,) = SETTINGS.unpack(quantised.settings)
+        (scale,) = _FLOAT8_SETTINGS.unpack(quantised.settings)
         if not 0.0 <= scale < np.inf:
             raise PacketError(f"float8: scale {scale}")
         points = table[None, 1:] * np.float32(scale)
@@ -419,7 +392,7 @@ class Float8(Quantiser):
         return kernels.dequantise_points(symbols.reshape(-1), whole, points).reshape(symbols.shape)
 
     def settings_bytes(self, batch: int, rows: int) -> int:
-        return SETTINGS.size
+        return _FLOAT8_SETTINGS.size
 
     def expected_magnitudes(self, kept: int, values: int) -> Float64[np.ndarray, " magnitude"]:
         magnitudes = np.full(127, kept / values / 127)
@@ -433,3 +406,28 @@ def _magnitudes() -> Float32[np.ndarray, " place"]:
     exponent, fraction = places >> 3, places & 7
     normal = (1.0 + fraction / 8.0) * np.exp2(exponent - 7.0)
     return np.where(exponent == 0, fraction / 512.0, normal).astype(np.float32)
+
+
+# Scales in two bytes as bfloat16, the upper half of a float32: precise to 1 part in 128, with
+# float32's range.
+
+
+def to_bfloat16(values: Float32[np.ndarray, " count"], *, up: bool) -> bytes:
+    """Values from 0 on, each rounded down, or up where `up`. What rounds up to infinity stays at
+    the largest finite number."""
+    bits = values.view(np.uint32).astype(np.uint64)
+    rounded = (bits + (0xFFFF if up else 0)) >> np.uint64(16)
+    return bytes(np.minimum(rounded, _LARGEST_FINITE).astype("<u2"))
+
+
+def to_nearest_bfloat16(values: Float32[np.ndarray, " count"]) -> bytes:
+    """Values from 0 on, each rounded to the nearest bfloat16, ties away from zero."""
+    bits = values.view(np.uint32).astype(np.uint64)
+    rounded = (bits + np.uint64(0x8000)) >> np.uint64(16)
+    return bytes(np.minimum(rounded, _LARGEST_FINITE).astype("<u2"))
+
+
+def from_bfloat16(data: bytes) -> Float32[np.ndarray, " count"]:
+    """The values; an even number of bytes."""
+    upper = np.frombuffer(data, dtype="<u2").astype(np.uint32) << np.uint32(16)
+    return upper.view(np.float32)

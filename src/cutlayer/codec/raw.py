@@ -11,23 +11,24 @@ from jaxtyping import Float32, Int64
 
 from cutlayer.codec.codec import Codec, Decoded, Encoded, State
 from cutlayer.codec.kernels.kernels import Kernels
-from cutlayer.codec.kernels.load import load
-from cutlayer.codec.packet import Packet, length_of, pack, unpack
+from cutlayer.codec.kernels.load import load_kernels
+from cutlayer.codec.packet import Packet, packet_bytes, packet_from_bytes, packet_to_bytes
 from cutlayer.codec.segments import Segments, segments_of
 from cutlayer.errors import PacketError
 from cutlayer.spec import IGNORED_LABEL
 
-# The codec that compresses nothing: float32, little endian, in the same packet.
-#
-# For a baseline, and for what must arrive exactly. Padding tokens are left out here too.
+_CRC_BYTES = 4
 
 
 @final
 @dataclass(frozen=True)
 class RawCodec(Codec):
-    """Every bit of every value that is not padding."""
+    """Every bit of every value that is not padding: float32, little endian.
 
-    kernels: Kernels = field(default_factory=load, repr=False, compare=False)
+    For a baseline, and for what must arrive exactly.
+    """
+
+    kernels: Kernels = field(default_factory=load_kernels, repr=False, compare=False)
     name: ClassVar[str] = "none"
 
     def encode(
@@ -43,10 +44,10 @@ class RawCodec(Codec):
         rows = segments.gather(tensor.reshape(segments.shape), self.kernels)
         values = rows.astype("<f4", copy=False)
         packet = Packet(self.name, tensor.shape, segments, {"values": values.tobytes()})
-        return Encoded(pack(packet), state)
+        return Encoded(packet_to_bytes(packet), state)
 
     def decode(self, packet: bytes, shape: tuple[int, ...], state: State) -> Decoded:
-        frame = unpack(packet, self.name, shape)
+        frame = packet_from_bytes(packet, self.name, shape)
         segments = frame.segments
         if set(frame.sections) != {"values"}:
             raise PacketError(f"sections {', '.join(frame.sections)}; expected 'values' alone")
@@ -69,20 +70,14 @@ class RawCodec(Codec):
 def raw_bytes(shape: tuple[int, int, int], lengths: Sequence[int] | None) -> float:
     """The length [bytes] of the packet that `RawCodec` makes of a tensor of `shape`."""
     segments = Segments.of(shape, lengths)
-    return length_of(shape, segments, (4 * segments.total,))
-
-
-# The labels that go up beside an activation: the server computes the loss, so it needs them.
-#
-# Class numbers, or token ids for language modelling; padding (-100) is never sent. The smallest
-# unsigned type that holds every class carries them, little endian, with a CRC-32 behind.
-
-
-_CRC_BYTES = 4
+    return packet_bytes(shape, segments, (4 * segments.total,))
 
 
 def encode_targets(labels: Int64[np.ndarray, "..."], classes: int) -> bytes:
-    """The bytes of all labels that are not padding, in order. Labels are 0..classes-1.
+    """The bytes of all labels that are not padding, in order; the server computes the loss.
+
+    Labels are 0..classes-1: class numbers, or token ids for language modelling. The smallest
+    unsigned type that holds every class carries them, little endian, with a CRC-32 behind.
 
     Raises PacketError for a label outside that range.
     """

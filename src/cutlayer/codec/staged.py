@@ -1,24 +1,34 @@
 """A codec put together from stages: centre, transform, sparsify, quantise, entropy-code.
 
-Knows the order of the stages and what they hand on; each stage is in a file of its own. Which
-stages a packet went through is in the packet.
+Knows what a packet says of its stages, and when a stream learns a mean or a basis and ships it;
+what the stages do is in files of their own.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import ClassVar, final
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Int16
 
 from cutlayer.codec.codec import Codec, Decoded, Encoded, State
 from cutlayer.codec.dead_zone import DeadZone
 from cutlayer.codec.entropy import EntropyCoder, FixedWidth, Golomb
 from cutlayer.codec.kernels.kernels import Array, Kernels, dot
-from cutlayer.codec.kernels.load import load
-from cutlayer.codec.packet import Packet, overhead_bytes, pack, unpack
+from cutlayer.codec.kernels.load import load_kernels
+from cutlayer.codec.packet import (
+    Packet,
+    packet_bytes,
+    packet_from_bytes,
+    packet_to_bytes,
+    read_varint,
+    sections_from_bytes,
+    sections_to_bytes,
+    varint,
+)
 from cutlayer.codec.pipeline import (
     Coded,
     Hadamard,
@@ -33,7 +43,7 @@ from cutlayer.codec.pipeline import (
 from cutlayer.codec.quantisers import (
     ATTEMPTS,
     CLOSE_ENOUGH,
-    FIXED,
+    FIXED_STEP,
     GAIN,
     SEARCH_GAIN,
     Float8,
@@ -41,30 +51,273 @@ from cutlayer.codec.quantisers import (
     Outcome,
     Quantised,
     Quantiser,
-    StepRule,
     StochasticLevels,
-    TargetBits,
-    moved,
+    next_ratio,
 )
-from cutlayer.codec.raw import RawCodec
 from cutlayer.codec.segments import Segments, segments_of
 from cutlayer.codec.two_way import TwoWay
-from cutlayer.errors import ConfigError, PacketError, nearest
+from cutlayer.errors import PacketError
 
-# What a new basis would save: the same rows at the same error, coded with it and without it.
-#
-# On rows that the basis was not learned from: on its own rows any basis looks good.
-
-
-# whole samples up to about so many rows tell enough
+TRANSFORMS: dict[type | None, int] = {None: 0, Hadamard: 1, LearnedBasis: 2}
+SCOPES = {None: 0, "sample": 1, "token": 2, "batch": 3}
+QUANTISERS: dict[type[Quantiser], int] = {StochasticLevels: 1, DeadZone: 2, Integer: 3, Float8: 4}
+ENTROPY_CODERS: dict[type[EntropyCoder], int] = {FixedWidth: 1, Golomb: 2, TwoWay: 3}
+# so that no sum over a row overflows float32
+LARGEST_MAGNITUDE = 2.0**96
+# a trial: whole samples up to about so many rows tell enough
 ENOUGH_ROWS = 1024
 WIDEST_MOVE = math.log(32.0)
 HALVINGS = 9
+OWN_SECTIONS = ("stages", "mean", "basis", "basis id", "quantiser")
+
+
+@final
+@dataclass(frozen=True)
+class StagedCodec(Codec):
+    """Centre, transform, sparsify, quantise, entropy-code, in this order.
+
+    `centre` subtracts a mean per column, learned and shipped. Never ask for it on gradients: where
+    a token's own gradient quantises to zero the receiver would read the mean of others, a constant
+    bias. `transform` and `sparsify` are left out where None.
+    """
+
+    quantiser: Quantiser
+    entropy: EntropyCoder
+    centre: bool = False
+    transform: Hadamard | LearnedBasis | None = None
+    sparsify: TopK | None = None
+    kernels: Kernels = field(default_factory=load_kernels, repr=False, compare=False)
+    name: ClassVar[str] = "staged"
+
+    def encode(
+        self,
+        tensor: Float32[Array, "..."],
+        state: State,
+        rng: np.random.Generator,
+        *,
+        lengths: Sequence[int] | None = None,
+        samples: Sequence[int] | None = None,
+    ) -> Encoded:
+        segments = segments_of(tensor, lengths)
+        values = segments.gather(tensor.reshape(segments.shape), self.kernels, LARGEST_MAGNITUDE)
+        shipped, learned, after = self._learn(values, segments, state, rng)
+        sections = {"stages": self._stages(), **shipped}
+        if learned.identity:
+            sections["basis id"] = learned.identity.to_bytes(4, "little")
+        known = None if shipped or "ratio" not in state else float(state["ratio"])
+        coded, ratio = self._code(values, segments, self._pipeline(learned), known, rng)
+        packet = packet_to_bytes(
+            Packet(self.name, tensor.shape, segments, {**sections, **coded.sections})
+        )
+        return Encoded(packet, {**after, "ratio": np.array(ratio)})
+
+    def decode(self, packet: bytes, shape: tuple[int, ...], state: State) -> Decoded:
+        frame = packet_from_bytes(packet, self.name, shape)
+        sections, segments = frame.sections, frame.segments
+        self._check_stages(sections.get("stages"))
+        learned = self._receive(sections, segments.width, state)
+        columns = segments.width if learned.basis is None else learned.basis.shape[1]
+        coded = {name: data for name, data in sections.items() if name not in OWN_SECTIONS}
+        symbols = self.entropy.decode(coded, segments.rows, columns, self.kernels)
+        quantised = Quantised(self.kernels.arrays.of(symbols), sections.get("quantiser", b""))
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = self._pipeline(learned).restore(quantised, segments)
+        if not math.isfinite(self.kernels.largest(values)):
+            raise PacketError("values: they overflow float32, which no encoder's do")
+        tensor = segments.scatter(values, self.kernels.arrays).reshape(shape)
+        return Decoded(tensor, segments.lengths, learned.to_state())
+
+    def expected_bytes(self, shape: tuple[int, int, int]) -> float:
+        batch, token, width = shape
+        values = token * width
+        kept = values
+        if self.sparsify is not None:
+            kept = int(kept_counts(np.array([values]), self.sparsify.keep_ratio)[0])
+        magnitudes = self.quantiser.expected_magnitudes(kept, values)
+        coded = self.entropy.expected_bytes(magnitudes, batch * token, width)
+        sizes = (
+            len(self._stages()),
+            self.quantiser.settings_bytes(batch, batch * token),
+            *coded.values(),
+        )
+        return packet_bytes(shape, Segments.full(shape), sizes)
+
+    def _pipeline(self, learned: Learned) -> Stages:
+        hadamard = self.transform if isinstance(self.transform, Hadamard) else None
+        return Stages(self.quantiser, self.entropy, hadamard, self.sparsify, learned, self.kernels)
+
+    def _code(
+        self,
+        values: Float32[Array, "row width"],
+        segments: Segments,
+        pipeline: Stages,
+        ratio: float | None,
+        rng: np.random.Generator,
+    ) -> tuple[Coded, float]:
+        """The coded values and the step's ratio for the next packet; without one, look for it."""
+        rule = self.quantiser.step_rule
+        searching = ratio is None
+        ratio = rule.start if ratio is None else ratio
+        transformed = pipeline.transform(values, segments)
+        for _ in range(ATTEMPTS):
+            quantised = pipeline.quantise(transformed, ratio, rng)
+            coded = pipeline.code(quantised)
+            cosine = partial(pipeline.cosine, values, quantised, segments)
+            excess = rule.excess(Outcome(8.0 * coded.bytes / max(segments.total, 1), cosine))
+            if not searching or abs(excess) <= CLOSE_ENOUGH:
+                break
+            ratio = next_ratio(ratio, excess, SEARCH_GAIN)
+        return coded, ratio if searching else next_ratio(ratio, excess, GAIN)
+
+    def _learn(
+        self,
+        values: Float32[Array, "row width"],
+        segments: Segments,
+        state: State,
+        rng: np.random.Generator,
+    ) -> tuple[dict[str, bytes], Learned, State]:
+        """What this packet ships, what is known after it, and the state but for the step's."""
+        arrays = self.kernels.arrays
+        learned = Learned.of(state, arrays)
+        how = self.transform if isinstance(self.transform, LearnedBasis) else None
+        if segments.total == 0 or not (self.centre or how):
+            return {}, learned, learned.to_state()
+        width = segments.width
+        statistics = Statistics.of(state, arrays)
+        shipped: dict[str, bytes] = {}
+        if statistics is None:
+            wait = (how or LearnedBasis()).warm_up * width
+            statistics = Statistics.fresh(width, wait, arrays, sent=0, moment=how is not None)
+            if self.centre:
+                shipped["mean"] = statistics.seen(values, rng, arrays).mean(arrays).tobytes()
+        elif how is not None and statistics.due:
+            shipped = self._trial(values, segments, statistics, how, state)
+            wait = (how.growth if shipped else 2) * statistics.wait
+            statistics = replace(statistics, wait=wait)
+            if shipped:
+                statistics = Statistics.fresh(
+                    width, wait, arrays, sent=statistics.sent, moment=True
+                )
+        learned = self._received(learned, shipped, width)
+        after = {**learned.to_state(), **statistics.seen(values, rng, arrays).to_state()}
+        return shipped, learned, after
+
+    def _trial(
+        self,
+        values: Float32[Array, "row width"],
+        segments: Segments,
+        statistics: Statistics,
+        how: LearnedBasis,
+        state: State,
+    ) -> dict[str, bytes]:
+        """A new basis (and mean), if it is worth its bytes: see `LearnedBasis`."""
+        basis = statistics.basis(how, self.kernels.arrays, about_mean=self.centre)
+        if basis is None:
+            return {}
+        shipped = {"basis": basis_to_bytes(*basis, self.kernels)}
+        if self.centre:
+            shipped["mean"] = statistics.mean(self.kernels.arrays).tobytes()
+        present = Learned.of(state, self.kernels.arrays)
+        proposed = self._received(present, shipped, segments.width)
+        trial = Trial(values, segments, float(state["ratio"]))
+        saved = trial.bytes_saved(self._pipeline(present), self._pipeline(proposed))
+        cost = sum(len(section) for section in shipped.values())
+        return shipped if saved * how.still_to_come(statistics.sent) >= cost else {}
+
+    def _received(self, learned: Learned, shipped: Mapping[str, bytes], width: int) -> Learned:
+        """What is known after what a packet ships. Raises PacketError: not a mean or basis for
+        `width`."""
+        mean, basis = shipped.get("mean"), shipped.get("basis")
+        if mean is None and basis is None:
+            return learned
+        arrays, kernels = self.kernels.arrays, self.kernels
+        return Learned(
+            learned.mean if mean is None else arrays.of(mean_from_bytes(mean, width)),
+            learned.basis if basis is None else arrays.of(basis_from_bytes(basis, width, kernels)),
+            # zero means that nothing was learned
+            zlib.crc32((mean or b"") + (basis or b""), learned.identity) or 1,
+        )
+
+    def _receive(self, sections: Mapping[str, bytes], width: int, state: State) -> Learned:
+        learned = self._received(Learned.of(state, self.kernels.arrays), sections, width)
+        named = int.from_bytes(sections.get("basis id", b""), "little")
+        if named != learned.identity:
+            raise PacketError(
+                f"a packet for mean and basis {named:08x}, but the receiver has "
+                f"{learned.identity:08x}; a packet was lost: start the stream again"
+            )
+        for name, array in (("mean", learned.mean), ("basis", learned.basis)):
+            if array is not None and len(array) != width:
+                raise PacketError(f"{name} of {len(array)} columns for {width}")
+        return learned
+
+    def _stages(self) -> bytes:
+        """One byte a stage."""
+        scope = None if self.sparsify is None else self.sparsify.scope
+        transform = None if self.transform is None else type(self.transform)
+        return bytes(
+            (
+                self.centre,
+                TRANSFORMS[transform],
+                SCOPES[scope],
+                QUANTISERS[type(self.quantiser)],
+                ENTROPY_CODERS[type(self.entropy)],
+            )
+        )
+
+    def _check_stages(self, stages: bytes | None) -> None:
+        if stages != self._stages():
+            found = "none" if stages is None else stages.hex(" ")
+            raise PacketError(
+                f"a packet of stages {found}, expected {self._stages().hex(' ')}; set the same "
+                "codec on both ends"
+            )
+
+
+def mean_from_bytes(data: bytes, width: int) -> Float32[np.ndarray, " width"]:
+    """Raises PacketError: not `width` finite float16."""
+    if len(data) != 2 * width:
+        raise PacketError(f"mean: {len(data)} bytes, expected {2 * width}")
+    mean = np.frombuffer(data, dtype="<f2").astype(np.float32)
+    if not np.isfinite(mean).all():
+        raise PacketError("mean: NaN or infinity")
+    return mean
+
+
+def basis_to_bytes(
+    symbols: Int16[np.ndarray, "width component"], kept: int, kernels: Kernels
+) -> bytes:
+    """The shipped directions, one a column, and how many of them `kept` makes with orthogonal
+    ones."""
+    sections = TwoWay().encode(symbols, kernels)
+    return varint(symbols.shape[1]) + varint(kept) + sections_to_bytes(sections)
+
+
+def basis_from_bytes(
+    data: bytes, width: int, kernels: Kernels
+) -> Float32[np.ndarray, "width component"]:
+    """Orthonormal columns. Raises PacketError: not 1..width of them, or no such integers."""
+    shipped, at = read_varint(data, 0)
+    kept, at = read_varint(data, at)
+    if not 1 <= shipped <= width or kept not in (shipped, width):
+        raise PacketError(f"basis: {shipped} directions of {kept}, expected 1 to {width}")
+    sections = sections_from_bytes(data[at:])
+    symbols = TwoWay().decode(sections, width, shipped, kernels)
+    directions = symbols.astype(np.float64)
+    if kept == shipped:
+        orthonormal = np.linalg.qr(directions, mode="reduced").Q
+    else:
+        orthonormal = np.linalg.qr(directions, mode="complete").Q
+    return np.ascontiguousarray(orthonormal, dtype=np.float32)
 
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """The rows of a packet, and the step's ratio that the present pipeline codes them with."""
+    """What a new basis would save: the same rows at the same error, coded with it and without it.
+
+    The rows of a packet that the basis was not learned from (on its own rows any basis looks good),
+    and the step's ratio that the present pipeline codes them with.
+    """
 
     values: Float32[Array, "row width"]
     segments: Segments
@@ -72,7 +325,7 @@ class Trial:
 
     def bytes_saved(self, present: Stages, proposed: Stages) -> float:
         """Of the packet [bytes]; infinite for a quantiser that has no step to compare at."""
-        if present.quantiser.step_rule is FIXED:
+        if present.quantiser.step_rule is FIXED_STEP:
             return math.inf
         some, segments = self._some()
         before = present.transform(some, segments)
@@ -125,283 +378,3 @@ def _error(
 def _generator() -> np.random.Generator:
     """A trial draws nothing from the packet's own stream."""
     return np.random.default_rng(0)
-
-
-TRANSFORMS: dict[type | None, int] = {None: 0, Hadamard: 1, LearnedBasis: 2}
-SCOPES = {None: 0, "sample": 1, "token": 2, "batch": 3}
-QUANTISERS: dict[type[Quantiser], int] = {StochasticLevels: 1, DeadZone: 2, Integer: 3, Float8: 4}
-ENTROPY_CODERS: dict[type[EntropyCoder], int] = {FixedWidth: 1, Golomb: 2, TwoWay: 3}
-# so that no sum over a row overflows float32
-LARGEST_MAGNITUDE = 2.0**96
-OWN_SECTIONS = ("stages", "mean", "basis", "basis id", "quantiser")
-
-
-@final
-@dataclass(frozen=True)
-class StagedCodec(Codec):
-    """Centre, transform, sparsify, quantise, entropy-code, in this order.
-
-    `centre` subtracts a mean per column, learned and shipped. Never ask for it on gradients: where
-    a token's own gradient quantises to zero the receiver would read the mean of others, a constant
-    bias. `transform` and `sparsify` are left out where None.
-    """
-
-    quantiser: Quantiser
-    entropy: EntropyCoder
-    centre: bool = False
-    transform: Hadamard | LearnedBasis | None = None
-    sparsify: TopK | None = None
-    kernels: Kernels = field(default_factory=load, repr=False, compare=False)
-    name: ClassVar[str] = "staged"
-
-    def encode(
-        self,
-        tensor: Float32[Array, "..."],
-        state: State,
-        rng: np.random.Generator,
-        *,
-        lengths: Sequence[int] | None = None,
-        samples: Sequence[int] | None = None,
-    ) -> Encoded:
-        segments = segments_of(tensor, lengths)
-        values = segments.gather(tensor.reshape(segments.shape), self.kernels, LARGEST_MAGNITUDE)
-        shipped, learned, after = self._learn(values, segments, state, rng)
-        sections = {"stages": self._stages(), **shipped}
-        if learned.identity:
-            sections["basis id"] = learned.identity.to_bytes(4, "little")
-        known = None if shipped or "ratio" not in state else float(state["ratio"])
-        coded, ratio = self._code(values, segments, self._pipeline(learned), known, rng)
-        packet = pack(Packet(self.name, tensor.shape, segments, {**sections, **coded.sections}))
-        return Encoded(packet, {**after, "ratio": np.array(ratio)})
-
-    def decode(self, packet: bytes, shape: tuple[int, ...], state: State) -> Decoded:
-        frame = unpack(packet, self.name, shape)
-        sections, segments = frame.sections, frame.segments
-        self._check_stages(sections.get("stages"))
-        learned = self._receive(sections, segments.width, state)
-        columns = segments.width if learned.basis is None else learned.basis.shape[1]
-        coded = {name: data for name, data in sections.items() if name not in OWN_SECTIONS}
-        symbols = self.entropy.decode(coded, segments.rows, columns, self.kernels)
-        quantised = Quantised(self.kernels.arrays.of(symbols), sections.get("quantiser", b""))
-        with np.errstate(over="ignore", invalid="ignore"):
-            values = self._pipeline(learned).restore(quantised, segments)
-        if not math.isfinite(self.kernels.largest(values)):
-            raise PacketError("values: they overflow float32, which no encoder's do")
-        tensor = segments.scatter(values, self.kernels.arrays).reshape(shape)
-        return Decoded(tensor, segments.lengths, learned.to_state())
-
-    def expected_bytes(self, shape: tuple[int, int, int]) -> float:
-        batch, token, width = shape
-        values = token * width
-        kept = values
-        if self.sparsify is not None:
-            kept = int(kept_counts(np.array([values]), self.sparsify.keep_ratio)[0])
-        magnitudes = self.quantiser.expected_magnitudes(kept, values)
-        coded = self.entropy.expected_bytes(magnitudes, batch * token, width)
-        sizes = (
-            len(self._stages()),
-            self.quantiser.settings_bytes(batch, batch * token),
-            *coded.values(),
-        )
-        return overhead_bytes(len(shape), sizes) + sum(sizes)
-
-    def _pipeline(self, learned: Learned) -> Stages:
-        hadamard = self.transform if isinstance(self.transform, Hadamard) else None
-        return Stages(self.quantiser, self.entropy, hadamard, self.sparsify, learned, self.kernels)
-
-    def _code(
-        self,
-        values: Float32[Array, "row width"],
-        segments: Segments,
-        pipeline: Stages,
-        ratio: float | None,
-        rng: np.random.Generator,
-    ) -> tuple[Coded, float]:
-        """The coded values and the step's ratio for the next packet; without one, look for it."""
-        rule = self.quantiser.step_rule
-        searching = ratio is None
-        ratio = rule.start if ratio is None else ratio
-        transformed = pipeline.transform(values, segments)
-        for _ in range(ATTEMPTS):
-            quantised = pipeline.quantise(transformed, ratio, rng)
-            coded = pipeline.code(quantised)
-            cosine = partial(pipeline.cosine, values, quantised, segments)
-            excess = rule.excess(Outcome(8.0 * coded.bytes / max(segments.total, 1), cosine))
-            if not searching or abs(excess) <= CLOSE_ENOUGH:
-                break
-            ratio = moved(ratio, excess, SEARCH_GAIN)
-        return coded, ratio if searching else moved(ratio, excess, GAIN)
-
-    def _learn(
-        self,
-        values: Float32[Array, "row width"],
-        segments: Segments,
-        state: State,
-        rng: np.random.Generator,
-    ) -> tuple[dict[str, bytes], Learned, State]:
-        """What this packet ships, what is known after it, and the state but for the step's."""
-        arrays = self.kernels.arrays
-        learned = Learned.of(state, arrays)
-        how = self.transform if isinstance(self.transform, LearnedBasis) else None
-        if segments.total == 0 or not (self.centre or how):
-            return {}, learned, learned.to_state()
-        width = segments.width
-        statistics = Statistics.of(state, arrays)
-        shipped: dict[str, bytes] = {}
-        if statistics is None:
-            wait = (how or LearnedBasis()).warm_up * width
-            statistics = Statistics.fresh(width, wait, arrays, sent=0, moment=how is not None)
-            if self.centre:
-                shipped["mean"] = statistics.seen(values, rng, arrays).mean(arrays)
-        elif how is not None and statistics.due:
-            shipped = self._trial(values, segments, statistics, how, state)
-            wait = (how.growth if shipped else 2) * statistics.wait
-            statistics = replace(statistics, wait=wait)
-            if shipped:
-                statistics = Statistics.fresh(
-                    width, wait, arrays, sent=statistics.sent, moment=True
-                )
-        learned = self._received(learned, shipped, width)
-        after = {**learned.to_state(), **statistics.seen(values, rng, arrays).to_state()}
-        return shipped, learned, after
-
-    def _trial(
-        self,
-        values: Float32[Array, "row width"],
-        segments: Segments,
-        statistics: Statistics,
-        how: LearnedBasis,
-        state: State,
-    ) -> dict[str, bytes]:
-        """A new basis (and mean), if it is worth its bytes: see `LearnedBasis`."""
-        basis = statistics.basis(how, self.kernels, about_mean=self.centre)
-        if basis is None:
-            return {}
-        shipped = {"basis": basis}
-        if self.centre:
-            shipped["mean"] = statistics.mean(self.kernels.arrays)
-        present = Learned.of(state, self.kernels.arrays)
-        proposed = self._received(present, shipped, segments.width)
-        trial = Trial(values, segments, float(state["ratio"]))
-        saved = trial.bytes_saved(self._pipeline(present), self._pipeline(proposed))
-        cost = sum(len(section) for section in shipped.values())
-        return shipped if saved * how.still_to_come(statistics.sent) >= cost else {}
-
-    def _received(self, learned: Learned, shipped: Mapping[str, bytes], width: int) -> Learned:
-        return learned.received(shipped.get("mean"), shipped.get("basis"), width, self.kernels)
-
-    def _receive(self, sections: Mapping[str, bytes], width: int, state: State) -> Learned:
-        learned = self._received(Learned.of(state, self.kernels.arrays), sections, width)
-        named = int.from_bytes(sections.get("basis id", b""), "little")
-        if named != learned.identity:
-            raise PacketError(
-                f"a packet for mean and basis {named:08x}, but the receiver has "
-                f"{learned.identity:08x}; a packet was lost: start the stream again"
-            )
-        for name, array in (("mean", learned.mean), ("basis", learned.basis)):
-            if array is not None and len(array) != width:
-                raise PacketError(f"{name} of {len(array)} columns for {width}")
-        return learned
-
-    def _stages(self) -> bytes:
-        """One byte a stage."""
-        scope = None if self.sparsify is None else self.sparsify.scope
-        transform = None if self.transform is None else type(self.transform)
-        return bytes(
-            (
-                self.centre,
-                TRANSFORMS[transform],
-                SCOPES[scope],
-                QUANTISERS[type(self.quantiser)],
-                ENTROPY_CODERS[type(self.entropy)],
-            )
-        )
-
-    def _check_stages(self, stages: bytes | None) -> None:
-        if stages != self._stages():
-            found = "none" if stages is None else stages.hex(" ")
-            raise PacketError(
-                f"a packet of stages {found}, expected {self._stages().hex(' ')}; set the same "
-                "codec on both ends"
-            )
-
-
-# The compositions that have names: `paper`, `paper-rans`, `best`, `fast`, `none`.
-#
-# A pair is one codec for each direction, since activations and gradients need different ones.
-
-
-@dataclass(frozen=True)
-class CodecPair:
-    """What activations (up) and their gradients (down) go through."""
-
-    up: Codec
-    down: Codec
-
-
-def none() -> CodecPair:
-    """float32, every bit."""
-    return CodecPair(RawCodec(), RawCodec())
-
-
-def paper(keep_ratio: float = 0.2, levels: int = 7) -> CodecPair:
-    """As published: Top-K per sample, stochastic levels, Golomb gaps, plain level and sign bits.
-
-    The defaults are the paper's "80 % sparsity and 3 bits". Source: SFT section IV-C.
-    """
-    codec = StagedCodec(StochasticLevels(levels), Golomb(), sparsify=TopK(keep_ratio))
-    return CodecPair(codec, codec)
-
-
-def paper_rans(keep_ratio: float = 0.2, levels: int = 7) -> CodecPair:
-    """The same symbols as `paper`, hence the same tensors bit for bit, in fewer bytes."""
-    codec = StagedCodec(StochasticLevels(levels), TwoWay(), sparsify=TopK(keep_ratio))
-    return CodecPair(codec, codec)
-
-
-ACTIVATION_BITS = TargetBits(0.7)
-GRADIENT_BITS = TargetBits(0.4)
-
-
-def best(
-    up: StepRule = ACTIVATION_BITS,
-    down: StepRule = GRADIENT_BITS,
-    share: float = 1 / 3,
-    packets: int | None = None,
-) -> CodecPair:
-    """A learned basis and a dead-zone quantiser, whose steps follow `up` and `down`.
-
-    Activations are centred and keep the `share` of the basis' columns that hold most energy;
-    gradients are neither centred nor truncated. `packets`: how many a stream will have, if known:
-    a basis that would not pay for itself is not sent.
-    """
-    return CodecPair(
-        StagedCodec(
-            DeadZone(up), TwoWay(), centre=True, transform=LearnedBasis(share, packets=packets)
-        ),
-        StagedCodec(
-            DeadZone(down), TwoWay(), transform=LearnedBasis(coarseness=2.0, packets=packets)
-        ),
-    )
-
-
-def fast() -> CodecPair:
-    """Hadamard and four bits, nothing entropy-coded: for links above 500 Mbit/s."""
-    codec = StagedCodec(Integer(4), FixedWidth(), transform=Hadamard())
-    return CodecPair(codec, codec)
-
-
-PRESETS: dict[str, Callable[[], CodecPair]] = {
-    "none": none,
-    "paper": paper,
-    "paper-rans": paper_rans,
-    "best": best,
-    "fast": fast,
-}
-
-
-def codec_pair(name: str) -> CodecPair:
-    """The codecs of both directions. Raises ConfigError: no preset of that name."""
-    if name not in PRESETS:
-        raise ConfigError(f"unknown codec {name!r}; {nearest(name, list(PRESETS))}")
-    return PRESETS[name]()

@@ -1,4 +1,19 @@
-"""Scores of rows and columns, and the frequency tables of the symbols that they lead to."""
+"""Scores of rows and columns, and the frequency tables of the symbols that they lead to.
+
+A table: a class of scores is described by its hazards: c(j), the probability that a magnitude that
+is at least j is larger than j. Magnitudes that are rare share one hazard, see `HAZARD_EDGES`. A
+hazard is one of as many values as the number of symbols it will serve is worth (about its square
+root: each then costs half a bit in precision), evenly spread on a scale on which all are equally
+hard to tell apart, and is written as its difference from the class before. Signs: a column's skew
+is one of a few levels, either way; with each level goes one probability. All arithmetic that the
+decoder repeats is on integers.
+
+A score: how large the symbols of a row or column are, as an integer on a logarithmic scale. If
+values are Laplacian with scale `row scale * column scale` and are cut into steps, a mean magnitude
+m of their symbols belongs to the scale 1 / ln(1 + 1 / m) [steps]. Its logarithm is the score, so
+that a row's and a column's score add up to that of the symbol where they meet. A series of scores
+is coded by a table of its own, a short one in plain Python, a long one by the kernels.
+"""
 
 from bisect import bisect_right
 from collections.abc import Callable
@@ -13,20 +28,8 @@ from cutlayer.codec.adaptive_bits import BitReader, BitWriter, Number
 from cutlayer.codec.kernels.kernels import FREQUENCY_BITS, FREQUENCY_SUM, ContextModel, Kernels
 from cutlayer.errors import PacketError
 
-# Frequency tables of symbols from a few numbers for each class of scores.
-#
-# A class is described by its hazards: c(j), the probability that a magnitude that is at least j is
-# larger than j. Magnitudes that are rare share one hazard, see `EDGES`. A hazard is one of as many
-# values as the number of symbols it will serve is worth (about its square root: each then costs
-# half a bit in precision), evenly spread on a scale on which all are equally hard to tell apart,
-# and is written as its difference from the class before.
-#
-# Signs: a column's skew is one of `SKEWS` levels, either way; with each level goes one probability.
-# All arithmetic that the decoder repeats is on integers.
-
-
 # the first magnitude of each group that shares a hazard
-EDGES = (0, 1, 2, 3, 4, 5, 6, 8, 12, 18, 30)
+HAZARD_EDGES = (0, 1, 2, 3, 4, 5, 6, 8, 12, 18, 30)
 LARGEST_REACH = 62
 LARGEST_CLASSES = 64
 # probabilities in 24 bits, places on the hazard's scale in 16
@@ -37,6 +40,16 @@ SIGN_ONE = 256
 # kinds of differences that are told apart: those of the first hazards, of all others
 _NUMBERS = 8
 _MOST_SYMBOLS = 1 << 40
+# scores are within it, so that two of them add up in int16 many times
+LARGEST_SCORE = 1 << 9
+# different values of a series
+LARGEST_SPREAD = 128
+# a longer series goes to the kernels, whose code has some 100 bytes more
+_LONG = 2048
+# of the short code
+_START = 1 << 16
+_FULL = 32 - FREQUENCY_BITS
+_SLOT = FREQUENCY_SUM - 1
 
 Hazards = Int64[np.ndarray, "kind level"]
 # (class, group, its first magnitude, last + 1, cells, predicted cell) -> cell
@@ -134,7 +147,7 @@ def _bits(stay: int, go: int, value: int) -> float:
     return -go * log2(value / _ONE) - stay * log2(1 - value / _ONE)
 
 
-def magnitudes(hazards: Hazards) -> Int64[np.ndarray, "kind magnitude"]:
+def magnitude_shares(hazards: Hazards) -> Int64[np.ndarray, "kind magnitude"]:
     """The probability [2^-24, about] of each magnitude 0..reach; zero only where it cannot occur,
     if all before it went on for certain or one before it never."""
     kinds, reach = hazards.shape
@@ -150,7 +163,7 @@ def magnitudes(hazards: Hazards) -> Int64[np.ndarray, "kind magnitude"]:
     return shares
 
 
-def majority(more: int, less: int) -> int:
+def majority_share(more: int, less: int) -> int:
     """The share [1/256] of the larger part; 256 only if it is all."""
     if not less:
         return SIGN_ONE
@@ -158,7 +171,7 @@ def majority(more: int, less: int) -> int:
     return min(max(share, SIGN_ONE // 2), SIGN_ONE - 1)
 
 
-def frequencies(
+def frequency_tables(
     shares: Int64[np.ndarray, "kind magnitude"], majorities: list[int]
 ) -> UInt16[np.ndarray, "table symbol"]:
     """All tables: first the one of columns that are all zero; then for each majority m [1/256] a
@@ -210,23 +223,56 @@ def class_sizes(
     return [int(size) for size in totals]
 
 
-# A few hundred symbols by static tables, in plain Python: rANS with one state.
-#
-# The code is two bytes and some bits longer than the symbols' information; the kernels' rANS is
-# fast but 100 bytes longer. State in [2^16, 2^32), 16-bit words, 12-bit frequencies. The code: the
-# final state (u32, little endian), then the words in the decoder's order. Knows nothing of what it
-# codes.
-#
-# Source: Duda, "Asymmetric numeral systems" (2013), arXiv:1311.2540.
+def log_scale(means: Float64[np.ndarray, " any"]) -> Float64[np.ndarray, " any"]:
+    """log2 of the Laplacian scale [steps] at which symbols have these mean magnitudes, all > 0."""
+    scales: Float64[np.ndarray, " any"] = -np.log2(np.log1p(1 / means))
+    return scales
 
 
-_START = 1 << 16
-_FULL = 32 - FREQUENCY_BITS
-_SLOT = FREQUENCY_SUM - 1
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Integers, of which some entries have none (0 stands there)."""
+
+    values: Int64[np.ndarray, " value"]
+    live: Bool[np.ndarray, " value"]
+
+    @property
+    def some(self) -> Int64[np.ndarray, " live"]:
+        """The values of the live entries."""
+        some: Int64[np.ndarray, " live"] = self.values[self.live]
+        return some
+
+
+@dataclass(frozen=True, eq=False)
+class Coding:
+    """How the first `count` entries of a series, after which none has a value, become symbols >= 0:
+    values or, if `running`, their differences (the first is from 0), less `low`; `spread` is the
+    symbol of entries without a value. And their table."""
+
+    count: int
+    running: bool
+    low: int
+    spread: int
+    table: UInt16[np.ndarray, " symbol"]
+
+    def model(self) -> ContextModel:
+        """For the kernels: symbols around the middle, all in one row."""
+        zeros = np.zeros(self.count, dtype=np.int16)
+        table = np.zeros((1, self.table.size | 1), dtype=np.uint16)
+        table[0, : self.table.size] = self.table
+        return ContextModel(zeros[:1], zeros, zeros, 1, table)
 
 
 class ShortEncoder:
-    """Takes series of symbols, the last one first; `to_bytes` ends the code."""
+    """A few hundred symbols by static tables, in plain Python: rANS with one state.
+
+    Takes series of symbols, the last one first; `to_bytes` ends the code, which is two bytes and
+    some bits longer than the symbols' information; the kernels' rANS is fast but 100 bytes longer.
+    State in [2^16, 2^32), 16-bit words, 12-bit frequencies. The code: the final state (u32, little
+    endian), then the words in the decoder's order.
+
+    Source: Duda, "Asymmetric numeral systems" (2013), arXiv:1311.2540.
+    """
 
     def __init__(self) -> None:
         self._state = _START
@@ -289,62 +335,43 @@ class ShortDecoder:
             raise PacketError("scores: the code goes on after the last of them or is damaged")
 
 
-# Scores of rows and columns: how large their symbols are, as integers on a logarithmic scale.
-#
-# If values are Laplacian with scale `row scale * column scale` and are cut into steps, a mean
-# magnitude m of their symbols belongs to the scale 1 / ln(1 + 1 / m) [steps]. Its logarithm is the
-# score, so that a row's and a column's score add up to that of the symbol where they meet.
-#
-# Also how a series of such integers is coded: by a table of its own, a short one in plain Python, a
-# long one by the kernels. Knows nothing of the symbols' tables.
-
-
-# scores are within it, so that two of them add up in int16 many times
-LARGEST_SCORE = 1 << 9
-# different values of a series
-LARGEST_SPREAD = 128
-# a longer series goes to the kernels, whose code has some 100 bytes more
-_LONG = 2048
-
-
-def log_scale(means: Float64[np.ndarray, " any"]) -> Float64[np.ndarray, " any"]:
-    """log2 of the Laplacian scale [steps] at which symbols have these mean magnitudes, all > 0."""
-    scales: Float64[np.ndarray, " any"] = -np.log2(np.log1p(1 / means))
-    return scales
+def write_scores(named: dict[str, Scores], writer: BitWriter, kernels: Kernels) -> dict[str, bytes]:
+    """The sections of several series: a section each for long ones, "scores" for all others."""
+    sections: dict[str, bytes] = {}
+    short = []
+    for name, series in named.items():
+        coding, symbols = write_series(series, writer)
+        if symbols.size > _LONG:
+            model = coding.model()
+            shifted = (symbols - model.reach).astype(np.int16)
+            sections[name] = kernels.rans_encode(shifted[None], model, 1)[0]
+        else:
+            short.append((symbols.tolist(), coding.table.tolist()))
+    encoder = ShortEncoder()
+    for values, table in reversed(short):
+        encoder.put(values, table)
+    return {"scores": encoder.to_bytes(), **sections}
 
 
 @dataclass(frozen=True, eq=False)
-class Scores:
-    """Integers, of which some entries have none (0 stands there)."""
+class SeriesReader:
+    """Reads series in the order in which `write_scores` took them."""
 
-    values: Int64[np.ndarray, " value"]
-    live: Bool[np.ndarray, " value"]
+    reader: BitReader
+    short: ShortDecoder
+    kernels: Kernels
 
-    @property
-    def some(self) -> Int64[np.ndarray, " live"]:
-        """The values of the live entries."""
-        some: Int64[np.ndarray, " live"] = self.values[self.live]
-        return some
-
-
-@dataclass(frozen=True, eq=False)
-class Coding:
-    """How the first `count` entries of a series, after which none has a value, become symbols >= 0:
-    values or, if `running`, their differences (the first is from 0), less `low`; `spread` is the
-    symbol of entries without a value. And their table."""
-
-    count: int
-    running: bool
-    low: int
-    spread: int
-    table: UInt16[np.ndarray, " symbol"]
-
-    def model(self) -> ContextModel:
-        """For the kernels: symbols around the middle, all in one row."""
-        zeros = np.zeros(self.count, dtype=np.int16)
-        table = np.zeros((1, self.table.size | 1), dtype=np.uint16)
-        table[0, : self.table.size] = self.table
-        return ContextModel(zeros[:1], zeros, zeros, 1, table)
+    def get(self, entries: int, section: bytes) -> Scores:
+        """The next series. `section`: of its name. Raises PacketError: there is no such series."""
+        coding = read_coding(entries, self.reader)
+        if coding.count > _LONG:
+            model = coding.model()
+            decoded = self.kernels.rans_decode([section], model, coding.count)[0]
+            return series_of(decoded.astype(np.int64) + model.reach, coding, entries)
+        if section:
+            raise PacketError(f"scores: {len(section)} bytes for a short series, expected none")
+        symbols = self.short.get(coding.count, coding.table.tolist())
+        return series_of(symbols, coding, entries)
 
 
 def write_series(series: Scores, writer: BitWriter) -> tuple[Coding, Int64[np.ndarray, " value"]]:
@@ -397,47 +424,8 @@ def series_of(symbols: Int64[np.ndarray, " value"], coding: Coding, entries: int
     return Scores(values, live)
 
 
-def encode_all(named: dict[str, Scores], writer: BitWriter, kernels: Kernels) -> dict[str, bytes]:
-    """The sections of several series: a section each for long ones, "scores" for all others."""
-    sections: dict[str, bytes] = {}
-    short = []
-    for name, series in named.items():
-        coding, symbols = write_series(series, writer)
-        if symbols.size > _LONG:
-            model = coding.model()
-            shifted = (symbols - model.reach).astype(np.int16)
-            sections[name] = kernels.rans_encode(shifted[None], model, 1)[0]
-        else:
-            short.append((symbols.tolist(), coding.table.tolist()))
-    encoder = ShortEncoder()
-    for values, table in reversed(short):
-        encoder.put(values, table)
-    return {"scores": encoder.to_bytes(), **sections}
-
-
-@dataclass(frozen=True, eq=False)
-class SeriesReader:
-    """Reads series in the order in which `encode_all` took them."""
-
-    reader: BitReader
-    short: ShortDecoder
-    kernels: Kernels
-
-    def get(self, entries: int, section: bytes) -> Scores:
-        """The next series. `section`: of its name. Raises PacketError: there is no such series."""
-        coding = read_coding(entries, self.reader)
-        if coding.count > _LONG:
-            model = coding.model()
-            decoded = self.kernels.rans_decode([section], model, coding.count)[0]
-            return series_of(decoded.astype(np.int64) + model.reach, coding, entries)
-        if section:
-            raise PacketError(f"scores: {len(section)} bytes for a short series, expected none")
-        symbols = self.short.get(coding.count, coding.table.tolist())
-        return series_of(symbols, coding, entries)
-
-
 def _table(hazards: Hazards) -> UInt16[np.ndarray, " symbol"]:
-    table: UInt16[np.ndarray, " symbol"] = twelve_bits(magnitudes(hazards) << 8)[0]
+    table: UInt16[np.ndarray, " symbol"] = twelve_bits(magnitude_shares(hazards) << 8)[0]
     return table
 
 

@@ -2,8 +2,8 @@
 
 Rows differ in size (tokens with a large gradient), columns too (strong channels), and the product
 of the two scales says nearly all about how a symbol is distributed. So the side information is a
-score for each row and column (`scores`), a sign skew for columns that prefer a sign, and a few
-dozen tables (`tables`); rows and columns of zeros alone cost next to nothing. Every choice that
+score for each row and column, a sign skew for columns that prefer a sign, and a few dozen tables
+(`tables.py` has both); rows and columns of zeros alone cost next to nothing. Every choice that
 the encoder makes is in the section "model"; long series of scores have sections of their own.
 
 Prefer it always, but where 10 ns a symbol are too slow. Knows nothing of what symbols mean.
@@ -17,18 +17,37 @@ from typing import ClassVar, final
 import numpy as np
 from jaxtyping import Bool, Float64, Int16, Int64, UInt16
 
-from cutlayer.codec import entropy, tables
 from cutlayer.codec.adaptive_bits import BitReader, BitWriter, Number
-from cutlayer.codec.entropy import EntropyCoder, Sections, refuse_others
+from cutlayer.codec.entropy import (
+    EntropyCoder,
+    GolombCode,
+    Sections,
+    decode_gaps,
+    encode_gaps,
+    refuse_other_sections,
+    signed_entropy,
+)
 from cutlayer.codec.kernels.kernels import SKIPPED_ROW, ContextModel, Kernels, SymbolSums
-from cutlayer.codec.tables import Scores, SeriesReader, ShortDecoder
+from cutlayer.codec.tables import (
+    HAZARD_EDGES,
+    LARGEST_CLASSES,
+    LARGEST_REACH,
+    LARGEST_SCORE,
+    LARGEST_SPREAD,
+    SIGN_ONE,
+    Scores,
+    SeriesReader,
+    ShortDecoder,
+    class_sizes,
+    frequency_tables,
+    log_scale,
+    magnitude_shares,
+    majority_share,
+    read_hazards,
+    write_hazards,
+    write_scores,
+)
 from cutlayer.errors import PacketError
-
-# Which rows and columns of a matrix are coded, in which context each: found, refined, written.
-#
-# Scores come first from the sums of rows and columns, as if each row met the same columns; then the
-# mean magnitudes that the classes really have give better ones. Knows nothing of tables.
-
 
 # columns with so large a share |positive - negative| / non-zero have a skew of 1, 2, 3
 _SKEW_EDGES = (0.2, 0.5, 0.8)
@@ -36,12 +55,27 @@ _MOST_LEVELS = len(_SKEW_EDGES)
 # of a score [octaves]
 _FINEST_STEP, _COARSEST_STEP = 0.25, 1.0
 FINEST_CLASSES = 96
+# a code of its own, 128 bytes longer, for each so many symbols: what threads share
+_CHUNK_SYMBOLS = 1 << 20
+_MOST_CHUNKS = 64
+# what a code takes beyond its symbols' entropy: 32 lanes of 24 bits
+_CODE_BYTES = 96
+# so many tell what classes are like
+_SAMPLE_SYMBOLS = 1 << 20
+# classes at the ends that hold no more non-zero symbols are merged
+_FEW = 8
+# up to it no symbol is an escape
+_SMALL_REACH = 16
 SCORE_SECTIONS = ("scores", "row scores", "column scores", "skews")
 
 
 @dataclass(frozen=True, eq=False)
 class Contexts:
-    """The scores of rows and columns (none for those of zeros alone), and the columns' skews.
+    """Which rows and columns of a matrix are coded, in which context each: the scores of rows and
+    columns (none for those of zeros alone), and the columns' skews.
+
+    Scores come first from the sums of rows and columns, as if each row met the same columns; then
+    the mean magnitudes that the classes really have give better ones.
 
     The skew of a column is 0, or 2 k - 1 and 2 k for level k with mostly positive and mostly
     negative symbols.
@@ -52,13 +86,18 @@ class Contexts:
     skews: Int64[np.ndarray, " column"]
 
     @property
+    def symbols(self) -> int:
+        """How many symbols are coded."""
+        return int(self.rows.live.sum()) * int(self.columns.live.sum())
+
+    @property
     def levels(self) -> int:
         """Of skew."""
         return (int(self.skews.max(initial=0)) + 1) // 2
 
     def sizes(self, classes: int) -> list[int]:
         """How many symbols each class codes."""
-        return tables.class_sizes(self.rows.some, self.columns.some, classes)
+        return class_sizes(self.rows.some, self.columns.some, classes)
 
     def model(self, classes: int, frequencies: UInt16[np.ndarray, "table symbol"]) -> ContextModel:
         """The model with these tables: the one of dead columns, then a set of classes a skew."""
@@ -66,7 +105,7 @@ class Contexts:
         coded = int(alive[-1]) + 1 if alive.size else 0
         live = self.columns.live[:coded]
         # the class of a dead column is 0 in every row
-        column_scores = np.where(live, self.columns.values[:coded], -4 * tables.LARGEST_SCORE)
+        column_scores = np.where(live, self.columns.values[:coded], -4 * LARGEST_SCORE)
         column_tables = np.where(live, 1 + self.skews[:coded] * classes, 0)
         return ContextModel(
             np.where(self.rows.live, self.rows.values, SKIPPED_ROW).astype(np.int16),
@@ -81,9 +120,9 @@ def layout_of(sums: SymbolSums) -> tuple[Contexts, int]:
     """Scores from the sums alone, and the number of classes."""
     live_rows, live_columns = sums.rows > 0, sums.columns > 0
     rows, columns = sums.rows[live_rows], sums.columns[live_columns]
-    row_scales = tables.log_scale(rows / columns.size)
-    column_scales = tables.log_scale(columns / rows.size)
-    mean_scale = tables.log_scale(np.array([columns.mean() / rows.size]))
+    row_scales = log_scale(rows / columns.size)
+    column_scales = log_scale(columns / rows.size)
+    mean_scale = log_scale(np.array([columns.mean() / rows.size]))
     step = _score_step(float(columns.sum()), rows.size, columns.size)
     row_scores = _spread(np.rint((row_scales - mean_scale) / step), live_rows)
     column_scores = _spread(np.rint(column_scales / step), live_columns)
@@ -93,7 +132,7 @@ def layout_of(sums: SymbolSums) -> tuple[Contexts, int]:
     return _based(layout)
 
 
-def refined(
+def refined_layout(
     layout: Contexts, sums: SymbolSums, means: Float64[np.ndarray, " kind"]
 ) -> tuple[Contexts, int]:
     """The layout with scores such that classes of these mean magnitudes give the sums, as nearly as
@@ -138,7 +177,7 @@ def _spread(
     some: Float64[np.ndarray, " live"], live: Bool[np.ndarray, " all"]
 ) -> Int64[np.ndarray, " all"]:
     values = np.zeros(live.size, dtype=np.int64)
-    values[live] = np.maximum(some, some.max() - tables.LARGEST_SPREAD + 1)
+    values[live] = np.maximum(some, some.max() - LARGEST_SPREAD + 1)
     return values
 
 
@@ -179,7 +218,7 @@ def write_layout(layout: Contexts, writer: BitWriter, kernels: Kernels) -> Secti
         "column scores": layout.columns,
         "skews": Scores(skews, np.ones(skews.size, dtype=np.bool_)),
     }
-    return tables.encode_all(named, writer, kernels)
+    return write_scores(named, writer, kernels)
 
 
 def read_layout(
@@ -199,59 +238,14 @@ def read_layout(
     return Contexts(row_series, column_series, skews)
 
 
-# What symbols beyond the tables' reach are more than it: Rice-coded, in the order of the symbols.
-#
-# Section: a byte p, the unary parts of all excesses, their low p bits. Knows nothing of the
-# symbols.
-
-
-def write_excesses(excesses: Int64[np.ndarray, " excess"]) -> bytes:
-    """The section for excesses >= 0; empty where there is none."""
-    if not excesses.size:
-        return b""
-    code = entropy.encode_gaps(excesses)
-    return bytes((code.parameter,)) + code.quotients + code.remainders
-
-
-def read_excesses(section: bytes, count: int, largest: int) -> Int64[np.ndarray, " excess"]:
-    """The `count` excesses. Raises PacketError: a section of no such, or one beyond `largest`."""
-    if not count:
-        if section:
-            raise PacketError(f"escapes: {len(section)} bytes, expected none")
-        return np.zeros(0, dtype=np.int64)
-    if not section:
-        raise PacketError(f"escapes: none, expected {count}")
-    parameter = min(section[0], 64)
-    split = len(section) - (count * parameter + 7) // 8
-    code = entropy.GolombCode(parameter, section[1 : max(split, 1)], section[max(split, 1) :])
-    excesses = entropy.decode_gaps(code, count, count * (largest + 1))
-    if int(excesses.max()) > largest:
-        raise PacketError(f"escapes: {excesses.max()}, expected at most {largest}")
-    return excesses
-
-
-# a code of its own, 128 bytes longer, for each so many symbols: what threads share
-_CHUNK_SYMBOLS = 1 << 20
-_MOST_CHUNKS = 64
-# what a code takes beyond its symbols' entropy: 32 lanes of 24 bits
-_CODE_BYTES = 96
-# so many tell what classes are like
-_SAMPLE_SYMBOLS = 1 << 20
-# classes at the ends that hold no more non-zero symbols are merged
-_FEW = 8
-# up to it no symbol is an escape
-_SMALL_REACH = 16
-
-
 @final
 @dataclass(frozen=True)
 class TwoWay(EntropyCoder):
-    """See the module."""
+    """See the module: a layout of `Contexts`, tables of its classes, one code or several."""
 
     name: ClassVar[str] = "two-way"
 
     def encode(self, symbols: Int16[np.ndarray, "row column"], kernels: Kernels) -> Sections:
-        """See `EntropyCoder.encode`."""
         sums = kernels.sums(symbols)
         if not sums.largest:
             return {}
@@ -259,12 +253,11 @@ class TwoWay(EntropyCoder):
         counts, reach, layout = _counted(symbols, layout, kinds, sums.largest, kernels)
         writer = BitWriter()
         sections = write_layout(layout, writer, kernels)
-        header = (counts.shape[1] - 1, reach - 1, int(sums.largest > reach))
-        for value in header:
+        for value in (counts.shape[1] - 1, reach - 1, int(sums.largest > reach)):
             Number(1).put(value, writer)
         frequencies = _write_tables(counts, layout, writer)
         model = layout.model(counts.shape[1], frequencies)
-        chunks = _chunks(layout, symbols.shape[0])
+        chunks = _chunks(layout.symbols, symbols.shape[0])
         sections["code"] = _joined(kernels.rans_encode(symbols, model, chunks))
         if sums.largest > reach:
             at_reach = symbols[(symbols >= reach) | (symbols <= -reach)].astype(np.int64)
@@ -275,20 +268,20 @@ class TwoWay(EntropyCoder):
     def decode(
         self, sections: Mapping[str, bytes], rows: int, columns: int, kernels: Kernels
     ) -> Int16[np.ndarray, "row column"]:
-        """See `EntropyCoder.decode`."""
-        refuse_others(sections, "model", "code", "escapes", *SCORE_SECTIONS)
+        refuse_other_sections(sections, "model", "code", "escapes", *SCORE_SECTIONS)
         if not sections or not rows * columns:
-            refuse_others(sections)
+            refuse_other_sections(sections)
             return np.zeros((rows, columns), dtype=np.int16)
         reader = BitReader(sections.get("model", b""))
         layout = read_layout(sections, rows, columns, reader, kernels)
         classes, reach, escapes = (Number(1).get(reader) for _ in range(3))
         classes, reach = classes + 1, reach + 1
-        _check_header(classes, reach, escapes)
+        if classes > LARGEST_CLASSES or reach > LARGEST_REACH or escapes > 1:
+            raise PacketError(f"model: {classes} classes, reach {reach}, escapes {escapes}")
         frequencies = _read_tables(classes, reach, layout, reader)
         reader.finish("model")
         model = layout.model(classes, frequencies)
-        codes = _split(sections.get("code", b""), _chunks(layout, rows))
+        codes = _split(sections.get("code", b""), _chunks(layout.symbols, rows))
         symbols = kernels.rans_decode(codes, model, columns)
         _add_excesses(symbols, reach, bool(escapes), sections.get("escapes", b""))
         return symbols
@@ -296,11 +289,10 @@ class TwoWay(EntropyCoder):
     def expected_bytes(
         self, magnitudes: Float64[np.ndarray, " magnitude"], rows: int, columns: int
     ) -> dict[str, float]:
-        """See `EntropyCoder.expected_bytes`; independent symbols have one class, and scores of
-        little more than a bit each."""
+        # independent symbols have one class, and scores of little more than a bit each
         symbols = rows * columns
-        chunks = min(max(symbols // _CHUNK_SYMBOLS, 1), _MOST_CHUNKS, max(rows, 1))
-        code_bits = symbols * entropy.signed_entropy(magnitudes) + 8 * _CODE_BYTES * chunks
+        chunks = _chunks(symbols, rows)
+        code_bits = symbols * signed_entropy(magnitudes) + 8 * _CODE_BYTES * chunks
         return {
             "model": 2.0 * magnitudes.size,
             "scores": (rows + columns) / 8,
@@ -317,11 +309,11 @@ def _fitted(
     some = replace(layout, rows=Scores(layout.rows.values[::every], layout.rows.live[::every]))
     if not some.rows.live.any():
         return layout, kinds
-    reach = min(sums.largest, tables.LARGEST_REACH)
+    reach = min(sums.largest, LARGEST_REACH)
     counts = _histogram(symbols[::every], some, kinds, reach, kernels).sum(0)
     totals = counts @ abs(np.arange(-reach, reach + 1))
     # a little of nothing, so that a class that is hardly used says little
-    return refined(layout, sums, (totals + 0.05) / (counts.sum(1) + 0.3))
+    return refined_layout(layout, sums, (totals + 0.05) / (counts.sum(1) + 0.3))
 
 
 def _histogram(
@@ -347,7 +339,7 @@ def _counted(
 ) -> tuple[Int64[np.ndarray, "skew kind symbol"], int, Contexts]:
     """The histogram within the reach, this reach, and the layout, the lowest and highest classes
     merged with their neighbours where they hold too little."""
-    reach = min(largest, tables.LARGEST_REACH)
+    reach = min(largest, LARGEST_REACH)
     counts = _histogram(symbols, layout, classes, reach, kernels)
     near = _reach(counts.sum((0, 1)), largest)
     counts = _folded(counts, near)
@@ -389,13 +381,8 @@ def _useful(counts: Int64[np.ndarray, "skew kind symbol"]) -> tuple[int, int]:
     others = sizes.sum(1) - zeros
     low = int(np.argmax(others.cumsum() > _FEW))
     high = len(others) - 1 - int(np.argmax(sizes.sum(1)[::-1].cumsum() > _FEW))
-    low = max(low, high - tables.LARGEST_CLASSES + 1)
+    low = max(low, high - LARGEST_CLASSES + 1)
     return (low, high) if low < high else (high, high)
-
-
-def _check_header(classes: int, reach: int, escapes: int) -> None:
-    if classes > tables.LARGEST_CLASSES or reach > tables.LARGEST_REACH or escapes > 1:
-        raise PacketError(f"model: {classes} classes, reach {reach}, escapes {escapes}")
 
 
 def _write_tables(
@@ -404,31 +391,30 @@ def _write_tables(
     reach = counts.shape[2] // 2
     sizes = counts[:, :, reach:].sum(0)
     sizes[:, 1:] += counts[:, :, :reach].sum(0)[:, ::-1]
-    hazards = tables.write_hazards(sizes, layout.sizes(counts.shape[1]), tables.EDGES, writer)
+    hazards = write_hazards(sizes, layout.sizes(counts.shape[1]), HAZARD_EDGES, writer)
     positive, negative = counts[:, :, reach + 1 :].sum((1, 2)), counts[:, :, :reach].sum((1, 2))
-    majorities = [tables.SIGN_ONE // 2]
+    majorities = [SIGN_ONE // 2]
     for level in range(1, layout.levels + 1):
         more = int(positive[2 * level - 1] + negative[2 * level])
         less = int(negative[2 * level - 1] + positive[2 * level])
-        share = tables.majority(more, less)
-        Number(1).put(share - tables.SIGN_ONE // 2, writer)
+        share = majority_share(more, less)
+        Number(1).put(share - SIGN_ONE // 2, writer)
         majorities.append(share)
-    return tables.frequencies(tables.magnitudes(hazards), majorities)
+    return frequency_tables(magnitude_shares(hazards), majorities)
 
 
 def _read_tables(
     classes: int, reach: int, layout: Contexts, reader: BitReader
 ) -> UInt16[np.ndarray, "table symbol"]:
-    hazards = tables.read_hazards(layout.sizes(classes), reach, tables.EDGES, reader)
-    half = tables.SIGN_ONE // 2
+    hazards = read_hazards(layout.sizes(classes), reach, HAZARD_EDGES, reader)
+    half = SIGN_ONE // 2
     majorities = [half, *(half + Number(1).get(reader) for _ in range(layout.levels))]
-    if max(majorities) > tables.SIGN_ONE:
-        raise PacketError(f"tables: a majority of {max(majorities)} / {tables.SIGN_ONE}")
-    return tables.frequencies(tables.magnitudes(hazards), majorities)
+    if max(majorities) > SIGN_ONE:
+        raise PacketError(f"tables: a majority of {max(majorities)} / {SIGN_ONE}")
+    return frequency_tables(magnitude_shares(hazards), majorities)
 
 
-def _chunks(layout: Contexts, rows: int) -> int:
-    symbols = int(layout.rows.live.sum()) * int(layout.columns.live.sum())
+def _chunks(symbols: int, rows: int) -> int:
     return min(max(symbols // _CHUNK_SYMBOLS, 1), _MOST_CHUNKS, max(rows, 1))
 
 
@@ -460,3 +446,32 @@ def _add_excesses(
     )
     excesses = read_excesses(section, at_reach.size, 32767 - reach).astype(np.int16)
     flat[at_reach] += np.sign(flat[at_reach]) * excesses
+
+
+def write_excesses(excesses: Int64[np.ndarray, " excess"]) -> bytes:
+    """What symbols beyond the tables' reach are more than it, in the order of the symbols.
+
+    The section: a byte p, the unary parts of all excesses, their low p bits (Rice's code); empty
+    where there is none.
+    """
+    if not excesses.size:
+        return b""
+    code = encode_gaps(excesses)
+    return bytes((code.parameter,)) + code.quotients + code.remainders
+
+
+def read_excesses(section: bytes, count: int, largest: int) -> Int64[np.ndarray, " excess"]:
+    """The `count` excesses. Raises PacketError: a section of no such, or one beyond `largest`."""
+    if not count:
+        if section:
+            raise PacketError(f"escapes: {len(section)} bytes, expected none")
+        return np.zeros(0, dtype=np.int64)
+    if not section:
+        raise PacketError(f"escapes: none, expected {count}")
+    parameter = min(section[0], 64)
+    split = len(section) - (count * parameter + 7) // 8
+    code = GolombCode(parameter, section[1 : max(split, 1)], section[max(split, 1) :])
+    excesses = decode_gaps(code, count, count * (largest + 1))
+    if int(excesses.max()) > largest:
+        raise PacketError(f"escapes: {excesses.max()}, expected at most {largest}")
+    return excesses

@@ -11,13 +11,14 @@ from cutlayer.channel.fading import Fading, GaussMarkov, NoFading, Rayleigh, Ric
 from cutlayer.channel.rates import Channel
 from cutlayer.channel.shannon import ConstantPower, ConstantSnr
 from cutlayer.channel.traces import Trace, TraceChannel, read_trace
-from cutlayer.codec.codec import Codec
+from cutlayer.codec.codec import Codec, CodecPair
 from cutlayer.codec.dead_zone import DeadZone
 from cutlayer.codec.entropy import EntropyCoder, FixedWidth, Golomb
 from cutlayer.codec.kernels.kernels import Kernels
-from cutlayer.codec.kernels.load import load
+from cutlayer.codec.kernels.load import load_kernels
 from cutlayer.codec.memories import Delta, ErrorFeedback
 from cutlayer.codec.pipeline import Hadamard, LearnedBasis, TopK
+from cutlayer.codec.presets import best, fast, none, paper, paper_rans
 from cutlayer.codec.quantisers import (
     Float8,
     Integer,
@@ -28,7 +29,7 @@ from cutlayer.codec.quantisers import (
     TargetBits,
     TargetCosine,
 )
-from cutlayer.codec.staged import CodecPair, StagedCodec, best, fast, none, paper, paper_rans
+from cutlayer.codec.staged import StagedCodec
 from cutlayer.codec.two_way import TwoWay
 from cutlayer.config.channel import (
     FadingSection,
@@ -91,7 +92,7 @@ def make_codecs(section: CodecSection, packets: int, threads: int = 1) -> CodecP
 
     Raises ConfigError for settings that exclude each other.
     """
-    pair, kernels = _pair(section, packets), load(threads)
+    pair, kernels = _pair(section, packets), load_kernels(threads)
     return CodecPair(_on(pair.up, kernels), _on(pair.down, kernels))
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cutlayer.codec.codec import Codec
 from cutlayer.codec.measure import fidelity, measure
-from cutlayer.codec.staged import PRESETS, codec_pair
+from cutlayer.codec.presets import PRESETS, codec_pair
 from cutlayer.config.schema import Config
 from cutlayer.config.section import PluginSection
 from cutlayer.data.find import find_model

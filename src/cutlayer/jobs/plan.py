@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cutlayer.codec.staged import paper
+from cutlayer.codec.presets import paper
 from cutlayer.config.channel import SnrSection
 from cutlayer.config.keys import chosen_values, unread, without
 from cutlayer.config.schema import AdamWOptimizer, Config, OptimizerSection, SgdOptimizer

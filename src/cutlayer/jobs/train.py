@@ -17,7 +17,8 @@ import torch
 from safetensors.torch import save_file
 
 from cutlayer.channel.rates import Channel
-from cutlayer.codec.staged import CodecPair, none
+from cutlayer.codec.codec import CodecPair
+from cutlayer.codec.presets import none
 from cutlayer.config.read import config_sha256, config_yaml, read_written
 from cutlayer.config.schema import (
     AdamWOptimizer,

@@ -11,8 +11,7 @@ from typing import ClassVar, final
 import numpy as np
 from jaxtyping import Float32
 
-from cutlayer.codec.codec import Codec, Decoded, Encoded, State, part_of, under
-from cutlayer.codec.staged import CodecPair
+from cutlayer.codec.codec import Codec, CodecPair, Decoded, Encoded, State, part_of, under
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError
 from cutlayer.jobs.build import make_codecs

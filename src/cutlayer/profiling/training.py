@@ -13,8 +13,7 @@ from pathlib import Path
 from time import process_time
 from typing import Any
 
-from cutlayer.codec.codec import Direction
-from cutlayer.codec.staged import CodecPair
+from cutlayer.codec.codec import CodecPair, Direction
 from cutlayer.config.read import read_config
 from cutlayer.config.schema import Config, DirichletPartition
 from cutlayer.data.samples import Samples

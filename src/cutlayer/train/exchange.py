@@ -10,9 +10,8 @@ import torch
 from jaxtyping import Float, Int, Int64
 from torch import Tensor
 
-from cutlayer.codec.codec import EMPTY, Direction, State, Stream, Streams, part_of, under
+from cutlayer.codec.codec import EMPTY, CodecPair, Direction, State, Stream, Streams, part_of, under
 from cutlayer.codec.raw import RawCodec, decode_targets, encode_targets, raw_bytes
-from cutlayer.codec.staged import CodecPair
 from cutlayer.data.samples import Batch
 from cutlayer.model.split import Pending, ServerPart
 from cutlayer.model.tasks import group_losses

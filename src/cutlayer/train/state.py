@@ -10,8 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cutlayer.channel.rates import Channel
-from cutlayer.codec.codec import Streams
-from cutlayer.codec.staged import CodecPair
+from cutlayer.codec.codec import CodecPair, Streams
 from cutlayer.data.partition import BatchPlan
 from cutlayer.data.samples import BatchMaker, Samples
 from cutlayer.model.aggregation import Aggregation

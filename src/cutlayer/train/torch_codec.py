@@ -36,7 +36,6 @@ class DeviceArrays(Arrays):
     device: torch.device
 
     def of(self, array: Shaped[np.ndarray | Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
-        """See `Arrays.of`."""
         if isinstance(array, Tensor):
             return array.contiguous()
         # a copy: torch takes no array that may not be written to
@@ -48,7 +47,6 @@ class DeviceArrays(Arrays):
         return torch.from_numpy(narrow).to(self.device).short()
 
     def to_host(self, array: Shaped[Tensor, "*shape"]) -> Shaped[np.ndarray, "*shape"]:
-        """See `Arrays.to_host`."""
         if array.dtype is not torch.int16:
             return np.asarray(array.cpu().numpy())
         narrow = array.char() if self._fits_a_byte(array) else array
@@ -63,22 +61,18 @@ class DeviceArrays(Arrays):
     def full(
         self, shape: tuple[int, ...], value: float, dtype: type[np.generic]
     ) -> Shaped[Tensor, "..."]:
-        """See `Arrays.full`."""
         same = torch.from_numpy(np.zeros(0, dtype=dtype)).dtype
         return torch.full(shape, value, dtype=same, device=self.device)
 
     def wide(self, array: Float32[Tensor, "*shape"]) -> Float64[Tensor, "*shape"]:
-        """See `Arrays.wide`."""
         return array.double()
 
     def energies(self, values: Float32[Tensor, "row column"]) -> Float32[np.ndarray, " column"]:
-        """See `Arrays.energies`."""
         return self.to_host((values * values).sum(0))
 
     def places(
         self, edges: Float32[np.ndarray, " edge"], values: Float32[Tensor, "row column"]
     ) -> Int16[Tensor, "row column"]:
-        """See `Arrays.places`."""
         return torch.searchsorted(self.of(edges), values, right=True).short()
 
 
@@ -119,7 +113,6 @@ class DeviceKernels(Kernels):
 
     @property
     def arrays(self) -> DeviceArrays:
-        """See `Kernels.arrays`."""
         return self._arrays
 
     def top_k(
@@ -128,7 +121,6 @@ class DeviceKernels(Kernels):
         sizes: Int64[np.ndarray, " segment"],
         counts: Int64[np.ndarray, " segment"],
     ) -> UInt8[Tensor, " value"]:
-        """See `Kernels.top_k`."""
         check_segments(len(values), sizes)
         magnitudes = values.abs()
         kept = torch.zeros_like(values, dtype=torch.uint8)
@@ -144,7 +136,6 @@ class DeviceKernels(Kernels):
         return kept
 
     def largest(self, values: Float32[Tensor, "..."]) -> float:
-        """See `Kernels.largest`."""
         if values.numel() == 0:
             return 0.0
         largest = float(self._arrays.to_host(values.abs().amax()))
@@ -156,7 +147,6 @@ class DeviceKernels(Kernels):
         kept: UInt8[Tensor, " value"],
         sizes: Int64[np.ndarray, " segment"],
     ) -> Float32[np.ndarray, "2 segment"]:
-        """See `Kernels.extremes`."""
         check_segments(len(values), sizes)
         magnitudes, counts = values.abs(), kept != 0
         low = torch.where(counts, magnitudes, torch.inf)
@@ -176,7 +166,6 @@ class DeviceKernels(Kernels):
         levels: int,
         seed: int,
     ) -> Int16[Tensor, " value"]:
-        """See `Kernels.quantise_levels`."""
         check_segments(len(values), sizes)
         spans = extremes[1] - extremes[0]
         spans[spans == 0] = 1
@@ -192,7 +181,6 @@ class DeviceKernels(Kernels):
         sizes: Int64[np.ndarray, " segment"],
         points: Float32[np.ndarray, "segment point"],
     ) -> Float32[Tensor, " value"]:
-        """See `Kernels.dequantise_points`."""
         check_segments(len(symbols), sizes)
         magnitudes = symbols.long().abs()
         if self._largest(magnitudes) > points.shape[1]:
@@ -205,7 +193,6 @@ class DeviceKernels(Kernels):
     def quantise_dead_zone(
         self, values: Float32[Tensor, " value"], step: np.float32, rounding: np.float32
     ) -> tuple[Int16[Tensor, " value"], Moments]:
-        """See `Kernels.quantise_dead_zone`."""
         sizes = (values.abs() * float(np.float32(1) / step)).clamp(max=LARGEST)
         levels = (sizes + float(rounding)).int()
         excess = (sizes * 4096.0).int() - levels * 4096
@@ -221,7 +208,6 @@ class DeviceKernels(Kernels):
         shift_one: np.float32,
         shift_more: np.float32,
     ) -> Float32[Tensor, " value"]:
-        """See `Kernels.dequantise_dead_zone`."""
         sizes = symbols.float().abs()
         shifts = torch.where(sizes > 1, float(shift_more), float(shift_one)).float()
         return _with_signs((sizes + shifts) * float(step), symbols)
@@ -229,7 +215,6 @@ class DeviceKernels(Kernels):
     def quantise_rows(
         self, values: Float32[Tensor, "row column"], bits: int, block: int = 1
     ) -> tuple[Int16[Tensor, "row column"], Float32[np.ndarray, " row"]]:
-        """See `Kernels.quantise_rows`."""
         check_bits(bits)
         if block != 1:
             values = self.hadamard(values, block, inverse=False)
@@ -253,7 +238,6 @@ class DeviceKernels(Kernels):
         bits: int,
         block: int = 1,
     ) -> Float32[Tensor, "row column"]:
-        """See `Kernels.dequantise_rows`."""
         check_bits(bits)
         if block != 1:
             turned = self.dequantise_rows(symbols, scales, bits)
@@ -267,7 +251,6 @@ class DeviceKernels(Kernels):
     def hadamard(
         self, values: Float32[Tensor, "row column"], block: int, *, inverse: bool
     ) -> Float32[Tensor, "row column"]:
-        """See `Kernels.hadamard`."""
         rows, columns = values.shape
         check_block(columns, block)
         signs = 1.0 - 2.0 * (mix(columns, 0, values.device) & 1).float()
@@ -282,33 +265,27 @@ class DeviceKernels(Kernels):
         return out * signs if inverse else out
 
     def sums(self, symbols: Int16[np.ndarray, "row column"]) -> SymbolSums:
-        """See `Kernels.sums`."""
         return self._host.sums(symbols)
 
     def histogram(
         self, symbols: Int16[np.ndarray, "row column"], model: ContextModel
     ) -> Int64[np.ndarray, "table symbol"]:
-        """See `Kernels.histogram`."""
         return self._host.histogram(symbols, model)
 
     def rans_encode(
         self, symbols: Int16[np.ndarray, "row column"], model: ContextModel, chunks: int
     ) -> list[bytes]:
-        """See `Kernels.rans_encode`."""
         return self._host.rans_encode(symbols, model, chunks)
 
     def rans_decode(
         self, codes: list[bytes], model: ContextModel, columns: int
     ) -> Int16[np.ndarray, "row column"]:
-        """See `Kernels.rans_decode`."""
         return self._host.rans_decode(codes, model, columns)
 
     def pack(self, symbols: Int16[np.ndarray, " value"], width: int, offset: int = 0) -> bytes:
-        """See `Kernels.pack`."""
         return self._host.pack(symbols, width, offset)
 
     def unpack(self, data: bytes, count: int, width: int) -> Int16[np.ndarray, " value"]:
-        """See `Kernels.unpack`."""
         return self._host.unpack(data, count, width)
 
     def _largest(self, magnitudes: Int64[Tensor, " value"]) -> int:
@@ -393,13 +370,11 @@ class TensorCodec:
         lengths: Sequence[int] | None = None,
         samples: Sequence[int] | None = None,
     ) -> Encoded:
-        """See `Codec.encode`."""
         own = tensor.detach()
         array = own if self.stays else DeviceArrays(self.device).to_host(own)
         return self.codec.encode(array, state, rng, lengths=lengths, samples=samples)
 
     def decode(self, packet: bytes, shape: tuple[int, ...], state: State) -> Arrived:
-        """See `Codec.decode`."""
         decoded = self.codec.decode(packet, shape, state)
         tensor = decoded.tensor if self.stays else torch.from_numpy(decoded.tensor).to(self.device)
         return Arrived(tensor, decoded.lengths, decoded.state)

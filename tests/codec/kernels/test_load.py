@@ -18,8 +18,8 @@ def loaded(before="", **environment):
     code = f"""
 import sys
 {before}
-from cutlayer.codec.kernels.load import load
-print(type(load()).__name__, type(load(2)).__name__)
+from cutlayer.codec.kernels.load import load_kernels
+print(type(load_kernels()).__name__, type(load_kernels(2)).__name__)
 """
     return subprocess.run(
         [sys.executable, "-c", code],

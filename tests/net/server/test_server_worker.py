@@ -9,7 +9,7 @@ import tiny
 import torch
 
 from cutlayer.codec.codec import EMPTY
-from cutlayer.codec.packet import Packet, pack
+from cutlayer.codec.packet import Packet, packet_to_bytes
 from cutlayer.codec.raw import RawCodec, encode_targets
 from cutlayer.codec.segments import Segments
 from cutlayer.errors import PacketError, RunError
@@ -38,7 +38,9 @@ def _packet(*shape: int) -> bytes:
 def _infinite() -> bytes:
     values = np.full((BATCH, TOKENS, WIDTH), np.inf, dtype="<f4")
     shape = values.shape
-    return pack(Packet("none", shape, Segments.full(shape), {"values": values.tobytes()}))
+    return packet_to_bytes(
+        Packet("none", shape, Segments.full(shape), {"values": values.tobytes()})
+    )
 
 
 def good() -> Activation:

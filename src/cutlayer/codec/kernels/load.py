@@ -9,7 +9,7 @@ from cutlayer.codec.kernels.native import Native
 from cutlayer.codec.kernels.portable import Portable
 
 
-def load(threads: int = 1) -> Kernels:
+def load_kernels(threads: int = 1) -> Kernels:
     """The C form where it was built, else the numpy form, with one warning in a process.
 
     `CUTLAYER_PORTABLE=1` in the environment asks for the numpy form, which never uses threads.

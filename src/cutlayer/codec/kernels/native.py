@@ -33,11 +33,6 @@ from cutlayer.codec.kernels.kernels import (
 )
 from cutlayer.errors import PacketError
 
-# The compiled library: where it is, which functions it has, what their errors mean.
-#
-# Knows names and types of arguments; nothing of what the functions compute.
-
-
 LIBRARY = "cutlayer.codec.kernels._native"
 VERSION = 3  # of the functions' arguments; the same number is in the C file
 
@@ -74,6 +69,13 @@ ARGUMENTS = {
 }
 TYPES = {"p": ctypes.c_void_p, "i": ctypes.c_int64, "u": ctypes.c_uint64, "f": ctypes.c_float}
 
+NARROW_SYMBOLS = 256  # as many fit the decoder's compact tables
+HISTOGRAM_COPIES = 4
+PARTS_PER_THREAD = 4
+INFINITY = 0x7F800000  # the bits of that float32
+
+T = TypeVar("T")
+
 
 def library_path() -> str | None:
     """Where the compiled library is, or None where it was not built."""
@@ -94,22 +96,6 @@ def opened(path: str) -> ctypes.CDLL:
     if found != VERSION:
         raise OSError(f"{path}: version {found} instead of {VERSION}; reinstall cutlayer")
     return library
-
-
-NARROW_SYMBOLS = 256  # as many fit the decoder's compact tables
-HISTOGRAM_COPIES = 4
-PARTS_PER_THREAD = 4
-
-T = TypeVar("T")
-
-
-def _aligned(array: np.ndarray, dtype: type[np.generic]) -> np.ndarray:
-    """The array as C code can read it: contiguous, aligned, in this machine's byte order."""
-    return np.require(array, dtype=dtype, requirements=["C", "A"])
-
-
-# the bits of that float32
-INFINITY = 0x7F800000
 
 
 @cache
@@ -185,7 +171,7 @@ class Native(Kernels):
         sizes: Int64[np.ndarray, " segment"],
         counts: Int64[np.ndarray, " segment"],
     ) -> UInt8[np.ndarray, " value"]:
-        """See `Kernels.top_k`. Threads share the segments."""
+        """Threads share the segments."""
         check_segments(values.size, sizes)
         x, n, k = (
             _aligned(values, np.float32),
@@ -202,7 +188,6 @@ class Native(Kernels):
         return kept
 
     def largest(self, values: Float32[np.ndarray, "..."]) -> float:
-        """See `Kernels.largest`."""
         x = _aligned(values, np.float32)
 
         def work(first: int, last: int) -> int:
@@ -217,7 +202,7 @@ class Native(Kernels):
         kept: UInt8[np.ndarray, " value"],
         sizes: Int64[np.ndarray, " segment"],
     ) -> Float32[np.ndarray, "2 segment"]:
-        """See `Kernels.extremes`. Threads share the segments."""
+        """Threads share the segments."""
         check_segments(values.size, sizes)
         x, marks, n = (
             _aligned(values, np.float32),
@@ -241,7 +226,6 @@ class Native(Kernels):
         levels: int,
         seed: int,
     ) -> Int16[np.ndarray, " value"]:
-        """See `Kernels.quantise_levels`."""
         check_segments(values.size, sizes)
         x, marks, n = (
             _aligned(values, np.float32),
@@ -266,7 +250,6 @@ class Native(Kernels):
         sizes: Int64[np.ndarray, " segment"],
         points: Float32[np.ndarray, "segment point"],
     ) -> Float32[np.ndarray, " value"]:
-        """See `Kernels.dequantise_points`."""
         check_segments(symbols.size, sizes)
         q, n, p = (
             _aligned(symbols, np.int16),
@@ -284,7 +267,6 @@ class Native(Kernels):
     def quantise_dead_zone(
         self, values: Float32[np.ndarray, " value"], step: np.float32, rounding: np.float32
     ) -> tuple[Int16[np.ndarray, " value"], Moments]:
-        """See `Kernels.quantise_dead_zone`."""
         x = _aligned(values, np.float32)
         inverse = np.float32(1) / step
         symbols = np.empty(values.size, dtype=np.int16)
@@ -307,7 +289,6 @@ class Native(Kernels):
         shift_one: np.float32,
         shift_more: np.float32,
     ) -> Float32[np.ndarray, " value"]:
-        """See `Kernels.dequantise_dead_zone`."""
         q = _aligned(symbols, np.int16)
         values = np.empty(symbols.size, dtype=np.float32)
 
@@ -323,7 +304,6 @@ class Native(Kernels):
     def quantise_rows(
         self, values: Float32[np.ndarray, "row column"], bits: int, block: int = 1
     ) -> tuple[Int16[np.ndarray, "row column"], Float32[np.ndarray, " row"]]:
-        """See `Kernels.quantise_rows`."""
         check_bits(bits)
         check_block(values.shape[1], block)
         x = _aligned(values, np.float32)
@@ -348,7 +328,6 @@ class Native(Kernels):
         bits: int,
         block: int = 1,
     ) -> Float32[np.ndarray, "row column"]:
-        """See `Kernels.dequantise_rows`."""
         check_bits(bits)
         check_block(symbols.shape[1], block)
         q, s = _aligned(symbols, np.int16), _aligned(scales, np.float32)
@@ -368,7 +347,6 @@ class Native(Kernels):
     def hadamard(
         self, values: Float32[np.ndarray, "row column"], block: int, *, inverse: bool
     ) -> Float32[np.ndarray, "row column"]:
-        """See `Kernels.hadamard`."""
         check_block(values.shape[1], block)
         x = _aligned(values, np.float32)
         out = np.empty(values.shape, dtype=np.float32)
@@ -385,7 +363,6 @@ class Native(Kernels):
         return out
 
     def sums(self, symbols: Int16[np.ndarray, "row column"]) -> SymbolSums:
-        """See `Kernels.sums`."""
         q = _aligned(symbols, np.int16)
         rows, columns = symbols.shape
         row_sums = np.zeros(rows, dtype=np.int64)
@@ -405,7 +382,6 @@ class Native(Kernels):
     def histogram(
         self, symbols: Int16[np.ndarray, "row column"], model: ContextModel
     ) -> Int64[np.ndarray, "table symbol"]:
-        """See `Kernels.histogram`."""
         rows, columns = symbols.shape
         check_model(model, rows, columns)
         q, contexts = _aligned(symbols, np.int16), _contexts(model)
@@ -424,7 +400,7 @@ class Native(Kernels):
     def rans_encode(
         self, symbols: Int16[np.ndarray, "row column"], model: ContextModel, chunks: int
     ) -> list[bytes]:
-        """See `Kernels.rans_encode`. Threads share the chunks."""
+        """Threads share the chunks."""
         rows, columns = symbols.shape
         check_model(model, rows, columns)
         q, contexts = _aligned(symbols, np.int16), _contexts(model)
@@ -447,7 +423,7 @@ class Native(Kernels):
     def rans_decode(
         self, codes: list[bytes], model: ContextModel, columns: int
     ) -> Int16[np.ndarray, "row column"]:
-        """See `Kernels.rans_decode`. Threads share the chunks."""
+        """Threads share the chunks."""
         rows = model.row_scores.size
         check_model(model, rows, columns)
         if not codes:
@@ -488,7 +464,6 @@ class Native(Kernels):
         return slots, wide
 
     def pack(self, symbols: Int16[np.ndarray, " value"], width: int, offset: int = 0) -> bytes:
-        """See `Kernels.pack`."""
         check_width(width)
         q = _aligned(symbols, np.int16)
         data = np.empty((symbols.size * width + 7) // 8, dtype=np.uint8)
@@ -502,7 +477,6 @@ class Native(Kernels):
         return data.tobytes()
 
     def unpack(self, data: bytes, count: int, width: int) -> Int16[np.ndarray, " value"]:
-        """See `Kernels.unpack`."""
         check_packed(data, count, width)
         packed = np.frombuffer(data, dtype=np.uint8)
         symbols = np.empty(count, dtype=np.int16)
@@ -513,6 +487,11 @@ class Native(Kernels):
 
         self._split((count + 7) // 8, work)
         return symbols
+
+
+def _aligned(array: np.ndarray, dtype: type[np.generic]) -> np.ndarray:
+    """The array as C code can read it: contiguous, aligned, in this machine's byte order."""
+    return np.require(array, dtype=dtype, requirements=["C", "A"])
 
 
 def _unit(block: int) -> np.float32:

@@ -18,9 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from cutlayer.codec.codec import EMPTY, Direction, State, Stream, Streams
+from cutlayer.codec.codec import EMPTY, CodecPair, Direction, State, Stream, Streams
 from cutlayer.codec.raw import encode_targets
-from cutlayer.codec.staged import CodecPair
 from cutlayer.data.partition import BatchPlan
 from cutlayer.data.samples import BatchMaker, Samples
 from cutlayer.errors import RunError

@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 
 from cutlayer.channel.shannon import RateCurves
-from cutlayer.codec.codec import Direction, State, Stream
-from cutlayer.codec.packet import read
+from cutlayer.codec.codec import CodecPair, Direction, State, Stream
+from cutlayer.codec.packet import read_packet
 from cutlayer.codec.raw import decode_targets
-from cutlayer.codec.staged import CodecPair
 from cutlayer.errors import ConfigError, PacketError, RunError
 from cutlayer.model.aggregation import Aggregation
 from cutlayer.model.optimizer import Optimizer
@@ -213,7 +212,7 @@ class ServerWorker:
 
     def _shape(self, message: Activation) -> tuple[int, int, int]:
         """The shape that a packet claims, if it is one that the run may have."""
-        shape, largest = read(message.packet).shape, self._tools.largest
+        shape, largest = read_packet(message.packet).shape, self._tools.largest
         if not (
             len(shape) == 3
             and 1 <= shape[0] <= largest.samples
