@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from examples import at_most
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -12,6 +11,7 @@ from cutlayer.codec.kernels.load import load_kernels
 from cutlayer.codec.kernels.portable import Portable
 from cutlayer.codec.two_way import TwoWay
 from cutlayer.errors import PacketError
+from examples import at_most
 
 CODERS = [FixedWidth(), Golomb(), TwoWay()]
 KERNELS = load_kernels()

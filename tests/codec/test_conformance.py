@@ -4,7 +4,6 @@ import itertools
 
 import numpy as np
 import pytest
-from examples import at_most
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,6 +26,7 @@ from cutlayer.codec.raw import RawCodec
 from cutlayer.codec.staged import LARGEST_MAGNITUDE, StagedCodec
 from cutlayer.codec.two_way import TwoWay
 from cutlayer.errors import PacketError
+from examples import at_most
 
 PRESETS = {
     "none": presets.none(),

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from examples import at_most
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +11,7 @@ from cutlayer.codec.kernels.load import load_kernels
 from cutlayer.codec.tables import Scores
 from cutlayer.codec.two_way import Contexts, layout_of, read_layout, refined_layout, write_layout
 from cutlayer.errors import PacketError
+from examples import at_most
 
 KERNELS = load_kernels()
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from examples import at_most
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,6 +9,7 @@ from cutlayer.codec.adaptive_bits import BitReader, BitWriter, Number
 from cutlayer.codec.kernels.load import load_kernels
 from cutlayer.codec.tables import Scores, SeriesReader, ShortDecoder, log_scale, write_scores
 from cutlayer.errors import PacketError
+from examples import at_most
 
 KERNELS = load_kernels()
 

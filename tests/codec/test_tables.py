@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from examples import at_most
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -19,6 +18,7 @@ from cutlayer.codec.tables import (
     write_hazards,
 )
 from cutlayer.errors import PacketError
+from examples import at_most
 
 counts = st.tuples(st.integers(1, 4), st.integers(2, 63)).flatmap(
     lambda shape: arrays(

@@ -14,8 +14,8 @@ from torch import Tensor
 from cutlayer.channel.rates import Channel
 from cutlayer.channel.shannon import ProportionalRates, RateCurves
 from cutlayer.codec.codec import Codec, Decoded, Encoded, State
-from cutlayer.codec.kernels.load import load
-from cutlayer.codec.packet import Packet, length_of, pack, unpack
+from cutlayer.codec.kernels.load import load_kernels
+from cutlayer.codec.packet import Packet, packet_bytes, packet_from_bytes, packet_to_bytes
 from cutlayer.codec.segments import Segments, segments_of
 from cutlayer.errors import ConfigError, PacketError
 from cutlayer.model.aggregation import Aggregation
@@ -45,14 +45,17 @@ class Truncated(Codec):
         samples: Sequence[int] | None = None,
     ) -> Encoded:
         segments = segments_of(tensor, lengths)
-        rows = np.asarray(segments.gather(tensor.reshape(segments.shape), load()), dtype=">f4")
+        rows = np.asarray(
+            segments.gather(tensor.reshape(segments.shape), load_kernels()), dtype=">f4"
+        )
         upper = rows.reshape(-1, 1).view(np.uint8)[:, : self.kept]
         return Encoded(
-            pack(Packet(self.name, tensor.shape, segments, {"values": upper.tobytes()})), state
+            packet_to_bytes(Packet(self.name, tensor.shape, segments, {"values": upper.tobytes()})),
+            state,
         )
 
     def decode(self, packet: bytes, shape: tuple[int, ...], state: State) -> Decoded:
-        frame = unpack(packet, self.name, shape)
+        frame = packet_from_bytes(packet, self.name, shape)
         segments, data = frame.segments, frame.sections.get("values", b"")
         if len(data) != self.kept * segments.total:
             raise PacketError(f"{len(data)} bytes of values, not {self.kept * segments.total}")
@@ -61,12 +64,14 @@ class Truncated(Codec):
         values = whole.view(">f4").astype(np.float32)
         if not np.isfinite(values).all():
             raise PacketError("values that are not finite")
-        tensor = segments.scatter(values.reshape(segments.rows, segments.width), load().arrays)
+        tensor = segments.scatter(
+            values.reshape(segments.rows, segments.width), load_kernels().arrays
+        )
         return Decoded(tensor.reshape(shape), segments.lengths, state)
 
     def expected_bytes(self, shape: tuple[int, int, int]) -> float:
         segments = Segments.full(shape)
-        return length_of(shape, segments, (self.kept * segments.total,))
+        return packet_bytes(shape, segments, (self.kept * segments.total,))
 
 
 @final
