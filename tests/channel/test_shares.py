@@ -20,7 +20,7 @@ def test_even_shares_always_fit(devices: int) -> None:
     [
         ((), "0 bandwidth shares for 2 devices"),
         ((0.5,), "1 bandwidth shares for 2 devices"),
-        ((0.5, 0.6), r"sum to 1\.1, more than the band"),
+        ((0.5, 0.6), r"sum to 1\.1, more than the bandwidth"),
         ((0.5, 0.0), "must be positive and finite, not 0"),
         ((-0.5, 0.5), "must be positive"),
         ((0.5, math.nan), "must be positive"),

@@ -122,7 +122,7 @@ def test_help_has_options_and_sections(capsys: pytest.CaptureFixture[str]) -> No
         (["--data.name", "no-such-data"], "no-such-data"),
         (["--data.image-size", "30"], "30"),
         (["--adapter.targets", "[nothing]"], "nothing"),
-        (["--planner", "fixed", "--planner.shares", "[0.5, 0.4, 0.3]"], "more than the band"),
+        (["--planner", "fixed", "--planner.shares", "[0.5, 0.4, 0.3]"], "more than the bandwidth"),
         (
             ["--resume", "nowhere"],
             "its run directory: leave out",

@@ -89,7 +89,7 @@ def test_rules() -> None:
     ("config", "message"),
     [
         (_shared(0.5), r"planner\.shares lists 1 shares for devices\.count 2"),
-        (_shared(0.9, 0.9), "more than the band"),
+        (_shared(0.9, 0.9), "more than the bandwidth"),
         (_config(name="traces", uplink=("nowhere.csv",)), "nowhere.csv"),
         (_config(name="traces", uplink=("a", "b", "c")), "lists 3 files for 2 devices"),
         (

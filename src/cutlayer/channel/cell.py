@@ -1,4 +1,11 @@
-"""A city cell: devices dropped into it, their path loss and link budget, hence their SNR."""
+"""A city cell: devices dropped into it, their path loss and link budget, hence their SNR.
+
+Path loss outdoors in a city, with and without line of sight: UMi-Street Canyon and UMa. Source:
+3GPP TR 38.901 V17.0.0 (2022-03), clauses 7.4.1, 7.4.2 and 7.4.4. Knows no fading and no rate. Left
+out: indoor devices (clause 7.4.3), the other scenarios, UMa devices above 13 m (their environment
+height is random), the optional formulas; interference from other cells, cable and body losses (take
+them off the power).
+"""
 
 import math
 from dataclasses import dataclass
@@ -10,14 +17,15 @@ from cutlayer.channel.fading import RandomStream, channel_generator
 from cutlayer.channel.shannon import check_bandwidth
 from cutlayer.errors import ConfigError
 
-# From transmit power and path loss to a signal-to-noise ratio, over thermal noise alone.
-#
-# Knows no scenario. Left out: interference from other cells, cable and body losses (take them off
-# the power).
-
-
 # k T at 290 K is -173.98 dBm/Hz; link budgets round it
 THERMAL_NOISE_DBM_PER_HZ = -174.0
+# as the notes of Table 7.4.1-1 have it
+_LIGHT_M_PER_S = 3.0e8
+_ENVIRONMENT_HEIGHT_M = 1.0
+_NEAREST_M, _FARTHEST_M = 10.0, 5000.0
+_LOWEST_GHZ, _HIGHEST_GHZ = 0.5, 100.0
+_LOWEST_DEVICE_M = 1.5
+_ALWAYS_IN_SIGHT_M = 18.0
 
 
 def snr_db(
@@ -26,10 +34,10 @@ def snr_db(
     bandwidth_hz: float,
     noise_figure_db: float,
 ) -> Float64[np.ndarray, " device"]:
-    """Power received less the noise in the band [dB].
+    """Power received less the thermal noise in the bandwidth [dB].
 
     `P - L - (-174 dBm/Hz + 10 log10 B + F)`; antenna gains count towards the power. Raises
-    ConfigError for a band that is not positive or a number that is not finite.
+    ConfigError for a bandwidth that is not positive or a number that is not finite.
     """
     check_bandwidth(bandwidth_hz)
     if not math.isfinite(tx_power_dbm):
@@ -43,22 +51,6 @@ def snr_db(
         raise ConfigError("a path loss must be finite")
     noise_dbm = THERMAL_NOISE_DBM_PER_HZ + 10.0 * math.log10(bandwidth_hz) + noise_figure_db
     return np.asarray(tx_power_dbm - path_loss_db - noise_dbm, dtype=np.float64)
-
-
-# Path loss outdoors in a city, with and without line of sight: UMi-Street Canyon and UMa.
-#
-# Source: 3GPP TR 38.901 V17.0.0 (2022-03), clauses 7.4.1 and 7.4.2. Knows no power and no noise.
-# Left out: indoor devices (clause 7.4.3), the other scenarios, UMa devices above 13 m (their
-# environment height is random), the optional formulas.
-
-
-# as the notes of Table 7.4.1-1 have it
-_LIGHT_M_PER_S = 3.0e8
-_ENVIRONMENT_HEIGHT_M = 1.0
-_NEAREST_M, _FARTHEST_M = 10.0, 5000.0
-_LOWEST_GHZ, _HIGHEST_GHZ = 0.5, 100.0
-_LOWEST_DEVICE_M = 1.5
-_ALWAYS_IN_SIGHT_M = 18.0
 
 
 @dataclass(frozen=True)
@@ -242,12 +234,6 @@ def _check_distances(distance_m: Float[np.ndarray, " device"]) -> None:
         )
 
 
-# Devices dropped into a city cell: who is in sight, how much is in the shadow, hence their ratios.
-#
-# Knows no fading (see `fading`) and no rate. A drop is a pure function of its seed, and device n's
-# draws do not depend on how many devices there are.
-
-
 @dataclass(frozen=True)
 class Radio:
     """What both ends of every link are made of; powers with antenna gains."""
@@ -278,11 +264,11 @@ def drop_devices(
     radio: Radio,
     seed: int,
 ) -> Drop:
-    """Draw a line of sight and shadowing for each device; ratios over the whole band [dB].
+    """Draw a line of sight and shadowing for each device; SNR over the whole bandwidth [dB].
 
+    A pure function of the seed; device n's draws do not depend on how many devices there are.
     Shadowing is log-normal and independent from device to device (clause 7.4.4 correlates those
     within tens of metres). Raises ConfigError for a distance, radio or seed outside the models.
-    Source: 3GPP TR 38.901 V17.0.0, clauses 7.4.1 and 7.4.2.
     """
     devices = len(distances_m)
     if devices == 0:

@@ -1,4 +1,9 @@
-"""Small-scale fading, and the channel of a mean SNR a device that it acts on."""
+"""Small-scale fading, and the channel of a mean SNR a device that it acts on.
+
+Block fading: a gain holds for a whole round and for the whole bandwidth. Gains are a pure function
+of (seed, direction, round), so a resumed run sees those that it would have seen, and device n's do
+not depend on how many devices there are. Knows no distance and no measured trace.
+"""
 
 import math
 from abc import ABC, abstractmethod
@@ -19,18 +24,16 @@ from cutlayer.channel.shannon import (
     check_snr,
 )
 from cutlayer.errors import ConfigError
-
-# Which random stream a draw comes from: a seed and a purpose give one, whatever else was drawn.
-#
-# Knows no channel. Purposes keep apart what shares a seed, such as a device's place and its fading.
-
+from cutlayer.units import linear_from_db
 
 # keeps these streams apart from those that other parts of a run make of the same seed
 _CHANNEL = int.from_bytes(b"chan")
+# below this, correlation is less than a rounding error of a double
+_FORGOTTEN = 2.0**-60
 
 
 class RandomStream(IntEnum):
-    """What is drawn."""
+    """What is drawn: keeps apart what shares a seed, such as a device's place and its fading."""
 
     UPLINK_FADING = 1
     DOWNLINK_FADING = 2
@@ -39,10 +42,13 @@ class RandomStream(IntEnum):
     SHADOWING = 5
 
 
-def channel_generator(seed: int, purpose: RandomStream, index: int = 0) -> np.random.Generator:
-    """The stream of (seed, purpose, index). Raises ConfigError for a negative seed."""
+def channel_generator(seed: int, stream: RandomStream, index: int = 0) -> np.random.Generator:
+    """The generator of (seed, stream, index), whatever else was drawn.
+
+    Raises ConfigError for a negative seed.
+    """
     check_seed(seed)
-    return np.random.default_rng([seed, _CHANNEL, int(purpose), index])
+    return np.random.default_rng([seed, _CHANNEL, int(stream), index])
 
 
 def check_seed(seed: int) -> None:
@@ -51,27 +57,16 @@ def check_seed(seed: int) -> None:
         raise ConfigError(f"a seed must be 0 or more, not {seed}")
 
 
-# Small-scale fading: by how much each device's power is above or below its mean in a round.
-#
-# Knows no distance and no rate. Block fading: a gain holds for a whole round and for the whole
-# band. Gains are a pure function of (seed, direction, round), so a resumed run sees those that it
-# would have seen, and device n's do not depend on how many devices there are.
-
-
-# below this, correlation is less than a rounding error of a double
-_FORGOTTEN = 2.0**-60
-
-
 class Fading(ABC):
-    """Power gains of mean 1."""
+    """By how much each device's power is above or below its mean in a round: gains of mean 1."""
 
     @abstractmethod
     def gains(
-        self, round_number: int, devices: int, seed: int, purpose: RandomStream
+        self, round_number: int, devices: int, seed: int, stream: RandomStream
     ) -> Float64[np.ndarray, " device"]:
         """Each device's power gain (linear, mean 1) in round 1, 2, ...
 
-        `purpose` tells one direction's stream from the other's. Raises ConfigError for a round
+        `stream` tells one direction's stream from the other's. Raises ConfigError for a round
         before 1, no devices, or a negative seed.
         """
 
@@ -82,7 +77,7 @@ class NoFading(Fading):
     """Gains of 1."""
 
     def gains(
-        self, round_number: int, devices: int, seed: int, purpose: RandomStream
+        self, round_number: int, devices: int, seed: int, stream: RandomStream
     ) -> Float64[np.ndarray, " device"]:
         """Ones."""
         _check(round_number, devices)
@@ -95,11 +90,11 @@ class Rayleigh(Fading):
     """|h|^2 with h ~ CN(0, 1), so exponential of mean 1: no line of sight, redrawn each round."""
 
     def gains(
-        self, round_number: int, devices: int, seed: int, purpose: RandomStream
+        self, round_number: int, devices: int, seed: int, stream: RandomStream
     ) -> Float64[np.ndarray, " device"]:
         """Independent from round to round."""
         _check(round_number, devices)
-        return _power(_scatter(devices, seed, purpose, round_number), k=0.0)
+        return _power(_scatter(devices, seed, stream, round_number), k=0.0)
 
 
 @final
@@ -107,8 +102,8 @@ class Rayleigh(Fading):
 class Rician(Fading):
     """A steady path beside the scattered ones, redrawn each round.
 
-    |sqrt(K / (K + 1)) + sqrt(1 / (K + 1)) h|^2 with h ~ CN(0, 1); `k_db` is the ratio K of the
-    steady path's power to that of all others. Variance of the gain: (2 K + 1) / (K + 1)^2.
+    |sqrt(K / (K + 1)) + sqrt(1 / (K + 1)) h|^2 with h ~ CN(0, 1); `k_db` is K, the steady
+    path's power over that of all others. Variance of the gain: (2 K + 1) / (K + 1)^2.
     """
 
     k_db: float
@@ -117,11 +112,11 @@ class Rician(Fading):
         _check_k(self.k_db)
 
     def gains(
-        self, round_number: int, devices: int, seed: int, purpose: RandomStream
+        self, round_number: int, devices: int, seed: int, stream: RandomStream
     ) -> Float64[np.ndarray, " device"]:
         """Independent from round to round."""
         _check(round_number, devices)
-        return _power(_scatter(devices, seed, purpose, round_number), _linear(self.k_db))
+        return _power(_scatter(devices, seed, stream, round_number), linear_from_db(self.k_db))
 
 
 @final
@@ -152,27 +147,27 @@ class GaussMarkov(Fading):
             _check_k(self.k_db)
 
     def gains(
-        self, round_number: int, devices: int, seed: int, purpose: RandomStream
+        self, round_number: int, devices: int, seed: int, stream: RandomStream
     ) -> Float64[np.ndarray, " device"]:
         """The same for the same round, in whatever order rounds are asked for."""
         _check(round_number, devices)
-        k = 0.0 if self.k_db is None else _linear(self.k_db)
-        return _power(self._amplitude(round_number, devices, seed, purpose), k)
+        k = 0.0 if self.k_db is None else linear_from_db(self.k_db)
+        return _power(self._amplitude(round_number, devices, seed, stream), k)
 
     def _amplitude(
-        self, round_number: int, devices: int, seed: int, purpose: RandomStream
+        self, round_number: int, devices: int, seed: int, stream: RandomStream
     ) -> Complex128[np.ndarray, " device"]:
         span = _span(self.correlation)
         left = round_number - round_number % span
-        at_left = _scatter(devices, seed, purpose, left)
+        at_left = _scatter(devices, seed, stream, left)
         if left == round_number:
             return at_left
-        at_right = _scatter(devices, seed, purpose, left + span)
+        at_right = _scatter(devices, seed, stream, left + span)
         while True:
             span //= 2
             middle = left + span
             b = self.correlation**span
-            w = _scatter(devices, seed, purpose, middle)
+            w = _scatter(devices, seed, stream, middle)
             # (1 - b) (1 + b): near a = 1 the difference of squares would lose its digits
             spread = math.sqrt((1 - b) * (1 + b) / (1 + b * b))
             at_middle = np.asarray(b / (1 + b * b) * (at_left + at_right) + spread * w)
@@ -193,20 +188,16 @@ def _span(correlation: float) -> int:
 
 
 def _scatter(
-    devices: int, seed: int, purpose: RandomStream, index: int
+    devices: int, seed: int, stream: RandomStream, index: int
 ) -> Complex128[np.ndarray, " device"]:
     """CN(0, 1): two normals of variance 1/2 a device, devices one after another."""
-    parts = channel_generator(seed, purpose, index).standard_normal((devices, 2))
+    parts = channel_generator(seed, stream, index).standard_normal((devices, 2))
     return np.asarray((parts[:, 0] + 1j * parts[:, 1]) / math.sqrt(2.0))
 
 
 def _power(h: Complex128[np.ndarray, " device"], k: float) -> Float64[np.ndarray, " device"]:
     steady, scattered = math.sqrt(k / (k + 1)), math.sqrt(1 / (k + 1))
     return np.asarray((steady + scattered * h.real) ** 2 + (scattered * h.imag) ** 2)
-
-
-def _linear(k_db: float) -> float:
-    return float(10.0 ** (k_db / 10.0))
 
 
 def _check_k(k_db: float) -> None:
@@ -222,24 +213,19 @@ def _check(round_number: int, devices: int) -> None:
         raise ConfigError(f"fading needs at least one device, not {devices}")
 
 
-# A channel of Shannon rates: a mean signal-to-noise ratio a device, a rate law, and fading.
-#
-# Knows no distance (see `drop`) and no measured trace. Devices hold shares of the band side by side
-# and do not disturb each other.
-
-
 @final
 @dataclass(frozen=True, eq=False)
 class SnrChannel(Channel):
-    """Rates from mean ratios over the whole band [dB], faded anew (or not) each round.
+    """Rates from mean SNR values over the whole bandwidth [dB], faded anew (or not) each round.
 
-    `uplink_law` is `ConstantPower` where each device sends with its full power. The downlink's is
-    `ConstantSnr` as a rule: the server's power is spread over the whole band, so a device's part of
-    it goes with its share; `ConstantPower` there would give every device all of it at once.
+    Devices have shares of the bandwidth side by side and do not disturb each other. `uplink_law` is
+    `ConstantPower` where each device sends with its full power. The downlink's is `ConstantSnr` as
+    a rule: the server's power is spread over the whole bandwidth, so a device's part of it goes
+    with its share; `ConstantPower` there would give every device all of it at once.
 
     `reciprocal`: both directions fade alike, as on one carrier frequency in turn (time division,
     what bands at 3.5 GHz and above use); False for two carriers (frequency division), where they
-    fade independently. Raises ConfigError for a band, ratio, count or seed that cannot be.
+    fade independently. Raises ConfigError for a bandwidth, SNR, count or seed that cannot be.
     """
 
     bandwidth_hz: float
@@ -259,8 +245,8 @@ class SnrChannel(Channel):
                 f"{len(up)} uplink and {len(down)} downlink SNR values: give one each "
                 "way for each device"
             )
-        for ratio_db in (*up.tolist(), *down.tolist()):
-            check_snr(ratio_db)
+        for snr_db in (*up.tolist(), *down.tolist()):
+            check_snr(snr_db)
         check_seed(self.seed)
 
     def curves(self, round_number: int, start_s: float) -> RateCurves:
@@ -268,7 +254,7 @@ class SnrChannel(Channel):
         return self._curves(*self.snr_db(round_number))
 
     def mean_curves(self) -> RateCurves:
-        """Those of the mean ratios, as without fading."""
+        """Those of the mean SNR values, as without fading."""
         return self._curves(self.uplink_snr_db, self.downlink_snr_db)
 
     @property
@@ -279,7 +265,7 @@ class SnrChannel(Channel):
     def snr_db(
         self, round_number: int
     ) -> tuple[Float64[np.ndarray, " device"], Float64[np.ndarray, " device"]]:
-        """Each device's ratio in a round [dB], uplink and downlink, over the whole band."""
+        """Each device's SNR in a round [dB], uplink and downlink, over the whole bandwidth."""
         up = self.fading.gains(round_number, self.devices, self.seed, RandomStream.UPLINK_FADING)
         down = (
             up

@@ -1,4 +1,7 @@
-"""What a channel is to the rest: every device's rates in a round, by its share of the band."""
+"""What a channel is to the rest: every device's rates in a round, by its share of the bandwidth.
+
+Knows no model and no payload; the clock enters only as the second at which a round begins.
+"""
 
 import math
 from abc import ABC, abstractmethod
@@ -10,15 +13,12 @@ import numpy as np
 from cutlayer.channel.shannon import RateCurves
 from cutlayer.errors import ConfigError
 
-# Shares of the band: one positive number a device, at most the band together.
-
-
 # one part in 10^9 forgives shares such as ten times 0.1
 _ROUNDING = 1e-9
 
 
 def check_shares(shares: Sequence[float], devices: int) -> None:
-    """Raise ConfigError unless there is one positive share a device and they fit the band."""
+    """Raise ConfigError unless there is one positive share a device, at most 1 together."""
     if len(shares) != devices:
         raise ConfigError(f"{len(shares)} bandwidth shares for {devices} devices: give one each")
     for share in shares:
@@ -26,20 +26,15 @@ def check_shares(shares: Sequence[float], devices: int) -> None:
             raise ConfigError(f"a bandwidth share must be positive and finite, not {share}")
     total = math.fsum(shares)
     if total > 1 + _ROUNDING:
-        raise ConfigError(f"bandwidth shares sum to {total:g}, more than the band (1)")
-
-
-# What a channel is to the rest: every device's rates in a round.
-#
-# Knows no model, no payload; the clock enters only as the second at which a round begins.
+        raise ConfigError(f"bandwidth shares sum to {total:g}, more than the bandwidth (1)")
 
 
 @dataclass(frozen=True)
 class LinkRates:
     """What one device sees in a round, in bit/s; the broadcast is the same for all devices.
 
-    `uplink` and `downlink` are on its share of the band; `uplink_band` and `downlink_band` are what
-    it would have with the whole band to itself.
+    `uplink` and `downlink` are on its share of the bandwidth; `uplink_band` and `downlink_band` are
+    what it would have with the whole bandwidth to itself.
     """
 
     uplink_bit_per_s: float
@@ -49,7 +44,7 @@ class LinkRates:
     downlink_band_bit_per_s: float
 
     def alone(self) -> "LinkRates":
-        """The rates while no other device sends: the whole band in place of the share."""
+        """The rates while no other device sends: the whole bandwidth in place of the share."""
         return replace(
             self,
             uplink_bit_per_s=self.uplink_band_bit_per_s,
@@ -80,12 +75,12 @@ class Channel(ABC):
     def rates(
         self, round_number: int, start_s: float, shares: Sequence[float]
     ) -> tuple[LinkRates, ...]:
-        """Each device's rates in a round, on `shares` of the band: its part in each direction, sum
-        at most 1.
+        """Each device's rates in a round, on `shares` of the bandwidth: its part in each direction,
+        sum at most 1.
 
-        The broadcast has the whole band and must reach every device, so the weakest downlink sets
-        its rate. Raises ConfigError for shares that do not fit.
-        Source: SFT eqs. (19), (21), (23), with one ratio a device in (19).
+        The broadcast has the whole bandwidth and must reach every device, so the weakest downlink
+        sets its rate. Raises ConfigError for shares that do not fit.
+        Source: SFT eqs. (19), (21), (23), with one SNR a device in (19).
         """
         check_shares(shares, self.devices)
         return link_rates(self.curves(round_number, start_s), shares)
@@ -94,7 +89,7 @@ class Channel(ABC):
 def link_rates(
     curves: RateCurves, shares: Sequence[float], devices: Sequence[int] | None = None
 ) -> tuple[LinkRates, ...]:
-    """What each device, or each of some, sees on its share of a band with these curves."""
+    """What each device, or each of some, sees on its share of the bandwidth."""
     share, band = np.asarray(shares, dtype=np.float64), np.ones(len(shares))
     up_band = curves.uplink.rate_bit_per_s(band)
     down_band = curves.downlink.rate_bit_per_s(band)

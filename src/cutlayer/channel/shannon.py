@@ -1,4 +1,7 @@
-"""Shannon's rate by a device's share of the band: what an allocation is decided on."""
+"""Shannon's rate of a share of the bandwidth, and rate curves: what an allocation is decided on.
+
+The SNR is given: knows no distance, no fading, no clock, and of devices only their order.
+"""
 
 import math
 from abc import ABC, abstractmethod
@@ -11,19 +14,14 @@ from jaxtyping import Float, Float64
 from cutlayer.errors import ConfigError
 from cutlayer.units import linear_from_db
 
-# Shannon's rate of a share of a band, by what stays constant as the share grows.
-#
-# Knows no devices beyond an index and nothing of fading: the signal-to-noise ratio is given.
-
-
 _MOST_DB = 300
-_SMALL_RATIO = 1e-4
+_SMALL_SNR = 1e-4
 
 
 def shannon_rate_bit_per_s(bandwidth_hz: float, snr_db: float) -> float:
     """`b log2(1 + SNR)` [bit/s].
 
-    Raises ConfigError for a bandwidth that is not positive or a ratio outside -300 to 300 dB.
+    Raises ConfigError for a bandwidth that is not positive or an SNR outside -300 to 300 dB.
     Source: SFT, text before eq. (21).
     """
     check_bandwidth(bandwidth_hz)
@@ -39,15 +37,15 @@ def check_bandwidth(bandwidth_hz: float) -> None:
 
 
 def check_snr(snr_db: float) -> None:
-    """Raise ConfigError for a ratio that is not finite, or so far out that powers overflow."""
+    """Raise ConfigError for an SNR that is not finite, or so far out that powers overflow."""
     if not abs(snr_db) <= _MOST_DB:
         raise ConfigError(f"an SNR must be from -{_MOST_DB} to {_MOST_DB} dB, not {snr_db} dB")
 
 
 class RateLaw(ABC):
-    """How a device's rate follows from its share of the band.
+    """How a device's rate follows from its share of the bandwidth: what stays constant as it grows.
 
-    Both laws agree where a device has the whole band to itself.
+    Both laws agree where a device has the whole bandwidth to itself.
     """
 
     @abstractmethod
@@ -57,9 +55,9 @@ class RateLaw(ABC):
         bandwidth_hz: float,
         snr_db: Float64[np.ndarray, " device"],
     ) -> Float64[np.ndarray, " device"]:
-        """Each device's rate [bit/s] on its share of a band of `bandwidth_hz`.
+        """Each device's rate [bit/s] on its share of `bandwidth_hz`.
 
-        `snr_db` is the ratio that it would have on the whole band.
+        `snr_db` is the SNR that it would have on the whole bandwidth.
         """
 
     @abstractmethod
@@ -69,7 +67,7 @@ class RateLaw(ABC):
         bandwidth_hz: float,
         snr_db: Float64[np.ndarray, " device"],
     ) -> Float64[np.ndarray, " device"]:
-        """The rate's derivative by the share [bit/s for the whole band]."""
+        """The rate's derivative by the share [bit/s for the whole bandwidth]."""
 
 
 @final
@@ -77,8 +75,8 @@ class RateLaw(ABC):
 class ConstantSnr(RateLaw):
     """`b log2(1 + SNR)`: power goes with the bandwidth (a fixed power spectral density).
 
-    The paper's law. Right for a server, which spreads its power over the whole band and gives each
-    device a part of both. Source: SFT eqs. (21), (23).
+    The paper's law. Right for a server, which spreads its power over the whole bandwidth and gives
+    each device a part of both. Source: SFT eqs. (21), (23).
     """
 
     def rate_bit_per_s(
@@ -96,7 +94,7 @@ class ConstantSnr(RateLaw):
         bandwidth_hz: float,
         snr_db: Float64[np.ndarray, " device"],
     ) -> Float64[np.ndarray, " device"]:
-        """The whole band's rate, whatever the share."""
+        """The whole bandwidth's rate, whatever the share."""
         return self.rate_bit_per_s(np.ones_like(share), bandwidth_hz, snr_db)
 
 
@@ -106,9 +104,9 @@ class ConstantPower(RateLaw):
     """`b log2(1 + P / (N0 b))`: all of a device's power on its share, however narrow.
 
     Right for devices that send with their full power at once: noise grows with the bandwidth, so
-    the ratio falls as the share grows, from SNR / share to SNR on the whole band. Never less than
-    `ConstantSnr`; concave in the share. Source: C. E. Shannon, "Communication in the presence of
-    noise", Proc. IRE 37 (1949), theorem 2.
+    the SNR falls as the share grows, from SNR / share to SNR on the whole bandwidth. Never less
+    than `ConstantSnr`; concave in the share. Source: C. E. Shannon, "Communication in the presence
+    of noise", Proc. IRE 37 (1949), theorem 2.
     """
 
     def rate_bit_per_s(
@@ -117,9 +115,9 @@ class ConstantPower(RateLaw):
         bandwidth_hz: float,
         snr_db: Float64[np.ndarray, " device"],
     ) -> Float64[np.ndarray, " device"]:
-        """P / (N0 b) = SNR_band / share, since SNR_band = P / (N0 B) and b = share B."""
-        ratio = 10.0 ** (snr_db / 10.0) / share
-        return np.asarray(share * bandwidth_hz * _log2_of_one_plus(ratio))
+        """P / (N0 b) = SNR / share, since SNR = P / (N0 B) and b = share B."""
+        own_snr = 10.0 ** (snr_db / 10.0) / share
+        return np.asarray(share * bandwidth_hz * _log2_of_one_plus(own_snr))
 
     def slope_bit_per_s(
         self,
@@ -127,7 +125,7 @@ class ConstantPower(RateLaw):
         bandwidth_hz: float,
         snr_db: Float64[np.ndarray, " device"],
     ) -> Float64[np.ndarray, " device"]:
-        """`B (log2(1 + x) - x / ((1 + x) ln 2))` with x the ratio on the share.
+        """`B (log2(1 + x) - x / ((1 + x) ln 2))` with x the SNR on the share.
 
         Near x = 0 its two terms cancel: below 1e-4 their difference is its series,
         `B x^2 (1/2 - 2x/3) / ln 2`, whose next term is 3e-8 of it.
@@ -135,17 +133,12 @@ class ConstantPower(RateLaw):
         x = 10.0 ** (snr_db / 10.0) / share
         series = x**2 * (0.5 - 2.0 * x / 3.0)
         exact = np.log1p(x) - x / (1.0 + x)
-        return np.asarray(bandwidth_hz * np.where(x < _SMALL_RATIO, series, exact) / np.log(2.0))
+        return np.asarray(bandwidth_hz * np.where(x < _SMALL_SNR, series, exact) / np.log(2.0))
 
 
-def _log2_of_one_plus(ratio: Float64[np.ndarray, " device"]) -> Float64[np.ndarray, " device"]:
-    """log2(1 + x), right for the smallest x too."""
-    return np.asarray(np.log1p(ratio) / np.log(2.0))
-
-
-# A device's rate as a function of its share of the band: what an allocation is decided on.
-#
-# Knows no clock, no model and no device by name.
+def _log2_of_one_plus(x: Float64[np.ndarray, " device"]) -> Float64[np.ndarray, " device"]:
+    """Right for the smallest x too."""
+    return np.asarray(np.log1p(x) / np.log(2.0))
 
 
 class RateCurve(ABC):
@@ -155,21 +148,20 @@ class RateCurve(ABC):
     def rate_bit_per_s(
         self, share: Float64[np.ndarray, " device"]
     ) -> Float64[np.ndarray, " device"]:
-        """Each device's rate [bit/s] on its share of the band; shares must be positive."""
+        """Each device's rate [bit/s] on its share of the bandwidth; shares must be positive."""
 
     @abstractmethod
     def slope_bit_per_s(
         self, share: Float64[np.ndarray, " device"]
     ) -> Float64[np.ndarray, " device"]:
-        """The rate's derivative by the share [bit/s for the whole band]."""
+        """The rate's derivative by the share [bit/s for the whole bandwidth]."""
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class ProportionalRates(RateCurve):
-    """A share of the band carries that share of the whole band's rate.
-
-    Measured rates, and Shannon's with a constant ratio.
+    """A share of the bandwidth carries that share of the rate: measured ones, and Shannon's at a
+    constant SNR.
     """
 
     band_bit_per_s: Float[np.ndarray, " device"]
@@ -183,14 +175,14 @@ class ProportionalRates(RateCurve):
     def slope_bit_per_s(
         self, share: Float64[np.ndarray, " device"]
     ) -> Float64[np.ndarray, " device"]:
-        """The whole band's rate, whatever the share."""
+        """The whole bandwidth's rate, whatever the share."""
         return np.array(np.broadcast_to(self.band_bit_per_s, share.shape), dtype=np.float64)
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class ShannonRates(RateCurve):
-    """Shannon's rate by a law. `snr_db`: the ratio on the whole band of `bandwidth_hz`."""
+    """Shannon's rate by a law. `snr_db`: on the whole of `bandwidth_hz`."""
 
     law: RateLaw
     bandwidth_hz: float
@@ -215,7 +207,7 @@ class ShannonRates(RateCurve):
 @final
 @dataclass(frozen=True)
 class ScaledRates(RateCurve):
-    """Another curve's rates, so many times: a wider band at the same ratios."""
+    """Another curve's rates, so many times: more bandwidth at the same SNR."""
 
     curve: RateCurve
     factor: float

@@ -1,4 +1,7 @@
-"""Measured rates: traces, files of them, and the channel that replays them."""
+"""Measured rates: traces, files of them, and the channel that replays them.
+
+The one place of this package that opens a file. Knows no SNR.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,14 +17,17 @@ from cutlayer.channel.shannon import ProportionalRates, RateCurves
 from cutlayer.errors import ConfigError
 from cutlayer.units import BITS_PER_BYTE
 
-# A measured rate over time, repeated for ever; its mean over any stretch of time.
-#
-# Knows no file (see `trace_files`) and no device.
+CSV_HEADING = "time_s,rate_bit_per_s"
+# what one line of a Mahimahi trace lets through
+PACKET_BYTES = 1500
+_MS_PER_S = 1000
+# a day: a number far beyond is a time of another kind, and would take memory for its seconds
+_LONGEST_MS = 24 * 3600 * _MS_PER_S
 
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """A rate that is constant on pieces: `rate_bit_per_s[i]` from `edges_s[i]` to `edges_s[i + 1]`.
+    """A rate over time, constant on pieces: `rate_bit_per_s[i]` from `edges_s[i]` to the next edge.
 
     The first edge is 0, the last is the length of the trace, after which it begins again. Raises
     ConfigError for edges that do not increase, and for rates that are negative, not finite, or 0
@@ -84,23 +90,17 @@ class Trace:
         return float(np.diff(edges) @ self.rate_bit_per_s[first:last])
 
 
-# A channel that replays measured rates: each device has a trace each way.
-#
-# Knows no signal-to-noise ratio. A trace is what its device would have with the whole band to
-# itself, as a device alone in a cell measures it; on a share of the band it has that share of the
-# rate.
-
-
 @final
 @dataclass(frozen=True, eq=False)
 class TraceChannel(Channel):
     """The rates at the second a round begins; past its end a trace begins again.
 
-    Rates are constant within a round, so each is the trace's mean over `window_s` seconds from the
-    round's start (longer where all of that is an outage; see `Trace.mean_bit_per_s`). Rounds that
-    last far longer than the window see only how their first seconds were: give it about a round's
-    length. Raises ConfigError unless there is a trace each way for each device and the window is
-    positive.
+    A trace is what its device would have with the whole bandwidth to itself, as a device alone in a
+    cell measures it; on a share of the bandwidth it has that share of the rate. Rates are constant
+    within a round, so each is the trace's mean over `window_s` seconds from the round's start
+    (longer where all of that is an outage; see `Trace.mean_bit_per_s`). Rounds that last far longer
+    than the window see only how their first seconds were: give it about a round's length. Raises
+    ConfigError unless there is a trace each way for each device and the window is positive.
     """
 
     uplink: tuple[Trace, ...]
@@ -141,20 +141,6 @@ def _mean(
     """Each trace's mean over a window; None: over its length."""
     rates = [trace.mean_bit_per_s(start_s, window_s or trace.length_s) for trace in traces]
     return ProportionalRates(np.array(rates))
-
-
-# Measured traces from files: CSV of time and rate, and Mahimahi's packet schedules.
-#
-# The one place of this package that opens a file; `csv_trace` and `mahimahi_trace` read text.
-# Errors name the file and the line.
-
-
-CSV_HEADING = "time_s,rate_bit_per_s"
-# what one line of a Mahimahi trace lets through
-PACKET_BYTES = 1500
-_MS_PER_S = 1000
-# a day: a number far beyond is a time of another kind, and would take memory for its seconds
-_LONGEST_MS = 24 * 3600 * _MS_PER_S
 
 
 def read_trace(path: Path) -> Trace:

@@ -37,7 +37,7 @@ _BISECTIONS = 40
 
 @dataclass(frozen=True, eq=False)
 class _Option:
-    """A cut for each device: the server's seconds of a round; an infinite infeasibility rules it out."""
+    """One cut for each device; an infinite infeasibility rules it out for one."""
 
     cut: int
     problem: BandwidthProblem
