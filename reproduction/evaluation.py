@@ -17,9 +17,9 @@ import numpy as np
 from cutlayer.channel.fading import SnrChannel
 from cutlayer.channel.rates import LinkRates
 from cutlayer.rounds.memory import PAPER_ACCOUNTING, PHYSICAL_ACCOUNTING, Accounting
-from cutlayer.rounds.parameters import VIT_BASE, VIT_LARGE, VitDimensions, vit_spec
 from cutlayer.rounds.schemes import FL_LORA, SCHEMES, DeviceOrder, Phase, Place, Scheme
 from cutlayer.rounds.simulate import simulate
+from cutlayer.rounds.vit import VIT_BASE, VIT_LARGE, VitDimensions, vit_spec
 from cutlayer.rounds.work import DeviceRates, DeviceWork, Sharing, SharingRules, round_work
 from cutlayer.spec import MiniBatch
 

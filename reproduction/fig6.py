@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from cutlayer.report.drawing import INK, new_figure
 from cutlayer.report.vocabulary import DEVICE_COLOUR, OTHER_COLOUR
 from cutlayer.rounds.memory import device_memory, paper_memory
-from cutlayer.rounds.parameters import VIT_BASE, vit_spec
+from cutlayer.rounds.vit import VIT_BASE, vit_spec
 from cutlayer.spec import ActivationPolicy, MiniBatch
 from cutlayer.units import MIB
 from reproduction.catalogue import Made, Options

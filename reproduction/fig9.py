@@ -30,8 +30,8 @@ from cutlayer.planner.configuration import (
     solve_configuration,
 )
 from cutlayer.report.drawing import INK, MUTED, new_figure, whole_ticks
-from cutlayer.rounds.parameters import vit_spec
 from cutlayer.rounds.schemes import SFT
+from cutlayer.rounds.vit import vit_spec
 from cutlayer.units import MIB
 from reproduction.algorithm2 import CorrectedAlgorithm2, PublishedAlgorithm2
 from reproduction.algorithm3 import PublishedAlgorithm3

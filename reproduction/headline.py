@@ -25,7 +25,7 @@ from cutlayer.report.drawing import (
     new_figure,
 )
 from cutlayer.rounds.memory import PAPER_ACCOUNTING
-from cutlayer.rounds.parameters import vit_spec
+from cutlayer.rounds.vit import vit_spec
 from cutlayer.spec import Trained
 from cutlayer.units import GIB, MIB
 from reproduction import fig8, fig10, fig11, fig12, fig13

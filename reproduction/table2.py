@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from cutlayer.channel.shannon import shannon_rate_bit_per_s
 from cutlayer.report.drawing import GRID, INK, MUTED, new_figure
 from cutlayer.rounds.costs import paper_flops, paper_traffic
-from cutlayer.rounds.parameters import (
+from cutlayer.rounds.vit import (
     VIT_BASE,
     block_adapter_parameters,
     exact_block_parameters,

@@ -19,7 +19,7 @@ from cutlayer.errors import ConfigError
 from cutlayer.report.drawing import INK, new_figure
 from cutlayer.report.vocabulary import MEMORY_KINDS
 from cutlayer.rounds.memory import PartMemory, device_memory, paper_memory
-from cutlayer.rounds.parameters import (
+from cutlayer.rounds.vit import (
     VIT_BASE,
     VitDimensions,
     block_adapter_parameters,

@@ -11,7 +11,7 @@ MATHEMATICS = (
     "channel.traces",
     "codec.staged",
     "rounds.memory",
-    "rounds.parameters",
+    "rounds.vit",
     "rounds.schemes",
     "planner.allocation",
     "rounds.work",

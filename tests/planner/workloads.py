@@ -10,8 +10,8 @@ from cutlayer.channel.shannon import ConstantPower, ConstantSnr
 from cutlayer.planner.codec_choices import CodecChoices
 from cutlayer.planner.decision import CodecChoice, Decision, MiniBatchPolicy, PlanLimits, Workload
 from cutlayer.rounds.memory import PHYSICAL_ACCOUNTING
-from cutlayer.rounds.parameters import VitDimensions, vit_spec
 from cutlayer.rounds.schemes import SFT, Scheme
+from cutlayer.rounds.vit import VitDimensions, vit_spec
 from cutlayer.rounds.work import SharingRules
 from cutlayer.spec import Device, MiniBatch
 from cutlayer.units import MIB

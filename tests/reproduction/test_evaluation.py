@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cutlayer.rounds.memory import PAPER_ACCOUNTING
-from cutlayer.rounds.parameters import vit_spec
 from cutlayer.rounds.schemes import SCHEMES, Phase
+from cutlayer.rounds.vit import vit_spec
 from reproduction.evaluation import (
     EVALUATION,
     INTERPRETATIONS,

@@ -9,7 +9,7 @@ from report.drawn import assert_labels_apart
 from cutlayer.errors import ConfigError
 from cutlayer.report.drawing import plain_style
 from cutlayer.rounds.memory import PartMemory
-from cutlayer.rounds.parameters import VIT_BASE
+from cutlayer.rounds.vit import VIT_BASE
 from cutlayer.spec import Trained
 from cutlayer.units import MIB
 from reproduction import table3

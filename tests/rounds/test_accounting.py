@@ -3,7 +3,7 @@
 import pytest
 
 from cutlayer.rounds.memory import ACCOUNTINGS, Accounting
-from cutlayer.rounds.parameters import VIT_BASE, vit_spec
+from cutlayer.rounds.vit import VIT_BASE, vit_spec
 from cutlayer.spec import MiniBatch, Trained
 
 

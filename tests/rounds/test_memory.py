@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cutlayer.errors import ConfigError
 from cutlayer.rounds.memory import activation_bytes, device_memory, server_activation_bytes
-from cutlayer.rounds.parameters import VIT_BASE, vit_spec
+from cutlayer.rounds.vit import VIT_BASE, vit_spec
 from cutlayer.spec import ActivationPolicy, BatchBytes, MiniBatch, Trained
 from cutlayer.units import MIB
 

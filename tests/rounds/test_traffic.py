@@ -6,7 +6,7 @@ import pytest
 
 from cutlayer.errors import ConfigError
 from cutlayer.rounds.costs import SchemeTraffic, paper_traffic, physical_traffic
-from cutlayer.rounds.parameters import VIT_BASE, VIT_LARGE, VitDimensions, vit_spec
+from cutlayer.rounds.vit import VIT_BASE, VIT_LARGE, VitDimensions, vit_spec
 from cutlayer.spec import MiniBatch, Trained
 
 BATCH = MiniBatch(64, 197)

@@ -1,19 +1,17 @@
-"""The virtual clock, and the stations where work waits."""
+"""The virtual clock, the tokens that go from station to station on it, and the stations.
 
-import heapq
+Between two stations that it may have to share, a token spends a known time, so all private steps
+between them are one gap: the heap holds one entry a token, however many steps a round has. A
+station that knows when a token will leave tells it at once, even if that lies ahead.
+"""
+
 from abc import ABC, abstractmethod
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from heapq import heappop, heappush
+from heapq import heappop, heappush, heapreplace
 from typing import final
-
-# The virtual clock, and the tokens that go from station to station on it.
-#
-# Between two stations that it may have to share, a token spends a known time, so all private steps
-# between them are one gap: the heap holds one entry a token, however many steps a round has.
-
 
 Action = Callable[[float], None]
 
@@ -133,12 +131,6 @@ class Station(ABC):
         """
 
 
-# The stations where work waits: first come first served, in a given order, all together; and a link
-# that all transfers share at once.
-#
-# A station that knows when a token will leave tells it at once, even if that lies ahead.
-
-
 @final
 class OpeningGate(Station):
     """Opens at `open_s`; whoever comes later goes through."""
@@ -166,7 +158,7 @@ class Fifo(Station):
             return
         start_s = max(now_s, self._free_s[0])
         end_s = start_s + seconds
-        heapq.heapreplace(self._free_s, end_s)
+        heapreplace(self._free_s, end_s)
         token.leave(start_s, end_s)
 
 
@@ -192,16 +184,16 @@ class Turns(Station):
 
 @final
 class Together(Station):
-    """Waits for `crowds[0]` tokens, works on all of them until all end together, then for
-    `crowds[1]`, and so on.
+    """Waits for `counts[0]` tokens, works on all of them until all end together, then for
+    `counts[1]`, and so on.
 
     Work that can be divided among `workers`, one token's by one at a time, takes the longer of its
     sum over the workers and its longest part (McNaughton 1959).
     """
 
-    def __init__(self, crowds: Sequence[int], workers: int = 1) -> None:
-        self._crowds = iter(crowds)
-        self._missing = next(self._crowds, 0)
+    def __init__(self, counts: Sequence[int], workers: int = 1) -> None:
+        self._counts = iter(counts)
+        self._missing = next(self._counts, 0)
         self._workers = workers
         self._here: list[tuple[Visitor, float]] = []
 
@@ -212,7 +204,7 @@ class Together(Station):
         work_s = [work_s for _, work_s in self._here]
         end_s = now_s + max(sum(work_s) / self._workers, max(work_s))
         leaving, self._here = self._here, []
-        self._missing = next(self._crowds, 0)
+        self._missing = next(self._counts, 0)
         for served, _ in leaving:
             served.leave(now_s, end_s)
 
@@ -250,7 +242,7 @@ class Shared(Station):
 
     def _begin(self, now_s: float, device: int, token: Visitor, seconds: float) -> None:
         entry = (self._virtual_s + seconds, device, now_s, token)
-        heapq.heappush(self._under_way, entry)
+        heappush(self._under_way, entry)
 
     def _advance(self, now_s: float) -> None:
         if self._under_way:
@@ -264,7 +256,7 @@ class Shared(Station):
         """Act when the next one ends; a plan made before is void, see `_end`."""
         left_s = max(0.0, self._under_way[0][0] - self._virtual_s)
         self._due_s = now_s + left_s * len(self._under_way)
-        heapq.heappush(self._heap, (self._due_s, self._rank))
+        heappush(self._heap, (self._due_s, self._rank))
 
     def _end(self, now_s: float) -> None:
         if now_s != self._due_s or not self._under_way:
@@ -272,7 +264,7 @@ class Shared(Station):
             return
         self._virtual_s, self._seen_s = self._under_way[0][0], now_s
         while self._under_way and self._under_way[0][0] <= self._virtual_s:
-            _, device, start_s, token = heapq.heappop(self._under_way)
+            _, device, start_s, token = heappop(self._under_way)
             token.leave(start_s, now_s)
             if self._later[device]:
                 self._begin(now_s, device, *self._later[device].popleft())

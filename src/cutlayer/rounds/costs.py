@@ -1,11 +1,18 @@
-"""What a local step computes and sends: FLOPs and bytes, by the cut."""
+"""What a local step computes and sends: FLOPs and bytes, by the cut.
+
+Counts multiply-adds as two operations, and matrix products only (norms, activations and softmax are
+left out, as in the paper); bytes before any compression, without frames, labels and checksums.
+Knows no compute rate, no link and no codec.
+"""
 
 from dataclasses import dataclass
 
 from cutlayer.errors import ConfigError
 from cutlayer.spec import ActivationPolicy, LinearShape, MiniBatch, ModelSpec, Trained
 
-# Which cuts a model has. Knows no cost.
+# what is trained is float32, and so is what is sent
+TRAINED_BYTES = 4
+ACTIVATION_BYTES = 4
 
 
 def check_split(model: ModelSpec, cut: int) -> None:
@@ -24,12 +31,6 @@ def check_device_part(model: ModelSpec, cut: int) -> None:
         raise ConfigError(
             f"cut {cut} is outside 1..{model.blocks}: {model.name} has {model.blocks} blocks"
         )
-
-
-# Floating-point operations of one local step, on the device and on the server.
-#
-# Counts multiply-adds as two operations, and matrix products only (norms, activations and softmax
-# are left out, as in the paper). Knows nothing of compute rates.
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,10 @@ class StepFlops:
 def paper_flops(
     model: ModelSpec, cut: int, batch: MiniBatch, trained: Trained = Trained.ADAPTERS
 ) -> StepFlops:
-    """The paper's count as printed: backward is twice forward, and the device pays for the head.
+    """The paper's count as published: backward is twice forward, and the device pays for the head.
 
     With B samples, N tokens, width D and K classes a block takes `24BND^2 + 4BN^2D` forward; the
-    device adds `2BNDK`. It is the same whatever is trained: the printed backward is that of full
+    device adds `2BNDK`. It is the same whatever is trained: the published backward is that of full
     fine-tuning, though a frozen base needs no weight gradients; and the head is on the server.
     Prefer it only to compare with the paper. Source: SFT Section V-D.
     """
@@ -145,9 +146,9 @@ def _with_adapters(model: ModelSpec) -> _PerToken:
     linears, adapter = model.block_linears, model.embedding_adapter_flops_per_token
     untrained = [linear for linear in linears if linear.reads_block_input]
     return _PerToken(
-        block_forward=sum(_base(x) + 2 * x.adapter_parameters for x in linears),
-        block_backward=sum(_base(x) + 4 * x.adapter_parameters for x in linears),
-        first_spared=sum(_base(x) + 2 * x.inputs * x.rank for x in untrained),
+        block_forward=sum(_base_flops(x) + 2 * x.adapter_parameters for x in linears),
+        block_backward=sum(_base_flops(x) + 4 * x.adapter_parameters for x in linears),
+        first_spared=sum(_base_flops(x) + 2 * x.inputs * x.rank for x in untrained),
         first_attention_trained=model.first_attention_trained,
         embedding_forward=model.embedding_flops_per_token + adapter,
         embedding_backward=2 * adapter,
@@ -156,7 +157,7 @@ def _with_adapters(model: ModelSpec) -> _PerToken:
 
 
 def _with_all_weights(model: ModelSpec) -> _PerToken:
-    block = sum(_base(linear) for linear in model.block_linears)
+    block = sum(_base_flops(linear) for linear in model.block_linears)
     return _PerToken(
         block_forward=block,
         block_backward=2 * block,
@@ -168,18 +169,8 @@ def _with_all_weights(model: ModelSpec) -> _PerToken:
     )
 
 
-def _base(linear: LinearShape) -> int:
+def _base_flops(linear: LinearShape) -> int:
     return 2 * linear.inputs * linear.outputs
-
-
-# Bytes that a scheme moves, before any compression: model, adapters, activation, gradient.
-#
-# Knows no link and no codec; frames, labels and checksums are left out.
-
-
-# what is trained is float32, and so is what is sent
-TRAINED_BYTES = 4
-ACTIVATION_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -222,7 +213,7 @@ def physical_traffic(
 def paper_traffic(
     model: ModelSpec, cut: int, batch: MiniBatch, trained: Trained = Trained.ADAPTERS
 ) -> SchemeTraffic:
-    """Section V-E as printed, with b bytes a value, width D, rank r, l blocks on the device.
+    """Section V-E as published, with b bytes a value, width D, rank r, l blocks on the device.
 
     `Psi(l) = b l (18Dr + 12D^2 + (P^2 C + N + 3) D)`: the embedding is counted in every block
     (defect 11; here it is the model's own, which for a ViT is that term). `Psi^L(l) = 2 l B D r`

@@ -1,4 +1,8 @@
-"""What a device must hold to train its part: as autograd holds it, and as published."""
+"""What a device must hold to train its part: as autograd holds it, and as published.
+
+And the two ways to count by name: FLOPs, traffic and memory together. Knows the sizes that
+`ModelSpec.activations` brings, and no tensors.
+"""
 
 from dataclasses import asdict, dataclass
 from typing import Generic, Protocol, TypeVar, cast, runtime_checkable
@@ -16,10 +20,8 @@ from cutlayer.rounds.costs import (
 )
 from cutlayer.spec import ActivationPolicy, Activations, BatchBytes, MiniBatch, ModelSpec, Trained
 
-# What a device must hold to train its part, as autograd really holds it.
-#
-# Knows the sizes that `ModelSpec.activations` brings, and no tensors.
-
+LINEAR_COEFFICIENT = 34
+ATTENTION_COEFFICIENT = 5
 
 Bytes = TypeVar("Bytes", int, float)
 
@@ -65,10 +67,9 @@ def device_memory(
     `optimizer_slots`: values that the optimiser keeps for each trained one (0 SGD, 1 momentum,
     2 Adam); what is trained, its gradients and slots are float32. With all weights trained the
     activations are those of adapters on every layer, which are r values a layer and token more.
-    The mini-batch is cut into
-    `micro_batches`, of which at most `in_flight` are between their forward and their backward.
-    For the peaks see `activation_bytes`. Not counted: the gradients that backward passes from layer
-    to layer, and what the codec needs.
+    The mini-batch is cut into `micro_batches`, of which at most `in_flight` are between their
+    forward and their backward. For the peaks see `activation_bytes`. Not counted: the gradients
+    that backward passes from layer to layer, and what the codec needs.
     Raises ConfigError: a cut, count or batch that is not; no `model.activations`.
     """
     check_device_part(model, cut)
@@ -129,7 +130,7 @@ def _activations(model: ModelSpec) -> Activations:
     if model.activations is None:
         raise ConfigError(
             f"nobody has counted what {model.name} keeps for backward; take a ModelSpec from"
-            " model.describe or cost.parameters"
+            " model.describe or rounds.vit"
         )
     return model.activations
 
@@ -150,13 +151,6 @@ def _check_counts(
         )
 
 
-# The paper's memory equations as printed. For the right ones see `memory`.
-
-
-LINEAR_COEFFICIENT = 34
-ATTENTION_COEFFICIENT = 5
-
-
 def paper_memory(
     model: ModelSpec,
     cut: int,
@@ -168,9 +162,9 @@ def paper_memory(
     in_flight: int = 1,
     trained: Trained = Trained.ADAPTERS,
 ) -> PartMemory[float]:
-    """Equations (29) to (34) as printed: `M^c(l) = 16D^2 + BND + l M_t` [byte], where a block takes
-    `M_t = (2a + o)(12D^2 + 18Dr) + 34BND + 5BN^2A` with a bytes a value, A heads, and
-    `o = optimizer_slots * a` (1 for SGD with momentum, 2 for Adam, 3 for mixed precision).
+    """Equations (29) to (34) as published: `M^c(l) = 16D^2 + BND + l M_t` [byte], where a block
+    takes `M_t = (2a + o)(12D^2 + 18Dr) + 34BND + 5BN^2A` with a bytes a value, A heads, and `o =
+    optimizer_slots * a` (1 for SGD with momentum, 2 for Adam, 3 for mixed precision).
 
     Frozen weights have gradients and optimiser states like the adapters (defect 17), so it is the
     same whatever is trained; 34 and 5 are those of float16 (defect 18); `16D^2 + BND` is not what
@@ -181,16 +175,11 @@ def paper_memory(
     check_device_part(model, cut)
     if activation_memory is not ActivationPolicy.KEEP or micro_batches != 1 or in_flight != 1:
         raise ConfigError(
-            f"the paper's memory equations know neither holding {activation_memory.value} nor"
-            f" {micro_batches} micro-batches; use the physical accounting"
+            f"the paper's memory equations know neither activation memory {activation_memory.value}"
+            f" nor {micro_batches} micro-batches; use the physical accounting"
         )
-    alpha, B, N, D, r = (
-        model.bytes_per_value,
-        batch.samples,
-        batch.tokens,
-        model.width,
-        model.rank,
-    )
+    alpha, B, N = model.bytes_per_value, batch.samples, batch.tokens
+    D, r = model.width, model.rank
     block = 12 * D**2 + 18 * D * r
     kept = LINEAR_COEFFICIENT * B * N * D + ATTENTION_COEFFICIENT * B * N**2 * model.heads
     return PartMemory(
@@ -201,11 +190,6 @@ def paper_memory(
         activations=B * N * D + cut * kept,
         input=0,
     )
-
-
-# The two ways to count, by name: what a step computes, what it sends, what a device holds.
-#
-# Knows neither formula; `flops`, `traffic` and `memory` do.
 
 
 @runtime_checkable
@@ -246,7 +230,8 @@ class MemoryModel(Protocol):
 
 @dataclass(frozen=True)
 class Accounting:
-    """One way to count. `paper`: the equations as printed, defects included. `physical`: right."""
+    """One way to count. `paper`: the equations as published, defects included. `physical`:
+    right."""
 
     name: str
     flops: FlopsModel
@@ -256,6 +241,4 @@ class Accounting:
 
 PAPER_ACCOUNTING = Accounting("paper", paper_flops, paper_traffic, paper_memory)
 PHYSICAL_ACCOUNTING = Accounting("physical", physical_flops, physical_traffic, device_memory)
-ACCOUNTINGS: dict[str, Accounting] = {
-    accounting.name: accounting for accounting in (PAPER_ACCOUNTING, PHYSICAL_ACCOUNTING)
-}
+ACCOUNTINGS = {each.name: each for each in (PAPER_ACCOUNTING, PHYSICAL_ACCOUNTING)}

@@ -1,6 +1,7 @@
 """A simulated round: when each device did what, what it waited for, and which device was last.
 
-Knows no queue: the seconds are given. Every span is its arrival, its start and its end [s].
+Also as events, and in the Chrome trace format, which opens in Perfetto (ui.perfetto.dev). Knows no
+queue: the seconds are given. Every span is its arrival, its start and its end [s].
 """
 
 import heapq
@@ -18,9 +19,207 @@ from jaxtyping import Float64
 from cutlayer.rounds.schemes import DeviceOrder, Phase, Place, Scheme
 from cutlayer.rounds.work import DeviceWork, Duplex, Leg, Legs, Sharing, SharingRules, legs_of
 
-# The critical path through a device's overlapping micro-batches: what let each step begin.
-#
-# Knows no phase: legs are numbers.
+READY, START, END = 0, 1, 2
+_MICROSECONDS = 1e6
+
+_TraceRecord: TypeAlias = dict[str, str | int | float | dict[str, str | int | float | None]]
+
+
+@dataclass(frozen=True)
+class TimelineEvent:
+    """One step or wait of one device on the virtual clock.
+
+    `local_step` and `micro_batch` count from 0; in opening and closing they are None.
+    """
+
+    device: int
+    local_step: int | None
+    micro_batch: int | None
+    phase: Phase
+    start_s: float
+    end_s: float
+    payload_bytes: int
+
+
+@dataclass(frozen=True, eq=False)
+class DeviceTimeline:
+    """One device's round: arrival, start and end [s] of each leg, by the legs of its scheme.
+
+    `overlaps`: several micro-batches were under way at a time; else each began where the one before
+    it ended.
+    """
+
+    opening_s: Float64[np.ndarray, "opening 3"]
+    local_s: Float64[np.ndarray, "repeat leg 3"]
+    closing_s: Float64[np.ndarray, "closing 3"]
+    overlaps: bool
+
+    @property
+    def delay_s(self) -> float:
+        """From the start of the round until this device has closed it [s]."""
+        if len(self.closing_s):
+            return float(self.closing_s[-1, END])
+        if self.local_s.size:
+            return float(self.local_s[:, -1, END].max())
+        return float(self.opening_s[-1, END]) if len(self.opening_s) else 0.0
+
+
+@dataclass(frozen=True)
+class Utilisation:
+    """Parts of the round in which a resource worked, from 0 to 1.
+
+    Of the server's workers, and of the bandwidth each way; with static shares the mean of the
+    devices' own. Broadcasts are not counted.
+    """
+
+    server: float
+    uplink: float
+    downlink: float
+
+
+@dataclass(frozen=True, eq=False)
+class RoundTimeline:
+    """A simulated round."""
+
+    scheme: Scheme
+    work: tuple[DeviceWork, ...]
+    rules: SharingRules
+    devices: tuple[DeviceTimeline, ...]
+
+    @property
+    def delay_s(self) -> float:
+        """The round ends with its slowest device [s]. Source: SFT eq. (27)."""
+        return max(device.delay_s for device in self.devices)
+
+    @property
+    def slowest_device(self) -> int:
+        """The device that ends the round; the lowest of several."""
+        return int(np.argmax([device.delay_s for device in self.devices]))
+
+    def phase_seconds(self, device: int) -> dict[Phase, float]:
+        """Seconds that `device` spends in each phase on its way to its end; they sum to its delay.
+
+        Where micro-batches overlap this is the critical path: from the device's last step back to
+        what let each step begin. A step that waited for another of its own device at its computing
+        unit or in its own share of the bandwidth leads back to that one, so time is a wait only
+        where it was for others: for the server, the shared bandwidth, a barrier, a turn.
+        """
+        line = self.devices[device]
+        legs = legs_of(self.scheme)
+        total = dict.fromkeys(Phase, 0.0)
+        _add_chain(total, legs.opening, line.opening_s[None])
+        if line.overlaps:
+            for phase, seconds in _critical_path(
+                line.local_s, self.work[device].micro_batches, self._own_stations(legs)
+            ):
+                leg = legs.local[phase.leg]
+                key = leg.wait if phase.waits or leg.step is None else leg.step.phase
+                total[key] += seconds
+        else:
+            _add_chain(total, legs.local, line.local_s)
+        _add_chain(total, legs.closing, line.closing_s[None])
+        return total
+
+    def critical_phase_seconds(self) -> dict[Phase, float]:
+        """Seconds of the round by phase; they sum to its delay.
+
+        Those of the slowest device; of devices in turn the sum of all, without the waiting for a
+        turn and the broadcasts that were heard in the meantime.
+        """
+        if self.scheme.devices is DeviceOrder.PARALLEL:
+            return self.phase_seconds(self.slowest_device)
+        return self._in_turn()
+
+    def _in_turn(self) -> dict[Phase, float]:
+        total = dict.fromkeys(Phase, 0.0)
+        for device, line in enumerate(self.devices):
+            own = self.phase_seconds(device)
+            turn_s = own.pop(Phase.TURN)
+            if device == 0 or turn_s > 0:
+                heard = self._broadcasts() if device > 0 else 0
+                for leg, (_, start_s, end_s) in zip(
+                    legs_of(self.scheme).opening[:heard], line.opening_s, strict=False
+                ):
+                    assert leg.step is not None
+                    own[leg.step.phase] -= float(end_s - start_s)
+            else:
+                # its broadcast outlasted all devices before it
+                total = dict.fromkeys(Phase, 0.0)
+            for phase, seconds in own.items():
+                total[phase] += seconds
+        return total
+
+    def _broadcasts(self) -> int:
+        """How many legs of the opening come before the turn."""
+        return [leg.step is None for leg in legs_of(self.scheme).opening].index(True)
+
+    def utilisation(self) -> Utilisation:
+        """How much of the round the server and the bandwidth were in use."""
+        # a device whose turn it is has the bandwidth to itself
+        shares = len(self.devices) if self.scheme.devices is DeviceOrder.PARALLEL else 1
+        return Utilisation(
+            server=self._utilisation(Place.SERVER, self.rules.server_workers),
+            uplink=self._utilisation(
+                Place.UPLINK, 1 if self.rules.whole_band(Place.UPLINK) else shares
+            ),
+            downlink=self._utilisation(
+                Place.DOWNLINK, 1 if self.rules.whole_band(Place.DOWNLINK) else shares
+            ),
+        )
+
+    def _utilisation(self, place: Place, servers: int) -> float:
+        whole = self.rules.whole_band(place)
+        seconds = 0.0
+        for work in self.work:
+            for steps, repeats in (
+                (self.scheme.opening, 1),
+                (self.scheme.local, work.repeats),
+                (self.scheme.closing, 1),
+            ):
+                for step in steps:
+                    if step.place is place:
+                        seconds += float(work.seconds(step, repeats, whole).sum())
+        return seconds / (servers * self.delay_s) if seconds > 0 else 0.0
+
+    def _own_stations(self, legs: Legs) -> tuple[int | None, ...]:
+        """Which station of the device's own each local leg is at, by number; None: shared."""
+        numbers: dict[Place, int | None] = {Place.SERVER: None, Place.DEVICE: 0, Place.UPLINK: 1}
+        numbers[Place.DOWNLINK] = 1 if self.rules.duplex is Duplex.HALF else 2
+        # where transfers have the bandwidth in turn, those of other devices come first too
+        if self.rules.uplink is Sharing.IN_TURN:
+            numbers[Place.UPLINK] = None
+        if self.rules.downlink is Sharing.IN_TURN:
+            numbers[Place.DOWNLINK] = None
+        return tuple(None if leg.step is None else numbers[leg.step.place] for leg in legs.local)
+
+    def events(self) -> Iterator[TimelineEvent]:
+        """Every step and wait of every device, device by device, each micro-batch in its order.
+
+        Waits of 0 s are left out. Where micro-batches overlap, each waits for its forward from the
+        start of its local step.
+        """
+        for device in range(len(self.devices)):
+            yield from self.device_events(device)
+
+    def device_events(self, device: int) -> Iterator[TimelineEvent]:
+        """The events of one device, in their order."""
+        legs = legs_of(self.scheme)
+        line, work = self.devices[device], self.work[device]
+        yield from _events(device, work, legs.opening, line.opening_s[None], None)
+        yield from _events(device, work, legs.local, line.local_s, work.micro_batches)
+        yield from _events(device, work, legs.closing, line.closing_s[None], None)
+
+
+def _add_chain(
+    total: dict[Phase, float], legs: tuple[Leg, ...], spans_s: Float64[np.ndarray, "repeat leg 3"]
+) -> None:
+    """Add what legs that follow each other took, and waited."""
+    waits = (spans_s[:, :, START] - spans_s[:, :, READY]).sum(axis=0).tolist()
+    stays = (spans_s[:, :, END] - spans_s[:, :, START]).sum(axis=0).tolist()
+    for leg, wait_s, stay_s in zip(legs, waits, stays, strict=True):
+        total[leg.wait] += wait_s
+        if leg.step is not None:
+            total[leg.step.phase] += stay_s
 
 
 @dataclass(frozen=True)
@@ -97,206 +296,6 @@ class _LocalStep:
         return next((place for place in found if place not in self._seen), None)
 
 
-READY, START, END = 0, 1, 2
-
-
-@dataclass(frozen=True)
-class TimelineEvent:
-    """One step or wait of one device on the virtual clock.
-
-    `local_step` and `micro_batch` count from 0; in opening and closing they are None.
-    """
-
-    device: int
-    local_step: int | None
-    micro_batch: int | None
-    phase: Phase
-    start_s: float
-    end_s: float
-    payload_bytes: int
-
-
-@dataclass(frozen=True, eq=False)
-class DeviceTimeline:
-    """One device's round: arrival, start and end [s] of each leg, by the legs of its scheme.
-
-    `overlaps`: several micro-batches were under way at a time; else each began where the one before
-    it ended.
-    """
-
-    opening_s: Float64[np.ndarray, "opening 3"]
-    local_s: Float64[np.ndarray, "repeat leg 3"]
-    closing_s: Float64[np.ndarray, "closing 3"]
-    overlaps: bool
-
-    @property
-    def delay_s(self) -> float:
-        """From the start of the round until this device has closed it [s]."""
-        if len(self.closing_s):
-            return float(self.closing_s[-1, END])
-        if self.local_s.size:
-            return float(self.local_s[:, -1, END].max())
-        return float(self.opening_s[-1, END]) if len(self.opening_s) else 0.0
-
-
-@dataclass(frozen=True)
-class Utilisation:
-    """Parts of the round in which a resource worked, from 0 to 1.
-
-    Of the server's workers, and of the band each way; with static shares the mean of the devices'
-    own. Broadcasts are not counted.
-    """
-
-    server: float
-    uplink: float
-    downlink: float
-
-
-@dataclass(frozen=True, eq=False)
-class RoundTimeline:
-    """A simulated round."""
-
-    scheme: Scheme
-    work: tuple[DeviceWork, ...]
-    rules: SharingRules
-    devices: tuple[DeviceTimeline, ...]
-
-    @property
-    def delay_s(self) -> float:
-        """The round ends with its slowest device [s]. Source: SFT eq. (27)."""
-        return max(device.delay_s for device in self.devices)
-
-    @property
-    def slowest_device(self) -> int:
-        """The device that ends the round; the lowest of several."""
-        return int(np.argmax([device.delay_s for device in self.devices]))
-
-    def phase_seconds(self, device: int) -> dict[Phase, float]:
-        """Seconds that `device` spends in each phase on its way to its end; they sum to its delay.
-
-        Where micro-batches overlap this is the critical path: from the device's last step back to
-        what let each step begin. A step that waited for another of its own device at its computing
-        unit or in its own share of the band leads back to that one, so time is a wait only where it
-        was for others: for the server, the shared band, a barrier, a turn.
-        """
-        line = self.devices[device]
-        legs = legs_of(self.scheme)
-        total = dict.fromkeys(Phase, 0.0)
-        _add_chain(total, legs.opening, line.opening_s[None])
-        if line.overlaps:
-            for phase, seconds in _critical_path(
-                line.local_s, self.work[device].micro_batches, self._own_stations(legs)
-            ):
-                leg = legs.local[phase.leg]
-                key = leg.wait if phase.waits or leg.step is None else leg.step.phase
-                total[key] += seconds
-        else:
-            _add_chain(total, legs.local, line.local_s)
-        _add_chain(total, legs.closing, line.closing_s[None])
-        return total
-
-    def critical_phase_seconds(self) -> dict[Phase, float]:
-        """Seconds of the round by phase; they sum to its delay.
-
-        Those of the slowest device; of devices in turn the sum of all, without the waiting for a
-        turn and the broadcasts that were heard in the meantime.
-        """
-        if self.scheme.devices is DeviceOrder.PARALLEL:
-            return self.phase_seconds(self.slowest_device)
-        return self._in_turn()
-
-    def _in_turn(self) -> dict[Phase, float]:
-        total = dict.fromkeys(Phase, 0.0)
-        for device, line in enumerate(self.devices):
-            own = self.phase_seconds(device)
-            turn_s = own.pop(Phase.TURN)
-            if device == 0 or turn_s > 0:
-                heard = self._broadcasts() if device > 0 else 0
-                for leg, (_, start_s, end_s) in zip(
-                    legs_of(self.scheme).opening[:heard], line.opening_s, strict=False
-                ):
-                    assert leg.step is not None
-                    own[leg.step.phase] -= float(end_s - start_s)
-            else:
-                # its broadcast outlasted all devices before it
-                total = dict.fromkeys(Phase, 0.0)
-            for phase, seconds in own.items():
-                total[phase] += seconds
-        return total
-
-    def _broadcasts(self) -> int:
-        """How many legs of the opening come before the turn."""
-        return [leg.step is None for leg in legs_of(self.scheme).opening].index(True)
-
-    def utilisation(self) -> Utilisation:
-        """How much of the round the server and the band worked."""
-        # a device whose turn it is has the band to itself
-        shares = len(self.devices) if self.scheme.devices is DeviceOrder.PARALLEL else 1
-        return Utilisation(
-            server=self._utilisation(Place.SERVER, self.rules.server_workers),
-            uplink=self._utilisation(
-                Place.UPLINK, 1 if self.rules.whole_band(Place.UPLINK) else shares
-            ),
-            downlink=self._utilisation(
-                Place.DOWNLINK, 1 if self.rules.whole_band(Place.DOWNLINK) else shares
-            ),
-        )
-
-    def _utilisation(self, place: Place, servers: int) -> float:
-        whole = self.rules.whole_band(place)
-        seconds = 0.0
-        for work in self.work:
-            for steps, repeats in (
-                (self.scheme.opening, 1),
-                (self.scheme.local, work.repeats),
-                (self.scheme.closing, 1),
-            ):
-                for step in steps:
-                    if step.place is place:
-                        seconds += float(work.seconds(step, repeats, whole).sum())
-        return seconds / (servers * self.delay_s) if seconds > 0 else 0.0
-
-    def _own_stations(self, legs: Legs) -> tuple[int | None, ...]:
-        """Which station of the device's own each local leg is at, by number; None: shared."""
-        numbers: dict[Place, int | None] = {Place.SERVER: None, Place.DEVICE: 0, Place.UPLINK: 1}
-        numbers[Place.DOWNLINK] = 1 if self.rules.duplex is Duplex.HALF else 2
-        # in a band that transfers have in turn, those of other devices come first too
-        if self.rules.uplink is Sharing.IN_TURN:
-            numbers[Place.UPLINK] = None
-        if self.rules.downlink is Sharing.IN_TURN:
-            numbers[Place.DOWNLINK] = None
-        return tuple(None if leg.step is None else numbers[leg.step.place] for leg in legs.local)
-
-    def events(self) -> Iterator[TimelineEvent]:
-        """Every step and wait of every device, device by device, each micro-batch in its order.
-
-        Waits of 0 s are left out. Where micro-batches overlap, each waits for its forward from the
-        start of its local step.
-        """
-        for device in range(len(self.devices)):
-            yield from self.device_events(device)
-
-    def device_events(self, device: int) -> Iterator[TimelineEvent]:
-        """The events of one device, in their order."""
-        legs = legs_of(self.scheme)
-        line, work = self.devices[device], self.work[device]
-        yield from _events(device, work, legs.opening, line.opening_s[None], None)
-        yield from _events(device, work, legs.local, line.local_s, work.micro_batches)
-        yield from _events(device, work, legs.closing, line.closing_s[None], None)
-
-
-def _add_chain(
-    total: dict[Phase, float], legs: tuple[Leg, ...], spans_s: Float64[np.ndarray, "repeat leg 3"]
-) -> None:
-    """Add what legs that follow each other took, and waited."""
-    waits = (spans_s[:, :, START] - spans_s[:, :, READY]).sum(axis=0).tolist()
-    stays = (spans_s[:, :, END] - spans_s[:, :, START]).sum(axis=0).tolist()
-    for leg, wait_s, stay_s in zip(legs, waits, stays, strict=True):
-        total[leg.wait] += wait_s
-        if leg.step is not None:
-            total[leg.step.phase] += stay_s
-
-
 def _events(
     device: int,
     work: DeviceWork,
@@ -316,17 +315,6 @@ def _events(
                 yield TimelineEvent(
                     device, step, micro, leg.step.phase, start_s, end_s, int(size[repeat])
                 )
-
-
-# A simulated round in the Chrome trace format, which opens in Perfetto (ui.perfetto.dev).
-#
-# Knows no file: the caller writes the text. Source: "Trace Event Format", the complete events (`X`)
-# and the metadata events (`M`).
-
-
-_TraceRecord: TypeAlias = dict[str, str | int | float | dict[str, str | int | float | None]]
-
-_MICROSECONDS = 1e6
 
 
 class _Track(IntEnum):
@@ -369,6 +357,7 @@ def chrome_trace_of(scheme: Scheme, events: Sequence[TimelineEvent]) -> str:
     one for each of them). The uplink, the server and the downlink have as many lines as there are
     transfers or mini-batches at a time. Times are in microseconds since the round began; `args`
     tell device, local step, micro-batch and payload bytes.
+    Source: "Trace Event Format", the complete events (`X`) and the metadata events (`M`).
     """
     lines = _lines_per_device(scheme, events)
     slices = [_device_slice(event, lines) for event in events]

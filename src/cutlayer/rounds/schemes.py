@@ -1,14 +1,13 @@
-"""Every scheme's round, described once: steps at places, their order, and what is trained."""
+"""Every scheme's round, described once: steps at places, their order, and what is trained.
+
+A scheme is a value, read by the timeline (seconds), the trainer (tensors) and the network runtime
+(packets). Knows no sizes and no rates.
+"""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 from cutlayer.spec import Trained
-
-# What a round is made of: steps at places, the order they happen in, and what is trained.
-#
-# A scheme is a value, read by the timeline (seconds), the trainer (tensors) and the network runtime
-# (packets). It knows no sizes and no rates.
 
 
 class Place(StrEnum):
@@ -53,6 +52,22 @@ class Step:
         return self.place in (Place.UPLINK, Place.DOWNLINK, Place.BROADCAST)
 
 
+BROADCAST_MODEL = Step(Phase.MODEL_DISTRIBUTION, Place.BROADCAST)
+UPLOAD_ADAPTER = Step(Phase.ADAPTER_UP, Place.UPLINK)
+SPLIT_STEP = (
+    Step(Phase.DEVICE_FORWARD, Place.DEVICE),
+    Step(Phase.ACTIVATION_UP, Place.UPLINK),
+    Step(Phase.SERVER_COMPUTE, Place.SERVER),
+    Step(Phase.GRADIENT_DOWN, Place.DOWNLINK),
+    Step(Phase.DEVICE_BACKWARD, Place.DEVICE),
+)
+WHOLE_STEP = (
+    Step(Phase.DEVICE_FORWARD, Place.DEVICE),
+    Step(Phase.UPPER_COMPUTE, Place.DEVICE),
+    Step(Phase.DEVICE_BACKWARD, Place.DEVICE),
+)
+
+
 class DeviceOrder(StrEnum):
     """How devices share a round: all of them at once, or one after another."""
 
@@ -86,9 +101,9 @@ class Scheme:
 
     name: str
     title: str
-    opening: tuple[Step, ...]
-    local: tuple[Step, ...]
-    closing: tuple[Step, ...]
+    opening: tuple[Step, ...] = (BROADCAST_MODEL,)
+    local: tuple[Step, ...] = SPLIT_STEP
+    closing: tuple[Step, ...] = (UPLOAD_ADAPTER,)
     devices: DeviceOrder = DeviceOrder.PARALLEL
     server: ServerOrder = ServerOrder.ARRIVAL
     shared_server: bool = False
@@ -108,151 +123,59 @@ class Scheme:
         return self.trained is Trained.ADAPTERS
 
 
-BROADCAST_MODEL = Step(Phase.MODEL_DISTRIBUTION, Place.BROADCAST)
-UPLOAD_ADAPTER = Step(Phase.ADAPTER_UP, Place.UPLINK)
-SPLIT_STEP = (
-    Step(Phase.DEVICE_FORWARD, Place.DEVICE),
-    Step(Phase.ACTIVATION_UP, Place.UPLINK),
-    Step(Phase.SERVER_COMPUTE, Place.SERVER),
-    Step(Phase.GRADIENT_DOWN, Place.DOWNLINK),
-    Step(Phase.DEVICE_BACKWARD, Place.DEVICE),
-)
-WHOLE_STEP = (
-    Step(Phase.DEVICE_FORWARD, Place.DEVICE),
-    Step(Phase.UPPER_COMPUTE, Place.DEVICE),
-    Step(Phase.DEVICE_BACKWARD, Place.DEVICE),
-)
-
-
 # Federated learning of all weights: every device holds, trains and sends the whole model.
-#
 # Source: FedAvg (arXiv 1602.05629); SFT Table III ("FL-based FT").
-
-
 FL_FULL = Scheme(
-    name="fl-full",
-    title="FL with full weights",
-    opening=(BROADCAST_MODEL,),
-    local=WHOLE_STEP,
-    closing=(UPLOAD_ADAPTER,),
-    compressed=False,
-    trained=Trained.WEIGHTS,
+    "fl-full", "FL with full weights", local=WHOLE_STEP, compressed=False, trained=Trained.WEIGHTS
 )
-
 
 # Federated learning of LoRA adapters: every device holds the whole model and sends its adapters.
-#
 # Source: SFT Section VIII-A ("FL-based fine-tuning").
+FL_LORA = Scheme("fl-lora", "FL with LoRA", local=WHOLE_STEP, compressed=False)
 
-
-FL_LORA = Scheme(
-    name="fl-lora",
-    title="FL with LoRA",
-    opening=(BROADCAST_MODEL,),
-    local=WHOLE_STEP,
-    closing=(UPLOAD_ADAPTER,),
-    compressed=False,
-)
-
-
-# SFT, the scheme of the paper: devices in parallel, one shared frozen server part.
-#
-# The server keeps an adapter for each device and works through mini-batches in the order in which
-# their activations arrive. Source: SFT Algorithm 1.
-
-
-SFT = Scheme(
-    name="sft",
-    title="SFT",
-    opening=(BROADCAST_MODEL,),
-    local=SPLIT_STEP,
-    closing=(UPLOAD_ADAPTER,),
-)
-
+# SFT, the scheme of the paper: devices in parallel, one shared frozen server part. The server keeps
+# an adapter for each device and works through mini-batches in the order in which their activations
+# arrive. Source: SFT Algorithm 1.
+SFT = Scheme("sft", "SFT")
 
 # SFT with micro-batches that overlap: a device goes on computing while its link and the server work
-# on the micro-batches before.
-#
-# The adapters step once a mini-batch, so without compression training is that of SFT. Source: ours.
-
-
-SFT_OVERLAP = Scheme(
-    name="sft-overlap",
-    title="SFT with overlap",
-    opening=(BROADCAST_MODEL,),
-    local=SPLIT_STEP,
-    closing=(UPLOAD_ADAPTER,),
-    pipelined=True,
-)
-
+# on the micro-batches before. The adapters step once a mini-batch, so without compression training
+# is that of SFT. Source: ours.
+SFT_OVERLAP = Scheme("sft-overlap", "SFT with overlap", pipelined=True)
 
 # SFT without compression: activations and gradients go as float32. Source: SFT Section VIII-A.
+SFT_UNCOMPRESSED = Scheme("sft-uncompressed", "SFT without compression", compressed=False)
 
-
-SFT_UNCOMPRESSED = Scheme(
-    name="sft-uncompressed",
-    title="SFT without compression",
-    opening=(BROADCAST_MODEL,),
-    local=SPLIT_STEP,
-    closing=(UPLOAD_ADAPTER,),
-    compressed=False,
-)
-
-
-# Split learning: one device at a time with the whole band, handing its adapters to the next.
-#
-# The hand-over goes through the server, up and down. Source: SFT Section VIII-A.
-
-
+# Split learning: one device at a time with the whole bandwidth, handing its adapters to the next,
+# through the server, up and down. Source: SFT Section VIII-A.
 SL = Scheme(
-    name="sl",
-    title="SL",
+    "sl",
+    "SL",
     opening=(BROADCAST_MODEL, Step(Phase.ADAPTER_DOWN, Place.DOWNLINK)),
-    local=SPLIT_STEP,
-    closing=(UPLOAD_ADAPTER,),
     devices=DeviceOrder.IN_TURN,
     shared_server=True,
     compressed=False,
 )
 
-
-# SplitLoRA as its authors published it: one server-side adapter, stepped by devices in turn.
-#
-# Source: SplitLoRA (arXiv 2407.00952) and its published code; its devices' adapters are averaged at
-# the end of the round.
-
-
+# SplitLoRA as its authors published it: one server-side adapter, stepped by devices in turn; the
+# devices' adapters are averaged at the end of the round.
+# Source: SplitLoRA (arXiv 2407.00952) and its published code.
 SPLITLORA = Scheme(
-    name="splitlora",
-    title="SplitLoRA (as published)",
-    opening=(BROADCAST_MODEL,),
-    local=SPLIT_STEP,
-    closing=(UPLOAD_ADAPTER,),
+    "splitlora",
+    "SplitLoRA (as published)",
     server=ServerOrder.TURNS,
     shared_server=True,
     compressed=False,
 )
 
-
-# SplitLoRA as the SFT paper describes it: a server-side model for each device, worked on together.
-#
-# The server waits for all devices, trains their N models at once on its one processor, and devices
-# wait for each other. Source: SFT Section VIII-A.
-
-
+# SplitLoRA as the SFT paper describes it: the server waits for all devices, trains a model for each
+# of them at once on its one processor, and devices wait for each other. Source: SFT Section VIII-A.
 SPLITLORA_PAPER = Scheme(
-    name="splitlora-paper",
-    title="SplitLoRA (as the paper has it)",
-    opening=(BROADCAST_MODEL,),
-    local=SPLIT_STEP,
-    closing=(UPLOAD_ADAPTER,),
+    "splitlora-paper",
+    "SplitLoRA (as the paper has it)",
     server=ServerOrder.TOGETHER,
     compressed=False,
 )
-
-
-# Every scheme by its name.
-
 
 SCHEMES: dict[str, Scheme] = {
     scheme.name: scheme

@@ -1,4 +1,10 @@
-"""The event simulation of one round of any scheme, under given rules."""
+"""The event simulation of one round of any scheme, under given rules.
+
+Puts each device's tokens on the clock, and reads off when they were where. A device that has one
+micro-batch under way at a time is one token, and stops only at the stations that it shares with
+others; one that has several is a `MicroBatchPipeline`. Knows no model and no channel: the work
+brings its amounts and rates.
+"""
 
 from array import array
 from collections import deque
@@ -30,15 +36,81 @@ from cutlayer.rounds.result import DeviceTimeline, RoundTimeline
 from cutlayer.rounds.schemes import DeviceOrder, Place, Scheme, ServerOrder
 from cutlayer.rounds.work import TURN, DeviceWork, Duplex, Leg, Legs, Sharing, SharingRules, legs_of
 
-# A device with several micro-batches under way: what it computes next, and when a new one starts.
-#
-# It is the station of its own micro-batches: one computation at a time, a waiting backward before a
-# new forward. A local step ends when all its micro-batches have been through; the next needs it.
+
+def simulate(
+    scheme: Scheme, work: Sequence[DeviceWork], rules: SharingRules | None = None
+) -> RoundTimeline:
+    """Play one round of `scheme` with each device's `work`; without `rules`, the paper's.
+
+    Everything that could happen at the same second goes by device number. Devices in turn have the
+    rates in their work while they are alone, which is the caller's to give.
+
+    Raises ConfigError without devices, for a scheme that visits the server more than once in a
+    local step, for micro-batches at a server that keeps an order by local step, and for work that
+    does not fit the scheme.
+    Source: SFT eqs. (19) to (27), the server working in order of arrival (Section IV-A).
+    """
+    rules = SharingRules() if rules is None else rules
+    _check(scheme, work)
+    legs = legs_of(scheme)
+    devices: list[DeviceTimeline] = []
+    if scheme.devices is DeviceOrder.PARALLEL:
+        devices = _play(scheme, legs, work, rules, turn_s=0.0)
+    else:
+        for device in work:
+            turn_s = devices[-1].delay_s if devices else 0.0
+            devices += _play(scheme, legs, [device], rules, turn_s)
+    return RoundTimeline(scheme, tuple(work), rules, tuple(devices))
+
+
+def _check(scheme: Scheme, work: Sequence[DeviceWork]) -> None:
+    if not work:
+        raise ConfigError("a round needs at least one device")
+    if sum(step.place is Place.SERVER for step in scheme.local) > 1:
+        raise ConfigError(f"scheme {scheme.name}: at most one server step in a local step")
+    most = max(device.micro_batches for device in work)
+    if most > 1 and scheme.server is not ServerOrder.ARRIVAL:
+        raise ConfigError(
+            f"scheme {scheme.name}: {most} micro-batches, but its server takes mini-batches in an"
+            " order of its own: give 1 micro-batch"
+        )
+
+
+def _play(
+    scheme: Scheme, legs: Legs, work: Sequence[DeviceWork], rules: SharingRules, turn_s: float
+) -> list[DeviceTimeline]:
+    """The timelines of devices that start a round together; its turn comes at `turn_s`."""
+    lanes = max(device.micro_batches for device in work)
+    clock = Clock(tokens=lanes * len(work))
+    stations = _stations(scheme, work, rules, clock, lanes, turn_s)
+
+    @cache
+    def shape(repeats: int) -> "_Shape":
+        return _Shape(legs, stations, repeats)
+
+    read: list[Callable[[], DeviceTimeline]] = []
+    for number, device in enumerate(work):
+        seconds = _seconds(legs, device, rules)
+        rank = number * lanes
+        in_flight = device.most_in_flight(scheme)
+        if in_flight == 1:
+            chain = _Chain(clock, rank, shape(device.repeats), seconds)
+            chain.token.begin(0.0)
+            read.append(chain.timeline)
+        else:
+            piped = _Piped(clock, rank, legs, stations, device, seconds, in_flight, rules)
+            piped.opening.token.begin(0.0)
+            read.append(piped.timeline)
+    clock.run()
+    return [timeline() for timeline in read]
 
 
 @final
 class MicroBatchPipeline(Station):
-    """The computing unit of one device and the gate before it.
+    """A device with several micro-batches under way: its computing unit and the gate before it.
+
+    One computation at a time, a waiting backward before a new forward. A local step ends when all
+    its micro-batches have been through; the next needs it.
 
     `stations` are those of a micro-batch's legs, None where the device computes; `seconds` one row
     a micro-batch, local step by local step. `spans` grows by arrival, start and end [s] of each leg
@@ -122,12 +194,6 @@ class MicroBatchPipeline(Station):
             self.begin(now_s)
 
 
-# Plays a round: puts each device's tokens on the clock, and reads off when they were where.
-#
-# A device that has one micro-batch under way at a time is one token, and stops only at the stations
-# that it shares with others. One that has several is a `Pipeline`.
-
-
 @dataclass(frozen=True)
 class _Stations:
     """What devices share: None for what each has to itself."""
@@ -162,35 +228,6 @@ class _Seconds:
     closing: Float64[np.ndarray, " closing"]
 
 
-def _play(
-    scheme: Scheme, legs: Legs, work: Sequence[DeviceWork], rules: SharingRules, turn_s: float
-) -> list[DeviceTimeline]:
-    """The timelines of devices that start a round together; its turn comes at `turn_s`."""
-    lanes = max(device.micro_batches for device in work)
-    clock = Clock(tokens=lanes * len(work))
-    stations = _stations(scheme, work, rules, clock, lanes, turn_s)
-
-    @cache
-    def shape(repeats: int) -> "_Shape":
-        return _Shape(legs, stations, repeats)
-
-    read: list[Callable[[], DeviceTimeline]] = []
-    for number, device in enumerate(work):
-        seconds = _seconds(legs, device, rules)
-        rank = number * lanes
-        in_flight = device.most_in_flight(scheme)
-        if in_flight == 1:
-            chain = _Chain(clock, rank, shape(device.repeats), seconds)
-            chain.token.begin(0.0)
-            read.append(chain.timeline)
-        else:
-            piped = _Piped(clock, rank, legs, stations, device, seconds, in_flight, rules)
-            piped.opening.token.begin(0.0)
-            read.append(piped.timeline)
-    clock.run()
-    return [timeline() for timeline in read]
-
-
 def _stations(
     scheme: Scheme,
     work: Sequence[DeviceWork],
@@ -201,7 +238,7 @@ def _stations(
 ) -> _Stations:
     most = max(device.local_steps for device in work)
     steps = np.array([device.local_steps for device in work])
-    crowds = [int((steps > k).sum()) for k in range(most)]
+    counts = [int((steps > k).sum()) for k in range(most)]
     server: Station
     match scheme.server:
         case ServerOrder.ARRIVAL:
@@ -211,10 +248,10 @@ def _stations(
                 n * lanes for k in range(most) for n in np.flatnonzero(steps > k).tolist()
             )
         case ServerOrder.TOGETHER:
-            server = Together(crowds, rules.server_workers)
+            server = Together(counts, rules.server_workers)
     uplink = _link(rules.uplink, clock, lanes)
     downlink = uplink if rules.duplex is Duplex.HALF else _link(rules.downlink, clock, lanes)
-    return _Stations(server, Together(crowds), OpeningGate(turn_s), uplink, downlink)
+    return _Stations(server, Together(counts), OpeningGate(turn_s), uplink, downlink)
 
 
 def _link(sharing: Sharing, clock: Clock, lanes: int) -> Station | None:
@@ -362,7 +399,7 @@ class _Piped:
 
 
 def _own_stations(legs: Legs, stations: _Stations, rules: SharingRules) -> list[Station | None]:
-    """The stations of a micro-batch's legs, with the device's own share of the band among them;
+    """The stations of a micro-batch's legs, with the device's own bandwidth share among them;
     None where the device computes.
     """
     uplink = Fifo()
@@ -373,47 +410,3 @@ def _own_stations(legs: Legs, stations: _Stations, rules: SharingRules) -> list[
         place = Place.SERVER if leg.step is None else leg.step.place
         found.append(stations.of(leg) or own.get(place))
     return found
-
-
-# The event simulation of one round of any scheme, under given rules.
-#
-# Knows no model and no channel: the work brings its amounts and rates.
-
-
-def simulate(
-    scheme: Scheme, work: Sequence[DeviceWork], rules: SharingRules | None = None
-) -> RoundTimeline:
-    """Play one round of `scheme` with each device's `work`; without `rules`, the paper's.
-
-    Everything that could happen at the same second goes by device number. Devices in turn have the
-    rates in their work while they are alone, which is the caller's to give.
-
-    Raises ConfigError without devices, for a scheme that visits the server more than once in a
-    local step, for micro-batches at a server that keeps an order by local step, and for work that
-    does not fit the scheme.
-    Source: SFT eqs. (19) to (27), the server working in order of arrival (Section IV-A).
-    """
-    rules = SharingRules() if rules is None else rules
-    _check(scheme, work)
-    legs = legs_of(scheme)
-    devices: list[DeviceTimeline] = []
-    if scheme.devices is DeviceOrder.PARALLEL:
-        devices = _play(scheme, legs, work, rules, turn_s=0.0)
-    else:
-        for device in work:
-            turn_s = devices[-1].delay_s if devices else 0.0
-            devices += _play(scheme, legs, [device], rules, turn_s)
-    return RoundTimeline(scheme, tuple(work), rules, tuple(devices))
-
-
-def _check(scheme: Scheme, work: Sequence[DeviceWork]) -> None:
-    if not work:
-        raise ConfigError("a round needs at least one device")
-    if sum(step.place is Place.SERVER for step in scheme.local) > 1:
-        raise ConfigError(f"scheme {scheme.name}: at most one server step in a local step")
-    most = max(device.micro_batches for device in work)
-    if most > 1 and scheme.server is not ServerOrder.ARRIVAL:
-        raise ConfigError(
-            f"scheme {scheme.name}: {most} micro-batches, but its server takes mini-batches in an"
-            " order of its own: give 1 micro-batch"
-        )

@@ -1,4 +1,9 @@
-"""What a device's round is made of: steps, amounts and what is waited for."""
+"""What a device's round is made of: how much each step takes, what is waited for, what is shared.
+
+The trainer fills the amounts with the lengths of the packets it really made, `round_work` with
+those of a cost model, for the planner and the analytic figures. Waits follow from the scheme's two
+orders. Knows no clock.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,10 +20,70 @@ from cutlayer.rounds.schemes import DeviceOrder, Phase, Place, Scheme, ServerOrd
 from cutlayer.spec import ActivationPolicy, MiniBatch, ModelSpec, Trained
 from cutlayer.units import BITS_PER_BYTE
 
-# How much each step of a device's round takes: FLOPs or bytes, at which rate, hence seconds.
-#
-# Knows no model: the trainer fills the amounts with the lengths of the packets it really made,
-# `round_work` with those of a cost model.
+_QUEUES = {
+    Place.DEVICE: Phase.DEVICE_QUEUE,
+    Place.SERVER: Phase.SERVER_QUEUE,
+    Place.UPLINK: Phase.LINK_QUEUE,
+    Place.DOWNLINK: Phase.LINK_QUEUE,
+    Place.BROADCAST: Phase.LINK_QUEUE,
+}
+
+
+class Sharing(StrEnum):
+    """How transfers in one direction share the bandwidth.
+
+    STATIC: each device sends in its own share, at that share's rate. IN_TURN: one transfer at a
+    time has the whole bandwidth, first come first served. SHARED: all devices with something to
+    send take time slots in turn, so a transfer of each of n goes at 1/n of its own full rate
+    (processor sharing); a device sends its own in order.
+    """
+
+    STATIC = "static"
+    IN_TURN = "in turn"
+    SHARED = "shared"
+
+
+class Duplex(StrEnum):
+    """FULL: bandwidth for each direction. HALF: uplink and downlink share the same in time."""
+
+    FULL = "full"
+    HALF = "half"
+
+
+@dataclass(frozen=True)
+class SharingRules:
+    """What a round's devices share: the server's workers, and the bandwidth each way.
+
+    The defaults are the paper's: one server, static shares. With half duplex one bandwidth serves
+    both directions by one rule: with static shares each device's share is either up or down at a
+    time, else the whole bandwidth is.
+    Raises ConfigError without a worker, or for half duplex with two ways of sharing.
+    Source: SFT Section IV (static shares, one server); the others are ours.
+    """
+
+    server_workers: int = 1
+    uplink: Sharing = Sharing.STATIC
+    downlink: Sharing = Sharing.STATIC
+    duplex: Duplex = Duplex.FULL
+
+    def __post_init__(self) -> None:
+        if self.server_workers < 1:
+            raise ConfigError(f"server_workers is {self.server_workers}: a round needs at least 1")
+        if self.duplex is Duplex.HALF and self.uplink is not self.downlink:
+            raise ConfigError(
+                "half duplex is one bandwidth for both directions, but the uplink is"
+                f" {self.uplink} and the downlink {self.downlink}: give both the same sharing"
+            )
+
+    def whole_band(self, place: Place) -> bool:
+        """Whether a transfer at `place` goes at the rate of the whole bandwidth, not of a share."""
+        match place:
+            case Place.UPLINK:
+                return self.uplink is not Sharing.STATIC
+            case Place.DOWNLINK:
+                return self.downlink is not Sharing.STATIC
+            case _:
+                return False
 
 
 @dataclass(frozen=True)
@@ -32,7 +97,7 @@ class DeviceRates:
     def seconds_per_unit(self, place: Place, whole_band: bool = False) -> float:
         """Seconds for one FLOP (compute) or one byte (send) at `place`.
 
-        `whole_band`: a transfer has the band to itself, not the device's share of it. Raises
+        `whole_band`: a transfer has the bandwidth to itself, not the device's share of it. Raises
         ConfigError for a rate that is not positive.
         """
         match place:
@@ -114,12 +179,6 @@ class DeviceWork:
         return amount if step.sends else np.zeros_like(amount)
 
 
-# From a cost model to a device's work: what each step of a round takes, without training.
-#
-# Knows the accountings and the schemes; the analytic figures and the planner ask here what the
-# trainer counts.
-
-
 def round_work(
     scheme: Scheme,
     model: ModelSpec,
@@ -141,20 +200,16 @@ def round_work(
     `compression_up`, `compression_down`: bytes sent over bytes uncompressed (the paper's beta), of
     activations and gradients; a scheme without compression sends them all. Micro-batches differ by
     one sample at most, and a mini-batch's amounts are theirs by samples. What `activation_memory`
-    makes a device compute twice is part of its backward. The broadcast is the
-    frozen part in the first round and the merged adapters in each, unless each device is handed
-    those of the one before it; the paper's Psi holds both, and with all weights trained they are
-    the same. Where devices hold the whole model `cut` only divides it between two phases.
-    Labels, frames and checksums are left out.
-    Raises ConfigError for a cut that is not.
+    makes a device compute twice is part of its backward. The broadcast is the frozen part in the
+    first round and the merged adapters in each, unless each device is handed those of the one
+    before it; the paper's Psi holds both, and with all weights trained they are the same. Where
+    devices hold the whole model `cut` only divides it between two phases. Labels, frames and
+    checksums are left out. Raises ConfigError for a cut that is not.
     """
-    held = cut if scheme.splits else model.blocks
+    device_blocks = cut if scheme.splits else model.blocks
     flops = accounting.flops(model, cut, batch, scheme.trained)
-    traffic = accounting.traffic(model, held, batch, scheme.trained)
-    if scheme.compressed:
-        up, down = compression_up, compression_down
-    else:
-        up, down = 1.0, 1.0
+    traffic = accounting.traffic(model, device_blocks, batch, scheme.trained)
+    up, down = (compression_up, compression_down) if scheme.compressed else (1.0, 1.0)
     edge = _edge_bytes(scheme, traffic, first_round)
     shares = _micro_batch_shares(batch.samples, micro_batches)
     amounts = {
@@ -203,20 +258,6 @@ def _micro_batch_shares(samples: int, parts: int) -> Float64[np.ndarray, " part"
     return (each + (np.arange(parts) < more)) / samples
 
 
-# A device's round as the clock sees it: each step, and what is waited for before it.
-#
-# Knows no seconds. A scheme's steps are given; the waits between them follow from its two orders.
-
-
-_QUEUES = {
-    Place.DEVICE: Phase.DEVICE_QUEUE,
-    Place.SERVER: Phase.SERVER_QUEUE,
-    Place.UPLINK: Phase.LINK_QUEUE,
-    Place.DOWNLINK: Phase.LINK_QUEUE,
-    Place.BROADCAST: Phase.LINK_QUEUE,
-}
-
-
 @dataclass(frozen=True)
 class Leg:
     """One step and the wait before it; without a step, a wait for other devices alone."""
@@ -256,64 +297,3 @@ def legs_of(scheme: Scheme) -> Legs:
 
 def _leg(step: Step) -> Leg:
     return Leg(step, _QUEUES[step.place])
-
-
-# Who shares what in a round: the server's workers, the band each way, one or both ways at once.
-#
-# Knows no seconds. The rates of a share and of the whole band come with the work.
-
-
-class Sharing(StrEnum):
-    """How transfers in one direction share the band.
-
-    STATIC: each device sends in its own share, at that share's rate. IN_TURN: one transfer at a
-    time has the whole band, first come first served. SHARED: all devices with something to send
-    take time slots in turn, so a transfer of each of n goes at 1/n of its own whole-band rate
-    (processor sharing); a device sends its own in order.
-    """
-
-    STATIC = "static"
-    IN_TURN = "in turn"
-    SHARED = "shared"
-
-
-class Duplex(StrEnum):
-    """FULL: a band for each direction. HALF: uplink and downlink share one band in time."""
-
-    FULL = "full"
-    HALF = "half"
-
-
-@dataclass(frozen=True)
-class SharingRules:
-    """What a round's devices share. The defaults are the paper's: one server, static shares.
-
-    With half duplex a band serves both directions by one rule: with static shares each device's
-    share is either up or down at a time, else the whole band is.
-    Raises ConfigError without a worker, or for half duplex with two ways of sharing.
-    Source: SFT Section IV (static shares, one server); the others are ours.
-    """
-
-    server_workers: int = 1
-    uplink: Sharing = Sharing.STATIC
-    downlink: Sharing = Sharing.STATIC
-    duplex: Duplex = Duplex.FULL
-
-    def __post_init__(self) -> None:
-        if self.server_workers < 1:
-            raise ConfigError(f"server_workers is {self.server_workers}: a round needs at least 1")
-        if self.duplex is Duplex.HALF and self.uplink is not self.downlink:
-            raise ConfigError(
-                f"half duplex is one band for both directions, but the uplink is {self.uplink} and"
-                f" the downlink {self.downlink}: give both the same sharing"
-            )
-
-    def whole_band(self, place: Place) -> bool:
-        """Whether a transfer at `place` goes at the rate of the whole band, not of a share."""
-        match place:
-            case Place.UPLINK:
-                return self.uplink is not Sharing.STATIC
-            case Place.DOWNLINK:
-                return self.downlink is not Sharing.STATIC
-            case _:
-                return False
