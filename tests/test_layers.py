@@ -16,7 +16,7 @@ MATHEMATICS = (
     "planner.allocation",
     "rounds.work",
     "rounds.simulate",
-    "rounds.trace",
+    "rounds.result",
     "data.partition",
 )
 

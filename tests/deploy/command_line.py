@@ -12,7 +12,7 @@ def accepted(words: Sequence[str]) -> argparse.Namespace:
     name, *rest = words
     if name not in COMMANDS:
         raise ValueError(f"no command {name}")
-    parser = argparse.ArgumentParser(exit_on_error=False, allow_abbrev=False)
+    parser = argparse.ArgumentParser(exit_on_error=False, allow_abbrev=False, add_help=False)
     import_module(f"cutlayer.cli.{name}").add_arguments(parser)
     known, unknown = parser.parse_known_args(rest)
     if unknown:
