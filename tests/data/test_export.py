@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cutlayer.data.export import Part, export, read_part
+from cutlayer.data.export import Part, export_part, read_part
 from cutlayer.data.load import load_data, read_path
-from cutlayer.data.samples import DataSet, ImageArray, Settings
+from cutlayer.data.samples import DataSet, ImageArray, ReadSettings
 from cutlayer.errors import DataError
 
 
@@ -21,8 +21,8 @@ def clothes() -> DataSet:
 
 def test_pictures_become_class_folders(tmp_path: Path) -> None:
     data = clothes()
-    assert export(data, tmp_path / "photos", Part(2, 3)) == 4
-    pair, task = read_path(tmp_path / "photos", Settings(test_fraction=None))
+    assert export_part(data, tmp_path / "photos", Part(2, 3)) == 4
+    pair, task = read_path(tmp_path / "photos", ReadSettings(test_fraction=None))
     assert (task, pair.class_names) == ("image-classification", ("Coat", "T-shirt_top"))
     read = {pair.train.read(at).tobytes() for at in range(4)}
     assert read == {data.train.read(at).tobytes() for at in (1, 4, 7, 10)}
@@ -33,7 +33,7 @@ def test_texts_become_lines(tmp_path: Path, task: str) -> None:
     rows = [{"text": f"text {at}", "label": "ab"[at % 2]} for at in range(10)]
     (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, rows)))
     data = load_data(str(tmp_path / "in.jsonl"), task=task, test_fraction=0.2)  # type: ignore[arg-type]
-    assert export(data, tmp_path / "own", Part(), most=3) == 3
+    assert export_part(data, tmp_path / "own", Part(), most=3) == 3
     lines = [json.loads(line) for line in (tmp_path / "own/train.jsonl").read_text().splitlines()]
     assert len(lines) == 3
     labelled = [row if task == "text-classification" else {"text": row["text"]} for row in rows]
@@ -57,7 +57,7 @@ def test_what_is_there_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("precious")
     for folder in (tmp_path, tmp_path / "mine"):
         with pytest.raises(DataError, match="is there already"):
-            export(clothes(), folder, Part())
+            export_part(clothes(), folder, Part())
     with pytest.raises(DataError, match="has 12 samples: no part 13/13"):
-        export(clothes(), tmp_path / "new", Part(13, 13))
+        export_part(clothes(), tmp_path / "new", Part(13, 13))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine"]

@@ -13,8 +13,9 @@ from PIL import Image
 from cutlayer.data.check import check_data, find_bad
 from cutlayer.data.hub import HuggingFaceHub
 from cutlayer.data.hub_data import read_dataset
+from cutlayer.data.left_out import LeftOut
 from cutlayer.data.load import load_data
-from cutlayer.data.samples import LeftOut, Settings
+from cutlayer.data.samples import ReadSettings
 from cutlayer.errors import AssetError, DataError
 from data.sets import picture
 
@@ -56,7 +57,7 @@ def test_images_saved_to_disk_are_read_lazily(tmp_path: Path) -> None:
 
 def test_several_label_columns_must_be_chosen_from() -> None:
     with pytest.raises(DataError, match=r"several of classes: fine, coarse.*label_field"):
-        read_dataset({"train": labelled_images(3)}, "owner/set", Settings())
+        read_dataset({"train": labelled_images(3)}, "owner/set", ReadSettings())
 
 
 def test_a_single_split_is_divided(tmp_path: Path) -> None:
@@ -74,13 +75,13 @@ def test_hidden_test_labels_give_way_to_the_validation_split() -> None:
         test={"text": ["c"], "label": [-1]},
         validation={"text": ["d"], "label": [1]},
     )
-    pair, _ = read_dataset(given, "owner/set", Settings())
+    pair, _ = read_dataset(given, "owner/set", ReadSettings())
     assert pair.test.read(0) == "d"
 
 
 def test_text_without_labels_is_for_language_modelling() -> None:
     given = splits(train={"text": ["a", "b"]}, test={"text": ["c"]})
-    pair, task = read_dataset(given, "owner/set", Settings())
+    pair, task = read_dataset(given, "owner/set", ReadSettings())
     assert task == "causal-lm"
     assert pair.class_names == ("text",)
     assert pair.train.labels.tolist() == [0, 0]
@@ -102,7 +103,7 @@ def test_a_damaged_image_is_named() -> None:
     features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
     encoded = raw.map(lambda row: {"image": {"bytes": row["image"], "path": None}})
     given = {"train": encoded.cast(features), "test": encoded.cast(features)}
-    pair, _ = read_dataset(given, "owner/set", Settings())
+    pair, _ = read_dataset(given, "owner/set", ReadSettings())
     with pytest.raises(DataError, match="owner/set train row 0 is not a readable image"):
         pair.train.read(0)
 
@@ -116,7 +117,7 @@ def test_a_damaged_image_is_named() -> None:
 )
 def test_what_is_missing_is_told(rows: dict[str, Rows], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        read_dataset(splits(**rows), "owner/set", Settings())
+        read_dataset(splits(**rows), "owner/set", ReadSettings())
 
 
 def test_parquet_files_are_read(tmp_path: Path) -> None:
@@ -206,7 +207,7 @@ def test_whatever_a_decoder_raises_is_the_rows_fault() -> None:
                 return [0, 1, 0]
             raise [struct.error("unpack"), RecursionError("deep"), KeyError(1)][int(str(key))]
 
-    pair, _ = read_dataset({"train": Rows(), "test": Rows()}, "owner/set", Settings())
+    pair, _ = read_dataset({"train": Rows(), "test": Rows()}, "owner/set", ReadSettings())
     bad = find_bad(pair.train, 2)
     assert [sample.index for sample in bad] == [0, 1, 2]
     assert all("is not a readable image: " in sample.why for sample in bad)
@@ -216,7 +217,7 @@ def test_a_row_without_an_image_or_label_is_a_bad_sample() -> None:
     features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
     rows = {"image": [None, Image.fromarray(picture(0))] * 2, "label": [0, 1, 0, None]}
     given = datasets.Dataset.from_dict(rows, features)
-    pair, _ = read_dataset({"train": given, "test": given}, "owner/set", Settings())
+    pair, _ = read_dataset({"train": given, "test": given}, "owner/set", ReadSettings())
     why = [sample.why.split(": ")[-1] for sample in find_bad(pair.train, 2)]
     assert why == ["it is empty", "it is empty", "it has no label"]
 
@@ -224,7 +225,7 @@ def test_a_row_without_an_image_or_label_is_a_bad_sample() -> None:
 def test_rows_of_other_splits_and_files_of_none_are_left_out(tmp_path: Path) -> None:
     rows: Rows = {"text": ["a", "b"], "label": [0, 1]}
     given = splits(train=rows, test=rows, unsupervised=rows)
-    pair, _ = read_dataset(given, "owner/set", Settings())
+    pair, _ = read_dataset(given, "owner/set", ReadSettings())
     assert pair.left_out == (LeftOut("rows", "of split unsupervised", 2),)
     given["train"].to_parquet(tmp_path / "train.parquet")
     given["train"].to_parquet(tmp_path / "extra.parquet")
@@ -256,11 +257,11 @@ def test_a_parquet_column_given_twice_is_refused(tmp_path: Path) -> None:
 def test_a_column_of_other_things_than_texts_is_refused(text: list[Any], told: str) -> None:
     rows: Rows = {"text": text * 4, "label": [0, 1] * 2}
     with pytest.raises(DataError, match=f"train: the column 'text' holds no text, but {told}"):
-        read_dataset(splits(train=rows), "owner/set", Settings())
+        read_dataset(splits(train=rows), "owner/set", ReadSettings())
 
 
 def test_half_an_example_is_refused_for_a_language_model() -> None:
     rows: Rows = {"prompt": ["a"] * 4, "completion": ["b"] * 4}
-    settings = Settings("causal-lm", text_field="completion")
+    settings = ReadSettings("causal-lm", text_field="completion")
     with pytest.raises(DataError, match="the other is in prompt"):
         read_dataset(splits(train=rows), "owner/set", settings)

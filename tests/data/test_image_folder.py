@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from cutlayer.data.check import check_data
-from cutlayer.data.left_out import sentence
+from cutlayer.data.left_out import LeftOut, left_out_sentence
 from cutlayer.data.load import load_data
-from cutlayer.data.samples import DataSet, LeftOut
+from cutlayer.data.samples import DataSet
 from cutlayer.errors import DataError
 from data.sets import class_images
 
@@ -155,8 +155,8 @@ def test_a_folder_of_no_form_says_what_it_holds(tmp_path: Path) -> None:
 
 
 def test_what_is_left_out_is_one_sentence() -> None:
-    assert sentence(()) == "nothing left out"
+    assert left_out_sentence(()) == "nothing left out"
     some = (LeftOut("files", ".heic", 1), LeftOut("files", "hidden", 3), LeftOut("rows", "x", 1))
-    assert sentence(some) == "left out 4 files: 3 hidden, 1 .heic; 1 row: 1 x"
+    assert left_out_sentence(some) == "left out 4 files: 3 hidden, 1 .heic; 1 row: 1 x"
     many = tuple(LeftOut("files", f".{place}", 1) for place in range(9))
-    assert sentence(many) == "left out 9 files: 1 .0, 1 .1, 1 .2, 1 .3, 5 of other kinds"
+    assert left_out_sentence(many) == "left out 9 files: 1 .0, 1 .1, 1 .2, 1 .3, 5 of other kinds"

@@ -8,8 +8,9 @@ from PIL import Image
 
 from cutlayer.data.check import check_data
 from cutlayer.data.image_sets import read_image
+from cutlayer.data.left_out import LeftOut
 from cutlayer.data.load import load_data
-from cutlayer.data.samples import LeftOut, read_arrays, write_arrays
+from cutlayer.data.samples import read_arrays, write_arrays
 from cutlayer.errors import DataError
 from data.sets import cifar_records, class_images, picture, tiny_imagenet
 

@@ -6,7 +6,7 @@ from cutlayer.data.images import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     ImageBatches,
-    square,
+    central_square,
 )
 from cutlayer.data.samples import ImageArray
 from cutlayer.errors import DataError
@@ -28,11 +28,11 @@ def test_pixels_are_scaled_and_normalised_channel_by_channel() -> None:
 
 def test_a_square_image_is_resized_as_pillow_does() -> None:
     expected = Image.fromarray(picture(3)).resize((14, 14), Image.Resampling.BICUBIC)
-    assert np.array_equal(square(picture(3), 14), np.asarray(expected))
+    assert np.array_equal(central_square(picture(3), 14), np.asarray(expected))
 
 
 def test_an_image_of_the_right_size_is_left_alone() -> None:
-    assert np.array_equal(square(picture(4), 8), picture(4))
+    assert np.array_equal(central_square(picture(4), 8), picture(4))
 
 
 @pytest.mark.parametrize("turned", [False, True])
@@ -42,7 +42,7 @@ def test_an_oblong_image_gives_its_central_square(turned: bool) -> None:
     oblong = np.concatenate([sides, middle, sides], axis=1)
     if turned:
         oblong, middle = oblong.transpose(1, 0, 2), middle.transpose(1, 0, 2)
-    assert np.array_equal(square(oblong, 8), middle)
+    assert np.array_equal(central_square(oblong, 8), middle)
 
 
 def test_grey_images_become_three_equal_channels() -> None:

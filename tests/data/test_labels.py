@@ -6,7 +6,7 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
-from cutlayer.data.labels import alike, clean_name, read_label, refuse_mixed_kinds, text_fault
+from cutlayer.data.labels import alike_names, clean_name, read_label, refuse_mixed_kinds, text_fault
 from cutlayer.data.samples import name_classes
 from cutlayer.errors import DataError
 
@@ -108,9 +108,11 @@ def test_true_beside_a_text_that_says_so() -> None:
 
 
 def test_classes_that_look_alike_are_found() -> None:
-    assert alike(["Red", "green", "red", "01", "1", "2"]) == [("Red", "red"), ("01", "1")]
-    assert alike(["-0", "0", "1", "+1", "1e0"]) == [("-0", "0"), ("1", "+1"), ("1", "1e0")]
-    assert alike(["0.5", "0.50", "5", "1" + "0" * 30, "1" + "0" * 29 + "1"]) == [("0.5", "0.50")]
+    assert alike_names(["Red", "green", "red", "01", "1", "2"]) == [("Red", "red"), ("01", "1")]
+    assert alike_names(["-0", "0", "1", "+1", "1e0"]) == [("-0", "0"), ("1", "+1"), ("1", "1e0")]
+    assert alike_names(["0.5", "0.50", "5", "1" + "0" * 30, "1" + "0" * 29 + "1"]) == [
+        ("0.5", "0.50")
+    ]
 
 
 def test_equal_numbers_are_in_an_order_that_no_hash_decides() -> None:

@@ -8,7 +8,7 @@ import tiny
 
 from cutlayer.data.load import read_path
 from cutlayer.data.partition import PreparedData
-from cutlayer.data.samples import Samples, Settings
+from cutlayer.data.samples import ReadSettings, Samples
 from cutlayer.errors import DataError
 from cutlayer.jobs.dataset import prepare_data
 from cutlayer.lab.run import write_device_samples
@@ -23,7 +23,7 @@ def prepared(tmp_path: Path, data: Path, kind: str = "bert") -> PreparedData:
 
 def read_back(folder: Path) -> tuple[Samples, tuple[str, ...]]:
     """As `cutlayer join --data` reads: nothing is held out."""
-    pair, _ = read_path(folder, Settings(test_fraction=None))
+    pair, _ = read_path(folder, ReadSettings(test_fraction=None))
     assert not len(pair.test)
     return pair.train, pair.class_names
 

@@ -21,8 +21,8 @@ from cutlayer.data.assets.catalogue import (
     asset_folder,
     cache_root,
     get_asset,
-    hint,
     installed,
+    nearest_known,
 )
 from cutlayer.errors import AssetError
 from cutlayer.logs import lines_to, unheard
@@ -84,7 +84,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _named(name: str) -> Asset:
     if name not in CATALOGUE:
-        raise AssetError(f"no asset {name!r}; {hint(name)} (`cutlayer assets list` tells more)")
+        raise AssetError(
+            f"no asset {name!r}; {nearest_known(name)} (`cutlayer assets list` tells more)"
+        )
     return CATALOGUE[name]
 
 
@@ -144,7 +146,7 @@ def _export(asset: Asset, args: argparse.Namespace) -> str:
         raise AssetError(f"assets export {asset.name}: where to? name a new folder")
     # the other actions need no more than the package's own dependencies
     try:
-        from cutlayer.data.export import export, read_part
+        from cutlayer.data.export import export_part, read_part
         from cutlayer.data.load import load_data
     except ModuleNotFoundError as error:
         raise AssetError(
@@ -155,7 +157,7 @@ def _export(asset: Asset, args: argparse.Namespace) -> str:
         get_asset(asset, cache_root())
         # the package's own copy, so that parts are the same on all machines
         data = load_data(str(asset_folder(asset, cache_root())), task=asset.task)
-        count = export(data, args.folder, part, args.samples)
+        count = export_part(data, args.folder, part, args.samples)
     return f"{args.folder}: {count} samples of {asset.name}"
 
 

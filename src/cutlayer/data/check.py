@@ -73,7 +73,7 @@ def check_data(
     ), train + test
 
 
-def brief(error: Exception) -> str:
+def brief_error(error: Exception) -> str:
     """One of ours as it is; a library's in a line."""
     if isinstance(error, CutlayerError):
         return str(error)
@@ -108,7 +108,7 @@ def _text_fault(text: str, where: str, tokenize: Tokenize | None) -> str | None:
     except MemoryError:
         raise
     except Exception as error:  # whatever the tokenizer's library raises
-        return f"the tokenizer fails on it: {brief(error)}"
+        return f"the tokenizer fails on it: {brief_error(error)}"
     return None if ids else "the tokenizer makes no token of it"
 
 

@@ -12,24 +12,23 @@ from cutlayer.data.assets.catalogue import (
     Kind,
     cache_root,
     get_asset,
-    hint,
     installed,
     known_asset,
+    nearest_known,
 )
 from cutlayer.data.assets.packages import RunTool, run_tool
-from cutlayer.data.hub import Hub, HuggingFaceHub, fault, holds_model, is_hub_id
+from cutlayer.data.hub import Hub, HuggingFaceHub, holds_model, is_hub_id, model_fault
 from cutlayer.data.samples import Source
 from cutlayer.errors import AssetError, nearest
 
-# Models that are known by a short name: their name on the hub, and their configuration.
-#
-# The configurations come with cutlayer, so that a model can be planned with, or described, on a
-# machine without network. They hold what shapes the architecture, as published with the weights.
+_LOG = logging.getLogger(__name__)
 
+_TITLES = {"model": "model", "data": "data set"}
+# what shapes these models' architecture, as published with the weights: so that one can be planned
+# with, or described, on a machine without network
+_CONFIGS = Path(__file__).parent / "model_configs"
 
-_FOLDER = Path(__file__).parent / "model_configs"
-
-# assets are models too: their names on the hub stand in the catalogue
+# short names of models, and what the hub calls them; those of assets stand in the catalogue
 KNOWN_MODELS: dict[str, str] = {
     **{
         asset.name: asset.hub_id
@@ -51,19 +50,6 @@ KNOWN_MODELS: dict[str, str] = {
     "qwen2.5-0.5b": "Qwen/Qwen2.5-0.5B",
     "qwen3-0.6b": "Qwen/Qwen3-0.6B",
 }
-
-
-def known_config(name: str) -> Path | None:
-    """The folder with the `config.json` of the model of this short name or hub id."""
-    for short, hub_id in KNOWN_MODELS.items():
-        if name in (short, hub_id):
-            return _FOLDER / short
-    return None
-
-
-_LOG = logging.getLogger(__name__)
-
-_TITLES = {"model": "model", "data": "data set"}
 
 
 @dataclass(frozen=True)
@@ -111,7 +97,7 @@ def find_model(
     if path.is_dir() and holds_model(path):
         return FoundAsset(path, "path", asset)
     if path.is_dir() and asset is None:
-        raise AssetError(f"{path} is no model that can be trained: {fault(path)}")
+        raise AssetError(f"{path} is no model that can be trained: {model_fault(path)}")
     if path.exists() and asset is None:
         raise AssetError(f"{path} is a file: name the folder that save_pretrained wrote")
     request = _Request(name, "model", asset, cache or cache_root(), run)
@@ -146,6 +132,14 @@ def find_config(name: str, *, cache: Path | None = None, hub: Hub | None = None)
         except AssetError as error:
             missed = str(error)
     raise _nobody(name, "model", where, missed)
+
+
+def known_config(name: str) -> Path | None:
+    """The folder with the `config.json` of the model of this short name or hub id."""
+    for short, hub_id in KNOWN_MODELS.items():
+        if name in (short, hub_id):
+            return _CONFIGS / short
+    return None
 
 
 def find_data(
@@ -183,7 +177,8 @@ def _search(request: _Request, ask_hub: Callable[[str], _Answer]) -> FoundAsset 
     cached = asset and installed(asset, request.cache)
     if cached:
         return FoundAsset(cached, "cache", asset)
-    hub_id = asset.hub_id if asset else _hub_id(request)
+    known = KNOWN_MODELS if request.kind == "model" else {}
+    hub_id = asset.hub_id if asset else known.get(request.name, request.name)
     missed = "not asked, it has no such thing"
     if hub_id is not None and is_hub_id(hub_id):
         _LOG.info(f"{request.name}: looking on the Hugging Face hub")
@@ -206,30 +201,18 @@ def _from_package(request: _Request, missed: str) -> FoundAsset:
     return FoundAsset(folder, "package", asset)
 
 
-def _looks_like_path(name: str) -> bool:
-    """Whether nothing but a path is meant: no hub id has these."""
-    return not is_hub_id(name) or Path(name).is_absolute() or name.startswith(("./", "../", "~"))
-
-
-def _hub_id(request: _Request) -> str:
-    """What the hub calls it: a model of a short name has a longer one there."""
-    known = KNOWN_MODELS if request.kind == "model" else {}
-    return known.get(request.name, request.name)
-
-
-def _nearest_model(name: str) -> str:
-    """By the whole name: one with an owner may be a path, and no short name is meant."""
-    whole = list(KNOWN_MODELS.values()) if "/" in name else list(KNOWN_MODELS)
-    return nearest(name, whole)
-
-
 def _nobody(name: str, kind: Kind, cache: Path, missed: str) -> AssetError:
-    if _looks_like_path(name):
+    # no hub id has these: nothing but a path is meant
+    if not is_hub_id(name) or Path(name).is_absolute() or name.startswith(("./", "../", "~")):
         return AssetError(
             f"no {_TITLES[kind]} {name!r}: nothing lies there, seen from {Path.cwd()}: give the"
             " path in full"
         )
-    known = _nearest_model(name) if kind == "model" else hint(name, kind)
+    if kind == "model":
+        # by the whole name: one with an owner may be a path, and no short name is meant
+        known = nearest(name, list(KNOWN_MODELS.values() if "/" in name else KNOWN_MODELS))
+    else:
+        known = nearest_known(name, kind)
     return AssetError(
         f"no {_TITLES[kind]} {name!r}: not a path here, not in {cache}; Hugging Face hub: {missed}."
         f" Without network give the path of a copy; or {known}"

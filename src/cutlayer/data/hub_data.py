@@ -9,16 +9,15 @@ from typing import Any, final
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from cutlayer.data.image_sets import rgb
-from cutlayer.data.labels import clean_name, listing
-from cutlayer.data.left_out import merged, read_tree
+from cutlayer.data.image_sets import to_rgb
+from cutlayer.data.labels import clean_name, column_listing
+from cutlayer.data.left_out import LeftOut, merge_left_out, read_tree
 from cutlayer.data.libraries import bars_on_terminals_only, fault_of, reason
 from cutlayer.data.samples import (
     TEST_NAMES,
     UNKNOWN_LABEL,
-    LeftOut,
+    ReadSettings,
     Samples,
-    Settings,
     SplitPair,
     index_labels,
     split_off_test,
@@ -64,7 +63,7 @@ class HubImages(Samples):
             image = self._images[index][self._column]
             if image is None:
                 raise DataError("it is empty")
-            return rgb(image)
+            return to_rgb(image)
 
     def where(self, index: int) -> str:
         return f"{self._origin} row {index}"
@@ -77,12 +76,12 @@ def is_saved_dataset(path: Path) -> bool:
     return _is_saved(path) or any(path.glob("*.parquet")) or any(path.glob("*/*.parquet"))
 
 
-def read_saved_dataset(path: Path, settings: Settings) -> tuple[SplitPair, Task]:
+def read_saved_dataset(path: Path, settings: ReadSettings) -> tuple[SplitPair, Task]:
     """Both splits of such a folder or file. Raises `DataError` when it cannot be opened."""
     pair, task = read_dataset(open_dataset(path), str(path), settings)
     if path.is_file() or _is_saved(path):
         return pair, task
-    return pair.leaving_out(merged((*pair.left_out, *_unread_files(path)))), task
+    return pair.leaving_out(merge_left_out((*pair.left_out, *_unread_files(path)))), task
 
 
 def open_dataset(path: Path) -> Mapping[str, Any]:
@@ -105,7 +104,7 @@ def open_dataset(path: Path) -> Mapping[str, Any]:
 
 
 def read_dataset(
-    splits: Mapping[str, Any], origin: str, settings: Settings
+    splits: Mapping[str, Any], origin: str, settings: ReadSettings
 ) -> tuple[SplitPair, Task]:
     """Both splits of an opened data set, and the task told from its columns.
 
@@ -161,13 +160,13 @@ def _is_class_label(kind: Any) -> bool:
     return type(kind).__name__ == "ClassLabel"
 
 
-def _columns(train: Any, origin: str, settings: Settings) -> _Columns:
+def _columns(train: Any, origin: str, settings: ReadSettings) -> _Columns:
     label = _label_column(train, origin, settings)
     images = [name for name, kind in train.features.items() if _is_image(kind)]
     if not images and settings.text_field not in train.features:
         raise DataError(
             f"{origin} has no image column and none named {settings.text_field!r}; it has: "
-            f"{listing(tuple(train.features))}. Name the text's with text_field"
+            f"{column_listing(tuple(train.features))}. Name the text's with text_field"
         )
     if images and label is None:
         raise DataError(f"{origin} has images but no column {settings.label_field!r}")
@@ -178,7 +177,7 @@ def _columns(train: Any, origin: str, settings: Settings) -> _Columns:
     return _Columns(images[0] if images else None, label, classes, tuple(images[1:]))
 
 
-def _label_column(train: Any, origin: str, settings: Settings) -> str | None:
+def _label_column(train: Any, origin: str, settings: ReadSettings) -> str | None:
     if settings.label_field in train.features:
         return settings.label_field
     classes: list[str] = [name for name, kind in train.features.items() if _is_class_label(kind)]
@@ -198,7 +197,7 @@ def _class_names(kind: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(clean_name(name) or name for name in kind.names))
 
 
-def _rows(rows: Any, columns: _Columns, settings: Settings, origin: str) -> list[TextRow]:
+def _rows(rows: Any, columns: _Columns, settings: ReadSettings, origin: str) -> list[TextRow]:
     """Every row's label, and its text where the set is of texts."""
     count = len(rows)
     labels: list[Any] = [UNLABELLED] * count
@@ -277,7 +276,7 @@ def _unread(splits: Mapping[str, Any], test: str | None, columns: _Columns) -> t
         if name not in ("train", test)
     ]
     rest += [LeftOut("columns", f"of images ({name})", 1) for name in columns.other_images]
-    return merged(rest)
+    return merge_left_out(rest)
 
 
 def _unread_files(folder: Path) -> list[LeftOut]:

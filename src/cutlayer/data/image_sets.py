@@ -1,4 +1,8 @@
-"""Images in every form that is read: folders, CIFAR-100, Tiny-ImageNet."""
+"""Images in every form of files that is read: class folders, CIFAR-100, Tiny-ImageNet.
+
+One file a sample is read when asked for, as RGB at its native size. Knows no model input: `images`
+does.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,28 +15,44 @@ from jaxtyping import Int64, UInt8
 from PIL import Image, ImageOps
 
 from cutlayer.data.labels import clean_name
-from cutlayer.data.left_out import Tree, beside, holds_any, is_hidden, listed, merged, read_tree
+from cutlayer.data.left_out import (
+    LeftOut,
+    Tree,
+    holds_any,
+    is_hidden,
+    left_beside,
+    list_folder,
+    merge_left_out,
+    read_tree,
+)
 from cutlayer.data.libraries import fault_of
 from cutlayer.data.records import read_text
 from cutlayer.data.samples import (
     TEST_NAMES,
     ImageArray,
-    LeftOut,
+    ReadSettings,
     Samples,
-    Settings,
     SplitPair,
     index_labels,
     split_off_test,
 )
 from cutlayer.errors import DataError
 
-# Images in files, one file a sample: read when asked for, as RGB at their native size.
-
-
 # what Pillow opens only with another program's help, or is no picture
 _NO_PICTURES = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"})
 _SIXTEEN_BITS = 65535
 _EIGHT_BITS = 255
+# folders that are no classes
+_SPLITS = frozenset({"train", "training", "testing", "eval", "evaluation", *TEST_NAMES})
+# of CIFAR-100
+_SIDE = 32
+_LABEL_BYTES = 2
+_RECORD_BYTES = _LABEL_BYTES + 3 * _SIDE * _SIDE
+_NAMES = "fine_label_names.txt"
+_CLASSES = 100
+CIFAR100_FILES = ("train.bin", "test.bin", _NAMES)
+# of Tiny-ImageNet
+_ANNOTATIONS = "val/val_annotations.txt"
 
 
 @final
@@ -65,10 +85,10 @@ def read_image(path: Path) -> UInt8[np.ndarray, "height width 3"]:
     """
     with fault_of(f"{path} is not a readable image"), Image.open(path) as image:
         known_depth = image.format == "PPM"  # its reader scales to the full 16 bits
-        return rgb(ImageOps.exif_transpose(image), known_depth)
+        return to_rgb(ImageOps.exif_transpose(image), known_depth)
 
 
-def rgb(image: Image.Image, known_depth: bool = False) -> UInt8[np.ndarray, "height width 3"]:
+def to_rgb(image: Image.Image, known_depth: bool = False) -> UInt8[np.ndarray, "height width 3"]:
     """Any picture as an RGB array, on white where it is transparent.
 
     Grey of 16 bits is scaled to 8. Whole numbers of 32 bits are taken for 16 where they need more
@@ -135,19 +155,14 @@ def _white(values: np.ndarray, known_depth: bool) -> int:
     )
 
 
-# A folder of class folders of images: one tree to be split, or `train` and a test tree.
-
-
-_SPLITS = frozenset({"train", "training", "testing", "eval", "evaluation", *TEST_NAMES})
-
-
 def has_class_folders(folder: Path) -> bool:
     """Whether a folder below this one holds an image."""
     return any(has_images(part) for part in _folders(folder))
 
 
-def read_image_folder(folder: Path, settings: Settings) -> SplitPair:
-    """Both splits; the classes are the training tree's folders.
+def read_image_folder(folder: Path, settings: ReadSettings) -> SplitPair:
+    """Both splits of class folders, in `train` and a test tree or in one tree to be split; the
+    classes are the training tree's folders.
 
     Raises `DataError` when a class has files but none that can be read as an image, and for
     splits that are named otherwise, which would be taken for classes.
@@ -161,10 +176,10 @@ def read_image_folder(folder: Path, settings: Settings) -> SplitPair:
     for name in TEST_NAMES:
         if has_class_folders(folder / name):
             test, _, others = _tree(folder / name, names)
-            rest = (*rest, *others, *beside(folder, [folder / "train", folder / name]))
-            return SplitPair(train, test, names, merged(rest))
+            rest = (*rest, *others, *left_beside(folder, [folder / "train", folder / name]))
+            return SplitPair(train, test, names, merge_left_out(rest))
     pair = split_off_test(train, names, settings.test_fraction, settings.seed)
-    return pair.leaving_out(merged((*rest, *beside(folder, [folder / "train"]))))
+    return pair.leaving_out(merge_left_out((*rest, *left_beside(folder, [folder / "train"]))))
 
 
 def _refuse_splits(folder: Path) -> None:
@@ -183,14 +198,14 @@ def _tree(
 ) -> tuple[ImageFiles, tuple[str, ...], tuple[LeftOut, ...]]:
     """The images of a tree, its classes (or those given), and what is left out of it."""
     parts = _folders(folder)
-    trees = [(_class_name(part), find_images(part)) for part in parts]
-    rest = [*beside(folder, parts)]
+    trees = [(clean_name(part.name) or part.name, find_images(part)) for part in parts]
+    rest = [*left_beside(folder, parts)]
     for part, (_, tree) in zip(parts, trees, strict=True):
         rest += _left_out(part, tree)
     names = names or tuple(dict.fromkeys(name for name, tree in trees if tree.paths))
     raw = [name for name, tree in trees for _ in tree.paths]
     paths = tuple(path for _, tree in trees for path in tree.paths)
-    return ImageFiles(paths, index_labels(raw, names)), names, merged(rest)
+    return ImageFiles(paths, index_labels(raw, names)), names, merge_left_out(rest)
 
 
 def _left_out(part: Path, tree: Tree) -> Sequence[LeftOut]:
@@ -206,28 +221,10 @@ def _left_out(part: Path, tree: Tree) -> Sequence[LeftOut]:
     return [*seen, LeftOut("class folders", f"empty ({part.name})", 1)]
 
 
-def _class_name(part: Path) -> str:
-    return clean_name(part.name) or part.name
-
-
 def _folders(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    return [part for part in listed(folder) if part.is_dir() and not is_hidden(part)]
-
-
-# CIFAR-100 in its binary form: `train.bin`, `test.bin`, `fine_label_names.txt`.
-#
-# A record is 3,074 bytes: coarse label, fine label, then 32x32 pixels, red plane first. Source:
-# Krizhevsky 2009, the data set's page.
-
-
-_SIDE = 32
-_LABEL_BYTES = 2
-_RECORD_BYTES = _LABEL_BYTES + 3 * _SIDE * _SIDE
-_NAMES = "fine_label_names.txt"
-_CLASSES = 100
-FILES = ("train.bin", "test.bin", _NAMES)
+    return [part for part in list_folder(folder) if part.is_dir() and not is_hidden(part)]
 
 
 def is_cifar100(folder: Path) -> bool:
@@ -236,16 +233,21 @@ def is_cifar100(folder: Path) -> bool:
 
 
 def read_cifar100(folder: Path) -> SplitPair:
-    """Both splits with the fine labels. Raises `DataError` when a file is not whole records."""
+    """Both splits of CIFAR-100's binary form with the fine labels: `train.bin`, `test.bin`,
+    `fine_label_names.txt`.
+
+    A record is 3,074 bytes: coarse label, fine label, then 32x32 pixels, red plane first. Raises
+    `DataError` when a file is not whole records. Source: Krizhevsky 2009, the data set's page.
+    """
     listing = folder / _NAMES
     if listing.is_file():
         names = tuple(read_text(listing).split())
     else:
         names = tuple(str(label) for label in range(_CLASSES))
-    return SplitPair(_read(folder / "train.bin"), _read(folder / "test.bin"), names)
+    return SplitPair(_read_records(folder / "train.bin"), _read_records(folder / "test.bin"), names)
 
 
-def _read(path: Path) -> ImageArray:
+def _read_records(path: Path) -> ImageArray:
     try:
         content = np.fromfile(path, np.uint8)
     except OSError as error:
@@ -260,23 +262,19 @@ def _read(path: Path) -> ImageArray:
     return ImageArray(planes.transpose(0, 2, 3, 1), records[:, 1].astype(np.int64), str(path))
 
 
-# Tiny-ImageNet in its folder form.
-#
-# `train/WNID/images/*.JPEG`, `val/images/*.JPEG` with `val/val_annotations.txt` (file, wnid, box),
-# `words.txt` (wnid, words). Its `test` folder has no labels, so `val` is the test split.
-
-
-_ANNOTATIONS = "val/val_annotations.txt"
-
-
 def is_tiny_imagenet(folder: Path) -> bool:
     """Whether the folder has the annotations that only this form has."""
     return (folder / _ANNOTATIONS).is_file() and (folder / "train").is_dir()
 
 
 def read_tiny_imagenet(folder: Path) -> SplitPair:
-    """Both splits; a class's name is its first word in `words.txt`, or its wnid."""
-    parts = [part for part in listed(folder / "train") if part.is_dir() and not is_hidden(part)]
+    """Both splits of Tiny-ImageNet's folder form; a class's name is its first word in `words.txt`,
+    or its wnid.
+
+    `train/WNID/images/*.JPEG`, `val/images/*.JPEG` with `val/val_annotations.txt` (file, wnid,
+    box), `words.txt` (wnid, words). Its `test` folder has no labels, so `val` is the test split.
+    """
+    parts = _folders(folder / "train")
     trees = {part.name: find_images(part) for part in parts}
     found = [(path, wnid) for wnid, tree in trees.items() for path in tree.paths]
     if not found:
@@ -286,15 +284,15 @@ def read_tiny_imagenet(folder: Path) -> SplitPair:
     rows = _columns(folder / _ANNOTATIONS)
     annotated = [(folder / "val" / "images" / row[0], row[1]) for row in rows]
     rest = [LeftOut("files", why, n) for tree in trees.values() for why, n in tree.others.items()]
-    rest += beside(folder, [folder / "train", folder / "val", folder / "words.txt"])
-    rest += beside(folder / "train", parts)
+    rest += left_beside(folder, [folder / "train", folder / "val", folder / "words.txt"])
+    rest += left_beside(folder / "train", parts)
     rest += _unlabelled(folder, {path for path, _ in annotated})
     wnids = tuple(trees)
     return SplitPair(
         _files(found, wnids),
         _files(annotated, wnids),
         tuple(names.get(wnid, wnid) for wnid in wnids),
-        merged(rest),
+        merge_left_out(rest),
     )
 
 

@@ -1,6 +1,7 @@
 """Images as model inputs: central square, resize, scale, normalise.
 
-Knows the arithmetic of a vision model's preprocessing, not where images come from.
+Knows the arithmetic of a vision model's preprocessing and the file that sets it, not where images
+come from.
 """
 
 import json
@@ -16,13 +17,9 @@ from PIL import Image
 from cutlayer.data.samples import Batch, BatchMaker, Samples
 from cutlayer.errors import AssetError, DataError, quoted
 
-# How the pictures were prepared that a vision model was trained on: its preprocessor_config.json.
-#
-# Read with the meaning that transformers gives its keys. What cutlayer does not do is refused by
-# name; what it does in its own way (central square, its own size) is told.
-
-
 Channels: TypeAlias = tuple[float, float, float]
+IMAGENET_MEAN: Channels = (0.485, 0.456, 0.406)
+IMAGENET_STD: Channels = (0.229, 0.224, 0.225)
 _HALF: Channels = (0.5, 0.5, 0.5)  # what Hugging Face's ViT takes when a folder says nothing
 _LEVELS = 255.0
 _FILE = "preprocessor_config.json"
@@ -43,6 +40,54 @@ _OFFSETS = ("rescale_offset", "offset")
 _CLASS_DEFAULTS = ("image_mean", "image_std", "resample")
 
 
+def central_square(
+    image: UInt8[np.ndarray, "height width 3"],
+    side: int,
+    resample: Image.Resampling = Image.Resampling.BICUBIC,
+) -> UInt8[np.ndarray, "side side 3"]:
+    """The central square of an image, resized to `side` pixels with Pillow's filter."""
+    height, width, _ = image.shape
+    edge = min(height, width)
+    left, top = (width - edge) / 2, (height - edge) / 2
+    if edge == side == height == width:
+        return image
+    resized = Image.fromarray(image).resize(
+        (side, side), resample, box=(left, top, left + edge, top + edge)
+    )
+    return np.asarray(resized)
+
+
+@final
+@dataclass(frozen=True)
+class ImageBatches(BatchMaker):
+    """`pixel_values` float32 [row, 3, image_size, image_size]: `(image / levels - mean) / std`."""
+
+    image_size: int
+    mean: Channels
+    std: Channels
+    levels: float = 255.0
+    resample: Image.Resampling = Image.Resampling.BICUBIC
+
+    def make(self, samples: Samples, indices: Int[np.ndarray, " row"]) -> Batch:
+        pixels = np.stack([self._pixels(samples, int(index)) for index in indices])
+        return Batch({"pixel_values": self._normalise(pixels)}, None, samples.labels[indices])
+
+    def _pixels(self, samples: Samples, index: int) -> UInt8[np.ndarray, "side side 3"]:
+        content = samples.read(index)
+        if isinstance(content, str) or content.ndim != 3:
+            raise DataError(f"{samples.where(index)} is not an image: this model needs images")
+        return central_square(content, self.image_size, self.resample)
+
+    def _normalise(
+        self, pixels: UInt8[np.ndarray, "row side side 3"]
+    ) -> Float32[np.ndarray, "row 3 side side"]:
+        # (x / l - m) / s as one multiplication and one addition, in float32 throughout
+        scale = 1.0 / (self.levels * np.array(self.std))
+        shift = -np.array(self.mean) / np.array(self.std)
+        scaled = pixels * scale.astype(np.float32) + shift.astype(np.float32)
+        return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """Pixels become `(value / levels - mean) / std`, after a resize with the filter `resample`.
@@ -60,7 +105,9 @@ class Preprocessing:
 
 
 def read_preprocessing(folder: Path) -> Preprocessing:
-    """What the model in `folder` was trained with.
+    """What the model in `folder` was trained with: its preprocessor_config.json, read with the
+    meaning that transformers gives its keys. What cutlayer does not do is refused by name; what it
+    does in its own way (central square, its own size) is told.
 
     Without a file: mean and standard deviation of 0.5, bicubic. A key that is missing is what
     transformers takes for this kind of model; a switch that is null is off. Raises `AssetError`
@@ -202,55 +249,3 @@ def _size(value: object) -> str:
     if isinstance(value, dict):
         return " ".join(f"{key} {quoted(size)}" for key, size in value.items())
     return quoted(value)
-
-
-IMAGENET_MEAN: Channels = (0.485, 0.456, 0.406)
-IMAGENET_STD: Channels = (0.229, 0.224, 0.225)
-
-
-def square(
-    image: UInt8[np.ndarray, "height width 3"],
-    side: int,
-    resample: Image.Resampling = Image.Resampling.BICUBIC,
-) -> UInt8[np.ndarray, "side side 3"]:
-    """The central square of an image, resized to `side` pixels with Pillow's filter."""
-    height, width, _ = image.shape
-    edge = min(height, width)
-    left, top = (width - edge) / 2, (height - edge) / 2
-    if edge == side == height == width:
-        return image
-    resized = Image.fromarray(image).resize(
-        (side, side), resample, box=(left, top, left + edge, top + edge)
-    )
-    return np.asarray(resized)
-
-
-@final
-@dataclass(frozen=True)
-class ImageBatches(BatchMaker):
-    """`pixel_values` float32 [row, 3, image_size, image_size]: `(image / levels - mean) / std`."""
-
-    image_size: int
-    mean: Channels
-    std: Channels
-    levels: float = 255.0
-    resample: Image.Resampling = Image.Resampling.BICUBIC
-
-    def make(self, samples: Samples, indices: Int[np.ndarray, " row"]) -> Batch:
-        pixels = np.stack([self._pixels(samples, int(index)) for index in indices])
-        return Batch({"pixel_values": self._normalise(pixels)}, None, samples.labels[indices])
-
-    def _pixels(self, samples: Samples, index: int) -> UInt8[np.ndarray, "side side 3"]:
-        content = samples.read(index)
-        if isinstance(content, str) or content.ndim != 3:
-            raise DataError(f"{samples.where(index)} is not an image: this model needs images")
-        return square(content, self.image_size, self.resample)
-
-    def _normalise(
-        self, pixels: UInt8[np.ndarray, "row side side 3"]
-    ) -> Float32[np.ndarray, "row 3 side side"]:
-        # (x / l - m) / s as one multiplication and one addition, in float32 throughout
-        scale = 1.0 / (self.levels * np.array(self.std))
-        shift = -np.array(self.mean) / np.array(self.std)
-        scaled = pixels * scale.astype(np.float32) + shift.astype(np.float32)
-        return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))

@@ -58,7 +58,7 @@ def read_label(value: object) -> str | None:
     if isinstance(value, int | float | Decimal):
         return _number_label(value)
     if isinstance(value, list | tuple | dict | bytes | np.ndarray):
-        raise DataError(f"its label is {kind(value)}, not a text or a number")
+        raise DataError(f"its label is {kind_of(value)}, not a text or a number")
     return str(value)
 
 
@@ -72,7 +72,7 @@ def text_fault(value: object, field: str) -> str | None:
     if value is None or (isinstance(value, float) and value != value):
         return "it has no text"
     if not isinstance(value, str):
-        return f"its {field!r} is {kind(value)}, not a text"
+        return f"its {field!r} is {kind_of(value)}, not a text"
     half = None if value.isascii() else _SURROGATE.search(value)
     if half is not None:
         return f"its text holds half a character (the lone surrogate U+{ord(half.group()):04X})"
@@ -81,12 +81,12 @@ def text_fault(value: object, field: str) -> str | None:
     return None if _VISIBLE.search(value) else "its text is empty"
 
 
-def kind(value: object) -> str:
+def kind_of(value: object) -> str:
     """What a value is, in a reader's words: `a list`, `a number`."""
     return _KINDS.get(type(value), f"a {type(value).__name__}")
 
 
-def listing(names: Sequence[str]) -> str:
+def column_listing(names: Sequence[str]) -> str:
     """Names of columns as they stand in a message: the first ten, each cut and in one line."""
     shown = [
         name if name.isprintable() and len(name) <= _MOST_LETTERS else quoted(name)
@@ -141,7 +141,7 @@ def _sort(value: object) -> str:
     return "truth" if word in ("true", "false") else "number" if _NUMBER.fullmatch(word) else "word"
 
 
-def alike(names: Sequence[str]) -> list[tuple[str, str]]:
+def alike_names(names: Sequence[str]) -> list[tuple[str, str]]:
     """Pairs of classes that a person would take for one: equal but for upper and lower case,
     Unicode's compatible letters or the spelling of a number."""
     seen: dict[str, str] = {}

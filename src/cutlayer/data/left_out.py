@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cutlayer.data.samples import LeftOut
 from cutlayer.errors import DataError
 
 # what systems and editors put into folders of pictures, lower case
@@ -24,6 +23,15 @@ _HIDDEN = frozenset(
 _OWN = "asset.json"  # what cutlayer itself writes beside a set that it fetched
 _NAMED = 4
 _PAPERS = ("hidden", ".md", ".rst", ".txt", "license", "readme")
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What lies in a data set and is no sample: `count` of `what` ("files"), and `why`."""
+
+    what: str
+    why: str
+    count: int
 
 
 @dataclass(frozen=True)
@@ -59,12 +67,12 @@ def holds_any(folder: Path, wanted: Callable[[Path], bool]) -> bool:
     return any(_why_not(found, wanted) is None for found in _files(folder))
 
 
-def beside(folder: Path, used: Sequence[Path]) -> tuple[LeftOut, ...]:
+def left_beside(folder: Path, used: Sequence[Path]) -> tuple[LeftOut, ...]:
     """What lies in a folder and is not in `used`: files by their suffix, or by their name where
     it is the only one; folders with the number of files in them."""
-    rest = [path for path in listed(folder) if path not in used and path.name != _OWN]
+    rest = [path for path in list_folder(folder) if path not in used and path.name != _OWN]
     suffixes = Counter(path.suffix for path in rest if not is_hidden(path))
-    return merged(_beside(path, suffixes) for path in rest)
+    return merge_left_out(_beside(path, suffixes) for path in rest)
 
 
 def _beside(path: Path, suffixes: Counter[str]) -> LeftOut:
@@ -78,7 +86,7 @@ def _beside(path: Path, suffixes: Counter[str]) -> LeftOut:
     return LeftOut("files", path.name if alone else f"{path.suffix} beside them", 1)
 
 
-def merged(items: Iterable[LeftOut]) -> tuple[LeftOut, ...]:
+def merge_left_out(items: Iterable[LeftOut]) -> tuple[LeftOut, ...]:
     """Equal reasons added up, in the order of the first of each."""
     counts: dict[tuple[str, str], int] = {}
     for item in items:
@@ -91,7 +99,7 @@ def is_odd(item: LeftOut) -> bool:
     return item.what == "files" and not item.why.lower().endswith(_PAPERS)
 
 
-def sentence(items: Sequence[LeftOut]) -> str:
+def left_out_sentence(items: Sequence[LeftOut]) -> str:
     """`left out 4 files: 3 hidden, 1 .heic`; of many reasons the largest."""
     parts = []
     for what in dict.fromkeys(item.what for item in items):
@@ -104,7 +112,7 @@ def sentence(items: Sequence[LeftOut]) -> str:
     return f"left out {'; '.join(parts)}" if parts else "nothing left out"
 
 
-def listed(folder: Path) -> list[Path]:
+def list_folder(folder: Path) -> list[Path]:
     """What lies in a folder, in order. Raises `DataError` when it cannot be listed."""
     try:
         return sorted(folder.iterdir())
@@ -140,7 +148,7 @@ def _files(top: Path) -> Iterator[_File]:
             yield _File(path, found.st_mode, hidden)  # `lost+found` is the system's alone
             continue
         inside = (*above, identity)
-        waiting += [(child, inside, hidden or is_hidden(child)) for child in listed(path)]
+        waiting += [(child, inside, hidden or is_hidden(child)) for child in list_folder(path)]
 
 
 def _why_not(found: _File, wanted: Callable[[Path], bool]) -> str | None:

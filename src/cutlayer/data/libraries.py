@@ -1,23 +1,21 @@
-"""What other libraries do when they read: raise anything, draw progress bars."""
+"""The wall around other libraries, which raise anything and draw progress bars.
+
+Whatever one raises while it reads a sample is that sample's fault. What a damaged or malicious file
+may make a library raise is open: `struct.error`, `KeyError`, `RecursionError`, `OverflowError`, a
+warning turned into an error.
+"""
 
 import contextlib
 import io
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 from cutlayer.errors import DataError
-
-# The wall around libraries: whatever one raises while it reads a sample is that sample's fault.
-#
-# What a damaged or malicious file may make a library raise is open: `struct.error`, `KeyError`,
-# `RecursionError`, `OverflowError`, a warning turned into an error.
-
 
 _MOST_LETTERS = 200
 
 
-@contextmanager
+@contextlib.contextmanager
 def fault_of(title: str) -> Iterator[None]:
     """Turns any error inside into a `DataError` of `title` and the reason, in one line.
 
@@ -42,14 +40,12 @@ def reason(error: BaseException) -> str:
     return told if len(told) <= _MOST_LETTERS else told[: _MOST_LETTERS - 4] + " ..."
 
 
-# Other libraries draw progress bars on stderr whether or not somebody looks; here they ask.
-
-
 @contextlib.contextmanager
 def bars_on_terminals_only() -> Iterator[None]:
     """Within, what is written to stderr is dropped unless stderr is a terminal.
 
-    Exceptions still tell what went wrong. Not for code whose warnings a person needs.
+    Libraries draw progress bars there whether or not somebody looks. Exceptions still tell what
+    went wrong. Not for code whose warnings a person needs.
     """
     if sys.stderr.isatty():
         yield

@@ -1,4 +1,7 @@
-"""A data set by path or name: recognises the form from what lies there."""
+"""A data set by path or name: recognises the form from what lies there.
+
+Knows which forms there are, by the files that tell them apart; each is read in a file of its own.
+"""
 
 from collections import Counter
 from collections.abc import Callable
@@ -11,8 +14,8 @@ from cutlayer.data.check import find_bad
 from cutlayer.data.find import HubSplits, find_data
 from cutlayer.data.hub import Hub
 from cutlayer.data.hub_data import is_saved_dataset, read_dataset, read_saved_dataset
-from cutlayer.data.image_sets import FILES as CIFAR100
 from cutlayer.data.image_sets import (
+    CIFAR100_FILES,
     has_class_folders,
     is_cifar100,
     is_tiny_imagenet,
@@ -20,9 +23,8 @@ from cutlayer.data.image_sets import (
     read_image_folder,
     read_tiny_imagenet,
 )
-from cutlayer.data.left_out import beside, is_hidden, listed
-from cutlayer.data.samples import FILE as ARRAYS
-from cutlayer.data.samples import DataSet, Settings, Source, SplitPair, read_arrays
+from cutlayer.data.left_out import is_hidden, left_beside, list_folder
+from cutlayer.data.samples import ARRAY_FILE, DataSet, ReadSettings, Source, SplitPair, read_arrays
 from cutlayer.data.text_sets import (
     find_split_files,
     has_text_files,
@@ -45,7 +47,7 @@ class _Form:
 
     title: str
     fits: Callable[[Path], bool]
-    read: Callable[[Path, Settings], tuple[SplitPair, Task]]
+    read: Callable[[Path, ReadSettings], tuple[SplitPair, Task]]
 
 
 def load_data(
@@ -69,7 +71,7 @@ def load_data(
     Samples are not read here: see `check`. Raises `AssetError` when nobody has it, `DataError`
     when the form is not recognised or not of this task.
     """
-    settings = Settings(task, text_field, label_field, test_fraction, seed)
+    settings = ReadSettings(task, text_field, label_field, test_fraction, seed)
     found = find_data(name, cache=cache, hub=hub, run=run)
     if isinstance(found, HubSplits):
         pair, usual = read_dataset(found.splits, found.hub_id, settings)
@@ -80,7 +82,7 @@ def load_data(
     return _data_set(name, pair, usual, settings, found.source, str(found.path))
 
 
-def read_path(path: Path, settings: Settings) -> tuple[SplitPair, Task]:
+def read_path(path: Path, settings: ReadSettings) -> tuple[SplitPair, Task]:
     """Both splits of what lies at a path, and the task of that form.
 
     Raises `DataError`, saying what was looked for, when no form fits.
@@ -100,7 +102,7 @@ def _contents(path: Path) -> str:
         return ""
     kinds = Counter(
         "folders" if entry.is_dir() else entry.suffix or "files without a suffix"
-        for entry in listed(path)
+        for entry in list_folder(path)
         if not is_hidden(entry)
     )
     held = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(_NAMED))
@@ -108,7 +110,7 @@ def _contents(path: Path) -> str:
 
 
 def _data_set(
-    name: str, pair: SplitPair, usual: Task, settings: Settings, source: Source, location: str
+    name: str, pair: SplitPair, usual: Task, settings: ReadSettings, source: Source, location: str
 ) -> DataSet:
     task = settings.task or usual
     if task not in get_args(Task):
@@ -137,10 +139,7 @@ def _first_bad(pair: SplitPair, task: Task) -> str:
     """Texts that cannot be read may be why classes are missing."""
     if task not in _TEXT_TASKS:
         return ""
-    bad = [
-        *find_bad(pair.train, len(pair.class_names)),
-        *find_bad(pair.test, len(pair.class_names)),
-    ]
+    bad = [bad for part in (pair.train, pair.test) for bad in find_bad(part, len(pair.class_names))]
     return f"; {len(bad)} samples cannot be used, the first: {bad[0].title}" if bad else ""
 
 
@@ -150,7 +149,7 @@ def _has_tables(path: Path) -> bool:
     return is_table(path)
 
 
-def _read_tables(path: Path, settings: Settings) -> tuple[SplitPair, Task]:
+def _read_tables(path: Path, settings: ReadSettings) -> tuple[SplitPair, Task]:
     if path.is_file():
         pair = read_tables(path, None, settings)
     else:
@@ -163,10 +162,10 @@ def _image_task(
 ) -> Callable[..., tuple[SplitPair, Task]]:
     """For a form of images whose splits are given; of `files` alone, others are left out."""
 
-    def both(path: Path, settings: Settings) -> tuple[SplitPair, Task]:
+    def both(path: Path, settings: ReadSettings) -> tuple[SplitPair, Task]:
         pair = read(path)
         if files:
-            pair = pair.leaving_out(beside(path, [path / name for name in files]))
+            pair = pair.leaving_out(left_beside(path, [path / name for name in files]))
         return pair, "image-classification"
 
     return both
@@ -174,11 +173,15 @@ def _image_task(
 
 _FORMS = (
     _Form(
-        f"{ARRAYS} with arrays of both splits",
-        lambda path: (path / ARRAYS).is_file(),
-        _image_task(read_arrays, ARRAYS),
+        f"{ARRAY_FILE} with arrays of both splits",
+        lambda path: (path / ARRAY_FILE).is_file(),
+        _image_task(read_arrays, ARRAY_FILE),
     ),
-    _Form("CIFAR-100's train.bin and test.bin", is_cifar100, _image_task(read_cifar100, *CIFAR100)),
+    _Form(
+        "CIFAR-100's train.bin and test.bin",
+        is_cifar100,
+        _image_task(read_cifar100, *CIFAR100_FILES),
+    ),
     _Form(
         "Tiny-ImageNet's train and val/val_annotations.txt",
         is_tiny_imagenet,

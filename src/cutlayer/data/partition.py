@@ -1,4 +1,7 @@
-"""Which device holds which samples, and which of them are in each mini-batch."""
+"""Which samples are used, which device holds which of them, and which are in each mini-batch.
+
+Every draw takes an explicit generator. Knows no tensors; `images` and `text` make the arrays.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,11 +13,7 @@ from cutlayer.data.samples import BatchMaker, DataSet
 from cutlayer.errors import DataError
 from cutlayer.spec import Task
 
-# Which samples are used, and which device holds which of them.
-#
-# Every draw takes an explicit generator. Needs numpy alone.
-
-
+_ORDER_STREAM = 0x0BA7C4  # keeps these permutations apart from other streams of the same seed
 _DRAWS = 10  # tries for a Dirichlet draw that leaves no device short, before one is mended
 
 
@@ -175,19 +174,11 @@ def _require_enough(samples: int, devices: int, least: int) -> None:
         )
 
 
-# Mini-batches: which samples a device uses at its local step s, and what they become.
-#
-# A plan is a pure function of (seed, device, step): a resumed run needs no state to go on. Knows no
-# tensors; `images` and `text` make the arrays.
-
-
-_ORDER_STREAM = 0x0BA7C4  # keeps these permutations apart from other streams of the same seed
-
-
 @dataclass(frozen=True, eq=False)
 class BatchPlan:
-    """The order in which one device goes through its samples.
+    """The order in which one device goes through its samples: which ones it uses at local step s.
 
+    A pure function of (seed, device, step): a resumed run needs no state to go on.
     `samples` are the device's indices into the split, as `partition` deals them. Each epoch is a
     fresh permutation keyed by (seed, device, epoch); its last mini-batch may be smaller. Raises
     `DataError` without samples or with batches of none.

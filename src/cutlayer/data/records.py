@@ -1,4 +1,10 @@
-"""Tables and texts in files, line by line: CSV, JSON lines, UTF-8."""
+"""Tables and texts in files, line by line: CSV, JSON lines, UTF-8.
+
+A table becomes its records, each with the line it begins in and, if it is broken, why. A byte that
+is not UTF-8 becomes a lone surrogate (Python's `surrogateescape`), so that one bad line costs one
+sample and not the file; `undecoded` finds it again. Knows not which column is the text and which
+the label.
+"""
 
 import codecs
 import csv
@@ -12,13 +18,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cutlayer.data.labels import kind, listing
+from cutlayer.data.labels import column_listing, kind_of
 from cutlayer.data.libraries import reason
 from cutlayer.errors import DataError, quoted
 
-# A table as its records, each with the line it begins in and, if it is broken, why.
-#
-# Knows what CSV and JSON lines give alike; not which column is the text and which the label.
+# UTF-32's mark begins with UTF-16's: the longer ones first
+_OTHER_MARKS = {
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
+_ESCAPED = re.compile("[\udc80-\udcff]")
+_LINE = re.compile("[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
+_PROBE_BYTES = 4096
+_MOST_ZEROS = 0.1  # of the first bytes, in a file that is text
+_LINE_END = re.compile("\r\n|\r|\n")
+_FEWEST_ROWS = 3  # lines of one text that all have a row's form: no prose looks like that
+_ARRAY_TITLE = "record"  # places in an array are counted, since its lines say little
 
 
 @dataclass(frozen=True)
@@ -37,25 +54,6 @@ class Table:
     columns: tuple[str, ...]
     records: tuple[Record, ...]
     line_title: str = "line"
-
-
-# Text files as lines: UTF-8, and what is not is told by its line.
-#
-# A byte that is not UTF-8 becomes a lone surrogate (Python's `surrogateescape`), so that one bad
-# line costs one sample and not the file; `undecoded` finds it again.
-
-
-# UTF-32's mark begins with UTF-16's: the longer ones first
-_OTHER_MARKS = {
-    codecs.BOM_UTF32_LE: "UTF-32",
-    codecs.BOM_UTF32_BE: "UTF-32",
-    codecs.BOM_UTF16_LE: "UTF-16",
-    codecs.BOM_UTF16_BE: "UTF-16",
-}
-_ESCAPED = re.compile("[\udc80-\udcff]")
-_LINE = re.compile("[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
-_PROBE_BYTES = 4096
-_MOST_ZEROS = 0.1  # of the first bytes, in a file that is text
 
 
 def read_text(path: Path) -> str:
@@ -95,17 +93,6 @@ def undecoded(text: str) -> str | None:
     )
 
 
-# CSV with a header line, read strictly: no row is swallowed, and a ragged one is named.
-#
-# A quotation mark that opens a field and closes elsewhere, or never, makes a reader take the rows
-# between for a part of one text. Such a record is named as broken, and reading goes on with the
-# next line. Source: RFC 4180.
-
-
-_LINE_END = re.compile("\r\n|\r|\n")
-_FEWEST_ROWS = 3  # lines of one text that all have a row's form: no prose looks like that
-
-
 @dataclass(frozen=True)
 class _Piece:
     """What the reader takes for a record: `lines[start:end]`. `doubtful`: it lies inside what a
@@ -123,7 +110,12 @@ class _Piece:
 
 
 def read_csv(path: Path, label_field: str) -> Table:
-    """The records of a CSV file; what stands in `label_field` tells rows from lines of a text.
+    """The records of a CSV file with a header line, read strictly: no row is swallowed, and a
+    ragged one is named. What stands in `label_field` tells rows from lines of a text.
+
+    A quotation mark that opens a field and closes elsewhere, or never, makes a reader take the rows
+    between for a part of one text. Such a record is named as broken, and reading goes on with the
+    next line. Source: RFC 4180.
 
     Raises `DataError` when it cannot be read or its header is broken or names a column twice.
     """
@@ -306,14 +298,9 @@ def _fields_of_any_length() -> Iterator[None]:
         csv.field_size_limit(usual)
 
 
-# JSON lines, one object a line, and JSON files that are one array of objects.
-
-
-_ARRAY_TITLE = "record"  # places in an array are counted, since its lines say little
-
-
 def read_json(path: Path) -> Table:
-    """The records of a JSON file of either form. Raises `DataError` when it cannot be read."""
+    """The records of JSON lines, one object a line, or of one array of objects. Raises `DataError`
+    when it cannot be read."""
     text = read_text(path)
     array = _array(path, text)
     if array is not None:
@@ -337,7 +324,7 @@ def _array(path: Path, text: str) -> list[Any] | None:
     if "\n" not in text.strip():
         return None
     raise DataError(
-        f"{path} is one object ({listing(list(whole))}), not an array of records: write an "
+        f"{path} is one object ({column_listing(list(whole))}), not an array of records: write an "
         "array, or an object a line"
     )
 
@@ -362,7 +349,7 @@ def _parsed(line: int, content: str) -> Record:
 
 def _record(line: int, item: object) -> Record:
     if not isinstance(item, dict):
-        return Record(line, {}, f"it is {kind(item)}, not an object")
+        return Record(line, {}, f"it is {kind_of(item)}, not an object")
     return Record(line, item)
 
 

@@ -1,4 +1,9 @@
-"""What a data set is to the trainer: two splits of labelled samples, read one by one."""
+"""What a data set is to the trainer: two splits of labelled samples, read one by one.
+
+Also what every loader needs: labels turned into indices, a test split where there is none, and the
+array form of an image set. Knows no other file format (the loaders do) and no model input (`images`
+and `text` do).
+"""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -11,17 +16,19 @@ import numpy as np
 from jaxtyping import Int, Int64, Integer, UInt8
 
 from cutlayer.data.labels import clean_name
+from cutlayer.data.left_out import LeftOut
 from cutlayer.data.libraries import fault_of
 from cutlayer.errors import DataError
 from cutlayer.spec import Task
 
-# What a data set is to the trainer: two splits of labelled samples, read one by one.
-#
-# Knows no file format (the loaders do) and no model input (`images` and `text` do).
-
-
 Source: TypeAlias = Literal["path", "cache", "hub", "package"]
 Content: TypeAlias = UInt8[np.ndarray, "height width 3"] | str | Int64[np.ndarray, "block_token"]
+
+
+UNKNOWN_LABEL = -1
+TEST_NAMES = ("test", "val", "validation", "valid", "dev")
+_SPLIT_STREAM = 0x59117  # keeps this draw apart from other streams of the same seed
+ARRAY_FILE = "images.npz"
 
 
 class Samples(ABC):
@@ -79,15 +86,6 @@ class Subset(Samples):
         return self._samples.where(int(self._indices[index]))
 
 
-@dataclass(frozen=True)
-class LeftOut:
-    """What lies in a data set and is no sample: `count` of `what` ("files"), and `why`."""
-
-    what: str
-    why: str
-    count: int
-
-
 @dataclass(frozen=True, eq=False)
 class SplitPair:
     """What a loader of one form gives: both splits, the names of their classes, and what it left
@@ -118,16 +116,35 @@ class DataSet:
     left_out: tuple[LeftOut, ...] = ()
 
 
-# What every loader needs: labels turned into indices, and a test split where there is none.
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """A mini-batch as the model's forward takes it.
+
+    `inputs` by the model's argument names: `pixel_values` float32 [row, 3, height, width], or
+    `input_ids` and `attention_mask` int64 [row, token]. `lengths`: tokens of each row without its
+    padding (None for images). `labels`: class of each row [row]; for language modelling the ids
+    themselves [row, token], -100 at padding (the model shifts them).
+    """
+
+    inputs: dict[str, np.ndarray]
+    lengths: tuple[int, ...] | None
+    labels: Int64[np.ndarray, " row"] | Int64[np.ndarray, "row token"]
 
 
-UNKNOWN_LABEL = -1
-TEST_NAMES = ("test", "val", "validation", "valid", "dev")
-_SPLIT_STREAM = 0x59117  # keeps this draw apart from other streams of the same seed
+class BatchMaker(ABC):
+    """Turns samples into one mini-batch. `images.ImageBatches`, `text.TextBatches` and
+    `text.BlockBatches` do."""
+
+    @abstractmethod
+    def make(self, samples: Samples, indices: Int[np.ndarray, " row"]) -> Batch:
+        """The mini-batch of the samples at `indices`, rows in that order.
+
+        Raises `DataError` when a sample cannot be read or is of another kind.
+        """
 
 
 @dataclass(frozen=True)
-class Settings:
+class ReadSettings:
     """How a set is to be read: what `load.load_data` was asked.
 
     `test_fraction` None: of samples without a test split none are held out.
@@ -184,11 +201,8 @@ def split_off_test(
     return SplitPair(Subset(samples, train), Subset(samples, test), class_names)
 
 
-# A fingerprint of a split: which samples it has, in which order, and what is in each.
-
-
 def digest_of(samples: Samples) -> str:
-    """SHA-256 over the labels and every sample's content, in their order.
+    """A split's fingerprint: SHA-256 over the labels and every sample's content, in their order.
 
     Costs what reading costs: images in files are taken as their bytes, not decoded. Raises
     `DataError` for a sample that cannot be read.
@@ -208,16 +222,6 @@ def digest_of_order(parts: tuple[np.ndarray, ...]) -> str:
         found.update(len(part).to_bytes(8, "little"))
         found.update(part.astype("<i8").tobytes())
     return found.hexdigest()
-
-
-# The array form of an image set: one `images.npz` with both splits, ready in memory.
-#
-# Keys: `train_images`, `test_images` uint8 [sample, height, width] or [sample, height, width, 3];
-# `train_labels`, `test_labels` int [sample]; `class_names` text [class]. Never holds pickled
-# objects.
-
-
-FILE = "images.npz"
 
 
 @final
@@ -243,9 +247,15 @@ def write_arrays(
     test: tuple[UInt8[np.ndarray, "..."], Integer[np.ndarray, " _"]],
     class_names: tuple[str, ...],
 ) -> None:
-    """Write both splits, each `(images, labels)`, as `folder/images.npz`."""
+    """Write both splits, each `(images, labels)`, as `folder/images.npz`: the array form, ready in
+    memory.
+
+    Keys: `train_images`, `test_images` uint8 [sample, height, width] or [sample, height, width, 3];
+    `train_labels`, `test_labels` int [sample]; `class_names` text [class]. Never holds pickled
+    objects.
+    """
     np.savez(
-        folder / FILE,
+        folder / ARRAY_FILE,
         train_images=train[0],
         train_labels=train[1],
         test_images=test[0],
@@ -256,7 +266,7 @@ def write_arrays(
 
 def read_arrays(folder: Path) -> SplitPair:
     """Both splits of `folder/images.npz`. Raises `DataError` when the file is not of this form."""
-    path = folder / FILE
+    path = folder / ARRAY_FILE
     title = f"{path} is not a readable image array file"
     with fault_of(title), np.load(path, allow_pickle=False) as file:
         names = tuple(clean_name(str(name)) or str(name) for name in file["class_names"])
@@ -275,30 +285,3 @@ def _split(file: np.lib.npyio.NpzFile, split: str, path: Path) -> ImageArray:
     if not (np.issubdtype(labels.dtype, np.integer) or np.array_equal(labels, np.rint(labels))):
         raise DataError(f"{split}_labels are not whole numbers, as indices of classes are")
     return ImageArray(images, labels.astype(np.int64), f"{path.name} {split}")
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """A mini-batch as the model's forward takes it.
-
-    `inputs` by the model's argument names: `pixel_values` float32 [row, 3, height, width], or
-    `input_ids` and `attention_mask` int64 [row, token]. `lengths`: tokens of each row without its
-    padding (None for images). `labels`: class of each row [row]; for language modelling the ids
-    themselves [row, token], -100 at padding (the model shifts them).
-    """
-
-    inputs: dict[str, np.ndarray]
-    lengths: tuple[int, ...] | None
-    labels: Int64[np.ndarray, " row"] | Int64[np.ndarray, "row token"]
-
-
-class BatchMaker(ABC):
-    """Turns samples into one mini-batch. `images.ImageBatches`, `text.TextBatches` and
-    `text.BlockBatches` do."""
-
-    @abstractmethod
-    def make(self, samples: Samples, indices: Int[np.ndarray, " row"]) -> Batch:
-        """The mini-batch of the samples at `indices`, rows in that order.
-
-        Raises `DataError` when a sample cannot be read or is of another kind.
-        """

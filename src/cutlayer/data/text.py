@@ -12,7 +12,7 @@ from typing import final
 import numpy as np
 from jaxtyping import Int, Int64
 
-from cutlayer.data.check import Tokenize, brief
+from cutlayer.data.check import Tokenize, brief_error
 from cutlayer.data.samples import Batch, BatchMaker, Samples
 from cutlayer.errors import DataError
 from cutlayer.spec import IGNORED_LABEL
@@ -121,7 +121,9 @@ def tokenised(samples: Samples, indices: Iterable[int], tokenize: Tokenize) -> l
     except Exception as error:  # whatever the tokenizer's library raises, of any one text
         for index, text in zip(places, texts, strict=True):
             _try(samples, index, text, tokenize)
-        raise DataError(f"the tokenizer fails on {len(texts)} texts: {brief(error)}") from error
+        raise DataError(
+            f"the tokenizer fails on {len(texts)} texts: {brief_error(error)}"
+        ) from error
 
 
 def _try(samples: Samples, index: int, text: str, tokenize: Tokenize) -> None:
@@ -129,7 +131,7 @@ def _try(samples: Samples, index: int, text: str, tokenize: Tokenize) -> None:
         tokenize([text])
     except Exception as error:
         raise DataError(
-            f"{samples.where(index)}: the tokenizer fails on it: {brief(error)}"
+            f"{samples.where(index)}: the tokenizer fails on it: {brief_error(error)}"
         ) from error
 
 

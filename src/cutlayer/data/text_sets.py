@@ -1,4 +1,9 @@
-"""Texts with labels from tables and plain files."""
+"""Texts with labels from tables (CSV, JSON lines, JSON arrays) and from plain `.txt` files.
+
+Each may be `train` and `test` in a folder, or one file. A row that cannot be used stays in its
+place with the reason, so that it is counted and named. Knows which column is the text and which the
+label; how lines become records is in `records.py`.
+"""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,15 +15,14 @@ from typing import final
 import numpy as np
 from jaxtyping import Int64
 
-from cutlayer.data.labels import kind, listing, read_label, refuse_mixed_kinds, text_fault
-from cutlayer.data.left_out import beside, is_hidden, listed, merged
+from cutlayer.data.labels import column_listing, kind_of, read_label, refuse_mixed_kinds, text_fault
+from cutlayer.data.left_out import LeftOut, is_hidden, left_beside, list_folder, merge_left_out
 from cutlayer.data.records import Table, read_csv, read_json, read_text, undecoded
 from cutlayer.data.samples import (
     TEST_NAMES,
     UNKNOWN_LABEL,
-    LeftOut,
+    ReadSettings,
     Samples,
-    Settings,
     SplitPair,
     index_labels,
     name_classes,
@@ -26,16 +30,16 @@ from cutlayer.data.samples import (
 )
 from cutlayer.errors import DataError, quoted
 
-# Texts in memory with their labels: what tables, `datasets` and plain text become.
-#
-# A row that cannot be used stays in its place with the reason, so that it is counted and named.
-
-
 UNLABELLED = "text"  # the one category of documents that have none
 _NO_CATEGORY = "(none)"  # of a document without a label among others that have one
 # the two halves of an example for a language model: one alone is not what it should learn
 _QUESTIONS = ("instruction", "prompt", "question", "query", "messages", "conversations")
 _ANSWERS = ("output", "completion", "response", "answer", "chosen")
+_TABLE_SUFFIXES = (".csv", ".jsonl", ".json")
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+_CHATS = ("messages", "conversations", "prompt", "instruction")
+_UNLABELLED_ONLY = (UNLABELLED,)
+_TEXT_SUFFIX = ".txt"
 
 
 @final
@@ -80,7 +84,7 @@ class TextRow:
     fault: str | None = None
 
 
-def text_row(line: int, text: object, label: object, settings: Settings) -> TextRow:
+def text_row(line: int, text: object, label: object, settings: ReadSettings) -> TextRow:
     """A row of raw values. For a language model a label is a mere category and never a fault."""
     fault = text_fault(text, settings.text_field)
     name, unlabelled = _label(label)
@@ -90,7 +94,7 @@ def text_row(line: int, text: object, label: object, settings: Settings) -> Text
 
 
 def text_classes(
-    train: Sequence[TextRow], test: Sequence[TextRow], settings: Settings
+    train: Sequence[TextRow], test: Sequence[TextRow], settings: ReadSettings
 ) -> tuple[str, ...]:
     """The classes of the training rows; for a language model the categories of all rows."""
     names = name_classes([row.label for row in train])
@@ -124,25 +128,25 @@ def text_rows(
     )
 
 
-def refuse_halves(columns: Sequence[str], origin: str, settings: Settings) -> None:
+def refuse_halves(columns: Sequence[str], origin: str, settings: ReadSettings) -> None:
     """Raises `DataError` where a language model would learn answers without their questions, or
     questions without their answers."""
     if settings.task != "causal-lm":
         return
     for half, others in ((_ANSWERS, _QUESTIONS), (_QUESTIONS, _ANSWERS)):
-        beside = [name for name in columns if name.lower() in others]
-        if settings.text_field.lower() in half and beside:
+        others_beside = [name for name in columns if name.lower() in others]
+        if settings.text_field.lower() in half and others_beside:
             raise DataError(
                 f"{origin}: the column {settings.text_field!r} is one half of an example, the "
-                f"other is in {', '.join(beside)}. Write both into one text, as the model expects "
-                "them, and name that column with text_field"
+                f"other is in {', '.join(others_beside)}. Write both into one text, as the model "
+                "expects them, and name that column with text_field"
             )
 
 
 def refuse_no_text(values: Sequence[object], text_field: str, origin: str) -> None:
     """Raises `DataError` where a column holds other things than texts, in every row."""
-    kinds = {kind(value) for value in values if value is not None}
-    if kinds and kind("") not in kinds:
+    kinds = {kind_of(value) for value in values if value is not None}
+    if kinds and kind_of("") not in kinds:
         raise DataError(
             f"{origin}: the column {text_field!r} holds no text, but {' or '.join(sorted(kinds))} "
             "in every row. Name the text's column with text_field"
@@ -161,19 +165,9 @@ def _label(value: object) -> tuple[str | None, str | None]:
     return name, None
 
 
-# Text in tables: CSV with a header line, JSON lines and JSON arrays.
-#
-# Each may be `train` and `test` in a folder, or one file.
-
-
-SUFFIXES = (".csv", ".jsonl", ".json")
-_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
-_CHATS = ("messages", "conversations", "prompt", "instruction")
-
-
 def is_table(path: Path) -> bool:
     """Whether a file's suffix is that of a table."""
-    return path.suffix.lower() in SUFFIXES
+    return path.suffix.lower() in _TABLE_SUFFIXES
 
 
 def find_split_files(folder: Path) -> tuple[Path, Path | None] | None:
@@ -181,11 +175,11 @@ def find_split_files(folder: Path) -> tuple[Path, Path | None] | None:
 
     Of several a CSV comes first, and a test table of the training one's kind.
     """
-    tables = [path for path in listed(folder) if path.is_file() and is_table(path)]
-    train = _best(tables, "train", SUFFIXES)
+    tables = [path for path in list_folder(folder) if path.is_file() and is_table(path)]
+    train = _best(tables, "train", _TABLE_SUFFIXES)
     if train is None:
         return None
-    suffixes = (train.suffix.lower(), *SUFFIXES)
+    suffixes = (train.suffix.lower(), *_TABLE_SUFFIXES)
     tests = (_best(tables, name, suffixes) for name in TEST_NAMES)
     return train, next((path for path in tests if path is not None), None)
 
@@ -195,7 +189,7 @@ def _best(tables: Sequence[Path], stem: str, suffixes: Sequence[str]) -> Path | 
     return min(named, key=lambda path: suffixes.index(path.suffix.lower()), default=None)
 
 
-def read_tables(train: Path, test: Path | None, settings: Settings) -> SplitPair:
+def read_tables(train: Path, test: Path | None, settings: ReadSettings) -> SplitPair:
     """Both splits; the classes are those of the training labels.
 
     Raises `DataError` when a file cannot be read, is empty or lacks the columns.
@@ -209,13 +203,13 @@ def read_tables(train: Path, test: Path | None, settings: Settings) -> SplitPair
     return SplitPair(samples, text_rows(test_rows, names, str(test), test_title), names)
 
 
-def read_table_folder(folder: Path, settings: Settings) -> SplitPair:
+def read_table_folder(folder: Path, settings: ReadSettings) -> SplitPair:
     """`read_tables` of a folder's split files, with what else lies there as left out."""
     found = find_split_files(folder)
     if found is None:
         raise DataError(f"{folder} has no train.csv, train.jsonl or train.json")
     pair = read_tables(*found, settings)
-    return pair.leaving_out(beside(folder, [path for path in found if path is not None]))
+    return pair.leaving_out(left_beside(folder, [path for path in found if path is not None]))
 
 
 def write_json_lines(path: Path, rows: Iterable[tuple[str, str]]) -> None:
@@ -225,9 +219,10 @@ def write_json_lines(path: Path, rows: Iterable[tuple[str, str]]) -> None:
             file.write(json.dumps({"text": text, "label": label}, ensure_ascii=False) + "\n")
 
 
-def _read_rows(path: Path, settings: Settings) -> tuple[list[TextRow], str]:
+def _read_rows(path: Path, settings: ReadSettings) -> tuple[list[TextRow], str]:
     """The rows of a table, and what their places are called."""
-    table = read_csv(path, settings.label_field) if _is_csv(path) else read_json(path)
+    is_csv = path.suffix.lower() == ".csv"
+    table = read_csv(path, settings.label_field) if is_csv else read_json(path)
     if not table.records:
         raise DataError(f"{path} holds no rows")
     if not table.columns:
@@ -248,13 +243,9 @@ def _read_rows(path: Path, settings: Settings) -> tuple[list[TextRow], str]:
     return rows, table.line_title
 
 
-def _is_csv(path: Path) -> bool:
-    return path.suffix.lower() == ".csv"
-
-
-def _label_field(path: Path, table: Table, settings: Settings) -> str | None:
+def _label_field(path: Path, table: Table, settings: ReadSettings) -> str | None:
     """The label's column, None if there is none and none is needed."""
-    columns = listing(table.columns)
+    columns = column_listing(table.columns)
     if settings.text_field not in table.columns:
         raise DataError(
             f"{path} has no column {settings.text_field!r} for the text; it has: {columns}. "
@@ -285,7 +276,7 @@ def _advice(table: Table) -> str:
 
 
 def _refuse_other_kinds(
-    path: Path, table: Table, settings: Settings, label_field: str | None
+    path: Path, table: Table, settings: ReadSettings, label_field: str | None
 ) -> None:
     """Raises `DataError` for a text column without any text, and for labels of mixed kinds."""
     whole = [record for record in table.records if record.fault is None]
@@ -299,19 +290,9 @@ def _refuse_other_kinds(
         )
 
 
-# Plain text for language modelling: `.txt` files, in a folder or alone.
-#
-# In a folder each file is a document; a single file, or `train.txt` beside `test.txt`, is cut into
-# documents at blank lines.
-
-
-_CATEGORY = (UNLABELLED,)
-_SUFFIX = ".txt"
-
-
 def is_text_file(path: Path) -> bool:
     """Whether a path is a `.txt` file."""
-    return path.is_file() and path.suffix.lower() == _SUFFIX
+    return path.is_file() and path.suffix.lower() == _TEXT_SUFFIX
 
 
 def has_text_files(folder: Path) -> bool:
@@ -319,8 +300,11 @@ def has_text_files(folder: Path) -> bool:
     return bool(_text_files(folder) or _text_files(folder / "train"))
 
 
-def read_plain_text(path: Path, settings: Settings) -> SplitPair:
-    """Both splits of a `.txt` file or a folder of them.
+def read_plain_text(path: Path, settings: ReadSettings) -> SplitPair:
+    """Both splits of a `.txt` file or a folder of them, for language modelling.
+
+    In a folder each file is a document; a single file, or `train.txt` beside `test.txt`, is cut
+    into documents at blank lines.
 
     A document that is not UTF-8 is a bad sample. Raises `DataError` for a file that is no text.
     """
@@ -331,14 +315,14 @@ def read_plain_text(path: Path, settings: Settings) -> SplitPair:
         if (path / "train").is_dir():
             raise DataError(f"{path} has a train folder without .txt files")
         files = _text_files(path)
-        return _halved(_documents(path, files), settings, beside(path, files))
+        return _halved(_documents(path, files), settings, left_beside(path, files))
     for name in TEST_NAMES:
         test = _split(path, name)
         if test is not None:
             used = (train.place, test.place)
-            rest = merged((*train.left_out, *test.left_out, *beside(path, used)))
-            return SplitPair(train.samples, test.samples, _CATEGORY, rest)
-    rest = merged((*train.left_out, *beside(path, [train.place])))
+            rest = merge_left_out((*train.left_out, *test.left_out, *left_beside(path, used)))
+            return SplitPair(train.samples, test.samples, _UNLABELLED_ONLY, rest)
+    rest = merge_left_out((*train.left_out, *left_beside(path, [train.place])))
     return _halved(train.samples, settings, rest)
 
 
@@ -351,23 +335,23 @@ class _Split:
     left_out: tuple[LeftOut, ...]
 
 
-def _halved(samples: TextRows, settings: Settings, rest: tuple[LeftOut, ...]) -> SplitPair:
-    pair = split_off_test(samples, _CATEGORY, settings.test_fraction, settings.seed)
+def _halved(samples: TextRows, settings: ReadSettings, rest: tuple[LeftOut, ...]) -> SplitPair:
+    pair = split_off_test(samples, _UNLABELLED_ONLY, settings.test_fraction, settings.seed)
     return pair.leaving_out(rest)
 
 
 def _split(folder: Path, name: str) -> _Split | None:
-    alone, many = folder / f"{name}{_SUFFIX}", folder / name
+    alone, many = folder / f"{name}{_TEXT_SUFFIX}", folder / name
     if alone.is_file():
         return _Split(_paragraphs(alone), alone, ())
     files = _text_files(many)
-    return _Split(_documents(many, files), many, beside(many, files)) if files else None
+    return _Split(_documents(many, files), many, left_beside(many, files)) if files else None
 
 
 def _text_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    return [path for path in listed(folder) if is_text_file(path) and not is_hidden(path)]
+    return [path for path in list_folder(folder) if is_text_file(path) and not is_hidden(path)]
 
 
 def _paragraphs(path: Path) -> TextRows:
@@ -383,24 +367,22 @@ def _paragraphs(path: Path) -> TextRows:
     if not found:
         raise DataError(f"{path} holds no text")
     rows = [_row(line, text) for line, text in found]
-    return text_rows(rows, _CATEGORY, str(path), "line")
+    return text_rows(rows, _UNLABELLED_ONLY, str(path), "line")
 
 
 def _documents(folder: Path, files: Sequence[Path]) -> TextRows:
     rows = [_document(path) for path in files]
-    return text_rows(rows, _CATEGORY, str(folder), "file", tuple(path.name for path in files))
+    return text_rows(
+        rows, _UNLABELLED_ONLY, str(folder), "file", tuple(path.name for path in files)
+    )
 
 
 def _document(path: Path) -> TextRow:
     try:
-        return _row(1, _universal(read_text(path)))
+        # line ends as Python's text files give them
+        return _row(1, read_text(path).replace("\r\n", "\n").replace("\r", "\n"))
     except DataError as error:
         return TextRow(1, None, UNLABELLED, str(error))
-
-
-def _universal(text: str) -> str:
-    """Line ends as Python's text files give them."""
-    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _row(line: int, text: str) -> TextRow:

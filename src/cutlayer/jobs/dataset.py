@@ -22,8 +22,8 @@ from cutlayer.data.assets.catalogue import known_asset
 from cutlayer.data.check import OnBad, Tokenize, check_data, check_samples
 from cutlayer.data.export import class_of
 from cutlayer.data.images import ImageBatches, Preprocessing, read_preprocessing
-from cutlayer.data.labels import alike, listing
-from cutlayer.data.left_out import is_odd, sentence
+from cutlayer.data.labels import alike_names, column_listing
+from cutlayer.data.left_out import is_odd, left_out_sentence
 from cutlayer.data.load import load_data, read_path
 from cutlayer.data.partition import (
     PreparedData,
@@ -37,8 +37,8 @@ from cutlayer.data.samples import (
     BatchMaker,
     Content,
     DataSet,
+    ReadSettings,
     Samples,
-    Settings,
     SplitPair,
     Subset,
 )
@@ -153,11 +153,11 @@ def _tell_found(data: DataSet) -> None:
     _LOG.log(
         logging.WARNING if any(map(is_odd, data.left_out)) else logging.INFO,
         f"found {len(data.train)} training and {len(data.test)} test samples; "
-        f"{sentence(data.left_out)}",
+        f"{left_out_sentence(data.left_out)}",
     )
     if data.task == "causal-lm":
         return
-    for one, other in alike(data.class_names):
+    for one, other in alike_names(data.class_names):
         _LOG.warning(
             f"classes {quoted(one)} and {quoted(other)} look alike and stay two: is that meant?"
         )
@@ -165,7 +165,8 @@ def _tell_found(data: DataSet) -> None:
     if classes > max(_FEW_CLASSES, count / 2):
         _LOG.warning(
             f"{count} samples have {classes} classes, such as"
-            f" {listing(data.class_names[:3])}: are the labels quantities, or names of samples?"
+            f" {column_listing(data.class_names[:3])}: are the labels quantities, or names of"
+            " samples?"
         )
 
 
@@ -363,7 +364,9 @@ def own_samples(own: OwnData, terms: Terms, model: Path) -> tuple[Samples, Batch
     """
     pair = _read(own, terms.task)
     unused = f", {len(pair.test)} of a test split are not used" if len(pair.test) else ""
-    _LOG.info("%s: %d samples%s; %s", own.path, len(pair.train), unused, sentence(pair.left_out))
+    _LOG.info(
+        "%s: %d samples%s; %s", own.path, len(pair.train), unused, left_out_sentence(pair.left_out)
+    )
     if terms.task == "causal-lm":
         return _own_blocks(own, pair.train, len(pair.class_names), terms, model)
     samples = _Renamed(pair.train, _places(own, pair.class_names, terms.task, terms.class_names))
@@ -396,7 +399,7 @@ def _usable(samples: Samples, classes: int, own: OwnData, tokenize: Tokenize | N
 def _read(own: OwnData, task: Task) -> SplitPair:
     check_path(own.path)
     asked = None if task == "image-classification" else task
-    settings = Settings(asked, own.text_field, own.label_field, test_fraction=None)
+    settings = ReadSettings(asked, own.text_field, own.label_field, test_fraction=None)
     pair, usual = read_path(own.path, settings)
     if (usual == "image-classification") != (task == "image-classification"):
         raise DataError(f"{own.path} is for {usual}, the run for {task}: name other data")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from cutlayer.data.hub import fault
+from cutlayer.data.hub import model_fault
 from cutlayer.data.libraries import reason
 from cutlayer.errors import ModelError, UnsupportedModelError
 from cutlayer.model.adapted import AdaptedModel, check_adapter
@@ -289,7 +289,7 @@ def _read(
 ) -> tuple[PreTrainedModel, dict[str, Tensor]]:
     """The pruned model with its weights; and of what starts as it is in the checkpoint (a head to
     be trained, or all weights), what the checkpoint has."""
-    why = fault(path)
+    why = model_fault(path)
     if why is not None:
         raise ModelError(f"the weights in {path} cannot be read: {why}")
     pruned = _pruned_class(plan.model_class, prune)

@@ -27,7 +27,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from cutlayer.data.samples import LeftOut
+from cutlayer.data.left_out import LeftOut
 from cutlayer.errors import RunError, nearest, quoted
 from cutlayer.rounds.result import TimelineEvent
 from cutlayer.rounds.schemes import Phase

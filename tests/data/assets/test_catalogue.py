@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from cutlayer.data.assets.catalogue import CATALOGUE, Asset, hint, known_asset
+from cutlayer.data.assets.catalogue import CATALOGUE, Asset, known_asset, nearest_known
 from cutlayer.data.assets.data_sets import ICON_NAMES
 from cutlayer.data.assets.packages import DebianPackages, NpmTarball, Wheel
 
@@ -41,9 +41,9 @@ def test_an_asset_is_known_by_name_and_by_hub_id() -> None:
 
 
 def test_a_misspelt_name_gets_the_nearest_one() -> None:
-    assert hint("fashion_mnist") == "did you mean fashion-mnist?"
-    assert hint("owner/DINOv2-smal", "model") == "did you mean dinov2-small?"
-    assert hint("qwerty", "model") == "known: dinov2-small, minilm, smollm2"
+    assert nearest_known("fashion_mnist") == "did you mean fashion-mnist?"
+    assert nearest_known("owner/DINOv2-smal", "model") == "did you mean dinov2-small?"
+    assert nearest_known("qwerty", "model") == "known: dinov2-small, minilm, smollm2"
 
 
 def test_two_hundred_icon_names() -> None:

