@@ -27,7 +27,8 @@ from network import WANTED_BYTES, WHOLE, Site, answer, bare_channel, bare_server
 
 from cutlayer.config.read import read_config
 from cutlayer.jobs.network import open_net
-from cutlayer.jobs.train import new_directory, prepare
+from cutlayer.jobs.prepare import prepare
+from cutlayer.jobs.train import new_directory
 from cutlayer.net.device.driver import DeviceDriver, DeviceWatch, Ready
 from cutlayer.net.device.worker import Stored
 from cutlayer.net.identity.run_keys import read_keys
@@ -66,6 +67,8 @@ class Sizes:
             gradient_bytes=self.gradient,
             adapter_bytes=self.adapter,
             samples=self.samples,
+            tokens=1,
+            width=1,
             steps=self.local_steps,
         )
 

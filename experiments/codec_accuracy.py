@@ -39,7 +39,7 @@ from torch import Tensor, nn
 from cutlayer.config.schema import CodecSection, Config
 from cutlayer.errors import PacketError
 from cutlayer.jobs.build import make_codecs
-from cutlayer.jobs.train import prepare
+from cutlayer.jobs.prepare import prepare
 from cutlayer.train.evaluate import evaluate
 from cutlayer.train.exchange import RoundCosts, group_inputs
 from cutlayer.train.round import Round, initial_state
@@ -169,10 +169,11 @@ def run_codecs(
     """Load the task once, then train with each codec; one line of `output` each."""
     job = prepare(config_of(task, seed, cifar100))
     # the test samples of seed 0 for all, so that the spread is that of training alone
-    test = job.setup.test if seed == 0 else prepare(config_of(task, 0, cifar100)).setup.test
-    setup = replace(job.setup, test=test)
+    first = job if seed == 0 else prepare(config_of(task, 0, cifar100))
+    server = replace(job.setup.server, test=first.setup.server.test)
+    setup = replace(job.setup, server=server)
     start = initial_state(setup)
-    if setup.task == "image-classification":
+    if setup.training.task == "image-classification":
         start = with_head(setup, start, *probed_head(cifar100))
     for codec in codecs:
         print(f"{task}, seed {seed}: {codec}", flush=True)
@@ -189,7 +190,8 @@ def run(setup: Setup, start: RunState, codec: str, rounds: int) -> Result:
     if codec != BEFORE:
         section = CodecSection.model_validate(CODECS[codec])
         packets = rounds * setup.devices[0].local_steps
-        setup = replace(setup, codecs=make_codecs(section, packets))
+        training = replace(setup.training, codecs=make_codecs(section, packets))
+        setup = replace(setup, training=training)
         try:
             for _ in range(rounds):
                 outcome = Round(setup, state).play()
@@ -198,7 +200,7 @@ def run(setup: Setup, start: RunState, codec: str, rounds: int) -> Result:
                 losses.append(outcome.train_loss)
         except PacketError as error:  # activations or gradients that are not finite
             return {"diverged": str(error)}
-    evaluation = evaluate(setup, state)
+    evaluation = evaluate(setup.training, setup.server, state)
     return {
         "accuracy": evaluation.accuracy,
         "loss": evaluation.loss,
@@ -243,7 +245,7 @@ def probed_head(cifar100: str | None) -> tuple[Tensor, Tensor]:
     """Weight and bias of a linear head on the untouched model's features of seed 0's samples."""
     if cifar100 not in _heads:
         setup = prepare(config_of("dinov2-adamw", 0, cifar100, PROBE_SAMPLES)).setup
-        _heads[cifar100] = fit_head(*features(setup), setup.classes)
+        _heads[cifar100] = fit_head(*features(setup), setup.training.classes)
     return _heads[cifar100]
 
 
@@ -251,15 +253,15 @@ def probed_head(cifar100: str | None) -> tuple[Tensor, Tensor]:
 def features(setup: Setup) -> tuple[Tensor, Tensor]:
     """What the head is given for every training sample, and the labels."""
     state, seen, labels = initial_state(setup), [], []
-    head = setup.server_part.adapted.model.get_submodule("classifier")
+    head = setup.server.part.adapted.model.get_submodule("classifier")
     hook = head.register_forward_pre_hook(lambda _, given: seen.append(given[0].clone()))
-    for first in range(0, len(setup.train), 64):
-        indices = np.arange(first, min(first + 64, len(setup.train)))
-        batch = setup.batches.make(setup.train, indices)
+    for first in range(0, len(setup.devices[0].train), 64):
+        indices = np.arange(first, min(first + 64, len(setup.devices[0].train)))
+        batch = setup.devices[0].batch(indices)
         group = group_inputs([batch])
         rows = state.device.row[None], state.server.row[None]
-        activation = setup.device_part.forward(rows[0], group.sizes, group.inputs)
-        setup.server_part.forward(rows[1], group.sizes, activation, group.lengths)
+        activation = setup.server.device_part.forward(rows[0], group.sizes, group.inputs)
+        setup.server.part.forward(rows[1], group.sizes, activation, group.lengths)
         labels.append(torch.from_numpy(batch.labels))
     hook.remove()
     return torch.cat(seen), torch.cat(labels)
@@ -286,7 +288,7 @@ def fit_head(inputs: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tens
 
 def with_head(setup: Setup, state: RunState, weight: Tensor, bias: Tensor) -> RunState:
     """`state` with this head."""
-    layout = setup.server_part.adapted.layout
+    layout = setup.server.part.adapted.layout
     slots = dict(layout.named(state.server.row))
     for name, slot in slots.items():
         if name.startswith("classifier"):

@@ -279,7 +279,7 @@ def make(options: Options, output: Path) -> Made:
         for point in grid
     }
     whole, box = surface("all points", grid, accuracy), surface("the box", BOX, accuracy)
-    seen = Seen(whole, box, len(start.setup.test))
+    seen = Seen(whole, box, len(start.setup.server.test))
     setting = setting_of(config, options)
     fits = [_fit_row(whole), _fit_row(box)]
     tables = {"fig4": _rows(runs, whole, box), "fig4-fit": fits}

@@ -331,8 +331,8 @@ def _seen(runs: Sequence[Run], grid: Sequence[Point], start: JobStart) -> Seen:
         accuracy=means(lambda trained: 100 * trained.accuracy),
         bits=means(lambda trained: trained.bits_up),
         bits_plus=means(lambda trained: trained.bits_up_other),
-        width=start.setup.model.width,
-        test_samples=len(start.setup.test),
+        width=start.setup.simulation.model.width,
+        test_samples=len(start.setup.server.test),
     )
 
 

@@ -194,7 +194,7 @@ def train_lines(
                 f"{each.title}, seed {start.seed}: {percent[0]:.1f} to {percent[-1]:.1f} %"
                 f"  ({format_seconds(time.monotonic() - begun_s)})"
             )
-    return Curves(curve.rounds, curves, len(start.setup.test)), rows
+    return Curves(curve.rounds, curves, len(start.setup.server.test)), rows
 
 
 def _curve_rows(curve: TrainingCurve) -> Iterator[Cells]:

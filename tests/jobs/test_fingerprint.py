@@ -25,8 +25,9 @@ from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError, RunError
 from cutlayer.jobs.check import MAY_CHANGE, may_change
 from cutlayer.jobs.network import open_net
-from cutlayer.jobs.resume import FILE, described
-from cutlayer.jobs.train import Job, new_directory, prepare, resume, settle_job, start
+from cutlayer.jobs.prepare import Job, prepare
+from cutlayer.jobs.resume import FILE, described, settle
+from cutlayer.jobs.train import new_directory, resume, start
 from cutlayer.logs import lines_to
 from cutlayer.net.wire.link import in_place
 from cutlayer.planner.allocation import FixedAllocation
@@ -182,28 +183,38 @@ class Halved(Codec):
 
 
 @pytest.mark.parametrize(
-    ("parts", "message"),
+    ("bundle", "parts", "message"),
     [
-        ({"codecs": fast()}, "the codec was CodecPair("),
-        ({"codecs": CodecPair(Halved(0.5), Halved(0.5))}, "was CodecPair(up=Halved(factor=0.5"),
-        ({"channel": SnrChannel(1e6, np.full(3, 17.0), np.full(3, 17.0))}, "bandwidth_hz=1000000,"),
+        ("training", {"codecs": fast()}, "the codec was CodecPair("),
         (
+            "training",
+            {"codecs": CodecPair(Halved(0.5), Halved(0.5))},
+            "was CodecPair(up=Halved(factor=0.5",
+        ),
+        (
+            "simulation",
+            {"channel": SnrChannel(1e6, np.full(3, 17.0), np.full(3, 17.0))},
+            "bandwidth_hz=1000000,",
+        ),
+        (
+            "simulation",
             {"allocation": FixedAllocation((0.5, 0.3, 0.2))},
             "allocation was FixedAllocation(value=(0.5, 0.3, 0.2))",
         ),
     ],
 )
 def test_what_a_caller_put_in_is_not_gone_on_without(
-    parts: dict[str, Any], message: str, job: Job, own: tuple[Path, Path]
+    bundle: str, parts: dict[str, Any], message: str, job: Job, own: tuple[Path, Path]
 ) -> None:
     """Objects that no setting names."""
     directory = RunDirectory(own[1])
-    other = replace(job, setup=replace(job.setup, **parts))
+    changed = replace(getattr(job.setup, bundle), **parts)
+    other = replace(job, setup=replace(job.setup, **{bundle: changed}))
     (directory.path / FILE).unlink()
     for _ in range(2):
-        settle_job(other, directory)
+        settle(other, directory)
     with pytest.raises(RunError, match="cannot go on: since round 1") as caught:
-        settle_job(job, directory)
+        settle(job, directory)
     assert message in str(caught.value)
 
 
@@ -232,8 +243,9 @@ def test_the_length_that_a_codec_plans_for_is_none_of_its_own(
     (directory.path / FILE).unlink()
     noted = set()
     for packets in (10, 20):
-        setup = replace(job.setup, codecs=best(packets=packets))
-        settle_job(replace(job, setup=setup), directory)
+        training = replace(job.setup.training, codecs=best(packets=packets))
+        setup = replace(job.setup, training=training)
+        settle(replace(job, setup=setup), directory)
         noted.add((directory.path / FILE).read_text(encoding="utf-8"))
     assert len(noted) == 1
 
@@ -291,7 +303,7 @@ def test_a_run_of_an_older_version_is_taken_as_it_is(own: tuple[Path, Path]) -> 
 def test_a_note_that_cannot_be_read_is_named(text: str, own: tuple[Path, Path], job: Job) -> None:
     (own[1] / FILE).write_text(text, encoding="utf-8", errors="surrogatepass")
     with pytest.raises(RunError, match=r"fingerprint\.json cannot be read: .*; delete it to go on"):
-        settle_job(job, RunDirectory(own[1]))
+        settle(job, RunDirectory(own[1]))
 
 
 def test_pictures_in_files_are_compared(tmp_path: Path) -> None:
@@ -306,12 +318,12 @@ def test_pictures_in_files_are_compared(tmp_path: Path) -> None:
     config = tiny.config(model, tmp_path / "data", training=training, codec="none")
     directory = new_directory(config, tmp_path / "runs")
     job = prepare(config)
-    settle_job(job, directory)
+    settle(job, directory)
     begin(job.setup, directory, 1, Silent())
-    settle_job(prepare(config), directory)
+    settle(prepare(config), directory)
     Image.new("RGB", (28, 28), (1, 2, 3)).save(tmp_path / "data" / "test" / "red" / "3.png")
     with pytest.raises(RunError, match="the 12 test samples have another content or order"):
-        settle_job(prepare(config), directory)
+        settle(prepare(config), directory)
 
 
 def test_a_server_compares_too(own: tuple[Path, Path]) -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError, DataError
 from cutlayer.jobs.network import check_net
-from cutlayer.jobs.train import prepare, slow_base
+from cutlayer.jobs.prepare import prepare, slow_base
 
 
 @pytest.mark.parametrize(
@@ -57,8 +57,8 @@ def test_a_server_needs_no_training_samples(kind: str, tmp_path: Path) -> None:
         prepare(config)
     job = prepare(config, dealt=False)
     check_net(job)
-    assert [device.samples for device in job.setup.devices] == [len(job.setup.test)] * 3
-    assert job.setup.train is job.setup.test
+    assert [device.samples for device in job.setup.devices] == [len(job.setup.server.test)] * 3
+    assert job.setup.devices[0].train is job.setup.server.test
     assert job.prepared.skipped == 0
 
 

@@ -10,7 +10,8 @@ from train.conftest import vision
 
 from cutlayer.errors import ConfigError, FrameError
 from cutlayer.jobs.network import check_net, open_net
-from cutlayer.jobs.train import new_directory, prepare
+from cutlayer.jobs.prepare import prepare
+from cutlayer.jobs.train import new_directory
 from cutlayer.net.wire.frames import largest_frame
 from cutlayer.net.wire.limits import device_limits, server_limits
 from cutlayer.net.wire.link import in_place

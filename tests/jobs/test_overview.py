@@ -7,7 +7,8 @@ import tiny
 
 from cutlayer.config.schema import Config
 from cutlayer.jobs.overview import overview
-from cutlayer.jobs.train import prepare, resume, start
+from cutlayer.jobs.prepare import prepare
+from cutlayer.jobs.train import resume, start
 from cutlayer.logs import lines_to
 
 

@@ -20,7 +20,8 @@ from cutlayer.config.section import CODECS, PluginSection
 from cutlayer.errors import ConfigError, CutlayerError, RunError
 from cutlayer.jobs.check import check
 from cutlayer.jobs.plugins import check_registered, portable
-from cutlayer.jobs.train import prepare, resume, start
+from cutlayer.jobs.prepare import prepare
+from cutlayer.jobs.train import resume, start
 
 PIECES = "cutlayer_example.pieces"
 EACH: dict[str, object] = {
@@ -83,9 +84,11 @@ def test_registered_names_are_the_same(folders: tuple[Path, Path]) -> None:
     short = prepare(tiny.config(*folders, **REGISTERED)).setup
     plain = {key: f"{PIECES}:{name}" for key, name in zip(EACH, _names(), strict=True)}
     whole = prepare(tiny.config(*folders, **plain)).setup
-    for name in ("codecs", "scheme", "allocation", "aggregation"):
-        assert getattr(short, name) == getattr(whole, name)
-    assert short.channel == whole.channel
+    for name in ("codecs", "scheme"):
+        assert getattr(short.training, name) == getattr(whole.training, name)
+    for name in ("allocation", "channel"):
+        assert getattr(short.simulation, name) == getattr(whole.simulation, name)
+    assert short.server.aggregation == whole.server.aggregation
 
 
 def _names() -> tuple[str, ...]:

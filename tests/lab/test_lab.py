@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError
-from cutlayer.jobs.train import Job, prepare, start
+from cutlayer.jobs.prepare import Job, prepare
+from cutlayer.jobs.train import start
 from cutlayer.lab.environment import loopback
 from cutlayer.lab.lab import check_lab, run_lab
 from cutlayer.lab.run import LabSetup, served_config, whole_json_lines

@@ -7,7 +7,7 @@ import pytest
 import tiny
 
 from cutlayer.errors import RunError
-from cutlayer.jobs.train import prepare
+from cutlayer.jobs.prepare import prepare
 from cutlayer.lab.lab import calibrated_seconds, computing_phases, predicted_round, unicast_links
 from cutlayer.rounds.schemes import SFT, Phase
 from cutlayer.train.round import Round, expected_work, initial_state
@@ -96,7 +96,7 @@ def test_later_rounds_do_not_bring_the_model(setup: Setup) -> None:
     outcome = Round(setup, initial_state(setup)).play()
     second = Round(setup, outcome.state).play()
     sent = second.round_costs.bytes_by_payload()
-    links = unicast_links(setup.channel.rates(1, 0.0, second.shares))
+    links = unicast_links(setup.simulation.channel.rates(1, 0.0, second.shares))
     work = expected_work(setup, links, first_round=False)
     expected = sum(float(one.amounts[Phase.ACTIVATION_UP].sum()) for one in work)
     packets = sum(one.repeats for one in work)

@@ -5,9 +5,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from cutlayer.model.lora import AdapterSpec
 from cutlayer.model.split import DevicePart, ServerPart, WholeModel
-from cutlayer.spec import Task
+from cutlayer.spec import AdapterSpec, Task
 
 Run = tuple[Tensor, dict[str, Tensor]]
 

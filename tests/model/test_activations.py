@@ -9,9 +9,8 @@ from transformers import ViTConfig
 
 from cutlayer.model.describe import describe
 from cutlayer.model.load import load_device_part, load_server_part
-from cutlayer.model.lora import AdapterSpec
 from cutlayer.rounds.vit import VIT_BASE, VitDimensions, VitLayer, vit_spec
-from cutlayer.spec import BatchBytes, ModelSpec
+from cutlayer.spec import AdapterSpec, BatchBytes, ModelSpec
 from model.architectures import CLASSES, config_of, save_model
 from model.runs import full_spec
 

@@ -8,8 +8,7 @@ from safetensors.torch import load_file
 
 from cutlayer.errors import ModelError
 from cutlayer.model.load import load_device_part, load_server_part, load_whole
-from cutlayer.model.lora import AdapterSpec
-from cutlayer.spec import Task
+from cutlayer.spec import AdapterSpec, Task
 from model.architectures import BLOCKS, CLASSES, WIDTH, image_batch, save_model
 from model.runs import full_spec
 

@@ -9,7 +9,7 @@ import tiny
 from data.assets.kit import FakeHub
 
 from cutlayer.jobs.model_spec import planned_model
-from cutlayer.jobs.train import prepare
+from cutlayer.jobs.prepare import prepare
 
 
 @pytest.fixture(scope="module")
@@ -46,5 +46,5 @@ def test_a_plan_and_a_run_count_the_same(
     config = tiny.config(*folders[kind], **sections)
     planned = planned_model(config, cache=tmp_path, hub=FakeHub({}))
     job = prepare(config)
-    assert (job.setup.model, job.setup.task) == (planned.model, planned.task)
+    assert (job.setup.simulation.model, job.setup.training.task) == (planned.model, planned.task)
     assert planned.model.bytes_per_value == (2 if sections else 4)

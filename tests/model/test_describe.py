@@ -10,8 +10,7 @@ from transformers.pytorch_utils import Conv1D
 from cutlayer.errors import ModelError, UnsupportedModelError
 from cutlayer.model.describe import describe, image_tokens
 from cutlayer.model.load import load_device_part, load_server_part
-from cutlayer.model.lora import AdapterSpec
-from cutlayer.spec import Task
+from cutlayer.spec import AdapterSpec, Task
 from model.architectures import (
     ARCHITECTURES,
     BLOCKS,

@@ -7,16 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from examples import at_most
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 from cutlayer.errors import ModelError
 from cutlayer.model.load import load_device_part
-from cutlayer.model.lora import AdapterSpec
 from cutlayer.model.split import DevicePart, Pending, SavedBytes, hold, measure
-from cutlayer.spec import ActivationPolicy, Task
+from cutlayer.spec import ActivationPolicy, AdapterSpec, Task
+from examples import at_most
 from model.architectures import (
     ARCHITECTURES,
     BLOCKS,

@@ -19,8 +19,7 @@ from transformers.utils import logging
 
 from cutlayer.errors import ModelError, UnsupportedModelError
 from cutlayer.model.load import load_device_part, load_server_part, load_whole
-from cutlayer.model.lora import AdapterSpec
-from cutlayer.spec import Task
+from cutlayer.spec import AdapterSpec, Task
 from model.architectures import (
     BLOCKS,
     CLASSES,
@@ -42,7 +41,7 @@ import sys
 from pathlib import Path
 import torch
 from cutlayer.model.load import load_device_part
-from cutlayer.model.lora import AdapterSpec
+from cutlayer.spec import AdapterSpec
 
 def kib(name):
     status = Path("/proc/self/status").read_text()

@@ -6,8 +6,8 @@ import torch
 from torch.nn import functional
 
 from cutlayer.model.load import load_device_part
-from cutlayer.model.lora import AdapterSpec
 from cutlayer.model.split import SavedBytes
+from cutlayer.spec import AdapterSpec
 from model.architectures import BLOCKS, image_batch, save_model
 
 

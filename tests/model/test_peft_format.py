@@ -11,10 +11,9 @@ from torch import Tensor
 
 from cutlayer.errors import ModelError
 from cutlayer.model.load import load_device_part, load_server_part, load_whole
-from cutlayer.model.lora import AdapterSpec
 from cutlayer.model.peft_format import CONFIG_FILE, WEIGHTS_FILE, load_adapter, save_adapter
 from cutlayer.model.split import WholeModel
-from cutlayer.spec import Task
+from cutlayer.spec import AdapterSpec, Task
 from model.architectures import (
     BLOCKS,
     CLASSES,

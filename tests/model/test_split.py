@@ -16,9 +16,8 @@ from cutlayer.data.text import TextBatches
 from cutlayer.errors import ModelError
 from cutlayer.model.described import VERIFIED
 from cutlayer.model.load import load_device_part, load_server_part, load_whole
-from cutlayer.model.lora import AdapterSpec
 from cutlayer.model.split import WholeModel
-from cutlayer.spec import Task
+from cutlayer.spec import AdapterSpec, Task
 from model.architectures import (
     ARCHITECTURES,
     BLOCKS,

@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 
 from cutlayer.net.device.driver import DeviceDriver, DeviceWatch, Ready
-from cutlayer.net.device.worker import DeviceStore, DeviceTools, DeviceWorker
+from cutlayer.net.device.worker import DeviceStore, DeviceWorker
 from cutlayer.net.server.driver import Save, ServerDriver, recover
 from cutlayer.net.server.journal import Journal
 from cutlayer.net.server.session import RoundEnd, RunPlan, ServerSession
 from cutlayer.net.server.timing import MeasuredRound, ServerWatch, Shape
-from cutlayer.net.server.worker import Controller, ServerTools, ServerWorker
+from cutlayer.net.server.worker import Controller, ServerWorker
 from cutlayer.net.wire.limits import bounds_of, journal_limits
 from cutlayer.net.wire.link import Compute, Link, in_place
 from cutlayer.net.wire.messages import Terms
@@ -24,7 +24,7 @@ from cutlayer.spec import MiniBatch
 from cutlayer.train.exchange import pack_adapter
 from cutlayer.train.round import Round, RoundOutcome, initial_state
 from cutlayer.train.run_directory import RunDirectory
-from cutlayer.train.state import RunState, Setup
+from cutlayer.train.state import DeviceSide, RunState, Setup
 from net.memory_link import memory_links
 
 MAX_TOKENS = 16
@@ -48,81 +48,61 @@ class Run:
         self.measured: dict[int, MeasuredRound | None] = {}
         self.crossed: dict[int, dict[str, int]] = {}
         self.session: ServerSession | None = None
-        width = setup.model.width
-        self.largest = MiniBatch(setup.devices[0].plan.batch_size, MAX_TOKENS)
-        parameters = setup.device_part.adapted.layout.parameters
-        steps = setup.devices[0].local_steps * setup.micro_batches
-        self.bounds = bounds_of(self.largest, width, parameters, steps)
+        width = setup.simulation.model.width
+        largest = MiniBatch(setup.training.batch_size, MAX_TOKENS)
+        parameters = setup.server.device_part.adapted.layout.parameters
+        steps = setup.devices[0].local_steps * setup.training.micro_batches
+        self.bounds = bounds_of(largest, width, parameters, steps)
         self.journal = Journal(self.folder, journal_limits(self.bounds))
         archive = self.folder / "archive"
         archive.mkdir(parents=True)
         self.archive = Journal(archive, journal_limits(self.bounds))
 
     def terms(self, device: int) -> Terms:
-        setup = self.setup
+        training = self.setup.training
         return Terms(
             run="test",
             device=device,
-            task=setup.task,
-            model="tiny",
-            cut=setup.device_part.cut,
-            classes=setup.classes,
+            task=training.task,
+            classes=training.classes,
             class_names=[],
-            width=setup.model.width,
+            width=self.setup.simulation.model.width,
             tokens=MAX_TOKENS,
-            image_size=28,
-            max_tokens=12,
-            base="float32",
             part_sha256="0" * 64,
             part_bytes=1,
             uplink_bit_s=None,
-            activation_memory=setup.activation_memory.value,
             rounds=self.rounds,
-            local_steps=setup.devices[device].local_steps,
-            micro_batches=setup.micro_batches,
-            batch_size=setup.devices[device].plan.batch_size,
-            seed=setup.seed,
-            codec={},
-            optimizer={},
-            adapter={},
+            local_steps=self.setup.devices[device].local_steps,
+            micro_batches=training.micro_batches,
+            settings={},
         )
 
     def plan(self) -> RunPlan:
         count = len(self.setup.devices)
         return RunPlan(
             terms=tuple(self.terms(device) for device in range(count)),
-            rate_of=self.setup.rate_of,
+            rate_of=self.setup.training.rate_of,
             shares=(1.0 / count,) * count,
             end=RoundEnd(count, self.quorum, self.deadline_s, self.give_up_s),
             bounds=self.bounds,
         )
 
-    def server_tools(self) -> ServerTools:
+    def server_worker(self, state: RunState) -> ServerWorker:
         setup = self.setup
-        return ServerTools(
-            part=setup.server_part,
-            codecs=setup.codecs,
-            optimizer=setup.optimizer,
-            aggregation=setup.aggregation,
-            rate_of=setup.rate_of,
-            devices=len(setup.devices),
-            largest=self.largest,
-            width=setup.model.width,
-            classes=setup.classes,
-            seed=setup.seed,
-        )
+        return ServerWorker(setup.training, setup.server, len(setup.devices), self.bounds, state)
 
     def controller(self, state: RunState) -> Controller:
         setup = self.setup
         shape = Shape(
-            scheme=setup.scheme,
-            rules=setup.rules,
+            scheme=setup.training.scheme,
+            rules=setup.simulation.rules,
             steps=tuple(device.local_steps for device in setup.devices),
-            micro_batches=setup.micro_batches,
+            micro_batches=setup.training.micro_batches,
             adapter_bytes=len(pack_adapter(state.device.row)),
         )
         watch = ServerWatch(time.monotonic)
-        return Controller(watch, shape, setup.allocation, setup.channel.curves, state)
+        allocation, curves = setup.simulation.allocation, setup.simulation.channel.curves
+        return Controller(watch, shape, allocation, curves, state)
 
     def save(self, state: RunState, measured: MeasuredRound | None) -> None:
         """As a server checkpoints; and keep what its journal says of the round."""
@@ -143,7 +123,7 @@ class Run:
         """A server from where the disk stands."""
         save = save or self.save
         state = self.directory.load() or initial_state(self.setup)
-        worker = ServerWorker(self.server_tools(), state)
+        worker = self.server_worker(state)
         made = self.journal.made(state.round)
         missed = set() if made is None else set(range(len(self.setup.devices))) - set(made)
         session = ServerSession(self.plan(), worker.adapter, state.round + 1, missed)
@@ -154,32 +134,15 @@ class Run:
         return session, driver
 
     def device(
-        self, number: int, compute: Compute = in_place, tools: DeviceTools | None = None
+        self, number: int, compute: Compute = in_place, own: DeviceSide | None = None
     ) -> DeviceDriver:
-        """A device from where its store stands. `tools`: others than the run's own."""
+        """A device from where its store stands. `own`: another side than the run's."""
 
         def prepare(terms: Terms) -> Ready:
-            worker = DeviceWorker(tools or self.device_tools(number))
-            return Ready(terms, worker, self.bounds, "own" if tools is None else "others")
+            worker = DeviceWorker(self.setup.training, own or self.setup.devices[number])
+            return Ready(terms, worker, self.bounds, "own" if own is None else "others")
 
         return DeviceDriver(self.store(number), prepare, compute, DeviceWatch(time.monotonic))
-
-    def device_tools(self, number: int) -> DeviceTools:
-        setup = self.setup
-        return DeviceTools(
-            device=number,
-            part=setup.device_part,
-            codecs=setup.codecs,
-            optimizer=setup.optimizer,
-            plan=setup.devices[number].plan,
-            local_steps=setup.devices[number].local_steps,
-            samples=setup.train,
-            batches=setup.batches,
-            micro_batches=setup.micro_batches,
-            activation_memory=setup.activation_memory,
-            classes=setup.classes,
-            seed=setup.seed,
-        )
 
     def store(self, number: int) -> DeviceStore:
         return DeviceStore(self.state_path(number))
@@ -239,7 +202,8 @@ async def play(run: Run) -> ServerSession:
 
 def trained(setup: Setup, rounds: int = 2) -> list[RoundOutcome]:
     """What the trainer makes of the same setup, each device by itself."""
-    setup, outcomes = replace(setup, group=1), []
+    setup = replace(setup, simulation=replace(setup.simulation, group=1))
+    outcomes: list[RoundOutcome] = []
     state = initial_state(setup)
     for _ in range(rounds):
         outcomes.append(Round(setup, state).play())

@@ -15,7 +15,7 @@ from typing import Any
 import tiny
 
 from cutlayer.errors import RunError
-from cutlayer.jobs.train import prepare
+from cutlayer.jobs.prepare import prepare
 from cutlayer.net.server.driver import Save, ServerDriver
 from cutlayer.net.server.session import Tick
 from cutlayer.net.wire.link import Compute, Link, LinkClosed, in_place

@@ -20,7 +20,7 @@ from typing import final
 import tiny
 
 from cutlayer.config.schema import Config
-from cutlayer.jobs.train import Job, prepare
+from cutlayer.jobs.prepare import Job, prepare
 from cutlayer.net.identity.certificates import make_private_folder
 from cutlayer.net.identity.device_keys import write_device_keys
 from cutlayer.train.run_directory import RunDirectory

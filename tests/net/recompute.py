@@ -110,8 +110,8 @@ def replayed(run: Run) -> Adapters:
             (adapter,) = [one for one in messages if isinstance(one, Adapter)]
             uploaded.append(unpack_adapter(adapter.packet, device_row.numel()))
             weights.append(float(adapter.weight.samples))
-        device_row = setup.aggregation.merge(torch.stack(uploaded), weights)
-        server_row = setup.aggregation.merge(torch.stack(stepped), weights)
+        device_row = setup.server.aggregation.merge(torch.stack(uploaded), weights)
+        server_row = setup.server.aggregation.merge(torch.stack(stepped), weights)
     return Adapters(device_row, server_row)
 
 
@@ -120,13 +120,13 @@ def _steps(
 ) -> Tensor:
     """A device's server-side adapter after these messages of a round that it began with `row`."""
     rows, gradients = row[None].clone(), torch.zeros_like(row[None])
-    optimizer = end.optimizer or setup.optimizer.init(rows)
+    optimizer = end.optimizer or setup.training.optimizer.init(rows)
     for message in messages:
         if isinstance(message, Activation):
             gradients += _gradient(setup, rows, message, end)
             if message.micro.last:
-                rate = setup.rate_of(number)
-                rows, optimizer = setup.optimizer.step(rows, gradients, optimizer, rate)
+                rate = setup.training.rate_of(number)
+                rows, optimizer = setup.training.optimizer.step(rows, gradients, optimizer, rate)
                 gradients = torch.zeros_like(gradients)
     end.optimizer = optimizer
     return rows[0]
@@ -135,17 +135,17 @@ def _steps(
 def _gradient(setup: Setup, rows: Tensor, message: Activation, end: _End) -> Tensor:
     """Of the server-side adapter for one micro-batch."""
     leaf, shape = rows.clone().requires_grad_(), read_packet(message.packet).shape
-    codec = for_device(setup.codecs.up, torch.device("cpu"))
+    codec = for_device(setup.training.codecs.up, torch.device("cpu"))
     arrived = codec.decode(message.packet, shape, end.stream)
     end.stream = arrived.state
-    labelled = shape[:2] if setup.task == "causal-lm" else shape[:1]
-    labels = decode_targets(message.labels, labelled, arrived.lengths, setup.classes)
+    labelled = shape[:2] if setup.training.task == "causal-lm" else shape[:1]
+    labels = decode_targets(message.labels, labelled, arrived.lengths, setup.training.classes)
     server_pass(
-        setup.server_part,
+        setup.server.part,
         leaf,
         (shape[0],),
         arrived.tensor,
-        None if setup.task == "image-classification" else arrived.lengths,
+        None if setup.training.task == "image-classification" else arrived.lengths,
         torch.from_numpy(labels),
         (message.micro.weight,),
     )
@@ -155,15 +155,15 @@ def _gradient(setup: Setup, rows: Tensor, message: Activation, end: _End) -> Ten
 
 def absent(run: Run, rounds: Sequence[Presence]) -> Adapters:
     """A run in which nothing breaks, and these devices take part in its rounds."""
-    server = ServerWorker(run.server_tools(), initial_state(run.setup))
-    devices = [DeviceWorker(run.device_tools(number)) for number in range(len(run.setup.devices))]
+    server = run.server_worker(initial_state(run.setup))
+    devices = [DeviceWorker(run.setup.training, own) for own in run.setup.devices]
     for number, present in enumerate(rounds, start=1):
         opening = server.adapter
         for device in present.made:
             fresh = device in present.fresh
             if fresh:
                 server.renew(device)
-            terms = Opening(run.setup.rate_of(number), 1.0 / len(devices), fresh)
+            terms = Opening(run.setup.training.rate_of(number), 1.0 / len(devices), fresh)
             devices[device].begin(Open(number, terms, opening))
             _round(run, server, devices[device], device, number)
         server.merge(present.made)
@@ -186,7 +186,7 @@ def every(run: Run, number: int, device: int) -> list[Position]:
     return [
         Position(number, step, micro)
         for step in range(setup.devices[device].local_steps)
-        for micro in range(setup.micro_batches)
+        for micro in range(setup.training.micro_batches)
     ]
 
 

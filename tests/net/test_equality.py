@@ -7,7 +7,7 @@ import pytest
 import tiny
 import torch
 
-from cutlayer.jobs.train import prepare
+from cutlayer.jobs.prepare import prepare
 from cutlayer.rounds.schemes import Phase
 from cutlayer.train.round import RoundOutcome
 from net.harness import Run, final, play, same_adapters, trained

@@ -19,8 +19,9 @@ from cutlayer.config.section import PluginSection
 from cutlayer.errors import ConfigError, DataError, RunError
 from cutlayer.jobs.join import Joining
 from cutlayer.jobs.network import NetJob, check_net, open_net
+from cutlayer.jobs.prepare import prepare
 from cutlayer.jobs.serve import Doors, Service, resume
-from cutlayer.jobs.train import new_directory, prepare, start
+from cutlayer.jobs.train import new_directory, start
 from cutlayer.net.identity.run_keys import RunKeys
 from cutlayer.net.server.admission import ConnectionLimits
 from cutlayer.net.wire.grpc_link import connect

@@ -39,7 +39,7 @@ def pair_of_starts(tmp_path_factory: pytest.TempPathFactory) -> list[JobStart]:
 
 def test_seeds_differ_in_all_but_the_test_samples(pair_of_starts: list[JobStart]) -> None:
     first, second = pair_of_starts
-    assert second.setup.test is first.setup.test
+    assert second.setup.server.test is first.setup.server.test
     assert not second.state.device.row.equal(first.state.device.row)
     orders = [start.setup.devices[0].plan.indices(0).tolist() for start in pair_of_starts]
     assert orders[0] != orders[1]

@@ -75,7 +75,8 @@ def test_more_rounds_are_tested_where_the_text_tells_of_them() -> None:
 
 def test_fewer_samples_are_a_part_of_more(options: Options) -> None:
     few, many = (next(job_starts(fig14.config_of(options, n), [0])).setup for n in (16, 48))
-    names = [{setup.train.where(i) for i in range(len(setup.train))} for setup in (few, many)]
+    splits = [setup.devices[0].train for setup in (few, many)]
+    names = [{split.where(i) for i in range(len(split))} for split in splits]
     assert [len(each) for each in names] == [16, 48] and names[0] < names[1]
     assert [device.local_steps for device in many.devices] == [3] * 4
 

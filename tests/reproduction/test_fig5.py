@@ -81,9 +81,9 @@ def test_a_line_drawn_under_three_names_is_the_same_training(options: Options) -
 def test_each_line_has_its_scheme_and_codec(options: Options) -> None:
     for line in LINES:
         setup = start_of(options, line).setup
-        assert setup.scheme is SCHEMES[line.scheme]
-        assert setup.learning_rate == line.learning_rate
-    assert start_of(options, SFT_PAPER).setup.codecs == paper(0.2, 7)
+        assert setup.training.scheme is SCHEMES[line.scheme]
+        assert setup.training.learning_rate == line.learning_rate
+    assert start_of(options, SFT_PAPER).setup.training.codecs == paper(0.2, 7)
     assert len({line.name for line in LINES}) == len(LINES)
 
 
@@ -93,7 +93,7 @@ def test_a_curve_ends_where_the_training_does(options: Options) -> None:
     every, some = training_curve(long, range(4)), training_curve(long, [2])
     assert (every.rounds, some.rounds) == ((0, 1, 2, 3), (0, 2, 3))
     assert some.loss == (every.loss[0], *every.loss[2:])
-    trained = train_through(long, start.setup.codecs)
+    trained = train_through(long, start.setup.training.codecs)
     assert (every.accuracy[-1], every.loss[-1]) == (trained.accuracy, trained.loss)
     assert (every.bits_up, every.bits_down) == (trained.bits_up, trained.bits_down)
 
@@ -104,7 +104,8 @@ def test_whole_models_send_no_activations(options: Options) -> None:
 
 def test_a_curve_that_diverges_ends_in_nan(options: Options) -> None:
     start = start_of(options, SFT_PAPER)
-    hot = replace(start, rounds=4, setup=replace(start.setup, learning_rate=1e30))
+    training = replace(start.setup.training, learning_rate=1e30)
+    hot = replace(start, rounds=4, setup=replace(start.setup, training=training))
     curve = training_curve(hot, range(5))
     assert math.isfinite(curve.accuracy[0]) and math.isnan(curve.accuracy[-1])
 

@@ -19,11 +19,10 @@ from transformers import ViTConfig, ViTForImageClassification
 
 from cutlayer.model.describe import describe
 from cutlayer.model.load import load_device_part, load_server_part
-from cutlayer.model.lora import AdapterSpec
 from cutlayer.model.split import DevicePart, SavedBytes, ServerPart, measure
 from cutlayer.rounds.costs import StepFlops, physical_flops
 from cutlayer.rounds.memory import activation_bytes, server_activation_bytes
-from cutlayer.spec import ActivationPolicy, MiniBatch, ModelSpec, Task, Trained
+from cutlayer.spec import ActivationPolicy, AdapterSpec, MiniBatch, ModelSpec, Task, Trained
 
 _IMAGE = {
     "hidden_size": 64,

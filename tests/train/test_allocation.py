@@ -8,7 +8,8 @@ import pytest
 import tiny
 import torch
 
-from cutlayer.jobs.train import Job, prepare, start
+from cutlayer.jobs.prepare import Job, prepare
+from cutlayer.jobs.train import start
 from cutlayer.report.run_figures import shares_vary
 from cutlayer.report.run_reader import read_run
 from cutlayer.train.round import Round, RoundOutcome, expected_round, initial_state

@@ -20,7 +20,7 @@ from cutlayer.config.codec import BestCodec, CodecSection, NoCodec, StagesCodec
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError
 from cutlayer.jobs.build import make_codecs
-from cutlayer.jobs.train import prepare
+from cutlayer.jobs.prepare import prepare
 from cutlayer.train.exchange import streams_from_tensors, streams_to_tensors
 from cutlayer.train.round import Round, initial_state
 from cutlayer.train.run_directory import RunDirectory

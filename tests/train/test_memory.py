@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from cutlayer.config.schema import Config
 from cutlayer.data.samples import Batch, BatchMaker, Samples
-from cutlayer.jobs.train import Job, prepare
+from cutlayer.jobs.prepare import Job, prepare
 from cutlayer.train.evaluate import evaluate
 from cutlayer.train.exchange import group_inputs, server_pass
 from cutlayer.train.memory import measure_memory
@@ -105,15 +105,16 @@ def test_evaluation_takes_no_more_samples_than_a_device(
     """The test split has 32 samples."""
     training = {"batch_size": batch_size, "micro_batches": micro_batches}
     job = prepare(tiny.config(*vision, training=training, partition={"name": "iid"}))
-    spy = Spy(job.setup.batches)
-    evaluate(replace(job.setup, batches=spy), initial_state(job.setup))
+    spy = Spy(job.setup.server.batches)
+    server = replace(job.setup.server, batches=spy)
+    evaluate(job.setup.training, server, initial_state(job.setup))
     assert max(spy.sizes) == most
-    assert sum(spy.sizes) == len(job.setup.test)
+    assert sum(spy.sizes) == len(job.setup.server.test)
 
 
 def test_evaluation_hardly_depends_on_its_batches(llama: Folders) -> None:
     results = [
-        evaluate(job.setup, initial_state(job.setup))
+        evaluate(job.setup.training, job.setup.server, initial_state(job.setup))
         for job in (job_of(llama, 1, 12, 3), job_of(llama, 16, 12, 3))
     ]
     # the same float32 values, summed over other pieces
@@ -128,7 +129,7 @@ def test_evaluation_holds_less_than_training_at_a_large_vocabulary(tmp_path: Pat
     job = job_of((model, tiny.corpus(tmp_path / "data", words=400)), 1, tokens, 1)
     state = initial_state(job.setup)
     with LiveBytes() as evaluation:
-        evaluate(job.setup, state)
+        evaluate(job.setup.training, job.setup.server, state)
     with LiveBytes() as training:
         Round(job.setup, state).play()
     logits = 4 * tokens * vocabulary
@@ -141,9 +142,11 @@ def test_evaluation_holds_less_than_training_at_a_large_vocabulary(tmp_path: Pat
 def test_a_server_holds_an_adapter_a_device_and_passes_for_a_group(vision: Folders) -> None:
     """Three devices: adapters, optimiser states, and what their shared pass holds."""
     job = prepare(tiny.config(*vision, codec="none", optimizer={"name": "adamw"}))
-    alone = measure_memory(replace(job.setup, group=1), initial_state(job.setup)).server
+    simulation = replace(job.setup.simulation, group=1)
+    setup = replace(job.setup, simulation=simulation)
+    alone = measure_memory(setup, initial_state(setup)).server
     server, device = job.memory.server, job.memory.device
-    row = 4 * job.setup.server_part.adapted.layout.parameters
+    row = 4 * job.setup.server.part.adapted.layout.parameters
     assert server.weights == sum(part.adapted.bytes for part in job.setup.parts)
     assert server.adapters == 3 * row + device.adapters == alone.adapters
     assert server.optimizer == alone.optimizer >= 3 * 2 * row
@@ -155,14 +158,14 @@ def test_a_server_holds_an_adapter_a_device_and_passes_for_a_group(vision: Folde
 def test_what_a_servers_pass_holds_is_what_was_counted(llama: Folders) -> None:
     job = job_of(llama, 4, 12, 3)
     setup, state = job.setup, initial_state(job.setup)
-    batches = [setup.batches.make(setup.train, each.indices(1, 0)) for each in setup.devices]
+    batches = [each.batch(each.indices(1, 0)) for each in setup.devices]
     group = group_inputs(batches)
-    activation = torch.randn(sum(group.sizes), 12, setup.model.width)
+    activation = torch.randn(sum(group.sizes), 12, setup.simulation.model.width)
     labels = torch.cat([torch.from_numpy(batch.labels) for batch in batches])
     rows = state.server.row.repeat(3, 1).requires_grad_()
     with LiveBytes() as live:
         server_pass(
-            setup.server_part, rows, group.sizes, activation, group.lengths, labels, [1.0] * 3
+            setup.server.part, rows, group.sizes, activation, group.lengths, labels, [1.0] * 3
         )
     counted = job.memory.server.activations + job.memory.server.gradients
     # what operations need in passing is not counted
@@ -172,7 +175,7 @@ def test_what_a_servers_pass_holds_is_what_was_counted(llama: Folders) -> None:
 def test_one_after_the_other_needs_one_pass(vision: Folders) -> None:
     for scheme in ("splitlora", "sl"):
         setup = prepare(tiny.config(*vision, scheme=scheme)).setup
-        assert setup.group == 8
+        assert setup.simulation.group == 8
         assert setup.together == 1
 
 
@@ -184,16 +187,16 @@ def test_a_server_that_merges_holds_all_adapters(vision: Folders) -> None:
 
 
 def test_devices_whose_logits_are_many_share_no_pass(llama: Folders) -> None:
-    assert job_of(llama, 4, 12, 3).setup.group == 8
+    assert job_of(llama, 4, 12, 3).setup.simulation.group == 8
     # as if each had 65,536 texts of 12 tokens in a batch, 14 logits a token: 42 MiB a device
-    assert job_of(llama, 65_536, 12, 3).setup.group == 8
-    assert job_of(llama, 65_536, 200, 3).setup.group == 1
+    assert job_of(llama, 65_536, 12, 3).setup.simulation.group == 8
+    assert job_of(llama, 65_536, 200, 3).setup.simulation.group == 1
 
 
 def test_a_networked_server_passes_for_one_device(vision: Folders) -> None:
     job = prepare(tiny.config(*vision), dealt=False)
-    assert job.setup.group == 1
-    assert job.memory.server.gradients == 4 * job.setup.server_part.adapted.layout.parameters
+    assert job.setup.simulation.group == 1
+    assert job.memory.server.gradients == 4 * job.setup.server.part.adapted.layout.parameters
 
 
 def test_measuring_takes_no_more_than_training(vision: Folders) -> None:

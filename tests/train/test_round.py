@@ -11,7 +11,7 @@ import torch
 
 from cutlayer.codec.codec import EMPTY
 from cutlayer.codec.raw import RawCodec, encode_targets
-from cutlayer.jobs.train import Job, prepare
+from cutlayer.jobs.prepare import Job, prepare
 from cutlayer.model.load import load_whole
 from cutlayer.model.tasks import group_losses
 from cutlayer.rounds.schemes import Phase
@@ -47,22 +47,22 @@ def test_one_device_without_compression_is_centralised_training(
     )
     setup, found = job.setup, job.found
     state = _play(job, rounds=3).state
-    whole = load_whole(found.path, setup.task, job.adapter, classes=tiny.CLASSES)
-    row = whole.adapted.initial_row(setup.seed)[None]
-    memory = setup.optimizer.init(row)
+    whole = load_whole(found.path, setup.training.task, job.adapter, classes=tiny.CLASSES)
+    row = whole.adapted.initial_row(setup.training.seed)[None]
+    memory = setup.training.optimizer.init(row)
     for step in range(3):
-        batch = setup.batches.make(setup.train, setup.devices[0].plan.indices(step))
+        batch = setup.devices[0].batch(setup.devices[0].plan.indices(step))
         group = group_inputs([batch])
         leaf = row.clone().requires_grad_()
         logits = whole.forward(leaf, group.sizes, group.inputs, group.lengths)
         group_losses(
-            setup.task, logits, torch.from_numpy(batch.labels), group.sizes
+            setup.training.task, logits, torch.from_numpy(batch.labels), group.sizes
         ).sum().backward()
-        rate = setup.learning_rate * setup.decay**step
-        row, memory = setup.optimizer.step(row, leaf.grad, memory, rate)
+        rate = setup.training.learning_rate * setup.training.decay**step
+        row, memory = setup.training.optimizer.step(row, leaf.grad, memory, rate)
     named = whole.adapted.layout.named(row[0])
-    assert torch.equal(setup.device_part.adapted.layout.join(named), state.device.row)
-    assert torch.equal(setup.server_part.adapted.layout.join(named), state.server.row)
+    assert torch.equal(setup.server.device_part.adapted.layout.join(named), state.device.row)
+    assert torch.equal(setup.server.part.adapted.layout.join(named), state.server.row)
     assert not torch.equal(initial_state(setup).device.row, state.device.row)
 
 
@@ -93,11 +93,11 @@ def test_bytes_are_the_lengths_of_packets(vision: Folders) -> None:
     outcome = _play(job)
     batch, tokens, width, steps, devices = 4, 5, 24, 2, 3
     packet = int(RawCodec().expected_bytes((batch, tokens, width)))
-    row = np.zeros(setup.device_part.adapted.layout.parameters, dtype=np.float32)
+    row = np.zeros(setup.server.device_part.adapted.layout.parameters, dtype=np.float32)
     adapter = len(RawCodec().encode(row, EMPTY, np.random.default_rng(0)).packet)
     labels = len(encode_targets(np.zeros(batch, dtype=np.int64), tiny.CLASSES))
     assert outcome.round_costs.bytes_by_payload() == {
-        "model": setup.device_part.adapted.bytes,
+        "model": setup.server.device_part.adapted.bytes,
         "adapter_down": adapter,
         "activation": packet * steps * devices,
         "labels": labels * steps * devices,
@@ -154,7 +154,7 @@ def test_padding_is_never_sent(bert: Folders) -> None:
     tokens = packets = 0
     for device in setup.devices:
         for step in range(device.local_steps):
-            batch = setup.batches.make(setup.train, device.plan.indices(step))
+            batch = device.batch(device.plan.indices(step))
             assert batch.lengths is not None and len(set(batch.lengths)) > 1
             tokens += sum(batch.lengths)
             packets += 1

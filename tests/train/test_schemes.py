@@ -12,7 +12,7 @@ from torch.nn import functional
 from transformers import AutoModelForImageClassification
 
 from cutlayer.errors import ConfigError, UnsupportedModelError
-from cutlayer.jobs.train import Job, prepare
+from cutlayer.jobs.prepare import Job, prepare
 from cutlayer.model.tasks import group_losses
 from cutlayer.rounds.schemes import SCHEMES, DeviceOrder, Phase
 from cutlayer.train.exchange import group_inputs
@@ -80,17 +80,19 @@ def test_a_shared_server_adapter_is_stepped_in_turn(vision: Folders, scheme: str
     for n, k in order:
         if in_turn and k == 0 and n > 0:
             devices[n] = devices[n - 1].clone()
-        batch = setup.batches.make(setup.train, setup.devices[n].plan.indices(k))
+        batch = setup.devices[n].batch(setup.devices[n].plan.indices(k))
         group = group_inputs([batch])
         rows = [row.clone().requires_grad_() for row in (devices[n], server)]
-        activation = setup.device_part.forward(rows[0][None], group.sizes, group.inputs)
-        logits = setup.server_part.forward(rows[1][None], group.sizes, activation, None)
-        losses = group_losses(setup.task, logits, torch.from_numpy(batch.labels), group.sizes)
+        activation = setup.server.device_part.forward(rows[0][None], group.sizes, group.inputs)
+        logits = setup.server.part.forward(rows[1][None], group.sizes, activation, None)
+        losses = group_losses(
+            setup.training.task, logits, torch.from_numpy(batch.labels), group.sizes
+        )
         gradients = torch.autograd.grad(losses.sum(), rows)
         for name, gradient in ((n, gradients[0]), ("server", gradients[1])):
             velocity[name] = 0.9 * velocity[name] + gradient
-        devices[n] = devices[n] - setup.learning_rate * velocity[n]
-        server = server - setup.learning_rate * velocity["server"]
+        devices[n] = devices[n] - setup.training.learning_rate * velocity[n]
+        server = server - setup.training.learning_rate * velocity["server"]
     state = _play(job).state
     samples = torch.tensor([float(device.samples) for device in setup.devices])
     merged = devices[-1] if in_turn else torch.stack(devices).T @ (samples / samples.sum())
@@ -152,13 +154,13 @@ def test_full_weights_are_trained_as_torch_trains_them(vision: Folders) -> None:
     model = AutoModelForImageClassification.from_pretrained(
         job.found.path, num_labels=tiny.CLASSES, ignore_mismatched_sizes=True
     ).train(False)
-    parts = (setup.device_part.adapted.layout, setup.server_part.adapted.layout)
+    parts = (setup.server.device_part.adapted.layout, setup.server.part.adapted.layout)
     named = {**parts[0].named(start.device.row), **parts[1].named(start.server.row)}
     model.load_state_dict(named)
     assert {name for name, _ in model.named_parameters()} == set(named)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     for step in range(2):
-        batch = setup.batches.make(setup.train, setup.devices[0].plan.indices(step))
+        batch = setup.devices[0].batch(setup.devices[0].plan.indices(step))
         optimizer.zero_grad()
         logits = model(torch.from_numpy(batch.inputs["pixel_values"])).logits
         functional.cross_entropy(logits, torch.from_numpy(batch.labels)).backward()
@@ -234,4 +236,4 @@ def test_tied_weights_cannot_be_trained_in_full(tmp_path: Path, llama: Folders) 
     (folder / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": True}))
     with pytest.raises(UnsupportedModelError, match="fl-lora"):
         _job((folder, llama[1]), "fl-full")
-    assert _job(llama, "fl-full").setup.device_part.adapted.bytes == 0
+    assert _job(llama, "fl-full").setup.server.device_part.adapted.bytes == 0

@@ -81,7 +81,7 @@ from cutlayer.jobs.plugins import plugged
 from cutlayer.planner.allocation import FixedAllocation, Shares, even_allocation
 from cutlayer.rounds.schemes import SCHEMES, Scheme, ServerOrder
 from cutlayer.rounds.work import Duplex, Sharing, SharingRules
-from cutlayer.spec import Device, Task
+from cutlayer.spec import AdapterSpec, Device, Task
 from cutlayer.units import MIB
 
 # The codec section of a configuration made into a pair of codecs.
@@ -448,9 +448,11 @@ def count_micro_batches(training: TrainingSection, scheme: Scheme) -> int:
     return count
 
 
-# What the adapter section leaves open. Imports no torch.
+# What is trained. Imports no torch.
 
 
-def trains_head(section: AdapterSection, task: Task) -> bool:
-    """Whether the head is trained; unless said, where it is a classifier's."""
-    return task != "causal-lm" if section.head is None else section.head
+def make_adapter(section: AdapterSection, task: Task) -> AdapterSpec:
+    """The adapters of a model for a task; unless said, a head is trained where it is a
+    classifier's."""
+    head = task != "causal-lm" if section.head is None else section.head
+    return AdapterSpec(section.rank, section.alpha, section.targets, section.patch_embedding, head)

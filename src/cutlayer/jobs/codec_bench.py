@@ -18,11 +18,10 @@ from cutlayer.config.section import PluginSection
 from cutlayer.data.find import find_model
 from cutlayer.data.partition import BatchPlan
 from cutlayer.data.samples import Batch
-from cutlayer.jobs.build import make_codecs, trains_head
+from cutlayer.jobs.build import make_adapter, make_codecs
 from cutlayer.jobs.dataset import prepare_data
-from cutlayer.jobs.train import use_threads
+from cutlayer.jobs.prepare import use_threads
 from cutlayer.model.load import load_device_part, load_server_part
-from cutlayer.model.lora import AdapterSpec
 from cutlayer.model.optimizer import AdamW
 from cutlayer.model.split import DevicePart, ServerPart
 from cutlayer.model.tasks import group_losses
@@ -140,11 +139,7 @@ def probe(config: Config, warm_steps: int, kept_steps: int) -> CutProbe:
     """
     found = find_model(config.model.name)
     prepared = prepare_data(config, found.path)
-    section = config.adapter
-    head = trains_head(section, prepared.task)
-    adapter = AdapterSpec(
-        section.rank, section.alpha, section.targets, section.patch_embedding, head
-    )
+    adapter = make_adapter(config.adapter, prepared.task)
     part = (found.path, prepared.task, config.model.cut, adapter)
     classes = len(prepared.data.class_names)
     parts = Parts(

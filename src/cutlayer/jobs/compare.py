@@ -16,7 +16,8 @@ from cutlayer.errors import ConfigError, CutlayerError
 from cutlayer.jobs.build import make_devices
 from cutlayer.jobs.check import runs_of
 from cutlayer.jobs.compared import WantedRun
-from cutlayer.jobs.train import prepare, resume, start
+from cutlayer.jobs.prepare import prepare
+from cutlayer.jobs.train import resume, start
 from cutlayer.logs import heard_through
 from cutlayer.report.compare_page import compare_page
 from cutlayer.report.comparison import (

@@ -356,11 +356,14 @@ def check_own(own: OwnData, task: Task, class_names: Sequence[str]) -> None:
     _places(own, _read(own, task).class_names, task, class_names)
 
 
-def own_samples(own: OwnData, terms: Terms, model: Path) -> tuple[Samples, BatchMaker]:
+def own_samples(
+    own: OwnData, terms: Terms, section: DataSection, model: Path
+) -> tuple[Samples, BatchMaker]:
     """The samples of the training split, or all where there is none but that, in their order.
 
-    `model`: the folder with the part's tokenizer or preprocessing. Raises DataError for data that
-    cannot be read, are for another task, or have a class that the run does not know.
+    `section`: sizes of images and texts. `model`: the folder with the part's tokenizer or
+    preprocessing. Raises DataError for data that cannot be read, are for another task, or have a
+    class that the run does not know.
     """
     pair = _read(own, terms.task)
     unused = f", {len(pair.test)} of a test split are not used" if len(pair.test) else ""
@@ -368,24 +371,24 @@ def own_samples(own: OwnData, terms: Terms, model: Path) -> tuple[Samples, Batch
         "%s: %d samples%s; %s", own.path, len(pair.train), unused, left_out_sentence(pair.left_out)
     )
     if terms.task == "causal-lm":
-        return _own_blocks(own, pair.train, len(pair.class_names), terms, model)
+        return _own_blocks(own, pair.train, len(pair.class_names), section.max_tokens, model)
     samples = _Renamed(pair.train, _places(own, pair.class_names, terms.task, terms.class_names))
     if terms.task == "image-classification":
         kept = _usable(samples, terms.classes, own, None)
-        return kept, image_batches(model, terms.image_size)
-    tokenizer = load_tokenizer(model, terms.max_tokens)
+        return kept, image_batches(model, section.image_size)
+    tokenizer = load_tokenizer(model, section.max_tokens)
     kept = _usable(samples, terms.classes, own, tokenizer.tokenize)
     check_words(tokenizer, kept, str(own.path))
-    return kept, text_batches(tokenizer, terms.max_tokens, model)
+    return kept, text_batches(tokenizer, section.max_tokens, model)
 
 
 def _own_blocks(
-    own: OwnData, documents: Samples, classes: int, terms: Terms, model: Path
+    own: OwnData, documents: Samples, classes: int, max_tokens: int, model: Path
 ) -> tuple[Samples, BatchMaker]:
     tokenizer = load_tokenizer(model, None)
     kept = _usable(documents, classes, own, tokenizer.tokenize)
     check_words(tokenizer, kept, str(own.path))
-    cut, batches = make_blocks(tokenizer, terms.max_tokens)
+    cut, batches = make_blocks(tokenizer, max_tokens)
     return cut(kept), batches
 
 

@@ -22,15 +22,15 @@ from cutlayer.data.assets.catalogue import cache_root
 from cutlayer.data.partition import BatchPlan
 from cutlayer.data.samples import digest_of
 from cutlayer.errors import ConfigError, IdentityError, RunError
-from cutlayer.jobs.build import make_codecs
+from cutlayer.jobs.build import make_adapter
 from cutlayer.jobs.dataset import OwnData, check_own, own_samples
 from cutlayer.jobs.plugins import check_registered
-from cutlayer.jobs.train import make_adapter, make_optimizer
+from cutlayer.jobs.prepare import make_training
 from cutlayer.logs import Heartbeat
 from cutlayer.model.describe import BASES
 from cutlayer.model.load import load_device_part
 from cutlayer.net.device.driver import DeviceDriver, DeviceWatch, Ready
-from cutlayer.net.device.worker import DeviceStore, DeviceTools, DeviceWorker
+from cutlayer.net.device.worker import DeviceStore, DeviceWorker
 from cutlayer.net.identity.device_keys import DeviceKeys, read_device_keys, read_token
 from cutlayer.net.identity.enrolment import ask_outline, enrol
 from cutlayer.net.server.admission import ConnectionLimits
@@ -39,8 +39,10 @@ from cutlayer.net.wire.limits import bounds_of
 from cutlayer.net.wire.link import Compute, Link, LinkClosed, PacedLink, in_thread
 from cutlayer.net.wire.messages import Opening, Terms
 from cutlayer.net.wire.part_files import PartCache
-from cutlayer.spec import ActivationPolicy, MiniBatch
+from cutlayer.rounds.schemes import SFT
+from cutlayer.spec import MiniBatch
 from cutlayer.train.files import alone
+from cutlayer.train.state import DeviceSide
 
 Answer = TypeVar("Answer")
 
@@ -226,38 +228,41 @@ def _ready(terms: Terms, joining: Joining, parts: PartCache) -> Ready:
     """The terms made into what the device computes with. Raises RunError for terms of another
     version of cutlayer."""
     try:
-        sections = {name: getattr(terms, name) for name in ("codec", "optimizer", "adapter")}
-        config = Config.model_validate(sections)
+        config = Config.model_validate({**terms.settings, "threads": joining.threads})
         if isinstance(config.codec, PluginSection):
             check_registered("codec", config.codec, CODECS)
     except ConfigError as error:
         raise RunError(
             f"the server's terms cannot be read ({error}): run one cutlayer on both ends"
         ) from error
-    adapter = make_adapter(config.adapter, terms.task)
+    training = make_training(
+        config,
+        SFT,  # what a network plays is this, with or without a codec
+        terms.task,
+        terms.classes,
+        micro_batches=terms.micro_batches,
+        packets=terms.rounds * terms.local_steps,
+    )
     model = parts.model(terms)
-    samples, batches = own_samples(joining.own, terms, model)
+    samples, batches = own_samples(joining.own, terms, config.data, model)
     _LOG.info("%d samples, device %d, %d rounds", len(samples), terms.device, terms.rounds)
     part = load_device_part(
-        model, terms.task, terms.cut, adapter, classes=terms.classes, dtype=BASES[terms.base]
-    )
-    tools = DeviceTools(
-        device=terms.device,
-        part=part,
-        codecs=make_codecs(config.codec, terms.rounds * terms.local_steps, joining.threads or 1),
-        optimizer=make_optimizer(config.optimizer),
-        plan=BatchPlan(np.arange(len(samples)), terms.batch_size, terms.seed, terms.device),
-        local_steps=terms.local_steps,
-        samples=samples,
-        batches=batches,
-        micro_batches=terms.micro_batches,
-        activation_memory=ActivationPolicy(terms.activation_memory),
+        model,
+        terms.task,
+        config.model.cut,
+        make_adapter(config.adapter, terms.task),
         classes=terms.classes,
-        seed=terms.seed,
+        dtype=BASES[config.devices.base],
     )
-    largest = MiniBatch(terms.batch_size, terms.tokens)
-    steps = terms.local_steps * terms.micro_batches
-    bounds = bounds_of(largest, terms.width, part.adapted.layout.parameters, steps)
+    order = np.arange(len(samples))
+    plan = BatchPlan(order, training.batch_size, training.seed, terms.device)
+    device = DeviceSide(part, samples, batches, plan, terms.local_steps)
+    bounds = bounds_of(
+        MiniBatch(training.batch_size, terms.tokens),
+        terms.width,
+        part.adapted.layout.parameters,
+        terms.local_steps * terms.micro_batches,
+    )
     # the hash's beginning tells two sets of samples apart as well, and a person can compare it
     samples_text = f"{len(samples)} samples ({digest_of(samples)[:16]})"
-    return Ready(terms, DeviceWorker(tools), bounds, samples_text)
+    return Ready(terms, DeviceWorker(training, device), bounds, samples_text)

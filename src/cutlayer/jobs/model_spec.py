@@ -18,7 +18,7 @@ from cutlayer.data.find import find_config
 from cutlayer.data.hub import Hub
 from cutlayer.errors import ConfigError, ModelError
 from cutlayer.files import write_whole
-from cutlayer.jobs.build import trains_head
+from cutlayer.jobs.build import make_adapter
 from cutlayer.model.described import (
     VERIFIED,
     DescribedModel,
@@ -83,17 +83,13 @@ def model_request(
     """
     settings = _settings(folder / "config.json")
     task = _task(config, settings) if task is None else task
-    adapter = config.adapter
     return ModelRequest(
         settings=settings,
         task=task,
         classes=_classes(config, settings, task) if classes is None else classes,
         image_size=config.data.image_size if task == "image-classification" else None,
         base=config.devices.base,
-        rank=adapter.rank,
-        targets=adapter.targets,
-        patch_embedding=adapter.patch_embedding,
-        head=trains_head(adapter, task),
+        adapter=make_adapter(config.adapter, task),
     )
 
 

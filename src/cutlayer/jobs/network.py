@@ -7,8 +7,7 @@ import json
 import logging
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import final
+from typing import Any, final
 from uuid import uuid4
 
 import numpy as np
@@ -20,7 +19,8 @@ from cutlayer.config.schema import Config, NetSection
 from cutlayer.config.section import CODECS, PluginSection
 from cutlayer.errors import ConfigError
 from cutlayer.jobs.plugins import check_registered, portable
-from cutlayer.jobs.train import Job, settle_job
+from cutlayer.jobs.prepare import Job
+from cutlayer.jobs.resume import settle
 from cutlayer.model.describe import BASES
 from cutlayer.model.load import device_tensors
 from cutlayer.net.identity.run_keys import DeviceRegistry
@@ -31,7 +31,7 @@ from cutlayer.net.server.journal import Journal
 from cutlayer.net.server.memory import MemoryBound, memory_bound
 from cutlayer.net.server.session import RoundEnd, RunPlan, ServerSession
 from cutlayer.net.server.timing import ServerWatch, Shape
-from cutlayer.net.server.worker import Controller, Recorder, ServerTools, ServerWorker
+from cutlayer.net.server.worker import Controller, Recorder, ServerWorker
 from cutlayer.net.wire.frames import largest_frame
 from cutlayer.net.wire.limits import (
     TERMS_BYTES,
@@ -53,7 +53,7 @@ from cutlayer.train.files import write_text
 from cutlayer.train.records import Observer
 from cutlayer.train.run import begin
 from cutlayer.train.run_directory import RunDirectory
-from cutlayer.train.state import RunState, Setup
+from cutlayer.train.state import RunState
 
 # Which schemes the network runtime can play. Knows no scheme by name.
 
@@ -82,6 +82,14 @@ _RUN = "run-id"
 _DEVICES = "devices.json"
 # what terms hold but for names of classes: sections of the configuration
 _OTHER_TERMS_BYTES = 64 * 1024
+# what a device computes by, the codec apart; where model and data lie here is nobody's business
+_DEVICE_SETTINGS: dict[str, Any] = {
+    **dict.fromkeys(("optimizer", "adapter", "seed"), True),
+    "model": {"cut"},
+    "data": {"image_size", "max_tokens"},
+    "training": {"batch_size"},
+    "devices": {"base", "activation_memory"},
+}
 
 
 @final
@@ -107,7 +115,7 @@ class NetJob:
 def check_net(job: Job) -> None:
     """Raises ConfigError for a job that cannot be played over a network."""
     config = job.config
-    check_scheme(job.setup.scheme)
+    check_scheme(job.setup.training.scheme)
     if isinstance(config.codec, PluginSection):
         check_registered("codec", config.codec, CODECS)
     if config.training.local_epochs is not None:
@@ -141,7 +149,7 @@ def _check_names(job: Job) -> None:
     names = job.prepared.data.class_names
     size = len(json.dumps(list(names), ensure_ascii=False).encode())
     most = TERMS_BYTES - _OTHER_TERMS_BYTES
-    if job.setup.task != "causal-lm" and size > most:
+    if job.setup.training.task != "causal-lm" and size > most:
         raise ConfigError(
             f"the names of the {len(names)} classes have {size} bytes, a device takes {most}:"
             " shorten them in the data set"
@@ -155,18 +163,19 @@ def open_net(job: Job, directory: RunDirectory, observer: Observer, compute: Com
     directory that cannot be read or written.
     """
     check_net(job)
-    settle_job(job, directory, "serve")
+    settle(job, directory, "serve")
     setup, net = job.setup, job.config.net
+    training, server = setup.training, setup.server
     state = begin(setup, directory, job.config.training.rounds, observer)
-    largest = MiniBatch(job.config.training.batch_size, _tokens(job, state))
-    parameters = setup.device_part.adapted.layout.parameters
-    steps = max(device.local_steps for device in setup.devices)
-    bounds = bounds_of(largest, setup.model.width, parameters, steps * setup.micro_batches)
+    largest = MiniBatch(training.batch_size, _tokens(job, state))
+    parameters = server.device_part.adapted.layout.parameters
+    steps = max(device.local_steps for device in setup.devices) * training.micro_batches
+    bounds = bounds_of(largest, setup.simulation.model.width, parameters, steps)
     limits = _limits(job, bounds)
     part = _part(job, directory)
     count = len(setup.devices)
     registry = DeviceRegistry(directory.path / _DEVICES, count, net.devices)
-    worker = ServerWorker(_tools(setup, largest), state)
+    worker = ServerWorker(training, server, count, bounds, state)
     controller = _controller(job, state, len(worker.adapter))
     terms = _terms(job, directory, part, largest.tokens)
     plan = _plan(job, controller.shares, bounds, terms, registry.name)
@@ -174,7 +183,7 @@ def open_net(job: Job, directory: RunDirectory, observer: Observer, compute: Com
     made = journal.made(state.round)
     missed = set() if made is None else set(range(count)) - set(made)
     session = ServerSession(plan, worker.adapter, state.round + 1, missed)
-    recorder = Recorder(setup, directory, worker, session, observer, time.monotonic)
+    recorder = Recorder(training, server, directory, worker, session, observer, time.monotonic)
     recover(session, worker, journal, controller, recorder.save)
     driver = ServerDriver(session, worker, journal, controller, recorder.save, compute, part.piece)
     return NetJob(job, directory, registry, plan, session, worker, driver, limits)
@@ -182,13 +191,13 @@ def open_net(job: Job, directory: RunDirectory, observer: Observer, compute: Com
 
 def _tokens(job: Job, state: RunState) -> int:
     """The most tokens of a sample at the cut."""
-    setup = job.setup
-    if setup.task != "image-classification":
+    if job.setup.training.task != "image-classification":
         return job.config.data.max_tokens
-    group = group_inputs([setup.batches.make(setup.test, np.arange(1))])
+    server = job.setup.server
+    group = group_inputs([server.batches.make(server.test, np.arange(1))])
     with torch.no_grad():
         row = state.device.row[None]
-        return setup.device_part.forward(row, group.sizes, group.inputs).shape[1]
+        return server.device_part.forward(row, group.sizes, group.inputs).shape[1]
 
 
 def _limits(job: Job, bounds: Bounds) -> ConnectionLimits:
@@ -226,45 +235,37 @@ def _run_name(directory: RunDirectory) -> str:
 
 def outline_of(job: Job) -> Outline:
     """What the invited are told of the run before they have an identity."""
-    text = job.setup.task == "causal-lm"
-    return Outline(job.setup.task, () if text else tuple(job.prepared.data.class_names))
+    task = job.setup.training.task
+    names = () if task == "causal-lm" else tuple(job.prepared.data.class_names)
+    return Outline(task, names)
 
 
 def _terms(job: Job, directory: RunDirectory, part: PartFile, tokens: int) -> tuple[Terms, ...]:
-    config, setup, run = job.config, job.setup, _run_name(directory)
-    codec = config.codec if setup.scheme.compressed else NoCodec()
+    config, training, run = job.config, job.setup.training, _run_name(directory)
+    outline = outline_of(job)
+    codec = config.codec if training.scheme.compressed else NoCodec()
     if isinstance(codec, PluginSection):
         codec = portable(codec, CODECS)
-    outline = outline_of(job)
+    settings = config.model_dump(mode="json", include=_DEVICE_SETTINGS)
+    settings["codec"] = codec.model_dump(mode="json")
     return tuple(
         Terms(
             run=run,
-            device=number,
-            task=setup.task,
-            # the name alone: where it lies here is nobody's business
-            model=Path(config.model.name).name,
-            cut=config.model.cut,
-            classes=setup.classes,
+            device=device.number,
+            task=training.task,
+            classes=training.classes,
             class_names=list(outline.class_names),
-            width=setup.model.width,
+            width=job.setup.simulation.model.width,
             tokens=tokens,
-            image_size=config.data.image_size,
-            max_tokens=config.data.max_tokens,
-            base=config.devices.base,
             part_sha256=part.sha256,
             part_bytes=part.size_bytes,
             uplink_bit_s=config.net.uplink_bit_s,
-            activation_memory=setup.activation_memory.value,
             rounds=config.training.rounds,
             local_steps=device.local_steps,
-            micro_batches=setup.micro_batches,
-            batch_size=config.training.batch_size,
-            seed=setup.seed,
-            codec=codec.model_dump(mode="json"),
-            optimizer=config.optimizer.model_dump(mode="json"),
-            adapter=config.adapter.model_dump(mode="json"),
+            micro_batches=training.micro_batches,
+            settings=settings,
         )
-        for number, device in enumerate(setup.devices)
+        for device in job.setup.devices
     )
 
 
@@ -277,16 +278,16 @@ def _band(config: Config) -> RateCurves | None:
 
 
 def _controller(job: Job, state: RunState, adapter_bytes: int) -> Controller:
-    setup, band = job.setup, _band(job.config)
+    training, simulation, band = job.setup.training, job.setup.simulation, _band(job.config)
     shape = Shape(
-        scheme=setup.scheme,
-        rules=setup.rules,
-        steps=tuple(device.local_steps for device in setup.devices),
-        micro_batches=setup.micro_batches,
+        scheme=training.scheme,
+        rules=simulation.rules,
+        steps=tuple(device.local_steps for device in job.setup.devices),
+        micro_batches=training.micro_batches,
         adapter_bytes=adapter_bytes,
     )
-    curves = setup.channel.curves if band is None else lambda number, time_s: band
-    return Controller(ServerWatch(time.monotonic), shape, setup.allocation, curves, state)
+    curves = simulation.channel.curves if band is None else lambda number, time_s: band
+    return Controller(ServerWatch(time.monotonic), shape, simulation.allocation, curves, state)
 
 
 def _plan(
@@ -295,24 +296,9 @@ def _plan(
     setup, net = job.setup, job.config.net
     return RunPlan(
         terms=terms,
-        rate_of=setup.rate_of,
+        rate_of=setup.training.rate_of,
         shares=shares,
         end=_round_end(net, len(setup.devices)),
         bounds=bounds,
         name_of=name_of,
-    )
-
-
-def _tools(setup: Setup, largest: MiniBatch) -> ServerTools:
-    return ServerTools(
-        part=setup.server_part,
-        codecs=setup.codecs,
-        optimizer=setup.optimizer,
-        aggregation=setup.aggregation,
-        rate_of=setup.rate_of,
-        devices=len(setup.devices),
-        largest=largest,
-        width=setup.model.width,
-        classes=setup.classes,
-        seed=setup.seed,
     )

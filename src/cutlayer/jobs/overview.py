@@ -45,11 +45,11 @@ def overview(
 
 
 def _model(config: Config, setup: Setup) -> str:
-    spec = setup.model
+    spec = setup.simulation.model
     trained = sum(part.adapted.layout.parameters for part in setup.parts)
     size = f"{_count(spec.parameters)} parameters, {counted(spec.blocks, 'block')}"
-    cut = f"cut after {setup.device_part.cut}" if setup.scheme.splits else "not cut"
-    if setup.scheme.trained is Trained.WEIGHTS:
+    cut = f"cut after {setup.server.device_part.cut}" if setup.training.scheme.splits else "not cut"
+    if setup.training.scheme.trained is Trained.WEIGHTS:
         return f"{_name(config.model.name)}: {size}, {cut}; all of them trained"
     return f"{_name(config.model.name)}: {size}, {cut}; {_count(trained)} trained"
 
@@ -75,13 +75,13 @@ def _work(config: Config, setup: Setup) -> str:
     few = sum(device.samples < config.training.batch_size for device in setup.devices)
     fewer = f"; {counted(few, 'device')} with fewer samples: of all they have" if few else ""
     return (
-        f"scheme {setup.scheme.name}; {counted(len(setup.devices), 'device')}, {rounds} of"
+        f"scheme {setup.training.scheme.name}; {counted(len(setup.devices), 'device')}, {rounds} of"
         f" {_span(steps, 'local step')} a device, mini-batches of {batch}{fewer}"
     )
 
 
 def _codec(section: CodecSection, setup: Setup) -> str:
-    scheme = setup.scheme
+    scheme = setup.training.scheme
     if not scheme.compressed:
         sends = "sends" if scheme.splits else "sends neither activations nor gradients"
         return f"no codec: {scheme.name} {sends}{' float32' if scheme.splits else ''}"
@@ -120,7 +120,7 @@ def _stages(section: StagesSection) -> str:
 
 
 def _link(config: Config, setup: Setup) -> str:
-    section, channel = config.channel, setup.channel
+    section, channel = config.channel, setup.simulation.channel
     if isinstance(section, TracesSection):
         return f"link of measured rates ({counted(len(section.uplink), 'trace')})"
     if isinstance(section, PluginSection):

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -15,16 +15,16 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from cutlayer.codec.codec import Codec
+from cutlayer.codec.codec import Codec, CodecPair
 from cutlayer.codec.kernels.kernels import Kernels
 from cutlayer.codec.memories import Delta, ErrorFeedback
 from cutlayer.codec.pipeline import LearnedBasis
 from cutlayer.codec.staged import StagedCodec
 from cutlayer.config.read import config_yaml, flat_values
-from cutlayer.config.schema import Config
 from cutlayer.data.samples import digest_of, digest_of_order
 from cutlayer.errors import ConfigError, RunError, cut
 from cutlayer.jobs.check import may_change
+from cutlayer.jobs.prepare import Job
 from cutlayer.train.files import write_json, write_text
 from cutlayer.train.run_directory import RunDirectory
 from cutlayer.train.state import Setup
@@ -102,7 +102,7 @@ _MODEL_FILES = (
     *("*token*", "vocab*", "merges*", "*.model"),
 )
 # what is compared otherwise or decides no number: where things are, what is read from files
-_ELSEWHERE = ("device_part", "server_part", "model", "devices", "train", "test", "clock")
+_ELSEWHERE = ("model", "devices", "clock")
 _TITLES = {
     "codecs": "the codec",
     "batches": "how samples are made into mini-batches",
@@ -132,45 +132,35 @@ class Noted:
 _NOTED = TypeAdapter(Noted)
 
 
-@dataclass(frozen=True, eq=False)
-class Inputs:
-    """What a run is made of: settings, the model's folder, class names, the objects that run.
-    `command`: whose run it is, train's or serve's."""
-
-    command: Literal["train", "serve"]
-    config: Config
-    model: Path
-    class_names: Sequence[str]
-    setup: Setup
-
-    def fingerprint(self) -> Noted:
-        """All of it, noted."""
-        setup = self.setup
-        parts = tuple(device.plan.samples for device in setup.devices)
-        same = setup.train is setup.test
-        return Noted(
-            command=self.command,
-            settings={
-                key: value for key, value in flat_values(self.config).items() if not may_change(key)
-            },
-            class_names=list(self.class_names),
-            training_samples=None if same else [len(setup.train), digest_of(setup.train)],
-            test_samples=[len(setup.test), digest_of(setup.test)],
-            samples_per_device=None if same else [len(part) for part in parts],
-            samples_of_devices=None if same else digest_of_order(parts),
-            model_files=model_digests(self.model),
-            objects=dict(_objects(setup)),
-        )
+def fingerprint(job: Job, command: Literal["train", "serve"]) -> Noted:
+    """All that the run of a job is made of. `command`: whose run it is."""
+    setup = job.setup
+    train, test = setup.devices[0].train, setup.server.test
+    parts = tuple(device.plan.samples for device in setup.devices)
+    same = train is test
+    return Noted(
+        command=command,
+        settings={
+            key: value for key, value in flat_values(job.config).items() if not may_change(key)
+        },
+        class_names=list(job.prepared.data.class_names),
+        training_samples=None if same else [len(train), digest_of(train)],
+        test_samples=[len(test), digest_of(test)],
+        samples_per_device=None if same else [len(part) for part in parts],
+        samples_of_devices=None if same else digest_of_order(parts),
+        model_files=model_digests(job.found.path),
+        objects=dict(_objects(setup)),
+    )
 
 
-def settle(inputs: Inputs, directory: RunDirectory) -> None:
+def settle(job: Job, directory: RunDirectory, command: Literal["train", "serve"] = "train") -> None:
     """Note what a new run is made of; of one that goes on, compare it, and note what may change.
 
     Raises RunError, naming what differs, before anything is written.
     """
     path, finished = directory.path / FILE, directory.finished()
     directory.check_log()
-    rounds, now = inputs.config.training.rounds, inputs.fingerprint()
+    rounds, now = job.config.training.rounds, fingerprint(job, command)
     if finished is not None and rounds < finished:
         raise ConfigError(
             f"training.rounds is {rounds}, but {directory.path} has finished {finished}: give that"
@@ -186,7 +176,7 @@ def settle(inputs: Inputs, directory: RunDirectory) -> None:
         write_json(path, asdict(now))
     else:
         _compare(_read(path), now, directory, finished)
-    text = config_yaml(inputs.config)
+    text = config_yaml(job.config)
     if directory.config_path.read_text(encoding="utf-8") != text:
         write_text(directory.config_path, text)
 
@@ -284,14 +274,18 @@ def _read(path: Path) -> Noted:
 
 def _objects(setup: Setup) -> Iterator[tuple[str, str]]:
     """All that a round calls or counts with, whether the settings say so or a caller put it in."""
-    for one in fields(setup):
-        if one.name not in _ELSEWHERE:
-            value = getattr(setup, one.name)
-            if one.name == "codecs":
-                value = replace(value, up=_timeless(value.up), down=_timeless(value.down))
-            yield one.name, described(value)
-    works = [(work.local_steps, work.plan.batch_size, work.flops_per_s) for work in setup.devices]
-    yield "devices' local steps, mini-batches and rates", described(works)
+    codecs = setup.training.codecs
+    timeless = CodecPair(_timeless(codecs.up), _timeless(codecs.down))
+    training = replace(setup.training, codecs=timeless)
+    for bundle in (training, setup.simulation):
+        for one in fields(bundle):
+            if one.name not in _ELSEWHERE:
+                yield one.name, described(getattr(bundle, one.name))
+    yield "batches", described(setup.server.batches)
+    steps = [device.local_steps for device in setup.devices]
+    yield "devices' local steps", described(steps)
+    rates = [device.flops_per_s for device in setup.simulation.devices]
+    yield "devices' rates", described(rates)
 
 
 def _timeless(codec: Codec) -> Codec:

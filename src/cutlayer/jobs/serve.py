@@ -17,15 +17,8 @@ from cutlayer.config.schema import Config
 from cutlayer.jobs.check import try_addresses, with_full_paths
 from cutlayer.jobs.network import NetJob, check_net, open_net, outline_of
 from cutlayer.jobs.overview import overview
-from cutlayer.jobs.train import (
-    Job,
-    about,
-    changed_config,
-    export,
-    new_directory,
-    prepare,
-    use_threads,
-)
+from cutlayer.jobs.prepare import Job, prepare, use_threads
+from cutlayer.jobs.train import about, changed_config, export, new_directory
 from cutlayer.logs import EVERY_S, Heartbeat, so_far
 from cutlayer.net.identity.run_keys import RunKeys, read_keys
 from cutlayer.net.operations.status import (
@@ -302,7 +295,7 @@ def _title(job: Job) -> str:
     """What is trained on what; where it lies here is nobody's business."""
     config = job.config
     model, data = Path(config.model.name).name, Path(config.data.name).name
-    return f"{job.setup.scheme.name}: {model} on {data}"
+    return f"{job.setup.training.scheme.name}: {model} on {data}"
 
 
 async def _first(*things: Coroutine[Any, Any, object]) -> None:

@@ -23,7 +23,7 @@ from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError, RunError
 from cutlayer.jobs.network import check_net
 from cutlayer.jobs.overview import overview
-from cutlayer.jobs.train import Job, prepare, use_threads
+from cutlayer.jobs.prepare import Job, prepare, use_threads
 from cutlayer.lab.comparison import LabComparison, PhaseComparison, compare_rounds
 from cutlayer.lab.environment import (
     Environment,
@@ -122,7 +122,7 @@ def predicted_round(
             expected_work(setup, links, first_round=False), compute_s, strict=True
         )
     ]
-    return simulate(setup.scheme, work, setup.rules)
+    return simulate(setup.training.scheme, work, setup.simulation.rules)
 
 
 def _with_seconds(work: DeviceWork, seconds: Seconds) -> DeviceWork:
@@ -184,19 +184,19 @@ def check_lab(job: Job) -> tuple[tuple[LinkRates, ...], tuple[float, ...]]:
             f"training.rounds is {job.config.training.rounds}: the lab's first round calibrates, so"
             " it needs 2 or more"
         )
-    if setup.rules != SharingRules():
+    if setup.simulation.rules != SharingRules():
         raise ConfigError(
             "the lab gives each device a link of its own to one server: set link.uplink and"
             " link.downlink to static, link.duplex to full, server.workers to 1"
         )
-    if not isinstance(setup.allocation, FixedAllocation):
+    if not isinstance(setup.simulation.allocation, FixedAllocation):
         raise ConfigError(
             f"planner {job.config.planner.name} allocates the bandwidth anew each round, the lab's"
             " links keep their rates: set planner to even or static"
         )
     check_net(job)
-    shares = setup.allocation.value
-    return unicast_links(setup.channel.rates(1, 0.0, shares)), shares
+    shares = setup.simulation.allocation.value
+    return unicast_links(setup.simulation.channel.rates(1, 0.0, shares)), shares
 
 
 @contextmanager
@@ -224,7 +224,7 @@ def _folder() -> Iterator[Path]:
 
 
 def _compared(job: Job, links: Sequence[LinkRates], directory: Path) -> LabComparison:
-    scheme = job.setup.scheme
+    scheme = job.setup.training.scheme
     trace = lines_of_round(directory / "trace.jsonl", _CALIBRATION)
     first = [json.loads(line) for line in trace if line.endswith("\n")]
     timeline = predicted_round(job.setup, links, calibrated_seconds(scheme, first, len(links)))

@@ -28,7 +28,7 @@ from cutlayer.data.partition import PreparedData
 from cutlayer.data.samples import DataSet, write_arrays
 from cutlayer.data.text_sets import write_json_lines
 from cutlayer.errors import ConfigError, DataError, RunError
-from cutlayer.jobs.train import Job
+from cutlayer.jobs.prepare import Job
 from cutlayer.lab.environment import Environment
 from cutlayer.logs import Heartbeat
 from cutlayer.net.identity.run_keys import init_keys

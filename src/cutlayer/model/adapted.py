@@ -19,7 +19,6 @@ from cutlayer.errors import ModelError, UnsupportedModelError
 from cutlayer.model.anatomy import Anatomy
 from cutlayer.model.hollow import passing_through
 from cutlayer.model.lora import (
-    AdapterSpec,
     BankRows,
     LoraLinear,
     LoraPatches,
@@ -27,7 +26,7 @@ from cutlayer.model.lora import (
     RowLinear,
     Slot,
 )
-from cutlayer.spec import Task, Trained
+from cutlayer.spec import AdapterSpec, Task, Trained
 
 # All weights of a part as values of a device's row: what full fine-tuning trains.
 #

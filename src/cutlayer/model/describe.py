@@ -17,9 +17,9 @@ from cutlayer.model.adapted import check_adapter, patch_convolution, target_name
 from cutlayer.model.anatomy import Anatomy, examine, meta_model
 from cutlayer.model.described import DescribedModel, ModelRequest
 from cutlayer.model.inputs import example_inputs, token_limit
-from cutlayer.model.lora import AdapterSpec, linear_shape
+from cutlayer.model.lora import linear_shape
 from cutlayer.model.tasks import fault_of_config, read_config, task_config
-from cutlayer.spec import LinearShape, ModelSpec, Task
+from cutlayer.spec import AdapterSpec, LinearShape, ModelSpec, Task
 
 
 def describe(
@@ -185,17 +185,10 @@ def count_model(request: ModelRequest, folder: Path) -> ModelSpec:
 
     Raises ModelError or UnsupportedModelError as `model.describe` does.
     """
-    adapter = AdapterSpec(
-        request.rank,
-        1.0,  # alpha scales values, and counts for nothing
-        request.targets,
-        request.patch_embedding,
-        request.head,
-    )
     return describe(
         folder,
         request.task,
-        adapter,
+        request.adapter,
         classes=request.classes,
         image_size=request.image_size,
         dtype=BASES[request.base],

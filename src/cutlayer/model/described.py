@@ -9,10 +9,10 @@ import types
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from cutlayer.errors import ConfigError
-from cutlayer.spec import ModelSpec, Task
+from cutlayer.spec import AdapterSpec, ModelSpec, Task
 
 FORMAT = 1
 
@@ -26,15 +26,15 @@ class ModelRequest:
     classes: int
     image_size: int | None
     base: str
-    rank: int
-    targets: tuple[str, ...] | Literal["all"]
-    patch_embedding: bool
-    head: bool
+    adapter: AdapterSpec
 
     @property
     def key(self) -> str:
         """The name that its description is kept under."""
-        text = json.dumps(asdict(self), sort_keys=True)
+        values = asdict(self)
+        values |= values.pop("adapter")
+        del values["alpha"]  # which decides no dimension
+        text = json.dumps(values, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

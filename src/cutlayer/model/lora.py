@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import final
 
 import torch
 from jaxtyping import Float
@@ -17,6 +17,7 @@ from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
 from cutlayer.errors import ModelError, UnsupportedModelError
+from cutlayer.spec import AdapterSpec
 
 # How the trainable values of one side lie in one flat row. Knows no model.
 
@@ -100,39 +101,6 @@ class RowLayout:
                 f"a row of {parameters} values does not fit a layout of {self.parameters}; "
                 "device rows and server rows differ"
             )
-
-
-@dataclass(frozen=True)
-class AdapterSpec:
-    """What is trained: `y = base(x) + (alpha / rank) (x A^T) B^T` on the targets.
-
-    `targets`: last components of module names inside the blocks, such as `("q_proj", "v_proj")` or
-    `("attention.output.dense",)`, or "all": every linear layer of every block. `patch_embedding`:
-    also the convolution that makes patches, on the devices. `head`: the classification head is
-    trained as it is, on the server; refused for causal language models, whose head is the
-    vocabulary.
-
-    Source: LoRA (arXiv 2106.09685) eq. (3).
-    """
-
-    rank: int
-    alpha: float
-    targets: tuple[str, ...] | Literal["all"] = "all"
-    patch_embedding: bool = False
-    head: bool = False
-
-    def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise ModelError(f"the adapter's rank is {self.rank}; it must be at least 1")
-        if not math.isfinite(self.alpha) or self.alpha <= 0:
-            raise ModelError(f"the adapter's alpha is {self.alpha}; it must be a positive number")
-        if isinstance(self.targets, tuple) and not self.targets:
-            raise ModelError('the adapter has no targets; name some layers, or "all"')
-
-    @property
-    def scale(self) -> float:
-        """The factor alpha / rank before `(x A^T) B^T`."""
-        return self.alpha / self.rank
 
 
 @final

@@ -16,8 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cutlayer.errors import ModelError
-from cutlayer.model.lora import AdapterSpec
-from cutlayer.spec import Task
+from cutlayer.spec import AdapterSpec, Task
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"

@@ -233,8 +233,9 @@ def fingerprint(config: Config) -> str:
 
 def _with_inputs(settings: str, model: Path, start: JobStart) -> str:
     """What was trained on other samples, or from other weights, is another job's, too."""
-    train_through, test = (digest_of(split) for split in (start.setup.train, start.setup.test))
-    text = f"{settings} {train_through} {test} {sorted(model_digests(model).items())}"
+    setup = start.setup
+    train, test = (digest_of(split) for split in (setup.devices[0].train, setup.server.test))
+    text = f"{settings} {train} {test} {sorted(model_digests(model).items())}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -256,17 +257,18 @@ class ProfileTrainer:
     @property
     def test_samples(self) -> int:
         """How many samples accuracies are of."""
-        return len(self._start.setup.test)
+        return len(self._start.setup.server.test)
 
     @property
     def compresses(self) -> bool:
         """Whether the job's scheme sends what a codec could make smaller."""
-        return self._start.setup.scheme.compressed
+        return self._start.setup.training.scheme.compressed
 
     def train(self, wanted: WantedRun) -> ProfiledRun:
         """Train, both ways through real packets."""
         if self._start.seed != wanted.seed:
-            self._start = job_start(self._config, wanted.seed, self._start.setup.test, quiet=True)
+            test = self._start.setup.server.test
+            self._start = job_start(self._config, wanted.seed, test, quiet=True)
         trained = train_through(self._start, codecs_of(wanted.setting, self._start.packets))
         return ProfiledRun(
             job=self.job,

@@ -18,10 +18,10 @@ from cutlayer.config.read import read_config
 from cutlayer.config.schema import Config, DirichletPartition
 from cutlayer.data.samples import Samples
 from cutlayer.errors import PacketError
-from cutlayer.jobs.train import prepare, use_threads
+from cutlayer.jobs.prepare import prepare, use_threads
 from cutlayer.logs import unheard
 from cutlayer.profiling.grid import other_bytes
-from cutlayer.train.evaluate import evaluate
+from cutlayer.train.evaluate import Evaluation, evaluate
 from cutlayer.train.exchange import RoundCosts
 from cutlayer.train.round import Round, RoundOutcome, initial_state
 from cutlayer.train.state import RunState, Setup
@@ -126,7 +126,7 @@ def job_starts(config: Config, seeds: Sequence[int], *, quiet: bool = False) -> 
     test = None
     for seed in seeds:
         start = job_start(config, seed, test, quiet=quiet or test is not None)
-        test = start.setup.test
+        test = start.setup.server.test
         yield start
 
 
@@ -140,24 +140,29 @@ def job_start(
     use_threads(config)
     with unheard() if quiet else nullcontext():
         setup = prepare(config.model_copy(update={"seed": seed})).setup
-    setup = setup if test is None else replace(setup, test=test)
+    if test is not None:
+        setup = replace(setup, server=replace(setup.server, test=test))
     return JobStart(seed, config.training.rounds, setup, initial_state(setup))
 
 
 def accuracy_of(start: JobStart) -> float:
     """The accuracy before training: a share of the test samples."""
-    return evaluate(start.setup, start.state).accuracy
+    return _evaluated(start.setup, start.state).accuracy
+
+
+def _evaluated(setup: Setup, state: RunState) -> Evaluation:
+    return evaluate(setup.training, setup.server, state)
 
 
 def train_through(start: JobStart, codecs: CodecPair) -> RunResult:
     """Train from `start` through `codecs`, then evaluate."""
     begun_s = process_time()
-    setup = replace(start.setup, codecs=codecs)
+    setup = replace(start.setup, training=replace(start.setup.training, codecs=codecs))
     state, ledgers = start.state, []
     for outcome in _play(setup, start.state, start.rounds):
         state = outcome.state
         ledgers.append(outcome.round_costs)
-    evaluation = evaluate(setup, state)
+    evaluation = _evaluated(setup, state)
     diverged = len(ledgers) < start.rounds
     traffic = _traffic(ledgers)
     return RunResult(
@@ -178,12 +183,12 @@ def training_curve(start: JobStart, evaluated: Collection[int]) -> TrainingCurve
     `evaluated`, and after the last."""
     begun_s = process_time()
     rounds = tuple(n for n in range(start.rounds + 1) if n in {0, *evaluated, start.rounds})
-    seen = {0: evaluate(start.setup, start.state)}
+    seen = {0: _evaluated(start.setup, start.state)}
     ledgers = []
     for outcome in _play(start.setup, start.state, start.rounds):
         ledgers.append(outcome.round_costs)
         if outcome.state.round in rounds:
-            seen[outcome.state.round] = evaluate(start.setup, outcome.state)
+            seen[outcome.state.round] = _evaluated(start.setup, outcome.state)
     traffic = _traffic(ledgers)
     return TrainingCurve(
         rounds,

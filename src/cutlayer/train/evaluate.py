@@ -18,7 +18,7 @@ from cutlayer.data.samples import Batch
 from cutlayer.model.tasks import next_tokens
 from cutlayer.spec import IGNORED_LABEL
 from cutlayer.train.exchange import group_inputs
-from cutlayer.train.state import RunState, Setup
+from cutlayer.train.state import RunState, ServerSide, Training
 
 _MOST_SAMPLES = 64
 _MOST_LOGITS = 2**25  # 128 MiB
@@ -39,14 +39,14 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(setup: Setup, state: RunState) -> Evaluation:
+def evaluate(training: Training, server: ServerSide, state: RunState) -> Evaluation:
     """Run the test split through device part and server part with the global adapters."""
     loss, right, counted = 0.0, 0, 0
-    step = min(setup.micro_batch_samples, _MOST_SAMPLES)
-    for first in range(0, len(setup.test), step):
-        indices = np.arange(first, min(first + step, len(setup.test)))
-        batch = setup.batches.make(setup.test, indices)
-        for logits, labels in _predictions(setup, state, batch):
+    step = min(training.micro_batch_samples, _MOST_SAMPLES)
+    for first in range(0, len(server.test), step):
+        indices = np.arange(first, min(first + step, len(server.test)))
+        batch = server.batches.make(server.test, indices)
+        for logits, labels in _predictions(training, server, state, batch):
             loss += float(
                 functional.cross_entropy(
                     logits, labels.long(), ignore_index=IGNORED_LABEL, reduction="sum"
@@ -57,19 +57,21 @@ def evaluate(setup: Setup, state: RunState) -> Evaluation:
     return Evaluation(loss / counted, right / counted)
 
 
-def _predictions(setup: Setup, state: RunState, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
+def _predictions(
+    training: Training, server: ServerSide, state: RunState, batch: Batch
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Logits [row, class] of the batch's samples or, a few at a time, tokens; with the labels."""
     group, labels = group_inputs([batch]), torch.from_numpy(batch.labels)
-    activation = setup.device_part.forward(
+    activation = server.device_part.forward(
         state.device.row[None], group.sizes, group.inputs
     ).float()
-    server, row = setup.server_part, state.server.row
-    if setup.task != "causal-lm":
-        yield server.forward(row[None], group.sizes, activation, group.lengths).float(), labels
+    part, row = server.part, state.server.row
+    if training.task != "causal-lm":
+        yield part.forward(row[None], group.sizes, activation, group.lengths).float(), labels
         return
-    most = max(1, _MOST_LOGITS // setup.classes)
+    most = max(1, _MOST_LOGITS // training.classes)
     wanted = torch.split(next_tokens(labels).flatten(), most)
     for logits, own in zip(
-        server.token_logits(row, activation, group.lengths, most), wanted, strict=True
+        part.token_logits(row, activation, group.lengths, most), wanted, strict=True
     ):
         yield logits.float(), own

@@ -1,13 +1,13 @@
 """What passes between device and server in a micro-batch: inputs, payloads and replies."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import final
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from cutlayer.codec.codec import EMPTY, CodecPair, Direction, State, Stream, Streams, part_of, under
@@ -18,6 +18,7 @@ from cutlayer.model.tasks import group_losses
 from cutlayer.rounds.schemes import Phase, Place, Scheme, Step
 from cutlayer.rounds.work import DeviceRates, DeviceWork
 from cutlayer.spec import IGNORED_LABEL, MiniBatch
+from cutlayer.train.state import DeviceSide
 from cutlayer.train.torch_codec import TensorCodec, for_device
 
 # What one round cost, as it is played: FLOPs and bytes, by device, phase and payload.
@@ -322,7 +323,7 @@ class MicroBatch:
 
 
 @dataclass(frozen=True)
-class Share:
+class OwnMicroBatch:
     """One device's part of a mini-batch: sample numbers, their batch, its part of the loss."""
 
     samples: tuple[int, ...]
@@ -330,25 +331,24 @@ class Share:
     weight: float
 
 
-def shares(
-    samples: Int[np.ndarray, " sample"],
-    parts: int,
-    make: Callable[[Int[np.ndarray, " part"]], Batch],
-) -> list[Share | None]:
-    """A mini-batch in `parts` micro-batches that differ by one sample at most.
+def micro_batches(
+    device: DeviceSide, round_number: int, step: int, count: int
+) -> list[OwnMicroBatch | None]:
+    """A local step's mini-batch in `count` micro-batches that differ by one sample at most.
 
     Weights are each one's labels over all (one a sample, or one a predicted token), so that the
-    weighted mean losses sum to the mini-batch's. None where there are fewer samples than parts.
+    weighted mean losses sum to the mini-batch's. None where there are fewer samples than that.
     """
-    pieces = [piece for piece in np.array_split(samples, parts) if len(piece)]
-    batches = [make(piece) for piece in pieces]
+    samples = device.indices(round_number, step)
+    pieces = [piece for piece in np.array_split(samples, count) if len(piece)]
+    batches = [device.batch(piece) for piece in pieces]
     counts = [_counted_labels(batch) for batch in batches]
     total = sum(counts)
-    found: list[Share | None] = [
-        Share(tuple(piece.tolist()), batch, count / total if total else 1 / len(pieces))
-        for piece, batch, count in zip(pieces, batches, counts, strict=True)
+    found: list[OwnMicroBatch | None] = [
+        OwnMicroBatch(tuple(piece.tolist()), batch, own / total if total else 1 / len(pieces))
+        for piece, batch, own in zip(pieces, batches, counts, strict=True)
     ]
-    return found + [None] * (parts - len(found))
+    return found + [None] * (count - len(found))
 
 
 def _counted_labels(batch: Batch) -> int:

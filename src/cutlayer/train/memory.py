@@ -14,7 +14,7 @@ from cutlayer.model.split import SavedBytes, measure
 from cutlayer.model.tasks import group_losses
 from cutlayer.rounds.memory import PartMemory
 from cutlayer.spec import ActivationPolicy, Trained
-from cutlayer.train.exchange import group_inputs, shares
+from cutlayer.train.exchange import group_inputs, micro_batches
 from cutlayer.train.state import RunState, Setup
 
 _FLOAT_BYTES = 4
@@ -37,17 +37,19 @@ def measure_memory(setup: Setup, state: RunState) -> Memory:
     The state is not changed. The unsplit figure is both parts on one machine, for the whole
     mini-batch: by its samples, so that measuring takes no more than training will.
     """
-    batch, micro = _largest_batch(setup), _largest_batch(setup, setup.micro_batches)
+    training = setup.training
+    batch, micro = _largest_batch(setup), _largest_batch(setup, training.micro_batches)
     times = len(batch.labels) / len(micro.labels)
     above, below = _server_bytes(setup, state, micro), _held_bytes(setup, state, micro, 1)
     server = _part(setup, 1, state.server.row, round(times * above), None)
     kept = _part(setup, 0, state.device.row, round(times * below), batch)
-    if not setup.scheme.splits:
+    if not training.scheme.splits:
         return Memory(kept + server, _merging(setup, kept + server), (kept + server).total)
     own = kept
-    if setup.activation_memory is not ActivationPolicy.KEEP or setup.micro_batches > 1:
-        in_flight = (setup.in_flight or setup.micro_batches) if setup.scheme.pipelined else 1
-        held = _held_bytes(setup, state, micro, in_flight, setup.activation_memory)
+    if training.activation_memory is not ActivationPolicy.KEEP or training.micro_batches > 1:
+        most = training.in_flight or training.micro_batches
+        in_flight = most if training.scheme.pipelined else 1
+        held = _held_bytes(setup, state, micro, in_flight, training.activation_memory)
         own = _part(setup, 0, state.device.row, held, batch)
     serving = _serving(setup, own, server, above, _activation(setup, state, micro).nbytes)
     return Memory(own, serving, (kept + server).total)
@@ -73,7 +75,8 @@ def _serving(
     `held`, `received`: of one device's micro-batch, the activation that comes up apart; a group's
     pass holds as many times that [bytes].
     """
-    kept, together = (1, 1) if setup.scheme.shared_server else (len(setup.devices), setup.together)
+    kept = 1 if setup.training.scheme.shared_server else len(setup.devices)
+    together = setup.together
     return PartMemory(
         weights=device.weights + server.weights,
         adapters=device.adapters + kept * server.adapters,
@@ -94,7 +97,7 @@ def _held_bytes(
     """What backward needs of `in_flight` batches like this one on the device [bytes]."""
     group = group_inputs([batch])
     row = state.device.row[None]
-    held = measure(setup.device_part, row, group.sizes, group.inputs, activation_memory)
+    held = measure(setup.server.device_part, row, group.sizes, group.inputs, activation_memory)
     return held.in_flight(in_flight)
 
 
@@ -103,9 +106,10 @@ def _server_bytes(setup: Setup, state: RunState, batch: Batch) -> int:
     group = group_inputs([batch])
     rows = state.server.row[None].clone().requires_grad_()
     received = _activation(setup, state, batch).requires_grad_()
-    with SavedBytes(exclude=[*setup.server_part.adapted.tensors, rows]) as saved:
-        logits = setup.server_part.forward(rows, group.sizes, received, group.lengths)
-        loss = group_losses(setup.task, logits, torch.from_numpy(batch.labels), group.sizes)
+    with SavedBytes(exclude=[*setup.server.part.adapted.tensors, rows]) as saved:
+        logits = setup.server.part.forward(rows, group.sizes, received, group.lengths)
+        labels = torch.from_numpy(batch.labels)
+        loss = group_losses(setup.training.task, logits, labels, group.sizes)
         held = saved.bytes + logits.nbytes
     del loss
     return held
@@ -115,13 +119,14 @@ def _server_bytes(setup: Setup, state: RunState, batch: Batch) -> int:
 def _activation(setup: Setup, state: RunState, batch: Batch) -> Tensor:
     """What crosses the cut of this batch."""
     group = group_inputs([batch])
-    return setup.device_part.forward(state.device.row[None], group.sizes, group.inputs).float()
+    row = state.device.row[None]
+    return setup.server.device_part.forward(row, group.sizes, group.inputs).float()
 
 
 def _largest_batch(setup: Setup, parts: int = 1) -> Batch:
     """The largest mini-batch, or the first of its micro-batches, of which none is larger."""
-    plan = max((device.plan for device in setup.devices), key=lambda plan: len(plan.indices(0)))
-    found = shares(plan.indices(0), parts, lambda part: setup.batches.make(setup.train, part))
+    device = max(setup.devices, key=lambda device: len(device.indices(1, 0)))
+    found = micro_batches(device, 1, 0, parts)
     assert found[0] is not None
     return found[0].batch
 
@@ -130,8 +135,8 @@ def _part(
     setup: Setup, part: int, row: Tensor, activations: int, batch: Batch | None
 ) -> PartMemory[int]:
     trained = row.numel() * _FLOAT_BYTES
-    adapters = 0 if setup.scheme.trained is Trained.WEIGHTS else trained
-    state = setup.optimizer.init(row[None])
+    adapters = 0 if setup.training.scheme.trained is Trained.WEIGHTS else trained
+    state = setup.training.optimizer.init(row[None])
     return PartMemory(
         weights=setup.parts[part].adapted.bytes + trained - adapters,
         adapters=adapters,

@@ -8,14 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
-import numpy as np
 import torch
-from jaxtyping import Int
 from torch import Tensor
 
 from cutlayer.channel.rates import LinkRates
 from cutlayer.codec.codec import Direction
-from cutlayer.data.samples import Batch
 from cutlayer.model.split import hold
 from cutlayer.planner.allocation import ObservedRound, observed_work
 from cutlayer.rounds.costs import ACTIVATION_BYTES, StepFlops, physical_traffic, recomputed_flops
@@ -28,17 +25,17 @@ from cutlayer.train.exchange import (
     Exchange,
     Load,
     MicroBatch,
+    OwnMicroBatch,
     RoundCosts,
     Sent,
-    Share,
     group_inputs,
+    micro_batches,
     send_adapter,
     send_labels,
     server_pass,
-    shares,
     stack,
 )
-from cutlayer.train.state import LocalWork, RunState, Setup, Side, SideState
+from cutlayer.train.state import DeviceSide, RunState, Setup, Side, SideState
 
 # What each phase of a local step does to tensors, for one micro-batch of a group of devices.
 #
@@ -55,7 +52,9 @@ class Actions:
     def __init__(
         self, setup: Setup, index: int, exchange: Exchange, round_costs: RoundCosts
     ) -> None:
-        self._setup = setup
+        self._training = setup.training
+        self._server = setup.server
+        self._simulation = setup.simulation
         self._index = index
         self._exchange = exchange
         self._round_costs = round_costs
@@ -82,11 +81,11 @@ class Actions:
 
     def _device_forward(self, step: Step, micro: MicroBatch) -> None:
         micro.pending = hold(
-            self._setup.device_part,
+            self._server.device_part,
             micro.device_rows,
             micro.group.sizes,
             micro.group.inputs,
-            self._setup.activation_memory,
+            self._training.activation_memory,
         )
         self._compute(step, micro, lambda flops, _: flops.device_forward)
 
@@ -98,7 +97,7 @@ class Actions:
                 self._load(micro, micro.held.activation, place),
                 (self._index, device, micro.number, micro.micro, Direction.UP),
             )
-            known, sent = send_labels(batch.labels, received.lengths, self._setup.classes)
+            known, sent = send_labels(batch.labels, received.lengths, self._training.classes)
             labels.append(known)
             micro.received.append(received)
             self._round_costs.send(device, step, {"activation": received.sent, "labels": sent})
@@ -122,7 +121,7 @@ class Actions:
         """Forward and backward through the blocks above the cut."""
         assert micro.labels is not None
         passed = server_pass(
-            self._setup.server_part,
+            self._server.part,
             micro.server_rows,
             micro.group.sizes,
             activation,
@@ -146,7 +145,7 @@ class Actions:
     def _device_backward(self, step: Step, micro: MicroBatch) -> None:
         assert micro.gradient is not None
         micro.held.backward(micro.gradient)
-        activation_memory, model = self._setup.activation_memory, self._setup.model
+        activation_memory, model = self._training.activation_memory, self._simulation.model
         self._compute(
             step,
             micro,
@@ -163,12 +162,11 @@ class Actions:
         self, step: Step, micro: MicroBatch, part: Callable[[StepFlops, MiniBatch], float]
     ) -> None:
         """Enter one computation of every device of the group."""
-        setup = self._setup
+        simulation, trained = self._simulation, self._training.scheme.trained
+        cut = self._server.device_part.cut
         for place, device in enumerate(micro.devices):
             shape = micro.shape(place)
-            flops = setup.accounting.flops(
-                setup.model, setup.device_part.cut, shape, setup.scheme.trained
-            )
+            flops = simulation.accounting.flops(simulation.model, cut, shape, trained)
             self._round_costs.compute(device, step, part(flops, shape))
 
 
@@ -190,8 +188,8 @@ def expected_round(setup: Setup) -> ObservedRound:
     """The first round's amounts, each device's mini-batches like its first one."""
     count = len(setup.devices)
     # any shares do: what is observed are amounts, and seconds of computing
-    links = setup.channel.rates(1, 0.0, (1.0 / count,) * count)
-    return observed_work(setup.scheme, expected_work(setup, links, first_round=True))
+    links = setup.simulation.channel.rates(1, 0.0, (1.0 / count,) * count)
+    return observed_work(setup.training.scheme, expected_work(setup, links, first_round=True))
 
 
 def expected_work(
@@ -200,63 +198,60 @@ def expected_work(
     """Each device's round over its link, its mini-batches like its first one. `first_round`: the
     one that devices get their part in."""
     return [
-        _work(
-            setup,
-            device,
-            shape,
-            DeviceRates(device.flops_per_s, setup.server_flops_per_s, link),
-            first_round,
+        _work(setup, device, shape, rates, first_round)
+        for device, shape, rates in zip(
+            setup.devices, _shapes(setup), setup.simulation.rates(links), strict=True
         )
-        for device, shape, link in zip(setup.devices, _shapes(setup), links, strict=True)
     ]
 
 
 def _work(
-    setup: Setup, device: LocalWork, shape: _Shape, rates: DeviceRates, first_round: bool
+    setup: Setup, device: DeviceSide, shape: _Shape, rates: DeviceRates, first_round: bool
 ) -> DeviceWork:
-    values = (shape.batch.samples, shape.batch.tokens, setup.model.width)
+    training, simulation = setup.training, setup.simulation
+    values = (shape.batch.samples, shape.batch.tokens, simulation.model.width)
     sent = shape.filled / (ACTIVATION_BYTES * math.prod(values))
     return round_work(
         # a scheme that does not compress has codecs that do not either
-        replace(setup.scheme, compressed=True),
-        setup.model,
-        setup.device_part.cut,
+        replace(training.scheme, compressed=True),
+        simulation.model,
+        device.part.cut,
         shape.batch,
         device.local_steps,
-        replace(setup.accounting, traffic=physical_traffic),
+        replace(simulation.accounting, traffic=physical_traffic),
         rates,
-        compression_up=sent * setup.codecs.up.expected_bytes(values),
-        compression_down=sent * setup.codecs.down.expected_bytes(values),
+        compression_up=sent * training.codecs.up.expected_bytes(values),
+        compression_down=sent * training.codecs.down.expected_bytes(values),
         first_round=first_round,
-        micro_batches=setup.micro_batches,
-        in_flight=setup.in_flight,
-        activation_memory=setup.activation_memory,
+        micro_batches=training.micro_batches,
+        in_flight=training.in_flight,
+        activation_memory=training.activation_memory,
     )
 
 
 def _shapes(setup: Setup) -> Iterator[_Shape]:
     """Each device's first mini-batch; images are all of one size, so one of them tells it."""
-    tokens = _image_tokens(setup)
+    tokens = _image_tokens(setup.devices[0], setup.training.seed)
     for device in setup.devices:
         first = device.plan.indices(0)
         if tokens is not None:
             yield _Shape(MiniBatch(len(first), tokens), 1.0)
             continue
-        lengths = setup.batches.make(setup.train, first).lengths
+        lengths = device.batch(first).lengths
         assert lengths is not None
         longest = max(lengths)
         yield _Shape(MiniBatch(len(first), longest), sum(lengths) / (len(lengths) * longest))
 
 
-def _image_tokens(setup: Setup) -> int | None:
+def _image_tokens(device: DeviceSide, seed: int) -> int | None:
     """Tokens that blocks see of an image; None for texts."""
-    one = setup.batches.make(setup.train, setup.devices[0].plan.indices(0)[:1])
+    one = device.batch(device.plan.indices(0)[:1])
     if one.lengths is not None:
         return None
     group = group_inputs([one])
-    row = setup.device_part.adapted.initial_row(setup.seed)[None]
+    row = device.part.adapted.initial_row(seed)[None]
     with torch.no_grad():
-        return int(setup.device_part.forward(row, group.sizes, group.inputs).shape[1])
+        return int(device.part.forward(row, group.sizes, group.inputs).shape[1])
 
 
 StepDone = Callable[[int, int], None]
@@ -280,20 +275,20 @@ class Round:
     """Plays round `index` (1, 2, ...) from `state`; the state itself is left as it was."""
 
     def __init__(self, setup: Setup, state: RunState) -> None:
+        training = setup.training
         self._setup = setup
-        self._scheme = setup.scheme
+        self._scheme = training.scheme
         self._index = state.round + 1
-        self._learning_rate = setup.rate_of(self._index)
+        self._learning_rate = training.rate_of(self._index)
         self._state = state
         self._band = self._shares()
         self._steps = tuple(device.local_steps for device in setup.devices)
         count = len(setup.devices)
-        self._device_side = Side(state.device, count, setup.optimizer, shared=False)
-        self._server_side = Side(
-            state.server, count, setup.optimizer, shared=self._scheme.shared_server
-        )
-        self._exchange = Exchange(setup.codecs, setup.seed, state.streams)
-        self._round_costs = RoundCosts(setup.scheme, self._steps, setup.micro_batches)
+        shared = self._scheme.shared_server
+        self._device_side = Side(state.device, count, training.optimizer, shared=False)
+        self._server_side = Side(state.server, count, training.optimizer, shared=shared)
+        self._exchange = Exchange(training.codecs, training.seed, state.streams)
+        self._round_costs = RoundCosts(self._scheme, self._steps, training.micro_batches)
         self._actions = Actions(setup, self._index, self._exchange, self._round_costs)
 
     def play(self, step_done: StepDone = lambda done, total: None) -> RoundOutcome:
@@ -322,7 +317,7 @@ class Round:
 
         A shared server adapter is stepped by one device after the other.
         """
-        size = 1 if self._scheme.shared_server else self._setup.group
+        size = 1 if self._scheme.shared_server else self._setup.simulation.group
         for number in range(max(self._steps[device] for device in turn)):
             active = [device for device in turn if number < self._steps[device]]
             for at in range(0, len(active), size):
@@ -330,8 +325,9 @@ class Round:
 
     def _local_step(self, number: int, devices: Devices) -> None:
         """One mini-batch of each device, micro-batch by micro-batch; then both sides step."""
-        count = self._setup.micro_batches
-        parts = [shares(self._samples(n, number), count, self._batch) for n in devices]
+        count = self._setup.training.micro_batches
+        sides = (self._setup.devices[n] for n in devices)
+        parts = [micro_batches(side, self._index, number, count) for side in sides]
         for micro in range(count):
             own = {place: part for place in range(len(devices)) if (part := parts[place][micro])}
             for place in set(range(len(devices))) - set(own):
@@ -342,7 +338,7 @@ class Round:
             side.step(devices, self._learning_rate)
 
     def _micro_batch(
-        self, number: int, micro: int, devices: Devices, own: dict[int, Share]
+        self, number: int, micro: int, devices: Devices, own: dict[int, OwnMicroBatch]
     ) -> None:
         """The scheme's local steps for the devices at the places in `own`."""
         busy = tuple(devices[place] for place in own)
@@ -350,10 +346,10 @@ class Round:
             number=number,
             micro=micro,
             devices=busy,
-            batches=[share.batch for share in own.values()],
-            samples=[share.samples for share in own.values()],
-            weights=[share.weight for share in own.values()],
-            group=group_inputs([share.batch for share in own.values()]),
+            batches=[part.batch for part in own.values()],
+            samples=[part.samples for part in own.values()],
+            weights=[part.weight for part in own.values()],
+            group=group_inputs([part.batch for part in own.values()]),
             device_rows=self._device_side.gather(busy).requires_grad_(),
             server_rows=self._server_side.gather(busy).requires_grad_(),
         )
@@ -362,12 +358,6 @@ class Round:
         assert part.device_rows.grad is not None and part.server_rows.grad is not None
         self._device_side.collect(busy, part.device_rows.grad)
         self._server_side.collect(busy, part.server_rows.grad)
-
-    def _samples(self, device: int, number: int) -> Int[np.ndarray, " row"]:
-        return self._setup.devices[device].indices(self._index, number)
-
-    def _batch(self, samples: Int[np.ndarray, " row"]) -> Batch:
-        return self._setup.batches.make(self._setup.train, samples)
 
     @property
     def _both_sides(self) -> tuple[Side, Side]:
@@ -426,7 +416,7 @@ class Round:
 
     def _close(self) -> RoundOutcome:
         work = self._work()
-        timeline = simulate(self._scheme, work, self._setup.rules)
+        timeline = simulate(self._scheme, work, self._setup.simulation.rules)
         state = RunState(
             round=self._index,
             virtual_time_s=self._state.virtual_time_s + timeline.delay_s,
@@ -440,20 +430,18 @@ class Round:
 
     def _shares(self) -> tuple[float, ...]:
         """Each device's part of the band, from what is known as the round begins."""
-        curves = self._setup.channel.curves(self._index, self._state.virtual_time_s)
-        return self._setup.allocation.shares(self._index, self._state.observed, curves)
+        curves = self._setup.simulation.channel.curves(self._index, self._state.virtual_time_s)
+        return self._setup.simulation.allocation.shares(self._index, self._state.observed, curves)
 
     def _work(self) -> list[DeviceWork]:
         """What each device's round took, at its rates."""
-        setup = self._setup
-        links = setup.channel.rates(self._index, self._state.virtual_time_s, self._band)
+        simulation, in_flight = self._setup.simulation, self._setup.training.in_flight
+        links = simulation.channel.rates(self._index, self._state.virtual_time_s, self._band)
         if self._scheme.devices is DeviceOrder.IN_TURN:
             links = tuple(link.alone() for link in links)
         return [
-            self._round_costs.work(
-                n, DeviceRates(device.flops_per_s, setup.server_flops_per_s, link), setup.in_flight
-            )
-            for n, (device, link) in enumerate(zip(setup.devices, links, strict=True))
+            self._round_costs.work(n, rates, in_flight)
+            for n, rates in enumerate(simulation.rates(links))
         ]
 
     def _merged(self, side: Side) -> SideState:
@@ -462,12 +450,13 @@ class Round:
             row = side.rows[-1].clone()
         else:
             weights = [float(device.samples) for device in self._setup.devices]
-            row = self._setup.aggregation.merge(side.rows, weights)
+            row = self._setup.server.aggregation.merge(side.rows, weights)
         return SideState(row, side.optimizer if self._scheme.keeps_optimizer else {})
 
 
 def initial_state(setup: Setup) -> RunState:
     """The state before round 1: seeded adapters, and what the round is expected to take; optimisers
     start when they are first used."""
-    device, server = (SideState(part.adapted.initial_row(setup.seed), {}) for part in setup.parts)
+    seed = setup.training.seed
+    device, server = (SideState(part.adapted.initial_row(seed), {}) for part in setup.parts)
     return RunState(0, 0.0, device, server, observed=expected_round(setup))

@@ -54,8 +54,10 @@ def begin(setup: Setup, directory: RunDirectory, rounds: int, observer: Observer
     directory.cut_after(-1)
     observer.round_begins(0, rounds)
     state = initial_state(setup)
-    start_s = setup.clock()
-    record = first_record(setup.task, evaluate(setup, state), setup.clock() - start_s)
+    clock = setup.simulation.clock
+    start_s = clock()
+    evaluation = evaluate(setup.training, setup.server, state)
+    record = first_record(setup.training.task, evaluation, clock() - start_s)
     check_finite(directory.path, record)
     directory.append("rounds.jsonl", [record])
     directory.save(state)
@@ -75,15 +77,16 @@ def write_summary(
 def _one_round(
     setup: Setup, state: RunState, directory: RunDirectory, observer: Observer
 ) -> RunState:
-    start_s = setup.clock()
+    training, clock = setup.training, setup.simulation.clock
+    start_s = clock()
     number = state.round + 1
     try:
         played = Round(setup, state)
         outcome = played.play(lambda done, total: observer.step_done(number, done, total))
     except PacketError as error:  # no codec takes values that are not finite
         raise diverged(directory.path, number, str(error)) from error
-    evaluation = evaluate(setup, outcome.state)
-    record = round_record(setup.task, outcome, evaluation, setup.clock() - start_s)
+    evaluation = evaluate(training, setup.server, outcome.state)
+    record = round_record(training.task, outcome, evaluation, clock() - start_s)
     check_finite(directory.path, record)
     directory.append("trace.jsonl", trace_lines(outcome))
     directory.append("rounds.jsonl", [record])
@@ -93,10 +96,7 @@ def _one_round(
 
 
 def _check_fits(setup: Setup, state: RunState, directory: RunDirectory) -> None:
-    expected = (
-        setup.device_part.adapted.layout.parameters,
-        setup.server_part.adapted.layout.parameters,
-    )
+    expected = tuple(part.adapted.layout.parameters for part in setup.parts)
     found = (state.device.row.numel(), state.server.row.numel())
     if found != expected:
         raise RunError(

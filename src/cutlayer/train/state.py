@@ -9,18 +9,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from cutlayer.channel.rates import Channel
+from cutlayer.channel.rates import Channel, LinkRates
 from cutlayer.codec.codec import CodecPair, Streams
 from cutlayer.data.partition import BatchPlan
-from cutlayer.data.samples import BatchMaker, Samples
+from cutlayer.data.samples import Batch, BatchMaker, Samples
 from cutlayer.model.aggregation import Aggregation
 from cutlayer.model.optimizer import Optimizer
 from cutlayer.model.split import DevicePart, ServerPart
 from cutlayer.planner.allocation import Allocation, ObservedRound
 from cutlayer.rounds.memory import Accounting
 from cutlayer.rounds.schemes import DeviceOrder, Scheme
-from cutlayer.rounds.work import SharingRules
-from cutlayer.spec import ActivationPolicy, ModelSpec, Task
+from cutlayer.rounds.work import DeviceRates, SharingRules
+from cutlayer.spec import ActivationPolicy, Device, ModelSpec, Task
 
 # What a run carries from round to round: adapters, optimiser and codec states, and the amounts on
 # which the band is shared out.
@@ -138,17 +138,57 @@ class Side:
         return [0]
 
 
-# All that a run trains with, put together by the caller: nothing here is looked up or read.
+# All that a run trains with, put together by the caller: nothing here is looked up or read. The
+# trainer holds both sides and the simulation; over a network each end holds its own side.
 
 
 @dataclass(frozen=True, eq=False)
-class LocalWork:
-    """One virtual device: its samples in order, its local steps a round, its rate and memory."""
+class Training:
+    """What both ends of a run share.
 
+    The learning rate of round t (1, 2, ...) is `learning_rate * decay^(t-1)`. A mini-batch of
+    `batch_size` samples goes in `micro_batches`, at most `in_flight` of them between forward and
+    backward (None: all, where the scheme overlaps them); `activation_memory` is how a device holds
+    them meanwhile. `classes`: of the head's outputs.
+    """
+
+    task: Task
+    scheme: Scheme
+    codecs: CodecPair
+    optimizer: Optimizer
+    learning_rate: float
+    decay: float
+    batch_size: int
+    micro_batches: int
+    in_flight: int | None
+    activation_memory: ActivationPolicy
+    classes: int
+    seed: int
+
+    @property
+    def micro_batch_samples(self) -> int:
+        """The most samples that a device's micro-batch may have."""
+        return -(-self.batch_size // self.micro_batches)
+
+    def rate_of(self, round_number: int) -> float:
+        """The learning rate of a round."""
+        return self.learning_rate * self.decay ** (round_number - 1)
+
+
+@dataclass(frozen=True, eq=False)
+class DeviceSide:
+    """One device: its part of the model, its samples of `train` in order, its local steps."""
+
+    part: DevicePart
+    train: Samples
+    batches: BatchMaker
     plan: BatchPlan
     local_steps: int
-    flops_per_s: float
-    memory_bytes: int | None
+
+    @property
+    def number(self) -> int:
+        """Which device it is: 0, 1, ..."""
+        return self.plan.device
 
     @property
     def samples(self) -> int:
@@ -159,61 +199,69 @@ class LocalWork:
         """The samples of local step `step` (0, 1, ...) of round `round_number` (1, 2, ...)."""
         return self.plan.indices((round_number - 1) * self.local_steps + step)
 
+    def batch(self, samples: Int[np.ndarray, " row"]) -> Batch:
+        """These samples, as its part takes them."""
+        return self.batches.make(self.train, samples)
+
+
+@dataclass(frozen=True, eq=False)
+class ServerSide:
+    """The server: both parts of the model, since it hands out the devices' and evaluates, how it
+    merges adapters, and the test split."""
+
+    device_part: DevicePart
+    part: ServerPart
+    aggregation: Aggregation
+    test: Samples
+    batches: BatchMaker
+
+
+@dataclass(frozen=True, eq=False)
+class Simulation:
+    """What rounds are counted by and put on a clock with: a model of these dimensions, virtual
+    devices, a server and their links.
+
+    `allocation` gives each round's shares of the band, which hold in both directions. `group`
+    devices share one pass through a part; `clock` is the wall's.
+    """
+
+    model: ModelSpec
+    devices: tuple[Device, ...]
+    server_flops_per_s: float
+    channel: Channel
+    allocation: Allocation
+    rules: SharingRules
+    accounting: Accounting
+    group: int
+    clock: Callable[[], float]
+
+    def rates(self, links: Sequence[LinkRates]) -> list[DeviceRates]:
+        """How fast each device, the server and the link between them are."""
+        server = self.server_flops_per_s
+        return [
+            DeviceRates(device.flops_per_s, server, link)
+            for device, link in zip(self.devices, links, strict=True)
+        ]
+
 
 @dataclass(frozen=True, eq=False)
 class Setup:
-    """The parts, the data, the rules. `group` devices share one pass through a part.
+    """A run in one process: what both sides share, each device's side, the server's, and what takes
+    the place of links and clocks."""
 
-    The learning rate of round t (1, 2, ...) is `learning_rate * decay^(t-1)`. A mini-batch goes in
-    `micro_batches`, at most `in_flight` of them between forward and backward (None: all, where the
-    scheme overlaps them); `activation_memory` is how a device holds them meanwhile. `allocation`
-    gives each round's shares of the band, which hold in both directions.
-    """
-
-    task: Task
-    scheme: Scheme
-    model: ModelSpec
-    device_part: DevicePart
-    server_part: ServerPart
-    codecs: CodecPair
-    optimizer: Optimizer
-    aggregation: Aggregation
-    learning_rate: float
-    decay: float
-    devices: tuple[LocalWork, ...]
-    micro_batches: int
-    in_flight: int | None
-    activation_memory: ActivationPolicy
-    channel: Channel
-    allocation: Allocation
-    server_flops_per_s: float
-    rules: SharingRules
-    train: Samples
-    test: Samples
-    batches: BatchMaker
-    classes: int
-    accounting: Accounting
-    group: int
-    seed: int
-    clock: Callable[[], float]
+    training: Training
+    devices: tuple[DeviceSide, ...]
+    server: ServerSide
+    simulation: Simulation
 
     @property
     def parts(self) -> tuple[DevicePart, ServerPart]:
         """Both parts of the model."""
-        return self.device_part, self.server_part
+        return self.server.device_part, self.server.part
 
     @property
     def together(self) -> int:
         """The most devices that share one pass through a part."""
-        in_turn = self.scheme.devices is DeviceOrder.IN_TURN or self.scheme.shared_server
-        return 1 if in_turn else min(self.group, len(self.devices))
-
-    @property
-    def micro_batch_samples(self) -> int:
-        """The most samples that a device's micro-batch may have: by the settings, so that it is the
-        same where devices have samples that this side does not know."""
-        return max(-(-each.plan.batch_size // self.micro_batches) for each in self.devices)
-
-    def rate_of(self, round_number: int) -> float:
-        """The learning rate of a round."""
-        return self.learning_rate * self.decay ** (round_number - 1)
+        scheme = self.training.scheme
+        in_turn = scheme.devices is DeviceOrder.IN_TURN or scheme.shared_server
+        return 1 if in_turn else min(self.simulation.group, len(self.devices))

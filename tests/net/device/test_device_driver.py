@@ -10,11 +10,10 @@ import tiny
 import torch
 
 from cutlayer.errors import RunError
-from cutlayer.jobs.train import prepare
+from cutlayer.jobs.prepare import prepare
 from cutlayer.net.device.worker import Stored
 from cutlayer.net.server.driver import ServerDriver
 from cutlayer.net.server.session import ServerSession
-from cutlayer.net.server.worker import ServerWorker
 from cutlayer.net.wire.frames import Kind, Position, kind_of
 from cutlayer.net.wire.link import Link, LinkClosed, in_place
 from cutlayer.train.exchange import pack_adapter
@@ -32,7 +31,7 @@ def setup(vision: tuple[Path, Path]) -> Setup:
 def test_the_state_of_another_run_is_named(setup: Setup, tmp_path: Path) -> None:
     run, site = Run(setup, tmp_path), Site(Run(setup, tmp_path / "server"))
     other, tensors = replace(run.terms(0), run="other"), {"x": torch.zeros(1)}
-    run.store(0).save(Stored(Position(1), other, tensors))
+    run.store(0).save(Stored(Position(1), other, tensors, "27 samples"))
 
     async def go() -> None:
         _, site.server = site.run.server()
@@ -48,7 +47,7 @@ def test_a_device_whose_values_diverge_stops(setup: Setup, tmp_path: Path) -> No
     run = Run(setup, tmp_path)
     first = initial_state(setup)
     adapter = pack_adapter(torch.full_like(first.device.row, 1e38))
-    worker = ServerWorker(run.server_tools(), first)
+    worker = run.server_worker(first)
     session = ServerSession(run.plan(), adapter)
     controller = run.controller(first)
 
@@ -92,8 +91,8 @@ def test_a_device_whose_samples_changed_begins_its_round_anew(
     """The server has trained its first step on the old ones; nobody answers on the new ones with
     its gradient, and the run ends."""
     run = Run(setup, tmp_path)
-    tools = run.device_tools(0)
-    few = replace(tools, plan=replace(tools.plan, samples=tools.plan.samples[:2]))
+    own = setup.devices[0]
+    few = replace(own, plan=replace(own.plan, samples=own.plan.samples[:2]))
 
     async def go() -> None:
         site = Site(run)
@@ -109,7 +108,7 @@ def test_a_device_whose_samples_changed_begins_its_round_anew(
         assert session.standings[0].steps == 1
         async with asyncio.timeout(PATIENCE_S):
             others = (run.device(n).take_part(partial(site.dial, n)) for n in (1, 2))
-            await asyncio.gather(run.device(0, tools=few).take_part(partial(site.dial, 0)), *others)
+            await asyncio.gather(run.device(0, own=few).take_part(partial(site.dial, 0)), *others)
         await asyncio.gather(*site.calls)
         assert session.finished
 

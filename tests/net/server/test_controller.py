@@ -11,7 +11,7 @@ import tiny
 
 from cutlayer.channel.rates import LinkRates
 from cutlayer.channel.shannon import ProportionalRates, RateCurves
-from cutlayer.jobs.train import prepare
+from cutlayer.jobs.prepare import prepare
 from cutlayer.net.server.timing import MeasuredRound, ServerWatch, Shape
 from cutlayer.net.server.worker import Controller
 from cutlayer.planner.allocation import (

@@ -12,7 +12,7 @@ import tiny
 
 from cutlayer.codec.codec import EMPTY
 from cutlayer.codec.raw import RawCodec, encode_targets
-from cutlayer.jobs.train import prepare
+from cutlayer.jobs.prepare import prepare
 from cutlayer.net.identity.device_keys import DeviceKeys
 from cutlayer.net.server.admission import OUTBOX_FRAMES, ConnectionLimits
 from cutlayer.net.server.driver import ServerDriver
@@ -34,6 +34,8 @@ BOUNDS = Bounds(
     gradient_bytes=MIB,
     adapter_bytes=2 * MIB,
     samples=8,
+    tokens=16,
+    width=24,
     steps=2,
 )
 UP, DOWN = largest_frame(server_limits(BOUNDS)), largest_frame(device_limits(BOUNDS))
@@ -119,8 +121,8 @@ def flooded(
 ) -> tuple[Watch, MemoryBound]:
     """What a server held while all its devices did `flood`, time and again."""
     run = Run(setup, folder / "run")
-    run.largest = MiniBatch(SAMPLES, TOKENS)
-    run.bounds = bounds_of(run.largest, WIDTH, setup.device_part.adapted.layout.parameters, STEPS)
+    parameters = setup.server.device_part.adapted.layout.parameters
+    run.bounds = bounds_of(MiniBatch(SAMPLES, TOKENS), WIDTH, parameters, STEPS)
     limits = ConnectionLimits(connections=8, frame_bytes=largest_frame(server_limits(run.bounds)))
     _, driver = run.server()
     keys = run_keys(folder / "keys")

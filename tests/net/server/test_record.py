@@ -9,11 +9,11 @@ import pytest
 import tiny
 
 from cutlayer.errors import RunError
-from cutlayer.jobs.train import prepare
+from cutlayer.jobs.prepare import prepare
 from cutlayer.net.server.driver import recover
 from cutlayer.net.server.session import ServerSession
 from cutlayer.net.server.timing import MeasuredRound
-from cutlayer.net.server.worker import Recorder, ServerWorker
+from cutlayer.net.server.worker import Recorder
 from cutlayer.train.records import Silent, TrainedRound
 from cutlayer.train.run import begin
 from cutlayer.train.state import RunState
@@ -47,10 +47,13 @@ def test_a_round_that_nobody_saw_has_one_clock(vision: tuple[Path, Path], tmp_pa
     run = Run(prepare(tiny.config(*vision, codec="none")).setup, tmp_path)
     state = begin(run.setup, run.directory, run.rounds, Silent())
     asyncio.run(_stop_at_the_checkpoint(run))
-    worker = ServerWorker(run.server_tools(), state)
+    worker = run.server_worker(state)
     session = ServerSession(run.plan(), worker.adapter)
     controller = run.controller(state)
-    recorder = Recorder(run.setup, run.directory, worker, session, Silent(), time.monotonic)
+    setup, clock = run.setup, time.monotonic
+    recorder = Recorder(
+        setup.training, setup.server, run.directory, worker, session, Silent(), clock
+    )
     recover(session, worker, run.journal, controller, recorder.save)
     kept, record = run.directory.load(), run.directory.records()[-1]
     assert isinstance(record, TrainedRound)

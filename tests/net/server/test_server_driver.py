@@ -11,7 +11,7 @@ import tiny
 
 from cutlayer.errors import ConfigError, ModelError, RunError
 from cutlayer.jobs.network import check_scheme
-from cutlayer.jobs.train import prepare
+from cutlayer.jobs.prepare import prepare
 from cutlayer.net.server.session import Tick
 from cutlayer.net.wire.limits import Wire, device_limits
 from cutlayer.net.wire.link import LinkClosed, PacedLink, PatientLink

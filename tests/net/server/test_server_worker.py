@@ -13,8 +13,7 @@ from cutlayer.codec.packet import Packet, packet_to_bytes
 from cutlayer.codec.raw import RawCodec, encode_targets
 from cutlayer.codec.segments import Segments
 from cutlayer.errors import PacketError, RunError
-from cutlayer.jobs.train import prepare
-from cutlayer.net.server.worker import ServerWorker
+from cutlayer.jobs.prepare import prepare
 from cutlayer.net.wire.frames import Position
 from cutlayer.net.wire.messages import Activation, Adapter, Micro, Weight
 from cutlayer.train.exchange import pack_adapter
@@ -69,8 +68,8 @@ HOSTILE = {
 @pytest.mark.parametrize("what", HOSTILE)
 def test_what_no_device_may_send_changes_nothing(what: str, setup: Setup, tmp_path: Path) -> None:
     """The next good activation gives what it would have given."""
-    tools = Run(setup, tmp_path).server_tools()
-    calm, attacked = (ServerWorker(tools, initial_state(setup)) for _ in range(2))
+    run = Run(setup, tmp_path)
+    calm, attacked = (run.server_worker(initial_state(setup)) for _ in range(2))
     with pytest.raises(PacketError):
         attacked.train(0, HOSTILE[what])
     assert attacked.train(0, good()) == calm.train(0, good())
@@ -83,25 +82,25 @@ def test_a_text_without_a_token_is_refused(
     lengths: tuple[int, ...], bert: tuple[Path, Path], tmp_path: Path
 ) -> None:
     setup = prepare(tiny.config(*bert, codec="none")).setup
-    worker = ServerWorker(Run(setup, tmp_path).server_tools(), initial_state(setup))
+    worker = Run(setup, tmp_path).server_worker(initial_state(setup))
     values = np.ones((BATCH, TOKENS, WIDTH), np.float32)
     encoded = RawCodec().encode(values, EMPTY, np.random.default_rng(0), lengths=lengths)
-    labels = encode_targets(np.zeros(BATCH, np.int64), setup.classes)
+    labels = encode_targets(np.zeros(BATCH, np.int64), setup.training.classes)
     with pytest.raises(PacketError, match="without a token"):
         worker.train(0, replace(good(), packet=encoded.packet, labels=labels))
 
 
 def test_an_adapter_of_other_values_is_refused(setup: Setup, tmp_path: Path) -> None:
-    worker = ServerWorker(Run(setup, tmp_path).server_tools(), initial_state(setup))
+    worker = Run(setup, tmp_path).server_worker(initial_state(setup))
     parameters = initial_state(setup).device.row.numel()
     with pytest.raises(PacketError):
         worker.take(0, Adapter(1, Weight(1), pack_adapter(torch.zeros(parameters + 1))))
 
 
 def test_adapters_that_are_not_finite_are_not_merged(setup: Setup, tmp_path: Path) -> None:
-    tools = replace(Run(setup, tmp_path).server_tools(), rate_of=lambda _: 1e300)
+    fast = replace(setup, training=replace(setup.training, learning_rate=1e300))
     first = initial_state(setup)
-    worker = ServerWorker(tools, first)
+    worker = Run(fast, tmp_path).server_worker(first)
     worker.train(0, good())
     worker.take(0, Adapter(1, Weight(1), pack_adapter(first.device.row)))
     with pytest.raises(RunError, match="round 1 diverged: its merged adapters are not finite"):
@@ -110,8 +109,8 @@ def test_adapters_that_are_not_finite_are_not_merged(setup: Setup, tmp_path: Pat
 
 
 def test_a_device_that_begins_anew_is_as_if_it_had_not_begun(setup: Setup, tmp_path: Path) -> None:
-    tools = Run(setup, tmp_path).server_tools()
-    calm, renewed = (ServerWorker(tools, initial_state(setup)) for _ in range(2))
+    run = Run(setup, tmp_path)
+    calm, renewed = (run.server_worker(initial_state(setup)) for _ in range(2))
     other = calm.train(1, good())
     renewed.train(0, good())
     renewed.renew(0)

@@ -81,7 +81,7 @@ class Ready:
     terms: Terms
     worker: DeviceWorker
     bounds: Bounds
-    samples: str = ""
+    samples: str
 
 
 @final
@@ -225,7 +225,7 @@ class DeviceDriver:
         stored, self._stored = self._stored, None
         if stored is None:
             return False
-        if stored.samples not in (None, self._ready.samples):
+        if stored.samples != self._ready.samples:
             _LOG.warning(
                 "this device's samples changed since it last took part: it had %s, and has %s; it"
                 " begins its round anew",

@@ -18,50 +18,28 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from cutlayer.codec.codec import EMPTY, CodecPair, Direction, State, Stream, Streams
+from cutlayer.codec.codec import EMPTY, Direction, State, Stream, Streams
 from cutlayer.codec.raw import encode_targets
-from cutlayer.data.partition import BatchPlan
-from cutlayer.data.samples import BatchMaker, Samples
 from cutlayer.errors import RunError
-from cutlayer.model.optimizer import Optimizer
-from cutlayer.model.split import DevicePart, Pending, hold
+from cutlayer.model.split import Pending, hold
 from cutlayer.net.wire.frames import Position
 from cutlayer.net.wire.messages import Activation, Adapter, Gradient, Micro, Open, Terms, Weight
-from cutlayer.spec import ActivationPolicy
 from cutlayer.train.exchange import (
     Load,
-    Share,
+    OwnMicroBatch,
     encode,
     group_inputs,
+    micro_batches,
     pack_adapter,
-    shares,
     streams_from_tensors,
     streams_to_tensors,
     unpack_adapter,
 )
 from cutlayer.train.files import Mend, write_atomically
-from cutlayer.train.state import Side, SideState
+from cutlayer.train.state import DeviceSide, Side, SideState, Training
 from cutlayer.train.torch_codec import for_device
 
 _HOST = torch.device("cpu")
-
-
-@dataclass(frozen=True, eq=False)
-class DeviceTools:
-    """What device `device` computes with: its part, its data, the run's rules."""
-
-    device: int
-    part: DevicePart
-    codecs: CodecPair
-    optimizer: Optimizer
-    plan: BatchPlan
-    local_steps: int
-    samples: Samples
-    batches: BatchMaker
-    micro_batches: int
-    activation_memory: ActivationPolicy
-    classes: int
-    seed: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,10 +55,11 @@ class _Waiting:
 class DeviceWorker:
     """One device's adapter, optimiser and ends of its streams."""
 
-    def __init__(self, tools: DeviceTools) -> None:
-        self._tools = tools
-        row = torch.zeros(tools.part.adapted.layout.parameters)
-        self._side = Side(SideState(row, {}), 1, tools.optimizer, shared=False)
+    def __init__(self, training: Training, device: DeviceSide) -> None:
+        self._training = training
+        self._device = device
+        row = torch.zeros(device.part.adapted.layout.parameters)
+        self._side = Side(SideState(row, {}), 1, training.optimizer, shared=False)
         self._streams: Streams = {}
         self._learning_rate = 0.0
         self._waiting: _Waiting | None = None
@@ -89,7 +68,7 @@ class DeviceWorker:
         """Take over the merged adapter. Raises PacketError: it is none of this run."""
         row = unpack_adapter(message.adapter, self._side.rows.shape[1])
         optimizer = {} if message.opening.fresh else self._side.optimizer
-        self._side = Side(SideState(row, optimizer), 1, self._tools.optimizer, shared=False)
+        self._side = Side(SideState(row, optimizer), 1, self._training.optimizer, shared=False)
         if message.opening.fresh:
             self._streams = {}
         self._learning_rate = message.opening.learning_rate
@@ -97,24 +76,24 @@ class DeviceWorker:
 
     def forward(self, position: Position) -> Activation:
         """Forward to the cut, and the packet of the activation."""
-        tools = self._tools
+        training, device = self._training, self._device
         parts = self._parts(position)
-        share = parts[position.micro]
-        group = group_inputs([share.batch])
+        own = parts[position.micro]
+        group = group_inputs([own.batch])
         rows = self._side.gather((0,)).requires_grad_()
-        pending = hold(tools.part, rows, group.sizes, group.inputs, tools.activation_memory)
-        load = Load(pending.activation, share.batch.lengths, share.samples)
-        key = (position.round, tools.device, position.step, position.micro, Direction.UP)
-        codec = for_device(tools.codecs.up, _HOST)
-        outgoing = encode(codec, load, tools.seed, key, self._end(Direction.UP))
+        pending = hold(device.part, rows, group.sizes, group.inputs, training.activation_memory)
+        load = Load(pending.activation, own.batch.lengths, own.samples)
+        key = (position.round, device.number, position.step, position.micro, Direction.UP)
+        codec = for_device(training.codecs.up, _HOST)
+        outgoing = encode(codec, load, training.seed, key, self._end(Direction.UP))
         pending.release()
         self._waiting = _Waiting(pending, rows, outgoing.state)
         return Activation(
             position=position,
-            micro=Micro(share.weight, position.micro == len(parts) - 1),
+            micro=Micro(own.weight, position.micro == len(parts) - 1),
             packet=outgoing.packet,
-            labels=encode_targets(share.batch.labels, tools.classes),
-            samples=share.samples,
+            labels=encode_targets(own.batch.labels, training.classes),
+            samples=own.samples,
         )
 
     def backward(self, message: Gradient, *, last: bool) -> None:
@@ -124,7 +103,7 @@ class DeviceWorker:
         """
         assert self._waiting is not None, "a gradient is for the activation before it"
         waiting = self._waiting
-        decoded = for_device(self._tools.codecs.down, _HOST).decode(
+        decoded = for_device(self._training.codecs.down, _HOST).decode(
             message.packet, tuple(waiting.pending.shape), self._end(Direction.DOWN)
         )
         self._waiting = None
@@ -140,7 +119,7 @@ class DeviceWorker:
 
     def adapter(self, round_number: int) -> Adapter:
         """The adapter after the last local step."""
-        weight = Weight(len(self._tools.plan.samples))
+        weight = Weight(self._device.samples)
         return Adapter(round_number, weight, pack_adapter(self._side.rows[0]))
 
     def tensors(self) -> dict[str, Tensor]:
@@ -157,22 +136,18 @@ class DeviceWorker:
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Go on from `tensors`."""
         state = SideState.from_tensors("device", dict(tensors))
-        self._side = Side(state, 1, self._tools.optimizer, shared=False)
+        self._side = Side(state, 1, self._training.optimizer, shared=False)
         if "collected" in tensors:
             self._side.collected[0] = tensors["collected"].clone()
         self._streams = streams_from_tensors(tensors)
         self._learning_rate = float(tensors["learning_rate"])
         self._waiting = None
 
-    def _parts(self, position: Position) -> list[Share]:
+    def _parts(self, position: Position) -> list[OwnMicroBatch]:
         """The micro-batches of a local step that have samples."""
-        tools = self._tools
-        done = (position.round - 1) * tools.local_steps
-        indices = tools.plan.indices(done + position.step)
-        found = shares(
-            indices, tools.micro_batches, lambda part: tools.batches.make(tools.samples, part)
-        )
-        return [share for share in found if share is not None]
+        count = self._training.micro_batches
+        found = micro_batches(self._device, position.round, position.step, count)
+        return [own for own in found if own is not None]
 
     def _end(self, direction: Direction) -> State:
         """What the device's end of a stream remembers."""
@@ -188,10 +163,7 @@ class DeviceWorker:
 
 
 _Place = tuple[int, int, int]
-# the shorter one is of a version that did not note the samples
-_ABOUT = TypeAdapter[tuple[_Place, Terms, str | None] | tuple[_Place, Terms]](
-    tuple[_Place, Terms, str | None] | tuple[_Place, Terms]
-)
+_ABOUT = TypeAdapter[tuple[_Place, Terms, str]](tuple[_Place, Terms, str])
 _MEND = Mend(
     "start `cutlayer join` again, it goes on where it was",
     "name a folder that can be written with --identity",
@@ -200,13 +172,12 @@ _MEND = Mend(
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """A device's state before `position` of a run on `terms`; `samples` says what it trained on
-    (None: nobody noted it)."""
+    """A device's state before `position` of a run on `terms`; `samples` says what it trained on."""
 
     position: Position
     terms: Terms
     tensors: dict[str, Tensor]
-    samples: str | None = None
+    samples: str
 
 
 @final
@@ -239,13 +210,13 @@ class DeviceStore:
                 tensors = {name: file.get_tensor(name) for name in list(file.keys())}
             if _checksum(about, tensors) != checksum:
                 raise ValueError("its checksum is another")
-            position, terms, *samples = _ABOUT.validate_json(about)
+            position, terms, samples = _ABOUT.validate_json(about)
         except (SafetensorError, ValidationError, KeyError, ValueError, TypeError) as error:
             raise RunError(
                 f"{self._path} cannot be read: {error}; delete it, and the device begins its round"
                 " anew"
             ) from error
-        return Stored(Position(*position), terms, tensors, samples[0] if samples else None)
+        return Stored(Position(*position), terms, tensors, samples)
 
 
 def _checksum(about: str, tensors: Mapping[str, Tensor]) -> int:

@@ -7,7 +7,7 @@ leaves everything as it was.
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, final
 
 import numpy as np
@@ -15,13 +15,10 @@ import torch
 from torch import Tensor
 
 from cutlayer.channel.shannon import RateCurves
-from cutlayer.codec.codec import CodecPair, Direction, State, Stream
+from cutlayer.codec.codec import Direction, State, Stream
 from cutlayer.codec.packet import read_packet
 from cutlayer.codec.raw import decode_targets
 from cutlayer.errors import ConfigError, PacketError, RunError
-from cutlayer.model.aggregation import Aggregation
-from cutlayer.model.optimizer import Optimizer
-from cutlayer.model.split import ServerPart
 from cutlayer.net.server.session import ServerSession
 from cutlayer.net.server.timing import (
     MeasuredRound,
@@ -30,54 +27,47 @@ from cutlayer.net.server.timing import (
     measured_round,
     observed_round,
 )
+from cutlayer.net.wire.limits import Bounds
 from cutlayer.net.wire.messages import Activation, Adapter
 from cutlayer.planner.allocation import Allocation, Shares
 from cutlayer.rounds.result import RoundTimeline
 from cutlayer.rounds.schemes import Phase
-from cutlayer.spec import MiniBatch
 from cutlayer.train.evaluate import evaluate
 from cutlayer.train.exchange import Load, encode, pack_adapter, server_pass, unpack_adapter
 from cutlayer.train.records import UNOBSERVED, Observer, TraceLine, TrainedRound
 from cutlayer.train.run_directory import RunDirectory, check_finite
-from cutlayer.train.state import RunState, Setup, Side, SideState
+from cutlayer.train.state import RunState, ServerSide, Side, SideState, Training
 from cutlayer.train.torch_codec import Arrived, for_device
 from cutlayer.units import BITS_PER_BYTE
 
 _HOST = torch.device("cpu")
 
 
-@dataclass(frozen=True, eq=False)
-class ServerTools:
-    """What a server computes with, for so many `devices`.
-
-    `rate_of`: the learning rate of a round. `largest`: the most samples and tokens of a micro-batch
-    that it takes, `width` its values a token.
-    """
-
-    part: ServerPart
-    codecs: CodecPair
-    optimizer: Optimizer
-    aggregation: Aggregation
-    rate_of: Callable[[int], float]
-    devices: int
-    largest: MiniBatch
-    width: int
-    classes: int
-    seed: int
-
-
 @final
 class ServerWorker:
-    """Every device's server-side adapter during a round, and what the server's ends of the streams
-    remember. Of the last round that closed: `train_loss`, a local step's mean loss [nat], and
-    `plain_bytes`, what its activations would have been as float32, and as much its gradients.
-    `samples`: how many each device says that it has, 0 as long as it has said nothing."""
+    """The server-side adapter of each of so many `devices` during a round, and what the server's
+    ends of the streams remember; it takes nothing beyond `bounds`.
 
-    def __init__(self, tools: ServerTools, state: RunState) -> None:
-        self._tools = tools
+    Of the last round that closed: `train_loss`, a local step's mean loss [nat], and `plain_bytes`,
+    what its activations would have been as float32, and as much its gradients. `samples`: how many
+    each device says that it has, 0 as long as it has said nothing.
+    """
+
+    def __init__(
+        self,
+        training: Training,
+        server: ServerSide,
+        devices: int,
+        bounds: Bounds,
+        state: RunState,
+    ) -> None:
+        self._training = training
+        self._server = server
+        self._devices = devices
+        self._bounds = bounds
         self.train_loss = math.nan
         self.plain_bytes = 0
-        self.samples = [0] * tools.devices
+        self.samples = [0] * devices
         self._start(state)
 
     @property
@@ -101,21 +91,21 @@ class ServerWorker:
         After a mini-batch's last micro-batch the device's server-side adapter steps. Raises
         PacketError for anything that no device may send.
         """
-        tools, position = self._tools, message.position
+        training, part, position = self._training, self._server.part, message.position
         arrived, labels = self._read(device, message)
-        lengths = None if tools.part.task == "image-classification" else arrived.lengths
+        lengths = None if part.task == "image-classification" else arrived.lengths
         rows = self._side.gather((device,)).requires_grad_()
         weights, sizes = (message.micro.weight,), (len(labels),)
-        passed = server_pass(tools.part, rows, sizes, arrived.tensor, lengths, labels, weights)
+        passed = server_pass(part, rows, sizes, arrived.tensor, lengths, labels, weights)
         key = (position.round, device, position.step, position.micro, Direction.DOWN)
         load = Load(passed.gradient, lengths, message.samples)
         down = self._end(device, Direction.DOWN)
-        codec = for_device(tools.codecs.down, _HOST)
-        outgoing = encode(codec, load, tools.seed, key, down)
+        codec = for_device(training.codecs.down, _HOST)
+        outgoing = encode(codec, load, training.seed, key, down)
         assert rows.grad is not None
         self._side.collect((device,), rows.grad)
         if message.micro.last:
-            self._side.step((device,), tools.rate_of(position.round))
+            self._side.step((device,), training.rate_of(position.round))
         self._plain_bytes += outgoing.sent.uncompressed_bytes
         self._lose(device, message, passed.losses[0])
         self._streams[device, Direction.UP] = Stream(receiver=arrived.state)
@@ -147,8 +137,8 @@ class ServerWorker:
         then as it was. Source: SFT eqs. (7), (8), over those who made it.
         """
         rows, weights = zip(*(self._taken[device] for device in made), strict=True)
-        device_row = self._tools.aggregation.merge(torch.stack(rows), weights)
-        server_row = self._tools.aggregation.merge(self._side.gather(made), weights)
+        device_row = self._server.aggregation.merge(torch.stack(rows), weights)
+        server_row = self._server.aggregation.merge(self._side.gather(made), weights)
         if not (device_row.isfinite().all() and server_row.isfinite().all()):
             raise RunError(
                 f"round {self._state.round + 1} diverged: its merged adapters are not finite; what"
@@ -156,7 +146,7 @@ class ServerWorker:
                 " new run with a lower optimizer.learning_rate"
             )
         self.train_loss, self.plain_bytes = self._mean_loss(made), self._plain_bytes
-        for device in set(range(self._tools.devices)) - set(made):
+        for device in set(range(self._devices)) - set(made):
             self.renew(device)
         state, delay_s = self._state, passed_s
         if measured is not None:
@@ -175,7 +165,7 @@ class ServerWorker:
 
     def _start(self, state: RunState) -> None:
         self._state = state
-        self._side = Side(state.server, self._tools.devices, self._tools.optimizer, shared=False)
+        self._side = Side(state.server, self._devices, self._training.optimizer, shared=False)
         self._streams = dict(state.streams)
         self._taken: dict[int, tuple[torch.Tensor, float]] = {}
         self._losses: dict[int, list[float]] = {}
@@ -194,15 +184,15 @@ class ServerWorker:
 
     def _read(self, device: int, message: Activation) -> tuple[Arrived, Tensor]:
         """The activation and its labels, if they are such as the run may have."""
-        tools, shape = self._tools, self._shape(message)
-        codec = for_device(tools.codecs.up, _HOST)
+        training, shape = self._training, self._shape(message)
+        codec = for_device(training.codecs.up, _HOST)
         arrived = codec.decode(message.packet, shape, self._end(device, Direction.UP))
         if not arrived.tensor.isfinite().all():
             raise PacketError("an activation of NaN or infinite values")
-        if tools.part.task != "image-classification" and min(arrived.lengths) < 1:
+        if training.task != "image-classification" and min(arrived.lengths) < 1:
             raise PacketError("an activation of a text without a token")
-        labelled = shape[:2] if tools.part.task == "causal-lm" else shape[:1]
-        labels = decode_targets(message.labels, labelled, arrived.lengths, tools.classes)
+        labelled = shape[:2] if training.task == "causal-lm" else shape[:1]
+        labels = decode_targets(message.labels, labelled, arrived.lengths, training.classes)
         return arrived, torch.from_numpy(labels)
 
     def _end(self, device: int, direction: Direction) -> State:
@@ -212,16 +202,16 @@ class ServerWorker:
 
     def _shape(self, message: Activation) -> tuple[int, int, int]:
         """The shape that a packet claims, if it is one that the run may have."""
-        shape, largest = read_packet(message.packet).shape, self._tools.largest
+        shape, largest = read_packet(message.packet).shape, self._bounds
         if not (
             len(shape) == 3
             and 1 <= shape[0] <= largest.samples
             and 1 <= shape[1] <= largest.tokens
-            and shape[2] == self._tools.width
+            and shape[2] == largest.width
         ):
             raise PacketError(
                 f"an activation of shape {shape}; at most {largest.samples} samples of"
-                f" {largest.tokens} tokens of {self._tools.width} values are taken"
+                f" {largest.tokens} tokens of {largest.width} values are taken"
             )
         if len(message.samples) != shape[0]:
             raise PacketError(f"{len(message.samples)} sample numbers for {shape[0]} samples")
@@ -336,14 +326,16 @@ class Recorder:
 
     def __init__(
         self,
-        setup: Setup,
+        training: Training,
+        server: ServerSide,
         directory: RunDirectory,
         worker: ServerWorker,
         session: ServerSession,
         observer: Observer,
         clock: Callable[[], float],
     ) -> None:
-        self._setup = setup
+        self._training = training
+        self._server = server
         self._directory = directory
         self._worker = worker
         self._traffic = session.traffic
@@ -362,10 +354,10 @@ class Recorder:
         """
         passed_s = state.virtual_time_s - self._elapsed_s
         delay_s = passed_s if measured is None else measured.delay_s
-        evaluation = evaluate(self._setup, state)
+        evaluation = evaluate(self._training, self._server, state)
         record = TrainedRound(
             round=state.round,
-            **evaluation.metric(self._setup.task),
+            **evaluation.metric(self._training.task),
             eval_loss=evaluation.loss,
             train_loss=self._worker.train_loss,
             shares=tuple(self._shares),
@@ -387,7 +379,7 @@ class Recorder:
 
     def _seconds(self, measured: MeasuredRound | None, delay_s: float) -> dict[str, Any]:
         """Seconds by device and phase; of a device that did not make the round, all of it."""
-        count = len(self._setup.devices)
+        count = len(self._worker.samples)
         took_s: Mapping[int, float] = {} if measured is None else measured.took_s
         delays_s = [took_s.get(device, delay_s) for device in range(count)]
         seen = [None if measured is None else measured.phase_seconds(n) for n in range(count)]

@@ -34,14 +34,16 @@ _LABEL_BYTES = 8
 
 @dataclass(frozen=True)
 class Bounds:
-    """The longest payloads of a run [bytes]; `samples`: of a micro-batch; `steps`: micro-batches of
-    a device's round."""
+    """The longest payloads of a run [bytes]; the most `samples` of a micro-batch, `tokens` of a
+    sample, values of a token (`width`) and micro-batches of a device's round (`steps`)."""
 
     activation_bytes: int
     labels_bytes: int
     gradient_bytes: int
     adapter_bytes: int
     samples: int
+    tokens: int
+    width: int
     steps: int
 
 
@@ -59,6 +61,8 @@ def bounds_of(largest: MiniBatch, width: int, adapter_parameters: int, steps: in
         gradient_bytes=packet,
         adapter_bytes=_FLOAT_BYTES * adapter_parameters + _PACKET_BYTES,
         samples=largest.samples,
+        tokens=largest.tokens,
+        width=width,
         steps=steps,
     )
 

@@ -6,7 +6,7 @@ what when, nor what a packet holds.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass
-from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -117,33 +117,23 @@ class Terms:
     `tokens`: values a token and the most tokens of a sample at the cut. `class_names`: what labels
     are numbers of; none for language modelling. `part_sha256`, `part_bytes`: of the file of the
     device's part. `uplink_bit_s`: the band that the devices share, up [bit/s]; None: not paced.
-    `codec`, `optimizer`, `adapter`: sections of the server's configuration.
+    `settings`: those keys of the server's configuration that a device computes by.
     """
 
     run: Annotated[str, Field(pattern="^[A-Za-z0-9]{1,64}$")]
     device: Index
     task: Task
-    model: str
-    cut: Count
     classes: Count
     class_names: list[str]
     width: Count
     tokens: Count
-    image_size: Count
-    max_tokens: Count
-    base: Literal["float32", "bfloat16"]
     part_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     part_bytes: Annotated[int, Field(ge=1)]
     uplink_bit_s: Annotated[float, Field(gt=0)] | None
-    activation_memory: Literal["keep", "checkpoint", "recompute"]
     rounds: Count
     local_steps: Count
     micro_batches: Count
-    batch_size: Count
-    seed: Annotated[int, Field(ge=0, lt=2**64)]
-    codec: dict[str, Any]
-    optimizer: dict[str, Any]
-    adapter: dict[str, Any]
+    settings: dict[str, Any]
 
 
 @checked(frozen=True, config=_STRICT)
@@ -464,4 +454,6 @@ def _settings(kind: type[Value], sections: Mapping[FrameSection, bytes]) -> Valu
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         # a key that is not known is the other end's own choice
         where = ".".join(str(part) for part in first["loc"])[:_KEY_CHARACTERS]
-        raise FrameError(f"settings of {kind.__name__}: {where} {first['msg']}") from error
+        raise FrameError(
+            f"settings of {kind.__name__}: {where} {first['msg']}; run one cutlayer on both ends"
+        ) from error

@@ -1,0 +1,303 @@
+"""A configuration made into what trains: names become objects, which are checked and loaded.
+
+Finds mistakes in the order in which they are cheapest to find. What is trained with it, where, and
+what becomes of it, is the caller's.
+"""
+
+import logging
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from cutlayer.channel.rates import Channel
+from cutlayer.codec.presets import none
+from cutlayer.config.schema import (
+    AdamWOptimizer,
+    AggregationSection,
+    Config,
+    EvenPlanner,
+    FedAvgAggregation,
+    FixedPlanner,
+    OptimizerSection,
+    PluginPlanner,
+    RandomPlanner,
+    SgdOptimizer,
+    StaticPlanner,
+    TwoTimescalePlanner,
+)
+from cutlayer.config.section import AGGREGATIONS, ALLOCATIONS, PluginSection
+from cutlayer.data.find import FoundAsset, find_model
+from cutlayer.data.partition import BatchPlan, PreparedData
+from cutlayer.errors import ConfigError
+from cutlayer.jobs.build import (
+    count_micro_batches,
+    fixed_shares,
+    local_steps,
+    make_adapter,
+    make_channel,
+    make_codecs,
+    make_devices,
+    make_rules,
+    make_scheme,
+    most_shares,
+)
+from cutlayer.jobs.dataset import prepare_data
+from cutlayer.jobs.model_spec import model_request
+from cutlayer.jobs.plugins import plugged
+from cutlayer.model.aggregation import Aggregation, FedAvg
+from cutlayer.model.describe import BASES, count_model
+from cutlayer.model.load import load_device_part, load_server_part
+from cutlayer.model.optimizer import AdamW, Optimizer, Sgd
+from cutlayer.model.split import DevicePart
+from cutlayer.planner.allocation import (
+    Allocation,
+    FixedAllocation,
+    RandomAllocation,
+    TwoTimescaleAllocation,
+    best_shares,
+)
+from cutlayer.rounds.memory import ACCOUNTINGS
+from cutlayer.rounds.schemes import Scheme
+from cutlayer.spec import ActivationPolicy, AdapterSpec, Device, Task, Trained
+from cutlayer.train.memory import Memory, measure_memory
+from cutlayer.train.round import expected_round, initial_state
+from cutlayer.train.state import DeviceSide, ServerSide, Setup, Simulation, Training
+from cutlayer.units import format_bytes
+
+_LOG = logging.getLogger(__name__)
+
+_REMEDY = {
+    True: "raise training.micro_batches, set devices.activation_memory to recompute, or lower"
+    " model.cut or training.batch_size",
+    False: "this scheme holds the whole model on every device; take one that splits it, lower"
+    " training.batch_size, or set devices.memory_mib to null",
+}
+# of a language model, that devices of one pass may have: 1 GiB, and their gradient as much
+_MOST_LOGITS = 2**28
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A configuration with its names resolved, checked and loaded; ready to train."""
+
+    config: Config
+    found: FoundAsset
+    prepared: PreparedData
+    adapter: AdapterSpec
+    setup: Setup
+    memory: Memory
+
+
+def use_threads(config: Config) -> None:
+    """Torch's threads as configured, for the whole process: of commands, not of what they call."""
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+
+
+def prepare(config: Config, *, dealt: bool = True) -> Job:
+    """Find and check everything a run needs, in the order in which mistakes are cheapest to find.
+
+    `dealt` False: devices have samples of their own, those of the training split are not needed.
+
+    Raises CutlayerError for a model, data set, cut, partition or memory limit that cannot be.
+    """
+    devices, channel, shares = _network(config)
+    scheme = make_scheme(config.scheme)
+    micro_batches = count_micro_batches(config.training, scheme)
+    warning = slow_base(config.devices.base, _processor())
+    if warning is not None:
+        _LOG.warning(warning)
+    found = find_model(config.model.name)
+    _LOG.info(f"model {config.model.name}: from {found.source}, {found.path}")
+    prepared = prepare_data(config, found.path, dealt=dealt)
+    adapter = make_adapter(config.adapter, prepared.task)
+    classes = len(prepared.data.class_names)
+    request = model_request(config, found.path, prepared.task, classes)
+    model = replace(count_model(request, found.path), name=config.model.name)
+    server = _server(config, scheme, found.path, prepared, adapter, model.blocks)
+    sides = _devices(config, server.device_part, prepared)
+    packets = config.training.rounds * max(device.local_steps for device in sides)
+    setup = Setup(
+        training=make_training(
+            config,
+            scheme,
+            prepared.task,
+            model.classes,
+            micro_batches=micro_batches,
+            packets=packets,
+        ),
+        devices=sides,
+        server=server,
+        simulation=Simulation(
+            model=model,
+            devices=devices,
+            server_flops_per_s=config.server.flops_per_s,
+            channel=channel,
+            allocation=shares,
+            rules=make_rules(config),
+            accounting=ACCOUNTINGS[config.cost.accounting],
+            group=_group(config, scheme, model.classes, prepared.task) if dealt else 1,
+            clock=time.monotonic,
+        ),
+    )
+    simulation = replace(setup.simulation, allocation=make_allocation(config, setup))
+    setup = replace(setup, simulation=simulation)
+    memory = measure_memory(setup, initial_state(setup))
+    _check_memory(setup, memory)
+    return Job(config, found, prepared, adapter, setup, memory)
+
+
+def make_training(
+    config: Config, scheme: Scheme, task: Task, classes: int, *, micro_batches: int, packets: int
+) -> Training:
+    """What both ends share; `packets`: of the longest stream, for codecs that plan for it."""
+    codecs = make_codecs(config.codec, packets, config.threads or 1)
+    return Training(
+        task=task,
+        scheme=scheme,
+        # a scheme that does not compress sends what it sends as it is
+        codecs=codecs if scheme.compressed else none(),
+        optimizer=make_optimizer(config.optimizer),
+        learning_rate=config.optimizer.learning_rate,
+        decay=config.optimizer.decay,
+        batch_size=config.training.batch_size,
+        micro_batches=micro_batches,
+        in_flight=config.training.in_flight,
+        activation_memory=ActivationPolicy(config.devices.activation_memory),
+        classes=classes,
+        seed=config.seed,
+    )
+
+
+def _server(
+    config: Config,
+    scheme: Scheme,
+    model: Path,
+    prepared: PreparedData,
+    adapter: AdapterSpec,
+    blocks: int,
+) -> ServerSide:
+    # where nothing is split, the parts make one model wherever they meet
+    cut = config.model.cut if scheme.splits else min(config.model.cut, blocks - 1)
+    part = (model, prepared.task, cut, adapter)
+    classes, base = len(prepared.data.class_names), BASES[config.devices.base]
+    return ServerSide(
+        load_device_part(*part, classes=classes, dtype=base, trained=scheme.trained),
+        load_server_part(*part, classes=classes, trained=scheme.trained),
+        make_aggregation(config.aggregation),
+        prepared.data.test,
+        prepared.batches,
+    )
+
+
+def _devices(config: Config, part: DevicePart, prepared: PreparedData) -> tuple[DeviceSide, ...]:
+    """Each with its samples in order, and its local steps."""
+    size, train, batches = config.training.batch_size, prepared.data.train, prepared.batches
+    plans = [BatchPlan(own, size, config.seed, n) for n, own in enumerate(prepared.parts)]
+    return tuple(
+        DeviceSide(part, train, batches, plan, local_steps(config.training, plan)) for plan in plans
+    )
+
+
+def _network(config: Config) -> tuple[tuple[Device, ...], Channel, FixedAllocation]:
+    """The devices, their channel and their shares of it; that they cannot be is found here."""
+    devices = make_devices(config.devices)
+    channel, shares = make_channel(config, devices), fixed_shares(config, len(devices))
+    channel.rates(1, 0.0, shares.value)
+    return devices, channel, shares
+
+
+def slow_base(base: str, processor: str) -> str | None:
+    """A warning where the base's arithmetic is not the processor's, as Linux describes it: one that
+    has bfloat16 says so (avx512_bf16, amx_bf16, bf16)."""
+    if base != "bfloat16" or not processor or "bf16" in processor:
+        return None
+    return (
+        "devices.base is bfloat16, and this processor has no bfloat16 arithmetic: it saves"
+        " memory and takes some 30 times as long; float32 is the fast one here"
+    )
+
+
+def _processor() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
+def _group(config: Config, scheme: Scheme, classes: int, task: Task) -> int:
+    """Devices that share a pass: of a language model so few that their logits are bearable."""
+    if scheme.trained is Trained.WEIGHTS:
+        return 1
+    if task != "causal-lm":
+        return config.server.group
+    logits = config.training.batch_size * config.data.max_tokens * classes
+    return max(1, min(config.server.group, _MOST_LOGITS // logits))
+
+
+def make_optimizer(section: OptimizerSection) -> Optimizer:
+    """How adapters step."""
+    match section:
+        case SgdOptimizer():
+            return Sgd(section.momentum, section.weight_decay)
+        case AdamWOptimizer():
+            return AdamW(weight_decay=section.weight_decay)
+
+
+def make_aggregation(section: AggregationSection) -> Aggregation:
+    """How adapters are merged."""
+    match section:
+        case FedAvgAggregation():
+            return FedAvg()
+        case PluginSection():
+            return plugged("aggregation", section, Aggregation, {}, group=AGGREGATIONS)  # type: ignore[type-abstract]
+
+
+def _check_memory(setup: Setup, memory: Memory) -> None:
+    need = memory.device.total
+    short = [
+        (n, device.memory_bytes)
+        for n, device in enumerate(setup.simulation.devices)
+        if device.memory_bytes is not None and device.memory_bytes < need
+    ]
+    if short:
+        number, limit = short[0]
+        raise ConfigError(
+            f"device {number} has {format_bytes(limit or 0)} (devices.memory_mib), training what"
+            f" it holds needs {format_bytes(need)}: {_REMEDY[setup.training.scheme.splits]}"
+        )
+
+
+# The planner section made into an allocation: who has which share of the band in each round.
+#
+# Imports torch, for what the first round is expected to take; how shares are found is the
+# planner's.
+
+
+def make_allocation(config: Config, setup: Setup) -> Allocation:
+    """What the planner makes of a run whose shares are fixed so far.
+
+    `static` decides on the channel's mean and on what the first round is expected to take. Raises
+    ConfigError for shares that cannot be.
+    """
+    section, devices, simulation = config.planner, len(setup.devices), setup.simulation
+    match section:
+        case EvenPlanner() | FixedPlanner():
+            return simulation.allocation
+        case RandomPlanner():
+            return RandomAllocation(devices, config.seed)
+        case StaticPlanner():
+            mean, most = simulation.channel.mean_curves(), most_shares(section, devices)
+            return FixedAllocation(best_shares(expected_round(setup), mean, simulation.rules, most))
+        case TwoTimescalePlanner():
+            return TwoTimescaleAllocation(simulation.rules, most_shares(section, devices))
+        case PluginPlanner():
+            of_the_run = {
+                "count": devices,
+                "rules": simulation.rules,
+                "most_share": most_shares(section, devices),
+                "seed": config.seed,
+            }
+            return plugged("planner", section, Allocation, of_the_run, group=ALLOCATIONS)  # type: ignore[type-abstract]
