@@ -88,7 +88,7 @@ def test_a_long_round_is_simulated_in_part(name: str, monkeypatch: pytest.Monkey
     )
     chosen = workloads.decision(own, scheme=SCHEMES[name], policy=policy)
     whole = forecast_rounds(own, chosen)
-    monkeypatch.setattr(module, "MOST_VISITS", 3 * 100 * policy.micro_batches)
+    monkeypatch.setattr(module, "MOST_MICRO_BATCHES", 3 * 100 * policy.micro_batches)
     part = forecast_rounds(own, chosen)
     assert (whole.whole, part.whole) == (True, False)
     # steps are all alike once the first have passed: within two steps of 200

@@ -14,7 +14,8 @@ from cutlayer.planner.explain import (
     Resource,
     ServerInfeasibility,
 )
-from cutlayer.planner.forecast import device_need, round_delay_s
+from cutlayer.planner.forecast import round_delay_s
+from cutlayer.planner.memory import device_need
 from cutlayer.planner.plan import Plan, make_plan
 from cutlayer.rounds.schemes import SCHEMES, SFT
 from cutlayer.spec import ActivationPolicy

@@ -9,6 +9,7 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,12 @@ from cutlayer.model.described import (
     described_text,
     read_described,
 )
-from cutlayer.planner import models
 from cutlayer.spec import ModelSpec, Task
 from cutlayer.version import __version__
 
 _LOG = logging.getLogger(__name__)
 
-SHIPPED = Path(models.__file__).parent
+SHIPPED = Path(str(files("cutlayer.planner") / "models"))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What to choose: cut, codec, how a mini-batch is held, and each round's shares of the band.
+"""What to choose: cut, codec, mini-batch policy, and each round's bandwidth allocation.
 
 Works on numbers alone: needs numpy and scipy, neither torch nor files of a run.
 """

@@ -1,4 +1,10 @@
-"""Accuracy as a function of what the codec keeps: surfaces through measured points."""
+"""Accuracy as a function of what the codec keeps: surfaces through measured points.
+
+Two of them: the paper's cubic, fitted by least squares, which may fall where more is kept; and one
+that never predicts worse for more kept or more bits, on which the planner decides. Each is judged
+by how well it tells the accuracy of a setting that it has not seen. Knows numbers only, and which
+codecs have a keep ratio and levels.
+"""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -10,9 +16,12 @@ from jaxtyping import Bool, Float, Float64, Int64
 from cutlayer.errors import ConfigError
 from cutlayer.planner.profile import Profile
 
-# Accuracy as a function of what the codec keeps: where it was sampled, and what it is there.
-#
-# Knows no fit: `cubic` and `monotone` do.
+# both send the same tensors, in more or fewer bytes
+GRID_CODECS = ("paper-rans", "paper")
+CUBIC_COEFFICIENTS = 10
+# of sums of some hundred weighted values, against the sum of their sizes
+_ROUNDING = 1e-13
+_POINTS = 100.0
 
 
 @dataclass(frozen=True)
@@ -71,27 +80,18 @@ class AccuracySurface(ABC):
         """The accuracy at each point. Raises ConfigError for a point outside the box."""
 
 
-# Points of a profile as arrays: what an accuracy surface is fitted to.
-#
-# Knows which codecs have a keep ratio and levels, and no fit.
-
-
-# both send the same tensors, in more or fewer bytes
-GRID_CODECS = ("paper-rans", "paper")
-
-
 @dataclass(frozen=True, eq=False)
 class ProfileSamples:
     """Settings that were trained, each once; `bits` is q of levels = 2^q - 1.
 
-    `accuracy` [share of test samples] is the mean over `trainings` of them, whose variance among
+    `accuracy` [share of test samples] is the mean over `runs` of them, whose variance among
     the seeds is `variance`: NaN where there was one.
     """
 
     keep_ratio: Float64[np.ndarray, " point"]
     bits: Float64[np.ndarray, " point"]
     accuracy: Float64[np.ndarray, " point"]
-    trainings: Float64[np.ndarray, " point"]
+    runs: Float64[np.ndarray, " point"]
     variance: Float64[np.ndarray, " point"]
 
     @property
@@ -107,12 +107,12 @@ class ProfileSamples:
     def noise(self) -> float:
         """How far a mean over the seeds is from that over all seeds: its standard error.
 
-        From the points with several trainings, NaN without any.
+        From the points with several runs, NaN without any.
         """
-        known = self.trainings > 1
+        known = self.runs > 1
         if not known.any():
             return float("nan")
-        return float(np.sqrt(np.mean(self.variance[known] / self.trainings[known])))
+        return float(np.sqrt(np.mean(self.variance[known] / self.runs[known])))
 
 
 def samples_of(profile: Profile) -> ProfileSamples:
@@ -138,15 +138,6 @@ def samples_of(profile: Profile) -> ProfileSamples:
         np.array([float(len(accuracies)) for accuracies in each]),
         np.array([a.var(ddof=1) if len(a) > 1 else np.nan for a in each]),
     )
-
-
-# The paper's accuracy model: a cubic in keep ratio and bits, fitted by least squares.
-#
-# Knows numbers only; where they were measured is the caller's. It may fall where more is kept: see
-# `monotone` for one that does not.
-
-
-CUBIC_COEFFICIENTS = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,23 +228,14 @@ def fit_cubic(
     return CubicFit(coefficients, residuals, left_out)
 
 
-# A surface that never predicts worse for more kept or more bits.
-#
-# At the points of a grid it is the least-squares fit among all that do not fall (bivariate isotonic
-# regression), between them bilinear in the logarithm of the keep ratio and in the bits. Knows
-# numbers only.
-
-
-# of sums of some hundred weighted values, against the sum of their sizes
-_ROUNDING = 1e-13
-
-
 @final
 @dataclass(frozen=True, eq=False)
 class MonotoneSurface(AccuracySurface):
     """Values at the nodes of a grid, which rise with each axis, and lines between them.
 
-    A bilinear patch between values that do not fall does not fall either.
+    At the nodes it is the least-squares fit among all that do not fall (bivariate isotonic
+    regression), between them bilinear in the logarithm of the keep ratio and in the bits: a
+    bilinear patch between values that do not fall does not fall either.
     """
 
     keep_ratios: Float64[np.ndarray, " keep_ratio"]
@@ -281,7 +263,7 @@ class MonotoneSurface(AccuracySurface):
 
 
 def monotone_surface(samples: ProfileSamples) -> MonotoneSurface:
-    """The surface through a full grid, each point weighted by its trainings.
+    """The surface through a full grid, each point weighted by its training runs.
 
     Raises ConfigError: a keep ratio was not measured with all numbers of bits.
     """
@@ -315,7 +297,7 @@ class SampleGrid:
         accuracy = np.full((len(keep_ratios), len(bits)), np.nan)
         weights = np.zeros_like(accuracy)
         accuracy[rows, columns] = samples.accuracy
-        weights[rows, columns] = samples.trainings
+        weights[rows, columns] = samples.runs
         return cls(keep_ratios, bits, accuracy, weights, (rows, columns))
 
 
@@ -381,14 +363,6 @@ def _line(
 ) -> Float64[np.ndarray, "*point"]:
     """Both ends are met exactly."""
     return np.asarray((1.0 - part) * begin + part * end)
-
-
-# How well each surface tells the accuracy of a setting that it has not seen.
-#
-# Each point is left out in turn. Knows both surfaces; the planner decides on the monotone one.
-
-
-_POINTS = 100.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,8 +1,9 @@
-"""Who has which share of the band in a round: one interface for modelled and measured rounds.
+"""Who has which share of the bandwidth in a round: one interface for modelled and measured rounds.
 
 An allocation is asked at the start of a round, with the channel as it is then and the amounts of
-the round before. It remembers nothing, so a resumed run divides the band as it would have. Knows
-neither the channel's source nor the solver's method.
+the round before. It remembers nothing, so a resumed run divides the bandwidth as it would have.
+Knows neither the channel's source nor the solver's method; the steps of a scheme by their places
+alone. One device's queueing behind others is left out: it depends on all shares at once.
 """
 
 from abc import ABC, abstractmethod
@@ -15,17 +16,17 @@ from jaxtyping import Float64
 
 from cutlayer.channel.shannon import RateCurves
 from cutlayer.planner.bandwidth import BandwidthProblem, solve_bandwidth
-from cutlayer.rounds.schemes import Place, Scheme, Step
+from cutlayer.rounds.schemes import Place, Scheme
 from cutlayer.rounds.work import DeviceWork, SharingRules
 from cutlayer.units import BITS_PER_BYTE
 
-# What a round asks of the band: seconds that no share changes, and bits that wait for a share.
-#
-# Knows the steps of a scheme by their places; no model, no codec and no solver. One device's
-# queueing behind others is left out: it depends on all shares at once.
-
+Shares = tuple[float, ...]
 
 _ROUNDING = 1e-12
+# keeps these streams apart from those that other parts of a run make of the same seed
+_ALLOCATION = int.from_bytes(b"alloc")
+# of an even share: what a device with nothing to send keeps, so that its rate is not 0
+_IDLE = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +34,7 @@ class ObservedRound:
     """What each device took in one round, whoever found out: a cost model, a trainer, a network.
 
     `compute_s`: its own computing and the server's for it, without waits. `broadcast_bits`: what it
-    heard on the whole band. `uplink_bits`, `downlink_bits`: what it sent and was sent alone.
+    heard on the whole bandwidth. `uplink_bits`, `downlink_bits`: what it sent and was sent alone.
     """
 
     compute_s: Float64[np.ndarray, " device"]
@@ -55,18 +56,13 @@ def observed_work(scheme: Scheme, work: Sequence[DeviceWork]) -> ObservedRound:
 def _totals(scheme: Scheme, work: DeviceWork) -> tuple[float, float, float, float]:
     """Seconds of computing; bits heard, sent, received."""
     compute_s, bits = 0.0, dict.fromkeys((Place.BROADCAST, Place.UPLINK, Place.DOWNLINK), 0.0)
-    for step, repeats in _steps(scheme, work):
+    edges = [(step, 1) for step in (*scheme.opening, *scheme.closing)]
+    for step, repeats in (*edges, *((step, work.repeats) for step in scheme.local)):
         if step.sends:
             bits[step.place] += BITS_PER_BYTE * float(work.payload_bytes(step).sum())
         else:
             compute_s += float(work.seconds(step, repeats).sum())
     return compute_s, bits[Place.BROADCAST], bits[Place.UPLINK], bits[Place.DOWNLINK]
-
-
-def _steps(scheme: Scheme, work: DeviceWork) -> list[tuple[Step, int]]:
-    """Every step of a round with how often it happens."""
-    edges = [(step, 1) for step in (*scheme.opening, *scheme.closing)]
-    return edges + [(step, work.repeats) for step in scheme.local]
 
 
 def bandwidth_problem(
@@ -78,8 +74,8 @@ def bandwidth_problem(
     """The shares that a round like `observed` needs on this round's rates: a min-max problem.
 
     Without a queue a device's round is the broadcast, its computing, and its bits each way on its
-    share. Bits in a direction that is not shared out statically go at the whole band's rate, so
-    they count among the seconds that no share changes. `most`: the largest share of each device.
+    share. Bits in a direction that is not shared out statically go at the whole bandwidth's rate,
+    so they count among the seconds that no share changes. `most`: the largest share of each device.
     Raises ConfigError as `BandwidthProblem` does.
     Source: SFT eqs. (19) to (27), (38).
     """
@@ -116,21 +112,14 @@ def _on_share(
     band_bit_per_s: Float64[np.ndarray, " device"],
     whole_band: bool,
 ) -> tuple[Float64[np.ndarray, " device"], Float64[np.ndarray, " device"]]:
-    """The bits that go on a share, and the seconds of those that have the band to themselves."""
+    """The bits that go on a share, and the seconds of those that have the bandwidth to
+    themselves."""
     nothing = np.zeros_like(bits)
     return (nothing, bits / band_bit_per_s) if whole_band else (bits, nothing)
 
 
-Shares = tuple[float, ...]
-
-# keeps these streams apart from those that other parts of a run make of the same seed
-_ALLOCATION = int.from_bytes(b"alloc")
-# of an even share: what a device with nothing to send keeps, so that its rate is not 0
-_IDLE = 1e-9
-
-
 class Allocation(ABC):
-    """Each round's shares of the band: positive, at most 1 together."""
+    """Each round's bandwidth allocation: positive shares, at most 1 together."""
 
     @abstractmethod
     def shares(self, round_number: int, observed: ObservedRound, curves: RateCurves) -> Shares:

@@ -1,4 +1,8 @@
-"""Which shares of the band make the slowest device as fast as can be (P2), solved exactly."""
+"""Which bandwidth allocation makes the slowest device as fast as can be (P2), solved exactly.
+
+The problem, the answer with a certificate, and the solver: the deadline is its one unknown, and the
+share that each device needs for a deadline is all that it asks. Knows no rate law and no scheme.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,29 +15,37 @@ from jaxtyping import Bool, Float64, Int
 from cutlayer.channel.shannon import RateCurve, RateCurves
 from cutlayer.errors import ConfigError
 
-# Which shares of the band make the slowest device as fast as can be: the problem (P2).
-#
-# Knows what a device's round takes by its share, and not how shares are found.
-
-
 # one part in 10^9 forgives caps such as ten times 0.1
 _ROUNDING = 1e-9
+# devices within one part in 10^9 of the deadline, or of their cap, are said to be at it
+_TIE = 1e-9
+# of the search for a device's share; a relative step whose square is below rounding is the last
+_MOST_STEPS = 100
+_LAST_STEP = 1e-8
+_RATIO_ROUNDING = 1e-14
+# a step goes at most by this much in the logarithm: a factor of a thousand
+_LONGEST_STEP = 7.0
+# of the search for the deadline; its last steps move it by its rounding
+_MOST_NEWTON_STEPS = 200
+_DEADLINE_ROUNDING = 4 * float(np.finfo(np.float64).eps)
+# a sum of thousands of shares is this close to 1 where it should be 1
+_FULL = 1 - 1e-12
 
 
 @dataclass(frozen=True, eq=False)
 class BandwidthProblem:
-    """Minimise the largest `weights[n] * tau_n` over shares b of the band.
+    """Minimise the largest `weights[n] * tau_n` over bandwidth shares b.
 
     `tau_n = fixed_s[n] + uplink_bits[n] / up_n(b[n]) + downlink_bits[n] / down_n(b[n])`, subject to
     `0 <= b[n] <= most[n]` and `sum(b) <= 1`. Bits are those of a whole round that go on the
     device's own share: a direction that is not shared statically has none. `most` is each device's
     cap, above 0 and at most 1. Weights are ones as a rule; a device of weight 2 must end in half
-    the time of the others. The band need not be used up: caps may sum below it.
+    the time of the others. The bandwidth need not be used up: caps may sum below 1.
 
     Raises ConfigError for no device, arrays of other lengths, bits or seconds that are negative or
     not finite, caps outside (0, 1], weights that are not positive, and curves whose rates are
     negative or not finite.
-    Source: SFT eqs. (38), (42), with the sum at most the band where (38c) has it equal.
+    Source: SFT eqs. (38), (42), with the sum at most 1 where (38c) has it equal.
     """
 
     fixed_s: Float64[np.ndarray, " device"]
@@ -119,7 +131,7 @@ class BandwidthProblem:
 
 def require_whole_band(problem: BandwidthProblem) -> None:
     """Raise ConfigError unless the caps of the devices that can be served let their shares sum to
-    the band, as SFT eq. (42c) asks. Where there is none, nobody needs the band.
+    1, as SFT eq. (42c) asks. Where there is none, nobody needs bandwidth.
     """
     caps = problem.most[problem.served]
     total = float(caps.sum())
@@ -171,18 +183,16 @@ def _slope(
     return np.asarray(-np.where(moves, seconds, 0.0) * per_bit * curve.slope_bit_per_s(shares))
 
 
-# A deadline that no shares can beat: the dual bound of the min-max problem.
-#
-# Knows the problem, and nothing of how shares were found: it holds at any shares and any
-# multipliers, and is tight at the best ones, so that a wrong solver shows a gap.
+# The certificate: a dual bound that no shares can beat. It holds at any shares and any multipliers,
+# and is tight at the best ones, so that a wrong solver shows a gap.
 
 
 def lower_bound_s(problem: BandwidthProblem, shares: Float64[np.ndarray, " device"]) -> float:
     """A lower bound of the weighted deadline [s] of the devices that can be served.
 
     The larger of two: what each device takes at its cap, and the dual bound whose tangents touch at
-    `shares`, with the price of band at which none of them would rather have another share. Infinite
-    where no device can be served.
+    `shares`, with the price of bandwidth at which none of them would rather have another share.
+    Infinite where no device can be served.
     """
     reached = ~problem.unserved
     if not reached.any():
@@ -191,7 +201,8 @@ def lower_bound_s(problem: BandwidthProblem, shares: Float64[np.ndarray, " devic
     if not problem.served.any():
         return alone_s
     tangents = tangents_at(problem, np.where(shares > 0, shares, problem.most / problem.devices))
-    # a second of deadline frees 1 / -slope of band: with these multipliers all tangents are level
+    # a second of deadline frees 1 / -slope of bandwidth: with these multipliers all tangents are
+    # level
     freed = np.divide(-1.0, tangents.slope, out=np.zeros_like(shares), where=problem.served)
     price = 1.0 / float(freed.sum())
     return max(alone_s, tangents.dual_bound_s(freed * price, price))
@@ -210,9 +221,9 @@ class Tangents:
         """`sum_n min_b (m[n] line_n(b) + price b[n]) - price` over `0 <= b <= most`.
 
         At most the least deadline for any multipliers m >= 0 that sum to 1 (0 for devices that
-        cannot be served), and any price >= 0 [s for the whole band]: delays are convex, so their
-        lines lie below them, and a line is least at one of its ends.
-        Source: S. Boyd, L. Vandenberghe, Convex Optimization (2004), section 5.1.3.
+        cannot be served), and any price >= 0 [s for the whole bandwidth]: delays are convex, so
+        their lines lie below them, and a line is least at one of its ends. Source: S. Boyd, L.
+        Vandenberghe, Convex Optimization (2004), section 5.1.3.
         """
         delay_s = np.multiply(multipliers, self.delay_s, where=multipliers > 0, out=0 * self.points)
         slope = np.multiply(multipliers, self.slope, where=multipliers > 0, out=0 * self.points)
@@ -233,13 +244,7 @@ def tangents_at(problem: BandwidthProblem, points: Float64[np.ndarray, " device"
     )
 
 
-# What a solver of the shares answers with, whichever it is.
-#
-# Knows the problem and the certificate, and no solver.
-
-
-# devices within one part in 10^9 of the deadline, or of their cap, are said to be at it
-_TIE = 1e-9
+# What a solver answers with, whichever it is.
 
 
 class SolverStatus(StrEnum):
@@ -266,7 +271,7 @@ class LimitedBy(StrEnum):
 
 @dataclass(frozen=True, eq=False)
 class BandwidthSolution:
-    """Shares of the band, and how good they are.
+    """A bandwidth allocation, and how good it is.
 
     `deadline_s`: the largest `weights * tau` of the devices that can be served (tau itself where
     weights are ones); infinite where one of them got no share. `binding`: who ends then.
@@ -299,7 +304,7 @@ class BandwidthSolution:
 
     @property
     def unused(self) -> float:
-        """The part of the band that nobody has."""
+        """The part of the bandwidth that nobody has."""
         return max(0.0, 1.0 - float(self.shares.sum()))
 
 
@@ -342,7 +347,7 @@ def _limited_by(
     at_cap: Bool[np.ndarray, " binding"],
     most: Float64[np.ndarray, " binding"],
 ) -> LimitedBy:
-    """By the devices that end last; one cap below the band is enough: more band would not help."""
+    """By the devices that end last; one cap below 1 is enough: more bandwidth would not help."""
     if not idle.size:
         return LimitedBy.NOTHING
     if idle.any():
@@ -351,16 +356,6 @@ def _limited_by(
 
 
 # The share that each device needs to get its bits through in given seconds.
-#
-# Knows one device at a time, all at once: nothing of the band that they divide.
-
-
-_MOST_STEPS = 100
-# a share's relative step whose square is below rounding: the step after it would be nothing
-_LAST_STEP = 1e-8
-_RATIO_ROUNDING = 1e-14
-# a step goes at most by this much in the logarithm: a factor of a thousand
-_LONGEST_STEP = 7.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -443,24 +438,15 @@ def share_demand(problem: BandwidthProblem) -> ShareDemand:
     return ShareDemand(problem, served, np.where(served, least_s, 1.0), not bent.any())
 
 
-# The shares of the band that make the slowest device as fast as can be, exactly.
-#
-# Knows the deadline as the one unknown, and no rate law: `demand` gives shares for a deadline.
-
-
-_MOST_NEWTON_STEPS = 200
-# Newton's last steps move the deadline by its rounding
-_DEADLINE_ROUNDING = 4 * float(np.finfo(np.float64).eps)
-# a sum of thousands of shares is this close to the band where it should be the band
-_FULL = 1 - 1e-12
+# The solver: the common time at which all end, or at their caps later.
 
 
 def solve_bandwidth(problem: BandwidthProblem) -> BandwidthSolution:
     """The best shares, with a bound that proves it; thousands of devices take milliseconds.
 
     Of all best shares, those that leave nobody slower than need be: each device that sends ends at
-    one common time, or is at its cap and ends later. So band that the slowest device may not have
-    goes to the next slowest, and so on; some stays unused only where all are at their caps.
+    one common time, or is at its cap and ends later. So bandwidth that the slowest device may not
+    have goes to the next slowest, and so on; some stays unused only where all are at their caps.
 
     The shares needed for a time are convex and falling in it, so Newton from a time that is too
     short comes up to the right one, in a few steps however many devices.
@@ -469,7 +455,7 @@ def solve_bandwidth(problem: BandwidthProblem) -> BandwidthSolution:
     if not demand.served.any():
         return without_shares(problem)
     found = _common_time(demand, _below_caps(demand))
-    # rounding may have left the sum 1e-16 above the band
+    # rounding may have left the sum 1e-16 above 1
     shares = found.shares / max(1.0, float(found.shares.sum()))
     return solution_of(problem, shares, found.steps, found.status)
 
@@ -485,7 +471,7 @@ def _below_caps(demand: ShareDemand) -> Bool[np.ndarray, " device"]:
     """The devices that the common time keeps from their caps, or just at them.
 
     At a device's own time at its cap, and before, it is at the cap. Shares shrink as the common
-    time grows, so the last such time at which they fill the band is found by bisection.
+    time grows, so the last such time at which they fill the bandwidth is found by bisection.
     """
     problem = demand.problem
     own_s = np.where(demand.served, problem.weights * (problem.fixed_s + demand.least_s), np.inf)
@@ -502,7 +488,7 @@ def _below_caps(demand: ShareDemand) -> Bool[np.ndarray, " device"]:
 
 
 def _total(demand: ShareDemand, own_s: Float64[np.ndarray, " device"], time_s: float) -> float:
-    """The band that all need to end at a common time, or at their caps, if that is later."""
+    """The bandwidth that all need to end at a common time, or at their caps, if that is later."""
     problem = demand.problem
     seconds = np.maximum(time_s / problem.weights - problem.fixed_s, demand.least_s)
     seconds = np.where(own_s >= time_s, demand.least_s, seconds)
@@ -510,7 +496,7 @@ def _total(demand: ShareDemand, own_s: Float64[np.ndarray, " device"], time_s: f
 
 
 def _common_time(demand: ShareDemand, free: Bool[np.ndarray, " device"]) -> _Found:
-    """Newton for the time at which the `free` devices end and the shares fill the band.
+    """Newton for the time at which the `free` devices end and the shares fill the bandwidth.
 
     Time is counted from the latest end of fixed seconds among them: what is left for transfers is
     then a sum without cancellation, however small beside the fixed seconds.
@@ -543,7 +529,7 @@ def _common_time(demand: ShareDemand, free: Bool[np.ndarray, " device"]) -> _Fou
         longer = 1.0 if passed else total / band
         next_s = max(too_short_s, past_s + longer * move_s)
         if settled or abs(next_s - past_s) <= _DEADLINE_ROUNDING * past_s:
-            # what rounding left of the band, or took, changes everybody's time alike
+            # what rounding left of the bandwidth, or took, changes everybody's time alike
             shares = np.clip(shares - move_s * freed, 0.0, problem.most)
             return _Found(shares, step, SolverStatus.OPTIMAL)
         past_s = next_s

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
-from cutlayer.planner.accuracy import AccuracySurface, fit_surfaces
+from cutlayer.planner.accuracy import GRID_CODECS, AccuracySurface, fit_surfaces
 from cutlayer.planner.configuration import ConfigurationProblem, TabledRatio, solve_configuration
 from cutlayer.planner.decision import CodecChoice
 from cutlayer.planner.profile import Profile, ProfilePoint
 
 _FLOAT32_BITS = 32
-_GRID = ("paper", "paper-rans")
 
 
 @dataclass(frozen=True)
@@ -42,14 +41,14 @@ def measured_choices(profile: Profile, most_loss: float) -> CodecChoices:
     measured = [
         _choice(point, reference - point.accuracy)
         for point in profile.points
-        if point.codec not in _GRID
+        if point.codec not in GRID_CODECS
     ]
     surface = fit_surfaces(profile).monotone.surface
-    paper, lossless = (
-        smallest_setting(profile, codec, surface, most_loss, reference) for codec in _GRID
+    rans, paper = (
+        smallest_setting(profile, codec, surface, most_loss, reference) for codec in GRID_CODECS
     )
     good = [each for each in measured if _loss(each) <= most_loss]
-    good += [] if lossless is None else [lossless]
+    good += [] if rans is None else [rans]
     bad = [each for each in measured if _loss(each) > most_loss]
     return CodecChoices(tuple(_undominated(good)), tuple(bad), paper, profile.loss_error)
 

@@ -1,4 +1,10 @@
-"""Which cut and which compression make the round shortest (P1), solved exactly."""
+"""Which cut and which compression make the round shortest (P1), solved exactly, without iterations.
+
+The delay rises with the compression ratio at every cut, and nothing else ties the two together. So
+the smallest ratio that is accurate enough is right for all cuts, and then the cuts are compared.
+Knows the delay at each cut as a line in the ratio, and no link. The paper's way is its Algorithm 2,
+in `reproduction`.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -13,17 +19,27 @@ from cutlayer.planner.accuracy import AccuracySurface, SettingsBox
 from cutlayer.planner.bandwidth import SolverStatus
 from cutlayer.units import format_bytes
 
-# How many bytes a setting of the codec sends over those of float32: the paper's beta.
-#
-# Two ways to tell it without sending anything. Knows settings, and no link.
-
-
 _FLOAT32_BITS = 32
-_FLOAT32_BYTES = 4
+# of a surface's value, which may differ in its last bits alone and among others
+_ROUNDING = 1e-12
+# keep ratios tried for each number of bits, before the ends of the accurate ranges are searched
+_SCANNED = 513
+_SECTIONS = 16
+# two of sixteen sections remain: 8^-10 is 1e-9, and a valley is flat below the root of rounding
+_VALLEY_ROUNDS = 10
+# one remains: 16^-13 is 2e-16
+_END_ROUNDS = 13
+
+Places = Float64[np.ndarray, "each place"]
+Each = Float64[np.ndarray, " each"]
 
 
 class CompressionRatio(ABC):
-    """Bytes sent over bytes of float32, by keep ratio and bits (levels = 2^q - 1)."""
+    """Bytes sent over bytes of float32, the paper's beta, by keep ratio and bits (levels = 2^q -
+    1).
+
+    Told without sending anything.
+    """
 
     @abstractmethod
     def at(
@@ -86,14 +102,7 @@ def _entropy(part: Float64[np.ndarray, "*point"]) -> Float64[np.ndarray, "*point
     return np.asarray(-terms[0] - terms[1])
 
 
-# Which cut and which compression make the round shortest: the problem (P1), and its answers.
-#
-# Knows the delay at each cut as a line in the compression ratio, and not how a choice is found:
-# `exact` finds the best; the paper's way is its Algorithm 2, in `reproduction`.
-
-
-# of a surface's value, which may differ in its last bits alone and among others
-_ROUNDING = 1e-12
+# The problem and its answers.
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +164,8 @@ class ConfigurationProblem:
 
     @property
     def shortage_bytes(self) -> Float64[np.ndarray, " cut"]:
-        """By how much the device that lacks most lacks memory at each cut; negative is room."""
+        """By how much the device that is shortest is short of memory at each cut; negative is
+        room."""
         return np.asarray((self.need_bytes - self.limit_bytes).max(axis=1))
 
     @property
@@ -261,31 +271,20 @@ def why_no_cut(problem: ConfigurationProblem) -> str:
 
 
 def _out_of_memory(problem: ConfigurationProblem, row: int) -> str:
-    lacks: Float64[np.ndarray, " device"] = problem.need_bytes[row] - problem.limit_bytes
-    device = int(np.argmax(lacks))
+    short_bytes: Float64[np.ndarray, " device"] = problem.need_bytes[row] - problem.limit_bytes
+    device = int(np.argmax(short_bytes))
     need, limit = problem.need_bytes[row, device], problem.limit_bytes[device]
-    others = int((lacks > 0).sum()) - 1
+    others = int((short_bytes > 0).sum()) - 1
     also = f", and {others} more are short of memory" if others else ""
     return (
         f"no cut fits all devices: cut {row + 1} comes nearest, needs {format_bytes(need)} on"
         f" device {device}, whose limit is {format_bytes(limit)}{also}; give it"
-        f" {format_bytes(lacks[device])} more, take smaller mini-batches, or leave it out"
+        f" {format_bytes(short_bytes[device])} more, take smaller mini-batches, or leave it out"
     )
 
 
-# The lowest points of many valleys, and where many conditions end, by ever finer grids.
-#
-# Knows no problem. Grids ask for many values in few calls, where bisection asks for one at a time.
-
-
-_SECTIONS = 16
-# two of sixteen sections remain: 8^-10 is 1e-9, and a valley is flat below the root of rounding
-_VALLEY_ROUNDS = 10
-# one remains: 16^-13 is 2e-16
-_END_ROUNDS = 13
-
-Places = Float64[np.ndarray, "each place"]
-Each = Float64[np.ndarray, " each"]
+# Many valleys and many ends at once, by ever finer grids: many values in few calls, where bisection
+# asks for one at a time.
 
 
 def lowest_points(heights: Callable[[Places], Places], low: Each, high: Each) -> Each:
@@ -325,17 +324,7 @@ def _between(begin: Each, end: Each) -> Places:
     return np.asarray((1.0 - part) * begin[:, None] + part * end[:, None])
 
 
-# The best cut and compression, without iterations: (P1) comes apart.
-#
-# The delay rises with the compression ratio at every cut, and nothing else ties the two together.
-# So the smallest ratio that is accurate enough is right for all cuts, and then the cuts are
-# compared.
-
-
-# keep ratios tried for each number of bits, before the ends of the accurate ranges are searched
-_SCANNED = 513
-
-Points = Float64[np.ndarray, " point"]
+# The solver.
 
 
 def solve_configuration(problem: ConfigurationProblem) -> ConfigurationSolution:
@@ -401,7 +390,7 @@ def _smallest_ratio(problem: ConfigurationProblem, scan: _Scan) -> tuple[float, 
     return float(two[np.argmin(np.where(accurate, ratio, np.inf))]), float(bits[best])
 
 
-def _ends(problem: ConfigurationProblem, scan: _Scan) -> tuple[Points, Points]:
+def _ends(problem: ConfigurationProblem, scan: _Scan) -> tuple[Each, Each]:
     """The ends of accurate ranges between scanned points, and their bits; on the accurate side."""
     row, left = np.nonzero(scan.accurate[:, 1:] != scan.accurate[:, :-1])
     bits, begins = scan.bits[row, left], scan.accurate[row, left]

@@ -1,4 +1,7 @@
-"""What is planned, and what is decided, within which limits."""
+"""What is planned, and what is decided, within which limits.
+
+Knows no search, no seconds, no configuration and no file: `jobs.plan` makes a workload.
+"""
 
 import math
 from collections.abc import Mapping
@@ -14,11 +17,6 @@ from cutlayer.rounds.memory import Accounting
 from cutlayer.rounds.schemes import Scheme
 from cutlayer.rounds.work import SharingRules
 from cutlayer.spec import ActivationPolicy, Device, MiniBatch, ModelSpec
-
-# What a planner decides, and within which limits.
-#
-# Knows no search and no seconds.
-
 
 # one part in 10^9 forgives largest shares such as ten times 0.1
 _ROUNDING = 1e-9
@@ -46,7 +44,8 @@ class CodecChoice:
 
 @dataclass(frozen=True)
 class MiniBatchPolicy:
-    """How devices hold a mini-batch: what of it, in how many parts, how many of them at a time."""
+    """How devices work through a mini-batch: what of it they keep, in how many micro-batches, how
+    many of them at a time."""
 
     activation_memory: ActivationPolicy = ActivationPolicy.KEEP
     micro_batches: int = 1
@@ -76,7 +75,7 @@ class Decision:
         return self.cuts[0] if len(set(self.cuts)) == 1 else None
 
     def on_even_shares(self) -> "Decision":
-        """The same with as much of the band for each device."""
+        """The same with as much bandwidth for each device."""
         count = len(self.cuts)
         return replace(self, shares=(1.0 / count,) * count)
 
@@ -86,10 +85,10 @@ class PlanLimits:
     """What a plan must keep to, besides each device's memory.
 
     `least_cut`: blocks that stay on the devices at least, so that activations tell less of the
-    data. `most_share`: of each device, of the band (SFT eq. 36f). `server_busy`: part of a round
-    that the server may compute. `per_device_cuts`: whether devices may be cut differently.
-    Raises ConfigError for a part outside (0, 1], largest shares that sum below the band, and a
-    least cut below 1.
+    data. `most_share`: of each device, of the bandwidth (SFT eq. 36f). `server_busy`: part of a
+    round that the server may compute. `per_device_cuts`: whether devices may be cut differently.
+    Raises ConfigError for a part outside (0, 1], largest shares that sum below 1, and a least cut
+    below 1.
     """
 
     most_share: tuple[float, ...]
@@ -115,14 +114,9 @@ class PlanLimits:
             raise ConfigError(f"least_cut is {self.least_cut}: devices hold at least 1 block")
 
 
-# What is planned: everything about a training that is given, and nothing that is decided.
-#
-# Knows no configuration and no files: `jobs.plan` makes one.
-
-
 @dataclass(frozen=True, eq=False)
 class Workload:
-    """A training as a planner sees it.
+    """A training run as a planner sees it: what is given, and nothing that is decided.
 
     `local_steps[n]` mini-batches like `batch` are device n's in each of `rounds` rounds. `rules`
     are those configured; a plan may change the downlink's. `optimizer_slots`: values that the

@@ -1,7 +1,7 @@
 """How long a round takes, from its steps' sums alone: quick enough to try thousands of decisions.
 
-Knows no queue but its bound: nobody is served faster than the server, or the shared band, can work.
-What is chosen by it is played on the timeline afterwards.
+Knows no queue but its bound: nobody is served faster than the server, or the shared bandwidth, can
+work. What is chosen by it is played on the timeline afterwards.
 """
 
 from dataclasses import dataclass
@@ -62,8 +62,8 @@ def _step(workload: Workload, decision: Decision, cut: int) -> tuple[float, ...]
     flops = workload.accounting.flops(model, cut, batch, scheme.trained)
     again = recomputed_flops(model, batch, flops, decision.policy.activation_memory)
     own = flops.device_forward + flops.device_backward + again
-    policy = cut if scheme.splits else model.blocks
-    traffic = workload.accounting.traffic(model, policy, batch, scheme.trained)
+    device_blocks = cut if scheme.splits else model.blocks
+    traffic = workload.accounting.traffic(model, device_blocks, batch, scheme.trained)
     adapter_bits = BITS_PER_BYTE * traffic.adapter_bytes
     if not scheme.splits:
         return own + flops.server, 0.0, 0.0, 0.0, adapter_bits
@@ -80,8 +80,8 @@ def _step(workload: Workload, decision: Decision, cut: int) -> tuple[float, ...]
 def estimated_s(amounts: Amounts, decision: Decision, curves: RateCurves) -> float:
     """A later round's delay [s], queues by their bound alone.
 
-    The round takes no less than server and shared bands need for everyone's local steps, after
-    which somebody still sends its adapters. Devices in turn have the band to themselves.
+    The round takes no less than server and shared bandwidth need for everyone's local steps, after
+    which somebody still sends its adapters. Devices in turn have the bandwidth to themselves.
     """
     heard_s = _heard_s(amounts, curves)
     links = _links(amounts, decision, curves)

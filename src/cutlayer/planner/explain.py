@@ -1,4 +1,8 @@
-"""Why a plan is as it is: sensitivity, and the least changes where nothing fits."""
+"""Why a plan is as it is: its sensitivity, and the least changes where nothing fits.
+
+Sensitivity is what 10 % more of each resource brings, and which limits keep a faster decision out.
+Knows decisions and their seconds; words and tables are the report's.
+"""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -10,32 +14,21 @@ from cutlayer.planner.allocation import best_shares
 from cutlayer.planner.codec_choices import CodecChoices
 from cutlayer.planner.decision import CodecChoice, Decision, PlanLimits, Workload
 from cutlayer.planner.estimate import amounts_of, server_part
-from cutlayer.planner.forecast import RefinedDecision, device_need, fits_memory, round_delay_s
-from cutlayer.planner.joint import (
-    RankedDecision,
-    Shortage,
-    cuts_for,
-    fitting_policies,
-    ranked_decisions,
-    shortage,
-)
+from cutlayer.planner.forecast import RefinedDecision, round_delay_s
+from cutlayer.planner.memory import Shortage, device_need, fits_memory, fitting_policies, shortage
+from cutlayer.planner.search import RankedDecision, cuts_for, ranked_decisions
 from cutlayer.rounds.schemes import Scheme
 
-# What a round's length hangs on: what a tenth more of each resource brings, and which limits keep a
-# faster decision out.
-#
-# Knows decisions and their seconds; words and tables are the report's.
-
-
 _MORE = 1.1
-# a limit that costs less than a thousandth of the round does not bind
+# a limit that costs less than a thousandth of the round is not told of
 _NOTICEABLE = 1e-3
+_HALF_BYTES = 2
 
 
 class Resource(StrEnum):
     """What a round is made of."""
 
-    BANDWIDTH = "band"
+    BANDWIDTH = "bandwidth"
     DEVICES = "devices' compute"
     SERVER = "server's compute"
 
@@ -51,7 +44,7 @@ class Limit(StrEnum):
 
 @dataclass(frozen=True)
 class ResourceSensitivity:
-    """A round with a tenth more of one resource, shares solved anew: its delay, the part saved."""
+    """A round with 10 % more of one resource, shares solved anew: its delay, the part saved."""
 
     resource: Resource
     delay_s: float
@@ -104,7 +97,7 @@ def limit_sensitivities(
     best_s: float,
     curves: RateCurves,
 ) -> tuple[LimitSensitivity, ...]:
-    """Each limit that binds, the costliest first.
+    """Each limit that alone keeps a faster decision out, the costliest first.
 
     `codecs`: those that lose more accuracy than `most_loss` too. `best_s`: the estimate of the
     fastest decision that keeps all limits (infinite: there is none).
@@ -142,22 +135,14 @@ def _broken(
         yield Limit.ACCURACY, loss
 
 
-# Why nothing fits, and the least changes that would together let something through.
-#
-# Knows limits and needs; words are the report's.
-
-
-_HALF_BYTES = 2
-
-
 @dataclass(frozen=True)
 class MemoryInfeasibility:
-    """No cut fits the smallest device; `shortage` is that of the cut that lacks least.
+    """No cut fits the smallest device; `shortage` is that of the cut that is short by least.
 
-    `short_devices`: how many lack memory there. `fitting_cut`: the deepest that fits, though
-    shallower than allowed (None: there is none). `embedding_bytes`: what the part before the first
-    block weighs, with its adapters. `half_base_bytes`: the least need with a base of two bytes a
-    value (None: it has no more already).
+    `short_devices`: how many are short of memory there. `fitting_cut`: the deepest that fits,
+    though shallower than allowed (None: there is none). `embedding_bytes`: what the part before the
+    first block weighs, with its adapters. `half_base_bytes`: the least need with a base of two
+    bytes a value (None: it has no more already).
     """
 
     shortage: Shortage
@@ -260,7 +245,7 @@ def _server(
 def memory_infeasibility(
     workload: Workload, limits: PlanLimits, scheme: Scheme, least: Shortage
 ) -> MemoryInfeasibility:
-    """Who lacks how much for what `least` holds, and what else would fit."""
+    """Who is short by how much of what `least` needs, and what else would fit."""
     model = workload.model
     embedding = model.bytes_per_value * model.embedding_parameters
     half = None

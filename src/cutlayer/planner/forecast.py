@@ -1,6 +1,9 @@
 """What a decision comes to: a round's seconds by the timeline, its bytes, each device's memory.
 
-Knows no search. Rates are those of the mean channel; amounts are those of the cost models.
+Rates are those of the mean channel; amounts are those of the cost models. Of thousands of devices
+some stand for many: each meets the same queue when fewer of them share a server and a bandwidth
+that are slower in proportion; what one device takes there is longer, by less than the round over
+the number that are played, and everyone's together is the same. Knows no search.
 """
 
 from collections.abc import Sequence
@@ -13,25 +16,26 @@ from jaxtyping import Float64
 from cutlayer.channel.rates import LinkRates, link_rates
 from cutlayer.channel.shannon import RateCurves
 from cutlayer.planner.allocation import ObservedRound, bandwidth_problem, best_shares
-from cutlayer.planner.decision import Decision, MiniBatchPolicy, PlanLimits, Workload
+from cutlayer.planner.decision import Decision, PlanLimits, Workload
 from cutlayer.planner.estimate import Amounts, amounts_of, device_seconds, server_part
+from cutlayer.planner.memory import device_needs, fits_memory
 from cutlayer.rounds.memory import PartMemory
 from cutlayer.rounds.result import RoundTimeline
-from cutlayer.rounds.schemes import DeviceOrder, Phase, Place, Scheme
+from cutlayer.rounds.schemes import DeviceOrder, Phase, Place
 from cutlayer.rounds.simulate import simulate
 from cutlayer.rounds.work import DeviceRates, DeviceWork, SharingRules, legs_of, round_work
 from cutlayer.units import BITS_PER_BYTE
 
-# Which devices a round is played with: all, or some that stand for many.
-#
-# Knows no clock. Of thousands of devices each meets the same queue when fewer of them share a
-# server and a band that are slower in proportion: what one device takes there is longer, by less
-# than the round over the number that are played, and everyone's together is the same.
-
-
 MOST_DEVICES = 128
 # devices whose seconds differ by less are told apart by their computing
 _DIGITS = 6
+# a round of more micro-batches than this, over the devices played, is simulated in part
+MOST_MICRO_BATCHES = 4_000
+# solving again moves shares most at first; after four times they go to and fro
+_REFINEMENTS = 4
+PHASES = tuple(Phase)
+
+_Values = Float64[np.ndarray, "..."]
 
 
 @dataclass(frozen=True)
@@ -79,19 +83,12 @@ def device_sample_of(workload: Workload, decision: Decision, curves: RateCurves)
     return DeviceSample(tuple(chosen), count / MOST_DEVICES)
 
 
-# a round of more micro-batches than this, over the devices played, is simulated in part
-MOST_VISITS = 4_000
-PHASES = tuple(Phase)
-
-Values = Float64[np.ndarray, "..."]
-
-
 @dataclass(frozen=True, eq=False)
 class Forecast:
     """A decision's rounds: the first, which distributes the model, and each later one.
 
     `whole`: whether a round was simulated whole; else its first local steps were, the others taking
-    as long each as the last of these, with a `Crowd` for the devices if they are many.
+    as long each as the last of these, with a `DeviceSample` if devices are many.
     """
 
     workload: Workload
@@ -157,12 +154,6 @@ def forecast_rounds(
     return Forecast(workload, decision, first, later, whole)
 
 
-def _later_round(workload: Workload, decision: Decision, curves: RateCurves) -> RoundForecast:
-    """A round after the first."""
-    device_sample = device_sample_of(workload, decision, curves)
-    return _played(workload, decision, curves, device_sample, first_round=False)
-
-
 def round_delay_s(
     workload: Workload, decision: Decision, curves: RateCurves, *, first_round: bool = False
 ) -> float:
@@ -170,40 +161,6 @@ def round_delay_s(
     device_sample = device_sample_of(workload, decision, curves)
     timelines = _timelines(workload, decision, curves, device_sample, first_round=first_round)
     return _longest_s(timelines, _part(workload, decision, device_sample))
-
-
-def device_need(
-    workload: Workload, scheme: Scheme, cut: int, policy: MiniBatchPolicy
-) -> PartMemory[float]:
-    """What a device holds at the peak of a local step; of schemes that do not split, all."""
-    model = workload.model
-    return workload.accounting.memory(
-        model,
-        cut if scheme.splits else model.blocks,
-        workload.batch,
-        optimizer_slots=workload.optimizer_slots,
-        activation_memory=policy.activation_memory,
-        micro_batches=policy.micro_batches,
-        in_flight=policy.in_flight,
-        trained=scheme.trained,
-    )
-
-
-def device_needs(workload: Workload, decision: Decision) -> tuple[PartMemory[float], ...]:
-    """What each device holds at its peak."""
-    known = {
-        cut: device_need(workload, decision.scheme, cut, decision.policy)
-        for cut in set(decision.cuts)
-    }
-    return tuple(known[cut] for cut in decision.cuts)
-
-
-def fits_memory(workload: Workload, decision: Decision) -> bool:
-    """Whether every device holds its part."""
-    return all(
-        device.memory_bytes is None or need.total <= device.memory_bytes
-        for device, need in zip(workload.devices, device_needs(workload, decision), strict=True)
-    )
 
 
 def device_works(
@@ -215,9 +172,9 @@ def device_works(
     first_round: bool = False,
     part: float = 1.0,
 ) -> list[DeviceWork]:
-    """The work in a round of each device of the crowd, or in the first `part` of its local steps.
+    """The work in a round of each device of the sample, or in the first `part` of its local steps.
 
-    Devices in turn have the rates of the whole band.
+    Devices in turn have the rates of the whole bandwidth.
     """
     in_turn = decision.scheme.devices is DeviceOrder.IN_TURN
     links = link_rates(curves, decision.shares, device_sample.devices)
@@ -265,10 +222,10 @@ def _work(
 def _part(workload: Workload, decision: Decision, device_sample: DeviceSample) -> float:
     """How much of a round is simulated."""
     counts = [workload.local_steps[n] for n in device_sample.devices]
-    visits, most = sum(counts) * decision.policy.micro_batches, max(counts)
+    micro_batches, most = sum(counts) * decision.policy.micro_batches, max(counts)
     # an even number, since half of them are played too
-    steps = max(2, 2 * int(most * MOST_VISITS / (2 * visits)))
-    return 1.0 if visits <= MOST_VISITS or steps >= most else steps / most
+    steps = max(2, 2 * int(most * MOST_MICRO_BATCHES / (2 * micro_batches)))
+    return 1.0 if micro_batches <= MOST_MICRO_BATCHES or steps >= most else steps / most
 
 
 def _timelines(
@@ -293,7 +250,7 @@ def _timelines(
     ]
 
 
-def _extrapolated(values: Sequence[Values], part: float) -> Values:
+def _extrapolated(values: Sequence[_Values], part: float) -> _Values:
     """A round's from those of a part and of its half: steps go on as they went."""
     if len(values) == 1:
         return values[0]
@@ -367,15 +324,6 @@ def _bytes(timeline: RoundTimeline, amounts: Amounts) -> tuple[float, float]:
     return float(up_bits.sum()) / BITS_PER_BYTE, heard + float(down_bits.sum()) / BITS_PER_BYTE
 
 
-# Shares solved again with the seconds that a closed form cannot know: queues, and what overlaps.
-#
-# Knows the timeline's answer and the solver's, and keeps whichever decision was faster.
-
-
-# the first moves shares most; after four they go to and fro
-_TIMES = 4
-
-
 @dataclass(frozen=True)
 class RefinedDecision:
     """A decision and its later rounds' delay on the timeline [s]."""
@@ -389,20 +337,21 @@ def refined(
 ) -> RefinedDecision:
     """The same decision with better shares, if any are found; never a slower one.
 
-    Each device's fixed seconds are moved by how far the timeline is from the sum of its steps, so
-    that it takes all of them to be played.
+    Shares are solved again with the seconds that a closed form cannot know: queues, and what
+    overlaps. Each device's fixed seconds are moved by how far the timeline is from the sum of its
+    steps, so that it takes all of them to be played.
     """
     device_sample = device_sample_of(workload, found.decision, curves)
     if found.decision.scheme.devices is DeviceOrder.IN_TURN or device_sample.stands_for > 1.0:
         return found
     best, decision = found, found.decision
     observed = amounts_of(workload, decision).observed()
-    seen = _later_round(workload, decision, curves)
-    for _ in range(_TIMES):
+    seen = _played(workload, decision, curves, device_sample, first_round=False)
+    for _ in range(_REFINEMENTS):
         moved = _moved(observed, decision, curves, seen.device_delay_s)
         shares = best_shares(moved, curves, decision.rules, limits.most_share)
         decision = replace(decision, shares=shares)
-        seen = _later_round(workload, decision, curves)
+        seen = _played(workload, decision, curves, device_sample, first_round=False)
         if seen.delay_s < best.delay_s:
             best = RefinedDecision(decision, seen.delay_s)
     return best

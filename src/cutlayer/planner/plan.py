@@ -1,4 +1,4 @@
-"""A plan: the decision, what each cut would come to, what binds, what it gains, what does not fit.
+"""A plan: the decision, what each cut would come to, sensitivity, baselines, what does not fit.
 
 The outermost of the planner: everything that a report shows is in the value it gives. Knows no
 configuration, no file and no words.
@@ -21,32 +21,24 @@ from cutlayer.planner.explain import (
     memory_infeasibility,
     resource_sensitivities,
 )
-from cutlayer.planner.forecast import (
-    Forecast,
-    RefinedDecision,
+from cutlayer.planner.forecast import Forecast, RefinedDecision, forecast_rounds, round_delay_s
+from cutlayer.planner.memory import (
+    Shortage,
     device_need,
     fits_memory,
-    forecast_rounds,
-    round_delay_s,
-)
-from cutlayer.planner.joint import (
-    RankedDecision,
-    Shortage,
-    cuts_for,
     fitting_policies,
-    ranked_decisions,
-    schemes_for,
-    search_decisions,
     shortage,
     shortage_of,
 )
+from cutlayer.planner.search import (
+    RankedDecision,
+    cuts_for,
+    ranked_decisions,
+    schemes_for,
+    search_decisions,
+)
 from cutlayer.rounds.memory import PartMemory
 from cutlayer.rounds.schemes import SCHEMES, SFT, DeviceOrder, Scheme
-
-# What a plan is compared with: even shares, the paper's own plan, every other scheme.
-#
-# Knows how each is made from the same workload and limits, and no words.
-
 
 UNCOMPRESSED = CodecChoice("none", {}, 1.0, 1.0, 0.0)
 
@@ -62,108 +54,12 @@ class Baseline:
     fits: bool
 
 
-def published_plan(
-    workload: Workload, limits: PlanLimits, codec: CodecChoice, curves: RateCurves
-) -> Decision | None:
-    """The paper's plan: the cut of least delay by the closed form on even shares, then the best
-    shares; mini-batches are kept whole, the band is shared as configured.
-
-    None: no cut fits memory and limits. Source: SFT Sections VI-C and VII, mended.
-    """
-    count = len(workload.devices)
-    policy = MiniBatchPolicy()
-    best: tuple[float, Decision] | None = None
-    for cut in range(limits.least_cut, workload.model.blocks):
-        decision = Decision(
-            SFT, (cut,) * count, codec, policy, workload.rules, (1.0 / count,) * count
-        )
-        if not fits_memory(workload, decision):
-            continue
-        amounts = amounts_of(workload, decision)
-        delay_s = estimated_s(amounts, decision, curves)
-        busy = server_part(amounts, decision, delay_s)
-        if busy <= limits.server_busy and (best is None or delay_s < best[0]):
-            best = delay_s, decision
-    return None if best is None else with_best_shares(workload, limits, best[1], curves)
-
-
-def with_best_shares(
-    workload: Workload, limits: PlanLimits, decision: Decision, curves: RateCurves
-) -> Decision:
-    """The decision with the shares that are best by the closed form."""
-    if decision.scheme.devices is DeviceOrder.IN_TURN:
-        return decision
-    observed = amounts_of(workload, decision).observed()
-    return replace(
-        decision, shares=best_shares(observed, curves, decision.rules, limits.most_share)
-    )
-
-
-def baselines(
-    workload: Workload,
-    limits: PlanLimits,
-    chosen: Decision,
-    published: Decision | None,
-    curves: RateCurves,
-    also: Sequence[Scheme] = tuple(SCHEMES.values()),
-) -> tuple[Baseline, ...]:
-    """Even shares, the paper's plan if it fits, and each scheme of `also` on its best shares.
-
-    Schemes are cut where the plan is cut, and hold mini-batches as fits, or whole if nothing does.
-    """
-    ways = [("the same on even shares", chosen.on_even_shares())]
-    if published is not None:
-        ways.append(("the paper's plan", published))
-    ways += [
-        (scheme.title, _as(workload, limits, chosen, scheme, curves))
-        for scheme in also
-        if scheme != chosen.scheme
-    ]
-    return tuple(_rival(workload, name, way, curves) for name, way in ways)
-
-
-def _rival(workload: Workload, name: str, way: Decision, curves: RateCurves) -> Baseline:
-    first_s = round_delay_s(workload, way, curves, first_round=True)
-    later_s = round_delay_s(workload, way, curves)
-    return Baseline(
-        name=name,
-        decision=way,
-        delay_s=later_s,
-        training_s=first_s + (workload.rounds - 1) * later_s,
-        fits=fits_memory(workload, way),
-    )
-
-
-def _as(
-    workload: Workload, limits: PlanLimits, chosen: Decision, scheme: Scheme, curves: RateCurves
-) -> Decision:
-    """The plan's cut and codec under another scheme, held as is fastest by estimate."""
-    cut = min(chosen.cuts)
-
-    def policy(way: MiniBatchPolicy) -> Decision:
-        decision = Decision(
-            scheme=scheme,
-            cuts=(cut,) * len(chosen.cuts),
-            codec=chosen.codec if scheme.compressed else UNCOMPRESSED,
-            policy=way,
-            rules=workload.rules,
-            shares=chosen.on_even_shares().shares,
-        )
-        return with_best_shares(workload, limits, decision, curves)
-
-    def delay_s(decision: Decision) -> float:
-        return estimated_s(amounts_of(workload, decision), decision, curves)
-
-    ways = fitting_policies(workload, scheme, cut) or [MiniBatchPolicy()]
-    return min((policy(way) for way in ways), key=delay_s)
-
-
 @dataclass(frozen=True, eq=False)
 class CutRow:
     """The best decision with one cut for all devices: its round, and a device's memory.
 
     `delay_s` is the timeline's. Without a decision nothing fits: `policy` and `need` are those of
-    least memory, and `short` says who lacks how much.
+    least memory, and `short` says which device is short by how much.
     """
 
     cut: int
@@ -211,7 +107,9 @@ def make_plan(
     published = None
     if codecs.published is not None and scheme.splits:
         published = published_plan(workload, limits, codecs.published, curves)
-    besides = [] if published is None or not _same_training(scheme, published) else [published]
+    besides = []
+    if published is not None and published.scheme in schemes_for(scheme):
+        besides = [published]  # it trains the same adapters
     found = search_decisions(workload, limits, candidates, curves, besides)
     allowed = [each for each in candidates if each.server_part <= limits.server_busy]
     best_s = min((each.estimated_s for each in allowed), default=float("inf"))
@@ -267,11 +165,6 @@ def plan_as_given(
     )
 
 
-def _same_training(scheme: Scheme, decision: Decision) -> bool:
-    """Whether a decision trains the adapters that the configured scheme trains."""
-    return decision.scheme in schemes_for(scheme)
-
-
 def cut_rows(
     workload: Workload,
     limits: PlanLimits,
@@ -311,3 +204,100 @@ def _row(
     policy = MiniBatchPolicy() if short is None else short.policy
     need = device_need(workload, scheme, cut, policy)
     return CutRow(cut, None, None, None, policy, need, short, allowed=False)
+
+
+def published_plan(
+    workload: Workload, limits: PlanLimits, codec: CodecChoice, curves: RateCurves
+) -> Decision | None:
+    """The paper's plan: the cut of least delay by the closed form on even shares, then the best
+    shares; mini-batches are kept whole, the bandwidth is shared as configured.
+
+    None: no cut fits memory and limits. Source: SFT Sections VI-C and VII, corrected.
+    """
+    count = len(workload.devices)
+    policy = MiniBatchPolicy()
+    best: tuple[float, Decision] | None = None
+    for cut in range(limits.least_cut, workload.model.blocks):
+        decision = Decision(
+            SFT, (cut,) * count, codec, policy, workload.rules, (1.0 / count,) * count
+        )
+        if not fits_memory(workload, decision):
+            continue
+        amounts = amounts_of(workload, decision)
+        delay_s = estimated_s(amounts, decision, curves)
+        busy = server_part(amounts, decision, delay_s)
+        if busy <= limits.server_busy and (best is None or delay_s < best[0]):
+            best = delay_s, decision
+    return None if best is None else with_best_shares(workload, limits, best[1], curves)
+
+
+def with_best_shares(
+    workload: Workload, limits: PlanLimits, decision: Decision, curves: RateCurves
+) -> Decision:
+    """The decision with the shares that are best by the closed form."""
+    if decision.scheme.devices is DeviceOrder.IN_TURN:
+        return decision
+    observed = amounts_of(workload, decision).observed()
+    return replace(
+        decision, shares=best_shares(observed, curves, decision.rules, limits.most_share)
+    )
+
+
+def baselines(
+    workload: Workload,
+    limits: PlanLimits,
+    chosen: Decision,
+    published: Decision | None,
+    curves: RateCurves,
+    also: Sequence[Scheme] = tuple(SCHEMES.values()),
+) -> tuple[Baseline, ...]:
+    """Even shares, the paper's plan if it fits, and each scheme of `also` on its best shares.
+
+    Schemes are cut where the plan is cut, with the mini-batch policy that fits, or whole
+    mini-batches if none does.
+    """
+    ways = [("the same on even shares", chosen.on_even_shares())]
+    if published is not None:
+        ways.append(("the paper's plan", published))
+    ways += [
+        (scheme.title, _as(workload, limits, chosen, scheme, curves))
+        for scheme in also
+        if scheme != chosen.scheme
+    ]
+    return tuple(_baseline(workload, name, way, curves) for name, way in ways)
+
+
+def _baseline(workload: Workload, name: str, way: Decision, curves: RateCurves) -> Baseline:
+    first_s = round_delay_s(workload, way, curves, first_round=True)
+    later_s = round_delay_s(workload, way, curves)
+    return Baseline(
+        name=name,
+        decision=way,
+        delay_s=later_s,
+        training_s=first_s + (workload.rounds - 1) * later_s,
+        fits=fits_memory(workload, way),
+    )
+
+
+def _as(
+    workload: Workload, limits: PlanLimits, chosen: Decision, scheme: Scheme, curves: RateCurves
+) -> Decision:
+    """The plan's cut and codec under another scheme, with the policy of the least estimate."""
+    cut = min(chosen.cuts)
+
+    def under(policy: MiniBatchPolicy) -> Decision:
+        decision = Decision(
+            scheme=scheme,
+            cuts=(cut,) * len(chosen.cuts),
+            codec=chosen.codec if scheme.compressed else UNCOMPRESSED,
+            policy=policy,
+            rules=workload.rules,
+            shares=chosen.on_even_shares().shares,
+        )
+        return with_best_shares(workload, limits, decision, curves)
+
+    def delay_s(decision: Decision) -> float:
+        return estimated_s(amounts_of(workload, decision), decision, curves)
+
+    policies = fitting_policies(workload, scheme, cut) or [MiniBatchPolicy()]
+    return min(map(under, policies), key=delay_s)

@@ -1,6 +1,7 @@
 """What was measured: a codec's settings, the bits they took and the accuracy they left.
 
-A profile is for one model, data set and training. Knows its file, and no training.
+A profile is for one model, data set and training job. Knows its file, and no training;
+`cutlayer profile` made those that come with the package, by the command inside.
 """
 
 import json
@@ -113,11 +114,6 @@ def read_profile(path: Path) -> Profile:
 def profile_text(profile: Profile) -> str:
     """What `read_profile` reads."""
     return json.dumps({"format": FORMAT, **asdict(profile)}, indent=1) + "\n"
-
-
-# The profiles that come with the package.
-#
-# Knows where they lie, and trains none: `cutlayer profile` made them, by the command inside.
 
 
 def packaged_profile(model: str, data: str) -> Profile | None:

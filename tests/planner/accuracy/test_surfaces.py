@@ -198,7 +198,7 @@ def test_both_codecs_at_one_setting_are_one_training() -> None:
     same = profile(places=((0.2, 3),), seeds=2, codec="paper")
     joined = Profile("m", "d", 2, "t", "c", 300, (0, 1), one.points + same.points[1:])
     samples = samples_of(joined)
-    assert samples.trainings.tolist() == [2] and samples.bits.tolist() == [3]
+    assert samples.runs.tolist() == [2] and samples.bits.tolist() == [3]
     assert samples.accuracy[0] == pytest.approx(truth(0.2, 3), rel=1e-12)
 
 

@@ -3,8 +3,7 @@
 import pytest
 
 from cutlayer.planner.decision import MiniBatchPolicy
-from cutlayer.planner.forecast import device_need
-from cutlayer.planner.joint import fitting_policies, shortage
+from cutlayer.planner.memory import device_need, fitting_policies, shortage
 from cutlayer.rounds.schemes import SCHEMES, SFT
 from cutlayer.spec import ActivationPolicy
 from cutlayer.units import MIB
