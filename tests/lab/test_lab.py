@@ -72,7 +72,7 @@ def test_on_loopback_the_band_is_paced(folders: Folders) -> None:
 
 def test_over_shaped_links_nobody_paces(folders: Folders) -> None:
     made = play(job(folders, net={"uplink_bit_s": 1e6}))
-    net = served_config(replace(made, ground=replace(made.ground, shaped=True))).net
+    net = served_config(replace(made, environment=replace(made.environment, shaped=True))).net
     assert net.uplink_bit_s is None and net.downlink_bit_s is None
 
 

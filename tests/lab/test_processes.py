@@ -21,7 +21,7 @@ def test_what_a_process_is_told_and_says(tmp_path: Path) -> None:
         "print(os.environ['OMP_NUM_THREADS'], os.environ['OWN'], file=sys.stderr)"
     )
     with LabProcesses(tmp_path) as processes:
-        one = processes.start("one", python(says), told="a token\n", environment={"OWN": "cache"})
+        one = processes.start("one", python(says), told="a token\n", variables={"OWN": "cache"})
         processes.wait()
     assert one.messages() == ["a token", "1 cache"]
 

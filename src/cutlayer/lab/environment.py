@@ -1,7 +1,7 @@
 """Where a lab's processes run: in namespaces with shaped links, or on loopback.
 
 Runs `ip` and `tc`. Whatever happens, the namespaces are deleted, with every process in them; those
-of a lab that was killed, by the next one.
+of a lab that was killed, by the next one, and so is a lab's folder.
 """
 
 import logging
@@ -26,41 +26,6 @@ from cutlayer.lab.network import (
     lab_name,
     orphaned_names,
 )
-
-# A lab's folder, and those that labs which were killed have left.
-#
-# Knows files and who is alive; no network.
-
-
-def is_another_process(process: int) -> bool:
-    """Whether that is another process, and alive: what has this one's number already, another one
-    with it has left."""
-    if process == os.getpid():
-        return False
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-@contextmanager
-def lab_folder() -> Iterator[Path]:
-    """A folder of this lab's own, for keys, samples and logs, that is deleted at the end."""
-    with tempfile.TemporaryDirectory(prefix=lab_name(os.getpid(), "")) as folder:
-        yield Path(folder)
-
-
-def delete_folders(root: Path, alive: Callable[[int], bool]) -> list[str]:
-    """Delete the folders that labs which were killed have left in `root`; their names."""
-    names = orphaned_names((path.name for path in root.iterdir()), alive)
-    for name in names:
-        # another user's stays
-        shutil.rmtree(root / name, ignore_errors=True)
-    return [name for name in names if not (root / name).exists()]
-
 
 _LOG = logging.getLogger(__name__)
 
@@ -179,3 +144,33 @@ def _command(words: Command) -> Command:
 
 def _which(tool: str) -> str | None:
     return shutil.which(tool, path=os.pathsep.join((os.environ.get("PATH", ""), _SYSTEM_PATH)))
+
+
+def is_another_process(process: int) -> bool:
+    """Whether that is another process, and alive: what has this one's number already, another one
+    with it has left."""
+    if process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+@contextmanager
+def lab_folder() -> Iterator[Path]:
+    """A folder of this lab's own, for keys, samples and logs, that is deleted at the end."""
+    with tempfile.TemporaryDirectory(prefix=lab_name(os.getpid(), "")) as folder:
+        yield Path(folder)
+
+
+def delete_folders(root: Path, alive: Callable[[int], bool]) -> list[str]:
+    """Delete the folders that labs which were killed have left in `root`; their names."""
+    names = orphaned_names((path.name for path in root.iterdir()), alive)
+    for name in names:
+        # another user's stays
+        shutil.rmtree(root / name, ignore_errors=True)
+    return [name for name in names if not (root / name).exists()]

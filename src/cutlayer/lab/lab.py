@@ -1,6 +1,9 @@
 """A lab from its configuration to its comparison: what may be run, and the two records.
 
-The first round calibrates; those after it are compared with what it predicts for them.
+The first round calibrates; those after it are compared with what the timeline predicts for them:
+bytes are what the codec expects, link rates the channel's on each device's share, seconds of
+computing those of the first round, by the same processes on the same machine, which share its
+cores. The comparison is printed as a table and written as CSV and as a picture.
 """
 
 import json
@@ -57,12 +60,14 @@ from cutlayer.train.round import expected_work
 from cutlayer.train.state import Setup
 from cutlayer.units import format_seconds
 
-# A round over the lab's links as the timeline plays it: what the measured one is compared with.
-#
-# Bytes are what the codec expects, link rates the channel's on each device's share. Seconds of
-# computing are those of the calibration round, the run's first: the same processes on the same
-# machine, which share its cores. Knows no file and no clock.
+_LOG = logging.getLogger(__name__)
 
+_CALIBRATION = 1
+TOLERANCE = 0.1
+_NAME = "lab"
+_CSV = ("phase", "predicted_s", "measured_s", "difference", "basis")
+_PIXELS_A_ROW = 46
+_PIXELS_AROUND = 130
 
 # mean seconds of a micro-batch by phase
 Seconds = Mapping[Phase, float]
@@ -71,9 +76,120 @@ Seconds = Mapping[Phase, float]
 _UNIT = 1.0
 
 
+@dataclass(frozen=True)
+class LabRun:
+    """A lab that has ended: the run's directory, what came of it, and where it ran in a line."""
+
+    directory: Path
+    comparison: LabComparison
+    where: str
+
+
+def run_lab(config: Config, output: Path, *, on_loopback: bool) -> LabRun:
+    """Run `config` between processes, over links with the channel's rates, and compare.
+
+    On loopback if asked, or where there are no namespaces. The run's directory is made under
+    `output`; nothing else is left, however this ends. Raises CutlayerError for what cannot be run
+    and for a process that fails, KeyboardInterrupt if it is told to stop.
+    """
+    # a thread a process: there are more of these than cores
+    config = config.model_copy(update={"threads": 1})
+    use_threads(config)
+    with Heartbeat(so_far("getting ready")):
+        job = prepare(config)
+    links, shares = check_lab(job)
+    for line in overview(job.config, job.prepared, job.setup):
+        _LOG.info(line)
+    with ExitStack() as stack:
+        stop = stack.enter_context(StopSignals())
+        environment = stack.enter_context(_environment(links, on_loopback))
+        folder = stack.enter_context(_folder())
+        processes = stack.enter_context(LabProcesses(folder))
+        with stop.heeded():
+            directory = run_processes(
+                LabSetup(job, links, shares, environment, folder, output), processes
+            )
+    return LabRun(directory, _compared(job, links, directory), environment.title)
+
+
+def check_lab(job: Job) -> tuple[tuple[LinkRates, ...], tuple[float, ...]]:
+    """The links that the job's devices get, and their shares: the first round's, throughout.
+
+    Raises ConfigError for a job that separate links and one server cannot play, or that has no
+    round to compare.
+    """
+    setup = job.setup
+    if job.config.training.rounds <= _CALIBRATION:
+        raise ConfigError(
+            f"training.rounds is {job.config.training.rounds}: the lab's first round calibrates, so"
+            " it needs 2 or more"
+        )
+    if setup.simulation.rules != SharingRules():
+        raise ConfigError(
+            "the lab gives each device a link of its own to one server: set link.uplink and"
+            " link.downlink to static, link.duplex to full, server.workers to 1"
+        )
+    if not isinstance(setup.simulation.allocation, FixedAllocation):
+        raise ConfigError(
+            f"planner {job.config.planner.name} allocates the bandwidth anew each round, the lab's"
+            " links keep their rates: set planner to even or static"
+        )
+    check_net(job)
+    shares = setup.simulation.allocation.value
+    return unicast_links(setup.simulation.channel.rates(1, 0.0, shares)), shares
+
+
+@contextmanager
+def _environment(links: Sequence[LinkRates], on_loopback: bool) -> Iterator[Environment]:
+    """Namespaces if they are to be had."""
+    with ExitStack() as stack:
+        if on_loopback:
+            environment = loopback(len(links), "asked for")
+        else:
+            try:
+                environment = stack.enter_context(network_namespaces(links))
+            except NoNamespacesError as error:
+                environment = loopback(len(links), f"no network namespaces, {error}")
+        _LOG.info(environment.title)
+        yield environment
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    left = delete_folders(Path(tempfile.gettempdir()), is_another_process)
+    if left:
+        _LOG.info(f"deleted what a lab that was killed has left: {', '.join(left)}")
+    with lab_folder() as folder:
+        yield folder
+
+
+def _compared(job: Job, links: Sequence[LinkRates], directory: Path) -> LabComparison:
+    scheme = job.setup.training.scheme
+    trace = lines_of_round(directory / "trace.jsonl", _CALIBRATION)
+    first = [json.loads(line) for line in trace if line.endswith("\n")]
+    timeline = predicted_round(job.setup, links, calibrated_seconds(scheme, first, len(links)))
+    predicted = {
+        "delay_s": timeline.delay_s,
+        "delay_by_phase_s": {
+            phase.value: seconds for phase, seconds in timeline.critical_phase_seconds().items()
+        },
+    }
+    measured = [
+        record
+        for record in whole_json_lines(directory / "rounds.jsonl")
+        if record["round"] > _CALIBRATION and UNOBSERVED not in record["delay_by_phase_s"]
+    ]
+    if not measured:
+        raise RunError(
+            f"no round of {directory} after the first was seen from end to end: a device had to be"
+            " started again, or its link broke; run the lab again"
+        )
+    return compare_rounds(predicted, measured, computing_phases(scheme))
+
+
 def unicast_links(links: Sequence[LinkRates]) -> tuple[LinkRates, ...]:
     """The channel's rates with a link of its own for each device: what a radio broadcasts on the
-    whole band goes to each on its share."""
+    whole bandwidth goes to each on its share."""
     return tuple(replace(link, broadcast_bit_per_s=link.downlink_bit_per_s) for link in links)
 
 
@@ -129,134 +245,6 @@ def _with_seconds(work: DeviceWork, seconds: Seconds) -> DeviceWork:
     measured = {phase: np.full(work.repeats, each_s) for phase, each_s in seconds.items()}
     rates = DeviceRates(_UNIT, _UNIT, work.rates.link)
     return replace(work, amounts={**work.amounts, **measured}, rates=rates)
-
-
-_LOG = logging.getLogger(__name__)
-
-_CALIBRATION = 1
-
-
-@dataclass(frozen=True)
-class LabRun:
-    """A lab that has ended: the run's directory, what came of it, and where it ran in a line."""
-
-    directory: Path
-    comparison: LabComparison
-    where: str
-
-
-def run_lab(config: Config, output: Path, *, on_loopback: bool) -> LabRun:
-    """Run `config` between processes, over links with the channel's rates, and compare.
-
-    On loopback if asked, or where there are no namespaces. The run's directory is made under
-    `output`; nothing else is left, however this ends. Raises CutlayerError for what cannot be run
-    and for a process that fails, KeyboardInterrupt if it is told to stop.
-    """
-    # a thread a process: there are more of these than cores
-    config = config.model_copy(update={"threads": 1})
-    use_threads(config)
-    with Heartbeat(so_far("getting ready")):
-        job = prepare(config)
-    links, shares = check_lab(job)
-    for line in overview(job.config, job.prepared, job.setup):
-        _LOG.info(line)
-    with ExitStack() as stack:
-        stop = stack.enter_context(StopSignals())
-        ground = stack.enter_context(_ground(links, on_loopback))
-        folder = stack.enter_context(_folder())
-        processes = stack.enter_context(LabProcesses(folder))
-        with stop.heeded():
-            directory = run_processes(
-                LabSetup(job, links, shares, ground, folder, output), processes
-            )
-    return LabRun(directory, _compared(job, links, directory), ground.title)
-
-
-def check_lab(job: Job) -> tuple[tuple[LinkRates, ...], tuple[float, ...]]:
-    """The links that the job's devices get, and their shares: the first round's, throughout.
-
-    Raises ConfigError for a job that separate links and one server cannot play, or that has no
-    round to compare.
-    """
-    setup = job.setup
-    if job.config.training.rounds <= _CALIBRATION:
-        raise ConfigError(
-            f"training.rounds is {job.config.training.rounds}: the lab's first round calibrates, so"
-            " it needs 2 or more"
-        )
-    if setup.simulation.rules != SharingRules():
-        raise ConfigError(
-            "the lab gives each device a link of its own to one server: set link.uplink and"
-            " link.downlink to static, link.duplex to full, server.workers to 1"
-        )
-    if not isinstance(setup.simulation.allocation, FixedAllocation):
-        raise ConfigError(
-            f"planner {job.config.planner.name} allocates the bandwidth anew each round, the lab's"
-            " links keep their rates: set planner to even or static"
-        )
-    check_net(job)
-    shares = setup.simulation.allocation.value
-    return unicast_links(setup.simulation.channel.rates(1, 0.0, shares)), shares
-
-
-@contextmanager
-def _ground(links: Sequence[LinkRates], on_loopback: bool) -> Iterator[Environment]:
-    """Namespaces if they are to be had."""
-    with ExitStack() as stack:
-        if on_loopback:
-            ground = loopback(len(links), "asked for")
-        else:
-            try:
-                ground = stack.enter_context(network_namespaces(links))
-            except NoNamespacesError as error:
-                ground = loopback(len(links), f"no network namespaces, {error}")
-        _LOG.info(ground.title)
-        yield ground
-
-
-@contextmanager
-def _folder() -> Iterator[Path]:
-    left = delete_folders(Path(tempfile.gettempdir()), is_another_process)
-    if left:
-        _LOG.info(f"deleted what a lab that was killed has left: {', '.join(left)}")
-    with lab_folder() as folder:
-        yield folder
-
-
-def _compared(job: Job, links: Sequence[LinkRates], directory: Path) -> LabComparison:
-    scheme = job.setup.training.scheme
-    trace = lines_of_round(directory / "trace.jsonl", _CALIBRATION)
-    first = [json.loads(line) for line in trace if line.endswith("\n")]
-    timeline = predicted_round(job.setup, links, calibrated_seconds(scheme, first, len(links)))
-    predicted = {
-        "delay_s": timeline.delay_s,
-        "delay_by_phase_s": {
-            phase.value: seconds for phase, seconds in timeline.critical_phase_seconds().items()
-        },
-    }
-    measured = [
-        record
-        for record in whole_json_lines(directory / "rounds.jsonl")
-        if record["round"] > _CALIBRATION and UNOBSERVED not in record["delay_by_phase_s"]
-    ]
-    if not measured:
-        raise RunError(
-            f"no round of {directory} after the first was seen from end to end: a device had to be"
-            " started again, or its link broke; run the lab again"
-        )
-    return compare_rounds(predicted, measured, computing_phases(scheme))
-
-
-# What a lab prints and writes: the comparison as a table, as CSV, and as a picture.
-#
-# Knows a comparison and a folder; nothing of how it came about.
-
-
-TOLERANCE = 0.1
-_NAME = "lab"
-_CSV = ("phase", "predicted_s", "measured_s", "difference", "basis")
-_PIXELS_A_ROW = 46
-_PIXELS_AROUND = 130
 
 
 def comparison_table(comparison: LabComparison) -> Table:

@@ -1,6 +1,15 @@
-"""Names of what a lab makes outside its run, and which of them belong to a lab that is gone.
+"""A lab's network as the commands that make it and take it away: values, nothing is run here.
 
-Each has the process id of its lab: two labs do not get in each other's way.
+One namespace for the server and one for each device; a veth pair from the server's to each of them,
+shaped at both ends. Nothing is in the machine's own namespace, so addresses are the same in every
+lab, and with the namespaces all is gone. Names have the process id of their lab: two labs do not
+get in each other's way.
+
+The channel's rate is for payload, as on the timeline; the kernel's token bucket (tc's tbf) counts
+whole Ethernet frames. So the bucket gets more, by what headers take of a long transfer: Ethernet,
+IPv4 and TCP with time stamps in each packet, HTTP/2, gRPC and TLS 1.3 in each record of 16 KiB. The
+acknowledgements of the other direction are left out: while one end of a link sends payload, the
+other waits.
 """
 
 import math
@@ -11,30 +20,13 @@ from dataclasses import dataclass
 from cutlayer.channel.rates import LinkRates
 from cutlayer.units import BITS_PER_BYTE, KIB
 
+Command = tuple[str, ...]
+
 _LAB = "cutlayer-lab"
 _NAME = re.compile(rf"{_LAB}-(\d+)-\w+")
-
-
-def lab_name(owner: int, what: str) -> str:
-    """The name of something that the lab in process `owner` makes."""
-    return f"{_LAB}-{owner}-{what}"
-
-
-def orphaned_names(names: Iterable[str], alive: Callable[[int], bool]) -> list[str]:
-    """Those that labs have made whose process is not `alive`."""
-    found = ((name, _NAME.fullmatch(name)) for name in names)
-    return [name for name, own in found if own is not None and not alive(int(own[1]))]
-
-
-# A rate of the channel made into what the kernel's token bucket (tc's tbf) is told.
-#
-# The channel's rate is for payload, as on the timeline; the bucket counts whole Ethernet frames. So
-# the bucket gets more, by what headers take of a long transfer: Ethernet, IPv4 and TCP with time
-# stamps in each packet, HTTP/2, gRPC and TLS 1.3 in each record of 16 KiB. The acknowledgements of
-# the other direction are left out: while one end of a link sends payload, the other waits.
-#
-# Knows numbers; no device and no command.
-
+# the device's end of its link; the server's have numbers
+_DEVICE_END = "uplink"
+_PER_BYTE = 256
 
 _MTU_BYTES = 1500
 # as the bucket sees a frame: without preamble and checksum
@@ -53,50 +45,6 @@ WIRE_PER_PAYLOAD = WIRE_PER_STREAM * (1 + _RECORD_BYTES / _RECORD_PAYLOAD_BYTES)
 _LATE_S = 0.5e-3
 _QUEUE_S = 1.0
 _LEAST_QUEUE_BYTES = 64 * KIB
-
-
-@dataclass(frozen=True)
-class TokenBucketFilter:
-    """tbf's settings: `limit_bytes` may wait; `burst_bytes` may go at once after a pause."""
-
-    rate_bit_s: int
-    burst_bytes: int
-    limit_bytes: int
-
-    def words(self) -> tuple[str, ...]:
-        """As `tc qdisc add ... root` takes them."""
-        rate, burst, limit = self.rate_bit_s, self.burst_bytes, self.limit_bytes
-        return ("tbf", "rate", f"{rate}bit", "burst", f"{burst}b", "limit", f"{limit}b")
-
-
-def payload_filter(payload_bit_s: float) -> TokenBucketFilter:
-    """Lets payload through at `payload_bit_s`.
-
-    The burst is one frame, the least that lets any through, and what comes while a timer is late:
-    what goes at once after a pause shortens small transfers. Segments that the kernel has not cut
-    yet are cut by the bucket. The queue holds a second: TCP fills it and seldom has to send again.
-    """
-    rate_bit_s = WIRE_PER_PAYLOAD * payload_bit_s
-    byte_s = rate_bit_s / BITS_PER_BYTE
-    return TokenBucketFilter(
-        rate_bit_s=round(rate_bit_s),
-        burst_bytes=FRAME_BYTES + math.ceil(_LATE_S * byte_s),
-        limit_bytes=max(_LEAST_QUEUE_BYTES, math.ceil(_QUEUE_S * byte_s)),
-    )
-
-
-# A lab's network as the commands that make it and take it away: values, nothing is run here.
-#
-# One namespace for the server and one for each device; a veth pair from the server's to each of
-# them, shaped at both ends. Nothing is in the machine's own namespace, so addresses are the same in
-# every lab, and with the namespaces all is gone.
-
-
-Command = tuple[str, ...]
-
-# the device's end of its link; the server's have numbers
-_DEVICE_END = "uplink"
-_PER_BYTE = 256
 
 
 @dataclass(frozen=True)
@@ -159,3 +107,44 @@ def _plugging(namespace: str, end: str, address: str, payload_bit_s: float) -> I
 def _address(number: int, host: int) -> str:
     """A network of two addresses for each link."""
     return "10.{}.{}.{}".format(*divmod(number, _PER_BYTE), host)
+
+
+@dataclass(frozen=True)
+class TokenBucketFilter:
+    """tbf's settings: `limit_bytes` may wait; `burst_bytes` may go at once after a pause."""
+
+    rate_bit_s: int
+    burst_bytes: int
+    limit_bytes: int
+
+    def words(self) -> tuple[str, ...]:
+        """As `tc qdisc add ... root` takes them."""
+        rate, burst, limit = self.rate_bit_s, self.burst_bytes, self.limit_bytes
+        return ("tbf", "rate", f"{rate}bit", "burst", f"{burst}b", "limit", f"{limit}b")
+
+
+def payload_filter(payload_bit_s: float) -> TokenBucketFilter:
+    """Lets payload through at `payload_bit_s`.
+
+    The burst is one frame, the least that lets any through, and what comes while a timer is late:
+    what goes at once after a pause shortens small transfers. Segments that the kernel has not cut
+    yet are cut by the bucket. The queue holds a second: TCP fills it and seldom has to send again.
+    """
+    rate_bit_s = WIRE_PER_PAYLOAD * payload_bit_s
+    byte_s = rate_bit_s / BITS_PER_BYTE
+    return TokenBucketFilter(
+        rate_bit_s=round(rate_bit_s),
+        burst_bytes=FRAME_BYTES + math.ceil(_LATE_S * byte_s),
+        limit_bytes=max(_LEAST_QUEUE_BYTES, math.ceil(_QUEUE_S * byte_s)),
+    )
+
+
+def lab_name(owner: int, what: str) -> str:
+    """The name of something that the lab in process `owner` makes."""
+    return f"{_LAB}-{owner}-{what}"
+
+
+def orphaned_names(names: Iterable[str], alive: Callable[[int], bool]) -> list[str]:
+    """Those that labs have made whose process is not `alive`."""
+    found = ((name, _NAME.fullmatch(name)) for name in names)
+    return [name for name, own in found if own is not None and not alive(int(own[1]))]

@@ -1,6 +1,7 @@
 """A lab's run: a server and its devices as processes of their own, with the lab's own keys.
 
-Knows what each is told, and reads what it says; the ground that they run on is given.
+They are started, watched, and stopped at the end. Knows what each is told, and reads what it says;
+the environment that they run in is given.
 """
 
 import json
@@ -34,14 +35,16 @@ from cutlayer.logs import Heartbeat
 from cutlayer.net.identity.run_keys import init_keys
 from cutlayer.units import format_seconds, roughly
 
-# The lab's own processes: started, watched, and stopped at the end.
-#
-# Knows commands and log files; no run and no network.
-
+_LOG = logging.getLogger(__name__)
 
 _TICK_S = 0.2
 _STOP_S = 10.0
 _END_S = 60.0
+_INVITED_S = 3600.0
+# rates that differ by less, as a part of them, are one
+_SAME_RATE = 1e-9
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_TABLE = "train.jsonl"
 
 
 def cutlayer_command(*words: str) -> tuple[str, ...]:
@@ -84,7 +87,7 @@ class LabProcesses:
         words: Sequence[str],
         *,
         told: str = "",
-        environment: Mapping[str, str] | None = None,
+        variables: Mapping[str, str] | None = None,
     ) -> LabProcess:
         """Start one; `told`: what it reads on standard input. Raises RunError if it cannot be."""
         log = self._folder / f"{name}.log"
@@ -95,7 +98,7 @@ class LabProcesses:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.DEVNULL,
                     stderr=file,
-                    env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
+                    env={**os.environ, "OMP_NUM_THREADS": "1", **(variables or {})},
                     text=True,
                     # an interrupt at the terminal is the lab's to hear, and to stop this in order
                     start_new_session=True,
@@ -157,18 +160,11 @@ def _message(line: str) -> str:
         return line
 
 
-# Signals that ask a lab to stop: they end what may be ended, and never what cleans up.
-#
-# Knows signals, and nothing of a lab.
-
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
 @final
 class StopSignals:
     """As a context: hears SIGINT, SIGTERM and SIGHUP, unless they are ignored already.
 
+    They end what may be ended, and never what cleans up.
     To be entered in the main thread, before all that has to be cleaned up.
     """
 
@@ -209,70 +205,15 @@ class StopSignals:
             raise KeyboardInterrupt
 
 
-# Each device's samples as a folder that `cutlayer join --data` reads.
-#
-# They are in the order in which the partition deals them, so that a device makes the mini-batches
-# that the trainer makes. Knows prepared data; no device and no link.
-
-
-_TABLE = "train.jsonl"
-
-
-def write_device_samples(folder: Path, prepared: PreparedData, device: int) -> Path:
-    """Write the samples of one device into a new `folder`.
-
-    Raises DataError for images of several sizes, and for a language model: its samples are blocks
-    of tokens, not texts.
-    """
-    data, part = prepared.data, prepared.parts[device]
-    if prepared.task == "causal-lm":
-        raise DataError(
-            f"{data.name}: the lab deals images and labelled texts; the blocks of a language model"
-            " are dealt by `cutlayer train` alone"
-        )
-    folder.mkdir(parents=True)
-    if prepared.task == "image-classification":
-        _write_images(folder, data, part)
-    else:
-        _write_texts(folder, data, part)
-    return folder
-
-
-def _write_images(folder: Path, data: DataSet, part: Int64[np.ndarray, " sample"]) -> None:
-    images = [np.asarray(data.train.read(int(index))) for index in part]
-    sizes = {image.shape for image in images}
-    if len(sizes) > 1:
-        raise DataError(
-            f"{data.name} has images of {len(sizes)} sizes: the lab deals images of one size alone"
-        )
-    train = (np.stack(images), data.train.labels[part])
-    write_arrays(folder, train, (train[0][:0], train[1][:0]), data.class_names)
-
-
-def _write_texts(folder: Path, data: DataSet, part: Int64[np.ndarray, " sample"]) -> None:
-    rows = [
-        (str(data.train.read(int(index))), data.class_names[int(data.train.labels[index])])
-        for index in part
-    ]
-    write_json_lines(folder / _TABLE, rows)
-
-
-_LOG = logging.getLogger(__name__)
-
-_INVITED_S = 3600.0
-# rates that differ by less, as a part of them, are one
-_SAME_RATE = 1e-9
-
-
 @dataclass(frozen=True, eq=False)
 class LabSetup:
-    """What is run: a job, each device's link and share of the band, the ground, a folder for keys,
-    samples and logs, and where the run's directory is made."""
+    """What is run: a job, each device's link and bandwidth share, the environment, a folder for
+    keys, samples and logs, and where the run's directory is made."""
 
     job: Job
     links: Sequence[LinkRates]
     shares: Sequence[float]
-    ground: Environment
+    environment: Environment
     folder: Path
     output: Path
 
@@ -285,7 +226,7 @@ def run_processes(run: LabSetup, processes: LabProcesses) -> Path:
         count = len(run.job.prepared.parts[device])
         _LOG.info(f"{_name(device)}: {_rates(link)}, {count} samples")
     keys = init_keys(run.folder / "keys", time.time())
-    server = processes.start("server", (*run.ground.server, *_serve(run)))
+    server = processes.start("server", (*run.environment.server, *_serve(run)))
     port = int(_said(processes, server, r"listening on port (\d+)"))
     directory = Path(_said(processes, server, r"run directory: (.+)"))
     _LOG.info(f"run directory: {directory}")
@@ -293,10 +234,10 @@ def run_processes(run: LabSetup, processes: LabProcesses) -> Path:
         token = keys.invite(_name(device), _INVITED_S, time.time()).text()
         processes.start(
             _name(device),
-            (*run.ground.devices[device], *_join(run, device, port)),
+            (*run.environment.devices[device], *_join(run, device, port)),
             told=f"{token}\n",
             # in one cache, several devices would fetch one part into one file
-            environment={"CUTLAYER_CACHE": str(run.folder / _name(device) / "cache")},
+            variables={"CUTLAYER_CACHE": str(run.folder / _name(device) / "cache")},
         )
     following = _Following(directory / "rounds.jsonl", server, run.job.config.training.rounds)
     with Heartbeat(lambda: following.stage):
@@ -311,7 +252,7 @@ def served_config(run: LabSetup) -> Config:
     Raises ConfigError for links that pacing cannot stand in for.
     """
     up, down = None, None
-    if not run.ground.shaped:
+    if not run.environment.shaped:
         up = _band("uplink", run, [link.uplink_bit_per_s for link in run.links])
         down = _band("downlink", run, [link.downlink_bit_per_s for link in run.links])
     names = tuple(_name(device) for device in range(len(run.links)))
@@ -339,15 +280,15 @@ def _band(way: str, run: LabSetup, rates_bit_s: Sequence[float]) -> float:
 
 
 def _serve(run: LabSetup) -> tuple[str, ...]:
-    doors = ("--listen", f"{run.ground.listen}:0", "--operators", "127.0.0.1:0")
+    addresses = ("--listen", f"{run.environment.listen}:0", "--operators", "127.0.0.1:0")
     places = ("--keys", str(run.folder / "keys"), "--output", str(run.output))
-    return cutlayer_command("serve", str(run.folder / "lab.yaml"), *doors, *places)
+    return cutlayer_command("serve", str(run.folder / "lab.yaml"), *addresses, *places)
 
 
 def _join(run: LabSetup, device: int, port: int) -> tuple[str, ...]:
     identity = ("--identity", str(run.folder / _name(device) / "identity"), "--token", "-")
     own = ("--data", str(_data(run, device)), "--threads", "1")
-    return cutlayer_command("join", f"{run.ground.hosts[device]}:{port}", *own, *identity)
+    return cutlayer_command("join", f"{run.environment.hosts[device]}:{port}", *own, *identity)
 
 
 def _name(device: int) -> str:
@@ -406,3 +347,44 @@ class _Following:
 def _rates(link: LinkRates) -> str:
     up, down = (rate / 1e6 for rate in (link.uplink_bit_per_s, link.downlink_bit_per_s))
     return f"{up:.2f} Mbit/s up, {down:.2f} Mbit/s down"
+
+
+def write_device_samples(folder: Path, prepared: PreparedData, device: int) -> Path:
+    """Write the samples of one device into a new `folder`, which `cutlayer join --data` reads.
+
+    In the order in which the partition deals them, so that a device makes the mini-batches that the
+    trainer makes.
+    Raises DataError for images of several sizes, and for a language model: its samples are blocks
+    of tokens, not texts.
+    """
+    data, part = prepared.data, prepared.parts[device]
+    if prepared.task == "causal-lm":
+        raise DataError(
+            f"{data.name}: the lab deals images and labelled texts; the blocks of a language model"
+            " are dealt by `cutlayer train` alone"
+        )
+    folder.mkdir(parents=True)
+    if prepared.task == "image-classification":
+        _write_images(folder, data, part)
+    else:
+        _write_texts(folder, data, part)
+    return folder
+
+
+def _write_images(folder: Path, data: DataSet, part: Int64[np.ndarray, " sample"]) -> None:
+    images = [np.asarray(data.train.read(int(index))) for index in part]
+    sizes = {image.shape for image in images}
+    if len(sizes) > 1:
+        raise DataError(
+            f"{data.name} has images of {len(sizes)} sizes: the lab deals images of one size alone"
+        )
+    train = (np.stack(images), data.train.labels[part])
+    write_arrays(folder, train, (train[0][:0], train[1][:0]), data.class_names)
+
+
+def _write_texts(folder: Path, data: DataSet, part: Int64[np.ndarray, " sample"]) -> None:
+    rows = [
+        (str(data.train.read(int(index))), data.class_names[int(data.train.labels[index])])
+        for index in part
+    ]
+    write_json_lines(folder / _TABLE, rows)

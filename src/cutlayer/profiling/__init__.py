@@ -1,1 +1,1 @@
-"""Trainings at many settings of the codec, from which the planner learns what each costs."""
+"""Training runs at many settings of the codec, from which the planner learns what each costs."""

@@ -16,7 +16,7 @@ from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError
 from cutlayer.jobs.build import make_codecs
 
-# `paper-rans` sends the symbols of `paper` in fewer bytes: one training gives the points of both
+# `paper-rans` sends the symbols of `paper` in fewer bytes: one training run gives both points
 PUBLISHED_CODEC, SAME_SYMBOLS_CODEC = "paper", "paper-rans"
 MOST_BITS = 8
 
@@ -106,7 +106,7 @@ class ShadowCodec(Codec):
 
     codec: Codec
     other: Codec
-    name: ClassVar[str] = "beside"
+    name: ClassVar[str] = "shadow"
 
     def encode(
         self,

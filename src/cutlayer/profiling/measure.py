@@ -1,6 +1,8 @@
-"""A profile measured: what is missing is trained, and the lines become points.
+"""A profile measured: what is missing is trained, and the lines of its log become points.
 
-Knows the order of things and what is said of them; not how a training goes or is spread.
+The log has a JSON line for each training run that has ended: a profile is made of them, and resumed
+from them. The profile is printed as a table, with how well the accuracy surfaces go through it.
+Knows the order of things and how seeds share a job; not how a training run goes or is spread.
 """
 
 import hashlib
@@ -43,10 +45,7 @@ from cutlayer.report.vocabulary import printable
 from cutlayer.train.files import storage_error
 from cutlayer.units import format_seconds
 
-# The trainings that have ended, a JSON line each: what a profile is made of, and resumed from.
-#
-# Knows one file. Only one process writes it.
-
+_LOG = logging.getLogger(__name__)
 
 # codec, settings, seed
 Key = tuple[str, tuple[tuple[str, float], ...], int]
@@ -54,10 +53,10 @@ Key = tuple[str, tuple[tuple[str, float], ...], int]
 
 @dataclass(frozen=True)
 class ProfiledRun:
-    """One training of the job that `job` is the fingerprint of.
+    """One training run of the job that `job` is the fingerprint of.
 
     `accuracy` (a share of the test split) is what the last finished round left: of fewer `rounds`
-    than the job has if the training `diverged`, of none the accuracy before training. Bits are per
+    than the job has if it `diverged`, of none the accuracy before training. Bits are per
     value of activations (up) and gradients (down) over those rounds, None if there is none; the
     `same_symbols` ones are of the codec that would have sent the same in other bytes, if any.
     """
@@ -81,128 +80,6 @@ class ProfiledRun:
         return self.codec, tuple(sorted(self.settings.items())), self.seed
 
 
-def read_profiled_runs(path: Path, job: str) -> list[ProfiledRun]:
-    """The lines of a job; those of other jobs are left out, and an end that was cut short.
-
-    Raises RunError for a line that is none.
-    """
-    if not path.exists():
-        return []
-    whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
-    lines = [_line(path, number, text) for number, text in enumerate(whole.splitlines(), start=1)]
-    return [line for line in lines if line.job == job]
-
-
-def append_profiled_run(path: Path, line: ProfiledRun) -> None:
-    """Add a line, flushed to disk; an end that was cut short is dropped first.
-
-    Raises RunError if it cannot be written.
-    """
-    try:
-        with path.open("a+b") as file:
-            file.seek(0)
-            # after the last newline; 0 in a file without one
-            file.truncate(file.read().rfind(b"\n") + 1)
-            file.write(json.dumps(asdict(line)).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise storage_error(path, error) from error
-
-
-def _line(path: Path, number: int, text: str) -> ProfiledRun:
-    try:
-        return ProfiledRun(**json.loads(text))
-    except (ValueError, TypeError) as error:
-        raise RunError(
-            f"{path}, line {number}, is no record of a training run ({error}); delete the line,"
-            " or the file to train everything again"
-        ) from error
-
-
-# A profile as a table for the terminal.
-#
-# Knows profiles; not how they were measured.
-
-
-def profile_table(profile: Profile) -> Table:
-    """A row a point: bits per value, mean accuracy and its range over the seeds, points lost."""
-    seeds = len(profile.seeds)
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-        title=Text(printable(profile.training)),
-        title_justify="left",
-        caption=f"accuracy of {profile.test_samples} test samples over {seeds} seed"
-        f"{'s' if seeds > 1 else ''}; lost: points of its mean against none",
-        caption_justify="left",
-    )
-    table.add_column("codec", no_wrap=True)
-    table.add_column("settings", no_wrap=True)
-    for label in ("bits up", "down", "mean [%]", "range [%]", "lost"):
-        table.add_column(label, justify="right", no_wrap=True)
-    for point in profile.points:
-        table.add_row(*_cells(point, profile.uncompressed.accuracy))
-    return table
-
-
-def _cells(point: ProfilePoint, uncompressed: float) -> tuple[str, ...]:
-    low, high = (100 * end(point.accuracies) for end in (min, max))
-    return (
-        point.codec,
-        ", ".join(f"{value:g}" for value in point.settings.values()),
-        f"{point.bits_up:.3f}",
-        f"{point.bits_down:.3f}",
-        f"{100 * point.accuracy:.1f}",
-        f"{low:.1f} to {high:.1f}",
-        "" if point.codec == "none" else f"{100 * (uncompressed - point.accuracy):+.1f}",
-    )
-
-
-# How well the accuracy surfaces go through a profile, in lines.
-#
-# Knows both surfaces' judgement; the planner decides on them elsewhere.
-
-
-def fit_lines(profile: Profile) -> tuple[str, ...]:
-    """A line for each surface, and the noise that neither can go below.
-
-    One line that says why, where the profile has no full grid.
-    """
-    # a training of `paper` is also a point of `paper-rans`: its noise counts once
-    own = replace(profile, points=(profile.uncompressed, *profile.of(SAME_SYMBOLS_CODEC)))
-    try:
-        fitted = fit_surfaces(own)
-    except ConfigError as error:
-        return (f"no accuracy surface: {error}",)
-    noise = (
-        "unknown with one seed"
-        if math.isnan(fitted.noise)
-        else f"{fitted.noise:.2f} points (standard error of a mean over the seeds)"
-    )
-    return (
-        _fit_line("cubic (35)", fitted.cubic),
-        _fit_line("monotone surface", fitted.monotone),
-        f"noise: {noise}",
-    )
-
-
-def _fit_line(name: str, judged: JudgedSurface) -> str:
-    left_out = (
-        f"{judged.left_out_root:.2f} at points left out in turn"
-        if math.isfinite(judged.left_out_root)
-        else "too few points to leave any out"
-    )
-    return f"{name}: {judged.root:.2f} points root mean square at the points, {left_out}"
-
-
-# One setting trained from one seed, as a line of the log.
-#
-# Knows how seeds share a job; not which settings are wanted, nor in how many processes.
-
-
 @dataclass(frozen=True)
 class WantedRun:
     """A setting to train, and the seed to train it from."""
@@ -212,15 +89,38 @@ class WantedRun:
 
     @property
     def key(self) -> Key:
-        """As `Line.key` has it."""
+        """As `ProfiledRun.key` has it."""
         return self.setting.codec, tuple(sorted(self.setting.values.items())), self.seed
 
     def __str__(self) -> str:
         return f"{self.setting}, seed {self.seed}"
 
 
+@dataclass(frozen=True)
+class ProfilePlan:
+    """What a profile is measured with: `seeds` of them from the configuration's own on, spread
+    over `workers` processes (1: this one). `command` says how it was asked for."""
+
+    config: Config
+    grid: CodecGrid
+    seeds: int
+    workers: int
+    command: str
+
+    def wanted(self) -> Iterator[WantedRun]:
+        """Every training run, all of one seed before the next."""
+        for seed in self.seed_numbers():
+            for setting in self.grid.settings():
+                yield WantedRun(setting, seed)
+
+    def seed_numbers(self) -> tuple[int, ...]:
+        """The seeds."""
+        return tuple(range(self.config.seed, self.config.seed + self.seeds))
+
+
 def job_of(config: Config) -> Config:
-    """The job whatever the codec and the planner, on one thread: what all trainings share."""
+    """The job whatever the codec and the planner, on one thread: what all its training runs
+    share."""
     default = Config()
     own = {"codec": default.codec, "planner": default.planner, "threads": 1}
     return config.model_copy(update=own)
@@ -291,125 +191,10 @@ def _known(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-# Lines of the log made into a profile.
-#
-# Knows what a profile says of each setting; trains nothing.
-
-
-@dataclass(frozen=True)
-class ProfileHeader:
-    """What a profile says of itself: the job, how it was asked for, what accuracies are of."""
-
-    config: Config
-    command: str
-    seeds: tuple[int, ...]
-    test_samples: int
-
-
-def profile_of(
-    about: ProfileHeader, settings: Sequence[CodecSetting], lines: Mapping[Key, ProfiledRun]
-) -> Profile:
-    """The points of the settings, each with the accuracies of all seeds.
-
-    A training that diverged counts with what its last finished round left. Bits are means over the
-    seeds that finished any round; a setting that never did is left out. Raises ConfigError where
-    even training without a codec did not.
-    """
-    config = about.config
-    points = [
-        point
-        for setting in settings
-        for point in _points(setting, [lines[WantedRun(setting, seed).key] for seed in about.seeds])
-    ]
-    if not points or points[0].codec != "none":
-        raise ConfigError(
-            "profile: training diverges in its first round even without a codec; lower"
-            f" optimizer.learning_rate {config.optimizer.learning_rate:g}"
-        )
-    return Profile(
-        model=config.model.name,
-        data=config.data.name,
-        cut=config.model.cut,
-        training=training_text(config),
-        command=about.command,
-        test_samples=about.test_samples,
-        seeds=about.seeds,
-        points=tuple(points),
-    )
-
-
-def _points(setting: CodecSetting, lines: Sequence[ProfiledRun]) -> Iterator[ProfilePoint]:
-    """The point of a setting, and that of the codec which sends the same symbols, if any."""
-    accuracies = tuple(line.accuracy for line in lines)
-    ways = [(setting, [(line.bits_up, line.bits_down) for line in lines])]
-    if setting.codec == PUBLISHED_CODEC:
-        other = [(line.same_symbols_bits_up, line.same_symbols_bits_down) for line in lines]
-        ways.append((replace(setting, codec=SAME_SYMBOLS_CODEC), other))
-    for one, bits in ways:
-        up = [value for value, _ in bits if value is not None]
-        down = [value for _, value in bits if value is not None]
-        if up and down:
-            yield ProfilePoint(one.codec, one.values, mean(up), mean(down), accuracies)
-
-
-# Trainings spread over processes, each result as it comes.
-#
-# Knows what a process trains; how it is fed and ended is `processes`'.
-
-
-def train_in_processes(
-    config: Config, wanted: Sequence[WantedRun], workers: int
-) -> Iterator[ProfiledRun]:
-    """Train everything `wanted`, in that order but for who ends first.
-
-    Raises what a training raised, and RunError if a process died.
-    """
-    begin = partial(_trainer, config)
-    with closing(spread_over_processes(begin, wanted, workers)) as trained:
-        for _, line in trained:
-            if isinstance(line, ProcessDied):
-                raise RunError(
-                    f"a training run {line}; what has finished is kept: the same command goes on,"
-                    " with fewer --workers if memory is short"
-                )
-            if isinstance(line, Exception):
-                raise line
-            yield line
-
-
-def _trainer(config: Config) -> Callable[[WantedRun], ProfiledRun]:
-    return ProfileTrainer(config, quiet=True).train
-
-
-_LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ProfilePlan:
-    """What a profile is measured with: `seeds` of them from the configuration's own on, spread
-    over `workers` processes (1: this one). `command` says how it was asked for."""
-
-    config: Config
-    grid: CodecGrid
-    seeds: int
-    workers: int
-    command: str
-
-    def wanted(self) -> Iterator[WantedRun]:
-        """Every training, all of one seed before the next."""
-        for seed in self.seed_numbers():
-            for setting in self.grid.settings():
-                yield WantedRun(setting, seed)
-
-    def seed_numbers(self) -> tuple[int, ...]:
-        """The seeds."""
-        return tuple(range(self.config.seed, self.config.seed + self.seeds))
-
-
 def measure_profile(plan: ProfilePlan, log: Path) -> Profile:
-    """Train what is not in `log` yet, adding a line as each training ends, and make the profile.
+    """Train what is not in `log` yet, adding a line as each run ends, and make the profile.
 
-    What can be wrong with the job is found before the first training. Raises CutlayerError.
+    What can be wrong with the job is found before the first run. Raises CutlayerError.
     """
     trainer = ProfileTrainer(plan.config)
     if not trainer.compresses:
@@ -459,3 +244,190 @@ def _make_room(log: Path) -> None:
         log.touch()
     except OSError as error:
         raise storage_error(log, error) from error
+
+
+def read_profiled_runs(path: Path, job: str) -> list[ProfiledRun]:
+    """The lines of a job; those of other jobs are left out, and an end that was cut short.
+
+    Raises RunError for a line that is none.
+    """
+    if not path.exists():
+        return []
+    whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
+    lines = [_line(path, number, text) for number, text in enumerate(whole.splitlines(), start=1)]
+    return [line for line in lines if line.job == job]
+
+
+def append_profiled_run(path: Path, line: ProfiledRun) -> None:
+    """Add a line, flushed to disk; an end that was cut short is dropped first.
+
+    Raises RunError if it cannot be written.
+    """
+    try:
+        with path.open("a+b") as file:
+            file.seek(0)
+            # after the last newline; 0 in a file without one
+            file.truncate(file.read().rfind(b"\n") + 1)
+            file.write(json.dumps(asdict(line)).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise storage_error(path, error) from error
+
+
+def _line(path: Path, number: int, text: str) -> ProfiledRun:
+    try:
+        return ProfiledRun(**json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise RunError(
+            f"{path}, line {number}, is no record of a training run ({error}); delete the line,"
+            " or the file to train everything again"
+        ) from error
+
+
+@dataclass(frozen=True)
+class ProfileHeader:
+    """What a profile says of itself: the job, how it was asked for, what accuracies are of."""
+
+    config: Config
+    command: str
+    seeds: tuple[int, ...]
+    test_samples: int
+
+
+def profile_of(
+    about: ProfileHeader, settings: Sequence[CodecSetting], lines: Mapping[Key, ProfiledRun]
+) -> Profile:
+    """The points of the settings, each with the accuracies of all seeds.
+
+    A run that diverged counts with what its last finished round left. Bits are means over the
+    seeds that finished any round; a setting that never did is left out. Raises ConfigError where
+    even training without a codec did not.
+    """
+    config = about.config
+    points = [
+        point
+        for setting in settings
+        for point in _points(setting, [lines[WantedRun(setting, seed).key] for seed in about.seeds])
+    ]
+    if not points or points[0].codec != "none":
+        raise ConfigError(
+            "profile: training diverges in its first round even without a codec; lower"
+            f" optimizer.learning_rate {config.optimizer.learning_rate:g}"
+        )
+    return Profile(
+        model=config.model.name,
+        data=config.data.name,
+        cut=config.model.cut,
+        training=training_text(config),
+        command=about.command,
+        test_samples=about.test_samples,
+        seeds=about.seeds,
+        points=tuple(points),
+    )
+
+
+def _points(setting: CodecSetting, lines: Sequence[ProfiledRun]) -> Iterator[ProfilePoint]:
+    """The point of a setting, and that of the codec which sends the same symbols, if any."""
+    accuracies = tuple(line.accuracy for line in lines)
+    ways = [(setting, [(line.bits_up, line.bits_down) for line in lines])]
+    if setting.codec == PUBLISHED_CODEC:
+        other = [(line.same_symbols_bits_up, line.same_symbols_bits_down) for line in lines]
+        ways.append((replace(setting, codec=SAME_SYMBOLS_CODEC), other))
+    for one, bits in ways:
+        up = [value for value, _ in bits if value is not None]
+        down = [value for _, value in bits if value is not None]
+        if up and down:
+            yield ProfilePoint(one.codec, one.values, mean(up), mean(down), accuracies)
+
+
+def train_in_processes(
+    config: Config, wanted: Sequence[WantedRun], workers: int
+) -> Iterator[ProfiledRun]:
+    """Train everything `wanted`, in that order but for who ends first.
+
+    Raises what a run raised, and RunError if a process died.
+    """
+    begin = partial(_trainer, config)
+    with closing(spread_over_processes(begin, wanted, workers)) as trained:
+        for _, line in trained:
+            if isinstance(line, ProcessDied):
+                raise RunError(
+                    f"a training run {line}; what has finished is kept: the same command goes on,"
+                    " with fewer --workers if memory is short"
+                )
+            if isinstance(line, Exception):
+                raise line
+            yield line
+
+
+def _trainer(config: Config) -> Callable[[WantedRun], ProfiledRun]:
+    return ProfileTrainer(config, quiet=True).train
+
+
+def profile_table(profile: Profile) -> Table:
+    """A row a point: bits per value, mean accuracy and its range over the seeds, points lost."""
+    seeds = len(profile.seeds)
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        title=Text(printable(profile.training)),
+        title_justify="left",
+        caption=f"accuracy of {profile.test_samples} test samples over {seeds} seed"
+        f"{'s' if seeds > 1 else ''}; lost: points of its mean against none",
+        caption_justify="left",
+    )
+    table.add_column("codec", no_wrap=True)
+    table.add_column("settings", no_wrap=True)
+    for label in ("bits up", "down", "mean [%]", "range [%]", "lost"):
+        table.add_column(label, justify="right", no_wrap=True)
+    for point in profile.points:
+        table.add_row(*_cells(point, profile.uncompressed.accuracy))
+    return table
+
+
+def _cells(point: ProfilePoint, uncompressed: float) -> tuple[str, ...]:
+    low, high = (100 * end(point.accuracies) for end in (min, max))
+    return (
+        point.codec,
+        ", ".join(f"{value:g}" for value in point.settings.values()),
+        f"{point.bits_up:.3f}",
+        f"{point.bits_down:.3f}",
+        f"{100 * point.accuracy:.1f}",
+        f"{low:.1f} to {high:.1f}",
+        "" if point.codec == "none" else f"{100 * (uncompressed - point.accuracy):+.1f}",
+    )
+
+
+def fit_lines(profile: Profile) -> tuple[str, ...]:
+    """A line for each surface, and the noise that neither can go below.
+
+    One line that says why, where the profile has no full grid.
+    """
+    # a training run of `paper` is also a point of `paper-rans`: its noise counts once
+    own = replace(profile, points=(profile.uncompressed, *profile.of(SAME_SYMBOLS_CODEC)))
+    try:
+        fitted = fit_surfaces(own)
+    except ConfigError as error:
+        return (f"no accuracy surface: {error}",)
+    noise = (
+        "unknown with one seed"
+        if math.isnan(fitted.noise)
+        else f"{fitted.noise:.2f} points (standard error of a mean over the seeds)"
+    )
+    return (
+        _fit_line("cubic (35)", fitted.cubic),
+        _fit_line("monotone surface", fitted.monotone),
+        f"noise: {noise}",
+    )
+
+
+def _fit_line(name: str, judged: JudgedSurface) -> str:
+    left_out = (
+        f"{judged.left_out_root:.2f} at points left out in turn"
+        if math.isfinite(judged.left_out_root)
+        else "too few points to leave any out"
+    )
+    return f"{name}: {judged.root:.2f} points root mean square at the points, {left_out}"

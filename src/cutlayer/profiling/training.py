@@ -46,12 +46,12 @@ class JobStart:
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a training came to. Bits are per element of activations (up) and gradients (down).
+    """What a training run came to. Bits are per element of activations (up) and gradients (down).
 
-    `accuracy` (a share) and `loss` [nat] are of the test split, nothing compressed, NaN if the
-    training diverged; `accuracy_finished` is what the last finished round left, diverged or not.
-    `bits_up_other` and `bits_down_other` are what the other codec of a `Beside` would have sent.
-    Bits are over the finished rounds, NaN where the scheme sends no activations.
+    `accuracy` (a share) and `loss` [nat] are of the test split, nothing compressed, NaN if it
+    diverged; `accuracy_finished` is what the last finished round left, diverged or not.
+    `bits_up_other` and `bits_down_other` are what the other codec of a `ShadowCodec` would have
+    sent. Bits are over the finished rounds, NaN where the scheme sends no activations.
     """
 
     accuracy: float
@@ -67,8 +67,8 @@ class RunResult:
 
 @dataclass(frozen=True)
 class TrainingCurve:
-    """A training by round: `accuracy` (a share) and `loss` [nat] after each of `rounds` (0: before
-    training), NaN from where it diverged; the rest as in `RunResult`."""
+    """A training run by round: `accuracy` (a share) and `loss` [nat] after each of `rounds` (0:
+    before training), NaN from where it diverged; the rest as in `RunResult`."""
 
     rounds: tuple[int, ...]
     accuracy: tuple[float, ...]
@@ -158,18 +158,18 @@ def train_through(start: JobStart, codecs: CodecPair) -> RunResult:
     """Train from `start` through `codecs`, then evaluate."""
     begun_s = process_time()
     setup = replace(start.setup, training=replace(start.setup.training, codecs=codecs))
-    state, ledgers = start.state, []
+    state, costs = start.state, []
     for outcome in _play(setup, start.state, start.rounds):
         state = outcome.state
-        ledgers.append(outcome.round_costs)
+        costs.append(outcome.round_costs)
     evaluation = _evaluated(setup, state)
-    diverged = len(ledgers) < start.rounds
-    traffic = _traffic(ledgers)
+    diverged = len(costs) < start.rounds
+    traffic = _traffic(costs)
     return RunResult(
         accuracy=math.nan if diverged else evaluation.accuracy,
         accuracy_finished=evaluation.accuracy,
         loss=math.nan if diverged else evaluation.loss,
-        rounds=len(ledgers),
+        rounds=len(costs),
         bits_up=traffic.bits(traffic.up),
         bits_down=traffic.bits(traffic.down),
         bits_up_other=_other_bits(state, Direction.UP, traffic),
@@ -184,12 +184,12 @@ def training_curve(start: JobStart, evaluated: Collection[int]) -> TrainingCurve
     begun_s = process_time()
     rounds = tuple(n for n in range(start.rounds + 1) if n in {0, *evaluated, start.rounds})
     seen = {0: _evaluated(start.setup, start.state)}
-    ledgers = []
+    costs = []
     for outcome in _play(start.setup, start.state, start.rounds):
-        ledgers.append(outcome.round_costs)
+        costs.append(outcome.round_costs)
         if outcome.state.round in rounds:
             seen[outcome.state.round] = _evaluated(start.setup, outcome.state)
-    traffic = _traffic(ledgers)
+    traffic = _traffic(costs)
     return TrainingCurve(
         rounds,
         tuple(seen[n].accuracy if n in seen else math.nan for n in rounds),
@@ -224,20 +224,20 @@ class _Traffic:
         return _FLOAT32_BITS * sent / self.plain if self.plain else math.nan
 
 
-def _traffic(ledgers: Sequence[RoundCosts]) -> _Traffic:
+def _traffic(costs: Sequence[RoundCosts]) -> _Traffic:
     up = down = plain = 0
-    for round_costs in ledgers:
-        sent = round_costs.bytes_by_payload()
+    for each in costs:
+        sent = each.bytes_by_payload()
         up += sent.get("activation", 0)
         down += sent.get("gradient", 0)
         # labels and adapters are never compressed: the rest of the uplink is activations
-        plain += round_costs.byte_counts()["uncompressed_uplink_bytes"]
+        plain += each.byte_counts()["uncompressed_uplink_bytes"]
         plain -= sent.get("labels", 0) + sent["adapter_up"]
     return _Traffic(up, down, plain)
 
 
 def _other_bits(state: RunState, direction: Direction, traffic: _Traffic) -> float:
-    """What the other codec of a `Beside` would have sent in one direction; NaN without one."""
+    """What the other codec of a `ShadowCodec` would have sent in one direction; NaN without one."""
     streams = [stream for (_, way), stream in state.streams.items() if way is direction]
     total = sum(other_bytes(stream.sender) for stream in streams)
     return traffic.bits(total) if total else math.nan

@@ -57,11 +57,11 @@ def test_a_command_that_fails_says_why() -> None:
 
 
 def test_on_loopback_the_processes_pace_themselves() -> None:
-    ground = loopback(2, "asked for")
-    assert ground.title.endswith("asked for")
-    assert not ground.shaped
-    assert ground.server == () and ground.devices == ((), ())
-    assert set(ground.hosts) == {ground.listen} == {"127.0.0.1"}
+    environment = loopback(2, "asked for")
+    assert environment.title.endswith("asked for")
+    assert not environment.shaped
+    assert environment.server == () and environment.devices == ((), ())
+    assert set(environment.hosts) == {environment.listen} == {"127.0.0.1"}
 
 
 def test_only_orphans_are_deleted() -> None:
@@ -79,11 +79,11 @@ def test_only_orphans_are_deleted() -> None:
 @needs_namespaces
 def test_a_device_reaches_the_server_over_a_shaped_link() -> None:
     """The bucket is in place with its rate, and a byte comes through."""
-    with network_namespaces(LINKS) as ground:
-        assert ground.shaped
+    with network_namespaces(LINKS) as environment:
+        assert environment.shaped
         for number, rates in enumerate(LINKS):
             shown = subprocess.run(
-                [*ground.devices[number], which("tc") or "", "-d", "qdisc", "show"],
+                [*environment.devices[number], which("tc") or "", "-d", "qdisc", "show"],
                 capture_output=True,
                 text=True,
                 check=True,
@@ -96,17 +96,17 @@ def test_a_device_reaches_the_server_over_a_shaped_link() -> None:
             )
             answer = "c, _ = s.accept(); c.sendall(b'x')"
             server = subprocess.Popen(
-                [*ground.server, sys.executable, "-c", f"{listen}; {answer}"],
+                [*environment.server, sys.executable, "-c", f"{listen}; {answer}"],
                 stdout=subprocess.PIPE,
                 text=True,
             )
             assert server.stdout is not None
             with server, server.stdout as ready:
                 assert ready.readline() == "ready\n"
-                dial = f"socket.create_connection(('{ground.hosts[number]}', 5000), 10)"
+                dial = f"socket.create_connection(('{environment.hosts[number]}', 5000), 10)"
                 subprocess.run(
                     [
-                        *ground.devices[number],
+                        *environment.devices[number],
                         sys.executable,
                         "-c",
                         f"import socket; assert {dial}.recv(1) == b'x'",
@@ -120,9 +120,11 @@ def test_namespaces_are_deleted_with_what_runs_in_them() -> None:
     """After an error, with a process that nobody stopped."""
     sleep = "import time; print('ready', flush=True); time.sleep(600)"
     before = run_command(("ip", "netns", "list"))
-    with pytest.raises(KeyboardInterrupt), network_namespaces(LINKS) as ground:
+    with pytest.raises(KeyboardInterrupt), network_namespaces(LINKS) as environment:
         left = subprocess.Popen(
-            [*ground.devices[0], sys.executable, "-c", sleep], stdout=subprocess.PIPE, text=True
+            [*environment.devices[0], sys.executable, "-c", sleep],
+            stdout=subprocess.PIPE,
+            text=True,
         )
         assert left.stdout is not None and left.stdout.readline() == "ready\n"
         assert lab_name(os.getpid(), "server") in run_command(("ip", "netns", "list"))
