@@ -1,10 +1,162 @@
-"""cutlayer: split fine-tuning of transformers on devices too small to hold the model."""
+"""cutlayer: split fine-tuning of transformers on devices too small to hold the model.
+
+This is all that programs need: functions that do what the commands do, the values that they take
+and give, and the contracts that a codec, channel, allocation, scheme or aggregation of your own
+keeps. Mistakes that a user can mend are raised as a `CutlayerError`, and nothing is printed:
+progress goes to `logging.getLogger("cutlayer")`. Each name is imported when it is first used.
+"""
 
 import logging
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from cutlayer.version import __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from cutlayer.channel.rates import Channel, LinkRates
+    from cutlayer.channel.shannon import ProportionalRates, RateCurve, RateCurves
+    from cutlayer.codec.codec import Codec, CodecState, Decoded, Encoded
+    from cutlayer.config.read import read_config
+    from cutlayer.config.schema import Config
+    from cutlayer.errors import ConfigError, CutlayerError, ModelError, PacketError
+    from cutlayer.jobs.api import compare, join, load_adapter, resume, serve, train
+    from cutlayer.jobs.compared import Compared
+    from cutlayer.jobs.plan import Planned, plan
+    from cutlayer.model.aggregation import Aggregation
+    from cutlayer.planner.allocation import Allocation, ObservedRound, Shares
+    from cutlayer.report.run_reader import Run, read_run
+    from cutlayer.rounds.result import TimelineEvent
+    from cutlayer.rounds.schemes import (
+        SCHEMES,
+        DeviceOrder,
+        Phase,
+        Place,
+        Scheme,
+        ServerOrder,
+        Step,
+    )
+    from cutlayer.spec import Trained
+    from cutlayer.train.records import FirstRound, Observer, Summary, TrainedRound
+
+__all__ = [
+    "SCHEMES",
+    "Aggregation",
+    "Allocation",
+    "Channel",
+    "Codec",
+    "CodecState",
+    "Compared",
+    "Config",
+    "ConfigError",
+    "CutlayerError",
+    "Decoded",
+    "DeviceOrder",
+    "Encoded",
+    "FirstRound",
+    "LinkRates",
+    "ModelError",
+    "ObservedRound",
+    "Observer",
+    "PacketError",
+    "Phase",
+    "Place",
+    "Planned",
+    "ProportionalRates",
+    "RateCurve",
+    "RateCurves",
+    "Run",
+    "Scheme",
+    "ServerOrder",
+    "Shares",
+    "Step",
+    "Summary",
+    "TimelineEvent",
+    "Trained",
+    "TrainedRound",
+    "__version__",
+    "compare",
+    "join",
+    "load_adapter",
+    "plan",
+    "read_config",
+    "read_run",
+    "resume",
+    "serve",
+    "train",
+]
+
+# where each name is defined
+_HOMES = {
+    "Config": "config.schema",
+    "read_config": "config.read",
+    "train": "jobs.api",
+    "resume": "jobs.api",
+    "read_run": "report.run_reader",
+    "compare": "jobs.api",
+    "plan": "jobs.plan",
+    "load_adapter": "jobs.api",
+    "serve": "jobs.api",
+    "join": "jobs.api",
+    "Run": "report.run_reader",
+    "Compared": "jobs.compared",
+    "Planned": "jobs.plan",
+    "Summary": "train.records",
+    "FirstRound": "train.records",
+    "TrainedRound": "train.records",
+    "TimelineEvent": "rounds.result",
+    "Observer": "train.records",
+    "CutlayerError": "errors",
+    "ConfigError": "errors",
+    "ModelError": "errors",
+    "PacketError": "errors",
+    "Codec": "codec.codec",
+    "Encoded": "codec.codec",
+    "Decoded": "codec.codec",
+    "CodecState": "codec.codec",
+    "Channel": "channel.rates",
+    "RateCurves": "channel.shannon",
+    "RateCurve": "channel.shannon",
+    "ProportionalRates": "channel.shannon",
+    "LinkRates": "channel.rates",
+    "Allocation": "planner.allocation",
+    "ObservedRound": "planner.allocation",
+    "Shares": "planner.allocation",
+    "Scheme": "rounds.schemes",
+    "SCHEMES": "rounds.schemes",
+    "Step": "rounds.schemes",
+    "Phase": "rounds.schemes",
+    "Place": "rounds.schemes",
+    "DeviceOrder": "rounds.schemes",
+    "ServerOrder": "rounds.schemes",
+    "Trained": "spec",
+    "Aggregation": "model.aggregation",
+}
 
 # a library says nothing unless the program asks for it
 logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+
+class _Interface(ModuleType):
+    """Its names are those of `__all__`: where a folder is called as a function (`train`), the
+    import system must not put the folder in the function's place."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'cutlayer' has no attribute {name!r}")
+    value: object = getattr(import_module(f"cutlayer.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+sys.modules[__name__].__class__ = _Interface

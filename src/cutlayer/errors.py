@@ -2,7 +2,8 @@
 
 import difflib
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 # The one error tree. A message says what was wrong, the value, and what to do.
@@ -53,6 +54,16 @@ class StorageError(RunError):
 
 class IdentityError(CutlayerError):
     """Keys, a name, an invitation or a certificate that cannot be used; quotes no secret."""
+
+
+@contextmanager
+def needing(what: str, extras: str) -> Iterator[None]:
+    """Around imports for `what`: raises ConfigError for a package that is not there, with the
+    `extras` that bring it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{what} needs {error.name}: pip install 'cutlayer[{extras}]'") from error
 
 
 # Hints for words that nobody knows, and values as a message shows them: never longer than 80.

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import final
 
+from cutlayer.errors import needing
 from cutlayer.units import format_seconds
 
 _ROOT = logging.getLogger("cutlayer")
@@ -115,3 +116,14 @@ def so_far(what: str) -> Callable[[], str]:
     """`getting ready, 50.1 s so far`, from now on."""
     start_s = time.monotonic()
     return lambda: f"{what}, {format_seconds(time.monotonic() - start_s)} so far"
+
+
+@contextmanager
+def loading(what: str, extras: str) -> Iterator[None]:
+    """Around imports that take seconds, on a busy machine minutes: says now and then that they go
+    on.
+
+    Raises ConfigError for a package that is not there, with the `extras` that bring it.
+    """
+    with needing(what, extras), Heartbeat(so_far("loading torch and transformers")):
+        yield

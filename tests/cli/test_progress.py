@@ -8,7 +8,8 @@ from collections.abc import Callable
 import pytest
 from rich.console import Console
 
-from cutlayer.cli.progress import RunProgress, round_line
+from cutlayer.cli.progress import RunProgress
+from cutlayer.report.wording import round_line
 from cutlayer.train.records import FirstRound, TrainedRound
 
 _LOG = logging.getLogger("cutlayer.cli")
@@ -48,6 +49,7 @@ def _played(console: Console, *, quiet: bool = False, every_s: float = 60.0) -> 
         progress.round_begins(1, 2)
         progress.step_done(1, 1, 4)
         progress.round_done(RECORD)
+        _LOG.info(round_line(RECORD, 2))
     return progress
 
 

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from codec.ends import correlated
 from codec.hostile import damaged, forged
-from cutlayer.codec.codec import EMPTY, Codec, Decoded, State
+from cutlayer.codec.codec import EMPTY, Codec, CodecState, Decoded
 from cutlayer.codec.kernels.kernels import Kernels
 from cutlayer.codec.kernels.load import load_kernels
 from cutlayer.codec.kernels.native import Native
@@ -63,7 +63,7 @@ class Victim:
     name: str
     codec: Codec
     shape: tuple[int, ...]
-    packets: tuple[tuple[bytes, State], ...]
+    packets: tuple[tuple[bytes, CodecState], ...]
 
     @property
     def tensor_bytes(self) -> int:
@@ -127,7 +127,7 @@ def _victim(
 ) -> Victim:
     """Packets of a stream: the first ones, and those that carry what was learned."""
     rng = np.random.default_rng(len(name))
-    packets: list[tuple[bytes, State]] = []
+    packets: list[tuple[bytes, CodecState]] = []
     sender, receiver = EMPTY, EMPTY
     columns = np.exp(rng.normal(0.0, 1.0, shape[-1]))
     learns = False
@@ -168,7 +168,7 @@ def attack(victim: Victim, count: int, rng: np.random.Generator, note: mmap.mmap
     return report
 
 
-def _shot(victim: Victim, packet: bytes, state: State, again: bool, traced: bool) -> Report:
+def _shot(victim: Victim, packet: bytes, state: CodecState, again: bool, traced: bool) -> Report:
     """One packet. `again`: it was signed again; `traced`: its memory is measured, too."""
     # of this thread, so that a busy machine is not taken for a hang
     start = time.thread_time()
@@ -191,7 +191,7 @@ def _shot(victim: Victim, packet: bytes, state: State, again: bool, traced: bool
     )
 
 
-def _decoded(victim: Victim, packet: bytes, state: State) -> tuple[Decoded | None, str]:
+def _decoded(victim: Victim, packet: bytes, state: CodecState) -> tuple[Decoded | None, str]:
     """None for a packet that is refused; what was wrong if not by a PacketError that says why."""
     try:
         return victim.codec.decode(packet, victim.shape, state), ""
@@ -201,7 +201,7 @@ def _decoded(victim: Victim, packet: bytes, state: State) -> tuple[Decoded | Non
         return None, f"{type(error).__name__}: {error}"
 
 
-def _peak(victim: Victim, packet: bytes, state: State) -> int:
+def _peak(victim: Victim, packet: bytes, state: CodecState) -> int:
     """The most memory [bytes] that was held at once while decoding."""
     tracemalloc.start()
     try:

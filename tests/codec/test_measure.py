@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.codec.codec import Codec, Decoded, Encoded, State
+from cutlayer.codec.codec import Codec, CodecState, Decoded, Encoded
 from cutlayer.codec.measure import fidelity, measure
 
 
@@ -21,7 +21,7 @@ class Halver(Codec):
     def encode(
         self,
         tensor: np.ndarray,
-        state: State,
+        state: CodecState,
         rng: np.random.Generator,
         *,
         lengths: Sequence[int] | None = None,
@@ -32,7 +32,7 @@ class Halver(Codec):
         body = bytes((count,)) + tensor.astype(np.float16).tobytes()
         return Encoded(body + head, {"count": np.array(count + 1)})
 
-    def decode(self, packet: bytes, shape: tuple[int, ...], state: State) -> Decoded:
+    def decode(self, packet: bytes, shape: tuple[int, ...], state: CodecState) -> Decoded:
         count = int(state.get("count", np.array(0)))
         assert packet[0] == count
         body = packet[1 : 1 + 2 * int(np.prod(shape))]
@@ -81,7 +81,7 @@ def test_padding_does_not_count() -> None:
         def encode(
             self,
             tensor: np.ndarray,
-            state: State,
+            state: CodecState,
             rng: np.random.Generator,
             *,
             lengths: Sequence[int] | None = None,
@@ -90,7 +90,7 @@ def test_padding_does_not_count() -> None:
             assert lengths == (2,)
             return Encoded(b"x", state)
 
-        def decode(self, packet: bytes, shape: tuple[int, ...], state: State) -> Decoded:
+        def decode(self, packet: bytes, shape: tuple[int, ...], state: CodecState) -> Decoded:
             return Decoded(decoded, (2,), state)
 
         def expected_bytes(self, shape: tuple[int, int, int]) -> float:

@@ -11,7 +11,7 @@ from cutlayer.cli.main import main
 from cutlayer.config.read import config_yaml, read_config
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError
-from cutlayer.jobs.plan import Planned, plan, planned_config
+from cutlayer.jobs.plan import Planned, plan
 from cutlayer.planner.explain import CutInfeasibility
 from cutlayer.planner.profile import packaged_profile, profile_text
 from cutlayer.units import BITS_PER_BYTE
@@ -100,7 +100,7 @@ def test_limits_are_those_of_the_section(measured: str) -> None:
 
 def test_the_planned_configuration_keeps_the_decision(measured: str, tmp_path: Path) -> None:
     made = planned(planner={"profile": measured, "least_cut": 2})
-    config = planned_config(made)
+    config = made.config
     path = tmp_path / "plan.yaml"
     path.write_text(config_yaml(config), encoding="utf-8")
     assert read_config(path) == config
@@ -127,22 +127,22 @@ def test_settings_of_another_codec_are_left_behind(measured: str) -> None:
         codec={"name": "paper-rans", "keep_ratio": 0.1, "levels": 3},
         planner={"profile": measured},
     )
-    config = planned_config(made)
+    config = made.config
     assert config.codec.name == "best"
     assert config.codec.target_bits_up == 0.7
 
 
 def test_a_channel_that_changes_is_solved_anew_each_round(measured: str) -> None:
     made = planned(channel={"fading": "rayleigh"}, planner={"profile": measured})
-    assert planned_config(made).planner.name == "two-timescale"
+    assert made.config.planner.name == "two-timescale"
     shared = planned(link={"uplink": "shared"}, planner={"profile": measured})
-    assert planned_config(shared).planner.name == "even"
+    assert shared.config.planner.name == "even"
 
 
 def test_what_there_is_nothing_to_train_by(measured: str) -> None:
     nothing = planned(planner={"profile": measured, "least_cut": 12})
     with pytest.raises(ConfigError, match="nothing fits"):
-        planned_config(nothing)
+        _ = nothing.config
 
 
 @pytest.mark.parametrize("rate", ["constant-snr", "constant-power"])
@@ -159,7 +159,7 @@ def test_training_by_the_plan_takes_the_planned_seconds(tmp_path: Path, rate: st
     chosen = made.plan.chosen
     assert chosen is not None
     file, output = tmp_path / "plan.yaml", tmp_path / "runs"
-    file.write_text(config_yaml(planned_config(made)), encoding="utf-8")
+    file.write_text(config_yaml(made.config), encoding="utf-8")
     assert main(["train", str(file), "--quiet", "--output", str(output)]) == 0
     (run,) = output.iterdir()
     curves = made.plan.workload.channel.mean_curves()

@@ -11,7 +11,13 @@ from torch import Tensor
 
 from cutlayer.errors import ModelError
 from cutlayer.model.load import load_device_part, load_server_part, load_whole
-from cutlayer.model.peft_format import CONFIG_FILE, WEIGHTS_FILE, load_adapter, save_adapter
+from cutlayer.model.peft_format import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    load_adapter,
+    read_adapter,
+    save_adapter,
+)
 from cutlayer.model.split import WholeModel
 from cutlayer.spec import AdapterSpec, Task
 from model.architectures import (
@@ -74,6 +80,46 @@ def test_peft_gives_the_same_logits(tmp_path: Path, case: tuple[Task, str, Adapt
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}-{case[1]}-{case[2].targets}")
+def test_merged_into_the_model_it_gives_the_same_logits(
+    tmp_path: Path, case: tuple[Task, str, AdapterSpec]
+) -> None:
+    task, model_type, spec = case
+    model = random_model(config_of(model_type), task)
+    model.save_pretrained(tmp_path / "model")
+    whole = load_whole(tmp_path / "model", task, spec, classes=CLASSES)
+    row = adapter_of(whole, tmp_path / "adapter", spec, task)
+    load_adapter(model, tmp_path / "adapter")
+    inputs, lengths = batches(task)[0]
+    with torch.no_grad():
+        logits = whole.forward(row.unsqueeze(0), [4], inputs, lengths)
+        merged = model.eval()(**inputs).logits
+    # as above
+    assert (logits - merged).abs().max() <= 1e-5 * merged.abs().max()
+
+
+def test_a_model_that_it_does_not_fit_is_left_as_it_was(tmp_path: Path) -> None:
+    task: Task = "image-classification"
+    model = random_model(config_of("vit"), task)
+    model.save_pretrained(tmp_path / "model")
+    spec = full_spec(task)
+    whole = load_whole(tmp_path / "model", task, spec, classes=CLASSES)
+    adapter_of(whole, tmp_path / "adapter", spec, task)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    headless, fewer = model.vit, random_model(config_of("vit"), task)
+    fewer.classifier = torch.nn.Linear(fewer.classifier.in_features, CLASSES - 1)
+    with pytest.raises(ModelError, match=r"which the model does not have: .* with its head"):
+        load_adapter(headless, tmp_path / "adapter")
+    with pytest.raises(ModelError, match=rf"classifier.*\({CLASSES - 1},.*as many classes"):
+        load_adapter(fewer, tmp_path / "adapter")
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(
+        torch.equal(value, before[name])
+        for name, value in fewer.state_dict().items()
+        if not name.startswith("classifier")
+    )
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}-{case[1]}-{case[2].targets}")
 def test_both_sides_write_and_read_back(
     tmp_path: Path, case: tuple[Task, str, AdapterSpec]
 ) -> None:
@@ -86,7 +132,7 @@ def test_both_sides_write_and_read_back(
         named = {**device.adapted.layout.named(rows[0]), **server.adapted.layout.named(rows[1])}
         folder = tmp_path / f"adapter-{cut}"
         save_adapter(folder, named, spec, str(path), task, transposed=device.adapted.transposed)
-        read = load_adapter(folder, spec)
+        read = read_adapter(folder, spec)
         assert read.keys() == named.keys()
         assert torch.equal(device.adapted.layout.join(read), rows[0])
         assert torch.equal(server.adapted.layout.join(read), rows[1])
@@ -120,7 +166,7 @@ def test_a_folder_that_peft_wrote_reads_back(
     model = peft.get_peft_model(base, config).eval()
     model.save_pretrained(tmp_path / "adapter")
     whole = load_whole(tmp_path / "model", task, spec, classes=CLASSES)
-    row = whole.adapted.layout.join(load_adapter(tmp_path / "adapter", spec))
+    row = whole.adapted.layout.join(read_adapter(tmp_path / "adapter", spec))
     inputs, lengths = batches(task)[0]
     with torch.no_grad():
         expected = model(**inputs).logits
@@ -138,7 +184,7 @@ def folder(tmp_path: Path) -> Path:
     }
     spec = AdapterSpec(2, 3.0, ("q_proj",), head=True)
     save_adapter(tmp_path / "adapter", named, spec, "base", "image-classification")
-    assert load_adapter(tmp_path / "adapter", spec).keys() == named.keys()
+    assert read_adapter(tmp_path / "adapter", spec).keys() == named.keys()
     return tmp_path / "adapter"
 
 
@@ -155,7 +201,7 @@ def folder(tmp_path: Path) -> Path:
 )
 def test_another_spec_is_refused(folder: Path, spec: AdapterSpec, message: str) -> None:
     with pytest.raises(ModelError, match=message):
-        load_adapter(folder, spec)
+        read_adapter(folder, spec)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +218,7 @@ def test_other_kinds_of_adapter_are_refused(folder: Path, key: str, value: objec
     config = json.loads((folder / CONFIG_FILE).read_text())
     (folder / CONFIG_FILE).write_text(json.dumps({**config, key: value}))
     with pytest.raises(ModelError, match=key):
-        load_adapter(folder)
+        read_adapter(folder)
 
 
 def test_broken_folders_are_refused(folder: Path) -> None:
@@ -182,7 +228,7 @@ def test_broken_folders_are_refused(folder: Path) -> None:
     def refused(changed: dict[str, Tensor], message: str) -> None:
         save_file(changed, folder / WEIGHTS_FILE)
         with pytest.raises(ModelError, match=message):
-            load_adapter(folder)
+            read_adapter(folder)
 
     without = {name: value for name, value in weights.items() if "lora_B" not in name}
     refused(without, "only one of lora_A and lora_B")
@@ -192,13 +238,13 @@ def test_broken_folders_are_refused(folder: Path) -> None:
     refused({"base_model.model.classifier.weight": torch.ones(1)}, "no LoRA tensors")
     (folder / WEIGHTS_FILE).write_bytes(b"nothing")
     with pytest.raises(ModelError, match="cannot be read"):
-        load_adapter(folder)
+        read_adapter(folder)
     (folder / CONFIG_FILE).write_text("[]")
     with pytest.raises(ModelError, match="names no rank"):
-        load_adapter(folder)
+        read_adapter(folder)
     (folder / CONFIG_FILE).unlink()
     with pytest.raises(ModelError, match="cannot be read as an adapter's configuration"):
-        load_adapter(folder)
+        read_adapter(folder)
 
 
 def test_slots_of_another_rank_are_not_written(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from cutlayer.codec.codec import EMPTY, State
+from cutlayer.codec.codec import EMPTY, CodecState
 from cutlayer.codec.packet import read_packet
 from cutlayer.codec.raw import decode_targets
 from cutlayer.net.device.worker import DeviceWorker
@@ -58,7 +58,7 @@ class _End:
     """What the server holds of one device from round to round."""
 
     optimizer: dict[str, Tensor] = field(default_factory=dict)
-    stream: State = field(default_factory=lambda: EMPTY)
+    stream: CodecState = field(default_factory=lambda: EMPTY)
 
 
 def final(run: Run) -> Adapters:

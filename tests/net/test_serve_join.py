@@ -28,7 +28,7 @@ from cutlayer.net.wire.grpc_link import connect
 from cutlayer.net.wire.limits import Wire, device_limits
 from cutlayer.net.wire.link import Link, LinkClosed, in_place
 from cutlayer.net.wire.messages import Ask, Message, Refused, Welcome
-from cutlayer.report.run_reader import read_run
+from cutlayer.report.run_reader import read_record
 from cutlayer.train.files import alone
 from cutlayer.train.records import Observer, RoundRecord, Silent
 from cutlayer.train.run_directory import RunDirectory
@@ -155,7 +155,7 @@ def test_a_run_of_joined_devices_is_the_trainers(
     size = (directory.path / "part.safetensors").stat().st_size
     assert first["bytes_by_payload"]["model"] == DEVICES * size
     # what was measured reads as what is simulated does
-    run, simulated = read_run(directory.path), read_run(trained.path)
+    run, simulated = read_record(directory.path), read_record(trained.path)
     assert run.summary.clock == "measured" and simulated.summary.clock == "virtual"
     assert run.summary.samples_per_device == simulated.summary.samples_per_device
     assert (directory.path / "report.html").exists()

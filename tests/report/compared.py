@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from cutlayer.report.comparison import ComparedRun, RefusedRun
-from cutlayer.report.run_reader import RunRecord, read_run
+from cutlayer.report.run_reader import RunRecord, read_record
 from cutlayer.train.records import Record, RoundRecord, Score, Summary, TrainedRound
 from report.fake_run import FakeRun, write_fake_run
 
@@ -33,7 +33,9 @@ def compared(
     learns: float = 1.0,
 ) -> ComparedRun:
     """A fake run whose times, bytes and gain of score are multiplied."""
-    record = read_run(write_fake_run(folder / label.replace("/", "-"), fake or FakeRun(devices=3)))
+    record = read_record(
+        write_fake_run(folder / label.replace("/", "-"), fake or FakeRun(devices=3))
+    )
     first = record.rounds[0].score.value
     rounds = tuple(_round(one, slower, larger, learns, first) for one in record.rounds)
     summary = changed(

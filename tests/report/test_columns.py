@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from cutlayer.report.columns import Saving, savings
-from cutlayer.report.run_reader import read_run
+from cutlayer.report.run_reader import read_record
 from cutlayer.train.records import TrainedRound
 from report.fake_run import FakeRun, write_fake_run
 
 
 @pytest.fixture
 def work(tmp_path: Path) -> TrainedRound:
-    run = read_run(write_fake_run(tmp_path / "run", FakeRun(devices=2, rounds=1)))
+    run = read_record(write_fake_run(tmp_path / "run", FakeRun(devices=2, rounds=1)))
     return run.trained[-1]
 
 

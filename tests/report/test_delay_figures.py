@@ -15,7 +15,7 @@ from cutlayer.report.delay_figures import (
     gantt_local_steps,
 )
 from cutlayer.report.drawing import plain_style
-from cutlayer.report.run_reader import read_run
+from cutlayer.report.run_reader import read_record
 from cutlayer.report.vocabulary import PHASES, phases_in
 from cutlayer.rounds.result import RoundTimeline, TimelineEvent
 from cutlayer.rounds.schemes import SCHEMES, Phase
@@ -80,7 +80,7 @@ def test_overlapping_micro_batches_compute_above_and_send_below() -> None:
 
 
 def test_stacked_delays_add_up_to_the_round(tmp_path: Path) -> None:
-    run = read_run(write_fake_run(tmp_path / "run", FakeRun(rounds=5)))
+    run = read_record(write_fake_run(tmp_path / "run", FakeRun(rounds=5)))
     works = run.trained
     with plain_style():
         by_round, by_device = delay_figure(works).axes
@@ -97,7 +97,7 @@ def test_stacked_delays_add_up_to_the_round(tmp_path: Path) -> None:
 
 
 def test_the_gantt_of_a_long_round_shows_its_beginning(tmp_path: Path) -> None:
-    run = read_run(write_fake_run(tmp_path / "run", FakeRun(rounds=2, local_steps=20)))
+    run = read_record(write_fake_run(tmp_path / "run", FakeRun(rounds=2, local_steps=20)))
     steps, slowest = run.last_round_steps, run.trained[-1].slowest_device
     assert gantt_local_steps(steps, slowest) == (6, 20)
     origin = min(step.start_s for step in steps)
@@ -114,7 +114,7 @@ def test_the_gantt_of_a_long_round_shows_its_beginning(tmp_path: Path) -> None:
 
 
 def test_the_gantt_of_a_short_round_shows_it_all(tmp_path: Path) -> None:
-    run = read_run(write_fake_run(tmp_path / "run", FakeRun(rounds=1, local_steps=2)))
+    run = read_record(write_fake_run(tmp_path / "run", FakeRun(rounds=1, local_steps=2)))
     steps, work = run.last_round_steps, run.trained[-1]
     with plain_style():
         axes = gantt_figure(steps, work.slowest_device).axes[0]
@@ -153,7 +153,7 @@ def test_micro_batches_that_overlap_are_drawn_beside_each_other() -> None:
 @pytest.mark.parametrize("devices", [1, 24, 25, 100])
 def test_the_gantt_has_at_most_24_devices_and_the_slowest(tmp_path: Path, devices: int) -> None:
     fake = FakeRun(devices=devices, rounds=1, local_steps=1, class_names=("text",))
-    run = read_run(write_fake_run(tmp_path / "run", fake))
+    run = read_record(write_fake_run(tmp_path / "run", fake))
     shown = gantt_devices(run.last_round_steps, run.trained[-1].slowest_device)
     assert run.trained[-1].slowest_device in shown
     assert min(devices, 23) <= len(shown) <= 24

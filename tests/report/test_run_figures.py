@@ -24,14 +24,14 @@ from cutlayer.report.run_figures import (
     shown_rounds,
 )
 from cutlayer.report.run_page import write_report
-from cutlayer.report.run_reader import read_run
+from cutlayer.report.run_reader import read_record
 from cutlayer.train.records import Partition, TrainedRound
 from report.drawn import assert_labels_apart, boxes_of, drawn_texts
 from report.fake_run import FakeRun, write_fake_run
 
 
 def test_byte_columns_are_the_bytes(tmp_path: Path) -> None:
-    run = read_run(write_fake_run(tmp_path / "run", FakeRun(rounds=3)))
+    run = read_record(write_fake_run(tmp_path / "run", FakeRun(rounds=3)))
     works = run.trained
     with plain_style():
         uplink, downlink, by_payload = byte_figure(works).axes
@@ -55,7 +55,7 @@ def test_the_last_value_stands_where_its_line_does_not_come_from(
     tmp_path: Path, scores: list[float], side: str
 ) -> None:
     """The label ends above or below the last point, to its left, where the line is."""
-    run = read_run(write_fake_run(tmp_path / "run", FakeRun(devices=1, rounds=len(scores) - 1)))
+    run = read_record(write_fake_run(tmp_path / "run", FakeRun(devices=1, rounds=len(scores) - 1)))
     records = [
         record.model_copy(update={record.score.measure: value})
         for record, value in zip(run.rounds, scores, strict=True)
@@ -67,7 +67,7 @@ def test_the_last_value_stands_where_its_line_does_not_come_from(
 
 
 def test_labels_never_overlap(run_directory: Path) -> None:
-    run = read_run(run_directory)
+    run = read_record(run_directory)
     works = run.trained
     with plain_style():
         assert_labels_apart(curve_figure(run.rounds, run.summary.clock))
@@ -100,7 +100,7 @@ def test_a_partition_of_any_size_stays_readable(classes: int, devices: int) -> N
 @pytest.mark.parametrize("limit", [None, 1, 2**20, 110 * 2**20, 400 * 2**20, 2**40])
 def test_any_limit_is_named_in_the_memory_figure(tmp_path: Path, limit: int | None) -> None:
     fake = FakeRun(devices=1, rounds=0, memory_limit_bytes=limit)
-    summary = read_run(write_fake_run(tmp_path / "run", fake)).summary
+    summary = read_record(write_fake_run(tmp_path / "run", fake)).summary
     with plain_style():
         figure = memory_figure(summary)
         assert_labels_apart(figure)
@@ -118,7 +118,7 @@ def test_any_limit_is_named_in_the_memory_figure(tmp_path: Path, limit: int | No
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> TrainedRound:
-    run = read_run(write_fake_run(tmp_path_factory.mktemp("shares") / "run", FakeRun(rounds=1)))
+    run = read_record(write_fake_run(tmp_path_factory.mktemp("shares") / "run", FakeRun(rounds=1)))
     return run.trained[0]
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from examples import at_most
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from cutlayer.errors import RunError
-from cutlayer.report.run_reader import read_run
+from cutlayer.report.run_reader import read_record
 from cutlayer.train.files import json_text
 from cutlayer.train.records import Partition, Summary, TraceLine, TrainedRound, parse
+from examples import at_most
 from report.fake_run import FakeRun, write_fake_run
 
 FILES = ["config.yaml", "rounds.jsonl", "partition.json", "trace.jsonl", "summary.json"]
@@ -39,7 +39,7 @@ def change(path: Path, line: int, edit: Callable[[dict[str, Any]], object]) -> N
 
 
 def test_every_number_is_that_of_the_files(run_directory: Path) -> None:
-    run = read_run(run_directory)
+    run = read_record(run_directory)
     rows = json_lines(run_directory / "rounds.jsonl")
     assert [record.round for record in run.rounds] == [row["round"] for row in rows]
     for record, row in zip(run.rounds, rows, strict=True):
@@ -65,19 +65,19 @@ def test_every_number_is_that_of_the_files(run_directory: Path) -> None:
 def test_a_missing_file_is_named(small_run: Path, name: str) -> None:
     (small_run / name).unlink()
     with pytest.raises(RunError, match=f"{name}: missing"):
-        read_run(small_run)
+        read_record(small_run)
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_that_is_not_text_is_named(small_run: Path, name: str) -> None:
     (small_run / name).write_bytes(b"\xff\xfe\x00")
     with pytest.raises(RunError, match=f"{name}: cannot be read"):
-        read_run(small_run)
+        read_record(small_run)
 
 
 def test_no_directory(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no such run directory"):
-        read_run(tmp_path / "absent")
+        read_record(tmp_path / "absent")
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_a_line_cut_off_by_a_crash_is_named(small_run: Path, name: str, place: s
     path = small_run / name
     path.write_text(path.read_text()[:-20])
     with pytest.raises(RunError, match=f"{name} {place}: not valid JSON"):
-        read_run(small_run)
+        read_record(small_run)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_a_wrong_value_is_named(
 ) -> None:
     change(small_run / name, line, edit)
     with pytest.raises(RunError, match=message):
-        read_run(small_run)
+        read_record(small_run)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_a_wrong_value_is_named(
 def test_a_key_that_nobody_knows_is_refused(small_run: Path, name: str, line: int) -> None:
     change(small_run / name, line, lambda row: row.update(delay_by_phases=[1, {"a": None}]))
     with pytest.raises(RunError, match=rf"{name}.*: unknown key 'delay_by_phases'; "):
-        read_run(small_run)
+        read_record(small_run)
 
 
 @pytest.mark.parametrize(
@@ -171,41 +171,41 @@ def test_a_record_is_written_as_it_was_read(small_run: Path, name: str, line: in
 def test_a_phase_without_a_number_is_refused(small_run: Path) -> None:
     change(small_run / "summary.json", 0, lambda row: row["delay_by_phase_s"].update(turn=None))
     with pytest.raises(RunError, match="turn is None, needed is a valid number"):
-        read_run(small_run)
+        read_record(small_run)
 
 
 def test_a_phase_with_seconds_cannot_be_left_out(small_run: Path) -> None:
     """The others no longer add up to the delay."""
     change(small_run / "rounds.jsonl", 1, lambda row: row["delay_by_phase_s"].pop("adapter_up"))
     with pytest.raises(RunError, match="delay_by_phase_s adds up to"):
-        read_run(small_run)
+        read_record(small_run)
 
 
 def test_a_diverged_run_can_be_read(small_run: Path) -> None:
     change(small_run / "rounds.jsonl", 2, lambda row: row.update(train_loss=math.nan))
     change(small_run / "rounds.jsonl", 2, lambda row: row.update(eval_loss=math.inf))
-    last = read_run(small_run).rounds[-1]
+    last = read_record(small_run).rounds[-1]
     assert isinstance(last, TrainedRound)
     assert math.isnan(last.train_loss)
     assert math.isinf(last.eval_loss)
     change(small_run / "rounds.jsonl", 2, lambda row: row.update(train_loss=None, eval_loss=None))
-    again = read_run(small_run).rounds[-1]
+    again = read_record(small_run).rounds[-1]
     assert isinstance(again, TrainedRound)
     assert math.isnan(again.train_loss) and math.isnan(again.eval_loss)
 
 
 def test_other_rounds_of_the_trace_are_not_read(small_run: Path) -> None:
-    before = read_run(small_run)
+    before = read_record(small_run)
     path = small_run / "trace.jsonl"
     first, *later = path.read_text().splitlines(keepends=True)
     path.write_text(first.replace('"phase"', '"fase"') + "".join(later))
-    assert read_run(small_run) == before
+    assert read_record(small_run) == before
 
 
 def test_an_empty_rounds_file_is_refused(small_run: Path) -> None:
     (small_run / "rounds.jsonl").write_text("")
     with pytest.raises(RunError, match=r"rounds\.jsonl: empty"):
-        read_run(small_run)
+        read_record(small_run)
 
 
 @at_most(60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -218,7 +218,7 @@ def test_damage_anywhere_raises_run_errors_only(
     at = int(where * len(good))
     path.write_bytes(good[:at] + junk + good[at + 2 :])
     try:
-        read_run(small_run)
+        read_record(small_run)
     except RunError as problem:
         assert str(small_run) in str(problem)
     finally:

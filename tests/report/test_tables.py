@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from cutlayer.report.comparison import Comparison, compare
-from cutlayer.report.run_reader import RunRecord, read_run
+from cutlayer.report.run_reader import RunRecord, read_record
 from cutlayer.report.tables import ShareBar, compare_table, round_table, summary_table
 from cutlayer.report.vocabulary import PHASES, Word, phases_in
 from cutlayer.units import format_bytes, format_seconds
@@ -35,12 +35,12 @@ def _phases(run: RunRecord) -> dict[str, Word]:
 @pytest.fixture
 def run(tmp_path: Path) -> RunRecord:
     """Six rounds on eight devices."""
-    return read_run(write_fake_run(tmp_path / "run", FakeRun()))
+    return read_record(write_fake_run(tmp_path / "run", FakeRun()))
 
 
 @pytest.mark.parametrize("width", [80, 100])
 def test_tables_fit_and_lose_nothing(run_directory: Path, width: int) -> None:
-    run = read_run(run_directory)
+    run = read_record(run_directory)
     lines = printed(round_table(run.rounds), width) + printed(summary_table(run.summary), width)
     assert all(len(line.rstrip()) <= width for line in lines)
     # an ellipsis is where rich had to cut
@@ -91,7 +91,7 @@ def test_the_summary_says_what_the_run_cost(run: RunRecord) -> None:
 
 def test_perplexity_takes_the_place_of_accuracy(tmp_path: Path) -> None:
     fake = FakeRun(devices=2, rounds=2, language_modelling=True, class_names=("text",))
-    run = read_run(write_fake_run(tmp_path / "run", fake))
+    run = read_record(write_fake_run(tmp_path / "run", fake))
     text = "\n".join(printed(round_table(run.rounds), 80) + printed(summary_table(run.summary), 80))
     assert "perplexity" in text
     assert "61.8 -> " in text

@@ -11,7 +11,7 @@ import torch
 from cutlayer.jobs.prepare import Job, prepare
 from cutlayer.jobs.train import start
 from cutlayer.report.run_figures import shares_vary
-from cutlayer.report.run_reader import read_run
+from cutlayer.report.run_reader import read_record
 from cutlayer.train.round import Round, RoundOutcome, expected_round, initial_state
 
 Folders = tuple[Path, Path]
@@ -124,7 +124,7 @@ def test_the_record_and_the_report_show_shares_where_they_vary(
     records = tiny.read_lines(path / "rounds.jsonl")
     assert all(sum(record["shares"]) == pytest.approx(1.0, abs=1e-9) for record in records[1:])  # type: ignore[arg-type]
     varies = planner == "two-timescale"
-    assert shares_vary(read_run(path).trained) is varies
+    assert shares_vary(read_record(path).trained) is varies
     page = (path / "report.html").read_text(encoding="utf-8")
     assert ("Bandwidth allocation" in page) is varies
     json.dumps(records)

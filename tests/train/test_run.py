@@ -13,7 +13,7 @@ import yaml
 from cutlayer.config.read import config_sha256, config_yaml, read_config
 from cutlayer.errors import ConfigError, DataError, RunError
 from cutlayer.jobs.train import resume, start
-from cutlayer.report.run_reader import read_run
+from cutlayer.report.run_reader import read_record
 from cutlayer.train.run_directory import RunDirectory
 
 Folders = tuple[Path, Path]
@@ -78,7 +78,7 @@ def test_a_run_directory_holds_the_run(vision: Folders, tmp_path: Path) -> None:
     assert up == summary["uplink_bytes"]
     partition = json.loads((directory / "partition.json").read_text(encoding="utf-8"))
     assert [sum(row) for row in partition["counts"]] == summary["samples_per_device"]
-    assert read_run(directory).summary is not None
+    assert read_record(directory).summary is not None
 
 
 def test_it_learns(vision: Folders, tmp_path: Path) -> None:

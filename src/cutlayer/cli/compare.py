@@ -1,6 +1,6 @@
 """`cutlayer compare`: several runs beside each other, trained where they are not finished yet.
 
-Knows the command's arguments and what it prints; the runs are `compare_runs`.
+Knows the command's arguments and what it prints; the runs are `jobs`'.
 """
 
 import argparse
@@ -9,10 +9,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from cutlayer.cli.options import loading
+from cutlayer.cli.progress import RunProgress
 from cutlayer.cli.settings import add_settings, given_settings, refuse_settings_of
-from cutlayer.jobs.check import check_folder
+from cutlayer.jobs.api import compare
 from cutlayer.jobs.compared import wanted_runs
+from cutlayer.report.tables import compare_table
 from cutlayer.rounds.schemes import SCHEMES
 
 _OUTPUT = Path("comparison")
@@ -59,23 +60,17 @@ def run(arguments: argparse.Namespace) -> int:
     overrides = given_settings(arguments)
     refuse_settings_of(overrides, networks=True, plans=True)
     wanted = wanted_runs(arguments.runs, arguments.schemes, overrides)
-    check_folder(arguments.output)
-    for one in wanted:
-        one.check()
-    # torch and matplotlib take seconds to import: not for --help or a mistake
-    with loading("compare", "train"):
-        from cutlayer.cli.progress import RunProgress
-        from cutlayer.jobs.compare import compare_runs, write_comparison
-        from cutlayer.report.tables import compare_table
+    runs = {one.label: one.source for one in wanted}
     with RunProgress(quiet=arguments.quiet) as progress:
         try:
-            comparison = compare_runs(wanted, arguments.output, arguments.target, progress)
+            compared = compare(
+                runs, target=arguments.target, output=arguments.output, observer=progress
+            )
         except KeyboardInterrupt as error:
             raise KeyboardInterrupt(
                 f"{error or 'interrupted'}; the same command again goes on with all runs"
             ) from error
-    page = write_comparison(comparison, arguments.output)
     console = Console(file=sys.stdout)
-    console.print(compare_table(comparison))
-    console.print(f"report: {page}", markup=False, soft_wrap=True)
+    console.print(compare_table(compared.comparison))
+    console.print(f"report: {compared.report}", markup=False, soft_wrap=True)
     return 0

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from cutlayer.cli.options import host_and_port, loading, log_lines, whole_number
+from cutlayer.cli.options import address, log_lines, whole_number
 from cutlayer.errors import IdentityError
 
 _PATIENCE_S = 600
@@ -12,7 +12,7 @@ _PATIENCE_S = 600
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The server, who this device is, and its samples."""
-    parser.add_argument("address", type=host_and_port, metavar="HOST:PORT", help="the server's")
+    parser.add_argument("address", type=address, metavar="HOST:PORT", help="the server's")
     parser.add_argument(
         "--data",
         type=Path,
@@ -52,26 +52,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Take part until the run ends."""
+    from cutlayer.jobs.api import join  # takes longer than --help may
+
     log_lines(arguments.quiet)
-    # torch and transformers take seconds to import: not for --help
-    with loading("join", "train,net"):
-        from cutlayer.jobs.dataset import OwnData, check_path
-        from cutlayer.jobs.join import identify, start
-    check_path(arguments.data)
-    own = OwnData(
-        path=arguments.data,
+    join(
+        arguments.address,
+        arguments.data,
+        identity=arguments.identity,
+        token=_token(arguments),
         text_field=arguments.text_field,
         label_field=arguments.label_field,
-        on_bad_sample="skip" if arguments.skip_bad else "stop",
-    )
-    patience_s = float(arguments.patience)
-    keys = identify(arguments.address, arguments.identity, _token(arguments), patience_s, own)
-    start(
-        arguments.address,
-        keys,
-        own,
-        state=arguments.identity / "run.safetensors",
-        patience_s=patience_s,
+        skip_bad=arguments.skip_bad,
+        patience_s=float(arguments.patience),
         threads=arguments.threads,
     )
     return 0

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from cutlayer.cli.options import loading
 from cutlayer.cli.settings import add_settings, given_settings, refuse_settings_of
 from cutlayer.config.read import read_config
 from cutlayer.jobs.check import check, check_folder
+from cutlayer.logs import loading
 
 # the built-in job as a lab: a round that calibrates, and five that are compared
 _BUILT_IN = {"devices.count": "4", "training.rounds": "6"}
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_folder(arguments.output)
     check(config)
     # torch and matplotlib take seconds to import: not for --help or a mistake
-    with loading("lab", "train,net"):
+    with loading("`cutlayer lab`", "train,net"):
         from cutlayer.lab.lab import comparison_table, comparison_verdict, run_lab, write_comparison
     ended = run_lab(config, arguments.output, on_loopback=arguments.loopback)
     console = Console(file=sys.stdout)

@@ -4,13 +4,12 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TypeVar, final
 
 from cutlayer.errors import ConfigError, quoted
-from cutlayer.logs import Heartbeat, so_far
+from cutlayer.net.wire.link import address_of
 
 Number = TypeVar("Number", int, float)
 
@@ -46,32 +45,16 @@ def numbers_of(number: Callable[[str], Number]) -> Callable[[str], tuple[Number,
 
 def host_and_port(text: str) -> tuple[str, int]:
     """The two parts of `HOST:PORT`; IPv6 in brackets."""
-    host, colon, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not HOST:PORT with a port up to 65535, such as 192.168.1.10:7700"
-        )
-    return host, int(port)
-
-
-# What a command does while torch and transformers are imported, which takes seconds, on a busy
-# machine minutes. Imports neither.
-
-
-@contextmanager
-def loading(command: str, extras: str) -> Iterator[None]:
-    """Around the imports of a command: says now and then that they go on.
-
-    Raises ConfigError for a package that is not there, with the `extras` that bring it.
-    """
     try:
-        with Heartbeat(so_far("loading torch and transformers")):
-            yield
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"`cutlayer {command}` needs {error.name}: pip install 'cutlayer[{extras}]'"
-        ) from error
+        return address_of(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def address(text: str) -> str:
+    """`HOST:PORT` as it is, if it is one."""
+    host_and_port(text)
+    return text
 
 
 # Log lines of the network commands: one JSON object a line on standard error.

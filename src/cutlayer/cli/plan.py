@@ -14,14 +14,12 @@ from rich.console import Console
 from cutlayer.cli.settings import add_settings, given_settings, refuse_settings_of
 from cutlayer.config.read import config_yaml, read_config
 from cutlayer.jobs.check import check_folder, write_together
-from cutlayer.jobs.plan import Planned, plan, planned_config, profile_notes, replacements
-from cutlayer.report.plan_files import plan_page, plan_record
+from cutlayer.jobs.plan import CHOICES, Planned, plan, profile_notes, replacements
+from cutlayer.report.plan_files import plan_page
 from cutlayer.report.tables import plan_tables
 
 _OUTPUT = Path("plan")
 _NOTHING_FITS = 1
-# what a plan chooses is not read by a name, but found
-_CHOICES = ("planner.most_share",)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Plan, print, write; 1 if nothing fits. Raises CutlayerError."""
     overrides = given_settings(arguments)
     refuse_settings_of(overrides, networks=True)
-    config = read_config(arguments.config, overrides, also_read=_CHOICES)
+    config = read_config(arguments.config, overrides, also_read=CHOICES)
     check_folder(arguments.output)
     planned = plan(config, fixed=arguments.fixed)
     console = Console(file=sys.stdout)
@@ -66,7 +64,7 @@ def _notes(planned: Planned, *, fixed: bool) -> Iterator[str]:
     if fixed:
         yield "as configured (--fixed): nothing was chosen, accuracy is not looked at"
         return
-    config = planned.config
+    config = planned.given
     if planned.profile is None:
         yield (
             f"no profile of {config.model.name} on {config.data.name}: the codec is taken as"
@@ -81,12 +79,12 @@ def _notes(planned: Planned, *, fixed: bool) -> Iterator[str]:
 
 def _write(planned: Planned, output: Path) -> list[Path]:
     texts: dict[str, str | None] = {
-        "plan.json": json.dumps(plan_record(planned.plan), indent=1) + "\n",
+        "plan.json": json.dumps(planned.to_dict(), indent=1) + "\n",
         "plan.html": plan_page(planned.plan),
         "plan.yaml": None,  # an older plan's would be another's
     }
     chosen = planned.plan.chosen
     if chosen is not None and chosen.decision.common_cut is not None:
-        texts["plan.yaml"] = config_yaml(planned_config(planned))
+        texts["plan.yaml"] = config_yaml(planned.config)
     write_together(output, texts)
     return [output / name for name, text in texts.items() if text is not None]

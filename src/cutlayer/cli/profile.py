@@ -11,11 +11,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from cutlayer.cli.options import loading, numbers_of, whole_number
+from cutlayer.cli.options import numbers_of, whole_number
 from cutlayer.cli.settings import add_settings, given_settings, refuse_settings_of
 from cutlayer.config.read import read_config
 from cutlayer.errors import ConfigError
 from cutlayer.jobs.check import check, check_file
+from cutlayer.logs import loading
 from cutlayer.profiling.grid import FULL_GRID, MOST_BITS, QUICK_GRID
 
 _QUICK = {"training.rounds": "1", "training.local_steps": "2", "data.test_samples": "64"}
@@ -69,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = read_config(arguments.config, {**quick, **overrides})
     check(config)
     # torch and transformers take seconds to import: not for --help or a mistake
-    with loading("profile", "train"):
+    with loading("`cutlayer profile`", "train"):
         from rich.console import Console
 
         from cutlayer.planner.profile import profile_text

@@ -1,12 +1,10 @@
 """What a person sees of a run: a bar on a terminal, lines elsewhere, tables at the end."""
 
-import logging
 import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import final
 
@@ -15,11 +13,10 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 
 from cutlayer.logs import EVERY_S, Heartbeat, lines_to
-from cutlayer.report.run_reader import read_run
+from cutlayer.report.run_reader import Run, trained
 from cutlayer.report.tables import round_table, summary_table
-from cutlayer.report.wording import score_text
-from cutlayer.train.records import Observer, RoundRecord, TrainedRound
-from cutlayer.units import format_bytes, format_seconds, roughly
+from cutlayer.train.records import Observer, RoundRecord
+from cutlayer.units import format_seconds, roughly
 
 # How far a run is, and how long the rest of it will take, by what it has taken so far.
 #
@@ -125,9 +122,6 @@ class Pace:
         self._last_s = now_s
 
 
-_LOG = logging.getLogger(__name__)
-
-
 @final
 class RunProgress(Observer):
     """The observer of a run on a console. A context manager: the bar, or the lines that stand in
@@ -184,10 +178,9 @@ class RunProgress(Observer):
         self._show()
 
     def round_done(self, record: RoundRecord) -> None:
-        """Show the round's result."""
+        """Move the bar; what came of the round is a line that is logged."""
         self._pace.round_done()
         self._show()
-        _LOG.info(round_line(record, self._pace.rounds))
 
     def _show(self) -> None:
         pace = self._pace
@@ -203,24 +196,9 @@ class RunProgress(Observer):
         return self._pace.line
 
 
-def round_line(record: RoundRecord, rounds: int) -> str:
-    """`round 1 of 5: accuracy 41.2 %, loss 1.71; up 4.67 MiB, down 5.51 MiB; simulated round 855 ms
-    (wall-clock 17.8 s)`."""
-    score = f"{record.score.measure} {score_text(record.score)}"
-    wall = f"(wall-clock {format_seconds(record.wall_s)})"
-    if not isinstance(record, TrainedRound):
-        return f"before training: {score} {wall}"
-    return (
-        f"round {record.round} of {rounds}: {score}, loss {record.train_loss:.2f};"
-        f" up {format_bytes(record.uplink_bytes)}, down {format_bytes(record.downlink_bytes)};"
-        f" simulated round {format_seconds(record.delay_s)} {wall}"
-    )
-
-
-def show_result(directory: Path) -> None:
+def show_result(run: Run) -> None:
     """Print the table by round, the summary, and where everything lies."""
     console = Console(file=sys.stdout)
-    run = read_run(directory)
     console.print(round_table(run.rounds))
-    console.print(summary_table(run.summary, run.trained))
-    console.print(f"report: {directory / 'report.html'}", markup=False, soft_wrap=True)
+    console.print(summary_table(run.summary, trained(run.rounds)))
+    console.print(f"report: {run.report}", markup=False, soft_wrap=True)

@@ -5,9 +5,8 @@ import ctypes
 import os
 from pathlib import Path
 
-from cutlayer.cli.options import host_and_port, loading, log_lines
+from cutlayer.cli.options import address, log_lines
 from cutlayer.cli.settings import (
-    RUNS,
     add_settings,
     given_settings,
     refuse_output,
@@ -15,7 +14,7 @@ from cutlayer.cli.settings import (
 )
 from cutlayer.config.read import read_config
 from cutlayer.errors import ConfigError
-from cutlayer.jobs.check import check, check_changes, check_folder
+from cutlayer.jobs.api import LISTEN, OPERATORS, RUNS, serve
 
 _ARENA_MAX = -8  # M_ARENA_MAX of <malloc.h>
 
@@ -28,16 +27,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--listen",
-        type=host_and_port,
-        default=("127.0.0.1", 7700),
+        type=address,
+        default=LISTEN,
         metavar="HOST:PORT",
         help="where devices connect (127.0.0.1:7700: this machine alone; 0.0.0.0:7700: any IPv4;"
         " [::]:7700: IPv6 as well)",
     )
     parser.add_argument(
         "--operators",
-        type=host_and_port,
-        default=("127.0.0.1", 7701),
+        type=address,
+        default=OPERATORS,
         metavar="HOST:PORT",
         help="where the live page, /health, /status and /metrics are, in plain HTTP"
         " (127.0.0.1:7701)",
@@ -73,28 +72,22 @@ def run(arguments: argparse.Namespace) -> int:
                 " and the file"
             )
         refuse_output(arguments.output)
-        check_changes(overrides)
-    config, output = None, arguments.output or RUNS
+    config = None
     if arguments.resume is None:
         refuse_settings_of(overrides, plans=True)
         config = read_config(arguments.config, overrides)
-        check_folder(output)
-        check(config, dealt=False)
     log_lines(arguments.quiet)
     share_one_arena()
-    # torch and transformers take seconds to import: not for --help
-    with loading("serve", "train,net"):
-        from cutlayer.jobs.check import newest_run
-        from cutlayer.jobs.serve import Doors, resume, start
-    doors = Doors(arguments.listen, arguments.operators)
-    if config is None:
-        resume(arguments.resume, arguments.keys, doors, overrides)
-    else:
-        begun = newest_run(config, output) if arguments.go_on else None
-        if begun is not None:
-            resume(begun, arguments.keys, doors)
-        else:
-            start(config, output, arguments.keys, doors)
+    serve(
+        config,
+        resume=arguments.resume,
+        changes=None if arguments.resume is None else overrides,
+        go_on=arguments.go_on,
+        output=arguments.output or RUNS,
+        keys=arguments.keys,
+        listen=arguments.listen,
+        operators=arguments.operators,
+    )
     return 0
 
 

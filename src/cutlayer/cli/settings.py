@@ -11,7 +11,6 @@ from cutlayer.config.schema import Config
 from cutlayer.config.section import choices_with, find_field, names_of
 from cutlayer.errors import ConfigError
 
-RUNS = Path("runs")  # where run directories go
 _PREFIX = "override."
 _OF_NETWORKS = ("net.",)
 _OF_PLANS = tuple(

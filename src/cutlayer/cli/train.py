@@ -7,18 +7,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from cutlayer.cli.options import loading
+from cutlayer.cli.progress import RunProgress, show_result
 from cutlayer.cli.settings import (
-    RUNS,
     add_settings,
     given_settings,
     refuse_output,
     refuse_settings_of,
 )
 from cutlayer.config.help import commented_yaml
-from cutlayer.config.read import read_config, read_written
+from cutlayer.config.read import read_config
 from cutlayer.errors import ConfigError
-from cutlayer.jobs.check import check, check_changes, check_folder
+from cutlayer.jobs.api import RUNS, resume, train
+from cutlayer.jobs.check import changed_config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,28 +51,19 @@ def run(arguments: argparse.Namespace) -> int:
                 f" {arguments.config}"
             )
         refuse_output(arguments.output)
-        check_changes(overrides)
-        config = read_written(arguments.resume / "config.yaml", overrides)
+        config = changed_config(arguments.resume, overrides)
     else:
         refuse_settings_of(overrides, networks=True, plans=True)
         config = read_config(arguments.config, overrides)
     if arguments.print_config:
         print(commented_yaml(config), end="")
         return 0
-    output = arguments.output or RUNS
-    if arguments.resume is None:
-        check_folder(output)
-        check(config)
-    # torch and transformers take seconds to import: not for --help or --print-config
-    with loading("train", "train"):
-        from cutlayer.cli.progress import RunProgress, show_result
-        from cutlayer.jobs.train import resume, start
     with _terminable(), RunProgress(quiet=arguments.quiet) as progress:
         if arguments.resume is not None:
-            directory = resume(arguments.resume, progress, overrides)
+            run = resume(arguments.resume, changes=overrides, observer=progress)
         else:
-            directory = start(config, output, progress)
-    show_result(directory.path)
+            run = train(config, output=arguments.output or RUNS, observer=progress)
+    show_result(run)
     return 0
 
 

@@ -18,8 +18,8 @@ from cutlayer.codec.kernels.kernels import Array
 # What one end of a stream remembers between packets, as arrays by name: never changed in place, so
 # that a state may be kept, compared and put into a checkpoint; large ones are where the codec's
 # values live. A stream starts from EMPTY.
-State = Mapping[str, Shaped[Array, "..."]]
-EMPTY: State = MappingProxyType({})
+CodecState = Mapping[str, Shaped[Array, "..."]]
+EMPTY: CodecState = MappingProxyType({})
 
 
 class Direction(IntEnum):
@@ -33,8 +33,8 @@ class Direction(IntEnum):
 class Stream:
     """What the two ends of one device's packets in one direction remember."""
 
-    sender: State = field(default_factory=dict)
-    receiver: State = field(default_factory=dict)
+    sender: CodecState = field(default_factory=dict)
+    receiver: CodecState = field(default_factory=dict)
 
 
 Streams = Mapping[tuple[int, Direction], Stream]
@@ -45,7 +45,7 @@ class Encoded:
     """A packet, and the sender's state after it."""
 
     packet: bytes
-    state: State
+    state: CodecState
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +57,7 @@ class Decoded:
 
     tensor: Float32[Array, "..."]
     lengths: tuple[int, ...]
-    state: State
+    state: CodecState
 
 
 class Codec(ABC):
@@ -76,7 +76,7 @@ class Codec(ABC):
     def encode(
         self,
         tensor: Float32[Array, "..."],
-        state: State,
+        state: CodecState,
         rng: np.random.Generator,
         *,
         lengths: Sequence[int] | None = None,
@@ -94,7 +94,7 @@ class Codec(ABC):
         """
 
     @abstractmethod
-    def decode(self, packet: bytes, shape: tuple[int, ...], state: State) -> Decoded:
+    def decode(self, packet: bytes, shape: tuple[int, ...], state: CodecState) -> Decoded:
         """The tensor of `packet`, which must be of `shape`, and its samples' lengths.
 
         Memory is proportional to `shape` and to the packet at hand, whatever the packet claims.
@@ -119,13 +119,13 @@ class CodecPair:
     down: Codec
 
 
-def part_of(state: State, prefix: str) -> State:
+def part_of(state: CodecState, prefix: str) -> CodecState:
     """The arrays whose names start with `prefix`, without it."""
     return {
         name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)
     }
 
 
-def under(prefix: str, state: State) -> State:
+def under(prefix: str, state: CodecState) -> CodecState:
     """The arrays of `state` with `prefix` before their names: `part_of` undone."""
     return {prefix + name: array for name, array in state.items()}

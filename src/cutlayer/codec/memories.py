@@ -10,7 +10,7 @@ from typing import ClassVar, final
 import numpy as np
 from jaxtyping import Float32
 
-from cutlayer.codec.codec import Codec, Decoded, Encoded, State, part_of, under
+from cutlayer.codec.codec import Codec, CodecState, Decoded, Encoded, part_of, under
 from cutlayer.codec.packet import (
     Packet,
     packet_bytes,
@@ -42,7 +42,7 @@ class Delta(Codec):
     def encode(
         self,
         tensor: Float32[np.ndarray, "..."],
-        state: State,
+        state: CodecState,
         rng: np.random.Generator,
         *,
         lengths: Sequence[int] | None = None,
@@ -69,7 +69,7 @@ class Delta(Codec):
         whole = Segments.full(segments.shape)
         return Encoded(packet_to_bytes(Packet(self.name, tensor.shape, whole, sections)), after)
 
-    def decode(self, packet: bytes, shape: tuple[int, ...], state: State) -> Decoded:
+    def decode(self, packet: bytes, shape: tuple[int, ...], state: CodecState) -> Decoded:
         frame = packet_from_bytes(packet, self.name, shape)
         if set(frame.sections) != {"samples", "known", "inner"}:
             raise PacketError(f"sections {', '.join(frame.sections)}; expected those of a delta")
@@ -97,7 +97,7 @@ class Delta(Codec):
 
 
 def _base(
-    known: State, numbers: list[str], segments: Segments
+    known: CodecState, numbers: list[str], segments: Segments
 ) -> Float32[np.ndarray, "batch token width"]:
     """What the receiver has of each sample; zero where it has nothing.
 
@@ -116,11 +116,11 @@ def _base(
 
 
 def _remembered(
-    known: State,
+    known: CodecState,
     numbers: list[str],
     tensor: Float32[np.ndarray, "batch token width"],
     segments: Segments,
-) -> State:
+) -> CodecState:
     fresh = {
         number: tensor[place, : segments.lengths[place]].copy()
         for place, number in enumerate(numbers)
@@ -128,7 +128,7 @@ def _remembered(
     return {**known, **fresh}
 
 
-def _flags(known: State, numbers: list[str]) -> bytes:
+def _flags(known: CodecState, numbers: list[str]) -> bytes:
     """One bit a sample: whether the sender has it."""
     flags = np.array([number in known for number in numbers], dtype=np.bool_)
     return np.packbits(flags, bitorder="little").tobytes()
@@ -167,7 +167,7 @@ class ErrorFeedback(Codec):
     def encode(
         self,
         tensor: Float32[np.ndarray, "..."],
-        state: State,
+        state: CodecState,
         rng: np.random.Generator,
         *,
         lengths: Sequence[int] | None = None,
@@ -194,7 +194,7 @@ class ErrorFeedback(Codec):
         }
         return Encoded(encoded.packet, after)
 
-    def decode(self, packet: bytes, shape: tuple[int, ...], state: State) -> Decoded:
+    def decode(self, packet: bytes, shape: tuple[int, ...], state: CodecState) -> Decoded:
         return self.inner.decode(packet, shape, state)
 
     def expected_bytes(self, shape: tuple[int, int, int]) -> float:

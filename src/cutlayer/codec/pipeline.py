@@ -13,7 +13,7 @@ from typing import Literal, final
 import numpy as np
 from jaxtyping import Float16, Float32, Float64, Int, Int16, Int64, UInt8
 
-from cutlayer.codec.codec import State
+from cutlayer.codec.codec import CodecState
 from cutlayer.codec.entropy import EntropyCoder, Sections
 from cutlayer.codec.kernels.kernels import Array, Arrays, Kernels, dot
 from cutlayer.codec.quantisers import Quantised, Quantiser, TokenRows
@@ -160,13 +160,13 @@ class Learned:
     identity: int = 0
 
     @staticmethod
-    def of(state: State, arrays: Arrays) -> "Learned":
+    def of(state: CodecState, arrays: Arrays) -> "Learned":
         """What `state` holds, where values live."""
         identity = int(state["identity"]) if "identity" in state else 0
         mean, basis = (_there(state, name, arrays) for name in ("mean", "basis"))
         return Learned(mean, basis, identity)
 
-    def to_state(self) -> State:
+    def to_state(self) -> CodecState:
         """As arrays by name."""
         arrays = {"mean": self.mean, "basis": self.basis}
         state = {name: array for name, array in arrays.items() if array is not None}
@@ -191,7 +191,7 @@ class Statistics:
         return Statistics(sent, 0, wait, arrays.full((width,), 0.0, np.float64), square)
 
     @staticmethod
-    def of(state: State, arrays: Arrays) -> "Statistics | None":
+    def of(state: CodecState, arrays: Arrays) -> "Statistics | None":
         """What `state` holds, where values live."""
         if "statistics.counts" not in state:
             return None
@@ -199,7 +199,7 @@ class Statistics:
         total, moment = (_there(state, f"statistics.{n}", arrays) for n in ("total", "moment"))
         return Statistics(sent, rows, wait, total, moment)
 
-    def to_state(self) -> State:
+    def to_state(self) -> CodecState:
         """As arrays by name."""
         state = {
             "statistics.counts": np.array([self.sent, self.rows, self.wait]),
@@ -260,7 +260,7 @@ class Statistics:
         return symbols, width if columns == width else symbols.shape[1]
 
 
-def _there(state: State, name: str, arrays: Arrays) -> Array | None:
+def _there(state: CodecState, name: str, arrays: Arrays) -> Array | None:
     """An array of `state` where values live; a state from a checkpoint is on the host."""
     return arrays.of(state[name]) if name in state else None
 

@@ -9,7 +9,7 @@ from typing import ClassVar, final
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from cutlayer.codec.codec import Codec, Decoded, Encoded, State
+from cutlayer.codec.codec import Codec, CodecState, Decoded, Encoded
 from cutlayer.codec.kernels.kernels import Kernels
 from cutlayer.codec.kernels.load import load_kernels
 from cutlayer.codec.packet import Packet, packet_bytes, packet_from_bytes, packet_to_bytes
@@ -34,7 +34,7 @@ class RawCodec(Codec):
     def encode(
         self,
         tensor: Float32[np.ndarray, "..."],
-        state: State,
+        state: CodecState,
         rng: np.random.Generator,
         *,
         lengths: Sequence[int] | None = None,
@@ -46,7 +46,7 @@ class RawCodec(Codec):
         packet = Packet(self.name, tensor.shape, segments, {"values": values.tobytes()})
         return Encoded(packet_to_bytes(packet), state)
 
-    def decode(self, packet: bytes, shape: tuple[int, ...], state: State) -> Decoded:
+    def decode(self, packet: bytes, shape: tuple[int, ...], state: CodecState) -> Decoded:
         frame = packet_from_bytes(packet, self.name, shape)
         segments = frame.segments
         if set(frame.sections) != {"values"}:

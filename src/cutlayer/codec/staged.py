@@ -14,7 +14,7 @@ from typing import ClassVar, final
 import numpy as np
 from jaxtyping import Float32, Int16
 
-from cutlayer.codec.codec import Codec, Decoded, Encoded, State
+from cutlayer.codec.codec import Codec, CodecState, Decoded, Encoded
 from cutlayer.codec.dead_zone import DeadZone
 from cutlayer.codec.entropy import EntropyCoder, FixedWidth, Golomb
 from cutlayer.codec.kernels.kernels import Array, Kernels, dot
@@ -92,7 +92,7 @@ class StagedCodec(Codec):
     def encode(
         self,
         tensor: Float32[Array, "..."],
-        state: State,
+        state: CodecState,
         rng: np.random.Generator,
         *,
         lengths: Sequence[int] | None = None,
@@ -111,7 +111,7 @@ class StagedCodec(Codec):
         )
         return Encoded(packet, {**after, "ratio": np.array(ratio)})
 
-    def decode(self, packet: bytes, shape: tuple[int, ...], state: State) -> Decoded:
+    def decode(self, packet: bytes, shape: tuple[int, ...], state: CodecState) -> Decoded:
         frame = packet_from_bytes(packet, self.name, shape)
         sections, segments = frame.sections, frame.segments
         self._check_stages(sections.get("stages"))
@@ -173,9 +173,9 @@ class StagedCodec(Codec):
         self,
         values: Float32[Array, "row width"],
         segments: Segments,
-        state: State,
+        state: CodecState,
         rng: np.random.Generator,
-    ) -> tuple[dict[str, bytes], Learned, State]:
+    ) -> tuple[dict[str, bytes], Learned, CodecState]:
         """What this packet ships, what is known after it, and the state but for the step's."""
         arrays = self.kernels.arrays
         learned = Learned.of(state, arrays)
@@ -208,7 +208,7 @@ class StagedCodec(Codec):
         segments: Segments,
         statistics: Statistics,
         how: LearnedBasis,
-        state: State,
+        state: CodecState,
     ) -> dict[str, bytes]:
         """A new basis (and mean), if it is worth its bytes: see `LearnedBasis`."""
         basis = statistics.basis(how, self.kernels.arrays, about_mean=self.centre)
@@ -238,7 +238,7 @@ class StagedCodec(Codec):
             zlib.crc32((mean or b"") + (basis or b""), learned.identity) or 1,
         )
 
-    def _receive(self, sections: Mapping[str, bytes], width: int, state: State) -> Learned:
+    def _receive(self, sections: Mapping[str, bytes], width: int, state: CodecState) -> Learned:
         learned = self._received(Learned.of(state, self.kernels.arrays), sections, width)
         named = int.from_bytes(sections.get("basis id", b""), "little")
         if named != learned.identity:

@@ -19,7 +19,7 @@ from cutlayer.config.section import (
     sections_at,
     sections_of,
 )
-from cutlayer.errors import shown
+from cutlayer.errors import ConfigError, shown
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,15 @@ def unread(config: Config, given: Collection[str] = ()) -> Iterator[Unread]:
             if beside is not _MISSING and not rule.holds(beside):
                 yield Unread(key, value, rule, other, beside)
                 break
+
+
+def refuse_unread(
+    config: Config, given: Collection[str] = (), also_read: Collection[str] = ()
+) -> None:
+    """Raises ConfigError for the first of them, but for those that are `also_read`."""
+    for each in unread(config, given):
+        if each.key not in also_read:
+            raise ConfigError(str(each))
 
 
 def without(config: Config, keys: Collection[str]) -> Config:

@@ -11,7 +11,7 @@ from typing import Any, get_args, get_origin
 
 import yaml
 
-from cutlayer.config.keys import unread
+from cutlayer.config.keys import refuse_unread
 from cutlayer.config.schema import Config
 from cutlayer.config.section import find_field, kinds, names_of, sections
 from cutlayer.errors import ConfigError, cut, quoted
@@ -112,35 +112,36 @@ _MOST_BYTES = 1 << 20
 
 
 def read_config(
-    path: Path | None,
-    overrides: Mapping[str, str] | None = None,
+    path: Path | str | None = None,
+    overrides: Mapping[str, Any] | None = None,
     *,
     also_read: Collection[str] = (),
 ) -> Config:
-    """The configuration in `path` (None: the built-in default) with overrides on top.
+    """The configuration in a YAML file (None: the built-in one) with overrides on top.
 
-    Overrides go by dotted key (`codec.keep_ratio`): numbers, names and texts as they are, lists and
-    mappings as YAML. A section that has a `name` may be given as that name alone (`codec: none`).
-    `also_read`: what the caller reads whatever is chosen. Raises ConfigError for a file that cannot
-    be read, an unknown key (naming the nearest), a value out of bounds, or one that the names
-    chosen do not read.
+    Overrides go by dotted key: `{"codec.target_bits_up": 0.5, "scheme": "sft-overlap"}`. A text is
+    read as on the command line: numbers, names and texts as they are, lists and mappings as YAML.
+    A section that has a `name` may be given as that name alone (`codec: none`). `also_read`: keys
+    that the caller reads whatever is chosen. Raises ConfigError for a file that cannot be read, an
+    unknown key (naming the nearest), a value out of bounds, or one that the names chosen do not
+    read.
     """
-    values = merged_values(path, overrides or {})
+    values = merged_values(None if path is None else Path(path), overrides or {})
     given = {key for name in overrides or () for key in _leaves(name, _at(values, name))}
     return read_values(values, given=given, also_read=also_read)
 
 
-def read_written(path: Path, overrides: Mapping[str, str] | None = None) -> Config:
+def read_written(path: Path, overrides: Mapping[str, Any] | None = None) -> Config:
     """The configuration that a run has written, with overrides on top: whether all of it is read
     was asked before the run."""
     return Config.model_validate(merged_values(path, overrides or {}))
 
 
-def merged_values(path: Path | None, overrides: Mapping[str, str]) -> dict[str, Any]:
+def merged_values(path: Path | None, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """The file's values with the overrides on top, unchecked. Raises ConfigError."""
     values: dict[str, Any] = {} if path is None else _load(path)
-    for key, text in overrides.items():
-        _override(values, key, override_value(key, text))
+    for key, given in overrides.items():
+        _override(values, key, override_value(key, given) if isinstance(given, str) else given)
     return values
 
 
@@ -150,9 +151,7 @@ def read_values(
     """The configuration of a nested mapping, as a file holds it; `given`: keys that somebody asked
     for by name. Raises ConfigError."""
     config = Config.model_validate(values)
-    for each in unread(config, given):
-        if each.key not in also_read:
-            raise ConfigError(str(each))
+    refuse_unread(config, given, also_read)
     return config
 
 

@@ -3,7 +3,7 @@
 The defaults are the built-in job. `--help` prints the descriptions, `--print-config` the values.
 """
 
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
@@ -551,6 +551,10 @@ class Config(Section):
         default=None,
         description="torch threads; null: torch's choice (same bytes need the same)",
     )
+
+    if TYPE_CHECKING:  # a section may be a mapping or a name, which a type checker cannot know
+
+        def __init__(self, **sections: Any) -> None: ...
 
     @model_validator(mode="wrap")
     @classmethod

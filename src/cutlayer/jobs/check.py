@@ -5,17 +5,18 @@ import json
 import os
 import socket
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, final
 
 from cutlayer.config.channel import TracesSection
+from cutlayer.config.keys import refuse_unread
 from cutlayer.config.read import read_written
 from cutlayer.config.schema import Config, PluginPlanner
 from cutlayer.config.section import AGGREGATIONS, ALLOCATIONS, PluginSection
 from cutlayer.data.find import find_config
 from cutlayer.data.hub import Hub, holds_model, is_hub_id
-from cutlayer.errors import AssetError, ConfigError, RunError
+from cutlayer.errors import AssetError, ConfigError, RunError, quoted
 from cutlayer.jobs.build import (
     check_steps,
     count_micro_batches,
@@ -40,6 +41,15 @@ from cutlayer.net.server.listener import any_socket
 # as architectures that can be split name them in their config.json
 _BLOCKS = ("num_hidden_layers", "n_layer", "n_layers")
 _WIDTH = ("hidden_size", "n_embd", "dim")
+
+
+def check_given(what: str, config: object, also_read: Collection[str] = ()) -> None:
+    """Raises ConfigError for what is no configuration, or has settings that nobody reads, but for
+    those that are `also_read`. `what`: the function that it was given to."""
+    if not isinstance(config, Config):
+        hint = ": read it by read_config" if isinstance(config, str | os.PathLike) else ""
+        raise ConfigError(f"{what} takes a cutlayer.Config, not {quoted(config)}{hint}")
+    refuse_unread(config, also_read=also_read)
 
 
 def check(config: Config, *, cut: bool = True, dealt: bool = True) -> None:
@@ -244,6 +254,17 @@ def check_changes(given: Iterable[str]) -> None:
             f" {', '.join('--' + key for key in refused)}; what may be given is"
             f" {', '.join('--' + key for key in MAY_CHANGE)}"
         )
+
+
+def changed_config(run: Path, changes: Mapping[str, Any]) -> Config:
+    """The configuration of the run in that directory, going on with these settings, by dotted key.
+
+    Raises ConfigError for settings that may not change; RunError for what is no run.
+    """
+    check_changes(changes)
+    if not (run / "config.yaml").is_file():
+        raise RunError(f"{run} is not a run directory: it has no config.yaml")
+    return with_full_paths(read_written(run / "config.yaml", changes))
 
 
 # Settings that name what lies on this machine, whatever folder they are read in later.

@@ -15,7 +15,7 @@ from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError, CutlayerError
 from cutlayer.jobs.build import make_devices
 from cutlayer.jobs.check import runs_of
-from cutlayer.jobs.compared import WantedRun
+from cutlayer.jobs.compared import Compared, WantedRun
 from cutlayer.jobs.prepare import prepare
 from cutlayer.jobs.train import resume, start
 from cutlayer.logs import heard_through
@@ -30,7 +30,7 @@ from cutlayer.report.comparison import (
     compare,
     csv_text,
 )
-from cutlayer.report.run_reader import read_run
+from cutlayer.report.run_reader import read_record
 from cutlayer.train.files import storage_error, write_text
 from cutlayer.train.records import Observer
 
@@ -48,12 +48,16 @@ class _ToTrain:
 
 
 def compare_runs(
-    wanted: Sequence[WantedRun], output: Path, target: float | None, observer: Observer
-) -> Comparison:
-    """Check all runs, train those that are not finished in `output`/runs, and compare them.
+    wanted: Sequence[WantedRun],
+    output: Path,
+    target: float | None = None,
+    observer: Observer | None = None,
+) -> Compared:
+    """Check all runs, train those that are not finished in `output`/runs, compare them, and write
+    compare.csv and compare.html into `output`.
 
     A run that its devices cannot hold is part of the comparison as such. Raises CutlayerError: a
-    run cannot be for another reason, none fits, or they cannot be compared.
+    run cannot be for another reason, none fits, or they cannot be compared or written.
     """
     with heard_through(_each_line_once()):
         plans = [_plan(one, output) for one in wanted]
@@ -69,14 +73,12 @@ def compare_runs(
             entries.append(_train(plan, output, observer))
         else:
             entries.append(plan)
-    return compare(entries, target)
+    comparison = compare(entries, target)
+    return Compared(comparison, _write(comparison, output))
 
 
-def write_comparison(comparison: Comparison, output: Path) -> Path:
-    """Write compare.csv and compare.html into `output`; returns the page.
-
-    Raises RunError: they cannot be written.
-    """
+def _write(comparison: Comparison, output: Path) -> Path:
+    """Both files; returns the page. Raises RunError: they cannot be written."""
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -90,11 +92,11 @@ def _plan(wanted: WantedRun, output: Path) -> Entry | _ToTrain:
     """What is to be done about one run. Raises CutlayerError, naming the run."""
     source = wanted.source
     if isinstance(source, Path):
-        return ComparedRun(wanted.label, read_run(source), str(source))
+        return ComparedRun(wanted.label, read_record(source), str(source))
     found = _found(source, output)
     if found is not None and (found / "summary.json").is_file():
         _LOG.info(f"{wanted.label}: finished before, in {found}")
-        return ComparedRun(wanted.label, read_run(found), str(found))
+        return ComparedRun(wanted.label, read_record(found), str(found))
     try:
         return _checked(wanted.label, source, found)
     except CutlayerError as error:
@@ -118,13 +120,13 @@ def _checked(label: str, config: Config, begun: Path | None) -> RefusedRun | _To
     return _ToTrain(label, config, job.prepared.task, begun)
 
 
-def _train(plan: _ToTrain, output: Path, observer: Observer) -> ComparedRun:
+def _train(plan: _ToTrain, output: Path, observer: Observer | None) -> ComparedRun:
     if plan.begun is not None:
         directory = resume(plan.begun, observer).path
     else:
         folder = re.sub(r"[^A-Za-z0-9._-]+", "-", plan.label).strip(".-") or "run"
         directory = start(plan.config, output / "runs" / folder, observer).path
-    return ComparedRun(plan.label, read_run(directory), str(directory))
+    return ComparedRun(plan.label, read_record(directory), str(directory))
 
 
 def _found(config: Config, output: Path) -> Path | None:

@@ -1,17 +1,21 @@
-"""Which runs a comparison is of: configuration files, finished runs, or one file and schemes."""
+"""Which runs a comparison is of: configurations, finished runs, files of either, or one file and
+schemes; and what came of it."""
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeAlias, final
 
-from cutlayer.config.keys import unread, without
-from cutlayer.config.read import config_sha256, merged_values, read_config
+from cutlayer.config.keys import refuse_unread, unread, without
+from cutlayer.config.read import config_sha256, flat_values, merged_values, read_config
 from cutlayer.config.schema import Config
 from cutlayer.config.section import SCHEMES as PLUGINS
 from cutlayer.config.section import registered
-from cutlayer.errors import ConfigError, CutlayerError, nearest
+from cutlayer.errors import ConfigError, CutlayerError, nearest, quoted, shown
 from cutlayer.jobs.check import check
+from cutlayer.report.comparison import Comparison, comparison_rows
+from cutlayer.report.run_reader import Run, frame_of
 from cutlayer.rounds.schemes import SCHEMES
 
 
@@ -29,6 +33,60 @@ class WantedRun:
                 check(self.source)
             except CutlayerError as error:
                 raise ConfigError(f"{self.label}: {error}") from error
+
+
+Source: TypeAlias = Config | Run | Path | str
+
+
+@final
+@dataclass(frozen=True)
+class Compared:
+    """Runs side by side: the `comparison`, and the page `report` about it, beside `compare.csv`."""
+
+    comparison: Comparison
+    report: Path
+
+    @property
+    def runs(self) -> dict[str, Run]:
+        """Those that ended, by label."""
+        return {run.label: Run(Path(run.place)) for run in self.comparison.runs}
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """Why the others did not fit, by label."""
+        return {run.label: run.reason for run in self.comparison.refused}
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """A row for each run, as in `compare.csv`: scores, seconds, bytes, memory; what it took to
+        reach the target, None if it did not; and seconds, bytes and memory by kind."""
+        return comparison_rows(self.comparison)
+
+    def to_pandas(self) -> Any:  # pandas has no types, and need not be there
+        """`to_dicts` as a `pandas.DataFrame`. Raises ConfigError without pandas."""
+        return frame_of(self.to_dicts())
+
+
+def named_runs(runs: Mapping[str, Source] | Sequence[Source]) -> list[WantedRun]:
+    """The runs under labels of their own: given ones, or made of the paths, or of the settings in
+    which configurations differ.
+
+    Raises ConfigError for what is no run, fewer than two, or the same twice.
+    """
+    if isinstance(runs, Mapping):
+        sources = {str(label): _source(one) for label, one in runs.items()}
+    elif isinstance(runs, str | Config | Run) or not isinstance(runs, Sequence):
+        raise ConfigError(f"compare takes a list of runs, or a mapping, not {quoted(runs)}")
+    else:
+        places = [Path(one) if isinstance(one, str) else one for one in runs]
+        paths = [one.path if isinstance(one, Run) else one for one in places]
+        found = [_source(one) for one in runs]
+        by_path = iter(_labels([one for one in paths if isinstance(one, Path)]))
+        by_config = iter(_differing([one for one in found if isinstance(one, Config)]))
+        labels = [next(by_path if isinstance(one, Path) else by_config) for one in paths]
+        sources = dict(zip(_apart(labels), found, strict=True))
+    wanted = [WantedRun(label, source) for label, source in sources.items()]
+    _check_all(wanted)
+    return wanted
 
 
 def wanted_runs(
@@ -50,12 +108,7 @@ def wanted_runs(
             WantedRun(label, path if path.is_dir() else read_config(path, settings))
             for label, path in zip(labels, paths, strict=True)
         ]
-    if len(wanted) < 2:
-        raise ConfigError(
-            "compare: give two runs or more, such as `cutlayer compare a.yaml b.yaml` or"
-            " `cutlayer compare --schemes sft,splitlora`"
-        )
-    _refuse_the_same(wanted)
+    _check_all(wanted)
     return wanted
 
 
@@ -105,6 +158,49 @@ def _labels(paths: Sequence[Path]) -> list[str]:
             return labels
     # a.yaml beside a.yml, or the same path twice
     return [str(path) for path in paths]
+
+
+def _source(given: Source) -> Config | Path:
+    """What it is: a configuration to run, or a run directory to read."""
+    if isinstance(given, Run):
+        return given.path
+    if isinstance(given, str | Path):
+        return Path(given) if Path(given).is_dir() else read_config(given)
+    if not isinstance(given, Config):
+        raise ConfigError(
+            f"compare takes configurations, runs and paths of either, not {quoted(given)}"
+        )
+    refuse_unread(given)
+    return given
+
+
+def _differing(configs: Sequence[Config]) -> list[str]:
+    """What tells each from the others: `codec none`, `sl`."""
+    values = [flat_values(config) for config in configs]
+    shared = [key for key in values[0] if all(key in each for each in values)] if values else []
+    differ = [key for key in shared if len({shown(each[key]) for each in values}) > 1]
+    keys = [key for key in differ if key != "scheme.name"]
+    labels = []
+    for each in values:
+        words = [f"{key.removesuffix('.name')} {shown(each[key])}" for key in keys]
+        scheme = [str(each["scheme.name"])] if len(keys) < len(differ) else []
+        labels.append(", ".join([*scheme, *words]) or str(each["scheme.name"]))
+    return labels
+
+
+def _apart(labels: Sequence[str]) -> list[str]:
+    """The labels, with a number where one comes again."""
+    again = {label for label in labels if labels.count(label) > 1}
+    return [f"{one} ({n})" if one in again else one for n, one in enumerate(labels, start=1)]
+
+
+def _check_all(wanted: Sequence[WantedRun]) -> None:
+    if len(wanted) < 2:
+        raise ConfigError(
+            "compare: give two runs or more, such as `cutlayer compare a.yaml b.yaml` or"
+            " `cutlayer compare --schemes sft,splitlora`"
+        )
+    _refuse_the_same(wanted)
 
 
 def _refuse_the_same(wanted: Sequence[WantedRun]) -> None:

@@ -25,12 +25,15 @@ from cutlayer.jobs.build import (
     make_scheme,
     most_shares,
 )
-from cutlayer.jobs.check import check
+from cutlayer.jobs.check import check, check_given
 from cutlayer.jobs.model_spec import planned_model
 from cutlayer.planner.codec_choices import CodecChoices, measured_choices
 from cutlayer.planner.decision import CodecChoice, Decision, MiniBatchPolicy, PlanLimits, Workload
+from cutlayer.planner.forecast import Forecast
 from cutlayer.planner.plan import Plan, make_plan, plan_as_given, with_best_shares
 from cutlayer.planner.profile import Profile, packaged_profile, read_profile
+from cutlayer.report.plan import infeasibility_line
+from cutlayer.report.plan_files import plan_record
 from cutlayer.rounds.costs import ACTIVATION_BYTES
 from cutlayer.rounds.memory import ACCOUNTINGS
 from cutlayer.spec import ActivationPolicy, MiniBatch
@@ -118,6 +121,8 @@ def _local_steps(config: Config) -> tuple[int, ...]:
     return tuple(training.local_epochs * -(-samples // training.batch_size) for samples in dealt)
 
 
+# what a plan chooses is not read by a name, but found
+CHOICES = ("planner.most_share",)
 _MOST_DEVICES, _MOST_STEPS = 100_000, 10_000
 # what the paper calls 80 % sparsity and 3 bits
 _PUBLISHED: dict[str, float] = {"keep_ratio": 0.2, "levels": 7}
@@ -130,24 +135,65 @@ _SETTINGS = {
 
 @dataclass(frozen=True, eq=False)
 class Planned:
-    """A plan with the configuration it is for; `profile` is None where nobody measured accuracy.
+    """A plan with the configuration that was `given` for it; `profile` is None where nobody
+    measured accuracy.
 
     `fixed`: nothing was chosen.
     """
 
-    config: Config
+    given: Config
     plan: Plan
     profile: Profile | None
     fixed: bool = False
 
+    @property
+    def chosen(self) -> Forecast | None:
+        """What was decided (`chosen.decision`), and what it comes to: `chosen.delay_s`, of a later
+        round, `chosen.training_s`, of all of them [s]. None: nothing keeps all limits."""
+        return self.plan.chosen
+
+    @property
+    def config(self) -> Config:
+        """The configuration with what was decided, to train by.
+
+        The shares are left to the planner that finds them each round (or once, where the channel
+        stands still). Raises ConfigError: nothing fits, or each device has a cut of its own, which
+        a run cannot have.
+        """
+        if self.chosen is None:
+            why = "; ".join(
+                infeasibility_line(self.plan, each) for each in self.plan.infeasibilities
+            )
+            raise ConfigError(f"nothing fits, so there is no configuration to train by: {why}")
+        decision, config = self.chosen.decision, self.given
+        if self.fixed:
+            return config
+        if decision.common_cut is None:
+            raise ConfigError(
+                "a run cuts all devices alike: set planner.cuts to common to train by it"
+            )
+        values = config.model_dump(mode="json", exclude_unset=True)
+        for section, settings in _decided(config, decision).items():
+            values[section] = chosen_values(section, values.get(section, {}), settings)
+        config = Config.model_validate(values)
+        return without(config, {each.key for each in unread(config)})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every number of the plan, as `plan.json` has it, units in the keys."""
+        return plan_record(self.plan)
+
 
 def plan(config: Config, *, fixed: bool = False) -> Planned:
-    """The shortest round for `config`, within its planner section's limits.
+    """The shortest round for `config`, within its planner section's limits; nothing is trained, and
+    neither data nor weights are needed.
 
     With a measured profile the codec is chosen too; without one it stays as configured. `fixed`:
     nothing is chosen, and the answer is what the configuration comes to as it is. Raises
-    CutlayerError for a model, link, profile or limit that cannot be, as a run of it would.
+    ConfigError for settings, a link, limits or a profile that cannot be, AssetError and ModelError
+    for a model: as a run of it would. That nothing fits is
+    an answer: `chosen` is None.
     """
+    check_given("plan", config, also_read=CHOICES)
     _check_devices(config.devices.count)
     check(config, cut=fixed or "cut" in config.model.model_fields_set, dealt=False)
     profile = None if fixed else _profile(config)
@@ -209,7 +255,7 @@ def _as_given(
 
 def replacements(planned: Planned) -> list[str]:
     """What was given and is another in the plan: a line for each, none where nothing fits."""
-    chosen, config = planned.plan.chosen, planned.config
+    chosen, config = planned.chosen, planned.given
     if chosen is None:
         return []
     lines = []
@@ -225,7 +271,7 @@ def replacements(planned: Planned) -> list[str]:
 
 def profile_notes(planned: Planned) -> list[str]:
     """Where the measured accuracies are of something else than what is planned."""
-    profile, config, chosen = planned.profile, planned.config, planned.plan.chosen
+    profile, config, chosen = planned.profile, planned.given, planned.chosen
     if profile is None or chosen is None or not chosen.decision.scheme.compressed:
         return []
     error = 100 * profile.loss_error
@@ -243,28 +289,6 @@ def profile_notes(planned: Planned) -> list[str]:
             " be another"
         )
     return lines
-
-
-def planned_config(planned: Planned) -> Config:
-    """The configuration with what was decided, to train by.
-
-    The shares are left to the planner that finds them each round (or once, where the channel stands
-    still). Raises ConfigError: nothing fits, or each device has a cut of its own, which a run
-    cannot have.
-    """
-    chosen = planned.plan.chosen
-    if chosen is None:
-        raise ConfigError("nothing fits, so there is no configuration to train by")
-    decision, config = chosen.decision, planned.config
-    if planned.fixed:
-        return config
-    if decision.common_cut is None:
-        raise ConfigError("a run cuts all devices alike: set planner.cuts to common to train by it")
-    values = config.model_dump(mode="json", exclude_unset=True)
-    for section, settings in _decided(config, decision).items():
-        values[section] = chosen_values(section, values.get(section, {}), settings)
-    config = Config.model_validate(values)
-    return without(config, {each.key for each in unread(config)})
 
 
 def _decided(config: Config, decision: Decision) -> dict[str, dict[str, Any]]:

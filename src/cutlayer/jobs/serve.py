@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
@@ -14,11 +15,11 @@ from pathlib import Path
 from typing import Any, final
 
 from cutlayer.config.schema import Config
-from cutlayer.jobs.check import try_addresses, with_full_paths
+from cutlayer.jobs.check import changed_config, try_addresses, with_full_paths
 from cutlayer.jobs.network import NetJob, check_net, open_net, outline_of
 from cutlayer.jobs.overview import overview
 from cutlayer.jobs.prepare import Job, prepare, use_threads
-from cutlayer.jobs.train import about, changed_config, export, new_directory
+from cutlayer.jobs.train import about, export, new_directory
 from cutlayer.logs import EVERY_S, Heartbeat, so_far
 from cutlayer.net.identity.run_keys import RunKeys, read_keys
 from cutlayer.net.operations.status import (
@@ -76,7 +77,7 @@ class Doors:
         try_addresses({option: door for option, door in doors.items() if door is not None})
 
 
-def start(config: Config, output: Path, keys: Path, doors: Doors) -> None:
+def start(config: Config, output: Path, keys: Path, doors: Doors) -> RunDirectory:
     """Serve a new run, in a new directory under `output`, until it ends or SIGTERM comes.
 
     Everything that can be wrong is found before the directory is made. Raises CutlayerError,
@@ -87,19 +88,21 @@ def start(config: Config, output: Path, keys: Path, doors: Doors) -> None:
     config = with_full_paths(config)
     job = _ready(config)
     check_net(job)
-    _serve_alone(job, new_directory(config, output), run_keys, doors)
+    return _serve_alone(job, new_directory(config, output), run_keys, doors)
 
 
-def resume(path: Path, keys: Path, doors: Doors, changes: Mapping[str, str] | None = None) -> None:
+def resume(
+    path: Path, keys: Path, doors: Doors, changes: Mapping[str, Any] | None = None
+) -> RunDirectory:
     """Go on with the run in `path` from the last step that its journal holds.
 
     `changes`: settings by dotted key, of those that may change. Raises as `start`.
     """
     directory, run_keys = RunDirectory.open(path), read_keys(keys)
-    config = changed_config(directory, changes or {})
+    config = changed_config(path, changes or {})
     doors.check()
     job = _ready(config)
-    _serve_alone(job, directory, run_keys, doors)
+    return _serve_alone(job, directory, run_keys, doors)
 
 
 def _ready(config: Config) -> Job:
@@ -112,11 +115,12 @@ def _ready(config: Config) -> Job:
     return job
 
 
-def _serve_alone(job: Job, directory: RunDirectory, keys: RunKeys, doors: Doors) -> None:
+def _serve_alone(job: Job, directory: RunDirectory, keys: RunKeys, doors: Doors) -> RunDirectory:
     """Two servers would write one journal."""
     taken = f"another server runs in {directory.path}: stop it first, or serve another run"
     with alone(directory.path / _LOCK, taken):
         _serve(job, directory, keys, doors)
+    return directory
 
 
 def _serve(job: Job, directory: RunDirectory, keys: RunKeys, doors: Doors) -> None:
@@ -133,10 +137,11 @@ def _serve(job: Job, directory: RunDirectory, keys: RunKeys, doors: Doors) -> No
 
 
 async def _until_told(service: "Service") -> bool:
-    """Serve until the end, or SIGTERM or SIGINT."""
+    """Serve until the end, or SIGTERM or SIGINT, which come to the main thread alone."""
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
     return await service.run(stop, lambda port: _LOG.info("listening on port %d", port))
 
 

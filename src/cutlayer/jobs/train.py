@@ -7,25 +7,25 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import torch
 from safetensors.torch import save_file
 
-from cutlayer.config.read import config_sha256, config_yaml, read_written
+from cutlayer.config.read import config_sha256, config_yaml
 from cutlayer.config.schema import Config
 from cutlayer.data.partition import label_counts
 from cutlayer.errors import StorageError
-from cutlayer.jobs.check import check_changes, with_full_paths
+from cutlayer.jobs.check import changed_config, with_full_paths
 from cutlayer.jobs.overview import overview
 from cutlayer.jobs.prepare import Job, prepare, use_threads
 from cutlayer.jobs.resume import settle
 from cutlayer.model.peft_format import save_adapter
 from cutlayer.report.run_page import write_report
-from cutlayer.report.wording import counted
+from cutlayer.report.wording import counted, round_line
 from cutlayer.spec import Trained
 from cutlayer.train.files import write_folder_atomically, write_json, write_text
-from cutlayer.train.records import Observer, Partition, Silent
+from cutlayer.train.records import Observer, Partition, RoundRecord, Silent
 from cutlayer.train.run import run_rounds, write_summary
 from cutlayer.train.run_directory import RunDirectory
 from cutlayer.train.state import RunState
@@ -41,7 +41,7 @@ def start(config: Config, output: Path, observer: Observer | None = None) -> Run
     config = with_full_paths(config)
     use_threads(config)
     job = prepare(config)
-    return finish(job, new_directory(config, output), observer or Silent())
+    return finish(job, new_directory(config, output), observer)
 
 
 def new_directory(config: Config, output: Path) -> RunDirectory:
@@ -54,7 +54,7 @@ def new_directory(config: Config, output: Path) -> RunDirectory:
 def resume(
     path: Path,
     observer: Observer | None = None,
-    changes: Mapping[str, str] | None = None,
+    changes: Mapping[str, Any] | None = None,
 ) -> RunDirectory:
     """Go on with the run in `path` from its last finished round, to the same last bytes.
 
@@ -62,19 +62,13 @@ def resume(
     anything is written, for inputs that are not those which the run began with.
     """
     directory = RunDirectory.open(path)
-    config = changed_config(directory, changes or {})
+    config = changed_config(path, changes or {})
     use_threads(config)
     job = prepare(config)
-    return finish(job, directory, observer or Silent())
+    return finish(job, directory, observer)
 
 
-def changed_config(directory: RunDirectory, changes: Mapping[str, str]) -> Config:
-    """The configuration of a run that goes on with these settings. Raises ConfigError."""
-    check_changes(changes)
-    return with_full_paths(read_written(directory.config_path, changes))
-
-
-def finish(job: Job, directory: RunDirectory, observer: Observer) -> RunDirectory:
+def finish(job: Job, directory: RunDirectory, observer: Observer | None = None) -> RunDirectory:
     """Train what is left of the job in `directory`, then write adapter, summary and report.
 
     Raises CutlayerError; KeyboardInterrupt, if there was one, saying how the run goes on.
@@ -86,11 +80,34 @@ def finish(job: Job, directory: RunDirectory, observer: Observer) -> RunDirector
         _LOG.info(f"run directory: {directory.path}")
         _tell_where(directory.finished(), job.config.training.rounds)
         write_json(directory.path / "partition.json", _partition(job).written())
-        state, records = run_rounds(job.setup, directory, job.config.training.rounds, observer)
+        rounds = job.config.training.rounds
+        state, records = run_rounds(job.setup, directory, rounds, _Told(observer, rounds))
         export(job, state, directory)
         write_summary(directory, records, about(job))
         write_report(directory.path)
     return directory
+
+
+@final
+class _Told(Observer):
+    """Another observer, and rounds as lines of the log."""
+
+    def __init__(self, observer: Observer | None, rounds: int) -> None:
+        self._observer = observer or Silent()
+        self._rounds = rounds
+
+    def round_begins(self, number: int, rounds: int) -> None:
+        """It is told."""
+        self._observer.round_begins(number, rounds)
+
+    def step_done(self, round_number: int, done: int, total: int) -> None:
+        """It is told; a step is no line."""
+        self._observer.step_done(round_number, done, total)
+
+    def round_done(self, record: RoundRecord) -> None:
+        """What came of it."""
+        self._observer.round_done(record)
+        _LOG.info(round_line(record, self._rounds))
 
 
 def _tell_where(finished: int | None, rounds: int) -> None:

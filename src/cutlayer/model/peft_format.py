@@ -1,7 +1,7 @@
 """Adapters in PEFT's file format: `adapter_config.json` and `adapter_model.safetensors`.
 
-A slot name is PEFT's tensor name without its wrapping, so both directions are renamings. Knows no
-model; needs no PEFT.
+A slot name is PEFT's tensor name without its wrapping, so both directions are renamings. Needs no
+PEFT; knows of a model the names and shapes of its layers.
 """
 
 import json
@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from cutlayer.errors import ModelError
 from cutlayer.spec import AdapterSpec, Task
@@ -62,7 +63,7 @@ def save_adapter(
     (directory / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def load_adapter(directory: Path, spec: AdapterSpec | None = None) -> dict[str, Tensor]:
+def read_adapter(directory: Path, spec: AdapterSpec | None = None) -> dict[str, Tensor]:
     """The slots in such a folder, also one that `peft` wrote; `Layout.join` makes rows of them.
 
     Raises ModelError for a folder that is incomplete, contradicts itself or holds another kind of
@@ -78,6 +79,48 @@ def load_adapter(directory: Path, spec: AdapterSpec | None = None) -> dict[str, 
     if spec is not None:
         _check_spec(directory, config, named, spec)
     return named
+
+
+def load_adapter(model: nn.Module, directory: Path) -> None:
+    """Add the adapter in such a folder to the weights of a whole model, and put a trained head in
+    the place of its own: `W += alpha / rank * B A`, in float32.
+
+    Raises ModelError as `read_adapter` does, and for a model that lacks a layer of the adapter or
+    has another shape of it; the model is then as it was.
+    """
+    config, named = _read_config(directory / CONFIG_FILE), read_adapter(directory)
+    scale = float(config.get("lora_alpha", config["r"])) / config["r"]
+    layers, own = dict(model.named_modules()), dict(model.named_parameters())
+    changed = []
+    for slot, value in named.items():
+        if slot.endswith(".lora_B"):
+            continue
+        name = slot.removesuffix(".lora_A")
+        weight_name = f"{name}.weight" if slot != name else name
+        weight = own.get(weight_name)
+        if weight is None:
+            raise ModelError(
+                f"the adapter in {directory} is for {weight_name}, which the model does not have:"
+                " load the model that it was trained over, with its head"
+            )
+        if slot != name:
+            low_rank = named[f"{name}.lora_B"].flatten(1) @ value.flatten(1)
+            turned = isinstance(layers[name], Conv1D)
+            value = scale * (low_rank.T if turned else low_rank)
+            fits = value.numel() == weight.numel() and value.shape[0] == weight.shape[0]
+        else:
+            fits = value.shape == weight.shape
+        if not (fits and weight.is_floating_point()):
+            raise ModelError(
+                f"the adapter in {directory} has {tuple(value.shape)} for {weight_name}, the model"
+                f" {tuple(weight.shape)} of {weight.dtype}: load the model that it was trained"
+                " over, with as many classes, not quantised"
+            )
+        changed.append((weight, value.view(weight.shape), slot != name))
+    with torch.no_grad():
+        for weight, value, added in changed:
+            value = value.to(weight.device)
+            weight.copy_(weight.float() + value if added else value)
 
 
 def _config(

@@ -11,7 +11,7 @@ from typing import ClassVar, final
 import numpy as np
 from jaxtyping import Float32
 
-from cutlayer.codec.codec import Codec, CodecPair, Decoded, Encoded, State, part_of, under
+from cutlayer.codec.codec import Codec, CodecPair, CodecState, Decoded, Encoded, part_of, under
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError
 from cutlayer.jobs.build import make_codecs
@@ -111,7 +111,7 @@ class ShadowCodec(Codec):
     def encode(
         self,
         tensor: Float32[np.ndarray, "..."],
-        state: State,
+        state: CodecState,
         rng: np.random.Generator,
         *,
         lengths: Sequence[int] | None = None,
@@ -126,13 +126,13 @@ class ShadowCodec(Codec):
         after = {**under(_OWN, own.state), **under(_OTHER, other.state), _BYTES: np.array(total)}
         return Encoded(own.packet, after)
 
-    def decode(self, packet: bytes, shape: tuple[int, ...], state: State) -> Decoded:
+    def decode(self, packet: bytes, shape: tuple[int, ...], state: CodecState) -> Decoded:
         return self.codec.decode(packet, shape, state)
 
     def expected_bytes(self, shape: tuple[int, int, int]) -> float:
         return self.codec.expected_bytes(shape)
 
 
-def other_bytes(state: State) -> int:
+def other_bytes(state: CodecState) -> int:
     """Bytes that the other codec has made so far, by the sender's state; 0 without one."""
     return int(state[_BYTES]) if _BYTES in state else 0

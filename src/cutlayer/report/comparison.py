@@ -264,18 +264,28 @@ def target_columns(comparison: Comparison) -> list[Column]:
     ]
 
 
-def csv_text(comparison: Comparison) -> str:
+def comparison_rows(comparison: Comparison) -> list[dict[str, str | float | None]]:
     """One row for each run, named: all columns, and seconds, bytes and memory by kind."""
     columns = [*result_columns(comparison), *_uncompressed(comparison.entries)]
     columns += [*target_columns(comparison), *_by_kind(comparison.entries)]
-    target = "" if comparison.target is None else comparison.target.value
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["run", "fits", f"target_{comparison.measure}", *(one.key for one in columns)])
-    for index, entry in enumerate(comparison.entries):
-        fits = "yes" if isinstance(entry, ComparedRun) else "no"
-        values = [one.values[index] for one in columns]
-        writer.writerow([entry.label, fits, target, *("" if v is None else v for v in values)])
+    target = None if comparison.target is None else comparison.target.value
+    return [
+        {
+            "run": entry.label,
+            "fits": "yes" if isinstance(entry, ComparedRun) else "no",
+            f"target_{comparison.measure}": target,
+            **{one.key: one.values[index] for one in columns},
+        }
+        for index, entry in enumerate(comparison.entries)
+    ]
+
+
+def csv_text(comparison: Comparison) -> str:
+    """The same as a file."""
+    rows, text = comparison_rows(comparison), io.StringIO()
+    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     return text.getvalue()
 
 

@@ -35,7 +35,7 @@ from cutlayer.report.run_figures import (
     shares_vary,
     shown_rounds,
 )
-from cutlayer.report.run_reader import RunRecord, read_run
+from cutlayer.report.run_reader import RunRecord, read_record
 from cutlayer.report.vocabulary import CLOCKS, MEMORY_KINDS, PAYLOADS, phases_in, word
 from cutlayer.report.wording import counted, headline, share_text
 from cutlayer.train.files import write_text
@@ -54,7 +54,7 @@ def write_report(directory: Path) -> Path:
         RunError: the directory cannot be read as a run, or the page cannot be written.
     """
     path = directory / REPORT
-    write_text(path, run_page(read_run(directory)))
+    write_text(path, run_page(read_record(directory)))
     return path
 
 

@@ -1,4 +1,4 @@
-"""Reads a run directory into a `RunRecord`, strictly, and checks that its files agree.
+"""Reads a run directory, strictly: as a whole whose files agree, or what is asked for.
 
 Knows the files' names; what they hold is in `records`.
 """
@@ -7,9 +7,13 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any, final
 
-from cutlayer.errors import RunError
+from cutlayer.config.read import read_written
+from cutlayer.config.schema import Config
+from cutlayer.errors import RunError, needing
 from cutlayer.rounds.result import TimelineEvent
 from cutlayer.train.records import (
     Partition,
@@ -47,7 +51,7 @@ def trained(rounds: Sequence[RoundRecord]) -> tuple[TrainedRound, ...]:
     return tuple(record for record in rounds if isinstance(record, TrainedRound))
 
 
-def read_run(directory: Path) -> RunRecord:
+def read_record(directory: Path) -> RunRecord:
     """The run that the directory holds.
 
     Raises:
@@ -169,3 +173,146 @@ def _readable(path: Path) -> Iterator[None]:
         raise RunError(f"{path}: missing; is this the directory of a finished run?") from problem
     except (OSError, UnicodeDecodeError) as problem:
         raise RunError(f"{path}: cannot be read ({problem})") from problem
+
+
+# A run as its user has it: each file is read when it is first asked for.
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Trace(Mapping[int, tuple[TimelineEvent, ...]]):
+    """The steps of each round, by its number: `trace[1]` reads those of the first.
+
+    A `TimelineEvent` is one phase of one micro-batch of one device: `device`, `phase`, `start_s`
+    and `end_s` in seconds since the round began, and the payload that it sends [bytes]. Raises
+    KeyError for a round that is not there, RunError for a file that is missing or broken.
+    """
+
+    path: Path
+    numbers: tuple[int, ...]
+
+    def __getitem__(self, number: int) -> tuple[TimelineEvent, ...]:
+        if number not in self.numbers:
+            raise KeyError(number)
+        return tuple(read_steps(self.path, number))
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.numbers)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+
+@final
+@dataclass(frozen=True)
+class Run:
+    """A run in its directory `path`, simulated or of a server; its files are read when they are
+    first asked for, and then kept.
+
+    Of a run that has not ended there are `config`, `rounds` and `trace`, as far as it is. Each
+    attribute raises RunError for a file that is missing, broken or of another version.
+    """
+
+    path: Path
+
+    @cached_property
+    def config(self) -> Config:
+        """The configuration with which it runs. Raises ConfigError if it is of another version."""
+        return read_written(self.path / "config.yaml")
+
+    @cached_property
+    def rounds(self) -> tuple[RoundRecord, ...]:
+        """A record for each round, the evaluation before training first: score, losses, bytes by
+        payload, delays by device and phase [s]."""
+        return read_rounds(self.path / "rounds.jsonl")
+
+    @property
+    def trace(self) -> Trace:
+        """What each device did when, by round: `run.trace[1]`."""
+        numbers = tuple(record.round for record in trained(self.rounds))
+        return Trace(self.path / "trace.jsonl", numbers)
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has ended: there is a summary, of all rounds."""
+        path = self.path / "summary.json"
+        return path.is_file() and read_summary(path).rounds == self.rounds[-1].round
+
+    @cached_property
+    def summary(self) -> Summary:
+        """The whole run in numbers: `accuracy_final`, `uplink_bytes`, `delay_s` and the like.
+        Raises RunError if it has not ended."""
+        self._check_finished()
+        return read_summary(self.path / "summary.json")
+
+    @property
+    def adapter(self) -> Path:
+        """The folder of the trained adapter in PEFT's format, for `load_adapter` or `peft`.
+
+        Raises RunError if the run has not ended, or has trained all weights: those are in the
+        folder `model` beside it, for `from_pretrained`.
+        """
+        self._check_finished()
+        folder = self.path / "adapter"
+        if not folder.is_dir() and (self.path / "model").is_dir():
+            raise RunError(
+                f"{self.path} has trained all weights, not an adapter: {self.path / 'model'} is a"
+                " model for from_pretrained"
+            )
+        if not (folder / "adapter_config.json").is_file():
+            raise RunError(f"{folder}: missing; was it moved or deleted?")
+        return folder
+
+    @property
+    def report(self) -> Path:
+        """The page about the run. Raises RunError if it has not ended."""
+        self._check_finished()
+        return self.path / "report.html"
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """A row for each round, without what each device did; seconds by phase and bytes by payload
+        under dotted keys (`delay_by_phase_s.activation_up`)."""
+        return [_row(record) for record in self.rounds]
+
+    def to_pandas(self) -> Any:  # pandas has no types, and need not be there
+        """`to_dicts` as a `pandas.DataFrame`. Raises ConfigError without pandas."""
+        return frame_of(self.to_dicts())
+
+    def _check_finished(self) -> None:
+        if not self.finished:
+            raise RunError(
+                f"{self.path} has not ended, it stands after round {self.rounds[-1].round}:"
+                " wait for its end, or go on with it by `cutlayer.resume`"
+            )
+
+
+def read_run(path: Path | str) -> Run:
+    """The run in a directory, ended or not.
+
+    Raises RunError for what is no run directory.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise RunError(f"{path}: no such run directory")
+    if not (path / "config.yaml").is_file():
+        raise RunError(f"{path} is not a run directory: it has no config.yaml")
+    return Run(path)
+
+
+def frame_of(rows: Sequence[Mapping[str, Any]]) -> Any:
+    """The rows as a `pandas.DataFrame`. Raises ConfigError without pandas."""
+    with needing("to_pandas", "pandas"):
+        from pandas import DataFrame
+    return DataFrame(rows)
+
+
+def _row(record: RoundRecord) -> dict[str, Any]:
+    if isinstance(record, TrainedRound):
+        record = record.without_devices()
+    row: dict[str, Any] = {}
+    for key, value in record.written().items():
+        if isinstance(value, Mapping):
+            row |= {f"{key}.{name}": inner for name, inner in value.items()}
+        else:
+            row[key] = value
+    return row

@@ -7,8 +7,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cutlayer.train.records import Score, Summary
-from cutlayer.units import GIB, KIB, MIB
+from cutlayer.train.records import RoundRecord, Score, Summary, TrainedRound
+from cutlayer.units import GIB, KIB, MIB, format_bytes, format_seconds
 
 _TIMES = (("ms", 1e-3), ("s", 1.0), ("min", 60.0), ("h", 3600.0))
 _BYTES = (("B", 1.0), ("KiB", KIB), ("MiB", MIB), ("GiB", GIB))
@@ -117,6 +117,20 @@ def headline(summary: Summary) -> str:
 def counted(count: int, noun: str) -> str:
     """`1 device`, `8 devices`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def round_line(record: RoundRecord, rounds: int) -> str:
+    """`round 1 of 5: accuracy 41.2 %, loss 1.71; up 4.67 MiB, down 5.51 MiB; simulated round 855 ms
+    (wall-clock 17.8 s)`."""
+    score = f"{record.score.measure} {score_text(record.score)}"
+    wall = f"(wall-clock {format_seconds(record.wall_s)})"
+    if not isinstance(record, TrainedRound):
+        return f"before training: {score} {wall}"
+    return (
+        f"round {record.round} of {rounds}: {score}, loss {record.train_loss:.2f};"
+        f" up {format_bytes(record.uplink_bytes)}, down {format_bytes(record.downlink_bytes)};"
+        f" simulated round {format_seconds(record.delay_s)} {wall}"
+    )
 
 
 def _times(factor: float) -> str:

@@ -10,7 +10,16 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from cutlayer.codec.codec import EMPTY, CodecPair, Direction, State, Stream, Streams, part_of, under
+from cutlayer.codec.codec import (
+    EMPTY,
+    CodecPair,
+    CodecState,
+    Direction,
+    Stream,
+    Streams,
+    part_of,
+    under,
+)
 from cutlayer.codec.raw import RawCodec, decode_targets, encode_targets, raw_bytes
 from cutlayer.data.samples import Batch
 from cutlayer.model.split import Pending, ServerPart
@@ -138,10 +147,12 @@ class Outgoing:
 
     packet: bytes
     sent: Sent
-    state: State
+    state: CodecState
 
 
-def encode(codec: TensorCodec, load: Load, seed: int, key: PacketKey, state: State) -> Outgoing:
+def encode(
+    codec: TensorCodec, load: Load, seed: int, key: PacketKey, state: CodecState
+) -> Outgoing:
     """The sender's half of an exchange; the receiver's is the codec's own `decode`.
 
     Each packet has a random stream of its own, a function of `seed` and `key`, so a resumed run

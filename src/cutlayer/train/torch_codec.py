@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float32, Float64, Int16, Int32, Int64, Shaped, UInt8
 from torch import Tensor
 
-from cutlayer.codec.codec import Codec, Encoded, State
+from cutlayer.codec.codec import Codec, CodecState, Encoded
 from cutlayer.codec.kernels.kernels import (
     Arrays,
     ContextModel,
@@ -349,7 +349,7 @@ class Arrived:
 
     tensor: Float32[Tensor, "..."]
     lengths: tuple[int, ...]
-    state: State
+    state: CodecState
 
 
 @final
@@ -364,7 +364,7 @@ class TensorCodec:
     def encode(
         self,
         tensor: Float32[Tensor, "..."],
-        state: State,
+        state: CodecState,
         rng: np.random.Generator,
         *,
         lengths: Sequence[int] | None = None,
@@ -374,7 +374,7 @@ class TensorCodec:
         array = own if self.stays else DeviceArrays(self.device).to_host(own)
         return self.codec.encode(array, state, rng, lengths=lengths, samples=samples)
 
-    def decode(self, packet: bytes, shape: tuple[int, ...], state: State) -> Arrived:
+    def decode(self, packet: bytes, shape: tuple[int, ...], state: CodecState) -> Arrived:
         decoded = self.codec.decode(packet, shape, state)
         tensor = decoded.tensor if self.stays else torch.from_numpy(decoded.tensor).to(self.device)
         return Arrived(tensor, decoded.lengths, decoded.state)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cutlayer.channel.rates import Channel
 from cutlayer.channel.shannon import ProportionalRates, RateCurves
-from cutlayer.codec.codec import Codec, Decoded, Encoded, State
+from cutlayer.codec.codec import Codec, CodecState, Decoded, Encoded
 from cutlayer.codec.kernels.load import load_kernels
 from cutlayer.codec.packet import Packet, packet_bytes, packet_from_bytes, packet_to_bytes
 from cutlayer.codec.segments import Segments, segments_of
@@ -38,7 +38,7 @@ class Truncated(Codec):
     def encode(
         self,
         tensor: np.ndarray,
-        state: State,
+        state: CodecState,
         rng: np.random.Generator,
         *,
         lengths: Sequence[int] | None = None,
@@ -54,7 +54,7 @@ class Truncated(Codec):
             state,
         )
 
-    def decode(self, packet: bytes, shape: tuple[int, ...], state: State) -> Decoded:
+    def decode(self, packet: bytes, shape: tuple[int, ...], state: CodecState) -> Decoded:
         frame = packet_from_bytes(packet, self.name, shape)
         segments, data = frame.segments, frame.sections.get("values", b"")
         if len(data) != self.kept * segments.total:

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from cutlayer.codec.codec import EMPTY, Direction, State, Stream, Streams
+from cutlayer.codec.codec import EMPTY, CodecState, Direction, Stream, Streams
 from cutlayer.codec.raw import encode_targets
 from cutlayer.errors import RunError
 from cutlayer.model.split import Pending, hold
@@ -48,7 +48,7 @@ class _Waiting:
 
     pending: Pending
     rows: Tensor
-    state: State
+    state: CodecState
 
 
 @final
@@ -149,7 +149,7 @@ class DeviceWorker:
         found = micro_batches(self._device, position.round, position.step, count)
         return [own for own in found if own is not None]
 
-    def _end(self, direction: Direction) -> State:
+    def _end(self, direction: Direction) -> CodecState:
         """What the device's end of a stream remembers."""
         stream = self._streams.get((0, direction))
         if stream is None:

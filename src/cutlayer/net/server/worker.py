@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from cutlayer.channel.shannon import RateCurves
-from cutlayer.codec.codec import Direction, State, Stream
+from cutlayer.codec.codec import CodecState, Direction, Stream
 from cutlayer.codec.packet import read_packet
 from cutlayer.codec.raw import decode_targets
 from cutlayer.errors import ConfigError, PacketError, RunError
@@ -195,7 +195,7 @@ class ServerWorker:
         labels = decode_targets(message.labels, labelled, arrived.lengths, training.classes)
         return arrived, torch.from_numpy(labels)
 
-    def _end(self, device: int, direction: Direction) -> State:
+    def _end(self, device: int, direction: Direction) -> CodecState:
         """What the server's end of a stream remembers."""
         stream = self._streams.get((device, direction), Stream())
         return stream.receiver if direction is Direction.UP else stream.sender

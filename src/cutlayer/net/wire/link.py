@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, final
 
+from cutlayer.errors import ConfigError
 from cutlayer.units import BITS_PER_BYTE, KIB
 
 # What a session's driver asks of a connection. Knows no socket: each kind of link is a file.
@@ -204,3 +205,17 @@ async def in_thread(work: Callable[[], Any]) -> Any:
 async def in_place(work: Callable[[], Any]) -> Any:
     """Here and now: for devices and server in one process, which share a model's parts."""
     return work()
+
+
+# Addresses as a user writes them.
+
+
+def address_of(text: str) -> tuple[str, int]:
+    """The two parts of `HOST:PORT`; IPv6 in brackets. Raises ConfigError."""
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ConfigError(
+            f"{text!r} is not HOST:PORT with a port up to 65535, such as 192.168.1.10:7700"
+        )
+    return host, int(port)

@@ -1,0 +1,227 @@
+"""What programs call: it gives values, raises what is wrong, and says nothing of itself."""
+
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from transformers import AutoModelForSequenceClassification
+
+import cutlayer
+from cutlayer.errors import ConfigError, ModelError, RunError
+from cutlayer.train.records import TrainedRound
+
+# the wrong type is what these tests are of, and where calls are checked it never arrives
+unchecked = pytest.mark.skipif(
+    os.environ.get("CUTLAYER_TESTS") in ("typed", "all"), reason="types are checked at the call"
+)
+
+
+@pytest.fixture(scope="module")
+def assets(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    root = tmp_path_factory.mktemp("assets")
+    return tiny.text_model(root / "model", "bert"), tiny.reviews(root / "data", 20)
+
+
+@pytest.fixture(scope="module")
+def config(assets: tuple[Path, Path]) -> cutlayer.Config:
+    return tiny.config(*assets, training={"rounds": 1, "local_steps": 1, "batch_size": 4})
+
+
+@pytest.fixture(scope="module")
+def ended(config: cutlayer.Config, tmp_path_factory: pytest.TempPathFactory) -> cutlayer.Run:
+    return cutlayer.train(config, output=tmp_path_factory.mktemp("ended") / "runs")
+
+
+@pytest.fixture
+def run(ended: cutlayer.Run, tmp_path: Path) -> cutlayer.Run:
+    """The same to change."""
+    return cutlayer.read_run(shutil.copytree(ended.path, tmp_path / "run"))
+
+
+def test_a_run_has_its_numbers_and_its_adapter(
+    ended: cutlayer.Run, config: cutlayer.Config, assets: tuple[Path, Path]
+) -> None:
+    assert ended.finished
+    assert ended.config == config
+    assert ended.summary.rounds == 1
+    assert ended.summary.accuracy_final == ended.rounds[-1].score.value
+    assert {event.device for event in ended.trace[1]} == {0, 1, 2}
+    model = AutoModelForSequenceClassification.from_pretrained(assets[0], num_labels=2)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert cutlayer.load_adapter(model, ended) is model
+    changed = [n for n, value in model.state_dict().items() if not torch.equal(value, before[n])]
+    assert "classifier.weight" in changed
+    assert any("query" in name for name in changed)
+
+
+def test_it_says_nothing_and_logs_what_it_does(
+    config: cutlayer.Config,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.INFO, logger="cutlayer"):
+        cutlayer.train(config, output=tmp_path)
+    assert capsys.readouterr() == ("", "")
+    assert any(line.startswith("round 1 of 1: accuracy") for line in caplog.messages)
+
+
+class _Rounds(cutlayer.Observer):
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+
+    def round_begins(self, number: int, rounds: int) -> None:
+        """Nothing."""
+
+    def step_done(self, round_number: int, done: int, total: int) -> None:
+        """Nothing."""
+
+    def round_done(self, record: cutlayer.FirstRound | cutlayer.TrainedRound) -> None:
+        """Its number."""
+        self.numbers.append(record.round)
+
+
+def test_a_run_goes_on_longer(run: cutlayer.Run) -> None:
+    seen, before = _Rounds(), run.rounds
+    longer = cutlayer.resume(run, changes={"training.rounds": 2}, observer=seen)
+    assert seen.numbers == [2]
+    assert longer.summary.rounds == 2
+    assert [isinstance(record, TrainedRound) for record in longer.rounds] == [False, True, True]
+    assert longer.rounds[:2] == before
+
+
+def test_what_a_run_cannot_go_on_with(run: cutlayer.Run, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"leave out --seed; what may be given is"):
+        cutlayer.resume(run.path, changes={"seed": 1})
+    with pytest.raises(ConfigError, match=r"training\.rounds: should be"):
+        cutlayer.resume(str(run.path), changes={"training.rounds": 0})
+    with pytest.raises(RunError, match="not a run directory"):
+        cutlayer.resume(tmp_path)
+
+
+def test_a_plan_is_a_value_with_a_configuration_to_train_by() -> None:
+    planned = cutlayer.plan(cutlayer.Config(devices={"count": 2}))
+    assert planned.chosen is not None
+    assert planned.config.model.cut == planned.chosen.decision.common_cut
+    assert planned.to_dict()["forecast"]["later_round"]["delay_s"] == planned.chosen.delay_s
+
+
+def test_a_plan_where_nothing_fits_says_why() -> None:
+    planned = cutlayer.plan(cutlayer.Config(devices={"memory_mib": 1}))
+    assert planned.chosen is None
+    with pytest.raises(ConfigError, match=r"nothing fits, .*by: .*memory"):
+        _ = planned.config
+
+
+def test_runs_side_by_side(ended: cutlayer.Run, config: cutlayer.Config, tmp_path: Path) -> None:
+    other = config.model_copy(update={"codec": cutlayer.Config(codec="none").codec})
+    compared = cutlayer.compare({"ours": ended, "plain": other}, output=tmp_path / "out")
+    assert list(compared.runs) == ["ours", "plain"]
+    assert compared.runs["ours"] == ended
+    assert compared.runs["plain"].config.codec.name == "none"
+    first, second = compared.to_dicts()
+    assert first["run"] == "ours"
+    assert float(str(first["uplink_bytes"])) < float(str(second["uplink_bytes"]))
+    assert compared.to_pandas()["run"].tolist() == ["ours", "plain"]
+    assert compared.report == tmp_path / "out" / "compare.html"
+    assert compared.report.is_file()
+    again = cutlayer.compare([ended.path, str(compared.runs["plain"].path)], output=tmp_path / "2")
+    assert again.comparison.target == compared.comparison.target
+    assert (
+        list(again.runs) == [ended.path.name, compared.runs["plain"].path.name]
+        or len(again.runs) == 2
+    )
+
+
+UNKNOWN: list[tuple[Any, str]] = [
+    ("run.yaml", r"takes a cutlayer\.Config, not 'run.yaml': read it by read_config"),
+    (Path("run.yaml"), r"takes a cutlayer\.Config, not PosixPath\('run\.yaml'\): read it"),
+    ({"codec": "none"}, r"takes a cutlayer\.Config, not {'codec': 'none'}"),
+]
+
+
+@unchecked
+@pytest.mark.parametrize("name", ["train", "plan", "serve"])
+@pytest.mark.parametrize(("given", "message"), UNKNOWN)
+def test_what_is_no_configuration(name: str, given: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} {message}"):
+        getattr(cutlayer, name)(given)
+
+
+@pytest.mark.parametrize("name", ["train", "plan", "serve"])
+def test_a_setting_that_nobody_reads_is_told_at_once(name: str) -> None:
+    config = cutlayer.Config(scheme="fl-lora", model={"cut": 3})
+    with pytest.raises(ConfigError, match=r"model\.cut 3 is not read with scheme\.name fl-lora"):
+        getattr(cutlayer, name)(config)
+
+
+def test_mistakes_leave_nothing_behind(config: cutlayer.Config, tmp_path: Path) -> None:
+    short = config.model_copy(
+        update={"devices": config.devices.model_copy(update={"memory_mib": 0.001})}
+    )
+    with pytest.raises(ConfigError, match=r"devices\.memory_mib"):
+        cutlayer.train(short, output=tmp_path / "runs")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("runs", "message"),
+    [
+        ([cutlayer.Config()], "give two runs or more"),
+        ({"a": cutlayer.Config(), "b": cutlayer.Config()}, "a and b are the same run"),
+        ([cutlayer.Config(), "absent.yaml"], r"cannot read the configuration absent\.yaml"),
+    ],
+)
+def test_what_cannot_be_compared(runs: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        cutlayer.compare(runs)
+
+
+@unchecked
+@pytest.mark.parametrize("runs", ["runs", cutlayer.Config(), [cutlayer.Config(), 3], 3])
+def test_what_is_no_list_of_runs(runs: Any) -> None:
+    with pytest.raises(ConfigError, match="compare takes "):
+        cutlayer.compare(runs)
+
+
+def test_a_server_is_given_one_thing_to_serve(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="give a config to begin with, or resume"):
+        cutlayer.serve()
+    with pytest.raises(ConfigError, match="leave out config and go_on"):
+        cutlayer.serve(cutlayer.Config(), resume=tmp_path)
+    with pytest.raises(ConfigError, match="leave out config and go_on"):
+        cutlayer.serve(go_on=True, resume=tmp_path)
+    with pytest.raises(ConfigError, match="with its changes"):
+        cutlayer.serve(cutlayer.Config(), changes={"training.rounds": 2})
+    with pytest.raises(ConfigError, match="'7700' is not HOST:PORT"):
+        cutlayer.serve(cutlayer.Config(), listen="7700")
+
+
+def test_a_device_says_what_is_wrong_before_it_dials(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'server' is not HOST:PORT"):
+        cutlayer.join("server", tmp_path)
+    with pytest.raises(ConfigError, match="patience_s -1 should be above 0"):
+        cutlayer.join("server:1", tmp_path, patience_s=-1)
+
+
+@unchecked
+def test_an_adapter_is_for_a_model(ended: cutlayer.Run) -> None:
+    with pytest.raises(ModelError, match="takes a Hugging Face model, not 3"):
+        cutlayer.load_adapter(3, ended)
+
+
+def test_settings_on_top_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("codec: {name: best, target_bits_up: 0.5}\n", encoding="utf-8")
+    config = cutlayer.read_config(str(path), {"codec.target_bits_down": 0.25, "seed": "7"})
+    assert config == cutlayer.Config(
+        codec={"name": "best", "target_bits_up": 0.5, "target_bits_down": 0.25}, seed=7
+    )
+    assert cutlayer.read_config() == cutlayer.Config()
+    with pytest.raises(ConfigError, match=r"codec\.target_bits_down: should be a valid number"):
+        cutlayer.read_config(path, {"codec.target_bits_down": [1]})
