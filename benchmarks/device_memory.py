@@ -29,10 +29,11 @@ from torch.utils.flop_counter import (
 )
 from transformers import ViTConfig, ViTForImageClassification
 
+from cutlayer.model.described import AdapterSpec
 from cutlayer.model.load import load_device_part
 from cutlayer.model.optimizer import Sgd
 from cutlayer.model.split import DevicePart, Pending, SavedBytes, hold
-from cutlayer.spec import ActivationPolicy, AdapterSpec
+from cutlayer.spec import ActivationPolicy
 
 MIB = 2**20
 _aten = torch.ops.aten

@@ -29,21 +29,28 @@ from cutlayer.config.read import read_config
 from cutlayer.jobs.network import open_net
 from cutlayer.jobs.prepare import prepare
 from cutlayer.jobs.train import new_directory
-from cutlayer.net.device.driver import DeviceDriver, DeviceWatch, Ready
-from cutlayer.net.device.worker import Stored
+from cutlayer.net.device.driver import DeviceDriver, DeviceWatch, Ready, Stored
 from cutlayer.net.identity.run_keys import read_keys
-from cutlayer.net.server.admission import ConnectionLimits
 from cutlayer.net.server.driver import ServerDriver
-from cutlayer.net.server.grpc_server import serve
 from cutlayer.net.server.journal import Entry, Journal
-from cutlayer.net.server.listener import LOOPBACK
 from cutlayer.net.server.session import RunPlan, ServerSession
 from cutlayer.net.server.timing import ServerWatch
-from cutlayer.net.wire.frames import Position
-from cutlayer.net.wire.grpc_link import connect
-from cutlayer.net.wire.limits import Bounds, Outline, journal_limits
+from cutlayer.net.wire.admission import ConnectionLimits
+from cutlayer.net.wire.frames import Bounds, journal_limits
+from cutlayer.net.wire.grpc_link import connect, serve
 from cutlayer.net.wire.link import Link, in_place
-from cutlayer.net.wire.messages import Activation, Adapter, Gradient, Micro, Open, Terms, Weight
+from cutlayer.net.wire.listener import LOOPBACK
+from cutlayer.net.wire.messages import (
+    Activation,
+    Adapter,
+    Gradient,
+    Micro,
+    Open,
+    Outline,
+    Position,
+    Terms,
+    Weight,
+)
 from cutlayer.train.records import Silent
 
 

@@ -34,9 +34,9 @@ from cutlayer.net.identity.device_keys import (
     write_device_keys,
 )
 from cutlayer.net.identity.run_keys import RunKeys, init_keys
-from cutlayer.net.server.admission import ConnectionLimits
-from cutlayer.net.server.listener import LOOPBACK
-from cutlayer.net.wire.grpc_link import ChunkReader, chunks_of
+from cutlayer.net.wire.admission import ConnectionLimits
+from cutlayer.net.wire.link import ChunkReader, chunks_of
+from cutlayer.net.wire.listener import LOOPBACK
 
 CLASSES = ("dark", "dim", "light", "bright")
 _WIDTH = 24

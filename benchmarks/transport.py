@@ -36,12 +36,11 @@ from network import (
 
 from cutlayer.net.identity.device_keys import DeviceKeys
 from cutlayer.net.identity.run_keys import RunKeys, init_keys, read_keys
-from cutlayer.net.server.admission import ConnectionLimits
-from cutlayer.net.server.grpc_server import serve
-from cutlayer.net.server.listener import LOOPBACK
-from cutlayer.net.wire.grpc_link import ChunkReader, chunks_of, connect
-from cutlayer.net.wire.limits import Outline
-from cutlayer.net.wire.link import Link
+from cutlayer.net.wire.admission import ConnectionLimits
+from cutlayer.net.wire.grpc_link import connect, serve
+from cutlayer.net.wire.link import ChunkReader, Link, chunks_of
+from cutlayer.net.wire.listener import LOOPBACK
+from cutlayer.net.wire.messages import Outline
 
 LIMITS = ConnectionLimits()
 _OUTLINE = Outline("causal-lm", ())

@@ -4,12 +4,9 @@ Plain values with units in their names. Knows no tensors: `model.describe` makes
 a pretrained model, the configuration makes the rest.
 """
 
-import math
 from dataclasses import astuple, dataclass
 from enum import StrEnum
 from typing import Literal, TypeAlias
-
-from cutlayer.errors import ModelError
 
 Task: TypeAlias = Literal["image-classification", "text-classification", "causal-lm"]
 
@@ -113,39 +110,6 @@ class LinearShape:
     def adapter_parameters(self) -> int:
         """Values in A (rank x inputs) and B (outputs x rank)."""
         return self.rank * (self.inputs + self.outputs)
-
-
-@dataclass(frozen=True)
-class AdapterSpec:
-    """What is trained: `y = base(x) + (alpha / rank) (x A^T) B^T` on the targets.
-
-    `targets`: last components of module names inside the blocks, such as `("q_proj", "v_proj")` or
-    `("attention.output.dense",)`, or "all": every linear layer of every block. `patch_embedding`:
-    also the convolution that makes patches, on the devices. `head`: the classification head is
-    trained as it is, on the server; refused for causal language models, whose head is the
-    vocabulary.
-
-    Source: LoRA (arXiv 2106.09685) eq. (3).
-    """
-
-    rank: int
-    alpha: float
-    targets: tuple[str, ...] | Literal["all"] = "all"
-    patch_embedding: bool = False
-    head: bool = False
-
-    def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise ModelError(f"the adapter's rank is {self.rank}; it must be at least 1")
-        if not math.isfinite(self.alpha) or self.alpha <= 0:
-            raise ModelError(f"the adapter's alpha is {self.alpha}; it must be a positive number")
-        if isinstance(self.targets, tuple) and not self.targets:
-            raise ModelError('the adapter has no targets; name some layers, or "all"')
-
-    @property
-    def scale(self) -> float:
-        """The factor alpha / rank before `(x A^T) B^T`."""
-        return self.alpha / self.rank
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from net import watched
 
 from cutlayer.net.operations.status import RunStatus
 from cutlayer.net.operations.web import Answer, Operations
-from cutlayer.net.server.listener import LOOPBACK
+from cutlayer.net.wire.listener import LOOPBACK
 from deploy.command_line import accepted
 
 ROOT = Path(__file__).parents[2]

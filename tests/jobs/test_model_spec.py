@@ -18,7 +18,7 @@ from cutlayer.errors import ModelError, UnsupportedModelError
 from cutlayer.jobs.model_spec import PlannedModel, model_request, planned_model
 from cutlayer.logs import lines_to
 from cutlayer.model.describe import describe
-from cutlayer.spec import AdapterSpec
+from cutlayer.model.described import AdapterSpec
 
 NO_HUB = FakeHub({})
 NO_DATA = {"name": "data-of-mine", "image_size": 28}

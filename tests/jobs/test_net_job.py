@@ -12,10 +12,15 @@ from cutlayer.errors import ConfigError, FrameError
 from cutlayer.jobs.network import check_net, open_net
 from cutlayer.jobs.prepare import prepare
 from cutlayer.jobs.train import new_directory
-from cutlayer.net.wire.frames import largest_frame
-from cutlayer.net.wire.limits import device_limits, server_limits
+from cutlayer.net.wire.frames import (
+    decode_message,
+    device_limits,
+    encode_message,
+    largest_frame,
+    server_limits,
+)
 from cutlayer.net.wire.link import in_place
-from cutlayer.net.wire.messages import Welcome, decode_message, encode_message
+from cutlayer.net.wire.messages import Welcome
 from cutlayer.train.records import Silent
 
 __all__ = ["vision"]

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from cutlayer.model.described import AdapterSpec
 from cutlayer.model.split import DevicePart, ServerPart, WholeModel
-from cutlayer.spec import AdapterSpec, Task
+from cutlayer.spec import Task
 
 Run = tuple[Tensor, dict[str, Tensor]]
 

@@ -7,8 +7,9 @@ import torch
 from safetensors.torch import load_file
 
 from cutlayer.errors import ModelError
+from cutlayer.model.described import AdapterSpec
 from cutlayer.model.load import load_device_part, load_server_part, load_whole
-from cutlayer.spec import AdapterSpec, Task
+from cutlayer.spec import Task
 from model.architectures import BLOCKS, CLASSES, WIDTH, image_batch, save_model
 from model.runs import full_spec
 

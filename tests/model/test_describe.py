@@ -9,8 +9,9 @@ from transformers.pytorch_utils import Conv1D
 
 from cutlayer.errors import ModelError, UnsupportedModelError
 from cutlayer.model.describe import describe, image_tokens
+from cutlayer.model.described import AdapterSpec
 from cutlayer.model.load import load_device_part, load_server_part
-from cutlayer.spec import AdapterSpec, Task
+from cutlayer.spec import Task
 from model.architectures import (
     ARCHITECTURES,
     BLOCKS,

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cutlayer.errors import ModelError
+from cutlayer.model.described import AdapterSpec
 from cutlayer.model.load import load_device_part
 from cutlayer.model.split import DevicePart, Pending, SavedBytes, hold, measure
-from cutlayer.spec import ActivationPolicy, AdapterSpec, Task
+from cutlayer.spec import ActivationPolicy, Task
 from examples import at_most
 from model.architectures import (
     ARCHITECTURES,

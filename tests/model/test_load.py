@@ -18,8 +18,9 @@ from transformers import (
 from transformers.utils import logging
 
 from cutlayer.errors import ModelError, UnsupportedModelError
+from cutlayer.model.described import AdapterSpec
 from cutlayer.model.load import load_device_part, load_server_part, load_whole
-from cutlayer.spec import AdapterSpec, Task
+from cutlayer.spec import Task
 from model.architectures import (
     BLOCKS,
     CLASSES,
@@ -41,7 +42,7 @@ import sys
 from pathlib import Path
 import torch
 from cutlayer.model.load import load_device_part
-from cutlayer.spec import AdapterSpec
+from cutlayer.model.described import AdapterSpec
 
 def kib(name):
     status = Path("/proc/self/status").read_text()

@@ -11,6 +11,7 @@ from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
 from cutlayer.errors import ModelError, UnsupportedModelError
+from cutlayer.model.described import AdapterSpec
 from cutlayer.model.lora import (
     BankRows,
     LoraLinear,
@@ -20,7 +21,6 @@ from cutlayer.model.lora import (
     add_low_rank,
     rows_of,
 )
-from cutlayer.spec import AdapterSpec
 
 SIZES = st.lists(st.integers(1, 4), min_size=1, max_size=5)
 # float64 sums of at most 12 terms of size 1 to 10 round by about 1e-14

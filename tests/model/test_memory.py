@@ -5,9 +5,9 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
+from cutlayer.model.described import AdapterSpec
 from cutlayer.model.load import load_device_part
 from cutlayer.model.split import SavedBytes
-from cutlayer.spec import AdapterSpec
 from model.architectures import BLOCKS, image_batch, save_model
 
 

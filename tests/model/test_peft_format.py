@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cutlayer.errors import ModelError
+from cutlayer.model.described import AdapterSpec
 from cutlayer.model.load import load_device_part, load_server_part, load_whole
 from cutlayer.model.peft_format import (
     CONFIG_FILE,
@@ -19,7 +20,7 @@ from cutlayer.model.peft_format import (
     save_adapter,
 )
 from cutlayer.model.split import WholeModel
-from cutlayer.spec import AdapterSpec, Task
+from cutlayer.spec import Task
 from model.architectures import (
     BLOCKS,
     CLASSES,

@@ -12,12 +12,11 @@ from cutlayer.logs import records_to
 from cutlayer.net.identity.certificates import Signed, new_key, signing_request
 from cutlayer.net.identity.device_keys import DeviceKeys, device_keys
 from cutlayer.net.identity.run_keys import RunKeys, init_keys
-from cutlayer.net.server.admission import ConnectionLimits
-from cutlayer.net.server.grpc_server import LinkServer, OnLink, serve
-from cutlayer.net.server.listener import LOOPBACK
-from cutlayer.net.wire.grpc_link import connect
-from cutlayer.net.wire.limits import Outline
+from cutlayer.net.wire.admission import ConnectionLimits
+from cutlayer.net.wire.grpc_link import LinkServer, OnLink, connect, serve
 from cutlayer.net.wire.link import Link, LinkClosed
+from cutlayer.net.wire.listener import LOOPBACK
+from cutlayer.net.wire.messages import Outline
 
 LIMITS = ConnectionLimits()
 OUTLINE = Outline("text-classification", ("neg", "pos"))
@@ -85,7 +84,7 @@ async def serving(
     said: list[str] = []
 
     def hear(record: logging.LogRecord) -> None:
-        if record.name in ("cutlayer.net.server.listener", "cutlayer.net.server.grpc_server"):
+        if record.name in ("cutlayer.net.wire.listener", "cutlayer.net.wire.grpc_link"):
             said.append(record.getMessage())
 
     with records_to(hear):

@@ -10,14 +10,12 @@ from pathlib import Path
 
 import torch
 
-from cutlayer.net.device.driver import DeviceDriver, DeviceWatch, Ready
-from cutlayer.net.device.worker import DeviceStore, DeviceWorker
-from cutlayer.net.server.driver import Save, ServerDriver, recover
+from cutlayer.net.device.driver import DeviceDriver, DeviceStore, DeviceWatch, DeviceWorker, Ready
+from cutlayer.net.server.driver import Save, ServerDriver, ServerWorker, recover
 from cutlayer.net.server.journal import Journal
 from cutlayer.net.server.session import RoundEnd, RunPlan, ServerSession
-from cutlayer.net.server.timing import MeasuredRound, ServerWatch, Shape
-from cutlayer.net.server.worker import Controller, ServerWorker
-from cutlayer.net.wire.limits import bounds_of, journal_limits
+from cutlayer.net.server.timing import Controller, MeasuredRound, ServerWatch, Shape
+from cutlayer.net.wire.frames import bounds_of, journal_limits
 from cutlayer.net.wire.link import Compute, Link, in_place
 from cutlayer.net.wire.messages import Terms
 from cutlayer.spec import MiniBatch

@@ -14,9 +14,8 @@ from torch import Tensor
 from cutlayer.codec.codec import EMPTY, CodecState
 from cutlayer.codec.packet import read_packet
 from cutlayer.codec.raw import decode_targets
-from cutlayer.net.device.worker import DeviceWorker
-from cutlayer.net.server.worker import ServerWorker
-from cutlayer.net.wire.frames import Position
+from cutlayer.net.device.driver import DeviceWorker
+from cutlayer.net.server.driver import ServerWorker
 from cutlayer.net.wire.messages import (
     Activation,
     Adapter,
@@ -24,6 +23,7 @@ from cutlayer.net.wire.messages import (
     Message,
     Open,
     Opening,
+    Position,
     Restarted,
 )
 from cutlayer.train.exchange import server_pass, unpack_adapter

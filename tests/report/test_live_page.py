@@ -15,7 +15,7 @@ from PIL import Image, ImageColor
 
 from cutlayer.net.operations.status import RunStatus
 from cutlayer.net.operations.web import Answer, Operations
-from cutlayer.net.server.listener import LOOPBACK
+from cutlayer.net.wire.listener import LOOPBACK
 from cutlayer.report import vocabulary
 from cutlayer.report.live_page import live_page
 from cutlayer.train.records import RoundRecord, TrainedRound

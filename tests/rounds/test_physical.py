@@ -18,11 +18,12 @@ from torch.utils.flop_counter import (
 from transformers import ViTConfig, ViTForImageClassification
 
 from cutlayer.model.describe import describe
+from cutlayer.model.described import AdapterSpec
 from cutlayer.model.load import load_device_part, load_server_part
 from cutlayer.model.split import DevicePart, SavedBytes, ServerPart, measure
 from cutlayer.rounds.costs import StepFlops, physical_flops
 from cutlayer.rounds.memory import activation_bytes, server_activation_bytes
-from cutlayer.spec import ActivationPolicy, AdapterSpec, MiniBatch, ModelSpec, Task, Trained
+from cutlayer.spec import ActivationPolicy, MiniBatch, ModelSpec, Task, Trained
 
 _IMAGE = {
     "hidden_size": 64,

@@ -78,10 +78,11 @@ from cutlayer.config.section import SCHEMES as SCHEME_PLUGINS
 from cutlayer.data.partition import BatchPlan
 from cutlayer.errors import ConfigError
 from cutlayer.jobs.plugins import plugged
+from cutlayer.model.described import AdapterSpec
 from cutlayer.planner.allocation import FixedAllocation, Shares, even_allocation
 from cutlayer.rounds.schemes import SCHEMES, Scheme, ServerOrder
 from cutlayer.rounds.work import Duplex, Sharing, SharingRules
-from cutlayer.spec import AdapterSpec, Device, Task
+from cutlayer.spec import Device, Task
 from cutlayer.units import MIB
 
 # The codec section of a configuration made into a pair of codecs.

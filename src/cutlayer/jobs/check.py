@@ -30,7 +30,7 @@ from cutlayer.jobs.build import (
 )
 from cutlayer.jobs.plugins import find_plugin
 from cutlayer.logs import unheard
-from cutlayer.net.server.listener import any_socket
+from cutlayer.net.wire.listener import any_socket
 
 # Everything about a run that can be told before torch is imported and weights or data are fetched.
 #

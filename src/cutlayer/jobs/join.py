@@ -29,13 +29,12 @@ from cutlayer.jobs.prepare import make_training
 from cutlayer.logs import Heartbeat
 from cutlayer.model.describe import BASES
 from cutlayer.model.load import load_device_part
-from cutlayer.net.device.driver import DeviceDriver, DeviceWatch, Ready
-from cutlayer.net.device.worker import DeviceStore, DeviceWorker
+from cutlayer.net.device.driver import DeviceDriver, DeviceStore, DeviceWatch, DeviceWorker, Ready
 from cutlayer.net.identity.device_keys import DeviceKeys, read_device_keys, read_token
 from cutlayer.net.identity.enrolment import ask_outline, enrol
-from cutlayer.net.server.admission import ConnectionLimits
+from cutlayer.net.wire.admission import ConnectionLimits
+from cutlayer.net.wire.frames import bounds_of
 from cutlayer.net.wire.grpc_link import connect
-from cutlayer.net.wire.limits import bounds_of
 from cutlayer.net.wire.link import Compute, Link, LinkClosed, PacedLink, in_thread
 from cutlayer.net.wire.messages import Opening, Terms
 from cutlayer.net.wire.part_files import PartCache

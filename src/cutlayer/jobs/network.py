@@ -24,26 +24,25 @@ from cutlayer.jobs.resume import settle
 from cutlayer.model.describe import BASES
 from cutlayer.model.load import device_tensors
 from cutlayer.net.identity.run_keys import DeviceRegistry
-from cutlayer.net.server.admission import ConnectionLimits
 from cutlayer.net.server.devices import NameOf
-from cutlayer.net.server.driver import ServerDriver, recover
+from cutlayer.net.server.driver import ServerDriver, ServerWorker, recover
 from cutlayer.net.server.journal import Journal
 from cutlayer.net.server.memory import MemoryBound, memory_bound
+from cutlayer.net.server.recorder import Recorder
 from cutlayer.net.server.session import RoundEnd, RunPlan, ServerSession
-from cutlayer.net.server.timing import ServerWatch, Shape
-from cutlayer.net.server.worker import Controller, Recorder, ServerWorker
-from cutlayer.net.wire.frames import largest_frame
-from cutlayer.net.wire.limits import (
+from cutlayer.net.server.timing import Controller, ServerWatch, Shape
+from cutlayer.net.wire.admission import ConnectionLimits
+from cutlayer.net.wire.frames import (
     TERMS_BYTES,
     Bounds,
-    Outline,
     bounds_of,
     device_limits,
     journal_limits,
+    largest_frame,
     server_limits,
 )
 from cutlayer.net.wire.link import Compute
-from cutlayer.net.wire.messages import Terms
+from cutlayer.net.wire.messages import Outline, Terms
 from cutlayer.net.wire.part_files import PartFile, write_part
 from cutlayer.planner.allocation import Shares
 from cutlayer.rounds.schemes import DeviceOrder, Scheme, ServerOrder

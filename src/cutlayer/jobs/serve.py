@@ -32,10 +32,11 @@ from cutlayer.net.operations.status import (
 )
 from cutlayer.net.operations.web import Operations
 from cutlayer.net.server import session as s
-from cutlayer.net.server.grpc_server import LinkServer, serve
 from cutlayer.net.server.memory import resident_bytes
+from cutlayer.net.wire.frames import encode_message
+from cutlayer.net.wire.grpc_link import LinkServer, serve
 from cutlayer.net.wire.link import Link, PacedLink, PatientLink, in_thread
-from cutlayer.net.wire.messages import Refused, encode_message
+from cutlayer.net.wire.messages import Refused
 from cutlayer.report.live_page import live_page
 from cutlayer.report.run_page import REPORT, write_report
 from cutlayer.train.files import alone, json_text, write_json

@@ -26,9 +26,10 @@ from transformers.initialization import meta_device_safe_creation_ops
 
 from cutlayer.model.adapted import AdaptedModel
 from cutlayer.model.anatomy import Anatomy
+from cutlayer.model.described import AdapterSpec
 from cutlayer.model.inputs import patch_sides, real_inputs, token_limit
 from cutlayer.model.tasks import is_decoder, task_class
-from cutlayer.spec import Activations, AdapterSpec, BatchBytes, BlockBytes, Task
+from cutlayer.spec import Activations, BatchBytes, BlockBytes, Task
 
 # Where in a model's forward autograd saves what: before its blocks, in each of three, after them.
 #

@@ -17,6 +17,7 @@ from transformers.pytorch_utils import Conv1D
 
 from cutlayer.errors import ModelError, UnsupportedModelError
 from cutlayer.model.anatomy import Anatomy
+from cutlayer.model.described import AdapterSpec
 from cutlayer.model.hollow import passing_through
 from cutlayer.model.lora import (
     BankRows,
@@ -26,7 +27,7 @@ from cutlayer.model.lora import (
     RowLinear,
     Slot,
 )
-from cutlayer.spec import AdapterSpec, Task, Trained
+from cutlayer.spec import Task, Trained
 
 # All weights of a part as values of a device's row: what full fine-tuning trains.
 #

@@ -15,11 +15,11 @@ from cutlayer.errors import UnsupportedModelError
 from cutlayer.model.activations import count_activations
 from cutlayer.model.adapted import check_adapter, patch_convolution, target_names
 from cutlayer.model.anatomy import Anatomy, examine, meta_model
-from cutlayer.model.described import DescribedModel, ModelRequest
+from cutlayer.model.described import AdapterSpec, DescribedModel, ModelRequest
 from cutlayer.model.inputs import example_inputs, token_limit
 from cutlayer.model.lora import linear_shape
 from cutlayer.model.tasks import fault_of_config, read_config, task_config
-from cutlayer.spec import AdapterSpec, LinearShape, ModelSpec, Task
+from cutlayer.spec import LinearShape, ModelSpec, Task
 
 
 def describe(

@@ -1,20 +1,55 @@
-"""A model's dimensions in a file: what was asked, and what `model.describe` counted of it once.
+"""What is asked of a model, its adapters included, and what `model.describe` counted of it once.
 
-Knows the file's form alone; `jobs.model_spec` says which file belongs to which model.
+Knows values and the form of their file alone; `jobs.model_spec` says which file belongs to which
+model.
 """
 
 import hashlib
 import json
+import math
 import types
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from cutlayer.errors import ConfigError
-from cutlayer.spec import AdapterSpec, ModelSpec, Task
+from cutlayer.errors import ConfigError, ModelError
+from cutlayer.spec import ModelSpec, Task
 
 FORMAT = 1
+
+
+@dataclass(frozen=True)
+class AdapterSpec:
+    """What is trained: `y = base(x) + (alpha / rank) (x A^T) B^T` on the targets.
+
+    `targets`: last components of module names inside the blocks, such as `("q_proj", "v_proj")` or
+    `("attention.output.dense",)`, or "all": every linear layer of every block. `patch_embedding`:
+    also the convolution that makes patches, on the devices. `head`: the classification head is
+    trained as it is, on the server; refused for causal language models, whose head is the
+    vocabulary.
+
+    Source: LoRA (arXiv 2106.09685) eq. (3).
+    """
+
+    rank: int
+    alpha: float
+    targets: tuple[str, ...] | Literal["all"] = "all"
+    patch_embedding: bool = False
+    head: bool = False
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ModelError(f"the adapter's rank is {self.rank}; it must be at least 1")
+        if not math.isfinite(self.alpha) or self.alpha <= 0:
+            raise ModelError(f"the adapter's alpha is {self.alpha}; it must be a positive number")
+        if isinstance(self.targets, tuple) and not self.targets:
+            raise ModelError('the adapter has no targets; name some layers, or "all"')
+
+    @property
+    def scale(self) -> float:
+        """The factor alpha / rank before `(x A^T) B^T`."""
+        return self.alpha / self.rank
 
 
 @dataclass(frozen=True)

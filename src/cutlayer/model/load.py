@@ -20,11 +20,12 @@ from cutlayer.data.libraries import reason
 from cutlayer.errors import ModelError, UnsupportedModelError
 from cutlayer.model.adapted import AdaptedModel, check_adapter
 from cutlayer.model.anatomy import Anatomy, examine, meta_model
+from cutlayer.model.described import AdapterSpec
 from cutlayer.model.hollow import Injection, answer, inject_at, pass_through, stop_at, strip
 from cutlayer.model.inputs import example_inputs
 from cutlayer.model.split import DevicePart, ServerPart, WholeModel
 from cutlayer.model.tasks import read_config, task_class, task_config
-from cutlayer.spec import AdapterSpec, Task, Trained
+from cutlayer.spec import Task, Trained
 
 # Whether the weights that were read are this model's: what was absent, left over, not finite.
 #

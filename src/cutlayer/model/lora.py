@@ -17,7 +17,7 @@ from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
 from cutlayer.errors import ModelError, UnsupportedModelError
-from cutlayer.spec import AdapterSpec
+from cutlayer.model.described import AdapterSpec
 
 # How the trainable values of one side lie in one flat row. Knows no model.
 

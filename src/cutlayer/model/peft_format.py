@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from cutlayer.errors import ModelError
-from cutlayer.spec import AdapterSpec, Task
+from cutlayer.model.described import AdapterSpec
+from cutlayer.spec import Task
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"

@@ -11,11 +11,12 @@ import torch
 
 from cutlayer.errors import RunError
 from cutlayer.jobs.prepare import prepare
-from cutlayer.net.device.worker import Stored
+from cutlayer.net.device.driver import Stored
 from cutlayer.net.server.driver import ServerDriver
 from cutlayer.net.server.session import ServerSession
-from cutlayer.net.wire.frames import Kind, Position, kind_of
+from cutlayer.net.wire.frames import Kind, kind_of
 from cutlayer.net.wire.link import Link, LinkClosed, in_place
+from cutlayer.net.wire.messages import Position
 from cutlayer.train.exchange import pack_adapter
 from cutlayer.train.round import initial_state
 from cutlayer.train.state import Setup

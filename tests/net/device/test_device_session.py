@@ -18,8 +18,7 @@ from cutlayer.net.device.session import (
     Send,
     Stop,
 )
-from cutlayer.net.wire.frames import Position
-from cutlayer.net.wire.limits import Wire, bounds_of, server_limits
+from cutlayer.net.wire.frames import Wire, bounds_of, server_limits
 from cutlayer.net.wire.messages import (
     Ask,
     Fetch,
@@ -27,6 +26,7 @@ from cutlayer.net.wire.messages import (
     Message,
     PartOffset,
     PartPiece,
+    Position,
     Refused,
     Welcome,
 )

@@ -28,8 +28,7 @@ from cutlayer.net.device.session import (
     Upload,
     Uploaded,
 )
-from cutlayer.net.wire.frames import Position
-from cutlayer.net.wire.limits import Wire, server_limits
+from cutlayer.net.wire.frames import Wire, server_limits
 from cutlayer.net.wire.messages import (
     Activation,
     Adapter,
@@ -43,6 +42,7 @@ from cutlayer.net.wire.messages import (
     Micro,
     Open,
     Opening,
+    Position,
     Probe,
     Refused,
     Weight,

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cutlayer.errors import RunError
-from cutlayer.net.device.worker import DeviceStore, Stored
-from cutlayer.net.wire.frames import Position
+from cutlayer.net.device.driver import DeviceStore, Stored
+from cutlayer.net.wire.messages import Position
 from net.chaos import room
 from net.server.test_server_session import terms_of
 

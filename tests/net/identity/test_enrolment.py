@@ -17,8 +17,8 @@ from cutlayer.errors import IdentityError
 from cutlayer.net.identity.device_keys import InvitationToken, read_device_keys, write_device_keys
 from cutlayer.net.identity.enrolment import ask_outline, enrol
 from cutlayer.net.identity.run_keys import RunKeys
-from cutlayer.net.server.listener import ENROL, LOOPBACK
-from cutlayer.net.wire.limits import Outline
+from cutlayer.net.wire.listener import ENROL, LOOPBACK
+from cutlayer.net.wire.messages import Outline
 from net.ends import LIMITS, Served, enrolled, run_keys, serving
 
 

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from cutlayer.cli.main import main
 from cutlayer.net.operations.status import RunStatus
 from cutlayer.net.operations.web import Answer, Operations
-from cutlayer.net.server.listener import LOOPBACK
+from cutlayer.net.wire.listener import LOOPBACK
 from cutlayer.train.records import RoundRecord, TrainedRound, parse
 from cutlayer.version import __version__
 from net import watched

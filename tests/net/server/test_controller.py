@@ -12,8 +12,7 @@ import tiny
 from cutlayer.channel.rates import LinkRates
 from cutlayer.channel.shannon import ProportionalRates, RateCurves
 from cutlayer.jobs.prepare import prepare
-from cutlayer.net.server.timing import MeasuredRound, ServerWatch, Shape
-from cutlayer.net.server.worker import Controller
+from cutlayer.net.server.timing import Controller, MeasuredRound, ServerWatch, Shape
 from cutlayer.planner.allocation import (
     Allocation,
     TwoTimescaleAllocation,

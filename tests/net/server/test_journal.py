@@ -6,13 +6,13 @@ import pytest
 
 from cutlayer.errors import RunError
 from cutlayer.net.server.journal import Entry, Journal
-from cutlayer.net.wire.frames import Position
-from cutlayer.net.wire.limits import bounds_of, journal_limits
+from cutlayer.net.wire.frames import bounds_of, journal_limits
 from cutlayer.net.wire.messages import (
     Activation,
     Adapter,
     MergedFrom,
     Micro,
+    Position,
     Restarted,
     RoundClosed,
     Weight,

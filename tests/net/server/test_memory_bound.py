@@ -14,14 +14,20 @@ from cutlayer.codec.codec import EMPTY
 from cutlayer.codec.raw import RawCodec, encode_targets
 from cutlayer.jobs.prepare import prepare
 from cutlayer.net.identity.device_keys import DeviceKeys
-from cutlayer.net.server.admission import OUTBOX_FRAMES, ConnectionLimits
 from cutlayer.net.server.driver import ServerDriver
 from cutlayer.net.server.memory import MemoryBound, memory_bound
-from cutlayer.net.wire.frames import Position, largest_frame
+from cutlayer.net.wire.admission import OUTBOX_FRAMES, ConnectionLimits
+from cutlayer.net.wire.frames import (
+    Bounds,
+    Wire,
+    bounds_of,
+    device_limits,
+    largest_frame,
+    server_limits,
+)
 from cutlayer.net.wire.grpc_link import GrpcLink
-from cutlayer.net.wire.limits import Bounds, Wire, bounds_of, device_limits, server_limits
 from cutlayer.net.wire.link import Link, LinkClosed, PatientLink
-from cutlayer.net.wire.messages import Activation, Hello, Micro
+from cutlayer.net.wire.messages import Activation, Hello, Micro, Position
 from cutlayer.spec import MiniBatch
 from cutlayer.train.state import Setup
 from cutlayer.units import KIB, MIB

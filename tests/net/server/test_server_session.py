@@ -32,8 +32,7 @@ from cutlayer.net.server.session import (
     Train,
     Warn,
 )
-from cutlayer.net.wire.frames import Position
-from cutlayer.net.wire.limits import Wire, bounds_of, device_limits
+from cutlayer.net.wire.frames import Wire, bounds_of, device_limits
 from cutlayer.net.wire.messages import (
     Activation,
     Adapter,
@@ -48,6 +47,7 @@ from cutlayer.net.wire.messages import (
     Open,
     PartOffset,
     PartPiece,
+    Position,
     Terms,
     Weight,
     Welcome,

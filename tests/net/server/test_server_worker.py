@@ -14,8 +14,7 @@ from cutlayer.codec.raw import RawCodec, encode_targets
 from cutlayer.codec.segments import Segments
 from cutlayer.errors import PacketError, RunError
 from cutlayer.jobs.prepare import prepare
-from cutlayer.net.wire.frames import Position
-from cutlayer.net.wire.messages import Activation, Adapter, Micro, Weight
+from cutlayer.net.wire.messages import Activation, Adapter, Micro, Position, Weight
 from cutlayer.train.exchange import pack_adapter
 from cutlayer.train.round import initial_state
 from cutlayer.train.state import Setup

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cutlayer.errors import FrameError
-from cutlayer.net.wire.grpc_link import CHUNK_BYTES, ChunkReader, chunks_of
+from cutlayer.net.wire.link import CHUNK_BYTES, ChunkReader, chunks_of
 from cutlayer.units import MIB
 
 ROOM = CHUNK_BYTES - 4

@@ -14,11 +14,11 @@ from cutlayer.net.wire.frames import (
     FrameSection,
     Kind,
     Limits,
-    Position,
     from_bytes,
     largest_frame,
     to_bytes,
 )
+from cutlayer.net.wire.messages import Position
 
 MOST = 40
 LIMITS: Limits = {

@@ -11,7 +11,7 @@ from cutlayer.errors import FrameError
 from cutlayer.net.identity.certificates import SERVER_NAME
 from cutlayer.net.identity.device_keys import DeviceKeys
 from cutlayer.net.identity.run_keys import RunKeys
-from cutlayer.net.server.admission import ConnectionLimits
+from cutlayer.net.wire.admission import ConnectionLimits
 from cutlayer.net.wire.grpc_link import CLOSED, connect
 from cutlayer.net.wire.link import Link, LinkClosed
 from cutlayer.units import MIB

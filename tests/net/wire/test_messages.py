@@ -8,8 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cutlayer.errors import FrameError
-from cutlayer.net.wire.frames import Frame, FrameSection, Kind, Position, to_bytes
-from cutlayer.net.wire.limits import Wire, bounds_of, device_limits, journal_limits, server_limits
+from cutlayer.net.wire.frames import (
+    Frame,
+    FrameSection,
+    Kind,
+    Wire,
+    bounds_of,
+    decode_message,
+    device_limits,
+    encode_message,
+    journal_limits,
+    server_limits,
+    to_bytes,
+)
 from cutlayer.net.wire.messages import (
     Activation,
     Adapter,
@@ -28,6 +39,7 @@ from cutlayer.net.wire.messages import (
     Opening,
     PartOffset,
     PartPiece,
+    Position,
     Probe,
     Refused,
     Restarted,
@@ -36,8 +48,6 @@ from cutlayer.net.wire.messages import (
     Terms,
     Weight,
     Welcome,
-    decode_message,
-    encode_message,
 )
 from cutlayer.spec import MiniBatch
 

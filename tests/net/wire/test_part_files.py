@@ -10,11 +10,12 @@ from safetensors import safe_open
 
 from cutlayer.data.images import read_preprocessing
 from cutlayer.errors import PacketError
+from cutlayer.model.described import AdapterSpec
 from cutlayer.model.inputs import load_tokenizer
 from cutlayer.model.load import device_tensors, load_device_part
 from cutlayer.net.wire.messages import PIECE_BYTES, PartOffset, PartPiece, Terms
 from cutlayer.net.wire.part_files import PartCache, PartFile, write_part
-from cutlayer.spec import AdapterSpec, Task
+from cutlayer.spec import Task
 from net.wire.test_messages import TERMS
 
 CUT = 2

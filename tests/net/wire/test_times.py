@@ -6,13 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cutlayer.errors import FrameError
-from cutlayer.net.wire.messages import (
-    DeviceTimes,
-    StepTimes,
-    times_bytes,
-    times_from_bytes,
-    times_to_bytes,
-)
+from cutlayer.net.wire.frames import times_bytes, times_from_bytes, times_to_bytes
+from cutlayer.net.wire.messages import DeviceTimes, StepTimes
 
 SECONDS = st.floats(-1e12, 1e12)
 STEPS = st.lists(st.tuples(SECONDS, SECONDS, SECONDS), max_size=5)

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias, final
 
 from cutlayer.errors import FrameError
-from cutlayer.net.wire.frames import NOWHERE, Position
-from cutlayer.net.wire.limits import Bounds, Wire, device_limits
+from cutlayer.net.wire.frames import Bounds, Wire, device_limits
 from cutlayer.net.wire.messages import (
+    NOWHERE,
     Activation,
     Adapter,
     Ask,
@@ -24,6 +24,7 @@ from cutlayer.net.wire.messages import (
     Open,
     PartOffset,
     PartPiece,
+    Position,
     Probe,
     Refused,
     Terms,

@@ -41,8 +41,9 @@ from cutlayer.net.identity.device_keys import (
     write_device_keys,
 )
 from cutlayer.net.identity.run_keys import RunKeys
-from cutlayer.net.server.listener import ENROL, Connection, Listener
-from cutlayer.net.wire.limits import OUTLINE_BYTES, Outline, read_outline
+from cutlayer.net.wire.frames import TERMS_BYTES
+from cutlayer.net.wire.listener import ENROL, Connection, Listener
+from cutlayer.net.wire.messages import Outline, read_outline
 
 Answer = TypeVar("Answer")
 
@@ -216,7 +217,7 @@ def _receive(secure: ssl.SSLSocket) -> bytes:
     """A message; empty if the server hung up instead, or it is longer than any of ours."""
     try:
         (length,) = _LENGTH.unpack(_receive_exactly(secure, _LENGTH.size))
-        if length > OUTLINE_BYTES:
+        if length > TERMS_BYTES:
             return b""
         return _receive_exactly(secure, length)
     except (EOFError, ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError):

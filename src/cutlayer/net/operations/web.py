@@ -19,7 +19,7 @@ from prometheus_client import generate_latest as metrics_text
 
 from cutlayer.net.operations.metrics import StatusMetrics
 from cutlayer.net.operations.status import RunStatus
-from cutlayer.net.server.listener import any_socket
+from cutlayer.net.wire.listener import any_socket
 from cutlayer.train.files import json_text
 from cutlayer.train.records import RoundRecord
 

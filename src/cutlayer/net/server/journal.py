@@ -21,8 +21,8 @@ from typing import final
 
 from cutlayer.errors import RunError
 from cutlayer.files import sync_folder
-from cutlayer.net.wire.frames import Limits
-from cutlayer.net.wire.messages import Message, RoundClosed, decode_message, encode_message
+from cutlayer.net.wire.frames import Limits, decode_message, encode_message
+from cutlayer.net.wire.messages import Message, RoundClosed
 from cutlayer.train.files import storage_error
 
 _HEAD = struct.Struct("<II")

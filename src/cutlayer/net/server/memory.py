@@ -4,11 +4,10 @@ import resource
 from dataclasses import dataclass
 from pathlib import Path
 
-from cutlayer.net.server.admission import OUTBOX_FRAMES, ConnectionLimits
-from cutlayer.net.server.listener import BUFFER_BYTES
-from cutlayer.net.wire.frames import largest_frame
+from cutlayer.net.wire.admission import OUTBOX_FRAMES, ConnectionLimits
+from cutlayer.net.wire.frames import Bounds, device_limits, largest_frame, server_limits
 from cutlayer.net.wire.grpc_link import LARGEST_MESSAGE_BYTES, window_bytes
-from cutlayer.net.wire.limits import Bounds, device_limits, server_limits
+from cutlayer.net.wire.listener import BUFFER_BYTES
 
 # The most that devices can make a server hold, whatever they send and however little they read.
 #

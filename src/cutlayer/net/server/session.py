@@ -21,8 +21,7 @@ from cutlayer.net.server.devices import (
     TrafficCounter,
     missing,
 )
-from cutlayer.net.wire.frames import Position
-from cutlayer.net.wire.limits import Bounds, Wire, server_limits
+from cutlayer.net.wire.frames import Bounds, Wire, server_limits
 from cutlayer.net.wire.messages import (
     Activation,
     Adapter,
@@ -38,6 +37,7 @@ from cutlayer.net.wire.messages import (
     Open,
     Opening,
     PartPiece,
+    Position,
     Probe,
     Restarted,
     RoundClosed,

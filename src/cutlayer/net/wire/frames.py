@@ -1,4 +1,6 @@
-"""The frame of one message: who it is for is the link's business, what it means is `messages`'.
+"""The frame of one message, how long it may be, and its place among a connection's others.
+
+Who it is for is the link's business, what it means is `messages`'.
 
 All numbers are little endian:
 
@@ -12,11 +14,46 @@ forgers out, so a reader bounds every length by what it expects before it copies
 
 import struct
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import astuple, dataclass
 from enum import IntEnum
+from typing import Any, TypeVar, final
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from cutlayer.errors import FrameError
+from cutlayer.net.wire.messages import (
+    NOWHERE,
+    PIECE_BYTES,
+    Activation,
+    Adapter,
+    Ask,
+    Close,
+    DeviceTimes,
+    Echo,
+    Ending,
+    Fetch,
+    Gradient,
+    Hello,
+    MergedFrom,
+    Message,
+    Micro,
+    Open,
+    Opening,
+    PartOffset,
+    PartPiece,
+    Position,
+    Probe,
+    Refused,
+    Restarted,
+    RoundClosed,
+    StepTimes,
+    Terms,
+    Weight,
+    Welcome,
+)
+from cutlayer.spec import MiniBatch
 
 MAGIC = b"CUTF"
 VERSION = 1
@@ -65,18 +102,6 @@ class FrameSection(IntEnum):
 
 # the kinds that a reader takes, the sections of each, and the most bytes of each section
 Limits = Mapping[Kind, Mapping[FrameSection, int]]
-
-
-@dataclass(frozen=True)
-class Position:
-    """Where in the training a frame belongs; 0 where a kind has no use for a number."""
-
-    round: int = 0
-    step: int = 0
-    micro: int = 0
-
-
-NOWHERE = Position()
 
 
 @dataclass(frozen=True)
@@ -183,3 +208,322 @@ def _cut(data: memoryview, sizes: Mapping[FrameSection, int]) -> dict[FrameSecti
         sections[tag] = bytes(data[at : at + size])
         at += size
     return sections
+
+
+# A message as a frame, and back: settings are JSON.
+
+
+_KEY_CHARACTERS = 80
+SAMPLE = np.dtype("<u4")
+Value = TypeVar("Value")
+_READERS: Mapping[type, TypeAdapter[Any]] = {
+    kind: TypeAdapter(kind)
+    for kind in (Terms, PartOffset, Opening, Micro, Weight, MergedFrom, Ending)
+}
+
+
+def encode_message(message: Message, sequence: int) -> bytes:
+    """The frame of `message`."""
+    kind, position, sections = _parts(message)
+    return to_bytes(Frame(kind, position, sequence, sections))
+
+
+def decode_message(data: bytes, limits: Limits) -> tuple[Message, int]:
+    """The message in a frame, and its sequence number. Raises FrameError: anything else."""
+    frame = from_bytes(data, limits)
+    return _message(frame), frame.sequence
+
+
+def _parts(message: Message) -> tuple[Kind, Position, dict[FrameSection, bytes]]:
+    match message:
+        case Ask():
+            return Kind.ASK, NOWHERE, {}
+        case Fetch(place):
+            return Kind.FETCH, NOWHERE, {FrameSection.SETTINGS: _json(place)}
+        case PartPiece(place, data):
+            return (
+                Kind.PIECE,
+                NOWHERE,
+                {FrameSection.SETTINGS: _json(place), FrameSection.PIECE: data},
+            )
+        case Hello(number):
+            return Kind.HELLO, Position(number), {}
+        case Welcome(terms):
+            return Kind.WELCOME, NOWHERE, {FrameSection.SETTINGS: _json(terms)}
+        case Refused():
+            return Kind.REFUSED, NOWHERE, {}
+        case Open(number, opening, adapter):
+            sections = {FrameSection.SETTINGS: _json(opening), FrameSection.ADAPTER_DOWN: adapter}
+            return Kind.OPEN, Position(number), sections
+        case Activation():
+            return Kind.ACTIVATION, message.position, _activation_sections(message)
+        case Gradient(position, packet):
+            return Kind.GRADIENT, position, {FrameSection.GRADIENT: packet}
+        case Adapter(number):
+            return Kind.ADAPTER, Position(number), _adapter_sections(message)
+        case Probe():
+            return Kind.PROBE, NOWHERE, {}
+        case Echo():
+            return Kind.ECHO, NOWHERE, {}
+        case Close(ending):
+            return Kind.CLOSE, NOWHERE, {FrameSection.SETTINGS: _json(ending)}
+        case Restarted(number):
+            return Kind.RESTARTED, Position(number), {}
+        case RoundClosed(number, made):
+            return Kind.ROUND_CLOSED, Position(number), {FrameSection.SETTINGS: _json(made)}
+
+
+def _message(frame: Frame) -> Message:
+    own, number = frame.sections, frame.position.round
+    match frame.kind:
+        case Kind.ASK:
+            return Ask()
+        case Kind.FETCH:
+            return Fetch(_settings(PartOffset, own))
+        case Kind.PIECE:
+            return PartPiece(_settings(PartOffset, own), own[FrameSection.PIECE])
+        case Kind.HELLO:
+            return Hello(number)
+        case Kind.WELCOME:
+            return Welcome(_settings(Terms, own))
+        case Kind.REFUSED:
+            return Refused()
+        case Kind.OPEN:
+            return Open(number, _settings(Opening, own), own[FrameSection.ADAPTER_DOWN])
+        case Kind.ACTIVATION:
+            return _activation(frame)
+        case Kind.GRADIENT:
+            return Gradient(frame.position, own[FrameSection.GRADIENT])
+        case Kind.ADAPTER:
+            weight, times = _settings(Weight, own), times_from_bytes(own[FrameSection.TIMES])
+            return Adapter(number, weight, own[FrameSection.ADAPTER_UP], times)
+        case Kind.PROBE:
+            return Probe()
+        case Kind.ECHO:
+            return Echo()
+        case Kind.CLOSE:
+            return Close(_settings(Ending, own))
+        case Kind.RESTARTED:
+            return Restarted(number)
+        case Kind.ROUND_CLOSED:
+            return RoundClosed(number, _settings(MergedFrom, own))
+
+
+def _activation_sections(message: Activation) -> dict[FrameSection, bytes]:
+    return {
+        FrameSection.SETTINGS: _json(message.micro),
+        FrameSection.ACTIVATION: message.packet,
+        FrameSection.LABELS: message.labels,
+        FrameSection.SAMPLES: np.asarray(message.samples, dtype=SAMPLE).tobytes(),
+    }
+
+
+def _adapter_sections(message: Adapter) -> dict[FrameSection, bytes]:
+    return {
+        FrameSection.SETTINGS: _json(message.weight),
+        FrameSection.ADAPTER_UP: message.packet,
+        FrameSection.TIMES: times_to_bytes(message.times),
+    }
+
+
+def _activation(frame: Frame) -> Activation:
+    own = frame.sections
+    if len(own[FrameSection.SAMPLES]) % SAMPLE.itemsize:
+        raise FrameError(f"numbers of samples in {len(own[FrameSection.SAMPLES])} bytes")
+    return Activation(
+        position=frame.position,
+        micro=_settings(Micro, own),
+        packet=own[FrameSection.ACTIVATION],
+        labels=own[FrameSection.LABELS],
+        samples=tuple(np.frombuffer(own[FrameSection.SAMPLES], SAMPLE).tolist()),
+    )
+
+
+def _json(settings: object) -> bytes:
+    return _READERS[type(settings)].dump_json(settings)
+
+
+def _settings(kind: type[Value], sections: Mapping[FrameSection, bytes]) -> Value:
+    try:
+        found: Value = _READERS[kind].validate_json(sections[FrameSection.SETTINGS])
+        return found
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        # a key that is not known is the other end's own choice
+        where = ".".join(str(part) for part in first["loc"])[:_KEY_CHARACTERS]
+        raise FrameError(
+            f"settings of {kind.__name__}: {where} {first['msg']}; run one cutlayer on both ends"
+        ) from error
+
+
+# When a device did what in a round, as bytes.
+
+
+_VALUE = np.dtype("<f8")
+_PROBE = 3
+_STEP = 3
+# no clock of a machine that runs shows more: 30,000 years
+_LATEST_S = 1e12
+
+
+def times_bytes(steps: int) -> int:
+    """Bytes of the times of so many micro-batches."""
+    return _VALUE.itemsize * (_PROBE + _STEP * steps)
+
+
+def times_to_bytes(times: DeviceTimes | None) -> bytes:
+    """Nothing for None, else float64 by float64, little endian."""
+    return b"" if times is None else np.fromiter(_values(times), _VALUE).tobytes()
+
+
+def times_from_bytes(data: bytes) -> DeviceTimes | None:
+    """The inverse of `times_to_bytes`. Raises FrameError: no times."""
+    if not data:
+        return None
+    steps, rest = divmod(len(data) - times_bytes(0), times_bytes(1) - times_bytes(0))
+    if rest or steps < 0:
+        raise FrameError(f"times of a round in {len(data)} bytes")
+    values = np.frombuffer(data, _VALUE)
+    # NaN is not either
+    if not (np.abs(values) <= _LATEST_S).all():
+        raise FrameError("times of a round that no clock shows")
+    asked_s, heard_s, ended_s = values[:_PROBE].tolist()
+    rows = values[_PROBE:].reshape(steps, _STEP).tolist()
+    return DeviceTimes(asked_s, heard_s, ended_s, tuple(StepTimes(*row) for row in rows))
+
+
+def _values(times: DeviceTimes) -> Iterator[float]:
+    yield from (times.asked_s, times.heard_s, times.ended_s)
+    for step in times.steps:
+        yield from astuple(step)
+
+
+# How long the frames of a run may be: what each end takes of the other, and nothing else.
+#
+# Knows the run's shapes; what is in a section is its reader's business.
+
+
+_SETTINGS_BYTES = 64 * 1024
+# terms have the names of all classes in them
+TERMS_BYTES = 1024 * 1024
+# header, table and small sections of a codec's packet
+_PACKET_BYTES = 4096
+_FLOAT_BYTES = 4
+_LABEL_BYTES = 8
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The longest payloads of a run [bytes]; the most `samples` of a micro-batch, `tokens` of a
+    sample, values of a token (`width`) and micro-batches of a device's round (`steps`)."""
+
+    activation_bytes: int
+    labels_bytes: int
+    gradient_bytes: int
+    adapter_bytes: int
+    samples: int
+    tokens: int
+    width: int
+    steps: int
+
+
+def bounds_of(largest: MiniBatch, width: int, adapter_parameters: int, steps: int) -> Bounds:
+    """The bounds for micro-batches up to `largest` of `width` values a token, `steps` a round.
+
+    No codec makes a packet longer than the plain values and, where it learns one, a mean and a
+    basis of `width` columns.
+    """
+    values = largest.samples * largest.tokens * width + (width + 1) * width
+    packet = _FLOAT_BYTES * values + _PACKET_BYTES
+    return Bounds(
+        activation_bytes=packet,
+        labels_bytes=_LABEL_BYTES * (largest.samples * largest.tokens + 1),
+        gradient_bytes=packet,
+        adapter_bytes=_FLOAT_BYTES * adapter_parameters + _PACKET_BYTES,
+        samples=largest.samples,
+        tokens=largest.tokens,
+        width=width,
+        steps=steps,
+    )
+
+
+def server_limits(bounds: Bounds) -> Limits:
+    """What a server takes from a device."""
+    return {
+        Kind.ASK: {},
+        Kind.FETCH: {FrameSection.SETTINGS: _SETTINGS_BYTES},
+        Kind.HELLO: {},
+        Kind.ACTIVATION: {
+            FrameSection.SETTINGS: _SETTINGS_BYTES,
+            FrameSection.ACTIVATION: bounds.activation_bytes,
+            FrameSection.LABELS: bounds.labels_bytes,
+            FrameSection.SAMPLES: bounds.samples * SAMPLE.itemsize,
+        },
+        Kind.ADAPTER: {
+            FrameSection.SETTINGS: _SETTINGS_BYTES,
+            FrameSection.ADAPTER_UP: bounds.adapter_bytes,
+            FrameSection.TIMES: times_bytes(bounds.steps),
+        },
+        Kind.PROBE: {},
+    }
+
+
+def device_limits(bounds: Bounds | None) -> Limits:
+    """What a device takes from a server; None: before it knows the terms."""
+    greeting: Limits = {
+        Kind.WELCOME: {FrameSection.SETTINGS: TERMS_BYTES},
+        Kind.PIECE: {FrameSection.SETTINGS: _SETTINGS_BYTES, FrameSection.PIECE: PIECE_BYTES},
+        Kind.REFUSED: {},
+        Kind.CLOSE: {FrameSection.SETTINGS: _SETTINGS_BYTES},
+    }
+    if bounds is None:
+        return greeting
+    return {
+        **greeting,
+        Kind.OPEN: {
+            FrameSection.SETTINGS: _SETTINGS_BYTES,
+            FrameSection.ADAPTER_DOWN: bounds.adapter_bytes,
+        },
+        Kind.GRADIENT: {FrameSection.GRADIENT: bounds.gradient_bytes},
+        Kind.ECHO: {},
+    }
+
+
+def journal_limits(bounds: Bounds) -> Limits:
+    """What a server reads from its own journal."""
+    return {
+        **server_limits(bounds),
+        Kind.RESTARTED: {},
+        Kind.ROUND_CLOSED: {FrameSection.SETTINGS: _SETTINGS_BYTES},
+    }
+
+
+# One connection's messages as frames: numbered from 0 each way, and none twice.
+#
+# Knows no link: bytes go in and come out.
+
+
+@final
+class Wire:
+    """Both directions of a connection, seen from one end; `limits` is what this end takes."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._sent = 0
+        self._received = 0
+
+    def outgoing(self, message: Message) -> bytes:
+        """The next frame to send."""
+        frame = encode_message(message, self._sent)
+        self._sent += 1
+        return frame
+
+    def incoming(self, frame: bytes) -> Message:
+        """The message of the next frame. Raises FrameError: no such frame, or not the next one."""
+        message, sequence = decode_message(frame, self.limits)
+        if sequence != self._received:
+            raise FrameError(
+                f"frame {sequence} where {self._received} is next: replayed or out of order"
+            )
+        self._received += 1
+        return message

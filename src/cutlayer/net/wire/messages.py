@@ -1,41 +1,22 @@
-"""What devices and server say to each other: one value for each message, and its frame.
+"""What devices and server say to each other: one value for each message.
 
-Tensors are packets of the codec; settings are JSON, checked field by field. Knows neither who says
-what when, nor what a packet holds.
+Tensors are packets of the codec; settings are checked field by field. Knows neither who says what
+when, nor what a packet holds, nor the bytes of a frame.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import astuple, dataclass
-from typing import Annotated, Any, TypeAlias, TypeVar
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeAlias
 
-import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
-from cutlayer.errors import FrameError
-from cutlayer.net.wire.frames import (
-    NOWHERE,
-    Frame,
-    FrameSection,
-    Kind,
-    Limits,
-    Position,
-    from_bytes,
-    to_bytes,
-)
+from cutlayer.errors import IdentityError
 from cutlayer.spec import Task
 
 # When a device did what in a round, by its own clock: what it tells the server with its adapter.
 #
 # Knows no clock and no link. The server lays these times beside its own (`measured`); the probe, a
 # frame without content that is answered at once, tells how far apart the two clocks are.
-
-
-_VALUE = np.dtype("<f8")
-_PROBE = 3
-_STEP = 3
-# no clock of a machine that runs shows more: 30,000 years
-_LATEST_S = 1e12
 
 
 @dataclass(frozen=True)
@@ -62,51 +43,28 @@ class DeviceTimes:
     steps: tuple[StepTimes, ...]
 
 
-def times_bytes(steps: int) -> int:
-    """Bytes of the times of so many micro-batches."""
-    return _VALUE.itemsize * (_PROBE + _STEP * steps)
-
-
-def times_to_bytes(times: DeviceTimes | None) -> bytes:
-    """Nothing for None, else float64 by float64, little endian."""
-    return b"" if times is None else np.fromiter(_values(times), _VALUE).tobytes()
-
-
-def times_from_bytes(data: bytes) -> DeviceTimes | None:
-    """The inverse of `times_to_bytes`. Raises FrameError: no times."""
-    if not data:
-        return None
-    steps, rest = divmod(len(data) - times_bytes(0), times_bytes(1) - times_bytes(0))
-    if rest or steps < 0:
-        raise FrameError(f"times of a round in {len(data)} bytes")
-    values = np.frombuffer(data, _VALUE)
-    # NaN is not either
-    if not (np.abs(values) <= _LATEST_S).all():
-        raise FrameError("times of a round that no clock shows")
-    asked_s, heard_s, ended_s = values[:_PROBE].tolist()
-    rows = values[_PROBE:].reshape(steps, _STEP).tolist()
-    return DeviceTimes(asked_s, heard_s, ended_s, tuple(StepTimes(*row) for row in rows))
-
-
-def _values(times: DeviceTimes) -> Iterator[float]:
-    yield from (times.asked_s, times.heard_s, times.ended_s)
-    for step in times.steps:
-        yield from astuple(step)
-
-
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 _LARGEST_U32 = 2**32 - 1
 # beyond any file, and within what every system seeks and every JSON reader counts to
 _LARGEST_OFFSET = 2**53
-_KEY_CHARACTERS = 80
-SAMPLE = np.dtype("<u4")
 # of the file of a device's part, at a time: a frame of it fits in a link's chunk
 PIECE_BYTES = 1_000_000
 
 Count: TypeAlias = Annotated[int, Field(ge=1, le=_LARGEST_U32)]
 Index: TypeAlias = Annotated[int, Field(ge=0, le=_LARGEST_U32)]
 Part: TypeAlias = Annotated[float, Field(ge=0, le=1)]
-Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where in the training a frame belongs; 0 where a kind has no use for a number."""
+
+    round: int = 0
+    step: int = 0
+    micro: int = 0
+
+
+NOWHERE = Position()
 
 
 @checked(frozen=True, config=_STRICT)
@@ -183,12 +141,6 @@ class Ending:
     """Whether the run has reached its end."""
 
     finished: bool
-
-
-_READERS: Mapping[type, TypeAdapter[Any]] = {
-    kind: TypeAdapter(kind)
-    for kind in (Terms, PartOffset, Opening, Micro, Weight, MergedFrom, Ending)
-}
 
 
 @dataclass(frozen=True)
@@ -325,135 +277,29 @@ Message: TypeAlias = (
 )
 
 
-def encode_message(message: Message, sequence: int) -> bytes:
-    """The frame of `message`."""
-    kind, position, sections = _parts(message)
-    return to_bytes(Frame(kind, position, sequence, sections))
+# What a device is told of a run before it has an identity: enough to see whether its data fit.
 
 
-def decode_message(data: bytes, limits: Limits) -> tuple[Message, int]:
-    """The message in a frame, and its sequence number. Raises FrameError: anything else."""
-    frame = from_bytes(data, limits)
-    return _message(frame), frame.sequence
+@checked(frozen=True)
+class Outline:
+    """The task, and the names of the classes; none for language modelling."""
+
+    task: Task
+    class_names: tuple[str, ...]
+
+    def to_bytes(self) -> bytes:
+        """As JSON."""
+        return _ADAPTER.dump_json(self)
 
 
-def _parts(message: Message) -> tuple[Kind, Position, dict[FrameSection, bytes]]:
-    match message:
-        case Ask():
-            return Kind.ASK, NOWHERE, {}
-        case Fetch(place):
-            return Kind.FETCH, NOWHERE, {FrameSection.SETTINGS: _json(place)}
-        case PartPiece(place, data):
-            return (
-                Kind.PIECE,
-                NOWHERE,
-                {FrameSection.SETTINGS: _json(place), FrameSection.PIECE: data},
-            )
-        case Hello(number):
-            return Kind.HELLO, Position(number), {}
-        case Welcome(terms):
-            return Kind.WELCOME, NOWHERE, {FrameSection.SETTINGS: _json(terms)}
-        case Refused():
-            return Kind.REFUSED, NOWHERE, {}
-        case Open(number, opening, adapter):
-            sections = {FrameSection.SETTINGS: _json(opening), FrameSection.ADAPTER_DOWN: adapter}
-            return Kind.OPEN, Position(number), sections
-        case Activation():
-            return Kind.ACTIVATION, message.position, _activation_sections(message)
-        case Gradient(position, packet):
-            return Kind.GRADIENT, position, {FrameSection.GRADIENT: packet}
-        case Adapter(number):
-            return Kind.ADAPTER, Position(number), _adapter_sections(message)
-        case Probe():
-            return Kind.PROBE, NOWHERE, {}
-        case Echo():
-            return Kind.ECHO, NOWHERE, {}
-        case Close(ending):
-            return Kind.CLOSE, NOWHERE, {FrameSection.SETTINGS: _json(ending)}
-        case Restarted(number):
-            return Kind.RESTARTED, Position(number), {}
-        case RoundClosed(number, made):
-            return Kind.ROUND_CLOSED, Position(number), {FrameSection.SETTINGS: _json(made)}
+_ADAPTER = TypeAdapter(Outline)
 
 
-def _message(frame: Frame) -> Message:
-    own, number = frame.sections, frame.position.round
-    match frame.kind:
-        case Kind.ASK:
-            return Ask()
-        case Kind.FETCH:
-            return Fetch(_settings(PartOffset, own))
-        case Kind.PIECE:
-            return PartPiece(_settings(PartOffset, own), own[FrameSection.PIECE])
-        case Kind.HELLO:
-            return Hello(number)
-        case Kind.WELCOME:
-            return Welcome(_settings(Terms, own))
-        case Kind.REFUSED:
-            return Refused()
-        case Kind.OPEN:
-            return Open(number, _settings(Opening, own), own[FrameSection.ADAPTER_DOWN])
-        case Kind.ACTIVATION:
-            return _activation(frame)
-        case Kind.GRADIENT:
-            return Gradient(frame.position, own[FrameSection.GRADIENT])
-        case Kind.ADAPTER:
-            weight, times = _settings(Weight, own), times_from_bytes(own[FrameSection.TIMES])
-            return Adapter(number, weight, own[FrameSection.ADAPTER_UP], times)
-        case Kind.PROBE:
-            return Probe()
-        case Kind.ECHO:
-            return Echo()
-        case Kind.CLOSE:
-            return Close(_settings(Ending, own))
-        case Kind.RESTARTED:
-            return Restarted(number)
-        case Kind.ROUND_CLOSED:
-            return RoundClosed(number, _settings(MergedFrom, own))
-
-
-def _activation_sections(message: Activation) -> dict[FrameSection, bytes]:
-    return {
-        FrameSection.SETTINGS: _json(message.micro),
-        FrameSection.ACTIVATION: message.packet,
-        FrameSection.LABELS: message.labels,
-        FrameSection.SAMPLES: np.asarray(message.samples, dtype=SAMPLE).tobytes(),
-    }
-
-
-def _adapter_sections(message: Adapter) -> dict[FrameSection, bytes]:
-    return {
-        FrameSection.SETTINGS: _json(message.weight),
-        FrameSection.ADAPTER_UP: message.packet,
-        FrameSection.TIMES: times_to_bytes(message.times),
-    }
-
-
-def _activation(frame: Frame) -> Activation:
-    own = frame.sections
-    if len(own[FrameSection.SAMPLES]) % SAMPLE.itemsize:
-        raise FrameError(f"numbers of samples in {len(own[FrameSection.SAMPLES])} bytes")
-    return Activation(
-        position=frame.position,
-        micro=_settings(Micro, own),
-        packet=own[FrameSection.ACTIVATION],
-        labels=own[FrameSection.LABELS],
-        samples=tuple(np.frombuffer(own[FrameSection.SAMPLES], SAMPLE).tolist()),
-    )
-
-
-def _json(settings: object) -> bytes:
-    return _READERS[type(settings)].dump_json(settings)
-
-
-def _settings(kind: type[Value], sections: Mapping[FrameSection, bytes]) -> Value:
+def read_outline(content: bytes) -> Outline:
+    """What `to_bytes` gave. Raises IdentityError."""
     try:
-        found: Value = _READERS[kind].validate_json(sections[FrameSection.SETTINGS])
-        return found
+        return _ADAPTER.validate_json(content)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        # a key that is not known is the other end's own choice
-        where = ".".join(str(part) for part in first["loc"])[:_KEY_CHARACTERS]
-        raise FrameError(
-            f"settings of {kind.__name__}: {where} {first['msg']}; run one cutlayer on both ends"
+        raise IdentityError(
+            "what the server says of its run cannot be read: run one cutlayer on both ends"
         ) from error

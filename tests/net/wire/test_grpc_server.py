@@ -15,10 +15,10 @@ import pytest
 from cutlayer.net.identity.certificates import SERVER_NAME
 from cutlayer.net.identity.device_keys import DeviceKeys
 from cutlayer.net.identity.run_keys import RunKeys
-from cutlayer.net.server.admission import ConnectionLimits
-from cutlayer.net.server.listener import LOOPBACK, TLS
-from cutlayer.net.wire.grpc_link import CHUNK_BYTES, METHOD, SERVICE, chunks_of
-from cutlayer.net.wire.link import Link, LinkClosed
+from cutlayer.net.wire.admission import ConnectionLimits
+from cutlayer.net.wire.grpc_link import METHOD, SERVICE
+from cutlayer.net.wire.link import CHUNK_BYTES, Link, LinkClosed, chunks_of
+from cutlayer.net.wire.listener import LOOPBACK, TLS
 from cutlayer.units import MIB
 from net.ends import PATIENCE_S, activation_memory, ending, enrolled, run_keys, serving
 

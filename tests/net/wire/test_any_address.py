@@ -10,8 +10,8 @@ from cutlayer.errors import RunError
 from cutlayer.jobs.check import try_addresses
 from cutlayer.logs import lines_to
 from cutlayer.net.operations.web import Answer, Web, text_answer
-from cutlayer.net.server.admission import ConnectionLimits
-from cutlayer.net.server.listener import LOOPBACK, Listener, any_socket, plain_address
+from cutlayer.net.wire.admission import ConnectionLimits
+from cutlayer.net.wire.listener import LOOPBACK, Listener, any_socket, plain_address
 
 HOME = (LOOPBACK, "::1")
 pytestmark = pytest.mark.skipif(

@@ -11,9 +11,9 @@ import tiny
 from cutlayer.errors import RunError
 from cutlayer.jobs.prepare import prepare
 from cutlayer.net.server.driver import recover
+from cutlayer.net.server.recorder import Recorder
 from cutlayer.net.server.session import ServerSession
 from cutlayer.net.server.timing import MeasuredRound
-from cutlayer.net.server.worker import Recorder
 from cutlayer.train.records import Silent, TrainedRound
 from cutlayer.train.run import begin
 from cutlayer.train.state import RunState

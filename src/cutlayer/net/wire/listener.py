@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import cast, final
 
-from cutlayer.net.server.admission import Admission, ConnectionLimits, network_of
+from cutlayer.net.wire.admission import Admission, ConnectionLimits, network_of
 from cutlayer.units import KIB
 
 # Connections between the gate and the servers behind it: sockets in a folder of this user's own.

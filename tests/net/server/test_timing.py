@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from cutlayer.channel.rates import LinkRates
 from cutlayer.net.device.driver import DeviceWatch
 from cutlayer.net.server.timing import SeenRound, ServerWatch, Shape, measured_round, observed_round
-from cutlayer.net.wire.frames import Kind, Position
-from cutlayer.net.wire.messages import Activation, Adapter, Micro, Weight
+from cutlayer.net.wire.frames import Kind
+from cutlayer.net.wire.messages import Activation, Adapter, Micro, Position, Weight
 from cutlayer.planner.allocation import ObservedRound, observed_work
 from cutlayer.rounds.schemes import SFT, Phase
 from cutlayer.rounds.simulate import simulate

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cutlayer.net.server.listener import InnerSockets, number_of
+from cutlayer.net.wire.listener import InnerSockets, number_of
 
 
 @pytest.fixture

@@ -1,8 +1,7 @@
 """Bytes by payload: what is kept of rounds is bounded, what is summed is not lost."""
 
 from cutlayer.net.server.devices import TrafficCounter
-from cutlayer.net.wire.frames import Position
-from cutlayer.net.wire.messages import Ask, Gradient
+from cutlayer.net.wire.messages import Ask, Gradient, Position
 
 GRADIENT = Gradient(Position(1, 0, 0), bytes(100))
 
