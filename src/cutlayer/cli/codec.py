@@ -28,159 +28,11 @@ from cutlayer.config.read import read_config
 from cutlayer.errors import ConfigError, DataError, PacketError
 from cutlayer.logs import lines_to, unheard
 
-# A packet's fields and sections as lines of text.
-
-
-# a packet's shape is only what it claims: larger ones are not decoded to see whether they can be
-MOST_ELEMENTS = 2**27
-_STAGES = 5
-
-
-def describe_packet(data: bytes, frame: RawPacket) -> Iterator[str]:
-    """Lines for `data`, which `packet.read` has made `frame` of."""
-    elements = math.prod(frame.shape)
-    yield f"kind      {frame.kind}, version {VERSION}, checksum right"
-    yield f"tensor    float32, {' x '.join(map(str, frame.shape)) or 'scalar'}"
-    bits = f", {bits_per_element(len(data), elements):.3f} bits an element" if elements else ""
-    yield f"bytes     {len(data)}{bits}"
-    if "stages" in frame.sections:
-        yield f"stages    {_stages(frame.sections['stages'])}"
-    yield f"decodes   {_decodes(data, frame, elements)}"
-    yield from _sections(data, frame.sections)
-    if "inner" in frame.sections:
-        inner = frame.sections["inner"]
-        yield from (f"  {line}" for line in describe_packet(inner, read_packet(inner)))
-
-
-def _sections(data: bytes, sections: Mapping[str, bytes]) -> Iterator[str]:
-    sizes = {name: len(section) for name, section in sections.items()}
-    sizes["frame"] = len(data) - sum(sizes.values())
-    width = max(len(name) for name in sizes)
-    yield "sections  bytes"
-    for name, size in sizes.items():
-        yield f"  {name:<{width}} {size:>10}  {100 * size / len(data):5.1f} %"
-
-
-def _stages(stages: bytes) -> str:
-    """The five bytes in words, `?` for one that no version made."""
-    if len(stages) != _STAGES:
-        return f"{len(stages)} bytes, expected {_STAGES}"
-    centre, transform, scope, quantiser, entropy = stages
-    words = ["centred"] if centre else []
-    named: dict[int, str] = {number: kind.__name__ for kind, number in TRANSFORMS.items() if kind}
-    if transform:
-        words.append(named.get(transform, "?"))
-    if scope:
-        scopes = {number: name for name, number in SCOPES.items()}
-        words.append(f"Top-K by {scopes.get(scope, '?')}")
-    words.append({n: kind.__name__ for kind, n in QUANTISERS.items()}.get(quantiser, "?"))
-    words.append({n: kind.__name__ for kind, n in ENTROPY_CODERS.items()}.get(entropy, "?"))
-    return " -> ".join(words)
-
-
-def _decodes(data: bytes, frame: RawPacket, elements: int) -> str:
-    """Which preset decodes it by itself, or what the one of its stages says to it."""
-    if elements > MOST_ELEMENTS:
-        return f"not tried: it claims {elements} elements"
-    for name in PRESETS:
-        pair = codec_pair(name)
-        for codec in (pair.up, pair.down):
-            if not _same_stages(codec, frame):
-                continue
-            try:
-                codec.decode(data, frame.shape, EMPTY)
-            except PacketError as error:
-                return f"not by itself, codec {name}: {error}"
-            return f"yes, codec {name}"
-    return "by none of the presets"
-
-
-def _same_stages(codec: Codec, frame: RawPacket) -> bool:
-    sample = codec.encode(np.zeros(1, dtype=np.float32), EMPTY, np.random.default_rng(0))
-    own = read_packet(sample.packet)
-    return (own.kind, own.sections.get("stages")) == (frame.kind, frame.sections.get("stages"))
-
-
-# Tensors out of .npy and .safetensors files, as float32. Nothing is ever unpickled.
-
-
 _LOG = logging.getLogger(__name__)
 
 Named = tuple[str, Float32[np.ndarray, "..."]]
 # what safetensors calls the types that become float32; BF16 is the upper half of a float32
 _FLOATS = {"F32": "<f4", "F16": "<f2", "F64": "<f8", "BF16": "<u2"}
-
-
-def read_tensors(path: Path) -> list[Named]:
-    """Every tensor of the file by name; what was converted or left out is logged.
-
-    Raises DataError: neither kind of file, unreadable, empty, or without floating-point numbers.
-    OSError: not there.
-    """
-    match path.suffix:
-        case ".npy":
-            return [_npy(path)]
-        case ".safetensors":
-            return _safetensors(path)
-        case suffix:
-            raise DataError(f"{path}: a file {suffix or 'without suffix'}; give .npy, .safetensors")
-
-
-def _npy(path: Path) -> Named:
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        if "pickle" in str(error).lower():
-            raise DataError(
-                f"{path}: holds Python objects, or is no .npy file; objects are never unpickled"
-            ) from error
-        raise DataError(f"{path}: not a .npy file: {error}") from error
-    if not isinstance(array, np.ndarray):
-        raise DataError(f"{path}: an archive of arrays; give one of its .npy files")
-    return path.stem, _float32(array, path.name, str(path))
-
-
-def _safetensors(path: Path) -> list[Named]:
-    try:
-        import safetensors
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"{path} needs safetensors: pip install 'cutlayer[train]'") from error
-    library: Any = safetensors  # untyped
-    try:
-        entries = library.deserialize(path.read_bytes())
-    except library.SafetensorError as error:
-        raise DataError(f"{path}: not a .safetensors file: {error}") from error
-    tensors = [named for name, entry in entries for named in _floats(path, name, entry)]
-    if not tensors:
-        raise DataError(f"{path}: no tensor of floating-point numbers")
-    return tensors
-
-
-def _floats(path: Path, name: str, entry: Mapping[str, Any]) -> Iterator[Named]:
-    """The tensor, unless it is empty or of another kind of numbers."""
-    kind, shape = str(entry["dtype"]), entry["shape"]
-    if kind not in _FLOATS or 0 in shape:
-        _LOG.info(f"{path.name}: {name}: {kind} of shape {list(shape)} left out")
-        return
-    array = np.frombuffer(bytes(entry["data"]), dtype=_FLOATS[kind]).reshape(shape)
-    if kind == "BF16":
-        _LOG.info(f"{path.name}: {name}: converted from bfloat16 to float32")
-        array = (array.astype(np.uint32) << 16).view(np.float32)
-    yield name, _float32(array, f"{path.name}: {name}", f"{path}, {name}")
-
-
-def _float32(array: np.ndarray, name: str, where: str) -> Float32[np.ndarray, "..."]:
-    """Converted with a word. Raises DataError: not floating-point, or empty."""
-    if array.dtype.kind != "f":
-        raise DataError(f"{where}: {array.dtype} values; convert them to float32 first")
-    if array.size == 0:
-        raise DataError(f"{where}: an empty array of shape {array.shape}")
-    if array.dtype != np.float32:
-        _LOG.info(f"{name}: converted from {array.dtype} to float32")
-    # beyond float32's range becomes infinity, which every codec refuses by name
-    with np.errstate(over="ignore"):
-        return np.asarray(array, dtype=np.float32, order="C")
-
 
 _SETTINGS = (
     "model.name",
@@ -200,6 +52,9 @@ _SETTINGS = (
 _ONE_DEVICE = {"devices.count": "1", "partition": "iid"}
 _ACTIONS = ("bench", "inspect", "roundtrip")
 _PLAIN_COLUMNS = 120
+# a packet's shape is only what it claims: larger ones are not decoded to see whether they can be
+MOST_ELEMENTS = 2**27
+_STAGES = 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -217,6 +72,10 @@ def run(arguments: argparse.Namespace) -> int:
     action: Callable[[argparse.Namespace], None] = arguments.act
     action(arguments)
     return 0
+
+
+def _no_action(arguments: argparse.Namespace) -> None:
+    raise ConfigError(f"codec: what of it? {', '.join(_ACTIONS)}; see `--help`")
 
 
 def _action(
@@ -303,10 +162,6 @@ def _bench(arguments: argparse.Namespace) -> None:
     print("error: ||x - y|| / ||x||; gradient: cosine of the adapter's gradient on the other side")
 
 
-def _no_action(arguments: argparse.Namespace) -> None:
-    raise ConfigError(f"codec: what of it? {', '.join(_ACTIONS)}; see `--help`")
-
-
 def _file(arguments: argparse.Namespace, what: str) -> Path:
     path: Path | None = arguments.file
     if path is None:
@@ -365,3 +220,141 @@ def _print_table(title: str, head: Iterable[str], rows: Iterable[tuple[str, ...]
     for row in rows:
         table.add_row(*row)
     console.print(table)
+
+
+def describe_packet(data: bytes, frame: RawPacket) -> Iterator[str]:
+    """Lines for `data`, which `packet.read` has made `frame` of."""
+    elements = math.prod(frame.shape)
+    yield f"kind      {frame.kind}, version {VERSION}, checksum right"
+    yield f"tensor    float32, {' x '.join(map(str, frame.shape)) or 'scalar'}"
+    bits = f", {bits_per_element(len(data), elements):.3f} bits an element" if elements else ""
+    yield f"bytes     {len(data)}{bits}"
+    if "stages" in frame.sections:
+        yield f"stages    {_stages(frame.sections['stages'])}"
+    yield f"decodes   {_decodes(data, frame, elements)}"
+    yield from _sections(data, frame.sections)
+    if "inner" in frame.sections:
+        inner = frame.sections["inner"]
+        yield from (f"  {line}" for line in describe_packet(inner, read_packet(inner)))
+
+
+def _sections(data: bytes, sections: Mapping[str, bytes]) -> Iterator[str]:
+    sizes = {name: len(section) for name, section in sections.items()}
+    sizes["frame"] = len(data) - sum(sizes.values())
+    width = max(len(name) for name in sizes)
+    yield "sections  bytes"
+    for name, size in sizes.items():
+        yield f"  {name:<{width}} {size:>10}  {100 * size / len(data):5.1f} %"
+
+
+def _stages(stages: bytes) -> str:
+    """The five bytes in words, `?` for one that no version made."""
+    if len(stages) != _STAGES:
+        return f"{len(stages)} bytes, expected {_STAGES}"
+    centre, transform, scope, quantiser, entropy = stages
+    words = ["centred"] if centre else []
+    named: dict[int, str] = {number: kind.__name__ for kind, number in TRANSFORMS.items() if kind}
+    if transform:
+        words.append(named.get(transform, "?"))
+    if scope:
+        scopes = {number: name for name, number in SCOPES.items()}
+        words.append(f"Top-K by {scopes.get(scope, '?')}")
+    words.append({n: kind.__name__ for kind, n in QUANTISERS.items()}.get(quantiser, "?"))
+    words.append({n: kind.__name__ for kind, n in ENTROPY_CODERS.items()}.get(entropy, "?"))
+    return " -> ".join(words)
+
+
+def _decodes(data: bytes, frame: RawPacket, elements: int) -> str:
+    """Which preset decodes it by itself, or what the one of its stages says to it."""
+    if elements > MOST_ELEMENTS:
+        return f"not tried: it claims {elements} elements"
+    for name in PRESETS:
+        pair = codec_pair(name)
+        for codec in (pair.up, pair.down):
+            if not _same_stages(codec, frame):
+                continue
+            try:
+                codec.decode(data, frame.shape, EMPTY)
+            except PacketError as error:
+                return f"not by itself, codec {name}: {error}"
+            return f"yes, codec {name}"
+    return "by none of the presets"
+
+
+def _same_stages(codec: Codec, frame: RawPacket) -> bool:
+    sample = codec.encode(np.zeros(1, dtype=np.float32), EMPTY, np.random.default_rng(0))
+    own = read_packet(sample.packet)
+    return (own.kind, own.sections.get("stages")) == (frame.kind, frame.sections.get("stages"))
+
+
+def read_tensors(path: Path) -> list[Named]:
+    """Every tensor of the file by name, as float32; what was converted or left out is logged.
+
+    Nothing is ever unpickled.
+
+    Raises DataError: neither kind of file, unreadable, empty, or without floating-point numbers.
+    OSError: not there.
+    """
+    match path.suffix:
+        case ".npy":
+            return [_npy(path)]
+        case ".safetensors":
+            return _safetensors(path)
+        case suffix:
+            raise DataError(f"{path}: a file {suffix or 'without suffix'}; give .npy, .safetensors")
+
+
+def _npy(path: Path) -> Named:
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        if "pickle" in str(error).lower():
+            raise DataError(
+                f"{path}: holds Python objects, or is no .npy file; objects are never unpickled"
+            ) from error
+        raise DataError(f"{path}: not a .npy file: {error}") from error
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"{path}: an archive of arrays; give one of its .npy files")
+    return path.stem, _float32(array, path.name, str(path))
+
+
+def _safetensors(path: Path) -> list[Named]:
+    try:
+        import safetensors
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{path} needs safetensors: pip install 'cutlayer[train]'") from error
+    library: Any = safetensors  # untyped
+    try:
+        entries = library.deserialize(path.read_bytes())
+    except library.SafetensorError as error:
+        raise DataError(f"{path}: not a .safetensors file: {error}") from error
+    tensors = [named for name, entry in entries for named in _floats(path, name, entry)]
+    if not tensors:
+        raise DataError(f"{path}: no tensor of floating-point numbers")
+    return tensors
+
+
+def _floats(path: Path, name: str, entry: Mapping[str, Any]) -> Iterator[Named]:
+    """The tensor, unless it is empty or of another kind of numbers."""
+    kind, shape = str(entry["dtype"]), entry["shape"]
+    if kind not in _FLOATS or 0 in shape:
+        _LOG.info(f"{path.name}: {name}: {kind} of shape {list(shape)} left out")
+        return
+    array = np.frombuffer(bytes(entry["data"]), dtype=_FLOATS[kind]).reshape(shape)
+    if kind == "BF16":
+        _LOG.info(f"{path.name}: {name}: converted from bfloat16 to float32")
+        array = (array.astype(np.uint32) << 16).view(np.float32)
+    yield name, _float32(array, f"{path.name}: {name}", f"{path}, {name}")
+
+
+def _float32(array: np.ndarray, name: str, where: str) -> Float32[np.ndarray, "..."]:
+    """Converted with a word. Raises DataError: not floating-point, or empty."""
+    if array.dtype.kind != "f":
+        raise DataError(f"{where}: {array.dtype} values; convert them to float32 first")
+    if array.size == 0:
+        raise DataError(f"{where}: an empty array of shape {array.shape}")
+    if array.dtype != np.float32:
+        _LOG.info(f"{name}: converted from {array.dtype} to float32")
+    # beyond float32's range becomes infinity, which every codec refuses by name
+    with np.errstate(over="ignore"):
+        return np.asarray(array, dtype=np.float32, order="C")

@@ -1,4 +1,4 @@
-"""`cutlayer`: finds the command, runs it, and turns what a user can mend into one line."""
+"""`cutlayer`: finds the command, runs it, and turns what a user can correct into one line."""
 
 import argparse
 import atexit
@@ -14,27 +14,11 @@ from cutlayer.errors import ConfigError, CutlayerError, cut, nearest
 from cutlayer.logs import lines_to
 from cutlayer.version import __version__
 
-# Threads that wait sleep: a process shares its processors with what else runs on the machine.
-#
-# OpenMP's threads spin while they wait for each other. Where other processes want the processors, a
-# thread spins through the time slice that the one it waits for needs. Torch's wheels bring GNU's
-# OpenMP on Linux and LLVM's on macOS; some builds link Intel's. `benchmarks/busy_neighbours.py` has
-# what it costs and gains.
-
-
 # a run that has the machine to itself is as fast with 1,000 turns as with the usual 300,000, and a
 # seventh slower with none. GNU's reads the first two, LLVM's and Intel's the first and the third;
 # none reads KMP_LIBRARY but Intel's, and it decides the same
 _PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "0"}
 _CHOICES = (*_PASSIVE, "KMP_LIBRARY")
-
-
-def wait_passively(environment: MutableMapping[str, str]) -> None:
-    """Say so in the environment, which the library reads once, as torch loads it; child processes
-    have it too. Any choice of the user's own stays as it is."""
-    if not any(name in environment for name in _CHOICES):
-        environment.update(_PASSIVE)
-
 
 COMMANDS = {
     "train": "fine-tune a split model over simulated devices and a simulated link",
@@ -65,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def guarded(run: Callable[[], int]) -> int:
-    """The exit code of `run`; what a user can mend becomes one line on stderr, and 2."""
+    """The exit code of `run`; what a user can correct becomes one line on stderr, and 2."""
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
@@ -89,7 +73,7 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """As an error is told: what a user can mend, and no line of anybody's source."""
+    """As an error is told: what a user can correct, and no line of anybody's source."""
     print(f"cutlayer: warning: {' '.join(str(message).split())}", file=file or sys.stderr)
 
 
@@ -128,6 +112,19 @@ def prepare() -> None:
     # at the end all is the system's to free: to look for garbage in torch's modules takes a second
     atexit.unregister(gc.freeze)
     atexit.register(gc.freeze)
+
+
+def wait_passively(environment: MutableMapping[str, str]) -> None:
+    """Threads that wait sleep: a process shares its processors with what else runs on the machine.
+
+    OpenMP's threads spin while they wait for each other. Where other processes want the processors,
+    a thread spins through the time slice that the one it waits for needs. Torch's wheels bring
+    GNU's OpenMP on Linux and LLVM's on macOS; some builds link Intel's. All read the environment
+    once, as torch loads them; child processes have it too. Any choice of the user's own stays as it
+    is. `benchmarks/busy_neighbours.py` has what it costs and gains.
+    """
+    if not any(name in environment for name in _CHOICES):
+        environment.update(_PASSIVE)
 
 
 def parsed(
