@@ -5,29 +5,64 @@ minimises, with multipliers that stay positive and a quadratic penalty. Both sea
 keep ratios and whole bits at every open cut. The planner uses neither: its solver is exact.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from cutlayer.errors import ConfigError
 from cutlayer.planner.bandwidth import SolverStatus
 from cutlayer.planner.configuration import (
+    ConfigurationChoice,
     ConfigurationProblem,
-    ConfigurationSolution,
-    Iteration,
     Places,
     lowest_points,
-    not_converged,
     why_no_cut,
 )
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """One step: its Lagrangian [s], its choice, whether that is feasible."""
+
+    lagrangian_s: float
+    choice: ConfigurationChoice
+    feasible: bool
+
+
+@dataclass(frozen=True)
+class IteratedSolution:
+    """What it found: the last choice, of which that it is the best is not known, and all before.
+
+    `choice` is None if nothing is feasible; `reason` says why and what would change it.
+    """
+
+    status: SolverStatus
+    choice: ConfigurationChoice | None
+    reason: str
+    history: tuple[Iteration, ...] = ()
+
+    def chosen(self) -> ConfigurationChoice:
+        """The choice. Raises ConfigError with the reason if it is none to go by."""
+        if self.choice is None or self.status is SolverStatus.NOT_CONVERGED:
+            raise ConfigError(self.reason)
+        return self.choice
+
+
+def _not_converged(history: Sequence[Iteration]) -> IteratedSolution:
+    last = history[-1]
+    kept = "keeps all limits" if last.feasible else "breaks a limit"
+    reason = f"no convergence in {len(history)} iterations; the last choice {kept}"
+    return IteratedSolution(SolverStatus.NOT_CONVERGED, last.choice, reason, tuple(history))
 
 
 @dataclass(frozen=True, eq=False)
 class Lattice:
     """Settings, by how much each passes the accuracy, and the delay at each cut.
 
-    `room`: the part of its memory that the device with least has left; negative where it lacks.
+    `room`: the part of its memory that the device with least has left; negative where it is short.
     """
 
     cuts: Int64[np.ndarray, " cut"]
@@ -72,10 +107,10 @@ class PublishedAlgorithm2:
     tolerance: float = 1e-4
     points: int = 513
 
-    def solve(self, problem: ConfigurationProblem) -> ConfigurationSolution:
+    def solve(self, problem: ConfigurationProblem) -> IteratedSolution:
         """Its last choice, whatever it is worth."""
         if not problem.open.any():
-            return ConfigurationSolution(SolverStatus.NO_CUT, None, why_no_cut(problem))
+            return IteratedSolution(SolverStatus.NO_CUT, None, why_no_cut(problem))
         grid = lattice(problem, self.points)
         accuracy, memory, before_s = 0.0, 0.0, np.inf
         history: list[Iteration] = []
@@ -91,11 +126,11 @@ class PublishedAlgorithm2:
             settled = abs(value_s - before_s) < self.tolerance * abs(value_s)
             if settled and history[-1].feasible:
                 reason = "converged by its own criterion, which is no proof that it is good"
-                return ConfigurationSolution(SolverStatus.CONVERGED, choice, reason, tuple(history))
+                return IteratedSolution(SolverStatus.CONVERGED, choice, reason, tuple(history))
             rate, before_s = self.step / np.sqrt(number), value_s
             accuracy += rate * float(grid.slack[at])
             memory += rate * float(grid.room[row])
-        return not_converged(history)
+        return _not_converged(history)
 
 
 # a penalty that did not bring the violation below a quarter grows four times
@@ -127,10 +162,10 @@ class CorrectedAlgorithm2:
     accuracy_tolerance: float = 1e-6
     points: int = 65
 
-    def solve(self, problem: ConfigurationProblem) -> ConfigurationSolution:
+    def solve(self, problem: ConfigurationProblem) -> IteratedSolution:
         """Its last choice; that of `CONVERGED` keeps all limits within the tolerance."""
         if not problem.open.any():
-            return ConfigurationSolution(SolverStatus.NO_CUT, None, why_no_cut(problem))
+            return IteratedSolution(SolverStatus.NO_CUT, None, why_no_cut(problem))
         grid = lattice(problem, self.points)
         scale_s = float(grid.delay_s.max())
         multipliers, penalty = _Multipliers(0.0, 0.0), self.penalty
@@ -145,7 +180,7 @@ class CorrectedAlgorithm2:
             settled = abs(scale_s * value - before_s) < self.tolerance * scale_s
             if settled and feasible:
                 reason = "converged; a faster choice is not ruled out"
-                return ConfigurationSolution(SolverStatus.CONVERGED, choice, reason, tuple(history))
+                return IteratedSolution(SolverStatus.CONVERGED, choice, reason, tuple(history))
             before_s = scale_s * value
             slack, room = choice.accuracy - problem.least_accuracy, float(grid.room[row])
             now = max(multipliers.violation(slack, room, penalty))
@@ -153,7 +188,7 @@ class CorrectedAlgorithm2:
             if now > _ENOUGH * violation:
                 penalty *= _GROWTH
             violation = now
-        return not_converged(history)
+        return _not_converged(history)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,6 @@ from cutlayer.planner.bandwidth import BandwidthProblem, SolverStatus, solve_ban
 from cutlayer.planner.configuration import (
     ConfigurationChoice,
     ConfigurationProblem,
-    ConfigurationSolution,
     EntropyRatio,
     solve_configuration,
 )
@@ -33,7 +32,7 @@ from cutlayer.report.drawing import INK, MUTED, new_figure, whole_ticks
 from cutlayer.rounds.schemes import SFT
 from cutlayer.rounds.vit import vit_spec
 from cutlayer.units import MIB
-from reproduction.algorithm2 import CorrectedAlgorithm2, PublishedAlgorithm2
+from reproduction.algorithm2 import CorrectedAlgorithm2, IteratedSolution, PublishedAlgorithm2
 from reproduction.algorithm3 import PublishedAlgorithm3
 from reproduction.catalogue import Made, Options
 from reproduction.claims import CLOSE, Claim, Said, judge_larger
@@ -87,8 +86,8 @@ class Case:
 
     devices: int
     best: ConfigurationChoice
-    published: ConfigurationSolution
-    corrected: ConfigurationSolution
+    published: IteratedSolution
+    corrected: IteratedSolution
     deadlines_s: tuple[float, ...]
     best_deadline_s: float
 
@@ -161,16 +160,16 @@ def _deadlines_s(problem: BandwidthProblem) -> tuple[float, ...]:
 MOST_ITERATIONS = Decimal("30")
 _CONVERGES = "converges for every number of users"
 
-Run = Callable[[Case], ConfigurationSolution]
+Run = Callable[[Case], IteratedSolution]
 
 
 def claims_of(cases: Sequence[Case]) -> tuple[Claim, ...]:
     """Of Algorithm 2 as published, of its corrected form, and of Algorithm 3."""
 
-    def published(case: Case) -> ConfigurationSolution:
+    def published(case: Case) -> IteratedSolution:
         return case.published
 
-    def corrected(case: Case) -> ConfigurationSolution:
+    def corrected(case: Case) -> IteratedSolution:
         return case.corrected
 
     return (
@@ -182,7 +181,7 @@ def claims_of(cases: Sequence[Case]) -> tuple[Claim, ...]:
     )
 
 
-def iterations(found: ConfigurationSolution) -> float:
+def iterations(found: IteratedSolution) -> float:
     """Until the Lagrangian stands still and all limits are kept; infinite if it never does."""
     return float(len(found.history)) if found.status is SolverStatus.CONVERGED else inf
 
@@ -296,7 +295,7 @@ def draw(cases: Sequence[Case], setting: str) -> Figure:
     return figure
 
 
-def _run(axes: Axes, case: Case, found: ConfigurationSolution, colour: str) -> None:
+def _run(axes: Axes, case: Case, found: IteratedSolution, colour: str) -> None:
     """Lagrangian and delay; the iterations are numbered from 1."""
     numbers = range(1, len(found.history) + 1)
     lagrangian = [step.lagrangian_s / case.best.delay_s for step in found.history]
@@ -349,7 +348,7 @@ def _rows(case: Case) -> Iterator[Cells]:
         }
 
 
-def _configurations(case: Case, name: str, found: ConfigurationSolution) -> Iterator[Cells]:
+def _configurations(case: Case, name: str, found: IteratedSolution) -> Iterator[Cells]:
     for number, step in enumerate(found.history, start=1):
         choice = step.choice
         yield {

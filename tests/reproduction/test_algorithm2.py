@@ -11,12 +11,11 @@ from cutlayer.errors import ConfigError
 from cutlayer.planner.bandwidth import SolverStatus
 from cutlayer.planner.configuration import (
     ConfigurationProblem,
-    ConfigurationSolution,
     solve_configuration,
 )
-from reproduction.algorithm2 import CorrectedAlgorithm2, PublishedAlgorithm2
+from reproduction.algorithm2 import CorrectedAlgorithm2, IteratedSolution, PublishedAlgorithm2
 
-Solver = Callable[[ConfigurationProblem], ConfigurationSolution]
+Solver = Callable[[ConfigurationProblem], IteratedSolution]
 SOLVERS: list[Solver] = [PublishedAlgorithm2().solve, CorrectedAlgorithm2().solve]
 
 

@@ -7,7 +7,7 @@ in `reproduction`.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
@@ -213,41 +213,21 @@ class ConfigurationChoice:
 
 
 @dataclass(frozen=True)
-class Iteration:
-    """One step of an iterative solver: its Lagrangian [s], its choice, whether that is feasible."""
-
-    lagrangian_s: float
-    choice: ConfigurationChoice
-    feasible: bool
-
-
-@dataclass(frozen=True)
 class ConfigurationSolution:
-    """What a solver found.
+    """What the solver found: a choice that no other is faster than, or why there is none.
 
-    `choice`: the last one tried; of `OPTIMAL` no other is faster, of `CONVERGED` that is not
-    known. None if nothing is feasible, and `reason` says why and what would change it. `history` is
-    empty for a solver without iterations.
+    `choice` is None if nothing is feasible; `reason` says why and what would change it.
     """
 
     status: SolverStatus
     choice: ConfigurationChoice | None
     reason: str
-    history: tuple[Iteration, ...] = ()
 
     def chosen(self) -> ConfigurationChoice:
-        """The choice. Raises ConfigError with the reason if it is none to go by."""
-        if self.choice is None or self.status is SolverStatus.NOT_CONVERGED:
+        """The choice. Raises ConfigError with the reason if there is none."""
+        if self.choice is None:
             raise ConfigError(self.reason)
         return self.choice
-
-
-def not_converged(history: Sequence[Iteration]) -> ConfigurationSolution:
-    """The last choice of a solver that ran out of iterations."""
-    last = history[-1]
-    kept = "keeps all limits" if last.feasible else "breaks a limit"
-    reason = f"no convergence in {len(history)} iterations; the last choice {kept}"
-    return ConfigurationSolution(SolverStatus.NOT_CONVERGED, last.choice, reason, tuple(history))
 
 
 def why_no_cut(problem: ConfigurationProblem) -> str:
