@@ -34,7 +34,7 @@ def test_a_quick_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert (profile.seeds, profile.test_samples) == ((0,), 64)
     kept = [point.settings["keep_ratio"] for point in profile.of("paper-rans")]
     assert kept == [0.1, 0.5]
-    assert len((Path("out") / "p.trainings.jsonl").read_text(encoding="utf-8").splitlines()) == 5
+    assert len((Path("out") / "p.runs.jsonl").read_text(encoding="utf-8").splitlines()) == 5
     # the same again trains nothing, and says so unless it is to be quiet
     written = Path("out/p.json").read_bytes()
     assert main([*words, "--output", "out/p.json", "--quiet"]) == 0
@@ -47,7 +47,7 @@ def test_killed_and_gone_on_with() -> None:
     """A real process, killed by the system after its second training."""
     words = ["profile", "--quick", "--workers", "1", "--devices.count", "2"]
     command = [sys.executable, "-m", "cutlayer", *words]
-    log = Path("profile.trainings.jsonl")
+    log = Path("profile.runs.jsonl")
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         for line in process.stderr:
@@ -93,11 +93,9 @@ def test_bad_input_gets_one_line(
 
 
 def test_what_a_mistake_in_the_log_is(capsys: pytest.CaptureFixture[str]) -> None:
-    Path("profile.trainings.jsonl").write_text("no line\n", encoding="utf-8")
+    Path("profile.runs.jsonl").write_text("no line\n", encoding="utf-8")
     assert main(["profile", "--quick"]) == 2
-    assert (
-        "profile.trainings.jsonl, line 1, is no record of a training run" in capsys.readouterr().err
-    )
+    assert "profile.runs.jsonl, line 1, is no record of a training run" in capsys.readouterr().err
 
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:

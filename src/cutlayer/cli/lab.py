@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from cutlayer.cli.options import add_config
 from cutlayer.cli.settings import add_settings, given_settings, refuse_settings_of
 from cutlayer.config.read import read_config
 from cutlayer.jobs.check import check, check_folder
@@ -17,14 +18,7 @@ _BUILT_IN = {"devices.count": "4", "training.rounds": "6"}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The configuration file, where the run goes, and an option for every setting."""
-    parser.usage = "%(prog)s [CONFIG.yaml] [--SECTION.KEY VALUE ...] [options]"
-    parser.add_argument(
-        "config",
-        nargs="?",
-        type=Path,
-        metavar="CONFIG.yaml",
-        help="default: the built-in job with 4 devices and 6 rounds",
-    )
+    add_config(parser, "the built-in job with 4 devices and 6 rounds")
     parser.add_argument(
         "--output", type=Path, default=Path("runs"), help="where run directories go (runs)"
     )

@@ -1,17 +1,30 @@
-"""Types of options that several commands take."""
+"""What several commands take and show: arguments, their types, a line of progress, log lines."""
 
 import argparse
 import json
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TypeVar, final
 
+from rich.console import Console
+
 from cutlayer.errors import ConfigError, quoted
+from cutlayer.logs import lines_to, unheard
 from cutlayer.net.wire.link import address_of
 
 Number = TypeVar("Number", int, float)
+
+
+def add_config(parser: argparse.ArgumentParser, default: str = "the built-in job") -> None:
+    """The configuration file, before all settings and options."""
+    parser.usage = "%(prog)s [CONFIG.yaml] [--SECTION.KEY VALUE ...] [options]"
+    parser.add_argument(
+        "config", nargs="?", type=Path, metavar="CONFIG.yaml", help=f"default: {default}"
+    )
 
 
 def whole_number(text: str) -> int:
@@ -40,9 +53,6 @@ def numbers_of(number: Callable[[str], Number]) -> Callable[[str], tuple[Number,
     return numbers
 
 
-# Addresses as arguments: HOST:PORT.
-
-
 def host_and_port(text: str) -> tuple[str, int]:
     """The two parts of `HOST:PORT`; IPv6 in brackets."""
     try:
@@ -57,12 +67,21 @@ def address(text: str) -> str:
     return text
 
 
-# Log lines of the network commands: one JSON object a line on standard error.
+@contextmanager
+def status_line() -> Iterator[None]:
+    """What is logged, as one line that changes, on a terminal; nothing elsewhere."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        with unheard():
+            yield
+        return
+    with console.status("") as status, lines_to(status.update):
+        yield
 
 
 @final
 class JsonLines(logging.Formatter):
-    """Time (UTC), level, where it was said, and what."""
+    """One JSON object a line: time (UTC), level, where it was said, and what."""
 
     def format(self, record: logging.LogRecord) -> str:
         """One line."""
@@ -78,7 +97,7 @@ class JsonLines(logging.Formatter):
 
 
 def log_lines(quiet: bool) -> None:
-    """From here on, what cutlayer logs goes to standard error so; `quiet`: warnings alone."""
+    """From here on, what cutlayer logs goes to standard error as JSON; `quiet`: warnings alone."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     logger = logging.getLogger("cutlayer")

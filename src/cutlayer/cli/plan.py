@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from cutlayer.cli.options import add_config
 from cutlayer.cli.settings import add_settings, given_settings, refuse_settings_of
 from cutlayer.config.read import config_yaml, read_config
 from cutlayer.jobs.check import check_folder, write_together
@@ -24,10 +25,7 @@ _NOTHING_FITS = 1
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The configuration file, where the plan goes, and an option for every setting."""
-    parser.usage = "%(prog)s [CONFIG.yaml] [--SECTION.KEY VALUE ...] [options]"
-    parser.add_argument(
-        "config", nargs="?", type=Path, metavar="CONFIG.yaml", help="default: the built-in job"
-    )
+    add_config(parser)
     parser.add_argument(
         "--output",
         type=Path,

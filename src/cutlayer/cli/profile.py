@@ -1,6 +1,6 @@
-"""`cutlayer profile`: what accuracy each setting of the codec leaves, by real trainings.
+"""`cutlayer profile`: what accuracy each setting of the codec leaves, by real training runs.
 
-Knows the command's arguments and what it prints; the trainings are `profiling`'s.
+Knows the command's arguments and what it prints; training is `profiling`'s.
 """
 
 import argparse
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from cutlayer.cli.options import numbers_of, whole_number
+from cutlayer.cli.options import add_config, numbers_of, whole_number
 from cutlayer.cli.settings import add_settings, given_settings, refuse_settings_of
 from cutlayer.config.read import read_config
 from cutlayer.errors import ConfigError
@@ -25,10 +25,7 @@ _SEEDS = 3
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The job, the grid, how it is spread, where it goes, and an option for every setting."""
-    parser.usage = "%(prog)s [CONFIG.yaml] [--SECTION.KEY VALUE ...] [options]"
-    parser.add_argument(
-        "config", nargs="?", type=Path, metavar="CONFIG.yaml", help="default: the built-in job"
-    )
+    add_config(parser)
     parser.add_argument(
         "--keep-ratios",
         type=numbers_of(float),
@@ -50,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("profile.json"),
         metavar="FILE.json",
-        help="the profile; beside it, FILE.trainings.jsonl is what a stopped one goes on from",
+        help="the profile; beside it, FILE.runs.jsonl is what a stopped one goes on from",
     )
     parser.add_argument(
         "--quick", action="store_true", help="a small grid, a few steps: the numbers say nothing"
@@ -86,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
     grid = replace(usual, keep_ratios=keep_ratios, bits=arguments.bits or usual.bits)
     seeds = arguments.seeds or (1 if arguments.quick else _SEEDS)
     plan = ProfilePlan(config, grid, seeds, arguments.workers, _command(arguments, overrides))
-    log = output.with_name(f"{output.stem}.trainings.jsonl")
+    log = output.with_name(f"{output.stem}.runs.jsonl")
     profile = measure_profile(plan, log)
     write_text(output, profile_text(profile))
     Console(file=sys.stdout).print(profile_table(profile))

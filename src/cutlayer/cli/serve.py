@@ -5,7 +5,7 @@ import ctypes
 import os
 from pathlib import Path
 
-from cutlayer.cli.options import address, log_lines
+from cutlayer.cli.options import add_config, address, log_lines
 from cutlayer.cli.settings import (
     add_settings,
     given_settings,
@@ -21,10 +21,7 @@ _ARENA_MAX = -8  # M_ARENA_MAX of <malloc.h>
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The configuration, where to listen, whose keys, and an option for every setting."""
-    parser.usage = "%(prog)s [CONFIG.yaml] [--SECTION.KEY VALUE ...] [options]"
-    parser.add_argument(
-        "config", nargs="?", type=Path, metavar="CONFIG.yaml", help="default: the built-in job"
-    )
+    add_config(parser)
     parser.add_argument(
         "--listen",
         type=address,

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from cutlayer.cli.options import add_config
 from cutlayer.cli.progress import RunProgress, show_result
 from cutlayer.cli.settings import (
     add_settings,
@@ -23,10 +24,7 @@ from cutlayer.jobs.check import changed_config
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The configuration file, what to do with it, and an option for every setting."""
-    parser.usage = "%(prog)s [CONFIG.yaml] [--SECTION.KEY VALUE ...] [options]"
-    parser.add_argument(
-        "config", nargs="?", type=Path, metavar="CONFIG.yaml", help="default: the built-in job"
-    )
+    add_config(parser)
     parser.add_argument("--output", type=Path, help=f"where run directories go ({RUNS})")
     parser.add_argument(
         "--resume",
