@@ -32,7 +32,7 @@ from transformers import ViTConfig, ViTForImageClassification
 from cutlayer.model.described import AdapterSpec
 from cutlayer.model.load import load_device_part
 from cutlayer.model.optimizer import Sgd
-from cutlayer.model.split import DevicePart, Pending, SavedBytes, hold
+from cutlayer.model.split import DevicePart, Pending, SavedBytes, device_forward
 from cutlayer.spec import ActivationPolicy
 
 MIB = 2**20
@@ -219,7 +219,7 @@ def _step(part: DevicePart, rows: Tensor, pixels: Tensor, size: int, mode: Mode)
     draw = torch.Generator().manual_seed(2)
     crossing = 0
     for micro in pixels.split(size):
-        one = hold(part, rows, [len(micro)], {"pixel_values": micro}, mode.activation_memory)
+        one = device_forward(part, rows, [len(micro)], {"pixel_values": micro}, mode.activation_memory)
         crossing = max(crossing, one.activation.nbytes)
         one.release()  # as if it had been sent
         pending.append(one)

@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from cutlayer.errors import UnsupportedModelError
-from cutlayer.model.anatomy import Anatomy, examine, meta_model
+from cutlayer.model.anatomy import Anatomy, examine_model, meta_model
 from cutlayer.model.inputs import example_inputs
 from cutlayer.spec import Task
 from model.architectures import BLOCKS, WIDTH, config_of
@@ -74,7 +74,7 @@ def test_blocks_and_what_surrounds_them(
 ) -> None:
     model = meta_model(config_of(model_type), task)
     blocks, before, after, head, tokens = expected
-    assert examine(model, example_inputs(model, task)) == Anatomy(
+    assert examine_model(model, example_inputs(model, task)) == Anatomy(
         blocks=blocks,
         count=BLOCKS,
         before=before,
@@ -112,7 +112,7 @@ def test_other_structures_are_refused(
         model = model_class(config).eval()
     ids = torch.ones(1, 4, dtype=torch.long, device="meta")
     with pytest.raises(UnsupportedModelError, match=message):
-        examine(model, {"input_ids": ids})
+        examine_model(model, {"input_ids": ids})
 
 
 def test_blocks_out_of_order_are_refused() -> None:
@@ -121,11 +121,11 @@ def test_blocks_out_of_order_are_refused() -> None:
     inner = layers[0].forward
     layers[0].forward = lambda *args, **kwargs: inner(layers[2](*args, **kwargs))
     with pytest.raises(UnsupportedModelError, match="order"):
-        examine(model, example_inputs(model, "image-classification"))
+        examine_model(model, example_inputs(model, "image-classification"))
 
 
 def test_hooks_are_removed() -> None:
     model = meta_model(config_of("llama"), "causal-lm")
-    examine(model, example_inputs(model, "causal-lm"))
+    examine_model(model, example_inputs(model, "causal-lm"))
     for module in model.modules():
         assert not module._forward_pre_hooks and not module._forward_hooks

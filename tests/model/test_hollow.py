@@ -7,7 +7,7 @@ from torch import nn
 from cutlayer.model.hollow import (
     CutReachedError,
     Injection,
-    answer,
+    answer_always,
     inject_at,
     pass_through,
     stop_at,
@@ -66,7 +66,7 @@ def test_blocks_answer_as_theirs_do() -> None:
 
 def test_an_injection_ends_with_its_pass() -> None:
     injection, unit = Injection(), nn.Embedding(5, 2)
-    answer(unit, injection.zeros)
+    answer_always(unit, injection.zeros)
     activation = torch.ones(3, 4, 2, dtype=torch.bfloat16, requires_grad=True)
     with injection.of(activation):
         zeros = unit("anything", at="all")

@@ -20,7 +20,7 @@ from transformers import ViTConfig, ViTForImageClassification
 from cutlayer.model.describe import describe
 from cutlayer.model.described import AdapterSpec
 from cutlayer.model.load import load_device_part, load_server_part
-from cutlayer.model.split import DevicePart, SavedBytes, ServerPart, measure
+from cutlayer.model.split import DevicePart, SavedBytes, ServerPart, measure_micro_batch
 from cutlayer.rounds.costs import StepFlops, physical_flops
 from cutlayer.rounds.memory import activation_bytes, server_activation_bytes
 from cutlayer.spec import ActivationPolicy, MiniBatch, ModelSpec, Task, Trained
@@ -130,7 +130,7 @@ def _check_bytes(
         activation = device.forward(rows, [samples], inputs)
     batch = MiniBatch(samples, activation.shape[1])
     for activation_memory in ActivationPolicy:
-        held = measure(device, rows, [samples], inputs, activation_memory)
+        held = measure_micro_batch(device, rows, [samples], inputs, activation_memory)
         for in_flight in (1, 3):
             expected = activation_bytes(spec, device.cut, batch, activation_memory, in_flight)
             assert expected == pytest.approx(held.in_flight(in_flight), rel=BYTES_TOLERANCE)
@@ -155,7 +155,7 @@ def test_bytes_of_the_real_vit_b(tmp_path: Path) -> None:
         rows = part.adapted.initial_row(0)[None]
         for samples in (2, 4):
             for activation_memory in ActivationPolicy:
-                held = measure(part, rows, [samples], image_batch(samples, 224), activation_memory)
+                held = measure_micro_batch(part, rows, [samples], image_batch(samples, 224), activation_memory)
                 expected = activation_bytes(spec, cut, MiniBatch(samples, 197), activation_memory)
                 assert expected == pytest.approx(held.peak, rel=BYTES_TOLERANCE)
 
@@ -169,7 +169,7 @@ def test_a_base_of_two_bytes(tmp_path: Path) -> None:
     rows = part.adapted.initial_row(0)[None]
     assert part.adapted.bytes == spec.bytes_per_value * spec.device_parameters(3)
     for activation_memory in ActivationPolicy:
-        held = measure(part, rows, [4], image_batch(4, 32), activation_memory)
+        held = measure_micro_batch(part, rows, [4], image_batch(4, 32), activation_memory)
         expected = activation_bytes(spec, 3, MiniBatch(4, 17), activation_memory)
         assert expected == pytest.approx(held.peak, rel=BYTES_TOLERANCE)
 

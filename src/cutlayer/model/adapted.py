@@ -1,6 +1,7 @@
 """A model, or what is left of one, with its adapters in place.
 
-Knows how slots are found, initialised and read; not where the model was cut.
+Knows how slots are found, initialised and read, and how blocks keep only their inputs; not where
+the model was cut.
 """
 
 import hashlib
@@ -29,164 +30,8 @@ from cutlayer.model.lora import (
 )
 from cutlayer.spec import Task, Trained
 
-# All weights of a part as values of a device's row: what full fine-tuning trains.
-#
-# The modules lose their parameters and are given a row's tensors for the length of a pass. Knows no
-# layer by kind, and serves one device at a time.
-
-
-@final
-class OwnWeights:
-    """Takes the parameters out of `model`; `using` puts a row's values in their places.
-
-    Raises UnsupportedModelError where two modules share a parameter: a row has a value once.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        self._places: dict[str, tuple[nn.Module, str]] = {}
-        self._shapes: dict[str, tuple[int, ...]] = {}
-        shared = len(list(model.named_parameters(remove_duplicate=False)))
-        if shared > len(list(model.named_parameters())):
-            raise UnsupportedModelError(
-                f"{type(model).__name__} shares weights between modules, so it cannot be trained"
-                " in full; train adapters"
-            )
-        dtype = next(model.parameters()).dtype
-        for prefix, module in model.named_modules():
-            for name, parameter in list(module.named_parameters(recurse=False)):
-                full = f"{prefix}.{name}" if prefix else name
-                self._places[full] = (module, name)
-                self._shapes[full] = tuple(parameter.shape)
-                delattr(module, name)
-                # models look at such things as `projection.weight.dtype`
-                setattr(module, name, torch.empty(0, dtype=parameter.dtype))
-        # transformers tells a model's type by its first parameter
-        model.register_parameter("no_weights", nn.Parameter(torch.empty(0, dtype=dtype), False))
-
-    @property
-    def slots(self) -> tuple[Slot, ...]:
-        """Every parameter, in the model's order."""
-        return tuple(Slot(name, shape) for name, shape in self._shapes.items())
-
-    @contextmanager
-    def using(self, slots: Mapping[str, Tensor], sizes: Sequence[int]) -> Iterator[None]:
-        """Make the modules use these slots, each [1, *shape]. Raises ModelError for more rows."""
-        if len(sizes) != 1:
-            raise ModelError(
-                f"weights of {len(sizes)} devices in one pass; all weights are each device's own:"
-                " take one device at a time"
-            )
-        before = {name: self._swap(name, slot[0]) for name, slot in slots.items()}
-        try:
-            yield
-        finally:
-            for name, value in before.items():
-                self._swap(name, value)
-
-    def _swap(self, name: str, value: Tensor) -> Tensor:
-        """Put a value in its place, in the place's own type; what was there before."""
-        module, attribute = self._places[name]
-        old: Tensor = getattr(module, attribute)
-        setattr(module, attribute, value.to(old.dtype))
-        return old
-
-
-# Blocks that hold only their inputs for backward, and run again when it comes.
-#
-# Our own and not `torch.utils.checkpoint`, for two reasons. A block reads the devices' rows, which
-# are there during a forward only, so running again must bring them back. And what the second run
-# saves passes the saved-tensor hooks in force like any other, so that it can be measured. Knows no
-# model and no cut.
-
-
 # makes the layers of a part read these slots, each [group, *shape], for so many samples a device
 Using = Callable[[Mapping[str, Tensor], Sequence[int]], AbstractContextManager[None]]
-
-
-@contextmanager
-def checkpointed(
-    blocks: Mapping[str, nn.Module], slots: Mapping[str, Tensor], sizes: Sequence[int], using: Using
-) -> Generator[None]:
-    """Make these blocks, by path, hold only their inputs, for the length of a forward.
-
-    `slots`, `sizes`: what the layers read in this forward; `using` makes them read it again.
-    Backward costs the blocks one more forward, and gives the same gradients to the bit: the same
-    operations run on the same values. They must draw no random numbers (no dropout).
-    """
-    for path, block in blocks.items():
-        own = {name: slot for name, slot in slots.items() if name.startswith(f"{path}.")}
-        block.__dict__["forward"] = _TwiceRun(block.forward, own, tuple(sizes), using)
-    try:
-        yield
-    finally:
-        for block in blocks.values():
-            del block.__dict__["forward"]
-
-
-@final
-class _TwiceRun:
-    """A block's forward as one node of the graph."""
-
-    def __init__(
-        self,
-        forward: Callable[..., Any],
-        slots: Mapping[str, Tensor],
-        sizes: Sequence[int],
-        using: Using,
-    ) -> None:
-        self._forward = forward
-        self._slots = slots
-        self._sizes = sizes
-        self._using = using
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        values, structure = tree_flatten((args, kwargs))
-        places = [place for place, value in enumerate(values) if isinstance(value, Tensor)]
-        # tensors are kept by autograd, not here: counted there, and freed with the graph
-        others = [None if isinstance(value, Tensor) else value for value in values]
-        names, forward, sizes, using = tuple(self._slots), self._forward, self._sizes, self._using
-
-        def run(tensors: Sequence[Tensor]) -> Any:
-            slots, given = tensors[: len(names)], tensors[len(names) :]
-            filled = list(others)
-            for place, tensor in zip(places, given, strict=True):
-                filled[place] = tensor
-            again, named = tree_unflatten(filled, structure)
-            with using(dict(zip(names, slots, strict=True)), sizes):
-                return forward(*again, **named)
-
-        given = [values[place] for place in places]
-        return _Node.apply(run, *self._slots.values(), *given)  # type: ignore[no-untyped-call]
-
-
-@final
-class _Node(torch.autograd.Function):
-    """`run(tensors)`, without a graph in forward and with one in backward."""
-
-    @staticmethod
-    def forward(ctx: Any, run: Callable[[Sequence[Tensor]], Any], *tensors: Tensor) -> Any:
-        ctx.run = run
-        ctx.save_for_backward(*tensors)
-        ctx.set_materialize_grads(False)
-        return run(tensors)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        needed = ctx.needs_input_grad[1:]
-        leaves = [
-            tensor.detach().requires_grad_(need)
-            for tensor, need in zip(ctx.saved_tensors, needed, strict=True)
-        ]
-        with torch.enable_grad():
-            outputs = ctx.run(leaves)
-        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-        known = [place for place, gradient in enumerate(gradients) if gradient is not None]
-        # not `autograd.grad`, which torch's FLOP counter cannot watch
-        torch.autograd.backward(
-            [outputs[place] for place in known], [gradients[place] for place in known]
-        )
-        return None, *(leaf.grad for leaf in leaves)
-
 
 HEAD_STD = 0.02
 
@@ -413,3 +258,153 @@ def _generator(seed: int, name: str) -> torch.Generator:
 
 def _ends_with(name: str, target: str) -> bool:
     return name == target or name.endswith(f".{target}")
+
+
+@final
+class OwnWeights:
+    """All weights of a part as values of a device's row: what full fine-tuning trains.
+
+    Takes the parameters out of `model`; `using` puts a row's values in their places for the length
+    of a pass. Knows no layer by kind, and serves one device at a time.
+
+    Raises UnsupportedModelError where two modules share a parameter: a row has a value once.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._places: dict[str, tuple[nn.Module, str]] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        shared = len(list(model.named_parameters(remove_duplicate=False)))
+        if shared > len(list(model.named_parameters())):
+            raise UnsupportedModelError(
+                f"{type(model).__name__} shares weights between modules, so it cannot be trained"
+                " in full; train adapters"
+            )
+        dtype = next(model.parameters()).dtype
+        for prefix, module in model.named_modules():
+            for name, parameter in list(module.named_parameters(recurse=False)):
+                full = f"{prefix}.{name}" if prefix else name
+                self._places[full] = (module, name)
+                self._shapes[full] = tuple(parameter.shape)
+                delattr(module, name)
+                # models look at such things as `projection.weight.dtype`
+                setattr(module, name, torch.empty(0, dtype=parameter.dtype))
+        # transformers tells a model's type by its first parameter
+        model.register_parameter("no_weights", nn.Parameter(torch.empty(0, dtype=dtype), False))
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """Every parameter, in the model's order."""
+        return tuple(Slot(name, shape) for name, shape in self._shapes.items())
+
+    @contextmanager
+    def using(self, slots: Mapping[str, Tensor], sizes: Sequence[int]) -> Iterator[None]:
+        """Make the modules use these slots, each [1, *shape]. Raises ModelError for more rows."""
+        if len(sizes) != 1:
+            raise ModelError(
+                f"weights of {len(sizes)} devices in one pass; all weights are each device's own:"
+                " take one device at a time"
+            )
+        before = {name: self._swap(name, slot[0]) for name, slot in slots.items()}
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                self._swap(name, value)
+
+    def _swap(self, name: str, value: Tensor) -> Tensor:
+        """Put a value in its place, in the place's own type; what was there before."""
+        module, attribute = self._places[name]
+        old: Tensor = getattr(module, attribute)
+        setattr(module, attribute, value.to(old.dtype))
+        return old
+
+
+@contextmanager
+def checkpointed(
+    blocks: Mapping[str, nn.Module], slots: Mapping[str, Tensor], sizes: Sequence[int], using: Using
+) -> Generator[None]:
+    """Make these blocks, by path, keep only their inputs for backward, for the length of a forward;
+    they run again when it comes.
+
+    `slots`, `sizes`: what the layers read in this forward; `using` makes them read it again.
+    Backward costs the blocks one more forward, and gives the same gradients to the bit: the same
+    operations run on the same values. They must draw no random numbers (no dropout).
+
+    Our own and not `torch.utils.checkpoint`, for two reasons. A block reads the devices' rows,
+    which are there during a forward only, so running again must bring them back. And what the
+    second run saves passes the saved-tensor hooks in force like any other, so that it can be
+    measured.
+    """
+    for path, block in blocks.items():
+        own = {name: slot for name, slot in slots.items() if name.startswith(f"{path}.")}
+        block.__dict__["forward"] = _TwiceRun(block.forward, own, tuple(sizes), using)
+    try:
+        yield
+    finally:
+        for block in blocks.values():
+            del block.__dict__["forward"]
+
+
+@final
+class _TwiceRun:
+    """A block's forward as one node of the graph."""
+
+    def __init__(
+        self,
+        forward: Callable[..., Any],
+        slots: Mapping[str, Tensor],
+        sizes: Sequence[int],
+        using: Using,
+    ) -> None:
+        self._forward = forward
+        self._slots = slots
+        self._sizes = sizes
+        self._using = using
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        values, structure = tree_flatten((args, kwargs))
+        places = [place for place, value in enumerate(values) if isinstance(value, Tensor)]
+        # tensors are kept by autograd, not here: counted there, and freed with the graph
+        others = [None if isinstance(value, Tensor) else value for value in values]
+        names, forward, sizes, using = tuple(self._slots), self._forward, self._sizes, self._using
+
+        def run(tensors: Sequence[Tensor]) -> Any:
+            slots, given = tensors[: len(names)], tensors[len(names) :]
+            filled = list(others)
+            for place, tensor in zip(places, given, strict=True):
+                filled[place] = tensor
+            again, named = tree_unflatten(filled, structure)
+            with using(dict(zip(names, slots, strict=True)), sizes):
+                return forward(*again, **named)
+
+        given = [values[place] for place in places]
+        return _Node.apply(run, *self._slots.values(), *given)  # type: ignore[no-untyped-call]
+
+
+@final
+class _Node(torch.autograd.Function):
+    """`run(tensors)`, without a graph in forward and with one in backward."""
+
+    @staticmethod
+    def forward(ctx: Any, run: Callable[[Sequence[Tensor]], Any], *tensors: Tensor) -> Any:
+        ctx.run = run
+        ctx.save_for_backward(*tensors)
+        ctx.set_materialize_grads(False)
+        return run(tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        needed = ctx.needs_input_grad[1:]
+        leaves = [
+            tensor.detach().requires_grad_(need)
+            for tensor, need in zip(ctx.saved_tensors, needed, strict=True)
+        ]
+        with torch.enable_grad():
+            outputs = ctx.run(leaves)
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        known = [place for place, gradient in enumerate(gradients) if gradient is not None]
+        # not `autograd.grad`, which torch's FLOP counter cannot watch
+        torch.autograd.backward(
+            [outputs[place] for place in known], [gradients[place] for place in known]
+        )
+        return None, *(leaf.grad for leaf in leaves)

@@ -54,7 +54,7 @@ def meta_model(config: PreTrainedConfig, task: Task) -> PreTrainedModel:
     return model
 
 
-def examine(model: PreTrainedModel, example: Mapping[str, Any]) -> Anatomy:
+def examine_model(model: PreTrainedModel, example: Mapping[str, Any]) -> Anatomy:
     """Watch one forward of a model on the meta device.
 
     Raises UnsupportedModelError for a model that is not: modules, one stack of blocks that run

@@ -14,12 +14,15 @@ from transformers.pytorch_utils import Conv1D
 from cutlayer.errors import UnsupportedModelError
 from cutlayer.model.activations import count_activations
 from cutlayer.model.adapted import check_adapter, patch_convolution, target_names
-from cutlayer.model.anatomy import Anatomy, examine, meta_model
+from cutlayer.model.anatomy import Anatomy, examine_model, meta_model
 from cutlayer.model.described import AdapterSpec, DescribedModel, ModelRequest
 from cutlayer.model.inputs import example_inputs, token_limit
 from cutlayer.model.lora import linear_shape
 from cutlayer.model.tasks import fault_of_config, read_config, task_config
 from cutlayer.spec import LinearShape, ModelSpec, Task
+
+# of the frozen weights, as `devices.base` names them
+BASES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def describe(
@@ -44,7 +47,7 @@ def describe(
     config = task_config(read_config(source), task, classes)
     model = meta_model(config, task)
     example = example_inputs(model, task, image_size)
-    anatomy = examine(model, example)
+    anatomy = examine_model(model, example)
     check_adapter(model, anatomy, adapter, task)
     weights, patches = _patches(model, anatomy, example)
     before, after, both = (
@@ -84,6 +87,27 @@ def describe(
     )
 
 
+def count_model(request: ModelRequest, folder: Path) -> ModelSpec:
+    """The dimensions that a request asks for of the model in `folder`; equal requests give equal
+    ones. Raises as `describe` does."""
+    return describe(
+        folder,
+        request.task,
+        request.adapter,
+        classes=request.classes,
+        image_size=request.image_size,
+        dtype=BASES[request.base],
+    )
+
+
+def count_described(request: ModelRequest, folder: Path) -> DescribedModel:
+    """The same, with the tokens of an image or the most that a text may have."""
+    model = count_model(request, folder)
+    if request.image_size is not None:
+        return DescribedModel(model, image_tokens(folder, request.image_size), None)
+    return DescribedModel(model, None, token_limit(read_config(folder)))
+
+
 def image_tokens(source: Path | PreTrainedConfig, image_size: int) -> int:
     """Tokens that the blocks see for a square image of `image_size` [pixel] a side.
 
@@ -91,7 +115,7 @@ def image_tokens(source: Path | PreTrainedConfig, image_size: int) -> int:
     """
     task: Task = "image-classification"
     model = meta_model(task_config(read_config(source), task, classes=2), task)
-    return examine(model, example_inputs(model, task, image_size)).tokens
+    return examine_model(model, example_inputs(model, task, image_size)).tokens
 
 
 def _linears(
@@ -169,35 +193,3 @@ def _patches(model: PreTrainedModel, anatomy: Anatomy, example: dict[str, Any]) 
 def _patch_flops(anatomy: Anatomy, weights: int, patches: int) -> int:
     """Operations with each of `weights` on each patch, shared among all tokens of an image."""
     return round(2 * weights * patches / anatomy.tokens)
-
-
-# The dimensions that a configuration asks for, counted by the model's own code: by plan and run.
-#
-# Imports torch. Knows the request alone, so that equal requests give equal dimensions.
-
-
-# of the frozen weights, as `devices.base` names them
-BASES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-def count_model(request: ModelRequest, folder: Path) -> ModelSpec:
-    """The model in `folder` with its adapters.
-
-    Raises ModelError or UnsupportedModelError as `model.describe` does.
-    """
-    return describe(
-        folder,
-        request.task,
-        request.adapter,
-        classes=request.classes,
-        image_size=request.image_size,
-        dtype=BASES[request.base],
-    )
-
-
-def count_described(request: ModelRequest, folder: Path) -> DescribedModel:
-    """The same, with the tokens of an image or the most that a text may have."""
-    model = count_model(request, folder)
-    if request.image_size is not None:
-        return DescribedModel(model, image_tokens(folder, request.image_size), None)
-    return DescribedModel(model, None, token_limit(read_config(folder)))

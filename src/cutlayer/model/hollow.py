@@ -91,7 +91,7 @@ def answering(unit: nn.Module, forward: Callable[[Tensor], Tensor]) -> Iterator[
         del unit.__dict__["forward"]
 
 
-def answer(unit: nn.Module, value: Callable[[], Tensor]) -> None:
+def answer_always(unit: nn.Module, value: Callable[[], Tensor]) -> None:
     """Make a module outside the blocks answer `value()`, whatever it is given."""
 
     def forward(*args: Any, **kwargs: Any) -> Tensor:

@@ -1,4 +1,7 @@
-"""What a model's forward is given: real inputs, stand-ins of the right shape, and the tokenizer."""
+"""What a model's forward is given: real inputs, stand-ins of the right shape, and the tokenizer.
+
+Sequences are padded on the right. Knows no weights and no samples.
+"""
 
 import inspect
 import json
@@ -17,9 +20,12 @@ from cutlayer.errors import ModelError, UnsupportedModelError
 from cutlayer.model.tasks import is_decoder, read_config
 from cutlayer.spec import Task
 
-# What a model's forward is given: real inputs, or stand-ins of the right shape and padding.
-#
-# Sequences are padded on the right. Knows no weights.
+# for a tokenizer that cannot be used
+_REMEDY = (
+    "copy the tokenizer's files from where the weights come from, or call"
+    " tokenizer.save_pretrained on that folder"
+)
+_LETTERS = 80  # of a value or a library's message
 
 
 def example_inputs(
@@ -188,19 +194,6 @@ def _pair(value: int | Sequence[int]) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
-# A checkpoint folder's tokenizer as the plain callable that the data layer takes.
-#
-# transformers makes a tokenizer of special tokens alone where its files are missing, and takes that
-# of another model as gladly: both are found here, before anything trains. Knows no samples.
-
-
-_REMEDY = (
-    "copy the tokenizer's files from where the weights come from, or call"
-    " tokenizer.save_pretrained on that folder"
-)
-_LETTERS = 80  # of a value or a library's message
-
-
 @dataclass(frozen=True)
 class Tokenizer:
     """`tokenize(texts)` gives ids with special tokens, cut after the limit it was made with.
@@ -219,12 +212,15 @@ class Tokenizer:
 def load_tokenizer(folder: Path, max_tokens: int | None) -> Tokenizer:
     """The tokenizer in `folder`; `max_tokens` None: texts are not cut.
 
+    transformers makes a tokenizer of special tokens alone where its files are missing, and takes
+    that of another model as gladly: both are found here, before anything trains.
+
     Padding falls back to the end-of-text id (what is padded is masked anyway). Raises ModelError
     when the folder has no usable tokenizer, or one that gives ids beyond the model's embedding; of
     a token added later, `tokenize` does so for the text that has it.
     """
     inner = _open(folder)
-    if not _words(inner):
+    if not _own_ids(inner) - set(inner.all_special_ids):
         raise ModelError(
             f"the tokenizer in {folder} knows no words, only special or added tokens: the files of"
             f" its vocabulary (tokenizer.json, or vocab.txt) are missing; {_REMEDY}"
@@ -278,11 +274,6 @@ def _why(folder: Path, error: Exception) -> str:
     return " ".join(str(error).split())[:_LETTERS]
 
 
-def _words(inner: Any) -> set[int]:
-    """Ids of what it was trained on: no special tokens, none added later."""
-    return _own_ids(inner) - set(inner.all_special_ids)
-
-
 def _own_ids(inner: Any) -> set[int]:
     """Ids of the vocabulary that it was trained with: no token added later."""
     return set(inner.get_vocab().values()) - set(inner.get_added_vocab().values())
@@ -309,11 +300,8 @@ def _check_of_ids(folder: Path, inner: Any, rows: int | None) -> Callable[[list[
                 " model.resize_token_embeddings(len(tokenizer)) and save the model"
             )
 
-    return check if rows is not None and max(inner.get_vocab().values()) >= rows else _no_check
-
-
-def _no_check(ids: list[int]) -> None:
-    """Of a tokenizer all of whose ids the model knows."""
+    some_unknown = rows is not None and max(inner.get_vocab().values()) >= rows
+    return check if some_unknown else lambda ids: None
 
 
 def _unknown_share(inner: Any) -> Callable[[list[str]], float]:

@@ -19,113 +19,16 @@ from cutlayer.data.hub import model_fault
 from cutlayer.data.libraries import reason
 from cutlayer.errors import ModelError, UnsupportedModelError
 from cutlayer.model.adapted import AdaptedModel, check_adapter
-from cutlayer.model.anatomy import Anatomy, examine, meta_model
+from cutlayer.model.anatomy import Anatomy, examine_model, meta_model
 from cutlayer.model.described import AdapterSpec
-from cutlayer.model.hollow import Injection, answer, inject_at, pass_through, stop_at, strip
+from cutlayer.model.hollow import Injection, answer_always, inject_at, pass_through, stop_at, strip
 from cutlayer.model.inputs import example_inputs
 from cutlayer.model.split import DevicePart, ServerPart, WholeModel
 from cutlayer.model.tasks import read_config, task_class, task_config
 from cutlayer.spec import Task, Trained
 
-# Whether the weights that were read are this model's: what was absent, left over, not finite.
-#
-# transformers draws what is absent at random and passes over what is left over. Knows no cut.
-
-
 _NAMED = 3
 _ADAPTERS = re.compile(r"\.(lora_[A-Z]\w*|base_layer)\b")
-
-
-def check_weights(
-    path: Path, anatomy: Anatomy, info: Mapping[str, Any], classes: int | None, trains_head: bool
-) -> set[str]:
-    """Names of the head's tensors that the checkpoint does not have, or has for other classes.
-
-    `info`: as `from_pretrained` gives it. `classes`: None of a language model. Raises ModelError
-    for any other tensor that would be random and stay so, and for a checkpoint with more in it than
-    the configuration says.
-    """
-    _check_left_over(path, anatomy, info["unexpected_keys"])
-    absent = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
-    # a mask token serves masked pretraining only
-    needed = sorted(name for name in absent if not name.endswith("mask_token"))
-    frozen = [name for name in needed if not within(name, anatomy.head)]
-    if frozen:
-        raise ModelError(
-            f"the weights in {path} lack {len(frozen)} of this model's tensors, or have them in"
-            f" another shape: {_listed(frozen, info)}. They would be random and stay so;"
-            f" {_remedy(frozen, anatomy)}"
-        )
-    if needed and classes is None:
-        raise ModelError(
-            f"the weights in {path} lack the language model's head ({_listed(needed, info)}): take"
-            " a checkpoint that was saved with it, or, where the head is the embedding, set"
-            " tie_word_embeddings to true in config.json"
-        )
-    if needed and not trains_head:
-        raise ModelError(
-            f"the checkpoint in {path} has no head for {classes} classes; set the adapter's head to"
-            f" true to train one (absent: {_listed(needed, info)})"
-        )
-    return absent
-
-
-def check_finite(path: Path, model: nn.Module, absent: set[str]) -> None:
-    """Raises ModelError for weights of which some are NaN or infinite."""
-    bad = [
-        name
-        for name, weights in model.named_parameters()
-        if name not in absent and weights.numel() and not _finite(weights)
-    ]
-    if bad:
-        raise ModelError(
-            f"the weights in {path} are not finite in {len(bad)} tensors, such as {bad[0]}: the"
-            " checkpoint is damaged, or comes from a training run that diverged; take another"
-        )
-
-
-def within(name: str, units: tuple[str, ...]) -> bool:
-    """Whether a tensor is of one of these modules."""
-    return any(name.startswith(f"{unit}.") for unit in units)
-
-
-def _finite(weights: torch.Tensor) -> bool:
-    least, most = torch.aminmax(weights.detach())  # no copy of the weights, as isfinite needs
-    return bool(least.isfinite() and most.isfinite())
-
-
-def _check_left_over(path: Path, anatomy: Anatomy, names: Collection[str]) -> None:
-    adapters = sorted(name for name in names if _ADAPTERS.search(name))
-    if adapters:
-        raise ModelError(
-            f"the weights in {path} hold adapters that were not merged, such as {adapters[0]}:"
-            " merge them (merge_and_unload in PEFT) and save the result"
-        )
-    number = re.compile(rf"(?:^|\.){re.escape(anatomy.blocks.rpartition('.')[2])}\.(\d+)\.")
-    blocks = [int(found[1]) for name in names if (found := number.search(name))]
-    if max(blocks, default=0) >= anatomy.count:
-        raise ModelError(
-            f"the weights in {path} are of {max(blocks) + 1} blocks, config.json says"
-            f" {anatomy.count}: the others would be left out; take the config.json that belongs to"
-            " these weights"
-        )
-
-
-def _listed(names: Sequence[str], info: Mapping[str, Any]) -> str:
-    shapes = {key: f" {tuple(own)} for {tuple(due)}" for key, own, due in info["mismatched_keys"]}
-    named = ", ".join(f"{name}{shapes.get(name, '')}" for name in names[:_NAMED])
-    return named if len(names) <= _NAMED else f"{named} and {len(names) - _NAMED} more"
-
-
-def _remedy(absent: Sequence[str], anatomy: Anatomy) -> str:
-    """A pooler is what checkpoints of language models lack; anything else is another model's."""
-    if all(within(name, anatomy.after) for name in absent):
-        return (
-            "a checkpoint trained for something else has none. Load it with transformers for this"
-            " task and save that (save_pretrained), which draws them once; or take a checkpoint"
-            " that has them, or a type that needs none (DistilBERT, RoBERTa)"
-        )
-    return "is it a checkpoint of this architecture, and config.json its own?"
 
 
 def load_device_part(
@@ -145,12 +48,8 @@ def load_device_part(
     architecture that cannot be split.
     """
     plan = _plan(path, task, adapter, classes, trained)
-    _check_cut(cut, plan.anatomy)
-    model, known = _read(path, plan, dtype, lambda model: _keep_device(model, plan.anatomy, cut))
-    adapted = AdaptedModel(
-        model, plan.anatomy, adapter, known, patches=True, head=False, trained=trained
-    )
-    return DevicePart(adapted, task, cut)
+    model, known = _read_device(plan, cut, dtype)
+    return DevicePart(plan.adapted(model, known, patches=True, head=False), task, cut)
 
 
 def device_tensors(
@@ -164,9 +63,7 @@ def device_tensors(
 ) -> dict[str, Tensor]:
     """The frozen weights of `load_device_part` by name: a folder that has these alone, beside the
     model's small files, gives the same part. Raises what it raises."""
-    plan = _plan(path, task, adapter, classes, Trained.ADAPTERS)
-    _check_cut(cut, plan.anatomy)
-    model, _ = _read(path, plan, dtype, lambda model: _keep_device(model, plan.anatomy, cut))
+    model, _ = _read_device(_plan(path, task, adapter, classes, Trained.ADAPTERS), cut, dtype)
     return dict(model.state_dict())
 
 
@@ -191,13 +88,11 @@ def load_server_part(
     _check_cut(cut, plan.anatomy)
     injection = Injection()
     model, known = _read(
-        path, plan, dtype, lambda model: _keep_server(model, plan.anatomy, cut, injection)
+        plan, dtype, lambda model: _keep_server(model, plan.anatomy, cut, injection)
     )
     for unit in plan.anatomy.before:  # what was read as the head is there already
         strip(model.get_submodule(unit))
-    adapted = AdaptedModel(
-        model, plan.anatomy, adapter, known, patches=False, head=True, trained=trained
-    )
+    adapted = plan.adapted(model, known, patches=False, head=True)
     return ServerPart(adapted, task, cut, injection)
 
 
@@ -215,28 +110,44 @@ def load_whole(
     Raises what `load_server_part` raises.
     """
     plan = _plan(path, task, adapter, classes, trained)
-    model, known = _read(path, plan, dtype, lambda model: None)
-    adapted = AdaptedModel(
-        model, plan.anatomy, adapter, known, patches=True, head=True, trained=trained
-    )
-    return WholeModel(adapted, task)
+    model, known = _read(plan, dtype, lambda model: None)
+    return WholeModel(plan.adapted(model, known, patches=True, head=True), task)
 
 
 @dataclass(frozen=True)
 class _Plan:
+    """What is to be read of a folder. `classes`: None of a language model."""
+
+    path: Path
+    task: Task
+    adapter: AdapterSpec
+    trained: Trained
     config: PreTrainedConfig
     model_class: type[PreTrainedModel]
     anatomy: Anatomy
     classes: int | None
     trains_head: bool
-    trained: Trained
+
+    def adapted(
+        self, model: PreTrainedModel, known: Mapping[str, Tensor], *, patches: bool, head: bool
+    ) -> AdaptedModel:
+        """The model that was read, with its adapters in place."""
+        return AdaptedModel(
+            model,
+            self.anatomy,
+            self.adapter,
+            known,
+            patches=patches,
+            head=head,
+            trained=self.trained,
+        )
 
 
 def _plan(path: Path, task: Task, adapter: AdapterSpec, classes: int, trained: Trained) -> _Plan:
     """Everything that can be known, and refused, before any weight is read."""
     config = task_config(read_config(path), task, classes)
     model = meta_model(config, task)
-    anatomy = examine(model, example_inputs(model, task))
+    anatomy = examine_model(model, example_inputs(model, task))
     check_adapter(model, anatomy, adapter, task)
     if trained is Trained.WEIGHTS and model.all_tied_weights_keys:
         raise UnsupportedModelError(
@@ -245,7 +156,9 @@ def _plan(path: Path, task: Task, adapter: AdapterSpec, classes: int, trained: T
         )
     trains_head = adapter.head or (trained is Trained.WEIGHTS and task != "causal-lm")
     known = None if task == "causal-lm" else classes
-    return _Plan(config, task_class(config, task), anatomy, known, trains_head, trained)
+    return _Plan(
+        path, task, adapter, trained, config, task_class(config, task), anatomy, known, trains_head
+    )
 
 
 def _check_cut(cut: int, anatomy: Anatomy) -> None:
@@ -273,7 +186,7 @@ def _keep_server(model: PreTrainedModel, anatomy: Anatomy, cut: int, injection: 
         pass_through(block, anatomy.output_length)
     tied = set(model.all_tied_weights_keys.values())
     for unit in anatomy.before:
-        answer(model.get_submodule(unit), injection.zeros)
+        answer_always(model.get_submodule(unit), injection.zeros)
         if not any(source.startswith(f"{unit}.") for source in tied):
             strip(model.get_submodule(unit))
 
@@ -284,11 +197,19 @@ def _blocks(model: PreTrainedModel, anatomy: Anatomy) -> nn.ModuleList:
     return blocks
 
 
+def _read_device(
+    plan: _Plan, cut: int, dtype: torch.dtype
+) -> tuple[PreTrainedModel, dict[str, Tensor]]:
+    _check_cut(cut, plan.anatomy)
+    return _read(plan, dtype, lambda model: _keep_device(model, plan.anatomy, cut))
+
+
 def _read(
-    path: Path, plan: _Plan, dtype: torch.dtype, prune: Callable[[PreTrainedModel], None]
+    plan: _Plan, dtype: torch.dtype, prune: Callable[[PreTrainedModel], None]
 ) -> tuple[PreTrainedModel, dict[str, Tensor]]:
     """The pruned model with its weights; and of what starts as it is in the checkpoint (a head to
     be trained, or all weights), what the checkpoint has."""
+    path = plan.path
     why = model_fault(path)
     if why is not None:
         raise ModelError(f"the weights in {path} cannot be read: {why}")
@@ -319,7 +240,7 @@ def _read(
         if name not in absent
         and (
             plan.trained is Trained.WEIGHTS
-            or (plan.trains_head and within(name, plan.anatomy.head))
+            or (plan.trains_head and is_within(name, plan.anatomy.head))
         )
     }
 
@@ -355,3 +276,96 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
+
+
+def check_weights(
+    path: Path, anatomy: Anatomy, info: Mapping[str, Any], classes: int | None, trains_head: bool
+) -> set[str]:
+    """Names of the head's tensors that the checkpoint does not have, or has for other classes.
+
+    transformers draws what is absent at random and passes over what is left over.
+    `info`: as `from_pretrained` gives it. `classes`: None of a language model. Raises ModelError
+    for any other tensor that would be random and stay so, and for a checkpoint with more in it than
+    the configuration says.
+    """
+    _check_left_over(path, anatomy, info["unexpected_keys"])
+    absent = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
+    # a mask token serves masked pretraining only
+    needed = sorted(name for name in absent if not name.endswith("mask_token"))
+    frozen = [name for name in needed if not is_within(name, anatomy.head)]
+    if frozen:
+        raise ModelError(
+            f"the weights in {path} lack {len(frozen)} of this model's tensors, or have them in"
+            f" another shape: {_listed(frozen, info)}. They would be random and stay so;"
+            f" {_remedy(frozen, anatomy)}"
+        )
+    if needed and classes is None:
+        raise ModelError(
+            f"the weights in {path} lack the language model's head ({_listed(needed, info)}): take"
+            " a checkpoint that was saved with it, or, where the head is the embedding, set"
+            " tie_word_embeddings to true in config.json"
+        )
+    if needed and not trains_head:
+        raise ModelError(
+            f"the checkpoint in {path} has no head for {classes} classes; set the adapter's head to"
+            f" true to train one (absent: {_listed(needed, info)})"
+        )
+    return absent
+
+
+def check_finite(path: Path, model: nn.Module, absent: set[str]) -> None:
+    """Raises ModelError for weights of which some are NaN or infinite."""
+    bad = [
+        name
+        for name, weights in model.named_parameters()
+        if name not in absent and weights.numel() and not _finite(weights)
+    ]
+    if bad:
+        raise ModelError(
+            f"the weights in {path} are not finite in {len(bad)} tensors, such as {bad[0]}: the"
+            " checkpoint is damaged, or comes from a training run that diverged; take another"
+        )
+
+
+def is_within(name: str, units: tuple[str, ...]) -> bool:
+    """Whether a tensor is of one of these modules."""
+    return any(name.startswith(f"{unit}.") for unit in units)
+
+
+def _finite(weights: torch.Tensor) -> bool:
+    least, most = torch.aminmax(weights.detach())  # no copy of the weights, as isfinite needs
+    return bool(least.isfinite() and most.isfinite())
+
+
+def _check_left_over(path: Path, anatomy: Anatomy, names: Collection[str]) -> None:
+    adapters = sorted(name for name in names if _ADAPTERS.search(name))
+    if adapters:
+        raise ModelError(
+            f"the weights in {path} hold adapters that were not merged, such as {adapters[0]}:"
+            " merge them (merge_and_unload in PEFT) and save the result"
+        )
+    number = re.compile(rf"(?:^|\.){re.escape(anatomy.blocks.rpartition('.')[2])}\.(\d+)\.")
+    blocks = [int(found[1]) for name in names if (found := number.search(name))]
+    if max(blocks, default=0) >= anatomy.count:
+        raise ModelError(
+            f"the weights in {path} are of {max(blocks) + 1} blocks, config.json says"
+            f" {anatomy.count}: the others would be left out; take the config.json that belongs to"
+            " these weights"
+        )
+
+
+def _listed(names: Sequence[str], info: Mapping[str, Any]) -> str:
+    shapes = {key: f" {tuple(own)} for {tuple(due)}" for key, own, due in info["mismatched_keys"]}
+    named = ", ".join(f"{name}{shapes.get(name, '')}" for name in names[:_NAMED])
+    return named if len(names) <= _NAMED else f"{named} and {len(names) - _NAMED} more"
+
+
+def _remedy(absent: Sequence[str], anatomy: Anatomy) -> str:
+    """A pooler is what checkpoints of language models lack; anything else is another model's."""
+    if all(is_within(name, anatomy.after) for name in absent):
+        return (
+            "a checkpoint trained for something else has none. Load it with transformers for this"
+            " task and save that (save_pretrained), which draws them once; or take a checkpoint"
+            " that has them, or a type that needs none (DistilBERT, RoBERTa)"
+        )
+    return "is it a checkpoint of this architecture, and config.json its own?"

@@ -1,4 +1,4 @@
-"""LoRA and head layers that read each device's own values from its row.
+"""How trainable values lie in a row, and LoRA and head layers that read a device's own from it.
 
 One pass may serve several devices: the frozen layer runs once on all their samples, then each
 device's A and B are applied to its own. Knows no model and no cut.
@@ -18,8 +18,6 @@ from transformers.pytorch_utils import Conv1D
 
 from cutlayer.errors import ModelError, UnsupportedModelError
 from cutlayer.model.described import AdapterSpec
-
-# How the trainable values of one side lie in one flat row. Knows no model.
 
 
 @dataclass(frozen=True)

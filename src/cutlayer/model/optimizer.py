@@ -65,7 +65,6 @@ class Sgd(Optimizer):
         state: Mapping[str, Tensor],
         learning_rate: float,
     ) -> tuple[Float[Tensor, "group parameter"], dict[str, Tensor]]:
-        """Rows and state after one step, in new tensors."""
         change = grads.add(rows, alpha=self.weight_decay) if self.weight_decay else grads
         if not self.momentum:
             return rows.sub(change, alpha=learning_rate), {}
@@ -106,7 +105,6 @@ class AdamW(Optimizer):
         state: Mapping[str, Tensor],
         learning_rate: float,
     ) -> tuple[Float[Tensor, "group parameter"], dict[str, Tensor]]:
-        """Rows and state after one step, in new tensors."""
         beta1, beta2 = self.betas
         steps = state["steps"] + 1
         mean = torch.lerp(state["mean"], grads, 1 - beta1)

@@ -1,4 +1,10 @@
-"""The three things that run (device and server part, whole model), and what a device holds."""
+"""The three things that run (device part, server part, whole model), and what a device keeps.
+
+Each takes the rows of a group of devices and the samples of all of them in device order. One pass
+at a time; backward may follow at any time, and any number of micro-batches may be pending at once.
+What a part has (rows, layout, weights) is its `adapted` model. Knows no files, no loss, no codec
+and no optimiser.
+"""
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,12 +23,6 @@ from cutlayer.model.adapted import AdaptedModel
 from cutlayer.model.hollow import CutReachedError, Injection, answering
 from cutlayer.model.inputs import real_inputs, stand_in_inputs
 from cutlayer.spec import ActivationPolicy, Task
-
-# The three things that run: a device part, a server part, and the whole model.
-#
-# Each takes the rows of a group of devices and the samples of all of them in device order. One pass
-# at a time; backward may follow at any time. What a part holds (rows, layout, weights) is its
-# `adapted` model. Knows no files and no loss.
 
 
 @final
@@ -124,15 +124,6 @@ class ServerPart:
             yield logits[0]
 
 
-def _instead(run: Callable[[Tensor], Tensor], given: Tensor, hidden: Tensor) -> Tensor:
-    """What a head gives for other hidden states than its own."""
-    return run(given)
-
-
-def _stop(hidden: Tensor) -> NoReturn:
-    raise CutReachedError(hidden)
-
-
 @final
 class WholeModel:
     """The unsplit model with the same adapters: a reference, and a centralised run."""
@@ -163,89 +154,13 @@ class WholeModel:
         return logits
 
 
-# What autograd really holds for the backward pass. Knows no model.
+def _instead(run: Callable[[Tensor], Tensor], given: Tensor, hidden: Tensor) -> Tensor:
+    """What a head gives for other hidden states than its own."""
+    return run(given)
 
 
-@final
-class SavedBytes:
-    """Counts the bytes that a forward leaves behind for backward.
-
-    `with SavedBytes(part.adapted.tensors) as saved: activation = part.forward(...)`, then
-    `saved.bytes`: distinct storages still held when the block ends, in full, without those of
-    `exclude` (frozen weights and adapter rows, which are there anyway). Storages, not tensors:
-    a saved view keeps all of what it views. `saved.peak`: the most that was held at any time in
-    the block, which may hold backward too.
-    """
-
-    def __init__(self, exclude: Iterable[Tensor] = ()) -> None:
-        self._excluded = {_address(tensor) for tensor in exclude}
-        self._count: dict[int, int] = {}  # saved tensors of each storage
-        self._now = 0
-        self._peak = 0
-        self._hooks = saved_tensors_hooks(self._pack, _unpack)
-        self._bytes: int | None = None
-
-    @property
-    def bytes(self) -> int:
-        """Bytes held; inside the block, at this moment."""
-        return self._now if self._bytes is None else self._bytes
-
-    @property
-    def peak(self) -> int:
-        """The most bytes held at any time inside the block so far."""
-        return self._peak
-
-    def __enter__(self) -> "SavedBytes":
-        self._hooks.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._hooks.__exit__(kind, value, trace)
-        self._bytes = self._now
-
-    def _pack(self, tensor: Tensor) -> "_Held":
-        held = _Held(tensor.detach())
-        address, size = _address(tensor), tensor.untyped_storage().nbytes()
-        if address not in self._excluded:
-            weakref.finalize(held, self._drop, address, size)
-            self._count[address] = self._count.get(address, 0) + 1
-            if self._count[address] == 1:
-                self._now += size
-                self._peak = max(self._peak, self._now)
-        return held
-
-    def _drop(self, address: int, size: int) -> None:
-        self._count[address] -= 1
-        if not self._count[address]:
-            del self._count[address]
-            self._now -= size
-
-
-@final
-class _Held:
-    """What autograd keeps in place of a saved tensor; it dies with the graph."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor
-
-
-def _unpack(held: _Held) -> Tensor:
-    return held.tensor
-
-
-def _address(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
-
-
-# A device's forward now, its backward when the gradient has come: and what is held in between.
-#
-# Every way to hold gives the same gradient; they trade bytes for a second forward. Knows no codec,
-# no optimiser and no order of micro-batches: any number may be pending at once.
+def _stop(hidden: Tensor) -> NoReturn:
+    raise CutReachedError(hidden)
 
 
 @final
@@ -286,14 +201,16 @@ class Pending:
         backward(gradient.to(self._dtype))
 
 
-def hold(
+def device_forward(
     part: DevicePart,
     rows: Float32[Tensor, "group parameter"],
     sizes: Sequence[int],
     inputs: Mapping[str, Tensor],
     activation_memory: ActivationPolicy,
 ) -> Pending:
-    """Run a device part, for rows, sizes and inputs as `DevicePart.forward` takes them.
+    """A device's forward now, its backward when the gradient has come; rows, sizes and inputs as
+    `DevicePart.forward` takes them. Every policy gives the same gradient; they trade bytes for a
+    second forward.
 
     `rows`: a leaf that requires a gradient; it collects that of every micro-batch run with it, and
     must not change until the last one's backward. `activation_memory`, what is kept until backward:
@@ -316,7 +233,7 @@ def hold(
 
 
 @dataclass(frozen=True)
-class HeldBytes:
+class MicroBatchBytes:
     """What one micro-batch makes a device hold beyond weights, rows and inputs [bytes].
 
     `waiting`: from forward to backward. `peak`: the most at any time. So of n equal ones in flight
@@ -331,22 +248,22 @@ class HeldBytes:
         return (micro_batches - 1) * self.waiting + self.peak
 
 
-def measure(
+def measure_micro_batch(
     part: DevicePart,
     rows: Float32[Tensor, "group parameter"],
     sizes: Sequence[int],
     inputs: Mapping[str, Tensor],
     activation_memory: ActivationPolicy,
-) -> HeldBytes:
+) -> MicroBatchBytes:
     """Run one micro-batch forward and backward and count what autograd holds; `rows` stay as they
-    are. Raises what `hold` raises."""
+    are. Raises what `device_forward` raises."""
     leaf = rows.detach().clone().requires_grad_()
     excluded = [*part.adapted.tensors, leaf, *inputs.values()]
     with SavedBytes(excluded) as saved:
-        pending = hold(part, leaf, sizes, inputs, activation_memory)
+        pending = device_forward(part, leaf, sizes, inputs, activation_memory)
         waiting = saved.bytes
         pending.backward(torch.zeros(pending.shape))
-    return HeldBytes(waiting, saved.peak)
+    return MicroBatchBytes(waiting, saved.peak)
 
 
 def _kept(activation: Tensor, rows: Tensor) -> Pending:
@@ -375,3 +292,75 @@ def _recomputed(
 def _accumulate(edge: torch.autograd.graph.GradientEdge, rows: Tensor, gradient: Tensor) -> None:
     (found,) = torch.autograd.grad(edge, rows, gradient)
     rows.grad = found if rows.grad is None else rows.grad.add_(found)
+
+
+@final
+class SavedBytes:
+    """Counts the bytes that a forward leaves behind for backward.
+
+    `with SavedBytes(part.adapted.tensors) as saved: activation = part.forward(...)`, then
+    `saved.bytes`: distinct storages still held when the block ends, in full, without those of
+    `exclude` (frozen weights and adapter rows, which are there anyway). Storages, not tensors:
+    a saved view keeps all of what it views. `saved.peak`: the most that was held at any time in
+    the block, which may hold backward too.
+    """
+
+    def __init__(self, exclude: Iterable[Tensor] = ()) -> None:
+        self._excluded = {_address(tensor) for tensor in exclude}
+        self._count: dict[int, int] = {}  # saved tensors of each storage
+        self._now = 0
+        self._peak = 0
+        self._hooks = saved_tensors_hooks(self._pack, lambda held: held.tensor)
+        self._bytes: int | None = None
+
+    @property
+    def bytes(self) -> int:
+        """Bytes held; inside the block, at this moment."""
+        return self._now if self._bytes is None else self._bytes
+
+    @property
+    def peak(self) -> int:
+        """The most bytes held at any time inside the block so far."""
+        return self._peak
+
+    def __enter__(self) -> "SavedBytes":
+        self._hooks.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._hooks.__exit__(kind, value, trace)
+        self._bytes = self._now
+
+    def _pack(self, tensor: Tensor) -> "_SavedTensor":
+        held = _SavedTensor(tensor.detach())
+        address, size = _address(tensor), tensor.untyped_storage().nbytes()
+        if address not in self._excluded:
+            weakref.finalize(held, self._drop, address, size)
+            self._count[address] = self._count.get(address, 0) + 1
+            if self._count[address] == 1:
+                self._now += size
+                self._peak = max(self._peak, self._now)
+        return held
+
+    def _drop(self, address: int, size: int) -> None:
+        self._count[address] -= 1
+        if not self._count[address]:
+            del self._count[address]
+            self._now -= size
+
+
+@final
+class _SavedTensor:
+    """What autograd keeps in place of a saved tensor; it dies with the graph."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+
+def _address(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()

@@ -1,4 +1,7 @@
-"""The tasks: which class serves each, and its losses."""
+"""The tasks: which Hugging Face class serves each, and its losses.
+
+Knows no cut, no adapter and no weights.
+"""
 
 import copy
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,16 +27,15 @@ from cutlayer.errors import CutlayerError, ModelError, UnsupportedModelError
 from cutlayer.model.described import ENCODERS, VERIFIED
 from cutlayer.spec import IGNORED_LABEL, Task
 
-# The tasks: which Hugging Face class serves each, and for which architectures that is verified.
-#
-# Knows no cut, no adapter and no weights.
-
-
 _CLASSES = {
     "image-classification": MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
     "text-classification": MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     "causal-lm": MODEL_FOR_CAUSAL_LM_MAPPING,
 }
+# logarithms of probabilities that are there at once: 64 MiB, little beside the logits of a large
+# vocabulary, and enough for a processor to be busy with
+_VALUES = 2**24
+_MEAN = 1  # torch's number for that reduction
 
 
 def read_config(source: Path | PreTrainedConfig) -> PreTrainedConfig:
@@ -165,15 +167,6 @@ def _why(folder: Path, error: Exception) -> str:
             " type transformers knows"
         )
     return reason(error)
-
-
-# Losses of several devices in one pass. Knows neither parts nor rows.
-
-
-# logarithms of probabilities that are there at once: 64 MiB, little beside the logits of a large
-# vocabulary, and enough for a processor to be busy with
-_VALUES = 2**24
-_MEAN = 1  # torch's number for that reduction
 
 
 def group_losses(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cutlayer.data.samples import Batch
-from cutlayer.model.split import SavedBytes, measure
+from cutlayer.model.split import SavedBytes, measure_micro_batch
 from cutlayer.model.tasks import group_losses
 from cutlayer.rounds.memory import PartMemory
 from cutlayer.spec import ActivationPolicy, Trained
@@ -97,7 +97,7 @@ def _held_bytes(
     """What backward needs of `in_flight` batches like this one on the device [bytes]."""
     group = group_inputs([batch])
     row = state.device.row[None]
-    held = measure(setup.server.device_part, row, group.sizes, group.inputs, activation_memory)
+    held = measure_micro_batch(setup.server.device_part, row, group.sizes, group.inputs, activation_memory)
     return held.in_flight(in_flight)
 
 

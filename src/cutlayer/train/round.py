@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cutlayer.channel.rates import LinkRates
 from cutlayer.codec.codec import Direction
-from cutlayer.model.split import hold
+from cutlayer.model.split import device_forward
 from cutlayer.planner.allocation import ObservedRound, observed_work
 from cutlayer.rounds.costs import ACTIVATION_BYTES, StepFlops, physical_traffic, recomputed_flops
 from cutlayer.rounds.result import RoundTimeline
@@ -80,7 +80,7 @@ class Actions:
                 raise ValueError(f"{other} is no step of a mini-batch")
 
     def _device_forward(self, step: Step, micro: MicroBatch) -> None:
-        micro.pending = hold(
+        micro.pending = device_forward(
             self._server.device_part,
             micro.device_rows,
             micro.group.sizes,

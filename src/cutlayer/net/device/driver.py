@@ -20,7 +20,7 @@ from torch import Tensor
 from cutlayer.codec.codec import EMPTY, CodecState, Direction, Stream, Streams
 from cutlayer.codec.raw import encode_targets
 from cutlayer.errors import PacketError, RunError
-from cutlayer.model.split import Pending, hold
+from cutlayer.model.split import Pending, device_forward
 from cutlayer.net.device import session as d
 from cutlayer.net.wire.frames import Bounds, Kind, kind_of
 from cutlayer.net.wire.link import Compute, Link, LinkClosed
@@ -103,7 +103,7 @@ class DeviceWorker:
         own = parts[position.micro]
         group = group_inputs([own.batch])
         rows = self._side.gather((0,)).requires_grad_()
-        pending = hold(device.part, rows, group.sizes, group.inputs, training.activation_memory)
+        pending = device_forward(device.part, rows, group.sizes, group.inputs, training.activation_memory)
         load = Load(pending.activation, own.batch.lengths, own.samples)
         key = (position.round, device.number, position.step, position.micro, Direction.UP)
         codec = for_device(training.codecs.up, _HOST)

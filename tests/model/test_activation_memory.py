@@ -14,7 +14,7 @@ from torch import Tensor
 from cutlayer.errors import ModelError
 from cutlayer.model.described import AdapterSpec
 from cutlayer.model.load import load_device_part
-from cutlayer.model.split import DevicePart, Pending, SavedBytes, hold, measure
+from cutlayer.model.split import DevicePart, Pending, SavedBytes, device_forward, measure_micro_batch
 from cutlayer.spec import ActivationPolicy, Task
 from examples import at_most
 from model.architectures import (
@@ -76,7 +76,7 @@ def _held_gradient(
 ) -> tuple[Tensor, Tensor]:
     """The activation, and the rows' gradient for a noise that comes back for it."""
     rows = _leaf(part, len(sizes))
-    pending = hold(part, rows, sizes, inputs, activation_memory)
+    pending = device_forward(part, rows, sizes, inputs, activation_memory)
     activation = pending.activation
     pending.backward(_noise(pending.shape))
     return activation, gradient_of(rows)
@@ -133,7 +133,7 @@ def _in_micro_batches(
     rows = _leaf(part)
     pending: list[tuple[Pending, Tensor]] = []
     for begin, end in pairwise(bounds):
-        micro = hold(part, rows, [end - begin], _micro(inputs, begin, end), activation_memory)
+        micro = device_forward(part, rows, [end - begin], _micro(inputs, begin, end), activation_memory)
         pending.append((micro, gradient[begin:end]))
         if len(pending) == in_flight:
             first, own = pending.pop(0)
@@ -179,7 +179,7 @@ def test_padded_micro_batches_add_up_too(tmp_path: Path) -> None:
 def test_what_waits_and_what_peaks(vit: DevicePart) -> None:
     inputs = image_batch()
     held = {
-        activation_memory: measure(vit, _leaf(vit).detach(), [4], inputs, activation_memory)
+        activation_memory: measure_micro_batch(vit, _leaf(vit).detach(), [4], inputs, activation_memory)
         for activation_memory in ActivationPolicy
     }
     keep, checkpoint = held[ActivationPolicy.KEEP], held[ActivationPolicy.CHECKPOINT]
@@ -195,10 +195,10 @@ def test_the_peak_of_several_in_flight_is_predicted(
     vit: DevicePart, activation_memory: ActivationPolicy
 ) -> None:
     inputs = image_batch()
-    one = measure(vit, _leaf(vit), [4], inputs, activation_memory)
+    one = measure_micro_batch(vit, _leaf(vit), [4], inputs, activation_memory)
     rows = _leaf(vit)
     with SavedBytes([*vit.adapted.tensors, rows, *inputs.values()]) as saved:
-        pending = [hold(vit, rows, [4], inputs, activation_memory) for _ in range(3)]
+        pending = [device_forward(vit, rows, [4], inputs, activation_memory) for _ in range(3)]
         for micro in pending:
             micro.backward(torch.zeros(micro.shape))
     assert saved.bytes == 0
@@ -209,7 +209,7 @@ def test_the_peak_of_several_in_flight_is_predicted(
 def test_measuring_leaves_no_trace(vit: DevicePart, activation_memory: ActivationPolicy) -> None:
     rows = _leaf(vit)
     before = rows.detach().clone()
-    measure(vit, rows, [4], image_batch(), activation_memory)
+    measure_micro_batch(vit, rows, [4], image_batch(), activation_memory)
     assert rows.grad is None
     assert torch.equal(rows, before)
 
@@ -219,7 +219,7 @@ def test_an_activation_is_free_of_the_graph_and_can_be_released(
     vit: DevicePart, activation_memory: ActivationPolicy
 ) -> None:
     rows = _leaf(vit)
-    pending = hold(vit, rows, [4], image_batch(), activation_memory)
+    pending = device_forward(vit, rows, [4], image_batch(), activation_memory)
     assert not pending.activation.requires_grad
     assert pending.shape == pending.activation.shape == (4, TOKENS, WIDTH)
     pending.release()
@@ -233,7 +233,7 @@ def test_an_activation_is_free_of_the_graph_and_can_be_released(
 
 @pytest.mark.parametrize("activation_memory", list(ActivationPolicy))
 def test_backward_comes_once(vit: DevicePart, activation_memory: ActivationPolicy) -> None:
-    pending = hold(vit, _leaf(vit), [4], image_batch(), activation_memory)
+    pending = device_forward(vit, _leaf(vit), [4], image_batch(), activation_memory)
     pending.backward(_noise(pending.shape))
     with pytest.raises(RuntimeError, match="has had its backward"):
         pending.backward(_noise(pending.shape))
@@ -244,7 +244,7 @@ def test_rows_that_change_in_between_are_noticed(
     vit: DevicePart, activation_memory: ActivationPolicy
 ) -> None:
     rows = _leaf(vit)
-    pending = hold(vit, rows, [4], image_batch(), activation_memory)
+    pending = device_forward(vit, rows, [4], image_batch(), activation_memory)
     with torch.no_grad():
         rows.add_(1.0)
     with pytest.raises(RuntimeError, match=r"in place|inplace"):
@@ -253,7 +253,7 @@ def test_rows_that_change_in_between_are_noticed(
 
 def test_inputs_that_change_before_they_are_read_again_are_noticed(vit: DevicePart) -> None:
     inputs = image_batch()
-    pending = hold(vit, _leaf(vit), [4], inputs, ActivationPolicy.RECOMPUTE)
+    pending = device_forward(vit, _leaf(vit), [4], inputs, ActivationPolicy.RECOMPUTE)
     inputs["pixel_values"].add_(1.0)
     with pytest.raises(RuntimeError, match="changed in place"):
         pending.backward(_noise(pending.shape))
@@ -262,7 +262,7 @@ def test_inputs_that_change_before_they_are_read_again_are_noticed(vit: DevicePa
 def test_rows_must_collect_a_gradient(vit: DevicePart) -> None:
     for rows in (_leaf(vit).detach(), 2 * _leaf(vit)):
         with pytest.raises(ModelError, match="no leaf that requires a gradient"):
-            hold(vit, rows, [4], image_batch(), ActivationPolicy.KEEP)
+            device_forward(vit, rows, [4], image_batch(), ActivationPolicy.KEEP)
 
 
 @pytest.mark.parametrize("activation_memory", list(ActivationPolicy))
@@ -270,7 +270,7 @@ def test_a_part_is_as_before_after_a_refused_forward(
     vit: DevicePart, activation_memory: ActivationPolicy
 ) -> None:
     with pytest.raises(ModelError, match="do not divide 4 samples"):
-        hold(vit, _leaf(vit), [3], image_batch(), activation_memory)
+        device_forward(vit, _leaf(vit), [3], image_batch(), activation_memory)
     with pytest.raises(ModelError, match="outside a forward pass"):
         vit.adapted.model.get_submodule("vit.layers.0.attention.q_proj")(torch.zeros(1, WIDTH))
     _held_gradient(vit, [4], image_batch(), ActivationPolicy.KEEP)
