@@ -219,7 +219,9 @@ def _step(part: DevicePart, rows: Tensor, pixels: Tensor, size: int, mode: Mode)
     draw = torch.Generator().manual_seed(2)
     crossing = 0
     for micro in pixels.split(size):
-        one = device_forward(part, rows, [len(micro)], {"pixel_values": micro}, mode.activation_memory)
+        one = device_forward(
+            part, rows, [len(micro)], {"pixel_values": micro}, mode.activation_memory
+        )
         crossing = max(crossing, one.activation.nbytes)
         one.release()  # as if it had been sent
         pending.append(one)

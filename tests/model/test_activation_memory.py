@@ -14,7 +14,13 @@ from torch import Tensor
 from cutlayer.errors import ModelError
 from cutlayer.model.described import AdapterSpec
 from cutlayer.model.load import load_device_part
-from cutlayer.model.split import DevicePart, Pending, SavedBytes, device_forward, measure_micro_batch
+from cutlayer.model.split import (
+    DevicePart,
+    Pending,
+    SavedBytes,
+    device_forward,
+    measure_micro_batch,
+)
 from cutlayer.spec import ActivationPolicy, Task
 from examples import at_most
 from model.architectures import (
@@ -133,7 +139,9 @@ def _in_micro_batches(
     rows = _leaf(part)
     pending: list[tuple[Pending, Tensor]] = []
     for begin, end in pairwise(bounds):
-        micro = device_forward(part, rows, [end - begin], _micro(inputs, begin, end), activation_memory)
+        micro = device_forward(
+            part, rows, [end - begin], _micro(inputs, begin, end), activation_memory
+        )
         pending.append((micro, gradient[begin:end]))
         if len(pending) == in_flight:
             first, own = pending.pop(0)
@@ -179,7 +187,9 @@ def test_padded_micro_batches_add_up_too(tmp_path: Path) -> None:
 def test_what_waits_and_what_peaks(vit: DevicePart) -> None:
     inputs = image_batch()
     held = {
-        activation_memory: measure_micro_batch(vit, _leaf(vit).detach(), [4], inputs, activation_memory)
+        activation_memory: measure_micro_batch(
+            vit, _leaf(vit).detach(), [4], inputs, activation_memory
+        )
         for activation_memory in ActivationPolicy
     }
     keep, checkpoint = held[ActivationPolicy.KEEP], held[ActivationPolicy.CHECKPOINT]

@@ -155,7 +155,9 @@ def test_bytes_of_the_real_vit_b(tmp_path: Path) -> None:
         rows = part.adapted.initial_row(0)[None]
         for samples in (2, 4):
             for activation_memory in ActivationPolicy:
-                held = measure_micro_batch(part, rows, [samples], image_batch(samples, 224), activation_memory)
+                held = measure_micro_batch(
+                    part, rows, [samples], image_batch(samples, 224), activation_memory
+                )
                 expected = activation_bytes(spec, cut, MiniBatch(samples, 197), activation_memory)
                 assert expected == pytest.approx(held.peak, rel=BYTES_TOLERANCE)
 

@@ -15,7 +15,7 @@ from typing import ClassVar, final
 import numpy as np
 from jaxtyping import Bool, Float64, Int, Int16
 
-from cutlayer.codec.kernels.kernels import Kernels
+from cutlayer.codec.kernels.kernels import Kernels, Symbols
 from cutlayer.errors import PacketError
 
 _LARGEST = 32767
@@ -34,13 +34,13 @@ class EntropyCoder(ABC):
     name: ClassVar[str]
 
     @abstractmethod
-    def encode(self, symbols: Int16[np.ndarray, "row column"], kernels: Kernels) -> Sections:
+    def encode(self, symbols: Symbols, kernels: Kernels) -> Sections:
         """The sections of `symbols`."""
 
     @abstractmethod
     def decode(
         self, sections: Mapping[str, bytes], rows: int, columns: int, kernels: Kernels
-    ) -> Int16[np.ndarray, "row column"]:
+    ) -> Symbols:
         """`encode` undone.
 
         Raises PacketError for sections of no such matrix; never allocates more than some multiple
@@ -82,7 +82,7 @@ class FixedWidth(EntropyCoder):
 
     name: ClassVar[str] = "raw"
 
-    def encode(self, symbols: Int16[np.ndarray, "row column"], kernels: Kernels) -> Sections:
+    def encode(self, symbols: Symbols, kernels: Kernels) -> Sections:
         flat = symbols.reshape(-1)
         largest = kernels.sums(symbols).largest
         if not largest:
@@ -96,7 +96,7 @@ class FixedWidth(EntropyCoder):
 
     def decode(
         self, sections: Mapping[str, bytes], rows: int, columns: int, kernels: Kernels
-    ) -> Int16[np.ndarray, "row column"]:
+    ) -> Symbols:
         count = rows * columns
         if not count or "range" not in sections:
             refuse_other_sections(sections)
@@ -138,7 +138,7 @@ class Golomb(EntropyCoder):
 
     name: ClassVar[str] = "golomb"
 
-    def encode(self, symbols: Int16[np.ndarray, "row column"], kernels: Kernels) -> Sections:
+    def encode(self, symbols: Symbols, kernels: Kernels) -> Sections:
         flat = symbols.reshape(-1)
         positions = np.flatnonzero(flat)
         if not positions.size:
@@ -159,7 +159,7 @@ class Golomb(EntropyCoder):
 
     def decode(
         self, sections: Mapping[str, bytes], rows: int, columns: int, kernels: Kernels
-    ) -> Int16[np.ndarray, "row column"]:
+    ) -> Symbols:
         symbols = np.zeros(rows * columns, dtype=np.int16)
         if "counts" not in sections:
             refuse_other_sections(sections)

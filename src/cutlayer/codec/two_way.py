@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import ClassVar, final
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int16, Int64, UInt16
+from jaxtyping import Bool, Float64, Int64, UInt16
 
 from cutlayer.codec.adaptive_bits import BitReader, BitWriter, Number
 from cutlayer.codec.entropy import (
@@ -27,7 +27,7 @@ from cutlayer.codec.entropy import (
     refuse_other_sections,
     signed_entropy,
 )
-from cutlayer.codec.kernels.kernels import SKIPPED_ROW, ContextModel, Kernels, SymbolSums
+from cutlayer.codec.kernels.kernels import SKIPPED_ROW, ContextModel, Kernels, Symbols, SymbolSums
 from cutlayer.codec.tables import (
     HAZARD_EDGES,
     LARGEST_CLASSES,
@@ -245,7 +245,7 @@ class TwoWay(EntropyCoder):
 
     name: ClassVar[str] = "two-way"
 
-    def encode(self, symbols: Int16[np.ndarray, "row column"], kernels: Kernels) -> Sections:
+    def encode(self, symbols: Symbols, kernels: Kernels) -> Sections:
         sums = kernels.sums(symbols)
         if not sums.largest:
             return {}
@@ -267,7 +267,7 @@ class TwoWay(EntropyCoder):
 
     def decode(
         self, sections: Mapping[str, bytes], rows: int, columns: int, kernels: Kernels
-    ) -> Int16[np.ndarray, "row column"]:
+    ) -> Symbols:
         refuse_other_sections(sections, "model", "code", "escapes", *SCORE_SECTIONS)
         if not sections or not rows * columns:
             refuse_other_sections(sections)
@@ -300,9 +300,7 @@ class TwoWay(EntropyCoder):
         }
 
 
-def _fitted(
-    symbols: Int16[np.ndarray, "row column"], sums: SymbolSums, kernels: Kernels
-) -> tuple[Contexts, int]:
+def _fitted(symbols: Symbols, sums: SymbolSums, kernels: Kernels) -> tuple[Contexts, int]:
     """Scores refined once by what some rows say about the classes, and the number of classes."""
     layout, kinds = layout_of(sums)
     every = max(symbols.size // _SAMPLE_SYMBOLS, 1)
@@ -317,11 +315,7 @@ def _fitted(
 
 
 def _histogram(
-    symbols: Int16[np.ndarray, "row column"],
-    layout: Contexts,
-    classes: int,
-    reach: int,
-    kernels: Kernels,
+    symbols: Symbols, layout: Contexts, classes: int, reach: int, kernels: Kernels
 ) -> Int64[np.ndarray, "skew kind symbol"]:
     """How often each skew and class codes each symbol."""
     sets = 1 + 2 * layout.levels
@@ -331,11 +325,7 @@ def _histogram(
 
 
 def _counted(
-    symbols: Int16[np.ndarray, "row column"],
-    layout: Contexts,
-    classes: int,
-    largest: int,
-    kernels: Kernels,
+    symbols: Symbols, layout: Contexts, classes: int, largest: int, kernels: Kernels
 ) -> tuple[Int64[np.ndarray, "skew kind symbol"], int, Contexts]:
     """The histogram within the reach, this reach, and the layout, the lowest and highest classes
     merged with their neighbours where they hold too little."""
@@ -435,9 +425,7 @@ def _split(joined: bytes, chunks: int) -> list[bytes]:
     return [joined[first:last] for first, last in pairwise(edges)]
 
 
-def _add_excesses(
-    symbols: Int16[np.ndarray, "row column"], reach: int, escapes: bool, section: bytes
-) -> None:
+def _add_excesses(symbols: Symbols, reach: int, escapes: bool, section: bytes) -> None:
     flat = symbols.reshape(-1)
     at_reach = (
         np.flatnonzero((flat >= reach) | (flat <= -reach))

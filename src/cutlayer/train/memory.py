@@ -97,7 +97,9 @@ def _held_bytes(
     """What backward needs of `in_flight` batches like this one on the device [bytes]."""
     group = group_inputs([batch])
     row = state.device.row[None]
-    held = measure_micro_batch(setup.server.device_part, row, group.sizes, group.inputs, activation_memory)
+    held = measure_micro_batch(
+        setup.server.device_part, row, group.sizes, group.inputs, activation_memory
+    )
     return held.in_flight(in_flight)
 
 

@@ -16,6 +16,8 @@ from cutlayer.codec.kernels.kernels import (
     ContextModel,
     Kernels,
     Moments,
+    Sizes,
+    Symbols,
     SymbolSums,
     check_bits,
     check_block,
@@ -116,10 +118,7 @@ class DeviceKernels(Kernels):
         return self._arrays
 
     def top_k(
-        self,
-        values: Float32[Tensor, " value"],
-        sizes: Int64[np.ndarray, " segment"],
-        counts: Int64[np.ndarray, " segment"],
+        self, values: Float32[Tensor, " value"], sizes: Sizes, counts: Sizes
     ) -> UInt8[Tensor, " value"]:
         check_segments(len(values), sizes)
         magnitudes = values.abs()
@@ -142,10 +141,7 @@ class DeviceKernels(Kernels):
         return largest if np.isfinite(largest) else np.inf
 
     def extremes(
-        self,
-        values: Float32[Tensor, " value"],
-        kept: UInt8[Tensor, " value"],
-        sizes: Int64[np.ndarray, " segment"],
+        self, values: Float32[Tensor, " value"], kept: UInt8[Tensor, " value"], sizes: Sizes
     ) -> Float32[np.ndarray, "2 segment"]:
         check_segments(len(values), sizes)
         magnitudes, counts = values.abs(), kept != 0
@@ -161,7 +157,7 @@ class DeviceKernels(Kernels):
         self,
         values: Float32[Tensor, " value"],
         kept: UInt8[Tensor, " value"],
-        sizes: Int64[np.ndarray, " segment"],
+        sizes: Sizes,
         extremes: Float32[np.ndarray, "2 segment"],
         levels: int,
         seed: int,
@@ -178,7 +174,7 @@ class DeviceKernels(Kernels):
     def dequantise_points(
         self,
         symbols: Int16[Tensor, " value"],
-        sizes: Int64[np.ndarray, " segment"],
+        sizes: Sizes,
         points: Float32[np.ndarray, "segment point"],
     ) -> Float32[Tensor, " value"]:
         check_segments(len(symbols), sizes)
@@ -264,22 +260,16 @@ class DeviceKernels(Kernels):
         out = out * float(np.float32(1 / np.sqrt(block)))
         return out * signs if inverse else out
 
-    def sums(self, symbols: Int16[np.ndarray, "row column"]) -> SymbolSums:
+    def sums(self, symbols: Symbols) -> SymbolSums:
         return self._host.sums(symbols)
 
-    def histogram(
-        self, symbols: Int16[np.ndarray, "row column"], model: ContextModel
-    ) -> Int64[np.ndarray, "table symbol"]:
+    def histogram(self, symbols: Symbols, model: ContextModel) -> Int64[np.ndarray, "table symbol"]:
         return self._host.histogram(symbols, model)
 
-    def rans_encode(
-        self, symbols: Int16[np.ndarray, "row column"], model: ContextModel, chunks: int
-    ) -> list[bytes]:
+    def rans_encode(self, symbols: Symbols, model: ContextModel, chunks: int) -> list[bytes]:
         return self._host.rans_encode(symbols, model, chunks)
 
-    def rans_decode(
-        self, codes: list[bytes], model: ContextModel, columns: int
-    ) -> Int16[np.ndarray, "row column"]:
+    def rans_decode(self, codes: list[bytes], model: ContextModel, columns: int) -> Symbols:
         return self._host.rans_decode(codes, model, columns)
 
     def pack(self, symbols: Int16[np.ndarray, " value"], width: int, offset: int = 0) -> bytes:
@@ -292,9 +282,7 @@ class DeviceKernels(Kernels):
         return int(self._arrays.to_host(magnitudes.amax())) if len(magnitudes) else 0
 
     def _spread(
-        self,
-        each: Float32[np.ndarray, " segment"] | Int64[np.ndarray, " segment"],
-        sizes: Int64[np.ndarray, " segment"],
+        self, each: Float32[np.ndarray, " segment"] | Sizes, sizes: Sizes
     ) -> Float32[Tensor, " value"] | Int64[Tensor, " value"]:
         """A number of each segment, for each of its values."""
         of = self._arrays.of
@@ -311,9 +299,7 @@ class _Run:
     count: int
 
 
-def _runs(
-    sizes: Int64[np.ndarray, " segment"], counts: Int64[np.ndarray, " segment"]
-) -> Iterator[_Run]:
+def _runs(sizes: Sizes, counts: Sizes) -> Iterator[_Run]:
     """All segments that are not empty, as many at once as are alike."""
     segment = place = 0
     for (size, count), run in groupby(zip(sizes.tolist(), counts.tolist(), strict=True)):

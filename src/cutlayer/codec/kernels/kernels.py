@@ -28,6 +28,10 @@ FREQUENCY_SUM = 1 << FREQUENCY_BITS
 # numpy's on the host, torch's on a device: they have operators, slices and `reshape` in common, but
 # no type that this package, which needs numpy alone, could name
 Array: TypeAlias = Any
+# how many of the values, one segment after another, each segment has
+Sizes: TypeAlias = Int64[np.ndarray, " segment"]
+# symbols on the host, a row per token
+Symbols: TypeAlias = Int16[np.ndarray, "row column"]
 
 
 class Arrays(ABC):
@@ -90,7 +94,7 @@ class HostArrays(Arrays):
 
     def places(
         self, edges: Float32[np.ndarray, " edge"], values: Float32[np.ndarray, "row column"]
-    ) -> Int16[np.ndarray, "row column"]:
+    ) -> Symbols:
         return np.searchsorted(edges, values, side="right").astype(np.int16)
 
 
@@ -160,10 +164,7 @@ class Kernels(ABC):
 
     @abstractmethod
     def top_k(
-        self,
-        values: Float32[Array, " value"],
-        sizes: Int64[np.ndarray, " segment"],
-        counts: Int64[np.ndarray, " segment"],
+        self, values: Float32[Array, " value"], sizes: Sizes, counts: Sizes
     ) -> UInt8[Array, " value"]:
         """1 at the `counts[i]` values of largest magnitude in segment i, of equal ones the first;
         0 elsewhere. Values are finite."""
@@ -174,10 +175,7 @@ class Kernels(ABC):
 
     @abstractmethod
     def extremes(
-        self,
-        values: Float32[Array, " value"],
-        kept: UInt8[Array, " value"],
-        sizes: Int64[np.ndarray, " segment"],
+        self, values: Float32[Array, " value"], kept: UInt8[Array, " value"], sizes: Sizes
     ) -> Float32[np.ndarray, "2 segment"]:
         """The smallest and the largest kept magnitude of each segment; zeros where none is kept."""
 
@@ -186,7 +184,7 @@ class Kernels(ABC):
         self,
         values: Float32[Array, " value"],
         kept: UInt8[Array, " value"],
-        sizes: Int64[np.ndarray, " segment"],
+        sizes: Sizes,
         extremes: Float32[np.ndarray, "2 segment"],
         levels: int,
         seed: int,
@@ -203,7 +201,7 @@ class Kernels(ABC):
     def dequantise_points(
         self,
         symbols: Int16[Array, " value"],
-        sizes: Int64[np.ndarray, " segment"],
+        sizes: Sizes,
         points: Float32[np.ndarray, "segment point"],
     ) -> Float32[Array, " value"]:
         """sign(q) * points[segment, |q| - 1], or 0 for q = 0. Raises PacketError where |q| is more
@@ -264,20 +262,16 @@ class Kernels(ABC):
         """
 
     @abstractmethod
-    def sums(self, symbols: Int16[np.ndarray, "row column"]) -> SymbolSums:
+    def sums(self, symbols: Symbols) -> SymbolSums:
         """See `SymbolSums`."""
 
     @abstractmethod
-    def histogram(
-        self, symbols: Int16[np.ndarray, "row column"], model: ContextModel
-    ) -> Int64[np.ndarray, "table symbol"]:
+    def histogram(self, symbols: Symbols, model: ContextModel) -> Int64[np.ndarray, "table symbol"]:
         """How often each symbol is coded by each table; `model.frequencies` gives only the shape.
         Symbols beyond the reach count as the nearest symbol within."""
 
     @abstractmethod
-    def rans_encode(
-        self, symbols: Int16[np.ndarray, "row column"], model: ContextModel, chunks: int
-    ) -> list[bytes]:
+    def rans_encode(self, symbols: Symbols, model: ContextModel, chunks: int) -> list[bytes]:
         """One code for each of `chunks` even runs of rows (`chunk_bounds`).
 
         Interleaved rANS: the i-th coded symbol of a chunk is lane i % LANES's; states of 32 bits in
@@ -286,9 +280,7 @@ class Kernels(ABC):
         """
 
     @abstractmethod
-    def rans_decode(
-        self, codes: list[bytes], model: ContextModel, columns: int
-    ) -> Int16[np.ndarray, "row column"]:
+    def rans_decode(self, codes: list[bytes], model: ContextModel, columns: int) -> Symbols:
         """`rans_encode` undone, for `columns` columns; `len(codes)` is the number of chunks.
 
         Raises PacketError for any other bytes, and for a table that is needed and does not sum to
@@ -313,7 +305,7 @@ def chunk_bounds(rows: int, chunks: int) -> list[tuple[int, int]]:
     return list(pairwise(edges))
 
 
-def check_segments(values: int, sizes: Int64[np.ndarray, " segment"]) -> None:
+def check_segments(values: int, sizes: Sizes) -> None:
     """Raises ValueError unless the sizes are those of that many values."""
     if (sizes < 0).any() or int(sizes.sum()) != values:
         raise ValueError(f"segments of {int(sizes.sum())} values in all, but {values} are given")

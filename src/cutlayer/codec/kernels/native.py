@@ -22,6 +22,8 @@ from cutlayer.codec.kernels.kernels import (
     ContextModel,
     Kernels,
     Moments,
+    Sizes,
+    Symbols,
     SymbolSums,
     check_bits,
     check_block,
@@ -166,10 +168,7 @@ class Native(Kernels):
         return results
 
     def top_k(
-        self,
-        values: Float32[np.ndarray, " value"],
-        sizes: Int64[np.ndarray, " segment"],
-        counts: Int64[np.ndarray, " segment"],
+        self, values: Float32[np.ndarray, " value"], sizes: Sizes, counts: Sizes
     ) -> UInt8[np.ndarray, " value"]:
         """Threads share the segments."""
         check_segments(values.size, sizes)
@@ -197,10 +196,7 @@ class Native(Kernels):
         return float(np.array(bits, dtype=np.int32).view(np.float32)) if bits < INFINITY else np.inf
 
     def extremes(
-        self,
-        values: Float32[np.ndarray, " value"],
-        kept: UInt8[np.ndarray, " value"],
-        sizes: Int64[np.ndarray, " segment"],
+        self, values: Float32[np.ndarray, " value"], kept: UInt8[np.ndarray, " value"], sizes: Sizes
     ) -> Float32[np.ndarray, "2 segment"]:
         """Threads share the segments."""
         check_segments(values.size, sizes)
@@ -221,7 +217,7 @@ class Native(Kernels):
         self,
         values: Float32[np.ndarray, " value"],
         kept: UInt8[np.ndarray, " value"],
-        sizes: Int64[np.ndarray, " segment"],
+        sizes: Sizes,
         extremes: Float32[np.ndarray, "2 segment"],
         levels: int,
         seed: int,
@@ -247,7 +243,7 @@ class Native(Kernels):
     def dequantise_points(
         self,
         symbols: Int16[np.ndarray, " value"],
-        sizes: Int64[np.ndarray, " segment"],
+        sizes: Sizes,
         points: Float32[np.ndarray, "segment point"],
     ) -> Float32[np.ndarray, " value"]:
         check_segments(symbols.size, sizes)
@@ -303,7 +299,7 @@ class Native(Kernels):
 
     def quantise_rows(
         self, values: Float32[np.ndarray, "row column"], bits: int, block: int = 1
-    ) -> tuple[Int16[np.ndarray, "row column"], Float32[np.ndarray, " row"]]:
+    ) -> tuple[Symbols, Float32[np.ndarray, " row"]]:
         check_bits(bits)
         check_block(values.shape[1], block)
         x = _aligned(values, np.float32)
@@ -322,11 +318,7 @@ class Native(Kernels):
         return symbols, scales
 
     def dequantise_rows(
-        self,
-        symbols: Int16[np.ndarray, "row column"],
-        scales: Float32[np.ndarray, " row"],
-        bits: int,
-        block: int = 1,
+        self, symbols: Symbols, scales: Float32[np.ndarray, " row"], bits: int, block: int = 1
     ) -> Float32[np.ndarray, "row column"]:
         check_bits(bits)
         check_block(symbols.shape[1], block)
@@ -362,7 +354,7 @@ class Native(Kernels):
         self._split(values.shape[0], work)
         return out
 
-    def sums(self, symbols: Int16[np.ndarray, "row column"]) -> SymbolSums:
+    def sums(self, symbols: Symbols) -> SymbolSums:
         q = _aligned(symbols, np.int16)
         rows, columns = symbols.shape
         row_sums = np.zeros(rows, dtype=np.int64)
@@ -379,9 +371,7 @@ class Native(Kernels):
         column_sums, signs = np.sum([found for _, found in parts], axis=0)
         return SymbolSums(row_sums, column_sums, signs, max(largest for largest, _ in parts))
 
-    def histogram(
-        self, symbols: Int16[np.ndarray, "row column"], model: ContextModel
-    ) -> Int64[np.ndarray, "table symbol"]:
+    def histogram(self, symbols: Symbols, model: ContextModel) -> Int64[np.ndarray, "table symbol"]:
         rows, columns = symbols.shape
         check_model(model, rows, columns)
         q, contexts = _aligned(symbols, np.int16), _contexts(model)
@@ -397,9 +387,7 @@ class Native(Kernels):
 
         return np.asarray(np.sum(self._split(rows, work), axis=0))
 
-    def rans_encode(
-        self, symbols: Int16[np.ndarray, "row column"], model: ContextModel, chunks: int
-    ) -> list[bytes]:
+    def rans_encode(self, symbols: Symbols, model: ContextModel, chunks: int) -> list[bytes]:
         """Threads share the chunks."""
         rows, columns = symbols.shape
         check_model(model, rows, columns)
@@ -420,9 +408,7 @@ class Native(Kernels):
 
         return self._each(chunk_bounds(rows, chunks), work)
 
-    def rans_decode(
-        self, codes: list[bytes], model: ContextModel, columns: int
-    ) -> Int16[np.ndarray, "row column"]:
+    def rans_decode(self, codes: list[bytes], model: ContextModel, columns: int) -> Symbols:
         """Threads share the chunks."""
         rows = model.row_scores.size
         check_model(model, rows, columns)

@@ -21,6 +21,8 @@ from cutlayer.codec.kernels.kernels import (
     ContextModel,
     Kernels,
     Moments,
+    Sizes,
+    Symbols,
     SymbolSums,
     check_bits,
     check_block,
@@ -44,10 +46,7 @@ class Portable(Kernels):
     """See `Kernels`."""
 
     def top_k(
-        self,
-        values: Float32[np.ndarray, " value"],
-        sizes: Int64[np.ndarray, " segment"],
-        counts: Int64[np.ndarray, " segment"],
+        self, values: Float32[np.ndarray, " value"], sizes: Sizes, counts: Sizes
     ) -> UInt8[np.ndarray, " value"]:
         check_segments(values.size, sizes)
         magnitudes = np.abs(values)
@@ -70,10 +69,7 @@ class Portable(Kernels):
         return largest if np.isfinite(largest) else np.inf
 
     def extremes(
-        self,
-        values: Float32[np.ndarray, " value"],
-        kept: UInt8[np.ndarray, " value"],
-        sizes: Int64[np.ndarray, " segment"],
+        self, values: Float32[np.ndarray, " value"], kept: UInt8[np.ndarray, " value"], sizes: Sizes
     ) -> Float32[np.ndarray, "2 segment"]:
         check_segments(values.size, sizes)
         found = np.zeros((2, sizes.size), dtype=np.float32)
@@ -87,7 +83,7 @@ class Portable(Kernels):
         self,
         values: Float32[np.ndarray, " value"],
         kept: UInt8[np.ndarray, " value"],
-        sizes: Int64[np.ndarray, " segment"],
+        sizes: Sizes,
         extremes: Float32[np.ndarray, "2 segment"],
         levels: int,
         seed: int,
@@ -107,7 +103,7 @@ class Portable(Kernels):
     def dequantise_points(
         self,
         symbols: Int16[np.ndarray, " value"],
-        sizes: Int64[np.ndarray, " segment"],
+        sizes: Sizes,
         points: Float32[np.ndarray, "segment point"],
     ) -> Float32[np.ndarray, " value"]:
         check_segments(symbols.size, sizes)
@@ -148,7 +144,7 @@ class Portable(Kernels):
 
     def quantise_rows(
         self, values: Float32[np.ndarray, "row column"], bits: int, block: int = 1
-    ) -> tuple[Int16[np.ndarray, "row column"], Float32[np.ndarray, " row"]]:
+    ) -> tuple[Symbols, Float32[np.ndarray, " row"]]:
         check_bits(bits)
         if block != 1:
             values = self.hadamard(values, block, inverse=False)
@@ -164,11 +160,7 @@ class Portable(Kernels):
         return _signed(1 + large.astype(np.int32), (values < 0) & ~zero[:, None]), scales
 
     def dequantise_rows(
-        self,
-        symbols: Int16[np.ndarray, "row column"],
-        scales: Float32[np.ndarray, " row"],
-        bits: int,
-        block: int = 1,
+        self, symbols: Symbols, scales: Float32[np.ndarray, " row"], bits: int, block: int = 1
     ) -> Float32[np.ndarray, "row column"]:
         check_bits(bits)
         if block != 1:
@@ -197,7 +189,7 @@ class Portable(Kernels):
         out = out * np.float32(1 / np.sqrt(block))
         return out * signs if inverse else out
 
-    def sums(self, symbols: Int16[np.ndarray, "row column"]) -> SymbolSums:
+    def sums(self, symbols: Symbols) -> SymbolSums:
         sizes = np.abs(symbols.astype(np.int32))
         return SymbolSums(
             rows=sizes.sum(axis=1, dtype=np.int64),
@@ -206,17 +198,13 @@ class Portable(Kernels):
             largest=int(sizes.max(initial=0)),
         )
 
-    def histogram(
-        self, symbols: Int16[np.ndarray, "row column"], model: ContextModel
-    ) -> Int64[np.ndarray, "table symbol"]:
+    def histogram(self, symbols: Symbols, model: ContextModel) -> Int64[np.ndarray, "table symbol"]:
         check_model(model, *symbols.shape)
         places = symbol_places(symbols, model, 0, symbols.shape[0])
         counts = np.bincount(places, minlength=model.frequencies.size)
         return counts.astype(np.int64).reshape(model.frequencies.shape)
 
-    def rans_encode(
-        self, symbols: Int16[np.ndarray, "row column"], model: ContextModel, chunks: int
-    ) -> list[bytes]:
+    def rans_encode(self, symbols: Symbols, model: ContextModel, chunks: int) -> list[bytes]:
         check_model(model, *symbols.shape)
         table = model.frequencies.astype(np.uint64)
         # a frequency of 4096 from 0 on leaves a state as it is: for lanes that have ended
@@ -245,9 +233,7 @@ class Portable(Kernels):
             for chunk in range(chunks)
         ]
 
-    def rans_decode(
-        self, codes: list[bytes], model: ContextModel, columns: int
-    ) -> Int16[np.ndarray, "row column"]:
+    def rans_decode(self, codes: list[bytes], model: ContextModel, columns: int) -> Symbols:
         rows, coded = model.row_scores.size, model.column_scores.size
         check_model(model, rows, columns)
         if not codes:
@@ -302,7 +288,7 @@ def mix(count: int, seed: int) -> UInt32[np.ndarray, " i"]:
     return np.asarray(x ^ x >> np.uint32(16))
 
 
-def _segments(sizes: Int64[np.ndarray, " segment"]) -> list[slice]:
+def _segments(sizes: Sizes) -> list[slice]:
     """Each segment's place."""
     edges = np.concatenate([[0], np.cumsum(sizes)]).tolist()
     return [slice(first, last) for first, last in pairwise(edges)]
@@ -331,7 +317,7 @@ def table_indices(model: ContextModel, first: int, last: int) -> Int64[np.ndarra
 
 
 def symbol_places(
-    symbols: Int16[np.ndarray, "row column"], model: ContextModel, first: int, last: int
+    symbols: Symbols, model: ContextModel, first: int, last: int
 ) -> Int64[np.ndarray, " place"]:
     """Where in the flat `model.frequencies` each coded symbol of the rows is."""
     coded = model.row_scores[first:last] != SKIPPED_ROW

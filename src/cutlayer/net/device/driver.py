@@ -103,7 +103,9 @@ class DeviceWorker:
         own = parts[position.micro]
         group = group_inputs([own.batch])
         rows = self._side.gather((0,)).requires_grad_()
-        pending = device_forward(device.part, rows, group.sizes, group.inputs, training.activation_memory)
+        pending = device_forward(
+            device.part, rows, group.sizes, group.inputs, training.activation_memory
+        )
         load = Load(pending.activation, own.batch.lengths, own.samples)
         key = (position.round, device.number, position.step, position.micro, Direction.UP)
         codec = for_device(training.codecs.up, _HOST)
