@@ -22,7 +22,7 @@ from cutlayer.data.assets.catalogue import (
     installed,
     nearest_known,
 )
-from cutlayer.errors import AssetError
+from cutlayer.errors import AssetError, needing
 from cutlayer.units import format_bytes
 
 EVERYTHING = "all"
@@ -142,13 +142,9 @@ def _export(asset: Asset, args: argparse.Namespace) -> str:
     if args.folder is None:
         raise AssetError(f"assets export {asset.name}: where to? name a new folder")
     # the other actions need no more than the package's own dependencies
-    try:
+    with needing("`cutlayer assets export`", "train"):
         from cutlayer.data.export import export_part, read_part
         from cutlayer.data.load import load_data
-    except ModuleNotFoundError as error:
-        raise AssetError(
-            f"`cutlayer assets export` needs {error.name}: pip install 'cutlayer[train]'"
-        ) from error
     part = read_part(args.part)
     with status_line():
         get_asset(asset, cache_root())

@@ -25,7 +25,7 @@ from cutlayer.codec.packet import VERSION, RawPacket, read_packet
 from cutlayer.codec.presets import PRESETS, codec_pair
 from cutlayer.codec.staged import ENTROPY_CODERS, QUANTISERS, SCOPES, TRANSFORMS
 from cutlayer.config.read import read_config
-from cutlayer.errors import ConfigError, DataError, PacketError
+from cutlayer.errors import ConfigError, DataError, PacketError, needing
 
 _LOG = logging.getLogger(__name__)
 
@@ -143,12 +143,8 @@ def _add_roundtrip(parser: argparse.ArgumentParser) -> None:
 
 def _bench(arguments: argparse.Namespace) -> None:
     config = read_config(None, {**_ONE_DEVICE, **given_settings(arguments)})
-    try:
+    with needing("`cutlayer codec bench`", "train"):
         from cutlayer.jobs.codec_bench import bench_rows
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"`cutlayer codec bench` needs {error.name}: pip install 'cutlayer[train]'"
-        ) from error
     with status_line():
         source, rows = bench_rows(config, arguments.warm_steps, arguments.packets)
     head = ("codec", "tensor", "bits", "ratio", "encode", "decode", "error", "cosine", "gradient")
@@ -314,10 +310,8 @@ def _npy(path: Path) -> Named:
 
 
 def _safetensors(path: Path) -> list[Named]:
-    try:
+    with needing(str(path), "train"):
         import safetensors
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"{path} needs safetensors: pip install 'cutlayer[train]'") from error
     library: Any = safetensors  # untyped
     try:
         entries = library.deserialize(path.read_bytes())

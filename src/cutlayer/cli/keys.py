@@ -14,12 +14,10 @@ from rich.console import Console
 from rich.table import Table
 
 from cutlayer.cli.options import whole_number
-from cutlayer.errors import ConfigError, IdentityError
+from cutlayer.errors import IdentityError, needing
 
-try:
+with needing("`cutlayer keys`", "net"):
     from cutlayer.net.identity.run_keys import CertificateStore, init_keys, read_keys
-except ModuleNotFoundError as error:
-    raise ConfigError(f"`cutlayer keys` needs {error.name}: pip install 'cutlayer[net]'") from error
 
 _FOLDER = Path("keys")
 _VALID_MIN = 60

@@ -18,10 +18,6 @@ from cutlayer.report.tables import round_table, summary_table
 from cutlayer.train.records import Observer, RoundRecord
 from cutlayer.units import format_seconds, roughly
 
-# How far a run is, and how long the rest of it will take, by what it has taken so far.
-#
-# Knows rounds, steps and a clock; not how they are shown.
-
 
 @dataclass
 class _Spent:
@@ -37,8 +33,9 @@ class _Spent:
 
 @final
 class Pace:
-    """Runs, one after another, of rounds of local steps, each round ending with an evaluation.
+    """How far a run is, and how long the rest of it will take, by what it has taken so far.
 
+    Of runs, one after another, of rounds of local steps, each round ending with an evaluation.
     `clock`: seconds, from any beginning.
     """
 
