@@ -11,8 +11,7 @@ from cutlayer.planner.decision import MiniBatchPolicy
 from cutlayer.planner.forecast import (
     PHASES,
     Forecast,
-    device_sample_of,
-    device_works,
+    PlayedRounds,
     forecast_rounds,
 )
 from cutlayer.rounds.schemes import SCHEMES, Phase
@@ -71,7 +70,7 @@ def test_every_scheme_is_what_its_timeline_says(name: str) -> None:
     )
     chosen = workloads.decision(own, scheme=SCHEMES[name], policy=policy)
     curves = own.channel.mean_curves()
-    works = device_works(own, chosen, curves, device_sample_of(own, chosen, curves))
+    works = PlayedRounds(own, chosen, curves).works()
     played = simulate(chosen.scheme, works, chosen.rules)
     seen = forecast_rounds(own, chosen)
     assert seen.delay_s == pytest.approx(played.delay_s, rel=1e-12)

@@ -139,6 +139,95 @@ class RoundForecast:
         return np.asarray(self.device_phase_s.sum(axis=1))
 
 
+@dataclass(frozen=True, eq=False)
+class PlayedRounds:
+    """A decision's rounds on the timeline: with all devices or a sample, whole or in part."""
+
+    workload: Workload
+    decision: Decision
+    curves: RateCurves
+
+    @cached_property
+    def sample(self) -> DeviceSample:
+        """The devices that are played."""
+        return device_sample_of(self.workload, self.decision, self.curves)
+
+    @cached_property
+    def part(self) -> float:
+        """How much of a round is simulated."""
+        counts = [self.workload.local_steps[n] for n in self.sample.devices]
+        micro_batches, most = sum(counts) * self.decision.policy.micro_batches, max(counts)
+        # an even number, since half of them are played too
+        steps = max(2, 2 * int(most * MOST_MICRO_BATCHES / (2 * micro_batches)))
+        return 1.0 if micro_batches <= MOST_MICRO_BATCHES or steps >= most else steps / most
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of it is simulated, with all devices."""
+        return self.sample.stands_for == 1.0 and self.part == 1.0
+
+    def delay_s(self, *, first_round: bool) -> float:
+        """Until the last device has closed the round [s]."""
+        return self._delay_s(self._timelines(first_round))
+
+    def forecast(self, *, first_round: bool) -> RoundForecast:
+        """All that the timeline says of a round."""
+        timelines = self._timelines(first_round)
+        rows = range(len(self.sample.devices))
+        phase_s = [
+            np.array([list(line.phase_seconds(n).values()) for n in rows]) for line in timelines
+        ]
+        spread, delay_s = _extrapolated(phase_s, self.part), self._delay_s(timelines)
+        amounts = amounts_of(self.workload, self.decision)
+        up, down = _bytes(timelines[-1], amounts)
+        return RoundForecast(
+            delay_s=delay_s,
+            server_busy=server_part(amounts, self.decision, delay_s),
+            uplink_bytes=up,
+            downlink_bytes=down,
+            devices=self.sample.devices,
+            device_phase_s=_own_parts(self.decision, spread, self.sample.stands_for),
+        )
+
+    def works(self, *, first_round: bool = False, part: float = 1.0) -> list[DeviceWork]:
+        """The work in a round of each device played, or in the first `part` of its local steps.
+
+        Devices in turn have the rates of the whole bandwidth.
+        """
+        workload, decision = self.workload, self.decision
+        in_turn = decision.scheme.devices is DeviceOrder.IN_TURN
+        links = link_rates(self.curves, decision.shares, self.sample.devices)
+        templates: dict[tuple[int, int], DeviceWork] = {}
+        works = []
+        for n, link in zip(self.sample.devices, links, strict=True):
+            own = DeviceRates(
+                workload.devices[n].flops_per_s,
+                workload.server_flops_per_s,
+                link.alone() if in_turn else link,
+            )
+            rates = self.sample.rates(own, decision.rules, decision.scheme.devices)
+            kind = decision.cuts[n], max(1, round(part * workload.local_steps[n]))
+            if kind not in templates:
+                templates[kind] = _work(workload, decision, *kind, rates, first_round)
+            works.append(replace(templates[kind], rates=rates))
+        return works
+
+    def _timelines(self, first_round: bool) -> list[RoundTimeline]:
+        """The round; of one simulated in part, the half of that part and the part."""
+        return [
+            simulate(
+                self.decision.scheme,
+                self.works(first_round=first_round, part=each),
+                self.decision.rules,
+            )
+            for each in ([1.0] if self.part == 1.0 else [self.part / 2, self.part])
+        ]
+
+    def _delay_s(self, timelines: Sequence[RoundTimeline]) -> float:
+        delays_s = [np.array([line.delay_s for line in each.devices]) for each in timelines]
+        return float(_extrapolated(delays_s, self.part).max())
+
+
 def forecast_rounds(
     workload: Workload, decision: Decision, curves: RateCurves | None = None
 ) -> Forecast:
@@ -146,52 +235,16 @@ def forecast_rounds(
 
     Raises ConfigError for a decision that the scheme or the model cannot take.
     """
-    curves = curves or workload.channel.mean_curves()
-    device_sample = device_sample_of(workload, decision, curves)
-    first = _played(workload, decision, curves, device_sample, first_round=True)
-    later = _played(workload, decision, curves, device_sample, first_round=False)
-    whole = device_sample.stands_for == 1.0 and _part(workload, decision, device_sample) == 1.0
-    return Forecast(workload, decision, first, later, whole)
+    played = PlayedRounds(workload, decision, curves or workload.channel.mean_curves())
+    first, later = (played.forecast(first_round=which) for which in (True, False))
+    return Forecast(workload, decision, first, later, played.whole)
 
 
 def round_delay_s(
     workload: Workload, decision: Decision, curves: RateCurves, *, first_round: bool = False
 ) -> float:
     """A round's delay alone [s]: what a search compares."""
-    device_sample = device_sample_of(workload, decision, curves)
-    timelines = _timelines(workload, decision, curves, device_sample, first_round=first_round)
-    return _longest_s(timelines, _part(workload, decision, device_sample))
-
-
-def device_works(
-    workload: Workload,
-    decision: Decision,
-    curves: RateCurves,
-    device_sample: DeviceSample,
-    *,
-    first_round: bool = False,
-    part: float = 1.0,
-) -> list[DeviceWork]:
-    """The work in a round of each device of the sample, or in the first `part` of its local steps.
-
-    Devices in turn have the rates of the whole bandwidth.
-    """
-    in_turn = decision.scheme.devices is DeviceOrder.IN_TURN
-    links = link_rates(curves, decision.shares, device_sample.devices)
-    templates: dict[tuple[int, int], DeviceWork] = {}
-    works = []
-    for n, link in zip(device_sample.devices, links, strict=True):
-        own = DeviceRates(
-            workload.devices[n].flops_per_s,
-            workload.server_flops_per_s,
-            link.alone() if in_turn else link,
-        )
-        rates = device_sample.rates(own, decision.rules, decision.scheme.devices)
-        kind = decision.cuts[n], max(1, round(part * workload.local_steps[n]))
-        if kind not in templates:
-            templates[kind] = _work(workload, decision, *kind, rates, first_round)
-        works.append(replace(templates[kind], rates=rates))
-    return works
+    return PlayedRounds(workload, decision, curves).delay_s(first_round=first_round)
 
 
 def _work(
@@ -219,74 +272,12 @@ def _work(
     )
 
 
-def _part(workload: Workload, decision: Decision, device_sample: DeviceSample) -> float:
-    """How much of a round is simulated."""
-    counts = [workload.local_steps[n] for n in device_sample.devices]
-    micro_batches, most = sum(counts) * decision.policy.micro_batches, max(counts)
-    # an even number, since half of them are played too
-    steps = max(2, 2 * int(most * MOST_MICRO_BATCHES / (2 * micro_batches)))
-    return 1.0 if micro_batches <= MOST_MICRO_BATCHES or steps >= most else steps / most
-
-
-def _timelines(
-    workload: Workload,
-    decision: Decision,
-    curves: RateCurves,
-    device_sample: DeviceSample,
-    *,
-    first_round: bool,
-) -> list[RoundTimeline]:
-    """The round; of one simulated in part, the half of that part and the part."""
-    part = _part(workload, decision, device_sample)
-    return [
-        simulate(
-            decision.scheme,
-            device_works(
-                workload, decision, curves, device_sample, first_round=first_round, part=each
-            ),
-            decision.rules,
-        )
-        for each in ([part] if part == 1.0 else [part / 2, part])
-    ]
-
-
 def _extrapolated(values: Sequence[_Values], part: float) -> _Values:
     """A round's from those of a part and of its half: steps go on as they went."""
     if len(values) == 1:
         return values[0]
     half, whole = values
     return np.asarray(whole + (whole - half) * (1.0 - part) / (part / 2))
-
-
-def _longest_s(timelines: Sequence[RoundTimeline], part: float) -> float:
-    """Until the last device has closed the round."""
-    delays_s = [np.array([line.delay_s for line in each.devices]) for each in timelines]
-    return float(_extrapolated(delays_s, part).max())
-
-
-def _played(
-    workload: Workload,
-    decision: Decision,
-    curves: RateCurves,
-    device_sample: DeviceSample,
-    *,
-    first_round: bool,
-) -> RoundForecast:
-    timelines = _timelines(workload, decision, curves, device_sample, first_round=first_round)
-    rows = range(len(device_sample.devices))
-    phase_s = [np.array([list(line.phase_seconds(n).values()) for n in rows]) for line in timelines]
-    part = _part(workload, decision, device_sample)
-    spread, delay_s = _extrapolated(phase_s, part), _longest_s(timelines, part)
-    amounts = amounts_of(workload, decision)
-    up, down = _bytes(timelines[-1], amounts)
-    return RoundForecast(
-        delay_s=delay_s,
-        server_busy=server_part(amounts, decision, delay_s),
-        uplink_bytes=up,
-        downlink_bytes=down,
-        devices=device_sample.devices,
-        device_phase_s=_own_parts(decision, spread, device_sample.stands_for),
-    )
 
 
 def _own_parts(
@@ -341,17 +332,17 @@ def refined(
     overlaps. Each device's fixed seconds are moved by how far the timeline is from the sum of its
     steps, so that it takes all of them to be played.
     """
-    device_sample = device_sample_of(workload, found.decision, curves)
-    if found.decision.scheme.devices is DeviceOrder.IN_TURN or device_sample.stands_for > 1.0:
+    played = PlayedRounds(workload, found.decision, curves)
+    if found.decision.scheme.devices is DeviceOrder.IN_TURN or played.sample.stands_for > 1.0:
         return found
     best, decision = found, found.decision
     observed = amounts_of(workload, decision).observed()
-    seen = _played(workload, decision, curves, device_sample, first_round=False)
+    seen = played.forecast(first_round=False)
     for _ in range(_REFINEMENTS):
         moved = _moved(observed, decision, curves, seen.device_delay_s)
         shares = best_shares(moved, curves, decision.rules, limits.most_share)
         decision = replace(decision, shares=shares)
-        seen = _played(workload, decision, curves, device_sample, first_round=False)
+        seen = PlayedRounds(workload, decision, curves).forecast(first_round=False)
         if seen.delay_s < best.delay_s:
             best = RefinedDecision(decision, seen.delay_s)
     return best
