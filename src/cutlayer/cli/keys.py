@@ -57,7 +57,9 @@ def run(arguments: argparse.Namespace) -> int:
     elif arguments.action == "invite":
         _invite(folder, _named(arguments), arguments.minutes)
     elif arguments.action == "revoke":
-        _revoke(folder, _named(arguments))
+        name = _named(arguments)
+        revoked = read_keys(folder).revoke(name, time.time())
+        print(f"{name}: {'revoked' if revoked else 'its invitation is void'}")
     else:
         _list(read_keys(folder).register(), folder)
     return 0
@@ -86,11 +88,6 @@ def _invite(folder: Path, name: str, minutes: int) -> None:
     print(token.text())
     until = _moment(now_s + 60.0 * minutes)
     print(f"for {name}, once, until {until}; whoever has it can join in its name", file=sys.stderr)
-
-
-def _revoke(folder: Path, name: str) -> None:
-    revoked = read_keys(folder).revoke(name, time.time())
-    print(f"{name}: {'revoked' if revoked else 'its invitation is void'}")
 
 
 def _list(register: CertificateStore, folder: Path) -> None:

@@ -162,7 +162,11 @@ def is_another_process(process: int) -> bool:
 
 @contextmanager
 def lab_folder() -> Iterator[Path]:
-    """A folder of this lab's own, for keys, samples and logs, that is deleted at the end."""
+    """A folder of this lab's own, for keys, samples and logs, that is deleted at the end; those of
+    labs that were killed are deleted first."""
+    left = delete_folders(Path(tempfile.gettempdir()), is_another_process)
+    if left:
+        _LOG.info(f"deleted what a lab that was killed has left: {', '.join(left)}")
     with tempfile.TemporaryDirectory(prefix=lab_name(os.getpid(), "")) as folder:
         yield Path(folder)
 

@@ -8,7 +8,6 @@ cores. The comparison is printed as a table and written as CSV and as a picture.
 
 import json
 import logging
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -31,8 +30,6 @@ from cutlayer.lab.comparison import LabComparison, PhaseComparison, compare_roun
 from cutlayer.lab.environment import (
     Environment,
     NoNamespacesError,
-    delete_folders,
-    is_another_process,
     lab_folder,
     loopback,
     network_namespaces,
@@ -103,7 +100,7 @@ def run_lab(config: Config, output: Path, *, on_loopback: bool) -> LabRun:
     with ExitStack() as stack:
         stop = stack.enter_context(StopSignals())
         environment = stack.enter_context(_environment(links, on_loopback))
-        folder = stack.enter_context(_folder())
+        folder = stack.enter_context(lab_folder())
         processes = stack.enter_context(LabProcesses(folder))
         with stop.heeded():
             directory = run_processes(
@@ -152,15 +149,6 @@ def _environment(links: Sequence[LinkRates], on_loopback: bool) -> Iterator[Envi
                 environment = loopback(len(links), f"no network namespaces, {error}")
         _LOG.info(environment.title)
         yield environment
-
-
-@contextmanager
-def _folder() -> Iterator[Path]:
-    left = delete_folders(Path(tempfile.gettempdir()), is_another_process)
-    if left:
-        _LOG.info(f"deleted what a lab that was killed has left: {', '.join(left)}")
-    with lab_folder() as folder:
-        yield folder
 
 
 def _compared(job: Job, links: Sequence[LinkRates], directory: Path) -> LabComparison:

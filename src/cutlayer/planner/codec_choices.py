@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64
 
 from cutlayer.planner.accuracy import GRID_CODECS, AccuracySurface, fit_surfaces
 from cutlayer.planner.configuration import ConfigurationProblem, TabledRatio, solve_configuration
@@ -95,24 +94,14 @@ def smallest_setting(
 
 def _table(points: Sequence[ProfilePoint], bits_sent: Sequence[float]) -> TabledRatio:
     """Bits per value over 32, by keep ratio and bits of a level."""
-    rows = [(p.settings["keep_ratio"], _level_bits(p)) for p in points]
+    rows = [(p.settings["keep_ratio"], float(np.log2(p.settings["levels"] + 1))) for p in points]
     keep_ratios = np.array(sorted({rho for rho, _ in rows}))
     bits = np.array(sorted({q for _, q in rows}))
     ratios = np.empty((len(keep_ratios), len(bits)))
     for (rho, q), sent in zip(rows, bits_sent, strict=True):
         ratios[np.searchsorted(keep_ratios, rho), np.searchsorted(bits, q)] = sent / _FLOAT32_BITS
-    return TabledRatio(keep_ratios, bits, _rising(ratios))
-
-
-def _rising(
-    ratios: Float64[np.ndarray, "keep_ratio bits"],
-) -> Float64[np.ndarray, "keep_ratio bits"]:
-    """Measured bits rise with the keep ratio but for their noise."""
-    return np.maximum.accumulate(ratios, axis=0)
-
-
-def _level_bits(point: ProfilePoint) -> float:
-    return float(np.log2(point.settings["levels"] + 1))
+    # measured bits rise with the keep ratio but for their noise
+    return TabledRatio(keep_ratios, bits, np.maximum.accumulate(ratios, axis=0))
 
 
 def _choice(point: ProfilePoint, loss: float) -> CodecChoice:

@@ -133,7 +133,12 @@ def search_decisions(
     if best is None:
         return None
     # where the server is the bottleneck, the estimates of all that follow are alike
-    alike = [each for each in candidates if _other_policy(each.decision, best.decision)]
+    alike = [
+        each
+        for each in candidates
+        if each.decision.policy != best.decision.policy
+        and (each.decision.cuts, each.decision.codec) == (best.decision.cuts, best.decision.codec)
+    ]
     best = _faster(workload, limits, best, _worth_playing(workload, alike), curves)
     best = _faster(workload, limits, best, _on_even_shares([best.decision], limits), curves)
     if limits.per_device_cuts and best.decision.scheme.splits:
@@ -166,13 +171,6 @@ def _worth_playing(workload: Workload, candidates: Sequence[RankedDecision]) -> 
             break
         chosen.append(candidate.decision)
     return chosen
-
-
-def _other_policy(decision: Decision, other: Decision) -> bool:
-    """Whether two decisions with the same cut and codec differ in their mini-batch policy."""
-    return decision.policy != other.policy and (
-        (decision.cuts, decision.codec) == (other.cuts, other.codec)
-    )
 
 
 def _fastest(
