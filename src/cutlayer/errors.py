@@ -1,4 +1,9 @@
-"""The one error tree, and how a message shows a value and hints at a known word."""
+"""The one error tree, and how a message shows values, other errors, and hints at a known word.
+
+A message says what was wrong, the value, and what to do. The command line turns each of these
+errors into one line and exit code 2; anything else that escapes is a bug. Knows nothing of where an
+error is raised.
+"""
 
 import difflib
 import reprlib
@@ -6,10 +11,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-# The one error tree. A message says what was wrong, the value, and what to do.
-#
-# Knows nothing of where an error is raised. The command line turns each of these into one line and
-# exit code 2; anything else that escapes is a bug.
+_LETTERS = 80  # of a value in a message
+_REASON_LETTERS = 200
+_MOST_NAMES = 10
+_KINDS = {
+    "bool": "true or false",
+    "int": "a number",
+    "float": "a number",
+    "str": "a text",
+    "list": "a list",
+    "tuple": "a list",
+    "ndarray": "a list",
+    "dict": "an object",
+    "bytes": "bytes",
+    "NoneType": "null",
+}
 
 
 class CutlayerError(Exception):
@@ -66,12 +82,6 @@ def needing(what: str, extras: str) -> Iterator[None]:
         raise ConfigError(f"{what} needs {error.name}: pip install 'cutlayer[{extras}]'") from error
 
 
-# Hints for words that nobody knows, and values as a message shows them: never longer than 80.
-
-
-_LETTERS = 80
-
-
 def nearest(word: str, known: Sequence[str]) -> str:
     """The end of an error about an unknown word: the nearest known one, else all of them."""
     close = difflib.get_close_matches(cut(word), known, n=1, cutoff=0.6)
@@ -97,6 +107,32 @@ def quoted(value: Any) -> str:
 def cut(text: str, most: int = _LETTERS) -> str:
     """The text, or its beginning and an ellipsis."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def type_in_words(value: object) -> str:
+    """What a value is, in a reader's words: `a list`, `a number`."""
+    return _KINDS.get(type(value).__name__, f"a {type(value).__name__}")
+
+
+def column_listing(names: Sequence[str]) -> str:
+    """Names of columns as they stand in a message: the first ten, each cut and in one line."""
+    shown = [
+        name if name.isprintable() and len(name) <= _LETTERS else quoted(name)
+        for name in names[:_MOST_NAMES]
+    ]
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return ", ".join(shown) + more
+
+
+def reason(error: BaseException) -> str:
+    """What an error says, or what lies at the root of it, in one line that is not too long; its
+    kind where it says nothing."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    told = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, KeyError) and told.strip("'").isidentifier():
+        told = f"{told} is unknown"
+    return told if len(told) <= _REASON_LETTERS else told[: _REASON_LETTERS - 4] + " ..."
 
 
 _SHORT = reprlib.Repr()

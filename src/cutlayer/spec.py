@@ -203,3 +203,12 @@ class Link:
 
     bandwidth_hz: float
     shares: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What lies in a data set and is no sample: `count` of `what` ("files"), and `why`."""
+
+    what: str
+    why: str
+    count: int

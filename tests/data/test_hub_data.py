@@ -13,10 +13,10 @@ from PIL import Image
 from cutlayer.data.check import check_data, find_bad
 from cutlayer.data.hub import HuggingFaceHub
 from cutlayer.data.hub_data import read_dataset
-from cutlayer.data.left_out import LeftOut
 from cutlayer.data.load import load_data
 from cutlayer.data.samples import ReadSettings
 from cutlayer.errors import AssetError, DataError
+from cutlayer.spec import LeftOut
 from data.sets import picture
 
 Rows = dict[str, list[Any]]

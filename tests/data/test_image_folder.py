@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from cutlayer.data.check import check_data
-from cutlayer.data.left_out import LeftOut, left_out_sentence
+from cutlayer.data.left_out import left_out_sentence
 from cutlayer.data.load import load_data
 from cutlayer.data.samples import DataSet
 from cutlayer.errors import DataError
+from cutlayer.spec import LeftOut
 from data.sets import class_images
 
 CLASSES = ("green", "red")

@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 from cutlayer.data.check import check_data
-from cutlayer.data.image_sets import read_image
-from cutlayer.data.left_out import LeftOut
+from cutlayer.data.image_sets import read_arrays, read_image
 from cutlayer.data.load import load_data
-from cutlayer.data.samples import read_arrays, write_arrays
+from cutlayer.data.samples import write_arrays
 from cutlayer.errors import DataError
+from cutlayer.spec import LeftOut
 from data.sets import cifar_records, class_images, picture, tiny_imagenet
 
 ANIMALS = ("ant", "bee", "cat")

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from cutlayer.data.check import BadSample, check_data
-from cutlayer.data.left_out import LeftOut
 from cutlayer.data.load import load_data
 from cutlayer.data.samples import DataSet
 from cutlayer.errors import DataError
+from cutlayer.spec import LeftOut
 from data.sets import json_lines
 
 ROWS = 40

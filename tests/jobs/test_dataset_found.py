@@ -8,12 +8,12 @@ import tiny
 from data.sets import class_images, json_lines
 
 from cutlayer.config.schema import Config
-from cutlayer.data.left_out import LeftOut
 from cutlayer.data.partition import PreparedData
 from cutlayer.errors import DataError
 from cutlayer.jobs.dataset import prepare_data
 from cutlayer.jobs.train import start
 from cutlayer.logs import lines_to
+from cutlayer.spec import LeftOut
 
 
 @pytest.fixture(scope="module")

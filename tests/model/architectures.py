@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
-from cutlayer.model.described import VERIFIED
 from cutlayer.model.tasks import task_class
+from cutlayer.model.verified import VERIFIED
 from cutlayer.spec import Task
 
 BLOCKS = 3

@@ -14,9 +14,10 @@ from transformers import PreTrainedModel
 
 from cutlayer.data.text import TextBatches
 from cutlayer.errors import ModelError
-from cutlayer.model.described import VERIFIED, AdapterSpec
+from cutlayer.model.described import AdapterSpec
 from cutlayer.model.load import load_device_part, load_server_part, load_whole
 from cutlayer.model.split import WholeModel
+from cutlayer.model.verified import VERIFIED
 from cutlayer.spec import Task
 from model.architectures import (
     ARCHITECTURES,

@@ -8,7 +8,6 @@ from transformers import AutoConfig, PreTrainedConfig
 
 from cutlayer.errors import ModelError, UnsupportedModelError
 from cutlayer.model.anatomy import meta_model
-from cutlayer.model.described import VERIFIED
 from cutlayer.model.tasks import (
     is_decoder,
     read_config,
@@ -16,6 +15,7 @@ from cutlayer.model.tasks import (
     task_config,
     unread_padding,
 )
+from cutlayer.model.verified import VERIFIED
 from model.architectures import config_of
 
 

@@ -7,9 +7,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from cutlayer.data.labels import text_fault
-from cutlayer.data.libraries import reason
 from cutlayer.data.samples import DataSet, Samples, Subset
-from cutlayer.errors import CutlayerError, DataError, ModelError, cut
+from cutlayer.errors import CutlayerError, DataError, ModelError, cut, reason
 
 Tokenize: TypeAlias = Callable[[list[str]], list[list[int]]]
 OnBad: TypeAlias = Literal["stop", "skip"]

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from cutlayer.data.libraries import bars_on_terminals_only, reason
-from cutlayer.errors import AssetError
+from cutlayer.data.libraries import bars_on_terminals_only
+from cutlayer.errors import AssetError, reason
 
 _WEIGHTS = "model.safetensors"
 _LISTING = f"{_WEIGHTS}.index.json"

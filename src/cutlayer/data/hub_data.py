@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 
 from cutlayer.data.image_sets import to_rgb
-from cutlayer.data.labels import clean_name, column_listing
-from cutlayer.data.left_out import LeftOut, merge_left_out, read_tree
-from cutlayer.data.libraries import bars_on_terminals_only, fault_of, reason
+from cutlayer.data.labels import clean_name
+from cutlayer.data.left_out import merge_left_out, read_tree
+from cutlayer.data.libraries import bars_on_terminals_only, fault_of
 from cutlayer.data.samples import (
     TEST_NAMES,
     UNKNOWN_LABEL,
@@ -31,8 +31,8 @@ from cutlayer.data.text_sets import (
     text_row,
     text_rows,
 )
-from cutlayer.errors import DataError
-from cutlayer.spec import Task
+from cutlayer.errors import DataError, column_listing, reason
+from cutlayer.spec import LeftOut, Task
 
 _PARQUET = ".parquet"
 

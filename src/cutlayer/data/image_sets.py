@@ -1,4 +1,4 @@
-"""Images in every form of files that is read: class folders, CIFAR-100, Tiny-ImageNet.
+"""Images in every form of files that is read: class folders, arrays, CIFAR-100, Tiny-ImageNet.
 
 One file a sample is read when asked for, as RGB at its native size. Knows no model input: `images`
 does.
@@ -16,7 +16,6 @@ from PIL import Image, ImageOps
 
 from cutlayer.data.labels import clean_name
 from cutlayer.data.left_out import (
-    LeftOut,
     Tree,
     holds_any,
     is_hidden,
@@ -28,6 +27,7 @@ from cutlayer.data.left_out import (
 from cutlayer.data.libraries import fault_of
 from cutlayer.data.records import read_text
 from cutlayer.data.samples import (
+    ARRAY_FILE,
     TEST_NAMES,
     ImageArray,
     ReadSettings,
@@ -37,6 +37,7 @@ from cutlayer.data.samples import (
     split_off_test,
 )
 from cutlayer.errors import DataError
+from cutlayer.spec import LeftOut
 
 # what Pillow opens only with another program's help, or is no picture
 _NO_PICTURES = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"})
@@ -225,6 +226,29 @@ def _folders(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return [part for part in list_folder(folder) if part.is_dir() and not is_hidden(part)]
+
+
+def read_arrays(folder: Path) -> SplitPair:
+    """Both splits of `folder/images.npz`. Raises `DataError` when the file is not of this form."""
+    path = folder / ARRAY_FILE
+    title = f"{path} is not a readable image array file"
+    with fault_of(title), np.load(path, allow_pickle=False) as file:
+        names = tuple(clean_name(str(name)) or str(name) for name in file["class_names"])
+        train, test = (_array_split(file, split, path) for split in ("train", "test"))
+    return SplitPair(train, test, names)
+
+
+def _array_split(file: np.lib.npyio.NpzFile, split: str, path: Path) -> ImageArray:
+    images, labels = file[f"{split}_images"], file[f"{split}_labels"]
+    shape_fits = images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)
+    if images.dtype != np.uint8 or not shape_fits or labels.shape != images.shape[:1]:
+        raise DataError(
+            f"{split}_images is {images.dtype} {images.shape} with labels {labels.shape}; "
+            "expected uint8 [sample, height, width] or [sample, height, width, 3]"
+        )
+    if not (np.issubdtype(labels.dtype, np.integer) or np.array_equal(labels, np.rint(labels))):
+        raise DataError(f"{split}_labels are not whole numbers, as indices of classes are")
+    return ImageArray(images, labels.astype(np.int64), f"{path.name} {split}")
 
 
 def is_cifar100(folder: Path) -> bool:

@@ -7,12 +7,12 @@
 import re
 import sys
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
 import numpy as np
 
-from cutlayer.errors import DataError, quoted
+from cutlayer.errors import DataError, quoted, type_in_words
 
 # what pandas, R and spreadsheets write for a label that is not there
 _MISSING = frozenset({"nan", "<na>", "#n/a"})
@@ -27,20 +27,6 @@ _VISIBLE = re.compile("[^\\s\u00ad\u200b-\u200f\u2060\ufeff]")
 _CONTROL = re.compile("[\x00-\x1f\x7f]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _TRUTH = (str(True), str(False))  # the classes of true and false
-_KINDS: Mapping[type, str] = {
-    bool: "true or false",
-    int: "a number",
-    float: "a number",
-    str: "a text",
-    list: "a list",
-    tuple: "a list",
-    np.ndarray: "a list",
-    dict: "an object",
-    bytes: "bytes",
-    type(None): "null",
-}
-_MOST_LETTERS = 80
-_MOST_NAMES = 10
 
 
 def read_label(value: object) -> str | None:
@@ -58,7 +44,7 @@ def read_label(value: object) -> str | None:
     if isinstance(value, int | float | Decimal):
         return _number_label(value)
     if isinstance(value, list | tuple | dict | bytes | np.ndarray):
-        raise DataError(f"its label is {kind_of(value)}, not a text or a number")
+        raise DataError(f"its label is {type_in_words(value)}, not a text or a number")
     return str(value)
 
 
@@ -72,28 +58,13 @@ def text_fault(value: object, field: str) -> str | None:
     if value is None or (isinstance(value, float) and value != value):
         return "it has no text"
     if not isinstance(value, str):
-        return f"its {field!r} is {kind_of(value)}, not a text"
+        return f"its {field!r} is {type_in_words(value)}, not a text"
     half = None if value.isascii() else _SURROGATE.search(value)
     if half is not None:
         return f"its text holds half a character (the lone surrogate U+{ord(half.group()):04X})"
     if "\0" in value:
         return "it holds a NUL character"
     return None if _VISIBLE.search(value) else "its text is empty"
-
-
-def kind_of(value: object) -> str:
-    """What a value is, in a reader's words: `a list`, `a number`."""
-    return _KINDS.get(type(value), f"a {type(value).__name__}")
-
-
-def column_listing(names: Sequence[str]) -> str:
-    """Names of columns as they stand in a message: the first ten, each cut and in one line."""
-    shown = [
-        name if name.isprintable() and len(name) <= _MOST_LETTERS else quoted(name)
-        for name in names[:_MOST_NAMES]
-    ]
-    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-    return ", ".join(shown) + more
 
 
 def refuse_mixed_kinds(labels: Iterable[tuple[str, object]], origin: str) -> None:

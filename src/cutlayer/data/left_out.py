@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cutlayer.errors import DataError
+from cutlayer.spec import LeftOut
 
 # what systems and editors put into folders of pictures, lower case
 _HIDDEN = frozenset(
@@ -23,15 +24,6 @@ _HIDDEN = frozenset(
 _OWN = "asset.json"  # what cutlayer itself writes beside a set that it fetched
 _NAMED = 4
 _PAPERS = ("hidden", ".md", ".rst", ".txt", "license", "readme")
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """What lies in a data set and is no sample: `count` of `what` ("files"), and `why`."""
-
-    what: str
-    why: str
-    count: int
 
 
 @dataclass(frozen=True)

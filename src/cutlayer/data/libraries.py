@@ -10,9 +10,7 @@ import io
 import sys
 from collections.abc import Iterator
 
-from cutlayer.errors import DataError
-
-_MOST_LETTERS = 200
+from cutlayer.errors import DataError, reason
 
 
 @contextlib.contextmanager
@@ -27,17 +25,6 @@ def fault_of(title: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise DataError(f"{title}: {reason(error)}") from error
-
-
-def reason(error: BaseException) -> str:
-    """What an error says, or what lies at the root of it, in one line that is not too long; its
-    kind where it says nothing."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    told = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, KeyError) and told.strip("'").isidentifier():
-        told = f"{told} is unknown"
-    return told if len(told) <= _MOST_LETTERS else told[: _MOST_LETTERS - 4] + " ..."
 
 
 @contextlib.contextmanager

@@ -19,12 +19,13 @@ from cutlayer.data.image_sets import (
     has_class_folders,
     is_cifar100,
     is_tiny_imagenet,
+    read_arrays,
     read_cifar100,
     read_image_folder,
     read_tiny_imagenet,
 )
 from cutlayer.data.left_out import is_hidden, left_beside, list_folder
-from cutlayer.data.samples import ARRAY_FILE, DataSet, ReadSettings, Source, SplitPair, read_arrays
+from cutlayer.data.samples import ARRAY_FILE, DataSet, ReadSettings, Source, SplitPair
 from cutlayer.data.text_sets import (
     find_split_files,
     has_text_files,

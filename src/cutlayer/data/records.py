@@ -18,9 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cutlayer.data.labels import column_listing, kind_of
-from cutlayer.data.libraries import reason
-from cutlayer.errors import DataError, quoted
+from cutlayer.errors import DataError, column_listing, quoted, reason, type_in_words
 
 # UTF-32's mark begins with UTF-16's: the longer ones first
 _OTHER_MARKS = {
@@ -349,7 +347,7 @@ def _parsed(line: int, content: str) -> Record:
 
 def _record(line: int, item: object) -> Record:
     if not isinstance(item, dict):
-        return Record(line, {}, f"it is {kind_of(item)}, not an object")
+        return Record(line, {}, f"it is {type_in_words(item)}, not an object")
     return Record(line, item)
 
 

@@ -15,11 +15,8 @@ from typing import Literal, TypeAlias, final
 import numpy as np
 from jaxtyping import Int, Int64, Integer, UInt8
 
-from cutlayer.data.labels import clean_name
-from cutlayer.data.left_out import LeftOut
-from cutlayer.data.libraries import fault_of
 from cutlayer.errors import DataError
-from cutlayer.spec import Task
+from cutlayer.spec import LeftOut, Task
 
 Source: TypeAlias = Literal["path", "cache", "hub", "package"]
 Content: TypeAlias = UInt8[np.ndarray, "height width 3"] | str | Int64[np.ndarray, "block_token"]
@@ -262,26 +259,3 @@ def write_arrays(
         test_labels=test[1],
         class_names=np.array(class_names),
     )
-
-
-def read_arrays(folder: Path) -> SplitPair:
-    """Both splits of `folder/images.npz`. Raises `DataError` when the file is not of this form."""
-    path = folder / ARRAY_FILE
-    title = f"{path} is not a readable image array file"
-    with fault_of(title), np.load(path, allow_pickle=False) as file:
-        names = tuple(clean_name(str(name)) or str(name) for name in file["class_names"])
-        train, test = (_split(file, split, path) for split in ("train", "test"))
-    return SplitPair(train, test, names)
-
-
-def _split(file: np.lib.npyio.NpzFile, split: str, path: Path) -> ImageArray:
-    images, labels = file[f"{split}_images"], file[f"{split}_labels"]
-    shape_fits = images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)
-    if images.dtype != np.uint8 or not shape_fits or labels.shape != images.shape[:1]:
-        raise DataError(
-            f"{split}_images is {images.dtype} {images.shape} with labels {labels.shape}; "
-            "expected uint8 [sample, height, width] or [sample, height, width, 3]"
-        )
-    if not (np.issubdtype(labels.dtype, np.integer) or np.array_equal(labels, np.rint(labels))):
-        raise DataError(f"{split}_labels are not whole numbers, as indices of classes are")
-    return ImageArray(images, labels.astype(np.int64), f"{path.name} {split}")

@@ -15,8 +15,8 @@ from typing import final
 import numpy as np
 from jaxtyping import Int64
 
-from cutlayer.data.labels import column_listing, kind_of, read_label, refuse_mixed_kinds, text_fault
-from cutlayer.data.left_out import LeftOut, is_hidden, left_beside, list_folder, merge_left_out
+from cutlayer.data.labels import read_label, refuse_mixed_kinds, text_fault
+from cutlayer.data.left_out import is_hidden, left_beside, list_folder, merge_left_out
 from cutlayer.data.records import Table, read_csv, read_json, read_text, undecoded
 from cutlayer.data.samples import (
     TEST_NAMES,
@@ -28,7 +28,8 @@ from cutlayer.data.samples import (
     name_classes,
     split_off_test,
 )
-from cutlayer.errors import DataError, quoted
+from cutlayer.errors import DataError, column_listing, quoted, type_in_words
+from cutlayer.spec import LeftOut
 
 UNLABELLED = "text"  # the one category of documents that have none
 _NO_CATEGORY = "(none)"  # of a document without a label among others that have one
@@ -145,8 +146,8 @@ def refuse_halves(columns: Sequence[str], origin: str, settings: ReadSettings) -
 
 def refuse_no_text(values: Sequence[object], text_field: str, origin: str) -> None:
     """Raises `DataError` where a column holds other things than texts, in every row."""
-    kinds = {kind_of(value) for value in values if value is not None}
-    if kinds and kind_of("") not in kinds:
+    kinds = {type_in_words(value) for value in values if value is not None}
+    if kinds and type_in_words("") not in kinds:
         raise DataError(
             f"{origin}: the column {text_field!r} holds no text, but {' or '.join(sorted(kinds))} "
             "in every row. Name the text's column with text_field"

@@ -22,7 +22,7 @@ from cutlayer.data.assets.catalogue import known_asset
 from cutlayer.data.check import OnBad, Tokenize, check_data, check_samples
 from cutlayer.data.export import class_of
 from cutlayer.data.images import ImageBatches, Preprocessing, read_preprocessing
-from cutlayer.data.labels import alike_names, column_listing
+from cutlayer.data.labels import alike_names
 from cutlayer.data.left_out import is_odd, left_out_sentence
 from cutlayer.data.load import load_data, read_path
 from cutlayer.data.partition import (
@@ -43,7 +43,7 @@ from cutlayer.data.samples import (
     Subset,
 )
 from cutlayer.data.text import BlockBatches, Blocks, TextBatches
-from cutlayer.errors import ConfigError, DataError, UnsupportedModelError, quoted
+from cutlayer.errors import ConfigError, DataError, UnsupportedModelError, column_listing, quoted
 from cutlayer.jobs.plugins import call_plugin, find_plugin
 from cutlayer.model.inputs import Tokenizer, image_step, load_tokenizer, token_limit
 from cutlayer.model.tasks import read_config, task_class, unread_padding

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from cutlayer.config.schema import Config
 from cutlayer.data.assets.catalogue import cache_root, known_asset
@@ -20,13 +20,8 @@ from cutlayer.data.hub import Hub
 from cutlayer.errors import ConfigError, ModelError
 from cutlayer.files import write_whole
 from cutlayer.jobs.build import make_adapter
-from cutlayer.model.described import (
-    VERIFIED,
-    DescribedModel,
-    ModelRequest,
-    described_text,
-    read_described,
-)
+from cutlayer.model.described import DescribedModel, ModelRequest, described_text, read_described
+from cutlayer.model.verified import VERIFIED
 from cutlayer.spec import ModelSpec, Task
 from cutlayer.version import __version__
 
@@ -107,7 +102,7 @@ def _task(config: Config, settings: Mapping[str, Any]) -> Task:
     if config.data.task is not None:
         return config.data.task
     kind = settings.get("model_type")
-    tasks = [task for task, kinds in VERIFIED.items() if kind in kinds]
+    tasks: list[Task] = [task for task in get_args(Task) if kind in VERIFIED[task]]
     known = known_asset(config.data.name, "data")
     if known is not None and known.task is not None and known.task in (tasks or [known.task]):
         return known.task  # of a model that cannot be split, describing says why

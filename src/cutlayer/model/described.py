@@ -1,7 +1,7 @@
 """What is asked of a model, its adapters included, and what `model.describe` counted of it once.
 
-Also which architectures can be split, by name. Knows values and the form of their file alone, no
-torch; `jobs.model_spec` says which file belongs to which model.
+Knows values and the form of their file alone, no torch; `jobs.model_spec` says which file belongs
+to which model.
 """
 
 import hashlib
@@ -17,22 +17,6 @@ from cutlayer.errors import ConfigError, ModelError
 from cutlayer.spec import ModelSpec, Task
 
 FORMAT = 1
-
-ENCODERS = ("bert", "camembert", "distilbert", "electra", "ernie", "roberta", "xlm-roberta")
-_DECODERS = (
-    *("gemma", "gemma2", "gpt2", "gpt_neox", "llama", "mistral", "olmo2", "opt", "phi", "phi3"),
-    *("qwen2", "qwen3", "smollm3", "starcoder2"),
-)
-_DECODERS_WITHOUT_CLASSIFIER = ("cohere", "granite")
-
-# which architectures can be split for which task, by the `model_type` of their configuration: one
-# stands here only if the tests hold its split against the unsplit model, at every cut and to the
-# bit: a hidden path around the cut would give plausible but wrong training
-VERIFIED: dict[Task, tuple[str, ...]] = {
-    "image-classification": ("deit", "dinov2", "dinov2_with_registers", "ijepa", "vit", "vit_msn"),
-    "text-classification": (*ENCODERS, *_DECODERS),
-    "causal-lm": (*_DECODERS, *_DECODERS_WITHOUT_CLASSIFIER),
-}
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from cutlayer.data.hub import model_fault
-from cutlayer.data.libraries import reason
-from cutlayer.errors import ModelError, UnsupportedModelError
+from cutlayer.errors import ModelError, UnsupportedModelError, reason
 from cutlayer.model.adapted import AdaptedModel, check_adapter
 from cutlayer.model.anatomy import Anatomy, examine_model, meta_model
 from cutlayer.model.described import AdapterSpec

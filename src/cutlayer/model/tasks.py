@@ -22,9 +22,8 @@ from transformers import (
     PreTrainedModel,
 )
 
-from cutlayer.data.libraries import reason
-from cutlayer.errors import CutlayerError, ModelError, UnsupportedModelError
-from cutlayer.model.described import ENCODERS, VERIFIED
+from cutlayer.errors import CutlayerError, ModelError, UnsupportedModelError, reason
+from cutlayer.model.verified import ENCODERS, VERIFIED
 from cutlayer.spec import IGNORED_LABEL, Task
 
 _CLASSES = {

@@ -27,10 +27,10 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from cutlayer.data.left_out import LeftOut
 from cutlayer.errors import RunError, nearest, quoted
 from cutlayer.rounds.result import TimelineEvent
 from cutlayer.rounds.schemes import Phase
+from cutlayer.spec import LeftOut
 
 # the seconds of which only the sum is known
 UNOBSERVED = "unobserved"

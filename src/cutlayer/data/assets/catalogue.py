@@ -30,8 +30,7 @@ from cutlayer.data.assets.packages import (
     require_client,
     run_tool,
 )
-from cutlayer.data.libraries import reason
-from cutlayer.errors import AssetError, nearest
+from cutlayer.errors import AssetError, nearest, reason
 from cutlayer.files import locked, replace_folder, sync_below, sync_folder
 from cutlayer.spec import Task
 from cutlayer.units import format_bytes
