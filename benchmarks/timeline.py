@@ -197,7 +197,7 @@ def _by_simpy(work: Sequence[DeviceWork], rules: SharingRules) -> float:
     world = simpy.Environment()
     stations = {Place.SERVER: simpy.Resource(world, rules.server_workers)}
     for place in (Place.UPLINK, Place.DOWNLINK):
-        if rules.whole_band(place):
+        if rules.whole_bandwidth(place):
             stations[place] = simpy.Resource(world, 1)
     for device in work:
         world.process(_device(world, stations, device, rules))
@@ -212,7 +212,7 @@ def _device(
     rules: SharingRules,
 ) -> Iterator[simpy.Event]:
     def seconds(step: Step, repeats: int) -> list[float]:
-        return work.seconds(step, repeats, rules.whole_band(step.place)).tolist()
+        return work.seconds(step, repeats, rules.whole_bandwidth(step.place)).tolist()
 
     local = [seconds(step, work.local_steps) for step in SFT.local]
     yield world.timeout(seconds(SFT.opening[0], 1)[0])

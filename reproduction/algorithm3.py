@@ -38,7 +38,7 @@ class PublishedAlgorithm3:
     Where all devices end together and no share more than halves, this is Newton's method. Otherwise
     the tangents lie far below the delays: a share falls to 0 (`ZERO_SHARE`, an infinite delay) or
     steps go to and fro (`NOT_CONVERGED`). The caps must let the shares fill the band
-    (`INFEASIBLE` if not; `require_whole_band` raises). `OPTIMAL` is by its own criterion: by
+    (`INFEASIBLE` if not; `require_whole_bandwidth` raises). `OPTIMAL` is by its own criterion: by
     `tolerance` of the deadline, or a step as short. Source: SFT, Algorithm 3.
     """
 
@@ -56,7 +56,7 @@ class PublishedAlgorithm3:
             return solution_of(problem, shares, 0, SolverStatus.ZERO_SHARE)
         deadline_s, nothing = problem.deadline_s(shares), np.zeros_like(shares)
         for step in range(1, self.most_steps + 1):
-            found = _linear_program(problem, shares, nothing, problem.most, whole_band=True)
+            found = _linear_program(problem, shares, nothing, problem.most, whole_bandwidth=True)
             if found.status is not SolverStatus.OPTIMAL:
                 return solution_of(problem, shares, step, found.status)
             settled = (
@@ -97,7 +97,7 @@ class TrustRegionAlgorithm3:
         deadline_s, factor = problem.deadline_s(shares), 1.0
         for step in range(1, self.most_steps + 1):
             low, high = shares / (1 + factor), np.minimum(shares * (1 + factor), problem.most)
-            found = _linear_program(problem, shares, low, high, whole_band=False)
+            found = _linear_program(problem, shares, low, high, whole_bandwidth=False)
             if found.status is not SolverStatus.OPTIMAL:
                 return solution_of(problem, shares, step, found.status)
             promised_s = deadline_s - found.deadline_s
@@ -140,7 +140,7 @@ def _linear_program(
     low: Float64[np.ndarray, " device"],
     high: Float64[np.ndarray, " device"],
     *,
-    whole_band: bool,
+    whole_bandwidth: bool,
 ) -> _Found:
     """The least deadline above all tangents at `shares`, and where it is: (44).
 
@@ -156,10 +156,10 @@ def _linear_program(
     earliest = float(tangents.delay_s[problem.idle].max(initial=0.0)) / deadline_s
     found = linprog(
         np.append(np.zeros_like(now), 1.0),
-        A_ub=lines if whole_band else vstack([lines, band]),
-        b_ub=slope - delay if whole_band else np.append(slope - delay, now.size),
-        A_eq=band if whole_band else None,
-        b_eq=[now.size] if whole_band else None,
+        A_ub=lines if whole_bandwidth else vstack([lines, band]),
+        b_ub=slope - delay if whole_bandwidth else np.append(slope - delay, now.size),
+        A_eq=band if whole_bandwidth else None,
+        b_eq=[now.size] if whole_bandwidth else None,
         bounds=np.column_stack(
             [np.append(low[served] / now, earliest), np.append(high[served] / now, np.inf)]
         ),

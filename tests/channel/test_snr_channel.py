@@ -22,8 +22,8 @@ def test_each_device_has_its_share_and_the_weakest_sets_the_broadcast() -> None:
     expected = {
         first.uplink_bit_per_s: shannon_rate_bit_per_s(1.25e6, 17.0),
         second.downlink_bit_per_s: shannon_rate_bit_per_s(3.75e6, 3.0),
-        first.uplink_band_bit_per_s: shannon_rate_bit_per_s(5e6, 17.0),
-        second.downlink_band_bit_per_s: shannon_rate_bit_per_s(5e6, 3.0),
+        first.uplink_alone_bit_per_s: shannon_rate_bit_per_s(5e6, 17.0),
+        second.downlink_alone_bit_per_s: shannon_rate_bit_per_s(5e6, 3.0),
         first.broadcast_bit_per_s: shannon_rate_bit_per_s(5e6, 3.0),
     }
     for ours, by_hand in expected.items():
@@ -39,7 +39,7 @@ def test_a_law_for_each_direction() -> None:
     assert first.downlink_bit_per_s == pytest.approx(
         shannon_rate_bit_per_s(1.25e6, 17.0), rel=ROUNDING
     )
-    assert second.uplink_band_bit_per_s == second.downlink_band_bit_per_s
+    assert second.uplink_alone_bit_per_s == second.downlink_alone_bit_per_s
 
 
 def test_fading_scales_the_ratio() -> None:
@@ -86,7 +86,7 @@ def test_many_devices() -> None:
     ratios = np.linspace(-10, 40, count)
     rates = SnrChannel(5e6, ratios, ratios, fading=Rayleigh()).rates(1, 0.0, (1 / count,) * count)
     assert len(rates) == count
-    band = [rate.downlink_band_bit_per_s for rate in rates]
+    band = [rate.downlink_alone_bit_per_s for rate in rates]
     assert {rate.broadcast_bit_per_s for rate in rates} == {min(band)}
 
 

@@ -41,7 +41,7 @@ def test_the_mean_is_over_whole_traces() -> None:
 
 def test_an_outage_is_waited_for() -> None:
     # second 1 of the downlink is 0; twice as long, to second 3, holds 40 bits in 2 s
-    assert CHANNEL.rates(1, 1.0, SHARES)[0].downlink_band_bit_per_s == 20.0
+    assert CHANNEL.rates(1, 1.0, SHARES)[0].downlink_alone_bit_per_s == 20.0
 
 
 def test_a_longer_window_is_a_longer_mean() -> None:
@@ -54,9 +54,9 @@ def test_rates_go_with_the_share_and_the_clock_alone(
     round_number: int, start_s: float, one: float, other: float
 ) -> None:
     first, second = CHANNEL.rates(round_number, start_s, (one, other))
-    assert first.uplink_bit_per_s == one * first.uplink_band_bit_per_s
-    assert second.downlink_bit_per_s == other * second.downlink_band_bit_per_s
-    bands = {first.downlink_band_bit_per_s, second.downlink_band_bit_per_s}
+    assert first.uplink_bit_per_s == one * first.uplink_alone_bit_per_s
+    assert second.downlink_bit_per_s == other * second.downlink_alone_bit_per_s
+    bands = {first.downlink_alone_bit_per_s, second.downlink_alone_bit_per_s}
     assert first.broadcast_bit_per_s == second.broadcast_bit_per_s == min(bands) > 0
     assert CHANNEL.rates(1, start_s, (one, other)) == (first, second)
 

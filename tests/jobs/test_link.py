@@ -34,7 +34,7 @@ def test_even_shares_fill_the_band() -> None:
     # four quarters of the band, all at 17 dB
     total = sum(rate.uplink_bit_per_s for rate in rates)
     assert total == pytest.approx(rates[0].broadcast_bit_per_s, rel=1e-12)
-    assert total == pytest.approx(rates[0].uplink_band_bit_per_s, rel=1e-12)
+    assert total == pytest.approx(rates[0].uplink_alone_bit_per_s, rel=1e-12)
 
 
 def test_shares_as_given() -> None:
@@ -45,7 +45,7 @@ def test_shares_as_given() -> None:
 def test_a_device_that_sends_with_all_its_power_has_a_better_share() -> None:
     constant, power = _rates(_config()), _rates(_config(rate="constant-power"))
     assert power[0].uplink_bit_per_s > constant[0].uplink_bit_per_s
-    assert power[0].uplink_band_bit_per_s == pytest.approx(constant[0].uplink_band_bit_per_s)
+    assert power[0].uplink_alone_bit_per_s == pytest.approx(constant[0].uplink_alone_bit_per_s)
     assert power[0].downlink_bit_per_s == pytest.approx(constant[0].downlink_bit_per_s)
 
 
@@ -74,7 +74,7 @@ def test_traces_replace_ratios(tmp_path: Path) -> None:
     trace.write_text("time_s,rate_bit_per_s\n0,1e6\n1,3e6\n2,3e6\n", encoding="utf-8")
     config = _config(name="traces", uplink=(str(trace),))
     assert _rates(config)[0].uplink_bit_per_s == pytest.approx(0.5e6)
-    assert _rates(config, 2, 1.0)[1].downlink_band_bit_per_s == pytest.approx(3e6)
+    assert _rates(config, 2, 1.0)[1].downlink_alone_bit_per_s == pytest.approx(3e6)
 
 
 def test_rules() -> None:

@@ -25,8 +25,8 @@ RULES = SharingRules()
 ONES = (1.0, 1.0, 1.0)
 
 
-def curves(*band_bit_per_s: float) -> RateCurves:
-    rates = ProportionalRates(np.array(band_bit_per_s))
+def curves(*whole_bit_per_s: float) -> RateCurves:
+    rates = ProportionalRates(np.array(whole_bit_per_s))
     return RateCurves(rates, rates)
 
 

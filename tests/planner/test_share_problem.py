@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cutlayer.channel.shannon import ProportionalRates, RateCurves
 from cutlayer.errors import ConfigError
-from cutlayer.planner.bandwidth import BandwidthProblem, require_whole_band
+from cutlayer.planner.bandwidth import BandwidthProblem, require_whole_bandwidth
 from planner.problems import RootRates, problem, problems, with_rates
 
 TWO = problem([1.0, 2.0], [3.0, 4.0])
@@ -99,11 +99,11 @@ BandwidthProblem(two, two, two, RateCurves(rates, rates), two, np.ones(1))
 
 
 def test_caps_that_leave_band_unused() -> None:
-    require_whole_band(replace(TWO, most=np.array([0.5, 0.5])))
-    require_whole_band(with_rates(TWO, RootRates()))
+    require_whole_bandwidth(replace(TWO, most=np.array([0.5, 0.5])))
+    require_whole_bandwidth(with_rates(TWO, RootRates()))
     with pytest.raises(ConfigError, match=r"caps of 2 devices sum to 0\.8 of the band.*raise"):
-        require_whole_band(replace(TWO, most=np.array([0.3, 0.5])))
+        require_whole_bandwidth(replace(TWO, most=np.array([0.3, 0.5])))
     idle = replace(TWO, uplink_bits=np.array([3.0, 0.0]), most=np.array([0.5, 1.0]))
     with pytest.raises(ConfigError, match=r"caps of 1 devices sum to 0\.5"):
-        require_whole_band(idle)
-    require_whole_band(replace(idle, uplink_bits=np.zeros(2)))
+        require_whole_bandwidth(idle)
+    require_whole_bandwidth(replace(idle, uplink_bits=np.zeros(2)))

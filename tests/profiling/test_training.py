@@ -1,4 +1,4 @@
-"""Trainings from one start: comparable, repeatable, and their bits are those of their packets."""
+"""Training runs from one start: comparable, repeatable, with the bits of their packets."""
 
 import pytest
 import tiny

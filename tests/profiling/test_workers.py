@@ -1,4 +1,4 @@
-"""Trainings in other processes: all of them come back, and what goes wrong there is told here."""
+"""Training runs in other processes: all come back, and what goes wrong there is told here."""
 
 import os
 import signal

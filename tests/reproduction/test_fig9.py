@@ -49,16 +49,16 @@ def test_the_delay_is_the_paper_s_closed_form() -> None:
     spec = vit_spec(setting.dimensions)
     flops = setting.accounting.flops(spec, cut, setting.batch)
     traffic = setting.accounting.traffic(spec, cut, setting.batch)
-    band_bit_per_s = setting.bandwidth_hz * np.log2(1 + 10 ** (setting.snr_db / 10))
+    whole_bit_per_s = setting.bandwidth_hz * np.log2(1 + 10 ** (setting.snr_db / 10))
     slowest = setting.device_flops_per_s[0]
     seconds = RoundSeconds(
-        model_distribution_s=8 * traffic.adapter_bytes / band_bit_per_s,
+        model_distribution_s=8 * traffic.adapter_bytes / whole_bit_per_s,
         device_forward_s=flops.device_forward / slowest,
-        activation_up_s=8 * ratio * traffic.activation_bytes / (band_bit_per_s / 4),
+        activation_up_s=8 * ratio * traffic.activation_bytes / (whole_bit_per_s / 4),
         server_compute_s=flops.server / setting.server_flops_per_s,
-        gradient_down_s=8 * ratio * traffic.gradient_bytes / (band_bit_per_s / 4),
+        gradient_down_s=8 * ratio * traffic.gradient_bytes / (whole_bit_per_s / 4),
         device_backward_s=flops.device_backward / slowest,
-        adapter_up_s=8 * traffic.adapter_bytes / (band_bit_per_s / 4),
+        adapter_up_s=8 * traffic.adapter_bytes / (whole_bit_per_s / 4),
     )
     wanted = round_delay_s(seconds, setting.epoch_steps)
     # sums of some hundred steps

@@ -13,7 +13,7 @@ RATES = DeviceRates(2.0, 4.0, LinkRates(16.0, 32.0, 64.0, 128.0, 256.0))
 
 
 @pytest.mark.parametrize(
-    ("place", "whole_band", "seconds"),
+    ("place", "whole_bandwidth", "seconds"),
     [
         (Place.DEVICE, False, 1 / 2),
         (Place.SERVER, True, 1 / 4),
@@ -24,8 +24,8 @@ RATES = DeviceRates(2.0, 4.0, LinkRates(16.0, 32.0, 64.0, 128.0, 256.0))
         (Place.DOWNLINK, True, 8 / 256),
     ],
 )
-def test_seconds_of_a_flop_or_a_byte(place: Place, whole_band: bool, seconds: float) -> None:
-    assert RATES.seconds_per_unit(place, whole_band) == seconds
+def test_seconds_of_a_flop_or_a_byte(place: Place, whole_bandwidth: bool, seconds: float) -> None:
+    assert RATES.seconds_per_unit(place, whole_bandwidth) == seconds
 
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, float("nan")])

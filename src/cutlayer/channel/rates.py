@@ -33,22 +33,22 @@ def check_shares(shares: Sequence[float], devices: int) -> None:
 class LinkRates:
     """What one device sees in a round, in bit/s; the broadcast is the same for all devices.
 
-    `uplink` and `downlink` are on its share of the bandwidth; `uplink_band` and `downlink_band` are
-    what it would have with the whole bandwidth to itself.
+    `uplink` and `downlink` are on its share of the bandwidth; `uplink_alone` and `downlink_alone`
+    are what it would have with the whole bandwidth to itself.
     """
 
     uplink_bit_per_s: float
     downlink_bit_per_s: float
     broadcast_bit_per_s: float
-    uplink_band_bit_per_s: float
-    downlink_band_bit_per_s: float
+    uplink_alone_bit_per_s: float
+    downlink_alone_bit_per_s: float
 
     def alone(self) -> "LinkRates":
         """The rates while no other device sends: the whole bandwidth in place of the share."""
         return replace(
             self,
-            uplink_bit_per_s=self.uplink_band_bit_per_s,
-            downlink_bit_per_s=self.downlink_band_bit_per_s,
+            uplink_bit_per_s=self.uplink_alone_bit_per_s,
+            downlink_bit_per_s=self.downlink_alone_bit_per_s,
         )
 
 
@@ -90,16 +90,16 @@ def link_rates(
     curves: RateCurves, shares: Sequence[float], devices: Sequence[int] | None = None
 ) -> tuple[LinkRates, ...]:
     """What each device, or each of some, sees on its share of the bandwidth."""
-    share, band = np.asarray(shares, dtype=np.float64), np.ones(len(shares))
-    up_band = curves.uplink.rate_bit_per_s(band)
-    down_band = curves.downlink.rate_bit_per_s(band)
+    share, whole = np.asarray(shares, dtype=np.float64), np.ones(len(shares))
+    up_alone = curves.uplink.rate_bit_per_s(whole)
+    down_alone = curves.downlink.rate_bit_per_s(whole)
     columns = (
         curves.uplink.rate_bit_per_s(share),
         curves.downlink.rate_bit_per_s(share),
-        up_band,
-        down_band,
+        up_alone,
+        down_alone,
     )
-    broadcast = float(down_band.min())
+    broadcast = float(down_alone.min())
     some = slice(None) if devices is None else list(devices)
     rows = zip(*(column[some].tolist() for column in columns), strict=True)
     return tuple(

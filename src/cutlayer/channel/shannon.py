@@ -164,19 +164,19 @@ class ProportionalRates(RateCurve):
     constant SNR.
     """
 
-    band_bit_per_s: Float[np.ndarray, " device"]
+    whole_bit_per_s: Float[np.ndarray, " device"]
 
     def rate_bit_per_s(
         self, share: Float64[np.ndarray, " device"]
     ) -> Float64[np.ndarray, " device"]:
         """Linear in the share."""
-        return np.asarray(share * self.band_bit_per_s, dtype=np.float64)
+        return np.asarray(share * self.whole_bit_per_s, dtype=np.float64)
 
     def slope_bit_per_s(
         self, share: Float64[np.ndarray, " device"]
     ) -> Float64[np.ndarray, " device"]:
         """The whole bandwidth's rate, whatever the share."""
-        return np.array(np.broadcast_to(self.band_bit_per_s, share.shape), dtype=np.float64)
+        return np.array(np.broadcast_to(self.whole_bit_per_s, share.shape), dtype=np.float64)
 
 
 @final

@@ -71,9 +71,9 @@ def network_namespaces(links: Sequence[LinkRates]) -> Iterator[Environment]:
 
     Raises NoNamespacesError if they cannot be made.
     """
-    lacking = why_no_namespaces(sys.platform, os.geteuid(), _which)
-    if lacking is not None:
-        raise NoNamespacesError(lacking)
+    why = why_no_namespaces(sys.platform, os.geteuid(), _which)
+    if why is not None:
+        raise NoNamespacesError(why)
     left = delete_orphans(run_command, is_another_process)
     if left:
         _LOG.info(f"deleted what a lab that was killed has left: {', '.join(left)}")

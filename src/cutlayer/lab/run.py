@@ -253,8 +253,8 @@ def served_config(run: LabSetup) -> Config:
     """
     up, down = None, None
     if not run.environment.shaped:
-        up = _band("uplink", run, [link.uplink_bit_per_s for link in run.links])
-        down = _band("downlink", run, [link.downlink_bit_per_s for link in run.links])
+        up = _common_rate("uplink", run, [link.uplink_bit_per_s for link in run.links])
+        down = _common_rate("downlink", run, [link.downlink_bit_per_s for link in run.links])
     names = tuple(_name(device) for device in range(len(run.links)))
     own = {"devices": names, "uplink_bit_s": up, "downlink_bit_s": down}
     net = run.job.config.net.model_copy(update=own)
@@ -267,16 +267,16 @@ def whole_json_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-def _band(way: str, run: LabSetup, rates_bit_s: Sequence[float]) -> float:
+def _common_rate(way: str, run: LabSetup, rates_bit_s: Sequence[float]) -> float:
     """The one rate of which the devices' rates are their shares."""
-    bands = [rate / share for rate, share in zip(rates_bit_s, run.shares, strict=True)]
-    if max(bands) - min(bands) > _SAME_RATE * max(bands):
+    rates = [rate / share for rate, share in zip(rates_bit_s, run.shares, strict=True)]
+    if max(rates) - min(rates) > _SAME_RATE * max(rates):
         raise ConfigError(
             f"on loopback devices keep to shares of one rate, but the {way} rates of these differ"
             " by more than their shares: give all the same SNR, or run the lab"
             " where it has namespaces"
         )
-    return bands[0]
+    return rates[0]
 
 
 def _serve(run: LabSetup) -> tuple[str, ...]:

@@ -79,14 +79,14 @@ def bandwidth_problem(
     Raises ConfigError as `BandwidthProblem` does.
     Source: SFT eqs. (19) to (27), (38).
     """
-    up_band, down_band = (
+    up_alone, down_alone = (
         curve.rate_bit_per_s(np.ones(len(most))) for curve in (curves.uplink, curves.downlink)
     )
-    up_bits, up_s = _on_share(observed.uplink_bits, up_band, rules.whole_band(Place.UPLINK))
+    up_bits, up_s = _on_share(observed.uplink_bits, up_alone, rules.whole_bandwidth(Place.UPLINK))
     down_bits, down_s = _on_share(
-        observed.downlink_bits, down_band, rules.whole_band(Place.DOWNLINK)
+        observed.downlink_bits, down_alone, rules.whole_bandwidth(Place.DOWNLINK)
     )
-    sent_s = observed.broadcast_bits / down_band.min() + up_s + down_s
+    sent_s = observed.broadcast_bits / down_alone.min() + up_s + down_s
     return BandwidthProblem(
         fixed_s=_unless_rounded(observed.compute_s + sent_s, sent_s),
         uplink_bits=up_bits,
@@ -109,13 +109,13 @@ def _unless_rounded(
 
 def _on_share(
     bits: Float64[np.ndarray, " device"],
-    band_bit_per_s: Float64[np.ndarray, " device"],
-    whole_band: bool,
+    whole_bit_per_s: Float64[np.ndarray, " device"],
+    whole_bandwidth: bool,
 ) -> tuple[Float64[np.ndarray, " device"], Float64[np.ndarray, " device"]]:
     """The bits that go on a share, and the seconds of those that have the bandwidth to
     themselves."""
     nothing = np.zeros_like(bits)
-    return (nothing, bits / band_bit_per_s) if whole_band else (bits, nothing)
+    return (nothing, bits / whole_bit_per_s) if whole_bandwidth else (bits, nothing)
 
 
 class Allocation(ABC):

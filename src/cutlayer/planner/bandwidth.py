@@ -129,7 +129,7 @@ class BandwidthProblem:
         return up_s + down_s, up_slope + down_slope
 
 
-def require_whole_band(problem: BandwidthProblem) -> None:
+def require_whole_bandwidth(problem: BandwidthProblem) -> None:
     """Raise ConfigError unless the caps of the devices that can be served let their shares sum to
     1, as SFT eq. (42c) asks. Where there is none, nobody needs bandwidth.
     """
@@ -478,7 +478,7 @@ def _below_caps(demand: ShareDemand) -> Bool[np.ndarray, " device"]:
     times = np.unique(own_s[demand.served])
     filled, not_filled = -1, len(times)
     while not_filled - filled > 1:
-        # the last time first: as a rule caps do not bind
+        # the last time first: as a rule no cap is reached
         middle = not_filled - 1 if not_filled == len(times) else (filled + not_filled) // 2
         if _total(demand, own_s, times[middle]) >= _FULL:
             filled = middle
@@ -512,7 +512,7 @@ def _common_time(demand: ShareDemand, free: Bool[np.ndarray, " device"]) -> _Fou
     fixed_s = weights * problem.fixed_s
     lead_s = float(fixed_s[free].max()) - fixed_s
     too_short_s = past_s = float((weights * demand.least_s - lead_s)[free].max())
-    band = 1 - float(shares[~free].sum())
+    room = 1 - float(shares[~free].sum())
     passed = False
     for step in range(1, _MOST_NEWTON_STEPS + 1):
         seconds = np.where(free, (lead_s + past_s) / weights, demand.least_s)
@@ -520,13 +520,13 @@ def _common_time(demand: ShareDemand, free: Bool[np.ndarray, " device"]) -> _Fou
         shares = needed.shares
         total = float(shares[free].sum())
         freed = np.where(free, shares / (needed.elasticity * seconds * weights), 0.0)
-        move_s = (total - band) / float(freed.sum())
+        move_s = (total - room) / float(freed.sum())
         # plain steps come up from below: one that goes back again is rounding
         settled = passed and move_s < 0
         passed = passed or move_s < 0
         if not passed:
             too_short_s = past_s
-        longer = 1.0 if passed else total / band
+        longer = 1.0 if passed else total / room
         next_s = max(too_short_s, past_s + longer * move_s)
         if settled or abs(next_s - past_s) <= _DEADLINE_ROUNDING * past_s:
             # what rounding left of the bandwidth, or took, changes everybody's time alike

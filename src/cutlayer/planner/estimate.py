@@ -122,14 +122,14 @@ def _links(amounts: Amounts, decision: Decision, curves: RateCurves) -> _Links:
 
 def _rate(curve: RateCurve, shares: PerDevice, place: Place, decision: Decision) -> PerDevice:
     alone = decision.scheme.devices is DeviceOrder.IN_TURN
-    whole = alone or decision.rules.whole_band(place)
+    whole = alone or decision.rules.whole_bandwidth(place)
     return curve.rate_bit_per_s(np.ones_like(shares) if whole else shares)
 
 
 def _heard_s(amounts: Amounts, curves: RateCurves) -> float:
     """The broadcast's, at the weakest device's rate."""
-    band = np.ones_like(amounts.adapter_bits)
-    slowest = float(curves.downlink.rate_bit_per_s(band).min())
+    whole = np.ones_like(amounts.adapter_bits)
+    slowest = float(curves.downlink.rate_bit_per_s(whole).min())
     return float(amounts.adapter_bits.max()) / slowest
 
 
@@ -158,7 +158,7 @@ def _shared_s(amounts: Amounts, rules: SharingRules, links: _Links) -> float:
     bands_s = [
         float((steps * own_s).sum())
         for own_s, place in ((links.up_s, Place.UPLINK), (links.down_s, Place.DOWNLINK))
-        if rules.whole_band(place)
+        if rules.whole_bandwidth(place)
     ]
     band_s = sum(bands_s) if rules.duplex is Duplex.HALF else max(bands_s, default=0.0)
     return max(busy_s, band_s)

@@ -50,7 +50,7 @@ class DeviceSample:
         link, factor = own.link, 1.0 / self.stands_for
         in_turn = order is DeviceOrder.IN_TURN
         up, down = (
-            factor if in_turn or rules.whole_band(place) else 1.0
+            factor if in_turn or rules.whole_bandwidth(place) else 1.0
             for place in (Place.UPLINK, Place.DOWNLINK)
         )
         return DeviceRates(
@@ -60,8 +60,8 @@ class DeviceSample:
                 uplink_bit_per_s=up * link.uplink_bit_per_s,
                 downlink_bit_per_s=down * link.downlink_bit_per_s,
                 broadcast_bit_per_s=link.broadcast_bit_per_s,
-                uplink_band_bit_per_s=up * link.uplink_band_bit_per_s,
-                downlink_band_bit_per_s=down * link.downlink_band_bit_per_s,
+                uplink_alone_bit_per_s=up * link.uplink_alone_bit_per_s,
+                downlink_alone_bit_per_s=down * link.downlink_alone_bit_per_s,
             ),
         )
 
@@ -290,7 +290,7 @@ def _own_parts(
         if leg.step is None or leg.step.place is Place.BROADCAST:
             continue
         place = leg.step.place
-        if in_turn or place is Place.SERVER or decision.rules.whole_band(place):
+        if in_turn or place is Place.SERVER or decision.rules.whole_bandwidth(place):
             column = PHASES.index(leg.step.phase)
             others_s = phase_s[:, column] * (1.0 - 1.0 / stands_for)
             own_s[:, column] -= others_s

@@ -101,7 +101,7 @@ def _at(
     shares: dict[tuple[ActivationPolicy, bool], tuple[float, ...]] = {}
     for policy, rules in itertools.product(policies, rules_for(workload.rules, scheme)):
         decision = Decision(scheme, (cut,) * count, codec, policy, rules, even)
-        asks = policy.activation_memory, rules.whole_band(Place.DOWNLINK)
+        asks = policy.activation_memory, rules.whole_bandwidth(Place.DOWNLINK)
         if policy.activation_memory not in amounts:
             amounts[policy.activation_memory] = amounts_of(workload, decision)
         own = amounts[policy.activation_memory]

@@ -160,15 +160,15 @@ class RoundTimeline:
         return Utilisation(
             server=self._utilisation(Place.SERVER, self.rules.server_workers),
             uplink=self._utilisation(
-                Place.UPLINK, 1 if self.rules.whole_band(Place.UPLINK) else shares
+                Place.UPLINK, 1 if self.rules.whole_bandwidth(Place.UPLINK) else shares
             ),
             downlink=self._utilisation(
-                Place.DOWNLINK, 1 if self.rules.whole_band(Place.DOWNLINK) else shares
+                Place.DOWNLINK, 1 if self.rules.whole_bandwidth(Place.DOWNLINK) else shares
             ),
         )
 
     def _utilisation(self, place: Place, servers: int) -> float:
-        whole = self.rules.whole_band(place)
+        whole = self.rules.whole_bandwidth(place)
         seconds = 0.0
         for work in self.work:
             for steps, repeats in (

@@ -278,7 +278,7 @@ def _leg_seconds(
     seconds = np.zeros((repeats, len(legs)))
     for column, leg in enumerate(legs):
         if leg.step is not None:
-            whole = rules.whole_band(leg.step.place)
+            whole = rules.whole_bandwidth(leg.step.place)
             seconds[:, column] = work.seconds(leg.step, repeats, whole)
     return seconds
 

@@ -75,7 +75,7 @@ class SharingRules:
                 f" {self.uplink} and the downlink {self.downlink}: give both the same sharing"
             )
 
-    def whole_band(self, place: Place) -> bool:
+    def whole_bandwidth(self, place: Place) -> bool:
         """Whether a transfer at `place` goes at the rate of the whole bandwidth, not of a share."""
         match place:
             case Place.UPLINK:
@@ -94,11 +94,11 @@ class DeviceRates:
     server_flops_per_s: float
     link: LinkRates
 
-    def seconds_per_unit(self, place: Place, whole_band: bool = False) -> float:
+    def seconds_per_unit(self, place: Place, whole_bandwidth: bool = False) -> float:
         """Seconds for one FLOP (compute) or one byte (send) at `place`.
 
-        `whole_band`: a transfer has the bandwidth to itself, not the device's share of it. Raises
-        ConfigError for a rate that is not positive.
+        `whole_bandwidth`: a transfer has the bandwidth to itself, not the device's share of it.
+        Raises ConfigError for a rate that is not positive.
         """
         match place:
             case Place.DEVICE:
@@ -107,12 +107,12 @@ class DeviceRates:
                 rate = self.server_flops_per_s
             case Place.BROADCAST:
                 rate = self.link.broadcast_bit_per_s
-            case Place.UPLINK if whole_band:
-                rate = self.link.uplink_band_bit_per_s
+            case Place.UPLINK if whole_bandwidth:
+                rate = self.link.uplink_alone_bit_per_s
             case Place.UPLINK:
                 rate = self.link.uplink_bit_per_s
-            case Place.DOWNLINK if whole_band:
-                rate = self.link.downlink_band_bit_per_s
+            case Place.DOWNLINK if whole_bandwidth:
+                rate = self.link.downlink_alone_bit_per_s
             case Place.DOWNLINK:
                 rate = self.link.downlink_bit_per_s
         if not rate > 0:
@@ -156,7 +156,7 @@ class DeviceWork:
         return min(self.in_flight or self.micro_batches, self.micro_batches)
 
     def seconds(
-        self, step: Step, repeats: int, whole_band: bool = False
+        self, step: Step, repeats: int, whole_bandwidth: bool = False
     ) -> Float[np.ndarray, " repeat"]:
         """Seconds of each of the `repeats` times that `step` happens.
 
@@ -170,7 +170,7 @@ class DeviceWork:
         # NaN is neither
         if repeats and not (amount.min() >= 0 and amount.max() < np.inf):
             raise ConfigError(f"{step.phase}: amounts must be finite and at least 0")
-        unit_s = self.rates.seconds_per_unit(step.place, whole_band)
+        unit_s = self.rates.seconds_per_unit(step.place, whole_bandwidth)
         return np.asarray(amount * unit_s, dtype=np.float64)
 
     def payload_bytes(self, step: Step) -> Float[np.ndarray, " repeat"]:
