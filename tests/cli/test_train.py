@@ -178,8 +178,8 @@ def test_who_interrupts_is_told_how_to_go_on(
     assert signal.getsignal(signal.SIGTERM) is handler
     (run,) = (tmp_path / "my runs").iterdir()
     said = capsys.readouterr().err
-    assert f"cutlayer: interrupted {after}; go on with: cutlayer train --resume '{run}'\n" in said
-    words = shlex.split(said.rpartition("go on with: cutlayer ")[2])
+    assert f"cutlayer: interrupted {after}; resume with: cutlayer train --resume '{run}'\n" in said
+    words = shlex.split(said.rpartition("resume with: cutlayer ")[2])
     assert main([*words, "--quiet", "--codec", "fast"]) == 2
     assert "leave out --codec" in capsys.readouterr().err
 
@@ -190,7 +190,7 @@ def test_a_full_disk_is_named(job: Path, tmp_path: Path) -> None:
     done = _cutlayer("train", job, "--output", "small", cwd=tmp_path, limit=4096)
     _check_one_line(done.returncode, done.stderr, "cannot write small/")
     (run,) = (tmp_path / "small").iterdir()
-    assert f"(to go on: cutlayer train --resume small/{run.name})" in done.stderr
+    assert f"(resume with: cutlayer train --resume small/{run.name})" in done.stderr
     assert not list(run.glob(".*")), "a temporary file was left"
     again = _cutlayer("train", "--resume", run, "--quiet", cwd=tmp_path)
     assert again.returncode == 0, again.stderr

@@ -86,7 +86,7 @@ def test_a_short_name_is_not_meant_by_one_with_an_owner(tmp_path: Path) -> None:
 
 def test_a_name_that_is_no_hub_id_is_not_asked_for(tmp_path: Path) -> None:
     hub = FakeHub({})
-    with pytest.raises(AssetError, match=r"no model '\./nowhere': nothing lies there, seen from"):
+    with pytest.raises(AssetError, match=r"no model '\./nowhere': no such path from"):
         find_model("./nowhere", cache=tmp_path, hub=hub)
     assert hub.asked == []
 

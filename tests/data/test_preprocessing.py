@@ -25,7 +25,10 @@ def written(folder: Path, **settings: object) -> Path:
 def test_a_folder_without_the_file_is_for_a_plain_vit(tmp_path: Path) -> None:
     plain = read_preprocessing(tmp_path)
     assert plain == Preprocessing(note=plain.note)
-    assert plain.note is not None and "no preprocessor_config.json lies beside" in plain.note
+    assert (
+        plain.note is not None
+        and "no preprocessor_config.json is in the model folder" in plain.note
+    )
     assert (plain.mean, plain.std, plain.levels) == ((0.5,) * 3, (0.5,) * 3, 255.0)
 
 

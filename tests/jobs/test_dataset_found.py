@@ -88,7 +88,7 @@ def test_all_that_was_found_is_told_in_a_line(models: Path, tmp_path: Path) -> N
 def test_the_size_and_filter_of_pictures_are_told(models: Path, tmp_path: Path) -> None:
     class_images(tmp_path, ("green", "red"), 4)
     _, said = prepared(models / "vision", tmp_path)
-    assert "pictures: the central square, resized to 28 px (bicubic)" in said
+    assert "images: the central square, resized to 28 px (bicubic)" in said
 
 
 def test_a_broken_row_is_named_though_few_rows_are_drawn(models: Path, tmp_path: Path) -> None:
@@ -109,7 +109,9 @@ def test_classes_that_look_alike_are_told(models: Path, tmp_path: Path) -> None:
     ]
     json_lines(tmp_path / "d.jsonl", rows)
     result, said = prepared(models / "bert", tmp_path / "d.jsonl")
-    assert "warning: classes 'Red' and 'red' look alike and stay two: is that meant?" in said
+    assert (
+        "warning: classes 'Red' and 'red' look alike and stay separate: is that intended?" in said
+    )
     assert result.data.class_names == ("Red", "green", "red")
 
 

@@ -171,7 +171,7 @@ def test_what_is_no_model_is_told(tmp_path: Path) -> None:
 
 def test_an_architecture_that_cannot_be_split_is_told_why(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "t5"}', encoding="utf-8")
-    with pytest.raises(ModelError, match=r"of model type 't5'.*say what it is for"):
+    with pytest.raises(ModelError, match=r"of model type 't5'.*set data.task to see why"):
         planned(configuration(tmp_path), tmp_path / "cache")
     data = {"name": "data-of-mine", "task": "text-classification"}
     with pytest.raises(UnsupportedModelError, match="an encoder-decoder has two stacks"):

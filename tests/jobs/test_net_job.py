@@ -1,4 +1,4 @@
-"""What cannot be played over a network is said before a run directory is made."""
+"""What cannot run over a network is said before a run directory is made."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -29,12 +29,12 @@ __all__ = ["vision"]
 @pytest.mark.parametrize(
     ("sections", "words"),
     [
-        ({"scheme": "sl"}, "scheme sl cannot be played"),
+        ({"scheme": "sl"}, "scheme sl cannot run over a network"),
         ({"training": {"local_epochs": 1}}, "does not know how many samples"),
         ({"net": {"devices": ("a", "b")}}, "2 names for devices.count 3"),
         ({"net": {"devices": ("a", "b", "a")}}, "one of its own"),
         ({"net": {"quorum": 4}}, "quorum 4 for 3 devices"),
-        ({"planner": "two-timescale"}, "nothing holds devices to it"),
+        ({"planner": "two-timescale"}, "devices are not paced"),
     ],
 )
 def test_what_cannot_be(sections: dict[str, object], words: str, vision: tuple[Path, Path]) -> None:

@@ -29,20 +29,23 @@ def _lines(config: Config, *, real: bool = False) -> list[str]:
 
 def test_a_run_of_images(model: Path, images: Path) -> None:
     model_line, data, link, work = _lines(tiny.config(model, images))
-    assert model_line == "tiny-vit: 34.2 k parameters, 4 blocks, cut after 2; 2.88 k trained"
+    assert model_line == "tiny-vit: 34.2 k parameters, 4 blocks, cut after 2; 2.88 k trainable"
     assert data == (
-        "colours: 4 classes: red, green, blue, yellow; 80 train, 32 test; 18 to 39 samples a device"
+        "colours: 4 classes: red, green, blue, yellow; 80 train, 32 test; 18 to 39 samples per device"
     )
-    assert link == "codec best (0.7 + 0.4 bits a value); link 5 MHz, SNR 17 dB up, 17 dB down"
+    assert (
+        link
+        == "codec best (0.7 + 0.4 bits per value); link 5 MHz, SNR 17 dB uplink, 17 dB downlink"
+    )
     assert work == (
-        "scheme sft; 3 devices, 2 rounds of 2 local steps a device, mini-batches of 4 samples"
+        "scheme sft; 3 devices, 2 rounds of 2 local steps per device, mini-batches of 4 samples"
     )
 
 
 def test_a_run_of_a_language_model(tmp_path: Path) -> None:
     files = tiny.text_model(tmp_path / "words", "llama"), tiny.corpus(tmp_path / "corpus")
     _, data, *_ = _lines(tiny.config(*files, partition={"name": "iid"}))
-    assert data == "corpus: blocks of 12 tokens; 97 train, 26 test; 32 to 33 blocks a device"
+    assert data == "corpus: blocks of 12 tokens; 97 train, 26 test; 32 to 33 blocks per device"
 
 
 @pytest.mark.parametrize(
@@ -55,11 +58,11 @@ def test_a_run_of_a_language_model(tmp_path: Path) -> None:
         ),
         (
             {"codec": {"target_cosine_up": 0.99}},
-            "codec best (cosine 0.99 up, 0.4 down); ",
+            "codec best (cosine 0.99 uplink, 0.4 downlink); ",
         ),
         (
             {"codec": {"name": "stages", "up": {"quantise": "int"}}},
-            "codec stages (int, two-way up, int, two-way down); ",
+            "codec stages (int, two-way uplink, int, two-way downlink); ",
         ),
         ({"scheme": {"name": "splitlora"}}, "no codec: splitlora sends float32; "),
         (
@@ -71,7 +74,7 @@ def test_a_run_of_a_language_model(tmp_path: Path) -> None:
                 "devices": {"uplink_snr_db": (3, 17, 25)},
                 "channel": {"fading": {"name": "rayleigh"}},
             },
-            "link 5 MHz, SNR 3 to 25 dB up, 17 dB down, rayleigh fading",
+            "link 5 MHz, SNR 3 to 25 dB uplink, 17 dB downlink, rayleigh fading",
         ),
         ({"channel": {"bandwidth_hz": 500}}, "link 500 Hz, SNR 17 dB up"),
     ],
@@ -85,15 +88,15 @@ def test_codecs_and_links(
 def test_a_run_over_a_network_has_no_simulated_link(model: Path, images: Path) -> None:
     config = tiny.config(model, images)
     _, data, link, _ = _lines(config, real=True)
-    assert link.endswith("; link: the network, as fast as it is")
+    assert link.endswith("; link: the network, not paced")
     assert data.endswith("red, green, blue, yellow; 32 test; devices have their own samples")
     paced = tiny.config(model, images, net={"uplink_bit_s": 8e6})
-    assert _lines(paced, real=True)[2].endswith("; link: the network, 8 Mbit/s up")
+    assert _lines(paced, real=True)[2].endswith("; link: the network, 8 Mbit/s uplink")
 
 
 def test_all_weights_are_trained_on_devices_that_hold_them(model: Path, images: Path) -> None:
     first, *_ = _lines(tiny.config(model, images, scheme={"name": "fl-full"}))
-    assert first.endswith("4 blocks, not cut; all of them trained")
+    assert first.endswith("4 blocks, not cut; all of them trainable")
 
 
 def test_many_classes_and_long_names_are_cut(model: Path, tmp_path: Path) -> None:
@@ -114,4 +117,4 @@ def test_a_resumed_run_says_where_it_goes_on(model: Path, images: Path, tmp_path
     assert "already finished: all of 1 round; more with --training.rounds" in said
     with lines_to(said.append):
         resume(path, changes={"training.rounds": "2"})
-    assert said.count("goes on with round 2 of 2") == 1
+    assert said.count("resumes with round 2 of 2") == 1

@@ -44,7 +44,7 @@ def play(made: Job) -> LabSetup:
         ({"link": {"duplex": "half"}}, "a link of its own to one server"),
         ({"server": {"workers": 2}}, "a link of its own to one server"),
         ({"planner": "two-timescale"}, "planner"),
-        ({"scheme": "sl"}, "cannot be played over a network"),
+        ({"scheme": "sl"}, "cannot run over a network"),
     ],
 )
 def test_a_job_that_no_lab_can_play(

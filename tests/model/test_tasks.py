@@ -61,11 +61,11 @@ def kind(model_type: str, **settings: object) -> PreTrainedConfig:
     ("config", "reason"),
     [
         (kind("mixtral", num_local_experts=4), "mixture of experts"),
-        (kind("mixtral", num_local_experts=1), "nobody has verified"),
+        (kind("mixtral", num_local_experts=1), "not verified"),
         (kind("deepseek_v3"), "mixture of experts"),
         (kind("gemma3"), "wraps a language model together with others"),
-        (kind("gemma3_text"), "nobody has verified"),
-        (kind("mamba"), "nobody has verified"),
+        (kind("gemma3_text"), "not verified"),
+        (kind("mamba"), "not verified"),
     ],
 )
 def test_the_reason_is_by_what_a_configuration_asks_for(

@@ -340,7 +340,7 @@ def test_an_identity_takes_part_once(keys: RunKeys, data: list[Path], tmp_path: 
     one = joining(tmp_path, keys, 0, 1, data[0])
     with (
         alone(one.state.with_suffix(".lock"), "nobody else is here"),
-        pytest.raises(RunError, match="takes part already"),
+        pytest.raises(RunError, match="is already in use"),
     ):
         asyncio.run(take_part(one))
 

@@ -221,7 +221,7 @@ def test_runs_are_numbered_on(tmp_path: Path) -> None:
 def test_a_device_too_small_for_its_part(vision: Folders, tmp_path: Path) -> None:
     limits = {"memory_mib": [50, 0.01, 50]}
     for scheme, remedy in (("sft", r"micro_batches.*lower model\.cut"), ("fl-lora", "splits it")):
-        message = f"device 1 has .* training what it holds needs .*{remedy}"
+        message = f"device 1 has .* training needs .*{remedy}"
         with pytest.raises(ConfigError, match=message):
             start(tiny.config(*vision, scheme=scheme, devices=limits), tmp_path / "runs")
     assert not (tmp_path / "runs").exists()

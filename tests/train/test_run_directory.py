@@ -37,7 +37,7 @@ GOOD = TrainedRound(
         ),
         (
             GOOD.model_copy(update={"train_loss": math.inf}),
-            "round 3 diverged: its training loss is inf; what round 2 left",
+            "round 3 diverged: its training loss is inf; the state after round 2",
         ),
         (
             GOOD.model_copy(update={"round": 1, "train_loss": -math.inf}),
@@ -60,7 +60,7 @@ def test_a_server_cannot_end_a_run_before_the_round_that_its_journal_closed() ->
         with pytest.raises(RunError) as caught:
             record = GOOD.model_copy(update={"eval_loss": math.nan})
             check_finite(Path("a"), record, simulated=simulated)
-        assert ("--training.rounds 2 beside --resume" in str(caught.value)) == simulated
+        assert ("--training.rounds 2 with --resume" in str(caught.value)) == simulated
 
 
 def test_finite_losses_pass() -> None:

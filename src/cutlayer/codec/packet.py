@@ -127,7 +127,7 @@ def read_packet(data: bytes) -> RawPacket:
         raise PacketError(f"a packet starts with {MAGIC!r}, this one with {magic!r}")
     if version != VERSION:
         raise PacketError(
-            f"packet version {version}, expected {VERSION}; run one cutlayer on both ends"
+            f"packet version {version}, expected {VERSION}; run the same version on both ends"
         )
     # a view: a packet may be as large as its tensor
     body = memoryview(data)[: -CHECKSUM.size]

@@ -125,5 +125,5 @@ def _stop(bad: tuple[BadSample, ...], count: int) -> DataError:
     more = f"; and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
     return DataError(
         f"{len(bad)} of {count} samples cannot be used: {named}{more}. "
-        "Mend or remove them, or skip them (data.on_bad_sample: skip)"
+        "Correct or remove them, or skip them (data.on_bad_sample: skip)"
     )

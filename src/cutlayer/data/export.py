@@ -55,7 +55,7 @@ def export_part(data: DataSet, folder: Path, part: Part, most: int | None = None
             f"{data.name} has {len(data.train)} samples: no part {part.number}/{part.of}"
         )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(f"{folder} is there already: name a new folder")
+        raise DataError(f"{folder} exists already: name a new folder")
     folder.mkdir(parents=True, exist_ok=True)
     if data.task == "image-classification":
         _write_pictures(folder, data.train, data.class_names, chosen)

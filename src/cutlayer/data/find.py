@@ -205,8 +205,7 @@ def _nobody(name: str, kind: Kind, cache: Path, missed: str) -> AssetError:
     # no hub id has these: nothing but a path is meant
     if not is_hub_id(name) or Path(name).is_absolute() or name.startswith(("./", "../", "~")):
         return AssetError(
-            f"no {_TITLES[kind]} {name!r}: nothing lies there, seen from {Path.cwd()}: give the"
-            " path in full"
+            f"no {_TITLES[kind]} {name!r}: no such path from {Path.cwd()}: give the full path"
         )
     if kind == "model":
         # by the whole name: one with an owner may be a path, and no short name is meant

@@ -151,8 +151,8 @@ def _white(values: np.ndarray, known_depth: bool) -> int:
     if low >= 0.0 and deep and high <= _SIXTEEN_BITS:
         return _SIXTEEN_BITS
     raise DataError(
-        f"its values of 32 bits reach from {low:g} to {high:g}, so nobody can tell black and "
-        "white: save it with 8 or 16 bits a pixel"
+        f"its values of 32 bits reach from {low:g} to {high:g}, so black and white are "
+        "unknown: save it with 8 or 16 bits per pixel"
     )
 
 

@@ -26,7 +26,7 @@ _FILE = "preprocessor_config.json"
 _FILE_OF_ALL = "processor_config.json"  # where transformers 5 may keep it, among others
 _PART = "image_processor"
 _GUESS = (
-    "pictures are taken to be scaled with a mean and a standard deviation of 0.5; save the image"
+    "images are taken to be normalised with a mean and a standard deviation of 0.5; save the image"
     " processor that the model was trained with there (save_pretrained)"
 )
 # switches that are done, or that cutlayer's own framing (the central square) stands for
@@ -115,7 +115,7 @@ def read_preprocessing(folder: Path) -> Preprocessing:
     """
     path = _file(folder)
     if path is None:
-        return Preprocessing(note=f"no {_FILE} lies beside the model: {_GUESS}")
+        return Preprocessing(note=f"no {_FILE} is in the model folder: {_GUESS}")
     settings = _settings(path)
     try:
         _refuse_undone(settings)
@@ -170,13 +170,13 @@ def _class_defaults(folder: Path) -> Mapping[str, Any]:
 
 def _refuse_undone(settings: Mapping[str, Any]) -> None:
     if not _switch(settings, "do_resize"):
-        raise ValueError("do_resize is false, but cutlayer resizes every picture: set it to true")
+        raise ValueError("do_resize is false, but cutlayer resizes every image: set it to true")
     undone = [key for key in settings if key.startswith("do_") and key not in _KNOWN]
     for key in (*undone, *_OFFSETS):
         if settings.get(key):
             raise ValueError(
-                f"{key} is {quoted(settings[key])}, which cutlayer does not do to its pictures: "
-                "choose another model, or set it to false if the model needs it not"
+                f"{key} is {quoted(settings[key])}, which cutlayer does not support: choose "
+                "another model, or set it to false if the model does not need it"
             )
 
 

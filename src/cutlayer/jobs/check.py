@@ -250,8 +250,8 @@ def check_changes(given: Iterable[str]) -> None:
     refused = [key for key in given if not may_change(key)]
     if refused:
         raise ConfigError(
-            f"--resume goes on with the run's own settings: leave out"
-            f" {', '.join('--' + key for key in refused)}; what may be given is"
+            f"--resume uses the run's own settings: leave out"
+            f" {', '.join('--' + key for key in refused)}; allowed are"
             f" {', '.join('--' + key for key in MAY_CHANGE)}"
         )
 

@@ -159,7 +159,8 @@ def _tell_found(data: DataSet) -> None:
         return
     for one, other in alike_names(data.class_names):
         _LOG.warning(
-            f"classes {quoted(one)} and {quoted(other)} look alike and stay two: is that meant?"
+            f"classes {quoted(one)} and {quoted(other)} look alike and stay"
+            " separate: is that intended?"
         )
     classes = len(np.union1d(data.train.labels, data.test.labels))
     if classes > max(_FEW_CLASSES, count / 2):
@@ -174,7 +175,7 @@ def _told_framing(preprocessing: Preprocessing, side: int) -> str:
     filter_name = preprocessing.resample.name.lower()
     own = f"; the model's own preprocessing: {preprocessing.framing}"
     return (
-        f"pictures: the central square, resized to {side} px ({filter_name})"
+        f"images: the central square, resized to {side} px ({filter_name})"
         f"{own if preprocessing.framing else ''}"
     )
 

@@ -81,7 +81,7 @@ def identify(
         return read_device_keys(folder)
     if token is None:
         raise IdentityError(
-            f"{folder} holds no identity: `cutlayer keys invite NAME` on the server prints a token,"
+            f"{folder} has no identity: `cutlayer keys invite NAME` on the server prints a token,"
             " to be given as --token"
         )
     invited = read_token(token)
@@ -103,7 +103,9 @@ def _patiently(address: tuple[str, int], patience_s: float, do: Callable[[], Ans
             host, port = address
             nobody = f"no server at {host}:{port}: {error}"
             if away_s >= patience_s:
-                raise RunError(f"{nobody}; is the address right, and does it run?") from error
+                raise RunError(
+                    f"{nobody}; is the address right, and is the server running?"
+                ) from error
             _LOG.warning("%s; asked again for %.0f s", nobody, patience_s - away_s)
             # as long as it has been away already: pauses grow
             time.sleep(min(max(away_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S, patience_s - away_s))
@@ -143,7 +145,7 @@ async def join(joining: Joining, compute: Compute) -> None:
     if joining.threads is not None:
         torch.set_num_threads(joining.threads)
     parts, dialler = PartCache(joining.cache), Dialler(joining)
-    taken = f"this identity takes part already, by {joining.state}: each device needs its own"
+    taken = f"this identity is already in use, with {joining.state}: each device needs its own"
     with alone(joining.state.with_suffix(".lock"), taken):
         driver = DeviceDriver(
             DeviceStore(joining.state),
@@ -208,8 +210,8 @@ class Dialler:
         away_s = _now_s() - away_from_s
         if away_s > self._joining.patience_s:
             raise RunError(
-                f"no server for {away_s:.0f} s: {reason}; start this again when there is one, it"
-                " goes on where it was"
+                f"no server for {away_s:.0f} s: {reason}; run this again when there is one; it"
+                " resumes where it was"
             )
 
     async def _pause(self) -> None:
@@ -232,7 +234,7 @@ def _ready(terms: Terms, joining: Joining, parts: PartCache) -> Ready:
             check_registered("codec", config.codec, CODECS)
     except ConfigError as error:
         raise RunError(
-            f"the server's terms cannot be read ({error}): run one cutlayer on both ends"
+            f"the server's terms cannot be read ({error}): run the same version on both ends"
         ) from error
     training = make_training(
         config,

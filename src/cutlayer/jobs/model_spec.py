@@ -108,8 +108,8 @@ def _task(config: Config, settings: Mapping[str, Any]) -> Task:
         return known.task  # of a model that cannot be split, describing says why
     if not tasks:
         raise ModelError(
-            f"{config.model.name} is of model type {kind!r}, of which nobody has verified that it"
-            " can be split; say what it is for (data.task) to see why"
+            f"{config.model.name} is of model type {kind!r}, which is not verified to be"
+            " splittable; set data.task to see why"
         )
     # a decoder can classify texts too, but is made for the other
     return "causal-lm" if "causal-lm" in tasks else tasks[0]
@@ -146,8 +146,7 @@ def describe_request(request: ModelRequest, folder: Path) -> DescribedModel:
         from cutlayer.model.describe import count_described
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"a model that was not described before needs {error.name}: pip install"
-            " 'cutlayer[train]'"
+            f"describing a new model needs {error.name}: pip install 'cutlayer[train]'"
         ) from error
     return count_described(request, folder)
 

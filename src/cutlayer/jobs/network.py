@@ -70,7 +70,7 @@ def check_scheme(scheme: Scheme) -> None:
     )
     if not fits:
         raise ConfigError(
-            f"scheme {scheme.name} cannot be played over a network; set scheme.name to sft or"
+            f"scheme {scheme.name} cannot run over a network; set scheme.name to sft or"
             " sft-uncompressed"
         )
 
@@ -112,7 +112,7 @@ class NetJob:
 
 
 def check_net(job: Job) -> None:
-    """Raises ConfigError for a job that cannot be played over a network."""
+    """Raises ConfigError for a job that cannot run over a network."""
     config = job.config
     check_scheme(job.setup.training.scheme)
     if isinstance(config.codec, PluginSection):
@@ -130,9 +130,8 @@ def check_net(job: Job) -> None:
         )
     if config.planner.name == "two-timescale" and _band(config) is None:
         raise ConfigError(
-            "planner two-timescale allocates the bandwidth by what devices make of theirs, but"
-            " nothing holds devices to it: set net.uplink_bit_s and net.downlink_bit_s, or planner"
-            " to static"
+            "planner two-timescale allocates the bandwidth each round, but devices are not paced:"
+            " set net.uplink_bit_s and net.downlink_bit_s, or planner to static"
         )
     _check_names(job)
     _round_end(config.net, count)
@@ -150,7 +149,7 @@ def _check_names(job: Job) -> None:
     most = TERMS_BYTES - _OTHER_TERMS_BYTES
     if job.setup.training.task != "causal-lm" and size > most:
         raise ConfigError(
-            f"the names of the {len(names)} classes have {size} bytes, a device takes {most}:"
+            f"the names of the {len(names)} classes have {size} bytes, a device accepts {most}:"
             " shorten them in the data set"
         )
 

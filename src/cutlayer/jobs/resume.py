@@ -171,7 +171,7 @@ def settle(job: Job, directory: RunDirectory, command: Literal["train", "serve"]
     elif not path.exists():
         _LOG.warning(
             f"{directory.path} was begun by an older version, or its {FILE} was deleted:"
-            " data, weights and settings of now are taken for those that it began with"
+            " the current data, weights and settings are taken for those that it began with"
         )
         write_json(path, asdict(now))
     else:
@@ -184,7 +184,7 @@ def settle(job: Job, directory: RunDirectory, command: Literal["train", "serve"]
 def _compare(old: Noted, new: Noted, directory: RunDirectory, finished: int) -> None:
     if old.command != new.command:
         raise RunError(
-            f"{directory.path} is a run of `cutlayer {old.command}`: go on with cutlayer"
+            f"{directory.path} is a run of `cutlayer {old.command}`: resume it with cutlayer"
             f" {old.command} --resume {directory.path}"
         )
     changed = [*_changed_settings(old.settings, new.settings)]
@@ -198,8 +198,8 @@ def _compare(old: Noted, new: Noted, directory: RunDirectory, finished: int) -> 
         changed.append(f"the model changed: {', '.join(files)}")
     if changed:
         raise RunError(
-            f"{directory.path} cannot go on: since round {finished} {'; '.join(changed)}. Put back"
-            " what it was, or start a new run"
+            f"{directory.path} cannot be resumed: since round {finished} {'; '.join(changed)}."
+            " Restore it, or start a new run"
         )
 
 
@@ -232,15 +232,15 @@ def _changed_data(old: Noted, new: Noted) -> Iterator[str]:
             yield (
                 f"{before} {title} samples were there and {now} are"
                 if before != now
-                else f"the {now} {title} samples have another content or order"
+                else f"the {now} {title} samples have different content or order"
             )
     dealt, now_dealt = old.samples_per_device, new.samples_per_device
     if dealt is None or now_dealt is None:
         return
     if dealt != now_dealt:
-        yield f"{_short(dealt)} samples were dealt to devices and {_short(now_dealt)} are"
+        yield f"{_short(dealt)} samples were assigned to devices and {_short(now_dealt)} are"
     elif whole and old.samples_of_devices != new.samples_of_devices:
-        yield "devices have other samples"
+        yield "devices have different samples"
 
 
 def _changed_files(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:

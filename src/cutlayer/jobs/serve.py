@@ -126,7 +126,7 @@ def _serve_alone(job: Job, directory: RunDirectory, keys: RunKeys, doors: Doors)
 
 def _serve(job: Job, directory: RunDirectory, keys: RunKeys, doors: Doors) -> None:
     _LOG.info("run directory: %s", directory.path)
-    with Heartbeat(so_far("evaluating, or going through the journal")):
+    with Heartbeat(so_far("evaluating, or replaying the journal")):
         net = open_net(job, directory, _Told(), in_thread)
     service, had_ended = Service(net, keys, doors.devices, doors.operators), net.session.finished
     if asyncio.run(_until_told(service)):
@@ -134,7 +134,7 @@ def _serve(job: Job, directory: RunDirectory, keys: RunKeys, doors: Doors) -> No
             service.conclude()
         _LOG.info("the run has ended: %s", directory.path)
     else:
-        _LOG.info("stopped: `cutlayer serve --resume %s` goes on", directory.path)
+        _LOG.info("stopped: `cutlayer serve --resume %s` resumes it", directory.path)
 
 
 async def _until_told(service: "Service") -> bool:
@@ -184,7 +184,7 @@ class Service:
         """
         net = self._net
         most = format_bytes(net.memory.total)
-        _LOG.info("devices can make this server hold %s at most: %s", most, net.memory)
+        _LOG.info("memory for frames of devices is at most %s: %s", most, net.memory)
         server = await serve(
             self._address, self._keys, self._on_link, net.limits, outline_of(net.job)
         )

@@ -145,10 +145,10 @@ def _reason(config: PreTrainedConfig, task: Task) -> str:
     if isinstance(settings.get("text_config"), dict):
         return "it wraps a language model together with others; only a model of texts can be split"
     if _experts(settings) and settings.get("enable_moe_block", True):
-        return "it is a mixture of experts, and its blocks cannot be watched without weights"
+        return "it is a mixture of experts, and its blocks cannot be examined without weights"
     if "num_hidden_layers" not in settings and "num_hidden_layers" not in config.attribute_map:
         return "it is not one stack of equal transformer blocks"
-    return "nobody has verified yet that its parts together equal the whole model"
+    return "it is not verified yet that its two parts equal the whole model"
 
 
 def _experts(settings: dict[str, Any]) -> bool:

@@ -42,7 +42,7 @@ class Mend:
 
 
 OF_A_RUN = Mend(
-    "a run that had started goes on with --resume", "choose another place with --output"
+    "a run that had started is resumed with --resume", "choose another place with --output"
 )
 
 

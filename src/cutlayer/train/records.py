@@ -89,7 +89,7 @@ class Record(BaseModel):
         names = [f"accuracy{suffix}", f"perplexity{suffix}"]
         given = [name for name in names if vars(self)[name] is not None]
         if len(given) != 1:
-            raise ValueError(f"needed is one of {names[0]} and {names[1]}, here are {given}")
+            raise ValueError(f"needs one of {names[0]} and {names[1]}, has {given}")
 
 
 class _Evaluated(Record):
@@ -306,10 +306,10 @@ def _problem(kind: type[Record], error: ErrorDetails) -> str:
         case "json_invalid":
             return f": not valid JSON ({message.removeprefix('Invalid JSON: ')})"
         case "model_type" | "model_attributes_type":
-            return f": is {quoted(error['input'])}, needed is an object"
+            return f": is {quoted(error['input'])}, should be an object"
         case "value_error":
             return f": {at and at + ': '}{message}"
-    return f": {at} is {quoted(error['input'])}, needed is {message}"
+    return f": {at} is {quoted(error['input'])}, should be {message}"
 
 
 class Observer(ABC):

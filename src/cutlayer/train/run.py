@@ -100,7 +100,7 @@ def _check_fits(setup: Setup, state: RunState, directory: RunDirectory) -> None:
     found = (state.device.row.numel(), state.server.row.numel())
     if found != expected:
         raise RunError(
-            f"the checkpoint in {directory.path} holds adapters of {found} values (device, server),"
+            f"the checkpoint in {directory.path} has adapters of {found} values (device, server),"
             f" the configuration makes {expected}: its config.yaml was changed"
         )
 

@@ -129,14 +129,14 @@ class RunDirectory:
         logged = rounds_of(path)
         if finished is None and 1 in logged:
             raise RunError(
-                f"{self.path} cannot go on: {path.name} tells of finished rounds, and"
-                f" {_CHECKPOINT} is missing: put it back, or start a new run"
+                f"{self.path} cannot be resumed: {path.name} lists finished rounds, but"
+                f" {_CHECKPOINT} is missing: restore it, or start a new run"
             )
         for number in range(0 if finished is None else finished + 1):
             if number >= len(logged) or logged[number] != number:
                 raise RunError(
-                    f"{self.path} cannot go on: {path.name} lacks the line of round {number}, which"
-                    " has finished: put it back, or start a new run"
+                    f"{self.path} cannot be resumed: {path.name} has no line of round {number},"
+                    " which has finished: restore it, or start a new run"
                 )
 
     def load(self) -> RunState | None:
@@ -221,7 +221,7 @@ def check_finite(run: Path, record: RoundRecord, *, simulated: bool = True) -> N
             if number == 0:
                 raise RunError(
                     f"before training {title} is {loss}: the model's weights hold values"
-                    " that are not finite, or too large ones; take another checkpoint of it"
+                    " that are not finite, or too large ones; use another checkpoint of it"
                 )
             raise diverged(run, number, f"{title} is {loss}", simulated=simulated)
 
@@ -229,9 +229,10 @@ def check_finite(run: Path, record: RoundRecord, *, simulated: bool = True) -> N
 def diverged(run: Path, number: int, why: str, *, simulated: bool = True) -> RunError:
     """What is said of a round that came to values that are not finite."""
     before = number - 1
-    ends = f" --training.rounds {before} beside --resume ends the run there;" if simulated else ""
+    ends = f" --training.rounds {before} with --resume ends the run there;" if simulated else ""
     kept = (
-        f"what round {before} left is kept in {run}, and going on from it comes to the same;{ends}"
+        f"the state after round {before} is kept in {run}, and resuming from it diverges again;"
+        f"{ends}"
         if before
         else "nothing was trained before it;"
     )

@@ -114,4 +114,4 @@ def test_a_device_whose_samples_changed_begins_its_round_anew(
         assert session.finished
 
     asyncio.run(go())
-    assert "it had own, and has others; it begins its round anew" in caplog.text
+    assert "it had own, and has others; it restarts its round" in caplog.text

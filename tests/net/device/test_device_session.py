@@ -116,7 +116,7 @@ def test_a_piece_that_nobody_asked_for() -> None:
     table = Table(DeviceSession())
     table.link()
     (out,) = table.hears(PartPiece(PartOffset(0), b"x"))
-    assert isinstance(out, HangUp) and "Piece where none" in out.reason
+    assert isinstance(out, HangUp) and "Piece, which is not expected" in out.reason
 
 
 @pytest.mark.parametrize(

@@ -145,7 +145,7 @@ def test_a_round_that_opens_before_the_echo_has_an_echo_of_its_own() -> None:
     assert desk.say(Echo()) == []
     assert desk.echo() == [Forward(Position(2, 0, 0))]
     (out,) = desk.say(Echo())
-    assert isinstance(out, HangUp) and "Echo where none" in out.reason
+    assert isinstance(out, HangUp) and "Echo, which is not expected" in out.reason
 
 
 def test_a_gradient_sent_twice_is_used_once() -> None:
@@ -183,7 +183,7 @@ def test_a_newer_round_takes_the_place_of_an_older_one() -> None:
     assert desk.heard(desk.session.handle(Begun(later))) == [Probe()]
     assert desk.echo() == [Forward(Position(2, 0, 0))]
     (out,) = desk.say(OPEN)
-    assert isinstance(out, HangUp) and "Open where none" in out.reason
+    assert isinstance(out, HangUp) and "Open, which is not expected" in out.reason
 
 
 def test_a_server_that_is_behind_may_begin_anew() -> None:
@@ -195,7 +195,7 @@ def test_a_server_that_is_behind_may_begin_anew() -> None:
     assert desk.say(replace(fresh, round=2)) == [Begin(replace(fresh, round=2))]
     for wrong in (replace(OPEN, round=3), replace(fresh, round=0)):
         (out,) = desk.say(wrong)
-        assert isinstance(out, HangUp) and "Open where none" in out.reason
+        assert isinstance(out, HangUp) and "Open, which is not expected" in out.reason
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_a_server_that_is_behind_may_begin_anew() -> None:
     [
         (Refused(), Stop, "refuses"),
         (Welcome(replace(TERMS, run="new")), Stop, "another run"),
-        (Close(Ending(False)), HangUp, "hangs up"),
+        (Close(Ending(False)), HangUp, "closed the session"),
     ],
 )
 def test_a_server_may_say_no(message: Message, kind: type[Instruction], reason: str) -> None:

@@ -86,9 +86,9 @@ def test_each_refusal_has_its_reason_in_the_log_alone(keys: RunKeys, tmp_path: P
                 "wrong", bytes(32), keys.invite("wrong", 60.0, time.time()).authority
             )
             for token, reason in (
-                (used, "a used, revoked or invented token of pi"),
+                (used, "a used, revoked or unknown token of pi"),
                 (late, "the token of late has expired"),
-                (guessed, "a used, revoked or invented token of guess"),
+                (guessed, "a used, revoked or unknown token of guess"),
                 (wrong, "a token of wrong that was not given"),
             ):
                 told = await attempt(served, token, tmp_path / "other")
@@ -108,7 +108,10 @@ def test_a_server_of_another_run_learns_nothing(keys: RunKeys, tmp_path: Path) -
         token = keys.invite("pi", 60.0, time.time())
         async with serving(other) as served:
             told = await attempt(served, token, tmp_path / "pi")
-            assert told == "the server is not of the run that invited; is the address right?"
+            assert (
+                told
+                == "the server is not of the run that issued the invitation; is the address right?"
+            )
         async with serving(keys) as served:
             assert await attempt(served, token, tmp_path / "pi") == ""
 
@@ -148,7 +151,7 @@ def test_a_device_that_plays_the_server_learns_nothing(keys: RunKeys, tmp_path: 
     token = keys.invite("pi", 60.0, time.time())
     with (
         impostor(keys, tmp_path / "thief") as (port, told),
-        pytest.raises(IdentityError, match="poses as its server"),
+        pytest.raises(IdentityError, match="impersonates its server"),
     ):
         enrol((LOOPBACK, port), token, tmp_path / "pi")
     assert told == [b""]
@@ -217,7 +220,7 @@ def test_a_server_of_something_else(tmp_path: Path) -> None:
 
         thread = threading.Thread(target=answer)
         thread.start()
-        with pytest.raises(IdentityError, match=f"127.0.0.1:{port} speaks no TLS"):
+        with pytest.raises(IdentityError, match=f"127.0.0.1:{port}: TLS handshake failed"):
             enrol((LOOPBACK, port), InvitationToken("pi", bytes(32), bytes(32)), tmp_path / "pi")
         thread.join()
     assert not (tmp_path / "pi").exists()

@@ -72,7 +72,7 @@ def test_an_invitation_gives_one_certificate(keys: RunKeys) -> None:
     certificate = enrol(keys, token, NOW_S + 60.0)
     assert common_name(certificate) == "pi"
     assert keys.register().valid("pi", certificate.serial_number)
-    with pytest.raises(IdentityError, match="a used, revoked or invented token of pi"):
+    with pytest.raises(IdentityError, match="a used, revoked or unknown token of pi"):
         enrol(keys, token)
 
 
@@ -182,7 +182,7 @@ def test_a_token_tried_at_once_is_used_once(keys: RunKeys) -> None:
 def test_a_damaged_register_lets_nobody_in(text: str, keys: RunKeys) -> None:
     token = keys.invite("pi", 60.0, NOW_S)
     (keys.folder / "devices.json").write_text(text)
-    with pytest.raises(IdentityError, match="not a register of devices"):
+    with pytest.raises(IdentityError, match="not a device registry"):
         enrol(keys, token)
 
 

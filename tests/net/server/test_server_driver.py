@@ -247,5 +247,5 @@ def test_only_schemes_whose_devices_wait_for_each_answer_are_played(name: str) -
     if name in ("sft", "sft-uncompressed"):
         check_scheme(SCHEMES[name])
     else:
-        with pytest.raises(ConfigError, match=f"scheme {name} cannot be played"):
+        with pytest.raises(ConfigError, match=f"scheme {name} cannot run over a network"):
             check_scheme(SCHEMES[name])

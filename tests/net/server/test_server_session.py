@@ -209,10 +209,10 @@ def test_nothing_is_taken_before_a_hello_nor_two_of_them() -> None:
     table.session.handle(Joined(0))
     table.wires[0] = Wire(device_limits(BOUNDS))
     (out,) = table.say(0, _activation(FIRST, last=False))
-    assert isinstance(out, HangUp) and "Activation where none" in out.reason
+    assert isinstance(out, HangUp) and "Activation, which is not expected" in out.reason
     table.heard(table.join(1))
     (out,) = table.say(1, Hello(0))
-    assert isinstance(out, HangUp) and "Hello where none" in out.reason
+    assert isinstance(out, HangUp) and "Hello, which is not expected" in out.reason
 
 
 def test_an_adapter_before_the_last_step_is_refused() -> None:

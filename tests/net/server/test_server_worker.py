@@ -102,7 +102,7 @@ def test_adapters_that_are_not_finite_are_not_merged(setup: Setup, tmp_path: Pat
     worker = Run(fast, tmp_path).server_worker(first)
     worker.train(0, good())
     worker.take(0, Adapter(1, Weight(1), pack_adapter(first.device.row)))
-    with pytest.raises(RunError, match="round 1 diverged: its merged adapters are not finite"):
+    with pytest.raises(RunError, match="round 1 diverged: its aggregated adapters are not finite"):
         worker.merge((0,))
     assert worker.state is first
 

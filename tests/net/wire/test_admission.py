@@ -15,7 +15,7 @@ def test_a_flood_from_one_address_leaves_room_for_others() -> None:
     admission = Admission(LIMITS)
     refusals = [admission.arrive("192.0.2.1", 0.0) for _ in range(10)]
     assert refusals[:3] == [None] * 3
-    assert refusals[3] == "3 of its connections have not shown who they are"
+    assert refusals[3] == "3 of its connections are unauthenticated"
     assert refusals[9] == "more than 5 connections in a row from one address"
     assert admission.arrive("192.0.2.2", 0.0) is None
 
@@ -33,7 +33,7 @@ def test_many_addresses_together_are_limited_too() -> None:
     admission = Admission(LIMITS)
     refusals = [admission.arrive(f"192.0.2.{number}", 0.0) for number in range(8)]
     assert refusals[:6] == [None] * 6
-    assert refusals[6] == "6 connections already that have not shown who they are"
+    assert refusals[6] == "6 unauthenticated connections already"
 
 
 def test_devices_are_limited_in_all() -> None:

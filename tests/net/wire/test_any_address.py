@@ -82,4 +82,4 @@ def test_a_system_without_such_sockets_is_named(
     found = any_socket("::", 0)
     assert found is not None
     found.close()
-    assert "takes IPv6 alone on this system; for IPv4 listen on 0.0.0.0" in caplog.text
+    assert "accepts IPv6 only on this system; for IPv4 listen on 0.0.0.0" in caplog.text

@@ -126,7 +126,9 @@ def test_only_what_is_expected_is_taken(frame: Frame, message: str) -> None:
 def test_another_version_is_named() -> None:
     data = bytearray(to_bytes(Frame(Kind.HELLO, Position(), 0, {})))
     data[4] = 2
-    with pytest.raises(FrameError, match="version 2, expected 1; run one cutlayer on both ends"):
+    with pytest.raises(
+        FrameError, match="version 2, expected 1; run the same version on both ends"
+    ):
         from_bytes(_resealed(bytes(data)), LIMITS)
 
 

@@ -22,7 +22,9 @@ from cutlayer.net.wire.listener import LOOPBACK, TLS
 from cutlayer.units import MIB
 from net.ends import PATIENCE_S, activation_memory, ending, enrolled, run_keys, serving
 
-UNPROVEN = "refused 127.0.0.1: left before it showed a certificate of this run or a token"
+UNPROVEN = (
+    "refused 127.0.0.1: disconnected before it presented a certificate of this run or a token"
+)
 NOW_S = 1.9e9
 
 
@@ -148,7 +150,7 @@ def test_a_register_that_cannot_be_read_lets_nobody_in(keys: RunKeys, device: De
         async with serving(keys, limits=ConnectionLimits(revocation_s=0.05)) as served:
             link = await served.connect(device)
             (keys.folder / "devices.json").write_text("damaged")
-            await served.hears("the register of devices cannot be read")
+            await served.hears("the device registry cannot be read")
             await link.send(b"still there")
             assert await link.receive() == b"still there"
             with pytest.raises(LinkClosed):
@@ -254,7 +256,7 @@ def test_a_flood_of_connections_is_refused_and_a_link_lives_on(
         async with serving(keys, limits=limits) as served:
             link = await served.connect(device)
             flood = await silent(served.port, 10)
-            await served.hears("5 of its connections have not shown who they are")
+            await served.hears("5 of its connections are unauthenticated")
             flood += await silent(served.port, 100)
             await served.hears("more than 40 connections in a row from one address (")
             with pytest.raises(LinkClosed):
@@ -323,7 +325,7 @@ def test_strangers_that_hold_every_place_give_way_to_a_device(
             link = await served.connect(device)
             await link.send(b"there")
             assert await link.receive() == b"there"
-            line = "refused 127.0.0.2: too many of its connections had not shown who they are"
+            line = "refused 127.0.0.2: too many of its connections were unauthenticated"
             assert await served.hears("refused") == line
             with contextlib.suppress(ConnectionError):
                 assert await strangers[0][0].read() == b""  # the oldest
@@ -341,7 +343,7 @@ def test_a_connection_that_proves_nothing_is_ended(first: bytes, keys: RunKeys) 
             writer.write(first)
             with contextlib.suppress(ConnectionError):
                 assert await reader.read() == b""
-            line = "refused 127.0.0.1: showed neither certificate nor token in 0.2 s"
+            line = "refused 127.0.0.1: presented neither certificate nor token within 0.2 s"
             assert await served.hears("refused") == line
             await leave([writer])
 
@@ -356,7 +358,7 @@ def test_what_is_not_ours_is_answered_with_nothing(first: bytes, keys: RunKeys) 
             writer.write(first)
             with contextlib.suppress(ConnectionError):
                 assert await reader.read() == b""
-            line = "refused 127.0.0.1: speaks neither TLS nor our enrolment"
+            line = "refused 127.0.0.1: speaks neither TLS nor the enrolment protocol"
             assert await served.hears("refused") == line
             await leave([writer])
 
@@ -374,7 +376,7 @@ def test_who_goes_around_the_gate_gets_no_link(keys: RunKeys, device: DeviceKeys
             shown = (device.key, device.certificate)
             async with stranger(behind, keys.authority_pem, shown) as call:
                 assert await told(call) == (grpc.StatusCode.UNAUTHENTICATED, "")
-            assert served.said == ["refused pi: did not come through the gate"]
+            assert served.said == ["refused pi: did not come through the listener"]
 
     asyncio.run(run())
 

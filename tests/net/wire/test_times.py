@@ -32,9 +32,9 @@ def test_nothing_told_is_nothing() -> None:
     [
         (bytes(16), "in 16 bytes"),
         (bytes(32), "in 32 bytes"),
-        (np.array([0.0, np.nan, 0.0]).tobytes(), "no clock shows"),
-        (np.array([0.0, np.inf, 0.0]).tobytes(), "no clock shows"),
-        (np.array([0.0, 0.0, -1e300]).tobytes(), "no clock shows"),
+        (np.array([0.0, np.nan, 0.0]).tobytes(), "impossible times"),
+        (np.array([0.0, np.inf, 0.0]).tobytes(), "impossible times"),
+        (np.array([0.0, 0.0, -1e300]).tobytes(), "impossible times"),
     ],
 )
 def test_what_is_no_time_is_told(data: bytes, words: str) -> None:

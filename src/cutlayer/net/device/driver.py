@@ -463,7 +463,7 @@ class DeviceDriver:
         if stored.samples != self._ready.samples:
             _LOG.warning(
                 "this device's samples changed since it last took part: it had %s, and has %s; it"
-                " begins its round anew",
+                " restarts its round",
                 stored.samples,
                 self._ready.samples,
             )

@@ -282,7 +282,7 @@ class DeviceSession:
                 return [
                     Stop(
                         f"round {self._position.round}, local step {self._position.step}: {reason};"
-                        " the run diverges: its server should lower optimizer.learning_rate"
+                        " the run diverges: lower optimizer.learning_rate on the server"
                     )
                 ]
 
@@ -295,7 +295,7 @@ class DeviceSession:
             case Refused():
                 return [Stop("the server refuses this device; its log says why")]
             case Close(ending):
-                return [Finish()] if ending.finished else [HangUp("the server hangs up")]
+                return [Finish()] if ending.finished else [HangUp("the server closed the session")]
             case Open() if self._may_begin(message):
                 return [Begin(message)]
             case Echo() if self._probes:
@@ -303,7 +303,7 @@ class DeviceSession:
             case Gradient():
                 return self._gradient(message)
             case other:
-                return [HangUp(f"{type(other).__name__} where none is expected")]
+                return [HangUp(f"{type(other).__name__}, which is not expected here")]
 
     def _may_begin(self, message: Open) -> bool:
         """Rounds only go on, unless all is void: a server that goes on from an older copy of its

@@ -184,12 +184,14 @@ def check_server(certificate: x509.Certificate, authority: x509.Certificate, now
         certificate.verify_directly_issued_by(authority)
         usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except (InvalidSignature, ValueError, TypeError, x509.ExtensionNotFound):
-        raise IdentityError("the server's certificate is not of the run that invited") from None
+        raise IdentityError(
+            "the server's certificate is not of the run that issued the invitation"
+        ) from None
     if list(usages) != [ExtendedKeyUsageOID.SERVER_AUTH]:
-        raise IdentityError("another device of the run poses as its server")
+        raise IdentityError("another device of the run impersonates its server")
     if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
         raise IdentityError(
-            f"the server's certificate is good from {certificate.not_valid_before_utc:%Y-%m-%d} to"
+            f"the server's certificate is valid from {certificate.not_valid_before_utc:%Y-%m-%d} to"
             f" {certificate.not_valid_after_utc:%Y-%m-%d}, and this clock says {now:%Y-%m-%d}"
         )
 
@@ -214,7 +216,7 @@ def read_signed(key: bytes, certificate: bytes) -> Signed:
     if not isinstance(private, ec.EllipticCurvePrivateKey):
         raise IdentityError("a private key that is not on P-256")
     if parsed.public_key() != private.public_key():
-        raise IdentityError("a key and a certificate that do not belong together")
+        raise IdentityError("a key and a certificate that do not match")
     return Signed(private, parsed)
 
 

@@ -75,7 +75,7 @@ def read_device_keys(folder: Path) -> DeviceKeys:
     """What `write_device_keys` left. Raises IdentityError for a folder that holds anything else, or
     a part of it: a device that lost its power may have been writing."""
     remedy = (
-        f"{folder} holds no whole identity: name another folder as --identity, or, if it was one,"
+        f"{folder} has no complete identity: name another folder as --identity, or, if it was one,"
         " delete it and ask for another invitation"
     )
     key, certificate, authority = (
@@ -132,11 +132,11 @@ def read_token(text: str) -> InvitationToken:
     parts = text.strip().split(".")
     if len(parts) != 4 or parts[0] != _PREFIX:
         raise IdentityError(
-            "not a token; `cutlayer keys invite NAME` on the server prints one, to be copied whole"
+            "not a token; `cutlayer keys invite NAME` on the server prints one; copy all of it"
         )
     name, secret, authority = device_name(parts[1]), _bytes(parts[2]), _bytes(parts[3])
     if len(secret) != SECRET_BYTES or len(authority) != FINGERPRINT_BYTES:
-        raise IdentityError(f"the token of {name} is not whole; copy all of it")
+        raise IdentityError(f"the token of {name} is incomplete; copy all of it")
     return InvitationToken(name, secret, authority)
 
 
@@ -170,4 +170,4 @@ def _bytes(letters: str) -> bytes:
     try:
         return base64.b64decode(letters + "=" * (-len(letters) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
-        raise IdentityError("the token is not whole; copy all of it") from None
+        raise IdentityError("the token is incomplete; copy all of it") from None

@@ -153,10 +153,10 @@ def _reached(address: tuple[str, int], do: Callable[[], Answer]) -> Answer:
         raise
     except ssl.SSLError as error:
         if isinstance(error, ssl.SSLEOFError):
-            raise ConnectionError("the server hung up") from error
+            raise ConnectionError("the server closed the connection") from error
         host, port = address
         raise IdentityError(
-            f"{host}:{port} speaks no TLS that we do: is it where `cutlayer serve` listens?"
+            f"{host}:{port}: TLS handshake failed: is this where `cutlayer serve` listens?"
             f" ({error.reason})"
         ) from error
     except OSError as error:  # no such name yet, or no way there
@@ -198,10 +198,12 @@ def _trusted(secure: ssl.SSLSocket, token: InvitationToken) -> x509.Certificate:
     """The authority, if it is the token's and this connection ends at its server."""
     authority = _certificate(_receive(secure))
     if authority is None or fingerprint(authority) != token.authority:
-        raise IdentityError("the server is not of the run that invited; is the address right?")
+        raise IdentityError(
+            "the server is not of the run that issued the invitation; is the address right?"
+        )
     shown = _certificate(secure.getpeercert(binary_form=True) or b"")
     if shown is None:
-        raise IdentityError("the server shows no certificate")
+        raise IdentityError("the server presents no certificate")
     check_server(shown, authority, datetime.now(UTC))
     return authority
 
@@ -214,7 +216,7 @@ def _certificate(content: bytes) -> x509.Certificate | None:
 
 
 def _receive(secure: ssl.SSLSocket) -> bytes:
-    """A message; empty if the server hung up instead, or it is longer than any of ours."""
+    """A message; empty if the server closed the connection, or it is longer than any of ours."""
     try:
         (length,) = _LENGTH.unpack(_receive_exactly(secure, _LENGTH.size))
         if length > TERMS_BYTES:
@@ -241,7 +243,7 @@ def _message(body: bytes) -> bytes:
 async def _read(reader: asyncio.StreamReader) -> bytes:
     (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
     if length > _LARGEST_BYTES:
-        raise OSError("a message beyond any certificate")
+        raise OSError("a message too large for a certificate")
     return await reader.readexactly(length)
 
 

@@ -115,7 +115,7 @@ def read_register(path: Path) -> CertificateStore:
     try:
         return _register(json.loads(read_private(path, NO_KEYS)))
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise IdentityError(f"{path}: not a register of devices; restore it from a copy") from None
+        raise IdentityError(f"{path}: not a device registry; restore it from a backup") from None
 
 
 def write_register(path: Path, register: CertificateStore) -> None:
@@ -291,7 +291,7 @@ def read_keys(folder: Path) -> RunKeys:
 def _check_invitation(register: CertificateStore, name: str, secret: bytes, now_s: float) -> None:
     invitation = register.invitations.get(name)
     if invitation is None:
-        raise IdentityError(f"a used, revoked or invented token of {name}")
+        raise IdentityError(f"a used, revoked or unknown token of {name}")
     if not invitation.secret.matches(secret):
         raise IdentityError(f"a token of {name} that was not given, or was replaced by a newer one")
     if now_s > invitation.expires_s:
@@ -358,4 +358,4 @@ def _read(path: Path) -> list[str]:
     try:
         return [str(name) for name in json.loads(path.read_text(encoding="utf-8"))]
     except (OSError, ValueError, TypeError) as error:
-        raise RunError(f"{path} cannot be read: {error}; restore it from a copy") from error
+        raise RunError(f"{path} cannot be read: {error}; restore it from a backup") from error

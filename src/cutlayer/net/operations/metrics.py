@@ -31,7 +31,9 @@ class StatusMetrics(Collector):
         yield from _of_devices(status.devices)
         yield _counter("payload_bytes", "sent and received, by payload", "payload", carried)
         refused = status.process.refused_connections
-        yield CounterMetricFamily("cutlayer_refused_connections", "at the gate", refused)
+        yield CounterMetricFamily(
+            "cutlayer_refused_connections", "refused by the listener", refused
+        )
         if status.last is not None:
             yield from _of_round(status.last)
 
@@ -43,9 +45,9 @@ def _of_run(status: RunStatus) -> Iterator[Metric]:
         ("round_elapsed_seconds", "since the round in progress began", status.round_s),
         ("round_deadline_seconds", "when a quorum closes a round", status.deadline_s),
         ("quorum_devices", "devices that a round needs at its deadline", status.quorum),
-        ("lacking_adapters", "of the quorum, the deadline having passed", status.lacking),
-        ("held_bytes", "what devices make the server hold", status.process.held.now_bytes),
-        ("held_bytes_limit", "the most that they can", status.process.held.most_bytes),
+        ("lacking_adapters", "short of the quorum after the deadline", status.lacking),
+        ("held_bytes", "buffered for frames of devices", status.process.held.now_bytes),
+        ("held_bytes_limit", "the limit of that", status.process.held.most_bytes),
         ("finished", "whether the run has ended", status.finished),
         ("failed", "whether the run has failed", status.process.failure is not None),
     )
@@ -56,18 +58,18 @@ def _of_devices(devices: tuple[DeviceStatus, ...]) -> Iterator[Metric]:
     done = sum(device.adapter_sent for device in devices)
     yield from _gauges(
         ("devices", "devices of the run", len(devices)),
-        ("devices_connected", "devices that are here", here),
-        ("devices_done", "devices whose adapter of the round has come", done),
+        ("devices_connected", "devices that are connected", here),
+        ("devices_done", "devices whose adapter of the round has arrived", done),
     )
     named = {device.name: device for device in devices if device.name is not None}
     connected = {name: float(device.connected) for name, device in named.items()}
     steps = {name: device.local_steps for name, device in named.items()}
     up = {name: device.uplink_bytes for name, device in named.items()}
     down = {name: device.downlink_bytes for name, device in named.items()}
-    yield _labelled("device_connected", "whether it is here", "device", connected)
+    yield _labelled("device_connected", "whether it is connected", "device", connected)
     yield _labelled("device_local_steps", "done of the round in progress", "device", steps)
-    yield _counter("device_uplink_bytes", "frames of a device", "device", up)
-    yield _counter("device_downlink_bytes", "frames for a device", "device", down)
+    yield _counter("device_uplink_bytes", "received from a device", "device", up)
+    yield _counter("device_downlink_bytes", "sent to a device", "device", down)
 
 
 def _of_round(last: RoundRecord) -> Iterator[Metric]:

@@ -144,14 +144,14 @@ class Web:
         try:
             request = read_request(head)
         except ValueError:
-            return text_answer(HTTPStatus.BAD_REQUEST, "no request of HTTP")
+            return text_answer(HTTPStatus.BAD_REQUEST, "not an HTTP request")
         if not is_ours(request.host, self._bound):
             return text_answer(
                 HTTPStatus.FORBIDDEN,
-                "ask by an address, by localhost, or by the name given as --operators",
+                "the Host header must be an address, localhost, or the name given as --operators",
             )
         if request.method != "GET":
-            return text_answer(HTTPStatus.METHOD_NOT_ALLOWED, "GET alone")
+            return text_answer(HTTPStatus.METHOD_NOT_ALLOWED, "only GET is allowed")
         return self._answer(request)
 
 

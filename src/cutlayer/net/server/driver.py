@@ -235,7 +235,9 @@ _LOG = logging.getLogger(__name__)
 
 def no_part(offset: int) -> bytes:
     """For a run whose devices have their part. Raises PacketError."""
-    raise PacketError(f"a piece of the part from byte {offset} on, which nobody gives out here")
+    raise PacketError(
+        f"a piece of the part from byte {offset} on, which this server does not distribute"
+    )
 
 
 # puts the checkpoint of a round in place, with how long it took if that was seen
@@ -402,7 +404,7 @@ class ServerDriver:
             raise
         except asyncio.CancelledError:
             # what was computed may go on in its thread: nobody may build on it
-            self._fail(RunError("the run stopped within a step; --resume goes on before it"))
+            self._fail(RunError("the run stopped within a step; --resume repeats the step"))
             raise
 
     def _fail(self, error: Exception) -> None:
@@ -475,7 +477,7 @@ class ServerDriver:
             self._hang_up(device, "it does not read what it is sent")
 
     def _hang_up(self, device: int, reason: str) -> None:
-        _LOG.info("device %d: hung up: %s", device, reason)
+        _LOG.info("device %d: disconnected: %s", device, reason)
         connection = self._connections.pop(device, None)
         if connection is not None:
             connection.hang_up()

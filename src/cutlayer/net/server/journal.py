@@ -121,6 +121,6 @@ def _entries(data: bytes, path: Path) -> Iterator[tuple[int, bytes, int]]:
         if not sound or zlib.crc32(frame) != frame_checksum:
             if (sound and end == len(data)) or not any(data[at:]):
                 return  # a length that reached the disk before what it is the length of
-            raise RunError(f"the journal {path} is damaged at byte {at}: restore it from a copy")
+            raise RunError(f"the journal {path} is damaged at byte {at}: restore it from a backup")
         yield device, frame, end
         at = end

@@ -430,7 +430,7 @@ class ServerSession:
             case Adapter() if device in self._greeted:
                 return self._take(device, message)
             case other:
-                return self._hang_up(device, f"{type(other).__name__} where none is expected")
+                return self._hang_up(device, f"{type(other).__name__}, which is not expected here")
 
     def _greet(self, device: int, known: int) -> list[Instruction]:
         self._greeted.add(device)
@@ -441,8 +441,8 @@ class ServerSession:
         if known != self.round and not progress.untouched and progress.restarts >= RESTARTS:
             return self._hang_up(
                 device,
-                f"it lost its state {RESTARTS} times in round {self.round}, and is heard"
-                " again in the next one",
+                f"it lost its state {RESTARTS} times in round {self.round}, and is"
+                " accepted again in the next one",
             )
         welcome = self._send(device, Welcome(self._plan.terms[device]))
         if known == self.round:
@@ -508,7 +508,7 @@ class ServerSession:
                 return [GiveUp(f"{self._short()}; start them again, then use --resume")]
             case RoundVerdict.SHORT if not self._warned:
                 self._warned = True
-                return [Warn(f"{self._short()}; the round goes on until they have")]
+                return [Warn(f"{self._short()}; the round stays open until they have")]
         return []
 
     def _short(self) -> str:

@@ -119,9 +119,9 @@ class Admission:
         if self._connections >= limits.connections:
             return f"{self._connections} connections already"
         if sum(self._unproven.values()) >= limits.unproven:
-            return f"{limits.unproven} connections already that have not shown who they are"
+            return f"{limits.unproven} unauthenticated connections already"
         if self._unproven.get(network, 0) >= limits.unproven_by_address:
-            return f"{limits.unproven_by_address} of its connections have not shown who they are"
+            return f"{limits.unproven_by_address} of its connections are unauthenticated"
         return None
 
     def _make_room(self, network: str) -> None:

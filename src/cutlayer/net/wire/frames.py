@@ -156,7 +156,7 @@ def from_bytes(data: bytes, limits: Limits) -> Frame:
         raise FrameError(f"a frame starts with {MAGIC!r}, this one with {magic!r}, {zero}")
     if version != VERSION:
         raise FrameError(
-            f"frame version {version}, expected {VERSION}; run one cutlayer on both ends"
+            f"frame version {version}, expected {VERSION}; run the same version on both ends"
         )
     kind = next((kind for kind in limits if kind == number), None)
     if kind is None:

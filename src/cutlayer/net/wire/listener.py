@@ -87,7 +87,7 @@ def any_socket(host: str, port: int) -> socket.socket | None:
         return None
     both = socket.has_dualstack_ipv6()
     if not both:
-        _LOG.warning("[::]:%d takes IPv6 alone on this system; for IPv4 listen on 0.0.0.0", port)
+        _LOG.warning("[::]:%d accepts IPv6 only on this system; for IPv4 listen on 0.0.0.0", port)
     return socket.create_server(
         (host, port), family=socket.AF_INET6, backlog=_BACKLOG, dualstack_ipv6=both
     )
@@ -246,7 +246,7 @@ class Connection:
         self._outside = outside
         self._behind: _Behind | None = None
         self._connecting: asyncio.Task[None] | None = None
-        self.reason = "left before it showed a certificate of this run or a token"
+        self.reason = "disconnected before it presented a certificate of this run or a token"
         self._loop = asyncio.get_running_loop()
         self._overdue = self._loop.call_later(gate.proof_s, self._too_late)
 
@@ -260,7 +260,7 @@ class Connection:
         """Find who is behind for these bytes, and let them have the connection."""
         path = self._gate.behind.get(first[:1])
         if path is None:
-            self.reason = "speaks neither TLS nor our enrolment"
+            self.reason = "speaks neither TLS nor the enrolment protocol"
             self.end()
             return
         rest = first[1:] if first[:1] == ENROL else first
@@ -287,7 +287,7 @@ class Connection:
 
     def give_way(self) -> None:
         """Its place is another's, now."""
-        self.reason = "too many of its connections had not shown who they are"
+        self.reason = "too many of its connections were unauthenticated"
         self.ended()
 
     def end(self) -> None:
@@ -326,7 +326,7 @@ class Connection:
 
     def _too_late(self) -> None:
         if not self.proven:
-            self.reason = f"showed neither certificate nor token in {self._gate.proof_s:g} s"
+            self.reason = f"presented neither certificate nor token within {self._gate.proof_s:g} s"
             self.end()
 
 

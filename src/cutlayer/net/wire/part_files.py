@@ -30,7 +30,7 @@ from cutlayer.train.files import (
 _FILE = "file:"
 _WEIGHTS = "model.safetensors"
 _MEND = Mend(
-    "start `cutlayer join` again, it goes on where it was",
+    "run `cutlayer join` again, it resumes where it was",
     "set CUTLAYER_CACHE to a folder that can be written",
 )
 # what else of a model folder is needed to use its part
