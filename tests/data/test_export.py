@@ -56,7 +56,7 @@ def test_what_is_no_part_is_told(text: str) -> None:
 def test_what_is_there_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("precious")
     for folder in (tmp_path, tmp_path / "mine"):
-        with pytest.raises(DataError, match="is there already"):
+        with pytest.raises(DataError, match="exists already"):
             export_part(clothes(), folder, Part())
     with pytest.raises(DataError, match="has 12 samples: no part 13/13"):
         export_part(clothes(), tmp_path / "new", Part(13, 13))

@@ -81,11 +81,11 @@ def test_quantised_weights(tmp_path: Path) -> None:
 def test_an_adapter_alone_or_beside_the_weights(tmp_path: Path) -> None:
     settings = json.dumps({"base_model_name_or_path": "owner/base"})
     (model(tmp_path / "both") / "adapter_config.json").write_text(settings)
-    assert "adapter_config.json lies beside the model's weights" in str(
+    assert "adapter_config.json is in the folder of the model's weights" in str(
         model_fault(tmp_path / "both")
     )
     (model(tmp_path / "weights") / "adapter_model.safetensors").write_bytes(b"")
-    assert "adapter_model.safetensors lies beside" in str(model_fault(tmp_path / "weights"))
+    assert "adapter_model.safetensors is in the folder of" in str(model_fault(tmp_path / "weights"))
     (tmp_path / "adapter_config.json").write_text(settings)
     assert "it holds an adapter alone (of owner/base): name that model" in str(
         model_fault(tmp_path)

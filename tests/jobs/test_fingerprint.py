@@ -116,7 +116,7 @@ SPOILT: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "a word": (
         lambda root: _in_tables(root / "data", lambda text: text.replace(",pos", " the,pos", 1)),
-        "the data changed: the 60 training samples have another content or order",
+        "the data changed: the 60 training samples have different content or order",
     ),
     "another order": (
         lambda root: _in_tables(root / "data", _backwards),
@@ -160,7 +160,7 @@ def test_other_settings_are_refused_by_name(
     key: str, value: object, message: str, own: tuple[Path, Path]
 ) -> None:
     _set(own[1], key, value)
-    with pytest.raises(RunError, match="cannot go on: since round 1") as caught:
+    with pytest.raises(RunError, match="cannot be resumed: since round 1") as caught:
         resume(own[1])
     assert message in str(caught.value)
 
@@ -213,7 +213,7 @@ def test_what_a_caller_put_in_is_not_gone_on_without(
     (directory.path / FILE).unlink()
     for _ in range(2):
         settle(other, directory)
-    with pytest.raises(RunError, match="cannot go on: since round 1") as caught:
+    with pytest.raises(RunError, match="cannot be resumed: since round 1") as caught:
         settle(job, directory)
     assert message in str(caught.value)
 
@@ -257,7 +257,7 @@ def test_the_command_trains_longer_and_refuses_the_rest(
     words = ["train", "--quiet", "--resume", run]
     assert main([*words, "--codec.levels", "3", "--seed", "1"]) == 2
     line = capsys.readouterr().err
-    assert "leave out --codec.levels, --seed; what may be given is --training.rounds, " in line
+    assert "leave out --codec.levels, --seed; allowed are --training.rounds, " in line
     assert "Traceback" not in line and line.count("\n") == 1
     assert main([*words, "--output", "elsewhere"]) == 2
     assert "goes on in its run directory: leave out --output elsewhere" in capsys.readouterr().err
@@ -322,7 +322,7 @@ def test_pictures_in_files_are_compared(tmp_path: Path) -> None:
     begin(job.setup, directory, 1, Silent())
     settle(prepare(config), directory)
     Image.new("RGB", (28, 28), (1, 2, 3)).save(tmp_path / "data" / "test" / "red" / "3.png")
-    with pytest.raises(RunError, match="the 12 test samples have another content or order"):
+    with pytest.raises(RunError, match="the 12 test samples have different content or order"):
         settle(prepare(config), directory)
 
 
@@ -330,7 +330,9 @@ def test_a_server_compares_too(own: tuple[Path, Path]) -> None:
     root, run = own
     config = _config(root, training={"rounds": 2, "local_steps": 1})
     directory = RunDirectory(run)
-    with pytest.raises(RunError, match="a run of `cutlayer train`: go on with cutlayer train --"):
+    with pytest.raises(
+        RunError, match="a run of `cutlayer train`: resume it with cutlayer train --"
+    ):
         open_net(prepare(config), directory, Silent(), in_place)
     (run / FILE).unlink()
     open_net(prepare(config), directory, Silent(), in_place)
@@ -366,9 +368,9 @@ def test_objects_are_described_by_what_they_are() -> None:
 @pytest.mark.parametrize(
     ("file", "spoil", "said"),
     [
-        ("rounds.jsonl", lambda text: text[:-9], "lacks the line of round 1, which has finished"),
-        ("rounds.jsonl", lambda text: b"", "lacks the line of round 0"),
-        ("rounds.jsonl", lambda text: text[text.index(b"\n") + 1 :], "lacks the line of round 0"),
+        ("rounds.jsonl", lambda text: text[:-9], "has no line of round 1, which has finished"),
+        ("rounds.jsonl", lambda text: b"", "has no line of round 0"),
+        ("rounds.jsonl", lambda text: text[text.index(b"\n") + 1 :], "has no line of round 0"),
         ("checkpoint.safetensors", lambda _: None, "checkpoint.safetensors is missing"),
         (
             "checkpoint.safetensors",

@@ -31,7 +31,8 @@ def test_a_run_of_images(model: Path, images: Path) -> None:
     model_line, data, link, work = _lines(tiny.config(model, images))
     assert model_line == "tiny-vit: 34.2 k parameters, 4 blocks, cut after 2; 2.88 k trainable"
     assert data == (
-        "colours: 4 classes: red, green, blue, yellow; 80 train, 32 test; 18 to 39 samples per device"
+        "colours: 4 classes: red, green, blue, yellow; 80 train, 32 test; 18 to 39 samples per"
+        " device"
     )
     assert (
         link

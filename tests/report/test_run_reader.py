@@ -101,7 +101,7 @@ def test_a_line_cut_off_by_a_crash_is_named(small_run: Path, name: str, place: s
             "rounds.jsonl",
             2,
             lambda row: row.update(perplexity=3.0),
-            "needed is one of accuracy and perplexity",
+            "needs one of accuracy and perplexity",
         ),
         ("rounds.jsonl", 1, lambda row: row.update(slowest_device=2), "slowest_device 2"),
         (
@@ -134,7 +134,7 @@ def test_a_line_cut_off_by_a_crash_is_named(small_run: Path, name: str, place: s
             "summary.json",
             0,
             lambda row: row.pop("accuracy_final"),
-            "needed is one of accuracy_final and perplexity_final",
+            "needs one of accuracy_final and perplexity_final",
         ),
     ],
 )
@@ -170,7 +170,7 @@ def test_a_record_is_written_as_it_was_read(small_run: Path, name: str, line: in
 
 def test_a_phase_without_a_number_is_refused(small_run: Path) -> None:
     change(small_run / "summary.json", 0, lambda row: row["delay_by_phase_s"].update(turn=None))
-    with pytest.raises(RunError, match="turn is None, needed is a valid number"):
+    with pytest.raises(RunError, match="turn is None, should be a valid number"):
         read_record(small_run)
 
 

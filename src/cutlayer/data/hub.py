@@ -226,8 +226,8 @@ def model_fault(folder: Path) -> str | None:
     adapter = next((name for name in _ADAPTERS if (folder / name).is_file()), None)
     if adapter is not None:
         return (
-            f"{adapter} lies beside the model's weights, and nobody can tell whether that adapter"
-            " is a part of it: move it away, or merge it (merge_and_unload in PEFT) and save the"
+            f"{adapter} is in the folder of the model's weights, and may or may not be"
+            " merged into them: move it away, or merge it (merge_and_unload in PEFT) and save the"
             " result"
         )
     return _quantised(folder) or _weights_fault(folder)

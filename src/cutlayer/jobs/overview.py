@@ -50,8 +50,8 @@ def _model(config: Config, setup: Setup) -> str:
     size = f"{_count(spec.parameters)} parameters, {counted(spec.blocks, 'block')}"
     cut = f"cut after {setup.server.device_part.cut}" if setup.training.scheme.splits else "not cut"
     if setup.training.scheme.trained is Trained.WEIGHTS:
-        return f"{_name(config.model.name)}: {size}, {cut}; all of them trained"
-    return f"{_name(config.model.name)}: {size}, {cut}; {_count(trained)} trained"
+        return f"{_name(config.model.name)}: {size}, {cut}; all of them trainable"
+    return f"{_name(config.model.name)}: {size}, {cut}; {_count(trained)} trainable"
 
 
 def _data(config: Config, prepared: PreparedData, real: bool) -> str:
@@ -63,7 +63,7 @@ def _data(config: Config, prepared: PreparedData, real: bool) -> str:
         what = f"{len(data.class_names)} classes: {_names(data.class_names)}"
         noun = "sample"
     sizes = [len(part) for part in prepared.parts]
-    dealt = f"devices have their own {noun}s" if real else f"{_span(sizes, noun)} a device"
+    dealt = f"devices have their own {noun}s" if real else f"{_span(sizes, noun)} per device"
     left_out = f"; {prepared.skipped} left out" if prepared.skipped else ""
     return f"{_name(config.data.name)}: {what}; {counts}; {dealt}{left_out}"
 
@@ -73,10 +73,10 @@ def _work(config: Config, setup: Setup) -> str:
     rounds = counted(config.training.rounds, "round")
     batch = counted(config.training.batch_size, "sample")
     few = sum(device.samples < config.training.batch_size for device in setup.devices)
-    fewer = f"; {counted(few, 'device')} with fewer samples: of all they have" if few else ""
+    fewer = f"; {counted(few, 'device')} with fewer samples: all in one" if few else ""
     return (
         f"scheme {setup.training.scheme.name}; {counted(len(setup.devices), 'device')}, {rounds} of"
-        f" {_span(steps, 'local step')} a device, mini-batches of {batch}{fewer}"
+        f" {_span(steps, 'local step')} per device, mini-batches of {batch}{fewer}"
     )
 
 
@@ -94,17 +94,19 @@ def _setting(section: CodecSection) -> str:
             up = _goal(section.target_bits_up, section.target_cosine_up)
             down = _goal(section.target_bits_down, section.target_cosine_down)
             both = section.target_cosine_up is None and section.target_cosine_down is None
-            return f" ({up} + {down} bits a value)" if both else f" ({up} up, {down} down)"
+            return (
+                f" ({up} + {down} bits per value)" if both else f" ({up} uplink, {down} downlink)"
+            )
         case PaperCodec() | PaperRansCodec():
             kept = f"{100 * section.keep_ratio:g} % of the values"
             return f" ({kept}, {section.levels} levels)"
         case FastCodec():
-            return " (4 bits a value)"
+            return " (4 bits per value)"
         case NoCodec():
             return " (float32)"
         case StagesCodec():
             back = section.down or section.up
-            return f" ({_stages(section.up)} up, {_stages(back)} down)"
+            return f" ({_stages(section.up)} uplink, {_stages(back)} downlink)"
         case PluginSection():
             options = (f"{name} {value}" for name, value in section.options.items())
             return f" ({', '.join(options)})" if section.options else ""
@@ -130,15 +132,15 @@ def _link(config: Config, setup: Setup) -> str:
     fading = "" if section.fading.name == "none" else f", {section.fading.name} fading"
     cell = "" if section.cell.name == "none" else f", {section.cell.name} cell"
     bandwidth = _with_unit(section.bandwidth_hz, "Hz")
-    return f"link {bandwidth}, SNR {up} up, {down} down{cell}{fading}"
+    return f"link {bandwidth}, SNR {up} uplink, {down} downlink{cell}{fading}"
 
 
 def _network(net: NetSection) -> str:
-    rates = {"up": net.uplink_bit_s, "down": net.downlink_bit_s}
+    rates = {"uplink": net.uplink_bit_s, "downlink": net.downlink_bit_s}
     paced = [
         f"{_with_unit(rate, 'bit/s')} {way}" for way, rate in rates.items() if rate is not None
     ]
-    return f"link: the network, {', '.join(paced) or 'as fast as it is'}"
+    return f"link: the network, {', '.join(paced) or 'not paced'}"
 
 
 def _snr(values_db: Sequence[float]) -> str:

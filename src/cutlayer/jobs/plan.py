@@ -164,13 +164,15 @@ class Planned:
             why = "; ".join(
                 infeasibility_line(self.plan, each) for each in self.plan.infeasibilities
             )
-            raise ConfigError(f"nothing fits, so there is no configuration to train by: {why}")
+            raise ConfigError(f"nothing fits, so there is no configuration to train with: {why}")
         decision, config = self.chosen.decision, self.given
         if self.fixed:
             return config
         if decision.common_cut is None:
             raise ConfigError(
-                "a run cuts all devices alike: set planner.cuts to common to train by it"
+                
+            "a run has one cut layer for all devices: set planner.cuts to common to train with it"
+        
             )
         values = config.model_dump(mode="json", exclude_unset=True)
         for section, settings in _decided(config, decision).items():
@@ -223,7 +225,7 @@ def plan(config: Config, *, fixed: bool = False) -> Planned:
 def _check_devices(count: int) -> None:
     if count > _MOST_DEVICES:
         raise ConfigError(
-            f"devices.count {count:,}: a plan finds the shares of {_MOST_DEVICES:,} devices at"
+            f"devices.count {count:,}: a plan allocates bandwidth to {_MOST_DEVICES:,} devices at"
             " most; plan fewer"
         )
 
@@ -231,7 +233,7 @@ def _check_devices(count: int) -> None:
 def _check_steps(steps: int) -> None:
     if steps > _MOST_STEPS:
         raise ConfigError(
-            f"{steps:,} local steps a round: a plan plays {_MOST_STEPS:,} at most; lower"
+            f"{steps:,} local steps a round: a plan simulates {_MOST_STEPS:,} at most; lower"
             " training.local_steps"
         )
 
@@ -275,18 +277,18 @@ def profile_notes(planned: Planned) -> list[str]:
     if profile is None or chosen is None or not chosen.decision.scheme.compressed:
         return []
     error = 100 * profile.loss_error
-    of = f"accuracies are known to ± {error:.1f} points: {profile.test_samples} test samples,"
+    of = f"standard error of the accuracies {error:.1f} points: {profile.test_samples} test samples,"
     lines = [f"{of} {len(profile.seeds)} seeds"]
     if not _same(profile.data, config.data.name):
         lines.append(
-            f"they were measured on {profile.data}, and say little of {config.data.name}:"
+            f"they were measured on {profile.data}, and may not hold for {config.data.name}:"
             " `cutlayer profile` measures it"
         )
     if set(chosen.decision.cuts) != {profile.cut}:
         cuts = ", ".join(str(cut) for cut in sorted(set(chosen.decision.cuts)))
         lines.append(
-            f"they were measured at cut {profile.cut}, not {cuts}: what the codec costs there may"
-            " be another"
+            f"they were measured at cut {profile.cut}, not {cuts}: the accuracy loss there may"
+            " differ"
         )
     return lines
 
@@ -321,8 +323,8 @@ def _profile(config: Config) -> Profile | None:
         profile = read_profile(Path(path))
         if not _same(profile.model, name):
             raise ConfigError(
-                f"planner.profile {path} was measured with {profile.model}, and accuracies of one"
-                f" model say nothing of another: profile {name}, or leave it out"
+                f"planner.profile {path} was measured with {profile.model}, and the accuracies of one"
+                f" model do not hold for another: profile {name}, or leave it out"
             )
         return profile
     return packaged_profile(config.model.name, config.data.name)

@@ -72,7 +72,7 @@ _LOG = logging.getLogger(__name__)
 _REMEDY = {
     True: "raise training.micro_batches, set devices.activation_memory to recompute, or lower"
     " model.cut or training.batch_size",
-    False: "this scheme holds the whole model on every device; take one that splits it, lower"
+    False: "this scheme trains the whole model on every device; choose one that splits it, lower"
     " training.batch_size, or set devices.memory_mib to null",
 }
 # of a language model, that devices of one pass may have: 1 GiB, and their gradient as much
@@ -216,8 +216,8 @@ def slow_base(base: str, processor: str) -> str | None:
     if base != "bfloat16" or not processor or "bf16" in processor:
         return None
     return (
-        "devices.base is bfloat16, and this processor has no bfloat16 arithmetic: it saves"
-        " memory and takes some 30 times as long; float32 is the fast one here"
+        "devices.base is bfloat16, and this CPU has no bfloat16 arithmetic: it saves"
+        " memory, but takes about 30 times as long; float32 is the fast one here"
     )
 
 
@@ -266,8 +266,9 @@ def _check_memory(setup: Setup, memory: Memory) -> None:
     if short:
         number, limit = short[0]
         raise ConfigError(
-            f"device {number} has {format_bytes(limit or 0)} (devices.memory_mib), training what"
-            f" it holds needs {format_bytes(need)}: {_REMEDY[setup.training.scheme.splits]}"
+            f"device {number} has {format_bytes(limit or 0)} (devices.memory_mib), training needs"
+            f" {format_bytes(need)}, short by {format_bytes(need - (limit or 0))}:"
+            f" {_REMEDY[setup.training.scheme.splits]}"
         )
 
 

@@ -117,7 +117,7 @@ def _tell_where(finished: int | None, rounds: int) -> None:
             f"already finished: all of {counted(rounds, 'round')}; more with --training.rounds"
         )
     elif finished is not None:
-        _LOG.info(f"goes on with round {finished + 1} of {rounds}")
+        _LOG.info(f"resumes with round {finished + 1} of {rounds}")
 
 
 @contextmanager
@@ -129,9 +129,9 @@ def _to_go_on(directory: RunDirectory) -> Iterator[None]:
     except KeyboardInterrupt as error:
         finished = directory.finished()
         after = f"after round {finished}" if finished else "before round 1 was finished"
-        raise KeyboardInterrupt(f"interrupted {after}; go on with: {command}") from error
+        raise KeyboardInterrupt(f"interrupted {after}; resume with: {command}") from error
     except StorageError as error:
-        raise StorageError(f"{error} (to go on: {command})") from error
+        raise StorageError(f"{error} (resume with: {command})") from error
 
 
 def _slug(name: str) -> str:

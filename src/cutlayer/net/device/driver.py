@@ -189,7 +189,7 @@ class DeviceWorker:
 _Place = tuple[int, int, int]
 _ABOUT = TypeAdapter[tuple[_Place, Terms, str]](tuple[_Place, Terms, str])
 _MEND = Mend(
-    "start `cutlayer join` again, it goes on where it was",
+    "run `cutlayer join` again, it resumes where it was",
     "name a folder that can be written with --identity",
 )
 
@@ -233,12 +233,12 @@ class DeviceStore:
                 about, checksum = json.loads(file.metadata()["device"])
                 tensors = {name: file.get_tensor(name) for name in list(file.keys())}
             if _checksum(about, tensors) != checksum:
-                raise ValueError("its checksum is another")
+                raise ValueError("its checksum is wrong")
             position, terms, samples = _ABOUT.validate_json(about)
         except (SafetensorError, ValidationError, KeyError, ValueError, TypeError) as error:
             raise RunError(
-                f"{self._path} cannot be read: {error}; delete it, and the device begins its round"
-                " anew"
+                f"{self._path} cannot be read: {error}; delete it, and the device restarts its"
+                " round"
             ) from error
         return Stored(Position(*position), terms, tensors, samples)
 

@@ -149,7 +149,7 @@ class ServerWorker:
         server_row = self._server.aggregation.merge(self._side.gather(made), weights)
         if not (device_row.isfinite().all() and server_row.isfinite().all()):
             raise RunError(
-                f"round {self._state.round + 1} diverged: its merged adapters are not finite; what"
+                f"round {self._state.round + 1} diverged: its aggregated adapters are not finite; what"
                 " the round before left is kept, and going on from it comes to the same. Start a"
                 " new run with a lower optimizer.learning_rate"
             )

@@ -378,7 +378,7 @@ class Controller:
         try:
             self.shares = self._allocated(state)
         except ConfigError as error:
-            _LOG.warning("shares stay as they are: %s", error)
+            _LOG.warning("the bandwidth allocation stays as it is: %s", error)
         return self.shares
 
     def _allocated(self, state: RunState) -> Shares:

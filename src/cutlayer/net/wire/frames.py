@@ -352,7 +352,7 @@ def _settings(kind: type[Value], sections: Mapping[FrameSection, bytes]) -> Valu
         # a key that is not known is the other end's own choice
         where = ".".join(str(part) for part in first["loc"])[:_KEY_CHARACTERS]
         raise FrameError(
-            f"settings of {kind.__name__}: {where} {first['msg']}; run one cutlayer on both ends"
+            f"settings of {kind.__name__}: {where} {first['msg']}; run the same cutlayer version on both ends"
         ) from error
 
 
@@ -386,7 +386,7 @@ def times_from_bytes(data: bytes) -> DeviceTimes | None:
     values = np.frombuffer(data, _VALUE)
     # NaN is not either
     if not (np.abs(values) <= _LATEST_S).all():
-        raise FrameError("times of a round that no clock shows")
+        raise FrameError("impossible times of a round")
     asked_s, heard_s, ended_s = values[:_PROBE].tolist()
     rows = values[_PROBE:].reshape(steps, _STEP).tolist()
     return DeviceTimes(asked_s, heard_s, ended_s, tuple(StepTimes(*row) for row in rows))

@@ -424,7 +424,7 @@ class LinkServer:
         name, serial = common_name(certificate), certificate.serial_number
         visit = self._gate.visit(context.peer())
         if visit is None:
-            _LOG.info(f"refused {name}: did not come through the gate")
+            _LOG.info(f"refused {name}: did not come through the listener")
             return None
         refusal = self._refusal(name, serial)
         if refusal is not None:
@@ -462,7 +462,7 @@ class LinkServer:
             _LOG.info(f"{name} connected from {held.visitor.visit.address}")
             with contextlib.suppress(LinkClosed):
                 await self._on_link(held.link)
-            await held.link.close("its session is over")
+            await held.link.close("its session has ended")
             _LOG.info(f"{name} left: {held.link.why}")
         except CutlayerError as error:  # what a device must not send
             await held.link.close(str(error))
@@ -497,7 +497,7 @@ class LinkServer:
             try:
                 register = self._keys.register()
             except (IdentityError, OSError) as error:
-                _LOG.info(f"the register of devices cannot be read: {error}")
+                _LOG.info(f"the device registry cannot be read: {error}")
                 continue
             for held in self._revoked(register):
                 await self._expel(held, f"the certificate of {held.visitor.name} was revoked")

@@ -211,7 +211,7 @@ def chunks_of(frame: bytes) -> Iterator[bytes]:
     Raises FrameError for a frame of 4 GiB or more.
     """
     if len(frame) > LARGEST_FRAME_BYTES:
-        raise FrameError(f"a frame of {format_bytes(len(frame))}; 4 GiB is the end")
+        raise FrameError(f"a frame of {format_bytes(len(frame))}; the limit is 4 GiB")
     view = memoryview(frame)
     for start in range(0, max(1, len(frame)), _ROOM_BYTES):
         header = _HEADER.pack(len(frame) - start)
