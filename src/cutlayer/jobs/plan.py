@@ -170,9 +170,8 @@ class Planned:
             return config
         if decision.common_cut is None:
             raise ConfigError(
-                
-            "a run has one cut layer for all devices: set planner.cuts to common to train with it"
-        
+                "a run has one cut layer for all devices: set planner.cuts to common to train"
+                " with it"
             )
         values = config.model_dump(mode="json", exclude_unset=True)
         for section, settings in _decided(config, decision).items():
@@ -277,7 +276,9 @@ def profile_notes(planned: Planned) -> list[str]:
     if profile is None or chosen is None or not chosen.decision.scheme.compressed:
         return []
     error = 100 * profile.loss_error
-    of = f"standard error of the accuracies {error:.1f} points: {profile.test_samples} test samples,"
+    of = (
+        f"standard error of the accuracies {error:.1f} points: {profile.test_samples} test samples,"
+    )
     lines = [f"{of} {len(profile.seeds)} seeds"]
     if not _same(profile.data, config.data.name):
         lines.append(
@@ -323,8 +324,8 @@ def _profile(config: Config) -> Profile | None:
         profile = read_profile(Path(path))
         if not _same(profile.model, name):
             raise ConfigError(
-                f"planner.profile {path} was measured with {profile.model}, and the accuracies of one"
-                f" model do not hold for another: profile {name}, or leave it out"
+                f"planner.profile {path} was measured with {profile.model}, and the accuracies of"
+                f" one model do not hold for another: profile {name}, or leave it out"
             )
         return profile
     return packaged_profile(config.model.name, config.data.name)

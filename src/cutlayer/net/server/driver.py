@@ -149,9 +149,9 @@ class ServerWorker:
         server_row = self._server.aggregation.merge(self._side.gather(made), weights)
         if not (device_row.isfinite().all() and server_row.isfinite().all()):
             raise RunError(
-                f"round {self._state.round + 1} diverged: its aggregated adapters are not finite; what"
-                " the round before left is kept, and going on from it comes to the same. Start a"
-                " new run with a lower optimizer.learning_rate"
+                f"round {self._state.round + 1} diverged: its aggregated adapters are not finite;"
+                " the state after the round before is kept, and resuming from it diverges again."
+                " Start a new run with a lower optimizer.learning_rate"
             )
         self.train_loss, self.plain_bytes = self._mean_loss(made), self._plain_bytes
         for device in set(range(self._devices)) - set(made):

@@ -352,7 +352,8 @@ def _settings(kind: type[Value], sections: Mapping[FrameSection, bytes]) -> Valu
         # a key that is not known is the other end's own choice
         where = ".".join(str(part) for part in first["loc"])[:_KEY_CHARACTERS]
         raise FrameError(
-            f"settings of {kind.__name__}: {where} {first['msg']}; run the same cutlayer version on both ends"
+            f"settings of {kind.__name__}: {where} {first['msg']}; run the same version on"
+            " both ends"
         ) from error
 
 

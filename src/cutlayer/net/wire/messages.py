@@ -301,5 +301,5 @@ def read_outline(content: bytes) -> Outline:
         return _ADAPTER.validate_json(content)
     except ValidationError as error:
         raise IdentityError(
-            "what the server says of its run cannot be read: run one cutlayer on both ends"
+            "what the server says of its run cannot be read: run the same version on both ends"
         ) from error
