@@ -1,4 +1,4 @@
-"""Laws of the physical memory; what autograd really holds is in `test_physical`."""
+"""Laws of the physical memory; what autograd really holds is in `test_costs_physical`."""
 
 from dataclasses import replace
 

@@ -151,5 +151,5 @@ def test_what_is_computed_twice(activation_memory: ActivationPolicy, times: floa
     flops = physical_flops(model, CUT, batch)
     kept = flops.device_forward + flops.device_backward
     twice = recomputed_flops(model, batch, flops, activation_memory)
-    # our count of a step is within 1 % of torch's, see test_physical
+    # our count of a step is within 1 % of torch's, see test_costs_physical
     assert (kept + twice) / kept == pytest.approx(times, rel=0.01)

@@ -27,7 +27,7 @@ SIGMAS = 5.0
 def test_in_sight_and_shadow_as_drawn() -> None:
     places = np.full(MANY, 100.0)
     drop = drop_devices(UMI, places, RADIO, seed=0)
-    # 0.230985 by hand in test_path_loss
+    # 0.230985 by hand in test_cell_path_loss
     error = math.sqrt(0.231 * 0.769 / MANY)
     assert drop.in_sight.mean() == pytest.approx(0.230985, abs=SIGMAS * error)
     shadow = drop.path_loss_db - path_loss_db(UMI, places, drop.in_sight, 3.5)
