@@ -116,7 +116,7 @@ class BareChunks(Peer):
 
 @final
 class Ours(Peer):
-    """Our link, by way of the server's gate."""
+    """Our link, by way of the server's listener."""
 
     name = "our link"
 

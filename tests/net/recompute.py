@@ -177,7 +177,7 @@ def _round(run: Run, server: ServerWorker, own: DeviceWorker, device: int, numbe
         message = own.forward(place)
         packet = server.train(device, message)
         own.backward(Gradient(place, packet), last=message.micro.last)
-    server.take(device, own.adapter(number))
+    server.store_adapter(device, own.adapter(number))
 
 
 def every(run: Run, number: int, device: int) -> list[Position]:

@@ -20,7 +20,7 @@ from cutlayer.errors import ConfigError, DataError, RunError
 from cutlayer.jobs.join import Joining
 from cutlayer.jobs.network import NetJob, check_net, open_net
 from cutlayer.jobs.prepare import prepare
-from cutlayer.jobs.serve import Doors, Service, resume
+from cutlayer.jobs.serve import ListenAddresses, Service, resume
 from cutlayer.jobs.train import new_directory, start
 from cutlayer.net.identity.run_keys import RunKeys
 from cutlayer.net.wire.admission import ConnectionLimits
@@ -309,7 +309,7 @@ def test_a_run_that_fails_says_so(
 
 def test_a_run_directory_is_one_servers(config: Config, keys: RunKeys, tmp_path: Path) -> None:
     directory = new_directory(config, tmp_path)
-    doors = Doors(("127.0.0.1", 0), None)
+    doors = ListenAddresses(("127.0.0.1", 0), None)
     with (
         alone(directory.path / "server.lock", "nobody else is here"),
         pytest.raises(RunError, match="another server runs in"),
@@ -513,9 +513,9 @@ def test_a_server_gives_up_and_goes_on_when_the_device_is_there(
         first = asyncio.create_task(take_part(joining(tmp_path, keys, 0, await port, data[0])))
         with pytest.raises(RunError, match=r"pi-1 \(away, 0 of 2 local steps\)"):
             await serving
-        done = net.session.standings[0].steps
+        done = net.session.progress[0].step
         net = open_net(patient, directory, Silent(), in_place)
-        assert net.session.standings[0].steps == done
+        assert net.session.progress[0].step == done
         service, again = _serving(net, keys, port.result())
         serving = asyncio.create_task(service.run(asyncio.Event(), again.set_result))
         await asyncio.gather(first, take_part(joining(tmp_path, keys, 1, await again, data[1])))

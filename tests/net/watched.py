@@ -108,7 +108,7 @@ def status(
         round_s=21.0,
         deadline_s=900.0,
         quorum=2,
-        lacking=0,
+        missing_adapters=0,
         finished=finished,
         local_steps=LOCAL_STEPS,
         devices=devices,

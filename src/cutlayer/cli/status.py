@@ -97,7 +97,7 @@ def _state(status: RunStatus) -> str:
         return f"failed: {status.process.failure}"
     if status.finished:
         return "finished"
-    late = f", {status.lacking} adapters short" if status.lacking else ""
+    late = f", {status.missing_adapters} adapters short" if status.missing_adapters else ""
     running = f"for {format_seconds(status.round_s)}"
     return f"round {status.round} of {status.rounds}, {running}{late}"
 

@@ -136,13 +136,13 @@ def serve(
         check(config, dealt=False)
         path = newest_run(config, Path(output)) if go_on else None
     with loading("`cutlayer serve`", "train,net"):
-        from cutlayer.jobs.serve import Doors, start
+        from cutlayer.jobs.serve import ListenAddresses, start
         from cutlayer.jobs.serve import resume as again
-    doors = Doors(*addresses)
+    listen_on = ListenAddresses(*addresses)
     if path is not None:
-        return Run(again(path, Path(keys), doors, changes).path)
+        return Run(again(path, Path(keys), listen_on, changes).path)
     assert config is not None
-    return Run(start(config, Path(output), Path(keys), doors).path)
+    return Run(start(config, Path(output), Path(keys), listen_on).path)
 
 
 def join(

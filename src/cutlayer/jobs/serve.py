@@ -51,7 +51,7 @@ _LOCK = "server.lock"
 
 
 @final
-class _Told(Observer):
+class _RoundRecordsInLog(Observer):
     """Rounds as lines of the log."""
 
     def round_begins(self, number: int, rounds: int) -> None:
@@ -66,7 +66,7 @@ class _Told(Observer):
 
 
 @dataclass(frozen=True)
-class Doors:
+class ListenAddresses:
     """Where a server listens, (host, port): for devices, and for its operators (None: nowhere)."""
 
     devices: tuple[str, int]
@@ -74,26 +74,28 @@ class Doors:
 
     def check(self) -> None:
         """Raises RunError if somewhere it cannot listen."""
-        doors = {"--listen": self.devices, "--operators": self.operators}
-        try_addresses({option: door for option, door in doors.items() if door is not None})
+        addresses = {"--listen": self.devices, "--operators": self.operators}
+        try_addresses(
+            {option: address for option, address in addresses.items() if address is not None}
+        )
 
 
-def start(config: Config, output: Path, keys: Path, doors: Doors) -> RunDirectory:
+def start(config: Config, output: Path, keys: Path, addresses: ListenAddresses) -> RunDirectory:
     """Serve a new run, in a new directory under `output`, until it ends or SIGTERM comes.
 
     Everything that can be wrong is found before the directory is made. Raises CutlayerError,
     OSError.
     """
     run_keys = read_keys(keys)
-    doors.check()
+    addresses.check()
     config = with_full_paths(config)
     job = _ready(config)
     check_net(job)
-    return _serve_alone(job, new_directory(config, output), run_keys, doors)
+    return _serve_alone(job, new_directory(config, output), run_keys, addresses)
 
 
 def resume(
-    path: Path, keys: Path, doors: Doors, changes: Mapping[str, Any] | None = None
+    path: Path, keys: Path, addresses: ListenAddresses, changes: Mapping[str, Any] | None = None
 ) -> RunDirectory:
     """Go on with the run in `path` from the last step that its journal holds.
 
@@ -101,9 +103,9 @@ def resume(
     """
     directory, run_keys = RunDirectory.open(path), read_keys(keys)
     config = changed_config(path, changes or {})
-    doors.check()
+    addresses.check()
     job = _ready(config)
-    return _serve_alone(job, directory, run_keys, doors)
+    return _serve_alone(job, directory, run_keys, addresses)
 
 
 def _ready(config: Config) -> Job:
@@ -116,19 +118,22 @@ def _ready(config: Config) -> Job:
     return job
 
 
-def _serve_alone(job: Job, directory: RunDirectory, keys: RunKeys, doors: Doors) -> RunDirectory:
+def _serve_alone(
+    job: Job, directory: RunDirectory, keys: RunKeys, addresses: ListenAddresses
+) -> RunDirectory:
     """Two servers would write one journal."""
     taken = f"another server runs in {directory.path}: stop it first, or serve another run"
     with alone(directory.path / _LOCK, taken):
-        _serve(job, directory, keys, doors)
+        _serve(job, directory, keys, addresses)
     return directory
 
 
-def _serve(job: Job, directory: RunDirectory, keys: RunKeys, doors: Doors) -> None:
+def _serve(job: Job, directory: RunDirectory, keys: RunKeys, addresses: ListenAddresses) -> None:
     _LOG.info("run directory: %s", directory.path)
     with Heartbeat(so_far("evaluating, or replaying the journal")):
-        net = open_net(job, directory, _Told(), in_thread)
-    service, had_ended = Service(net, keys, doors.devices, doors.operators), net.session.finished
+        net = open_net(job, directory, _RoundRecordsInLog(), in_thread)
+    service = Service(net, keys, addresses.devices, addresses.operators)
+    had_ended = net.session.finished
     if asyncio.run(_until_told(service)):
         if not (had_ended and (directory.path / REPORT).exists()):
             service.conclude()
@@ -287,7 +292,7 @@ class Service:
             await asyncio.sleep(EVERY_S)
             if session.finished:
                 return
-            _LOG.info("%s", pace.line(session.round, session.standings, session.elapsed_s))
+            _LOG.info("%s", pace.line(session.round, session.progress, session.elapsed_s))
 
     async def _farewell(self, stop: asyncio.Event) -> None:
         """Wait for devices that were away as the run ended."""

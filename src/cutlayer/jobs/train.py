@@ -81,7 +81,9 @@ def finish(job: Job, directory: RunDirectory, observer: Observer | None = None) 
         _tell_where(directory.finished(), job.config.training.rounds)
         write_json(directory.path / "partition.json", _partition(job).written())
         rounds = job.config.training.rounds
-        state, records = run_rounds(job.setup, directory, rounds, _Told(observer, rounds))
+        state, records = run_rounds(
+            job.setup, directory, rounds, _RoundLinesInLog(observer, rounds)
+        )
         export(job, state, directory)
         write_summary(directory, records, about(job))
         write_report(directory.path)
@@ -89,7 +91,7 @@ def finish(job: Job, directory: RunDirectory, observer: Observer | None = None) 
 
 
 @final
-class _Told(Observer):
+class _RoundLinesInLog(Observer):
     """Another observer, and rounds as lines of the log."""
 
     def __init__(self, observer: Observer | None, rounds: int) -> None:

@@ -298,16 +298,16 @@ class MicroBatch:
     group: GroupInputs
     device_rows: Float[Tensor, "group device_parameter"]
     server_rows: Float[Tensor, "group server_parameter"]
-    pending: Pending | None = None
+    forwarded: Pending | None = None
     received: list[ReceivedTensor] = field(default_factory=list)
     labels: Tensor | None = None
     gradient: Float[Tensor, "batch token width"] | None = None
 
     @property
-    def held(self) -> Pending:
+    def pending(self) -> Pending:
         """What the device holds between forward and backward."""
-        assert self.pending is not None, "a device's forward comes before its other steps"
-        return self.pending
+        assert self.forwarded is not None, "a device's forward comes before its other steps"
+        return self.forwarded
 
     @property
     def received_lengths(self) -> tuple[int, ...] | None:
@@ -326,7 +326,7 @@ class MicroBatch:
     def tokens(self, place: int) -> int:
         """Tokens of the device's micro-batch, padded to its own longest."""
         lengths = self.batches[place].lengths
-        return self.held.shape[1] if lengths is None else max(lengths)
+        return self.pending.shape[1] if lengths is None else max(lengths)
 
     def shape(self, place: int) -> MiniBatch:
         """The `place`-th device's samples and tokens, as the cost models take them."""

@@ -35,7 +35,7 @@ from cutlayer.train.exchange import (
     server_pass,
     stack,
 )
-from cutlayer.train.state import DeviceSide, RunState, Setup, Side, SideState
+from cutlayer.train.state import AdapterBank, AdapterState, DeviceSide, RunState, Setup
 
 # What each phase of a local step does to tensors, for one micro-batch of a group of devices.
 #
@@ -80,7 +80,7 @@ class Actions:
                 raise ValueError(f"{other} is no step of a mini-batch")
 
     def _device_forward(self, step: Step, micro: MicroBatch) -> None:
-        micro.pending = device_forward(
+        micro.forwarded = device_forward(
             self._server.device_part,
             micro.device_rows,
             micro.group.sizes,
@@ -94,7 +94,7 @@ class Actions:
         for place, device in enumerate(micro.devices):
             batch = micro.batches[place]
             received = self._exchange.send(
-                self._load(micro, micro.held.activation, place),
+                self._load(micro, micro.pending.activation, place),
                 (self._index, device, micro.number, micro.micro, Direction.UP),
             )
             known, sent = send_labels(batch.labels, received.lengths, self._training.classes)
@@ -102,7 +102,7 @@ class Actions:
             micro.received.append(received)
             self._round_costs.send(device, step, {"activation": received.sent, "labels": sent})
         micro.labels = stack(labels, fill=IGNORED_LABEL)
-        micro.held.release()  # it is on its way: backward does not need it
+        micro.pending.release()  # it is on its way: backward does not need it
 
     def _server_compute(self, step: Step, micro: MicroBatch) -> None:
         activation = stack([part.tensor for part in micro.received])
@@ -112,7 +112,7 @@ class Actions:
     def _upper_compute(self, step: Step, micro: MicroBatch) -> None:
         """The server part's work on the device itself: nothing is sent."""
         micro.labels = stack([batch.labels for batch in micro.batches], fill=IGNORED_LABEL)
-        self._upper(micro, micro.held.activation, micro.group.lengths)
+        self._upper(micro, micro.pending.activation, micro.group.lengths)
         self._compute(step, micro, lambda flops, _: flops.server)
 
     def _upper(
@@ -120,7 +120,7 @@ class Actions:
     ) -> None:
         """Forward and backward through the blocks above the cut."""
         assert micro.labels is not None
-        passed = server_pass(
+        result = server_pass(
             self._server.part,
             micro.server_rows,
             micro.group.sizes,
@@ -129,8 +129,8 @@ class Actions:
             micro.labels,
             micro.weights,
         )
-        micro.gradient = passed.gradient
-        self.losses.extend(passed.losses)
+        micro.gradient = result.gradient
+        self.losses.extend(result.losses)
 
     def _gradient_down(self, step: Step, micro: MicroBatch) -> None:
         assert micro.gradient is not None
@@ -144,7 +144,7 @@ class Actions:
 
     def _device_backward(self, step: Step, micro: MicroBatch) -> None:
         assert micro.gradient is not None
-        micro.held.backward(micro.gradient)
+        micro.pending.backward(micro.gradient)
         activation_memory, model = self._training.activation_memory, self._simulation.model
         self._compute(
             step,
@@ -177,7 +177,7 @@ class Actions:
 
 
 @dataclass(frozen=True)
-class _Shape:
+class _ExpectedBatch:
     """A mini-batch as its device computes it, and the part of its tokens that is not padding."""
 
     batch: MiniBatch
@@ -206,7 +206,7 @@ def expected_work(
 
 
 def _work(
-    setup: Setup, device: DeviceSide, shape: _Shape, rates: DeviceRates, first_round: bool
+    setup: Setup, device: DeviceSide, shape: _ExpectedBatch, rates: DeviceRates, first_round: bool
 ) -> DeviceWork:
     training, simulation = setup.training, setup.simulation
     values = (shape.batch.samples, shape.batch.tokens, simulation.model.width)
@@ -229,18 +229,20 @@ def _work(
     )
 
 
-def _shapes(setup: Setup) -> Iterator[_Shape]:
+def _shapes(setup: Setup) -> Iterator[_ExpectedBatch]:
     """Each device's first mini-batch; images are all of one size, so one of them tells it."""
     tokens = _image_tokens(setup.devices[0], setup.training.seed)
     for device in setup.devices:
         first = device.plan.indices(0)
         if tokens is not None:
-            yield _Shape(MiniBatch(len(first), tokens), 1.0)
+            yield _ExpectedBatch(MiniBatch(len(first), tokens), 1.0)
             continue
         lengths = device.batch(first).lengths
         assert lengths is not None
         longest = max(lengths)
-        yield _Shape(MiniBatch(len(first), longest), sum(lengths) / (len(lengths) * longest))
+        yield _ExpectedBatch(
+            MiniBatch(len(first), longest), sum(lengths) / (len(lengths) * longest)
+        )
 
 
 def _image_tokens(device: DeviceSide, seed: int) -> int | None:
@@ -285,8 +287,8 @@ class Round:
         self._steps = tuple(device.local_steps for device in setup.devices)
         count = len(setup.devices)
         shared = self._scheme.shared_server
-        self._device_side = Side(state.device, count, training.optimizer, shared=False)
-        self._server_side = Side(state.server, count, training.optimizer, shared=shared)
+        self._device_side = AdapterBank(state.device, count, training.optimizer, shared=False)
+        self._server_side = AdapterBank(state.server, count, training.optimizer, shared=shared)
         self._exchange = Exchange(training.codecs, training.seed, state.streams)
         self._round_costs = RoundCosts(self._scheme, self._steps, training.micro_batches)
         self._actions = Actions(setup, self._index, self._exchange, self._round_costs)
@@ -360,11 +362,11 @@ class Round:
         self._server_side.collect(busy, part.server_rows.grad)
 
     @property
-    def _both_sides(self) -> tuple[Side, Side]:
+    def _both_sides(self) -> tuple[AdapterBank, AdapterBank]:
         return self._device_side, self._server_side
 
     @property
-    def _exchanged(self) -> tuple[Side, ...]:
+    def _exchanged(self) -> tuple[AdapterBank, ...]:
         """The adapters that devices hold and send: of their part, or of the whole model."""
         return self._both_sides[:1] if self._scheme.splits else self._both_sides
 
@@ -444,19 +446,19 @@ class Round:
             for n, rates in enumerate(simulation.rates(links))
         ]
 
-    def _merged(self, side: Side) -> SideState:
+    def _merged(self, side: AdapterBank) -> AdapterState:
         """The side's adapters after the round: merged, or what the last device left."""
         if self._scheme.devices is DeviceOrder.IN_TURN or len(side.rows) == 1:
             row = side.rows[-1].clone()
         else:
             weights = [float(device.samples) for device in self._setup.devices]
             row = self._setup.server.aggregation.merge(side.rows, weights)
-        return SideState(row, side.optimizer if self._scheme.keeps_optimizer else {})
+        return AdapterState(row, side.optimizer if self._scheme.keeps_optimizer else {})
 
 
 def initial_state(setup: Setup) -> RunState:
     """The state before round 1: seeded adapters, and what the round is expected to take; optimisers
     start when they are first used."""
     seed = setup.training.seed
-    device, server = (SideState(part.adapted.initial_row(seed), {}) for part in setup.parts)
+    device, server = (AdapterState(part.adapted.initial_row(seed), {}) for part in setup.parts)
     return RunState(0, 0.0, device, server, observed=expected_round(setup))

@@ -30,8 +30,8 @@ from cutlayer.train.records import (
     rounds_of,
 )
 from cutlayer.train.state import (
+    AdapterState,
     RunState,
-    SideState,
     observed_from_tensors,
     observed_to_tensors,
 )
@@ -157,8 +157,8 @@ class RunDirectory:
             return RunState(
                 round=about["round"],
                 virtual_time_s=about["virtual_time_s"],
-                device=SideState.from_tensors("device", tensors),
-                server=SideState.from_tensors("server", tensors),
+                device=AdapterState.from_tensors("device", tensors),
+                server=AdapterState.from_tensors("server", tensors),
                 observed=observed_from_tensors(tensors),
                 streams=streams_from_tensors(tensors),
             )

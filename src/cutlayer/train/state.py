@@ -30,7 +30,7 @@ OptimizerState = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class SideState:
+class AdapterState:
     """One side's adapters (one row) and optimiser state (first axis: device)."""
 
     row: Float[Tensor, " parameter"]
@@ -44,7 +44,7 @@ class SideState:
         }
 
     @staticmethod
-    def from_tensors(side: str, tensors: dict[str, Tensor]) -> "SideState":
+    def from_tensors(side: str, tensors: dict[str, Tensor]) -> "AdapterState":
         """The inverse of `tensors`."""
         prefix = f"{side}.optimizer."
         optimizer = {
@@ -52,7 +52,7 @@ class SideState:
             for name, value in tensors.items()
             if name.startswith(prefix)
         }
-        return SideState(tensors[f"{side}.row"], optimizer)
+        return AdapterState(tensors[f"{side}.row"], optimizer)
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ class RunState:
 
     round: int
     virtual_time_s: float
-    device: SideState
-    server: SideState
+    device: AdapterState
+    server: AdapterState
     observed: ObservedRound
     streams: Streams = field(default_factory=dict)
 
@@ -85,7 +85,7 @@ def observed_from_tensors(tensors: dict[str, Tensor]) -> ObservedRound:
 
 
 @final
-class Side:
+class AdapterBank:
     """One side's adapters and optimiser state during a round.
 
     `rows` and the state's tensors have an entry for each device; `shared`: one entry, which every
@@ -94,7 +94,7 @@ class Side:
     """
 
     def __init__(
-        self, state: SideState, devices: int, optimizer: Optimizer, *, shared: bool
+        self, state: AdapterState, devices: int, optimizer: Optimizer, *, shared: bool
     ) -> None:
         self._rule = optimizer
         self._shared = shared

@@ -106,7 +106,7 @@ def test_a_device_whose_samples_changed_begins_its_round_anew(
 
         with pytest.raises(RunError, match="no second time"):
             await run.device(0).take_part(once)
-        assert session.standings[0].steps == 1
+        assert session.progress[0].step == 1
         async with asyncio.timeout(PATIENCE_S):
             others = (run.device(n).take_part(partial(site.dial, n)) for n in (1, 2))
             await asyncio.gather(run.device(0, own=few).take_part(partial(site.dial, 0)), *others)

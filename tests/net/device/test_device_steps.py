@@ -11,17 +11,17 @@ from cutlayer.net.device.session import (
     DeviceSession,
     Diverged,
     EchoReceived,
-    Finish,
     Forward,
     Forwarded,
     HangUp,
     Instruction,
     Invalid,
+    Leave,
     Linked,
     PartReady,
-    Persist,
     Prepare,
     Received,
+    SaveState,
     Send,
     Stepped,
     Stop,
@@ -86,7 +86,7 @@ class Desk:
         self.welcome()
         assert self.say(OPEN) == [Begin(OPEN)]
         stored, *probe = self.session.handle(Begun(OPEN))
-        assert stored == Persist(Position(1), TERMS)
+        assert stored == SaveState(Position(1), TERMS)
         assert self.heard(probe) == [Probe()]
         return self.echo()
 
@@ -109,20 +109,20 @@ def _activation(step: int, micro: int) -> Activation:
 def test_a_round_in_order() -> None:
     """Two local steps of two micro-batches; each state is on disk before the next message."""
     desk = Desk()
-    next_up = [Persist(Position(1), TERMS), *desk.begin()]
+    next_up = [SaveState(Position(1), TERMS), *desk.begin()]
     for step in range(2):
         for micro in range(2):
             here = Position(1, step, micro)
-            assert next_up == [Persist(here, TERMS), Forward(here)]
+            assert next_up == [SaveState(here, TERMS), Forward(here)]
             activation = _activation(step, micro)
             assert desk.heard(desk.session.handle(Forwarded(activation))) == [activation]
             gradient = Gradient(here, b"down")
             assert desk.say(gradient) == [Backward(gradient, micro == 1)]
             next_up = desk.session.handle(Stepped())
-    assert next_up == [Persist(Position(1, 2, 0), TERMS), Upload(1)]
+    assert next_up == [SaveState(Position(1, 2, 0), TERMS), Upload(1)]
     adapter = Adapter(1, Weight(1), b"row")
     assert desk.heard(desk.session.handle(Uploaded(adapter))) == [adapter]
-    assert desk.say(Close(Ending(True))) == [Finish()]
+    assert desk.say(Close(Ending(True))) == [Leave()]
 
 
 def test_what_was_not_answered_is_said_again() -> None:

@@ -222,7 +222,7 @@ def test_the_command_shows_what_there_is(capsys: pytest.CaptureFixture[str]) -> 
 def test_the_command_says_what_a_round_past_its_deadline_lacks(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert shown(RUNNING.model_copy(update={"lacking": 2})) == 0
+    assert shown(RUNNING.model_copy(update={"missing_adapters": 2})) == 0
     assert "for 21.0 s, 2 adapters short" in capsys.readouterr().out
 
 

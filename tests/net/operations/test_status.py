@@ -51,9 +51,9 @@ def test_before_anybody_came(watched: Watched) -> None:
 
 def test_what_a_round_past_its_deadline_lacks(table: Table, watched: Watched) -> None:
     table.session.handle(Tick(9.0))
-    assert watched.status({}, PROCESS).lacking == 0
+    assert watched.status({}, PROCESS).missing_adapters == 0
     table.session.handle(Tick(1.0))
-    assert watched.status({}, PROCESS).lacking == 1
+    assert watched.status({}, PROCESS).missing_adapters == 1
 
 
 def test_a_device_at_work_and_gone(table: Table, watched: Watched) -> None:

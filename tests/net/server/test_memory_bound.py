@@ -59,7 +59,7 @@ def test_a_connection_more_and_a_device_more() -> None:
     limits = ConnectionLimits(connections=10, frame_bytes=UP)
     base = memory_bound(BOUNDS, 4, limits).total
     connection = memory_bound(BOUNDS, 4, replace(limits, connections=11)).total - base
-    # two sides of the gate, a window of one frame, a message of 2 MiB each way, two frames
+    # two sides of the listener, a window of one frame, a message of 2 MiB each way, two frames
     assert connection == 2 * 512 * KIB + UP + 2 * 2 * MIB + 2 * UP
     device = memory_bound(BOUNDS, 5, limits).total - base
     assert device == UP + (OUTBOX_FRAMES + 1) * DOWN + MIB + 2 * MIB
@@ -161,7 +161,7 @@ def test_no_flood_goes_beyond_the_bound(
     flood: Callable[[Link, Bounds], Awaitable[None]], setup: Setup, tmp_path: Path
 ) -> None:
     watch, bound = flooded(flood, setup, tmp_path)
-    assert watch.in_links <= bound.at_gate + bound.in_links
+    assert watch.in_links <= bound.at_listener + bound.in_links
     assert watch.in_sessions <= bound.in_sessions
     # each did what it is for: an outbox was full of replies, chunks waited for their next
     if flood is never_reads:

@@ -3,31 +3,31 @@
 import pytest
 
 from cutlayer.errors import ConfigError
-from cutlayer.net.server.devices import DeviceStanding
+from cutlayer.net.server.devices import DeviceProgress
 from cutlayer.net.server.session import (
     AdapterStored,
+    AppendToJournal,
     Checkpoint,
     Finish,
     GiveUp,
     GradientReady,
-    HangUp,
+    HangUpOn,
     Instruction,
-    Invalid,
+    InvalidFrom,
     Joined,
     Left,
     Merge,
     Merged,
-    Persist,
     PieceRead,
     Read,
-    Received,
+    ReceivedFrom,
     Renew,
     Renewed,
     RoundEnd,
     RunPlan,
-    Send,
+    SendTo,
     ServerSession,
-    Take,
+    StoreAdapter,
     Tick,
     Train,
     Warn,
@@ -100,7 +100,7 @@ class Table:
 
     def say(self, device: int, message: Message) -> list[Instruction]:
         """One message of a device."""
-        return self.session.handle(Received(device, self.wires[device].outgoing(message)))
+        return self.session.handle(ReceivedFrom(device, self.wires[device].outgoing(message)))
 
     def join(self, device: int, known: int = 0) -> list[Instruction]:
         """A new connection, and its hello."""
@@ -113,7 +113,7 @@ class Table:
         return [
             (sent.device, self.wires[sent.device].incoming(sent.frame))
             for sent in instructions
-            if isinstance(sent, Send)
+            if isinstance(sent, SendTo)
         ]
 
     def step(self, device: int, position: Position, *, last: bool) -> list[Instruction]:
@@ -129,7 +129,7 @@ class Table:
                 place = Position(number, step, micro)
                 self.heard(self.step(device, place, last=micro == 1))
         adapter = Adapter(number, Weight(1), b"row")
-        assert self.say(device, adapter) == [Take(device, adapter)]
+        assert self.say(device, adapter) == [StoreAdapter(device, adapter)]
         return self.session.handle(AdapterStored(device, adapter))
 
 
@@ -153,8 +153,8 @@ def test_what_is_answered_is_on_disk_before() -> None:
     table = Table()
     table.heard(table.join(0))
     out = table.step(0, FIRST, last=False)
-    assert isinstance(out[0], Persist) and isinstance(out[1], Send)
-    assert out[0] == Persist(0, _activation(FIRST, last=False))
+    assert isinstance(out[0], AppendToJournal) and isinstance(out[1], SendTo)
+    assert out[0] == AppendToJournal(0, _activation(FIRST, last=False))
     assert table.heard(out) == [(0, Gradient(FIRST, b"gradient"))]
 
 
@@ -167,7 +167,7 @@ def test_a_step_sent_again_is_answered_again_and_not_trained() -> None:
     assert only[1] == Welcome(terms_of(0))
     again = table.say(0, _activation(FIRST, last=False))
     assert table.heard(again) == [(0, Gradient(FIRST, b"gradient"))]
-    assert not any(isinstance(one, Train | Persist) for one in again)
+    assert not any(isinstance(one, Train | AppendToJournal) for one in again)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_a_step_out_of_order_ends_the_connection(position: Position, last: bool)
     table = Table()
     table.heard(table.join(0))
     (out,) = table.say(0, _activation(position, last=last))
-    assert isinstance(out, HangUp) and "expected" in out.reason
+    assert isinstance(out, HangUpOn) and "expected" in out.reason
     assert table.say(0, _activation(FIRST, last=False)) == []
 
 
@@ -192,16 +192,16 @@ def test_a_mini_batch_has_no_more_micro_batches_than_agreed() -> None:
     table.heard(table.join(0))
     table.heard(table.step(0, FIRST, last=False))
     (out,) = table.say(0, _activation(Position(1, 0, 1), last=False))
-    assert isinstance(out, HangUp)
+    assert isinstance(out, HangUpOn)
 
 
 def test_a_replayed_frame_ends_the_connection() -> None:
     table = Table()
     table.heard(table.join(0))
     frame = table.wires[0].outgoing(_activation(FIRST, last=False))
-    table.session.handle(Received(0, frame))
-    (out,) = table.session.handle(Received(0, frame))
-    assert isinstance(out, HangUp) and "replayed or out of order" in out.reason
+    table.session.handle(ReceivedFrom(0, frame))
+    (out,) = table.session.handle(ReceivedFrom(0, frame))
+    assert isinstance(out, HangUpOn) and "replayed or out of order" in out.reason
 
 
 def test_nothing_is_taken_before_a_hello_nor_two_of_them() -> None:
@@ -209,17 +209,17 @@ def test_nothing_is_taken_before_a_hello_nor_two_of_them() -> None:
     table.session.handle(Joined(0))
     table.wires[0] = Wire(device_limits(BOUNDS))
     (out,) = table.say(0, _activation(FIRST, last=False))
-    assert isinstance(out, HangUp) and "Activation, which is not expected" in out.reason
+    assert isinstance(out, HangUpOn) and "Activation, which is not expected" in out.reason
     table.heard(table.join(1))
     (out,) = table.say(1, Hello(0))
-    assert isinstance(out, HangUp) and "Hello, which is not expected" in out.reason
+    assert isinstance(out, HangUpOn) and "Hello, which is not expected" in out.reason
 
 
 def test_an_adapter_before_the_last_step_is_refused() -> None:
     table = Table()
     table.heard(table.join(0))
     (out,) = table.say(0, Adapter(1, Weight(1), b"row"))
-    assert isinstance(out, HangUp) and "after 0 local steps" in out.reason
+    assert isinstance(out, HangUpOn) and "after 0 local steps" in out.reason
 
 
 def test_a_spoilt_packet_ends_the_connection_and_counts_for_nothing() -> None:
@@ -227,7 +227,7 @@ def test_a_spoilt_packet_ends_the_connection_and_counts_for_nothing() -> None:
     table.heard(table.join(0))
     message = _activation(FIRST, last=False)
     table.say(0, message)
-    assert table.session.handle(Invalid(0, "NaN")) == [HangUp(0, "NaN")]
+    assert table.session.handle(InvalidFrom(0, "NaN")) == [HangUpOn(0, "NaN")]
     table.heard(table.join(0, known=1))
     assert table.say(0, message) == [Train(0, message)]
 
@@ -236,9 +236,9 @@ def test_a_round_closes_when_all_adapters_are_there() -> None:
     table = Table()
     for device in range(2):
         table.heard(table.join(device))
-    assert table.round(0, 1) == [Persist(0, Adapter(1, Weight(1), b"row"))]
+    assert table.round(0, 1) == [AppendToJournal(0, Adapter(1, Weight(1), b"row"))]
     out = table.round(1, 1)
-    assert [type(one) for one in out] == [Persist, Persist, Merge]
+    assert [type(one) for one in out] == [AppendToJournal, AppendToJournal, Merge]
     assert out[-1] == Merge((0, 1))
     out = table.session.handle(Merged((0, 1), b"adapter 1", SHARES))
     assert out[0] == Checkpoint(1)
@@ -289,7 +289,7 @@ def test_a_device_that_comes_back_after_its_round_closed_begins_anew(known: int)
     table.session.handle(Tick(10.0))
     table.session.handle(Merged((0,), b"adapter 1", SHARES))
     out = table.join(1, known)
-    assert [type(one) for one in out] == [Send, Persist, Renew]
+    assert [type(one) for one in out] == [SendTo, AppendToJournal, Renew]
     table.heard(out)
     ((_, opened),) = table.heard(table.session.handle(Renewed(1)))
     assert isinstance(opened, Open) and opened.opening.fresh
@@ -300,7 +300,7 @@ def test_a_device_that_lost_its_state_begins_its_round_again() -> None:
     table.heard(table.join(0))
     table.heard(table.step(0, FIRST, last=False))
     out = table.join(0, known=0)
-    assert [type(one) for one in out] == [Send, Persist, Renew]
+    assert [type(one) for one in out] == [SendTo, AppendToJournal, Renew]
     table.session.handle(Renewed(0))
     message = _activation(FIRST, last=False)
     assert table.say(0, message) == [Train(0, message)]
@@ -321,20 +321,20 @@ def test_a_device_that_loses_its_state_without_end_waits_for_the_next_round() ->
     for device in range(2):
         table.heard(table.join(device))
     trained = 0
-    while not any(isinstance(one, HangUp) for one in _restart(table)):
+    while not any(isinstance(one, HangUpOn) for one in _restart(table)):
         table.heard(table.step(0, FIRST, last=False))
         trained += 1
         assert trained <= 9
     assert trained == 9  # 8 restarts, and what was before them
     assert table.say(0, _activation(FIRST, last=False)) == []
     (out,) = table.join(0, known=0)
-    assert isinstance(out, HangUp) and "lost its state 8 times in round 1" in out.reason
+    assert isinstance(out, HangUpOn) and "lost its state 8 times in round 1" in out.reason
     # who did not lose it goes on, and the next round is anybody's
     assert table.heard(table.join(0, known=1)) == [(0, Welcome(terms_of(0)))]
     table.round(1, 1)
     table.session.handle(Tick(10.0))
     table.heard(table.session.handle(Merged((1,), b"adapter 1", SHARES)))
-    assert [type(one) for one in table.join(0, known=0)] == [Send, Persist, Renew]
+    assert [type(one) for one in table.join(0, known=0)] == [SendTo, AppendToJournal, Renew]
 
 
 @pytest.mark.parametrize("known", [0, 1])
@@ -347,11 +347,11 @@ def test_what_is_void_is_not_voided_again(known: int) -> None:
         table.round(device, 1)
     table.heard(table.session.handle(Merged((0, 1), b"adapter 1", SHARES)))
     table.heard(table.step(0, Position(2, 0, 0), last=False))
-    assert any(isinstance(one, Persist) for one in table.join(0, known))
+    assert any(isinstance(one, AppendToJournal) for one in table.join(0, known))
     table.session.handle(Renewed(0))
     for _ in range(20):
         out = table.join(0, known)
-        assert [type(one) for one in out] == [Send, Send]
+        assert [type(one) for one in out] == [SendTo, SendTo]
         _, (_, opened) = table.heard(out)
         assert isinstance(opened, Open) and opened.opening.fresh
 
@@ -368,7 +368,7 @@ def test_at_the_end_everyone_is_told_and_late_comers_too() -> None:
     late = table.join(0, known=2)
     ((_, only),) = table.heard(late)
     assert isinstance(only, Close) and only.ending.finished
-    assert isinstance(late[-1], HangUp)
+    assert isinstance(late[-1], HangUpOn)
     assert table.session.handle(Tick(100.0)) == []
 
 
@@ -383,7 +383,7 @@ def test_a_device_that_is_not_ready_asks_and_fetches() -> None:
     assert table.heard(table.session.handle(PieceRead(0, piece))) == [(0, piece)]
     assert table.session.traffic.of(1)["model"] == 5
     (out,) = table.say(0, Adapter(1, Weight(1), b"row"))
-    assert isinstance(out, HangUp)
+    assert isinstance(out, HangUpOn)
 
 
 def test_who_comes_after_the_end_hears_of_it() -> None:
@@ -405,10 +405,9 @@ def test_how_far_devices_are() -> None:
     table = Table()
     table.join(0)
     table.step(0, Position(1, 0, 0), last=True)
-    assert table.session.standings == (
-        DeviceStanding(True, 1, False),
-        DeviceStanding(False, 0, False),
-    )
+    here, away = table.session.progress
+    assert (here.connected, here.step, here.done) == (True, 1, False)
+    assert away == DeviceProgress()
 
 
 def test_a_round_short_of_its_quorum_says_so_once_and_closes_when_it_can() -> None:
@@ -418,22 +417,22 @@ def test_a_round_short_of_its_quorum_says_so_once_and_closes_when_it_can() -> No
     table.round(0, 1)
     table.heard(table.step(1, Position(1, 0, 0), last=True))
     assert table.session.handle(Tick(9.0)) == []
-    assert table.session.lacking == 0
+    assert table.session.missing_adapters == 0
     (warning,) = table.session.handle(Tick(1.0))
     assert isinstance(warning, Warn)
     assert "round 1 has 1 of the 2 adapters that it needs, 10 s after it began" in warning.text
     assert "device 1 (connected, 1 of 2 local steps)" in warning.text
     assert "pi-0" not in warning.text
-    assert table.session.lacking == 1
+    assert table.session.missing_adapters == 1
     assert table.session.handle(Tick(1e6)) == []
     # the other one makes it after all
     table.heard(table.step(1, Position(1, 1, 0), last=True))
     adapter = Adapter(1, Weight(1), b"row")
-    assert table.say(1, adapter) == [Take(1, adapter)]
+    assert table.say(1, adapter) == [StoreAdapter(1, adapter)]
     assert table.session.handle(AdapterStored(1, adapter))[-1] == Merge((0, 1))
     table.session.handle(Merged((0, 1), b"adapter", SHARES))
     # the next round warns anew
-    assert table.session.lacking == 0
+    assert table.session.missing_adapters == 0
     assert [type(one) for one in table.session.handle(Tick(10.0))] == [Warn]
 
 

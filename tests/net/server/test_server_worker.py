@@ -93,7 +93,7 @@ def test_an_adapter_of_other_values_is_refused(setup: Setup, tmp_path: Path) -> 
     worker = Run(setup, tmp_path).server_worker(initial_state(setup))
     parameters = initial_state(setup).device.row.numel()
     with pytest.raises(PacketError):
-        worker.take(0, Adapter(1, Weight(1), pack_adapter(torch.zeros(parameters + 1))))
+        worker.store_adapter(0, Adapter(1, Weight(1), pack_adapter(torch.zeros(parameters + 1))))
 
 
 def test_adapters_that_are_not_finite_are_not_merged(setup: Setup, tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_adapters_that_are_not_finite_are_not_merged(setup: Setup, tmp_path: Pat
     first = initial_state(setup)
     worker = Run(fast, tmp_path).server_worker(first)
     worker.train(0, good())
-    worker.take(0, Adapter(1, Weight(1), pack_adapter(first.device.row)))
+    worker.store_adapter(0, Adapter(1, Weight(1), pack_adapter(first.device.row)))
     with pytest.raises(RunError, match="round 1 diverged: its aggregated adapters are not finite"):
         worker.merge((0,))
     assert worker.state is first

@@ -72,7 +72,7 @@ def seen(works: list[DeviceWork], ahead_s: float) -> SeenRound:
         at(start_s, server.arrived, n, start_s)
         at(start_s, server.sends, n, Kind.ECHO)
         at(start_s, watch.arrived)
-        at(start_s, watch.heard)
+        at(start_s, watch.echo_received)
         for repeat, (forward, up, compute, down, _) in enumerate(own.local_s):
             step, micro = divmod(repeat, MICRO_BATCHES)
             sizes = [
@@ -177,7 +177,7 @@ def test_a_micro_batch_without_samples_takes_no_time() -> None:
     st.floats(-1e12, 1e12), st.floats(-1e12, 1e12), st.lists(st.floats(-1e12, 1e12), min_size=18)
 )
 def test_a_device_that_lies_about_its_times_spoils_no_more_than_them(
-    asked_s: float, heard_s: float, told: list[float]
+    asked_s: float, answered_s: float, told: list[float]
 ) -> None:
     whole = seen([work(0)], 0.0)
     own = whole.devices[0]
@@ -186,7 +186,7 @@ def test_a_device_that_lies_about_its_times_spoils_no_more_than_them(
         replace(step, began_s=told[3 * n], sent_s=told[3 * n + 1], got_s=told[3 * n + 2])
         for n, step in enumerate(own.times.steps)
     )
-    times = replace(own.times, asked_s=asked_s, heard_s=heard_s, steps=steps)
+    times = replace(own.times, asked_s=asked_s, answered_s=answered_s, steps=steps)
     measured = measured_round(replace(whole, devices={0: replace(own, times=times)}), shape(1))
     found = measured.phase_seconds(0)
     assert found is not None

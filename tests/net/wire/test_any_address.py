@@ -25,15 +25,15 @@ def test_devices_of_both_kinds_get_to_the_gate(host: str) -> None:
     said: list[str] = []
 
     async def run() -> None:
-        gate = Listener(ConnectionLimits())
-        port = await gate.open(host, 0, {})
+        listener = Listener(ConnectionLimits())
+        port = await listener.open(host, 0, {})
         for address in HOME:
             reader, writer = await asyncio.open_connection(address, port)
             writer.write(b"GET / HTTP/1.1\r\n")
             assert await reader.read() == b""
             writer.close()
             await writer.wait_closed()
-        await gate.close()
+        await listener.close()
 
     with lines_to(said.append):
         asyncio.run(run())

@@ -89,7 +89,7 @@ def test_a_slow_reader_stops_the_sender(slow: str, keys: RunKeys, device: Device
     """Nobody receives: what is accepted stays within what is bounded, then all of it arrives.
 
     Bounded are two frames at the reader, one under way at the sender, the window of 4 MiB and
-    what gRPC and the gate hold of it (1 MiB): 8 MiB with frames of 1 MiB; 16 is twice that.
+    what gRPC and the listener hold of it (1 MiB): 8 MiB with frames of 1 MiB; 16 is twice that.
     """
 
     async def run() -> None:

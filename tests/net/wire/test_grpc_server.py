@@ -274,7 +274,7 @@ def test_a_flood_of_connections_is_refused_and_a_link_lives_on(
 def test_a_device_that_comes_and_goes_without_end_is_refused(
     keys: RunKeys, device: DeviceKeys
 ) -> None:
-    """Stream after stream on one connection, which the gate counts once; others are not held up."""
+    """Stream after stream on one connection, which counts once; others are not held up."""
     limits = ConnectionLimits(sessions_burst=3, sessions_per_s=0.001)
     began: list[str] = []
 
@@ -299,7 +299,7 @@ def test_a_device_that_comes_and_goes_without_end_is_refused(
             line = "refused 127.0.0.1: more than 3 links of pi in a row"
             assert await served.hears("in a row") == line
             async with asyncio.timeout(PATIENCE_S):
-                while served.server._gate._visits:  # and its connection is ended
+                while served.server._listener._connections:  # and its connection is ended
                     await asyncio.sleep(0.01)
             other = await served.connect(enrolled(keys, "other"))
             await other.send(b"a frame")
@@ -371,7 +371,7 @@ def test_who_goes_around_the_gate_gets_no_link(keys: RunKeys, device: DeviceKeys
 
     async def run() -> None:
         async with serving(keys) as served:
-            behind = served.server._gate.behind[TLS]
+            behind = served.server._listener.behind[TLS]
             assert stat.S_IMODE(Path(behind).parent.stat().st_mode) == 0o700
             shown = (device.key, device.certificate)
             async with stranger(behind, keys.authority_pem, shown) as call:

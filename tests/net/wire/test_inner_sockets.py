@@ -1,4 +1,4 @@
-"""Sockets behind the gate: numbered, for this user alone, gone at the end."""
+"""Sockets behind the listener: numbered, for this user alone, gone at the end."""
 
 import socket
 import stat

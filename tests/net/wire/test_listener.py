@@ -1,4 +1,4 @@
-"""The gate: bytes go through whole, at the pace of the slower side, and ends are passed on."""
+"""The listener: bytes go through whole, at the pace of the slower side, and ends are passed on."""
 
 import asyncio
 import contextlib
@@ -17,16 +17,16 @@ Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @contextlib.asynccontextmanager
-async def gate_before(serve: Serve) -> AsyncIterator[tuple[Listener, int]]:
-    """A gate with one server behind for both first bytes."""
-    gate = Listener(ConnectionLimits())
-    behind = gate.inner.path("server")
+async def listener_before(serve: Serve) -> AsyncIterator[tuple[Listener, int]]:
+    """A listener with one server behind for both first bytes."""
+    listener = Listener(ConnectionLimits())
+    behind = listener.inner.path("server")
     server = await asyncio.start_unix_server(serve, behind)
-    port = await gate.open(LOOPBACK, 0, {TLS: behind, ENROL: behind})
+    port = await listener.open(LOOPBACK, 0, {TLS: behind, ENROL: behind})
     try:
-        yield gate, port
+        yield listener, port
     finally:
-        await gate.close()
+        await listener.close()
         server.close()
 
 
@@ -39,7 +39,7 @@ def test_bytes_go_through_whole_both_ways_and_so_does_the_end() -> None:
         writer.close()
 
     async def run() -> None:
-        async with gate_before(serve) as (_, port):
+        async with listener_before(serve) as (_, port):
             reader, writer = await asyncio.open_connection(LOOPBACK, port)
             writer.write(TLS + sent)
             writer.write_eof()
@@ -56,7 +56,7 @@ def test_the_byte_that_asks_to_enrol_is_not_passed_on() -> None:
         writer.close()
 
     async def run() -> None:
-        async with gate_before(serve) as (_, port):
+        async with listener_before(serve) as (_, port):
             for first, seen in ((ENROL, b"hello"), (TLS, TLS + b"hell")):
                 reader, writer = await asyncio.open_connection(LOOPBACK, port)
                 writer.write(first + b"hello")
@@ -69,8 +69,8 @@ def test_the_byte_that_asks_to_enrol_is_not_passed_on() -> None:
 
 
 def test_who_does_not_read_stops_who_sends() -> None:
-    """What the gate holds of it is one buffer; the rest is what the system holds of two sockets,
-    6 MiB each at Linux's largest."""
+    """What the listener holds of it is one buffer; the rest is what the system holds of two
+    sockets, 6 MiB each at Linux's largest."""
     over: list[asyncio.StreamWriter] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -78,7 +78,7 @@ def test_who_does_not_read_stops_who_sends() -> None:
         over.append(writer)
 
     async def run() -> None:
-        async with gate_before(serve) as (_, port):
+        async with listener_before(serve) as (_, port):
             _, writer = await asyncio.open_connection(LOOPBACK, port)
             writer.write(TLS)
             sent = 0
@@ -107,16 +107,16 @@ def test_who_stays_when_the_server_has_hung_up_is_cut_off(end: str) -> None:
         getattr(writer.transport, end)()
 
     async def run() -> None:
-        async with gate_before(serve) as (gate, port):
+        async with listener_before(serve) as (listener, port):
             with socket.create_connection((LOOPBACK, port)) as leech:
                 leech.sendall(TLS)
                 async with asyncio.timeout(PATIENCE_S):
-                    while not (visits := tuple(gate._visits)):
+                    while not (connections := tuple(listener._connections)):
                         await asyncio.sleep(0.01)
-                    visits[0].prove()
-                    while gate._visits:  # the leech neither closes nor reads
+                    connections[0].prove()
+                    while listener._connections:  # the leech neither closes nor reads
                         await asyncio.sleep(0.01)
-                assert not gate._by_number
+                assert not listener._by_number
                 assert leech.recv(3) == b"bye"
 
     asyncio.run(run())
@@ -126,8 +126,8 @@ def test_a_server_behind_that_is_gone_ends_the_connection() -> None:
     said: list[str] = []
 
     async def run() -> None:
-        gate = Listener(ConnectionLimits())
-        port = await gate.open(LOOPBACK, 0, {TLS: gate.inner.path("nobody")})
+        listener = Listener(ConnectionLimits())
+        port = await listener.open(LOOPBACK, 0, {TLS: listener.inner.path("nobody")})
         reader, writer = await asyncio.open_connection(LOOPBACK, port)
         writer.write(TLS)
         with contextlib.suppress(ConnectionError):
@@ -135,8 +135,8 @@ def test_a_server_behind_that_is_gone_ends_the_connection() -> None:
         writer.close()
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
-        await gate.close()
-        assert gate.refusals == 1
+        await listener.close()
+        assert listener.refusals == 1
 
     with lines_to(said.append):
         asyncio.run(run())
@@ -154,23 +154,23 @@ def test_a_visitor_is_known_by_its_name_behind() -> None:
         writer.close()
 
     async def run() -> None:
-        async with gate_before(serve) as (gate, port):
+        async with listener_before(serve) as (listener, port):
             reader, writer = await asyncio.open_connection(LOOPBACK, port)
             writer.write(TLS)
             assert await reader.readexactly(1) == TLS
-            visit = gate.visit(peers[0])
-            assert visit is not None and visit.address == LOOPBACK
-            visit.prove()
-            visit.prove()
-            visit.end()
+            connection = listener.connection_of(peers[0])
+            assert connection is not None and connection.address == LOOPBACK
+            connection.prove()
+            connection.prove()
+            connection.end()
             with contextlib.suppress(ConnectionError):
                 assert await reader.read() == b""
             writer.close()
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
-            assert gate.visit(peers[0]) is None
-            visit.prove()  # too late for anything
-            visit.end()
+            assert listener.connection_of(peers[0]) is None
+            connection.prove()  # too late for anything
+            connection.end()
 
     said: list[str] = []
     with lines_to(said.append):

@@ -34,7 +34,7 @@ def terms_of(part: PartFile) -> Terms:
 def fetch(cache: PartCache, part: PartFile, most: int = 10**9) -> None:
     """Piece by piece, as far as `most` pieces go."""
     terms = terms_of(part)
-    while most and (offset := cache.lacking(terms)) is not None:
+    while most and (offset := cache.next_byte(terms)) is not None:
         cache.add(terms, PartPiece(PartOffset(offset), part.piece(offset)))
         most -= 1
 
@@ -102,12 +102,12 @@ def large(tmp_path: Path, vision: tuple[Path, Path]) -> PartFile:
 def test_a_fetch_goes_on_where_it_was_cut(large: PartFile, tmp_path: Path) -> None:
     fetch(PartCache(tmp_path / "cache"), large, most=2)
     again = PartCache(tmp_path / "cache")
-    assert again.lacking(terms_of(large)) == 2 * PIECE_BYTES
+    assert again.next_byte(terms_of(large)) == 2 * PIECE_BYTES
     fetch(again, large)
     assert (again.model(terms_of(large)) / "model.safetensors").read_bytes() == (
         large.path.read_bytes()
     )
-    assert again.lacking(terms_of(large)) is None
+    assert again.next_byte(terms_of(large)) is None
 
 
 def test_a_part_with_another_hash_is_fetched_anew(large: PartFile, tmp_path: Path) -> None:
@@ -119,23 +119,23 @@ def test_a_part_with_another_hash_is_fetched_anew(large: PartFile, tmp_path: Pat
     partial.write_bytes(data)
     with pytest.raises(PacketError, match="announced was"):
         fetch(cache, large)
-    assert cache.lacking(terms) == 0
+    assert cache.next_byte(terms) == 0
     fetch(cache, large)
-    assert cache.lacking(terms) is None
+    assert cache.next_byte(terms) is None
 
 
-@pytest.mark.parametrize(("more", "lacking"), [(b"", None), (b"x", 0)])
+@pytest.mark.parametrize(("more", "offset_needed"), [(b"", None), (b"x", 0)])
 def test_a_part_that_was_never_unpacked(
-    more: bytes, lacking: int | None, large: PartFile, tmp_path: Path
+    more: bytes, offset_needed: int | None, large: PartFile, tmp_path: Path
 ) -> None:
     """As a kill after the last piece leaves it: it is whole, or it is fetched anew."""
     cache, terms = PartCache(tmp_path / "cache"), terms_of(large)
     fetch(cache, large, most=2)
     (partial,) = (tmp_path / "cache").iterdir()
     partial.write_bytes(large.path.read_bytes() + more)
-    assert cache.lacking(terms) == lacking
+    assert cache.next_byte(terms) == offset_needed
     fetch(cache, large)
-    assert cache.lacking(terms) is None
+    assert cache.next_byte(terms) is None
 
 
 def test_a_part_that_was_changed_on_disk_is_fetched_anew(large: PartFile, tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_a_part_that_was_changed_on_disk_is_fetched_anew(large: PartFile, tmp_pa
     with (cache.model(terms) / "model.safetensors").open("r+b") as file:
         file.seek(5000)
         file.write(b"x")
-    assert cache.lacking(terms) == 0
+    assert cache.next_byte(terms) == 0
 
 
 def test_devices_of_one_machine_fetch_a_part_side_by_side(large: PartFile, tmp_path: Path) -> None:
@@ -159,9 +159,9 @@ def test_devices_of_one_machine_fetch_a_part_side_by_side(large: PartFile, tmp_p
         for terms in (one, other):
             cache.add(terms, piece)
     cache.add(one, pieces[-1])
-    assert cache.lacking(other) is None
+    assert cache.next_byte(other) is None
     cache.add(other, pieces[-1])
-    assert cache.lacking(one) is cache.lacking(other) is None
+    assert cache.next_byte(one) is cache.next_byte(other) is None
     assert not list((tmp_path / "cache").glob("*.partial"))
 
 

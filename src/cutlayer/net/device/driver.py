@@ -51,7 +51,7 @@ from cutlayer.train.exchange import (
     unpack_adapter,
 )
 from cutlayer.train.files import Mend, write_atomically
-from cutlayer.train.state import DeviceSide, Side, SideState, Training
+from cutlayer.train.state import AdapterBank, AdapterState, DeviceSide, Training
 from cutlayer.train.torch_codec import for_device
 
 # What a device computes, for itself alone: by the same calls as the trainer.
@@ -81,7 +81,7 @@ class DeviceWorker:
         self._training = training
         self._device = device
         row = torch.zeros(device.part.adapted.layout.parameters)
-        self._side = Side(SideState(row, {}), 1, training.optimizer, shared=False)
+        self._side = AdapterBank(AdapterState(row, {}), 1, training.optimizer, shared=False)
         self._streams: Streams = {}
         self._learning_rate = 0.0
         self._waiting: _Waiting | None = None
@@ -90,7 +90,9 @@ class DeviceWorker:
         """Take over the merged adapter. Raises PacketError: it is none of this run."""
         row = unpack_adapter(message.adapter, self._side.rows.shape[1])
         optimizer = {} if message.opening.fresh else self._side.optimizer
-        self._side = Side(SideState(row, optimizer), 1, self._training.optimizer, shared=False)
+        self._side = AdapterBank(
+            AdapterState(row, optimizer), 1, self._training.optimizer, shared=False
+        )
         if message.opening.fresh:
             self._streams = {}
         self._learning_rate = message.opening.learning_rate
@@ -148,7 +150,7 @@ class DeviceWorker:
 
     def tensors(self) -> dict[str, Tensor]:
         """All that the device must not lose, between two micro-batches."""
-        side = SideState(self._side.rows[0], self._side.optimizer)
+        side = AdapterState(self._side.rows[0], self._side.optimizer)
         collected = self._side.collected.get(0)
         return {
             **side.tensors("device"),
@@ -159,8 +161,8 @@ class DeviceWorker:
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Go on from `tensors`."""
-        state = SideState.from_tensors("device", dict(tensors))
-        self._side = Side(state, 1, self._training.optimizer, shared=False)
+        state = AdapterState.from_tensors("device", dict(tensors))
+        self._side = AdapterBank(state, 1, self._training.optimizer, shared=False)
         if "collected" in tensors:
             self._side.collected[0] = tensors["collected"].clone()
         self._streams = streams_from_tensors(tensors)
@@ -264,7 +266,7 @@ class DeviceWatch:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._asked_s = self._heard_s = self._arrived_s = self._began_s = 0.0
+        self._asked_s = self._answered_s = self._arrived_s = self._began_s = 0.0
         self._sent_s: float | None = None
         # None: not seen from its beginning
         self._steps: list[StepTimes] | None = None
@@ -277,9 +279,9 @@ class DeviceWatch:
         """A round begins."""
         self._steps = []
 
-    def heard(self) -> None:
+    def echo_received(self) -> None:
         """The frame that is here answers the probe."""
-        self._heard_s = self._arrived_s
+        self._answered_s = self._arrived_s
 
     def forward(self) -> None:
         """The forward of a micro-batch begins."""
@@ -302,7 +304,7 @@ class DeviceWatch:
         """The adapter begins to leave: the times of the round, if all of it was seen."""
         if self._steps is None:
             return None
-        return DeviceTimes(self._asked_s, self._heard_s, self._clock(), tuple(self._steps))
+        return DeviceTimes(self._asked_s, self._answered_s, self._clock(), tuple(self._steps))
 
 
 _LOG = logging.getLogger(__name__)
@@ -394,7 +396,7 @@ class DeviceDriver:
                 self._watch.sends(kind_of(frame))
                 await link.send(frame)
             case d.EchoReceived():
-                self._watch.heard()
+                self._watch.echo_received()
             case d.Prepare(terms):
                 await self._compute(lambda: self._check(terms))
                 return await self._get_ready(terms)
@@ -404,9 +406,9 @@ class DeviceDriver:
                 raise LinkClosed(reason)
             case d.Stop(reason):
                 raise RunError(reason)
-            case d.Finish():
+            case d.Leave():
                 self._finished = True
-            case d.Persist(position, terms):
+            case d.SaveState(position, terms):
                 own = self._own
                 stored = Stored(position, terms, own.worker.tensors(), own.samples)
                 await self._compute(lambda: self._store.save(stored))
@@ -448,9 +450,9 @@ class DeviceDriver:
         return await self._get_ready(terms)
 
     async def _get_ready(self, terms: Terms) -> d.Event:
-        lacking = None if self._parts is None else self._parts.lacking(terms)
-        if lacking is not None:
-            return d.NeedBytes(lacking)
+        offset_needed = None if self._parts is None else self._parts.next_byte(terms)
+        if offset_needed is not None:
+            return d.NeedBytes(offset_needed)
         void = await self._compute(lambda: self._make_ready(terms))
         return d.PartReady(self._own.bounds, void)
 

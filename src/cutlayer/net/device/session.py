@@ -171,7 +171,7 @@ class Upload:
 
 
 @dataclass(frozen=True)
-class Persist:
+class SaveState:
     """Put the device's state on disk: it stands before `position` of a run on `terms`."""
 
     position: Position
@@ -193,7 +193,7 @@ class Stop:
 
 
 @dataclass(frozen=True)
-class Finish:
+class Leave:
     """The run has reached its end."""
 
 
@@ -206,10 +206,10 @@ Instruction: TypeAlias = (
     | Forward
     | Backward
     | Upload
-    | Persist
+    | SaveState
     | HangUp
     | Stop
-    | Finish
+    | Leave
 )
 
 
@@ -295,11 +295,11 @@ class DeviceSession:
             case Refused():
                 return [Stop("the server refuses this device; its log says why")]
             case Close(ending):
-                return [Finish()] if ending.finished else [HangUp("the server closed the session")]
+                return [Leave()] if ending.finished else [HangUp("the server closed the session")]
             case Open() if self._may_begin(message):
                 return [Begin(message)]
             case Echo() if self._probes:
-                return self._heard()
+                return self._echo_received()
             case Gradient():
                 return self._gradient(message)
             case other:
@@ -333,7 +333,7 @@ class DeviceSession:
         self._probes += 1
         return self._send(Probe())
 
-    def _heard(self) -> list[Instruction]:
+    def _echo_received(self) -> list[Instruction]:
         """Say again what the server may not have heard, or go on."""
         self._probes -= 1
         if self._probes:
@@ -360,7 +360,7 @@ class DeviceSession:
 
     def _persist(self) -> list[Instruction]:
         assert self._terms is not None
-        return [Persist(self._position, self._terms)]
+        return [SaveState(self._position, self._terms)]
 
     def _next(self) -> list[Instruction]:
         assert self._terms is not None

@@ -1,7 +1,7 @@
 """A device gets its certificate for a token: both ends of that exchange.
 
 Knows its bytes and its TLS; who may enrol is `identity.run_keys`. After the byte that asks the
-gate for it, and within TLS, each message is four bytes of length (big endian) and a body:
+listener for it, and within TLS, each message is four bytes of length (big endian) and a body:
 
     server   the authority's certificate [DER]
     device   its name, the token's secret, its certificate signing request [DER], or an empty one
@@ -54,25 +54,25 @@ _TIMEOUT_S = 10.0
 
 
 class Enrolment:
-    """The server's end, behind the gate. One exchange a connection, within `_TIMEOUT_S`.
+    """The server's end, behind the listener. One exchange a connection, within `_TIMEOUT_S`.
     `outline`: what the invited are told of the run."""
 
     def __init__(
         self,
         keys: RunKeys,
-        gate: Listener,
+        listener: Listener,
         outline: Outline,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._keys = keys
-        self._gate = gate
+        self._listener = listener
         self._outline = outline
         self._wall_clock = wall_clock
         self._server: asyncio.Server | None = None
 
     async def open(self, waiting: int) -> str:
-        """Listen behind the gate; where. `waiting`: how many may connect at once."""
-        path = self._gate.inner.path("enrolment")
+        """Open a socket behind the listener; where. `waiting`: how many may connect at once."""
+        path = self._listener.inner.path("enrolment")
         context = _server_context(self._keys)
         self._server = await asyncio.start_unix_server(
             self._serve, path, ssl=context, backlog=waiting
@@ -80,23 +80,23 @@ class Enrolment:
         return path
 
     async def close(self) -> None:
-        """Stop listening; the gate cuts those off who are here."""
+        """Stop listening; the listener cuts those off who are here."""
         if self._server is not None:
             self._server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        visit = self._gate.visit(writer.get_extra_info("peername"))
+        connection = self._listener.connection_of(writer.get_extra_info("peername"))
         try:
             async with asyncio.timeout(_TIMEOUT_S):
-                if visit is not None:
-                    await self._exchange(reader, writer, visit)
+                if connection is not None:
+                    await self._exchange(reader, writer, connection)
         except (TimeoutError, OSError, asyncio.IncompleteReadError):
-            pass  # the gate tells of visitors who show nothing
+            pass  # the listener tells of connections that show nothing
         finally:
             writer.close()
 
     async def _exchange(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, visit: Connection
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: Connection
     ) -> None:
         authority = self._keys.authority.certificate.public_bytes(Encoding.DER)
         writer.write(_message(authority))
@@ -106,9 +106,9 @@ class Enrolment:
         try:
             answer = self._answer(name.decode("ascii", "replace"), secret, request)
         except IdentityError as error:
-            visit.dismiss(str(error))
+            connection.dismiss(str(error))
             return
-        visit.prove()
+        connection.prove()
         writer.write(_message(answer))
         await writer.drain()
 

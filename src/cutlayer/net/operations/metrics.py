@@ -45,7 +45,7 @@ def _of_run(status: RunStatus) -> Iterator[Metric]:
         ("round_elapsed_seconds", "since the round in progress began", status.round_s),
         ("round_deadline_seconds", "when a quorum closes a round", status.deadline_s),
         ("quorum_devices", "devices that a round needs at its deadline", status.quorum),
-        ("lacking_adapters", "short of the quorum after the deadline", status.lacking),
+        ("missing_adapters", "short of the quorum after the deadline", status.missing_adapters),
         ("held_bytes", "buffered for frames of devices", status.process.held.now_bytes),
         ("held_bytes_limit", "the limit of that", status.process.held.most_bytes),
         ("finished", "whether the run has ended", status.finished),

@@ -8,7 +8,7 @@ from typing import final
 
 from cutlayer.errors import RunError
 from cutlayer.net.identity.run_keys import DeviceRegistry
-from cutlayer.net.server.devices import DeviceStanding
+from cutlayer.net.server.devices import DeviceProgress
 from cutlayer.net.server.session import RunPlan, ServerSession
 from cutlayer.train.records import Record, RoundRecord, TrainedRound, parse_round
 from cutlayer.units import format_seconds, roughly
@@ -112,7 +112,7 @@ class ServerProcess(Record):
 
 
 class RunStatus(Record):
-    """A run now. `round`: the one in progress, since `round_s`; `lacking`: the adapters that it
+    """A run now. `round`: the one in progress, since `round_s`; `missing_adapters`: those that it
     lacks to close, its deadline having passed; `payload_bytes`: sent and received since the server
     was started, by what they carry; `last`: the last finished round."""
 
@@ -123,7 +123,7 @@ class RunStatus(Record):
     round_s: float
     deadline_s: float | None
     quorum: int
-    lacking: int
+    missing_adapters: int
     finished: bool
     local_steps: int
     devices: tuple[DeviceStatus, ...]
@@ -157,10 +157,10 @@ class Watched:
             quorum=self.plan.end.quorum,
             finished=session.finished,
             local_steps=terms.local_steps,
-            lacking=session.lacking,
+            missing_adapters=session.missing_adapters,
             devices=tuple(
                 self._device(number, own, away_s.get(number), phases.get(number))
-                for number, own in enumerate(session.standings)
+                for number, own in enumerate(session.progress)
             ),
             payload_bytes=session.traffic.total(),
             last=self.history.last,
@@ -170,7 +170,7 @@ class Watched:
     def _device(
         self,
         number: int,
-        own: DeviceStanding,
+        own: DeviceProgress,
         away_s: float | None,
         phases: Mapping[str, float] | None,
     ) -> DeviceStatus:
@@ -179,7 +179,7 @@ class Watched:
             name=self.registry.name(number),
             connected=own.connected,
             away_s=None if own.connected else away_s,
-            local_steps=own.steps,
+            local_steps=own.step,
             adapter_sent=own.done,
             uplink_bytes=traffic.uplink_bytes(number),
             downlink_bytes=traffic.downlink_bytes(number),
@@ -203,18 +203,18 @@ class RunPace:
     clock: Callable[[], float]
     _first: tuple[float, float] | None = field(default=None, init=False)
 
-    def line(self, number: int, standings: Sequence[DeviceStanding], elapsed_s: float) -> str:
+    def line(self, number: int, devices: Sequence[DeviceProgress], elapsed_s: float) -> str:
         """`47 %: round 3 of 5, step 7 of 80, 8 of 8 devices connected, adapters of 0; 12.3 s so
         far, about 4 min 05 s left`. `elapsed_s`: of the round."""
-        done = sum(own.steps for own in standings)
+        done = sum(own.step for own in devices)
         fraction = (number - 1 + min(done / self.steps, 1.0)) / self.rounds
-        here = sum(own.connected for own in standings)
-        sent = sum(own.done for own in standings)
+        here = sum(own.connected for own in devices)
+        sent = sum(own.done for own in devices)
         left_s = self._left_s(fraction)
         left = "" if left_s is None else f", about {roughly(left_s)} of the run left"
         return (
             f"{100 * fraction:.0f} %: round {number} of {self.rounds}, step {done} of"
-            f" {self.steps}, {here} of {len(standings)} devices connected, {sent} adapters sent;"
+            f" {self.steps}, {here} of {len(devices)} devices connected, {sent} adapters sent;"
             f" the round has taken {format_seconds(elapsed_s)}{left}"
         )
 

@@ -7,36 +7,13 @@ from typing import final
 
 from cutlayer.net.wire.messages import Activation, Adapter, Gradient, Message, Open, PartPiece
 
-# How far a device is in the round, as the server's session keeps it.
+# How far devices are in a round, and in words: who holds it up.
 #
 # Knows a device's place and its last reply; decides nothing.
 
 
 # what a device that loses its state may cost in one round: its steps so many times again
 RESTARTS = 8
-
-
-@dataclass(frozen=True)
-class DeviceProgress:
-    """How far a device is in the round: what it sends next, and the last reply that it was sent.
-
-    `restarts`: how often what it had done was void.
-    """
-
-    step: int = 0
-    micro: int = 0
-    reply: Gradient | None = None
-    done: bool = False
-    restarts: int = 0
-
-    @property
-    def untouched(self) -> bool:
-        """Whether nothing of the round is done."""
-        return self.reply is None
-
-
-# How far devices are in a round, and in words: who holds it up. Knows numbers and names.
-
 
 NameOf = Callable[[int], str | None]
 
@@ -45,22 +22,34 @@ _NAMED = 8
 
 
 @dataclass(frozen=True)
-class DeviceStanding:
-    """How far a device is in the round: whether it is here, its local steps, its adapter's."""
+class DeviceProgress:
+    """How far a device is in the round: whether it is here, the local step and micro-batch that it
+    sends next, whether its adapter has come, and the last reply that it was sent.
 
-    connected: bool
-    steps: int
-    done: bool
+    `restarts`: how often what it had done was void.
+    """
+
+    connected: bool = False
+    step: int = 0
+    done: bool = False
+    micro: int = 0
+    reply: Gradient | None = None
+    restarts: int = 0
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing of the round is done."""
+        return self.reply is None
 
 
-def missing(standings: Sequence[DeviceStanding], steps: int, name_of: NameOf) -> str:
+def missing(devices: Sequence[DeviceProgress], steps: int, name_of: NameOf) -> str:
     """Whose adapter of a round of so many local `steps` has not come, and how far each is."""
-    late = [device for device, own in enumerate(standings) if not own.done]
+    late = [number for number, own in enumerate(devices) if not own.done]
     said = [
-        f"{name_of(device) or f'device {device}'}"
-        f" ({'connected' if standings[device].connected else 'away'},"
-        f" {standings[device].steps} of {steps} local steps)"
-        for device in late[:_NAMED]
+        f"{name_of(number) or f'device {number}'}"
+        f" ({'connected' if devices[number].connected else 'away'},"
+        f" {devices[number].step} of {steps} local steps)"
+        for number in late[:_NAMED]
     ]
     rest = len(late) - len(said)
     return ", ".join(said) + (f" and {rest} more" if rest else "")

@@ -39,7 +39,7 @@ from cutlayer.net.wire.messages import (
     RoundClosed,
 )
 from cutlayer.train.exchange import Load, encode, pack_adapter, server_pass, unpack_adapter
-from cutlayer.train.state import RunState, ServerSide, Side, SideState, Training
+from cutlayer.train.state import AdapterBank, AdapterState, RunState, ServerSide, Training
 from cutlayer.train.torch_codec import Arrived, for_device
 
 # What the server computes, a device's micro-batch at a time: by the same calls as the trainer.
@@ -91,7 +91,7 @@ class ServerWorker:
     @property
     def held_bytes(self) -> int:
         """The adapters that devices have sent in this round [bytes]."""
-        return sum(row.nbytes for row, _ in self._taken.values())
+        return sum(row.nbytes for row, _ in self._adapters.values())
 
     def train(self, device: int, message: Activation) -> bytes:
         """Forward and backward of one micro-batch, and the gradient's packet.
@@ -104,9 +104,9 @@ class ServerWorker:
         lengths = None if part.task == "image-classification" else arrived.lengths
         rows = self._side.gather((device,)).requires_grad_()
         weights, sizes = (message.micro.weight,), (len(labels),)
-        passed = server_pass(part, rows, sizes, arrived.tensor, lengths, labels, weights)
+        result = server_pass(part, rows, sizes, arrived.tensor, lengths, labels, weights)
         key = (position.round, device, position.step, position.micro, Direction.DOWN)
-        load = Load(passed.gradient, lengths, message.samples)
+        load = Load(result.gradient, lengths, message.samples)
         down = self._end(device, Direction.DOWN)
         codec = for_device(training.codecs.down, _HOST)
         outgoing = encode(codec, load, training.seed, key, down)
@@ -115,21 +115,21 @@ class ServerWorker:
         if message.micro.last:
             self._side.step((device,), training.rate_of(position.round))
         self._plain_bytes += outgoing.sent.uncompressed_bytes
-        self._lose(device, message, passed.losses[0])
+        self._lose(device, message, result.losses[0])
         self._streams[device, Direction.UP] = Stream(receiver=arrived.state)
         self._streams[device, Direction.DOWN] = Stream(sender=outgoing.state)
         return outgoing.packet
 
-    def take(self, device: int, message: Adapter) -> None:
+    def store_adapter(self, device: int, message: Adapter) -> None:
         """Keep a device's adapter until the round closes. Raises PacketError: it is none."""
         row = unpack_adapter(message.packet, self._state.device.row.numel())
-        self._taken[device] = row, float(message.weight.samples)
+        self._adapters[device] = row, float(message.weight.samples)
         self.samples[device] = message.weight.samples
 
     def renew(self, device: int) -> None:
         """Void what a device has done of the round, and what its streams and optimiser hold."""
         self._side.renew(device, self._state.server.row)
-        self._taken.pop(device, None)
+        self._adapters.pop(device, None)
         self._losses.pop(device, None)
         for direction in Direction:
             self._streams.pop((device, direction), None)
@@ -144,7 +144,7 @@ class ServerWorker:
         The others begin it anew. Raises RunError for adapters that are not finite; the round is
         then as it was. Source: SFT eqs. (7), (8), over those who made it.
         """
-        rows, weights = zip(*(self._taken[device] for device in made), strict=True)
+        rows, weights = zip(*(self._adapters[device] for device in made), strict=True)
         device_row = self._server.aggregation.merge(torch.stack(rows), weights)
         server_row = self._server.aggregation.merge(self._side.gather(made), weights)
         if not (device_row.isfinite().all() and server_row.isfinite().all()):
@@ -165,17 +165,19 @@ class ServerWorker:
                 state,
                 round=state.round + 1,
                 virtual_time_s=state.virtual_time_s + delay_s,
-                device=SideState(device_row, {}),
-                server=SideState(server_row, self._side.optimizer),
+                device=AdapterState(device_row, {}),
+                server=AdapterState(server_row, self._side.optimizer),
                 streams=dict(self._streams),
             )
         )
 
     def _start(self, state: RunState) -> None:
         self._state = state
-        self._side = Side(state.server, self._devices, self._training.optimizer, shared=False)
+        self._side = AdapterBank(
+            state.server, self._devices, self._training.optimizer, shared=False
+        )
         self._streams = dict(state.streams)
-        self._taken: dict[int, tuple[torch.Tensor, float]] = {}
+        self._adapters: dict[int, tuple[torch.Tensor, float]] = {}
         self._losses: dict[int, list[float]] = {}
         self._plain_bytes = 0
 
@@ -275,7 +277,7 @@ def _replay(
             packet = worker.train(device, message)
             return session.handle(s.GradientReady(device, message, packet))
         case Entry(int(device), Adapter() as message):
-            worker.take(device, message)
+            worker.store_adapter(device, message)
             return session.handle(s.AdapterStored(device, message))
         case Entry(int(device), Restarted()):
             worker.renew(device)
@@ -380,9 +382,11 @@ class ServerDriver:
     async def _receive(self, device: int, own: "_Connection", link: Link) -> None:
         """Handle the next frame; apart from `attend`, which would keep it until the one after."""
         frame = await link.receive()
-        await self._handle_frame(own, s.Received(device, frame), self._watch.now())
+        await self._handle_frame(own, s.ReceivedFrom(device, frame), self._watch.now())
 
-    async def _handle_frame(self, own: "_Connection", event: s.Received, arrived_s: float) -> None:
+    async def _handle_frame(
+        self, own: "_Connection", event: s.ReceivedFrom, arrived_s: float
+    ) -> None:
         own.received_bytes = len(event.frame)
         async with self._one_at_a_time:
             # the frame of a connection that another one replaced meanwhile means nothing
@@ -414,20 +418,20 @@ class ServerDriver:
 
     async def _do(self, instruction: s.Instruction) -> s.Event | None:
         match instruction:
-            case s.Send(device, frame):
+            case s.SendTo(device, frame):
                 self._send(device, frame)
-            case s.HangUp(device, reason):
+            case s.HangUpOn(device, reason):
                 self._hang_up(device, reason)
             case s.Read(device, offset):
                 return self._read(device, offset)
-            case s.Train() | s.Take():
+            case s.Train() | s.StoreAdapter():
                 return await self._work(instruction)
             case s.Renew(device):
                 self._worker.renew(device)
                 return s.Renewed(device)
             case s.Merge(made):
                 return await self._merge(made)
-            case s.Persist(device, message):
+            case s.AppendToJournal(device, message):
                 number, entry = self._session.round, Entry(device, message)
                 await self._compute(lambda: self._journal.append(number, entry))
             case s.Checkpoint(round_number):
@@ -454,13 +458,13 @@ class ServerDriver:
         try:
             return s.PieceRead(device, PartPiece(PartOffset(offset), self._piece(offset)))
         except PacketError as error:
-            return s.Invalid(device, str(error))
+            return s.InvalidFrom(device, str(error))
 
-    async def _work(self, instruction: s.Train | s.Take) -> s.Event:
+    async def _work(self, instruction: s.Train | s.StoreAdapter) -> s.Event:
         device, message = instruction.device, instruction.message
         try:
             if isinstance(message, Adapter):
-                self._worker.take(device, message)
+                self._worker.store_adapter(device, message)
                 self._watch.took(device, message)
                 return s.AdapterStored(device, message)
             self._watch.starts(device)
@@ -468,7 +472,7 @@ class ServerDriver:
             self._watch.trained(device, message, packet)
             return s.GradientReady(device, message, packet)
         except (PacketError, ModelError) as error:  # what a device sends ends its own link alone
-            return s.Invalid(device, str(error))
+            return s.InvalidFrom(device, str(error))
 
     def _send(self, device: int, frame: bytes) -> None:
         connection = self._connections.get(device)

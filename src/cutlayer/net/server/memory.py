@@ -25,13 +25,13 @@ _INBOX_FRAMES = 2
 class MemoryBound:
     """The most bytes, by where they lie.
 
-    at_gate: on their way between the two sides of connections. in_transport: within gRPC, a window
+    at_listener: on their way between two sides of connections. in_transport: within gRPC, a window
     of what comes, and a message each way. in_links: frames that nobody received. in_sessions: of
     each device a frame that waits for its turn, the frames that it has not read, its last reply
     and its adapter.
     """
 
-    at_gate: int
+    at_listener: int
     in_transport: int
     in_links: int
     in_sessions: int
@@ -39,7 +39,7 @@ class MemoryBound:
     @property
     def total(self) -> int:
         """All of it."""
-        return self.at_gate + self.in_transport + self.in_links + self.in_sessions
+        return self.at_listener + self.in_transport + self.in_links + self.in_sessions
 
 
 def memory_bound(bounds: Bounds, devices: int, limits: ConnectionLimits) -> MemoryBound:
@@ -54,7 +54,7 @@ def memory_bound(bounds: Bounds, devices: int, limits: ConnectionLimits) -> Memo
     up, down = largest_frame(server_limits(bounds)), largest_frame(device_limits(bounds))
     unread = (OUTBOX_FRAMES + 1) * down
     return MemoryBound(
-        at_gate=limits.connections * _SIDES * BUFFER_BYTES,
+        at_listener=limits.connections * _SIDES * BUFFER_BYTES,
         in_transport=limits.connections * (window_bytes(limits) + _SIDES * LARGEST_MESSAGE_BYTES),
         in_links=limits.connections * _INBOX_FRAMES * up + up,
         in_sessions=devices * (up + unread + bounds.gradient_bytes + bounds.adapter_bytes),

@@ -16,7 +16,6 @@ from cutlayer.errors import ConfigError, FrameError
 from cutlayer.net.server.devices import (
     RESTARTS,
     DeviceProgress,
-    DeviceStanding,
     NameOf,
     TrafficCounter,
     missing,
@@ -115,7 +114,7 @@ class Left:
 
 
 @dataclass(frozen=True)
-class Received:
+class ReceivedFrom:
     """A frame of a device."""
 
     device: int
@@ -140,15 +139,15 @@ class GradientReady:
 
 @dataclass(frozen=True)
 class AdapterStored:
-    """The outcome of `Take`."""
+    """The outcome of `StoreAdapter`."""
 
     device: int
     message: Adapter
 
 
 @dataclass(frozen=True)
-class Invalid:
-    """The outcome of `Read`, `Train` or `Take` where no device may send such a thing."""
+class InvalidFrom:
+    """The outcome of `Read`, `Train` or `StoreAdapter` where no device may send such a thing."""
 
     device: int
     reason: str
@@ -182,19 +181,19 @@ class Merged:
 Event: TypeAlias = (
     Joined
     | Left
-    | Received
+    | ReceivedFrom
     | Tick
     | PieceRead
     | GradientReady
     | AdapterStored
-    | Invalid
+    | InvalidFrom
     | Renewed
     | Merged
 )
 
 
 @dataclass(frozen=True)
-class Send:
+class SendTo:
     """Send this frame to a device."""
 
     device: int
@@ -202,7 +201,7 @@ class Send:
 
 
 @dataclass(frozen=True)
-class HangUp:
+class HangUpOn:
     """End a device's connection; the reason is for the server's log."""
 
     device: int
@@ -211,7 +210,8 @@ class HangUp:
 
 @dataclass(frozen=True)
 class Read:
-    """Read the file of the devices' part from `offset` on; answered by `PieceRead` or `Invalid`."""
+    """Read the file of the devices' part from `offset` on; answered by `PieceRead` or
+    `InvalidFrom`."""
 
     device: int
     offset: int
@@ -219,15 +219,15 @@ class Read:
 
 @dataclass(frozen=True)
 class Train:
-    """Compute a gradient; answered by `GradientReady` or `Invalid`."""
+    """Compute a gradient; answered by `GradientReady` or `InvalidFrom`."""
 
     device: int
     message: Activation
 
 
 @dataclass(frozen=True)
-class Take:
-    """Keep an adapter; answered by `AdapterStored` or `Invalid`."""
+class StoreAdapter:
+    """Keep an adapter; answered by `AdapterStored` or `InvalidFrom`."""
 
     device: int
     message: Adapter
@@ -248,7 +248,7 @@ class Merge:
 
 
 @dataclass(frozen=True)
-class Persist:
+class AppendToJournal:
     """Write to the round's journal, on disk before anything after this happens."""
 
     device: int | None
@@ -282,14 +282,14 @@ class Finish:
 
 
 Instruction: TypeAlias = (
-    Send
-    | HangUp
+    SendTo
+    | HangUpOn
     | Read
     | Train
-    | Take
+    | StoreAdapter
     | Renew
     | Merge
-    | Persist
+    | AppendToJournal
     | Checkpoint
     | Warn
     | GiveUp
@@ -358,16 +358,16 @@ class ServerSession:
         return sum(len(reply.packet) for reply in replies if reply is not None)
 
     @property
-    def standings(self) -> tuple[DeviceStanding, ...]:
+    def progress(self) -> tuple[DeviceProgress, ...]:
         """How far each device is."""
         return tuple(
-            DeviceStanding(device in self._greeted, own.step, own.done)
+            replace(own, connected=device in self._greeted)
             for device, own in enumerate(self._progress)
         )
 
     @property
-    def lacking(self) -> int:
-        """The adapters that the round lacks to close, its deadline having passed."""
+    def missing_adapters(self) -> int:
+        """Those without which the round does not close, its deadline having passed."""
         made = len(self._made)
         short = self._plan.end.verdict(made, self._elapsed_s) is RoundVerdict.SHORT
         return self._plan.end.needed - made if short else 0
@@ -382,7 +382,7 @@ class ServerSession:
             case Left(device):
                 self._forget(device)
                 return []
-            case Received(device, frame):
+            case ReceivedFrom(device, frame):
                 return self._received(device, frame)
             case Tick(seconds):
                 self._elapsed_s += max(seconds, 0.0)
@@ -394,12 +394,12 @@ class ServerSession:
             case AdapterStored(device, message):
                 progress = self._progress[device]
                 self._progress[device] = replace(progress, done=True)
-                return [Persist(device, message), *self._closing()]
+                return [AppendToJournal(device, message), *self._closing()]
             case Renewed(device):
                 restarts = self._progress[device].restarts + 1
                 self._progress[device] = DeviceProgress(restarts=restarts)
                 return self._open(device, fresh=True)
-            case Invalid(device, reason):
+            case InvalidFrom(device, reason):
                 return self._hang_up(device, reason)
             case Merged():
                 return self._merged(event)
@@ -453,7 +453,7 @@ class ServerSession:
         if progress.untouched and device not in self._missed and known == self.round - 1:
             return [*welcome, *self._open(device, fresh=False)]
         # it missed a round, or lost its state: the two ends would not fit together any more
-        return [*welcome, Persist(device, Restarted(self.round)), Renew(device)]
+        return [*welcome, AppendToJournal(device, Restarted(self.round)), Renew(device)]
 
     def _activation(self, device: int, message: Activation) -> list[Instruction]:
         place, progress = message.position, self._progress[device]
@@ -477,7 +477,7 @@ class ServerSession:
         self._progress[device] = replace(
             self._progress[device], step=step, micro=micro, reply=reply
         )
-        return [Persist(device, message), *self._send(device, reply)]
+        return [AppendToJournal(device, message), *self._send(device, reply)]
 
     def _take(self, device: int, message: Adapter) -> list[Instruction]:
         progress = self._progress[device]
@@ -489,7 +489,7 @@ class ServerSession:
                 f"an adapter of round {message.round} after {progress.step} local steps of round"
                 f" {self.round}",
             )
-        return [Take(device, message)]
+        return [StoreAdapter(device, message)]
 
     @property
     def _made(self) -> tuple[int, ...]:
@@ -503,7 +503,10 @@ class ServerSession:
             return []
         match self._plan.end.verdict(len(made), self._elapsed_s):
             case RoundVerdict.CLOSE:
-                return [Persist(None, RoundClosed(self.round, MergedFrom(list(made)))), Merge(made)]
+                return [
+                    AppendToJournal(None, RoundClosed(self.round, MergedFrom(list(made)))),
+                    Merge(made),
+                ]
             case RoundVerdict.GIVE_UP:
                 return [GiveUp(f"{self._short()}; start them again, then use --resume")]
             case RoundVerdict.SHORT if not self._warned:
@@ -513,7 +516,7 @@ class ServerSession:
 
     def _short(self) -> str:
         plan = self._plan
-        late = missing(self.standings, plan.terms[0].local_steps, plan.name_of)
+        late = missing(self.progress, plan.terms[0].local_steps, plan.name_of)
         return (
             f"round {self.round} has {len(self._made)} of the {plan.end.needed} adapters that it"
             f" needs, {self._elapsed_s:.0f} s after it began; not yet sent by {late}"
@@ -555,11 +558,11 @@ class ServerSession:
         frame = self._wires[device].outgoing(message)
         self.traffic.add(self.round, message, len(frame))
         self.traffic.crossed(device, down=len(frame))
-        return [Send(device, frame)]
+        return [SendTo(device, frame)]
 
     def _hang_up(self, device: int, reason: str) -> list[Instruction]:
         self._forget(device)
-        return [HangUp(device, reason)]
+        return [HangUpOn(device, reason)]
 
     def _forget(self, device: int) -> None:
         self._wires.pop(device, None)

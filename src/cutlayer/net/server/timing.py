@@ -254,7 +254,7 @@ class _Moments:
 def _moments(seen: SeenDevice, times: DeviceTimes, began_s: float) -> _Moments:
     """Both ends' times on one clock. What is a little out of order, because the clocks are not
     told apart exactly, is put at the same moment."""
-    ahead_s = ((seen.asked_s - times.asked_s) + (seen.answered_s - times.heard_s)) / 2
+    ahead_s = ((seen.asked_s - times.asked_s) + (seen.answered_s - times.answered_s)) / 2
     rows = [
         (
             own.began_s + ahead_s,

@@ -388,13 +388,13 @@ def times_from_bytes(data: bytes) -> DeviceTimes | None:
     # NaN is not either
     if not (np.abs(values) <= _LATEST_S).all():
         raise FrameError("impossible times of a round")
-    asked_s, heard_s, ended_s = values[:_PROBE].tolist()
+    asked_s, answered_s, ended_s = values[:_PROBE].tolist()
     rows = values[_PROBE:].reshape(steps, _STEP).tolist()
-    return DeviceTimes(asked_s, heard_s, ended_s, tuple(StepTimes(*row) for row in rows))
+    return DeviceTimes(asked_s, answered_s, ended_s, tuple(StepTimes(*row) for row in rows))
 
 
 def _values(times: DeviceTimes) -> Iterator[float]:
-    yield from (times.asked_s, times.heard_s, times.ended_s)
+    yield from (times.asked_s, times.answered_s, times.ended_s)
     for step in times.steps:
         yield from astuple(step)
 

@@ -316,19 +316,19 @@ class ServerStream(GrpcStream, Protocol):
 
 
 @dataclass(frozen=True)
-class _Visitor:
+class _Peer:
     """Whose stream it is, by certificate, and how it came in."""
 
     name: str
     serial: int
-    visit: Connection
+    connection: Connection
 
 
 @dataclass(frozen=True)
-class _Held:
+class _OpenLink:
     """A link that is there, and when its session will have ended."""
 
-    visitor: _Visitor
+    peer: _Peer
     link: GrpcLink
     over: asyncio.Event
 
@@ -343,9 +343,9 @@ class LinkServer:
         self._keys = keys
         self._on_link = on_link
         self._limits = limits
-        self._gate = Listener(limits)
-        self._enrolment = Enrolment(keys, self._gate, outline)
-        self._held: dict[str, _Held] = {}
+        self._listener = Listener(limits)
+        self._enrolment = Enrolment(keys, self._listener, outline)
+        self._open_links: dict[str, _OpenLink] = {}
         self._sessions: set[asyncio.Task[None]] = set()
         # by serial number, so that who has a revoked certificate takes nothing from its successor
         self._buckets: dict[int, TokenBucket] = {}
@@ -356,22 +356,22 @@ class LinkServer:
     @property
     def refusals(self) -> int:
         """How many connections were refused."""
-        return self._gate.refusals
+        return self._listener.refusals
 
     @property
     def held_bytes(self) -> int:
-        """What waits at the gate and in links, from devices and for them [bytes]."""
-        links = sum(held.link.held_bytes for held in self._held.values())
-        return links + self._gate.held_bytes
+        """What waits at the listener and in links, from devices and for them [bytes]."""
+        links = sum(own.link.held_bytes for own in self._open_links.values())
+        return links + self._listener.held_bytes
 
     async def start(self, host: str, port: int) -> None:
         """Listen. Raises OSError if the address is not to be had."""
         self._grpc.add_generic_rpc_handlers((self._handlers(),))
-        behind = self._gate.inner.path("grpc")
+        behind = self._listener.inner.path("grpc")
         self._grpc.add_secure_port(f"unix:{behind}", self._credentials())
         await self._grpc.start()
         enrolment = await self._enrolment.open(self._limits.connections)
-        self.port = await self._gate.open(host, port, {TLS: behind, ENROL: enrolment})
+        self.port = await self._listener.open(host, port, {TLS: behind, ENROL: enrolment})
         self._watch = asyncio.create_task(self._watch_register())
 
     async def stop(self) -> None:
@@ -380,13 +380,13 @@ class LinkServer:
             self._watch.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._watch
-        for held in tuple(self._held.values()):
-            await held.link.close("the server is stopping")
+        for own in tuple(self._open_links.values()):
+            await own.link.close("the server is stopping")
         if self._sessions:
             await asyncio.wait(tuple(self._sessions))
         await self._grpc.stop(grace=1.0)
         await self._enrolment.close()
-        await self._gate.close()
+        await self._listener.close()
 
     def _handlers(self) -> grpc.GenericRpcHandler:
         handler = grpc.stream_stream_rpc_method_handler(self._stream)
@@ -399,16 +399,16 @@ class LinkServer:
 
     async def _stream(self, _: object, context: ServerStream) -> None:
         """One device's stream, from its first byte to its last."""
-        visitor = self._admitted(context)
-        if visitor is None:
+        peer = self._admitted(context)
+        if peer is None:
             await context.abort(grpc.StatusCode.UNAUTHENTICATED)  # raises
             return
-        if self._too_often(visitor):
+        if self._too_often(peer):
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED)  # raises
             return
         await context.send_initial_metadata((ACCEPTED,))
-        link = GrpcLink(visitor.name, context, self._limits.frame_bytes, _nothing_more)
-        session = asyncio.create_task(self._session(_Held(visitor, link, asyncio.Event())))
+        link = GrpcLink(peer.name, context, self._limits.frame_bytes, _nothing_more)
+        session = asyncio.create_task(self._session(_OpenLink(peer, link, asyncio.Event())))
         self._sessions.add(session)
         session.add_done_callback(self._sessions.discard)
         try:
@@ -416,35 +416,35 @@ class LinkServer:
         finally:
             link.end("the connection was cut")
 
-    def _admitted(self, context: ServerStream) -> _Visitor | None:
+    def _admitted(self, context: ServerStream) -> _Peer | None:
         """Who is there, by the certificate that TLS verified and never by what they say; None,
         and the reason told, if they get no link."""
         (pem,) = context.auth_context()["x509_pem_cert"]
         certificate = x509.load_pem_x509_certificate(pem)
         name, serial = common_name(certificate), certificate.serial_number
-        visit = self._gate.visit(context.peer())
-        if visit is None:
+        connection = self._listener.connection_of(context.peer())
+        if connection is None:
             _LOG.info(f"refused {name}: did not come through the listener")
             return None
         refusal = self._refusal(name, serial)
         if refusal is not None:
-            visit.dismiss(refusal)
+            connection.dismiss(refusal)
             return None
-        visit.prove()
-        return _Visitor(name, serial, visit)
+        connection.prove()
+        return _Peer(name, serial, connection)
 
-    def _too_often(self, visitor: _Visitor) -> bool:
-        """Count a stream of a device. The gate counts connections, and one holds many streams, one
-        after another; so a connection that holds too many ends."""
+    def _too_often(self, peer: _Peer) -> bool:
+        """Count a stream of a device. The listener counts connections, and one holds many streams,
+        one after another; so a connection that holds too many ends."""
         limits, now_s = self._limits, time.monotonic()
         full = full_bucket(limits.sessions_per_s, limits.sessions_burst, now_s)
-        bucket = self._buckets.get(visitor.serial, full).at(now_s)
+        bucket = self._buckets.get(peer.serial, full).at(now_s)
         often = bucket.level < 1.0
-        self._buckets[visitor.serial] = bucket if often else bucket.take(1.0)
+        self._buckets[peer.serial] = bucket if often else bucket.take(1.0)
         if often:
-            reason = f"more than {limits.sessions_burst} links of {visitor.name} in a row"
-            self._gate.refuse(visitor.visit.address, reason)
-            visitor.visit.dismiss(reason)
+            reason = f"more than {limits.sessions_burst} links of {peer.name} in a row"
+            self._listener.refuse(peer.connection.address, reason)
+            peer.connection.dismiss(reason)
         return often
 
     def _refusal(self, name: str, serial: int) -> str | None:
@@ -454,41 +454,41 @@ class LinkServer:
             return f"{name}, since nobody can be checked: {error}"
         return None if valid else f"a certificate of {name} that is revoked"
 
-    async def _session(self, held: _Held) -> None:
+    async def _session(self, own: _OpenLink) -> None:
         """The session of a link, after the one before it of the same device has ended."""
-        name = held.visitor.name
+        name = own.peer.name
         try:
-            await self._take_over(held)
-            _LOG.info(f"{name} connected from {held.visitor.visit.address}")
+            await self._take_over(own)
+            _LOG.info(f"{name} connected from {own.peer.connection.address}")
             with contextlib.suppress(LinkClosed):
-                await self._on_link(held.link)
-            await held.link.close("its session has ended")
-            _LOG.info(f"{name} left: {held.link.why}")
+                await self._on_link(own.link)
+            await own.link.close("its session has ended")
+            _LOG.info(f"{name} left: {own.link.why}")
         except CutlayerError as error:  # what a device must not send
-            await held.link.close(str(error))
+            await own.link.close(str(error))
             _LOG.info(f"refused {name}: {error}")
         except Exception as error:
             _LOG.info(f"the session of {name} failed: {error!r}")
             bug = {"message": f"the session of {name} failed", "exception": error}
             asyncio.get_running_loop().call_exception_handler(bug)
         finally:
-            await held.link.close("its session failed")
-            if self._held.get(name) is held:
-                del self._held[name]
-            held.over.set()
+            await own.link.close("its session failed")
+            if self._open_links.get(name) is own:
+                del self._open_links[name]
+            own.over.set()
 
-    async def _take_over(self, held: _Held) -> None:
+    async def _take_over(self, own: _OpenLink) -> None:
         """A device that lost its link is back before the server noticed: the newer link counts."""
-        name = held.visitor.name
-        older = self._held.get(name)
-        self._held[name] = held
+        name = own.peer.name
+        older = self._open_links.get(name)
+        self._open_links[name] = own
         if older is not None:
             await self._expel(older, f"a newer connection of {name} took its place")
             await older.over.wait()
 
-    async def _expel(self, held: _Held, reason: str) -> None:
-        await held.link.close(reason)
-        held.visitor.visit.end()
+    async def _expel(self, own: _OpenLink, reason: str) -> None:
+        await own.link.close(reason)
+        own.peer.connection.end()
 
     async def _watch_register(self) -> None:
         """Revoking takes effect on links that are there."""
@@ -499,14 +499,14 @@ class LinkServer:
             except (IdentityError, OSError) as error:
                 _LOG.info(f"the device registry cannot be read: {error}")
                 continue
-            for held in self._revoked(register):
-                await self._expel(held, f"the certificate of {held.visitor.name} was revoked")
+            for own in self._revoked(register):
+                await self._expel(own, f"the certificate of {own.peer.name} was revoked")
 
-    def _revoked(self, register: CertificateStore) -> list[_Held]:
+    def _revoked(self, register: CertificateStore) -> list[_OpenLink]:
         return [
-            held
-            for held in self._held.values()
-            if not register.valid(held.visitor.name, held.visitor.serial)
+            own
+            for own in self._open_links.values()
+            if not register.valid(own.peer.name, own.peer.serial)
         ]
 
 

@@ -17,7 +17,7 @@ from typing import cast, final
 from cutlayer.net.wire.admission import Admission, ConnectionLimits, network_of
 from cutlayer.units import KIB
 
-# Connections between the gate and the servers behind it: sockets in a folder of this user's own.
+# Sockets between the listener and the servers behind it, in a folder of this user's own.
 #
 # Nobody else on the machine can reach them, and they carry bytes at less than half the processor
 # time of TCP on loopback. A server sees who connected by the name that the other end is bound to.
@@ -29,7 +29,7 @@ _SEND_BYTES = 512 * 1024
 
 @final
 class InnerSockets:
-    """Where servers behind the gate listen, and numbered connections to them."""
+    """Where the servers behind are to listen, and numbered connections to them."""
 
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="cutlayer-"))
@@ -141,7 +141,7 @@ class Listener:
         self.refusals = 0
         self._admission = Admission(limits, self._evict)
         # in the order of arrival
-        self._visits: dict[Connection, None] = {}
+        self._connections: dict[Connection, None] = {}
         self._by_number: dict[int, Connection] = {}
         self._refused: Counter[tuple[str, str]] = Counter()
         self._server: asyncio.Server | None = None
@@ -165,9 +165,9 @@ class Listener:
     @property
     def held_bytes(self) -> int:
         """What has come from one side and not gone to the other [bytes]."""
-        return sum(visit.held_bytes for visit in self._visits)
+        return sum(connection.held_bytes for connection in self._connections)
 
-    def visit(self, peer: str) -> "Connection | None":
+    def connection_of(self, peer: str) -> "Connection | None":
         """Whom a server behind sees as `peer`, if they came through here."""
         number = number_of(peer)
         return None if number is None else self._by_number.get(number)
@@ -177,24 +177,24 @@ class Listener:
         self._closed = True
         if self._server is not None:
             self._server.close()
-        for visit in tuple(self._visits):
-            visit.prove()  # nobody is refused: it is us who leave
-            visit.end()
-        while self._visits:
+        for connection in tuple(self._connections):
+            connection.prove()  # nobody is refused: it is us who leave
+            connection.end()
+        while self._connections:
             await asyncio.sleep(0)
         self.inner.close()
 
     def arrive(self, outside: "_Outside", address: str) -> "Connection | None":
-        """A visit, if there is room for it."""
+        """A connection, if there is room for it."""
         if self._closed:
             return None
         reason = self._admission.arrive(address, time.monotonic())
         if reason is not None:
             self.refuse(address, reason)
             return None
-        visit = Connection(self, outside, address)
-        self._visits[visit] = None
-        return visit
+        connection = Connection(self, outside, address)
+        self._connections[connection] = None
+        return connection
 
     def refuse(self, address: str, reason: str) -> None:
         """Tell of a refusal; of the same again the second, fourth, eighth and so on."""
@@ -209,46 +209,46 @@ class Listener:
             _LOG.info(f"refused {address}: {reason}{times}")
 
     def _evict(self, network: str) -> None:
-        """End the oldest unproven visit of a network."""
-        for visit in self._visits:
-            if not visit.proven and network_of(visit.address) == network:
-                visit.give_way()
+        """End the oldest unproven connection of a network."""
+        for connection in self._connections:
+            if not connection.proven and network_of(connection.address) == network:
+                connection.give_way()
                 return
 
-    def connect(self, visit: "Connection", path: str) -> socket.socket:
-        """A connection for the visit to who listens at `path`. Raises OSError."""
-        visit.number, connection = self.inner.connect(path)
-        self._by_number[visit.number] = visit
-        return connection
+    def connect(self, connection: "Connection", path: str) -> socket.socket:
+        """An inner socket for a connection, to who listens at `path`. Raises OSError."""
+        connection.number, inner = self.inner.connect(path)
+        self._by_number[connection.number] = connection
+        return inner
 
-    def proven(self, visit: "Connection") -> None:
-        """The visit has shown who it is."""
-        self._admission.prove(visit.address)
+    def proven(self, connection: "Connection") -> None:
+        """The connection has shown who it is."""
+        self._admission.prove(connection.address)
 
-    def leave(self, visit: "Connection") -> None:
-        """The visit's connection outside has ended."""
-        self._visits.pop(visit, None)
-        if visit.number is not None:
-            del self._by_number[visit.number]
-        self._admission.leave(visit.address, visit.proven)
+    def leave(self, connection: "Connection") -> None:
+        """The connection's outer side has ended."""
+        self._connections.pop(connection, None)
+        if connection.number is not None:
+            del self._by_number[connection.number]
+        self._admission.leave(connection.address, connection.proven)
 
 
 @final
 class Connection:
-    """One connection through the gate."""
+    """One connection through the listener."""
 
-    def __init__(self, gate: Listener, outside: "_Outside", address: str) -> None:
+    def __init__(self, listener: Listener, outside: "_Outside", address: str) -> None:
         self.address = address
         self.number: int | None = None
         self.proven = False
         self._gone = False
-        self._gate = gate
+        self._listener = listener
         self._outside = outside
         self._behind: _Behind | None = None
         self._connecting: asyncio.Task[None] | None = None
         self.reason = "disconnected before it presented a certificate of this run or a token"
         self._loop = asyncio.get_running_loop()
-        self._overdue = self._loop.call_later(gate.proof_s, self._too_late)
+        self._overdue = self._loop.call_later(listener.proof_s, self._too_late)
 
     @property
     def held_bytes(self) -> int:
@@ -258,7 +258,7 @@ class Connection:
 
     def begin(self, first: bytes) -> None:
         """Find who is behind for these bytes, and let them have the connection."""
-        path = self._gate.behind.get(first[:1])
+        path = self._listener.behind.get(first[:1])
         if path is None:
             self.reason = "speaks neither TLS nor the enrolment protocol"
             self.end()
@@ -271,7 +271,7 @@ class Connection:
         """It has shown who it is: it may stay."""
         if not self.proven and not self._gone:
             self.proven = True
-            self._gate.proven(self)
+            self._listener.proven(self)
 
     def dismiss(self, reason: str) -> None:
         """It is refused, and has a moment to leave by itself: it may have been answered."""
@@ -306,18 +306,18 @@ class Connection:
             self._connecting.cancel()
         self.end()
         if not self.proven:
-            self._gate.refuse(self.address, self.reason)
-        self._gate.leave(self)
+            self._listener.refuse(self.address, self.reason)
+        self._listener.leave(self)
 
     async def _connect(self, path: str, first: bytes) -> None:
         try:
-            connection = self._gate.connect(self, path)
+            inner = self._listener.connect(self, path)
         except OSError:
             self.reason = "the server is stopping"
             self.end()
             return
         _, behind = await self._loop.create_connection(
-            lambda: _Behind(self._gate, self), sock=connection
+            lambda: _Behind(self._listener, self), sock=inner
         )
         self._behind = behind
         self._outside.other, behind.other = behind, self._outside
@@ -326,21 +326,23 @@ class Connection:
 
     def _too_late(self) -> None:
         if not self.proven:
-            self.reason = f"presented neither certificate nor token within {self._gate.proof_s:g} s"
+            self.reason = (
+                f"presented neither certificate nor token within {self._listener.proof_s:g} s"
+            )
             self.end()
 
 
 class _Side(asyncio.BufferedProtocol):
-    """One side of a connection through the gate: what arrives goes out at the other side.
+    """One side of a connection through the listener: what arrives goes out at the other side.
 
     Nothing is read while the other side has something unsent, so what is held is never more than
     one buffer.
     """
 
-    def __init__(self, gate: Listener) -> None:
+    def __init__(self, listener: Listener) -> None:
         self.transport: asyncio.Transport
         self.other: _Side | None = None
-        self._gate = gate
+        self._listener = listener
         self._heard_all = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -348,13 +350,15 @@ class _Side(asyncio.BufferedProtocol):
         self.transport.set_write_buffer_limits(high=0)
 
     def get_buffer(self, sizehint: int) -> bytearray:
-        return self._gate.buffer
+        return self._listener.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         if self.other is not None:
-            self.other.transport.write(memoryview(self._gate.buffer)[:nbytes])
+            self.other.transport.write(memoryview(self._listener.buffer)[:nbytes])
             if self.other.transport.get_write_buffer_size():
-                self._gate.buffer = bytearray(BUFFER_BYTES)  # the rest may be in the old one yet
+                self._listener.buffer = bytearray(
+                    BUFFER_BYTES
+                )  # the rest may be in the old one yet
 
     def eof_received(self) -> bool:
         """One side may be done sending while the other goes on."""
@@ -384,17 +388,17 @@ class _Side(asyncio.BufferedProtocol):
 class _Behind(_Side):
     """The side of the server behind, which ends a connection that is over or refused."""
 
-    def __init__(self, gate: Listener, visit: Connection) -> None:
-        super().__init__(gate)
-        self._visit = visit
+    def __init__(self, listener: Listener, connection: Connection) -> None:
+        super().__init__(listener)
+        self._connection = connection
 
     def eof_received(self) -> bool:
         # it was read after all else from behind had been sent on: nothing is lost here
-        self._visit.over()
+        self._connection.over()
         return super().eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._visit.over()
+        self._connection.over()
         super().connection_lost(exc)
 
 
@@ -402,25 +406,26 @@ class _Behind(_Side):
 class _Outside(_Side):
     """The side of whoever connected."""
 
-    def __init__(self, gate: Listener) -> None:
-        super().__init__(gate)
-        self._visit: Connection | None = None
+    def __init__(self, listener: Listener) -> None:
+        super().__init__(listener)
+        self._connection: Connection | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         peer = transport.get_extra_info("peername")
-        # a visitor that is gone already has no name
-        self._visit = None if peer is None else self._gate.arrive(self, plain_address(peer[0]))
-        if self._visit is None:
+        # a connection that is gone already has no name
+        if peer is not None:
+            self._connection = self._listener.arrive(self, plain_address(peer[0]))
+        if self._connection is None:
             self.transport.abort()
 
     def buffer_updated(self, nbytes: int) -> None:
-        if self.other is None and self._visit is not None:
-            self._visit.begin(bytes(self._gate.buffer[:nbytes]))
+        if self.other is None and self._connection is not None:
+            self._connection.begin(bytes(self._listener.buffer[:nbytes]))
         else:
             super().buffer_updated(nbytes)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._visit is not None:
-            self._visit.ended()
+        if self._connection is not None:
+            self._connection.ended()
         super().connection_lost(exc)

@@ -33,12 +33,12 @@ class StepTimes:
 class DeviceTimes:
     """A device's round [s], by a clock of its own that never goes back.
 
-    Its probe left at `asked_s` and was answered by `heard_s`; its adapter began to leave at
+    Its probe left at `asked_s` and was answered by `answered_s`; its adapter began to leave at
     `ended_s`. `steps`: every micro-batch in its order.
     """
 
     asked_s: float
-    heard_s: float
+    answered_s: float
     ended_s: float
     steps: tuple[StepTimes, ...]
 

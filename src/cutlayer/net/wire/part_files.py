@@ -101,7 +101,7 @@ class PartCache:
         """The model folder of a part that is here: of these weights alone."""
         return self._folder / terms.part_sha256
 
-    def lacking(self, terms: Terms) -> int | None:
+    def next_byte(self, terms: Terms) -> int | None:
         """The byte from which on the part is to be fetched; None if it is here, and its hash is
         right."""
         weights = self.model(terms) / _WEIGHTS
@@ -122,10 +122,10 @@ class PartCache:
         it is then to be fetched anew. Raises RunError if the disk refuses.
         """
         partial, offset = self._partial(terms), piece.place.offset
-        lacking = self.lacking(terms)
-        if lacking is None:
+        offset_needed = self.next_byte(terms)
+        if offset_needed is None:
             return
-        if offset != lacking or offset + len(piece.data) > terms.part_bytes:
+        if offset != offset_needed or offset + len(piece.data) > terms.part_bytes:
             raise PacketError(f"a piece of the part from byte {offset} on, which is not the next")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -137,7 +137,7 @@ class PartCache:
             self._unpack(terms, partial)
 
     def _late(self, terms: Terms, partial: Path) -> int | None:
-        """What `lacking` gives for a part that was fetched and never unpacked, as by a kill
+        """What `offset_needed` gives for a part that was fetched and never unpacked, as by a kill
         between the two: it is unpacked now, or fetched anew."""
         try:
             self._unpack(terms, partial)

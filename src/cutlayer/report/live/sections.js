@@ -39,7 +39,7 @@ function finishedPart(status) {
 function roundNote(status) {
   if (status.finished) return "all rounds closed";
   if (status.deadline_s === null) return `for ${longText(status.round_s)}`;
-  const short = status.lacking ? `, ${status.lacking} adapters short` : "";
+  const short = status.missing_adapters ? `, ${status.missing_adapters} adapters short` : "";
   return `for ${longText(status.round_s)}, deadline ${longText(status.deadline_s)}${short}`;
 }
 function scoreCard(last, rounds) {
