@@ -18,7 +18,7 @@ from cutlayer.report.drawing import INK, new_figure
 from cutlayer.report.vocabulary import DEVICE_COLOUR, OTHER_COLOUR
 from cutlayer.rounds.memory import device_memory, paper_memory
 from cutlayer.rounds.vit import VIT_BASE, vit_spec
-from cutlayer.spec import ActivationPolicy, MiniBatch
+from cutlayer.spec import ActivationPolicy, MiniBatch, MiniBatchPolicy
 from cutlayer.units import MIB
 from reproduction.catalogue import Made, Options
 from reproduction.claims import Claim, Said, judge_larger
@@ -52,13 +52,8 @@ def curves_of() -> Curves:
     cuts = range(1, spec.blocks + 1)
 
     def held(activation_memory: ActivationPolicy, micro_batches: int) -> tuple[float, ...]:
-        return tuple(
-            device_memory(
-                spec, cut, batch, activation_memory=activation_memory, micro_batches=micro_batches
-            ).total
-            / MIB
-            for cut in cuts
-        )
+        policy = MiniBatchPolicy(activation_memory, micro_batches)
+        return tuple(device_memory(spec, cut, batch, policy).total / MIB for cut in cuts)
 
     return Curves(
         table=tuple(calibrated_memory(VIT_BASE, cut, SAMPLES).total / MIB for cut in cuts),

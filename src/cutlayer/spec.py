@@ -26,6 +26,26 @@ class ActivationPolicy(StrEnum):
     RECOMPUTE = "recompute"
 
 
+@dataclass(frozen=True)
+class MiniBatchPolicy:
+    """How devices work through a mini-batch: what of it they keep, in how many micro-batches, how
+    many of them between their forward and their backward at a time."""
+
+    activation_memory: ActivationPolicy = ActivationPolicy.KEEP
+    micro_batches: int = 1
+    in_flight: int = 1
+
+    def __str__(self) -> str:
+        if self.micro_batches == 1:
+            return str(self.activation_memory)
+        parts = f"{self.micro_batches} micro-batches, {self.in_flight} in flight"
+        return f"{self.activation_memory}, {parts}"
+
+
+# kept whole
+KEEP_WHOLE = MiniBatchPolicy()
+
+
 class Trained(StrEnum):
     """What is trained and exchanged: LoRA adapters on a frozen base, or every weight."""
 

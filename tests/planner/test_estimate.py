@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.planner.decision import MiniBatchPolicy
 from cutlayer.planner.estimate import amounts_of, estimated_s, server_part
 from cutlayer.planner.forecast import round_delay_s
 from cutlayer.rounds.schemes import SCHEMES
 from cutlayer.rounds.work import Duplex, Sharing, SharingRules
+from cutlayer.spec import MiniBatchPolicy
 from examples import at_most
 from planner import workloads
 

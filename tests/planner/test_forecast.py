@@ -7,7 +7,6 @@ import pytest
 from closed_form import RoundSeconds, round_delay_s
 
 from cutlayer.planner import forecast as module
-from cutlayer.planner.decision import MiniBatchPolicy
 from cutlayer.planner.forecast import (
     PHASES,
     Forecast,
@@ -16,6 +15,7 @@ from cutlayer.planner.forecast import (
 )
 from cutlayer.rounds.schemes import SCHEMES, Phase
 from cutlayer.rounds.simulate import simulate
+from cutlayer.spec import MiniBatchPolicy
 from planner import workloads
 
 

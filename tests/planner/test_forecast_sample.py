@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from cutlayer.planner import forecast as module
-from cutlayer.planner.decision import MiniBatchPolicy, Workload
+from cutlayer.planner.decision import Workload
 from cutlayer.planner.forecast import PHASES, device_sample_of, forecast_rounds, round_delay_s
 from cutlayer.rounds.schemes import SCHEMES
 from cutlayer.rounds.work import Sharing, SharingRules
+from cutlayer.spec import MiniBatchPolicy
 from planner import workloads
 
 COUNT, PLAYED = 90, 30

@@ -2,10 +2,9 @@
 
 import pytest
 
-from cutlayer.planner.decision import MiniBatchPolicy
 from cutlayer.planner.memory import device_need, fitting_policies, shortage
 from cutlayer.rounds.schemes import SCHEMES, SFT
-from cutlayer.spec import ActivationPolicy
+from cutlayer.spec import ActivationPolicy, MiniBatchPolicy
 from cutlayer.units import MIB
 from planner import workloads
 

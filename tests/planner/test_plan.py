@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from cutlayer.planner.codec_choices import CodecChoices
-from cutlayer.planner.decision import MiniBatchPolicy, Workload
+from cutlayer.planner.decision import Workload
 from cutlayer.planner.explain import (
     AccuracyInfeasibility,
     CutInfeasibility,
@@ -18,7 +18,7 @@ from cutlayer.planner.forecast import round_delay_s
 from cutlayer.planner.memory import device_need
 from cutlayer.planner.plan import Plan, make_plan
 from cutlayer.rounds.schemes import SCHEMES, SFT
-from cutlayer.spec import ActivationPolicy
+from cutlayer.spec import ActivationPolicy, MiniBatchPolicy
 from cutlayer.units import MIB
 from planner import workloads
 

@@ -8,12 +8,12 @@ import numpy as np
 from cutlayer.channel.fading import SnrChannel
 from cutlayer.channel.shannon import ConstantPower, ConstantSnr
 from cutlayer.planner.codec_choices import CodecChoices
-from cutlayer.planner.decision import CodecChoice, Decision, MiniBatchPolicy, PlanLimits, Workload
+from cutlayer.planner.decision import CodecChoice, Decision, PlanLimits, Workload
 from cutlayer.rounds.memory import PHYSICAL_ACCOUNTING
 from cutlayer.rounds.schemes import SFT, Scheme
 from cutlayer.rounds.vit import VitDimensions, vit_spec
 from cutlayer.rounds.work import SharingRules
-from cutlayer.spec import Device, MiniBatch
+from cutlayer.spec import Device, MiniBatch, MiniBatchPolicy
 from cutlayer.units import MIB
 
 SMALL = VitDimensions("small", blocks=6, width=64, heads=4, image_side=64, classes=10, rank=4)

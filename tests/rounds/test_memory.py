@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from cutlayer.errors import ConfigError
 from cutlayer.rounds.memory import activation_bytes, device_memory, server_activation_bytes
 from cutlayer.rounds.vit import VIT_BASE, vit_spec
-from cutlayer.spec import ActivationPolicy, BatchBytes, MiniBatch, Trained
+from cutlayer.spec import ActivationPolicy, BatchBytes, MiniBatch, MiniBatchPolicy, Trained
 from cutlayer.units import MIB
 
 SPEC = vit_spec(VIT_BASE)
@@ -42,9 +42,7 @@ def test_the_papers_setting() -> None:
     assert kept.adapters == kept.gradients == kept.optimizer == 4 * 5 * 221_184
     assert kept.input == 64 * 3 * 224**2 * 4
     assert kept.total / MIB < 4122.92
-    small = device_memory(
-        SPEC, 5, BATCH, activation_memory=ActivationPolicy.RECOMPUTE, micro_batches=64, in_flight=1
-    )
+    small = device_memory(SPEC, 5, BATCH, MiniBatchPolicy(ActivationPolicy.RECOMPUTE, 64))
     assert small.total / MIB < 250
 
 
@@ -65,9 +63,7 @@ def test_holding_less_takes_less(
             SPEC,
             cut,
             MiniBatch(samples, 197),
-            activation_memory=activation_memory,
-            micro_batches=micro_batches,
-            in_flight=in_flight,
+            MiniBatchPolicy(activation_memory, micro_batches, in_flight),
         ).activations
 
     keep = activations(ActivationPolicy.KEEP, in_flight)
@@ -85,7 +81,8 @@ def test_holding_less_takes_less(
 @given(samples=st.integers(1, 64), micro_batches=st.integers(1, 64))
 def test_the_largest_micro_batch_counts(samples: int, micro_batches: int) -> None:
     micro_batches = min(micro_batches, samples)
-    memory = device_memory(SPEC, 3, MiniBatch(samples, 197), micro_batches=micro_batches)
+    policy = MiniBatchPolicy(micro_batches=micro_batches)
+    memory = device_memory(SPEC, 3, MiniBatch(samples, 197), policy)
     largest = -(-samples // micro_batches)
     assert memory.activations == activation_bytes(
         SPEC, 3, MiniBatch(largest, 197), ActivationPolicy.KEEP
@@ -110,7 +107,6 @@ def test_half_the_bytes_of_a_base_halve_it() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"optimizer_slots": -1}, "optimizer_slots is -1"),
         ({"micro_batches": 65}, r"into 1\.\.64"),
         ({"micro_batches": 0}, "micro_batches is 0"),
         ({"micro_batches": 4, "in_flight": 5}, "in_flight is 5"),
@@ -118,7 +114,12 @@ def test_half_the_bytes_of_a_base_halve_it() -> None:
 )
 def test_counts_that_cannot_be(wrong: dict[str, int], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        device_memory(SPEC, 5, BATCH, **wrong)  # type: ignore[arg-type]
+        device_memory(SPEC, 5, BATCH, MiniBatchPolicy(ActivationPolicy.KEEP, **wrong))
+
+
+def test_slots_that_cannot_be() -> None:
+    with pytest.raises(ConfigError, match="optimizer_slots is -1"):
+        device_memory(SPEC, 5, BATCH, optimizer_slots=-1)
 
 
 def test_a_spec_that_nobody_counted_is_refused() -> None:

@@ -7,7 +7,7 @@ import pytest
 from cutlayer.errors import ConfigError
 from cutlayer.rounds.memory import paper_memory
 from cutlayer.rounds.vit import VIT_BASE, VIT_LARGE, VitDimensions, vit_spec
-from cutlayer.spec import ActivationPolicy, MiniBatch, Trained
+from cutlayer.spec import ActivationPolicy, MiniBatch, MiniBatchPolicy, Trained
 from cutlayer.units import MIB
 
 BATCH = MiniBatch(64, 197)
@@ -49,8 +49,8 @@ def test_it_charges_frozen_weights_whatever_is_trained() -> None:
 def test_what_the_paper_does_not_know_is_refused() -> None:
     spec = vit_spec(replace(VIT_BASE))
     with pytest.raises(ConfigError, match="know neither activation memory recompute"):
-        paper_memory(spec, 5, BATCH, activation_memory=ActivationPolicy.RECOMPUTE)
+        paper_memory(spec, 5, BATCH, MiniBatchPolicy(ActivationPolicy.RECOMPUTE))
     with pytest.raises(ConfigError, match="8 micro-batches"):
-        paper_memory(spec, 5, BATCH, micro_batches=8)
+        paper_memory(spec, 5, BATCH, MiniBatchPolicy(micro_batches=8))
     with pytest.raises(ConfigError, match=r"outside 1\.\.12"):
         paper_memory(spec, 13, BATCH)

@@ -16,7 +16,7 @@ from cutlayer.errors import ConfigError
 from cutlayer.rounds.memory import Accounting
 from cutlayer.rounds.schemes import Scheme
 from cutlayer.rounds.work import SharingRules
-from cutlayer.spec import ActivationPolicy, Device, MiniBatch, ModelSpec
+from cutlayer.spec import Device, MiniBatch, MiniBatchPolicy, ModelSpec
 
 # one part in 10^9 forgives largest shares such as ten times 0.1
 _ROUNDING = 1e-9
@@ -40,22 +40,6 @@ class CodecChoice:
     def __str__(self) -> str:
         settings = ", ".join(f"{key} {value:.3g}" for key, value in self.settings.items())
         return f"{self.codec} ({settings})" if settings else self.codec
-
-
-@dataclass(frozen=True)
-class MiniBatchPolicy:
-    """How devices work through a mini-batch: what of it they keep, in how many micro-batches, how
-    many of them at a time."""
-
-    activation_memory: ActivationPolicy = ActivationPolicy.KEEP
-    micro_batches: int = 1
-    in_flight: int = 1
-
-    def __str__(self) -> str:
-        if self.micro_batches == 1:
-            return str(self.activation_memory)
-        parts = f"{self.micro_batches} micro-batches, {self.in_flight} in flight"
-        return f"{self.activation_memory}, {parts}"
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ Knows bytes, and of seconds only this: micro-batches cost none, computing twice 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cutlayer.planner.decision import Decision, MiniBatchPolicy, Workload
+from cutlayer.planner.decision import Decision, Workload
 from cutlayer.rounds.memory import PartMemory
 from cutlayer.rounds.schemes import Scheme, ServerOrder
-from cutlayer.spec import ActivationPolicy
+from cutlayer.spec import ActivationPolicy, MiniBatchPolicy
 
 # micro-batches of a pipeline: past these, what overlaps grows no more
 _PIPELINED = (2, 4, 8, 16)
@@ -24,10 +24,8 @@ def device_need(
         model,
         cut if scheme.splits else model.blocks,
         workload.batch,
+        policy,
         optimizer_slots=workload.optimizer_slots,
-        activation_memory=policy.activation_memory,
-        micro_batches=policy.micro_batches,
-        in_flight=policy.in_flight,
         trained=scheme.trained,
     )
 

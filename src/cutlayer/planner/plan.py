@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from cutlayer.channel.shannon import RateCurves
 from cutlayer.planner.allocation import best_shares
 from cutlayer.planner.codec_choices import CodecChoices
-from cutlayer.planner.decision import CodecChoice, Decision, MiniBatchPolicy, PlanLimits, Workload
+from cutlayer.planner.decision import CodecChoice, Decision, PlanLimits, Workload
 from cutlayer.planner.estimate import amounts_of, estimated_s, server_part
 from cutlayer.planner.explain import (
     Infeasibility,
@@ -39,6 +39,7 @@ from cutlayer.planner.search import (
 )
 from cutlayer.rounds.memory import PartMemory
 from cutlayer.rounds.schemes import SCHEMES, SFT, DeviceOrder, Scheme
+from cutlayer.spec import MiniBatchPolicy
 
 UNCOMPRESSED = CodecChoice("none", {}, 1.0, 1.0, 0.0)
 

@@ -17,13 +17,13 @@ from jaxtyping import Float64, Int
 from cutlayer.channel.shannon import RateCurves
 from cutlayer.planner.allocation import bandwidth_problem, best_shares
 from cutlayer.planner.bandwidth import BandwidthProblem, share_demand
-from cutlayer.planner.decision import CodecChoice, Decision, MiniBatchPolicy, PlanLimits, Workload
+from cutlayer.planner.decision import CodecChoice, Decision, PlanLimits, Workload
 from cutlayer.planner.estimate import Amounts, amounts_of, estimated_s, server_part
 from cutlayer.planner.forecast import RefinedDecision, refined, round_delay_s
 from cutlayer.planner.memory import device_need, fitting_policies
 from cutlayer.rounds.schemes import SFT, SFT_OVERLAP, DeviceOrder, Place, Scheme
 from cutlayer.rounds.work import Duplex, Sharing, SharingRules
-from cutlayer.spec import ActivationPolicy
+from cutlayer.spec import ActivationPolicy, MiniBatchPolicy
 
 # micro-batches, over all devices, that a search plays before it decides; and decisions
 _PLAYED_MICRO_BATCHES = 30_000

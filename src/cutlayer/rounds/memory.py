@@ -18,7 +18,16 @@ from cutlayer.rounds.costs import (
     physical_flops,
     physical_traffic,
 )
-from cutlayer.spec import ActivationPolicy, Activations, BatchBytes, MiniBatch, ModelSpec, Trained
+from cutlayer.spec import (
+    KEEP_WHOLE,
+    ActivationPolicy,
+    Activations,
+    BatchBytes,
+    MiniBatch,
+    MiniBatchPolicy,
+    ModelSpec,
+    Trained,
+)
 
 LINEAR_COEFFICIENT = 34
 ATTENTION_COEFFICIENT = 5
@@ -55,11 +64,9 @@ def device_memory(
     model: ModelSpec,
     cut: int,
     batch: MiniBatch,
+    policy: MiniBatchPolicy = KEEP_WHOLE,
     *,
     optimizer_slots: int = 1,
-    activation_memory: ActivationPolicy = ActivationPolicy.KEEP,
-    micro_batches: int = 1,
-    in_flight: int = 1,
     trained: Trained = Trained.ADAPTERS,
 ) -> PartMemory[float]:
     """What a device with the embedding and blocks 1..cut holds [byte]; `cut = blocks`: the whole.
@@ -67,24 +74,23 @@ def device_memory(
     `optimizer_slots`: values that the optimiser keeps for each trained one (0 SGD, 1 momentum,
     2 Adam); what is trained, its gradients and slots are float32. With all weights trained the
     activations are those of adapters on every layer, which are r values a layer and token more.
-    The mini-batch is cut into `micro_batches`, of which at most `in_flight` are between their
-    forward and their backward. For the peaks see `activation_bytes`. Not counted: the gradients
+    For the peaks see `activation_bytes`. Not counted: the gradients
     that backward passes from layer to layer, and what the codec needs.
     Raises ConfigError: a cut, count or batch that is not; no `model.activations`.
     """
     check_device_part(model, cut)
-    _check_counts(batch, optimizer_slots, micro_batches, in_flight)
+    _check_counts(batch, policy, optimizer_slots)
     weights, adapters = model.device_parameters(cut), model.device_adapter_parameters(cut)
     weight_bytes, values = model.bytes_per_value, adapters
     if trained is Trained.WEIGHTS:
         weight_bytes, values, adapters = TRAINED_BYTES, weights, 0
-    micro = MiniBatch(-(-batch.samples // micro_batches), batch.tokens)
+    micro = MiniBatch(-(-batch.samples // policy.micro_batches), batch.tokens)
     return PartMemory(
         weights=weight_bytes * weights,
         adapters=TRAINED_BYTES * adapters,
         gradients=TRAINED_BYTES * values,
         optimizer=TRAINED_BYTES * values * optimizer_slots,
-        activations=activation_bytes(model, cut, micro, activation_memory, in_flight),
+        activations=activation_bytes(model, cut, micro, policy.activation_memory, policy.in_flight),
         input=_activations(model).inputs.of(batch),
     )
 
@@ -135,9 +141,8 @@ def _activations(model: ModelSpec) -> Activations:
     return model.activations
 
 
-def _check_counts(
-    batch: MiniBatch, optimizer_slots: int, micro_batches: int, in_flight: int
-) -> None:
+def _check_counts(batch: MiniBatch, policy: MiniBatchPolicy, optimizer_slots: int) -> None:
+    micro_batches, in_flight = policy.micro_batches, policy.in_flight
     if optimizer_slots < 0:
         raise ConfigError(f"optimizer_slots is {optimizer_slots}; it must be at least 0")
     if not 1 <= micro_batches <= batch.samples:
@@ -155,11 +160,9 @@ def paper_memory(
     model: ModelSpec,
     cut: int,
     batch: MiniBatch,
+    policy: MiniBatchPolicy = KEEP_WHOLE,
     *,
     optimizer_slots: int = 1,
-    activation_memory: ActivationPolicy = ActivationPolicy.KEEP,
-    micro_batches: int = 1,
-    in_flight: int = 1,
     trained: Trained = Trained.ADAPTERS,
 ) -> PartMemory[float]:
     """Equations (29) to (34) as published: `M^c(l) = 16D^2 + BND + l M_t` [byte], where a block
@@ -169,14 +172,14 @@ def paper_memory(
     Frozen weights have gradients and optimiser states like the adapters (defect 17), so it is the
     same whatever is trained; 34 and 5 are those of float16 (defect 18); `16D^2 + BND` is not what
     the text adds up (defect 19): here 16D^2 is among the weights, BND among the activations.
-    The paper knows neither `activation_memory` nor micro-batches: ConfigError for anything but the
-    default.
+    The paper knows no other policy than the default: ConfigError.
     """
     check_device_part(model, cut)
-    if activation_memory is not ActivationPolicy.KEEP or micro_batches != 1 or in_flight != 1:
+    if policy != KEEP_WHOLE:
         raise ConfigError(
-            f"the paper's memory equations know neither activation memory {activation_memory.value}"
-            f" nor {micro_batches} micro-batches; use the physical accounting"
+            "the paper's memory equations know neither activation memory"
+            f" {policy.activation_memory.value} nor {policy.micro_batches} micro-batches; use the"
+            " physical accounting"
         )
     alpha, B, N = model.bytes_per_value, batch.samples, batch.tokens
     D, r = model.width, model.rank
@@ -219,11 +222,9 @@ class MemoryModel(Protocol):
         model: ModelSpec,
         cut: int,
         batch: MiniBatch,
+        policy: MiniBatchPolicy = KEEP_WHOLE,
         *,
         optimizer_slots: int = 1,
-        activation_memory: ActivationPolicy = ActivationPolicy.KEEP,
-        micro_batches: int = 1,
-        in_flight: int = 1,
         trained: Trained = Trained.ADAPTERS,
     ) -> PartMemory[float]: ...
 
