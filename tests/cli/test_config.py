@@ -88,7 +88,7 @@ def test_help_is_an_overview_and_knows_sections(
         main([command, "--help"])
     assert ended.value.code == 0
     whole = capsys.readouterr().out
-    assert "  codec       What activations" in whole and "--codec.keep-ratio" not in whole
+    assert "  codec       Compression of activations" in whole and "--codec.keep-ratio" not in whole
     assert len(whole.splitlines()) < 80
     with pytest.raises(SystemExit) as ended:
         main([command, "--help", "codec"])

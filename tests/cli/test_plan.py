@@ -158,7 +158,7 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["plan", "--help"])
     text = " ".join(capsys.readouterr().out.split())
-    for word in ("--output", "--fixed", "--help SECTION", "planner Who allocates"):
+    for word in ("--output", "--fixed", "--help SECTION", "planner The bandwidth allocation"):
         assert word in text
 
 

@@ -77,7 +77,7 @@ def test_all_settings_are_in_the_help_of_a_section() -> None:
 def test_a_setting_alone_and_names_as_options_are_written() -> None:
     assert section_help("training.rounds") == (
         "  --training.rounds: whole number, 1 to 1,000,000 (5)\n"
-        "      rounds; each ends with the adapters merged into one"
+        "      rounds; each ends with the aggregation of the adapters"
     )
     assert section_help("--devices.memory-mib") == section_help("devices.memory_mib")
 

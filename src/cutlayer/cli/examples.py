@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="list",
         help="list: what there is (default); copy: put one where it can be edited",
     )
-    parser.add_argument("name", nargs="?", metavar="NAME", help="which one to copy")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="the one to copy")
     parser.add_argument(
         "to", nargs="?", type=Path, default=Path(), metavar="TO", help="a folder, or a new file (.)"
     )

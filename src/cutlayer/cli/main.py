@@ -23,19 +23,19 @@ _CHOICES = (*_PASSIVE, "KMP_LIBRARY")
 COMMANDS = {
     "train": "fine-tune a split model over simulated devices and a simulated link",
     "plan": "the best cut, codec and bandwidth allocation; whether it fits, how long it takes",
-    "compare": "several runs beside each other: other schemes, other settings, finished runs",
+    "compare": "compare several runs: schemes, settings, finished runs",
     "profile": "accuracy at each codec setting, measured by training runs",
-    "trace": "one round of a run, step by step, as a file for Perfetto",
-    "keys": "a run's own certificates: invite devices to it, cut them off",
-    "serve": "be the server of a run whose devices join over the network",
-    "join": "take part in a server's run with this device and its own samples",
-    "status": "where the run of a server stands",
-    "lab": "a run between processes over shaped links, measured delays beside simulated ones",
+    "trace": "one round of a run as a Chrome trace, for Perfetto",
+    "keys": "a run's certificates: invite devices, revoke them",
+    "serve": "run the server, whose devices join over the network",
+    "join": "join a server's run as a device, with its own samples",
+    "status": "the progress of a server's run",
+    "lab": "a run between processes over shaped links: measured against predicted delay",
     "assets": "list, get or export the models and data sets that come in packages",
     "examples": "list or copy the configurations that come with the package",
-    "config": "whether a configuration file is right; the schema by which editors complete them",
-    "completion": "completion of commands, options and names for bash or zsh",
-    "codec": "what the codecs do to a model's tensors, what is in a packet, and a round trip",
+    "config": "validate a configuration file; print the JSON schema for editors",
+    "completion": "shell completion of commands, options and names, for bash or zsh",
+    "codec": "codecs on a model's tensors: bits, throughput, fidelity; packets and round trips",
 }
 _MISTAKE = 2
 _INTERRUPTED = 130
@@ -203,7 +203,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="cutlayer",
         usage="%(prog)s COMMAND [arguments]",
-        description="Fine-tune transformers on devices too small to hold them.",
+        description="Split fine-tuning of transformers on devices too small to hold the model.",
         epilog=f"commands:\n{rows}\n\n`cutlayer COMMAND --help` says more.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

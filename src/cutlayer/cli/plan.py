@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fixed",
         action="store_true",
-        help="choose nothing: how long the configuration takes as it is, and whether it fits",
+        help="decide nothing: the delay of the configuration as it is, and whether it fits",
     )
     add_settings(parser)
 

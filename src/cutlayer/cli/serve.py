@@ -46,13 +46,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--resume",
         type=Path,
         metavar="DIR",
-        help="go on with the run in DIR; --training.rounds beside it trains longer, and --net.*"
-        " may be others",
+        help="resume the run in DIR; with --training.rounds it trains longer, and --net.* may"
+        " change",
     )
     parser.add_argument(
         "--go-on",
         action="store_true",
-        help="for services: go on with the newest run of this configuration under --output, and"
+        help="for services: resume the newest run of this configuration under --output, and"
         " start one only if there is none",
     )
     parser.add_argument("--quiet", action="store_true", help="log warnings alone")

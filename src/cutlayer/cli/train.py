@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--resume",
         type=Path,
         metavar="DIR",
-        help="go on with the run in DIR; --training.rounds beside it trains longer",
+        help="resume the run in DIR; with --training.rounds it trains longer",
     )
     parser.add_argument(
         "--print-config", action="store_true", help="print the configuration as read, and stop"

@@ -14,28 +14,31 @@ class NoFading(Section):
 
 
 class RayleighFading(Section):
-    """Drawn anew each round, without a direct path."""
+    """Drawn each round, without a line of sight."""
 
     name: Literal["rayleigh"] = "rayleigh"
 
 
 class RicianFading(Section):
-    """Drawn anew each round, with a direct path."""
+    """Drawn each round, with a line of sight."""
 
     name: Literal["rician"] = "rician"
-    k_db: Decibels = Field(default=10.0, description="power of the direct path over the rest [dB]")
+    k_db: Decibels = Field(
+        default=10.0, description="Rician K factor: power of the line of sight over the rest [dB]"
+    )
 
 
 class GaussMarkovFading(Section):
-    """Rayleigh or Rician with memory."""
+    """Rayleigh or Rician, correlated over rounds."""
 
     name: Literal["gauss-markov"] = "gauss-markov"
     k_db: Decibels | None = Field(
         default=None,
-        description="power of the direct path over the rest [dB]; null: no direct path",
+        description="Rician K factor: power of the line of sight over the rest [dB]; null: no"
+        " line of sight",
     )
     correlation: Real = Field(
-        default=0.9, ge=0, lt=1, description="of one round's gain with the next's"
+        default=0.9, ge=0, lt=1, description="of one round's channel gain with the next's"
     )
 
 
@@ -81,16 +84,17 @@ CellSection: TypeAlias = NoCell | UmiCell | UmaCell
 
 
 class SnrSection(Section):
-    """Shannon's rate at each device's SNR, over a bandwidth that all share."""
+    """Shannon's rate at each device's SNR, over a bandwidth that all devices share."""
 
     name: Literal["snr"] = "snr"
     bandwidth_hz: Real = Field(
-        default=5e6, ge=1, le=1e12, description="bandwidth, the same both ways [Hz]"
+        default=5e6, ge=1, le=1e12, description="bandwidth in each direction [Hz]"
     )
     rate: Literal["constant-snr", "constant-power"] = Field(
         default="constant-snr",
-        description="constant-snr (the paper's): the SNR is the same for any share;"
-        " constant-power: it is that of the whole bandwidth, and better for a smaller share",
+        description="constant-snr (the paper's): the SNR does not depend on the bandwidth"
+        " share; constant-power: it is that of the whole bandwidth, and higher for a"
+        " smaller share",
     )
     fading: Annotated[FadingSection, Choices("none")] = Field(
         default=NoFading(), description="How a device's SNR varies from round to round."
@@ -108,8 +112,8 @@ class TracesSection(Section):
     name: Literal["traces"] = "traces"
     uplink: tuple[Text, ...] = Field(
         min_length=1,
-        description="a file a device, or one for all; CSV of time_s,rate_bit_per_s, or Mahimahi's"
-        " format",
+        description="one file per device, or one for all; CSV of time_s,rate_bit_per_s, or"
+        " Mahimahi's format",
     )
     downlink: tuple[Text, ...] = Field(
         default=(), description="the same for the downlink; none: as the uplink"
@@ -127,12 +131,13 @@ class LinkSection(Section):
 
     uplink: Literal["static", "in-turn", "shared"] = Field(
         default="static",
-        description="static: each on its share; in-turn: the whole bandwidth for one transfer after"
-        " another; shared: time slots among those under way",
+        description="static: each device on its bandwidth share; in-turn: one transfer after"
+        " another on the whole bandwidth; shared: time slots among the active"
+        " transfers",
     )
     downlink: Literal["static", "in-turn", "shared"] = Field(
         default="static", description="the same for the downlink"
     )
     duplex: Literal["full", "half"] = Field(
-        default="full", description="half: never both ways at once"
+        default="full", description="half: never both directions at once"
     )

@@ -34,7 +34,7 @@ class BasisTransform(Section):
     """A basis that is learned and sent."""
 
     name: Literal["basis"] = "basis"
-    share: Share = Field(default=1.0, description="part of the columns kept after the basis")
+    share: Share = Field(default=1.0, description="fraction of the columns kept after the basis")
 
 
 TransformSection: TypeAlias = NoTransform | HadamardTransform | BasisTransform
@@ -48,7 +48,7 @@ class NoTopK(Section):
 
 class _TopK(Section):
     name: str
-    keep_ratio: Share = Field(default=0.2, description="part of the values that Top-K keeps")
+    keep_ratio: Share = Field(default=0.2, description="fraction of the values that Top-K keeps")
 
 
 class SampleTopK(_TopK):
@@ -73,7 +73,7 @@ SparsifySection: TypeAlias = NoTopK | SampleTopK | TokenTopK | BatchTopK
 
 
 class LevelsQuantiser(Section):
-    """Stochastic levels, the paper's."""
+    """The paper's stochastic quantisation."""
 
     name: Literal["levels"] = "levels"
     levels: Whole = Field(
@@ -82,7 +82,7 @@ class LevelsQuantiser(Section):
 
 
 class DeadZoneQuantiser(Section):
-    """Uniform steps with a wider zero; one of step, target_bits and target_cosine is given."""
+    """Uniform quantisation with a dead zone; give one of step, target_bits, target_cosine."""
 
     name: Literal["dead-zone"] = "dead-zone"
     rounding: Real = Field(default=0.35, gt=0, le=0.5, description="0.5 rounds to nearest")
@@ -99,7 +99,7 @@ class DeadZoneQuantiser(Section):
 
 
 class IntegerQuantiser(Section):
-    """Integers of so many bits, scaled by row."""
+    """Integers of this many bits, with a scale per row."""
 
     name: Literal["int"] = "int"
     bits: Whole = Field(default=8, ge=2, le=8, description="bits of a value")
@@ -146,7 +146,7 @@ class NoCodec(Section):
 class _PaperGrid(Section):
     name: str
     keep_ratio: Share = Field(
-        default=0.5, description="part of the values kept of each sample (the paper's rho)"
+        default=0.5, description="fraction of the values kept of each sample (the paper's rho)"
     )
     levels: Whole = Field(
         default=31,
@@ -157,7 +157,7 @@ class _PaperGrid(Section):
 
 
 class PaperCodec(_PaperGrid):
-    """As published: Top-K, stochastic levels, Golomb."""
+    """As published: Top-K, stochastic quantisation, Golomb."""
 
     name: Literal["paper"] = "paper"
 
@@ -169,7 +169,7 @@ class PaperRansCodec(_PaperGrid):
 
 
 class BestCodec(Section):
-    """Learned basis, dead zone, contexts: fewest bytes for what is kept."""
+    """Learned basis, dead zone, contexts: the fewest bytes at a fidelity."""
 
     name: Literal["best"] = "best"
     target_bits_up: Annotated[Real, read_by("target_cosine_up", None)] = Field(
@@ -185,7 +185,9 @@ class BestCodec(Section):
     target_cosine_down: _Cosine | None = Field(
         default=None, description="follow this cosine of gradients, not bits"
     )
-    basis_share: Share = Field(default=1 / 3, description="part of the basis kept for activations")
+    basis_share: Share = Field(
+        default=1 / 3, description="fraction of the basis kept for activations"
+    )
 
 
 class FastCodec(Section):
@@ -195,7 +197,7 @@ class FastCodec(Section):
 
 
 class StagesCodec(Section):
-    """As up and down say, stage by stage."""
+    """As given by up and down, stage by stage."""
 
     name: Literal["stages"] = "stages"
     up: StagesSection = Field(description="The stages of activations.")

@@ -50,7 +50,7 @@ _ARRANGED = ("static", "two-timescale")
 
 
 class Sft(Section):
-    """The paper's: split, compressed, all devices at once."""
+    """The paper's: split, compressed, devices in parallel."""
 
     name: Literal["sft"] = "sft"
 
@@ -68,13 +68,13 @@ class SftOverlap(Section):
 
 
 class SplitLoraPaper(Section):
-    """A server model per device."""
+    """As the SFT paper describes it: a server model per device."""
 
     name: Literal["splitlora-paper"] = "splitlora-paper"
 
 
 class SplitLora(Section):
-    """As published: one server model, stepped for a device after another."""
+    """As published: one server model, updated for one device after another."""
 
     name: Literal["splitlora"] = "splitlora"
 
@@ -86,13 +86,13 @@ class Sl(Section):
 
 
 class FlLora(Section):
-    """Federated: the whole model on devices, adapters trained."""
+    """Federated learning: the whole model on devices, adapters trained."""
 
     name: Literal["fl-lora"] = "fl-lora"
 
 
 class FlFull(Section):
-    """Federated: the whole model on devices, all of it trained."""
+    """Federated learning: the whole model on devices, all weights trained."""
 
     name: Literal["fl-full"] = "fl-full"
 
@@ -152,12 +152,12 @@ class DataSection(Section):
         description="images are resized to this many pixels a side [px]",
     )
     max_tokens: Whole = Field(
-        default=128, ge=2, le=2**20, description="texts are cut after this many tokens"
+        default=128, ge=2, le=2**20, description="texts are truncated to this many tokens"
     )
     text_field: Text = Field(default="text", description="column of the text in tables")
     label_field: Text = Field(default="label", description="column of the label in tables")
     test_fraction: Real = Field(
-        default=0.2, gt=0, lt=1, description="part held out when the data have no test split"
+        default=0.2, gt=0, lt=1, description="fraction held out when the data have no test split"
     )
     on_bad_sample: Literal["stop", "skip"] = Field(
         default="stop",
@@ -167,13 +167,13 @@ class DataSection(Section):
 
 
 class IidPartition(Section):
-    """Samples are dealt at random."""
+    """IID: samples are assigned at random."""
 
     name: Literal["iid"] = "iid"
 
 
 class DirichletPartition(Section):
-    """Each class is dealt in uneven shares."""
+    """Non-IID: each class in uneven proportions."""
 
     name: Literal["dirichlet"] = "dirichlet"
     alpha: Real = Field(
@@ -212,18 +212,21 @@ class AdapterSection(Section):
 
 
 class TrainingSection(Section):
-    """How long, and in what portions."""
+    """Rounds, local steps, mini-batches and micro-batches."""
 
     rounds: Whole = Field(
-        default=5, ge=1, le=10**6, description="rounds; each ends with the adapters merged into one"
+        default=5,
+        ge=1,
+        le=10**6,
+        description="rounds; each ends with the aggregation of the adapters",
     )
     local_steps: Annotated[_Steps | None, read_by("local_epochs", None)] = Field(
         default=10,
-        description="mini-batches a device trains on in a round; null: see local_epochs",
+        description="local steps (mini-batches) per device and round; null: see local_epochs",
     )
     local_epochs: _Steps | None = Field(
         default=None,
-        description="passes over its samples a device makes in a round instead",
+        description="epochs over its samples per device and round, instead of local steps",
     )
     batch_size: Whole = Field(
         default=16,
@@ -233,11 +236,11 @@ class TrainingSection(Section):
     )
     micro_batches: _MicroBatches | None = Field(
         default=None,
-        description="parts that a mini-batch goes through in; null: 4 for sft-overlap, else 1",
+        description="micro-batches of a mini-batch; null: 4 for sft-overlap, else 1",
     )
     in_flight: Annotated[_MicroBatches | None, read_by("scheme.name", "sft-overlap")] = Field(
         default=None,
-        description="micro-batches between forward and backward at most; null: all",
+        description="micro-batches in flight at most, between forward and backward; null: all",
     )
 
 
@@ -266,7 +269,10 @@ class SgdOptimizer(_Optimizer):
 
     name: Literal["sgd"] = "sgd"
     momentum: Real = Field(
-        default=0.9, ge=0, lt=1, description="part of the last step that is made again"
+        default=0.9,
+        ge=0,
+        lt=1,
+        description="momentum: fraction of the previous update that is added",
     )
     weight_decay: Real = Field(default=0.0, ge=0, le=1e6, description="L2 weight decay")
 
@@ -284,55 +290,57 @@ AggregationSection: TypeAlias = FedAvgAggregation | PluginSection
 
 
 class DevicesSection(Section):
-    """The virtual devices. A list gives each its own value."""
+    """The simulated devices. A list gives each its own value."""
 
     count: Whole = Field(
         default=8,
         ge=1,
         le=MOST_DEVICES,
-        description="how many devices; with a list of presets as many as it has",
+        description="number of devices; with a list of presets its length",
     )
     preset: Text | tuple[Text, ...] | None = Field(
         default=None,
-        description="a device by name (jetson-nano), or a list of names, one a device: its peak"
-        " rate for flops_per_s, 0 for flops_spread and its memory as sold for memory_mib; what is"
-        " given beside it wins",
+        description="a device by name (jetson-nano), or a list of names, one per device: sets"
+        " flops_per_s to its peak rate, flops_spread to 0 and memory_mib to its"
+        " nominal memory; explicit settings take precedence",
     )
     efficiency: Real = Field(
         default=1.0,
         gt=0,
         le=1,
-        description="part of a preset's peak rate that training reaches; measure it, 1 is never"
-        " met",
+        description="fraction of the preset's peak rate that training reaches; measure it, 1 is"
+        " never reached",
     )
     flops_per_s: RateEach = Field(
         default=1.024e12,
-        description="compute rate [FLOP/s]; the default is 256 cores at 1 GHz, 4 FLOP a cycle",
+        description="compute rate [FLOP/s]; the default is 256 cores at 1 GHz, 4 FLOP per cycle",
     )
     flops_spread: Real = Field(
         default=0.5,
         ge=0,
         lt=1,
-        description="rates run evenly from 1 - spread to 1 + spread times that",
+        description="compute rates are spread evenly from 1 - spread to 1 + spread times that",
     )
     uplink_snr_db: Annotated[
         DecibelsEach, read_by("channel.name", "snr"), read_by("channel.cell.name", "none")
-    ] = Field(default=17.0, description="SNR, device to server [dB]")
+    ] = Field(default=17.0, description="uplink SNR [dB]")
     downlink_snr_db: Annotated[
         DecibelsEach, read_by("channel.name", "snr"), read_by("channel.cell.name", "none")
-    ] = Field(default=17.0, description="SNR, server to device [dB]")
+    ] = Field(default=17.0, description="downlink SNR [dB]")
     memory_mib: MebibytesEach | None = Field(
         default=72.0,
-        description="memory for training [MiB]; a preset's is as sold, of which the system takes"
-        " its part; a run that needs more stops; null: no limit",
+        description="device memory for training [MiB]; a preset's is nominal, of which the"
+        " operating system uses some; a run that needs more is refused; null: no"
+        " limit",
     )
     activation_memory: Literal["keep", "checkpoint", "recompute"] = Field(
         default="keep",
-        description="what devices keep until the gradient comes: all that"
-        " backward needs, the blocks' inputs (checkpoint), or the mini-batch's input (recompute)",
+        description="activation memory policy, what devices keep for backward: all activations"
+        " (keep), the blocks' inputs (checkpoint), or the mini-batch's input"
+        " (recompute)",
     )
     base: Literal["float32", "bfloat16"] = Field(
-        default="float32", description="numbers of the frozen weights on devices"
+        default="float32", description="number format of the frozen weights on devices"
     )
 
     @model_validator(mode="before")
@@ -346,25 +354,28 @@ class ServerSection(Section):
 
     preset: Annotated[Text | None, read_unless("scheme.name", *_WHOLE)] = Field(
         default=None,
-        description="a machine by name (rtx-4090): its peak rate for flops_per_s, unless given",
+        description="hardware by name (rtx-4090): sets flops_per_s to its peak rate, unless given",
     )
     efficiency: Real = Field(
         default=1.0,
         gt=0,
         le=1,
-        description="part of a preset's peak rate that training reaches; measure it",
+        description="fraction of the preset's peak rate that training reaches; measure it",
     )
     flops_per_s: Annotated[Rate, read_unless("scheme.name", *_WHOLE)] = Field(
         default=3.072e12, description="compute rate [FLOP/s]; the default is 2048 cores at 1.5 GHz"
     )
     workers: Annotated[Whole, read_unless("scheme.name", *_WHOLE)] = Field(
-        default=1, ge=1, le=10**6, description="mini-batches worked on at a time, each at that rate"
+        default=1,
+        ge=1,
+        le=10**6,
+        description="mini-batches computed in parallel, each at that rate",
     )
     group: Whole = Field(
         default=8,
         ge=1,
         le=MOST_DEVICES,
-        description="devices whose rows share one pass when simulating (speed only)",
+        description="devices that share one pass through the model in the simulator (speed only)",
     )
 
     @model_validator(mode="before")
@@ -377,7 +388,7 @@ class _Planner(Section):
     name: str
     most_share: Annotated[ShareEach, read_by("name", *_ARRANGED)] = Field(
         default=1.0,
-        description="largest part of the bandwidth that a device may have",
+        description="largest bandwidth share of a device",
     )
     profile: Text | None = Field(
         default=None,
@@ -388,19 +399,22 @@ class _Planner(Section):
         default=0.02,
         ge=0,
         lt=1,
-        description="accuracy that the codec may cost (0.02 is two points)",
+        description="largest accuracy loss of the codec (0.02 is two points)",
     )
     least_cut: Whole = Field(
         default=1,
         ge=1,
         le=10_000,
-        description="fewest blocks on devices, for the privacy of activations",
+        description="smallest cut layer, for the privacy of activations",
     )
     server_busy: Real = Field(
-        default=1.0, gt=0, le=1, description="largest part of a round that the server may compute"
+        default=1.0,
+        gt=0,
+        le=1,
+        description="largest fraction of a round for which the server may compute",
     )
     cuts: Literal["common", "per-device"] = Field(
-        default="common", description="one cut for all devices, or one for each"
+        default="common", description="one cut layer for all devices, or one for each"
     )
 
 
@@ -415,12 +429,12 @@ class FixedPlanner(_Planner):
 
     name: Literal["fixed"] = "fixed"
     shares: tuple[Share, ...] = Field(
-        min_length=1, description="a share a device, which sum to 1 at most"
+        min_length=1, description="a bandwidth share per device; they sum to 1 at most"
     )
 
 
 class RandomPlanner(_Planner):
-    """Shares are drawn anew each round."""
+    """Shares are drawn each round."""
 
     name: Literal["random"] = "random"
 
@@ -456,7 +470,7 @@ class CostSection(Section):
 
 
 class NetSection(Section):
-    """`cutlayer serve`: devices that are real, over a network."""
+    """`cutlayer serve`: real devices, over a network."""
 
     devices: tuple[Text, ...] = Field(
         default=(),
@@ -469,24 +483,24 @@ class NetSection(Section):
     )
     deadline_s: Seconds | None = Field(
         default=None,
-        description="a round closes after this long with the devices that made it [s]; null: with"
-        " all of them, whenever that is",
+        description="deadline of a round, after which it closes with a quorum of adapters [s];"
+        " null: it closes with all of them, whenever that is",
     )
     give_up_s: Seconds | None = Field(
         default=None,
-        description="a round that is open for so long and has too few adapters to close ends the"
-        " run, to be resumed [s]; null: it waits, since nothing is lost by waiting",
+        description="a round that is open for this long without a quorum ends the run, which"
+        " can be resumed [s]; null: it waits, since nothing is lost by waiting",
     )
     uplink_bit_s: BitRate | None = Field(
         default=None,
-        description="rate that the devices share on the way to the server [bit/s]; each keeps to"
-        " its share; null: as fast as the line is",
+        description="uplink rate that the devices share [bit/s]; each is paced to its share;"
+        " null: not paced",
     )
     downlink_bit_s: BitRate | None = Field(
-        default=None, description="the same for the way back, kept by the server"
+        default=None, description="the same for the downlink, paced by the server"
     )
     patience_s: Seconds = Field(
-        default=60.0, description="a device that takes longer to read a frame is hung up on [s]"
+        default=60.0, description="a device that takes longer to read a frame is disconnected [s]"
     )
     farewell_s: Real = Field(
         default=60.0,
@@ -512,36 +526,36 @@ class Config(Section):
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()
     partition: Annotated[PartitionSection, Choices("dirichlet", PARTITIONS)] = Field(
-        default=DirichletPartition(), description="Which device holds which samples."
+        default=DirichletPartition(), description="How samples are distributed over the devices."
     )
     adapter: Annotated[AdapterSection, read_unless("scheme.name", "fl-full")] = AdapterSection()
     training: TrainingSection = TrainingSection()
     optimizer: Annotated[OptimizerSection, Choices("adamw")] = Field(
         default=AdamWOptimizer(),
-        description="How adapters step, on both sides; each device keeps its own state.",
+        description="The optimiser of the adapters, in both parts; each device has its own state.",
     )
     aggregation: Annotated[
         AggregationSection, Choices("fedavg", AGGREGATIONS), read_unless("scheme.name", "sl")
     ] = Field(
         default=FedAvgAggregation(),
-        description="How the server makes one adapter of the devices' as a round ends.",
+        description="How the server aggregates the devices' adapters as a round ends.",
     )
     codec: Annotated[
         CodecSection, Choices("best", CODECS), read_by("scheme.name", *_COMPRESSING)
     ] = Field(
         default=BestCodec(),
-        description="What activations and gradients are turned into on the link.",
+        description="Compression of activations (uplink) and activation gradients (downlink).",
     )
     devices: DevicesSection = DevicesSection()
     server: ServerSection = ServerSection()
     channel: Annotated[ChannelSection, Choices("snr", CHANNELS)] = Field(
-        default=SnrSection(), description="Each device's rates in every round."
+        default=SnrSection(), description="The channel: each device's rates in every round."
     )
     link: LinkSection = LinkSection()
     cost: CostSection = CostSection()
     planner: Annotated[PlannerSection, Choices("even", ALLOCATIONS)] = Field(
         default=EvenPlanner(),
-        description="Who allocates the bandwidth each round, and what `cutlayer plan` may choose.",
+        description="The bandwidth allocation of each round, and the limits of `cutlayer plan`.",
     )
     net: NetSection = NetSection()
     seed: Whole = Field(
