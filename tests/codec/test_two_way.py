@@ -1,12 +1,27 @@
-"""Two-way contexts against the adaptive entropy, and the law that fewer details cost less."""
+"""Two-way contexts: the coder, its layouts, and what lies beyond its tables."""
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from codec.adaptive import entropy_bits
-from codec.test_coder import heavy_tailed
+from codec.test_entropy import heavy_tailed
+from cutlayer.codec.adaptive_bits import BitReader, BitWriter
 from cutlayer.codec.kernels.load import load_kernels
-from cutlayer.codec.two_way import TwoWay
+from cutlayer.codec.tables import Scores
+from cutlayer.codec.two_way import (
+    Contexts,
+    TwoWay,
+    layout_of,
+    read_excesses,
+    read_layout,
+    refined_layout,
+    write_excesses,
+    write_layout,
+)
+from cutlayer.errors import PacketError
+from examples import at_most
 
 KERNELS = load_kernels()
 # the 32 lanes of the code begin with 16 bits each that say nothing, and end with 8 on average
@@ -72,3 +87,111 @@ def test_many_chunks_come_back():
     symbols = rng.integers(-1, 2, (3000, 1000)).astype(np.int16)
     # log2(3) bits each; 2 chunks
     assert size_bytes(symbols) == pytest.approx(3e6 * np.log2(3) / 8, rel=0.002)
+
+
+def product(rows, columns, rng):
+    """Laplacian values, cut to whole numbers, with these scales of rows and columns."""
+    scales = rows[:, None] * columns
+    return np.trunc(scales * rng.laplace(size=scales.shape)).astype(np.int16)
+
+
+def all_live(values):
+    return Scores(np.array(values, dtype=np.int64), np.ones(len(values), dtype=np.bool_))
+
+
+@at_most(30)
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 99))
+def test_a_layout_comes_back(rows, columns, seed):
+    symbols = heavy_tailed(rows, columns, np.random.default_rng(seed), 0.3)
+    if not symbols.any():
+        symbols[0, 0] = 1
+    layout, classes = layout_of(KERNELS.sums(symbols))
+    assert 1 <= classes <= 96
+    writer = BitWriter()
+    sections = write_layout(layout, writer, KERNELS)
+    found = read_layout(sections, rows, columns, BitReader(writer.to_bytes()), KERNELS)
+    for one, other in ((found.rows, layout.rows), (found.columns, layout.columns)):
+        np.testing.assert_array_equal(one.live, other.live)
+        np.testing.assert_array_equal(one.values, other.values)
+    np.testing.assert_array_equal(found.skews, layout.skews)
+
+
+def test_scores_follow_the_scales():
+    rng = np.random.default_rng(0)
+    rows, columns = np.exp2(rng.normal(size=300)), np.exp2(rng.normal(size=400))
+    layout, _ = layout_of(KERNELS.sums(product(rows, columns, rng)))
+    for series, scales in ((layout.rows, rows), (layout.columns, columns)):
+        octaves = np.log2(scales)
+        groups = [octaves[series.values == score] for score in np.unique(series.values)]
+        groups = [group for group in groups if group.size >= 10]
+        means = [group.mean() for group in groups]
+        assert len(means) >= 5
+        assert means == sorted(means)
+        # A cell of half an octave, up to 2/3 where cut values bend the scale, deviates by .19; a
+        # sum of 300 magnitudes, lognormal in scale, by sqrt(1.6 / 300) / ln 2 = .11 octaves, up to
+        # twice that where most are cut to 0: .29 in all
+        spreads = [(group - mean) ** 2 for group, mean in zip(groups, means, strict=True)]
+        assert np.sqrt(np.concatenate(spreads).mean()) < 0.29
+
+
+def test_refining_matches_the_sums_that_the_classes_predict():
+    means = np.array([0.1, 0.2, 0.4, 0.8, 1.6])
+    columns = all_live([0, 1, 2, 3])
+    layout = Contexts(all_live([0, 0, 1, 1]), columns, np.zeros(4, dtype=np.int64))
+    # rows of score 0 expect .1 + .2 + .4 + .8 = 1.5, of score 1 3.0, of score 2 4.4 (the highest
+    # class twice); between them the geometric means, 2.1 and 3.6, decide
+    symbols = np.zeros((4, 4), dtype=np.int16)
+    symbols[:, 0] = 3, 1, 2, 3
+    symbols[:, 1:] = [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]
+    sums = KERNELS.sums(symbols)
+    found, _ = refined_layout(layout, sums, means)
+    assert sums.rows.tolist() == [3, 2, 3, 4]
+    assert found.rows.values.tolist() == [1, 0, 1, 2]
+
+
+def test_columns_of_one_sign_are_skewed():
+    rng = np.random.default_rng(1)
+    symbols = product(np.full(300, 2.0), np.full(30, 2.0), rng)
+    symbols[:, :10] = abs(symbols[:, :10])
+    symbols[:, 10:20] = -abs(symbols[:, 10:20])
+    layout, _ = layout_of(KERNELS.sums(symbols))
+    assert layout.skews.tolist() == [5] * 10 + [6] * 10 + [0] * 10
+    assert layout.levels == 3
+
+
+@pytest.mark.parametrize("skew", [-1, 7])
+def test_a_skew_of_no_level_is_refused(skew):
+    layout = Contexts(all_live([0]), all_live([0, 0]), np.array([0, skew]))
+    writer = BitWriter()
+    sections = write_layout(layout, writer, KERNELS)
+    with pytest.raises(PacketError, match=r"skews: beyond 0\.\.6"):
+        read_layout(sections, 1, 2, BitReader(writer.to_bytes()), KERNELS)
+
+
+@given(st.lists(st.one_of(st.integers(0, 3), st.integers(0, 32766)), max_size=50))
+def test_excesses_come_back(values):
+    section = write_excesses(np.array(values, dtype=np.int64))
+    assert read_excesses(section, len(values), 32766).tolist() == values
+
+
+@given(st.binary(max_size=20), st.integers(0, 20))
+def test_other_bytes_never_do_worse_than_a_packet_error(section, count):
+    try:
+        excesses = read_excesses(section, count, 100)
+    except PacketError:
+        return
+    assert excesses.size == count
+    assert ((excesses >= 0) & (excesses <= 100)).all()
+
+
+@pytest.mark.parametrize(
+    ("section", "count", "message"),
+    [
+        (b"\0", 0, "1 bytes, expected none"),
+        (b"", 2, "none, expected 2"),
+        (b"\x07\x01\x7f", 1, "127, expected at most 100"),
+    ],
+)
+def test_what_is_wrong_is_said(section, count, message):
+    with pytest.raises(PacketError, match=message):
+        read_excesses(section, count, 100)

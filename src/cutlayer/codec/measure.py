@@ -80,11 +80,12 @@ def measure(
             if place == len(tensors) - 1:
                 seconds = [min(old, new) for old, new in zip(seconds, taken, strict=True)]
         sender, receiver = encoded.state, decoded.state
+    sent = tensor if known is None else segments_of(tensor, known).zero_padding(tensor)
     return Measurement(
         elements=tensor.size,
         packet=encoded.packet,
         decoded=decoded.tensor,
-        fidelity=fidelity(_without_padding(tensor, known), decoded.tensor),
+        fidelity=fidelity(sent, decoded.tensor),
         encode_s=seconds[0],
         decode_s=seconds[1],
     )
@@ -98,12 +99,6 @@ def fidelity(x: Float32[np.ndarray, "..."], y: Float32[np.ndarray, "..."]) -> Fi
         return Fidelity(math.inf if length_made else 0.0, 0.0 if length_made else 1.0)
     cosine = float(true @ made) / (length * length_made) if length_made else 0.0
     return Fidelity(float(np.linalg.norm(true - made)) / length, cosine)
-
-
-def _without_padding(
-    tensor: Float32[np.ndarray, "..."], lengths: Sequence[int] | None
-) -> Float32[np.ndarray, "..."]:
-    return tensor if lengths is None else segments_of(tensor, lengths).zero_padding(tensor)
 
 
 def bits_per_element(count_bytes: int, elements: int) -> float:

@@ -129,10 +129,9 @@ def _folded(name: str) -> str:
     if folded.isascii() and folded.isdigit():
         return folded.lstrip("0") or "0"
     short_number = len(folded) <= sys.float_info.dig and _NUMBER.fullmatch(folded)
-    return _plain_number(float(folded) + 0.0) if short_number else folded  # no -0
-
-
-def _plain_number(value: float) -> str:
+    if not short_number:
+        return folded
+    value = float(folded) + 0.0  # no -0
     return str(int(value)) if value.is_integer() else str(value)
 
 

@@ -303,7 +303,8 @@ def read_json(path: Path) -> Table:
     array = _array(path, text)
     if array is not None:
         return _table([_record(place, item) for place, item in enumerate(array, 1)], _ARRAY_TITLE)
-    return _table(list(_lines(text)), "line")
+    lines = enumerate(lines_of(text), start=1)
+    return _table([_parsed(line, content) for line, content in lines if content.strip()], "line")
 
 
 def _array(path: Path, text: str) -> list[Any] | None:
@@ -325,12 +326,6 @@ def _array(path: Path, text: str) -> list[Any] | None:
         f"{path} is one object ({column_listing(list(whole))}), not an array of records: write an "
         "array, or an object a line"
     )
-
-
-def _lines(text: str) -> Iterator[Record]:
-    for line, content in enumerate(lines_of(text), start=1):
-        if content.strip():
-            yield _parsed(line, content)
 
 
 def _parsed(line: int, content: str) -> Record:

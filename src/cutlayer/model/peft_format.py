@@ -216,7 +216,9 @@ def _differences(
     config: Mapping[str, Any], named: Mapping[str, Tensor], spec: AdapterSpec
 ) -> Iterator[tuple[str, object, object]]:
     """(what, in the folder, in the spec) of all that must be equal."""
-    modules = {name.removesuffix(".lora_A"): a for name, a in named.items() if _is_a(name)}
+    modules = {
+        name.removesuffix(".lora_A"): a for name, a in named.items() if name.endswith(".lora_A")
+    }
     linear = {module for module, a in modules.items() if a.ndim == 2}
     yield "rank", config["r"], spec.rank
     yield "alpha", float(config.get("lora_alpha", 0.0)), float(spec.alpha)
@@ -230,7 +232,3 @@ def _differences(
 
 def _is_lora(name: str) -> bool:
     return name.endswith((".lora_A", ".lora_B"))
-
-
-def _is_a(name: str) -> bool:
-    return name.endswith(".lora_A")

@@ -120,7 +120,9 @@ def get_asset(
             for client in asset.package.clients:
                 require_client(client)
         _require_space(asset, cache)
-        _sweep(cache, asset)
+        # what a killed process left; we hold the lock, so nobody is at work there
+        for left in (cache / "work").glob(f"{asset.name}-*"):
+            shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(dir=cache / "work", prefix=f"{asset.name}-") as work:
             made = _make(asset, Path(work), run)
             return _put(made, asset_folder(asset, cache), Path(work))
@@ -203,12 +205,6 @@ def _require_space(asset: Asset, cache: Path) -> None:
             f"not enough space in {cache} for {asset.name}: {format_bytes(free)} free, about "
             f"{format_bytes(needed)} needed; make room or set CUTLAYER_CACHE to another disk"
         )
-
-
-def _sweep(cache: Path, asset: Asset) -> None:
-    """Remove what a killed process left; we hold the lock, so nobody is at work there."""
-    for left in (cache / "work").glob(f"{asset.name}-*"):
-        shutil.rmtree(left, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -1,3 +1,5 @@
+"""What a loader gives: labels as indices, and a test split where there is none."""
+
 import numpy as np
 import pytest
 from hypothesis import assume, given
