@@ -183,7 +183,17 @@ def open_net(job: Job, directory: RunDirectory, observer: Observer, compute: Com
     session = ServerSession(plan, worker.adapter, state.round + 1, missed)
     recorder = Recorder(training, server, directory, worker, session, observer, time.monotonic)
     recover(session, worker, journal, controller, recorder.save)
-    driver = ServerDriver(session, worker, journal, controller, recorder.save, compute, part.piece)
+    driver = ServerDriver(
+        session,
+        worker,
+        journal,
+        controller,
+        recorder.save,
+        compute,
+        part.piece,
+        net.patience_s,
+        net.downlink_bit_s,
+    )
     return NetJob(job, directory, registry, plan, session, worker, driver, limits)
 
 

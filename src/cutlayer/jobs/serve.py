@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
@@ -33,10 +34,8 @@ from cutlayer.net.operations.status import (
 from cutlayer.net.operations.web import Operations
 from cutlayer.net.server import session as s
 from cutlayer.net.server.memory import resident_bytes
-from cutlayer.net.wire.frames import encode_message
 from cutlayer.net.wire.grpc_link import LinkServer, serve
-from cutlayer.net.wire.link import Link, PacedLink, PatientLink, in_thread
-from cutlayer.net.wire.messages import Refused
+from cutlayer.net.wire.link import in_thread
 from cutlayer.report.live_page import live_page
 from cutlayer.report.run_page import REPORT, write_report
 from cutlayer.train.files import alone, json_text, write_json
@@ -176,7 +175,6 @@ class Service:
             history=History(net.directory.path / "rounds.jsonl"),
         )
         self._began_s = time.monotonic()
-        self._left_s: dict[int, float] = {}
         self._server: LinkServer | None = None
         self._failure: str | None = None
 
@@ -191,7 +189,11 @@ class Service:
         most = format_bytes(net.memory.total)
         _LOG.info("memory for frames of devices is at most %s: %s", most, net.memory)
         server = await serve(
-            self._address, self._keys, self._on_link, net.limits, outline_of(net.job)
+            self._address,
+            self._keys,
+            partial(net.driver.welcome, self._number_of),
+            net.limits,
+            outline_of(net.job),
         )
         self._server = server
         ticker = asyncio.create_task(self._tick())
@@ -228,7 +230,7 @@ class Service:
             refused_connections=self._server.refusals if self._server is not None else 0,
             failure=self._failure,
         )
-        away_s = {number: now_s - left_s for number, left_s in self._left_s.items()}
+        away_s = {number: now_s - left_s for number, left_s in self._net.driver.left_s.items()}
         return self._watched.status(away_s, process)
 
     @property
@@ -250,28 +252,12 @@ class Service:
         write_summary(net.directory, net.directory.records(), said)
         write_report(net.directory.path)
 
-    async def _on_link(self, link: Link) -> None:
-        registry = self._net.registry
-        number = registry.number(link.peer)
-        if number is None:
-            number = registry.succeed(link.peer, self._keys.register().gone)
-        if number is None:
-            _LOG.warning("refused %s: the run has all its devices, none revoked", link.peer)
-            await link.send(encode_message(Refused(), 0))
-            return
-        _LOG.info("%s is device %d", link.peer, number)
-        try:
-            await self._net.driver.attend(number, self._paced(number, link))
-        finally:
-            self._left_s[number] = time.monotonic()
-
-    def _paced(self, number: int, link: Link) -> Link:
-        """The device's share of the way down; it is given up if it reads too slowly."""
-        net = self._net.job.config.net
-        patient, rate_bit_s = PatientLink(link, net.patience_s), net.downlink_bit_s
-        if rate_bit_s is None:
-            return patient
-        return PacedLink(patient, lambda: self._net.session.shares[number] * rate_bit_s)
+    def _number_of(self, name: str) -> int | None:
+        """Which device that is; None: the run has others, none of them revoked."""
+        number = self._net.registry.number(name)
+        if number is not None:
+            return number
+        return self._net.registry.succeed(name, self._keys.register().gone)
 
     async def _tick(self) -> None:
         """Let the session know what time has passed; an error ends the run through the driver."""

@@ -28,13 +28,14 @@ from cutlayer.net.server.timing import (
     observed_round,
 )
 from cutlayer.net.wire.admission import OUTBOX_FRAMES
-from cutlayer.net.wire.frames import Bounds, kind_of
-from cutlayer.net.wire.link import Compute, Link, LinkClosed
+from cutlayer.net.wire.frames import Bounds, encode_message, kind_of
+from cutlayer.net.wire.link import Compute, Link, LinkClosed, PacedLink, PatientLink
 from cutlayer.net.wire.messages import (
     Activation,
     Adapter,
     PartOffset,
     PartPiece,
+    Refused,
     Restarted,
     RoundClosed,
 )
@@ -294,7 +295,9 @@ def _replay(
 @final
 class ServerDriver:
     """A run's server. `save` puts a checkpoint in place; `piece` gives the bytes of the file of the
-    devices' part from one on."""
+    devices' part from one on. A device that takes longer than `patience_s` to read a frame is hung
+    up on; frames to all leave at `downlink_bit_s` in all, each device's at its share (None: as fast
+    as the line is)."""
 
     def __init__(
         self,
@@ -305,6 +308,8 @@ class ServerDriver:
         save: Save,
         compute: Compute,
         piece: Callable[[int], bytes] = no_part,
+        patience_s: float = math.inf,
+        downlink_bit_s: float | None = None,
     ) -> None:
         self._session = session
         self._worker = worker
@@ -315,12 +320,37 @@ class ServerDriver:
         self._save = save
         self._compute = compute
         self._piece = piece
+        self._patience_s = patience_s
+        self._downlink_bit_s = downlink_bit_s
+        # when devices that are away have left, by the watch [s]
+        self.left_s: dict[int, float] = {}
         self._connections: dict[int, _Connection] = {}
         self._one_at_a_time = asyncio.Lock()
         self._end = asyncio.Event()
         self._failure: Exception | None = None
         if session.finished:
             self._end.set()
+
+    async def welcome(self, number_of: Callable[[str], int | None], link: Link) -> None:
+        """Serve one connection of somebody who has a certificate of the run. `number_of`: which
+        device of that name it is; None: none, which is refused."""
+        device = number_of(link.peer)
+        if device is None:
+            _LOG.warning("refused %s: the run has all its devices, none revoked", link.peer)
+            await link.send(encode_message(Refused(), 0))
+            return
+        _LOG.info("%s is device %d", link.peer, device)
+        try:
+            await self.attend(device, self._paced(device, link))
+        finally:
+            self.left_s[device] = self._watch.now()
+
+    def _paced(self, device: int, link: Link) -> Link:
+        """The device's share of the way down; it is given up if it reads too slowly."""
+        patient, rate_bit_s = PatientLink(link, self._patience_s), self._downlink_bit_s
+        if rate_bit_s is None:
+            return patient
+        return PacedLink(patient, lambda: self._session.shares[device] * rate_bit_s)
 
     async def attend(self, device: int, link: Link) -> None:
         """Serve one connection of an authenticated device, until it ends. Whether a device reads
