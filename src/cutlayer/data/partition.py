@@ -14,7 +14,7 @@ from cutlayer.errors import DataError
 from cutlayer.spec import Task
 
 _ORDER_STREAM = 0x0BA7C4  # keeps these permutations apart from other streams of the same seed
-_DRAWS = 10  # tries for a Dirichlet draw that leaves no device short, before one is mended
+_DRAWS = 10  # tries for a Dirichlet draw that leaves no device short, before one is repaired
 
 
 def draw_subset(
@@ -61,7 +61,7 @@ def partition_dirichlet(
     """Each class divided over the devices in proportions drawn from Dirichlet(alpha).
 
     Small `alpha` gives each device few classes, large `alpha` tends to an even split. Drawn anew
-    a few times while a device has fewer than `least` samples; then the best draw is mended: the
+    a few times while a device has fewer than `least` samples; then the best draw is repaired: the
     largest device gives the short one what it lacks. Each part is ascending. Raises `DataError`
     when there are fewer than `devices * least` samples or `alpha` is not above 0.
 
@@ -77,7 +77,7 @@ def partition_dirichlet(
             break
         other = _draw(labels, devices, alpha, rng)
         best = max(best, other, key=lambda owners: _smallest(owners, devices))
-    owner = _mend(best, devices, least, rng)
+    owner = _repair(best, devices, least, rng)
     by_owner = np.argsort(owner, kind="stable")
     sizes = np.bincount(owner, minlength=devices)
     return tuple(np.split(by_owner, np.cumsum(sizes)[:-1]))
@@ -144,20 +144,20 @@ def _shares(devices: int, alpha: float, rng: np.random.Generator) -> Float64[np.
     return one
 
 
-def _mend(
+def _repair(
     owner: Int64[np.ndarray, " sample"], devices: int, least: int, rng: np.random.Generator
 ) -> Int64[np.ndarray, " sample"]:
     """Owners such that every device has `least` samples, taken from the largest ones."""
-    mended = owner.copy()
-    sizes = np.bincount(mended, minlength=devices)
+    repaired = owner.copy()
+    sizes = np.bincount(repaired, minlength=devices)
     for short in np.flatnonzero(sizes < least):
         while sizes[short] < least:
             largest = int(np.argmax(sizes))
-            given = rng.choice(np.flatnonzero(mended == largest))
-            mended[given] = short
+            given = rng.choice(np.flatnonzero(repaired == largest))
+            repaired[given] = short
             sizes[largest] -= 1
             sizes[short] += 1
-    return mended
+    return repaired
 
 
 def _smallest(owner: Int64[np.ndarray, " sample"], devices: int) -> int:
