@@ -105,7 +105,7 @@ def test_who_interrupts_is_told_that_the_same_command_goes_on(
     assert main(["compare", str(job), str(fake), "--quiet", "--output", str(tmp_path / "o")]) == 130
     (run,) = (tmp_path / "o" / "runs" / "run").iterdir()
     said = capsys.readouterr().err
-    assert f"resume with: cutlayer train --resume {run}; the same command again goes on" in said
+    assert f"resume with: cutlayer train --resume {run}; run the same command again" in said
 
 
 def test_what_does_not_fit_is_said_and_the_others_go_on(

@@ -151,7 +151,7 @@ def test_without_a_profile_it_says_so(capsys: pytest.CaptureFixture[str]) -> Non
     Path("job.yaml").write_text(yaml.safe_dump(example), encoding="utf-8")
     assert main(["plan", "job.yaml"]) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert "no profile of vit-l16 on icons-200: the codec is taken as configured" in out
+    assert "no profile of vit-l16 on icons-200: the codec stays as configured" in out
 
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -61,7 +61,7 @@ def test_the_first_step_does_not_count_unless_it_is_the_only_one() -> None:
 
 
 def test_a_device_that_was_not_seen_is_named() -> None:
-    with pytest.raises(RunError, match="device 1 was not seen"):
+    with pytest.raises(RunError, match="device 1 was not observed"):
         calibrated_seconds(SFT, steps(0, 1.0, 1.0), 2)
 
 

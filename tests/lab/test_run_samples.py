@@ -50,5 +50,5 @@ def test_texts(tmp_path: Path) -> None:
 
 def test_blocks_of_tokens_are_no_samples_of_a_file(tmp_path: Path) -> None:
     made = prepared(tmp_path, tiny.corpus(tmp_path / "corpus"), "llama")
-    with pytest.raises(DataError, match="the blocks of a language model"):
+    with pytest.raises(DataError, match="for a language model"):
         write_device_samples(tmp_path / "0", made, 0)

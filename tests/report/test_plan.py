@@ -77,7 +77,7 @@ def test_cuts_of_their_own_are_counted(plan: Plan) -> None:
 
 def test_a_codec_and_what_it_costs() -> None:
     assert codec_text(workloads.BEST) == (
-        "best (target_bits_up 0.7, target_bits_down 0.4), 0.70 + 0.42 bits a value, costs 0.5"
+        "best (target_bits_up 0.7, target_bits_down 0.4), 0.70 + 0.42 bits per value, costs 0.5"
         " points of accuracy"
     )
     free = replace(workloads.BEST, accuracy_loss=-0.003)

@@ -47,7 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "folder", nargs="?", type=Path, metavar="DIR", help="export: a new folder for the files"
     )
-    parser.add_argument("--force", action="store_true", help="get: fetch anew what the cache has")
+    parser.add_argument(
+        "--force", action="store_true", help="get: download again what the cache has"
+    )
     parser.add_argument(
         "--part", default="1/1", metavar="K/N", help="export: the K-th of N parts (1/1)"
     )

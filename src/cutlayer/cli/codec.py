@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_bench(
         _action(actions, "bench", "every preset on a model's tensors at the cut layer", _bench)
     )
-    inspect = _action(actions, "inspect", "what a packet holds, section by section", _inspect)
+    inspect = _action(actions, "inspect", "the contents of a packet, section by section", _inspect)
     inspect.add_argument("file", nargs="?", type=Path, metavar="FILE", help="a packet, as sent")
     _add_roundtrip(_action(actions, "roundtrip", "a tensor through a codec and back", _roundtrip))
 

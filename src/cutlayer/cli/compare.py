@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
             )
         except KeyboardInterrupt as error:
             raise KeyboardInterrupt(
-                f"{error or 'interrupted'}; the same command again goes on with all runs"
+                f"{error or 'interrupted'}; run the same command again to resume all runs"
             ) from error
     console = Console(file=sys.stdout)
     console.print(compare_table(compared.comparison))

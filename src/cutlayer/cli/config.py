@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = read_config(arguments.config, overrides)
     check(config)
     print(
-        f"{arguments.config} is right: {config.scheme.name} of {config.model.name} on"
+        f"{arguments.config} is valid: {config.scheme.name} of {config.model.name} on"
         f" {config.data.name}, configuration {config_sha256(config)[:16]}"
     )
     return 0

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("identity"),
         metavar="DIR",
-        help="this device's key and certificate, and its state while a run goes on (identity)",
+        help="this device's key and certificate, and its state during a run (identity)",
     )
     parser.add_argument(
         "--token",

@@ -32,8 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("init", "invite", "revoke", "list"),
         nargs="?",
         default="list",
-        help="init: make a run's keys; invite: print a device's token, good for one use;"
-        " revoke: cut a device off, at once if it is connected; list: who may join (default)",
+        help="init: make a run's keys; invite: print a device's token, valid for one use;"
+        " revoke: exclude a device, and disconnect it at once; list: who may join (default)",
     )
     parser.add_argument("name", nargs="?", metavar="NAME", help="the device's")
     parser.add_argument(
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_minutes,
         default=_VALID_MIN,
         metavar="N",
-        help=f"how long an invitation holds ({_VALID_MIN})",
+        help=f"how long an invitation is valid ({_VALID_MIN})",
     )
 
 
@@ -70,7 +70,7 @@ def _minutes(text: str) -> int:
     minutes = whole_number(text)
     if minutes > _LONGEST_MIN:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is beyond a year: an invitation holds {_LONGEST_MIN} minutes at most"
+            f"{text!r} is beyond a year: an invitation is valid for {_LONGEST_MIN} minutes at most"
         )
     return minutes
 

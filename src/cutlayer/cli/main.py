@@ -22,7 +22,7 @@ _CHOICES = (*_PASSIVE, "KMP_LIBRARY")
 
 COMMANDS = {
     "train": "fine-tune a split model over simulated devices and a simulated link",
-    "plan": "the best cut, codec and bandwidth allocation; whether it fits, how long it takes",
+    "plan": "the best cut layer, codec and bandwidth allocation; memory, delay, sensitivity",
     "compare": "compare several runs: schemes, settings, finished runs",
     "profile": "accuracy at each codec setting, measured by training runs",
     "trace": "one round of a run as a Chrome trace, for Perfetto",

@@ -60,19 +60,19 @@ def run(arguments: argparse.Namespace) -> int:
 def _notes(planned: Planned, *, fixed: bool) -> Iterator[str]:
     """What is other than given, and what accuracies are known from."""
     if fixed:
-        yield "as configured (--fixed): nothing was chosen, accuracy is not looked at"
+        yield "as configured (--fixed): nothing was chosen, accuracy is not checked"
         return
     config = planned.given
     if planned.profile is None:
         yield (
-            f"no profile of {config.model.name} on {config.data.name}: the codec is taken as"
-            " configured, accuracy is not looked at; `cutlayer profile` measures it"
+            f"no profile of {config.model.name} on {config.data.name}: the codec stays as"
+            " configured, accuracy is not checked; `cutlayer profile` measures it"
         )
     yield from profile_notes(planned)
     replaced = replacements(planned)
     yield from replaced
     if replaced:
-        yield "`cutlayer plan --fixed` says how long the configuration takes as it was given"
+        yield "`cutlayer plan --fixed` gives the delay of the configuration as it is"
 
 
 def _write(planned: Planned, output: Path) -> list[Path]:

@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("profile.json"),
         metavar="FILE.json",
-        help="the profile; beside it, FILE.runs.jsonl is what a stopped one goes on from",
+        help="the profile; in its folder, FILE.runs.jsonl is what a stopped one resumes from",
     )
     parser.add_argument(
         "--quick", action="store_true", help="a small grid, a few steps: the numbers say nothing"

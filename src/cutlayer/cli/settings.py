@@ -81,7 +81,7 @@ def refuse_settings_of(
 def refuse_output(output: Path | None) -> None:
     """Raises ConfigError for an `--output` beside `--resume`, which has a place already."""
     if output is not None:
-        raise ConfigError(f"--resume goes on in its run directory: leave out --output {output}")
+        raise ConfigError(f"--resume continues in its run directory: leave out --output {output}")
 
 
 def _help_by_section(parser: argparse.ArgumentParser) -> None:

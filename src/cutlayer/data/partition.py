@@ -90,14 +90,14 @@ def check_parts(parts: object, samples: int, devices: int) -> tuple[Int64[np.nda
         raise DataError(f"a partition gives an array of indices a device, not {parts!r:.80}")
     made = tuple(np.sort(np.asarray(part)) for part in parts)
     if len(made) != devices:
-        raise DataError(f"the partition deals to {len(made)} devices, there are {devices}")
+        raise DataError(f"the partition has {len(made)} devices, there are {devices}")
     for device, part in enumerate(made):
         if part.ndim != 1 or part.dtype.kind not in "iu" or len(part) == 0:
             raise DataError(f"the partition gives device {device} no samples, as their indices")
     dealt = np.concatenate(made)
     if dealt.min() < 0 or dealt.max() >= samples or len(np.unique(dealt)) != len(dealt):
         raise DataError(
-            f"the partition deals a sample twice, or one that is not among the {samples} there are"
+            f"the partition has a sample twice, or one that is not among the {samples} there are"
         )
     return tuple(part.astype(np.int64) for part in made)
 

@@ -232,7 +232,7 @@ def _check_devices(count: int) -> None:
 def _check_steps(steps: int) -> None:
     if steps > _MOST_STEPS:
         raise ConfigError(
-            f"{steps:,} local steps a round: a plan simulates {_MOST_STEPS:,} at most; lower"
+            f"{steps:,} local steps per round: a plan simulates {_MOST_STEPS:,} at most; lower"
             " training.local_steps"
         )
 

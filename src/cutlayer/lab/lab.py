@@ -128,8 +128,8 @@ def check_lab(job: Job) -> tuple[tuple[LinkRates, ...], tuple[float, ...]]:
         )
     if not isinstance(setup.simulation.allocation, FixedAllocation):
         raise ConfigError(
-            f"planner {job.config.planner.name} allocates the bandwidth anew each round, the lab's"
-            " links keep their rates: set planner to even or static"
+            f"planner {job.config.planner.name} changes the bandwidth allocation each round, the"
+            " lab's links keep their rates: set planner to even or static"
         )
     check_net(job)
     shares = setup.simulation.allocation.value
@@ -169,8 +169,8 @@ def _compared(job: Job, links: Sequence[LinkRates], directory: Path) -> LabCompa
     ]
     if not measured:
         raise RunError(
-            f"no round of {directory} after the first was seen from end to end: a device had to be"
-            " started again, or its link broke; run the lab again"
+            f"no round of {directory} after the first was observed from end to end: a device had to"
+            " be started again, or its link broke; run the lab again"
         )
     return compare_rounds(predicted, measured, computing_phases(scheme))
 
@@ -205,7 +205,7 @@ def calibrated_seconds(
     def mean(device: int, phase: Phase) -> float:
         if not seconds[device, phase]:
             raise RunError(
-                f"device {device} was not seen through the calibration round ({phase} is not in"
+                f"device {device} was not observed through the calibration round ({phase} is not in"
                 " trace.jsonl): run the lab again"
             )
         return float(np.mean(seconds[device, phase]))

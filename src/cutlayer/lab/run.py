@@ -360,8 +360,8 @@ def write_device_samples(folder: Path, prepared: PreparedData, device: int) -> P
     data, part = prepared.data, prepared.parts[device]
     if prepared.task == "causal-lm":
         raise DataError(
-            f"{data.name}: the lab deals images and labelled texts; the blocks of a language model"
-            " are dealt by `cutlayer train` alone"
+            f"{data.name}: the lab supports images and labelled texts; for a language model use"
+            " `cutlayer train`"
         )
     folder.mkdir(parents=True)
     if prepared.task == "image-classification":
@@ -376,7 +376,7 @@ def _write_images(folder: Path, data: DataSet, part: Int64[np.ndarray, " sample"
     sizes = {image.shape for image in images}
     if len(sizes) > 1:
         raise DataError(
-            f"{data.name} has images of {len(sizes)} sizes: the lab deals images of one size alone"
+            f"{data.name} has images of {len(sizes)} sizes: the lab needs images of one size"
         )
     train = (np.stack(images), data.train.labels[part])
     write_arrays(folder, train, (train[0][:0], train[1][:0]), data.class_names)

@@ -95,7 +95,7 @@ class PlanLimits:
         if not 0 < self.server_busy <= 1:
             raise ConfigError(f"server_busy is {self.server_busy}: give more than 0, at most 1")
         if self.least_cut < 1:
-            raise ConfigError(f"least_cut is {self.least_cut}: devices hold at least 1 block")
+            raise ConfigError(f"least_cut is {self.least_cut}: a device part has at least 1 block")
 
 
 @dataclass(frozen=True, eq=False)

@@ -353,7 +353,7 @@ def train_in_processes(
         for _, line in trained:
             if isinstance(line, ProcessDied):
                 raise RunError(
-                    f"a training run {line}; what has finished is kept: the same command goes on,"
+                    f"a training run {line}; what has finished is kept: the same command resumes,"
                     " with fewer --workers if memory is short"
                 )
             if isinstance(line, Exception):

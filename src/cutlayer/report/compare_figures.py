@@ -80,7 +80,7 @@ def compare_curves(comparison: Comparison) -> Figure:
         ),
         _Panel(
             "by bytes over the link",
-            f"bytes up and down [{size.unit}]",
+            f"bytes, uplink and downlink [{size.unit}]",
             lambda point: point.sent_bytes / size.unit_size,
         ),
     )
@@ -253,8 +253,10 @@ def round_figure(comparison: Comparison) -> Figure:
     _stack(right, sizes, PAYLOADS, size.unit_size)
     _totals(left, seconds, time.unit_size, format_seconds)
     _totals(right, sizes, size.unit_size, format_bytes)
-    left.set(title="a round's seconds, by phase", xlabel=f"delay [{time.unit}]")
-    right.set(title="a round's bytes up and down, by payload", xlabel=f"bytes [{size.unit}]")
+    left.set(title="round delay by phase", xlabel=f"delay [{time.unit}]")
+    right.set(
+        title="bytes per round, uplink and downlink, by payload", xlabel=f"bytes [{size.unit}]"
+    )
     _name_rows(left, runs)
     return figure
 

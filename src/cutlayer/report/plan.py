@@ -82,7 +82,7 @@ def decision_facts(plan: Plan) -> dict[str, str]:
 def codec_text(codec: CodecChoice, error: float | None = None) -> str:
     """`best (target_bits_up 0.42, ...), 0.46 + 0.26 bits a value, costs 1.3 points of accuracy`;
     `error`: the standard error of what it costs."""
-    bits = f"{_FLOAT32_BITS * codec.up:.2f} + {_FLOAT32_BITS * codec.down:.2f} bits a value"
+    bits = f"{_FLOAT32_BITS * codec.up:.2f} + {_FLOAT32_BITS * codec.down:.2f} bits per value"
     if codec.accuracy_loss is None:
         return f"{codec}, {bits}, accuracy not measured"
     points = 100 * codec.accuracy_loss

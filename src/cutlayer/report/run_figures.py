@@ -247,7 +247,7 @@ def byte_figure(works: Sequence[TrainedRound]) -> Figure:
         _columns(axes, sent[:, direction], colour, scale)
         column_limits(axes, 1, len(works), largest / scale.unit_size)
         axes.set(title=title, xlabel="round")
-    uplink.set_ylabel(f"bytes a round [{scale.unit}]")
+    uplink.set_ylabel(f"bytes per round [{scale.unit}]")
     _draw_payloads(by_payload, works)
     return figure
 
@@ -272,7 +272,7 @@ def _draw_payloads(axes: Axes, works: Sequence[TrainedRound]) -> None:
     )
     scale = byte_scale(float(heights.sum(axis=1).max()))
     stack_columns(axes, heights / scale.unit_size, [word(PAYLOADS, n).colour for n in names], 1)
-    axes.set(title="both, by payload", xlabel="round", ylabel=f"bytes a round [{scale.unit}]")
+    axes.set(title="both, by payload", xlabel="round", ylabel=f"bytes per round [{scale.unit}]")
 
 
 _LIMIT_COLOUR = "#b3261e"

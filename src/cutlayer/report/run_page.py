@@ -168,7 +168,7 @@ def _memory_text(summary: Summary) -> str:
     peak, limit = summary.device_peak_bytes, summary.device_memory_limit_bytes
     weights = summary.device_memory_bytes.get("weights", 0)
     text = (
-        f"A device holds {share_text(weights, summary.model_bytes)} of the model's weights; its "
+        f"A device has {share_text(weights, summary.model_bytes)} of the model's weights; its "
         f"peak is {share_text(peak, summary.unsplit_peak_bytes)} of what the unsplit model needs"
     )
     if limit is None:

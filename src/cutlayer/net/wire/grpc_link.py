@@ -451,7 +451,7 @@ class LinkServer:
         try:
             valid = self._keys.register().valid(name, serial)
         except (IdentityError, OSError) as error:
-            return f"{name}, since nobody can be checked: {error}"
+            return f"{name}, since devices cannot be checked: {error}"
         return None if valid else f"a certificate of {name} that is revoked"
 
     async def _session(self, own: _OpenLink) -> None:
