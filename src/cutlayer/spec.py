@@ -219,7 +219,7 @@ class Server:
 
 @dataclass(frozen=True)
 class Link:
-    """A band of `bandwidth_hz`; device n holds `shares[n]` of it in each direction (sum <= 1)."""
+    """The bandwidth `bandwidth_hz`; device n has `shares[n]` of it each way (sum <= 1)."""
 
     bandwidth_hz: float
     shares: tuple[float, ...]

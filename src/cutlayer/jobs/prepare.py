@@ -272,7 +272,7 @@ def _check_memory(setup: Setup, memory: Memory) -> None:
         )
 
 
-# The planner section made into an allocation: who has which share of the band in each round.
+# The planner section made into an allocation: who has which share of the bandwidth in each round.
 #
 # Imports torch, for what the first round is expected to take; how shares are found is the
 # planner's.

@@ -1,1 +1,1 @@
-"""One round of any scheme: described, priced, and played on a virtual clock. Nothing sleeps."""
+"""One round of any scheme: described, priced, and simulated on a clock. Nothing sleeps."""

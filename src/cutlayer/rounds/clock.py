@@ -1,4 +1,4 @@
-"""The virtual clock, the tokens that go from station to station on it, and the stations.
+"""The simulated clock, the tokens that go from station to station on it, and the stations.
 
 Between two stations that it may have to share, a token spends a known time, so all private steps
 between them are one gap: the heap holds one entry a token, however many steps a round has. A

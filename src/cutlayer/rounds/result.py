@@ -27,7 +27,7 @@ _TraceRecord: TypeAlias = dict[str, str | int | float | dict[str, str | int | fl
 
 @dataclass(frozen=True)
 class TimelineEvent:
-    """One step or wait of one device on the virtual clock.
+    """One step or wait of one device on the simulated clock.
 
     `local_step` and `micro_batch` count from 0; in opening and closing they are None.
     """

@@ -44,7 +44,7 @@ from cutlayer.train.state import AdapterBank, AdapterState, DeviceSide, RunState
 
 @final
 class Actions:
-    """The phases of round `index`; packets pass `exchange`, costs go to `ledger`.
+    """The phases of round `index`; packets pass `exchange`, costs go to `round_costs`.
 
     `losses` collects each micro-batch's part of its mini-batch's mean loss [nat].
     """
@@ -263,7 +263,7 @@ Devices = tuple[int, ...]
 @dataclass(frozen=True)
 class RoundOutcome:
     """A closed round: the next state, its mean training loss [nat], the devices' shares of the
-    band, its costs, its seconds."""
+    bandwidth, its costs, its seconds."""
 
     state: RunState
     train_loss: float
@@ -431,7 +431,7 @@ class Round:
         return RoundOutcome(state, loss, self._band, self._round_costs, timeline)
 
     def _shares(self) -> tuple[float, ...]:
-        """Each device's part of the band, from what is known as the round begins."""
+        """Each device's part of the bandwidth, from what is known as the round begins."""
         curves = self._setup.simulation.channel.curves(self._index, self._state.virtual_time_s)
         return self._setup.simulation.allocation.shares(self._index, self._state.observed, curves)
 

@@ -142,7 +142,7 @@ def round_record(
 
 
 def trace_lines(outcome: RoundOutcome) -> Iterator[TraceLine]:
-    """Every step of the round on the virtual clock, which starts anew each round."""
+    """Every step of the round on the simulated clock, which starts anew each round."""
     for event in outcome.timeline.events():
         yield TraceLine(round=outcome.state.round, event=event)
 

@@ -23,7 +23,7 @@ from cutlayer.rounds.work import DeviceRates, SharingRules
 from cutlayer.spec import ActivationPolicy, Device, ModelSpec, Task
 
 # What a run carries from round to round: adapters, optimiser and codec states, and the amounts on
-# which the band is shared out.
+# which the bandwidth is shared out.
 
 
 OptimizerState = dict[str, Tensor]
@@ -221,7 +221,7 @@ class Simulation:
     """What rounds are counted by and put on a clock with: a model of these dimensions, virtual
     devices, a server and their links.
 
-    `allocation` gives each round's shares of the band, which hold in both directions. `group`
+    `allocation` gives each round's bandwidth allocation, the same in both directions. `group`
     devices share one pass through a part; `clock` is the wall's.
     """
 

@@ -111,7 +111,7 @@ class CertificateStore:
 
 
 def read_register(path: Path) -> CertificateStore:
-    """The register as it is now. Raises IdentityError if it is missing or not a register."""
+    """The device registry as it is now. Raises IdentityError if it is missing or not one."""
     try:
         return _register(json.loads(read_private(path, NO_KEYS)))
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -125,7 +125,7 @@ def write_register(path: Path, register: CertificateStore) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Nobody else changes the register at `path` meanwhile, in whatever process."""
+    """Nobody else changes the registry at `path` meanwhile, in whatever process."""
     lock = path.with_name(f".{path.name}.lock")
     with files.locked(lock):
         yield
@@ -181,7 +181,7 @@ _REGISTER = "devices.json"
 
 @dataclass(frozen=True)
 class RunKeys:
-    """A folder of `init_keys`, read: the authority, the server's identity, and the register."""
+    """A folder of `init_keys`, read: the authority, the server's identity, the device registry."""
 
     folder: Path
     authority: Signed = field(repr=False)

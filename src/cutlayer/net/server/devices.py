@@ -58,7 +58,7 @@ def missing(devices: Sequence[DeviceProgress], steps: int, name_of: NameOf) -> s
 # Bytes that crossed a session's connections: by what they carry, of late rounds and in all; and by
 # device.
 #
-# The payloads have the names that the trainer's ledger gives them; all else (headers, settings,
+# The payloads have the names that the trainer's round costs give them; all else (headers, settings,
 # numbers of samples, checksums) is `overhead`.
 
 

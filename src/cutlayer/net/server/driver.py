@@ -363,7 +363,7 @@ class ServerDriver:
                 await self._receive(device, own, link)
         except LinkClosed as closed:
             _LOG.info("device %d: %s", device, closed)
-            await link.close()  # what waits for its share of the band waits no longer
+            await link.close()  # what waits for its share of the bandwidth waits no longer
         finally:
             try:
                 with suppress(LinkClosed):

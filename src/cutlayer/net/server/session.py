@@ -171,7 +171,7 @@ class Renewed:
 @dataclass(frozen=True)
 class Merged:
     """The outcome of `Merge`: the next round's adapter, as a packet, and each device's share of the
-    band in it."""
+    bandwidth in it."""
 
     made: tuple[int, ...]
     adapter: bytes
@@ -301,7 +301,7 @@ Instruction: TypeAlias = (
 class RunPlan:
     """What a session is to bring about: `terms` of each device, and when a round ends.
 
-    `shares`: each device's part of the band in the first round that is played. `name_of`: a
+    `shares`: each device's part of the bandwidth in the first round that is played. `name_of`: a
     device's name, for messages.
     """
 

@@ -327,7 +327,7 @@ def _rate_bit_per_s(
 # What a server makes of a round that has closed: how long it took, and the next one's shares.
 #
 # Knows no link and no tensor. Shares are the allocation's, decided on what was measured: computing
-# times, bytes, and how much of the band each device's own line can carry.
+# times, bytes, and how much of the bandwidth each device's own line can carry.
 
 
 _LOG = logging.getLogger(__name__)

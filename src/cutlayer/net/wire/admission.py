@@ -28,7 +28,7 @@ class ConnectionLimits:
     proof_s: how long a connection may stay unproven.
     keepalive_s: after so long without a byte the other end is asked whether it is there, and has
         as long again to answer.
-    revocation_s: how often the register of devices is looked at for certificates revoked.
+    revocation_s: how often the device registry is looked at for certificates revoked.
     """
 
     frame_bytes: int = 64 * MIB

@@ -74,7 +74,7 @@ class Terms:
     `run`: the run's own name, so that a device's state is never taken for another run's. `width`,
     `tokens`: values a token and the most tokens of a sample at the cut. `class_names`: what labels
     are numbers of; none for language modelling. `part_sha256`, `part_bytes`: of the file of the
-    device's part. `uplink_bit_s`: the band that the devices share, up [bit/s]; None: not paced.
+    device's part. `uplink_bit_s`: the uplink rate that the devices share [bit/s]; None: not paced.
     `settings`: those keys of the server's configuration that a device computes by.
     """
 
@@ -96,7 +96,7 @@ class Terms:
 
 @checked(frozen=True, config=_STRICT)
 class Opening:
-    """A round's settings for one device: its learning rate, and its share of the band.
+    """A round's settings for one device: its learning rate, and its share of the bandwidth.
 
     `fresh`: the device begins anew. Its optimiser and what its codecs remember are void, because
     the server's side of them is.
