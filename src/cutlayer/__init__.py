@@ -156,7 +156,7 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*(name for name in globals() if name[0] == "_"), *__all__})
 
 
 sys.modules[__name__].__class__ = _Interface

@@ -1,7 +1,7 @@
 """Files and folders written so that a crash leaves the old one or the new one, whole and on disk;
 and files that are locks between processes.
 
-Raises what the system raises; what to tell a user of it is the caller's.
+Raises what the system raises, but for what is no path; what to tell a user of it is the caller's.
 """
 
 import errno
@@ -10,6 +10,8 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from cutlayer.errors import ConfigError, quoted
 
 PRIVATE = 0o600
 _USUAL = 0o666
@@ -103,3 +105,10 @@ def sync_below(folder: Path) -> None:
 def _sync_file(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
+
+
+def path_of(what: str, value: object) -> Path:
+    """The path that a program gave for `what`. Raises ConfigError for another thing."""
+    if not isinstance(value, str | os.PathLike):
+        raise ConfigError(f"{what} should be a path, not {quoted(value)}")
+    return Path(value)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cutlayer.channel.shannon import RateCurves
-from cutlayer.errors import ConfigError
+from cutlayer.errors import ConfigError, quoted
 
 # one part in 10^9 forgives shares such as ten times 0.1
 _ROUNDING = 1e-9
@@ -19,6 +19,8 @@ _ROUNDING = 1e-9
 
 def check_shares(shares: Sequence[float], devices: int) -> None:
     """Raise ConfigError unless there is one positive share a device, at most 1 together."""
+    if not isinstance(shares, Sequence | np.ndarray):
+        raise ConfigError(f"bandwidth shares are a number a device, not {quoted(shares)}")
     if len(shares) != devices:
         raise ConfigError(f"{len(shares)} bandwidth shares for {devices} devices: give one each")
     for share in shares:
@@ -83,7 +85,13 @@ class Channel(ABC):
         Source: SFT eqs. (19), (21), (23), with one SNR a device in (19).
         """
         check_shares(shares, self.devices)
-        return link_rates(self.curves(round_number, start_s), shares)
+        curves: object = self.curves(round_number, start_s)
+        if not isinstance(curves, RateCurves):
+            raise ConfigError(
+                f"the curves of the channel {type(self).__name__} should be RateCurves, not"
+                f" {quoted(curves)}"
+            )
+        return link_rates(curves, shares)
 
 
 def link_rates(

@@ -16,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "%(prog)s check CONFIG.yaml [--SECTION.KEY VALUE ...]\n       %(prog)s schema"
     parser.add_argument(
         "action",
+        nargs="?",
         choices=("check", "schema"),
         help="check: read a file strictly, without training; schema: print a JSON schema, by which"
         " an editor completes and checks configuration files",
@@ -27,6 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Check or print. Raises CutlayerError for a configuration that no run could have."""
     overrides = given_settings(arguments)
+    if arguments.action is None:
+        raise ConfigError("config: what of it? check or schema; see `--help`")
     if arguments.action == "schema":
         if overrides or arguments.config is not None:
             raise ConfigError("config schema is of all configurations: leave out what follows it")

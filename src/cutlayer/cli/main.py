@@ -2,6 +2,7 @@
 
 import argparse
 import atexit
+import contextlib
 import gc
 import os
 import sys
@@ -39,6 +40,8 @@ COMMANDS = {
 }
 _MISTAKE = 2
 _INTERRUPTED = 130
+# as a shell says of what SIGPIPE ended
+_PIPE_CLOSED = 141
 _LONGEST_WORD = 200
 
 
@@ -53,16 +56,30 @@ def guarded(run: Callable[[], int]) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
-            return run()
+            try:
+                return run()
+            finally:
+                sys.stdout.flush()  # a reader that is gone is met here, not as the process ends
     except (CutlayerError, argparse.ArgumentError) as error:
         print(f"cutlayer: {_one_line(error)}", file=sys.stderr)
         return _MISTAKE
+    except BrokenPipeError:
+        _forget_standard_output()
+        return _PIPE_CLOSED
     except OSError as error:
         print(f"cutlayer: {what_the_system_says(error)}", file=sys.stderr)
         return _MISTAKE
     except KeyboardInterrupt as error:
         print(f"cutlayer: {str(error) or 'interrupted'}", file=sys.stderr)
         return _INTERRUPTED
+
+
+def _forget_standard_output() -> None:
+    """Its reader has what it wanted (`cutlayer train --help | head -3`): the rest is for nobody."""
+    with contextlib.suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _show_warning(

@@ -10,10 +10,13 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from cutlayer.config.section import (
+    PLUGIN,
     Section,
     choice_name,
+    choices_of,
     choices_with,
     find_field,
+    registered,
     sections,
     sections_at,
 )
@@ -45,9 +48,7 @@ def _where(root: type[Section], error: ErrorDetails) -> str:
 def _explain(root: type[Section], error: ErrorDetails) -> str:
     where, value = _where(root, error), quoted(error["input"])
     if error["type"] == "union_tag_invalid":
-        *names, last = (repr(choice_name(one)) for one in sections_at(root, where))
-        given = quoted(error["ctx"]["tag"])
-        return f"{where}.name: should be {', '.join(names)} or {last}, not {given}"
+        return _unknown_name(root, where, error["ctx"]["tag"])
     if error["type"] == "missing":
         key, chosen = error["loc"][-1], error["loc"][-2]
         return f"{where}.name {chosen} needs {where}.{key}: it has no default"
@@ -69,12 +70,26 @@ def _explain(root: type[Section], error: ErrorDetails) -> str:
         return f"{where or 'a configuration'} must hold keys and values, not {value}"
     if error["type"] == "tuple_type":
         return f"{where} must be a list, such as [a, b], not {value}"
+    if error["type"] == "string_pattern_mismatch" and where.endswith(".name"):
+        return f"{where}: should be {PLUGIN}, with one colon, not {value}"
     if error["type"] == "string_type":
         quotes = (
             "" if isinstance(error["input"], list | dict | type(None)) else ": put it in quotes"
         )
         return f"{where}: should be text, not {value}{quotes}"
     return f"{where}: {_asked(error)}, not {value}"
+
+
+def _unknown_name(root: type[Section], where: str, given: str) -> str:
+    """Of a section that nobody knows by that name: all names, and the nearest."""
+    known = [choice_name(one) for one in sections_at(root, where)]
+    field = find_field(root, where)
+    choices = None if field is None else choices_of(field)
+    plugins = [] if choices is None or choices.plugins is None else registered(choices.plugins)
+    *names, last = map(repr, known)
+    message = f"{where}.name: should be {', '.join(names)} or {last}, not {quoted(given)}"
+    hint = nearest(given, [*known, *plugins])
+    return f"{message}; {hint}" if hint.endswith("?") else message
 
 
 def _asked(error: ErrorDetails) -> str:

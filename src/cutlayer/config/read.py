@@ -15,6 +15,7 @@ from cutlayer.config.keys import refuse_unread
 from cutlayer.config.schema import Config
 from cutlayer.config.section import find_field, kinds, names_of, sections
 from cutlayer.errors import ConfigError, cut, quoted
+from cutlayer.files import path_of
 
 # YAML whose numbers are what they look like.
 #
@@ -126,7 +127,7 @@ def read_config(
     unknown key (naming the nearest), a value out of bounds, or one that the names chosen do not
     read.
     """
-    values = merged_values(None if path is None else Path(path), overrides or {})
+    values = merged_values(None if path is None else path_of("path", path), overrides or {})
     given = {key for name in overrides or () for key in _leaves(name, _at(values, name))}
     return read_values(values, given=given, also_read=also_read)
 
@@ -139,6 +140,10 @@ def read_written(path: Path, overrides: Mapping[str, Any] | None = None) -> Conf
 
 def merged_values(path: Path | None, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """The file's values with the overrides on top, unchecked. Raises ConfigError."""
+    if not isinstance(overrides, Mapping) or not all(isinstance(key, str) for key in overrides):
+        raise ConfigError(
+            f"settings go by dotted key, such as {{'training.rounds': 3}}, not {quoted(overrides)}"
+        )
     values: dict[str, Any] = {} if path is None else _load(path)
     for key, given in overrides.items():
         _override(values, key, override_value(key, given) if isinstance(given, str) else given)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cutlayer.config.schema import Config
-from cutlayer.errors import ConfigError, ModelError, needing, quoted
+from cutlayer.errors import ConfigError, IdentityError, ModelError, needing, quoted
+from cutlayer.files import path_of
 from cutlayer.jobs.check import changed_config, check, check_folder, check_given, newest_run
 from cutlayer.jobs.compared import Compared, Source, named_runs
 from cutlayer.logs import loading
@@ -38,7 +39,8 @@ def train(config: Config, *, output: Path | str = RUNS, observer: Observer | Non
     disk. Whatever can be known before is, and leaves no directory behind.
     """
     check_given("train", config)
-    output = Path(output)
+    output = path_of("output", output)
+    _check_observer(observer)
     check_folder(output)
     check(config)
     with loading("`cutlayer train`", "train"):
@@ -63,6 +65,7 @@ def resume(
     `train`.
     """
     path, changes = _path_of(run), changes or {}
+    _check_observer(observer)
     changed_config(path, changes)
     with loading("`cutlayer train`", "train"):
         from cutlayer.jobs.train import resume as go_on
@@ -88,7 +91,10 @@ def compare(
     cannot be; RunError for a run that cannot be read or has not ended; else as `train`, naming the
     run, all of it before the first is trained.
     """
-    wanted, output = named_runs(runs), Path(output)
+    wanted, output = named_runs(runs), path_of("output", output)
+    if not isinstance(target, int | float | None):
+        raise ConfigError(f"target should be a number, not {quoted(target)}")
+    _check_observer(observer)
     check_folder(output)
     for one in wanted:
         one.check()
@@ -132,17 +138,17 @@ def serve(
         raise ConfigError("serve: give a config to begin with, or resume, with its changes")
     else:
         check_given("serve", config)
-        check_folder(Path(output))
+        check_folder(path_of("output", output))
         check(config, dealt=False)
         path = newest_run(config, Path(output)) if go_on else None
     with loading("`cutlayer serve`", "train,net"):
         from cutlayer.jobs.serve import ListenAddresses, start
         from cutlayer.jobs.serve import resume as again
-    listen_on = ListenAddresses(*addresses)
+    listen_on, folder = ListenAddresses(*addresses), path_of("keys", keys)
     if path is not None:
-        return Run(again(path, Path(keys), listen_on, changes).path)
+        return Run(again(path, folder, listen_on, changes).path)
     assert config is not None
-    return Run(start(config, Path(output), Path(keys), listen_on).path)
+    return Run(start(config, Path(output), folder, listen_on).path)
 
 
 def join(
@@ -171,15 +177,18 @@ def join(
     whose run is another than that of the state.
     """
     host_and_port = address_of(address)
-    if not patience_s > 0:
-        raise ConfigError(f"patience_s {patience_s} should be above 0")
+    if not isinstance(patience_s, int | float) or not patience_s > 0:
+        raise ConfigError(f"patience_s should be a number above 0, not {quoted(patience_s)}")
+    if not isinstance(token, str | None):
+        raise IdentityError("token should be the text that `cutlayer keys invite NAME` prints")
+    own_data, folder = path_of("data", data), path_of("identity", identity)
     with loading("`cutlayer join`", "train,net"):
         from cutlayer.jobs.dataset import OwnData, check_path
         from cutlayer.jobs.join import identify, start
-    check_path(Path(data))
-    own = OwnData(Path(data), text_field, label_field, "skip" if skip_bad else "stop")
-    keys = identify(host_and_port, Path(identity), token, patience_s, own)
-    state = Path(identity) / "run.safetensors"
+    check_path(own_data)
+    own = OwnData(own_data, text_field, label_field, "skip" if skip_bad else "stop")
+    keys = identify(host_and_port, folder, token, patience_s, own)
+    state = folder / "run.safetensors"
     start(host_and_port, keys, own, state=state, patience_s=patience_s, threads=threads)
 
 
@@ -188,14 +197,17 @@ def load_adapter(model: Model, adapter: Run | Path | str) -> Model:
 
     `model`: the whole model that it was trained over, with its head, from
     `AutoModelForImageClassification` and the like, with as many classes; `adapter`: a run that has
-    ended, or a folder in PEFT's format. Does without PEFT, whose `PeftModel.from_pretrained` reads
-    the same folder and keeps the adapter apart. Loaded twice, it is added twice.
+    ended, its directory, or a folder in PEFT's format. Does without PEFT, whose
+    `PeftModel.from_pretrained` reads the same folder and keeps the adapter apart. Loaded twice, it
+    is added twice.
 
     Raises ModelError for a folder that is broken or not of plain LoRA, and for a model that lacks
     one of its layers or has another shape of it, and is then as it was; RunError for a run that has
     not ended.
     """
-    folder = adapter.adapter if isinstance(adapter, Run) else Path(adapter)
+    folder = adapter.adapter if isinstance(adapter, Run) else path_of("adapter", adapter)
+    if (folder / "config.yaml").is_file():  # a run's own directory
+        folder = Run(folder).adapter
     with needing("load_adapter", "train"):
         from torch import nn
 
@@ -207,4 +219,9 @@ def load_adapter(model: Model, adapter: Run | Path | str) -> Model:
 
 
 def _path_of(run: Run | Path | str) -> Path:
-    return run.path if isinstance(run, Run) else Path(run)
+    return run.path if isinstance(run, Run) else path_of("a run", run)
+
+
+def _check_observer(observer: object) -> None:
+    if not isinstance(observer, Observer | None):
+        raise ConfigError(f"observer should be a cutlayer.Observer, not {quoted(observer)}")

@@ -47,7 +47,9 @@ def check_given(what: str, config: object, also_read: Collection[str] = ()) -> N
     """Raises ConfigError for what is no configuration, or has settings that nobody reads, but for
     those that are `also_read`. `what`: the function that it was given to."""
     if not isinstance(config, Config):
-        hint = ": read it by read_config" if isinstance(config, str | os.PathLike) else ""
+        text = isinstance(config, str | os.PathLike)
+        values = isinstance(config, Mapping)
+        hint = ": read it by read_config" if text else ": make it by Config(...)" if values else ""
         raise ConfigError(f"{what} takes a cutlayer.Config, not {quoted(config)}{hint}")
     refuse_unread(config, also_read=also_read)
 

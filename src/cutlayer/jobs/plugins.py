@@ -12,7 +12,7 @@ from importlib.metadata import packages_distributions
 from typing import Any, TypeVar
 
 from cutlayer.config.section import PluginSection, registered
-from cutlayer.errors import ConfigError, CutlayerError, nearest
+from cutlayer.errors import ConfigError, CutlayerError, nearest, quoted
 
 Contract = TypeVar("Contract")
 
@@ -31,15 +31,17 @@ def plugged(
     installed, not to be imported, no such name, options that it does not take or refuses, or it
     makes something else.
     """
-    found = find_plugin(key, section, group)
-    if isinstance(found, contract) and not section.options:
-        return found
-    made = call_plugin(key, section, found, of_the_run)
+    made = found = find_plugin(key, section, group)
+    if not isinstance(found, contract) or section.options:
+        made = call_plugin(key, section, found, of_the_run)
     if not isinstance(made, contract):
         raise ConfigError(
-            f"{key} {section.name} makes a {type(made).__name__}, which is no {contract.__name__}:"
-            f" subclass {contract.__module__}.{contract.__name__}"
+            f"{key} {section.name} makes {quoted(made)}, which is no cutlayer.{contract.__name__}"
         )
+    for name in sorted(getattr(contract, "__abstractmethods__", ())):
+        method = getattr(contract, name)
+        if callable(method):  # no property
+            _check_method(f"{key} {section.name}", getattr(made, name), name, method)
     return made
 
 
@@ -52,7 +54,9 @@ def find_plugin(key: str, section: PluginSection, group: str) -> Any:
     except ModuleNotFoundError as error:
         raise _missing(key, section, module, error) from error
     except Exception as error:
-        raise ConfigError(f"{key} {section.name}: {module} cannot be imported: {error}") from error
+        raise ConfigError(
+            f"{key} {section.name}: {module} cannot be imported: {_of_its_own(error)}"
+        ) from error
     if not hasattr(holder, name):
         known = [word for word in vars(holder) if not word.startswith("_")]
         raise ConfigError(f"{key}: {module} has no {name}; {nearest(name, known)}")
@@ -65,17 +69,18 @@ def call_plugin(
     """What it makes of its options and of the run. Raises ConfigError."""
     if not callable(found):
         raise ConfigError(
-            f"{key} {section.name} is a {type(found).__name__}, which takes no options: leave"
-            " options out, or name a class or function"
+            f"{key} {section.name} is {quoted(found)}, which cannot be called"
+            f"{' with options' if section.options else ''}: name a class or function"
         )
+    given = _arguments(key, section, found, of_the_run)
     try:
-        return found(**_arguments(key, section, found, of_the_run))
+        return found(**given)
     except CutlayerError as error:
         raise ConfigError(f"{key} {section.name}: {error}") from error
     except Exception as error:
         options = ", ".join(section.options) or "no options"
         raise ConfigError(
-            f"{key} {section.name} cannot be made with {options}: {type(error).__name__}: {error}"
+            f"{key} {section.name} cannot be made with {options}: {_of_its_own(error)}"
         ) from error
 
 
@@ -122,6 +127,26 @@ def _missing(
     return ConfigError(f"{key} {section.name}: there is no {error.name} here: install {package}")
 
 
+def _of_its_own(error: Exception) -> str:
+    """What others' code raised, in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
+
+
+def _check_method(what: str, own: object, name: str, contracts: Callable[..., object]) -> None:
+    """Raises ConfigError for a method that cannot be called as the contract's is."""
+    asked = inspect.signature(contracts)
+    _, *parameters = (one.replace(annotation=one.empty) for one in asked.parameters.values())
+    named = [one.name for one in parameters if one.kind is one.KEYWORD_ONLY]
+    try:
+        if not callable(own):
+            raise TypeError(f"it is {quoted(own)}")
+        given = [None] * (len(parameters) - len(named))
+        inspect.signature(own).bind(*given, **dict.fromkeys(named))
+    except TypeError as error:
+        wanted = asked.replace(parameters=parameters, return_annotation=asked.empty)
+        raise ConfigError(f"{what}: its {name} should take {wanted}: {error}") from error
+
+
 def _arguments(
     key: str, section: PluginSection, found: Callable[..., object], of_the_run: Mapping[str, object]
 ) -> dict[str, object]:
@@ -132,8 +157,7 @@ def _arguments(
     unknown = [name for name in section.options if name not in parameters]
     if unknown:
         own = [name for name in parameters if name not in of_the_run]
-        raise ConfigError(
-            f"{key}.options: {section.name} takes no {unknown[0]}; {nearest(unknown[0], own)}"
-        )
+        hint = nearest(unknown[0], own) if own else "it has no options"
+        raise ConfigError(f"{key}.options: {section.name} takes no {unknown[0]}; {hint}")
     given = {name: value for name, value in of_the_run.items() if name in parameters}
     return {**given, **section.options}

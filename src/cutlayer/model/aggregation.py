@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cutlayer.errors import ModelError
+from cutlayer.errors import ModelError, quoted
 
 
 class Aggregation(ABC):
@@ -36,6 +36,24 @@ class Aggregation(ABC):
         Raises ModelError for weights that give no row. One that is not finite ends the run, as a
         round that diverged.
         """
+
+
+def merged(
+    aggregation: Aggregation, rows: Float[Tensor, "device parameter"], weights: Sequence[float]
+) -> Float[Tensor, " parameter"]:
+    """The merged row. Raises ModelError for an aggregation that gives another thing than one, or
+    makes of finite rows one that is not."""
+    row: object = aggregation.merge(rows, weights)
+    name = type(aggregation).__name__
+    if not (isinstance(row, Tensor) and row.shape == rows.shape[1:] and row.dtype == rows.dtype):
+        given = f"{row.dtype} of {list(row.shape)}" if isinstance(row, Tensor) else quoted(row)
+        raise ModelError(
+            f"the aggregation {name} merges rows of {rows.shape[1]} values of {rows.dtype} into"
+            f" {given}: merge should give one such row"
+        )
+    if not row.isfinite().all() and rows.isfinite().all():
+        raise ModelError(f"the aggregation {name} merges finite rows into one with NaN or infinity")
+    return row
 
 
 @final

@@ -14,6 +14,7 @@ from typing import Any, final
 from cutlayer.config.read import read_written
 from cutlayer.config.schema import Config
 from cutlayer.errors import RunError, needing
+from cutlayer.files import path_of
 from cutlayer.rounds.result import TimelineEvent
 from cutlayer.train.records import (
     Partition,
@@ -291,7 +292,7 @@ def read_run(path: Path | str) -> Run:
 
     Raises RunError for what is no run directory.
     """
-    path = Path(path)
+    path = path_of("a run", path)
     if not path.is_dir():
         raise RunError(f"{path}: no such run directory")
     if not (path / "config.yaml").is_file():

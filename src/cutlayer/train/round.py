@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cutlayer.channel.rates import LinkRates
 from cutlayer.codec.codec import Direction
+from cutlayer.model.aggregation import merged
 from cutlayer.model.split import device_forward
 from cutlayer.planner.allocation import ObservedRound, observed_work
 from cutlayer.rounds.costs import ACTIVATION_BYTES, StepFlops, physical_traffic, recomputed_flops
@@ -452,7 +453,7 @@ class Round:
             row = side.rows[-1].clone()
         else:
             weights = [float(device.samples) for device in self._setup.devices]
-            row = self._setup.server.aggregation.merge(side.rows, weights)
+            row = merged(self._setup.server.aggregation, side.rows, weights)
         return AdapterState(row, side.optimizer if self._scheme.keeps_optimizer else {})
 
 

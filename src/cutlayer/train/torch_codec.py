@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float32, Float64, Int16, Int32, Int64, Shaped, UInt8
 from torch import Tensor
 
-from cutlayer.codec.codec import Codec, CodecState, Encoded
+from cutlayer.codec.codec import Codec, CodecState, Decoded, Encoded
 from cutlayer.codec.kernels.kernels import (
     Arrays,
     ContextModel,
@@ -25,7 +25,7 @@ from cutlayer.codec.kernels.kernels import (
 )
 from cutlayer.codec.kernels.portable import mix_keys
 from cutlayer.codec.staged import StagedCodec
-from cutlayer.errors import PacketError
+from cutlayer.errors import ConfigError, PacketError, quoted
 
 _BYTE = torch.iinfo(torch.int8)
 
@@ -358,12 +358,35 @@ class TensorCodec:
     ) -> Encoded:
         own = tensor.detach()
         array = own if self.stays else DeviceArrays(self.device).to_host(own)
-        return self.codec.encode(array, state, rng, lengths=lengths, samples=samples)
+        encoded: object = self.codec.encode(array, state, rng, lengths=lengths, samples=samples)
+        if not (isinstance(encoded, Encoded) and isinstance(encoded.packet, bytes)):
+            raise self._broken("encode", "an Encoded with the bytes of a packet", encoded)
+        return encoded
 
     def decode(self, packet: bytes, shape: tuple[int, ...], state: CodecState) -> Arrived:
-        decoded = self.codec.decode(packet, shape, state)
+        decoded = self._decoded(packet, shape, state)
         tensor = decoded.tensor if self.stays else torch.from_numpy(decoded.tensor).to(self.device)
         return Arrived(tensor, decoded.lengths, decoded.state)
+
+    def _decoded(self, packet: bytes, shape: tuple[int, ...], state: CodecState) -> Decoded:
+        """What the codec makes of the packet; another package's may make anything."""
+        decoded: object = self.codec.decode(packet, shape, state)
+        if not isinstance(decoded, Decoded):
+            raise self._broken("decode", "a Decoded", decoded)
+        tensor, lengths = decoded.tensor, decoded.lengths
+        if tensor.shape != shape or str(tensor.dtype).removeprefix("torch.") != "float32":
+            made = f"{tensor.dtype} of {list(tensor.shape)}"
+            raise self._broken("decode", f"a tensor of float32 of {list(shape)}", made)
+        if len(lengths) != shape[0]:
+            raise self._broken("decode", f"the lengths of {shape[0]} samples", lengths)
+        if isinstance(tensor, np.ndarray) and not tensor.flags.writeable:
+            # torch takes none that is read from a packet's own bytes
+            return replace(decoded, tensor=tensor.copy())
+        return decoded
+
+    def _broken(self, method: str, wanted: str, given: object) -> ConfigError:
+        name = f"{type(self.codec).__name__}.{method}"
+        return ConfigError(f"{name} should give {wanted}, not {quoted(given)}")
 
 
 def for_device(codec: Codec, device: torch.device) -> TensorCodec:

@@ -20,6 +20,7 @@ from cutlayer.codec.codec import CodecState, Direction, Stream
 from cutlayer.codec.packet import read_packet
 from cutlayer.codec.raw import decode_targets
 from cutlayer.errors import ModelError, PacketError, RunError
+from cutlayer.model.aggregation import merged
 from cutlayer.net.server import session as s
 from cutlayer.net.server.journal import Entry, Journal
 from cutlayer.net.server.timing import (
@@ -146,8 +147,8 @@ class ServerWorker:
         then as it was. Source: SFT eqs. (7), (8), over those who made it.
         """
         rows, weights = zip(*(self._adapters[device] for device in made), strict=True)
-        device_row = self._server.aggregation.merge(torch.stack(rows), weights)
-        server_row = self._server.aggregation.merge(self._side.gather(made), weights)
+        device_row = merged(self._server.aggregation, torch.stack(rows), weights)
+        server_row = merged(self._server.aggregation, self._side.gather(made), weights)
         if not (device_row.isfinite().all() and server_row.isfinite().all()):
             raise RunError(
                 f"round {self._state.round + 1} diverged: its aggregated adapters are not finite;"

@@ -10,7 +10,7 @@ from typing import final
 import numpy as np
 from jaxtyping import Float64
 
-from cutlayer.channel.rates import LinkRates
+from cutlayer.channel.rates import LinkRates, check_shares
 from cutlayer.channel.shannon import RateCurves
 from cutlayer.errors import ConfigError
 from cutlayer.net.wire.frames import Kind
@@ -387,6 +387,7 @@ class Controller:
         most = self._most / min(1.0, self._most.sum())
         allocation = self._allocation.within(tuple(np.minimum(most, 1.0).tolist()))
         shares = allocation.shares(state.round + 1, state.observed, curves)
+        check_shares(shares, len(most))
         self._paces = np.array(
             [curve.rate_bit_per_s(np.array(shares)) for curve in (curves.uplink, curves.downlink)]
         )

@@ -286,7 +286,7 @@ async def in_place(work: Callable[[], Any]) -> Any:
 
 def address_of(text: str) -> tuple[str, int]:
     """The two parts of `HOST:PORT`; IPv6 in brackets. Raises ConfigError."""
-    host, colon, port = text.rpartition(":")
+    host, colon, port = str(text).rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise ConfigError(
