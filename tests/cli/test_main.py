@@ -53,6 +53,22 @@ def test_a_command_does_not_look_for_garbage_as_it_ends() -> None:
     assert done.stdout == "True\n"
 
 
+@pytest.mark.parametrize("words", ["train --help", "--help", "config schema"])
+def test_a_reader_that_has_enough_ends_a_command_quietly(words: str) -> None:
+    """As `head -1` does, and before the first line: what is longer than a pipe holds, and what is
+    not and would be written as the process ends."""
+    command = [sys.executable, "-m", "cutlayer", *words.split()]
+    # unbuffered, argparse itself passes over what it cannot write, and all is well
+    environment = {**os.environ, "PYTHONUNBUFFERED": ""}
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
 @pytest.mark.parametrize("typed", ["-10", "-1e1", "-1E+1", "-10.", "-1_0"])
 def test_a_negative_number_is_the_value_of_the_option_before_it(
     typed: str, capsys: pytest.CaptureFixture[str]

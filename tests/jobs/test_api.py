@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 import cutlayer
-from cutlayer.errors import ConfigError, ModelError, RunError
+from cutlayer.errors import ConfigError, CutlayerError, ModelError, RunError
 from cutlayer.train.records import TrainedRound
 
 # the wrong type is what these tests are of, and where calls are checked it never arrives
@@ -114,7 +115,7 @@ def test_a_plan_is_a_value_with_a_configuration_to_train_by() -> None:
 def test_a_plan_where_nothing_fits_says_why() -> None:
     planned = cutlayer.plan(cutlayer.Config(devices={"memory_mib": 1}))
     assert planned.chosen is None
-    with pytest.raises(ConfigError, match=r"nothing fits, .*by: .*memory"):
+    with pytest.raises(ConfigError, match=r"nothing fits, .*with: .*memory"):
         _ = planned.config
 
 
@@ -141,7 +142,7 @@ def test_runs_side_by_side(ended: cutlayer.Run, config: cutlayer.Config, tmp_pat
 UNKNOWN: list[tuple[Any, str]] = [
     ("run.yaml", r"takes a cutlayer\.Config, not 'run.yaml': read it by read_config"),
     (Path("run.yaml"), r"takes a cutlayer\.Config, not PosixPath\('run\.yaml'\): read it"),
-    ({"codec": "none"}, r"takes a cutlayer\.Config, not {'codec': 'none'}"),
+    ({"codec": "none"}, r"takes a cutlayer\.Config, not {'codec': 'none'}: make it by Config"),
 ]
 
 
@@ -205,8 +206,51 @@ def test_a_server_is_given_one_thing_to_serve(tmp_path: Path) -> None:
 def test_a_device_says_what_is_wrong_before_it_dials(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="'server' is not HOST:PORT"):
         cutlayer.join("server", tmp_path)
-    with pytest.raises(ConfigError, match="patience_s -1 should be above 0"):
+    with pytest.raises(ConfigError, match="patience_s should be a number above 0, not -1"):
         cutlayer.join("server:1", tmp_path, patience_s=-1)
+
+
+@unchecked
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda config: cutlayer.read_config(3), "path should be a path, not 3"),
+        (
+            lambda config: cutlayer.read_config(None, ["a"]),
+            r"by dotted key, .* \['a'\]",
+        ),
+        (lambda config: cutlayer.read_config(None, {3: 1}), "settings go by dotted key"),
+        (lambda config: cutlayer.read_run(3), "a run should be a path, not 3"),
+        (lambda config: cutlayer.resume(None), "a run should be a path, not None"),
+        (lambda config: cutlayer.train(config, output=3), "output should be a path, not 3"),
+        (lambda config: cutlayer.train(config, observer=print), "a cutlayer.Observer, not <built"),
+        (lambda config: cutlayer.serve(config, listen=7700), "7700 is not HOST:PORT"),
+        (lambda config: cutlayer.join("a:1", 3), "data should be a path, not 3"),
+        (lambda config: cutlayer.join("a:1", ".", patience_s="1"), "a number above 0, not '1'"),
+        (lambda config: cutlayer.join("a:1", ".", token=3), "token should be the text"),
+    ],
+)
+def test_what_is_of_another_type_is_named(
+    call: Callable[[Any], object], message: str, config: cutlayer.Config
+) -> None:
+    with pytest.raises(CutlayerError, match=message):
+        call(config)
+
+
+@unchecked
+def test_a_target_is_a_number(ended: cutlayer.Run, config: cutlayer.Config) -> None:
+    with pytest.raises(ConfigError, match="target should be a number, not 'best'"):
+        cutlayer.compare([ended, config], target="best")  # type: ignore[arg-type]
+
+
+def test_a_runs_directory_has_its_adapter(ended: cutlayer.Run, assets: tuple[Path, Path]) -> None:
+    one, other = (
+        AutoModelForSequenceClassification.from_pretrained(assets[0], num_labels=2) for _ in "ab"
+    )
+    cutlayer.load_adapter(one, ended)
+    cutlayer.load_adapter(other, str(ended.path))
+    same = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    assert all(torch.equal(*pair) for pair in same)
 
 
 @unchecked

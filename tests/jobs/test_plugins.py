@@ -13,6 +13,7 @@ import pytest
 import tiny
 import yaml
 
+import cutlayer
 from cutlayer.cli.main import main
 from cutlayer.config.read import config_yaml, read_config
 from cutlayer.config.schema import Config
@@ -118,9 +119,17 @@ def test_it_stands_in_the_configuration_and_reads_back(tmp_path: Path) -> None:
         ({"codec": {"name": "truncated", "options": {"kept": 9}}}, "truncated: kept 9: 2 or 3 of"),
         ({"codec": {"name": "truncated", "levels": 3}}, "codec.levels 3 is not read with"),
         ({"codec": "tide"}, "codec.name: should be"),
-        ({"codec": f"{PIECES}:Median"}, "makes a Median, which is no Codec: subclass"),
+        ({"codec": "truncate"}, "not 'truncate'; did you mean truncated"),
+        ({"codec": "bset"}, "not 'bset'; did you mean best"),
+        ({"codec": "a:b:c"}, "codec.name: should be package.module:Name, with one colon, not"),
+        ({"codec": {"name": f"{PIECES}:SFT_TOGETHER"}}, "which cannot be called: name a class"),
+        ({"codec": {"name": "builtins:object", "options": {"a": 1}}}, "a; it has no options"),
+        ({"codec": f"{PIECES}:Median"}, "makes Median\\(\\), which is no cutlayer.Codec"),
         ({"codec": f"{PIECES}:PIECES"}, "has no PIECES"),
-        ({"scheme": {"name": "sft-together", "options": {"a": 1}}}, "which takes no options"),
+        (
+            {"scheme": {"name": "sft-together", "options": {"a": 1}}},
+            "cannot be called with options",
+        ),
         ({"scheme": "json:dumps"}, "json:dumps cannot be made with no options: TypeError"),
         ({"channel": {"name": "tide", "options": {"period": 0}}}, "tide: .* period 0: both above"),
         ({"planner": f"{PIECES}:Nobody"}, "has no Nobody"),
@@ -166,8 +175,155 @@ def test_a_module_that_fails_as_it_is_imported(
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ConfigError, match="failing:C needs no_such_thing, which is not installed"):
         check(Config.model_validate({"codec": "failing:C"}))
-    with pytest.raises(ConfigError, match="broken cannot be imported: division by zero"):
+    with pytest.raises(ConfigError, match="broken cannot be imported: ZeroDivisionError: div"):
         check(Config.model_validate({"codec": "broken:C"}))
+
+
+BROKEN = """
+import numpy as np
+import torch
+
+from cutlayer import Aggregation, Allocation, Channel, Codec, Decoded, Encoded
+
+
+class Signature(Codec):
+    name = "other"
+
+    def encode(self, tensor):
+        ...
+
+    def decode(self, packet, shape, state):
+        return Decoded(np.frombuffer(packet, "f4").reshape(shape), (shape[1],) * shape[0], state)
+
+    def expected_bytes(self, shape):
+        return 4.0 * np.prod(shape)
+
+
+class Plain(Signature):
+    "Right, but that its tensors are views of the packet."
+
+    def encode(self, tensor, state, rng, *, lengths=None, samples=None):
+        return Encoded(np.asarray(tensor).tobytes(), state)
+
+
+class NoPacket(Plain):
+    def encode(self, tensor, state, rng, *, lengths=None, samples=None):
+        return b"x"
+
+
+class NoDecoded(Plain):
+    def decode(self, packet, shape, state):
+        return np.zeros(shape, "f4")
+
+
+class Flat(Plain):
+    def decode(self, packet, shape, state):
+        return Decoded(np.frombuffer(packet, "f4"), (shape[1],) * shape[0], state)
+
+
+class Lengths(Plain):
+    def decode(self, packet, shape, state):
+        return Decoded(np.frombuffer(packet, "f4").reshape(shape), (1,), state)
+
+
+class Half(Aggregation):
+    def merge(self, rows, weights):
+        return rows[0][:2]
+
+
+class Nan(Aggregation):
+    def merge(self, rows, weights):
+        return rows[0] * float("nan")
+
+
+class Rows(Aggregation):
+    def merge(self, rows):
+        return rows[0]
+
+
+class Greedy(Allocation):
+    def shares(self, round_number, observed, curves):
+        return [0.5] * len(observed.compute_s)
+
+
+class Nobody(Allocation):
+    def shares(self, round_number, observed, curves):
+        pass
+
+
+class Curveless(Channel):
+    devices = 3
+
+    def curves(self, round_number, start_s):
+        return 1e6
+
+    def mean_curves(self):
+        return 1e6
+
+
+def lines():
+    raise ValueError("one\\ntwo")
+"""
+
+
+@pytest.fixture
+def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken_pieces.py").write_text(BROKEN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "broken_pieces", raising=False)
+
+
+@pytest.mark.usefixtures("broken")
+@pytest.mark.parametrize(
+    ("key", "name", "message"),
+    [
+        (
+            "codec",
+            "Signature",
+            r"its encode should take \(tensor, state, rng, \*, lengths",
+        ),
+        ("codec", "NoPacket", r"NoPacket\.encode should give an Encoded with the bytes"),
+        ("codec", "NoDecoded", r"NoDecoded\.decode should give a Decoded"),
+        ("codec", "Flat", r"Flat\.decode should give a tensor of float32 of \[4, 5, 24\]"),
+        ("codec", "Lengths", r"Lengths\.decode should give the lengths of 4 samples, not \(1,\)"),
+        ("codec", "lines", "lines cannot be made with no options: ValueError: one two"),
+        (
+            "aggregation",
+            "Half",
+            r"Half merges rows of \d+ values of .* into .* of \[2\]",
+        ),
+        ("aggregation", "Nan", "Nan merges finite rows into one with NaN"),
+        ("aggregation", "Rows", r"its merge should take \(rows, weights\): too many"),
+        ("planner", "Greedy", "bandwidth shares sum to 1.5, more than"),
+        ("planner", "Nobody", "bandwidth shares are a number a device, not None"),
+        ("channel", "Curveless", "the curves of the channel Curveless should be RateCurves"),
+    ],
+)
+def test_what_breaks_its_contract_is_named(
+    key: str, name: str, message: str, folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    config = tiny.config(*folders, **{key: f"broken_pieces:{name}"})
+    with pytest.raises(CutlayerError, match=message) as caught:
+        cutlayer.train(config, output=tmp_path / "runs")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("broken")
+def test_a_tensor_may_be_a_view_of_its_packet(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    plain = cutlayer.train(
+        tiny.config(*folders, codec="broken_pieces:Plain"), output=tmp_path / "plain"
+    )
+    raw = cutlayer.train(tiny.config(*folders, codec="none"), output=tmp_path / "raw")
+    assert adapter(plain.path) == adapter(raw.path)
+
+
+def test_an_entry_point_that_is_gone_is_named_as_a_run_goes_on(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    run = start(tiny.config(*folders, codec="truncated"), tmp_path / "runs").path
+    shutil.rmtree(tmp_path / "site")
+    with pytest.raises(ConfigError, match="not 'truncated'"):
+        resume(run, changes={"training.rounds": "3"})
 
 
 def test_another_machine_is_told_the_whole_name_and_what_to_install() -> None:
