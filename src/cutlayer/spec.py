@@ -1,4 +1,4 @@
-"""The nouns: what a model, a device, a server, a link and a mini-batch are to the mathematics.
+"""The nouns: what a model, a device and a mini-batch are to the mathematics.
 
 Plain values with units in their names. Knows no tensors: `model.describe` makes a `ModelSpec` from
 a pretrained model, the configuration makes the rest.
@@ -208,27 +208,3 @@ class Device:
     uplink_snr_db: float
     downlink_snr_db: float
     memory_bytes: int | None = None
-
-
-@dataclass(frozen=True)
-class Server:
-    """The edge server: one compute rate, one mini-batch at a time."""
-
-    flops_per_s: float
-
-
-@dataclass(frozen=True)
-class Link:
-    """The bandwidth `bandwidth_hz`; device n has `shares[n]` of it each way (sum <= 1)."""
-
-    bandwidth_hz: float
-    shares: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """What lies in a data set and is no sample: `count` of `what` ("files"), and `why`."""
-
-    what: str
-    why: str
-    count: int

@@ -14,7 +14,7 @@ from cutlayer.net.device.driver import DeviceDriver, DeviceStore, DeviceWatch, D
 from cutlayer.net.server.driver import Save, ServerDriver, ServerWorker, recover
 from cutlayer.net.server.journal import Journal
 from cutlayer.net.server.session import RoundEnd, RunPlan, ServerSession
-from cutlayer.net.server.timing import Controller, MeasuredRound, ServerWatch, Shape
+from cutlayer.net.server.timing import Controller, MeasuredRound, RoundShape, ServerWatch
 from cutlayer.net.wire.frames import bounds_of, journal_limits
 from cutlayer.net.wire.link import Compute, Link, in_place
 from cutlayer.net.wire.messages import Terms
@@ -91,7 +91,7 @@ class Run:
 
     def controller(self, state: RunState) -> Controller:
         setup = self.setup
-        shape = Shape(
+        shape = RoundShape(
             scheme=setup.training.scheme,
             rules=setup.simulation.rules,
             steps=tuple(device.local_steps for device in setup.devices),

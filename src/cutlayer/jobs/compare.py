@@ -15,7 +15,7 @@ from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError, CutlayerError
 from cutlayer.jobs.build import make_devices
 from cutlayer.jobs.check import runs_of
-from cutlayer.jobs.compared import Compared, WantedRun
+from cutlayer.jobs.compared import Compared, NamedRun
 from cutlayer.jobs.prepare import prepare
 from cutlayer.jobs.train import resume, start
 from cutlayer.logs import heard_through
@@ -48,7 +48,7 @@ class _ToTrain:
 
 
 def compare_runs(
-    wanted: Sequence[WantedRun],
+    wanted: Sequence[NamedRun],
     output: Path,
     target: float | None = None,
     observer: Observer | None = None,
@@ -88,7 +88,7 @@ def _write(comparison: Comparison, output: Path) -> Path:
     return output / "compare.html"
 
 
-def _plan(wanted: WantedRun, output: Path) -> Entry | _ToTrain:
+def _plan(wanted: NamedRun, output: Path) -> Entry | _ToTrain:
     """What is to be done about one run. Raises CutlayerError, naming the run."""
     source = wanted.source
     if isinstance(source, Path):

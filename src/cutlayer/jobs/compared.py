@@ -20,7 +20,7 @@ from cutlayer.rounds.schemes import SCHEMES
 
 
 @dataclass(frozen=True)
-class WantedRun:
+class NamedRun:
     """One of the runs to compare, by name: a configuration to run, or a run directory to read."""
 
     label: str
@@ -66,7 +66,7 @@ class Compared:
         return frame_of(self.to_dicts())
 
 
-def named_runs(runs: Mapping[str, Source] | Sequence[Source]) -> list[WantedRun]:
+def named_runs(runs: Mapping[str, Source] | Sequence[Source]) -> list[NamedRun]:
     """The runs under labels of their own: given ones, or made of the paths, or of the settings in
     which configurations differ.
 
@@ -84,14 +84,14 @@ def named_runs(runs: Mapping[str, Source] | Sequence[Source]) -> list[WantedRun]
         by_config = iter(_differing([one for one in found if isinstance(one, Config)]))
         labels = [next(by_path if isinstance(one, Path) else by_config) for one in paths]
         sources = dict(zip(_apart(labels), found, strict=True))
-    wanted = [WantedRun(label, source) for label, source in sources.items()]
+    wanted = [NamedRun(label, source) for label, source in sources.items()]
     _check_all(wanted)
     return wanted
 
 
 def wanted_runs(
     paths: Sequence[Path], schemes: str | None, settings: Mapping[str, str]
-) -> list[WantedRun]:
+) -> list[NamedRun]:
     """The runs that the arguments name, each under a name of its own; configurations are read.
 
     Raises ConfigError: fewer than two, the same twice, or settings for finished runs.
@@ -105,7 +105,7 @@ def wanted_runs(
             )
         labels = _labels(paths)
         wanted = [
-            WantedRun(label, path if path.is_dir() else read_config(path, settings))
+            NamedRun(label, path if path.is_dir() else read_config(path, settings))
             for label, path in zip(labels, paths, strict=True)
         ]
     _check_all(wanted)
@@ -114,7 +114,7 @@ def wanted_runs(
 
 def _one_with_schemes(
     paths: Sequence[Path], schemes: str, settings: Mapping[str, str]
-) -> list[WantedRun]:
+) -> list[NamedRun]:
     if len(paths) > 1 or any(path.is_dir() for path in paths):
         raise ConfigError(
             f"--schemes {schemes}: give one configuration file, or none for the built-in job"
@@ -132,7 +132,7 @@ def _one_with_schemes(
 
 def _each_scheme(
     path: Path | None, settings: Mapping[str, str], names: Sequence[str]
-) -> list[WantedRun]:
+) -> list[NamedRun]:
     """One configuration with each scheme, which leaves out what that scheme does not read; what
     none of them reads is refused."""
     values = [merged_values(path, {**settings, "scheme": name}) for name in names]
@@ -142,7 +142,7 @@ def _each_scheme(
         if all(key in other for other in ignored):
             raise ConfigError(str(each))
     return [
-        WantedRun(name, without(config, own))
+        NamedRun(name, without(config, own))
         for name, config, own in zip(names, configs, ignored, strict=True)
     ]
 
@@ -194,7 +194,7 @@ def _apart(labels: Sequence[str]) -> list[str]:
     return [f"{one} ({n})" if one in again else one for n, one in enumerate(labels, start=1)]
 
 
-def _check_all(wanted: Sequence[WantedRun]) -> None:
+def _check_all(wanted: Sequence[NamedRun]) -> None:
     if len(wanted) < 2:
         raise ConfigError(
             "compare: give two runs or more, such as `cutlayer compare a.yaml b.yaml` or"
@@ -203,7 +203,7 @@ def _check_all(wanted: Sequence[WantedRun]) -> None:
     _refuse_the_same(wanted)
 
 
-def _refuse_the_same(wanted: Sequence[WantedRun]) -> None:
+def _refuse_the_same(wanted: Sequence[NamedRun]) -> None:
     seen: dict[str, str] = {}
     for one in wanted:
         source = one.source

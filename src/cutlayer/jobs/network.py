@@ -30,7 +30,7 @@ from cutlayer.net.server.journal import Journal
 from cutlayer.net.server.memory import MemoryBound, memory_bound
 from cutlayer.net.server.recorder import Recorder
 from cutlayer.net.server.session import RoundEnd, RunPlan, ServerSession
-from cutlayer.net.server.timing import Controller, ServerWatch, Shape
+from cutlayer.net.server.timing import Controller, RoundShape, ServerWatch
 from cutlayer.net.wire.admission import ConnectionLimits
 from cutlayer.net.wire.frames import (
     TERMS_BYTES,
@@ -287,7 +287,7 @@ def _band(config: Config) -> RateCurves | None:
 
 def _controller(job: Job, state: RunState, adapter_bytes: int) -> Controller:
     training, simulation, band = job.setup.training, job.setup.simulation, _band(job.config)
-    shape = Shape(
+    shape = RoundShape(
         scheme=training.scheme,
         rules=simulation.rules,
         steps=tuple(device.local_steps for device in job.setup.devices),

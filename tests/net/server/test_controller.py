@@ -12,7 +12,7 @@ import tiny
 from cutlayer.channel.rates import LinkRates
 from cutlayer.channel.shannon import ProportionalRates, RateCurves
 from cutlayer.jobs.prepare import prepare
-from cutlayer.net.server.timing import Controller, MeasuredRound, ServerWatch, Shape
+from cutlayer.net.server.timing import Controller, MeasuredRound, RoundShape, ServerWatch
 from cutlayer.planner.allocation import (
     Allocation,
     TwoTimescaleAllocation,
@@ -70,7 +70,7 @@ def _work(compute_s: float, rate_bit_s: float) -> DeviceWork:
 
 def controller(state: RunState, allocation: Allocation, devices: int = 3) -> Controller:
     whole = ProportionalRates(np.full(devices, BAND_BIT_S))
-    shape = Shape(SFT, SharingRules(), (STEPS,) * devices, 1, adapter_bytes=100)
+    shape = RoundShape(SFT, SharingRules(), (STEPS,) * devices, 1, adapter_bytes=100)
     watch = ServerWatch(lambda: 0.0)
     return Controller(watch, shape, allocation, lambda *_: RateCurves(whole, whole), state)
 

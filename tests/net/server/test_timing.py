@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 
 from cutlayer.channel.rates import LinkRates
 from cutlayer.net.device.driver import DeviceWatch
-from cutlayer.net.server.timing import SeenRound, ServerWatch, Shape, measured_round, observed_round
+from cutlayer.net.server.timing import (
+    RoundShape,
+    SeenRound,
+    ServerWatch,
+    measured_round,
+    observed_round,
+)
 from cutlayer.net.wire.frames import Kind
 from cutlayer.net.wire.messages import Activation, Adapter, Micro, Position, Weight
 from cutlayer.planner.allocation import ObservedRound, observed_work
@@ -109,8 +115,8 @@ def seen(works: list[DeviceWork], ahead_s: float) -> SeenRound:
     return closed_round
 
 
-def shape(devices: int) -> Shape:
-    return Shape(SFT, SharingRules(), (STEPS,) * devices, MICRO_BATCHES, adapter_bytes=40)
+def shape(devices: int) -> RoundShape:
+    return RoundShape(SFT, SharingRules(), (STEPS,) * devices, MICRO_BATCHES, adapter_bytes=40)
 
 
 @pytest.mark.parametrize("ahead_s", [0.0, -12.5, 1e6])

@@ -168,7 +168,7 @@ _UNIT = 1.0
 
 
 @dataclass(frozen=True)
-class Shape:
+class RoundShape:
     """What a round of a run is made of: `steps` local steps of a device in `micro_batches`;
     `adapter_bytes`: of the adapter that opened it."""
 
@@ -201,7 +201,7 @@ class MeasuredRound:
                 yield replace(event, device=device)
 
 
-def measured_round(seen: SeenRound, shape: Shape) -> MeasuredRound:
+def measured_round(seen: SeenRound, shape: RoundShape) -> MeasuredRound:
     """What was seen of a round that closed with the devices in it, at least one."""
     took_s = {number: own.took_s - seen.began_s for number, own in seen.devices.items()}
     slowest = max(took_s, key=lambda number: took_s[number])
@@ -223,7 +223,7 @@ def observed_round(measured: MeasuredRound, before: ObservedRound) -> ObservedRo
 
 
 def _device(
-    seen: SeenDevice, times: DeviceTimes, began_s: float, shape: Shape, steps: int
+    seen: SeenDevice, times: DeviceTimes, began_s: float, shape: RoundShape, steps: int
 ) -> RoundTimeline:
     """One device's round; the seconds that it computed are its amounts of work."""
     moments = _moments(seen, times, began_s)
@@ -292,12 +292,12 @@ def _local(
     return grid
 
 
-def _indices(seen: SeenDevice, shape: Shape) -> list[int]:
+def _indices(seen: SeenDevice, shape: RoundShape) -> list[int]:
     """Which repeat of the local steps each micro-batch is."""
     return [place.step * shape.micro_batches + place.micro for place, _ in seen.steps]
 
 
-def _work(seen: SeenDevice, line: DeviceTimeline, shape: Shape, steps: int) -> DeviceWork:
+def _work(seen: SeenDevice, line: DeviceTimeline, shape: RoundShape, steps: int) -> DeviceWork:
     """Seconds of computing at a rate of one a second, bytes at the mean rates that they went at."""
     repeats, indices = steps * shape.micro_batches, _indices(seen, shape)
     up, down = np.zeros(repeats), np.zeros(repeats)
@@ -349,7 +349,7 @@ class Controller:
     def __init__(
         self,
         watch: ServerWatch,
-        shape: Shape,
+        shape: RoundShape,
         allocation: Allocation,
         curves: Callable[[int, float], RateCurves],
         state: RunState,
