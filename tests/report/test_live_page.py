@@ -121,7 +121,7 @@ def test_a_run_that_waits(tmp_path: Path) -> None:
     assert page.complaints == ()
     assert "waiting for devices" in page.text
     assert "No round has finished yet." in page.text and "nothing sent yet" in page.text
-    assert page.text.count("not here yet") == 3
+    assert page.text.count("not connected yet") == 3
     assert "NaN" not in page.html and "undefined" not in page.text and "null" not in page.text
 
 

@@ -45,7 +45,7 @@ function roundTicks(drawn, rounds, x, width) {
 function delayChart(holder, all) {
   const played = all.filter((round) => round.round > 0);
   if (played.length === 0) {
-    return [el("p", { class: "empty" }, "No round has finished yet. Its seconds will stand here.")];
+    return [el("p", { class: "empty" }, "No round has finished yet. Its delay by phase will be shown here.")];
   }
   const most = Math.max(6, Math.floor((holder.clientWidth - LEFT - RIGHT) / 9));
   const shown = played.slice(-most);
@@ -53,7 +53,7 @@ function delayChart(holder, all) {
   const [unit, size] = timeUnit(Math.max(...heights));
   const top = 1.08 * Math.max(...heights, 1e-9) / size;
   const { drawn, width, y } = frame(holder, 0, top, unit,
-    `Seconds by phase of rounds ${shown[0].round} to ${shown[shown.length - 1].round}`);
+    `Delay by phase of rounds ${shown[0].round} to ${shown[shown.length - 1].round}`);
   const slot = (width - LEFT - RIGHT) / Math.max(shown.length, 6);
   const x = (index) => LEFT + slot * (index + 0.5);
   const thick = Math.min(0.72 * slot, 72);

@@ -25,7 +25,7 @@ function cards(status, rounds) {
       last?.slowest_device == null ? "" : `slowest: ${nameOf(status, last.slowest_device)}`),
     card("devices", `${here} of ${status.devices.length}`,
       `connected, ${own.refused_connections} refused`),
-    card("sent", bytesText(up + down), `${bytesText(up)} up, ${bytesText(down)} down`),
+    card("sent", bytesText(up + down), `${bytesText(up)} uplink, ${bytesText(down)} downlink`),
     card("server", orDash(own.resident_bytes, bytesText), serverNote(own)),
   ];
 }
@@ -81,7 +81,7 @@ function stepsBar(status, device) {
 function presence(device) {
   if (device.connected) return "connected";
   if (device.away_s !== null) return `away for ${longText(device.away_s)}`;
-  return "not here yet";
+  return "not connected yet";
 }
 function deviceRows(status) {
   const sums = status.devices.map((device) => total(device.delay_by_phase_s ?? {}));
