@@ -208,3 +208,12 @@ class Device:
     uplink_snr_db: float
     downlink_snr_db: float
     memory_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What lies in a data set and is no sample: `count` of `what` ("files"), and `why`."""
+
+    what: str
+    why: str
+    count: int
