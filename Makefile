@@ -55,8 +55,10 @@ lint: $(VENV)/installed-dev
 types: $(VENV)/installed-dev
 	$(BIN)/mypy
 
-# every code block of the documents, and their examples
+# the page of the Python interface, from docstrings; every code block of the documents, and their
+# examples
 docs: $(VENV)/installed-dev
+	$(BIN)/python docs/make_api.py
 	$(PYTEST) -m '' tests/docs
 
 # all that CI asks for: `.ci/run` is this on a clean clone

@@ -189,10 +189,11 @@ def plan(config: Config, *, fixed: bool = False) -> Planned:
     neither data nor weights are needed.
 
     With a measured profile the codec is chosen too; without one it stays as configured. `fixed`:
-    nothing is chosen, and the answer is what the configuration comes to as it is. Raises
-    ConfigError for settings, a link, limits or a profile that cannot be, AssetError and ModelError
-    for a model: as a run of it would. That nothing fits is
-    an answer: `chosen` is None.
+    nothing is chosen, and the answer is what the configuration comes to as it is. That nothing fits
+    is an answer: `chosen` is None.
+
+    Raises ConfigError for settings, a link, limits or a profile that cannot be, AssetError and
+    ModelError for a model: as a run of it would.
     """
     check_given("plan", config, also_read=CHOICES)
     _check_devices(config.devices.count)

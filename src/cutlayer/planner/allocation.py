@@ -20,6 +20,7 @@ from cutlayer.rounds.schemes import Place, Scheme
 from cutlayer.rounds.work import DeviceWork, SharingRules
 from cutlayer.units import BITS_PER_BYTE
 
+# each device's part of the bandwidth, above 0; at most 1 together
 Shares = tuple[float, ...]
 
 _ROUNDING = 1e-12

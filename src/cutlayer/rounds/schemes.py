@@ -177,6 +177,7 @@ SPLITLORA_PAPER = Scheme(
     compressed=False,
 )
 
+# every scheme of the package by its name; `dataclasses.replace` makes others of them
 SCHEMES: dict[str, Scheme] = {
     scheme.name: scheme
     for scheme in (

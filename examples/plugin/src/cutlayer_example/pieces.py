@@ -11,16 +11,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cutlayer.channel.rates import Channel
-from cutlayer.channel.shannon import ProportionalRates, RateCurves
-from cutlayer.codec.codec import Codec, CodecState, Decoded, Encoded
+from cutlayer import (
+    SCHEMES,
+    Aggregation,
+    Allocation,
+    Channel,
+    Codec,
+    CodecState,
+    ConfigError,
+    Decoded,
+    Encoded,
+    ObservedRound,
+    PacketError,
+    ProportionalRates,
+    RateCurves,
+    ServerOrder,
+)
 from cutlayer.codec.kernels.load import load_kernels
 from cutlayer.codec.packet import Packet, packet_bytes, packet_from_bytes, packet_to_bytes
 from cutlayer.codec.segments import Segments, segments_of
-from cutlayer.errors import ConfigError, PacketError
-from cutlayer.model.aggregation import Aggregation
-from cutlayer.planner.allocation import Allocation, ObservedRound
-from cutlayer.rounds.schemes import SFT, ServerOrder
 
 
 @final
@@ -120,7 +129,7 @@ class ByDemand(Allocation):
 
 # a value does as well as a class: SFT, whose server waits for a local step of all devices
 SFT_TOGETHER = replace(
-    SFT, name="sft-together", title="SFT, all together", server=ServerOrder.TOGETHER
+    SCHEMES["sft"], name="sft-together", title="SFT, all together", server=ServerOrder.TOGETHER
 )
 
 
