@@ -101,7 +101,7 @@ def test_help_has_options_and_sections(capsys: pytest.CaptureFixture[str]) -> No
     shown = capsys.readouterr().out
     for option in (
         "--help SECTION",
-        "channel     The channel: each device's rates in every round: snr, traces",
+        "channel     The channel, which gives each device's rates in every round: snr, traces",
         "--seed",
         "--resume",
     ):

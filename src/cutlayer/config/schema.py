@@ -111,7 +111,7 @@ SchemeSection: TypeAlias = (
 
 
 class ModelSection(Section):
-    """The pretrained model and where it is cut."""
+    """The pretrained model and its cut layer."""
 
     name: Text = Field(
         default="dinov2-small",
@@ -128,7 +128,7 @@ class ModelSection(Section):
 
 
 class DataSection(Section):
-    """The samples."""
+    """The data set."""
 
     name: Text = Field(
         default="fashion-mnist",
@@ -188,7 +188,7 @@ PartitionSection: TypeAlias = IidPartition | DirichletPartition | PluginSection
 
 
 class AdapterSection(Section):
-    """What is trained."""
+    """The LoRA adapters, which are trained."""
 
     rank: Whole = Field(
         default=8,
@@ -461,7 +461,7 @@ PlannerSection: TypeAlias = (
 
 
 class CostSection(Section):
-    """How FLOPs are counted."""
+    """The accounting of FLOPs, traffic and memory."""
 
     accounting: Literal["physical", "paper"] = Field(
         default="physical",
@@ -549,7 +549,8 @@ class Config(Section):
     devices: DevicesSection = DevicesSection()
     server: ServerSection = ServerSection()
     channel: Annotated[ChannelSection, Choices("snr", CHANNELS)] = Field(
-        default=SnrSection(), description="The channel: each device's rates in every round."
+        default=SnrSection(),
+        description="The channel, which gives each device's rates in every round.",
     )
     link: LinkSection = LinkSection()
     cost: CostSection = CostSection()
