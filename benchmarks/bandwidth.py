@@ -22,7 +22,7 @@ import numpy as np
 import scipy
 from scipy.optimize import minimize
 
-from cutlayer.channel.shannon import ConstantPower, ConstantSnr, RateCurves, RateLaw, ShannonRates
+from cutlayer.channel.rates import ConstantPower, ConstantSnr, RateCurves, RateLaw, ShannonRates
 from cutlayer.planner.bandwidth import BandwidthProblem, SolverStatus, solve_bandwidth
 from reproduction.algorithm3 import PublishedAlgorithm3, TrustRegionAlgorithm3
 

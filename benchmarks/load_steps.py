@@ -51,7 +51,7 @@ from cutlayer.net.wire.messages import (
     Terms,
     Weight,
 )
-from cutlayer.train.records import Silent
+from cutlayer.training.records import Silent
 
 
 @dataclass(frozen=True)

@@ -40,10 +40,10 @@ from cutlayer.config.schema import CodecSection, Config
 from cutlayer.errors import PacketError
 from cutlayer.jobs.build import make_codecs
 from cutlayer.jobs.prepare import prepare
-from cutlayer.train.evaluate import evaluate
-from cutlayer.train.exchange import RoundCosts, group_inputs
-from cutlayer.train.round import Round, initial_state
-from cutlayer.train.state import RunState, Setup
+from cutlayer.training.evaluate import evaluate
+from cutlayer.training.exchange import RoundCosts, group_inputs
+from cutlayer.training.round import Round, initial_state
+from cutlayer.training.state import RunState, Setup
 
 Result = dict[str, Any]
 Settings = dict[str, Any]

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cutlayer.cli.main import guarded, on_standard_error, parsed, prepare
-from cutlayer.cli.options import whole_number
+from cutlayer.cli.settings import whole_number
 from cutlayer.config.schema import DataSection, ModelSection
 from cutlayer.errors import ConfigError, nearest
 from cutlayer.logs import lines_to

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from cutlayer.channel.fading import Fading, NoFading, Rayleigh, SnrChannel
-from cutlayer.channel.shannon import RateCurves
+from cutlayer.channel.rates import RateCurves
 from cutlayer.planner.allocation import (
     Allocation,
     ObservedRound,

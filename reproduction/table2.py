@@ -13,7 +13,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from cutlayer.channel.shannon import shannon_rate_bit_per_s
+from cutlayer.channel.rates import shannon_rate_bit_per_s
 from cutlayer.report.drawing import GRID, INK, MUTED, new_figure
 from cutlayer.rounds.costs import paper_flops, paper_traffic
 from cutlayer.rounds.vit import (

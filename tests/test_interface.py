@@ -62,7 +62,7 @@ def test_importing_it_imports_nothing_heavy() -> None:
 
 def test_a_folder_does_not_take_a_functions_place() -> None:
     """`cutlayer.train` is a folder of modules, too."""
-    code = "import cutlayer, cutlayer.train.records; print(callable(cutlayer.train))"
+    code = "import cutlayer, cutlayer.training.records; print(callable(cutlayer.train))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True"]
 

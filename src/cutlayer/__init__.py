@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 from cutlayer.version import __version__
 
 if TYPE_CHECKING:
-    from cutlayer.channel.rates import Channel, LinkRates
-    from cutlayer.channel.shannon import ProportionalRates, RateCurve, RateCurves
+    from cutlayer.channel.rates import Channel, LinkRates, ProportionalRates, RateCurve, RateCurves
     from cutlayer.codec.codec import Codec, CodecState, Decoded, Encoded
     from cutlayer.config.read import read_config
     from cutlayer.config.schema import Config
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from cutlayer.jobs.api import compare, join, load_adapter, resume, serve, train
     from cutlayer.jobs.compared import Compared
     from cutlayer.jobs.plan import Planned, plan
-    from cutlayer.model.aggregation import Aggregation
+    from cutlayer.model.optimizer import Aggregation
     from cutlayer.planner.allocation import Allocation, ObservedRound, Shares
     from cutlayer.report.run_reader import Run, read_run
     from cutlayer.rounds.result import TimelineEvent
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
         Step,
     )
     from cutlayer.spec import Trained
-    from cutlayer.train.records import FirstRound, Observer, Summary, TrainedRound
+    from cutlayer.training.records import FirstRound, Observer, Summary, TrainedRound
 
 __all__ = [
     "SCHEMES",
@@ -102,11 +101,11 @@ _HOMES = {
     "Run": "report.run_reader",
     "Compared": "jobs.compared",
     "Planned": "jobs.plan",
-    "Summary": "train.records",
-    "FirstRound": "train.records",
-    "TrainedRound": "train.records",
+    "Summary": "training.records",
+    "FirstRound": "training.records",
+    "TrainedRound": "training.records",
     "TimelineEvent": "rounds.result",
-    "Observer": "train.records",
+    "Observer": "training.records",
     "CutlayerError": "errors",
     "ConfigError": "errors",
     "ModelError": "errors",

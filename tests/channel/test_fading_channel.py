@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cutlayer.channel.fading import GaussMarkov, Rayleigh, SnrChannel
-from cutlayer.channel.shannon import ConstantPower, shannon_rate_bit_per_s
+from cutlayer.channel.rates import ConstantPower, shannon_rate_bit_per_s
 from cutlayer.errors import ConfigError
 
 UP_DB, DOWN_DB = np.array([17.0, 10.0]), np.array([20.0, 3.0])

@@ -7,12 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.channel.shannon import (
-    ConstantPower,
-    ConstantSnr,
-    RateLaw,
-    shannon_rate_bit_per_s,
-)
+from cutlayer.channel.rates import ConstantPower, ConstantSnr, RateLaw, shannon_rate_bit_per_s
 from cutlayer.errors import ConfigError
 
 LAWS = (ConstantSnr(), ConstantPower())

@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from cutlayer.cli.options import host_and_port
+from cutlayer.cli.settings import host_and_port
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from cutlayer.cli.progress import RunProgress
 from cutlayer.report.wording import round_line
-from cutlayer.train.records import FirstRound, TrainedRound
+from cutlayer.training.records import FirstRound, TrainedRound
 
 _LOG = logging.getLogger("cutlayer.cli")
 RECORD = TrainedRound(

@@ -8,7 +8,7 @@ import torch
 
 from cutlayer.codec.kernels.native import Native
 from cutlayer.codec.kernels.portable import Portable
-from cutlayer.train.torch_codec import DeviceKernels
+from cutlayer.training.torch_codec import DeviceKernels
 
 # how many of a loop's first arguments are where values live
 ON_DEVICE = {

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cutlayer.data.export import Part, export_part, read_part
+from cutlayer.data.check import Part, export_part, read_part
 from cutlayer.data.load import load_data, read_path
 from cutlayer.data.samples import DataSet, ImageArray, ReadSettings
 from cutlayer.errors import DataError

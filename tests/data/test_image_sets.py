@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from cutlayer.data.check import check_data, find_bad
-from cutlayer.data.export import class_of, folder_name
+from cutlayer.data.check import check_data, class_of, find_bad, folder_name
 from cutlayer.data.image_sets import (
     ImageFiles,
     find_images,

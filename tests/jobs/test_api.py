@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification
 
 import cutlayer
 from cutlayer.errors import ConfigError, CutlayerError, ModelError, RunError
-from cutlayer.train.records import TrainedRound
+from cutlayer.training.records import TrainedRound
 
 # the wrong type is what these tests are of, and where calls are checked it never arrives
 unchecked = pytest.mark.skipif(

@@ -31,9 +31,9 @@ from cutlayer.jobs.train import new_directory, resume, start
 from cutlayer.logs import lines_to
 from cutlayer.net.wire.link import in_place
 from cutlayer.planner.allocation import FixedAllocation
-from cutlayer.train.records import Silent
-from cutlayer.train.run import begin
-from cutlayer.train.run_directory import RunDirectory
+from cutlayer.training.records import Silent
+from cutlayer.training.run import begin
+from cutlayer.training.run_directory import RunDirectory
 
 
 def _config(root: Path, **sections: object) -> Config:

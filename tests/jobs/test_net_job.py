@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import tiny
 from net.wire.test_messages import TERMS
-from train.conftest import vision
+from training.conftest import vision
 
 from cutlayer.errors import ConfigError, FrameError
 from cutlayer.jobs.network import check_net, open_net
@@ -21,7 +21,7 @@ from cutlayer.net.wire.frames import (
 )
 from cutlayer.net.wire.link import in_place
 from cutlayer.net.wire.messages import Welcome
-from cutlayer.train.records import Silent
+from cutlayer.training.records import Silent
 
 __all__ = ["vision"]
 

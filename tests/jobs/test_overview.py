@@ -6,9 +6,8 @@ import pytest
 import tiny
 
 from cutlayer.config.schema import Config
-from cutlayer.jobs.overview import overview
 from cutlayer.jobs.prepare import prepare
-from cutlayer.jobs.train import resume, start
+from cutlayer.jobs.train import overview, resume, start
 from cutlayer.logs import lines_to
 
 

@@ -10,8 +10,8 @@ from cutlayer.errors import RunError
 from cutlayer.jobs.prepare import prepare
 from cutlayer.lab.lab import calibrated_seconds, computing_phases, predicted_round, unicast_links
 from cutlayer.rounds.schemes import SFT, Phase
-from cutlayer.train.round import Round, expected_work, initial_state
-from cutlayer.train.state import Setup
+from cutlayer.training.round import Round, expected_work, initial_state
+from cutlayer.training.state import Setup
 from lab.links import link
 
 FORWARD, SERVER, BACKWARD = Phase.DEVICE_FORWARD, Phase.SERVER_COMPUTE, Phase.DEVICE_BACKWARD

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cutlayer.errors import ModelError
-from cutlayer.model.aggregation import FedAvg
+from cutlayer.model.optimizer import FedAvg
 
 WEIGHTS = st.lists(st.integers(1, 10_000), min_size=1, max_size=8)
 

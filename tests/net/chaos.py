@@ -17,7 +17,7 @@ import numpy as np
 from cutlayer.errors import RunError
 from cutlayer.net.server.timing import MeasuredRound
 from cutlayer.net.wire.link import Link, LinkClosed
-from cutlayer.train.state import RunState
+from cutlayer.training.state import RunState
 from net.harness import Run
 from net.schedules import Fault, Planned, Schedule, seen
 

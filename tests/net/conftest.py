@@ -1,5 +1,5 @@
 """The tiny models of the training tests."""
 
-from train.conftest import bert, llama, vision
+from training.conftest import bert, llama, vision
 
 __all__ = ["bert", "llama", "vision"]

@@ -19,10 +19,10 @@ from cutlayer.net.wire.frames import bounds_of, journal_limits
 from cutlayer.net.wire.link import Compute, Link, in_place
 from cutlayer.net.wire.messages import Terms
 from cutlayer.spec import MiniBatch
-from cutlayer.train.exchange import pack_adapter
-from cutlayer.train.round import Round, RoundOutcome, initial_state
-from cutlayer.train.run_directory import RunDirectory
-from cutlayer.train.state import DeviceSide, RunState, Setup
+from cutlayer.training.exchange import pack_adapter
+from cutlayer.training.round import Round, RoundOutcome, initial_state
+from cutlayer.training.run_directory import RunDirectory
+from cutlayer.training.state import DeviceSide, RunState, Setup
 from net.memory_link import memory_links
 
 MAX_TOKENS = 16

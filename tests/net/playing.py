@@ -19,7 +19,7 @@ from cutlayer.jobs.prepare import prepare
 from cutlayer.net.server.driver import Save, ServerDriver
 from cutlayer.net.server.session import Tick
 from cutlayer.net.wire.link import Compute, Link, LinkClosed, in_place
-from cutlayer.train.state import Setup
+from cutlayer.training.state import Setup
 from net.chaos import BrokenLink, Chaos, GoneError, KilledError
 from net.harness import Run, Site
 from net.recompute import Presence, Steps, absent, final, presence, replayed, steps

@@ -26,10 +26,10 @@ from cutlayer.net.wire.messages import (
     Position,
     Restarted,
 )
-from cutlayer.train.exchange import server_pass, unpack_adapter
-from cutlayer.train.round import initial_state
-from cutlayer.train.state import Setup
-from cutlayer.train.torch_codec import for_device
+from cutlayer.training.exchange import server_pass, unpack_adapter
+from cutlayer.training.round import initial_state
+from cutlayer.training.state import Setup
+from cutlayer.training.torch_codec import for_device
 from net.harness import Run
 
 

@@ -9,7 +9,7 @@ import torch
 
 from cutlayer.jobs.prepare import prepare
 from cutlayer.rounds.schemes import Phase
-from cutlayer.train.round import RoundOutcome
+from cutlayer.training.round import RoundOutcome
 from net.harness import Run, final, play, same_adapters, trained
 from net.recompute import final as final_adapters
 from net.recompute import replayed

@@ -15,7 +15,7 @@ import pytest
 
 from cutlayer.net.server.journal import Entry
 from cutlayer.net.wire.messages import Activation, Adapter
-from cutlayer.train.state import Setup
+from cutlayer.training.state import Setup
 from net.harness import Run, play
 from net.playing import DEVICES, GIVEN_UP, ROUNDS, Calm, make_setup, played
 from net.recompute import final, replayed, steps

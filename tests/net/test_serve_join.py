@@ -29,9 +29,9 @@ from cutlayer.net.wire.grpc_link import connect
 from cutlayer.net.wire.link import Link, LinkClosed, in_place
 from cutlayer.net.wire.messages import Ask, Message, Refused, Welcome
 from cutlayer.report.run_reader import read_record
-from cutlayer.train.files import alone
-from cutlayer.train.records import Observer, RoundRecord, Silent
-from cutlayer.train.run_directory import RunDirectory
+from cutlayer.training.files import alone
+from cutlayer.training.records import Observer, RoundRecord, Silent
+from cutlayer.training.run_directory import RunDirectory
 from net.devices import (
     Process,
     joining,

@@ -1,7 +1,7 @@
 """Runs as operators see them, made up: from no round at all to dozens, few devices and many."""
 
 from cutlayer.net.operations.status import DeviceStatus, MemoryHeld, RunStatus, ServerProcess
-from cutlayer.train.records import UNOBSERVED, FirstRound, RoundRecord, TrainedRound
+from cutlayer.training.records import UNOBSERVED, FirstRound, RoundRecord, TrainedRound
 
 HOSTILE = '<img src=x onerror="document.title=1">'
 LOCAL_STEPS = 10

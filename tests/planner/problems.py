@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 from jaxtyping import Float64
 
-from cutlayer.channel.shannon import (
+from cutlayer.channel.rates import (
     ConstantPower,
     ConstantSnr,
     ProportionalRates,

@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.channel.rates import check_shares
-from cutlayer.channel.shannon import ProportionalRates, RateCurves
+from cutlayer.channel.rates import ProportionalRates, RateCurves, check_shares
 from cutlayer.channel.traces import Trace, TraceChannel
 from cutlayer.errors import ConfigError
 from cutlayer.planner.allocation import (

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from rounds.works import work, works
 
-from cutlayer.channel.shannon import ProportionalRates, RateCurves
+from cutlayer.channel.rates import ProportionalRates, RateCurves
 from cutlayer.planner.allocation import ObservedRound, bandwidth_problem, observed_work
 from cutlayer.rounds.schemes import FL_LORA, SFT
 from cutlayer.rounds.simulate import simulate

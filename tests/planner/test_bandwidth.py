@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import brentq, minimize
 
-from cutlayer.channel.shannon import ConstantPower, ProportionalRates, RateCurves, ShannonRates
+from cutlayer.channel.rates import ConstantPower, ProportionalRates, RateCurves, ShannonRates
 from cutlayer.planner.bandwidth import (
     BandwidthProblem,
     BandwidthSolution,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.channel.shannon import (
+from cutlayer.channel.rates import (
     ConstantPower,
     ConstantSnr,
     ProportionalRates,

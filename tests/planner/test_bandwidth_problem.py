@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.channel.shannon import ProportionalRates, RateCurves
+from cutlayer.channel.rates import ProportionalRates, RateCurves
 from cutlayer.errors import ConfigError
 from cutlayer.planner.bandwidth import BandwidthProblem, require_whole_bandwidth
 from planner.problems import RootRates, problem, problems, with_rates
@@ -87,7 +87,7 @@ def test_another_length() -> None:
     # in a process without the tests' own check of shapes, which would find it first
     code = """
 import numpy as np
-from cutlayer.channel.shannon import ProportionalRates, RateCurves
+from cutlayer.channel.rates import ProportionalRates, RateCurves
 from cutlayer.planner.bandwidth import BandwidthProblem
 two, rates = np.ones(2), ProportionalRates(np.ones(2))
 BandwidthProblem(two, two, two, RateCurves(rates, rates), two, np.ones(1))

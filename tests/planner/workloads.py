@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from cutlayer.channel.fading import SnrChannel
-from cutlayer.channel.shannon import ConstantPower, ConstantSnr
+from cutlayer.channel.rates import ConstantPower, ConstantSnr
 from cutlayer.planner.codec_choices import CodecChoices
 from cutlayer.planner.decision import CodecChoice, Decision, PlanLimits, Workload
 from cutlayer.rounds.memory import PHYSICAL_ACCOUNTING

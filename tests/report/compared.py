@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from cutlayer.report.comparison import ComparedRun, RefusedRun
 from cutlayer.report.run_reader import RunRecord, read_record
-from cutlayer.train.records import Record, RoundRecord, Score, Summary, TrainedRound
+from cutlayer.training.records import Record, RoundRecord, Score, Summary, TrainedRound
 from report.fake_run import FakeRun, write_fake_run
 
 R = TypeVar("R", bound=Record)

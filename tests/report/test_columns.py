@@ -6,7 +6,7 @@ import pytest
 
 from cutlayer.report.columns import Saving, savings
 from cutlayer.report.run_reader import read_record
-from cutlayer.train.records import TrainedRound
+from cutlayer.training.records import TrainedRound
 from report.fake_run import FakeRun, write_fake_run
 
 

@@ -9,7 +9,7 @@ import pytest
 from cutlayer.errors import ConfigError, RunError
 from cutlayer.report.run_reader import Run, read_record, read_run
 from cutlayer.rounds.result import TimelineEvent
-from cutlayer.train.records import TrainedRound
+from cutlayer.training.records import TrainedRound
 from report.fake_run import FakeRun, write_fake_run
 
 

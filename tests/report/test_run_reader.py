@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from cutlayer.errors import RunError
 from cutlayer.report.run_reader import read_record
-from cutlayer.train.files import json_text
-from cutlayer.train.records import Partition, Summary, TraceLine, TrainedRound, parse
+from cutlayer.training.files import json_text
+from cutlayer.training.records import Partition, Summary, TraceLine, TrainedRound, parse
 from examples import at_most
 from report.fake_run import FakeRun, write_fake_run
 

@@ -19,7 +19,7 @@ from cutlayer.report.wording import (
     time_scale,
     times_text,
 )
-from cutlayer.train.records import Score
+from cutlayer.training.records import Score
 
 
 @given(st.lists(st.floats(0, 9999), min_size=1), st.sampled_from([1e-3, 1.0, 60.0]))

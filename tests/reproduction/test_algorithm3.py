@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from planner.problems import problem, problems, random_problem, with_rates
 
-from cutlayer.channel.shannon import ProportionalRates
+from cutlayer.channel.rates import ProportionalRates
 from cutlayer.planner.bandwidth import BandwidthProblem, LimitedBy, SolverStatus, solve_bandwidth
 from examples import at_most
 from reproduction.algorithm3 import PublishedAlgorithm3, TrustRegionAlgorithm3

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64
 
 from cutlayer.channel.fading import RandomStream, channel_generator
-from cutlayer.channel.shannon import check_bandwidth
+from cutlayer.channel.rates import check_bandwidth
 from cutlayer.errors import ConfigError
 
 # k T at 290 K is -173.98 dBm/Hz; link budgets round it

@@ -14,8 +14,8 @@ from typing import final
 import numpy as np
 from jaxtyping import Complex128, Float, Float64
 
-from cutlayer.channel.rates import Channel
-from cutlayer.channel.shannon import (
+from cutlayer.channel.rates import (
+    Channel,
     ConstantSnr,
     RateCurves,
     RateLaw,

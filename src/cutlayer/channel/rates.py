@@ -1,17 +1,249 @@
-"""What a channel is to the rest: every device's rates in a round, by its share of the bandwidth.
-
-Knows no model and no payload; the clock enters only as the second at which a round begins.
-"""
+"""What a channel is to the rest: rates by bandwidth share, and every device's in a round."""
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import final
 
 import numpy as np
+from jaxtyping import Float, Float64
 
-from cutlayer.channel.shannon import RateCurves
 from cutlayer.errors import ConfigError, quoted
+from cutlayer.units import linear_from_db
+
+# Shannon's rate of a share of the bandwidth, and rate curves: what an allocation is decided on.
+#
+# The SNR is given: knows no distance, no fading, no clock, and of devices only their order.
+
+
+_MOST_DB = 300
+_SMALL_SNR = 1e-4
+
+
+def shannon_rate_bit_per_s(bandwidth_hz: float, snr_db: float) -> float:
+    """`b log2(1 + SNR)` [bit/s].
+
+    Raises ConfigError for a bandwidth that is not positive or an SNR outside -300 to 300 dB.
+    Source: SFT, text before eq. (21).
+    """
+    check_bandwidth(bandwidth_hz)
+    check_snr(snr_db)
+    # log1p: the rate of a very weak link is small, never nothing
+    return bandwidth_hz * math.log1p(linear_from_db(snr_db)) / math.log(2)
+
+
+def check_bandwidth(bandwidth_hz: float) -> None:
+    """Raise ConfigError unless the bandwidth is positive and finite."""
+    if not (bandwidth_hz > 0 and math.isfinite(bandwidth_hz)):
+        raise ConfigError(f"a bandwidth must be positive and finite, not {bandwidth_hz} Hz")
+
+
+def check_snr(snr_db: float) -> None:
+    """Raise ConfigError for an SNR that is not finite, or so far out that powers overflow."""
+    if not abs(snr_db) <= _MOST_DB:
+        raise ConfigError(f"an SNR must be from -{_MOST_DB} to {_MOST_DB} dB, not {snr_db} dB")
+
+
+class RateLaw(ABC):
+    """How a device's rate follows from its share of the bandwidth: what stays constant as it grows.
+
+    Both laws agree where a device has the whole bandwidth to itself.
+    """
+
+    @abstractmethod
+    def rate_bit_per_s(
+        self,
+        share: Float64[np.ndarray, " device"],
+        bandwidth_hz: float,
+        snr_db: Float64[np.ndarray, " device"],
+    ) -> Float64[np.ndarray, " device"]:
+        """Each device's rate [bit/s] on its share of `bandwidth_hz`.
+
+        `snr_db` is the SNR that it would have on the whole bandwidth.
+        """
+
+    @abstractmethod
+    def slope_bit_per_s(
+        self,
+        share: Float64[np.ndarray, " device"],
+        bandwidth_hz: float,
+        snr_db: Float64[np.ndarray, " device"],
+    ) -> Float64[np.ndarray, " device"]:
+        """The rate's derivative by the share [bit/s for the whole bandwidth]."""
+
+
+@final
+@dataclass(frozen=True)
+class ConstantSnr(RateLaw):
+    """`b log2(1 + SNR)`: power goes with the bandwidth (a fixed power spectral density).
+
+    The paper's law. Right for a server, which spreads its power over the whole bandwidth and gives
+    each device a part of both. Source: SFT eqs. (21), (23).
+    """
+
+    def rate_bit_per_s(
+        self,
+        share: Float64[np.ndarray, " device"],
+        bandwidth_hz: float,
+        snr_db: Float64[np.ndarray, " device"],
+    ) -> Float64[np.ndarray, " device"]:
+        """Linear in the share."""
+        return np.asarray(share * bandwidth_hz * _log2_of_one_plus(10.0 ** (snr_db / 10.0)))
+
+    def slope_bit_per_s(
+        self,
+        share: Float64[np.ndarray, " device"],
+        bandwidth_hz: float,
+        snr_db: Float64[np.ndarray, " device"],
+    ) -> Float64[np.ndarray, " device"]:
+        """The whole bandwidth's rate, whatever the share."""
+        return self.rate_bit_per_s(np.ones_like(share), bandwidth_hz, snr_db)
+
+
+@final
+@dataclass(frozen=True)
+class ConstantPower(RateLaw):
+    """`b log2(1 + P / (N0 b))`: all of a device's power on its share, however narrow.
+
+    Right for devices that send with their full power at once: noise grows with the bandwidth, so
+    the SNR falls as the share grows, from SNR / share to SNR on the whole bandwidth. Never less
+    than `ConstantSnr`; concave in the share. Source: C. E. Shannon, "Communication in the presence
+    of noise", Proc. IRE 37 (1949), theorem 2.
+    """
+
+    def rate_bit_per_s(
+        self,
+        share: Float64[np.ndarray, " device"],
+        bandwidth_hz: float,
+        snr_db: Float64[np.ndarray, " device"],
+    ) -> Float64[np.ndarray, " device"]:
+        """P / (N0 b) = SNR / share, since SNR = P / (N0 B) and b = share B."""
+        own_snr = 10.0 ** (snr_db / 10.0) / share
+        return np.asarray(share * bandwidth_hz * _log2_of_one_plus(own_snr))
+
+    def slope_bit_per_s(
+        self,
+        share: Float64[np.ndarray, " device"],
+        bandwidth_hz: float,
+        snr_db: Float64[np.ndarray, " device"],
+    ) -> Float64[np.ndarray, " device"]:
+        """`B (log2(1 + x) - x / ((1 + x) ln 2))` with x the SNR on the share.
+
+        Near x = 0 its two terms cancel: below 1e-4 their difference is its series,
+        `B x^2 (1/2 - 2x/3) / ln 2`, whose next term is 3e-8 of it.
+        """
+        x = 10.0 ** (snr_db / 10.0) / share
+        series = x**2 * (0.5 - 2.0 * x / 3.0)
+        exact = np.log1p(x) - x / (1.0 + x)
+        return np.asarray(bandwidth_hz * np.where(x < _SMALL_SNR, series, exact) / np.log(2.0))
+
+
+def _log2_of_one_plus(x: Float64[np.ndarray, " device"]) -> Float64[np.ndarray, " device"]:
+    """Right for the smallest x too."""
+    return np.asarray(np.log1p(x) / np.log(2.0))
+
+
+class RateCurve(ABC):
+    """Each device's rate in one direction: 0 without a share, increasing and concave in it."""
+
+    @abstractmethod
+    def rate_bit_per_s(
+        self, share: Float64[np.ndarray, " device"]
+    ) -> Float64[np.ndarray, " device"]:
+        """Each device's rate [bit/s] on its share of the bandwidth; shares must be positive."""
+
+    @abstractmethod
+    def slope_bit_per_s(
+        self, share: Float64[np.ndarray, " device"]
+    ) -> Float64[np.ndarray, " device"]:
+        """The rate's derivative by the share [bit/s for the whole bandwidth]."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class ProportionalRates(RateCurve):
+    """A share of the bandwidth carries that share of the rate: measured ones, and Shannon's at a
+    constant SNR.
+    """
+
+    whole_bit_per_s: Float[np.ndarray, " device"]
+
+    def rate_bit_per_s(
+        self, share: Float64[np.ndarray, " device"]
+    ) -> Float64[np.ndarray, " device"]:
+        """Linear in the share."""
+        return np.asarray(share * self.whole_bit_per_s, dtype=np.float64)
+
+    def slope_bit_per_s(
+        self, share: Float64[np.ndarray, " device"]
+    ) -> Float64[np.ndarray, " device"]:
+        """The whole bandwidth's rate, whatever the share."""
+        return np.array(np.broadcast_to(self.whole_bit_per_s, share.shape), dtype=np.float64)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class ShannonRates(RateCurve):
+    """Shannon's rate by a law. `snr_db`: on the whole of `bandwidth_hz`."""
+
+    law: RateLaw
+    bandwidth_hz: float
+    snr_db: Float[np.ndarray, " device"]
+
+    def __post_init__(self) -> None:
+        check_bandwidth(self.bandwidth_hz)
+
+    def rate_bit_per_s(
+        self, share: Float64[np.ndarray, " device"]
+    ) -> Float64[np.ndarray, " device"]:
+        """As the law says."""
+        return self.law.rate_bit_per_s(share, self.bandwidth_hz, self.snr_db)
+
+    def slope_bit_per_s(
+        self, share: Float64[np.ndarray, " device"]
+    ) -> Float64[np.ndarray, " device"]:
+        """As the law says."""
+        return self.law.slope_bit_per_s(share, self.bandwidth_hz, self.snr_db)
+
+
+@final
+@dataclass(frozen=True)
+class ScaledRates(RateCurve):
+    """Another curve's rates, so many times: more bandwidth at the same SNR."""
+
+    curve: RateCurve
+    factor: float
+
+    def rate_bit_per_s(
+        self, share: Float64[np.ndarray, " device"]
+    ) -> Float64[np.ndarray, " device"]:
+        """The other's, times the factor."""
+        return np.asarray(self.factor * self.curve.rate_bit_per_s(share))
+
+    def slope_bit_per_s(
+        self, share: Float64[np.ndarray, " device"]
+    ) -> Float64[np.ndarray, " device"]:
+        """The other's, times the factor."""
+        return np.asarray(self.factor * self.curve.slope_bit_per_s(share))
+
+
+@dataclass(frozen=True)
+class RateCurves:
+    """Both directions of a round."""
+
+    uplink: RateCurve
+    downlink: RateCurve
+
+    def times(self, factor: float) -> "RateCurves":
+        """With rates so many times as high."""
+        return RateCurves(ScaledRates(self.uplink, factor), ScaledRates(self.downlink, factor))
+
+
+# What a channel is to the rest: every device's rates in a round, by its share of the bandwidth.
+#
+# Knows no model and no payload; the clock enters only as the second at which a round begins.
+
 
 # one part in 10^9 forgives shares such as ten times 0.1
 _ROUNDING = 1e-9

@@ -12,8 +12,7 @@ from typing import final
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from cutlayer.channel.rates import Channel
-from cutlayer.channel.shannon import ProportionalRates, RateCurves
+from cutlayer.channel.rates import Channel, ProportionalRates, RateCurves
 from cutlayer.errors import ConfigError
 from cutlayer.units import BITS_PER_BYTE
 

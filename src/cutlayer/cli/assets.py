@@ -12,7 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cutlayer.cli.options import status_line, whole_number
+from cutlayer.cli.settings import status_line, whole_number
 from cutlayer.data.assets.catalogue import (
     CATALOGUE,
     Asset,
@@ -145,7 +145,7 @@ def _export(asset: Asset, args: argparse.Namespace) -> str:
         raise AssetError(f"assets export {asset.name}: where to? name a new folder")
     # the other actions need no more than the package's own dependencies
     with needing("`cutlayer assets export`", "train"):
-        from cutlayer.data.export import export_part, read_part
+        from cutlayer.data.check import export_part, read_part
         from cutlayer.data.load import load_data
     part = read_part(args.part)
     with status_line():

@@ -17,8 +17,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cutlayer.cli.options import status_line, whole_number
-from cutlayer.cli.settings import add_settings, given_settings
+from cutlayer.cli.settings import add_settings, given_settings, status_line, whole_number
 from cutlayer.codec.codec import EMPTY, Codec
 from cutlayer.codec.measure import Measurement, bits_per_element, measure
 from cutlayer.codec.packet import VERSION, RawPacket, read_packet

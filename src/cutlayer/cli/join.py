@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from cutlayer.cli.options import address, log_lines, whole_number
+from cutlayer.cli.settings import address, log_lines, whole_number
 from cutlayer.errors import IdentityError
 
 _PATIENCE_S = 600

@@ -13,7 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cutlayer.cli.options import whole_number
+from cutlayer.cli.settings import whole_number
 from cutlayer.errors import IdentityError, needing
 
 with needing("`cutlayer keys`", "net"):

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from cutlayer.cli.options import add_config
-from cutlayer.cli.settings import add_settings, given_settings, refuse_settings_of
+from cutlayer.cli.settings import add_config, add_settings, given_settings, refuse_settings_of
 from cutlayer.config.read import read_config
 from cutlayer.jobs.check import check, check_folder
 from cutlayer.logs import loading

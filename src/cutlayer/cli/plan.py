@@ -11,8 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from cutlayer.cli.options import add_config
-from cutlayer.cli.settings import add_settings, given_settings, refuse_settings_of
+from cutlayer.cli.settings import add_config, add_settings, given_settings, refuse_settings_of
 from cutlayer.config.read import config_yaml, read_config
 from cutlayer.jobs.check import check_folder, write_together
 from cutlayer.jobs.plan import CHOICES, Planned, plan, profile_notes, replacements

@@ -11,8 +11,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from cutlayer.cli.options import add_config, numbers_of, whole_number
-from cutlayer.cli.settings import add_settings, given_settings, refuse_settings_of
+from cutlayer.cli.settings import (
+    add_config,
+    add_settings,
+    given_settings,
+    numbers_of,
+    refuse_settings_of,
+    whole_number,
+)
 from cutlayer.config.read import read_config
 from cutlayer.errors import ConfigError
 from cutlayer.jobs.check import check, check_file
@@ -77,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
             measure_profile,
             profile_table,
         )
-        from cutlayer.train.files import write_text
+        from cutlayer.training.files import write_text
     usual = QUICK_GRID if arguments.quick else FULL_GRID
     keep_ratios = arguments.keep_ratios or usual.keep_ratios
     grid = replace(usual, keep_ratios=keep_ratios, bits=arguments.bits or usual.bits)

@@ -15,7 +15,7 @@ from rich.progress import Progress as Bars
 from cutlayer.logs import EVERY_S, Heartbeat, lines_to
 from cutlayer.report.run_reader import Run, trained
 from cutlayer.report.tables import round_table, summary_table
-from cutlayer.train.records import Observer, RoundRecord
+from cutlayer.training.records import Observer, RoundRecord
 from cutlayer.units import format_seconds, roughly
 
 

@@ -5,10 +5,12 @@ import ctypes
 import os
 from pathlib import Path
 
-from cutlayer.cli.options import add_config, address, log_lines
 from cutlayer.cli.settings import (
+    add_config,
     add_settings,
+    address,
     given_settings,
+    log_lines,
     refuse_output,
     refuse_settings_of,
 )

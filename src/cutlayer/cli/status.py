@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cutlayer.cli.options import host_and_port
+from cutlayer.cli.settings import host_and_port
 from cutlayer.errors import RunError
 from cutlayer.net.operations.status import DeviceStatus, RunStatus
-from cutlayer.train.records import RoundRecord, TrainedRound, parse
+from cutlayer.training.records import RoundRecord, TrainedRound, parse
 from cutlayer.units import format_bytes, format_seconds
 
 _TIMEOUT_S = 10.0

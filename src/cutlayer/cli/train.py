@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from cutlayer.cli.options import add_config
 from cutlayer.cli.progress import RunProgress, show_result
 from cutlayer.cli.settings import (
+    add_config,
     add_settings,
     given_settings,
     refuse_output,

@@ -10,7 +10,6 @@ from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_va
 from cutlayer.config.channel import ChannelSection, LinkSection, SnrSection
 from cutlayer.config.codec import BestCodec, CodecSection
 from cutlayer.config.hardware import device_values, server_values
-from cutlayer.config.mistakes import explain
 from cutlayer.config.section import (
     AGGREGATIONS,
     ALLOCATIONS,
@@ -35,6 +34,7 @@ from cutlayer.config.section import (
     ShareEach,
     Text,
     Whole,
+    explain,
     read_by,
     read_unless,
 )

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from cutlayer.data.libraries import bars_on_terminals_only
+from cutlayer.data.left_out import bars_on_terminals_only
 from cutlayer.errors import AssetError, reason
 
 _WEIGHTS = "model.safetensors"

@@ -11,8 +11,7 @@ from jaxtyping import Int64, UInt8
 
 from cutlayer.data.image_sets import to_rgb
 from cutlayer.data.labels import clean_name
-from cutlayer.data.left_out import merge_left_out, read_tree
-from cutlayer.data.libraries import bars_on_terminals_only, fault_of
+from cutlayer.data.left_out import bars_on_terminals_only, fault_of, merge_left_out, read_tree
 from cutlayer.data.samples import (
     TEST_NAMES,
     UNKNOWN_LABEL,

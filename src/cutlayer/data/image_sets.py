@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 from cutlayer.data.labels import clean_name
 from cutlayer.data.left_out import (
     Tree,
+    fault_of,
     holds_any,
     is_hidden,
     left_beside,
@@ -24,7 +25,6 @@ from cutlayer.data.left_out import (
     merge_left_out,
     read_tree,
 )
-from cutlayer.data.libraries import fault_of
 from cutlayer.data.records import read_text
 from cutlayer.data.samples import (
     ARRAY_FILE,

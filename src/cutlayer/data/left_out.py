@@ -3,14 +3,17 @@
 Every file below a data set is a sample, refused by name, or counted here.
 """
 
+import contextlib
+import io
 import os
 import stat
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cutlayer.errors import DataError
+from cutlayer.errors import DataError, reason
 from cutlayer.spec import LeftOut
 
 # what systems and editors put into folders of pictures, lower case
@@ -150,3 +153,38 @@ def _why_not(found: _File, wanted: Callable[[Path], bool]) -> str | None:
     if found.mode is not None and not stat.S_ISREG(found.mode):
         return "a link to a folder above it" if stat.S_ISDIR(found.mode) else "no regular file"
     return None if wanted(found.path) else found.path.suffix or "without a suffix"
+
+
+# The wall around other libraries, which raise anything and draw progress bars.
+#
+# Whatever one raises while it reads a sample is that sample's fault. What a damaged or malicious
+# file may make a library raise is open: `struct.error`, `KeyError`, `RecursionError`,
+# `OverflowError`, a warning turned into an error.
+
+
+@contextlib.contextmanager
+def fault_of(title: str) -> Iterator[None]:
+    """Turns any error inside into a `DataError` of `title` and the reason, in one line.
+
+    Lack of memory passes: it is the machine's.
+    """
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise DataError(f"{title}: {reason(error)}") from error
+
+
+@contextlib.contextmanager
+def bars_on_terminals_only() -> Iterator[None]:
+    """Within, what is written to stderr is dropped unless stderr is a terminal.
+
+    Libraries draw progress bars there whether or not somebody looks. Exceptions still tell what
+    went wrong. Not for code whose warnings a person needs.
+    """
+    if sys.stderr.isatty():
+        yield
+    else:
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield

@@ -16,7 +16,7 @@ from cutlayer.jobs.compared import Compared, Source, named_runs
 from cutlayer.logs import loading
 from cutlayer.net.wire.link import address_of
 from cutlayer.report.run_reader import Run
-from cutlayer.train.records import Observer
+from cutlayer.training.records import Observer
 
 RUNS = Path("runs")
 LISTEN = "127.0.0.1:7700"

@@ -8,8 +8,7 @@ import numpy as np
 
 from cutlayer.channel.cell import SCENARIOS, Radio, distances_in_cell, drop_devices
 from cutlayer.channel.fading import Fading, GaussMarkov, NoFading, Rayleigh, Rician, SnrChannel
-from cutlayer.channel.rates import Channel
-from cutlayer.channel.shannon import ConstantPower, ConstantSnr
+from cutlayer.channel.rates import Channel, ConstantPower, ConstantSnr
 from cutlayer.channel.traces import Trace, TraceChannel, read_trace
 from cutlayer.codec.codec import Codec, CodecPair
 from cutlayer.codec.dead_zone import DeadZone

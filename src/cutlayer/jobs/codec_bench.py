@@ -26,7 +26,7 @@ from cutlayer.model.optimizer import AdamW
 from cutlayer.model.split import DevicePart, ServerPart
 from cutlayer.model.tasks import group_losses
 from cutlayer.spec import Task
-from cutlayer.train.exchange import GroupInputs, group_inputs
+from cutlayer.training.exchange import GroupInputs, group_inputs
 
 # Real tensors at the cut, and what becomes of the adapters' gradients when they are sent.
 #

@@ -19,8 +19,7 @@ from cutlayer.config.schema import (
 )
 from cutlayer.config.section import PARTITIONS, PluginSection
 from cutlayer.data.assets.catalogue import known_asset
-from cutlayer.data.check import OnBad, Tokenize, check_data, check_samples
-from cutlayer.data.export import class_of
+from cutlayer.data.check import OnBad, Tokenize, check_data, check_samples, class_of
 from cutlayer.data.images import ImageBatches, Preprocessing, read_preprocessing
 from cutlayer.data.labels import alike_names
 from cutlayer.data.left_out import is_odd, left_out_sentence

@@ -40,8 +40,8 @@ from cutlayer.net.wire.messages import Opening, Terms
 from cutlayer.net.wire.part_files import PartCache
 from cutlayer.rounds.schemes import SFT
 from cutlayer.spec import MiniBatch
-from cutlayer.train.files import alone
-from cutlayer.train.state import DeviceSide
+from cutlayer.training.files import alone
+from cutlayer.training.state import DeviceSide
 
 Answer = TypeVar("Answer")
 

@@ -13,7 +13,7 @@ from uuid import uuid4
 import numpy as np
 import torch
 
-from cutlayer.channel.shannon import ProportionalRates, RateCurves
+from cutlayer.channel.rates import ProportionalRates, RateCurves
 from cutlayer.config.codec import NoCodec
 from cutlayer.config.schema import Config, NetSection
 from cutlayer.config.section import CODECS, PluginSection
@@ -47,12 +47,12 @@ from cutlayer.net.wire.part_files import PartFile, write_part
 from cutlayer.planner.allocation import Shares
 from cutlayer.rounds.schemes import DeviceOrder, Scheme, ServerOrder
 from cutlayer.spec import MiniBatch, Trained
-from cutlayer.train.exchange import group_inputs
-from cutlayer.train.files import write_text
-from cutlayer.train.records import Observer
-from cutlayer.train.run import begin
-from cutlayer.train.run_directory import RunDirectory
-from cutlayer.train.state import RunState
+from cutlayer.training.exchange import group_inputs
+from cutlayer.training.files import write_text
+from cutlayer.training.records import Observer
+from cutlayer.training.run import begin
+from cutlayer.training.run_directory import RunDirectory
+from cutlayer.training.state import RunState
 
 # Which schemes the network runtime can play. Knows no scheme by name.
 

@@ -46,11 +46,10 @@ from cutlayer.jobs.build import (
 from cutlayer.jobs.dataset import prepare_data
 from cutlayer.jobs.model_spec import model_request
 from cutlayer.jobs.plugins import plugged
-from cutlayer.model.aggregation import Aggregation, FedAvg
 from cutlayer.model.describe import BASES, count_model
 from cutlayer.model.described import AdapterSpec
 from cutlayer.model.load import load_device_part, load_server_part
-from cutlayer.model.optimizer import AdamW, Optimizer, Sgd
+from cutlayer.model.optimizer import AdamW, Aggregation, FedAvg, Optimizer, Sgd
 from cutlayer.model.split import DevicePart
 from cutlayer.planner.allocation import (
     Allocation,
@@ -62,9 +61,9 @@ from cutlayer.planner.allocation import (
 from cutlayer.rounds.memory import ACCOUNTINGS
 from cutlayer.rounds.schemes import Scheme
 from cutlayer.spec import ActivationPolicy, Device, Task, Trained
-from cutlayer.train.memory import Memory, measure_memory
-from cutlayer.train.round import expected_round, initial_state
-from cutlayer.train.state import DeviceSide, ServerSide, Setup, Simulation, Training
+from cutlayer.training.memory import Memory, measure_memory
+from cutlayer.training.round import expected_round, initial_state
+from cutlayer.training.state import DeviceSide, ServerSide, Setup, Simulation, Training
 from cutlayer.units import format_bytes
 
 _LOG = logging.getLogger(__name__)

@@ -25,9 +25,9 @@ from cutlayer.data.samples import digest_of, digest_of_order
 from cutlayer.errors import ConfigError, RunError, cut
 from cutlayer.jobs.check import may_change
 from cutlayer.jobs.prepare import Job
-from cutlayer.train.files import write_json, write_text
-from cutlayer.train.run_directory import RunDirectory
-from cutlayer.train.state import Setup
+from cutlayer.training.files import write_json, write_text
+from cutlayer.training.run_directory import RunDirectory
+from cutlayer.training.state import Setup
 
 # Objects as texts that are equal for equal objects in another process: a fingerprint of code.
 #

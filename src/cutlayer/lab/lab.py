@@ -24,8 +24,8 @@ from cutlayer.channel.rates import LinkRates
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError, RunError
 from cutlayer.jobs.network import check_net
-from cutlayer.jobs.overview import overview
 from cutlayer.jobs.prepare import Job, prepare, use_threads
+from cutlayer.jobs.train import overview
 from cutlayer.lab.comparison import LabComparison, PhaseComparison, compare_rounds
 from cutlayer.lab.environment import (
     Environment,
@@ -52,9 +52,9 @@ from cutlayer.rounds.result import RoundTimeline
 from cutlayer.rounds.schemes import Phase, Scheme
 from cutlayer.rounds.simulate import simulate
 from cutlayer.rounds.work import DeviceRates, DeviceWork, SharingRules
-from cutlayer.train.records import UNOBSERVED, lines_of_round
-from cutlayer.train.round import expected_work
-from cutlayer.train.state import Setup
+from cutlayer.training.records import UNOBSERVED, lines_of_round
+from cutlayer.training.round import expected_work
+from cutlayer.training.state import Setup
 from cutlayer.units import format_seconds
 
 _LOG = logging.getLogger(__name__)

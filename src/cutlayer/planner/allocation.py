@@ -14,7 +14,7 @@ from typing import final
 import numpy as np
 from jaxtyping import Float64
 
-from cutlayer.channel.shannon import RateCurves
+from cutlayer.channel.rates import RateCurves
 from cutlayer.planner.bandwidth import BandwidthProblem, solve_bandwidth
 from cutlayer.rounds.schemes import Place, Scheme
 from cutlayer.rounds.work import DeviceWork, SharingRules

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float64, Int
 
-from cutlayer.channel.shannon import RateCurve, RateCurves
+from cutlayer.channel.rates import RateCurve, RateCurves
 from cutlayer.errors import ConfigError
 
 # one part in 10^9 forgives caps such as ten times 0.1

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
-from cutlayer.channel.shannon import RateCurve, RateCurves
+from cutlayer.channel.rates import RateCurve, RateCurves
 from cutlayer.planner.allocation import ObservedRound
 from cutlayer.planner.decision import Decision, Workload
 from cutlayer.rounds.costs import recomputed_flops

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from cutlayer.channel.shannon import RateCurves
+from cutlayer.channel.rates import RateCurves
 from cutlayer.planner.allocation import best_shares
 from cutlayer.planner.codec_choices import CodecChoices
 from cutlayer.planner.decision import CodecChoice, Decision, PlanLimits, Workload

@@ -13,8 +13,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float64
 
-from cutlayer.channel.rates import LinkRates, link_rates
-from cutlayer.channel.shannon import RateCurves
+from cutlayer.channel.rates import LinkRates, RateCurves, link_rates
 from cutlayer.planner.allocation import ObservedRound, bandwidth_problem, best_shares
 from cutlayer.planner.decision import Decision, PlanLimits, Workload
 from cutlayer.planner.estimate import Amounts, amounts_of, device_seconds, server_part

@@ -7,7 +7,7 @@ configuration, no file and no words.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from cutlayer.channel.shannon import RateCurves
+from cutlayer.channel.rates import RateCurves
 from cutlayer.planner.allocation import best_shares
 from cutlayer.planner.codec_choices import CodecChoices
 from cutlayer.planner.decision import CodecChoice, Decision, PlanLimits, Workload

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float64, Int
 
-from cutlayer.channel.shannon import RateCurves
+from cutlayer.channel.rates import RateCurves
 from cutlayer.planner.allocation import bandwidth_problem, best_shares
 from cutlayer.planner.bandwidth import BandwidthProblem, share_demand
 from cutlayer.planner.decision import CodecChoice, Decision, PlanLimits, Workload

@@ -42,7 +42,7 @@ from cutlayer.profiling.grid import (
 from cutlayer.profiling.processes import ProcessDied, spread_over_processes
 from cutlayer.profiling.training import JobStart, job_start, train_through, training_text
 from cutlayer.report.vocabulary import printable
-from cutlayer.train.files import storage_error
+from cutlayer.training.files import storage_error
 from cutlayer.units import format_seconds
 
 _LOG = logging.getLogger(__name__)

@@ -21,10 +21,10 @@ from cutlayer.errors import PacketError
 from cutlayer.jobs.prepare import prepare, use_threads
 from cutlayer.logs import unheard
 from cutlayer.profiling.grid import other_bytes
-from cutlayer.train.evaluate import Evaluation, evaluate
-from cutlayer.train.exchange import RoundCosts
-from cutlayer.train.round import Round, RoundOutcome, initial_state
-from cutlayer.train.state import RunState, Setup
+from cutlayer.training.evaluate import Evaluation, evaluate
+from cutlayer.training.exchange import RoundCosts
+from cutlayer.training.round import Round, RoundOutcome, initial_state
+from cutlayer.training.state import RunState, Setup
 
 _FLOAT32_BITS = 32
 

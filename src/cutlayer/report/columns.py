@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from cutlayer.report.vocabulary import phases_in
 from cutlayer.report.wording import Scale, byte_scale, column, time_scale
-from cutlayer.train.records import RoundRecord, TrainedRound
+from cutlayer.training.records import RoundRecord, TrainedRound
 
 _PLURALS = {"activation": "activations", "gradient": "gradients"}
 

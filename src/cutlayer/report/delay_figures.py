@@ -12,7 +12,7 @@ from cutlayer.report.drawing import MUTED, add_boxes, new_figure, stack_columns
 from cutlayer.report.vocabulary import PHASES, WAITS, Word, phases_in
 from cutlayer.report.wording import column, time_scale
 from cutlayer.rounds.result import TimelineEvent
-from cutlayer.train.records import TrainedRound
+from cutlayer.training.records import TrainedRound
 
 # a band of a row: how far its top and bottom are from the row's middle
 Band = tuple[float, float]

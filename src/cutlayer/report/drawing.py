@@ -25,7 +25,7 @@ from matplotlib.path import Path as Outline
 from matplotlib.ticker import MaxNLocator
 
 from cutlayer.report.vocabulary import OTHER_COLOUR
-from cutlayer.train.files import write_atomically, write_text
+from cutlayer.training.files import write_atomically, write_text
 
 FIGURE_WIDTH = 1080
 INK = "#1d2733"

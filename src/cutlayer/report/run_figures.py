@@ -36,7 +36,7 @@ from cutlayer.report.vocabulary import (
     word,
 )
 from cutlayer.report.wording import Scale, bar_span, byte_scale, score_text, time_scale
-from cutlayer.train.records import Partition, RoundRecord, Summary, TrainedRound
+from cutlayer.training.records import Partition, RoundRecord, Summary, TrainedRound
 from cutlayer.units import format_bytes
 
 # the most rows or columns whose names are written; more are numbered from 0

@@ -16,7 +16,7 @@ from cutlayer.config.schema import Config
 from cutlayer.errors import RunError, needing
 from cutlayer.files import path_of
 from cutlayer.rounds.result import TimelineEvent
-from cutlayer.train.records import (
+from cutlayer.training.records import (
     Partition,
     RoundRecord,
     Summary,

@@ -55,7 +55,7 @@ from cutlayer.report.wording import (
     share_text,
     times_text,
 )
-from cutlayer.train.records import RoundRecord, Summary, TrainedRound
+from cutlayer.training.records import RoundRecord, Summary, TrainedRound
 from cutlayer.units import format_bytes, format_seconds
 
 _BAR_WIDTH = 24

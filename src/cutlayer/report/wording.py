@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cutlayer.train.records import RoundRecord, Score, Summary, TrainedRound
+from cutlayer.training.records import RoundRecord, Score, Summary, TrainedRound
 from cutlayer.units import GIB, KIB, MIB, format_bytes, format_seconds
 
 _TIMES = (("ms", 1e-3), ("s", 1.0), ("min", 60.0), ("h", 3600.0))

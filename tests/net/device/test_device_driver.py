@@ -17,9 +17,9 @@ from cutlayer.net.server.session import ServerSession
 from cutlayer.net.wire.frames import Kind, kind_of
 from cutlayer.net.wire.link import Link, LinkClosed, in_place
 from cutlayer.net.wire.messages import Position
-from cutlayer.train.exchange import pack_adapter
-from cutlayer.train.round import initial_state
-from cutlayer.train.state import Setup
+from cutlayer.training.exchange import pack_adapter
+from cutlayer.training.round import initial_state
+from cutlayer.training.state import Setup
 from net.ends import PATIENCE_S
 from net.harness import Run, Site
 

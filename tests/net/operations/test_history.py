@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from cutlayer.net.operations.status import History
-from cutlayer.train.files import json_text
-from cutlayer.train.records import TrainedRound
+from cutlayer.training.files import json_text
+from cutlayer.training.records import TrainedRound
 
 FIRST: dict[str, Any] = {
     "round": 0,

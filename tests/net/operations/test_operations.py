@@ -14,7 +14,7 @@ from cutlayer.cli.main import main
 from cutlayer.net.operations.status import RunStatus
 from cutlayer.net.operations.web import Answer, Operations
 from cutlayer.net.wire.listener import LOOPBACK
-from cutlayer.train.records import RoundRecord, TrainedRound, parse
+from cutlayer.training.records import RoundRecord, TrainedRound, parse
 from cutlayer.version import __version__
 from net import watched
 

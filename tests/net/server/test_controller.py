@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import tiny
 
-from cutlayer.channel.rates import LinkRates
-from cutlayer.channel.shannon import ProportionalRates, RateCurves
+from cutlayer.channel.rates import LinkRates, ProportionalRates, RateCurves
 from cutlayer.jobs.prepare import prepare
 from cutlayer.net.server.timing import Controller, MeasuredRound, RoundShape, ServerWatch
 from cutlayer.planner.allocation import (
@@ -23,8 +22,8 @@ from cutlayer.rounds.result import RoundTimeline
 from cutlayer.rounds.schemes import SFT, Phase
 from cutlayer.rounds.simulate import simulate
 from cutlayer.rounds.work import DeviceRates, DeviceWork, SharingRules
-from cutlayer.train.round import initial_state
-from cutlayer.train.state import RunState
+from cutlayer.training.round import initial_state
+from cutlayer.training.state import RunState
 
 BAND_BIT_S = 8e6
 STEPS = 4

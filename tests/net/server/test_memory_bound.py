@@ -29,7 +29,7 @@ from cutlayer.net.wire.grpc_link import GrpcLink
 from cutlayer.net.wire.link import Link, LinkClosed, PatientLink
 from cutlayer.net.wire.messages import Activation, Hello, Micro, Position
 from cutlayer.spec import MiniBatch
-from cutlayer.train.state import Setup
+from cutlayer.training.state import Setup
 from cutlayer.units import KIB, MIB
 from net.ends import Served, enrolled, run_keys, serving
 from net.harness import Run

@@ -14,9 +14,9 @@ from cutlayer.net.server.driver import recover
 from cutlayer.net.server.recorder import Recorder
 from cutlayer.net.server.session import ServerSession
 from cutlayer.net.server.timing import MeasuredRound
-from cutlayer.train.records import Silent, TrainedRound
-from cutlayer.train.run import begin
-from cutlayer.train.state import RunState
+from cutlayer.training.records import Silent, TrainedRound
+from cutlayer.training.run import begin
+from cutlayer.training.state import RunState
 from net.ends import PATIENCE_S
 from net.harness import Run, Site
 

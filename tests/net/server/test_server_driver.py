@@ -17,7 +17,7 @@ from cutlayer.net.wire.frames import Wire, device_limits
 from cutlayer.net.wire.link import LinkClosed, PacedLink, PatientLink
 from cutlayer.net.wire.messages import Gradient, Hello, Welcome
 from cutlayer.rounds.schemes import SCHEMES
-from cutlayer.train.state import Setup
+from cutlayer.training.state import Setup
 from net.ends import PATIENCE_S
 from net.harness import Run, Site
 from net.memory_link import memory_links

@@ -15,9 +15,9 @@ from cutlayer.codec.segments import Segments
 from cutlayer.errors import PacketError, RunError
 from cutlayer.jobs.prepare import prepare
 from cutlayer.net.wire.messages import Activation, Adapter, Micro, Position, Weight
-from cutlayer.train.exchange import pack_adapter
-from cutlayer.train.round import initial_state
-from cutlayer.train.state import Setup
+from cutlayer.training.exchange import pack_adapter
+from cutlayer.training.round import initial_state
+from cutlayer.training.state import Setup
 from net.harness import Run
 
 BATCH, TOKENS, WIDTH = 4, 5, 24

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cutlayer.data.libraries import bars_on_terminals_only
+from cutlayer.data.left_out import bars_on_terminals_only
 from cutlayer.errors import AssetError
 
 if TYPE_CHECKING:

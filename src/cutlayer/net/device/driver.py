@@ -39,7 +39,7 @@ from cutlayer.net.wire.messages import (
     Weight,
 )
 from cutlayer.net.wire.part_files import PartCache
-from cutlayer.train.exchange import (
+from cutlayer.training.exchange import (
     Load,
     OwnMicroBatch,
     encode,
@@ -50,9 +50,9 @@ from cutlayer.train.exchange import (
     streams_to_tensors,
     unpack_adapter,
 )
-from cutlayer.train.files import Mend, write_atomically
-from cutlayer.train.state import AdapterBank, AdapterState, DeviceSide, Training
-from cutlayer.train.torch_codec import for_device
+from cutlayer.training.files import Mend, write_atomically
+from cutlayer.training.state import AdapterBank, AdapterState, DeviceSide, Training
+from cutlayer.training.torch_codec import for_device
 
 # What a device computes, for itself alone: by the same calls as the trainer.
 #

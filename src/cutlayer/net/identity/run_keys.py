@@ -34,7 +34,7 @@ from cutlayer.net.identity.certificates import (
     write_private,
 )
 from cutlayer.net.identity.device_keys import InvitationToken, SecretHash, hash_secret, new_token
-from cutlayer.train.files import write_json
+from cutlayer.training.files import write_json
 
 # Who was invited and whose certificates were issued or revoked, as one file.
 #

@@ -10,7 +10,7 @@ from cutlayer.errors import RunError
 from cutlayer.net.identity.run_keys import DeviceRegistry
 from cutlayer.net.server.devices import DeviceProgress
 from cutlayer.net.server.session import RunPlan, ServerSession
-from cutlayer.train.records import Record, RoundRecord, TrainedRound, parse_round
+from cutlayer.training.records import Record, RoundRecord, TrainedRound, parse_round
 from cutlayer.units import format_seconds, roughly
 
 # The finished rounds of a run, as a page or a monitor is told of them.

@@ -20,7 +20,7 @@ from cutlayer.codec.codec import CodecState, Direction, Stream
 from cutlayer.codec.packet import read_packet
 from cutlayer.codec.raw import decode_targets
 from cutlayer.errors import ModelError, PacketError, RunError
-from cutlayer.model.aggregation import merged
+from cutlayer.model.optimizer import merged
 from cutlayer.net.server import session as s
 from cutlayer.net.server.journal import Entry, Journal
 from cutlayer.net.server.timing import (
@@ -40,9 +40,9 @@ from cutlayer.net.wire.messages import (
     Restarted,
     RoundClosed,
 )
-from cutlayer.train.exchange import Load, encode, pack_adapter, server_pass, unpack_adapter
-from cutlayer.train.state import AdapterBank, AdapterState, RunState, ServerSide, Training
-from cutlayer.train.torch_codec import Arrived, for_device
+from cutlayer.training.exchange import Load, encode, pack_adapter, server_pass, unpack_adapter
+from cutlayer.training.state import AdapterBank, AdapterState, RunState, ServerSide, Training
+from cutlayer.training.torch_codec import Arrived, for_device
 
 # What the server computes, a device's micro-batch at a time: by the same calls as the trainer.
 #

@@ -12,10 +12,10 @@ from cutlayer.net.server.timing import (
     MeasuredRound,
 )
 from cutlayer.rounds.schemes import Phase
-from cutlayer.train.evaluate import evaluate
-from cutlayer.train.records import UNOBSERVED, Observer, TraceLine, TrainedRound
-from cutlayer.train.run_directory import RunDirectory, check_finite
-from cutlayer.train.state import RunState, ServerSide, Training
+from cutlayer.training.evaluate import evaluate
+from cutlayer.training.records import UNOBSERVED, Observer, TraceLine, TrainedRound
+from cutlayer.training.run_directory import RunDirectory, check_finite
+from cutlayer.training.state import RunState, ServerSide, Training
 
 _UP = ("activation", "labels", "adapter_up")
 _DOWN = ("model", "adapter_down", "gradient")

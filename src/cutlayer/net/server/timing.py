@@ -10,8 +10,7 @@ from typing import final
 import numpy as np
 from jaxtyping import Float64
 
-from cutlayer.channel.rates import LinkRates, check_shares
-from cutlayer.channel.shannon import RateCurves
+from cutlayer.channel.rates import LinkRates, RateCurves, check_shares
 from cutlayer.errors import ConfigError
 from cutlayer.net.wire.frames import Kind
 from cutlayer.net.wire.messages import Activation, Adapter, DeviceTimes, Position
@@ -19,7 +18,7 @@ from cutlayer.planner.allocation import Allocation, ObservedRound, Shares, obser
 from cutlayer.rounds.result import END, START, DeviceTimeline, RoundTimeline, TimelineEvent
 from cutlayer.rounds.schemes import SPLIT_STEP, Phase, Scheme
 from cutlayer.rounds.work import DeviceRates, DeviceWork, SharingRules
-from cutlayer.train.state import RunState
+from cutlayer.training.state import RunState
 from cutlayer.units import BITS_PER_BYTE
 
 # Notes when what of each device came and went in a round, by the server's clock.

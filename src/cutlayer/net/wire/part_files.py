@@ -19,7 +19,7 @@ from torch import Tensor
 
 from cutlayer.errors import PacketError
 from cutlayer.net.wire.messages import PIECE_BYTES, PartPiece, Terms
-from cutlayer.train.files import (
+from cutlayer.training.files import (
     Mend,
     in_turn,
     storage_error,

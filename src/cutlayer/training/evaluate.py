@@ -17,8 +17,8 @@ from torch.nn import functional
 from cutlayer.data.samples import Batch
 from cutlayer.model.tasks import next_tokens
 from cutlayer.spec import IGNORED_LABEL
-from cutlayer.train.exchange import group_inputs
-from cutlayer.train.state import RunState, ServerSide, Training
+from cutlayer.training.exchange import group_inputs
+from cutlayer.training.state import RunState, ServerSide, Training
 
 _MOST_SAMPLES = 64
 _MOST_LOGITS = 2**25  # 128 MiB

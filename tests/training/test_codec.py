@@ -19,7 +19,7 @@ from cutlayer.codec.pipeline import LearnedBasis
 from cutlayer.codec.quantisers import RelativeStep
 from cutlayer.codec.staged import StagedCodec
 from cutlayer.errors import PacketError
-from cutlayer.train.torch_codec import TensorCodec, for_device, on_device
+from cutlayer.training.torch_codec import TensorCodec, for_device, on_device
 
 CPU = torch.device("cpu")
 SHAPE = (8, 33, 64)

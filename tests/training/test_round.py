@@ -15,8 +15,8 @@ from cutlayer.jobs.prepare import Job, prepare
 from cutlayer.model.load import load_whole
 from cutlayer.model.tasks import group_losses
 from cutlayer.rounds.schemes import Phase
-from cutlayer.train.exchange import group_inputs
-from cutlayer.train.round import Round, RoundOutcome, initial_state
+from cutlayer.training.exchange import group_inputs
+from cutlayer.training.round import Round, RoundOutcome, initial_state
 
 Folders = tuple[Path, Path]
 

@@ -14,8 +14,8 @@ from cutlayer.model.split import SavedBytes, measure_micro_batch
 from cutlayer.model.tasks import group_losses
 from cutlayer.rounds.memory import PartMemory
 from cutlayer.spec import ActivationPolicy, Trained
-from cutlayer.train.exchange import group_inputs, micro_batches
-from cutlayer.train.state import RunState, Setup
+from cutlayer.training.exchange import group_inputs, micro_batches
+from cutlayer.training.state import RunState, Setup
 
 _FLOAT_BYTES = 4
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from cutlayer.errors import RunError
-from cutlayer.train.records import FirstRound, RoundRecord, TrainedRound
-from cutlayer.train.run_directory import check_finite
+from cutlayer.training.records import FirstRound, RoundRecord, TrainedRound
+from cutlayer.training.run_directory import check_finite
 
 FIRST = FirstRound(round=0, accuracy=0.1, eval_loss=0.7, virtual_time_s=0.0, wall_s=1.0)
 GOOD = TrainedRound(

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.train import files
-from cutlayer.train.files import json_text
-from cutlayer.train.records import cut_after, lines_of_round
+from cutlayer.training import files
+from cutlayer.training.files import json_text
+from cutlayer.training.records import cut_after, lines_of_round
 
 Log = list[tuple[int, str]]
 # a round and what else its line holds: long lines and short ones, many of a round or none

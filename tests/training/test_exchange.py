@@ -21,10 +21,10 @@ from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError
 from cutlayer.jobs.build import make_codecs
 from cutlayer.jobs.prepare import prepare
-from cutlayer.train.exchange import streams_from_tensors, streams_to_tensors
-from cutlayer.train.round import Round, initial_state
-from cutlayer.train.run_directory import RunDirectory
-from cutlayer.train.torch_codec import on_device
+from cutlayer.training.exchange import streams_from_tensors, streams_to_tensors
+from cutlayer.training.round import Round, initial_state
+from cutlayer.training.run_directory import RunDirectory
+from cutlayer.training.torch_codec import on_device
 
 Folders = tuple[Path, Path]
 REMEMBERING = {

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cutlayer.channel.rates import LinkRates
 from cutlayer.codec.codec import Direction
-from cutlayer.model.aggregation import merged
+from cutlayer.model.optimizer import merged
 from cutlayer.model.split import device_forward
 from cutlayer.planner.allocation import ObservedRound, observed_work
 from cutlayer.rounds.costs import ACTIVATION_BYTES, StepFlops, physical_traffic, recomputed_flops
@@ -22,7 +22,7 @@ from cutlayer.rounds.schemes import DeviceOrder, Phase, Step
 from cutlayer.rounds.simulate import simulate
 from cutlayer.rounds.work import DeviceRates, DeviceWork, round_work
 from cutlayer.spec import IGNORED_LABEL, MiniBatch, Trained
-from cutlayer.train.exchange import (
+from cutlayer.training.exchange import (
     Exchange,
     Load,
     MicroBatch,
@@ -36,7 +36,7 @@ from cutlayer.train.exchange import (
     server_pass,
     stack,
 )
-from cutlayer.train.state import AdapterBank, AdapterState, DeviceSide, RunState, Setup
+from cutlayer.training.state import AdapterBank, AdapterState, DeviceSide, RunState, Setup
 
 # What each phase of a local step does to tensors, for one micro-batch of a group of devices.
 #

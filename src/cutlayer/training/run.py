@@ -5,9 +5,9 @@ from typing import Any
 
 from cutlayer.errors import PacketError, RunError
 from cutlayer.rounds.schemes import Phase
-from cutlayer.train.evaluate import Evaluation, evaluate
-from cutlayer.train.files import write_json
-from cutlayer.train.records import (
+from cutlayer.training.evaluate import Evaluation, evaluate
+from cutlayer.training.files import write_json
+from cutlayer.training.records import (
     FirstRound,
     Observer,
     RoundRecord,
@@ -15,14 +15,9 @@ from cutlayer.train.records import (
     TraceLine,
     TrainedRound,
 )
-from cutlayer.train.round import Round, RoundOutcome, initial_state
-from cutlayer.train.run_directory import (
-    RunDirectory,
-    check_finite,
-    diverged,
-    totals,
-)
-from cutlayer.train.state import RunState, Setup
+from cutlayer.training.round import Round, RoundOutcome, initial_state
+from cutlayer.training.run_directory import RunDirectory, check_finite, diverged, totals
+from cutlayer.training.state import RunState, Setup
 
 
 def run_rounds(

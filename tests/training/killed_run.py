@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cutlayer.config.read import read_config
 from cutlayer.jobs.train import start
-from cutlayer.train.records import Observer, RoundRecord
+from cutlayer.training.records import Observer, RoundRecord
 
 
 class Killer(Observer):

@@ -19,9 +19,9 @@ from safetensors.torch import save_file
 
 from cutlayer.errors import RunError
 from cutlayer.rounds.schemes import Phase
-from cutlayer.train.exchange import streams_from_tensors, streams_to_tensors
-from cutlayer.train.files import json_text, storage_error, write_atomically
-from cutlayer.train.records import (
+from cutlayer.training.exchange import streams_from_tensors, streams_to_tensors
+from cutlayer.training.files import json_text, storage_error, write_atomically
+from cutlayer.training.records import (
     Record,
     RoundRecord,
     TrainedRound,
@@ -29,7 +29,7 @@ from cutlayer.train.records import (
     parse_round,
     rounds_of,
 )
-from cutlayer.train.state import (
+from cutlayer.training.state import (
     AdapterState,
     RunState,
     observed_from_tensors,

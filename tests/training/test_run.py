@@ -14,7 +14,7 @@ from cutlayer.config.read import config_sha256, config_yaml, read_config
 from cutlayer.errors import ConfigError, DataError, RunError
 from cutlayer.jobs.train import resume, start
 from cutlayer.report.run_reader import read_record
-from cutlayer.train.run_directory import RunDirectory
+from cutlayer.training.run_directory import RunDirectory
 
 Folders = tuple[Path, Path]
 SAME_BYTES = (

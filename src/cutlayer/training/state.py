@@ -13,8 +13,7 @@ from cutlayer.channel.rates import Channel, LinkRates
 from cutlayer.codec.codec import CodecPair, Streams
 from cutlayer.data.partition import BatchPlan
 from cutlayer.data.samples import Batch, BatchMaker, Samples
-from cutlayer.model.aggregation import Aggregation
-from cutlayer.model.optimizer import Optimizer
+from cutlayer.model.optimizer import Aggregation, Optimizer
 from cutlayer.model.split import DevicePart, ServerPart
 from cutlayer.planner.allocation import Allocation, ObservedRound
 from cutlayer.rounds.memory import Accounting

@@ -15,8 +15,8 @@ from cutlayer.errors import ConfigError, UnsupportedModelError
 from cutlayer.jobs.prepare import Job, prepare
 from cutlayer.model.tasks import group_losses
 from cutlayer.rounds.schemes import SCHEMES, DeviceOrder, Phase
-from cutlayer.train.exchange import group_inputs
-from cutlayer.train.round import Round, RoundOutcome, initial_state
+from cutlayer.training.exchange import group_inputs
+from cutlayer.training.round import Round, RoundOutcome, initial_state
 
 Folders = tuple[Path, Path]
 

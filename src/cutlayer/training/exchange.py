@@ -27,8 +27,8 @@ from cutlayer.model.tasks import group_losses
 from cutlayer.rounds.schemes import Phase, Place, Scheme, Step
 from cutlayer.rounds.work import DeviceRates, DeviceWork
 from cutlayer.spec import IGNORED_LABEL, MiniBatch
-from cutlayer.train.state import DeviceSide
-from cutlayer.train.torch_codec import TensorCodec, for_device
+from cutlayer.training.state import DeviceSide
+from cutlayer.training.torch_codec import TensorCodec, for_device
 
 # What one round cost, as it is played: FLOPs and bytes, by device, phase and payload.
 #
