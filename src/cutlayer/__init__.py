@@ -7,9 +7,7 @@ progress goes to `logging.getLogger("cutlayer")`. Each name is imported when it 
 """
 
 import logging
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 from cutlayer.version import __version__
@@ -115,9 +113,9 @@ _HOMES = {
     "Decoded": "codec.codec",
     "CodecState": "codec.codec",
     "Channel": "channel.rates",
-    "RateCurves": "channel.shannon",
-    "RateCurve": "channel.shannon",
-    "ProportionalRates": "channel.shannon",
+    "RateCurves": "channel.rates",
+    "RateCurve": "channel.rates",
+    "ProportionalRates": "channel.rates",
     "LinkRates": "channel.rates",
     "Allocation": "planner.allocation",
     "ObservedRound": "planner.allocation",
@@ -130,20 +128,11 @@ _HOMES = {
     "DeviceOrder": "rounds.schemes",
     "ServerOrder": "rounds.schemes",
     "Trained": "spec",
-    "Aggregation": "model.aggregation",
+    "Aggregation": "model.optimizer",
 }
 
 # a library says nothing unless the program asks for it
 logging.getLogger(__name__).addHandler(logging.NullHandler())
-
-
-class _Interface(ModuleType):
-    """Its names are those of `__all__`: where a folder is called as a function (`train`), the
-    import system must not put the folder in the function's place."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _HOMES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
 
 
 def __getattr__(name: str) -> object:
@@ -156,6 +145,3 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted({*(name for name in globals() if name[0] == "_"), *__all__})
-
-
-sys.modules[__name__].__class__ = _Interface
