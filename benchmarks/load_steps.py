@@ -136,7 +136,7 @@ def null_device(sizes: Sizes) -> DeviceDriver:
     worker = _DeviceWorker(sizes)
 
     def prepare(terms: Terms) -> Ready:
-        return Ready(terms, worker, sizes.bounds)
+        return Ready(terms, worker, sizes.bounds, "no samples")
 
     return DeviceDriver(_Store(), prepare, _in_place, DeviceWatch(time.monotonic))
 
@@ -155,7 +155,7 @@ class _ServerWorker:
     def train(self, device: int, message: Activation) -> bytes:
         return self._gradient
 
-    def take(self, device: int, message: Adapter) -> None:
+    def store_adapter(self, device: int, message: Adapter) -> None:
         pass
 
     def renew(self, device: int) -> None:

@@ -36,7 +36,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cutlayer.config.schema import CodecSection, Config
+from cutlayer.config.schema import Config
 from cutlayer.errors import PacketError
 from cutlayer.jobs.build import make_codecs
 from cutlayer.jobs.prepare import prepare
@@ -188,7 +188,7 @@ def run(setup: Setup, start: RunState, codec: str, rounds: int) -> Result:
     begun_s = time.process_time()
     state, ledgers, losses = start, [], []
     if codec != BEFORE:
-        section = CodecSection.model_validate(CODECS[codec])
+        section = Config.model_validate({"codec": CODECS[codec]}).codec
         packets = rounds * setup.devices[0].local_steps
         training = replace(setup.training, codecs=make_codecs(section, packets))
         setup = replace(setup, training=training)

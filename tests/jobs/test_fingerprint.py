@@ -260,7 +260,7 @@ def test_the_command_trains_longer_and_refuses_the_rest(
     assert "leave out --codec.levels, --seed; allowed are --training.rounds, " in line
     assert "Traceback" not in line and line.count("\n") == 1
     assert main([*words, "--output", "elsewhere"]) == 2
-    assert "goes on in its run directory: leave out --output elsewhere" in capsys.readouterr().err
+    assert "continues in its run directory: leave out --output elsewhere" in capsys.readouterr().err
     assert main([*words, "--training.rounds", "2", "--threads", "1"]) == 0
     assert RunDirectory(own[1]).finished() == 2
 

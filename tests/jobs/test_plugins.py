@@ -146,9 +146,9 @@ def test_what_cannot_be_gets_one_line(sections: Mapping[str, object], message: s
     ("returned", "message"),
     [
         ("[labels[:0]] * count", "device 0 no samples"),
-        ("[range(3)] * count", "deals a sample twice"),
+        ("[range(3)] * count", "has a sample twice"),
         ("[[10**6 + n] for n in range(count)]", "not among the"),
-        ("[[0]]", "deals to 1 devices, there are 3"),
+        ("[[0]]", "the partition has 1 devices, there are 3"),
         ("[[0.5]] * count", "no samples, as their indices"),
         ("None", "an array of indices a device, not None"),
     ],
@@ -349,7 +349,7 @@ def test_planning_comparing_and_checking_know_them(
     path = tmp_path / "run.yaml"
     path.write_text(config_yaml(config), encoding="utf-8")
     assert main(["config", "check", str(path)]) == 0
-    assert f"is right: {PIECES}:SFT_TOGETHER of" in capsys.readouterr().out
+    assert f"is valid: {PIECES}:SFT_TOGETHER of" in capsys.readouterr().out
     given = ["--data.train-samples", "60", "--planner.least-cut", "2"]
     assert main(["plan", str(path), *given]) == 0
     planned = read_config(tmp_path / "plan" / "plan.yaml")
@@ -378,4 +378,4 @@ def test_it_installs_as_an_outsider_would(tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    assert done.stdout.startswith("run.yaml is right: sft-together of dinov2-small"), done.stderr
+    assert done.stdout.startswith("run.yaml is valid: sft-together of dinov2-small"), done.stderr
