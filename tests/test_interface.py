@@ -60,6 +60,28 @@ def test_importing_it_imports_nothing_heavy() -> None:
     assert not HEAVY & loaded
 
 
+def test_without_torch_only_what_needs_it_is_missing() -> None:
+    """The package as such: a run is read and planned, and what is missing is named."""
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(('torch', 'transformers', 'grpc'), None))\n"
+        "import cutlayer\n"
+        "assert cutlayer.plan(cutlayer.Config()).chosen\n"
+        "for use in (lambda: cutlayer.Aggregation, lambda: cutlayer.train(cutlayer.Config())):\n"
+        "    try:\n"
+        "        use()\n"
+        "    except cutlayer.ConfigError as error:\n"
+        "        print(error)\n"
+        "others = set(cutlayer.__all__) - {'Aggregation'}\n"
+        "print(len([getattr(cutlayer, name) for name in others]) == len(others))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        "cutlayer.Aggregation needs torch: pip install 'cutlayer[train]'",
+        "`cutlayer train` needs torch: pip install 'cutlayer[train]'",
+        "True",
+    ]
+
+
 def test_a_folder_does_not_take_a_functions_place() -> None:
     """`cutlayer.train` is a folder of modules, too."""
     code = "import cutlayer, cutlayer.training.records; print(callable(cutlayer.train))"

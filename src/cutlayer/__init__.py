@@ -138,7 +138,10 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'cutlayer' has no attribute {name!r}")
-    value: object = getattr(import_module(f"cutlayer.{_HOMES[name]}"), name)
+    from cutlayer.errors import needing
+
+    with needing(f"cutlayer.{name}", "train"):
+        value: object = getattr(import_module(f"cutlayer.{_HOMES[name]}"), name)
     globals()[name] = value
     return value
 
