@@ -3,9 +3,10 @@
 The defaults are the built-in job. `--help` prints the descriptions, `--print-config` the values.
 """
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from cutlayer.config.channel import ChannelSection, LinkSection, SnrSection
 from cutlayer.config.codec import BestCodec, CodecSection
@@ -573,7 +574,7 @@ class Config(Section):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _or_say_what_is_wrong(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+    def _or_say_what_is_wrong(cls, value: Any, handler: Callable[[Any], "Config"]) -> "Config":
         try:
             return handler(value)
         except ValidationError as error:

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal, Self, TypeVar, final
+from typing import Annotated, Any, BinaryIO, Literal, TypeVar, final
 
 from pydantic import (
     AfterValidator,
@@ -104,7 +104,7 @@ class _Evaluated(Record):
         return self._score("")
 
     @model_validator(mode="after")
-    def _has_a_score(self) -> Self:
+    def _has_a_score(self) -> "_Evaluated":
         self._check_score("")
         return self
 
@@ -141,13 +141,13 @@ class TrainedRound(_Evaluated):
     bytes_by_payload: Mapping[str, Count]
     wall_s: Number
 
-    def without_devices(self) -> Self:
+    def without_devices(self) -> "TrainedRound":
         """The same without what each device did: a kilobyte, however many they are."""
         kept = {name: value for name, value in self if name not in _PER_DEVICE}
         return self.model_construct(self.model_fields_set - set(_PER_DEVICE), **kept)
 
     @model_validator(mode="after")
-    def _devices_agree(self) -> Self:
+    def _devices_agree(self) -> "TrainedRound":
         delays, phases = len(self.device_delay_s), len(self.device_delay_by_phase_s)
         if delays == phases == len(self.shares) == 0:
             return self
@@ -182,7 +182,7 @@ class TraceLine(Record):
         return {**number, "event": event}
 
     @model_validator(mode="after")
-    def _possible(self) -> Self:
+    def _possible(self) -> "TraceLine":
         event = self.event
         counts = (event.device, event.local_step or 0, event.micro_batch or 0, event.payload_bytes)
         if min(counts) < 0 or event.start_s < 0 or not math.isfinite(event.end_s):
@@ -205,7 +205,7 @@ class Partition(Record):
     counts: tuple[tuple[Count, ...], ...]
 
     @model_validator(mode="after")
-    def _a_count_a_class(self) -> Self:
+    def _a_count_a_class(self) -> "Partition":
         for device, row in enumerate(self.counts):
             if len(row) != len(self.class_names):
                 classes = len(self.class_names)
@@ -267,7 +267,7 @@ class Summary(Record):
         return self._score("_final")
 
     @model_validator(mode="after")
-    def _has_scores(self) -> Self:
+    def _has_scores(self) -> "Summary":
         self._check_score("_first")
         self._check_score("_final")
         return self
