@@ -105,7 +105,7 @@ def test_it_runs_as_nobody_special_and_gets_signals_itself() -> None:
 def test_what_it_starts_is_a_command_of_ours() -> None:
     arguments = accepted(json.loads(last("CMD")))
     assert arguments.go_on
-    ports = {str(arguments.listen[1]), str(arguments.operators[1])}
+    ports = {text.rpartition(":")[2] for text in (arguments.listen, arguments.operators)}
     assert ports == set(last("EXPOSE").split())
 
 

@@ -52,7 +52,7 @@ def test_what_it_starts_is_a_command_of_ours(path: Path) -> None:
 def test_the_server_goes_on_and_answers_operators_on_loopback_alone() -> None:
     arguments = accepted(command(SERVER)[1:])
     assert arguments.go_on
-    assert arguments.operators == ("127.0.0.1", 7701)
+    assert arguments.operators == "127.0.0.1:7701"
 
 
 def test_a_device_reads_its_invitation_where_the_unit_puts_it() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cutlayer.report.pages import write_report
+from cutlayer.report.run_page import write_report
 from report.fake_run import FakeRun, write_fake_run
 
 KINDS = {

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cutlayer.errors import RunError
+from cutlayer.report.compare_page import Difference, compare_page, differences
 from cutlayer.report.comparison import (
     Comparison,
     RefusedRun,
@@ -16,7 +17,6 @@ from cutlayer.report.comparison import (
     target_columns,
     target_text,
 )
-from cutlayer.report.pages import Difference, compare_page, differences
 from report.compared import compared, refused, with_scores
 from report.fake_run import FakeRun
 from report.test_run_page import HOSTILE, PageReader, drawings, read_page

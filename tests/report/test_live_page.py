@@ -17,7 +17,7 @@ from cutlayer.net.operations.status import RunStatus
 from cutlayer.net.operations.web import Answer, Operations
 from cutlayer.net.wire.listener import LOOPBACK
 from cutlayer.report import vocabulary
-from cutlayer.report.pages import live_page
+from cutlayer.report.live_page import live_page
 from cutlayer.training.records import RoundRecord, TrainedRound
 
 ROOT = Path(__file__).parents[2]

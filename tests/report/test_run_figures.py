@@ -13,7 +13,6 @@ from cutlayer.report.delay_figures import (
     gantt_figure,
 )
 from cutlayer.report.drawing import plain_style
-from cutlayer.report.pages import write_report
 from cutlayer.report.run_figures import (
     byte_figure,
     curve_figure,
@@ -24,6 +23,7 @@ from cutlayer.report.run_figures import (
     shares_vary,
     shown_rounds,
 )
+from cutlayer.report.run_page import write_report
 from cutlayer.report.run_reader import read_record
 from cutlayer.training.records import Partition, TrainedRound
 from report.drawn import assert_labels_apart, boxes_of, drawn_texts

@@ -15,7 +15,7 @@ import matplotlib as mpl
 import pytest
 
 from cutlayer.errors import RunError
-from cutlayer.report.pages import write_report
+from cutlayer.report.run_page import write_report
 from cutlayer.report.vocabulary import phases_in
 from report.fake_run import FakeRun, write_fake_run
 
@@ -209,7 +209,7 @@ def test_the_same_run_gives_the_same_bytes_in_any_process(tmp_path: Path) -> Non
         "svg.fonttype: path\nxtick.direction: in\nlines.color: red\n"
     )
     code = (
-        "import sys; from pathlib import Path; from cutlayer.report.pages import write_report;"
+        "import sys; from pathlib import Path; from cutlayer.report.run_page import write_report;"
         f"write_report(Path({str(directory)!r}));"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )

@@ -19,6 +19,7 @@ from cutlayer.jobs.compared import Compared, NamedRun
 from cutlayer.jobs.prepare import prepare
 from cutlayer.jobs.train import resume, start
 from cutlayer.logs import heard_through
+from cutlayer.report.compare_page import compare_page
 from cutlayer.report.comparison import (
     ComparedRun,
     Comparison,
@@ -29,7 +30,6 @@ from cutlayer.report.comparison import (
     compare,
     csv_text,
 )
-from cutlayer.report.pages import compare_page
 from cutlayer.report.run_reader import read_record
 from cutlayer.training.files import storage_error, write_text
 from cutlayer.training.records import Observer

@@ -35,7 +35,8 @@ from cutlayer.net.server import session as s
 from cutlayer.net.server.memory import resident_bytes
 from cutlayer.net.wire.grpc_link import LinkServer, serve
 from cutlayer.net.wire.link import in_thread
-from cutlayer.report.pages import REPORT, live_page, write_report
+from cutlayer.report.live_page import live_page
+from cutlayer.report.run_page import REPORT, write_report
 from cutlayer.training.files import alone, json_text, write_json
 from cutlayer.training.records import Observer, Partition, RoundRecord
 from cutlayer.training.run import write_summary

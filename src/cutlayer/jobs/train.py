@@ -33,7 +33,7 @@ from cutlayer.jobs.check import changed_config, with_full_paths
 from cutlayer.jobs.prepare import Job, prepare, use_threads
 from cutlayer.jobs.resume import settle
 from cutlayer.model.peft_format import save_adapter
-from cutlayer.report.pages import write_report
+from cutlayer.report.run_page import write_report
 from cutlayer.report.vocabulary import shortened
 from cutlayer.report.wording import counted, round_line
 from cutlayer.spec import Trained
