@@ -172,9 +172,15 @@ def test_who_interrupts_is_told_how_to_go_on(
             signal.raise_signal(number)
 
     handler = signal.getsignal(signal.SIGTERM)
-    with monkeypatch.context() as patch:
-        patch.setattr(RunProgress, "round_begins", begins)
-        assert main(["train", str(job), "--quiet", "--output", str(tmp_path / "my runs")]) == 130
+    # the tests may be run where SIGINT is ignored: in a shell's background
+    ignored = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(RunProgress, "round_begins", begins)
+            words = ["train", str(job), "--quiet", "--output", str(tmp_path / "my runs")]
+            assert main(words) == 130
+    finally:
+        signal.signal(signal.SIGINT, ignored)
     assert signal.getsignal(signal.SIGTERM) is handler
     (run,) = (tmp_path / "my runs").iterdir()
     said = capsys.readouterr().err
