@@ -22,12 +22,15 @@ GROUPS = {
         *("TimelineEvent", "Observer"),
     ),
     "Contracts, and the values that they take": (
-        *("Codec", "Encoded", "Decoded", "CodecState"),
+        *("Codec", "Encoded", "Decoded", "CodecState", "PacketFrame"),
         *("Channel", "RateCurves", "RateCurve", "ProportionalRates", "LinkRates"),
         *("Allocation", "ObservedRound", "Shares", "Aggregation"),
         *("Scheme", "SCHEMES", "Step", "Phase", "Place", "DeviceOrder", "ServerOrder", "Trained"),
     ),
-    "Errors": ("CutlayerError", "ConfigError", "ModelError", "PacketError"),
+    "Errors": (
+        *("CutlayerError", "AssetError", "ConfigError", "DataError", "IdentityError", "ModelError"),
+        *("PacketError", "RunError", "StorageError"),
+    ),
 }
 INTRODUCTION = """\
 # The Python interface

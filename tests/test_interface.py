@@ -20,11 +20,14 @@ FUNCTIONS = (
 VALUES = (
     *("Config", "Run", "Planned", "Compared", "Summary", "FirstRound", "TrainedRound"),
     *("TimelineEvent", "Encoded", "Decoded", "RateCurves", "RateCurve", "ProportionalRates"),
-    *("LinkRates", "ObservedRound"),
+    *("LinkRates", "ObservedRound", "PacketFrame"),
     *("Step", "Phase", "Place", "DeviceOrder", "ServerOrder", "Trained"),
 )
 ALIASES = ("CodecState", "Shares", "SCHEMES")
-ERRORS = ("CutlayerError", "ConfigError", "ModelError", "PacketError")
+ERRORS = (
+    *("CutlayerError", "AssetError", "ConfigError", "DataError", "IdentityError", "ModelError"),
+    *("PacketError", "RunError", "StorageError"),
+)
 CONTRACTS = ("Codec", "Channel", "Allocation", "Scheme", "Aggregation", "Observer")
 HEAVY = {"numpy", "scipy", "pydantic", "yaml", "rich", "torch", "transformers", "matplotlib"}
 

@@ -15,9 +15,20 @@ from cutlayer.version import __version__
 if TYPE_CHECKING:
     from cutlayer.channel.rates import Channel, LinkRates, ProportionalRates, RateCurve, RateCurves
     from cutlayer.codec.codec import Codec, CodecState, Decoded, Encoded
+    from cutlayer.codec.packet_frame import PacketFrame
     from cutlayer.config.read import read_config
     from cutlayer.config.schema import Config
-    from cutlayer.errors import ConfigError, CutlayerError, ModelError, PacketError
+    from cutlayer.errors import (
+        AssetError,
+        ConfigError,
+        CutlayerError,
+        DataError,
+        IdentityError,
+        ModelError,
+        PacketError,
+        RunError,
+        StorageError,
+    )
     from cutlayer.jobs.api import compare, join, load_adapter, resume, serve, train
     from cutlayer.jobs.compared import Compared
     from cutlayer.jobs.plan import Planned, plan
@@ -41,6 +52,7 @@ __all__ = [
     "SCHEMES",
     "Aggregation",
     "Allocation",
+    "AssetError",
     "Channel",
     "Codec",
     "CodecState",
@@ -48,15 +60,18 @@ __all__ = [
     "Config",
     "ConfigError",
     "CutlayerError",
+    "DataError",
     "Decoded",
     "DeviceOrder",
     "Encoded",
     "FirstRound",
+    "IdentityError",
     "LinkRates",
     "ModelError",
     "ObservedRound",
     "Observer",
     "PacketError",
+    "PacketFrame",
     "Phase",
     "Place",
     "Planned",
@@ -64,10 +79,12 @@ __all__ = [
     "RateCurve",
     "RateCurves",
     "Run",
+    "RunError",
     "Scheme",
     "ServerOrder",
     "Shares",
     "Step",
+    "StorageError",
     "Summary",
     "TimelineEvent",
     "Trained",
@@ -108,10 +125,16 @@ _HOMES = {
     "ConfigError": "errors",
     "ModelError": "errors",
     "PacketError": "errors",
+    "AssetError": "errors",
+    "DataError": "errors",
+    "IdentityError": "errors",
+    "RunError": "errors",
+    "StorageError": "errors",
     "Codec": "codec.codec",
     "Encoded": "codec.codec",
     "Decoded": "codec.codec",
     "CodecState": "codec.codec",
+    "PacketFrame": "codec.packet_frame",
     "Channel": "channel.rates",
     "RateCurves": "channel.rates",
     "RateCurve": "channel.rates",

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import plugin
 import pytest
 import tiny
 import torch
@@ -245,6 +246,24 @@ def test_bench_has_every_preset_in_both_directions(
     (plain,) = [row for row in rows if row[:2] == ["none", "activation"]]
     # lossless: no error, the same gradient
     assert [float(cell) for cell in plain[-3:]] == [0.0, 1.0, 1.0]
+
+
+def test_bench_has_another_packages_codec_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plugin.install(monkeypatch, tmp_path / "site")
+    model, data = tiny.vision_model(tmp_path / "model"), tiny.images(tmp_path / "images")
+    words = ["--model", str(model), "--model.cut", "2", "--data", str(data), "--threads", "1"]
+    words += ["--data.image-size", "28", "--training.batch-size", "4", "--packets", "1"]
+    own = ["--codec.name", "truncated", "--codec.options", "{kept: 3}"]
+    assert main(["codec", "bench", *words, *own, "--warm-steps", "1"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    (row,) = [row for row in rows if row[:2] == ["truncated", "activation"]]
+    # three bytes a value, and what surrounds them
+    assert 24 < float(row[2]) < 26
+    own[-1] = "{kept: 9}"
+    assert main(["codec", "bench", *words, *own]) == 2
+    assert "truncated: kept 9: 2 or 3 of" in capsys.readouterr().err
 
 
 def test_packets_are_inspected_without_torch() -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import plugin
 import pytest
 import tiny
 import torch
@@ -86,6 +87,20 @@ def test_a_line_that_is_being_written_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "rounds.jsonl"
     path.write_text('{"round": 0}\n{"rou', encoding="utf-8")
     assert whole_json_lines(path) == [{"round": 0}]
+
+
+def test_a_codec_of_another_package_is_played_if_it_is_registered(
+    folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin.install(monkeypatch, tmp_path)
+    made = prepare(tiny.config(*folders, codec={"name": "truncated", "options": {"kept": 3}}))
+    check_lab(made)
+    # its processes read what the configuration says
+    assert served_config(play(made)).codec == made.config.codec
+    (tmp_path / "own.py").write_text("from cutlayer_example.pieces import Truncated\n")
+    unknown = prepare(tiny.config(*folders, codec="own:Truncated"))
+    with pytest.raises(ConfigError, match=r"own:Truncated is registered in .* by no package here"):
+        check_lab(unknown)
 
 
 @pytest.mark.slow("a lab of real processes on loopback")

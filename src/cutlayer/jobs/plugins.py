@@ -124,7 +124,10 @@ def _missing(
     if error.name not in (top, module):
         return ConfigError(f"{key} {section.name} needs {error.name}, which is not installed")
     package = section.package or top
-    return ConfigError(f"{key} {section.name}: there is no {error.name} here: install {package}")
+    return ConfigError(
+        f"{key} {section.name}: there is no {error.name} here: install {package}, or put the"
+        " folder of its file on PYTHONPATH"
+    )
 
 
 def _of_its_own(error: Exception) -> str:

@@ -3,6 +3,7 @@
 Each is what a run's configuration names; `docs/extending.md` builds them one after another.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, final
@@ -23,13 +24,11 @@ from cutlayer import (
     Encoded,
     ObservedRound,
     PacketError,
+    PacketFrame,
     ProportionalRates,
     RateCurves,
     ServerOrder,
 )
-from cutlayer.codec.kernels.load import load_kernels
-from cutlayer.codec.packet import Packet, packet_bytes, packet_from_bytes, packet_to_bytes
-from cutlayer.codec.segments import Segments, segments_of
 
 
 @final
@@ -53,34 +52,22 @@ class Truncated(Codec):
         lengths: Sequence[int] | None = None,
         samples: Sequence[int] | None = None,
     ) -> Encoded:
-        segments = segments_of(tensor, lengths)
-        rows = np.asarray(
-            segments.gather(tensor.reshape(segments.shape), load_kernels()), dtype=">f4"
-        )
+        frame = PacketFrame.of(tensor, lengths)
+        rows = frame.rows(tensor).astype(">f4")
         upper = rows.reshape(-1, 1).view(np.uint8)[:, : self.kept]
-        return Encoded(
-            packet_to_bytes(Packet(self.name, tensor.shape, segments, {"values": upper.tobytes()})),
-            state,
-        )
+        return Encoded(frame.packet(upper.tobytes()), state)
 
     def decode(self, packet: bytes, shape: tuple[int, ...], state: CodecState) -> Decoded:
-        frame = packet_from_bytes(packet, self.name, shape)
-        segments, data = frame.segments, frame.sections.get("values", b"")
-        if len(data) != self.kept * segments.total:
-            raise PacketError(f"{len(data)} bytes of values, not {self.kept * segments.total}")
-        whole = np.zeros((segments.total, 4), dtype=np.uint8)
+        frame, data = PacketFrame.read(packet, shape)
+        rows, width = frame.size
+        if len(data) != self.kept * rows * width:
+            raise PacketError(f"{len(data)} bytes of values, not {self.kept * rows * width}")
+        whole = np.zeros((rows * width, 4), dtype=np.uint8)
         whole[:, : self.kept] = np.frombuffer(data, dtype=np.uint8).reshape(-1, self.kept)
-        values = whole.view(">f4").astype(np.float32)
-        if not np.isfinite(values).all():
-            raise PacketError("values that are not finite")
-        tensor = segments.scatter(
-            values.reshape(segments.rows, segments.width), load_kernels().arrays
-        )
-        return Decoded(tensor.reshape(shape), segments.lengths, state)
+        return frame.decoded(whole.view(">f4").reshape(rows, width).astype(np.float32), state)
 
     def expected_bytes(self, shape: tuple[int, int, int]) -> float:
-        segments = Segments.full(shape)
-        return packet_bytes(shape, segments, (self.kept * segments.total,))
+        return PacketFrame.full(shape).packet_bytes(self.kept * math.prod(shape))
 
 
 @final
