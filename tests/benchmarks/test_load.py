@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,6 +17,10 @@ from cutlayer.net.wire.link import Link
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
+@pytest.mark.skipif(
+    os.environ.get("CUTLAYER_TESTS") in ("typed", "all"),
+    reason="stand-ins are of no class that the driver names",
+)
 def test_stand_ins_without_computations_play_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import load_steps
