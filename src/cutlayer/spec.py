@@ -46,6 +46,15 @@ class MiniBatchPolicy:
 KEEP_WHOLE = MiniBatchPolicy()
 
 
+class Base(StrEnum):
+    """The numbers in which a part's frozen weights are held; adapters are float32 always."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    INT8 = "int8"
+    NF4 = "nf4"
+
+
 class Trained(StrEnum):
     """What is trained and exchanged: LoRA adapters on a frozen base, or every weight."""
 

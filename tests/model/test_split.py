@@ -16,9 +16,10 @@ from cutlayer.data.text import TextBatches
 from cutlayer.errors import ModelError
 from cutlayer.model.described import AdapterSpec
 from cutlayer.model.load import load_device_part, load_server_part, load_whole
+from cutlayer.model.placement import Placement
 from cutlayer.model.split import WholeModel
 from cutlayer.model.verified import VERIFIED
-from cutlayer.spec import Task
+from cutlayer.spec import Base, Task
 from model.architectures import (
     ARCHITECTURES,
     BLOCKS,
@@ -168,8 +169,8 @@ def test_lower_precision_keeps_rows_in_float32(
 ) -> None:
     path = save_model(tmp_path, model_type, task)
     part = (task, 1, full_spec(task))
-    device = load_device_part(path, *part, classes=CLASSES, dtype=torch.bfloat16)
-    server = load_server_part(path, *part, classes=CLASSES, dtype=torch.bfloat16)
+    device = load_device_part(path, *part, classes=CLASSES, placement=Placement(base=Base.BFLOAT16))
+    server = load_server_part(path, *part, classes=CLASSES, placement=Placement(base=Base.BFLOAT16))
     named = {
         **device.adapted.layout.named(trained_row(device)),
         **server.adapted.layout.named(trained_row(server)),
@@ -185,7 +186,7 @@ def test_a_server_in_lower_precision_takes_the_activation_that_crosses_the_cut(
 ) -> None:
     path = save_model(tmp_path, "llama", "text-classification")
     part = ("text-classification", 1, full_spec("text-classification"))
-    server = load_server_part(path, *part, classes=CLASSES, dtype=torch.bfloat16)
+    server = load_server_part(path, *part, classes=CLASSES, placement=Placement(base=Base.BFLOAT16))
     activation = torch.randn(2, 3, WIDTH, requires_grad=True)
     rows = trained_row(server)[None]
     logits = server.forward(rows, [2], activation, None)

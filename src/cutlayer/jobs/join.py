@@ -27,8 +27,8 @@ from cutlayer.jobs.dataset import OwnData, check_own, own_samples
 from cutlayer.jobs.plugins import check_registered
 from cutlayer.jobs.prepare import make_training
 from cutlayer.logs import Heartbeat
-from cutlayer.model.describe import BASES
 from cutlayer.model.load import load_device_part
+from cutlayer.model.placement import Placement
 from cutlayer.net.device.driver import DeviceDriver, DeviceStore, DeviceWatch, DeviceWorker, Ready
 from cutlayer.net.identity.device_keys import DeviceKeys, read_device_keys, read_token
 from cutlayer.net.identity.enrolment import ask_outline, enrol
@@ -39,7 +39,7 @@ from cutlayer.net.wire.link import Compute, Link, LinkClosed, PacedLink, in_thre
 from cutlayer.net.wire.messages import Opening, Terms
 from cutlayer.net.wire.part_files import PartCache
 from cutlayer.rounds.schemes import SFT
-from cutlayer.spec import MiniBatch
+from cutlayer.spec import Base, MiniBatch
 from cutlayer.training.files import alone
 from cutlayer.training.state import DeviceSide
 
@@ -253,7 +253,7 @@ def _ready(terms: Terms, joining: Joining, parts: PartCache) -> Ready:
         config.model.cut,
         make_adapter(config.adapter, terms.task),
         classes=terms.classes,
-        dtype=BASES[config.devices.base],
+        placement=Placement(base=Base(config.devices.base)),
     )
     order = np.arange(len(samples))
     plan = BatchPlan(order, training.batch_size, training.seed, terms.device)

@@ -21,8 +21,8 @@ from cutlayer.errors import ConfigError
 from cutlayer.jobs.plugins import check_registered, portable
 from cutlayer.jobs.prepare import Job
 from cutlayer.jobs.resume import settle
-from cutlayer.model.describe import BASES
 from cutlayer.model.load import device_tensors
+from cutlayer.model.placement import Placement
 from cutlayer.net.identity.run_keys import DeviceRegistry
 from cutlayer.net.server.devices import NameOf
 from cutlayer.net.server.driver import ServerDriver, ServerWorker, recover
@@ -46,7 +46,7 @@ from cutlayer.net.wire.messages import Outline, Terms
 from cutlayer.net.wire.part_files import PartFile, write_part
 from cutlayer.planner.allocation import Shares
 from cutlayer.rounds.schemes import DeviceOrder, Scheme, ServerOrder
-from cutlayer.spec import MiniBatch, Trained
+from cutlayer.spec import Base, MiniBatch, Trained
 from cutlayer.training.exchange import group_inputs
 from cutlayer.training.files import write_text
 from cutlayer.training.records import Observer
@@ -228,7 +228,7 @@ def _part(job: Job, directory: RunDirectory) -> PartFile:
         config.model.cut,
         job.adapter,
         classes=len(job.prepared.data.class_names),
-        dtype=BASES[config.devices.base],
+        placement=Placement(base=Base(config.devices.base)),
     )
     return write_part(directory.path / _PART, job.found.path, tensors)
 

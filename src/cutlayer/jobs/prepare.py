@@ -46,10 +46,11 @@ from cutlayer.jobs.build import (
 from cutlayer.jobs.dataset import prepare_data
 from cutlayer.jobs.model_spec import model_request
 from cutlayer.jobs.plugins import plugged
-from cutlayer.model.describe import BASES, count_model
+from cutlayer.model.describe import count_model
 from cutlayer.model.described import AdapterSpec
 from cutlayer.model.load import load_device_part, load_server_part
 from cutlayer.model.optimizer import AdamW, Aggregation, FedAvg, Optimizer, Sgd
+from cutlayer.model.placement import Placement
 from cutlayer.model.split import DevicePart
 from cutlayer.planner.allocation import (
     Allocation,
@@ -60,7 +61,7 @@ from cutlayer.planner.allocation import (
 )
 from cutlayer.rounds.memory import ACCOUNTINGS
 from cutlayer.rounds.schemes import Scheme
-from cutlayer.spec import ActivationPolicy, Device, Task, Trained
+from cutlayer.spec import ActivationPolicy, Base, Device, Task, Trained
 from cutlayer.training.memory import Memory, measure_memory
 from cutlayer.training.round import expected_round, initial_state
 from cutlayer.training.state import DeviceSide, ServerSide, Setup, Simulation, Training
@@ -182,9 +183,10 @@ def _server(
     # where nothing is split, the parts make one model wherever they meet
     cut = config.model.cut if scheme.splits else min(config.model.cut, blocks - 1)
     part = (model, prepared.task, cut, adapter)
-    classes, base = len(prepared.data.class_names), BASES[config.devices.base]
+    classes = len(prepared.data.class_names)
+    placement = Placement(base=Base(config.devices.base))
     return ServerSide(
-        load_device_part(*part, classes=classes, dtype=base, trained=scheme.trained),
+        load_device_part(*part, classes=classes, placement=placement, trained=scheme.trained),
         load_server_part(*part, classes=classes, trained=scheme.trained),
         make_aggregation(config.aggregation),
         prepared.data.test,

@@ -22,6 +22,7 @@ from cutlayer.model.anatomy import Anatomy, examine_model, meta_model
 from cutlayer.model.described import AdapterSpec
 from cutlayer.model.hollow import Injection, answer_always, inject_at, pass_through, stop_at, strip
 from cutlayer.model.inputs import example_inputs
+from cutlayer.model.placement import ON_HOST, Placement
 from cutlayer.model.split import DevicePart, ServerPart, WholeModel
 from cutlayer.model.tasks import read_config, task_class, task_config
 from cutlayer.spec import Task, Trained
@@ -37,7 +38,7 @@ def load_device_part(
     adapter: AdapterSpec,
     *,
     classes: int,
-    dtype: torch.dtype = torch.float32,
+    placement: Placement = ON_HOST,
     trained: Trained = Trained.ADAPTERS,
 ) -> DevicePart:
     """The embedding and blocks 1..cut of the model in a folder that `save_pretrained` wrote.
@@ -47,7 +48,7 @@ def load_device_part(
     architecture that cannot be split.
     """
     plan = _plan(path, task, adapter, classes, trained)
-    model, known = _read_device(plan, cut, dtype)
+    model, known = _read_device(plan, cut, placement)
     return DevicePart(plan.adapted(model, known, patches=True, head=False), task, cut)
 
 
@@ -58,11 +59,11 @@ def device_tensors(
     adapter: AdapterSpec,
     *,
     classes: int,
-    dtype: torch.dtype = torch.float32,
+    placement: Placement = ON_HOST,
 ) -> dict[str, Tensor]:
     """The frozen weights of `load_device_part` by name: a folder that has these alone, beside the
     model's small files, gives the same part. Raises what it raises."""
-    model, _ = _read_device(_plan(path, task, adapter, classes, Trained.ADAPTERS), cut, dtype)
+    model, _ = _read_device(_plan(path, task, adapter, classes, Trained.ADAPTERS), cut, placement)
     return dict(model.state_dict())
 
 
@@ -73,7 +74,7 @@ def load_server_part(
     adapter: AdapterSpec,
     *,
     classes: int,
-    dtype: torch.dtype = torch.float32,
+    placement: Placement = ON_HOST,
     trained: Trained = Trained.ADAPTERS,
 ) -> ServerPart:
     """Blocks cut+1..L, final norm and head of the model in a folder.
@@ -87,7 +88,7 @@ def load_server_part(
     _check_cut(cut, plan.anatomy)
     injection = Injection()
     model, known = _read(
-        plan, dtype, lambda model: _keep_server(model, plan.anatomy, cut, injection)
+        plan, placement, lambda model: _keep_server(model, plan.anatomy, cut, injection)
     )
     for unit in plan.anatomy.before:  # what was read as the head is there already
         strip(model.get_submodule(unit))
@@ -101,7 +102,7 @@ def load_whole(
     adapter: AdapterSpec,
     *,
     classes: int,
-    dtype: torch.dtype = torch.float32,
+    placement: Placement = ON_HOST,
     trained: Trained = Trained.ADAPTERS,
 ) -> WholeModel:
     """The unsplit model in a folder, with the adapters of both sides.
@@ -109,7 +110,7 @@ def load_whole(
     Raises what `load_server_part` raises.
     """
     plan = _plan(path, task, adapter, classes, trained)
-    model, known = _read(plan, dtype, lambda model: None)
+    model, known = _read(plan, placement, lambda model: None)
     return WholeModel(plan.adapted(model, known, patches=True, head=True), task)
 
 
@@ -197,14 +198,14 @@ def _blocks(model: PreTrainedModel, anatomy: Anatomy) -> nn.ModuleList:
 
 
 def _read_device(
-    plan: _Plan, cut: int, dtype: torch.dtype
+    plan: _Plan, cut: int, placement: Placement
 ) -> tuple[PreTrainedModel, dict[str, Tensor]]:
     _check_cut(cut, plan.anatomy)
-    return _read(plan, dtype, lambda model: _keep_device(model, plan.anatomy, cut))
+    return _read(plan, placement, lambda model: _keep_device(model, plan.anatomy, cut))
 
 
 def _read(
-    plan: _Plan, dtype: torch.dtype, prune: Callable[[PreTrainedModel], None]
+    plan: _Plan, placement: Placement, prune: Callable[[PreTrainedModel], None]
 ) -> tuple[PreTrainedModel, dict[str, Tensor]]:
     """The pruned model with its weights; and of what starts as it is in the checkpoint (a head to
     be trained, or all weights), what the checkpoint has."""
@@ -219,7 +220,7 @@ def _read(
             loaded: Any = pruned.from_pretrained(
                 path,
                 config=plan.config,
-                dtype=dtype,
+                dtype=placement.dtype,
                 local_files_only=True,
                 use_safetensors=True,
                 ignore_mismatched_sizes=True,
