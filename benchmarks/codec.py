@@ -37,7 +37,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cutlayer.codec.codec import Codec
-from cutlayer.codec.kernels.load import load_kernels
+from cutlayer.codec.kernels.native import load_kernels
 from cutlayer.codec.presets import PRESETS, codec_pair
 from cutlayer.codec.staged import StagedCodec
 from cutlayer.config.schema import Config

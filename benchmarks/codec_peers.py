@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cutlayer.codec.kernels.kernels import Kernels
-from cutlayer.codec.kernels.load import load_kernels
+from cutlayer.codec.kernels.native import load_kernels
 from cutlayer.codec.pipeline import TopK
 from cutlayer.codec.quantisers import Quantised, StochasticLevels, TokenRows
 

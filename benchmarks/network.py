@@ -20,17 +20,15 @@ from cutlayer.config.schema import Config
 from cutlayer.data.samples import write_arrays
 from cutlayer.jobs.dataset import OwnData
 from cutlayer.jobs.join import Joining
-from cutlayer.net.identity.certificates import (
+from cutlayer.net.identity.credentials import (
     SERVER_NAME,
+    DeviceKeys,
     Signed,
+    device_keys,
     make_private_folder,
     new_key,
-    signing_request,
-)
-from cutlayer.net.identity.device_keys import (
-    DeviceKeys,
-    device_keys,
     read_device_keys,
+    signing_request,
     write_device_keys,
 )
 from cutlayer.net.identity.run_keys import RunKeys, init_keys

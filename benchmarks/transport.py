@@ -34,7 +34,7 @@ from network import (
     question,
 )
 
-from cutlayer.net.identity.device_keys import DeviceKeys
+from cutlayer.net.identity.credentials import DeviceKeys
 from cutlayer.net.identity.run_keys import RunKeys, init_keys, read_keys
 from cutlayer.net.wire.admission import ConnectionLimits
 from cutlayer.net.wire.grpc_link import connect, serve

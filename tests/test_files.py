@@ -13,10 +13,10 @@ _SEEN = """
 import os
 import sys
 from pathlib import Path
-from cutlayer.net.identity.certificates import replace_private, write_private
+from cutlayer.net.identity.credentials import replace_private, write_private
 from cutlayer.net.server.journal import Entry, Journal
 from cutlayer.net.wire.messages import Restarted
-from cutlayer.training.files import write_folder_atomically, write_text
+from cutlayer.files import write_folder_atomically, write_text
 
 folder, seen = Path(sys.argv[1]), []
 (folder / "run").mkdir()

@@ -15,7 +15,7 @@ from cutlayer.version import __version__
 if TYPE_CHECKING:
     from cutlayer.channel.rates import Channel, LinkRates, ProportionalRates, RateCurve, RateCurves
     from cutlayer.codec.codec import Codec, CodecState, Decoded, Encoded
-    from cutlayer.codec.packet_frame import PacketFrame
+    from cutlayer.codec.packet import PacketFrame
     from cutlayer.config.read import read_config
     from cutlayer.config.schema import Config
     from cutlayer.errors import (
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         StorageError,
     )
     from cutlayer.jobs.api import compare, join, load_adapter, resume, serve, train
-    from cutlayer.jobs.compared import Compared
+    from cutlayer.jobs.compare import Compared
     from cutlayer.jobs.plan import Planned, plan
     from cutlayer.model.optimizer import Aggregation
     from cutlayer.planner.allocation import Allocation, ObservedRound, Shares
@@ -114,7 +114,7 @@ _HOMES = {
     "serve": "jobs.api",
     "join": "jobs.api",
     "Run": "report.run_reader",
-    "Compared": "jobs.compared",
+    "Compared": "jobs.compare",
     "Planned": "jobs.plan",
     "Summary": "training.records",
     "FirstRound": "training.records",
@@ -134,7 +134,7 @@ _HOMES = {
     "Encoded": "codec.codec",
     "Decoded": "codec.codec",
     "CodecState": "codec.codec",
-    "PacketFrame": "codec.packet_frame",
+    "PacketFrame": "codec.packet",
     "Channel": "channel.rates",
     "RateCurves": "channel.rates",
     "RateCurve": "channel.rates",

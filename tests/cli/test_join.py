@@ -9,8 +9,11 @@ import pytest
 from net.ends import enrolled, run_keys, serving
 
 from cutlayer.cli.main import main
-from cutlayer.net.identity.certificates import make_private_folder
-from cutlayer.net.identity.device_keys import InvitationToken, write_device_keys
+from cutlayer.net.identity.credentials import (
+    InvitationToken,
+    make_private_folder,
+    write_device_keys,
+)
 from cutlayer.net.identity.run_keys import RunKeys
 
 TOKEN = InvitationToken("pi", b"s" * 32, b"a" * 32).text()

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from cutlayer.cli.main import main
-from cutlayer.net.identity.certificates import new_key, signing_request
-from cutlayer.net.identity.device_keys import read_token
+from cutlayer.net.identity.credentials import new_key, read_token, signing_request
 from cutlayer.net.identity.run_keys import CertificateStore, read_keys
 
 

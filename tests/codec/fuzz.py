@@ -29,8 +29,7 @@ from codec.ends import correlated
 from codec.hostile import damaged, forged
 from cutlayer.codec.codec import EMPTY, Codec, CodecState, Decoded
 from cutlayer.codec.kernels.kernels import Kernels
-from cutlayer.codec.kernels.load import load_kernels
-from cutlayer.codec.kernels.native import Native
+from cutlayer.codec.kernels.native import Native, load_kernels
 from cutlayer.codec.presets import PRESETS, best, codec_pair
 from cutlayer.codec.quantisers import TargetBits
 from cutlayer.codec.staged import StagedCodec

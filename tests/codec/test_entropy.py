@@ -18,7 +18,7 @@ from cutlayer.codec.entropy import (
     unpack_flags,
     unpack_integers,
 )
-from cutlayer.codec.kernels.load import load_kernels
+from cutlayer.codec.kernels.native import load_kernels
 from cutlayer.codec.kernels.portable import Portable
 from cutlayer.codec.two_way import TwoWay
 from cutlayer.errors import PacketError

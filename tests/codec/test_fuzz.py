@@ -5,7 +5,7 @@ import pytest
 
 from codec.fuzz import SHAPES, SPARE_BYTES, Victim, attack, victims
 from codec.hostile import damaged, forged
-from cutlayer.codec.kernels.load import load_kernels
+from cutlayer.codec.kernels.native import load_kernels
 from cutlayer.codec.packet import read_packet
 from cutlayer.codec.presets import PRESETS
 from cutlayer.errors import PacketError

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from cutlayer.codec.codec import EMPTY
-from cutlayer.codec.packet import Packet, packet_to_bytes
-from cutlayer.codec.packet_frame import PacketFrame
+from cutlayer.codec.packet import Packet, PacketFrame, packet_to_bytes
 from cutlayer.codec.raw import RawCodec
 from cutlayer.codec.segments import Segments
 from cutlayer.errors import PacketError

@@ -6,7 +6,7 @@ import pytest
 from codec.ends import Ends, correlated, cosine
 from cutlayer.codec.codec import EMPTY
 from cutlayer.codec.dead_zone import DeadZone
-from cutlayer.codec.kernels.load import load_kernels
+from cutlayer.codec.kernels.native import load_kernels
 from cutlayer.codec.packet import read_packet
 from cutlayer.codec.pipeline import LearnedBasis, TopK, kept_counts
 from cutlayer.codec.quantisers import RelativeStep, TargetBits

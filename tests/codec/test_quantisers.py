@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from codec.ends import cosine
 from cutlayer.codec.dead_zone import DeadZone, robust_scale
-from cutlayer.codec.kernels.load import load_kernels
+from cutlayer.codec.kernels.native import load_kernels
 from cutlayer.codec.quantisers import (
     Float8,
     Integer,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.codec.kernels.load import load_kernels
+from cutlayer.codec.kernels.native import load_kernels
 from cutlayer.codec.segments import Segments, seen_as_tokens, segments_of
 from cutlayer.errors import PacketError
 

@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from cutlayer.codec.adaptive_bits import BitReader, BitWriter, Number
 from cutlayer.codec.kernels.kernels import FREQUENCY_SUM
-from cutlayer.codec.kernels.load import load_kernels
+from cutlayer.codec.kernels.native import load_kernels
 from cutlayer.codec.tables import (
     HAZARD_EDGES,
     Scores,

@@ -8,8 +8,7 @@ import yaml
 from jsonschema.protocols import Validator
 
 from cutlayer.cli.examples import all_examples
-from cutlayer.config.help import commented_yaml, json_schema, overview, section_help
-from cutlayer.config.keys import keys
+from cutlayer.config.keys import commented_yaml, json_schema, keys, overview, section_help
 from cutlayer.config.read import PlainLoader, config_yaml, read_config, read_values
 from cutlayer.config.schema import Config
 from cutlayer.config.section import choices_with

@@ -7,7 +7,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.config.channel import SnrSection
+from cutlayer.config.choices import SnrSection
 from cutlayer.config.keys import keys
 from cutlayer.config.read import config_sha256, config_yaml, read_config
 from cutlayer.config.schema import Config, FixedPlanner

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cutlayer.config.codec import PaperCodec
+from cutlayer.config.choices import PaperCodec
 from cutlayer.config.read import read_config, read_values
 from cutlayer.config.schema import Config, Sl
 from cutlayer.config.section import PLUGIN, choices_with

@@ -17,7 +17,7 @@ from cutlayer.data.find import (
 from cutlayer.data.load import load_data
 from cutlayer.errors import AssetError
 from cutlayer.logs import lines_to
-from cutlayer.model.anatomy import meta_model
+from cutlayer.model.blocks import meta_model
 from cutlayer.model.tasks import read_config, task_config
 from cutlayer.spec import Task
 from data.assets.kit import FakeHub, delivering, wheel

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from cutlayer.channel.fading import SnrChannel
 from cutlayer.cli.main import main
 from cutlayer.codec.codec import Codec, CodecPair
-from cutlayer.codec.kernels.load import load_kernels
+from cutlayer.codec.kernels.native import load_kernels
 from cutlayer.codec.presets import best, fast
 from cutlayer.codec.raw import RawCodec
 from cutlayer.config.schema import Config

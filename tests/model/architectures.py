@@ -9,8 +9,7 @@ from torch import Tensor
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from cutlayer.model.tasks import task_class
-from cutlayer.model.verified import VERIFIED
-from cutlayer.spec import Task
+from cutlayer.spec import VERIFIED, Task
 
 BLOCKS = 3
 CLASSES = 5

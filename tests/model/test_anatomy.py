@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from cutlayer.errors import UnsupportedModelError
-from cutlayer.model.anatomy import Anatomy, examine_model, meta_model
+from cutlayer.model.blocks import Anatomy, examine_model, meta_model
 from cutlayer.model.inputs import example_inputs
 from cutlayer.spec import Task
 from model.architectures import BLOCKS, WIDTH, config_of

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from cutlayer.model.hollow import (
+from cutlayer.model.blocks import (
     CutReachedError,
     Injection,
     answer_always,

@@ -10,7 +10,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from cutlayer.errors import ModelError, UnsupportedModelError
-from cutlayer.model.anatomy import meta_model
+from cutlayer.model.blocks import meta_model
 from cutlayer.model.inputs import (
     image_sides,
     image_step,

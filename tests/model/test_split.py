@@ -18,8 +18,7 @@ from cutlayer.model.described import AdapterSpec
 from cutlayer.model.load import load_device_part, load_server_part, load_whole
 from cutlayer.model.placement import Placement
 from cutlayer.model.split import WholeModel
-from cutlayer.model.verified import VERIFIED
-from cutlayer.spec import Base, Task
+from cutlayer.spec import VERIFIED, Base, Task
 from model.architectures import (
     ARCHITECTURES,
     BLOCKS,

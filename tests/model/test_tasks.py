@@ -11,7 +11,7 @@ from torch.nn import functional
 from transformers import AutoConfig, PreTrainedConfig
 
 from cutlayer.errors import ModelError, UnsupportedModelError
-from cutlayer.model.anatomy import meta_model
+from cutlayer.model.blocks import meta_model
 from cutlayer.model.tasks import (
     group_losses,
     is_decoder,
@@ -20,8 +20,7 @@ from cutlayer.model.tasks import (
     task_config,
     unread_padding,
 )
-from cutlayer.model.verified import VERIFIED
-from cutlayer.spec import IGNORED_LABEL, Task
+from cutlayer.spec import IGNORED_LABEL, VERIFIED, Task
 from model.architectures import (
     CLASSES,
     LENGTHS,

@@ -9,8 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cutlayer.logs import records_to
-from cutlayer.net.identity.certificates import Signed, new_key, signing_request
-from cutlayer.net.identity.device_keys import DeviceKeys, device_keys
+from cutlayer.net.identity.credentials import (
+    DeviceKeys,
+    Signed,
+    device_keys,
+    new_key,
+    signing_request,
+)
 from cutlayer.net.identity.run_keys import RunKeys, init_keys
 from cutlayer.net.wire.admission import ConnectionLimits
 from cutlayer.net.wire.grpc_link import LinkServer, OnLink, connect, serve

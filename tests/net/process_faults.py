@@ -21,8 +21,7 @@ import tiny
 
 from cutlayer.config.schema import Config
 from cutlayer.jobs.prepare import Job, prepare
-from cutlayer.net.identity.certificates import make_private_folder
-from cutlayer.net.identity.device_keys import write_device_keys
+from cutlayer.net.identity.credentials import make_private_folder, write_device_keys
 from cutlayer.training.run_directory import RunDirectory
 from net.devices import names, own_images, write_config
 from net.ends import LOOPBACK, Cable, enrolled, run_keys

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from cutlayer.config.schema import Config, TwoTimescalePlanner
 from cutlayer.config.section import PluginSection
 from cutlayer.errors import ConfigError, DataError, RunError
+from cutlayer.files import alone
 from cutlayer.jobs.join import Joining
 from cutlayer.jobs.network import NetJob, check_net, open_net
 from cutlayer.jobs.prepare import prepare
@@ -29,7 +30,6 @@ from cutlayer.net.wire.grpc_link import connect
 from cutlayer.net.wire.link import Link, LinkClosed, in_place
 from cutlayer.net.wire.messages import Ask, Message, Refused, Welcome
 from cutlayer.report.run_reader import read_record
-from cutlayer.training.files import alone
 from cutlayer.training.records import Observer, RoundRecord, Silent
 from cutlayer.training.run_directory import RunDirectory
 from net.devices import (

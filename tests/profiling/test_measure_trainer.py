@@ -7,7 +7,7 @@ import pytest
 import tiny
 from safetensors.torch import load_file, save_file
 
-from cutlayer.config.codec import FastCodec
+from cutlayer.config.choices import FastCodec
 from cutlayer.config.schema import Config, EvenPlanner
 from cutlayer.profiling.grid import CodecSetting
 from cutlayer.profiling.measure import ProfileTrainer, WantedRun, fingerprint

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from cutlayer.errors import RunError
+from cutlayer.files import json_text
 from cutlayer.report.run_reader import read_record
-from cutlayer.training.files import json_text
 from cutlayer.training.records import Partition, Summary, TraceLine, TrainedRound, parse
 from examples import at_most
 from report.fake_run import FakeRun, write_fake_run

@@ -16,7 +16,7 @@ from cutlayer.codec.presets import best
 from cutlayer.codec.quantisers import RelativeStep, TargetBits, TargetCosine
 from cutlayer.codec.raw import RawCodec
 from cutlayer.codec.staged import StagedCodec
-from cutlayer.config.codec import BestCodec, CodecSection, NoCodec, StagesCodec
+from cutlayer.config.choices import BestCodec, CodecSection, NoCodec, StagesCodec
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError
 from cutlayer.jobs.build import make_codecs

@@ -19,10 +19,10 @@ from torch.utils._pytree import tree_leaves
 from cutlayer.config.schema import Config
 from cutlayer.data.samples import Batch, BatchMaker, Samples
 from cutlayer.jobs.prepare import Job, prepare
-from cutlayer.training.evaluate import evaluate
 from cutlayer.training.exchange import group_inputs, server_pass
 from cutlayer.training.memory import measure_memory
 from cutlayer.training.round import Round, initial_state
+from cutlayer.training.run import evaluate
 
 Folders = tuple[Path, Path]
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.training import files
-from cutlayer.training.files import json_text
+from cutlayer import files
+from cutlayer.files import json_text
 from cutlayer.training.records import cut_after, lines_of_round
 
 Log = list[tuple[int, str]]

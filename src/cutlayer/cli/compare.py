@@ -12,7 +12,7 @@ from rich.console import Console
 from cutlayer.cli.progress import RunProgress
 from cutlayer.cli.settings import add_settings, given_settings, refuse_settings_of
 from cutlayer.jobs.api import compare
-from cutlayer.jobs.compared import wanted_runs
+from cutlayer.jobs.compare import wanted_runs
 from cutlayer.report.tables import compare_table
 from cutlayer.rounds.schemes import SCHEMES
 

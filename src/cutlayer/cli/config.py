@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from cutlayer.cli.settings import add_settings, given_settings
-from cutlayer.config.help import json_schema
+from cutlayer.config.keys import json_schema
 from cutlayer.config.read import config_sha256, read_config
 from cutlayer.errors import ConfigError
 from cutlayer.jobs.check import check

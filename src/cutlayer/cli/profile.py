@@ -76,6 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     with loading("`cutlayer profile`", "train"):
         from rich.console import Console
 
+        from cutlayer.files import write_text
         from cutlayer.planner.profile import profile_text
         from cutlayer.profiling.measure import (
             ProfilePlan,
@@ -83,7 +84,6 @@ def run(arguments: argparse.Namespace) -> int:
             measure_profile,
             profile_table,
         )
-        from cutlayer.training.files import write_text
     usual = QUICK_GRID if arguments.quick else FULL_GRID
     keep_ratios = arguments.keep_ratios or usual.keep_ratios
     grid = replace(usual, keep_ratios=keep_ratios, bits=arguments.bits or usual.bits)

@@ -12,8 +12,7 @@ from typing import Any, NoReturn, TypeVar, final
 
 from rich.console import Console
 
-from cutlayer.config.help import overview, section_help
-from cutlayer.config.keys import Key, keys, named_sections
+from cutlayer.config.keys import Key, keys, named_sections, overview, section_help
 from cutlayer.config.schema import Config
 from cutlayer.config.section import choices_with, find_field, names_of
 from cutlayer.errors import ConfigError, quoted

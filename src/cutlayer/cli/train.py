@@ -15,7 +15,7 @@ from cutlayer.cli.settings import (
     refuse_output,
     refuse_settings_of,
 )
-from cutlayer.config.help import commented_yaml
+from cutlayer.config.keys import commented_yaml
 from cutlayer.config.read import read_config
 from cutlayer.errors import ConfigError
 from cutlayer.jobs.api import RUNS, resume, train

@@ -11,7 +11,7 @@ from jaxtyping import Float32, Int64
 
 from cutlayer.codec.codec import Codec, CodecState, Decoded, Encoded
 from cutlayer.codec.kernels.kernels import Kernels
-from cutlayer.codec.kernels.load import load_kernels
+from cutlayer.codec.kernels.native import load_kernels
 from cutlayer.codec.packet import Packet, packet_bytes, packet_from_bytes, packet_to_bytes
 from cutlayer.codec.segments import Segments, segments_of
 from cutlayer.errors import PacketError

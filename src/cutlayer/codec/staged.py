@@ -18,7 +18,7 @@ from cutlayer.codec.codec import Codec, CodecState, Decoded, Encoded
 from cutlayer.codec.dead_zone import DeadZone
 from cutlayer.codec.entropy import EntropyCoder, FixedWidth, Golomb
 from cutlayer.codec.kernels.kernels import Array, Kernels, dot
-from cutlayer.codec.kernels.load import load_kernels
+from cutlayer.codec.kernels.native import load_kernels
 from cutlayer.codec.packet import (
     Packet,
     packet_bytes,

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, ValidationError, model_validator
 
-from cutlayer.config.channel import ChannelSection, LinkSection, SnrSection
-from cutlayer.config.codec import BestCodec, CodecSection
+from cutlayer.config.choices import BestCodec, ChannelSection, CodecSection, LinkSection, SnrSection
 from cutlayer.config.hardware import device_values, server_values
 from cutlayer.config.section import (
     AGGREGATIONS,

@@ -12,7 +12,7 @@ from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError, IdentityError, ModelError, needing, quoted
 from cutlayer.files import path_of
 from cutlayer.jobs.check import changed_config, check, check_folder, check_given, newest_run
-from cutlayer.jobs.compared import Compared, Source, named_runs
+from cutlayer.jobs.compare import Compared, Source, named_runs
 from cutlayer.logs import loading
 from cutlayer.net.wire.link import address_of
 from cutlayer.report.run_reader import Run

@@ -14,7 +14,7 @@ from cutlayer.codec.codec import Codec, CodecPair
 from cutlayer.codec.dead_zone import DeadZone
 from cutlayer.codec.entropy import EntropyCoder, FixedWidth, Golomb
 from cutlayer.codec.kernels.kernels import Kernels
-from cutlayer.codec.kernels.load import load_kernels
+from cutlayer.codec.kernels.native import load_kernels
 from cutlayer.codec.memories import Delta, ErrorFeedback
 from cutlayer.codec.pipeline import Hadamard, LearnedBasis, TopK
 from cutlayer.codec.presets import best, fast, none, paper, paper_rans
@@ -30,38 +30,36 @@ from cutlayer.codec.quantisers import (
 )
 from cutlayer.codec.staged import StagedCodec
 from cutlayer.codec.two_way import TwoWay
-from cutlayer.config.channel import (
-    FadingSection,
-    GaussMarkovFading,
-    NoCell,
-    RayleighFading,
-    RicianFading,
-    SnrSection,
-    TracesSection,
-    UmaCell,
-    UmiCell,
-)
-from cutlayer.config.channel import NoFading as NoFadingSection
-from cutlayer.config.codec import (
+from cutlayer.config.choices import (
     BasisTransform,
     BestCodec,
     CodecSection,
     DeadZoneQuantiser,
+    FadingSection,
     FastCodec,
     Float8Quantiser,
+    GaussMarkovFading,
     HadamardTransform,
     IntegerQuantiser,
     LevelsQuantiser,
+    NoCell,
     NoCodec,
     NoTopK,
     NoTransform,
     PaperCodec,
     PaperRansCodec,
     QuantiseSection,
+    RayleighFading,
+    RicianFading,
+    SnrSection,
     StagesCodec,
     StagesSection,
+    TracesSection,
     TransformSection,
+    UmaCell,
+    UmiCell,
 )
+from cutlayer.config.choices import NoFading as NoFadingSection
 from cutlayer.config.schema import (
     AdapterSection,
     Config,

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, final
 
-from cutlayer.config.channel import TracesSection
+from cutlayer.config.choices import TracesSection
 from cutlayer.config.keys import refuse_unread
 from cutlayer.config.read import read_written
 from cutlayer.config.schema import Config, PluginPlanner

@@ -1,25 +1,28 @@
-"""The runs of a comparison: found finished, refused for memory, resumed or trained; then written.
+"""A comparison: which runs it is of, how each is found finished, refused for memory, resumed or
+trained, and what is written of them.
 
-All are checked before any is trained, so that a mistake in the last costs no hours of the first. A
-comparison that was killed and is started again keeps what has finished and resumes what has not.
+Named are configurations, finished runs, files of either, or one file and schemes. All are checked
+before any is trained, so that a mistake in the last costs no hours of the first. A comparison that
+was killed and is started again keeps what has finished and resumes what has not.
 """
 
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, TypeAlias, final
 
-from cutlayer.config.read import config_yaml
+from cutlayer.config.keys import refuse_unread, unread, without
+from cutlayer.config.read import config_sha256, config_yaml, flat_values, merged_values, read_config
 from cutlayer.config.schema import Config
-from cutlayer.errors import ConfigError, CutlayerError
+from cutlayer.config.section import SCHEMES as PLUGINS
+from cutlayer.config.section import registered
+from cutlayer.errors import ConfigError, CutlayerError, nearest, quoted, shown
+from cutlayer.files import storage_error, write_text
 from cutlayer.jobs.build import make_devices
-from cutlayer.jobs.check import runs_of
-from cutlayer.jobs.compared import Compared, NamedRun
-from cutlayer.jobs.prepare import prepare
-from cutlayer.jobs.train import resume, start
+from cutlayer.jobs.check import check, runs_of
 from cutlayer.logs import heard_through
-from cutlayer.report.compare_page import compare_page
 from cutlayer.report.comparison import (
     ComparedRun,
     Comparison,
@@ -28,11 +31,212 @@ from cutlayer.report.comparison import (
     check_target,
     check_tasks,
     compare,
+    comparison_rows,
     csv_text,
 )
-from cutlayer.report.run_reader import read_record
-from cutlayer.training.files import storage_error, write_text
+from cutlayer.report.run_reader import Run, frame_of, read_record
+from cutlayer.rounds.schemes import SCHEMES
 from cutlayer.training.records import Observer
+
+# Which runs a comparison is of.
+
+
+@dataclass(frozen=True)
+class NamedRun:
+    """One of the runs to compare, by name: a configuration to run, or a run directory to read."""
+
+    label: str
+    source: Config | Path
+
+    def check(self) -> None:
+        """Raises ConfigError, naming the run, for what can be told to be wrong without torch."""
+        if isinstance(self.source, Config):
+            try:
+                check(self.source)
+            except CutlayerError as error:
+                raise ConfigError(f"{self.label}: {error}") from error
+
+
+Source: TypeAlias = Config | Run | Path | str
+
+
+@final
+@dataclass(frozen=True)
+class Compared:
+    """Runs side by side: the `comparison`, and the page `report` about it, beside `compare.csv`."""
+
+    comparison: Comparison
+    report: Path
+
+    @property
+    def runs(self) -> dict[str, Run]:
+        """Those that ended, by label."""
+        return {run.label: Run(Path(run.place)) for run in self.comparison.runs}
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """Why the others did not fit, by label."""
+        return {run.label: run.reason for run in self.comparison.refused}
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """A row for each run, as in `compare.csv`: scores, seconds, bytes, memory; what it took to
+        reach the target, None if it did not; and seconds, bytes and memory by kind."""
+        return comparison_rows(self.comparison)
+
+    def to_pandas(self) -> Any:  # pandas has no types, and need not be there
+        """`to_dicts` as a `pandas.DataFrame`. Raises ConfigError without pandas."""
+        return frame_of(self.to_dicts())
+
+
+def named_runs(runs: Mapping[str, Source] | Sequence[Source]) -> list[NamedRun]:
+    """The runs under labels of their own: given ones, or made of the paths, or of the settings in
+    which configurations differ.
+
+    Raises ConfigError for what is no run, fewer than two, or the same twice.
+    """
+    if isinstance(runs, Mapping):
+        sources = {str(label): _source(one) for label, one in runs.items()}
+    elif isinstance(runs, str | Config | Run) or not isinstance(runs, Sequence):
+        raise ConfigError(f"compare takes a list of runs, or a mapping, not {quoted(runs)}")
+    else:
+        places = [Path(one) if isinstance(one, str) else one for one in runs]
+        paths = [one.path if isinstance(one, Run) else one for one in places]
+        found = [_source(one) for one in runs]
+        by_path = iter(_labels([one for one in paths if isinstance(one, Path)]))
+        by_config = iter(_differing([one for one in found if isinstance(one, Config)]))
+        labels = [next(by_path if isinstance(one, Path) else by_config) for one in paths]
+        sources = dict(zip(_apart(labels), found, strict=True))
+    wanted = [NamedRun(label, source) for label, source in sources.items()]
+    _check_all(wanted)
+    return wanted
+
+
+def wanted_runs(
+    paths: Sequence[Path], schemes: str | None, settings: Mapping[str, str]
+) -> list[NamedRun]:
+    """The runs that the arguments name, each under a name of its own; configurations are read.
+
+    Raises ConfigError: fewer than two, the same twice, or settings for finished runs.
+    """
+    if schemes is not None:
+        wanted = _one_with_schemes(paths, schemes, settings)
+    else:
+        if settings and paths and all(path.is_dir() for path in paths):
+            raise ConfigError(
+                f"--{next(iter(settings))}: finished runs are read, not run; leave out settings"
+            )
+        labels = _labels(paths)
+        wanted = [
+            NamedRun(label, path if path.is_dir() else read_config(path, settings))
+            for label, path in zip(labels, paths, strict=True)
+        ]
+    _check_all(wanted)
+    return wanted
+
+
+def _one_with_schemes(
+    paths: Sequence[Path], schemes: str, settings: Mapping[str, str]
+) -> list[NamedRun]:
+    if len(paths) > 1 or any(path.is_dir() for path in paths):
+        raise ConfigError(
+            f"--schemes {schemes}: give one configuration file, or none for the built-in job"
+        )
+    if "scheme" in settings or "scheme.name" in settings:
+        raise ConfigError("--scheme and --schemes: give one of them")
+    names = [name for name in re.split(r"[,\s]+", schemes) if name]
+    names = list(SCHEMES) if names == ["all"] else names
+    for name in names:
+        if name not in SCHEMES and ":" not in name and name not in registered(PLUGINS):
+            raise ConfigError(f"unknown scheme {name}; {nearest(name, list(SCHEMES))}")
+    path = paths[0] if paths else None
+    return _each_scheme(path, settings, names)
+
+
+def _each_scheme(
+    path: Path | None, settings: Mapping[str, str], names: Sequence[str]
+) -> list[NamedRun]:
+    """One configuration with each scheme, which leaves out what that scheme does not read; what
+    none of them reads is refused."""
+    values = [merged_values(path, {**settings, "scheme": name}) for name in names]
+    configs = [Config.model_validate(each) for each in values]
+    ignored = [{each.key: each for each in unread(config, settings)} for config in configs]
+    for key, each in (ignored[0] if ignored else {}).items():
+        if all(key in other for other in ignored):
+            raise ConfigError(str(each))
+    return [
+        NamedRun(name, without(config, own))
+        for name, config, own in zip(names, configs, ignored, strict=True)
+    ]
+
+
+def _labels(paths: Sequence[Path]) -> list[str]:
+    """The ends of the paths, as long as it takes to tell them apart."""
+    whole = [path.resolve() for path in paths]
+    plain = [path if path.is_dir() else path.with_suffix("") for path in whole]
+    deepest = max((len(path.parts) for path in plain), default=1)
+    for depth in range(1, deepest + 1):
+        labels = ["/".join(path.parts[-depth:]) for path in plain]
+        if len(set(labels)) == len(labels):
+            return labels
+    # a.yaml beside a.yml, or the same path twice
+    return [str(path) for path in paths]
+
+
+def _source(given: Source) -> Config | Path:
+    """What it is: a configuration to run, or a run directory to read."""
+    if isinstance(given, Run):
+        return given.path
+    if isinstance(given, str | Path):
+        return Path(given) if Path(given).is_dir() else read_config(given)
+    if not isinstance(given, Config):
+        raise ConfigError(
+            f"compare takes configurations, runs and paths of either, not {quoted(given)}"
+        )
+    refuse_unread(given)
+    return given
+
+
+def _differing(configs: Sequence[Config]) -> list[str]:
+    """What tells each from the others: `codec none`, `sl`."""
+    values = [flat_values(config) for config in configs]
+    shared = [key for key in values[0] if all(key in each for each in values)] if values else []
+    differ = [key for key in shared if len({shown(each[key]) for each in values}) > 1]
+    keys = [key for key in differ if key != "scheme.name"]
+    labels = []
+    for each in values:
+        words = [f"{key.removesuffix('.name')} {shown(each[key])}" for key in keys]
+        scheme = [str(each["scheme.name"])] if len(keys) < len(differ) else []
+        labels.append(", ".join([*scheme, *words]) or str(each["scheme.name"]))
+    return labels
+
+
+def _apart(labels: Sequence[str]) -> list[str]:
+    """The labels, with a number where one comes again."""
+    again = {label for label in labels if labels.count(label) > 1}
+    return [f"{one} ({n})" if one in again else one for n, one in enumerate(labels, start=1)]
+
+
+def _check_all(wanted: Sequence[NamedRun]) -> None:
+    if len(wanted) < 2:
+        raise ConfigError(
+            "compare: give two runs or more, such as `cutlayer compare a.yaml b.yaml` or"
+            " `cutlayer compare --schemes sft,splitlora`"
+        )
+    _refuse_the_same(wanted)
+
+
+def _refuse_the_same(wanted: Sequence[NamedRun]) -> None:
+    seen: dict[str, str] = {}
+    for one in wanted:
+        source = one.source
+        key = str(source.resolve()) if isinstance(source, Path) else config_sha256(source)
+        if key in seen:
+            raise ConfigError(f"{seen[key]} and {one.label} are the same run: leave out one")
+        seen[key] = one.label
+
+
+# What is done about each of them, and what is written.
+
 
 _LOG = logging.getLogger(__name__)
 
@@ -79,6 +283,8 @@ def compare_runs(
 
 def _write(comparison: Comparison, output: Path) -> Path:
     """Both files; returns the page. Raises RunError: they cannot be written."""
+    from cutlayer.report.compare_page import compare_page  # draws by matplotlib
+
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -105,6 +311,8 @@ def _plan(wanted: NamedRun, output: Path) -> Entry | _ToTrain:
 
 def _checked(label: str, config: Config, begun: Path | None) -> RefusedRun | _ToTrain:
     """Make the run ready, memory aside, and hold what a device needs against what it has."""
+    from cutlayer.jobs.prepare import prepare  # needs torch
+
     boundless = config.devices.model_copy(update={"memory_mib": None})
     job = prepare(config.model_copy(update={"devices": boundless}))
     limits = [
@@ -121,6 +329,8 @@ def _checked(label: str, config: Config, begun: Path | None) -> RefusedRun | _To
 
 
 def _train(plan: _ToTrain, output: Path, observer: Observer | None) -> ComparedRun:
+    from cutlayer.jobs.train import resume, start  # need torch
+
     if plan.begun is not None:
         directory = resume(plan.begun, observer).path
     else:

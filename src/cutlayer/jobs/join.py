@@ -22,6 +22,7 @@ from cutlayer.data.assets.catalogue import cache_root
 from cutlayer.data.partition import BatchPlan
 from cutlayer.data.samples import digest_of
 from cutlayer.errors import ConfigError, IdentityError, RunError
+from cutlayer.files import alone
 from cutlayer.jobs.build import make_adapter
 from cutlayer.jobs.dataset import OwnData, check_own, own_samples
 from cutlayer.jobs.plugins import check_registered
@@ -30,7 +31,7 @@ from cutlayer.logs import Heartbeat
 from cutlayer.model.load import load_device_part
 from cutlayer.model.placement import Placement
 from cutlayer.net.device.driver import DeviceDriver, DeviceStore, DeviceWatch, DeviceWorker, Ready
-from cutlayer.net.identity.device_keys import DeviceKeys, read_device_keys, read_token
+from cutlayer.net.identity.credentials import DeviceKeys, read_device_keys, read_token
 from cutlayer.net.identity.enrolment import ask_outline, enrol
 from cutlayer.net.wire.admission import ConnectionLimits
 from cutlayer.net.wire.frames import bounds_of
@@ -40,7 +41,6 @@ from cutlayer.net.wire.messages import Opening, Terms
 from cutlayer.net.wire.part_files import PartCache
 from cutlayer.rounds.schemes import SFT
 from cutlayer.spec import Base, MiniBatch
-from cutlayer.training.files import alone
 from cutlayer.training.state import DeviceSide
 
 Answer = TypeVar("Answer")

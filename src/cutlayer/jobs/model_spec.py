@@ -21,8 +21,7 @@ from cutlayer.errors import ConfigError, ModelError
 from cutlayer.files import write_whole
 from cutlayer.jobs.build import make_adapter
 from cutlayer.model.described import DescribedModel, ModelRequest, described_text, read_described
-from cutlayer.model.verified import VERIFIED
-from cutlayer.spec import ModelSpec, Task
+from cutlayer.spec import VERIFIED, ModelSpec, Task
 from cutlayer.version import __version__
 
 _LOG = logging.getLogger(__name__)

@@ -1,12 +1,15 @@
-"""A job made into a run over a network: the terms for its devices, the server's tools and files.
+"""A job made into a run over a network: the terms for its devices, the server's tools and files,
+and how much memory they may need and have.
 
 Knows the configuration; sessions and drivers are `net`'s, connections `serve`'s.
 """
 
 import json
 import logging
+import resource
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, final
 from uuid import uuid4
 
@@ -14,10 +17,11 @@ import numpy as np
 import torch
 
 from cutlayer.channel.rates import ProportionalRates, RateCurves
-from cutlayer.config.codec import NoCodec
+from cutlayer.config.choices import NoCodec
 from cutlayer.config.schema import Config, NetSection
 from cutlayer.config.section import CODECS, PluginSection
 from cutlayer.errors import ConfigError
+from cutlayer.files import write_text
 from cutlayer.jobs.plugins import check_registered, portable
 from cutlayer.jobs.prepare import Job
 from cutlayer.jobs.resume import settle
@@ -27,11 +31,10 @@ from cutlayer.net.identity.run_keys import DeviceRegistry
 from cutlayer.net.server.devices import NameOf
 from cutlayer.net.server.driver import ServerDriver, ServerWorker, recover
 from cutlayer.net.server.journal import Journal
-from cutlayer.net.server.memory import MemoryBound, memory_bound
 from cutlayer.net.server.recorder import Recorder
 from cutlayer.net.server.session import RoundEnd, RunPlan, ServerSession
 from cutlayer.net.server.timing import Controller, RoundShape, ServerWatch
-from cutlayer.net.wire.admission import ConnectionLimits
+from cutlayer.net.wire.admission import OUTBOX_FRAMES, ConnectionLimits
 from cutlayer.net.wire.frames import (
     TERMS_BYTES,
     Bounds,
@@ -41,18 +44,84 @@ from cutlayer.net.wire.frames import (
     largest_frame,
     server_limits,
 )
+from cutlayer.net.wire.grpc_link import LARGEST_MESSAGE_BYTES, window_bytes
 from cutlayer.net.wire.link import Compute
+from cutlayer.net.wire.listener import BUFFER_BYTES
 from cutlayer.net.wire.messages import Outline, Terms
 from cutlayer.net.wire.part_files import PartFile, write_part
 from cutlayer.planner.allocation import Shares
 from cutlayer.rounds.schemes import DeviceOrder, Scheme, ServerOrder
 from cutlayer.spec import Base, MiniBatch, Trained
 from cutlayer.training.exchange import group_inputs
-from cutlayer.training.files import write_text
 from cutlayer.training.records import Observer
 from cutlayer.training.run import begin
 from cutlayer.training.run_directory import RunDirectory
 from cutlayer.training.state import RunState
+
+# The most that devices can make a server hold, whatever they send and however little they read.
+#
+# Knows the limits that each part keeps to, and adds them up: payloads alone, since the numbers
+# beside them are few. The server's own (the model, every device's adapter and optimiser, its
+# codecs' memory) is not in it: that is there from the start, and no device can add to it.
+
+
+_SIDES = 2
+# of a link: one that nobody received, and one behind it
+_INBOX_FRAMES = 2
+
+
+@dataclass(frozen=True)
+class MemoryBound:
+    """The most bytes, by where they lie.
+
+    at_listener: on their way between two sides of connections. in_transport: within gRPC, a window
+    of what comes, and a message each way. in_links: frames that nobody received. in_sessions: of
+    each device a frame that waits for its turn, the frames that it has not read, its last reply
+    and its adapter.
+    """
+
+    at_listener: int
+    in_transport: int
+    in_links: int
+    in_sessions: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.at_listener + self.in_transport + self.in_links + self.in_sessions
+
+
+def memory_bound(bounds: Bounds, devices: int, limits: ConnectionLimits) -> MemoryBound:
+    """For so many devices, whose links keep to `limits`.
+
+    With C connections, N devices, frames of F_up and F_down bytes at most, window W and message M:
+
+        C (2 buffer + W + 2 M + 2 F_up) + F_up + N (F_up + (outbox + 1) F_down + reply + adapter)
+
+    A frame more than links have waiting is one that is being put together.
+    """
+    up, down = largest_frame(server_limits(bounds)), largest_frame(device_limits(bounds))
+    unread = (OUTBOX_FRAMES + 1) * down
+    return MemoryBound(
+        at_listener=limits.connections * _SIDES * BUFFER_BYTES,
+        in_transport=limits.connections * (window_bytes(limits) + _SIDES * LARGEST_MESSAGE_BYTES),
+        in_links=limits.connections * _INBOX_FRAMES * up + up,
+        in_sessions=devices * (up + unread + bounds.gradient_bytes + bounds.adapter_bytes),
+    )
+
+
+# How much memory this process has. Knows Linux's `/proc` alone.
+
+
+_STATM = Path("/proc/self/statm")
+
+
+def resident_bytes() -> int | None:
+    """The memory that is in use now [bytes]; None where the system does not say."""
+    if not _STATM.exists():
+        return None
+    return int(_STATM.read_text(encoding="ascii").split()[1]) * resource.getpagesize()
+
 
 # Which schemes the network runtime can play. Knows no scheme by name.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cutlayer.codec.presets import paper
-from cutlayer.config.channel import SnrSection
+from cutlayer.config.choices import SnrSection
 from cutlayer.config.keys import chosen_values, unread, without
 from cutlayer.config.schema import AdamWOptimizer, Config, OptimizerSection, SgdOptimizer
 from cutlayer.config.section import Section

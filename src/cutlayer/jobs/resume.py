@@ -23,9 +23,9 @@ from cutlayer.codec.staged import StagedCodec
 from cutlayer.config.read import config_yaml, flat_values
 from cutlayer.data.samples import digest_of, digest_of_order
 from cutlayer.errors import ConfigError, RunError, cut
+from cutlayer.files import write_json, write_text
 from cutlayer.jobs.check import may_change
 from cutlayer.jobs.prepare import Job
-from cutlayer.training.files import write_json, write_text
 from cutlayer.training.run_directory import RunDirectory
 from cutlayer.training.state import Setup
 

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, final
 
 from cutlayer.config.schema import Config
+from cutlayer.files import alone, json_text, write_json
 from cutlayer.jobs.check import changed_config, try_addresses, with_full_paths
-from cutlayer.jobs.network import NetJob, check_net, open_net, outline_of
+from cutlayer.jobs.network import NetJob, check_net, open_net, outline_of, resident_bytes
 from cutlayer.jobs.prepare import Job, prepare, use_threads
 from cutlayer.jobs.train import about, export, new_directory, overview
 from cutlayer.logs import EVERY_S, Heartbeat, so_far
@@ -32,12 +33,10 @@ from cutlayer.net.operations.status import (
 )
 from cutlayer.net.operations.web import Operations
 from cutlayer.net.server import session as s
-from cutlayer.net.server.memory import resident_bytes
 from cutlayer.net.wire.grpc_link import LinkServer, serve
 from cutlayer.net.wire.link import in_thread
 from cutlayer.report.live_page import live_page
 from cutlayer.report.run_page import REPORT, write_report
-from cutlayer.training.files import alone, json_text, write_json
 from cutlayer.training.records import Observer, Partition, RoundRecord
 from cutlayer.training.run import write_summary
 from cutlayer.training.run_directory import RunDirectory

@@ -13,8 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from cutlayer.channel.fading import SnrChannel
-from cutlayer.config.channel import TracesSection
-from cutlayer.config.codec import (
+from cutlayer.config.choices import (
     BestCodec,
     CodecSection,
     FastCodec,
@@ -23,12 +22,14 @@ from cutlayer.config.codec import (
     PaperRansCodec,
     StagesCodec,
     StagesSection,
+    TracesSection,
 )
 from cutlayer.config.read import config_sha256, config_yaml
 from cutlayer.config.schema import Config, NetSection
 from cutlayer.config.section import PluginSection
 from cutlayer.data.partition import PreparedData, label_counts
 from cutlayer.errors import StorageError
+from cutlayer.files import write_folder_atomically, write_json, write_text
 from cutlayer.jobs.check import changed_config, with_full_paths
 from cutlayer.jobs.prepare import Job, prepare, use_threads
 from cutlayer.jobs.resume import settle
@@ -37,7 +38,6 @@ from cutlayer.report.run_page import write_report
 from cutlayer.report.vocabulary import shortened
 from cutlayer.report.wording import counted, round_line
 from cutlayer.spec import Trained
-from cutlayer.training.files import write_folder_atomically, write_json, write_text
 from cutlayer.training.records import Observer, Partition, RoundRecord, Silent
 from cutlayer.training.run import run_rounds, write_summary
 from cutlayer.training.run_directory import RunDirectory

@@ -25,7 +25,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.initialization import meta_device_safe_creation_ops
 
 from cutlayer.model.adapted import AdaptedModel
-from cutlayer.model.anatomy import Anatomy
+from cutlayer.model.blocks import Anatomy
 from cutlayer.model.described import AdapterSpec
 from cutlayer.model.inputs import patch_sides, real_inputs, token_limit
 from cutlayer.model.tasks import is_decoder, task_class

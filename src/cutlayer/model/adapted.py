@@ -17,9 +17,8 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from cutlayer.errors import ModelError, UnsupportedModelError
-from cutlayer.model.anatomy import Anatomy
+from cutlayer.model.blocks import Anatomy, passing_through
 from cutlayer.model.described import AdapterSpec
-from cutlayer.model.hollow import passing_through
 from cutlayer.model.lora import (
     BankRows,
     LoraLinear,

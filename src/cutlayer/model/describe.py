@@ -14,7 +14,7 @@ from transformers.pytorch_utils import Conv1D
 from cutlayer.errors import UnsupportedModelError
 from cutlayer.model.activations import count_activations
 from cutlayer.model.adapted import check_adapter, patch_convolution, target_names
-from cutlayer.model.anatomy import Anatomy, examine_model, meta_model
+from cutlayer.model.blocks import Anatomy, examine_model, meta_model
 from cutlayer.model.described import AdapterSpec, DescribedModel, ModelRequest
 from cutlayer.model.inputs import example_inputs, token_limit
 from cutlayer.model.lora import linear_shape

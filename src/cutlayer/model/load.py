@@ -18,9 +18,18 @@ from transformers.utils import logging as transformers_logging
 from cutlayer.data.hub import model_fault
 from cutlayer.errors import ModelError, UnsupportedModelError, reason
 from cutlayer.model.adapted import AdaptedModel, check_adapter
-from cutlayer.model.anatomy import Anatomy, examine_model, meta_model
+from cutlayer.model.blocks import (
+    Anatomy,
+    Injection,
+    answer_always,
+    examine_model,
+    inject_at,
+    meta_model,
+    pass_through,
+    stop_at,
+    strip,
+)
 from cutlayer.model.described import AdapterSpec
-from cutlayer.model.hollow import Injection, answer_always, inject_at, pass_through, stop_at, strip
 from cutlayer.model.inputs import example_inputs
 from cutlayer.model.placement import ON_HOST, Placement
 from cutlayer.model.split import DevicePart, ServerPart, WholeModel

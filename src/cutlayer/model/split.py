@@ -20,7 +20,7 @@ from torch.autograd.graph import get_gradient_edge, saved_tensors_hooks
 
 from cutlayer.errors import ModelError
 from cutlayer.model.adapted import AdaptedModel
-from cutlayer.model.hollow import CutReachedError, Injection, answering
+from cutlayer.model.blocks import CutReachedError, Injection, answering
 from cutlayer.model.inputs import real_inputs, stand_in_inputs
 from cutlayer.spec import ActivationPolicy, Task
 

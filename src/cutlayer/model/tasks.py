@@ -23,8 +23,7 @@ from transformers import (
 )
 
 from cutlayer.errors import CutlayerError, ModelError, UnsupportedModelError, reason
-from cutlayer.model.verified import ENCODERS, VERIFIED
-from cutlayer.spec import IGNORED_LABEL, Task
+from cutlayer.spec import ENCODERS, IGNORED_LABEL, VERIFIED, Task
 
 _CLASSES = {
     "image-classification": MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,

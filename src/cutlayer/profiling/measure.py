@@ -28,6 +28,7 @@ from cutlayer.config.schema import Config
 from cutlayer.data.find import find_model
 from cutlayer.data.samples import digest_of
 from cutlayer.errors import ConfigError, RunError
+from cutlayer.files import storage_error
 from cutlayer.jobs.resume import model_digests
 from cutlayer.logs import unheard
 from cutlayer.planner.accuracy import JudgedSurface, fit_surfaces
@@ -42,7 +43,6 @@ from cutlayer.profiling.grid import (
 from cutlayer.profiling.processes import ProcessDied, spread_over_processes
 from cutlayer.profiling.training import JobStart, job_start, train_through, training_text
 from cutlayer.report.vocabulary import printable
-from cutlayer.training.files import storage_error
 from cutlayer.units import format_seconds
 
 _LOG = logging.getLogger(__name__)

@@ -21,9 +21,9 @@ from cutlayer.errors import PacketError
 from cutlayer.jobs.prepare import prepare, use_threads
 from cutlayer.logs import unheard
 from cutlayer.profiling.grid import other_bytes
-from cutlayer.training.evaluate import Evaluation, evaluate
 from cutlayer.training.exchange import RoundCosts
 from cutlayer.training.round import Round, RoundOutcome, initial_state
+from cutlayer.training.run import Evaluation, evaluate
 from cutlayer.training.state import RunState, Setup
 
 _FLOAT32_BITS = 32

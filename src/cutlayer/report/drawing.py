@@ -24,8 +24,8 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path as Outline
 from matplotlib.ticker import MaxNLocator
 
+from cutlayer.files import write_atomically, write_text
 from cutlayer.report.vocabulary import OTHER_COLOUR
-from cutlayer.training.files import write_atomically, write_text
 
 FIGURE_WIDTH = 1080
 INK = "#1d2733"

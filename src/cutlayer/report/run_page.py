@@ -10,6 +10,7 @@ from pathlib import Path
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from cutlayer.files import write_text
 from cutlayer.report.columns import round_columns, savings
 from cutlayer.report.delay_figures import (
     delay_figure,
@@ -38,7 +39,6 @@ from cutlayer.report.run_figures import (
 from cutlayer.report.run_reader import RunRecord, read_record
 from cutlayer.report.vocabulary import CLOCKS, MEMORY_KINDS, PAYLOADS, phases_in, word
 from cutlayer.report.wording import counted, headline, share_text
-from cutlayer.training.files import write_text
 from cutlayer.training.records import Partition, Summary, TrainedRound
 from cutlayer.units import format_seconds
 

@@ -18,9 +18,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from cutlayer.errors import RunError
+from cutlayer.files import json_text, storage_error, write_atomically
 from cutlayer.rounds.schemes import Phase
 from cutlayer.training.exchange import streams_from_tensors, streams_to_tensors
-from cutlayer.training.files import json_text, storage_error, write_atomically
 from cutlayer.training.records import (
     Record,
     RoundRecord,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cutlayer.codec.kernels.native import Native
-from cutlayer.config.codec import BestCodec
+from cutlayer.config.choices import BestCodec
 from cutlayer.jobs.build import make_codecs
 
 
@@ -18,7 +18,7 @@ def loaded(before="", **environment):
     code = f"""
 import sys
 {before}
-from cutlayer.codec.kernels.load import load_kernels
+from cutlayer.codec.kernels.native import load_kernels
 print(type(load_kernels()).__name__, type(load_kernels(2)).__name__)
 """
     return subprocess.run(

@@ -13,12 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cutlayer.errors import IdentityError
-from cutlayer.net.identity.certificates import (
+from cutlayer.net.identity.credentials import (
     SERVER_NAME,
     VALID,
     Signed,
     certificate_pem,
     check_server,
+    common_name,
     device_certificate,
     key_pem,
     new_authority,
@@ -28,7 +29,6 @@ from cutlayer.net.identity.certificates import (
     server_identity,
     signing_request,
 )
-from cutlayer.net.identity.device_keys import common_name
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 AUTHORITY = new_authority(NOW)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cutlayer.errors import IdentityError
-from cutlayer.net.identity.device_keys import DeviceKeys, read_device_keys, write_device_keys
+from cutlayer.net.identity.credentials import DeviceKeys, read_device_keys, write_device_keys
 from net.ends import enrolled, run_keys
 
 FILES = ("device.key", "device.crt", "authority.crt")

@@ -14,7 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from cutlayer.errors import IdentityError
-from cutlayer.net.identity.device_keys import InvitationToken, read_device_keys, write_device_keys
+from cutlayer.net.identity.credentials import InvitationToken, read_device_keys, write_device_keys
 from cutlayer.net.identity.enrolment import ask_outline, enrol
 from cutlayer.net.identity.run_keys import RunKeys
 from cutlayer.net.wire.listener import ENROL, LOOPBACK

@@ -9,8 +9,7 @@ import pytest
 from cryptography import x509
 
 from cutlayer.errors import IdentityError
-from cutlayer.net.identity.certificates import new_key, signing_request
-from cutlayer.net.identity.device_keys import InvitationToken, common_name
+from cutlayer.net.identity.credentials import InvitationToken, common_name, new_key, signing_request
 from cutlayer.net.identity.run_keys import RunKeys, init_keys, read_keys
 
 NOW_S = 1.9e9

@@ -5,8 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cutlayer.errors import IdentityError
-from cutlayer.net.identity.certificates import SERVER_NAME, device_name
-from cutlayer.net.identity.device_keys import hash_secret, new_token, read_token
+from cutlayer.net.identity.credentials import (
+    SERVER_NAME,
+    device_name,
+    hash_secret,
+    new_token,
+    read_token,
+)
 
 AUTHORITY = bytes(range(32))
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from cutlayer.files import json_text
 from cutlayer.net.operations.status import History
-from cutlayer.training.files import json_text
 from cutlayer.training.records import TrainedRound
 
 FIRST: dict[str, Any] = {

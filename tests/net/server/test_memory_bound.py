@@ -12,10 +12,10 @@ import tiny
 
 from cutlayer.codec.codec import EMPTY
 from cutlayer.codec.raw import RawCodec, encode_targets
+from cutlayer.jobs.network import MemoryBound, memory_bound
 from cutlayer.jobs.prepare import prepare
-from cutlayer.net.identity.device_keys import DeviceKeys
+from cutlayer.net.identity.credentials import DeviceKeys
 from cutlayer.net.server.driver import ServerDriver
-from cutlayer.net.server.memory import MemoryBound, memory_bound
 from cutlayer.net.wire.admission import OUTBOX_FRAMES, ConnectionLimits
 from cutlayer.net.wire.frames import (
     Bounds,

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from cutlayer.errors import FrameError
-from cutlayer.net.identity.certificates import SERVER_NAME
-from cutlayer.net.identity.device_keys import DeviceKeys
+from cutlayer.net.identity.credentials import SERVER_NAME, DeviceKeys
 from cutlayer.net.identity.run_keys import RunKeys
 from cutlayer.net.wire.admission import ConnectionLimits
 from cutlayer.net.wire.grpc_link import CLOSED, connect

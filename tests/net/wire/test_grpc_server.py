@@ -12,8 +12,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from cutlayer.net.identity.certificates import SERVER_NAME
-from cutlayer.net.identity.device_keys import DeviceKeys
+from cutlayer.net.identity.credentials import SERVER_NAME, DeviceKeys
 from cutlayer.net.identity.run_keys import RunKeys
 from cutlayer.net.wire.admission import ConnectionLimits
 from cutlayer.net.wire.grpc_link import METHOD, SERVICE

@@ -2,10 +2,12 @@
 
 Knows the library's functions, hands them buffers and splits the work over threads (ctypes releases
 the interpreter's lock). Checks here whatever keeps the C code inside its buffers. What the loops
-compute is written in `kernels.py`.
+compute is written in `kernels.py`; `load_kernels` takes the numpy form where there is no library.
 """
 
 import ctypes
+import os
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -33,6 +35,7 @@ from cutlayer.codec.kernels.kernels import (
     check_width,
     chunk_bounds,
 )
+from cutlayer.codec.kernels.portable import Portable
 from cutlayer.errors import PacketError
 
 LIBRARY = "cutlayer.codec.kernels._native"
@@ -497,3 +500,32 @@ def _contexts(model: ContextModel) -> tuple[np.ndarray, np.ndarray, np.ndarray, 
 def _starts(model: ContextModel) -> Int32[np.ndarray, " coded"]:
     """Scratch: where each column's table begins, and where each symbol is."""
     return np.empty(2 * model.column_scores.size, dtype=np.int32)
+
+
+# Which form of the hot loops this machine has.
+
+
+def load_kernels(threads: int = 1) -> Kernels:
+    """The C form where it was built, else the numpy form, with one warning in a process.
+
+    `CUTLAYER_PORTABLE=1` in the environment asks for the numpy form, which never uses threads.
+    """
+    if os.environ.get("CUTLAYER_PORTABLE") == "1":
+        return Portable()
+    try:
+        return Native(threads)
+    except OSError as error:
+        _warn(str(error))
+        return Portable()
+
+
+@cache
+def _warn(reason: str) -> None:
+    """Once for each reason, of which a process has one."""
+    warnings.warn(
+        f"the codec runs without its C part ({reason}): its bytes are the same, but it is many "
+        "times slower. Install a C compiler (for example `apt install gcc`), then reinstall "
+        "cutlayer.",
+        RuntimeWarning,
+        stacklevel=3,
+    )

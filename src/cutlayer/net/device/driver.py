@@ -20,6 +20,7 @@ from torch import Tensor
 from cutlayer.codec.codec import EMPTY, CodecState, Direction, Stream, Streams
 from cutlayer.codec.raw import encode_targets
 from cutlayer.errors import PacketError, RunError
+from cutlayer.files import Mend, write_atomically
 from cutlayer.model.split import Pending, device_forward
 from cutlayer.net.device import session as d
 from cutlayer.net.wire.frames import Bounds, Kind, kind_of
@@ -50,7 +51,6 @@ from cutlayer.training.exchange import (
     streams_to_tensors,
     unpack_adapter,
 )
-from cutlayer.training.files import Mend, write_atomically
 from cutlayer.training.state import AdapterBank, AdapterState, DeviceSide, Training
 from cutlayer.training.torch_codec import for_device
 

@@ -26,18 +26,16 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from cutlayer.errors import IdentityError
-from cutlayer.net.identity.certificates import (
+from cutlayer.net.identity.credentials import (
+    DeviceKeys,
+    InvitationToken,
     Signed,
     check_server,
+    device_keys,
     fingerprint,
     make_private_folder,
     new_key,
     signing_request,
-)
-from cutlayer.net.identity.device_keys import (
-    DeviceKeys,
-    InvitationToken,
-    device_keys,
     write_device_keys,
 )
 from cutlayer.net.identity.run_keys import RunKeys

@@ -17,15 +17,20 @@ from cryptography import x509
 
 from cutlayer import files
 from cutlayer.errors import IdentityError, RunError, nearest
-from cutlayer.net.identity.certificates import (
+from cutlayer.files import write_json
+from cutlayer.net.identity.credentials import (
+    InvitationToken,
+    SecretHash,
     Signed,
     certificate_pem,
     device_certificate,
     device_name,
     fingerprint,
+    hash_secret,
     key_pem,
     make_private_folder,
     new_authority,
+    new_token,
     read_private,
     read_signed,
     replace_private,
@@ -33,8 +38,6 @@ from cutlayer.net.identity.certificates import (
     server_identity,
     write_private,
 )
-from cutlayer.net.identity.device_keys import InvitationToken, SecretHash, hash_secret, new_token
-from cutlayer.training.files import write_json
 
 # Who was invited and whose certificates were issued or revoked, as one file.
 #

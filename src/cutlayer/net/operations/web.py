@@ -20,9 +20,9 @@ from prometheus_client import generate_latest as metrics_text
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from cutlayer.files import json_text
 from cutlayer.net.operations.status import DeviceStatus, RunStatus
 from cutlayer.net.wire.listener import any_socket
-from cutlayer.training.files import json_text
 from cutlayer.training.records import RoundRecord, TrainedRound
 from cutlayer.version import __version__
 

@@ -20,10 +20,9 @@ from pathlib import Path
 from typing import final
 
 from cutlayer.errors import RunError
-from cutlayer.files import sync_folder
+from cutlayer.files import storage_error, sync_folder
 from cutlayer.net.wire.frames import Limits, decode_message, encode_message
 from cutlayer.net.wire.messages import Message, RoundClosed
-from cutlayer.training.files import storage_error
 
 _HEAD = struct.Struct("<II")
 _CHECKSUMS = struct.Struct("<II")

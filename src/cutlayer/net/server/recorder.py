@@ -12,8 +12,8 @@ from cutlayer.net.server.timing import (
     MeasuredRound,
 )
 from cutlayer.rounds.schemes import Phase
-from cutlayer.training.evaluate import evaluate
 from cutlayer.training.records import UNOBSERVED, Observer, TraceLine, TrainedRound
+from cutlayer.training.run import evaluate
 from cutlayer.training.run_directory import RunDirectory, check_finite
 from cutlayer.training.state import RunState, ServerSide, Training
 

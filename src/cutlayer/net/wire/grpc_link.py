@@ -19,8 +19,7 @@ import grpc.aio
 from cryptography import x509
 
 from cutlayer.errors import CutlayerError, FrameError, IdentityError
-from cutlayer.net.identity.certificates import SERVER_NAME
-from cutlayer.net.identity.device_keys import DeviceKeys, common_name
+from cutlayer.net.identity.credentials import SERVER_NAME, DeviceKeys, common_name
 from cutlayer.net.identity.enrolment import Enrolment
 from cutlayer.net.identity.run_keys import CertificateStore, RunKeys
 from cutlayer.net.wire.admission import ConnectionLimits

@@ -18,14 +18,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cutlayer.errors import PacketError
+from cutlayer.files import Mend, in_turn, storage_error, write_atomically, write_folder_atomically
 from cutlayer.net.wire.messages import PIECE_BYTES, PartPiece, Terms
-from cutlayer.training.files import (
-    Mend,
-    in_turn,
-    storage_error,
-    write_atomically,
-    write_folder_atomically,
-)
 
 _FILE = "file:"
 _WEIGHTS = "model.safetensors"

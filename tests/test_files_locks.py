@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from cutlayer.errors import RunError
-from cutlayer.training.files import alone, in_turn
+from cutlayer.files import alone, in_turn
 
 _HOLDER = """
 import sys
 from pathlib import Path
-from cutlayer.training.files import alone
+from cutlayer.files import alone
 with alone(Path(sys.argv[1]), "taken"):
     print("held", flush=True)
     sys.stdin.read()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cutlayer.errors import RunError
-from cutlayer.training.files import write_atomically, write_folder_atomically, write_text
+from cutlayer.files import write_atomically, write_folder_atomically, write_text
 
 
 def _fail(path: Path) -> None:
