@@ -13,6 +13,10 @@ Task: TypeAlias = Literal["image-classification", "text-classification", "causal
 # the label of a place that no loss counts, as in torch and transformers
 IGNORED_LABEL = -100
 
+# logits of a language model that are there at once, in training and in evaluation: 128 MiB, and
+# their gradient as much
+MOST_LOGITS = 2**25
+
 
 class ActivationPolicy(StrEnum):
     """What a device keeps of a mini-batch until its gradient comes.

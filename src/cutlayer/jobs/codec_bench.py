@@ -24,8 +24,6 @@ from cutlayer.jobs.prepare import use_threads
 from cutlayer.model.load import load_device_part, load_server_part
 from cutlayer.model.optimizer import AdamW
 from cutlayer.model.split import DevicePart, ServerPart
-from cutlayer.model.tasks import group_losses
-from cutlayer.spec import Task
 from cutlayer.training.exchange import GroupInputs, group_inputs
 
 # Real tensors at the cut, and what becomes of the adapters' gradients when they are sent.
@@ -38,7 +36,6 @@ from cutlayer.training.exchange import GroupInputs, group_inputs
 class Parts:
     """A split model."""
 
-    task: Task
     device: DevicePart
     server: ServerPart
 
@@ -105,9 +102,9 @@ def device_gradient(
 def _server_backward(
     parts: Parts, group: GroupInputs, batch: Batch, row: Tensor, received: Tensor
 ) -> None:
-    logits = parts.server.forward(row, group.sizes, received, group.lengths)
-    labels = torch.from_numpy(batch.labels)
-    torch.autograd.backward(group_losses(parts.task, logits, labels, group.sizes).sum())
+    labels, weights = torch.from_numpy(batch.labels), [1.0] * len(group.sizes)
+    losses = parts.server.losses(row, group.sizes, received, group.lengths, labels, weights)
+    torch.autograd.backward(losses.sum())
 
 
 def _grad(tensor: Tensor) -> Tensor:
@@ -143,7 +140,6 @@ def probe(config: Config, warm_steps: int, kept_steps: int) -> CutProbe:
     part = (found.path, prepared.task, config.model.cut, adapter)
     classes = len(prepared.data.class_names)
     parts = Parts(
-        prepared.task,
         load_device_part(*part, classes=classes),
         load_server_part(*part, classes=classes),
     )

@@ -56,6 +56,7 @@ class AdaptedModel:
         model.train(False)
         model.requires_grad_(False)
         self.model = model
+        self.trained = trained
         self._known = dict(known)
         self.transposed = any(isinstance(module, Conv1D) for module in model.modules())
         self._blocks = {

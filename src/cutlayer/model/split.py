@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import NoReturn, final
 
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Int
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge, saved_tensors_hooks
 
@@ -22,7 +22,8 @@ from cutlayer.errors import ModelError
 from cutlayer.model.adapted import AdaptedModel
 from cutlayer.model.blocks import CutReachedError, Injection, answering
 from cutlayer.model.inputs import real_inputs, stand_in_inputs
-from cutlayer.spec import ActivationPolicy, Task
+from cutlayer.model.tasks import group_losses, head_losses
+from cutlayer.spec import MOST_LOGITS, ActivationPolicy, Task, Trained
 
 
 @final
@@ -78,22 +79,81 @@ class ServerPart:
         sizes: Sequence[int],
         activation: Float[Tensor, "batch token width"],
         lengths: Sequence[int] | None,
+        *,
+        checkpoint: bool = False,
     ) -> Float[Tensor, "batch *rest"]:
         """Logits [batch, class], or [batch, token, vocabulary] of a language model.
 
         `lengths`: real tokens of each sample (None: nothing is padded, or images). The activation
-        may require a gradient, from which the device's backward continues.
+        may require a gradient, from which the device's backward continues. `checkpoint`: as of
+        `DevicePart.forward`.
         Raises ModelError for lengths or sizes that do not fit.
         """
         model = self.adapted.model
         activation = activation.to(model.dtype)  # what crosses the cut is float32
         given = stand_in_inputs(model.config, self.task, activation, lengths)
         with (
-            self.adapted.using(rows, sizes, activation.shape[0]),
+            self.adapted.using(rows, sizes, activation.shape[0], checkpoint=checkpoint),
             self._injection.of(activation),
         ):
             logits: Tensor = model(**given).logits
         return logits
+
+    def losses(
+        self,
+        rows: Float[Tensor, "group parameter"],
+        sizes: Sequence[int],
+        activation: Float[Tensor, "batch token width"],
+        lengths: Sequence[int] | None,
+        labels: Int[Tensor, "batch *token"],
+        weights: Sequence[float],
+        *,
+        checkpoint: bool = False,
+        most_logits: int = MOST_LOGITS,
+    ) -> Float32[Tensor, "group"]:
+        """Each device's mean loss over its own samples times its weight [nat]; backward of their
+        sum gives each device the gradient that it would have alone.
+
+        A language model has more logits than `most_logits` a few tokens at a time: never all of
+        them, nor all of their gradient. Otherwise as `forward`, and raises as it does.
+        """
+        batch, tokens, width = activation.shape
+        if not self._in_pieces(batch * tokens, most_logits):
+            logits = self.forward(rows, sizes, activation, lengths, checkpoint=checkpoint)
+            losses = group_losses(self.task, logits, labels, sizes)
+            return losses * torch.tensor(weights, dtype=losses.dtype)
+        hidden = self.before_head(rows, sizes, activation, lengths, checkpoint=checkpoint)
+        head = partial(self._logits_of, rows[:1].detach(), width)
+        most = max(1, most_logits // self._vocabulary)
+        return head_losses(hidden, labels, sizes, weights, head, most)
+
+    def before_head(
+        self,
+        rows: Float[Tensor, "group parameter"],
+        sizes: Sequence[int],
+        activation: Float[Tensor, "batch token width"],
+        lengths: Sequence[int] | None,
+        *,
+        checkpoint: bool = False,
+    ) -> Float[Tensor, "batch token width"]:
+        """What a language model's head is given; arguments as `forward` takes them."""
+        head: nn.Module = self.adapted.model.get_output_embeddings()  # type: ignore[no-untyped-call]
+        with answering(head, _stop):
+            try:
+                self.forward(rows, sizes, activation, lengths, checkpoint=checkpoint)
+            except CutReachedError as reached:
+                return reached.activation
+        raise RuntimeError("the forward pass ended without reaching the head")
+
+    def logits_bytes(self, tokens: int) -> int:
+        """What logits of so many tokens and their gradient take at a time; 0 of a classifier, which
+        has one set a sample."""
+        count = tokens * self._vocabulary
+        return (
+            2
+            * torch.float32.itemsize
+            * (MOST_LOGITS if self._in_pieces(tokens, MOST_LOGITS) else count)
+        )
 
     def token_logits(
         self,
@@ -107,21 +167,35 @@ class ServerPart:
         What the model does after its blocks runs once for each piece, so all logits are never
         there together. Equal to those of `forward` but for rounding. Raises as it does.
         """
+        rows = row[None]
+        hidden = self.before_head(rows, [activation.shape[0]], activation, lengths)
+        for piece in torch.split(hidden.flatten(0, 1), most):
+            yield self._logits_of(rows, activation.shape[2], piece)
+
+    def _in_pieces(self, tokens: int, most_logits: int) -> bool:
+        """Whether logits of so many tokens come a few at a time."""
+        # where all weights are trained, the head's are too
+        frozen = self.adapted.trained is Trained.ADAPTERS
+        return frozen and tokens * self._vocabulary > most_logits
+
+    @property
+    def _vocabulary(self) -> int:
+        """Logits of a token; 0 where there is one set of them a sample, which are few."""
+        return int(self.adapted.model.config.vocab_size) if self.task == "causal-lm" else 0
+
+    def _logits_of(
+        self, rows: Float[Tensor, "one parameter"], width: int, hidden: Float[Tensor, "token given"]
+    ) -> Float[Tensor, "token vocabulary"]:
+        """The head on these hidden states, and what the model does with its logits; `width`: of the
+        blocks."""
         head: nn.Module = self.adapted.model.get_output_embeddings()  # type: ignore[no-untyped-call]
         run: Callable[[Tensor], Tensor] = head.forward
-        with answering(head, _stop):
-            try:
-                self.forward(row[None], [activation.shape[0]], activation, lengths)
-            except CutReachedError as reached:
-                hidden = reached.activation
-        one = activation.new_zeros(1, 1, activation.shape[2])
-        for piece in torch.split(hidden.flatten(0, 1), most):
-            with (
-                self.adapted.without_blocks(),
-                answering(head, partial(_instead, run, piece[None])),
-            ):
-                logits = self.forward(row[None], [1], one, None)
-            yield logits[0]
+        one = hidden.new_zeros(1, 1, width)
+        with (
+            self.adapted.without_blocks(),
+            answering(head, lambda _: run(hidden[None])),
+        ):
+            return self.forward(rows, [1], one, None).flatten(0, 1)
 
 
 @final
@@ -152,11 +226,6 @@ class WholeModel:
         with self.adapted.using(rows, sizes, batch):
             logits: Tensor = model(**given).logits
         return logits
-
-
-def _instead(run: Callable[[Tensor], Tensor], given: Tensor, hidden: Tensor) -> Tensor:
-    """What a head gives for other hidden states than its own."""
-    return run(given)
 
 
 def _stop(hidden: Tensor) -> NoReturn:

@@ -4,7 +4,7 @@ Knows no cut, no adapter and no weights.
 """
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, final
@@ -193,6 +193,32 @@ def group_losses(
     return losses
 
 
+def head_losses(
+    hidden: Float[Tensor, "batch token width"],
+    labels: Int[Tensor, "batch token"],
+    sizes: Sequence[int],
+    weights: Sequence[float],
+    head: Callable[[Tensor], Tensor],
+    most: int,
+) -> Float[Tensor, "group"]:
+    """`group_losses` of a language model, each times its weight, from what its head is given.
+
+    `head`: from hidden states [token, width] to logits [token, vocabulary]; nothing in it is
+    trained. It runs on `most` tokens at a time, and its backward at once, so that of all logits
+    there are never more; what is kept for backward is the gradient of `hidden`. Equal to
+    `weights * group_losses(...)` and its gradient but for rounding: products have other sizes.
+    Source: the fused linear cross entropy of Liger Kernel (arXiv:2410.10989), without its kernels.
+    """
+    if sum(sizes) != len(labels):
+        raise ModelError(f"sizes {list(sizes)} do not divide {len(labels)} labels")
+    wanted = next_tokens(labels).flatten().long()
+    counts = [size * labels.shape[1] for size in sizes]
+    losses: Tensor = _HeadCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        hidden.flatten(0, 1), wanted, counts, weights, head, most
+    )
+    return losses
+
+
 def next_tokens(labels: Int[Tensor, "batch token"]) -> Int[Tensor, "batch token"]:
     """What each token is to predict; moving labels instead of logits saves a copy of the larger."""
     return functional.pad(labels[:, 1:], (0, 1), value=IGNORED_LABEL)
@@ -226,6 +252,63 @@ class _CrossEntropy(torch.autograd.Function):
         for gradient, own, wanted, into in parts:
             _write_gradient(gradient, own, wanted, into)
         return found, None, None
+
+
+@final
+class _HeadCrossEntropy(torch.autograd.Function):
+    """Each device's weighted mean over its `counts[g]` rows, with the gradient of what the head is
+    given, piece by piece."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        labels: Tensor,
+        counts: list[int],
+        weights: Sequence[float],
+        head: Callable[[Tensor], Tensor],
+        most: int,
+    ) -> Tensor:
+        known = labels != IGNORED_LABEL
+        counted = [own.sum().clamp(min=1) for own in torch.split(known, counts)]
+        shares = known * torch.cat(
+            [
+                (weight / own).expand(count)
+                for weight, own, count in zip(weights, counted, counts, strict=True)
+            ]
+        )
+        true = hidden.new_empty(len(labels), dtype=torch.float32)
+        found = torch.empty_like(hidden)
+        for rows in _even_pieces(len(labels), most):
+            given = hidden[rows].detach().requires_grad_()
+            with torch.enable_grad():
+                logits = head(given)
+            wanted = labels[rows].clamp(min=0)[:, None]
+            of_logits = logits.detach().float().log_softmax(-1)
+            true[rows] = of_logits.gather(1, wanted)[:, 0]
+            own = shares[rows, None]
+            of_logits.exp_().mul_(own).scatter_add_(1, wanted, -own)
+            torch.autograd.backward(logits, of_logits.to(logits.dtype))
+            del logits, of_logits  # before the next ones are there
+            assert given.grad is not None
+            found[rows] = given.grad
+        ctx.save_for_backward(found)
+        ctx.counts = counts
+        return torch.stack([-own.sum() for own in torch.split(true * shares, counts)])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (found,) = ctx.saved_tensors
+        parts = torch.split(found, ctx.counts)
+        scaled = [own * gradient for own, gradient in zip(parts, gradients[0], strict=True)]
+        return torch.cat(scaled), None, None, None, None, None
+
+
+def _even_pieces(count: int, most: int) -> Iterator[slice]:
+    """As few as there can be of at most so many, of nearly one size: the last is no small one."""
+    pieces = -(-count // most)
+    for number in range(pieces):
+        yield slice(number * count // pieces, (number + 1) * count // pieces)
 
 
 def _mean(true: Tensor, ignored: Tensor) -> Tensor:

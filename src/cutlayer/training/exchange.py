@@ -23,7 +23,6 @@ from cutlayer.codec.codec import (
 from cutlayer.codec.raw import RawCodec, decode_targets, encode_targets, raw_bytes
 from cutlayer.data.samples import Batch
 from cutlayer.model.split import Pending, ServerPart
-from cutlayer.model.tasks import group_losses
 from cutlayer.rounds.schemes import Phase, Place, Scheme, Step
 from cutlayer.rounds.work import DeviceRates, DeviceWork
 from cutlayer.spec import IGNORED_LABEL, MiniBatch
@@ -389,15 +388,15 @@ def server_pass(
     lengths: Sequence[int] | None,
     labels: Int64[Tensor, "batch *token"],
     weights: Sequence[float],
+    *,
+    checkpoint: bool = False,
 ) -> ServerPassResult:
     """Forward and backward through the blocks above the cut; adds to `rows.grad`.
 
-    `weights`: of each device's mean loss. Otherwise as `ServerPart.forward` takes them.
+    Arguments as `ServerPart.losses` takes them.
     """
     leaf = activation.detach().requires_grad_()
-    logits = part.forward(rows, sizes, leaf, lengths)
-    losses = group_losses(part.task, logits, labels, sizes)
-    weighted = losses * torch.tensor(weights, dtype=losses.dtype)
+    weighted = part.losses(rows, sizes, leaf, lengths, labels, weights, checkpoint=checkpoint)
     torch.autograd.backward(weighted.sum())
     assert leaf.grad is not None
     return ServerPassResult(leaf.grad, tuple(weighted.tolist()))

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from cutlayer.data.samples import Batch
 from cutlayer.model.split import SavedBytes, measure_micro_batch
-from cutlayer.model.tasks import group_losses
 from cutlayer.rounds.memory import PartMemory
 from cutlayer.spec import ActivationPolicy, Trained
 from cutlayer.training.exchange import group_inputs, micro_batches
@@ -41,7 +40,10 @@ def measure_memory(setup: Setup, state: RunState) -> Memory:
     batch, micro = _largest_batch(setup), _largest_batch(setup, training.micro_batches)
     times = len(batch.labels) / len(micro.labels)
     above, below = _server_bytes(setup, state, micro), _held_bytes(setup, state, micro, 1)
-    server = _part(setup, 1, state.server.row, round(times * above), None)
+    received = _activation(setup, state, micro)
+    tokens = len(micro.labels) * received.shape[1]
+    logits = setup.server.part.logits_bytes(round(times * tokens))
+    server = _part(setup, 1, state.server.row, round(times * above) + logits, None)
     kept = _part(setup, 0, state.device.row, round(times * below), batch)
     if not training.scheme.splits:
         return Memory(kept + server, _merging(setup, kept + server), (kept + server).total)
@@ -51,8 +53,7 @@ def measure_memory(setup: Setup, state: RunState) -> Memory:
         in_flight = most if training.scheme.pipelined else 1
         held = _held_bytes(setup, state, micro, in_flight, training.activation_memory)
         own = _part(setup, 0, state.device.row, held, batch)
-    serving = _serving(setup, own, server, above, _activation(setup, state, micro).nbytes)
-    return Memory(own, serving, (kept + server).total)
+    return Memory(own, _serving(setup, own, server, above, received), (kept + server).total)
 
 
 def _merging(setup: Setup, device: PartMemory[int]) -> PartMemory[int]:
@@ -68,22 +69,23 @@ def _merging(setup: Setup, device: PartMemory[int]) -> PartMemory[int]:
 
 
 def _serving(
-    setup: Setup, device: PartMemory[int], server: PartMemory[int], held: int, received: int
+    setup: Setup, device: PartMemory[int], server: PartMemory[int], held: int, received: Tensor
 ) -> PartMemory[int]:
     """A server with an adapter for each device, at its pass for a group of them.
 
-    `held`, `received`: of one device's micro-batch, the activation that comes up apart; a group's
-    pass holds as many times that [bytes].
+    `held`: of one device's micro-batch, of which `received` comes up [bytes]; a group's pass holds
+    as many times that, and its logits.
     """
     kept = 1 if setup.training.scheme.shared_server else len(setup.devices)
     together = setup.together
+    logits = setup.server.part.logits_bytes(together * received.shape[0] * received.shape[1])
     return PartMemory(
         weights=device.weights + server.weights,
         adapters=device.adapters + kept * server.adapters,
         optimizer=kept * server.optimizer,
         gradients=together * server.gradients,
-        activations=together * held,
-        input=together * received,
+        activations=together * held + logits,
+        input=together * received.nbytes,
     )
 
 
@@ -104,17 +106,16 @@ def _held_bytes(
 
 
 def _server_bytes(setup: Setup, state: RunState, batch: Batch) -> int:
-    """What backward needs of this batch above the cut, and the gradient of its logits [bytes]."""
-    group = group_inputs([batch])
+    """What backward needs of this batch above the cut, logits apart [bytes]."""
+    part, group = setup.server.part, group_inputs([batch])
     rows = state.server.row[None].clone().requires_grad_()
     received = _activation(setup, state, batch).requires_grad_()
-    with SavedBytes(exclude=[*setup.server.part.adapted.tensors, rows]) as saved:
-        logits = setup.server.part.forward(rows, group.sizes, received, group.lengths)
-        labels = torch.from_numpy(batch.labels)
-        loss = group_losses(setup.training.task, logits, labels, group.sizes)
-        held = saved.bytes + logits.nbytes
-    del loss
-    return held
+    forward = part.before_head if part.task == "causal-lm" else part.forward
+    with SavedBytes(exclude=[*part.adapted.tensors, rows]) as saved:
+        output = forward(rows, group.sizes, received, group.lengths)
+        kept = saved.bytes
+    del output  # the graph lives until here
+    return kept
 
 
 @torch.no_grad()

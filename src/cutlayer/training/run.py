@@ -20,7 +20,7 @@ from cutlayer.errors import PacketError, RunError
 from cutlayer.files import write_json
 from cutlayer.model.tasks import next_tokens
 from cutlayer.rounds.schemes import Phase
-from cutlayer.spec import IGNORED_LABEL
+from cutlayer.spec import IGNORED_LABEL, MOST_LOGITS
 from cutlayer.training.exchange import group_inputs
 from cutlayer.training.records import (
     FirstRound,
@@ -38,7 +38,6 @@ from cutlayer.training.state import RunState, ServerSide, Setup, Training
 
 
 _MOST_SAMPLES = 64
-_MOST_LOGITS = 2**25  # 128 MiB
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ def _predictions(
     if training.task != "causal-lm":
         yield part.forward(row[None], group.sizes, activation, group.lengths).float(), labels
         return
-    most = max(1, _MOST_LOGITS // training.classes)
+    most = max(1, MOST_LOGITS // training.classes)
     wanted = torch.split(next_tokens(labels).flatten(), most)
     for logits, own in zip(
         part.token_logits(row, activation, group.lengths, most), wanted, strict=True
