@@ -1,0 +1,67 @@
+"""One pass of the server part for the mini-batches of several devices, and each one's own result.
+
+Knows tensors alone: who shares a pass is decided by `rounds.batching`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Float32, Int64
+from torch import Tensor
+
+from cutlayer.model.split import ServerPart
+from cutlayer.spec import IGNORED_LABEL
+from cutlayer.training.exchange import server_pass, stack
+
+
+@dataclass(frozen=True, eq=False)
+class ServerLoad:
+    """What the server computes with for one mini-batch, or micro-batch.
+
+    `row`: the server-side adapter of its device; it is read alone. `lengths`: real tokens of each
+    sample (None: images). `weight`: of its mean loss in its mini-batch's.
+    """
+
+    row: Float32[Tensor, " parameter"]
+    activation: Float[Tensor, "sample token width"]
+    lengths: tuple[int, ...] | None
+    labels: Int64[Tensor, "sample *token"]
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class ServerReply:
+    """The gradient at the cut, the adapter's, and its part of its mini-batch's mean loss [nat]."""
+
+    gradient: Float[Tensor, "sample token width"]
+    row_gradient: Float32[Tensor, " parameter"]
+    loss: float
+
+
+def server_batch(part: ServerPart, loads: Sequence[ServerLoad]) -> list[ServerReply]:
+    """Forward and backward for all of them in one pass, texts padded to the longest.
+
+    Each reply is what its load would have alone: to the bit if it is the only one, else but for
+    rounding. One device may have several loads here, each a gradient of the same row.
+    Raises ModelError for loads that do not fit the part.
+    """
+    rows = torch.stack([load.row.detach() for load in loads]).requires_grad_()
+    sizes = [len(load.activation) for load in loads]
+    known = [load.lengths for load in loads if load.lengths is not None]
+    result = server_pass(
+        part,
+        rows,
+        sizes,
+        stack([load.activation for load in loads]),
+        [length for lengths in known for length in lengths] if known else None,
+        stack([load.labels for load in loads], fill=IGNORED_LABEL),
+        [load.weight for load in loads],
+    )
+    assert rows.grad is not None
+    return [
+        ServerReply(gradient[:, : load.activation.shape[1]], row_gradient, loss)
+        for load, gradient, row_gradient, loss in zip(
+            loads, torch.split(result.gradient, sizes), rows.grad, result.losses, strict=True
+        )
+    ]
