@@ -31,9 +31,10 @@ from transformers import ViTConfig, ViTForImageClassification
 
 from cutlayer.model.described import AdapterSpec
 from cutlayer.model.load import load_device_part
+from cutlayer.model.placement import Placement
 from cutlayer.model.optimizer import Sgd
 from cutlayer.model.split import DevicePart, Pending, SavedBytes, device_forward
-from cutlayer.spec import ActivationPolicy
+from cutlayer.spec import ActivationPolicy, Base
 
 MIB = 2**20
 _aten = torch.ops.aten
@@ -196,7 +197,7 @@ def _ready(path: Path, extent: Extent, mode: Mode) -> tuple[DevicePart, Tensor, 
         extent.cut,
         adapter,
         classes=100,
-        dtype=torch.bfloat16 if mode.half else torch.float32,
+        placement=Placement(base=Base.BFLOAT16 if mode.half else Base.FLOAT32),
     )
     generator = torch.Generator().manual_seed(1)
     row = part.adapted.initial_row(0)

@@ -14,6 +14,7 @@ from torch import Tensor
 from cutlayer.errors import ModelError
 from cutlayer.model.described import AdapterSpec
 from cutlayer.model.load import load_device_part
+from cutlayer.model.placement import Placement
 from cutlayer.model.split import (
     DevicePart,
     Pending,
@@ -21,7 +22,7 @@ from cutlayer.model.split import (
     device_forward,
     measure_micro_batch,
 )
-from cutlayer.spec import ActivationPolicy, Task
+from cutlayer.spec import ActivationPolicy, Base, Task
 from examples import at_most
 from model.architectures import (
     ARCHITECTURES,
@@ -61,9 +62,12 @@ def vit(tmp_path_factory: pytest.TempPathFactory) -> DevicePart:
     return _vit(path)
 
 
-def _vit(path: Path, dtype: torch.dtype = torch.float32) -> DevicePart:
+def _vit(path: Path, base: Base = Base.FLOAT32) -> DevicePart:
     spec = AdapterSpec(rank=2, alpha=4.0)
-    return load_device_part(path, "image-classification", CUT, spec, classes=CLASSES, dtype=dtype)
+    placement = Placement(base=base)
+    return load_device_part(
+        path, "image-classification", CUT, spec, classes=CLASSES, placement=placement
+    )
 
 
 def _leaf(part: DevicePart, devices: int = 1) -> Tensor:
@@ -109,7 +113,7 @@ def test_it_is_so_where_the_first_block_is_the_first_that_is_trained(vit: Device
 
 def test_it_is_so_with_a_base_in_half_precision(tmp_path: Path) -> None:
     path = save_model(tmp_path, "vit", "image-classification")
-    half = _vit(path, torch.bfloat16)
+    half = _vit(path, Base.BFLOAT16)
     activation, kept = _held_gradient(half, [4], image_batch(), ActivationPolicy.KEEP)
     assert activation.dtype == kept.dtype == torch.float32
     for activation_memory in ActivationPolicy:

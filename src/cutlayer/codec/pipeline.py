@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, final
 
 import numpy as np
-from jaxtyping import Float16, Float32, Float64, Int, Int16, Int64, UInt8
+from jaxtyping import Float, Float16, Float32, Float64, Int, Int16, Int64, UInt8
 
 from cutlayer.codec.codec import CodecState
 from cutlayer.codec.entropy import EntropyCoder, Sections
@@ -181,8 +181,8 @@ class Statistics:
     sent: int
     rows: int
     wait: int
-    total: Float64[Array, " width"]
-    moment: Float64[Array, "width width"] | None
+    total: Float[Array, " width"]
+    moment: Float[Array, "width width"] | None
 
     @staticmethod
     def fresh(width: int, wait: int, arrays: Arrays, *, sent: int, moment: bool) -> "Statistics":
@@ -231,7 +231,7 @@ class Statistics:
     def mean(self, arrays: Arrays) -> Float16[np.ndarray, " width"]:
         """The mean to ship: float16, what is beyond its range at the range's end."""
         limit = float(np.finfo(np.float16).max)
-        mean = arrays.to_host(self.total) / max(self.rows, 1)
+        mean = _wide(arrays.to_host(self.total)) / max(self.rows, 1)
         return np.clip(mean, -limit, limit).astype("<f2")
 
     def basis(
@@ -240,9 +240,9 @@ class Statistics:
         """The basis to ship, and how many directions it is completed to: see `LearnedBasis`. None
         where no direction stands out."""
         assert self.moment is not None
-        moment = arrays.to_host(self.moment) / max(self.rows, 1)
+        moment = _wide(arrays.to_host(self.moment)) / max(self.rows, 1)
         if about_mean:
-            mean = arrays.to_host(self.total) / max(self.rows, 1)
+            mean = _wide(arrays.to_host(self.total)) / max(self.rows, 1)
             moment = moment - np.outer(mean, mean)
         width = len(moment)
         columns = max(1, round(how.share * width))
@@ -258,6 +258,10 @@ class Statistics:
         if symbols.size == 0:
             return None
         return symbols, width if columns == width else symbols.shape[1]
+
+
+def _wide(array: Float[np.ndarray, "*shape"]) -> Float64[np.ndarray, "*shape"]:
+    return array.astype(np.float64, copy=False)
 
 
 def _there(state: CodecState, name: str, arrays: Arrays) -> Array | None:

@@ -75,6 +75,11 @@ class Segments:
         """True where a token counts."""
         return np.arange(self.shape[1]) < np.array(self.lengths, dtype=np.int64)[:, None]
 
+    @property
+    def _places(self) -> Int64[np.ndarray, " row"]:
+        """The tokens that count among all of the batch: a device need not look for them."""
+        return np.flatnonzero(self.token_mask)
+
     def sizes(self, width: int) -> Int64[np.ndarray, " batch"]:
         """The number of values of each sample when a token has `width` of them."""
         return np.array(self.lengths, dtype=np.int64) * width
@@ -90,7 +95,9 @@ class Segments:
         Raises PacketError: a value in them is not finite, or a magnitude not below `limit`.
         """
         arrays = kernels.arrays
-        chosen = tensor if self.is_full else tensor[arrays.of(self.token_mask)]
+        chosen = tensor
+        if not self.is_full:
+            chosen = tensor.reshape(-1, self.width)[arrays.of(self._places)]
         values = arrays.of(chosen).reshape(self.rows, self.width)
         largest = kernels.largest(values)
         if not math.isfinite(largest):
@@ -108,9 +115,10 @@ class Segments:
         """The tensor with these tokens and zeros in the padding: `gather` undone."""
         if self.is_full:
             return values.reshape(self.shape)
-        tensor = arrays.full(self.shape, 0.0, np.float32)
-        tensor[arrays.of(self.token_mask)] = values
-        return tensor
+        batch, token, width = self.shape
+        tensor = arrays.full((batch * token, width), 0.0, np.float32)
+        tensor[arrays.of(self._places)] = values
+        return tensor.reshape(self.shape)
 
     def zero_padding(
         self, tensor: Float32[np.ndarray, "batch token width"]

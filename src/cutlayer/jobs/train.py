@@ -321,7 +321,7 @@ def _partition(job: Job) -> Partition:
 def export(job: Job, state: RunState, directory: RunDirectory) -> None:
     """Write what was trained into the run's directory: an adapter as PEFT has it, or a model."""
     device, server = (part.adapted.layout for part in job.setup.parts)
-    named = {**device.named(state.device.row), **server.named(state.server.row)}
+    named = {**device.named(state.device.row.cpu()), **server.named(state.server.row.cpu())}
     if job.setup.training.scheme.trained is Trained.WEIGHTS:
         write_folder_atomically(directory.path / "model", lambda to: _save_model(job, named, to))
         return

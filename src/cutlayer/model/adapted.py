@@ -27,6 +27,7 @@ from cutlayer.model.lora import (
     RowLinear,
     Slot,
 )
+from cutlayer.model.placement import HOST, ON_HOST, Placement
 from cutlayer.spec import Task, Trained
 
 # makes the layers of a part read these slots, each [group, *shape], for so many samples a device
@@ -39,7 +40,8 @@ HEAD_STD = 0.02
 class AdaptedModel:
     """A model whose targeted layers, or all of it, read the rows of the devices in a pass.
 
-    `known`: the checkpoint's values of slots that start with them, by slot name.
+    `known`: the checkpoint's values of slots that start with them, by slot name. The model goes to
+    where `placement` says; rows that it is to read are there already.
     """
 
     def __init__(
@@ -52,9 +54,13 @@ class AdaptedModel:
         patches: bool,
         head: bool,
         trained: Trained = Trained.ADAPTERS,
+        placement: Placement = ON_HOST,
     ) -> None:
         model.train(False)
         model.requires_grad_(False)
+        if placement.device != HOST:
+            model.to(placement.device)  # type: ignore[arg-type]
+        self.placement = placement
         self.model = model
         self.trained = trained
         self._known = dict(known)
@@ -73,8 +79,9 @@ class AdaptedModel:
         self.layout = RowLayout(slots)
 
     def initial_row(self, seed: int) -> Float[Tensor, "parameter"]:
-        """A row before training. Each slot's values depend on the seed and its name alone, so a
-        device's and a server's rows together are the same at every cut.
+        """A row before training, on the host. Each slot's values depend on the seed and its name
+        alone, so a device's and a server's rows together are the same at every cut, and on every
+        device.
 
         LoRA A normal with deviation 1 / sqrt(inputs), so that `x A^T` has the scale of x; B zero;
         head as in the checkpoint, else weights normal with deviation 0.02 and bias zero. Where all
@@ -114,6 +121,11 @@ class AdaptedModel:
         """Run the model's forward for what comes after its blocks alone."""
         with passing_through(self._blocks.values(), self._output_length):
             yield
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are, and rows, inputs and activations of a pass."""
+        return self.placement.device
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
@@ -279,7 +291,7 @@ class OwnWeights:
                 f"{type(model).__name__} shares weights between modules, so it cannot be trained"
                 " in full; train adapters"
             )
-        dtype = next(model.parameters()).dtype
+        first = next(model.parameters())
         for prefix, module in model.named_modules():
             for name, parameter in list(module.named_parameters(recurse=False)):
                 full = f"{prefix}.{name}" if prefix else name
@@ -287,9 +299,9 @@ class OwnWeights:
                 self._shapes[full] = tuple(parameter.shape)
                 delattr(module, name)
                 # models look at such things as `projection.weight.dtype`
-                setattr(module, name, torch.empty(0, dtype=parameter.dtype))
-        # transformers tells a model's type by its first parameter
-        model.register_parameter("no_weights", nn.Parameter(torch.empty(0, dtype=dtype), False))
+                setattr(module, name, parameter.new_empty(0))
+        # transformers tells a model's type and device by its first parameter
+        model.register_parameter("no_weights", nn.Parameter(first.new_empty(0), False))
 
     @property
     def slots(self) -> tuple[Slot, ...]:

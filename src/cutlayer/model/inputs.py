@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel
 
 from cutlayer.errors import ModelError, UnsupportedModelError
+from cutlayer.model.placement import HOST, to_device
 from cutlayer.model.tasks import is_decoder, read_config
 from cutlayer.spec import Task
 
@@ -51,7 +52,8 @@ def real_inputs(
 ) -> dict[str, Any]:
     """Images of any side that the patch divides, or token ids with their attention mask.
 
-    Raises ModelError for inputs that are missing or do not fit the model.
+    Raises ModelError for inputs that are missing or do not fit the model. Token ids are checked
+    where they are on the host: elsewhere it would have to wait for them.
     """
     if task == "image-classification":
         return _image_inputs(model, _needed(inputs, "pixel_values"))
@@ -97,8 +99,8 @@ def length_mask(
             f"lengths {list(lengths)} do not fit {batch} samples of {tokens} tokens; give one "
             f"from 1 to {tokens} for each sample"
         )
-    ends = torch.tensor(lengths, device=device).unsqueeze(1)
-    return (torch.arange(tokens, device=device) < ends).long()
+    real = torch.arange(tokens) < torch.tensor(lengths).unsqueeze(1)
+    return to_device(real.long(), device)
 
 
 def image_sides(config: PreTrainedConfig) -> tuple[int, int]:
@@ -165,7 +167,7 @@ def _check_tokens(config: PreTrainedConfig, ids: Tensor) -> None:
             f"{limit} tokens: truncate longer texts"
         )
     rows = getattr(config, "vocab_size", None)
-    if isinstance(rows, int) and not ids.is_meta:
+    if isinstance(rows, int) and ids.device == HOST:
         least, most = (int(bound) for bound in torch.aminmax(ids))
         if least < 0 or most >= rows:
             raise ModelError(

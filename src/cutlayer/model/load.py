@@ -58,7 +58,7 @@ def load_device_part(
     """
     plan = _plan(path, task, adapter, classes, trained)
     model, known = _read_device(plan, cut, placement)
-    return DevicePart(plan.adapted(model, known, patches=True, head=False), task, cut)
+    return DevicePart(plan.adapted(model, known, placement, patches=True, head=False), task, cut)
 
 
 def device_tensors(
@@ -101,7 +101,7 @@ def load_server_part(
     )
     for unit in plan.anatomy.before:  # what was read as the head is there already
         strip(model.get_submodule(unit))
-    adapted = plan.adapted(model, known, patches=False, head=True)
+    adapted = plan.adapted(model, known, placement, patches=False, head=True)
     return ServerPart(adapted, task, cut, injection)
 
 
@@ -120,7 +120,7 @@ def load_whole(
     """
     plan = _plan(path, task, adapter, classes, trained)
     model, known = _read(plan, placement, lambda model: None)
-    return WholeModel(plan.adapted(model, known, patches=True, head=True), task)
+    return WholeModel(plan.adapted(model, known, placement, patches=True, head=True), task)
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,13 @@ class _Plan:
     trains_head: bool
 
     def adapted(
-        self, model: PreTrainedModel, known: Mapping[str, Tensor], *, patches: bool, head: bool
+        self,
+        model: PreTrainedModel,
+        known: Mapping[str, Tensor],
+        placement: Placement,
+        *,
+        patches: bool,
+        head: bool,
     ) -> AdaptedModel:
         """The model that was read, with its adapters in place."""
         return AdaptedModel(
@@ -149,6 +155,7 @@ class _Plan:
             patches=patches,
             head=head,
             trained=self.trained,
+            placement=placement,
         )
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cutlayer.errors import ModelError, quoted
+from cutlayer.model.placement import HOST, to_device
 
 # Row-wise optimisers: each row of a bank steps on its own, as if it had its own optimiser.
 #
@@ -20,7 +21,8 @@ class Optimizer(ABC):
     """An update rule for rows.
 
     Its state is a mapping from name to tensor whose first axis is the row, so that a bank's state
-    is gathered, stored and averaged like the rows themselves.
+    is gathered, stored and averaged like the rows themselves. It is where the rows are, but for
+    what is a number a row, which is on the host.
     """
 
     @property
@@ -89,13 +91,13 @@ class AdamW(Optimizer):
 
     @property
     def state_names(self) -> tuple[str, ...]:
-        """`steps` [group], `mean` and `square` [group, parameter]."""
+        """`steps` [group], on the host, `mean` and `square` [group, parameter]."""
         return ("steps", "mean", "square")
 
     def init(self, rows: Float[Tensor, "group parameter"]) -> dict[str, Tensor]:
         """All zero."""
         return {
-            "steps": torch.zeros(rows.shape[0], dtype=torch.int64, device=rows.device),
+            "steps": torch.zeros(rows.shape[0], dtype=torch.int64),
             "mean": torch.zeros_like(rows, requires_grad=False),
             "square": torch.zeros_like(rows, requires_grad=False),
         }
@@ -112,11 +114,16 @@ class AdamW(Optimizer):
         steps = state["steps"] + 1
         mean = torch.lerp(state["mean"], grads, 1 - beta1)
         square = (state["square"] * beta2).addcmul_(grads, grads, value=1 - beta2)
-        # the corrections in double precision, as torch has them as Python numbers
+        # the corrections in double precision, as torch has them as Python numbers: on the host,
+        # since not every device has such numbers
         correction1 = 1 - beta1 ** steps.double().unsqueeze(1)
         correction2 = 1 - beta2 ** steps.double().unsqueeze(1)
-        scale = square.sqrt().div_(correction2.sqrt().to(rows.dtype)).add_(self.eps)
-        change = (mean / scale).mul_((learning_rate / correction1).to(rows.dtype))
+        root2, rate = (
+            to_device(each.to(rows.dtype), rows.device)
+            for each in (correction2.sqrt(), learning_rate / correction1)
+        )
+        scale = square.sqrt().div_(root2).add_(self.eps)
+        change = (mean / scale).mul_(rate)
         updated = rows * (1 - learning_rate * self.weight_decay)
         return updated.sub_(change), {"steps": steps, "mean": mean, "square": square}
 
@@ -140,7 +147,7 @@ class Aggregation(ABC):
     ) -> Float[Tensor, " parameter"]:
         """The merged row, of the rows' type, in a new tensor.
 
-        `rows`: an adapter a device, in the devices' order; over a network those alone that made
+        `rows`: on the host, an adapter a device, in the devices' order; over a network those alone that made
         the round. `weights`: the samples that each has, at least 0. A and B of LoRA lie apart in a
         row, as they are trained.
 
@@ -152,8 +159,9 @@ class Aggregation(ABC):
 def merged(
     aggregation: Aggregation, rows: Float[Tensor, "device parameter"], weights: Sequence[float]
 ) -> Float[Tensor, " parameter"]:
-    """The merged row. Raises ModelError for an aggregation that gives another thing than one, or
-    makes of finite rows one that is not."""
+    """The merged row, where the rows are; they are merged on the host. Raises ModelError for an
+    aggregation that gives another thing than one, or makes of finite rows one that is not."""
+    place, rows = rows.device, to_device(rows, HOST)
     row: object = aggregation.merge(rows, weights)
     name = type(aggregation).__name__
     if not (isinstance(row, Tensor) and row.shape == rows.shape[1:] and row.dtype == rows.dtype):
@@ -164,7 +172,7 @@ def merged(
         )
     if not row.isfinite().all() and rows.isfinite().all():
         raise ModelError(f"the aggregation {name} merges finite rows into one with NaN or infinity")
-    return row
+    return to_device(row, place)
 
 
 @final

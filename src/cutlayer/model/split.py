@@ -1,7 +1,8 @@
 """The three things that run (device part, server part, whole model), and what a device keeps.
 
-Each takes the rows of a group of devices and the samples of all of them in device order. One pass
-at a time; backward may follow at any time, and any number of micro-batches may be pending at once.
+Each takes the rows of a group of devices and the samples of all of them in device order, and moves
+what it is given to where it is. One pass at a time; backward may follow at any time, and any number
+of micro-batches may be pending at once.
 What a part has (rows, layout, weights) is its `adapted` model. Knows no files, no loss, no codec
 and no optimiser.
 """
@@ -22,6 +23,7 @@ from cutlayer.errors import ModelError
 from cutlayer.model.adapted import AdaptedModel
 from cutlayer.model.blocks import CutReachedError, Injection, answering
 from cutlayer.model.inputs import real_inputs, stand_in_inputs
+from cutlayer.model.placement import all_to_device, to_device
 from cutlayer.model.tasks import group_losses, head_losses
 from cutlayer.spec import MOST_LOGITS, ActivationPolicy, Task, Trained
 
@@ -52,10 +54,10 @@ class DevicePart:
         is padded on the right, in a group to the longest of all its devices.
         Raises ModelError for inputs or sizes that do not fit.
         """
-        model = self.adapted.model
-        given = real_inputs(model, self.task, inputs, None)
+        model, device = self.adapted.model, self.adapted.device
+        given = all_to_device(real_inputs(model, self.task, inputs, None), device)
         batch = next(iter(inputs.values())).shape[0]
-        with self.adapted.using(rows, sizes, batch, checkpoint=checkpoint):
+        with self.adapted.using(to_device(rows, device), sizes, batch, checkpoint=checkpoint):
             try:
                 model(**given)
             except CutReachedError as cut:
@@ -89,11 +91,14 @@ class ServerPart:
         `DevicePart.forward`.
         Raises ModelError for lengths or sizes that do not fit.
         """
-        model = self.adapted.model
-        activation = activation.to(model.dtype)  # what crosses the cut is float32
+        model, device = self.adapted.model, self.adapted.device
+        # what crosses the cut is float32
+        activation = to_device(activation, device).to(model.dtype)
         given = stand_in_inputs(model.config, self.task, activation, lengths)
         with (
-            self.adapted.using(rows, sizes, activation.shape[0], checkpoint=checkpoint),
+            self.adapted.using(
+                to_device(rows, device), sizes, activation.shape[0], checkpoint=checkpoint
+            ),
             self._injection.of(activation),
         ):
             logits: Tensor = model(**given).logits
@@ -118,10 +123,11 @@ class ServerPart:
         them, nor all of their gradient. Otherwise as `forward`, and raises as it does.
         """
         batch, tokens, width = activation.shape
+        labels = to_device(labels, self.adapted.device)
         if not self._in_pieces(batch * tokens, most_logits):
             logits = self.forward(rows, sizes, activation, lengths, checkpoint=checkpoint)
             losses = group_losses(self.task, logits, labels, sizes)
-            return losses * torch.tensor(weights, dtype=losses.dtype)
+            return losses * to_device(torch.tensor(weights, dtype=losses.dtype), losses.device)
         hidden = self.before_head(rows, sizes, activation, lengths, checkpoint=checkpoint)
         head = partial(self._logits_of, rows[:1].detach(), width)
         most = max(1, most_logits // self._vocabulary)
@@ -220,10 +226,10 @@ class WholeModel:
         has it; `ServerPart` takes the last of `lengths`. They differ for a text that itself ends
         with the padding token: a run leaves such an end out (`TextBatches.unread`).
         """
-        model = self.adapted.model
-        given = real_inputs(model, self.task, inputs, lengths)
+        model, device = self.adapted.model, self.adapted.device
+        given = all_to_device(real_inputs(model, self.task, inputs, lengths), device)
         batch = next(iter(inputs.values())).shape[0]
-        with self.adapted.using(rows, sizes, batch):
+        with self.adapted.using(to_device(rows, device), sizes, batch):
             logits: Tensor = model(**given).logits
         return logits
 
@@ -244,6 +250,7 @@ class Pending:
     ) -> None:
         self._activation: Tensor | None = activation.detach().float()
         self._dtype = activation.dtype
+        self._device = activation.device
         self.shape = activation.shape
         self._backward: Callable[[Tensor], None] | None = backward
 
@@ -267,7 +274,7 @@ class Pending:
         if self._backward is None:
             raise RuntimeError("this micro-batch has had its backward; run its forward again")
         backward, self._backward = self._backward, None
-        backward(gradient.to(self._dtype))
+        backward(to_device(gradient, self._device).to(self._dtype))
 
 
 def device_forward(

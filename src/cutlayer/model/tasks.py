@@ -232,7 +232,7 @@ class _CrossEntropy(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, labels: Tensor, counts: list[int]) -> Tensor:
         ctx.save_for_backward(logits, labels)
         ctx.counts = counts
-        true = torch.empty(len(labels), 1)
+        true = logits.new_empty(len(labels), 1)
         for rows in _pieces(logits):
             wanted = labels[rows].clamp(min=0)[:, None]
             true[rows] = logits[rows].log_softmax(-1).gather(1, wanted)
@@ -312,17 +312,14 @@ def _even_pieces(count: int, most: int) -> Iterator[slice]:
 
 
 def _mean(true: Tensor, ignored: Tensor) -> Tensor:
-    if bool((ignored == IGNORED_LABEL).all()):
-        return torch.zeros(())
-    return functional.nll_loss(true, ignored, ignore_index=IGNORED_LABEL)
+    """0 where there is none, which the host need not know."""
+    mean = functional.nll_loss(true, ignored, ignore_index=IGNORED_LABEL)
+    return torch.where((ignored == IGNORED_LABEL).all(), 0.0, mean)
 
 
 def _write_gradient(gradient: Tensor, logits: Tensor, labels: Tensor, into: Tensor) -> None:
-    """One device's, as autograd has it for `functional.cross_entropy`."""
+    """One device's, as autograd has it for `functional.cross_entropy`; 0 where nothing counts."""
     count = (labels != IGNORED_LABEL).sum().float()
-    if not count:
-        into.zero_()
-        return
     ops = torch.ops.aten
     for rows in _pieces(logits):
         known = logits[rows].log_softmax(-1)

@@ -22,6 +22,7 @@ from cutlayer.codec.codec import (
 )
 from cutlayer.codec.raw import RawCodec, decode_targets, encode_targets, raw_bytes
 from cutlayer.data.samples import Batch
+from cutlayer.model.placement import to_device
 from cutlayer.model.split import Pending, ServerPart
 from cutlayer.rounds.schemes import Phase, Place, Scheme, Step
 from cutlayer.rounds.work import DeviceRates, DeviceWork
@@ -178,13 +179,15 @@ class Exchange:
         """Where every stream stands now."""
         return dict(self._streams)
 
-    def send(self, load: Load, key: PacketKey) -> ReceivedTensor:
-        """Encode at one end, decode at the other."""
+    def send(self, load: Load, key: PacketKey, receiver: torch.device) -> ReceivedTensor:
+        """Encode where the load is, decode where its receiver is."""
         _, device, _, _, direction = key
-        stream = self._streams.get((device, direction), Stream())
-        codec = for_device(self._codecs[direction], load.tensor.device)
-        outgoing = encode(codec, load, self._seed, key, stream.sender)
-        decoded = codec.decode(outgoing.packet, tuple(load.tensor.shape), stream.receiver)
+        stream, codec = self._streams.get((device, direction), Stream()), self._codecs[direction]
+        sender = for_device(codec, load.tensor.device)
+        outgoing = encode(sender, load, self._seed, key, stream.sender)
+        decoded = for_device(codec, receiver).decode(
+            outgoing.packet, tuple(load.tensor.shape), stream.receiver
+        )
         self._streams[device, direction] = Stream(outgoing.state, decoded.state)
         return ReceivedTensor(decoded.tensor, decoded.lengths, outgoing.sent)
 
@@ -223,16 +226,16 @@ def send_labels(
 
 def pack_adapter(row: Float[Tensor, " parameter"]) -> bytes:
     """The packet of an adapter row: plain float32, bit for bit."""
-    return _RAW.encode(row.detach().numpy(), EMPTY, np.random.default_rng(0)).packet
+    return _RAW.encode(row.detach().cpu().numpy(), EMPTY, np.random.default_rng(0)).packet
 
 
 def unpack_adapter(packet: bytes, parameters: int) -> Float[Tensor, " parameter"]:
-    """The row of `pack_adapter`. Raises PacketError: not a packet of so many finite values."""
+    """The row of `pack_adapter`, on the host. Raises PacketError: not a packet of so many finite values."""
     return torch.from_numpy(_RAW.decode(packet, (parameters,), EMPTY).tensor)
 
 
 def send_adapter(row: Float[Tensor, " parameter"]) -> tuple[Float[Tensor, " parameter"], Sent]:
-    """An adapter row as the other side receives it."""
+    """An adapter row as the other side receives it, on the host."""
     packet = pack_adapter(row)
     return unpack_adapter(packet, row.numel()), Sent(len(packet), len(packet))
 
@@ -374,10 +377,11 @@ def _counted_labels(batch: Batch) -> int:
 
 @dataclass(frozen=True, eq=False)
 class ServerPassResult:
-    """The gradient at the cut, and each device's part of its mini-batch's mean loss [nat]."""
+    """The gradient at the cut, and each device's part of its mini-batch's mean loss [nat]; both
+    where the part is, so that nobody waits for them."""
 
     gradient: Float[Tensor, "batch token width"]
-    losses: tuple[float, ...]
+    losses: Float[Tensor, " group"]
 
 
 def server_pass(
@@ -395,8 +399,8 @@ def server_pass(
 
     Arguments as `ServerPart.losses` takes them.
     """
-    leaf = activation.detach().requires_grad_()
+    leaf = to_device(activation.detach(), part.adapted.device).requires_grad_()
     weighted = part.losses(rows, sizes, leaf, lengths, labels, weights, checkpoint=checkpoint)
     torch.autograd.backward(weighted.sum())
     assert leaf.grad is not None
-    return ServerPassResult(leaf.grad, tuple(weighted.tolist()))
+    return ServerPassResult(leaf.grad, weighted.detach())

@@ -47,7 +47,8 @@ from cutlayer.training.state import AdapterBank, AdapterState, DeviceSide, RunSt
 class Actions:
     """The phases of round `index`; packets pass `exchange`, costs go to `round_costs`.
 
-    `losses` collects each micro-batch's part of its mini-batch's mean loss [nat].
+    `losses` collects each micro-batch's part of its mini-batch's mean loss [nat], where it was
+    computed: whoever reads one waits for it.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Actions:
         self._index = index
         self._exchange = exchange
         self._round_costs = round_costs
-        self.losses: list[float] = []
+        self.losses: list[Tensor] = []
 
     def do(self, step: Step, micro: MicroBatch) -> None:
         """One step of a scheme's local part."""
@@ -97,6 +98,7 @@ class Actions:
             received = self._exchange.send(
                 self._load(micro, micro.pending.activation, place),
                 (self._index, device, micro.number, micro.micro, Direction.UP),
+                self._server.part.adapted.device,
             )
             known, sent = send_labels(batch.labels, received.lengths, self._training.classes)
             labels.append(known)
@@ -131,14 +133,15 @@ class Actions:
             micro.weights,
         )
         micro.gradient = result.gradient
-        self.losses.extend(result.losses)
+        self.losses.append(result.losses)
 
     def _gradient_down(self, step: Step, micro: MicroBatch) -> None:
         assert micro.gradient is not None
         received = []
         for place, device in enumerate(micro.devices):
             key = (self._index, device, micro.number, micro.micro, Direction.DOWN)
-            part = self._exchange.send(self._load(micro, micro.gradient, place), key)
+            load = self._load(micro, micro.gradient, place)
+            part = self._exchange.send(load, key, self._server.device_part.adapted.device)
             self._round_costs.send(device, step, {"gradient": part.sent})
             received.append(part.tensor)
         micro.gradient = stack(received)
@@ -288,8 +291,13 @@ class Round:
         self._steps = tuple(device.local_steps for device in setup.devices)
         count = len(setup.devices)
         shared = self._scheme.shared_server
-        self._device_side = AdapterBank(state.device, count, training.optimizer, shared=False)
-        self._server_side = AdapterBank(state.server, count, training.optimizer, shared=shared)
+        on_device, on_server = (part.adapted.device for part in setup.parts)
+        self._device_side = AdapterBank(
+            state.device, count, training.optimizer, shared=False, device=on_device
+        )
+        self._server_side = AdapterBank(
+            state.server, count, training.optimizer, shared=shared, device=on_server
+        )
         self._exchange = Exchange(training.codecs, training.seed, state.streams)
         self._round_costs = RoundCosts(self._scheme, self._steps, training.micro_batches)
         self._actions = Actions(setup, self._index, self._exchange, self._round_costs)
@@ -413,7 +421,7 @@ class Round:
         size = 0
         for side in self._exchanged:
             row, sent = send_adapter(side.rows[source])
-            side.rows[list(to)] = row
+            side.put(to, row)
             size += sent.payload_bytes
         return Sent(size, size)
 
@@ -428,7 +436,8 @@ class Round:
             observed=observed_work(self._scheme, work),
             streams=self._exchange.streams,
         )
-        loss = sum(self._actions.losses) / sum(self._steps)
+        losses = torch.cat(self._actions.losses).cpu().tolist()
+        loss = sum(losses) / sum(self._steps)
         return RoundOutcome(state, loss, self._band, self._round_costs, timeline)
 
     def _shares(self) -> tuple[float, ...]:

@@ -98,7 +98,7 @@ class RunDirectory:
             **streams_to_tensors(state.streams),
         }
         # one key: safetensors writes several in random order, and equal runs give equal bytes
-        whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        whole = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
         about = {"round": state.round, "virtual_time_s": state.virtual_time_s}
         metadata = {"state": json.dumps({**about, "crc32": _checksum(whole)})}
 

@@ -14,6 +14,7 @@ from cutlayer.codec.codec import CodecPair, Streams
 from cutlayer.data.partition import BatchPlan
 from cutlayer.data.samples import Batch, BatchMaker, Samples
 from cutlayer.model.optimizer import Aggregation, Optimizer
+from cutlayer.model.placement import HOST, to_device
 from cutlayer.model.split import DevicePart, ServerPart
 from cutlayer.planner.allocation import Allocation, ObservedRound
 from cutlayer.rounds.memory import Accounting
@@ -85,7 +86,7 @@ def observed_from_tensors(tensors: dict[str, Tensor]) -> ObservedRound:
 
 @final
 class AdapterBank:
-    """One side's adapters and optimiser state during a round.
+    """One side's adapters and optimiser state during a round, on `device`.
 
     `rows` and the state's tensors have an entry for each device; `shared`: one entry, which every
     device reads and steps, one device at a time. `collected`: by place, the gradient of the
@@ -93,19 +94,33 @@ class AdapterBank:
     """
 
     def __init__(
-        self, state: AdapterState, devices: int, optimizer: Optimizer, *, shared: bool
+        self,
+        state: AdapterState,
+        devices: int,
+        optimizer: Optimizer,
+        *,
+        shared: bool,
+        device: torch.device,
     ) -> None:
         self._rule = optimizer
         self._shared = shared
-        self.rows = state.row.expand(1 if shared else devices, -1).clone()
+        row = to_device(state.row, device)
+        self.rows = row.expand(1 if shared else devices, -1).clone()
         # a round that starts without a state starts afresh
         old = state.optimizer or optimizer.init(self.rows)
-        self.optimizer = {name: value.clone() for name, value in old.items()}
+        self.optimizer = {
+            name: to_device(value, HOST if value.ndim == 1 else device).clone()
+            for name, value in old.items()
+        }
         self.collected: dict[int, Tensor] = {}
 
     def gather(self, devices: Sequence[int]) -> Float[Tensor, "group parameter"]:
         """The rows of `devices`, copied."""
-        return self.rows[self._places(devices)]
+        return _rows(self.rows, self._places(devices))
+
+    def put(self, devices: Sequence[int], row: Float[Tensor, " parameter"]) -> None:
+        """Let `devices` go on from `row`; their optimisers stay as they are."""
+        _put(self.rows, self._places(devices), to_device(row, self.rows.device))
 
     def collect(self, devices: Sequence[int], gradients: Float[Tensor, "group parameter"]) -> None:
         """Add one micro-batch's gradients to those that the next step of `devices` takes."""
@@ -116,17 +131,17 @@ class AdapterBank:
         """Step the rows of `devices` by their collected gradients."""
         places = self._places(devices)
         gradients = torch.stack([self.collected.pop(place) for place in places])
-        state = {name: value[places] for name, value in self.optimizer.items()}
-        rows, stepped = self._rule.step(self.rows[places], gradients, state, learning_rate)
-        self.rows[places] = rows
+        state = {name: _rows(value, places) for name, value in self.optimizer.items()}
+        rows, stepped = self._rule.step(_rows(self.rows, places), gradients, state, learning_rate)
+        _put(self.rows, places, rows)
         for name, value in stepped.items():
-            self.optimizer[name][places] = value
+            _put(self.optimizer[name], places, value)
 
     def renew(self, device: int, row: Float[Tensor, " parameter"]) -> None:
         """Let `device` begin again at `row`, its optimiser afresh, what it collected forgotten."""
         (place,) = self._places((device,))
         self.collected.pop(place, None)
-        self.rows[place] = row
+        self.rows[place] = to_device(row, self.rows.device)
         for name, value in self._rule.init(self.rows[place : place + 1]).items():
             self.optimizer[name][place : place + 1] = value
 
@@ -135,6 +150,15 @@ class AdapterBank:
             return list(devices)
         assert len(devices) == 1, "a shared adapter is stepped by one device at a time"
         return [0]
+
+
+def _rows(bank: Tensor, places: Sequence[int]) -> Tensor:
+    """Copies of some rows. Indexing by a list would make an accelerator's host wait."""
+    return bank[to_device(torch.tensor(places), bank.device)]
+
+
+def _put(bank: Tensor, places: Sequence[int], rows: Tensor) -> None:
+    bank[to_device(torch.tensor(places), bank.device)] = rows
 
 
 # All that a run trains with, put together by the caller: nothing here is looked up or read. The

@@ -7,7 +7,7 @@ from typing import final
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Float64, Int16, Int32, Int64, Shaped, UInt8
+from jaxtyping import Bool, Float, Float32, Int16, Int32, Int64, Shaped, UInt8
 from torch import Tensor
 
 from cutlayer.codec.codec import Codec, CodecState, Decoded, Encoded
@@ -26,6 +26,7 @@ from cutlayer.codec.kernels.kernels import (
 from cutlayer.codec.kernels.portable import mix_keys
 from cutlayer.codec.staged import StagedCodec
 from cutlayer.errors import ConfigError, PacketError, quoted
+from cutlayer.model.placement import HOST, to_device
 
 _BYTE = torch.iinfo(torch.int8)
 
@@ -33,26 +34,35 @@ _BYTE = torch.iinfo(torch.int8)
 @final
 @dataclass(frozen=True)
 class DeviceArrays(Arrays):
-    """See `Arrays`. Whatever is int16 crosses in one byte each where all of it fits."""
+    """See `Arrays`. Whatever is int16 crosses in one byte each where all of it fits. Wide is float64
+    on the processor alone: not every accelerator has it."""
 
     device: torch.device
 
     def of(self, array: Shaped[np.ndarray | Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
         if isinstance(array, Tensor):
-            return array.contiguous()
+            return to_device(self._known(array), self.device).contiguous()
         # a copy: torch takes no array that may not be written to
         host = np.array(array)
         if host.dtype != np.int16:
-            return torch.from_numpy(host).to(self.device)
+            return to_device(self._known(torch.from_numpy(host)), self.device)
         small = host.astype(np.int8)
         narrow = small if np.array_equal(small, host) else host
-        return torch.from_numpy(narrow).to(self.device).short()
+        return to_device(torch.from_numpy(narrow), self.device).short()
 
     def to_host(self, array: Shaped[Tensor, "*shape"]) -> Shaped[np.ndarray, "*shape"]:
         if array.dtype is not torch.int16:
-            return np.asarray(array.cpu().numpy())
+            return _arrived(array)
         narrow = array.char() if self._fits_a_byte(array) else array
-        return np.asarray(narrow.cpu().numpy().astype(np.int16))
+        return _arrived(narrow).astype(np.int16)
+
+    def _known(self, array: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
+        """In numbers that the device has."""
+        return array.float() if array.dtype is torch.float64 and self._accelerator else array
+
+    @property
+    def _accelerator(self) -> bool:
+        return self.device != HOST
 
     def _fits_a_byte(self, array: Int16[Tensor, "..."]) -> bool:
         if array.numel() == 0:
@@ -63,11 +73,11 @@ class DeviceArrays(Arrays):
     def full(
         self, shape: tuple[int, ...], value: float, dtype: type[np.generic]
     ) -> Shaped[Tensor, "..."]:
-        same = torch.from_numpy(np.zeros(0, dtype=dtype)).dtype
+        same = self._known(torch.from_numpy(np.zeros(0, dtype=dtype))).dtype
         return torch.full(shape, value, dtype=same, device=self.device)
 
-    def wide(self, array: Float32[Tensor, "*shape"]) -> Float64[Tensor, "*shape"]:
-        return array.double()
+    def wide(self, array: Float32[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        return array if self._accelerator else array.double()
 
     def energies(self, values: Float32[Tensor, "row column"]) -> Float32[np.ndarray, " column"]:
         return self.to_host((values * values).sum(0))
@@ -76,6 +86,16 @@ class DeviceArrays(Arrays):
         self, edges: Float32[np.ndarray, " edge"], values: Float32[Tensor, "row column"]
     ) -> Int16[Tensor, "row column"]:
         return torch.searchsorted(self.of(edges), values, right=True).short()
+
+
+def _arrived(tensor: Shaped[Tensor, "*shape"]) -> Shaped[np.ndarray, "*shape"]:
+    """On the host, which waits for it; over memory that is pinned where the device is CUDA."""
+    if tensor.device.type != "cuda":
+        return np.asarray(tensor.cpu().numpy())
+    pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    pinned.copy_(tensor, non_blocking=True)
+    torch.cuda.current_stream(tensor.device).synchronize()
+    return np.asarray(pinned.numpy())
 
 
 # The 32 random bits of an index and a seed, in torch; `Kernels` defines them.
@@ -365,7 +385,9 @@ class TensorCodec:
 
     def decode(self, packet: bytes, shape: tuple[int, ...], state: CodecState) -> Arrived:
         decoded = self._decoded(packet, shape, state)
-        tensor = decoded.tensor if self.stays else torch.from_numpy(decoded.tensor).to(self.device)
+        tensor = decoded.tensor
+        if not self.stays:
+            tensor = to_device(torch.from_numpy(tensor), self.device)
         return Arrived(tensor, decoded.lengths, decoded.state)
 
     def _decoded(self, packet: bytes, shape: tuple[int, ...], state: CodecState) -> Decoded:
@@ -379,10 +401,12 @@ class TensorCodec:
             raise self._broken("decode", f"a tensor of float32 of {list(shape)}", made)
         if len(lengths) != shape[0]:
             raise self._broken("decode", f"the lengths of {shape[0]} samples", lengths)
-        if isinstance(tensor, np.ndarray) and not tensor.flags.writeable:
-            # torch takes none that is read from a packet's own bytes
-            return replace(decoded, tensor=tensor.copy())
-        return decoded
+        if not isinstance(tensor, np.ndarray):
+            return decoded
+        if not np.isfinite(tensor).all():
+            raise PacketError("values that are NaN or infinite")
+        # torch takes none that is read from a packet's own bytes
+        return decoded if tensor.flags.writeable else replace(decoded, tensor=tensor.copy())
 
     def _broken(self, method: str, wanted: str, given: object) -> ConfigError:
         name = f"{type(self.codec).__name__}.{method}"

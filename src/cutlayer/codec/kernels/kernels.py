@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Any, TypeAlias, final
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int16, Int64, Shaped, UInt8, UInt16
+from jaxtyping import Float, Float32, Float64, Int16, Int64, Shaped, UInt8, UInt16
 
 from cutlayer.errors import PacketError
 
@@ -56,8 +56,8 @@ class Arrays(ABC):
         """A new array that holds `value` everywhere."""
 
     @abstractmethod
-    def wide(self, array: Float32[Array, "*shape"]) -> Float64[Array, "*shape"]:
-        """In double precision."""
+    def wide(self, array: Float32[Array, "*shape"]) -> Float[Array, "*shape"]:
+        """In double precision, where values live on a device that has it."""
 
     @abstractmethod
     def energies(self, values: Float32[Array, "row column"]) -> Float32[np.ndarray, " column"]:

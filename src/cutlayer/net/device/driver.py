@@ -21,6 +21,7 @@ from cutlayer.codec.codec import EMPTY, CodecState, Direction, Stream, Streams
 from cutlayer.codec.raw import encode_targets
 from cutlayer.errors import PacketError, RunError
 from cutlayer.files import Mend, write_atomically
+from cutlayer.model.placement import to_device
 from cutlayer.model.split import Pending, device_forward
 from cutlayer.net.device import session as d
 from cutlayer.net.wire.frames import Bounds, Kind, kind_of
@@ -61,9 +62,6 @@ from cutlayer.training.torch_codec import for_device
 # same packet as the first time.
 
 
-_HOST = torch.device("cpu")
-
-
 @dataclass(frozen=True, eq=False)
 class _Waiting:
     """A micro-batch whose gradient has not come, and its sender's state once it has."""
@@ -81,7 +79,8 @@ class DeviceWorker:
         self._training = training
         self._device = device
         row = torch.zeros(device.part.adapted.layout.parameters)
-        self._side = AdapterBank(AdapterState(row, {}), 1, training.optimizer, shared=False)
+        self._place = device.part.adapted.device
+        self._side = self._bank(AdapterState(row, {}))
         self._streams: Streams = {}
         self._learning_rate = 0.0
         self._waiting: _Waiting | None = None
@@ -90,9 +89,7 @@ class DeviceWorker:
         """Take over the merged adapter. Raises PacketError: it is none of this run."""
         row = unpack_adapter(message.adapter, self._side.rows.shape[1])
         optimizer = {} if message.opening.fresh else self._side.optimizer
-        self._side = AdapterBank(
-            AdapterState(row, optimizer), 1, self._training.optimizer, shared=False
-        )
+        self._side = self._bank(AdapterState(row, optimizer))
         if message.opening.fresh:
             self._streams = {}
         self._learning_rate = message.opening.learning_rate
@@ -110,7 +107,7 @@ class DeviceWorker:
         )
         load = Load(pending.activation, own.batch.lengths, own.samples)
         key = (position.round, device.number, position.step, position.micro, Direction.UP)
-        codec = for_device(training.codecs.up, _HOST)
+        codec = for_device(training.codecs.up, self._place)
         outgoing = encode(codec, load, training.seed, key, self._end(Direction.UP))
         pending.release()
         self._waiting = _Waiting(pending, rows, outgoing.state)
@@ -129,7 +126,7 @@ class DeviceWorker:
         """
         assert self._waiting is not None, "a gradient is for the activation before it"
         waiting = self._waiting
-        decoded = for_device(self._training.codecs.down, _HOST).decode(
+        decoded = for_device(self._training.codecs.down, self._place).decode(
             message.packet, tuple(waiting.pending.shape), self._end(Direction.DOWN)
         )
         self._waiting = None
@@ -149,25 +146,31 @@ class DeviceWorker:
         return Adapter(round_number, weight, pack_adapter(self._side.rows[0]))
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that the device must not lose, between two micro-batches."""
+        """All that the device must not lose, between two micro-batches; on the host."""
         side = AdapterState(self._side.rows[0], self._side.optimizer)
         collected = self._side.collected.get(0)
-        return {
+        tensors = {
             **side.tensors("device"),
             **({} if collected is None else {"collected": collected}),
             **streams_to_tensors(self._streams),
             "learning_rate": torch.tensor(self._learning_rate, dtype=torch.float64),
         }
+        return {name: tensor.cpu() for name, tensor in tensors.items()}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Go on from `tensors`."""
         state = AdapterState.from_tensors("device", dict(tensors))
-        self._side = AdapterBank(state, 1, self._training.optimizer, shared=False)
+        self._side = self._bank(state)
         if "collected" in tensors:
-            self._side.collected[0] = tensors["collected"].clone()
+            self._side.collected[0] = to_device(tensors["collected"], self._place).clone()
         self._streams = streams_from_tensors(tensors)
         self._learning_rate = float(tensors["learning_rate"])
         self._waiting = None
+
+    def _bank(self, state: AdapterState) -> AdapterBank:
+        """The adapter during a round, on the part's device."""
+        optimizer = self._training.optimizer
+        return AdapterBank(state, 1, optimizer, shared=False, device=self._place)
 
     def _parts(self, position: Position) -> list[OwnMicroBatch]:
         """The micro-batches of a local step that have samples."""

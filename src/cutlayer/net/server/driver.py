@@ -50,9 +50,6 @@ from cutlayer.training.torch_codec import Arrived, for_device
 # leaves everything as it was.
 
 
-_HOST = torch.device("cpu")
-
-
 @final
 class ServerWorker:
     """The server-side adapter of each of so many `devices` during a round, and what the server's
@@ -110,14 +107,14 @@ class ServerWorker:
         key = (position.round, device, position.step, position.micro, Direction.DOWN)
         load = Load(result.gradient, lengths, message.samples)
         down = self._end(device, Direction.DOWN)
-        codec = for_device(training.codecs.down, _HOST)
+        codec = for_device(training.codecs.down, part.adapted.device)
         outgoing = encode(codec, load, training.seed, key, down)
         assert rows.grad is not None
         self._side.collect((device,), rows.grad)
         if message.micro.last:
             self._side.step((device,), training.rate_of(position.round))
         self._plain_bytes += outgoing.sent.uncompressed_bytes
-        self._lose(device, message, result.losses[0])
+        self._lose(device, message, result.losses)
         self._streams[device, Direction.UP] = Stream(receiver=arrived.state)
         self._streams[device, Direction.DOWN] = Stream(sender=outgoing.state)
         return outgoing.packet
@@ -176,31 +173,35 @@ class ServerWorker:
     def _start(self, state: RunState) -> None:
         self._state = state
         self._side = AdapterBank(
-            state.server, self._devices, self._training.optimizer, shared=False
+            state.server,
+            self._devices,
+            self._training.optimizer,
+            shared=False,
+            device=self._server.part.adapted.device,
         )
         self._streams = dict(state.streams)
         self._adapters: dict[int, tuple[torch.Tensor, float]] = {}
-        self._losses: dict[int, list[float]] = {}
+        # each local step's, as the parts of its micro-batches; read when the round closes
+        self._losses: dict[int, list[list[Tensor]]] = {}
         self._plain_bytes = 0
 
-    def _lose(self, device: int, message: Activation, loss: float) -> None:
+    def _lose(self, device: int, message: Activation, loss: Tensor) -> None:
         """Enter a micro-batch's part of its local step's loss."""
         steps = self._losses.setdefault(device, [])
         if message.position.micro == 0:
-            steps.append(0.0)
-        steps[-1] += loss
+            steps.append([])
+        steps[-1].append(loss)
 
     def _mean_loss(self, made: Sequence[int]) -> float:
-        losses = [loss for device in made for loss in self._losses[device]]
+        steps = [step for device in made for step in self._losses[device]]
+        losses: list[float] = [sum(torch.cat(step).cpu().tolist()) for step in steps]
         return sum(losses) / len(losses)
 
     def _read(self, device: int, message: Activation) -> tuple[Arrived, Tensor]:
         """The activation and its labels, if they are such as the run may have."""
         training, shape = self._training, self._shape(message)
-        codec = for_device(training.codecs.up, _HOST)
+        codec = for_device(training.codecs.up, self._server.part.adapted.device)
         arrived = codec.decode(message.packet, shape, self._end(device, Direction.UP))
-        if not arrived.tensor.isfinite().all():
-            raise PacketError("an activation of NaN or infinite values")
         if training.task != "image-classification" and min(arrived.lengths) < 1:
             raise PacketError("an activation of a text without a token")
         labelled = shape[:2] if training.task == "causal-lm" else shape[:1]
