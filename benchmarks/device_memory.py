@@ -31,8 +31,8 @@ from transformers import ViTConfig, ViTForImageClassification
 
 from cutlayer.model.described import AdapterSpec
 from cutlayer.model.load import load_device_part
-from cutlayer.model.placement import Placement
 from cutlayer.model.optimizer import Sgd
+from cutlayer.model.placement import Placement
 from cutlayer.model.split import DevicePart, Pending, SavedBytes, device_forward
 from cutlayer.spec import ActivationPolicy, Base
 

@@ -147,9 +147,9 @@ class Aggregation(ABC):
     ) -> Float[Tensor, " parameter"]:
         """The merged row, of the rows' type, in a new tensor.
 
-        `rows`: on the host, an adapter a device, in the devices' order; over a network those alone that made
-        the round. `weights`: the samples that each has, at least 0. A and B of LoRA lie apart in a
-        row, as they are trained.
+        `rows`: on the host, an adapter a device, in the devices' order; over a network those alone
+        that made the round. `weights`: the samples that each has, at least 0. A and B of LoRA lie
+        apart in a row, as they are trained.
 
         Raises ModelError for weights that give no row. One that is not finite ends the run, as a
         round that diverged.

@@ -230,7 +230,8 @@ def pack_adapter(row: Float[Tensor, " parameter"]) -> bytes:
 
 
 def unpack_adapter(packet: bytes, parameters: int) -> Float[Tensor, " parameter"]:
-    """The row of `pack_adapter`, on the host. Raises PacketError: not a packet of so many finite values."""
+    """The row of `pack_adapter`, on the host. Raises PacketError: not a packet of so many finite
+    values."""
     return torch.from_numpy(_RAW.decode(packet, (parameters,), EMPTY).tensor)
 
 

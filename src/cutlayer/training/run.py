@@ -18,6 +18,7 @@ from torch.nn import functional
 from cutlayer.data.samples import Batch
 from cutlayer.errors import PacketError, RunError
 from cutlayer.files import write_json
+from cutlayer.model.placement import to_device
 from cutlayer.model.tasks import next_tokens
 from cutlayer.rounds.schemes import Phase
 from cutlayer.spec import IGNORED_LABEL, MOST_LOGITS
@@ -57,31 +58,36 @@ class Evaluation:
 @torch.no_grad()
 def evaluate(training: Training, server: ServerSide, state: RunState) -> Evaluation:
     """Run the test split through device part and server part with the global adapters."""
-    loss, right, counted = 0.0, 0, 0
+    below, above = server.device_part.adapted.device, server.part.adapted.device
+    rows = to_device(state.device.row, below), to_device(state.server.row, above)
+    losses, right, counted = [], [], 0  # tensors: who reads one waits for it
     step = min(training.micro_batch_samples, _MOST_SAMPLES)
     for first in range(0, len(server.test), step):
         indices = np.arange(first, min(first + step, len(server.test)))
         batch = server.batches.make(server.test, indices)
-        for logits, labels in _predictions(training, server, state, batch):
-            loss += float(
+        for logits, labels in _predictions(training, server, rows, batch):
+            counted += int((labels != IGNORED_LABEL).sum())
+            labels = to_device(labels.long(), logits.device)
+            losses.append(
                 functional.cross_entropy(
-                    logits, labels.long(), ignore_index=IGNORED_LABEL, reduction="sum"
+                    logits, labels, ignore_index=IGNORED_LABEL, reduction="sum"
                 )
             )
-            right += int((logits.argmax(-1) == labels).sum())
-            counted += int((labels != IGNORED_LABEL).sum())
-    return Evaluation(loss / counted, right / counted)
+            right.append((logits.argmax(-1) == labels).sum())
+    loss = 0.0
+    for each in torch.stack(losses).cpu().tolist():
+        loss += each
+    return Evaluation(loss / counted, int(torch.stack(right).sum()) / counted)
 
 
 def _predictions(
-    training: Training, server: ServerSide, state: RunState, batch: Batch
+    training: Training, server: ServerSide, rows: tuple[Tensor, Tensor], batch: Batch
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Logits [row, class] of the batch's samples or, a few at a time, tokens; with the labels."""
+    """Logits [row, class] of the batch's samples or, a few at a time, tokens; with the labels,
+    which are on the host. `rows`: of device part and server part."""
     group, labels = group_inputs([batch]), torch.from_numpy(batch.labels)
-    activation = server.device_part.forward(
-        state.device.row[None], group.sizes, group.inputs
-    ).float()
-    part, row = server.part, state.server.row
+    part, (below, row) = server.part, rows
+    activation = server.device_part.forward(below[None], group.sizes, group.inputs).float()
     if training.task != "causal-lm":
         yield part.forward(row[None], group.sizes, activation, group.lengths).float(), labels
         return

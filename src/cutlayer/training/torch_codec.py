@@ -34,8 +34,8 @@ _BYTE = torch.iinfo(torch.int8)
 @final
 @dataclass(frozen=True)
 class DeviceArrays(Arrays):
-    """See `Arrays`. Whatever is int16 crosses in one byte each where all of it fits. Wide is float64
-    on the processor alone: not every accelerator has it."""
+    """See `Arrays`. Whatever is int16 crosses in one byte each where all of it fits. Float64 is the
+    processor's alone: not every accelerator has it."""
 
     device: torch.device
 
