@@ -5,7 +5,6 @@ Both run the same operations in the same order on the same values, so no toleran
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,8 +17,8 @@ from cutlayer.errors import ModelError
 from cutlayer.model.described import AdapterSpec
 from cutlayer.model.load import load_device_part, load_server_part, load_whole
 from cutlayer.model.placement import Placement
-from cutlayer.model.split import WholeModel
-from cutlayer.spec import IGNORED_LABEL, VERIFIED, Base, Task
+from cutlayer.model.split import ServerPart, WholeModel
+from cutlayer.spec import IGNORED_LABEL, VERIFIED, ActivationPolicy, Base, Task
 from model.architectures import (
     ARCHITECTURES,
     BLOCKS,
@@ -76,33 +75,38 @@ def test_a_language_models_logits_come_a_few_tokens_at_a_time(tmp_path: Path, ki
 @pytest.mark.parametrize("kind", ["gpt2", "opt", "gpt_neox", "cohere", "granite", "gemma2"])
 def test_losses_and_gradients_come_a_few_tokens_at_a_time(tmp_path: Path, kind: str) -> None:
     """Two devices of three and one texts, of which some tokens are not to be predicted."""
-    path = save_model(tmp_path, kind, "causal-lm")
-    server = load_server_part(path, "causal-lm", 1, full_spec("causal-lm"), classes=0)
-    vocabulary = server.adapted.model.config.vocab_size
+    path, spec = save_model(tmp_path, kind, "causal-lm"), full_spec("causal-lm")
+    keeping, checkpointing = (
+        load_server_part(path, "causal-lm", 1, spec, classes=0, activation_memory=policy)
+        for policy in (ActivationPolicy.KEEP, ActivationPolicy.CHECKPOINT)
+    )
+    vocabulary = keeping.adapted.model.config.vocab_size
     labels = torch.randint(0, vocabulary, (4, 7), generator=torch.Generator().manual_seed(3))
     labels[1, 3:] = IGNORED_LABEL
-    weights = [0.3, 1.0]
 
-    def gradients(**pieces: Any) -> tuple[torch.Tensor, ...]:
+    def gradients(server: ServerPart, tokens: int) -> tuple[torch.Tensor, ...]:
         activation = torch.randn(4, 7, WIDTH, generator=torch.Generator().manual_seed(2))
         rows = torch.stack([trained_row(server, seed) for seed in (1, 2)]).requires_grad_()
         losses = server.losses(
-            rows, [3, 1], activation.requires_grad_(), [7, 3, 5, 7], labels, weights, **pieces
+            rows,
+            [3, 1],
+            activation.requires_grad_(),
+            [7, 3, 5, 7],
+            labels,
+            [0.3, 1.0],
+            most_logits=tokens * vocabulary,
         )
         losses.sum().backward()
         assert activation.grad is not None and rows.grad is not None
         return losses.detach(), activation.grad, rows.grad
 
-    whole = gradients()
-    assert all(map(torch.equal, gradients(most_logits=28 * vocabulary), whole))
-    for tokens in (27, 5, 0):
-        pieces = gradients(most_logits=tokens * vocabulary)
+    whole = gradients(keeping, 28)
+    for tokens in (28, 27, 5, 0):
+        pieces = gradients(keeping, tokens)
         # the same sums of WIDTH products, in another order of float32 at most
         for found, expected in zip(pieces, whole, strict=True):
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
-        assert all(
-            map(torch.equal, gradients(most_logits=tokens * vocabulary, checkpoint=True), pieces)
-        )
+        assert all(map(torch.equal, gradients(checkpointing, tokens), pieces))
 
 
 def test_the_required_architectures_are_verified() -> None:

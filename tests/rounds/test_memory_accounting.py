@@ -4,7 +4,7 @@ import pytest
 
 from cutlayer.rounds.memory import ACCOUNTINGS, Accounting
 from cutlayer.rounds.vit import VIT_BASE, vit_spec
-from cutlayer.spec import MiniBatch, Trained
+from cutlayer.spec import ActivationPolicy, MiniBatch, Trained
 
 
 def test_names() -> None:
@@ -33,3 +33,19 @@ def test_all_grow_with_the_cut_and_the_batch(accounting: Accounting, trained: Tr
     by_batch = list(zip(sizes(3, 8), sizes(3, 9), strict=True))
     assert all(more >= less for less, more in by_batch)
     assert by_batch[0][1] > by_batch[0][0] and by_batch[-1][1] > by_batch[-1][0]
+
+
+@pytest.mark.parametrize("accounting", ACCOUNTINGS.values(), ids=lambda found: found.name)
+def test_a_server_that_checkpoints_runs_its_blocks_twice(accounting: Accounting) -> None:
+    spec, batch = vit_spec(VIT_BASE), MiniBatch(8, 197)
+    again = accounting.on_server(ActivationPolicy.CHECKPOINT)
+    assert accounting.on_server(ActivationPolicy.KEEP) == accounting
+    extra = []
+    for cut in (2, 7):
+        once, twice = (each.flops(spec, cut, batch) for each in (accounting, again))
+        assert twice.server_forward == once.server_forward
+        assert twice.device_backward == once.device_backward
+        extra.append(twice.server_backward - once.server_backward)
+    # ten blocks and five, and no head
+    assert extra[0] == pytest.approx(2 * extra[1])
+    assert 0 < extra[0] <= once.server_forward * 2

@@ -23,7 +23,7 @@ from cutlayer.model.described import AdapterSpec
 from cutlayer.model.load import load_server_part
 from cutlayer.training.exchange import group_inputs, server_pass
 from cutlayer.training.memory import measure_memory
-from cutlayer.training.round import initial_state
+from cutlayer.training.round import Round, initial_state
 from cutlayer.training.run import evaluate
 from cutlayer.units import MIB
 
@@ -171,6 +171,28 @@ def test_what_a_servers_pass_holds_is_what_was_counted(llama: Folders) -> None:
     counted = job.memory.server.activations + job.memory.server.gradients
     # what operations need in passing is not counted
     assert 0.7 * live.peak < counted < live.peak
+
+
+def test_a_server_that_checkpoints_keeps_less_and_trains_the_same(llama: Folders) -> None:
+    jobs = [
+        prepare(
+            tiny.config(
+                *llama,
+                training={"rounds": 1, "local_steps": 1, "batch_size": 16},
+                devices={"memory_mib": None},
+                server={"activation_memory": policy},
+            )
+        )
+        for policy in ("keep", "checkpoint")
+    ]
+    kept, less = (job.memory.server.activations for job in jobs)
+    assert less < kept
+    outcomes = [Round(job.setup, initial_state(job.setup)).play() for job in jobs]
+    for side in ("device", "server"):
+        rows = [getattr(outcome.state, side).row for outcome in outcomes]
+        assert torch.equal(*rows)
+    keeping, checkpointing = (outcome.timeline.delay_s for outcome in outcomes)
+    assert checkpointing > keeping
 
 
 def test_one_after_the_other_needs_one_pass(vision: Folders) -> None:

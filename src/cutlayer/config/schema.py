@@ -377,6 +377,13 @@ class ServerSection(Section):
         le=MOST_DEVICES,
         description="devices that share one pass through the model in the simulator (speed only)",
     )
+    activation_memory: Annotated[
+        Literal["keep", "checkpoint"], read_unless("scheme.name", *_WHOLE)
+    ] = Field(
+        default="keep",
+        description="what the server keeps for backward: all activations (keep), or its blocks'"
+        " inputs, from which blocks run again (checkpoint)",
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -77,9 +77,10 @@ from cutlayer.errors import ConfigError
 from cutlayer.jobs.plugins import plugged
 from cutlayer.model.described import AdapterSpec
 from cutlayer.planner.allocation import FixedAllocation, Shares, even_allocation
+from cutlayer.rounds.memory import ACCOUNTINGS, Accounting
 from cutlayer.rounds.schemes import SCHEMES, Scheme, ServerOrder
 from cutlayer.rounds.work import Duplex, Sharing, SharingRules
-from cutlayer.spec import Device, Task
+from cutlayer.spec import ActivationPolicy, Device, Task
 from cutlayer.units import MIB
 
 # The codec section of a configuration made into a pair of codecs.
@@ -226,6 +227,12 @@ def make_rules(config: Config) -> SharingRules:
         downlink=_SHARING[link.downlink],
         duplex=Duplex(link.duplex),
     )
+
+
+def make_accounting(config: Config) -> Accounting:
+    """How FLOPs, traffic and memory are counted, of a server that keeps what it is told to."""
+    named = ACCOUNTINGS[config.cost.accounting]
+    return named.on_server(ActivationPolicy(config.server.activation_memory))
 
 
 def make_channel(config: Config, devices: Sequence[Device]) -> Channel:

@@ -18,6 +18,7 @@ from cutlayer.jobs.build import (
     check_steps,
     count_micro_batches,
     fixed_shares,
+    make_accounting,
     make_channel,
     make_codecs,
     make_devices,
@@ -35,7 +36,6 @@ from cutlayer.planner.profile import Profile, packaged_profile, read_profile
 from cutlayer.report.plan import infeasibility_line
 from cutlayer.report.plan_files import plan_record
 from cutlayer.rounds.costs import ACTIVATION_BYTES
-from cutlayer.rounds.memory import ACCOUNTINGS
 from cutlayer.spec import ActivationPolicy, MiniBatch, MiniBatchPolicy
 
 # A configuration made into what a planner needs, without its data and without a weight.
@@ -63,7 +63,7 @@ def make_workload(config: Config) -> Workload:
         server_flops_per_s=config.server.flops_per_s,
         channel=channel,
         rules=rules,
-        accounting=ACCOUNTINGS[config.cost.accounting],
+        accounting=make_accounting(config),
         optimizer_slots=optimizer_slots(config.optimizer),
     )
 

@@ -35,6 +35,7 @@ from cutlayer.jobs.build import (
     count_micro_batches,
     fixed_shares,
     local_steps,
+    make_accounting,
     make_adapter,
     make_channel,
     make_codecs,
@@ -59,7 +60,6 @@ from cutlayer.planner.allocation import (
     TwoTimescaleAllocation,
     best_shares,
 )
-from cutlayer.rounds.memory import ACCOUNTINGS
 from cutlayer.rounds.schemes import Scheme
 from cutlayer.spec import ActivationPolicy, Base, Device, Task, Trained
 from cutlayer.training.memory import Memory, measure_memory
@@ -138,7 +138,7 @@ def prepare(config: Config, *, dealt: bool = True) -> Job:
             channel=channel,
             allocation=shares,
             rules=make_rules(config),
-            accounting=ACCOUNTINGS[config.cost.accounting],
+            accounting=make_accounting(config),
             group=_group(config, scheme, model.classes, prepared.task) if dealt else 1,
             clock=time.monotonic,
         ),
@@ -187,7 +187,12 @@ def _server(
     placement = Placement(base=Base(config.devices.base))
     return ServerSide(
         load_device_part(*part, classes=classes, placement=placement, trained=scheme.trained),
-        load_server_part(*part, classes=classes, trained=scheme.trained),
+        load_server_part(
+            *part,
+            classes=classes,
+            trained=scheme.trained,
+            activation_memory=ActivationPolicy(config.server.activation_memory),
+        ),
         make_aggregation(config.aggregation),
         prepared.data.test,
         prepared.batches,

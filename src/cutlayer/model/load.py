@@ -34,7 +34,7 @@ from cutlayer.model.inputs import example_inputs
 from cutlayer.model.placement import ON_HOST, Placement
 from cutlayer.model.split import DevicePart, ServerPart, WholeModel
 from cutlayer.model.tasks import read_config, task_class, task_config
-from cutlayer.spec import Task, Trained
+from cutlayer.spec import ActivationPolicy, Task, Trained
 
 _NAMED = 3
 _ADAPTERS = re.compile(r"\.(lora_[A-Z]\w*|base_layer)\b")
@@ -85,6 +85,7 @@ def load_server_part(
     classes: int,
     placement: Placement = ON_HOST,
     trained: Trained = Trained.ADAPTERS,
+    activation_memory: ActivationPolicy = ActivationPolicy.KEEP,
 ) -> ServerPart:
     """Blocks cut+1..L, final norm and head of the model in a folder.
 
@@ -102,7 +103,7 @@ def load_server_part(
     for unit in plan.anatomy.before:  # what was read as the head is there already
         strip(model.get_submodule(unit))
     adapted = plan.adapted(model, known, placement, patches=False, head=True)
-    return ServerPart(adapted, task, cut, injection)
+    return ServerPart(adapted, task, cut, injection, activation_memory)
 
 
 def load_whole(

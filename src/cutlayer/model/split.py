@@ -67,13 +67,25 @@ class DevicePart:
 
 @final
 class ServerPart:
-    """Blocks cut+1..L, final norm and head of a model."""
+    """Blocks cut+1..L, final norm and head of a model.
 
-    def __init__(self, adapted: AdaptedModel, task: Task, cut: int, injection: Injection) -> None:
+    `activation_memory`: CHECKPOINT keeps each block's input for backward, which runs the block
+    again. Everything else keeps all.
+    """
+
+    def __init__(
+        self,
+        adapted: AdaptedModel,
+        task: Task,
+        cut: int,
+        injection: Injection,
+        activation_memory: ActivationPolicy = ActivationPolicy.KEEP,
+    ) -> None:
         self.task = task
         self.cut = cut
         self.adapted = adapted
         self._injection = injection
+        self.activation_memory = activation_memory
 
     def forward(
         self,
@@ -81,28 +93,15 @@ class ServerPart:
         sizes: Sequence[int],
         activation: Float[Tensor, "batch token width"],
         lengths: Sequence[int] | None,
-        *,
-        checkpoint: bool = False,
     ) -> Float[Tensor, "batch *rest"]:
         """Logits [batch, class], or [batch, token, vocabulary] of a language model.
 
         `lengths`: real tokens of each sample (None: nothing is padded, or images). The activation
-        may require a gradient, from which the device's backward continues. `checkpoint`: as of
-        `DevicePart.forward`.
+        may require a gradient, from which the device's backward continues.
         Raises ModelError for lengths or sizes that do not fit.
         """
-        model, device = self.adapted.model, self.adapted.device
-        # what crosses the cut is float32
-        activation = to_device(activation, device).to(model.dtype)
-        given = stand_in_inputs(model.config, self.task, activation, lengths)
-        with (
-            self.adapted.using(
-                to_device(rows, device), sizes, activation.shape[0], checkpoint=checkpoint
-            ),
-            self._injection.of(activation),
-        ):
-            logits: Tensor = model(**given).logits
-        return logits
+        checkpoint = self.activation_memory is ActivationPolicy.CHECKPOINT
+        return self._run(rows, sizes, activation, lengths, checkpoint=checkpoint)
 
     def losses(
         self,
@@ -113,7 +112,6 @@ class ServerPart:
         labels: Int[Tensor, "batch *token"],
         weights: Sequence[float],
         *,
-        checkpoint: bool = False,
         most_logits: int = MOST_LOGITS,
     ) -> Float32[Tensor, "group"]:
         """Each device's mean loss over its own samples times its weight [nat]; backward of their
@@ -125,10 +123,10 @@ class ServerPart:
         batch, tokens, width = activation.shape
         labels = to_device(labels, self.adapted.device)
         if not self._in_pieces(batch * tokens, most_logits):
-            logits = self.forward(rows, sizes, activation, lengths, checkpoint=checkpoint)
+            logits = self.forward(rows, sizes, activation, lengths)
             losses = group_losses(self.task, logits, labels, sizes)
             return losses * to_device(torch.tensor(weights, dtype=losses.dtype), losses.device)
-        hidden = self.before_head(rows, sizes, activation, lengths, checkpoint=checkpoint)
+        hidden = self.before_head(rows, sizes, activation, lengths)
         head = partial(self._logits_of, rows[:1].detach(), width)
         most = max(1, most_logits // self._vocabulary)
         return head_losses(hidden, labels, sizes, weights, head, most)
@@ -139,14 +137,12 @@ class ServerPart:
         sizes: Sequence[int],
         activation: Float[Tensor, "batch token width"],
         lengths: Sequence[int] | None,
-        *,
-        checkpoint: bool = False,
     ) -> Float[Tensor, "batch token width"]:
         """What a language model's head is given; arguments as `forward` takes them."""
         head: nn.Module = self.adapted.model.get_output_embeddings()  # type: ignore[no-untyped-call]
         with answering(head, _stop):
             try:
-                self.forward(rows, sizes, activation, lengths, checkpoint=checkpoint)
+                self.forward(rows, sizes, activation, lengths)
             except CutReachedError as reached:
                 return reached.activation
         raise RuntimeError("the forward pass ended without reaching the head")
@@ -154,12 +150,9 @@ class ServerPart:
     def logits_bytes(self, tokens: int) -> int:
         """What logits of so many tokens and their gradient take at a time; 0 of a classifier, which
         has one set a sample."""
-        count = tokens * self._vocabulary
-        return (
-            2
-            * torch.float32.itemsize
-            * (MOST_LOGITS if self._in_pieces(tokens, MOST_LOGITS) else count)
-        )
+        pieces = self._in_pieces(tokens, MOST_LOGITS)
+        count = MOST_LOGITS if pieces else tokens * self._vocabulary
+        return 2 * torch.float32.itemsize * count
 
     def token_logits(
         self,
@@ -177,6 +170,28 @@ class ServerPart:
         hidden = self.before_head(rows, [activation.shape[0]], activation, lengths)
         for piece in torch.split(hidden.flatten(0, 1), most):
             yield self._logits_of(rows, activation.shape[2], piece)
+
+    def _run(
+        self,
+        rows: Tensor,
+        sizes: Sequence[int],
+        activation: Tensor,
+        lengths: Sequence[int] | None,
+        *,
+        checkpoint: bool,
+    ) -> Tensor:
+        model, device = self.adapted.model, self.adapted.device
+        # what crosses the cut is float32
+        activation = to_device(activation, device).to(model.dtype)
+        given = stand_in_inputs(model.config, self.task, activation, lengths)
+        with (
+            self.adapted.using(
+                to_device(rows, device), sizes, activation.shape[0], checkpoint=checkpoint
+            ),
+            self._injection.of(activation),
+        ):
+            logits: Tensor = model(**given).logits
+        return logits
 
     def _in_pieces(self, tokens: int, most_logits: int) -> bool:
         """Whether logits of so many tokens come a few at a time."""
@@ -201,7 +216,7 @@ class ServerPart:
             self.adapted.without_blocks(),
             answering(head, lambda _: run(hidden[None])),
         ):
-            return self.forward(rows, [1], one, None).flatten(0, 1)
+            return self._run(rows, [1], one, None, checkpoint=False).flatten(0, 1)
 
 
 @final

@@ -35,12 +35,14 @@ def check_device_part(model: ModelSpec, cut: int) -> None:
 
 @dataclass(frozen=True)
 class StepFlops:
-    """One mini-batch's FLOPs by whose part and which pass."""
+    """One mini-batch's FLOPs by whose part and which pass; `server_head`: the part of the server's
+    forward that is no block's."""
 
     device_forward: float
     device_backward: float
     server_forward: float
     server_backward: float
+    server_head: float = 0.0
 
     @property
     def server(self) -> float:
@@ -107,6 +109,7 @@ def physical_flops(
         device_backward=cut * backward - spared + work.embedding_backward * rows,
         server_forward=served * forward + head,
         server_backward=served * backward + head + 2 * work.head_trained * head_rows,
+        server_head=head,
     )
 
 

@@ -4,7 +4,7 @@ And the two ways to count by name: FLOPs, traffic and memory together. Knows the
 `ModelSpec.activations` brings, and no tensors.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Generic, Protocol, TypeVar, cast, runtime_checkable
 
 from cutlayer.errors import ConfigError
@@ -238,6 +238,26 @@ class Accounting:
     flops: FlopsModel
     traffic: TrafficModel
     memory: MemoryModel
+
+    def on_server(self, activation_memory: ActivationPolicy) -> "Accounting":
+        """The same, with what a server computes a second time that holds its mini-batches so."""
+        if activation_memory is ActivationPolicy.KEEP:
+            return self
+        return replace(self, flops=_CheckpointingServer(self.flops))
+
+
+@dataclass(frozen=True)
+class _CheckpointingServer:
+    """The server's blocks run again before their backward; its head does not."""
+
+    flops: FlopsModel
+
+    def __call__(
+        self, model: ModelSpec, cut: int, batch: MiniBatch, trained: Trained = Trained.ADAPTERS
+    ) -> StepFlops:
+        once = self.flops(model, cut, batch, trained)
+        again = once.server_forward - once.server_head
+        return replace(once, server_backward=once.server_backward + again)
 
 
 PAPER_ACCOUNTING = Accounting("paper", paper_flops, paper_traffic, paper_memory)

@@ -393,15 +393,13 @@ def server_pass(
     lengths: Sequence[int] | None,
     labels: Int64[Tensor, "batch *token"],
     weights: Sequence[float],
-    *,
-    checkpoint: bool = False,
 ) -> ServerPassResult:
     """Forward and backward through the blocks above the cut; adds to `rows.grad`.
 
     Arguments as `ServerPart.losses` takes them.
     """
     leaf = to_device(activation.detach(), part.adapted.device).requires_grad_()
-    weighted = part.losses(rows, sizes, leaf, lengths, labels, weights, checkpoint=checkpoint)
+    weighted = part.losses(rows, sizes, leaf, lengths, labels, weights)
     torch.autograd.backward(weighted.sum())
     assert leaf.grad is not None
     return ServerPassResult(leaf.grad, weighted.detach())
