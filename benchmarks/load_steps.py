@@ -12,7 +12,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -83,7 +83,7 @@ class Sizes:
 class NullJournal:
     """Keeps nothing."""
 
-    def append(self, round_number: int, entry: Entry) -> None:
+    def append(self, round_number: int, entries: Sequence[Entry]) -> None:
         """Nothing."""
 
     def drop_before(self, round_number: int) -> None:

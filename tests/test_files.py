@@ -32,8 +32,8 @@ for what in (
     lambda: write_folder_atomically(folder / "new", lambda path: None),
     lambda: write_private(folder / "key", b"key"),
     lambda: replace_private(folder / "key", b"key"),
-    lambda: journal.append(1, Entry(0, Restarted(1))),
-    lambda: journal.append(1, Entry(0, Restarted(1))),
+    lambda: journal.append(1, [Entry(0, Restarted(1))]),
+    lambda: journal.append(1, [Entry(0, Restarted(1))]),
 ):
     seen.clear()
     what()

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from cutlayer.net.server.journal import Entry
+from cutlayer.net.server.journal import Entry, Journal
+from cutlayer.net.wire.frames import journal_limits
 from cutlayer.net.wire.messages import Activation, Adapter
 from cutlayer.training.state import Setup
 from net.harness import Run, play
@@ -116,10 +117,11 @@ def test_what_a_journal_lacks_or_has_twice_is_found_out(setup: Setup, tmp_path: 
 
 def _write(run: Run, entries: list[Entry]) -> None:
     """Another journal of the last round."""
-    (tmp,) = (run.folder / "archive").glob(f"*{ROUNDS}.journal")
+    archive = run.folder / "archive"
+    (tmp,) = archive.glob(f"*{ROUNDS}.journal")
     tmp.unlink()
-    for entry in entries:
-        run.archive.append(ROUNDS, entry)
+    run.archive = Journal(archive, journal_limits(run.bounds))
+    run.archive.append(ROUNDS, entries)
 
 
 def test_a_schedule_is_its_seeds() -> None:

@@ -3,12 +3,16 @@
 Knows no socket, and no clock but its controller's watch: links come from the caller, and so does
 the time. Events are handled one at a time, in order of arrival; frames that come meanwhile wait in
 their links, so a device that sends too fast waits too, and one that does not read is hung up on.
+
+Nothing leaves that a crash could take back: a frame carries the number of journal entries that were
+made before it, and leaves when so many are on disk. Meanwhile the next event is handled. A
+checkpoint waits for all entries.
 """
 
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import TypeAlias, final
@@ -22,7 +26,7 @@ from cutlayer.codec.raw import decode_targets
 from cutlayer.errors import ModelError, PacketError, RunError
 from cutlayer.model.optimizer import merged
 from cutlayer.net.server import session as s
-from cutlayer.net.server.journal import Entry, Journal
+from cutlayer.net.server.journal import Entry, GroupCommit, Journal
 from cutlayer.net.server.timing import (
     Controller,
     MeasuredRound,
@@ -316,6 +320,7 @@ class ServerDriver:
         self._session = session
         self._worker = worker
         self._journal = journal
+        self._entries = GroupCommit(journal, compute, self._fail)
         self._controller = controller
         self._watch = controller.watch
         self._measured: MeasuredRound | None = None
@@ -357,7 +362,8 @@ class ServerDriver:
     async def attend(self, device: int, link: Link) -> None:
         """Serve one connection of an authenticated device, until it ends. Whether a device reads
         what it is sent is the link's to find out."""
-        own = _Connection(link)
+        own = _Connection(link, self._entries.until)
+        own.leaves = lambda frame: self._leaves(device, own, frame)
         writer = asyncio.create_task(own.write())
         try:
             await self._join(device, own)
@@ -393,8 +399,10 @@ class ServerDriver:
             raise self._failure
 
     async def stop(self) -> None:
-        """Let what is being computed end, and handle nothing after it."""
+        """Let what is being computed or written end, and handle nothing after it."""
         async with self._one_at_a_time:
+            with suppress(LinkClosed):
+                await self._entries.until(self._entries.entered)
             self._failure = self._failure or LinkClosed("the server is stopping")
 
     async def _join(self, device: int, own: "_Connection") -> None:
@@ -422,9 +430,13 @@ class ServerDriver:
         own.received_bytes = len(event.frame)
         async with self._one_at_a_time:
             # the frame of a connection that another one replaced meanwhile means nothing
+            before = self._entries.entered
             if self._connections.get(event.device) is own:
                 self._watch.arrived(event.device, arrived_s)
                 await self._handle(event)
+            after = self._entries.entered
+        if after > before:  # a device that sends too fast waits for the disk too
+            await self._entries.until(after)
         own.received_bytes = 0
 
     async def _handle(self, event: s.Event) -> None:
@@ -446,6 +458,7 @@ class ServerDriver:
     def _fail(self, error: Exception) -> None:
         """The first error is the one that ends the run."""
         self._failure = self._failure or error
+        self._entries.stop()
         self._end.set()
 
     async def _do(self, instruction: s.Instruction) -> s.Event | None:
@@ -464,9 +477,9 @@ class ServerDriver:
             case s.Merge(made):
                 return await self._merge(made)
             case s.AppendToJournal(device, message):
-                number, entry = self._session.round, Entry(device, message)
-                await self._compute(lambda: self._journal.append(number, entry))
+                self._entries.enter(self._session.round, Entry(device, message))
             case s.Checkpoint(round_number):
+                await self._entries.until(self._entries.entered)
                 state, measured = self._worker.state, self._measured
                 await self._compute(lambda: self._save(state, measured))
                 # the round's own journal still says who made it
@@ -508,9 +521,13 @@ class ServerDriver:
 
     def _send(self, device: int, frame: bytes) -> None:
         connection = self._connections.get(device)
-        self._watch.sends(device, kind_of(frame))
-        if connection is not None and not connection.push(frame):
+        if connection is not None and not connection.push(frame, self._entries.entered):
             self._hang_up(device, "it does not read what it is sent")
+
+    def _leaves(self, device: int, own: "_Connection", frame: bytes) -> None:
+        """A frame begins to leave; on a connection that another one replaced it counts no more."""
+        if self._connections.get(device) is own:
+            self._watch.sends(device, kind_of(frame))
 
     def _hang_up(self, device: int, reason: str) -> None:
         _LOG.info("device %d: disconnected: %s", device, reason)
@@ -521,15 +538,18 @@ class ServerDriver:
 
 @final
 class _Connection:
-    """A link and the few frames that wait for it. `received_bytes`: of one that has come and waits
-    for its turn."""
+    """A link and the few frames that wait for it. `until` waits until so many journal entries are
+    on disk; `leaves` is told of each frame as it begins to leave. `received_bytes`: of a frame that
+    has come and waits for its turn."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, until: Callable[[int], Awaitable[None]]) -> None:
         self._link = link
+        self._until = until
         # one place more, for the end
-        self._outbox: asyncio.Queue[bytes | None] = asyncio.Queue(OUTBOX_FRAMES + 1)
+        self._outbox: asyncio.Queue[tuple[bytes, int] | None] = asyncio.Queue(OUTBOX_FRAMES + 1)
         self._unsent_bytes = 0
         self._ended = False
+        self.leaves: Callable[[bytes], None] = lambda frame: None
         self.received_bytes = 0
 
     @property
@@ -537,11 +557,11 @@ class _Connection:
         """Of all frames [bytes]."""
         return self.received_bytes + self._unsent_bytes
 
-    def push(self, frame: bytes) -> bool:
-        """Whether there was room for a frame."""
+    def push(self, frame: bytes, entries: int) -> bool:
+        """Whether there was room for a frame, which leaves when so many entries are on disk."""
         if self._ended or self._outbox.qsize() >= OUTBOX_FRAMES:
             return False
-        self._outbox.put_nowait(frame)
+        self._outbox.put_nowait((frame, entries))
         self._unsent_bytes += len(frame)
         return True
 
@@ -554,17 +574,15 @@ class _Connection:
     async def write(self) -> None:
         """Send what is pushed, until the link ends."""
         try:
-            while await self._send(await self._outbox.get()):
-                pass
+            while (waiting := await self._outbox.get()) is not None:
+                await self._send(*waiting)
         except LinkClosed:
             pass  # the reader's side tells
         finally:
             await self._link.close()
 
-    async def _send(self, frame: bytes | None) -> bool:
-        """Send a frame; whether it was one, and not the end."""
-        if frame is None:
-            return False
+    async def _send(self, frame: bytes, entries: int) -> None:
+        await self._until(entries)
+        self.leaves(frame)
         await self._link.send(frame)
         self._unsent_bytes -= len(frame)
-        return True

@@ -249,7 +249,7 @@ class Merge:
 
 @dataclass(frozen=True)
 class AppendToJournal:
-    """Write to the round's journal, on disk before anything after this happens."""
+    """Write to the round's journal, on disk before any frame or checkpoint after this leaves."""
 
     device: int | None
     message: Message

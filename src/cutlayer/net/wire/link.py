@@ -267,7 +267,7 @@ class ChunkReader:
 # Where a driver's computations run: beside the event loop, so that links stay alive meanwhile.
 
 
-# runs a computation and gives what it gives; one at a time is asked of it
+# runs a computation and gives what it gives; one at a time is asked of it, and a write beside it
 Compute: TypeAlias = Callable[[Callable[[], Any]], Awaitable[Any]]
 
 
