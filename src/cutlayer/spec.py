@@ -214,13 +214,17 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class Device:
-    """A device: compute rate, signal-to-noise ratio each way, memory (None: no limit)."""
+    """A device: compute rate, signal-to-noise ratio each way, memory for training (None: no limit).
+
+    `reserved_bytes`: what its system keeps beside that, which nobody plans with.
+    """
 
     name: str
     flops_per_s: float
     uplink_snr_db: float
     downlink_snr_db: float
     memory_bytes: int | None = None
+    reserved_bytes: int = 0
 
 
 @dataclass(frozen=True)

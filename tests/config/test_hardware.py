@@ -6,6 +6,7 @@ import pytest
 
 from cutlayer.config.hardware import PRESETS, Cores, find_preset
 from cutlayer.errors import ConfigError
+from cutlayer.spec import Base
 from cutlayer.units import GIB
 
 
@@ -43,6 +44,13 @@ def test_a_name_tells_the_memory_that_is_sold() -> None:
         assert f"{preset.memory_bytes // GIB} GB" in preset.title
         if sold := re.search(r"-(\d+)gb$", name):
             assert preset.memory_bytes == int(sold[1]) * GIB
+
+
+def test_a_preset_says_whose_rate_it_is() -> None:
+    kinds = {name: preset.processor for name, preset in PRESETS.items()}
+    assert (kinds["jetson-nano"], kinds["a100-80gb"]) == ("GPU", "GPU")
+    assert (kinds["pixel-6"], kinds["raspberry-pi-5-8gb"]) == ("CPU", "CPU")
+    assert {preset.base for preset in PRESETS.values()} == {Base.FLOAT32}
 
 
 def test_an_unknown_name_gets_the_nearest() -> None:

@@ -18,7 +18,8 @@ def test_one_preset_serves_all_devices_alike() -> None:
     devices = make_devices(DevicesSection(count=3, preset="jetson-nano"))
     assert [device.name for device in devices] == [f"jetson-nano-{n}" for n in range(3)]
     assert {device.flops_per_s for device in devices} == {NANO.flops_per_s}
-    assert {device.memory_bytes for device in devices} == {4 * GIB}
+    assert {device.memory_bytes for device in devices} == {4 * GIB - 512 * MIB}
+    assert {device.reserved_bytes for device in devices} == {512 * MIB}
 
 
 def test_a_list_names_each_and_counts_them() -> None:
@@ -27,7 +28,7 @@ def test_a_list_names_each_and_counts_them() -> None:
     pixel, nano = make_devices(section)
     assert (pixel.name, nano.name) == ("pixel-4a-0", "jetson-nano-1")
     assert nano.flops_per_s == 0.25 * NANO.flops_per_s
-    assert pixel.memory_bytes == 6 * GIB
+    assert pixel.memory_bytes == 6 * GIB - 512 * MIB
 
 
 def test_what_is_given_beside_a_preset_wins() -> None:
@@ -38,6 +39,15 @@ def test_what_is_given_beside_a_preset_wins() -> None:
     assert fast.flops_per_s == 3 * slow.flops_per_s == 1.5 * NANO.flops_per_s
     free = DevicesSection(preset="jetson-nano", memory_mib=None)
     assert {device.memory_bytes for device in make_devices(free)} == {None}
+
+
+def test_what_is_reserved_is_not_for_training() -> None:
+    (own,) = make_devices(DevicesSection(count=1, preset="jetson-nano", reserved_mib=1024.0))
+    assert (own.memory_bytes, own.reserved_bytes) == (3 * GIB, GIB)
+    (given,) = make_devices(DevicesSection(count=1, preset="jetson-nano", memory_mib=512.0))
+    assert (given.memory_bytes, given.reserved_bytes) == (512 * MIB, 0)
+    each = DevicesSection(count=2, memory_mib=64.0, reserved_mib=(0.0, 16.0))
+    assert [device.memory_bytes for device in make_devices(each)] == [64 * MIB, 48 * MIB]
 
 
 def test_without_a_preset_everything_is_as_it_was() -> None:
@@ -77,6 +87,10 @@ def test_an_efficiency_that_yaml_takes_for_text_counts() -> None:
             r"no device preset 'jetson-nan'; did you mean jetson-na",
         ),
         ({"devices.preset": "[pixel-6, pixle-6a]"}, r"'pixle-6a'; did you mean pixel-6a"),
+        (
+            {"devices.memory_mib": "null", "devices.reserved_mib": "100"},
+            r"devices\.reserved_mib 100\.0 is not read with devices\.memory_mib null",
+        ),
         ({"server.preset": "rtx-409"}, r"no device preset 'rtx-409'; did you mean rtx-4090"),
         (
             {"devices.preset": "[pixel-6, pixel-6]", "devices.count": "3"},

@@ -15,7 +15,7 @@ def row(preset: Preset) -> str:
     """A preset's line of the table."""
     cores = " + ".join(_cores(part) for part in preset.cores)
     return (
-        f"| `{preset.name}` | {cores} | {preset.flops_per_s / 1e9:,.1f} |"
+        f"| `{preset.name}` | {preset.processor} | {cores} | {preset.flops_per_s / 1e9:,.1f} |"
         f" {preset.memory_bytes // GIB} GB | {preset.source} |"
     )
 

@@ -33,6 +33,13 @@ def test_a_list_of_another_length_is_refused() -> None:
         make_devices(DevicesSection(count=3, uplink_snr_db=(1.0, 2.0)))
 
 
+def test_a_reserve_leaves_something() -> None:
+    with pytest.raises(ConfigError, match=r"memory_mib 100 without .*reserved_mib 100 leaves"):
+        make_devices(DevicesSection(count=2, memory_mib=100.0, reserved_mib=(10.0, 100.0)))
+    with pytest.raises(ConfigError, match=r"reserved_mib lists 1 values for devices\.count 2"):
+        make_devices(DevicesSection(count=2, reserved_mib=(1.0,)))
+
+
 def test_local_epochs_count_instead_of_steps() -> None:
     plan = BatchPlan(np.arange(50), 16, 0, 0)
     assert local_steps(TrainingSection(local_steps=6), plan) == 6

@@ -111,6 +111,20 @@ def test_what_a_limit_keeps_out(plan: Plan, limit: Limit, needed: float, words: 
     assert line.endswith("round 12.3 % shorter")
 
 
+def test_what_is_reserved_is_shown_and_asked_for() -> None:
+    own = workloads.workload(memory_mib=(100.0, 100.0, 100.0))
+    kept = tuple(replace(device, reserved_bytes=512 * MIB) for device in own.devices)
+    cells = device_cells(plan_of(replace(own, devices=kept)))
+    assert cells.headings[-1] == "reserved MiB"
+    assert {row[-1] for row in cells.rows} == {"512"}
+    short = tuple(replace(device, memory_bytes=MIB // 4) for device in kept)
+    nothing = plan_of(replace(own, devices=short))
+    (infeasibility,) = nothing.infeasibilities
+    line = infeasibility_line(nothing, infeasibility)
+    assert "device-0 has 256 KiB beside 512 MiB reserved for its system" in line
+    assert number_after("devices.memory_mib", line) > 512.25
+
+
 def test_the_memory_that_is_asked_for_is_enough() -> None:
     own = workloads.workload(memory_mib=(0.5, 0.25, 100.0))
     nothing = plan_of(own)

@@ -1,9 +1,10 @@
 """Devices and servers by name: what their arithmetic does at its peak, and their memory as sold.
 
-Every rate is derived, `cores x clock x operations a cycle` in float32, from the numbers of the
-named sources; a fused multiply-add is two operations. GPUs are counted by their CUDA cores, without
-tensor cores, which do not multiply float32; phones by their CPU, whose units are documented. Knows
-neither power modes nor heat: a training reaches part of a peak, which only a measurement tells.
+Every rate is of float32 on the processor that the preset names, its CPU or its GPU. It is derived,
+`cores x clock x operations a cycle`, from the numbers of the named sources; a fused multiply-add is
+two operations. GPUs are counted by their CUDA cores, without tensor cores, which do not multiply
+float32; phones by their CPU, whose units are documented. Knows neither power modes nor heat: a
+training reaches part of a peak, which only a measurement tells.
 
 Operations a cycle of an Arm core: 4 float32 in a 128-bit vector, 2 operations each, times the
 vectors that it multiplies and adds in a cycle (Arm's Software Optimization Guides: Cortex-A72, UAN
@@ -16,10 +17,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from cutlayer.errors import ConfigError, nearest, quoted
+from cutlayer.spec import Base
 from cutlayer.units import GIB, MIB
+
+# What a system keeps of its memory: kernel, drivers and a session without a desktop. A preset's
+# memory is what is sold.
+RESERVED_MIB = 512.0
 
 _GHZ = 1e9
 _MHZ = 1e6
+# a fused multiply-add
+_CUDA = 2
 
 
 @dataclass(frozen=True)
@@ -38,18 +46,27 @@ class Cores:
 
 @dataclass(frozen=True)
 class Preset:
-    """A device that can be bought: its arithmetic, its memory [byte], and who says so."""
+    """A device that can be bought: its arithmetic, its memory [byte], and who says so.
+
+    `base`: the numbers that its rate is for.
+    """
 
     name: str
     title: str
     cores: tuple[Cores, ...]
     memory_bytes: int
     source: str
+    base: Base = Base.FLOAT32
 
     @property
     def flops_per_s(self) -> float:
         """The peak in float32 [FLOP/s]: all its cores together."""
         return sum(cores.flops_per_s for cores in self.cores)
+
+    @property
+    def processor(self) -> str:
+        """Whose rate that is: `GPU` where its cores are a GPU's, else `CPU`."""
+        return "GPU" if any(cores.flops_per_cycle == _CUDA for cores in self.cores) else "CPU"
 
 
 def find_preset(name: str) -> Preset:
@@ -80,7 +97,7 @@ def _x1(count: int, clock_hz: float) -> Cores:
 
 
 def _cuda(count: int, clock_hz: float) -> tuple[Cores, ...]:
-    return (Cores(count, clock_hz, 2),)
+    return (Cores(count, clock_hz, _CUDA),)
 
 
 _PI_4 = (_a72(4, 1.5 * _GHZ),)
@@ -224,9 +241,11 @@ def device_values(given: Mapping[str, Any]) -> dict[str, Any]:
     efficiency without a preset.
     """
     preset, efficiency = given.get("preset"), _efficiency("devices", given)
+    # who says how much memory there is for training has reserved the rest
+    reserved = {} if "memory_mib" in given else {"reserved_mib": RESERVED_MIB}
     if isinstance(preset, str):
         one = find_preset(preset)
-        return {
+        return reserved | {
             "flops_per_s": efficiency * one.flops_per_s,
             "flops_spread": 0.0,
             "memory_mib": one.memory_bytes / MIB,
@@ -238,7 +257,7 @@ def device_values(given: Mapping[str, Any]) -> dict[str, Any]:
                 f"devices.preset lists {len(each)} names for devices.count {given['count']}: leave"
                 " the count out"
             )
-        return {
+        return reserved | {
             "count": len(each),
             "flops_per_s": tuple(efficiency * one.flops_per_s for one in each),
             "flops_spread": 0.0,

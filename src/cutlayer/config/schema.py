@@ -28,6 +28,7 @@ from cutlayer.config.section import (
     Rate,
     RateEach,
     Real,
+    ReservedEach,
     Seconds,
     Section,
     Share,
@@ -301,8 +302,8 @@ class DevicesSection(Section):
     preset: Text | tuple[Text, ...] | None = Field(
         default=None,
         description="a device by name (jetson-nano), or a list of names, one per device: sets"
-        " flops_per_s to its peak rate, flops_spread to 0 and memory_mib to its"
-        " nominal memory; explicit settings take precedence",
+        " flops_per_s to its peak rate in float32, flops_spread to 0, memory_mib to its nominal"
+        " memory and reserved_mib to 512; explicit settings take precedence",
     )
     efficiency: Real = Field(
         default=1.0,
@@ -329,9 +330,13 @@ class DevicesSection(Section):
     ] = Field(default=17.0, description="downlink SNR [dB]")
     memory_mib: MebibytesEach | None = Field(
         default=72.0,
-        description="device memory for training [MiB]; a preset's is nominal, of which the"
-        " operating system uses some; a run that needs more is refused; null: no"
-        " limit",
+        description="device memory for training [MiB], without reserved_mib; a run that needs more"
+        " is refused; null: no limit",
+    )
+    reserved_mib: Annotated[ReservedEach, read_unless("memory_mib", None)] = Field(
+        default=0.0,
+        description="part of memory_mib that the operating system keeps [MiB]; 512 of a preset's"
+        " nominal memory, unless memory_mib is given",
     )
     activation_memory: Literal["keep", "checkpoint", "recompute"] = Field(
         default="keep",

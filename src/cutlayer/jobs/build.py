@@ -330,11 +330,7 @@ def make_devices(section: DevicesSection) -> tuple[Device, ...]:
     flops = each("devices.flops_per_s", section.flops_per_s, count)
     up_db = each("devices.uplink_snr_db", section.uplink_snr_db, count)
     down_db = each("devices.downlink_snr_db", section.downlink_snr_db, count)
-    memory = (
-        (None,) * count
-        if section.memory_mib is None
-        else tuple(int(mib * MIB) for mib in each("devices.memory_mib", section.memory_mib, count))
-    )
+    memory, reserved = _memory(section)
     if isinstance(section.flops_per_s, tuple):
         _refuse_spread(section)
     else:
@@ -343,9 +339,28 @@ def make_devices(section: DevicesSection) -> tuple[Device, ...]:
         )
     names = section.preset if isinstance(section.preset, tuple) else (section.preset,) * count
     return tuple(
-        Device(f"{names[n] or 'device'}-{n}", flops[n], up_db[n], down_db[n], memory[n])
+        Device(
+            f"{names[n] or 'device'}-{n}", flops[n], up_db[n], down_db[n], memory[n], reserved[n]
+        )
         for n in range(count)
     )
+
+
+def _memory(section: DevicesSection) -> tuple[tuple[int | None, ...], tuple[int, ...]]:
+    """Each device's memory for training, None without a limit, and what its system keeps [byte]."""
+    count = section.count
+    if section.memory_mib is None:
+        return (None,) * count, (0,) * count
+    whole = each("devices.memory_mib", section.memory_mib, count)
+    kept = each("devices.reserved_mib", section.reserved_mib, count)
+    for mib, reserved in zip(whole, kept, strict=True):
+        if reserved >= mib:
+            raise ConfigError(
+                f"devices.memory_mib {mib:g} without devices.reserved_mib {reserved:g} leaves"
+                " nothing to train in: raise the one or lower the other"
+            )
+    free = tuple(int((mib - less) * MIB) for mib, less in zip(whole, kept, strict=True))
+    return free, tuple(int(mib * MIB) for mib in kept)
 
 
 def _refuse_spread(section: DevicesSection) -> None:

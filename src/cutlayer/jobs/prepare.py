@@ -265,15 +265,16 @@ def make_aggregation(section: AggregationSection) -> Aggregation:
 def _check_memory(setup: Setup, memory: Memory) -> None:
     need = memory.device.total
     short = [
-        (n, device.memory_bytes)
+        (n, device.memory_bytes, device.reserved_bytes)
         for n, device in enumerate(setup.simulation.devices)
         if device.memory_bytes is not None and device.memory_bytes < need
     ]
     if short:
-        number, limit = short[0]
+        number, limit, reserved = short[0]
+        less = f" without {format_bytes(reserved)} of devices.reserved_mib" if reserved else ""
         raise ConfigError(
-            f"device {number} has {format_bytes(limit or 0)} (devices.memory_mib), training needs"
-            f" {format_bytes(need)}, short by {format_bytes(need - (limit or 0))}:"
+            f"device {number} has {format_bytes(limit)} (devices.memory_mib{less}), training needs"
+            f" {format_bytes(need)}, short by {format_bytes(need - limit)}:"
             f" {_REMEDY[setup.training.scheme.splits]}"
         )
 

@@ -55,8 +55,9 @@ class ResourceSensitivity:
 class LimitSensitivity:
     """A limit that alone keeps a faster decision out.
 
-    `needed`: what the limit would have to be: bytes, blocks, a part of the round, a share of the
-    test samples. `saved`: the part of the round that it would save, by the estimate.
+    `needed`: what the limit would have to be: bytes, with those reserved, blocks, a part of the
+    round, a share of the test samples. `saved`: the part of the round that it would save, by the
+    estimate.
     """
 
     limit: Limit
@@ -125,7 +126,8 @@ def _broken(
     decision = candidate.decision
     cut = decision.cuts[0]
     if not fits_memory(workload, decision):
-        yield Limit.MEMORY, device_need(workload, decision.scheme, cut, decision.policy).total
+        need = device_need(workload, decision.scheme, cut, decision.policy).total
+        yield Limit.MEMORY, need + max(each.reserved_bytes for each in workload.devices)
     if decision.scheme.splits and cut < limits.least_cut:
         yield Limit.LEAST_CUT, cut
     if candidate.server_part > limits.server_busy:

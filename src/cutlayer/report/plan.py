@@ -141,13 +141,15 @@ def _memory_line(plan: Plan, infeasibility: MemoryInfeasibility) -> str:
     where = f"cut {short.cut}" if plan.scheme.splits else "the whole model"
     limit = format_bytes(short.limit_bytes)
     line = f"{where} ({short.policy}) needs {need}, {device.name} has {limit}"
+    if device.reserved_bytes:
+        line += f" beside {format_bytes(device.reserved_bytes)} reserved for its system"
     if infeasibility.short_devices > 1:
         line += f", {counted(infeasibility.short_devices - 1, 'more device')} too little"
     if infeasibility.embedding_bytes > short.limit_bytes:
         line += f"; the embedding alone has {format_bytes(infeasibility.embedding_bytes)}"
     line += (
         f": short by {format_bytes(short.missing_bytes)}, set devices.memory_mib to at"
-        f" least {_at_least(short.need.total / MIB, 1)}"
+        f" least {_at_least((short.need.total + device.reserved_bytes) / MIB, 1)}"
     )
     if infeasibility.fitting_cut is not None:
         line += f", or planner.least_cut to {infeasibility.fitting_cut}"
@@ -256,7 +258,8 @@ def phase_cells(plan: Plan) -> Cells:
 
 
 def device_cells(plan: Plan) -> Cells:
-    """A row for each shown device: its cut, its share, its memory at the peak and the limit."""
+    """A row for each shown device: its cut, its share, its memory at the peak and the limit, which
+    is without what is reserved for its system."""
     assert plan.chosen is not None
     chosen, devices = plan.chosen, shown_devices(plan)
     needs = [chosen.memory[n].total for n in devices]
@@ -268,8 +271,12 @@ def device_cells(plan: Plan) -> Cells:
         column(needs, scale.unit_size),
         column([plan.workload.devices[n].memory_bytes for n in devices], scale.unit_size),
     ]
-    headings = ("device", "cut", "bandwidth %", f"memory {scale.unit}", f"limit {scale.unit}")
-    return Cells(headings, tuple(zip(*columns, strict=True)))
+    headings = ["device", "cut", "bandwidth %", f"memory {scale.unit}", f"limit {scale.unit}"]
+    reserved = [plan.workload.devices[n].reserved_bytes for n in devices]
+    if any(reserved):
+        headings.append(f"reserved {scale.unit}")
+        columns.append(column(reserved, scale.unit_size))
+    return Cells(tuple(headings), tuple(zip(*columns, strict=True)))
 
 
 def phase_legend(plan: Plan) -> str:

@@ -107,6 +107,7 @@ def _forecast(plan: Plan, chosen: Forecast) -> Record:
                 "memory_bytes": asdict(need),
                 "peak_bytes": need.total,
                 "limit_bytes": device.memory_bytes,
+                "reserved_bytes": device.reserved_bytes,
             }
             for device, need in devices
         ],
