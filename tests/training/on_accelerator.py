@@ -1,0 +1,312 @@
+"""Training on the accelerator without hardware; `test_accelerator.py` runs this in a process of its
+own.
+
+A tensor that is made on the wrong device, a copy to the host that nobody asked for, and a number
+that an accelerator may lack fail. Values are those of the processor but for the order of sums: it
+has fused kernels.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from accelerator import DEVICE, Accelerator, WrongDeviceError
+from model.architectures import ARCHITECTURES, CLASSES, WIDTH, batches, save_model
+from model.runs import full_spec
+from net.harness import Run, final, play, trained
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from cutlayer.codec.codec import EMPTY, Direction
+from cutlayer.codec.presets import PRESETS
+from cutlayer.jobs.prepare import Job, prepare
+from cutlayer.model.load import load_device_part, load_server_part
+from cutlayer.model.optimizer import AdamW
+from cutlayer.model.placement import HOST, ON_HOST, Placement, to_device
+from cutlayer.model.split import DevicePart, ServerPart, device_forward
+from cutlayer.spec import ActivationPolicy, Task
+from cutlayer.training.exchange import Exchange, Load, server_pass
+from cutlayer.training.round import Round, initial_state
+from cutlayer.training.run import evaluate
+from cutlayer.training.run_directory import RunDirectory
+from cutlayer.training.state import AdapterBank, AdapterState, Setup
+from cutlayer.training.torch_codec import for_device
+
+Folders = tuple[Path, Path]
+THERE = Placement(DEVICE)
+# transformers looks, once a pass, whether a text's mask masks anything
+LIBRARY = "masking_utils.py"
+# what says nothing of who waits: newer Pythons have no frame for some of these
+UNNAMED = (":to_device", ":<listcomp>", ":<dictcomp>", ":<genexpr>")
+# what a packet costs, beside which nothing waits within a local step
+PACKET = {"torch_codec.py:_arrived", "torch_codec.py:_fits_a_byte"}
+# what a round costs: adapters as they are sent and merged, the losses as it closes
+ROUND = {"exchange.py:pack_adapter", "optimizer.py:merged", "round.py:_close"}
+
+
+@pytest.fixture(autouse=True)
+def plain_attention() -> Iterator[None]:
+    """The processor has a fused kernel; both are to do the same operations."""
+    with sdpa_kernel(SDPBackend.MATH):
+        yield
+
+
+def waits(accelerator: Accelerator) -> list[str]:
+    """Where in code of ours the host waited for something; `backward` in a thread of autograd's."""
+    named = [
+        next((place for place in wait.where if not place.endswith(UNNAMED)), "backward")
+        for wait in accelerator.waits
+    ]
+    return [place for place in named if not place.startswith(LIBRARY)]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Both parts of one model."""
+
+    device: DevicePart
+    server: ServerPart
+    placement: Placement
+
+
+def parts_of(path: Path, task: Task, placement: Placement) -> Parts:
+    """Cut after block 1, with adapters wherever there can be some."""
+    part = (path, task, 1, full_spec(task))
+    return Parts(
+        load_device_part(*part, classes=CLASSES, placement=placement),
+        load_server_part(*part, classes=CLASSES, placement=placement),
+        placement,
+    )
+
+
+def labels_of(task: Task, inputs: dict[str, Tensor], lengths: Sequence[int] | None) -> Tensor:
+    """A class a sample, or the tokens themselves."""
+    if task != "causal-lm":
+        return torch.tensor([0, 1, 4, 2])
+    ids = inputs["input_ids"].clone()
+    if lengths is not None:
+        ids[torch.arange(ids.shape[1]) >= torch.tensor(lengths).unsqueeze(1)] = -100
+    return ids
+
+
+def local_step(
+    parts: Parts,
+    inputs: dict[str, Tensor],
+    lengths: Sequence[int] | None,
+    policy: ActivationPolicy,
+    exchange: Exchange | None = None,
+) -> list[Tensor]:
+    """Two devices of 3 samples and 1 through a local step: losses, gradients at the cut and of both
+    sides' rows; and, after them, the rows that have stepped."""
+    optimizer, sizes, place = AdamW(), (3, 1), parts.placement.device
+    both = parts.device, parts.server
+    sides = [
+        AdapterBank(
+            AdapterState(part.adapted.initial_row(0), {}), 2, optimizer, shared=False, device=place
+        )
+        for part in both
+    ]
+    rows = [side.gather((0, 1)).requires_grad_() for side in sides]
+    pending = device_forward(parts.device, rows[0], sizes, inputs, policy)
+    activation = pending.activation
+    if exchange is not None:
+        load = Load(activation, None, (0, 1, 2, 3))
+        activation = exchange.send(load, (1, 0, 0, 0, Direction.UP), place).tensor
+    labels = labels_of(parts.device.task, inputs, lengths)
+    result = server_pass(parts.server, rows[1], sizes, activation, lengths, labels, (0.5, 1.0))
+    gradient = result.gradient
+    if exchange is not None:
+        load = Load(gradient, None, (0, 1, 2, 3))
+        gradient = exchange.send(load, (1, 0, 0, 0, Direction.DOWN), place).tensor
+    pending.backward(gradient)
+    for side, own in zip(sides, rows, strict=True):
+        assert own.grad is not None
+        side.collect((0, 1), own.grad)
+        side.step((0, 1), 1e-2)
+    gradients = [own.grad for own in rows if own.grad is not None]
+    return [result.losses, result.gradient, *gradients, *(side.rows for side in sides)]
+
+
+def assert_near(found: Tensor, wanted: Tensor) -> None:
+    """Sums of at most a few hundred float32 values in any order."""
+    assert (found.cpu() - wanted).norm() <= 1e-5 * wanted.norm()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_local_step_is_made_there_and_is_the_processors(
+    architecture: tuple[Task, str], tmp_path: Path
+) -> None:
+    task, name = architecture
+    path = save_model(tmp_path, name, task)
+    here = parts_of(path, task, ON_HOST)
+    with Accelerator() as accelerator:
+        there = parts_of(path, task, THERE)
+    for policy, (inputs, lengths) in zip(ActivationPolicy, batches(task) * 2, strict=False):
+        wanted = local_step(here, inputs, lengths, policy)
+        with accelerator:
+            accelerator.waits.clear()
+            found = local_step(there, inputs, lengths, policy)
+            assert not waits(accelerator)
+            assert len(accelerator.waits) <= (0 if task == "image-classification" else 9)
+            assert {each.device for each in found} == {DEVICE}
+            # AdamW's first step is the gradient's sign, so a row may differ where it is near zero
+            for expected, each in zip(wanted[:4], found[:4], strict=True):
+                assert_near(each, expected)
+
+
+def moved(job: Job) -> Setup:
+    """The job with both parts on the accelerator."""
+    setup, adapter, path = job.setup, job.adapter, job.found.path
+    part = (path, setup.training.task, setup.server.device_part.cut, adapter)
+    classes, trained = len(job.prepared.data.class_names), setup.training.scheme.trained
+    device = load_device_part(*part, classes=classes, placement=THERE, trained=trained)
+    server = load_server_part(*part, classes=classes, placement=THERE, trained=trained)
+    return replace(
+        setup,
+        devices=tuple(replace(each, part=device) for each in setup.devices),
+        server=replace(setup.server, device_part=device, part=server),
+    )
+
+
+HIDDEN: dict[str, Callable[[Tensor], Tensor]] = {
+    "a copy to the host and back": lambda out: out.cpu().to(DEVICE),
+    "a number": lambda out: out * float(out.detach().sum()),
+    "a decision": lambda out: out if out.detach().sum() > 0 else -out,
+    "a mask": lambda out: out + out.detach()[out.detach() > 0].sum(),
+    "a copy from the host that is waited for": lambda out: out + torch.zeros(WIDTH).to(DEVICE),
+}
+REFUSED: dict[str, Callable[[Tensor], Tensor]] = {
+    "a tensor made on the host": lambda out: out + torch.zeros(WIDTH),
+    "double precision": lambda out: out.double().float(),
+    "an array": lambda out: out * float(np.asarray(out.detach()).sum()),
+    "a list": lambda out: out * out.detach().tolist()[0],
+    "a list of places": lambda out: out[[0, 1, 2, 3]],
+    "a tensor of a list": lambda out: out + torch.tensor([1.0] * WIDTH, device=DEVICE),
+}
+
+
+def with_fault(path: Path, fault: Callable[[Tensor], Tensor]) -> Parts:
+    """Parts of which the server's does this to what its first norm gives."""
+    parts = parts_of(path, "image-classification", THERE)
+    norm = next(each for each in parts.server.adapted.model.modules() if _is_norm(each))
+    norm.register_forward_hook(lambda module, given, out: fault(out))
+    return parts
+
+
+def _is_norm(module: nn.Module) -> bool:
+    return isinstance(module, nn.LayerNorm) and module.weight.numel() > 0
+
+
+@pytest.mark.parametrize("what", HIDDEN)
+def test_what_hides_in_a_model_is_seen(what: str, tmp_path: Path) -> None:
+    path = save_model(tmp_path, "vit", "image-classification")
+    inputs, _ = batches("image-classification")[0]
+    with Accelerator() as accelerator:
+        parts = with_fault(path, HIDDEN[what])
+        accelerator.waits.clear()
+        local_step(parts, inputs, None, ActivationPolicy.KEEP)
+        seen = {*waits(accelerator)}
+        assert "on_accelerator.py:<lambda>" in seen
+        assert seen <= {"on_accelerator.py:<lambda>", "backward", "exchange.py:server_pass"}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_no_accelerator_takes_is_refused(what: str, tmp_path: Path) -> None:
+    path = save_model(tmp_path, "vit", "image-classification")
+    inputs, _ = batches("image-classification")[0]
+    with Accelerator():
+        parts = with_fault(path, REFUSED[what])
+        with pytest.raises((WrongDeviceError, RuntimeError)):
+            local_step(parts, inputs, None, ActivationPolicy.KEEP)
+
+
+@pytest.mark.parametrize("preset", ["paper", "paper-rans", "fast", "best"])
+def test_a_packet_is_made_there_and_crosses_as_symbols(preset: str) -> None:
+    """Of a byte a value at most, beside small statistics; and the host's decoder reads it."""
+    codec, shape = PRESETS[preset]().up, (8, 33, 64)
+    here, generator = for_device(codec, HOST), torch.Generator().manual_seed(1)
+    sent, received = EMPTY, EMPTY
+    for number in range(6):
+        tensor = torch.randn(shape, generator=generator) * torch.arange(1.0, 65) + 0.3
+        with Accelerator() as accelerator:
+            there = to_device(tensor, DEVICE)
+            encoded = for_device(codec, DEVICE).encode(
+                there, sent, np.random.default_rng(number), lengths=[33, 5, 33, 33, 20, 1, 33, 8]
+            )
+            arrived = for_device(codec, DEVICE).decode(encoded.packet, shape, received)
+            assert arrived.tensor.device == DEVICE
+            assert {*waits(accelerator)} <= PACKET
+            crossed = sum(each.bytes for each in accelerator.waits)
+            found = arrived.tensor.cpu()
+        decoded = here.decode(encoded.packet, shape, received)
+        torch.testing.assert_close(found, decoded.tensor, rtol=1e-4, atol=1e-3)
+        sent, received = encoded.state, decoded.state
+        # the trial of a basis codes the packet twice more, and needs its moments
+        trial = 2 * tensor.numel() + 4 * 64 * 66 if preset == "best" else 0
+        assert crossed <= tensor.numel() + trial
+
+
+@pytest.mark.parametrize(
+    ("folders", "settings"),
+    [
+        ("vision", {"codec": "none"}),
+        ("vision", {"codec": "paper"}),
+        ("vision", {"codec": "none", "scheme": "fl-full"}),
+        ("vision", {"codec": "none", "scheme": "sl"}),
+        ("bert", {"codec": "best"}),
+        ("llama", {"codec": "best"}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "-".join(value.values()),
+)
+def test_a_round_waits_for_packets_and_at_its_ends_alone(
+    folders: str, settings: dict[str, str], request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """And its evaluation; and the checkpoint goes on on the processor."""
+    config = tiny.config(
+        *request.getfixturevalue(folders), devices={"memory_mib": None}, **settings
+    )
+    job = prepare(config)
+    here = Round(job.setup, initial_state(job.setup)).play()
+    with Accelerator() as accelerator:
+        setup = moved(job)
+        state = initial_state(setup)
+        assert torch.equal(state.device.row, initial_state(job.setup).device.row)
+        accelerator.waits.clear()
+        there = Round(setup, state).play()
+        assert {*waits(accelerator)} <= PACKET | ROUND
+        accelerator.waits.clear()
+        found = evaluate(setup.training, setup.server, there.state)
+        assert waits(accelerator) == ["run.py:evaluate"] * 2
+        RunDirectory(tmp_path).save(there.state)
+        assert there.state.device.row.device == there.state.server.row.device == DEVICE
+    wanted = evaluate(job.setup.training, job.setup.server, here.state)
+    assert found.loss == pytest.approx(wanted.loss, rel=1e-3)
+    assert there.train_loss == pytest.approx(here.train_loss, rel=1e-3)
+    saved = RunDirectory(tmp_path).load()
+    assert saved is not None and saved.device.row.device.type == "cpu"
+    onward = Round(job.setup, saved).play()
+    with Accelerator():
+        again = Round(setup, saved).play()
+    assert again.train_loss == pytest.approx(onward.train_loss, rel=1e-3)
+
+
+def test_a_network_ends_with_the_trainers_bits(vision: Folders, tmp_path: Path) -> None:
+    """Both ends on the accelerator; what a device keeps on its disk is the host's."""
+    with Accelerator() as accelerator:
+        setup = moved(prepare(tiny.config(*vision, codec="best")))
+        run = Run(setup, tmp_path, rounds=1)
+        accelerator.waits.clear()
+        asyncio.run(play(run))
+        seen = {*waits(accelerator)}
+        state = trained(setup, rounds=1)[-1].state
+        rows = state.device.row.cpu(), state.server.row.cpu()
+    assert torch.equal(final(run).device.row, rows[0])
+    assert torch.equal(final(run).server.row, rows[1])
+    disks = {"driver.py:tensors", "exchange.py:streams_to_tensors", "run_directory.py:save"}
+    ends = {"exchange.py:pack_adapter", "optimizer.py:merged", "driver.py:merge"}
+    assert seen == PACKET | disks | ends | {"driver.py:_mean_loss"}
