@@ -24,7 +24,7 @@ from scipy.optimize import minimize
 
 from cutlayer.channel.rates import ConstantPower, ConstantSnr, RateCurves, RateLaw, ShannonRates
 from cutlayer.planner.bandwidth import BandwidthProblem, SolverStatus, solve_bandwidth
-from reproduction.algorithm3 import PublishedAlgorithm3, TrustRegionAlgorithm3
+from reproduction.algorithms import PublishedAlgorithm3, TrustRegionAlgorithm3
 
 BAND_HZ = 5e6
 MEAN_SNR_DB = 17.0

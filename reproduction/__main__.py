@@ -145,7 +145,7 @@ def _conclude(claims: dict[str, tuple[Claim, ...]], failed: dict[str, str], outp
     """All verdicts, and why a figure failed."""
     if claims:
         # matplotlib again
-        from reproduction.output import save_verdicts
+        from reproduction.catalogue import save_verdicts
 
         print(count_line(claims))
         _show(each_once(claims))

@@ -1,4 +1,5 @@
-"""The tables and figures of the paper by name, what a user may choose of one, and how it is made.
+"""The tables and figures of the paper by name: what a user may choose of one, how it is made, and
+what it leaves on the disk: its tables, its claims, its picture; and all verdicts in one.
 
 Knows what making each takes: here, or in a process of its own, where one that fails loses only
 itself. Imports none of them before it is made: torch and matplotlib take seconds.
@@ -7,18 +8,23 @@ itself. Imports none of them before it is made: torch and matplotlib take second
 import logging
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cutlayer.errors import ConfigError, CutlayerError
 from cutlayer.logs import heard_through
-from cutlayer.profiling.processes import spread_over_processes
+from cutlayer.profiling.grid import spread_over_processes
 from cutlayer.units import KIB, format_seconds
-from reproduction.claims import Claim
+from reproduction.claims import CLAIM_COLUMNS, Claim, claim_rows
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Picture
+
 
 _LOG = logging.getLogger(f"cutlayer.{__name__}")
 
@@ -181,3 +187,54 @@ def room_for(processes: int, each_bytes: int, meminfo: Path = MEMINFO) -> int:
         return processes
     left = [int(line.split()[1]) * KIB for line in lines if line.startswith("MemAvailable:")]
     return max(1, min(processes, left[0] // each_bytes)) if left else processes
+
+
+# What a figure leaves on the disk.
+
+
+# a cell by its heading; one that a row lacks is empty
+Cells = Mapping[str, object]
+
+
+def write(
+    name: str,
+    output: Path,
+    setting: str,
+    claims: tuple[Claim, ...],
+    tables: Mapping[str, Iterable[Cells]],
+    draw: "Callable[[], Picture]",
+) -> Made:
+    """Write each of `tables` as CSV, `name`-claims.csv, and the picture as .png and .svg.
+
+    `draw` is called in the plain style. Raises RunError for an output that cannot be written.
+    """
+    from cutlayer.report.drawing import plain_style, save_figure, save_table
+
+    output.mkdir(parents=True, exist_ok=True)
+    files = [_save(output / f"{each}.csv", list(rows)) for each, rows in tables.items()]
+    files.append(save_table(output / f"{name}-claims.csv", CLAIM_COLUMNS, claim_rows(claims)))
+    with plain_style():
+        files += save_figure(output / name, draw())
+    return Made(setting, claims, tuple(files))
+
+
+def _save(path: Path, rows: Sequence[Cells]) -> Path:
+    from cutlayer.report.drawing import save_table
+
+    columns = list(dict.fromkeys(heading for row in rows for heading in row))
+    return save_table(path, columns, ([row.get(each, "") for each in columns] for row in rows))
+
+
+def caption(figure: "Picture", setting: str) -> None:
+    """A line above all panels: what was computed or trained."""
+    from cutlayer.report.drawing import MUTED
+
+    figure.suptitle(setting, x=0.005, ha="left", fontsize=10.5, color=MUTED)
+
+
+def save_verdicts(path: Path, claims: Mapping[str, Sequence[Claim]]) -> Path:
+    """A CSV file of all claims by figure. Raises RunError: cannot be written."""
+    from cutlayer.report.drawing import save_table
+
+    rows = [(name, *row) for name, some in claims.items() for row in claim_rows(some)]
+    return save_table(path, ("figure", *CLAIM_COLUMNS), rows)

@@ -37,8 +37,8 @@ from cutlayer.report.drawing import new_figure
 from cutlayer.rounds.schemes import SFT
 from cutlayer.rounds.simulate import simulate
 from cutlayer.rounds.work import DeviceWork
-from reproduction.algorithm3 import PublishedAlgorithm3
-from reproduction.catalogue import Made, Options
+from reproduction.algorithms import PublishedAlgorithm3
+from reproduction.catalogue import Cells, Made, Options, caption, write
 from reproduction.claims import Claim, Said, judge_larger
 from reproduction.evaluation import (
     DEVICE_FLOPS_PER_HZ,
@@ -47,7 +47,6 @@ from reproduction.evaluation import (
     Setting,
     work_of,
 )
-from reproduction.output import Cells, caption, write
 
 _LOG = logging.getLogger(f"cutlayer.{__name__}")
 

@@ -21,7 +21,7 @@ from cutlayer.report.drawing import (
     legend_and_title,
     new_figure,
 )
-from reproduction.catalogue import Made, Options
+from reproduction.catalogue import Cells, Made, Options, write
 from reproduction.claims import Claim, Said, judge_larger
 from reproduction.evaluation import (
     EVALUATION,
@@ -36,7 +36,6 @@ from reproduction.evaluation import (
     fitted_words,
     words_of,
 )
-from reproduction.output import Cells, write
 
 _LOG = logging.getLogger(f"cutlayer.{__name__}")
 

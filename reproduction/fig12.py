@@ -24,7 +24,7 @@ from cutlayer.report.drawing import (
     legend_and_title,
     new_figure,
 )
-from reproduction.catalogue import Made, Options
+from reproduction.catalogue import Cells, Made, Options, write
 from reproduction.claims import Claim, Said, Verdict, judge_at_most, judge_larger
 from reproduction.evaluation import (
     EVALUATION,
@@ -37,7 +37,6 @@ from reproduction.evaluation import (
     fit,
     words_of,
 )
-from reproduction.output import Cells, write
 
 _LOG = logging.getLogger(f"cutlayer.{__name__}")
 

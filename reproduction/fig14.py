@@ -19,10 +19,9 @@ from matplotlib.figure import Figure
 from cutlayer.config.schema import Config
 from cutlayer.profiling.training import standard_error
 from cutlayer.report.drawing import INK, new_figure
-from cutlayer.report.vocabulary import OTHER_COLOUR
-from reproduction.catalogue import Made, Options
+from cutlayer.report.wording import OTHER_COLOUR
+from reproduction.catalogue import Made, Options, caption, write
 from reproduction.claims import Claim, Said, Verdict, judge_at_most, judge_larger
-from reproduction.output import caption, write
 from reproduction.training import (
     DEVICES,
     LEARNING_RATE,

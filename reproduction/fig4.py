@@ -21,11 +21,10 @@ from matplotlib.figure import Figure
 from cutlayer.planner.accuracy import CUBIC_COEFFICIENTS, CubicFit, fit_cubic
 from cutlayer.profiling.training import standard_error
 from cutlayer.report.drawing import INK, new_figure
-from cutlayer.report.vocabulary import OTHER_COLOUR
-from reproduction.catalogue import Made, Options
+from cutlayer.report.wording import OTHER_COLOUR
+from reproduction.catalogue import Cells, Made, Options, caption, write
 from reproduction.claims import Claim, Said, Verdict, judge_at_most
-from reproduction.output import Cells, caption, write
-from reproduction.points import BY_BITS, BY_SPARSITY, Point
+from reproduction.evaluation import BY_BITS, BY_SPARSITY, Point
 from reproduction.training import Run, Size, config_of, setting_of, train_grid
 
 _STEPS = 201

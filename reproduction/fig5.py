@@ -18,9 +18,8 @@ from matplotlib.figure import Figure
 from cutlayer.config.schema import Config
 from cutlayer.profiling.training import standard_error
 from cutlayer.report.drawing import INK, new_figure
-from reproduction.catalogue import Made, Options
+from reproduction.catalogue import Made, Options, caption, write
 from reproduction.claims import CLOSE, Claim, Said, Verdict, judge_larger
-from reproduction.output import caption, write
 from reproduction.training import (
     DEVICES,
     LEARNING_RATE,

@@ -15,14 +15,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cutlayer.report.drawing import INK, new_figure
-from cutlayer.report.vocabulary import DEVICE_COLOUR, OTHER_COLOUR
+from cutlayer.report.wording import DEVICE_COLOUR, OTHER_COLOUR
 from cutlayer.rounds.memory import device_memory, paper_memory
 from cutlayer.rounds.vit import VIT_BASE, vit_spec
 from cutlayer.spec import ActivationPolicy, MiniBatch, MiniBatchPolicy
 from cutlayer.units import MIB
-from reproduction.catalogue import Made, Options
+from reproduction.catalogue import Cells, Made, Options, caption, write
 from reproduction.claims import Claim, Said, judge_larger
-from reproduction.output import Cells, caption, write
 from reproduction.table3 import calibrated_memory
 
 SAMPLES = 64

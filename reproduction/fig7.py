@@ -20,11 +20,10 @@ from matplotlib.patches import Rectangle
 
 from cutlayer.profiling.training import JobStart, RunResult
 from cutlayer.report.drawing import INK, new_figure
-from cutlayer.report.vocabulary import DEVICE_COLOUR, OTHER_COLOUR
-from reproduction.catalogue import Made, Options
+from cutlayer.report.wording import DEVICE_COLOUR, OTHER_COLOUR
+from reproduction.catalogue import Cells, Made, Options, caption, write
 from reproduction.claims import Claim, Reference, Said, Verdict, judge_at_most, judge_larger
-from reproduction.output import Cells, caption, write
-from reproduction.points import (
+from reproduction.evaluation import (
     BY_BITS,
     BY_SPARSITY,
     CLAIMED,

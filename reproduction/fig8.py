@@ -26,21 +26,24 @@ from cutlayer.report.drawing import (
 )
 from cutlayer.rounds.schemes import SCHEMES
 from cutlayer.units import GIB
-from reproduction.catalogue import Made, Options
+from reproduction.catalogue import Cells, Made, Options, write
 from reproduction.claims import Claim, Said
 from reproduction.evaluation import (
+    CLAIMED,
     EVALUATION,
     NAMES,
     PUBLISHED_MINUTES,
     Evaluation,
+    Method,
+    coded,
     evaluate,
     fitted_words,
+    methods,
     minutes,
+    nearest_to,
     step_gigabytes,
     words_of,
 )
-from reproduction.output import Cells, write
-from reproduction.points import CLAIMED, Method, coded, methods, nearest_to
 
 _LOG = logging.getLogger(f"cutlayer.{__name__}")
 

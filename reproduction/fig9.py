@@ -32,13 +32,16 @@ from cutlayer.report.drawing import INK, MUTED, new_figure, whole_ticks
 from cutlayer.rounds.schemes import SFT
 from cutlayer.rounds.vit import vit_spec
 from cutlayer.units import MIB
-from reproduction.algorithm2 import CorrectedAlgorithm2, IteratedSolution, PublishedAlgorithm2
-from reproduction.algorithm3 import PublishedAlgorithm3
-from reproduction.catalogue import Made, Options
+from reproduction.algorithms import (
+    CorrectedAlgorithm2,
+    IteratedSolution,
+    PublishedAlgorithm2,
+    PublishedAlgorithm3,
+)
+from reproduction.catalogue import Cells, Made, Options, caption, write
 from reproduction.claims import CLOSE, Claim, Said, judge_larger
 from reproduction.evaluation import EVALUATION, Setting, channel_of, round_works, spread_devices
 from reproduction.fig6 import DEVICE_MIB
-from reproduction.output import Cells, caption, write
 
 _LOG = logging.getLogger(f"cutlayer.{__name__}")
 

@@ -29,36 +29,33 @@ from cutlayer.rounds.vit import vit_spec
 from cutlayer.spec import Trained
 from cutlayer.units import GIB, MIB
 from reproduction import fig8, fig10, fig11, fig12, fig13
-from reproduction.catalogue import Made, Options
+from reproduction.catalogue import Cells, Made, Options, write
 from reproduction.claims import Claim, Said
 from reproduction.evaluation import (
+    CLAIMED,
+    CODED_RATIO,
     EVALUATION,
     FL_MINUTES,
     INTERPRETATIONS,
     LARGE_MODEL,
     NAMES,
+    PAPER_WIDTH,
     PUBLISHED_MINUTES,
     SFT_MINUTES,
+    SPARSIFIED_RATIO,
     TINY_IMAGENET,
     TWENTY_DEVICES,
     Evaluation,
     Fit,
+    coded,
     evaluate,
     fit,
     fitted_words,
+    indexed_ratio,
+    nearest_to,
     words_of,
 )
 from reproduction.fig10 import Delays, delays_by_links
-from reproduction.output import Cells, write
-from reproduction.points import (
-    CLAIMED,
-    CODED_RATIO,
-    PAPER_WIDTH,
-    SPARSIFIED_RATIO,
-    coded,
-    indexed_ratio,
-    nearest_to,
-)
 from reproduction.table3 import calibrated_memory
 
 _LOG = logging.getLogger(f"cutlayer.{__name__}")

@@ -14,10 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from cutlayer.report.drawing import INK, new_figure
-from cutlayer.report.vocabulary import DEVICE_COLOUR, OTHER_COLOUR
-from reproduction.catalogue import Made, Options
+from cutlayer.report.wording import DEVICE_COLOUR, OTHER_COLOUR
+from reproduction.catalogue import Cells, Made, Options, caption, write
 from reproduction.claims import Claim, Said, Verdict, judge_larger, judge_number
-from reproduction.output import Cells, caption, write
 
 SETTING = "float32 weights alone, in GB of 10^9 bytes; nothing is trained"
 _FLOAT32_BYTES = 4

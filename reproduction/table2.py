@@ -25,9 +25,8 @@ from cutlayer.rounds.vit import (
 )
 from cutlayer.spec import MiniBatch
 from cutlayer.units import BITS_PER_BYTE, MIB
-from reproduction.catalogue import Made, Options
+from reproduction.catalogue import Made, Options, caption, write
 from reproduction.claims import Claim, Said, Verdict
-from reproduction.output import caption, write
 
 TERA = 1e12
 # Section VIII-A and VIII-B.5, and Table III [MiB]

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from cutlayer.errors import ConfigError
 from cutlayer.report.drawing import INK, new_figure
-from cutlayer.report.vocabulary import MEMORY_KINDS
+from cutlayer.report.wording import MEMORY_KINDS
 from cutlayer.rounds.memory import PartMemory, device_memory, paper_memory
 from cutlayer.rounds.vit import (
     VIT_BASE,
@@ -30,9 +30,8 @@ from cutlayer.rounds.vit import (
 )
 from cutlayer.spec import MiniBatch, Trained
 from cutlayer.units import MIB
-from reproduction.catalogue import Made, Options
+from reproduction.catalogue import Cells, Made, Options, caption, write
 from reproduction.claims import Claim, Reference, Said
-from reproduction.output import Cells, caption, write
 
 LINEAR_BYTES = 70
 ATTENTION_BYTES = 5

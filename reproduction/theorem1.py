@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cutlayer.report.drawing import INK, new_figure
-from reproduction.catalogue import Made, Options
+from reproduction.catalogue import Cells, Made, Options, caption, write
 from reproduction.claims import Claim, Said
 from reproduction.convergence import (
     ConvergenceBound,
@@ -28,7 +28,6 @@ from reproduction.convergence import (
     convergence_bound,
     train,
 )
-from reproduction.output import Cells, caption, write
 
 _LOG = logging.getLogger(f"cutlayer.{__name__}")
 

@@ -29,9 +29,8 @@ from cutlayer.profiling.training import (
 )
 from cutlayer.report.drawing import MUTED, whole_ticks
 from cutlayer.units import format_seconds
-from reproduction.catalogue import Options
-from reproduction.output import Cells
-from reproduction.points import UNCOMPRESSED, Point, codecs_of
+from reproduction.catalogue import Cells, Options
+from reproduction.evaluation import UNCOMPRESSED, Point, codecs_of
 
 _LOG = logging.getLogger(f"cutlayer.{__name__}")
 

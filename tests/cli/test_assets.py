@@ -17,8 +17,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def command(*words: str) -> int:
     parser = argparse.ArgumentParser()
-    assets.add_arguments(parser)
-    return assets.run(parser.parse_args(words))
+    assets.assets_arguments(parser)
+    return assets.run_assets(parser.parse_args(words))
 
 
 def put(cache: Path, name: str) -> Path:

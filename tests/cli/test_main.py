@@ -32,7 +32,7 @@ def test_a_warning_is_one_line_without_source(
         warnings.warn("the codec is slow\nwithout its C part", RuntimeWarning, stacklevel=2)
         return 0
 
-    monkeypatch.setattr("cutlayer.cli.examples.run", run)
+    monkeypatch.setattr("cutlayer.cli.settings.run_examples", run)
     with warnings.catch_warnings():
         warnings.simplefilter("default")
         assert main(["examples"]) == 0

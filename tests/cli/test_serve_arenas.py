@@ -12,7 +12,7 @@ import pytest
 # threads that are there at the same time allocate; then glibc says what arenas it has
 PROGRAM = """
 import ctypes, sys, threading
-from cutlayer.cli.serve import share_one_arena
+from cutlayer.cli.network import share_one_arena
 
 if sys.argv[1] == "shared":
     share_one_arena()

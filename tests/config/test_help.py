@@ -7,7 +7,7 @@ import pytest
 import yaml
 from jsonschema.protocols import Validator
 
-from cutlayer.cli.examples import all_examples
+from cutlayer.cli.settings import all_examples
 from cutlayer.config.keys import commented_yaml, json_schema, keys, overview, section_help
 from cutlayer.config.read import PlainLoader, config_yaml, read_config, read_values
 from cutlayer.config.schema import Config

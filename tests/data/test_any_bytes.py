@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from cutlayer.data.batches import read_preprocessing
 from cutlayer.data.check import check_data
-from cutlayer.data.images import read_preprocessing
 from cutlayer.data.load import load_data
 from cutlayer.data.samples import write_arrays
 from cutlayer.errors import AssetError, DataError

@@ -8,15 +8,14 @@ import pytest
 from PIL import Image
 from transformers import ViTImageProcessor
 
-from cutlayer.data.image_sets import ImageFiles
-from cutlayer.data.images import (
+from cutlayer.data.batches import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     ImageBatches,
     Preprocessing,
-    central_square,
     read_preprocessing,
 )
+from cutlayer.data.image_sets import ImageFiles, central_square
 from cutlayer.data.samples import ImageArray
 from cutlayer.errors import AssetError, DataError
 from cutlayer.jobs.dataset import image_batches

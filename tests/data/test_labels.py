@@ -6,8 +6,14 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
-from cutlayer.data.labels import alike_names, clean_name, read_label, refuse_mixed_kinds, text_fault
-from cutlayer.data.samples import name_classes
+from cutlayer.data.samples import (
+    alike_names,
+    clean_name,
+    name_classes,
+    read_label,
+    refuse_mixed_kinds,
+    text_fault,
+)
 from cutlayer.errors import DataError
 
 

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cutlayer.data.batches import BlockBatches, Blocks, TextBatches
 from cutlayer.data.samples import ImageArray
-from cutlayer.data.text import BlockBatches, Blocks, TextBatches
 from cutlayer.errors import DataError
 from cutlayer.spec import IGNORED_LABEL
 from data.sets import picture, texts

@@ -2,9 +2,8 @@
 
 import argparse
 from collections.abc import Sequence
-from importlib import import_module
 
-from cutlayer.cli.main import COMMANDS
+from cutlayer.cli.main import COMMANDS, command
 
 
 def accepted(words: Sequence[str]) -> argparse.Namespace:
@@ -13,7 +12,8 @@ def accepted(words: Sequence[str]) -> argparse.Namespace:
     if name not in COMMANDS:
         raise ValueError(f"no command {name}")
     parser = argparse.ArgumentParser(exit_on_error=False, allow_abbrev=False, add_help=False)
-    import_module(f"cutlayer.cli.{name}").add_arguments(parser)
+    add_arguments, _ = command(name)
+    add_arguments(parser)
     known, unknown = parser.parse_known_args(rest)
     if unknown:
         raise ValueError(f"unknown arguments {unknown}")

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from cutlayer.lab.comparison import CALIBRATED, compare_rounds
+from cutlayer.lab.lab import CALIBRATED, compare_rounds
 
 PREDICTED = {
     "delay_s": 10.0,

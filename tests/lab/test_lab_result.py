@@ -7,8 +7,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from cutlayer.lab.comparison import LabComparison, PhaseComparison
-from cutlayer.lab.lab import comparison_table, comparison_verdict, rounds_text, write_comparison
+from cutlayer.lab.lab import (
+    LabComparison,
+    PhaseComparison,
+    comparison_table,
+    comparison_verdict,
+    rounds_text,
+    write_comparison,
+)
 
 LINES = (
     PhaseComparison("device forward", 2.0, 2.5, "calibrated in round 1"),

@@ -12,7 +12,7 @@ import torch
 from data.sets import texts
 from transformers import PreTrainedModel
 
-from cutlayer.data.text import TextBatches
+from cutlayer.data.batches import TextBatches
 from cutlayer.errors import ModelError
 from cutlayer.model.described import AdapterSpec
 from cutlayer.model.load import load_device_part, load_server_part, load_whole

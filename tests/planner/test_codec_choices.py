@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from cutlayer.planner.codec_choices import measured_choices
+from cutlayer.planner.configuration import measured_choices
 from cutlayer.planner.profile import Profile, ProfilePoint
 
 NONE = ProfilePoint("none", {}, 32.0, 32.0, (0.80,))

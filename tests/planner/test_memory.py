@@ -2,7 +2,7 @@
 
 import pytest
 
-from cutlayer.planner.memory import device_need, fitting_policies, shortage
+from cutlayer.planner.decision import device_need, fitting_policies, shortage
 from cutlayer.rounds.schemes import SCHEMES, SFT
 from cutlayer.spec import ActivationPolicy, MiniBatchPolicy
 from cutlayer.units import MIB

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from cutlayer.planner.codec_choices import CodecChoices
-from cutlayer.planner.decision import Workload
+from cutlayer.planner.configuration import CodecChoices
+from cutlayer.planner.decision import Workload, device_need
 from cutlayer.planner.explain import (
     AccuracyInfeasibility,
     CutInfeasibility,
@@ -15,7 +15,6 @@ from cutlayer.planner.explain import (
     ServerInfeasibility,
 )
 from cutlayer.planner.forecast import round_delay_s
-from cutlayer.planner.memory import device_need
 from cutlayer.planner.plan import Plan, make_plan
 from cutlayer.rounds.schemes import SCHEMES, SFT
 from cutlayer.spec import ActivationPolicy, MiniBatchPolicy

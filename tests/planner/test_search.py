@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cutlayer.errors import ConfigError
-from cutlayer.planner.decision import PlanLimits
+from cutlayer.planner.decision import PlanLimits, device_need, least_limit
 from cutlayer.planner.forecast import round_delay_s
-from cutlayer.planner.memory import device_need, least_limit
 from cutlayer.planner.plan import make_plan, published_plan
 from cutlayer.planner.search import ranked_decisions, rules_for, search_decisions
 from cutlayer.rounds.schemes import SCHEMES, SFT

@@ -7,7 +7,7 @@ import numpy as np
 
 from cutlayer.channel.fading import SnrChannel
 from cutlayer.channel.rates import ConstantPower, ConstantSnr
-from cutlayer.planner.codec_choices import CodecChoices
+from cutlayer.planner.configuration import CodecChoices
 from cutlayer.planner.decision import CodecChoice, Decision, PlanLimits, Workload
 from cutlayer.rounds.memory import PHYSICAL_ACCOUNTING
 from cutlayer.rounds.schemes import SFT, Scheme

@@ -10,7 +10,7 @@ from multiprocessing import active_children
 import pytest
 
 from cutlayer.logs import lines_to
-from cutlayer.profiling.processes import ProcessDied, spread_over_processes
+from cutlayer.profiling.grid import ProcessDied, spread_over_processes
 
 _LOG = logging.getLogger("cutlayer.squares")
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from cutlayer.report.columns import Saving, savings
 from cutlayer.report.run_reader import read_record
+from cutlayer.report.wording import Saving, savings
 from cutlayer.training.records import TrainedRound
 from report.fake_run import FakeRun, write_fake_run
 

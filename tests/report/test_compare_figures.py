@@ -8,7 +8,7 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.lines import Line2D
 
-from cutlayer.report.compare_figures import (
+from cutlayer.report.compare_page import (
     LIMIT_COLOUR,
     compare_curves,
     device_memory_figure,

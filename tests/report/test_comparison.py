@@ -26,7 +26,7 @@ from cutlayer.report.comparison import (
     shown_names,
     target_columns,
 )
-from cutlayer.report.vocabulary import MEMORY_KINDS
+from cutlayer.report.wording import MEMORY_KINDS
 from report.compared import compared, refused, with_scores
 from report.fake_run import FakeRun
 

@@ -8,15 +8,10 @@ import pytest
 from matplotlib.figure import Figure
 from rounds.works import work as device_work
 
-from cutlayer.report.delay_figures import (
-    delay_figure,
-    gantt_devices,
-    gantt_figure,
-    gantt_local_steps,
-)
 from cutlayer.report.drawing import plain_style
+from cutlayer.report.run_page import delay_figure, gantt_devices, gantt_figure, gantt_local_steps
 from cutlayer.report.run_reader import read_record
-from cutlayer.report.vocabulary import PHASES, phases_in
+from cutlayer.report.wording import PHASES, phases_in
 from cutlayer.rounds.result import RoundTimeline, TimelineEvent
 from cutlayer.rounds.schemes import SCHEMES, Phase
 from cutlayer.rounds.simulate import simulate

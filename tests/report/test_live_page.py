@@ -16,7 +16,7 @@ from PIL import Image, ImageColor
 from cutlayer.net.operations.status import RunStatus
 from cutlayer.net.operations.web import Answer, Operations
 from cutlayer.net.wire.listener import LOOPBACK
-from cutlayer.report import vocabulary
+from cutlayer.report import wording
 from cutlayer.report.live_page import live_page
 from cutlayer.training.records import RoundRecord, TrainedRound
 
@@ -107,7 +107,7 @@ def test_a_run_as_it_goes(tmp_path: Path) -> None:
         assert text in page.text, text
     phases = watched.phases(1, 1)
     for phase in phases:
-        assert vocabulary.PHASES[phase].label in page.text
+        assert wording.PHASES[phase].label in page.text
     # six of seven rounds are known by phase, of one the sum alone
     filled = page.html.count('<rect class="fill"') + page.html.count('<rect class="fill wait"')
     assert filled == 6 * len(phases) + 1
@@ -276,7 +276,7 @@ def test_how_it_looks(devices: int, tmp_path: Path) -> None:
     dark = pixels(run, tmp_path, (1280, 1700), dark=True)
     assert light[2, 2].min() > 200 and dark[2, 2].max() < 60
     for word in ("device_forward", "device_backward", "activation_up", "server_compute"):
-        colour = ImageColor.getrgb(vocabulary.PHASES[word].colour)
+        colour = ImageColor.getrgb(wording.PHASES[word].colour)
         # a column of twelve is wider than ten pixels, a phase of it higher than three
         assert (light == colour).all(axis=2).sum() > 12 * 10 * 3, word
     assert light.std() > 10 and dark.std() > 10

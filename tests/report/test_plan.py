@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from planner import workloads
 
-from cutlayer.planner.codec_choices import CodecChoices
+from cutlayer.planner.configuration import CodecChoices
 from cutlayer.planner.decision import Workload
 from cutlayer.planner.explain import (
     AccuracyInfeasibility,

@@ -10,7 +10,7 @@ from planner import workloads
 from cutlayer.planner.decision import Workload
 from cutlayer.planner.forecast import PHASES
 from cutlayer.planner.plan import Plan, make_plan
-from cutlayer.report.plan_files import plan_page, plan_record
+from cutlayer.report.plan import plan_page, plan_record
 from cutlayer.rounds.schemes import SCHEMES, SFT
 
 HOSTILE = '<script>alert("x")</script>'

@@ -8,10 +8,6 @@ from matplotlib.image import AxesImage
 from matplotlib.text import Text
 
 from cutlayer.errors import RunError
-from cutlayer.report.delay_figures import (
-    delay_figure,
-    gantt_figure,
-)
 from cutlayer.report.drawing import plain_style
 from cutlayer.report.run_figures import (
     byte_figure,
@@ -23,7 +19,7 @@ from cutlayer.report.run_figures import (
     shares_vary,
     shown_rounds,
 )
-from cutlayer.report.run_page import write_report
+from cutlayer.report.run_page import delay_figure, gantt_figure, write_report
 from cutlayer.report.run_reader import read_record
 from cutlayer.training.records import Partition, TrainedRound
 from report.drawn import assert_labels_apart, boxes_of, drawn_texts

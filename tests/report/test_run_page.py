@@ -16,7 +16,7 @@ import pytest
 
 from cutlayer.errors import RunError
 from cutlayer.report.run_page import write_report
-from cutlayer.report.vocabulary import phases_in
+from cutlayer.report.wording import phases_in
 from report.fake_run import FakeRun, write_fake_run
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}

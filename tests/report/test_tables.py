@@ -10,7 +10,7 @@ from rich.console import Console, RenderableType
 from cutlayer.report.comparison import Comparison, compare
 from cutlayer.report.run_reader import RunRecord, read_record
 from cutlayer.report.tables import ShareBar, compare_table, round_table, summary_table
-from cutlayer.report.vocabulary import PHASES, Word, phases_in
+from cutlayer.report.wording import PHASES, Word, phases_in
 from cutlayer.units import format_bytes, format_seconds
 from report.compared import SCHEMES, compared, refused
 from report.fake_run import FakeRun, write_fake_run

@@ -7,7 +7,7 @@ from html import escape
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.report.vocabulary import (
+from cutlayer.report.wording import (
     MEMORY_KINDS,
     PAYLOADS,
     PHASES,

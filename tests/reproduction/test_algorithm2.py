@@ -13,7 +13,7 @@ from cutlayer.planner.configuration import (
     ConfigurationProblem,
     solve_configuration,
 )
-from reproduction.algorithm2 import CorrectedAlgorithm2, IteratedSolution, PublishedAlgorithm2
+from reproduction.algorithms import CorrectedAlgorithm2, IteratedSolution, PublishedAlgorithm2
 
 Solver = Callable[[ConfigurationProblem], IteratedSolution]
 SOLVERS: list[Solver] = [PublishedAlgorithm2().solve, CorrectedAlgorithm2().solve]

@@ -10,7 +10,7 @@ from planner.problems import problem, problems, random_problem, with_rates
 from cutlayer.channel.rates import ProportionalRates
 from cutlayer.planner.bandwidth import BandwidthProblem, LimitedBy, SolverStatus, solve_bandwidth
 from examples import at_most
-from reproduction.algorithm3 import PublishedAlgorithm3, TrustRegionAlgorithm3
+from reproduction.algorithms import PublishedAlgorithm3, TrustRegionAlgorithm3
 
 PUBLISHED, TRUST_REGION = PublishedAlgorithm3(), TrustRegionAlgorithm3()
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from reproduction.catalogue import save_verdicts
 from reproduction.claims import (
     CLAIM_COLUMNS,
     Claim,
@@ -20,7 +21,6 @@ from reproduction.claims import (
     judge_larger,
     judge_number,
 )
-from reproduction.output import save_verdicts
 
 
 @pytest.mark.parametrize(

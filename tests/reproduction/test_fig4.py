@@ -18,8 +18,8 @@ from cutlayer.report.drawing import plain_style, save_figure
 from reproduction import fig4
 from reproduction.catalogue import Options
 from reproduction.claims import Verdict
+from reproduction.evaluation import BY_BITS, BY_SPARSITY, Point
 from reproduction.fig4 import BOX, GRID, Seen, claims_of, draw, falling, places, surface
-from reproduction.points import BY_BITS, BY_SPARSITY, Point
 
 RHO, Q = places(BOX)
 coefficients = st.lists(st.floats(-10, 10, allow_subnormal=False), min_size=10, max_size=10).map(

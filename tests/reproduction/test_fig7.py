@@ -17,8 +17,7 @@ from cutlayer.report.drawing import plain_style, save_figure
 from reproduction import fig7
 from reproduction.catalogue import Options
 from reproduction.claims import Verdict
-from reproduction.fig7 import Seen, claims_of, draw, indexed_ratio
-from reproduction.points import (
+from reproduction.evaluation import (
     BY_BITS,
     BY_SPARSITY,
     CLAIMED,
@@ -28,6 +27,7 @@ from reproduction.points import (
     Point,
     codecs_of,
 )
+from reproduction.fig7 import Seen, claims_of, draw, indexed_ratio
 from reproduction.training import config_of
 
 ACCURACY = (77.0, 74.0, 76.5, 76.0, 75.5, 66.0, 58.0, 64.0, 70.0, 76.0, 76.5)

@@ -9,9 +9,17 @@ from report.drawn import assert_labels_apart
 from cutlayer.report.drawing import plain_style
 from reproduction import fig8
 from reproduction.claims import Verdict
-from reproduction.evaluation import EVALUATION, Evaluation, evaluate
+from reproduction.evaluation import (
+    CLAIMED,
+    EVALUATION,
+    Evaluation,
+    Point,
+    coded,
+    evaluate,
+    methods,
+    nearest_to,
+)
 from reproduction.fig8 import SFT_GIGABYTES, UNCOMPRESSED_GIGABYTES, claims_of, draw, steps_of
-from reproduction.points import CLAIMED, Point, coded, methods, nearest_to
 
 
 @pytest.fixture(scope="module")

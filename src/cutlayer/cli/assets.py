@@ -30,7 +30,7 @@ _COLUMNS = ("name", "kind", "what", "size", "licence", "cached", "package")
 _PACKAGE_LETTERS = 40
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def assets_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments after `cutlayer assets`."""
     parser.add_argument(
         "action",
@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace) -> int:
+def run_assets(args: argparse.Namespace) -> int:
     """Carry the command out. Raises `AssetError` when an asset cannot be had."""
     if args.action == "list":
         _list()

@@ -55,7 +55,7 @@ MOST_ELEMENTS = 2**27
 _STAGES = 5
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def codec_arguments(parser: argparse.ArgumentParser) -> None:
     """The three actions and what each takes."""
     parser.set_defaults(act=_no_action)
     actions = parser.add_subparsers(metavar="|".join(_ACTIONS))
@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_roundtrip(_action(actions, "roundtrip", "a tensor through a codec and back", _roundtrip))
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run_codec(arguments: argparse.Namespace) -> int:
     """Carry the action out. Raises CutlayerError."""
     action: Callable[[argparse.Namespace], None] = arguments.act
     action(arguments)

@@ -1,4 +1,6 @@
-"""`cutlayer`: finds the command, runs it, and turns what a user can correct into one line."""
+"""`cutlayer`: finds the command, runs it, and turns what a user can correct into one line; and
+what makes a shell complete commands, options and names.
+"""
 
 import argparse
 import atexit
@@ -37,6 +39,15 @@ COMMANDS = {
     "config": "validate a configuration file; print the JSON schema for editors",
     "completion": "shell completion of commands, options and names, for bash or zsh",
     "codec": "codecs on a model's tensors: bits, throughput, fidelity; packets and round trips",
+}
+# where commands are that have no file of their own
+_HOMES = {
+    **dict.fromkeys(("train", "compare", "trace"), "run"),
+    "profile": "plan",
+    **dict.fromkeys(("serve", "join", "lab"), "network"),
+    **dict.fromkeys(("keys", "status"), "operations"),
+    **dict.fromkeys(("config", "examples"), "settings"),
+    "completion": "main",
 }
 _MISTAKE = 2
 _INTERRUPTED = 130
@@ -111,11 +122,21 @@ def _run(words: list[str]) -> int:
     if name not in COMMANDS:
         raise ConfigError(f"unknown command {name}; {nearest(name, list(COMMANDS))}")
     prepare()
-    # only the command that is named is imported: --help and --version stay quick
-    command = import_module(f"cutlayer.cli.{name}")
-    known = parsed(f"cutlayer {name}", COMMANDS[name], command.add_arguments, words[1:])
+    add_arguments, run = command(name)
+    known = parsed(f"cutlayer {name}", COMMANDS[name], add_arguments, words[1:])
     with lines_to(on_standard_error, quiet=getattr(known, "quiet", False)):
-        return int(command.run(known))
+        return run(known)
+
+
+def command(
+    name: str,
+) -> tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]:
+    """What adds the arguments of one of `COMMANDS`, and what carries it out.
+
+    Only its file is imported: `--help` and `--version` stay quick.
+    """
+    home = import_module(f"cutlayer.cli.{_HOMES.get(name, name)}")
+    return getattr(home, f"{name}_arguments"), getattr(home, f"run_{name}")
 
 
 def on_standard_error(line: str) -> None:
@@ -226,4 +247,43 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"cutlayer {__version__}")
     parser.add_argument("command", metavar="COMMAND", help="see below")
+    return parser
+
+
+# `cutlayer completion`.
+
+
+def completion_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments after `cutlayer completion`."""
+    parser.add_argument(
+        "shell",
+        choices=("bash", "zsh"),
+        help='bash: eval "$(cutlayer completion bash)" in ~/.bashrc; zsh: put what is printed into'
+        " a file _cutlayer in a folder of $fpath",
+    )
+
+
+def run_completion(arguments: argparse.Namespace) -> int:
+    """Print it."""
+    import shtab  # not for other commands
+
+    print(shtab.complete(_whole(), shell=arguments.shell))
+    return 0
+
+
+def _whole() -> argparse.ArgumentParser:
+    """All commands in one parser, which only completes; of one whose extra is not installed, its
+    name."""
+    from cutlayer.cli.settings import add_names
+
+    parser = argparse.ArgumentParser(prog="cutlayer")
+    commands = parser.add_subparsers()
+    for name, what in COMMANDS.items():
+        own = commands.add_parser(name, help=what, conflict_handler="resolve")
+        try:
+            add_arguments, _ = command(name)
+            add_arguments(own)
+        except ConfigError:
+            continue
+        add_names(own)
     return parser

@@ -1,28 +1,45 @@
-"""`cutlayer plan`: will it fit, how long will it take, and what is best.
+"""`cutlayer plan`: will it fit, how long will it take, and what is best; and `cutlayer profile`:
+what accuracy each setting of the codec leaves, by real training runs, which plans go by.
 
-Knows the command's arguments, what it prints and what it writes.
+Knows the commands' arguments, what they print and what they write; training is `profiling`'s.
 """
 
 import argparse
 import json
+import os
+import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
-from cutlayer.cli.settings import add_config, add_settings, given_settings, refuse_settings_of
+from cutlayer.cli.settings import (
+    add_config,
+    add_settings,
+    given_settings,
+    numbers_of,
+    refuse_settings_of,
+    whole_number,
+)
 from cutlayer.config.read import config_yaml, read_config
-from cutlayer.jobs.check import check_folder, write_together
+from cutlayer.errors import ConfigError
+from cutlayer.jobs.check import check, check_file, check_folder, write_together
 from cutlayer.jobs.plan import CHOICES, Planned, plan, profile_notes, replacements
-from cutlayer.report.plan_files import plan_page
+from cutlayer.logs import loading
+from cutlayer.profiling.grid import FULL_GRID, MOST_BITS, QUICK_GRID
+from cutlayer.report.plan import plan_page
 from cutlayer.report.tables import plan_tables
+
+# `cutlayer plan`.
+
 
 _OUTPUT = Path("plan")
 _NOTHING_FITS = 1
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def plan_arguments(parser: argparse.ArgumentParser) -> None:
     """The configuration file, where the plan goes, and an option for every setting."""
     add_config(parser)
     parser.add_argument(
@@ -40,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_settings(parser)
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run_plan(arguments: argparse.Namespace) -> int:
     """Plan, print, write; 1 if nothing fits. Raises CutlayerError."""
     overrides = given_settings(arguments)
     refuse_settings_of(overrides, networks=True)
@@ -85,3 +102,106 @@ def _write(planned: Planned, output: Path) -> list[Path]:
         texts["plan.yaml"] = config_yaml(planned.config)
     write_together(output, texts)
     return [output / name for name, text in texts.items() if text is not None]
+
+
+# `cutlayer profile`.
+
+
+_QUICK = {"training.rounds": "1", "training.local_steps": "2", "data.test_samples": "64"}
+_SEEDS = 3
+
+
+def profile_arguments(parser: argparse.ArgumentParser) -> None:
+    """The job, the grid, how it is spread, where it goes, and an option for every setting."""
+    add_config(parser)
+    parser.add_argument(
+        "--keep-ratios",
+        type=numbers_of(float),
+        metavar="R,R,...",
+        help=f"parts of values that paper and paper-rans keep ({_listed(FULL_GRID.keep_ratios)})",
+    )
+    parser.add_argument(
+        "--bits",
+        type=numbers_of(int),
+        metavar="Q,Q,...",
+        help=f"bits of their levels, 1 to {MOST_BITS} ({_listed(FULL_GRID.bits)})",
+    )
+    parser.add_argument("--seeds", type=whole_number, help=f"seeds of each training run ({_SEEDS})")
+    parser.add_argument(
+        "--workers", type=whole_number, default=os.cpu_count() or 1, help="processes (one a core)"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("profile.json"),
+        metavar="FILE.json",
+        help="the profile; in its folder, FILE.runs.jsonl is what a stopped one resumes from",
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="a small grid, a few steps: the numbers say nothing"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress, only the table")
+    add_settings(parser)
+
+
+def run_profile(arguments: argparse.Namespace) -> int:
+    """Train what is missing, write the profile, print the table. Raises CutlayerError."""
+    overrides = given_settings(arguments)
+    _refuse_codec(overrides)
+    refuse_settings_of(overrides, networks=True, plans=True)
+    output: Path = arguments.output
+    check_file(output)
+    quick = _QUICK if arguments.quick else {}
+    config = read_config(arguments.config, {**quick, **overrides})
+    check(config)
+    # torch and transformers take seconds to import: not for --help or a mistake
+    with loading("`cutlayer profile`", "train"):
+        from rich.console import Console
+
+        from cutlayer.files import write_text
+        from cutlayer.planner.profile import profile_text
+        from cutlayer.profiling.measure import (
+            ProfilePlan,
+            fit_lines,
+            measure_profile,
+            profile_table,
+        )
+    usual = QUICK_GRID if arguments.quick else FULL_GRID
+    keep_ratios = arguments.keep_ratios or usual.keep_ratios
+    grid = replace(usual, keep_ratios=keep_ratios, bits=arguments.bits or usual.bits)
+    seeds = arguments.seeds or (1 if arguments.quick else _SEEDS)
+    plan = ProfilePlan(config, grid, seeds, arguments.workers, _command(arguments, overrides))
+    log = output.with_name(f"{output.stem}.runs.jsonl")
+    profile = measure_profile(plan, log)
+    write_text(output, profile_text(profile))
+    Console(file=sys.stdout).print(profile_table(profile))
+    for line in fit_lines(profile):
+        print(line)
+    print(output)
+    return 0
+
+
+def _refuse_codec(overrides: Mapping[str, str]) -> None:
+    for key in overrides:
+        if key.partition(".")[0] == "codec":
+            raise ConfigError(
+                f"--{key.replace('_', '-')}: a profile goes through the codecs itself; leave it"
+                " out, or choose with --keep-ratios and --bits"
+            )
+
+
+def _command(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> str:
+    """What decides the profile, as typed; not where it goes nor in how many processes."""
+    words = ["cutlayer", "profile"]
+    words += [] if arguments.config is None else [str(arguments.config)]
+    for key, value in overrides.items():
+        words += [f"--{key.replace('_', '-')}", value]
+    for option, numbers in (("--keep-ratios", arguments.keep_ratios), ("--bits", arguments.bits)):
+        words += [] if numbers is None else [option, _listed(numbers)]
+    words += [] if arguments.seeds is None else ["--seeds", str(arguments.seeds)]
+    words += ["--quick"] if arguments.quick else []
+    return shlex.join(words)
+
+
+def _listed(numbers: Iterable[float]) -> str:
+    return ",".join(str(number) for number in numbers)

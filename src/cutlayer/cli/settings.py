@@ -1,21 +1,27 @@
-"""The settings of a run as command-line options: one `--SECTION.KEY VALUE` for each."""
+"""The settings of a run as command-line options: one `--SECTION.KEY VALUE` for each; `cutlayer
+config`: whether a configuration is right, and the schema of all; `cutlayer examples`: those
+that come with the package, and copies of them to edit.
+"""
 
 import argparse
 import json
 import logging
+import shutil
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from importlib.resources import as_file, files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, final
 
 from rich.console import Console
 
-from cutlayer.config.keys import Key, keys, named_sections, overview, section_help
+from cutlayer.config.keys import Key, json_schema, keys, named_sections, overview, section_help
 from cutlayer.config.schema import Config
 from cutlayer.config.section import choices_with, find_field, names_of
-from cutlayer.errors import ConfigError, quoted
+from cutlayer.errors import ConfigError, nearest, quoted
 from cutlayer.logs import lines_to, unheard
 from cutlayer.net.wire.link import address_of
 
@@ -250,3 +256,107 @@ def log_lines(quiet: bool) -> None:
     logger = logging.getLogger("cutlayer")
     logger.handlers = [handler]
     logger.setLevel(logging.WARNING if quiet else logging.INFO)
+
+
+# `cutlayer config`.
+
+
+def config_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments after `cutlayer config`."""
+    parser.usage = "%(prog)s check CONFIG.yaml [--SECTION.KEY VALUE ...]\n       %(prog)s schema"
+    parser.add_argument(
+        "action",
+        nargs="?",
+        choices=("check", "schema"),
+        help="check: read a file strictly, without training; schema: print a JSON schema, by which"
+        " an editor completes and checks configuration files",
+    )
+    parser.add_argument("config", nargs="?", type=Path, metavar="CONFIG.yaml", help="what to check")
+    add_settings(parser)
+
+
+def run_config(arguments: argparse.Namespace) -> int:
+    """Check or print. Raises CutlayerError for a configuration that no run could have."""
+    from cutlayer.config.read import config_sha256, read_config  # not for other commands
+    from cutlayer.jobs.check import check
+
+    overrides = given_settings(arguments)
+    if arguments.action is None:
+        raise ConfigError("config: what of it? check or schema; see `--help`")
+    if arguments.action == "schema":
+        if overrides or arguments.config is not None:
+            raise ConfigError("config schema is of all configurations: leave out what follows it")
+        print(json.dumps(json_schema(), indent=1))
+        return 0
+    if arguments.config is None:
+        raise ConfigError("config check: which file? give its name")
+    config = read_config(arguments.config, overrides)
+    check(config)
+    print(
+        f"{arguments.config} is valid: {config.scheme.name} of {config.model.name} on"
+        f" {config.data.name}, configuration {config_sha256(config)[:16]}"
+    )
+    return 0
+
+
+# `cutlayer examples`.
+
+
+_SUFFIX = ".yaml"
+
+
+def examples_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments after `cutlayer examples`."""
+    parser.add_argument(
+        "action",
+        choices=("list", "copy"),
+        nargs="?",
+        default="list",
+        help="list: what there is (default); copy: put one where it can be edited",
+    )
+    parser.add_argument("name", nargs="?", metavar="NAME", help="the one to copy")
+    parser.add_argument(
+        "to", nargs="?", type=Path, default=Path(), metavar="TO", help="a folder, or a new file (.)"
+    )
+
+
+def run_examples(arguments: argparse.Namespace) -> int:
+    """Carry the command out. Raises ConfigError, OSError."""
+    examples = all_examples()
+    if arguments.action == "list":
+        for name, example in examples.items():
+            print(f"{name}\t{_first_line(example)}")
+        return 0
+    if arguments.name is None:
+        raise ConfigError(f"examples copy: which one? {', '.join(examples)}")
+    name = arguments.name.removesuffix(_SUFFIX)
+    if name not in examples:
+        raise ConfigError(f"no example {arguments.name[:80]!r}; {nearest(name, list(examples))}")
+    print(_copy(examples[name], arguments.to))
+    return 0
+
+
+def all_examples() -> dict[str, Traversable]:
+    """Each example by its name, in the order of the alphabet."""
+    folder = files("cutlayer") / "examples"
+    found = [file for file in folder.iterdir() if file.name.endswith(_SUFFIX)]
+    return {file.name.removesuffix(_SUFFIX): file for file in sorted(found, key=lambda f: f.name)}
+
+
+def _first_line(example: Traversable) -> str:
+    """The first sentence of the comment at the top."""
+    comment = []
+    for line in example.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        comment.append(line.removeprefix("#").strip())
+    return " ".join(comment).partition(". ")[0].rstrip(".")
+
+
+def _copy(example: Traversable, to: Path) -> Path:
+    target = to / example.name if to.is_dir() else to
+    if target.exists():
+        raise ConfigError(f"{target} is there already: name another file")
+    with as_file(example) as source:
+        shutil.copyfile(source, target)
+    return target

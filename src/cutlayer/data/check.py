@@ -10,8 +10,7 @@ from urllib.parse import quote, unquote
 import numpy as np
 from jaxtyping import Int64
 
-from cutlayer.data.labels import text_fault
-from cutlayer.data.samples import DataSet, Samples, Subset
+from cutlayer.data.samples import DataSet, Samples, Subset, text_fault
 from cutlayer.errors import CutlayerError, DataError, ModelError, cut, reason
 
 Tokenize: TypeAlias = Callable[[list[str]], list[list[int]]]

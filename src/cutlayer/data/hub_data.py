@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 
 from cutlayer.data.image_sets import to_rgb
-from cutlayer.data.labels import clean_name
 from cutlayer.data.left_out import bars_on_terminals_only, fault_of, merge_left_out, read_tree
 from cutlayer.data.samples import (
     TEST_NAMES,
@@ -18,6 +17,7 @@ from cutlayer.data.samples import (
     ReadSettings,
     Samples,
     SplitPair,
+    clean_name,
     index_labels,
     split_off_test,
 )

@@ -1,6 +1,6 @@
 """Images in every form of files that is read: class folders, arrays, CIFAR-100, Tiny-ImageNet.
 
-One file a sample is read when asked for, as RGB at its native size. Knows no model input: `images`
+One file a sample is read when asked for, as RGB at its native size. Knows no model input: `batches`
 does.
 """
 
@@ -14,7 +14,6 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 from PIL import Image, ImageOps
 
-from cutlayer.data.labels import clean_name
 from cutlayer.data.left_out import (
     Tree,
     fault_of,
@@ -33,6 +32,7 @@ from cutlayer.data.samples import (
     ReadSettings,
     Samples,
     SplitPair,
+    clean_name,
     index_labels,
     split_off_test,
 )
@@ -87,6 +87,23 @@ def read_image(path: Path) -> UInt8[np.ndarray, "height width 3"]:
     with fault_of(f"{path} is not a readable image"), Image.open(path) as image:
         known_depth = image.format == "PPM"  # its reader scales to the full 16 bits
         return to_rgb(ImageOps.exif_transpose(image), known_depth)
+
+
+def central_square(
+    image: UInt8[np.ndarray, "height width 3"],
+    side: int,
+    resample: Image.Resampling = Image.Resampling.BICUBIC,
+) -> UInt8[np.ndarray, "side side 3"]:
+    """The central square of an image, resized to `side` pixels with Pillow's filter."""
+    height, width, _ = image.shape
+    edge = min(height, width)
+    left, top = (width - edge) / 2, (height - edge) / 2
+    if edge == side == height == width:
+        return image
+    resized = Image.fromarray(image).resize(
+        (side, side), resample, box=(left, top, left + edge, top + edge)
+    )
+    return np.asarray(resized)
 
 
 def to_rgb(image: Image.Image, known_depth: bool = False) -> UInt8[np.ndarray, "height width 3"]:

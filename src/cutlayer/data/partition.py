@@ -1,6 +1,6 @@
 """Which samples are used, which device holds which of them, and which are in each mini-batch.
 
-Every draw takes an explicit generator. Knows no tensors; `images` and `text` make the arrays.
+Every draw takes an explicit generator. Knows no tensors; `batches` makes the arrays.
 """
 
 from collections.abc import Sequence

@@ -15,7 +15,6 @@ from typing import final
 import numpy as np
 from jaxtyping import Int64
 
-from cutlayer.data.labels import read_label, refuse_mixed_kinds, text_fault
 from cutlayer.data.left_out import is_hidden, left_beside, list_folder, merge_left_out
 from cutlayer.data.records import Table, read_csv, read_json, read_text, undecoded
 from cutlayer.data.samples import (
@@ -26,7 +25,10 @@ from cutlayer.data.samples import (
     SplitPair,
     index_labels,
     name_classes,
+    read_label,
+    refuse_mixed_kinds,
     split_off_test,
+    text_fault,
 )
 from cutlayer.errors import DataError, column_listing, quoted, type_in_words
 from cutlayer.spec import LeftOut

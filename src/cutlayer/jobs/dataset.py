@@ -19,9 +19,15 @@ from cutlayer.config.schema import (
 )
 from cutlayer.config.section import PARTITIONS, PluginSection
 from cutlayer.data.assets.catalogue import known_asset
+from cutlayer.data.batches import (
+    BlockBatches,
+    Blocks,
+    ImageBatches,
+    Preprocessing,
+    TextBatches,
+    read_preprocessing,
+)
 from cutlayer.data.check import OnBad, Tokenize, check_data, check_samples, class_of
-from cutlayer.data.images import ImageBatches, Preprocessing, read_preprocessing
-from cutlayer.data.labels import alike_names
 from cutlayer.data.left_out import is_odd, left_out_sentence
 from cutlayer.data.load import load_data, read_path
 from cutlayer.data.partition import (
@@ -40,8 +46,8 @@ from cutlayer.data.samples import (
     Samples,
     SplitPair,
     Subset,
+    alike_names,
 )
-from cutlayer.data.text import BlockBatches, Blocks, TextBatches
 from cutlayer.errors import ConfigError, DataError, UnsupportedModelError, column_listing, quoted
 from cutlayer.jobs.plugins import call_plugin, find_plugin
 from cutlayer.model.inputs import Tokenizer, image_step, load_tokenizer, token_limit

@@ -28,13 +28,12 @@ from cutlayer.jobs.build import (
 )
 from cutlayer.jobs.check import check, check_given
 from cutlayer.jobs.model_spec import planned_model
-from cutlayer.planner.codec_choices import CodecChoices, measured_choices
+from cutlayer.planner.configuration import CodecChoices, measured_choices
 from cutlayer.planner.decision import CodecChoice, Decision, PlanLimits, Workload
 from cutlayer.planner.forecast import Forecast
 from cutlayer.planner.plan import Plan, make_plan, plan_as_given, with_best_shares
 from cutlayer.planner.profile import Profile, packaged_profile, read_profile
-from cutlayer.report.plan import infeasibility_line
-from cutlayer.report.plan_files import plan_record
+from cutlayer.report.plan import infeasibility_line, plan_record
 from cutlayer.rounds.costs import ACTIVATION_BYTES
 from cutlayer.spec import ActivationPolicy, MiniBatch, MiniBatchPolicy
 

@@ -35,8 +35,7 @@ from cutlayer.jobs.prepare import Job, prepare, use_threads
 from cutlayer.jobs.resume import settle
 from cutlayer.model.peft_format import save_adapter
 from cutlayer.report.run_page import write_report
-from cutlayer.report.vocabulary import shortened
-from cutlayer.report.wording import counted, round_line
+from cutlayer.report.wording import counted, round_line, shortened
 from cutlayer.spec import Trained
 from cutlayer.training.records import Observer, Partition, RoundRecord, Silent
 from cutlayer.training.run import run_rounds, write_summary

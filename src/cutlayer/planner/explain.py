@@ -11,11 +11,20 @@ from enum import StrEnum
 
 from cutlayer.channel.rates import RateCurves
 from cutlayer.planner.allocation import best_shares
-from cutlayer.planner.codec_choices import CodecChoices
-from cutlayer.planner.decision import CodecChoice, Decision, PlanLimits, Workload
+from cutlayer.planner.configuration import CodecChoices
+from cutlayer.planner.decision import (
+    CodecChoice,
+    Decision,
+    PlanLimits,
+    Shortage,
+    Workload,
+    device_need,
+    fits_memory,
+    fitting_policies,
+    shortage,
+)
 from cutlayer.planner.estimate import amounts_of, server_part
 from cutlayer.planner.forecast import RefinedDecision, round_delay_s
-from cutlayer.planner.memory import Shortage, device_need, fits_memory, fitting_policies, shortage
 from cutlayer.planner.search import RankedDecision, cuts_for, ranked_decisions
 from cutlayer.rounds.schemes import Scheme
 

@@ -15,9 +15,8 @@ from jaxtyping import Float64
 
 from cutlayer.channel.rates import LinkRates, RateCurves, link_rates
 from cutlayer.planner.allocation import ObservedRound, bandwidth_problem, best_shares
-from cutlayer.planner.decision import Decision, PlanLimits, Workload
+from cutlayer.planner.decision import Decision, PlanLimits, Workload, device_needs, fits_memory
 from cutlayer.planner.estimate import Amounts, amounts_of, device_seconds, server_part
-from cutlayer.planner.memory import device_needs, fits_memory
 from cutlayer.rounds.memory import PartMemory
 from cutlayer.rounds.result import RoundTimeline
 from cutlayer.rounds.schemes import DeviceOrder, Phase, Place

@@ -9,8 +9,19 @@ from dataclasses import dataclass, replace
 
 from cutlayer.channel.rates import RateCurves
 from cutlayer.planner.allocation import best_shares
-from cutlayer.planner.codec_choices import CodecChoices
-from cutlayer.planner.decision import CodecChoice, Decision, PlanLimits, Workload
+from cutlayer.planner.configuration import CodecChoices
+from cutlayer.planner.decision import (
+    CodecChoice,
+    Decision,
+    PlanLimits,
+    Shortage,
+    Workload,
+    device_need,
+    fits_memory,
+    fitting_policies,
+    shortage,
+    shortage_of,
+)
 from cutlayer.planner.estimate import amounts_of, estimated_s, server_part
 from cutlayer.planner.explain import (
     Infeasibility,
@@ -22,14 +33,6 @@ from cutlayer.planner.explain import (
     resource_sensitivities,
 )
 from cutlayer.planner.forecast import Forecast, RefinedDecision, forecast_rounds, round_delay_s
-from cutlayer.planner.memory import (
-    Shortage,
-    device_need,
-    fits_memory,
-    fitting_policies,
-    shortage,
-    shortage_of,
-)
 from cutlayer.planner.search import (
     RankedDecision,
     cuts_for,

@@ -17,10 +17,16 @@ from jaxtyping import Float64, Int
 from cutlayer.channel.rates import RateCurves
 from cutlayer.planner.allocation import bandwidth_problem, best_shares
 from cutlayer.planner.bandwidth import BandwidthProblem, share_demand
-from cutlayer.planner.decision import CodecChoice, Decision, PlanLimits, Workload
+from cutlayer.planner.decision import (
+    CodecChoice,
+    Decision,
+    PlanLimits,
+    Workload,
+    device_need,
+    fitting_policies,
+)
 from cutlayer.planner.estimate import Amounts, amounts_of, estimated_s, server_part
 from cutlayer.planner.forecast import RefinedDecision, refined, round_delay_s
-from cutlayer.planner.memory import device_need, fitting_policies
 from cutlayer.rounds.schemes import SFT, SFT_OVERLAP, DeviceOrder, Place, Scheme
 from cutlayer.rounds.work import Duplex, Sharing, SharingRules
 from cutlayer.spec import ActivationPolicy, MiniBatchPolicy

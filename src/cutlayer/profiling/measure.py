@@ -38,11 +38,12 @@ from cutlayer.profiling.grid import (
     SAME_SYMBOLS_CODEC,
     CodecGrid,
     CodecSetting,
+    ProcessDied,
     codecs_of,
+    spread_over_processes,
 )
-from cutlayer.profiling.processes import ProcessDied, spread_over_processes
 from cutlayer.profiling.training import JobStart, job_start, train_through, training_text
-from cutlayer.report.vocabulary import printable
+from cutlayer.report.wording import printable
 from cutlayer.units import format_seconds
 
 _LOG = logging.getLogger(__name__)

@@ -14,8 +14,15 @@ from itertools import accumulate
 
 from cutlayer.errors import ConfigError
 from cutlayer.report.run_reader import RunRecord
-from cutlayer.report.vocabulary import MEMORY_KINDS, PAYLOADS, PHASES, Word
-from cutlayer.report.wording import counted, decimals_for, score_text
+from cutlayer.report.wording import (
+    MEMORY_KINDS,
+    PAYLOADS,
+    PHASES,
+    Word,
+    counted,
+    decimals_for,
+    score_text,
+)
 from cutlayer.training.records import RoundRecord, Score, Summary, TrainedRound
 from cutlayer.units import format_bytes, format_seconds
 

@@ -25,7 +25,7 @@ from matplotlib.path import Path as Outline
 from matplotlib.ticker import MaxNLocator
 
 from cutlayer.files import write_atomically, write_text
-from cutlayer.report.vocabulary import OTHER_COLOUR
+from cutlayer.report.wording import OTHER_COLOUR
 
 FIGURE_WIDTH = 1080
 INK = "#1d2733"

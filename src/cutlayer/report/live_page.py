@@ -13,9 +13,9 @@ from importlib.resources import files
 from markupsafe import Markup
 
 from cutlayer.net.operations.web import Answer
-from cutlayer.report import vocabulary
+from cutlayer.report import wording
 from cutlayer.report.pages import render
-from cutlayer.report.vocabulary import Word
+from cutlayer.report.wording import Word
 
 _FOLDER = files("cutlayer.report") / "live"
 _SCRIPTS = ("words.js", "sections.js", "charts.js", "asking.js")
@@ -43,18 +43,18 @@ def _text(name: str) -> str:
 
 def _words() -> dict[str, object]:
     return {
-        "phases": _rows(vocabulary.PHASES),
-        "payloads": _rows(vocabulary.PAYLOADS),
-        "device": vocabulary.DEVICE_COLOUR,
-        "other": vocabulary.OTHER_COLOUR,
-        "score": vocabulary.SCORE_COLOUR,
-        "train": vocabulary.TRAIN_COLOUR,
+        "phases": _rows(wording.PHASES),
+        "payloads": _rows(wording.PAYLOADS),
+        "device": wording.DEVICE_COLOUR,
+        "other": wording.OTHER_COLOUR,
+        "score": wording.SCORE_COLOUR,
+        "train": wording.TRAIN_COLOUR,
     }
 
 
 def _rows(words: Mapping[str, Word]) -> list[dict[str, object]]:
     return [
-        {"key": key, "label": own.label, "colour": own.colour, "wait": key in vocabulary.WAITS}
+        {"key": key, "label": own.label, "colour": own.colour, "wait": key in wording.WAITS}
         for key, own in words.items()
     ]
 

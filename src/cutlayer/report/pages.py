@@ -9,8 +9,7 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from cutlayer.report.vocabulary import printable
-from cutlayer.report.wording import counted, factor_text, score_change, score_text
+from cutlayer.report.wording import counted, factor_text, printable, score_change, score_text
 from cutlayer.training.records import Score
 from cutlayer.units import format_bytes, format_seconds
 

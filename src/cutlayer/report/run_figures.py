@@ -26,16 +26,20 @@ from cutlayer.report.drawing import (
     whole_ticks,
 )
 from cutlayer.report.run_reader import trained
-from cutlayer.report.vocabulary import (
+from cutlayer.report.wording import (
     DEVICE_COLOUR,
     MEMORY_KINDS,
     PAYLOADS,
     SCORE_COLOUR,
     TRAIN_COLOUR,
+    Scale,
+    bar_span,
+    byte_scale,
+    score_text,
     shortened,
+    time_scale,
     word,
 )
-from cutlayer.report.wording import Scale, bar_span, byte_scale, score_text, time_scale
 from cutlayer.training.records import Partition, RoundRecord, Summary, TrainedRound
 from cutlayer.units import format_bytes
 

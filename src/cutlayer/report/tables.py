@@ -14,7 +14,6 @@ from rich.table import Table
 from rich.text import Text
 
 from cutlayer.planner.plan import Plan
-from cutlayer.report.columns import RoundColumn, round_columns, savings
 from cutlayer.report.comparison import (
     Column,
     Comparison,
@@ -36,23 +35,24 @@ from cutlayer.report.plan import (
     plan_title,
     resource_line,
 )
-from cutlayer.report.vocabulary import (
+from cutlayer.report.wording import (
     CLOCKS,
     DEVICE_COLOUR,
     OTHER_COLOUR,
     PHASES,
-    phases_in,
-    printable,
-    shortened,
-)
-from cutlayer.report.wording import (
+    RoundColumn,
     bar_span,
     counted,
     factor_text,
     headline,
+    phases_in,
+    printable,
+    round_columns,
+    savings,
     score_change,
     score_text,
     share_text,
+    shortened,
     times_text,
 )
 from cutlayer.training.records import RoundRecord, Summary, TrainedRound

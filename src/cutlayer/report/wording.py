@@ -1,14 +1,22 @@
-"""Numbers in words, the same in the terminal and on the page: scores, factors, columns of numbers.
+"""A run in words and numbers, the same in the terminal and on the page: the words of its record
+(phases, payloads, kinds of memory) with labels and colours; scores, factors, columns of
+numbers; what its codec saves.
 
-Knows no layout.
+Knows records and units, no file, no layout and no drawing. Colours say who acts: teal a device
+computing, orange the uplink, violet the server, blue the downlink; pale ones wait, grey ones for
+other devices. They differ in lightness too, for print and colour blindness.
 """
 
 import math
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cutlayer.training.records import RoundRecord, Score, Summary, TrainedRound
 from cutlayer.units import GIB, KIB, MIB, format_bytes, format_seconds
+
+# Numbers in words.
+
 
 _TIMES = (("ms", 1e-3), ("s", 1.0), ("min", 60.0), ("h", 3600.0))
 _BYTES = (("B", 1.0), ("KiB", KIB), ("MiB", MIB), ("GiB", GIB))
@@ -139,3 +147,224 @@ def _times(factor: float) -> str:
 
 def _size(row: tuple[str, float]) -> float:
     return row[1]
+
+
+# The words of a run record, with their labels and colours.
+
+
+@dataclass(frozen=True)
+class Word:
+    """How one key of a record is shown: in full, in a table heading of four letters, in colour."""
+
+    label: str
+    short: str
+    colour: str
+
+
+PHASES = {
+    "model_distribution": Word("model distribution", "dist", "#1f5a93"),
+    "adapter_down": Word("adapter down", "addn", "#4a86bd"),
+    "device_queue": Word("device queue", "devq", "#cfe3df"),
+    "device_forward": Word("device forward", "fwd", "#35ab9b"),
+    "link_queue": Word("link queue", "lnkq", "#f3e3cb"),
+    "activation_up": Word("activation up", "act", "#f0a13c"),
+    "server_queue": Word("server queue", "wait", "#d9d3e6"),
+    "server_compute": Word("server compute", "srv", "#7657a6"),
+    "upper_compute": Word("upper compute", "upr", "#7fd0c1"),
+    "gradient_down": Word("gradient down", "grad", "#8cbde4"),
+    "device_backward": Word("device backward", "bwd", "#0e6b61"),
+    "barrier": Word("barrier", "barr", "#c3c8cf"),
+    "adapter_up": Word("adapter up", "adpt", "#b3560f"),
+    "turn": Word("turn", "turn", "#e3e6ea"),
+    # of a round that was measured, and not from end to end
+    "unobserved": Word("not observed", "unob", "#8a929c"),
+}
+
+# phases in which a device does nothing
+WAITS = ("device_queue", "link_queue", "server_queue", "barrier", "turn")
+
+PAYLOADS = {
+    "activation": Word("activation", "act", "#f0a13c"),
+    "labels": Word("labels", "lab", "#f7d9a8"),
+    "adapter_up": Word("adapter up", "adup", "#b3560f"),
+    "gradient": Word("gradient", "grad", "#8cbde4"),
+    "adapter_down": Word("adapter down", "addn", "#1f5a93"),
+    "model": Word("model", "mod", "#0d2b49"),
+}
+
+MEMORY_KINDS = {
+    "weights": Word("weights", "wgt", "#3d4f66"),
+    "adapters": Word("adapters", "adpt", "#b3560f"),
+    "optimizer": Word("optimizer", "opt", "#f0a13c"),
+    "gradients": Word("gradients", "grad", "#8cbde4"),
+    "activations": Word("activations", "act", "#35ab9b"),
+    "input": Word("input", "in", "#c9cfd8"),
+}
+
+# what was measured on the test split, and while training
+SCORE_COLOUR = "#1f5a93"
+TRAIN_COLOUR = "#f0a13c"
+
+# a device's own share of something, and what it is compared with
+DEVICE_COLOUR = "#35ab9b"
+OTHER_COLOUR = "#9aa3ae"
+# what a record calls its clock, and what a person reads
+CLOCKS = {"virtual": "simulated", "measured": "measured"}
+# these would turn round the text that follows them
+_DIRECTION_OVERRIDES = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+
+
+def phases_in(seconds: Iterable[Mapping[str, float]]) -> dict[str, Word]:
+    """The phases that took any time, in order: a scheme has some of them only."""
+    given = list(seconds)
+    return {
+        phase: own for phase, own in PHASES.items() if any(one.get(phase, 0.0) > 0 for one in given)
+    }
+
+
+def word(vocabulary: dict[str, Word], key: str) -> Word:
+    """The word of a key; one we do not know is shown as it is, in grey."""
+    return vocabulary.get(key) or Word(printable(key), printable(key)[:4], OTHER_COLOUR)
+
+
+def printable(text: str) -> str:
+    """The text without what a terminal obeys or XML forbids: controls, surrogates, overrides.
+
+    Each is replaced by U+FFFD; what remains still has to be escaped for HTML.
+    """
+    return "".join(_visible(character) for character in text)
+
+
+def shortened(text: str, length: int) -> str:
+    """The text made printable and cut to at most `length` characters, with an ellipsis."""
+    shown = printable(text)
+    return shown if len(shown) <= length else shown[: length - 1] + "…"
+
+
+def _visible(character: str) -> str:
+    hidden = unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
+    hidden |= character in _DIRECTION_OVERRIDES or character in "\ufffe\uffff"
+    return "\ufffd" if hidden else character
+
+
+# A run as columns of numbers and of text, and what its codec saves.
+
+
+_PLURALS = {"activation": "activations", "gradient": "gradients"}
+
+
+@dataclass(frozen=True)
+class Saving:
+    """Bytes of one payload over the run, and of the same values as float32."""
+
+    name: str
+    sent_bytes: int
+    uncompressed_bytes: int
+
+
+def savings(works: Sequence[TrainedRound]) -> list[Saving]:
+    """Of the payloads that pass the codec; none where a scheme sends neither."""
+    found = []
+    for payload, name in _PLURALS.items():
+        sent = sum(work.bytes_by_payload.get(payload, 0) for work in works)
+        plain = sent + sum(_saved(work, payload) for work in works)
+        if sent:
+            found.append(Saving(name, sent, plain))
+    return found
+
+
+def _saved(work: TrainedRound, payload: str) -> int:
+    """Each way one payload is compressed, and what else goes there is not."""
+    if payload == "activation":
+        return work.uncompressed_uplink_bytes - work.uplink_bytes
+    return work.uncompressed_downlink_bytes - work.downlink_bytes
+
+
+@dataclass(frozen=True)
+class RoundColumn:
+    """One quantity of every round: exact `values` (None: not in that round) and their `texts`.
+
+    `short` is a heading for narrow tables; texts are in `unit`, values as in the record.
+    """
+
+    label: str
+    short: str
+    unit: str
+    values: tuple[float | None, ...]
+    texts: tuple[str, ...]
+
+
+def round_columns(records: Sequence[RoundRecord]) -> dict[str, RoundColumn]:
+    """Every column by its name: `round`, `score`, `uplink`, `delay`, each phase that took any
+    time, and others.
+
+    A column has one unit and as many decimals as its largest value needs; delay and phases share
+    their unit, so that a row adds up.
+    """
+    works = [record if isinstance(record, TrainedRound) else None for record in records]
+    delays = _of(works, lambda work: work.delay_s)
+    scale = time_scale(_largest(delays))
+    return {
+        "round": _round_column(records),
+        "score": _score_column(records),
+        "train_loss": _scaled("train loss", "train loss", _of(works, _train_loss)),
+        "eval_loss": _scaled("eval loss", "eval loss", [record.eval_loss for record in records]),
+        "uplink": _bytes("up", _of(works, lambda work: work.uplink_bytes)),
+        "downlink": _bytes("down", _of(works, lambda work: work.downlink_bytes)),
+        "delay": _scaled("delay", "delay", delays, scale),
+        **{
+            phase: _scaled(word.label, word.short, _of_phase(works, phase), scale)
+            for phase, word in phases_in(
+                work.delay_by_phase_s for work in works if work is not None
+            ).items()
+        },
+        "virtual_time": _seconds("time so far", _of(works, lambda work: work.virtual_time_s)),
+        "wall": _seconds("wall-clock", _of(works, lambda work: work.wall_s)),
+    }
+
+
+def _score_column(records: Sequence[RoundRecord]) -> RoundColumn:
+    values = [record.score.value for record in records]
+    if records[0].score.measure == "perplexity":
+        return _scaled("perplexity", "perp- lexity", values)
+    texts = tuple(f"{100 * value:.1f}" for value in values)
+    return RoundColumn("accuracy", "acc.", "%", tuple(values), texts)
+
+
+def _round_column(records: Sequence[RoundRecord]) -> RoundColumn:
+    numbers = tuple(record.round for record in records)
+    return RoundColumn("round", "round", "", numbers, tuple(str(number) for number in numbers))
+
+
+def _bytes(label: str, values: Sequence[float | None]) -> RoundColumn:
+    return _scaled(label, label, values, byte_scale(_largest(values)))
+
+
+def _seconds(label: str, values: Sequence[float | None]) -> RoundColumn:
+    return _scaled(label, label, values, time_scale(_largest(values)))
+
+
+def _scaled(
+    label: str, short: str, values: Sequence[float | None], scale: Scale | None = None
+) -> RoundColumn:
+    scale = scale or Scale("", 1.0)
+    texts = tuple(column(values, scale.unit_size))
+    return RoundColumn(label, short, scale.unit, tuple(values), texts)
+
+
+def _of(
+    works: Sequence[TrainedRound | None], value: Callable[[TrainedRound], float]
+) -> list[float | None]:
+    return [value(work) if work else None for work in works]
+
+
+def _of_phase(works: Sequence[TrainedRound | None], phase: str) -> list[float | None]:
+    return _of(works, lambda work: work.delay_by_phase_s.get(phase, 0.0))
+
+
+def _train_loss(work: TrainedRound) -> float:
+    return work.train_loss
+
+
+def _largest(values: Sequence[float | None]) -> float:
+    return max((value for value in values if value is not None), default=0.0)

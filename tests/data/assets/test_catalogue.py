@@ -21,7 +21,7 @@ from cutlayer.data.assets.catalogue import (
     known_asset,
     nearest_known,
 )
-from cutlayer.data.assets.data_sets import ICON_NAMES
+from cutlayer.data.assets.conversion import ICON_NAMES
 from cutlayer.data.assets.packages import DebianPackages, NpmTarball, Wheel
 from cutlayer.errors import AssetError
 from cutlayer.logs import lines_to

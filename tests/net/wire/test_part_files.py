@@ -8,7 +8,7 @@ import tiny
 import torch
 from safetensors import safe_open
 
-from cutlayer.data.images import read_preprocessing
+from cutlayer.data.batches import read_preprocessing
 from cutlayer.errors import PacketError
 from cutlayer.model.described import AdapterSpec
 from cutlayer.model.inputs import load_tokenizer

