@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from cutlayer.data.hub import HuggingFaceHub, answers, holds_model, is_hub_id, model_fault
+from cutlayer.data.find import HuggingFaceHub, answers, holds_model, is_hub_id, model_fault
 from cutlayer.errors import AssetError
 from data.hub_server import serve
 

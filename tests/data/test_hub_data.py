@@ -11,7 +11,7 @@ from datasets.naming import camelcase_to_snakecase
 from PIL import Image
 
 from cutlayer.data.check import check_data, find_bad
-from cutlayer.data.hub import HuggingFaceHub
+from cutlayer.data.find import HuggingFaceHub
 from cutlayer.data.hub_data import read_dataset
 from cutlayer.data.load import load_data
 from cutlayer.data.samples import ReadSettings

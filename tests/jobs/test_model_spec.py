@@ -12,8 +12,7 @@ from data.assets.kit import FakeHub
 from data.hub_server import serve
 
 from cutlayer.config.schema import Config
-from cutlayer.data.find import known_config
-from cutlayer.data.hub import HuggingFaceHub
+from cutlayer.data.find import HuggingFaceHub, known_config
 from cutlayer.errors import ModelError, UnsupportedModelError
 from cutlayer.jobs.model_spec import PlannedModel, model_request, planned_model
 from cutlayer.logs import lines_to

@@ -1,10 +1,23 @@
-"""Where a model or data set lies: a local path, the cache, the Hugging Face hub, a package."""
+"""Where a model or data set lies: a local path, the cache, the Hugging Face hub (what is already
+on this machine first, then the network, soon given up), a package.
 
+Left to themselves the hub's libraries try for 20 seconds and more on a machine without network;
+here a short call to the hub decides first. Also what a folder must hold to be a model that can be
+trained: its files and their headers are looked at before any tensor is read.
+"""
+
+import json
 import logging
+import os
+import re
+import threading
+import urllib.error
+import urllib.request
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, final
 
 from cutlayer.data.assets.catalogue import (
     CATALOGUE,
@@ -17,9 +30,323 @@ from cutlayer.data.assets.catalogue import (
     nearest_known,
 )
 from cutlayer.data.assets.packages import RunTool, run_tool
-from cutlayer.data.hub import Hub, HuggingFaceHub, holds_model, is_hub_id, model_fault
+from cutlayer.data.left_out import bars_on_terminals_only
 from cutlayer.data.samples import Source
-from cutlayer.errors import AssetError, nearest
+from cutlayer.errors import AssetError, nearest, reason
+
+# The Hugging Face hub, and what a folder must hold.
+
+
+_WEIGHTS = "model.safetensors"
+_LISTING = f"{_WEIGHTS}.index.json"
+_POINTER = b"version https://git-lfs"  # what Git LFS leaves in a file's place
+_FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
+_ADAPTERS = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+_NAMED = 3
+
+_PUBLIC = "https://huggingface.co"
+_CONFIG_FILE = "config.json"
+_MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")  # last: tokenizers'
+_ON = frozenset({"1", "ON", "YES", "TRUE"})
+
+
+class Hub(ABC):
+    """A place that knows models and data sets by an id such as `owner/name`."""
+
+    @abstractmethod
+    def model(self, hub_id: str) -> Path:
+        """The model's folder on this machine. Raises `AssetError` with the reason if not had."""
+
+    @abstractmethod
+    def config(self, hub_id: str) -> Path:
+        """A folder with the model's `config.json`, its weights not fetched. Raises likewise."""
+
+    @abstractmethod
+    def data(self, hub_id: str) -> Mapping[str, Any]:
+        """A data set's splits, as `datasets` opens them. Raises `AssetError` likewise."""
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name could be a hub id, `name` or `owner/name`."""
+    return re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", name) is not None
+
+
+@final
+@dataclass(frozen=True)
+class HuggingFaceHub(Hub):
+    """The public hub, or the one at `endpoint` (default `$HF_ENDPOINT`).
+
+    `HF_HUB_OFFLINE=1` keeps it to what lies on this machine. A hub that does not answer within
+    `patience_s` seconds counts as unreachable. `models`, `prepared`: Hugging Face's two caches,
+    of repositories and of data sets made ready; None for their usual places.
+    """
+
+    endpoint: str | None = None
+    models: Path | None = None
+    prepared: Path | None = None
+    patience_s: float = 3.0
+
+    def model(self, hub_id: str) -> Path:
+        why = None
+        try:
+            here = self._snapshot(hub_id, _MODEL_FILES, local=True)
+            why = model_fault(here)
+            if why is None:
+                return here
+        except AssetError:  # not on this machine
+            pass
+        try:
+            self._require_network()
+        except AssetError as error:
+            raise AssetError(f"{error}; the copy here: {why}" if why else str(error)) from error
+        there = self._snapshot(hub_id, _MODEL_FILES, local=False)
+        why = model_fault(there)
+        if not any(there.glob("*.safetensors")):
+            raise AssetError("what it has under this id is no model with safetensors")
+        if why is not None:
+            raise AssetError(f"what it has under this id cannot be trained: {why}")
+        return there
+
+    def config(self, hub_id: str) -> Path:
+        try:
+            here = self._snapshot(hub_id, (_CONFIG_FILE,), local=True)
+            if (here / _CONFIG_FILE).is_file():
+                return here
+        except AssetError:  # not on this machine
+            pass
+        self._require_network()
+        there = self._snapshot(hub_id, (_CONFIG_FILE,), local=False)
+        if not (there / _CONFIG_FILE).is_file():
+            raise AssetError(f"what it has under this id has no {_CONFIG_FILE}")
+        return there
+
+    def data(self, hub_id: str) -> Mapping[str, Any]:
+        ready = _prepared_folder(self.prepared or _usual_prepared(), hub_id)
+        if ready is not None:
+            return _open_prepared(ready)
+        self._require_network()
+        try:
+            import datasets
+        except ImportError as error:
+            raise AssetError("needs the `datasets` library: pip install 'cutlayer[hub]'") from error
+        folder = str(self.prepared) if self.prepared else None
+        try:
+            with bars_on_terminals_only():
+                splits = datasets.load_dataset(hub_id, cache_dir=folder)
+        except Exception as error:  # whatever the library and its transports raise
+            raise AssetError(reason(error)) from error
+        return splits if isinstance(splits, Mapping) else {"train": splits}
+
+    def _snapshot(self, hub_id: str, files: tuple[str, ...], local: bool) -> Path:
+        try:
+            from huggingface_hub import snapshot_download
+        except ImportError as error:
+            raise AssetError(
+                "needs the huggingface_hub library: pip install 'cutlayer[train]'"
+            ) from error
+        try:
+            with bars_on_terminals_only():
+                folder = snapshot_download(
+                    hub_id,
+                    allow_patterns=list(files),
+                    local_files_only=local,
+                    cache_dir=self.models,
+                    endpoint=self.endpoint,
+                )
+        except Exception as error:  # whatever the library and its transports raise
+            raise AssetError(reason(error)) from error
+        return Path(folder)
+
+    def _require_network(self) -> None:
+        if os.environ.get("HF_HUB_OFFLINE", "").upper() in _ON:
+            raise AssetError("not on this machine, and HF_HUB_OFFLINE keeps from asking")
+        endpoint = self.endpoint or os.environ.get("HF_ENDPOINT") or _PUBLIC
+        if not answers(endpoint, self.patience_s):
+            raise AssetError(f"no answer from {endpoint}")
+
+
+def answers(url: str, patience_s: float) -> bool:
+    """Whether a server answers there within `patience_s` seconds, with anything at all."""
+    heard = threading.Event()
+
+    def ask() -> None:
+        try:
+            urllib.request.urlopen(
+                urllib.request.Request(url, method="HEAD"), timeout=patience_s
+            ).close()
+        except urllib.error.HTTPError as error:
+            error.close()  # a refusal is an answer
+        except (OSError, ValueError):
+            return
+        heard.set()
+
+    # a thread, because looking up a name has no time limit of its own
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(patience_s)
+    return heard.is_set()
+
+
+def _usual_prepared() -> Path | None:
+    if os.environ.get("HF_DATASETS_CACHE"):
+        return Path(os.environ["HF_DATASETS_CACHE"])
+    try:
+        from huggingface_hub.constants import HF_HOME
+    except ImportError:
+        return None
+    return Path(HF_HOME) / "datasets"
+
+
+def _prepared_folder(prepared: Path | None, hub_id: str) -> Path | None:
+    """Where `datasets` once made this set ready: `OWNER___NAME/CONFIG/VERSION/HASH`, the newest."""
+    if prepared is None:
+        return None
+    *owner, name = hub_id.split("/")
+    infos = (prepared / "___".join([*owner, _snake_case(name)])).glob("*/*/*/dataset_info.json")
+    newest = max(infos, key=lambda path: path.stat().st_mtime, default=None)
+    return newest.parent if newest else None
+
+
+def _snake_case(name: str) -> str:
+    """`MyDataSet` -> `my_data_set`, as `datasets` names its folders."""
+    split = re.sub(r"([A-Z]+)([A-Z][a-z])", r"\1_\2", name)
+    return re.sub(r"([a-z\d])([A-Z])", r"\1_\2", split).lower()
+
+
+def _open_prepared(folder: Path) -> Mapping[str, Any]:
+    try:
+        import datasets
+
+        info = json.loads((folder / "dataset_info.json").read_text(encoding="utf-8"))
+        return {
+            split: datasets.concatenate_datasets(
+                [
+                    datasets.Dataset.from_file(str(path))
+                    for path in sorted(folder.glob(f"*-{split}*.arrow"))
+                ]
+            )
+            for split in info["splits"]
+        }
+    except Exception as error:  # damaged, or of another version of the library
+        raise AssetError(f"{folder} cannot be opened: {reason(error)}") from error
+
+
+def holds_model(folder: Path) -> bool:
+    """Whether a folder is a whole Hugging Face model: configuration and all its safetensors."""
+    return model_fault(folder) is None
+
+
+def model_fault(folder: Path) -> str | None:
+    """Why this folder is no model that can be trained, and what to do; None if it may be one."""
+    if not (folder / "config.json").is_file():
+        return _without_config(folder)
+    adapter = next((name for name in _ADAPTERS if (folder / name).is_file()), None)
+    if adapter is not None:
+        return (
+            f"{adapter} is in the folder of the model's weights, and may or may not be"
+            " merged into them: move it away, or merge it (merge_and_unload in PEFT) and save the"
+            " result"
+        )
+    return _quantised(folder) or _weights_fault(folder)
+
+
+def _without_config(folder: Path) -> str:
+    if (folder / "adapter_config.json").is_file():
+        base = _json(folder / "adapter_config.json").get("base_model_name_or_path")
+        return (
+            f"it holds an adapter alone (of {str(base)[:80]}): name that model, or merge the"
+            " adapter into it (merge_and_unload in PEFT) and save the result"
+        )
+    snapshots = sorted(path.parent for path in folder.glob("snapshots/*/config.json"))
+    if snapshots:
+        return f"it is the root of a Hugging Face cache: name {snapshots[-1]}"
+    inner = sorted(path.parent for path in folder.glob("*/config.json"))
+    if inner:
+        return f"it has no config.json, {inner[0]} does: name that"
+    if any(folder.glob("*.gguf")):
+        return "it holds GGUF files: save it with transformers (save_pretrained) as safetensors"
+    return "it has no config.json: name the folder that save_pretrained wrote"
+
+
+def _quantised(folder: Path) -> str | None:
+    settings = _json(folder / "config.json").get("quantization_config")
+    if settings is None:
+        return None
+    method = settings.get("quant_method", "?") if isinstance(settings, dict) else "?"
+    return (
+        f"its weights are quantised ({method}, by quantization_config in config.json), and training"
+        " takes float ones: take the original, or save it dequantised"
+    )
+
+
+def _weights_fault(folder: Path) -> str | None:
+    if (folder / _WEIGHTS).is_file():
+        return _file_fault(folder / _WEIGHTS)
+    if not (folder / _LISTING).is_file():
+        return _without_weights(folder)
+    listing = (folder / _LISTING).read_text(encoding="utf-8", errors="replace")
+    shards = sorted(set(re.findall(r'"([^"]+\.safetensors)"', listing)))
+    if not shards:
+        return f"{_LISTING} names no file: fetch it again"
+    missing = [shard for shard in shards if not (folder / shard).is_file()]
+    if missing:
+        return (
+            f"{len(missing)} of {len(shards)} files of weights are missing,"
+            f" {', '.join(missing[:_NAMED])}: fetch them again"
+        )
+    return next((why for shard in shards if (why := _file_fault(folder / shard))), None)
+
+
+def _without_weights(folder: Path) -> str:
+    others = sorted(
+        path.name
+        for kind in ("*.safetensors", "*.bin", "*.gguf", "*.h5")
+        for path in folder.glob(kind)
+    )
+    if not others:
+        return f"it has no weights: {_WEIGHTS} is missing; fetch it"
+    return (
+        f"it has no {_WEIGHTS}, only {', '.join(others[:_NAMED])}: load it with transformers and"
+        " save it again (save_pretrained writes safetensors)"
+    )
+
+
+def _file_fault(path: Path) -> str | None:
+    """What is wrong with one file of weights, by its header."""
+    from safetensors import SafetensorError, safe_open  # those who only plan do without
+
+    with path.open("rb") as file:
+        if file.read(len(_POINTER)) == _POINTER:
+            return f"{path.name} is a pointer of Git LFS, not the weights: run git lfs pull"
+    try:
+        with safe_open(path, "np") as weights:
+            names = weights.keys()
+            kinds = {name: weights.get_slice(name).get_dtype() for name in names}
+    except SafetensorError as error:
+        return (
+            f"{path.name} is damaged or cut off, at {path.stat().st_size} bytes"
+            f" ({str(error)[:80]}): fetch it again"
+        )
+    odd = [name for name, kind in kinds.items() if name.endswith(".weight") and kind not in _FLOATS]
+    if not odd:
+        return None
+    return (
+        f"{path.name} has {odd[0]} as {kinds[odd[0]]}, and training takes float weights: it is"
+        " quantised; take the original, or save it dequantised"
+    )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """What a file of settings says; nothing of one that cannot be read, which others report."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+# All places, in turn.
+
 
 _LOG = logging.getLogger(__name__)
 

@@ -11,8 +11,7 @@ from typing import get_args
 
 from cutlayer.data.assets.packages import RunTool, run_tool
 from cutlayer.data.check import find_bad
-from cutlayer.data.find import HubSplits, find_data
-from cutlayer.data.hub import Hub
+from cutlayer.data.find import Hub, HubSplits, find_data
 from cutlayer.data.hub_data import is_saved_dataset, read_dataset, read_saved_dataset
 from cutlayer.data.image_sets import (
     CIFAR100_FILES,

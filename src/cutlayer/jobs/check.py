@@ -14,8 +14,7 @@ from cutlayer.config.keys import refuse_unread
 from cutlayer.config.read import read_written
 from cutlayer.config.schema import Config, PluginPlanner
 from cutlayer.config.section import AGGREGATIONS, ALLOCATIONS, PluginSection
-from cutlayer.data.find import find_config
-from cutlayer.data.hub import Hub, holds_model, is_hub_id
+from cutlayer.data.find import Hub, find_config, holds_model, is_hub_id
 from cutlayer.errors import AssetError, ConfigError, RunError, quoted
 from cutlayer.jobs.build import (
     check_steps,

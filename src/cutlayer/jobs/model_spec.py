@@ -15,8 +15,7 @@ from typing import Any, get_args
 
 from cutlayer.config.schema import Config
 from cutlayer.data.assets.catalogue import cache_root, known_asset
-from cutlayer.data.find import find_config
-from cutlayer.data.hub import Hub
+from cutlayer.data.find import Hub, find_config
 from cutlayer.errors import ConfigError, ModelError
 from cutlayer.files import write_whole
 from cutlayer.jobs.build import make_adapter

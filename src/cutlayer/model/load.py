@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from cutlayer.data.hub import model_fault
+from cutlayer.data.find import model_fault
 from cutlayer.errors import ModelError, UnsupportedModelError, reason
 from cutlayer.model.adapted import AdaptedModel, check_adapter
 from cutlayer.model.blocks import (

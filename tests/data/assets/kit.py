@@ -11,7 +11,7 @@ from typing import Any, final
 
 from cutlayer.data.assets.catalogue import Asset, Convert, Kind
 from cutlayer.data.assets.packages import Package, RunTool
-from cutlayer.data.hub import Hub
+from cutlayer.data.find import Hub
 from cutlayer.errors import AssetError
 
 
