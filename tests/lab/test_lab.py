@@ -20,6 +20,8 @@ from cutlayer.lab.run import LabSetup, served_config, whole_json_lines
 from cutlayer.logs import lines_to
 
 Folders = tuple[Path, Path]
+# one that warms up, one that calibrates, one that is compared
+ROUNDS = {"rounds": 3}
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +31,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
 
 
 def job(folders: Folders, **sections: object) -> Job:
-    return prepare(tiny.config(*folders, codec="paper", **sections))
+    return prepare(tiny.config(*folders, **{"codec": "paper", "training": ROUNDS, **sections}))
 
 
 def play(made: Job) -> LabSetup:
@@ -40,7 +42,7 @@ def play(made: Job) -> LabSetup:
 @pytest.mark.parametrize(
     ("sections", "reason"),
     [
-        ({"training": {"rounds": 1}}, "it needs 2 or more"),
+        ({"training": {"rounds": 2}}, "it needs 3 or more"),
         ({"link": {"uplink": "shared"}}, "a link of its own to one server"),
         ({"link": {"duplex": "half"}}, "a link of its own to one server"),
         ({"server": {"workers": 2}}, "a link of its own to one server"),
@@ -93,12 +95,12 @@ def test_a_codec_of_another_package_is_played_if_it_is_registered(
     folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plugin.install(monkeypatch, tmp_path)
-    made = prepare(tiny.config(*folders, codec={"name": "truncated", "options": {"kept": 3}}))
+    made = job(folders, codec={"name": "truncated", "options": {"kept": 3}})
     check_lab(made)
     # its processes read what the configuration says
     assert served_config(play(made)).codec == made.config.codec
     (tmp_path / "own.py").write_text("from cutlayer_example.pieces import Truncated\n")
-    unknown = prepare(tiny.config(*folders, codec="own:Truncated"))
+    unknown = job(folders, codec="own:Truncated")
     with pytest.raises(ConfigError, match=r"own:Truncated is registered in .* by no package here"):
         check_lab(unknown)
 
@@ -106,15 +108,18 @@ def test_a_codec_of_another_package_is_played_if_it_is_registered(
 @pytest.mark.slow("a lab of real processes on loopback")
 def test_a_lab_on_loopback(folders: Folders, tmp_path: Path) -> None:
     """Processes, TLS and pacing; the adapter is the trainer's, and nothing else is left."""
-    config: Config = tiny.config(*folders, codec="paper", devices={"count": 2})
+    config: Config = tiny.config(
+        *folders, codec="paper", devices={"count": 2}, training={**ROUNDS, "local_steps": 4}
+    )
     said: list[str] = []
     with lines_to(said.append):
         ended = run_lab(config, tmp_path / "runs", on_loopback=True)
     assert ended.where.startswith("on loopback")
-    assert ended.comparison.rounds == (2,)
+    (last,) = ended.comparison.rounds
+    assert last.number == 3 and last.interval_s is not None
     labels = {line.label for line in ended.comparison.phases}
     assert {"device forward", "activation up", "server compute", "adapter up"} <= labels
-    assert any("round 2 of 2" in line for line in said)
+    assert any("round 3 of 3" in line for line in said)
     alone = config.model_copy(update={"server": config.server.model_copy(update={"group": 1})})
     trained = start(alone, tmp_path / "trained").path
     one, other = (

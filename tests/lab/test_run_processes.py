@@ -1,13 +1,15 @@
 """The lab's processes: what they say, how they fail, and that none is left."""
 
+import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from cutlayer.errors import RunError
-from cutlayer.lab.run import LabProcesses
+from cutlayer.lab.run import LabProcesses, take_precedence
 
 
 def python(code: str) -> tuple[str, ...]:
@@ -53,3 +55,23 @@ def test_one_that_ends_before_it_is_told(tmp_path: Path) -> None:
     with LabProcesses(tmp_path) as processes, pytest.raises(RunError, match="code 3"):
         processes.start("one", python("import os; os._exit(3)"), told="x" * 10**6)
         processes.wait()
+
+
+def test_processes_come_before_other_work(tmp_path: Path) -> None:
+    """Where they may: by their nice value, and by that of their session where Linux shares by
+    sessions."""
+    with LabProcesses(tmp_path) as processes:
+        number = processes.start("one", python("import time; time.sleep(600)")).popen.pid
+        nice, session = os.getpriority(os.PRIO_PROCESS, number), Path(f"/proc/{number}/autogroup")
+        if os.geteuid() == 0:
+            assert nice < os.getpriority(os.PRIO_PROCESS, 0)
+            if session.exists():
+                assert session.read_text().split()[-2:] == ["nice", str(nice)]
+        else:
+            assert nice == os.getpriority(os.PRIO_PROCESS, 0)
+
+
+def test_a_process_that_is_gone_has_no_precedence() -> None:
+    gone = subprocess.Popen(python(""))
+    gone.wait()
+    assert not take_precedence(gone.pid)

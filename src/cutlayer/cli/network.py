@@ -194,7 +194,7 @@ def _token(arguments: argparse.Namespace) -> str | None:
 # `cutlayer lab`.
 
 
-# the built-in job as a lab: a round that calibrates, and five that are compared
+# the built-in job as a lab: a round that warms up, one that calibrates, four that are compared
 _BUILT_IN = {"devices.count": "4", "training.rounds": "6"}
 
 
@@ -223,12 +223,21 @@ def run_lab(arguments: argparse.Namespace) -> int:
     check(config)
     # torch and matplotlib take seconds to import: not for --help or a mistake
     with loading("`cutlayer lab`", "train,net"):
-        from cutlayer.lab.lab import comparison_table, comparison_verdict, run_lab, write_comparison
+        from cutlayer.lab.lab import (
+            comparison_certainty,
+            comparison_verdict,
+            phase_table,
+            round_table,
+            run_lab,
+            write_comparison,
+        )
     ended = run_lab(config, arguments.output, on_loopback=arguments.loopback)
     console = Console(file=sys.stdout)
-    console.print(comparison_table(ended.comparison))
+    console.print(phase_table(ended.comparison))
+    console.print(round_table(ended.comparison))
     console.print(ended.where, markup=False, soft_wrap=True)
     console.print(comparison_verdict(ended.comparison), markup=False)
+    console.print(comparison_certainty(ended.comparison), markup=False, soft_wrap=True)
     for path in write_comparison(ended.comparison, ended.directory):
         console.print(str(path), markup=False, soft_wrap=True)
     return 0

@@ -1,22 +1,20 @@
 """A lab from its configuration to its comparison: what may be run, and the two records.
 
-The first round calibrates; those after it are compared with what the timeline predicts for them:
-bytes are what the codec expects, link rates the channel's on each device's share, seconds of
-computing those of the first round, by the same processes on the same machine, which share its
-cores. The comparison is printed as a table and written as CSV and as a picture.
+The first round warms up, the second calibrates; each of those after it is compared with what the
+timeline predicts for it: bytes are what the codec expects, link rates the channel's on each
+device's share, seconds of computing those of the rounds before it, by the same processes on the
+same machine, which share its cores. The comparison is printed as tables and written as CSV and as
+a picture.
 """
 
 import json
 import logging
-from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
-from typing import Any
 
-import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich import box
 from rich.table import Table
@@ -34,10 +32,23 @@ from cutlayer.lab.environment import (
     loopback,
     network_namespaces,
 )
+from cutlayer.lab.prediction import (
+    CONFIDENCE,
+    WARM_UP,
+    ComputeSeconds,
+    LabComparison,
+    PhaseComparison,
+    RoundComparison,
+    RoundModel,
+    compare_rounds,
+    compute_seconds,
+    unicast_links,
+)
 from cutlayer.lab.run import LabProcesses, LabSetup, StopSignals, run_processes, whole_json_lines
 from cutlayer.logs import Heartbeat, so_far
 from cutlayer.planner.allocation import FixedAllocation
 from cutlayer.report.drawing import (
+    INK,
     OURS,
     Series,
     draw_bars,
@@ -47,106 +58,30 @@ from cutlayer.report.drawing import (
     save_figure,
     save_table,
 )
-from cutlayer.report.wording import OTHER_COLOUR, PHASES, WAITS
-from cutlayer.rounds.result import RoundTimeline
-from cutlayer.rounds.schemes import Phase, Scheme
-from cutlayer.rounds.simulate import simulate
-from cutlayer.rounds.work import DeviceRates, DeviceWork, SharingRules
+from cutlayer.report.wording import OTHER_COLOUR
+from cutlayer.rounds.work import SharingRules
 from cutlayer.training.records import UNOBSERVED, lines_of_round
 from cutlayer.training.round import expected_work
-from cutlayer.training.state import Setup
 from cutlayer.units import format_seconds
-
-# Predicted seconds beside measured ones, by phase and for the round as a whole.
-#
-# A pure function of records: one of a predicted round, and those of the measured ones, with the
-# keys that `rounds.jsonl` has.
-
-
-CALIBRATED = "calibrated in round 1"
-_QUEUE = "timeline"
-_LINK = "channel and codec"
-_ROUND = "round"
-
-
-@dataclass(frozen=True)
-class PhaseComparison:
-    """One phase, or the round [s]. `basis`: where the prediction has its number from."""
-
-    label: str
-    predicted_s: float
-    measured_s: float
-    basis: str
-
-    @property
-    def difference(self) -> float | None:
-        """How much longer it was than predicted, as a part of that; None: nothing was predicted."""
-        return self.measured_s / self.predicted_s - 1.0 if self.predicted_s > 0 else None
-
-
-@dataclass(frozen=True)
-class LabComparison:
-    """`phases` are those of the round's slowest device; `rounds`: which ones were measured."""
-
-    phases: tuple[PhaseComparison, ...]
-    round: PhaseComparison
-    rounds: tuple[int, ...]
-
-    def within(self, tolerance: float) -> bool:
-        """Whether the measured round is that near to the predicted one."""
-        difference = self.round.difference
-        return difference is not None and abs(difference) <= tolerance
-
-
-def compare_rounds(
-    predicted: Mapping[str, Any],
-    measured: Sequence[Mapping[str, Any]],
-    calibrated: Collection[str],
-) -> LabComparison:
-    """Medians of the measured rounds beside the predicted one.
-
-    Phases that took no time in either are left out. `calibrated`: phases whose seconds of a
-    micro-batch were measured before. Raises ValueError without a measured round.
-    """
-    if not measured:
-        raise ValueError("no round was measured")
-    by_phase = {
-        name: median(record["delay_by_phase_s"].get(name, 0.0) for record in measured)
-        for name in PHASES
-    }
-    expected = predicted["delay_by_phase_s"]
-    phases = tuple(
-        PhaseComparison(
-            PHASES[name].label, expected.get(name, 0.0), own_s, _basis(name, calibrated)
-        )
-        for name, own_s in by_phase.items()
-        if expected.get(name, 0.0) > 0 or own_s > 0
-    )
-    delay_s = median(record["delay_s"] for record in measured)
-    whole = PhaseComparison(_ROUND, predicted["delay_s"], delay_s, "all of it")
-    return LabComparison(phases, whole, tuple(record["round"] for record in measured))
-
-
-def _basis(phase: str, calibrated: Collection[str]) -> str:
-    if phase in calibrated:
-        return CALIBRATED
-    return _QUEUE if phase in WAITS else _LINK
-
 
 _LOG = logging.getLogger(__name__)
 
-_CALIBRATION = 1
+# one that warms up, one that calibrates, one that is predicted
+_LEAST_ROUNDS = WARM_UP + 2
 TOLERANCE = 0.1
 _NAME = "lab"
 _CSV = ("phase", "predicted_s", "measured_s", "difference", "basis")
+_ROUNDS_CSV = (
+    "round",
+    "predicted_s",
+    "low_s",
+    "high_s",
+    "measured_s",
+    "difference",
+    "timeline_difference",
+)
 _PIXELS_A_ROW = 46
 _PIXELS_AROUND = 130
-
-# mean seconds of a micro-batch by phase
-Seconds = Mapping[Phase, float]
-
-# an amount of work is given in the seconds that it takes
-_UNIT = 1.0
 
 
 @dataclass(frozen=True)
@@ -192,10 +127,10 @@ def check_lab(job: Job) -> tuple[tuple[LinkRates, ...], tuple[float, ...]]:
     round to compare.
     """
     setup = job.setup
-    if job.config.training.rounds <= _CALIBRATION:
+    if job.config.training.rounds < _LEAST_ROUNDS:
         raise ConfigError(
-            f"training.rounds is {job.config.training.rounds}: the lab's first round calibrates, so"
-            " it needs 2 or more"
+            f"training.rounds is {job.config.training.rounds}: the lab's first round warms up, the"
+            f" second calibrates, so it needs {_LEAST_ROUNDS} or more"
         )
     if setup.simulation.rules != SharingRules():
         raise ConfigError(
@@ -228,101 +163,58 @@ def _environment(links: Sequence[LinkRates], on_loopback: bool) -> Iterator[Envi
 
 
 def _compared(job: Job, links: Sequence[LinkRates], directory: Path) -> LabComparison:
-    scheme = job.setup.training.scheme
-    trace = lines_of_round(directory / "trace.jsonl", _CALIBRATION)
-    first = [json.loads(line) for line in trace if line.endswith("\n")]
-    timeline = predicted_round(job.setup, links, calibrated_seconds(scheme, first, len(links)))
-    predicted = {
-        "delay_s": timeline.delay_s,
-        "delay_by_phase_s": {
-            phase.value: seconds for phase, seconds in timeline.critical_phase_seconds().items()
-        },
-    }
-    measured = [
+    setup = job.setup
+    scheme, observed = setup.training.scheme, dict[int, Sequence[ComputeSeconds]]()
+    records = [
         record
         for record in whole_json_lines(directory / "rounds.jsonl")
-        if record["round"] > _CALIBRATION and UNOBSERVED not in record["delay_by_phase_s"]
+        if record["round"] > 0 and UNOBSERVED not in record["delay_by_phase_s"]
     ]
-    if not measured:
+    for number in (record["round"] for record in records):
+        trace = lines_of_round(directory / "trace.jsonl", number)
+        lines = [json.loads(line) for line in trace if line.endswith("\n")]
+        seconds = compute_seconds(scheme, lines, len(links))
+        if seconds is not None:
+            observed[number] = seconds
+    work = expected_work(setup, links, first_round=False)
+    model = RoundModel(scheme, work, setup.simulation.rules)
+    compared = compare_rounds(model, records, observed)
+    if compared is None:
         raise RunError(
-            f"no round of {directory} after the first was observed from end to end: a device had to"
-            " be started again, or its link broke; run the lab again"
+            f"fewer than 2 rounds of {directory} after the first were observed from end to end: a"
+            " device had to be started again, or its link broke; run the lab again"
         )
-    return compare_rounds(predicted, measured, computing_phases(scheme))
+    return compared
 
 
-def unicast_links(links: Sequence[LinkRates]) -> tuple[LinkRates, ...]:
-    """The channel's rates with a link of its own for each device: what a radio broadcasts on the
-    whole bandwidth goes to each on its share."""
-    return tuple(replace(link, broadcast_bit_per_s=link.downlink_bit_per_s) for link in links)
-
-
-def computing_phases(scheme: Scheme) -> tuple[Phase, ...]:
-    """The phases whose seconds are calibrated."""
-    return tuple(step.phase for step in scheme.local if not step.sends)
-
-
-def calibrated_seconds(
-    scheme: Scheme, trace: Sequence[Mapping[str, Any]], devices: int
-) -> tuple[Seconds, ...]:
-    """Each device's mean seconds of a micro-batch, by phase that computes, in one round's trace.
-
-    `trace`: lines as `train.run.trace_lines` makes them. The first local step, in which a
-    process computes for the first time, is left out if there is another. Raises RunError for a
-    device or phase that is not in the trace.
-    """
-    seconds: dict[tuple[int, Phase], list[float]] = defaultdict(list)
-    warm = max((line["local_step"] or 0 for line in trace), default=0) > 0
-    for line in trace:
-        if line["local_step"] is not None and (line["local_step"] > 0 or not warm):
-            key = line["device"], Phase(line["phase"])
-            seconds[key].append(line["end_s"] - line["start_s"])
-
-    def mean(device: int, phase: Phase) -> float:
-        if not seconds[device, phase]:
-            raise RunError(
-                f"device {device} was not observed through the calibration round ({phase} is not in"
-                " trace.jsonl): run the lab again"
-            )
-        return float(np.mean(seconds[device, phase]))
-
-    return tuple(
-        {phase: mean(device, phase) for phase in computing_phases(scheme)}
-        for device in range(devices)
-    )
-
-
-def predicted_round(
-    setup: Setup, links: Sequence[LinkRates], compute_s: Sequence[Seconds]
-) -> RoundTimeline:
-    """A round after the first over `links`, with each device's seconds of computing."""
-    work = [
-        _with_seconds(own, seconds)
-        for own, seconds in zip(
-            expected_work(setup, links, first_round=False), compute_s, strict=True
-        )
-    ]
-    return simulate(setup.training.scheme, work, setup.simulation.rules)
-
-
-def _with_seconds(work: DeviceWork, seconds: Seconds) -> DeviceWork:
-    measured = {phase: np.full(work.repeats, each_s) for phase, each_s in seconds.items()}
-    rates = DeviceRates(_UNIT, _UNIT, work.rates.link)
-    return replace(work, amounts={**work.amounts, **measured}, rates=rates)
-
-
-def comparison_table(comparison: LabComparison) -> Table:
+def phase_table(comparison: LabComparison) -> Table:
     """A row a phase of the slowest device, then the round."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, caption_justify="left")
-    table.add_column("phase")
-    for heading in ("predicted", "measured", "difference"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table = _table("phase", "predicted", "measured", "difference")
     table.add_column("predicted from")
     for line in comparison.phases:
         table.add_row(*_texts(line))
     table.add_section()
     table.add_row(*_texts(comparison.round), style="bold")
-    table.caption = f"measured: median of {rounds_text(comparison)}, each by its slowest device"
+    table.caption = f"medians of {rounds_text(comparison)}, each by its slowest device"
+    return table
+
+
+def round_table(comparison: LabComparison) -> Table:
+    """A row a round, predicted from those before it."""
+    interval = f"{100 * CONFIDENCE:.0f} % interval"
+    table = _table("round", "predicted", interval, "measured", "difference", "timeline alone")
+    for one in comparison.rounds:
+        table.add_row(
+            str(one.number),
+            format_seconds(one.predicted_s),
+            " to ".join(format_seconds(end_s) for end_s in one.interval_s or ()),
+            format_seconds(one.measured_s),
+            _percent(one.difference),
+            _percent(one.timeline_difference),
+        )
+    table.caption = (
+        "timeline alone: the difference if the round's own seconds of computing are given"
+    )
     return table
 
 
@@ -332,41 +224,79 @@ def comparison_verdict(comparison: LabComparison) -> str:
     word = "within" if comparison.within(TOLERANCE) else "not within"
     return (
         f"measured {format_seconds(line.measured_s)}, predicted {format_seconds(line.predicted_s)}:"
-        f" {_percent(line)}, {word} {100 * TOLERANCE:.0f} %"
+        f" {_percent(line.difference)}, {word} {100 * TOLERANCE:.0f} %"
+    )
+
+
+def comparison_certainty(comparison: LabComparison) -> str:
+    """How far off single rounds were, in a sentence."""
+    known = [one.expected for one in comparison.rounds if one.expected is not None]
+    held = f"; {sum(known)} of {len(known)} rounds within their intervals" if known else ""
+    return (
+        f"a round differs by {100 * comparison.mean_error:.1f} % on average, by"
+        f" {100 * comparison.timeline_error:.1f} % if its own seconds of computing are given{held}"
     )
 
 
 def write_comparison(comparison: LabComparison, folder: Path) -> list[Path]:
-    """`lab.csv`, `lab.png` and `lab.svg` in the run's directory. Raises RunError."""
-    lines = (*comparison.phases, comparison.round)
-    rows = [
-        (one.label, one.predicted_s, one.measured_s, one.difference, one.basis) for one in lines
+    """`lab.csv`, `lab_rounds.csv`, `lab.png` and `lab.svg` in the run's directory. Raises
+    RunError."""
+    phases = [
+        (one.label, one.predicted_s, one.measured_s, one.difference, one.basis)
+        for one in (*comparison.phases, comparison.round)
     ]
-    table = save_table(folder / f"{_NAME}.csv", _CSV, rows)
+    rounds = [
+        (
+            one.number,
+            one.predicted_s,
+            *(one.interval_s or (None, None)),
+            one.measured_s,
+            one.difference,
+            one.timeline_difference,
+        )
+        for one in comparison.rounds
+    ]
+    tables = [
+        save_table(folder / f"{_NAME}.csv", _CSV, phases),
+        save_table(folder / f"{_NAME}_rounds.csv", _ROUNDS_CSV, rounds),
+    ]
     with plain_style():
         pictures = save_figure(folder / _NAME, comparison_figure(comparison))
-    return [table, *pictures]
+    return [*tables, *pictures]
 
 
 def comparison_figure(comparison: LabComparison) -> Figure:
-    """Bars by phase and for the round, predicted above measured. Call it inside `plain_style`."""
-    lines = (*comparison.phases, comparison.round)
-    figure = new_figure(_PIXELS_AROUND + _PIXELS_A_ROW * len(lines))
-    axes = figure.subplots()
+    """Bars by phase and for the median round, predicted above measured; below them those of each
+    round, with its interval. Call it inside `plain_style`."""
+    lines, rounds = (*comparison.phases, comparison.round), comparison.rounds
+    figure = new_figure(_PIXELS_AROUND + _PIXELS_A_ROW * (len(lines) + len(rounds)))
+    above, below = figure.subplots(2, height_ratios=(len(lines), len(rounds)))
+    _draw_pairs(above, [line.label for line in lines], lines)
+    _draw_pairs(below, [f"round {one.number}" for one in rounds], rounds)
+    ends = [(row, *one.interval_s) for row, one in enumerate(rounds) if one.interval_s is not None]
+    if ends:
+        label = f"{100 * CONFIDENCE:.0f} % interval"
+        below.hlines(*zip(*ends, strict=True), colors=INK, linewidth=1.6, label=label)
+        right = max(below.get_xlim()[1], 1.02 * max(high_s for _, _, high_s in ends))
+        below.set_xlim(0, right)
+    title = f"{comparison_verdict(comparison)}; medians of {rounds_text(comparison)}"
+    legend_and_title(figure, [below], title)
+    return figure
+
+
+def _draw_pairs(
+    axes: Axes, labels: Sequence[str], lines: Sequence[PhaseComparison | RoundComparison]
+) -> None:
     series = [
         Series("predicted", [line.predicted_s for line in lines], OTHER_COLOUR, digits=2),
         Series("measured", [line.measured_s for line in lines], OURS, digits=2),
     ]
-    draw_bars(axes, [line.label for line in lines], series, "seconds")
-    legend_and_title(
-        figure, [axes], f"{comparison_verdict(comparison)}; median of {rounds_text(comparison)}"
-    )
-    return figure
+    draw_bars(axes, labels, series, "seconds")
 
 
 def rounds_text(comparison: LabComparison) -> str:
-    """Which rounds were measured."""
-    numbers = comparison.rounds
+    """Which rounds were compared."""
+    numbers = tuple(one.number for one in comparison.rounds)
     if len(numbers) == 1:
         return f"round {numbers[0]}"
     if numbers == tuple(range(numbers[0], numbers[-1] + 1)):
@@ -374,10 +304,18 @@ def rounds_text(comparison: LabComparison) -> str:
     return f"rounds {', '.join(map(str, numbers))}"
 
 
+def _table(first: str, *numbers: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, caption_justify="left")
+    table.add_column(first)
+    for heading in numbers:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
 def _texts(line: PhaseComparison) -> tuple[str, ...]:
     seconds = (format_seconds(line.predicted_s), format_seconds(line.measured_s))
-    return (line.label, *seconds, _percent(line), line.basis)
+    return (line.label, *seconds, _percent(line.difference), line.basis)
 
 
-def _percent(line: PhaseComparison) -> str:
-    return "" if line.difference is None else f"{100 * line.difference:+.1f} %"
+def _percent(difference: float | None) -> str:
+    return "" if difference is None else f"{100 * difference:+.1f} %"
