@@ -13,14 +13,17 @@ from transformers.pytorch_utils import Conv1D
 from cutlayer.errors import ModelError, UnsupportedModelError
 from cutlayer.model.described import AdapterSpec
 from cutlayer.model.lora import (
+    MOST_GROUPS,
     BankRows,
     LoraLinear,
     LoraPatches,
+    RowGroups,
     RowLayout,
     RowLinear,
     Slot,
     add_low_rank,
-    rows_of,
+    by_device,
+    row_groups,
 )
 
 SIZES = st.lists(st.integers(1, 4), min_size=1, max_size=5)
@@ -43,15 +46,76 @@ def owners(sizes: Sequence[int]) -> list[int]:
 def test_low_rank_is_each_sample_with_its_devices_matrices(
     sizes: list[int], tokens: int, flat: bool
 ) -> None:
-    batch, group = sum(sizes), len(sizes)
-    x, base = normal(batch, tokens, 4), normal(batch, tokens, 6, seed=1)
-    a, b = normal(group, 2, 4, seed=2), normal(group, 6, 2, seed=3)
+    rows, base = BankRows(), nn.Linear(4, 6).double()
+    layer = LoraLinear(base, "layer", SPEC, rows)
+    x = normal(sum(sizes), tokens, 4)
+    values = {slot.name: normal(len(sizes), *slot.shape, seed=2) for slot in layer.slots}
+    a, b = values["layer.lora_A"], values["layer.lora_B"]
     expected = torch.stack(
-        [base[n] + 1.5 * x[n] @ a[own].T @ b[own].T for n, own in enumerate(owners(sizes))]
+        [base(x[n]) + 1.5 * x[n] @ a[own].T @ b[own].T for n, own in enumerate(owners(sizes))]
     )
     if flat:  # as blocks that merge batch and token
-        x, base, expected = x.flatten(0, 1), base.flatten(0, 1), expected.flatten(0, 1)
-    torch.testing.assert_close(add_low_rank(base, x, a, b, 1.5, sizes), expected, **TOLERANCE)
+        x, expected = x.flatten(0, 1), expected.flatten(0, 1)
+    with rows.using(values, sizes):
+        torch.testing.assert_close(layer(x), expected, **TOLERANCE)
+
+
+# float32 sums of at most 12 terms of size 1 to 10
+SINGLE = {"rtol": 1e-5, "atol": 1e-5}
+
+
+@given(sizes=SIZES, inputs=st.integers(1, 9), outputs=st.integers(1, 9))
+def test_products_by_device_are_each_devices_own_and_so_are_their_gradients(
+    sizes: list[int], inputs: int, outputs: int
+) -> None:
+    """In float32 by torch's grouped product, in float64, which it does not take, by a padded one;
+    of widths that fill no 16 bytes too."""
+    for dtype, tolerance in ((torch.float32, SINGLE), (torch.float64, TOLERANCE)):
+        x = normal(sum(sizes), inputs).to(dtype).requires_grad_()
+        weight = normal(len(sizes), outputs, inputs, seed=2).to(dtype).requires_grad_()
+        pieces = zip(torch.split(x, sizes), weight, strict=True)
+        expected = torch.cat([part @ own.T for part, own in pieces])
+        found = by_device(x, weight, RowGroups(tuple(sizes), x.device))
+        torch.testing.assert_close(found, expected, **tolerance)
+        # a sum's gradient is one value at every place, not a tensor of its own
+        for own, alone in zip(
+            torch.autograd.grad(found.sum(), (x, weight)),
+            torch.autograd.grad(expected.sum(), (x, weight)),
+            strict=True,
+        ):
+            torch.testing.assert_close(own, alone, **tolerance)
+
+
+def test_more_devices_than_one_grouped_product_takes_are_several() -> None:
+    sizes = [1, 2] * MOST_GROUPS
+    x, weight = normal(sum(sizes), 4).float(), normal(len(sizes), 4, 4, seed=2).float()
+    found = by_device(x, weight, RowGroups(tuple(sizes), x.device))
+    expected = torch.einsum("ri,roi->ro", x, weight[owners(sizes)])
+    torch.testing.assert_close(found, expected, **SINGLE)
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0])
+def test_unequal_devices_have_the_bits_of_each_alone(scale: float) -> None:
+    """Of a scale that is a power of two, as by default; any other rounds once more."""
+    sizes = [5, 10, 15]
+    x, base = normal(30, 24).float(), normal(30, 24, seed=1).float()
+    a, b = normal(3, 4, 24, seed=2).float(), normal(3, 24, 4, seed=3).float()
+    together = add_low_rank(base, x, a, b, scale, RowGroups(tuple(sizes), x.device))
+    alone = [
+        add_low_rank(*part, own_a[None], own_b[None], scale, RowGroups((len(part[0]),), x.device))
+        for *part, own_a, own_b in zip(
+            torch.split(base, sizes), torch.split(x, sizes), a, b, strict=True
+        )
+    ]
+    assert torch.equal(together, torch.cat(alone))
+
+
+def test_what_a_pass_knows_of_its_rows_is_made_once() -> None:
+    rows = BankRows()
+    with rows.using({}, [2, 1]):
+        assert rows.groups(torch.zeros(6, 4)) is rows.groups(torch.zeros(6, 8))
+        assert rows.groups(torch.zeros(6, 4)).ends.tolist() == [4, 6]
+        assert rows.groups(torch.zeros(3, 4)).ends.tolist() == [2, 3]
 
 
 @given(sizes=SIZES, tokens=st.integers(0, 3), bias=st.booleans())
@@ -129,9 +193,9 @@ def test_a_layer_works_in_a_pass_only() -> None:
 
 
 def test_rows_that_mix_samples_are_refused() -> None:
-    assert rows_of(torch.zeros(6, 1), [2, 1]) == [4, 2]
+    assert row_groups(torch.zeros(6, 1), [2, 1]).counts == (4, 2)
     with pytest.raises(UnsupportedModelError, match="7 rows for 3 samples"):
-        rows_of(torch.zeros(7, 1), [2, 1])
+        row_groups(torch.zeros(7, 1), [2, 1])
 
 
 def test_a_convolution_in_groups_is_refused() -> None:

@@ -59,8 +59,8 @@ def load_of(part: ServerPart, size: int, device: int, generator: torch.Generator
 
 def assert_same(found: ServerReply, expected: ServerReply) -> None:
     """Within a hundred-thousandth of the largest value."""
-    assert found.loss == pytest.approx(expected.loss, rel=1e-5)
     for own, alone in (
+        (found.loss, expected.loss),
         (found.gradient, expected.gradient),
         (found.row_gradient, expected.row_gradient),
     ):
@@ -89,4 +89,4 @@ def test_one_load_is_the_pass_itself_to_the_bit(part: ServerPart) -> None:
     (reply,) = server_batch(part, [load])
     assert torch.equal(reply.gradient, result.gradient)
     assert rows.grad is not None and torch.equal(reply.row_gradient, rows.grad[0])
-    assert (reply.loss,) == result.losses
+    assert torch.equal(reply.loss, result.losses[0])

@@ -5,19 +5,26 @@ device's A and B are applied to its own. Knows no model and no cut.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int32, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
 from cutlayer.errors import ModelError, UnsupportedModelError
 from cutlayer.model.described import AdapterSpec
+from cutlayer.model.placement import to_device
+
+# torch's product of rows by device; older ones have none
+_GROUPED_MM: Callable[..., Tensor] | None = getattr(functional, "grouped_mm", None)
+MOST_GROUPS = 1023
+_ROW_BYTES = 16
 
 
 @dataclass(frozen=True)
@@ -101,6 +108,47 @@ class RowLayout:
             )
 
 
+@dataclass(frozen=True, eq=False)
+class RowGroups:
+    """Whose the rows of a layer's input are: so many of each device, in device order."""
+
+    counts: tuple[int, ...]
+    device: torch.device
+
+    @property
+    def equal(self) -> bool:
+        """Whether all devices have as many."""
+        return len(set(self.counts)) == 1
+
+    @cached_property
+    def ends(self) -> Int32[Tensor, " group"]:
+        """Where each device's rows end, as `grouped_mm` takes it."""
+        ends = torch.tensor(self.counts).cumsum(0)
+        return to_device(ends.to(torch.int32), self.device)
+
+    @cached_property
+    def owners(self) -> Int64[Tensor, " row"]:
+        """The place of each row's device."""
+        counts = torch.tensor(self.counts)
+        return to_device(torch.repeat_interleave(counts), self.device)
+
+    @cached_property
+    def padded(self) -> Int64[Tensor, " row"]:
+        """Where each row lies if every device had as many as the one with most."""
+        within = [torch.arange(count) + n * max(self.counts) for n, count in enumerate(self.counts)]
+        return to_device(torch.cat(within), self.device)
+
+    @cached_property
+    def pieces(self) -> "tuple[RowGroups, ...]":
+        """The same in pieces of as many devices as `grouped_mm` takes."""
+        if len(self.counts) <= MOST_GROUPS:
+            return (self,)
+        return tuple(
+            RowGroups(self.counts[first : first + MOST_GROUPS], self.device)
+            for first in range(0, len(self.counts), MOST_GROUPS)
+        )
+
+
 @final
 class BankRows:
     """The devices' values that the layers of one part read during one pass.
@@ -112,21 +160,28 @@ class BankRows:
     def __init__(self) -> None:
         self._slots: Mapping[str, Tensor] = {}
         self._sizes: tuple[int, ...] = ()
+        self._groups: dict[tuple[int, torch.device], RowGroups] = {}
 
     @contextmanager
     def using(self, slots: Mapping[str, Tensor], sizes: Sequence[int]) -> Iterator[None]:
         """Make the layers read these slots, each [group, *shape], for samples in device order."""
-        outer = self._slots, self._sizes
-        self._slots, self._sizes = slots, tuple(sizes)
+        outer = self._slots, self._sizes, self._groups
+        self._slots, self._sizes, self._groups = slots, tuple(sizes), {}
         try:
             yield
         finally:
-            self._slots, self._sizes = outer
+            self._slots, self._sizes, self._groups = outer
 
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Samples of each device."""
-        return self._sizes
+    def groups(self, x: Float[Tensor, "rows inputs"]) -> RowGroups:
+        """Whose the rows of `x` are; made once a pass for all layers that see as many.
+
+        Raises UnsupportedModelError where the rows are no multiple of the samples: the layer mixes
+        samples, so no row belongs to one device.
+        """
+        key = x.shape[0], x.device
+        if key not in self._groups:
+            self._groups[key] = row_groups(x, self._sizes)
+        return self._groups[key]
 
     def read(self, name: str) -> Tensor:
         """A slot of every device, [group, *shape]. Raises ModelError outside a pass."""
@@ -165,7 +220,9 @@ class LoraLinear(nn.Module):
         """
         output: Tensor = self.base(x)
         a, b = self._rows.read(self._a.name), self._rows.read(self._b.name)
-        return add_low_rank(output, x, a, b, self._scale, self._rows.sizes)
+        flat, base = x.reshape(-1, x.shape[-1]), output.reshape(-1, output.shape[-1])
+        adapted = add_low_rank(base, flat, a, b, self._scale, self._rows.groups(flat))
+        return adapted.view(output.shape)
 
 
 @final
@@ -211,9 +268,10 @@ class LoraPatches(nn.Module):
         ).transpose(1, 2)
         a = self._rows.read(self._a.name).flatten(2)
         b = self._rows.read(self._b.name).flatten(2)
-        flat = output.flatten(2).transpose(1, 2)
-        adapted = add_low_rank(flat, patches, a, b, self._scale, self._rows.sizes)
-        return adapted.transpose(1, 2).reshape(output.shape)
+        base, flat = output.flatten(2).transpose(1, 2), patches.flatten(0, 1)
+        groups = self._rows.groups(flat)
+        adapted = add_low_rank(base.flatten(0, 1), flat, a, b, self._scale, groups)
+        return adapted.view(base.shape).transpose(1, 2).reshape(output.shape)
 
 
 @final
@@ -238,16 +296,7 @@ class RowLinear(nn.Module):
         weight = self._rows.read(self._weight.name).to(x.dtype)
         bias = None if self._bias is None else self._rows.read(self._bias.name).to(x.dtype)
         flat = x.reshape(-1, x.shape[-1])
-        pieces = [
-            functional.linear(part, own_weight, own_bias)
-            for part, own_weight, own_bias in zip(
-                torch.split(flat, rows_of(flat, self._rows.sizes)),
-                weight.unbind(),
-                [None] * len(weight) if bias is None else bias.unbind(),
-                strict=True,
-            )
-        ]
-        output = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+        output = _linear_by_device(flat, weight, bias, self._rows.groups(flat))
         return output.view(*x.shape[:-1], weight.shape[1])
 
 
@@ -263,47 +312,109 @@ def lora_slots(name: str, rank: int, shape: tuple[int, int]) -> tuple[Slot, Slot
     return Slot(f"{name}.lora_A", (rank, inputs)), Slot(f"{name}.lora_B", (outputs, rank))
 
 
-def rows_of(x: Float[Tensor, "rows inputs"], sizes: Sequence[int]) -> list[int]:
-    """How many of the rows of `x` belong to each device: as many per sample throughout.
-
-    Raises UnsupportedModelError where the rows are no multiple of the samples: the layer mixes
-    samples, so no row belongs to one device.
-    """
+def row_groups(x: Float[Tensor, "rows inputs"], sizes: Sequence[int]) -> RowGroups:
+    """Whose the rows of `x` are: as many per sample throughout. Raises as `BankRows.groups`."""
     per_sample, rest = divmod(x.shape[0], sum(sizes))
     if rest:
         raise UnsupportedModelError(
             f"a layer sees {x.shape[0]} rows for {sum(sizes)} samples; it cannot be adapted per "
             "device"
         )
-    return [per_sample * size for size in sizes]
+    return RowGroups(tuple(per_sample * size for size in sizes), x.device)
 
 
 def add_low_rank(
-    output: Float[Tensor, "*batch outputs"],
-    x: Float[Tensor, "*batch inputs"],
+    output: Float[Tensor, "rows outputs"],
+    x: Float[Tensor, "rows inputs"],
     a: Float[Tensor, "group rank inputs"],
     b: Float[Tensor, "group outputs rank"],
     scale: float,
-    sizes: Sequence[int],
-) -> Float[Tensor, "*batch outputs"]:
-    """`output + scale (x A^T) B^T`, each device's A and B on its own samples.
+    groups: RowGroups,
+) -> Float[Tensor, "rows outputs"]:
+    """`output + scale (x A^T) B^T`, each device's A and B on its own rows.
 
-    One device is two plain products; devices with equally many samples are two batched ones;
-    others are taken one after another.
+    One device is two plain products, devices with equally many rows two batched ones, others two
+    products by device.
     """
-    flat, base = x.reshape(-1, x.shape[-1]), output.reshape(-1, output.shape[-1])
-    a, b = a.to(x.dtype).transpose(1, 2), b.to(x.dtype).transpose(1, 2)
-    rows = rows_of(flat, sizes)
-    if len(rows) == 1:
-        adapted = torch.addmm(base, flat @ a.squeeze(0), b.squeeze(0), alpha=scale)
-    elif len(set(rows)) == 1:
-        grouped = torch.bmm(flat.view(len(rows), rows[0], -1), a)
-        adapted = torch.baddbmm(base.view(len(rows), rows[0], -1), grouped, b, alpha=scale)
-    else:
-        parts = zip(
-            torch.split(base, rows), torch.split(flat, rows), a.unbind(), b.unbind(), strict=True
+    a, b, count = a.to(x.dtype), b.to(x.dtype), len(groups.counts)
+    if count == 1:
+        return torch.addmm(output, x @ a[0].T, b[0].T, alpha=scale)
+    if groups.equal:
+        shape = count, groups.counts[0], -1
+        low = torch.bmm(x.view(shape), a.transpose(1, 2))
+        wide = torch.baddbmm(output.view(shape), low, b.transpose(1, 2), alpha=scale)
+        return wide.view(output.shape)
+    return torch.add(output, by_device(by_device(x, a, groups), b, groups), alpha=scale)
+
+
+def _linear_by_device(
+    x: Float[Tensor, "rows inputs"],
+    weight: Float[Tensor, "group outputs inputs"],
+    bias: Float[Tensor, "group outputs"] | None,
+    groups: RowGroups,
+) -> Float[Tensor, "rows outputs"]:
+    """`x W^T + bias`, each device's own on its own rows."""
+    if groups.equal and x.device.type == "cpu":
+        # one by one: a batched product rounds otherwise, and a head is one small layer
+        pieces = zip(
+            torch.split(x, groups.counts[0]),
+            weight.unbind(),
+            [None] * len(weight) if bias is None else bias.unbind(),
+            strict=True,
         )
-        adapted = torch.cat(
-            [torch.addmm(y, part @ own_a, own_b, alpha=scale) for y, part, own_a, own_b in parts]
-        )
-    return adapted.view(output.shape)
+        found = [functional.linear(*piece) for piece in pieces]
+        return found[0] if len(found) == 1 else torch.cat(found)
+    product = by_device(x, weight, groups)
+    return product if bias is None else product + bias.index_select(0, groups.owners)
+
+
+def by_device(
+    x: Float[Tensor, "rows inputs"],
+    weight: Float[Tensor, "group outputs inputs"],
+    groups: RowGroups,
+) -> Float[Tensor, "rows outputs"]:
+    """`x W^T`, each device's W on its own rows.
+
+    By a batched product where they have as many rows, else by torch's grouped one. Where torch has
+    none for these numbers, by a batched one with rows padded to the device with most.
+    """
+    if not groups.equal and _grouped_here(x):
+        rows = torch.split(x, [sum(piece.counts) for piece in groups.pieces])
+        parts = zip(rows, torch.split(weight, MOST_GROUPS), groups.pieces, strict=True)
+        found = [_grouped(*part) for part in parts]
+        return found[0] if len(found) == 1 else torch.cat(found)
+    devices, most = len(groups.counts), max(groups.counts)
+    if not groups.equal:
+        x = x.new_zeros(devices * most, x.shape[1]).index_copy(0, groups.padded, x)
+    wide = torch.bmm(x.view(devices, most, -1), weight.transpose(1, 2)).flatten(0, 1)
+    return wide if groups.equal else wide.index_select(0, groups.padded)
+
+
+def _grouped(x: Tensor, weight: Tensor, groups: RowGroups) -> Tensor:
+    # rows of 16 bytes or a multiple: the kernels read no others, and zeros add nothing
+    whole = _ROW_BYTES // x.element_size()
+    outputs = weight.shape[1]
+    columns, more = -x.shape[1] % whole, -outputs % whole
+    if columns:
+        x = functional.pad(x, (0, columns))
+    if columns or more:
+        weight = functional.pad(weight, (0, columns, 0, more))
+    assert _GROUPED_MM is not None
+    product = _GROUPED_MM(x.contiguous(), weight.transpose(1, 2), offs=groups.ends)
+    if product.requires_grad:
+        # a gradient that is a view of something smaller, such as a sum's, is refused
+        product.register_hook(Tensor.contiguous)  # type: ignore[no-untyped-call]
+    return product[:, :outputs] if more else product
+
+
+def _grouped_here(x: Tensor) -> bool:
+    """Whether torch has the product for tensors like this: since 2.10, and on CUDA of bfloat16."""
+    if _GROUPED_MM is None:
+        return False
+    if x.device.type == "cpu":
+        return x.dtype in (torch.float32, torch.bfloat16)
+    return (
+        x.device.type == "cuda"
+        and x.dtype is torch.bfloat16
+        and torch.cuda.get_device_capability(x.device) >= (8, 0)
+    )

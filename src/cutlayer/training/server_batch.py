@@ -32,11 +32,12 @@ class ServerLoad:
 
 @dataclass(frozen=True, eq=False)
 class ServerReply:
-    """The gradient at the cut, the adapter's, and its part of its mini-batch's mean loss [nat]."""
+    """The gradient at the cut, the adapter's, and its part of its mini-batch's mean loss [nat]; all
+    where the part is, so that nobody waits for them."""
 
     gradient: Float[Tensor, "sample token width"]
     row_gradient: Float32[Tensor, " parameter"]
-    loss: float
+    loss: Float32[Tensor, ""]
 
 
 def server_batch(part: ServerPart, loads: Sequence[ServerLoad]) -> list[ServerReply]:
