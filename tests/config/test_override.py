@@ -36,6 +36,8 @@ def test_text_stays_as_it_is_typed(text: str) -> None:
         ("channel.bandwidth_hz", "5e6", 5e6),
         ("devices.memory_mib", "null", None),
         ("planner.profile", "null", None),
+        ("planner.fix", "cut", ["cut"]),
+        ("planner.fix", "[cut, codec]", ["cut", "codec"]),
         ("planner.profile", "no #1.json", "no #1.json"),
         ("devices.flops_per_s", "[1e9, 2.0e+9]", ["1e9", 2e9]),
         ("devices.activation_memory", "keep", "keep"),

@@ -1,6 +1,7 @@
 """A configuration made into a plan, and the plan into a configuration that trains as planned."""
 
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from planner.profiles import profile
 
 from cutlayer.cli.main import main
 from cutlayer.config.read import config_yaml, read_config
-from cutlayer.config.schema import Config
+from cutlayer.config.schema import Choice, Config
 from cutlayer.errors import ConfigError
 from cutlayer.jobs.plan import Planned, plan
 from cutlayer.planner.explain import CutInfeasibility
@@ -74,6 +75,61 @@ def test_an_uncompressed_scheme_asks_for_no_accuracy(measured: str) -> None:
     )
     assert made.plan.chosen is not None
     assert made.plan.infeasibilities == ()
+
+
+def test_what_is_fixed_stays_and_the_rest_is_chosen(measured: str) -> None:
+    own = {"model": {"cut": 7}, "codec": "fast", "training": {**SMALL["training"], "batch_size": 4}}
+    made = planned(planner={"profile": measured, "fix": ["cut", "codec"]}, **own)
+    assert made.chosen is not None
+    decision = made.chosen.decision
+    assert (decision.common_cut, decision.codec.codec) == (7, "fast")
+    assert (made.config.model.cut, made.config.codec.name) == (7, "fast")
+    free = planned(planner={"profile": measured}, **own)
+    assert free.chosen is not None
+    assert (free.chosen.decision.common_cut, free.config.codec.name) != (7, "fast")
+    assert free.chosen.delay_s < made.chosen.delay_s
+    shares = planned(planner={"name": "fixed", "shares": [0.3, 0.7], "fix": ["shares"]})
+    assert shares.chosen is not None
+    assert shares.chosen.decision.shares == (0.3, 0.7)
+    assert shares.config.planner == shares.given.planner
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"planner": {"fix": ["cutt"]}}, r"planner\.fix: should be 'scheme', 'cut', .*not 'cutt'"),
+        ({"planner": {"fix": "cut"}}, r"planner\.fix must be a list, such as \[a, b\], not 'cut'"),
+        (
+            {"planner": {"fix": list(get_args(Choice))}},
+            r"planner\.fix \[scheme, cut, .*\] leaves nothing to choose: .* --fixed",
+        ),
+        (
+            {
+                "planner": {
+                    "fix": ["activation_memory", "micro_batches", "downlink", "shares"],
+                },
+                "scheme": "fl-lora",
+            },
+            "leaves nothing to choose",
+        ),
+        (
+            {"planner": {"fix": ["cut"], "least_cut": 5}},
+            r"planner\.fix keeps model\.cut 4, and planner\.least_cut is 5",
+        ),
+        (
+            {"planner": {"fix": ["cut"], "cuts": "per-device"}},
+            r"planner\.fix keeps the cut, and planner\.cuts is per-device",
+        ),
+        (
+            {"planner": {"name": "static", "fix": ["shares"]}},
+            r"planner\.fix keeps the shares, and planner static has none",
+        ),
+        ({"planner": {"fix": ["cut"]}, "model": {"cut": 12}}, r"model\.cut is 12"),
+    ],
+)
+def test_what_cannot_be_fixed(sections: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        planned(**sections)
 
 
 def test_limits_are_those_of_the_section(measured: str) -> None:

@@ -8,12 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cutlayer.errors import ConfigError
-from cutlayer.planner.decision import PlanLimits, device_need, least_limit
+from cutlayer.planner.decision import FixedChoices, PlanLimits, device_need, least_limit
 from cutlayer.planner.forecast import round_delay_s
 from cutlayer.planner.plan import make_plan, published_plan
 from cutlayer.planner.search import ranked_decisions, rules_for, search_decisions
-from cutlayer.rounds.schemes import SCHEMES, SFT
+from cutlayer.rounds.schemes import SCHEMES, SFT, SFT_OVERLAP
 from cutlayer.rounds.work import Duplex, Sharing, SharingRules
+from cutlayer.spec import ActivationPolicy, MiniBatchPolicy
 from examples import at_most
 from planner import workloads
 
@@ -125,6 +126,42 @@ def test_the_downlink_is_the_servers_to_share() -> None:
     half = SharingRules(duplex=Duplex.HALF)
     assert rules_for(half, SFT) == (half,)
     assert rules_for(SharingRules(), SCHEMES["sl"]) == (SharingRules(),)
+
+
+def test_what_is_fixed_is_in_every_candidate() -> None:
+    own = workloads.workload()
+    policy = ActivationPolicy.CHECKPOINT
+    fixed = FixedChoices(
+        scheme=True,
+        cut=3,
+        activation_memory=policy,
+        micro_batches=3,
+        downlink=True,
+        shares=(0.2, 0.3, 0.5),
+    )
+    bounds, curves = workloads.limits(own, fixed=fixed), own.channel.mean_curves()
+    found = ranked_decisions(own, bounds, SFT, CODECS, curves)
+    assert [each.decision.codec for each in found] == list(CODECS)
+    for each in found:
+        decision = each.decision
+        assert (decision.cuts, decision.shares) == ((3, 3, 3), (0.2, 0.3, 0.5))
+        assert (decision.scheme, decision.rules) == (SFT, own.rules)
+        assert decision.policy == MiniBatchPolicy(policy, 3)
+    made = make_plan(own, bounds, SFT, workloads.CODECS, 0.02)
+    assert made.chosen is not None
+    assert fixed.keeps(made.chosen.decision)
+    assert [row.cut for row in made.cuts] == [3]
+
+
+def test_a_pipeline_of_fixed_depth() -> None:
+    own, fixed = workloads.workload(), FixedChoices(micro_batches=6, in_flight=3)
+    bounds = workloads.limits(own, fixed=fixed)
+    found = ranked_decisions(own, bounds, SFT, CODECS, own.channel.mean_curves())
+    policies = {(each.decision.scheme, each.decision.policy) for each in found}
+    assert policies == {
+        (SFT, MiniBatchPolicy(micro_batches=6)),
+        (SFT_OVERLAP, MiniBatchPolicy(micro_batches=6, in_flight=3)),
+    }
 
 
 def test_a_cut_for_each_device_is_never_slower_than_one_for_all() -> None:

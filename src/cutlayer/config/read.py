@@ -63,7 +63,8 @@ def override_value(key: str, text: str) -> Any:
         return text
     possible = list(kinds(field.annotation))
     lists = [kind for kind in possible if get_origin(kind) is tuple]
-    texts = any(str in kinds(get_args(kind)[0]) for kind in lists)
+    of = [get_args(kind)[0] for kind in lists]
+    texts = any(str in kinds(each) or names_of(each) for each in of)
     if NoneType in possible and text.strip() in _NULLS:
         return None
     if lists and text.lstrip().startswith("["):

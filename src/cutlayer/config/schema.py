@@ -48,6 +48,10 @@ _Samples = Annotated[int, Field(ge=1, le=10**9), Number]
 _Steps = Annotated[int, Field(ge=1, le=10**6), Number]
 _MicroBatches = Annotated[int, Field(ge=1, le=65_536), Number]
 _ARRANGED = ("static", "two-timescale")
+# what a plan chooses
+Choice = Literal[
+    "scheme", "cut", "codec", "activation_memory", "micro_batches", "downlink", "shares"
+]
 
 
 class Sft(Section):
@@ -427,6 +431,11 @@ class _Planner(Section):
     )
     cuts: Literal["common", "per-device"] = Field(
         default="common", description="one cut layer for all devices, or one for each"
+    )
+    fix: tuple[Choice, ...] = Field(
+        default=(),
+        description="what a plan takes as configured while it chooses the rest, a list: scheme,"
+        " cut, codec, activation_memory, micro_batches (and in_flight, if given), downlink, shares",
     )
 
 

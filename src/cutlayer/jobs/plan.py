@@ -5,12 +5,20 @@ Needs neither torch nor the data. Knows which names stand for what; the planner 
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from cutlayer.codec.presets import paper
 from cutlayer.config.choices import SnrSection
 from cutlayer.config.keys import chosen_values, unread, without
-from cutlayer.config.schema import AdamWOptimizer, Config, OptimizerSection, SgdOptimizer
+from cutlayer.config.schema import (
+    AdamWOptimizer,
+    Choice,
+    Config,
+    EvenPlanner,
+    FixedPlanner,
+    OptimizerSection,
+    SgdOptimizer,
+)
 from cutlayer.config.section import Section
 from cutlayer.data.find import KNOWN_MODELS
 from cutlayer.errors import ConfigError, shown
@@ -29,12 +37,13 @@ from cutlayer.jobs.build import (
 from cutlayer.jobs.check import check, check_given
 from cutlayer.jobs.model_spec import planned_model
 from cutlayer.planner.configuration import CodecChoices, measured_choices
-from cutlayer.planner.decision import CodecChoice, Decision, PlanLimits, Workload
+from cutlayer.planner.decision import CodecChoice, Decision, FixedChoices, PlanLimits, Workload
 from cutlayer.planner.forecast import Forecast
 from cutlayer.planner.plan import Plan, make_plan, plan_as_given, with_best_shares
 from cutlayer.planner.profile import Profile, packaged_profile, read_profile
 from cutlayer.report.plan import infeasibility_line, plan_record
 from cutlayer.rounds.costs import ACTIVATION_BYTES
+from cutlayer.rounds.schemes import SFT, SFT_OVERLAP, Scheme
 from cutlayer.spec import ActivationPolicy, MiniBatch, MiniBatchPolicy
 
 # A configuration made into what a planner needs, without its data and without a weight.
@@ -196,29 +205,78 @@ def plan(config: Config, *, fixed: bool = False) -> Planned:
     """
     check_given("plan", config, also_read=CHOICES)
     _check_devices(config.devices.count)
-    check(config, cut=fixed or "cut" in config.model.model_fields_set, dealt=False)
+    section, scheme = config.planner, make_scheme(config.scheme)
+    own_cut = fixed or "cut" in section.fix or "cut" in config.model.model_fields_set
+    check(config, cut=own_cut, dealt=False)
     profile = None if fixed else _profile(config)
     workload = make_workload(config)
     _check_steps(max(workload.local_steps))
-    section = config.planner
+    measured = profile if scheme.compressed and "codec" not in section.fix else None
+    if not fixed:
+        _check_fixed(config, scheme, measured)
     limits = PlanLimits(
         most_share=most_shares(section, len(workload.devices)),
         least_cut=section.least_cut,
         server_busy=section.server_busy,
         per_device_cuts=section.cuts == "per-device",
+        fixed=FixedChoices() if fixed else _fixed_choices(config, scheme),
     )
-    scheme = make_scheme(config.scheme)
     if fixed:
         own = _configured(config, workload)
         decision = _as_given(config, workload, limits, own.accurate[0])
         made = plan_as_given(workload, limits, decision, own, section.accuracy_loss)
         return Planned(config, made, None, fixed=True)
-    if profile is not None and scheme.compressed:
-        codecs = measured_choices(profile, section.accuracy_loss)
+    if measured is not None:
+        codecs = measured_choices(measured, section.accuracy_loss)
     else:
         codecs = _configured(config, workload)
     made = make_plan(workload, limits, scheme, codecs, section.accuracy_loss)
     return Planned(config, made, profile)
+
+
+def _check_fixed(config: Config, scheme: Scheme, profile: Profile | None) -> None:
+    """Raises ConfigError for what cannot stay as it is while the rest is chosen."""
+    section = config.planner
+    fix, cut = set(section.fix), config.model.cut
+    left = set(get_args(Choice)) - fix
+    left -= set() if scheme in (SFT, SFT_OVERLAP) else {"scheme"}
+    left -= set() if scheme.splits else {"cut"}
+    left -= set() if profile is not None else {"codec"}
+    if fix and not left:
+        raise ConfigError(
+            f"planner.fix [{', '.join(section.fix)}] leaves nothing to choose: leave one of them"
+            " out, or evaluate the configuration as it is with `cutlayer plan --fixed`"
+        )
+    if "cut" in fix and scheme.splits and cut < section.least_cut:
+        raise ConfigError(
+            f"planner.fix keeps model.cut {cut}, and planner.least_cut is {section.least_cut}:"
+            " raise the one or lower the other"
+        )
+    if "cut" in fix and section.cuts == "per-device":
+        raise ConfigError(
+            "planner.fix keeps the cut, and planner.cuts is per-device: leave one of them out"
+        )
+    if "shares" in fix and not isinstance(section, EvenPlanner | FixedPlanner):
+        raise ConfigError(
+            f"planner.fix keeps the shares, and planner {section.name} has none: set planner to"
+            " fixed or even, or leave shares out"
+        )
+
+
+def _fixed_choices(config: Config, scheme: Scheme) -> FixedChoices:
+    fix, training, count = set(config.planner.fix), config.training, config.devices.count
+    parts = count_micro_batches(training, scheme)
+    memory = ActivationPolicy(config.devices.activation_memory)
+    return FixedChoices(
+        scheme="scheme" in fix,
+        cut=config.model.cut if "cut" in fix else None,
+        codec="codec" in fix,
+        activation_memory=memory if "activation_memory" in fix else None,
+        micro_batches=parts if "micro_batches" in fix else None,
+        in_flight=training.in_flight if "micro_batches" in fix else None,
+        downlink="downlink" in fix,
+        shares=fixed_shares(config, count).value if "shares" in fix else None,
+    )
 
 
 def _check_devices(count: int) -> None:
@@ -306,8 +364,9 @@ def _decided(config: Config, decision: Decision) -> dict[str, dict[str, Any]]:
         },
         "devices": {"activation_memory": policy.activation_memory.value},
         "link": {"downlink": decision.rules.downlink.value.replace(" ", "-")},
-        "planner": {"name": shares if config.link.uplink == "static" else "even"},
     }
+    if "shares" not in config.planner.fix:
+        sections["planner"] = {"name": shares if config.link.uplink == "static" else "even"}
     if decision.scheme.splits:
         sections["model"] = {"cut": decision.common_cut}
     if decision.scheme != make_scheme(config.scheme):

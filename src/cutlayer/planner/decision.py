@@ -6,7 +6,7 @@ configuration and no file: `jobs.plan` makes a workload.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -70,20 +70,53 @@ class Decision:
 
 
 @dataclass(frozen=True)
+class FixedChoices:
+    """What a plan takes as it is given, of all that it would choose; None or False: it chooses.
+
+    `scheme`, `downlink`: as the scheme and the rules that are planned for have them. `codec`: there
+    is one to choose from. `in_flight` is read where a scheme has a pipeline.
+    """
+
+    scheme: bool = False
+    cut: int | None = None
+    codec: bool = False
+    activation_memory: ActivationPolicy | None = None
+    micro_batches: int | None = None
+    in_flight: int | None = None
+    downlink: bool = False
+    shares: tuple[float, ...] | None = None
+
+    def keeps(self, decision: Decision) -> bool:
+        """Whether a decision of the given scheme, rules and codec has the rest as given."""
+        policy = decision.policy
+        given = {
+            (self.cut, decision.common_cut),
+            (self.activation_memory, policy.activation_memory),
+            (self.micro_batches, policy.micro_batches),
+            (self.shares, decision.shares),
+        }
+        return all(wanted in (None, own) for wanted, own in given)
+
+
+NOTHING_FIXED = FixedChoices()
+
+
+@dataclass(frozen=True)
 class PlanLimits:
     """What a plan must keep to, besides each device's memory.
 
     `least_cut`: blocks that stay on the devices at least, so that activations tell less of the
     data. `most_share`: of each device, of the bandwidth (SFT eq. 36f). `server_busy`: part of a
     round that the server may compute. `per_device_cuts`: whether devices may be cut differently.
-    Raises ConfigError for a part outside (0, 1], largest shares that sum below 1, and a least cut
-    below 1.
+    `fixed`: what is not to be chosen. Raises ConfigError for a part outside (0, 1], largest shares
+    that sum below 1, and a least cut below 1.
     """
 
     most_share: tuple[float, ...]
     least_cut: int = 1
     server_busy: float = 1.0
     per_device_cuts: bool = False
+    fixed: FixedChoices = NOTHING_FIXED
 
     def __post_init__(self) -> None:
         for share in self.most_share:
@@ -228,14 +261,16 @@ class Shortage:
         return self.need.total - self.limit_bytes
 
 
-def fitting_policies(workload: Workload, scheme: Scheme, cut: int) -> list[MiniBatchPolicy]:
-    """The ways that fit every device and may be the fastest.
+def fitting_policies(
+    workload: Workload, scheme: Scheme, cut: int, fixed: FixedChoices = NOTHING_FIXED
+) -> list[MiniBatchPolicy]:
+    """The ways that fit every device and may be the fastest, of those that are left to choose.
 
     One for a scheme without a pipeline: the first that fits, computing nothing twice if possible,
     in as few micro-batches as possible (whole, where the server keeps an order of its own). One
     for each depth of a pipeline.
     """
-    limit = least_limit(workload)
+    limit, memories = least_limit(workload), _memories(fixed)
 
     def first(ways: Iterator[MiniBatchPolicy]) -> list[MiniBatchPolicy]:
         for policy in ways:
@@ -244,28 +279,29 @@ def fitting_policies(workload: Workload, scheme: Scheme, cut: int) -> list[MiniB
         return []
 
     if scheme.server is not ServerOrder.ARRIVAL:
-        return first(MiniBatchPolicy(activation_memory) for activation_memory in ActivationPolicy)
+        return first(map(MiniBatchPolicy, memories))
     if not scheme.pipelined:
-        return first(_plain(workload.batch.samples))
+        counts = _plain(workload.batch.samples, fixed)
+        return first(MiniBatchPolicy(own, count) for own in memories for count in counts)
+    counts = _PIPELINED if fixed.micro_batches is None else (fixed.micro_batches,)
     return [
         policy
-        for count in _PIPELINED
+        for count in counts
         if count <= workload.batch.samples
-        for in_flight in _depths(count)
-        for policy in first(
-            MiniBatchPolicy(activation_memory, count, in_flight)
-            for activation_memory in ActivationPolicy
-        )
+        for in_flight in _depths(count, fixed)
+        for policy in first(MiniBatchPolicy(own, count, in_flight) for own in memories)
     ]
 
 
-def shortage(workload: Workload, scheme: Scheme, cut: int) -> Shortage | None:
+def shortage(
+    workload: Workload, scheme: Scheme, cut: int, fixed: FixedChoices = NOTHING_FIXED
+) -> Shortage | None:
     """Who is shortest of memory where nothing fits; None where something does."""
-    if fitting_policies(workload, scheme, cut):
+    if fitting_policies(workload, scheme, cut, fixed):
         return None
     whole = scheme.server is not ServerOrder.ARRIVAL
-    parts = 1 if whole else workload.batch.samples
-    ways = [MiniBatchPolicy(activation_memory, parts) for activation_memory in ActivationPolicy]
+    parts = 1 if whole else _plain(workload.batch.samples, fixed)[-1]
+    ways = [MiniBatchPolicy(activation_memory, parts) for activation_memory in _memories(fixed)]
     least = min(ways, key=lambda policy: device_need(workload, scheme, cut, policy).total)
     return shortage_of(workload, scheme, cut, least)
 
@@ -286,18 +322,26 @@ def least_limit(workload: Workload) -> int | None:
     return min(limits, default=None)
 
 
-def _plain(samples: int) -> Iterator[MiniBatchPolicy]:
-    """One micro-batch at a time, in the order of seconds."""
-    for activation_memory in ActivationPolicy:
-        count = 1
-        while count < samples:
-            yield MiniBatchPolicy(activation_memory, count)
-            count *= 2
-        yield MiniBatchPolicy(activation_memory, samples)
+def _memories(fixed: FixedChoices) -> tuple[ActivationPolicy, ...]:
+    """In the order of seconds."""
+    own = fixed.activation_memory
+    return tuple(ActivationPolicy) if own is None else (own,)
 
 
-def _depths(micro_batches: int) -> list[int]:
+def _plain(samples: int, fixed: FixedChoices) -> Sequence[int]:
+    """Micro-batches of a mini-batch, one at a time: the fewest first, a sample each last."""
+    if fixed.micro_batches is not None:
+        return (fixed.micro_batches,)
+    counts = [1]
+    while 2 * counts[-1] < samples:
+        counts.append(2 * counts[-1])
+    return counts if samples == 1 else [*counts, samples]
+
+
+def _depths(micro_batches: int, fixed: FixedChoices) -> list[int]:
     """How many micro-batches are under way: all, and halves of that down to 2."""
+    if fixed.in_flight is not None:
+        return [min(fixed.in_flight, micro_batches)]
     depths = [micro_batches]
     while depths[-1] > 2:
         depths.append(depths[-1] // 2)

@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float64
 
 from cutlayer.channel.rates import RateCurve, RateCurves
-from cutlayer.planner.allocation import ObservedRound
-from cutlayer.planner.decision import Decision, Workload
+from cutlayer.planner.allocation import ObservedRound, Shares, best_shares
+from cutlayer.planner.decision import Decision, PlanLimits, Workload
 from cutlayer.rounds.costs import recomputed_flops
 from cutlayer.rounds.schemes import DeviceOrder, Place
 from cutlayer.rounds.work import Duplex, SharingRules
@@ -39,6 +39,13 @@ class Amounts:
             uplink_bits=self.local_steps * self.up_bits + self.adapter_bits,
             downlink_bits=self.local_steps * self.down_bits,
         )
+
+
+def shares_within(
+    limits: PlanLimits, observed: ObservedRound, curves: RateCurves, rules: SharingRules
+) -> Shares:
+    """The shares that are fixed, else the best."""
+    return limits.fixed.shares or best_shares(observed, curves, rules, limits.most_share)
 
 
 def amounts_of(workload: Workload, decision: Decision) -> Amounts:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from cutlayer.channel.rates import RateCurves
-from cutlayer.planner.allocation import best_shares
 from cutlayer.planner.configuration import CodecChoices
 from cutlayer.planner.decision import (
     CodecChoice,
@@ -23,7 +22,7 @@ from cutlayer.planner.decision import (
     fitting_policies,
     shortage,
 )
-from cutlayer.planner.estimate import amounts_of, server_part
+from cutlayer.planner.estimate import amounts_of, server_part, shares_within
 from cutlayer.planner.forecast import RefinedDecision, round_delay_s
 from cutlayer.planner.search import RankedDecision, cuts_for, ranked_decisions
 from cutlayer.rounds.schemes import Scheme
@@ -91,7 +90,7 @@ def resource_sensitivities(
     rows = []
     for resource, (other, rates) in others.items():
         observed = amounts_of(other, found.decision).observed()
-        shares = best_shares(observed, rates, found.decision.rules, limits.most_share)
+        shares = shares_within(limits, observed, rates, found.decision.rules)
         ways = found.decision, replace(found.decision, shares=shares)
         delay_s = min(round_delay_s(other, decision, rates) for decision in ways)
         rows.append(ResourceSensitivity(resource, delay_s, 1.0 - delay_s / found.delay_s))
@@ -220,7 +219,9 @@ def _infeasibilities(
         nearest = min(codecs.inaccurate, key=lambda each: each.accuracy_loss or 0.0, default=None)
         yield AccuracyInfeasibility(most_loss, nearest)
         choices = () if nearest is None else (nearest,)
-    short = [shortage(workload, scheme, cut) for cut in cuts_for(workload, limits, scheme)]
+    short = [
+        shortage(workload, scheme, cut, limits.fixed) for cut in cuts_for(workload, limits, scheme)
+    ]
     known = [each for each in short if each is not None]
     if len(known) == len(short):
         least = min(known, key=lambda each: each.need.total)
@@ -273,7 +274,7 @@ def memory_infeasibility(
             (
                 cut
                 for cut in cuts_for(workload, replace(limits, least_cut=1), scheme)
-                if fitting_policies(workload, scheme, cut)
+                if fitting_policies(workload, scheme, cut, limits.fixed)
             ),
             default=None,
         ),

@@ -331,7 +331,8 @@ def refined(
     steps, so that it takes all of them to be played.
     """
     played = PlayedRounds(workload, found.decision, curves)
-    if found.decision.scheme.devices is DeviceOrder.IN_TURN or played.sample.stands_for > 1.0:
+    in_turn = found.decision.scheme.devices is DeviceOrder.IN_TURN
+    if in_turn or played.sample.stands_for > 1.0 or limits.fixed.shares is not None:
         return found
     best, decision = found, found.decision
     observed = amounts_of(workload, decision).observed()

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from cutlayer.channel.rates import RateCurves
-from cutlayer.planner.allocation import best_shares
 from cutlayer.planner.configuration import CodecChoices
 from cutlayer.planner.decision import (
     CodecChoice,
@@ -22,7 +21,7 @@ from cutlayer.planner.decision import (
     shortage,
     shortage_of,
 )
-from cutlayer.planner.estimate import amounts_of, estimated_s, server_part
+from cutlayer.planner.estimate import amounts_of, estimated_s, server_part, shares_within
 from cutlayer.planner.explain import (
     Infeasibility,
     LimitSensitivity,
@@ -112,7 +111,12 @@ def make_plan(
     if codecs.published is not None and scheme.splits:
         published = published_plan(workload, limits, codecs.published, curves)
     besides = []
-    if published is not None and published.scheme in schemes_for(scheme):
+    if (
+        published is not None
+        and published.scheme in schemes_for(scheme, limits.fixed)
+        and not limits.fixed.codec
+        and limits.fixed.keeps(published)
+    ):
         besides = [published]  # it trains the same adapters
     found = search_decisions(workload, limits, candidates, curves, besides)
     allowed = [each for each in candidates if each.server_part <= limits.server_busy]
@@ -204,7 +208,7 @@ def _row(
         part = server_part(amounts_of(workload, decision), decision, delay_s)
         fits = part <= limits.server_busy
         return CutRow(cut, decision, delay_s, part, decision.policy, need, None, allowed=fits)
-    short = shortage(workload, scheme, cut)
+    short = shortage(workload, scheme, cut, limits.fixed)
     policy = MiniBatchPolicy() if short is None else short.policy
     need = device_need(workload, scheme, cut, policy)
     return CutRow(cut, None, None, None, policy, need, short, allowed=False)
@@ -221,7 +225,7 @@ def published_plan(
     count = len(workload.devices)
     policy = MiniBatchPolicy()
     best: tuple[float, Decision] | None = None
-    for cut in range(limits.least_cut, workload.model.blocks):
+    for cut in cuts_for(workload, limits, SFT):
         decision = Decision(
             SFT, (cut,) * count, codec, policy, workload.rules, (1.0 / count,) * count
         )
@@ -238,13 +242,11 @@ def published_plan(
 def with_best_shares(
     workload: Workload, limits: PlanLimits, decision: Decision, curves: RateCurves
 ) -> Decision:
-    """The decision with the shares that are best by the closed form."""
+    """The decision with the shares that are fixed, else best by the closed form."""
     if decision.scheme.devices is DeviceOrder.IN_TURN:
         return decision
     observed = amounts_of(workload, decision).observed()
-    return replace(
-        decision, shares=best_shares(observed, curves, decision.rules, limits.most_share)
-    )
+    return replace(decision, shares=shares_within(limits, observed, curves, decision.rules))
 
 
 def baselines(

@@ -15,17 +15,25 @@ import numpy as np
 from jaxtyping import Float64, Int
 
 from cutlayer.channel.rates import RateCurves
-from cutlayer.planner.allocation import bandwidth_problem, best_shares
+from cutlayer.planner.allocation import bandwidth_problem
 from cutlayer.planner.bandwidth import BandwidthProblem, share_demand
 from cutlayer.planner.decision import (
+    NOTHING_FIXED,
     CodecChoice,
     Decision,
+    FixedChoices,
     PlanLimits,
     Workload,
     device_need,
     fitting_policies,
 )
-from cutlayer.planner.estimate import Amounts, amounts_of, estimated_s, server_part
+from cutlayer.planner.estimate import (
+    Amounts,
+    amounts_of,
+    estimated_s,
+    server_part,
+    shares_within,
+)
 from cutlayer.planner.forecast import RefinedDecision, refined, round_delay_s
 from cutlayer.rounds.schemes import SFT, SFT_OVERLAP, DeviceOrder, Place, Scheme
 from cutlayer.rounds.work import Duplex, Sharing, SharingRules
@@ -48,25 +56,32 @@ class RankedDecision:
     server_part: float
 
 
-def schemes_for(scheme: Scheme) -> tuple[Scheme, ...]:
-    """The scheme, and what trains the same adapters in another order of steps."""
-    return (SFT, SFT_OVERLAP) if scheme in (SFT, SFT_OVERLAP) else (scheme,)
+def schemes_for(scheme: Scheme, fixed: FixedChoices = NOTHING_FIXED) -> tuple[Scheme, ...]:
+    """The scheme, and unless it is fixed what trains the same adapters in another order of
+    steps."""
+    both = not fixed.scheme and scheme in (SFT, SFT_OVERLAP)
+    return (SFT, SFT_OVERLAP) if both else (scheme,)
 
 
-def rules_for(rules: SharingRules, scheme: Scheme) -> tuple[SharingRules, ...]:
+def rules_for(
+    rules: SharingRules, scheme: Scheme, fixed: FixedChoices = NOTHING_FIXED
+) -> tuple[SharingRules, ...]:
     """The rules, with every way to share the downlink: it is the server's to choose.
 
     Half duplex is one bandwidth for both ways, and devices in turn share nothing: there is no
     choice.
     """
-    if rules.duplex is Duplex.HALF or scheme.devices is DeviceOrder.IN_TURN:
+    if fixed.downlink or rules.duplex is Duplex.HALF or scheme.devices is DeviceOrder.IN_TURN:
         return (rules,)
     return tuple(replace(rules, downlink=sharing) for sharing in Sharing)
 
 
 def cuts_for(workload: Workload, limits: PlanLimits, scheme: Scheme) -> range:
     """The cuts to choose from; a scheme that splits nothing has one, which means nothing."""
-    return range(limits.least_cut, workload.model.blocks) if scheme.splits else range(1, 2)
+    if not scheme.splits:
+        return range(1, 2)
+    cut = limits.fixed.cut
+    return range(limits.least_cut, workload.model.blocks) if cut is None else range(cut, cut + 1)
 
 
 def ranked_decisions(
@@ -80,8 +95,8 @@ def ranked_decisions(
     found = [
         candidate
         for cut in cuts_for(workload, limits, scheme)
-        for own in schemes_for(scheme)
-        if (policies := fitting_policies(workload, own, cut))
+        for own in schemes_for(scheme, limits.fixed)
+        if (policies := fitting_policies(workload, own, cut, limits.fixed))
         for codec in codecs
         for candidate in _at(workload, limits, own, cut, policies, codec, curves)
     ]
@@ -105,14 +120,15 @@ def _at(
     even = (1.0 / count,) * count
     amounts: dict[ActivationPolicy, Amounts] = {}
     shares: dict[tuple[ActivationPolicy, bool], tuple[float, ...]] = {}
-    for policy, rules in itertools.product(policies, rules_for(workload.rules, scheme)):
+    ways = rules_for(workload.rules, scheme, limits.fixed)
+    for policy, rules in itertools.product(policies, ways):
         decision = Decision(scheme, (cut,) * count, codec, policy, rules, even)
         asks = policy.activation_memory, rules.whole_bandwidth(Place.DOWNLINK)
         if policy.activation_memory not in amounts:
             amounts[policy.activation_memory] = amounts_of(workload, decision)
         own = amounts[policy.activation_memory]
         if asks not in shares:
-            shares[asks] = best_shares(own.observed(), curves, rules, limits.most_share)
+            shares[asks] = shares_within(limits, own.observed(), curves, rules)
         decision = replace(decision, shares=shares[asks])
         delay_s = estimated_s(own, decision, curves)
         yield RankedDecision(decision, delay_s, server_part(own, decision, delay_s))
@@ -157,6 +173,8 @@ def search_decisions(
 
 def _on_even_shares(decisions: Sequence[Decision], limits: PlanLimits) -> list[Decision]:
     """The same, if devices may have as much each: best shares are so for sums without a queue."""
+    if limits.fixed.shares is not None:
+        return []
     even = [each.on_even_shares() for each in decisions]
     return [each for each in even if each.shares[0] <= min(limits.most_share)]
 
@@ -226,7 +244,7 @@ def cut_by_device(
     for cuts in sorted(ways):
         other = replace(decision, cuts=cuts)
         observed = amounts_of(workload, other).observed()
-        shares = best_shares(observed, curves, decision.rules, limits.most_share)
+        shares = shares_within(limits, observed, curves, decision.rules)
         found.append(replace(other, shares=shares))
     return found
 
