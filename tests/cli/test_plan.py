@@ -174,10 +174,11 @@ def test_what_was_given_and_replaced_is_named(
     assert "cutlayer plan --fixed" in out
     # how sure accuracies are, and where they were measured
     assert "points: 500 test samples" in out and "measured at cut 4, not 1" in out
-    Path(measured).write_text(profile_text(profile(data="cifar-100")), encoding="utf-8")
-    assert main(["plan", *words]) == 0
-    out = " ".join(capsys.readouterr().out.split())
-    assert "measured on cifar-100, and may not hold for fashion-mnist" in out
+    # the page and the record say it too
+    notes = json.loads(Path("plan/plan.json").read_text(encoding="utf-8"))["notes"]
+    page = Path("plan/plan.html").read_text(encoding="utf-8")
+    assert any("measured at cut 4, not 1" in line for line in notes)
+    assert "measured at cut 4, not 1" in page and "model.cut 6 was replaced by 1" in page
 
 
 def test_fixed_takes_the_configuration_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
@@ -195,12 +196,28 @@ def test_fixed_takes_the_configuration_as_it_is(capsys: pytest.CaptureFixture[st
     assert "nothing fits" in out and "cut 6 (keep) needs" in out
 
 
-def test_a_profile_of_another_model_is_refused(
-    measured: str, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("words", "planned"),
+    [
+        (["--model", "vit-b16"], "vit-b16 on fashion-mnist"),
+        (["--data", "cifar-100"], "dinov2-small on cifar-100"),
+    ],
+)
+def test_a_profile_of_another_model_or_data_set_is_refused(
+    words: list[str], planned: str, measured: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["plan", *FEW, "--planner.profile", measured, "--model", "vit-b16"]) == 2
-    err = capsys.readouterr().err
-    assert "was measured with dinov2-small, and the accuracies of one model do not hold" in err
+    assert main(["plan", *FEW, "--planner.profile", measured, *words]) == 2
+    err = " ".join(capsys.readouterr().err.split())
+    assert "was measured with dinov2-small on fashion-mnist, and the plan is for " in err
+    assert f"{planned}: " in err
+
+
+def test_what_is_fixed_is_named(measured: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*FEW, "--planner.profile", measured, "--planner.fix", "cut"]
+    assert main(["plan", *words, "--model.cut", "6"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "kept as configured (planner.fix): cut" in out
+    assert "measured at cut 4, not 6" in out and "model.cut 6 was replaced" not in out
 
 
 def test_an_older_plan_does_not_stay_beside_a_new_one(measured: str) -> None:

@@ -1,6 +1,7 @@
 """`plan.html` and `plan.json`."""
 
 import json
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -10,8 +11,9 @@ from planner import workloads
 from cutlayer.planner.decision import Workload
 from cutlayer.planner.forecast import PHASES
 from cutlayer.planner.plan import Plan, make_plan
-from cutlayer.report.plan import plan_page, plan_record
+from cutlayer.report.plan import phase_legend, plan_page, plan_record
 from cutlayer.rounds.schemes import SCHEMES, SFT
+from cutlayer.units import MIB
 
 HOSTILE = '<script>alert("x")</script>'
 UNITS = ("_s", "_bytes", "_per_s")
@@ -133,3 +135,26 @@ def test_the_record_has_every_number(plan: Plan) -> None:
         baseline.name for baseline in plan.baselines
     ]
     assert len(record["ten_percent_more"]) == 3
+
+
+def test_the_page_says_what_the_terminal_says(plan: Plan) -> None:
+    page = plan_page(plan, ["measured at cut 4, not 1", "<b>"])
+    decision, _, after = page.partition("A round after the first")
+    assert "<li>measured at cut 4, not 1</li>" in decision and "&lt;b&gt;" in decision
+    # headings of four letters are explained below their table
+    assert f"{phase_legend(plan)}." in after
+    assert plan_record(plan, ["a note"])["notes"] == ["a note"]
+
+
+def test_a_bar_of_memory_is_part_of_the_limit() -> None:
+    made = plan_of(workloads.workload(memory_mib=(4.0, 400.0, None)))
+    assert made.chosen is not None
+    section = plan_page(made).partition("Memory of a device at its peak")[2].partition("<table>")[0]
+    bars = section.split('<div class="bar">')[1:]
+    widths = [sum(map(float, re.findall(r"width:([0-9.]+)%", bar))) for bar in bars]
+    largest = max(need.total for need in made.chosen.memory)
+    wholes = (4 * MIB, 400 * MIB, largest)
+    parts = [
+        100 * need.total / whole for need, whole in zip(made.chosen.memory, wholes, strict=True)
+    ]
+    assert widths == pytest.approx(parts, abs=0.01)

@@ -9,7 +9,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from cutlayer.cli.settings import (
 from cutlayer.config.read import config_yaml, read_config
 from cutlayer.errors import ConfigError
 from cutlayer.jobs.check import check, check_file, check_folder, write_together
-from cutlayer.jobs.plan import CHOICES, Planned, plan, profile_notes, replacements
+from cutlayer.jobs.plan import CHOICES, Planned, plan
 from cutlayer.logs import loading
 from cutlayer.profiling.grid import FULL_GRID, MOST_BITS, QUICK_GRID
 from cutlayer.report.plan import plan_page
@@ -66,35 +66,17 @@ def run_plan(arguments: argparse.Namespace) -> int:
     planned = plan(config, fixed=arguments.fixed)
     console = Console(file=sys.stdout)
     console.print(plan_tables(planned.plan))
-    for line in _notes(planned, fixed=arguments.fixed):
+    for line in planned.notes:
         console.print(line, markup=False)
     for path in _write(planned, arguments.output):
         console.print(str(path), markup=False, soft_wrap=True)
     return _NOTHING_FITS if planned.plan.chosen is None else 0
 
 
-def _notes(planned: Planned, *, fixed: bool) -> Iterator[str]:
-    """What is other than given, and what accuracies are known from."""
-    if fixed:
-        yield "as configured (--fixed): nothing was chosen, accuracy is not checked"
-        return
-    config = planned.given
-    if planned.profile is None:
-        yield (
-            f"no profile of {config.model.name} on {config.data.name}: the codec stays as"
-            " configured, accuracy is not checked; `cutlayer profile` measures it"
-        )
-    yield from profile_notes(planned)
-    replaced = replacements(planned)
-    yield from replaced
-    if replaced:
-        yield "`cutlayer plan --fixed` gives the delay of the configuration as it is"
-
-
 def _write(planned: Planned, output: Path) -> list[Path]:
     texts: dict[str, str | None] = {
         "plan.json": json.dumps(planned.to_dict(), indent=1) + "\n",
-        "plan.html": plan_page(planned.plan),
+        "plan.html": plan_page(planned.plan, planned.notes),
         "plan.yaml": None,  # an older plan's would be another's
     }
     chosen = planned.plan.chosen

@@ -3,6 +3,7 @@
 Needs neither torch nor the data. Knows which names stand for what; the planner knows no names.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -189,7 +190,12 @@ class Planned:
 
     def to_dict(self) -> dict[str, Any]:
         """Every number of the plan, as `plan.json` has it, units in the keys."""
-        return plan_record(self.plan)
+        return plan_record(self.plan, self.notes)
+
+    @property
+    def notes(self) -> list[str]:
+        """What is other than given, and what accuracies are known from: a line each."""
+        return list(_notes(self))
 
 
 def plan(config: Config, *, fixed: bool = False) -> Planned:
@@ -312,6 +318,25 @@ def _as_given(
     return decision
 
 
+def _notes(planned: Planned) -> Iterator[str]:
+    if planned.fixed:
+        yield "as configured (--fixed): nothing was chosen, accuracy is not checked"
+        return
+    config = planned.given
+    if config.planner.fix:
+        yield f"kept as configured (planner.fix): {', '.join(config.planner.fix)}"
+    if planned.profile is None:
+        yield (
+            f"no profile of {config.model.name} on {config.data.name}: the codec stays as"
+            " configured, accuracy is not checked; `cutlayer profile` measures it"
+        )
+    yield from profile_notes(planned)
+    replaced = replacements(planned)
+    yield from replaced
+    if replaced:
+        yield "`cutlayer plan --fixed` gives the delay of the configuration as it is"
+
+
 def replacements(planned: Planned) -> list[str]:
     """What was given and is another in the plan: a line for each, none where nothing fits."""
     chosen, config = planned.chosen, planned.given
@@ -329,20 +354,17 @@ def replacements(planned: Planned) -> list[str]:
 
 
 def profile_notes(planned: Planned) -> list[str]:
-    """Where the measured accuracies are of something else than what is planned."""
-    profile, config, chosen = planned.profile, planned.given, planned.chosen
+    """How sure the measured accuracies are, and where they were measured."""
+    profile, chosen = planned.profile, planned.chosen
     if profile is None or chosen is None or not chosen.decision.scheme.compressed:
         return []
+    if "codec" in planned.given.planner.fix:
+        return ["accuracy is not checked: the codec was not chosen from the measured ones"]
     error = 100 * profile.loss_error
     of = (
         f"standard error of the accuracies {error:.1f} points: {profile.test_samples} test samples,"
     )
     lines = [f"{of} {len(profile.seeds)} seeds"]
-    if not _same(profile.data, config.data.name):
-        lines.append(
-            f"they were measured on {profile.data}, and may not hold for {config.data.name}:"
-            " `cutlayer profile` measures it"
-        )
     if set(chosen.decision.cuts) != {profile.cut}:
         cuts = ", ".join(str(cut) for cut in sorted(set(chosen.decision.cuts)))
         lines.append(
@@ -378,16 +400,17 @@ def _decided(config: Config, decision: Decision) -> dict[str, dict[str, Any]]:
 
 
 def _profile(config: Config) -> Profile | None:
-    path, name = config.planner.profile, config.model.name
-    if path is not None:
-        profile = read_profile(Path(path))
-        if not _same(profile.model, name):
-            raise ConfigError(
-                f"planner.profile {path} was measured with {profile.model}, and the accuracies of"
-                f" one model do not hold for another: profile {name}, or leave it out"
-            )
-        return profile
-    return packaged_profile(config.model.name, config.data.name)
+    path, name, data = config.planner.profile, config.model.name, config.data.name
+    if path is None:
+        return packaged_profile(name, data)
+    profile = read_profile(Path(path))
+    if not (_same(profile.model, name) and _same(profile.data, data)):
+        raise ConfigError(
+            f"planner.profile {path} was measured with {profile.model} on {profile.data}, and the"
+            f" plan is for {name} on {data}: accuracies of one do not hold for the other; measure"
+            " them with `cutlayer profile`, or leave the profile out"
+        )
+    return profile
 
 
 def _same(measured: str, name: str) -> bool:

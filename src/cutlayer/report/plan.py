@@ -363,8 +363,8 @@ def _times(factor: float) -> str:
 Record = dict[str, Any]
 
 
-def plan_record(plan: Plan) -> Record:
-    """The plan as a nested mapping that JSON holds."""
+def plan_record(plan: Plan, notes: Sequence[str] = ()) -> Record:
+    """The plan as a nested mapping that JSON holds. `notes`: what else there is to know of it."""
     return {
         "model": plan.workload.model.name,
         "blocks": plan.workload.model.blocks,
@@ -372,6 +372,7 @@ def plan_record(plan: Plan) -> Record:
         "accuracy_loss_allowed": plan.most_loss,
         "decision": None if plan.chosen is None else _decision(plan.chosen.decision),
         "forecast": None if plan.chosen is None else _forecast(plan, plan.chosen),
+        "notes": list(notes),
         "infeasibilities": [infeasibility_line(plan, each) for each in plan.infeasibilities],
         "cuts": [_cut(row) for row in plan.cuts],
         "ten_percent_more": [
@@ -476,12 +477,13 @@ def _cut(row: CutRow) -> Record:
 Bar = tuple[str, Sequence[tuple[Word, float]], str, float | None]
 
 
-def plan_page(plan: Plan) -> str:
-    """The whole page as text; the same plan gives the same text."""
+def plan_page(plan: Plan, notes: Sequence[str] = ()) -> str:
+    """The whole page as text, notes below the decision; the same plan gives the same text."""
     return render(
         "plan.html",
         title=plan_title(plan),
         plan=plan,
+        notes=notes,
         infeasible=[infeasibility_line(plan, each) for each in plan.infeasibilities],
         cuts=cut_cells(plan),
         **(_of_the_decision(plan) if plan.chosen is not None else {}),
@@ -493,6 +495,7 @@ def _of_the_decision(plan: Plan) -> dict[str, object]:
     return {
         "decision": decision_facts(plan),
         "seconds": phase_cells(plan),
+        "phase_words": phase_legend(plan),
         "phases": [(PHASES[phase].colour, PHASES[phase].label) for phase in used_phases(plan)],
         "delays": _delays(plan),
         "devices": device_cells(plan),
@@ -521,21 +524,22 @@ def _delays(plan: Plan) -> tuple[list[Bar], float]:
 
 
 def _memory(plan: Plan) -> tuple[list[Bar], float]:
-    """Each device's bytes by kind, and how many the bars span."""
+    """Each device's bytes by kind, as parts of its limit: a whole bar is all that it has.
+
+    Bars of devices without a limit are parts of what the largest of them needs.
+    """
     assert plan.chosen is not None
-    needs = plan.chosen.memory
-    shown = shown_devices(plan)
+    needs, shown = plan.chosen.memory, shown_devices(plan)
     limits = [plan.workload.devices[n].memory_bytes for n in shown]
     largest = max(needs[n].total for n in shown)
-    # a limit far beyond the bars would leave nothing of them to see
-    span = max([largest, *(each for each in limits if each is not None and each < 3 * largest)])
     rows: list[Bar] = [
         (
             plan.workload.devices[n].name,
-            [(word, float(getattr(needs[n], kind))) for kind, word in MEMORY_KINDS.items()],
+            [(word, getattr(needs[n], kind) / whole) for kind, word in MEMORY_KINDS.items()],
             format_bytes(needs[n].total) + ("" if limit is None else f" of {format_bytes(limit)}"),
-            limit,
+            None,
         )
         for n, limit in zip(shown, limits, strict=True)
+        for whole in [limit or largest]
     ]
-    return rows, span
+    return rows, 1.0
