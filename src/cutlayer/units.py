@@ -9,6 +9,7 @@ KIB = 1024
 MIB = 1024**2
 GIB = 1024**3
 BITS_PER_BYTE = 8
+MS_PER_S = 1000
 
 
 def linear_from_db(ratio_db: float) -> float:

@@ -8,6 +8,7 @@ from cutlayer.channel.rates import LinkRates
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError
 from cutlayer.jobs.build import fixed_shares, make_channel, make_devices, make_rules
+from cutlayer.rounds.batching import ServerBatch, ServerBatching
 from cutlayer.rounds.work import Duplex, Sharing, SharingRules
 
 
@@ -83,6 +84,12 @@ def test_rules() -> None:
     config = config.model_copy(update={"server": config.server.model_copy(update={"workers": 3})})
     assert make_rules(config) == SharingRules(3, Sharing.SHARED, Sharing.SHARED, Duplex.HALF)
     assert make_rules(_linked(downlink="in-turn")).downlink is Sharing.IN_TURN
+
+
+def test_a_server_of_arrivals() -> None:
+    server = {"batch": "arrivals", "batch_tokens": 4096, "coalesce_ms": 2.5}
+    config = Config.model_validate({"server": server})
+    assert make_rules(config).batching == ServerBatching(ServerBatch.ARRIVALS, 4096, 0.0025)
 
 
 @pytest.mark.parametrize(

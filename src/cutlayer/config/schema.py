@@ -43,9 +43,12 @@ from cutlayer.errors import ConfigError
 from cutlayer.spec import Task
 
 _WHOLE = ("fl-lora", "fl-full")
+# the server takes mini-batches in an order of its own, or has none
+_ORDERED = (*_WHOLE, "sl", "splitlora", "splitlora-paper")
 _COMPRESSING = ("sft", "sft-overlap")
 _Samples = Annotated[int, Field(ge=1, le=10**9), Number]
 _Steps = Annotated[int, Field(ge=1, le=10**6), Number]
+_Milliseconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False), Number]
 _MicroBatches = Annotated[int, Field(ge=1, le=65_536), Number]
 _ARRANGED = ("static", "two-timescale")
 # what a plan chooses
@@ -379,6 +382,26 @@ class ServerSection(Section):
         ge=1,
         le=10**6,
         description="mini-batches computed in parallel, each at that rate",
+    )
+    block_ms: Annotated[_Milliseconds, read_unless("scheme.name", *_WHOLE)] = Field(
+        default=0.0,
+        description="least time of a block in one pass, forward and backward, however few tokens:"
+        " launches, and reading its weights [ms]; measure it, 0 counts arithmetic alone",
+    )
+    batch: Annotated[Literal["alone", "arrivals"], read_unless("scheme.name", *_ORDERED)] = Field(
+        default="alone",
+        description="what the server computes at a time: one mini-batch, the same bits whoever else"
+        " trains (alone), or all that wait, equal but for rounding (arrivals)",
+    )
+    batch_tokens: Annotated[Whole, read_by("batch", "arrivals")] = Field(
+        default=16_384,
+        ge=1,
+        le=2**31 - 1,
+        description="tokens in a batch of arrivals at most; a larger mini-batch is taken alone",
+    )
+    coalesce_ms: Annotated[_Milliseconds, read_by("batch", "arrivals")] = Field(
+        default=0.0,
+        description="how long the oldest mini-batch waits for others to share its pass [ms]",
     )
     group: Whole = Field(
         default=8,

@@ -68,6 +68,7 @@ from cutlayer.config.schema import (
     FixedPlanner,
     PlannerSection,
     SchemeSection,
+    ServerSection,
     TrainingSection,
 )
 from cutlayer.config.section import CHANNELS, CODECS, PluginSection
@@ -77,11 +78,12 @@ from cutlayer.errors import ConfigError
 from cutlayer.jobs.plugins import plugged
 from cutlayer.model.described import AdapterSpec
 from cutlayer.planner.allocation import FixedAllocation, Shares, even_allocation
+from cutlayer.rounds.batching import ServerBatch, ServerBatching
 from cutlayer.rounds.memory import ACCOUNTINGS, Accounting
 from cutlayer.rounds.schemes import SCHEMES, Scheme, ServerOrder
 from cutlayer.rounds.work import Duplex, Sharing, SharingRules
 from cutlayer.spec import ActivationPolicy, Device, Task
-from cutlayer.units import MIB
+from cutlayer.units import MIB, MS_PER_S
 
 # The codec section of a configuration made into a pair of codecs.
 
@@ -226,6 +228,14 @@ def make_rules(config: Config) -> SharingRules:
         uplink=_SHARING[link.uplink],
         downlink=_SHARING[link.downlink],
         duplex=Duplex(link.duplex),
+        batching=make_batching(config.server),
+    )
+
+
+def make_batching(section: ServerSection) -> ServerBatching:
+    """Which mini-batches that wait at the server share a pass."""
+    return ServerBatching(
+        ServerBatch(section.batch), section.batch_tokens, section.coalesce_ms / MS_PER_S
     )
 
 

@@ -113,3 +113,7 @@ class ServerBatching:
                 found.append([])
             found[-1].append(place)
         return tuple(sorted(tuple(sorted(places)) for places in found))
+
+
+# one at a time: what a server does unless told
+ALONE = ServerBatching()

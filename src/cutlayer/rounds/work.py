@@ -14,6 +14,7 @@ from jaxtyping import Float, Float64
 
 from cutlayer.channel.rates import LinkRates
 from cutlayer.errors import ConfigError
+from cutlayer.rounds.batching import ALONE, ServerBatching
 from cutlayer.rounds.costs import SchemeTraffic, StepFlops, recomputed_flops
 from cutlayer.rounds.memory import Accounting
 from cutlayer.rounds.schemes import DeviceOrder, Phase, Place, Scheme, ServerOrder, Step
@@ -54,7 +55,8 @@ class Duplex(StrEnum):
 class SharingRules:
     """What a round's devices share: the server's workers, and the bandwidth each way.
 
-    The defaults are the paper's: one server, static shares. With half duplex one bandwidth serves
+    The defaults are the paper's: one server that computes one mini-batch at a time, static shares.
+    `batching` is of a server that works in order of arrival. With half duplex one bandwidth serves
     both directions by one rule: with static shares each device's share is either up or down at a
     time, else the whole bandwidth is.
     Raises ConfigError without a worker, or for half duplex with two ways of sharing.
@@ -65,6 +67,7 @@ class SharingRules:
     uplink: Sharing = Sharing.STATIC
     downlink: Sharing = Sharing.STATIC
     duplex: Duplex = Duplex.FULL
+    batching: ServerBatching = ALONE
 
     def __post_init__(self) -> None:
         if self.server_workers < 1:
