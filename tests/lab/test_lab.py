@@ -46,6 +46,7 @@ def play(made: Job) -> LabSetup:
         ({"link": {"uplink": "shared"}}, "a link of its own to one server"),
         ({"link": {"duplex": "half"}}, "a link of its own to one server"),
         ({"server": {"workers": 2}}, "a link of its own to one server"),
+        ({"server": {"batch": "arrivals"}}, "server.batch to alone"),
         ({"planner": "two-timescale"}, "planner"),
         ({"scheme": "sl"}, "cannot run over a network"),
     ],

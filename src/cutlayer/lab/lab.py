@@ -134,8 +134,9 @@ def check_lab(job: Job) -> tuple[tuple[LinkRates, ...], tuple[float, ...]]:
         )
     if setup.simulation.rules != SharingRules():
         raise ConfigError(
-            "the lab gives each device a link of its own to one server: set link.uplink and"
-            " link.downlink to static, link.duplex to full, server.workers to 1"
+            "the lab gives each device a link of its own to one server that computes one mini-batch"
+            " at a time: set link.uplink and link.downlink to static, link.duplex to full,"
+            " server.workers to 1, server.batch to alone"
         )
     if not isinstance(setup.simulation.allocation, FixedAllocation):
         raise ConfigError(
