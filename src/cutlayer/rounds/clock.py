@@ -8,10 +8,12 @@ station that knows when a token will leave tells it at once, even if that lies a
 from abc import ABC, abstractmethod
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush, heapreplace
 from typing import final
+
+from cutlayer.rounds.batching import ServerBatching, Waiting
 
 Action = Callable[[float], None]
 
@@ -160,6 +162,98 @@ class Fifo(Station):
         end_s = start_s + seconds
         heapreplace(self._free_s, end_s)
         token.leave(start_s, end_s)
+
+
+@dataclass(frozen=True)
+class ServerPass:
+    """One pass of the server: when [s], and of how many mini-batches."""
+
+    start_s: float
+    end_s: float
+    mini_batches: int
+
+
+@dataclass(frozen=True)
+class _Here:
+    """Who waits: since when [s], with how many seconds of work, which is of so many tokens."""
+
+    since_s: float
+    token: Visitor
+    seconds: float
+    size: Waiting
+
+
+@final
+class Arrivals(Station):
+    """Whenever one of `workers` is free, all that wait are served as `batching` says.
+
+    A pass takes the sum of its visitors' seconds, those of padding among them, and at least
+    `floor_s`; all leave as it ends. `sizes`: by rank, those of the visits that are to come. Those
+    of `lanes` ranks are one device's. Who brings no work does not wait. `passes` grows.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        batching: ServerBatching,
+        workers: int,
+        floor_s: float,
+        sizes: Mapping[int, Iterable[tuple[int, int]]],
+        lanes: int,
+    ) -> None:
+        self._heap = clock.heap
+        self._rank = clock.join(self._serve)
+        self._batching = batching
+        self._floor_s = floor_s
+        self._sizes = {rank: deque(own) for rank, own in sizes.items()}
+        self._lanes = lanes
+        self._free_s = [0.0] * workers
+        self._here: list[_Here] = []
+        self.passes: list[ServerPass] = []
+
+    def arrive(self, now_s: float, token: Visitor, seconds: float) -> None:
+        samples, tokens = self._sizes[token.rank].popleft()
+        if seconds == 0.0:
+            token.leave(now_s, now_s)
+            return
+        size = Waiting(token.rank // self._lanes, samples, tokens)
+        self._here.append(_Here(now_s, token, seconds, size))
+        # after all that come at this second
+        heappush(self._heap, (max(now_s, self._free_s[0]), self._rank))
+
+    def _serve(self, now_s: float) -> None:
+        while self._here and self._free_s[0] <= now_s:
+            waiting = [one.size for one in self._here]
+            waited_s = now_s - self._here[0].since_s
+            later_s = now_s + self._batching.pause_s(waiting, waited_s, self._more(waiting))
+            if later_s > now_s:
+                heappush(self._heap, (later_s, self._rank))
+                return
+            taken = self._batching.take(waiting)
+            served = [self._here[place] for place in taken]
+            self._here = [one for n, one in enumerate(self._here) if n not in set(taken)]
+            end_s = self._pass_by_pass(now_s, served)
+            heapreplace(self._free_s, end_s)
+            if self._here:
+                heappush(self._heap, (max(now_s, self._free_s[0]), self._rank))
+
+    def _pass_by_pass(self, now_s: float, served: Sequence[_Here]) -> float:
+        for places in self._batching.passes([one.size for one in served]):
+            together = [served[place] for place in places]
+            longest = max(one.size.tokens for one in together)
+            work_s = sum(one.seconds * longest / one.size.tokens for one in together)
+            start_s, now_s = now_s, now_s + max(work_s, self._floor_s)
+            self.passes.append(ServerPass(start_s, now_s, len(together)))
+            for one in together:
+                one.token.leave(start_s, now_s)
+        return now_s
+
+    def _more(self, waiting: Sequence[Waiting]) -> bool:
+        """Whether a device with nothing here has anything to bring."""
+        if not self._batching.coalesce_s:
+            return False  # nobody would wait for it
+        here = {one.device for one in waiting}
+        return any(left and rank // self._lanes not in here for rank, left in self._sizes.items())
 
 
 @final

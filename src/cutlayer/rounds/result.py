@@ -16,6 +16,7 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Float64
 
+from cutlayer.rounds.clock import ServerPass
 from cutlayer.rounds.schemes import DeviceOrder, Phase, Place, Scheme
 from cutlayer.rounds.work import DeviceWork, Duplex, Leg, Legs, Sharing, SharingRules, legs_of
 
@@ -79,12 +80,14 @@ class Utilisation:
 
 @dataclass(frozen=True, eq=False)
 class RoundTimeline:
-    """A simulated round."""
+    """A simulated round. `passes`: of a server that serves together who has arrived, in the order
+    in which they began; one that does not has none here."""
 
     scheme: Scheme
     work: tuple[DeviceWork, ...]
     rules: SharingRules
     devices: tuple[DeviceTimeline, ...]
+    passes: tuple[ServerPass, ...] = ()
 
     @property
     def delay_s(self) -> float:
@@ -158,7 +161,7 @@ class RoundTimeline:
         # a device whose turn it is has the bandwidth to itself
         shares = len(self.devices) if self.scheme.devices is DeviceOrder.PARALLEL else 1
         return Utilisation(
-            server=self._utilisation(Place.SERVER, self.rules.server_workers),
+            server=self._server_utilisation(),
             uplink=self._utilisation(
                 Place.UPLINK, 1 if self.rules.whole_bandwidth(Place.UPLINK) else shares
             ),
@@ -166,6 +169,12 @@ class RoundTimeline:
                 Place.DOWNLINK, 1 if self.rules.whole_bandwidth(Place.DOWNLINK) else shares
             ),
         )
+
+    def _server_utilisation(self) -> float:
+        if not self.passes:
+            return self._utilisation(Place.SERVER, self.rules.server_workers)
+        busy_s = sum(each.end_s - each.start_s for each in self.passes)
+        return busy_s / (self.rules.server_workers * self.delay_s)
 
     def _utilisation(self, place: Place, servers: int) -> float:
         whole = self.rules.whole_bandwidth(place)

@@ -9,7 +9,7 @@ brings its amounts and rates.
 from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from heapq import heappush
 from typing import final
@@ -19,12 +19,15 @@ from jaxtyping import Bool, Float64, Int64
 from numpy.lib.stride_tricks import sliding_window_view
 
 from cutlayer.errors import ConfigError
+from cutlayer.rounds.batching import ServerBatch
 from cutlayer.rounds.clock import (
     Action,
+    Arrivals,
     Clock,
     Fifo,
     OpeningGate,
     Route,
+    ServerPass,
     Shared,
     Station,
     Together,
@@ -54,13 +57,14 @@ def simulate(
     _check(scheme, work)
     legs = legs_of(scheme)
     devices: list[DeviceTimeline] = []
+    passes: list[ServerPass] = []
     if scheme.devices is DeviceOrder.PARALLEL:
-        devices = _play(scheme, legs, work, rules, turn_s=0.0)
+        devices = _play(scheme, legs, work, rules, passes, turn_s=0.0)
     else:
         for device in work:
             turn_s = devices[-1].delay_s if devices else 0.0
-            devices += _play(scheme, legs, [device], rules, turn_s)
-    return RoundTimeline(scheme, tuple(work), rules, tuple(devices))
+            devices += _play(scheme, legs, [device], rules, passes, turn_s)
+    return RoundTimeline(scheme, tuple(work), rules, tuple(devices), tuple(passes))
 
 
 def _check(scheme: Scheme, work: Sequence[DeviceWork]) -> None:
@@ -77,12 +81,19 @@ def _check(scheme: Scheme, work: Sequence[DeviceWork]) -> None:
 
 
 def _play(
-    scheme: Scheme, legs: Legs, work: Sequence[DeviceWork], rules: SharingRules, turn_s: float
+    scheme: Scheme,
+    legs: Legs,
+    work: Sequence[DeviceWork],
+    rules: SharingRules,
+    passes: list[ServerPass],
+    turn_s: float,
 ) -> list[DeviceTimeline]:
-    """The timelines of devices that start a round together; its turn comes at `turn_s`."""
+    """The timelines of devices that start a round together; its turn comes at `turn_s`. Passes of
+    the server in which they shared are added to `passes`."""
     lanes = max(device.micro_batches for device in work)
     clock = Clock(tokens=lanes * len(work))
     stations = _stations(scheme, work, rules, clock, lanes, turn_s)
+    batches = isinstance(stations.server, Arrivals)
 
     @cache
     def shape(repeats: int) -> "_Shape":
@@ -90,7 +101,7 @@ def _play(
 
     read: list[Callable[[], DeviceTimeline]] = []
     for number, device in enumerate(work):
-        seconds = _seconds(legs, device, rules)
+        seconds = _seconds(legs, device, rules, shared_passes=batches)
         rank = number * lanes
         in_flight = device.most_in_flight(scheme)
         if in_flight == 1:
@@ -102,6 +113,8 @@ def _play(
             piped.opening.token.begin(0.0)
             read.append(piped.timeline)
     clock.run()
+    if isinstance(stations.server, Arrivals):
+        passes += stations.server.passes
     return [timeline() for timeline in read]
 
 
@@ -241,6 +254,10 @@ def _stations(
     counts = [int((steps > k).sum()) for k in range(most)]
     server: Station
     match scheme.server:
+        case ServerOrder.ARRIVAL if rules.batching.batch is ServerBatch.ARRIVALS:
+            floor_s = max(device.rates.server_floor_s for device in work)
+            sizes = _sizes(scheme, work, lanes)
+            server = Arrivals(clock, rules.batching, rules.server_workers, floor_s, sizes, lanes)
         case ServerOrder.ARRIVAL:
             server = Fifo(rules.server_workers)
         case ServerOrder.TURNS:
@@ -254,6 +271,19 @@ def _stations(
     return _Stations(server, Together(counts), OpeningGate(turn_s), uplink, downlink)
 
 
+def _sizes(
+    scheme: Scheme, work: Sequence[DeviceWork], lanes: int
+) -> dict[int, list[tuple[int, int]]]:
+    """By rank, samples and tokens of each visit to the server, in their order."""
+    sizes: dict[int, list[tuple[int, int]]] = {}
+    for number, device in enumerate(work):
+        own = [(1, 1)] * device.repeats if device.served is None else device.served.tolist()
+        several = device.micro_batches if device.most_in_flight(scheme) > 1 else 1
+        for lane in range(several):
+            sizes[number * lanes + lane] = own[lane::several]
+    return sizes
+
+
 def _link(sharing: Sharing, clock: Clock, lanes: int) -> Station | None:
     match sharing:
         case Sharing.STATIC:
@@ -264,7 +294,11 @@ def _link(sharing: Sharing, clock: Clock, lanes: int) -> Station | None:
             return Shared(clock, lanes)
 
 
-def _seconds(legs: Legs, work: DeviceWork, rules: SharingRules) -> _Seconds:
+def _seconds(legs: Legs, work: DeviceWork, rules: SharingRules, *, shared_passes: bool) -> _Seconds:
+    """`shared_passes`: at the server, the seconds that a device adds to a pass, not those of one
+    of its own."""
+    if shared_passes:
+        work = replace(work, rates=replace(work.rates, server_floor_s=0.0))
     return _Seconds(
         opening=_leg_seconds(legs.opening, work, 1, rules)[0],
         local=_leg_seconds(legs.local, work, work.repeats, rules),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Int64
 
 from cutlayer.channel.rates import LinkRates
 from cutlayer.errors import ConfigError
@@ -91,11 +91,16 @@ class SharingRules:
 
 @dataclass(frozen=True)
 class DeviceRates:
-    """The rates that one device's steps run at, constant during a round."""
+    """The rates that one device's steps run at, constant during a round.
+
+    `server_floor_s`: what a pass of the server takes at least, however little there is to compute:
+    launches, and reading the weights.
+    """
 
     device_flops_per_s: float
     server_flops_per_s: float
     link: LinkRates
+    server_floor_s: float = 0.0
 
     def seconds_per_unit(self, place: Place, whole_bandwidth: bool = False) -> float:
         """Seconds for one FLOP (compute) or one byte (send) at `place`.
@@ -130,7 +135,8 @@ class DeviceWork:
     A step of the opening or closing has one value; a local one has `local_steps * micro_batches`,
     the micro-batches of a local step together. `in_flight`: how many micro-batches a pipelined
     scheme may have between the start of their forward and the end of their backward; None is all
-    of a mini-batch. Any other scheme has one.
+    of a mini-batch. Any other scheme has one. `served`: samples of each micro-batch, and tokens of
+    its longest; None: nobody knows, so that they share passes as if they were equal and small.
     """
 
     amounts: Mapping[Phase, Float[np.ndarray, " repeat"]]
@@ -138,6 +144,7 @@ class DeviceWork:
     local_steps: int
     micro_batches: int = 1
     in_flight: int | None = None
+    served: Int64[np.ndarray, "repeat 2"] | None = None
 
     def __post_init__(self) -> None:
         if self.local_steps < 0:
@@ -161,7 +168,7 @@ class DeviceWork:
     def seconds(
         self, step: Step, repeats: int, whole_bandwidth: bool = False
     ) -> Float[np.ndarray, " repeat"]:
-        """Seconds of each of the `repeats` times that `step` happens.
+        """Seconds of each of the `repeats` times that `step` happens, for this device alone.
 
         Raises ConfigError if the amounts lack the phase, have another count, or are negative.
         """
@@ -174,7 +181,10 @@ class DeviceWork:
         if repeats and not (amount.min() >= 0 and amount.max() < np.inf):
             raise ConfigError(f"{step.phase}: amounts must be finite and at least 0")
         unit_s = self.rates.seconds_per_unit(step.place, whole_bandwidth)
-        return np.asarray(amount * unit_s, dtype=np.float64)
+        seconds = np.asarray(amount * unit_s, dtype=np.float64)
+        if step.place is Place.SERVER and self.rates.server_floor_s:
+            return np.where(seconds > 0, np.maximum(seconds, self.rates.server_floor_s), 0.0)
+        return seconds
 
     def payload_bytes(self, step: Step) -> Float[np.ndarray, " repeat"]:
         """Bytes of each time `step` happens; zeros where it computes."""
@@ -214,7 +224,8 @@ def round_work(
     traffic = accounting.traffic(model, device_blocks, batch, scheme.trained)
     up, down = (compression_up, compression_down) if scheme.compressed else (1.0, 1.0)
     edge = _edge_bytes(scheme, traffic, first_round)
-    shares = _micro_batch_shares(batch.samples, micro_batches)
+    samples = _micro_batch_samples(batch.samples, micro_batches)
+    shares = samples / batch.samples
     amounts = {
         step.phase: np.array([edge[step.phase]]) for step in (*scheme.opening, *scheme.closing)
     }
@@ -222,7 +233,8 @@ def round_work(
     local[Phase.DEVICE_BACKWARD] += recomputed_flops(model, batch, flops, activation_memory)
     for step in scheme.local:
         amounts[step.phase] = np.tile(local[step.phase] * shares, local_steps)
-    return DeviceWork(amounts, rates, local_steps, micro_batches, in_flight)
+    served = np.tile(np.stack([samples, np.full_like(samples, batch.tokens)], 1), (local_steps, 1))
+    return DeviceWork(amounts, rates, local_steps, micro_batches, in_flight, served)
 
 
 def _edge_bytes(scheme: Scheme, traffic: SchemeTraffic, first_round: bool) -> dict[Phase, float]:
@@ -255,10 +267,10 @@ def _local_amounts(
     }
 
 
-def _micro_batch_shares(samples: int, parts: int) -> Float64[np.ndarray, " part"]:
-    """The part of a mini-batch's samples in each of its micro-batches, the larger ones first."""
+def _micro_batch_samples(samples: int, parts: int) -> Int64[np.ndarray, " part"]:
+    """How many of a mini-batch's samples are in each of its micro-batches, the larger first."""
     each, more = divmod(samples, parts)
-    return (each + (np.arange(parts) < more)) / samples
+    return each + (np.arange(parts) < more)
 
 
 @dataclass(frozen=True)
