@@ -72,6 +72,7 @@ def calibrated_memory(
         optimizer=_FLOAT32_BYTES * stepped,
         activations=blocks * kept,
         input=_FLOAT32_BYTES * B * d.channels * d.image_side**2,
+        codec=0,
     )
 
 

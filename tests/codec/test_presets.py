@@ -66,3 +66,26 @@ def test_the_planner_is_told_about_the_right_size(name):
 def test_an_unknown_preset_gets_the_nearest_name():
     with pytest.raises(ConfigError, match="did you mean paper-rans"):
         codec_pair("paper-ran")
+
+
+@pytest.mark.parametrize("name", list(presets.PRESETS))
+def test_what_streams_remember_is_known_before(name):
+    """Of a basis, whose columns depend on what is sent, the most."""
+    width = 24
+    rng = np.random.default_rng(0)
+    scale = 2.0 ** -np.arange(width, dtype=np.float32)
+    for codec in (codec_pair(name).up, codec_pair(name).down):
+        sender, receiver = {}, {}
+        most = [0, 0]
+        for _ in range(6):
+            tensor = rng.standard_normal((4, 30, width), dtype=np.float32) * scale
+            encoded = codec.encode(tensor, sender, rng)
+            decoded = codec.decode(encoded.packet, tensor.shape, receiver)
+            sender, receiver = encoded.state, decoded.state
+            for end, state in enumerate((sender, receiver)):
+                held = sum(array.nbytes for array in state.values())
+                most[end] = max(most[end], held)
+        known = codec.remembered_bytes(width)
+        # numbers beside the arrays are few
+        assert all(held <= told + 64 for held, told in zip(most, known, strict=True))
+        assert most[0] >= 0.5 * known[0]

@@ -13,7 +13,8 @@ from cutlayer.codec.presets import paper
 from cutlayer.config.read import read_config
 from cutlayer.config.schema import AdamWOptimizer, Config, OptimizerSection, SgdOptimizer
 from cutlayer.errors import ConfigError
-from cutlayer.jobs.plan import expected_compression, make_workload, optimizer_slots
+from cutlayer.jobs.build import optimizer_slots
+from cutlayer.jobs.plan import expected_compression, make_workload
 from cutlayer.rounds.memory import PAPER_ACCOUNTING, PHYSICAL_ACCOUNTING
 from cutlayer.rounds.work import Sharing
 from cutlayer.spec import MiniBatch

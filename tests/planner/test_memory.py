@@ -1,9 +1,19 @@
 """Which ways of holding a mini-batch fit."""
 
+from dataclasses import replace
+
 import pytest
 
-from cutlayer.planner.decision import device_need, fitting_policies, shortage
+from cutlayer.planner.decision import (
+    PlannedServer,
+    device_need,
+    fitting_policies,
+    server_need,
+    shortage,
+)
+from cutlayer.rounds.batching import ServerBatch, ServerBatching
 from cutlayer.rounds.schemes import SCHEMES, SFT
+from cutlayer.rounds.work import SharingRules
 from cutlayer.spec import ActivationPolicy, MiniBatchPolicy
 from cutlayer.units import MIB
 from planner import workloads
@@ -67,3 +77,46 @@ def test_a_server_with_an_order_of_its_own_takes_whole_mini_batches() -> None:
     )
     ways = fitting_policies(own, SCHEMES["splitlora"], CUT)
     assert all(policy.micro_batches == 1 for policy in ways)
+
+
+def test_a_small_server_takes_mini_batches_in_parts() -> None:
+    """Which a device of any memory would not need."""
+    need = server_need(FREE, SFT, CUT, MiniBatchPolicy(ActivationPolicy.KEEP, 4)).total
+    own = replace(FREE, server=PlannedServer(memory_bytes=int(need) + 1))
+    assert fitting_policies(own, SFT, CUT) == [MiniBatchPolicy(ActivationPolicy.KEEP, 4)]
+
+
+def test_what_a_server_needs_by_hand() -> None:
+    """Six blocks of a vision transformer of 64, cut after four, three devices and AdamW."""
+    model, count = FREE.model, len(FREE.devices)
+    need = server_need(FREE, SFT, CUT, MiniBatchPolicy())
+    row = 4 * (2 * model.block_adapter_parameters + model.head_adapter_parameters)
+    device_row = 4 * CUT * model.block_adapter_parameters
+    assert need.weights == 4 * (model.embedding_parameters + model.head_parameters) + 4 * (
+        model.blocks * model.block_parameters
+    )
+    assert need.adapters == (count + 1) * (row + device_row)
+    assert need.optimizer == 2 * count * 2 * row
+    assert need.gradients == 3 * row
+    assert need.input == 2 * 4 * FREE.batch.samples * FREE.batch.tokens * model.width
+    tokens = 2 * FREE.batch.samples * FREE.batch.tokens
+    arrivals = SharingRules(batching=ServerBatching(ServerBatch.ARRIVALS, tokens))
+    together = replace(FREE, rules=arrivals)
+    assert server_need(together, SFT, CUT, MiniBatchPolicy()).gradients == 6 * row
+    checkpoint = PlannedServer(activation_memory=ActivationPolicy.CHECKPOINT)
+    less = server_need(replace(FREE, server=checkpoint), SFT, 1, MiniBatchPolicy())
+    assert less.activations < server_need(FREE, SFT, 1, MiniBatchPolicy()).activations
+
+
+def test_who_is_short_is_the_server_where_devices_have_enough() -> None:
+    own = replace(FREE, server=PlannedServer(memory_bytes=MIB))
+    short = shortage(own, SFT, CUT)
+    assert short is not None and short.device is None
+    assert short.missing_bytes == short.need.total - MIB > 0
+
+
+def test_a_server_that_only_merges_needs_rows_of_all_devices() -> None:
+    scheme = SCHEMES["fl-lora"]
+    need = server_need(FREE, scheme, 1, MiniBatchPolicy())
+    own = device_need(FREE, scheme, 1, MiniBatchPolicy())
+    assert need.total == own.weights + 4 * own.adapters

@@ -7,7 +7,7 @@ import pytest
 from planner import workloads
 
 from cutlayer.planner.configuration import CodecChoices
-from cutlayer.planner.decision import Workload
+from cutlayer.planner.decision import PlannedServer, Workload
 from cutlayer.planner.explain import (
     AccuracyInfeasibility,
     Limit,
@@ -116,7 +116,7 @@ def test_what_is_reserved_is_shown_and_asked_for() -> None:
     kept = tuple(replace(device, reserved_bytes=512 * MIB) for device in own.devices)
     cells = device_cells(plan_of(replace(own, devices=kept)))
     assert cells.headings[-1] == "reserved MiB"
-    assert {row[-1] for row in cells.rows} == {"512"}
+    assert {row[-1] for row in cells.rows[:-1]} == {"512"}
     short = tuple(replace(device, memory_bytes=MIB // 4) for device in kept)
     nothing = plan_of(replace(own, devices=short))
     (infeasibility,) = nothing.infeasibilities
@@ -138,6 +138,25 @@ def test_the_memory_that_is_asked_for_is_enough() -> None:
     # and a tenth of a MiB less is not
     fewer = tuple(replace(each, memory_bytes=enough - MIB // 10 - 1) for each in own.devices)
     assert plan_of(replace(own, devices=fewer)).chosen is None
+
+
+def test_the_servers_memory_that_is_asked_for_is_enough() -> None:
+    own = workloads.workload()
+
+    def with_memory(mib: float) -> Plan:
+        return plan_of(replace(own, server=PlannedServer(memory_bytes=int(mib * MIB))))
+
+    nothing = with_memory(1.0)
+    assert nothing.chosen is None
+    (infeasibility,) = nothing.infeasibilities
+    line = infeasibility_line(nothing, infeasibility)
+    assert "the server needs" in line and "it has 1.00 MiB: short by" in line
+    assert "server.activation_memory to checkpoint" in line and "does not fit either" in line
+    enough = number_after("server.memory_mib", line)
+    fitting = with_memory(enough)
+    assert fitting.chosen is not None and fitting.chosen.server_memory.total <= enough * MIB
+    assert decision_facts(fitting)["server"].endswith(f" of {enough:.2f} MiB")
+    assert with_memory(enough - 0.2).chosen is None
 
 
 def test_less_than_the_embedding() -> None:
@@ -228,17 +247,21 @@ def test_devices_with_what_they_have(tabled: Plan) -> None:
     cells = device_cells(tabled)
     assert tabled.chosen is not None
     assert cells.headings[:3] == ("device", "cut", "bandwidth %")
-    shares = [float(row[2]) for row in cells.rows]
+    *rows, server = cells.rows
+    shares = [float(row[2]) for row in rows]
     assert sum(shares) == pytest.approx(100, abs=0.2)
-    assert {row[1] for row in cells.rows} == {str(tabled.chosen.decision.common_cut)}
-    for row in cells.rows:
+    assert {row[1] for row in rows} == {str(tabled.chosen.decision.common_cut)}
+    for row in rows:
         assert float(row[3]) <= float(row[4])
+    # more than a device, and without a limit
+    assert server[:3] == ("server", "", "")
+    assert float(server[3]) > float(rows[0][3]) and server[4] == "-"
 
 
 def test_the_slowest_of_many_are_shown(crowded: Plan) -> None:
     assert crowded.chosen is not None
     later, shown = crowded.chosen.later, shown_devices(crowded)
-    assert len(shown) == MOST_DEVICES == len(device_cells(crowded).rows)
+    assert len(shown) == MOST_DEVICES == len(device_cells(crowded).rows) - 1
     left = set(later.devices) - set(shown)
     slowest_left = max(later.device_delay_s[n] for n in left)
     assert min(later.device_delay_s[n] for n in shown) >= slowest_left

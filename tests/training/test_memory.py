@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from cutlayer.config.schema import Config
 from cutlayer.data.samples import Batch, BatchMaker, Samples
+from cutlayer.errors import ConfigError
 from cutlayer.jobs.prepare import Job, prepare
 from cutlayer.model.described import AdapterSpec
 from cutlayer.model.load import load_server_part
@@ -149,9 +150,11 @@ def test_a_server_holds_an_adapter_a_device_and_passes_for_a_group(vision: Folde
     server, device = job.memory.server, job.memory.device
     row = 4 * job.setup.server.part.adapted.layout.parameters
     assert server.weights == sum(part.adapted.bytes for part in job.setup.parts)
-    assert server.adapters == 3 * row + device.adapters == alone.adapters
-    assert server.optimizer == alone.optimizer >= 3 * 2 * row
-    assert server.gradients == 3 * row == 3 * alone.gradients
+    # as the round began, while it goes on, and what devices hand in
+    assert server.adapters == 4 * row + 4 * device.adapters == alone.adapters
+    assert server.optimizer == alone.optimizer >= 2 * 3 * 2 * row
+    # a copy of each row in the pass, its gradient, and what is collected
+    assert server.gradients == 3 * 3 * row == 3 * alone.gradients
     assert server.activations == 3 * alone.activations > 0
     assert server.input == 3 * alone.input > 0
 
@@ -168,7 +171,8 @@ def test_what_a_servers_pass_holds_is_what_was_counted(llama: Folders) -> None:
         server_pass(
             setup.server.part, rows, group.sizes, activation, group.lengths, labels, [1.0] * 3
         )
-    counted = job.memory.server.activations + job.memory.server.gradients
+    # the copies of the rows are there before
+    counted = job.memory.server.activations + job.memory.server.gradients // 3
     # what operations need in passing is not counted
     assert 0.7 * live.peak < counted < live.peak
 
@@ -209,17 +213,38 @@ def test_a_server_that_merges_holds_all_adapters(vision: Folders) -> None:
     assert memory.server.total == memory.server.weights + memory.server.adapters
 
 
-def test_devices_whose_logits_are_many_share_no_pass(llama: Folders) -> None:
+def test_devices_whose_tokens_are_many_share_no_pass(llama: Folders) -> None:
     assert job_of(llama, 4, 12, 3).setup.simulation.group == 8
-    # as if each had 65,536 texts of 12 tokens in a batch, 14 logits a token: 42 MiB a device
-    assert job_of(llama, 65_536, 12, 3).setup.simulation.group == 8
-    assert job_of(llama, 65_536, 200, 3).setup.simulation.group == 1
+    # as if each had so many texts of 12 tokens in a batch
+    assert job_of(llama, 400, 12, 3).setup.simulation.group == 3
+    assert job_of(llama, 65_536, 12, 3).setup.simulation.group == 1
+
+
+def test_as_many_devices_share_a_pass_as_the_server_has_memory_for(vision: Folders) -> None:
+    job = prepare(tiny.config(*vision))
+    served = job.memory.served
+    assert served is not None and job.setup.together == 3
+    two, one = (served.of(together).total for together in (2, 1))
+
+    def with_limit(limit_bytes: float) -> Job:
+        return prepare(tiny.config(*vision, server={"memory_mib": limit_bytes / MIB}))
+
+    less = with_limit(two)
+    assert less.setup.together == 2 and less.memory.server.total == two
+    assert with_limit(one).setup.together == 1
+    with pytest.raises(
+        ConfigError, match=r"\(server.memory_mib\), training needs .* with 1 of the"
+    ):
+        with_limit(one - 1)
+    with pytest.raises(ConfigError, match="without any mini-batch, short by"):
+        with_limit(0.9 * job.memory.server.weights)
 
 
 def test_a_networked_server_passes_for_one_device(vision: Folders) -> None:
     job = prepare(tiny.config(*vision), dealt=False)
     assert job.setup.simulation.group == 1
-    assert job.memory.server.gradients == 4 * job.setup.server.part.adapted.layout.parameters
+    row = 4 * job.setup.server.part.adapted.layout.parameters
+    assert job.memory.server.gradients == 3 * row
 
 
 def test_measuring_takes_no_more_than_training(vision: Folders) -> None:

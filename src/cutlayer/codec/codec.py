@@ -110,6 +110,11 @@ class Codec(ABC):
         once (a basis) is left out.
         """
 
+    def remembered_bytes(self, width: int) -> tuple[int, int]:
+        """The most that a stream's sender and its receiver remember between packets of so many
+        columns [bytes]; what they remember of each sample is left out. Here: nothing."""
+        return 0, 0
+
 
 @dataclass(frozen=True)
 class CodecPair:
@@ -117,6 +122,11 @@ class CodecPair:
 
     up: Codec
     down: Codec
+
+    def server_bytes(self, width: int) -> int:
+        """What a server remembers of one device's packets: it receives activations and sends
+        gradients."""
+        return self.up.remembered_bytes(width)[1] + self.down.remembered_bytes(width)[0]
 
 
 def part_of(state: CodecState, prefix: str) -> CodecState:

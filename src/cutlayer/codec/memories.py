@@ -95,6 +95,9 @@ class Delta(Codec):
         sizes = (2 * shape[0], (shape[0] + 7) // 8, inner)
         return packet_bytes(shape, Segments.full(shape), sizes)
 
+    def remembered_bytes(self, width: int) -> tuple[int, int]:
+        return _with_mirror(self.inner, width)
+
 
 def _base(
     known: CodecState, numbers: list[str], segments: Segments
@@ -199,6 +202,15 @@ class ErrorFeedback(Codec):
 
     def expected_bytes(self, shape: tuple[int, int, int]) -> float:
         return self.inner.expected_bytes(shape)
+
+    def remembered_bytes(self, width: int) -> tuple[int, int]:
+        return _with_mirror(self.inner, width)
+
+
+def _with_mirror(inner: Codec, width: int) -> tuple[int, int]:
+    """A sender that remembers what its receiver does too."""
+    sender, receiver = inner.remembered_bytes(width)
+    return sender + receiver, receiver
 
 
 def check_samples(

@@ -142,6 +142,14 @@ class StagedCodec(Codec):
         )
         return packet_bytes(shape, Segments.full(shape), sizes)
 
+    def remembered_bytes(self, width: int) -> tuple[int, int]:
+        mean = 4 * width if self.centre else 0
+        if not isinstance(self.transform, LearnedBasis):
+            # sums in float64
+            return (mean + 8 * width, mean) if self.centre else (0, 0)
+        basis = 4 * width * max(1, round(self.transform.share * width))
+        return mean + basis + 8 * width + 8 * width**2, mean + basis
+
     def _pipeline(self, learned: Learned) -> Stages:
         hadamard = self.transform if isinstance(self.transform, Hadamard) else None
         return Stages(self.quantiser, self.entropy, hadamard, self.sparsify, learned, self.kernels)

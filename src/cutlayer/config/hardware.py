@@ -271,7 +271,11 @@ def server_values(given: Mapping[str, Any]) -> dict[str, Any]:
     preset, efficiency = given.get("preset"), _efficiency("server", given)
     if not isinstance(preset, str):
         return {}
-    return {"flops_per_s": efficiency * find_preset(preset).flops_per_s}
+    one = find_preset(preset)
+    return {
+        "flops_per_s": efficiency * one.flops_per_s,
+        "memory_mib": one.memory_bytes / MIB,
+    }
 
 
 def _efficiency(section: str, given: Mapping[str, Any]) -> float:

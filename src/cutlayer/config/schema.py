@@ -21,6 +21,7 @@ from cutlayer.config.section import (
     BitRate,
     Choices,
     DecibelsEach,
+    Mebibytes,
     MebibytesEach,
     Number,
     PluginSection,
@@ -366,7 +367,8 @@ class ServerSection(Section):
 
     preset: Annotated[Text | None, read_unless("scheme.name", *_WHOLE)] = Field(
         default=None,
-        description="hardware by name (rtx-4090): sets flops_per_s to its peak rate, unless given",
+        description="hardware by name (rtx-4090): sets flops_per_s to its peak rate and memory_mib"
+        " to its nominal memory, unless given",
     )
     efficiency: Real = Field(
         default=1.0,
@@ -408,6 +410,11 @@ class ServerSection(Section):
         ge=1,
         le=MOST_DEVICES,
         description="devices that share one pass through the model in the simulator (speed only)",
+    )
+    memory_mib: Annotated[Mebibytes | None, read_unless("scheme.name", *_WHOLE)] = Field(
+        default=None,
+        description="server memory for training [MiB]; a run or plan that needs more is refused;"
+        " a preset's is nominal; null: no limit",
     )
     activation_memory: Annotated[
         Literal["keep", "checkpoint"], read_unless("scheme.name", *_WHOLE)

@@ -61,14 +61,17 @@ from cutlayer.config.choices import (
 )
 from cutlayer.config.choices import NoFading as NoFadingSection
 from cutlayer.config.schema import (
+    AdamWOptimizer,
     AdapterSection,
     Config,
     DevicesSection,
     EvenPlanner,
     FixedPlanner,
+    OptimizerSection,
     PlannerSection,
     SchemeSection,
     ServerSection,
+    SgdOptimizer,
     TrainingSection,
 )
 from cutlayer.config.section import CHANNELS, CODECS, PluginSection
@@ -243,6 +246,15 @@ def make_accounting(config: Config) -> Accounting:
     """How FLOPs, traffic and memory are counted, of a server that keeps what it is told to."""
     named = ACCOUNTINGS[config.cost.accounting]
     return named.on_server(ActivationPolicy(config.server.activation_memory))
+
+
+def optimizer_slots(section: OptimizerSection) -> int:
+    """Values that the optimiser keeps for each trained one."""
+    match section:
+        case AdamWOptimizer():
+            return 2
+        case SgdOptimizer():
+            return 1 if section.momentum else 0
 
 
 def make_channel(config: Config, devices: Sequence[Device]) -> Channel:

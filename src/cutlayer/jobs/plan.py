@@ -12,13 +12,10 @@ from cutlayer.codec.presets import paper
 from cutlayer.config.choices import SnrSection
 from cutlayer.config.keys import chosen_values, unread, without
 from cutlayer.config.schema import (
-    AdamWOptimizer,
     Choice,
     Config,
     EvenPlanner,
     FixedPlanner,
-    OptimizerSection,
-    SgdOptimizer,
 )
 from cutlayer.config.section import Section
 from cutlayer.data.find import KNOWN_MODELS
@@ -34,11 +31,19 @@ from cutlayer.jobs.build import (
     make_rules,
     make_scheme,
     most_shares,
+    optimizer_slots,
 )
 from cutlayer.jobs.check import check, check_given
 from cutlayer.jobs.model_spec import planned_model
 from cutlayer.planner.configuration import CodecChoices, measured_choices
-from cutlayer.planner.decision import CodecChoice, Decision, FixedChoices, PlanLimits, Workload
+from cutlayer.planner.decision import (
+    CodecChoice,
+    Decision,
+    FixedChoices,
+    PlanLimits,
+    PlannedServer,
+    Workload,
+)
 from cutlayer.planner.forecast import Forecast
 from cutlayer.planner.plan import Plan, make_plan, plan_as_given, with_best_shares
 from cutlayer.planner.profile import Profile, packaged_profile, read_profile
@@ -46,6 +51,7 @@ from cutlayer.report.plan import infeasibility_line, plan_record
 from cutlayer.rounds.costs import ACTIVATION_BYTES
 from cutlayer.rounds.schemes import SFT, SFT_OVERLAP, Scheme
 from cutlayer.spec import ActivationPolicy, MiniBatch, MiniBatchPolicy
+from cutlayer.units import MIB
 
 # A configuration made into what a planner needs, without its data and without a weight.
 #
@@ -74,16 +80,18 @@ def make_workload(config: Config) -> Workload:
         rules=rules,
         accounting=make_accounting(config),
         optimizer_slots=optimizer_slots(config.optimizer),
+        server=_server(config, planned.model.width, max(steps)),
     )
 
 
-def optimizer_slots(section: OptimizerSection) -> int:
-    """Values that the optimiser keeps for each trained one."""
-    match section:
-        case AdamWOptimizer():
-            return 2
-        case SgdOptimizer():
-            return 1 if section.momentum else 0
+def _server(config: Config, width: int, local_steps: int) -> PlannedServer:
+    section, packets = config.server, config.training.rounds * local_steps
+    limit = section.memory_mib
+    return PlannedServer(
+        memory_bytes=None if limit is None else int(limit * MIB),
+        activation_memory=ActivationPolicy(section.activation_memory),
+        codec_bytes=make_codecs(config.codec, packets).server_bytes(width),
+    )
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ from cutlayer.jobs.build import (
     make_rules,
     make_scheme,
     most_shares,
+    optimizer_slots,
 )
 from cutlayer.jobs.dataset import prepare_data
 from cutlayer.jobs.model_spec import model_request
@@ -60,12 +61,13 @@ from cutlayer.planner.allocation import (
     TwoTimescaleAllocation,
     best_shares,
 )
-from cutlayer.rounds.schemes import Scheme
-from cutlayer.spec import ActivationPolicy, Base, Device, Task, Trained
+from cutlayer.rounds.memory import ServerShape, server_memory
+from cutlayer.rounds.schemes import Scheme, ServerOrder
+from cutlayer.spec import ActivationPolicy, Base, Device, MiniBatch, ModelSpec, Task, Trained
 from cutlayer.training.memory import Memory, measure_memory
 from cutlayer.training.round import expected_round, initial_state
 from cutlayer.training.state import DeviceSide, ServerSide, Setup, Simulation, Training
-from cutlayer.units import format_bytes
+from cutlayer.units import MIB, format_bytes
 
 _LOG = logging.getLogger(__name__)
 
@@ -75,8 +77,8 @@ _REMEDY = {
     False: "this scheme trains the whole model on every device; choose one that splits it, lower"
     " training.batch_size, or set devices.memory_mib to null",
 }
-# of a language model, that devices of one pass may have: 1 GiB, and their gradient as much
-_MOST_LOGITS = 2**28
+# of a pass of a language model, whose activations are many; as of a server that batches arrivals
+_MOST_TOKENS = 16_384
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +119,7 @@ def prepare(config: Config, *, dealt: bool = True) -> Job:
     classes = len(prepared.data.class_names)
     request = model_request(config, found.path, prepared.task, classes)
     model = replace(count_model(request, found.path), name=config.model.name)
+    _check_server(config, _least_server_need(config, scheme, model), "without any mini-batch")
     server = _server(config, scheme, found.path, prepared, adapter, model.blocks)
     sides = _devices(config, server.device_part, prepared)
     packets = config.training.rounds * max(device.local_steps for device in sides)
@@ -139,7 +142,7 @@ def prepare(config: Config, *, dealt: bool = True) -> Job:
             allocation=shares,
             rules=make_rules(config),
             accounting=make_accounting(config),
-            group=_group(config, scheme, model.classes, prepared.task) if dealt else 1,
+            group=_group(config, scheme, prepared.task) if dealt else 1,
             clock=time.monotonic,
         ),
     )
@@ -147,6 +150,11 @@ def prepare(config: Config, *, dealt: bool = True) -> Job:
     setup = replace(setup, simulation=simulation)
     memory = measure_memory(setup, initial_state(setup))
     _check_memory(setup, memory)
+    together = _arriving(setup, memory)
+    group = _fitting_group(config, setup, memory, together)
+    setup = replace(setup, simulation=replace(setup.simulation, group=group))
+    memory = memory.with_passes_of(max(together, setup.together))
+    _check_server(config, memory.server.total, f"with {together} of the mini-batches in a pass")
     return Job(config, found, prepared, adapter, setup, memory)
 
 
@@ -234,14 +242,33 @@ def _processor() -> str:
         return ""
 
 
-def _group(config: Config, scheme: Scheme, classes: int, task: Task) -> int:
-    """Devices that share a pass: of a language model so few that their logits are bearable."""
+def _group(config: Config, scheme: Scheme, task: Task) -> int:
+    """Devices that share a pass at most: of a language model so few that it is bearable."""
     if scheme.trained is Trained.WEIGHTS:
         return 1
     if task != "causal-lm":
         return config.server.group
-    logits = config.training.batch_size * config.data.max_tokens * classes
-    return max(1, min(config.server.group, _MOST_LOGITS // logits))
+    tokens = config.training.batch_size * config.data.max_tokens
+    return max(1, min(config.server.group, _MOST_TOKENS // tokens))
+
+
+def _arriving(setup: Setup, memory: Memory) -> int:
+    """Mini-batches that share a pass because they arrive together."""
+    scheme, served = setup.training.scheme, memory.served
+    if served is None or scheme.server is not ServerOrder.ARRIVAL:
+        return 1
+    batch, batching = served.shape.batch, setup.simulation.rules.batching
+    return batching.most_together(len(setup.devices), batch.samples * batch.tokens)
+
+
+def _fitting_group(config: Config, setup: Setup, memory: Memory, least: int) -> int:
+    """As many devices in a pass as the server's memory allows; at least so many."""
+    limit, together = config.server.memory_mib, setup.together
+    if limit is None or memory.served is None:
+        return setup.simulation.group
+    while together > least and memory.served.of(together).total > limit * MIB:
+        together -= 1
+    return together
 
 
 def make_optimizer(section: OptimizerSection) -> Optimizer:
@@ -276,6 +303,28 @@ def _check_memory(setup: Setup, memory: Memory) -> None:
             f"device {number} has {format_bytes(limit)} (devices.memory_mib{less}), training needs"
             f" {format_bytes(need)}, short by {format_bytes(need - limit)}:"
             f" {_REMEDY[setup.training.scheme.splits]}"
+        )
+
+
+def _least_server_need(config: Config, scheme: Scheme, model: ModelSpec) -> float:
+    """What the server holds before anything comes: known before a weight is read."""
+    if not scheme.splits or config.model.cut >= model.blocks:
+        return 0.0  # it holds little, or loading it says why it cannot be
+    shape = ServerShape(config.devices.count, MiniBatch(1, 1), together=0)
+    return server_memory(
+        model, config.model.cut, shape, optimizer_slots=optimizer_slots(config.optimizer)
+    ).total
+
+
+def _check_server(config: Config, need_bytes: float, how: str) -> None:
+    limit_mib = config.server.memory_mib
+    if limit_mib is not None and limit_mib * MIB < need_bytes:
+        raise ConfigError(
+            f"the server has {format_bytes(limit_mib * MIB)} (server.memory_mib), training needs"
+            f" {format_bytes(need_bytes)} {how}, short by"
+            f" {format_bytes(need_bytes - limit_mib * MIB)}: set server.activation_memory to"
+            " checkpoint, or lower training.batch_size, adapter.rank, devices.count or"
+            " server.batch_tokens"
         )
 
 

@@ -148,11 +148,13 @@ class ServerPart:
         raise RuntimeError("the forward pass ended without reaching the head")
 
     def logits_bytes(self, tokens: int) -> int:
-        """What logits of so many tokens and their gradient take at a time; 0 of a classifier, which
-        has one set a sample."""
-        pieces = self._in_pieces(tokens, MOST_LOGITS)
-        count = MOST_LOGITS if pieces else tokens * self._vocabulary
-        return 2 * torch.float32.itemsize * count
+        """What logits of so many tokens and their gradient take at a time, and the gradient of the
+        hidden states where logits come in pieces; 0 of a classifier, whose logits are few."""
+        if not self._in_pieces(tokens, MOST_LOGITS):
+            return 2 * torch.float32.itemsize * tokens * self._vocabulary
+        model = self.adapted.model
+        hidden = tokens * int(model.config.hidden_size) * model.dtype.itemsize
+        return 2 * torch.float32.itemsize * MOST_LOGITS + hidden
 
     def token_logits(
         self,

@@ -1,5 +1,5 @@
-"""What is planned, and what is decided, within which limits; and what memory each device then
-needs.
+"""What is planned, and what is decided, within which limits; and what memory each device and
+the server then need.
 
 Knows no search, no seconds but that micro-batches cost none and computing twice does, no
 configuration and no file: `jobs.plan` makes a workload.
@@ -15,7 +15,7 @@ from jaxtyping import Float64
 
 from cutlayer.channel.rates import Channel
 from cutlayer.errors import ConfigError
-from cutlayer.rounds.memory import Accounting, PartMemory
+from cutlayer.rounds.memory import Accounting, PartMemory, ServerShape, server_memory
 from cutlayer.rounds.schemes import Scheme, ServerOrder
 from cutlayer.rounds.work import SharingRules
 from cutlayer.spec import ActivationPolicy, Device, MiniBatch, MiniBatchPolicy, ModelSpec
@@ -136,6 +136,18 @@ class PlanLimits:
             raise ConfigError(f"least_cut is {self.least_cut}: a device part has at least 1 block")
 
 
+@dataclass(frozen=True)
+class PlannedServer:
+    """The server beside its compute rate.
+
+    `memory_bytes`: None for no limit. `codec_bytes`: what it remembers of a device's packets.
+    """
+
+    memory_bytes: int | None = None
+    activation_memory: ActivationPolicy = ActivationPolicy.KEEP
+    codec_bytes: float = 0.0
+
+
 @dataclass(frozen=True, eq=False)
 class Workload:
     """A training run as a planner sees it: what is given, and nothing that is decided.
@@ -158,6 +170,7 @@ class Workload:
     rules: SharingRules
     accounting: Accounting
     optimizer_slots: int
+    server: PlannedServer = PlannedServer()
 
     def __post_init__(self) -> None:
         self._check_counts()
@@ -206,7 +219,7 @@ def _check_rate(what: str, flops_per_s: float) -> None:
         raise ConfigError(f"{what} is {flops_per_s} FLOP/s: it must be positive and finite")
 
 
-# What each device needs of memory, and which mini-batch policies fit it.
+# What each device and the server need of memory, and which mini-batch policies fit them.
 
 
 # micro-batches of a pipeline: past these, what overlaps grows no more
@@ -237,7 +250,50 @@ def device_needs(workload: Workload, decision: Decision) -> tuple[PartMemory[flo
     return tuple(known[cut] for cut in decision.cuts)
 
 
+def server_need(
+    workload: Workload, scheme: Scheme, cut: int, policy: MiniBatchPolicy
+) -> PartMemory[float]:
+    """What the server holds at its pass; of schemes that do not split, at the round's end.
+
+    Where devices are cut differently, `cut` is the shallowest.
+    """
+    server, model, batch = workload.server, workload.model, workload.batch
+    if not scheme.splits:
+        return _merging_need(workload, scheme)
+    samples = -(-batch.samples // policy.micro_batches)
+    count, together = len(workload.devices), 1
+    if scheme.server is ServerOrder.ARRIVAL:
+        together = workload.rules.batching.most_together(count, samples * batch.tokens)
+    shape = ServerShape(
+        devices=count,
+        batch=MiniBatch(samples, batch.tokens),
+        together=together,
+        adapters=1 if scheme.shared_server else None,
+    )
+    return server_memory(
+        model,
+        cut,
+        shape,
+        optimizer_slots=workload.optimizer_slots,
+        activation_memory=server.activation_memory,
+        codec_bytes=server.codec_bytes if scheme.compressed else 0.0,
+    )
+
+
+def _merging_need(workload: Workload, scheme: Scheme) -> PartMemory[float]:
+    """A server that evaluates, and merges what each device has trained of the whole model."""
+    own = device_need(workload, scheme, workload.model.blocks, MiniBatchPolicy())
+    rows = (1 + len(workload.devices)) * own.gradients
+    nothing = {"optimizer": 0.0, "gradients": 0.0, "activations": 0.0, "input": 0.0, "codec": 0.0}
+    return PartMemory(weights=own.weights, adapters=rows, **nothing)
+
+
 def fits_memory(workload: Workload, decision: Decision) -> bool:
+    """Whether every device holds its part, and the server its own."""
+    return fits_devices(workload, decision) and fits_server(workload, decision)
+
+
+def fits_devices(workload: Workload, decision: Decision) -> bool:
     """Whether every device holds its part."""
     return all(
         device.memory_bytes is None or need.total <= device.memory_bytes
@@ -245,11 +301,20 @@ def fits_memory(workload: Workload, decision: Decision) -> bool:
     )
 
 
+def fits_server(workload: Workload, decision: Decision) -> bool:
+    """Whether the server holds its part and what it keeps for devices."""
+    limit, cut = workload.server.memory_bytes, min(decision.cuts)
+    if limit is None:
+        return True
+    return server_need(workload, decision.scheme, cut, decision.policy).total <= limit
+
+
 @dataclass(frozen=True)
 class Shortage:
-    """The least that a cut needs, on the device that is shortest of it [byte]."""
+    """The least that a cut needs, on the device that is shortest of it, or on the server (None), of
+    which all devices have enough [byte]."""
 
-    device: int
+    device: int | None
     cut: int
     policy: MiniBatchPolicy
     need: PartMemory[float]
@@ -257,26 +322,24 @@ class Shortage:
 
     @property
     def missing_bytes(self) -> float:
-        """By how much the device is short of memory."""
+        """By how much it is short of memory."""
         return self.need.total - self.limit_bytes
 
 
 def fitting_policies(
     workload: Workload, scheme: Scheme, cut: int, fixed: FixedChoices = NOTHING_FIXED
 ) -> list[MiniBatchPolicy]:
-    """The ways that fit every device and may be the fastest, of those that are left to choose.
+    """The ways that fit every device and the server, and may be the fastest, of those that are left
+    to choose.
 
     One for a scheme without a pipeline: the first that fits, computing nothing twice if possible,
     in as few micro-batches as possible (whole, where the server keeps an order of its own). One
     for each depth of a pipeline.
     """
-    limit, memories = least_limit(workload), _memories(fixed)
+    memories = _memories(fixed)
 
     def first(ways: Iterator[MiniBatchPolicy]) -> list[MiniBatchPolicy]:
-        for policy in ways:
-            if limit is None or device_need(workload, scheme, cut, policy).total <= limit:
-                return [policy]
-        return []
+        return next(([policy] for policy in ways if _fits(workload, scheme, cut, policy)), [])
 
     if scheme.server is not ServerOrder.ARRIVAL:
         return first(map(MiniBatchPolicy, memories))
@@ -307,13 +370,26 @@ def shortage(
 
 
 def shortage_of(workload: Workload, scheme: Scheme, cut: int, policy: MiniBatchPolicy) -> Shortage:
-    """What the device with the least memory has of what this way of holding needs. One has a limit:
-    without any, everything fits."""
+    """What the device with the least memory has of what this way of holding needs, or the server
+    where devices have enough. One of them is short of it."""
     limits = [device.memory_bytes or float("inf") for device in workload.devices]
     device = limits.index(min(limits))
-    limit = workload.devices[device].memory_bytes
+    need, limit = device_need(workload, scheme, cut, policy), workload.devices[device].memory_bytes
+    most = workload.server.memory_bytes
+    if most is not None and (limit is None or need.total <= limit):
+        served = server_need(workload, scheme, cut, policy)
+        if served.total > most or limit is None:
+            return Shortage(None, cut, policy, served, most)
     assert limit is not None
-    return Shortage(device, cut, policy, device_need(workload, scheme, cut, policy), limit)
+    return Shortage(device, cut, policy, need, limit)
+
+
+def _fits(workload: Workload, scheme: Scheme, cut: int, policy: MiniBatchPolicy) -> bool:
+    """Whether the smallest device and the server have enough."""
+    least, most = least_limit(workload), workload.server.memory_bytes
+    if least is not None and device_need(workload, scheme, cut, policy).total > least:
+        return False
+    return most is None or server_need(workload, scheme, cut, policy).total <= most
 
 
 def least_limit(workload: Workload) -> int | None:

@@ -18,14 +18,17 @@ from cutlayer.planner.decision import (
     Shortage,
     Workload,
     device_need,
-    fits_memory,
+    fits_devices,
+    fits_server,
     fitting_policies,
+    server_need,
     shortage,
 )
 from cutlayer.planner.estimate import amounts_of, server_part, shares_within
 from cutlayer.planner.forecast import RefinedDecision, round_delay_s
 from cutlayer.planner.search import RankedDecision, cuts_for, ranked_decisions
 from cutlayer.rounds.schemes import Scheme
+from cutlayer.spec import ActivationPolicy
 
 _MORE = 1.1
 # a limit that costs less than a thousandth of the round is not told of
@@ -45,6 +48,7 @@ class Limit(StrEnum):
     """What a decision must keep to."""
 
     MEMORY = "memory"
+    SERVER_MEMORY = "server memory"
     LEAST_CUT = "least cut"
     SERVER_BUSY = "server busy"
     ACCURACY = "accuracy"
@@ -111,12 +115,12 @@ def limit_sensitivities(
     `codecs`: those that lose more accuracy than `most_loss` too. `best_s`: the estimate of the
     fastest decision that keeps all limits (infinite: there is none).
     """
-    free = tuple(replace(each, memory_bytes=None) for each in workload.devices)
+    devices = tuple(replace(each, memory_bytes=None) for each in workload.devices)
+    server = replace(workload.server, memory_bytes=None)
+    free = replace(workload, devices=devices, server=server)
     loose = replace(limits, least_cut=1)
     found: dict[Limit, LimitSensitivity] = {}
-    for candidate in ranked_decisions(
-        replace(workload, devices=free), loose, scheme, codecs, curves
-    ):
+    for candidate in ranked_decisions(free, loose, scheme, codecs, curves):
         saved = 1.0 - candidate.estimated_s / best_s
         if saved < _NOTICEABLE:
             break
@@ -133,9 +137,12 @@ def _broken(
     """The limits that a decision breaks, and what they would have to be."""
     decision = candidate.decision
     cut = decision.cuts[0]
-    if not fits_memory(workload, decision):
+    if not fits_devices(workload, decision):
         need = device_need(workload, decision.scheme, cut, decision.policy).total
         yield Limit.MEMORY, need + max(each.reserved_bytes for each in workload.devices)
+    if not fits_server(workload, decision):
+        need = server_need(workload, decision.scheme, cut, decision.policy).total
+        yield Limit.SERVER_MEMORY, need
     if decision.scheme.splits and cut < limits.least_cut:
         yield Limit.LEAST_CUT, cut
     if candidate.server_part > limits.server_busy:
@@ -163,6 +170,15 @@ class MemoryInfeasibility:
 
 
 @dataclass(frozen=True)
+class ServerMemoryInfeasibility:
+    """No cut that devices have the memory for fits the server; `shortage` is that of the cut that
+    is short by least. `checkpoint_bytes`: its need if the server checkpoints (None: it does)."""
+
+    shortage: Shortage
+    checkpoint_bytes: float | None
+
+
+@dataclass(frozen=True)
 class AccuracyInfeasibility:
     """Every codec costs too much accuracy; `nearest` costs least (None: there is none at all)."""
 
@@ -187,7 +203,13 @@ class CutInfeasibility:
     deepest: int
 
 
-Infeasibility = MemoryInfeasibility | AccuracyInfeasibility | ServerInfeasibility | CutInfeasibility
+Infeasibility = (
+    MemoryInfeasibility
+    | ServerMemoryInfeasibility
+    | AccuracyInfeasibility
+    | ServerInfeasibility
+    | CutInfeasibility
+)
 
 
 def infeasibilities(
@@ -224,17 +246,21 @@ def _infeasibilities(
     ]
     known = [each for each in short if each is not None]
     if len(known) == len(short):
-        least = min(known, key=lambda each: each.need.total)
+        of_server = [each for each in known if each.device is None]
+        least = min(of_server or known, key=lambda each: each.need.total)
         yield memory_infeasibility(workload, limits, scheme, least)
-        workload = _with_memory(workload, math.ceil(least.need.total))
+        workload = _with_memory(workload, least)
     candidates = ranked_decisions(workload, limits, scheme, choices, curves)
     if candidates and all(each.server_part > limits.server_busy for each in candidates):
         calmest = min(candidates, key=lambda each: each.server_part)
         yield _server(workload, limits, calmest, curves)
 
 
-def _with_memory(workload: Workload, enough_bytes: int) -> Workload:
-    """With so much memory for each device that has less."""
+def _with_memory(workload: Workload, least: Shortage) -> Workload:
+    """With as much memory for the server, or for each device that has less."""
+    enough_bytes = math.ceil(least.need.total)
+    if least.device is None:
+        return replace(workload, server=replace(workload.server, memory_bytes=enough_bytes))
     devices = tuple(
         each
         if each.memory_bytes is None
@@ -256,8 +282,10 @@ def _server(
 
 def memory_infeasibility(
     workload: Workload, limits: PlanLimits, scheme: Scheme, least: Shortage
-) -> MemoryInfeasibility:
+) -> MemoryInfeasibility | ServerMemoryInfeasibility:
     """Who is short by how much of what `least` needs, and what else would fit."""
+    if least.device is None:
+        return _server_memory(workload, scheme, least)
     model = workload.model
     embedding = model.bytes_per_value * model.embedding_parameters
     half = None
@@ -281,3 +309,14 @@ def memory_infeasibility(
         embedding_bytes=float(embedding),
         half_base_bytes=half,
     )
+
+
+def _server_memory(
+    workload: Workload, scheme: Scheme, least: Shortage
+) -> ServerMemoryInfeasibility:
+    server = replace(workload.server, activation_memory=ActivationPolicy.CHECKPOINT)
+    checkpoint = None
+    if server != workload.server and scheme.splits:
+        other = replace(workload, server=server)
+        checkpoint = server_need(other, scheme, least.cut, least.policy).total
+    return ServerMemoryInfeasibility(least, checkpoint)

@@ -15,7 +15,14 @@ from jaxtyping import Float64
 
 from cutlayer.channel.rates import LinkRates, RateCurves, link_rates
 from cutlayer.planner.allocation import ObservedRound, bandwidth_problem, best_shares
-from cutlayer.planner.decision import Decision, PlanLimits, Workload, device_needs, fits_memory
+from cutlayer.planner.decision import (
+    Decision,
+    PlanLimits,
+    Workload,
+    device_needs,
+    fits_memory,
+    server_need,
+)
 from cutlayer.planner.estimate import Amounts, amounts_of, device_seconds, server_part
 from cutlayer.rounds.memory import PartMemory
 from cutlayer.rounds.result import RoundTimeline
@@ -110,9 +117,15 @@ class Forecast:
         """What each device holds at its peak."""
         return device_needs(self.workload, self.decision)
 
+    @cached_property
+    def server_memory(self) -> PartMemory[float]:
+        """What the server holds at its peak."""
+        decision = self.decision
+        return server_need(self.workload, decision.scheme, min(decision.cuts), decision.policy)
+
     @property
     def fits(self) -> bool:
-        """Whether every device holds its part."""
+        """Whether every device holds its part, and the server its own."""
         return fits_memory(self.workload, self.decision)
 
 

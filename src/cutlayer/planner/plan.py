@@ -18,6 +18,7 @@ from cutlayer.planner.decision import (
     device_need,
     fits_memory,
     fitting_policies,
+    server_need,
     shortage,
     shortage_of,
 )
@@ -25,6 +26,7 @@ from cutlayer.planner.estimate import amounts_of, estimated_s, server_part, shar
 from cutlayer.planner.explain import (
     Infeasibility,
     LimitSensitivity,
+    MemoryInfeasibility,
     ResourceSensitivity,
     infeasibilities,
     limit_sensitivities,
@@ -62,7 +64,7 @@ class CutRow:
     """The best decision with one cut for all devices: its round, and a device's memory.
 
     `delay_s` is the timeline's. Without a decision nothing fits: `policy` and `need` are those of
-    least memory, and `short` says which device is short by how much.
+    least memory, and `short` says who is short by how much. `server_need` is with that policy.
     """
 
     cut: int
@@ -71,6 +73,7 @@ class CutRow:
     server_part: float | None
     policy: MiniBatchPolicy
     need: PartMemory[float]
+    server_need: PartMemory[float]
     short: Shortage | None
     allowed: bool
 
@@ -151,19 +154,22 @@ def plan_as_given(
     """
     curves, scheme, cut = workload.channel.mean_curves(), decision.scheme, decision.cuts[0]
     need = device_need(workload, scheme, cut, decision.policy)
+    served = server_need(workload, scheme, cut, decision.policy)
     plan = Plan(workload, limits, scheme, codecs, most_loss, None, (), (), (), (), ())
     if not fits_memory(workload, decision):
         short = shortage_of(workload, scheme, cut, decision.policy)
-        row = CutRow(cut, None, None, None, decision.policy, need, short, allowed=False)
-        # another cut is not for this decision to take
-        infeasibility = replace(
-            memory_infeasibility(workload, limits, scheme, short), fitting_cut=None
-        )
+        row = CutRow(cut, None, None, None, decision.policy, need, served, short, allowed=False)
+        infeasibility = memory_infeasibility(workload, limits, scheme, short)
+        if isinstance(infeasibility, MemoryInfeasibility):
+            # another cut is not for this decision to take
+            infeasibility = replace(infeasibility, fitting_cut=None)
         return replace(plan, cuts=(row,), infeasibilities=(infeasibility,))
     chosen = forecast_rounds(workload, decision, curves)
     found = RefinedDecision(decision, chosen.delay_s)
     busy = server_part(amounts_of(workload, decision), decision, found.delay_s)
-    row = CutRow(cut, decision, found.delay_s, busy, decision.policy, need, None, allowed=True)
+    row = CutRow(
+        cut, decision, found.delay_s, busy, decision.policy, need, served, None, allowed=True
+    )
     return replace(
         plan,
         chosen=chosen,
@@ -204,14 +210,18 @@ def _row(
 ) -> CutRow:
     if decision is not None:
         need = device_need(workload, decision.scheme, cut, decision.policy)
+        served = server_need(workload, decision.scheme, cut, decision.policy)
         delay_s = round_delay_s(workload, decision, curves)
         part = server_part(amounts_of(workload, decision), decision, delay_s)
         fits = part <= limits.server_busy
-        return CutRow(cut, decision, delay_s, part, decision.policy, need, None, allowed=fits)
+        return CutRow(
+            cut, decision, delay_s, part, decision.policy, need, served, None, allowed=fits
+        )
     short = shortage(workload, scheme, cut, limits.fixed)
     policy = MiniBatchPolicy() if short is None else short.policy
     need = device_need(workload, scheme, cut, policy)
-    return CutRow(cut, None, None, None, policy, need, short, allowed=False)
+    served = server_need(workload, scheme, cut, policy)
+    return CutRow(cut, None, None, None, policy, need, served, short, allowed=False)
 
 
 def published_plan(

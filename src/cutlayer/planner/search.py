@@ -8,6 +8,7 @@ several are tried, and the timeline decides between them.
 """
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -25,6 +26,7 @@ from cutlayer.planner.decision import (
     PlanLimits,
     Workload,
     device_need,
+    fits_server,
     fitting_policies,
 )
 from cutlayer.planner.estimate import (
@@ -259,6 +261,8 @@ def _option(
     )
     need = device_need(workload, decision.scheme, cut, decision.policy).total
     room = [device.memory_bytes or np.inf for device in workload.devices]
+    if not fits_server(workload, replace(decision, cuts=(cut,) * count)):
+        need = math.inf  # as if this were the shallowest of all cuts
     infeasibility = np.where(np.array(room, dtype=np.float64) >= need, 0.0, np.inf)
     return _Option(cut, problem, amounts.local_steps * amounts.server_s, infeasibility)
 

@@ -25,6 +25,7 @@ from cutlayer.planner.explain import (
     Resource,
     ResourceSensitivity,
     ServerInfeasibility,
+    ServerMemoryInfeasibility,
 )
 from cutlayer.planner.forecast import PHASES as PLANNED
 from cutlayer.planner.forecast import Forecast, RoundForecast
@@ -48,6 +49,7 @@ from cutlayer.units import MIB, format_bytes, format_seconds
 _FLOAT32_BITS = 32
 _LIMIT_KEYS = {
     Limit.MEMORY: "devices.memory_mib",
+    Limit.SERVER_MEMORY: "server.memory_mib",
     Limit.LEAST_CUT: "planner.least_cut",
     Limit.SERVER_BUSY: "planner.server_busy",
     Limit.ACCURACY: "planner.accuracy_loss",
@@ -91,9 +93,15 @@ def decision_facts(plan: Plan) -> dict[str, str]:
         "bytes a round": f"{format_bytes(chosen.later.uplink_bytes)} up,"
         f" {format_bytes(chosen.later.downlink_bytes)} down; in the first"
         f" {format_bytes(chosen.first.downlink_bytes)} down",
-        "server": f"computes {100 * chosen.later.server_busy:.0f} % of a round",
+        "server": f"computes {100 * chosen.later.server_busy:.0f} % of a round; memory"
+        f" {_of_limit(chosen.server_memory.total, plan.workload.server.memory_bytes)}",
     }
     return facts
+
+
+def _of_limit(need_bytes: float, limit_bytes: int | None) -> str:
+    need = format_bytes(need_bytes)
+    return need if limit_bytes is None else f"{need} of {format_bytes(limit_bytes)}"
 
 
 def codec_text(codec: CodecChoice, error: float | None = None) -> str:
@@ -129,6 +137,8 @@ def infeasibility_line(plan: Plan, infeasibility: Infeasibility) -> str:
     match infeasibility:
         case MemoryInfeasibility():
             return _memory_line(plan, infeasibility)
+        case ServerMemoryInfeasibility():
+            return _server_memory_line(plan, infeasibility)
         case AccuracyInfeasibility(most_loss=most, nearest=nearest):
             asked = f"no setting costs at most {100 * most:.1f} points of accuracy"
             if nearest is None or nearest.accuracy_loss is None:
@@ -153,6 +163,7 @@ def infeasibility_line(plan: Plan, infeasibility: Infeasibility) -> str:
 
 def _memory_line(plan: Plan, infeasibility: MemoryInfeasibility) -> str:
     short = infeasibility.shortage
+    assert short.device is not None
     device = plan.workload.devices[short.device]
     need = format_bytes(short.need.total)
     where = f"cut {short.cut}" if plan.scheme.splits else "the whole model"
@@ -180,9 +191,27 @@ def _memory_line(plan: Plan, infeasibility: MemoryInfeasibility) -> str:
     return line
 
 
+def _server_memory_line(plan: Plan, infeasibility: ServerMemoryInfeasibility) -> str:
+    short = infeasibility.shortage
+    where = f"with cut {short.cut} ({short.policy}) " if plan.scheme.splits else ""
+    line = (
+        f"{where}the server needs {format_bytes(short.need.total)}, it has"
+        f" {format_bytes(short.limit_bytes)}: short by {format_bytes(short.missing_bytes)}, set"
+        f" server.memory_mib to at least {_at_least(short.need.total / MIB, 1)}"
+    )
+    checkpoint_bytes = infeasibility.checkpoint_bytes
+    if checkpoint_bytes is not None:
+        enough = checkpoint_bytes <= short.limit_bytes
+        line += (
+            f", or server.activation_memory to checkpoint: {format_bytes(checkpoint_bytes)}, which"
+            f" {'fits' if enough else 'does not fit either'}"
+        )
+    return line
+
+
 def _needed(binding: LimitSensitivity) -> str:
     match binding.limit:
-        case Limit.MEMORY:
+        case Limit.MEMORY | Limit.SERVER_MEMORY:
             return f"{_at_least(binding.needed / MIB, 1)} MiB"
         case Limit.LEAST_CUT:
             return f"{binding.needed:.0f}"
@@ -276,23 +305,24 @@ def phase_cells(plan: Plan) -> Cells:
 
 def device_cells(plan: Plan) -> Cells:
     """A row for each shown device: its cut, its share, its memory at the peak and the limit, which
-    is without what is reserved for its system."""
+    is without what is reserved for its system; and the server's memory."""
     assert plan.chosen is not None
-    chosen, devices = plan.chosen, shown_devices(plan)
+    chosen, devices, server = plan.chosen, shown_devices(plan), plan.workload.server
     needs = [chosen.memory[n].total for n in devices]
     scale = byte_scale(max(needs))
+    limits = [*(plan.workload.devices[n].memory_bytes for n in devices), server.memory_bytes]
     columns = [
-        [plan.workload.devices[n].name for n in devices],
-        [f"{chosen.decision.cuts[n]}" for n in devices],
-        column([100 * chosen.decision.shares[n] for n in devices]),
-        column(needs, scale.unit_size),
-        column([plan.workload.devices[n].memory_bytes for n in devices], scale.unit_size),
+        [*(plan.workload.devices[n].name for n in devices), "server"],
+        [*(f"{chosen.decision.cuts[n]}" for n in devices), ""],
+        [*column([100 * chosen.decision.shares[n] for n in devices]), ""],
+        column([*needs, chosen.server_memory.total], scale.unit_size),
+        column(limits, scale.unit_size),
     ]
     headings = ["device", "cut", "bandwidth %", f"memory {scale.unit}", f"limit {scale.unit}"]
     reserved = [plan.workload.devices[n].reserved_bytes for n in devices]
     if any(reserved):
         headings.append(f"reserved {scale.unit}")
-        columns.append(column(reserved, scale.unit_size))
+        columns.append([*column(reserved, scale.unit_size), ""])
     return Cells(tuple(headings), tuple(zip(*columns, strict=True)))
 
 
@@ -442,6 +472,11 @@ def _forecast(plan: Plan, chosen: Forecast) -> Record:
             }
             for device, need in devices
         ],
+        "server": {
+            "memory_bytes": asdict(chosen.server_memory),
+            "peak_bytes": chosen.server_memory.total,
+            "limit_bytes": plan.workload.server.memory_bytes,
+        },
     }
 
 
@@ -465,6 +500,7 @@ def _cut(row: CutRow) -> Record:
         "delay_s": row.delay_s,
         "server_part": row.server_part,
         "peak_bytes": row.need.total,
+        "server_peak_bytes": row.server_need.total,
         "activation_memory": row.policy.activation_memory.value,
         "micro_batches": row.policy.micro_batches,
         "in_flight": row.policy.in_flight,

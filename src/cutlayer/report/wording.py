@@ -199,6 +199,7 @@ MEMORY_KINDS = {
     "gradients": Word("gradients", "grad", "#8cbde4"),
     "activations": Word("activations", "act", "#35ab9b"),
     "input": Word("input", "in", "#c9cfd8"),
+    "codec": Word("codec", "cdc", "#7a5aa6"),
 }
 
 # what was measured on the test split, and while training

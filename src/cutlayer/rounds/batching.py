@@ -63,6 +63,12 @@ class ServerBatching:
         if not 0 <= self.coalesce_s < float("inf"):  # NaN is neither
             raise ConfigError(f"coalesce_s is {self.coalesce_s}: give finite seconds of at least 0")
 
+    def most_together(self, devices: int, cost: int) -> int:
+        """How many of so many devices share a pass at most, with mini-batches of `cost` tokens."""
+        if self.batch is ServerBatch.ALONE:
+            return 1
+        return max(1, min(devices, self.most_tokens // cost))
+
     def pause_s(self, waiting: Sequence[Waiting], oldest_waited_s: float, more: bool) -> float:
         """How much longer to wait before `take` [s]; 0: take now.
 

@@ -9,10 +9,12 @@ from typing import Generic, Protocol, TypeVar, cast, runtime_checkable
 
 from cutlayer.errors import ConfigError
 from cutlayer.rounds.costs import (
+    ACTIVATION_BYTES,
     TRAINED_BYTES,
     SchemeTraffic,
     StepFlops,
     check_device_part,
+    check_split,
     paper_flops,
     paper_traffic,
     physical_flops,
@@ -20,6 +22,7 @@ from cutlayer.rounds.costs import (
 )
 from cutlayer.spec import (
     KEEP_WHOLE,
+    MOST_LOGITS,
     ActivationPolicy,
     Activations,
     BatchBytes,
@@ -40,7 +43,8 @@ class PartMemory(Generic[Bytes]):
     """Bytes by kind at the peak of a local step: whole where they were measured.
 
     `adapters` are none where all weights are trained: they are the weights. `gradients` are those
-    of what is trained; `activations` what is kept for backward; `input` the mini-batch itself.
+    of what is trained; `activations` what is kept for backward; `input` the mini-batch itself, or
+    what a server receives and sends of it; `codec` what a server remembers of packets.
     """
 
     weights: Bytes
@@ -49,6 +53,7 @@ class PartMemory(Generic[Bytes]):
     gradients: Bytes
     activations: Bytes
     input: Bytes
+    codec: Bytes
 
     @property
     def total(self) -> Bytes:
@@ -92,6 +97,7 @@ def device_memory(
         optimizer=TRAINED_BYTES * values * optimizer_slots,
         activations=activation_bytes(model, cut, micro, policy.activation_memory, policy.in_flight),
         input=_activations(model).inputs.of(batch),
+        codec=0,
     )
 
 
@@ -120,11 +126,118 @@ def activation_bytes(
     return kept if activation_memory is ActivationPolicy.RECOMPUTE else in_flight * kept
 
 
-def server_activation_bytes(model: ModelSpec, cut: int, batch: MiniBatch) -> float:
-    """What the server part keeps of one mini-batch for backward [byte], without the loss."""
+def server_activation_bytes(
+    model: ModelSpec,
+    cut: int,
+    batch: MiniBatch,
+    activation_memory: ActivationPolicy = ActivationPolicy.KEEP,
+) -> float:
+    """What the server part keeps of one pass for backward [byte], logits apart.
+
+    CHECKPOINT: the inputs of its blocks, and all of one block, as `activation_bytes`.
+    """
     held, blocks = _activations(model), model.blocks - cut
+    if activation_memory is ActivationPolicy.CHECKPOINT:
+        inputs = blocks * block_input_bytes(model).of(batch)
+        last = held.served_block if blocks == 1 else held.block
+        return inputs + last.beyond_input.of(batch) + held.head.of(batch)
     first, rest = held.served_block.kept.of(batch), held.block.kept.of(batch)
     return first + (blocks - 1) * rest + held.head.of(batch)
+
+
+def logits_bytes(model: ModelSpec, batch: MiniBatch, trained: Trained = Trained.ADAPTERS) -> float:
+    """What a language model's logits and their gradient take at a time [byte], and the gradient of
+    the hidden states, which is kept where logits come in pieces; a classifier's are few."""
+    if not model.head_per_token:
+        return 0.0
+    tokens = batch.samples * batch.tokens
+    values = tokens * model.classes
+    if values <= MOST_LOGITS or trained is Trained.WEIGHTS:
+        return 2.0 * TRAINED_BYTES * values
+    return 2.0 * TRAINED_BYTES * MOST_LOGITS + model.bytes_per_value * tokens * model.width
+
+
+@dataclass(frozen=True)
+class ServerShape:
+    """How many a server serves: `devices` in all, `together` of them in a pass, each with a
+    micro-batch like `batch`; `adapters`: how many it keeps for them (None: one each)."""
+
+    devices: int
+    batch: MiniBatch
+    together: int = 1
+    adapters: int | None = None
+
+    @property
+    def kept(self) -> int:
+        """Adapters with their optimiser states."""
+        return self.devices if self.adapters is None else self.adapters
+
+    @property
+    def whole(self) -> MiniBatch:
+        """All that one pass computes."""
+        return MiniBatch(self.together * self.batch.samples, self.batch.tokens)
+
+
+def server_memory(
+    model: ModelSpec,
+    cut: int,
+    shape: ServerShape,
+    *,
+    optimizer_slots: int = 1,
+    activation_memory: ActivationPolicy = ActivationPolicy.KEEP,
+    codec_bytes: float = 0.0,
+) -> PartMemory[float]:
+    """What a server with blocks cut+1..L and the head holds at its pass [byte].
+
+    It has the device part too, since it evaluates and hands it out. See `serving` for the rows.
+    Raises ConfigError for a cut that is not, and without `model.activations`.
+    """
+    check_split(model, cut)
+    batch = shape.whole
+    own = (model.blocks - cut) * model.block_adapter_parameters + model.head_adapter_parameters
+    below = model.bytes_per_value * model.device_parameters(cut)
+    above = (model.blocks - cut) * model.block_parameters + model.head_parameters
+    kept = server_activation_bytes(model, cut, batch, activation_memory)
+    return serving(
+        shape,
+        weights=float(below + TRAINED_BYTES * above),
+        device_row=float(TRAINED_BYTES * model.device_adapter_parameters(cut)),
+        server_row=float(TRAINED_BYTES * own),
+        optimizer=float(TRAINED_BYTES * optimizer_slots * own),
+        activations=kept + logits_bytes(model, batch),
+        received=float(ACTIVATION_BYTES * batch.samples * batch.tokens * model.width),
+        codec=codec_bytes,
+    )
+
+
+def serving(
+    shape: ServerShape,
+    *,
+    weights: Bytes,
+    device_row: Bytes,
+    server_row: Bytes,
+    optimizer: Bytes,
+    activations: Bytes,
+    received: Bytes,
+    codec: Bytes,
+) -> PartMemory[Bytes]:
+    """A server's bytes, put together: by a plan of what it counts, by a run of what it measures.
+
+    A row each of both sides as the round began, one server-side row a device while it goes on, and
+    the device-side ones that come as it ends; optimiser states as the round began and as they are
+    now (`optimizer`: of one row); of the devices in a pass a copy of the row, its gradient, and
+    what is collected until it steps; `received` as it came and its gradient; what the server's ends
+    of a device's streams remember (`codec`).
+    """
+    return PartMemory(
+        weights=weights,
+        adapters=(1 + shape.devices) * device_row + (1 + shape.kept) * server_row,
+        optimizer=2 * shape.kept * optimizer,
+        gradients=3 * shape.together * server_row,
+        activations=activations,
+        input=2 * received,
+        codec=shape.devices * codec,
+    )
 
 
 def block_input_bytes(model: ModelSpec) -> BatchBytes:
@@ -192,6 +305,7 @@ def paper_memory(
         optimizer=cut * optimizer_slots * alpha * block,
         activations=B * N * D + cut * kept,
         input=0,
+        codec=0,
     )
 
 

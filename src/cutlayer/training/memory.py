@@ -4,15 +4,15 @@ Saved tensors are counted as autograd really keeps them for one mini-batch of th
 as the run holds it. Evaluation holds less: its batches are no larger, and backward needs nothing.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from cutlayer.data.samples import Batch
-from cutlayer.model.split import SavedBytes, measure_micro_batch
-from cutlayer.rounds.memory import PartMemory
-from cutlayer.spec import ActivationPolicy, Trained
+from cutlayer.model.split import SavedBytes, ServerPart, measure_micro_batch
+from cutlayer.rounds.memory import PartMemory, ServerShape, serving
+from cutlayer.spec import ActivationPolicy, MiniBatch, Trained
 from cutlayer.training.exchange import group_inputs, micro_batches
 from cutlayer.training.state import RunState, Setup
 
@@ -20,14 +20,51 @@ _FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True)
+class ServedMemory:
+    """What a server needs, by how many devices share a pass: `kept` bytes of one micro-batch like
+    `shape.batch` for backward, `received` of it that come up, and rows as `rounds.memory.serving`
+    takes them."""
+
+    part: ServerPart
+    shape: ServerShape
+    weights: int
+    device_row: int
+    server_row: int
+    optimizer: int
+    kept: int
+    received: int
+    codec: int
+
+    def of(self, together: int) -> PartMemory[int]:
+        """With so many devices in a pass."""
+        batch = self.shape.batch
+        logits = self.part.logits_bytes(together * batch.samples * batch.tokens)
+        return serving(
+            replace(self.shape, together=together),
+            weights=self.weights,
+            device_row=self.device_row,
+            server_row=self.server_row,
+            optimizer=self.optimizer,
+            activations=together * self.kept + logits,
+            received=together * self.received,
+            codec=self.codec,
+        )
+
+
+@dataclass(frozen=True)
 class Memory:
     """A device's part (or all, where the scheme leaves nothing to a server); the server, which has
     the device part too, since it evaluates and hands it out; and what one device would need for the
-    whole model, everything kept."""
+    whole model, everything kept. `served`: the server's for other passes (None: it has none)."""
 
     device: PartMemory[int]
     server: PartMemory[int]
     unsplit_bytes: int
+    served: ServedMemory | None = None
+
+    def with_passes_of(self, together: int) -> "Memory":
+        """The same with so many devices in a pass of the server."""
+        return self if self.served is None else replace(self, server=self.served.of(together))
 
 
 def measure_memory(setup: Setup, state: RunState) -> Memory:
@@ -53,7 +90,23 @@ def measure_memory(setup: Setup, state: RunState) -> Memory:
         in_flight = most if training.scheme.pipelined else 1
         held = _held_bytes(setup, state, micro, in_flight, training.activation_memory)
         own = _part(setup, 0, state.device.row, held, batch)
-    return Memory(own, _serving(setup, own, server, above, received), (kept + server).total)
+    samples, tokens, width = received.shape
+    served = ServedMemory(
+        part=setup.server.part,
+        shape=ServerShape(
+            devices=len(setup.devices),
+            batch=MiniBatch(samples, tokens),
+            adapters=1 if training.scheme.shared_server else None,
+        ),
+        weights=own.weights + server.weights,
+        device_row=own.adapters,
+        server_row=server.adapters,
+        optimizer=server.optimizer,
+        kept=above,
+        received=received.nbytes,
+        codec=training.codecs.server_bytes(width),
+    )
+    return Memory(own, served.of(setup.together), (kept + server).total, served)
 
 
 def _merging(setup: Setup, device: PartMemory[int]) -> PartMemory[int]:
@@ -65,27 +118,7 @@ def _merging(setup: Setup, device: PartMemory[int]) -> PartMemory[int]:
         gradients=0,
         activations=0,
         input=0,
-    )
-
-
-def _serving(
-    setup: Setup, device: PartMemory[int], server: PartMemory[int], held: int, received: Tensor
-) -> PartMemory[int]:
-    """A server with an adapter for each device, at its pass for a group of them.
-
-    `held`: of one device's micro-batch, of which `received` comes up [bytes]; a group's pass holds
-    as many times that, and its logits.
-    """
-    kept = 1 if setup.training.scheme.shared_server else len(setup.devices)
-    together = setup.together
-    logits = setup.server.part.logits_bytes(together * received.shape[0] * received.shape[1])
-    return PartMemory(
-        weights=device.weights + server.weights,
-        adapters=device.adapters + kept * server.adapters,
-        optimizer=kept * server.optimizer,
-        gradients=together * server.gradients,
-        activations=together * held + logits,
-        input=together * received.nbytes,
+        codec=0,
     )
 
 
@@ -148,4 +181,5 @@ def _part(
         gradients=trained,
         activations=activations,
         input=0 if batch is None else sum(array.nbytes for array in batch.inputs.values()),
+        codec=0,
     )
