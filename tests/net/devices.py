@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import tiny
+import torch
 
 from cutlayer.config.read import config_yaml
 from cutlayer.config.schema import Config
@@ -70,6 +71,7 @@ def joining(folder: Path, keys: RunKeys, number: int, port: int, data: Path) -> 
         cache=folder / f"cache-{name}",
         patience_s=PATIENCE_S,
         threads=1,
+        device=torch.device("cpu"),
         jitter=lambda: 0.0,
     )
 

@@ -7,6 +7,7 @@ has fused kernels.
 """
 
 import asyncio
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,12 +26,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from cutlayer.codec.codec import EMPTY, Direction
 from cutlayer.codec.presets import PRESETS
 from cutlayer.jobs.prepare import Job, prepare
+from cutlayer.jobs.train import finish, new_directory
 from cutlayer.model.load import load_device_part, load_server_part
 from cutlayer.model.optimizer import AdamW
 from cutlayer.model.placement import HOST, ON_HOST, Placement, to_device
 from cutlayer.model.split import DevicePart, ServerPart, device_forward
 from cutlayer.spec import ActivationPolicy, Task
 from cutlayer.training.exchange import Exchange, Load, server_pass
+from cutlayer.training.memory import measure_memory
 from cutlayer.training.round import Round, initial_state
 from cutlayer.training.run import evaluate
 from cutlayer.training.run_directory import RunDirectory
@@ -310,3 +313,36 @@ def test_a_network_ends_with_the_trainers_bits(vision: Folders, tmp_path: Path) 
     disks = {"driver.py:tensors", "exchange.py:streams_to_tensors", "run_directory.py:save"}
     ends = {"exchange.py:pack_adapter", "optimizer.py:merged", "driver.py:merge"}
     assert seen == PACKET | disks | ends | {"driver.py:_mean_loss"}
+
+
+def test_memory_is_counted_as_the_processors(llama: Folders) -> None:
+    job = prepare(tiny.config(*llama, codec="none"))
+    wanted = measure_memory(job.setup, initial_state(job.setup))
+    with Accelerator():
+        setup = moved(job)
+        found = measure_memory(setup, initial_state(setup))
+    for own, known in ((found.device, wanted.device), (found.server, wanted.server)):
+        assert (own.weights, own.adapters, own.input) == (
+            known.weights,
+            known.adapters,
+            known.input,
+        )
+        # attention without a fused kernel keeps its weights there, and here too
+        assert own.activations == pytest.approx(known.activations, rel=0.05)
+
+
+def test_a_run_that_moves_says_so(
+    vision: Folders, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = prepare(tiny.config(*vision, codec="none", training={"rounds": 1}))
+    directory = new_directory(job.config, tmp_path)
+    finish(job, directory)
+    longer = job.config.training.model_copy(update={"rounds": 2})
+    job = replace(job, config=job.config.model_copy(update={"training": longer}))
+    with Accelerator():
+        finish(replace(job, setup=moved(job)), directory)
+    moved_line = "computed on cpu, float32; cpu, float32 (devices' part; server's part) and goes on"
+    assert moved_line in caplog.text
+    summary = json.loads((directory.path / "summary.json").read_text())
+    assert summary["devices_on"] == summary["server_on"] == "fakegpu, float32"
+    assert summary["rounds"] == 2

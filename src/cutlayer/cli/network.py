@@ -162,6 +162,13 @@ def join_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"how long the server may be away before this gives up ({_PATIENCE_S})",
     )
     parser.add_argument("--threads", type=whole_number, help="torch threads (torch's choice)")
+    parser.add_argument(
+        "--device",
+        default="auto",
+        metavar="NAME",
+        help="what computes here: cpu, cuda, cuda:N, mps, or the first of cuda, mps and cpu that is"
+        " there (auto)",
+    )
     parser.add_argument("--quiet", action="store_true", help="log warnings alone")
 
 
@@ -178,6 +185,7 @@ def run_join(arguments: argparse.Namespace) -> int:
         skip_bad=arguments.skip_bad,
         patience_s=float(arguments.patience),
         threads=arguments.threads,
+        device=arguments.device,
     )
     return 0
 

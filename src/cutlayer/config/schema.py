@@ -35,6 +35,7 @@ from cutlayer.config.section import (
     Share,
     ShareEach,
     Text,
+    TorchDevice,
     Whole,
     explain,
     read_by,
@@ -355,6 +356,11 @@ class DevicesSection(Section):
     base: Literal["float32", "bfloat16"] = Field(
         default="float32", description="number format of the frozen weights on devices"
     )
+    device: TorchDevice = Field(
+        default="auto",
+        description="what computes the devices' parts in the simulator: cpu, cuda, cuda:N, mps, or"
+        " the first of cuda, mps and cpu that is there (auto)",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -422,6 +428,11 @@ class ServerSection(Section):
         default="keep",
         description="what the server keeps for backward: all activations (keep), or its blocks'"
         " inputs, from which blocks run again (checkpoint)",
+    )
+    device: TorchDevice = Field(
+        default="auto",
+        description="what computes the server's part: cpu, cuda, cuda:N, mps, or the first of cuda,"
+        " mps and cpu that is there (auto)",
     )
 
     @model_validator(mode="before")

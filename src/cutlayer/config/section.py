@@ -5,6 +5,7 @@ Numbers have bounds beyond which nothing sensible follows: what is left between 
 without overflow.
 """
 
+import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,6 +47,13 @@ def _readable(text: str) -> str:
     return text
 
 
+def _torch_device(text: str) -> str:
+    """The name of what computes; whether it is there is found where torch is."""
+    if re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?|mps", text) is None:
+        raise PydanticCustomError("torch_device", "should be auto, cpu, cuda, cuda:0, ... or mps")
+    return text
+
+
 # the last of an annotation: bounds behind it are asked, but no schema knows them
 Number = BeforeValidator(_number)
 Whole = Annotated[int, Number]
@@ -64,6 +72,7 @@ ShareEach = Share | tuple[Share, ...]
 Decibels = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False), Number]
 DecibelsEach = Decibels | tuple[Decibels, ...]
 Text = Annotated[str, AfterValidator(_readable)]
+TorchDevice = Annotated[str, AfterValidator(_torch_device)]
 
 
 @dataclass(frozen=True)

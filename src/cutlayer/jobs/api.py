@@ -162,6 +162,7 @@ def join(
     skip_bad: bool = False,
     patience_s: float = PATIENCE_S,
     threads: int | None = None,
+    device: str = "auto",
 ) -> None:
     """Take part in the run of the server at `address` (HOST:PORT) with this device's own samples,
     until the run ends.
@@ -170,26 +171,33 @@ def join(
     columns of tables. `identity`: the folder of this device's key and certificate, and of its state
     while a run goes on; where there is none yet, `token` is the invitation that makes one.
     `skip_bad`: leave out samples that cannot be used, which are an error else. `patience_s`: how
-    long the server may be away [s]. `threads`: torch's; None: its choice.
+    long the server may be away [s]. `threads`: torch's; None: its choice. `device`: what computes
+    here: cpu, cuda, cuda:N, mps, or the first of cuda, mps and cpu that is there (auto).
 
-    Raises IdentityError for keys or a token that cannot be used; DataError for samples that do not
-    fit the run; RunError for a server that is away for longer, that does not want this device, or
-    whose run is another than that of the state.
+    Raises ConfigError for a device that is not there; IdentityError for keys or a token that cannot
+    be used; DataError for samples that do not fit the run; RunError for a server that is away for
+    longer, that does not want this device, or whose run is another than that of the state.
     """
     host_and_port = address_of(address)
     if not isinstance(patience_s, int | float) or not patience_s > 0:
         raise ConfigError(f"patience_s should be a number above 0, not {quoted(patience_s)}")
+    if not isinstance(device, str):
+        raise ConfigError(f"device should be auto, cpu, cuda or mps, not {quoted(device)}")
     if not isinstance(token, str | None):
         raise IdentityError("token should be the text that `cutlayer keys invite NAME` prints")
     own_data, folder = path_of("data", data), path_of("identity", identity)
     with loading("`cutlayer join`", "train,net"):
         from cutlayer.jobs.dataset import OwnData, check_path
         from cutlayer.jobs.join import identify, start
+        from cutlayer.model.placement import Accelerators, device_named
+    place = device_named(device, "device", Accelerators.seen())
     check_path(own_data)
     own = OwnData(own_data, text_field, label_field, "skip" if skip_bad else "stop")
     keys = identify(host_and_port, folder, token, patience_s, own)
     state = folder / "run.safetensors"
-    start(host_and_port, keys, own, state=state, patience_s=patience_s, threads=threads)
+    start(
+        host_and_port, keys, own, state=state, patience_s=patience_s, threads=threads, device=place
+    )
 
 
 def load_adapter(model: Model, adapter: Run | Path | str) -> Model:

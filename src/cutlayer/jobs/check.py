@@ -233,6 +233,8 @@ def _reason(error: OSError) -> str:
 MAY_CHANGE = (
     "training.rounds",
     "threads",
+    "devices.device",
+    "server.device",
     "net.*",
     "model.name",
     "data.name",

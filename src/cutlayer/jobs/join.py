@@ -29,7 +29,7 @@ from cutlayer.jobs.plugins import check_registered
 from cutlayer.jobs.prepare import make_training
 from cutlayer.logs import Heartbeat
 from cutlayer.model.load import load_device_part
-from cutlayer.model.placement import Placement
+from cutlayer.model.placement import Placement, device_title
 from cutlayer.net.device.driver import DeviceDriver, DeviceStore, DeviceWatch, DeviceWorker, Ready
 from cutlayer.net.identity.credentials import DeviceKeys, read_device_keys, read_token
 from cutlayer.net.identity.enrolment import ask_outline, enrol
@@ -55,8 +55,8 @@ _UNPACED_BIT_S = 1e15
 @dataclass(frozen=True)
 class Joining:
     """Who joins what. `patience_s`: how long a server may be away, or hang up each time [s];
-    `threads`: torch's, None: its choice; `jitter`: from 0 to 1, so that devices do not all come
-    back at once."""
+    `threads`: torch's, None: its choice; `device`: what computes here; `jitter`: from 0 to 1, so
+    that devices do not all come back at once."""
 
     address: str
     keys: DeviceKeys
@@ -65,6 +65,7 @@ class Joining:
     cache: Path
     patience_s: float
     threads: int | None
+    device: torch.device
     jitter: Callable[[], float]
 
 
@@ -119,6 +120,7 @@ def start(
     state: Path,
     patience_s: float,
     threads: int | None,
+    device: torch.device,
 ) -> None:
     """`join` from a process of its own."""
     host, port = address
@@ -130,6 +132,7 @@ def start(
         cache=cache_root() / "parts",
         patience_s=patience_s,
         threads=threads,
+        device=device,
         jitter=random.random,
     )
     asyncio.run(join(joining, in_thread))
@@ -246,14 +249,17 @@ def _ready(terms: Terms, joining: Joining, parts: PartCache) -> Ready:
     )
     model = parts.model(terms)
     samples, batches = own_samples(joining.own, terms, config.data, model)
-    _LOG.info("%d samples, device %d, %d rounds", len(samples), terms.device, terms.rounds)
+    place = device_title(joining.device)
+    _LOG.info(
+        "%d samples, device %d, %d rounds, on %s", len(samples), terms.device, terms.rounds, place
+    )
     part = load_device_part(
         model,
         terms.task,
         config.model.cut,
         make_adapter(config.adapter, terms.task),
         classes=terms.classes,
-        placement=Placement(base=Base(config.devices.base)),
+        placement=Placement(joining.device, Base(config.devices.base)),
     )
     order = np.arange(len(samples))
     plan = BatchPlan(order, training.batch_size, training.seed, terms.device)

@@ -52,7 +52,7 @@ from cutlayer.model.describe import count_model
 from cutlayer.model.described import AdapterSpec
 from cutlayer.model.load import load_device_part, load_server_part
 from cutlayer.model.optimizer import AdamW, Aggregation, FedAvg, Optimizer, Sgd
-from cutlayer.model.placement import Placement
+from cutlayer.model.placement import Accelerators, Placement, device_named
 from cutlayer.model.split import DevicePart
 from cutlayer.planner.allocation import (
     Allocation,
@@ -109,6 +109,7 @@ def prepare(config: Config, *, dealt: bool = True) -> Job:
     devices, channel, shares = _network(config)
     scheme = make_scheme(config.scheme)
     micro_batches = count_micro_batches(config.training, scheme)
+    placements = _placements(config, dealt=dealt)
     warning = slow_base(config.devices.base, _processor())
     if warning is not None:
         _LOG.warning(warning)
@@ -120,7 +121,7 @@ def prepare(config: Config, *, dealt: bool = True) -> Job:
     request = model_request(config, found.path, prepared.task, classes)
     model = replace(count_model(request, found.path), name=config.model.name)
     _check_server(config, _least_server_need(config, scheme, model), "without any mini-batch")
-    server = _server(config, scheme, found.path, prepared, adapter, model.blocks)
+    server = _server(config, scheme, found.path, prepared, adapter, model.blocks, placements)
     sides = _devices(config, server.device_part, prepared)
     packets = config.training.rounds * max(device.local_steps for device in sides)
     setup = Setup(
@@ -187,17 +188,18 @@ def _server(
     prepared: PreparedData,
     adapter: AdapterSpec,
     blocks: int,
+    placements: tuple[Placement, Placement],
 ) -> ServerSide:
     # where nothing is split, the parts make one model wherever they meet
     cut = config.model.cut if scheme.splits else min(config.model.cut, blocks - 1)
     part = (model, prepared.task, cut, adapter)
-    classes = len(prepared.data.class_names)
-    placement = Placement(base=Base(config.devices.base))
+    classes, (below, above) = len(prepared.data.class_names), placements
     return ServerSide(
-        load_device_part(*part, classes=classes, placement=placement, trained=scheme.trained),
+        load_device_part(*part, classes=classes, placement=below, trained=scheme.trained),
         load_server_part(
             *part,
             classes=classes,
+            placement=above,
             trained=scheme.trained,
             activation_memory=ActivationPolicy(config.server.activation_memory),
         ),
@@ -205,6 +207,15 @@ def _server(
         prepared.data.test,
         prepared.batches,
     )
+
+
+def _placements(config: Config, *, dealt: bool) -> tuple[Placement, Placement]:
+    """Of the devices' part and of the server's. Where devices are machines of their own, the server
+    has their part beside its own, for evaluation. Raises ConfigError: no such device here."""
+    seen = Accelerators.seen()
+    above = device_named(config.server.device, "server.device", seen)
+    below = device_named(config.devices.device, "devices.device", seen) if dealt else above
+    return Placement(below, Base(config.devices.base)), Placement(above)
 
 
 def _devices(config: Config, part: DevicePart, prepared: PreparedData) -> tuple[DeviceSide, ...]:

@@ -127,6 +127,8 @@ class Noted:
     samples_of_devices: str | None
     model_files: dict[str, str]
     objects: dict[str, str]
+    # what computed it last, which may change
+    ran_on: tuple[str, str] | None = None
 
 
 _NOTED = TypeAdapter(Noted)
@@ -150,6 +152,7 @@ def fingerprint(job: Job, command: Literal["train", "serve"]) -> Noted:
         samples_of_devices=None if same else digest_of_order(parts),
         model_files=model_digests(job.found.path),
         objects=dict(_objects(setup)),
+        ran_on=setup.ran_on,
     )
 
 
@@ -175,10 +178,25 @@ def settle(job: Job, directory: RunDirectory, command: Literal["train", "serve"]
         )
         write_json(path, asdict(now))
     else:
-        _compare(_read(path), now, directory, finished)
+        before = _read(path)
+        _compare(before, now, directory, finished)
+        _note_move(before, now, path)
     text = config_yaml(job.config)
     if directory.config_path.read_text(encoding="utf-8") != text:
         write_text(directory.config_path, text)
+
+
+def _note_move(old: Noted, new: Noted, path: Path) -> None:
+    """A run may go on elsewhere than it began: its sums are then of another order."""
+    if old.ran_on == new.ran_on:
+        return
+    if old.ran_on is not None:
+        was, goes_on = ("; ".join(noted.ran_on or ()) for noted in (old, new))
+        _LOG.warning(
+            f"this run was computed on {was} (devices' part; server's part) and goes on on"
+            f" {goes_on}: its results are those of one machine within rounding, not to the bit"
+        )
+    write_json(path, asdict(replace(old, ran_on=new.ran_on)))
 
 
 def _compare(old: Noted, new: Noted, directory: RunDirectory, finished: int) -> None:

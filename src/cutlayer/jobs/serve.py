@@ -246,7 +246,13 @@ class Service:
         counts = tuple((count,) for count in samples)
         partition = Partition(class_names=("samples",), counts=counts)
         write_json(net.directory.path / "partition.json", partition.written())
-        said = {**about(net.job), "clock": "measured", "samples_per_device": samples}
+        own = f"machines of their own, {net.job.config.devices.base}"
+        said = {
+            **about(net.job),
+            "clock": "measured",
+            "samples_per_device": samples,
+            "devices_on": own,
+        }
         write_summary(net.directory, net.directory.records(), said)
         write_report(net.directory.path)
 

@@ -34,6 +34,7 @@ from cutlayer.jobs.check import changed_config, with_full_paths
 from cutlayer.jobs.prepare import Job, prepare, use_threads
 from cutlayer.jobs.resume import settle
 from cutlayer.model.peft_format import save_adapter
+from cutlayer.model.placement import ON_HOST
 from cutlayer.report.run_page import write_report
 from cutlayer.report.wording import counted, round_line, shortened
 from cutlayer.spec import Trained
@@ -57,12 +58,17 @@ def overview(
     """One line each: the model, the data, codec and link, devices and rounds; `real`: between
     machines, not on a simulated link."""
     link = _network(config.net) if real else _link(config, setup)
-    return [
+    lines = [
         _model(config, setup),
         _data(config, prepared, real),
         f"{_codec(config.codec, setup)}; {link}",
         _work(config, setup),
     ]
+    below, above = setup.ran_on
+    if {below, above} != {ON_HOST.title}:
+        devices = "" if real else f"devices' part on {below}; "
+        lines.append(f"{devices}server's part on {above}")
+    return lines
 
 
 def _model(config: Config, setup: Setup) -> str:
@@ -356,6 +362,8 @@ def about(job: Job) -> dict[str, Any]:
         "cut": setup.server.device_part.cut,
         "blocks": model.blocks,
         "devices": len(setup.devices),
+        "devices_on": setup.ran_on[0],
+        "server_on": setup.ran_on[1],
         "samples_per_device": tuple(device.samples for device in setup.devices),
         "skipped_samples": job.prepared.skipped,
         "left_out": tuple(job.prepared.data.left_out),

@@ -31,6 +31,11 @@ class Placement:
         """The type in which the base's weights are read."""
         return torch.float32 if self.base is Base.FLOAT32 else torch.bfloat16
 
+    @property
+    def title(self) -> str:
+        """What a person calls it: `cpu, float32`, `NVIDIA H200 (cuda:0), bfloat16`."""
+        return f"{device_title(self.device)}, {self.base}"
+
 
 ON_HOST = Placement()
 
@@ -45,7 +50,7 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     if tensor.device == device:
         return tensor
     from_host = tensor.device == HOST
-    if from_host and device.type == "cuda":
+    if from_host and device.type == "cuda" and not tensor.requires_grad:
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=from_host and device.type != "mps")
 

@@ -350,7 +350,9 @@ def measure_micro_batch(
 ) -> MicroBatchBytes:
     """Run one micro-batch forward and backward and count what autograd holds; `rows` stay as they
     are. Raises what `device_forward` raises."""
-    leaf = rows.detach().clone().requires_grad_()
+    device = part.adapted.device
+    leaf = to_device(rows.detach(), device).clone().requires_grad_()
+    inputs = all_to_device(inputs, device)
     excluded = [*part.adapted.tensors, leaf, *inputs.values()]
     with SavedBytes(excluded) as saved:
         pending = device_forward(part, leaf, sizes, inputs, activation_memory)

@@ -338,6 +338,7 @@ def _about(summary: Summary) -> dict[str, str]:
         "model": f"{summary.model} (from {summary.model_source})",
         "data": f"{summary.data} (from {summary.data_source})",
         "samples": f"{sum(summary.samples_per_device):,} on {devices}",
+        "computed on": f"devices' part: {summary.devices_on}; server's part: {summary.server_on}",
         "wall-clock": f"{format_seconds(summary.wall_s)}, seed {summary.seed}",
         "config sha256": summary.config_sha256,
     }

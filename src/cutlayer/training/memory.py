@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cutlayer.data.samples import Batch
+from cutlayer.model.placement import to_device
 from cutlayer.model.split import SavedBytes, ServerPart, measure_micro_batch
 from cutlayer.rounds.memory import PartMemory, ServerShape, serving
 from cutlayer.spec import ActivationPolicy, MiniBatch, Trained
@@ -141,7 +142,7 @@ def _held_bytes(
 def _server_bytes(setup: Setup, state: RunState, batch: Batch) -> int:
     """What backward needs of this batch above the cut, logits apart [bytes]."""
     part, group = setup.server.part, group_inputs([batch])
-    rows = state.server.row[None].clone().requires_grad_()
+    rows = to_device(state.server.row, part.adapted.device)[None].clone().requires_grad_()
     received = _activation(setup, state, batch).requires_grad_()
     forward = part.before_head if part.task == "causal-lm" else part.forward
     with SavedBytes(exclude=[*part.adapted.tensors, rows]) as saved:

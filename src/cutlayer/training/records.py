@@ -218,7 +218,8 @@ class Summary(Record):
 
     `model_bytes` are the weights of the whole model, `unsplit_peak_bytes` what fine-tuning it on
     one device would need; `device_memory_bytes` (by kind) sums to `device_peak_bytes`. `clock`:
-    whether delays were simulated or are those of real devices and links.
+    whether delays were simulated or are those of real devices and links. `devices_on`, `server_on`:
+    what computed either part, and the numbers of its base.
     """
 
     clock: Literal["virtual", "measured"]
@@ -231,6 +232,8 @@ class Summary(Record):
     cut: Count
     blocks: Count
     devices: Count
+    devices_on: str = "cpu, float32"
+    server_on: str = "cpu, float32"
     samples_per_device: tuple[Count, ...]
     skipped_samples: Count
     left_out: tuple[LeftOut, ...]

@@ -283,6 +283,12 @@ class Setup:
         return self.server.device_part, self.server.part
 
     @property
+    def ran_on(self) -> tuple[str, str]:
+        """What computes the devices' part and the server's, and the numbers of their bases."""
+        below, above = (part.adapted.placement.title for part in self.parts)
+        return below, above
+
+    @property
     def together(self) -> int:
         """The most devices that share one pass through a part."""
         scheme = self.training.scheme
