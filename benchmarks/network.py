@@ -74,6 +74,7 @@ class Site:
             cache=folder / "cache",
             patience_s=_PATIENCE_S,
             threads=1,
+            device=torch.device("cpu"),
             jitter=lambda: 0.0,
         )
 
