@@ -28,6 +28,7 @@ COMMANDS = {
     "plan": "the best cut layer, codec and bandwidth allocation; memory, delay, sensitivity",
     "compare": "compare several runs: schemes, settings, finished runs",
     "profile": "accuracy at each codec setting, measured by training runs",
+    "bench-device": "what this machine reaches when it trains, measured, for plans of it",
     "trace": "one round of a run as a Chrome trace, for Perfetto",
     "keys": "a run's certificates: invite devices, revoke them",
     "serve": "run the server, whose devices join over the network",
@@ -44,6 +45,7 @@ COMMANDS = {
 _HOMES = {
     **dict.fromkeys(("train", "compare", "trace"), "run"),
     "profile": "plan",
+    "bench-device": "machine",
     **dict.fromkeys(("serve", "join", "lab"), "network"),
     **dict.fromkeys(("keys", "status"), "operations"),
     **dict.fromkeys(("config", "examples"), "settings"),
@@ -136,7 +138,8 @@ def command(
     Only its file is imported: `--help` and `--version` stay quick.
     """
     home = import_module(f"cutlayer.cli.{_HOMES.get(name, name)}")
-    return getattr(home, f"{name}_arguments"), getattr(home, f"run_{name}")
+    word = name.replace("-", "_")
+    return getattr(home, f"{word}_arguments"), getattr(home, f"run_{word}")
 
 
 def on_standard_error(line: str) -> None:
