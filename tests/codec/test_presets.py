@@ -89,3 +89,22 @@ def test_what_streams_remember_is_known_before(name):
         # numbers beside the arrays are few
         assert all(held <= told + 64 for held, told in zip(most, known, strict=True))
         assert most[0] >= 0.5 * known[0]
+
+
+def test_nothing_is_summed_up_for_a_basis_that_cannot_come():
+    """Two packets of at most 512 rows, for 2,048 columns that want 4,096."""
+    rng = np.random.default_rng(0)
+    tensor = rng.standard_normal((1, 20, 2048), dtype=np.float32)
+    for packets, squares in ((2, 0), (8, 1)):
+        codec = presets.best(packets=packets).down
+        state = codec.encode(tensor, {}, np.random.default_rng(1)).state
+        held = sum(array.nbytes for array in state.values())
+        assert held // (8 * 2048**2) == squares
+        assert held <= codec.remembered_bytes(2048)[0] + 64
+    # a stream that goes on for longer sums up from then on, and codes the same
+    short = presets.best(packets=2).down.encode(tensor, {}, np.random.default_rng(1))
+    longer = presets.best(packets=8).down
+    after = longer.encode(tensor, short.state, np.random.default_rng(2))
+    assert "statistics.moment" in after.state
+    again = presets.best(packets=2).down.encode(tensor, short.state, np.random.default_rng(2))
+    assert after.packet == again.packet

@@ -75,6 +75,10 @@ class LearnedBasis:
                 f"warm_up {self.warm_up}, growth {self.growth}: give at least 1 and 2"
             )
 
+    def comes(self, width: int) -> bool:
+        """Whether a stream of `packets` ever has the rows for a basis."""
+        return self.packets is None or self.packets * ROWS_PER_PACKET >= self.warm_up * width
+
     def still_to_come(self, sent: int) -> int:
         """How many packets a basis would serve, the present one included."""
         return EXPECTED_GROWTH * sent if self.packets is None else max(self.packets - sent, 0)

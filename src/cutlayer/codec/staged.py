@@ -144,11 +144,13 @@ class StagedCodec(Codec):
 
     def remembered_bytes(self, width: int) -> tuple[int, int]:
         mean = 4 * width if self.centre else 0
-        if not isinstance(self.transform, LearnedBasis):
-            # sums in float64
-            return (mean + 8 * width, mean) if self.centre else (0, 0)
-        basis = 4 * width * max(1, round(self.transform.share * width))
-        return mean + basis + 8 * width + 8 * width**2, mean + basis
+        how = self.transform if isinstance(self.transform, LearnedBasis) else None
+        # in float64
+        sums = 8 * width if self.centre or how else 0
+        if how is None or not how.comes(width):
+            return mean + sums, mean
+        basis = 4 * width * max(1, round(how.share * width))
+        return mean + basis + sums + 8 * width**2, mean + basis
 
     def _pipeline(self, learned: Learned) -> Stages:
         hadamard = self.transform if isinstance(self.transform, Hadamard) else None
@@ -191,14 +193,20 @@ class StagedCodec(Codec):
         if segments.total == 0 or not (self.centre or how):
             return {}, learned, learned.to_state()
         width = segments.width
+        # what no basis will be made of is not summed up: it has the width squared of float64
+        wanted = how is not None and how.comes(width)
         statistics = Statistics.of(state, arrays)
         shipped: dict[str, bytes] = {}
         if statistics is None:
             wait = (how or LearnedBasis()).warm_up * width
-            statistics = Statistics.fresh(width, wait, arrays, sent=0, moment=how is not None)
+            statistics = Statistics.fresh(width, wait, arrays, sent=0, moment=wanted)
             if self.centre:
                 shipped["mean"] = statistics.seen(values, rng, arrays).mean(arrays).tobytes()
-        elif how is not None and statistics.due:
+        elif wanted and statistics.moment is None:  # the stream goes on for longer than was known
+            statistics = Statistics.fresh(
+                width, statistics.wait, arrays, sent=statistics.sent, moment=True
+            )
+        elif how is not None and wanted and statistics.due:
             shipped = self._trial(values, segments, statistics, how, state)
             wait = (how.growth if shipped else 2) * statistics.wait
             statistics = replace(statistics, wait=wait)
