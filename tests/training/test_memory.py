@@ -232,10 +232,8 @@ def test_as_many_devices_share_a_pass_as_the_server_has_memory_for(vision: Folde
     less = with_limit(two)
     assert less.setup.together == 2 and less.memory.server.total == two
     assert with_limit(one).setup.together == 1
-    with pytest.raises(
     told = r"\(server.memory_mib\), training needs .* with 1 of the mini-batches in a pass"
     with pytest.raises(ConfigError, match=told):
-    ):
         with_limit(one - 1)
     with pytest.raises(ConfigError, match="without any mini-batch, short by"):
         with_limit(0.9 * job.memory.server.weights)
