@@ -250,7 +250,10 @@ def _model(shape: BlockShape) -> transformers.PreTrainedModel:
         "num_hidden_layers": _BLOCKS,
         "num_attention_heads": shape.width // _HEAD,
     }
-    text: dict[str, Any] = {"vocab_size": _VOCABULARY, "max_position_embeddings": max(shape.tokens, 8)}
+    text: dict[str, Any] = {
+        "vocab_size": _VOCABULARY,
+        "max_position_embeddings": max(shape.tokens, 8),
+    }
     wide: dict[str, Any] = {"intermediate_size": 4 * shape.width}
     match shape.family:
         case "vision":
@@ -259,7 +262,9 @@ def _model(shape: BlockShape) -> transformers.PreTrainedModel:
         case "encoder":
             return transformers.BertModel(transformers.BertConfig(**sizes, **text, **wide))
         case "decoder":
-            gated: dict[str, Any] = {"intermediate_size": _HEAD * round(8 * shape.width / 3 / _HEAD)}
+            gated: dict[str, Any] = {
+                "intermediate_size": _HEAD * round(8 * shape.width / 3 / _HEAD)
+            }
             return transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes, **text, **gated))
 
 
