@@ -82,6 +82,29 @@ def needing(what: str, extras: str) -> Iterator[None]:
         raise ConfigError(f"{what} needs {error.name}: pip install 'cutlayer[{extras}]'") from error
 
 
+@contextmanager
+def others_code(what: object, method: str) -> Iterator[None]:
+    """Around a call of a method that another package may have written: raises ConfigError, naming
+    it, for whatever it raises but our own errors. Of a class of cutlayer's, that would be a bug,
+    and stays what it is."""
+    try:
+        yield
+    except CutlayerError:
+        raise
+    except Exception as error:
+        kind = type(what)
+        if kind.__module__.partition(".")[0] == __name__.partition(".")[0]:
+            raise
+        raise ConfigError(
+            f"{kind.__module__}:{kind.__qualname__}: {method} failed: {raised(error)}"
+        ) from error
+
+
+def raised(error: Exception) -> str:
+    """What others' code raised, its kind first, in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
+
+
 def nearest(word: str, known: Sequence[str]) -> str:
     """The end of an error about an unknown word: the nearest known one, else all of them."""
     close = difflib.get_close_matches(cut(word), known, n=1, cutoff=0.6)

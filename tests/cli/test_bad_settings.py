@@ -69,7 +69,7 @@ OTHERS = [
     ["plan", "--net.quorum", "1"],
     ["plan", "--devices.count", "1000000"],
     ["plan", "--training.local-steps", "1000000"],
-    ["plan", "--model", "vit-b16", "--planner.profile", "PROFILE"],
+    ["plan", "--model", "vit-b16", "--data.image-size", "224", "--planner.profile", "PROFILE"],
     ["serve", "--model.cut", "99"],
     ["lab", "--codec.levels", "1"],
     ["profile", "--codec", "paper"],

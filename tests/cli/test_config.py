@@ -30,6 +30,9 @@ def test_a_right_configuration_gets_one_line(
         ("model: {cut: 99}", "can be cut after block|model.cut"),
         ("planner: {name: fixed, shares: [1]}", "lists 1 shares for devices.count 8"),
         ("codec: [", "is not YAML"),
+        ("planner: {least_cut: 12}", "of 12 blocks, can be cut after block 1..11: lower it"),
+        ("planner: {profile: nope.json}", "no profile nope.json"),
+        ("data: {name: ./nope}", "no data set './nope': no such path"),
     ],
 )
 def test_a_wrong_one_says_what_is_wrong(

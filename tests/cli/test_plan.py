@@ -199,7 +199,7 @@ def test_fixed_takes_the_configuration_as_it_is(capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("words", "planned"),
     [
-        (["--model", "vit-b16"], "vit-b16 on fashion-mnist"),
+        (["--model", "vit-b16", "--data.image-size", "224"], "vit-b16 on fashion-mnist"),
         (["--data", "cifar-100"], "dinov2-small on cifar-100"),
     ],
 )

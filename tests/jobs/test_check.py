@@ -5,16 +5,18 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+import tiny
 
 from cutlayer.config.read import read_config
-from cutlayer.errors import AssetError, ConfigError, RunError
-from cutlayer.jobs.check import check, check_file, check_folder, write_together
+from cutlayer.config.schema import Config
+from cutlayer.errors import AssetError, ConfigError, CutlayerError, RunError
+from cutlayer.jobs.check import check, check_file, check_folder, check_limits, write_together
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     """A folder that is a model as far as its `config.json` goes."""
-    settings = {"model_type": "gpt2", "n_layer": 4, "n_embd": 24}
+    settings = {"model_type": "vit", "num_hidden_layers": 4, "hidden_size": 24, "patch_size": 14}
     (tmp_path / "config.json").write_text(json.dumps(settings), encoding="utf-8")
     return tmp_path
 
@@ -54,6 +56,58 @@ def test_what_cannot_be_is_told(model: Path, overrides: Mapping[str, str], messa
     usual = {"model.name": str(model), "model.cut": "2"}
     with pytest.raises(ConfigError, match=message):
         check(read_config(None, {**usual, **overrides}))
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        (
+            {"planner": {"name": "static", "most_share": 0.2}, "devices": {"count": 2}},
+            r"most_share of 2 devices comes to 0\.4 .*: let each have at least 0\.5",
+        ),
+        ({"data": {"name": "/nope/x"}}, "no data set '/nope/x': no such path from"),
+        ({"data": {"image_size": 27}}, "cuts images into patches of 14 pixels: .* 14 or 28"),
+        ({"data": {"task": "causal-lm"}}, "is for image-classification, .* for causal-lm"),
+        ({"data": {"name": "brown"}}, "is for image-classification, .* a model such as"),
+        ({"net": {"quorum": 9}}, r"net\.quorum 9 for 8 devices"),
+        ({"net": {"deadline_s": 9, "give_up_s": 3}}, r"net\.give_up_s 3\.0 is before"),
+        ({"net": {"devices": ["a", "b"]}}, r"net\.devices lists 2 names for devices\.count 8"),
+        ({"net": {"devices": ["a", "a"]}, "devices": {"count": 2}}, "one of its own"),
+        ({"net": {"devices": ["a b/.."]}, "devices": {"count": 1}}, "no name for a device: 'a b"),
+        ({"adapter": {"targets": []}}, r"adapter\.targets: is an empty list"),
+    ],
+)
+def test_what_another_command_would_refuse_is_told(
+    model: Path, sections: dict[str, dict[str, object]], message: str
+) -> None:
+    with pytest.raises(CutlayerError, match=message):
+        check(Config(**{"model": {"name": str(model), "cut": 2}, **sections}))
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"planner": {"profile": "/nope.json"}}, "no profile /nope.json"),
+        (
+            {"planner": {"least_cut": 9}},
+            r"planner\.least_cut is 9, .* block 1\.\.3: lower it",
+        ),
+        ({"adapter": {"targets": ["nope"]}}, "no linear layer named 'nope'"),
+    ],
+)
+def test_what_no_run_asks_a_plan_does(
+    tmp_path: Path, sections: dict[str, dict[str, object]], message: str
+) -> None:
+    model = tiny.vision_model(tmp_path / "model")
+    config = Config(**{"model": {"name": str(model), "cut": 2}, **sections})
+    check(config)
+    with pytest.raises(CutlayerError, match=message):
+        check_limits(config)
+
+
+def test_layers_that_the_model_has_may_be_adapted(tmp_path: Path) -> None:
+    model = tiny.vision_model(tmp_path / "model")
+    check_limits(Config(model={"name": str(model)}, adapter={"targets": ["mlp.fc1"]}))
 
 
 def test_a_cut_that_nobody_makes_may_be_any(model: Path) -> None:

@@ -133,6 +133,13 @@ def test_it_stands_in_the_configuration_and_reads_back(tmp_path: Path) -> None:
         ({"scheme": "json:dumps"}, "json:dumps cannot be made with no options: TypeError"),
         ({"channel": {"name": "tide", "options": {"period": 0}}}, "tide: .* period 0: both above"),
         ({"planner": f"{PIECES}:Nobody"}, "has no Nobody"),
+        ({"planner": {"name": "by-demand", "options": {"flor": 0.1}}}, "did you mean floor"),
+        ({"aggregation": {"name": "median", "options": {"trim": 1}}}, "takes no trim"),
+        ({"aggregation": f"{PIECES}:by_label"}, "cannot be made with no options"),
+        ({"partition": f"{PIECES}:by_labels"}, "did you mean by_label"),
+        ({"partition": "no_such_module:deal"}, "there is no no_such_module here"),
+        ({"partition": {"name": "by-label", "options": {"peaces": 1}}}, "did you mean pieces"),
+        ({"partition": "json:__doc__"}, "which cannot be called: name a class or function"),
         ({"optimizer": f"{PIECES}:Median"}, "optimizer.name: should be 'adamw' or 'sgd'"),
     ],
 )
@@ -241,6 +248,39 @@ class Rows(Aggregation):
         return rows[0]
 
 
+class Raises(Codec):
+    name = "raises"
+
+    def encode(self, tensor, state, rng, *, lengths=None, samples=None):
+        raise KeyError("one\\ntwo")
+
+    def decode(self, packet, shape, state):
+        ...
+
+    def expected_bytes(self, shape):
+        return 4.0 * np.prod(shape)
+
+
+class Merging(Aggregation):
+    def merge(self, rows, weights):
+        return rows + None
+
+
+class Sharing(Allocation):
+    def shares(self, round_number, observed, curves):
+        return observed.speed
+
+
+class Curving(Channel):
+    devices = 3
+
+    def curves(self, round_number, start_s):
+        raise ValueError("no tide")
+
+    def mean_curves(self):
+        return 1e6
+
+
 class Greedy(Allocation):
     def shares(self, round_number, observed, curves):
         return [0.5] * len(observed.compute_s)
@@ -296,6 +336,10 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("aggregation", "Rows", r"its merge should take \(rows, weights\): too many"),
         ("planner", "Greedy", "bandwidth shares sum to 1.5, more than"),
         ("planner", "Nobody", "bandwidth shares are a number a device, not None"),
+        ("codec", "Raises", "broken_pieces:Raises: encode failed: KeyError: 'one.*two'"),
+        ("aggregation", "Merging", "broken_pieces:Merging: merge failed: TypeError: unsupported"),
+        ("planner", "Sharing", "broken_pieces:Sharing: shares failed: AttributeError: 'Observed"),
+        ("channel", "Curving", "broken_pieces:Curving: curves failed: ValueError: no tide"),
         ("channel", "Curveless", "the curves of the channel Curveless should be RateCurves"),
     ],
 )
@@ -306,6 +350,8 @@ def test_what_breaks_its_contract_is_named(
     with pytest.raises(CutlayerError, match=message) as caught:
         cutlayer.train(config, output=tmp_path / "runs")
     assert "\n" not in str(caught.value)
+    # what a codec makes of a tensor is known once there is one
+    assert key == "codec" or not (tmp_path / "runs").exists()
 
 
 @pytest.mark.usefixtures("broken")

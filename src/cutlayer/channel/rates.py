@@ -9,7 +9,7 @@ from typing import final
 import numpy as np
 from jaxtyping import Float, Float64
 
-from cutlayer.errors import ConfigError, quoted
+from cutlayer.errors import ConfigError, others_code, quoted
 from cutlayer.units import linear_from_db
 
 # Shannon's rate of a share of the bandwidth, and rate curves: what an allocation is decided on.
@@ -317,7 +317,8 @@ class Channel(ABC):
         Source: SFT eqs. (19), (21), (23), with one SNR a device in (19).
         """
         check_shares(shares, self.devices)
-        curves: object = self.curves(round_number, start_s)
+        with others_code(self, "curves"):
+            curves: object = self.curves(round_number, start_s)
         if not isinstance(curves, RateCurves):
             raise ConfigError(
                 f"the curves of the channel {type(self).__name__} should be RateCurves, not"

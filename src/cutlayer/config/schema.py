@@ -209,7 +209,7 @@ class AdapterSection(Section):
     alpha: Real = Field(
         default=8.0, ge=1e-6, le=1e6, description="adapters are scaled by alpha / rank"
     )
-    targets: Literal["all"] | tuple[Text, ...] = Field(
+    targets: Literal["all"] | Annotated[tuple[Text, ...], Field(min_length=1)] = Field(
         default="all",
         description="linear layers adapted in each block: all, or a list of their names",
     )

@@ -309,7 +309,13 @@ def explain(root: type[Section], error: ValidationError) -> str:
 def _first(root: type[Section], errors: Sequence[ErrorDetails]) -> ErrorDetails:
     """The first mistake; where a value may be one thing or another, what it came nearest to."""
     where = _where(root, errors[0])
-    return max((e for e in errors if _where(root, e) == where), key=lambda error: len(error["loc"]))
+    return max((e for e in errors if _where(root, e) == where), key=_nearness)
+
+
+def _nearness(error: ErrorDetails) -> tuple[int, bool]:
+    """How much a value is like what it was taken for: a list is no word."""
+    word = error["type"] == "literal_error" and isinstance(error["input"], Sequence)
+    return len(error["loc"]), not word or isinstance(error["input"], str)
 
 
 def _where(root: type[Section], error: ErrorDetails) -> str:
@@ -348,6 +354,8 @@ def _explain(root: type[Section], error: ErrorDetails) -> str:
         return f"{where or 'a configuration'} must hold keys and values, not {value}"
     if error["type"] == "tuple_type":
         return f"{where} must be a list, such as [a, b], not {value}"
+    if error["type"] == "too_short" and isinstance(error["input"], Sequence):
+        return f"{where}: is an empty list: leave it out, or list something"
     if error["type"] == "string_pattern_mismatch" and where.endswith(".name"):
         return f"{where}: should be {PLUGIN}, with one colon, not {value}"
     if error["type"] == "string_type":

@@ -1,4 +1,4 @@
-"""Reads every sample once before anything trains, and names those that cannot be used."""
+"""Whether samples can be used: their kind and sizes, and every sample read once before training."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -10,12 +10,20 @@ from urllib.parse import quote, unquote
 import numpy as np
 from jaxtyping import Int64
 
+from cutlayer.data.assets.catalogue import known_asset
 from cutlayer.data.samples import DataSet, Samples, Subset, text_fault
-from cutlayer.errors import CutlayerError, DataError, ModelError, cut, reason
+from cutlayer.errors import ConfigError, CutlayerError, DataError, ModelError, cut, reason
+from cutlayer.spec import Task
 
 Tokenize: TypeAlias = Callable[[list[str]], list[list[int]]]
 OnBad: TypeAlias = Literal["stop", "skip"]
 _NAMED = 5
+# a model for each task that comes in a package
+_MODELS: dict[Task, str] = {
+    "image-classification": "dinov2-small",
+    "text-classification": "minilm",
+    "causal-lm": "smollm2",
+}
 
 
 @dataclass(frozen=True)
@@ -234,3 +242,39 @@ def class_of(folder: str, names: Sequence[str]) -> str | None:
             " slash is meant"
         )
     return alike[0] if alike else None
+
+
+# Before any sample is read: whether data are of the kind and the sizes that a model takes.
+
+
+def check_sizes(
+    image_size: int, max_tokens: int, model: str, *, limit: int | None, side: int | None
+) -> None:
+    """Raises ConfigError for texts of more tokens than `limit`, or images that patches of `side`
+    pixels do not fill; None: the model has no such thing."""
+    if limit is not None and max_tokens > limit:
+        raise ConfigError(
+            f"data.max_tokens is {max_tokens}, {model} takes texts of at most {limit} tokens: set"
+            f" data.max_tokens to {limit} or less"
+        )
+    if side is not None and image_size % side:
+        lower = image_size // side * side
+        near = " or ".join(str(size) for size in (lower, lower + side) if size)
+        raise ConfigError(
+            f"data.image_size is {image_size}, {model} cuts images into patches of {side} pixels:"
+            f" set it to a multiple, such as {near}"
+        )
+
+
+def known_task(name: str) -> Task | None:
+    """What a data set is for that is known by its short name, before it is fetched."""
+    asset = None if Path(name).expanduser().exists() else known_asset(name, "data")
+    return asset.task if asset is not None else None
+
+
+def other_task(model: str, serves: Sequence[Task], data: str, task: Task) -> DataError:
+    """What is said where a model serves other tasks than the one that data are for."""
+    return DataError(
+        f"model {model} is for {' or '.join(serves)}, data {data} for {task}: choose other data, or"
+        f" a model such as {_MODELS[task]}"
+    )

@@ -469,6 +469,14 @@ def known_config(name: str) -> Path | None:
     return None
 
 
+def check_name(name: str, kind: Kind) -> None:
+    """Raises AssetError for a name under which nobody can have a model or data set, as far as can
+    be told at once: no path here, no known name, and no hub id."""
+    there = Path(name).expanduser().exists() or known_asset(name, kind) is not None
+    if not there and _is_path(name):
+        raise _nobody(name, kind, cache_root(), "")
+
+
 def find_data(
     name: str,
     *,
@@ -528,9 +536,13 @@ def _from_package(request: _Request, missed: str) -> FoundAsset:
     return FoundAsset(folder, "package", asset)
 
 
+def _is_path(name: str) -> bool:
+    """Whether nothing but a path is meant: no hub id is so."""
+    return not is_hub_id(name) or Path(name).is_absolute() or name.startswith(("./", "../", "~"))
+
+
 def _nobody(name: str, kind: Kind, cache: Path, missed: str) -> AssetError:
-    # no hub id has these: nothing but a path is meant
-    if not is_hub_id(name) or Path(name).is_absolute() or name.startswith(("./", "../", "~")):
+    if _is_path(name):
         return AssetError(
             f"no {_TITLES[kind]} {name!r}: no such path from {Path.cwd()}: give the full path"
         )

@@ -13,6 +13,8 @@ from cutlayer.data.samples import BatchMaker, DataSet
 from cutlayer.errors import DataError
 from cutlayer.spec import Task
 
+# what another package's partition is called with, besides its options
+PARTITION_ARGUMENTS = ("labels", "count", "rng")
 _ORDER_STREAM = 0x0BA7C4  # keeps these permutations apart from other streams of the same seed
 _DRAWS = 10  # tries for a Dirichlet draw that leaves no device short, before one is repaired
 

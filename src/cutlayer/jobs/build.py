@@ -69,18 +69,20 @@ from cutlayer.config.schema import (
     FixedPlanner,
     OptimizerSection,
     PlannerSection,
+    PluginPlanner,
     SchemeSection,
     ServerSection,
     SgdOptimizer,
     TrainingSection,
 )
-from cutlayer.config.section import CHANNELS, CODECS, PluginSection
+from cutlayer.config.section import ALLOCATIONS, CHANNELS, CODECS, PluginSection
 from cutlayer.config.section import SCHEMES as SCHEME_PLUGINS
 from cutlayer.data.partition import BatchPlan
 from cutlayer.errors import ConfigError
 from cutlayer.jobs.plugins import plugged
 from cutlayer.model.described import AdapterSpec
-from cutlayer.planner.allocation import FixedAllocation, Shares, even_allocation
+from cutlayer.planner.allocation import Allocation, FixedAllocation, Shares, even_allocation
+from cutlayer.planner.decision import check_most_shares
 from cutlayer.rounds.batching import ServerBatch, ServerBatching
 from cutlayer.rounds.memory import ACCOUNTINGS, Accounting
 from cutlayer.rounds.schemes import SCHEMES, Scheme, ServerOrder
@@ -457,8 +459,22 @@ def fixed_shares(config: Config, devices: int) -> FixedAllocation:
 
 
 def most_shares(section: PlannerSection, devices: int) -> Shares:
-    """Each device's largest share. Raises ConfigError for a list of another length."""
-    return each("planner.most_share", section.most_share, devices)
+    """Each device's largest share. Raises ConfigError for a list of another length, or where they
+    leave some of the bandwidth unused."""
+    most = each("planner.most_share", section.most_share, devices)
+    check_most_shares(most)
+    return most
+
+
+def plugged_allocation(config: Config, section: PluginPlanner) -> Allocation:
+    """Another package's allocation. Raises ConfigError for what is none, or cannot be made."""
+    of_the_run = {
+        "count": config.devices.count,
+        "rules": make_rules(config),
+        "most_share": most_shares(section, config.devices.count),
+        "seed": config.seed,
+    }
+    return plugged("planner", section, Allocation, of_the_run, group=ALLOCATIONS)  # type: ignore[type-abstract]
 
 
 # The micro-batches of a run, as its scheme can take them. Imports no torch.

@@ -5,17 +5,29 @@ import json
 import os
 import socket
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NoReturn, final
+from typing import Any, NoReturn, final, get_args
+
+import numpy as np
 
 from cutlayer.config.choices import TracesSection
 from cutlayer.config.keys import refuse_unread
 from cutlayer.config.read import read_written
-from cutlayer.config.schema import Config, PluginPlanner
-from cutlayer.config.section import AGGREGATIONS, ALLOCATIONS, PluginSection
-from cutlayer.data.find import Hub, find_config, holds_model, is_hub_id
-from cutlayer.errors import AssetError, ConfigError, RunError, quoted
+from cutlayer.config.schema import Config, NetSection, PluginPlanner
+from cutlayer.config.section import AGGREGATIONS, PARTITIONS, PluginSection
+from cutlayer.data.check import check_sizes, known_task, other_task
+from cutlayer.data.find import KNOWN_MODELS, Hub, check_name, find_config, holds_model, is_hub_id
+from cutlayer.data.partition import PARTITION_ARGUMENTS
+from cutlayer.errors import (
+    AssetError,
+    ConfigError,
+    IdentityError,
+    RunError,
+    needing,
+    quoted,
+)
 from cutlayer.jobs.build import (
     check_steps,
     count_micro_batches,
@@ -26,10 +38,17 @@ from cutlayer.jobs.build import (
     make_rules,
     make_scheme,
     most_shares,
+    plugged_allocation,
 )
-from cutlayer.jobs.plugins import find_plugin
+from cutlayer.jobs.model_spec import planned_model
+from cutlayer.jobs.plugins import check_plugin, plugged
 from cutlayer.logs import unheard
+from cutlayer.net.server.session import RoundEnd
+from cutlayer.net.wire.link import device_name
 from cutlayer.net.wire.listener import any_socket
+from cutlayer.planner.allocation import ObservedRound, ask_shares
+from cutlayer.planner.profile import Profile, packaged_profile, read_profile
+from cutlayer.spec import VERIFIED, Device, Task
 
 # Everything about a run that can be told before torch is imported and weights or data are fetched.
 #
@@ -40,6 +59,8 @@ from cutlayer.net.wire.listener import any_socket
 # as architectures that can be split name them in their config.json
 _BLOCKS = ("num_hidden_layers", "n_layer", "n_layers")
 _WIDTH = ("hidden_size", "n_embd", "dim")
+_TOKENS = ("max_position_embeddings", "n_positions")
+_PATCH = ("patch_size",)
 
 
 def check_given(what: str, config: object, also_read: Collection[str] = ()) -> None:
@@ -53,10 +74,11 @@ def check_given(what: str, config: object, also_read: Collection[str] = ()) -> N
     refuse_unread(config, also_read=also_read)
 
 
-def check(config: Config, *, cut: bool = True, dealt: bool = True) -> None:
+def check(config: Config, *, cut: bool = True, dealt: bool = True, read: bool = True) -> None:
     """Raises CutlayerError for what cannot be, as far as `config.json` and small files say.
 
-    `cut`: whether the configured cut is to be made; `dealt`: whether devices share the samples.
+    `cut`: whether the configured cut is to be made; `dealt`: whether devices share the samples;
+    `read`: whether the data are. Imports torch for another package's aggregation alone.
     """
     samples, count = config.data.train_samples, config.devices.count
     if dealt and samples is not None and samples < count:
@@ -68,23 +90,81 @@ def check(config: Config, *, cut: bool = True, dealt: bool = True) -> None:
     check_steps(config.training)
     count_micro_batches(config.training, scheme)
     make_rules(config)
-    # what they are made with is known once the model is read
-    if isinstance(config.planner, PluginPlanner):
-        find_plugin("planner", config.planner, ALLOCATIONS)
-    if isinstance(config.aggregation, PluginSection):
-        find_plugin("aggregation", config.aggregation, AGGREGATIONS)
+    check_devices(config.net.devices, count)
+    make_round_end(config.net, count)
     make_codecs(config.codec, packets=1)
     shares = fixed_shares(config, len(devices))
     most_shares(config.planner, len(devices))
     make_channel(config, devices).rates(1, 0.0, shares.value)
+    _check_allocation(config, devices)
+    _check_aggregation(config)
+    if isinstance(config.partition, PluginSection):
+        check_plugin("partition", config.partition, PARTITIONS, PARTITION_ARGUMENTS)
+    if read:
+        check_name(config.data.name, "data")
     settings = _model_settings(config.model.name)
     if settings is not None:
         check_model(config, settings, cut=cut)
+        _check_task(config, settings, read)
+
+
+# in asking what is another package's: a second, and 125 kB
+_ASKED_S, _ASKED_BITS = 1.0, 1e6
+_ASKED_DEVICES, _ASKED_VALUES = 100, 8
+
+
+def _check_allocation(config: Config, devices: Sequence[Device]) -> None:
+    """Raises ConfigError for another package's allocation that divides no bandwidth."""
+    if not isinstance(config.planner, PluginPlanner):
+        return
+    allocation, channel = plugged_allocation(config, config.planner), make_channel(config, devices)
+    seconds = np.full(len(devices), _ASKED_S)
+    bits = np.full(len(devices), _ASKED_BITS)
+    observed = ObservedRound(seconds, bits, bits, bits)
+    shares = ask_shares(allocation, 1, observed, channel.curves(1, 0.0))
+    channel.rates(1, 0.0, shares)
+
+
+def _check_aggregation(config: Config) -> None:
+    """Raises CutlayerError for another package's aggregation that makes no row of some."""
+    section = config.aggregation
+    if not isinstance(section, PluginSection):
+        return
+    with needing(f"aggregation {section.name}", "train"):
+        import torch
+
+        from cutlayer.model.optimizer import Aggregation, merged
+    made = plugged("aggregation", section, Aggregation, {}, group=AGGREGATIONS)  # type: ignore[type-abstract]
+    count = min(config.devices.count, _ASKED_DEVICES)
+    rows = torch.arange(float(count * _ASKED_VALUES)).reshape(count, _ASKED_VALUES)
+    merged(made, rows, [1.0] * count)
+
+
+def make_round_end(net: NetSection, count: int) -> RoundEnd:
+    """When rounds over a network close. Raises ConfigError for a quorum or times that cannot be."""
+    return RoundEnd(count, net.quorum or count, net.deadline_s, net.give_up_s)
+
+
+def check_devices(names: Sequence[str], count: int) -> None:
+    """Raises ConfigError for names that no device can have, or of others than so many devices."""
+    for name in names:
+        try:
+            device_name(name)
+        except IdentityError as error:
+            raise ConfigError(f"net.devices: {error}") from error
+    if names and (len(names) != count or len(set(names)) != count):
+        raise ConfigError(
+            f"net.devices lists {len(names)} names for devices.count {count}: give each device one"
+            " of its own, or leave it empty"
+        )
 
 
 def check_model(config: Config, settings: Mapping[str, Any], *, cut: bool = True) -> None:
-    """Cut and rank against what a model's `config.json` says of its blocks. Raises ConfigError."""
+    """Cut, rank and sizes of samples against what a model's `config.json` says of them. Raises
+    ConfigError."""
     name, rank = config.model.name, config.adapter.rank
+    sizes = config.data.image_size, config.data.max_tokens
+    check_sizes(*sizes, name, limit=_number(settings, _TOKENS), side=_number(settings, _PATCH))
     blocks, width = _number(settings, _BLOCKS), _number(settings, _WIDTH)
     cut = cut and make_scheme(config.scheme).splits
     if cut and blocks is not None and config.model.cut >= blocks:
@@ -97,6 +177,17 @@ def check_model(config: Config, settings: Mapping[str, Any], *, cut: bool = True
             f"adapter.rank {rank} is above {width}, the width of {name}: lower it, 8 to 64 are"
             " usual"
         )
+
+
+def _check_task(config: Config, settings: Mapping[str, Any], read: bool) -> None:
+    """Raises DataError where the model is for other tasks than the one that is asked for, or that
+    the data are for, if they are known and `read`."""
+    kind, task = settings.get("model_type"), config.data.task
+    if task is None and read:
+        task = known_task(config.data.name)
+    serves = [one for one in get_args(Task) if kind in VERIFIED[one]]
+    if task is not None and serves and task not in serves:
+        raise other_task(config.model.name, serves, config.data.name, task)
 
 
 def _number(settings: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
@@ -130,6 +221,54 @@ class _NotAsked(Hub):
         raise AssetError("not asked")
 
     config = data = model
+
+
+# What a plan keeps to, and no run asks.
+
+
+def check_limits(config: Config) -> None:
+    """Raises CutlayerError for what no plan of a configuration could keep to, though a run does not
+    ask: its profile, its least cut; and for adapters on layers that the model does not have.
+
+    Counts a model once whose layers are named, where torch is there and `config.json` at hand.
+    """
+    if config.planner.profile is not None:
+        read_own_profile(config)
+    settings, least = _model_settings(config.model.name) or {}, config.planner.least_cut
+    blocks = _number(settings, _BLOCKS)
+    if blocks is not None and least >= blocks and make_scheme(config.scheme).splits:
+        raise ConfigError(
+            f"planner.least_cut is {least}, but {config.model.name}, of {blocks} blocks, can be cut"
+            f" after block 1..{blocks - 1}: lower it"
+        )
+    if blocks is not None and config.adapter.targets != "all" and find_spec("torch") is not None:
+        with unheard(), contextlib.suppress(AssetError):
+            planned_model(config, hub=_NotAsked())
+
+
+def read_own_profile(config: Config) -> Profile | None:
+    """The configured profile, else the packaged one; None: there is none. Raises ConfigError for
+    one of another model or data set, or that cannot be read."""
+    path, name, data = config.planner.profile, config.model.name, config.data.name
+    if path is None:
+        return packaged_profile(name, data)
+    profile = read_profile(Path(path))
+    if not (same_asset(profile.model, name) and same_asset(profile.data, data)):
+        raise ConfigError(
+            f"planner.profile {path} was measured with {profile.model} on {profile.data}, and the"
+            f" plan is for {name} on {data}: accuracies of one do not hold for the other; measure"
+            " them with `cutlayer profile`, or leave the profile out"
+        )
+    return profile
+
+
+def same_asset(measured: str, name: str) -> bool:
+    """Whether two names are of one model or data set: a short name or hub id, or a folder's."""
+    return _plain(measured) == _plain(name)
+
+
+def _plain(name: str) -> str:
+    return KNOWN_MODELS.get(name, Path(name).name if Path(name).exists() else name)
 
 
 # Files that a command writes: whether they can be, before it works, and all of them or none.

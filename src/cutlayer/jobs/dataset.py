@@ -18,7 +18,6 @@ from cutlayer.config.schema import (
     PartitionSection,
 )
 from cutlayer.config.section import PARTITIONS, PluginSection
-from cutlayer.data.assets.catalogue import known_asset
 from cutlayer.data.batches import (
     BlockBatches,
     Blocks,
@@ -27,10 +26,20 @@ from cutlayer.data.batches import (
     TextBatches,
     read_preprocessing,
 )
-from cutlayer.data.check import OnBad, Tokenize, check_data, check_samples, class_of
+from cutlayer.data.check import (
+    OnBad,
+    Tokenize,
+    check_data,
+    check_samples,
+    check_sizes,
+    class_of,
+    known_task,
+    other_task,
+)
 from cutlayer.data.left_out import is_odd, left_out_sentence
 from cutlayer.data.load import load_data, read_path
 from cutlayer.data.partition import (
+    PARTITION_ARGUMENTS,
     PreparedData,
     check_parts,
     draw_subset,
@@ -48,7 +57,7 @@ from cutlayer.data.samples import (
     Subset,
     alike_names,
 )
-from cutlayer.errors import ConfigError, DataError, UnsupportedModelError, column_listing, quoted
+from cutlayer.errors import DataError, UnsupportedModelError, column_listing, quoted
 from cutlayer.jobs.plugins import call_plugin, find_plugin
 from cutlayer.model.inputs import Tokenizer, image_step, load_tokenizer, token_limit
 from cutlayer.model.tasks import read_config, task_class, unread_padding
@@ -56,13 +65,6 @@ from cutlayer.net.wire.messages import Terms
 from cutlayer.spec import Task
 
 _LOG = logging.getLogger(__name__)
-
-# a model for each task that comes in a package
-_MODELS: dict[Task, str] = {
-    "image-classification": "dinov2-small",
-    "text-classification": "minilm",
-    "causal-lm": "smollm2",
-}
 
 # one stream of the seed for each draw
 _TRAIN, _TEST, _PARTITION = range(101, 104)
@@ -80,10 +82,14 @@ def prepare_data(config: Config, model: Path, *, dealt: bool = True) -> Prepared
     Raises DataError or AssetError for data that cannot be found, read or dealt.
     """
     section = config.data
-    known = section.task or _known_task(section.name)
+    known = section.task or known_task(section.name)
     if known is not None:
         _refuse_other_task(config, known, model)
-    check_sizes(section, model)
+    own = read_config(model)
+    named = f"the model in {model}"
+    check_sizes(
+        section.image_size, section.max_tokens, named, limit=token_limit(own), side=image_step(own)
+    )
     data = load_data(
         section.name,
         task=section.task,
@@ -127,21 +133,12 @@ def prepare_data(config: Config, model: Path, *, dealt: bool = True) -> Prepared
     return PreparedData(data, data.task, batches, parts, skipped)
 
 
-def _known_task(name: str) -> Task | None:
-    """What a data set is for that is known by its short name, before it is fetched."""
-    asset = None if Path(name).expanduser().exists() else known_asset(name, "data")
-    return asset.task if asset is not None else None
-
-
 def _refuse_other_task(config: Config, task: Task, model: Path) -> None:
     """Raises DataError where the model is for other tasks: before data are read or checked."""
     architecture = read_config(model)
     serves = [other for other in get_args(Task) if _serves(architecture, other)]
     if serves and task not in serves:
-        raise DataError(
-            f"model {config.model.name} is for {' or '.join(serves)}, data {config.data.name} for "
-            f"{task}: choose other data, or a model such as {_MODELS[task]}"
-        )
+        raise other_task(config.model.name, serves, config.data.name, task)
 
 
 def _serves(architecture: PreTrainedConfig, task: Task) -> bool:
@@ -183,27 +180,6 @@ def _told_framing(preprocessing: Preprocessing, side: int) -> str:
         f"images: the central square, resized to {side} px ({filter_name})"
         f"{own if preprocessing.framing else ''}"
     )
-
-
-def check_sizes(section: DataSection, model: Path) -> None:
-    """Whether the model takes texts and images of the sizes asked for: known before any is read.
-
-    Raises ConfigError for those that it cannot take.
-    """
-    config = read_config(model)
-    limit, side = token_limit(config), image_step(config)
-    if limit is not None and section.max_tokens > limit:
-        raise ConfigError(
-            f"data.max_tokens is {section.max_tokens}, the model in {model} takes texts of at most"
-            f" {limit} tokens: set data.max_tokens to {limit} or less"
-        )
-    if side is not None and section.image_size % side:
-        lower = section.image_size // side * side
-        near = " or ".join(str(size) for size in (lower, lower + side) if size)
-        raise ConfigError(
-            f"data.image_size is {section.image_size}, the model in {model} cuts images into"
-            f" patches of {side} pixels: set it to a multiple, such as {near}"
-        )
 
 
 def _checked(data: DataSet, config: Config, tokenizer: Tokenizer | None) -> tuple[DataSet, int]:
@@ -306,7 +282,7 @@ def _deal(
             return partition_dirichlet(samples.labels, devices, section.alpha, rng)
         case PluginSection():
             found = find_plugin("partition", section, PARTITIONS)
-            of_the_run = {"labels": samples.labels, "count": devices, "rng": rng}
+            of_the_run = dict(zip(PARTITION_ARGUMENTS, (samples.labels, devices, rng), strict=True))
             made = call_plugin("partition", section, found, of_the_run)
             return check_parts(made, len(samples.labels), devices)
 

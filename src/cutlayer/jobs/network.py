@@ -18,10 +18,11 @@ import torch
 
 from cutlayer.channel.rates import ProportionalRates, RateCurves
 from cutlayer.config.choices import NoCodec
-from cutlayer.config.schema import Config, NetSection
+from cutlayer.config.schema import Config
 from cutlayer.config.section import CODECS, PluginSection
 from cutlayer.errors import ConfigError
 from cutlayer.files import write_text
+from cutlayer.jobs.check import check_devices, make_round_end
 from cutlayer.jobs.plugins import check_registered, portable
 from cutlayer.jobs.prepare import Job
 from cutlayer.jobs.resume import settle
@@ -32,7 +33,7 @@ from cutlayer.net.server.devices import NameOf
 from cutlayer.net.server.driver import ServerDriver, ServerWorker, recover
 from cutlayer.net.server.journal import Journal
 from cutlayer.net.server.recorder import Recorder
-from cutlayer.net.server.session import RoundEnd, RunPlan, ServerSession
+from cutlayer.net.server.session import RunPlan, ServerSession
 from cutlayer.net.server.timing import Controller, RoundShape, ServerWatch
 from cutlayer.net.wire.admission import OUTBOX_FRAMES, ConnectionLimits
 from cutlayer.net.wire.frames import (
@@ -191,24 +192,14 @@ def check_net(job: Job) -> None:
             "training.local_epochs: the server does not know how many samples a device has; set it"
             " to null and give training.local_steps"
         )
-    names, count = config.net.devices, config.devices.count
-    if names and (len(names) != count or len(set(names)) != count):
-        raise ConfigError(
-            f"net.devices lists {len(names)} names for devices.count {count}: give each device one"
-            " of its own, or leave it empty"
-        )
     if config.planner.name == "two-timescale" and _band(config) is None:
         raise ConfigError(
             "planner two-timescale allocates the bandwidth each round, but devices are not paced:"
             " set net.uplink_bit_s and net.downlink_bit_s, or planner to static"
         )
     _check_names(job)
-    _round_end(config.net, count)
-
-
-def _round_end(net: NetSection, count: int) -> RoundEnd:
-    """Raises ConfigError for a quorum or times that cannot be."""
-    return RoundEnd(count, net.quorum or count, net.deadline_s, net.give_up_s)
+    check_devices(config.net.devices, config.devices.count)
+    make_round_end(config.net, config.devices.count)
 
 
 def _check_names(job: Job) -> None:
@@ -375,7 +366,7 @@ def _plan(
         terms=terms,
         rate_of=setup.training.rate_of,
         shares=shares,
-        end=_round_end(net, len(setup.devices)),
+        end=make_round_end(net, len(setup.devices)),
         bounds=bounds,
         name_of=name_of,
     )

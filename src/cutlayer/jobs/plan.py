@@ -5,7 +5,6 @@ Needs neither torch nor the data. Knows which names stand for what; the planner 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, get_args
 
 from cutlayer.codec.presets import paper
@@ -18,7 +17,6 @@ from cutlayer.config.schema import (
     FixedPlanner,
 )
 from cutlayer.config.section import Section
-from cutlayer.data.find import KNOWN_MODELS
 from cutlayer.errors import ConfigError, shown
 from cutlayer.jobs.build import (
     check_steps,
@@ -33,7 +31,7 @@ from cutlayer.jobs.build import (
     most_shares,
     optimizer_slots,
 )
-from cutlayer.jobs.check import check, check_given
+from cutlayer.jobs.check import check, check_given, read_own_profile
 from cutlayer.jobs.model_spec import planned_model
 from cutlayer.planner.configuration import CodecChoices, measured_choices
 from cutlayer.planner.decision import (
@@ -46,7 +44,7 @@ from cutlayer.planner.decision import (
 )
 from cutlayer.planner.forecast import Forecast
 from cutlayer.planner.plan import Plan, make_plan, plan_as_given, with_best_shares
-from cutlayer.planner.profile import Profile, packaged_profile, read_profile
+from cutlayer.planner.profile import Profile
 from cutlayer.report.plan import infeasibility_line, plan_record
 from cutlayer.rounds.costs import ACTIVATION_BYTES
 from cutlayer.rounds.schemes import SFT, SFT_OVERLAP, Scheme
@@ -221,8 +219,8 @@ def plan(config: Config, *, fixed: bool = False) -> Planned:
     _check_devices(config.devices.count)
     section, scheme = config.planner, make_scheme(config.scheme)
     own_cut = fixed or "cut" in section.fix or "cut" in config.model.model_fields_set
-    check(config, cut=own_cut, dealt=False)
-    profile = None if fixed else _profile(config)
+    check(config, cut=own_cut, dealt=False, read=False)
+    profile = None if fixed else read_own_profile(config)
     workload = make_workload(config)
     _check_steps(max(workload.local_steps))
     measured = profile if scheme.compressed and "codec" not in section.fix else None
@@ -405,29 +403,6 @@ def _decided(config: Config, decision: Decision) -> dict[str, dict[str, Any]]:
     if decision.scheme.compressed and (codec.settings or codec.codec != config.codec.name):
         sections["codec"] = {"name": codec.codec, **codec.settings, **whole}
     return sections
-
-
-def _profile(config: Config) -> Profile | None:
-    path, name, data = config.planner.profile, config.model.name, config.data.name
-    if path is None:
-        return packaged_profile(name, data)
-    profile = read_profile(Path(path))
-    if not (_same(profile.model, name) and _same(profile.data, data)):
-        raise ConfigError(
-            f"planner.profile {path} was measured with {profile.model} on {profile.data}, and the"
-            f" plan is for {name} on {data}: accuracies of one do not hold for the other; measure"
-            " them with `cutlayer profile`, or leave the profile out"
-        )
-    return profile
-
-
-def _same(measured: str, name: str) -> bool:
-    """Whether two names are of one model or data set: a short name or hub id, or a folder's."""
-    return _plain(measured) == _plain(name)
-
-
-def _plain(name: str) -> str:
-    return KNOWN_MODELS.get(name, Path(name).name if Path(name).exists() else name)
 
 
 def _configured(config: Config, workload: Workload) -> CodecChoices:

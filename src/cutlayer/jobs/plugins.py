@@ -6,13 +6,13 @@ of the run that it has parameters for.
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from importlib import import_module
 from importlib.metadata import packages_distributions
 from typing import Any, TypeVar
 
 from cutlayer.config.section import PluginSection, registered
-from cutlayer.errors import ConfigError, CutlayerError, nearest, quoted
+from cutlayer.errors import ConfigError, CutlayerError, nearest, quoted, raised
 
 Contract = TypeVar("Contract")
 
@@ -55,10 +55,10 @@ def find_plugin(key: str, section: PluginSection, group: str) -> Any:
         raise _missing(key, section, module, error) from error
     except Exception as error:
         raise ConfigError(
-            f"{key} {section.name}: {module} cannot be imported: {_of_its_own(error)}"
+            f"{key} {section.name}: {module} cannot be imported: {raised(error)}"
         ) from error
     if not hasattr(holder, name):
-        known = [word for word in vars(holder) if not word.startswith("_")]
+        known = [word for word, value in vars(holder).items() if _is_own(word, value, module)]
         raise ConfigError(f"{key}: {module} has no {name}; {nearest(name, known)}")
     return getattr(holder, name)
 
@@ -67,11 +67,6 @@ def call_plugin(
     key: str, section: PluginSection, found: Any, of_the_run: Mapping[str, object]
 ) -> object:
     """What it makes of its options and of the run. Raises ConfigError."""
-    if not callable(found):
-        raise ConfigError(
-            f"{key} {section.name} is {quoted(found)}, which cannot be called"
-            f"{' with options' if section.options else ''}: name a class or function"
-        )
     given = _arguments(key, section, found, of_the_run)
     try:
         return found(**given)
@@ -80,8 +75,30 @@ def call_plugin(
     except Exception as error:
         options = ", ".join(section.options) or "no options"
         raise ConfigError(
-            f"{key} {section.name} cannot be made with {options}: {_of_its_own(error)}"
+            f"{key} {section.name} cannot be made with {options}: {raised(error)}"
         ) from error
+
+
+def _is_own(word: str, value: object, module: str) -> bool:
+    """Whether a module's name is for others, and not of what it imports itself."""
+    if word.startswith("_") or inspect.ismodule(value):
+        return False
+    of = getattr(value, "__module__", None) if inspect.isclass(value) or callable(value) else module
+    return str(of).partition(".")[0] == module.partition(".")[0]
+
+
+def check_plugin(key: str, section: PluginSection, group: str, of_the_run: Collection[str]) -> None:
+    """Raises ConfigError for a plugin that cannot be called with its options and the things of a
+    run that have these names, as far as can be told without calling it."""
+    found = find_plugin(key, section, group)
+    given = _arguments(key, section, found, dict.fromkeys(of_the_run))
+    asked = _signature(found)
+    if asked is None:
+        return
+    try:
+        asked.bind(**given)
+    except TypeError as error:
+        raise ConfigError(f"{key} {section.name} cannot be called: {error}; see options") from error
 
 
 def resolved(name: str, group: str) -> str:
@@ -130,11 +147,6 @@ def _missing(
     )
 
 
-def _of_its_own(error: Exception) -> str:
-    """What others' code raised, in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
-
-
 def _check_method(what: str, own: object, name: str, contracts: Callable[..., object]) -> None:
     """Raises ConfigError for a method that cannot be called as the contract's is."""
     asked = inspect.signature(contracts)
@@ -154,7 +166,15 @@ def _arguments(
     key: str, section: PluginSection, found: Callable[..., object], of_the_run: Mapping[str, object]
 ) -> dict[str, object]:
     """Its options, and what it has parameters for."""
-    parameters = inspect.signature(found).parameters
+    if not callable(found):
+        raise ConfigError(
+            f"{key} {section.name} is {quoted(found)}, which cannot be called"
+            f"{' with options' if section.options else ''}: name a class or function"
+        )
+    asked = _signature(found)
+    if asked is None:
+        return dict(section.options)
+    parameters = asked.parameters
     if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
         return {**of_the_run, **section.options}
     unknown = [name for name in section.options if name not in parameters]
@@ -164,3 +184,11 @@ def _arguments(
         raise ConfigError(f"{key}.options: {section.name} takes no {unknown[0]}; {hint}")
     given = {name: value for name, value in of_the_run.items() if name in parameters}
     return {**given, **section.options}
+
+
+def _signature(found: Callable[..., object]) -> inspect.Signature | None:
+    """What it takes; None for one of C, which does not say."""
+    try:
+        return inspect.signature(found)
+    except ValueError:
+        return None

@@ -27,7 +27,7 @@ from cutlayer.config.schema import (
     StaticPlanner,
     TwoTimescalePlanner,
 )
-from cutlayer.config.section import AGGREGATIONS, ALLOCATIONS, PluginSection
+from cutlayer.config.section import AGGREGATIONS, PluginSection
 from cutlayer.data.find import FoundAsset, find_model
 from cutlayer.data.partition import BatchPlan, PreparedData
 from cutlayer.errors import ConfigError
@@ -44,6 +44,7 @@ from cutlayer.jobs.build import (
     make_scheme,
     most_shares,
     optimizer_slots,
+    plugged_allocation,
 )
 from cutlayer.jobs.dataset import prepare_data
 from cutlayer.jobs.model_spec import model_request
@@ -363,10 +364,4 @@ def make_allocation(config: Config, setup: Setup) -> Allocation:
         case TwoTimescalePlanner():
             return TwoTimescaleAllocation(simulation.rules, most_shares(section, devices))
         case PluginPlanner():
-            of_the_run = {
-                "count": devices,
-                "rules": simulation.rules,
-                "most_share": most_shares(section, devices),
-                "seed": config.seed,
-            }
-            return plugged("planner", section, Allocation, of_the_run, group=ALLOCATIONS)  # type: ignore[type-abstract]
+            return plugged_allocation(config, section)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cutlayer.errors import ModelError, quoted
+from cutlayer.errors import ModelError, others_code, quoted
 from cutlayer.model.placement import HOST, to_device
 
 # Row-wise optimisers: each row of a bank steps on its own, as if it had its own optimiser.
@@ -162,7 +162,8 @@ def merged(
     """The merged row, where the rows are; they are merged on the host. Raises ModelError for an
     aggregation that gives another thing than one, or makes of finite rows one that is not."""
     place, rows = rows.device, to_device(rows, HOST)
-    row: object = aggregation.merge(rows, weights)
+    with others_code(aggregation, "merge"):
+        row: object = aggregation.merge(rows, weights)
     name = type(aggregation).__name__
     if not (isinstance(row, Tensor) and row.shape == rows.shape[1:] and row.dtype == rows.dtype):
         given = f"{row.dtype} of {list(row.shape)}" if isinstance(row, Tensor) else quoted(row)

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from cutlayer.channel.rates import RateCurves
+from cutlayer.errors import others_code
 from cutlayer.planner.bandwidth import BandwidthProblem, solve_bandwidth
 from cutlayer.rounds.schemes import Place, Scheme
 from cutlayer.rounds.work import DeviceWork, SharingRules
@@ -133,6 +134,14 @@ class Allocation(ABC):
     def within(self, most: Shares) -> "Allocation":
         """The same with no share beyond `most`, if shares are found here; else as it is."""
         return self
+
+
+def ask_shares(
+    allocation: Allocation, round_number: int, observed: ObservedRound, curves: RateCurves
+) -> Shares:
+    """Its shares of a round. Raises ConfigError as it does, or where another package's fails."""
+    with others_code(allocation, "shares"):
+        return allocation.shares(round_number, observed, curves)
 
 
 @final

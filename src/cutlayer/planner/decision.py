@@ -101,6 +101,20 @@ class FixedChoices:
 NOTHING_FIXED = FixedChoices()
 
 
+def check_most_shares(most: Sequence[float]) -> None:
+    """Raises ConfigError for a largest share of a device outside (0, 1], and for some that sum
+    below 1."""
+    for share in most:
+        if not 0 < share <= 1:
+            raise ConfigError(f"a device's largest share is {share}: give more than 0, at most 1")
+    together, count = sum(most), len(most)
+    if together < 1 - _ROUNDING:
+        raise ConfigError(
+            f"most_share of {count} devices comes to {together:.3g} of the bandwidth, which"
+            f" would leave some of it unused: let each have at least {1 / count:.3g}"
+        )
+
+
 @dataclass(frozen=True)
 class PlanLimits:
     """What a plan must keep to, besides each device's memory.
@@ -119,17 +133,7 @@ class PlanLimits:
     fixed: FixedChoices = NOTHING_FIXED
 
     def __post_init__(self) -> None:
-        for share in self.most_share:
-            if not 0 < share <= 1:
-                raise ConfigError(
-                    f"a device's largest share is {share}: give more than 0, at most 1"
-                )
-        together, count = sum(self.most_share), len(self.most_share)
-        if together < 1 - _ROUNDING:
-            raise ConfigError(
-                f"most_share of {count} devices comes to {together:.3g} of the bandwidth, which"
-                f" would leave some of it unused: let each have at least {1 / count:.3g}"
-            )
+        check_most_shares(self.most_share)
         if not 0 < self.server_busy <= 1:
             raise ConfigError(f"server_busy is {self.server_busy}: give more than 0, at most 1")
         if self.least_cut < 1:

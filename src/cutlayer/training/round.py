@@ -15,7 +15,7 @@ from cutlayer.channel.rates import LinkRates
 from cutlayer.codec.codec import Direction
 from cutlayer.model.optimizer import merged
 from cutlayer.model.split import device_forward
-from cutlayer.planner.allocation import ObservedRound, observed_work
+from cutlayer.planner.allocation import ObservedRound, ask_shares, observed_work
 from cutlayer.rounds.costs import ACTIVATION_BYTES, StepFlops, physical_traffic, recomputed_flops
 from cutlayer.rounds.result import RoundTimeline
 from cutlayer.rounds.schemes import DeviceOrder, Phase, Step
@@ -443,7 +443,8 @@ class Round:
     def _shares(self) -> tuple[float, ...]:
         """Each device's part of the bandwidth, from what is known as the round begins."""
         curves = self._setup.simulation.channel.curves(self._index, self._state.virtual_time_s)
-        return self._setup.simulation.allocation.shares(self._index, self._state.observed, curves)
+        allocation = self._setup.simulation.allocation
+        return ask_shares(allocation, self._index, self._state.observed, curves)
 
     def _work(self) -> list[DeviceWork]:
         """What each device's round took, at its rates."""

@@ -25,7 +25,7 @@ from cutlayer.codec.kernels.kernels import (
 )
 from cutlayer.codec.kernels.portable import mix_keys
 from cutlayer.codec.staged import StagedCodec
-from cutlayer.errors import ConfigError, PacketError, quoted
+from cutlayer.errors import ConfigError, PacketError, others_code, quoted
 from cutlayer.model.placement import HOST, to_device
 
 _BYTE = torch.iinfo(torch.int8)
@@ -378,7 +378,8 @@ class TensorCodec:
     ) -> Encoded:
         own = tensor.detach()
         array = own if self.stays else DeviceArrays(self.device).to_host(own)
-        encoded: object = self.codec.encode(array, state, rng, lengths=lengths, samples=samples)
+        with others_code(self.codec, "encode"):
+            encoded: object = self.codec.encode(array, state, rng, lengths=lengths, samples=samples)
         if not (isinstance(encoded, Encoded) and isinstance(encoded.packet, bytes)):
             raise self._broken("encode", "an Encoded with the bytes of a packet", encoded)
         return encoded
@@ -392,7 +393,8 @@ class TensorCodec:
 
     def _decoded(self, packet: bytes, shape: tuple[int, ...], state: CodecState) -> Decoded:
         """What the codec makes of the packet; another package's may make anything."""
-        decoded: object = self.codec.decode(packet, shape, state)
+        with others_code(self.codec, "decode"):
+            decoded: object = self.codec.decode(packet, shape, state)
         if not isinstance(decoded, Decoded):
             raise self._broken("decode", "a Decoded", decoded)
         tensor, lengths = decoded.tensor, decoded.lengths

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from cutlayer.errors import IdentityError
 from cutlayer.net.identity.credentials import (
     SERVER_NAME,
-    device_name,
     hash_secret,
     new_token,
     read_token,
 )
+from cutlayer.net.wire.link import device_name
 
 AUTHORITY = bytes(range(32))
 

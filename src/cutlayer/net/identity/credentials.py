@@ -11,7 +11,6 @@ import binascii
 import contextlib
 import hmac
 import os
-import re
 import secrets
 import stat
 from collections.abc import Sequence
@@ -33,6 +32,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from cutlayer.errors import IdentityError
 from cutlayer.files import PRIVATE, sync_folder, write_whole
+from cutlayer.net.wire.link import device_name
 
 # A run's certificate authority: makes itself, the server's certificate and the devices'.
 
@@ -95,28 +95,8 @@ def read_private(path: Path, if_missing: str) -> bytes:
     return content
 
 
-# The names of devices and of the server, as certificates carry them.
-#
-# Knows their spelling; not which devices there are.
-
-
 # it has a dot, so no device can have it
 SERVER_NAME = "server.cutlayer"
-_DEVICE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-
-
-def device_name(text: str) -> str:
-    """`text`, if a device can have it as its name: a DNS label (RFC 1123) in lower case.
-
-    Raises IdentityError.
-    """
-    if _DEVICE.fullmatch(text) is None:
-        raise IdentityError(
-            f"no name for a device: {text[:80]!r}; use 1 to 63 of a to z, 0 to 9 and inner hyphens"
-        )
-    return text
-
-
 VALID = timedelta(days=825)
 # clocks of small boards run behind
 _BACKDATED = timedelta(days=1)

@@ -24,7 +24,6 @@ from cutlayer.net.identity.credentials import (
     Signed,
     certificate_pem,
     device_certificate,
-    device_name,
     fingerprint,
     hash_secret,
     key_pem,
@@ -38,6 +37,7 @@ from cutlayer.net.identity.credentials import (
     server_identity,
     write_private,
 )
+from cutlayer.net.wire.link import device_name
 
 # Who was invited and whose certificates were issued or revoked, as one file.
 #

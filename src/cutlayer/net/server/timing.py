@@ -14,7 +14,13 @@ from cutlayer.channel.rates import LinkRates, RateCurves, check_shares
 from cutlayer.errors import ConfigError
 from cutlayer.net.wire.frames import Kind
 from cutlayer.net.wire.messages import Activation, Adapter, DeviceTimes, Position
-from cutlayer.planner.allocation import Allocation, ObservedRound, Shares, observed_work
+from cutlayer.planner.allocation import (
+    Allocation,
+    ObservedRound,
+    Shares,
+    ask_shares,
+    observed_work,
+)
 from cutlayer.rounds.result import END, START, DeviceTimeline, RoundTimeline, TimelineEvent
 from cutlayer.rounds.schemes import SPLIT_STEP, Phase, Scheme
 from cutlayer.rounds.work import DeviceRates, DeviceWork, SharingRules
@@ -385,7 +391,7 @@ class Controller:
         # what no line carries is nobody's: it is left to all
         most = self._most / min(1.0, self._most.sum())
         allocation = self._allocation.within(tuple(np.minimum(most, 1.0).tolist()))
-        shares = allocation.shares(state.round + 1, state.observed, curves)
+        shares = ask_shares(allocation, state.round + 1, state.observed, curves)
         check_shares(shares, len(most))
         self._paces = np.array(
             [curve.rate_bit_per_s(np.array(shares)) for curve in (curves.uplink, curves.downlink)]

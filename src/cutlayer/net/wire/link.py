@@ -1,6 +1,7 @@
 """What a session's driver asks of a connection: links that pace it or lose patience, its chunks."""
 
 import asyncio
+import re
 import struct
 import time
 from abc import ABC, abstractmethod
@@ -8,7 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, final
 
-from cutlayer.errors import ConfigError, FrameError
+from cutlayer.errors import ConfigError, FrameError, IdentityError
 from cutlayer.units import BITS_PER_BYTE, KIB, MIB, format_bytes
 
 # What a session's driver asks of a connection. Knows no socket: each kind of link is a file.
@@ -281,7 +282,10 @@ async def in_place(work: Callable[[], Any]) -> Any:
     return work()
 
 
-# Addresses as a user writes them.
+# Addresses and names of devices as a user writes them.
+
+
+_DEVICE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
 def address_of(text: str) -> tuple[str, int]:
@@ -293,3 +297,15 @@ def address_of(text: str) -> tuple[str, int]:
             f"{text!r} is not HOST:PORT with a port up to 65535, such as 192.168.1.10:7700"
         )
     return host, int(port)
+
+
+def device_name(text: str) -> str:
+    """`text`, if a device can have it as its name: a DNS label (RFC 1123) in lower case.
+
+    Raises IdentityError.
+    """
+    if _DEVICE.fullmatch(text) is None:
+        raise IdentityError(
+            f"no name for a device: {text[:80]!r}; use 1 to 63 of a to z, 0 to 9 and inner hyphens"
+        )
+    return text
