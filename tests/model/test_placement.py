@@ -1,12 +1,20 @@
 """The names of devices, as a user gives them, on machines that have other ones."""
 
+import os
 import sys
 
 import pytest
 import torch
 
 from cutlayer.errors import ConfigError
-from cutlayer.model.placement import HOST, Accelerators, Placement, device_named, to_device
+from cutlayer.model.placement import (
+    HOST,
+    Accelerators,
+    Placement,
+    device_named,
+    repeat_sums,
+    to_device,
+)
 from cutlayer.spec import Base
 
 NONE = Accelerators(cuda=0, mps=False, build="2.13.0+cpu")
@@ -52,6 +60,25 @@ def test_what_is_not_there_is_said(name: str, seen: Accelerators, message: str) 
     with pytest.raises(ConfigError) as raised:
         device_named(name, "server.device", seen)
     assert message in str(raised.value)
+
+
+def test_sums_repeat_where_there_is_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    deterministic, tf32 = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.backends.cudnn.allow_tf32,
+    )
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    try:
+        repeat_sums()
+        assert torch.are_deterministic_algorithms_enabled() is deterministic, "the processor's do"
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        repeat_sums()
+        assert torch.are_deterministic_algorithms_enabled() and not torch.backends.cudnn.allow_tf32
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    finally:
+        torch.use_deterministic_algorithms(deterministic)
+        torch.backends.cudnn.allow_tf32 = tf32
+        torch.utils.deterministic.fill_uninitialized_memory = True
 
 
 def test_what_is_there_is_not_copied() -> None:

@@ -20,7 +20,7 @@ from cutlayer.data.partition import BatchPlan
 from cutlayer.data.samples import Batch
 from cutlayer.jobs.build import make_adapter, make_codecs
 from cutlayer.jobs.dataset import prepare_data
-from cutlayer.jobs.prepare import use_threads
+from cutlayer.jobs.prepare import use_torch
 from cutlayer.model.load import load_device_part, load_server_part
 from cutlayer.model.optimizer import AdamW
 from cutlayer.model.split import DevicePart, ServerPart
@@ -175,7 +175,7 @@ def bench_rows(config: Config, warm_steps: int, packets: int) -> tuple[str, list
 
     Raises CutlayerError for a configuration that cannot be.
     """
-    use_threads(config)
+    use_torch(config)
     made = probe(config, warm_steps, packets)
     up, down = _judges(made)
     pairs = {name: codec_pair(name) for name in PRESETS}

@@ -29,7 +29,7 @@ from cutlayer.jobs.plugins import check_registered
 from cutlayer.jobs.prepare import make_training
 from cutlayer.logs import Heartbeat
 from cutlayer.model.load import load_device_part
-from cutlayer.model.placement import Placement, device_title
+from cutlayer.model.placement import Placement, device_title, repeat_sums
 from cutlayer.net.device.driver import DeviceDriver, DeviceStore, DeviceWatch, DeviceWorker, Ready
 from cutlayer.net.identity.credentials import DeviceKeys, read_device_keys, read_token
 from cutlayer.net.identity.enrolment import ask_outline, enrol
@@ -147,6 +147,7 @@ async def join(joining: Joining, compute: Compute) -> None:
     """
     if joining.threads is not None:
         torch.set_num_threads(joining.threads)
+    repeat_sums()
     parts, dialler = PartCache(joining.cache), Dialler(joining)
     taken = f"this identity is already in use, with {joining.state}: each device needs its own"
     with alone(joining.state.with_suffix(".lock"), taken):

@@ -53,7 +53,7 @@ from cutlayer.model.describe import count_model
 from cutlayer.model.described import AdapterSpec
 from cutlayer.model.load import load_device_part, load_server_part
 from cutlayer.model.optimizer import AdamW, Aggregation, FedAvg, Optimizer, Sgd
-from cutlayer.model.placement import Accelerators, Placement, device_named
+from cutlayer.model.placement import Accelerators, Placement, device_named, repeat_sums
 from cutlayer.model.split import DevicePart
 from cutlayer.planner.allocation import (
     Allocation,
@@ -94,10 +94,12 @@ class Job:
     memory: Memory
 
 
-def use_threads(config: Config) -> None:
-    """Torch's threads as configured, for the whole process: of commands, not of what they call."""
+def use_torch(config: Config) -> None:
+    """Torch's threads as configured, and on CUDA sums that repeat, for the whole process: of
+    commands, not of what they call."""
     if config.threads is not None:
         torch.set_num_threads(config.threads)
+    repeat_sums()
 
 
 def prepare(config: Config, *, dealt: bool = True) -> Job:

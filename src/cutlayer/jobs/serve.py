@@ -19,7 +19,7 @@ from cutlayer.config.schema import Config
 from cutlayer.files import alone, json_text, write_json
 from cutlayer.jobs.check import changed_config, try_addresses, with_full_paths
 from cutlayer.jobs.network import NetJob, check_net, open_net, outline_of, resident_bytes
-from cutlayer.jobs.prepare import Job, prepare, use_threads
+from cutlayer.jobs.prepare import Job, prepare, use_torch
 from cutlayer.jobs.train import about, export, new_directory, overview
 from cutlayer.logs import EVERY_S, Heartbeat, so_far
 from cutlayer.net.identity.run_keys import RunKeys, read_keys
@@ -107,7 +107,7 @@ def resume(
 
 def _ready(config: Config) -> Job:
     """Prepared; the log says what for, and that it goes on."""
-    use_threads(config)
+    use_torch(config)
     with Heartbeat(so_far("getting ready")):
         job = prepare(config, dealt=False)
     for line in overview(job.config, job.prepared, job.setup, real=True):

@@ -31,7 +31,7 @@ from cutlayer.data.partition import PreparedData, label_counts
 from cutlayer.errors import StorageError
 from cutlayer.files import write_folder_atomically, write_json, write_text
 from cutlayer.jobs.check import changed_config, with_full_paths
-from cutlayer.jobs.prepare import Job, prepare, use_threads
+from cutlayer.jobs.prepare import Job, prepare, use_torch
 from cutlayer.jobs.resume import settle
 from cutlayer.model.peft_format import save_adapter
 from cutlayer.model.placement import ON_HOST
@@ -215,7 +215,7 @@ def start(config: Config, output: Path, observer: Observer | None = None) -> Run
     Everything that can be wrong is found before the directory is made. Raises CutlayerError.
     """
     config = with_full_paths(config)
-    use_threads(config)
+    use_torch(config)
     job = prepare(config)
     return finish(job, new_directory(config, output), observer)
 
@@ -239,7 +239,7 @@ def resume(
     """
     directory = RunDirectory.open(path)
     config = changed_config(path, changes or {})
-    use_threads(config)
+    use_torch(config)
     job = prepare(config)
     return finish(job, directory, observer)
 

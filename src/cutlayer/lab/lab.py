@@ -23,7 +23,7 @@ from cutlayer.channel.rates import LinkRates
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError, RunError
 from cutlayer.jobs.network import check_net
-from cutlayer.jobs.prepare import Job, prepare, use_threads
+from cutlayer.jobs.prepare import Job, prepare, use_torch
 from cutlayer.jobs.train import overview
 from cutlayer.lab.environment import (
     Environment,
@@ -102,7 +102,7 @@ def run_lab(config: Config, output: Path, *, on_loopback: bool) -> LabRun:
     """
     # a thread a process: there are more of these than cores
     config = config.model_copy(update={"threads": 1})
-    use_threads(config)
+    use_torch(config)
     with Heartbeat(so_far("getting ready")):
         job = prepare(config)
     links, shares = check_lab(job)

@@ -3,6 +3,7 @@
 Knows the devices that torch may have; neither models nor rows.
 """
 
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -110,6 +111,22 @@ def device_named(name: str, setting: str, seen: Accelerators) -> torch.device:
             f" cuda:{seen.cuda - 1}"
         )
     return torch.device("cuda", number)
+
+
+def repeat_sums() -> None:
+    """Torch's settings for the whole process, of commands: where there is CUDA, it sums float32 in
+    float32 and in one order each time.
+
+    So a run repeats on the same GPU, and a server that replays its journal there makes the packets
+    that it had sent. Where CUDA has no such order for an operation, torch warns.
+    """
+    if not torch.cuda.is_available():
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it as it starts
+    torch.backends.cudnn.allow_tf32 = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # else memory that nobody has written yet is written first, which takes time and decides nothing
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def device_title(device: torch.device) -> str:

@@ -18,7 +18,7 @@ from cutlayer.config.read import read_config
 from cutlayer.config.schema import Config, DirichletPartition
 from cutlayer.data.samples import Samples
 from cutlayer.errors import PacketError
-from cutlayer.jobs.prepare import prepare, use_threads
+from cutlayer.jobs.prepare import prepare, use_torch
 from cutlayer.logs import unheard
 from cutlayer.profiling.grid import other_bytes
 from cutlayer.training.exchange import RoundCosts
@@ -137,7 +137,7 @@ def job_start(
 
     Raises CutlayerError for a job that cannot be prepared.
     """
-    use_threads(config)
+    use_torch(config)
     with unheard() if quiet else nullcontext():
         setup = prepare(config.model_copy(update={"seed": seed})).setup
     if test is not None:
