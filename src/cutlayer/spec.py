@@ -216,7 +216,8 @@ class ModelSpec:
 class Device:
     """A device: compute rate, signal-to-noise ratio each way, memory for training (None: no limit).
 
-    `reserved_bytes`: what its system keeps beside that, which nobody plans with.
+    `reserved_bytes`: what its system keeps beside that, which nobody plans with. `power_w`,
+    `idle_power_w`: what it draws while it computes and while it waits; None: unknown.
     """
 
     name: str
@@ -225,6 +226,8 @@ class Device:
     downlink_snr_db: float
     memory_bytes: int | None = None
     reserved_bytes: int = 0
+    power_w: float | None = None
+    idle_power_w: float | None = None
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,8 @@ class Cores:
 class Preset:
     """A device that can be bought: its arithmetic, its memory [byte], and who says so.
 
-    `base`: the numbers that its rate is for.
+    `power_w`: the most that its data sheet lets it draw [W], of a module all of it, of a GPU its
+    board; None where none says. `base`: the numbers that its rate is for.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Preset:
     cores: tuple[Cores, ...]
     memory_bytes: int
     source: str
+    power_w: float | None = None
     base: Base = Base.FLOAT32
 
     @property
@@ -127,6 +129,7 @@ _ALL = (
         _cuda(128, 921.6 * _MHZ),
         4 * GIB,
         "NVIDIA Jetson Nano System-on-Module Data Sheet DS-09366 v1.0",
+        10.0,
     ),
     Preset(
         "jetson-tx2",
@@ -134,6 +137,7 @@ _ALL = (
         _cuda(256, 1300 * _MHZ),
         8 * GIB,
         "NVIDIA Jetson TX2 Series Module Data Sheet v1.6; clock of power mode Max-N",
+        15.0,
     ),
     Preset(
         "jetson-xavier-nx-8gb",
@@ -141,6 +145,7 @@ _ALL = (
         _XAVIER_NX,
         8 * GIB,
         "NVIDIA Jetson Xavier NX System-on-Module Data Sheet DA-09366-001 v1.3",
+        15.0,
     ),
     Preset(
         "jetson-xavier-nx-16gb",
@@ -148,6 +153,7 @@ _ALL = (
         _XAVIER_NX,
         16 * GIB,
         "as the 8 GB module, whose GPU it has",
+        20.0,
     ),
     Preset(
         "jetson-orin-nano-4gb",
@@ -155,6 +161,7 @@ _ALL = (
         _cuda(512, 625 * _MHZ),
         4 * GIB,
         _ORIN_NANO_SOURCE,
+        10.0,
     ),
     Preset(
         "jetson-orin-nano-8gb",
@@ -162,6 +169,7 @@ _ALL = (
         _cuda(1024, 625 * _MHZ),
         8 * GIB,
         _ORIN_NANO_SOURCE,
+        15.0,
     ),
     Preset(
         "jetson-orin-nx-8gb",
@@ -169,6 +177,7 @@ _ALL = (
         _cuda(1024, 765 * _MHZ),
         8 * GIB,
         _ORIN_NX_SOURCE,
+        20.0,
     ),
     Preset(
         "jetson-orin-nx-16gb",
@@ -176,6 +185,7 @@ _ALL = (
         _cuda(1024, 918 * _MHZ),
         16 * GIB,
         _ORIN_NX_SOURCE,
+        25.0,
     ),
     Preset(
         "jetson-agx-orin-32gb",
@@ -183,6 +193,7 @@ _ALL = (
         _cuda(1792, 930 * _MHZ),
         32 * GIB,
         _AGX_ORIN_SOURCE,
+        40.0,
     ),
     Preset(
         "jetson-agx-orin-64gb",
@@ -190,6 +201,7 @@ _ALL = (
         _cuda(2048, 1300 * _MHZ),
         64 * GIB,
         _AGX_ORIN_SOURCE,
+        60.0,
     ),
     Preset(
         "pixel-4a",
@@ -213,6 +225,7 @@ _ALL = (
         _cuda(7424, 2040 * _MHZ),
         24 * GIB,
         "NVIDIA L4 data sheet (30.3 TFLOP/s)",
+        72.0,
     ),
     Preset(
         "rtx-4090",
@@ -220,9 +233,10 @@ _ALL = (
         _cuda(16384, 2520 * _MHZ),
         24 * GIB,
         "NVIDIA Ada GPU Architecture whitepaper (82.6 TFLOP/s)",
+        450.0,
     ),
-    Preset("a100-40gb", "NVIDIA A100, 40 GB", _A100, 40 * GIB, _A100_SOURCE),
-    Preset("a100-80gb", "NVIDIA A100, 80 GB", _A100, 80 * GIB, _A100_SOURCE),
+    Preset("a100-40gb", "NVIDIA A100, 40 GB", _A100, 40 * GIB, _A100_SOURCE, 400.0),
+    Preset("a100-80gb", "NVIDIA A100, 80 GB", _A100, 80 * GIB, _A100_SOURCE, 400.0),
 )
 
 PRESETS: dict[str, Preset] = {preset.name: preset for preset in _ALL}
@@ -235,47 +249,81 @@ PRESETS: dict[str, Preset] = {preset.name: preset for preset in _ALL}
 
 
 def device_values(given: Mapping[str, Any]) -> dict[str, Any]:
-    """What `devices.preset` says of the other keys; nothing without one.
+    """What `devices.preset` says of the other keys, and what goes with `devices.profile`; nothing
+    without one.
 
     Raises ConfigError: a name that nobody knows, a list of another length than a given count, an
-    efficiency without a preset.
+    efficiency without a preset, a preset beside a profile.
     """
     preset, efficiency = given.get("preset"), _efficiency("devices", given)
-    # who says how much memory there is for training has reserved the rest
-    reserved = {} if "memory_mib" in given else {"reserved_mib": RESERVED_MIB}
+    profile, reserved = given.get("profile"), _reserved(given)
+    if profile is not None:
+        _refuse_preset("devices", given)
+        return reserved | _counted("profile", profile, given)
     if isinstance(preset, str):
         one = find_preset(preset)
         return reserved | {
             "flops_per_s": efficiency * one.flops_per_s,
             "flops_spread": 0.0,
             "memory_mib": one.memory_bytes / MIB,
+            "power_w": one.power_w,
         }
     if isinstance(preset, list | tuple) and all(isinstance(name, str) for name in preset):
         each = [find_preset(name) for name in preset]
-        if _number(given.get("count", len(each))) != len(each):
-            raise ConfigError(
-                f"devices.preset lists {len(each)} names for devices.count {given['count']}: leave"
-                " the count out"
-            )
-        return reserved | {
-            "count": len(each),
-            "flops_per_s": tuple(efficiency * one.flops_per_s for one in each),
-            "flops_spread": 0.0,
-            "memory_mib": tuple(one.memory_bytes / MIB for one in each),
-        }
+        power_w = tuple(one.power_w for one in each)
+        return (
+            reserved
+            | _counted("preset", preset, given)
+            | {
+                "flops_per_s": tuple(efficiency * one.flops_per_s for one in each),
+                "flops_spread": 0.0,
+                "memory_mib": tuple(one.memory_bytes / MIB for one in each),
+                # of kinds of which nobody knows one, nobody knows the sum
+                "power_w": None if None in power_w else power_w,
+            }
+        )
     return {}  # without one, or of a type that the section refuses
 
 
 def server_values(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The same of `server.preset`."""
+    """The same of `server.preset` and `server.profile`."""
     preset, efficiency = given.get("preset"), _efficiency("server", given)
+    if given.get("profile") is not None:
+        _refuse_preset("server", given)
+        return _reserved(given)
     if not isinstance(preset, str):
         return {}
     one = find_preset(preset)
-    return {
+    return _reserved(given) | {
         "flops_per_s": efficiency * one.flops_per_s,
         "memory_mib": one.memory_bytes / MIB,
+        "power_w": one.power_w,
     }
+
+
+def _reserved(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Who says how much memory there is for training has reserved the rest."""
+    return {} if "memory_mib" in given else {"reserved_mib": RESERVED_MIB}
+
+
+def _counted(key: str, names: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a list of devices, how many there are."""
+    if not isinstance(names, list | tuple):
+        return {}
+    if _number(given.get("count", len(names))) != len(names):
+        raise ConfigError(
+            f"devices.{key} lists {len(names)} names for devices.count {given['count']}: leave the"
+            " count out"
+        )
+    return {"count": len(names)}
+
+
+def _refuse_preset(section: str, given: Mapping[str, Any]) -> None:
+    if given.get("preset") is not None:
+        raise ConfigError(
+            f"{section}.profile {quoted(given['profile'])} was measured, and {section}.preset"
+            f" {quoted(given['preset'])} is of a data sheet: give one of them"
+        )
 
 
 def _efficiency(section: str, given: Mapping[str, Any]) -> float:

@@ -26,16 +26,21 @@ from cutlayer.config.section import (
     Number,
     PluginSection,
     Positive,
+    Price,
     Rate,
     RateEach,
     Real,
+    Reserved,
     ReservedEach,
     Seconds,
     Section,
     Share,
     ShareEach,
     Text,
+    TextEach,
     TorchDevice,
+    Watts,
+    WattsEach,
     Whole,
     explain,
     read_by,
@@ -321,11 +326,17 @@ class DevicesSection(Section):
         description="fraction of the preset's peak rate that training reaches; measure it, 1 is"
         " never reached",
     )
-    flops_per_s: RateEach = Field(
+    profile: TextEach | None = Field(
+        default=None,
+        description="what a device was measured to reach, a file of `cutlayer bench-device`, or a"
+        " list of files, one per device: gives compute rate, memory and power in place of a"
+        " preset, and reserved_mib is 512 unless given",
+    )
+    flops_per_s: Annotated[RateEach, read_by("profile", None)] = Field(
         default=1.024e12,
         description="compute rate [FLOP/s]; the default is 256 cores at 1 GHz, 4 FLOP per cycle",
     )
-    flops_spread: Real = Field(
+    flops_spread: Annotated[Real, read_by("profile", None)] = Field(
         default=0.5,
         ge=0,
         lt=1,
@@ -337,7 +348,7 @@ class DevicesSection(Section):
     downlink_snr_db: Annotated[
         DecibelsEach, read_by("channel.name", "snr"), read_by("channel.cell.name", "none")
     ] = Field(default=17.0, description="downlink SNR [dB]")
-    memory_mib: MebibytesEach | None = Field(
+    memory_mib: Annotated[MebibytesEach | None, read_by("profile", None)] = Field(
         default=72.0,
         description="device memory for training [MiB], without reserved_mib; a run that needs more"
         " is refused; null: no limit",
@@ -346,6 +357,14 @@ class DevicesSection(Section):
         default=0.0,
         description="part of memory_mib that the operating system keeps [MiB]; 512 of a preset's"
         " nominal memory, unless memory_mib is given",
+    )
+    power_w: WattsEach | None = Field(
+        default=None,
+        description="what a device draws while it computes [W]; a preset's is the most that its"
+        " data sheet allows, a profile's measured; null: unknown, and a plan tells no energy",
+    )
+    price_per_kwh: Price | None = Field(
+        default=None, description="of the devices' energy, for plans; null: not priced"
     )
     activation_memory: Literal["keep", "checkpoint", "recompute"] = Field(
         default="keep",
@@ -382,8 +401,16 @@ class ServerSection(Section):
         le=1,
         description="fraction of the preset's peak rate that training reaches; measure it",
     )
-    flops_per_s: Annotated[Rate, read_unless("scheme.name", *_WHOLE)] = Field(
-        default=3.072e12, description="compute rate [FLOP/s]; the default is 2048 cores at 1.5 GHz"
+    profile: Annotated[Text | None, read_unless("scheme.name", *_WHOLE)] = Field(
+        default=None,
+        description="what the server was measured to reach, a file of `cutlayer bench-device`:"
+        " gives flops_per_s, block_ms, memory and power in place of a preset",
+    )
+    flops_per_s: Annotated[Rate, read_unless("scheme.name", *_WHOLE), read_by("profile", None)] = (
+        Field(
+            default=3.072e12,
+            description="compute rate [FLOP/s]; the default is 2048 cores at 1.5 GHz",
+        )
     )
     workers: Annotated[Whole, read_unless("scheme.name", *_WHOLE)] = Field(
         default=1,
@@ -391,7 +418,9 @@ class ServerSection(Section):
         le=10**6,
         description="mini-batches computed in parallel, each at that rate",
     )
-    block_ms: Annotated[_Milliseconds, read_unless("scheme.name", *_WHOLE)] = Field(
+    block_ms: Annotated[
+        _Milliseconds, read_unless("scheme.name", *_WHOLE), read_by("profile", None)
+    ] = Field(
         default=0.0,
         description="least time of a block in one pass, forward and backward, however few tokens:"
         " launches, and reading its weights [ms]; measure it, 0 counts arithmetic alone",
@@ -417,10 +446,25 @@ class ServerSection(Section):
         le=MOST_DEVICES,
         description="devices that share one pass through the model in the simulator (speed only)",
     )
-    memory_mib: Annotated[Mebibytes | None, read_unless("scheme.name", *_WHOLE)] = Field(
+    memory_mib: Annotated[
+        Mebibytes | None, read_unless("scheme.name", *_WHOLE), read_by("profile", None)
+    ] = Field(
         default=None,
-        description="server memory for training [MiB]; a run or plan that needs more is refused;"
-        " a preset's is nominal; null: no limit",
+        description="server memory for training [MiB], without reserved_mib; a run or plan that"
+        " needs more is refused; null: no limit",
+    )
+    reserved_mib: Annotated[Reserved, read_unless("scheme.name", *_WHOLE)] = Field(
+        default=0.0,
+        description="part of memory_mib that system and driver keep [MiB]; 512 of a preset's or"
+        " profile's, unless memory_mib is given",
+    )
+    power_w: Annotated[Watts | None, read_unless("scheme.name", *_WHOLE)] = Field(
+        default=None,
+        description="what the server draws while it computes [W]; a preset's is its data sheet's,"
+        " a profile's measured; null: unknown",
+    )
+    price_per_hour: Price | None = Field(
+        default=None, description="of the server, energy included, for plans; null: not priced"
     )
     activation_memory: Annotated[
         Literal["keep", "checkpoint"], read_unless("scheme.name", *_WHOLE)

@@ -67,11 +67,15 @@ Mebibytes = Annotated[float, Field(ge=1e-3, le=1e9, allow_inf_nan=False), Number
 MebibytesEach = Mebibytes | tuple[Mebibytes, ...]
 Reserved = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False), Number]
 ReservedEach = Reserved | tuple[Reserved, ...]
+Watts = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False), Number]
+WattsEach = Watts | tuple[Watts, ...]
+Price = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False), Number]
 Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), Number]
 ShareEach = Share | tuple[Share, ...]
 Decibels = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False), Number]
 DecibelsEach = Decibels | tuple[Decibels, ...]
 Text = Annotated[str, AfterValidator(_readable)]
+TextEach = Text | tuple[Text, ...]
 TorchDevice = Annotated[str, AfterValidator(_torch_device)]
 
 

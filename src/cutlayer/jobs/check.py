@@ -37,6 +37,7 @@ from cutlayer.jobs.build import (
     make_devices,
     make_rules,
     make_scheme,
+    make_server,
     most_shares,
     plugged_allocation,
 )
@@ -87,6 +88,7 @@ def check(config: Config, *, cut: bool = True, dealt: bool = True, read: bool = 
             " devices.count"
         )
     devices, scheme = make_devices(config.devices), make_scheme(config.scheme)
+    make_server(config.server)
     check_steps(config.training)
     count_micro_batches(config.training, scheme)
     make_rules(config)
@@ -379,6 +381,8 @@ MAY_CHANGE = (
     "data.name",
     "channel.uplink",
     "channel.downlink",
+    "devices.profile",
+    "server.profile",
 )
 
 
@@ -413,7 +417,8 @@ def changed_config(run: Path, changes: Mapping[str, Any]) -> Config:
 
 
 def with_full_paths(config: Config) -> Config:
-    """The configuration with the full path of a model, data set or trace that is a local one.
+    """The configuration with the full path of a model, data set, trace or machine's profile that is
+    a local one.
 
     Names that nothing lies under stay: they are known ones, of the hub, or mistakes that are named
     later.
@@ -426,7 +431,22 @@ def with_full_paths(config: Config) -> Config:
     if isinstance(channel, TracesSection):
         ways = {key: tuple(map(_full, getattr(channel, key))) for key in ("uplink", "downlink")}
         channel = channel.model_copy(update=ways)
-    return config.model_copy(update={"model": model, "data": data, "channel": channel})
+    devices, server = config.devices, config.server
+    if devices.profile is not None:
+        names = devices.profile
+        paths = _full(names) if isinstance(names, str) else tuple(map(_full, names))
+        devices = devices.model_copy(update={"profile": paths})
+    if server.profile is not None:
+        server = server.model_copy(update={"profile": _full(server.profile)})
+    return config.model_copy(
+        update={
+            "model": model,
+            "data": data,
+            "channel": channel,
+            "devices": devices,
+            "server": server,
+        }
+    )
 
 
 def _full(name: str) -> str:

@@ -19,6 +19,7 @@ from cutlayer.config.schema import (
 from cutlayer.config.section import Section
 from cutlayer.errors import ConfigError, shown
 from cutlayer.jobs.build import (
+    ServerHardware,
     check_steps,
     count_micro_batches,
     fixed_shares,
@@ -28,6 +29,7 @@ from cutlayer.jobs.build import (
     make_devices,
     make_rules,
     make_scheme,
+    make_server,
     most_shares,
     optimizer_slots,
 )
@@ -49,7 +51,6 @@ from cutlayer.report.plan import infeasibility_line, plan_record
 from cutlayer.rounds.costs import ACTIVATION_BYTES
 from cutlayer.rounds.schemes import SFT, SFT_OVERLAP, Scheme
 from cutlayer.spec import ActivationPolicy, MiniBatch, MiniBatchPolicy
-from cutlayer.units import MIB
 
 # A configuration made into what a planner needs, without its data and without a weight.
 #
@@ -63,32 +64,36 @@ def make_workload(config: Config) -> Workload:
     known only once the data are read. Texts are taken to be as long as `data.max_tokens` allows.
     Raises CutlayerError for a model, link or number of local steps that cannot be.
     """
-    devices = make_devices(config.devices)
-    steps = _local_steps(config)
+    steps, planned = _local_steps(config), planned_model(config)
+    devices = make_devices(config.devices, planned.task)
     channel, rules = make_channel(config, devices), make_rules(config)
-    planned = planned_model(config)
+    hardware = make_server(config.server, planned.task)
     return Workload(
         model=planned.model,
         devices=devices,
         batch=MiniBatch(config.training.batch_size, planned.tokens),
         local_steps=steps,
         rounds=config.training.rounds,
-        server_flops_per_s=config.server.flops_per_s,
+        server_flops_per_s=hardware.flops_per_s,
         channel=channel,
         rules=rules,
         accounting=make_accounting(config),
         optimizer_slots=optimizer_slots(config.optimizer),
-        server=_server(config, planned.model.width, max(steps)),
+        server=_server(config, hardware, planned.model.width, max(steps)),
     )
 
 
-def _server(config: Config, width: int, local_steps: int) -> PlannedServer:
-    section, packets = config.server, config.training.rounds * local_steps
-    limit = section.memory_mib
+def _server(
+    config: Config, hardware: ServerHardware, width: int, local_steps: int
+) -> PlannedServer:
+    packets = config.training.rounds * local_steps
     return PlannedServer(
-        memory_bytes=None if limit is None else int(limit * MIB),
-        activation_memory=ActivationPolicy(section.activation_memory),
+        memory_bytes=hardware.memory_bytes,
+        activation_memory=ActivationPolicy(config.server.activation_memory),
         codec_bytes=make_codecs(config.codec, packets).server_bytes(width),
+        reserved_bytes=hardware.reserved_bytes,
+        power_w=hardware.power_w,
+        idle_power_w=hardware.idle_power_w,
     )
 
 

@@ -42,6 +42,7 @@ from cutlayer.jobs.build import (
     make_devices,
     make_rules,
     make_scheme,
+    make_server,
     most_shares,
     optimizer_slots,
     plugged_allocation,
@@ -68,7 +69,7 @@ from cutlayer.spec import ActivationPolicy, Base, Device, MiniBatch, ModelSpec, 
 from cutlayer.training.memory import Memory, measure_memory
 from cutlayer.training.round import expected_round, initial_state
 from cutlayer.training.state import DeviceSide, ServerSide, Setup, Simulation, Training
-from cutlayer.units import MIB, format_bytes
+from cutlayer.units import format_bytes
 
 _LOG = logging.getLogger(__name__)
 
@@ -109,7 +110,7 @@ def prepare(config: Config, *, dealt: bool = True) -> Job:
 
     Raises CutlayerError for a model, data set, cut, partition or memory limit that cannot be.
     """
-    devices, channel, shares = _network(config)
+    _, channel, shares = _network(config)
     scheme = make_scheme(config.scheme)
     micro_batches = count_micro_batches(config.training, scheme)
     placements = _placements(config, dealt=dealt)
@@ -126,6 +127,7 @@ def prepare(config: Config, *, dealt: bool = True) -> Job:
     _check_server(config, _least_server_need(config, scheme, model), "without any mini-batch")
     server = _server(config, scheme, found.path, prepared, adapter, model.blocks, placements)
     sides = _devices(config, server.device_part, prepared)
+    hardware = make_server(config.server, prepared.task)
     packets = config.training.rounds * max(device.local_steps for device in sides)
     setup = Setup(
         training=make_training(
@@ -140,8 +142,8 @@ def prepare(config: Config, *, dealt: bool = True) -> Job:
         server=server,
         simulation=Simulation(
             model=model,
-            devices=devices,
-            server_flops_per_s=config.server.flops_per_s,
+            devices=make_devices(config.devices, prepared.task),
+            server_flops_per_s=hardware.flops_per_s,
             channel=channel,
             allocation=shares,
             rules=make_rules(config),
@@ -277,10 +279,10 @@ def _arriving(setup: Setup, memory: Memory) -> int:
 
 def _fitting_group(config: Config, setup: Setup, memory: Memory, least: int) -> int:
     """As many devices in a pass as the server's memory allows; at least so many."""
-    limit, together = config.server.memory_mib, setup.together
+    limit, together = make_server(config.server).memory_bytes, setup.together
     if limit is None or memory.served is None:
         return setup.simulation.group
-    while together > least and memory.served.of(together).total > limit * MIB:
+    while together > least and memory.served.of(together).total > limit:
         together -= 1
     return together
 
@@ -331,12 +333,14 @@ def _least_server_need(config: Config, scheme: Scheme, model: ModelSpec) -> floa
 
 
 def _check_server(config: Config, need_bytes: float, how: str) -> None:
-    limit_mib = config.server.memory_mib
-    if limit_mib is not None and limit_mib * MIB < need_bytes:
+    own = make_server(config.server)
+    limit, reserved = own.memory_bytes, own.reserved_bytes
+    if limit is not None and limit < need_bytes:
+        less = f" without {format_bytes(reserved)} of server.reserved_mib" if reserved else ""
         raise ConfigError(
-            f"the server has {format_bytes(limit_mib * MIB)} (server.memory_mib), training needs"
+            f"the server has {format_bytes(limit)} (server.memory_mib{less}), training needs"
             f" {format_bytes(need_bytes)} {how}, short by"
-            f" {format_bytes(need_bytes - limit_mib * MIB)}: set server.activation_memory to"
+            f" {format_bytes(need_bytes - limit)}: set server.activation_memory to"
             " checkpoint, or lower training.batch_size, adapter.rank, devices.count or"
             " server.batch_tokens"
         )

@@ -144,12 +144,17 @@ class PlanLimits:
 class PlannedServer:
     """The server beside its compute rate.
 
-    `memory_bytes`: None for no limit. `codec_bytes`: what it remembers of a device's packets.
+    `memory_bytes`: None for no limit, without the `reserved_bytes` that its system keeps.
+    `codec_bytes`: what it remembers of a device's packets. `power_w`, `idle_power_w`: what it draws
+    while it computes and while it waits; None: unknown.
     """
 
     memory_bytes: int | None = None
     activation_memory: ActivationPolicy = ActivationPolicy.KEEP
     codec_bytes: float = 0.0
+    reserved_bytes: int = 0
+    power_w: float | None = None
+    idle_power_w: float | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -142,7 +142,7 @@ def _broken(
         yield Limit.MEMORY, need + max(each.reserved_bytes for each in workload.devices)
     if not fits_server(workload, decision):
         need = server_need(workload, decision.scheme, cut, decision.policy).total
-        yield Limit.SERVER_MEMORY, need
+        yield Limit.SERVER_MEMORY, need + workload.server.reserved_bytes
     if decision.scheme.splits and cut < limits.least_cut:
         yield Limit.LEAST_CUT, cut
     if candidate.server_part > limits.server_busy:

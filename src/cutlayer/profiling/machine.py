@@ -250,22 +250,17 @@ def _model(shape: BlockShape) -> transformers.PreTrainedModel:
         "num_hidden_layers": _BLOCKS,
         "num_attention_heads": shape.width // _HEAD,
     }
-    text: dict[str, Any] = {
-        "vocab_size": _VOCABULARY,
-        "max_position_embeddings": max(shape.tokens, 8),
-    }
-    wide: dict[str, Any] = {"intermediate_size": 4 * shape.width}
+    text = sizes | {"vocab_size": _VOCABULARY, "max_position_embeddings": max(shape.tokens, 8)}
     match shape.family:
         case "vision":
             config = transformers.Dinov2Config(**sizes, image_size=56, patch_size=14)
             return transformers.Dinov2Model(config)
         case "encoder":
-            return transformers.BertModel(transformers.BertConfig(**sizes, **text, **wide))
+            wide = text | {"intermediate_size": 4 * shape.width}
+            return transformers.BertModel(transformers.BertConfig(**wide))
         case "decoder":
-            gated: dict[str, Any] = {
-                "intermediate_size": _HEAD * round(8 * shape.width / 3 / _HEAD)
-            }
-            return transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes, **text, **gated))
+            gated = text | {"intermediate_size": _HEAD * round(8 * shape.width / 3 / _HEAD)}
+            return transformers.LlamaForCausalLM(transformers.LlamaConfig(**gated))
 
 
 def _load(part: ServerPart, shape: BlockShape) -> ServerLoad:

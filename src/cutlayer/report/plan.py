@@ -169,8 +169,7 @@ def _memory_line(plan: Plan, infeasibility: MemoryInfeasibility) -> str:
     where = f"cut {short.cut}" if plan.scheme.splits else "the whole model"
     limit = format_bytes(short.limit_bytes)
     line = f"{where} ({short.policy}) needs {need}, {device.name} has {limit}"
-    if device.reserved_bytes:
-        line += f" beside {format_bytes(device.reserved_bytes)} reserved for its system"
+    line += _beside(device.reserved_bytes)
     if infeasibility.short_devices > 1:
         line += f", {counted(infeasibility.short_devices - 1, 'more device')} too little"
     if infeasibility.embedding_bytes > short.limit_bytes:
@@ -191,13 +190,19 @@ def _memory_line(plan: Plan, infeasibility: MemoryInfeasibility) -> str:
     return line
 
 
+def _beside(reserved_bytes: int) -> str:
+    reserved = format_bytes(reserved_bytes)
+    return f" beside {reserved} reserved for its system" if reserved_bytes else ""
+
+
 def _server_memory_line(plan: Plan, infeasibility: ServerMemoryInfeasibility) -> str:
-    short = infeasibility.shortage
+    short, reserved = infeasibility.shortage, plan.workload.server.reserved_bytes
     where = f"with cut {short.cut} ({short.policy}) " if plan.scheme.splits else ""
     line = (
         f"{where}the server needs {format_bytes(short.need.total)}, it has"
-        f" {format_bytes(short.limit_bytes)}: short by {format_bytes(short.missing_bytes)}, set"
-        f" server.memory_mib to at least {_at_least(short.need.total / MIB, 1)}"
+        f" {format_bytes(short.limit_bytes)}{_beside(reserved)}: short by"
+        f" {format_bytes(short.missing_bytes)}, set server.memory_mib to at least"
+        f" {_at_least((short.need.total + reserved) / MIB, 1)}"
     )
     checkpoint_bytes = infeasibility.checkpoint_bytes
     if checkpoint_bytes is not None:
@@ -319,10 +324,10 @@ def device_cells(plan: Plan) -> Cells:
         column(limits, scale.unit_size),
     ]
     headings = ["device", "cut", "bandwidth %", f"memory {scale.unit}", f"limit {scale.unit}"]
-    reserved = [plan.workload.devices[n].reserved_bytes for n in devices]
+    reserved = [*(plan.workload.devices[n].reserved_bytes for n in devices), server.reserved_bytes]
     if any(reserved):
         headings.append(f"reserved {scale.unit}")
-        columns.append([*column(reserved, scale.unit_size), ""])
+        columns.append(column(reserved, scale.unit_size))
     return Cells(tuple(headings), tuple(zip(*columns, strict=True)))
 
 
@@ -476,6 +481,7 @@ def _forecast(plan: Plan, chosen: Forecast) -> Record:
             "memory_bytes": asdict(chosen.server_memory),
             "peak_bytes": chosen.server_memory.total,
             "limit_bytes": plan.workload.server.memory_bytes,
+            "reserved_bytes": plan.workload.server.reserved_bytes,
         },
     }
 
