@@ -45,6 +45,14 @@ def format_seconds(seconds: float) -> str:
     return f"{days:,.0f} days" if days < _MANY_DAYS else f"{days / 365.25:,.0f} years"
 
 
+def format_joules(joules: float) -> str:
+    """An energy to three digits: `850 mJ`, `12.3 J`, `4.05 kJ`, `1.20 MJ`."""
+    for unit, size in (("MJ", 1e6), ("kJ", 1e3), ("J", 1.0)):
+        if abs(joules) >= size:
+            return f"{_three_digits(joules / size)} {unit}"
+    return f"{_three_digits(joules * 1e3)} mJ"
+
+
 def roughly(seconds: float) -> str:
     """A duration nobody knows to a part of a second: `12 s`, `4 min 05 s`."""
     return f"{max(seconds, 1.0):.0f} s" if seconds < 100.0 else format_seconds(seconds)

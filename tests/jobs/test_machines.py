@@ -13,7 +13,9 @@ from cutlayer.jobs.build import make_devices, make_server
 from cutlayer.jobs.check import with_full_paths
 from cutlayer.jobs.plan import make_workload, plan
 from cutlayer.planner.machine import machine_text
-from cutlayer.units import GIB, MIB
+from cutlayer.report.plan import decision_facts, device_cells
+from cutlayer.report.plan_page import plan_page
+from cutlayer.units import GIB, MIB, format_joules
 
 
 @pytest.fixture
@@ -68,7 +70,7 @@ def test_a_preset_draws_what_its_data_sheet_allows() -> None:
     assert make_devices(DevicesSection(count=1, preset="jetson-nano"))[0].power_w == 10.0
     assert make_devices(DevicesSection(count=1, preset="pixel-6"))[0].power_w is None
     mixed = DevicesSection(preset=("jetson-nano", "pixel-6"))
-    assert mixed.power_w is None
+    assert mixed.power_w == (10.0, None)
     modules = make_devices(DevicesSection(preset=("jetson-nano", "jetson-tx2")))
     assert [one.power_w for one in modules] == [10.0, 15.0]
 
@@ -149,3 +151,41 @@ def test_a_profile_that_is_of_no_use(nano: str, tmp_path: Path) -> None:
     old.write_text(yaml.safe_dump({"format": 0}), encoding="utf-8")
     with pytest.raises(ConfigError, match=r"has format 0, this cutlayer reads 1"):
         make_devices(DevicesSection(profile=str(old)))
+
+
+def test_energy_and_money_are_in_the_plan(nano: str) -> None:
+    made = plan(
+        Config(
+            devices={"count": 2, "profile": nano, "price_per_kwh": 0.3},
+            server={"preset": "l4", "price_per_hour": 1.2},
+            training={"local_steps": 2, "batch_size": 4},
+            channel={"cell": "umi"},
+        )
+    )
+    assert made.energy is not None
+    record = made.to_dict()["forecast"]
+    assert [one["energy_j"] for one in record["devices"]] == [
+        one.total_j for one in made.energy.devices
+    ]
+    # 23 dBm
+    assert make_workload(made.given).radio_power_w == pytest.approx(0.1995, rel=1e-3)
+    assert record["devices"][0]["radio_j"] > 0
+    assert record["server"]["energy_j"] == made.energy.server_j
+    assert record["all_rounds"]["server_cost"] == pytest.approx(1.2 * record["training_s"] / 3600)
+    assert record["all_rounds"]["devices_cost"] == made.energy.devices_cost
+    facts, cells = decision_facts(made.plan), device_cells(made.plan)
+    assert facts["energy a round"].endswith(f"server {format_joules(made.energy.server_j or 0.0)}")
+    assert facts["cost"].startswith("5 rounds: server ")
+    assert cells.headings[-1] == "energy J"
+    assert "energy a round" in plan_page(made.plan) and "<th>energy J</th>" in plan_page(made.plan)
+
+
+def test_without_powers_and_prices_nothing_is_said_of_them() -> None:
+    made = plan(Config(devices={"count": 2}, training={"local_steps": 2, "batch_size": 4}))
+    facts = decision_facts(made.plan)
+    assert "energy a round" not in facts and "cost" not in facts
+    assert device_cells(made.plan).headings[-1] != "energy J"
+    assert made.energy is not None and made.energy.server_cost is None
+    # a price of what nobody knows is named
+    priced = plan(Config(devices={"count": 2, "price_per_kwh": 0.3}))
+    assert any("nobody knows what devices draw" in line for line in priced.notes)

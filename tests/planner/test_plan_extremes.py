@@ -8,7 +8,7 @@ import pytest
 
 from cutlayer.config.read import read_config
 from cutlayer.jobs.plan import plan
-from cutlayer.report.plan import plan_record
+from cutlayer.report.plan_page import plan_record
 from cutlayer.report.tables import plan_tables
 
 FEW = {

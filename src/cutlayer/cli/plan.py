@@ -29,7 +29,7 @@ from cutlayer.jobs.check import check, check_file, check_folder, write_together
 from cutlayer.jobs.plan import CHOICES, Planned, plan
 from cutlayer.logs import loading
 from cutlayer.profiling.grid import FULL_GRID, MOST_BITS, QUICK_GRID
-from cutlayer.report.plan import plan_page
+from cutlayer.report.plan_page import plan_page
 from cutlayer.report.tables import plan_tables
 
 # `cutlayer plan`.

@@ -270,7 +270,6 @@ def device_values(given: Mapping[str, Any]) -> dict[str, Any]:
         }
     if isinstance(preset, list | tuple) and all(isinstance(name, str) for name in preset):
         each = [find_preset(name) for name in preset]
-        power_w = tuple(one.power_w for one in each)
         return (
             reserved
             | _counted("preset", preset, given)
@@ -278,8 +277,7 @@ def device_values(given: Mapping[str, Any]) -> dict[str, Any]:
                 "flops_per_s": tuple(efficiency * one.flops_per_s for one in each),
                 "flops_spread": 0.0,
                 "memory_mib": tuple(one.memory_bytes / MIB for one in each),
-                # of kinds of which nobody knows one, nobody knows the sum
-                "power_w": None if None in power_w else power_w,
+                "power_w": tuple(one.power_w for one in each),
             }
         )
     return {}  # without one, or of a type that the section refuses

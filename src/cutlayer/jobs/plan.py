@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from cutlayer.codec.presets import paper
-from cutlayer.config.choices import SnrSection
+from cutlayer.config.choices import ChannelSection, NoCell, SnrSection
 from cutlayer.config.keys import chosen_values, unread, without
 from cutlayer.config.schema import (
     Choice,
@@ -42,15 +42,19 @@ from cutlayer.planner.decision import (
     FixedChoices,
     PlanLimits,
     PlannedServer,
+    Prices,
     Workload,
 )
+from cutlayer.planner.energy import PlanEnergy
 from cutlayer.planner.forecast import Forecast
 from cutlayer.planner.plan import Plan, make_plan, plan_as_given, with_best_shares
 from cutlayer.planner.profile import Profile
-from cutlayer.report.plan import infeasibility_line, plan_record
+from cutlayer.report.plan import infeasibility_line
+from cutlayer.report.plan_page import plan_record
 from cutlayer.rounds.costs import ACTIVATION_BYTES
 from cutlayer.rounds.schemes import SFT, SFT_OVERLAP, Scheme
 from cutlayer.spec import ActivationPolicy, MiniBatch, MiniBatchPolicy
+from cutlayer.units import linear_from_db
 
 # A configuration made into what a planner needs, without its data and without a weight.
 #
@@ -80,7 +84,16 @@ def make_workload(config: Config) -> Workload:
         accounting=make_accounting(config),
         optimizer_slots=optimizer_slots(config.optimizer),
         server=_server(config, hardware, planned.model.width, max(steps)),
+        prices=Prices(config.server.price_per_hour, config.devices.price_per_kwh),
+        radio_power_w=_radio_power_w(config.channel),
     )
+
+
+def _radio_power_w(section: ChannelSection) -> float | None:
+    """What devices radiate: cells say so."""
+    if not isinstance(section, SnrSection) or isinstance(section.cell, NoCell):
+        return None
+    return linear_from_db(section.cell.device_power_dbm) / _MILLIWATTS
 
 
 def _server(
@@ -143,6 +156,7 @@ def _local_steps(config: Config) -> tuple[int, ...]:
 
 # what a plan chooses is not read by a name, but found
 CHOICES = ("planner.most_share",)
+_MILLIWATTS = 1000
 _MOST_DEVICES, _MOST_STEPS = 100_000, 10_000
 # what the paper calls 80 % sparsity and 3 bits
 _PUBLISHED: dict[str, float] = {"keep_ratio": 0.2, "levels": 7}
@@ -202,6 +216,12 @@ class Planned:
     def to_dict(self) -> dict[str, Any]:
         """Every number of the plan, as `plan.json` has it, units in the keys."""
         return plan_record(self.plan, self.notes)
+
+    @property
+    def energy(self) -> PlanEnergy | None:
+        """Joules of each device and of the server in a round after the first, and what all rounds
+        cost, where powers and prices are known; None: nothing fits."""
+        return self.plan.energy
 
     @property
     def notes(self) -> list[str]:
@@ -330,6 +350,12 @@ def _as_given(
 
 
 def _notes(planned: Planned) -> Iterator[str]:
+    energy, price = planned.energy, planned.given.devices.price_per_kwh
+    if energy is not None and energy.all_devices_j is None and price is not None:
+        yield (
+            f"devices.price_per_kwh is {price:g}, but nobody knows what devices draw: set"
+            " devices.power_w, or take a preset or a profile that has it"
+        )
     if planned.fixed:
         yield "as configured (--fixed): nothing was chosen, accuracy is not checked"
         return

@@ -157,13 +157,23 @@ class PlannedServer:
     idle_power_w: float | None = None
 
 
+@dataclass(frozen=True)
+class Prices:
+    """What there is to pay: for an hour of the server, its energy included, and for a kilowatt-hour
+    of the devices'. Both in one currency, which nobody asks; None: not priced."""
+
+    server_per_hour: float | None = None
+    device_per_kwh: float | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Workload:
     """A training run as a planner sees it: what is given, and nothing that is decided.
 
     `local_steps[n]` mini-batches like `batch` are device n's in each of `rounds` rounds. `rules`
     are those configured; a plan may change the downlink's. `optimizer_slots`: values that the
-    optimiser keeps for each trained one (0 SGD, 1 with momentum, 2 Adam). A limit on memory that no
+    optimiser keeps for each trained one (0 SGD, 1 with momentum, 2 Adam). `radio_power_w`: what a
+    device radiates while it sends (None: unknown). A limit on memory that no
     cut meets is not refused here: a planner says so, with what would.
     Raises ConfigError: no device, counts that differ, a rate that is not positive and finite, a
     batch or a count below 1.
@@ -180,6 +190,8 @@ class Workload:
     accounting: Accounting
     optimizer_slots: int
     server: PlannedServer = PlannedServer()
+    prices: Prices = Prices()
+    radio_power_w: float | None = None
 
     def __post_init__(self) -> None:
         self._check_counts()

@@ -6,6 +6,7 @@ configuration, no file and no words.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from cutlayer.channel.rates import RateCurves
 from cutlayer.planner.configuration import CodecChoices
@@ -22,6 +23,7 @@ from cutlayer.planner.decision import (
     shortage,
     shortage_of,
 )
+from cutlayer.planner.energy import PlanEnergy, plan_energy
 from cutlayer.planner.estimate import amounts_of, estimated_s, server_part, shares_within
 from cutlayer.planner.explain import (
     Infeasibility,
@@ -94,6 +96,11 @@ class Plan:
     limit_sensitivities: tuple[LimitSensitivity, ...]
     baselines: tuple[Baseline, ...]
     infeasibilities: tuple[Infeasibility, ...]
+
+    @cached_property
+    def energy(self) -> PlanEnergy | None:
+        """What the decision takes in joules and money; None: there is no decision."""
+        return None if self.chosen is None else plan_energy(self.chosen)
 
 
 def make_plan(

@@ -11,7 +11,8 @@ from planner import workloads
 from cutlayer.planner.decision import Workload
 from cutlayer.planner.forecast import PHASES
 from cutlayer.planner.plan import Plan, make_plan
-from cutlayer.report.plan import phase_legend, plan_page, plan_record
+from cutlayer.report.plan import phase_legend
+from cutlayer.report.plan_page import plan_page, plan_record
 from cutlayer.rounds.schemes import SCHEMES, SFT
 from cutlayer.units import MIB
 
