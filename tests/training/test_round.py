@@ -67,15 +67,26 @@ def test_one_device_without_compression_is_centralised_training(
 
 
 @pytest.mark.parametrize("folders", ["vision", "bert", "llama"])
-def test_grouped_devices_train_as_one_by_one(folders: str, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize(
+    "server",
+    [
+        {"group": 8},
+        {"group": 8, "batch": "arrivals"},
+        {"group": 8, "batch": "arrivals", "batch_tokens": 40},
+    ],
+    ids=["alone", "arrivals", "few tokens"],
+)
+def test_grouped_devices_train_as_one_by_one(
+    folders: str, server: dict[str, object], request: pytest.FixtureRequest
+) -> None:
     """Without compression only the order of float32 sums differs; SGD keeps it proportional."""
     rows = []
-    for group in (1, 8):
+    for own in ({"group": 1}, server):
         job = _job(
             request.getfixturevalue(folders),
             codec="none",
             optimizer={"name": "sgd", "learning_rate": 0.05},
-            server={"group": group},
+            server=own,
         )
         state = _play(job).state
         rows.append(torch.cat([state.device.row, state.server.row]))
@@ -84,6 +95,21 @@ def test_grouped_devices_train_as_one_by_one(folders: str, request: pytest.Fixtu
     assert moved.norm() > 0
     # 1e-5 relative in each gradient, two steps of it
     assert (rows[0] - rows[1]).norm() <= 2e-5 * moved.norm() + 1e-7 * rows[0].norm()
+
+
+def test_a_server_of_arrivals_passes_for_whom_the_clock_has_waiting_together(
+    bert: Folders,
+) -> None:
+    """Devices are alike here, so that their first texts come at one second but for their length."""
+    server = {"batch": "arrivals", "block_ms": 1e5}
+    outcome = _play(_job(bert, server=server, devices={"count": 3, "flops_spread": 0.0}))
+    passes = outcome.timeline.passes
+    assert sum(each.mini_batches for each in passes) == 3 * 2
+    # two blocks at 100 s, and next to no arithmetic
+    assert {round(each.end_s - each.start_s, 6) for each in passes} == {200.0}
+    assert max(each.mini_batches for each in passes) > 1
+    alone = _play(_job(bert, server={"block_ms": 1e5}))
+    assert alone.timeline.delay_s > 1200.0 > outcome.timeline.delay_s
 
 
 def test_bytes_are_the_lengths_of_packets(vision: Folders) -> None:

@@ -150,6 +150,7 @@ def prepare(config: Config, *, dealt: bool = True) -> Job:
             accounting=make_accounting(config),
             group=_group(config, scheme, prepared.task) if dealt else 1,
             clock=time.monotonic,
+            server_block_s=hardware.block_s,
         ),
     )
     simulation = replace(setup.simulation, allocation=make_allocation(config, setup))

@@ -54,10 +54,13 @@ class RoundCosts:
         self._amounts: list[dict[Phase, list[float]]] = [defaultdict(list) for _ in local_steps]
         self._by_place: dict[Place, list[int]] = defaultdict(lambda: [0, 0])
         self._by_payload: dict[str, int] = defaultdict(int)
+        self._served: list[list[tuple[int, int]]] = [[] for _ in local_steps]
 
-    def compute(self, device: int, step: Step, flops: float) -> None:
-        """Enter one computation."""
+    def compute(self, device: int, step: Step, flops: float, shape: MiniBatch) -> None:
+        """Enter one computation for samples of this shape."""
         self._amounts[device][step.phase].append(flops)
+        if step.place is Place.SERVER:
+            self._served[device].append((shape.samples, shape.tokens))
 
     def send(self, device: int, step: Step, payloads: Mapping[str, Sent]) -> None:
         """Enter one transmission by or to one device, made of named payloads."""
@@ -76,6 +79,7 @@ class RoundCosts:
         """Enter the local steps of a micro-batch without samples."""
         for step in self._scheme.local:
             self._amounts[device][step.phase].append(0)
+        self._served[device].append((0, 0))
 
     def _count(self, step: Step, payloads: Mapping[str, Sent]) -> None:
         for name, sent in payloads.items():
@@ -90,7 +94,8 @@ class RoundCosts:
             for phase, values in self._amounts[device].items()
         }
         steps = self._local_steps[device]
-        return DeviceWork(amounts, rates, steps, self._micro_batches, in_flight)
+        served = np.array(self._served[device]) if self._scheme.splits else None
+        return DeviceWork(amounts, rates, steps, self._micro_batches, in_flight, served)
 
     def byte_counts(self) -> dict[str, int]:
         """Bytes on the air each way, and what they would have been as plain float32."""

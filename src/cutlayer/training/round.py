@@ -16,9 +16,10 @@ from cutlayer.codec.codec import Direction
 from cutlayer.model.optimizer import merged
 from cutlayer.model.split import device_forward
 from cutlayer.planner.allocation import ObservedRound, ask_shares, observed_work
+from cutlayer.rounds.batching import ALONE, ServerBatch
 from cutlayer.rounds.costs import ACTIVATION_BYTES, StepFlops, physical_traffic, recomputed_flops
 from cutlayer.rounds.result import RoundTimeline
-from cutlayer.rounds.schemes import DeviceOrder, Phase, Step
+from cutlayer.rounds.schemes import DeviceOrder, Phase, ServerOrder, Step
 from cutlayer.rounds.simulate import simulate
 from cutlayer.rounds.work import DeviceRates, DeviceWork, round_work
 from cutlayer.spec import IGNORED_LABEL, MiniBatch, Trained
@@ -36,6 +37,7 @@ from cutlayer.training.exchange import (
     server_pass,
     stack,
 )
+from cutlayer.training.server_batch import ServerLoad, serve
 from cutlayer.training.state import AdapterBank, AdapterState, DeviceSide, RunState, Setup
 
 # What each phase of a local step does to tensors, for one micro-batch of a group of devices.
@@ -60,6 +62,8 @@ class Actions:
         self._index = index
         self._exchange = exchange
         self._round_costs = round_costs
+        by_arrival = setup.training.scheme.server is ServerOrder.ARRIVAL
+        self._batching = setup.simulation.rules.batching if by_arrival else ALONE
         self.losses: list[Tensor] = []
 
     def do(self, step: Step, micro: MicroBatch) -> None:
@@ -108,9 +112,33 @@ class Actions:
         micro.pending.release()  # it is on its way: backward does not need it
 
     def _server_compute(self, step: Step, micro: MicroBatch) -> None:
-        activation = stack([part.tensor for part in micro.received])
-        self._upper(micro, activation, micro.received_lengths)
+        if self._batching.batch is ServerBatch.ARRIVALS:
+            self._serve_together(micro)
+        else:
+            activation = stack([part.tensor for part in micro.received])
+            self._upper(micro, activation, micro.received_lengths)
         self._compute(step, micro, lambda flops, _: flops.server)
+
+    def _serve_together(self, micro: MicroBatch) -> None:
+        """The group's micro-batches, as a server takes those that came at one moment."""
+        assert micro.labels is not None
+        own_labels = torch.split(micro.labels, list(micro.group.sizes))
+        loads = [
+            ServerLoad(
+                row=micro.server_rows[place],
+                activation=received.tensor,
+                lengths=None if micro.group.lengths is None else received.lengths,
+                labels=labels if labels.ndim == 1 else labels[:, : received.tensor.shape[1]],
+                weight=weight,
+            )
+            for place, (received, labels, weight) in enumerate(
+                zip(micro.received, own_labels, micro.weights, strict=True)
+            )
+        ]
+        replies = serve(self._server.part, self._batching, micro.devices, loads)
+        micro.server_rows.grad = torch.stack([reply.row_gradient for reply in replies])
+        micro.gradient = stack([reply.gradient for reply in replies])
+        self.losses.append(torch.stack([reply.loss for reply in replies]))
 
     def _upper_compute(self, step: Step, micro: MicroBatch) -> None:
         """The server part's work on the device itself: nothing is sent."""
@@ -171,7 +199,7 @@ class Actions:
         for place, device in enumerate(micro.devices):
             shape = micro.shape(place)
             flops = simulation.accounting.flops(simulation.model, cut, shape, trained)
-            self._round_costs.compute(device, step, part(flops, shape))
+            self._round_costs.compute(device, step, part(flops, shape), shape)
 
 
 # What a round will take before any has been played: what an allocation decides the first one on.
@@ -204,7 +232,7 @@ def expected_work(
     return [
         _work(setup, device, shape, rates, first_round)
         for device, shape, rates in zip(
-            setup.devices, _shapes(setup), setup.simulation.rates(links), strict=True
+            setup.devices, _shapes(setup), setup.rates(links), strict=True
         )
     ]
 
@@ -454,7 +482,7 @@ class Round:
             links = tuple(link.alone() for link in links)
         return [
             self._round_costs.work(n, rates, in_flight)
-            for n, rates in enumerate(simulation.rates(links))
+            for n, rates in enumerate(self._setup.rates(links))
         ]
 
     def _merged(self, side: AdapterBank) -> AdapterState:

@@ -1,6 +1,6 @@
 """One pass of the server part for the mini-batches of several devices, and each one's own result.
 
-Knows tensors alone: who shares a pass is decided by `rounds.batching`.
+Who shares a pass is decided by `rounds.batching`.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
 from cutlayer.model.split import ServerPart
+from cutlayer.rounds.batching import ServerBatching, Waiting
 from cutlayer.spec import IGNORED_LABEL
 from cutlayer.training.exchange import server_pass, stack
 
@@ -66,3 +67,27 @@ def server_batch(part: ServerPart, loads: Sequence[ServerLoad]) -> list[ServerRe
             loads, torch.split(result.gradient, sizes), rows.grad, result.losses, strict=True
         )
     ]
+
+
+def serve(
+    part: ServerPart,
+    batching: ServerBatching,
+    devices: Sequence[int],
+    loads: Sequence[ServerLoad],
+) -> list[ServerReply]:
+    """Each load's reply, as a server computes them that finds all of them waiting: batch by batch,
+    pass by pass. `devices`: whose they are. Raises as `server_batch`."""
+    sizes = [
+        Waiting(device, load.activation.shape[0], load.activation.shape[1])
+        for device, load in zip(devices, loads, strict=True)
+    ]
+    replies: dict[int, ServerReply] = {}
+    left = list(range(len(loads)))
+    while left:
+        taken = [left[n] for n in batching.take([sizes[place] for place in left])]
+        left = [place for place in left if place not in taken]
+        for together in batching.passes([sizes[place] for place in taken]):
+            places = [taken[n] for n in together]
+            found = server_batch(part, [loads[place] for place in places])
+            replies |= zip(places, found, strict=True)
+    return [replies[place] for place in range(len(loads))]

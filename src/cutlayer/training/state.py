@@ -245,7 +245,8 @@ class Simulation:
     devices, a server and their links.
 
     `allocation` gives each round's bandwidth allocation, the same in both directions. `group`
-    devices share one pass through a part; `clock` is the wall's.
+    devices share one pass through a part; `clock` is the wall's. `server_block_s`: the least that a
+    block of the server takes in a pass.
     """
 
     model: ModelSpec
@@ -257,12 +258,13 @@ class Simulation:
     accounting: Accounting
     group: int
     clock: Callable[[], float]
+    server_block_s: float = 0.0
 
-    def rates(self, links: Sequence[LinkRates]) -> list[DeviceRates]:
-        """How fast each device, the server and the link between them are."""
-        server = self.server_flops_per_s
+    def rates(self, links: Sequence[LinkRates], cut: int) -> list[DeviceRates]:
+        """How fast each device, the server after `cut` and the link between them are."""
+        server, floor_s = self.server_flops_per_s, (self.model.blocks - cut) * self.server_block_s
         return [
-            DeviceRates(device.flops_per_s, server, link)
+            DeviceRates(device.flops_per_s, server, link, floor_s)
             for device, link in zip(self.devices, links, strict=True)
         ]
 
@@ -281,6 +283,10 @@ class Setup:
     def parts(self) -> tuple[DevicePart, ServerPart]:
         """Both parts of the model."""
         return self.server.device_part, self.server.part
+
+    def rates(self, links: Sequence[LinkRates]) -> list[DeviceRates]:
+        """How fast each device, the server and the link between them are."""
+        return self.simulation.rates(links, self.server.device_part.cut)
 
     @property
     def ran_on(self) -> tuple[str, str]:
