@@ -8,6 +8,7 @@ import pytest
 from cutlayer.planner import forecast as module
 from cutlayer.planner.decision import Workload
 from cutlayer.planner.forecast import PHASES, device_sample_of, forecast_rounds, round_delay_s
+from cutlayer.rounds.batching import ServerBatch, ServerBatching
 from cutlayer.rounds.schemes import SCHEMES
 from cutlayer.rounds.work import Sharing, SharingRules
 from cutlayer.spec import MiniBatchPolicy
@@ -16,12 +17,17 @@ from planner import workloads
 COUNT, PLAYED = 90, 30
 
 
-def many(rules: SharingRules, server_flops_per_s: float) -> Workload:
+def many(rules: SharingRules, server_flops_per_s: float, server_block_s: float = 0.0) -> Workload:
     """Devices whose rates differ by a factor of eight, ratios by 20 dB."""
     rates = np.geomspace(5e8, 4e9, COUNT).tolist()
     ratios = np.tile(np.linspace(5.0, 25.0, 10), COUNT // 10).tolist()
     return workloads.workload(
-        rates, ratios, server_flops_per_s=server_flops_per_s, bandwidth_hz=4e6, rules=rules
+        rates,
+        ratios,
+        server_flops_per_s=server_flops_per_s,
+        bandwidth_hz=4e6,
+        rules=rules,
+        server_block_s=server_block_s,
     )
 
 
@@ -54,6 +60,21 @@ def test_a_crowd_takes_as_long_as_all(
     assert some.later.downlink_bytes == pytest.approx(whole.later.downlink_bytes, rel=1e-12)
     busy_s = [seen.later.server_busy * seen.delay_s for seen in (some, whole)]
     assert busy_s[0] == pytest.approx(busy_s[1], rel=1e-12)
+
+
+@pytest.mark.parametrize("server_flops_per_s", [2e11, 6e9])
+@pytest.mark.parametrize("block_s", [0.0, 0.2])
+def test_a_crowd_shares_passes_as_all_do(
+    server_flops_per_s: float, block_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batching = ServerBatching(ServerBatch.ARRIVALS, most_tokens=4_000)
+    own = many(SharingRules(batching=batching), server_flops_per_s, block_s)
+    chosen = workloads.decision(own)
+    whole = forecast_rounds(own, chosen)
+    monkeypatch.setattr(module, "MOST_DEVICES", PLAYED)
+    some = forecast_rounds(own, chosen)
+    assert some.delay_s == pytest.approx(whole.delay_s, rel=2 / PLAYED)
+    assert some.later.server_busy == pytest.approx(whole.later.server_busy, rel=0.1)
 
 
 def test_phases_are_a_devices_own(monkeypatch: pytest.MonkeyPatch) -> None:

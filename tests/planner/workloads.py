@@ -8,7 +8,7 @@ import numpy as np
 from cutlayer.channel.fading import SnrChannel
 from cutlayer.channel.rates import ConstantPower, ConstantSnr
 from cutlayer.planner.configuration import CodecChoices
-from cutlayer.planner.decision import CodecChoice, Decision, PlanLimits, Workload
+from cutlayer.planner.decision import CodecChoice, Decision, PlanLimits, PlannedServer, Workload
 from cutlayer.rounds.memory import PHYSICAL_ACCOUNTING
 from cutlayer.rounds.schemes import SFT, Scheme
 from cutlayer.rounds.vit import VitDimensions, vit_spec
@@ -34,6 +34,7 @@ def workload(
     constant_power: bool = False,
     local_steps: int = 4,
     dimensions: VitDimensions = SMALL,
+    server_block_s: float = 0.0,
 ) -> Workload:
     """A workload of one device for each rate."""
     limits = [None] * len(flops_per_s) if memory_mib is None else memory_mib
@@ -54,6 +55,7 @@ def workload(
         rules=rules or SharingRules(),
         accounting=PHYSICAL_ACCOUNTING,
         optimizer_slots=2,
+        server=PlannedServer(block_s=server_block_s),
     )
 
 

@@ -107,6 +107,7 @@ def _server(
         reserved_bytes=hardware.reserved_bytes,
         power_w=hardware.power_w,
         idle_power_w=hardware.idle_power_w,
+        block_s=hardware.block_s,
     )
 
 

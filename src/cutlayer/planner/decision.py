@@ -15,6 +15,7 @@ from jaxtyping import Float64
 
 from cutlayer.channel.rates import Channel
 from cutlayer.errors import ConfigError
+from cutlayer.rounds.batching import ServerBatch
 from cutlayer.rounds.memory import Accounting, PartMemory, ServerShape, server_memory
 from cutlayer.rounds.schemes import Scheme, ServerOrder
 from cutlayer.rounds.work import SharingRules
@@ -62,6 +63,12 @@ class Decision:
     def common_cut(self) -> int | None:
         """The cut of all devices; None where they differ."""
         return self.cuts[0] if len(set(self.cuts)) == 1 else None
+
+    @property
+    def shares_passes(self) -> bool:
+        """Whether mini-batches of several devices share passes of the server."""
+        by_arrival = self.scheme.server is ServerOrder.ARRIVAL and self.scheme.splits
+        return by_arrival and self.rules.batching.batch is ServerBatch.ARRIVALS
 
     def on_even_shares(self) -> "Decision":
         """The same with as much bandwidth for each device."""
@@ -147,6 +154,7 @@ class PlannedServer:
     `memory_bytes`: None for no limit, without the `reserved_bytes` that its system keeps.
     `codec_bytes`: what it remembers of a device's packets. `power_w`, `idle_power_w`: what it draws
     while it computes and while it waits; None: unknown.
+    `block_s`: the least that a block takes in a pass, however few its tokens.
     """
 
     memory_bytes: int | None = None
@@ -155,6 +163,7 @@ class PlannedServer:
     reserved_bytes: int = 0
     power_w: float | None = None
     idle_power_w: float | None = None
+    block_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -203,6 +212,10 @@ class Workload:
                     " null for no limit"
                 )
         _check_rate("the server's compute rate", self.server_flops_per_s)
+
+    def server_floor_s(self, cut: int) -> float:
+        """The least that a pass of the server's blocks after `cut` takes [s]."""
+        return (self.model.blocks - cut) * self.server.block_s
 
     @cached_property
     def flops_per_s(self) -> Float64[np.ndarray, " device"]:

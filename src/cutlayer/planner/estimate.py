@@ -22,11 +22,17 @@ PerDevice = Float64[np.ndarray, " device"]
 
 @dataclass(frozen=True, eq=False)
 class Amounts:
-    """What each device's local step takes, and its round besides: seconds of computing, bits."""
+    """What each device's local step takes, and its round besides: seconds of computing, bits.
+
+    `server_s`: of arithmetic; `floor_s`: of a pass of the server at least; `batch_tokens`: of each
+    mini-batch.
+    """
 
     local_steps: PerDevice
     device_s: PerDevice
     server_s: PerDevice
+    floor_s: PerDevice
+    batch_tokens: int
     up_bits: PerDevice
     down_bits: PerDevice
     adapter_bits: PerDevice
@@ -34,11 +40,35 @@ class Amounts:
     def observed(self) -> ObservedRound:
         """The sums of a later round."""
         return ObservedRound(
-            compute_s=self.local_steps * (self.device_s + self.server_s),
+            compute_s=self.local_steps * (self.device_s + np.maximum(self.server_s, self.floor_s)),
             broadcast_bits=np.full_like(self.adapter_bits, self.adapter_bits.max()),
             uplink_bits=self.local_steps * self.up_bits + self.adapter_bits,
             downlink_bits=self.local_steps * self.down_bits,
         )
+
+    def step_s(self, decision: Decision) -> PerDevice:
+        """What each device's local step takes the server, if nobody else has one [s]."""
+        return np.asarray(np.maximum(self.server_s, _least_passes(decision) * self.floor_s))
+
+    def busy_s(self, decision: Decision) -> PerDevice:
+        """What each device's round asks of the server [s]: its passes, or, where arrivals share
+        them, its arithmetic, and more of it if as few passes as there can be take longer."""
+        if not decision.shares_passes:
+            return np.asarray(self.local_steps * self.step_s(decision))
+        tokens = float(self.local_steps.sum()) * self.batch_tokens
+        passes = max(
+            float(self.local_steps.max()) * _least_passes(decision),
+            tokens / decision.rules.batching.most_tokens,
+        )
+        sums_s = self.local_steps * self.server_s
+        least_s = passes * float(self.floor_s.max())
+        return np.asarray(sums_s * max(1.0, least_s / float(sums_s.sum())))
+
+
+def _least_passes(decision: Decision) -> int:
+    """Of a device's local step: one a micro-batch, unless several wait to share one."""
+    shared = decision.shares_passes and decision.scheme.pipelined
+    return 1 if shared else decision.policy.micro_batches
 
 
 def shares_within(
@@ -57,6 +87,8 @@ def amounts_of(workload: Workload, decision: Decision) -> Amounts:
         local_steps=workload.steps,
         device_s=own[:, 0] / workload.flops_per_s,
         server_s=own[:, 1] / workload.server_flops_per_s,
+        floor_s=own[:, 5],
+        batch_tokens=workload.batch.samples * workload.batch.tokens,
         up_bits=own[:, 2],
         down_bits=own[:, 3],
         adapter_bits=own[:, 4],
@@ -64,7 +96,8 @@ def amounts_of(workload: Workload, decision: Decision) -> Amounts:
 
 
 def _step(workload: Workload, decision: Decision, cut: int) -> tuple[float, ...]:
-    """FLOPs of the device and of the server, bits up and down, the adapters' bits."""
+    """FLOPs of the device and of the server, bits up and down, the adapters' bits, and the seconds
+    of a pass of the server at least."""
     model, batch, scheme = workload.model, workload.batch, decision.scheme
     flops = workload.accounting.flops(model, cut, batch, scheme.trained)
     again = recomputed_flops(model, batch, flops, decision.policy.activation_memory)
@@ -73,7 +106,7 @@ def _step(workload: Workload, decision: Decision, cut: int) -> tuple[float, ...]
     traffic = workload.accounting.traffic(model, device_blocks, batch, scheme.trained)
     adapter_bits = BITS_PER_BYTE * traffic.adapter_bytes
     if not scheme.splits:
-        return own + flops.server, 0.0, 0.0, 0.0, adapter_bits
+        return own + flops.server, 0.0, 0.0, 0.0, adapter_bits, 0.0
     up, down = (decision.codec.up, decision.codec.down) if scheme.compressed else (1.0, 1.0)
     return (
         own,
@@ -81,6 +114,7 @@ def _step(workload: Workload, decision: Decision, cut: int) -> tuple[float, ...]
         BITS_PER_BYTE * up * traffic.activation_bytes,
         BITS_PER_BYTE * down * traffic.gradient_bytes,
         adapter_bits,
+        workload.server_floor_s(cut),
     )
 
 
@@ -96,7 +130,7 @@ def estimated_s(amounts: Amounts, decision: Decision, curves: RateCurves) -> flo
     if decision.scheme.devices is DeviceOrder.IN_TURN:
         return heard_s + float(own_s.sum())
     last_s = float(links.adapter_s.min())
-    return heard_s + max(float(own_s.max()), _shared_s(amounts, decision.rules, links) + last_s)
+    return heard_s + max(float(own_s.max()), _shared_s(amounts, decision, links) + last_s)
 
 
 def device_seconds(amounts: Amounts, decision: Decision, curves: RateCurves) -> PerDevice:
@@ -106,8 +140,9 @@ def device_seconds(amounts: Amounts, decision: Decision, curves: RateCurves) -> 
 
 
 def server_part(amounts: Amounts, decision: Decision, delay_s: float) -> float:
-    """The part of a round of so many seconds that the server's workers compute."""
-    busy_s = float((amounts.local_steps * amounts.server_s).sum())
+    """The part of a round of so many seconds that the server's workers compute; where passes are
+    shared, at least."""
+    busy_s = float(amounts.busy_s(decision).sum())
     return busy_s / (decision.rules.server_workers * delay_s)
 
 
@@ -148,20 +183,21 @@ def _own_s(amounts: Amounts, decision: Decision, links: _Links) -> PerDevice:
     """
     up_s, down_s = links.up_s, links.down_s
     at_once = [up_s + down_s] if decision.rules.duplex is Duplex.HALF else [up_s, down_s]
-    together = amounts.device_s + amounts.server_s + up_s + down_s
+    server_s = amounts.step_s(decision)
+    together = amounts.device_s + server_s + up_s + down_s
     if not decision.scheme.pipelined:
         return np.asarray(amounts.local_steps * together + links.adapter_s)
-    longest = np.max([amounts.device_s, amounts.server_s, *at_once], axis=0)
+    longest = np.max([amounts.device_s, server_s, *at_once], axis=0)
     policy = decision.policy
     step_s = longest + (together - longest) / policy.micro_batches
     step_s = np.maximum(step_s, together / policy.in_flight)
     return np.asarray(amounts.local_steps * step_s + links.adapter_s)
 
 
-def _shared_s(amounts: Amounts, rules: SharingRules, links: _Links) -> float:
+def _shared_s(amounts: Amounts, decision: Decision, links: _Links) -> float:
     """Seconds that what is shared is busy for all local steps of all devices."""
-    steps = amounts.local_steps
-    busy_s = float((steps * amounts.server_s).sum()) / rules.server_workers
+    steps, rules = amounts.local_steps, decision.rules
+    busy_s = float(amounts.busy_s(decision).sum()) / rules.server_workers
     bands_s = [
         float((steps * own_s).sum())
         for own_s, place in ((links.up_s, Place.UPLINK), (links.down_s, Place.DOWNLINK))

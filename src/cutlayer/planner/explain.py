@@ -85,11 +85,15 @@ def resource_sensitivities(
     devices = tuple(
         replace(each, flops_per_s=_MORE * each.flops_per_s) for each in workload.devices
     )
-    faster_server = _MORE * workload.server_flops_per_s
+    faster_server = replace(
+        workload,
+        server_flops_per_s=_MORE * workload.server_flops_per_s,
+        server=replace(workload.server, block_s=workload.server.block_s / _MORE),
+    )
     others = {
         Resource.BANDWIDTH: (workload, curves.times(_MORE)),
         Resource.DEVICES: (replace(workload, devices=devices), curves),
-        Resource.SERVER: (replace(workload, server_flops_per_s=faster_server), curves),
+        Resource.SERVER: (faster_server, curves),
     }
     rows = []
     for resource, (other, rates) in others.items():

@@ -50,10 +50,11 @@ class DeviceSample:
     devices: tuple[int, ...]
     stands_for: float
 
-    def rates(self, own: DeviceRates, rules: SharingRules, order: DeviceOrder) -> DeviceRates:
+    def rates(self, own: DeviceRates, decision: Decision) -> DeviceRates:
         """A device's rates at what it shares; of devices in turn, at everything."""
         link, factor = own.link, 1.0 / self.stands_for
-        in_turn = order is DeviceOrder.IN_TURN
+        in_turn = decision.scheme.devices is DeviceOrder.IN_TURN
+        rules, shares_passes = decision.rules, decision.shares_passes and not in_turn
         up, down = (
             factor if in_turn or rules.whole_bandwidth(place) else 1.0
             for place in (Place.UPLINK, Place.DOWNLINK)
@@ -68,7 +69,14 @@ class DeviceSample:
                 uplink_alone_bit_per_s=up * link.uplink_alone_bit_per_s,
                 downlink_alone_bit_per_s=down * link.downlink_alone_bit_per_s,
             ),
+            # as many passes of each that stands for several, unless they share one
+            own.server_floor_s * (1.0 if shares_passes else self.stands_for),
         )
+
+    def rules(self, rules: SharingRules) -> SharingRules:
+        """What they share: a batch of theirs is of all that they stand for."""
+        tokens = max(1, round(rules.batching.most_tokens / self.stands_for))
+        return replace(rules, batching=replace(rules.batching, most_tokens=tokens))
 
 
 def device_sample_of(workload: Workload, decision: Decision, curves: RateCurves) -> DeviceSample:
@@ -193,7 +201,11 @@ class PlayedRounds:
         up, down = _bytes(timelines[-1], amounts)
         return RoundForecast(
             delay_s=delay_s,
-            server_busy=server_part(amounts, self.decision, delay_s),
+            server_busy=(
+                timelines[-1].utilisation().server
+                if self.decision.shares_passes
+                else server_part(amounts, self.decision, delay_s)
+            ),
             uplink_bytes=up,
             downlink_bytes=down,
             devices=self.sample.devices,
@@ -215,8 +227,9 @@ class PlayedRounds:
                 workload.devices[n].flops_per_s,
                 workload.server_flops_per_s,
                 link.alone() if in_turn else link,
+                workload.server_floor_s(decision.cuts[n]),
             )
-            rates = self.sample.rates(own, decision.rules, decision.scheme.devices)
+            rates = self.sample.rates(own, decision)
             kind = decision.cuts[n], max(1, round(part * workload.local_steps[n]))
             if kind not in templates:
                 templates[kind] = _work(workload, decision, *kind, rates, first_round)
@@ -229,7 +242,7 @@ class PlayedRounds:
             simulate(
                 self.decision.scheme,
                 self.works(first_round=first_round, part=each),
-                self.decision.rules,
+                self.sample.rules(self.decision.rules),
             )
             for each in ([1.0] if self.part == 1.0 else [self.part / 2, self.part])
         ]
@@ -301,7 +314,9 @@ def _own_parts(
         if leg.step is None or leg.step.place is Place.BROADCAST:
             continue
         place = leg.step.place
-        if in_turn or place is Place.SERVER or decision.rules.whole_bandwidth(place):
+        # a pass that is shared is each one's own, whoever else is in it
+        alone = place is Place.SERVER and not decision.shares_passes
+        if in_turn or alone or decision.rules.whole_bandwidth(place):
             column = PHASES.index(leg.step.phase)
             others_s = phase_s[:, column] * (1.0 - 1.0 / stands_for)
             own_s[:, column] -= others_s

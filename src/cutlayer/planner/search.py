@@ -264,7 +264,7 @@ def _option(
     if not fits_server(workload, replace(decision, cuts=(cut,) * count)):
         need = math.inf  # as if this were the shallowest of all cuts
     infeasibility = np.where(np.array(room, dtype=np.float64) >= need, 0.0, np.inf)
-    return _Option(cut, problem, amounts.local_steps * amounts.server_s, infeasibility)
+    return _Option(cut, problem, amounts.busy_s(decision), infeasibility)
 
 
 def _cheapest(
