@@ -26,8 +26,9 @@ from cutlayer.net.wire.messages import (
     Position,
     Restarted,
 )
-from cutlayer.training.exchange import server_pass, unpack_adapter
+from cutlayer.training.exchange import unpack_adapter
 from cutlayer.training.round import initial_state
+from cutlayer.training.server_batch import server_pass
 from cutlayer.training.state import Setup
 from cutlayer.training.torch_codec import for_device
 from net.harness import Run

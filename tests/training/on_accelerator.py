@@ -32,11 +32,12 @@ from cutlayer.model.optimizer import AdamW
 from cutlayer.model.placement import HOST, ON_HOST, Placement, to_device
 from cutlayer.model.split import DevicePart, ServerPart, device_forward
 from cutlayer.spec import ActivationPolicy, Task
-from cutlayer.training.exchange import Exchange, Load, server_pass
+from cutlayer.training.exchange import Exchange, Load
 from cutlayer.training.memory import measure_memory
 from cutlayer.training.round import Round, initial_state
 from cutlayer.training.run import evaluate
 from cutlayer.training.run_directory import RunDirectory
+from cutlayer.training.server_batch import server_pass
 from cutlayer.training.state import AdapterBank, AdapterState, Setup
 from cutlayer.training.torch_codec import for_device
 
@@ -215,7 +216,7 @@ def test_what_hides_in_a_model_is_seen(what: str, tmp_path: Path) -> None:
         local_step(parts, inputs, None, ActivationPolicy.KEEP)
         seen = {*waits(accelerator)}
         assert "on_accelerator.py:<lambda>" in seen
-        assert seen <= {"on_accelerator.py:<lambda>", "backward", "exchange.py:server_pass"}
+        assert seen <= {"on_accelerator.py:<lambda>", "backward", "server_batch.py:server_pass"}
 
 
 @pytest.mark.parametrize("what", REFUSED)

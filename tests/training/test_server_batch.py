@@ -14,8 +14,7 @@ from torch import Tensor
 
 from cutlayer.model.load import load_server_part
 from cutlayer.model.split import ServerPart
-from cutlayer.training.exchange import server_pass
-from cutlayer.training.server_batch import ServerLoad, ServerReply, server_batch
+from cutlayer.training.server_batch import ServerLoad, ServerReply, server_batch, server_pass
 
 # samples of each of three mini-batches
 UNEQUAL, EQUAL, LIGHT = (3, 1, 2), (2, 2, 2), (1, 1, 4)

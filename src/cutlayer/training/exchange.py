@@ -22,11 +22,11 @@ from cutlayer.codec.codec import (
 )
 from cutlayer.codec.raw import RawCodec, decode_targets, encode_targets, raw_bytes
 from cutlayer.data.samples import Batch
-from cutlayer.model.placement import to_device
-from cutlayer.model.split import Pending, ServerPart
+from cutlayer.model.split import Pending
 from cutlayer.rounds.schemes import Phase, Place, Scheme, Step
 from cutlayer.rounds.work import DeviceRates, DeviceWork
 from cutlayer.spec import IGNORED_LABEL, MiniBatch
+from cutlayer.training.server_batch import stack
 from cutlayer.training.state import DeviceSide
 from cutlayer.training.torch_codec import TensorCodec, for_device
 
@@ -272,21 +272,6 @@ def group_inputs(batches: Sequence[Batch]) -> GroupInputs:
     )
 
 
-def stack(arrays: Sequence[np.ndarray | Tensor], fill: int = 0) -> Tensor:
-    """Concatenate along the first axis; pad the second one with `fill` to the longest."""
-    tensors = [torch.as_tensor(array) for array in arrays]
-    if len({tensor.shape[1:] for tensor in tensors}) > 1:
-        longest = max(tensor.shape[1] for tensor in tensors)
-        tensors = [_padded(tensor, longest, fill) for tensor in tensors]
-    return torch.cat(tensors)
-
-
-def _padded(tensor: Tensor, longest: int, fill: int) -> Tensor:
-    # torch counts from the last axis
-    after = [0, 0] * (tensor.ndim - 2) + [0, longest - tensor.shape[1]]
-    return torch.nn.functional.pad(tensor, after, value=fill)
-
-
 # What passes from hand to hand while a group of devices works on one micro-batch each.
 
 
@@ -374,37 +359,3 @@ def _counted_labels(batch: Batch) -> int:
     """Labels that the batch's mean loss is over."""
     labels = batch.labels if batch.labels.ndim == 1 else batch.labels[:, 1:]
     return int((labels != IGNORED_LABEL).sum())
-
-
-# The server part's forward and backward for the activations of a group of devices.
-#
-# Knows no codec, no optimiser and no order of devices.
-
-
-@dataclass(frozen=True, eq=False)
-class ServerPassResult:
-    """The gradient at the cut, and each device's part of its mini-batch's mean loss [nat]; both
-    where the part is, so that nobody waits for them."""
-
-    gradient: Float[Tensor, "batch token width"]
-    losses: Float[Tensor, " group"]
-
-
-def server_pass(
-    part: ServerPart,
-    rows: Float[Tensor, "group parameter"],
-    sizes: Sequence[int],
-    activation: Float[Tensor, "batch token width"],
-    lengths: Sequence[int] | None,
-    labels: Int64[Tensor, "batch *token"],
-    weights: Sequence[float],
-) -> ServerPassResult:
-    """Forward and backward through the blocks above the cut; adds to `rows.grad`.
-
-    Arguments as `ServerPart.losses` takes them.
-    """
-    leaf = to_device(activation.detach(), part.adapted.device).requires_grad_()
-    weighted = part.losses(rows, sizes, leaf, lengths, labels, weights)
-    torch.autograd.backward(weighted.sum())
-    assert leaf.grad is not None
-    return ServerPassResult(leaf.grad, weighted.detach())

@@ -34,10 +34,8 @@ from cutlayer.training.exchange import (
     micro_batches,
     send_adapter,
     send_labels,
-    server_pass,
-    stack,
 )
-from cutlayer.training.server_batch import ServerLoad, serve
+from cutlayer.training.server_batch import ServerLoad, serve, server_pass, stack
 from cutlayer.training.state import AdapterBank, AdapterState, DeviceSide, RunState, Setup
 
 # What each phase of a local step does to tensors, for one micro-batch of a group of devices.

@@ -1,19 +1,65 @@
-"""One pass of the server part for the mini-batches of several devices, and each one's own result.
+"""One pass of the server part: for a group of devices' samples, or for mini-batches that wait, with
+each one's own result.
 
-Who shares a pass is decided by `rounds.batching`.
+Knows no codec and no optimiser. Who shares a pass is decided by `rounds.batching`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
+from cutlayer.model.placement import to_device
 from cutlayer.model.split import ServerPart
 from cutlayer.rounds.batching import ServerBatching, Waiting
 from cutlayer.spec import IGNORED_LABEL
-from cutlayer.training.exchange import server_pass, stack
+
+
+def stack(arrays: Sequence[np.ndarray | Tensor], fill: int = 0) -> Tensor:
+    """Concatenate along the first axis; pad the second one with `fill` to the longest."""
+    tensors = [torch.as_tensor(array) for array in arrays]
+    if len({tensor.shape[1:] for tensor in tensors}) > 1:
+        longest = max(tensor.shape[1] for tensor in tensors)
+        tensors = [_padded(tensor, longest, fill) for tensor in tensors]
+    return torch.cat(tensors)
+
+
+def _padded(tensor: Tensor, longest: int, fill: int) -> Tensor:
+    # torch counts from the last axis
+    after = [0, 0] * (tensor.ndim - 2) + [0, longest - tensor.shape[1]]
+    return torch.nn.functional.pad(tensor, after, value=fill)
+
+
+@dataclass(frozen=True, eq=False)
+class ServerPassResult:
+    """The gradient at the cut, and each device's part of its mini-batch's mean loss [nat]; both
+    where the part is, so that nobody waits for them."""
+
+    gradient: Float[Tensor, "batch token width"]
+    losses: Float[Tensor, " group"]
+
+
+def server_pass(
+    part: ServerPart,
+    rows: Float[Tensor, "group parameter"],
+    sizes: Sequence[int],
+    activation: Float[Tensor, "batch token width"],
+    lengths: Sequence[int] | None,
+    labels: Int64[Tensor, "batch *token"],
+    weights: Sequence[float],
+) -> ServerPassResult:
+    """Forward and backward through the blocks above the cut; adds to `rows.grad`.
+
+    Arguments as `ServerPart.losses` takes them.
+    """
+    leaf = to_device(activation.detach(), part.adapted.device).requires_grad_()
+    weighted = part.losses(rows, sizes, leaf, lengths, labels, weights)
+    torch.autograd.backward(weighted.sum())
+    assert leaf.grad is not None
+    return ServerPassResult(leaf.grad, weighted.detach())
 
 
 @dataclass(frozen=True, eq=False)

@@ -44,7 +44,8 @@ from cutlayer.net.wire.messages import (
     Restarted,
     RoundClosed,
 )
-from cutlayer.training.exchange import Load, encode, pack_adapter, server_pass, unpack_adapter
+from cutlayer.training.exchange import Load, encode, pack_adapter, unpack_adapter
+from cutlayer.training.server_batch import server_pass
 from cutlayer.training.state import AdapterBank, AdapterState, RunState, ServerSide, Training
 from cutlayer.training.torch_codec import Arrived, for_device
 
