@@ -11,10 +11,11 @@ from pathlib import Path
 import torch
 
 from cutlayer.net.device.driver import DeviceDriver, DeviceStore, DeviceWatch, DeviceWorker, Ready
-from cutlayer.net.server.driver import Save, ServerDriver, ServerWorker, recover
+from cutlayer.net.server.driver import Save, ServerDriver, recover
 from cutlayer.net.server.journal import Journal
 from cutlayer.net.server.session import RoundEnd, RunPlan, ServerSession
 from cutlayer.net.server.timing import Controller, MeasuredRound, RoundShape, ServerWatch
+from cutlayer.net.server.worker import ServerWorker
 from cutlayer.net.wire.frames import bounds_of, journal_limits
 from cutlayer.net.wire.link import Compute, Link, in_place
 from cutlayer.net.wire.messages import Terms

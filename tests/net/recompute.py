@@ -15,7 +15,7 @@ from cutlayer.codec.codec import EMPTY, CodecState
 from cutlayer.codec.packet import read_packet
 from cutlayer.codec.raw import decode_targets
 from cutlayer.net.device.driver import DeviceWorker
-from cutlayer.net.server.driver import ServerWorker
+from cutlayer.net.server.worker import ServerWorker
 from cutlayer.net.wire.messages import (
     Activation,
     Adapter,

@@ -12,28 +12,17 @@ checkpoint waits for all entries.
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import replace
 from typing import TypeAlias, final
 
-import torch
-from torch import Tensor
-
-from cutlayer.codec.codec import CodecState, Direction, Stream
-from cutlayer.codec.packet import read_packet
-from cutlayer.codec.raw import decode_targets
 from cutlayer.errors import ModelError, PacketError, RunError
-from cutlayer.model.optimizer import merged
 from cutlayer.net.server import session as s
 from cutlayer.net.server.journal import Entry, GroupCommit, Journal
-from cutlayer.net.server.timing import (
-    Controller,
-    MeasuredRound,
-    observed_round,
-)
+from cutlayer.net.server.timing import Controller, MeasuredRound
+from cutlayer.net.server.worker import ServerWorker
 from cutlayer.net.wire.admission import OUTBOX_FRAMES
-from cutlayer.net.wire.frames import Bounds, encode_message, kind_of
+from cutlayer.net.wire.frames import encode_message, kind_of
 from cutlayer.net.wire.link import Compute, Link, LinkClosed, PacedLink, PatientLink
 from cutlayer.net.wire.messages import (
     Activation,
@@ -44,201 +33,7 @@ from cutlayer.net.wire.messages import (
     Restarted,
     RoundClosed,
 )
-from cutlayer.training.exchange import Load, encode, pack_adapter, unpack_adapter
-from cutlayer.training.server_batch import server_pass
-from cutlayer.training.state import AdapterBank, AdapterState, RunState, ServerSide, Training
-from cutlayer.training.torch_codec import Arrived, for_device
-
-# What the server computes, a device's micro-batch at a time: by the same calls as the trainer.
-#
-# Knows no frames, no links and no order: the session says what is next. A call either succeeds or
-# leaves everything as it was.
-
-
-@final
-class ServerWorker:
-    """The server-side adapter of each of so many `devices` during a round, and what the server's
-    ends of the streams remember; it takes nothing beyond `bounds`.
-
-    Of the last round that closed: `train_loss`, a local step's mean loss [nat], and `plain_bytes`,
-    what its activations would have been as float32, and as much its gradients. `samples`: how many
-    each device says that it has, 0 as long as it has said nothing.
-    """
-
-    def __init__(
-        self,
-        training: Training,
-        server: ServerSide,
-        devices: int,
-        bounds: Bounds,
-        state: RunState,
-    ) -> None:
-        self._training = training
-        self._server = server
-        self._devices = devices
-        self._bounds = bounds
-        self.train_loss = math.nan
-        self.plain_bytes = 0
-        self.samples = [0] * devices
-        self._start(state)
-
-    @property
-    def state(self) -> RunState:
-        """The state as the round began: what a checkpoint holds."""
-        return self._state
-
-    @property
-    def adapter(self) -> bytes:
-        """The device-side adapter with which the round began, as a packet."""
-        return pack_adapter(self._state.device.row)
-
-    @property
-    def held_bytes(self) -> int:
-        """The adapters that devices have sent in this round [bytes]."""
-        return sum(row.nbytes for row, _ in self._adapters.values())
-
-    def train(self, device: int, message: Activation) -> bytes:
-        """Forward and backward of one micro-batch, and the gradient's packet.
-
-        After a mini-batch's last micro-batch the device's server-side adapter steps. Raises
-        PacketError for anything that no device may send.
-        """
-        training, part, position = self._training, self._server.part, message.position
-        arrived, labels = self._read(device, message)
-        lengths = None if part.task == "image-classification" else arrived.lengths
-        rows = self._side.gather((device,)).requires_grad_()
-        weights, sizes = (message.micro.weight,), (len(labels),)
-        result = server_pass(part, rows, sizes, arrived.tensor, lengths, labels, weights)
-        key = (position.round, device, position.step, position.micro, Direction.DOWN)
-        load = Load(result.gradient, lengths, message.samples)
-        down = self._end(device, Direction.DOWN)
-        codec = for_device(training.codecs.down, part.adapted.device)
-        outgoing = encode(codec, load, training.seed, key, down)
-        assert rows.grad is not None
-        self._side.collect((device,), rows.grad)
-        if message.micro.last:
-            self._side.step((device,), training.rate_of(position.round))
-        self._plain_bytes += outgoing.sent.uncompressed_bytes
-        self._lose(device, message, result.losses)
-        self._streams[device, Direction.UP] = Stream(receiver=arrived.state)
-        self._streams[device, Direction.DOWN] = Stream(sender=outgoing.state)
-        return outgoing.packet
-
-    def store_adapter(self, device: int, message: Adapter) -> None:
-        """Keep a device's adapter until the round closes. Raises PacketError: it is none."""
-        row = unpack_adapter(message.packet, self._state.device.row.numel())
-        self._adapters[device] = row, float(message.weight.samples)
-        self.samples[device] = message.weight.samples
-
-    def renew(self, device: int) -> None:
-        """Void what a device has done of the round, and what its streams and optimiser hold."""
-        self._side.renew(device, self._state.server.row)
-        self._adapters.pop(device, None)
-        self._losses.pop(device, None)
-        for direction in Direction:
-            self._streams.pop((device, direction), None)
-
-    def merge(
-        self, made: Sequence[int], measured: MeasuredRound | None = None, passed_s: float = 0.0
-    ) -> None:
-        """Close the round with the devices in `made`, weighted by the samples that each says it
-        trained on; open the next one. `measured`: how long it took, if that was seen;
-        else it took `passed_s`.
-
-        The others begin it anew. Raises RunError for adapters that are not finite; the round is
-        then as it was. Source: SFT eqs. (7), (8), over those who made it.
-        """
-        rows, weights = zip(*(self._adapters[device] for device in made), strict=True)
-        device_row = merged(self._server.aggregation, torch.stack(rows), weights)
-        server_row = merged(self._server.aggregation, self._side.gather(made), weights)
-        if not (device_row.isfinite().all() and server_row.isfinite().all()):
-            raise RunError(
-                f"round {self._state.round + 1} diverged: its aggregated adapters are not finite;"
-                " the state after the round before is kept, and resuming from it diverges again."
-                " Start a new run with a lower optimizer.learning_rate"
-            )
-        self.train_loss, self.plain_bytes = self._mean_loss(made), self._plain_bytes
-        for device in set(range(self._devices)) - set(made):
-            self.renew(device)
-        state, delay_s = self._state, passed_s
-        if measured is not None:
-            delay_s = measured.delay_s
-            state = replace(state, observed=observed_round(measured, state.observed))
-        self._start(
-            replace(
-                state,
-                round=state.round + 1,
-                virtual_time_s=state.virtual_time_s + delay_s,
-                device=AdapterState(device_row, {}),
-                server=AdapterState(server_row, self._side.optimizer),
-                streams=dict(self._streams),
-            )
-        )
-
-    def _start(self, state: RunState) -> None:
-        self._state = state
-        self._side = AdapterBank(
-            state.server,
-            self._devices,
-            self._training.optimizer,
-            shared=False,
-            device=self._server.part.adapted.device,
-        )
-        self._streams = dict(state.streams)
-        self._adapters: dict[int, tuple[torch.Tensor, float]] = {}
-        # each local step's, as the parts of its micro-batches; read when the round closes
-        self._losses: dict[int, list[list[Tensor]]] = {}
-        self._plain_bytes = 0
-
-    def _lose(self, device: int, message: Activation, loss: Tensor) -> None:
-        """Enter a micro-batch's part of its local step's loss."""
-        steps = self._losses.setdefault(device, [])
-        if message.position.micro == 0:
-            steps.append([])
-        steps[-1].append(loss)
-
-    def _mean_loss(self, made: Sequence[int]) -> float:
-        steps = [step for device in made for step in self._losses[device]]
-        losses: list[float] = [sum(torch.cat(step).cpu().tolist()) for step in steps]
-        return sum(losses) / len(losses)
-
-    def _read(self, device: int, message: Activation) -> tuple[Arrived, Tensor]:
-        """The activation and its labels, if they are such as the run may have."""
-        training, shape = self._training, self._shape(message)
-        codec = for_device(training.codecs.up, self._server.part.adapted.device)
-        arrived = codec.decode(message.packet, shape, self._end(device, Direction.UP))
-        if training.task != "image-classification" and min(arrived.lengths) < 1:
-            raise PacketError("an activation of a text without a token")
-        labelled = shape[:2] if training.task == "causal-lm" else shape[:1]
-        labels = decode_targets(message.labels, labelled, arrived.lengths, training.classes)
-        return arrived, torch.from_numpy(labels)
-
-    def _end(self, device: int, direction: Direction) -> CodecState:
-        """What the server's end of a stream remembers."""
-        stream = self._streams.get((device, direction), Stream())
-        return stream.receiver if direction is Direction.UP else stream.sender
-
-    def _shape(self, message: Activation) -> tuple[int, int, int]:
-        """The shape that a packet claims, if it is one that the run may have."""
-        shape, largest = read_packet(message.packet).shape, self._bounds
-        if not (
-            len(shape) == 3
-            and 1 <= shape[0] <= largest.samples
-            and 1 <= shape[1] <= largest.tokens
-            and shape[2] == largest.width
-        ):
-            raise PacketError(
-                f"an activation of shape {shape}; at most {largest.samples} samples of"
-                f" {largest.tokens} tokens of {largest.width} values are taken"
-            )
-        if len(message.samples) != shape[0]:
-            raise PacketError(f"{len(message.samples)} sample numbers for {shape[0]} samples")
-        batch, token, width = shape
-        return batch, token, width
-
-
-# Events, instructions, links.
-
+from cutlayer.training.state import RunState
 
 _LOG = logging.getLogger(__name__)
 
