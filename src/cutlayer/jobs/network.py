@@ -254,6 +254,7 @@ def open_net(job: Job, directory: RunDirectory, observer: Observer, compute: Com
         part.piece,
         net.patience_s,
         net.downlink_bit_s,
+        setup.simulation.rules.batching,
     )
     return NetJob(job, directory, registry, plan, session, worker, driver, limits)
 

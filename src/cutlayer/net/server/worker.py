@@ -6,7 +6,7 @@ leaves everything as it was.
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
@@ -20,10 +20,19 @@ from cutlayer.model.optimizer import merged
 from cutlayer.net.server.timing import MeasuredRound, observed_round
 from cutlayer.net.wire.frames import Bounds
 from cutlayer.net.wire.messages import Activation, Adapter
-from cutlayer.training.exchange import Load, encode, pack_adapter, unpack_adapter
-from cutlayer.training.server_batch import server_pass
+from cutlayer.rounds.batching import Waiting
+from cutlayer.training.exchange import Load, Outgoing, encode, pack_adapter, unpack_adapter
+from cutlayer.training.server_batch import ServerLoad, ServerReply, server_batch
 from cutlayer.training.state import AdapterBank, AdapterState, RunState, ServerSide, Training
-from cutlayer.training.torch_codec import Arrived, for_device
+from cutlayer.training.torch_codec import for_device
+
+
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """A micro-batch as it arrived, and what its stream's receiver remembers after it."""
+
+    load: ServerLoad
+    receiver: CodecState
 
 
 @final
@@ -68,32 +77,43 @@ class ServerWorker:
         """The adapters that devices have sent in this round [bytes]."""
         return sum(row.nbytes for row, _ in self._adapters.values())
 
-    def train(self, device: int, message: Activation) -> bytes:
-        """Forward and backward of one micro-batch, and the gradient's packet.
+    def waiting(self, device: int, message: Activation) -> Waiting:
+        """How much there is to compute for a micro-batch. Raises PacketError: of no such shape."""
+        samples, tokens, _ = self._shape(message)
+        return Waiting(device, samples, tokens)
 
-        After a mini-batch's last micro-batch the device's server-side adapter steps. Raises
-        PacketError for anything that no device may send.
+    def train(self, batch: Sequence[tuple[int, Activation]]) -> list[bytes]:
+        """Forward and backward of a micro-batch of each of these devices in one pass, and the
+        gradients' packets. Each is what it would be alone: to the bit if it is alone, else but for
+        rounding.
+
+        The server-side adapters whose mini-batch this ends step in `step`, before anything else is
+        computed. Raises PacketError for anything that no device may send, ModelError for what the
+        part does not take.
         """
-        training, part, position = self._training, self._server.part, message.position
-        arrived, labels = self._read(device, message)
-        lengths = None if part.task == "image-classification" else arrived.lengths
-        rows = self._side.gather((device,)).requires_grad_()
-        weights, sizes = (message.micro.weight,), (len(labels),)
-        result = server_pass(part, rows, sizes, arrived.tensor, lengths, labels, weights)
-        key = (position.round, device, position.step, position.micro, Direction.DOWN)
-        load = Load(result.gradient, lengths, message.samples)
-        down = self._end(device, Direction.DOWN)
-        codec = for_device(training.codecs.down, part.adapted.device)
-        outgoing = encode(codec, load, training.seed, key, down)
-        assert rows.grad is not None
-        self._side.collect((device,), rows.grad)
-        if message.micro.last:
-            self._side.step((device,), training.rate_of(position.round))
-        self._plain_bytes += outgoing.sent.uncompressed_bytes
-        self._lose(device, message, result.losses)
-        self._streams[device, Direction.UP] = Stream(receiver=arrived.state)
-        self._streams[device, Direction.DOWN] = Stream(sender=outgoing.state)
-        return outgoing.packet
+        self.step()
+        arrived = [self._read(device, message) for device, message in batch]
+        replies = server_batch(self._server.part, [own.load for own in arrived])
+        encoded = [self._encode(*own) for own in zip(batch, arrived, replies, strict=True)]
+        # nothing fails from here on
+        for (device, message), own, reply, outgoing in zip(
+            batch, arrived, replies, encoded, strict=True
+        ):
+            self._side.collect((device,), reply.row_gradient[None])
+            if message.micro.last:
+                self._due[device] = self._training.rate_of(message.position.round)
+            self._plain_bytes += outgoing.sent.uncompressed_bytes
+            self._lose(device, message, reply.loss)
+            self._streams[device, Direction.UP] = Stream(receiver=own.receiver)
+            self._streams[device, Direction.DOWN] = Stream(sender=outgoing.state)
+        return [outgoing.packet for outgoing in encoded]
+
+    def step(self) -> None:
+        """Let the server-side adapters step whose mini-batch has ended: apart from `train`, so that
+        gradients need not wait for it."""
+        for rate in sorted(set(self._due.values())):
+            self._side.step([device for device, own in self._due.items() if own == rate], rate)
+        self._due.clear()
 
     def store_adapter(self, device: int, message: Adapter) -> None:
         """Keep a device's adapter until the round closes. Raises PacketError: it is none."""
@@ -103,6 +123,7 @@ class ServerWorker:
 
     def renew(self, device: int) -> None:
         """Void what a device has done of the round, and what its streams and optimiser hold."""
+        self.step()
         self._side.renew(device, self._state.server.row)
         self._adapters.pop(device, None)
         self._losses.pop(device, None)
@@ -119,6 +140,7 @@ class ServerWorker:
         The others begin it anew. Raises RunError for adapters that are not finite; the round is
         then as it was. Source: SFT eqs. (7), (8), over those who made it.
         """
+        self.step()
         rows, weights = zip(*(self._adapters[device] for device in made), strict=True)
         device_row = merged(self._server.aggregation, torch.stack(rows), weights)
         server_row = merged(self._server.aggregation, self._side.gather(made), weights)
@@ -156,6 +178,8 @@ class ServerWorker:
             device=self._server.part.adapted.device,
         )
         self._streams = dict(state.streams)
+        # learning rates by device
+        self._due: dict[int, float] = {}
         self._adapters: dict[int, tuple[torch.Tensor, float]] = {}
         # each local step's, as the parts of its micro-batches; read when the round closes
         self._losses: dict[int, list[list[Tensor]]] = {}
@@ -170,19 +194,38 @@ class ServerWorker:
 
     def _mean_loss(self, made: Sequence[int]) -> float:
         steps = [step for device in made for step in self._losses[device]]
-        losses: list[float] = [sum(torch.cat(step).cpu().tolist()) for step in steps]
+        losses: list[float] = [sum(torch.stack(step).cpu().tolist()) for step in steps]
         return sum(losses) / len(losses)
 
-    def _read(self, device: int, message: Activation) -> tuple[Arrived, Tensor]:
+    def _read(self, device: int, message: Activation) -> "_Read":
         """The activation and its labels, if they are such as the run may have."""
         training, shape = self._training, self._shape(message)
+        images = training.task == "image-classification"
         codec = for_device(training.codecs.up, self._server.part.adapted.device)
         arrived = codec.decode(message.packet, shape, self._end(device, Direction.UP))
-        if training.task != "image-classification" and min(arrived.lengths) < 1:
+        if not arrived.tensor.isfinite().all():
+            raise PacketError("an activation of NaN or infinite values")
+        if not images and min(arrived.lengths) < 1:
             raise PacketError("an activation of a text without a token")
         labelled = shape[:2] if training.task == "causal-lm" else shape[:1]
         labels = decode_targets(message.labels, labelled, arrived.lengths, training.classes)
-        return arrived, torch.from_numpy(labels)
+        load = ServerLoad(
+            row=self._side.gather((device,))[0],
+            activation=arrived.tensor,
+            lengths=None if images else arrived.lengths,
+            labels=torch.from_numpy(labels),
+            weight=message.micro.weight,
+        )
+        return _Read(load, arrived.state)
+
+    def _encode(self, of: tuple[int, Activation], arrived: "_Read", reply: ServerReply) -> Outgoing:
+        """A device's gradient as it leaves."""
+        device, message = of
+        training, place = self._training, message.position
+        key = (place.round, device, place.step, place.micro, Direction.DOWN)
+        load = Load(reply.gradient, arrived.load.lengths, message.samples)
+        codec = for_device(training.codecs.down, self._server.part.adapted.device)
+        return encode(codec, load, training.seed, key, self._end(device, Direction.DOWN))
 
     def _end(self, device: int, direction: Direction) -> CodecState:
         """What the server's end of a stream remembers."""
