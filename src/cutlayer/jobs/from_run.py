@@ -15,7 +15,7 @@ from typing import Any
 
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError, RunError
-from cutlayer.jobs.build import count_micro_batches, make_accounting, make_scheme
+from cutlayer.jobs.build import make_accounting, make_scheme
 from cutlayer.jobs.check import same_asset
 from cutlayer.jobs.model_spec import planned_model
 from cutlayer.report.run_reader import Run, read_run, trained
@@ -188,7 +188,6 @@ def _rates(
 def _step_flops(config: Config) -> tuple[float, float]:
     """What a local step of the run computes, on the device and on the server, as plans count it."""
     planned, scheme = planned_model(config), make_scheme(config.scheme)
-    count_micro_batches(config.training, scheme)
     batch = MiniBatch(config.training.batch_size, planned.tokens)
     flops = make_accounting(config).flops(planned.model, config.model.cut, batch, scheme.trained)
     held = ActivationPolicy(config.devices.activation_memory)
