@@ -46,6 +46,9 @@ class MiniBatchPolicy:
         return f"{self.activation_memory}, {parts}"
 
 
+# values that share a scale
+NF4_BLOCK = 64
+
 # kept whole
 KEEP_WHOLE = MiniBatchPolicy()
 
@@ -57,6 +60,19 @@ class Base(StrEnum):
     BFLOAT16 = "bfloat16"
     INT8 = "int8"
     NF4 = "nf4"
+
+    def bytes_per_parameter(self, columns: int) -> float:
+        """Bytes of a value in a matrix with rows of `columns`, its share of the scales included:
+        int8 has a float32 a row, nf4 one a block."""
+        match self:
+            case Base.FLOAT32:
+                return 4.0
+            case Base.BFLOAT16:
+                return 2.0
+            case Base.INT8:
+                return 1.0 + 4.0 / columns
+            case Base.NF4:
+                return 0.5 + 4.0 / NF4_BLOCK
 
 
 class Trained(StrEnum):
@@ -154,7 +170,10 @@ class ModelSpec:
     sample, or once a token for language modelling (`head_per_token`). `shared_parameters` are both
     embedding and head (tied), held by both sides and counted in both.
 
-    `bytes_per_value` is the base's; adapters are float32 always. `embedding_adapter_parameters` and
+    `bytes_per_value` is that of activations, and of weights that no base packs; adapters are
+    float32 always. A base of other numbers than those packs the linear layers of the blocks, and
+    of the embedding and the head `embedding_matrix` and `head_matrix`: how many of their values are
+    in a matrix that is large enough. `embedding_adapter_parameters` and
     `head_adapter_parameters` are trained outside the blocks (patch adapter; a trained head).
     `first_attention_trained`: whether the first block's attention has anything trained before it.
     `attention_backward`: operations of attention's backward over those of its forward: 2 where the
@@ -182,6 +201,10 @@ class ModelSpec:
     first_attention_trained: bool = True
     attention_backward: float = 2.5
     activations: Activations | None = None
+    embedding_matrix: int = 0
+    head_matrix: int = 0
+    device_base: Base = Base.FLOAT32
+    server_base: Base = Base.FLOAT32
 
     @property
     def parameters(self) -> int:
@@ -204,6 +227,45 @@ class ModelSpec:
         if cut == self.blocks:
             return self.parameters
         return self.embedding_parameters + cut * self.block_parameters
+
+    def device_weight_bytes(self, cut: int) -> float:
+        """Bytes of those in the devices' base; with `cut = blocks` of the whole in it."""
+        embedding = self._packed_bytes(
+            self.embedding_parameters, self.embedding_matrix, self.device_base
+        )
+        if cut < self.blocks:
+            return embedding + cut * self._block_bytes(self.device_base)
+        shared = self._packed_bytes(
+            self.shared_parameters, self.shared_parameters, self.device_base
+        )
+        head = self._head_bytes(self.device_base)
+        return embedding + head - shared + self.blocks * self._block_bytes(self.device_base)
+
+    def server_weight_bytes(self, cut: int) -> float:
+        """Bytes of the blocks after `cut` and of the head in the server's base."""
+        blocks = (self.blocks - cut) * self._block_bytes(self.server_base)
+        return blocks + self._head_bytes(self.server_base)
+
+    def _block_bytes(self, base: Base) -> float:
+        rest = self.block_parameters - sum(x.inputs * x.outputs for x in self.block_linears)
+        packed = sum(
+            self._packed_bytes(x.inputs * x.outputs, x.inputs * x.outputs, base, x.inputs)
+            for x in self.block_linears
+        )
+        return self.bytes_per_value * rest + packed
+
+    def _head_bytes(self, base: Base) -> float:
+        base = Base.INT8 if base is Base.NF4 else base
+        return self._packed_bytes(self.head_parameters, self.head_matrix, base)
+
+    def _packed_bytes(
+        self, parameters: int, packed: int, base: Base, columns: int | None = None
+    ) -> float:
+        """Bytes of weights of which a base packs so many, in rows of `columns` (the width)."""
+        rate = float(self.bytes_per_value)
+        if base is not Base.FLOAT32:
+            rate = base.bytes_per_parameter(columns or self.width)
+        return self.bytes_per_value * (parameters - packed) + rate * packed
 
     def device_adapter_parameters(self, cut: int) -> int:
         """Adapter parameters of the embedding and `cut` blocks; with `cut = blocks` of the whole,

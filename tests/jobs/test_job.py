@@ -10,7 +10,7 @@ from PIL import Image
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError, DataError
 from cutlayer.jobs.network import check_net
-from cutlayer.jobs.prepare import prepare, slow_base
+from cutlayer.jobs.prepare import prepare
 
 
 @pytest.mark.parametrize(
@@ -60,12 +60,3 @@ def test_a_server_needs_no_training_samples(kind: str, tmp_path: Path) -> None:
     assert [device.samples for device in job.setup.devices] == [len(job.setup.server.test)] * 3
     assert job.setup.devices[0].train is job.setup.server.test
     assert job.prepared.skipped == 0
-
-
-def test_a_base_that_the_processor_has_no_arithmetic_for_is_told() -> None:
-    warning = slow_base("bfloat16", "flags : avx2 avx512f")
-    assert warning is not None and "no bfloat16 arithmetic" in warning
-    assert slow_base("float32", "flags : avx2 avx512f") is None
-    assert slow_base("bfloat16", "flags : avx2 avx512_bf16") is None
-    assert slow_base("bfloat16", "Features : asimd i8mm bf16") is None
-    assert slow_base("bfloat16", "") is None

@@ -192,4 +192,6 @@ def test_a_plan_and_a_run_count_the_same(
     planned = planned_model(config, cache=tmp_path, hub=FakeHub({}))
     job = prepare(config)
     assert (job.setup.simulation.model, job.setup.training.task) == (planned.model, planned.task)
-    assert planned.model.bytes_per_value == (2 if sections else 4)
+    assert planned.model.bytes_per_value == 4
+    measured = job.setup.server.device_part.adapted.bytes
+    assert measured == planned.model.device_weight_bytes(job.setup.server.device_part.cut)

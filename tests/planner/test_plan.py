@@ -17,7 +17,7 @@ from cutlayer.planner.explain import (
 from cutlayer.planner.forecast import round_delay_s
 from cutlayer.planner.plan import Plan, make_plan
 from cutlayer.rounds.schemes import SCHEMES, SFT
-from cutlayer.spec import ActivationPolicy, MiniBatchPolicy
+from cutlayer.spec import ActivationPolicy, Base, MiniBatchPolicy
 from cutlayer.units import MIB
 from planner import workloads
 
@@ -122,10 +122,9 @@ def test_no_memory_for_any_cut() -> None:
     )
     assert short.need.total == least
     assert infeasibility.embedding_bytes > short.limit_bytes
-    assert (
-        infeasibility.half_base_bytes is not None
-        and infeasibility.half_base_bytes < short.need.total
-    )
+    assert infeasibility.smaller_base is not None
+    base, need = infeasibility.smaller_base
+    assert base is Base.NF4 and short.limit_bytes < need < short.need.total
     # the least change is enough: with it, something fits
     enough = tuple(replace(each, memory_bytes=int(least) + 1) for each in own.devices)
     assert plan_of(replace(own, devices=enough)).chosen is not None

@@ -1,7 +1,7 @@
 """The physical accounting against torch: bytes that autograd really holds, operations it counts."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,11 @@ from transformers import ViTConfig, ViTForImageClassification
 from cutlayer.model.describe import describe
 from cutlayer.model.described import AdapterSpec
 from cutlayer.model.load import load_device_part, load_server_part
+from cutlayer.model.placement import Placement
 from cutlayer.model.split import DevicePart, SavedBytes, ServerPart, measure_micro_batch
 from cutlayer.rounds.costs import StepFlops, physical_flops
 from cutlayer.rounds.memory import activation_bytes, server_activation_bytes
-from cutlayer.spec import ActivationPolicy, MiniBatch, ModelSpec, Task, Trained
+from cutlayer.spec import ActivationPolicy, Base, MiniBatch, ModelSpec, Task, Trained
 
 _IMAGE = {
     "hidden_size": 64,
@@ -162,14 +163,20 @@ def test_bytes_of_the_real_vit_b(tmp_path: Path) -> None:
                 assert expected == pytest.approx(held.peak, rel=BYTES_TOLERANCE)
 
 
-def test_a_base_of_two_bytes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("base", Base)
+def test_weights_in_any_base(tmp_path: Path, base: Base) -> None:
     path = save_model(tmp_path, "vit", "image-classification", **VIT.size)
-    spec = VIT.describe(path, dtype=torch.bfloat16)
+    spec = replace(VIT.describe(path), device_base=base, server_base=base)
     part = load_device_part(
-        path, "image-classification", 3, SPEC, classes=CLASSES, dtype=torch.bfloat16
+        path,
+        "image-classification",
+        3,
+        SPEC,
+        classes=CLASSES,
+        placement=Placement(base=base),
     )
     rows = part.adapted.initial_row(0)[None]
-    assert part.adapted.bytes == spec.bytes_per_value * spec.device_parameters(3)
+    assert part.adapted.bytes == spec.device_weight_bytes(3)
     for activation_memory in ActivationPolicy:
         held = measure_micro_batch(part, rows, [4], image_batch(4, 32), activation_memory)
         expected = activation_bytes(spec, 3, MiniBatch(4, 17), activation_memory)

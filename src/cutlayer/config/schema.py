@@ -49,6 +49,7 @@ from cutlayer.config.section import (
 from cutlayer.errors import ConfigError
 from cutlayer.spec import Task
 
+BaseName: TypeAlias = Literal["float32", "bfloat16", "int8", "nf4"]
 _WHOLE = ("fl-lora", "fl-full")
 # the server takes mini-batches in an order of its own, or has none
 _ORDERED = (*_WHOLE, "sl", "splitlora", "splitlora-paper")
@@ -372,8 +373,10 @@ class DevicesSection(Section):
         " (keep), the blocks' inputs (checkpoint), or the mini-batch's input"
         " (recompute)",
     )
-    base: Literal["float32", "bfloat16"] = Field(
-        default="float32", description="number format of the frozen weights on devices"
+    base: BaseName = Field(
+        default="float32",
+        description="numbers that devices hold the frozen weights in; int8 and nf4 need the extra"
+        " quant",
     )
     device: TorchDevice = Field(
         default="auto",
@@ -439,6 +442,9 @@ class ServerSection(Section):
     coalesce_ms: Annotated[_Milliseconds, read_by("batch", "arrivals")] = Field(
         default=0.0,
         description="how long the oldest mini-batch waits for others to share its pass [ms]",
+    )
+    base: Annotated[BaseName, read_unless("scheme.name", *_WHOLE)] = Field(
+        default="float32", description="numbers that the server holds its frozen weights in"
     )
     group: Whole = Field(
         default=8,

@@ -28,6 +28,7 @@ from cutlayer.jobs.dataset import OwnData, check_own, own_samples
 from cutlayer.jobs.plugins import check_registered
 from cutlayer.jobs.prepare import make_training
 from cutlayer.logs import Heartbeat
+from cutlayer.model.base import check_base
 from cutlayer.model.load import load_device_part
 from cutlayer.model.placement import Placement, device_title, repeat_sums
 from cutlayer.net.device.driver import DeviceDriver, DeviceStore, DeviceWatch, DeviceWorker, Ready
@@ -248,6 +249,7 @@ def _ready(terms: Terms, joining: Joining, parts: PartCache) -> Ready:
         micro_batches=terms.micro_batches,
         packets=terms.rounds * terms.local_steps,
     )
+    check_base(Base(config.devices.base))
     model = parts.model(terms)
     samples, batches = own_samples(joining.own, terms, config.data, model)
     place = device_title(joining.device)

@@ -20,7 +20,7 @@ from cutlayer.errors import ConfigError, ModelError
 from cutlayer.files import write_whole
 from cutlayer.jobs.build import make_adapter
 from cutlayer.model.described import DescribedModel, ModelRequest, described_text, read_described
-from cutlayer.spec import VERIFIED, ModelSpec, Task
+from cutlayer.spec import VERIFIED, Base, ModelSpec, Task
 from cutlayer.version import __version__
 
 _LOG = logging.getLogger(__name__)
@@ -44,8 +44,8 @@ def planned_model(
 
     The task is `data.task`; else that of the data, if it is known without reading them and the
     architecture has a head for it; else the architecture's first. The classes are those of such
-    data, else what the model's configuration says. `cache`, `hub`: as of `find_model`. Weights of
-    `devices.base`.
+    data, else what the model's configuration says. `cache`, `hub`: as of `find_model`.
+    Weights are in the bases of both sides.
     Raises AssetError for a model that nobody has, ModelError for one that cannot be split or
     adapted as asked or for texts longer than it reads, ConfigError if torch is needed and missing.
     """
@@ -63,7 +63,15 @@ def planned_model(
             f"data.max_tokens is {tokens}, and {name} reads {described.most_tokens} at most: lower"
             " it"
         )
-    return PlannedModel(replace(described.model, name=name), request.task, tokens)
+    model = based(replace(described.model, name=name), config)
+    return PlannedModel(model, request.task, tokens)
+
+
+def based(model: ModelSpec, config: Config) -> ModelSpec:
+    """The model with both sides' weights in the numbers that `config` says."""
+    return replace(
+        model, device_base=Base(config.devices.base), server_base=Base(config.server.base)
+    )
 
 
 def model_request(
@@ -81,7 +89,7 @@ def model_request(
         task=task,
         classes=_classes(config, settings, task) if classes is None else classes,
         image_size=config.data.image_size if task == "image-classification" else None,
-        base=config.devices.base,
+        numbers="float32",  # activations are, on a processor, whatever the base
         adapter=make_adapter(config.adapter, task),
     )
 

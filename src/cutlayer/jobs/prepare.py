@@ -48,8 +48,9 @@ from cutlayer.jobs.build import (
     plugged_allocation,
 )
 from cutlayer.jobs.dataset import prepare_data
-from cutlayer.jobs.model_spec import model_request
+from cutlayer.jobs.model_spec import based, model_request
 from cutlayer.jobs.plugins import plugged
+from cutlayer.model.base import check_base
 from cutlayer.model.describe import count_model
 from cutlayer.model.described import AdapterSpec
 from cutlayer.model.load import load_device_part, load_server_part
@@ -114,16 +115,13 @@ def prepare(config: Config, *, dealt: bool = True) -> Job:
     scheme = make_scheme(config.scheme)
     micro_batches = count_micro_batches(config.training, scheme)
     placements = _placements(config, dealt=dealt)
-    warning = slow_base(config.devices.base, _processor())
-    if warning is not None:
-        _LOG.warning(warning)
     found = find_model(config.model.name)
     _LOG.info(f"model {config.model.name}: from {found.source}, {found.path}")
     prepared = prepare_data(config, found.path, dealt=dealt)
     adapter = make_adapter(config.adapter, prepared.task)
     classes = len(prepared.data.class_names)
     request = model_request(config, found.path, prepared.task, classes)
-    model = replace(count_model(request, found.path), name=config.model.name)
+    model = based(replace(count_model(request, found.path), name=config.model.name), config)
     _check_server(config, _least_server_need(config, scheme, model), "without any mini-batch")
     server = _server(config, scheme, found.path, prepared, adapter, model.blocks, placements)
     sides = _devices(config, server.device_part, prepared)
@@ -221,7 +219,12 @@ def _placements(config: Config, *, dealt: bool) -> tuple[Placement, Placement]:
     seen = Accelerators.seen()
     above = device_named(config.server.device, "server.device", seen)
     below = device_named(config.devices.device, "devices.device", seen) if dealt else above
-    return Placement(below, Base(config.devices.base)), Placement(above)
+    bases = config.devices.base, config.server.base
+    for base in bases:
+        check_base(Base(base))
+    # what is not split is trained by the devices, all of it
+    served = bases[make_scheme(config.scheme).splits]
+    return Placement(below, Base(bases[0])), Placement(above, Base(served))
 
 
 def _devices(config: Config, part: DevicePart, prepared: PreparedData) -> tuple[DeviceSide, ...]:
@@ -239,24 +242,6 @@ def _network(config: Config) -> tuple[tuple[Device, ...], Channel, FixedAllocati
     channel, shares = make_channel(config, devices), fixed_shares(config, len(devices))
     channel.rates(1, 0.0, shares.value)
     return devices, channel, shares
-
-
-def slow_base(base: str, processor: str) -> str | None:
-    """A warning where the base's arithmetic is not the processor's, as Linux describes it: one that
-    has bfloat16 says so (avx512_bf16, amx_bf16, bf16)."""
-    if base != "bfloat16" or not processor or "bf16" in processor:
-        return None
-    return (
-        "devices.base is bfloat16, and this CPU has no bfloat16 arithmetic: it saves"
-        " memory, but takes about 30 times as long; float32 is the fast one here"
-    )
-
-
-def _processor() -> str:
-    try:
-        return Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return ""
 
 
 def _group(config: Config, scheme: Scheme, task: Task) -> int:

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from cutlayer.errors import ModelError, UnsupportedModelError
+from cutlayer.model.base import held
 from cutlayer.model.blocks import Anatomy, passing_through
 from cutlayer.model.described import AdapterSpec
 from cutlayer.model.lora import (
@@ -130,7 +131,8 @@ class AdaptedModel:
     @property
     def tensors(self) -> tuple[Tensor, ...]:
         """The frozen weights and buffers."""
-        return (*self.model.parameters(), *self.model.buffers())
+        weights = (tensor for weight in self.model.parameters() for tensor in held(weight))
+        return (*weights, *self.model.buffers())
 
     @property
     def parameters(self) -> int:
@@ -140,7 +142,8 @@ class AdaptedModel:
     @property
     def bytes(self) -> int:
         """Bytes of the frozen weights held."""
-        return sum(parameter.nbytes for parameter in self.model.parameters())
+        weights = self.model.parameters()
+        return sum(tensor.nbytes for weight in weights for tensor in held(weight))
 
     def _initial(self, slot: Slot, seed: int) -> Tensor:
         kind = slot.name.rpartition(".")[2]

@@ -318,11 +318,16 @@ def strip(unit: nn.Module) -> None:
     weight leaves an empty tensor of its type, marked so that transformers does not initialise it.
     """
     for module in unit.modules():
-        for name, parameter in list(module.named_parameters(recurse=False)):
-            delattr(module, name)
-            empty = torch.empty(0, dtype=parameter.dtype, device="cpu")
-            empty.__dict__["_is_hf_initialized"] = True
-            setattr(module, name, empty)
+        for name, _ in list(module.named_parameters(recurse=False)):
+            empty_weight(module, name)
+
+
+def empty_weight(module: nn.Module, name: str) -> None:
+    """Drop one weight, as `strip` does."""
+    empty = torch.empty(0, dtype=getattr(module, name).dtype, device="cpu")
+    delattr(module, name)
+    empty.__dict__["_is_hf_initialized"] = True
+    setattr(module, name, empty)
 
 
 def _hollow_block(block: nn.Module, value: Callable[[Tensor], Tensor], output_length: int) -> None:

@@ -14,15 +14,16 @@ from transformers.pytorch_utils import Conv1D
 from cutlayer.errors import UnsupportedModelError
 from cutlayer.model.activations import count_activations
 from cutlayer.model.adapted import check_adapter, patch_convolution, target_names
+from cutlayer.model.base import places_of
 from cutlayer.model.blocks import Anatomy, examine_model, meta_model
 from cutlayer.model.described import AdapterSpec, DescribedModel, ModelRequest
 from cutlayer.model.inputs import example_inputs, token_limit
 from cutlayer.model.lora import linear_shape
 from cutlayer.model.tasks import fault_of_config, read_config, task_config
-from cutlayer.spec import LinearShape, ModelSpec, Task
+from cutlayer.spec import Base, LinearShape, ModelSpec, Task
 
-# of the frozen weights, as `devices.base` names them
-BASES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+# of activations, and of weights that no base packs
+NUMBERS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def describe(
@@ -40,7 +41,7 @@ def describe(
     Parameters are what each side holds, exactly: where a language model's embedding is also its
     head, both count it. `classes` is replaced by the vocabulary for a language model. `image_size`
     [pixel]: side of the images (None: as the model was trained); it moves
-    `embedding_flops_per_token` a little, since class tokens are free. `dtype`: of the frozen base.
+    `embedding_flops_per_token` a little, since class tokens are free. `dtype`: of activations.
     `padded`: whether a mini-batch's texts differ in length (None: in text classification they do).
     Raises ModelError or UnsupportedModelError as `load_device_part` does.
     """
@@ -84,6 +85,8 @@ def describe(
         first_attention_trained=counted.first_attention_trained,
         attention_backward=counted.attention_backward,
         activations=counted.activations,
+        embedding_matrix=_matrices(model, anatomy, anatomy.before),
+        head_matrix=0 if adapter.head else _matrices(model, anatomy, anatomy.after),
     )
 
 
@@ -96,7 +99,7 @@ def count_model(request: ModelRequest, folder: Path) -> ModelSpec:
         request.adapter,
         classes=request.classes,
         image_size=request.image_size,
-        dtype=BASES[request.base],
+        dtype=NUMBERS[request.numbers],
     )
 
 
@@ -179,6 +182,20 @@ def _parameters(model: PreTrainedModel, units: tuple[str, ...]) -> int:
     """Values in the distinct parameters of these modules."""
     distinct = {p: p.numel() for unit in units for p in model.get_submodule(unit).parameters()}
     return sum(distinct.values())
+
+
+def _matrices(model: PreTrainedModel, anatomy: Anatomy, units: tuple[str, ...]) -> int:
+    """Values of the matrices in these modules that a base packs."""
+    return sum(
+        parameter.numel()
+        for parameter, places in places_of(model, anatomy.blocks)
+        if any(
+            place.name.startswith(f"{unit}.")
+            and place.numbers(Base.BFLOAT16, tuple(parameter.shape)) is Base.BFLOAT16
+            for place in places
+            for unit in units
+        )
+    )
 
 
 def _patches(model: PreTrainedModel, anatomy: Anatomy, example: dict[str, Any]) -> tuple[int, int]:

@@ -10,13 +10,14 @@ import math
 import types
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from cutlayer.errors import ConfigError, ModelError
 from cutlayer.spec import ModelSpec, Task
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -54,13 +55,14 @@ class AdapterSpec:
 
 @dataclass(frozen=True)
 class ModelRequest:
-    """All that decides a description: `settings` are the model's own configuration."""
+    """All that decides a description: `settings` are the model's own configuration, `numbers` those
+    of activations (float32 or bfloat16)."""
 
     settings: Mapping[str, Any]
     task: Task
     classes: int
     image_size: int | None
-    base: str
+    numbers: str
     adapter: AdapterSpec
 
     @property
@@ -117,6 +119,8 @@ def _read(kind: Any, value: Any, where: str) -> Any:
     if get_origin(kind) is types.UnionType:
         (present,) = (option for option in get_args(kind) if option is not type(None))
         return None if value is None else _read(present, value, where)
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        return kind(value)
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind:

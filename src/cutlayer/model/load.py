@@ -3,6 +3,7 @@
 A part reads only its own weights from the safetensors files. Knows neither rows nor training.
 """
 
+import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
@@ -18,10 +20,19 @@ from transformers.utils import logging as transformers_logging
 from cutlayer.data.find import model_fault
 from cutlayer.errors import ModelError, UnsupportedModelError, reason
 from cutlayer.model.adapted import AdaptedModel, check_adapter
+from cutlayer.model.base import (
+    SCALES,
+    base_of,
+    named_tensors,
+    pack_model,
+    packed_names,
+    restored,
+)
 from cutlayer.model.blocks import (
     Anatomy,
     Injection,
     answer_always,
+    empty_weight,
     examine_model,
     inject_at,
     meta_model,
@@ -34,9 +45,11 @@ from cutlayer.model.inputs import example_inputs
 from cutlayer.model.placement import ON_HOST, Placement
 from cutlayer.model.split import DevicePart, ServerPart, WholeModel
 from cutlayer.model.tasks import read_config, task_class, task_config
-from cutlayer.spec import ActivationPolicy, Task, Trained
+from cutlayer.spec import ActivationPolicy, Base, Task, Trained
 
 _NAMED = 3
+# as safetensors calls the types of weights
+_TYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 _ADAPTERS = re.compile(r"\.(lora_[A-Z]\w*|base_layer)\b")
 
 
@@ -73,7 +86,7 @@ def device_tensors(
     """The frozen weights of `load_device_part` by name: a folder that has these alone, beside the
     model's small files, gives the same part. Raises what it raises."""
     model, _ = _read_device(_plan(path, task, adapter, classes, Trained.ADAPTERS), cut, placement)
-    return dict(model.state_dict())
+    return named_tensors(model)
 
 
 def load_server_part(
@@ -98,10 +111,11 @@ def load_server_part(
     _check_cut(cut, plan.anatomy)
     injection = Injection()
     model, known = _read(
-        plan, placement, lambda model: _keep_server(model, plan.anatomy, cut, injection)
+        plan,
+        placement,
+        lambda model: _keep_server(model, plan.anatomy, cut, injection),
+        unneeded=plan.anatomy.before,
     )
-    for unit in plan.anatomy.before:  # what was read as the head is there already
-        strip(model.get_submodule(unit))
     adapted = plan.adapted(model, known, placement, patches=False, head=True)
     return ServerPart(adapted, task, cut, injection, activation_memory)
 
@@ -222,22 +236,42 @@ def _read_device(
 
 
 def _read(
-    plan: _Plan, placement: Placement, prune: Callable[[PreTrainedModel], None]
+    plan: _Plan,
+    placement: Placement,
+    prune: Callable[[PreTrainedModel], None],
+    unneeded: Sequence[str] = (),
 ) -> tuple[PreTrainedModel, dict[str, Tensor]]:
     """The pruned model with its weights; and of what starts as it is in the checkpoint (a head to
-    be trained, or all weights), what the checkpoint has."""
+    be trained, or all weights), what the checkpoint has. `unneeded`: modules that are read for
+    others that share their weights."""
     path = plan.path
     why = model_fault(path)
     if why is not None:
         raise ModelError(f"the weights in {path} cannot be read: {why}")
-    pruned = _pruned_class(plan.model_class, prune)
+    stored = _stored(path)
+    if stored.packed and base_of(stored.packed) is not placement.base:
+        raise ModelError(
+            f"the weights in {path} are held as {base_of(stored.packed)}, {placement.base} is asked"
+            " for: they cannot be made into other numbers"
+        )
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def cut_off(model: PreTrainedModel) -> None:
+        for parameter in model.parameters():
+            parameter.data = parameter.data.to(placement.dtype)
+        prune(model)
+        shapes.update(_leave_packed(model, stored.packed))
+        for parameter in model.parameters():  # as the file has them, so that they stay mapped
+            parameter.data = parameter.data.to(stored.dtype)
+
+    pruned = _pruned_class(plan.model_class, cut_off)
     # transformers draws initial values for a missing head from torch's global generator
     with _quiet(), torch.random.fork_rng(devices=[]):
         try:
             loaded: Any = pruned.from_pretrained(
                 path,
                 config=plan.config,
-                dtype=placement.dtype,
+                dtype=torch.float32,  # of what its code makes itself
                 local_files_only=True,
                 use_safetensors=True,
                 ignore_mismatched_sizes=True,
@@ -250,16 +284,83 @@ def _read(
             raise ModelError(f"the weights in {path} cannot be read: {why}") from error
     model, info = loaded
     absent = check_weights(path, plan.anatomy, info, plan.classes, plan.trains_head)
-    check_finite(path, model, absent)
+    trained = {
+        name
+        for name, _ in model.named_parameters()
+        if plan.trained is Trained.WEIGHTS
+        or (plan.trains_head and is_within(name, plan.anatomy.head))
+    }
+    for unit in unneeded:
+        strip(model.get_submodule(unit))
+    bad = pack_model(model, plan.anatomy.blocks, placement.base, placement.dtype, trained)
+    _check_finite(path, [name for name in bad if name not in absent])
+    _put_packed(path, model, stored.packed, shapes, placement.dtype)
     return model, {
         name: parameter.detach().float().clone()
         for name, parameter in model.named_parameters()
-        if name not in absent
-        and (
-            plan.trained is Trained.WEIGHTS
-            or (plan.trains_head and is_within(name, plan.anatomy.head))
-        )
+        if name in trained - absent
     }
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """What a folder's files say of its weights: the type of most of their values, and those that
+    are packed."""
+
+    dtype: torch.dtype
+    packed: Mapping[str, Base]
+
+
+def _stored(path: Path) -> _Stored:
+    sizes: dict[str, int] = {}
+    packed: dict[str, Base] = {}
+    for file in sorted(path.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as opened:
+            names = list(opened.keys())
+            packed |= packed_names(names)
+            for name in names:
+                part = opened.get_slice(name)
+                kind = part.get_dtype()
+                sizes[kind] = sizes.get(kind, 0) + math.prod(part.get_shape())
+    kind = max(_TYPES, key=lambda kind: sizes.get(kind, 0))
+    return _Stored(torch.float32 if packed else _TYPES[kind], packed)
+
+
+def _leave_packed(model: nn.Module, packed: Mapping[str, Base]) -> dict[str, tuple[int, ...]]:
+    """Take the weights that a file has packed out of a model, which transformers cannot read; their
+    shapes."""
+    shapes = {}
+    for name, parameter in list(model.named_parameters()):
+        if name in packed:
+            module, _, attribute = name.rpartition(".")
+            shapes[name] = tuple(parameter.shape)
+            empty_weight(model.get_submodule(module), attribute)
+    return shapes
+
+
+def _put_packed(
+    path: Path,
+    model: nn.Module,
+    packed: Mapping[str, Base],
+    shapes: Mapping[str, tuple[int, ...]],
+    dtype: torch.dtype,
+) -> None:
+    """Put these weights in their places, as they are in the file."""
+    for file in sorted(path.glob("*.safetensors")) if packed else ():
+        with safe_open(file, framework="pt") as opened:
+            names = set(opened.keys())
+            for name in shapes.keys() & packed_names(names).keys():
+                base, scales = packed[name], f"{name}.{SCALES}"
+                weight = restored(
+                    base,
+                    shapes[name],
+                    opened.get_tensor(f"{name}.{base}"),
+                    opened.get_tensor(scales) if scales in names else None,
+                    dtype,
+                )
+                module, _, attribute = name.rpartition(".")
+                frozen = nn.Parameter(weight, requires_grad=False)
+                setattr(model.get_submodule(module), attribute, frozen)
 
 
 def _pruned_class(
@@ -330,13 +431,7 @@ def check_weights(
     return absent
 
 
-def check_finite(path: Path, model: nn.Module, absent: set[str]) -> None:
-    """Raises ModelError for weights of which some are NaN or infinite."""
-    bad = [
-        name
-        for name, weights in model.named_parameters()
-        if name not in absent and weights.numel() and not _finite(weights)
-    ]
+def _check_finite(path: Path, bad: Sequence[str]) -> None:
     if bad:
         raise ModelError(
             f"the weights in {path} are not finite in {len(bad)} tensors, such as {bad[0]}: the"
@@ -347,11 +442,6 @@ def check_finite(path: Path, model: nn.Module, absent: set[str]) -> None:
 def is_within(name: str, units: tuple[str, ...]) -> bool:
     """Whether a tensor is of one of these modules."""
     return any(name.startswith(f"{unit}.") for unit in units)
-
-
-def _finite(weights: torch.Tensor) -> bool:
-    least, most = torch.aminmax(weights.detach())  # no copy of the weights, as isfinite needs
-    return bool(least.isfinite() and most.isfinite())
 
 
 def _check_left_over(path: Path, anatomy: Anatomy, names: Collection[str]) -> None:

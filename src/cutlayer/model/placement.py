@@ -29,8 +29,10 @@ class Placement:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type in which the base's weights are read."""
-        return torch.float32 if self.base is Base.FLOAT32 else torch.bfloat16
+        """The type of activations, and of weights that are not packed: float32 on a processor,
+        whatever its base is held in; bfloat16 on an accelerator, unless the base is float32."""
+        full = self.base is Base.FLOAT32 or self.device.type == "cpu"
+        return torch.float32 if full else torch.bfloat16
 
     @property
     def title(self) -> str:

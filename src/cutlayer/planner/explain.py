@@ -28,12 +28,11 @@ from cutlayer.planner.estimate import amounts_of, server_part, shares_within
 from cutlayer.planner.forecast import RefinedDecision, round_delay_s
 from cutlayer.planner.search import RankedDecision, cuts_for, ranked_decisions
 from cutlayer.rounds.schemes import Scheme
-from cutlayer.spec import ActivationPolicy
+from cutlayer.spec import ActivationPolicy, Base
 
 _MORE = 1.1
 # a limit that costs less than a thousandth of the round is not told of
 _NOTICEABLE = 1e-3
-_HALF_BYTES = 2
 
 
 class Resource(StrEnum):
@@ -162,15 +161,15 @@ class MemoryInfeasibility:
 
     `short_devices`: how many are short of memory there. `fitting_cut`: the deepest that fits,
     though shallower than allowed (None: there is none). `embedding_bytes`: what the part before the
-    first block weighs, with its adapters. `half_base_bytes`: the least need with a base of two
-    bytes a value (None: it has no more already).
+    first block weighs, with its adapters. `smaller_base`: of the bases with smaller numbers the
+    largest that fits, else the smallest, and the need with it (None: there is none smaller).
     """
 
     shortage: Shortage
     short_devices: int
     fitting_cut: int | None
     embedding_bytes: float
-    half_base_bytes: float | None
+    smaller_base: tuple[Base, float] | None
 
 
 @dataclass(frozen=True)
@@ -290,12 +289,6 @@ def memory_infeasibility(
     """Who is short by how much of what `least` needs, and what else would fit."""
     if least.device is None:
         return _server_memory(workload, scheme, least)
-    model = workload.model
-    embedding = model.bytes_per_value * model.embedding_parameters
-    half = None
-    if model.bytes_per_value > _HALF_BYTES:
-        halved = replace(workload, model=replace(model, bytes_per_value=_HALF_BYTES))
-        half = device_need(halved, scheme, least.cut, least.policy).total
     return MemoryInfeasibility(
         shortage=least,
         short_devices=sum(
@@ -310,8 +303,8 @@ def memory_infeasibility(
             ),
             default=None,
         ),
-        embedding_bytes=float(embedding),
-        half_base_bytes=half,
+        embedding_bytes=workload.model.device_weight_bytes(0),
+        smaller_base=_smaller_base(workload, scheme, least),
     )
 
 
@@ -324,3 +317,14 @@ def _server_memory(
         other = replace(workload, server=server)
         checkpoint = server_need(other, scheme, least.cut, least.policy).total
     return ServerMemoryInfeasibility(least, checkpoint)
+
+
+def _smaller_base(workload: Workload, scheme: Scheme, least: Shortage) -> tuple[Base, float] | None:
+    bases = tuple(Base)  # from the largest to the smallest
+    found = None
+    for base in bases[bases.index(workload.model.device_base) + 1 :]:
+        smaller = replace(workload, model=replace(workload.model, device_base=base))
+        found = base, device_need(smaller, scheme, least.cut, least.policy).total
+        if found[1] <= least.limit_bytes:
+            break
+    return found

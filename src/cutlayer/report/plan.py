@@ -193,13 +193,10 @@ def _memory_line(plan: Plan, infeasibility: MemoryInfeasibility) -> str:
     )
     if infeasibility.fitting_cut is not None:
         line += f", or planner.least_cut to {infeasibility.fitting_cut}"
-    if infeasibility.half_base_bytes is not None:
-        enough = infeasibility.half_base_bytes <= short.limit_bytes
-        verdict = "which fits" if enough else "which does not fit either"
-        line += (
-            ", or set devices.base to bfloat16: about"
-            f" {format_bytes(infeasibility.half_base_bytes)}, {verdict}"
-        )
+    if infeasibility.smaller_base is not None:
+        base, base_need = infeasibility.smaller_base
+        verdict = "which fits" if base_need <= short.limit_bytes else "which does not fit either"
+        line += f", or set devices.base to {base}: about {format_bytes(base_need)}, {verdict}"
     return line
 
 

@@ -206,7 +206,7 @@ def physical_traffic(
     exchanged = weights if trained is Trained.WEIGHTS else model.device_adapter_parameters(cut)
     activation = 0 if cut == model.blocks else batch.samples * batch.tokens * model.width
     return SchemeTraffic(
-        model_bytes=model.bytes_per_value * weights,
+        model_bytes=model.device_weight_bytes(cut),
         adapter_bytes=TRAINED_BYTES * exchanged,
         activation_bytes=ACTIVATION_BYTES * activation,
         gradient_bytes=ACTIVATION_BYTES * activation,

@@ -86,12 +86,12 @@ def device_memory(
     check_device_part(model, cut)
     _check_counts(batch, policy, optimizer_slots)
     weights, adapters = model.device_parameters(cut), model.device_adapter_parameters(cut)
-    weight_bytes, values = model.bytes_per_value, adapters
+    weight_bytes, values = model.device_weight_bytes(cut), adapters
     if trained is Trained.WEIGHTS:
-        weight_bytes, values, adapters = TRAINED_BYTES, weights, 0
+        weight_bytes, values, adapters = float(TRAINED_BYTES * weights), weights, 0
     micro = MiniBatch(-(-batch.samples // policy.micro_batches), batch.tokens)
     return PartMemory(
-        weights=weight_bytes * weights,
+        weights=weight_bytes,
         adapters=TRAINED_BYTES * adapters,
         gradients=TRAINED_BYTES * values,
         optimizer=TRAINED_BYTES * values * optimizer_slots,
@@ -195,12 +195,10 @@ def server_memory(
     check_split(model, cut)
     batch = shape.whole
     own = (model.blocks - cut) * model.block_adapter_parameters + model.head_adapter_parameters
-    below = model.bytes_per_value * model.device_parameters(cut)
-    above = (model.blocks - cut) * model.block_parameters + model.head_parameters
     kept = server_activation_bytes(model, cut, batch, activation_memory)
     return serving(
         shape,
-        weights=float(below + TRAINED_BYTES * above),
+        weights=model.device_weight_bytes(cut) + model.server_weight_bytes(cut),
         device_row=float(TRAINED_BYTES * model.device_adapter_parameters(cut)),
         server_row=float(TRAINED_BYTES * own),
         optimizer=float(TRAINED_BYTES * optimizer_slots * own),

@@ -1,0 +1,454 @@
+"""Frozen weights held in fewer bytes than they are computed with: bfloat16, int8, nf4.
+
+A `PackedWeight` takes the place of a module's float32 weight. The module's own code runs on: a
+product with it unpacks a slice of rows at a time, forward and once more in backward, so that
+neither the whole float32 matrix nor a copy for backward is ever there. int8 and nf4 are
+bitsandbytes' numbers. Its layers are not used: in evaluation mode on a processor with bfloat16,
+`Linear4bit` repacks its weight for inference, and no gradient passes through it.
+
+Knows no cut and no adapter.
+"""
+
+import ctypes
+import logging
+import math
+import mmap
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers.pytorch_utils import Conv1D
+
+from cutlayer.errors import ModelError, needing
+from cutlayer.spec import NF4_BLOCK, Base
+
+# values that are unpacked at a time: 8 MiB of float32, which stay in a processor's cache
+_UNPACKED = 2**21
+# values that are packed at a time: bitsandbytes' temporaries are several times as many
+_PACKED = 2**18
+# an embedding or head with fewer values is left in float32: 4 MiB
+LARGE = 2**20
+_PAGEOUT = 21  # of Linux's madvise
+
+
+@final
+class PackedWeight(Tensor):
+    """A frozen matrix [row, column], held as `base` has it; its shape, type and device are those of
+    the float matrix that it stands for.
+
+    `stored`: bfloat16 [row, column]; or int8 [row, column] with `scales` [row]; or nf4, uint8
+    [block, 32] of 64 values each with `scales` [block], the last block filled up with zeros.
+    What is not a product or a look-up unpacks the whole of it first.
+    """
+
+    @staticmethod
+    def __new__(
+        cls,
+        base: Base,
+        shape: tuple[int, ...],
+        stored: Tensor,
+        scales: Tensor | None,
+        dtype: torch.dtype = torch.float32,
+    ) -> "PackedWeight":
+        made: PackedWeight = Tensor._make_wrapper_subclass(
+            cls, shape, dtype=dtype, device=stored.device, requires_grad=False
+        )
+        return made
+
+    def __init__(
+        self,
+        base: Base,
+        shape: tuple[int, ...],
+        stored: Tensor,
+        scales: Tensor | None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.base = base
+        self.stored = stored
+        self.scales = scales
+
+    def __repr__(self) -> str:  # type: ignore[override]
+        return f"PackedWeight({self.base}, {tuple(self.shape)})"
+
+    @property
+    def held(self) -> tuple[Tensor, ...]:
+        """The tensors in memory."""
+        return (self.stored,) if self.scales is None else (self.stored, self.scales)
+
+    def unpacked(self, first: int, end: int) -> Float[Tensor, "row column"]:
+        """Rows first..end-1. Of nf4 the first must begin a block."""
+        width = self.shape[1]
+        match self.base:
+            case Base.INT8:
+                assert self.scales is not None
+                rows = _bitsandbytes().functional.int8_vectorwise_dequant(
+                    self.stored[first:end], self.scales[first:end]
+                )
+                found: Tensor = rows.to(self.dtype)
+                return found
+            case Base.NF4:
+                blocks = slice(first * width // NF4_BLOCK, -(-end * width // NF4_BLOCK))
+                assert self.scales is not None
+                values = _from_nf4(self.stored[blocks], self.scales[blocks], self.dtype)
+                return values.view(-1)[: (end - first) * width].view(end - first, width)
+            case _:
+                return self.stored[first:end].to(self.dtype)
+
+    def slices(self) -> Iterator[tuple[slice, Float[Tensor, "row column"]]]:
+        """All rows, some at a time, with their place."""
+        height, width = self.shape
+        # of nf4, rows that begin a block
+        step = NF4_BLOCK // math.gcd(width, NF4_BLOCK)
+        rows = max(step, _UNPACKED // width // step * step)
+        for first in range(0, height, rows):
+            end = min(first + rows, height)
+            yield slice(first, end), self.unpacked(first, end)
+
+    def looked_up(self, rows: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch column"]:
+        """These rows, as an embedding gives them. Of nf4 a row must be whole blocks."""
+        width, wanted = self.shape[1], rows.reshape(-1)
+        match self.base:
+            case Base.INT8:
+                assert self.scales is not None
+                found = _bitsandbytes().functional.int8_vectorwise_dequant(
+                    self.stored[wanted], self.scales[wanted]
+                )
+            case Base.NF4:
+                assert self.scales is not None
+                each = width // NF4_BLOCK
+                packed = self.stored.view(-1, each, self.stored.shape[1])[wanted]
+                scales = self.scales.view(-1, each)[wanted]
+                found = _from_nf4(packed.flatten(0, 1), scales.flatten(), self.dtype)
+            case _:
+                found = self.stored[wanted]
+        given: Tensor = found.to(self.dtype).view(*rows.shape, width)
+        return given
+
+    @classmethod
+    def __torch_function__(
+        cls,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is functional.linear and isinstance(args[1], PackedWeight):
+            return _linear(*args, **kwargs)
+        if func is torch.addmm and isinstance(args[2], PackedWeight) and not kwargs:
+            bias, x, weight = args  # GPT-2's transposed layer
+            return _Product.apply(x, weight, bias, False)  # type: ignore[no-untyped-call]
+        if func is functional.embedding and isinstance(args[1], PackedWeight):
+            return args[1].looked_up(args[0])
+        with torch._C.DisableTorchFunctionSubclass():
+            return func(*args, **kwargs)
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]
+        cls,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if func is torch.ops.aten.detach.default:
+            return args[0]._alias()
+        plain = [_whole(value) for value in args]
+        return func(*plain, **{name: _whole(value) for name, value in (kwargs or {}).items()})
+
+    def _alias(self) -> "PackedWeight":
+        return PackedWeight(self.base, tuple(self.shape), self.stored, self.scales, self.dtype)
+
+
+def _whole(value: Any) -> Any:
+    if not isinstance(value, PackedWeight):
+        return value
+    return torch.cat([rows for _, rows in value.slices()])
+
+
+def _linear(x: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> Tensor:
+    flat = x.reshape(-1, x.shape[-1])
+    output: Tensor = _Product.apply(flat, weight, bias, True)  # type: ignore[no-untyped-call]
+    return output.view(*x.shape[:-1], output.shape[1])
+
+
+@final
+class _Product(torch.autograd.Function):
+    """`x W^T + bias`, or `x W + bias`, of a frozen W; nothing of it is kept for backward."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: PackedWeight, bias: Tensor | None, turned: bool
+    ) -> Tensor:
+        ctx.weight, ctx.turned = weight, turned
+        return _times_turned(x, weight, bias) if turned else _times(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        product = _times if ctx.turned else _times_turned
+        return product(gradient, ctx.weight, None), None, None, None
+
+
+def _times_turned(x: Tensor, weight: PackedWeight, bias: Tensor | None) -> Tensor:
+    """`x W^T`: rows of W are columns of the result."""
+    pieces = [
+        functional.linear(x, rows, None if bias is None else bias[place])
+        for place, rows in weight.slices()
+    ]
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
+
+
+def _times(x: Tensor, weight: PackedWeight, bias: Tensor | None) -> Tensor:
+    """`x W`: a sum over slices of W's rows."""
+    total = bias
+    for place, rows in weight.slices():
+        part = x[:, place]
+        total = part @ rows if total is None else torch.addmm(total, part, rows)
+    assert total is not None
+    return total
+
+
+# --- packing -------------------------------------------------------------------------------------
+
+
+def pack(weight: Float[Tensor, "row column"], base: Base, dtype: torch.dtype) -> PackedWeight:
+    """A frozen matrix in the base's numbers, to be computed with as `dtype`; a little of it at a
+    time. Raises ConfigError for a base that needs bitsandbytes, where it is not installed."""
+    shape = (weight.shape[0], weight.shape[1])
+    match base:
+        case Base.INT8:
+            stored, scales = _to_int8(weight.detach())
+            return PackedWeight(base, shape, stored, scales, dtype)
+        case Base.NF4:
+            stored, scales = _to_nf4(weight.detach().reshape(-1))
+            return PackedWeight(base, shape, stored, scales, dtype)
+        case Base.BFLOAT16:
+            return PackedWeight(base, shape, weight.detach().bfloat16().contiguous(), None, dtype)
+        case Base.FLOAT32:
+            raise ValueError("a float32 weight is not packed")
+
+
+# What is kept is allocated before the temporaries, which then leave no gaps between it.
+
+
+def _to_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
+    quantise = _bitsandbytes().functional.int8_vectorwise_quant
+    stored = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
+    scales = torch.empty(len(weight), device=weight.device)
+    rows = max(1, _PACKED // weight.shape[1])
+    for first in range(0, len(weight), rows):
+        place = slice(first, first + rows)
+        # of float32, which its kernel for the processor takes: float16 would round twice
+        stored[place], scales[place], _ = quantise(weight[place].float())
+    return stored, scales
+
+
+def _to_nf4(values: Tensor) -> tuple[Tensor, Tensor]:
+    functions = _bitsandbytes().functional
+    blocks = -(-values.numel() // NF4_BLOCK)
+    stored = torch.empty(blocks, NF4_BLOCK // 2, dtype=torch.uint8, device=values.device)
+    scales = torch.empty(blocks, device=values.device)
+    each = _PACKED // NF4_BLOCK
+    for first in range(0, blocks, each):
+        part = values[first * NF4_BLOCK : (first + each) * NF4_BLOCK].float()
+        whole = functional.pad(part, (0, -part.numel() % NF4_BLOCK))
+        packed, state = functions.quantize_4bit(whole, blocksize=NF4_BLOCK, quant_type="nf4")
+        place = slice(first, first + each)
+        stored[place], scales[place] = packed.view(-1, NF4_BLOCK // 2), state.absmax
+    return stored, scales
+
+
+def _from_nf4(stored: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
+    """Values [block, 64]. As rows of one block, whatever the matrix: for rows that are longer than
+    a block and no multiple of it, bitsandbytes 0.50's AVX512 kernel takes wrong scales."""
+    functions = _bitsandbytes().functional
+    shape = torch.Size((stored.shape[0], NF4_BLOCK))
+    state = functions.QuantState(
+        absmax=scales, shape=shape, blocksize=NF4_BLOCK, quant_type="nf4", dtype=dtype
+    )
+    values: Tensor = functions.dequantize_4bit(stored.reshape(-1, 1), state)
+    return values
+
+
+@cache
+def _bitsandbytes() -> Any:
+    # it warns of a kernel for inference that it would like to download
+    logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    logger.setLevel(logging.ERROR)
+    with needing("a base of int8 or nf4", "quant"):
+        import bitsandbytes
+
+    return bitsandbytes
+
+
+def check_base(base: Base) -> None:
+    """Raises ConfigError for a base that needs bitsandbytes, where it is not installed."""
+    if base in (Base.INT8, Base.NF4):
+        _bitsandbytes()
+
+
+# --- a model's weights, packed as they are read --------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in a model a parameter stands. `inside`: in one of the blocks."""
+
+    name: str
+    module: nn.Module
+    attribute: str
+    inside: bool
+
+    def numbers(self, base: Base, shape: tuple[int, ...]) -> Base:
+        """In which numbers a base of the model holds a parameter here.
+
+        Linear layers of the blocks (GPT-2's too) have the base's. So have large embeddings. Large
+        heads have them too, but where the base is nf4 they are int8: in nf4, the head of SmolLM2
+        adds a sixth to the perplexity, in int8 0.2 %; its embedding in nf4 0.9 %. All else is
+        float32: norms, biases, convolutions, small embeddings and heads.
+        """
+        if len(shape) != 2 or not (self.inside or math.prod(shape) >= LARGE):
+            return Base.FLOAT32
+        if isinstance(self.module, nn.Embedding) and not self.inside:
+            aligned = shape[1] % NF4_BLOCK == 0  # or a row's values would share others' scales
+            return Base.INT8 if base is Base.NF4 and not aligned else base
+        if isinstance(self.module, nn.Linear | Conv1D):
+            return Base.INT8 if base is Base.NF4 and not self.inside else base
+        return Base.FLOAT32
+
+    def put(self, value: Tensor) -> None:
+        """Put a frozen value here."""
+        setattr(self.module, self.attribute, nn.Parameter(value, requires_grad=False))
+
+
+def places_of(model: nn.Module, blocks: str) -> list[tuple[nn.Parameter, list[Place]]]:
+    """Each parameter of a model and its places, several where it is tied. `blocks`: the name of the
+    model's list of them."""
+    found: dict[int, tuple[nn.Parameter, list[Place]]] = {}
+    for prefix, module in model.named_modules():
+        for attribute, parameter in module.named_parameters(recurse=False):
+            name = f"{prefix}.{attribute}" if prefix else attribute
+            place = Place(name, module, attribute, name.startswith(f"{blocks}."))
+            found.setdefault(id(parameter), (parameter, []))[1].append(place)
+    return list(found.values())
+
+
+def pack_model(
+    model: nn.Module, blocks: str, base: Base, dtype: torch.dtype, plain: Iterable[str]
+) -> list[str]:
+    """Put a model's weights into the base's numbers, one after another as they are read from the
+    file they are mapped from; `plain` names those that stay float32 all the same.
+
+    What is not packed becomes `dtype`. Gives the names of weights that are not finite. Raises
+    ConfigError where bitsandbytes is needed and not there.
+    """
+    left, bad = set(plain), []
+    for parameter, places in places_of(model, blocks):
+        source, shape = parameter.detach(), tuple(parameter.shape)
+        if source.numel() and not _finite(source):
+            bad.append(places[0].name)
+        # a tied weight is held in each place's numbers
+        values: dict[Base, Tensor] = {}
+        for place in places:
+            numbers = Base.FLOAT32 if place.name in left else place.numbers(base, shape)
+            if numbers not in values:
+                as_it_is = numbers is Base.FLOAT32 or (
+                    numbers is Base.BFLOAT16 and dtype is torch.bfloat16
+                )
+                values[numbers] = source.to(dtype) if as_it_is else pack(source, numbers, dtype)
+            if values[numbers] is not source:
+                place.put(values[numbers])
+        if all(value is not source for value in values.values()):
+            _forget(source)
+    return bad
+
+
+def _finite(weights: Tensor) -> bool:
+    least, most = torch.aminmax(weights)  # no copy of the weights, as isfinite needs
+    return bool(least.isfinite() and most.isfinite())
+
+
+def _forget(tensor: Tensor) -> None:
+    """Give back the memory of a tensor that nobody reads any more, and that of temporaries.
+
+    What is mapped from a file counts as this process's as long as any tensor of that file is there;
+    of other memory, nothing changes. glibc keeps what was freed in small pieces.
+    """
+    if sys.platform != "linux" or tensor.device.type != "cpu" or not tensor.is_contiguous():
+        return
+    page = mmap.PAGESIZE
+    first = -(-tensor.data_ptr() // page) * page
+    size = (tensor.data_ptr() + tensor.nbytes) // page * page - first
+    if size > 0:
+        library = ctypes.CDLL(None)
+        library.madvise(ctypes.c_void_p(first), ctypes.c_size_t(size), _PAGEOUT)
+        with suppress(AttributeError):  # of other C libraries
+            library.malloc_trim(ctypes.c_size_t(0))
+
+
+def held(tensor: Tensor) -> tuple[Tensor, ...]:
+    """The tensors in memory behind a weight."""
+    return tensor.held if isinstance(tensor, PackedWeight) else (tensor,)
+
+
+# --- a part's weights as a file ------------------------------------------------------------------
+
+# what the file calls the scales of a packed weight
+SCALES = "scales"
+
+
+def named_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """A model's weights as a file has them: packed ones as `NAME.nf4` and `NAME.scales`."""
+    tensors: dict[str, Tensor] = {}
+    for name, value in model.state_dict().items():
+        if isinstance(value, PackedWeight):
+            tensors[f"{name}.{value.base}"] = value.stored
+            if value.scales is not None:
+                tensors[f"{name}.{SCALES}"] = value.scales
+        else:
+            tensors[name] = value
+    return tensors
+
+
+def packed_names(names: Iterable[str]) -> dict[str, Base]:
+    """The weights that a file with these names has packed, and how."""
+    packed = {}
+    for name in names:
+        weight, _, numbers = name.rpartition(".")
+        if numbers in (Base.BFLOAT16, Base.INT8, Base.NF4):
+            packed[weight] = Base(numbers)
+    return packed
+
+
+def base_of(packed: Mapping[str, Base]) -> Base:
+    """The base of a file with these packed weights."""
+    found = set(packed.values())
+    order = (Base.NF4, Base.INT8, Base.BFLOAT16)
+    return next((base for base in order if base in found), Base.FLOAT32)
+
+
+def restored(
+    base: Base, shape: tuple[int, ...], stored: Tensor, scales: Tensor | None, dtype: torch.dtype
+) -> PackedWeight:
+    """A packed weight from a file's tensors. Raises ModelError for tensors that do not fit."""
+    blocks = -(-math.prod(shape) // NF4_BLOCK)
+    due: dict[Base, tuple[torch.dtype, tuple[int, ...], tuple[int, ...] | None]] = {
+        Base.BFLOAT16: (torch.bfloat16, shape, None),
+        Base.INT8: (torch.int8, shape, shape[:1]),
+        Base.NF4: (torch.uint8, (blocks, NF4_BLOCK // 2), (blocks,)),
+    }
+    kind, stored_shape, scales_shape = due[base]
+    scales_found = None if scales is None else tuple(scales.shape)
+    if (stored.dtype, tuple(stored.shape), scales_found) != (kind, stored_shape, scales_shape):
+        raise ModelError(
+            f"a weight of {list(shape)} in {base} has {stored.dtype} {list(stored.shape)} and"
+            f" scales {scales_found}, not {kind} {list(stored_shape)} and {scales_shape}"
+        )
+    return PackedWeight(base, shape, stored, scales, dtype)
