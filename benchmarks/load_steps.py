@@ -51,6 +51,7 @@ from cutlayer.net.wire.messages import (
     Terms,
     Weight,
 )
+from cutlayer.rounds.batching import Waiting
 from cutlayer.training.records import Silent
 
 
@@ -152,8 +153,14 @@ class _ServerWorker:
         self.held_bytes = 0
         self.adapter = bytes(sizes.adapter)
 
-    def train(self, device: int, message: Activation) -> bytes:
-        return self._gradient
+    def waiting(self, device: int, message: Activation) -> Waiting:
+        return Waiting(device, 1, 1)
+
+    def train(self, batch: Sequence[tuple[int, Activation]]) -> list[bytes]:
+        return [self._gradient for _ in batch]
+
+    def step(self) -> None:
+        pass
 
     def store_adapter(self, device: int, message: Adapter) -> None:
         pass

@@ -212,6 +212,11 @@ def test_a_profile_of_another_model_or_data_set_is_refused(
     assert f"{planned}: " in err
 
 
+def test_a_run_to_learn_from_must_be_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", *FEW, "--from-run", "absent"]) == 2
+    assert "absent: no such run directory" in capsys.readouterr().err
+
+
 def test_what_is_fixed_is_named(measured: str, capsys: pytest.CaptureFixture[str]) -> None:
     words = [*FEW, "--planner.profile", measured, "--planner.fix", "cut"]
     assert main(["plan", *words, "--model.cut", "6"]) == 0

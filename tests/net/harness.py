@@ -11,13 +11,15 @@ from pathlib import Path
 import torch
 
 from cutlayer.net.device.driver import DeviceDriver, DeviceStore, DeviceWatch, DeviceWorker, Ready
-from cutlayer.net.server.driver import Save, ServerDriver, ServerWorker, recover
+from cutlayer.net.server.driver import ALONE, Save, ServerDriver, recover
 from cutlayer.net.server.journal import Journal
 from cutlayer.net.server.session import RoundEnd, RunPlan, ServerSession
 from cutlayer.net.server.timing import Controller, MeasuredRound, RoundShape, ServerWatch
+from cutlayer.net.server.worker import ServerWorker
 from cutlayer.net.wire.frames import bounds_of, journal_limits
 from cutlayer.net.wire.link import Compute, Link, in_place
 from cutlayer.net.wire.messages import Terms
+from cutlayer.rounds.batching import ServerBatching
 from cutlayer.spec import MiniBatch
 from cutlayer.training.exchange import pack_adapter
 from cutlayer.training.round import Round, RoundOutcome, initial_state
@@ -38,6 +40,7 @@ class Run:
     quorum: int = 3
     deadline_s: float | None = None
     give_up_s: float | None = None
+    batching: ServerBatching = ALONE
 
     def __post_init__(self) -> None:
         setup = self.setup
@@ -128,7 +131,10 @@ class Run:
         self.session = session
         controller = self.controller(state)
         recover(session, worker, self.journal, controller, save)
-        driver = ServerDriver(session, worker, self.journal, controller, save, compute)
+        driver = ServerDriver(
+            session, worker, self.journal, controller, save, compute, batching=self.batching
+        )
+        self.driver = driver
         return session, driver
 
     def device(

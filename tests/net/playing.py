@@ -16,13 +16,14 @@ import tiny
 
 from cutlayer.errors import RunError
 from cutlayer.jobs.prepare import prepare
-from cutlayer.net.server.driver import Save, ServerDriver
+from cutlayer.net.server.driver import ALONE, Save, ServerDriver
 from cutlayer.net.server.session import Tick
 from cutlayer.net.wire.link import Compute, Link, LinkClosed, in_place
+from cutlayer.rounds.batching import ServerBatch, ServerBatching
 from cutlayer.training.state import Setup
 from net.chaos import BrokenLink, Chaos, GoneError, KilledError
 from net.harness import Run, Site
-from net.recompute import Presence, Steps, absent, final, presence, replayed, steps
+from net.recompute import Presence, Steps, absent, final, presence, relived, replayed, steps
 from net.schedules import Fault, Kind, Schedule
 
 DEVICES = 3
@@ -35,7 +36,8 @@ _TURNS_A_SECOND = 8
 @dataclass(frozen=True)
 class Outcome:
     """What a schedule came to. `equal`: the adapters are those of the journals, and those of a run
-    in which nothing breaks and the same devices are away."""
+    in which nothing breaks and the same devices are away; where there are batches, those of both
+    ends' workers in the journals' passes."""
 
     schedule: Schedule
     struck: Counter[str]
@@ -77,6 +79,7 @@ def played(setup: Setup, folder: Path, schedule: Schedule, calm: "Calm") -> Outc
         quorum=schedule.quorum,
         deadline_s=schedule.deadline_s,
         give_up_s=schedule.give_up_s,
+        batching=ServerBatching(ServerBatch.ARRIVALS) if schedule.batches else ALONE,
     )
     chaos = Chaos(schedule, run)
     asyncio.run(guarded(_play(run, schedule, chaos)))
@@ -86,7 +89,9 @@ def played(setup: Setup, folder: Path, schedule: Schedule, calm: "Calm") -> Outc
 def outcome_of(run: Run, schedule: Schedule, struck: Counter[str], calm: "Calm") -> Outcome:
     """What a run that has ended came to, by its journals and its last checkpoint."""
     rounds, ended = presence(run), final(run)
-    equal = ended.same(replayed(run)) and ended.same(calm(run, rounds))
+    # who shared a pass differs from run to run, and with it the last bits
+    other = relived(run) if schedule.batches else calm(run, rounds)
+    equal = ended.same(replayed(run)) and ended.same(other)
     return Outcome(schedule, struck, steps(run), rounds, equal)
 
 

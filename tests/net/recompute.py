@@ -1,12 +1,14 @@
 """What a run must have come to, found without the code that played it.
 
 `replayed` goes through the server's journals with the codec, the model and the optimiser, and knows
-no session, driver or worker. `absent` lets the workers of both ends take the same steps in a row,
-with no links and nothing that breaks, the devices that missed a round away.
+no session, driver or worker. `relived` lets the workers of both ends go through them. `absent` lets
+the workers of both ends take the same steps in a row, with no links and nothing that breaks, the
+devices that missed a round away.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +17,8 @@ from cutlayer.codec.codec import EMPTY, CodecState
 from cutlayer.codec.packet import read_packet
 from cutlayer.codec.raw import decode_targets
 from cutlayer.net.device.driver import DeviceWorker
-from cutlayer.net.server.driver import ServerWorker
+from cutlayer.net.server.journal import Entry
+from cutlayer.net.server.worker import ServerWorker
 from cutlayer.net.wire.messages import (
     Activation,
     Adapter,
@@ -25,10 +28,11 @@ from cutlayer.net.wire.messages import (
     Opening,
     Position,
     Restarted,
+    RoundClosed,
 )
 from cutlayer.training.exchange import unpack_adapter
 from cutlayer.training.round import initial_state
-from cutlayer.training.server_batch import server_pass
+from cutlayer.training.server_batch import ServerLoad, server_batch
 from cutlayer.training.state import Setup
 from cutlayer.training.torch_codec import for_device
 from net.harness import Run
@@ -56,10 +60,14 @@ class Adapters:
 
 @dataclass
 class _End:
-    """What the server holds of one device from round to round."""
+    """What the server holds of one device: its row of the round, the gradient of a mini-batch that
+    has not ended, and from round to round its optimiser and stream."""
 
+    row: Tensor
+    collected: Tensor
     optimizer: dict[str, Tensor] = field(default_factory=dict)
     stream: CodecState = field(default_factory=lambda: EMPTY)
+    adapter: Adapter | None = None
 
 
 def final(run: Run) -> Adapters:
@@ -96,62 +104,119 @@ def presence(run: Run) -> tuple[Presence, ...]:
 
 
 def replayed(run: Run) -> Adapters:
-    """What the journals of all rounds make of the first adapters."""
+    """What the journals of all rounds make of the first adapters, pass by pass."""
     setup, state = run.setup, initial_state(run.setup)
     device_row, server_row = state.device.row, state.server.row
-    ends = [_End() for _ in setup.devices]
+    ends = [_begun(server_row) for _ in setup.devices]
     for number, present in enumerate(presence(run), start=1):
-        uploaded, stepped, weights = [], [], []
-        for device in range(len(ends)):
-            if device in present.fresh or device not in present.made:
-                ends[device] = _End()
-        for device in present.made:
-            messages = counted(run, number, device)
-            stepped.append(_steps(setup, server_row, number, messages, ends[device]))
-            (adapter,) = [one for one in messages if isinstance(one, Adapter)]
-            uploaded.append(unpack_adapter(adapter.packet, device_row.numel()))
-            weights.append(float(adapter.weight.samples))
+        for passed in passes(run.archive.entries(number)):
+            match passed:
+                case [Entry(int(device), Restarted())]:
+                    ends[device] = _begun(server_row)
+                case [Entry(int(device), Adapter() as adapter)]:
+                    ends[device].adapter = adapter
+                case [Entry(_, Activation()), *_]:
+                    _pass(setup, number, passed, ends)
+        uploads = [ends[device].adapter for device in present.made]
+        uploaded = [unpack_adapter(own.packet, device_row.numel()) for own in uploads if own]
+        weights = [float(own.weight.samples) for own in uploads if own]
+        stepped = [ends[device].row for device in present.made]
         device_row = setup.server.aggregation.merge(torch.stack(uploaded), weights)
         server_row = setup.server.aggregation.merge(torch.stack(stepped), weights)
+        for device, end in enumerate(ends):
+            kept = (end.optimizer, end.stream) if device in present.made else ()
+            ends[device] = _begun(server_row, *kept)
     return Adapters(device_row, server_row)
 
 
-def _steps(
-    setup: Setup, row: Tensor, number: int, messages: Sequence[Message], end: _End
-) -> Tensor:
-    """A device's server-side adapter after these messages of a round that it began with `row`."""
-    rows, gradients = row[None].clone(), torch.zeros_like(row[None])
-    optimizer = end.optimizer or setup.training.optimizer.init(rows)
-    for message in messages:
-        if isinstance(message, Activation):
-            gradients += _gradient(setup, rows, message, end)
-            if message.micro.last:
-                rate = setup.training.rate_of(number)
-                rows, optimizer = setup.training.optimizer.step(rows, gradients, optimizer, rate)
-                gradients = torch.zeros_like(gradients)
-    end.optimizer = optimizer
-    return rows[0]
+def passes(entries: Sequence[Entry]) -> list[list[Entry]]:
+    """A round's entries, those together that were computed together."""
+    found: list[list[Entry]] = [[]]
+    for entry in entries:
+        found[-1].append(entry)
+        if not entry.more:
+            found.append([])
+    return found[:-1]
 
 
-def _gradient(setup: Setup, rows: Tensor, message: Activation, end: _End) -> Tensor:
-    """Of the server-side adapter for one micro-batch."""
-    leaf, shape = rows.clone().requires_grad_(), read_packet(message.packet).shape
+def _begun(row: Tensor, *kept: Any) -> _End:
+    return _End(row, torch.zeros_like(row), *kept)
+
+
+def _pass(setup: Setup, number: int, passed: Sequence[Entry], ends: Sequence[_End]) -> None:
+    """What a pass makes of the server's ends."""
+    batch = [
+        (ends[own.device], own.message)
+        for own in passed
+        if own.device is not None and isinstance(own.message, Activation)
+    ]
+    replies = server_batch(setup.server.part, [_load(setup, *own) for own in batch])
+    for (end, message), reply in zip(batch, replies, strict=True):
+        end.collected = end.collected + reply.row_gradient
+        if message.micro.last:
+            optimizer, rate = setup.training.optimizer, setup.training.rate_of(number)
+            state = end.optimizer or optimizer.init(end.row[None])
+            gradients = end.collected[None]
+            (end.row,), end.optimizer = optimizer.step(end.row[None], gradients, state, rate)
+            end.collected = torch.zeros_like(end.row)
+
+
+def _load(setup: Setup, end: _End, message: Activation) -> ServerLoad:
+    """A micro-batch as the server reads it."""
+    shape, task = read_packet(message.packet).shape, setup.training.task
     codec = for_device(setup.training.codecs.up, torch.device("cpu"))
     arrived = codec.decode(message.packet, shape, end.stream)
     end.stream = arrived.state
-    labelled = shape[:2] if setup.training.task == "causal-lm" else shape[:1]
+    labelled = shape[:2] if task == "causal-lm" else shape[:1]
     labels = decode_targets(message.labels, labelled, arrived.lengths, setup.training.classes)
-    server_pass(
-        setup.server.part,
-        leaf,
-        (shape[0],),
-        arrived.tensor,
-        None if setup.training.task == "image-classification" else arrived.lengths,
-        torch.from_numpy(labels),
-        (message.micro.weight,),
+    return ServerLoad(
+        row=end.row,
+        activation=arrived.tensor,
+        lengths=None if task == "image-classification" else arrived.lengths,
+        labels=torch.from_numpy(labels),
+        weight=message.micro.weight,
     )
-    assert leaf.grad is not None
-    return leaf.grad
+
+
+def relived(run: Run) -> Adapters:
+    """Workers of both ends, in the passes of the journals; each device must make of the gradients
+    what it has sent."""
+    server = run.server_worker(initial_state(run.setup))
+    devices = [DeviceWorker(run.setup.training, own) for own in run.setup.devices]
+    missed: set[int] = set()
+    for number in range(1, run.rounds + 1):
+        rate, adapter = run.setup.training.rate_of(number), server.adapter
+        first = Open(number, Opening(rate, 1.0 / len(devices), fresh=False), adapter)
+        again = replace(first, opening=replace(first.opening, fresh=True))
+        for device in range(len(devices)):
+            devices[device].begin(again if device in missed else first)
+        for passed in passes(run.archive.entries(number)):
+            match passed:
+                case [Entry(int(device), Restarted())]:
+                    server.renew(device)
+                    devices[device].begin(again)
+                case [Entry(int(device), Adapter() as message)]:
+                    assert devices[device].adapter(number).packet == message.packet
+                    server.store_adapter(device, message)
+                case [Entry(None, RoundClosed() as closed)]:
+                    server.merge(closed.made.devices)
+                    missed = set(range(len(devices))) - set(closed.made.devices)
+                case _:
+                    _relive(server, devices, passed)
+    state = server.state
+    return Adapters(state.device.row, state.server.row)
+
+
+def _relive(server: ServerWorker, devices: Sequence[DeviceWorker], passed: Sequence[Entry]) -> None:
+    batch = [
+        (own.device, own.message)
+        for own in passed
+        if own.device is not None and isinstance(own.message, Activation)
+    ]
+    for device, message in batch:
+        assert devices[device].forward(message.position) == message
+    for (device, message), packet in zip(batch, server.train(batch), strict=True):
+        devices[device].backward(Gradient(message.position, packet), last=message.micro.last)
 
 
 def absent(run: Run, rounds: Sequence[Presence]) -> Adapters:
@@ -176,7 +241,7 @@ def _round(run: Run, server: ServerWorker, own: DeviceWorker, device: int, numbe
     """All local steps of a device, and its adapter."""
     for place in every(run, number, device):
         message = own.forward(place)
-        packet = server.train(device, message)
+        (packet,) = server.train([(device, message)])
         own.backward(Gradient(place, packet), last=message.micro.last)
     server.store_adapter(device, own.adapter(number))
 

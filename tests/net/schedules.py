@@ -1,6 +1,6 @@
 """Schedules of faults, drawn from a seed: what breaks, and when. Knows no run."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
@@ -133,7 +133,10 @@ class Planned:
 
 @dataclass(frozen=True)
 class Schedule:
-    """What breaks in a run, and the run's rule for its rounds [s, of the run's own time]."""
+    """What breaks in a run, and the run's rule for its rounds [s, of the run's own time].
+
+    `batches`: whether mini-batches that wait at the server share a pass.
+    """
 
     seed: int
     kind: Kind
@@ -141,15 +144,23 @@ class Schedule:
     deadline_s: float | None
     give_up_s: float | None
     planned: tuple[Planned, ...]
+    batches: bool = False
 
     def __str__(self) -> str:
         rule = f"quorum {self.quorum}, deadline {self.deadline_s} s, gives up {self.give_up_s} s"
+        rule += ", batches" if self.batches else ""
         faults = "".join(f"\n  {planned}" for planned in self.planned)
         return f"schedule {self.seed} ({self.kind.value}; {rule}):{faults}"
 
 
 def draw(seed: int) -> Schedule:
-    """The schedule of a seed: three to nine faults, those of its kind among them."""
+    """The schedule of a seed: three to nine faults, those of its kind among them; every other five
+    seeds have batches."""
+    batches = seed // len(_KINDS) % 2 == 1
+    return replace(_draw(seed), batches=batches)
+
+
+def _draw(seed: int) -> Schedule:
     rng = np.random.default_rng(seed)
     kind = _KINDS[seed % len(_KINDS)]
     special = _SPECIAL[kind]

@@ -9,6 +9,7 @@ import asyncio
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,19 @@ def test_a_fault_by_itself_costs_nothing(
     assert outcome.struck.total() == 1
     assert outcome.right, outcome
     assert outcome.steps.trained == DEVICES * ROUNDS * 2 * 2
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [Fault.SERVER_BEFORE, Fault.SERVER_TORN, Fault.JOURNAL_FULL, Fault.CUT_WITHIN, Fault.TWICE],
+)
+def test_a_fault_within_a_batch_costs_nothing(
+    fault: Fault, setup: Setup, calm: Calm, tmp_path: Path
+) -> None:
+    schedule = alone(Kind.KEEPS, (Planned(fault, 17, 0.4),))
+    outcome = played(setup, tmp_path, replace(schedule, batches=True), calm)
+    assert outcome.struck.total() == 1
+    assert outcome.right, outcome
 
 
 @pytest.mark.parametrize("after", [5, 30])

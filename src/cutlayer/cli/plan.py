@@ -54,6 +54,12 @@ def plan_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="decide nothing: the delay of the configuration as it is, and whether it fits",
     )
+    parser.add_argument(
+        "--from-run",
+        type=Path,
+        metavar="RUN",
+        help="plan with the compute and link rates of a networked run of the same model and data",
+    )
     add_settings(parser)
 
 
@@ -63,7 +69,7 @@ def run_plan(arguments: argparse.Namespace) -> int:
     refuse_settings_of(overrides, networks=True)
     config = read_config(arguments.config, overrides, also_read=CHOICES)
     check_folder(arguments.output)
-    planned = plan(config, fixed=arguments.fixed)
+    planned = plan(config, fixed=arguments.fixed, from_run=arguments.from_run)
     console = Console(file=sys.stdout)
     console.print(plan_tables(planned.plan))
     for line in planned.notes:

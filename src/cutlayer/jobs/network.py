@@ -30,11 +30,12 @@ from cutlayer.model.load import device_tensors
 from cutlayer.model.placement import Placement
 from cutlayer.net.identity.run_keys import DeviceRegistry
 from cutlayer.net.server.devices import NameOf
-from cutlayer.net.server.driver import ServerDriver, ServerWorker, recover
+from cutlayer.net.server.driver import ServerDriver, recover
 from cutlayer.net.server.journal import Journal
 from cutlayer.net.server.recorder import Recorder
 from cutlayer.net.server.session import RunPlan, ServerSession
 from cutlayer.net.server.timing import Controller, RoundShape, ServerWatch
+from cutlayer.net.server.worker import ServerWorker
 from cutlayer.net.wire.admission import OUTBOX_FRAMES, ConnectionLimits
 from cutlayer.net.wire.frames import (
     TERMS_BYTES,
@@ -253,6 +254,7 @@ def open_net(job: Job, directory: RunDirectory, observer: Observer, compute: Com
         part.piece,
         net.patience_s,
         net.downlink_bit_s,
+        setup.simulation.rules.batching,
     )
     return NetJob(job, directory, registry, plan, session, worker, driver, limits)
 

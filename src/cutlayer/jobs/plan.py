@@ -5,6 +5,7 @@ Needs neither torch nor the data. Knows which names stand for what; the planner 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, get_args
 
 from cutlayer.codec.presets import paper
@@ -18,6 +19,7 @@ from cutlayer.config.schema import (
 )
 from cutlayer.config.section import Section
 from cutlayer.errors import ConfigError, shown
+from cutlayer.files import path_of
 from cutlayer.jobs.build import (
     ServerHardware,
     check_steps,
@@ -34,6 +36,7 @@ from cutlayer.jobs.build import (
     optimizer_slots,
 )
 from cutlayer.jobs.check import check, check_given, read_own_profile
+from cutlayer.jobs.from_run import LearnedRates, learned_rates
 from cutlayer.jobs.model_spec import planned_model
 from cutlayer.planner.configuration import CodecChoices, measured_choices
 from cutlayer.planner.decision import (
@@ -173,13 +176,14 @@ class Planned:
     """A plan with the configuration that was `given` for it; `profile` is None where nobody
     measured accuracy.
 
-    `fixed`: nothing was chosen.
+    `fixed`: nothing was chosen. `learned`: the rates of a run, which are in `given`.
     """
 
     given: Config
     plan: Plan
     profile: Profile | None
     fixed: bool = False
+    learned: LearnedRates | None = None
 
     @property
     def chosen(self) -> Forecast | None:
@@ -230,18 +234,21 @@ class Planned:
         return list(_notes(self))
 
 
-def plan(config: Config, *, fixed: bool = False) -> Planned:
+def plan(config: Config, *, fixed: bool = False, from_run: Path | str | None = None) -> Planned:
     """The shortest round for `config`, within its planner section's limits; nothing is trained, and
     neither data nor weights are needed.
 
     With a measured profile the codec is chosen too; without one it stays as configured. `fixed`:
-    nothing is chosen, and the answer is what the configuration comes to as it is. That nothing fits
-    is an answer: `chosen` is None.
+    nothing is chosen, and the answer is what the configuration comes to as it is. `from_run`: the
+    directory of a networked run of the same model, data and devices, whose compute and link rates
+    are planned with. That nothing fits is an answer: `chosen` is None.
 
-    Raises ConfigError for settings, a link, limits or a profile that cannot be, AssetError and
-    ModelError for a model: as a run of it would.
+    Raises ConfigError for settings, a link, limits, a profile or a run that cannot be, RunError for
+    what is no measured run, AssetError and ModelError for a model: as a run of it would.
     """
     check_given("plan", config, also_read=CHOICES)
+    learned = None if from_run is None else learned_rates(config, path_of("from_run", from_run))
+    config = config if learned is None else learned.into(config)
     _check_devices(config.devices.count)
     section, scheme = config.planner, make_scheme(config.scheme)
     own_cut = fixed or "cut" in section.fix or "cut" in config.model.model_fields_set
@@ -263,13 +270,13 @@ def plan(config: Config, *, fixed: bool = False) -> Planned:
         own = _configured(config, workload)
         decision = _as_given(config, workload, limits, own.accurate[0])
         made = plan_as_given(workload, limits, decision, own, section.accuracy_loss)
-        return Planned(config, made, None, fixed=True)
+        return Planned(config, made, None, fixed=True, learned=learned)
     if measured is not None:
         codecs = measured_choices(measured, section.accuracy_loss)
     else:
         codecs = _configured(config, workload)
     made = make_plan(workload, limits, scheme, codecs, section.accuracy_loss)
-    return Planned(config, made, profile)
+    return Planned(config, made, profile, learned=learned)
 
 
 def _check_fixed(config: Config, scheme: Scheme, profile: Profile | None) -> None:
@@ -351,6 +358,8 @@ def _as_given(
 
 
 def _notes(planned: Planned) -> Iterator[str]:
+    if planned.learned is not None:
+        yield str(planned.learned)
     energy, price = planned.energy, planned.given.devices.price_per_kwh
     if energy is not None and energy.all_devices_j is None and price is not None:
         yield (

@@ -144,7 +144,7 @@ class DeviceWork:
     local_steps: int
     micro_batches: int = 1
     in_flight: int | None = None
-    served: Int64[np.ndarray, "repeat 2"] | None = None
+    served: Int64[np.ndarray, "micro_batch 2"] | None = None
 
     def __post_init__(self) -> None:
         if self.local_steps < 0:

@@ -3,6 +3,8 @@ share a write and a sync."""
 
 import asyncio
 import os
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 
 from cutlayer.errors import RunError
 from cutlayer.net.server.journal import Entry, GroupCommit, Journal
-from cutlayer.net.wire.frames import bounds_of, journal_limits
+from cutlayer.net.wire.frames import bounds_of, encode_message, journal_limits
 from cutlayer.net.wire.link import LinkClosed
 from cutlayer.net.wire.messages import (
     Activation,
@@ -31,6 +33,14 @@ ENTRIES = [
     Entry(2, Restarted(1)),
     Entry(0, Adapter(1, Weight(1), b"row")),
     Entry(None, RoundClosed(1, MergedFrom([0]))),
+]
+
+
+# two devices in one pass, and one by itself
+PASSES = [
+    Entry(3, Activation(Position(1, 0, 0), Micro(1.0, True), b"one", b"labels", (3,)), more=True),
+    Entry(0, Activation(Position(1, 0, 1), Micro(0.5, True), b"other", b"labels", (1, 2))),
+    Entry(1, Restarted(1)),
 ]
 
 
@@ -109,6 +119,34 @@ def test_an_end_of_nothing_is_torn_off(length: int, tmp_path: Path) -> None:
     path.write_bytes(data + bytes(length))
     assert journal.entries(1) == ENTRIES
     assert path.read_bytes() == data
+
+
+def test_a_pass_of_which_anything_is_missing_is_as_if_never_written(tmp_path: Path) -> None:
+    """It was answered to nobody: at every length of the file."""
+    journal, path = Journal(tmp_path, LIMITS), tmp_path / "round-000001.journal"
+    ends = [0]
+    for group in (PASSES[:2], PASSES[2:]):
+        journal.append(1, group)
+        ends.append(path.stat().st_size)
+    assert journal.entries(1) == PASSES
+    data = path.read_bytes()
+    for size in range(len(data)):
+        path.write_bytes(data[:size])
+        whole = sum(end <= size for end in ends) - 1
+        assert journal.entries(1) == PASSES[: 2 * whole]
+        assert path.stat().st_size == ends[whole]
+
+
+def test_a_journal_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    """Its entries are passes of one device: no bit of the device's number was in use."""
+    journal, path = _written(tmp_path)
+    (length, device) = struct.unpack_from("<II", path.read_bytes())
+    frame = encode_message(ENTRIES[0].message, 0)
+    assert (length, device) == (len(frame), 0)
+    head = struct.pack("<II", len(frame), 7)
+    sums = struct.pack("<II", zlib.crc32(head), zlib.crc32(frame))
+    path.write_bytes(head + sums + frame)
+    assert journal.entries(1) == [Entry(7, ENTRIES[0].message)]
 
 
 def test_old_rounds_are_dropped(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from cutlayer.net.server.devices import DeviceProgress
 from cutlayer.net.server.session import (
     AdapterStored,
     AppendToJournal,
+    BatchTrained,
     Checkpoint,
     Finish,
     GiveUp,
@@ -120,7 +121,7 @@ class Table:
         """One micro-batch of a device, trained."""
         message = _activation(position, last=last)
         assert self.say(device, message) == [Train(device, message)]
-        return self.session.handle(GradientReady(device, message, b"gradient"))
+        return self.session.handle(BatchTrained((GradientReady(device, message, b"gradient"),)))
 
     def round(self, device: int, number: int) -> list[Instruction]:
         """A device's round, up to its adapter."""
@@ -156,6 +157,26 @@ def test_what_is_answered_is_on_disk_before() -> None:
     assert isinstance(out[0], AppendToJournal) and isinstance(out[1], SendTo)
     assert out[0] == AppendToJournal(0, _activation(FIRST, last=False))
     assert table.heard(out) == [(0, Gradient(FIRST, b"gradient"))]
+
+
+def test_a_batch_is_in_the_journal_whole_before_any_reply() -> None:
+    """Both devices' activations come before the outcome; a crash between two entries leaves a pass
+    that nobody was told of."""
+    table = Table()
+    for device in range(2):
+        table.heard(table.join(device))
+    messages = [_activation(Position(1, 0, 0), last=False) for _ in range(2)]
+    for device, message in enumerate(messages):
+        assert table.say(device, message) == [Train(device, message)]
+    order = (1, 0)
+    batch = tuple(GradientReady(device, messages[device], b"gradient") for device in order)
+    *entries, first, second = table.session.handle(BatchTrained(batch))
+    assert entries == [
+        AppendToJournal(1, messages[1], more=True),
+        AppendToJournal(0, messages[0], more=False),
+    ]
+    reply = Gradient(Position(1, 0, 0), b"gradient")
+    assert table.heard([first, second]) == [(1, reply), (0, reply)]
 
 
 def test_a_step_sent_again_is_answered_again_and_not_trained() -> None:

@@ -14,6 +14,7 @@ from cutlayer.codec.raw import RawCodec, encode_targets
 from cutlayer.codec.segments import Segments
 from cutlayer.errors import PacketError, RunError
 from cutlayer.jobs.prepare import prepare
+from cutlayer.net.server.worker import ServerWorker
 from cutlayer.net.wire.messages import Activation, Adapter, Micro, Position, Weight
 from cutlayer.training.exchange import pack_adapter
 from cutlayer.training.round import initial_state
@@ -48,6 +49,12 @@ def good() -> Activation:
     return Activation(Position(1, 0, 0), Micro(1.0, True), packet, labels, tuple(range(BATCH)))
 
 
+def alone(worker: ServerWorker, device: int, message: Activation) -> bytes:
+    """A pass of its own."""
+    (packet,) = worker.train([(device, message)])
+    return packet
+
+
 HOSTILE = {
     "no packet": replace(good(), packet=b"x" * 100),
     "too many samples": replace(good(), packet=_packet(BATCH + 1, TOKENS, WIDTH)),
@@ -70,10 +77,10 @@ def test_what_no_device_may_send_changes_nothing(what: str, setup: Setup, tmp_pa
     run = Run(setup, tmp_path)
     calm, attacked = (run.server_worker(initial_state(setup)) for _ in range(2))
     with pytest.raises(PacketError):
-        attacked.train(0, HOSTILE[what])
-    assert attacked.train(0, good()) == calm.train(0, good())
+        alone(attacked, 0, HOSTILE[what])
+    assert alone(attacked, 0, good()) == alone(calm, 0, good())
     second = replace(good(), position=Position(1, 1, 0))
-    assert attacked.train(0, second) == calm.train(0, second)
+    assert alone(attacked, 0, second) == alone(calm, 0, second)
 
 
 @pytest.mark.parametrize("lengths", [(0,) * BATCH, (3, 0, TOKENS, 1)])
@@ -86,7 +93,7 @@ def test_a_text_without_a_token_is_refused(
     encoded = RawCodec().encode(values, EMPTY, np.random.default_rng(0), lengths=lengths)
     labels = encode_targets(np.zeros(BATCH, np.int64), setup.training.classes)
     with pytest.raises(PacketError, match="without a token"):
-        worker.train(0, replace(good(), packet=encoded.packet, labels=labels))
+        alone(worker, 0, replace(good(), packet=encoded.packet, labels=labels))
 
 
 def test_an_adapter_of_other_values_is_refused(setup: Setup, tmp_path: Path) -> None:
@@ -100,7 +107,7 @@ def test_adapters_that_are_not_finite_are_not_merged(setup: Setup, tmp_path: Pat
     fast = replace(setup, training=replace(setup.training, learning_rate=1e300))
     first = initial_state(setup)
     worker = Run(fast, tmp_path).server_worker(first)
-    worker.train(0, good())
+    alone(worker, 0, good())
     worker.store_adapter(0, Adapter(1, Weight(1), pack_adapter(first.device.row)))
     with pytest.raises(RunError, match="round 1 diverged: its aggregated adapters are not finite"):
         worker.merge((0,))
@@ -110,10 +117,38 @@ def test_adapters_that_are_not_finite_are_not_merged(setup: Setup, tmp_path: Pat
 def test_a_device_that_begins_anew_is_as_if_it_had_not_begun(setup: Setup, tmp_path: Path) -> None:
     run = Run(setup, tmp_path)
     calm, renewed = (run.server_worker(initial_state(setup)) for _ in range(2))
-    other = calm.train(1, good())
-    renewed.train(0, good())
+    other = alone(calm, 1, good())
+    alone(renewed, 0, good())
     renewed.renew(0)
-    assert renewed.train(1, good()) == other
-    assert renewed.train(0, good()) == calm.train(0, good())
+    assert alone(renewed, 1, good()) == other
+    assert alone(renewed, 0, good()) == alone(calm, 0, good())
     second = replace(good(), position=Position(1, 1, 0))
-    assert renewed.train(0, second) == calm.train(0, second)
+    assert alone(renewed, 0, second) == alone(calm, 0, second)
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_one_bad_message_in_a_batch_changes_nothing(
+    what: str, setup: Setup, tmp_path: Path
+) -> None:
+    """The good ones, taken again without it, come to what they would have come to."""
+    run = Run(setup, tmp_path)
+    calm, attacked = (run.server_worker(initial_state(setup)) for _ in range(2))
+    with pytest.raises(PacketError):
+        attacked.train([(0, good()), (1, HOSTILE[what]), (2, good())])
+    pair = [(0, good()), (2, good())]
+    assert attacked.train(pair) == calm.train(pair)
+
+
+def test_adapters_step_before_anything_else_is_computed(setup: Setup, tmp_path: Path) -> None:
+    """Whoever calls for it: the gradient's packet is there before."""
+    run = Run(setup, tmp_path)
+    early, late = (run.server_worker(initial_state(setup)) for _ in range(2))
+    second = replace(good(), position=Position(1, 1, 0))
+    packets = []
+    for worker in (early, late):
+        first = alone(worker, 0, good())
+        if worker is early:
+            worker.step()
+            worker.step()
+        packets.append((first, alone(worker, 0, second)))
+    assert packets[0] == packets[1]

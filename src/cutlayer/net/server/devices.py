@@ -55,6 +55,29 @@ def missing(devices: Sequence[DeviceProgress], steps: int, name_of: NameOf) -> s
     return ", ".join(said) + (f" and {rest} more" if rest else "")
 
 
+# How many mini-batches the server took together.
+
+
+@final
+class PassCounter:
+    """Counts passes by the mini-batches (a device's micro-batch each) that shared them. `total`: of
+    all rounds; `round`: of the one in progress; `last_round`: of the one before it."""
+
+    def __init__(self) -> None:
+        self.total: Counter[int] = Counter()
+        self.round: Counter[int] = Counter()
+        self.last_round: Counter[int] = Counter()
+
+    def add(self, mini_batches: int) -> None:
+        """Enter one pass."""
+        self.total[mini_batches] += 1
+        self.round[mini_batches] += 1
+
+    def close(self) -> None:
+        """The round in progress has closed."""
+        self.last_round, self.round = self.round, Counter()
+
+
 # Bytes that crossed a session's connections: by what they carry, of late rounds and in all; and by
 # device.
 #

@@ -3,6 +3,9 @@
 Knows no socket, and no clock but its controller's watch: links come from the caller, and so does
 the time. Events are handled one at a time, in order of arrival; frames that come meanwhile wait in
 their links, so a device that sends too fast waits too, and one that does not read is hung up on.
+Where mini-batches are taken together, the first one's turn is that of all activations that wait:
+the session sees one after the other, and what it wants trained is computed in as few passes as
+their sizes allow. Nothing else is handled meanwhile, so that no round closes within a batch.
 
 Nothing leaves that a crash could take back: a frame carries the number of journal entries that were
 made before it, and leaves when so many are on disk. Meanwhile the next event is handled. A
@@ -12,28 +15,20 @@ checkpoint waits for all entries.
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias, final
 
-import torch
-from torch import Tensor
-
-from cutlayer.codec.codec import CodecState, Direction, Stream
-from cutlayer.codec.packet import read_packet
-from cutlayer.codec.raw import decode_targets
 from cutlayer.errors import ModelError, PacketError, RunError
-from cutlayer.model.optimizer import merged
 from cutlayer.net.server import session as s
+from cutlayer.net.server.devices import PassCounter
 from cutlayer.net.server.journal import Entry, GroupCommit, Journal
-from cutlayer.net.server.timing import (
-    Controller,
-    MeasuredRound,
-    observed_round,
-)
+from cutlayer.net.server.timing import Controller, MeasuredRound
+from cutlayer.net.server.worker import ServerWorker
 from cutlayer.net.wire.admission import OUTBOX_FRAMES
-from cutlayer.net.wire.frames import Bounds, encode_message, kind_of
+from cutlayer.net.wire.frames import Kind, claims_kind, encode_message, kind_of
 from cutlayer.net.wire.link import Compute, Link, LinkClosed, PacedLink, PatientLink
 from cutlayer.net.wire.messages import (
     Activation,
@@ -44,203 +39,11 @@ from cutlayer.net.wire.messages import (
     Restarted,
     RoundClosed,
 )
-from cutlayer.training.exchange import Load, encode, pack_adapter, unpack_adapter
-from cutlayer.training.server_batch import server_pass
-from cutlayer.training.state import AdapterBank, AdapterState, RunState, ServerSide, Training
-from cutlayer.training.torch_codec import Arrived, for_device
-
-# What the server computes, a device's micro-batch at a time: by the same calls as the trainer.
-#
-# Knows no frames, no links and no order: the session says what is next. A call either succeeds or
-# leaves everything as it was.
-
-
-@final
-class ServerWorker:
-    """The server-side adapter of each of so many `devices` during a round, and what the server's
-    ends of the streams remember; it takes nothing beyond `bounds`.
-
-    Of the last round that closed: `train_loss`, a local step's mean loss [nat], and `plain_bytes`,
-    what its activations would have been as float32, and as much its gradients. `samples`: how many
-    each device says that it has, 0 as long as it has said nothing.
-    """
-
-    def __init__(
-        self,
-        training: Training,
-        server: ServerSide,
-        devices: int,
-        bounds: Bounds,
-        state: RunState,
-    ) -> None:
-        self._training = training
-        self._server = server
-        self._devices = devices
-        self._bounds = bounds
-        self.train_loss = math.nan
-        self.plain_bytes = 0
-        self.samples = [0] * devices
-        self._start(state)
-
-    @property
-    def state(self) -> RunState:
-        """The state as the round began: what a checkpoint holds."""
-        return self._state
-
-    @property
-    def adapter(self) -> bytes:
-        """The device-side adapter with which the round began, as a packet."""
-        return pack_adapter(self._state.device.row)
-
-    @property
-    def held_bytes(self) -> int:
-        """The adapters that devices have sent in this round [bytes]."""
-        return sum(row.nbytes for row, _ in self._adapters.values())
-
-    def train(self, device: int, message: Activation) -> bytes:
-        """Forward and backward of one micro-batch, and the gradient's packet.
-
-        After a mini-batch's last micro-batch the device's server-side adapter steps. Raises
-        PacketError for anything that no device may send.
-        """
-        training, part, position = self._training, self._server.part, message.position
-        arrived, labels = self._read(device, message)
-        lengths = None if part.task == "image-classification" else arrived.lengths
-        rows = self._side.gather((device,)).requires_grad_()
-        weights, sizes = (message.micro.weight,), (len(labels),)
-        result = server_pass(part, rows, sizes, arrived.tensor, lengths, labels, weights)
-        key = (position.round, device, position.step, position.micro, Direction.DOWN)
-        load = Load(result.gradient, lengths, message.samples)
-        down = self._end(device, Direction.DOWN)
-        codec = for_device(training.codecs.down, part.adapted.device)
-        outgoing = encode(codec, load, training.seed, key, down)
-        assert rows.grad is not None
-        self._side.collect((device,), rows.grad)
-        if message.micro.last:
-            self._side.step((device,), training.rate_of(position.round))
-        self._plain_bytes += outgoing.sent.uncompressed_bytes
-        self._lose(device, message, result.losses)
-        self._streams[device, Direction.UP] = Stream(receiver=arrived.state)
-        self._streams[device, Direction.DOWN] = Stream(sender=outgoing.state)
-        return outgoing.packet
-
-    def store_adapter(self, device: int, message: Adapter) -> None:
-        """Keep a device's adapter until the round closes. Raises PacketError: it is none."""
-        row = unpack_adapter(message.packet, self._state.device.row.numel())
-        self._adapters[device] = row, float(message.weight.samples)
-        self.samples[device] = message.weight.samples
-
-    def renew(self, device: int) -> None:
-        """Void what a device has done of the round, and what its streams and optimiser hold."""
-        self._side.renew(device, self._state.server.row)
-        self._adapters.pop(device, None)
-        self._losses.pop(device, None)
-        for direction in Direction:
-            self._streams.pop((device, direction), None)
-
-    def merge(
-        self, made: Sequence[int], measured: MeasuredRound | None = None, passed_s: float = 0.0
-    ) -> None:
-        """Close the round with the devices in `made`, weighted by the samples that each says it
-        trained on; open the next one. `measured`: how long it took, if that was seen;
-        else it took `passed_s`.
-
-        The others begin it anew. Raises RunError for adapters that are not finite; the round is
-        then as it was. Source: SFT eqs. (7), (8), over those who made it.
-        """
-        rows, weights = zip(*(self._adapters[device] for device in made), strict=True)
-        device_row = merged(self._server.aggregation, torch.stack(rows), weights)
-        server_row = merged(self._server.aggregation, self._side.gather(made), weights)
-        if not (device_row.isfinite().all() and server_row.isfinite().all()):
-            raise RunError(
-                f"round {self._state.round + 1} diverged: its aggregated adapters are not finite;"
-                " the state after the round before is kept, and resuming from it diverges again."
-                " Start a new run with a lower optimizer.learning_rate"
-            )
-        self.train_loss, self.plain_bytes = self._mean_loss(made), self._plain_bytes
-        for device in set(range(self._devices)) - set(made):
-            self.renew(device)
-        state, delay_s = self._state, passed_s
-        if measured is not None:
-            delay_s = measured.delay_s
-            state = replace(state, observed=observed_round(measured, state.observed))
-        self._start(
-            replace(
-                state,
-                round=state.round + 1,
-                virtual_time_s=state.virtual_time_s + delay_s,
-                device=AdapterState(device_row, {}),
-                server=AdapterState(server_row, self._side.optimizer),
-                streams=dict(self._streams),
-            )
-        )
-
-    def _start(self, state: RunState) -> None:
-        self._state = state
-        self._side = AdapterBank(
-            state.server,
-            self._devices,
-            self._training.optimizer,
-            shared=False,
-            device=self._server.part.adapted.device,
-        )
-        self._streams = dict(state.streams)
-        self._adapters: dict[int, tuple[torch.Tensor, float]] = {}
-        # each local step's, as the parts of its micro-batches; read when the round closes
-        self._losses: dict[int, list[list[Tensor]]] = {}
-        self._plain_bytes = 0
-
-    def _lose(self, device: int, message: Activation, loss: Tensor) -> None:
-        """Enter a micro-batch's part of its local step's loss."""
-        steps = self._losses.setdefault(device, [])
-        if message.position.micro == 0:
-            steps.append([])
-        steps[-1].append(loss)
-
-    def _mean_loss(self, made: Sequence[int]) -> float:
-        steps = [step for device in made for step in self._losses[device]]
-        losses: list[float] = [sum(torch.cat(step).cpu().tolist()) for step in steps]
-        return sum(losses) / len(losses)
-
-    def _read(self, device: int, message: Activation) -> tuple[Arrived, Tensor]:
-        """The activation and its labels, if they are such as the run may have."""
-        training, shape = self._training, self._shape(message)
-        codec = for_device(training.codecs.up, self._server.part.adapted.device)
-        arrived = codec.decode(message.packet, shape, self._end(device, Direction.UP))
-        if training.task != "image-classification" and min(arrived.lengths) < 1:
-            raise PacketError("an activation of a text without a token")
-        labelled = shape[:2] if training.task == "causal-lm" else shape[:1]
-        labels = decode_targets(message.labels, labelled, arrived.lengths, training.classes)
-        return arrived, torch.from_numpy(labels)
-
-    def _end(self, device: int, direction: Direction) -> CodecState:
-        """What the server's end of a stream remembers."""
-        stream = self._streams.get((device, direction), Stream())
-        return stream.receiver if direction is Direction.UP else stream.sender
-
-    def _shape(self, message: Activation) -> tuple[int, int, int]:
-        """The shape that a packet claims, if it is one that the run may have."""
-        shape, largest = read_packet(message.packet).shape, self._bounds
-        if not (
-            len(shape) == 3
-            and 1 <= shape[0] <= largest.samples
-            and 1 <= shape[1] <= largest.tokens
-            and shape[2] == largest.width
-        ):
-            raise PacketError(
-                f"an activation of shape {shape}; at most {largest.samples} samples of"
-                f" {largest.tokens} tokens of {largest.width} values are taken"
-            )
-        if len(message.samples) != shape[0]:
-            raise PacketError(f"{len(message.samples)} sample numbers for {shape[0]} samples")
-        batch, token, width = shape
-        return batch, token, width
-
-
-# Events, instructions, links.
-
+from cutlayer.rounds.batching import ServerBatch, ServerBatching, Waiting
+from cutlayer.training.state import RunState
 
 _LOG = logging.getLogger(__name__)
+ALONE = ServerBatching()
 
 
 def no_part(offset: int) -> bytes:
@@ -270,20 +73,33 @@ def recover(
     number = 0
     while number < session.round:
         number = session.round
+        batch: list[s.Train] = []
         for entry in journal.entries(number):
+            if entry.device is not None and isinstance(entry.message, Activation):
+                batch.append(s.Train(entry.device, entry.message))
+                if not entry.more:
+                    session.handle(_trained(batch, worker))
+                    batch = []
+                continue
             for instruction in _replay(session, worker, controller, entry):
                 if isinstance(instruction, s.Checkpoint):
                     save(worker.state, None)
 
 
+def _trained(batch: Sequence[s.Train], worker: ServerWorker) -> s.BatchTrained:
+    """The outcome of one pass."""
+    packets = worker.train([(one.device, one.message) for one in batch])
+    gradients = zip(batch, packets, strict=True)
+    return s.BatchTrained(
+        tuple(s.GradientReady(one.device, one.message, packet) for one, packet in gradients)
+    )
+
+
 def _replay(
     session: s.ServerSession, worker: ServerWorker, controller: Controller, entry: Entry
 ) -> list[s.Instruction]:
-    """What one entry led to, done again; and what the session wants done."""
+    """What one entry that is no activation led to, done again; and what the session wants done."""
     match entry:
-        case Entry(int(device), Activation() as message):
-            packet = worker.train(device, message)
-            return session.handle(s.GradientReady(device, message, packet))
         case Entry(int(device), Adapter() as message):
             worker.store_adapter(device, message)
             return session.handle(s.AdapterStored(device, message))
@@ -299,12 +115,36 @@ def _replay(
             raise RunError(f"{other} in a journal, where no server writes it")
 
 
+@dataclass(eq=False)
+class _Arrival:
+    """A frame that waits for its turn. `entries`: once it was handled, the number of journal
+    entries on disk before the device's next frame is received."""
+
+    connection: "_Connection"
+    event: s.ReceivedFrom
+    arrived_s: float
+    entries: int = 0
+
+    @property
+    def is_activation(self) -> bool:
+        """By what it claims: the session looks closely."""
+        return claims_kind(self.event.frame, Kind.ACTIVATION)
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """A micro-batch that is to be trained."""
+
+    train: s.Train
+    size: Waiting
+
+
 @final
 class ServerDriver:
     """A run's server. `save` puts a checkpoint in place; `piece` gives the bytes of the file of the
     devices' part from one on. A device that takes longer than `patience_s` to read a frame is hung
     up on; frames to all leave at `downlink_bit_s` in all, each device's at its share (None: as fast
-    as the line is)."""
+    as the line is). `batching`: which mini-batches share a pass; `passes` counts them."""
 
     def __init__(
         self,
@@ -317,6 +157,7 @@ class ServerDriver:
         piece: Callable[[int], bytes] = no_part,
         patience_s: float = math.inf,
         downlink_bit_s: float | None = None,
+        batching: ServerBatching = ALONE,
     ) -> None:
         self._session = session
         self._worker = worker
@@ -330,6 +171,10 @@ class ServerDriver:
         self._piece = piece
         self._patience_s = patience_s
         self._downlink_bit_s = downlink_bit_s
+        self._batching = batching
+        self.passes = PassCounter()
+        self._waiting: list[_Arrival] = []
+        self._came = asyncio.Event()
         # when devices that are away have left, by the watch [s]
         self.left_s: dict[int, float] = {}
         self._connections: dict[int, _Connection] = {}
@@ -429,25 +274,116 @@ class ServerDriver:
         self, own: "_Connection", event: s.ReceivedFrom, arrived_s: float
     ) -> None:
         own.received_bytes = len(event.frame)
-        async with self._one_at_a_time:
-            # the frame of a connection that another one replaced meanwhile means nothing
-            before = self._entries.entered
-            if self._connections.get(event.device) is own:
-                self._watch.arrived(event.device, arrived_s)
-                await self._handle(event)
-            after = self._entries.entered
-        if after > before:  # a device that sends too fast waits for the disk too
-            await self._entries.until(after)
+        arrival = _Arrival(own, event, arrived_s)
+        self._waiting.append(arrival)
+        self._came.set()
+        try:
+            async with self._one_at_a_time:
+                if arrival in self._waiting:  # else its turn was that of one that came before it
+                    with self._or_fail():
+                        await self._take(arrival)
+        finally:
+            if arrival in self._waiting:
+                self._waiting.remove(arrival)
+        # a device that sends too fast waits for the disk too
+        await self._entries.until(arrival.entries)
         own.received_bytes = 0
 
-    async def _handle(self, event: s.Event) -> None:
+    async def _take(self, first: _Arrival) -> None:
+        """Handle a frame, and with an activation those that may share its passes."""
+        before, looked = self._entries.entered, [first]
+        jobs = await self._look(looked)
+        while jobs and self._batching.batch is ServerBatch.ARRIVALS:
+            others = [own for own in self._waiting if own.is_activation]
+            jobs += await self._look(others)
+            looked += others
+            pause_s = self._pause_s(jobs, first.arrived_s)
+            if not pause_s:
+                break
+            self._came.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._came.wait()
+        while jobs:
+            sizes = [job.size for job in jobs]
+            taken = self._batching.take(sizes)
+            for places in self._batching.passes([sizes[place] for place in taken]):
+                await self._train([jobs[taken[place]].train for place in places])
+            jobs = [job for place, job in enumerate(jobs) if place not in taken]
+        if self._entries.entered > before:
+            for arrival in looked:
+                arrival.entries = self._entries.entered
+
+    async def _look(self, arrivals: Sequence[_Arrival]) -> list[_Job]:
+        """Let the session see frames; what it wants trained."""
+        jobs: list[_Job] = []
+        for arrival in arrivals:
+            self._waiting.remove(arrival)
+            device = arrival.event.device
+            # the frame of a connection that another one replaced meanwhile means nothing
+            if self._connections.get(device) is not arrival.connection:
+                continue
+            self._watch.arrived(device, arrival.arrived_s)
+            for train in await self._handle(arrival.event):
+                try:
+                    jobs.append(_Job(train, self._worker.waiting(device, train.message)))
+                except PacketError as error:
+                    await self._handle(s.InvalidFrom(device, str(error)))
+        return jobs
+
+    def _pause_s(self, jobs: Sequence[_Job], first_s: float) -> float:
+        """How much longer to wait for others [s]."""
+        if not self._batching.coalesce_s:
+            return 0.0
+        here = {job.train.device for job in jobs}
+        more = any(
+            own.connected and not own.done
+            for device, own in enumerate(self._session.progress)
+            if device not in here
+        )
+        sizes = [job.size for job in jobs]
+        return self._batching.pause_s(sizes, self._watch.now() - first_s, more)
+
+    async def _train(self, batch: Sequence[s.Train]) -> None:
+        """One pass. What a device sends ends its own link alone: if a pass of several fails, each
+        is computed by itself."""
+        for one in batch:
+            self._watch.starts(one.device)
+        try:
+            outcome = await self._compute(partial(_trained, batch, self._worker))
+        except (PacketError, ModelError) as error:
+            if len(batch) == 1:
+                await self._handle(s.InvalidFrom(batch[0].device, str(error)))
+                return
+            for one in batch:
+                await self._train([one])
+            return
+        for own in outcome.gradients:
+            self._watch.trained(own.device, own.message, own.packet)
+        self.passes.add(len(batch))
+        await self._handle(outcome)
+        await self._compute(self._worker.step)  # the replies are on their way
+
+    async def _handle(self, event: s.Event) -> list[s.Train]:
+        """Let something happen; what is to be trained is left to the caller."""
+        trains: list[s.Train] = []
+        with self._or_fail():
+            for instruction in self._session.handle(event):
+                if isinstance(instruction, s.Train):
+                    trains.append(instruction)
+                    continue
+                outcome = await self._do(instruction)
+                if outcome is not None:
+                    trains += await self._handle(outcome)
+        return trains
+
+    @contextmanager
+    def _or_fail(self) -> Iterator[None]:
+        """The first error in here ends the run."""
         if self._failure is not None:
             raise LinkClosed("the server has stopped")
         try:
-            for instruction in self._session.handle(event):
-                outcome = await self._do(instruction)
-                if outcome is not None:
-                    await self._handle(outcome)
+            yield
         except Exception as error:
             self._fail(error)
             raise
@@ -470,15 +406,15 @@ class ServerDriver:
                 self._hang_up(device, reason)
             case s.Read(device, offset):
                 return self._read(device, offset)
-            case s.Train() | s.StoreAdapter():
-                return await self._work(instruction)
+            case s.StoreAdapter(device, message):
+                return self._store(device, message)
             case s.Renew(device):
                 self._worker.renew(device)
                 return s.Renewed(device)
             case s.Merge(made):
                 return await self._merge(made)
-            case s.AppendToJournal(device, message):
-                self._entries.enter(self._session.round, Entry(device, message))
+            case s.AppendToJournal(device, message, more):
+                self._entries.enter(self._session.round, Entry(device, message, more))
             case s.Checkpoint(round_number):
                 await self._entries.until(self._entries.entered)
                 state, measured = self._worker.state, self._measured
@@ -498,6 +434,7 @@ class ServerDriver:
         passed_s = self._controller.passed_s
         await self._compute(lambda: self._worker.merge(made, measured, passed_s))
         shares = self._controller.reopen(self._worker.state, measured)
+        self.passes.close()
         return s.Merged(made, self._worker.adapter, shares)
 
     def _read(self, device: int, offset: int) -> s.Event:
@@ -506,19 +443,13 @@ class ServerDriver:
         except PacketError as error:
             return s.InvalidFrom(device, str(error))
 
-    async def _work(self, instruction: s.Train | s.StoreAdapter) -> s.Event:
-        device, message = instruction.device, instruction.message
+    def _store(self, device: int, message: Adapter) -> s.Event:
         try:
-            if isinstance(message, Adapter):
-                self._worker.store_adapter(device, message)
-                self._watch.took(device, message)
-                return s.AdapterStored(device, message)
-            self._watch.starts(device)
-            packet = await self._compute(lambda: self._worker.train(device, message))
-            self._watch.trained(device, message, packet)
-            return s.GradientReady(device, message, packet)
-        except (PacketError, ModelError) as error:  # what a device sends ends its own link alone
+            self._worker.store_adapter(device, message)
+        except PacketError as error:  # what a device sends ends its own link alone
             return s.InvalidFrom(device, str(error))
+        self._watch.took(device, message)
+        return s.AdapterStored(device, message)
 
     def _send(self, device: int, frame: bytes) -> None:
         connection = self._connections.get(device)

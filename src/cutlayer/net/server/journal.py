@@ -2,8 +2,11 @@
 
 One file a round, of entries; little endian:
 
-    length of the frame u32 | device u32 (2^32-1: the round's own) | CRC-32 of both u32
-    | CRC-32 of the frame u32 | the frame
+    length of the frame u32 | device u32 | CRC-32 of both u32 | CRC-32 of the frame u32 | the frame
+
+The device 2^32-1 is nobody: the entry is the round's own. Else the device is the lower 31 bits, and
+the highest one says that the next entry was computed in the same pass: what devices were trained
+together is trained together again, and a pass whose last entry is missing was answered to nobody.
 
 An entry is on disk before the reply to it leaves, so what a device was told is never lost. Entries
 that wait go to disk together (`GroupCommit`). What was computed is not in it: going through the
@@ -35,14 +38,19 @@ sync_file: Callable[[int], None] = os.fdatasync if sys.platform == "linux" else 
 _HEAD = struct.Struct("<II")
 _CHECKSUMS = struct.Struct("<II")
 _NO_DEVICE = 2**32 - 1
+_MORE = 2**31
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One message that the server has answered, and whose it was (None: the round closed)."""
+    """One message that the server has answered, and whose it was (None: the round closed).
+
+    `more`: the next entry was computed in the same pass.
+    """
 
     device: int | None
     message: Message
+    more: bool = False
 
 
 @final
@@ -77,7 +85,8 @@ class Journal:
             raise storage_error(self._path(round_number), error) from error
 
     def entries(self, round_number: int) -> list[Entry]:
-        """The entries of a round; one that was cut short by a crash is dropped, and cut off.
+        """The entries of a round; what was cut short by a crash, an entry or a pass of several, is
+        dropped, and cut off.
 
         Raises RunError for a journal that is damaged otherwise.
         """
@@ -85,14 +94,19 @@ class Journal:
         if not path.exists():
             return []
         data = path.read_bytes()
-        found, whole = [], 0
+        found: list[Entry] = []
+        whole = entries = 0
         for device, frame, end in _entries(data, path):
             message, _ = decode_message(frame, self._limits)
-            found.append(Entry(None if device == _NO_DEVICE else device, message))
-            whole = end
+            if device == _NO_DEVICE:
+                found.append(Entry(None, message))
+            else:
+                found.append(Entry(device % _MORE, message, device >= _MORE))
+            if not found[-1].more:
+                whole, entries = end, len(found)
         if whole < len(data):
             os.truncate(path, whole)
-        return found
+        return found[:entries]
 
     def made(self, round_number: int) -> tuple[int, ...] | None:
         """The devices with which a round closed; None if it did not, or nobody knows any more."""
@@ -128,7 +142,8 @@ class Journal:
 def _parts(entry: Entry) -> tuple[bytes, ...]:
     """The bytes of an entry."""
     frame = encode_message(entry.message, 0)
-    head = _HEAD.pack(len(frame), _NO_DEVICE if entry.device is None else entry.device)
+    device = _NO_DEVICE if entry.device is None else entry.device + _MORE * entry.more
+    head = _HEAD.pack(len(frame), device)
     return head, _CHECKSUMS.pack(zlib.crc32(head), zlib.crc32(frame)), frame
 
 

@@ -6,11 +6,9 @@ The keys are the trainer's, and seconds by phase are measured where the trainer'
 from collections.abc import Callable, Mapping
 from typing import Any, final
 
-from cutlayer.net.server.driver import ServerWorker
 from cutlayer.net.server.session import ServerSession
-from cutlayer.net.server.timing import (
-    MeasuredRound,
-)
+from cutlayer.net.server.timing import MeasuredRound
+from cutlayer.net.server.worker import ServerWorker
 from cutlayer.rounds.schemes import Phase
 from cutlayer.training.records import UNOBSERVED, Observer, TraceLine, TrainedRound
 from cutlayer.training.run import evaluate

@@ -1,7 +1,8 @@
 """What a server does about what happens: events in, instructions out.
 
 A pure state machine: no socket, no clock, no file and no tensor. Its driver carries out the
-instructions in order, and brings the outcome of a computation as the very next event. Frames are
+instructions in order, and brings the outcome of a computation as the very next event; before that
+of a `Train` it may bring other devices' activations, to compute them together. Frames are
 numbered in each connection; positions (round, local step, micro-batch) tell what was trained
 already. A step is trained once: the last reply of each device is kept, and sent again when its
 activation comes again.
@@ -130,11 +131,18 @@ class Tick:
 
 @dataclass(frozen=True)
 class GradientReady:
-    """The outcome of `Train`: the gradient's packet."""
+    """A device's gradient, as a packet."""
 
     device: int
     message: Activation
     packet: bytes
+
+
+@dataclass(frozen=True)
+class BatchTrained:
+    """The outcome of a `Train`, or of several that were computed in one pass."""
+
+    gradients: tuple[GradientReady, ...]
 
 
 @dataclass(frozen=True)
@@ -184,7 +192,7 @@ Event: TypeAlias = (
     | ReceivedFrom
     | Tick
     | PieceRead
-    | GradientReady
+    | BatchTrained
     | AdapterStored
     | InvalidFrom
     | Renewed
@@ -219,7 +227,7 @@ class Read:
 
 @dataclass(frozen=True)
 class Train:
-    """Compute a gradient; answered by `GradientReady` or `InvalidFrom`."""
+    """Compute a gradient; answered by `BatchTrained` or `InvalidFrom`."""
 
     device: int
     message: Activation
@@ -249,10 +257,14 @@ class Merge:
 
 @dataclass(frozen=True)
 class AppendToJournal:
-    """Write to the round's journal, on disk before any frame or checkpoint after this leaves."""
+    """Write to the round's journal, on disk before any frame or checkpoint after this leaves.
+
+    `more`: the next entry was computed in the same pass.
+    """
 
     device: int | None
     message: Message
+    more: bool = False
 
 
 @dataclass(frozen=True)
@@ -389,8 +401,8 @@ class ServerSession:
                 return self._closing()
             case PieceRead(device, piece):
                 return self._answer(device, piece)
-            case GradientReady(device, message, packet):
-                return self._trained(device, message, packet)
+            case BatchTrained(gradients):
+                return self._trained(gradients)
             case AdapterStored(device, message):
                 progress = self._progress[device]
                 self._progress[device] = replace(progress, done=True)
@@ -470,14 +482,21 @@ class ServerSession:
             return self._hang_up(device, f"an activation of {place}, expected {expected}")
         return [Train(device, message)]
 
-    def _trained(self, device: int, message: Activation, packet: bytes) -> list[Instruction]:
-        place = message.position
-        reply = Gradient(place, packet)
-        step, micro = (place.step + 1, 0) if message.micro.last else (place.step, place.micro + 1)
-        self._progress[device] = replace(
-            self._progress[device], step=step, micro=micro, reply=reply
-        )
-        return [AppendToJournal(device, message), *self._send(device, reply)]
+    def _trained(self, gradients: tuple[GradientReady, ...]) -> list[Instruction]:
+        """All entries come before any reply: a pass is in the journal whole, or nobody knows it."""
+        entries: list[Instruction] = []
+        replies: list[Instruction] = []
+        for own in gradients:
+            device, place = own.device, own.message.position
+            reply = Gradient(place, own.packet)
+            last = own.message.micro.last
+            step, micro = (place.step + 1, 0) if last else (place.step, place.micro + 1)
+            self._progress[device] = replace(
+                self._progress[device], step=step, micro=micro, reply=reply
+            )
+            entries.append(AppendToJournal(device, own.message, more=own is not gradients[-1]))
+            replies += self._send(device, reply)
+        return [*entries, *replies]
 
     def _take(self, device: int, message: Adapter) -> list[Instruction]:
         progress = self._progress[device]

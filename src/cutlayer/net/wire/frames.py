@@ -138,6 +138,11 @@ def kind_of(frame: bytes) -> Kind:
     return Kind(frame[len(MAGIC) + 1])
 
 
+def claims_kind(frame: bytes, kind: Kind) -> bool:
+    """Whether a frame that nobody has looked at yet says that it is of this kind."""
+    return frame[len(MAGIC) + 1 : len(MAGIC) + 2] == bytes([kind])
+
+
 def largest_frame(limits: Limits) -> int:
     """The most bytes [bytes] of any frame within `limits`: what a link need accept."""
     return max(_largest(sections) for sections in limits.values())

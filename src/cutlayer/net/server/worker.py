@@ -1,0 +1,251 @@
+"""What the server computes: by the same calls as the trainer.
+
+Knows no frames, no links and no order: the session says what is next. A call either succeeds or
+leaves everything as it was.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import final
+
+import torch
+from torch import Tensor
+
+from cutlayer.codec.codec import CodecState, Direction, Stream
+from cutlayer.codec.packet import read_packet
+from cutlayer.codec.raw import decode_targets
+from cutlayer.errors import PacketError, RunError
+from cutlayer.model.optimizer import merged
+from cutlayer.net.server.timing import MeasuredRound, observed_round
+from cutlayer.net.wire.frames import Bounds
+from cutlayer.net.wire.messages import Activation, Adapter
+from cutlayer.rounds.batching import Waiting
+from cutlayer.training.exchange import Load, Outgoing, encode, pack_adapter, unpack_adapter
+from cutlayer.training.server_batch import ServerLoad, ServerReply, server_batch
+from cutlayer.training.state import AdapterBank, AdapterState, RunState, ServerSide, Training
+from cutlayer.training.torch_codec import for_device
+
+
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """A micro-batch as it arrived, and what its stream's receiver remembers after it."""
+
+    load: ServerLoad
+    receiver: CodecState
+
+
+@final
+class ServerWorker:
+    """The server-side adapter of each of so many `devices` during a round, and what the server's
+    ends of the streams remember; it takes nothing beyond `bounds`.
+
+    Of the last round that closed: `train_loss`, a local step's mean loss [nat], and `plain_bytes`,
+    what its activations would have been as float32, and as much its gradients. `samples`: how many
+    each device says that it has, 0 as long as it has said nothing.
+    """
+
+    def __init__(
+        self,
+        training: Training,
+        server: ServerSide,
+        devices: int,
+        bounds: Bounds,
+        state: RunState,
+    ) -> None:
+        self._training = training
+        self._server = server
+        self._devices = devices
+        self._bounds = bounds
+        self.train_loss = math.nan
+        self.plain_bytes = 0
+        self.samples = [0] * devices
+        self._start(state)
+
+    @property
+    def state(self) -> RunState:
+        """The state as the round began: what a checkpoint holds."""
+        return self._state
+
+    @property
+    def adapter(self) -> bytes:
+        """The device-side adapter with which the round began, as a packet."""
+        return pack_adapter(self._state.device.row)
+
+    @property
+    def held_bytes(self) -> int:
+        """The adapters that devices have sent in this round [bytes]."""
+        return sum(row.nbytes for row, _ in self._adapters.values())
+
+    def waiting(self, device: int, message: Activation) -> Waiting:
+        """How much there is to compute for a micro-batch. Raises PacketError: of no such shape."""
+        samples, tokens, _ = self._shape(message)
+        return Waiting(device, samples, tokens)
+
+    def train(self, batch: Sequence[tuple[int, Activation]]) -> list[bytes]:
+        """Forward and backward of a micro-batch of each of these devices in one pass, and the
+        gradients' packets. Each is what it would be alone: to the bit if it is alone, else but for
+        rounding.
+
+        The server-side adapters whose mini-batch this ends step in `step`, before anything else is
+        computed. Raises PacketError for anything that no device may send, ModelError for what the
+        part does not take.
+        """
+        self.step()
+        arrived = [self._read(device, message) for device, message in batch]
+        replies = server_batch(self._server.part, [own.load for own in arrived])
+        encoded = [self._encode(*own) for own in zip(batch, arrived, replies, strict=True)]
+        # nothing fails from here on
+        for (device, message), own, reply, outgoing in zip(
+            batch, arrived, replies, encoded, strict=True
+        ):
+            self._side.collect((device,), reply.row_gradient[None])
+            if message.micro.last:
+                self._due[device] = self._training.rate_of(message.position.round)
+            self._plain_bytes += outgoing.sent.uncompressed_bytes
+            self._lose(device, message, reply.loss)
+            self._streams[device, Direction.UP] = Stream(receiver=own.receiver)
+            self._streams[device, Direction.DOWN] = Stream(sender=outgoing.state)
+        return [outgoing.packet for outgoing in encoded]
+
+    def step(self) -> None:
+        """Let the server-side adapters step whose mini-batch has ended: apart from `train`, so that
+        gradients need not wait for it."""
+        for rate in sorted(set(self._due.values())):
+            self._side.step([device for device, own in self._due.items() if own == rate], rate)
+        self._due.clear()
+
+    def store_adapter(self, device: int, message: Adapter) -> None:
+        """Keep a device's adapter until the round closes. Raises PacketError: it is none."""
+        row = unpack_adapter(message.packet, self._state.device.row.numel())
+        self._adapters[device] = row, float(message.weight.samples)
+        self.samples[device] = message.weight.samples
+
+    def renew(self, device: int) -> None:
+        """Void what a device has done of the round, and what its streams and optimiser hold."""
+        self.step()
+        self._side.renew(device, self._state.server.row)
+        self._adapters.pop(device, None)
+        self._losses.pop(device, None)
+        for direction in Direction:
+            self._streams.pop((device, direction), None)
+
+    def merge(
+        self, made: Sequence[int], measured: MeasuredRound | None = None, passed_s: float = 0.0
+    ) -> None:
+        """Close the round with the devices in `made`, weighted by the samples that each says it
+        trained on; open the next one. `measured`: how long it took, if that was seen;
+        else it took `passed_s`.
+
+        The others begin it anew. Raises RunError for adapters that are not finite; the round is
+        then as it was. Source: SFT eqs. (7), (8), over those who made it.
+        """
+        self.step()
+        rows, weights = zip(*(self._adapters[device] for device in made), strict=True)
+        device_row = merged(self._server.aggregation, torch.stack(rows), weights)
+        server_row = merged(self._server.aggregation, self._side.gather(made), weights)
+        if not (device_row.isfinite().all() and server_row.isfinite().all()):
+            raise RunError(
+                f"round {self._state.round + 1} diverged: its aggregated adapters are not finite;"
+                " the state after the round before is kept, and resuming from it diverges again."
+                " Start a new run with a lower optimizer.learning_rate"
+            )
+        self.train_loss, self.plain_bytes = self._mean_loss(made), self._plain_bytes
+        for device in set(range(self._devices)) - set(made):
+            self.renew(device)
+        state, delay_s = self._state, passed_s
+        if measured is not None:
+            delay_s = measured.delay_s
+            state = replace(state, observed=observed_round(measured, state.observed))
+        self._start(
+            replace(
+                state,
+                round=state.round + 1,
+                virtual_time_s=state.virtual_time_s + delay_s,
+                device=AdapterState(device_row, {}),
+                server=AdapterState(server_row, self._side.optimizer),
+                streams=dict(self._streams),
+            )
+        )
+
+    def _start(self, state: RunState) -> None:
+        self._state = state
+        self._side = AdapterBank(
+            state.server,
+            self._devices,
+            self._training.optimizer,
+            shared=False,
+            device=self._server.part.adapted.device,
+        )
+        self._streams = dict(state.streams)
+        # learning rates by device
+        self._due: dict[int, float] = {}
+        self._adapters: dict[int, tuple[torch.Tensor, float]] = {}
+        # each local step's, as the parts of its micro-batches; read when the round closes
+        self._losses: dict[int, list[list[Tensor]]] = {}
+        self._plain_bytes = 0
+
+    def _lose(self, device: int, message: Activation, loss: Tensor) -> None:
+        """Enter a micro-batch's part of its local step's loss."""
+        steps = self._losses.setdefault(device, [])
+        if message.position.micro == 0:
+            steps.append([])
+        steps[-1].append(loss)
+
+    def _mean_loss(self, made: Sequence[int]) -> float:
+        steps = [step for device in made for step in self._losses[device]]
+        losses: list[float] = [sum(torch.stack(step).cpu().tolist()) for step in steps]
+        return sum(losses) / len(losses)
+
+    def _read(self, device: int, message: Activation) -> "_Read":
+        """The activation and its labels, if they are such as the run may have."""
+        training, shape = self._training, self._shape(message)
+        images = training.task == "image-classification"
+        codec = for_device(training.codecs.up, self._server.part.adapted.device)
+        arrived = codec.decode(message.packet, shape, self._end(device, Direction.UP))
+        if not arrived.tensor.isfinite().all():
+            raise PacketError("an activation of NaN or infinite values")
+        if not images and min(arrived.lengths) < 1:
+            raise PacketError("an activation of a text without a token")
+        labelled = shape[:2] if training.task == "causal-lm" else shape[:1]
+        labels = decode_targets(message.labels, labelled, arrived.lengths, training.classes)
+        load = ServerLoad(
+            row=self._side.gather((device,))[0],
+            activation=arrived.tensor,
+            lengths=None if images else arrived.lengths,
+            labels=torch.from_numpy(labels),
+            weight=message.micro.weight,
+        )
+        return _Read(load, arrived.state)
+
+    def _encode(self, of: tuple[int, Activation], arrived: "_Read", reply: ServerReply) -> Outgoing:
+        """A device's gradient as it leaves."""
+        device, message = of
+        training, place = self._training, message.position
+        key = (place.round, device, place.step, place.micro, Direction.DOWN)
+        load = Load(reply.gradient, arrived.load.lengths, message.samples)
+        codec = for_device(training.codecs.down, self._server.part.adapted.device)
+        return encode(codec, load, training.seed, key, self._end(device, Direction.DOWN))
+
+    def _end(self, device: int, direction: Direction) -> CodecState:
+        """What the server's end of a stream remembers."""
+        stream = self._streams.get((device, direction), Stream())
+        return stream.receiver if direction is Direction.UP else stream.sender
+
+    def _shape(self, message: Activation) -> tuple[int, int, int]:
+        """The shape that a packet claims, if it is one that the run may have."""
+        shape, largest = read_packet(message.packet).shape, self._bounds
+        if not (
+            len(shape) == 3
+            and 1 <= shape[0] <= largest.samples
+            and 1 <= shape[1] <= largest.tokens
+            and shape[2] == largest.width
+        ):
+            raise PacketError(
+                f"an activation of shape {shape}; at most {largest.samples} samples of"
+                f" {largest.tokens} tokens of {largest.width} values are taken"
+            )
+        if len(message.samples) != shape[0]:
+            raise PacketError(f"{len(message.samples)} sample numbers for {shape[0]} samples")
+        batch, token, width = shape
+        return batch, token, width
