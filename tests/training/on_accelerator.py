@@ -48,7 +48,7 @@ LIBRARY = "masking_utils.py"
 # what says nothing of who waits: newer Pythons have no frame for some of these
 UNNAMED = (":to_device", ":<listcomp>", ":<dictcomp>", ":<genexpr>")
 # what a packet costs, beside which nothing waits within a local step
-PACKET = {"torch_codec.py:_arrived", "torch_codec.py:_fits_a_byte"}
+PACKET = {"torch_codec.py:_arrived"}
 # what a round costs: adapters as they are sent and merged, the losses as it closes
 ROUND = {"exchange.py:pack_adapter", "optimizer.py:merged", "round.py:_close"}
 

@@ -15,11 +15,17 @@ HERE = Path(__file__).parent
     not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"),
     reason="torch takes a backend written in Python from 2.10 on",
 )
-def test_all_of_training_is_on_the_accelerator() -> None:
+@pytest.mark.parametrize(
+    "tier", ["not slow", pytest.param("slow", marks=pytest.mark.slow("architectures beyond"))]
+)
+def test_all_of_training_is_on_the_accelerator(tier: str) -> None:
     """See `on_accelerator.py`, whose tests these are."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", tier]
     done = subprocess.run(
-        [*command, str(HERE / "on_accelerator.py")], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "pytest", *options, str(HERE / "on_accelerator.py")],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
     assert " passed" in done.stdout

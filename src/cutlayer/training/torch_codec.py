@@ -28,8 +28,6 @@ from cutlayer.codec.staged import StagedCodec
 from cutlayer.errors import ConfigError, PacketError, others_code, quoted
 from cutlayer.model.placement import HOST, to_device
 
-_BYTE = torch.iinfo(torch.int8)
-
 
 @final
 @dataclass(frozen=True)
@@ -52,9 +50,11 @@ class DeviceArrays(Arrays):
 
     def to_host(self, array: Shaped[Tensor, "*shape"]) -> Shaped[np.ndarray, "*shape"]:
         if array.dtype is not torch.int16:
-            return _arrived(array)
-        narrow = array.char() if self._fits_a_byte(array) else array
-        return _arrived(narrow).astype(np.int16)
+            return _arrived(array)[0]
+        small = array.char()
+        # together, so that the host waits once
+        narrow, fits = _arrived(small, (small == array).all())
+        return (narrow if fits else _arrived(array)[0]).astype(np.int16)
 
     def _known(self, array: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
         """In numbers that the device has."""
@@ -63,12 +63,6 @@ class DeviceArrays(Arrays):
     @property
     def _accelerator(self) -> bool:
         return self.device != HOST
-
-    def _fits_a_byte(self, array: Int16[Tensor, "..."]) -> bool:
-        if array.numel() == 0:
-            return True
-        low, high = torch.stack(torch.aminmax(array)).cpu().tolist()
-        return bool(low >= _BYTE.min and high <= _BYTE.max)
 
     def full(
         self, shape: tuple[int, ...], value: float, dtype: type[np.generic]
@@ -88,14 +82,17 @@ class DeviceArrays(Arrays):
         return torch.searchsorted(self.of(edges), values, right=True).short()
 
 
-def _arrived(tensor: Shaped[Tensor, "*shape"]) -> Shaped[np.ndarray, "*shape"]:
-    """On the host, which waits for it; over memory that is pinned where the device is CUDA."""
-    if tensor.device.type != "cuda":
-        return np.asarray(tensor.cpu().numpy())
-    pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-    pinned.copy_(tensor, non_blocking=True)
-    torch.cuda.current_stream(tensor.device).synchronize()
-    return np.asarray(pinned.numpy())
+def _arrived(*tensors: Shaped[Tensor, "..."]) -> list[Shaped[np.ndarray, "..."]]:
+    """On the host, which waits for them; over memory that is pinned where the device is CUDA, and
+    once for all."""
+    device = tensors[0].device
+    if device.type != "cuda":
+        return [np.asarray(tensor.cpu().numpy()) for tensor in tensors]
+    pinned = [torch.empty(each.shape, dtype=each.dtype, pin_memory=True) for each in tensors]
+    for to, tensor in zip(pinned, tensors, strict=True):
+        to.copy_(tensor, non_blocking=True)
+    torch.cuda.current_stream(device).synchronize()
+    return [np.asarray(each.numpy()) for each in pinned]
 
 
 # The 32 random bits of an index and a seed, in torch; `Kernels` defines them.
