@@ -312,8 +312,8 @@ def test_a_network_ends_with_the_trainers_bits(vision: Folders, tmp_path: Path) 
     assert torch.equal(final(run).device.row, rows[0])
     assert torch.equal(final(run).server.row, rows[1])
     disks = {"driver.py:tensors", "exchange.py:streams_to_tensors", "run_directory.py:save"}
-    ends = {"exchange.py:pack_adapter", "optimizer.py:merged", "driver.py:merge"}
-    assert seen == PACKET | disks | ends | {"driver.py:_mean_loss"}
+    ends = {"exchange.py:pack_adapter", "optimizer.py:merged", "worker.py:merge"}
+    assert seen == PACKET | disks | ends | {"worker.py:_mean_loss"}
 
 
 def test_memory_is_counted_as_the_processors(llama: Folders) -> None:
