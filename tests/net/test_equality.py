@@ -18,20 +18,21 @@ DEVICES = 3
 
 
 @pytest.mark.parametrize(
-    ("folders", "codec", "micro_batches"),
+    ("folders", "codec", "micro_batches", "base"),
     [
-        ("vision", "none", 1),
-        ("vision", "paper", 1),
-        ("vision", "best", 1),
-        ("vision", "paper", 3),
-        ("bert", "paper", 1),
-        ("llama", "best", 2),
+        ("vision", "none", 1, "float32"),
+        ("vision", "paper", 1, "float32"),
+        ("vision", "best", 1, "float32"),
+        ("vision", "paper", 3, "float32"),
+        ("bert", "paper", 1, "int8"),
+        ("llama", "best", 2, "nf4"),
     ],
 )
 def test_a_run_over_links_is_the_trainers_run(
     folders: str,
     codec: str,
     micro_batches: int,
+    base: str,
     tmp_path: Path,
     request: pytest.FixtureRequest,
 ) -> None:
@@ -41,6 +42,8 @@ def test_a_run_over_links_is_the_trainers_run(
         *request.getfixturevalue(folders),
         codec=codec,
         training={"rounds": 2, "local_steps": 2, "batch_size": 4, "micro_batches": micro_batches},
+        devices={"base": base},
+        server={"base": base},
     )
     setup = prepare(config).setup
     outcomes = trained(setup)

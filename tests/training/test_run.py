@@ -149,11 +149,15 @@ def test_killed_in_a_round_it_resumes_to_the_same_bits(
     _same_run(whole, killed)
 
 
-def test_lines_of_a_round_that_did_not_finish_are_cut(vision: Folders, tmp_path: Path) -> None:
+@pytest.mark.parametrize("base", ["float32", "nf4"])
+def test_lines_of_a_round_that_did_not_finish_are_cut(
+    vision: Folders, tmp_path: Path, base: str
+) -> None:
     """Killed between the record and the checkpoint, and in the middle of a line."""
-    config = tiny.config(*vision)
+    held = {"devices": {"base": base}, "server": {"base": base}}
+    config = tiny.config(*vision, **held)
     whole = start(config, tmp_path).path
-    other = start(tiny.config(*vision, training={"rounds": 1}), tmp_path).path
+    other = start(tiny.config(*vision, training={"rounds": 1}, **held), tmp_path).path
     (other / "config.yaml").write_bytes((whole / "config.yaml").read_bytes())
     for log in ("rounds.jsonl", "trace.jsonl"):
         later = [line for line in tiny.read_lines(whole / log) if line["round"] == 2]
@@ -161,6 +165,18 @@ def test_lines_of_a_round_that_did_not_finish_are_cut(vision: Folders, tmp_path:
             file.write(json.dumps(later[0]) + "\n" + json.dumps(later[-1])[:20])
     resume(other)
     _same_run(whole, other)
+
+
+def test_an_adapter_says_what_it_was_trained_over(vision: Folders, tmp_path: Path) -> None:
+    config = tiny.config(
+        *vision, training={"rounds": 1}, devices={"base": "nf4"}, server={"base": "int8"}
+    )
+    directory = start(config, tmp_path).path
+    card = (directory / "adapter" / "README.md").read_text(encoding="utf-8")
+    assert f"* base: `{vision[0]}` (from path: {vision[0]})" in card
+    assert "blocks 1 to 2 in nf4, the others and the head in int8" in card
+    summary = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
+    assert (summary["devices_on"], summary["server_on"]) == ("cpu, nf4", "cpu, int8")
 
 
 def test_resuming_a_finished_run_changes_nothing(vision: Folders, tmp_path: Path) -> None:

@@ -335,8 +335,24 @@ def export(job: Job, state: RunState, directory: RunDirectory) -> None:
         transposed = job.setup.server.device_part.adapted.transposed
         base, task = job.found.weights, job.prepared.task
         save_adapter(folder, named, job.adapter, base, task, transposed=transposed)
+        (folder / "README.md").write_text(_card(job), encoding="utf-8")
 
     write_folder_atomically(directory.path / "adapter", write)
+
+
+def _card(job: Job) -> str:
+    """What an adapter was trained over: the very weights, and the numbers they were held in."""
+    found, config, task = job.found, job.config, job.prepared.task
+    return (
+        "# LoRA adapter\n\n"
+        f"* base: `{found.weights}` (from {found.source}: {found.path})\n"
+        f"* numbers of the base: embedding and blocks 1 to {config.model.cut} in"
+        f" {config.devices.base}, the others and the head in {config.server.base}; over other"
+        " numbers the adapter gives other results\n"
+        f"* task: {task}; data: {config.data.name}\n"
+        f"* rank {job.adapter.rank}, alpha {job.adapter.alpha:g}\n\n"
+        "`PeftModel.from_pretrained(base, folder)` loads it.\n"
+    )
 
 
 def _save_model(job: Job, named: dict[str, torch.Tensor], folder: Path) -> None:
