@@ -8,7 +8,7 @@ from cutlayer.config.hardware import find_preset
 from cutlayer.config.read import config_yaml, read_config, read_values
 from cutlayer.config.schema import Config, DevicesSection, ServerSection
 from cutlayer.errors import ConfigError
-from cutlayer.jobs.build import make_devices
+from cutlayer.jobs.machines import make_devices
 from cutlayer.units import GIB, MIB
 
 NANO = find_preset("jetson-nano")

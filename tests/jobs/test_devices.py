@@ -6,7 +6,8 @@ import pytest
 from cutlayer.config.schema import DevicesSection, TrainingSection
 from cutlayer.data.partition import BatchPlan
 from cutlayer.errors import ConfigError
-from cutlayer.jobs.build import local_steps, make_devices
+from cutlayer.jobs.build import local_steps
+from cutlayer.jobs.machines import make_devices
 from cutlayer.units import MIB
 
 

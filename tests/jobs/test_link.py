@@ -7,7 +7,8 @@ import pytest
 from cutlayer.channel.rates import LinkRates
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError
-from cutlayer.jobs.build import fixed_shares, make_channel, make_devices, make_rules
+from cutlayer.jobs.build import fixed_shares, make_channel, make_rules
+from cutlayer.jobs.machines import make_devices
 from cutlayer.rounds.batching import ServerBatch, ServerBatching
 from cutlayer.rounds.work import Duplex, Sharing, SharingRules
 

@@ -9,8 +9,8 @@ from planner.machines import machine
 from cutlayer.config.read import config_yaml, read_config
 from cutlayer.config.schema import Config, DevicesSection, ServerSection
 from cutlayer.errors import ConfigError
-from cutlayer.jobs.build import make_devices, make_server
 from cutlayer.jobs.check import with_full_paths
+from cutlayer.jobs.machines import make_devices, make_server
 from cutlayer.jobs.plan import make_workload, plan
 from cutlayer.planner.machine import machine_text
 from cutlayer.report.plan import decision_facts, device_cells

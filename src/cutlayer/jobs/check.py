@@ -34,13 +34,12 @@ from cutlayer.jobs.build import (
     fixed_shares,
     make_channel,
     make_codecs,
-    make_devices,
     make_rules,
     make_scheme,
-    make_server,
     most_shares,
     plugged_allocation,
 )
+from cutlayer.jobs.machines import make_devices, make_server
 from cutlayer.jobs.model_spec import planned_model
 from cutlayer.jobs.plugins import check_plugin, plugged
 from cutlayer.logs import unheard

@@ -20,8 +20,8 @@ from cutlayer.config.section import SCHEMES as PLUGINS
 from cutlayer.config.section import registered
 from cutlayer.errors import ConfigError, CutlayerError, nearest, quoted, shown
 from cutlayer.files import storage_error, write_text
-from cutlayer.jobs.build import make_devices
 from cutlayer.jobs.check import check, runs_of
+from cutlayer.jobs.machines import make_devices
 from cutlayer.logs import heard_through
 from cutlayer.report.comparison import (
     ComparedRun,

@@ -21,22 +21,20 @@ from cutlayer.config.section import Section
 from cutlayer.errors import ConfigError, shown
 from cutlayer.files import path_of
 from cutlayer.jobs.build import (
-    ServerHardware,
     check_steps,
     count_micro_batches,
     fixed_shares,
     make_accounting,
     make_channel,
     make_codecs,
-    make_devices,
     make_rules,
     make_scheme,
-    make_server,
     most_shares,
     optimizer_slots,
 )
 from cutlayer.jobs.check import check, check_given, read_own_profile
 from cutlayer.jobs.from_run import LearnedRates, learned_rates
+from cutlayer.jobs.machines import ServerHardware, make_devices, make_server
 from cutlayer.jobs.model_spec import planned_model
 from cutlayer.planner.configuration import CodecChoices, measured_choices
 from cutlayer.planner.decision import (

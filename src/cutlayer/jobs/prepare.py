@@ -39,15 +39,14 @@ from cutlayer.jobs.build import (
     make_adapter,
     make_channel,
     make_codecs,
-    make_devices,
     make_rules,
     make_scheme,
-    make_server,
     most_shares,
     optimizer_slots,
     plugged_allocation,
 )
 from cutlayer.jobs.dataset import prepare_data
+from cutlayer.jobs.machines import make_devices, make_server
 from cutlayer.jobs.model_spec import based, model_request
 from cutlayer.jobs.plugins import plugged
 from cutlayer.model.base import check_base
