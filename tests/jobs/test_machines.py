@@ -145,6 +145,10 @@ def test_a_profile_that_is_of_no_use(nano: str, tmp_path: Path) -> None:
         plan(Config(server={"profile": str(tmp_path / "absent.yaml")}))
     with pytest.raises(ConfigError, match=r"nano has no rate of any blocks in bfloat16"):
         make_devices(DevicesSection(profile=nano, base="bfloat16"))
+    with pytest.raises(
+        ConfigError, match=r"server\.profile nano has no rate of vision blocks in nf4"
+    ):
+        make_server(ServerSection(profile=nano, base="nf4"), "image-classification")
     with pytest.raises(ConfigError, match=r"devices\.profile lists 2 names for devices\.count 3"):
         read_config(None, {"devices.profile": f"[{nano}, {nano}]", "devices.count": "3"})
     old = tmp_path / "old.yaml"

@@ -43,10 +43,12 @@ class Steady(PowerMeter):
         return Told()
 
 
-def bench(meter: PowerMeter | str, *families: Family) -> MachineProfile:
+def bench(
+    meter: PowerMeter | str, *families: Family, bases: tuple[Base, ...] = (Base.FLOAT32,)
+) -> MachineProfile:
     """Blocks one head wide, two samples of five tokens."""
     shapes = [BlockShape(family, 64, 5, 2) for family in families]
-    return bench_machine("here", "as typed", CPU, shapes, (Base.FLOAT32,), MOMENT, meter=meter)
+    return bench_machine("here", "as typed", CPU, shapes, bases, MOMENT, meter=meter)
 
 
 def test_blocks_of_every_family_are_measured() -> None:
@@ -60,6 +62,13 @@ def test_blocks_of_every_family_are_measured() -> None:
     lines = machine_lines(profile)
     assert lines[0].startswith("vision blocks in float32, 64 wide, 2 x 5 tokens: ")
     assert lines[-1] == "power: unknown, no sensor"
+
+
+def test_every_base_that_is_here_is_measured() -> None:
+    here = bases_here()
+    assert here[:2] == (Base.FLOAT32, Base.BFLOAT16)
+    profile = bench("no sensor", "decoder", bases=here)
+    assert tuple(one.base for one in profile.rates) == here
 
 
 def test_power_is_measured_at_rest_and_in_steps() -> None:
@@ -92,7 +101,6 @@ def test_there_is_a_usual_shape_for_each_family() -> None:
     assert {family: shape.family for family, shape in SHAPES.items()} == {
         family: family for family in ("vision", "encoder", "decoder")
     }
-    assert bases_here()[:2] == (Base.FLOAT32, Base.BFLOAT16)
 
 
 def test_memory_is_within_the_container(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def make_server(section: ServerSection, task: Task | None = None) -> ServerHardw
     key, reserved = "server.profile", section.reserved_mib
     if section.profile is not None:
         own = read_machine(Path(section.profile), key)
-        rate = own.rate(Base.FLOAT32, task, key)
+        rate = own.rate(Base(section.base), task, key)
         return ServerHardware(
             rate.step_flops_per_s,
             rate.block_s,

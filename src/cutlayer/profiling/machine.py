@@ -5,6 +5,7 @@ Blocks have random weights, since arithmetic takes as long with any. Knows torch
 comes of it is `planner.machine`'s.
 """
 
+import contextlib
 import datetime
 import logging
 import platform
@@ -21,6 +22,7 @@ import transformers
 from safetensors.torch import save_file
 
 from cutlayer.errors import ConfigError
+from cutlayer.model.base import check_base
 from cutlayer.model.describe import describe
 from cutlayer.model.described import AdapterSpec
 from cutlayer.model.load import load_server_part
@@ -87,7 +89,12 @@ QUICK = BenchEffort(each_s=0.15, power_s=1.0, read_mib=64, quick=True)
 
 def bases_here() -> tuple[Base, ...]:
     """The numbers in which a base can be held on this machine."""
-    return (Base.FLOAT32, Base.BFLOAT16)
+    found = []
+    for base in Base:
+        with contextlib.suppress(ConfigError):
+            check_base(base)
+            found.append(base)
+    return tuple(found)
 
 
 @dataclass(frozen=True)
