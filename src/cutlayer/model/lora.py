@@ -115,7 +115,7 @@ class RowGroups:
     counts: tuple[int, ...]
     device: torch.device
 
-    @property
+    @cached_property
     def equal(self) -> bool:
         """Whether all devices have as many."""
         return len(set(self.counts)) == 1
@@ -344,6 +344,9 @@ def add_low_rank(
         low = torch.bmm(x.view(shape), a.transpose(1, 2))
         wide = torch.baddbmm(output.view(shape), low, b.transpose(1, 2), alpha=scale)
         return wide.view(output.shape)
+    more = -a.shape[1] % (_ROW_BYTES // x.element_size())
+    if more:  # once, where each product would
+        a, b = functional.pad(a, (0, 0, 0, more)), functional.pad(b, (0, more))
     return torch.add(output, by_device(by_device(x, a, groups), b, groups), alpha=scale)
 
 
@@ -379,10 +382,11 @@ def by_device(
     none for these numbers, by a batched one with rows padded to the device with most.
     """
     if not groups.equal and _grouped_here(x):
+        if len(groups.pieces) == 1:
+            return _grouped(x, weight, groups)
         rows = torch.split(x, [sum(piece.counts) for piece in groups.pieces])
         parts = zip(rows, torch.split(weight, MOST_GROUPS), groups.pieces, strict=True)
-        found = [_grouped(*part) for part in parts]
-        return found[0] if len(found) == 1 else torch.cat(found)
+        return torch.cat([_grouped(*part) for part in parts])
     devices, most = len(groups.counts), max(groups.counts)
     if not groups.equal:
         x = x.new_zeros(devices * most, x.shape[1]).index_copy(0, groups.padded, x)
