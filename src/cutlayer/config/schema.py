@@ -434,7 +434,7 @@ class ServerSection(Section):
         " trains (alone), or all that wait, equal but for rounding (arrivals)",
     )
     batch_tokens: Annotated[Whole, read_by("batch", "arrivals")] = Field(
-        default=16_384,
+        default=4_096,
         ge=1,
         le=2**31 - 1,
         description="tokens in a batch of arrivals at most; a larger mini-batch is taken alone",

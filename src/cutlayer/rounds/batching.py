@@ -54,7 +54,7 @@ class ServerBatching:
     """
 
     batch: ServerBatch = ServerBatch.ALONE
-    most_tokens: int = 16_384
+    most_tokens: int = 4_096
     coalesce_s: float = 0.0
 
     def __post_init__(self) -> None:
