@@ -113,6 +113,8 @@ def status(
         local_steps=LOCAL_STEPS,
         devices=devices,
         payload_bytes=dict(zip(names, sizes, strict=True)) if played else {},
+        passes={"1": 20, "3": 40} if played else {},
+        pass_mini_batches=2.5 if played else None,
         last=last,
         process=ServerProcess(
             uptime_s=4321.0,

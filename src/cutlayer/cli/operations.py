@@ -205,6 +205,8 @@ def _show(status: RunStatus) -> None:
     if status.last is not None:
         console.print(_last(status.last), markup=False)
     console.print(table)
+    if status.pass_mini_batches is not None:
+        console.print(f"server: {status.pass_mini_batches:.3g} mini-batches a pass")
     for payload, count in sorted(status.payload_bytes.items()):
         console.print(f"{payload}: {format_bytes(count)}")
 

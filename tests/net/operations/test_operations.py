@@ -136,6 +136,11 @@ def test_metrics_are_the_status() -> None:
     sent = value(families, "cutlayer_payload_bytes_total", payload="activation")
     assert sent == RUNNING.payload_bytes["activation"]
     assert value(families, "cutlayer_refused_connections_total") == 3
+    assert value(families, "cutlayer_pass_mini_batches_bucket", le="1.0") == 20
+    assert value(families, "cutlayer_pass_mini_batches_bucket", le="2.0") == 20
+    assert value(families, "cutlayer_pass_mini_batches_bucket", le="4.0") == 60
+    assert value(families, "cutlayer_pass_mini_batches_bucket", le="+Inf") == 60
+    assert value(families, "cutlayer_pass_mini_batches_sum") == 140
     assert value(families, "cutlayer_last_round") == 7
     assert value(families, "cutlayer_last_round_accuracy_ratio") == last.accuracy
     assert value(families, "cutlayer_last_round_seconds") == last.delay_s

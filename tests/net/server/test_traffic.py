@@ -1,6 +1,6 @@
 """Bytes by payload: what is kept of rounds is bounded, what is summed is not lost."""
 
-from cutlayer.net.server.devices import TrafficCounter
+from cutlayer.net.server.devices import PassCounter, TrafficCounter
 from cutlayer.net.wire.messages import Ask, Gradient, Position
 
 GRADIENT = Gradient(Position(1, 0, 0), bytes(100))
@@ -21,3 +21,17 @@ def test_asking_for_a_round_without_frames_keeps_nothing() -> None:
     traffic = TrafficCounter()
     assert traffic.of(7) == traffic.total() == {}
     assert not traffic._rounds
+
+
+def test_the_mean_of_passes_is_the_last_rounds() -> None:
+    passes = PassCounter()
+    assert passes.mean is None
+    passes.add(1)
+    passes.add(4)
+    assert passes.mean == 2.5
+    passes.close()
+    passes.add(8)
+    assert passes.mean == 2.5
+    assert passes.total == {1: 1, 4: 1, 8: 1}
+    passes.close()
+    assert passes.mean == 8

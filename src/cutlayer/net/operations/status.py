@@ -114,7 +114,9 @@ class ServerProcess(Record):
 class RunStatus(Record):
     """A run now. `round`: the one in progress, since `round_s`; `missing_adapters`: those that it
     lacks to close, its deadline having passed; `payload_bytes`: sent and received since the server
-    was started, by what they carry; `last`: the last finished round."""
+    was started, by what they carry; `passes`: of the server since then, by the mini-batches that
+    shared each, and `pass_mini_batches` their mean in the last round; `last`: the last finished
+    round."""
 
     run: str
     title: str
@@ -128,6 +130,8 @@ class RunStatus(Record):
     local_steps: int
     devices: tuple[DeviceStatus, ...]
     payload_bytes: dict[str, int]
+    passes: dict[str, int]
+    pass_mini_batches: float | None
     last: RoundRecord | None
     process: ServerProcess
 
@@ -163,6 +167,8 @@ class Watched:
                 for number, own in enumerate(session.progress)
             ),
             payload_bytes=session.traffic.total(),
+            passes={str(size): count for size, count in sorted(session.passes.total.items())},
+            pass_mini_batches=session.passes.mean,
             last=self.history.last,
             process=process,
         )

@@ -17,7 +17,12 @@ from urllib.parse import parse_qsl, urlsplit
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector
 from prometheus_client import generate_latest as metrics_text
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
 from cutlayer.files import json_text
@@ -29,6 +34,9 @@ from cutlayer.version import __version__
 # A run's status as Prometheus names things: base units, one family a quantity.
 #
 # Knows the status and no connection. What nobody measured is left out, it is not 0.
+
+
+_PASS_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 
 
 @final
@@ -46,6 +54,7 @@ class StatusMetrics(Collector):
         yield from _of_run(status)
         yield from _of_devices(status.devices)
         yield _counter("payload_bytes", "sent and received, by payload", "payload", carried)
+        yield _of_passes({int(size): count for size, count in status.passes.items()})
         refused = status.process.refused_connections
         yield CounterMetricFamily(
             "cutlayer_refused_connections", "refused by the listener", refused
@@ -66,6 +75,21 @@ def _of_run(status: RunStatus) -> Iterator[Metric]:
         ("held_bytes_limit", "the limit of that", status.process.held.most_bytes),
         ("finished", "whether the run has ended", status.finished),
         ("failed", "whether the run has failed", status.process.failure is not None),
+    )
+
+
+def _of_passes(passes: Mapping[int, int]) -> Metric:
+    """A histogram of how many mini-batches shared a pass."""
+
+    def within(most: float) -> int:
+        return sum(count for size, count in passes.items() if size <= most)
+
+    buckets = [(f"{most:.1f}", float(within(most))) for most in _PASS_BUCKETS]
+    return HistogramMetricFamily(
+        "cutlayer_pass_mini_batches",
+        "mini-batches that shared a pass of the server",
+        buckets=[*buckets, ("+Inf", float(within(math.inf)))],
+        sum_value=sum(size * count for size, count in passes.items()),
     )
 
 

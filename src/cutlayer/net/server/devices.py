@@ -61,21 +61,29 @@ def missing(devices: Sequence[DeviceProgress], steps: int, name_of: NameOf) -> s
 @final
 class PassCounter:
     """Counts passes by the mini-batches (a device's micro-batch each) that shared them. `total`: of
-    all rounds; `round`: of the one in progress; `last_round`: of the one before it."""
+    all rounds."""
 
     def __init__(self) -> None:
         self.total: Counter[int] = Counter()
-        self.round: Counter[int] = Counter()
-        self.last_round: Counter[int] = Counter()
+        self._round: Counter[int] = Counter()
+        self._last_round: Counter[int] = Counter()
 
     def add(self, mini_batches: int) -> None:
         """Enter one pass."""
         self.total[mini_batches] += 1
-        self.round[mini_batches] += 1
+        self._round[mini_batches] += 1
 
     def close(self) -> None:
         """The round in progress has closed."""
-        self.last_round, self.round = self.round, Counter()
+        self._last_round, self._round = self._round, Counter()
+
+    @property
+    def mean(self) -> float | None:
+        """Mini-batches a pass in the last round that closed, before that in the one in progress;
+        None: there was no pass."""
+        counted = self._last_round or self._round
+        passes = counted.total()
+        return sum(size * count for size, count in counted.items()) / passes if passes else None
 
 
 # Bytes that crossed a session's connections: by what they carry, of late rounds and in all; and by

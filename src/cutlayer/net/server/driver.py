@@ -23,7 +23,6 @@ from typing import TypeAlias, final
 
 from cutlayer.errors import ModelError, PacketError, RunError
 from cutlayer.net.server import session as s
-from cutlayer.net.server.devices import PassCounter
 from cutlayer.net.server.journal import Entry, GroupCommit, Journal
 from cutlayer.net.server.timing import Controller, MeasuredRound
 from cutlayer.net.server.worker import ServerWorker
@@ -144,7 +143,7 @@ class ServerDriver:
     """A run's server. `save` puts a checkpoint in place; `piece` gives the bytes of the file of the
     devices' part from one on. A device that takes longer than `patience_s` to read a frame is hung
     up on; frames to all leave at `downlink_bit_s` in all, each device's at its share (None: as fast
-    as the line is). `batching`: which mini-batches share a pass; `passes` counts them."""
+    as the line is). `batching`: which mini-batches share a pass."""
 
     def __init__(
         self,
@@ -172,7 +171,6 @@ class ServerDriver:
         self._patience_s = patience_s
         self._downlink_bit_s = downlink_bit_s
         self._batching = batching
-        self.passes = PassCounter()
         self._waiting: list[_Arrival] = []
         self._came = asyncio.Event()
         # when devices that are away have left, by the watch [s]
@@ -360,7 +358,6 @@ class ServerDriver:
             return
         for own in outcome.gradients:
             self._watch.trained(own.device, own.message, own.packet)
-        self.passes.add(len(batch))
         await self._handle(outcome)
         await self._compute(self._worker.step)  # the replies are on their way
 
@@ -434,7 +431,6 @@ class ServerDriver:
         passed_s = self._controller.passed_s
         await self._compute(lambda: self._worker.merge(made, measured, passed_s))
         shares = self._controller.reopen(self._worker.state, measured)
-        self.passes.close()
         return s.Merged(made, self._worker.adapter, shares)
 
     def _read(self, device: int, offset: int) -> s.Event:

@@ -18,6 +18,7 @@ from cutlayer.net.server.devices import (
     RESTARTS,
     DeviceProgress,
     NameOf,
+    PassCounter,
     TrafficCounter,
     missing,
 )
@@ -337,6 +338,7 @@ class ServerSession:
     ) -> None:
         self.round = round_number
         self.traffic = TrafficCounter()
+        self.passes = PassCounter()
         self.shares = plan.shares
         self._plan = plan
         self._adapter = adapter
@@ -484,6 +486,7 @@ class ServerSession:
 
     def _trained(self, gradients: tuple[GradientReady, ...]) -> list[Instruction]:
         """All entries come before any reply: a pass is in the journal whole, or nobody knows it."""
+        self.passes.add(len(gradients))
         entries: list[Instruction] = []
         replies: list[Instruction] = []
         for own in gradients:
@@ -544,6 +547,7 @@ class ServerSession:
     def _merged(self, merged: Merged) -> list[Instruction]:
         closed = self.round
         self.round += 1
+        self.passes.close()
         self._adapter, self.shares = merged.adapter, merged.shares
         self._elapsed_s = 0.0
         self._warned = False

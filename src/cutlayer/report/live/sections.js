@@ -26,12 +26,14 @@ function cards(status, rounds) {
     card("devices", `${here} of ${status.devices.length}`,
       `connected, ${own.refused_connections} refused`),
     card("sent", bytesText(up + down), `${bytesText(up)} uplink, ${bytesText(down)} downlink`),
-    card("server", orDash(own.resident_bytes, bytesText), serverNote(own)),
+    card("server", orDash(own.resident_bytes, bytesText),
+      serverNote(own, status.pass_mini_batches)),
   ];
 }
-function serverNote(own) {
+function serverNote(own, together) {
   const held = `${bytesText(own.held.now_bytes)} of at most ${bytesText(own.held.most_bytes)}`;
-  return `of memory, ${held} for frames; up ${longText(own.uptime_s)}`;
+  const passes = together === null ? "" : `; ${threeDigits(together)} mini-batches a pass`;
+  return `of memory, ${held} for frames; up ${longText(own.uptime_s)}${passes}`;
 }
 function finishedPart(status) {
   return (status.finished ? status.rounds : status.round - 1) / status.rounds;
