@@ -188,10 +188,15 @@ def _description(value: ast.expr | None) -> str:
 
 
 def _section(kind: str, tree: ast.Module) -> str:
-    """What a section of settings says of itself, if it is one."""
+    """What a section of settings says of itself, if it is one, here or where it is from."""
+    if not kind.endswith("Section"):
+        return ""
     for each in tree.body:
-        if isinstance(each, ast.ClassDef) and each.name == kind and kind.endswith("Section"):
+        if isinstance(each, ast.ClassDef) and each.name == kind:
             return _doc(each).partition("\n\n")[0]
+        if isinstance(each, ast.ImportFrom) and kind in {name.name for name in each.names}:
+            module = (each.module or "").removeprefix("cutlayer.")
+            return _section(kind, ast.parse(_source(module)))
     return ""
 
 

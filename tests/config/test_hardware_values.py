@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from cutlayer.config.hardware import find_preset
+from cutlayer.config.machines import DevicesSection, ServerSection
 from cutlayer.config.read import config_yaml, read_config, read_values
-from cutlayer.config.schema import Config, DevicesSection, ServerSection
+from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError
 from cutlayer.jobs.machines import make_devices
 from cutlayer.units import GIB, MIB

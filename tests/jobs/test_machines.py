@@ -6,8 +6,9 @@ import pytest
 import yaml
 from planner.machines import machine
 
+from cutlayer.config.machines import DevicesSection, ServerSection
 from cutlayer.config.read import config_yaml, read_config
-from cutlayer.config.schema import Config, DevicesSection, ServerSection
+from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError
 from cutlayer.jobs.check import with_full_paths
 from cutlayer.jobs.machines import make_devices, make_server

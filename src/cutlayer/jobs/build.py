@@ -60,6 +60,7 @@ from cutlayer.config.choices import (
     UmiCell,
 )
 from cutlayer.config.choices import NoFading as NoFadingSection
+from cutlayer.config.machines import ServerSection
 from cutlayer.config.schema import (
     AdamWOptimizer,
     AdapterSection,
@@ -70,7 +71,6 @@ from cutlayer.config.schema import (
     PlannerSection,
     PluginPlanner,
     SchemeSection,
-    ServerSection,
     SgdOptimizer,
     TrainingSection,
 )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from cutlayer.config.schema import DevicesSection, ServerSection
+from cutlayer.config.machines import DevicesSection, ServerSection
 from cutlayer.errors import ConfigError
 from cutlayer.planner.machine import read_machine
 from cutlayer.spec import Base, Device, Task
