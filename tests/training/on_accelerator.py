@@ -31,13 +31,13 @@ from cutlayer.model.load import load_device_part, load_server_part
 from cutlayer.model.optimizer import AdamW
 from cutlayer.model.placement import HOST, ON_HOST, Placement, to_device
 from cutlayer.model.split import DevicePart, ServerPart, device_forward
-from cutlayer.spec import ActivationPolicy, Task
+from cutlayer.spec import ActivationPolicy, Base, Task
 from cutlayer.training.exchange import Exchange, Load
 from cutlayer.training.memory import measure_memory
 from cutlayer.training.round import Round, initial_state
 from cutlayer.training.run import evaluate
 from cutlayer.training.run_directory import RunDirectory
-from cutlayer.training.server_batch import server_pass
+from cutlayer.training.server_batch import ServerLoad, server_batch, server_pass
 from cutlayer.training.state import AdapterBank, AdapterState, Setup
 from cutlayer.training.torch_codec import for_device
 
@@ -175,6 +175,59 @@ def moved(job: Job) -> Setup:
         devices=tuple(replace(each, part=device) for each in setup.devices),
         server=replace(setup.server, device_part=device, part=server),
     )
+
+
+@pytest.mark.parametrize("name", ["vit", "llama"])
+def test_a_bfloat16_base_computes_there(name: str, tmp_path: Path) -> None:
+    """Adapters and gradients are float32; values are those of float32 to bfloat16's 8 bits."""
+    task: Task = "image-classification" if name == "vit" else "text-classification"
+    path = save_model(tmp_path, name, task)
+    inputs, lengths = batches(task)[0]
+    wanted = local_step(parts_of(path, task, ON_HOST), inputs, lengths, ActivationPolicy.KEEP)
+    with Accelerator() as accelerator:
+        parts = parts_of(path, task, Placement(DEVICE, Base.BFLOAT16))
+        accelerator.waits.clear()
+        found = local_step(parts, inputs, lengths, ActivationPolicy.KEEP)
+        assert not waits(accelerator)
+        assert {each.dtype for each in found} == {torch.float32}
+        # three blocks, each rounded to 8 bits a few times
+        torch.testing.assert_close(found[0].cpu(), wanted[0], rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("task", ["text-classification", "causal-lm"])
+def test_devices_that_share_a_pass_are_served_there(task: Task, tmp_path: Path) -> None:
+    """Of unequal samples and tokens."""
+    path = save_model(tmp_path, "llama", task)
+    part = parts_of(path, task, ON_HOST).server
+    generator = torch.Generator().manual_seed(1)
+    loads = []
+    for seed, (samples, tokens) in enumerate([(3, 7), (1, 4), (2, 6)]):
+        shape = (samples, tokens) if task == "causal-lm" else (samples,)
+        load = ServerLoad(
+            row=part.adapted.initial_row(seed),
+            activation=torch.randn(samples, tokens, WIDTH, generator=generator),
+            lengths=tuple(range(tokens, tokens - samples, -1)),
+            labels=torch.randint(CLASSES, shape, generator=generator),
+        )
+        loads.append(load)
+    wanted = server_batch(part, loads)
+    with Accelerator() as accelerator:
+        there = parts_of(path, task, THERE).server
+        sent = [
+            replace(
+                load,
+                row=to_device(load.row, DEVICE),
+                activation=to_device(load.activation, DEVICE),
+            )
+            for load in loads
+        ]
+        accelerator.waits.clear()
+        found = server_batch(there, sent)
+        assert not waits(accelerator)
+        for reply, expected in zip(found, wanted, strict=True):
+            assert_near(reply.gradient, expected.gradient)
+            assert_near(reply.row_gradient, expected.row_gradient)
+            assert_near(reply.loss, expected.loss)
 
 
 HIDDEN: dict[str, Callable[[Tensor], Tensor]] = {
