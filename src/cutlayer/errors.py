@@ -152,7 +152,9 @@ def reason(error: BaseException) -> str:
     kind where it says nothing."""
     while error.__cause__ is not None:
         error = error.__cause__
-    told = " ".join(str(error).split()) or type(error).__name__
+    # the system's whole text has a number, and the path again
+    system = error.strerror if isinstance(error, OSError) else None
+    told = " ".join((system or str(error)).split()) or type(error).__name__
     if isinstance(error, KeyError) and told.strip("'").isidentifier():
         told = f"{told} is unknown"
     return told if len(told) <= _REASON_LETTERS else told[: _REASON_LETTERS - 4] + " ..."

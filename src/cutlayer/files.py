@@ -114,7 +114,12 @@ def path_of(what: str, value: object) -> Path:
     """The path that a program gave for `what`. Raises ConfigError for another thing."""
     if not isinstance(value, str | os.PathLike):
         raise ConfigError(f"{what} should be a path, not {quoted(value)}")
-    return Path(value)
+    path = Path(value)
+    if "\0" in str(path):
+        raise ConfigError(
+            f"{what} should be a path, which has no zero bytes, not {quoted(str(path))}"
+        )
+    return path
 
 
 # What a run writes, and what to tell a user where it cannot be written.

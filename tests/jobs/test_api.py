@@ -161,6 +161,28 @@ def test_a_setting_that_nobody_reads_is_told_at_once(name: str) -> None:
         getattr(cutlayer, name)(config)
 
 
+@pytest.mark.parametrize("name", ["train", "plan", "serve"])
+@pytest.mark.parametrize(
+    ("update", "message"),
+    [
+        ({"training": 3}, "training must hold keys and values, not 3"),
+        ({"seed": "x"}, "seed: should be a valid integer"),
+        ({"training": {"rounds": 0}}, r"training\.rounds: should be at least 1, not 0"),
+    ],
+)
+def test_values_that_were_put_in_unread(name: str, update: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        getattr(cutlayer, name)(cutlayer.Config().model_copy(update=update))
+    with pytest.raises(ConfigError, match=message):
+        getattr(cutlayer, name)(cutlayer.Config.model_construct(**update))
+
+
+def test_what_was_put_in_unread_is_read() -> None:
+    config = cutlayer.Config().model_copy(update={"devices": {"count": 2}, "codec": "none"})
+    planned = cutlayer.plan(config, fixed=True)
+    assert planned.given == cutlayer.Config(devices={"count": 2}, codec="none")
+
+
 def test_mistakes_leave_nothing_behind(config: cutlayer.Config, tmp_path: Path) -> None:
     short = config.model_copy(
         update={"devices": config.devices.model_copy(update={"memory_mib": 0.001})}
@@ -225,6 +247,16 @@ def test_a_device_says_what_is_wrong_before_it_dials(tmp_path: Path) -> None:
         (lambda config: cutlayer.train(config, output=3), "output should be a path, not 3"),
         (lambda config: cutlayer.train(config, observer=print), "a cutlayer.Observer, not <built"),
         (lambda config: cutlayer.serve(config, listen=7700), "7700 is not HOST:PORT"),
+        (lambda config: cutlayer.Run(3), "a run should be a path, not 3"),
+        (
+            lambda config: cutlayer.resume("r", changes=[("seed", 1)]),
+            r"by dotted key, .*\[\('seed'",
+        ),
+        (lambda config: cutlayer.resume("r", changes={1: 3}), r"by dotted key, .*{1: 3}"),
+        (lambda config: cutlayer.resume("r", changes="seed"), "by dotted key, .*'seed'"),
+        (lambda config: cutlayer.resume("r", changes=[]), r"by dotted key, .*\[\]"),
+        (lambda config: cutlayer.serve(resume="r", changes=[1]), r"by dotted key, .*\[1\]"),
+        (lambda config: cutlayer.read_config(None, []), r"by dotted key, .*\[\]"),
         (lambda config: cutlayer.join("a:1", 3), "data should be a path, not 3"),
         (lambda config: cutlayer.join("a:1", ".", patience_s="1"), "a number above 0, not '1'"),
         (lambda config: cutlayer.join("a:1", ".", token=3), "token should be the text"),
@@ -241,6 +273,8 @@ def test_what_is_of_another_type_is_named(
 def test_a_target_is_a_number(ended: cutlayer.Run, config: cutlayer.Config) -> None:
     with pytest.raises(ConfigError, match="target should be a number, not 'best'"):
         cutlayer.compare([ended, config], target="best")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="target should be a number, not True"):
+        cutlayer.compare([ended, config], target=True)
 
 
 def test_a_runs_directory_has_its_adapter(ended: cutlayer.Run, assets: tuple[Path, Path]) -> None:
@@ -257,6 +291,25 @@ def test_a_runs_directory_has_its_adapter(ended: cutlayer.Run, assets: tuple[Pat
 def test_an_adapter_is_for_a_model(ended: cutlayer.Run) -> None:
     with pytest.raises(ModelError, match="takes a Hugging Face model, not 3"):
         cutlayer.load_adapter(3, ended)
+
+
+def test_a_folder_that_is_no_adapters(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"nope is no folder .*: it has no adapter_config\.json$"):
+        cutlayer.load_adapter(torch.nn.Linear(2, 2), tmp_path / "nope")
+
+
+@unchecked
+def test_what_is_no_run(ended: cutlayer.Run, tmp_path: Path) -> None:
+    assert cutlayer.Run(str(ended.path)) == ended  # type: ignore[arg-type]
+    with pytest.raises(RunError, match=r"rounds\.jsonl: missing"):
+        _ = cutlayer.Run(tmp_path / "nope").rounds
+    with pytest.raises(RunError, match=r"config\.yaml is a file: give the run's directory"):
+        cutlayer.read_run(ended.path / "config.yaml")
+    with pytest.raises(ConfigError, match="which has no zero bytes"):
+        cutlayer.read_run("a\0b")
+    with pytest.raises(KeyError, match="no round 99: the run has rounds 1 to 1"):
+        _ = ended.trace[99]
+    assert 99 not in ended.trace
 
 
 def test_settings_on_top_of_a_file(tmp_path: Path) -> None:

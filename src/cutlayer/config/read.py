@@ -128,8 +128,9 @@ def read_config(
     unknown key (naming the nearest), a value out of bounds, or one that the names chosen do not
     read.
     """
-    values = merged_values(None if path is None else path_of("path", path), overrides or {})
-    given = {key for name in overrides or () for key in _leaves(name, _at(values, name))}
+    changes = {} if overrides is None else overrides
+    values = merged_values(None if path is None else path_of("path", path), changes)
+    given = {key for name in changes for key in _leaves(name, _at(values, name))}
     return read_values(values, given=given, also_read=also_read)
 
 
@@ -141,14 +142,19 @@ def read_written(path: Path, overrides: Mapping[str, Any] | None = None) -> Conf
 
 def merged_values(path: Path | None, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """The file's values with the overrides on top, unchecked. Raises ConfigError."""
-    if not isinstance(overrides, Mapping) or not all(isinstance(key, str) for key in overrides):
-        raise ConfigError(
-            f"settings go by dotted key, such as {{'training.rounds': 3}}, not {quoted(overrides)}"
-        )
+    check_overrides(overrides)
     values: dict[str, Any] = {} if path is None else _load(path)
     for key, given in overrides.items():
         _override(values, key, override_value(key, given) if isinstance(given, str) else given)
     return values
+
+
+def check_overrides(overrides: object) -> None:
+    """Raises ConfigError for what are no settings by dotted key."""
+    if not isinstance(overrides, Mapping) or not all(isinstance(key, str) for key in overrides):
+        raise ConfigError(
+            f"settings go by dotted key, such as {{'training.rounds': 3}}, not {quoted(overrides)}"
+        )
 
 
 def read_values(

@@ -3,10 +3,9 @@
 The defaults are the built-in job. `--help` prints the descriptions, `--print-config` the values.
 """
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from cutlayer.config.choices import BestCodec, ChannelSection, CodecSection, LinkSection, SnrSection
 from cutlayer.config.machines import WHOLE, DevicesSection, ServerSection
@@ -30,11 +29,9 @@ from cutlayer.config.section import (
     ShareEach,
     Text,
     Whole,
-    explain,
     read_by,
     read_unless,
 )
-from cutlayer.errors import ConfigError
 from cutlayer.spec import Task
 
 _COMPRESSING = ("sft", "sft-overlap")
@@ -479,11 +476,3 @@ class Config(Section):
     if TYPE_CHECKING:  # a section may be a mapping or a name, which a type checker cannot know
 
         def __init__(self, **sections: Any) -> None: ...
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _or_say_what_is_wrong(cls, value: Any, handler: Callable[[Any], "Config"]) -> "Config":
-        try:
-            return handler(value)
-        except ValidationError as error:
-            raise ConfigError(explain(cls, error)) from error

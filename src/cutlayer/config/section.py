@@ -5,12 +5,14 @@ Numbers have bounds beyond which nothing sensible follows: what is left between 
 without overflow.
 """
 
+import os
 import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -28,7 +30,7 @@ from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError, core_schema
 
-from cutlayer.errors import cut, nearest, quoted, shown
+from cutlayer.errors import ConfigError, cut, nearest, quoted, shown
 
 MOST_DEVICES = 1_000_000
 
@@ -38,6 +40,10 @@ def _number(value: Any) -> Any:
     if isinstance(value, bool):
         raise PydanticCustomError("number", "input should be a number")
     return value
+
+
+def _as_text(value: Any) -> Any:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def _readable(text: str) -> str:
@@ -74,7 +80,7 @@ Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), Number]
 ShareEach = Share | tuple[Share, ...]
 Decibels = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False), Number]
 DecibelsEach = Decibels | tuple[Decibels, ...]
-Text = Annotated[str, AfterValidator(_readable)]
+Text = Annotated[str, AfterValidator(_readable), BeforeValidator(_as_text)]
 TextEach = Text | tuple[Text, ...]
 TorchDevice = Annotated[str, AfterValidator(_torch_device)]
 
@@ -153,6 +159,50 @@ class Section(BaseModel):
             return given
         known, other = names_of(cls.model_fields[key].annotation), given.replace("_", "-")
         return other if given not in known and other in known else given
+
+    # nested sections go another way, so that an error names the whole key
+
+    def __init__(self, **values: Any) -> None:
+        with _in_our_words(type(self)):
+            super().__init__(**values)
+
+    # what pydantic asks: else nested sections would be made by it
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+    @classmethod
+    def model_validate(cls, obj: Any, **options: Any) -> Self:
+        """As pydantic's. Raises ConfigError."""
+        with _in_our_words(cls):
+            return super().model_validate(obj, **options)
+
+    @classmethod
+    def model_validate_json(cls, json_data: str | bytes | bytearray, **options: Any) -> Self:
+        """As pydantic's. Raises ConfigError."""
+        with _in_our_words(cls):
+            return super().model_validate_json(json_data, **options)
+
+    if not TYPE_CHECKING:  # which knows that it is frozen
+
+        def __setattr__(self, name: str, value: object) -> None:
+            raise _frozen(name)
+
+        def __delattr__(self, name: str) -> None:
+            raise _frozen(name)
+
+
+@contextmanager
+def _in_our_words(root: type[Section]) -> Iterator[None]:
+    try:
+        yield
+    except ValidationError as error:
+        raise ConfigError(explain(root, error)) from error
+
+
+def _frozen(name: str) -> ConfigError:
+    return ConfigError(
+        f"{name}: a configuration does not change; make another one by cutlayer.Config(...), or by"
+        " read_config(path, {key: value})"
+    )
 
 
 def sections_of(annotation: Any) -> tuple[type[Section], ...]:
@@ -337,8 +387,12 @@ def _explain(root: type[Section], error: ErrorDetails) -> str:
     where, value = _where(root, error), quoted(error["input"])
     if error["type"] == "union_tag_invalid":
         return _unknown_name(root, where, error["ctx"]["tag"])
+    if error["type"].startswith("json_"):
+        return f"a configuration cannot be read as JSON: {_asked(error)}"
     if error["type"] == "missing":
-        key, chosen = error["loc"][-1], error["loc"][-2]
+        key, chosen = error["loc"][-1], error["loc"][-2:][0]
+        if key == chosen:  # of a section by itself
+            return f"{root.__name__} needs {key}: it has no default"
         return f"{where}.name {chosen} needs {where}.{key}: it has no default"
     if error["type"] == "extra_forbidden":
         word = str(error["loc"][-1])
@@ -355,6 +409,11 @@ def _explain(root: type[Section], error: ErrorDetails) -> str:
             hint = nearest(word, list(sections(root, where)))
         return f"unknown configuration key {cut(f'{where}.{word}'.lstrip('.'))}; {hint}"
     if error["type"] == "model_type":
+        field = find_field(root, where)
+        among = field is not None and choices_of(field) is not None
+        names = map(choice_name, sections_at(root, where)) if among else ()
+        if error["input"] is None and "none" in names:
+            return f"{where} should be none, which is a text, not None"
         return f"{where or 'a configuration'} must hold keys and values, not {value}"
     if error["type"] == "tuple_type":
         return f"{where} must be a list, such as [a, b], not {value}"
@@ -367,7 +426,7 @@ def _explain(root: type[Section], error: ErrorDetails) -> str:
             "" if isinstance(error["input"], list | dict | type(None)) else ": put it in quotes"
         )
         return f"{where}: should be text, not {value}{quotes}"
-    return f"{where}: {_asked(error)}, not {value}"
+    return f"{where or 'a configuration'}: {_asked(error)}, not {value}"
 
 
 def _unknown_name(root: type[Section], where: str, given: str) -> str:
@@ -395,7 +454,9 @@ def _asked(error: ErrorDetails) -> str:
         case "less_than":
             return f"should be below {bounds['lt']}"
         case _:
-            return f"{error['msg'][0].lower()}{error['msg'][1:]}".replace("input should", "should")
+            word, _, rest = error["msg"].partition(" ")
+            lower = word if word.isupper() else word.lower()
+            return f"{lower} {rest}".replace("input should", "should")
 
 
 def _bound(value: Any) -> str:

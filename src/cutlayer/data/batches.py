@@ -20,7 +20,7 @@ from PIL import Image
 from cutlayer.data.check import Tokenize, brief_error
 from cutlayer.data.image_sets import central_square
 from cutlayer.data.samples import Batch, BatchMaker, Samples
-from cutlayer.errors import AssetError, DataError, quoted
+from cutlayer.errors import AssetError, DataError, quoted, reason
 from cutlayer.spec import IGNORED_LABEL
 
 # Images.
@@ -138,7 +138,7 @@ def _settings(path: Path) -> Mapping[str, Any]:
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise AssetError(f"{path} cannot be read: {error}") from error
+        raise AssetError(f"{path} cannot be read: {reason(error)}") from error
     if path.name == _FILE_OF_ALL and isinstance(settings, dict):
         settings = settings[_PART]
     if not isinstance(settings, dict):

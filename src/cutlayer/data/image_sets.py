@@ -36,7 +36,7 @@ from cutlayer.data.samples import (
     index_labels,
     split_off_test,
 )
-from cutlayer.errors import DataError
+from cutlayer.errors import DataError, reason
 from cutlayer.spec import LeftOut
 
 # what Pillow opens only with another program's help, or is no picture
@@ -292,7 +292,7 @@ def _read_records(path: Path) -> ImageArray:
     try:
         content = np.fromfile(path, np.uint8)
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+        raise DataError(f"{path} cannot be read: {reason(error)}") from error
     if not len(content) or len(content) % _RECORD_BYTES:
         raise DataError(
             f"{path} has {len(content)} bytes, not a multiple of a CIFAR-100 record's "

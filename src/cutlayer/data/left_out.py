@@ -112,7 +112,7 @@ def list_folder(folder: Path) -> list[Path]:
     try:
         return sorted(folder.iterdir())
     except OSError as error:
-        raise DataError(f"{folder} cannot be listed: {error}") from error
+        raise DataError(f"{folder} cannot be listed: {reason(error)}") from error
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def read_text(path: Path) -> str:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+        raise DataError(f"{path} cannot be read: {reason(error)}") from error
     for mark, name in _OTHER_MARKS.items():
         if raw.startswith(mark):
             raise DataError(f"{path} cannot be read as UTF-8: it is {name}. Save it as UTF-8")

@@ -38,7 +38,7 @@ def train(config: Config, *, output: Path | str = RUNS, observer: Observer | Non
     data that cannot be used or found; RunError for a round that diverges, StorageError for a full
     disk. Whatever can be known before is, and leaves no directory behind.
     """
-    check_given("train", config)
+    config = check_given("train", config)
     output = path_of("output", output)
     _check_observer(observer)
     check_folder(output)
@@ -64,7 +64,7 @@ def resume(
     are not those that it began with, naming them; ConfigError for changes that may not be; else as
     `train`.
     """
-    path, changes = _path_of(run), changes or {}
+    path, changes = _path_of(run), {} if changes is None else changes
     _check_observer(observer)
     changed_config(path, changes)
     with loading("`cutlayer train`", "train"):
@@ -92,7 +92,7 @@ def compare(
     run, all of it before the first is trained.
     """
     wanted, output = named_runs(runs), path_of("output", output)
-    if not isinstance(target, int | float | None):
+    if isinstance(target, bool) or not isinstance(target, int | float | None):
         raise ConfigError(f"target should be a number, not {quoted(target)}")
     _check_observer(observer)
     check_folder(output)
@@ -133,11 +133,11 @@ def serve(
         if config is not None or go_on:
             raise ConfigError("serve: resume has its own configuration: leave out config and go_on")
         path = _path_of(resume)
-        changed_config(path, changes or {})
+        changed_config(path, {} if changes is None else changes)
     elif config is None or changes:
         raise ConfigError("serve: give a config to begin with, or resume, with its changes")
     else:
-        check_given("serve", config)
+        config = check_given("serve", config)
         check_folder(path_of("output", output))
         check(config, dealt=False)
         path = newest_run(config, Path(output)) if go_on else None

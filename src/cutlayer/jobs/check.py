@@ -14,7 +14,7 @@ import numpy as np
 
 from cutlayer.config.choices import TracesSection
 from cutlayer.config.keys import refuse_unread
-from cutlayer.config.read import read_written
+from cutlayer.config.read import check_overrides, read_written
 from cutlayer.config.schema import Config, NetSection, PluginPlanner
 from cutlayer.config.section import AGGREGATIONS, PARTITIONS, PluginSection
 from cutlayer.data.check import check_sizes, known_task, other_task
@@ -63,15 +63,21 @@ _TOKENS = ("max_position_embeddings", "n_positions")
 _PATCH = ("patch_size",)
 
 
-def check_given(what: str, config: object, also_read: Collection[str] = ()) -> None:
-    """Raises ConfigError for what is no configuration, or has settings that nobody reads, but for
-    those that are `also_read`. `what`: the function that it was given to."""
+def check_given(what: str, config: object, also_read: Collection[str] = ()) -> Config:
+    """The configuration, with its values read if they were put in unread (`model_copy`).
+
+    Raises ConfigError for what is none, has values that cannot be, or settings that nobody reads,
+    but for those that are `also_read`. `what`: the function that it was given to.
+    """
     if not isinstance(config, Config):
         text = isinstance(config, str | os.PathLike)
         values = isinstance(config, Mapping)
         hint = ": read it by read_config" if text else ": make it by Config(...)" if values else ""
         raise ConfigError(f"{what} takes a cutlayer.Config, not {quoted(config)}{hint}")
+    read = Config.model_validate(config.model_dump(warnings=False))
+    config = config if read == config else read
     refuse_unread(config, also_read=also_read)
+    return config
 
 
 def check(config: Config, *, cut: bool = True, dealt: bool = True, read: bool = True) -> None:
@@ -391,7 +397,7 @@ def may_change(key: str) -> bool:
 
 
 def check_changes(given: Iterable[str]) -> None:
-    """Raises ConfigError for keys that were given with --resume and may not be."""
+    """Raises ConfigError for keys that a run that goes on may not have otherwise."""
     refused = [key for key in given if not may_change(key)]
     if refused:
         raise ConfigError(
@@ -406,6 +412,7 @@ def changed_config(run: Path, changes: Mapping[str, Any]) -> Config:
 
     Raises ConfigError for settings that may not change; RunError for what is no run.
     """
+    check_overrides(changes)
     check_changes(changes)
     if not (run / "config.yaml").is_file():
         raise RunError(f"{run} is not a run directory: it has no config.yaml")

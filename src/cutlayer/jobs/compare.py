@@ -13,14 +13,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, final
 
-from cutlayer.config.keys import refuse_unread, unread, without
+from cutlayer.config.keys import unread, without
 from cutlayer.config.read import config_sha256, config_yaml, flat_values, merged_values, read_config
 from cutlayer.config.schema import Config
 from cutlayer.config.section import SCHEMES as PLUGINS
 from cutlayer.config.section import registered
 from cutlayer.errors import ConfigError, CutlayerError, nearest, quoted, shown
 from cutlayer.files import storage_error, write_text
-from cutlayer.jobs.check import check, runs_of
+from cutlayer.jobs.check import check, check_given, runs_of
 from cutlayer.jobs.machines import make_devices
 from cutlayer.logs import heard_through
 from cutlayer.report.comparison import (
@@ -192,8 +192,7 @@ def _source(given: Source) -> Config | Path:
         raise ConfigError(
             f"compare takes configurations, runs and paths of either, not {quoted(given)}"
         )
-    refuse_unread(given)
-    return given
+    return check_given("compare", given)
 
 
 def _differing(configs: Sequence[Config]) -> list[str]:

@@ -16,7 +16,7 @@ from typing import Any, get_args
 from cutlayer.config.schema import Config
 from cutlayer.data.assets.catalogue import cache_root, known_asset
 from cutlayer.data.find import Hub, find_config
-from cutlayer.errors import ConfigError, ModelError
+from cutlayer.errors import ConfigError, ModelError, reason
 from cutlayer.files import write_whole
 from cutlayer.jobs.build import make_adapter
 from cutlayer.model.described import DescribedModel, ModelRequest, described_text, read_described
@@ -98,7 +98,7 @@ def _settings(path: Path) -> dict[str, Any]:
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read: {error}") from error
+        raise ModelError(f"{path} cannot be read: {reason(error)}") from error
     if not isinstance(settings, dict):
         raise ModelError(f"{path} holds no configuration of a model")
     return settings

@@ -244,7 +244,7 @@ def plan(config: Config, *, fixed: bool = False, from_run: Path | str | None = N
     Raises ConfigError for settings, a link, limits, a profile or a run that cannot be, RunError for
     what is no measured run, AssetError and ModelError for a model: as a run of it would.
     """
-    check_given("plan", config, also_read=CHOICES)
+    config = check_given("plan", config, also_read=CHOICES)
     learned = None if from_run is None else learned_rates(config, path_of("from_run", from_run))
     config = config if learned is None else learned.into(config)
     _check_devices(config.devices.count)

@@ -28,7 +28,7 @@ from cutlayer.config.schema import Config
 from cutlayer.data.partition import PreparedData
 from cutlayer.data.samples import DataSet, write_arrays
 from cutlayer.data.text_sets import write_json_lines
-from cutlayer.errors import ConfigError, DataError, RunError
+from cutlayer.errors import ConfigError, DataError, RunError, reason
 from cutlayer.jobs.prepare import Job
 from cutlayer.lab.environment import Environment
 from cutlayer.logs import Heartbeat
@@ -106,7 +106,7 @@ class LabProcesses:
                     start_new_session=True,
                 )
         except OSError as error:
-            raise RunError(f"{name} cannot be started: {error}") from error
+            raise RunError(f"{name} cannot be started: {reason(error)}") from error
         process = LabProcess(name, popen, log)
         self._started.append(process)
         take_precedence(popen.pid)

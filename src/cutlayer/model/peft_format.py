@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from cutlayer.errors import ModelError
+from cutlayer.errors import ModelError, reason
 from cutlayer.model.described import AdapterSpec
 from cutlayer.spec import Task
 
@@ -74,7 +74,7 @@ def read_adapter(directory: Path, spec: AdapterSpec | None = None) -> dict[str, 
     try:
         weights = load_file(directory / WEIGHTS_FILE)
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"{directory / WEIGHTS_FILE} cannot be read: {error}") from error
+        raise ModelError(f"{directory / WEIGHTS_FILE} cannot be read: {reason(error)}") from error
     named = {_slot_name(name): value for name, value in weights.items()}
     _check_tensors(named, config["r"], str(directory))
     if spec is not None:
@@ -162,8 +162,14 @@ def _pattern(named: Mapping[str, Tensor]) -> str:
 def _read_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(
+            f"{path.parent} is no folder of an adapter: it has no {path.name}"
+        ) from error
     except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read as an adapter's configuration: {error}") from error
+        raise ModelError(
+            f"{path} cannot be read as an adapter's configuration: {reason(error)}"
+        ) from error
     if not isinstance(config, dict) or not isinstance(config.get("r"), int):
         raise ModelError(f"{path} is not the configuration of a LoRA adapter: it names no rank r")
     for key, plain in _PLAIN.items():

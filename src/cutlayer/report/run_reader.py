@@ -13,7 +13,7 @@ from typing import Any, final
 
 from cutlayer.config.read import read_written
 from cutlayer.config.schema import Config
-from cutlayer.errors import RunError, needing
+from cutlayer.errors import RunError, needing, reason
 from cutlayer.files import path_of
 from cutlayer.rounds.result import TimelineEvent
 from cutlayer.training.records import (
@@ -173,7 +173,7 @@ def _readable(path: Path) -> Iterator[None]:
     except FileNotFoundError as problem:
         raise RunError(f"{path}: missing; is this the directory of a finished run?") from problem
     except (OSError, UnicodeDecodeError) as problem:
-        raise RunError(f"{path}: cannot be read ({problem})") from problem
+        raise RunError(f"{path}: cannot be read: {reason(problem)}") from problem
 
 
 # A run as its user has it: each file is read when it is first asked for.
@@ -194,7 +194,8 @@ class Trace(Mapping[int, tuple[TimelineEvent, ...]]):
 
     def __getitem__(self, number: int) -> tuple[TimelineEvent, ...]:
         if number not in self.numbers:
-            raise KeyError(number)
+            has = f"rounds 1 to {self.numbers[-1]}" if self.numbers else "no round yet"
+            raise KeyError(f"no round {number}: the run has {has}")
         return tuple(read_steps(self.path, number))
 
     def __iter__(self) -> Iterator[int]:
@@ -215,6 +216,9 @@ class Run:
     """
 
     path: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", path_of("a run", self.path))
 
     @cached_property
     def config(self) -> Config:
@@ -293,6 +297,8 @@ def read_run(path: Path | str) -> Run:
     Raises RunError for what is no run directory.
     """
     path = path_of("a run", path)
+    if path.is_file():
+        raise RunError(f"{path} is a file: give the run's directory, perhaps {path.parent}")
     if not path.is_dir():
         raise RunError(f"{path}: no such run directory")
     if not (path / "config.yaml").is_file():

@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from cutlayer.errors import RunError
+from cutlayer.errors import RunError, reason
 from cutlayer.files import json_text, storage_error, write_atomically
 from cutlayer.rounds.schemes import Phase
 from cutlayer.training.exchange import streams_from_tensors, streams_to_tensors
@@ -120,7 +120,7 @@ class RunDirectory:
             with safe_open(path, framework="pt") as file:
                 return int(json.loads(file.metadata()["state"])["round"])
         except (SafetensorError, KeyError, ValueError, TypeError) as error:
-            raise RunError(f"the checkpoint {path} cannot be read: {error}") from error
+            raise RunError(f"the checkpoint {path} cannot be read: {reason(error)}") from error
 
     def check_log(self) -> None:
         """Raise RunError for a log that lacks a finished round, or that tells of rounds without a
@@ -163,7 +163,7 @@ class RunDirectory:
                 streams=streams_from_tensors(tensors),
             )
         except (SafetensorError, KeyError, ValueError, TypeError) as error:
-            raise RunError(f"the checkpoint {path} cannot be read: {error}") from error
+            raise RunError(f"the checkpoint {path} cannot be read: {reason(error)}") from error
 
     def cut_after(self, finished: int) -> None:
         """Drop the lines of rounds that did not finish, and a last line that was cut short."""
