@@ -69,7 +69,7 @@ def test_the_page_has_its_sections(plan: Plan) -> None:
     assert page.headings == [
         "Decision",
         "A round after the first, by device",
-        "Memory of a device at its peak",
+        "Memory at the peak",
         "Sensitivity",
         "Every cut",
         "Beside other schemes",
@@ -150,12 +150,12 @@ def test_the_page_says_what_the_terminal_says(plan: Plan) -> None:
 def test_a_bar_of_memory_is_part_of_the_limit() -> None:
     made = plan_of(workloads.workload(memory_mib=(4.0, 400.0, None)))
     assert made.chosen is not None
-    section = plan_page(made).partition("Memory of a device at its peak")[2].partition("<table>")[0]
+    section = plan_page(made).partition("Memory at the peak")[2].partition("<table>")[0]
     bars = section.split('<div class="bar">')[1:]
     widths = [sum(map(float, re.findall(r"width:([0-9.]+)%", bar))) for bar in bars]
+    needs = (*made.chosen.memory, made.chosen.server_memory)
     largest = max(need.total for need in made.chosen.memory)
-    wholes = (4 * MIB, 400 * MIB, largest)
-    parts = [
-        100 * need.total / whole for need, whole in zip(made.chosen.memory, wholes, strict=True)
-    ]
+    # the server is the last, and has no limit
+    wholes = (4 * MIB, 400 * MIB, largest, needs[-1].total)
+    parts = [100 * need.total / whole for need, whole in zip(needs, wholes, strict=True)]
     assert widths == pytest.approx(parts, abs=0.01)

@@ -35,6 +35,8 @@ from cutlayer.rounds.work import Sharing
 from cutlayer.units import MIB, format_bytes, format_joules, format_seconds
 
 _FLOAT32_BITS = 32
+# of a data sheet nobody knows what is drawn meanwhile
+_WITHOUT_WAITS = " (without what it draws while it waits)"
 _LIMIT_KEYS = {
     Limit.MEMORY: "devices.memory_mib",
     Limit.SERVER_MEMORY: "server.memory_mib",
@@ -95,9 +97,12 @@ def _energy_facts(plan: Plan) -> dict[str, str]:
     words = []
     if known:
         least, most = format_joules(min(known)), format_joules(max(known))
-        words.append(f"{least if least == most else f'{least} to {most}'} a device")
+        waits = any(one.idle_j is None for one in energy.devices)
+        range_ = least if least == most else f"{least} to {most}"
+        words.append(f"{range_} a device{_WITHOUT_WAITS if waits else ''}")
     if energy.server_j is not None:
-        words.append(f"server {format_joules(energy.server_j)}")
+        waits = plan.workload.server.idle_power_w is None
+        words.append(f"server {format_joules(energy.server_j)}{_WITHOUT_WAITS if waits else ''}")
     if words:
         facts["energy a round"] = ", ".join(words)
     costs = {"server": energy.server_cost, "devices' energy": energy.devices_cost}

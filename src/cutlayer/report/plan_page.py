@@ -213,22 +213,26 @@ def _delays(plan: Plan) -> tuple[list[Bar], float]:
 
 
 def _memory(plan: Plan) -> tuple[list[Bar], float]:
-    """Each device's bytes by kind, as parts of its limit: a whole bar is all that it has.
+    """Bytes by kind of each device and of the server, as parts of its limit: a whole bar is all
+    that it has.
 
-    Bars of devices without a limit are parts of what the largest of them needs.
+    Without a limit they are parts of what the largest of its kind needs.
     """
     assert plan.chosen is not None
-    needs, shown = plan.chosen.memory, shown_devices(plan)
-    limits = [plan.workload.devices[n].memory_bytes for n in shown]
+    needs, shown, server = plan.chosen.memory, shown_devices(plan), plan.workload.server
     largest = max(needs[n].total for n in shown)
-    rows: list[Bar] = [
+    own = plan.chosen.server_memory
+    rows = [
+        (each.name, needs[n], each.memory_bytes, each.memory_bytes or largest)
+        for n, each in ((n, plan.workload.devices[n]) for n in shown)
+    ]
+    rows.append(("server", own, server.memory_bytes, server.memory_bytes or own.total))
+    return [
         (
-            plan.workload.devices[n].name,
-            [(word, getattr(needs[n], kind) / whole) for kind, word in MEMORY_KINDS.items()],
-            format_bytes(needs[n].total) + ("" if limit is None else f" of {format_bytes(limit)}"),
+            name,
+            [(word, getattr(need, kind) / whole) for kind, word in MEMORY_KINDS.items()],
+            format_bytes(need.total) + ("" if limit is None else f" of {format_bytes(limit)}"),
             None,
         )
-        for n, limit in zip(shown, limits, strict=True)
-        for whole in [limit or largest]
-    ]
-    return rows, 1.0
+        for name, need, limit, whole in rows
+    ], 1.0
