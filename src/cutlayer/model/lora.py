@@ -357,10 +357,10 @@ def _linear_by_device(
     groups: RowGroups,
 ) -> Float[Tensor, "rows outputs"]:
     """`x W^T + bias`, each device's own on its own rows."""
-    if groups.equal and x.device.type == "cpu":
-        # one by one: a batched product rounds otherwise, and a head is one small layer
+    if x.device.type == "cpu":
+        # one by one, for each one's own bits: a head is one small layer, and launches cost little
         pieces = zip(
-            torch.split(x, groups.counts[0]),
+            torch.split(x, list(groups.counts)),
             weight.unbind(),
             [None] * len(weight) if bias is None else bias.unbind(),
             strict=True,
