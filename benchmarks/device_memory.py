@@ -1,6 +1,6 @@
 """What a device holds to train its part, by mode: bytes by kind, FLOPs, seconds, resident memory.
 
-    python benchmarks/device_memory.py [--quick] [--rounds N] [--json FILE]
+    python benchmarks/device_memory.py [--quick | --bases] [--rounds N] [--json FILE]
 
 See README.md here for what each figure answers. Needs `pip install '.[train]'`.
 """
@@ -73,13 +73,12 @@ class Mode:
     activation_memory: ActivationPolicy
     micro_batches: int
     in_flight: int
-    half: bool = False
+    base: Base = Base.FLOAT32
 
     @property
     def name(self) -> str:
         """`keep/16/1/float32`."""
-        base = "bfloat16" if self.half else "float32"
-        return f"{self.activation_memory}/{self.micro_batches}/{self.in_flight}/{base}"
+        return f"{self.activation_memory}/{self.micro_batches}/{self.in_flight}/{self.base}"
 
 
 @dataclass(frozen=True)
@@ -169,24 +168,18 @@ def held(path: Path, extent: Extent, mode: Mode) -> Held:
 
 
 def run(path: Path, extent: Extent, mode: Mode) -> Ran:
-    """Run one step in a process of its own, which has run one sample before.
-
-    A half-precision base, slow where processors lack it, runs as few micro-batches as `held`; its
-    seconds are scaled to all of them.
-    """
+    """Run one step in a process of its own, which has run one sample before."""
     torch.set_num_threads(1)
     part, rows, pixels = _ready(path, extent, mode)
     _step(part, rows.detach().clone().requires_grad_(), pixels[:1], 1, mode)
-    used = _few(pixels, mode) if mode.half else pixels
     before = _resident("VmRSS")
     _forget_peak()
     wall, processor = time.perf_counter(), time.thread_time()
-    _step(part, rows, used, _size(pixels, mode), mode)
+    _step(part, rows, pixels, _size(pixels, mode), mode)
     processor_s, wall_s = time.thread_time() - processor, time.perf_counter() - wall
-    scale = len(pixels) / len(used)
     peak = _resident("VmHWM")
     growth = None if before is None or peak is None else peak - before
-    return Ran(growth, scale * processor_s, scale * wall_s)
+    return Ran(growth, processor_s, wall_s)
 
 
 def _ready(path: Path, extent: Extent, mode: Mode) -> tuple[DevicePart, Tensor, Tensor]:
@@ -197,7 +190,7 @@ def _ready(path: Path, extent: Extent, mode: Mode) -> tuple[DevicePart, Tensor, 
         extent.cut,
         adapter,
         classes=100,
-        placement=Placement(base=Base.BFLOAT16 if mode.half else Base.FLOAT32),
+        placement=Placement(base=mode.base),
     )
     generator = torch.Generator().manual_seed(1)
     row = part.adapted.initial_row(0)
@@ -268,14 +261,14 @@ FULL_MODES = (
     Mode(ActivationPolicy.CHECKPOINT, 64, 64),
     Mode(ActivationPolicy.RECOMPUTE, 1, 1),
     Mode(ActivationPolicy.RECOMPUTE, 64, 64),
-    Mode(ActivationPolicy.KEEP, 16, 1, half=True),
 )
+BASE_MODES = tuple(Mode(ActivationPolicy.KEEP, 16, 1, base) for base in Base)
 QUICK_MODES = (
     REFERENCE,
     Mode(ActivationPolicy.KEEP, 4, 1),
     Mode(ActivationPolicy.CHECKPOINT, 4, 1),
     Mode(ActivationPolicy.RECOMPUTE, 16, 16),
-    Mode(ActivationPolicy.KEEP, 4, 1, half=True),
+    *(Mode(ActivationPolicy.KEEP, 4, 1, base) for base in (Base.BFLOAT16, Base.NF4)),
 )
 
 Value = TypeVar("Value")
@@ -283,7 +276,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Row:
-    """One mode's figures; ratios are over keeping a whole mini-batch."""
+    """One mode's figures; ratios are over the first mode."""
 
     mode: Mode
     held: Held
@@ -313,7 +306,6 @@ GOALS = (
     Goal(Mode(ActivationPolicy.KEEP, 32, 2), 420, 1.05),
     Goal(Mode(ActivationPolicy.KEEP, 64, 1), 250, 1.05),
     Goal(Mode(ActivationPolicy.RECOMPUTE, 64, 64), 250, 1.5),
-    Goal(Mode(ActivationPolicy.KEEP, 16, 1, half=True), 250, 1.05),
 )
 
 
@@ -322,8 +314,11 @@ def main(words: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(words)
     started = time.perf_counter()
     extent, modes = (QUICK, QUICK_MODES) if arguments.quick else (FULL, FULL_MODES)
+    if arguments.bases:
+        modes = BASE_MODES
     rows = _measured(extent, modes, 1 if arguments.quick else arguments.rounds)
-    goals = [] if arguments.quick else [_judged(goal, rows) for goal in GOALS]
+    partial = arguments.quick or arguments.bases
+    goals = [] if partial else [_judged(goal, rows) for goal in GOALS]
     about = {
         "quick": arguments.quick,
         "machine": _processor(),
@@ -340,7 +335,9 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="a small model: within 60 s")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--quick", action="store_true", help="a small model: within 60 s")
+    which.add_argument("--bases", action="store_true", help="each base, in 16 micro-batches")
     parser.add_argument("--rounds", type=int, default=2, help="timed runs of each mode (2)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure by name")
     return parser
@@ -376,12 +373,14 @@ def _row(mode: Mode, counted: dict[Mode, Held], runs: dict[Mode, list[Ran]]) -> 
     def least_s(one: Mode) -> float:
         return min(ran.processor_s for ran in runs[one])
 
+    reference = next(iter(counted))  # the first mode
+
     return Row(
         mode,
         counted[mode],
         tuple(runs[mode]),
-        counted[mode].flops / counted[REFERENCE].flops,
-        least_s(mode) / least_s(REFERENCE),
+        counted[mode].flops / counted[reference].flops,
+        least_s(mode) / least_s(reference),
     )
 
 
@@ -454,7 +453,7 @@ def _cells(row: Row) -> list[str]:
     sizes = [counted.weights, adapters, counted.input, counted.saved, counted.crossing]
     return [
         str(row.mode.activation_memory),
-        "bfloat16" if row.mode.half else "float32",
+        str(row.mode.base),
         str(row.mode.micro_batches),
         str(row.mode.in_flight),
         *(f"{size / MIB:.1f}" for size in [*sizes, counted.total]),

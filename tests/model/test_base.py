@@ -106,6 +106,17 @@ def test_any_other_function_sees_the_matrix(base: Base) -> None:
     assert torch.equal(weight.t(), whole(weight).t())
 
 
+@pytest.mark.parametrize("base", PACKED)
+def test_a_module_takes_it_along_packed(base: Base) -> None:
+    layer = nn.Linear(64, 6).requires_grad_(False)
+    layer.weight = nn.Parameter(pack(noise(6, 64), base, torch.float32), requires_grad=False)
+    layer.to("meta")
+    moved = layer.weight
+    assert isinstance(moved, PackedWeight) and isinstance(moved, nn.Parameter)
+    assert {tensor.device.type for tensor in (moved, *moved.held)} == {"meta"}
+    assert (moved.base, moved.shape, moved.dtype) == (base, (6, 64), torch.float32)
+
+
 def test_nothing_is_kept_for_backward() -> None:
     weight = pack(noise(64, 64), Base.NF4, torch.float32)
     x = noise(3, 64).requires_grad_()

@@ -14,7 +14,7 @@ import logging
 import math
 import mmap
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -31,6 +31,8 @@ from cutlayer.spec import NF4_BLOCK, Base
 
 # values that are unpacked at a time: 8 MiB of float32, which stay in a processor's cache
 _UNPACKED = 2**21
+# an accelerator's kernels are long enough only if it is much
+_UNPACKED_ELSEWHERE = 2**27
 # values that are packed at a time: bitsandbytes' temporaries are several times as many
 _PACKED = 2**18
 # an embedding or head with fewer values is left in float32: 4 MiB
@@ -106,7 +108,8 @@ class PackedWeight(Tensor):
         height, width = self.shape
         # of nf4, rows that begin a block
         step = NF4_BLOCK // math.gcd(width, NF4_BLOCK)
-        rows = max(step, _UNPACKED // width // step * step)
+        most = _UNPACKED if self.device.type == "cpu" else _UNPACKED_ELSEWHERE
+        rows = max(step, most // width // step * step)
         for first in range(0, height, rows):
             end = min(first + rows, height)
             yield slice(first, end), self.unpacked(first, end)
@@ -159,12 +162,35 @@ class PackedWeight(Tensor):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         if func is torch.ops.aten.detach.default:
-            return args[0]._alias()
+            return args[0]._with(args[0].held)
+        if func is torch.ops.aten._to_copy.default:
+            return args[0]._moved(**(kwargs or {}))
         plain = [_whole(value) for value in args]
         return func(*plain, **{name: _whole(value) for name, value in (kwargs or {}).items()})
 
-    def _alias(self) -> "PackedWeight":
-        return PackedWeight(self.base, tuple(self.shape), self.stored, self.scales, self.dtype)
+    def _with(self, held: Sequence[Tensor], dtype: torch.dtype | None = None) -> "PackedWeight":
+        """The same of other tensors in memory, or to be computed with as another type."""
+        stored, scales = held[0], held[1] if len(held) > 1 else None
+        return PackedWeight(self.base, tuple(self.shape), stored, scales, dtype or self.dtype)
+
+    def _moved(
+        self, *, device: Any = None, dtype: torch.dtype | None = None, **rest: Any
+    ) -> "PackedWeight":
+        where = self.device if device is None else device
+        return self._with(tuple(tensor.to(where) for tensor in self.held), dtype)
+
+    # by these two, `Module.to` knows that there are tensors within, and puts the moved one in place
+
+    def __tensor_flatten__(self) -> tuple[list[str], tuple[Base, torch.dtype]]:
+        names = ["stored"] if self.scales is None else ["stored", "scales"]
+        return names, (self.base, self.dtype)
+
+    @staticmethod
+    def __tensor_unflatten__(
+        inner: Mapping[str, Tensor], about: tuple[Base, torch.dtype], size: Any, stride: Any
+    ) -> "PackedWeight":
+        base, dtype = about
+        return PackedWeight(base, tuple(size), inner["stored"], inner.get("scales"), dtype)
 
 
 def _whole(value: Any) -> Any:
