@@ -63,10 +63,10 @@ def test_nvidia_smi_is_asked_for_the_gpu(tmp_path: Path) -> None:
         asked.append(words)
         return "71.25\n"
 
-    found = find_meter("cuda:3", sysfs=tmp_path, run=run)
+    found = find_meter("cuda:3", "GPU-1f", sysfs=tmp_path, run=run)
     assert isinstance(found, PowerMeter)
     assert found.watching().power_w() == pytest.approx(71.25)
-    assert {words[-1] for words in asked} == {"--id=3"}
+    assert {words[-1] for words in asked} == {"--id=GPU-1f"}
 
 
 @pytest.mark.parametrize("answer", [None, "", "[N/A]\n"])

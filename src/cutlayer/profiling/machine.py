@@ -138,7 +138,7 @@ def bench_machine(
     """
     watch, rates, power_w = Stopwatch(device), list[ReachedRate](), None
     total, free = memory_bytes(device)
-    meter = find_meter(str(device)) if meter is None else meter
+    meter = find_meter(str(device), _gpu_id(device)) if meter is None else meter
     idle_power_w = _idle_w(meter, effort.power_s) if isinstance(meter, PowerMeter) else None
     for shape in shapes:
         for base in bases:
@@ -322,6 +322,13 @@ def host_memory_bytes(root: Path) -> tuple[int | None, int | None]:
     except (OSError, ValueError):  # no container, or `max`
         return total, free
     return min(total, most), max(min(free, most - used), 1)
+
+
+def _gpu_id(device: torch.device) -> str:
+    """A name of a GPU that does not depend on CUDA_VISIBLE_DEVICES."""
+    if device.type != "cuda":
+        return ""
+    return f"GPU-{torch.cuda.get_device_properties(device).uuid}"
 
 
 def _wait_for(device: torch.device) -> None:

@@ -103,20 +103,22 @@ class _SampledWatch(Watch):
 
 def find_meter(
     device: str,
+    gpu_id: str = "0",
     *,
     sysfs: Path = Path("/sys"),
     run: Callable[[tuple[str, ...]], str | None] | None = None,
 ) -> PowerMeter | str:
     """The sensor that sees a torch device (`cpu`, `cuda:0`, `mps`), or why there is none.
 
-    A Jetson's sees the whole module, so it is asked first. `run` gives a command's output, None if
+    A Jetson's sees the whole module, so it is asked first. `gpu_id`: which GPU that is to
+    nvidia-smi, whose numbers may be others than torch's. `run` gives a command's output, None if
     it cannot be had.
     """
     whole = next(_module_meters(sysfs), None)
     if whole is not None:
         return whole
     if device.startswith("cuda"):
-        words = (*_SMI, f"--id={device.partition(':')[2] or '0'}")
+        words = (*_SMI, f"--id={gpu_id}")
         ask = run or _output
         if _watts(ask(words)) is None:
             return "nvidia-smi tells no power of this GPU"
