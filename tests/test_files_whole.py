@@ -77,5 +77,5 @@ def test_a_folder_that_cannot_be_put_in_place_leaves_the_old_one(
 
 
 def test_a_place_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="choose another place with --output"):
+    with pytest.raises(RunError, match="choose another output"):
         write_text(tmp_path / "nowhere" / "file", "text")

@@ -29,7 +29,15 @@ _KINDS = {
 
 
 class CutlayerError(Exception):
-    """Any mistake that a user of cutlayer can mend."""
+    """Any mistake that a user of cutlayer can mend.
+
+    `thing`: what that is done with, by the parameter's name (`output`): a message speaks to
+    programs too, and the command line adds the option of that name.
+    """
+
+    def __init__(self, message: object = "", *, thing: str | None = None) -> None:
+        super().__init__(message)
+        self.thing = thing
 
 
 class ConfigError(CutlayerError):

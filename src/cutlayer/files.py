@@ -144,15 +144,14 @@ def _finite(value: Any) -> Any:
 @dataclass(frozen=True)
 class Mend:
     """What to do about a file that cannot be written: once there is room, and where there is none
-    to be had. Both end a message."""
+    to be had. Both end a message. `thing`: the parameter that gives the place."""
 
     room: str
     place: str
+    thing: str | None = None
 
 
-OF_A_RUN = Mend(
-    "a run that had started is resumed with --resume", "choose another place with --output"
-)
+OF_A_RUN = Mend("a run that had started can be resumed", "choose another output", "output")
 
 
 def write_atomically(path: Path, write: Callable[[Path], None], mend: Mend = OF_A_RUN) -> None:
@@ -204,7 +203,8 @@ def storage_error(path: Path, error: Exception, mend: Mend = OF_A_RUN) -> Storag
     why = (isinstance(error, OSError) and error.strerror) or str(error)
     full = _number(error) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     what = f"free some space; {mend.room}" if full else mend.place
-    return StorageError(f"cannot write {path}: {why}; {what}")
+    thing = None if full else mend.thing
+    return StorageError(f"cannot write {path}: {why}; {what}", thing=thing)
 
 
 def _number(error: Exception) -> int | None:

@@ -65,7 +65,10 @@ def test_data_that_are_not_there_are_found_before_the_token_is_used(
         assert main([*words, "--token", TOKEN]) == 2
         with pytest.raises(TimeoutError):
             server.accept()
-    assert "photo: no such file or folder; --data names" in capsys.readouterr().err
+    assert (
+        "photo: no such file or folder; give this device's samples as data (--data)"
+        in capsys.readouterr().err
+    )
     assert not (tmp_path / "identity").exists()
 
 

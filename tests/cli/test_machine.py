@@ -27,11 +27,11 @@ def test_it_prints_what_it_writes(tmp_path: Path, capsys: pytest.CaptureFixture[
     [
         (["--families", "visions"], "--families 'visions': did you mean vision?"),
         (["--bases", "float16"], "--bases 'float16': did you mean bfloat16?"),
-        (["--width", "100"], "--width 100: give a multiple of 64"),
+        (["--width", "100"], "width 100: give a multiple of 64, a head's (--width)"),
         (["--device", "gpu"], "--device is 'gpu': give auto, cpu, cuda"),
         (["--samples", "0"], "is not a whole number from 1 on"),
         (["--name", ""], "--name is empty"),
-        (["--output", "."], "--output . is a directory"),
+        (["--output", "."], ". is a directory: name a file in it as output (--output)"),
     ],
 )
 def test_what_cannot_be(

@@ -1,15 +1,20 @@
 """What the command line makes of errors that are nobody's in particular."""
 
 import argparse
+import ast
 import errno
 import os
+import re
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 
-from cutlayer.cli.main import main, what_the_system_says
+import cutlayer
+from cutlayer.cli.main import guarded, main, what_the_system_says
+from cutlayer.errors import ConfigError, RunError
 
 
 @pytest.mark.parametrize(
@@ -83,3 +88,35 @@ def test_a_negative_number_out_of_bounds_is_named(
 ) -> None:
     assert main(["train", "--devices.uplink-snr-db", typed]) == 2
     assert "devices.uplink_snr_db: should be a finite number" in capsys.readouterr().err
+
+
+def test_what_mends_an_error_has_an_option(capsys: pytest.CaptureFixture[str]) -> None:
+    """Messages speak to programs as well: the command line adds its own word."""
+
+    def refuse() -> int:
+        try:
+            raise ConfigError("cannot write /x; choose another output", thing="output")
+        except ConfigError as error:
+            raise RunError(f"a: {error}") from error
+
+    assert guarded(refuse) == 2
+    told = capsys.readouterr().err
+    assert told == "cutlayer: a: cannot write /x; choose another output (--output)\n"
+
+
+def test_no_message_to_programs_speaks_of_options() -> None:
+    """But for those that are of a command alone (`jobs.compare.wanted_runs` reads its words), and
+    whole commands."""
+    root = Path(cutlayer.__file__).parent
+    commands = ("cli/", "jobs/compare")
+    told = {
+        f"{path.relative_to(root)}: {part.value}"
+        for path in root.rglob("*.py")
+        if not str(path.relative_to(root)).startswith(commands)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Raise)
+        for part in ast.walk(node)
+        if isinstance(part, ast.Constant) and re.search(r"(^|\s)--[a-z]", str(part.value))
+        if "`cutlayer " not in str(part.value)
+    }
+    assert told == set()

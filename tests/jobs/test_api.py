@@ -97,7 +97,7 @@ def test_a_run_goes_on_longer(run: cutlayer.Run) -> None:
 
 
 def test_what_a_run_cannot_go_on_with(run: cutlayer.Run, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"leave out --seed; allowed are"):
+    with pytest.raises(ConfigError, match=r"leave out seed; allowed are training"):
         cutlayer.resume(run.path, changes={"seed": 1})
     with pytest.raises(ConfigError, match=r"training\.rounds: should be"):
         cutlayer.resume(str(run.path), changes={"training.rounds": 0})

@@ -136,7 +136,7 @@ def test_a_place_to_write_to_is_tried_and_left_as_it_was(tmp_path: Path) -> None
     assert not list(tmp_path.iterdir())
     (tmp_path / "file").write_text("x", encoding="utf-8")
     for path in (Path("/proc/x"), Path("/dev/null"), tmp_path / "file" / "a"):
-        with pytest.raises(RunError, match=r"cannot write .*; choose another place with --output"):
+        with pytest.raises(RunError, match=r"cannot write .*; choose another output"):
             check_folder(path)
     with pytest.raises(RunError, match="is a directory"):
         check_file(tmp_path)

@@ -114,7 +114,7 @@ def test_a_resumed_run_says_where_it_goes_on(model: Path, images: Path, tmp_path
     said: list[str] = []
     with lines_to(said.append):
         resume(path)
-    assert "already finished: all of 1 round; more with --training.rounds" in said
+    assert "already finished: all of 1 round; more with training.rounds" in said
     with lines_to(said.append):
         resume(path, changes={"training.rounds": "2"})
     assert said.count("resumes with round 2 of 2") == 1

@@ -101,7 +101,7 @@ def test_what_is_fixed_stays_and_the_rest_is_chosen(measured: str) -> None:
         ({"planner": {"fix": "cut"}}, r"planner\.fix must be a list, such as \[a, b\], not 'cut'"),
         (
             {"planner": {"fix": list(get_args(Choice))}},
-            r"planner\.fix \[scheme, cut, .*\] leaves nothing to choose: .* --fixed",
+            r"planner\.fix \[scheme, cut, .*\] leaves nothing to choose: .* fixed",
         ),
         (
             {

@@ -87,9 +87,9 @@ def test_the_first_calls_do_not_count() -> None:
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ((100, 5, 2), "--width 100: give a multiple of 64"),
-        ((64, 0, 2), "--tokens 0: give at least 1"),
-        ((64, 5, 0), "--samples 0: give at least 1"),
+        ((100, 5, 2), "width 100: give a multiple of 64"),
+        ((64, 0, 2), "tokens 0: give at least 1"),
+        ((64, 5, 0), "samples 0: give at least 1"),
     ],
 )
 def test_a_shape_that_cannot_be(shape: tuple[int, int, int], message: str) -> None:

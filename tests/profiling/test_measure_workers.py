@@ -38,7 +38,7 @@ def test_a_process_that_is_killed(config: Config) -> None:
     (child,) = active_children()
     assert child.pid is not None
     os.kill(child.pid, signal.SIGKILL)
-    with pytest.raises(RunError, match=r"ended with code -9.*fewer --workers"):
+    with pytest.raises(RunError, match=r"ended with code -9.*fewer workers"):
         list(lines)
     assert not active_children()
 

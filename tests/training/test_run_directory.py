@@ -60,7 +60,7 @@ def test_a_server_cannot_end_a_run_before_the_round_that_its_journal_closed() ->
         with pytest.raises(RunError) as caught:
             record = GOOD.model_copy(update={"eval_loss": math.nan})
             check_finite(Path("a"), record, simulated=simulated)
-        assert ("--training.rounds 2 with --resume" in str(caught.value)) == simulated
+        assert ("resumed with training.rounds 2" in str(caught.value)) == simulated
 
 
 def test_finite_losses_pass() -> None:

@@ -74,7 +74,7 @@ def guarded(run: Callable[[], int]) -> int:
             finally:
                 sys.stdout.flush()  # a reader that is gone is met here, not as the process ends
     except (CutlayerError, argparse.ArgumentError) as error:
-        print(f"cutlayer: {_one_line(error)}", file=sys.stderr)
+        print(f"cutlayer: {_one_line(error)}{_option(error)}", file=sys.stderr)
         return _MISTAKE
     except BrokenPipeError:
         _forget_standard_output()
@@ -110,6 +110,15 @@ def _show_warning(
 def _one_line(error: Exception) -> str:
     """The message, and of a word that is longer than any name its beginning."""
     return " ".join(cut(word, _LONGEST_WORD) for word in str(error).split())
+
+
+def _option(error: BaseException | None) -> str:
+    """The option of what an error, or what led to it, says that it is mended with."""
+    while error is not None:
+        if isinstance(error, CutlayerError) and error.thing is not None:
+            return f" (--{error.thing})"
+        error = error.__cause__
+    return ""
 
 
 def what_the_system_says(error: OSError) -> str:

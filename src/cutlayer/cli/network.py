@@ -6,6 +6,7 @@ Knows the commands' arguments and what they print; runs are `jobs`', the lab is 
 
 import argparse
 import ctypes
+import logging
 import os
 import sys
 from pathlib import Path
@@ -31,6 +32,7 @@ from cutlayer.logs import loading
 # `cutlayer serve`.
 
 
+_LOG = logging.getLogger(__name__)
 _ARENA_MAX = -8  # M_ARENA_MAX of <malloc.h>
 
 
@@ -90,7 +92,7 @@ def run_serve(arguments: argparse.Namespace) -> int:
         config = read_config(arguments.config, overrides)
     log_lines(arguments.quiet)
     share_one_arena()
-    serve(
+    run = serve(
         config,
         resume=arguments.resume,
         changes=None if arguments.resume is None else overrides,
@@ -100,6 +102,8 @@ def run_serve(arguments: argparse.Namespace) -> int:
         listen=arguments.listen,
         operators=arguments.operators,
     )
+    if not run.finished:
+        _LOG.info("`cutlayer serve --resume %s` resumes it", run.path)
     return 0
 
 

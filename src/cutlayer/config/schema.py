@@ -5,7 +5,7 @@ The defaults are the built-in job. `--help` prints the descriptions, `--print-co
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from cutlayer.config.choices import BestCodec, ChannelSection, CodecSection, LinkSection, SnrSection
 from cutlayer.config.machines import WHOLE, DevicesSection, ServerSection

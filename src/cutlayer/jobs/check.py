@@ -301,7 +301,7 @@ def check_folder(path: Path) -> None:
 def check_file(path: Path) -> None:
     """The same for a file and its folder."""
     if path.is_dir():
-        raise RunError(f"--output {path} is a directory: name a file in it")
+        raise RunError(f"{path} is a directory: name a file in it as output", thing="output")
     check_folder(path.parent)
 
 
@@ -328,21 +328,21 @@ def write_together(folder: Path, texts: Mapping[str, str | None]) -> None:
 
 def _cannot_write(path: Path, error: OSError) -> RunError:
     why = error.strerror or str(error)
-    return RunError(f"cannot write {path}: {why}; choose another place with --output")
+    return RunError(f"cannot write {path}: {why}; choose another output", thing="output")
 
 
 # Whether a server can listen where it is told to, and what is said if it cannot.
 #
-# Knows addresses and the options that name them; nothing of who is served there.
+# Knows addresses and the parameters that give them; nothing of who is served there.
 
 
 def try_addresses(addresses: Mapping[str, tuple[str, int]]) -> None:
     """Listen on all of them for a moment: before a run directory is made, or a model loaded.
 
-    addresses: (host, port) by the option that names it. Raises RunError.
+    addresses: (host, port) by the parameter that gives it. Raises RunError.
     """
     with contextlib.ExitStack() as taken:
-        for option, address in addresses.items():
+        for thing, address in addresses.items():
             try:
                 for one in _sockets(*address):
                     taken.enter_context(one)
@@ -350,7 +350,8 @@ def try_addresses(addresses: Mapping[str, tuple[str, int]]) -> None:
                 host, port = address
                 raise RunError(
                     f"cannot listen on {host}:{port}: {_reason(error)}; give an address of this"
-                    f" machine with a free port as {option}"
+                    f" machine with a free port as {thing}",
+                    thing=thing,
                 ) from error
 
 
@@ -401,9 +402,8 @@ def check_changes(given: Iterable[str]) -> None:
     refused = [key for key in given if not may_change(key)]
     if refused:
         raise ConfigError(
-            f"--resume uses the run's own settings: leave out"
-            f" {', '.join('--' + key for key in refused)}; allowed are"
-            f" {', '.join('--' + key for key in MAY_CHANGE)}"
+            f"a run goes on with its own settings: leave out {', '.join(refused)}; allowed are"
+            f" {', '.join(MAY_CHANGE)}"
         )
 
 

@@ -130,7 +130,7 @@ def wanted_runs(
             NamedRun(label, path if path.is_dir() else read_config(path, settings))
             for label, path in zip(labels, paths, strict=True)
         ]
-    _check_all(wanted)
+    _check_all(wanted, more=", or one configuration with --schemes sft,splitlora")
     return wanted
 
 
@@ -215,11 +215,10 @@ def _apart(labels: Sequence[str]) -> list[str]:
     return [f"{one} ({n})" if one in again else one for n, one in enumerate(labels, start=1)]
 
 
-def _check_all(wanted: Sequence[NamedRun]) -> None:
+def _check_all(wanted: Sequence[NamedRun], *, more: str = "") -> None:
     if len(wanted) < 2:
         raise ConfigError(
-            "compare: give two runs or more, such as `cutlayer compare a.yaml b.yaml` or"
-            " `cutlayer compare --schemes sft,splitlora`"
+            f"compare: give two runs or more, configurations or directories of runs{more}"
         )
     _refuse_the_same(wanted)
 

@@ -329,7 +329,9 @@ class _Renamed(Samples):
 def check_path(path: Path) -> None:
     """Raises DataError if there is nothing: to be found before a token is used up."""
     if not path.exists():
-        raise DataError(f"{path}: no such file or folder; --data names this device's samples")
+        raise DataError(
+            f"{path}: no such file or folder; give this device's samples as data", thing="data"
+        )
 
 
 def check_own(own: OwnData, task: Task, class_names: Sequence[str]) -> None:

@@ -83,8 +83,9 @@ def identify(
         return read_device_keys(folder)
     if token is None:
         raise IdentityError(
-            f"{folder} has no identity: `cutlayer keys invite NAME` on the server prints a token,"
-            " to be given as --token"
+            f"{folder} has no identity: `cutlayer keys invite NAME` on the server prints a token"
+            " that makes one",
+            thing="token",
         )
     invited = read_token(token)
     outline = _patiently(address, patience_s, lambda: ask_outline(address, invited))

@@ -288,7 +288,8 @@ def _check_fixed(config: Config, scheme: Scheme, profile: Profile | None) -> Non
     if fix and not left:
         raise ConfigError(
             f"planner.fix [{', '.join(section.fix)}] leaves nothing to choose: leave one of them"
-            " out, or evaluate the configuration as it is with `cutlayer plan --fixed`"
+            " out, or plan the configuration as it is, fixed",
+            thing="fixed",
         )
     if "cut" in fix and scheme.splits and cut < section.least_cut:
         raise ConfigError(

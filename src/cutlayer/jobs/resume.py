@@ -202,8 +202,8 @@ def _note_move(old: Noted, new: Noted, path: Path) -> None:
 def _compare(old: Noted, new: Noted, directory: RunDirectory, finished: int) -> None:
     if old.command != new.command:
         raise RunError(
-            f"{directory.path} is a run of `cutlayer {old.command}`: resume it with cutlayer"
-            f" {old.command} --resume {directory.path}"
+            f"{directory.path} is a run of {old.command}, not of {new.command}: resume it by"
+            f" {old.command}"
         )
     changed = [*_changed_settings(old.settings, new.settings)]
     if not changed:

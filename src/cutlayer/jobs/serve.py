@@ -71,9 +71,9 @@ class ListenAddresses:
 
     def check(self) -> None:
         """Raises RunError if somewhere it cannot listen."""
-        addresses = {"--listen": self.devices, "--operators": self.operators}
+        addresses = {"listen": self.devices, "operators": self.operators}
         try_addresses(
-            {option: address for option, address in addresses.items() if address is not None}
+            {thing: address for thing, address in addresses.items() if address is not None}
         )
 
 
@@ -136,7 +136,7 @@ def _serve(job: Job, directory: RunDirectory, keys: RunKeys, addresses: ListenAd
             service.conclude()
         _LOG.info("the run has ended: %s", directory.path)
     else:
-        _LOG.info("stopped: `cutlayer serve --resume %s` resumes it", directory.path)
+        _LOG.info("stopped: the run in %s can be resumed", directory.path)
 
 
 async def _until_told(service: "Service") -> bool:

@@ -291,9 +291,7 @@ class _RoundLinesInLog(Observer):
 def _tell_where(finished: int | None, rounds: int) -> None:
     """Of a run that has begun before: where it goes on, or that there is nothing left of it."""
     if finished is not None and finished >= rounds:
-        _LOG.info(
-            f"already finished: all of {counted(rounds, 'round')}; more with --training.rounds"
-        )
+        _LOG.info(f"already finished: all of {counted(rounds, 'round')}; more with training.rounds")
     elif finished is not None:
         _LOG.info(f"resumes with round {finished + 1} of {rounds}")
 

@@ -55,10 +55,11 @@ class BlockShape:
 
     def __post_init__(self) -> None:
         if self.width < _HEAD or self.width % _HEAD:
-            raise ConfigError(f"--width {self.width}: give a multiple of {_HEAD}, a head's")
-        for option, count in (("--tokens", self.tokens), ("--samples", self.samples)):
+            wrong = f"width {self.width}: give a multiple of {_HEAD}, a head's"
+            raise ConfigError(wrong, thing="width")
+        for what, count in (("tokens", self.tokens), ("samples", self.samples)):
             if count < 1:
-                raise ConfigError(f"{option} {count}: give at least 1")
+                raise ConfigError(f"{what} {count}: give at least 1", thing=what)
 
 
 # as wide as the smallest models of each family that are any good, on mini-batches of a usual size

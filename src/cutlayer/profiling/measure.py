@@ -355,7 +355,8 @@ def train_in_processes(
             if isinstance(line, ProcessDied):
                 raise RunError(
                     f"a training run {line}; what has finished is kept: the same command resumes,"
-                    " with fewer --workers if memory is short"
+                    " with fewer workers if memory is short",
+                    thing="workers",
                 )
             if isinstance(line, Exception):
                 raise line

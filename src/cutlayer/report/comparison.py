@@ -172,10 +172,11 @@ def check_tasks(tasks: Sequence[tuple[str, str]]) -> None:
 def check_target(task: str, target: float) -> None:
     """Raises ConfigError for a target that no score of that task can be."""
     if not (math.isfinite(target) and target > 0):
-        raise ConfigError(f"--target {target:g}: give a number above 0")
+        raise ConfigError(f"target {target:g}: give a number above 0", thing="target")
     if task != "causal-lm" and target > 1:
         raise ConfigError(
-            f"--target {target:g}: accuracy is a fraction; for {target:g} % give {target / 100:g}"
+            f"target {target:g}: accuracy is a fraction; for {target:g} % give {target / 100:g}",
+            thing="target",
         )
 
 

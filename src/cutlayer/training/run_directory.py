@@ -229,7 +229,7 @@ def check_finite(run: Path, record: RoundRecord, *, simulated: bool = True) -> N
 def diverged(run: Path, number: int, why: str, *, simulated: bool = True) -> RunError:
     """What is said of a round that came to values that are not finite."""
     before = number - 1
-    ends = f" --training.rounds {before} with --resume ends the run there;" if simulated else ""
+    ends = f" resumed with training.rounds {before}, the run ends there;" if simulated else ""
     kept = (
         f"the state after round {before} is kept in {run}, and resuming from it diverges again;"
         f"{ends}"

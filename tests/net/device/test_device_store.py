@@ -69,7 +69,7 @@ def test_a_full_disk_leaves_the_state_before_and_is_told(tmp_path: Path) -> None
     store.save(state(0))
     size = (tmp_path / "device.safetensors").stat().st_size
     for free in (0, 1, size // 2, size - 1):
-        with room(free), pytest.raises(RunError, match="free some space; run `cutlayer join`"):
+        with room(free), pytest.raises(RunError, match="free some space; join again"):
             store.save(state(1))
         assert same(store.load(), state(0))
         assert [file.name for file in tmp_path.iterdir()] == ["device.safetensors"]
@@ -79,5 +79,5 @@ def test_a_full_disk_leaves_the_state_before_and_is_told(tmp_path: Path) -> None
 
 
 def test_a_place_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="--identity"):
+    with pytest.raises(RunError, match="written as identity"):
         DeviceStore(tmp_path / "nowhere" / "device.safetensors").save(state(0))

@@ -42,7 +42,7 @@ def test_a_part_of_an_identity_is_none(name: str, content: bytes | None, folder:
 
 
 def test_a_folder_that_is_none_of_ours(tmp_path: Path) -> None:
-    with pytest.raises(IdentityError, match="name another folder as --identity"):
+    with pytest.raises(IdentityError, match="name another folder as identity"):
         read_device_keys(tmp_path / "photos")
 
 

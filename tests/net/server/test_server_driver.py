@@ -288,7 +288,7 @@ def test_a_round_short_of_its_quorum_is_told_and_in_the_end_given_up(
         assert warning.levelname == "WARNING" and "0 of the 3 adapters" in warning.message
         with pytest.raises(RunError, match="0 of the 3 adapters"):
             await server.handle(Tick(10.0))
-        with pytest.raises(RunError, match="use --resume"):
+        with pytest.raises(RunError, match="resume the run"):
             await server.finished()
 
     asyncio.run(go())

@@ -464,7 +464,7 @@ def test_a_run_whose_round_never_has_its_quorum_gives_up_when_told_to() -> None:
     assert [type(one) for one in table.session.handle(Tick(99.0))] == [Warn]
     (end,) = table.session.handle(Tick(1.0))
     assert isinstance(end, GiveUp)
-    assert "0 of the 2 adapters" in end.reason and "--resume" in end.reason
+    assert "0 of the 2 adapters" in end.reason and "resume the run" in end.reason
     assert "pi-0 (connected, 0 of 2" in end.reason
     assert "device 1 (away, 0 of 2" in end.reason
 

@@ -194,8 +194,9 @@ class DeviceWorker:
 _Place = tuple[int, int, int]
 _ABOUT = TypeAdapter[tuple[_Place, Terms, str]](tuple[_Place, Terms, str])
 _MEND = Mend(
-    "run `cutlayer join` again, it resumes where it was",
-    "name a folder that can be written with --identity",
+    "join again, which resumes where it was",
+    "name a folder that can be written as identity",
+    "identity",
 )
 
 

@@ -315,7 +315,7 @@ def read_device_keys(folder: Path) -> DeviceKeys:
     """What `write_device_keys` left. Raises IdentityError for a folder that holds anything else, or
     a part of it: a device that lost its power may have been writing."""
     remedy = (
-        f"{folder} has no complete identity: name another folder as --identity, or, if it was one,"
+        f"{folder} has no complete identity: name another folder as identity, or, if it was one,"
         " delete it and ask for another invitation"
     )
     key, certificate, authority = (

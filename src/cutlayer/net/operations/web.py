@@ -274,7 +274,7 @@ class Web:
         if not is_ours(request.host, self._bound):
             return text_answer(
                 HTTPStatus.FORBIDDEN,
-                "the Host header must be an address, localhost, or the name given as --operators",
+                "the Host header must be an address, localhost, or the name by which this listens",
             )
         if request.method != "GET":
             return text_answer(HTTPStatus.METHOD_NOT_ALLOWED, "only GET is allowed")

@@ -386,7 +386,7 @@ class ServerDriver:
             raise
         except asyncio.CancelledError:
             # what was computed may go on in its thread: nobody may build on it
-            self._fail(RunError("the run stopped within a step; --resume repeats the step"))
+            self._fail(RunError("the run stopped within a step: resumed, it repeats the step"))
             raise
 
     def _fail(self, error: Exception) -> None:

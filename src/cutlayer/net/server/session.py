@@ -530,7 +530,7 @@ class ServerSession:
                     Merge(made),
                 ]
             case RoundVerdict.GIVE_UP:
-                return [GiveUp(f"{self._short()}; start them again, then use --resume")]
+                return [GiveUp(f"{self._short()}; start them again, then resume the run")]
             case RoundVerdict.SHORT if not self._warned:
                 self._warned = True
                 return [Warn(f"{self._short()}; the round stays open until they have")]

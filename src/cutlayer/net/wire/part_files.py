@@ -24,7 +24,7 @@ from cutlayer.net.wire.messages import PIECE_BYTES, PartPiece, Terms
 _FILE = "file:"
 _WEIGHTS = "model.safetensors"
 _MEND = Mend(
-    "run `cutlayer join` again, it resumes where it was",
+    "join again, which resumes where it was",
     "set CUTLAYER_CACHE to a folder that can be written",
 )
 # what else of a model folder is needed to use its part
