@@ -427,14 +427,19 @@ def _serving(net: NetJob, keys: RunKeys, port: int = 0) -> tuple[Service, "async
 
 
 @pytest.mark.parametrize(
-    ("folders", "codec"),
-    [("vision", "best"), ("bert", "paper"), ("bert", "best"), ("llama", "best")],
+    ("folders", "codec", "base"),
+    [
+        ("vision", "best", "float32"),
+        ("bert", "paper", "int8"),
+        ("bert", "best", "bfloat16"),
+        ("llama", "best", "nf4"),
+    ],
 )
 def test_runs_of_every_kind_are_the_trainers(
-    folders: str, codec: str, request: pytest.FixtureRequest, tmp_path: Path
+    folders: str, codec: str, base: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    """Images, texts and blocks of a language, with a codec that remembers: the adapter and the
-    payloads of the trainer."""
+    """Images, texts and blocks of a language, with a codec that remembers, over each base, whose
+    packed part is sent: the adapter and the payloads of the trainer."""
     model, data = request.getfixturevalue(folders)
     if folders == "llama":  # documents that are blocks: devices have whole ones
         data = tiny.corpus(tmp_path / "corpus", documents=40, words=11)
@@ -442,9 +447,9 @@ def test_runs_of_every_kind_are_the_trainers(
         model,
         data,
         codec=codec,
-        devices={"count": DEVICES},
+        devices={"count": DEVICES, "base": base},
         training={"rounds": 2, "local_steps": 2, "batch_size": 4, "micro_batches": 2},
-        server={"group": 1},
+        server={"group": 1, "base": base},
         net={"devices": names(DEVICES), "farewell_s": 5.0},
     )
     keys, prepared = run_keys(tmp_path / "keys"), prepare(config).prepared
