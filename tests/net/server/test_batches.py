@@ -2,6 +2,7 @@
 its sender's, and a server killed anywhere comes to the same bits."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -10,7 +11,6 @@ from typing import Any
 
 import pytest
 import tiny
-import torch
 
 from cutlayer.jobs.prepare import prepare
 from cutlayer.net.server.driver import ServerDriver
@@ -33,9 +33,9 @@ TOGETHER = replace(ARRIVALS, coalesce_s=60.0)
 DEVICES, ROUNDS = 3, 2
 
 
-def make_setup(vision: tuple[Path, Path], codec: str) -> Setup:
+def make_setup(folders: tuple[Path, Path], codec: str) -> Setup:
     training = {"rounds": ROUNDS, "local_steps": 2, "batch_size": 4, "micro_batches": 2}
-    config = tiny.config(*vision, codec=codec, training=training, devices={"count": DEVICES})
+    config = tiny.config(*folders, codec=codec, training=training, devices={"count": DEVICES})
     return prepare(config).setup
 
 
@@ -97,21 +97,34 @@ async def played(run: Run, compute: Compute = dawdling) -> None:
     await site.hang_up()
 
 
+@pytest.mark.parametrize("folders", ["vision", "bert", "llama"])
 def test_a_fleet_of_arrivals_comes_to_what_each_device_comes_to_alone(
-    plain: Setup, tmp_path: Path
+    folders: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
+    """Texts of different lengths too, whose passes are padded."""
+    plain = make_setup(request.getfixturevalue(folders), "none")
     alone = Run(plain, tmp_path / "alone", ROUNDS)
     asyncio.run(play(alone))
+    # of any lengths: all devices' texts of a step are in one pass, or in a few
     together = Run(plain, tmp_path / "together", ROUNDS, batching=TOGETHER)
     asyncio.run(played(together))
     assert set(sizes(alone)) == {1}
-    assert set(sizes(together)) == {DEVICES}
-    assert sum(sizes(together)) == sum(sizes(alone)) == DEVICES * ROUNDS * 2 * 2
+    assert max(sizes(together)) == DEVICES
+    assert sum(sizes(together)) == sum(sizes(alone))
     one, other = final(alone), final(together)
     for mine, theirs in ((one.device, other.device), (one.server, other.server)):
-        torch.testing.assert_close(mine.row, theirs.row, rtol=1e-5, atol=1e-7)
+        # of all values: AdamW divides by gradients, which rounding moves where they are next to 0
+        assert (mine.row - theirs.row).norm() <= 1e-5 * mine.row.norm()
     assert adapters(together).same(replayed(together))
     assert adapters(together).same(relived(together))
+
+
+def test_nobody_waits_for_a_device_that_has_no_steps_left(plain: Setup, tmp_path: Path) -> None:
+    """Nor for one whose probe waits itself: with a minute to wait for others, a run takes none."""
+    run = Run(plain, tmp_path, ROUNDS, batching=TOGETHER)
+    began_s = time.monotonic()
+    asyncio.run(played(run))
+    assert time.monotonic() - began_s < TOGETHER.coalesce_s
 
 
 def test_a_batch_keeps_to_its_budget(plain: Setup, tmp_path: Path) -> None:

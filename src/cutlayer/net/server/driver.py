@@ -3,9 +3,10 @@
 Knows no socket, and no clock but its controller's watch: links come from the caller, and so does
 the time. Events are handled one at a time, in order of arrival; frames that come meanwhile wait in
 their links, so a device that sends too fast waits too, and one that does not read is hung up on.
-Where mini-batches are taken together, the first one's turn is that of all activations that wait:
-the session sees one after the other, and what it wants trained is computed in as few passes as
-their sizes allow. Nothing else is handled meanwhile, so that no round closes within a batch.
+Where mini-batches are taken together, the first one's turn is that of all frames that wait but
+adapters: the session sees one after the other, and what it wants trained is computed in as few
+passes as sizes allow. Adapters, time and new connections wait, so that no round closes and no
+device is another one within a batch.
 
 Nothing leaves that a crash could take back: a frame carries the number of journal entries that were
 made before it, and leaves when so many are on disk. Meanwhile the next event is handled. A
@@ -125,9 +126,9 @@ class _Arrival:
     entries: int = 0
 
     @property
-    def is_activation(self) -> bool:
-        """By what it claims: the session looks closely."""
-        return claims_kind(self.event.frame, Kind.ACTIVATION)
+    def may_close(self) -> bool:
+        """Whether a round may close by it. Everything else is its own device's alone."""
+        return claims_kind(self.event.frame, Kind.ADAPTER)
 
 
 @dataclass(frozen=True, eq=False)
@@ -292,7 +293,7 @@ class ServerDriver:
         before, looked = self._entries.entered, [first]
         jobs = await self._look(looked)
         while jobs and self._batching.batch is ServerBatch.ARRIVALS:
-            others = [own for own in self._waiting if own.is_activation]
+            others = [own for own in self._waiting if not own.may_close]
             jobs += await self._look(others)
             looked += others
             pause_s = self._pause_s(jobs, first.arrived_s)
@@ -333,14 +334,9 @@ class ServerDriver:
         """How much longer to wait for others [s]."""
         if not self._batching.coalesce_s:
             return 0.0
-        here = {job.train.device for job in jobs}
-        more = any(
-            own.connected and not own.done
-            for device, own in enumerate(self._session.progress)
-            if device not in here
-        )
+        more = self._session.training - {job.train.device for job in jobs}
         sizes = [job.size for job in jobs]
-        return self._batching.pause_s(sizes, self._watch.now() - first_s, more)
+        return self._batching.pause_s(sizes, self._watch.now() - first_s, bool(more))
 
     async def _train(self, batch: Sequence[s.Train]) -> None:
         """One pass. What a device sends ends its own link alone: if a pass of several fails, each

@@ -2,7 +2,7 @@
 
 A pure state machine: no socket, no clock, no file and no tensor. Its driver carries out the
 instructions in order, and brings the outcome of a computation as the very next event; before that
-of a `Train` it may bring other devices' activations, to compute them together. Frames are
+of a `Train` it may bring other devices' frames but adapters, to compute them together. Frames are
 numbered in each connection; positions (round, local step, micro-batch) tell what was trained
 already. A step is trained once: the last reply of each device is kept, and sent again when its
 activation comes again.
@@ -378,6 +378,12 @@ class ServerSession:
             replace(own, connected=device in self._greeted)
             for device, own in enumerate(self._progress)
         )
+
+    @property
+    def training(self) -> frozenset[int]:
+        """The devices that are here and have local steps of the round left."""
+        steps = [terms.local_steps for terms in self._plan.terms]
+        return frozenset(n for n in self._greeted if self._progress[n].step < steps[n])
 
     @property
     def missing_adapters(self) -> int:
