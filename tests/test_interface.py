@@ -115,3 +115,8 @@ def test_every_parameter_is_annotated(name: str) -> None:
     for one in own:
         hints = typing.get_type_hints(one)
         assert set(inspect.signature(one).parameters) - {"self"} <= set(hints)
+
+
+def test_schemes_are_nobodys_to_change() -> None:
+    with pytest.raises(TypeError, match="does not support item assignment"):
+        cutlayer.SCHEMES["mine"] = cutlayer.SCHEMES["sft"]  # type: ignore[index]

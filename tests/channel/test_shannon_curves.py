@@ -56,3 +56,9 @@ def test_slopes_of_weak_links_do_not_cancel() -> None:
 def test_a_band_that_cannot_be() -> None:
     with pytest.raises(ConfigError, match="bandwidth must be positive"):
         ShannonRates(ConstantSnr(), 0.0, RATIOS)
+
+
+@pytest.mark.parametrize("rate", [-1.0, float("nan"), float("inf")])
+def test_a_measured_rate_is_a_number_from_0_on(rate: float) -> None:
+    with pytest.raises(ConfigError, match="a rate must be at least 0 and finite, not"):
+        ProportionalRates(np.array([1.0, rate]))

@@ -230,6 +230,8 @@ def test_a_device_says_what_is_wrong_before_it_dials(tmp_path: Path) -> None:
         cutlayer.join("server", tmp_path)
     with pytest.raises(ConfigError, match="patience_s should be a number above 0, not -1"):
         cutlayer.join("server:1", tmp_path, patience_s=-1)
+    with pytest.raises(ConfigError, match="threads should be a whole number from 1 on, not -1"):
+        cutlayer.join("server:1", tmp_path, threads=-1)
 
 
 @unchecked
@@ -260,6 +262,12 @@ def test_a_device_says_what_is_wrong_before_it_dials(tmp_path: Path) -> None:
         (lambda config: cutlayer.join("a:1", 3), "data should be a path, not 3"),
         (lambda config: cutlayer.join("a:1", ".", patience_s="1"), "a number above 0, not '1'"),
         (lambda config: cutlayer.join("a:1", ".", token=3), "token should be the text"),
+        (lambda config: cutlayer.join("a:1", ".", text_field=3), "text_field should be a column's"),
+        (lambda config: cutlayer.join("a:1", ".", skip_bad="no"), "skip_bad should be True or"),
+        (lambda config: cutlayer.join("a:1", ".", patience_s=True), "a number above 0, not True"),
+        (lambda config: cutlayer.join("a:1", ".", threads="2"), "threads should be a whole number"),
+        (lambda config: cutlayer.serve(config, go_on="no"), "go_on should be True or False, not"),
+        (lambda config: cutlayer.plan(config, fixed="no"), "fixed should be True or False, not"),
     ],
 )
 def test_what_is_of_another_type_is_named(

@@ -75,10 +75,14 @@ def test_what_cannot_be_is_told(model: Path, overrides: Mapping[str, str], messa
         ({"net": {"devices": ["a", "a"]}, "devices": {"count": 2}}, "one of its own"),
         ({"net": {"devices": ["a b/.."]}, "devices": {"count": 1}}, "no name for a device: 'a b"),
         ({"adapter": {"targets": []}}, r"adapter\.targets: is an empty list"),
+        (
+            {"scheme": "sft-overlap", "training": {"micro_batches": 2, "in_flight": 9}},
+            r"training\.in_flight 9 of 2 micro-batches: lower it",
+        ),
     ],
 )
 def test_what_another_command_would_refuse_is_told(
-    model: Path, sections: dict[str, dict[str, object]], message: str
+    model: Path, sections: dict[str, object], message: str
 ) -> None:
     with pytest.raises(CutlayerError, match=message):
         check(Config(**{"model": {"name": str(model), "cut": 2}, **sections}))

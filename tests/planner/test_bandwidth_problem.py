@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.channel.rates import ProportionalRates, RateCurves
+from cutlayer.channel.rates import ProportionalRates, RateCurves, ScaledRates
 from cutlayer.errors import ConfigError
 from cutlayer.planner.bandwidth import BandwidthProblem, require_whole_bandwidth
 from planner.problems import RootRates, problem, problems, with_rates
@@ -74,8 +74,8 @@ def test_problems_that_cannot_be(change: dict[str, np.ndarray], message: str) ->
 
 @pytest.mark.parametrize("rate", [-1.0, math.nan, math.inf])
 def test_rates_that_cannot_be(rate: float) -> None:
-    with pytest.raises(ConfigError, match="finite and not negative; device 1 has"):
-        with_rates(TWO, ProportionalRates(np.array([1.0, rate])))
+    with pytest.raises(ConfigError, match="finite and not negative; device 0 has"):
+        with_rates(TWO, ScaledRates(ProportionalRates(np.ones(2)), rate))
 
 
 def test_no_devices() -> None:

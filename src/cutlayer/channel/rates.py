@@ -164,10 +164,15 @@ class RateCurve(ABC):
 @dataclass(frozen=True, eq=False)
 class ProportionalRates(RateCurve):
     """A share of the bandwidth carries that share of the rate: measured ones, and Shannon's at a
-    constant SNR.
+    constant SNR. Raises ConfigError for a rate that is negative or not finite.
     """
 
     whole_bit_per_s: Float[np.ndarray, " device"]
+
+    def __post_init__(self) -> None:
+        for rate in self.whole_bit_per_s.tolist():
+            if not (math.isfinite(rate) and rate >= 0):
+                raise ConfigError(f"a rate must be at least 0 and finite, not {rate} bit/s")
 
     def rate_bit_per_s(
         self, share: Float64[np.ndarray, " device"]

@@ -11,7 +11,14 @@ from typing import Any, TypeVar
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError, IdentityError, ModelError, needing, quoted
 from cutlayer.files import path_of
-from cutlayer.jobs.check import changed_config, check, check_folder, check_given, newest_run
+from cutlayer.jobs.check import (
+    changed_config,
+    check,
+    check_folder,
+    check_given,
+    check_kind,
+    newest_run,
+)
 from cutlayer.jobs.compare import Compared, Source, named_runs
 from cutlayer.logs import loading
 from cutlayer.net.wire.link import address_of
@@ -128,6 +135,7 @@ def serve(
     that is not to be had or another server of this run; else as `train` and `resume`.
     """
     addresses = address_of(listen), None if operators is None else address_of(operators)
+    check_kind(bool, "True or False", go_on=go_on)
     path: Path | None = None
     if resume is not None:
         if config is not None or go_on:
@@ -179,10 +187,14 @@ def join(
     longer, that does not want this device, or whose run is another than that of the state.
     """
     host_and_port = address_of(address)
-    if not isinstance(patience_s, int | float) or not patience_s > 0:
+    if type(patience_s) not in (int, float) or not patience_s > 0:
         raise ConfigError(f"patience_s should be a number above 0, not {quoted(patience_s)}")
     if not isinstance(device, str):
         raise ConfigError(f"device should be auto, cpu, cuda or mps, not {quoted(device)}")
+    check_kind(str, "a column's name", text_field=text_field, label_field=label_field)
+    check_kind(bool, "True or False", skip_bad=skip_bad)
+    if threads is not None and (type(threads) is not int or threads < 1):
+        raise ConfigError(f"threads should be a whole number from 1 on, not {quoted(threads)}")
     if not isinstance(token, str | None):
         raise IdentityError("token should be the text that `cutlayer keys invite NAME` prints")
     own_data, folder = path_of("data", data), path_of("identity", identity)

@@ -433,6 +433,11 @@ def count_micro_batches(training: TrainingSection, scheme: Scheme) -> int:
             f"training.micro_batches {count} of training.batch_size {training.batch_size}: a"
             " micro-batch needs a sample"
         )
+    if training.in_flight is not None and training.in_flight > count:
+        raise ConfigError(
+            f"training.in_flight {training.in_flight} of {count} micro-batches: lower it, or raise"
+            " training.micro_batches"
+        )
     if count > 1 and scheme.server is not ServerOrder.ARRIVAL:
         raise ConfigError(
             f"training.micro_batches {count}: the server of {scheme.name} takes whole mini-batches"

@@ -80,6 +80,14 @@ def check_given(what: str, config: object, also_read: Collection[str] = ()) -> C
     return config
 
 
+def check_kind(kind: type, what: str, **given: object) -> None:
+    """Raises ConfigError for an argument, by its name, that is not of this kind, `what` in words:
+    text would be as true as True."""
+    for name, value in given.items():
+        if type(value) is not kind:
+            raise ConfigError(f"{name} should be {what}, not {quoted(value)}")
+
+
 def check(config: Config, *, cut: bool = True, dealt: bool = True, read: bool = True) -> None:
     """Raises CutlayerError for what cannot be, as far as `config.json` and small files say.
 

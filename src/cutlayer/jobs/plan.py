@@ -32,7 +32,7 @@ from cutlayer.jobs.build import (
     most_shares,
     optimizer_slots,
 )
-from cutlayer.jobs.check import check, check_given, read_own_profile
+from cutlayer.jobs.check import check, check_given, check_kind, read_own_profile
 from cutlayer.jobs.from_run import LearnedRates, learned_rates
 from cutlayer.jobs.machines import ServerHardware, make_devices, make_server
 from cutlayer.jobs.model_spec import planned_model
@@ -245,6 +245,7 @@ def plan(config: Config, *, fixed: bool = False, from_run: Path | str | None = N
     what is no measured run, AssetError and ModelError for a model: as a run of it would.
     """
     config = check_given("plan", config, also_read=CHOICES)
+    check_kind(bool, "True or False", fixed=fixed)
     learned = None if from_run is None else learned_rates(config, path_of("from_run", from_run))
     config = config if learned is None else learned.into(config)
     _check_devices(config.devices.count)

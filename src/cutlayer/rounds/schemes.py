@@ -4,8 +4,10 @@ A scheme is a value, read by the timeline (seconds), the trainer (tensors) and t
 (packets). Knows no sizes and no rates.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 
 from cutlayer.spec import Trained
 
@@ -178,16 +180,18 @@ SPLITLORA_PAPER = Scheme(
 )
 
 # every scheme of the package by its name; `dataclasses.replace` makes others of them
-SCHEMES: dict[str, Scheme] = {
-    scheme.name: scheme
-    for scheme in (
-        SFT,
-        SFT_UNCOMPRESSED,
-        SFT_OVERLAP,
-        SPLITLORA_PAPER,
-        SPLITLORA,
-        SL,
-        FL_LORA,
-        FL_FULL,
-    )
-}
+SCHEMES: Mapping[str, Scheme] = MappingProxyType(
+    {
+        scheme.name: scheme
+        for scheme in (
+            SFT,
+            SFT_UNCOMPRESSED,
+            SFT_OVERLAP,
+            SPLITLORA_PAPER,
+            SPLITLORA,
+            SL,
+            FL_LORA,
+            FL_FULL,
+        )
+    }
+)
