@@ -170,6 +170,17 @@ def test_a_run_of_joined_devices_is_the_trainers(
     assert {"device_forward", "activation_up", "gradient_down", "adapter_up"} <= kinds
 
 
+def test_mini_batches_share_passes_where_the_configuration_says_so(
+    config: Config, keys: RunKeys, data: list[Path], tmp_path: Path
+) -> None:
+    """Of all devices, each of which waits for the others; the page says how many."""
+    server = config.server.model_copy(update={"batch": "arrivals", "coalesce_ms": 60_000.0})
+    service = played(config.model_copy(update={"server": server}), keys, data, tmp_path)
+    status = service.status()
+    assert status.finished and status.pass_mini_batches == DEVICES
+    assert list(status.passes) == [str(DEVICES)]
+
+
 def test_shares_follow_what_was_measured(
     config: Config, trained: RunDirectory, keys: RunKeys, data: list[Path], tmp_path: Path
 ) -> None:
