@@ -34,4 +34,7 @@ def test_it_comes_more_often_than_every_30_s() -> None:
 
 
 def test_what_has_gone_on_so_far() -> None:
-    assert so_far("getting ready")() == "getting ready, 0 ms so far"
+    times_s = iter([7.0, 7.0, 57.1])
+    line = so_far("getting ready", lambda: next(times_s))
+    assert line() == "getting ready, 0 ms so far"
+    assert line() == "getting ready, 50.1 s so far"

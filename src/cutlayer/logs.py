@@ -112,10 +112,10 @@ class Heartbeat:
             _LOG.info("%s", self._text())
 
 
-def so_far(what: str) -> Callable[[], str]:
+def so_far(what: str, clock: Callable[[], float] = time.monotonic) -> Callable[[], str]:
     """`getting ready, 50.1 s so far`, from now on."""
-    start_s = time.monotonic()
-    return lambda: f"{what}, {format_seconds(time.monotonic() - start_s)} so far"
+    start_s = clock()
+    return lambda: f"{what}, {format_seconds(clock() - start_s)} so far"
 
 
 @contextmanager

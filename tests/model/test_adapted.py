@@ -124,6 +124,7 @@ def test_frozen_weights_get_no_gradient(vit: Path) -> None:
     whole = load_whole(vit, IMAGES, full_spec(IMAGES), classes=CLASSES)
     rows = whole.adapted.initial_row(0).unsqueeze(0).requires_grad_()
     whole.forward(rows, [4], image_batch()).sum().backward()
+    assert whole.adapted.tensors
     assert all(tensor.grad is None for tensor in whole.adapted.tensors)
 
 

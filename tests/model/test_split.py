@@ -189,6 +189,7 @@ def test_variants_of_an_architecture_split_too(
         logits, gradients = run_whole(whole, row, inputs, lengths)
         found = run_parts(device, server, whole.adapted.layout.named(row), inputs, lengths)
         assert torch.equal(found[0], logits)
+        assert gradients
         assert all(torch.equal(found[1][name], value) for name, value in gradients.items())
 
 
@@ -213,6 +214,7 @@ def test_lower_precision_keeps_rows_in_float32(
     }
     logits, gradients = run_parts(device, server, named, inputs, None)
     assert logits.dtype == torch.float32
+    assert gradients
     assert all(gradient.dtype == torch.float32 for gradient in gradients.values())
     assert device.adapted.bytes < 4 * device.adapted.parameters
 

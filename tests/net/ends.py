@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -101,12 +101,16 @@ async def serving(
 
 
 @contextlib.asynccontextmanager
-async def activation_memory(
+async def both_ends(
     keys: RunKeys, limits: ConnectionLimits = LIMITS
-) -> AsyncIterator[tuple[Served, asyncio.Queue[Link]]]:
-    """A server whose sessions do nothing: the test has the links of both ends."""
+) -> AsyncIterator[tuple[Served, Callable[[], Awaitable[Link]]]]:
+    """A server whose sessions do nothing, and what waits for its end of the next link."""
     came: asyncio.Queue[Link] = asyncio.Queue()
     over = asyncio.Event()
+
+    async def other_end() -> Link:
+        async with asyncio.timeout(PATIENCE_S):
+            return await came.get()
 
     async def session(link: Link) -> None:
         came.put_nowait(link)
@@ -114,7 +118,7 @@ async def activation_memory(
 
     async with serving(keys, session, limits) as served:
         try:
-            yield served, came
+            yield served, other_end
         finally:
             over.set()
 

@@ -98,6 +98,7 @@ def same(one: Path, other: Path) -> None:
     """Both runs ended with the same adapter, bit for bit."""
     first, second = adapter(one), adapter(other)
     assert first.keys() == second.keys()
+    assert first
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
@@ -190,6 +191,7 @@ def test_shares_follow_what_was_measured(
     (directory,) = tmp_path.glob("*-001")
     same(directory, trained.path)
     shares = [json.loads(line).get("shares") for line in _lines(directory / "rounds.jsonl")[1:]]
+    assert shares
     assert all(sum(each) == pytest.approx(1.0) for each in shares)
     # the first are of what the cost model expects, the next of what was measured
     assert shares[1] != shares[0]
@@ -519,14 +521,19 @@ def test_a_server_gives_up_and_goes_on_when_the_device_is_there(
 ) -> None:
     """It names who is missing; what was trained before is not trained again."""
     patient, directory = prepare(config), new_directory(config, tmp_path)
-    rule = {"give_up_s": 1.0}
+    rule, passed_s = {"give_up_s": 3600.0}, [0.0]
     hasty = prepare(config.model_copy(update={"net": config.net.model_copy(update=rule)}))
 
     async def play() -> bool:
         net = open_net(hasty, directory, Silent(), in_place)
-        service, port = _serving(net, keys)
+        port = asyncio.get_running_loop().create_future()
+        service = Service(net, keys, ("127.0.0.1", 0), clock=lambda: passed_s[0])
         serving = asyncio.create_task(service.run(asyncio.Event(), port.set_result))
         first = asyncio.create_task(take_part(joining(tmp_path, keys, 0, await port, data[0])))
+        async with asyncio.timeout(60):
+            while not net.session.progress[0].done:
+                await asyncio.sleep(0.01)
+        passed_s[0] = 3601.0
         with pytest.raises(RunError, match=r"pi-1 \(away, 0 of 2 local steps\)"):
             await serving
         done = net.session.progress[0].step

@@ -76,6 +76,7 @@ def test_a_server_with_an_order_of_its_own_takes_whole_mini_batches() -> None:
         memory_mib=(need_mib(MiniBatchPolicy(ActivationPolicy.KEEP, 2)) + 1e-3,) * 3
     )
     ways = fitting_policies(own, SCHEMES["splitlora"], CUT)
+    assert ways
     assert all(policy.micro_batches == 1 for policy in ways)
 
 

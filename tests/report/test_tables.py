@@ -68,6 +68,7 @@ def test_each_round_is_a_row_with_its_numbers(run: RunRecord) -> None:
 
 def test_the_legend_names_every_phase(run: RunRecord) -> None:
     text = " ".join(" ".join(printed(round_table(run.rounds), 80)).split())
+    assert _phases(run)
     assert all(f"{word.short}: {word.label}" in text for word in _phases(run).values())
 
 

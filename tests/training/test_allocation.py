@@ -122,6 +122,7 @@ def test_the_record_and_the_report_show_shares_where_they_vary(
     config = tiny.config(*vision, planner=planner, channel={"fading": "rayleigh"})
     path = start(config, tmp_path).path
     records = tiny.read_lines(path / "rounds.jsonl")
+    assert len(records) > 1
     assert all(sum(record["shares"]) == pytest.approx(1.0, abs=1e-9) for record in records[1:])  # type: ignore[arg-type]
     varies = planner == "two-timescale"
     assert shares_vary(read_record(path).trained) is varies

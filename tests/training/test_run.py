@@ -73,6 +73,7 @@ def test_a_run_directory_holds_the_run(vision: Folders, tmp_path: Path) -> None:
     assert summary["device_peak_bytes"] == sum(summary["device_memory_bytes"].values())
     trace = tiny.read_lines(directory / "trace.jsonl")
     keys = "round device local_step micro_batch phase start_s end_s bytes"
+    assert trace
     assert all(list(line) == keys.split() for line in trace)
     up = sum(line["bytes"] for line in trace if line["phase"] in ("activation_up", "adapter_up"))  # type: ignore[misc]
     assert up == summary["uplink_bytes"]

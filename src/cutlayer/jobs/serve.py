@@ -151,7 +151,7 @@ async def _until_told(service: "Service") -> bool:
 @final
 class Service:
     """The run `net` on `address` (host, port), for the devices that `keys` knows; what operators
-    ask is answered on `operations` (None: nowhere)."""
+    ask is answered on `operations` (None: nowhere). Rounds' deadlines are kept by `clock` [s]."""
 
     def __init__(
         self,
@@ -159,8 +159,10 @@ class Service:
         keys: RunKeys,
         address: tuple[str, int],
         operations: tuple[str, int] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._net = net
+        self._clock = clock
         self._keys = keys
         self._address = address
         self._operations = operations
@@ -266,9 +268,9 @@ class Service:
     async def _tick(self) -> None:
         """Let the session know what time has passed; an error ends the run through the driver."""
         with contextlib.suppress(Exception):
-            last_s = time.monotonic()
+            last_s = self._clock()
             while True:
-                now_s = time.monotonic()
+                now_s = self._clock()
                 await self._net.driver.handle(s.Tick(now_s - last_s))
                 last_s = now_s
                 await asyncio.sleep(_TICK_S)

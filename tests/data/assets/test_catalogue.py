@@ -5,8 +5,8 @@ import json
 import multiprocessing
 import os
 import re
-import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
@@ -227,21 +227,37 @@ def test_models_and_data_lie_apart(tmp_path: Path) -> None:
     assert asset_folder(fake_asset([], kind="model"), tmp_path) == tmp_path / "models" / "fake"
 
 
-def _slow_convert(unpacked: Path, target: Path) -> None:
-    time.sleep(0.3)
+def _convert(unpacked: Path, target: Path) -> None:
     copy_file(unpacked, target)
     (target / "maker.txt").write_text(str(os.getpid()))
 
 
+@dataclass
+class _Start:
+    """Where the processes wait until all are there."""
+
+    line: Barrier | None = None
+
+
+_START = _Start()
+
+
+def _lines_up(line: Barrier) -> None:
+    _START.line = line
+
+
 def _get(cache: Path) -> tuple[str, int]:
+    assert _START.line is not None
+    _START.line.wait(60)
     fetched: list[Path] = []
-    folder = get_asset(fake_asset(fetched, _slow_convert), cache)
+    folder = get_asset(fake_asset(fetched, _convert), cache)
     return (folder / "maker.txt").read_text(), len(fetched)
 
 
 def test_processes_that_want_the_same_asset_fetch_it_once(tmp_path: Path) -> None:
-    with multiprocessing.get_context("spawn").Pool(3) as pool:
-        results = pool.map(_get, [tmp_path] * 3)
+    spawn = multiprocessing.get_context("spawn")
+    with spawn.Pool(3, _lines_up, (spawn.Barrier(3),)) as pool:
+        results = pool.map(_get, [tmp_path] * 3, chunksize=1)
     assert len({maker for maker, _ in results}) == 1
     assert sum(fetched for _, fetched in results) == 1
     assert work_left(tmp_path) == []
