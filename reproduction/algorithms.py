@@ -290,9 +290,9 @@ class PublishedAlgorithm3:
 
     Where all devices end together and no share more than halves, this is Newton's method. Otherwise
     the tangents lie far below the delays: a share falls to 0 (`ZERO_SHARE`, an infinite delay) or
-    steps go to and fro (`NOT_CONVERGED`). The caps must let the shares fill the band
-    (`INFEASIBLE` if not; `require_whole_bandwidth` raises). `OPTIMAL` is by its own criterion: by
-    `tolerance` of the deadline, or a step as short. Source: SFT, Algorithm 3.
+    steps go to and fro (`NOT_CONVERGED`). The caps must let the shares fill the
+    bandwidth (`INFEASIBLE` if not). `OPTIMAL` is by its own criterion: by `tolerance` of the
+    deadline, or a step as short. Source: SFT, Algorithm 3.
     """
 
     most_steps: int = 60

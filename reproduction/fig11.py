@@ -15,12 +15,12 @@ from matplotlib.figure import Figure
 from cutlayer.report.drawing import (
     MUTED,
     OURS,
-    PAPER_COLOUR,
     Series,
     draw_bars,
     legend_and_title,
     new_figure,
 )
+from cutlayer.report.wording import OTHER_COLOUR
 from reproduction.catalogue import Cells, Made, Options, write
 from reproduction.claims import Claim, Said, judge_larger
 from reproduction.evaluation import (
@@ -137,7 +137,7 @@ def draw(cifar: Evaluation, tiny: Evaluation, setting: str) -> Figure:
         left,
         list(NAMES.values()),
         [
-            Series("paper", [PUBLISHED[name] for name in names], PAPER_COLOUR),
+            Series("paper", [PUBLISHED[name] for name in names], OTHER_COLOUR),
             Series(ours, [cifar.minutes[name] for name in names], OURS),
         ],
         "virtual time [min]",

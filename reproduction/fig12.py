@@ -18,7 +18,6 @@ from matplotlib.figure import Figure
 
 from cutlayer.report.drawing import (
     OURS,
-    OURS_LIGHT,
     Series,
     draw_bars,
     legend_and_title,
@@ -41,6 +40,7 @@ from reproduction.evaluation import (
 _LOG = logging.getLogger(f"cutlayer.{__name__}")
 
 LEAST_TIMES = Decimal("2.5")
+_OURS_LIGHT = "#8cbde4"
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def draw(pair: Pair, setting: str) -> Figure:
     figure = new_figure(470)
     left, right = figure.subplots(1, 2)
     rows = _names(first)
-    colours = (OURS_LIGHT, OURS)
+    colours = (_OURS_LIGHT, OURS)
     draw_bars(
         left,
         rows,

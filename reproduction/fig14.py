@@ -17,7 +17,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cutlayer.config.schema import Config
-from cutlayer.profiling.training import standard_error
 from cutlayer.report.drawing import INK, new_figure
 from cutlayer.report.wording import OTHER_COLOUR
 from reproduction.catalogue import Made, Options, caption, write
@@ -33,6 +32,7 @@ from reproduction.training import (
     draw_range,
     job,
     seeds_text,
+    standard_error,
     train_lines,
 )
 

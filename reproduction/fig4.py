@@ -18,14 +18,13 @@ from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cutlayer.planner.accuracy import CUBIC_COEFFICIENTS, CubicFit, fit_cubic
-from cutlayer.profiling.training import standard_error
+from cutlayer.planner.accuracy import CubicFit, fit_cubic
 from cutlayer.report.drawing import INK, new_figure
 from cutlayer.report.wording import OTHER_COLOUR
 from reproduction.catalogue import Cells, Made, Options, caption, write
 from reproduction.claims import Claim, Said, Verdict, judge_at_most
 from reproduction.evaluation import BY_BITS, BY_SPARSITY, Point
-from reproduction.training import Run, Size, config_of, setting_of, train_grid
+from reproduction.training import Run, Size, config_of, setting_of, standard_error, train_grid
 
 _STEPS = 201
 # a flat surface does not fall: values are sums of ten terms of some hundreds in double precision
@@ -137,7 +136,7 @@ def _mean_square(given: Surface, test_samples: int) -> Claim:
     largest = float(np.nanmax(np.abs(given.fit.residuals)))
     noise = standard_error(float(np.nanmean(given.measured)), test_samples)
     reason = (
-        f"{CUBIC_COEFFICIENTS} coefficients through"
+        f"{given.fit.coefficients.size} coefficients through"
         f" {np.isfinite(given.measured).sum()} trainings: root mean square "
         f"{100 * (ours / 100) ** 0.5:.1f} points, largest {largest:.1f}, each point left out in "
         f"turn {given.fit.left_out_root:.1f}, chance on {test_samples} test samples {noise:.1f}; "

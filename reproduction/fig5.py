@@ -16,7 +16,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cutlayer.config.schema import Config
-from cutlayer.profiling.training import standard_error
 from cutlayer.report.drawing import INK, new_figure
 from reproduction.catalogue import Made, Options, caption, write
 from reproduction.claims import CLOSE, Claim, Said, Verdict, judge_larger
@@ -31,6 +30,7 @@ from reproduction.training import (
     draw_range,
     job,
     seeds_text,
+    standard_error,
     train_lines,
 )
 

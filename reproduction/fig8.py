@@ -18,12 +18,12 @@ from matplotlib.figure import Figure
 from cutlayer.report.drawing import (
     INK,
     OURS,
-    PAPER_COLOUR,
     Series,
     draw_bars,
     legend_and_title,
     new_figure,
 )
+from cutlayer.report.wording import OTHER_COLOUR
 from cutlayer.rounds.schemes import SCHEMES
 from cutlayer.units import GIB
 from reproduction.catalogue import Cells, Made, Options, write
@@ -139,7 +139,7 @@ def draw(cifar: Evaluation, methods: Sequence[Method], round_gb: float, setting:
         left,
         list(NAMES.values()),
         [
-            Series("paper (SL as published, others by its ratios)", _published(), PAPER_COLOUR),
+            Series("paper (SL as published, others by its ratios)", _published(), OTHER_COLOUR),
             Series(
                 f"ours, {cifar.rounds:.2f} epochs (FL {cifar.fl_rounds:.1f})",
                 [sum(cifar.gigabytes(name).values()) for name in NAMES],

@@ -18,14 +18,13 @@ from matplotlib.figure import Figure
 from cutlayer.report.drawing import (
     INK,
     OURS,
-    PAPER_COLOUR,
     Series,
     draw_bars,
     legend_and_title,
     new_figure,
 )
+from cutlayer.report.wording import OTHER_COLOUR
 from cutlayer.rounds.memory import PAPER_ACCOUNTING
-from cutlayer.rounds.vit import vit_spec
 from cutlayer.spec import Trained
 from cutlayer.units import GIB, MIB
 from reproduction import fig8, fig10, fig11, fig12, fig13
@@ -57,6 +56,7 @@ from reproduction.evaluation import (
 )
 from reproduction.fig10 import Delays, delays_by_links
 from reproduction.table3 import calibrated_memory
+from reproduction.vit import vit_spec
 
 _LOG = logging.getLogger(f"cutlayer.{__name__}")
 
@@ -201,7 +201,7 @@ def draw(cifar: Evaluation, fits: Mapping[str, Fit], setting: str) -> Figure:
         left,
         list(NAMES.values()),
         [
-            Series("paper", [fig11.PUBLISHED[name] for name in NAMES], PAPER_COLOUR),
+            Series("paper", [fig11.PUBLISHED[name] for name in NAMES], OTHER_COLOUR),
             Series(
                 f"ours, {cifar.local_steps:.1f} local steps",
                 [cifar.minutes[name] for name in NAMES],

@@ -4,27 +4,29 @@ Knows the job, how long it takes and what it says meanwhile; which points and li
 what is said of them, is the figure's.
 """
 
+import json
 import logging
+import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
+from time import process_time
 from typing import Any, Generic, TypeVar
 
 from matplotlib.axes import Axes
 
+from cutlayer.config.read import read_config
 from cutlayer.config.schema import Config
 from cutlayer.profiling.training import (
     JobStart,
     RunResult,
-    TrainingCurve,
-    accuracy_of,
-    configuration_of,
-    job_starts,
-    standard_error,
+    evaluate_job,
+    job_start,
+    play_rounds,
+    traffic_of,
     train_through,
-    training_curve,
     training_text,
 )
 from cutlayer.report.drawing import MUTED, whole_ticks
@@ -56,6 +58,17 @@ class Size:
     test_samples: int
 
 
+def configuration_of(settings: Mapping[str, Any], also_read: Collection[str] = ()) -> Config:
+    """The configuration of these settings by dotted key, on one thread unless they say more:
+    another number of threads adds floats in another order. `also_read`: as of `read_config`.
+    Raises ConfigError for a wrong one."""
+    pinned = {"threads": 1, **settings}
+    texts = {
+        key: value if isinstance(value, str) else json.dumps(value) for key, value in pinned.items()
+    }
+    return read_config(None, texts, also_read=also_read)
+
+
 def job(options: Options, size: Size, settings: Mapping[str, Any]) -> Config:
     """A figure's job, and what `settings` say of it by dotted key; each sample is seen once.
 
@@ -83,6 +96,29 @@ def seeds_text(options: Options) -> str:
     """Over how many seeds, and whether the numbers say anything."""
     seeds = f"{options.seeds} seed{'s' if options.seeds > 1 else ''}"
     return f"{seeds}{' (quick: says nothing)' if options.quick else ''}"
+
+
+def job_starts(config: Config, seeds: Sequence[int], *, quiet: bool = False) -> Iterator[JobStart]:
+    """A start for each seed: other draws, other initial adapters, the first seed's test samples.
+
+    `quiet`: nothing is logged; of later seeds there is nothing new to log.
+
+    Raises CutlayerError for a job that cannot be prepared.
+    """
+    test = None
+    for seed in seeds:
+        start = job_start(config, seed, test, quiet=quiet or test is not None)
+        test = start.setup.server.test
+        yield start
+
+
+def standard_error(accuracy: float, samples: int) -> float:
+    """Of an accuracy [%] on so many test samples [points]: 100 sqrt(p (1 - p) / n).
+
+    The error of a difference of two on the same samples is at most sqrt(2) times that.
+    """
+    share = accuracy / 100
+    return 100 * math.sqrt(share * (1 - share) / samples)
 
 
 # points of a grid
@@ -121,6 +157,11 @@ def train_grid(
     return runs, start
 
 
+def accuracy_of(start: JobStart) -> float:
+    """The accuracy before training: a share of the test samples."""
+    return evaluate_job(start.setup, start.state).accuracy
+
+
 def _train_points(start: JobStart, grid: Sequence[Point]) -> Iterator[Run]:
     before = accuracy_of(start)
     _LOG.info(f"seed {start.seed}: {100 * before:.1f} % accuracy before training")
@@ -137,6 +178,41 @@ def _train_points(start: JobStart, grid: Sequence[Point]) -> Iterator[Run]:
 
 
 # lines by round
+
+
+@dataclass(frozen=True)
+class TrainingCurve:
+    """A training run by round: `accuracy` (a share) and `loss` [nat] after each of `rounds` (0:
+    before training), NaN from where it diverged; the rest as in `RunResult`."""
+
+    rounds: tuple[int, ...]
+    accuracy: tuple[float, ...]
+    loss: tuple[float, ...]
+    bits_up: float
+    bits_down: float
+    cpu_s: float
+
+
+def training_curve(start: JobStart, evaluated: Collection[int]) -> TrainingCurve:
+    """Train from `start` by its own scheme and codecs; evaluate before, after the rounds in
+    `evaluated`, and after the last."""
+    begun_s = process_time()
+    rounds = tuple(n for n in range(start.rounds + 1) if n in {0, *evaluated, start.rounds})
+    seen = {0: evaluate_job(start.setup, start.state)}
+    costs = []
+    for outcome in play_rounds(start.setup, start.state, start.rounds):
+        costs.append(outcome.round_costs)
+        if outcome.state.round in rounds:
+            seen[outcome.state.round] = evaluate_job(start.setup, outcome.state)
+    traffic = traffic_of(costs)
+    return TrainingCurve(
+        rounds,
+        tuple(seen[n].accuracy if n in seen else math.nan for n in rounds),
+        tuple(seen[n].loss if n in seen else math.nan for n in rounds),
+        traffic.bits(traffic.up),
+        traffic.bits(traffic.down),
+        process_time() - begun_s,
+    )
 
 
 @dataclass(frozen=True)

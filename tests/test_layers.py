@@ -11,7 +11,6 @@ MATHEMATICS = (
     "channel.traces",
     "codec.staged",
     "rounds.memory",
-    "rounds.vit",
     "rounds.schemes",
     "planner.allocation",
     "rounds.work",

@@ -9,8 +9,6 @@ from PIL import Image
 from transformers import ViTImageProcessor
 
 from cutlayer.data.batches import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     ImageBatches,
     Preprocessing,
     read_preprocessing,
@@ -21,14 +19,16 @@ from cutlayer.errors import AssetError, DataError
 from cutlayer.jobs.dataset import image_batches
 from data.sets import picture, texts
 
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
 
 def test_pixels_are_scaled_and_normalised_channel_by_channel() -> None:
     images = np.stack([picture(1), picture(2)])
     samples = ImageArray(images, np.array([4, 5]), "memory")
-    batch = ImageBatches(8, IMAGENET_MEAN, IMAGENET_STD).make(samples, np.array([1, 0]))
+    batch = ImageBatches(8, MEAN, STD).make(samples, np.array([1, 0]))
     pixels = batch.inputs["pixel_values"]
     assert pixels.dtype == np.float32
-    expected = (images[::-1] / 255 - IMAGENET_MEAN) / IMAGENET_STD
+    expected = (images[::-1] / 255 - MEAN) / STD
     # values up to 2.7, a handful of float32 roundings of 6e-8 each
     np.testing.assert_allclose(pixels, expected.transpose(0, 3, 1, 2), atol=2e-6)
     assert batch.labels.tolist() == [5, 4]

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from cutlayer.channel.rates import ProportionalRates, RateCurves, ScaledRates
 from cutlayer.errors import ConfigError
-from cutlayer.planner.bandwidth import BandwidthProblem, require_whole_bandwidth
-from planner.problems import RootRates, problem, problems, with_rates
+from cutlayer.planner.bandwidth import BandwidthProblem
+from planner.problems import problem, problems, with_rates
 
 TWO = problem([1.0, 2.0], [3.0, 4.0])
 
@@ -96,14 +96,3 @@ BandwidthProblem(two, two, two, RateCurves(rates, rates), two, np.ones(1))
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
     )
     assert "ConfigError: weights has shape (1,) for 2 devices: give one each" in ended.stderr
-
-
-def test_caps_that_leave_band_unused() -> None:
-    require_whole_bandwidth(replace(TWO, most=np.array([0.5, 0.5])))
-    require_whole_bandwidth(with_rates(TWO, RootRates()))
-    with pytest.raises(ConfigError, match=r"caps of 2 devices sum to 0\.8 of the band.*raise"):
-        require_whole_bandwidth(replace(TWO, most=np.array([0.3, 0.5])))
-    idle = replace(TWO, uplink_bits=np.array([3.0, 0.0]), most=np.array([0.5, 1.0]))
-    with pytest.raises(ConfigError, match=r"caps of 1 devices sum to 0\.5"):
-        require_whole_bandwidth(idle)
-    require_whole_bandwidth(replace(idle, uplink_bits=np.zeros(2)))

@@ -9,12 +9,12 @@ import pytest
 from report.drawn import assert_labels_apart
 
 from cutlayer.errors import CutlayerError
-from cutlayer.profiling.training import job_starts
 from cutlayer.report.drawing import plain_style, save_figure
 from reproduction import fig14
 from reproduction.catalogue import Options
 from reproduction.claims import Verdict
 from reproduction.fig14 import Seen, claims_of, draw, rounds_to_stable
+from reproduction.training import job_starts
 
 ROUNDS = (0, 2, 6, 12, 18, 22)
 FEW, SOME, MANY = 48, 144, 240

@@ -11,13 +11,7 @@ from report.drawn import assert_labels_apart
 from cutlayer.codec.presets import paper
 from cutlayer.errors import CutlayerError
 from cutlayer.logs import lines_to
-from cutlayer.profiling.training import (
-    JobStart,
-    job_starts,
-    standard_error,
-    train_through,
-    training_curve,
-)
+from cutlayer.profiling.training import JobStart, train_through
 from cutlayer.report.drawing import plain_style, save_figure
 from cutlayer.rounds.schemes import SCHEMES
 from reproduction import fig5
@@ -40,6 +34,7 @@ from reproduction.fig5 import (
     claims_of,
     draw,
 )
+from reproduction.training import job_starts, standard_error, training_curve
 
 FINAL = {SFT_PAPER: 74.0, SFT_BEST: 76.0, PLAIN: 76.5, SL: 77.0, SPLITLORA: 76.8, FL_FULL: 40.0}
 

@@ -12,7 +12,7 @@ from cutlayer.codec.presets import paper
 from cutlayer.config.schema import SgdOptimizer
 from cutlayer.errors import CutlayerError
 from cutlayer.logs import lines_to
-from cutlayer.profiling.training import job_starts, train_through
+from cutlayer.profiling.training import train_through
 from cutlayer.report.drawing import plain_style, save_figure
 from reproduction import fig7
 from reproduction.catalogue import Options
@@ -28,7 +28,7 @@ from reproduction.evaluation import (
     codecs_of,
 )
 from reproduction.fig7 import Seen, claims_of, draw, indexed_ratio
-from reproduction.training import config_of
+from reproduction.training import config_of, job_starts
 
 ACCURACY = (77.0, 74.0, 76.5, 76.0, 75.5, 66.0, 58.0, 64.0, 70.0, 76.0, 76.5)
 

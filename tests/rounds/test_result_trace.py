@@ -8,12 +8,17 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.rounds.result import _Track, chrome_trace
+from cutlayer.rounds.result import RoundTimeline, _Track, chrome_trace_of
 from cutlayer.rounds.schemes import SCHEMES, SFT, Phase, ServerOrder
 from cutlayer.rounds.simulate import simulate
 from cutlayer.rounds.work import DeviceWork, Sharing, SharingRules
 from examples import at_most
 from rounds.works import rules, work, works
+
+
+def traced(timeline: RoundTimeline) -> str:
+    """The whole round's."""
+    return chrome_trace_of(timeline.scheme, list(timeline.events()))
 
 
 def _check(text: str) -> list[dict[str, Any]]:
@@ -48,7 +53,7 @@ def test_every_event_is_there_and_none_overlaps(
     if scheme.server is not ServerOrder.ARRIVAL and max(w.micro_batches for w in devices) > 1:
         scheme = SFT
     timeline = simulate(scheme, devices, rules)
-    slices = _check(chrome_trace(timeline))
+    slices = _check(traced(timeline))
     events = list(timeline.events())
     mine = [record for record in slices if record["pid"] == _Track.DEVICES]
     assert [record["name"] for record in mine] == [event.phase for event in events]
@@ -64,7 +69,7 @@ def test_every_event_is_there_and_none_overlaps(
 def test_a_trace_by_hand() -> None:
     """Two devices: the second's mini-batch waits a second for the server, its only line."""
     timeline = simulate(SFT, [work([1.0, 2.0, 1.0, 1.0, 1.0], 1, 0.5) for _ in range(2)])
-    slices = _check(chrome_trace(timeline))
+    slices = _check(traced(timeline))
     waits = [record for record in slices if record["name"] == Phase.SERVER_QUEUE]
     assert [(w["ts"], w["dur"], w["args"]["device"]) for w in waits] == [(3.5e6, 1e6, 1)]
     server = [record for record in slices if record["pid"] == _Track.SERVER]
@@ -80,13 +85,13 @@ def test_a_trace_of_some_devices() -> None:
     timeline = simulate(
         SFT, [work([1.0] * 5) for _ in range(5)], SharingRules(uplink=Sharing.SHARED)
     )
-    slices = _check(chrome_trace(timeline, devices=[1, 4]))
+    slices = _check(chrome_trace_of(SFT, [*timeline.device_events(1), *timeline.device_events(4)]))
     assert {record["args"]["device"] for record in slices} == {1, 4}
 
 
 def test_micro_batches_that_overlap_have_a_line_each() -> None:
     device = work([1.0] * 5, micro_batches=3)
-    trace = json.loads(chrome_trace(simulate(SCHEMES["sft-overlap"], [device])))
+    trace = json.loads(traced(simulate(SCHEMES["sft-overlap"], [device])))
     names = [
         record["args"]["name"]
         for record in trace["traceEvents"]

@@ -27,8 +27,6 @@ from cutlayer.spec import IGNORED_LABEL
 
 
 Channels: TypeAlias = tuple[float, float, float]
-IMAGENET_MEAN: Channels = (0.485, 0.456, 0.406)
-IMAGENET_STD: Channels = (0.229, 0.224, 0.225)
 _HALF: Channels = (0.5, 0.5, 0.5)  # what Hugging Face's ViT takes when a folder says nothing
 _LEVELS = 255.0
 _FILE = "preprocessor_config.json"

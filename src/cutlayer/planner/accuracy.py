@@ -18,7 +18,6 @@ from cutlayer.planner.profile import Profile
 
 # both send the same tensors, in more or fewer bytes
 GRID_CODECS = ("paper-rans", "paper")
-CUBIC_COEFFICIENTS = 10
 # of sums of some hundred weighted values, against the sum of their sizes
 _ROUNDING = 1e-13
 _POINTS = 100.0

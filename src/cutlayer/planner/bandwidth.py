@@ -16,7 +16,6 @@ from cutlayer.channel.rates import RateCurve, RateCurves
 from cutlayer.errors import ConfigError
 
 # one part in 10^9 forgives caps such as ten times 0.1
-_ROUNDING = 1e-9
 # devices within one part in 10^9 of the deadline, or of their cap, are said to be at it
 _TIE = 1e-9
 # of the search for a device's share; a relative step whose square is below rounding is the last
@@ -127,19 +126,6 @@ class BandwidthProblem:
         up_slope = _slope(self.uplink_bits, up_s, self.curves.uplink, shares)
         down_slope = _slope(self.downlink_bits, down_s, self.curves.downlink, shares)
         return up_s + down_s, up_slope + down_slope
-
-
-def require_whole_bandwidth(problem: BandwidthProblem) -> None:
-    """Raise ConfigError unless the caps of the devices that can be served let their shares sum to
-    1, as SFT eq. (42c) asks. Where there is none, nobody needs bandwidth.
-    """
-    caps = problem.most[problem.served]
-    total = float(caps.sum())
-    if caps.size and total < 1 - _ROUNDING:
-        raise ConfigError(
-            f"the caps of {caps.size} devices sum to {total:g} of the bandwidth, which must be used"
-            " up: raise the caps, or choose a solver that may leave bandwidth unused"
-        )
 
 
 def _check(

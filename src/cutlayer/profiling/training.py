@@ -1,20 +1,16 @@
 """Many codecs on one prepared job: the same data, model, order of samples and initial adapters.
 
-Or one job round by round, as its configuration says. Knows the trainer and any pair of codecs;
-which ones are compared, and what for, is the caller's.
+Knows the trainer and any pair of codecs; which ones are compared, and what for, is the caller's.
 """
 
-import json
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import process_time
-from typing import Any
 
 from cutlayer.codec.codec import CodecPair, Direction
-from cutlayer.config.read import read_config
 from cutlayer.config.schema import Config, DirichletPartition
 from cutlayer.data.samples import Samples
 from cutlayer.errors import PacketError
@@ -65,39 +61,6 @@ class RunResult:
     cpu_s: float
 
 
-@dataclass(frozen=True)
-class TrainingCurve:
-    """A training run by round: `accuracy` (a share) and `loss` [nat] after each of `rounds` (0:
-    before training), NaN from where it diverged; the rest as in `RunResult`."""
-
-    rounds: tuple[int, ...]
-    accuracy: tuple[float, ...]
-    loss: tuple[float, ...]
-    bits_up: float
-    bits_down: float
-    cpu_s: float
-
-
-def standard_error(accuracy: float, samples: int) -> float:
-    """Of an accuracy [%] on so many test samples [points]: 100 sqrt(p (1 - p) / n).
-
-    The error of a difference of two on the same samples is at most sqrt(2) times that.
-    """
-    share = accuracy / 100
-    return 100 * math.sqrt(share * (1 - share) / samples)
-
-
-def configuration_of(settings: Mapping[str, Any], also_read: Collection[str] = ()) -> Config:
-    """The configuration of these settings by dotted key, on one thread unless they say more:
-    another number of threads adds floats in another order. `also_read`: as of `read_config`.
-    Raises ConfigError for a wrong one."""
-    pinned = {"threads": 1, **settings}
-    texts = {
-        key: value if isinstance(value, str) else json.dumps(value) for key, value in pinned.items()
-    }
-    return read_config(None, texts, also_read=also_read)
-
-
 def training_text(config: Config) -> str:
     """What is trained, in a line: model and cut, data, devices, steps, optimiser, partition."""
     training, model, data = config.training, Path(config.model.name), Path(config.data.name)
@@ -116,20 +79,6 @@ def training_text(config: Config) -> str:
     )
 
 
-def job_starts(config: Config, seeds: Sequence[int], *, quiet: bool = False) -> Iterator[JobStart]:
-    """A start for each seed: other draws, other initial adapters, the first seed's test samples.
-
-    `quiet`: nothing is logged; of later seeds there is nothing new to log.
-
-    Raises CutlayerError for a job that cannot be prepared.
-    """
-    test = None
-    for seed in seeds:
-        start = job_start(config, seed, test, quiet=quiet or test is not None)
-        test = start.setup.server.test
-        yield start
-
-
 def job_start(
     config: Config, seed: int, test: Samples | None = None, *, quiet: bool = False
 ) -> JobStart:
@@ -145,12 +94,8 @@ def job_start(
     return JobStart(seed, config.training.rounds, setup, initial_state(setup))
 
 
-def accuracy_of(start: JobStart) -> float:
-    """The accuracy before training: a share of the test samples."""
-    return _evaluated(start.setup, start.state).accuracy
-
-
-def _evaluated(setup: Setup, state: RunState) -> Evaluation:
+def evaluate_job(setup: Setup, state: RunState) -> Evaluation:
+    """On the job's test samples."""
     return evaluate(setup.training, setup.server, state)
 
 
@@ -159,12 +104,12 @@ def train_through(start: JobStart, codecs: CodecPair) -> RunResult:
     begun_s = process_time()
     setup = replace(start.setup, training=replace(start.setup.training, codecs=codecs))
     state, costs = start.state, []
-    for outcome in _play(setup, start.state, start.rounds):
+    for outcome in play_rounds(setup, start.state, start.rounds):
         state = outcome.state
         costs.append(outcome.round_costs)
-    evaluation = _evaluated(setup, state)
+    evaluation = evaluate_job(setup, state)
     diverged = len(costs) < start.rounds
-    traffic = _traffic(costs)
+    traffic = traffic_of(costs)
     return RunResult(
         accuracy=math.nan if diverged else evaluation.accuracy,
         accuracy_finished=evaluation.accuracy,
@@ -178,29 +123,7 @@ def train_through(start: JobStart, codecs: CodecPair) -> RunResult:
     )
 
 
-def training_curve(start: JobStart, evaluated: Collection[int]) -> TrainingCurve:
-    """Train from `start` by its own scheme and codecs; evaluate before, after the rounds in
-    `evaluated`, and after the last."""
-    begun_s = process_time()
-    rounds = tuple(n for n in range(start.rounds + 1) if n in {0, *evaluated, start.rounds})
-    seen = {0: _evaluated(start.setup, start.state)}
-    costs = []
-    for outcome in _play(start.setup, start.state, start.rounds):
-        costs.append(outcome.round_costs)
-        if outcome.state.round in rounds:
-            seen[outcome.state.round] = _evaluated(start.setup, outcome.state)
-    traffic = _traffic(costs)
-    return TrainingCurve(
-        rounds,
-        tuple(seen[n].accuracy if n in seen else math.nan for n in rounds),
-        tuple(seen[n].loss if n in seen else math.nan for n in rounds),
-        traffic.bits(traffic.up),
-        traffic.bits(traffic.down),
-        process_time() - begun_s,
-    )
-
-
-def _play(setup: Setup, state: RunState, rounds: int) -> Iterator[RoundOutcome]:
+def play_rounds(setup: Setup, state: RunState, rounds: int) -> Iterator[RoundOutcome]:
     """Round after round; fewer of them if the training diverges."""
     for _ in range(rounds):
         try:
@@ -212,7 +135,7 @@ def _play(setup: Setup, state: RunState, rounds: int) -> Iterator[RoundOutcome]:
 
 
 @dataclass(frozen=True)
-class _Traffic:
+class Traffic:
     """Bytes of activations and of gradients, and of either as plain float32 (they are of one
     shape; their frames' 60 bytes count as less than an element in a thousand)."""
 
@@ -221,10 +144,12 @@ class _Traffic:
     plain: int
 
     def bits(self, sent: int) -> float:
+        """So many bytes, in bits per element; NaN where there are no elements."""
         return _FLOAT32_BITS * sent / self.plain if self.plain else math.nan
 
 
-def _traffic(costs: Sequence[RoundCosts]) -> _Traffic:
+def traffic_of(costs: Sequence[RoundCosts]) -> Traffic:
+    """Over these rounds."""
     up = down = plain = 0
     for each in costs:
         sent = each.bytes_by_payload()
@@ -233,10 +158,10 @@ def _traffic(costs: Sequence[RoundCosts]) -> _Traffic:
         # labels and adapters are never compressed: the rest of the uplink is activations
         plain += each.byte_counts()["uncompressed_uplink_bytes"]
         plain -= sent.get("labels", 0) + sent["adapter_up"]
-    return _Traffic(up, down, plain)
+    return Traffic(up, down, plain)
 
 
-def _other_bits(state: RunState, direction: Direction, traffic: _Traffic) -> float:
+def _other_bits(state: RunState, direction: Direction, traffic: Traffic) -> float:
     """What the other codec of a `ShadowCodec` would have sent in one direction; NaN without one."""
     streams = [stream for (_, way), stream in state.streams.items() if way is direction]
     total = sum(other_bytes(stream.sender) for stream in streams)

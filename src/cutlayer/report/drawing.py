@@ -25,7 +25,6 @@ from matplotlib.path import Path as Outline
 from matplotlib.ticker import MaxNLocator
 
 from cutlayer.files import write_atomically, write_text
-from cutlayer.report.wording import OTHER_COLOUR
 
 FIGURE_WIDTH = 1080
 INK = "#1d2733"
@@ -163,7 +162,6 @@ def svg_element(figure: Figure, name: str, description: str) -> str:
 
 
 OURS = "#1f5a93"
-OURS_LIGHT = "#8cbde4"
 _THICKNESS = 0.38
 
 
@@ -175,9 +173,6 @@ class Series:
     values: Sequence[float | None]
     colour: str
     digits: int = 1
-
-
-PAPER_COLOUR = OTHER_COLOUR
 
 
 def draw_bars(axes: Axes, rows: Sequence[str], series: Sequence[Series], unit: str) -> None:

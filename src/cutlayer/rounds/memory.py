@@ -247,7 +247,7 @@ def _activations(model: ModelSpec) -> Activations:
     if model.activations is None:
         raise ConfigError(
             f"nobody has counted what {model.name} keeps for backward; take a ModelSpec from"
-            " model.describe or rounds.vit"
+            " model.describe"
         )
     return model.activations
 

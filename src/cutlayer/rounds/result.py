@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from itertools import chain, count
+from itertools import count
 from typing import TypeAlias
 
 import numpy as np
@@ -350,13 +350,6 @@ class _Slice:
     line: int
     name: str
     event: TimelineEvent
-
-
-def chrome_trace(timeline: RoundTimeline, devices: Sequence[int] | None = None) -> str:
-    """The round as JSON text; with `devices`, of those alone (a large round is a large text)."""
-    shown = range(len(timeline.devices)) if devices is None else devices
-    events = chain.from_iterable(timeline.device_events(device) for device in shown)
-    return chrome_trace_of(timeline.scheme, list(events))
 
 
 def chrome_trace_of(scheme: Scheme, events: Sequence[TimelineEvent]) -> str:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cutlayer.errors import ConfigError
-from cutlayer.rounds.vit import (
+from reproduction.vit import (
     VIT_BASE,
     VIT_LARGE,
     VIT_LAYERS,
