@@ -28,7 +28,7 @@ import grpc
 import numpy as np
 import torch
 from load_steps import BARE, LINK, StepRow, measured_steps
-from network import Site, make_site, name
+from transport import Site, make_site, name
 
 from cutlayer.jobs.join import join
 from cutlayer.net.wire.link import in_place

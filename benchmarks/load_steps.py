@@ -23,7 +23,7 @@ from typing import Any
 
 import grpc.aio
 import numpy as np
-from network import WANTED_BYTES, WHOLE, Site, answer, bare_channel, bare_server, name, question
+from transport import WANTED_BYTES, WHOLE, Site, answer, bare_channel, bare_server, name, question
 
 from cutlayer.config.read import read_config
 from cutlayer.jobs.network import open_net
