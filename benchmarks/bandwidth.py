@@ -1,4 +1,4 @@
-"""Shares of the band: exact, by the paper's Algorithm 3, by SLSQP and by Clarabel.
+"""Shares of the bandwidth: exact, by the paper's Algorithm 3, by SLSQP and by Clarabel.
 
     python -m benchmarks.bandwidth [--quick] [--json FILE]
 

@@ -63,7 +63,7 @@ QUICK = Extent((24, 197, 768), 16, 4, 8, Repeats(3, 0.3), Repeats(2, 0.1))
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Measure, print, write. Exit code 2 for what a user can mend."""
+    """Measure, print, write. Exit code 2 for what a user can correct."""
     arguments = _parser().parse_args(words)
     torch.set_num_threads(1)
     console = Console(stderr=True)

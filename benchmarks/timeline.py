@@ -46,10 +46,10 @@ class Case:
 CASES = (
     Case("static shares", "sft", SharingRules()),
     Case("two server workers", "sft", TWO_WORKERS),
-    Case("whole band in turn", "sft", IN_TURN),
-    Case("shared bands", "sft", SHARED),
+    Case("whole bandwidth in turn", "sft", IN_TURN),
+    Case("shared bandwidth", "sft", SHARED),
     Case(
-        "shared band, half duplex",
+        "shared bandwidth, half duplex",
         "sft",
         SharingRules(1, Sharing.SHARED, Sharing.SHARED, Duplex.HALF),
     ),
@@ -58,13 +58,13 @@ CASES = (
     Case("devices in turn", "sl", SharingRules()),
     Case("no server", "fl-lora", SharingRules()),
     Case("4 micro-batches overlap", "sft-overlap", SharingRules(), 4, 5),
-    Case("4 overlap, band in turn", "sft-overlap", IN_TURN, 4, 5),
-    Case("4 overlap, shared bands", "sft-overlap", SHARED, 4, 5),
+    Case("4 overlap, bandwidth in turn", "sft-overlap", IN_TURN, 4, 5),
+    Case("4 overlap, shared bandwidth", "sft-overlap", SHARED, 4, 5),
 )
 WITH_SIMPY = (
     Case("static shares", "sft", SharingRules()),
     Case("two server workers", "sft", TWO_WORKERS),
-    Case("whole band in turn", "sft", IN_TURN),
+    Case("whole bandwidth in turn", "sft", IN_TURN),
 )
 
 

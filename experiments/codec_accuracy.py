@@ -186,7 +186,7 @@ def run_codecs(
 def run(setup: Setup, start: RunState, codec: str, rounds: int) -> Result:
     """Train `rounds` from `start` and evaluate, uncompressed."""
     begun_s = time.process_time()
-    state, ledgers, losses = start, [], []
+    state, costs, losses = start, [], []
     if codec != BEFORE:
         section = Config.model_validate({"codec": CODECS[codec]}).codec
         packets = rounds * setup.devices[0].local_steps
@@ -196,7 +196,7 @@ def run(setup: Setup, start: RunState, codec: str, rounds: int) -> Result:
             for _ in range(rounds):
                 outcome = Round(setup, state).play()
                 state = outcome.state
-                ledgers.append(outcome.round_costs)
+                costs.append(outcome.round_costs)
                 losses.append(outcome.train_loss)
         except PacketError as error:  # activations or gradients that are not finite
             return {"diverged": str(error)}
@@ -205,19 +205,19 @@ def run(setup: Setup, start: RunState, codec: str, rounds: int) -> Result:
         "accuracy": evaluation.accuracy,
         "loss": evaluation.loss,
         "train_losses": losses,
-        **traffic(ledgers),
+        **traffic(costs),
         "cpu_s": time.process_time() - begun_s,
     }
 
 
-def traffic(ledgers: Sequence[RoundCosts]) -> Result:
+def traffic(costs: Sequence[RoundCosts]) -> Result:
     """Bytes of activations and gradients, and bits per element of each.
 
     Elements are counted by what they would be as float32 packets; padding is in none. A packet's
     frame of some 60 bytes adds to that count less than one element in a thousand.
     """
     total = {"up": 0, "down": 0, "plain_up": 0, "plain_down": 0}
-    for round_costs in ledgers:
+    for round_costs in costs:
         sent, counts = round_costs.bytes_by_payload(), round_costs.byte_counts()
         others_up = sent["labels"] + sent["adapter_up"]
         others_down = sent["adapter_down"] + sent.get("model", 0)

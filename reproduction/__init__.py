@@ -1,5 +1,5 @@
-"""The paper's tables and figures, made again: the same quantities from real trainings and formulas
-of `cutlayer`, beside the numbers that the paper prints, each with a verdict and its reason.
+"""The paper's tables and figures, made again: the same quantities from real training runs and
+formulas of `cutlayer`, beside the published numbers, each with a verdict and its reason.
 
     python -m reproduction [NAME | all | list]
 

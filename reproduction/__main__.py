@@ -36,7 +36,7 @@ DESCRIPTION = "a figure of the paper reproduced, its numbers beside the publishe
 ALL, LIST = "all", "list"
 # the paper's cut: 5 of 12 blocks on the devices
 _CUT = 5
-# trainings side by side, if nobody says how many
+# training runs side by side, if nobody says how many
 _MOST_WORKERS = 2
 # figure 5 trains all weights of four devices, 2.4 GiB at its peak; the codec's take 1.0 GiB
 _WORKER_BYTES = 5 * GIB // 2

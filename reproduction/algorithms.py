@@ -331,7 +331,7 @@ class TrustRegionAlgorithm3:
 
     A step is kept only if the true deadline falls by a fair part of what the linear program
     promises, so deadlines only fall; the program's promise bounds what is left to gain, and ends it
-    below `tolerance` of the deadline. The band need not be used up.
+    below `tolerance` of the deadline. The bandwidth need not be used up.
     Source: SFT, Algorithm 3; J. Nocedal, S. Wright, Numerical Optimization (2006), section 4.1.
     """
 
@@ -405,13 +405,13 @@ def _linear_program(
     tangents = tangents_at(problem, np.where(served, shares, 1.0))
     delay, slope = tangents.delay_s[served] / deadline_s, tangents.slope[served] * now / deadline_s
     lines = hstack([diags_array(slope), csr_array(-np.ones((now.size, 1)))])
-    band = csr_array(np.append(now, 0.0)[np.newaxis] * now.size)
+    whole = csr_array(np.append(now, 0.0)[np.newaxis] * now.size)
     earliest = float(tangents.delay_s[problem.idle].max(initial=0.0)) / deadline_s
     found = linprog(
         np.append(np.zeros_like(now), 1.0),
-        A_ub=lines if whole_bandwidth else vstack([lines, band]),
+        A_ub=lines if whole_bandwidth else vstack([lines, whole]),
         b_ub=slope - delay if whole_bandwidth else np.append(slope - delay, now.size),
-        A_eq=band if whole_bandwidth else None,
+        A_eq=whole if whole_bandwidth else None,
         b_eq=[now.size] if whole_bandwidth else None,
         bounds=np.column_stack(
             [np.append(low[served] / now, earliest), np.append(high[served] / now, np.inf)]

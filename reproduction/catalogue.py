@@ -34,7 +34,7 @@ MEMINFO = Path("/proc/meminfo")
 
 @dataclass(frozen=True)
 class Figure:
-    """One of the paper's. `training_minutes`: about how long its trainings take on one core at
+    """One of the paper's. `training_minutes`: about how long its training runs take on one core at
     their default size, 0 where nothing is trained.
     """
 

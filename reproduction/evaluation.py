@@ -48,7 +48,7 @@ class Setting:
 
     `device_flops_per_s` has one rate for each device. `compression_ratio` is how many times fewer
     bytes SFT sends than float32, in both directions. A round is one epoch: `epoch_steps` local
-    steps on each device. Samples are spread evenly, and so is the band.
+    steps on each device. Samples are spread evenly, and so is the bandwidth.
     """
 
     dimensions: VitDimensions = VIT_BASE
@@ -165,7 +165,7 @@ def channel_of(setting: Setting) -> SnrChannel:
 
 
 def _links(setting: Setting, scheme: Scheme) -> tuple[LinkRates, ...]:
-    """Even shares; devices in turn have the band to themselves."""
+    """Even shares; devices in turn have the bandwidth to themselves."""
     links = channel_of(setting).rates(1, 0.0, [1.0 / setting.devices] * setting.devices)
     if scheme.devices is DeviceOrder.IN_TURN:
         return tuple(link.alone() for link in links)
@@ -188,7 +188,7 @@ TINY_IMAGENET = replace(
 # other interpretations of the same text, by what they change
 INTERPRETATIONS: Mapping[str, Setting] = {
     "as taken here": EVALUATION,
-    "gradients in turn on the full band": replace(
+    "gradients in turn on the full bandwidth": replace(
         EVALUATION, rules=SharingRules(downlink=Sharing.IN_TURN)
     ),
     "devices of 0.5 to 1.5 GHz": replace(EVALUATION, device_flops_per_s=spread_devices(8)),

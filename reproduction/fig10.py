@@ -53,7 +53,7 @@ _LOG = logging.getLogger(f"cutlayer.{__name__}")
 DRAWS = 40
 # "randomly generated between 0.5 GHz and 1.5 GHz" (Section VIII-A)
 _DEVICE_HZ = (0.5e9, 1.5e9)
-# of the band: far above what Algorithm 3's tolerance of 1e-9 moves shares by
+# of the bandwidth: far above what Algorithm 3's tolerance of 1e-9 moves shares by
 _ALIKE = 1e-6
 
 
@@ -93,12 +93,12 @@ class Delays:
 
 
 def delays_by_links(bandwidth_hz: float, draws: int = DRAWS) -> tuple[Delays, ...]:
-    """The rounds of each kind of links on a band of `bandwidth_hz`."""
+    """The rounds of each kind of links on a bandwidth of `bandwidth_hz`."""
     return tuple(delays_of(links, bandwidth_hz, draws) for links in LINKS)
 
 
 def delays_of(links: Links, bandwidth_hz: float, draws: int = DRAWS) -> Delays:
-    """Rounds of one epoch after the first; draw d is the same whatever the band is."""
+    """Rounds of one epoch after the first; draw d is the same whatever the bandwidth is."""
     setting = EVALUATION
     allocations: dict[str, Allocation] = {
         "optimal": TwoTimescaleAllocation(setting.rules, (1.0,) * setting.devices),
@@ -176,7 +176,7 @@ BASELINES = ("even", "random")
 def claims_of(
     rounds: Mapping[float, Sequence[Delays]], agreeing: Mapping[float, Sequence[float]]
 ) -> tuple[Claim, ...]:
-    """The largest gain, that there is one everywhere, and that a narrow band keeps it.
+    """The largest gain, that there is one everywhere, and that a narrow bandwidth keeps it.
 
     By bandwidth [Hz], for each kind of links: `rounds`, and `agreeing`, the percent of them in
     which the published Algorithm 3 ends with the optimal shares.
@@ -191,7 +191,7 @@ def claims_of(
 
 
 def reduction(narrow: Sequence[Delays]) -> Claim:
-    """The largest gain over even shares on the paper's band; of its own words, the first."""
+    """The largest gain over even shares on the paper's bandwidth; of its own words, the first."""
     own, spread, fading = narrow
     ours = _most(own)
     reached = 100 * float(np.mean(fading.saved_percent("even") >= float(REDUCTION_PERCENT)))
@@ -207,7 +207,7 @@ def reduction(narrow: Sequence[Delays]) -> Claim:
         f"differ: against even shares {_mean(own):.1f} % on average, {ours:.1f} % at most of "
         f"{own.draws} rounds. With {spread.links.name} it is {_mean(spread):.1f} and "
         f"{_most(spread):.1f} %; with {fading.links.name} {_mean(fading):.1f} and "
-        f"{_most(fading):.1f} %, and {reached:.0f} % of rounds reach what is printed. Against "
+        f"{_most(fading):.1f} %, and {reached:.0f} % of rounds reach what is published. Against "
         f"random shares it is {_mean(own, 'random'):.1f} % on average with equal ratios: it takes "
         "fading, or that baseline.",
     )
@@ -234,14 +234,14 @@ def _outperforms(everywhere: Sequence[Delays], agreeing: Sequence[Sequence[float
         f". Of single rounds the worst is {worst:+.2f} % against even shares: shares are optimal "
         "for a round without a queue at the server. Algorithm 3 as published ends with the same "
         f"shares in {_listed(agreeing[0])} % of the rounds of the three readings on the narrowest "
-        f"band, in {_listed(agreeing[1])} % on the widest.",
+        f"bandwidth, in {_listed(agreeing[1])} % on the widest.",
     )
 
 
 def _narrow(narrow: Delays, wide: Delays) -> Claim:
     ours, other = _mean(narrow), _mean(wide)
     said = Said(
-        "gain over even shares, narrow band against wide",
+        "gain over even shares, narrow bandwidth against wide",
         "maintained in a constrained network",
         "%",
     )
@@ -272,7 +272,7 @@ _LINES = {
     "random": ("random shares", "#b3560f", "^"),
 }
 _MINUTES = (20, 50, 100, 200, 400)
-# of the draws, the middle ones that a band shows
+# of the draws, the middle ones that a bandwidth shows
 _MIDDLE_PERCENT = (10, 90)
 
 

@@ -57,6 +57,7 @@ def _baselines(eight: Evaluation, twenty: Evaluation, name: str) -> Claim:
     return said.judged(
         change,
         judge_larger(change, 0.0, noise=_SIGNIFICANT_PERCENT),
-        f"It goes from {before:.0f} to {after:.0f} min: shares of the band are narrower, but each "
-        f"device has less data by as much, so an epoch sends the same bytes over the same band.",
+        f"It goes from {before:.0f} to {after:.0f} min: shares of the bandwidth are narrower, but "
+        f"each device has less data by as much, so an epoch sends the same bytes over the same "
+        "bandwidth.",
     )

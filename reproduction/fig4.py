@@ -1,4 +1,4 @@
-"""Fig. 4 of the paper: the accuracy as a cubic in keep ratio and bits, fitted to real trainings.
+"""Fig. 4 of the paper: the accuracy as a cubic in keep ratio and bits, fitted to real runs.
 
     python -m reproduction fig4         5 min; results/fig4
 
@@ -137,7 +137,7 @@ def _mean_square(given: Surface, test_samples: int) -> Claim:
     noise = standard_error(float(np.nanmean(given.measured)), test_samples)
     reason = (
         f"{given.fit.coefficients.size} coefficients through"
-        f" {np.isfinite(given.measured).sum()} trainings: root mean square "
+        f" {np.isfinite(given.measured).sum()} runs: root mean square "
         f"{100 * (ours / 100) ** 0.5:.1f} points, largest {largest:.1f}, each point left out in "
         f"turn {given.fit.left_out_root:.1f}, chance on {test_samples} test samples {noise:.1f}; "
         f"0.26 % of squared shares is a root of 5.1 points, and one accuracy for all would leave "
@@ -285,7 +285,7 @@ def make(options: Options, output: Path) -> Made:
 
 
 def _rows(runs: Sequence[Run], whole: Surface, box: Surface) -> Iterator[Cells]:
-    """Each training; the fits are through the means over the seeds."""
+    """Each run; the fits are through the means over the seeds."""
     fitted_whole, fitted_box = _fitted(whole), _fitted(box)
     for run in runs:
         point, trained = run.point, run.trained

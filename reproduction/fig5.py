@@ -49,7 +49,7 @@ class Partition:
 
 @dataclass(frozen=True)
 class Line:
-    """A training: `name` in the CSV, `title` in the legend. `benchmark`: one of the paper's."""
+    """A training run: `name` in the CSV, `title` in the legend. `benchmark`: one of the paper's."""
 
     name: str
     title: str

@@ -1,4 +1,4 @@
-"""Fig. 7 of the paper: accuracy against sparsity and against bit width, by real trainings.
+"""Fig. 7 of the paper: accuracy against sparsity and against bit width, by real training runs.
 
     python -m reproduction fig7         7 min; results/fig7
 

@@ -148,7 +148,7 @@ def draw(cifar: Evaluation, methods: Sequence[Method], round_gb: float, setting:
         ],
         "sent and received by all devices [GB]",
     )
-    left.set_title("(a) a whole training")
+    left.set_title("(a) a whole run")
     _by_method(right, methods, round_gb)
     legend_and_title(figure, (left, right), setting)
     return figure

@@ -141,7 +141,7 @@ def configuration_of(setting: Setting) -> ConfigurationProblem:
 
 
 def shares_of(setting: Setting) -> BandwidthProblem:
-    """(P2) of a later round; no device is limited to less than the band."""
+    """(P2) of a later round; no device is limited to less than the bandwidth."""
     observed = observed_work(SFT, round_works(setting, SFT, first_round=False))
     curves = channel_of(setting).curves(1, 0.0)
     return bandwidth_problem(observed, curves, setting.rules, np.ones(setting.devices))
@@ -176,10 +176,10 @@ def claims_of(cases: Sequence[Case]) -> tuple[Claim, ...]:
         return case.corrected
 
     return (
-        _lagrangian(cases, "as printed", published),
-        _objective(cases, "as printed", published),
-        _lagrangian(cases, "mended", corrected),
-        _objective(cases, "mended", corrected),
+        _lagrangian(cases, "as published", published),
+        _objective(cases, "as published", published),
+        _lagrangian(cases, "corrected", corrected),
+        _objective(cases, "corrected", corrected),
         _shares(cases),
     )
 
@@ -238,7 +238,7 @@ def _shares(cases: Sequence[Case]) -> Claim:
     worst = min(cases, key=lambda case: far(case, 0) - far(case, -1))
     steps = max(len(case.deadlines_s) - 1 for case in cases)
     said = Said(
-        "the round's distance from the shortest, Algorithm 3 as printed",
+        "the round's distance from the shortest, Algorithm 3 as published",
         _CONVERGES,
         "% of the shortest round",
     )
@@ -247,7 +247,7 @@ def _shares(cases: Sequence[Case]) -> Claim:
         judge_larger(far(worst, 0), far(worst, -1), noise=0.0),
         f"From even shares, without caps, {100 * far(worst, 0):.3g} % above the best with "
         f"{worst.devices} devices, and in at most {steps} steps. With caps or from random shares it"
-        " often fails; a trust region mends that.",
+        " often fails; a trust region corrects that.",
     )
 
 
@@ -339,12 +339,12 @@ def make(options: Options, output: Path) -> Made:
 
 def _rows(case: Case) -> Iterator[Cells]:
     """Each iteration; Algorithm 3 has shares alone, and a delay from iteration 0 on."""
-    yield from _configurations(case, "2 as printed", case.published)
-    yield from _configurations(case, "2 mended", case.corrected)
+    yield from _configurations(case, "2 as published", case.published)
+    yield from _configurations(case, "2 corrected", case.corrected)
     for number, delay_s in enumerate(case.deadlines_s):
         yield {
             "devices": case.devices,
-            "algorithm": "3 as printed",
+            "algorithm": "3 as published",
             "iteration": number,
             "delay_s": f"{delay_s:.4f}",
             "shortest_s": f"{case.best_deadline_s:.4f}",

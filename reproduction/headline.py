@@ -77,7 +77,7 @@ def claims_of(
 ) -> tuple[Claim, ...]:
     """Delays, volumes, the abstract, memory, the codec, robustness, the planner.
 
-    `allocated`: rounds by allocation of the paper's band, a value for each interpretation.
+    `allocated`: rounds by allocation of the paper's bandwidth, a value for each interpretation.
     """
     return (
         *fig11.claims_of(cifar, tiny),

@@ -41,7 +41,7 @@ MODELS = (
     _model("LLaMA-7B", 7, "28", "7 billion float32; published with 6.74 billion, 26.95 GB."),
     _model("LLaMA-65B", 65, "260", "65 billion float32."),
     _model("GPT-3", 175, "700", "175 billion float32."),
-    _model("PaLM", 540, "2150", "540 billion float32 are 2.16 TB, printed as 2.15."),
+    _model("PaLM", 540, "2150", "540 billion float32 are 2.16 TB, published as 2.15."),
 )
 DEVICES = (
     Row("Raspberry Pi-4B", Decimal("4"), 4.0, "It is sold with 1, 2, 4 and 8 GB."),
@@ -126,4 +126,4 @@ def _rows() -> Iterator[Cells]:
     for kind, rows in (("device", DEVICES), ("model", MODELS)):
         for row in rows:
             named = {"name": row.name, "kind": kind}
-            yield {**named, "printed_gb": row.published, "ours_gb": f"{row.ours:g}"}
+            yield {**named, "published_gb": row.published, "ours_gb": f"{row.ours:g}"}

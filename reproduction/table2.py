@@ -66,7 +66,7 @@ def rows() -> tuple[Row, ...]:
 
 
 def implied_bandwidth_mhz() -> float:
-    """The band at which SFT without compression takes 906.9 / 81.4 times SFT's minutes.
+    """The bandwidth at which SFT without compression takes 906.9 / 81.4 times SFT's minutes.
 
     A local step takes C seconds of computing and X/W of sending, or X/(14.75 W) compressed, by
     equation (26) without a queue; the number of steps cancels.

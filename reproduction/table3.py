@@ -157,7 +157,7 @@ _REASONS = {
     ),
     ("activations", "FL-LoRA"): "The same 70 and 5 for twelve blocks.",
     ("activations", "FL"): (
-        "The same again; the printed FL column is 3.6 % below FL-LoRA's, though adapters add less"
+        "The same again; the published FL column is 3.6 % below FL-LoRA's, though adapters add less"
         " than 1 % to what autograd keeps."
     ),
     ("model and adapters", "split, 5 blocks"): (
@@ -175,7 +175,7 @@ _REASONS = {
     ),
     ("optimizer", "FL-LoRA"): "A momentum for 12 x 16Dr values and an adapter on the patches.",
     ("optimizer", "FL"): (
-        "A momentum for each weight is as large as the model; the printed one is 1.88 MiB larger,"
+        "A momentum for each weight is as large as the model; the published one is 1.88 MiB larger,"
         " which no tensor of the model explains."
     ),
 }
@@ -212,7 +212,7 @@ def _rows(found: Sequence[Column]) -> Iterator[Cells]:
     for column in found:
         for row in ROWS:
             counted = {f"{way}_mib": f"{column.row(way, row):.4f}" for way in WAYS}
-            published = {"printed_mib": column.published[row]}
+            published = {"published_mib": column.published[row]}
             yield {"scheme": column.name, "row": row, **published, **counted}
 
 
@@ -234,7 +234,7 @@ def _ratio(column: Column, split: Column, published: Decimal) -> Claim:
     said = Said(f"total, {column.name} over split", f"{published}x", "times", published)
     return said.number(
         ours,
-        f"The printed totals give {implied:.3f}; what autograd holds gives {physical:.2f}.",
+        f"The published totals give {implied:.3f}; what autograd holds gives {physical:.2f}.",
         implied=implied,
     )
 
@@ -249,7 +249,7 @@ def _reduction(fl: Column, split: Column) -> Claim:
     said = Said("memory saved by splitting", f"{REDUCTION_PERCENT} %", "%", REDUCTION_PERCENT)
     return said.number(
         ours,
-        f"The printed totals give {implied:.2f} %; what autograd holds gives {physical:.1f} %.",
+        f"The published totals give {implied:.2f} %; what autograd holds gives {physical:.1f} %.",
         implied=implied,
     )
 
@@ -271,7 +271,7 @@ def _equations(column: Column) -> Claim:
 
 
 _LABELS = {
-    "printed": "Table III as published",
+    "published": "Table III as published",
     "calibrated": "inferred accounting",
     "physical": "autograd, measured",
     "equations": "the paper's equations (29) to (34)",
@@ -294,7 +294,7 @@ def draw(columns: Sequence[Column], setting: str) -> Figure:
     place, places, labels = 0.0, [], []
     for column in columns:
         axes.text(0, place - 0.85, column.name, weight="bold", va="center", color=INK)
-        for way in ("printed", *WAYS):
+        for way in ("published", *WAYS):
             _bar(axes, place, _sizes(column, way))
             places.append(place)
             labels.append(_LABELS[way])
@@ -318,7 +318,7 @@ def draw(columns: Sequence[Column], setting: str) -> Figure:
 
 def _sizes(column: Column, way: str) -> dict[str, float]:
     """MiB by kind; a published row of weights and adapters counts as weights."""
-    if way == "printed":
+    if way == "published":
         return {kind: float(column.published[row]) for row, kind in _KINDS.items()}
     memory = column.counted[way]
     return {

@@ -49,7 +49,7 @@ Curve = Float64[np.ndarray, " round_and_one"]
 
 @dataclass(frozen=True, eq=False)
 class Runs:
-    """How many trainings each mean is over."""
+    """How many runs each mean is over."""
 
     noisy: int
     compressed: int
@@ -275,7 +275,7 @@ def _compressed(biased: Biased) -> Claim:
     return said.at_most(
         ours,
         "What Top-K drops is no unbiased noise (Assumption 3); with its squared bias as measured, "
-        f"{biased.bias:.3f} at the end, the mended bound is "
+        f"{biased.bias:.3f} at the end, the corrected bound is "
         f"{_percent(biased.corrected.gap[-1]):.2f} % and "
         f"{'holds' if _holds(biased) else 'does not hold'} in every round.",
         reach=100.0,
@@ -390,9 +390,9 @@ def _rows(plain: Plain, biased: Biased, drift: Drift) -> Iterator[Cells]:
         "product": plain.product,
         "top_k_sgd": biased.sgd,
         "top_k_bound": biased.corrected.gap,
-        "top_k_printed": biased.published.gap,
+        "top_k_published": biased.published.gap,
         **{f"steps_{steps}_sgd": gap for steps, gap in drift.sgd.items()},
-        "steps_printed": drift.published.gap,
+        "steps_published": drift.published.gap,
     }
     for number in range(len(plain.sgd)):
         yield {"round": number, **{name: f"{gap[number]:.6g}" for name, gap in curves.items()}}

@@ -2,7 +2,7 @@
 
 This is all that programs need: functions that do what the commands do, the values that they take
 and give, and the contracts that a codec, channel, allocation, scheme or aggregation of your own
-keeps. Mistakes that a user can mend are raised as a `CutlayerError`, and nothing is printed:
+keeps. Mistakes that a user can correct are raised as a `CutlayerError`, and nothing is printed:
 progress goes to `logging.getLogger("cutlayer")`. Each name is imported when it is first used.
 """
 

@@ -29,7 +29,7 @@ _KINDS = {
 
 
 class CutlayerError(Exception):
-    """Any mistake that a user of cutlayer can mend.
+    """Any mistake that a user of cutlayer can correct.
 
     `thing`: what that is done with, by the parameter's name (`output`): a message speaks to
     programs too, and the command line adds the option of that name.

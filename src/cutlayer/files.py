@@ -142,7 +142,7 @@ def _finite(value: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Mend:
+class Remedy:
     """What to do about a file that cannot be written: once there is room, and where there is none
     to be had. Both end a message. `thing`: the parameter that gives the place."""
 
@@ -151,13 +151,13 @@ class Mend:
     thing: str | None = None
 
 
-OF_A_RUN = Mend("a run that had started can be resumed", "choose another output", "output")
+OF_A_RUN = Remedy("a run that had started can be resumed", "choose another output", "output")
 
 
-def write_atomically(path: Path, write: Callable[[Path], None], mend: Mend = OF_A_RUN) -> None:
+def write_atomically(path: Path, write: Callable[[Path], None], remedy: Remedy = OF_A_RUN) -> None:
     """Let `write` fill a temporary file beside `path`, flush it to disk, and rename it.
 
-    Raises StorageError, naming the file, the reason and what mends it, if the disk is full or not
+    Raises StorageError, naming the file, the reason and what to do, if the disk is full or not
     writable; `path` is then as it was.
     """
     from safetensors import SafetensorError
@@ -165,11 +165,11 @@ def write_atomically(path: Path, write: Callable[[Path], None], mend: Mend = OF_
     try:
         write_whole(path, write)
     except (OSError, SafetensorError) as error:
-        raise storage_error(path, error, mend) from error
+        raise storage_error(path, error, remedy) from error
 
 
 def write_folder_atomically(
-    path: Path, write: Callable[[Path], None], mend: Mend = OF_A_RUN
+    path: Path, write: Callable[[Path], None], remedy: Remedy = OF_A_RUN
 ) -> None:
     """Let `write` fill a temporary folder beside `path`, flush all of it to disk, and put it in the
     place of `path`: a crash leaves the old folder or the new one, whole, there or under the name
@@ -182,7 +182,7 @@ def write_folder_atomically(
     try:
         write_folder_whole(path, write)
     except (OSError, SafetensorError) as error:
-        raise storage_error(path, error, mend) from error
+        raise storage_error(path, error, remedy) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -195,15 +195,15 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json_text(value, indent=1) + "\n")
 
 
-def storage_error(path: Path, error: Exception, mend: Mend = OF_A_RUN) -> StorageError:
+def storage_error(path: Path, error: Exception, remedy: Remedy = OF_A_RUN) -> StorageError:
     """The error for a file that cannot be written: which, why, and what to do.
 
     `error`: the system's, or that of safetensors.
     """
     why = (isinstance(error, OSError) and error.strerror) or str(error)
     full = _number(error) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    what = f"free some space; {mend.room}" if full else mend.place
-    thing = None if full else mend.thing
+    what = f"free some space; {remedy.room}" if full else remedy.place
+    thing = None if full else remedy.thing
     return StorageError(f"cannot write {path}: {why}; {what}", thing=thing)
 
 

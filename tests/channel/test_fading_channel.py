@@ -34,7 +34,7 @@ def test_each_device_has_its_share_and_the_weakest_sets_the_broadcast() -> None:
 def test_a_law_for_each_direction() -> None:
     channel = SnrChannel(5e6, UP_DB, UP_DB, uplink_law=ConstantPower())
     first, second = channel.rates(1, 0.0, (0.25, 0.25))
-    # 17 dB on a quarter of the band is 4 times 50.119: 1.25e6 log2(201.475) = 9.5681e6
+    # 17 dB on a quarter of the bandwidth is 4 times 50.119: 1.25e6 log2(201.475) = 9.5681e6
     assert first.uplink_bit_per_s == pytest.approx(9.5681e6, rel=1e-4)
     assert first.downlink_bit_per_s == pytest.approx(
         shannon_rate_bit_per_s(1.25e6, 17.0), rel=ROUNDING

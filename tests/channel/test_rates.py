@@ -1,4 +1,4 @@
-"""Shares of the band that fit and that do not."""
+"""Shares of the bandwidth that fit and that do not."""
 
 import math
 

@@ -90,7 +90,7 @@ def test_a_class_that_the_run_does_not_have_keeps_the_token(
     assert code == 2 and said == []
     assert "'positive'; it knows neg, pos" in capsys.readouterr().err
     assert not (tmp_path / "identity").exists()
-    assert "pi" in keys.register().invitations and not keys.register().issued
+    assert "pi" in keys.certificates().invitations and not keys.certificates().issued
 
 
 def test_a_damaged_state_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,7 +45,7 @@ def test_an_invitation_is_a_token_alone_on_its_line(
     assert token.text() not in err and "once" in err
     (name, state, _, certificate) = rows(capsys)[0]
     assert (name, state, certificate) == ("pi", "invited", "")
-    invitation = read_keys(folder).register().invitations["pi"]
+    invitation = read_keys(folder).certificates().invitations["pi"]
     assert abs(invitation.expires_s - time.time()) <= 300.0
 
 
@@ -105,4 +105,4 @@ def test_a_mistake_gets_one_line(
     assert main(["keys", *words]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1 and message in err
-    assert read_keys(folder).register() == CertificateStore()
+    assert read_keys(folder).certificates() == CertificateStore()

@@ -201,5 +201,5 @@ def test_a_file_without_end_is_not_read() -> None:
 def test_a_file_without_settings_says_so(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_text("# nothing yet\n", encoding="utf-8")
-    with pytest.warns(UserWarning, match=r"run.yaml is empty: all settings are the built-in ones"):
+    with pytest.warns(UserWarning, match=r"run.yaml is empty: all settings are the defaults"):
         assert read_config(path) == Config()

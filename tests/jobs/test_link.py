@@ -33,7 +33,7 @@ def _rates(config: Config, round_number: int = 1, start_s: float = 0.0) -> tuple
 
 def test_even_shares_fill_the_band() -> None:
     rates = _rates(_config(4))
-    # four quarters of the band, all at 17 dB
+    # four quarters of the bandwidth, all at 17 dB
     total = sum(rate.uplink_bit_per_s for rate in rates)
     assert total == pytest.approx(rates[0].broadcast_bit_per_s, rel=1e-12)
     assert total == pytest.approx(rates[0].uplink_alone_bit_per_s, rel=1e-12)

@@ -32,7 +32,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def planned(**sections: object) -> Planned:
-    """The plan of the built-in model on two devices, sections on top."""
+    """The plan of the default model on two devices, sections on top."""
     return plan(Config.model_validate({**SMALL, **sections}))
 
 

@@ -22,7 +22,7 @@ from cutlayer.units import MIB
 
 
 def configured(**overrides: str) -> Config:
-    """The built-in job with some settings changed, `__` for the dot."""
+    """The default job with some settings changed, `__` for the dot."""
     return read_config(None, {key.replace("__", "."): value for key, value in overrides.items()})
 
 

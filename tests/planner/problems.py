@@ -1,4 +1,4 @@
-"""Problems of the band's shares, by hand and at random, for the tests of every solver."""
+"""Problems of the bandwidth's shares, by hand and at random, for the tests of every solver."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -45,7 +45,7 @@ def problem(
     most: Sequence[float] | float = 1.0,
     weights: Sequence[float] | float = 1.0,
 ) -> BandwidthProblem:
-    """Devices whose transfers up would take `share_s` seconds on the whole band."""
+    """Devices whose transfers up would take `share_s` seconds on the whole bandwidth."""
     devices = len(fixed_s)
     rates = ProportionalRates(np.ones(devices))
     return BandwidthProblem(

@@ -1,4 +1,4 @@
-"""What a round asks of the band: sums of a device's steps, and the problem made of them."""
+"""What a round asks of the bandwidth: sums of a device's steps, and the problem made of them."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from cutlayer.rounds.schemes import FL_LORA, SFT
 from cutlayer.rounds.simulate import simulate
 from cutlayer.rounds.work import DeviceWork, Duplex, Sharing, SharingRules
 
-# a byte a second on the whole band: 8 bit/s up; the downlink of the second device is the weakest
+# a byte a second on the whole bandwidth: 8 bit/s up; the second device's downlink is the weakest
 CURVES = RateCurves(
     ProportionalRates(np.array([8.0, 16.0])), ProportionalRates(np.array([40.0, 20.0]))
 )

@@ -186,7 +186,7 @@ def test_constant_power_by_brute_force() -> None:
     ends = np.array([two.deadline_s(np.array([b, 1 - b])) for b in first[::100]])
     near = np.linspace(*first[::100][[ends.argmin() - 1, ends.argmin() + 1]], 1001)
     finest = min(two.deadline_s(np.array([b, 1 - b])) for b in near)
-    # the second grid is 2e-6 of the band wide; seconds change by some ten seconds per band
+    # the second grid is 2e-6 of the bandwidth wide; seconds change by some ten seconds per band
     assert found.deadline_s <= finest
     assert found.deadline_s == pytest.approx(finest, rel=1e-5)
 

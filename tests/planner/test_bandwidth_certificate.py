@@ -11,13 +11,13 @@ from cutlayer.planner.bandwidth import BandwidthProblem, lower_bound_s, solve_ba
 from planner.problems import RootRates, problem, problems, with_rates
 
 seeds = st.integers(0, 2**32 - 1)
-# at a hundredth of the cap a line is some hundred times as high as the deadline, and over the band
+# at a hundredth of the cap a line is some hundred times as high as the deadline; over the bandwidth
 # it falls a hundred times as far: a dozen such terms, each rounded by a few 1e-16
 ROUNDING = 1e-10
 
 
 def _feasible(rng: np.random.Generator, any_problem: BandwidthProblem) -> np.ndarray:
-    """None below a hundredth of the band."""
+    """None below a hundredth of the bandwidth."""
     devices = any_problem.devices
     shares = 0.8 * rng.dirichlet(np.ones(devices)) + 0.2 / devices
     return np.minimum(shares, any_problem.most)

@@ -63,6 +63,6 @@ def test_nothing_for_those_who_cannot_or_need_not() -> None:
     )
     assert share_demand(some).needed(np.full(3, 2.0), np.ones(3)).shares.tolist() == [0.5, 0.0, 0.0]
     power = ShannonRates(ConstantPower(), 1.0, np.array([0.0, 0.0, -np.inf]))
-    # at 0 dB the whole band carries 1 bit/s
+    # at 0 dB the whole bandwidth carries 1 bit/s
     searched = share_demand(with_rates(some, power)).needed(np.ones(3), np.ones(3))
     assert searched.shares == pytest.approx([1.0, 0.0, 0.0], rel=1e-14)

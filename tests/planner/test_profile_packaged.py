@@ -10,7 +10,7 @@ from cutlayer.planner.profile import Profile, packaged_profile
 
 @pytest.fixture(scope="module")
 def default() -> Profile:
-    """That of the built-in job's model and data."""
+    """That of the default job's model and data."""
     config = Config()
     found = packaged_profile(config.model.name, config.data.name)
     assert found is not None

@@ -72,7 +72,7 @@ def test_the_page_has_its_sections(plan: Plan) -> None:
         "Memory at the peak",
         "Sensitivity",
         "Every cut",
-        "Beside other schemes",
+        "Baselines",
     ]
     assert plan_page(plan) == plan_page(plan)
     assert "http" not in plan_page(plan).replace("http-equiv", "")

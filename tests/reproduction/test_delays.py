@@ -79,7 +79,7 @@ def test_fig13_falls_as_the_paper_s_does(seen: dict[str, Evaluation]) -> None:
     times, baselines = fig13.claims_of(seen["cifar"], seen["twenty"])
     assert times.verdict is Verdict.ORDERING
     assert 2.6 < times.ours < 3.98 < seen["cifar"].fl_own_times_sft
-    # as many bytes over the same band: no device suffers but by rounding an epoch up to 40 steps
+    # as many bytes over the same bandwidth: devices suffer by rounding an epoch up alone
     assert baselines.verdict is Verdict.NOT_REPRODUCED and abs(baselines.ours) < 2.5
 
 

@@ -61,8 +61,8 @@ def test_a_round_is_an_epoch() -> None:
 
 
 def test_splitlora_is_its_closed_form() -> None:
-    # K (DC + IAT + N SC + GT + DU), all devices alike, an eighth of the band each; adapters up on
-    # that share, and down to all on the whole band
+    # K (DC + IAT + N SC + GT + DU), all devices alike, an eighth of the bandwidth each; adapters up
+    # on that share, and down to all on the whole bandwidth
     transfer_s = 2 * ACTIVATION_BITS / (BAND / 8)
     expected_s = STEPS * (DEVICE_S + transfer_s + 8 * SERVER_S) + 9 * ADAPTER_BITS / BAND
     # sums of some hundred terms in double precision
@@ -165,7 +165,7 @@ def test_no_other_reading_fits_better() -> None:
     assert min(worst, key=worst.__getitem__) == "as taken here"
     # what Table II and the remark on full-band gradients would need is far off
     assert worst["30 MHz (Table II)"] > 0.5
-    assert worst["gradients in turn on the full band"] > 0.2
+    assert worst["gradients in turn on the full bandwidth"] > 0.2
 
 
 def test_fl_needs_many_times_the_epochs() -> None:

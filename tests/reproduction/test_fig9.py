@@ -119,6 +119,6 @@ def test_files(tmp_path: Path) -> None:
     made, table = made_twice(fig9.make, tmp_path, "fig9")
     assert "nothing trained" in made.setting
     assert {row["devices"] for row in table} == {str(number) for number in USER_NUMBERS}
-    algorithms = ["2 as printed", "2 mended", "3 as printed"]
+    algorithms = ["2 as published", "2 corrected", "3 as published"]
     assert list(dict.fromkeys(row["algorithm"] for row in table)) == algorithms
     assert all(float(row["delay_s"]) > 0 for row in table)

@@ -45,8 +45,8 @@ def test_files(tmp_path: Path) -> None:
     _, rows = made_twice(table3.make, tmp_path, "table3")
     assert len(rows) == 3 * len(ROWS)
     total = next(row for row in rows if row["row"] == "total")
-    assert total["printed_mib"] == "4122.92"
-    assert float(total["physical_mib"]) < float(total["printed_mib"])
+    assert total["published_mib"] == "4122.92"
+    assert float(total["physical_mib"]) < float(total["published_mib"])
     assert float(total["equations_mib"]) == pytest.approx(2716, abs=0.5)
 
 

@@ -1,4 +1,4 @@
-"""Shares of the band in training: they change seconds, never tensors, and follow the channel."""
+"""Shares of the bandwidth in training change seconds, never tensors, and follow the channel."""
 
 import json
 from pathlib import Path

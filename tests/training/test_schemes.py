@@ -193,7 +193,7 @@ def test_devices_in_turn_hand_adapters_over_and_have_the_band_alone(vision: Fold
     assert seconds[0] == 0 < seconds[1] < seconds[2]
     even = _play(_job(vision, "splitlora")).timeline
     up = [t.phase_seconds(0)[Phase.ACTIVATION_UP] for t in (outcome.timeline, even)]
-    # three devices share the band evenly; alone one has three times the rate
+    # three devices share the bandwidth evenly; alone one has three times the rate
     assert up[0] == pytest.approx(up[1] / 3, rel=1e-9)
 
 

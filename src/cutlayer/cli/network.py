@@ -206,13 +206,13 @@ def _token(arguments: argparse.Namespace) -> str | None:
 # `cutlayer lab`.
 
 
-# the built-in job as a lab: a round that warms up, one that calibrates, four that are compared
+# the default job as a lab: a round that warms up, one that calibrates, four that are compared
 _BUILT_IN = {"devices.count": "4", "training.rounds": "6"}
 
 
 def lab_arguments(parser: argparse.ArgumentParser) -> None:
     """The configuration file, where the run goes, and an option for every setting."""
-    add_config(parser, "the built-in job with 4 devices and 6 rounds")
+    add_config(parser, "the default job with 4 devices and 6 rounds")
     parser.add_argument(
         "--output", type=Path, default=Path("runs"), help="where run directories go (runs)"
     )

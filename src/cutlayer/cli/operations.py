@@ -73,7 +73,7 @@ def run_keys(arguments: argparse.Namespace) -> int:
         revoked = read_keys(folder).revoke(name, time.time())
         print(f"{name}: {'revoked' if revoked else 'its invitation is void'}")
     else:
-        _list(read_keys(folder).register(), folder)
+        _list(read_keys(folder).certificates(), folder)
     return 0
 
 
@@ -102,8 +102,8 @@ def _invite(folder: Path, name: str, minutes: int) -> None:
     print(f"for {name}, once, until {until}; whoever has it can join in its name", file=sys.stderr)
 
 
-def _list(register: CertificateStore, folder: Path) -> None:
-    rows = _rows(register, time.time())
+def _list(certificates: CertificateStore, folder: Path) -> None:
+    rows = _rows(certificates, time.time())
     if not sys.stdout.isatty():
         for row in rows:
             print("\t".join(row))
@@ -114,14 +114,14 @@ def _list(register: CertificateStore, folder: Path) -> None:
     Console().print(table)
 
 
-def _rows(register: CertificateStore, now_s: float) -> list[tuple[str, ...]]:
+def _rows(certificates: CertificateStore, now_s: float) -> list[tuple[str, ...]]:
     rows = []
-    for one in register.issued:
+    for one in certificates.issued:
         revoked = one.revoked_s is not None
         since = one.issued_s if one.revoked_s is None else one.revoked_s
         state = "revoked" if revoked else "joined"
         rows.append((one.name, state, _moment(since), f"{one.serial:x}"))
-    for name, invitation in register.invitations.items():
+    for name, invitation in certificates.invitations.items():
         state = "invited" if now_s <= invitation.expires_s else "invitation expired"
         rows.append((name, state, _moment(invitation.expires_s), ""))
     return sorted(rows)

@@ -309,7 +309,7 @@ def compare_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--schemes",
         metavar="NAMES",
-        help=f"one configuration (the built-in job) with each of these: {', '.join(SCHEMES)}; or"
+        help=f"one configuration (the default job) with each of these: {', '.join(SCHEMES)}; or"
         " all",
     )
     parser.add_argument(

@@ -172,7 +172,7 @@ def _readers(key: Key) -> Iterator[str]:
 Number = TypeVar("Number", int, float)
 
 
-def add_config(parser: argparse.ArgumentParser, default: str = "the built-in job") -> None:
+def add_config(parser: argparse.ArgumentParser, default: str = "the default job") -> None:
     """The configuration file, before all settings and options."""
     parser.usage = "%(prog)s [CONFIG.yaml] [--SECTION.KEY VALUE ...] [options]"
     parser.add_argument(

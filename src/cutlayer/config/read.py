@@ -119,7 +119,7 @@ def read_config(
     *,
     also_read: Collection[str] = (),
 ) -> Config:
-    """The configuration in a YAML file (None: the built-in one) with overrides on top.
+    """The configuration in a YAML file (None: the defaults) with overrides on top.
 
     Overrides go by dotted key: `{"codec.target_bits_up": 0.5, "scheme": "sft-overlap"}`. A text is
     read as on the command line: numbers, names and texts as they are, lists and mappings as YAML.
@@ -202,7 +202,7 @@ def _load(path: Path) -> dict[str, Any]:
         reason = cut(" ".join(str(error).split()), 200)
         raise ConfigError(f"{path} is not YAML: {reason}") from error
     if values is None:
-        warnings.warn(f"{path} is empty: all settings are the built-in ones", stacklevel=2)
+        warnings.warn(f"{path} is empty: all settings are the defaults", stacklevel=2)
         return {}
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise ConfigError(f"{path} must hold keys and values, such as `codec: none`")

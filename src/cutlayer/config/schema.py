@@ -1,6 +1,6 @@
 """Every setting of a run: its type, its bounds, its default, and what it means.
 
-The defaults are the built-in job. `--help` prints the descriptions, `--print-config` the values.
+The defaults are the default job. `--help` prints the descriptions, `--print-config` the values.
 """
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias

@@ -139,7 +139,7 @@ def _one_with_schemes(
 ) -> list[NamedRun]:
     if len(paths) > 1 or any(path.is_dir() for path in paths):
         raise ConfigError(
-            f"--schemes {schemes}: give one configuration file, or none for the built-in job"
+            f"--schemes {schemes}: give one configuration file, or none for the default job"
         )
     if "scheme" in settings or "scheme.name" in settings:
         raise ConfigError("--scheme and --schemes: give one of them")

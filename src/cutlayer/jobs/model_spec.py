@@ -1,7 +1,7 @@
 """The dimensions of a configuration's model, counted once and then read: no weights, no torch.
 
 Counting takes torch and seconds, so that what was counted is kept in the cache, under a key of all
-that decides it; the built-in job's and the examples' come with cutlayer.
+that decides it; the default job's and the examples' come with cutlayer.
 """
 
 import contextlib

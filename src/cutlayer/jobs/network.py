@@ -339,7 +339,7 @@ def _terms(job: Job, directory: RunDirectory, part: PartFile, tokens: int) -> tu
     )
 
 
-def _band(config: Config) -> RateCurves | None:
+def _curves(config: Config) -> RateCurves | None:
     """The rates that devices are held to, by their shares; None: they are not held to any."""
     ways = config.net.uplink_bit_s, config.net.downlink_bit_s
     if None in ways:
@@ -348,7 +348,7 @@ def _band(config: Config) -> RateCurves | None:
 
 
 def _controller(job: Job, state: RunState, adapter_bytes: int) -> Controller:
-    training, simulation, band = job.setup.training, job.setup.simulation, _band(job.config)
+    training, simulation, fixed = job.setup.training, job.setup.simulation, _curves(job.config)
     shape = RoundShape(
         scheme=training.scheme,
         rules=simulation.rules,
@@ -356,7 +356,7 @@ def _controller(job: Job, state: RunState, adapter_bytes: int) -> Controller:
         micro_batches=training.micro_batches,
         adapter_bytes=adapter_bytes,
     )
-    curves = simulation.channel.curves if band is None else lambda number, time_s: band
+    curves = simulation.channel.curves if fixed is None else lambda number, time_s: fixed
     return Controller(ServerWatch(time.monotonic), shape, simulation.allocation, curves, state)
 
 

@@ -263,7 +263,7 @@ class Service:
         number = self._net.registry.number(name)
         if number is not None:
             return number
-        return self._net.registry.succeed(name, self._keys.register().gone)
+        return self._net.registry.succeed(name, self._keys.certificates().gone)
 
     async def _tick(self) -> None:
         """Let the session know what time has passed; an error ends the run through the driver."""

@@ -142,12 +142,12 @@ def resource_line(row: ResourceSensitivity) -> str:
     return f"{more}: {_saved(row.saved)}, {format_seconds(row.delay_s)}"
 
 
-def limit_line(binding: LimitSensitivity) -> str:
+def limit_line(sensitivity: LimitSensitivity) -> str:
     """What a limit keeps out."""
-    decision, key = binding.decision, _LIMIT_KEYS[binding.limit]
-    codec = f"{decision.codec}" if binding.limit is Limit.ACCURACY else decision.codec.codec
+    decision, key = sensitivity.decision, _LIMIT_KEYS[sensitivity.limit]
+    codec = f"{decision.codec}" if sensitivity.limit is Limit.ACCURACY else decision.codec.codec
     instead = f"cut {decision.cuts[0]}, {codec}, {decision.policy}"
-    return f"{key} of {_needed(binding)} would allow {instead}: {_saved(binding.saved)}"
+    return f"{key} of {_needed(sensitivity)} would allow {instead}: {_saved(sensitivity.saved)}"
 
 
 def infeasibility_line(plan: Plan, infeasibility: Infeasibility) -> str:
@@ -229,14 +229,14 @@ def _server_memory_line(plan: Plan, infeasibility: ServerMemoryInfeasibility) ->
     return line
 
 
-def _needed(binding: LimitSensitivity) -> str:
-    match binding.limit:
+def _needed(sensitivity: LimitSensitivity) -> str:
+    match sensitivity.limit:
         case Limit.MEMORY | Limit.SERVER_MEMORY:
-            return f"{_at_least(binding.needed / MIB, 1)} MiB"
+            return f"{_at_least(sensitivity.needed / MIB, 1)} MiB"
         case Limit.LEAST_CUT:
-            return f"{binding.needed:.0f}"
+            return f"{sensitivity.needed:.0f}"
         case Limit.SERVER_BUSY | Limit.ACCURACY:
-            return _at_least(binding.needed, 3)
+            return _at_least(sensitivity.needed, 3)
 
 
 def _at_least(value: float, digits: int) -> str:

@@ -190,7 +190,7 @@ def _of_the_decision(plan: Plan) -> dict[str, object]:
         "devices": device_cells(plan),
         "kinds": [(kind.colour, kind.label) for kind in MEMORY_KINDS.values()],
         "memory": _memory(plan),
-        "sensitivity": lines + [limit_line(binding) for binding in plan.limit_sensitivities],
+        "sensitivity": lines + [limit_line(limit) for limit in plan.limit_sensitivities],
         "gains": gain_cells(plan),
     }
 

@@ -252,7 +252,7 @@ def plan_tables(plan: Plan) -> RenderableType:
     parts += _section(title, _cells_table(seconds), Text(note, style="dim"))
     parts += _section("what each device has", _cells_table(device_cells(plan)))
     lines = [resource_line(row) for row in plan.resource_sensitivities]
-    lines += [limit_line(binding) for binding in plan.limit_sensitivities]
+    lines += [limit_line(limit) for limit in plan.limit_sensitivities]
     parts += _section("sensitivity", _lines(lines))
     parts += _cuts(plan)
     parts += _section("beside other schemes", _cells_table(gain_cells(plan)))

@@ -164,7 +164,7 @@ SL = Scheme(
 # Source: SplitLoRA (arXiv 2407.00952) and its published code.
 SPLITLORA = Scheme(
     "splitlora",
-    "SplitLoRA (as published)",
+    "SplitLoRA (its own paper)",
     server=ServerOrder.TURNS,
     shared_server=True,
     compressed=False,
@@ -174,7 +174,7 @@ SPLITLORA = Scheme(
 # of them at once on its one processor, and devices wait for each other. Source: SFT Section VIII-A.
 SPLITLORA_PAPER = Scheme(
     "splitlora-paper",
-    "SplitLoRA (as the paper has it)",
+    "SplitLoRA (as the SFT paper describes it)",
     server=ServerOrder.TOGETHER,
     compressed=False,
 )

@@ -35,11 +35,11 @@ def test_folder_and_files_are_the_owners_alone(keys: RunKeys) -> None:
 
 def test_a_revoked_device_is_gone_until_it_is_invited_again(keys: RunKeys) -> None:
     enrol(keys, keys.invite("pi", 60.0, NOW_S))
-    assert not keys.register().gone("pi")
+    assert not keys.certificates().gone("pi")
     keys.revoke("pi", NOW_S)
-    assert keys.register().gone("pi")
+    assert keys.certificates().gone("pi")
     keys.invite("pi", 60.0, NOW_S)
-    assert not keys.register().gone("pi")
+    assert not keys.certificates().gone("pi")
 
 
 def test_nothing_is_overwritten(keys: RunKeys) -> None:
@@ -70,7 +70,7 @@ def test_an_invitation_gives_one_certificate(keys: RunKeys) -> None:
     token = keys.invite("pi", 60.0, NOW_S)
     certificate = enrol(keys, token, NOW_S + 60.0)
     assert common_name(certificate) == "pi"
-    assert keys.register().valid("pi", certificate.serial_number)
+    assert keys.certificates().valid("pi", certificate.serial_number)
     with pytest.raises(IdentityError, match="a used, revoked or unknown token of pi"):
         enrol(keys, token)
 
@@ -79,7 +79,7 @@ def test_an_invitation_expires(keys: RunKeys) -> None:
     token = keys.invite("pi", 60.0, NOW_S)
     with pytest.raises(IdentityError, match="the token of pi has expired"):
         enrol(keys, token, NOW_S + 60.1)
-    assert keys.register().issued == ()
+    assert keys.certificates().issued == ()
 
 
 def test_a_newer_invitation_voids_the_older(keys: RunKeys) -> None:
@@ -108,10 +108,10 @@ def test_a_token_that_was_refused_for_its_request_is_still_good(keys: RunKeys) -
 def test_revoking_counts_at_once_and_for_good(keys: RunKeys) -> None:
     certificate = enrol(keys, keys.invite("pi", 60.0, NOW_S))
     assert [one.serial for one in keys.revoke("pi", NOW_S + 1)] == [certificate.serial_number]
-    assert not read_keys(keys.folder).register().valid("pi", certificate.serial_number)
+    assert not read_keys(keys.folder).certificates().valid("pi", certificate.serial_number)
     again = enrol(keys, keys.invite("pi", 60.0, NOW_S))
-    assert keys.register().valid("pi", again.serial_number)
-    assert not keys.register().valid("pi", certificate.serial_number)
+    assert keys.certificates().valid("pi", again.serial_number)
+    assert not keys.certificates().valid("pi", certificate.serial_number)
 
 
 def test_revoking_voids_the_invitation(keys: RunKeys) -> None:
@@ -124,16 +124,16 @@ def test_revoking_voids_the_invitation(keys: RunKeys) -> None:
 def test_enrolling_anew_revokes_the_older_certificate(keys: RunKeys) -> None:
     older = enrol(keys, keys.invite("pi", 60.0, NOW_S))
     token = keys.invite("pi", 60.0, NOW_S)
-    assert keys.register().valid("pi", older.serial_number)
+    assert keys.certificates().valid("pi", older.serial_number)
     newer = enrol(keys, token)
-    assert not keys.register().valid("pi", older.serial_number)
-    assert keys.register().valid("pi", newer.serial_number)
+    assert not keys.certificates().valid("pi", older.serial_number)
+    assert keys.certificates().valid("pi", newer.serial_number)
 
 
 def test_a_certificate_counts_for_its_own_name_alone(keys: RunKeys) -> None:
     certificate = enrol(keys, keys.invite("pi", 60.0, NOW_S))
-    assert not keys.register().valid("other", certificate.serial_number)
-    assert not keys.register().valid("pi", certificate.serial_number + 1)
+    assert not keys.certificates().valid("other", certificate.serial_number)
+    assert not keys.certificates().valid("pi", certificate.serial_number + 1)
 
 
 def test_whom_nobody_knows_cannot_be_revoked(keys: RunKeys) -> None:
@@ -156,11 +156,11 @@ def test_changes_at_once_are_all_kept(keys: RunKeys) -> None:
     names = [f"pi-{number}" for number in range(24)]
     with ThreadPoolExecutor(8) as pool:
         tokens = list(pool.map(lambda name: keys.invite(name, 60.0, NOW_S), names))
-        assert sorted(keys.register().invitations) == sorted(names)
+        assert sorted(keys.certificates().invitations) == sorted(names)
         list(pool.map(lambda token: enrol(keys, token), tokens))
-    register = keys.register()
-    assert not register.invitations
-    assert sorted(one.name for one in register.issued) == sorted(names)
+    certificates = keys.certificates()
+    assert not certificates.invitations
+    assert sorted(one.name for one in certificates.issued) == sorted(names)
 
 
 def test_a_token_tried_at_once_is_used_once(keys: RunKeys) -> None:
@@ -178,14 +178,14 @@ def test_a_token_tried_at_once_is_used_once(keys: RunKeys) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 2}', "null", '{"format": 1}'])
-def test_a_damaged_register_lets_nobody_in(text: str, keys: RunKeys) -> None:
+def test_damaged_certificates_let_nobody_in(text: str, keys: RunKeys) -> None:
     token = keys.invite("pi", 60.0, NOW_S)
     (keys.folder / "devices.json").write_text(text)
     with pytest.raises(IdentityError, match="not a device registry"):
         enrol(keys, token)
 
 
-def test_the_register_says_what_happened(keys: RunKeys) -> None:
+def test_the_certificates_say_what_happened(keys: RunKeys) -> None:
     certificate = enrol(keys, keys.invite("pi", 60.0, NOW_S))
     keys.revoke("pi", NOW_S + 5)
     fields = json.loads((keys.folder / "devices.json").read_text())

@@ -95,7 +95,7 @@ def test_with_another_runs_certificate(keys: RunKeys, tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def test_with_a_certificate_that_no_register_has(keys: RunKeys, device: DeviceKeys) -> None:
+def test_with_a_certificate_that_was_not_issued_here(keys: RunKeys, device: DeviceKeys) -> None:
     """Made by the true authority, by a copy of its key: it was not issued here."""
 
     async def run() -> None:
@@ -144,7 +144,7 @@ def test_revoking_ends_the_link_that_is_there(keys: RunKeys, device: DeviceKeys)
     asyncio.run(run())
 
 
-def test_a_register_that_cannot_be_read_lets_nobody_in(keys: RunKeys, device: DeviceKeys) -> None:
+def test_certificates_that_cannot_be_read_lets_nobody_in(keys: RunKeys, device: DeviceKeys) -> None:
     async def run() -> None:
         async with serving(keys, limits=ConnectionLimits(revocation_s=0.05)) as served:
             link = await served.connect(device)

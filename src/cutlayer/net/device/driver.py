@@ -20,7 +20,7 @@ from torch import Tensor
 from cutlayer.codec.codec import EMPTY, CodecState, Direction, Stream, Streams
 from cutlayer.codec.raw import encode_targets
 from cutlayer.errors import PacketError, RunError
-from cutlayer.files import Mend, write_atomically
+from cutlayer.files import Remedy, write_atomically
 from cutlayer.model.placement import to_device
 from cutlayer.model.split import Pending, device_forward
 from cutlayer.net.device import session as d
@@ -193,7 +193,7 @@ class DeviceWorker:
 
 _Place = tuple[int, int, int]
 _ABOUT = TypeAdapter[tuple[_Place, Terms, str]](tuple[_Place, Terms, str])
-_MEND = Mend(
+_REMEDY = Remedy(
     "join again, which resumes where it was",
     "name a folder that can be written as identity",
     "identity",
@@ -228,7 +228,7 @@ class DeviceStore:
         tensors = {name: tensor.contiguous() for name, tensor in stored.tensors.items()}
         # one key: safetensors writes several in random order
         metadata = {"device": json.dumps((about, _checksum(about, tensors)))}
-        write_atomically(self._path, lambda path: save_file(tensors, path, metadata), _MEND)
+        write_atomically(self._path, lambda path: save_file(tensors, path, metadata), _REMEDY)
 
     def load(self) -> Stored | None:
         """The last state saved, or None. Raises RunError for a file that cannot be read."""

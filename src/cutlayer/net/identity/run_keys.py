@@ -113,17 +113,17 @@ class CertificateStore:
         )
 
 
-def read_register(path: Path) -> CertificateStore:
+def read_certificates(path: Path) -> CertificateStore:
     """The device registry as it is now. Raises IdentityError if it is missing or not one."""
     try:
-        return _register(json.loads(read_private(path, NO_KEYS)))
+        return _certificates(json.loads(read_private(path, NO_KEYS)))
     except (ValueError, KeyError, TypeError, AttributeError):
         raise IdentityError(f"{path}: not a device registry; restore it from a backup") from None
 
 
-def write_register(path: Path, register: CertificateStore) -> None:
-    """Put `register` in the place of the file that is there. Raises OSError."""
-    replace_private(path, json.dumps(_fields(register), indent=1).encode() + b"\n")
+def write_certificates(path: Path, certificates: CertificateStore) -> None:
+    """Put `certificates` in the place of the file that is there. Raises OSError."""
+    replace_private(path, json.dumps(_fields(certificates), indent=1).encode() + b"\n")
 
 
 @contextlib.contextmanager
@@ -134,7 +134,7 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _register(fields: Any) -> CertificateStore:
+def _certificates(fields: Any) -> CertificateStore:
     if fields["format"] != _FORMAT:
         raise ValueError(fields["format"])
     return CertificateStore(
@@ -152,7 +152,7 @@ def _register(fields: Any) -> CertificateStore:
     )
 
 
-def _fields(register: CertificateStore) -> dict[str, Any]:
+def _fields(certificates: CertificateStore) -> dict[str, Any]:
     return {
         "format": _FORMAT,
         "invitations": {
@@ -161,7 +161,7 @@ def _fields(register: CertificateStore) -> dict[str, Any]:
                 "digest": one.secret.digest.hex(),
                 "expires_s": one.expires_s,
             }
-            for name, one in register.invitations.items()
+            for name, one in certificates.invitations.items()
         },
         "issued": [
             {
@@ -170,7 +170,7 @@ def _fields(register: CertificateStore) -> dict[str, Any]:
                 "issued_s": one.issued_s,
                 "revoked_s": one.revoked_s,
             }
-            for one in register.issued
+            for one in certificates.issued
         ],
     }
 
@@ -179,7 +179,7 @@ _AUTHORITY_KEY = "authority.key"
 _AUTHORITY = "authority.crt"
 _SERVER_KEY = "server.key"
 _SERVER = "server.crt"
-_REGISTER = "devices.json"
+_CERTIFICATES = "devices.json"
 
 
 @dataclass(frozen=True)
@@ -205,9 +205,9 @@ class RunKeys:
         """Where the server's certificate and its key are."""
         return self.folder / _SERVER, self.folder / _SERVER_KEY
 
-    def register(self) -> CertificateStore:
+    def certificates(self) -> CertificateStore:
         """Who is invited and whose certificates count, now. Raises IdentityError."""
-        return read_register(self.folder / _REGISTER)
+        return read_certificates(self.folder / _CERTIFICATES)
 
     def invite(self, name: str, valid_s: float, now_s: float) -> InvitationToken:
         """An invitation of `name` for `valid_s` seconds; an older one is void.
@@ -217,13 +217,13 @@ class RunKeys:
         """
         token = new_token(name, fingerprint(self.authority.certificate))
         invitation = Invitation(hash_secret(token.secret), now_s + valid_s)
-        with locked(self.folder / _REGISTER):
-            self._write(self.register().invite(name, invitation))
+        with locked(self.folder / _CERTIFICATES):
+            self._write(self.certificates().invite(name, invitation))
         return token
 
     def check_invitation(self, name: str, secret: bytes, now_s: float) -> None:
         """Raises IdentityError, as `enrol` does, unless `name` may enrol; nothing is used up."""
-        _check_invitation(self.register(), device_name(name), secret, now_s)
+        _check_invitation(self.certificates(), device_name(name), secret, now_s)
 
     def enrol(self, name: str, secret: bytes, request: bytes, now_s: float) -> x509.Certificate:
         """The certificate of `name` for the key that signed `request` [DER].
@@ -233,14 +233,14 @@ class RunKeys:
         not for a stranger.
         """
         name = device_name(name)
-        with locked(self.folder / _REGISTER):
-            register = self.register()
-            _check_invitation(register, name, secret, now_s)
+        with locked(self.folder / _CERTIFICATES):
+            certificates = self.certificates()
+            _check_invitation(certificates, name, secret, now_s)
             key = requested_key(request)
             now = datetime.fromtimestamp(now_s, UTC)
             certificate = device_certificate(self.authority, name, key, now)
-            register = register.uninvite(name).revoke(name, now_s)
-            self._write(register.issue(name, certificate.serial_number, now_s))
+            certificates = certificates.uninvite(name).revoke(name, now_s)
+            self._write(certificates.issue(name, certificate.serial_number, now_s))
         return certificate
 
     def revoke(self, name: str, now_s: float) -> tuple[Issued, ...]:
@@ -248,18 +248,18 @@ class RunKeys:
 
         Raises IdentityError if `name` has neither.
         """
-        with locked(self.folder / _REGISTER):
-            register = self.register()
+        with locked(self.folder / _CERTIFICATES):
+            certificates = self.certificates()
             valid = tuple(
-                one for one in register.issued if one.name == name and one.revoked_s is None
+                one for one in certificates.issued if one.name == name and one.revoked_s is None
             )
-            if not valid and name not in register.invitations:
-                raise IdentityError(f"nothing of {name!r} to revoke; {_hint(name, register)}")
-            self._write(register.uninvite(name).revoke(name, now_s))
+            if not valid and name not in certificates.invitations:
+                raise IdentityError(f"nothing of {name!r} to revoke; {_hint(name, certificates)}")
+            self._write(certificates.uninvite(name).revoke(name, now_s))
         return valid
 
-    def _write(self, register: CertificateStore) -> None:
-        write_register(self.folder / _REGISTER, register)
+    def _write(self, certificates: CertificateStore) -> None:
+        write_certificates(self.folder / _CERTIFICATES, certificates)
 
 
 def init_keys(folder: Path, now_s: float) -> RunKeys:
@@ -277,7 +277,7 @@ def init_keys(folder: Path, now_s: float) -> RunKeys:
     write_private(folder / _AUTHORITY, keys.authority_pem)
     write_private(folder / _SERVER_KEY, server_key)
     write_private(folder / _SERVER, server)
-    write_register(folder / _REGISTER, CertificateStore())
+    write_certificates(folder / _CERTIFICATES, CertificateStore())
     return keys
 
 
@@ -291,8 +291,10 @@ def read_keys(folder: Path) -> RunKeys:
     return RunKeys(folder, signed(_AUTHORITY_KEY, _AUTHORITY), signed(_SERVER_KEY, _SERVER))
 
 
-def _check_invitation(register: CertificateStore, name: str, secret: bytes, now_s: float) -> None:
-    invitation = register.invitations.get(name)
+def _check_invitation(
+    certificates: CertificateStore, name: str, secret: bytes, now_s: float
+) -> None:
+    invitation = certificates.invitations.get(name)
     if invitation is None:
         raise IdentityError(f"a used, revoked or unknown token of {name}")
     if not invitation.secret.matches(secret):
@@ -301,8 +303,8 @@ def _check_invitation(register: CertificateStore, name: str, secret: bytes, now_
         raise IdentityError(f"the token of {name} has expired; invite {name} again")
 
 
-def _hint(name: str, register: CertificateStore) -> str:
-    known = sorted({one.name for one in register.issued} | set(register.invitations))
+def _hint(name: str, certificates: CertificateStore) -> str:
+    known = sorted({one.name for one in certificates.issued} | set(certificates.invitations))
     return nearest(name, known) if known else "no device was invited yet"
 
 

@@ -371,7 +371,7 @@ class LinkServer:
         await self._grpc.start()
         enrolment = await self._enrolment.open(self._limits.connections)
         self.port = await self._listener.open(host, port, {TLS: behind, ENROL: enrolment})
-        self._watch = asyncio.create_task(self._watch_register())
+        self._watch = asyncio.create_task(self._watch_certificates())
 
     async def stop(self) -> None:
         """Close every link, wait for the sessions to end, and stop listening."""
@@ -448,7 +448,7 @@ class LinkServer:
 
     def _refusal(self, name: str, serial: int) -> str | None:
         try:
-            valid = self._keys.register().valid(name, serial)
+            valid = self._keys.certificates().valid(name, serial)
         except (IdentityError, OSError) as error:
             return f"{name}, since devices cannot be checked: {error}"
         return None if valid else f"a certificate of {name} that is revoked"
@@ -489,23 +489,23 @@ class LinkServer:
         await own.link.close(reason)
         own.peer.connection.end()
 
-    async def _watch_register(self) -> None:
+    async def _watch_certificates(self) -> None:
         """Revoking takes effect on links that are there."""
         while True:
             await asyncio.sleep(self._limits.revocation_s)
             try:
-                register = self._keys.register()
+                certificates = self._keys.certificates()
             except (IdentityError, OSError) as error:
                 _LOG.info(f"the device registry cannot be read: {error}")
                 continue
-            for own in self._revoked(register):
+            for own in self._revoked(certificates):
                 await self._expel(own, f"the certificate of {own.peer.name} was revoked")
 
-    def _revoked(self, register: CertificateStore) -> list[_OpenLink]:
+    def _revoked(self, certificates: CertificateStore) -> list[_OpenLink]:
         return [
             own
             for own in self._open_links.values()
-            if not register.valid(own.peer.name, own.peer.serial)
+            if not certificates.valid(own.peer.name, own.peer.serial)
         ]
 
 

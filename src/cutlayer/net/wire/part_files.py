@@ -18,12 +18,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cutlayer.errors import PacketError
-from cutlayer.files import Mend, in_turn, storage_error, write_atomically, write_folder_atomically
+from cutlayer.files import Remedy, in_turn, storage_error, write_atomically, write_folder_atomically
 from cutlayer.net.wire.messages import PIECE_BYTES, PartPiece, Terms
 
 _FILE = "file:"
 _WEIGHTS = "model.safetensors"
-_MEND = Mend(
+_REMEDY = Remedy(
     "join again, which resumes where it was",
     "set CUTLAYER_CACHE to a folder that can be written",
 )
@@ -126,7 +126,7 @@ class PartCache:
             with partial.open("ab") as file:
                 file.write(piece.data)
         except OSError as error:
-            raise storage_error(partial, error, _MEND) from error
+            raise storage_error(partial, error, _REMEDY) from error
         if offset + len(piece.data) == terms.part_bytes:
             self._unpack(terms, partial)
 
@@ -157,7 +157,7 @@ class PartCache:
             if (self.model(terms) / _WEIGHTS).is_file():  # another device's, who was first
                 partial.unlink()
             else:
-                write_folder_atomically(self.model(terms), write, _MEND)
+                write_folder_atomically(self.model(terms), write, _REMEDY)
 
     def _partial(self, terms: Terms) -> Path:
         return self._folder / f"{terms.part_sha256}-{terms.run}-{terms.device}.partial"
