@@ -43,7 +43,7 @@ def test_published_algorithm_2_rewards_what_does_not_fit() -> None:
         found.chosen()
 
 
-def test_mended_algorithm_2_finds_the_optimum() -> None:
+def test_corrected_algorithm_2_finds_the_optimum() -> None:
     rng = np.random.default_rng(9)
     compared = 0
     for _ in range(25):
@@ -62,7 +62,7 @@ def test_mended_algorithm_2_finds_the_optimum() -> None:
     assert compared > 10
 
 
-def test_mended_algorithm_2_approaches_from_iteration_to_iteration() -> None:
+def test_corrected_algorithm_2_approaches_from_iteration_to_iteration() -> None:
     problem = paper_like()
     best_s = solve_configuration(problem).chosen().delay_s
     found = CorrectedAlgorithm2().solve(problem)

@@ -72,7 +72,7 @@ def test_the_printed_algorithm_ends_at_the_slowest_configuration(cases: list[Cas
         assert end.delay_s > 3.5 * case.best.delay_s
 
 
-def test_the_mended_algorithm_ends_at_the_optimum(cases: list[Case]) -> None:
+def test_the_corrected_algorithm_ends_at_the_optimum(cases: list[Case]) -> None:
     for case in cases:
         assert case.corrected.status is SolverStatus.CONVERGED
         end = case.corrected.chosen()

@@ -113,7 +113,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _option(error: BaseException | None) -> str:
-    """The option of what an error, or what led to it, says that it is mended with."""
+    """The option of what an error, or what led to it, says that helps."""
     while error is not None:
         if isinstance(error, CutlayerError) and error.thing is not None:
             return f" (--{error.thing})"

@@ -193,7 +193,7 @@ def check_net(job: Job) -> None:
             "training.local_epochs: the server does not know how many samples a device has; set it"
             " to null and give training.local_steps"
         )
-    if config.planner.name == "two-timescale" and _band(config) is None:
+    if config.planner.name == "two-timescale" and _curves(config) is None:
         raise ConfigError(
             "planner two-timescale allocates the bandwidth each round, but devices are not paced:"
             " set net.uplink_bit_s and net.downlink_bit_s, or planner to static"
