@@ -1,6 +1,6 @@
 """A Llama with random weights in shards, to try what fits a machine: no download, no training.
 
-    python examples/make_random_model.py llama-0.7b [--width 2048] [--blocks 12] [--vocabulary 32000]
+    python examples/make_random_model.py llama-0.7b [--width 2048] [--blocks 12]
 
 0.75 billion parameters unless told otherwise, in bfloat16 on disk, one shard in memory at a time.
 The tokenizer has a token for each byte, so that any text can be read. Needs the extra `train`.

@@ -17,6 +17,7 @@ EXAMPLES = Path(__file__).parents[2] / "src" / "cutlayer" / "examples"
 CONFIGS = {
     "built-in": Config(),
     **{path.stem: read_config(path) for path in sorted(EXAMPLES.glob("plan-*.yaml"))},
+    "llama-8b": read_config(EXAMPLES / "llama-8b.yaml"),
 }
 
 

@@ -30,9 +30,9 @@ _CLASSES = {
     "text-classification": MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     "causal-lm": MODEL_FOR_CAUSAL_LM_MAPPING,
 }
-# logarithms of probabilities that are there at once: 64 MiB, little beside the logits of a large
+# logarithms of probabilities that are there at once: 8 MiB, little beside the logits of a large
 # vocabulary, and enough for a processor to be busy with
-_VALUES = 2**24
+_VALUES = 2**21
 _MEAN = 1  # torch's number for that reduction
 
 
