@@ -31,6 +31,7 @@ def test_a_right_configuration_gets_one_line(
         ("planner: {name: fixed, shares: [1]}", "lists 1 shares for devices.count 8"),
         ("codec: [", "is not YAML"),
         ("planner: {least_cut: 12}", "of 12 blocks, can be cut after block 1..11: lower it"),
+        ("planner: {fix: [cut], cuts: per-device}", "planner.fix keeps the cut, and planner.cuts"),
         ("planner: {profile: nope.json}", "no profile nope.json"),
         ("data: {name: ./nope}", "no data set './nope': no such path"),
     ],

@@ -30,7 +30,8 @@ def test_it_prints_what_it_writes(tmp_path: Path, capsys: pytest.CaptureFixture[
         (["--width", "100"], "width 100: give a multiple of 64, a head's (--width)"),
         (["--device", "gpu"], "--device is 'gpu': give auto, cpu, cuda"),
         (["--samples", "0"], "is not a whole number from 1 on"),
-        (["--name", ""], "--name is empty"),
+        (["--name", ""], "--name '': say in one line of at most 100 letters"),
+        (["--name", "a\nb"], "--name 'a\\nb': say in one line of at most 100 letters"),
         (["--output", "."], ". is a directory: name a file in it as output (--output)"),
     ],
 )

@@ -100,6 +100,8 @@ def test_an_efficiency_that_yaml_takes_for_text_counts() -> None:
         ({"devices.preset": "[]"}, r"devices\.count.*should be at least 1, not 0"),
         ({"devices.preset": "7"}, r"no device preset '7'"),
         ({"devices.efficiency": "0.5"}, r"devices\.efficiency 0\.5 is of a preset's peak rate"),
+        ({"server.batch": "arrivals", "server.coalesce_ms": "60001"}, "should be at most 60000"),
+        ({"server.reserved_mib": "100"}, r"server\.reserved_mib 100 is part of server\.memory_mib"),
         ({"server.efficiency": "0.5"}, r"server\.efficiency 0\.5 is of a preset's peak rate"),
         ({"devices.preset": "l4", "devices.efficiency": "1.5"}, r"devices\.efficiency.*not 1\.5"),
         ({"devices.preset": "l4", "devices.efficiency": "0"}, r"devices\.efficiency.*not 0"),

@@ -49,13 +49,30 @@ def test_memory_is_what_was_free_without_what_is_reserved() -> None:
         ("{a: b", r"is no YAML; "),
         ("\0", r"is no YAML; "),
         ("format: 7", r"has format 7, this cutlayer reads 1: measure again"),
-        ("format: 1\nname: nano", r": command: field required"),
-        (machine_text(machine()) + "speed: 3\n", r": speed: extra inputs are not permitted, not 3"),
+        ("format: 1\nname: nano", r": command is missing; "),
+        (machine_text(machine()) + "speed: 3\n", r": speed is not known here; "),
+        (machine_text(machine(name="a\nb")), r": name 'a\\nb': say in one line"),
+        (machine_text(machine(name="a" * 5000)), r": name 'a{1,80}.*: say in one line"),
+        (
+            machine_text(machine()).replace("4000000000.0", "1.0e-300"),
+            r": rates\.0\.forward_flops_per_s should be at least 1, not 1e-300",
+        ),
+        (
+            machine_text(machine()).replace("0.002", "1.0e+300"),
+            r": rates\.0\.block_s should be at most 1e\+06, not 1e\+300",
+        ),
+        (
+            machine_text(machine()).replace("weight_bytes_per_s: 1", "weight_bytes_per_s: true #"),
+            r": weight_bytes_per_s should be a number, not True",
+        ),
         (
             machine_text(machine()).replace("4000000000.0", ".inf"),
-            r": rates\.0\.forward_flops_per_s: .*finite",
+            r": rates\.0\.forward_flops_per_s should be a finite number, not inf",
         ),
-        (machine_text(machine()).replace("vision", "visions"), r": rates\.0\.family: input should"),
+        (
+            machine_text(machine()).replace("vision", "visions"),
+            r": rates\.0\.family should be 'vision'",
+        ),
     ],
 )
 def test_what_is_no_profile(text: str | None, message: str, tmp_path: Path) -> None:
@@ -70,5 +87,5 @@ def test_a_profile_has_a_rate() -> None:
     values = machine().model_dump() | {"rates": ()}
     with pytest.raises(ValueError, match="at least 1 item"):
         MachineProfile.model_validate(values)
-    with pytest.raises(ValueError, match="greater than 0"):
+    with pytest.raises(ValueError, match="greater than or equal to 1"):
         ReachedRate.model_validate(machine().rates[0].model_dump() | {"step_flops_per_s": 0.0})

@@ -25,12 +25,12 @@ MOMENT = BenchEffort(each_s=0.0, power_s=0.0, read_mib=1, quick=True)
 
 
 class Steady(PowerMeter):
-    """Tells 3 W, then 8 W, and so on."""
+    """Tells one after another [W]."""
 
     source = "made up"
 
-    def __init__(self) -> None:
-        self.told = iter((3.0, 8.0))
+    def __init__(self, *told_w: float) -> None:
+        self.told = iter(told_w)
 
     def watching(self) -> Watch:
         """One that tells the next."""
@@ -72,9 +72,15 @@ def test_every_base_that_is_here_is_measured() -> None:
 
 
 def test_power_is_measured_at_rest_and_in_steps() -> None:
-    profile = bench(Steady(), "vision")
+    profile = bench(Steady(3.0, 8.0), "vision")
     assert (profile.idle_power_w, profile.power_w) == (3.0, 8.0)
     assert machine_lines(profile)[-1] == "power: 8.0 W, 3.0 W while it waits (made up)"
+
+
+def test_counters_that_stand_still_tell_no_power() -> None:
+    profile = bench(Steady(0.0, 0.0), "vision")
+    assert (profile.idle_power_w, profile.power_w) == (None, None)
+    assert machine_lines(profile)[-1] == "power: unknown, made up, which told no power"
 
 
 def test_the_first_calls_do_not_count() -> None:

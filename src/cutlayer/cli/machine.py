@@ -14,7 +14,7 @@ from cutlayer.cli.settings import whole_number
 from cutlayer.errors import ConfigError, nearest
 from cutlayer.jobs.check import check_file
 from cutlayer.logs import loading
-from cutlayer.planner.machine import Family, machine_text
+from cutlayer.planner.machine import Family, check_machine_name, machine_text
 from cutlayer.spec import Base
 
 _FAMILIES: tuple[Family, ...] = get_args(Family)
@@ -66,8 +66,7 @@ def run_bench_device(arguments: argparse.Namespace) -> int:
     given = arguments.bases
     bases = None if given is None else _chosen("--bases", given, tuple(map(str, Base)))
     check_file(output)
-    if not arguments.name:
-        raise ConfigError("--name is empty: say what plans shall call this machine")
+    check_machine_name(arguments.name, "--name")
     with loading("`cutlayer bench-device`", "train"):
         import torch
 

@@ -27,8 +27,15 @@ from cutlayer.net.wire.link import address_of
 
 _PREFIX = "override."
 _OF_NETWORKS = ("net.",)
-_OF_PLANS = tuple(
-    f"planner.{name}" for name in ("profile", "accuracy_loss", "least_cut", "server_busy", "cuts")
+_OF_PLANS = (
+    *(
+        f"planner.{name}"
+        for name in ("profile", "accuracy_loss", "least_cut", "server_busy", "cuts", "fix")
+    ),
+    "devices.power_w",
+    "devices.price_per_kwh",
+    "server.power_w",
+    "server.price_per_hour",
 )
 
 

@@ -290,6 +290,7 @@ def server_values(given: Mapping[str, Any]) -> dict[str, Any]:
         _refuse_preset("server", given)
         return _reserved(given)
     if not isinstance(preset, str):
+        _refuse_reserved(given)
         return {}
     one = find_preset(preset)
     return _reserved(given) | {
@@ -302,6 +303,16 @@ def server_values(given: Mapping[str, Any]) -> dict[str, Any]:
 def _reserved(given: Mapping[str, Any]) -> dict[str, Any]:
     """Who says how much memory there is for training has reserved the rest."""
     return {} if "memory_mib" in given else {"reserved_mib": RESERVED_MIB}
+
+
+def _refuse_reserved(given: Mapping[str, Any]) -> None:
+    """Without a limit nothing is taken from it."""
+    reserved = _number(given.get("reserved_mib", 0.0))
+    if given.get("memory_mib") is None and reserved:
+        raise ConfigError(
+            f"server.reserved_mib {reserved:g} is part of server.memory_mib, which is null: give"
+            " that, or a server.preset or server.profile that has it"
+        )
 
 
 def _counted(key: str, names: Any, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,6 +33,8 @@ BaseName: TypeAlias = Literal["float32", "bfloat16", "int8", "nf4"]
 WHOLE = ("fl-lora", "fl-full")
 # the server takes mini-batches in an order of its own, or has none
 _ORDERED = (*WHOLE, "sl", "splitlora", "splitlora-paper")
+# while a server waits, nobody's leaving and no deadline is looked at
+_Wait = Annotated[float, Field(ge=0, le=60_000, allow_inf_nan=False), Number]
 _Milliseconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False), Number]
 
 
@@ -104,7 +106,7 @@ class DevicesSection(Section):
         " (keep), the blocks' inputs (checkpoint), or the mini-batch's input"
         " (recompute)",
     )
-    base: BaseName = Field(
+    base: Annotated[BaseName, read_unless("scheme.name", "fl-full")] = Field(
         default="float32",
         description="numbers that devices hold the frozen weights in; int8 and nf4 need the extra"
         " quant",
@@ -170,7 +172,7 @@ class ServerSection(Section):
         le=2**31 - 1,
         description="tokens in a batch of arrivals at most; a larger mini-batch is taken alone",
     )
-    coalesce_ms: Annotated[_Milliseconds, read_by("batch", "arrivals")] = Field(
+    coalesce_ms: Annotated[_Wait, read_by("batch", "arrivals")] = Field(
         default=0.0,
         description="how long the oldest mini-batch waits for others to share its pass [ms]",
     )

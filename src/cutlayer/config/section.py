@@ -388,7 +388,7 @@ def _explain(root: type[Section], error: ErrorDetails) -> str:
     if error["type"] == "union_tag_invalid":
         return _unknown_name(root, where, error["ctx"]["tag"])
     if error["type"].startswith("json_"):
-        return f"a configuration cannot be read as JSON: {_asked(error)}"
+        return f"a configuration cannot be read as JSON: {asked(error)}"
     if error["type"] == "missing":
         key, chosen = error["loc"][-1], error["loc"][-2:][0]
         if key == chosen:  # of a section by itself
@@ -426,7 +426,7 @@ def _explain(root: type[Section], error: ErrorDetails) -> str:
             "" if isinstance(error["input"], list | dict | type(None)) else ": put it in quotes"
         )
         return f"{where}: should be text, not {value}{quotes}"
-    return f"{where or 'a configuration'}: {_asked(error)}, not {value}"
+    return f"{where or 'a configuration'}: {asked(error)}, not {value}"
 
 
 def _unknown_name(root: type[Section], where: str, given: str) -> str:
@@ -441,8 +441,8 @@ def _unknown_name(root: type[Section], where: str, given: str) -> str:
     return f"{message}; {hint}" if hint.endswith("?") else message
 
 
-def _asked(error: ErrorDetails) -> str:
-    """What a value should be; bounds in their shortest words."""
+def asked(error: ErrorDetails) -> str:
+    """What a value should be, by pydantic's error; bounds in their shortest words."""
     bounds = {name: _bound(value) for name, value in error.get("ctx", {}).items()}
     match error["type"]:
         case "greater_than_equal":

@@ -15,7 +15,14 @@ import numpy as np
 from cutlayer.config.choices import TracesSection
 from cutlayer.config.keys import refuse_unread
 from cutlayer.config.read import check_overrides, read_written
-from cutlayer.config.schema import Config, NetSection, PluginPlanner
+from cutlayer.config.schema import (
+    Choice,
+    Config,
+    EvenPlanner,
+    FixedPlanner,
+    NetSection,
+    PluginPlanner,
+)
 from cutlayer.config.section import AGGREGATIONS, PARTITIONS, PluginSection
 from cutlayer.data.check import check_sizes, known_task, other_task
 from cutlayer.data.find import KNOWN_MODELS, Hub, check_name, find_config, holds_model, is_hub_id
@@ -48,6 +55,7 @@ from cutlayer.net.wire.link import device_name
 from cutlayer.net.wire.listener import any_socket
 from cutlayer.planner.allocation import ObservedRound, ask_shares
 from cutlayer.planner.profile import Profile, packaged_profile, read_profile
+from cutlayer.rounds.schemes import SFT, SFT_OVERLAP
 from cutlayer.spec import VERIFIED, Device, Task
 
 # Everything about a run that can be told before torch is imported and weights or data are fetched.
@@ -243,12 +251,12 @@ class _NotAsked(Hub):
 
 def check_limits(config: Config) -> None:
     """Raises CutlayerError for what no plan of a configuration could keep to, though a run does not
-    ask: its profile, its least cut; and for adapters on layers that the model does not have.
+    ask: its profile, its least cut, what it keeps; and for adapters on layers that the model does
+    not have.
 
     Counts a model once whose layers are named, where torch is there and `config.json` at hand.
     """
-    if config.planner.profile is not None:
-        read_own_profile(config)
+    check_fixed(config, read_own_profile(config))
     settings, least = _model_settings(config.model.name) or {}, config.planner.least_cut
     blocks = _number(settings, _BLOCKS)
     if blocks is not None and least >= blocks and make_scheme(config.scheme).splits:
@@ -259,6 +267,37 @@ def check_limits(config: Config) -> None:
     if blocks is not None and config.adapter.targets != "all" and find_spec("torch") is not None:
         with unheard(), contextlib.suppress(AssetError):
             planned_model(config, hub=_NotAsked())
+
+
+def check_fixed(config: Config, profile: Profile | None) -> None:
+    """Raises ConfigError for what cannot stay as it is (`planner.fix`) while the rest is chosen, a
+    codec by the `profile`."""
+    section, scheme = config.planner, make_scheme(config.scheme)
+    fix, cut = set(section.fix), config.model.cut
+    left = set(get_args(Choice)) - fix
+    left -= set() if scheme in (SFT, SFT_OVERLAP) else {"scheme"}
+    left -= set() if scheme.splits else {"cut"}
+    left -= set() if scheme.compressed and profile is not None else {"codec"}
+    if fix and not left:
+        raise ConfigError(
+            f"planner.fix [{', '.join(section.fix)}] leaves nothing to choose: leave one of them"
+            " out, or plan the configuration as it is, fixed",
+            thing="fixed",
+        )
+    if "cut" in fix and scheme.splits and cut < section.least_cut:
+        raise ConfigError(
+            f"planner.fix keeps model.cut {cut}, and planner.least_cut is {section.least_cut}:"
+            " raise the one or lower the other"
+        )
+    if "cut" in fix and section.cuts == "per-device":
+        raise ConfigError(
+            "planner.fix keeps the cut, and planner.cuts is per-device: leave one of them out"
+        )
+    if "shares" in fix and not isinstance(section, EvenPlanner | FixedPlanner):
+        raise ConfigError(
+            f"planner.fix keeps the shares, and planner {section.name} has none: set planner to"
+            " fixed or even, or leave shares out"
+        )
 
 
 def read_own_profile(config: Config) -> Profile | None:

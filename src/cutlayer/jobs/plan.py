@@ -6,17 +6,12 @@ Needs neither torch nor the data. Knows which names stand for what; the planner 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from cutlayer.codec.presets import paper
 from cutlayer.config.choices import ChannelSection, NoCell, SnrSection
 from cutlayer.config.keys import chosen_values, unread, without
-from cutlayer.config.schema import (
-    Choice,
-    Config,
-    EvenPlanner,
-    FixedPlanner,
-)
+from cutlayer.config.schema import Config
 from cutlayer.config.section import Section
 from cutlayer.errors import ConfigError, shown
 from cutlayer.files import path_of
@@ -32,7 +27,13 @@ from cutlayer.jobs.build import (
     most_shares,
     optimizer_slots,
 )
-from cutlayer.jobs.check import check, check_given, check_kind, read_own_profile
+from cutlayer.jobs.check import (
+    check,
+    check_fixed,
+    check_given,
+    check_kind,
+    read_own_profile,
+)
 from cutlayer.jobs.from_run import LearnedRates, learned_rates
 from cutlayer.jobs.machines import ServerHardware, make_devices, make_server
 from cutlayer.jobs.model_spec import planned_model
@@ -53,7 +54,7 @@ from cutlayer.planner.profile import Profile
 from cutlayer.report.plan import infeasibility_line
 from cutlayer.report.plan_page import plan_record
 from cutlayer.rounds.costs import ACTIVATION_BYTES
-from cutlayer.rounds.schemes import SFT, SFT_OVERLAP, Scheme
+from cutlayer.rounds.schemes import Scheme
 from cutlayer.spec import ActivationPolicy, MiniBatch, MiniBatchPolicy
 from cutlayer.units import linear_from_db
 
@@ -257,7 +258,7 @@ def plan(config: Config, *, fixed: bool = False, from_run: Path | str | None = N
     _check_steps(max(workload.local_steps))
     measured = profile if scheme.compressed and "codec" not in section.fix else None
     if not fixed:
-        _check_fixed(config, scheme, measured)
+        check_fixed(config, profile)
     limits = PlanLimits(
         most_share=most_shares(section, len(workload.devices)),
         least_cut=section.least_cut,
@@ -276,36 +277,6 @@ def plan(config: Config, *, fixed: bool = False, from_run: Path | str | None = N
         codecs = _configured(config, workload)
     made = make_plan(workload, limits, scheme, codecs, section.accuracy_loss)
     return Planned(config, made, profile, learned=learned)
-
-
-def _check_fixed(config: Config, scheme: Scheme, profile: Profile | None) -> None:
-    """Raises ConfigError for what cannot stay as it is while the rest is chosen."""
-    section = config.planner
-    fix, cut = set(section.fix), config.model.cut
-    left = set(get_args(Choice)) - fix
-    left -= set() if scheme in (SFT, SFT_OVERLAP) else {"scheme"}
-    left -= set() if scheme.splits else {"cut"}
-    left -= set() if profile is not None else {"codec"}
-    if fix and not left:
-        raise ConfigError(
-            f"planner.fix [{', '.join(section.fix)}] leaves nothing to choose: leave one of them"
-            " out, or plan the configuration as it is, fixed",
-            thing="fixed",
-        )
-    if "cut" in fix and scheme.splits and cut < section.least_cut:
-        raise ConfigError(
-            f"planner.fix keeps model.cut {cut}, and planner.least_cut is {section.least_cut}:"
-            " raise the one or lower the other"
-        )
-    if "cut" in fix and section.cuts == "per-device":
-        raise ConfigError(
-            "planner.fix keeps the cut, and planner.cuts is per-device: leave one of them out"
-        )
-    if "shares" in fix and not isinstance(section, EvenPlanner | FixedPlanner):
-        raise ConfigError(
-            f"planner.fix keeps the shares, and planner {section.name} has none: set planner to"
-            " fixed or even, or leave shares out"
-        )
 
 
 def _fixed_choices(config: Config, scheme: Scheme) -> FixedChoices:

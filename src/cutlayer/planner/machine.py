@@ -4,17 +4,22 @@ Knows the file and its units; neither torch nor how anything in it was measured.
 """
 
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
-from cutlayer.errors import ConfigError, cut
+from cutlayer.config.section import Rate, Watts, asked
+from cutlayer.errors import ConfigError, cut, quoted
 from cutlayer.spec import Base, Task
 from cutlayer.units import MIB
 
 FORMAT = 1
 _MOST_BYTES = 1 << 20
+_MOST_LETTERS = 100
+# bounds as settings have them: what is between them is computed without overflow
+_Bytes = Annotated[int, Field(ge=1, le=10**15)]
 
 Family: TypeAlias = Literal["vision", "encoder", "decoder"]
 FAMILIES: dict[Task, Family] = {
@@ -28,6 +33,15 @@ class _Measured(BaseModel):
     """Frozen; unknown keys, infinities and NaN are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def check_machine_name(name: str, setting: str) -> None:
+    """Raises ConfigError for a name that no profile can have."""
+    if not name or len(name) > _MOST_LETTERS or not name.isprintable():
+        raise ConfigError(
+            f"{setting} {quoted(name)}: say in one line of at most {_MOST_LETTERS} letters what"
+            " plans shall call this machine"
+        )
 
 
 class ReachedRate(_Measured):
@@ -44,9 +58,9 @@ class ReachedRate(_Measured):
     width: int = Field(ge=1)
     tokens: int = Field(ge=1)
     samples: int = Field(ge=1)
-    forward_flops_per_s: float = Field(gt=0)
-    step_flops_per_s: float = Field(gt=0)
-    block_s: float = Field(ge=0)
+    forward_flops_per_s: Rate
+    step_flops_per_s: Rate
+    block_s: float = Field(ge=0, le=1e6)
 
 
 class MachineProfile(_Measured):
@@ -67,11 +81,11 @@ class MachineProfile(_Measured):
     threads: int = Field(ge=1)
     quick: bool
     rates: tuple[ReachedRate, ...] = Field(min_length=1)
-    weight_bytes_per_s: float = Field(gt=0)
-    memory_total_bytes: int | None = Field(ge=1)
-    memory_free_bytes: int | None = Field(ge=1)
-    power_w: float | None = Field(gt=0)
-    idle_power_w: float | None = Field(ge=0)
+    weight_bytes_per_s: Rate
+    memory_total_bytes: _Bytes | None
+    memory_free_bytes: _Bytes | None
+    power_w: Watts | None
+    idle_power_w: float | None = Field(ge=0, le=1e9)
     power_source: str
 
     def rate(self, base: Base, task: Task | None, setting: str) -> ReachedRate:
@@ -117,27 +131,38 @@ def read_machine(path: Path, setting: str) -> MachineProfile:
     Raises ConfigError for a file that is not there, is none, or has another format.
     """
     again = "; `cutlayer bench-device` makes one"
+    where = f"{setting} {path}"
     try:
         with path.open("rb") as file:
             values = yaml.safe_load(file.read(_MOST_BYTES))
         if not isinstance(values, dict) or "format" not in values:
-            raise ConfigError(f"{setting} {path} is no profile of a machine{again}")
+            raise ConfigError(f"{where} is no profile of a machine{again}")
         if values["format"] != FORMAT:
             raise ConfigError(
-                f"{setting} {path} has format {cut(repr(values['format']))}, this cutlayer reads"
+                f"{where} has format {cut(repr(values['format']))}, this cutlayer reads"
                 f" {FORMAT}: measure again with `cutlayer bench-device`"
             )
-        return MachineProfile.model_validate(values)
+        profile = MachineProfile.model_validate(values)
     except FileNotFoundError as error:
         raise ConfigError(f"{setting}: there is no {path}{again}") from error
     except OSError as error:
         raise ConfigError(f"{setting}: cannot read {path}: {error.strerror}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise ConfigError(
-            f"{setting} {path}: {key}: {first['msg'].lower()}, not"
-            f" {cut(repr(first['input']))}{again}"
-        ) from error
+        raise ConfigError(f"{where}: {_fault(error.errors()[0])}{again}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{setting} {path} is no YAML{again}") from error
+        raise ConfigError(f"{where} is no YAML{again}") from error
+    check_machine_name(profile.name, f"{where}: name")
+    return profile
+
+
+def _fault(error: ErrorDetails) -> str:
+    key = cut(".".join(map(str, error["loc"])))
+    match error["type"]:
+        case "missing":
+            return f"{key} is missing"
+        case "extra_forbidden":
+            return f"{key} is not known here"
+        case "too_short":
+            return f"{key} is an empty list"
+        case _:
+            return f"{key} {asked(error)}, not {quoted(error['input'])}"

@@ -149,6 +149,9 @@ def bench_machine(
             _LOG.info(f"{shape.family} blocks in {base.value}: {reached:.3g} GFLOP/s in a step")
             if isinstance(meter, PowerMeter) and power_w is None:
                 power_w = bench.power_w(meter, effort.power_s)
+    source = meter.source if isinstance(meter, PowerMeter) else meter
+    if isinstance(meter, PowerMeter) and not power_w:
+        source += ", which told no power"
     return MachineProfile(
         name=name,
         command=command,
@@ -162,9 +165,9 @@ def bench_machine(
         weight_bytes_per_s=read_bytes_per_s(watch, effort),
         memory_total_bytes=total,
         memory_free_bytes=free,
-        power_w=power_w,
-        idle_power_w=idle_power_w,
-        power_source=meter.source if isinstance(meter, PowerMeter) else meter,
+        power_w=power_w or None,  # a virtual machine's counters stand still
+        idle_power_w=idle_power_w if power_w else None,
+        power_source=source,
     )
 
 
