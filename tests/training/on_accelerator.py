@@ -315,13 +315,14 @@ def test_a_packet_is_made_there_and_crosses_as_symbols(preset: str) -> None:
         ("vision", {"codec": "paper"}),
         ("vision", {"codec": "none", "scheme": "fl-full"}),
         ("vision", {"codec": "none", "scheme": "sl"}),
+        ("bert", {"codec": "fast", "server": {"batch": "arrivals"}}),
         ("bert", {"codec": "best"}),
         ("llama", {"codec": "best"}),
     ],
-    ids=lambda value: value if isinstance(value, str) else "-".join(value.values()),
+    ids=lambda value: value if isinstance(value, str) else "-".join(map(str, value.values())),
 )
 def test_a_round_waits_for_packets_and_at_its_ends_alone(
-    folders: str, settings: dict[str, str], request: pytest.FixtureRequest, tmp_path: Path
+    folders: str, settings: dict[str, object], request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     """And its evaluation; and the checkpoint goes on on the processor."""
     config = tiny.config(
