@@ -15,6 +15,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -98,6 +99,7 @@ class Rounds:
         worker = _ServerWorker(sizes)
         session = ServerSession(plan, worker.adapter)
         controller = _Controller(plan.shares)
+        self._append = journal.append
         self.driver = ServerDriver(session, worker, journal, controller, self._save, self._compute)
         self._closed_s: asyncio.Queue[float] = asyncio.Queue()
         self._begin = asyncio.Event()
@@ -123,7 +125,9 @@ class Rounds:
         self._saved = True
 
     async def _compute(self, work: Callable[[], Any]) -> Any:
-        """Here and now; but a round that has closed waits."""
+        """Here and now, but for the journal's writes; a round that has closed waits."""
+        if isinstance(work, partial) and work.func == self._append:
+            return await asyncio.to_thread(work)
         found = work()
         if self._saved:
             self._saved = False
