@@ -242,7 +242,10 @@ class ModelSpec:
         return embedding + head - shared + self.blocks * self._block_bytes(self.device_base)
 
     def server_weight_bytes(self, cut: int) -> float:
-        """Bytes of the blocks after `cut` and of the head in the server's base."""
+        """Bytes of the blocks after `cut` and of the head in the server's base, whose float32 has 4
+        bytes wherever activations have fewer."""
+        if self.server_base is Base.FLOAT32:
+            return 4.0 * ((self.blocks - cut) * self.block_parameters + self.head_parameters)
         blocks = (self.blocks - cut) * self._block_bytes(self.server_base)
         return blocks + self._head_bytes(self.server_base)
 

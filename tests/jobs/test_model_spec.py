@@ -62,6 +62,8 @@ def test_a_model_is_counted_once(vision: Path, tmp_path: Path) -> None:
         {"adapter": {"targets": ["fc1"]}},
         {"adapter": {"head": False}},
         {"adapter": {"patch_embedding": True}},
+        {"devices": {"base": "bfloat16", "device": "cuda"}},
+        {"devices": {"base": "nf4", "preset": "jetson-nano"}},
         {"data": {**NO_DATA, "image_size": 56}},
         {"data": {**NO_DATA, "name": "icons-200"}},
     ],

@@ -13,6 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args
 
+from cutlayer.config.hardware import find_preset
 from cutlayer.config.schema import Config
 from cutlayer.data.assets.catalogue import cache_root, known_asset
 from cutlayer.data.find import Hub, find_config
@@ -89,9 +90,22 @@ def model_request(
         task=task,
         classes=_classes(config, settings, task) if classes is None else classes,
         image_size=config.data.image_size if task == "image-classification" else None,
-        numbers="float32",  # activations are, on a processor, whatever the base
+        numbers=_numbers(config),
         adapter=make_adapter(config.adapter, task),
     )
+
+
+def _numbers(config: Config) -> str:
+    """The numbers of activations: float32 on a processor, whatever the base; on an accelerator
+    bfloat16, unless the base is float32. What `auto` finds is not known here: a preset's GPU."""
+    devices = config.devices
+    if devices.base == "float32" or devices.device == "cpu":
+        return "float32"
+    if devices.device != "auto":
+        return "bfloat16"
+    named = (devices.preset,) if isinstance(devices.preset, str) else devices.preset or ()
+    gpu = any(find_preset(name).processor == "GPU" for name in named)
+    return "bfloat16" if gpu else "float32"
 
 
 def _settings(path: Path) -> dict[str, Any]:
