@@ -85,6 +85,14 @@ def test_a_run_that_has_begun_is_as_it_was(tmp_path: Path) -> None:
         read_config(tmp_path / "config.yaml")
 
 
+def test_what_is_read_by_what_is_left_out_goes_too() -> None:
+    config = Config.model_validate(
+        {"scheme": "sl", "server": {"batch": "arrivals", "coalesce_ms": 2.0, "batch_tokens": 64}}
+    )
+    left = without(config, {each.key for each in unread(config)})
+    assert left == Config.model_validate({"scheme": "sl", "server": {}})
+
+
 def test_without_what_is_not_read_nothing_is_unread() -> None:
     values = {
         "scheme": "fl-lora",

@@ -218,6 +218,19 @@ def test_what_a_caller_put_in_is_not_gone_on_without(
     assert message in str(caught.value)
 
 
+def test_of_a_group_only_those_that_are_there_count(job: Job, own: tuple[Path, Path]) -> None:
+    """A profile of more memory lets more share a pass than there are."""
+    directory, count = RunDirectory(own[1]), len(job.setup.devices)
+    for group, refused in ((count, False), (1000, False), (count - 1, True)):
+        simulation = replace(job.setup.simulation, group=group)
+        other = replace(job, setup=replace(job.setup, simulation=simulation))
+        if refused:
+            with pytest.raises(RunError, match="devices that share a pass .* was 3 and is 2"):
+                settle(other, directory)
+        else:
+            settle(other, directory)
+
+
 def test_a_run_goes_on_longer(own: tuple[Path, Path], tmp_path: Path) -> None:
     """As if it had been that long from the start, where the codec plans for no number of rounds."""
     root, run = own

@@ -150,10 +150,12 @@ def refuse_unread(
 
 
 def without(config: Config, keys: Collection[str]) -> Config:
-    """The configuration with the defaults for these keys."""
-    return Config.model_validate(
+    """The configuration with the defaults for these keys, and for those that are not read then."""
+    left = Config.model_validate(
         _left(config.model_dump(mode="json", exclude_unset=True), frozenset(keys))
     )
+    more = {each.key for each in unread(left)} - {each.key for each in unread(config)}
+    return without(left, more) if more else left
 
 
 _Rules = tuple[tuple[ReadBy, str], ...]

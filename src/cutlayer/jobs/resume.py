@@ -102,13 +102,15 @@ _MODEL_FILES = (
     *("*token*", "vocab*", "merges*", "*.model"),
 )
 # what is compared otherwise or decides no number: where things are, what is read from files
-_ELSEWHERE = ("model", "devices", "clock")
+_ELSEWHERE = ("model", "devices", "clock", "group")
 _TITLES = {
     "codecs": "the codec",
     "batches": "how samples are made into mini-batches",
     "allocation": "the bandwidth allocation",
     "accounting": "how costs are counted",
     "rules": "how links and server are shared",
+    "server_flops_per_s": "what the server reaches [FLOP/s]",
+    "server_block_s": "what a block takes on the server at least [s]",
 }
 # characters of a value in a message
 _LETTERS = 80
@@ -304,6 +306,7 @@ def _objects(setup: Setup) -> Iterator[tuple[str, str]]:
     yield "devices' local steps", described(steps)
     rates = [device.flops_per_s for device in setup.simulation.devices]
     yield "devices' rates", described(rates)
+    yield "devices that share a pass (as the server's memory allows)", described(setup.together)
 
 
 def _timeless(codec: Codec) -> Codec:
