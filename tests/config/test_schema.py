@@ -1,6 +1,7 @@
 """The schema names what the package has, and takes nothing for what it is not."""
 
 import copy
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -66,7 +67,14 @@ def test_a_wrong_value_says_what_is_wrong(sections: dict[str, object], message: 
     ("call", "message"),
     [
         (lambda: Config.model_validate_json("{broken"), "cannot be read as JSON: invalid JSON"),
-        (lambda: Config.model_validate_json(None), "as JSON: JSON should be string"),
+        pytest.param(
+            lambda: Config.model_validate_json(None),
+            "as JSON: JSON should be string",
+            marks=pytest.mark.skipif(
+                os.environ.get("CUTLAYER_TESTS") in ("typed", "all"),
+                reason="types are checked at the call",
+            ),
+        ),
         (lambda: Config.model_validate_json('{"seed": -3}'), "seed: should be at least 0, not -3"),
         (lambda: Config.model_validate({1: 2}), "a configuration: keys should be strings"),
         (lambda: setattr(Config(), "seed", 3), "seed: a configuration does not change; make"),

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -137,6 +137,9 @@ def names_of(annotation: Any) -> tuple[str, ...]:
     )
 
 
+S = TypeVar("S", bound="Section")
+
+
 class Section(BaseModel):
     """Frozen, and unknown keys are errors. One with a `name` may be given as that name alone; a
     name may be written with _ for -."""
@@ -170,13 +173,13 @@ class Section(BaseModel):
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
     @classmethod
-    def model_validate(cls, obj: Any, **options: Any) -> Self:
+    def model_validate(cls: type[S], obj: Any, **options: Any) -> S:
         """As pydantic's. Raises ConfigError."""
         with _in_our_words(cls):
             return super().model_validate(obj, **options)
 
     @classmethod
-    def model_validate_json(cls, json_data: str | bytes | bytearray, **options: Any) -> Self:
+    def model_validate_json(cls: type[S], json_data: str | bytes | bytearray, **options: Any) -> S:
         """As pydantic's. Raises ConfigError."""
         with _in_our_words(cls):
             return super().model_validate_json(json_data, **options)
