@@ -9,6 +9,12 @@ from net.ends import run_keys
 from cutlayer.cli.main import main
 
 
+def test_where_devices_compute_is_theirs_to_say(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--devices.device", "cuda"]) == 2
+    told = "--devices.device is read by the simulator (`cutlayer train`) alone: leave it out here"
+    assert told in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("option", ["--listen", "--operators"])
 def test_a_port_that_is_taken_is_found_before_a_run_directory_is_made(
     option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

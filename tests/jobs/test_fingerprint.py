@@ -225,7 +225,7 @@ def test_of_a_group_only_those_that_are_there_count(job: Job, own: tuple[Path, P
         simulation = replace(job.setup.simulation, group=group)
         other = replace(job, setup=replace(job.setup, simulation=simulation))
         if refused:
-            with pytest.raises(RunError, match="devices that share a pass .* was 3 and is 2"):
+            with pytest.raises(RunError, match=r"devices that share a pass .* was 3 and is 2"):
                 settle(other, directory)
         else:
             settle(other, directory)

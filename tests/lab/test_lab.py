@@ -16,7 +16,7 @@ from cutlayer.jobs.prepare import Job, prepare
 from cutlayer.jobs.train import start
 from cutlayer.lab.environment import loopback
 from cutlayer.lab.lab import check_lab, run_lab
-from cutlayer.lab.run import LabSetup, served_config, whole_json_lines
+from cutlayer.lab.run import LabSetup, join_command, served_config, whole_json_lines
 from cutlayer.logs import lines_to
 
 Folders = tuple[Path, Path]
@@ -37,6 +37,11 @@ def job(folders: Folders, **sections: object) -> Job:
 def play(made: Job) -> LabSetup:
     links, shares = check_lab(made)
     return LabSetup(made, links, shares, loopback(len(links), "asked for"), Path(), Path())
+
+
+def test_a_device_computes_where_the_configuration_says(folders: Folders) -> None:
+    command = join_command(play(job(folders, devices={"count": 3, "device": "cpu"})), 0, 7700)
+    assert command[command.index("--device") + 1] == "cpu"
 
 
 @pytest.mark.parametrize(

@@ -227,8 +227,8 @@ def test_as_many_devices_share_a_pass_as_the_server_has_memory_for(vision: Folde
     assert served is not None and job.setup.together == 3
     two, one = (served.of(together).total for together in (2, 1))
 
-    def with_limit(limit_bytes: float) -> Job:
-        return prepare(tiny.config(*vision, server={"memory_mib": limit_bytes / MIB}))
+    def with_limit(limit_bytes: float, **server: str) -> Job:
+        return prepare(tiny.config(*vision, server={"memory_mib": limit_bytes / MIB} | server))
 
     less = with_limit(two)
     assert less.setup.together == 2 and less.memory.server.total == two
@@ -236,7 +236,12 @@ def test_as_many_devices_share_a_pass_as_the_server_has_memory_for(vision: Folde
     told = r"\(server.memory_mib\), training needs .* with 1 of the mini-batches in a pass"
     with pytest.raises(ConfigError, match=told):
         with_limit(one - 1)
-    with pytest.raises(ConfigError, match="without any mini-batch, short by"):
+    remedy = r": set server.activation_memory to checkpoint, or lower training.batch_size, adapter"
+    with pytest.raises(ConfigError, match=remedy):
+        with_limit(one - 1)
+    with pytest.raises(ConfigError, match=r": lower server\.batch_tokens, training\.batch_size"):
+        with_limit(one / 4, activation_memory="checkpoint", batch="arrivals")
+    with pytest.raises(ConfigError, match=r"without any mini-batch, short by"):
         with_limit(0.9 * job.memory.server.weights)
 
 

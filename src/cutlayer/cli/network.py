@@ -88,7 +88,7 @@ def run_serve(arguments: argparse.Namespace) -> int:
         refuse_output(arguments.output)
     config = None
     if arguments.resume is None:
-        refuse_settings_of(overrides, plans=True)
+        refuse_settings_of(overrides, plans=True, simulations=True)
         config = read_config(arguments.config, overrides)
     log_lines(arguments.quiet)
     share_one_arena()

@@ -27,6 +27,8 @@ from cutlayer.net.wire.link import address_of
 
 _PREFIX = "override."
 _OF_NETWORKS = ("net.",)
+# devices of a network are machines of their own, and say it themselves
+_OF_SIMULATIONS = ("devices.device", "server.group")
 _OF_PLANS = (
     *(
         f"planner.{name}"
@@ -85,15 +87,22 @@ def given_settings(arguments: argparse.Namespace) -> dict[str, str]:
 
 
 def refuse_settings_of(
-    overrides: Mapping[str, str], *, networks: bool = False, plans: bool = False
+    overrides: Mapping[str, str],
+    *,
+    networks: bool = False,
+    plans: bool = False,
+    simulations: bool = False,
 ) -> None:
-    """Raises ConfigError for a setting of a run over a network, or of a plan, that is given to a
-    command that does not read it. In a file it may stand: that is for all commands."""
+    """Raises ConfigError for a setting of a run over a network, of a plan or of a simulation that
+    is given to a command that does not read it. In a file it may stand: that is for all
+    commands."""
     for key in overrides:
         if networks and key.startswith(_OF_NETWORKS):
             who = "`cutlayer serve` and `cutlayer lab`"
         elif plans and key in _OF_PLANS:
             who = "`cutlayer plan`"
+        elif simulations and key in _OF_SIMULATIONS:
+            who = "the simulator (`cutlayer train`)"
         else:
             continue
         raise ConfigError(f"--{key.replace('_', '-')} is read by {who} alone: leave it out here")

@@ -323,12 +323,15 @@ def _check_server(config: Config, need_bytes: float, how: str) -> None:
     limit, reserved = own.memory_bytes, own.reserved_bytes
     if limit is not None and limit < need_bytes:
         less = f" without {format_bytes(reserved)} of server.reserved_mib" if reserved else ""
+        section = config.server
+        checkpoint = "set server.activation_memory to checkpoint, or "
         raise ConfigError(
             f"the server has {format_bytes(limit)} (server.memory_mib{less}), training needs"
             f" {format_bytes(need_bytes)} {how}, short by"
-            f" {format_bytes(need_bytes - limit)}: set server.activation_memory to"
-            " checkpoint, or lower training.batch_size, adapter.rank, devices.count or"
-            " server.batch_tokens"
+            f" {format_bytes(need_bytes - limit)}:"
+            f" {checkpoint if section.activation_memory == 'keep' else ''}lower"
+            f" {'server.batch_tokens, ' if section.batch == 'arrivals' else ''}"
+            "training.batch_size, adapter.rank or devices.count"
         )
 
 

@@ -253,7 +253,7 @@ def run_processes(run: LabSetup, processes: LabProcesses) -> Path:
         token = keys.invite(_name(device), _INVITED_S, time.time()).text()
         processes.start(
             _name(device),
-            (*run.environment.devices[device], *_join(run, device, port)),
+            (*run.environment.devices[device], *join_command(run, device, port)),
             told=f"{token}\n",
             # in one cache, several devices would fetch one part into one file
             variables={"CUTLAYER_CACHE": str(run.folder / _name(device) / "cache")},
@@ -304,9 +304,11 @@ def _serve(run: LabSetup) -> tuple[str, ...]:
     return cutlayer_command("serve", str(run.folder / "lab.yaml"), *addresses, *places)
 
 
-def _join(run: LabSetup, device: int, port: int) -> tuple[str, ...]:
+def join_command(run: LabSetup, device: int, port: int) -> tuple[str, ...]:
+    """A device's, which joins a server on that port."""
     identity = ("--identity", str(run.folder / _name(device) / "identity"), "--token", "-")
     own = ("--data", str(_data(run, device)), "--threads", "1")
+    own += ("--device", run.job.config.devices.device)
     return cutlayer_command("join", f"{run.environment.hosts[device]}:{port}", *own, *identity)
 
 
