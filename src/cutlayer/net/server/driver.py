@@ -317,6 +317,8 @@ class ServerDriver:
         """Let the session see frames; what it wants trained."""
         jobs: list[_Job] = []
         for arrival in arrivals:
+            if arrival not in self._waiting:  # its connection was let go meanwhile
+                continue
             self._waiting.remove(arrival)
             device = arrival.event.device
             # the frame of a connection that another one replaced meanwhile means nothing
