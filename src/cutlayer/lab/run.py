@@ -308,8 +308,10 @@ def join_command(run: LabSetup, device: int, port: int) -> tuple[str, ...]:
     """A device's, which joins a server on that port."""
     identity = ("--identity", str(run.folder / _name(device) / "identity"), "--token", "-")
     own = ("--data", str(_data(run, device)), "--threads", "1")
-    own += ("--device", run.job.config.devices.device)
-    return cutlayer_command("join", f"{run.environment.hosts[device]}:{port}", *own, *identity)
+    placed = ("--device", run.job.config.devices.device)
+    return cutlayer_command(
+        "join", f"{run.environment.hosts[device]}:{port}", *own, *placed, *identity
+    )
 
 
 def _name(device: int) -> str:
