@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cutlayer.cli.main import main
-from cutlayer.planner.machine import read_machine
+from cutlayer.planner.profile import read_machine
 
 TINY = ["--families", "vision", "--bases", "float32", "--width", "64", "--tokens", "5"]
 

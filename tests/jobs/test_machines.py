@@ -13,7 +13,7 @@ from cutlayer.errors import ConfigError
 from cutlayer.jobs.check import with_full_paths
 from cutlayer.jobs.machines import make_devices, make_server
 from cutlayer.jobs.plan import make_workload, plan
-from cutlayer.planner.machine import machine_text
+from cutlayer.planner.profile import machine_text
 from cutlayer.report.plan import decision_facts, device_cells
 from cutlayer.report.plan_page import plan_page
 from cutlayer.units import GIB, MIB, format_joules

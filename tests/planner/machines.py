@@ -1,6 +1,6 @@
 """A machine's profile for tests: no machine was measured for it."""
 
-from cutlayer.planner.machine import MachineProfile, ReachedRate
+from cutlayer.planner.profile import MachineProfile, ReachedRate
 from cutlayer.spec import Base
 from cutlayer.units import GIB
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cutlayer.errors import ConfigError
-from cutlayer.planner.machine import MachineProfile, ReachedRate, machine_text, read_machine
+from cutlayer.planner.profile import MachineProfile, ReachedRate, machine_text, read_machine
 from cutlayer.spec import Base
 from cutlayer.units import MIB
 from planner.machines import machine

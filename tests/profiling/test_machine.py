@@ -6,18 +6,19 @@ import pytest
 import torch
 
 from cutlayer.errors import ConfigError
-from cutlayer.planner.machine import Family, MachineProfile
+from cutlayer.planner.profile import Family, MachineProfile
 from cutlayer.profiling.machine import (
     SHAPES,
     BenchEffort,
     BlockShape,
+    PowerMeter,
     Stopwatch,
+    Watch,
     bases_here,
     bench_machine,
     host_memory_bytes,
     machine_lines,
 )
-from cutlayer.profiling.power import PowerMeter, Watch
 from cutlayer.spec import Base
 
 CPU = torch.device("cpu")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cutlayer.profiling.power import PowerMeter, find_meter
+from cutlayer.profiling.machine import PowerMeter, find_meter
 
 
 def rapl(sysfs: Path, package: int, energy_uj: int | None) -> Path:

@@ -45,7 +45,7 @@ COMMANDS = {
 _HOMES = {
     **dict.fromkeys(("train", "compare", "trace"), "run"),
     "profile": "plan",
-    "bench-device": "machine",
+    "bench-device": "plan",
     **dict.fromkeys(("serve", "join", "lab"), "network"),
     **dict.fromkeys(("keys", "status"), "operations"),
     **dict.fromkeys(("config", "examples"), "settings"),

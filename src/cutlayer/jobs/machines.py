@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from cutlayer.config.machines import DevicesSection, ServerSection
 from cutlayer.errors import ConfigError
-from cutlayer.planner.machine import read_machine
+from cutlayer.planner.profile import read_machine
 from cutlayer.spec import Base, Device, Task
 from cutlayer.units import MIB, MS_PER_S
 
