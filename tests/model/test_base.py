@@ -187,6 +187,10 @@ def test_a_large_embedding_is_packed_and_so_is_the_head_it_is_tied_to(
     assert embedding.base is base
     assert head.base is (Base.INT8 if base is Base.NF4 else base)
     assert server.adapted.model.get_input_embeddings().weight.numel() == 0
+    unsplit = load_whole(large, "causal-lm", spec, classes=0, placement=placement)
+    both = device.adapted.parameters + server.adapted.parameters
+    # once where its numbers are the same in both places
+    assert both - unsplit.adapted.parameters == (0 if base is Base.NF4 else embedding.numel())
 
 
 @pytest.mark.parametrize("base", PACKED)

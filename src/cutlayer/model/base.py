@@ -349,9 +349,9 @@ class Place:
             return Base.INT8 if base is Base.NF4 and not self.inside else base
         return Base.FLOAT32
 
-    def put(self, value: Tensor) -> None:
+    def put(self, value: nn.Parameter) -> None:
         """Put a frozen value here."""
-        setattr(self.module, self.attribute, nn.Parameter(value, requires_grad=False))
+        setattr(self.module, self.attribute, value)
 
 
 def places_of(model: nn.Module, blocks: str) -> list[tuple[nn.Parameter, list[Place]]]:
@@ -380,18 +380,21 @@ def pack_model(
         source, shape = parameter.detach(), tuple(parameter.shape)
         if source.numel() and not _finite(source):
             bad.append(places[0].name)
-        # a tied weight is held in each place's numbers
-        values: dict[Base, Tensor] = {}
+        # a tied weight is held in each place's numbers, once
+        values: dict[Base, nn.Parameter] = {}
         for place in places:
             numbers = Base.FLOAT32 if place.name in left else place.numbers(base, shape)
             if numbers not in values:
                 as_it_is = numbers is Base.FLOAT32 or (
                     numbers is Base.BFLOAT16 and dtype is torch.bfloat16
                 )
-                values[numbers] = source.to(dtype) if as_it_is else pack(source, numbers, dtype)
-            if values[numbers] is not source:
-                place.put(values[numbers])
-        if all(value is not source for value in values.values()):
+                value = source.to(dtype) if as_it_is else pack(source, numbers, dtype)
+                if value is source:
+                    values[numbers] = parameter
+                else:
+                    values[numbers] = nn.Parameter(value, requires_grad=False)
+            place.put(values[numbers])
+        if all(value is not parameter for value in values.values()):
             _forget(source)
     return bad
 
