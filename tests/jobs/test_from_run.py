@@ -97,6 +97,7 @@ def test_a_plan_with_them_takes_the_runs_seconds(run: Path) -> None:
     assert learned.chosen.delay_s == pytest.approx(known.chosen.delay_s, rel=1e-4)
     (line, *_) = learned.notes
     assert line.startswith(f"learned from rounds 2 to 3 of {run}: devices reach 2 to 5 GFLOP/s,")
+    assert line.endswith("in place of the configured rates and channel")
     assert learned.to_dict()["notes"] == learned.notes
     # what is planned with it is trained with it
     chosen = plan(ignorant, from_run=str(run)).config
@@ -136,6 +137,10 @@ def test_a_simulated_run_is_refused(tmp_path: Path) -> None:
         (
             {"devices": {"count": 2, "profile": "nano.yaml"}},
             r"devices\.profile and a run to learn from both say",
+        ),
+        (
+            {"server": {"base": "bfloat16"}},
+            r"held server\.base float32, and the plan is for bfloat16: rates of one do not hold",
         ),
         ({"server": {"profile": "nano.yaml"}}, r"server\.profile and a run to learn from both say"),
     ],

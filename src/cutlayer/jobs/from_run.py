@@ -71,7 +71,8 @@ class LearnedRates:
             f" {_range(self.device_flops_per_s, 1e9)} GFLOP/s, the server"
             f" {self.server_flops_per_s / 1e9:.3g}; at the whole bandwidth"
             f" {_range(self.uplink_bit_per_s, 1e6)} Mbit/s up,"
-            f" {_range(self.downlink_bit_per_s, 1e6)} down"
+            f" {_range(self.downlink_bit_per_s, 1e6)} down; in place of the configured rates and"
+            " channel"
         )
 
 
@@ -79,7 +80,7 @@ def learned_rates(config: Config, path: Path) -> LearnedRates:
     """From the run in `path`, for a plan of `config`.
 
     Raises RunError for what is no run or was not measured, and ConfigError for a run of another
-    model, data set or number of devices, or where a profile says what devices reach.
+    model, data set, number of devices or base, or where a profile says what devices reach.
     """
     run = read_run(path)
     _check_measured(run)
@@ -227,6 +228,16 @@ def _check_same(config: Config, run: Run) -> None:
             f"{run.path} had {other.devices.count} devices, and devices.count is"
             f" {own.devices.count}: plan for as many, of which each is known"
         )
+    for section, base, planned in (
+        ("devices", other.devices.base, own.devices.base),
+        ("server", other.server.base, own.server.base),
+    ):
+        if base != planned:
+            raise ConfigError(
+                f"{run.path} held {section}.base {base}, and the plan is for {planned}: rates of one"
+                " do not hold for the other; plan for the run's base, or measure machines with"
+                " `cutlayer bench-device`"
+            )
     for section, profile in (("devices", own.devices.profile), ("server", own.server.profile)):
         if profile is not None:
             raise ConfigError(
