@@ -234,8 +234,8 @@ def _check_same(config: Config, run: Run) -> None:
     ):
         if base != planned:
             raise ConfigError(
-                f"{run.path} held {section}.base {base}, and the plan is for {planned}: rates of one"
-                " do not hold for the other; plan for the run's base, or measure machines with"
+                f"{run.path} held {section}.base {base}, and the plan is for {planned}: rates of"
+                " one do not hold for the other; plan for the run's base, or measure machines with"
                 " `cutlayer bench-device`"
             )
     for section, profile in (("devices", own.devices.profile), ("server", own.server.profile)):
