@@ -266,9 +266,9 @@ def target_columns(comparison: Comparison) -> list[Column]:
     return [
         Column(rounds.key, rounds.label, rounds.values, texts),
         _column("target_s", "time", seconds, format_seconds),
-        _column("target_s_ratio", "relative", times, _times),
+        _column("target_s_ratio", "relative time", times, _times),
         _column("target_bytes", "bytes", sizes, format_bytes),
-        _column("target_bytes_ratio", "relative", volumes, _times),
+        _column("target_bytes_ratio", "relative bytes", volumes, _times),
     ]
 
 

@@ -128,8 +128,10 @@ def column_width(count: int) -> float:
 
 
 def column_limits(axes: Axes, first: int, count: int, largest: float) -> None:
-    """Room for `count` columns (a few keep their width) of at most the height `largest`."""
-    axes.set_xlim(first - 0.6, first + max(count, 6) - 0.4)
+    """Room for `count` columns of at most the height `largest`; a few keep their width, in the
+    middle."""
+    beside = max(6 - count, 0) / 2
+    axes.set_xlim(first - 0.6 - beside, first + count - 0.4 + beside)
     axes.set_ylim(0, 1.12 * largest if largest > 0 else 1)
     whole_ticks(axes, first, count)
 

@@ -82,6 +82,8 @@ _LEGEND_COLUMNS = 6
 _COLOURS = tuple(word.colour for word in PHASES.values())
 _MOST_GANTT_DEVICES = 24
 _MOST_GANTT_STEPS = 6
+# of the time shown, some two pixels: a server often computes for less
+_LEAST_SEEN = 0.002
 
 
 def delay_figure(works: Sequence[TrainedRound]) -> Figure:
@@ -108,9 +110,10 @@ def gantt_figure(
 ) -> Figure:
     """Who does what when in one round: a row for the server, one for each device (at most 24).
 
-    A long round shows the slowest device's first local steps only, see `gantt_local_steps`. Where a
-    device's micro-batches overlap, its row has computing above and its transfers below, and waits
-    are left out. Draw it inside `plain_style`; a page has the legend beside it.
+    A long round shows the slowest device's first local steps only, see `gantt_local_steps`. In the
+    server's row nothing is too short to be seen. Where a device's micro-batches overlap, its row
+    has computing above and its transfers below, and waits are left out. Draw it inside
+    `plain_style`; a page has the legend beside it.
     """
     devices = gantt_devices(steps, slowest_device)
     origin_s = min(step.start_s for step in steps)
@@ -124,7 +127,9 @@ def gantt_figure(
         shown = [
             step for step in steps if step.phase == phase and step.start_s - origin_s < window_s
         ]
-        add_boxes(axes, _boxes(shown, rows, overlap, origin_s, scale.unit_size), named.colour)
+        add_boxes(
+            axes, _boxes(shown, rows, overlap, origin_s, window_s, scale.unit_size), named.colour
+        )
     axes.grid(axis="x")
     axes.grid(visible=False, axis="y")
     axes.axhline(0.5, color="#b6bec8", linewidth=0.8)
@@ -198,9 +203,11 @@ def _boxes(
     rows: dict[int, int],
     overlap: bool,
     origin_s: float,
+    window_s: float,
     unit_s: float,
 ) -> Float[np.ndarray, "box 4"]:
     boxes = []
+    least = _LEAST_SEEN * window_s / unit_s
     for step in steps:
         start, end = (step.start_s - origin_s) / unit_s, (step.end_s - origin_s) / unit_s
         band = _band(step, overlap)
@@ -208,7 +215,7 @@ def _boxes(
             row = rows[step.device]
             boxes.append((start, end, row + band[0], row + band[1]))
         if step.phase == "server_compute":
-            boxes.append((start, end, *_BUSY))
+            boxes.append((start, max(end, start + least), *_BUSY))
     return np.array(boxes, dtype=float).reshape(-1, 4)
 
 

@@ -538,14 +538,13 @@ async def _nothing_more() -> None:
 
 
 def _server_options(limits: ConnectionLimits) -> Options:
-    proof_ms = round(1000 * limits.proof_s)
+    # of handshakes the listener keeps the time, and says whose took too long
     return [
         *stream_options(limits),
         ("grpc.so_reuseport", 0),
         ("grpc.max_concurrent_streams", 1),
         ("grpc.max_allowed_incoming_connections", limits.connections),
-        ("grpc.server_handshake_timeout_ms", proof_ms),
-        ("grpc.max_connection_idle_ms", proof_ms),
+        ("grpc.max_connection_idle_ms", round(1000 * limits.proof_s)),
         # devices ask whether we are there; as often as we ask them is not too often
         ("grpc.http2.min_ping_interval_without_data_ms", round(500 * limits.keepalive_s)),
     ]
