@@ -97,7 +97,7 @@ def test_an_efficiency_that_yaml_takes_for_text_counts() -> None:
             {"devices.preset": "[pixel-6, pixel-6]", "devices.count": "3"},
             r"devices\.preset lists 2 names for devices\.count 3: leave the count out",
         ),
-        ({"devices.preset": "[]"}, r"devices\.count.*should be at least 1, not 0"),
+        ({"devices.preset": "[]"}, r"devices\.preset is an empty list: name one"),
         ({"devices.preset": "7"}, r"no device preset '7'"),
         ({"devices.efficiency": "0.5"}, r"devices\.efficiency 0\.5 is of a preset's peak rate"),
         ({"server.batch": "arrivals", "server.coalesce_ms": "60001"}, "should be at most 60000"),

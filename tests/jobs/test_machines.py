@@ -10,7 +10,7 @@ from cutlayer.config.machines import DevicesSection, ServerSection
 from cutlayer.config.read import config_yaml, read_config
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError
-from cutlayer.jobs.check import with_full_paths
+from cutlayer.jobs.check import check, with_full_paths
 from cutlayer.jobs.machines import make_devices, make_server
 from cutlayer.jobs.plan import make_workload, plan
 from cutlayer.planner.profile import machine_text
@@ -156,6 +156,17 @@ def test_a_profile_that_is_of_no_use(nano: str, tmp_path: Path) -> None:
     old.write_text(yaml.safe_dump({"format": 0}), encoding="utf-8")
     with pytest.raises(ConfigError, match=r"has format 0, this cutlayer reads 1"):
         make_devices(DevicesSection(profile=str(old)))
+
+
+def test_a_profile_of_other_models_is_found_before_data_are(nano: str, tmp_path: Path) -> None:
+    values = yaml.safe_load(Path(nano).read_text(encoding="utf-8"))
+    values["rates"] = values["rates"][1:]
+    decoders = tmp_path / "decoders.yaml"
+    decoders.write_text(yaml.safe_dump(values), encoding="utf-8")
+    for section in ("devices", "server"):
+        config = read_config(None, {f"{section}.profile": str(decoders)})
+        with pytest.raises(ConfigError, match=rf"{section}\.profile nano has no rate of vision"):
+            check(config)
 
 
 def test_energy_and_money_are_in_the_plan(nano: str) -> None:

@@ -319,6 +319,8 @@ def _counted(key: str, names: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     """Of a list of devices, how many there are."""
     if not isinstance(names, list | tuple):
         return {}
+    if not names:
+        raise ConfigError(f"devices.{key} is an empty list: name one, or one for each device")
     if _number(given.get("count", len(names))) != len(names):
         raise ConfigError(
             f"devices.{key} lists {len(names)} names for devices.count {given['count']}: leave the"

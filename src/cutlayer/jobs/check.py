@@ -128,7 +128,9 @@ def check(config: Config, *, cut: bool = True, dealt: bool = True, read: bool = 
     settings = _model_settings(config.model.name)
     if settings is not None:
         check_model(config, settings, cut=cut)
-        _check_task(config, settings, read)
+        task = _check_task(config, settings, read)
+        make_devices(config.devices, task)  # a profile has rates of some tasks
+        make_server(config.server, task)
 
 
 # in asking what is another package's: a second, and 125 kB
@@ -202,15 +204,19 @@ def check_model(config: Config, settings: Mapping[str, Any], *, cut: bool = True
         )
 
 
-def _check_task(config: Config, settings: Mapping[str, Any], read: bool) -> None:
-    """Raises DataError where the model is for other tasks than the one that is asked for, or that
-    the data are for, if they are known and `read`."""
+def _check_task(config: Config, settings: Mapping[str, Any], read: bool) -> Task | None:
+    """The task, where it is known.
+
+    Raises DataError where the model is for other tasks than the one that is asked for, or that the
+    data are for, if they are known and `read`.
+    """
     kind, task = settings.get("model_type"), config.data.task
     if task is None and read:
         task = known_task(config.data.name)
     serves = [one for one in get_args(Task) if kind in VERIFIED[one]]
     if task is not None and serves and task not in serves:
         raise other_task(config.model.name, serves, config.data.name, task)
+    return serves[0] if task is None and len(serves) == 1 else task
 
 
 def _number(settings: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
