@@ -302,11 +302,9 @@ class PublishedAlgorithm3:
         self, problem: BandwidthProblem, start: Float64[np.ndarray, " device"] | None = None
     ) -> BandwidthSolution:
         """From `start`, positive where a device sends; even shares, or caps, if there is none."""
-        if not problem.served.any():
-            return without_shares(problem)
-        shares = _even(problem) if start is None else start
-        if _silences(problem, shares):
-            return solution_of(problem, shares, 0, SolverStatus.ZERO_SHARE)
+        shares = _beginning(problem, start)
+        if isinstance(shares, BandwidthSolution):
+            return shares
         deadline_s, nothing = problem.deadline_s(shares), np.zeros_like(shares)
         for step in range(1, self.most_steps + 1):
             found = _linear_program(problem, shares, nothing, problem.most, whole_bandwidth=True)
@@ -342,11 +340,9 @@ class TrustRegionAlgorithm3:
         self, problem: BandwidthProblem, start: Float64[np.ndarray, " device"] | None = None
     ) -> BandwidthSolution:
         """From `start`, positive where a device sends; even shares, or caps, if there is none."""
-        if not problem.served.any():
-            return without_shares(problem)
-        shares = _even(problem) if start is None else start
-        if _silences(problem, shares):
-            return solution_of(problem, shares, 0, SolverStatus.ZERO_SHARE)
+        shares = _beginning(problem, start)
+        if isinstance(shares, BandwidthSolution):
+            return shares
         deadline_s, factor = problem.deadline_s(shares), 1.0
         for step in range(1, self.most_steps + 1):
             low, high = shares / (1 + factor), np.minimum(shares * (1 + factor), problem.most)
@@ -374,6 +370,18 @@ class _Found:
     shares: Float64[np.ndarray, " device"]
     deadline_s: float
     status: SolverStatus
+
+
+def _beginning(
+    problem: BandwidthProblem, start: Float64[np.ndarray, " device"] | None
+) -> Float64[np.ndarray, " device"] | BandwidthSolution:
+    """The shares to begin with; the solution, where nobody needs any or they silence a device."""
+    if not problem.served.any():
+        return without_shares(problem)
+    shares = _even(problem) if start is None else start
+    if _silences(problem, shares):
+        return solution_of(problem, shares, 0, SolverStatus.ZERO_SHARE)
+    return shares
 
 
 def _even(problem: BandwidthProblem) -> Float64[np.ndarray, " device"]:

@@ -24,6 +24,20 @@ def contexts(count: int) -> list[Context]:
     return [[0, 0] for _ in range(count)]
 
 
+def _split(whole: int, context: Context) -> int:
+    """The zeros' part of a range."""
+    zeros, ones = context
+    return whole * (2 * zeros + 1) // (2 * (zeros + ones) + 2)
+
+
+def _update(context: Context, bit: int) -> None:
+    """Count a bit that was coded."""
+    zeros, ones = context
+    context[bit] += 1
+    if context[bit] > _MOST:
+        context[:] = zeros >> 1, ones >> 1
+
+
 class BitWriter:
     """Takes bits in contexts; `to_bytes` ends the code."""
 
@@ -35,16 +49,13 @@ class BitWriter:
     def put(self, bits: list[tuple[int, Context]]) -> None:
         """Bits, 0 or 1, each with its context."""
         for bit, context in bits:
-            zeros, ones = context
-            bound = self._range * (2 * zeros + 1) // (2 * (zeros + ones) + 2)
+            bound = _split(self._range, context)
             if bit:
                 self._low += bound
                 self._range -= bound
             else:
                 self._range = bound
-            context[bit] += 1
-            if context[bit] > _MOST:
-                context[:] = zeros >> 1, ones >> 1
+            _update(context, bit)
             while self._range < _LOW:
                 self._shift()
 
@@ -91,17 +102,14 @@ class BitReader:
     def ones(self, contexts: list[Context]) -> int:
         """How many bits are 1 before the first that is 0, at most one for each context."""
         for count, context in enumerate(contexts):
-            zeros, ones = context
-            bound = self._range * (2 * zeros + 1) // (2 * (zeros + ones) + 2)
+            bound = _split(self._range, context)
             bit = int(self._value >= bound)
             if bit:
                 self._value -= bound
                 self._range -= bound
             else:
                 self._range = bound
-            context[bit] += 1
-            if context[bit] > _MOST:
-                context[:] = zeros >> 1, ones >> 1
+            _update(context, bit)
             while self._range < _LOW:
                 self._shift()
             if not bit:
