@@ -163,7 +163,7 @@ def _check_method(what: str, own: object, name: str, contracts: Callable[..., ob
 
 
 def _arguments(
-    key: str, section: PluginSection, found: Callable[..., object], of_the_run: Mapping[str, object]
+    key: str, section: PluginSection, found: Any, of_the_run: Mapping[str, object]
 ) -> dict[str, object]:
     """Its options, and what it has parameters for."""
     if not callable(found):
