@@ -254,7 +254,7 @@ class RateCurves:
 _ROUNDING = 1e-9
 
 
-def check_shares(shares: Sequence[float], devices: int) -> None:
+def check_shares(shares: object, devices: int) -> None:
     """Raise ConfigError unless there is one positive share a device, at most 1 together."""
     if not isinstance(shares, Sequence | np.ndarray):
         raise ConfigError(f"bandwidth shares are a number a device, not {quoted(shares)}")

@@ -9,12 +9,12 @@ alone. One device's queueing behind others is left out: it depends on all shares
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import final
+from typing import cast, final
 
 import numpy as np
 from jaxtyping import Float64
 
-from cutlayer.channel.rates import RateCurves
+from cutlayer.channel.rates import RateCurves, check_shares
 from cutlayer.errors import others_code
 from cutlayer.planner.bandwidth import BandwidthProblem, solve_bandwidth
 from cutlayer.rounds.schemes import Place, Scheme
@@ -139,9 +139,12 @@ class Allocation(ABC):
 def ask_shares(
     allocation: Allocation, round_number: int, observed: ObservedRound, curves: RateCurves
 ) -> Shares:
-    """Its shares of a round. Raises ConfigError as it does, or where another package's fails."""
+    """Its shares of a round. Raises ConfigError as it does, or where another package's fails, or
+    gives other things."""
     with others_code(allocation, "shares"):
-        return allocation.shares(round_number, observed, curves)
+        shares: object = allocation.shares(round_number, observed, curves)
+    check_shares(shares, len(observed.compute_s))
+    return tuple(map(float, cast(Sequence[float], shares)))
 
 
 @final
