@@ -104,6 +104,12 @@ def test_a_shape_that_cannot_be(shape: tuple[int, int, int], message: str) -> No
         BlockShape("vision", *shape)
 
 
+def test_a_mini_batch_that_no_memory_holds_is_told() -> None:
+    shapes = [BlockShape("vision", 64, 2, 10**14)]
+    with pytest.raises(ConfigError, match=r"vision blocks in float32, 64 wide, need more memory"):
+        bench_machine("here", "as typed", CPU, shapes, (Base.FLOAT32,), MOMENT, meter="none")
+
+
 def test_there_is_a_usual_shape_for_each_family() -> None:
     assert {family: shape.family for family, shape in SHAPES.items()} == {
         family: family for family in ("vision", "encoder", "decoder")

@@ -316,7 +316,7 @@ def bench_machine(
 ) -> MachineProfile:
     """Measure all of it. `meter`: what tells the power, or why nothing does; None: look for it.
 
-    Raises ConfigError or ModelError for a base or a width that cannot be here.
+    Raises ConfigError or ModelError for a base, a width or a mini-batch that cannot be here.
     """
     watch, rates, power_w = Stopwatch(device), list[ReachedRate](), None
     total, free = memory_bytes(device)
@@ -324,8 +324,9 @@ def bench_machine(
     idle_power_w = _idle_w(meter, effort.power_s) if isinstance(meter, PowerMeter) else None
     for shape in shapes:
         for base in bases:
-            bench = _Bench(shape, Placement(device, base), watch)
-            rates.append(bench.rate(effort.each_s))
+            with _within_memory(shape, base):
+                bench = _Bench(shape, Placement(device, base), watch)
+                rates.append(bench.rate(effort.each_s))
             reached = rates[-1].step_flops_per_s / 1e9
             _LOG.info(f"{shape.family} blocks in {base.value}: {reached:.3g} GFLOP/s in a step")
             if isinstance(meter, PowerMeter) and power_w is None:
@@ -350,6 +351,23 @@ def bench_machine(
         idle_power_w=idle_power_w if power_w else None,
         power_source=source,
     )
+
+
+@contextlib.contextmanager
+def _within_memory(shape: BlockShape, base: Base) -> Iterator[None]:
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # torch's of a processor and of Apple's GPU are plain RuntimeErrors
+        words = ("out of memory", "allocate memory")
+        if not isinstance(error, MemoryError) and not any(word in str(error) for word in words):
+            raise
+        raise ConfigError(
+            f"{shape.family} blocks in {base}, {shape.width} wide, need more memory for"
+            f" {shape.samples} x {shape.tokens} tokens than there is: lower samples, tokens or"
+            " width, or measure quickly",
+            thing="quick",
+        ) from error
 
 
 def machine_lines(profile: MachineProfile) -> list[str]:
