@@ -233,8 +233,8 @@ def _outperforms(everywhere: Sequence[Delays], agreeing: Sequence[Sequence[float
         f"The least mean gain is against {baseline} shares at {bandwidth_hz / 1e6:g} MHz, {links}"
         f". Of single rounds the worst is {worst:+.2f} % against even shares: shares are optimal "
         "for a round without a queue at the server. Algorithm 3 as published ends with the same "
-        f"shares in {_listed(agreeing[0])} % of the rounds of the three readings on the narrowest "
-        f"bandwidth, in {_listed(agreeing[1])} % on the widest.",
+        f"shares in {_listed(agreeing[0])} % of the rounds of the three interpretations on the "
+        f"narrowest bandwidth, in {_listed(agreeing[1])} % on the widest.",
     )
 
 
@@ -318,7 +318,7 @@ def make(options: Options, output: Path) -> Made:
     draws = _QUICK_DRAWS if options.quick else DRAWS
     rounds = {}
     for bandwidth_hz in BANDWIDTHS_HZ:
-        _LOG.info(f"{bandwidth_hz / 1e6:g} MHz: {draws} rounds of each reading")
+        _LOG.info(f"{bandwidth_hz / 1e6:g} MHz: {draws} rounds of each interpretation")
         rounds[bandwidth_hz] = delays_by_links(bandwidth_hz, draws)
     agreeing = {
         bandwidth_hz: [algorithm_3_agrees(links, bandwidth_hz, draws) for links in LINKS]
@@ -342,7 +342,7 @@ def _rows(
             for name, delay_s in delays.delay_s.items():
                 saved = delays.saved_percent(name)
                 yield {
-                    "reading": delays.links.name,
+                    "interpretation": delays.links.name,
                     "bandwidth_mhz": f"{bandwidth_hz / 1e6:g}",
                     "allocation": name,
                     "mean_s": f"{delay_s.mean():.6f}",

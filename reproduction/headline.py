@@ -237,7 +237,7 @@ def _interpretations(axes: Axes, fits: Mapping[str, Fit]) -> None:
     )
     axes.invert_yaxis()
     axes.grid(True, axis="x")
-    axes.set_title("what each reading of the setting makes of them")
+    axes.set_title("what each interpretation of the setting makes of them")
     axes.set_xlabel("deviation from the paper's minutes [%]")
 
 
@@ -265,7 +265,7 @@ def _rows(fits: Mapping[str, Fit]) -> Iterator[Cells]:
     for interpretation, found in fits.items():
         for scheme, published in PUBLISHED_MINUTES.items():
             yield {
-                "reading": interpretation,
+                "interpretation": interpretation,
                 "local_steps": f"{found.local_steps:.6f}",
                 "epochs": f"{found.rounds:.6f}",
                 "scheme": scheme,
