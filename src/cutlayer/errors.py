@@ -108,6 +108,14 @@ def others_code(what: object, method: str) -> Iterator[None]:
         ) from error
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory was asked for that is not there; torch's own kinds are RuntimeErrors, told by
+    their words."""
+    words = str(error)
+    told = "out of memory" in words or "allocate memory" in words
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and told)
+
+
 def raised(error: Exception) -> str:
     """What others' code raised, its kind first, in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")

@@ -104,6 +104,28 @@ def test_what_mends_an_error_has_an_option(capsys: pytest.CaptureFixture[str]) -
     assert told == "cutlayer: a: cannot write /x; choose another output (--output)\n"
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("MPS backend out of memory"),
+        RuntimeError("can't allocate memory"),
+    ],
+)
+def test_memory_that_is_not_there_is_one_line(
+    error: Exception, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(error: Exception) -> int:
+        raise error
+
+    assert guarded(lambda: run(error)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("cutlayer: there is not enough memory: lower training.batch_size")
+    assert line.endswith(f"before a run: {error}".removesuffix(": "))
+    with pytest.raises(RuntimeError, match="another"):
+        guarded(lambda: run(RuntimeError("another")))
+
+
 def test_no_message_to_programs_speaks_of_options() -> None:
     """But for those that are of a command alone (`jobs.compare.wanted_runs` reads its words), and
     whole commands."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from importlib import import_module
 from typing import TextIO
 
-from cutlayer.errors import ConfigError, CutlayerError, cut, nearest
+from cutlayer.errors import ConfigError, CutlayerError, cut, is_out_of_memory, nearest
 from cutlayer.logs import lines_to
 from cutlayer.version import __version__
 
@@ -56,6 +56,10 @@ _INTERRUPTED = 130
 # as a shell says of what SIGPIPE ended
 _PIPE_CLOSED = 141
 _LONGEST_WORD = 200
+_NO_MEMORY = (
+    "there is not enough memory: lower training.batch_size, data.max_tokens or server.batch_tokens,"
+    " or set devices.memory_mib and server.memory_mib, which are checked before a run"
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -81,6 +85,12 @@ def guarded(run: Callable[[], int]) -> int:
         return _PIPE_CLOSED
     except OSError as error:
         print(f"cutlayer: {what_the_system_says(error)}", file=sys.stderr)
+        return _MISTAKE
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        told = f"{_NO_MEMORY}: {_one_line(error)}".removesuffix(": ")
+        print(f"cutlayer: {told}", file=sys.stderr)
         return _MISTAKE
     except KeyboardInterrupt as error:
         print(f"cutlayer: {str(error) or 'interrupted'}", file=sys.stderr)

@@ -24,7 +24,7 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
-from cutlayer.errors import ConfigError
+from cutlayer.errors import ConfigError, is_out_of_memory
 from cutlayer.model.base import check_base
 from cutlayer.model.describe import describe
 from cutlayer.model.described import AdapterSpec
@@ -358,9 +358,7 @@ def _within_memory(shape: BlockShape, base: Base) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        # torch's of a processor and of Apple's GPU are plain RuntimeErrors
-        words = ("out of memory", "allocate memory")
-        if not isinstance(error, MemoryError) and not any(word in str(error) for word in words):
+        if not is_out_of_memory(error):
             raise
         raise ConfigError(
             f"{shape.family} blocks in {base}, {shape.width} wide, need more memory for"
