@@ -57,7 +57,7 @@ def write_tokenizer(folder: Path) -> None:
 
 def write_weights(folder: Path, config: LlamaConfig, shard_bytes: int) -> int:
     """Random matrices, norms of one; how many parameters."""
-    config.torch_dtype = torch.bfloat16
+    config.dtype = torch.bfloat16
     config.architectures = ["LlamaForCausalLM"]
     config.bos_token_id = config.eos_token_id = config.pad_token_id = 0
     config.save_pretrained(folder)
