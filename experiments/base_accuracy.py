@@ -13,7 +13,7 @@ Wall time: 30 to 90 s of one core a run, some ten minutes for all; every result 
 The gain kept is the fall of perplexity from the float32 base before training, over the same of
 float32: what a base loses before training counts against it. The own gain is the fall from the
 same base before training. SmolLM2's weights come from a 4-bit file (Q4_1), so that nf4 rounds them
-a second time; and that bfloat16, in which they are stored, is float32 to the bit.
+a second time; and that bfloat16, in which they are stored, is float32 but for the order of sums.
 """
 
 import argparse
