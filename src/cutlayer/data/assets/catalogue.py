@@ -155,8 +155,9 @@ def _named(asset: Asset, doing: str) -> Iterator[None]:
         if _is_disk_full(error) or (isinstance(error, OSError) and error.errno in _UNWRITABLE):
             raise
         modules = f" ({', '.join(asset.needs)})" if asset.needs else ""
+        file = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
         raise AssetError(
-            f"{what}: {type(error).__name__}: {reason(error)}; nothing was kept. Another"
+            f"{what}: {type(error).__name__}: {reason(error)}{file}; nothing was kept. Another"
             f" version of a module that it needs{modules} may do"
         ) from error
 
