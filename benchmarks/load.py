@@ -1,10 +1,14 @@
 """Many devices, one server, on one machine: does a run hold up, and does its memory stay?
 
     python benchmarks/load.py [--quick] [--json FILE]
+    PYTHONPATH=tests python benchmarks/load.py steps [--devices N] [--json FILE]
 
 See README.md here for what each figure answers. Needs `pip install '.[train,net]'`. The
 server is `cutlayer serve` in a process of its own; the devices are sessions of `cutlayer join`,
 shared out over two processes of this file.
+
+`steps`: the server's local steps a second, its devices' mini-batches one by one and together, over
+links in memory that are those of the tests.
 """
 
 import argparse
@@ -16,13 +20,16 @@ import platform
 import re
 import sys
 import tempfile
+import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from statistics import median
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import numpy as np
@@ -30,9 +37,29 @@ import torch
 from load_steps import BARE, LINK, StepRow, measured_steps
 from transport import Site, make_site, name
 
+from cutlayer.codec.codec import EMPTY
+from cutlayer.codec.raw import RawCodec, encode_targets
 from cutlayer.jobs.join import join
-from cutlayer.net.wire.link import in_place
+from cutlayer.jobs.prepare import prepare
+from cutlayer.net.device.driver import DeviceDriver, DeviceWatch, Ready, Stored
+from cutlayer.net.wire.link import in_place, in_thread
+from cutlayer.net.wire.messages import (
+    Activation,
+    Adapter,
+    Gradient,
+    Micro,
+    Open,
+    Position,
+    Terms,
+    Weight,
+)
+from cutlayer.rounds.batching import ServerBatch, ServerBatching
+from cutlayer.training.exchange import pack_adapter
+from cutlayer.training.state import Setup
 from cutlayer.units import KIB, MIB
+
+if TYPE_CHECKING:
+    from net.harness import Run
 
 _COMMAND = "from cutlayer.cli.main import main; raise SystemExit(main())"
 _SERVE = ("serve", "run.yaml", "--keys", "keys", "--output", "runs", "--listen", "127.0.0.1:0")
@@ -46,6 +73,16 @@ _SETTLING = 2
 # memory is flat if its line changes by less than this part of it over all later rounds
 _FLAT = 0.01
 _GOAL = 1.3
+_DEVICES = 200
+# `steps`: its devices, a mini-batch, and a run's rounds and local steps
+_BATCH_DEVICES = 8
+_BATCH, _TOKENS, _WIDTH = 4, 5, 24
+_ROUNDS, _STEPS = 2, 25
+KINDS = {
+    "alone": ServerBatching(),
+    "arrivals": ServerBatching(ServerBatch.ARRIVALS),
+    "arrivals, coalesce_ms 20": ServerBatching(ServerBatch.ARRIVALS, coalesce_s=0.02),
+}
 
 
 @dataclass(frozen=True)
@@ -106,17 +143,30 @@ class Load:
 def main(words: Sequence[str] | None = None) -> int:
     """Measure, print, write; 1 if there was an error or memory grew."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--devices", type=int, default=200)
+    parser.add_argument("--devices", type=int, help="(200; steps: 8)")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--local-steps", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="8 devices, 3 rounds: within 60 s")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure by name")
     parser.add_argument("--take-part", nargs=4, help=argparse.SUPPRESS)
+    steps = parser.add_subparsers().add_parser("steps", help="one server's, in one process")
+    steps.set_defaults(measure=_batches)
+    steps.add_argument("--devices", type=int, default=argparse.SUPPRESS)
+    steps.add_argument("--turns", type=int, default=5)
+    steps.add_argument("--json", type=Path, metavar="FILE", default=argparse.SUPPRESS)
+    parser.set_defaults(measure=_load)
     arguments = parser.parse_args(words)
     if arguments.take_part:
         _take_part(*arguments.take_part)
         return 0
-    devices, rounds = (8, 3) if arguments.quick else (arguments.devices, arguments.rounds)
+    found: int = arguments.measure(arguments)
+    return found
+
+
+def _load(arguments: argparse.Namespace) -> int:
+    """A run of many devices, and rounds without computations."""
+    devices = _DEVICES if arguments.devices is None else arguments.devices
+    devices, rounds = (8, 3) if arguments.quick else (devices, arguments.rounds)
     before = _busy()
     with tempfile.TemporaryDirectory() as folder:
         site = make_site(Path(folder), devices, rounds, arguments.local_steps)
@@ -313,6 +363,130 @@ def _take_part(folder: str, port: str, first: str, count: str) -> None:
     if again:
         complaints.lines.append(f"{again} connections more than devices")
     print(json.dumps([*errors, *complaints.lines]), flush=True)
+
+
+@dataclass(frozen=True)
+class BatchRow:
+    """A local step of one device while all are at it [ms], the median of runs; `together`:
+    mini-batches a pass; `x`: steps a processor second over those of mini-batches alone."""
+
+    name: str
+    wall_ms: float
+    cpu_ms: float
+    together: float
+    x: float
+
+
+class _Worker:
+    """A device that computes nothing: the same activation, and the adapter of round 0."""
+
+    def __init__(self, setup: Setup, number: int) -> None:
+        import tiny
+
+        rng = np.random.default_rng(number)
+        values = rng.standard_normal((_BATCH, _TOKENS, _WIDTH)).astype(np.float32)
+        self._packet = RawCodec().encode(values, EMPTY, rng).packet
+        self._labels = encode_targets(np.arange(_BATCH) % tiny.CLASSES, tiny.CLASSES)
+        self._adapter = pack_adapter(setup.server.device_part.adapted.initial_row(0))
+
+    def begin(self, message: Open) -> None:
+        pass
+
+    def forward(self, position: Position) -> Activation:
+        samples = tuple(range(_BATCH))
+        return Activation(position, Micro(1.0, True), self._packet, self._labels, samples)
+
+    def backward(self, message: Gradient, *, last: bool) -> None:
+        pass
+
+    def adapter(self, round_number: int) -> Adapter:
+        return Adapter(round_number, Weight(_BATCH), self._adapter)
+
+    def tensors(self) -> Mapping[str, object]:
+        return {}
+
+
+class _Store:
+    def load(self) -> None:
+        return None
+
+    def save(self, stored: Stored) -> None:
+        pass
+
+
+def measured_batches(folder: Path, devices: int, turns: int = 5) -> list[BatchRow]:
+    """So many runs of each kind, in turn, with the sessions and the journal of real ones."""
+    import tiny
+    from net.harness import Run
+
+    model, images = tiny.vision_model(folder / "model"), tiny.images(folder / "images")
+    training = {"rounds": _ROUNDS, "local_steps": _STEPS, "batch_size": _BATCH}
+    own = tiny.config(model, images, codec="none", training=training, devices={"count": devices})
+    setup = prepare(own).setup
+    wall: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    cpu: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    together = {}
+    for turn in range(turns + 1):
+        for kind, batching in KINDS.items():
+            run = Run(setup, folder / f"{kind}-{turn}", _ROUNDS, devices, batching=batching)
+            began_s, began_cpu_s = time.perf_counter(), time.process_time()
+            mean = asyncio.run(_play(run, devices))
+            if turn:  # the first warms up
+                steps = devices * _ROUNDS * _STEPS
+                cpu[kind].append((time.process_time() - began_cpu_s) / steps)
+                wall[kind].append((time.perf_counter() - began_s) / steps)
+                together[kind] = mean
+    alone = cpu["alone"]
+    return [
+        BatchRow(
+            name=kind,
+            wall_ms=1e3 * median(wall[kind]),
+            cpu_ms=1e3 * median(cpu[kind]),
+            together=together[kind],
+            x=median(one / own for one, own in zip(alone, cpu[kind], strict=True)),
+        )
+        for kind in wall
+    ]
+
+
+async def _play(run: "Run", devices: int) -> float:
+    """A run to its end; mini-batches a pass in its last round."""
+    from net.harness import Site as MemorySite
+
+    site = MemorySite(run)
+    session, site.server = run.server(in_thread, lambda state, measured: None)
+    played = (_device(run, n).take_part(partial(site.dial, n)) for n in range(devices))
+    await asyncio.gather(*played)
+    await site.server.finished()
+    await asyncio.gather(*site.calls)
+    assert session.passes.mean is not None
+    return session.passes.mean
+
+
+def _device(run: "Run", number: int) -> DeviceDriver:
+    worker = _Worker(run.setup, number)
+
+    def ready(terms: Terms) -> Ready:
+        return Ready(terms, worker, run.bounds, "no samples")
+
+    return DeviceDriver(_Store(), ready, in_place, DeviceWatch(time.monotonic))
+
+
+def _batches(arguments: argparse.Namespace) -> int:
+    """Measure batches, print, write."""
+    devices = _BATCH_DEVICES if arguments.devices is None else arguments.devices
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        rows = measured_batches(Path(folder), devices, arguments.turns)
+    print(f"{devices} devices, {_BATCH} x {_TOKENS} tokens of {_WIDTH} values")
+    print(f"{'server.batch':26}{'wall ms':>9}{'CPU ms':>9}{'a pass':>8}{'x':>7}")
+    for row in rows:
+        print(f"{row.name:26}{row.wall_ms:9.2f}{row.cpu_ms:9.2f}{row.together:8.2f}{row.x:7.2f}")
+    if arguments.json:
+        about = {"python": platform.python_version(), "processors": os.cpu_count()}
+        found = {"about": about, "rows": [asdict(row) for row in rows]}
+        arguments.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Links that break, devices that vanish, disks that are full, a server that is killed: what is
 trained stays trained.
 
-`PYTHONPATH=tests python benchmarks/faults.py` plays as many schedules as one likes and prints what
-happened; the last tests here let it play 200, and 10 over real processes.
+`PYTHONPATH=tests python benchmarks/disturbed.py faults` plays as many schedules as one likes and
+prints what happened; the last tests here let it play 200, and 10 over real processes.
 """
 
 import asyncio
@@ -158,7 +158,7 @@ def test_many_schedules_of_faults(schedules: int, processes: int) -> None:
     """In a process of its own, where no types are checked: seven times as fast."""
     counts = ("--schedules", str(schedules), "--processes", str(processes))
     done = subprocess.run(
-        [sys.executable, "benchmarks/faults.py", *counts],
+        [sys.executable, "benchmarks/disturbed.py", "faults", *counts],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(["tests", *sys.path])},
         capture_output=True,

@@ -181,7 +181,7 @@ def wait_passively(environment: MutableMapping[str, str]) -> None:
     a thread spins through the time slice that the one it waits for needs. Torch's wheels bring
     GNU's OpenMP on Linux and LLVM's on macOS; some builds link Intel's. All read the environment
     once, as torch loads them; child processes have it too. Any choice of the user's own stays as it
-    is. `benchmarks/busy_neighbours.py` has what it costs and gains.
+    is. `benchmarks/disturbed.py neighbours` has what it costs and gains.
     """
     if not any(name in environment for name in _CHOICES):
         environment.update(_PASSIVE)

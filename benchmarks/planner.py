@@ -1,29 +1,48 @@
-"""Shares of the bandwidth: exact, by the paper's Algorithm 3, by SLSQP and by Clarabel.
+"""What plans and simulated rounds take: shares of the bandwidth, and the timeline.
 
-    python -m benchmarks.bandwidth [--quick] [--json FILE]
+    python -m benchmarks.planner bandwidth [--quick] [--json FILE]
+    python -m benchmarks.planner timeline [--quick] [--json FILE]
 
-See README.md here for what each figure answers. Needs `pip install . cvxpy clarabel`.
+`bandwidth`: exact, by the paper's Algorithm 3, by SLSQP and by Clarabel. `timeline`: 10,000 devices
+of 100 local steps, and beside SimPy on the same smaller rounds. See README.md here for what each
+figure answers. They need `pip install . cvxpy clarabel` and `pip install . simpy`.
 """
 
 import argparse
+import gc
 import json
 import platform
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Any
 
-import clarabel
-import cvxpy
 import numpy as np
 import scipy
 from scipy.optimize import minimize
 
-from cutlayer.channel.rates import ConstantPower, ConstantSnr, RateCurves, RateLaw, ShannonRates
-from cutlayer.planner.bandwidth import BandwidthProblem, SolverStatus, solve_bandwidth
+from cutlayer.channel.rates import (
+    ConstantPower,
+    ConstantSnr,
+    LinkRates,
+    RateCurves,
+    RateLaw,
+    ShannonRates,
+)
+from cutlayer.planner.bandwidth import (
+    BandwidthProblem,
+    BandwidthSolution,
+    SolverStatus,
+    solve_bandwidth,
+)
+from cutlayer.rounds.schemes import SCHEMES, SFT, Phase, Place, Step
+from cutlayer.rounds.simulate import simulate
+from cutlayer.rounds.work import DeviceRates, DeviceWork, Duplex, Sharing, SharingRules
 from reproduction.algorithms import PublishedAlgorithm3, TrustRegionAlgorithm3
 
 BAND_HZ = 5e6
@@ -37,6 +56,7 @@ FAILED_GAP = 1e-6
 CLASSES = ((1, 1), (2, 9), (10, 99), (100, 1000))
 
 CONSTANT_SNR, CONSTANT_POWER = ConstantSnr(), ConstantPower()
+Solver = Callable[[BandwidthProblem], BandwidthSolution]
 PUBLISHED, TRUST_REGION = PublishedAlgorithm3(), TrustRegionAlgorithm3()
 
 
@@ -94,13 +114,103 @@ class Campaign:
     published_random_failed: int
 
 
+IN_TURN = SharingRules(1, Sharing.IN_TURN, Sharing.IN_TURN)
+SHARED = SharingRules(1, Sharing.SHARED, Sharing.SHARED)
+HALF_DUPLEX = SharingRules(1, Sharing.SHARED, Sharing.SHARED, Duplex.HALF)
+TWO_WORKERS = SharingRules(server_workers=2)
+# more devices share the server, the less each brings: it is busy four fifths of the time
+_SERVER_LOAD = 0.8
+_STEP_S = 5.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """A round to time: what is simulated, by how many micro-batches a mini-batch goes, and by how
+    much there are fewer devices than in the other rows."""
+
+    name: str
+    scheme: str
+    rules: SharingRules
+    micro_batches: int = 1
+    fewer: int = 1
+
+
+CASES = (
+    Case("static shares", "sft", SharingRules()),
+    Case("two server workers", "sft", TWO_WORKERS),
+    Case("whole bandwidth in turn", "sft", IN_TURN),
+    Case("shared bandwidth", "sft", SHARED),
+    Case("shared bandwidth, half duplex", "sft", HALF_DUPLEX),
+    Case("server in device order", "splitlora", SharingRules()),
+    Case("server together, barrier", "splitlora-paper", SharingRules()),
+    Case("devices in turn", "sl", SharingRules()),
+    Case("no server", "fl-lora", SharingRules()),
+    Case("4 micro-batches overlap", "sft-overlap", SharingRules(), 4, 5),
+    Case("4 overlap, bandwidth in turn", "sft-overlap", IN_TURN, 4, 5),
+    Case("4 overlap, shared bandwidth", "sft-overlap", SHARED, 4, 5),
+)
+WITH_SIMPY = CASES[:3]
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Processor seconds of one thread: making the work, simulating, all devices' phases.
+
+    `steps_per_s`: steps of devices' local steps (each micro-batch's) over the sum of the three.
+    """
+
+    name: str
+    devices: int
+    local_steps: int
+    micro_batches: int
+    build_s: float
+    simulate_s: float
+    phases_s: float
+    total_s: float
+    steps_per_s: float
+
+
+@dataclass(frozen=True)
+class Beside:
+    """The same round by both: processor seconds, their ratio, and by how much the delays differ."""
+
+    name: str
+    devices: int
+    local_steps: int
+    ours_s: float
+    simpy_s: float
+    times_faster: float
+    delay_difference: float
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="fewer and smaller: within 60 s")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure by name")
+    commands = parser.add_subparsers(required=True)
+    for name, measure in (("bandwidth", _bandwidth), ("timeline", _timeline)):
+        command = commands.add_parser(name)
+        command.set_defaults(measure=measure)
+        command.add_argument("--quick", action="store_true", help="smaller: within 60 s")
+        command.add_argument("--json", type=Path, metavar="FILE", help="write every figure by name")
     arguments = parser.parse_args(words)
-    sizes = ((8, 5), (20, 5), (100, 2)) if arguments.quick else SIZES
+    found: int = arguments.measure(arguments.quick, arguments.json)
+    return found
+
+
+def _write(path: Path, versions: Mapping[str, str], figures: Mapping[str, Sequence[Any]]) -> None:
+    """Rows by the names of their tables, and the versions of what made them."""
+    about = {"python": platform.python_version(), **versions}
+    tables = {name: [asdict(row) for row in rows] for name, rows in figures.items()}
+    text = json.dumps({"about": about, **tables}, indent=1)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def _bandwidth(quick: bool, path: Path | None) -> int:
+    """By all contenders, and a campaign; 1 if a goal is missed."""
+    import clarabel
+    import cvxpy
+
+    sizes = ((8, 5), (20, 5), (100, 2)) if quick else SIZES
     print(f"{'':26}{'devices':>9}{'runs':>6}{'steps':>7}{'ms':>10}{'gap':>9}", end="")
     print(f"{'failed':>8}")
     table = []
@@ -109,23 +219,20 @@ def main(words: Sequence[str] | None = None) -> int:
             if devices <= contender.most_devices:
                 table.append(_row(contender, devices, instances))
                 _print_row(table[-1])
-    count = 100 if arguments.quick else 2000
-    campaign = _campaign(count, 50 if arguments.quick else 1000)
+    count = 100 if quick else 2000
+    campaign = _campaign(count, 50 if quick else 1000)
     goals = _goals(table, campaign)
     print()
     for goal, met in goals.items():
         print(f"{goal}: {'yes' if met else 'NO'}")
-    if arguments.json:
-        about = {
-            "python": platform.python_version(),
+    if path:
+        versions = {
             "numpy": np.__version__,
             "scipy": scipy.__version__,
             "cvxpy": cvxpy.__version__,
             "clarabel": clarabel.__version__,
         }
-        figures = {"table": [asdict(r) for r in table], "campaign": [asdict(c) for c in campaign]}
-        text = json.dumps({"about": about, **figures}, indent=1)
-        arguments.json.write_text(text + "\n", encoding="utf-8")
+        _write(path, versions, {"table": table, "campaign": campaign})
     return 0 if all(goals.values()) else 1
 
 
@@ -160,18 +267,8 @@ def _instance(
     )
 
 
-def _exact(problem: BandwidthProblem) -> Answer:
-    found = solve_bandwidth(problem)
-    return Answer(found.shares, found.steps, found.status is SolverStatus.OPTIMAL)
-
-
-def _published(problem: BandwidthProblem) -> Answer:
-    found = PUBLISHED.solve(problem)
-    return Answer(found.shares, found.steps, found.status is SolverStatus.OPTIMAL)
-
-
-def _trust_region(problem: BandwidthProblem) -> Answer:
-    found = TRUST_REGION.solve(problem)
+def _by(solve: Solver, problem: BandwidthProblem) -> Answer:
+    found = solve(problem)
     return Answer(found.shares, found.steps, found.status is SolverStatus.OPTIMAL)
 
 
@@ -188,11 +285,7 @@ def _slsqp(problem: BandwidthProblem) -> Answer:
         return np.column_stack([np.diag(-slope), np.ones(devices)])
 
     last = np.append(np.zeros(devices), 1.0)
-    sum_to_one = {
-        "type": "eq",
-        "fun": lambda x: x[:-1].sum() - devices,
-        "jac": lambda x: 1.0 - last,
-    }
+    total = {"type": "eq", "fun": lambda x: x[:-1].sum() - devices, "jac": lambda x: 1.0 - last}
     with warnings.catch_warnings():
         # it says so when it clips a step to the bounds
         warnings.simplefilter("ignore", RuntimeWarning)
@@ -202,7 +295,7 @@ def _slsqp(problem: BandwidthProblem) -> Answer:
             jac=lambda x: last,
             method="SLSQP",
             bounds=[(1e-6, cap * devices) for cap in problem.most] + [(0, None)],
-            constraints=[{"type": "ineq", "fun": spare, "jac": spare_slope}, sum_to_one],
+            constraints=[{"type": "ineq", "fun": spare, "jac": spare_slope}, total],
             options={"ftol": 1e-13, "maxiter": 300},
         )
     # near the optimum it may say that it found no way down: what it gives is judged instead
@@ -211,6 +304,8 @@ def _slsqp(problem: BandwidthProblem) -> Answer:
 
 def _clarabel(problem: BandwidthProblem) -> Answer:
     """The second-order cone form, in the same units as for SLSQP."""
+    import cvxpy
+
     devices = problem.devices
     unit_s = problem.deadline_s(np.full(devices, 1 / devices))
     per_share = problem.at_cap_s * problem.most * devices / unit_s
@@ -227,10 +322,10 @@ def _clarabel(problem: BandwidthProblem) -> Answer:
 
 
 CONTENDERS = (
-    Contender("exact", _exact, 10_000),
-    Contender("exact, constant power", _exact, 10_000, CONSTANT_POWER),
-    Contender("Algorithm 3 as published", _published, 10_000),
-    Contender("Algorithm 3, trust region", _trust_region, 10_000),
+    Contender("exact", partial(_by, solve_bandwidth), 10_000),
+    Contender("exact, constant power", partial(_by, solve_bandwidth), 10_000, CONSTANT_POWER),
+    Contender("Algorithm 3 as published", partial(_by, PUBLISHED.solve), 10_000),
+    Contender("Algorithm 3, trust region", partial(_by, TRUST_REGION.solve), 10_000),
     Contender("SLSQP (scipy)", _slsqp, 100),
     Contender("Clarabel (cvxpy)", _clarabel, 10_000),
 )
@@ -351,6 +446,147 @@ def _print_campaign(row: Campaign) -> None:
         f"{row.instances:11}{row.exact_failed:11}{row.exact_gap:10.0e}{row.region_failed:10}"
         f"{row.region_distance:10.0e}{row.published_even_failed / row.instances:12.1%}"
         f"{row.published_random_failed / row.instances:9.1%}",
+        flush=True,
+    )
+
+
+def _timeline(quick: bool, path: Path | None) -> int:
+    """All cases, and some of them beside SimPy."""
+    import simpy
+
+    devices, local_steps = (1000, 20) if quick else (10_000, 100)
+    small = (100, 10) if quick else (500, 20)
+    timed = []
+    print(f"{'':26}{'devices':>9}{'steps':>7}{'M':>3}{'build':>8}{'simulate':>10}", end="")
+    print(f"{'phases':>8}{'total s':>9}{'steps/s':>10}")
+    for case in CASES:
+        timed.append(_timed(case, devices // case.fewer, local_steps // case.micro_batches))
+        _print_timed(timed[-1])
+    print(f"\n{'':26}{'devices':>9}{'steps':>7}{'ours s':>9}{'SimPy s':>9}{'x':>7}{'delays':>9}")
+    beside = []
+    for case in WITH_SIMPY:
+        beside.append(_beside(case, *small))
+        _print_beside(beside[-1])
+    if path:
+        versions = {"simpy": simpy.__version__}
+        _write(path, versions, {"timeline": timed, "simpy": beside})
+    return 0
+
+
+def _timed(case: Case, devices: int, local_steps: int) -> Timed:
+    gc.collect()
+    started = time.process_time()
+    work = _work(devices, local_steps, case.micro_batches)
+    built = time.process_time()
+    timeline = simulate(SCHEMES[case.scheme], work, case.rules)
+    simulated = time.process_time()
+    for device in range(devices):
+        timeline.phase_seconds(device)
+    ended = time.process_time()
+    steps = devices * local_steps * case.micro_batches * len(SCHEMES[case.scheme].local)
+    return Timed(
+        case.name,
+        devices,
+        local_steps,
+        case.micro_batches,
+        build_s=built - started,
+        simulate_s=simulated - built,
+        phases_s=ended - simulated,
+        total_s=ended - started,
+        steps_per_s=steps / (ended - started),
+    )
+
+
+def _work(devices: int, local_steps: int, micro_batches: int) -> list[DeviceWork]:
+    """Devices whose steps take about a second, the server's so long that it is nearly busy."""
+    rng = np.random.default_rng(0)
+    whole = 8.0 * devices
+    rates = DeviceRates(1.0, 1.0, LinkRates(8.0, 8.0, 8.0, whole, whole))
+    repeats = local_steps * micro_batches
+    served = _SERVER_LOAD * _STEP_S / devices
+    phases = (
+        Phase.DEVICE_FORWARD,
+        Phase.ACTIVATION_UP,
+        Phase.GRADIENT_DOWN,
+        Phase.DEVICE_BACKWARD,
+        Phase.UPPER_COMPUTE,
+    )
+    work = []
+    for _ in range(devices):
+        amounts = {phase: rng.uniform(0.5, 1.5, repeats) for phase in phases}
+        amounts[Phase.SERVER_COMPUTE] = rng.uniform(0.5, 1.5, repeats) * served
+        for phase in (Phase.MODEL_DISTRIBUTION, Phase.ADAPTER_UP, Phase.ADAPTER_DOWN):
+            amounts[phase] = np.ones(1)
+        work.append(DeviceWork(amounts, rates, local_steps, micro_batches))
+    return work
+
+
+def _beside(case: Case, devices: int, local_steps: int) -> Beside:
+    work = _work(devices, local_steps, 1)
+    started = time.process_time()
+    ours = simulate(SFT, work, case.rules).delay_s
+    middle = time.process_time()
+    theirs = _by_simpy(work, case.rules)
+    ended = time.process_time()
+    return Beside(
+        case.name,
+        devices,
+        local_steps,
+        ours_s=middle - started,
+        simpy_s=ended - middle,
+        times_faster=(ended - middle) / (middle - started),
+        delay_difference=abs(ours - theirs) / theirs,
+    )
+
+
+def _by_simpy(work: Sequence[DeviceWork], rules: SharingRules) -> float:
+    """The delay of the same round, a SimPy process a device."""
+    import simpy
+
+    world = simpy.Environment()
+    stations = {Place.SERVER: simpy.Resource(world, rules.server_workers)}
+    for place in (Place.UPLINK, Place.DOWNLINK):
+        if rules.whole_bandwidth(place):
+            stations[place] = simpy.Resource(world, 1)
+
+    def played(device: DeviceWork) -> Iterator[simpy.Event]:
+        def seconds(step: Step, repeats: int) -> list[float]:
+            return device.seconds(step, repeats, rules.whole_bandwidth(step.place)).tolist()
+
+        local = [seconds(step, device.local_steps) for step in SFT.local]
+        yield world.timeout(seconds(SFT.opening[0], 1)[0])
+        for number in range(device.local_steps):
+            for step, column in zip(SFT.local, local, strict=True):
+                yield from visit(stations.get(step.place), column[number])
+        last = SFT.closing[0]
+        yield from visit(stations.get(last.place), seconds(last, 1)[0])
+
+    def visit(station: simpy.Resource | None, seconds: float) -> Iterator[simpy.Event]:
+        if station is None:
+            yield world.timeout(seconds)
+            return
+        with station.request() as turn:
+            yield turn
+            yield world.timeout(seconds)
+
+    for device in work:
+        world.process(played(device))
+    world.run()
+    return float(world.now)
+
+
+def _print_timed(row: Timed) -> None:
+    print(
+        f"{row.name:26}{row.devices:9}{row.local_steps:7}{row.micro_batches:3}{row.build_s:8.2f}"
+        f"{row.simulate_s:10.2f}{row.phases_s:8.2f}{row.total_s:9.2f}{row.steps_per_s:10.0f}",
+        flush=True,
+    )
+
+
+def _print_beside(row: Beside) -> None:
+    print(
+        f"{row.name:26}{row.devices:9}{row.local_steps:7}{row.ours_s:9.3f}{row.simpy_s:9.3f}"
+        f"{row.times_faster:7.1f}{row.delay_difference:9.0e}",
         flush=True,
     )
 
