@@ -427,6 +427,9 @@ def make_site(folder: Path, devices: int, rounds: int, local_steps: int) -> Site
     """Everything on disk."""
     site = Site(folder)
     _write_model(folder / "model")
+    # without it a server warns, as it should
+    preprocessor = json.dumps({"image_mean": 0.5, "image_std": 0.5})
+    (folder / "model" / "preprocessor_config.json").write_text(preprocessor, encoding="utf-8")
     # those that nobody trains on: the server deals its own out as a simulation would
     _write_samples(folder / "data", max(devices, _SAMPLES), np.random.default_rng(devices))
     config = _config(folder, devices, rounds, local_steps)

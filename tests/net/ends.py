@@ -145,6 +145,7 @@ class Cable:
         self._pulled = asyncio.Event()
         self._cut_within = asyncio.Event()
         self._writers: list[asyncio.StreamWriter] = []
+        self._over = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> "Cable":
@@ -153,8 +154,9 @@ class Cable:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self.cut()
+        self._over = True
         self._server.close()
+        self.cut()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -175,12 +177,19 @@ class Cable:
         self._pulled.set()
 
     async def _lay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.append(writer)
+        if self._over:  # somebody came again as it ended
+            writer.transport.abort()
+            return
         try:
             there, back = await asyncio.open_connection(LOOPBACK, self._to)
         except ConnectionError:  # nobody is there
             writer.transport.abort()
             return
-        self._writers += [writer, back]
+        self._writers.append(back)
+        if self._over:
+            self.cut()
+            return
         for source, sink in ((reader, back), (there, writer)):
             task = asyncio.create_task(self._carry(source, sink))
             self._tasks.add(task)
