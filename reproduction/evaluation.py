@@ -26,9 +26,9 @@ from cutlayer.profiling.grid import ShadowCodec
 from cutlayer.rounds.memory import PAPER_ACCOUNTING, PHYSICAL_ACCOUNTING, Accounting
 from cutlayer.rounds.schemes import FL_LORA, SCHEMES, DeviceOrder, Phase, Place, Scheme
 from cutlayer.rounds.simulate import simulate
+from cutlayer.rounds.vit import VIT_BASE, VIT_LARGE, VitDimensions, vit_spec
 from cutlayer.rounds.work import DeviceRates, DeviceWork, Sharing, SharingRules, round_work
 from cutlayer.spec import MiniBatch
-from reproduction.vit import VIT_BASE, VIT_LARGE, VitDimensions, vit_spec
 
 SECONDS_PER_MINUTE = 60.0
 # 256 cores, 4 operations a clock, 1 GHz: the middle of the text's 0.5 to 1.5 GHz (Section VIII-A)

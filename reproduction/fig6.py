@@ -17,12 +17,12 @@ from matplotlib.figure import Figure
 from cutlayer.report.drawing import INK, new_figure
 from cutlayer.report.wording import DEVICE_COLOUR, OTHER_COLOUR
 from cutlayer.rounds.memory import device_memory, paper_memory
+from cutlayer.rounds.vit import VIT_BASE, vit_spec
 from cutlayer.spec import ActivationPolicy, MiniBatch, MiniBatchPolicy
 from cutlayer.units import MIB
 from reproduction.catalogue import Cells, Made, Options, caption, write
 from reproduction.claims import Claim, Said, judge_larger
 from reproduction.table3 import calibrated_memory
-from reproduction.vit import VIT_BASE, vit_spec
 
 SAMPLES = 64
 MICRO_BATCHES = 16

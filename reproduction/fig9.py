@@ -30,6 +30,7 @@ from cutlayer.planner.configuration import (
 )
 from cutlayer.report.drawing import INK, MUTED, new_figure, whole_ticks
 from cutlayer.rounds.schemes import SFT
+from cutlayer.rounds.vit import vit_spec
 from cutlayer.units import MIB
 from reproduction.algorithms import (
     CorrectedAlgorithm2,
@@ -41,7 +42,6 @@ from reproduction.catalogue import Cells, Made, Options, caption, write
 from reproduction.claims import CLOSE, Claim, Said, judge_larger
 from reproduction.evaluation import EVALUATION, Setting, channel_of, round_works, spread_devices
 from reproduction.fig6 import DEVICE_MIB
-from reproduction.vit import vit_spec
 
 _LOG = logging.getLogger(f"cutlayer.{__name__}")
 

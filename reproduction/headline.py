@@ -25,6 +25,7 @@ from cutlayer.report.drawing import (
 )
 from cutlayer.report.wording import OTHER_COLOUR
 from cutlayer.rounds.memory import PAPER_ACCOUNTING
+from cutlayer.rounds.vit import vit_spec
 from cutlayer.spec import Trained
 from cutlayer.units import GIB, MIB
 from reproduction import fig8, fig10, fig11, fig12, fig13
@@ -56,7 +57,6 @@ from reproduction.evaluation import (
 )
 from reproduction.fig10 import Delays, delays_by_links
 from reproduction.table3 import calibrated_memory
-from reproduction.vit import vit_spec
 
 _LOG = logging.getLogger(f"cutlayer.{__name__}")
 

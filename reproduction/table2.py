@@ -16,17 +16,17 @@ from matplotlib.figure import Figure
 from cutlayer.channel.rates import shannon_rate_bit_per_s
 from cutlayer.report.drawing import GRID, INK, MUTED, new_figure
 from cutlayer.rounds.costs import paper_flops, paper_traffic
-from cutlayer.spec import MiniBatch
-from cutlayer.units import BITS_PER_BYTE, MIB
-from reproduction.catalogue import Made, Options, caption, write
-from reproduction.claims import Claim, Said, Verdict
-from reproduction.vit import (
+from cutlayer.rounds.vit import (
     VIT_BASE,
     block_adapter_parameters,
     exact_block_parameters,
     patch_convolution_parameters,
     vit_spec,
 )
+from cutlayer.spec import MiniBatch
+from cutlayer.units import BITS_PER_BYTE, MIB
+from reproduction.catalogue import Made, Options, caption, write
+from reproduction.claims import Claim, Said, Verdict
 
 TERA = 1e12
 # Section VIII-A and VIII-B.5, and Table III [MiB]

@@ -19,11 +19,7 @@ from cutlayer.errors import ConfigError
 from cutlayer.report.drawing import INK, new_figure
 from cutlayer.report.wording import MEMORY_KINDS
 from cutlayer.rounds.memory import PartMemory, device_memory, paper_memory
-from cutlayer.spec import MiniBatch, Trained
-from cutlayer.units import MIB
-from reproduction.catalogue import Cells, Made, Options, caption, write
-from reproduction.claims import Claim, Reference, Said
-from reproduction.vit import (
+from cutlayer.rounds.vit import (
     VIT_BASE,
     VitDimensions,
     block_adapter_parameters,
@@ -32,6 +28,10 @@ from reproduction.vit import (
     patch_convolution_parameters,
     vit_spec,
 )
+from cutlayer.spec import MiniBatch, Trained
+from cutlayer.units import MIB
+from reproduction.catalogue import Cells, Made, Options, caption, write
+from reproduction.claims import Claim, Reference, Said
 
 LINEAR_BYTES = 70
 ATTENTION_BYTES = 5

@@ -10,10 +10,10 @@ from transformers import ViTConfig
 from cutlayer.model.describe import describe
 from cutlayer.model.described import AdapterSpec
 from cutlayer.model.load import load_device_part, load_server_part
+from cutlayer.rounds.vit import VIT_BASE, VitDimensions, VitLayer, vit_spec
 from cutlayer.spec import BatchBytes, ModelSpec
 from model.architectures import CLASSES, config_of, save_model
 from model.runs import full_spec
-from reproduction.vit import VIT_BASE, VitDimensions, VitLayer, vit_spec
 
 LAYERS: dict[VitLayer, str] = {
     "query": "q_proj",

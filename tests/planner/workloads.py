@@ -11,10 +11,10 @@ from cutlayer.planner.configuration import CodecChoices
 from cutlayer.planner.decision import CodecChoice, Decision, PlanLimits, PlannedServer, Workload
 from cutlayer.rounds.memory import PHYSICAL_ACCOUNTING
 from cutlayer.rounds.schemes import SFT, Scheme
+from cutlayer.rounds.vit import VitDimensions, vit_spec
 from cutlayer.rounds.work import SharingRules
 from cutlayer.spec import Device, MiniBatch, MiniBatchPolicy
 from cutlayer.units import MIB
-from reproduction.vit import VitDimensions, vit_spec
 
 SMALL = VitDimensions("small", blocks=6, width=64, heads=4, image_side=64, classes=10, rank=4)
 BEST = CodecChoice("best", {"target_bits_up": 0.7, "target_bits_down": 0.4}, 0.022, 0.013, 0.005)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from cutlayer.rounds.memory import PAPER_ACCOUNTING
 from cutlayer.rounds.schemes import SCHEMES, Phase
+from cutlayer.rounds.vit import vit_spec
 from reproduction.evaluation import (
     EVALUATION,
     INTERPRETATIONS,
@@ -31,7 +32,6 @@ from reproduction.evaluation import (
     step_gigabytes,
     words_of,
 )
-from reproduction.vit import vit_spec
 
 # bit/s of 5 MHz at 17 dB
 BAND = 5e6 * math.log2(1 + 10**1.7)

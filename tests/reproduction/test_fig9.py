@@ -12,6 +12,7 @@ from report.drawn import assert_labels_apart
 from cutlayer.errors import ConfigError
 from cutlayer.planner.bandwidth import SolverStatus
 from cutlayer.report.drawing import plain_style
+from cutlayer.rounds.vit import vit_spec
 from reproduction import fig9
 from reproduction.claims import Verdict
 from reproduction.evaluation import EVALUATION, spread_devices
@@ -24,7 +25,6 @@ from reproduction.fig9 import (
     configuration_of,
     draw,
 )
-from reproduction.vit import vit_spec
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,12 @@ from report.drawn import assert_labels_apart
 from cutlayer.errors import ConfigError
 from cutlayer.report.drawing import plain_style
 from cutlayer.rounds.memory import PartMemory
+from cutlayer.rounds.vit import VIT_BASE
 from cutlayer.spec import Trained
 from cutlayer.units import MIB
 from reproduction import table3
 from reproduction.claims import Verdict
 from reproduction.table3 import ROWS, calibrated_memory, columns, draw
-from reproduction.vit import VIT_BASE
 
 
 def test_printed_totals_are_the_sums_of_their_rows() -> None:

@@ -7,8 +7,8 @@ import pytest
 
 from cutlayer.errors import ConfigError
 from cutlayer.rounds.costs import StepFlops, paper_flops, physical_flops, recomputed_flops
+from cutlayer.rounds.vit import VIT_BASE, VIT_LARGE, VitDimensions, vit_spec
 from cutlayer.spec import ActivationPolicy, MiniBatch, ModelSpec, Trained
-from reproduction.vit import VIT_BASE, VIT_LARGE, VitDimensions, vit_spec
 
 BATCH, CUT = 64, 5
 GIGA = 1e9

@@ -6,8 +6,8 @@ import pytest
 
 from cutlayer.errors import ConfigError
 from cutlayer.rounds.costs import SchemeTraffic, paper_traffic, physical_traffic
+from cutlayer.rounds.vit import VIT_BASE, VIT_LARGE, VitDimensions, vit_spec
 from cutlayer.spec import MiniBatch, Trained
-from reproduction.vit import VIT_BASE, VIT_LARGE, VitDimensions, vit_spec
 
 BATCH = MiniBatch(64, 197)
 MEGA = 1e6

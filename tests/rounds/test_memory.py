@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from cutlayer.errors import ConfigError
 from cutlayer.rounds.memory import activation_bytes, device_memory, server_activation_bytes
+from cutlayer.rounds.vit import VIT_BASE, vit_spec
 from cutlayer.spec import ActivationPolicy, BatchBytes, MiniBatch, MiniBatchPolicy, Trained
 from cutlayer.units import MIB
-from reproduction.vit import VIT_BASE, vit_spec
 
 SPEC = vit_spec(VIT_BASE)
 BATCH = MiniBatch(64, 197)

@@ -3,8 +3,8 @@
 import pytest
 
 from cutlayer.rounds.memory import ACCOUNTINGS, Accounting
+from cutlayer.rounds.vit import VIT_BASE, vit_spec
 from cutlayer.spec import ActivationPolicy, MiniBatch, Trained
-from reproduction.vit import VIT_BASE, vit_spec
 
 
 def test_names() -> None:

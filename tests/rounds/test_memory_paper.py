@@ -6,9 +6,9 @@ import pytest
 
 from cutlayer.errors import ConfigError
 from cutlayer.rounds.memory import paper_memory
+from cutlayer.rounds.vit import VIT_BASE, VIT_LARGE, VitDimensions, vit_spec
 from cutlayer.spec import ActivationPolicy, MiniBatch, MiniBatchPolicy, Trained
 from cutlayer.units import MIB
-from reproduction.vit import VIT_BASE, VIT_LARGE, VitDimensions, vit_spec
 
 BATCH = MiniBatch(64, 197)
 

@@ -9,9 +9,9 @@ from cutlayer.channel.rates import LinkRates
 from cutlayer.rounds.memory import PAPER_ACCOUNTING, PHYSICAL_ACCOUNTING, Accounting
 from cutlayer.rounds.schemes import SCHEMES, Phase
 from cutlayer.rounds.simulate import simulate
+from cutlayer.rounds.vit import VIT_BASE, VIT_LARGE, VitDimensions, vit_spec
 from cutlayer.rounds.work import DeviceRates, DeviceWork, Sharing, SharingRules, round_work
 from cutlayer.spec import ActivationPolicy, MiniBatch, Trained
-from reproduction.vit import VIT_BASE, VIT_LARGE, VitDimensions, vit_spec
 from rounds.works import UNIT
 
 BATCH = MiniBatch(64, 197)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cutlayer.errors import ConfigError
-from reproduction.vit import (
+from cutlayer.rounds.vit import (
     VIT_BASE,
     VIT_LARGE,
     VIT_LAYERS,
