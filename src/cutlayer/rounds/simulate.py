@@ -277,7 +277,9 @@ def _sizes(
     """By rank, samples and tokens of each visit to the server, in their order."""
     sizes: dict[int, list[tuple[int, int]]] = {}
     for number, device in enumerate(work):
-        own = [(1, 1)] * device.repeats if device.served is None else device.served.tolist()
+        own = [(1, 1)] * device.repeats
+        if device.served is not None:
+            own = [(samples, tokens) for samples, tokens in device.served.tolist()]
         several = device.micro_batches if device.most_in_flight(scheme) > 1 else 1
         for lane in range(several):
             sizes[number * lanes + lane] = own[lane::several]
