@@ -14,11 +14,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, TypeAlias
 from unittest import mock
 
 import torch
@@ -41,6 +41,10 @@ _TOLERANCE = 1e-4
 # samples and tokens of one device's mini-batch: few short texts, and what fills a GPU
 _SHAPES = {272: (16, 17), 2048: (4, 512)}
 _ADAPTER = AdapterSpec(rank=_RANK, alpha=2.0 * _RANK, head=False)
+
+
+# its name, devices, rows of each, and a run of it, which gives when each device has its reply [s]
+Way: TypeAlias = tuple[str, int, int, Callable[[], list[float]]]
 
 
 @dataclass(frozen=True)
@@ -172,9 +176,7 @@ def save_model(folder: Path, extent: Extent, device: torch.device) -> Path:
     return folder
 
 
-def ours(
-    path: Path, extent: Extent, device: torch.device, base: Base
-) -> Iterator[tuple[str, int, int, Callable[[], list[float]]]]:
+def ours(path: Path, extent: Extent, device: torch.device, base: Base) -> Iterator[Way]:
     """Each way of ours to serve the devices, which tells when each has its reply."""
     part = load_server_part(
         path, "causal-lm", 1, _ADAPTER, classes=1, placement=Placement(device, base)
@@ -248,9 +250,7 @@ _OURS = {
 }
 
 
-def with_peft(
-    path: Path, extent: Extent, device: torch.device, base: Base
-) -> Iterator[tuple[str, int, int, Callable[[], list[float]]]]:
+def with_peft(path: Path, extent: Extent, device: torch.device, base: Base) -> Iterator[Way]:
     """PEFT's adapters on transformers' own model of the same blocks, `set_adapter` for each."""
     import peft  # the peer's, and slow to import
 
@@ -364,6 +364,30 @@ def table(machine: dict[str, str], equals: Sequence[Equal], rows: Sequence[Timed
     return "\n".join(lines) + "\n"
 
 
+@dataclass(frozen=True)
+class Found:
+    """What was measured so far, and what was not and why, for the files in `out`."""
+
+    out: Path
+    machine: dict[str, str]
+    equals: list[Equal] = field(default_factory=list)
+    rows: list[Timed] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+    def keep(self) -> None:
+        """Write both files, as far as it got."""
+        found = {
+            "machine": self.machine,
+            "equal": [asdict(one) for one in self.equals],
+            "timed": [asdict(one) for one in self.rows],
+            "left_out": self.left_out,
+        }
+        (self.out / "gpu.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        text = table(self.machine, self.equals, self.rows)
+        text += "".join(f"left out: {what}\n" for what in self.left_out)
+        (self.out / "gpu.txt").write_text(text, encoding="utf-8")
+
+
 def main(arguments: Sequence[str]) -> int:
     """Measure until done or out of time; 1 if the accelerator's numbers are not the processor's."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
@@ -387,48 +411,38 @@ def main(arguments: Sequence[str]) -> int:
     }
     # as it is told to be equal: TF32 rounds to ten bits
     torch.backends.cuda.matmul.allow_tf32 = False
-    equals: list[Equal] = []
-    rows: list[Timed] = []
-    left_out: list[str] = []
-
-    def keep() -> None:
-        found = {
-            "machine": machine,
-            "equal": [asdict(one) for one in equals],
-            "timed": [asdict(one) for one in rows],
-            "left_out": left_out,
-        }
-        (given.out / "gpu.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        text = table(machine, equals, rows)
-        text += "".join(f"left out: {what}\n" for what in left_out)
-        (given.out / "gpu.txt").write_text(text, encoding="utf-8")
-
+    found = Found(given.out, machine)
     with tempfile.TemporaryDirectory() as folder:
         for one in equal(Path(folder), device):
-            equals.append(one)
-            keep()
+            found.equals.append(one)
+            found.keep()
         path = save_model(Path(folder) / "measured", extent, device)
         for base in (Base.BFLOAT16, Base.NF4):
             for peer, ways in (("ours", ours), ("PEFT", with_peft)):
                 if time.monotonic() > ends:
-                    left_out.append(f"{peer}, {base}: no time left")
+                    found.left_out.append(f"{peer}, {base}: no time left")
                     continue
                 with _freed(device):
-                    for way, devices, count, run in ways(path, extent, device, base):
-                        what = f"{way}, {base}, {devices} devices x {count} rows"
-                        if time.monotonic() > ends:
-                            left_out.append(f"{what}: no time left")
-                            continue
-                        try:
-                            rows.append(
-                                timed(way, devices, count, run, base, device, extent.repeats)
-                            )
-                        except torch.OutOfMemoryError:
-                            left_out.append(f"{what}: out of memory")
-                        keep()
-    keep()
+                    _measure(found, ways(path, extent, device, base), base, device, extent, ends)
+    found.keep()
     print((given.out / "gpu.txt").read_text(encoding="utf-8"), end="")
-    return 0 if all(one.holds for one in equals) else 1
+    return 0 if all(one.holds for one in found.equals) else 1
+
+
+def _measure(
+    found: Found, ways: Iterator[Way], base: Base, device: torch.device, extent: Extent, ends: float
+) -> None:
+    """Each of these ways, as long as there is time for it and memory."""
+    for way, devices, count, run in ways:
+        what = f"{way}, {base}, {devices} devices x {count} rows"
+        if time.monotonic() > ends:
+            found.left_out.append(f"{what}: no time left")
+            continue
+        try:
+            found.rows.append(timed(way, devices, count, run, base, device, extent.repeats))
+        except torch.OutOfMemoryError:
+            found.left_out.append(f"{what}: out of memory")
+        found.keep()
 
 
 if __name__ == "__main__":

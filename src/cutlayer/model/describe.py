@@ -51,16 +51,17 @@ def describe(
     anatomy = examine_model(model, example)
     check_adapter(model, anatomy, adapter, task)
     weights, patches = _patches(model, anatomy, example)
-    before, after, both = (
-        _parameters(model, modules)
-        for modules in (anatomy.before, anatomy.after, anatomy.before + anatomy.after)
-    )
-    free_tokens = anatomy.tokens - patches
-    if padded is None:
-        padded = task == "text-classification"
+    outside = anatomy.before, anatomy.after, anatomy.before + anatomy.after
+    before, after, both = (_parameters(model, modules) for modules in outside)
     with fault_of_config(config):
         counted = count_activations(
-            config, task, anatomy, adapter, free_tokens=free_tokens, dtype=dtype, padded=padded
+            config,
+            task,
+            anatomy,
+            adapter,
+            free_tokens=anatomy.tokens - patches,
+            dtype=dtype,
+            padded=task == "text-classification" if padded is None else padded,
         )
     return ModelSpec(
         name=source.name if isinstance(source, Path) else config.model_type,

@@ -264,25 +264,7 @@ def _read(
         for parameter in model.parameters():  # as the file has them, so that they stay mapped
             parameter.data = parameter.data.to(stored.dtype)
 
-    pruned = _pruned_class(plan.model_class, cut_off)
-    # transformers draws initial values for a missing head from torch's global generator
-    with _quiet(), torch.random.fork_rng(devices=[]):
-        try:
-            loaded: Any = pruned.from_pretrained(
-                path,
-                config=plan.config,
-                dtype=torch.float32,  # of what its code makes itself
-                local_files_only=True,
-                use_safetensors=True,
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
-            )
-        except MemoryError:
-            raise
-        except Exception as error:  # what the library raises over damaged weights is open
-            why = reason(error)
-            raise ModelError(f"the weights in {path} cannot be read: {why}") from error
-    model, info = loaded
+    model, info = _from_pretrained(plan, _pruned_class(plan.model_class, cut_off))
     absent = check_weights(path, plan.anatomy, info, plan.classes, plan.trains_head)
     trained = {
         name
@@ -300,6 +282,31 @@ def _read(
         for name, parameter in model.named_parameters()
         if name in trained - absent
     }
+
+
+def _from_pretrained(
+    plan: _Plan, pruned: type[PreTrainedModel]
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """The model as transformers reads it, and what it says of that."""
+    # transformers draws initial values for a missing head from torch's global generator
+    with _quiet(), torch.random.fork_rng(devices=[]):
+        try:
+            loaded: Any = pruned.from_pretrained(
+                plan.path,
+                config=plan.config,
+                dtype=torch.float32,  # of what its code makes itself
+                local_files_only=True,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
+        except MemoryError:
+            raise
+        except Exception as error:  # what the library raises over damaged weights is open
+            why = reason(error)
+            raise ModelError(f"the weights in {plan.path} cannot be read: {why}") from error
+    model, info = loaded
+    return model, info
 
 
 @dataclass(frozen=True)
