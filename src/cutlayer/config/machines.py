@@ -183,7 +183,8 @@ class ServerSection(Section):
         default=8,
         ge=1,
         le=MOST_DEVICES,
-        description="devices that share one pass through the model in the simulator (speed only)",
+        description="devices that share one pass through the model in the simulator; fewer where"
+        " server.memory_mib does not hold so many",
     )
     memory_mib: Annotated[
         Mebibytes | None, read_unless("scheme.name", *WHOLE), read_by("profile", None)
