@@ -13,6 +13,7 @@ from cutlayer.report.run_figures import (
     byte_figure,
     curve_figure,
     memory_figure,
+    memory_kinds,
     partition_figure,
     payload_names,
     share_figure,
@@ -155,3 +156,13 @@ def test_shares_of_another_number_of_devices(tmp_path: Path) -> None:
     )
     with pytest.raises(RunError, match="1 shares for 2 devices"):
         write_report(directory)
+
+
+def test_a_kind_of_memory_without_bytes_is_not_named(run_directory: Path) -> None:
+    """Such as what codecs remember, which nobody counts on a device."""
+    summary = read_record(run_directory).summary
+    given = {"weights": 3, "codec": 0, "activations": 2}
+    assert memory_kinds(summary.model_copy(update={"device_memory_bytes": given})) == [
+        "weights",
+        "activations",
+    ]

@@ -320,8 +320,8 @@ def memory_figure(summary: Summary) -> Figure:
 
 
 def memory_kinds(summary: Summary) -> list[str]:
-    """The kinds of memory of the summary in their usual order, unknown ones last."""
-    given = summary.device_memory_bytes.keys()
+    """The kinds of memory with bytes in the summary, in their usual order, unknown ones last."""
+    given = {kind for kind, size in summary.device_memory_bytes.items() if size}
     return [kind for kind in MEMORY_KINDS if kind in given] + sorted(given - MEMORY_KINDS.keys())
 
 
