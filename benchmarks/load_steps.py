@@ -36,10 +36,9 @@ from cutlayer.net.server.driver import ServerDriver
 from cutlayer.net.server.journal import Entry, Journal
 from cutlayer.net.server.session import RunPlan, ServerSession
 from cutlayer.net.server.timing import ServerWatch
-from cutlayer.net.wire.admission import ConnectionLimits
 from cutlayer.net.wire.frames import Bounds, journal_limits
 from cutlayer.net.wire.grpc_link import connect, serve
-from cutlayer.net.wire.link import Link, in_place
+from cutlayer.net.wire.link import ConnectionLimits, Link, in_place
 from cutlayer.net.wire.listener import LOOPBACK
 from cutlayer.net.wire.messages import (
     Activation,

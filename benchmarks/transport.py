@@ -50,9 +50,8 @@ from cutlayer.net.identity.credentials import (
     write_device_keys,
 )
 from cutlayer.net.identity.run_keys import RunKeys, init_keys, read_keys
-from cutlayer.net.wire.admission import ConnectionLimits
 from cutlayer.net.wire.grpc_link import connect, serve
-from cutlayer.net.wire.link import ChunkReader, Link, chunks_of
+from cutlayer.net.wire.link import ChunkReader, ConnectionLimits, Link, chunks_of
 from cutlayer.net.wire.listener import LOOPBACK
 from cutlayer.net.wire.messages import Outline
 

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from cutlayer.profiling.training import JobStart, RunResult
+from cutlayer.profiling.measure import JobStart, RunResult
 from cutlayer.report.drawing import INK, new_figure
 from cutlayer.report.wording import DEVICE_COLOUR, OTHER_COLOUR
 from reproduction.catalogue import Cells, Made, Options, caption, write

@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 
 from cutlayer.config.read import read_config
 from cutlayer.config.schema import Config
-from cutlayer.profiling.training import (
+from cutlayer.profiling.measure import (
     JobStart,
     RunResult,
     evaluate_job,

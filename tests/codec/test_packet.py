@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cutlayer.codec.codec import Segments
 from cutlayer.codec.packet import (
     HEADER,
     TAGS,
@@ -18,7 +19,6 @@ from cutlayer.codec.packet import (
     read_varint,
     varint,
 )
-from cutlayer.codec.segments import Segments
 from cutlayer.errors import PacketError
 
 SHAPE = (2, 5, 3)

@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from cutlayer.codec.codec import EMPTY
+from cutlayer.codec.codec import EMPTY, Segments
 from cutlayer.codec.packet import Packet, PacketFrame, packet_to_bytes
 from cutlayer.codec.raw import RawCodec
-from cutlayer.codec.segments import Segments
 from cutlayer.errors import PacketError
 
 SHAPE = (2, 3, 4)

@@ -5,10 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.codec.codec import EMPTY
+from cutlayer.codec.codec import EMPTY, Segments
 from cutlayer.codec.packet import Packet, packet_to_bytes
 from cutlayer.codec.raw import RawCodec, decode_targets, encode_targets, raw_bytes
-from cutlayer.codec.segments import Segments
 from cutlayer.errors import PacketError
 from cutlayer.spec import IGNORED_LABEL
 

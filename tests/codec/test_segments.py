@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cutlayer.codec.codec import Segments, seen_as_tokens, segments_of
 from cutlayer.codec.kernels.native import load_kernels
-from cutlayer.codec.segments import Segments, seen_as_tokens, segments_of
 from cutlayer.errors import PacketError
 
 KERNELS = load_kernels()

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cutlayer.config.hardware import PRESETS, Cores, Preset
+from cutlayer.config.machines import PRESETS, Cores, Preset
 from cutlayer.data.find import KNOWN_MODELS
 from cutlayer.units import GIB
 

@@ -17,9 +17,8 @@ from cutlayer.net.identity.credentials import (
     signing_request,
 )
 from cutlayer.net.identity.run_keys import RunKeys, init_keys
-from cutlayer.net.wire.admission import ConnectionLimits
 from cutlayer.net.wire.grpc_link import LinkServer, OnLink, connect, serve
-from cutlayer.net.wire.link import Link, LinkClosed
+from cutlayer.net.wire.link import ConnectionLimits, Link, LinkClosed
 from cutlayer.net.wire.listener import LOOPBACK
 from cutlayer.net.wire.messages import Outline
 

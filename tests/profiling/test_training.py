@@ -7,7 +7,7 @@ from cutlayer.codec.codec import CodecPair
 from cutlayer.codec.presets import fast, none, paper
 from cutlayer.errors import ConfigError
 from cutlayer.profiling.grid import ShadowCodec
-from cutlayer.profiling.training import JobStart, train_through
+from cutlayer.profiling.measure import JobStart, train_through
 from reproduction.training import accuracy_of, configuration_of, job_starts
 
 

@@ -11,7 +11,7 @@ from report.drawn import assert_labels_apart
 from cutlayer.codec.presets import paper
 from cutlayer.errors import CutlayerError
 from cutlayer.logs import lines_to
-from cutlayer.profiling.training import JobStart, train_through
+from cutlayer.profiling.measure import JobStart, train_through
 from cutlayer.report.drawing import plain_style, save_figure
 from cutlayer.rounds.schemes import SCHEMES
 from reproduction import fig5

@@ -12,7 +12,7 @@ from cutlayer.codec.presets import paper
 from cutlayer.config.schema import SgdOptimizer
 from cutlayer.errors import CutlayerError
 from cutlayer.logs import lines_to
-from cutlayer.profiling.training import train_through
+from cutlayer.profiling.measure import train_through
 from cutlayer.report.drawing import plain_style, save_figure
 from reproduction import fig7
 from reproduction.catalogue import Options

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32
 
-from cutlayer.codec.codec import EMPTY, Codec
-from cutlayer.codec.segments import segments_of
+from cutlayer.codec.codec import EMPTY, Codec, segments_of
 from cutlayer.units import BITS_PER_BYTE
 
 FLOAT32_BITS = 32

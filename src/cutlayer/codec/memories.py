@@ -10,7 +10,16 @@ from typing import ClassVar, final
 import numpy as np
 from jaxtyping import Float32
 
-from cutlayer.codec.codec import Codec, CodecState, Decoded, Encoded, part_of, under
+from cutlayer.codec.codec import (
+    Codec,
+    CodecState,
+    Decoded,
+    Encoded,
+    Segments,
+    part_of,
+    segments_of,
+    under,
+)
 from cutlayer.codec.packet import (
     Packet,
     packet_bytes,
@@ -19,7 +28,6 @@ from cutlayer.codec.packet import (
     read_varint,
     varint,
 )
-from cutlayer.codec.segments import Segments, segments_of
 from cutlayer.errors import PacketError
 
 

@@ -20,9 +20,15 @@ from typing import final
 import numpy as np
 from jaxtyping import Float32
 
-from cutlayer.codec.codec import CodecState, Decoded
+from cutlayer.codec.codec import (
+    MAX_DIMENSIONS,
+    CodecState,
+    Decoded,
+    Segments,
+    seen_as_tokens,
+    segments_of,
+)
 from cutlayer.codec.entropy import pack_integers, unpack_integers
-from cutlayer.codec.segments import MAX_DIMENSIONS, Segments, seen_as_tokens, segments_of
 from cutlayer.errors import PacketError
 
 MAGIC = b"CUTL"

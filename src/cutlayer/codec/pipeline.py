@@ -13,11 +13,10 @@ from typing import Literal, final
 import numpy as np
 from jaxtyping import Float, Float16, Float32, Float64, Int, Int16, Int64, UInt8
 
-from cutlayer.codec.codec import CodecState
+from cutlayer.codec.codec import CodecState, Segments
 from cutlayer.codec.entropy import EntropyCoder, Sections
 from cutlayer.codec.kernels.kernels import Array, Arrays, Kernels, dot
 from cutlayer.codec.quantisers import Quantised, Quantiser, TokenRows
-from cutlayer.codec.segments import Segments
 from cutlayer.errors import ConfigError
 
 # rows of one packet that statistics are drawn from, at most

@@ -9,11 +9,10 @@ from typing import ClassVar, final
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from cutlayer.codec.codec import Codec, CodecState, Decoded, Encoded
+from cutlayer.codec.codec import Codec, CodecState, Decoded, Encoded, Segments, segments_of
 from cutlayer.codec.kernels.kernels import Kernels
 from cutlayer.codec.kernels.native import load_kernels
 from cutlayer.codec.packet import Packet, packet_bytes, packet_from_bytes, packet_to_bytes
-from cutlayer.codec.segments import Segments, segments_of
 from cutlayer.errors import PacketError
 from cutlayer.spec import IGNORED_LABEL
 

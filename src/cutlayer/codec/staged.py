@@ -14,7 +14,7 @@ from typing import ClassVar, final
 import numpy as np
 from jaxtyping import Float32, Int16
 
-from cutlayer.codec.codec import Codec, CodecState, Decoded, Encoded
+from cutlayer.codec.codec import Codec, CodecState, Decoded, Encoded, Segments, segments_of
 from cutlayer.codec.dead_zone import DeadZone
 from cutlayer.codec.entropy import EntropyCoder, FixedWidth, Golomb
 from cutlayer.codec.kernels.kernels import Array, Kernels, dot
@@ -54,7 +54,6 @@ from cutlayer.codec.quantisers import (
     StochasticLevels,
     next_ratio,
 )
-from cutlayer.codec.segments import Segments, segments_of
 from cutlayer.codec.two_way import TwoWay
 from cutlayer.errors import PacketError
 

@@ -34,10 +34,9 @@ from cutlayer.model.placement import Placement, device_title, repeat_sums
 from cutlayer.net.device.driver import DeviceDriver, DeviceStore, DeviceWatch, DeviceWorker, Ready
 from cutlayer.net.identity.credentials import DeviceKeys, read_device_keys, read_token
 from cutlayer.net.identity.enrolment import ask_outline, enrol
-from cutlayer.net.wire.admission import ConnectionLimits
 from cutlayer.net.wire.frames import bounds_of
 from cutlayer.net.wire.grpc_link import connect
-from cutlayer.net.wire.link import Compute, Link, LinkClosed, PacedLink, in_thread
+from cutlayer.net.wire.link import Compute, ConnectionLimits, Link, LinkClosed, PacedLink, in_thread
 from cutlayer.net.wire.messages import Opening, Terms
 from cutlayer.net.wire.part_files import PartCache
 from cutlayer.rounds.schemes import SFT

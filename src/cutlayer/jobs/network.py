@@ -1,5 +1,5 @@
 """A job made into a run over a network: the terms for its devices, the server's tools and files,
-and how much memory they may need and have.
+how much memory they may need and have, and what is written about each round.
 
 Knows the configuration; sessions and drivers are `net`'s, connections `serve`'s.
 """
@@ -8,6 +8,7 @@ import json
 import logging
 import resource
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
@@ -32,11 +33,9 @@ from cutlayer.net.identity.run_keys import DeviceRegistry
 from cutlayer.net.server.devices import NameOf
 from cutlayer.net.server.driver import ServerDriver, recover
 from cutlayer.net.server.journal import Journal
-from cutlayer.net.server.recorder import Recorder
 from cutlayer.net.server.session import RunPlan, ServerSession
-from cutlayer.net.server.timing import Controller, RoundShape, ServerWatch
+from cutlayer.net.server.timing import Controller, MeasuredRound, RoundShape, ServerWatch
 from cutlayer.net.server.worker import ServerWorker
-from cutlayer.net.wire.admission import OUTBOX_FRAMES, ConnectionLimits
 from cutlayer.net.wire.frames import (
     TERMS_BYTES,
     Bounds,
@@ -47,18 +46,125 @@ from cutlayer.net.wire.frames import (
     server_limits,
 )
 from cutlayer.net.wire.grpc_link import LARGEST_MESSAGE_BYTES, window_bytes
-from cutlayer.net.wire.link import Compute
+from cutlayer.net.wire.link import OUTBOX_FRAMES, Compute, ConnectionLimits
 from cutlayer.net.wire.listener import BUFFER_BYTES
 from cutlayer.net.wire.messages import Outline, Terms
 from cutlayer.net.wire.part_files import PartFile, write_part
 from cutlayer.planner.allocation import Shares
-from cutlayer.rounds.schemes import DeviceOrder, Scheme, ServerOrder
+from cutlayer.rounds.schemes import DeviceOrder, Phase, Scheme, ServerOrder
 from cutlayer.spec import Base, MiniBatch, Trained
 from cutlayer.training.exchange import group_inputs
-from cutlayer.training.records import Observer
-from cutlayer.training.run import begin
-from cutlayer.training.run_directory import RunDirectory
-from cutlayer.training.state import RunState
+from cutlayer.training.records import UNOBSERVED, Observer, TraceLine, TrainedRound
+from cutlayer.training.run import begin, evaluate
+from cutlayer.training.run_directory import RunDirectory, check_finite
+from cutlayer.training.state import RunState, ServerSide, Training
+
+# What a server writes about each round that closes, and puts its checkpoint in place. The keys are
+# the trainer's, and seconds by phase are measured where the trainer's are simulated.
+
+
+_UP = ("activation", "labels", "adapter_up")
+_DOWN = ("model", "adapter_down", "gradient")
+
+
+@final
+class Recorder:
+    """Evaluates, records and checkpoints the rounds of a networked run.
+
+    Bytes of a round in which the server was started are those since its start, and its seconds,
+    where nobody saw its beginning, too.
+    """
+
+    def __init__(
+        self,
+        training: Training,
+        server: ServerSide,
+        directory: RunDirectory,
+        worker: ServerWorker,
+        session: ServerSession,
+        observer: Observer,
+        clock: Callable[[], float],
+    ) -> None:
+        self._training = training
+        self._server = server
+        self._directory = directory
+        self._worker = worker
+        self._traffic = session.traffic
+        self._session = session
+        self._shares = session.shares
+        self._observer = observer
+        self._clock = clock
+        self._began_s = clock()
+        # the run's one clock is the state's
+        self._elapsed_s = worker.state.virtual_time_s
+
+    def save(self, state: RunState, measured: MeasuredRound | None) -> None:
+        """The trace, the record, then the checkpoint, of a round that has closed.
+
+        Raises RunError.
+        """
+        passed_s = state.virtual_time_s - self._elapsed_s
+        delay_s = passed_s if measured is None else measured.delay_s
+        evaluation = evaluate(self._training, self._server, state)
+        record = TrainedRound(
+            round=state.round,
+            **evaluation.metric(self._training.task),
+            eval_loss=evaluation.loss,
+            train_loss=self._worker.train_loss,
+            shares=tuple(self._shares),
+            delay_s=delay_s,
+            **self._seconds(measured, delay_s),
+            virtual_time_s=state.virtual_time_s,
+            **self._bytes(state.round),
+            wall_s=self._clock() - self._began_s,
+        )
+        check_finite(self._directory.path, record, simulated=False)
+        events = () if measured is None else measured.events()
+        lines = (TraceLine(round=state.round, event=event) for event in events)
+        self._directory.append("trace.jsonl", lines)
+        self._directory.append("rounds.jsonl", [record])
+        self._directory.save(state)
+        self._began_s, self._elapsed_s = self._clock(), state.virtual_time_s
+        self._shares = self._session.shares
+        self._observer.round_done(record)
+
+    def _seconds(self, measured: MeasuredRound | None, delay_s: float) -> dict[str, Any]:
+        """Seconds by device and phase; of a device that did not make the round, all of it."""
+        count = len(self._worker.samples)
+        took_s: Mapping[int, float] = {} if measured is None else measured.took_s
+        delays_s = [took_s.get(device, delay_s) for device in range(count)]
+        seen = [None if measured is None else measured.phase_seconds(n) for n in range(count)]
+        phases = [_named(own, total_s) for own, total_s in zip(seen, delays_s, strict=True)]
+        slowest = 0 if measured is None else measured.slowest_device
+        return {
+            "delay_by_phase_s": phases[slowest],
+            "slowest_device": slowest,
+            "device_delay_s": tuple(delays_s),
+            "device_delay_by_phase_s": tuple(phases),
+        }
+
+    def _bytes(self, round_number: int) -> dict[str, Any]:
+        """What crossed this server's links since it was started."""
+        counted = self._traffic.of(round_number)
+        up, down = (sum(counted.get(name, 0) for name in names) for names in (_UP, _DOWN))
+        plain = self._worker.plain_bytes
+        return {
+            "uplink_bytes": up,
+            "downlink_bytes": down,
+            "uncompressed_uplink_bytes": up - counted.get("activation", 0) + plain,
+            "uncompressed_downlink_bytes": down - counted.get("gradient", 0) + plain,
+            "bytes_by_payload": counted,
+        }
+
+
+def _named(phases: Mapping[Phase, float] | None, delay_s: float) -> dict[str, float]:
+    if phases is None:
+        return {UNOBSERVED: delay_s}
+    return {phase.value: spent for phase, spent in phases.items()}
+
+
+# The run: terms, tools and files.
+
 
 # The most that devices can make a server hold, whatever they send and however little they read.
 #

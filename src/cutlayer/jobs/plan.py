@@ -47,8 +47,7 @@ from cutlayer.planner.decision import (
     Prices,
     Workload,
 )
-from cutlayer.planner.energy import PlanEnergy
-from cutlayer.planner.forecast import Forecast
+from cutlayer.planner.forecast import Forecast, PlanEnergy
 from cutlayer.planner.plan import Plan, make_plan, plan_as_given, with_best_shares
 from cutlayer.planner.profile import Profile
 from cutlayer.report.plan import infeasibility_line

@@ -1,9 +1,5 @@
-"""What a decision comes to: a round's seconds by the timeline, its bytes, each device's memory.
-
-Rates are those of the mean channel; amounts are those of the cost models. Of thousands of devices
-some stand for many: each meets the same queue when fewer of them share a server and a bandwidth
-that are slower in proportion; what one device takes there is longer, by less than the round over
-the number that are played, and everyone's together is the same. Knows no search.
+"""What a decision comes to: seconds by the timeline, bytes, memory, and joules and money where
+powers and prices are known.
 """
 
 from collections.abc import Sequence
@@ -30,6 +26,14 @@ from cutlayer.rounds.schemes import DeviceOrder, Phase, Place
 from cutlayer.rounds.simulate import simulate
 from cutlayer.rounds.work import DeviceRates, DeviceWork, SharingRules, legs_of, round_work
 from cutlayer.units import BITS_PER_BYTE
+
+# What a decision comes to: a round's seconds by the timeline, its bytes, each device's memory.
+#
+# Rates are those of the mean channel; amounts are those of the cost models. Of thousands of devices
+# some stand for many: each meets the same queue when fewer of them share a server and a bandwidth
+# that are slower in proportion; what one device takes there is longer, by less than the round over
+# the number that are played, and everyone's together is the same. Knows no search.
+
 
 MOST_DEVICES = 128
 # devices whose seconds differ by less are told apart by their computing
@@ -386,3 +390,117 @@ def _moved(
     closed_s = problem.delays_s(np.array(decision.shares))
     fixed_s = np.maximum(problem.fixed_s + seen_s - closed_s, 0.0)
     return replace(observed, compute_s=observed.compute_s + fixed_s - problem.fixed_s)
+
+
+# What a plan takes in joules and in money: power times seconds, where somebody knows the power.
+#
+# Knows forecasts, powers and prices. Of the radio it counts what is radiated, which is less than
+# what an amplifier takes; receiving and the rest of the radio are in a device's power, if it was
+# measured.
+
+
+_S_PER_HOUR = 3600.0
+_J_PER_KWH = 3.6e6
+
+
+@dataclass(frozen=True)
+class DeviceEnergy:
+    """A device's energy in a round [J]: while it computes, while it waits or sends, and radiated;
+    None where nobody knows the power."""
+
+    compute_j: float | None
+    idle_j: float | None
+    radio_j: float | None
+
+    @property
+    def total_j(self) -> float | None:
+        """What is known of it; None where what computing takes is not."""
+        if self.compute_j is None:
+            return None
+        return self.compute_j + (self.idle_j or 0.0) + (self.radio_j or 0.0)
+
+
+@dataclass(frozen=True)
+class PlanEnergy:
+    """Of a round after the first: each device's energy and the server's [J]; of all rounds the sums
+    [J] and what they cost. None where a power or a price is not known."""
+
+    devices: tuple[DeviceEnergy, ...]
+    server_j: float | None
+    all_devices_j: float | None
+    all_server_j: float | None
+    devices_cost: float | None
+    server_cost: float | None
+
+
+def plan_energy(forecast: Forecast) -> PlanEnergy:
+    """By what the workload says that devices and server draw, and what energy and time cost."""
+    amounts, prices = amounts_of(forecast.workload, forecast.decision), forecast.workload.prices
+    first, later = (
+        _devices(forecast, amounts, delay_s)
+        for delay_s in (forecast.first.delay_s, forecast.delay_s)
+    )
+    server_j = _server_j(forecast, forecast.delay_s)
+    first_server_j = _server_j(forecast, forecast.first.delay_s)
+    more = forecast.workload.rounds - 1
+    all_devices_j = _all_rounds(_sum(first), _sum(later), more)
+    hour, kwh = prices.server_per_hour, prices.device_per_kwh
+    known = None not in (all_devices_j, kwh)
+    return PlanEnergy(
+        devices=later,
+        server_j=server_j,
+        all_devices_j=all_devices_j,
+        all_server_j=_all_rounds(first_server_j, server_j, more),
+        devices_cost=(all_devices_j or 0.0) * (kwh or 0.0) / _J_PER_KWH if known else None,
+        server_cost=None if hour is None else hour * forecast.training_s / _S_PER_HOUR,
+    )
+
+
+def _devices(forecast: Forecast, amounts: Amounts, delay_s: float) -> tuple[DeviceEnergy, ...]:
+    """A round of so many seconds."""
+    radio_power_w = forecast.workload.radio_power_w
+    compute_s = amounts.local_steps * amounts.device_s
+    send_s = _send_s(forecast, amounts)
+    return tuple(
+        DeviceEnergy(
+            compute_j=_joules(device.power_w, float(compute_s[n])),
+            idle_j=_joules(device.idle_power_w, max(delay_s - float(compute_s[n]), 0.0)),
+            radio_j=_joules(radio_power_w, float(send_s[n])),
+        )
+        for n, device in enumerate(forecast.workload.devices)
+    )
+
+
+def _send_s(forecast: Forecast, amounts: Amounts) -> np.ndarray:
+    """Seconds that each device sends in a round, at the channel's mean rate."""
+    decision = forecast.decision
+    bits = amounts.local_steps * amounts.up_bits + amounts.adapter_bits
+    in_turn = decision.scheme.devices is DeviceOrder.IN_TURN
+    shares = np.array(decision.shares)
+    if in_turn or decision.rules.whole_bandwidth(Place.UPLINK):
+        shares = np.ones_like(shares)
+    rates = forecast.workload.channel.mean_curves().uplink
+    return np.asarray(bits / rates.rate_bit_per_s(shares))
+
+
+def _server_j(forecast: Forecast, delay_s: float) -> float | None:
+    """Of a round of so many seconds; the server computes as long in each."""
+    server, later = forecast.workload.server, forecast.later
+    compute_s = later.server_busy * later.delay_s
+    compute_j = _joules(server.power_w, compute_s)
+    idle_j = _joules(server.idle_power_w, max(delay_s - compute_s, 0.0))
+    return None if compute_j is None else compute_j + (idle_j or 0.0)
+
+
+def _joules(power_w: float | None, seconds: float) -> float | None:
+    return None if power_w is None else power_w * seconds
+
+
+def _sum(devices: tuple[DeviceEnergy, ...]) -> float | None:
+    """Of all devices; None if one of them is not known."""
+    known = [total for one in devices if (total := one.total_j) is not None]
+    return sum(known) if len(known) == len(devices) else None
+
+
+def _all_rounds(first_j: float | None, later_j: float | None, more: int) -> float | None:
+    return None if first_j is None or later_j is None else first_j + more * later_j

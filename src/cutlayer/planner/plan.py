@@ -23,7 +23,6 @@ from cutlayer.planner.decision import (
     shortage,
     shortage_of,
 )
-from cutlayer.planner.energy import PlanEnergy, plan_energy
 from cutlayer.planner.estimate import amounts_of, estimated_s, server_part, shares_within
 from cutlayer.planner.explain import (
     Infeasibility,
@@ -35,7 +34,14 @@ from cutlayer.planner.explain import (
     memory_infeasibility,
     resource_sensitivities,
 )
-from cutlayer.planner.forecast import Forecast, RefinedDecision, forecast_rounds, round_delay_s
+from cutlayer.planner.forecast import (
+    Forecast,
+    PlanEnergy,
+    RefinedDecision,
+    forecast_rounds,
+    plan_energy,
+    round_delay_s,
+)
 from cutlayer.planner.search import (
     RankedDecision,
     cuts_for,

@@ -47,7 +47,6 @@ from cutlayer.report.drawing import (
     svg_element,
     whole_ticks,
 )
-from cutlayer.report.pages import cells, render
 from cutlayer.report.wording import (
     MEMORY_KINDS,
     PAYLOADS,
@@ -55,6 +54,8 @@ from cutlayer.report.wording import (
     Word,
     bar_span,
     byte_scale,
+    cells,
+    render,
     score_text,
     shortened,
     time_scale,

@@ -14,8 +14,7 @@ from markupsafe import Markup
 
 from cutlayer.net.operations.web import Answer
 from cutlayer.report import wording
-from cutlayer.report.pages import render
-from cutlayer.report.wording import Word
+from cutlayer.report.wording import Word, render
 
 _FOLDER = files("cutlayer.report") / "live"
 _SCRIPTS = ("words.js", "sections.js", "charts.js", "asking.js")

@@ -12,7 +12,6 @@ from cutlayer.planner.decision import CodecChoice, Decision
 from cutlayer.planner.forecast import PHASES as PLANNED
 from cutlayer.planner.forecast import Forecast, RoundForecast
 from cutlayer.planner.plan import CutRow, Plan
-from cutlayer.report.pages import render
 from cutlayer.report.plan import (
     cut_cells,
     decision_facts,
@@ -28,7 +27,7 @@ from cutlayer.report.plan import (
     shown_rows,
     used_phases,
 )
-from cutlayer.report.wording import MEMORY_KINDS, PHASES, Word
+from cutlayer.report.wording import MEMORY_KINDS, PHASES, Word, render
 from cutlayer.units import format_bytes, format_seconds
 
 Record = dict[str, Any]

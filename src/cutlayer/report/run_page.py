@@ -24,7 +24,6 @@ from cutlayer.report.drawing import (
     stack_columns,
     svg_element,
 )
-from cutlayer.report.pages import cells, render
 from cutlayer.report.run_figures import (
     DOWNLINK_COLOUR,
     UNCOMPRESSED_COLOUR,
@@ -48,10 +47,12 @@ from cutlayer.report.wording import (
     PHASES,
     WAITS,
     Word,
+    cells,
     column,
     counted,
     headline,
     phases_in,
+    render,
     round_columns,
     savings,
     share_text,

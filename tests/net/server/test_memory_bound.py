@@ -16,7 +16,6 @@ from cutlayer.jobs.network import MemoryBound, memory_bound
 from cutlayer.jobs.prepare import prepare
 from cutlayer.net.identity.credentials import DeviceKeys
 from cutlayer.net.server.driver import ServerDriver
-from cutlayer.net.wire.admission import OUTBOX_FRAMES, ConnectionLimits
 from cutlayer.net.wire.frames import (
     Bounds,
     Wire,
@@ -26,7 +25,7 @@ from cutlayer.net.wire.frames import (
     server_limits,
 )
 from cutlayer.net.wire.grpc_link import GrpcLink
-from cutlayer.net.wire.link import Link, LinkClosed, PatientLink
+from cutlayer.net.wire.link import OUTBOX_FRAMES, ConnectionLimits, Link, LinkClosed, PatientLink
 from cutlayer.net.wire.messages import Activation, Hello, Micro, Position
 from cutlayer.spec import MiniBatch
 from cutlayer.training.state import Setup

@@ -9,9 +9,9 @@ import pytest
 import tiny
 
 from cutlayer.errors import RunError
+from cutlayer.jobs.network import Recorder
 from cutlayer.jobs.prepare import prepare
 from cutlayer.net.server.driver import recover
-from cutlayer.net.server.recorder import Recorder
 from cutlayer.net.server.session import ServerSession
 from cutlayer.net.server.timing import MeasuredRound
 from cutlayer.training.records import Silent, TrainedRound

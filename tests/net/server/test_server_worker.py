@@ -8,10 +8,9 @@ import pytest
 import tiny
 import torch
 
-from cutlayer.codec.codec import EMPTY
+from cutlayer.codec.codec import EMPTY, Segments
 from cutlayer.codec.packet import Packet, packet_to_bytes
 from cutlayer.codec.raw import RawCodec, encode_targets
-from cutlayer.codec.segments import Segments
 from cutlayer.errors import PacketError, RunError
 from cutlayer.jobs.prepare import prepare
 from cutlayer.net.server.worker import ServerWorker

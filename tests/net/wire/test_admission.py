@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.net.wire.admission import Admission, ConnectionLimits, network_of
+from cutlayer.net.wire.link import Admission, ConnectionLimits, network_of
 
 LIMITS = ConnectionLimits(
     connections=8, unproven=6, unproven_by_address=3, arrivals_burst=5, arrivals_per_s=1.0

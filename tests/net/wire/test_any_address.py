@@ -10,7 +10,7 @@ from cutlayer.errors import RunError
 from cutlayer.jobs.check import try_addresses
 from cutlayer.logs import lines_to
 from cutlayer.net.operations.web import Answer, Web, text_answer
-from cutlayer.net.wire.admission import ConnectionLimits
+from cutlayer.net.wire.link import ConnectionLimits
 from cutlayer.net.wire.listener import LOOPBACK, Listener, any_socket, plain_address
 
 HOME = (LOOPBACK, "::1")

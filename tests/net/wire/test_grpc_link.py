@@ -10,9 +10,8 @@ import pytest
 from cutlayer.errors import FrameError
 from cutlayer.net.identity.credentials import SERVER_NAME, DeviceKeys
 from cutlayer.net.identity.run_keys import RunKeys
-from cutlayer.net.wire.admission import ConnectionLimits
 from cutlayer.net.wire.grpc_link import CLOSED, connect
-from cutlayer.net.wire.link import Link, LinkClosed
+from cutlayer.net.wire.link import ConnectionLimits, Link, LinkClosed
 from cutlayer.units import MIB
 from net.ends import (
     LIMITS,

@@ -14,9 +14,8 @@ import pytest
 
 from cutlayer.net.identity.credentials import SERVER_NAME, DeviceKeys
 from cutlayer.net.identity.run_keys import RunKeys
-from cutlayer.net.wire.admission import ConnectionLimits
 from cutlayer.net.wire.grpc_link import METHOD, SERVICE
-from cutlayer.net.wire.link import CHUNK_BYTES, Link, LinkClosed, chunks_of
+from cutlayer.net.wire.link import CHUNK_BYTES, ConnectionLimits, Link, LinkClosed, chunks_of
 from cutlayer.net.wire.listener import LOOPBACK, TLS
 from cutlayer.units import MIB
 from net.ends import PATIENCE_S, both_ends, ending, enrolled, run_keys, serving

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from cutlayer.logs import lines_to
-from cutlayer.net.wire.admission import ConnectionLimits
+from cutlayer.net.wire.link import ConnectionLimits
 from cutlayer.net.wire.listener import ENROL, LOOPBACK, TLS, Listener
 from cutlayer.units import KIB, MIB
 from net.ends import PATIENCE_S

@@ -27,9 +27,8 @@ from cutlayer.net.server import session as s
 from cutlayer.net.server.journal import Entry, GroupCommit, Journal
 from cutlayer.net.server.timing import Controller, MeasuredRound
 from cutlayer.net.server.worker import ServerWorker
-from cutlayer.net.wire.admission import OUTBOX_FRAMES
 from cutlayer.net.wire.frames import Kind, claims_kind, encode_message, kind_of
-from cutlayer.net.wire.link import Compute, Link, LinkClosed, PacedLink, PatientLink
+from cutlayer.net.wire.link import OUTBOX_FRAMES, Compute, Link, LinkClosed, PacedLink, PatientLink
 from cutlayer.net.wire.messages import (
     Activation,
     Adapter,

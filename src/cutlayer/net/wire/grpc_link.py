@@ -22,10 +22,10 @@ from cutlayer.errors import CutlayerError, FrameError, IdentityError
 from cutlayer.net.identity.credentials import SERVER_NAME, DeviceKeys, common_name
 from cutlayer.net.identity.enrolment import Enrolment
 from cutlayer.net.identity.run_keys import CertificateStore, RunKeys
-from cutlayer.net.wire.admission import ConnectionLimits
 from cutlayer.net.wire.link import (
     CHUNK_BYTES,
     ChunkReader,
+    ConnectionLimits,
     Link,
     LinkClosed,
     TokenBucket,

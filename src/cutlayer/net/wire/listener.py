@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import cast, final
 
-from cutlayer.net.wire.admission import Admission, ConnectionLimits, network_of
+from cutlayer.net.wire.link import Admission, ConnectionLimits, network_of
 from cutlayer.units import KIB
 
 # Sockets between the listener and the servers behind it, in a folder of this user's own.
