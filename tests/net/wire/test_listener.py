@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import gc
 import socket
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -176,3 +178,26 @@ def test_a_visitor_is_known_by_its_name_behind() -> None:
     with lines_to(said.append):
         asyncio.run(run())
     assert said == []
+
+
+@pytest.mark.parametrize("turns", range(5))
+def test_who_comes_as_it_closes_is_cut_off_and_nothing_is_left_open(turns: int) -> None:
+    """However far the event loop is with taking the connection."""
+
+    async def run() -> None:
+        listener = Listener(ConnectionLimits())
+        port = await listener.open(LOOPBACK, 0, {})
+        with socket.create_connection((LOOPBACK, port)) as late:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await listener.close()
+            late.setblocking(False)
+            async with asyncio.timeout(PATIENCE_S):
+                with contextlib.suppress(ConnectionError):
+                    assert await asyncio.get_running_loop().sock_recv(late, 1) == b""
+
+    with warnings.catch_warnings(record=True) as left:
+        warnings.simplefilter("always")
+        asyncio.run(run())
+        gc.collect()
+    assert [str(one.message) for one in left] == []

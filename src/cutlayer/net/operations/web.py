@@ -27,7 +27,7 @@ from prometheus_client.registry import Collector
 
 from cutlayer.files import json_text
 from cutlayer.net.operations.status import DeviceStatus, RunStatus
-from cutlayer.net.wire.listener import any_socket
+from cutlayer.net.wire.listener import any_socket, stop_listening
 from cutlayer.training.records import RoundRecord, TrainedRound
 from cutlayer.version import __version__
 
@@ -250,7 +250,7 @@ class Web:
     async def close(self) -> None:
         """Stop listening."""
         if self._server is not None:
-            self._server.close()
+            await stop_listening(self._server)
             await self._server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

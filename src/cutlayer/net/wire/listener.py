@@ -93,6 +93,19 @@ def any_socket(host: str, port: int) -> socket.socket | None:
     )
 
 
+async def stop_listening(server: asyncio.Server) -> None:
+    """Close a server, with nobody half in.
+
+    Python 3.11 forgets a connection that was accepted but has no transport yet when its server
+    closes: nobody would ever close it. So nobody new is accepted first, and who was gets one.
+    """
+    loop = asyncio.get_running_loop()
+    for listening in server.sockets:
+        loop.remove_reader(listening.fileno())
+    await asyncio.sleep(0)
+    server.close()
+
+
 def plain_address(address: str) -> str:
     """An IPv4 address as such, where a socket for both kinds shows it as one of IPv6."""
     with contextlib.suppress(ValueError):
@@ -176,7 +189,7 @@ class Listener:
         """Stop listening, and cut everybody off, whoever is half in too."""
         self._closed = True
         if self._server is not None:
-            self._server.close()
+            await stop_listening(self._server)
         for connection in tuple(self._connections):
             connection.prove()  # nobody is refused: it is us who leave
             connection.end()
