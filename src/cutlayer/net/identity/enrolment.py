@@ -40,7 +40,7 @@ from cutlayer.net.identity.credentials import (
 )
 from cutlayer.net.identity.run_keys import RunKeys
 from cutlayer.net.wire.frames import TERMS_BYTES
-from cutlayer.net.wire.listener import ENROL, Connection, Listener
+from cutlayer.net.wire.listener import ENROL, Connection, Listener, stop_listening
 from cutlayer.net.wire.messages import Outline, read_outline
 
 Answer = TypeVar("Answer")
@@ -80,7 +80,7 @@ class Enrolment:
     async def close(self) -> None:
         """Stop listening; the listener cuts those off who are here."""
         if self._server is not None:
-            self._server.close()
+            await stop_listening(self._server)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = self._listener.connection_of(writer.get_extra_info("peername"))
