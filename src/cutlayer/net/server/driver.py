@@ -16,8 +16,8 @@ checkpoint waits for all entries.
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias, final
@@ -117,11 +117,13 @@ def _replay(
 @dataclass(eq=False)
 class _Arrival:
     """A frame that waits for its turn. `entries`: once it was handled, the number of journal
-    entries on disk before the device's next frame is received."""
+    entries on disk before the device's next frame is received. `settled`: done as soon as it was
+    handled with a frame before it, and is no part of a pass."""
 
     connection: "_Connection"
     event: s.ReceivedFrom
     arrived_s: float
+    settled: asyncio.Future[None]
     entries: int = 0
 
     @property
@@ -272,12 +274,12 @@ class ServerDriver:
         self, own: "_Connection", event: s.ReceivedFrom, arrived_s: float
     ) -> None:
         own.received_bytes = len(event.frame)
-        arrival = _Arrival(own, event, arrived_s)
+        arrival = _Arrival(own, event, arrived_s, asyncio.get_running_loop().create_future())
         self._waiting.append(arrival)
         self._came.set()
         try:
-            async with self._one_at_a_time:
-                if arrival in self._waiting:  # else its turn was that of one that came before it
+            async with self._turn_of(arrival) as has_turn:
+                if has_turn and arrival in self._waiting:
                     with self._or_fail():
                         await self._take(arrival)
         finally:
@@ -287,18 +289,32 @@ class ServerDriver:
         await self._entries.until(arrival.entries)
         own.received_bytes = 0
 
+    @asynccontextmanager
+    async def _turn_of(self, arrival: _Arrival) -> AsyncIterator[bool]:
+        """Wait for a frame's turn; not if it settles before: the frames before it may then be
+        waiting for what its device sends next."""
+        turn = asyncio.ensure_future(self._one_at_a_time.acquire())
+        try:
+            await asyncio.wait((turn, arrival.settled), return_when=asyncio.FIRST_COMPLETED)
+            yield turn.done()
+        finally:
+            if turn.done() and not turn.cancelled():
+                self._one_at_a_time.release()
+            turn.cancel()
+
     async def _take(self, first: _Arrival) -> None:
         """Handle a frame, and with an activation those that may share its passes."""
         before, looked = self._entries.entered, [first]
         jobs = await self._look(looked)
         while jobs and self._batching.batch is ServerBatch.ARRIVALS:
+            # before looking: what comes meanwhile ends the pause
+            self._came.clear()
             others = [own for own in self._waiting if not own.may_close]
             jobs += await self._look(others)
             looked += others
             pause_s = self._pause_s(jobs, first.arrived_s)
             if not pause_s:
                 break
-            self._came.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._came.wait()
@@ -324,11 +340,15 @@ class ServerDriver:
             if self._connections.get(device) is not arrival.connection:
                 continue
             self._watch.arrived(device, arrival.arrived_s)
-            for train in await self._handle(arrival.event):
+            trains = await self._handle(arrival.event)
+            for train in trains:
                 try:
                     jobs.append(_Job(train, self._worker.waiting(device, train.message)))
                 except PacketError as error:
                     await self._handle(s.InvalidFrom(device, str(error)))
+            if not trains:
+                arrival.entries = self._entries.entered
+                arrival.settled.set_result(None)
         return jobs
 
     def _pause_s(self, jobs: Sequence[_Job], first_s: float) -> float:
