@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cutlayer.config.machines import DevicesSection
-from cutlayer.config.schema import TrainingSection
+from cutlayer.config.training import TrainingSection
 from cutlayer.data.partition import BatchPlan
 from cutlayer.errors import ConfigError
 from cutlayer.jobs.build import local_steps

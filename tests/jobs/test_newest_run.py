@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from cutlayer.cli.main import main
-from cutlayer.config.schema import Config, TrainingSection
+from cutlayer.config.schema import Config
+from cutlayer.config.training import TrainingSection
 from cutlayer.jobs.check import newest_run
 from cutlayer.jobs.train import new_directory
 

@@ -11,7 +11,8 @@ from cutlayer.channel.fading import SnrChannel
 from cutlayer.codec.codec import EMPTY
 from cutlayer.codec.presets import paper
 from cutlayer.config.read import read_config
-from cutlayer.config.schema import AdamWOptimizer, Config, OptimizerSection, SgdOptimizer
+from cutlayer.config.schema import Config
+from cutlayer.config.training import AdamWOptimizer, OptimizerSection, SgdOptimizer
 from cutlayer.errors import ConfigError
 from cutlayer.jobs.build import optimizer_slots
 from cutlayer.jobs.plan import expected_compression, make_workload

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import tiny
 
-from cutlayer.config.schema import Config, SgdOptimizer, SplitLora
+from cutlayer.config.schema import Config, SplitLora
+from cutlayer.config.training import SgdOptimizer
 from cutlayer.errors import ConfigError, CutlayerError
 from cutlayer.logs import lines_to
 from cutlayer.profiling.grid import CodecGrid

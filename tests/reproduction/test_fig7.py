@@ -9,7 +9,7 @@ import pytest
 from report.drawn import assert_labels_apart
 
 from cutlayer.codec.presets import paper
-from cutlayer.config.schema import SgdOptimizer
+from cutlayer.config.training import SgdOptimizer
 from cutlayer.errors import CutlayerError
 from cutlayer.logs import lines_to
 from cutlayer.profiling.measure import train_through

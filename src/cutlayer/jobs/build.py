@@ -62,20 +62,22 @@ from cutlayer.config.choices import (
 from cutlayer.config.choices import NoFading as NoFadingSection
 from cutlayer.config.machines import ServerSection
 from cutlayer.config.schema import (
-    AdamWOptimizer,
-    AdapterSection,
     Config,
     EvenPlanner,
     FixedPlanner,
-    OptimizerSection,
     PlannerSection,
     PluginPlanner,
     SchemeSection,
-    SgdOptimizer,
-    TrainingSection,
 )
 from cutlayer.config.section import ALLOCATIONS, CHANNELS, CODECS, PluginSection
 from cutlayer.config.section import SCHEMES as SCHEME_PLUGINS
+from cutlayer.config.training import (
+    AdamWOptimizer,
+    AdapterSection,
+    OptimizerSection,
+    SgdOptimizer,
+    TrainingSection,
+)
 from cutlayer.data.partition import BatchPlan
 from cutlayer.errors import ConfigError
 from cutlayer.jobs.machines import each

@@ -14,20 +14,18 @@ import torch
 from cutlayer.channel.rates import Channel
 from cutlayer.codec.presets import none
 from cutlayer.config.schema import (
-    AdamWOptimizer,
     AggregationSection,
     Config,
     EvenPlanner,
     FedAvgAggregation,
     FixedPlanner,
-    OptimizerSection,
     PluginPlanner,
     RandomPlanner,
-    SgdOptimizer,
     StaticPlanner,
     TwoTimescalePlanner,
 )
 from cutlayer.config.section import AGGREGATIONS, PluginSection
+from cutlayer.config.training import AdamWOptimizer, OptimizerSection, SgdOptimizer
 from cutlayer.data.find import FoundAsset, find_model
 from cutlayer.data.partition import BatchPlan, PreparedData
 from cutlayer.errors import ConfigError

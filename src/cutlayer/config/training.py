@@ -1,0 +1,103 @@
+"""What is trained and how it steps: adapters, rounds and their mini-batches, the optimiser."""
+
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import Field
+
+from cutlayer.config.section import Number, Positive, Real, Section, Text, Whole, read_by
+
+_Steps = Annotated[int, Field(ge=1, le=10**6), Number]
+_MicroBatches = Annotated[int, Field(ge=1, le=65_536), Number]
+
+
+class AdapterSection(Section):
+    """The LoRA adapters, which are trained."""
+
+    rank: Whole = Field(
+        default=8,
+        ge=1,
+        le=65_536,
+        description="rank of every LoRA adapter, at most the width of the layers",
+    )
+    alpha: Real = Field(
+        default=8.0, ge=1e-6, le=1e6, description="adapters are scaled by alpha / rank"
+    )
+    targets: Literal["all"] | Annotated[tuple[Text, ...], Field(min_length=1)] = Field(
+        default="all",
+        description="linear layers adapted in each block: all, or a list of their names",
+    )
+    patch_embedding: bool = Field(
+        default=False, description="an adapter on the patch embedding too (vision models)"
+    )
+    head: bool | None = Field(
+        default=None, description="train the classification head; null: yes where there is one"
+    )
+
+
+class TrainingSection(Section):
+    """Rounds, local steps, mini-batches and micro-batches."""
+
+    rounds: Whole = Field(
+        default=5,
+        ge=1,
+        le=10**6,
+        description="rounds; each ends with the aggregation of the adapters",
+    )
+    local_steps: Annotated[_Steps | None, read_by("local_epochs", None)] = Field(
+        default=10,
+        description="local steps (mini-batches) per device and round; null: see local_epochs",
+    )
+    local_epochs: _Steps | None = Field(
+        default=None,
+        description="epochs over its samples per device and round, instead of local steps",
+    )
+    batch_size: Whole = Field(
+        default=16,
+        ge=1,
+        le=65_536,
+        description="samples in a mini-batch; a device with fewer takes all it has",
+    )
+    micro_batches: _MicroBatches | None = Field(
+        default=None,
+        description="micro-batches of a mini-batch; null: 4 for sft-overlap, else 1",
+    )
+    in_flight: Annotated[_MicroBatches | None, read_by("scheme.name", "sft-overlap")] = Field(
+        default=None,
+        description="micro-batches in flight at most, between forward and backward; null: all",
+    )
+
+
+class _Optimizer(Section):
+    name: str
+    learning_rate: Positive = Field(
+        default=1e-3, le=1e12, description="learning rate of the first round"
+    )
+    decay: Real = Field(
+        default=0.998,
+        gt=0,
+        le=1,
+        description="the learning rate is multiplied by this after each round",
+    )
+
+
+class AdamWOptimizer(_Optimizer):
+    """Adam with decoupled weight decay."""
+
+    name: Literal["adamw"] = "adamw"
+    weight_decay: Real = Field(default=0.0, ge=0, le=1e6, description="decoupled weight decay")
+
+
+class SgdOptimizer(_Optimizer):
+    """Stochastic gradient descent with momentum, the paper's."""
+
+    name: Literal["sgd"] = "sgd"
+    momentum: Real = Field(
+        default=0.9,
+        ge=0,
+        lt=1,
+        description="momentum: fraction of the previous update that is added",
+    )
+    weight_decay: Real = Field(default=0.0, ge=0, le=1e6, description="L2 weight decay")
+
+
+OptimizerSection: TypeAlias = AdamWOptimizer | SgdOptimizer
