@@ -38,7 +38,7 @@ from load_steps import BARE, LINK, StepRow, measured_steps
 from transport import Site, make_site, name
 
 from cutlayer.codec.codec import EMPTY
-from cutlayer.codec.raw import RawCodec, encode_targets
+from cutlayer.codec.raw import RawCodec, Targets, encode_targets
 from cutlayer.jobs.join import join
 from cutlayer.jobs.prepare import prepare
 from cutlayer.net.device.driver import DeviceDriver, DeviceWatch, Ready, Stored
@@ -386,7 +386,7 @@ class _Worker:
         rng = np.random.default_rng(number)
         values = rng.standard_normal((_BATCH, _TOKENS, _WIDTH)).astype(np.float32)
         self._packet = RawCodec().encode(values, EMPTY, rng).packet
-        self._labels = encode_targets(np.arange(_BATCH) % tiny.CLASSES, tiny.CLASSES)
+        self._labels = encode_targets(Targets(np.arange(_BATCH) % tiny.CLASSES), None, tiny.CLASSES)
         self._adapter = pack_adapter(setup.server.device_part.adapted.initial_row(0))
 
     def begin(self, message: Open) -> None:

@@ -1,7 +1,10 @@
 """Tiny models and data sets on disk, made in a second: real formats, random weights."""
 
 import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import final
 
 import numpy as np
 import torch
@@ -10,7 +13,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from cutlayer.config.schema import Config
 from cutlayer.data.assets.catalogue import CATALOGUE
-from cutlayer.data.samples import write_arrays
+from cutlayer.data.samples import Batch, BatchMaker, Samples, write_arrays
+from cutlayer.spec import IGNORED_LABEL
+from cutlayer.training.state import Setup
 
 CLASSES = 4
 BLOCKS = 4
@@ -138,6 +143,29 @@ def _tokenizer() -> transformers.PreTrainedTokenizerFast:
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=inner, pad_token="[PAD]", eos_token="[EOS]", unk_token="[UNK]"
     )
+
+
+@final
+@dataclass(frozen=True)
+class Masked(BatchMaker):
+    """Another maker's texts, of which half of the tokens count, and of every second sample none."""
+
+    inner: BatchMaker
+
+    def make(self, samples: Samples, indices: np.ndarray) -> Batch:
+        batch = self.inner.make(samples, indices)
+        labels = batch.labels.copy()
+        for row, index in enumerate(indices.tolist()):
+            ignored = np.random.default_rng(index).random(labels.shape[1]) < (0.5, 1.0)[index % 2]
+            labels[row, ignored] = IGNORED_LABEL
+        return replace(batch, labels=labels)
+
+
+def with_batches(setup: Setup, maker: Callable[[BatchMaker], BatchMaker]) -> Setup:
+    """The run of a language model with other batches."""
+    devices = tuple(replace(own, batches=maker(own.batches)) for own in setup.devices)
+    server = replace(setup.server, batches=maker(setup.server.batches))
+    return replace(setup, devices=devices, server=server)
 
 
 def read_lines(path: Path) -> list[dict[str, object]]:

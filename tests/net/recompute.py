@@ -168,12 +168,12 @@ def _load(setup: Setup, end: _End, message: Activation) -> ServerLoad:
     arrived = codec.decode(message.packet, shape, end.stream)
     end.stream = arrived.state
     labelled = shape[:2] if task == "causal-lm" else shape[:1]
-    labels = decode_targets(message.labels, labelled, arrived.lengths, setup.training.classes)
+    targets = decode_targets(message.labels, labelled, arrived.lengths, setup.training.classes)
     return ServerLoad(
         row=end.row,
         activation=arrived.tensor,
         lengths=None if task == "image-classification" else arrived.lengths,
-        labels=torch.from_numpy(labels),
+        labels=torch.from_numpy(targets.labels),
         weight=message.micro.weight,
     )
 

@@ -10,6 +10,7 @@ import torch
 from cutlayer.jobs.prepare import prepare
 from cutlayer.rounds.schemes import Phase
 from cutlayer.training.round import RoundOutcome
+from cutlayer.training.state import Setup
 from net.harness import Run, final, play, same_adapters, trained
 from net.recompute import final as final_adapters
 from net.recompute import replayed
@@ -45,7 +46,20 @@ def test_a_run_over_links_is_the_trainers_run(
         devices={"base": base},
         server={"base": base},
     )
-    setup = prepare(config).setup
+    check_equal(prepare(config).setup, tmp_path)
+
+
+def test_a_run_of_texts_in_which_few_tokens_count_is_the_trainers_run(
+    llama: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Some micro-batches have nothing that counts."""
+    training = {"rounds": 2, "local_steps": 2, "batch_size": 4, "micro_batches": 4}
+    config = tiny.config(*llama, codec="best", training=training)
+    check_equal(tiny.with_batches(prepare(config).setup, tiny.Masked), tmp_path)
+
+
+def check_equal(setup: Setup, tmp_path: Path) -> None:
+    """The trainer's adapters, optimiser states and bytes are those of a run over links."""
     outcomes = trained(setup)
     run = Run(setup, tmp_path)
     asyncio.run(play(run))

@@ -7,7 +7,7 @@ from typing import final
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
 from cutlayer.codec.codec import (
@@ -20,7 +20,7 @@ from cutlayer.codec.codec import (
     part_of,
     under,
 )
-from cutlayer.codec.raw import RawCodec, decode_targets, encode_targets, raw_bytes
+from cutlayer.codec.raw import RawCodec, Targets, decode_targets, encode_targets, raw_bytes
 from cutlayer.data.samples import Batch
 from cutlayer.model.split import Pending
 from cutlayer.rounds.schemes import Phase, Place, Scheme, Step
@@ -117,7 +117,7 @@ class RoundCosts:
 # Tensors through the codec and back: what one side makes, as the other side receives it.
 #
 # The trainer and the network runtime make the same packets, since both make them with `encode`,
-# `pack_adapter` and `encode_targets`. In one process `Exchange` holds both ends of every stream;
+# `pack_adapter` and `pack_labels`. In one process `Exchange` holds both ends of every stream;
 # over a network each end holds its own.
 
 
@@ -220,12 +220,15 @@ def streams_from_tensors(tensors: Mapping[str, Tensor]) -> Streams:
     return streams
 
 
-def send_labels(
-    labels: Int64[np.ndarray, "..."], lengths: tuple[int, ...] | None, classes: int
-) -> tuple[Int64[np.ndarray, "..."], Sent]:
-    """Labels as the server receives them."""
-    payload = encode_targets(labels, classes)
-    received = decode_targets(payload, labels.shape, lengths, classes)
+def pack_labels(batch: Batch, classes: int) -> bytes:
+    """The payload of the batch's labels. Raises PacketError as `encode_targets`."""
+    return encode_targets(Targets(batch.labels), batch.lengths, classes)
+
+
+def send_labels(batch: Batch, lengths: tuple[int, ...], classes: int) -> tuple[Targets, Sent]:
+    """Labels as the server receives them, which has `lengths` from the activation."""
+    payload = pack_labels(batch, classes)
+    received = decode_targets(payload, batch.labels.shape, lengths, classes)
     return received, Sent(len(payload), len(payload))
 
 

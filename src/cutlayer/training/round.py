@@ -102,8 +102,8 @@ class Actions:
                 (self._index, device, micro.number, micro.micro, Direction.UP),
                 self._server.part.adapted.device,
             )
-            known, sent = send_labels(batch.labels, received.lengths, self._training.classes)
-            labels.append(known)
+            known, sent = send_labels(batch, received.lengths, self._training.classes)
+            labels.append(known.labels)
             micro.received.append(received)
             self._round_costs.send(device, step, {"activation": received.sent, "labels": sent})
         micro.labels = stack(labels, fill=IGNORED_LABEL)

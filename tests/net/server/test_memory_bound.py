@@ -11,7 +11,7 @@ import pytest
 import tiny
 
 from cutlayer.codec.codec import EMPTY
-from cutlayer.codec.raw import RawCodec, encode_targets
+from cutlayer.codec.raw import RawCodec, Targets, encode_targets
 from cutlayer.jobs.network import MemoryBound, memory_bound
 from cutlayer.jobs.prepare import prepare
 from cutlayer.net.identity.credentials import DeviceKeys
@@ -94,7 +94,7 @@ def activation() -> Activation:
     """The largest that the run takes."""
     values = np.random.default_rng(0).standard_normal((SAMPLES, TOKENS, WIDTH)).astype(np.float32)
     packet = RawCodec().encode(values, EMPTY, np.random.default_rng(0)).packet
-    labels = encode_targets(np.arange(SAMPLES) % tiny.CLASSES, tiny.CLASSES)
+    labels = encode_targets(Targets(np.arange(SAMPLES) % tiny.CLASSES), None, tiny.CLASSES)
     return Activation(Position(1, 0, 0), Micro(1.0, True), packet, labels, tuple(range(SAMPLES)))
 
 

@@ -10,7 +10,7 @@ import torch
 
 from cutlayer.codec.codec import EMPTY, Segments
 from cutlayer.codec.packet import Packet, packet_to_bytes
-from cutlayer.codec.raw import RawCodec, encode_targets
+from cutlayer.codec.raw import RawCodec, Targets, encode_targets
 from cutlayer.errors import PacketError, RunError
 from cutlayer.jobs.prepare import prepare
 from cutlayer.net.server.worker import ServerWorker
@@ -43,7 +43,7 @@ def _infinite() -> bytes:
 
 def good() -> Activation:
     """A mini-batch of random values, as a device may send it."""
-    labels = encode_targets(np.arange(BATCH) % tiny.CLASSES, tiny.CLASSES)
+    labels = encode_targets(Targets(np.arange(BATCH) % tiny.CLASSES), None, tiny.CLASSES)
     packet = _packet(BATCH, TOKENS, WIDTH)
     return Activation(Position(1, 0, 0), Micro(1.0, True), packet, labels, tuple(range(BATCH)))
 
@@ -64,7 +64,7 @@ HOSTILE = {
     "infinite": replace(good(), packet=_infinite()),
     "labels of other samples": replace(good(), labels=good().labels[1:]),
     "no such label": replace(
-        good(), labels=encode_targets(np.full(BATCH, tiny.CLASSES), tiny.CLASSES + 1)
+        good(), labels=encode_targets(Targets(np.full(BATCH, tiny.CLASSES)), None, tiny.CLASSES + 1)
     ),
     "numbers of other samples": replace(good(), samples=(1, 2, 3)),
 }
@@ -90,7 +90,7 @@ def test_a_text_without_a_token_is_refused(
     worker = Run(setup, tmp_path).server_worker(initial_state(setup))
     values = np.ones((BATCH, TOKENS, WIDTH), np.float32)
     encoded = RawCodec().encode(values, EMPTY, np.random.default_rng(0), lengths=lengths)
-    labels = encode_targets(np.zeros(BATCH, np.int64), setup.training.classes)
+    labels = encode_targets(Targets(np.zeros(BATCH, np.int64)), None, setup.training.classes)
     with pytest.raises(PacketError, match="without a token"):
         alone(worker, 0, replace(good(), packet=encoded.packet, labels=labels))
 

@@ -18,7 +18,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cutlayer.codec.codec import EMPTY, CodecState, Direction, Stream, Streams
-from cutlayer.codec.raw import encode_targets
 from cutlayer.errors import PacketError, RunError
 from cutlayer.files import Remedy, write_atomically
 from cutlayer.model.placement import to_device
@@ -48,6 +47,7 @@ from cutlayer.training.exchange import (
     group_inputs,
     micro_batches,
     pack_adapter,
+    pack_labels,
     streams_from_tensors,
     streams_to_tensors,
     unpack_adapter,
@@ -115,7 +115,7 @@ class DeviceWorker:
             position=position,
             micro=Micro(own.weight, position.micro == len(parts) - 1),
             packet=outgoing.packet,
-            labels=encode_targets(own.batch.labels, training.classes),
+            labels=pack_labels(own.batch, training.classes),
             samples=own.samples,
         )
 

@@ -206,12 +206,12 @@ class ServerWorker:
         if not images and min(arrived.lengths) < 1:
             raise PacketError("an activation of a text without a token")
         labelled = shape[:2] if training.task == "causal-lm" else shape[:1]
-        labels = decode_targets(message.labels, labelled, arrived.lengths, training.classes)
+        targets = decode_targets(message.labels, labelled, arrived.lengths, training.classes)
         load = ServerLoad(
             row=self._side.gather((device,))[0],
             activation=arrived.tensor,
             lengths=None if images else arrived.lengths,
-            labels=torch.from_numpy(labels),
+            labels=torch.from_numpy(targets.labels),
             weight=message.micro.weight,
         )
         return _Read(load, arrived.state)
