@@ -10,6 +10,13 @@ from typing import Literal, TypeAlias
 
 Task: TypeAlias = Literal["image-classification", "text-classification", "causal-lm"]
 
+# of language modelling: how a table's rows are examples, which of their tokens count, how they
+# become rows of tokens, and what is done to those that are too long
+TextFormat: TypeAlias = Literal["text", "messages", "prompt-completion", "alpaca", "sharegpt"]
+LossOn: TypeAlias = Literal["assistant", "completion", "all"]
+Packing: TypeAlias = Literal["blocks", "documents", "none"]
+TooLong: TypeAlias = Literal["right", "left", "drop", "stop"]
+
 # the label of a place that no loss counts, as in torch and transformers
 IGNORED_LABEL = -100
 

@@ -1,5 +1,5 @@
 """Samples as model inputs, a batch at a time: images cut square, resized, scaled, normalised;
-texts tokenised, truncated, padded on the right; documents cut into blocks.
+texts tokenised, truncated, padded on the right.
 
 Knows the arithmetic of a vision model's preprocessing and the file that sets it, not where samples
 come from. The tokenizer is any callable from texts to lists of ids, special tokens included, for
@@ -8,20 +8,20 @@ that closes a text with a special token should truncate itself as here, so that 
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, final
 
 import numpy as np
-from jaxtyping import Float32, Int, Int64, UInt8
+from jaxtyping import Float32, Int, UInt8
 from PIL import Image
 
 from cutlayer.data.check import Tokenize, brief_error
 from cutlayer.data.image_sets import central_square
+from cutlayer.data.rows import pad_rows
 from cutlayer.data.samples import Batch, BatchMaker, Samples
 from cutlayer.errors import AssetError, DataError, quoted, reason
-from cutlayer.spec import IGNORED_LABEL
 
 # Images.
 
@@ -64,7 +64,7 @@ class ImageBatches(BatchMaker):
 
     def _pixels(self, samples: Samples, index: int) -> UInt8[np.ndarray, "side side 3"]:
         content = samples.read(index)
-        if isinstance(content, str) or content.ndim != 3:
+        if not isinstance(content, np.ndarray):
             raise DataError(f"{samples.where(index)} is not an image: this model needs images")
         return central_square(content, self.image_size, self.resample)
 
@@ -244,9 +244,6 @@ def _size(value: object) -> str:
 # Texts.
 
 
-_LEAST_BLOCK = 2  # one token to read and one to predict
-
-
 @final
 @dataclass(frozen=True, eq=False)
 class TextBatches(BatchMaker):
@@ -268,67 +265,11 @@ class TextBatches(BatchMaker):
         for index, ids in zip(indices, rows, strict=True):
             if not ids:
                 raise DataError(f"{samples.where(int(index))}: the tokenizer makes no token of it")
-        padded, mask = _pad(rows, self.pad_id)
+        padded, mask = pad_rows(rows, self.pad_id)
         lengths = tuple(len(row) for row in rows)
         return Batch(
             {"input_ids": padded, "attention_mask": mask}, lengths, samples.labels[indices]
         )
-
-
-@final
-class Blocks(Samples):
-    """Documents joined by `separator_id` and cut into blocks of `max_tokens` ids.
-
-    Blocks are the samples of language modelling (contents are id arrays for `BlockBatches`). A
-    block's label is that of the document it starts in; the last, shorter block is kept if it has
-    two tokens or more. Raises `DataError` when that leaves no block.
-    """
-
-    def __init__(
-        self, documents: Samples, tokenize: Tokenize, max_tokens: int, separator_id: int
-    ) -> None:
-        if max_tokens < _LEAST_BLOCK:
-            raise DataError(f"max_tokens is {max_tokens}: a block needs {_LEAST_BLOCK} or more")
-        found = tokenised(documents, range(len(documents)), tokenize)
-        pieces = [[*ids, separator_id] for ids in found]
-        sizes = np.array([len(piece) for piece in pieces], np.int64)
-        self._ids = np.fromiter((token for piece in pieces for token in piece), np.int64)
-        starts = np.arange(0, len(self._ids) - _LEAST_BLOCK + 1, max_tokens)
-        if not len(starts):
-            raise DataError(f"{len(self._ids)} tokens in all give no block: take more text")
-        self._max_tokens = max_tokens
-        self._documents = documents
-        self._document = np.searchsorted(np.cumsum(sizes), starts, side="right")
-        self.labels = documents.labels[self._document]
-
-    def read(self, index: int) -> Int64[np.ndarray, " token"]:
-        start = index * self._max_tokens
-        return self._ids[start : start + self._max_tokens]
-
-    def where(self, index: int) -> str:
-        return f"{self._documents.where(int(self._document[index]))}, block {index}"
-
-
-@final
-@dataclass(frozen=True)
-class BlockBatches(BatchMaker):
-    """Causal language modelling over `Blocks`: `input_ids`, `attention_mask` int64 [row, token];
-    labels [row, token] are the ids, -100 at padding."""
-
-    pad_id: int
-
-    def make(self, samples: Samples, indices: Int[np.ndarray, " row"]) -> Batch:
-        rows = [self._ids(samples, int(index)) for index in indices]
-        ids, mask = _pad(rows, self.pad_id)
-        lengths = tuple(len(row) for row in rows)
-        labels = np.where(mask == 1, ids, IGNORED_LABEL)
-        return Batch({"input_ids": ids, "attention_mask": mask}, lengths, labels)
-
-    def _ids(self, samples: Samples, index: int) -> list[int]:
-        content = samples.read(index)
-        if isinstance(content, str) or content.ndim != 1:
-            raise DataError(f"{samples.where(index)} is not a block of token ids: see `Blocks`")
-        return [int(token) for token in content]
 
 
 def _read_part(ids: list[int], unread: int | None) -> list[int]:
@@ -367,15 +308,3 @@ def _text(samples: Samples, index: int) -> str:
     if not isinstance(content, str):
         raise DataError(f"{samples.where(index)} is not a text: this model needs texts")
     return content
-
-
-def _pad(
-    rows: Sequence[Sequence[int]], pad_id: int
-) -> tuple[Int64[np.ndarray, "row token"], Int64[np.ndarray, "row token"]]:
-    """Ids padded on the right to the longest row, and the mask that is 1 on real tokens."""
-    ids = np.full((len(rows), max(len(row) for row in rows)), pad_id, np.int64)
-    mask = np.zeros_like(ids)
-    for place, row in enumerate(rows):
-        ids[place, : len(row)] = row
-        mask[place, : len(row)] = 1
-    return ids, mask

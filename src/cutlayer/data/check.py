@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from cutlayer.data.assets.catalogue import known_asset
-from cutlayer.data.samples import DataSet, Samples, Subset, text_fault
+from cutlayer.data.samples import DataSet, Samples, Subset, TokenRow, text_fault
 from cutlayer.errors import ConfigError, CutlayerError, DataError, ModelError, cut, reason
 from cutlayer.spec import Task
 
@@ -104,7 +104,8 @@ def _fault(samples: Samples, index: int, classes: int, tokenize: Tokenize | None
         return f"its label is none of the {classes} classes"
     if isinstance(content, str):
         return _text_fault(content, samples.where(index), tokenize)
-    return None if content.size else "it has no content"
+    size = len(content.ids) if isinstance(content, TokenRow) else content.size
+    return None if size else "it has no content"
 
 
 def _text_fault(text: str, where: str, tokenize: Tokenize | None) -> str | None:

@@ -27,7 +27,26 @@ from cutlayer.spec import LeftOut, Task
 
 
 Source: TypeAlias = Literal["path", "cache", "hub", "package"]
-Content: TypeAlias = UInt8[np.ndarray, "height width 3"] | str | Int64[np.ndarray, "block_token"]
+
+
+@dataclass(frozen=True, eq=False)
+class TokenRow:
+    """A row of language modelling: token ids, and each one's label: the id, or -100 where it does
+    not count. `documents`: the lengths of the documents that are packed in it; none: it is one."""
+
+    ids: Int64[np.ndarray, " token"]
+    labels: Int64[np.ndarray, " token"]
+    documents: tuple[int, ...] = ()
+
+    def raw(self) -> bytes:
+        """What its fingerprint is taken of."""
+        plain = f"{self.ids.dtype} {self.ids.shape} ".encode() + self.ids.tobytes()
+        if not self.documents and np.array_equal(self.ids, self.labels):
+            return plain
+        return plain + self.labels.tobytes() + repr(self.documents).encode()
+
+
+Content: TypeAlias = UInt8[np.ndarray, "height width 3"] | str | TokenRow
 
 
 UNKNOWN_LABEL = -1
@@ -41,14 +60,16 @@ class Samples(ABC):
 
     A label is an index into the data set's `class_names`; -1 says that the file's label is none
     of them. For language modelling the label is the document's category: it only steers how
-    samples are dealt to devices.
+    samples are dealt to devices. `groups`: whose each sample is, by number, where a column is asked
+    for that tells it.
     """
 
     labels: Int64[np.ndarray, " sample"]
+    groups: Int64[np.ndarray, " sample"] | None = None
 
     @abstractmethod
     def read(self, index: int) -> Content:
-        """The content of one sample: RGB image at its native size, text, or block of token ids.
+        """The content of one sample: RGB image at its native size, text, or row of tokens.
 
         Raises `DataError` (naming the sample) when it cannot be read.
         """
@@ -65,6 +86,8 @@ class Samples(ABC):
         content = self.read(index)
         if isinstance(content, str):
             return content.encode("utf-8", "surrogatepass")
+        if isinstance(content, TokenRow):
+            return content.raw()
         return f"{content.dtype} {content.shape} ".encode() + content.tobytes()
 
     def __len__(self) -> int:
@@ -78,6 +101,7 @@ class Subset(Samples):
 
     def __init__(self, samples: Samples, indices: Int[np.ndarray, " chosen"]) -> None:
         self.labels = samples.labels[indices]
+        self.groups = None if samples.groups is None else samples.groups[indices]
         self._samples = samples
         self._indices = indices
 
@@ -128,17 +152,21 @@ class Batch:
     `inputs` by the model's argument names: `pixel_values` float32 [row, 3, height, width], or
     `input_ids` and `attention_mask` int64 [row, token]. `lengths`: tokens of each row without its
     padding (None for images). `labels`: class of each row [row]; for language modelling the ids
-    themselves [row, token], -100 at padding (the model shifts them).
+    themselves [row, token], -100 wherever a token does not count (the model shifts them).
+    `documents`: of rows in which several are packed, the lengths of each row's documents, which sum
+    to its own; None where every row is one. They do not see each other, and each one's positions
+    begin at 0.
     """
 
     inputs: dict[str, np.ndarray]
     lengths: tuple[int, ...] | None
     labels: Int64[np.ndarray, " row"] | Int64[np.ndarray, "row token"]
+    documents: tuple[tuple[int, ...], ...] | None = None
 
 
 class BatchMaker(ABC):
-    """Turns samples into one mini-batch. `images.ImageBatches`, `text.TextBatches` and
-    `text.BlockBatches` do."""
+    """Turns samples into one mini-batch. `batches.ImageBatches`, `batches.TextBatches` and
+    `rows.TokenBatches` do."""
 
     @abstractmethod
     def make(self, samples: Samples, indices: Int[np.ndarray, " row"]) -> Batch:

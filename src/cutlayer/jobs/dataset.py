@@ -19,12 +19,11 @@ from cutlayer.config.schema import (
 )
 from cutlayer.config.section import PARTITIONS, PluginSection
 from cutlayer.data.batches import (
-    BlockBatches,
-    Blocks,
     ImageBatches,
     Preprocessing,
     TextBatches,
     read_preprocessing,
+    tokenised,
 )
 from cutlayer.data.check import (
     OnBad,
@@ -46,6 +45,7 @@ from cutlayer.data.partition import (
     partition_dirichlet,
     partition_iid,
 )
+from cutlayer.data.rows import Blocks, TokenBatches, TokenRows, whole_row
 from cutlayer.data.samples import (
     UNKNOWN_LABEL,
     BatchMaker,
@@ -266,9 +266,11 @@ def make_blocks(
     """What cuts documents into blocks for a language model, and makes mini-batches of them."""
 
     def cut(samples: Samples) -> Samples:
-        return Blocks(samples, tokenizer.tokenize, max_tokens, tokenizer.separator_id)
+        found = tokenised(samples, range(len(samples)), tokenizer.tokenize)
+        rows = [whole_row([*ids, tokenizer.separator_id]) for ids in found]
+        return Blocks(TokenRows(samples, rows), max_tokens)
 
-    return cut, BlockBatches(tokenizer.pad_id)
+    return cut, TokenBatches(tokenizer.pad_id)
 
 
 def _deal(
