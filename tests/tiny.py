@@ -113,7 +113,7 @@ def corpus(folder: Path, documents: int = 24, words: int = 60) -> Path:
     return folder
 
 
-def config(model: Path, data: Path, **sections: object) -> Config:
+def config(model: Path, data: Path, /, **sections: object) -> Config:
     """A run of seconds: three devices, two rounds of two steps, sections on top."""
     values: dict[str, object] = {
         "model": {"name": str(model), "cut": 2},

@@ -381,20 +381,31 @@ KNOWN_MODELS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class FoundAsset:
-    """A folder or file on this machine, and who served it. `asset`: what it is, if a known one."""
+    """A folder or file on this machine, and who served it. `asset`: what it is, if a known one;
+    `hub_id`: as what the hub served it."""
 
     path: Path
     source: Source
     asset: Asset | None = None
+    hub_id: str | None = None
 
     @property
     def weights(self) -> str:
         """What names these very weights to other libraries: a hub id, where the hub's are the
         same, else the folder."""
         asset = self.asset
-        if asset is None or asset.hub_id is None:
+        if self.hub_id is not None:
+            return self.hub_id
+        # a folder of the user's may be called as a known model, and hold anything
+        if asset is None or asset.hub_id is None or self.source == "path":
             return str(self.path)
         return str(self.path) if asset.other_weights and self.source != "hub" else asset.hub_id
+
+    @property
+    def revision(self) -> str | None:
+        """The hub's commit that it is of, where the hub served it."""
+        commit = re.fullmatch(r"[0-9a-f]{40}", self.path.name)
+        return self.path.name if self.source == "hub" and commit else None
 
 
 @dataclass(frozen=True)
@@ -429,7 +440,7 @@ def find_model(
         raise AssetError(f"{path} is a file: name the folder that save_pretrained wrote")
     request = _Request(name, "model", asset, cache or cache_root(), run)
     where = hub or HuggingFaceHub()
-    return _search(request, lambda hub_id: FoundAsset(where.model(hub_id), "hub", asset))
+    return _search(request, lambda hub_id: FoundAsset(where.model(hub_id), "hub", asset, hub_id))
 
 
 def find_config(name: str, *, cache: Path | None = None, hub: Hub | None = None) -> FoundAsset:

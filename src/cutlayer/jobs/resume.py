@@ -180,7 +180,7 @@ def settle(job: Job, directory: RunDirectory, command: Literal["train", "serve"]
         )
         write_json(path, asdict(now))
     else:
-        before = _read(path)
+        before = read_noted(path)
         _compare(before, now, directory, finished)
         _note_move(before, now, path)
     text = config_yaml(job.config)
@@ -281,7 +281,8 @@ def _apart(first: str, second: str) -> tuple[str, str]:
     return lead + _short(first[begin:]), lead + _short(second[begin:])
 
 
-def _read(path: Path) -> Noted:
+def read_noted(path: Path) -> Noted:
+    """What a run began with, from its file. Raises RunError."""
     try:
         return _NOTED.validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:

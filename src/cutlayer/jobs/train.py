@@ -9,9 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, final
 
-import torch
-from safetensors.torch import save_file
-
 from cutlayer.channel.fading import SnrChannel
 from cutlayer.config.choices import (
     BestCodec,
@@ -29,11 +26,11 @@ from cutlayer.config.schema import Config, NetSection
 from cutlayer.config.section import PluginSection
 from cutlayer.data.partition import PreparedData, label_counts
 from cutlayer.errors import StorageError
-from cutlayer.files import write_folder_atomically, write_json, write_text
+from cutlayer.files import write_json, write_text
 from cutlayer.jobs.check import changed_config, with_full_paths
 from cutlayer.jobs.prepare import Job, prepare, use_torch
 from cutlayer.jobs.resume import settle
-from cutlayer.model.peft_format import save_adapter
+from cutlayer.jobs.trained import save_trained
 from cutlayer.model.placement import ON_HOST
 from cutlayer.report.run_page import write_report
 from cutlayer.report.wording import counted, round_line, shortened
@@ -323,41 +320,7 @@ def _partition(job: Job) -> Partition:
 
 def export(job: Job, state: RunState, directory: RunDirectory) -> None:
     """Write what was trained into the run's directory: an adapter as PEFT has it, or a model."""
-    device, server = (part.adapted.layout for part in job.setup.parts)
-    named = {**device.named(state.device.row.cpu()), **server.named(state.server.row.cpu())}
-    if job.setup.training.scheme.trained is Trained.WEIGHTS:
-        write_folder_atomically(directory.path / "model", lambda to: _save_model(job, named, to))
-        return
-
-    def write(folder: Path) -> None:
-        transposed = job.setup.server.device_part.adapted.transposed
-        base, task = job.found.weights, job.prepared.task
-        save_adapter(folder, named, job.adapter, base, task, transposed=transposed)
-        (folder / "README.md").write_text(_card(job), encoding="utf-8")
-
-    write_folder_atomically(directory.path / "adapter", write)
-
-
-def _card(job: Job) -> str:
-    """What an adapter was trained over: the very weights, and the numbers they were held in."""
-    found, config, task = job.found, job.config, job.prepared.task
-    return (
-        "# LoRA adapter\n\n"
-        f"* base: `{found.weights}` (from {found.source}: {found.path})\n"
-        f"* numbers of the base: embedding and blocks 1 to {config.model.cut} in"
-        f" {config.devices.base}, the others and the head in {config.server.base}; over other"
-        " numbers the adapter gives other results\n"
-        f"* task: {task}; data: {config.data.name}\n"
-        f"* rank {job.adapter.rank}, alpha {job.adapter.alpha:g}\n\n"
-        "`PeftModel.from_pretrained(base, folder)` loads it.\n"
-    )
-
-
-def _save_model(job: Job, named: dict[str, torch.Tensor], folder: Path) -> None:
-    """All weights as a folder that `from_pretrained` reads."""
-    job.setup.server.part.adapted.model.config.save_pretrained(folder)
-    whole = {name: value.contiguous() for name, value in named.items()}
-    save_file(whole, folder / "model.safetensors", {"format": "pt"})
+    save_trained(job, state, directory, "last")
 
 
 def about(job: Job) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Sequences are padded on the right. Knows no weights and no samples.
 import inspect
 import json
 import math
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -250,6 +251,27 @@ def load_tokenizer(folder: Path, max_tokens: int | None) -> Tokenizer:
         return encoded
 
     return Tokenizer(tokenize, pad, separator, _unknown_share(inner), _note(folder, inner, rows))
+
+
+# what a tokenizer's files are called, chat template included
+_TOKENIZER_FILES = ("*token*", "vocab*", "merges*", "*.model", "*.jinja")
+
+
+def save_tokenizer(folder: Path, to: Path, padding: int | None = None) -> None:
+    """Put the tokenizer in `folder` into `to`, file by file as it is; with `padding` as one that
+    pads on the right with this id, which a decoder's classifier passes over.
+
+    Raises ModelError for a tokenizer that cannot be read.
+    """
+    if padding is not None:
+        inner = _open(folder)
+        inner.pad_token, inner.padding_side = inner.convert_ids_to_tokens(padding), "right"
+        inner.save_pretrained(to)
+        return
+    names = {path for pattern in _TOKENIZER_FILES for path in folder.glob(pattern)}
+    for path in names:
+        if path.is_file():
+            shutil.copyfile(path, to / path.name)
 
 
 def _open(folder: Path) -> Any:

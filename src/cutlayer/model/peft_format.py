@@ -44,12 +44,14 @@ def save_adapter(
     task: Task,
     *,
     transposed: bool = False,
+    revision: str | None = None,
 ) -> None:
     """Write slots of both sides, merged, as an adapter that `peft` loads over the unsplit model.
 
     `named`: the slots of a device's row and a server's, by `Layout.named`. `transposed`: what
-    `AdaptedModel` says of it (GPT-2's linear layers). The configuration is written last, so that a
-    folder that has one is complete. Raises ModelError for slots that do not fit the spec.
+    `AdaptedModel` says of it (GPT-2's linear layers). `revision`: the hub's commit of the base.
+    The configuration is written last, so that a folder that has one is complete. Raises ModelError
+    for slots that do not fit the spec.
     """
     _check_tensors(named, spec.rank, "the adapter")
     weights = {
@@ -60,7 +62,7 @@ def save_adapter(
     }
     directory.mkdir(parents=True, exist_ok=True)
     save_file(weights, directory / WEIGHTS_FILE, metadata={"format": "pt"})
-    config = _config(named, spec, base_model, task, transposed)
+    config = _config(named, spec, base_model, task, transposed) | {"revision": revision}
     (directory / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
