@@ -26,7 +26,7 @@ from cutlayer.errors import ConfigError, RunError
 from cutlayer.jobs.check import MAY_CHANGE, may_change
 from cutlayer.jobs.network import open_net
 from cutlayer.jobs.prepare import Job, prepare
-from cutlayer.jobs.resume import FILE, described, settle
+from cutlayer.jobs.resume import described, settle
 from cutlayer.jobs.train import new_directory, resume, start
 from cutlayer.logs import lines_to
 from cutlayer.net.wire.link import in_place
@@ -34,6 +34,9 @@ from cutlayer.planner.allocation import FixedAllocation
 from cutlayer.training.records import Silent
 from cutlayer.training.run import begin
 from cutlayer.training.run_directory import RunDirectory
+
+
+FILE = "fingerprint.json"
 
 
 def _config(root: Path, **sections: object) -> Config:

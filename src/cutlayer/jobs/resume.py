@@ -95,7 +95,6 @@ def _sequence(name: str, texts: list[str]) -> str:
 
 _LOG = logging.getLogger(__name__)
 
-FILE = "fingerprint.json"
 # what is read of a model's folder: its weights, its configuration, its tokenizer or preprocessing
 _MODEL_FILES = (
     *("*.safetensors", "*.safetensors.index.json", "config.json", "*processor_config.json"),
@@ -163,7 +162,7 @@ def settle(job: Job, directory: RunDirectory, command: Literal["train", "serve"]
 
     Raises RunError, naming what differs, before anything is written.
     """
-    path, finished = directory.path / FILE, directory.finished()
+    path, finished = directory.fingerprint_path, directory.finished()
     directory.check_log()
     rounds, now = job.config.training.rounds, fingerprint(job, command)
     if finished is not None and rounds < finished:
@@ -175,12 +174,12 @@ def settle(job: Job, directory: RunDirectory, command: Literal["train", "serve"]
         write_json(path, asdict(now))
     elif not path.exists():
         _LOG.warning(
-            f"{directory.path} was begun by an older version, or its {FILE} was deleted:"
+            f"{directory.path} was begun by an older version, or its {path.name} was deleted:"
             " the current data, weights and settings are taken for those that it began with"
         )
         write_json(path, asdict(now))
     else:
-        before = read_noted(path)
+        before = _read(path)
         _compare(before, now, directory, finished)
         _note_move(before, now, path)
     text = config_yaml(job.config)
@@ -281,8 +280,7 @@ def _apart(first: str, second: str) -> tuple[str, str]:
     return lead + _short(first[begin:]), lead + _short(second[begin:])
 
 
-def read_noted(path: Path) -> Noted:
-    """What a run began with, from its file. Raises RunError."""
+def _read(path: Path) -> Noted:
     try:
         return _NOTED.validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:

@@ -27,8 +27,6 @@ from cutlayer.data.samples import Source
 from cutlayer.errors import RunError
 from cutlayer.files import write_folder_atomically
 from cutlayer.jobs.prepare import Job
-from cutlayer.jobs.resume import FILE as FINGERPRINT_FILE
-from cutlayer.jobs.resume import read_noted
 from cutlayer.model.inputs import save_tokenizer
 from cutlayer.model.peft_format import save_adapter
 from cutlayer.model.tasks import read_config, unread_padding
@@ -190,7 +188,8 @@ def _facts(job: Job, number: int, directory: RunDirectory) -> TrainedFacts:
     config, data, task = job.config, job.prepared.data, job.prepared.task
     scores = {record.round: record.score for record in directory.records()}
     known = number in scores and 0 in scores
-    files = read_noted(directory.path / FINGERPRINT_FILE).model_files
+    noted = json.loads(directory.fingerprint_path.read_text(encoding="utf-8"))
+    files: dict[str, str] = noted["model_files"]  # as the run began: no need to read them again
     return TrainedFacts(
         format=_FORMAT,
         version=__version__,

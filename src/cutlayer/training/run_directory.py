@@ -78,6 +78,11 @@ class RunDirectory:
         """The configuration as read."""
         return self.path / "config.yaml"
 
+    @property
+    def fingerprint_path(self) -> Path:
+        """What the run began with, by which it is known when it goes on."""
+        return self.path / "fingerprint.json"
+
     def append(self, log: str, lines: Iterable[Record]) -> None:
         """Add JSON lines to `rounds.jsonl` or `trace.jsonl`, flushed to disk."""
         path = self.path / log
