@@ -28,13 +28,13 @@ from cutlayer.jobs.network import open_net
 from cutlayer.jobs.prepare import Job, prepare
 from cutlayer.jobs.resume import described, settle
 from cutlayer.jobs.train import new_directory, resume, start
+from cutlayer.jobs.trained import keep
 from cutlayer.logs import lines_to
 from cutlayer.net.wire.link import in_place
 from cutlayer.planner.allocation import FixedAllocation
 from cutlayer.training.records import Silent
-from cutlayer.training.run import begin
+from cutlayer.training.run import RunLog, begin
 from cutlayer.training.run_directory import RunDirectory
-
 
 FILE = "fingerprint.json"
 
@@ -335,7 +335,7 @@ def test_pictures_in_files_are_compared(tmp_path: Path) -> None:
     directory = new_directory(config, tmp_path / "runs")
     job = prepare(config)
     settle(job, directory)
-    begin(job.setup, directory, 1, Silent())
+    begin(job.setup, RunLog(directory, keep(job, directory), Silent()), 1)
     settle(prepare(config), directory)
     Image.new("RGB", (28, 28), (1, 2, 3)).save(tmp_path / "data" / "test" / "red" / "3.png")
     with pytest.raises(RunError, match="the 12 test samples have different content or order"):

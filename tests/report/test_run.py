@@ -70,7 +70,7 @@ def test_a_run_that_has_not_ended_has_its_rounds_so_far(run: Run, what: str) -> 
         (run.path / "rounds.jsonl").write_text("\n".join([*lines, more]), encoding="utf-8")
     assert not run.finished
     assert run.rounds[-1].round in (3, 4)
-    for name in ("summary", "adapter", "report"):
+    for name in ("summary", "report"):
         with pytest.raises(RunError, match=r"has not ended, it stands after round [34]: .*resume"):
             getattr(run, name)
 
@@ -81,6 +81,17 @@ def test_the_adapter_is_a_folder_of_pefts(run: Run) -> None:
     (run.path / "adapter").mkdir()
     (run.path / "adapter" / "adapter_config.json").write_text("{}")
     assert run.adapter == run.path / "adapter"
+    assert run.best_round is not None
+    with pytest.raises(RunError, match="adapter-best: missing"):
+        _ = run.best_adapter
+
+
+def test_before_a_round_has_finished_there_is_no_adapter(run: Run) -> None:
+    lines = (run.path / "rounds.jsonl").read_text(encoding="utf-8").splitlines()
+    (run.path / "rounds.jsonl").write_text(lines[0] + "\n", encoding="utf-8")
+    assert run.best_round is None
+    with pytest.raises(RunError, match="no adapter yet: no round has finished"):
+        _ = run.adapter
 
 
 def test_a_run_of_all_weights_has_no_adapter(run: Run) -> None:

@@ -1,6 +1,7 @@
 """A run and its directory: what it holds, that nothing is overwritten, that it resumes."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,12 +14,14 @@ import yaml
 from cutlayer.config.read import config_sha256, config_yaml, read_config
 from cutlayer.errors import ConfigError, DataError, RunError
 from cutlayer.jobs.train import resume, start
-from cutlayer.report.run_reader import read_record
+from cutlayer.report.run_reader import read_record, read_run
+from cutlayer.training.records import Observer, RoundRecord
 from cutlayer.training.run_directory import RunDirectory
 
 Folders = tuple[Path, Path]
 SAME_BYTES = (
     "checkpoint.safetensors",
+    "adapter-best/adapter_model.safetensors",
     "adapter/adapter_model.safetensors",
     "adapter/adapter_config.json",
     "trace.jsonl",
@@ -49,6 +52,7 @@ def test_a_run_directory_holds_the_run(vision: Folders, tmp_path: Path) -> None:
     names = {path.name for path in directory.iterdir()}
     assert names == {
         "adapter",
+        "adapter-best",
         "checkpoint.safetensors",
         "config.yaml",
         "fingerprint.json",
@@ -145,6 +149,8 @@ def test_killed_in_a_round_it_resumes_to_the_same_bits(
     assert done.returncode == -signal.SIGKILL
     (killed,) = (tmp_path / "killed").iterdir()
     assert len(tiny.read_lines(killed / "rounds.jsonl")) == moment[0]
+    kept = {path.name for path in killed.glob("adapter*")}
+    assert kept == ({"adapter", "adapter-best"} if moment[0] > 1 else set())
     assert not (killed / "summary.json").exists()
     resume(killed)
     _same_run(whole, killed)
@@ -166,6 +172,67 @@ def test_lines_of_a_round_that_did_not_finish_are_cut(
             file.write(json.dumps(later[0]) + "\n" + json.dumps(later[-1])[:20])
     resume(other)
     _same_run(whole, other)
+
+
+class _Interrupted(Observer):
+    """Stops as a person does, in the middle of a round."""
+
+    def __init__(self, round_number: int) -> None:
+        self._round = round_number
+
+    def round_begins(self, number: int, rounds: int) -> None:
+        """Nothing."""
+
+    def step_done(self, round_number: int, done: int, total: int) -> None:
+        """Stop in its round."""
+        if round_number == self._round:
+            raise KeyboardInterrupt
+
+    def round_done(self, record: RoundRecord) -> None:
+        """Nothing."""
+
+
+def test_an_interrupted_run_has_the_last_and_the_best_adapter(
+    vision: Folders, tmp_path: Path
+) -> None:
+    """As if it had ended there; what a kill kept from being written comes as it goes on."""
+    training = {"local_steps": 2}
+    two, three = (
+        tiny.config(*vision, training={**training, "rounds": rounds}, codec="none")
+        for rounds in (2, 3)
+    )
+    ended = start(two, tmp_path).path
+    with pytest.raises(KeyboardInterrupt):
+        start(three, tmp_path, _Interrupted(3))
+    (stopped,) = (path for path in tmp_path.iterdir() if path != ended)
+    folders = ("adapter", "adapter-best")
+    weights = "adapter_model.safetensors"
+    for name in folders:
+        assert (stopped / name / weights).read_bytes() == (ended / name / weights).read_bytes()
+    scores = [line["accuracy"] for line in tiny.read_lines(stopped / "rounds.jsonl")]
+    assert read_run(stopped).best_round == 1 + scores[1:].index(max(scores[1:]))  # type: ignore[type-var]
+    shutil.rmtree(stopped / "adapter")  # killed before it
+    resume(stopped, changes={"training.rounds": "2"})
+    assert (stopped / "adapter" / weights).read_bytes() == (
+        ended / "adapter" / weights
+    ).read_bytes()
+
+
+def test_the_best_rounds_adapter_is_kept(vision: Folders, tmp_path: Path) -> None:
+    """That of the round with the best score, the first of equals, not of the last."""
+    found: dict[int, bytes] = {}
+    for rounds in (1, 2, 3):
+        config = tiny.config(
+            *vision,
+            training={"rounds": rounds, "local_steps": 2},
+            optimizer={"learning_rate": 0.1},
+            codec="none",
+        )
+        run = read_run(start(config, tmp_path).path)
+        found[rounds] = (run.adapter / "adapter_model.safetensors").read_bytes()
+    best = run.best_round
+    assert best is not None
+    assert (run.best_adapter / "adapter_model.safetensors").read_bytes() == found[best]
 
 
 def test_an_adapter_says_what_it_was_trained_over(vision: Folders, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from cutlayer.jobs.check import check_devices, make_round_end
 from cutlayer.jobs.plugins import check_registered, portable
 from cutlayer.jobs.prepare import Job
 from cutlayer.jobs.resume import settle
+from cutlayer.jobs.trained import keep
 from cutlayer.model.load import device_tensors
 from cutlayer.model.placement import Placement
 from cutlayer.net.identity.run_keys import DeviceRegistry
@@ -55,8 +56,8 @@ from cutlayer.rounds.schemes import DeviceOrder, Phase, Scheme, ServerOrder
 from cutlayer.spec import Base, MiniBatch, Trained
 from cutlayer.training.exchange import group_inputs
 from cutlayer.training.records import UNOBSERVED, Observer, TraceLine, TrainedRound
-from cutlayer.training.run import begin, evaluate
-from cutlayer.training.run_directory import RunDirectory, check_finite
+from cutlayer.training.run import RunLog, begin, evaluate
+from cutlayer.training.run_directory import RunDirectory
 from cutlayer.training.state import RunState, ServerSide, Training
 
 # What a server writes about each round that closes, and puts its checkpoint in place. The keys are
@@ -79,20 +80,18 @@ class Recorder:
         self,
         training: Training,
         server: ServerSide,
-        directory: RunDirectory,
+        log: RunLog,
         worker: ServerWorker,
         session: ServerSession,
-        observer: Observer,
         clock: Callable[[], float],
     ) -> None:
         self._training = training
         self._server = server
-        self._directory = directory
+        self._log = log
         self._worker = worker
         self._traffic = session.traffic
         self._session = session
         self._shares = session.shares
-        self._observer = observer
         self._clock = clock
         self._began_s = clock()
         # the run's one clock is the state's
@@ -118,15 +117,11 @@ class Recorder:
             **self._bytes(state.round),
             wall_s=self._clock() - self._began_s,
         )
-        check_finite(self._directory.path, record, simulated=False)
         events = () if measured is None else measured.events()
         lines = (TraceLine(round=state.round, event=event) for event in events)
-        self._directory.append("trace.jsonl", lines)
-        self._directory.append("rounds.jsonl", [record])
-        self._directory.save(state)
+        self._log.round_done(state, record, lines, simulated=False)
         self._began_s, self._elapsed_s = self._clock(), state.virtual_time_s
         self._shares = self._session.shares
-        self._observer.round_done(record)
 
     def _seconds(self, measured: MeasuredRound | None, delay_s: float) -> dict[str, Any]:
         """Seconds by device and phase; of a device that did not make the round, all of it."""
@@ -331,7 +326,8 @@ def open_net(job: Job, directory: RunDirectory, observer: Observer, compute: Com
     settle(job, directory, "serve")
     setup, net = job.setup, job.config.net
     training, server = setup.training, setup.server
-    state = begin(setup, directory, job.config.training.rounds, observer)
+    log = RunLog(directory, keep(job, directory), observer)
+    state = begin(setup, log, job.config.training.rounds)
     largest = MiniBatch(training.batch_size, _tokens(job, state))
     parameters = server.device_part.adapted.layout.parameters
     steps = max(device.local_steps for device in setup.devices) * training.micro_batches
@@ -348,7 +344,7 @@ def open_net(job: Job, directory: RunDirectory, observer: Observer, compute: Com
     made = journal.made(state.round)
     missed = set() if made is None else set(range(count)) - set(made)
     session = ServerSession(plan, worker.adapter, state.round + 1, missed)
-    recorder = Recorder(training, server, directory, worker, session, observer, time.monotonic)
+    recorder = Recorder(training, server, log, worker, session, time.monotonic)
     recover(session, worker, journal, controller, recorder.save)
     driver = ServerDriver(
         session,

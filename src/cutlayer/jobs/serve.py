@@ -20,7 +20,7 @@ from cutlayer.files import alone, json_text, write_json
 from cutlayer.jobs.check import changed_config, try_addresses, with_full_paths
 from cutlayer.jobs.network import NetJob, check_net, open_net, outline_of, resident_bytes
 from cutlayer.jobs.prepare import Job, prepare, use_torch
-from cutlayer.jobs.train import about, export, new_directory, overview
+from cutlayer.jobs.train import about, new_directory, overview
 from cutlayer.logs import EVERY_S, Heartbeat, so_far
 from cutlayer.net.identity.run_keys import RunKeys, read_keys
 from cutlayer.net.operations.status import (
@@ -240,9 +240,8 @@ class Service:
         return links + self._net.driver.held_bytes
 
     def conclude(self) -> None:
-        """Write the adapter, the summary and the report of a run that has ended."""
+        """Write the summary and the report of a run that has ended."""
         net = self._net
-        export(net.job, net.worker.state, net.directory)
         # of the devices' data, the server knows how many samples each says it has
         samples = tuple(net.worker.samples)
         counts = tuple((count,) for count in samples)

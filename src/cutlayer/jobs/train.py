@@ -1,4 +1,4 @@
-"""A configuration made into a run in its directory: prepared, trained, exported, reported."""
+"""A configuration made into a run in its directory: prepared, trained, reported."""
 
 import logging
 import re
@@ -30,15 +30,15 @@ from cutlayer.files import write_json, write_text
 from cutlayer.jobs.check import changed_config, with_full_paths
 from cutlayer.jobs.prepare import Job, prepare, use_torch
 from cutlayer.jobs.resume import settle
-from cutlayer.jobs.trained import save_trained
+from cutlayer.jobs.trained import keep
 from cutlayer.model.placement import ON_HOST
 from cutlayer.report.run_page import write_report
 from cutlayer.report.wording import counted, round_line, shortened
 from cutlayer.spec import Trained
 from cutlayer.training.records import Observer, Partition, RoundRecord, Silent
-from cutlayer.training.run import run_rounds, write_summary
+from cutlayer.training.run import RunLog, run_rounds, write_summary
 from cutlayer.training.run_directory import RunDirectory
-from cutlayer.training.state import RunState, Setup
+from cutlayer.training.state import Setup
 
 # What a run says of itself as it starts: what it trains, on what, over which link, how long.
 #
@@ -242,7 +242,7 @@ def resume(
 
 
 def finish(job: Job, directory: RunDirectory, observer: Observer | None = None) -> RunDirectory:
-    """Train what is left of the job in `directory`, then write adapter, summary and report.
+    """Train what is left of the job in `directory`, then write summary and report.
 
     Raises CutlayerError; KeyboardInterrupt, if there was one, saying how the run goes on.
     """
@@ -254,11 +254,9 @@ def finish(job: Job, directory: RunDirectory, observer: Observer | None = None) 
         _tell_where(directory.finished(), job.config.training.rounds)
         write_json(directory.path / "partition.json", _partition(job).written())
         rounds = job.config.training.rounds
-        state, records = run_rounds(
-            job.setup, directory, rounds, _RoundLinesInLog(observer, rounds)
-        )
-        export(job, state, directory)
-        write_summary(directory, records, about(job))
+        log = RunLog(directory, keep(job, directory), _RoundLinesInLog(observer, rounds))
+        run_rounds(job.setup, log, rounds)
+        write_summary(directory, log.records, about(job))
         write_report(directory.path)
     return directory
 
@@ -316,11 +314,6 @@ def _partition(job: Job) -> Partition:
     data = job.prepared.data
     counts = label_counts(data.train.labels, job.prepared.parts, len(data.class_names))
     return Partition(class_names=tuple(data.class_names), counts=tuple(map(tuple, counts.tolist())))
-
-
-def export(job: Job, state: RunState, directory: RunDirectory) -> None:
-    """Write what was trained into the run's directory: an adapter as PEFT has it, or a model."""
-    save_trained(job, state, directory, "last")
 
 
 def about(job: Job) -> dict[str, Any]:

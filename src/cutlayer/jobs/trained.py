@@ -32,6 +32,7 @@ from cutlayer.model.peft_format import save_adapter
 from cutlayer.model.tasks import read_config, unread_padding
 from cutlayer.spec import Task, Trained
 from cutlayer.training.records import Score
+from cutlayer.training.run import Keep
 from cutlayer.training.run_directory import RunDirectory
 from cutlayer.training.state import RunState
 from cutlayer.version import __version__
@@ -133,6 +134,17 @@ def save_trained(job: Job, state: RunState, directory: RunDirectory, which: Whic
 
     folders = MODELS if whole else ADAPTERS
     write_folder_atomically(directory.path / folders[which], write)
+
+
+def keep(job: Job, directory: RunDirectory) -> Keep:
+    """What puts the trained into the run's directory as a round ends."""
+
+    def write(state: RunState, best: bool) -> None:
+        # the best first: where there is a last there is a best
+        for which in ("best", "last") if best else ("last",):
+            save_trained(job, state, directory, which)
+
+    return write
 
 
 def add_companions(folder: Path, facts: TrainedFacts, settings: str, base: Path) -> None:

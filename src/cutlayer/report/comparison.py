@@ -61,7 +61,7 @@ class ComparedRun:
         """The best score after a round of training; None if none was a number."""
         scores = [record.score for record in self.record.trained]
         known = [score for score in scores if math.isfinite(score.value)]
-        return max(known, key=_goodness) if known else None
+        return max(known, key=lambda score: score.goodness) if known else None
 
     @property
     def delay_per_round_s(self) -> float | None:
@@ -144,7 +144,9 @@ def compare(entries: Sequence[Entry], target: float | None = None) -> Comparison
     measure = runs[0].record.summary.score_final.measure
     if target is None:
         best = [run.best for run in runs if run.best is not None]
-        return Comparison(tuple(entries), min(best, key=_goodness) if best else None)
+        return Comparison(
+            tuple(entries), min(best, key=lambda score: score.goodness) if best else None
+        )
     check_target(runs[0].record.summary.task, target)
     return Comparison(tuple(entries), Score(measure, target))
 
@@ -200,13 +202,9 @@ def _reasons(entries: Sequence[Entry]) -> str:
     return "; ".join(f"{entry.label} {entry.reason}" for entry in refused) or "no run"
 
 
-def _goodness(score: Score) -> float:
-    return score.value if score.measure == "accuracy" else -score.value
-
-
 def _reaches(score: Score, target: Score) -> bool:
     # a comparison with NaN is false: a diverged evaluation reaches nothing
-    return _goodness(score) >= _goodness(target)
+    return score.goodness >= target.goodness
 
 
 def _sent_bytes(record: RoundRecord) -> int:

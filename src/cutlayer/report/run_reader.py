@@ -22,6 +22,7 @@ from cutlayer.training.records import (
     Summary,
     TraceLine,
     TrainedRound,
+    best_round,
     lines_of_round,
     parse,
     parse_round,
@@ -252,21 +253,24 @@ class Run:
 
     @property
     def adapter(self) -> Path:
-        """The folder of the trained adapter in PEFT's format, for `load_adapter` or `peft`.
+        """The folder of the adapter of the last finished round in PEFT's format, for `load_adapter`
+        or `peft`.
 
-        Raises RunError if the run has not ended, or has trained all weights: those are in the
+        Raises RunError if no round has finished, or the run trains all weights: those are in the
         folder `model` beside it, for `from_pretrained`.
         """
-        self._check_finished()
-        folder = self.path / "adapter"
-        if not folder.is_dir() and (self.path / "model").is_dir():
-            raise RunError(
-                f"{self.path} has trained all weights, not an adapter: {self.path / 'model'} is a"
-                " model for from_pretrained"
-            )
-        if not (folder / "adapter_config.json").is_file():
-            raise RunError(f"{folder}: missing; was it moved or deleted?")
-        return folder
+        return self._adapter("adapter", "model")
+
+    @property
+    def best_adapter(self) -> Path:
+        """The same of the round with the best score, `best_round`. Raises as `adapter`."""
+        return self._adapter("adapter-best", "model-best")
+
+    @property
+    def best_round(self) -> int | None:
+        """The trained round with the best score, the first of equals; None before the first."""
+        best = best_round(self.rounds)
+        return None if best is None else best.round
 
     @property
     def report(self) -> Path:
@@ -282,6 +286,19 @@ class Run:
     def to_pandas(self) -> Any:  # pandas has no types, and need not be there
         """`to_dicts` as a `pandas.DataFrame`. Raises ConfigError without pandas."""
         return frame_of(self.to_dicts())
+
+    def _adapter(self, name: str, whole: str) -> Path:
+        folder = self.path / name
+        if not folder.is_dir() and (self.path / whole).is_dir():
+            raise RunError(
+                f"{self.path} has trained all weights, not an adapter: {self.path / whole} is a"
+                " model for from_pretrained"
+            )
+        if not (folder / "adapter_config.json").is_file():
+            if self.rounds[-1].round == 0:
+                raise RunError(f"{self.path} has no adapter yet: no round has finished")
+            raise RunError(f"{folder}: missing; was it moved or deleted?")
+        return folder
 
     def _check_finished(self) -> None:
         if not self.finished:

@@ -10,7 +10,7 @@ import json
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal, TypeVar, final
@@ -68,6 +68,11 @@ class Score:
 
     measure: Literal["accuracy", "perplexity"]
     value: float
+
+    @property
+    def goodness(self) -> float:
+        """The larger the better, whatever the measure."""
+        return self.value if self.measure == "accuracy" else -self.value
 
 
 class Record(BaseModel):
@@ -162,6 +167,17 @@ class TrainedRound(_Evaluated):
 
 
 RoundRecord = FirstRound | TrainedRound
+
+
+def best_round(records: Iterable[RoundRecord]) -> TrainedRound | None:
+    """The trained round with the best score, the first of equals; None before the first."""
+    best: TrainedRound | None = None
+    for record in records:
+        if isinstance(record, TrainedRound) and (
+            best is None or record.score.goodness > best.score.goodness
+        ):
+            best = record
+    return best
 
 
 class TraceLine(Record):

@@ -6,9 +6,9 @@ is kept for backward, and a language model's logits are there for a few tokens a
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias, final
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from cutlayer.training.records import (
     Summary,
     TraceLine,
     TrainedRound,
+    best_round,
 )
 from cutlayer.training.round import Round, RoundOutcome, initial_state
 from cutlayer.training.run_directory import RunDirectory, check_finite, diverged, totals
@@ -99,46 +100,102 @@ def _predictions(
         yield logits.float(), own
 
 
+# What is written as a round ends.
+
+
+# puts what was trained until a state into the run directory, as that of the last round and, if
+# told so, as that of the best
+Keep: TypeAlias = Callable[[RunState, bool], None]
+
+
+@final
+class RunLog:
+    """A run's directory as its rounds end: their records, the checkpoint, what was trained.
+
+    `records`: of all finished rounds, the evaluation before training first.
+    """
+
+    def __init__(self, directory: RunDirectory, keep: Keep, observer: Observer) -> None:
+        self.directory = directory
+        self.observer = observer
+        self.records: list[RoundRecord] = []
+        self._keep = keep
+
+    def resume(self, state: RunState) -> None:
+        """Go on from a checkpoint: what lies there of later rounds goes, and what a kill has kept
+        from being written comes."""
+        self.directory.cut_after(state.round)
+        self.records = self.directory.records()
+        if state.round:
+            self._keep(state, self._is_best(state))
+
+    def begin(self, state: RunState, record: FirstRound) -> None:
+        """The evaluation before training. Raises RunError for a loss that is not finite."""
+        check_finite(self.directory.path, record)
+        self._close(state, record)
+
+    def round_done(
+        self,
+        state: RunState,
+        record: TrainedRound,
+        trace: Iterable[TraceLine],
+        *,
+        simulated: bool = True,
+    ) -> None:
+        """A round: trace and record, then the checkpoint, then what was trained. A kill between
+        them is made good by `resume`. Raises RunError for a loss that is not finite, before
+        anything of the round is written."""
+        check_finite(self.directory.path, record, simulated=simulated)
+        self.directory.append("trace.jsonl", trace)
+        self._close(state, record)
+
+    def _close(self, state: RunState, record: RoundRecord) -> None:
+        self.directory.append("rounds.jsonl", [record])
+        self.directory.save(state)
+        self.records.append(record)
+        if state.round:
+            self._keep(state, self._is_best(state))
+        self.observer.round_done(record)
+
+    def _is_best(self, state: RunState) -> bool:
+        best = best_round(self.records)
+        return best is not None and best.round == state.round
+
+
 # Rounds until the last.
 
 
-def run_rounds(
-    setup: Setup, directory: RunDirectory, rounds: int, observer: Observer
-) -> tuple[RunState, list[RoundRecord]]:
-    """Train until round `rounds` has finished, from where `directory` stands.
+def run_rounds(setup: Setup, log: RunLog, rounds: int) -> None:
+    """Train until round `rounds` has finished, from where the log's directory stands.
 
-    Returns the last state and all records. Killed at any point, a run loses the round in
-    progress at most, and resumed from its directory ends with the same bytes. Raises RunError for
-    a round that diverges; `directory` then stands where the round before ended.
+    Killed at any point, a run loses the round in progress at most, and resumed from its directory
+    ends with the same bytes. Raises RunError for a round that diverges; the directory then stands
+    where the round before ended.
     """
-    state = begin(setup, directory, rounds, observer)
+    state = begin(setup, log, rounds)
     while state.round < rounds:
-        observer.round_begins(state.round + 1, rounds)
-        state = _one_round(setup, state, directory, observer)
-    return state, directory.records()
+        log.observer.round_begins(state.round + 1, rounds)
+        state = _one_round(setup, state, log)
 
 
-def begin(setup: Setup, directory: RunDirectory, rounds: int, observer: Observer) -> RunState:
-    """Where `directory` stands; in a new one, what comes before the first of `rounds` is put there.
+def begin(setup: Setup, log: RunLog, rounds: int) -> RunState:
+    """Where the log's directory stands; in a new one, what comes before the first of `rounds` is
+    put there.
 
     Raises RunError for a checkpoint of another configuration.
     """
-    state = directory.load()
+    state = log.directory.load()
     if state is not None:
-        _check_fits(setup, state, directory)
-        directory.cut_after(state.round)
+        _check_fits(setup, state, log.directory)
+        log.resume(state)
         return state
-    directory.cut_after(-1)
-    observer.round_begins(0, rounds)
+    log.directory.cut_after(-1)
+    log.observer.round_begins(0, rounds)
     state = initial_state(setup)
     clock = setup.simulation.clock
     start_s = clock()
     evaluation = evaluate(setup.training, setup.server, state)
-    record = first_record(setup.training.task, evaluation, clock() - start_s)
-    check_finite(directory.path, record)
-    directory.append("rounds.jsonl", [record])
-    directory.save(state)
-    observer.round_done(record)
+    log.begin(state, first_record(setup.training.task, evaluation, clock() - start_s))
     return state
 
 
@@ -151,24 +208,18 @@ def write_summary(
     return summary
 
 
-def _one_round(
-    setup: Setup, state: RunState, directory: RunDirectory, observer: Observer
-) -> RunState:
+def _one_round(setup: Setup, state: RunState, log: RunLog) -> RunState:
     training, clock = setup.training, setup.simulation.clock
     start_s = clock()
     number = state.round + 1
     try:
         played = Round(setup, state)
-        outcome = played.play(lambda done, total: observer.step_done(number, done, total))
+        outcome = played.play(lambda done, total: log.observer.step_done(number, done, total))
     except PacketError as error:  # no codec takes values that are not finite
-        raise diverged(directory.path, number, str(error)) from error
+        raise diverged(log.directory.path, number, str(error)) from error
     evaluation = evaluate(training, setup.server, outcome.state)
     record = round_record(training.task, outcome, evaluation, clock() - start_s)
-    check_finite(directory.path, record)
-    directory.append("trace.jsonl", trace_lines(outcome))
-    directory.append("rounds.jsonl", [record])
-    directory.save(outcome.state)
-    observer.round_done(record)
+    log.round_done(outcome.state, record, trace_lines(outcome))
     return outcome.state
 
 

@@ -15,7 +15,7 @@ from cutlayer.net.server.driver import recover
 from cutlayer.net.server.session import ServerSession
 from cutlayer.net.server.timing import MeasuredRound
 from cutlayer.training.records import Silent, TrainedRound
-from cutlayer.training.run import begin
+from cutlayer.training.run import RunLog, begin
 from cutlayer.training.state import RunState
 from net.ends import PATIENCE_S
 from net.harness import Run, Site
@@ -45,15 +45,14 @@ async def _stop_at_the_checkpoint(run: Run) -> None:
 def test_a_round_that_nobody_saw_has_one_clock(vision: tuple[Path, Path], tmp_path: Path) -> None:
     """The server that goes through its journal did not see how long the round took."""
     run = Run(prepare(tiny.config(*vision, codec="none")).setup, tmp_path)
-    state = begin(run.setup, run.directory, run.rounds, Silent())
+    log = RunLog(run.directory, lambda state, best: None, Silent())
+    state = begin(run.setup, log, run.rounds)
     asyncio.run(_stop_at_the_checkpoint(run))
     worker = run.server_worker(state)
     session = ServerSession(run.plan(), worker.adapter)
     controller = run.controller(state)
     setup, clock = run.setup, time.monotonic
-    recorder = Recorder(
-        setup.training, setup.server, run.directory, worker, session, Silent(), clock
-    )
+    recorder = Recorder(setup.training, setup.server, log, worker, session, clock)
     recover(session, worker, run.journal, controller, recorder.save)
     kept, record = run.directory.load(), run.directory.records()[-1]
     assert isinstance(record, TrainedRound)
