@@ -6,7 +6,8 @@ PEFT; knows of a model the names and shapes of its layers.
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,78 @@ def read_adapter(directory: Path, spec: AdapterSpec | None = None) -> dict[str, 
     return named
 
 
+@dataclass(frozen=True)
+class Change:
+    """What an adapter does to one weight of the unsplit model: `value` takes its place, or is
+    `added` to it, float32. `name`: the weight's; GPT-2's layers have theirs the other way round.
+    """
+
+    name: str
+    value: Tensor
+    added: bool
+    source: Path
+
+    def of(self, weight: Tensor, *, turned: bool) -> Tensor:
+        """The changed weight, float32, on the weight's device; `turned`: the layer is a `Conv1D`.
+
+        Raises ModelError for a weight that it does not fit.
+        """
+        value = self.value.T if turned and self.added else self.value
+        fits = value.shape == weight.shape or (self.added and _same_rows(value, weight))
+        if not (fits and weight.is_floating_point()):
+            raise ModelError(
+                f"the adapter in {self.source} has {tuple(value.shape)} for {self.name}, the model"
+                f" {tuple(weight.shape)} of {weight.dtype}: load the model that it was trained"
+                " over, with as many classes, not quantised"
+            )
+        value = value.to(weight.device).view(weight.shape)
+        return weight.float() + value if self.added else value
+
+
+class Changes:
+    """What the adapter in a folder does to the weights of a model, by their names: `W += scale B A`
+    in float32, and a trained head in the place of its own. Each is made when it is asked for.
+
+    Raises ModelError as `read_adapter` does.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._config = _read_config(directory / CONFIG_FILE)
+        self._named = read_adapter(directory)
+        self._slots = {
+            f"{slot.removesuffix('.lora_A')}.weight" if _is_lora(slot) else slot: slot
+            for slot in self._named
+            if not slot.endswith(".lora_B")
+        }
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The weights that it changes."""
+        return tuple(self._slots)
+
+    def get(self, name: str) -> Change | None:
+        """What becomes of the weight of this name; None: it stays as it is."""
+        slot = self._slots.get(name)
+        if slot is None:
+            return None
+        value, added = self._named[slot], _is_lora(slot)
+        if added:
+            scale = float(self._config.get("lora_alpha", self._config["r"])) / self._config["r"]
+            b = self._named[f"{slot.removesuffix('.lora_A')}.lora_B"]
+            value = scale * (b.flatten(1) @ value.flatten(1))
+        return Change(name, value, added, self._directory)
+
+    def check_names(self, known: Container[str]) -> None:
+        """Raises ModelError where a model with weights of these names lacks one of them."""
+        for name in self._slots:
+            if name not in known:
+                raise ModelError(
+                    f"the adapter in {self._directory} is for {name}, which the model does not"
+                    " have: load the model that it was trained over, with its head"
+                )
+
+
 def load_adapter(model: nn.Module, directory: Path) -> None:
     """Add the adapter in such a folder to the weights of a whole model, and put a trained head in
     the place of its own: `W += alpha / rank * B A`, in float32.
@@ -91,39 +164,23 @@ def load_adapter(model: nn.Module, directory: Path) -> None:
     Raises ModelError as `read_adapter` does, and for a model that lacks a layer of the adapter or
     has another shape of it; the model is then as it was.
     """
-    config, named = _read_config(directory / CONFIG_FILE), read_adapter(directory)
-    scale = float(config.get("lora_alpha", config["r"])) / config["r"]
-    layers, own = dict(model.named_modules()), dict(model.named_parameters())
+    changes, own = Changes(directory), dict(model.named_parameters())
+    changes.check_names(own)
+    layers = dict(model.named_modules())
     changed = []
-    for slot, value in named.items():
-        if slot.endswith(".lora_B"):
-            continue
-        name = slot.removesuffix(".lora_A")
-        weight_name = f"{name}.weight" if slot != name else name
-        weight = own.get(weight_name)
-        if weight is None:
-            raise ModelError(
-                f"the adapter in {directory} is for {weight_name}, which the model does not have:"
-                " load the model that it was trained over, with its head"
-            )
-        if slot != name:
-            low_rank = named[f"{name}.lora_B"].flatten(1) @ value.flatten(1)
-            turned = isinstance(layers[name], Conv1D)
-            value = scale * (low_rank.T if turned else low_rank)
-            fits = value.numel() == weight.numel() and value.shape[0] == weight.shape[0]
-        else:
-            fits = value.shape == weight.shape
-        if not (fits and weight.is_floating_point()):
-            raise ModelError(
-                f"the adapter in {directory} has {tuple(value.shape)} for {weight_name}, the model"
-                f" {tuple(weight.shape)} of {weight.dtype}: load the model that it was trained"
-                " over, with as many classes, not quantised"
-            )
-        changed.append((weight, value.view(weight.shape), slot != name))
+    for name in changes.names:
+        change = changes.get(name)
+        assert change is not None
+        turned = isinstance(layers[name.rpartition(".")[0]], Conv1D)
+        changed.append((own[name], change.of(own[name].detach(), turned=turned)))
     with torch.no_grad():
-        for weight, value, added in changed:
-            value = value.to(weight.device)
-            weight.copy_(weight.float() + value if added else value)
+        for weight, value in changed:
+            weight.copy_(value)
+
+
+def _same_rows(value: Tensor, weight: Tensor) -> bool:
+    """Whether a product of matrices fits a convolution's weight."""
+    return value.numel() == weight.numel() and value.shape[0] == weight.shape[0]
 
 
 def _config(
