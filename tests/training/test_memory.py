@@ -23,7 +23,7 @@ from cutlayer.jobs.prepare import Job, prepare
 from cutlayer.model.described import AdapterSpec
 from cutlayer.model.load import load_server_part
 from cutlayer.training.exchange import group_inputs
-from cutlayer.training.memory import measure_memory
+from cutlayer.training.memory import MOST_PASS_BYTES, measure_memory
 from cutlayer.training.round import Round, initial_state
 from cutlayer.training.run import evaluate
 from cutlayer.training.server_batch import server_pass
@@ -214,11 +214,21 @@ def test_a_server_that_merges_holds_all_adapters(vision: Folders) -> None:
     assert memory.server.total == memory.server.weights + memory.server.adapters
 
 
-def test_devices_whose_tokens_are_many_share_no_pass(llama: Folders) -> None:
-    assert job_of(llama, 4, 12, 3).setup.simulation.group == 8
-    # as if each had so many texts of 12 tokens in a batch
-    assert job_of(llama, 400, 12, 3).setup.simulation.group == 3
-    assert job_of(llama, 65_536, 12, 3).setup.simulation.group == 1
+def test_devices_whose_activations_are_many_share_no_pass(llama: Folders) -> None:
+    memory = job_of(llama, 4, 12, 3).memory
+    assert memory.served is not None and memory.fitting(8, None) == 8
+    received = 2 * memory.served.received
+    batch = memory.served.shape.batch
+    logits = memory.served.part.logits_bytes(batch.samples * batch.tokens)
+    for times in (1, 2, 3, 5):
+        both = MOST_PASS_BYTES // times - received - logits
+        own = replace(memory.device, activations=both // 4)
+        larger = replace(memory.served, kept=both - both // 4)
+        assert replace(memory, device=own, served=larger).fitting(8, None) == times
+    alone = replace(memory, device=replace(memory.device, activations=MOST_PASS_BYTES + 1))
+    assert alone.fitting(8, None) == 1
+    # a server's own limit says how much there is
+    assert alone.fitting(8, memory.served.of(5).total) == 5
 
 
 def test_as_many_devices_share_a_pass_as_the_server_has_memory_for(vision: Folders) -> None:

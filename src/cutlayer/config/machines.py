@@ -544,7 +544,7 @@ class ServerSection(Section):
         ge=1,
         le=MOST_DEVICES,
         description="devices that share one pass through the model in the simulator; fewer where"
-        " server.memory_mib does not hold so many",
+        " server.memory_mib does not hold so many, or, without it, 4 GiB their activations",
     )
     memory_mib: Annotated[
         Mebibytes | None, read_unless("scheme.name", *WHOLE), read_by("profile", None)

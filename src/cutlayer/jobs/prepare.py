@@ -77,8 +77,6 @@ _REMEDY = {
     False: "this scheme trains the whole model on every device; choose one that splits it, lower"
     " training.batch_size, or set devices.memory_mib to null",
 }
-# of a pass of a language model, whose activations are many; as of a server that batches arrivals
-_MOST_TOKENS = 16_384
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +142,7 @@ def prepare(config: Config, *, dealt: bool = True) -> Job:
             allocation=shares,
             rules=make_rules(config),
             accounting=make_accounting(config),
-            group=_group(config, scheme, prepared.task) if dealt else 1,
+            group=config.server.group if dealt and scheme.trained is Trained.ADAPTERS else 1,
             clock=time.monotonic,
             server_block_s=hardware.block_s,
         ),
@@ -154,8 +152,10 @@ def prepare(config: Config, *, dealt: bool = True) -> Job:
     memory = measure_memory(setup, initial_state(setup))
     _check_memory(setup, memory)
     together = _arriving(setup, memory)
-    group = _fitting_group(config, setup, memory, together)
-    setup = replace(setup, simulation=replace(setup.simulation, group=group))
+    fitting = memory.fitting(setup.together, make_server(config.server).memory_bytes)
+    if fitting < setup.together:
+        group = max(together, fitting)
+        setup = replace(setup, simulation=replace(setup.simulation, group=group))
     memory = memory.with_passes_of(max(together, setup.together))
     _check_server(config, memory.server.total, f"with {together} of the mini-batches in a pass")
     return Job(config, found, prepared, adapter, setup, memory)
@@ -242,16 +242,6 @@ def _network(config: Config) -> tuple[tuple[Device, ...], Channel, FixedAllocati
     return devices, channel, shares
 
 
-def _group(config: Config, scheme: Scheme, task: Task) -> int:
-    """Devices that share a pass at most: of a language model so few that it is bearable."""
-    if scheme.trained is Trained.WEIGHTS:
-        return 1
-    if task != "causal-lm":
-        return config.server.group
-    tokens = config.training.batch_size * config.data.max_tokens
-    return max(1, min(config.server.group, _MOST_TOKENS // tokens))
-
-
 def _arriving(setup: Setup, memory: Memory) -> int:
     """Mini-batches that share a pass because they arrive together."""
     scheme, served = setup.training.scheme, memory.served
@@ -259,16 +249,6 @@ def _arriving(setup: Setup, memory: Memory) -> int:
         return 1
     batch, batching = served.shape.batch, setup.simulation.rules.batching
     return batching.most_together(len(setup.devices), batch.samples * batch.tokens)
-
-
-def _fitting_group(config: Config, setup: Setup, memory: Memory, least: int) -> int:
-    """As many devices in a pass as the server's memory allows; at least so many."""
-    limit, together = make_server(config.server).memory_bytes, setup.together
-    if limit is None or memory.served is None:
-        return setup.simulation.group
-    while together > least and memory.served.of(together).total > limit:
-        together -= 1
-    return together
 
 
 def make_optimizer(section: OptimizerSection) -> Optimizer:

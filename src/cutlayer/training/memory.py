@@ -18,6 +18,9 @@ from cutlayer.training.exchange import group_inputs, micro_batches
 from cutlayer.training.state import RunState, Setup
 
 _FLOAT_BYTES = 4
+# of a simulated pass, where nobody says how much memory there is: a common machine has it beside
+# the weights, and larger passes are no faster
+MOST_PASS_BYTES = 4 * 2**30
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,21 @@ class Memory:
     server: PartMemory[int]
     unsplit_bytes: int
     served: ServedMemory | None = None
+
+    def fitting(self, together: int, server_bytes: int | None) -> int:
+        """How many of `together` devices may share a simulated pass, at least one: as the server
+        has memory for, or, without a limit, as many as `MOST_PASS_BYTES` is enough for."""
+        while together > 1 and not self._fits(together, server_bytes):
+            together -= 1
+        return together
+
+    def _fits(self, together: int, server_bytes: int | None) -> bool:
+        of_server = self.with_passes_of(together).server
+        if server_bytes is not None and self.served is not None:
+            return of_server.total <= server_bytes
+        # both sides' are in one process
+        kept = together * self.device.activations + of_server.activations + of_server.input
+        return kept <= MOST_PASS_BYTES
 
     def with_passes_of(self, together: int) -> "Memory":
         """The same with so many devices in a pass of the server."""
