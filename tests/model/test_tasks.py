@@ -14,6 +14,7 @@ from cutlayer.errors import ModelError, UnsupportedModelError
 from cutlayer.model.blocks import meta_model
 from cutlayer.model.tasks import (
     group_losses,
+    head_losses,
     is_decoder,
     read_config,
     task_class,
@@ -203,6 +204,54 @@ def test_it_is_torchs_cross_entropy_to_the_bit_in_many_pieces(samples: int, clas
     (found,) = torch.autograd.grad(loss, logits)
     assert torch.equal(loss, wanted)
     assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize(("samples", "classes"), [(30, 4), (24, 500_000)])
+@pytest.mark.parametrize("smoothing", [0.1, 1.0])
+def test_smoothed_labels_are_torchs(samples: int, classes: int, smoothing: float) -> None:
+    """Two devices of unlike size, of which labels anywhere do not count."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(samples, classes, generator=generator, requires_grad=True)
+    labels = torch.randint(0, classes, (samples,), generator=generator)
+    labels[::3] = IGNORED_LABEL
+    sizes = [samples - 7, 7]
+    options = {"label_smoothing": smoothing}
+    parts = zip(logits.split(sizes), labels.split(sizes), strict=True)
+    wanted = torch.stack([functional.cross_entropy(*part, **options) for part in parts])
+    (expected,) = torch.autograd.grad(wanted @ torch.tensor([0.37, 2.0]), logits)
+    losses = group_losses("text-classification", logits, labels, sizes, smoothing)
+    (found,) = torch.autograd.grad(losses @ torch.tensor([0.37, 2.0]), logits)
+    # means of up to 500,000 values in float32, in another order
+    torch.testing.assert_close(losses, wanted, rtol=1e-5, atol=0.0)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-9)
+
+
+def test_nothing_to_predict_is_no_loss_with_smoothed_labels_either() -> None:
+    logits = torch.randn(2, 3, VOCABULARY, requires_grad=True)
+    labels = torch.full((2, 3), IGNORED_LABEL)
+    labels[0] = 1
+    losses = group_losses("causal-lm", logits, labels, [1, 1], 0.1)
+    losses.sum().backward()
+    assert losses[1] == 0 and logits.grad is not None and not logits.grad[1].any()
+
+
+@pytest.mark.parametrize("most", [100, 5, 1])
+def test_a_head_in_pieces_smooths_labels_as_all_logits_do(most: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(4, 7, 6, generator=generator, requires_grad=True)
+    weight = torch.randn(VOCABULARY, 6, generator=generator)
+    labels = torch.randint(0, VOCABULARY, (4, 7), generator=generator)
+    labels[torch.rand(4, 7, generator=generator) < 0.4] = IGNORED_LABEL
+    labels[3] = IGNORED_LABEL
+    weights = [0.3, 1.0, 1.0]
+    whole = group_losses("causal-lm", hidden @ weight.T, labels, [2, 1, 1], 0.1)
+    wanted = whole * torch.tensor(weights)
+    (expected,) = torch.autograd.grad(wanted.sum(), hidden)
+    losses = head_losses(hidden, labels, [2, 1, 1], weights, lambda own: own @ weight.T, most, 0.1)
+    (found,) = torch.autograd.grad(losses.sum(), hidden)
+    # the same sums of a few products, in another order of float32
+    torch.testing.assert_close(losses, wanted, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_low_precision_logits_give_a_float32_loss() -> None:

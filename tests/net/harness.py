@@ -82,7 +82,6 @@ class Run:
         count = len(self.setup.devices)
         return RunPlan(
             terms=tuple(self.terms(device) for device in range(count)),
-            rate_of=self.setup.training.rate_of,
             shares=(1.0 / count,) * count,
             end=RoundEnd(count, self.quorum, self.deadline_s, self.give_up_s),
             bounds=self.bounds,
@@ -90,7 +89,8 @@ class Run:
 
     def server_worker(self, state: RunState) -> ServerWorker:
         setup = self.setup
-        return ServerWorker(setup.training, setup.server, len(setup.devices), self.bounds, state)
+        steps = [device.local_steps for device in setup.devices]
+        return ServerWorker(setup.training, setup.server, steps, self.bounds, state)
 
     def controller(self, state: RunState) -> Controller:
         setup = self.setup

@@ -116,7 +116,7 @@ def replayed(run: Run) -> Adapters:
                 case [Entry(int(device), Adapter() as adapter)]:
                     ends[device].adapter = adapter
                 case [Entry(_, Activation()), *_]:
-                    _pass(setup, number, passed, ends)
+                    _pass(setup, passed, ends)
         uploads = [ends[device].adapter for device in present.made]
         uploaded = [unpack_adapter(own.packet, device_row.numel()) for own in uploads if own]
         weights = [float(own.weight.samples) for own in uploads if own]
@@ -143,7 +143,7 @@ def _begun(row: Tensor, *kept: Any) -> _End:
     return _End(row, torch.zeros_like(row), *kept)
 
 
-def _pass(setup: Setup, number: int, passed: Sequence[Entry], ends: Sequence[_End]) -> None:
+def _pass(setup: Setup, passed: Sequence[Entry], ends: Sequence[_End]) -> None:
     """What a pass makes of the server's ends."""
     batch = [
         (ends[own.device], own.message)
@@ -154,7 +154,9 @@ def _pass(setup: Setup, number: int, passed: Sequence[Entry], ends: Sequence[_En
     for (end, message), reply in zip(batch, replies, strict=True):
         end.collected = end.collected + reply.row_gradient
         if message.micro.last:
-            optimizer, rate = setup.training.optimizer, setup.training.rate_of(number)
+            training, place = setup.training, message.position
+            optimizer = training.rule(setup.server.part.adapted.layout)
+            rate = training.rate_of(place.round, place.step, setup.devices[0].local_steps)
             state = end.optimizer or optimizer.init(end.row[None])
             gradients = end.collected[None]
             (end.row,), end.optimizer = optimizer.step(end.row[None], gradients, state, rate)
@@ -185,8 +187,8 @@ def relived(run: Run) -> Adapters:
     devices = [DeviceWorker(run.setup.training, own) for own in run.setup.devices]
     missed: set[int] = set()
     for number in range(1, run.rounds + 1):
-        rate, adapter = run.setup.training.rate_of(number), server.adapter
-        first = Open(number, Opening(rate, 1.0 / len(devices), fresh=False), adapter)
+        adapter = server.adapter
+        first = Open(number, Opening(1.0 / len(devices), fresh=False), adapter)
         again = replace(first, opening=replace(first.opening, fresh=True))
         for device in range(len(devices)):
             devices[device].begin(again if device in missed else first)
@@ -229,7 +231,7 @@ def absent(run: Run, rounds: Sequence[Presence]) -> Adapters:
             fresh = device in present.fresh
             if fresh:
                 server.renew(device)
-            terms = Opening(run.setup.training.rate_of(number), 1.0 / len(devices), fresh)
+            terms = Opening(1.0 / len(devices), fresh)
             devices[device].begin(Open(number, terms, opening))
             _round(run, server, devices[device], device, number)
         server.merge(present.made)

@@ -16,17 +16,29 @@ from net.recompute import final as final_adapters
 from net.recompute import replayed
 
 DEVICES = 3
+# all that a step may be made of
+STEPPED: dict[str, dict[str, object]] = {
+    "training": {"label_smoothing": 0.1},
+    "optimizer": {
+        "head_learning_rate": 0.05,
+        "clip_norm": 0.02,
+        "betas": [0.8, 0.95],
+        "eps": 1e-6,
+        "schedule": {"name": "cosine", "warmup_steps": 1, "end_fraction": 0.1},
+    },
+}
 
 
 @pytest.mark.parametrize(
-    ("folders", "codec", "micro_batches", "base"),
+    ("folders", "codec", "micro_batches", "base", "sections"),
     [
-        ("vision", "none", 1, "float32"),
-        ("vision", "paper", 1, "float32"),
-        ("vision", "best", 1, "float32"),
-        ("vision", "paper", 3, "float32"),
-        ("bert", "paper", 1, "int8"),
-        ("llama", "best", 2, "nf4"),
+        ("vision", "none", 1, "float32", {}),
+        ("vision", "paper", 1, "float32", {}),
+        ("vision", "best", 1, "float32", {}),
+        ("vision", "paper", 3, "float32", {}),
+        ("bert", "paper", 1, "int8", {}),
+        ("llama", "best", 2, "nf4", {}),
+        ("bert", "fast", 2, "float32", STEPPED),
     ],
 )
 def test_a_run_over_links_is_the_trainers_run(
@@ -34,6 +46,7 @@ def test_a_run_over_links_is_the_trainers_run(
     codec: str,
     micro_batches: int,
     base: str,
+    sections: dict[str, dict[str, object]],
     tmp_path: Path,
     request: pytest.FixtureRequest,
 ) -> None:
@@ -42,7 +55,14 @@ def test_a_run_over_links_is_the_trainers_run(
     config = tiny.config(
         *request.getfixturevalue(folders),
         codec=codec,
-        training={"rounds": 2, "local_steps": 2, "batch_size": 4, "micro_batches": micro_batches},
+        training={
+            "rounds": 2,
+            "local_steps": 2,
+            "batch_size": 4,
+            "micro_batches": micro_batches,
+            **sections.get("training", {}),
+        },
+        optimizer=sections.get("optimizer", {}),
         devices={"base": base},
         server={"base": base},
     )

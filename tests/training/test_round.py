@@ -59,7 +59,7 @@ def test_one_device_without_compression_is_centralised_training(
         group_losses(
             setup.training.task, logits, torch.from_numpy(batch.labels), group.sizes
         ).sum().backward()
-        rate = setup.training.learning_rate * setup.training.decay**step
+        rate = setup.training.rate_of(step + 1, 0, 1)
         row, memory = setup.training.optimizer.step(row, leaf.grad, memory, rate)
     named = whole.adapted.layout.named(row[0])
     assert torch.equal(setup.server.device_part.adapted.layout.join(named), state.device.row)

@@ -148,7 +148,7 @@ def test_full_weights_are_trained_as_torch_trains_them(vision: Folders) -> None:
         vision,
         "fl-full",
         devices={"count": 1},
-        optimizer={"name": "sgd", "learning_rate": 0.05, "decay": 1.0},
+        optimizer={"name": "sgd", "learning_rate": 0.05, "schedule": "constant"},
     )
     setup, start = job.setup, initial_state(job.setup)
     model = AutoModelForImageClassification.from_pretrained(

@@ -420,7 +420,7 @@ def _explain(root: type[Section], error: ErrorDetails) -> str:
         return f"{where or 'a configuration'} must hold keys and values, not {value}"
     if error["type"] == "tuple_type":
         return f"{where} must be a list, such as [a, b], not {value}"
-    if error["type"] == "too_short" and isinstance(error["input"], Sequence):
+    if error["type"] == "too_short" and isinstance(error["input"], Sequence) and not error["input"]:
         return f"{where}: is an empty list: leave it out, or list something"
     if error["type"] == "string_pattern_mismatch" and where.endswith(".name"):
         return f"{where}: should be {PLUGIN}, with one colon, not {value}"
@@ -456,6 +456,10 @@ def asked(error: ErrorDetails) -> str:
             return f"should be above {bounds['gt']}"
         case "less_than":
             return f"should be below {bounds['lt']}"
+        case "too_short":
+            return f"should list at least {bounds['min_length']}"
+        case "too_long":
+            return f"should list at most {bounds['max_length']}"
         case _:
             word, _, rest = error["msg"].partition(" ")
             lower = word if word.isupper() else word.lower()

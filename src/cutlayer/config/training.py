@@ -4,10 +4,25 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
-from cutlayer.config.section import Number, Positive, Real, Section, Text, Whole, read_by
+from cutlayer.config.section import (
+    Choices,
+    Number,
+    Positive,
+    Real,
+    Section,
+    Text,
+    Whole,
+    read_by,
+    read_unless,
+)
 
 _Steps = Annotated[int, Field(ge=1, le=10**6), Number]
 _MicroBatches = Annotated[int, Field(ge=1, le=65_536), Number]
+_Rate = Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False), Number]
+_Norm = Annotated[float, Field(ge=1e-12, le=1e12, allow_inf_nan=False), Number]
+_Beta = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False), Number]
+_Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), Number]
+_END = "fraction of the learning rate that it comes down to"
 
 
 class AdapterSection(Section):
@@ -65,14 +80,20 @@ class TrainingSection(Section):
         default=None,
         description="micro-batches in flight at most, between forward and backward; null: all",
     )
-
-
-class _Optimizer(Section):
-    name: str
-    learning_rate: Positive = Field(
-        default=1e-3, le=1e12, description="learning rate of the first round"
+    label_smoothing: Real = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="fraction of each label that is spread evenly over all classes, or over the"
+        " vocabulary; of the training loss alone",
     )
-    decay: Real = Field(
+
+
+class DecaySchedule(Section):
+    """The same in all local steps of a round, and lower after each round."""
+
+    name: Literal["decay"] = "decay"
+    factor: Real = Field(
         default=0.998,
         gt=0,
         le=1,
@@ -80,10 +101,75 @@ class _Optimizer(Section):
     )
 
 
+class _BySteps(Section):
+    name: str
+    warmup_steps: Annotated[int, Field(ge=0, le=10**9), Number] = Field(
+        default=0,
+        description="local steps in which the learning rate rises from 0, counted over all rounds",
+    )
+
+
+class ConstantSchedule(_BySteps):
+    """The same in all local steps."""
+
+    name: Literal["constant"] = "constant"
+
+
+class LinearSchedule(_BySteps):
+    """Lower with every local step, in a straight line until the last round's end."""
+
+    name: Literal["linear"] = "linear"
+    end_fraction: _Fraction = Field(default=0.0, description=_END)
+
+
+class CosineSchedule(_BySteps):
+    """Lower with every local step, by half a period of a cosine until the last round's end."""
+
+    name: Literal["cosine"] = "cosine"
+    end_fraction: _Fraction = Field(default=0.0, description=_END)
+
+
+ScheduleSection: TypeAlias = DecaySchedule | ConstantSchedule | LinearSchedule | CosineSchedule
+
+
+class _Optimizer(Section):
+    name: str
+    learning_rate: Positive = Field(
+        default=1e-3, le=1e12, description="learning rate, before its schedule"
+    )
+    head_learning_rate: Annotated[
+        _Rate | None,
+        read_unless("scheme.name", "fl-full"),
+    ] = Field(
+        default=None,
+        description="learning rate of the trained head, by the same schedule; null: learning_rate",
+    )
+    schedule: Annotated[ScheduleSection, Choices("decay")] = Field(
+        default=DecaySchedule(),
+        description="How the learning rate goes on, from local step to local step.",
+    )
+    clip_norm: _Norm | None = Field(
+        default=None,
+        description="a mini-batch's gradient is scaled to this norm where it is longer, on the"
+        " device and on the server each by the norm of its own part's; null: never",
+    )
+
+
 class AdamWOptimizer(_Optimizer):
     """Adam with decoupled weight decay."""
 
     name: Literal["adamw"] = "adamw"
+    betas: Annotated[tuple[_Beta, ...], Field(min_length=2, max_length=2)] = Field(
+        default=(0.9, 0.999),
+        description="how much of the running means of the gradient and of its square is kept at a"
+        " step, a list of both",
+    )
+    eps: Real = Field(
+        default=1e-8,
+        ge=1e-30,
+        le=1.0,
+        description="added to the root of the mean square, by which a step is divided",
+    )
     weight_decay: Real = Field(default=0.0, ge=0, le=1e6, description="decoupled weight decay")
 
 

@@ -247,6 +247,7 @@ def _ready(terms: Terms, joining: Joining, parts: PartCache) -> Ready:
         terms.task,
         terms.classes,
         micro_batches=terms.micro_batches,
+        rounds=terms.rounds,
         packets=terms.rounds * terms.local_steps,
     )
     check_base(Base(config.devices.base))

@@ -336,7 +336,8 @@ def open_net(job: Job, directory: RunDirectory, observer: Observer, compute: Com
     part = _part(job, directory)
     count = len(setup.devices)
     registry = DeviceRegistry(directory.path / _DEVICES, count, net.devices)
-    worker = ServerWorker(training, server, count, bounds, state)
+    local_steps = tuple(device.local_steps for device in setup.devices)
+    worker = ServerWorker(training, server, local_steps, bounds, state)
     controller = _controller(job, state, len(worker.adapter))
     terms = _terms(job, directory, part, largest.tokens)
     plan = _plan(job, controller.shares, bounds, terms, registry.name)
@@ -468,7 +469,6 @@ def _plan(
     setup, net = job.setup, job.config.net
     return RunPlan(
         terms=terms,
-        rate_of=setup.training.rate_of,
         shares=shares,
         end=make_round_end(net, len(setup.devices)),
         bounds=bounds,

@@ -25,7 +25,16 @@ from cutlayer.config.schema import (
     TwoTimescalePlanner,
 )
 from cutlayer.config.section import AGGREGATIONS, PluginSection
-from cutlayer.config.training import AdamWOptimizer, OptimizerSection, SgdOptimizer
+from cutlayer.config.training import (
+    AdamWOptimizer,
+    ConstantSchedule,
+    CosineSchedule,
+    DecaySchedule,
+    LinearSchedule,
+    OptimizerSection,
+    ScheduleSection,
+    SgdOptimizer,
+)
 from cutlayer.data.find import FoundAsset, find_model
 from cutlayer.data.partition import BatchPlan, PreparedData
 from cutlayer.errors import ConfigError
@@ -51,7 +60,17 @@ from cutlayer.model.base import check_base
 from cutlayer.model.describe import count_model
 from cutlayer.model.described import AdapterSpec
 from cutlayer.model.load import load_device_part, load_server_part
-from cutlayer.model.optimizer import AdamW, Aggregation, FedAvg, Optimizer, Sgd
+from cutlayer.model.optimizer import (
+    AdamW,
+    Aggregation,
+    FedAvg,
+    Optimizer,
+    RoundDecay,
+    Schedule,
+    Sgd,
+    WarmUp,
+    WarmUpDown,
+)
 from cutlayer.model.placement import Accelerators, Placement, device_named, repeat_sums
 from cutlayer.model.split import DevicePart
 from cutlayer.planner.allocation import (
@@ -114,6 +133,7 @@ def prepare(config: Config, *, dealt: bool = True) -> Job:
     _LOG.info(f"model {config.model.name}: from {found.source}, {found.path}")
     prepared = prepare_data(config, found.path, dealt=dealt)
     adapter = make_adapter(config.adapter, prepared.task)
+    _check_head_rate(config, adapter)
     classes = len(prepared.data.class_names)
     numbers = str(placements[0].dtype).removeprefix("torch.")
     request = replace(model_request(config, found.path, prepared.task, classes), numbers=numbers)
@@ -121,6 +141,7 @@ def prepare(config: Config, *, dealt: bool = True) -> Job:
     _check_server(config, _least_server_need(config, scheme, model), "without any mini-batch")
     server = _server(config, scheme, found.path, prepared, adapter, model.blocks, placements)
     sides = _devices(config, server.device_part, prepared)
+    _check_warmup(config, sides)
     hardware = make_server(config.server, prepared.task)
     packets = config.training.rounds * max(device.local_steps for device in sides)
     setup = Setup(
@@ -130,6 +151,7 @@ def prepare(config: Config, *, dealt: bool = True) -> Job:
             prepared.task,
             model.classes,
             micro_batches=micro_batches,
+            rounds=config.training.rounds,
             packets=packets,
         ),
         devices=sides,
@@ -162,9 +184,17 @@ def prepare(config: Config, *, dealt: bool = True) -> Job:
 
 
 def make_training(
-    config: Config, scheme: Scheme, task: Task, classes: int, *, micro_batches: int, packets: int
+    config: Config,
+    scheme: Scheme,
+    task: Task,
+    classes: int,
+    *,
+    micro_batches: int,
+    rounds: int,
+    packets: int,
 ) -> Training:
-    """What both ends share; `packets`: of the longest stream, for codecs that plan for it."""
+    """What both ends share; `rounds`: of the run; `packets`: of the longest stream, for codecs that
+    plan for it."""
     codecs = make_codecs(config.codec, packets, config.threads or 1)
     return Training(
         task=task,
@@ -173,7 +203,9 @@ def make_training(
         codecs=codecs if scheme.compressed else none(),
         optimizer=make_optimizer(config.optimizer),
         learning_rate=config.optimizer.learning_rate,
-        decay=config.optimizer.decay,
+        head_learning_rate=config.optimizer.head_learning_rate,
+        schedule=make_schedule(config.optimizer.schedule, rounds),
+        clip_norm=config.optimizer.clip_norm,
         batch_size=config.training.batch_size,
         micro_batches=micro_batches,
         in_flight=config.training.in_flight,
@@ -204,6 +236,7 @@ def _server(
             placement=above,
             trained=scheme.trained,
             activation_memory=ActivationPolicy(config.server.activation_memory),
+            label_smoothing=config.training.label_smoothing,
         ),
         make_aggregation(config.aggregation),
         prepared.data.test,
@@ -257,7 +290,45 @@ def make_optimizer(section: OptimizerSection) -> Optimizer:
         case SgdOptimizer():
             return Sgd(section.momentum, section.weight_decay)
         case AdamWOptimizer():
-            return AdamW(weight_decay=section.weight_decay)
+            first, second = section.betas
+            return AdamW((first, second), section.eps, section.weight_decay)
+
+
+def make_schedule(section: ScheduleSection, rounds: int) -> Schedule:
+    """What the learning rate is multiplied by, in a run of so many rounds."""
+    match section:
+        case DecaySchedule():
+            return RoundDecay(section.factor)
+        case ConstantSchedule():
+            return WarmUp(section.warmup_steps)
+        case LinearSchedule() | CosineSchedule():
+            cosine = isinstance(section, CosineSchedule)
+            return WarmUpDown(rounds, cosine, section.warmup_steps, section.end_fraction)
+
+
+def _check_head_rate(config: Config, adapter: AdapterSpec) -> None:
+    """Raises ConfigError for a rate that nothing is trained with."""
+    rate = config.optimizer.head_learning_rate
+    if rate is not None and not adapter.head:
+        raise ConfigError(
+            f"optimizer.head_learning_rate {rate:g}, but no head is trained (adapter.head; a"
+            " language model's never is): leave it out"
+        )
+
+
+def _check_warmup(config: Config, sides: tuple[DeviceSide, ...]) -> None:
+    """Raises ConfigError for a learning rate that no step has."""
+    schedule, rounds = config.optimizer.schedule, config.training.rounds
+    if isinstance(schedule, DecaySchedule):
+        return
+    warmup = schedule.warmup_steps
+    steps = min(side.local_steps for side in sides)
+    if warmup >= rounds * steps:
+        raise ConfigError(
+            f"optimizer.schedule.warmup_steps {warmup}, but a device takes {rounds * steps} steps"
+            f" ({rounds} rounds of {steps}): its learning rate would never be reached; lower it, or"
+            " raise training.rounds"
+        )
 
 
 def make_aggregation(section: AggregationSection) -> Aggregation:

@@ -109,6 +109,7 @@ _TITLES = {
     "accounting": "how costs are counted",
     "rules": "how links and server are shared",
     "server_flops_per_s": "what the server reaches [FLOP/s]",
+    "schedule": "the learning rate's schedule, which ends with training.rounds,",
     "server_block_s": "what a block takes on the server at least [s]",
 }
 # characters of a value in a message

@@ -99,6 +99,7 @@ def load_server_part(
     placement: Placement = ON_HOST,
     trained: Trained = Trained.ADAPTERS,
     activation_memory: ActivationPolicy = ActivationPolicy.KEEP,
+    label_smoothing: float = 0.0,
 ) -> ServerPart:
     """Blocks cut+1..L, final norm and head of the model in a folder.
 
@@ -117,7 +118,7 @@ def load_server_part(
         unneeded=plan.anatomy.before,
     )
     adapted = plan.adapted(model, known, placement, patches=False, head=True)
-    return ServerPart(adapted, task, cut, injection, activation_memory)
+    return ServerPart(adapted, task, cut, injection, activation_memory, label_smoothing)
 
 
 def load_whole(

@@ -39,6 +39,11 @@ class Slot:
         """Values in this tensor."""
         return math.prod(self.shape)
 
+    @property
+    def lora(self) -> bool:
+        """Whether it is an A or B, and not of a trained head."""
+        return self.name.endswith((".lora_A", ".lora_B"))
+
 
 @dataclass(frozen=True)
 class RowLayout:
@@ -54,6 +59,11 @@ class RowLayout:
     def parameters(self) -> int:
         """Values in a row."""
         return sum(slot.parameters for slot in self.slots)
+
+    @property
+    def head_parameters(self) -> int:
+        """Values of a trained head, beside adapters: the last of a row."""
+        return sum(slot.parameters for slot in self.slots if not slot.lora)
 
     def split(self, rows: Float[Tensor, "group parameter"]) -> dict[str, Tensor]:
         """Each slot of each row, [group, *shape].

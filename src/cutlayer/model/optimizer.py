@@ -1,5 +1,6 @@
-"""Row-wise optimisers, and aggregation of rows."""
+"""Learning rates by local step, row-wise optimisers, and aggregation of rows."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,67 @@ from torch import Tensor
 
 from cutlayer.errors import ModelError, others_code, quoted
 from cutlayer.model.placement import HOST, to_device
+
+# Learning rates by local step. A device's steps are counted over the whole run: local step `step`
+# (0, 1, ...) of round t (1, 2, ...) is number `(t - 1) local_steps + step` of its own
+# `rounds local_steps`. Where devices differ in local steps, each goes through the whole schedule.
+
+
+class Schedule(ABC):
+    """What a learning rate is multiplied by, at every local step of a device."""
+
+    @abstractmethod
+    def factor(self, round_number: int, step: int, local_steps: int) -> float:
+        """At local step `step` (0, 1, ...) of round `round_number` (1, 2, ...), of a device that
+        takes `local_steps` a round."""
+
+
+@final
+@dataclass(frozen=True)
+class RoundDecay(Schedule):
+    """`decay^(t - 1)` throughout round t."""
+
+    decay: float
+
+    def factor(self, round_number: int, step: int, local_steps: int) -> float:
+        return self.decay ** (round_number - 1)
+
+
+@final
+@dataclass(frozen=True)
+class WarmUp(Schedule):
+    """From 0 up in `warmup_steps`, at step n by `n / warmup_steps`; then 1."""
+
+    warmup_steps: int = 0
+
+    def factor(self, round_number: int, step: int, local_steps: int) -> float:
+        number = (round_number - 1) * local_steps + step
+        return number / self.warmup_steps if number < self.warmup_steps else 1.0
+
+
+@final
+@dataclass(frozen=True)
+class WarmUpDown(Schedule):
+    """From 0 up in `warmup_steps`, then down to `end_fraction`, which is where the step after the
+    last of `rounds` would be: in a straight line, or by half a period of a cosine.
+
+    As `get_linear_schedule_with_warmup` and `get_cosine_with_min_lr_schedule_with_warmup` of
+    transformers. Source for the cosine: SGDR (arXiv 1608.03983) eq. (5), one period.
+    """
+
+    rounds: int
+    cosine: bool
+    warmup_steps: int = 0
+    end_fraction: float = 0.0
+
+    def factor(self, round_number: int, step: int, local_steps: int) -> float:
+        number, total = (round_number - 1) * local_steps + step, self.rounds * local_steps
+        if number < self.warmup_steps:
+            return number / self.warmup_steps
+        done = min(1.0, (number - self.warmup_steps) / max(1, total - self.warmup_steps))
+        left = 0.5 * (1.0 + math.cos(math.pi * done)) if self.cosine else 1.0 - done
+        return self.end_fraction + (1.0 - self.end_fraction) * left
+
 
 # Row-wise optimisers: each row of a bank steps on its own, as if it had its own optimiser.
 #
@@ -126,6 +188,94 @@ class AdamW(Optimizer):
         change = (mean / scale).mul_(rate)
         updated = rows * (1 - learning_rate * self.weight_decay)
         return updated.sub_(change), {"steps": steps, "mean": mean, "square": square}
+
+
+@final
+@dataclass(frozen=True)
+class Clipped(Optimizer):
+    """Another rule, with each row's gradient scaled to a norm of `most` where it is longer, as
+    `torch.nn.utils.clip_grad_norm_` does: by `most / (norm + 1e-6)`.
+
+    A row is what one device trains in one part of the model, so that the norm is this part's: the
+    other one's gradient is at the other end of the link.
+    """
+
+    rule: Optimizer
+    most: float
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """Those of the rule."""
+        return self.rule.state_names
+
+    def init(self, rows: Float[Tensor, "group parameter"]) -> dict[str, Tensor]:
+        """As the rule."""
+        return self.rule.init(rows)
+
+    @torch.no_grad()
+    def step(
+        self,
+        rows: Float[Tensor, "group parameter"],
+        grads: Float[Tensor, "group parameter"],
+        state: Mapping[str, Tensor],
+        learning_rate: float,
+    ) -> tuple[Float[Tensor, "group parameter"], dict[str, Tensor]]:
+        # row by row: a sum of several rows at a time may be in another order than of one
+        norms = torch.stack([torch.linalg.vector_norm(row) for row in grads])
+        scale = (self.most / (norms + 1e-6)).clamp(max=1.0)
+        return self.rule.step(rows, grads * scale[:, None], state, learning_rate)
+
+
+@final
+@dataclass(frozen=True)
+class HeadRate(Optimizer):
+    """Another rule, with the learning rate `ratio` times as high for the last `values` of a row:
+    the head's, as a group of parameters of its own."""
+
+    rule: Optimizer
+    values: int
+    ratio: float
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """Those of the rule."""
+        return self.rule.state_names
+
+    def init(self, rows: Float[Tensor, "group parameter"]) -> dict[str, Tensor]:
+        """As the rule."""
+        return self.rule.init(rows)
+
+    @torch.no_grad()
+    def step(
+        self,
+        rows: Float[Tensor, "group parameter"],
+        grads: Float[Tensor, "group parameter"],
+        state: Mapping[str, Tensor],
+        learning_rate: float,
+    ) -> tuple[Float[Tensor, "group parameter"], dict[str, Tensor]]:
+        sizes = [rows.shape[1] - self.values, self.values]
+        rates = learning_rate, learning_rate * self.ratio
+        # what is a number a row is the same for both
+        states: tuple[dict[str, Tensor], ...] = ({}, {})
+        for name, value in state.items():
+            halves = (value, value) if value.ndim == 1 else torch.split(value, sizes, dim=1)
+            for own, half in zip(states, halves, strict=True):
+                own[name] = half
+        body, head = (
+            self.rule.step(*own)
+            for own in zip(
+                torch.split(rows, sizes, dim=1),
+                torch.split(grads, sizes, dim=1),
+                states,
+                rates,
+                strict=True,
+            )
+        )
+        stepped = {
+            name: value if value.ndim == 1 else torch.cat([value, head[1][name]], dim=1)
+            for name, value in body[1].items()
+        }
+        return torch.cat([body[0], head[0]], dim=1), stepped
 
 
 # How the server makes one adapter of those that devices have trained.

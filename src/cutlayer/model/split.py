@@ -70,7 +70,7 @@ class ServerPart:
     """Blocks cut+1..L, final norm and head of a model.
 
     `activation_memory`: CHECKPOINT keeps each block's input for backward, which runs the block
-    again. Everything else keeps all.
+    again. Everything else keeps all. `label_smoothing`: of the losses, as `group_losses` takes it.
     """
 
     def __init__(
@@ -80,12 +80,14 @@ class ServerPart:
         cut: int,
         injection: Injection,
         activation_memory: ActivationPolicy = ActivationPolicy.KEEP,
+        label_smoothing: float = 0.0,
     ) -> None:
         self.task = task
         self.cut = cut
         self.adapted = adapted
         self._injection = injection
         self.activation_memory = activation_memory
+        self.label_smoothing = label_smoothing
 
     def forward(
         self,
@@ -124,12 +126,12 @@ class ServerPart:
         labels = to_device(labels, self.adapted.device)
         if not self._in_pieces(batch * tokens, most_logits):
             logits = self.forward(rows, sizes, activation, lengths)
-            losses = group_losses(self.task, logits, labels, sizes)
+            losses = group_losses(self.task, logits, labels, sizes, self.label_smoothing)
             return losses * to_device(torch.tensor(weights, dtype=losses.dtype), losses.device)
         hidden = self.before_head(rows, sizes, activation, lengths)
         head = partial(self._logits_of, rows[:1].detach(), width)
         most = max(1, most_logits // self._vocabulary)
-        return head_losses(hidden, labels, sizes, weights, head, most)
+        return head_losses(hidden, labels, sizes, weights, head, most, self.label_smoothing)
 
     def before_head(
         self,

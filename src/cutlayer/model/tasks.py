@@ -172,16 +172,19 @@ def group_losses(
     logits: Float[Tensor, "batch *rest"],
     labels: Int[Tensor, "batch *token"],
     sizes: Sequence[int],
+    smoothing: float = 0.0,
 ) -> Float[Tensor, "group"]:
     """Mean cross entropy of each device's own samples [nat], in float32.
 
     `sum().backward()` gives each device the gradient that it would have alone. Classification:
     logits [batch, class], labels [batch]. Language modelling: logits [batch, token, vocabulary],
     labels [batch, token] as transformers takes them: not shifted, -100 where nothing is to be
-    predicted; the mean is over that device's tokens, and 0 if it has none.
+    predicted; the mean is over that device's tokens, and 0 if it has none. `smoothing`: the part of
+    each label that is spread evenly over all classes, in [0, 1].
 
-    Values and gradients are those of `functional.cross_entropy` to the bit. It would hold four
-    times the logits at its peak; this holds them and their gradient.
+    Values and gradients are those of `functional.cross_entropy` to the bit (with smoothing but for
+    rounding). It would hold four times the logits at its peak; this holds them and their gradient.
+    Source of smoothing: arXiv 1512.00567, section 7.
     """
     if sum(sizes) != len(labels):
         raise ModelError(f"sizes {list(sizes)} do not divide {len(labels)} labels")
@@ -189,7 +192,9 @@ def group_losses(
         labels = next_tokens(labels)
     rows = logits.float().flatten(0, -2)
     counts = [size * labels[0].numel() for size in sizes]
-    losses: Tensor = _CrossEntropy.apply(rows, labels.flatten().long(), counts)  # type: ignore[no-untyped-call]
+    losses: Tensor = _CrossEntropy.apply(  # type: ignore[no-untyped-call]
+        rows, labels.flatten().long(), counts, smoothing
+    )
     return losses
 
 
@@ -200,6 +205,7 @@ def head_losses(
     weights: Sequence[float],
     head: Callable[[Tensor], Tensor],
     most: int,
+    smoothing: float = 0.0,
 ) -> Float[Tensor, "group"]:
     """`group_losses` of a language model, each times its weight, from what its head is given.
 
@@ -214,7 +220,7 @@ def head_losses(
     wanted = next_tokens(labels).flatten().long()
     counts = [size * labels.shape[1] for size in sizes]
     losses: Tensor = _HeadCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        hidden.flatten(0, 1), wanted, counts, weights, head, most
+        hidden.flatten(0, 1), wanted, counts, weights, head, most, smoothing
     )
     return losses
 
@@ -229,19 +235,22 @@ class _CrossEntropy(torch.autograd.Function):
     """Each device's mean over its `counts[g]` rows, a few rows at a time."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, labels: Tensor, counts: list[int]) -> Tensor:
+    def forward(
+        ctx: Any, logits: Tensor, labels: Tensor, counts: list[int], smoothing: float
+    ) -> Tensor:
         ctx.save_for_backward(logits, labels)
-        ctx.counts = counts
+        ctx.counts, ctx.smoothing = counts, smoothing
         true = logits.new_empty(len(labels), 1)
         for rows in _pieces(logits):
             wanted = labels[rows].clamp(min=0)[:, None]
-            true[rows] = logits[rows].log_softmax(-1).gather(1, wanted)
+            known = logits[rows].log_softmax(-1)
+            true[rows] = _smoothed(known.gather(1, wanted), known, smoothing)
         ignored = torch.where(labels == IGNORED_LABEL, IGNORED_LABEL, 0)
         parts = zip(torch.split(true, counts), torch.split(ignored, counts), strict=True)
         return torch.stack([_mean(own, place) for own, place in parts])
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         logits, labels = ctx.saved_tensors
         found = torch.empty_like(logits)
         parts = zip(
@@ -250,8 +259,8 @@ class _CrossEntropy(torch.autograd.Function):
             strict=True,
         )
         for gradient, own, wanted, into in parts:
-            _write_gradient(gradient, own, wanted, into)
-        return found, None, None
+            _write_gradient(gradient, own, wanted, into, ctx.smoothing)
+        return found, None, None, None
 
 
 @final
@@ -268,6 +277,7 @@ class _HeadCrossEntropy(torch.autograd.Function):
         weights: Sequence[float],
         head: Callable[[Tensor], Tensor],
         most: int,
+        smoothing: float,
     ) -> Tensor:
         known = labels != IGNORED_LABEL
         counted = [own.sum().clamp(min=1) for own in torch.split(known, counts)]
@@ -285,9 +295,11 @@ class _HeadCrossEntropy(torch.autograd.Function):
                 logits = head(given)
             wanted = labels[rows].clamp(min=0)[:, None]
             of_logits = logits.detach().float().log_softmax(-1)
-            true[rows] = of_logits.gather(1, wanted)[:, 0]
+            true[rows] = _smoothed(of_logits.gather(1, wanted), of_logits, smoothing)[:, 0]
             own = shares[rows, None]
-            of_logits.exp_().mul_(own).scatter_add_(1, wanted, -own)
+            of_logits.exp_().mul_(own).scatter_add_(1, wanted, -(1.0 - smoothing) * own)
+            if smoothing:
+                of_logits.sub_(own, alpha=smoothing / of_logits.shape[1])
             torch.autograd.backward(logits, of_logits.to(logits.dtype))
             del logits, of_logits  # before the next ones are there
             assert given.grad is not None
@@ -301,7 +313,7 @@ class _HeadCrossEntropy(torch.autograd.Function):
         (found,) = ctx.saved_tensors
         parts = torch.split(found, ctx.counts)
         scaled = [own * gradient for own, gradient in zip(parts, gradients[0], strict=True)]
-        return torch.cat(scaled), None, None, None, None, None
+        return torch.cat(scaled), None, None, None, None, None, None
 
 
 def _even_pieces(count: int, most: int) -> Iterator[slice]:
@@ -317,7 +329,16 @@ def _mean(true: Tensor, ignored: Tensor) -> Tensor:
     return torch.where((ignored == IGNORED_LABEL).all(), 0.0, mean)
 
 
-def _write_gradient(gradient: Tensor, logits: Tensor, labels: Tensor, into: Tensor) -> None:
+def _smoothed(true: Tensor, known: Tensor, smoothing: float) -> Tensor:
+    """The logarithm that a row's loss is made of: of its label's probability, and of all."""
+    if not smoothing:
+        return true
+    return (1.0 - smoothing) * true + smoothing * known.mean(-1, keepdim=True)
+
+
+def _write_gradient(
+    gradient: Tensor, logits: Tensor, labels: Tensor, into: Tensor, smoothing: float
+) -> None:
     """One device's, as autograd has it for `functional.cross_entropy`; 0 where nothing counts."""
     count = (labels != IGNORED_LABEL).sum().float()
     ops = torch.ops.aten
@@ -326,6 +347,10 @@ def _write_gradient(gradient: Tensor, logits: Tensor, labels: Tensor, into: Tens
         of_known = ops.nll_loss_backward(
             gradient, known, labels[rows], None, _MEAN, IGNORED_LABEL, count
         )
+        if smoothing:
+            spread = gradient / count.clamp(min=1) * (labels[rows] != IGNORED_LABEL)
+            of_known.mul_(1.0 - smoothing)
+            of_known.sub_(spread[:, None], alpha=smoothing / logits.shape[-1])
         ops._log_softmax_backward_data.out(of_known, known, -1, torch.float32, out=into[rows])
 
 

@@ -311,18 +311,17 @@ class Round:
         self._setup = setup
         self._scheme = training.scheme
         self._index = state.round + 1
-        self._learning_rate = training.rate_of(self._index)
         self._state = state
         self._band = self._shares()
         self._steps = tuple(device.local_steps for device in setup.devices)
         count = len(setup.devices)
         shared = self._scheme.shared_server
-        on_device, on_server = (part.adapted.device for part in setup.parts)
+        below, above = (part.adapted for part in setup.parts)
         self._device_side = AdapterBank(
-            state.device, count, training.optimizer, shared=False, device=on_device
+            state.device, count, training.rule(below.layout), shared=False, device=below.device
         )
         self._server_side = AdapterBank(
-            state.server, count, training.optimizer, shared=shared, device=on_server
+            state.server, count, training.rule(above.layout), shared=shared, device=above.device
         )
         self._exchange = Exchange(training.codecs, training.seed, state.streams)
         self._round_costs = RoundCosts(self._scheme, self._steps, training.micro_batches)
@@ -371,8 +370,10 @@ class Round:
                 self._round_costs.nothing(devices[place])
             if own:
                 self._micro_batch(number, micro, devices, own)
+        rate_of = self._setup.training.rate_of
+        rates = {n: rate_of(self._index, number, self._steps[n]) for n in devices}
         for side in self._both_sides:
-            side.step(devices, self._learning_rate)
+            side.step(rates)
 
     def _micro_batch(
         self, number: int, micro: int, devices: Devices, own: dict[int, OwnMicroBatch]

@@ -1,6 +1,6 @@
 """What a run carries from round to round, and one side's adapters while a round goes on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from typing import final
 
@@ -13,7 +13,8 @@ from cutlayer.channel.rates import Channel, LinkRates
 from cutlayer.codec.codec import CodecPair, Streams
 from cutlayer.data.partition import BatchPlan
 from cutlayer.data.samples import Batch, BatchMaker, Samples
-from cutlayer.model.optimizer import Aggregation, Optimizer
+from cutlayer.model.lora import RowLayout
+from cutlayer.model.optimizer import Aggregation, Clipped, HeadRate, Optimizer, Schedule
 from cutlayer.model.placement import HOST, to_device
 from cutlayer.model.split import DevicePart, ServerPart
 from cutlayer.planner.allocation import Allocation, ObservedRound
@@ -127,8 +128,12 @@ class AdapterBank:
         for place, gradient in zip(self._places(devices), gradients, strict=True):
             self.collected.setdefault(place, torch.zeros_like(gradient)).add_(gradient)
 
-    def step(self, devices: Sequence[int], learning_rate: float) -> None:
-        """Step the rows of `devices` by their collected gradients."""
+    def step(self, rates: Mapping[int, float]) -> None:
+        """Step the rows of devices by their collected gradients, each at its learning rate."""
+        for rate in sorted(set(rates.values())):
+            self._step([device for device, own in rates.items() if own == rate], rate)
+
+    def _step(self, devices: Sequence[int], learning_rate: float) -> None:
         places = self._places(devices)
         gradients = torch.stack([self.collected.pop(place) for place in places])
         state = {name: _rows(value, places) for name, value in self.optimizer.items()}
@@ -169,10 +174,12 @@ def _put(bank: Tensor, places: Sequence[int], rows: Tensor) -> None:
 class Training:
     """What both ends of a run share.
 
-    The learning rate of round t (1, 2, ...) is `learning_rate * decay^(t-1)`. A mini-batch of
-    `batch_size` samples goes in `micro_batches`, at most `in_flight` of them between forward and
-    backward (None: all, where the scheme overlaps them); `activation_memory` is how a device holds
-    them meanwhile. `classes`: of the head's outputs.
+    `schedule`: what the learning rate is multiplied by at each local step. `head_learning_rate`: of
+    a trained head, by the same schedule (None: as all else). `clip_norm`: the largest norm of a
+    device's gradient in one part of the model (None: any). A mini-batch of `batch_size` samples
+    goes in `micro_batches`, at most `in_flight` of them between forward and backward (None: all,
+    where the scheme overlaps them); `activation_memory` is how a device holds them meanwhile.
+    `classes`: of the head's outputs.
     """
 
     task: Task
@@ -180,7 +187,9 @@ class Training:
     codecs: CodecPair
     optimizer: Optimizer
     learning_rate: float
-    decay: float
+    head_learning_rate: float | None
+    schedule: Schedule
+    clip_norm: float | None
     batch_size: int
     micro_batches: int
     in_flight: int | None
@@ -193,9 +202,16 @@ class Training:
         """The most samples that a device's micro-batch may have."""
         return -(-self.batch_size // self.micro_batches)
 
-    def rate_of(self, round_number: int) -> float:
-        """The learning rate of a round."""
-        return self.learning_rate * self.decay ** (round_number - 1)
+    def rate_of(self, round_number: int, step: int, local_steps: int) -> float:
+        """The learning rate of a local step, counted as `Schedule.factor` does."""
+        return self.learning_rate * self.schedule.factor(round_number, step, local_steps)
+
+    def rule(self, layout: RowLayout) -> Optimizer:
+        """How rows of this layout step."""
+        rule, head = self.optimizer, layout.head_parameters
+        if self.head_learning_rate is not None and head:
+            rule = HeadRate(rule, head, self.head_learning_rate / self.learning_rate)
+        return rule if self.clip_norm is None else Clipped(rule, self.clip_norm)
 
 
 @dataclass(frozen=True, eq=False)

@@ -51,7 +51,7 @@ from cutlayer.net.wire.messages import (
 from net.server.test_server_session import BOUNDS, terms_of
 
 TERMS = terms_of(0)
-OPEN = Open(1, Opening(0.1, 1.0, False), b"adapter")
+OPEN = Open(1, Opening(1.0, False), b"adapter")
 
 
 class Desk:

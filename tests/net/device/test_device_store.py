@@ -17,7 +17,7 @@ from net.server.test_server_session import terms_of
 def state(step: int) -> Stored:
     tensors = {
         "device.row": torch.arange(3.0) + step,
-        "learning_rate": torch.tensor(0.1, dtype=torch.float64),
+        "rates": torch.tensor(0.1, dtype=torch.float64),
         "none": torch.zeros(0, dtype=torch.int64),
     }
     return Stored(Position(1, step, 0), terms_of(0), tensors, "27 samples")

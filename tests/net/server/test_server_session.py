@@ -95,7 +95,7 @@ class Table:
         shares = (1.0 / devices,) * devices
         end = RoundEnd(devices, quorum, deadline_s, give_up_s)
         name_of = {0: "pi-0"}.get
-        self.plan = RunPlan(terms, lambda number: 0.1 / number, shares, end, BOUNDS, name_of)
+        self.plan = RunPlan(terms, shares, end, BOUNDS, name_of)
         self.session = ServerSession(self.plan, b"adapter 0")
         self.wires: dict[int, Wire] = {}
 
@@ -147,7 +147,7 @@ def test_a_device_is_told_terms_round_and_adapter() -> None:
     assert welcome == Welcome(terms_of(1))
     assert isinstance(opened, Open)
     assert (opened.round, opened.adapter, opened.opening.fresh) == (1, b"adapter 0", False)
-    assert (opened.opening.learning_rate, opened.opening.share) == (0.1, 0.5)
+    assert opened.opening.share == 0.5
 
 
 def test_what_is_answered_is_on_disk_before() -> None:

@@ -83,7 +83,7 @@ DOWN: list[Message] = [
     PartPiece(PartOffset(7), b"bytes"),
     Refused(),
     Echo(),
-    Open(1, Opening(1e-3, 0.25, False), b"row"),
+    Open(1, Opening(0.25, False), b"row"),
     Gradient(PLACE, b"packet"),
     Close(Ending(True)),
 ]

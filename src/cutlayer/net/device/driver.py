@@ -82,7 +82,6 @@ class DeviceWorker:
         self._place = device.part.adapted.device
         self._side = self._bank(AdapterState(row, {}))
         self._streams: Streams = {}
-        self._learning_rate = 0.0
         self._waiting: _Waiting | None = None
 
     def begin(self, message: Open) -> None:
@@ -92,7 +91,6 @@ class DeviceWorker:
         self._side = self._bank(AdapterState(row, optimizer))
         if message.opening.fresh:
             self._streams = {}
-        self._learning_rate = message.opening.learning_rate
         self._waiting = None
 
     def forward(self, position: Position) -> Activation:
@@ -134,7 +132,8 @@ class DeviceWorker:
         assert waiting.rows.grad is not None
         self._side.collect((0,), waiting.rows.grad)
         if last:
-            self._side.step((0,), self._learning_rate)
+            place, steps = message.position, self._device.local_steps
+            self._side.step({0: self._training.rate_of(place.round, place.step, steps)})
         self._streams = {
             (0, Direction.UP): Stream(sender=waiting.state),
             (0, Direction.DOWN): Stream(receiver=decoded.state),
@@ -153,7 +152,6 @@ class DeviceWorker:
             **side.tensors("device"),
             **({} if collected is None else {"collected": collected}),
             **streams_to_tensors(self._streams),
-            "learning_rate": torch.tensor(self._learning_rate, dtype=torch.float64),
         }
         return {name: tensor.cpu() for name, tensor in tensors.items()}
 
@@ -164,13 +162,12 @@ class DeviceWorker:
         if "collected" in tensors:
             self._side.collected[0] = to_device(tensors["collected"], self._place).clone()
         self._streams = streams_from_tensors(tensors)
-        self._learning_rate = float(tensors["learning_rate"])
         self._waiting = None
 
     def _bank(self, state: AdapterState) -> AdapterBank:
         """The adapter during a round, on the part's device."""
-        optimizer = self._training.optimizer
-        return AdapterBank(state, 1, optimizer, shared=False, device=self._place)
+        rule = self._training.rule(self._device.part.adapted.layout)
+        return AdapterBank(state, 1, rule, shared=False, device=self._place)
 
     def _parts(self, position: Position) -> list[OwnMicroBatch]:
         """The micro-batches of a local step that have samples."""

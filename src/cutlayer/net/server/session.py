@@ -8,7 +8,7 @@ already. A step is trained once: the last reply of each device is kept, and sent
 activation comes again.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TypeAlias, final
@@ -319,7 +319,6 @@ class RunPlan:
     """
 
     terms: tuple[Terms, ...]
-    rate_of: Callable[[int], float]
     shares: tuple[float, ...]
     end: RoundEnd
     bounds: Bounds
@@ -568,7 +567,7 @@ class ServerSession:
         return [*out, Finish()] if self.finished else out
 
     def _open(self, device: int, *, fresh: bool) -> list[Instruction]:
-        opening = Opening(self._plan.rate_of(self.round), self.shares[device], fresh)
+        opening = Opening(self.shares[device], fresh)
         return self._send(device, Open(self.round, opening, self._adapter))
 
     def _farewell(self, device: int) -> list[Instruction]:

@@ -37,8 +37,8 @@ class _Read:
 
 @final
 class ServerWorker:
-    """The server-side adapter of each of so many `devices` during a round, and what the server's
-    ends of the streams remember; it takes nothing beyond `bounds`.
+    """The server-side adapter of each device during a round, and what the server's ends of the
+    streams remember; it takes nothing beyond `bounds`. `local_steps`: of each device a round.
 
     Of the last round that closed: `train_loss`, a local step's mean loss [nat], and `plain_bytes`,
     what its activations would have been as float32, and as much its gradients. `samples`: how many
@@ -49,17 +49,17 @@ class ServerWorker:
         self,
         training: Training,
         server: ServerSide,
-        devices: int,
+        local_steps: Sequence[int],
         bounds: Bounds,
         state: RunState,
     ) -> None:
         self._training = training
         self._server = server
-        self._devices = devices
+        self._local_steps = tuple(local_steps)
         self._bounds = bounds
         self.train_loss = math.nan
         self.plain_bytes = 0
-        self.samples = [0] * devices
+        self.samples = [0] * len(local_steps)
         self._start(state)
 
     @property
@@ -101,7 +101,8 @@ class ServerWorker:
         ):
             self._side.collect((device,), reply.row_gradient[None])
             if message.micro.last:
-                self._due[device] = self._training.rate_of(message.position.round)
+                place, steps = message.position, self._local_steps[device]
+                self._due[device] = self._training.rate_of(place.round, place.step, steps)
             self._plain_bytes += outgoing.sent.uncompressed_bytes
             self._lose(device, message, reply.loss)
             self._streams[device, Direction.UP] = Stream(receiver=own.receiver)
@@ -111,8 +112,7 @@ class ServerWorker:
     def step(self) -> None:
         """Let the server-side adapters step whose mini-batch has ended: apart from `train`, so that
         gradients need not wait for it."""
-        for rate in sorted(set(self._due.values())):
-            self._side.step([device for device, own in self._due.items() if own == rate], rate)
+        self._side.step(self._due)
         self._due.clear()
 
     def store_adapter(self, device: int, message: Adapter) -> None:
@@ -151,7 +151,7 @@ class ServerWorker:
                 " Start a new run with a lower optimizer.learning_rate"
             )
         self.train_loss, self.plain_bytes = self._mean_loss(made), self._plain_bytes
-        for device in set(range(self._devices)) - set(made):
+        for device in set(range(len(self._local_steps))) - set(made):
             self.renew(device)
         state, delay_s = self._state, passed_s
         if measured is not None:
@@ -172,8 +172,8 @@ class ServerWorker:
         self._state = state
         self._side = AdapterBank(
             state.server,
-            self._devices,
-            self._training.optimizer,
+            len(self._local_steps),
+            self._training.rule(self._server.part.adapted.layout),
             shared=False,
             device=self._server.part.adapted.device,
         )

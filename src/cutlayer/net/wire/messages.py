@@ -96,13 +96,12 @@ class Terms:
 
 @checked(frozen=True, config=_STRICT)
 class Opening:
-    """A round's settings for one device: its learning rate, and its share of the bandwidth.
+    """A round's settings for one device: its share of the bandwidth.
 
     `fresh`: the device begins anew. Its optimiser and what its codecs remember are void, because
     the server's side of them is.
     """
 
-    learning_rate: Annotated[float, Field(gt=0)]
     share: Annotated[float, Field(gt=0, le=1)]
     fresh: bool
 
