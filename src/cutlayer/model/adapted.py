@@ -41,15 +41,15 @@ HEAD_STD = 0.02
 class AdaptedModel:
     """A model whose targeted layers, or all of it, read the rows of the devices in a pass.
 
-    `known`: the checkpoint's values of slots that start with them, by slot name. The model goes to
-    where `placement` says; rows that it is to read are there already.
+    `spec` None: rows are empty. `known`: the checkpoint's values of slots that start with them, by
+    slot name. The model goes to where `placement` says; rows that it is to read are there already.
     """
 
     def __init__(
         self,
         model: PreTrainedModel,
         anatomy: Anatomy,
-        spec: AdapterSpec,
+        spec: AdapterSpec | None,
         known: Mapping[str, Tensor],
         *,
         patches: bool,
@@ -76,7 +76,9 @@ class AdaptedModel:
             slots = self._reader.slots
         else:
             self._reader = BankRows()
-            slots = _adapt(model, anatomy, spec, self._reader, patches=patches, head=head)
+            slots = ()
+            if spec is not None:
+                slots = _adapt(model, anatomy, spec, self._reader, patches=patches, head=head)
         self.layout = RowLayout(slots)
 
     def initial_row(self, seed: int) -> Float[Tensor, "parameter"]:

@@ -14,7 +14,7 @@ import logging
 import math
 import mmap
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -367,10 +367,14 @@ def places_of(model: nn.Module, blocks: str) -> list[tuple[nn.Parameter, list[Pl
 
 
 def pack_model(
-    model: nn.Module, blocks: str, base: Base, dtype: torch.dtype, plain: Iterable[str]
+    model: nn.Module,
+    blocks: str,
+    base_of_name: Callable[[str], Base],
+    dtype: torch.dtype,
+    plain: Iterable[str],
 ) -> list[str]:
-    """Put a model's weights into the base's numbers, one after another as they are read from the
-    file they are mapped from; `plain` names those that stay float32 all the same.
+    """Put a model's weights into the numbers of their base, one after another as they are read from
+    the file they are mapped from; `plain` names those that stay float32 all the same.
 
     What is not packed becomes `dtype`. Gives the names of weights that are not finite. Raises
     ConfigError where bitsandbytes is needed and not there.
@@ -383,7 +387,11 @@ def pack_model(
         # a tied weight is held in each place's numbers, once
         values: dict[Base, nn.Parameter] = {}
         for place in places:
-            numbers = Base.FLOAT32 if place.name in left else place.numbers(base, shape)
+            numbers = (
+                Base.FLOAT32
+                if place.name in left
+                else place.numbers(base_of_name(place.name), shape)
+            )
             if numbers not in values:
                 as_it_is = numbers is Base.FLOAT32 or (
                     numbers is Base.BFLOAT16 and dtype is torch.bfloat16
@@ -395,7 +403,7 @@ def pack_model(
                     values[numbers] = nn.Parameter(value, requires_grad=False)
             place.put(values[numbers])
         if all(value is not parameter for value in values.values()):
-            _forget(source)
+            forget(source)
     return bad
 
 
@@ -404,7 +412,7 @@ def _finite(weights: Tensor) -> bool:
     return bool(least.isfinite() and most.isfinite())
 
 
-def _forget(tensor: Tensor) -> None:
+def forget(tensor: Tensor) -> None:
     """Give back the memory of a tensor that nobody reads any more, and that of temporaries.
 
     What is mapped from a file counts as this process's as long as any tensor of that file is there;

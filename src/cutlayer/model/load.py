@@ -124,19 +124,47 @@ def load_server_part(
 def load_whole(
     path: Path,
     task: Task,
-    adapter: AdapterSpec,
+    adapter: AdapterSpec | None,
     *,
     classes: int,
     placement: Placement = ON_HOST,
+    below: tuple[int, Base] | None = None,
     trained: Trained = Trained.ADAPTERS,
 ) -> WholeModel:
-    """The unsplit model in a folder, with the adapters of both sides.
+    """The unsplit model in a folder, with the adapters of both sides, or, if that is None, with
+    none. `below`: the embedding and so many blocks are held in these numbers.
 
     Raises what `load_server_part` raises.
     """
     plan = _plan(path, task, adapter, classes, trained)
-    model, known = _read(plan, placement, lambda model: None)
+    model, known = _read(plan, placement, lambda model: None, below=below)
     return WholeModel(plan.adapted(model, known, placement, patches=True, head=True), task)
+
+
+@dataclass(frozen=True, eq=False)
+class MappedModel:
+    """A model whose weights are those of its file, in the file's numbers, and mapped from it where
+    they can be. `blocks`: the name of its list of them."""
+
+    model: PreTrainedModel
+    blocks: str
+
+
+def load_mapped(path: Path, task: Task, *, classes: int, trains_head: bool) -> MappedModel:
+    """The unsplit model in a folder, to be read weight by weight; `trains_head`: the file may lack
+    the classifier's head. Raises as `load_whole`."""
+    plan = _plan(path, task, None, classes, Trained.ADAPTERS)
+    stored = _stored(_checked(path))
+    if stored.packed:
+        raise ModelError(f"the weights in {path} are held as {base_of(stored.packed)}, not floats")
+
+    def as_the_file_has_them(model: PreTrainedModel) -> None:
+        for parameter in model.parameters():
+            parameter.data = parameter.data.to(stored.dtype)
+
+    model, info = _from_pretrained(plan, _pruned_class(plan.model_class, as_the_file_has_them))
+    check_weights(path, plan.anatomy, info, plan.classes, trains_head)
+    return MappedModel(model, plan.anatomy.blocks)
 
 
 @dataclass(frozen=True)
@@ -145,13 +173,22 @@ class _Plan:
 
     path: Path
     task: Task
-    adapter: AdapterSpec
+    adapter: AdapterSpec | None
     trained: Trained
     config: PreTrainedConfig
     model_class: type[PreTrainedModel]
     anatomy: Anatomy
     classes: int | None
     trains_head: bool
+
+    def bases(self, base: Base, below: tuple[int, Base] | None) -> Callable[[str], Base]:
+        """The base of a weight by its name: `below` has how many blocks, with what comes before
+        them, are held in other numbers."""
+        if below is None:
+            return lambda name: base
+        count, other = below
+        units = (*self.anatomy.before, *(f"{self.anatomy.blocks}.{n}" for n in range(count)))
+        return lambda name: other if is_within(name, units) else base
 
     def adapted(
         self,
@@ -175,18 +212,22 @@ class _Plan:
         )
 
 
-def _plan(path: Path, task: Task, adapter: AdapterSpec, classes: int, trained: Trained) -> _Plan:
+def _plan(
+    path: Path, task: Task, adapter: AdapterSpec | None, classes: int, trained: Trained
+) -> _Plan:
     """Everything that can be known, and refused, before any weight is read."""
     config = task_config(read_config(path), task, classes)
     model = meta_model(config, task)
     anatomy = examine_model(model, example_inputs(model, task))
-    check_adapter(model, anatomy, adapter, task)
+    if adapter is not None:
+        check_adapter(model, anatomy, adapter, task)
     if trained is Trained.WEIGHTS and model.all_tied_weights_keys:
         raise UnsupportedModelError(
             f"{type(model).__name__}'s embedding is its head, and a cut would train two copies of"
             " it: train adapters (fl-lora), or take a model that does not tie them"
         )
-    trains_head = adapter.head or (trained is Trained.WEIGHTS and task != "causal-lm")
+    head = adapter is not None and adapter.head
+    trains_head = head or (trained is Trained.WEIGHTS and task != "causal-lm")
     known = None if task == "causal-lm" else classes
     return _Plan(
         path, task, adapter, trained, config, task_class(config, task), anatomy, known, trains_head
@@ -241,14 +282,12 @@ def _read(
     placement: Placement,
     prune: Callable[[PreTrainedModel], None],
     unneeded: Sequence[str] = (),
+    below: tuple[int, Base] | None = None,
 ) -> tuple[PreTrainedModel, dict[str, Tensor]]:
     """The pruned model with its weights; and of what starts as it is in the checkpoint (a head to
     be trained, or all weights), what the checkpoint has. `unneeded`: modules that are read for
-    others that share their weights."""
-    path = plan.path
-    why = model_fault(path)
-    if why is not None:
-        raise ModelError(f"the weights in {path} cannot be read: {why}")
+    others that share their weights. `below`: as of `load_whole`."""
+    path = _checked(plan.path)
     stored = _stored(path)
     if stored.packed and base_of(stored.packed) is not placement.base:
         raise ModelError(
@@ -275,7 +314,8 @@ def _read(
     }
     for unit in unneeded:
         strip(model.get_submodule(unit))
-    bad = pack_model(model, plan.anatomy.blocks, placement.base, placement.dtype, trained)
+    base_of_place = plan.bases(placement.base, below)
+    bad = pack_model(model, plan.anatomy.blocks, base_of_place, placement.dtype, trained)
     _check_finite(path, [name for name in bad if name not in absent])
     _put_packed(path, model, stored.packed, shapes, placement.dtype)
     return model, {
@@ -283,6 +323,14 @@ def _read(
         for name, parameter in model.named_parameters()
         if name in trained - absent
     }
+
+
+def _checked(path: Path) -> Path:
+    """The folder. Raises ModelError where its weights cannot be read."""
+    why = model_fault(path)
+    if why is not None:
+        raise ModelError(f"the weights in {path} cannot be read: {why}")
+    return path
 
 
 def _from_pretrained(
