@@ -135,7 +135,7 @@ def test_what_cannot_be_is_refused_without_weights() -> None:
         describe(
             config_of("vit"), "image-classification", AdapterSpec(2, 4.0, ("query",)), classes=5
         )
-    with pytest.raises(UnsupportedModelError, match="no such head"):
+    with pytest.raises(UnsupportedModelError, match="no model of this type"):
         describe(config_of("vit"), "causal-lm", SPEC, classes=0)
 
 

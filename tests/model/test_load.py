@@ -175,20 +175,22 @@ def small_config(model_type: str) -> PreTrainedConfig:
         ("text-classification", "t5", "T5ForSequenceClassification.*encoder-decoder"),
         ("text-classification", "bart", "BartForSequenceClassification.*encoder-decoder"),
         ("text-classification", "albert", "AlbertForSequenceClassification.*share one set"),
-        ("image-classification", "resnet", "ResNetForImageClassification.*not one stack"),
-        ("image-classification", "swin", "SwinForImageClassification.*not verified"),
-        ("causal-lm", "mixtral", "MixtralForCausalLM.*mixture of experts"),
-        ("causal-lm", "mamba", "MambaForCausalLM.*not verified"),
+        ("image-classification", "resnet", "'resnet' has no image_size.*not one stack of blocks"),
+        (
+            "image-classification",
+            "swin",
+            "Swin.*s blocks take hidden states of shapes",
+        ),
         ("causal-lm", "bert", "BertLMHeadModel.*sees the tokens it is to predict"),
-        ("causal-lm", "vit", "ViTConfig.*no such head"),
-        ("image-classification", "llama", "LlamaConfig.*no such head"),
+        ("causal-lm", "vit", "ViTConfig.*transformers has no model of this type"),
+        ("image-classification", "llama", "LlamaConfig.*transformers has no model of this type"),
     ],
 )
 def test_other_architectures_are_refused_with_a_reason(
     tmp_path: Path, task: Task, model_type: str, message: str
 ) -> None:
     small_config(model_type).save_pretrained(tmp_path)
-    with pytest.raises(UnsupportedModelError, match=f"(?s){message}.*can: "):
+    with pytest.raises(UnsupportedModelError, match=message):
         load_device_part(tmp_path, task, 1, SPEC, classes=CLASSES)
 
 

@@ -18,12 +18,11 @@ from cutlayer.model.described import AdapterSpec
 from cutlayer.model.load import load_device_part, load_server_part, load_whole
 from cutlayer.model.placement import Placement
 from cutlayer.model.split import ServerPart, WholeModel
-from cutlayer.spec import IGNORED_LABEL, VERIFIED, ActivationPolicy, Base, Task
+from cutlayer.spec import IGNORED_LABEL, ActivationPolicy, Base, Task
 from model.architectures import (
     ARCHITECTURES,
     BLOCKS,
     CLASSES,
-    REQUIRED,
     WIDTH,
     batches,
     config_of,
@@ -107,10 +106,6 @@ def test_losses_and_gradients_come_a_few_tokens_at_a_time(tmp_path: Path, kind: 
         for found, expected in zip(pieces, whole, strict=True):
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
         assert all(map(torch.equal, gradients(checkpointing, tokens), pieces))
-
-
-def test_the_required_architectures_are_verified() -> None:
-    assert {name for types in VERIFIED.values() for name in types} >= set(REQUIRED)
 
 
 def test_split_equals_unsplit_at_every_cut(case: Case) -> None:

@@ -50,13 +50,14 @@ from cutlayer.jobs.machines import make_devices, make_server
 from cutlayer.jobs.model_spec import planned_model
 from cutlayer.jobs.plugins import check_plugin, plugged
 from cutlayer.logs import unheard
+from cutlayer.model.described import likely_tasks
 from cutlayer.net.server.session import RoundEnd
 from cutlayer.net.wire.link import device_name
 from cutlayer.net.wire.listener import any_socket
 from cutlayer.planner.allocation import ObservedRound, ask_shares
 from cutlayer.planner.profile import Profile, packaged_profile, read_profile
 from cutlayer.rounds.schemes import SFT, SFT_OVERLAP
-from cutlayer.spec import VERIFIED, Device, Task
+from cutlayer.spec import Device, Task
 
 # Everything about a run that can be told before torch is imported and weights or data are fetched.
 #
@@ -210,10 +211,10 @@ def _check_task(config: Config, settings: Mapping[str, Any], read: bool) -> Task
     Raises DataError where the model is for other tasks than the one that is asked for, or that the
     data are for, if they are known and `read`.
     """
-    kind, task = settings.get("model_type"), config.data.task
+    task = config.data.task
     if task is None and read:
         task = known_task(config.data.name)
-    serves = [one for one in get_args(Task) if kind in VERIFIED[one]]
+    serves = likely_tasks(settings)
     if task is not None and serves and task not in serves:
         raise other_task(config.model.name, serves, config.data.name, task)
     return serves[0] if task is None and len(serves) == 1 else task

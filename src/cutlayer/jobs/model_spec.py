@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from cutlayer.config.machines import find_preset
 from cutlayer.config.schema import Config
@@ -20,8 +20,14 @@ from cutlayer.data.find import Hub, find_config
 from cutlayer.errors import ConfigError, ModelError, reason
 from cutlayer.files import write_whole
 from cutlayer.jobs.build import make_adapter
-from cutlayer.model.described import DescribedModel, ModelRequest, described_text, read_described
-from cutlayer.spec import VERIFIED, Base, ModelSpec, Task
+from cutlayer.model.described import (
+    DescribedModel,
+    ModelRequest,
+    described_text,
+    likely_tasks,
+    read_described,
+)
+from cutlayer.spec import Base, ModelSpec, Task
 from cutlayer.version import __version__
 
 _LOG = logging.getLogger(__name__)
@@ -121,15 +127,14 @@ def _settings(path: Path) -> dict[str, Any]:
 def _task(config: Config, settings: Mapping[str, Any]) -> Task:
     if config.data.task is not None:
         return config.data.task
-    kind = settings.get("model_type")
-    tasks: list[Task] = [task for task in get_args(Task) if kind in VERIFIED[task]]
+    tasks = likely_tasks(settings)
     known = known_asset(config.data.name, "data")
     if known is not None and known.task is not None and known.task in (tasks or [known.task]):
         return known.task  # of a model that cannot be split, describing says why
     if not tasks:
         raise ModelError(
-            f"{config.model.name} is of model type {kind!r}, which is not verified to be"
-            " splittable; set data.task to see why"
+            f"{config.model.name} is of model type {settings.get('model_type')!r}, and its"
+            " config.json does not say which task it is for; set data.task to see why"
         )
     # a decoder can classify texts too, but is made for the other
     return "causal-lm" if "causal-lm" in tasks else tasks[0]

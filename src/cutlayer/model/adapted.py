@@ -261,11 +261,16 @@ def _adapt_head(model: PreTrainedModel, anatomy: Anatomy, rows: BankRows) -> Ite
                 layer = RowLinear(module, path, rows)
                 model.set_submodule(path, layer)
                 yield from layer.slots
-            elif next(module.parameters(recurse=False), None) is not None:
+            elif next(module.parameters(recurse=False), None) is not None and not is_norm(module):
                 raise UnsupportedModelError(
-                    f"the head's {path} is a {type(module).__name__}; only linear heads can be "
-                    "trained: set the adapter's head to false"
+                    f"the head's {path} is a {type(module).__name__}; only linear layers of a head "
+                    "can be trained, and its norms stay: set the adapter's head to false"
                 )
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether a module is a norm, of torch or of an architecture: its weights begin as ones."""
+    return "Norm" in type(module).__name__
 
 
 def _generator(seed: int, name: str) -> torch.Generator:

@@ -7,7 +7,7 @@ pooling and head stay its own code. Knows no adapter and no cut.
 """
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, final
@@ -18,7 +18,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.initialization import meta_device_safe_creation_ops
 
 from cutlayer.errors import UnsupportedModelError
-from cutlayer.model.tasks import fault_of_config, task_class
+from cutlayer.model.tasks import fault_of_config, task_class, text_or_vision
 from cutlayer.spec import Task
 
 
@@ -27,8 +27,11 @@ class Anatomy:
     """The parts of a model by module name.
 
     `before` and `after`: the outermost modules with weights that run before the first block and
-    after the last one. `head`: those of `after` outside the base model. `output_length`: 0 where a
-    block returns a tensor, else the length of its tuple. `tokens`: those of the watched input.
+    after the last one. `head`: those of `after` outside the base model. `shared`: those that both
+    parts need, since they give the blocks something that is the same for every input (relative
+    positions), or are read in another way than by a call. `unread`: those that nothing reads.
+    `output_length`: 0 where a block returns a tensor, else the length of its tuple. `width`: of the
+    hidden states; `tokens`: those of the watched input.
     """
 
     blocks: str
@@ -39,6 +42,8 @@ class Anatomy:
     output_length: int
     width: int
     tokens: int
+    shared: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
 
 
 def meta_model(config: PreTrainedConfig, task: Task) -> PreTrainedModel:
@@ -57,28 +62,76 @@ def meta_model(config: PreTrainedConfig, task: Task) -> PreTrainedModel:
     return model
 
 
+def block_list(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
+    """A model's one list of blocks, with its name. Raises UnsupportedModelError if it has not."""
+    found = list(_outermost_lists(model))
+    count = getattr(text_or_vision(model.config), "num_hidden_layers", None)
+    if count is not None and len(found) > 1:
+        found = [(name, blocks) for name, blocks in found if len(blocks) == count]
+    if len(found) != 1:
+        lists = ", ".join(f"{name} of {len(blocks)}" for name, blocks in _outermost_lists(model))
+        raise UnsupportedModelError(
+            f"{type(model).__name__} is not one stack of blocks: it has"
+            f" {f'several lists of modules ({lists})' if lists else 'no list of modules'}"
+        )
+    return found[0]
+
+
+def _outermost_lists(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.ModuleList]]:
+    for name, child in module.named_children():
+        if isinstance(child, nn.ModuleList) and len(child) > 1:
+            yield f"{prefix}{name}", child
+        else:
+            yield from _outermost_lists(child, f"{prefix}{name}.")
+
+
 def examine_model(model: PreTrainedModel, example: Mapping[str, Any]) -> Anatomy:
-    """Watch one forward of a model on the meta device.
+    """Watch one forward of a model.
 
     Raises UnsupportedModelError for a model that is not: modules, one stack of blocks that run
     once each in order, modules.
     """
-    path, blocks = _block_list(model)
+    path, blocks = block_list(model)
+    units, loose = _units(model, path)
     with fault_of_config(model.config):
-        watch = _watch(model, blocks, _units(model, path), example)
-    _check_blocks(type(model).__name__, watch)
-    _check_units(type(model).__name__, watch)
+        watch = _watch(model, blocks, units, example)
+    name = type(model).__name__
+    _check_blocks(name, watch)
+    between = [unit for unit, phases in watch.phases.items() if "between" in phases]
+    if between:
+        raise UnsupportedModelError(f"{name} runs {between[0]} between its blocks")
+    before = tuple(
+        unit
+        for unit, phases in watch.phases.items()
+        if phases == {"before"} and watch.outputs[unit][:-1] == watch.shape[:-1]
+    )
     after = tuple(unit for unit, phases in watch.phases.items() if phases == {"after"})
     return Anatomy(
         blocks=path,
         count=len(blocks),
-        before=tuple(unit for unit, phases in watch.phases.items() if phases == {"before"}),
+        before=before,
         after=after,
         head=tuple(unit for unit in after if not unit.startswith(f"{model.base_model_prefix}.")),
         output_length=watch.output_length,
         width=watch.shape[2],
         tokens=watch.shape[1],
+        shared=tuple(unit for unit in (*units, *loose) if unit not in (*before, *after)),
     )
+
+
+def block_input(model: PreTrainedModel, blocks: str, example: Mapping[str, Any]) -> torch.Size:
+    """The shape of what the first block is given for an example: [sample, token, width]."""
+    first = model.get_submodule(f"{blocks}.0")
+
+    def stop(*args: Any, **kwargs: Any) -> NoReturn:
+        raise CutReachedError(hidden_of(args, kwargs))
+
+    with answering(first, stop), torch.no_grad(), fault_of_config(model.config):
+        try:
+            model(**example)
+        except CutReachedError as reached:
+            return reached.activation.shape
+    raise RuntimeError("the forward pass ended without reaching a block")
 
 
 @dataclass
@@ -91,43 +144,25 @@ class _Watch:
     shapes: set[tuple[int, ...]] = field(default_factory=set)
     phases: dict[str, set[str]] = field(default_factory=dict)
     outputs: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    output_length: int = 0
+    lengths: set[int] = field(default_factory=set)
 
     @property
     def shape(self) -> tuple[int, ...]:
         return next(iter(self.shapes))
 
-
-def _block_list(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
-    count = getattr(model.config, "num_hidden_layers", None)
-    if count is None:
-        raise UnsupportedModelError(
-            f"{type(model).__name__}'s configuration has no num_hidden_layers: it is not one stack"
-            " of equal transformer blocks"
-        )
-    found = [
-        (name, module)
-        for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList)
-        and len(module) == count
-        and len({type(block) for block in module}) == 1
-    ]
-    if len(found) != 1:
-        raise UnsupportedModelError(
-            f"{type(model).__name__} has {len(found)} lists of {count} equal blocks; one is needed"
-        )
-    return found[0]
+    @property
+    def output_length(self) -> int:
+        return next(iter(self.lengths))
 
 
-def _units(model: PreTrainedModel, blocks: str) -> tuple[str, ...]:
-    """The outermost modules with weights outside the block list."""
+def _units(model: PreTrainedModel, blocks: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The outermost modules with weights outside the block list, and the parameters that modules
+    around it have themselves."""
     units: list[str] = []
+    loose: list[str] = []
 
     def walk(module: nn.Module, prefix: str) -> None:
-        if next(module.parameters(recurse=False), None) is not None:
-            raise UnsupportedModelError(
-                f"{type(model).__name__} holds weights beside its blocks, in {prefix or 'itself'}"
-            )
+        loose.extend(f"{prefix}{name}" for name, _ in module.named_parameters(recurse=False))
         for name, child in module.named_children():
             path = f"{prefix}{name}"
             if blocks.startswith(f"{path}."):
@@ -136,7 +171,7 @@ def _units(model: PreTrainedModel, blocks: str) -> tuple[str, ...]:
                 units.append(path)
 
     walk(model, "")
-    return tuple(units)
+    return tuple(units), tuple(loose)
 
 
 def _watch(
@@ -157,11 +192,6 @@ def _watch(
     try:
         with torch.no_grad():
             model(**example)
-    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise UnsupportedModelError(
-            f"{type(model).__name__} with this configuration cannot be examined: {reason}"
-        ) from error
     finally:
         for handle in handles:
             handle.remove()
@@ -176,20 +206,10 @@ def _check_blocks(name: str, watch: _Watch) -> None:
             f"{name}'s blocks take hidden states of shapes {sorted(watch.shapes)}; one shape "
             "[batch, token, width] is needed"
         )
-
-
-def _check_units(name: str, watch: _Watch) -> None:
-    for unit, phases in watch.phases.items():
-        if len(phases) != 1 or "within" in phases:
-            raise UnsupportedModelError(
-                f"{name} uses {unit} {' and '.join(sorted(phases)) or 'nowhere'}; weights must "
-                "serve either before or after the blocks"
-            )
-        if phases == {"before"} and watch.outputs[unit][:-1] != watch.shape[:-1]:
-            raise UnsupportedModelError(
-                f"{name}'s {unit} gives the blocks more than hidden states, which a server would "
-                "lack"
-            )
+    if len(watch.lengths) != 1:
+        raise UnsupportedModelError(
+            f"{name}'s blocks give {sorted(watch.lengths)} values each; as many of each are needed"
+        )
 
 
 def _watch_unit(unit: nn.Module, name: str, watch: _Watch) -> torch.utils.hooks.RemovableHandle:
@@ -206,18 +226,26 @@ def _watch_block(
     def enter(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
         watch.phase = "within"
         watch.order.append(index)
-        hidden = args[0] if args else kwargs.get("hidden_states")
-        watch.shapes.add(tuple(hidden.shape) if isinstance(hidden, Tensor) else ())
+        watch.shapes.add(tuple(hidden_of(args, kwargs).shape))
 
     def leave(module: nn.Module, args: object, output: object) -> None:
-        watch.output_length = len(output) if isinstance(output, tuple) else 0
-        if index == watch.count - 1:
-            watch.phase = "after"
+        watch.lengths.add(len(output) if isinstance(output, tuple) else 0)
+        watch.phase = "after" if index == watch.count - 1 else "between"
 
     return (
         block.register_forward_pre_hook(enter, with_kwargs=True),
         block.register_forward_hook(leave),
     )
+
+
+def hidden_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:
+    """The hidden states among a block's arguments: its first."""
+    hidden = args[0] if args else kwargs.get("hidden_states", next(iter(kwargs.values()), None))
+    if not isinstance(hidden, Tensor):
+        raise UnsupportedModelError(
+            f"the blocks take a {type(hidden).__name__} first, and not hidden states"
+        )
+    return hidden
 
 
 # Modules that keep their place in a model but hold no weights.
@@ -258,6 +286,40 @@ class Injection:
     def zeros(self) -> Tensor:
         """Of the activation's shape: what a hollow embedding answers; nobody reads its values."""
         return torch.zeros_like(self.activation, requires_grad=False)
+
+
+def keep_device(model: PreTrainedModel, anatomy: Anatomy, cut: int) -> None:
+    """Leave of a model what a device has: the embedding and blocks 1..cut."""
+    blocks = _blocks(model, anatomy)
+    stop_at(blocks[cut])
+    for block in blocks[cut + 1 :]:
+        pass_through(block, anatomy.output_length)
+    for unit in (*anatomy.after, *anatomy.unread):
+        strip(model.get_submodule(unit))
+    model.all_tied_weights_keys = {}
+
+
+def keep_server(model: PreTrainedModel, anatomy: Anatomy, cut: int, injection: Injection) -> None:
+    """Leave of a model what a server has: blocks cut+1.. and what comes after them.
+
+    What a tied head needs of the embedding is left, until the weights are read.
+    """
+    blocks = _blocks(model, anatomy)
+    inject_at(blocks[0], injection, anatomy.output_length)
+    for block in blocks[1:cut]:
+        pass_through(block, anatomy.output_length)
+    tied = set(model.all_tied_weights_keys.values())
+    for unit in anatomy.before:
+        answer_always(model.get_submodule(unit), injection.zeros)
+    for unit in (*anatomy.before, *anatomy.unread):
+        if not any(source.startswith(f"{unit}.") for source in tied):
+            strip(model.get_submodule(unit))
+
+
+def _blocks(model: PreTrainedModel, anatomy: Anatomy) -> nn.ModuleList:
+    blocks = model.get_submodule(anatomy.blocks)
+    assert isinstance(blocks, nn.ModuleList)
+    return blocks
 
 
 def stop_at(block: nn.Module) -> None:
@@ -340,7 +402,7 @@ def _hollow_block(block: nn.Module, value: Callable[[Tensor], Tensor], output_le
 
 def _answer_block(block: nn.Module, value: Callable[[Tensor], Tensor], output_length: int) -> None:
     def forward(*args: Any, **kwargs: Any) -> Tensor | tuple[Tensor | None, ...]:
-        hidden = value(args[0] if args else kwargs["hidden_states"])
+        hidden = value(hidden_of(args, kwargs))
         return (hidden, *[None] * (output_length - 1)) if output_length else hidden
 
     block.__dict__["forward"] = forward

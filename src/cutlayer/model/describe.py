@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from cutlayer.errors import UnsupportedModelError
 from cutlayer.model.activations import count_activations
 from cutlayer.model.adapted import check_adapter, patch_convolution, target_names
 from cutlayer.model.base import places_of
-from cutlayer.model.blocks import Anatomy, examine_model, meta_model
+from cutlayer.model.blocks import Anatomy
 from cutlayer.model.described import AdapterSpec, DescribedModel, ModelRequest
 from cutlayer.model.inputs import example_inputs, token_limit
 from cutlayer.model.lora import linear_shape
-from cutlayer.model.tasks import fault_of_config, read_config, task_config
+from cutlayer.model.proof import examine
+from cutlayer.model.tasks import fault_of_config, read_config, task_config, text_or_vision
 from cutlayer.spec import Base, LinearShape, ModelSpec, Task
 
 # of activations, and of weights that no base packs
@@ -46,13 +46,12 @@ def describe(
     Raises ModelError or UnsupportedModelError as `load_device_part` does.
     """
     config = task_config(read_config(source), task, classes)
-    model = meta_model(config, task)
+    model, anatomy = examine(config, task, image_size)
     example = example_inputs(model, task, image_size)
-    anatomy = examine_model(model, example)
     check_adapter(model, anatomy, adapter, task)
     weights, patches = _patches(model, anatomy, example)
-    outside = anatomy.before, anatomy.after, anatomy.before + anatomy.after
-    before, after, both = (_parameters(model, modules) for modules in outside)
+    early, late = anatomy.before + anatomy.shared, anatomy.after + anatomy.shared
+    before, after, both = (_parameters(model, units) for units in (early, late, early + late))
     with fault_of_config(config):
         counted = count_activations(
             config,
@@ -63,14 +62,15 @@ def describe(
             dtype=dtype,
             padded=task == "text-classification" if padded is None else padded,
         )
+    heads, head_width = _attention(config, anatomy)
     return ModelSpec(
         name=source.name if isinstance(source, Path) else config.model_type,
         blocks=anatomy.count,
         width=anatomy.width,
-        heads=config.num_attention_heads,
-        head_width=config.to_dict().get("head_dim") or anatomy.width // config.num_attention_heads,
+        heads=heads,
+        head_width=head_width,
         block_linears=_linears(model, anatomy, adapter, example),
-        block_parameters=_block_parameters(model, anatomy),
+        block_parameters=sum(p.numel() for p in _largest_block(model, anatomy).parameters()),
         embedding_parameters=before,
         head_parameters=after,
         shared_parameters=before + after - both,
@@ -86,8 +86,8 @@ def describe(
         first_attention_trained=counted.first_attention_trained,
         attention_backward=counted.attention_backward,
         activations=counted.activations,
-        embedding_matrix=_matrices(model, anatomy, anatomy.before),
-        head_matrix=0 if adapter.head else _matrices(model, anatomy, anatomy.after),
+        embedding_matrix=_matrices(model, anatomy, early),
+        head_matrix=0 if adapter.head else _matrices(model, anatomy, late),
     )
 
 
@@ -118,8 +118,7 @@ def image_tokens(source: Path | PreTrainedConfig, image_size: int) -> int:
     Raises ModelError for a size that the patch does not divide.
     """
     task: Task = "image-classification"
-    model = meta_model(task_config(read_config(source), task, classes=2), task)
-    return examine_model(model, example_inputs(model, task, image_size)).tokens
+    return examine(task_config(read_config(source), task, classes=2), task, image_size)[1].tokens
 
 
 def _linears(
@@ -169,20 +168,30 @@ def _untrained_inputs(
     return untrained
 
 
-def _block_parameters(model: PreTrainedModel, anatomy: Anatomy) -> int:
-    blocks = model.get_submodule(anatomy.blocks)
-    counts = {sum(p.numel() for p in block.parameters()) for block in blocks.children()}
-    if len(counts) != 1:
-        raise UnsupportedModelError(
-            f"{type(model).__name__}'s blocks differ in size: {sorted(counts)} parameters"
-        )
-    return counts.pop()
+def _attention(config: PreTrainedConfig, anatomy: Anatomy) -> tuple[int, int]:
+    """Heads and width of each; of blocks without attention, one of width 0."""
+    sizes = text_or_vision(config)
+    heads = getattr(sizes, "num_attention_heads", None)
+    if not isinstance(heads, int) or heads < 1:
+        return 1, 0
+    width = getattr(sizes, "head_dim", None)
+    return heads, width if isinstance(width, int) else anatomy.width // heads
+
+
+def _largest_block(model: PreTrainedModel, anatomy: Anatomy) -> nn.Module:
+    """The block with the most parameters: where blocks differ, plans take all to be like it."""
+    blocks = model.get_submodule(anatomy.blocks).children()
+    return max(blocks, key=lambda block: sum(weight.numel() for weight in block.parameters()))
 
 
 def _parameters(model: PreTrainedModel, units: tuple[str, ...]) -> int:
-    """Values in the distinct parameters of these modules."""
-    distinct = {p: p.numel() for unit in units for p in model.get_submodule(unit).parameters()}
-    return sum(distinct.values())
+    """Values in the distinct parameters of these modules, or with these names."""
+    distinct = {
+        weight
+        for name, weight in model.named_parameters(remove_duplicate=False)
+        if any(name == unit or name.startswith(f"{unit}.") for unit in units)
+    }
+    return sum(weight.numel() for weight in distinct)
 
 
 def _matrices(model: PreTrainedModel, anatomy: Anatomy, units: tuple[str, ...]) -> int:

@@ -85,6 +85,27 @@ class DescribedModel:
     most_tokens: int | None
 
 
+def likely_tasks(settings: Mapping[str, Any]) -> tuple[Task, ...]:
+    """The tasks that a `config.json` looks to be for, none where it does not say.
+
+    A guess from the names in it, for what is done without torch: whether the model can be split
+    for a task, only its own code says (`proof.examine`).
+    """
+    names = settings.get("architectures")
+    name = str(names[0]) if isinstance(names, list) and names else ""
+    of_texts: tuple[Task, ...] = ("text-classification", "causal-lm")
+    if name.endswith("ForImageClassification"):
+        return ("image-classification",)
+    if name.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")):
+        return of_texts
+    if "vocab_size" not in settings:
+        image = ("patch_size", "image_size", "num_channels", "vision_config")
+        return ("image-classification",) if any(key in settings for key in image) else ()
+    # segments of a text, and tokens to be guessed, are what encoders have
+    encoder = name.endswith("ForMaskedLM") or "type_vocab_size" in settings
+    return ("text-classification",) if encoder else of_texts
+
+
 def described_text(described: DescribedModel) -> str:
     """What `read_described` reads."""
     return json.dumps({"format": FORMAT, **asdict(described)}, indent=1) + "\n"

@@ -19,13 +19,18 @@ from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel
 
 from cutlayer.errors import ModelError, UnsupportedModelError
 from cutlayer.model.placement import HOST, to_device
-from cutlayer.model.tasks import is_decoder, read_config
+from cutlayer.model.tasks import is_decoder, padding_id, read_config
 from cutlayer.spec import Task
 
 # for a tokenizer that cannot be used
 _REMEDY = (
     "copy the tokenizer's files from where the weights come from, or call"
     " tokenizer.save_pretrained on that folder"
+)
+# types whose positions start after the padding token's, as RoBERTa's do
+_OFFSET = (
+    *("camembert", "data2vec-text", "esm", "ibert", "lilt", "longformer", "luke", "markuplm"),
+    *("mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"),
 )
 _LETTERS = 80  # of a value or a library's message
 
@@ -83,7 +88,7 @@ def stand_in_inputs(
     if task == "image-classification":
         return {"pixel_values": activation.new_zeros(batch, config.num_channels, 1, 1)}
     mask = length_mask(lengths, batch, tokens, activation.device)
-    padding = config.pad_token_id if isinstance(config.pad_token_id, int) else 0
+    padding = padding_id(config) or 0
     filler = 1 if padding == 0 else 0
     ids = torch.full((batch, tokens), filler, dtype=torch.long, device=activation.device)
     return {"input_ids": ids.masked_fill(mask == 0, padding), "attention_mask": mask}
@@ -130,11 +135,11 @@ def image_step(config: PreTrainedConfig) -> int | None:
 
 def token_limit(config: PreTrainedConfig) -> int | None:
     """The most tokens that a text may have; None where the model has no such limit."""
-    limit: int | None = getattr(config, "max_position_embeddings", None)
-    if limit is None:
+    limit = getattr(config, "max_position_embeddings", None)
+    if not isinstance(limit, int) or limit < 1:
         return None
-    if config.model_type in ("camembert", "roberta", "xlm-roberta"):
-        limit -= (config.pad_token_id or 0) + 1  # their positions start after the padding token's
+    if config.model_type in _OFFSET:
+        limit -= (padding_id(config) or 0) + 1
     return limit
 
 
@@ -187,8 +192,9 @@ def _named(config: PreTrainedConfig, name: str) -> int | Sequence[int]:
     value: int | Sequence[int] | None = getattr(config, name, None)
     if value is None:
         raise UnsupportedModelError(
-            f"a model of type {config.model_type!r} has no {name} in its configuration: take a"
-            " vision transformer with square patches, such as ViT or DINOv2"
+            f"a model of type {config.model_type!r} has no {name} in its configuration: it is not"
+            " one stack of blocks over patches of an image; take a vision transformer, such as ViT"
+            " or DINOv2"
         )
     return value
 

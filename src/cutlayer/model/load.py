@@ -31,18 +31,14 @@ from cutlayer.model.base import (
 from cutlayer.model.blocks import (
     Anatomy,
     Injection,
-    answer_always,
     empty_weight,
-    examine_model,
-    inject_at,
-    meta_model,
-    pass_through,
-    stop_at,
+    keep_device,
+    keep_server,
     strip,
 )
 from cutlayer.model.described import AdapterSpec
-from cutlayer.model.inputs import example_inputs
 from cutlayer.model.placement import ON_HOST, Placement
+from cutlayer.model.proof import examine
 from cutlayer.model.split import DevicePart, ServerPart, WholeModel
 from cutlayer.model.tasks import read_config, task_class, task_config
 from cutlayer.spec import ActivationPolicy, Base, Task, Trained
@@ -114,7 +110,7 @@ def load_server_part(
     model, known = _read(
         plan,
         placement,
-        lambda model: _keep_server(model, plan.anatomy, cut, injection),
+        lambda model: keep_server(model, plan.anatomy, cut, injection),
         unneeded=plan.anatomy.before,
     )
     adapted = plan.adapted(model, known, placement, patches=False, head=True)
@@ -217,14 +213,14 @@ def _plan(
 ) -> _Plan:
     """Everything that can be known, and refused, before any weight is read."""
     config = task_config(read_config(path), task, classes)
-    model = meta_model(config, task)
-    anatomy = examine_model(model, example_inputs(model, task))
+    model, anatomy = examine(config, task)
     if adapter is not None:
         check_adapter(model, anatomy, adapter, task)
-    if trained is Trained.WEIGHTS and model.all_tied_weights_keys:
+    if trained is Trained.WEIGHTS and (model.all_tied_weights_keys or anatomy.shared):
+        what = "embedding is its head" if model.all_tied_weights_keys else "parts share weights"
         raise UnsupportedModelError(
-            f"{type(model).__name__}'s embedding is its head, and a cut would train two copies of"
-            " it: train adapters (fl-lora), or take a model that does not tie them"
+            f"{type(model).__name__}'s {what}, and a cut would train two copies of them: train"
+            " adapters (fl-lora), or take a model that does not share them"
         )
     head = adapter is not None and adapter.head
     trains_head = head or (trained is Trained.WEIGHTS and task != "causal-lm")
@@ -242,39 +238,11 @@ def _check_cut(cut: int, anatomy: Anatomy) -> None:
         )
 
 
-def _keep_device(model: PreTrainedModel, anatomy: Anatomy, cut: int) -> None:
-    blocks = _blocks(model, anatomy)
-    stop_at(blocks[cut])
-    for block in blocks[cut + 1 :]:
-        pass_through(block, anatomy.output_length)
-    for unit in anatomy.after:
-        strip(model.get_submodule(unit))
-    model.all_tied_weights_keys = {}
-
-
-def _keep_server(model: PreTrainedModel, anatomy: Anatomy, cut: int, injection: Injection) -> None:
-    blocks = _blocks(model, anatomy)
-    inject_at(blocks[0], injection, anatomy.output_length)
-    for block in blocks[1:cut]:
-        pass_through(block, anatomy.output_length)
-    tied = set(model.all_tied_weights_keys.values())
-    for unit in anatomy.before:
-        answer_always(model.get_submodule(unit), injection.zeros)
-        if not any(source.startswith(f"{unit}.") for source in tied):
-            strip(model.get_submodule(unit))
-
-
-def _blocks(model: PreTrainedModel, anatomy: Anatomy) -> nn.ModuleList:
-    blocks = model.get_submodule(anatomy.blocks)
-    assert isinstance(blocks, nn.ModuleList)
-    return blocks
-
-
 def _read_device(
     plan: _Plan, cut: int, placement: Placement
 ) -> tuple[PreTrainedModel, dict[str, Tensor]]:
     _check_cut(cut, plan.anatomy)
-    return _read(plan, placement, lambda model: _keep_device(model, plan.anatomy, cut))
+    return _read(plan, placement, lambda model: keep_device(model, plan.anatomy, cut))
 
 
 def _read(

@@ -7,7 +7,7 @@ import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, final
+from typing import Any, final, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -16,6 +16,7 @@ from torch.nn import functional
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING,
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     AutoConfig,
     PreTrainedConfig,
@@ -23,7 +24,7 @@ from transformers import (
 )
 
 from cutlayer.errors import CutlayerError, ModelError, UnsupportedModelError, reason
-from cutlayer.spec import ENCODERS, IGNORED_LABEL, VERIFIED, Task
+from cutlayer.spec import IGNORED_LABEL, Task
 
 _CLASSES = {
     "image-classification": MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
@@ -73,18 +74,29 @@ def fault_of_config(config: PreTrainedConfig) -> Iterator[None]:
 def task_class(config: PreTrainedConfig, task: Task) -> type[PreTrainedModel]:
     """The Hugging Face class of this architecture for this task.
 
-    Raises UnsupportedModelError, which says why, for one whose split is not verified.
+    Raises UnsupportedModelError, which says why, for one that has none, or whose kind cannot be
+    split; whether its two parts are the whole is another question (`proof.examine`).
     """
-    found = _CLASSES[task].get(type(config), None)
-    task_model = found[0] if isinstance(found, tuple) else found
-    if config.model_type in VERIFIED[task] and task_model is not None:
-        assert issubclass(task_model, PreTrainedModel)
-        return task_model
-    name = type(config).__name__ if task_model is None else task_model.__name__
+    found = _class_of(config, task)
+    why = _reason(config, task, found)
+    if found is not None and why is None:
+        return found
+    name = type(config).__name__ if found is None else found.__name__
     raise UnsupportedModelError(
-        f"{name} (model type {config.model_type!r}) cannot be split for {task}: "
-        f"{_reason(config, task)}. Model types that can: {', '.join(VERIFIED[task])}"
+        f"{name} (model type {config.model_type!r}) cannot be split for {task}: {why}"
     )
+
+
+def _class_of(config: PreTrainedConfig, task: Task) -> type[PreTrainedModel] | None:
+    found = _CLASSES[task].get(type(config), None)
+    return found[0] if isinstance(found, tuple) else found
+
+
+def text_or_vision(config: PreTrainedConfig) -> PreTrainedConfig:
+    """Where a configuration says the sizes of the blocks: in that of images, where it is of an
+    image model made of one for texts and one for images."""
+    inner = getattr(config, "vision_config", None)
+    return inner if isinstance(inner, PreTrainedConfig) else config
 
 
 def task_config(config: PreTrainedConfig, task: Task, classes: int) -> PreTrainedConfig:
@@ -107,55 +119,57 @@ def task_config(config: PreTrainedConfig, task: Task, classes: int) -> PreTraine
     if classes < 2:
         raise ModelError(f"classes is {classes}; a classifier needs at least 2")
     config.num_labels = classes
-    if is_decoder(config) and config.pad_token_id is None:
+    if is_decoder(config) and padding_id(config) is None:
         config.pad_token_id = _stand_in_padding(config)
     return config
 
 
 def is_decoder(config: PreTrainedConfig) -> bool:
-    """True where each token sees only those before it (so a classifier reads the last one)."""
-    return config.model_type in VERIFIED["causal-lm"]
+    """True where each token sees only those before it (so a classifier reads the last one).
+
+    A type that transformers has a masked language model of too is one only if it says so.
+    """
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return False
+    masked = type(config) in MODEL_FOR_MASKED_LM_MAPPING
+    return not masked or bool(getattr(config, "is_decoder", False))
 
 
 def unread_padding(config: PreTrainedConfig) -> int | None:
     """The id that a decoder's classifier passes over at the end of a text; None for encoders."""
     if not is_decoder(config):
         return None
-    padding: int | None = task_config(config, "text-classification", 2).pad_token_id
-    return padding
+    return padding_id(task_config(config, "text-classification", 2))
+
+
+def padding_id(config: PreTrainedConfig) -> int | None:
+    """The id of the padding token, if the configuration names one."""
+    padding = getattr(config, "pad_token_id", None)
+    return padding if isinstance(padding, int) else None
 
 
 def _stand_in_padding(config: PreTrainedConfig) -> int:
-    end = config.eos_token_id
+    end = getattr(config, "eos_token_id", None)
     candidates: Iterable[int | None] = end if isinstance(end, list) else (end,)
     return next((token for token in candidates if token is not None), 0)
 
 
-def _reason(config: PreTrainedConfig, task: Task) -> str:
-    settings = config.to_dict()
-    if task == "causal-lm" and config.model_type in ENCODERS:
-        return "each token of it sees the tokens it is to predict"
-    if config.model_type in {kind for kinds in VERIFIED.values() for kind in kinds}:
-        return "the architecture has no such head"
-    if config.is_encoder_decoder:
+def _reason(
+    config: PreTrainedConfig, task: Task, found: type[PreTrainedModel] | None
+) -> str | None:
+    """Why the kind cannot be split; None where nothing is known against it."""
+    if getattr(config, "is_encoder_decoder", False):
         return "an encoder-decoder has two stacks of blocks, and every decoder block reads both"
     if config.model_type == "albert":
         return "all its blocks share one set of weights, so no part could leave any out"
-    if isinstance(settings.get("text_config"), dict):
-        return "it wraps a language model together with others; only a model of texts can be split"
-    if _experts(settings) and settings.get("enable_moe_block", True):
-        return "it is a mixture of experts, and its blocks cannot be examined without weights"
-    if "num_hidden_layers" not in settings and "num_hidden_layers" not in config.attribute_map:
-        return "it is not one stack of equal transformer blocks"
-    return "it is not verified yet that its two parts equal the whole model"
-
-
-def _experts(settings: dict[str, Any]) -> bool:
-    """Whether a configuration asks for more than one expert; the key alone says nothing."""
-    counts = (
-        value for key, value in settings.items() if key.endswith(("_experts", "_local_experts"))
-    )
-    return any(isinstance(count, int) and count > 1 for count in counts)
+    encoder = type(config) in MODEL_FOR_MASKED_LM_MAPPING and not is_decoder(config)
+    if task == "causal-lm" and encoder:
+        return "each token of it sees the tokens it is to predict"
+    if found is None:
+        others: list[Task] = [other for other in get_args(Task) if _class_of(config, other)]
+        known = f" (only for {' and '.join(others)})" if others else ""
+        return f"transformers has no model of this type for it{known}"
+    return None
 
 
 def _why(folder: Path, error: Exception) -> str:
