@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from cutlayer.data.assets import conversations
-from cutlayer.data.assets.conversations import PROBLEM_KINDS
 from cutlayer.errors import AssetError
 
 
@@ -75,43 +74,55 @@ def test_a_package_without_chats_is_refused(tmp_path: Path, target: Path) -> Non
 # --- word problems
 
 
-def problem(kind: int, number: int, name: str = "Ann") -> dict[str, Any]:
+def problem(*animals: tuple[str, int, int], answer: int | None = None) -> dict[str, Any]:
+    """As the generator's program writes them: animals, how many, and the legs of each."""
+    legs = sum(number * each for _, number, each in animals)
+    listed = ", ".join(f"{number} {name}s" for name, number, _ in animals)
     return {
-        "question": f"{name} has {number}. How many? ",
-        "worked": f"It is {number}.\n#### {number}",
-        "answer": str(number),
-        "kind": kind,
+        "question": f"Your task is to count.\n\nNow, how many legs if you have {listed}?\n",
+        "animals": animals,
+        "answer": str(legs if answer is None else answer),
     }
 
 
-def test_no_test_problem_has_the_numbers_of_a_training_problem(target: Path) -> None:
-    drawn = [
-        problem(kind, number, name)
-        for number in range(200)
-        for kind in PROBLEM_KINDS
-        for name in ("Ann", "Bob")
-    ]
-    conversations.write_problems(target, drawn)
+def test_no_test_problem_has_the_animals_of_a_training_problem(target: Path) -> None:
+    drawn = [problem(("hen", 1, 2), ("cat", number, 4)) for number in range(1300)]
+    # in another order they are the same problem
+    again = [problem(("cat", number, 4), ("hen", 1, 2)) for number in range(1300)]
+    conversations.write_problems(
+        target, [each for pair in zip(drawn, again, strict=True) for each in pair]
+    )
     train, test = rows_of(target / "train.jsonl"), rows_of(target / "test.jsonl")
-    assert (len(train), len(test)) == (96 * len(PROBLEM_KINDS), 32 * len(PROBLEM_KINDS))
-    keys = [
-        [(row["kind"], row["messages"][1]["content"]) for row in rows] for rows in (train, test)
-    ]
-    assert len(set(keys[0])) == len(train)
-    assert not set(keys[0]) & set(keys[1])
+    assert (len(train), len(test)) == (1000, 200)
+    asked = {row["messages"][0]["content"] for row in train + test}
+    assert len(asked) == 1200
+    assert all("1 hens, " in question for question in asked)
+
+
+def test_a_problem_is_worked_out(target: Path) -> None:
+    several = problem(("hen", 3, 2), ("crab", 4, 10))
+    alone = problem(("snake", 7, 0))
+    rest = [problem(("cat", number, 4)) for number in range(1200)]
+    conversations.write_problems(target, [several, alone, *rest])
+    first, second, *_ = rows_of(target / "test.jsonl")
+    answer = "3 hens: 3 x 2 = 6\n4 crabs: 4 x 10 = 40\n6 + 40 = 46\n#### 46"
     messages = [
-        {"role": "user", "content": "Ann has 0. How many?"},
-        {"role": "assistant", "content": "It is 0.\n#### 0"},
+        {"role": "user", "content": "How many legs if you have 3 hens, 4 crabs?"},
+        {"role": "assistant", "content": answer},
     ]
-    assert test[0] == {"messages": messages, "kind": str(PROBLEM_KINDS[0])}
-    # any first rows hold every kind
-    assert [row["kind"] for row in train[: len(PROBLEM_KINDS)]] == list(map(str, PROBLEM_KINDS))
+    assert first == {"messages": messages, "animals": "2"}
+    assert second["messages"][1]["content"] == "7 snakes: 7 x 0 = 0\n#### 0"
+    assert second["animals"] == "1"
+
+
+def test_steps_that_come_to_another_answer_are_refused(target: Path) -> None:
+    with pytest.raises(AssetError, match="the steps come to 6, not 7"):
+        conversations.write_problems(target, [problem(("hen", 3, 2), answer=7)])
 
 
 def test_too_few_distinct_problems_are_refused(target: Path) -> None:
-    drawn = [problem(kind, 1) for kind in PROBLEM_KINDS]
-    with pytest.raises(AssetError, match="gave 1 distinct problems of kind"):
-        conversations.write_problems(target, drawn)
+    with pytest.raises(AssetError, match="gave 1 distinct problems"):
+        conversations.write_problems(target, [problem(("hen", 3, 2))] * 2)
 
 
 def generator(folder: Path, family: str) -> None:
@@ -119,8 +130,7 @@ def generator(folder: Path, family: str) -> None:
     files = {
         "__init__.py": "import nobody_has_this",
         "arithmetic/__init__.py": "import nobody_has_this",
-        "arithmetic/gsm_symbolic/__init__.py": "import nobody_has_this",
-        "arithmetic/gsm_symbolic/gsm_symbolic.py": family,
+        "arithmetic/leg_counting.py": family,
         "coaching/__init__.py": "",
     }
     for name, content in files.items():
@@ -130,19 +140,18 @@ def generator(folder: Path, family: str) -> None:
 
 
 FAMILY = """
-class GSMSymbolicDatasetConfig:
-    def __init__(self, seed, size):
-        pass
+ANIMALS = {"cat": 4}
 
-class GSMSymbolicDataset:
-    def __init__(self, settings):
-        self.generators = {kind: make for kind in range(100)}
+def LegCountingConfig(size, **settings):
+    return size
 
-def make(rng, difficulty):
-    number = rng.randint(1, 10**9)
-    worked = f"It is {number}.\\n#### {number}"
-    question = f"Ann has {number}. How many?"
-    return {"question": question, "answer": str(number), "metadata": {"answer_cot": worked}}
+def LegCountingDataset(size):
+    return map(made, range(size))
+
+def made(number):
+    question = f"Now, how many legs if you have {number} cats?"
+    metadata = {"animals": {"cat": number}}
+    return {"question": question, "answer": str(4 * number), "metadata": metadata}
 """
 
 
@@ -150,7 +159,7 @@ def test_problems_other_than_the_pinned_ones_are_refused(tmp_path: Path, target:
     generator(tmp_path, FAMILY)
     with pytest.raises(AssetError, match="the train problems are others than cutlayer knows"):
         conversations.convert_arithmetic(tmp_path, target)
-    assert len(rows_of(target / "train.jsonl")) == 96 * len(PROBLEM_KINDS)
+    assert len(rows_of(target / "train.jsonl")) == 1000
 
 
 def test_a_generator_that_fails_is_told_in_its_words(tmp_path: Path, target: Path) -> None:

@@ -425,7 +425,7 @@ _ALL = (
     Asset(
         name="arithmetic",
         kind="data",
-        what="768 word problems with worked answers, 6 kinds",
+        what="1,200 word problems with worked answers: legs of animals",
         package=Wheel(
             "reasoning-gym",
             "0.1.25",

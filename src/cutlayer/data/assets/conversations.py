@@ -6,7 +6,6 @@ generator, which runs in a process apart.
 """
 
 import json
-import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -22,16 +21,12 @@ Utterance: TypeAlias = tuple[str, str]  # sender, text
 _CHITCHAT_FILE = "chitchat_dataset/dataset.json"
 _CHITCHAT_TEST_EVERY = 10
 
-# Kinds of GSM-symbolic whose worked answers are short and whole numbers throughout: a model of 135
-# million learns them in minutes.
-PROBLEM_KINDS = (6, 10, 16, 43, 58, 72)
-_DRAWS = 1000
-_TRAIN_PER_KIND, _TEST_PER_KIND = 96, 32
+_DRAWN = 2000
+_TRAIN_PROBLEMS, _TEST_PROBLEMS = 1000, 200
 _ARITHMETIC_SHA256 = {
-    "train": "b1a27b159572ae29fb2646954ea65af99be71fb956e791fbaf51a6d0711f6f5b",
-    "test": "67670d7aecfb6daab20feb2ed3e681ebf01cca8865179e5ca3815570c5e8ae4b",
+    "train": "c4a7da4ad2fc2981f6e69866c71e91e08539143d565a8efdde7f581195ad5dd2",
+    "test": "b5c9f7f2eef8cd285e16c97d4fdd5b1d87ce468b1f840ee1159a907a0a364017",
 }
-_NUMBER = re.compile(r"\d+")
 
 
 def convert_chitchat(unpacked: Path, target: Path) -> None:
@@ -82,16 +77,16 @@ def _seen_from_answerer(utterances: Iterable[Utterance]) -> Row | None:
 
 def convert_arithmetic(unpacked: Path, target: Path) -> None:
     """Word problems as JSON lines: `messages` of a question and an answer that is worked out and
-    ends in `#### 42`, and `kind`, the number of GSM-symbolic's template that it was made from.
+    ends in `#### 42`, and `animals`, how many kinds of them a problem has, 1 or 2.
 
-    The numbers of a problem occur once for each kind, so that no test problem is a training problem
-    with other names. Everybody gets the same file: problem n is drawn with seed n, and the result
+    Questions and results are `reasoning_gym`'s "leg counting", without the sentence that announces
+    the task; the steps between are ours. No two problems have the same animals in the same numbers,
+    in whichever split. Everybody gets the same file: problem n is drawn with seed n, and the result
     is pinned.
     """
     drawn = unpacked / "drawn.jsonl"
-    kinds = ",".join(map(str, PROBLEM_KINDS))
-    script = [sys.executable, "-I", str(generate.__file__), ".", kinds, str(_DRAWS), drawn.name]
-    run_tool(script, unpacked)
+    script = str(generate.__file__)
+    run_tool([sys.executable, "-I", script, ".", str(_DRAWN), drawn.name], unpacked)
     lines = drawn.read_text(encoding="utf-8").splitlines()
     write_problems(target, [json.loads(line) for line in lines])
     for split, sha256 in _ARITHMETIC_SHA256.items():
@@ -105,28 +100,38 @@ def convert_arithmetic(unpacked: Path, target: Path) -> None:
 
 
 def write_problems(target: Path, drawn: Iterable[Row]) -> None:
-    """Deal the problems of each kind, in the order drawn: the first to the test split, the next to
-    training. Kinds take turns in both. Raises `AssetError` where a kind has too few."""
-    distinct: dict[int, dict[tuple[str, ...], Row]] = {kind: {} for kind in PROBLEM_KINDS}
+    """Deal the distinct problems in the order drawn, the first to the test split. Raises
+    `AssetError` where there are too few, or where the steps come to another answer."""
+    distinct: dict[frozenset[tuple[str, int]], Row] = {}
     for problem in drawn:
-        numbers = tuple(_NUMBER.findall(problem["question"]))
-        distinct[problem["kind"]].setdefault(numbers, _asked(problem))
-    for kind, rows in distinct.items():
-        if len(rows) < _TEST_PER_KIND + _TRAIN_PER_KIND:
-            raise AssetError(f"the generator gave {len(rows)} distinct problems of kind {kind}")
-    turns = list(zip(*(rows.values() for rows in distinct.values()), strict=False))
-    in_turn = [row for turn in turns[: _TEST_PER_KIND + _TRAIN_PER_KIND] for row in turn]
-    tests = _TEST_PER_KIND * len(PROBLEM_KINDS)
-    _write(target / "test.jsonl", in_turn[:tests])
-    _write(target / "train.jsonl", in_turn[tests:])
+        key = frozenset((name, number) for name, number, _ in problem["animals"])
+        distinct.setdefault(key, _worked_out(problem))
+    rows = list(distinct.values())
+    if len(rows) < _TEST_PROBLEMS + _TRAIN_PROBLEMS:
+        raise AssetError(f"the generator gave {len(rows)} distinct problems")
+    _write(target / "test.jsonl", rows[:_TEST_PROBLEMS])
+    _write(target / "train.jsonl", rows[_TEST_PROBLEMS : _TEST_PROBLEMS + _TRAIN_PROBLEMS])
 
 
-def _asked(problem: Row) -> Row:
-    messages = [
-        {"role": "user", "content": problem["question"].strip()},
-        {"role": "assistant", "content": problem["worked"].strip()},
+def _worked_out(problem: Row) -> Row:
+    """As in "3 chickens: 3 x 2 = 6", a line each, their sum, and the result after `####`."""
+    asked = problem["question"].strip().splitlines()[-1].removeprefix("Now, ")
+    named = asked.partition("you have ")[2].rstrip("?").split(", ")
+    legs = [number * each for _, number, each in problem["animals"]]
+    if str(sum(legs)) != problem["answer"]:
+        raise AssetError(f"{asked!r}: the steps come to {sum(legs)}, not {problem['answer']}")
+    steps = [
+        f"{name}: {number} x {each} = {number * each}"
+        for name, (_, number, each) in zip(named, problem["animals"], strict=True)
     ]
-    return {"messages": messages, "kind": str(problem["kind"])}
+    if len(legs) > 1:
+        steps.append(f"{' + '.join(map(str, legs))} = {sum(legs)}")
+    answer = "\n".join([*steps, f"#### {problem['answer']}"])
+    messages = [
+        {"role": "user", "content": asked[:1].upper() + asked[1:]},
+        {"role": "assistant", "content": answer},
+    ]
+    return {"messages": messages, "animals": str(len(legs))}
 
 
 def _write(path: Path, rows: Iterable[Row]) -> None:
