@@ -17,8 +17,8 @@ from cutlayer.config.schema import Config
 from cutlayer.data.find import FoundAsset
 from cutlayer.errors import RunError
 from cutlayer.jobs.build import make_adapter
+from cutlayer.jobs.facts import BaseFacts, TrainedFacts, model_card, read_facts
 from cutlayer.jobs.train import start
-from cutlayer.jobs.trained import BaseFacts, TrainedFacts, model_card, read_facts
 from cutlayer.model.inputs import load_tokenizer
 from cutlayer.model.load import load_whole
 from cutlayer.model.peft_format import read_adapter

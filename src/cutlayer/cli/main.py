@@ -27,6 +27,8 @@ COMMANDS = {
     "train": "fine-tune a split model over simulated devices and a simulated link",
     "plan": "the best cut layer, codec and bandwidth allocation; memory, delay, sensitivity",
     "compare": "compare several runs: schemes, settings, finished runs",
+    "generate": "what a trained model writes after a prompt, or after many of a file",
+    "chat": "talk with a trained model on the terminal",
     "profile": "accuracy at each codec setting, measured by training runs",
     "bench-device": "what this machine reaches when it trains, measured, for plans of it",
     "trace": "one round of a run as a Chrome trace, for Perfetto",
@@ -44,6 +46,7 @@ COMMANDS = {
 # where commands are that have no file of their own
 _HOMES = {
     **dict.fromkeys(("train", "compare", "trace"), "run"),
+    **dict.fromkeys(("generate", "chat"), "use"),
     "profile": "plan",
     "bench-device": "plan",
     **dict.fromkeys(("serve", "join", "lab"), "network"),

@@ -228,7 +228,7 @@ def load_tokenizer(folder: Path, max_tokens: int | None) -> Tokenizer:
     when the folder has no usable tokenizer, or one that gives ids beyond the model's embedding; of
     a token added later, `tokenize` does so for the text that has it.
     """
-    inner = _open(folder)
+    inner = open_tokenizer(folder)
     if not _own_ids(inner) - set(inner.all_special_ids):
         raise ModelError(
             f"the tokenizer in {folder} knows no words, only special or added tokens: the files of"
@@ -270,7 +270,7 @@ def save_tokenizer(folder: Path, to: Path, padding: int | None = None) -> None:
     Raises ModelError for a tokenizer that cannot be read.
     """
     if padding is not None:
-        inner = _open(folder)
+        inner = open_tokenizer(folder)
         inner.pad_token, inner.padding_side = inner.convert_ids_to_tokens(padding), "right"
         inner.save_pretrained(to)
         return
@@ -280,8 +280,8 @@ def save_tokenizer(folder: Path, to: Path, padding: int | None = None) -> None:
             shutil.copyfile(path, to / path.name)
 
 
-def _open(folder: Path) -> Any:
-    """As transformers reads it; no code of the folder's own is run."""
+def open_tokenizer(folder: Path) -> Any:
+    """As transformers reads it; no code of the folder's own is run. Raises ModelError."""
     try:
         return AutoTokenizer.from_pretrained(
             str(folder), local_files_only=True, trust_remote_code=False

@@ -1,0 +1,281 @@
+"""`cutlayer generate` and `chat`: what a trained model writes, once or in turns.
+
+Knows arguments, files of prompts and the terminal; models are `jobs.use`'s, which is imported once
+all that can be told without torch is told.
+"""
+
+import argparse
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from cutlayer.cli.settings import whole_number
+from cutlayer.errors import ConfigError, DataError, quoted, reason
+from cutlayer.jobs.facts import TrainedFolder, Which, check_generates, open_trained
+from cutlayer.logs import loading
+from cutlayer.spec import Base
+
+if TYPE_CHECKING:
+    from transformers import TextStreamer
+
+    from cutlayer.jobs.use import Sampling, Talk, UsableModel
+
+_RESET, _EXITS = "/reset", ("/exit", "/quit")
+_PROMPT = "> "
+_MOST_NEW = 256
+
+
+def add_trained(parser: argparse.ArgumentParser) -> None:
+    """The arguments that name something that was trained."""
+    # not required here, so that one line of ours says what is missing
+    parser.add_argument(
+        "run",
+        nargs="?",
+        type=Path,
+        metavar="RUN",
+        help="a run's directory, finished or not, or what `export` or `merge` wrote",
+    )
+    parser.add_argument(
+        "--round",
+        choices=("last", "best"),
+        default="last",
+        help="whose adapter: the last finished round's, or the one's with the best score (last)",
+    )
+
+
+def opened(command: str, arguments: argparse.Namespace) -> TrainedFolder:
+    """What they name. Raises ConfigError, RunError."""
+    if arguments.run is None:
+        raise ConfigError(f"{command}: which run? give its directory, such as runs/NAME-001")
+    which: Which = arguments.round
+    return open_trained(arguments.run, which)
+
+
+def add_loading(parser: argparse.ArgumentParser) -> None:
+    """The options of how a model is held."""
+    parser.add_argument(
+        "--model",
+        metavar="NAME",
+        help="where the weights that it was trained over are now: a path, a known name or a hub id"
+        " (where they were)",
+    )
+    parser.add_argument(
+        "--device", default="auto", help="what computes: auto, cpu, cuda, cuda:N or mps (auto)"
+    )
+    parser.add_argument(
+        "--numbers",
+        choices=[base.value for base in Base],
+        help="hold the base in these (those of the run)",
+    )
+
+
+def _add_sampling(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--max-new-tokens",
+        type=whole_number,
+        default=_MOST_NEW,
+        metavar="N",
+        help=f"tokens of an answer at most ({_MOST_NEW})",
+    )
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        default=0.0,
+        metavar="T",
+        help="0: the likeliest token each time; else draw, the more freely the larger (0)",
+    )
+    parser.add_argument(
+        "--top-p",
+        type=float,
+        default=1.0,
+        metavar="P",
+        help="draw among the likeliest that have this probability together (1)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of what is drawn; the same seed draws the same (0)"
+    )
+    parser.add_argument("--system", metavar="TEXT", help="a turn of the system before all others")
+
+
+# `cutlayer generate`.
+
+
+def generate_arguments(parser: argparse.ArgumentParser) -> None:
+    """Whose text, after what, and how tokens are chosen."""
+    add_trained(parser)
+    parser.add_argument(
+        "prompt", nargs="?", help="what is to be answered; without it, what comes on stdin"
+    )
+    parser.add_argument(
+        "--file",
+        type=Path,
+        metavar="FILE",
+        help="many prompts: one a line; or .jsonl with prompt (a text) or messages (turns) in each",
+    )
+    parser.add_argument(
+        "--raw", action="store_true", help="go on with the text as it is, without chat template"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="a line of JSON for each: prompt and answer"
+    )
+    _add_sampling(parser)
+    add_loading(parser)
+
+
+def run_generate(arguments: argparse.Namespace) -> int:
+    """Print what the model writes. Raises CutlayerError."""
+    folder = opened("generate", arguments)
+    check_generates(folder, "generate")
+    if arguments.raw and arguments.system is not None:
+        raise ConfigError("generate: --raw has no turns, so no --system: leave one of them out")
+    prompts = _prompts(arguments)
+    model, sampling = _loaded(folder, "`cutlayer generate`", arguments)
+    from cutlayer.jobs.use import generated, plain_ids, prompt_ids
+
+    ids = [
+        plain_ids(model, prompt)
+        if arguments.raw and isinstance(prompt, str)
+        else prompt_ids(model, prompt, arguments.system)
+        for prompt in prompts
+    ]
+    answers = generated(model, ids, sampling)
+    for prompt, answer in zip(prompts, answers, strict=True):
+        if arguments.json:
+            print(json.dumps({"prompt": prompt, "answer": answer}, ensure_ascii=False))
+        elif len(prompts) == 1:
+            print(answer)
+        else:
+            asked = prompt if isinstance(prompt, str) else str(prompt[-1]["content"])
+            print(f"{_PROMPT}{asked}\n{answer}\n")
+    return 0
+
+
+def _prompts(arguments: argparse.Namespace) -> list[str | list[dict[str, Any]]]:
+    """What is to be answered. Raises ConfigError for nothing, or for two things; DataError for a
+    file that cannot be read."""
+    if arguments.file is not None:
+        if arguments.prompt is not None:
+            raise ConfigError("generate: a prompt and --file: give one of them")
+        return list(_prompts_in(arguments.file))
+    if arguments.prompt is not None:
+        return [arguments.prompt]
+    if sys.stdin.isatty():
+        raise ConfigError("generate: what is to be answered? give a prompt, a --file, or stdin")
+    text = sys.stdin.read().strip("\n")
+    if not text:
+        raise ConfigError("generate: stdin was empty: give a prompt")
+    return [text]
+
+
+def _prompts_in(path: Path) -> Iterator[str | list[dict[str, Any]]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {reason(error)}") from error
+    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if not lines:
+        raise DataError(f"{path} has no line: give a prompt a line")
+    for number, line in lines:
+        yield _read_prompt(path, number, line) if path.suffix == ".jsonl" else line
+
+
+def _read_prompt(path: Path, number: int, line: str) -> str | list[dict[str, Any]]:
+    """The prompt in a line of JSON: a text, or turns."""
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise DataError(f"{path} line {number} is no JSON: {reason(error)}") from error
+    prompt = row.get("prompt", row.get("messages")) if isinstance(row, dict) else row
+    turns = isinstance(prompt, list) and all(
+        isinstance(turn, dict) and {"role", "content"} <= turn.keys() for turn in prompt
+    )
+    if not (prompt and (isinstance(prompt, str) or turns)):
+        raise DataError(
+            f"{path} line {number} has no prompt: give an object with prompt, a text, or messages,"
+            f" a list of turns with role and content, not {quoted(row)}"
+        )
+    return prompt  # type: ignore[no-any-return]
+
+
+def _loaded(
+    folder: TrainedFolder, command: str, arguments: argparse.Namespace
+) -> "tuple[UsableModel, Sampling]":
+    with loading(command, "train"):
+        from cutlayer.jobs.use import Sampling, load_trained
+    sampling = Sampling(
+        arguments.max_new_tokens, arguments.temperature, arguments.top_p, arguments.seed
+    )
+    base = None if arguments.numbers is None else Base(arguments.numbers)
+    model = load_trained(folder, model=arguments.model, device=arguments.device, base=base)
+    return model, sampling
+
+
+# `cutlayer chat`.
+
+
+def chat_arguments(parser: argparse.ArgumentParser) -> None:
+    """With whom, and how tokens are chosen."""
+    add_trained(parser)
+    _add_sampling(parser)
+    add_loading(parser)
+
+
+def run_chat(arguments: argparse.Namespace) -> int:
+    """Talk until there is no more to read. Raises CutlayerError."""
+    folder = opened("chat", arguments)
+    check_generates(folder, "chat")
+    model, sampling = _loaded(folder, "`cutlayer chat`", arguments)
+    from transformers import TextStreamer
+
+    from cutlayer.jobs.use import Talk
+
+    talk = Talk(model, sampling, arguments.system)
+    streamer = TextStreamer(model.tokenizer, skip_prompt=True, skip_special_tokens=True)
+    if sys.stdin.isatty():
+        facts = folder.facts
+        print(
+            f"{Path(facts.base.name).name}, round {facts.round} of {facts.rounds} on"
+            f" {Path(facts.data).name}; {_RESET} forgets, {_EXITS[0]} or Ctrl-D ends",
+            file=sys.stderr,
+        )
+    talk_on(talk, _lines(sys.stdin), streamer)
+    return 0
+
+
+def talk_on(talk: "Talk", lines: Iterator[str], streamer: "TextStreamer | None" = None) -> None:
+    """Answer each line as it comes. Ctrl-C takes back what was asked last, and while nothing is
+    asked it ends."""
+    while True:
+        try:
+            line = next(lines).strip()
+        except (StopIteration, KeyboardInterrupt):
+            return
+        if line in _EXITS:
+            return
+        if line == _RESET:
+            talk.reset()
+        elif line.startswith("/"):
+            print(f"known: {', '.join((_RESET, *_EXITS))}", file=sys.stderr)
+        elif line:
+            try:
+                talk.answer(line, streamer)
+            except KeyboardInterrupt:
+                print(" (interrupted)", file=sys.stderr)
+
+
+def _lines(stdin: TextIO) -> Iterator[str]:
+    """The lines of a pipe, or what somebody types."""
+    if not stdin.isatty():
+        yield from stdin
+        return
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401 - lines can be edited, and earlier ones fetched
+    while True:
+        try:
+            yield input(_PROMPT)
+        except EOFError:
+            print()
+            return

@@ -1,0 +1,275 @@
+"""`cutlayer generate` and `chat`: what was trained answers, once or in turns."""
+
+import io
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from cutlayer.cli.main import main
+from cutlayer.cli.use import talk_on
+from cutlayer.errors import ModelError
+from cutlayer.jobs.facts import open_trained
+from cutlayer.jobs.train import start
+from cutlayer.jobs.use import Sampling, Talk, UsableModel, load_trained
+from cutlayer.model.peft_format import load_adapter
+
+TEMPLATE = (
+    "{% for turn in messages %}{{ turn['content'] }} [EOS] {% endfor %}"
+    "{% if add_generation_prompt %}the {% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A language model whose tokenizer has a chat template, trained for two rounds."""
+    folder = tmp_path_factory.mktemp("use")
+    model = tiny.text_model(folder / "model", "llama")
+    (model / "chat_template.jinja").write_text(TEMPLATE)
+    settings = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(settings | {"max_position_embeddings": 64}))
+    config = tiny.config(model, tiny.corpus(folder / "data"), adapter={"alpha": 64})
+    return start(config, folder / "runs").path
+
+
+@pytest.fixture(scope="module")
+def model(run: Path) -> UsableModel:
+    return load_trained(open_trained(run), device="cpu")
+
+
+def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert main([*words]) == 0
+    return capsys.readouterr().out
+
+
+def theirs(run: Path, text: str, new: int) -> str:
+    """What transformers writes, with the adapter merged."""
+    settings = json.loads((run / "adapter" / "adapter_config.json").read_text())
+    base = AutoModelForCausalLM.from_pretrained(
+        settings["base_model_name_or_path"], dtype=torch.float32
+    )
+    load_adapter(base, run / "adapter")
+    tokenizer = AutoTokenizer.from_pretrained(run / "adapter")
+    ids = tokenizer(text, return_tensors="pt")["input_ids"]
+    out = base.generate(
+        input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=new, do_sample=False
+    )
+    answer: str = tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
+    return answer
+
+
+def test_a_prompt_goes_through_the_chat_template(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And what comes is what transformers writes with the trained weights, greedily."""
+    answer = said(capsys, "generate", str(run), "good film", "--max-new-tokens", "9")
+    assert answer.strip() == theirs(run, "good film [EOS] the", 9) != ""
+    raw = said(capsys, "generate", str(run), "good film", "--max-new-tokens", "9", "--raw")
+    assert raw.strip() == theirs(run, "good film", 9)
+    system = ("--system", "a plot", "--max-new-tokens", "9")
+    answer = said(capsys, "generate", str(run), "good film", *system)
+    assert answer.strip() == theirs(run, "a plot [EOS] good film [EOS] the", 9)
+
+
+def test_many_prompts_of_a_file_are_answered_as_each_alone(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of any length, in the file's order."""
+    prompts = ["a", "the plot was great and poor", "good film"]
+    path = tmp_path / "prompts.txt"
+    path.write_text("\n".join(prompts) + "\n\n")
+    more = ("--max-new-tokens", "6", "--json")
+    rows = [
+        json.loads(line)
+        for line in said(capsys, "generate", str(run), "--file", str(path), *more).splitlines()
+    ]
+    assert [row["prompt"] for row in rows] == prompts
+    alone = [json.loads(said(capsys, "generate", str(run), text, *more)) for text in prompts]
+    assert rows == alone
+    turns = [{"role": "user", "content": text} for text in ("a", "film", "good film")]
+    path = tmp_path / "prompts.jsonl"
+    lines = [json.dumps({"prompt": "a"}), json.dumps({"messages": turns})]
+    path.write_text("\n".join(lines))
+    plain = said(capsys, "generate", str(run), "--file", str(path), "--max-new-tokens", "6")
+    first, second = plain.strip().split("\n\n")
+    assert first == f"> a\n{alone[0]['answer']}"
+    asked = "a [EOS] film [EOS] good film [EOS] the"
+    assert second == f"> good film\n{theirs(run, asked, 6)}"
+
+
+def test_what_is_drawn_is_drawn_from_the_seed(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = ("--temperature", "3", "--top-p", "0.9", "--max-new-tokens", "12")
+    before = torch.get_rng_state()
+    answers = [said(capsys, "generate", str(run), "good", *drawn, "--seed", seed) for seed in "112"]
+    assert answers[0] == answers[1] != answers[2]
+    assert torch.equal(torch.get_rng_state(), before)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("good\n"))
+    assert said(capsys, "generate", str(run), *drawn, "--seed", "2") == answers[2]
+
+
+def test_a_talk_remembers_until_it_is_reset(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = ["good film", "", "a plot", "/help", "/reset", "a plot", "/exit", "never read"]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(lines)))
+    assert main(["chat", str(run), "--max-new-tokens", "5"]) == 0
+    out, err = capsys.readouterr()
+    assert "known: /reset, /exit, /quit" in err
+    first = theirs(run, "good film [EOS] the", 5)
+    second = theirs(run, f"good film [EOS] {first} [EOS] a plot [EOS] the", 5)
+    third = theirs(run, "a plot [EOS] the", 5)
+    assert [line.strip() for line in out.splitlines()] == [first, second, third]
+
+
+def test_ctrl_c_takes_back_what_was_asked_or_ends(
+    model: UsableModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    talk = Talk(model, Sampling(max_new_tokens=3))
+
+    class Interrupted:
+        """A streamer: somebody presses Ctrl-C as the first token comes."""
+
+        def put(self, tokens: torch.Tensor) -> None:
+            raise KeyboardInterrupt
+
+        def end(self) -> None: ...
+
+    talk_on(talk, iter(["good film"]), Interrupted())  # type: ignore[arg-type]
+    assert talk.turns == () and "(interrupted)" in capsys.readouterr().err
+
+    def typed() -> Iterator[str]:
+        yield "a plot"
+        raise KeyboardInterrupt
+
+    talk_on(talk, typed())
+    assert [turn["role"] for turn in talk.turns] == ["user", "assistant"]
+
+
+def test_a_talk_that_is_too_long_forgets_its_beginning(model: UsableModel) -> None:
+    limit = model.whole.adapted.model.config.max_position_embeddings
+    talk = Talk(model, Sampling(max_new_tokens=limit // 2))
+    for text in ("good film", "a plot", "the film"):
+        talk.answer(text)
+    assert [turn["content"] for turn in talk.turns[-2:-1]] == ["the film"]
+    assert len(talk.turns) < 6
+    with pytest.raises(ModelError, match="lower max_new_tokens"):
+        talk.answer("good " * limit)
+
+
+def test_over_other_weights_it_does_not_run_unasked(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What lies where the base was may have changed since."""
+    facts = open_trained(run).facts
+    base = Path(facts.base.path)
+    other = tmp_path / "other"
+    other.mkdir()
+    for path in base.iterdir():
+        (other / path.name).write_bytes(path.read_bytes())
+    assert said(capsys, "generate", str(run), "a", "--model", str(other), "--max-new-tokens", "2")
+    weights = load_file(other / "model.safetensors")
+    weights["model.norm.weight"] += 1
+    save_file(weights, other / "model.safetensors", {"format": "pt"})
+    assert main(["generate", str(run), "a", "--model", str(other), "--max-new-tokens", "2"]) == 0
+    assert "warning: the weights in" in capsys.readouterr().err
+    text = (run / "adapter" / "cutlayer.json").read_text()
+    try:
+        (run / "adapter" / "cutlayer.json").write_text(text.replace(facts.base.name, str(other)))
+        assert main(["generate", str(run), "a"]) == 2
+    finally:
+        (run / "adapter" / "cutlayer.json").write_text(text)
+    err = capsys.readouterr().err
+    assert "model.safetensors differ" in err and err.rstrip().endswith("(--model)")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("generate", "generate: which run? give its directory"),
+        ("chat", "chat: which run?"),
+        ("generate RUN/nothing a", "no such run directory"),
+        ("generate MODEL a", "is no run (it has no config.yaml), and nothing that `cutlayer"),
+        ("generate RUN a --file b", "a prompt and --file: give one of them"),
+        ("generate RUN a --raw --system b", "leave one of them out"),
+        ("generate RUN --file no.txt", "no.txt cannot be read"),
+        ("generate RUN a --temperature -1", "temperature is -1.0"),
+        ("generate RUN a --top-p 0", "top_p is 0.0"),
+        ("generate RUN a --max-new-tokens 63", "more than the model's 64"),
+        ("generate RUN a --device cuda:9", "device is cuda:9"),
+        ("generate RUN", "stdin was empty"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    run: Path,
+    words: str,
+    told: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    places = {"RUN": str(run), "MODEL": open_trained(run).facts.base.path}
+    typed = [
+        next((word.replace(key, place) for key, place in places.items() if key in word), word)
+        for word in words.split()
+    ]
+    assert main(typed) == 2
+    err = capsys.readouterr().err
+    assert told in err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"text": "a"}', '{"messages": ["a"]}'])
+def test_a_line_without_a_prompt_is_named(
+    run: Path, line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text(f'"a"\n{line}\n')
+    assert main(["generate", str(run), "--file", str(path)]) == 2
+    assert "prompts.jsonl line 2 " in capsys.readouterr().err
+
+
+def test_a_classifier_and_a_model_without_template_say_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = {"rounds": 1, "local_steps": 1}
+    data, texts = tiny.reviews(tmp_path / "reviews"), tiny.corpus(tmp_path / "corpus")
+    bert = tiny.text_model(tmp_path / "bert", "bert")
+    classifier = start(tiny.config(bert, data, training=one), tmp_path / "runs").path
+    for command in ("generate", "chat"):
+        assert main([command, str(classifier)]) == 2
+        assert "is for text-classification (neg, pos), and writes no text" in (
+            capsys.readouterr().err
+        )
+    llama = tiny.text_model(tmp_path / "llama", "llama")
+    plain = start(tiny.config(llama, texts, training=one), tmp_path / "runs").path
+    assert main(["chat", str(plain)]) == 2
+    assert "has no chat template" in capsys.readouterr().err
+    answer = said(capsys, "generate", str(plain), "good film", "--max-new-tokens", "4")
+    assert answer.strip() == theirs(plain, "good film", 4)
+
+
+@pytest.mark.parametrize("numbers", ["bfloat16", "int8", "nf4"])
+def test_it_answers_over_the_numbers_that_it_was_trained_over(
+    tmp_path: Path, numbers: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where devices and server have others, over both."""
+    model = tiny.text_model(tmp_path / "llama", "llama")
+    config = tiny.config(
+        model,
+        tiny.corpus(tmp_path / "corpus"),
+        training={"rounds": 1, "local_steps": 1},
+        server={"base": numbers},
+    )
+    run = start(config, tmp_path / "runs").path
+    usable = load_trained(open_trained(run), device="cpu")
+    inner = usable.whole.adapted.model.model.layers
+    kinds = [type(inner[n].mlp.up_proj.base.weight).__name__ for n in range(tiny.BLOCKS)]
+    assert kinds == ["Parameter", "Parameter", "PackedWeight", "PackedWeight"]
+    assert said(capsys, "generate", str(run), "good", "--max-new-tokens", "2")
