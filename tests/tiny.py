@@ -113,6 +113,27 @@ def corpus(folder: Path, documents: int = 24, words: int = 60) -> Path:
     return folder
 
 
+# of a text model whose tokenizer has none
+CHAT_TEMPLATE = (
+    "{% for turn in messages %}[BOS] {{ turn['role'] }} {{ turn['content'] }} [EOS] {% endfor %}"
+    "{% if add_generation_prompt %}[BOS] assistant {% endif %}"
+)
+
+
+def chats(path: Path, count: int = 24, senders: int = 6) -> Path:
+    """JSON lines of conversations of two or four turns, with the one who wrote them."""
+    rows = []
+    for i in range(count):
+        said = [" ".join(WORDS[(i + k + n) % len(WORDS)] for n in range(2 + k)) for k in range(4)]
+        turns = [
+            {"role": ("user", "assistant")[k % 2], "content": text}
+            for k, text in enumerate(said[: 2 + 2 * (i % 2)])
+        ]
+        rows.append({"messages": turns, "sender": f"s{i % senders}"})
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
 def config(model: Path, data: Path, /, **sections: object) -> Config:
     """A run of seconds: three devices, two rounds of two steps, sections on top."""
     values: dict[str, object] = {

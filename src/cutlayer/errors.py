@@ -178,3 +178,10 @@ def reason(error: BaseException) -> str:
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _LETTERS
+
+
+def brief_error(error: Exception) -> str:
+    """One of ours as it is; a library's in a line."""
+    if isinstance(error, CutlayerError):
+        return str(error)
+    return f"{type(error).__name__}: {cut(reason(error))}"

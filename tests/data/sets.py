@@ -7,8 +7,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from cutlayer.data.samples import Samples
-from cutlayer.data.text_sets import TextRows
+from cutlayer.data.samples import Samples, TextRows
 
 
 def picture(seed: int, side: int = 8) -> UInt8[np.ndarray, "side side 3"]:

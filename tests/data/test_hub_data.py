@@ -14,7 +14,7 @@ from cutlayer.data.check import check_data, find_bad
 from cutlayer.data.find import HuggingFaceHub
 from cutlayer.data.hub_data import read_dataset
 from cutlayer.data.load import load_data
-from cutlayer.data.samples import ReadSettings
+from cutlayer.data.samples import Conversation, ReadSettings
 from cutlayer.errors import AssetError, DataError
 from cutlayer.spec import LeftOut
 from data.sets import picture
@@ -261,7 +261,32 @@ def test_a_column_of_other_things_than_texts_is_refused(text: list[Any], told: s
 
 
 def test_half_an_example_is_refused_for_a_language_model() -> None:
-    rows: Rows = {"prompt": ["a"] * 4, "completion": ["b"] * 4}
+    rows: Rows = {"question": ["a"] * 4, "completion": ["b"] * 4}
     settings = ReadSettings("causal-lm", text_field="completion")
-    with pytest.raises(DataError, match="the other is in prompt"):
+    with pytest.raises(DataError, match="the other is in question"):
         read_dataset(splits(train=rows), "owner/set", settings)
+
+
+def test_conversations_of_a_hub_s_set(tmp_path: Path) -> None:
+    """A table of one type for all turns fills in what some of them have."""
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"}]
+    call = {"name": "f", "arguments": {"a": 1}}
+    calling = [
+        turns[0],
+        {"role": "assistant", "content": None, "tool_calls": [{"function": call}]},
+    ]
+    rows: Rows = {"messages": [turns, calling, turns, turns], "who": ["x", "y", "x", None]}
+    whole = splits(train=rows, test=rows)
+    pair, task = read_dataset(whole, "owner/set", ReadSettings(group_field="who"))
+    assert (task, str(pair.reading)) == ("causal-lm", "conversations from column messages")
+    plain, called = pair.train.read(0), pair.train.read(1)
+    assert isinstance(plain, Conversation) and isinstance(called, Conversation)
+    assert plain.turns == tuple(turns)
+    assert called.turns[1]["tool_calls"] == [{"type": "function", "function": call}]
+    assert pair.train.groups is not None and pair.train.groups[:3].tolist() == [1, 2, 1]
+    assert [one.why for one in find_bad(pair.train, 1)] == [
+        "owner/set train row 3: it has no value in the column 'who'"
+    ]
+    assert find_bad(pair.test, 1) == ()
+    pq.write_table(whole["train"].data.table, tmp_path / "rows.parquet")
+    assert str(load_data(str(tmp_path / "rows.parquet")).reading) == str(pair.reading)

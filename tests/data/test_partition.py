@@ -10,6 +10,7 @@ from cutlayer.data.partition import (
     draw_subset,
     label_counts,
     partition_dirichlet,
+    partition_groups,
     partition_iid,
 )
 from cutlayer.errors import DataError
@@ -235,3 +236,27 @@ def test_an_epoch_is_drawn_once_and_cannot_be_changed() -> None:
         first[0] = 5
     assert plan.indices(3).base is not first.base
     assert plan.indices(0).tolist() == first.tolist()
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=60), st.integers(1, 6), st.integers(0, 9))
+def test_a_value_of_a_column_is_on_one_device(values: list[int], devices: int, seed: int) -> None:
+    groups, distinct = np.array(values), len(set(values))
+    if distinct < devices:
+        with pytest.raises(DataError, match=f"has {distinct} values, there are {devices} devices"):
+            partition_groups(groups, devices, np.random.default_rng(seed))
+        return
+    parts = partition_groups(groups, devices, np.random.default_rng(seed))
+    assert sorted(np.concatenate(parts).tolist()) == list(range(len(values)))
+    owners = [set(groups[part].tolist()) for part in parts]
+    assert sum(len(own) for own in owners) == distinct
+    assert all(len(part) for part in parts)
+    again = partition_groups(groups, devices, np.random.default_rng(seed))
+    assert all(np.array_equal(one, other) for one, other in zip(parts, again, strict=True))
+
+
+def test_values_are_dealt_evenly_by_their_samples() -> None:
+    groups = np.repeat(np.arange(5), [10, 4, 3, 2, 1])
+    parts = partition_groups(groups, 2, np.random.default_rng(0))
+    assert sorted(len(part) for part in parts) == [10, 10]
+    others = partition_groups(groups, 2, np.random.default_rng(1))
+    assert sorted(len(part) for part in others) == [10, 10]

@@ -291,9 +291,9 @@ def test_a_column_of_lists_is_refused_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "other"),
     [
-        ("output", "instruction"),
-        ("completion", "prompt"),
-        ("prompt", "completion"),
+        ("output", "question"),
+        ("completion", "instruction"),
+        ("prompt", "answer"),
         ("Response", "messages"),
         ("answer", "question"),
     ],

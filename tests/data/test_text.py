@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from cutlayer.data.batches import TextBatches, tokenised
+from cutlayer.data.batches import TextBatches
 from cutlayer.data.samples import ImageArray
+from cutlayer.data.templates import tokenised
 from cutlayer.errors import DataError
 from data.sets import picture, texts
 

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from cutlayer.data.check import check_data
 from cutlayer.data.load import load_data
-from cutlayer.data.records import lines_of
-from cutlayer.data.text_sets import write_json_lines
+from cutlayer.data.records import lines_of, write_json_lines
 from cutlayer.errors import DataError
 from cutlayer.spec import Task
 from data.sets import json_lines

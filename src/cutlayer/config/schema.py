@@ -37,7 +37,7 @@ from cutlayer.config.training import (
     OptimizerSection,
     TrainingSection,
 )
-from cutlayer.spec import Task
+from cutlayer.spec import LossOn, Packing, Task, TextFormat, TooLong
 
 _COMPRESSING = ("sft", "sft-overlap")
 _Samples = Annotated[int, Field(ge=1, le=10**9), Number]
@@ -132,8 +132,9 @@ class DataSection(Section):
     name: Text = Field(
         default="fashion-mnist",
         min_length=1,
-        description="a path (image folder, CIFAR-100 binary, Tiny-ImageNet, CSV, JSON lines, text"
-        " files, saved `datasets`), a packaged set (`cutlayer assets list`) or a hub id",
+        description="a path (image folder, CIFAR-100 binary, Tiny-ImageNet, texts or conversations"
+        " in CSV, JSON or Parquet, text files, saved `datasets`), a packaged set (`cutlayer assets"
+        " list`) or a hub id",
     )
     task: Task | None = Field(
         default=None,
@@ -152,6 +153,32 @@ class DataSection(Section):
     )
     max_tokens: Whole = Field(
         default=128, ge=2, le=2**20, description="texts are truncated to this many tokens"
+    )
+    format: Literal["auto"] | TextFormat = Field(
+        default="auto",
+        description="how a table's rows are examples for a language model: text, messages,"
+        " prompt-completion, alpaca or sharegpt; auto: by its columns, where one format fits",
+    )
+    chat_template: Text | None = Field(
+        default=None,
+        min_length=1,
+        description="what makes a conversation's text: a Jinja file, or its text; null: the"
+        " tokenizer's own",
+    )
+    loss_on: LossOn | None = Field(
+        default=None,
+        description="tokens that count: of the assistant's turns, of the completion, or all; null:"
+        " all of texts, the completion after a prompt, the assistant's turns of conversations",
+    )
+    packing: Packing | None = Field(
+        default=None,
+        description="rows of a language model: blocks (joined and cut), documents (several a row,"
+        " which do not see each other) or none (one a row); null: blocks for texts, else none",
+    )
+    too_long: TooLong = Field(
+        default="right",
+        description="samples of a language model beyond max_tokens, unless cut into blocks: cut at"
+        " the right or the left, drop them, or stop",
     )
     text_field: Text = Field(default="text", description="column of the text in tables")
     label_field: Text = Field(default="label", description="column of the label in tables")
@@ -183,7 +210,16 @@ class DirichletPartition(Section):
     )
 
 
-PartitionSection: TypeAlias = IidPartition | DirichletPartition | PluginSection
+class ColumnPartition(Section):
+    """Non-IID: samples of one value of a column are on one device."""
+
+    name: Literal["column"] = "column"
+    column: Text = Field(
+        min_length=1, description="the column of the table that says whose a sample is"
+    )
+
+
+PartitionSection: TypeAlias = IidPartition | DirichletPartition | ColumnPartition | PluginSection
 
 
 class FedAvgAggregation(Section):

@@ -8,7 +8,7 @@ that closes a text with a special token should truncate itself as here, so that 
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, final
@@ -17,10 +17,10 @@ import numpy as np
 from jaxtyping import Float32, Int, UInt8
 from PIL import Image
 
-from cutlayer.data.check import Tokenize, brief_error
 from cutlayer.data.image_sets import central_square
 from cutlayer.data.rows import pad_rows
-from cutlayer.data.samples import Batch, BatchMaker, Samples
+from cutlayer.data.samples import Batch, BatchMaker, Samples, Tokenize
+from cutlayer.data.templates import tokenised
 from cutlayer.errors import AssetError, DataError, quoted, reason
 
 # Images.
@@ -278,33 +278,3 @@ def _read_part(ids: list[int], unread: int | None) -> list[int]:
     while end > 1 and ids[end - 1] == unread:
         end -= 1
     return ids[:end]
-
-
-def tokenised(samples: Samples, indices: Iterable[int], tokenize: Tokenize) -> list[list[int]]:
-    """Ids of these samples. Raises `DataError` naming the sample that the tokenizer fails on."""
-    places = list(indices)
-    texts = [_text(samples, index) for index in places]
-    try:
-        return tokenize(texts)
-    except Exception as error:  # whatever the tokenizer's library raises, of any one text
-        for index, text in zip(places, texts, strict=True):
-            _try(samples, index, text, tokenize)
-        raise DataError(
-            f"the tokenizer fails on {len(texts)} texts: {brief_error(error)}"
-        ) from error
-
-
-def _try(samples: Samples, index: int, text: str, tokenize: Tokenize) -> None:
-    try:
-        tokenize([text])
-    except Exception as error:
-        raise DataError(
-            f"{samples.where(index)}: the tokenizer fails on it: {brief_error(error)}"
-        ) from error
-
-
-def _text(samples: Samples, index: int) -> str:
-    content = samples.read(index)
-    if not isinstance(content, str):
-        raise DataError(f"{samples.where(index)} is not a text: this model needs texts")
-    return content

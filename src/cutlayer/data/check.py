@@ -1,7 +1,7 @@
 """Whether samples can be used: their kind and sizes, and every sample read once before training."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -11,11 +11,19 @@ import numpy as np
 from jaxtyping import Int64
 
 from cutlayer.data.assets.catalogue import known_asset
-from cutlayer.data.samples import DataSet, Samples, Subset, TokenRow, text_fault
-from cutlayer.errors import ConfigError, CutlayerError, DataError, ModelError, cut, reason
+from cutlayer.data.chats import record_of
+from cutlayer.data.samples import (
+    DataSet,
+    Samples,
+    Subset,
+    TextContent,
+    Tokenize,
+    TokenRow,
+    text_fault,
+)
+from cutlayer.errors import ConfigError, DataError, ModelError, brief_error, reason
 from cutlayer.spec import Task
 
-Tokenize: TypeAlias = Callable[[list[str]], list[list[int]]]
 OnBad: TypeAlias = Literal["stop", "skip"]
 _NAMED = 5
 # a model for each task that comes in a package
@@ -83,13 +91,6 @@ def check_data(
     ), train + test
 
 
-def brief_error(error: Exception) -> str:
-    """One of ours as it is; a library's in a line."""
-    if isinstance(error, CutlayerError):
-        return str(error)
-    return f"{type(error).__name__}: {cut(reason(error))}"
-
-
 def _fault(samples: Samples, index: int, classes: int, tokenize: Tokenize | None) -> str | None:
     try:
         content = samples.read(index)
@@ -104,8 +105,10 @@ def _fault(samples: Samples, index: int, classes: int, tokenize: Tokenize | None
         return f"its label is none of the {classes} classes"
     if isinstance(content, str):
         return _text_fault(content, samples.where(index), tokenize)
-    size = len(content.ids) if isinstance(content, TokenRow) else content.size
-    return None if size else "it has no content"
+    if isinstance(content, TokenRow):
+        content = content.ids
+    empty = isinstance(content, np.ndarray) and not content.size
+    return "it has no content" if empty else None
 
 
 def _text_fault(text: str, where: str, tokenize: Tokenize | None) -> str | None:
@@ -211,7 +214,10 @@ def _write_pictures(
 def _write_texts(path: Path, data: DataSet, chosen: Int64[np.ndarray, " chosen"]) -> None:
     with path.open("w", encoding="utf-8") as file:
         for index in chosen.tolist():
-            row = {"text": str(data.train.read(index))}
+            content = data.train.read(index)
+            if not isinstance(content, TextContent):
+                raise DataError(f"{data.train.where(index)} is no text that can be written")
+            row = record_of(content)
             if data.task != "causal-lm":
                 row["label"] = data.class_names[int(data.train.labels[index])]
             file.write(json.dumps(row, ensure_ascii=False) + "\n")

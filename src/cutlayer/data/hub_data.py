@@ -1,14 +1,15 @@
 """Hugging Face `datasets` as splits: from the hub, or from a folder on this machine."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 from jaxtyping import Int64, UInt8
 
+from cutlayer.data.chats import format_advice, recognise
 from cutlayer.data.image_sets import to_rgb
 from cutlayer.data.left_out import bars_on_terminals_only, fault_of, merge_left_out, read_tree
 from cutlayer.data.samples import (
@@ -17,6 +18,7 @@ from cutlayer.data.samples import (
     ReadSettings,
     Samples,
     SplitPair,
+    TableReading,
     clean_name,
     index_labels,
     split_off_test,
@@ -24,7 +26,9 @@ from cutlayer.data.samples import (
 from cutlayer.data.text_sets import (
     UNLABELLED,
     TextRow,
-    refuse_halves,
+    example_row,
+    group_numbers,
+    refuse_no_column,
     refuse_no_text,
     text_classes,
     text_row,
@@ -48,7 +52,7 @@ class HubImages(Samples):
         labels: Int64[np.ndarray, " sample"],
         origin: str,
     ) -> None:
-        self.labels = labels
+        self.labels, self.groups = labels, group_numbers(rows)
         self._images = images.select_columns([column])
         self._column = column
         self._faults = {row.line: row.fault for row in rows if row.fault is not None}
@@ -113,11 +117,12 @@ def read_dataset(
         raise DataError(f"{origin} has no train split; it has: {', '.join(splits)}")
     columns = _columns(splits["train"], origin, settings)
     test = _labelled_test(splits, columns.label)
-    parts = {
-        name: _rows(splits[name], columns, settings, f"{origin} {name}")
-        for name in ("train", test)
-        if name
-    }
+    if columns.reading is not None:
+        settings = replace(settings, task="causal-lm")
+    parts = {"train": _rows(splits["train"], columns, settings, f"{origin} train")}
+    if test is not None:  # nobody deals them
+        undealt = replace(settings, group_field=None)
+        parts[test] = _rows(splits[test], columns, undealt, f"{origin} {test}")
     names = columns.classes or text_classes(parts["train"], parts.get(test or "", []), settings)
 
     def samples(split: str) -> Samples:
@@ -131,20 +136,23 @@ def read_dataset(
         pair = split_off_test(samples("train"), names, settings.test_fraction, settings.seed)
     else:
         pair = SplitPair(samples("train"), samples(test), names)
-    pair = pair.leaving_out(_unread(splits, test, columns))
+    pair = replace(pair, left_out=_unread(splits, test, columns), reading=columns.reading)
     if columns.image is not None:
         return pair, "image-classification"
-    return pair, "causal-lm" if columns.label is None else "text-classification"
+    plain = columns.reading is None and columns.label is not None
+    return pair, "text-classification" if plain else "causal-lm"
 
 
 @dataclass(frozen=True)
 class _Columns:
-    """Which columns serve. `classes`: of labels that are indices of names, else empty."""
+    """Which columns serve. `classes`: of labels that are indices of names, else empty. `reading`:
+    of examples for a language model that are no plain texts."""
 
     image: str | None
     label: str | None
     classes: tuple[str, ...]
     other_images: tuple[str, ...]
+    reading: TableReading | None
 
 
 def _is_saved(folder: Path) -> bool:
@@ -160,20 +168,36 @@ def _is_class_label(kind: Any) -> bool:
 
 
 def _columns(train: Any, origin: str, settings: ReadSettings) -> _Columns:
-    label = _label_column(train, origin, settings)
+    names = tuple(train.features)
     images = [name for name, kind in train.features.items() if _is_image(kind)]
-    if not images and settings.text_field not in train.features:
+    refuse_no_column(names, settings, origin)
+    reading = None if images else recognise(names, _some(train), origin, settings)
+    if reading is not None:
+        label = settings.label_field if settings.label_field in names else None
+        return _Columns(None, label, (), (), reading)
+    label = _label_column(train, origin, settings)
+    if not images and settings.text_field not in names:
         raise DataError(
             f"{origin} has no image column and none named {settings.text_field!r}; it has: "
-            f"{column_listing(tuple(train.features))}. Name the text's with text_field"
+            f"{column_listing(names)}. {format_advice(names)}"
         )
     if images and label is None:
         raise DataError(f"{origin} has images but no column {settings.label_field!r}")
-    refuse_halves(tuple(train.features), origin, settings)
     classes: tuple[str, ...] = ("text",)
     if label is not None:
         classes = _class_names(train.features[label])
-    return _Columns(images[0] if images else None, label, classes, tuple(images[1:]))
+    return _Columns(images[0] if images else None, label, classes, tuple(images[1:]), None)
+
+
+def _some(rows: Any) -> Iterator[dict[str, Any]]:
+    """Rows one by one; those that cannot be decoded without what they hold."""
+    for place in range(len(rows)):
+        try:
+            yield rows[place]
+        except MemoryError:
+            raise
+        except Exception:  # told where rows are read
+            yield {}
 
 
 def _label_column(train: Any, origin: str, settings: ReadSettings) -> str | None:
@@ -208,6 +232,11 @@ def _rows(rows: Any, columns: _Columns, settings: ReadSettings, origin: str) -> 
         if _is_class_label(rows.features[columns.label]):
             names = rows.features[columns.label].names
             labels = [_named(value, names) for value in labels]
+    groups: list[Any] = [None] * count
+    if settings.group_field is not None:
+        groups, _ = _values(rows, settings.group_field)
+    if columns.reading is not None:
+        return _example_rows(rows, columns.reading, labels, groups, settings)
     if columns.image is None:
         texts, untold = _values(rows, settings.text_field)
         refuse_no_text(texts, settings.text_field, origin)
@@ -215,8 +244,34 @@ def _rows(rows: Any, columns: _Columns, settings: ReadSettings, origin: str) -> 
     return [
         TextRow(place, None, None, faults[place])
         if place in faults
-        else text_row(place, text, label, settings)
-        for place, (text, label) in enumerate(zip(texts, labels, strict=True))
+        else text_row(place, text, label, settings, group)
+        for place, (text, label, group) in enumerate(zip(texts, labels, groups, strict=True))
+    ]
+
+
+def _example_rows(
+    rows: Any,
+    reading: TableReading,
+    labels: Sequence[Any],
+    groups: Sequence[Any],
+    settings: ReadSettings,
+) -> list[TextRow]:
+    columns: dict[str, list[Any]] = {}
+    faults: dict[int, str] = {}
+    for _, name in reading.columns:
+        columns[name], broken = (
+            _values(rows, name) if name in rows.features else ([None] * len(rows), {})
+        )
+        faults |= broken
+    if settings.group_field is not None:
+        columns[settings.group_field] = list(groups)
+    return [
+        TextRow(place, None, None, faults[place])
+        if place in faults
+        else example_row(
+            place, reading, {name: of[place] for name, of in columns.items()}, label, settings
+        )
+        for place, label in enumerate(labels)
     ]
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 from cutlayer.data.assets.packages import RunTool, run_tool
 from cutlayer.data.check import find_bad
@@ -35,7 +35,7 @@ from cutlayer.data.text_sets import (
     read_tables,
 )
 from cutlayer.errors import DataError, quoted
-from cutlayer.spec import Task
+from cutlayer.spec import Task, TextFormat
 
 _NAMED = 4
 _TEXT_TASKS: tuple[Task, ...] = ("text-classification", "causal-lm")
@@ -58,6 +58,8 @@ def load_data(
     label_field: str = "label",
     test_fraction: float = 0.2,
     seed: int = 0,
+    format: TextFormat | Literal["auto"] = "auto",
+    group_field: str | None = None,
     cache: Path | None = None,
     hub: Hub | None = None,
     run: RunTool = run_tool,
@@ -66,12 +68,13 @@ def load_data(
 
     Looked for in the order of `find.find_model`, whose `cache`, `hub` and `run` these are.
     `task` is told from the form when None; a text set may be asked for as "text-classification"
-    or "causal-lm". `text_field` and `label_field` name the columns of tables. A set without a
-    test split gives up a seeded `test_fraction` of its samples; one with its own keeps it.
-    Samples are not read here: see `check`. Raises `AssetError` when nobody has it, `DataError`
-    when the form is not recognised or not of this task.
+    or "causal-lm". `text_field` and `label_field` name the columns of tables, `format` says how
+    their rows are examples for a language model, `group_field` the column that says whose each
+    sample is. A set without a test split gives up a seeded `test_fraction` of its samples; one with
+    its own keeps it. Samples are not read here: see `check`. Raises `AssetError` when nobody has
+    it, `DataError` when the form is not recognised or not of this task.
     """
-    settings = ReadSettings(task, text_field, label_field, test_fraction, seed)
+    settings = ReadSettings(task, text_field, label_field, test_fraction, seed, format, group_field)
     found = find_data(name, cache=cache, hub=hub, run=run)
     if isinstance(found, HubSplits):
         pair, usual = read_dataset(found.splits, found.hub_id, settings)
@@ -89,11 +92,27 @@ def read_path(path: Path, settings: ReadSettings) -> tuple[SplitPair, Task]:
     """
     for form in _FORMS:
         if form.fits(path):
-            return form.read(path, settings)
+            pair, task = form.read(path, settings)
+            _refuse_without_columns(pair, path, settings)
+            return pair, task
     looked_for = "; ".join(form.title for form in _FORMS)
     raise DataError(
         f"{path} is no data set that cutlayer recognises{_contents(path)}. Looked for: {looked_for}"
     )
+
+
+def _refuse_without_columns(pair: SplitPair, path: Path, settings: ReadSettings) -> None:
+    """Raises `DataError` where columns are asked for and there are none."""
+    if settings.format not in ("auto", "text") and pair.reading is None:
+        raise DataError(
+            f"{path} has no columns to read as data.format {settings.format}: give a table (JSON,"
+            " JSON lines, CSV, Parquet), or leave data.format out"
+        )
+    if settings.group_field is not None and pair.train.groups is None:
+        raise DataError(
+            f"{path} has no columns, so no partition.column {settings.group_field!r}: give a table,"
+            " or choose another partition"
+        )
 
 
 def _contents(path: Path) -> str:
@@ -131,7 +150,15 @@ def _data_set(
             f"{name} has {classes} class: {task} needs two or more{_first_bad(pair, task)}"
         )
     return DataSet(
-        name, task, pair.train, pair.test, pair.class_names, source, location, pair.left_out
+        name,
+        task,
+        pair.train,
+        pair.test,
+        pair.class_names,
+        source,
+        location,
+        pair.left_out,
+        pair.reading,
     )
 
 
@@ -154,7 +181,8 @@ def _read_tables(path: Path, settings: ReadSettings) -> tuple[SplitPair, Task]:
         pair = read_tables(path, None, settings)
     else:
         pair = read_table_folder(path, settings)
-    return pair, settings.task or "text-classification"
+    usual: Task = "text-classification" if pair.reading is None else "causal-lm"
+    return pair, settings.task or usual
 
 
 def _image_task(

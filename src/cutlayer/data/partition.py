@@ -85,6 +85,32 @@ def partition_dirichlet(
     return tuple(np.split(by_owner, np.cumsum(sizes)[:-1]))
 
 
+def partition_groups(
+    groups: Int64[np.ndarray, " sample"], devices: int, rng: np.random.Generator
+) -> tuple[Int64[np.ndarray, "_"], ...]:
+    """Each group's samples on one device, groups dealt so that devices have about as many samples:
+    the largest first, to the device with the fewest.
+
+    Equal sizes are in drawn order, and so are devices. Each part is ascending. Raises `DataError`
+    when there are fewer groups than devices.
+    """
+    names, sizes = np.unique(groups, return_counts=True)
+    if len(names) < devices:
+        raise DataError(
+            f"the column has {len(names)} values, there are {devices} devices, and each value is on"
+            " one device: take fewer devices or more samples"
+        )
+    shuffled = rng.permutation(len(names))
+    order = shuffled[np.argsort(-sizes[shuffled], kind="stable")]
+    owner, filled = np.empty(len(names), np.int64), np.zeros(devices, np.int64)
+    turns = rng.permutation(devices)
+    for group in order:
+        owner[group] = turns[np.argmin(filled[turns])]
+        filled[owner[group]] += sizes[group]
+    mine = owner[np.searchsorted(names, groups)]
+    return tuple(np.flatnonzero(mine == device) for device in range(devices))
+
+
 def check_parts(parts: object, samples: int, devices: int) -> tuple[Int64[np.ndarray, "_"], ...]:
     """What another package's partition has dealt, each device's ascending. Raises DataError unless
     each device has samples, and no sample is with two."""

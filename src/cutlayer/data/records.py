@@ -12,7 +12,7 @@ import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -358,3 +358,10 @@ def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _table(records: Sequence[Record], line_title: str) -> Table:
     columns = dict.fromkeys(key for record in records for key in record.fields)
     return Table(tuple(columns), tuple(records), line_title)
+
+
+def write_json_lines(path: Path, rows: Iterable[tuple[str, str]]) -> None:
+    """Write `(text, label)` rows as a JSON lines table."""
+    with path.open("w", encoding="utf-8") as file:
+        for text, label in rows:
+            file.write(json.dumps({"text": text, "label": label}, ensure_ascii=False) + "\n")

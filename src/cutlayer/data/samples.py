@@ -1,27 +1,29 @@
 """What a data set is to the trainer: two splits of labelled samples, read one by one; and what a
 label, a class name and a text may be, one reading for every form that data have.
 
-Also what every loader needs: labels turned into indices, a test split where there is none, and the
-array form of an image set. Knows no other file format (the loaders do) and no model input
-(`batches` does).
+Also what every loader needs: labels turned into indices, a test split where there is none, texts in
+memory, and the array form of an image set. Knows no other file format (the loaders do) and no model
+input (`batches` does).
 """
 
 import hashlib
+import json
 import re
 import sys
 import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
-from typing import Literal, TypeAlias, final
+from types import MappingProxyType
+from typing import Any, Literal, TypeAlias, final
 
 import numpy as np
 from jaxtyping import Int, Int64, Integer, UInt8
 
 from cutlayer.errors import DataError, quoted, type_in_words
-from cutlayer.spec import LeftOut, Task
+from cutlayer.spec import LeftOut, Task, TextFormat
 
 # Two splits of labelled samples.
 
@@ -46,9 +48,31 @@ class TokenRow:
         return plain + self.labels.tobytes() + repr(self.documents).encode()
 
 
-Content: TypeAlias = UInt8[np.ndarray, "height width 3"] | str | TokenRow
+@dataclass(frozen=True, eq=False)
+class Conversation:
+    """Turns as a chat template takes them, and the tools that it may name. `completion`: the first
+    of the turns that answer, where the data tell prompt from completion."""
+
+    turns: tuple[dict[str, Any], ...]
+    tools: tuple[dict[str, Any], ...] = ()
+    completion: int | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Completion:
+    """A text and how it goes on, joined as they are. `conversation`: what stands for both where the
+    tokenizer has a chat template; None: nothing does."""
+
+    prompt: str
+    completion: str
+    conversation: Conversation | None = None
+
+
+TextContent: TypeAlias = str | Conversation | Completion
+Content: TypeAlias = UInt8[np.ndarray, "height width 3"] | TextContent | TokenRow
+
+
+Tokenize: TypeAlias = Callable[[list[str]], list[list[int]]]
 UNKNOWN_LABEL = -1
 TEST_NAMES = ("test", "val", "validation", "valid", "dev")
 _SPLIT_STREAM = 0x59117  # keeps this draw apart from other streams of the same seed
@@ -69,7 +93,8 @@ class Samples(ABC):
 
     @abstractmethod
     def read(self, index: int) -> Content:
-        """The content of one sample: RGB image at its native size, text, or row of tokens.
+        """The content of one sample: RGB image at its native size, text, conversation, or row of
+        tokens.
 
         Raises `DataError` (naming the sample) when it cannot be read.
         """
@@ -88,6 +113,8 @@ class Samples(ABC):
             return content.encode("utf-8", "surrogatepass")
         if isinstance(content, TokenRow):
             return content.raw()
+        if isinstance(content, Conversation | Completion):
+            return json.dumps(asdict(content)).encode()
         return f"{content.dtype} {content.shape} ".encode() + content.tobytes()
 
     def __len__(self) -> int:
@@ -115,15 +142,45 @@ class Subset(Samples):
         return self._samples.where(int(self._indices[index]))
 
 
+_READ_AS: dict[TextFormat, str] = {
+    "text": "texts",
+    "messages": "conversations",
+    "sharegpt": "conversations (ShareGPT)",
+    "prompt-completion": "prompts and completions",
+    "alpaca": "instructions and outputs (Alpaca)",
+}
+
+
+@dataclass(frozen=True)
+class TableReading:
+    """How a table's rows are examples for a language model: the format, the column of each of its
+    parts, and the columns that are not read."""
+
+    format: TextFormat
+    columns: tuple[tuple[str, str], ...]
+    unread: tuple[str, ...] = ()
+
+    def column(self, part: str) -> str | None:
+        """The column of a part: turns, tools, system, prompt, completion, input."""
+        return dict(self.columns).get(part)
+
+    def __str__(self) -> str:
+        """`conversations from column messages`"""
+        names = [name for _, name in self.columns]
+        title = f"{_READ_AS[self.format]} from column{'s' if len(names) > 1 else ''}"
+        return f"{title} {', '.join(names)}"
+
+
 @dataclass(frozen=True, eq=False)
 class SplitPair:
-    """What a loader of one form gives: both splits, the names of their classes, and what it left
-    out."""
+    """What a loader of one form gives: both splits, the names of their classes, what it left out,
+    and how examples of a language model were read of a table's columns."""
 
     train: Samples
     test: Samples
     class_names: tuple[str, ...]
     left_out: tuple[LeftOut, ...] = ()
+    reading: TableReading | None = None
 
     def leaving_out(self, items: tuple[LeftOut, ...]) -> "SplitPair":
         """The same splits, with this left out."""
@@ -143,6 +200,7 @@ class DataSet:
     source: Source
     location: str
     left_out: tuple[LeftOut, ...] = ()
+    reading: TableReading | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,7 +238,8 @@ class BatchMaker(ABC):
 class ReadSettings:
     """How a set is to be read: what `load.load_data` was asked.
 
-    `test_fraction` None: of samples without a test split none are held out.
+    `test_fraction` None: of samples without a test split none are held out. `group_field`: the
+    column that says whose each sample is; None: nobody asks.
     """
 
     task: Task | None = None
@@ -188,6 +247,8 @@ class ReadSettings:
     label_field: str = "label"
     test_fraction: float | None = 0.2
     seed: int = 0
+    format: TextFormat | Literal["auto"] = "auto"
+    group_field: str | None = None
 
 
 def name_classes(raw: Sequence[str | None]) -> tuple[str, ...]:
@@ -272,6 +333,39 @@ class ImageArray(Samples):
 
     def where(self, index: int) -> str:
         return f"{self.origin} index {index}"
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class TextRows(Samples):
+    """Texts or conversations in memory. `raw_labels` as the file has them; `faults`: why a row has
+    none or no label, by its index; `files`: the name of each row's own file, if it has one."""
+
+    texts: tuple[TextContent | None, ...]
+    labels: Int64[np.ndarray, " sample"]
+    raw_labels: tuple[str | None, ...]
+    lines: Int64[np.ndarray, " sample"]
+    origin: str
+    line_title: str = "line"
+    files: tuple[str, ...] = ()
+    faults: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}))
+    groups: Int64[np.ndarray, " sample"] | None = None
+
+    def read(self, index: int) -> TextContent:
+        text = self.texts[index]
+        if index in self.faults or text is None:
+            why = self.faults.get(index, "the row is broken or has no text")
+            raise DataError(f"{self.where(index)}: {why}")
+        return text
+
+    def where(self, index: int) -> str:
+        if self.files:
+            return f"{self.origin}/{self.files[index]}"
+        place = f"{self.origin} {self.line_title} {self.lines[index]}"
+        raw = self.raw_labels[index]
+        if self.labels[index] == UNKNOWN_LABEL and raw is not None:
+            return f"{place} (label {quoted(raw)})"
+        return place
 
 
 def write_arrays(

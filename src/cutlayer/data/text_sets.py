@@ -1,28 +1,28 @@
-"""Texts with labels from tables (CSV, JSON lines, JSON arrays) and from plain `.txt` files.
+"""Texts and conversations from tables (CSV, JSON lines, JSON arrays) and from plain `.txt` files.
 
 Each may be `train` and `test` in a folder, or one file. A row that cannot be used stays in its
 place with the reason, so that it is counted and named. Knows which column is the text and which the
 label; how lines become records is in `records.py`.
 """
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
-from typing import final
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
 
+from cutlayer.data.chats import example, format_advice, recognise
 from cutlayer.data.left_out import is_hidden, left_beside, list_folder, merge_left_out
 from cutlayer.data.records import Table, read_csv, read_json, read_text, undecoded
 from cutlayer.data.samples import (
     TEST_NAMES,
-    UNKNOWN_LABEL,
     ReadSettings,
-    Samples,
     SplitPair,
+    TableReading,
+    TextContent,
+    TextRows,
     index_labels,
     name_classes,
     read_label,
@@ -35,65 +35,79 @@ from cutlayer.spec import LeftOut
 
 UNLABELLED = "text"  # the one category of documents that have none
 _NO_CATEGORY = "(none)"  # of a document without a label among others that have one
-# the two halves of an example for a language model: one alone is not what it should learn
-_QUESTIONS = ("instruction", "prompt", "question", "query", "messages", "conversations")
-_ANSWERS = ("output", "completion", "response", "answer", "chosen")
 _TABLE_SUFFIXES = (".csv", ".jsonl", ".json")
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
-_CHATS = ("messages", "conversations", "prompt", "instruction")
 _UNLABELLED_ONLY = (UNLABELLED,)
 _TEXT_SUFFIX = ".txt"
 
 
-@final
-@dataclass(frozen=True, eq=False)
-class TextRows(Samples):
-    """Texts in memory. `raw_labels` as the file has them; `faults`: why a row has no text or no
-    label, by its index; `files`: the name of each row's own file, if it has one."""
-
-    texts: tuple[str | None, ...]
-    labels: Int64[np.ndarray, " sample"]
-    raw_labels: tuple[str | None, ...]
-    lines: Int64[np.ndarray, " sample"]
-    origin: str
-    line_title: str = "line"
-    files: tuple[str, ...] = ()
-    faults: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}))
-
-    def read(self, index: int) -> str:
-        text = self.texts[index]
-        if index in self.faults or text is None:
-            why = self.faults.get(index, "the row is broken or has no text")
-            raise DataError(f"{self.where(index)}: {why}")
-        return text
-
-    def where(self, index: int) -> str:
-        if self.files:
-            return f"{self.origin}/{self.files[index]}"
-        place = f"{self.origin} {self.line_title} {self.lines[index]}"
-        raw = self.raw_labels[index]
-        if self.labels[index] == UNKNOWN_LABEL and raw is not None:
-            return f"{place} (label {quoted(raw)})"
-        return place
-
-
 @dataclass(frozen=True)
 class TextRow:
-    """One row: its text and the name of its class, or why it cannot be used."""
+    """One row: its text or conversation and the name of its class, or why it cannot be used; and
+    whose it is, where that is asked (empty: it does not say)."""
 
     line: int
-    text: str | None
+    text: TextContent | None
     label: str | None
     fault: str | None = None
+    group: str | None = None
 
 
-def text_row(line: int, text: object, label: object, settings: ReadSettings) -> TextRow:
+def text_row(
+    line: int, text: object, label: object, settings: ReadSettings, group: object = None
+) -> TextRow:
     """A row of raw values. For a language model a label is a mere category and never a fault."""
     fault = text_fault(text, settings.text_field)
     name, unlabelled = _label(label)
     if settings.task != "causal-lm":
         fault = fault or unlabelled
-    return TextRow(line, text if isinstance(text, str) and fault is None else None, name, fault)
+    content = text if isinstance(text, str) and fault is None else None
+    return _grouped(TextRow(line, content, name, fault), group, settings)
+
+
+def example_row(
+    line: int,
+    reading: TableReading,
+    row: Mapping[str, Any],
+    label: object,
+    settings: ReadSettings,
+) -> TextRow:
+    """A row of raw values by column, of conversations or instructions."""
+    category, _ = _label(label)
+    try:
+        made = TextRow(line, example(reading, row), category)
+    except DataError as error:
+        made = TextRow(line, None, category, str(error))
+    return _grouped(made, row.get(settings.group_field or ""), settings)
+
+
+def _grouped(row: TextRow, group: object, settings: ReadSettings) -> TextRow:
+    """The same row of this group, if groups are asked for; without one it cannot be dealt."""
+    if settings.group_field is None:
+        return row
+    try:
+        name = read_label(group)
+    except DataError:
+        name = None
+    lacking = None if name else f"it has no value in the column {settings.group_field!r}"
+    return replace(row, group=name or "", fault=row.fault or lacking)
+
+
+def refuse_no_column(columns: Sequence[str], settings: ReadSettings, origin: str) -> None:
+    """Raises `DataError` where the column is missing that samples are to be dealt by."""
+    if settings.group_field is not None and settings.group_field not in columns:
+        raise DataError(
+            f"{origin} has no column {settings.group_field!r} to deal samples by; it has:"
+            f" {column_listing(columns)}. Name one of them with partition.column"
+        )
+
+
+def group_numbers(rows: Sequence[TextRow]) -> Int64[np.ndarray, " sample"] | None:
+    """Whose each row is, by number; None where nobody asked."""
+    if all(row.group is None for row in rows):
+        return None
+    groups = [row.group for row in rows]
+    return index_labels(groups, name_classes(groups))
 
 
 def text_classes(
@@ -128,22 +142,8 @@ def text_rows(
         line_title=line_title,
         files=files,
         faults={index: row.fault for index, row in enumerate(rows) if row.fault is not None},
+        groups=group_numbers(rows),
     )
-
-
-def refuse_halves(columns: Sequence[str], origin: str, settings: ReadSettings) -> None:
-    """Raises `DataError` where a language model would learn answers without their questions, or
-    questions without their answers."""
-    if settings.task != "causal-lm":
-        return
-    for half, others in ((_ANSWERS, _QUESTIONS), (_QUESTIONS, _ANSWERS)):
-        others_beside = [name for name in columns if name.lower() in others]
-        if settings.text_field.lower() in half and others_beside:
-            raise DataError(
-                f"{origin}: the column {settings.text_field!r} is one half of an example, the "
-                f"other is in {', '.join(others_beside)}. Write both into one text, as the model "
-                "expects them, and name that column with text_field"
-            )
 
 
 def refuse_no_text(values: Sequence[object], text_field: str, origin: str) -> None:
@@ -197,13 +197,31 @@ def read_tables(train: Path, test: Path | None, settings: ReadSettings) -> Split
 
     Raises `DataError` when a file cannot be read, is empty or lacks the columns.
     """
-    train_rows, title = _read_rows(train, settings)
-    test_rows, test_title = ([], "") if test is None else _read_rows(test, settings)
-    names = text_classes(train_rows, test_rows, settings)
-    samples = text_rows(train_rows, names, str(train), title)
+    table = _read_table(train, settings)
+    reading = recognise(
+        table.columns,
+        (record.fields for record in table.records if record.fault is None),
+        str(train),
+        settings,
+    )
+    if reading is not None:
+        settings = replace(settings, task="causal-lm")
+    rows = _rows(train, table, reading, settings)
     if test is None:
-        return split_off_test(samples, names, settings.test_fraction, settings.seed)
-    return SplitPair(samples, text_rows(test_rows, names, str(test), test_title), names)
+        names = text_classes(rows, [], settings)
+        samples = text_rows(rows, names, str(train), table.line_title)
+        pair = split_off_test(samples, names, settings.test_fraction, settings.seed)
+        return replace(pair, reading=reading)
+    tested = _read_table(test, settings)
+    # nobody deals them
+    test_rows = _rows(test, tested, reading, replace(settings, group_field=None))
+    names = text_classes(rows, test_rows, settings)
+    return SplitPair(
+        text_rows(rows, names, str(train), table.line_title),
+        text_rows(test_rows, names, str(test), tested.line_title),
+        names,
+        reading=reading,
+    )
 
 
 def read_table_folder(folder: Path, settings: ReadSettings) -> SplitPair:
@@ -215,15 +233,7 @@ def read_table_folder(folder: Path, settings: ReadSettings) -> SplitPair:
     return pair.leaving_out(left_beside(folder, [path for path in found if path is not None]))
 
 
-def write_json_lines(path: Path, rows: Iterable[tuple[str, str]]) -> None:
-    """Write `(text, label)` rows as a JSON lines table."""
-    with path.open("w", encoding="utf-8") as file:
-        for text, label in rows:
-            file.write(json.dumps({"text": text, "label": label}, ensure_ascii=False) + "\n")
-
-
-def _read_rows(path: Path, settings: ReadSettings) -> tuple[list[TextRow], str]:
-    """The rows of a table, and what their places are called."""
+def _read_table(path: Path, settings: ReadSettings) -> Table:
     is_csv = path.suffix.lower() == ".csv"
     table = read_csv(path, settings.label_field) if is_csv else read_json(path)
     if not table.records:
@@ -233,17 +243,30 @@ def _read_rows(path: Path, settings: ReadSettings) -> tuple[list[TextRow], str]:
         raise DataError(
             f"{path} has no row that can be read; {table.line_title} {first.line}: {first.fault}"
         )
-    label_field = _label_field(path, table, settings)
-    refuse_halves(table.columns, str(path), settings)
-    _refuse_other_kinds(path, table, settings, label_field)
+    return table
+
+
+def _rows(
+    path: Path, table: Table, reading: TableReading | None, settings: ReadSettings
+) -> list[TextRow]:
+    refuse_no_column(table.columns, settings, str(path))
+    if reading is None:
+        label_field = _label_field(path, table, settings)
+        _refuse_other_kinds(path, table, settings, label_field)
+    else:
+        label_field = settings.label_field if settings.label_field in table.columns else None
     rows = []
     for record in table.records:
-        text = record.fields.get(settings.text_field)
-        label = UNLABELLED if label_field is None else record.fields.get(label_field)
-        row = text_row(record.line, text, label, settings)
-        broken = TextRow(record.line, None, None, record.fault)
-        rows.append(row if record.fault is None else broken)
-    return rows, table.line_title
+        fields, group = record.fields, record.fields.get(settings.group_field or "")
+        label = UNLABELLED if label_field is None else fields.get(label_field)
+        if record.fault is not None:
+            row = TextRow(record.line, None, None, record.fault)
+        elif reading is None:
+            row = text_row(record.line, fields.get(settings.text_field), label, settings, group)
+        else:
+            row = example_row(record.line, reading, fields, label, settings)
+        rows.append(row)
+    return rows
 
 
 def _label_field(path: Path, table: Table, settings: ReadSettings) -> str | None:
@@ -269,13 +292,7 @@ def _advice(table: Table) -> str:
         for separator, title in _SEPARATORS.items():
             if separator in table.columns[0]:
                 return f"{title.capitalize()} separate its columns: save it with commas"
-    chats = [name for name in table.columns if name.lower() in _CHATS]
-    if chats:
-        return (
-            f"Name yours with text_field; {', '.join(chats)} of a conversation must first be "
-            "written into one text, as the model expects it"
-        )
-    return "Name yours with text_field"
+    return format_advice(table.columns)
 
 
 def _refuse_other_kinds(

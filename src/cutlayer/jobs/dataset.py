@@ -1,16 +1,17 @@
 """The data of a run: found, drawn, checked, made into batches and dealt to devices."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import final, get_args
+from typing import Literal, final, get_args
 
 import numpy as np
 from jaxtyping import Int64
 from transformers import PreTrainedConfig
 
 from cutlayer.config.schema import (
+    ColumnPartition,
     Config,
     DataSection,
     DirichletPartition,
@@ -23,11 +24,10 @@ from cutlayer.data.batches import (
     Preprocessing,
     TextBatches,
     read_preprocessing,
-    tokenised,
 )
+from cutlayer.data.chats import texts_of
 from cutlayer.data.check import (
     OnBad,
-    Tokenize,
     check_data,
     check_samples,
     check_sizes,
@@ -43,9 +43,10 @@ from cutlayer.data.partition import (
     check_parts,
     draw_subset,
     partition_dirichlet,
+    partition_groups,
     partition_iid,
 )
-from cutlayer.data.rows import Blocks, TokenBatches, TokenRows, whole_row
+from cutlayer.data.rows import TokenBatches
 from cutlayer.data.samples import (
     UNKNOWN_LABEL,
     BatchMaker,
@@ -55,14 +56,17 @@ from cutlayer.data.samples import (
     Samples,
     SplitPair,
     Subset,
+    TextContent,
+    Tokenize,
     alike_names,
 )
 from cutlayer.errors import DataError, UnsupportedModelError, column_listing, quoted
 from cutlayer.jobs.plugins import call_plugin, find_plugin
+from cutlayer.jobs.row_making import RowMaking, row_making
 from cutlayer.model.inputs import Tokenizer, image_step, load_tokenizer, token_limit
 from cutlayer.model.tasks import read_config, task_class, unread_padding
 from cutlayer.net.wire.messages import Terms
-from cutlayer.spec import Task
+from cutlayer.spec import Task, TextFormat
 
 _LOG = logging.getLogger(__name__)
 
@@ -97,6 +101,8 @@ def prepare_data(config: Config, model: Path, *, dealt: bool = True) -> Prepared
         label_field=section.label_field,
         test_fraction=section.test_fraction,
         seed=config.seed,
+        format=section.format,
+        group_field=group_field(config.partition) if dealt else None,
     )
     _LOG.info(f"data {section.name}: from {data.source}, {data.location}")
     _refuse_other_task(config, data.task, model)
@@ -119,11 +125,9 @@ def prepare_data(config: Config, model: Path, *, dealt: bool = True) -> Prepared
         batches = text_batches(tokenizer, section.max_tokens, model)
     else:
         tokenizer = load_tokenizer(model, None)
-        data, skipped = _checked(data, config, tokenizer)
-        cut, batches = make_blocks(tokenizer, section.max_tokens)
-        test = cut(data.test)
-        data = replace(data, train=test if _is_one(data) else cut(data.train), test=test)
-        data = _drawn(data, config)
+        making = row_making(section, data.reading, tokenizer)
+        _LOG.info(making.title(data.reading))
+        data, skipped, batches = _as_rows(data, config, making)
     count = config.devices.count
     parts = (
         _deal(config.partition, data.train, count, config.seed)
@@ -131,6 +135,30 @@ def prepare_data(config: Config, model: Path, *, dealt: bool = True) -> Prepared
         else (np.arange(len(data.train)),) * count
     )
     return PreparedData(data, data.task, batches, parts, skipped)
+
+
+def _as_rows(data: DataSet, config: Config, making: RowMaking) -> tuple[DataSet, int, BatchMaker]:
+    """A language model's data as rows of tokens, those that are used; how many were bad."""
+    if making.packing == "blocks" and data.reading is None:
+        data, skipped = _checked(data, config, making.tokenizer)
+    else:
+        data, skipped = _checked(data, config, None)
+        _tell_if_odd(making.tokenizer, data)
+    if making.packing == "none":  # a sample is a row: those drawn are enough
+        data = _drawn(data, config)
+
+    def rows(samples: Samples, name: str) -> tuple[Samples, int]:
+        return making.rows(samples, config.data.on_bad_sample, f"{name} ")
+
+    test, bad = rows(data.test, "test")
+    train = test
+    if not _is_one(data):
+        train, more = rows(data.train, "training")
+        bad += more
+    data = replace(data, train=train, test=test)
+    if making.packing != "none":
+        data = _drawn(data, config)
+    return data, skipped + bad, TokenBatches(making.tokenizer.pad_id)
 
 
 def _refuse_other_task(config: Config, task: Task, model: Path) -> None:
@@ -209,10 +237,9 @@ def check_words(tokenizer: Tokenizer, samples: Samples, name: str) -> float:
     Raises DataError where that is all of them: nothing could be learned.
     """
     step = max(1, len(samples) // _PROBED)
-    texts = (samples.read(index) for index in range(0, len(samples), step))
-    unknown = tokenizer.unknown_share(
-        [text[:_PROBED_LETTERS] for text in texts if isinstance(text, str)]
-    )
+    contents = (samples.read(index) for index in range(0, len(samples), step))
+    texts = [texts_of(content) for content in contents if isinstance(content, TextContent)]
+    unknown = tokenizer.unknown_share([text[:_PROBED_LETTERS] for text in texts])
     if unknown == 1.0:
         raise DataError(
             f"the model's tokenizer knows no word of {name}, every token is the unknown one: take"
@@ -260,17 +287,9 @@ def text_batches(tokenizer: Tokenizer, max_tokens: int, model: Path) -> BatchMak
     return TextBatches(tokenizer.tokenize, max_tokens, tokenizer.pad_id, unread)
 
 
-def make_blocks(
-    tokenizer: Tokenizer, max_tokens: int
-) -> tuple[Callable[[Samples], Samples], BatchMaker]:
-    """What cuts documents into blocks for a language model, and makes mini-batches of them."""
-
-    def cut(samples: Samples) -> Samples:
-        found = tokenised(samples, range(len(samples)), tokenizer.tokenize)
-        rows = [whole_row([*ids, tokenizer.separator_id]) for ids in found]
-        return Blocks(TokenRows(samples, rows), max_tokens)
-
-    return cut, TokenBatches(tokenizer.pad_id)
+def group_field(section: PartitionSection) -> str | None:
+    """The column by which samples are dealt."""
+    return section.column if isinstance(section, ColumnPartition) else None
 
 
 def _deal(
@@ -282,6 +301,9 @@ def _deal(
             return partition_iid(samples.labels, devices, rng)
         case DirichletPartition():
             return partition_dirichlet(samples.labels, devices, section.alpha, rng)
+        case ColumnPartition():
+            assert samples.groups is not None, "whoever reads the samples asks for the column"
+            return partition_groups(samples.groups, devices, rng)
         case PluginSection():
             found = find_plugin("partition", section, PARTITIONS)
             of_the_run = dict(zip(PARTITION_ARGUMENTS, (samples.labels, devices, rng), strict=True))
@@ -306,6 +328,7 @@ class OwnData:
     text_field: str = "text"
     label_field: str = "label"
     on_bad_sample: OnBad = "stop"
+    format: TextFormat | Literal["auto"] = "auto"
 
 
 @final
@@ -357,7 +380,7 @@ def own_samples(
         "%s: %d samples%s; %s", own.path, len(pair.train), unused, left_out_sentence(pair.left_out)
     )
     if terms.task == "causal-lm":
-        return _own_blocks(own, pair.train, len(pair.class_names), section.max_tokens, model)
+        return _own_rows(own, pair, section, model)
     samples = _Renamed(pair.train, _places(own, pair.class_names, terms.task, terms.class_names))
     if terms.task == "image-classification":
         kept = _usable(samples, terms.classes, own, None)
@@ -368,14 +391,18 @@ def own_samples(
     return kept, text_batches(tokenizer, section.max_tokens, model)
 
 
-def _own_blocks(
-    own: OwnData, documents: Samples, classes: int, max_tokens: int, model: Path
+def _own_rows(
+    own: OwnData, pair: SplitPair, section: DataSection, model: Path
 ) -> tuple[Samples, BatchMaker]:
     tokenizer = load_tokenizer(model, None)
-    kept = _usable(documents, classes, own, tokenizer.tokenize)
+    making = row_making(section, pair.reading, tokenizer)
+    _LOG.info("%s: %s", own.path, making.title(pair.reading))
+    bulk = making.packing == "blocks" and pair.reading is None
+    tokenize = tokenizer.tokenize if bulk else None
+    kept = _usable(pair.train, len(pair.class_names), own, tokenize)
     check_words(tokenizer, kept, str(own.path))
-    cut, batches = make_blocks(tokenizer, max_tokens)
-    return cut(kept), batches
+    rows, _ = making.rows(kept, own.on_bad_sample, "")
+    return rows, TokenBatches(tokenizer.pad_id)
 
 
 def _usable(samples: Samples, classes: int, own: OwnData, tokenize: Tokenize | None) -> Samples:
@@ -388,7 +415,9 @@ def _usable(samples: Samples, classes: int, own: OwnData, tokenize: Tokenize | N
 def _read(own: OwnData, task: Task) -> SplitPair:
     check_path(own.path)
     asked = None if task == "image-classification" else task
-    settings = ReadSettings(asked, own.text_field, own.label_field, test_fraction=None)
+    settings = ReadSettings(
+        asked, own.text_field, own.label_field, test_fraction=None, format=own.format
+    )
     pair, usual = read_path(own.path, settings)
     if (usual == "image-classification") != (task == "image-classification"):
         raise DataError(f"{own.path} is for {usual}, the run for {task}: name other data")

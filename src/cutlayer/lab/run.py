@@ -26,8 +26,8 @@ from cutlayer.channel.rates import LinkRates
 from cutlayer.config.read import config_yaml
 from cutlayer.config.schema import Config
 from cutlayer.data.partition import PreparedData
+from cutlayer.data.records import write_json_lines
 from cutlayer.data.samples import DataSet, write_arrays
-from cutlayer.data.text_sets import write_json_lines
 from cutlayer.errors import ConfigError, DataError, RunError, reason
 from cutlayer.jobs.prepare import Job
 from cutlayer.lab.environment import Environment

@@ -208,12 +208,17 @@ class Tokenizer:
     """`tokenize(texts)` gives ids with special tokens, cut after the limit it was made with.
 
     `unknown_share(texts)`: the part of their tokens that the vocabulary lacks; 0 of a tokenizer
-    that has a token for everything. `note`: what looks odd beside the model, or None.
+    that has a token for everything. `note`: what looks odd beside the model, or None. `begin_id`:
+    the token that may begin a text. `check` raises ModelError for ids that the model has no
+    embedding for. `library`: transformers' own, for chat templates.
     """
 
     tokenize: Callable[[list[str]], list[list[int]]]
     pad_id: int
     separator_id: int
+    begin_id: int | None
+    check: Callable[[list[int]], None]
+    library: Any
     unknown_share: Callable[[list[str]], float] = lambda texts: 0.0
     note: str | None = None
 
@@ -256,7 +261,16 @@ def load_tokenizer(folder: Path, max_tokens: int | None) -> Tokenizer:
             check(ids)
         return encoded
 
-    return Tokenizer(tokenize, pad, separator, _unknown_share(inner), _note(folder, inner, rows))
+    return Tokenizer(
+        tokenize,
+        pad,
+        separator,
+        inner.bos_token_id,
+        check,
+        inner,
+        _unknown_share(inner),
+        _note(folder, inner, rows),
+    )
 
 
 # what a tokenizer's files are called, chat template included

@@ -23,8 +23,8 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 
 from cutlayer.data.left_out import bars_on_terminals_only
-from cutlayer.data.samples import index_labels, name_classes, split_off_test, write_arrays
-from cutlayer.data.text_sets import TextRows, write_json_lines
+from cutlayer.data.records import write_json_lines
+from cutlayer.data.samples import TextRows, index_labels, name_classes, split_off_test, write_arrays
 from cutlayer.errors import AssetError, DataError
 
 if TYPE_CHECKING:
