@@ -177,6 +177,7 @@ def _load(setup: Setup, end: _End, message: Activation) -> ServerLoad:
         lengths=None if task == "image-classification" else arrived.lengths,
         labels=torch.from_numpy(targets.labels),
         weight=message.micro.weight,
+        documents=targets.documents,
     )
 
 

@@ -7,6 +7,7 @@ import pytest
 import tiny
 import torch
 
+from cutlayer.data.samples import BatchMaker
 from cutlayer.jobs.prepare import prepare
 from cutlayer.rounds.schemes import Phase
 from cutlayer.training.round import RoundOutcome
@@ -69,13 +70,14 @@ def test_a_run_over_links_is_the_trainers_run(
     check_equal(prepare(config).setup, tmp_path)
 
 
+@pytest.mark.parametrize("maker", [tiny.Masked, tiny.Packed])
 def test_a_run_of_texts_in_which_few_tokens_count_is_the_trainers_run(
-    llama: tuple[Path, Path], tmp_path: Path
+    maker: type[BatchMaker], llama: tuple[Path, Path], tmp_path: Path
 ) -> None:
     """Some micro-batches have nothing that counts."""
     training = {"rounds": 2, "local_steps": 2, "batch_size": 4, "micro_batches": 4}
     config = tiny.config(*llama, codec="best", training=training)
-    check_equal(tiny.with_batches(prepare(config).setup, tiny.Masked), tmp_path)
+    check_equal(tiny.with_batches(prepare(config).setup, maker), tmp_path)
 
 
 def check_equal(setup: Setup, tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_grouped_devices_train_as_one_by_one(
             server=own,
         )
         if folders == "llama":  # few tokens count, and each device's mean is over its own
-            job = replace(job, setup=tiny.with_batches(job.setup, tiny.Masked))
+            job = replace(job, setup=tiny.with_batches(job.setup, tiny.Packed))
         state = _play(job).state
         rows.append(torch.cat([state.device.row, state.server.row]))
     start = initial_state(job.setup)

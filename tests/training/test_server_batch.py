@@ -5,6 +5,7 @@ amplify that by less than 100.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -89,3 +90,15 @@ def test_one_load_is_the_pass_itself_to_the_bit(part: ServerPart) -> None:
     assert torch.equal(reply.gradient, result.gradient)
     assert rows.grad is not None and torch.equal(reply.row_gradient, rows.grad[0])
     assert torch.equal(reply.loss, result.losses[0])
+
+
+def test_packed_rows_share_a_pass_with_others(part: ServerPart) -> None:
+    if part.task != "causal-lm":
+        pytest.skip("only a language model's rows are packed")
+    first, second, third = loads_of(part, (2, 1, 1))
+    packed = replace(second, documents=((2, second.activation.shape[1] - 2),))
+    loads = [first, packed, third]
+    for found, load in zip(server_batch(part, loads), loads, strict=True):
+        assert_same(found, *server_batch(part, [load]))
+    (apart,), (joined,) = (server_batch(part, [own]) for own in (packed, second))
+    assert (apart.gradient - joined.gradient).abs().max() > 1e-3 * joined.gradient.abs().max()

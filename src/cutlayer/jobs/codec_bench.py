@@ -103,7 +103,9 @@ def _server_backward(
     parts: Parts, group: GroupInputs, batch: Batch, row: Tensor, received: Tensor
 ) -> None:
     labels, weights = torch.from_numpy(batch.labels), [1.0] * len(group.sizes)
-    losses = parts.server.losses(row, group.sizes, received, group.lengths, labels, weights)
+    losses = parts.server.losses(
+        row, group.sizes, received, group.lengths, labels, weights, group.documents
+    )
     torch.autograd.backward(losses.sum())
 
 

@@ -32,6 +32,8 @@ _OFFSET = (
     *("camembert", "data2vec-text", "esm", "ibert", "lilt", "longformer", "luke", "markuplm"),
     *("mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"),
 )
+# types whose own mask does not look at positions
+_MASKED = ("opt",)
 _LETTERS = 80  # of a value or a library's message
 
 
@@ -56,7 +58,8 @@ def real_inputs(
     inputs: Mapping[str, Tensor],
     lengths: Sequence[int] | None,
 ) -> dict[str, Any]:
-    """Images of any side that the patch divides, or token ids with their attention mask.
+    """Images of any side that the patch divides, or token ids with their attention mask; of packed
+    rows with `position_ids`, as `document_positions` gives them, instead of it.
 
     Raises ModelError for inputs that are missing or do not fit the model. Token ids are checked
     where they are on the host: elsewhere it would have to wait for them.
@@ -65,6 +68,8 @@ def real_inputs(
         return _image_inputs(model, _needed(inputs, "pixel_values"))
     ids = _needed(inputs, "input_ids")
     _check_tokens(model.config, ids)
+    if "position_ids" in inputs:
+        return {"input_ids": ids, **_packed(model.config, inputs["position_ids"], model.dtype)}
     mask = inputs.get("attention_mask")
     if mask is None:
         mask = length_mask(lengths, ids.shape[0], ids.shape[1], ids.device)
@@ -79,8 +84,10 @@ def stand_in_inputs(
     task: Task,
     activation: Float[Tensor, "batch token width"],
     lengths: Sequence[int] | None,
+    documents: Sequence[Sequence[int]] | None = None,
 ) -> dict[str, Any]:
-    """Inputs for a model whose embedding is hollow: nothing of them but shape and padding is read.
+    """Inputs for a model whose embedding is hollow: nothing of them but shape, padding and where
+    documents end is read.
 
     Token ids reproduce the padding, since a decoder's classifier finds the last token by it.
     """
@@ -91,6 +98,9 @@ def stand_in_inputs(
     padding = padding_id(config) or 0
     filler = 1 if padding == 0 else 0
     ids = torch.full((batch, tokens), filler, dtype=torch.long, device=activation.device)
+    if documents is not None:
+        positions = to_device(document_positions(documents, tokens), activation.device)
+        return {"input_ids": ids, **_packed(config, positions, activation.dtype)}
     return {"input_ids": ids.masked_fill(mask == 0, padding), "attention_mask": mask}
 
 
@@ -107,6 +117,33 @@ def length_mask(
         )
     real = torch.arange(tokens) < torch.tensor(lengths).unsqueeze(1)
     return to_device(real.long(), device)
+
+
+def document_positions(
+    documents: Sequence[Sequence[int]], tokens: int
+) -> Int[Tensor, "batch token"]:
+    """Each token's place in its document, in rows of `tokens`; 0 at padding, of which each token is
+    then a document. Raises ModelError for documents that do not fit."""
+    positions = torch.zeros(len(documents), tokens, dtype=torch.long)
+    for row, lengths in zip(positions, documents, strict=True):
+        if min(lengths, default=0) < 1 or sum(lengths) > tokens:
+            raise ModelError(f"documents of {list(lengths)} tokens are no row of {tokens}")
+        torch.cat([torch.arange(length) for length in lengths], out=row[: sum(lengths)])
+    return positions
+
+
+def _packed(
+    config: PreTrainedConfig, positions: Int[Tensor, "batch token"], dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """What keeps the documents of a row apart: positions that begin anew, in which most models see
+    where a document ends, if they get no mask; others get the mask itself."""
+    if config.model_type not in _MASKED:
+        return {"position_ids": positions}
+    number = (positions == 0).cumsum(1)
+    seen = (number[:, :, None] == number[:, None, :]).tril()[:, None]
+    if config._attn_implementation == "eager":  # adds it to its scores
+        seen = torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
+    return {"position_ids": positions, "attention_mask": seen}
 
 
 def image_sides(config: PreTrainedConfig) -> tuple[int, int]:

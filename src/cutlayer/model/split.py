@@ -50,8 +50,9 @@ class DevicePart:
         `checkpoint`: hold each block's input for backward, not what is computed in it.
 
         `inputs`: `pixel_values` [batch, channel, height, width], of any size that the patch
-        divides; or `input_ids` [batch, token] with `attention_mask` unless nothing is padded. Text
-        is padded on the right, in a group to the longest of all its devices.
+        divides; or `input_ids` [batch, token] with `attention_mask` unless nothing is padded, or
+        with `position_ids` of packed rows. Text is padded on the right, in a group to the longest
+        of all its devices.
         Raises ModelError for inputs or sizes that do not fit.
         """
         model, device = self.adapted.model, self.adapted.device
@@ -95,15 +96,17 @@ class ServerPart:
         sizes: Sequence[int],
         activation: Float[Tensor, "batch token width"],
         lengths: Sequence[int] | None,
+        documents: Sequence[Sequence[int]] | None = None,
     ) -> Float[Tensor, "batch *rest"]:
         """Logits [batch, class], or [batch, token, vocabulary] of a language model.
 
-        `lengths`: real tokens of each sample (None: nothing is padded, or images). The activation
-        may require a gradient, from which the device's backward continues.
-        Raises ModelError for lengths or sizes that do not fit.
+        `lengths`: real tokens of each sample (None: nothing is padded, or images). `documents`: of
+        packed rows, the lengths of those in each, which do not see each other. The activation may
+        require a gradient, from which the device's backward continues.
+        Raises ModelError for lengths, documents or sizes that do not fit.
         """
         checkpoint = self.activation_memory is ActivationPolicy.CHECKPOINT
-        return self._run(rows, sizes, activation, lengths, checkpoint=checkpoint)
+        return self._run(rows, sizes, activation, lengths, documents, checkpoint=checkpoint)
 
     def losses(
         self,
@@ -113,6 +116,7 @@ class ServerPart:
         lengths: Sequence[int] | None,
         labels: Int[Tensor, "batch *token"],
         weights: Sequence[float],
+        documents: Sequence[Sequence[int]] | None = None,
         *,
         most_logits: int = MOST_LOGITS,
     ) -> Float32[Tensor, "group"]:
@@ -125,10 +129,10 @@ class ServerPart:
         batch, tokens, width = activation.shape
         labels = to_device(labels, self.adapted.device)
         if not self._in_pieces(batch * tokens, most_logits):
-            logits = self.forward(rows, sizes, activation, lengths)
+            logits = self.forward(rows, sizes, activation, lengths, documents)
             losses = group_losses(self.task, logits, labels, sizes, self.label_smoothing)
             return losses * to_device(torch.tensor(weights, dtype=losses.dtype), losses.device)
-        hidden = self.before_head(rows, sizes, activation, lengths)
+        hidden = self.before_head(rows, sizes, activation, lengths, documents)
         head = partial(self._logits_of, rows[:1].detach(), width)
         most = max(1, most_logits // self._vocabulary)
         return head_losses(hidden, labels, sizes, weights, head, most, self.label_smoothing)
@@ -139,12 +143,13 @@ class ServerPart:
         sizes: Sequence[int],
         activation: Float[Tensor, "batch token width"],
         lengths: Sequence[int] | None,
+        documents: Sequence[Sequence[int]] | None = None,
     ) -> Float[Tensor, "batch token width"]:
         """What a language model's head is given; arguments as `forward` takes them."""
         head: nn.Module = self.adapted.model.get_output_embeddings()  # type: ignore[no-untyped-call]
         with answering(head, _stop):
             try:
-                self.forward(rows, sizes, activation, lengths)
+                self.forward(rows, sizes, activation, lengths, documents)
             except CutReachedError as reached:
                 return reached.activation
         raise RuntimeError("the forward pass ended without reaching the head")
@@ -164,6 +169,7 @@ class ServerPart:
         activation: Float[Tensor, "batch token width"],
         lengths: Sequence[int] | None,
         most: int,
+        documents: Sequence[Sequence[int]] | None = None,
     ) -> Iterator[Float[Tensor, "token vocabulary"]]:
         """A language model's logits for one device, sample after sample, `most` tokens at a time.
 
@@ -171,7 +177,7 @@ class ServerPart:
         there together. Equal to those of `forward` but for rounding. Raises as it does.
         """
         rows = row[None]
-        hidden = self.before_head(rows, [activation.shape[0]], activation, lengths)
+        hidden = self.before_head(rows, [activation.shape[0]], activation, lengths, documents)
         for piece in torch.split(hidden.flatten(0, 1), most):
             yield self._logits_of(rows, activation.shape[2], piece)
 
@@ -181,13 +187,14 @@ class ServerPart:
         sizes: Sequence[int],
         activation: Tensor,
         lengths: Sequence[int] | None,
+        documents: Sequence[Sequence[int]] | None = None,
         *,
         checkpoint: bool,
     ) -> Tensor:
         model, device = self.adapted.model, self.adapted.device
         # what crosses the cut is float32
         activation = to_device(activation, device).to(model.dtype)
-        given = stand_in_inputs(model.config, self.task, activation, lengths)
+        given = stand_in_inputs(model.config, self.task, activation, lengths, documents)
         with (
             self.adapted.using(
                 to_device(rows, device), sizes, activation.shape[0], checkpoint=checkpoint

@@ -22,11 +22,12 @@ from cutlayer.codec.codec import (
 )
 from cutlayer.codec.raw import RawCodec, Targets, decode_targets, encode_targets, raw_bytes
 from cutlayer.data.samples import Batch
+from cutlayer.model.inputs import document_positions
 from cutlayer.model.split import Pending
 from cutlayer.rounds.schemes import Phase, Place, Scheme, Step
 from cutlayer.rounds.work import DeviceRates, DeviceWork
 from cutlayer.spec import IGNORED_LABEL, MiniBatch
-from cutlayer.training.server_batch import stack
+from cutlayer.training.server_batch import all_documents, stack
 from cutlayer.training.state import DeviceSide
 from cutlayer.training.torch_codec import TensorCodec, for_device
 
@@ -222,7 +223,7 @@ def streams_from_tensors(tensors: Mapping[str, Tensor]) -> Streams:
 
 def pack_labels(batch: Batch, classes: int) -> bytes:
     """The payload of the batch's labels. Raises PacketError as `encode_targets`."""
-    return encode_targets(Targets(batch.labels), batch.lengths, classes)
+    return encode_targets(Targets(batch.labels, batch.documents), batch.lengths, classes)
 
 
 def send_labels(batch: Batch, lengths: tuple[int, ...], classes: int) -> tuple[Targets, Sent]:
@@ -256,22 +257,27 @@ def send_adapter(row: Float[Tensor, " parameter"]) -> tuple[Float[Tensor, " para
 
 @dataclass(frozen=True)
 class GroupInputs:
-    """The rows of several devices in device order: `sizes[g]` samples of the g-th."""
+    """The rows of several devices in device order: `sizes[g]` samples of the g-th. `documents`:
+    of each row, where rows are packed."""
 
     inputs: dict[str, Tensor]
     lengths: tuple[int, ...] | None
     sizes: tuple[int, ...]
+    documents: list[Sequence[int]] | None
 
 
 def group_inputs(batches: Sequence[Batch]) -> GroupInputs:
     """The devices' batches one below the other."""
     known = [batch.lengths for batch in batches if batch.lengths is not None]
+    inputs = {name: stack([batch.inputs[name] for batch in batches]) for name in batches[0].inputs}
+    documents = all_documents([(batch.lengths, batch.documents) for batch in batches])
+    if documents is not None:
+        inputs["position_ids"] = document_positions(documents, inputs["input_ids"].shape[1])
     return GroupInputs(
-        inputs={
-            name: stack([batch.inputs[name] for batch in batches]) for name in batches[0].inputs
-        },
+        inputs=inputs,
         lengths=tuple(length for lengths in known for length in lengths) if known else None,
         sizes=tuple(len(batch.labels) for batch in batches),
+        documents=documents,
     )
 
 
@@ -296,6 +302,7 @@ class MicroBatch:
     server_rows: Float[Tensor, "group server_parameter"]
     forwarded: Pending | None = None
     received: list[ReceivedTensor] = field(default_factory=list)
+    targets: list[Targets] = field(default_factory=list)
     labels: Tensor | None = None
     gradient: Float[Tensor, "batch token width"] | None = None
 
@@ -312,6 +319,13 @@ class MicroBatch:
         if self.group.lengths is None:
             return None
         return tuple(length for part in self.received for length in part.lengths)
+
+    @property
+    def received_documents(self) -> list[Sequence[int]] | None:
+        """The documents of each of the group's rows, as the server reads them (None: each row is
+        one)."""
+        parts = zip(self.received, self.targets, strict=True)
+        return all_documents([(part.lengths, own.documents) for part, own in parts])
 
     def rows_of(self, tensor: Tensor, place: int) -> Tensor:
         """The rows of the group's `place`-th device, without the padding that others needed."""

@@ -164,7 +164,7 @@ def _server_bytes(setup: Setup, state: RunState, batch: Batch) -> int:
     received = _activation(setup, state, batch).requires_grad_()
     forward = part.before_head if part.task == "causal-lm" else part.forward
     with SavedBytes(exclude=[*part.adapted.tensors, rows]) as saved:
-        output = forward(rows, group.sizes, received, group.lengths)
+        output = forward(rows, group.sizes, received, group.lengths, group.documents)
         if part.activation_memory is not ActivationPolicy.KEEP:  # a block at a time is there again
             torch.autograd.backward(output, torch.zeros_like(output))
     del output  # the graph lives until here

@@ -94,7 +94,6 @@ class Actions:
         self._compute(step, micro, lambda flops, _: flops.device_forward)
 
     def _activation_up(self, step: Step, micro: MicroBatch) -> None:
-        labels = []
         for place, device in enumerate(micro.devices):
             batch = micro.batches[place]
             received = self._exchange.send(
@@ -103,10 +102,10 @@ class Actions:
                 self._server.part.adapted.device,
             )
             known, sent = send_labels(batch, received.lengths, self._training.classes)
-            labels.append(known.labels)
+            micro.targets.append(known)
             micro.received.append(received)
             self._round_costs.send(device, step, {"activation": received.sent, "labels": sent})
-        micro.labels = stack(labels, fill=IGNORED_LABEL)
+        micro.labels = stack([own.labels for own in micro.targets], fill=IGNORED_LABEL)
         micro.pending.release()  # it is on its way: backward does not need it
 
     def _server_compute(self, step: Step, micro: MicroBatch) -> None:
@@ -114,23 +113,22 @@ class Actions:
             self._serve_together(micro)
         else:
             activation = stack([part.tensor for part in micro.received])
-            self._upper(micro, activation, micro.received_lengths)
+            self._upper(micro, activation, micro.received_lengths, micro.received_documents)
         self._compute(step, micro, lambda flops, _: flops.server)
 
     def _serve_together(self, micro: MicroBatch) -> None:
         """The group's micro-batches, as a server takes those that came at one moment."""
-        assert micro.labels is not None
-        own_labels = torch.split(micro.labels, list(micro.group.sizes))
         loads = [
             ServerLoad(
                 row=micro.server_rows[place],
                 activation=received.tensor,
                 lengths=None if micro.group.lengths is None else received.lengths,
-                labels=labels if labels.ndim == 1 else labels[:, : received.tensor.shape[1]],
+                labels=torch.from_numpy(own.labels),
                 weight=weight,
+                documents=own.documents,
             )
-            for place, (received, labels, weight) in enumerate(
-                zip(micro.received, own_labels, micro.weights, strict=True)
+            for place, (received, own, weight) in enumerate(
+                zip(micro.received, micro.targets, micro.weights, strict=True)
             )
         ]
         replies = serve(self._server.part, self._batching, micro.devices, loads)
@@ -141,11 +139,16 @@ class Actions:
     def _upper_compute(self, step: Step, micro: MicroBatch) -> None:
         """The server part's work on the device itself: nothing is sent."""
         micro.labels = stack([batch.labels for batch in micro.batches], fill=IGNORED_LABEL)
-        self._upper(micro, micro.pending.activation, micro.group.lengths)
+        group = micro.group
+        self._upper(micro, micro.pending.activation, group.lengths, group.documents)
         self._compute(step, micro, lambda flops, _: flops.server)
 
     def _upper(
-        self, micro: MicroBatch, activation: Tensor, lengths: tuple[int, ...] | None
+        self,
+        micro: MicroBatch,
+        activation: Tensor,
+        lengths: tuple[int, ...] | None,
+        documents: Sequence[Sequence[int]] | None,
     ) -> None:
         """Forward and backward through the blocks above the cut."""
         assert micro.labels is not None
@@ -157,6 +160,7 @@ class Actions:
             lengths,
             micro.labels,
             micro.weights,
+            documents,
         )
         micro.gradient = result.gradient
         self.losses.append(result.losses)

@@ -95,7 +95,9 @@ def _predictions(
     most = max(1, MOST_LOGITS // training.classes)
     wanted = torch.split(next_tokens(labels).flatten(), most)
     for logits, own in zip(
-        part.token_logits(row, activation, group.lengths, most), wanted, strict=True
+        part.token_logits(row, activation, group.lengths, most, group.documents),
+        wanted,
+        strict=True,
     ):
         yield logits.float(), own
 

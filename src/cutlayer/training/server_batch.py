@@ -27,6 +27,20 @@ def stack(arrays: Sequence[np.ndarray | Tensor], fill: int = 0) -> Tensor:
     return torch.cat(tensors)
 
 
+def all_documents(
+    rows: Sequence[tuple[Sequence[int] | None, Sequence[Sequence[int]] | None]],
+) -> list[Sequence[int]] | None:
+    """The documents of each row, given several mini-batches' lengths and documents; None where no
+    row has more than one."""
+    if all(documents is None for _, documents in rows):
+        return None
+    return [
+        own
+        for lengths, documents in rows
+        for own in (documents if documents is not None else [(n,) for n in lengths or ()])
+    ]
+
+
 def _padded(tensor: Tensor, longest: int, fill: int) -> Tensor:
     # torch counts from the last axis
     after = [0, 0] * (tensor.ndim - 2) + [0, longest - tensor.shape[1]]
@@ -50,13 +64,14 @@ def server_pass(
     lengths: Sequence[int] | None,
     labels: Int64[Tensor, "batch *token"],
     weights: Sequence[float],
+    documents: Sequence[Sequence[int]] | None = None,
 ) -> ServerPassResult:
     """Forward and backward through the blocks above the cut; adds to `rows.grad`.
 
     Arguments as `ServerPart.losses` takes them.
     """
     leaf = to_device(activation.detach(), part.adapted.device).requires_grad_()
-    weighted = part.losses(rows, sizes, leaf, lengths, labels, weights)
+    weighted = part.losses(rows, sizes, leaf, lengths, labels, weights, documents)
     torch.autograd.backward(weighted.sum())
     assert leaf.grad is not None
     return ServerPassResult(leaf.grad, weighted.detach())
@@ -67,7 +82,8 @@ class ServerLoad:
     """What the server computes with for one mini-batch, or micro-batch.
 
     `row`: the server-side adapter of its device; it is read alone. `lengths`: real tokens of each
-    sample (None: images). `weight`: of its mean loss in its mini-batch's.
+    sample (None: images). `weight`: of its mean loss in its mini-batch's. `documents`: lengths of
+    those of each row (None: each row is one).
     """
 
     row: Float32[Tensor, " parameter"]
@@ -75,6 +91,7 @@ class ServerLoad:
     lengths: tuple[int, ...] | None
     labels: Int64[Tensor, "sample *token"]
     weight: float = 1.0
+    documents: tuple[tuple[int, ...], ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +122,7 @@ def server_batch(part: ServerPart, loads: Sequence[ServerLoad]) -> list[ServerRe
         [length for lengths in known for length in lengths] if known else None,
         stack([load.labels for load in loads], fill=IGNORED_LABEL),
         [load.weight for load in loads],
+        all_documents([(load.lengths, load.documents) for load in loads]),
     )
     assert rows.grad is not None
     return [

@@ -213,6 +213,7 @@ class ServerWorker:
             lengths=None if images else arrived.lengths,
             labels=torch.from_numpy(targets.labels),
             weight=message.micro.weight,
+            documents=targets.documents,
         )
         return _Read(load, arrived.state)
 
