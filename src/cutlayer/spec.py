@@ -172,9 +172,10 @@ class LinearShape:
 class ModelSpec:
     """A transformer's dimensions, as the cost models read them.
 
-    All blocks are alike. `embedding` is what comes before the first block (on the devices), `head`
-    what follows the last one: final norm, pooling, head (on the server); the head runs once a
-    sample, or once a token for language modelling (`head_per_token`). `shared_parameters` are both
+    All blocks are alike; of blocks that differ in size, all are as the largest. `embedding` is what
+    comes before the first block (on the devices), `head` what follows the last one: final norm,
+    pooling, head (on the server); the head runs once a sample, or once a token for language
+    modelling (`head_per_token`). `shared_parameters` are both
     embedding and head (tied), held by both sides and counted in both.
 
     `bytes_per_value` is that of activations, and of weights that no base packs; adapters are
@@ -182,6 +183,7 @@ class ModelSpec:
     of the embedding and the head `embedding_matrix` and `head_matrix`: how many of their values are
     in a matrix that is large enough. `embedding_adapter_parameters` and
     `head_adapter_parameters` are trained outside the blocks (patch adapter; a trained head).
+    `expert_flops_per_token`: operations forward of a block's experts, which have no adapters.
     `first_attention_trained`: whether the first block's attention has anything trained before it.
     `attention_backward`: operations of attention's backward over those of its forward: 2 where the
     attention matrix is kept, 2.5 where a fused kernel computes it again.
@@ -209,6 +211,7 @@ class ModelSpec:
     attention_backward: float = 2.5
     activations: Activations | None = None
     embedding_matrix: int = 0
+    expert_flops_per_token: int = 0
     head_matrix: int = 0
     device_base: Base = Base.FLOAT32
     server_base: Base = Base.FLOAT32

@@ -21,6 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.initialization import meta_device_safe_creation_ops
 
@@ -239,6 +240,7 @@ def _run(
         adapted.using(rows, [_SAMPLES], _SAMPLES),
         saved_tensors_hooks(watch.pack, lambda held: held.tensor),
         attention,
+        GroupedProducts(),  # type: ignore[no-untyped-call]
     ):
         output = adapted.model(**sample.given)
     there_anyway = (*adapted.tensors, rows, *sample.given.values())
@@ -339,6 +341,23 @@ class AttentionWatch(TorchFunctionMode):
     ) -> Any:
         if func is functional.scaled_dot_product_attention and self.trained is None:
             self.trained = any(tensor.requires_grad for tensor in args[:3])
+        return func(*args, **(kwargs or {}))
+
+
+@final
+class GroupedProducts(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Gives products of rows with their expert's weights a shape, in numbers of any kind: torch's
+    own take bfloat16 alone where there are no values."""
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if func is torch.ops.aten._grouped_mm.default:
+            return args[0].new_empty(args[0].shape[0], args[1].shape[-1])
         return func(*args, **(kwargs or {}))
 
 

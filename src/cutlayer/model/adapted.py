@@ -173,21 +173,62 @@ def check_adapter(
 
 
 def target_names(block: nn.Module, spec: AdapterSpec) -> tuple[str, ...]:
-    """The linear layers of a block that the spec adapts, by name within the block.
+    """The linear layers of a block that the spec adapts, by name within the block; "all" leaves a
+    mixture of experts as it is.
 
-    Raises ModelError for a target that is no linear layer of the block.
+    Raises ModelError for a target that is no linear layer of the block, or a router.
     """
     linear = [
         name for name, module in block.named_modules() if isinstance(module, nn.Linear | Conv1D)
     ]
     if isinstance(spec.targets, str):
-        return tuple(linear)
+        mixtures = mixture_names(block)
+        return tuple(name for name in linear if not is_within(name, mixtures))
     for target in spec.targets:
         if not any(_ends_with(name, target) for name in linear):
+            fused = " (its experts are one weight of three dimensions, and no linear layers)"
             raise ModelError(
-                f"the blocks have no linear layer named {target!r}; they have {', '.join(linear)}"
+                f"the blocks have no linear layer named {target!r}; they have"
+                f" {', '.join(linear)}{fused if mixture_names(block) else ''}"
             )
-    return tuple(name for name in linear if any(_ends_with(name, t) for t in spec.targets))
+    names = tuple(name for name in linear if any(_ends_with(name, t) for t in spec.targets))
+    routers = [name for name in names if _is_router(block, name)]
+    if routers:
+        raise ModelError(
+            f"the adapter's targets name the router {routers[0]}, which stays as it is: its choice"
+            " of experts has no gradient"
+        )
+    return names
+
+
+def mixture_names(block: nn.Module) -> tuple[str, ...]:
+    """The mixtures of experts in a block: the modules that have experts and a router."""
+    experts = [
+        name
+        for name, module in block.named_modules()
+        if name.rpartition(".")[2] == "experts" or type(module).__name__.endswith("Experts")
+    ]
+    around = {name.rpartition(".")[0] or name for name in experts}
+    routers = [name for name, _ in block.named_modules() if experts and _is_router(block, name)]
+    return tuple(sorted(around | set(routers)))
+
+
+def is_within(name: str, units: Sequence[str]) -> bool:
+    """Whether a module or tensor is one of these modules, or of one."""
+    return any(name == unit or name.startswith(f"{unit}.") for unit in units)
+
+
+def _is_router(block: nn.Module, name: str) -> bool:
+    own = name.rpartition(".")[2]
+    return (
+        own == "router"
+        or "Router" in type(block.get_submodule(name)).__name__
+        or (own == "gate" and f"{name.rpartition('.')[0]}.experts".lstrip(".") in _names(block))
+    )
+
+
+def _names(block: nn.Module) -> set[str]:
+    return {name for name, _ in block.named_modules()}
 
 
 def patch_convolution(model: PreTrainedModel, anatomy: Anatomy) -> tuple[str, nn.Conv2d]:

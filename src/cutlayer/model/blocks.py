@@ -18,7 +18,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.initialization import meta_device_safe_creation_ops
 
 from cutlayer.errors import UnsupportedModelError
-from cutlayer.model.tasks import fault_of_config, task_class, text_or_vision
+from cutlayer.model.tasks import fault_of_config, setting, task_class, text_or_vision
 from cutlayer.spec import Task
 
 
@@ -49,11 +49,13 @@ class Anatomy:
 def meta_model(config: PreTrainedConfig, task: Task) -> PreTrainedModel:
     """The task's model without values, on the meta device.
 
-    Its attention is the eager one: the others look at a mask's values to choose a faster kernel.
+    Its attention is the eager one: the others look at a mask's values to choose a faster kernel. So
+    are its experts: products by groups need values too.
     Raises ModelError for a configuration that no model can be made of.
     """
     config = copy.deepcopy(config)
     config._attn_implementation = "eager"
+    config._experts_implementation = "batched_mm"
     with torch.device("meta"), meta_device_safe_creation_ops():
         model_class = task_class(config, task)
         with fault_of_config(config):
@@ -65,7 +67,7 @@ def meta_model(config: PreTrainedConfig, task: Task) -> PreTrainedModel:
 def block_list(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     """A model's one list of blocks, with its name. Raises UnsupportedModelError if it has not."""
     found = list(_outermost_lists(model))
-    count = getattr(text_or_vision(model.config), "num_hidden_layers", None)
+    count = setting(text_or_vision(model.config), "num_hidden_layers")
     if count is not None and len(found) > 1:
         found = [(name, blocks) for name, blocks in found if len(blocks) == count]
     if len(found) != 1:

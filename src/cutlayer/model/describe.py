@@ -11,15 +11,17 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from cutlayer.errors import UnsupportedModelError
 from cutlayer.model.activations import count_activations
-from cutlayer.model.adapted import check_adapter, patch_convolution, target_names
+from cutlayer.model.adapted import check_adapter, is_within, patch_convolution, target_names
 from cutlayer.model.base import places_of
 from cutlayer.model.blocks import Anatomy
 from cutlayer.model.described import AdapterSpec, DescribedModel, ModelRequest
 from cutlayer.model.inputs import example_inputs, token_limit
 from cutlayer.model.lora import linear_shape
 from cutlayer.model.proof import examine
-from cutlayer.model.tasks import fault_of_config, read_config, task_config, text_or_vision
+from cutlayer.model.reduced import chosen_experts
+from cutlayer.model.tasks import fault_of_config, read_config, setting, task_config, text_or_vision
 from cutlayer.spec import Base, LinearShape, ModelSpec, Task
 
 # of activations, and of weights that no base packs
@@ -87,6 +89,7 @@ def describe(
         attention_backward=counted.attention_backward,
         activations=counted.activations,
         embedding_matrix=_matrices(model, anatomy, early),
+        expert_flops_per_token=_expert_flops(model, anatomy),
         head_matrix=0 if adapter.head else _matrices(model, anatomy, late),
     )
 
@@ -171,11 +174,33 @@ def _untrained_inputs(
 def _attention(config: PreTrainedConfig, anatomy: Anatomy) -> tuple[int, int]:
     """Heads and width of each; of blocks without attention, one of width 0."""
     sizes = text_or_vision(config)
-    heads = getattr(sizes, "num_attention_heads", None)
+    heads = setting(sizes, "num_attention_heads")
     if not isinstance(heads, int) or heads < 1:
         return 1, 0
-    width = getattr(sizes, "head_dim", None)
+    width = setting(sizes, "head_dim")
     return heads, width if isinstance(width, int) else anatomy.width // heads
+
+
+def _expert_flops(model: PreTrainedModel, anatomy: Anatomy) -> int:
+    """Operations per token of a block's experts, of those that its router chooses.
+
+    Raises UnsupportedModelError where the configuration does not say how many.
+    """
+    weights = [
+        weight
+        for module in _largest_block(model, anatomy).modules()
+        for weight in module.parameters(recurse=False)
+        if weight.ndim == 3 and type(module).__name__.endswith("Experts")
+    ]
+    if not weights:
+        return 0
+    chosen = chosen_experts(model.config)
+    if chosen is None:
+        raise UnsupportedModelError(
+            f"{type(model).__name__}'s configuration does not say how many experts a token has, so"
+            " its operations cannot be counted"
+        )
+    return sum(2 * chosen * weight[0].numel() for weight in weights)
 
 
 def _largest_block(model: PreTrainedModel, anatomy: Anatomy) -> nn.Module:
@@ -189,7 +214,7 @@ def _parameters(model: PreTrainedModel, units: tuple[str, ...]) -> int:
     distinct = {
         weight
         for name, weight in model.named_parameters(remove_duplicate=False)
-        if any(name == unit or name.startswith(f"{unit}.") for unit in units)
+        if is_within(name, units)
     }
     return sum(weight.numel() for weight in distinct)
 

@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from cutlayer.errors import ConfigError, ModelError
 from cutlayer.spec import ModelSpec, Task
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True)

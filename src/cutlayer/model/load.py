@@ -19,7 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from cutlayer.data.find import model_fault
 from cutlayer.errors import ModelError, UnsupportedModelError, reason
-from cutlayer.model.adapted import AdaptedModel, check_adapter
+from cutlayer.model.adapted import AdaptedModel, check_adapter, is_within
 from cutlayer.model.base import (
     SCALES,
     base_of,
@@ -461,11 +461,6 @@ def _check_finite(path: Path, bad: Sequence[str]) -> None:
             f"the weights in {path} are not finite in {len(bad)} tensors, such as {bad[0]}: the"
             " checkpoint is damaged, or comes from a training run that diverged; take another"
         )
-
-
-def is_within(name: str, units: tuple[str, ...]) -> bool:
-    """Whether a tensor is of one of these modules."""
-    return any(name.startswith(f"{unit}.") for unit in units)
 
 
 def _check_left_over(path: Path, anatomy: Anatomy, names: Collection[str]) -> None:

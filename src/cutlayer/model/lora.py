@@ -223,6 +223,11 @@ class LoraLinear(nn.Module):
         """The frozen weight; some models look at its dtype."""
         return self.base.weight
 
+    @property
+    def bias(self) -> Tensor | None:
+        """The frozen bias, if it has one; some models look at it."""
+        return self.base.bias
+
     def forward(self, x: Tensor) -> Tensor:
         """The layer's output for samples in device order, [rows, inputs] or [batch, token, inputs].
 

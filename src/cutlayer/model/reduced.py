@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedConfig
 
-from cutlayer.model.tasks import text_or_vision
+from cutlayer.model.tasks import setting, text_or_vision
 
 _FEWEST_BLOCKS = 3
 _VOCABULARY = 96
@@ -22,7 +22,9 @@ _WINDOW = 4
 _PATCHES = 2  # along a side
 # parts of the names of settings that say a width between two layers, and a window of tokens
 _INNER = ("intermediate", "ffn", "n_inner", "d_ff", "inner_dim", "hidden_dim")
-_WINDOWS = ("sliding_window", "window_size", "local_attention", "attention_chunk_size")
+_WINDOWS = ("sliding_window", "window_size", "local_attention", "chunk_size")
+# heads of a state-space layer, which its width is divided among
+_STATE_HEADS = ("mamba_n_heads", "mamba_num_heads")
 # narrow heads, few of them; few heads; as they are
 _WIDTHS = ("narrow", "few", "own")
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
@@ -32,6 +34,12 @@ _CHOSEN = ("num_experts_per_tok", "num_experts_per_token", "top_k", "moe_k", "mo
 def block_kinds(blocks: nn.ModuleList) -> list[Hashable]:
     """What each block is made of; equal where two differ in sizes alone."""
     return [_kind(block) for block in blocks]
+
+
+def chosen_experts(config: PreTrainedConfig) -> int | None:
+    """How many experts a router chooses for a token; None where the configuration does not say."""
+    found = (setting(config, name) for name in _CHOSEN)
+    return next((count for count in found if type(count) is int), None)
 
 
 def reduced_configs(
@@ -74,8 +82,8 @@ def _reduced(config: PreTrainedConfig, blocks: int, widths: str) -> PreTrainedCo
     _cut_blocks(part, blocks)
     if widths != "own":
         _shrink_widths(part, narrow=widths == "narrow")
-    if widths == "narrow":
         _shrink_experts(part)
+    if widths == "narrow":
         _shrink_windows(part)
         _shrink_images(part)
     _shrink_vocabulary(config)
@@ -83,7 +91,7 @@ def _reduced(config: PreTrainedConfig, blocks: int, widths: str) -> PreTrainedCo
 
 
 def _cut_blocks(config: PreTrainedConfig, blocks: int) -> None:
-    before = getattr(config, "num_hidden_layers", None)
+    before = setting(config, "num_hidden_layers")
     if not isinstance(before, int):
         return
     for name, value in _settings(config).items():
@@ -94,11 +102,10 @@ def _cut_blocks(config: PreTrainedConfig, blocks: int) -> None:
 
 def _shrink_widths(config: PreTrainedConfig, *, narrow: bool) -> None:
     settings = _settings(config)
-    width, heads = getattr(config, "hidden_size", None), getattr(config, "num_attention_heads", 1)
-    if not isinstance(width, int) or not isinstance(heads, int) or heads < 1:
+    width, heads = setting(config, "hidden_size"), setting(config, "num_attention_heads") or 1
+    if not isinstance(width, int) or not isinstance(heads, int):
         return
-    groups = getattr(config, "num_key_value_heads", None)
-    own = getattr(config, "head_dim", None)
+    groups, own = setting(config, "num_key_value_heads"), setting(config, "head_dim")
     head_width = own if isinstance(own, int) else width // heads
     new_groups = min(2, groups) if isinstance(groups, int) and groups else None
     if new_groups is None or groups is None:
@@ -107,7 +114,7 @@ def _shrink_widths(config: PreTrainedConfig, *, narrow: bool) -> None:
         new_heads, new_groups = heads, groups
     else:
         new_heads = new_groups * (heads // groups)
-    new_head_width = _HEAD_WIDTH if narrow and head_width % _HEAD_WIDTH == 0 else head_width
+    new_head_width = _narrow(head_width) if narrow else head_width
     new_width = max(1, round(width / (heads * head_width) * new_heads)) * new_head_width
     factor = max(1, head_width // new_head_width)
     new = {heads * head_width: new_heads * new_head_width, width: new_width}
@@ -118,14 +125,26 @@ def _shrink_widths(config: PreTrainedConfig, *, narrow: bool) -> None:
             _set(config, name, min(value, 2 * new_width))
         elif name.endswith("head_dim") and value % factor == 0:
             _set(config, name, value // factor)
+        elif name in _STATE_HEADS:
+            _set(config, name, max(1, value * new_width // width))
         elif name.endswith("lora_rank"):
             _set(config, name, min(value, 2 * new_width))
         elif value in new and value > 1 and ("size" in name or "dim" in name or "width" in name):
             _set(config, name, new[value])
+    for own_settings in _of_single_blocks(config):
+        for name, value in own_settings.items():
+            if name.endswith("head_dim") and type(value) is int and value % factor == 0:
+                own_settings[name] = value // factor
     _set(config, "hidden_size", new_width)
     _set(config, "num_attention_heads", new_heads)
     if new_groups is not None:
         _set(config, "num_key_value_heads", new_groups)
+
+
+def _narrow(head_width: int) -> int:
+    """The smallest width that divides a head's and is even, as rotations need; 8 where it can."""
+    widths = (_HEAD_WIDTH, *range(_HEAD_WIDTH - 2, head_width, 2))
+    return next((width for width in widths if head_width % width == 0), head_width)
 
 
 def _shrink_experts(config: PreTrainedConfig) -> None:
@@ -149,7 +168,7 @@ def _shrink_windows(config: PreTrainedConfig) -> None:
 
 def _shrink_vocabulary(config: PreTrainedConfig) -> None:
     """Special tokens keep to be the same or others."""
-    rows = getattr(config, "vocab_size", None)
+    rows = setting(config, "vocab_size")
     if type(rows) is not int or rows <= _VOCABULARY:
         return
     names = [name for name in _settings(config) if name.endswith("token_id")]
@@ -163,18 +182,24 @@ def _shrink_vocabulary(config: PreTrainedConfig) -> None:
         return far.setdefault(token, _VOCABULARY - 1 - len(far))
 
     for name in names:
-        _set(config, name, near(getattr(config, name)))
+        _set(config, name, near(_settings(config)[name]))
     for name, value in _settings(config).items():
         if "vocab" in name and type(value) is int and value > _VOCABULARY:
             _set(config, name, _VOCABULARY)
 
 
 def _shrink_images(config: PreTrainedConfig) -> None:
-    size, patch = getattr(config, "image_size", None), getattr(config, "patch_size", None)
+    size, patch = setting(config, "image_size"), setting(config, "patch_size")
     if size is None or patch is None or isinstance(size, int) != isinstance(patch, int):
         return
     small = patch * _PATCHES if isinstance(patch, int) else [side * _PATCHES for side in patch]
     _set(config, "image_size", small)
+
+
+def _of_single_blocks(config: PreTrainedConfig) -> list[dict[str, Any]]:
+    """What blocks have for themselves, where transformers keeps that beside the settings."""
+    spec = getattr(config, "_heterogeneity_spec", None)
+    return list(getattr(spec, "per_layer_overrides", {}).values())
 
 
 def _set(config: PreTrainedConfig, name: str, value: Any) -> None:

@@ -99,6 +99,12 @@ def text_or_vision(config: PreTrainedConfig) -> PreTrainedConfig:
     return inner if isinstance(inner, PreTrainedConfig) else config
 
 
+def setting(config: PreTrainedConfig, name: str) -> Any:
+    """What a configuration has under this name, for all blocks alike; None where it has nothing, or
+    computes it."""
+    return vars(config).get(config.attribute_map.get(name, name))
+
+
 def task_config(config: PreTrainedConfig, task: Task, classes: int) -> PreTrainedConfig:
     """A copy set for training in parts: `classes` labels, no dropout, no cache of keys and values,
     named outputs, and an attention that every machine has.

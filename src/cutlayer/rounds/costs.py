@@ -147,10 +147,11 @@ class _PerToken:
 
 def _with_adapters(model: ModelSpec) -> _PerToken:
     linears, adapter = model.block_linears, model.embedding_adapter_flops_per_token
+    experts = model.expert_flops_per_token
     untrained = [linear for linear in linears if linear.reads_block_input]
     return _PerToken(
-        block_forward=sum(_base_flops(x) + 2 * x.adapter_parameters for x in linears),
-        block_backward=sum(_base_flops(x) + 4 * x.adapter_parameters for x in linears),
+        block_forward=experts + sum(_base_flops(x) + 2 * x.adapter_parameters for x in linears),
+        block_backward=experts + sum(_base_flops(x) + 4 * x.adapter_parameters for x in linears),
         first_spared=sum(_base_flops(x) + 2 * x.inputs * x.rank for x in untrained),
         first_attention_trained=model.first_attention_trained,
         embedding_forward=model.embedding_flops_per_token + adapter,
@@ -161,6 +162,7 @@ def _with_adapters(model: ModelSpec) -> _PerToken:
 
 def _with_all_weights(model: ModelSpec) -> _PerToken:
     block = sum(_base_flops(linear) for linear in model.block_linears)
+    block += model.expert_flops_per_token
     return _PerToken(
         block_forward=block,
         block_backward=2 * block,
