@@ -29,6 +29,9 @@ COMMANDS = {
     "compare": "compare several runs: schemes, settings, finished runs",
     "generate": "what a trained model writes after a prompt, or after many of a file",
     "chat": "talk with a trained model on the terminal",
+    "export": "copy a run's adapter, in PEFT's format, with tokenizer, model card and settings",
+    "merge": "a run's adapter in the weights of its model: a Hugging Face folder",
+    "push": "upload a run's adapter, or what `export` or `merge` wrote, to the Hugging Face hub",
     "profile": "accuracy at each codec setting, measured by training runs",
     "bench-device": "what this machine reaches when it trains, measured, for plans of it",
     "trace": "one round of a run as a Chrome trace, for Perfetto",
@@ -47,6 +50,7 @@ COMMANDS = {
 _HOMES = {
     **dict.fromkeys(("train", "compare", "trace"), "run"),
     **dict.fromkeys(("generate", "chat"), "use"),
+    **dict.fromkeys(("export", "merge", "push"), "hand_over"),
     "profile": "plan",
     "bench-device": "plan",
     **dict.fromkeys(("serve", "join", "lab"), "network"),
