@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -37,11 +38,6 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def whole(weight: PackedWeight) -> Tensor:
-    """The float matrix that a packed weight stands for."""
-    return torch.cat([rows for _, rows in weight.slices()])
-
-
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("base", PACKED)
 def test_a_packed_weight_is_near_to_what_it_was(base: Base, shape: tuple[int, int]) -> None:
@@ -59,7 +55,7 @@ def test_a_packed_weight_is_near_to_what_it_was(base: Base, shape: tuple[int, in
         largest = padded.view(-1, NF4_BLOCK).abs().amax(dim=1, keepdim=True)
         flat = (0.1521 * largest).expand(-1, NF4_BLOCK).flatten()
         bound = flat[: weight.numel()].view(shape)
-    assert bool(((whole(packed) - weight).abs() <= bound * (1 + 1e-5)).all())
+    assert bool(((packed.whole() - weight).abs() <= bound * (1 + 1e-5)).all())
     # 4.5 bits a value, 8 and a float32 a row, 16
     due = base.bytes_per_parameter(shape[1]) * weight.numel()
     assert sum(tensor.nbytes for tensor in packed.held) == pytest.approx(due, abs=36)
@@ -76,7 +72,7 @@ def test_layers_compute_as_with_the_matrix_itself(base: Base, shape: tuple[int, 
         layer.requires_grad_(False)
         layer.bias.copy_(noise(*layer.bias.shape, seed=1))
         found = []
-        for matrix in (weight, whole(weight)):
+        for matrix in (weight, weight.whole()):
             layer.weight = nn.Parameter(matrix, requires_grad=False)
             x = noise(2, 3, inputs, seed=2).requires_grad_()
             y = layer(x)
@@ -92,18 +88,54 @@ def test_layers_compute_as_with_the_matrix_itself(base: Base, shape: tuple[int, 
         torch.testing.assert_close(gradient, plain_gradient, rtol=1e-4, atol=1e-5 * scale)
 
 
+@pytest.mark.parametrize("native", [True, False], ids=["kernel", "function"])
+@pytest.mark.parametrize("base", [Base.INT8, Base.NF4])
+def test_unpacked_numbers_are_those_of_bitsandbytes(
+    base: Base, native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not native:
+        monkeypatch.setattr("cutlayer.model.base._nf4_kernel", lambda: None)
+    packed = pack(noise(30, 96), base, torch.float32)
+    assert packed.scales is not None
+    functions = pytest.importorskip("bitsandbytes").functional
+    if base is Base.INT8:
+        due = functions.int8_vectorwise_dequant(packed.stored, packed.scales)
+    else:
+        state = functions.QuantState(
+            absmax=packed.scales, shape=torch.Size((45, 64)), blocksize=64, quant_type="nf4",
+            dtype=torch.float32,
+        )  # fmt: skip
+        due = functions.dequantize_4bit(packed.stored.reshape(-1, 1), state).view(30, 96)
+    assert torch.equal(packed.whole(), due)
+
+
+@pytest.mark.parametrize("base", PACKED)
+def test_a_thread_unpacks_in_one_place(base: Base) -> None:
+    """Of its own; what is looked up, or asked for whole, is a copy."""
+    first, second = (pack(noise(3000, 1024, seed=seed), base, torch.float32) for seed in (0, 1))
+    places = {rows.data_ptr() for each in (first, second) for _, rows in each.slices()}
+    assert len(places) == 1
+    with ThreadPoolExecutor(1) as other:
+        places |= set(other.submit(lambda: [r.data_ptr() for _, r in first.slices()]).result())
+    assert len(places) == 2
+    whole, looked_up = first.whole(), first.looked_up(torch.tensor([2999]))
+    kept = whole.clone()
+    second.whole()
+    assert torch.equal(whole, kept) and torch.equal(looked_up, kept[2999:])
+
+
 @pytest.mark.parametrize("base", PACKED)
 def test_an_embedding_looks_its_rows_up(base: Base) -> None:
     table = pack(noise(50, 128), base, torch.float32)
     ids = torch.tensor([[3, 0, 49], [3, 7, 7]])
-    assert torch.equal(functional.embedding(ids, table), functional.embedding(ids, whole(table)))
+    assert torch.equal(functional.embedding(ids, table), functional.embedding(ids, table.whole()))
 
 
 @pytest.mark.parametrize("base", PACKED)
 def test_any_other_function_sees_the_matrix(base: Base) -> None:
     weight = pack(noise(6, 64), base, torch.float32)
-    assert torch.equal(noise(2, 6) @ weight, noise(2, 6) @ whole(weight))
-    assert torch.equal(weight.t(), whole(weight).t())
+    assert torch.equal(noise(2, 6) @ weight, noise(2, 6) @ weight.whole())
+    assert torch.equal(weight.t(), weight.whole().t())
 
 
 @pytest.mark.parametrize("base", PACKED)

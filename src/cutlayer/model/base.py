@@ -14,6 +14,7 @@ import logging
 import math
 import mmap
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ _UNPACKED_ELSEWHERE = 2**27
 _PACKED = 2**18
 # an embedding or head with fewer values is left in float32: 4 MiB
 LARGE = 2**20
+# what int8 numbers are multiples of, of their row's largest: bitsandbytes' 1 / 127
+_INT8_STEP = 7.874015718698502e-3
 _PAGEOUT = 21  # of Linux's madvise
 
 
@@ -85,26 +88,24 @@ class PackedWeight(Tensor):
         return (self.stored,) if self.scales is None else (self.stored, self.scales)
 
     def unpacked(self, first: int, end: int) -> Float[Tensor, "row column"]:
-        """Rows first..end-1. Of nf4 the first must begin a block."""
+        """Rows first..end-1, until more are unpacked in this thread. Of nf4 the first must begin a
+        block."""
         width = self.shape[1]
         match self.base:
             case Base.INT8:
                 assert self.scales is not None
-                rows = _bitsandbytes().functional.int8_vectorwise_dequant(
-                    self.stored[first:end], self.scales[first:end]
-                )
-                found: Tensor = rows.to(self.dtype)
-                return found
+                return _from_int8(self.stored[first:end], self.scales[first:end], self.dtype)
             case Base.NF4:
                 blocks = slice(first * width // NF4_BLOCK, -(-end * width // NF4_BLOCK))
                 assert self.scales is not None
                 values = _from_nf4(self.stored[blocks], self.scales[blocks], self.dtype)
                 return values.view(-1)[: (end - first) * width].view(end - first, width)
             case _:
-                return self.stored[first:end].to(self.dtype)
+                rows = self.stored[first:end]
+                return _SCRATCH.room(len(rows), width, self.device, self.dtype).copy_(rows)
 
     def slices(self) -> Iterator[tuple[slice, Float[Tensor, "row column"]]]:
-        """All rows, some at a time, with their place."""
+        """All rows, some at a time, with their place; each until the next."""
         height, width = self.shape
         # of nf4, rows that begin a block
         step = NF4_BLOCK // math.gcd(width, NF4_BLOCK)
@@ -114,15 +115,20 @@ class PackedWeight(Tensor):
             end = min(first + rows, height)
             yield slice(first, end), self.unpacked(first, end)
 
+    def whole(self) -> Float[Tensor, "row column"]:
+        """The float matrix that it stands for."""
+        matrix = torch.empty(self.shape, dtype=self.dtype, device=self.device)
+        for place, rows in self.slices():
+            matrix[place] = rows
+        return matrix
+
     def looked_up(self, rows: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch column"]:
         """These rows, as an embedding gives them. Of nf4 a row must be whole blocks."""
         width, wanted = self.shape[1], rows.reshape(-1)
         match self.base:
             case Base.INT8:
                 assert self.scales is not None
-                found = _bitsandbytes().functional.int8_vectorwise_dequant(
-                    self.stored[wanted], self.scales[wanted]
-                )
+                found = _from_int8(self.stored[wanted], self.scales[wanted], self.dtype)
             case Base.NF4:
                 assert self.scales is not None
                 each = width // NF4_BLOCK
@@ -131,8 +137,8 @@ class PackedWeight(Tensor):
                 found = _from_nf4(packed.flatten(0, 1), scales.flatten(), self.dtype)
             case _:
                 found = self.stored[wanted]
-        given: Tensor = found.to(self.dtype).view(*rows.shape, width)
-        return given
+        # a copy: what is unpacked is there until more is
+        return torch.empty_like(found, dtype=self.dtype).copy_(found).view(*rows.shape, width)
 
     @classmethod
     def __torch_function__(
@@ -194,9 +200,27 @@ class PackedWeight(Tensor):
 
 
 def _whole(value: Any) -> Any:
-    if not isinstance(value, PackedWeight):
-        return value
-    return torch.cat([rows for _, rows in value.slices()])
+    return value.whole() if isinstance(value, PackedWeight) else value
+
+
+@final
+class _Scratch(threading.local):
+    """Where each thread unpacks, again and again. Taken and freed for each slice, between what is
+    kept for backward, such pieces left a fifth of a server's memory in gaps."""
+
+    def __init__(self) -> None:
+        self._values = torch.empty(0)
+
+    def room(self, rows: int, width: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """For so many values. An accelerator's allocator has its own ways."""
+        if device.type != "cpu" or dtype is not torch.float32:
+            return torch.empty(rows, width, dtype=dtype, device=device)
+        if self._values.numel() < rows * width:
+            self._values = torch.empty(rows * width)
+        return self._values[: rows * width].view(rows, width)
+
+
+_SCRATCH = _Scratch()
 
 
 def _linear(x: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> Tensor:
@@ -224,11 +248,13 @@ class _Product(torch.autograd.Function):
 
 def _times_turned(x: Tensor, weight: PackedWeight, bias: Tensor | None) -> Tensor:
     """`x W^T`: rows of W are columns of the result."""
-    pieces = [
-        functional.linear(x, rows, None if bias is None else bias[place])
-        for place, rows in weight.slices()
-    ]
-    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
+    output = x.new_empty(len(x), len(weight))
+    for place, rows in weight.slices():
+        if bias is None:
+            torch.mm(x, rows.t(), out=output[:, place])
+        else:
+            torch.addmm(bias[place], x, rows.t(), out=output[:, place])
+    return output
 
 
 def _times(x: Tensor, weight: PackedWeight, bias: Tensor | None) -> Tensor:
@@ -291,16 +317,44 @@ def _to_nf4(values: Tensor) -> tuple[Tensor, Tensor]:
     return stored, scales
 
 
+def _from_int8(stored: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
+    """Values [row, column], until more are unpacked in this thread. They are those of bitsandbytes'
+    function, which takes new memory twice."""
+    values = _SCRATCH.room(len(stored), stored.shape[1], stored.device, dtype)
+    if dtype is torch.float32:
+        return torch.mul(stored, scales[:, None], out=values).mul_(_INT8_STEP)
+    return values.copy_(_bitsandbytes().functional.int8_vectorwise_dequant(stored, scales))
+
+
 def _from_nf4(stored: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
-    """Values [block, 64]. As rows of one block, whatever the matrix: for rows that are longer than
-    a block and no multiple of it, bitsandbytes 0.50's AVX512 kernel takes wrong scales."""
+    """Values [block, 64], until more are unpacked in this thread. As rows of one block, whatever
+    the matrix: for rows that are longer than a block and no multiple of it, bitsandbytes 0.50's
+    AVX512 kernel takes wrong scales."""
+    blocks, kernel = len(stored), _nf4_kernel()
+    if kernel is not None and stored.device.type == "cpu" and dtype is torch.float32:
+        values = _SCRATCH.room(blocks, NF4_BLOCK, stored.device, dtype)
+        stored, scales = stored.contiguous(), scales.contiguous()
+        addresses = [ctypes.c_void_p(each.data_ptr()) for each in (stored, scales, values)]
+        kernel(*addresses, *map(ctypes.c_longlong, (NF4_BLOCK, blocks, NF4_BLOCK)))
+        return values
     functions = _bitsandbytes().functional
-    shape = torch.Size((stored.shape[0], NF4_BLOCK))
+    shape = torch.Size((blocks, NF4_BLOCK))
     state = functions.QuantState(
         absmax=scales, shape=shape, blocksize=NF4_BLOCK, quant_type="nf4", dtype=dtype
     )
-    values: Tensor = functions.dequantize_4bit(stored.reshape(-1, 1), state)
-    return values
+    found: Tensor = functions.dequantize_4bit(stored.reshape(-1, 1), state)
+    return found
+
+
+@cache
+def _nf4_kernel() -> Callable[..., object] | None:
+    """What bitsandbytes' function calls for the processor, with new memory; None where a version or
+    a platform has no such thing."""
+    library = getattr(_bitsandbytes().cextension, "lib", None)
+    kernel: Callable[..., object] | None = getattr(
+        getattr(library, "_lib", None), "cdequantize_blockwise_cpu_nf4_fp32", None
+    )
+    return kernel
 
 
 @cache
