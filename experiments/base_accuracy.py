@@ -30,7 +30,7 @@ from cutlayer.config.schema import Config
 from cutlayer.jobs.prepare import prepare
 from cutlayer.spec import Base
 from cutlayer.training.round import Round, initial_state
-from cutlayer.training.run import evaluate
+from cutlayer.training.evaluation import evaluate
 
 Result = dict[str, Any]
 

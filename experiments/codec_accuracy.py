@@ -42,7 +42,7 @@ from cutlayer.jobs.build import make_codecs
 from cutlayer.jobs.prepare import prepare
 from cutlayer.training.exchange import RoundCosts, group_inputs
 from cutlayer.training.round import Round, initial_state
-from cutlayer.training.run import evaluate
+from cutlayer.training.evaluation import evaluate
 from cutlayer.training.state import RunState, Setup
 
 Result = dict[str, Any]

@@ -33,8 +33,9 @@ from cutlayer.logs import lines_to
 from cutlayer.net.wire.link import in_place
 from cutlayer.planner.allocation import FixedAllocation
 from cutlayer.training.records import Silent
-from cutlayer.training.run import RunLog, begin
+from cutlayer.training.run import begin
 from cutlayer.training.run_directory import RunDirectory
+from cutlayer.training.run_log import RunLog
 
 FILE = "fingerprint.json"
 

@@ -13,7 +13,7 @@ import torch
 
 from cutlayer.config.read import config_yaml
 from cutlayer.config.schema import Config
-from cutlayer.data.samples import Samples, write_arrays
+from cutlayer.data.samples import Samples, TokenRow, write_arrays
 from cutlayer.jobs.dataset import OwnData
 from cutlayer.jobs.join import Joining, join
 from cutlayer.net.identity.run_keys import RunKeys
@@ -54,7 +54,9 @@ def own_documents(folder: Path, samples: Samples, chosen: np.ndarray) -> Path:
     with the separator at its end."""
     folder.mkdir(parents=True)
     for number, at in enumerate(chosen):
-        *words, separator = samples.read(int(at))
+        row = samples.read(int(at))
+        assert isinstance(row, TokenRow)
+        *words, separator = row.ids.tolist()
         assert separator < tiny.FIRST_WORD <= min(words), "a block is a document"
         text = " ".join(tiny.WORDS[int(word) - tiny.FIRST_WORD] for word in words)
         (folder / f"{number:03d}.txt").write_text(text, encoding="utf-8")

@@ -11,9 +11,10 @@ from pathlib import Path
 import torch
 
 from cutlayer.net.device.driver import DeviceDriver, DeviceStore, DeviceWatch, DeviceWorker, Ready
+from cutlayer.net.server.devices import RoundEnd
 from cutlayer.net.server.driver import ALONE, Save, ServerDriver, recover
 from cutlayer.net.server.journal import Journal
-from cutlayer.net.server.session import RoundEnd, RunPlan, ServerSession
+from cutlayer.net.server.session import RunPlan, ServerSession
 from cutlayer.net.server.timing import Controller, MeasuredRound, RoundShape, ServerWatch
 from cutlayer.net.server.worker import ServerWorker
 from cutlayer.net.wire.frames import bounds_of, journal_limits
@@ -105,13 +106,14 @@ class Run:
         allocation, curves = setup.simulation.allocation, setup.simulation.channel.curves
         return Controller(watch, shape, allocation, curves, state)
 
-    def save(self, state: RunState, measured: MeasuredRound | None) -> None:
+    def save(self, state: RunState, measured: MeasuredRound | None) -> bool:
         """As a server checkpoints; and keep what its journal says of the round."""
         self.keep_journal(state.round)
         self.directory.save(state)
         self.measured[state.round] = measured
         if self.session is not None:
             self.crossed[state.round] = self.session.traffic.of(state.round)
+        return False
 
     def keep_journal(self, round_number: int) -> None:
         """What the server forgets after its checkpoint, for the test."""

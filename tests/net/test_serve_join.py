@@ -6,6 +6,7 @@ import json
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import plugin
 import pytest
@@ -14,8 +15,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from cutlayer.config.choices import NoCodec
 from cutlayer.config.schema import Config, TwoTimescalePlanner
 from cutlayer.config.section import PluginSection
+from cutlayer.config.training import EvaluationSection
 from cutlayer.errors import ConfigError, DataError, RunError
 from cutlayer.files import alone
 from cutlayer.jobs.join import Joining
@@ -131,6 +134,50 @@ def played(config: Config, keys: RunKeys, data: list[Path], tmp_path: Path) -> S
     return service
 
 
+def _records(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (path / "rounds.jsonl").read_text().splitlines()]
+
+
+def test_a_run_that_stops_early_does_so_over_a_network(
+    config: Config, keys: RunKeys, tmp_path: Path
+) -> None:
+    """Evaluated now and then, on a validation split of the server's: as the trainer decides."""
+    rarely = config.model_copy(
+        update={
+            "training": config.training.model_copy(update={"rounds": 9}),
+            "optimizer": config.optimizer.model_copy(update={"learning_rate": 1e-9}),
+            "evaluation": EvaluationSection(
+                every=2, samples=12, validation_fraction=0.25, patience=2
+            ),
+            "codec": NoCodec(),
+        }
+    )
+    alone = rarely.model_copy(update={"server": config.server.model_copy(update={"group": 1})})
+    trained = start(alone, tmp_path / "trained")
+    prepared = prepare(rarely).prepared
+    data = [
+        own_images(
+            tmp_path / f"data-{n}", prepared.data.train, part, tuple(prepared.data.class_names)
+        )
+        for n, part in enumerate(prepared.parts)
+    ]
+    service = played(rarely, keys, data, tmp_path)
+    assert service.status().finished and service.status().round == 4
+    (directory,) = map(RunDirectory, tmp_path.glob("*-001"))
+    same(directory.path, trained.path)
+    kept = ("round", "accuracy", "eval_loss", "train_loss")
+    lines = [
+        [{key: line[key] for key in kept if key in line} for line in _records(path)]
+        for path in (directory.path, trained.path)
+    ]
+    assert lines[0] == lines[1]
+    assert [line["round"] for line in lines[0] if "accuracy" in line] == [0, 1, 2, 4]
+    ours, theirs = (read_record(path).summary for path in (directory.path, trained.path))
+    assert ours.stopped_early == theirs.stopped_early is not None
+    assert ours.test_scores == theirs.test_scores is not None
+    assert (ours.evaluated_on, ours.evaluated_samples) == ("validation", 12)
+
+
 def test_a_run_of_joined_devices_is_the_trainers(
     config: Config, trained: RunDirectory, keys: RunKeys, data: list[Path], tmp_path: Path
 ) -> None:
@@ -147,7 +194,7 @@ def test_a_run_of_joined_devices_is_the_trainers(
     assert status.finished and status.round == status.rounds == 3
     assert tuple(device.name for device in status.devices) == names(DEVICES)
     assert all(device.away_s is not None for device in status.devices)
-    assert status.last is not None and status.last.score.value == summary["accuracy_final"]
+    assert status.last is not None and status.last.accuracy == summary["accuracy_final"]
     assert status.process.failure is None and status.process.refused_connections == 0
     assert status.run == directory.path.name and " on " in status.title
     # each device fetched its part, whole, once

@@ -13,8 +13,10 @@ import yaml
 
 from cutlayer.config.read import config_sha256, config_yaml, read_config
 from cutlayer.errors import ConfigError, DataError, RunError
+from cutlayer.jobs.prepare import prepare
 from cutlayer.jobs.train import resume, start
 from cutlayer.report.run_reader import read_record, read_run
+from cutlayer.training.evaluation import evaluate
 from cutlayer.training.records import Observer, RoundRecord
 from cutlayer.training.run_directory import RunDirectory
 
@@ -233,6 +235,86 @@ def test_the_best_rounds_adapter_is_kept(vision: Folders, tmp_path: Path) -> Non
     best = run.best_round
     assert best is not None
     assert (run.best_adapter / "adapter_model.safetensors").read_bytes() == found[best]
+
+
+EVALUATION = {"every": 2, "samples": 15, "validation_fraction": 0.25, "patience": 2}
+
+
+def test_a_run_that_is_evaluated_now_and_then_stops_early(vision: Folders, tmp_path: Path) -> None:
+    """On a validation split; a learning rate of next to nothing makes nothing better. Its pages
+    are drawn, and the test split is seen at the end alone."""
+    config = tiny.config(
+        *vision,
+        training={"rounds": 9, "local_steps": 1},
+        optimizer={"learning_rate": 1e-9},
+        evaluation=EVALUATION,
+        codec="none",
+    )
+    path = start(config, tmp_path).path
+    rounds = tiny.read_lines(path / "rounds.jsonl")
+    assert [line["round"] for line in rounds if "accuracy" in line] == [0, 1, 2, 4]
+    assert [line["round"] for line in rounds if "eval_loss" in line] == [0, 1, 2, 4]
+    assert len(rounds) == 5
+    summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
+    assert summary["rounds"] == 4
+    assert summary["stopped_early"] == (
+        "stopped early after round 4: no better accuracy since round 1"
+    )
+    assert (summary["evaluated_on"], summary["evaluated_samples"]) == ("validation", 15)
+    assert sum(summary["samples_per_device"]) == 60
+    assert summary["accuracy_final"] == rounds[-1]["accuracy"]
+    assert summary["best_round"] == 1 and summary["accuracy_best"] == rounds[1]["accuracy"]
+    job = prepare(config)
+    assert summary["test_samples"] == len(job.setup.server.test) == len(job.prepared.data.test)
+    state = RunDirectory(path).load()
+    assert state is not None
+    whole = evaluate(job.setup.training, job.setup.server, state, job.setup.server.test)
+    assert summary["accuracy_test_final"] == whole.accuracy
+    page = (path / "report.html").read_text(encoding="utf-8")
+    assert "stopped early after round 4" in page and "validation" in page
+    # going on decides the same, and more patience goes on
+    before = {name: (path / name).read_bytes() for name in (*SAME_BYTES, "rounds.jsonl")}
+    resume(path, changes={"training.rounds": "12"})
+    assert before.keys() - {"config.yaml"} == {
+        name for name in before if (path / name).read_bytes() == before[name]
+    } - {"config.yaml"}
+    resume(path, changes={"training.rounds": "5", "evaluation.patience": "50"})
+    assert len(tiny.read_lines(path / "rounds.jsonl")) == 6
+    summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
+    assert "stopped_early" not in summary
+
+
+def test_the_best_rounds_adapter_is_read_back_for_the_test_split(
+    vision: Folders, tmp_path: Path
+) -> None:
+    """What the summary says of it is what a run that ended there says of its last round."""
+    found = {}
+    for rounds in (1, 2):
+        config = tiny.config(
+            *vision,
+            training={"rounds": rounds, "local_steps": 2},
+            optimizer={"learning_rate": 0.1},
+            evaluation={"samples": 20},
+            codec="none",
+        )
+        summary = read_run(start(config, tmp_path).path).summary
+        found[rounds] = summary
+    best = found[2].best_round
+    assert best is not None and found[2].test_scores is not None
+    assert found[best].test_scores is not None
+    assert found[2].test_scores[1] == found[best].test_scores[0]
+    assert found[2].evaluated_on == "test" and found[2].evaluated_samples == 20
+
+
+@pytest.mark.parametrize("fraction", [0.001, 0.999])
+def test_a_validation_split_that_cannot_be(
+    vision: Folders, tmp_path: Path, fraction: float
+) -> None:
+    config = tiny.config(*vision, evaluation={"validation_fraction": fraction})
+    with pytest.raises(
+        DataError, match=r"evaluation\.validation_fraction .* holds out (0|80) of 80"
+    ):
+        start(config, tmp_path)
 
 
 def test_an_adapter_says_what_it_was_trained_over(vision: Folders, tmp_path: Path) -> None:

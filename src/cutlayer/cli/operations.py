@@ -230,5 +230,7 @@ def _presence(device: DeviceStatus) -> str:
 def _last(last: RoundRecord) -> str:
     """What the last round came to, and how long it took."""
     took = f", in {format_seconds(last.delay_s)}" if isinstance(last, TrainedRound) else ""
+    if last.score is None:
+        return f"after round {last.round}: not evaluated{took}"
     score = f"{last.score.value:.4g}" if math.isfinite(last.score.value) else "not finite"
     return f"after round {last.round}: {last.score.measure} {score}{took}"

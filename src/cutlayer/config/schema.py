@@ -34,6 +34,7 @@ from cutlayer.config.section import (
 from cutlayer.config.training import (
     AdamWOptimizer,
     AdapterSection,
+    EvaluationSection,
     OptimizerSection,
     TrainingSection,
 )
@@ -392,6 +393,7 @@ class Config(Section):
         default=FedAvgAggregation(),
         description="How the server aggregates the devices' adapters as a round ends.",
     )
+    evaluation: EvaluationSection = EvaluationSection()
     codec: Annotated[
         CodecSection, Choices("best", CODECS), read_by("scheme.name", *_COMPRESSING)
     ] = Field(

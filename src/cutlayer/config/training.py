@@ -89,6 +89,40 @@ class TrainingSection(Section):
     )
 
 
+class EvaluationSection(Section):
+    """When a run is evaluated and on what, and when it ends early."""
+
+    every: Whole = Field(
+        default=1,
+        ge=1,
+        le=10**6,
+        description="rounds from one evaluation to the next; the first and the last round always"
+        " have one",
+    )
+    samples: Annotated[int, Field(ge=1, le=10**9), Number] | None = Field(
+        default=None,
+        description="samples that rounds are evaluated on, drawn once from the seed; null: all",
+    )
+    validation_fraction: Real = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="fraction of the training samples that is held out to evaluate rounds on; the"
+        " test split is then evaluated at the end alone",
+    )
+    patience: Annotated[int, Field(ge=1, le=10**6), Number] | None = Field(
+        default=None,
+        description="the run ends after so many rounds without a better score; null: never early",
+    )
+    min_delta: Annotated[Real, read_unless("patience", None)] = Field(
+        default=0.0,
+        ge=0,
+        le=1e6,
+        description="how much better a score must be to count, in its own unit (0.01 is a point of"
+        " accuracy)",
+    )
+
+
 class DecaySchedule(Section):
     """The same in all local steps of a round, and lower after each round."""
 

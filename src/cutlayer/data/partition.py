@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float64, Int, Int64
 
-from cutlayer.data.samples import BatchMaker, DataSet
+from cutlayer.data.samples import BatchMaker, DataSet, Samples
 from cutlayer.errors import DataError
 from cutlayer.spec import Task
 
@@ -255,6 +255,8 @@ class PreparedData:
 
     Where devices have their own samples, `data.train` is the test split, and each part all of it:
     so mini-batches may be counted and measured, and nothing else is known of theirs.
+
+    `watched`: what rounds are evaluated on, where that is not the whole test split.
     """
 
     data: DataSet
@@ -262,3 +264,4 @@ class PreparedData:
     batches: BatchMaker
     parts: tuple[Int64[np.ndarray, "_"], ...]
     skipped: int
+    watched: Samples | None = None

@@ -51,7 +51,7 @@ from cutlayer.jobs.model_spec import planned_model
 from cutlayer.jobs.plugins import check_plugin, plugged
 from cutlayer.logs import unheard
 from cutlayer.model.described import likely_tasks
-from cutlayer.net.server.session import RoundEnd
+from cutlayer.net.server.devices import RoundEnd
 from cutlayer.net.wire.link import device_name
 from cutlayer.net.wire.listener import any_socket
 from cutlayer.planner.allocation import ObservedRound, ask_shares
@@ -433,6 +433,8 @@ def _reason(error: OSError) -> str:
 
 MAY_CHANGE = (
     "training.rounds",
+    "evaluation.patience",
+    "evaluation.min_delta",
     "threads",
     "devices.device",
     "server.device",

@@ -71,7 +71,7 @@ from cutlayer.spec import Task, TextFormat
 _LOG = logging.getLogger(__name__)
 
 # one stream of the seed for each draw
-_TRAIN, _TEST, _PARTITION = range(101, 104)
+_TRAIN, _TEST, _PARTITION, _VALIDATION, _WATCHED = range(101, 106)
 # texts whose tokens are looked at, and how far; from which share on the unknown ones are told
 _PROBED, _PROBED_LETTERS, _ODD_SHARE = 256, 4000, 0.2
 _FEW_CLASSES = 10  # so many may well have a sample or two each
@@ -81,7 +81,8 @@ def prepare_data(config: Config, model: Path, *, dealt: bool = True) -> Prepared
     """Everything about the data that `config` decides, for the model in the folder `model`.
 
     `dealt` False: of the training split only the names of its classes are needed, and it is neither
-    read nor dealt, since devices have samples of their own.
+    read nor dealt, since devices have samples of their own; a validation split is taken from it
+    all the same.
 
     Raises DataError or AssetError for data that cannot be found, read or dealt.
     """
@@ -107,7 +108,8 @@ def prepare_data(config: Config, model: Path, *, dealt: bool = True) -> Prepared
     _LOG.info(f"data {section.name}: from {data.source}, {data.location}")
     _refuse_other_task(config, data.task, model)
     _tell_found(data)
-    if not dealt:
+    held_out = config.evaluation.validation_fraction
+    if not (dealt or held_out):
         data = replace(data, train=data.test)
     if data.task == "image-classification":
         # a picture is read to be checked: only those drawn are
@@ -128,13 +130,16 @@ def prepare_data(config: Config, model: Path, *, dealt: bool = True) -> Prepared
         making = row_making(section, data.reading, tokenizer)
         _LOG.info(making.title(data.reading))
         data, skipped, batches = _as_rows(data, config, making)
+    data, watched = _watched(data, config)
+    if not dealt:
+        data = replace(data, train=data.test)
     count = config.devices.count
     parts = (
         _deal(config.partition, data.train, count, config.seed)
         if dealt
         else (np.arange(len(data.train)),) * count
     )
-    return PreparedData(data, data.task, batches, parts, skipped)
+    return PreparedData(data, data.task, batches, parts, skipped, watched)
 
 
 def _as_rows(data: DataSet, config: Config, making: RowMaking) -> tuple[DataSet, int, BatchMaker]:
@@ -268,6 +273,30 @@ def _drawn(data: DataSet, config: Config) -> DataSet:
         return replace(data, train=test, test=test)
     train = draw(data.train, config.data.train_samples, "training", _TRAIN)
     return replace(data, train=train, test=test)
+
+
+def _watched(data: DataSet, config: Config) -> tuple[DataSet, Samples | None]:
+    """The data without the samples that are held out of the training split, and what rounds are
+    evaluated on: None for the test split, all of it."""
+    fraction, wanted = config.evaluation.validation_fraction, config.evaluation.samples
+    balanced, watched = data.task != "causal-lm", data.test
+    if fraction:
+        count = round(fraction * len(data.train))
+        if not 1 <= count < len(data.train):
+            raise DataError(
+                f"evaluation.validation_fraction {fraction:g} holds out {count} of"
+                f" {len(data.train)} training samples: choose a fraction that leaves some on both"
+                " sides, or more data.train_samples"
+            )
+        rng = np.random.default_rng([_VALIDATION, config.seed])
+        taken = draw_subset(data.train.labels, count, rng, balanced)
+        rest = np.setdiff1d(np.arange(len(data.train)), taken)
+        watched = Subset(data.train, taken)
+        data = replace(data, train=Subset(data.train, rest))
+    if wanted is not None and wanted < len(watched):
+        rng = np.random.default_rng([_WATCHED, config.seed])
+        watched = Subset(watched, draw_subset(watched.labels, wanted, rng, balanced))
+    return data, None if watched is data.test else watched
 
 
 def _is_one(data: DataSet) -> bool:

@@ -56,8 +56,9 @@ from cutlayer.rounds.schemes import DeviceOrder, Phase, Scheme, ServerOrder
 from cutlayer.spec import Base, MiniBatch, Trained
 from cutlayer.training.exchange import group_inputs
 from cutlayer.training.records import UNOBSERVED, Observer, TraceLine, TrainedRound
-from cutlayer.training.run import RunLog, begin, evaluate
+from cutlayer.training.run import begin, figures_of
 from cutlayer.training.run_directory import RunDirectory
+from cutlayer.training.run_log import RunLog
 from cutlayer.training.state import RunState, ServerSide, Training
 
 # What a server writes about each round that closes, and puts its checkpoint in place. The keys are
@@ -83,6 +84,7 @@ class Recorder:
         log: RunLog,
         worker: ServerWorker,
         session: ServerSession,
+        rounds: int,
         clock: Callable[[], float],
     ) -> None:
         self._training = training
@@ -92,23 +94,23 @@ class Recorder:
         self._traffic = session.traffic
         self._session = session
         self._shares = session.shares
+        self._rounds = rounds
         self._clock = clock
         self._began_s = clock()
         # the run's one clock is the state's
         self._elapsed_s = worker.state.virtual_time_s
 
-    def save(self, state: RunState, measured: MeasuredRound | None) -> None:
-        """The trace, the record, then the checkpoint, of a round that has closed.
+    def save(self, state: RunState, measured: MeasuredRound | None) -> bool:
+        """The trace, the record, then the checkpoint, of a round that has closed; whether the run
+        ends with it, before its last round.
 
         Raises RunError.
         """
         passed_s = state.virtual_time_s - self._elapsed_s
         delay_s = passed_s if measured is None else measured.delay_s
-        evaluation = evaluate(self._training, self._server, state)
         record = TrainedRound(
             round=state.round,
-            **evaluation.metric(self._training.task),
-            eval_loss=evaluation.loss,
+            **figures_of(self._training, self._server, state, self._rounds),
             train_loss=self._worker.train_loss,
             shares=tuple(self._shares),
             delay_s=delay_s,
@@ -122,6 +124,7 @@ class Recorder:
         self._log.round_done(state, record, lines, simulated=False)
         self._began_s, self._elapsed_s = self._clock(), state.virtual_time_s
         self._shares = self._session.shares
+        return self._log.stopped is not None
 
     def _seconds(self, measured: MeasuredRound | None, delay_s: float) -> dict[str, Any]:
         """Seconds by device and phase; of a device that did not make the round, all of it."""
@@ -269,13 +272,18 @@ class NetJob:
     """A server's run, from where its directory stands; ready for connections."""
 
     job: Job
-    directory: RunDirectory
+    log: RunLog
     registry: DeviceRegistry
     plan: RunPlan
     session: ServerSession
     worker: ServerWorker
     driver: ServerDriver
     limits: ConnectionLimits
+
+    @property
+    def directory(self) -> RunDirectory:
+        """The run's."""
+        return self.log.directory
 
     @property
     def memory(self) -> MemoryBound:
@@ -326,8 +334,9 @@ def open_net(job: Job, directory: RunDirectory, observer: Observer, compute: Com
     settle(job, directory, "serve")
     setup, net = job.setup, job.config.net
     training, server = setup.training, setup.server
-    log = RunLog(directory, keep(job, directory), observer)
-    state = begin(setup, log, job.config.training.rounds)
+    log = RunLog(directory, keep(job, directory), observer, server.evaluation)
+    rounds = job.config.training.rounds
+    state = begin(setup, log, rounds)
     largest = MiniBatch(training.batch_size, _tokens(job, state))
     parameters = server.device_part.adapted.layout.parameters
     steps = max(device.local_steps for device in setup.devices) * training.micro_batches
@@ -344,8 +353,9 @@ def open_net(job: Job, directory: RunDirectory, observer: Observer, compute: Com
     journal = Journal(directory.path, journal_limits(bounds))
     made = journal.made(state.round)
     missed = set() if made is None else set(range(count)) - set(made)
-    session = ServerSession(plan, worker.adapter, state.round + 1, missed)
-    recorder = Recorder(training, server, log, worker, session, time.monotonic)
+    ended = log.stopped is not None
+    session = ServerSession(plan, worker.adapter, state.round + 1, missed, ended=ended)
+    recorder = Recorder(training, server, log, worker, session, rounds, time.monotonic)
     recover(session, worker, journal, controller, recorder.save)
     driver = ServerDriver(
         session,
@@ -359,7 +369,7 @@ def open_net(job: Job, directory: RunDirectory, observer: Observer, compute: Com
         net.downlink_bit_s,
         setup.simulation.rules.batching,
     )
-    return NetJob(job, directory, registry, plan, session, worker, driver, limits)
+    return NetJob(job, log, registry, plan, session, worker, driver, limits)
 
 
 def _tokens(job: Job, state: RunState) -> int:

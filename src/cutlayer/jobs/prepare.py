@@ -30,6 +30,7 @@ from cutlayer.config.training import (
     ConstantSchedule,
     CosineSchedule,
     DecaySchedule,
+    EvaluationSection,
     LinearSchedule,
     OptimizerSection,
     ScheduleSection,
@@ -85,7 +86,14 @@ from cutlayer.rounds.schemes import Scheme, ServerOrder
 from cutlayer.spec import ActivationPolicy, Base, Device, MiniBatch, ModelSpec, Task, Trained
 from cutlayer.training.memory import Memory, measure_memory
 from cutlayer.training.round import expected_round, initial_state
-from cutlayer.training.state import DeviceSide, ServerSide, Setup, Simulation, Training
+from cutlayer.training.state import (
+    DeviceSide,
+    EvaluationRule,
+    ServerSide,
+    Setup,
+    Simulation,
+    Training,
+)
 from cutlayer.units import format_bytes
 
 _LOG = logging.getLogger(__name__)
@@ -241,6 +249,8 @@ def _server(
         make_aggregation(config.aggregation),
         prepared.data.test,
         prepared.batches,
+        prepared.watched,
+        make_evaluation(config.evaluation),
     )
 
 
@@ -329,6 +339,11 @@ def _check_warmup(config: Config, sides: tuple[DeviceSide, ...]) -> None:
             f" ({rounds} rounds of {steps}): its learning rate would never be reached; lower it, or"
             " raise training.rounds"
         )
+
+
+def make_evaluation(section: EvaluationSection) -> EvaluationRule:
+    """When the run is evaluated, and ends."""
+    return EvaluationRule(section.every, section.patience, section.min_delta)
 
 
 def make_aggregation(section: AggregationSection) -> Aggregation:

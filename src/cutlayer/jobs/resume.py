@@ -131,6 +131,8 @@ class Noted:
     objects: dict[str, str]
     # what computed it last, which may change
     ran_on: tuple[str, str] | None = None
+    # what rounds are evaluated on; None: the test samples
+    watched_samples: list[Any] | None = None
 
 
 _NOTED = TypeAdapter(Noted)
@@ -139,7 +141,7 @@ _NOTED = TypeAdapter(Noted)
 def fingerprint(job: Job, command: Literal["train", "serve"]) -> Noted:
     """All that the run of a job is made of. `command`: whose run it is."""
     setup = job.setup
-    train, test = setup.devices[0].train, setup.server.test
+    train, test, watched = setup.devices[0].train, setup.server.test, setup.server.watched
     parts = tuple(device.plan.samples for device in setup.devices)
     same = train is test
     return Noted(
@@ -155,6 +157,7 @@ def fingerprint(job: Job, command: Literal["train", "serve"]) -> Noted:
         model_files=model_digests(job.found.path),
         objects=dict(_objects(setup)),
         ran_on=setup.ran_on,
+        watched_samples=None if watched is None else [len(watched), digest_of(watched)],
     )
 
 
@@ -244,6 +247,7 @@ def _changed_data(old: Noted, new: Noted) -> Iterator[str]:
     for title, before_now in (
         ("training", (old.training_samples, new.training_samples)),
         ("test", (old.test_samples, new.test_samples)),
+        ("evaluation's", (old.watched_samples, new.watched_samples)),
     ):
         first, second = before_now
         if first is not None and second is not None and first != second:

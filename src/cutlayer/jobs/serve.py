@@ -20,7 +20,7 @@ from cutlayer.files import alone, json_text, write_json
 from cutlayer.jobs.check import changed_config, try_addresses, with_full_paths
 from cutlayer.jobs.network import NetJob, check_net, open_net, outline_of, resident_bytes
 from cutlayer.jobs.prepare import Job, prepare, use_torch
-from cutlayer.jobs.train import about, new_directory, overview
+from cutlayer.jobs.train import about, held_out, new_directory, overview
 from cutlayer.logs import EVERY_S, Heartbeat, so_far
 from cutlayer.net.identity.run_keys import RunKeys, read_keys
 from cutlayer.net.operations.status import (
@@ -38,8 +38,8 @@ from cutlayer.net.wire.link import in_thread
 from cutlayer.report.live_page import live_page
 from cutlayer.report.run_page import REPORT, write_report
 from cutlayer.training.records import Observer, Partition, RoundRecord
-from cutlayer.training.run import write_summary
 from cutlayer.training.run_directory import RunDirectory
+from cutlayer.training.run_log import write_summary
 from cutlayer.units import format_bytes
 
 _LOG = logging.getLogger(__name__)
@@ -134,6 +134,8 @@ def _serve(job: Job, directory: RunDirectory, keys: RunKeys, addresses: ListenAd
     if asyncio.run(_until_told(service)):
         if not (had_ended and (directory.path / REPORT).exists()):
             service.conclude()
+        if net.log.stopped is not None:
+            _LOG.info("%s", net.log.stopped)
         _LOG.info("the run has ended: %s", directory.path)
     else:
         _LOG.info("stopped: the run in %s can be resumed", directory.path)
@@ -250,11 +252,12 @@ class Service:
         own = f"machines of their own, {net.job.config.devices.base}"
         said = {
             **about(net.job),
+            **held_out(net.job, net.directory),
             "clock": "measured",
             "samples_per_device": samples,
             "devices_on": own,
         }
-        write_summary(net.directory, net.directory.records(), said)
+        write_summary(net.log, said)
         write_report(net.directory.path)
 
     def _number_of(self, name: str) -> int | None:

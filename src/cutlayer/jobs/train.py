@@ -30,14 +30,16 @@ from cutlayer.files import write_json, write_text
 from cutlayer.jobs.check import changed_config, with_full_paths
 from cutlayer.jobs.prepare import Job, prepare, use_torch
 from cutlayer.jobs.resume import settle
-from cutlayer.jobs.trained import keep
+from cutlayer.jobs.trained import keep, kept_state
 from cutlayer.model.placement import ON_HOST
 from cutlayer.report.run_page import write_report
 from cutlayer.report.wording import counted, round_line, shortened
 from cutlayer.spec import Trained
+from cutlayer.training.evaluation import evaluate
 from cutlayer.training.records import Observer, Partition, RoundRecord, Silent
-from cutlayer.training.run import RunLog, run_rounds, write_summary
+from cutlayer.training.run import run_rounds
 from cutlayer.training.run_directory import RunDirectory
+from cutlayer.training.run_log import RunLog, write_summary
 from cutlayer.training.state import Setup
 
 # What a run says of itself as it starts: what it trains, on what, over which link, how long.
@@ -254,9 +256,12 @@ def finish(job: Job, directory: RunDirectory, observer: Observer | None = None) 
         _tell_where(directory.finished(), job.config.training.rounds)
         write_json(directory.path / "partition.json", _partition(job).written())
         rounds = job.config.training.rounds
-        log = RunLog(directory, keep(job, directory), _RoundLinesInLog(observer, rounds))
+        rule = job.setup.server.evaluation
+        log = RunLog(directory, keep(job, directory), _RoundLinesInLog(observer, rounds), rule)
         run_rounds(job.setup, log, rounds)
-        write_summary(directory, log.records, about(job))
+        if log.stopped is not None:
+            _LOG.info(str(log.stopped))
+        write_summary(log, {**about(job), **held_out(job, directory)})
         write_report(directory.path)
     return directory
 
@@ -314,6 +319,26 @@ def _partition(job: Job) -> Partition:
     data = job.prepared.data
     counts = label_counts(data.train.labels, job.prepared.parts, len(data.class_names))
     return Partition(class_names=tuple(data.class_names), counts=tuple(map(tuple, counts.tolist())))
+
+
+def held_out(job: Job, directory: RunDirectory) -> dict[str, Any]:
+    """What a summary says of the samples that rounds were evaluated on, if not on the whole test
+    split; that is evaluated here, of the last and the best round."""
+    training, server = job.setup.training, job.setup.server
+    if server.watched is None:
+        return {}
+    state = directory.load()
+    assert state is not None, "a run that has ended has a checkpoint"
+    scores: dict[str, Any] = {}
+    for name, trained in (("final", state), ("best", kept_state(job, directory, state))):
+        score = evaluate(training, server, trained, server.test).score(training.task)
+        scores[f"{score.measure}_test_{name}"] = score.value
+    return {
+        "evaluated_on": "validation" if job.config.evaluation.validation_fraction else "test",
+        "evaluated_samples": len(server.watched),
+        "test_samples": len(server.test),
+        **scores,
+    }
 
 
 def about(job: Job) -> dict[str, Any]:

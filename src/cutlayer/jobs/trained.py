@@ -10,16 +10,18 @@ import json
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 from cutlayer.config.read import config_yaml
 from cutlayer.data.assets.catalogue import RECORD
 from cutlayer.data.find import FoundAsset
+from cutlayer.errors import ModelError, RunError, reason
 from cutlayer.files import write_folder_atomically
 from cutlayer.jobs.facts import (
     ADAPTERS,
@@ -35,11 +37,12 @@ from cutlayer.jobs.facts import (
 )
 from cutlayer.jobs.prepare import Job
 from cutlayer.model.inputs import save_tokenizer
-from cutlayer.model.peft_format import save_adapter
+from cutlayer.model.peft_format import read_adapter, save_adapter
 from cutlayer.model.tasks import read_config, unread_padding
 from cutlayer.spec import Trained
-from cutlayer.training.run import Keep
+from cutlayer.training.records import scored
 from cutlayer.training.run_directory import RunDirectory
+from cutlayer.training.run_log import Keep
 from cutlayer.training.state import RunState
 from cutlayer.version import __version__
 
@@ -87,6 +90,28 @@ def keep(job: Job, directory: RunDirectory) -> Keep:
     return write
 
 
+def kept_state(job: Job, directory: RunDirectory, last: RunState) -> RunState:
+    """What is kept of the best round: `last` with that round's trained values, and no more.
+
+    Raises RunError for a folder that cannot be read.
+    """
+    whole = job.setup.training.scheme.trained is Trained.WEIGHTS
+    folder = directory.path / (MODELS if whole else ADAPTERS)["best"]
+    try:
+        named = load_file(folder / "model.safetensors") if whole else read_adapter(folder)
+    except (OSError, SafetensorError, ModelError) as error:
+        raise RunError(
+            f"what the best round trained cannot be read: {reason(error)}; without {folder} the"
+            " run's best round is not known any more: start a new run"
+        ) from error
+    device, server = (part.adapted.layout.join(named) for part in job.setup.parts)
+    return replace(
+        last,
+        device=replace(last.device, row=device),
+        server=replace(last.server, row=server),
+    )
+
+
 def add_companions(folder: Path, facts: TrainedFacts, settings: str, base: Path) -> None:
     """Put beside what was trained all that belongs to it; `base`: the folder of the weights."""
     if facts.task == "image-classification":
@@ -121,7 +146,7 @@ def name_classes_in(config: Any, class_names: Sequence[str]) -> None:
 
 def _facts(job: Job, number: int, directory: RunDirectory) -> TrainedFacts:
     config, data, task = job.config, job.prepared.data, job.prepared.task
-    scores = {record.round: record.score for record in directory.records()}
+    scores = {record.round: score for record, score in scored(directory.records())}
     known = number in scores and 0 in scores
     noted = json.loads(directory.fingerprint_path.read_text(encoding="utf-8"))
     files: dict[str, str] = noted["model_files"]  # as the run began: no need to read them again

@@ -46,9 +46,9 @@ from cutlayer.profiling.grid import (
     spread_over_processes,
 )
 from cutlayer.report.wording import printable
+from cutlayer.training.evaluation import Evaluation, evaluate
 from cutlayer.training.exchange import RoundCosts
 from cutlayer.training.round import Round, RoundOutcome, initial_state
-from cutlayer.training.run import Evaluation, evaluate
 from cutlayer.training.state import RunState, Setup
 from cutlayer.units import format_seconds
 

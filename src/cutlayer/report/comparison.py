@@ -23,7 +23,7 @@ from cutlayer.report.wording import (
     decimals_for,
     score_text,
 )
-from cutlayer.training.records import RoundRecord, Score, Summary, TrainedRound
+from cutlayer.training.records import RoundRecord, Score, Summary, TrainedRound, scored
 from cutlayer.units import format_bytes, format_seconds
 
 NOT_REACHED = "not reached"
@@ -54,12 +54,13 @@ class ComparedRun:
         return tuple(
             Point(record.round, record.virtual_time_s, size, record.score)
             for record, size in zip(self.record.rounds, sent, strict=True)
+            if record.score is not None
         )
 
     @property
     def best(self) -> Score | None:
         """The best score after a round of training; None if none was a number."""
-        scores = [record.score for record in self.record.trained]
+        scores = [score for _, score in scored(self.record.trained)]
         known = [score for score in scores if math.isfinite(score.value)]
         return max(known, key=lambda score: score.goodness) if known else None
 

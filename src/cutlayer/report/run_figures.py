@@ -40,7 +40,14 @@ from cutlayer.report.wording import (
     time_scale,
     word,
 )
-from cutlayer.training.records import Partition, RoundRecord, Summary, TrainedRound
+from cutlayer.training.records import (
+    Partition,
+    RoundRecord,
+    Score,
+    Summary,
+    TrainedRound,
+    scored,
+)
 from cutlayer.units import format_bytes
 
 # the most rows or columns whose names are written; more are numbered from 0
@@ -143,12 +150,15 @@ def curve_figure(records: Sequence[RoundRecord], clock: str) -> Figure:
     round."""
     figure = new_figure(290)
     by_round, by_time, losses = figure.subplots(1, 3)
-    measure = records[0].score.measure
-    rounds = [float(record.round) for record in records]
+    evaluated = scored(records)
+    scores = [score for _, score in evaluated]
+    measure = scores[0].measure
+    rounds = [float(record.round) for record, _ in evaluated]
     times = [record.virtual_time_s for record in records]
     scale = time_scale(max(times))
-    _draw_score(by_round, rounds, records)
-    _draw_score(by_time, [time / scale.unit_size for time in times], records)
+    seconds = [record.virtual_time_s / scale.unit_size for record, _ in evaluated]
+    _draw_score(by_round, rounds, scores)
+    _draw_score(by_time, seconds, scores)
     _draw_losses(losses, records)
     by_round.set(title=f"{measure} by round", xlabel="round")
     by_time.set(title=f"{measure} by {clock} time", xlabel=f"{clock} time [{scale.unit}]")
@@ -160,18 +170,18 @@ def curve_figure(records: Sequence[RoundRecord], clock: str) -> Figure:
     return figure
 
 
-def _draw_score(axes: Axes, positions: list[float], records: Sequence[RoundRecord]) -> None:
-    values = _finite([record.score.value for record in records])
+def _draw_score(axes: Axes, positions: list[float], scores: Sequence[Score]) -> None:
+    values = _finite([score.value for score in scores])
     _line(axes, positions, values, SCORE_COLOUR, "score")
-    if records[0].score.measure == "accuracy":
+    if scores[0].measure == "accuracy":
         axes.yaxis.set_major_formatter(FuncFormatter(_percent))
     _room(axes, values)
-    trained = len(records) > 1
+    trained = len(scores) > 1
     # on the side that the line does not come from
     above = not trained or not values[-1] < values[-2]
     if math.isfinite(values[-1]):
         axes.annotate(
-            score_text(records[-1].score),
+            score_text(scores[-1]),
             (positions[-1], values[-1]),
             xytext=(4 if trained else -4, 9 if above else -9),
             textcoords="offset points",
@@ -185,9 +195,10 @@ def _draw_score(axes: Axes, positions: list[float], records: Sequence[RoundRecor
 def _draw_losses(axes: Axes, records: Sequence[RoundRecord]) -> None:
     done = trained(records)
     train = _finite([record.train_loss for record in done])
-    evaluated = _finite([record.eval_loss for record in records])
+    losses = [(float(one.round), one.eval_loss) for one in records if one.eval_loss is not None]
+    evaluated = _finite([loss for _, loss in losses])
     _line(axes, [float(record.round) for record in done], train, TRAIN_COLOUR, "training")
-    _line(axes, [float(record.round) for record in records], evaluated, SCORE_COLOUR, "evaluation")
+    _line(axes, [number for number, _ in losses], evaluated, SCORE_COLOUR, "evaluation")
     _room(axes, train + evaluated)
     if axes.lines:
         axes.legend(loc="upper right", handlelength=1.2)

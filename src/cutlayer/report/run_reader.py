@@ -26,6 +26,7 @@ from cutlayer.training.records import (
     lines_of_round,
     parse,
     parse_round,
+    scored,
 )
 
 # sums of a few thousand doubles written with 17 digits: rounding stays far below this
@@ -97,7 +98,7 @@ def read_rounds(path: Path) -> tuple[RoundRecord, ...]:
     records = tuple(_rounds(path))
     if not records:
         raise RunError(f"{path}: empty, not even the evaluation before training is there")
-    if len({record.score.measure for record in records}) > 1:
+    if len({score.measure for _, score in scored(records)}) > 1:
         raise RunError(f"{path}: has accuracy in some rounds and perplexity in others")
     return records
 

@@ -43,6 +43,7 @@ from cutlayer.report.wording import (
     RoundColumn,
     bar_span,
     counted,
+    evaluation_facts,
     factor_text,
     headline,
     phases_in,
@@ -104,12 +105,17 @@ def summary_table(summary: Summary, works: Sequence[TrainedRound] = ()) -> Rende
     memory against the whole model."""
     return Group(
         Text(printable(headline(summary)), style="bold"),
-        Padding(_results(summary, works), (0, 0, 1, 2), expand=False),
+        Padding(_results(summary, works), (0, 0, 0, 2), expand=False),
+        Padding(Text(_evaluation(summary)), (0, 0, 1, 2), expand=False),
         Text(f"{CLOCKS[summary.clock]} delay per round by phase", style="bold"),
         Padding(_delay_bars(summary), (0, 0, 1, 2), expand=False),
         Text("memory", style="bold"),
         Padding(_memory_bars(summary), (0, 0, 0, 2), expand=False),
     )
+
+
+def _evaluation(summary: Summary) -> str:
+    return "\n".join(f"{name}: {fact}" for name, fact in evaluation_facts(summary).items())
 
 
 def _heading(shown: RoundColumn) -> str:

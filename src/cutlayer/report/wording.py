@@ -78,6 +78,30 @@ def score_text(score: Score) -> str:
     return f"{score.value:.{decimals_for([score.value])}f}"
 
 
+def named_score(score: Score) -> str:
+    """`accuracy 82.9 %`."""
+    return f"{score.measure} {score_text(score)}"
+
+
+def evaluation_facts(summary: Summary) -> dict[str, str]:
+    """What there is to say of a run's evaluation besides its first and last score: the best round,
+    what rounds were evaluated on if not on the test split, and that it ended early."""
+    facts: dict[str, str] = {}
+    if summary.stopped_early is not None:
+        facts["ended"] = summary.stopped_early
+    if summary.score_best is not None:
+        facts["best round"] = f"{summary.best_round}, {named_score(summary.score_best)}"
+    if summary.test_scores is not None:
+        whole, (last, best) = summary.test_samples or 0, summary.test_scores
+        split = "a validation split" if summary.evaluated_on == "validation" else "the test split"
+        facts["rounds evaluated on"] = f"{summary.evaluated_samples:,} samples of {split}"
+        facts["test split"] = (
+            f"{whole:,} samples, evaluated at the end alone: {named_score(last)} after the last"
+            f" round, {score_text(best)} after the best"
+        )
+    return facts
+
+
 def score_change(first: Score, final: Score) -> str:
     """What training gained: `+72.7 points`, or for a perplexity `-35 %`."""
     if final.measure == "accuracy":
@@ -134,7 +158,7 @@ def counted(count: int, noun: str) -> str:
 def round_line(record: RoundRecord, rounds: int) -> str:
     """`round 1 of 5: accuracy 41.2 %, loss 1.71; up 4.67 MiB, down 5.51 MiB; simulated round 855 ms
     (wall-clock 17.8 s)`."""
-    score = f"{record.score.measure} {score_text(record.score)}"
+    score = "not evaluated" if record.score is None else named_score(record.score)
     wall = f"(wall-clock {format_seconds(record.wall_s)})"
     if not isinstance(record, TrainedRound):
         return f"before training: {score} {wall}"
@@ -329,10 +353,10 @@ def round_columns(records: Sequence[RoundRecord]) -> dict[str, RoundColumn]:
 
 
 def _score_column(records: Sequence[RoundRecord]) -> RoundColumn:
-    values = [record.score.value for record in records]
-    if records[0].score.measure == "perplexity":
+    values = [None if record.score is None else record.score.value for record in records]
+    if any(record.perplexity is not None for record in records):
         return _scaled("perplexity", "perp- lexity", values)
-    texts = tuple(f"{100 * value:.1f}" for value in values)
+    texts = tuple("-" if value is None else f"{100 * value:.1f}" for value in values)
     return RoundColumn("accuracy", "acc.", "%", tuple(values), texts)
 
 

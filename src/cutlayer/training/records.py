@@ -57,7 +57,7 @@ Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Number = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Loss = Annotated[float, BeforeValidator(_nan)]
 PhaseSeconds = Annotated[Mapping[str, Number], AfterValidator(_known_phases)]
-# None: the run has the other measure
+# None: the run has the other measure, or the round was not evaluated
 Accuracy = Annotated[float, Field(ge=0, le=1)] | None
 Perplexity = Annotated[float | None, BeforeValidator(_nan)]
 
@@ -85,10 +85,18 @@ class Record(BaseModel):
         return self.model_dump(exclude_unset=True)
 
     def _score(self, suffix: str) -> Score:
+        """Raises KeyError if there is none."""
+        score = self._known_score(suffix)
+        if score is None:
+            raise KeyError(f"accuracy{suffix}")
+        return score
+
+    def _known_score(self, suffix: str) -> Score | None:
         values = vars(self)
         if (perplexity := values[f"perplexity{suffix}"]) is not None:
             return Score("perplexity", perplexity)
-        return Score("accuracy", values[f"accuracy{suffix}"])
+        accuracy = values[f"accuracy{suffix}"]
+        return None if accuracy is None else Score("accuracy", accuracy)
 
     def _check_score(self, suffix: str) -> None:
         names = [f"accuracy{suffix}", f"perplexity{suffix}"]
@@ -101,30 +109,31 @@ class _Evaluated(Record):
     round: Count
     accuracy: Accuracy = None
     perplexity: Perplexity = None
-    eval_loss: Loss
+    eval_loss: Annotated[float | None, BeforeValidator(_nan)] = None
 
     @property
-    def score(self) -> Score:
-        """On the test split, after the round."""
-        return self._score("")
-
-    @model_validator(mode="after")
-    def _has_a_score(self) -> "_Evaluated":
-        self._check_score("")
-        return self
+    def score(self) -> Score | None:
+        """On the held-out samples, after the round; None where it was not evaluated."""
+        return self._known_score("")
 
 
 class FirstRound(_Evaluated):
     """The evaluation before training: the model as it came."""
 
     round: Literal[0]
+    eval_loss: Loss
     virtual_time_s: Number
     wall_s: Number
 
+    @model_validator(mode="after")
+    def _has_a_score(self) -> "FirstRound":
+        self._check_score("")
+        return self
+
 
 class TrainedRound(_Evaluated):
-    """One round of training and the evaluation after it; delays are virtual seconds or measured
-    ones, as the run's clock is, and `wall_s` real ones.
+    """One round of training and the evaluation after it, unless it was not due; delays are virtual
+    seconds or measured ones, as the run's clock is, and `wall_s` real ones.
 
     `delay_by_phase_s` follows the slowest device and sums to `delay_s`; `virtual_time_s` is the sum
     of all delays so far; `shares[n]`, `device_delay_s[n]` and `device_delay_by_phase_s[n]` are
@@ -152,6 +161,14 @@ class TrainedRound(_Evaluated):
         return self.model_construct(self.model_fields_set - set(_PER_DEVICE), **kept)
 
     @model_validator(mode="after")
+    def _has_a_score_and_a_loss(self) -> "TrainedRound":
+        if self.eval_loss is not None:
+            self._check_score("")
+        elif self.score is not None:
+            raise ValueError("has a score and no eval_loss")
+        return self
+
+    @model_validator(mode="after")
     def _devices_agree(self) -> "TrainedRound":
         delays, phases = len(self.device_delay_s), len(self.device_delay_by_phase_s)
         if delays == phases == len(self.shares) == 0:
@@ -172,12 +189,17 @@ RoundRecord = FirstRound | TrainedRound
 def best_round(records: Iterable[RoundRecord]) -> TrainedRound | None:
     """The trained round with the best score, the first of equals; None before the first."""
     best: TrainedRound | None = None
-    for record in records:
-        if isinstance(record, TrainedRound) and (
-            best is None or record.score.goodness > best.score.goodness
-        ):
-            best = record
+    most = -math.inf
+    for record, score in scored(records):
+        if isinstance(record, TrainedRound) and (best is None or score.goodness > most):
+            best, most = record, score.goodness
     return best
+
+
+def scored(records: Iterable[RoundRecord]) -> list[tuple[RoundRecord, Score]]:
+    """Those of the records whose round was evaluated, with what came of it."""
+    found = ((record, record.score) for record in records)
+    return [(record, score) for record, score in found if score is not None]
 
 
 class TraceLine(Record):
@@ -236,6 +258,12 @@ class Summary(Record):
     one device would need; `device_memory_bytes` (by kind) sums to `device_peak_bytes`. `clock`:
     whether delays were simulated or are those of real devices and links. `devices_on`, `server_on`:
     what computed either part, and the numbers of its base.
+
+    Scores are those of rounds: before training (`_first`), of the last (`_final`) and of
+    `best_round` (`_best`). Where rounds were not evaluated on the whole test split, but on
+    `evaluated_samples` of it or of a validation split (`evaluated_on`), the test split's
+    `test_samples` were seen at the end alone: `_test_final`, `_test_best`. `stopped_early`: why a
+    run ended before its last round.
     """
 
     clock: Literal["virtual", "measured"]
@@ -263,10 +291,21 @@ class Summary(Record):
     seed: Count
     config_sha256: str
     rounds: Count
+    stopped_early: str | None = None
     accuracy_first: Accuracy = None
     accuracy_final: Accuracy = None
     perplexity_first: Perplexity = None
     perplexity_final: Perplexity = None
+    best_round: Count | None = None
+    accuracy_best: Accuracy = None
+    perplexity_best: Perplexity = None
+    evaluated_on: Literal["test", "validation"] = "test"
+    evaluated_samples: Count | None = None
+    test_samples: Count | None = None
+    accuracy_test_final: Accuracy = None
+    accuracy_test_best: Accuracy = None
+    perplexity_test_final: Perplexity = None
+    perplexity_test_best: Perplexity = None
     uplink_bytes: Count
     downlink_bytes: Count
     uncompressed_uplink_bytes: Count
@@ -284,6 +323,17 @@ class Summary(Record):
     def score_final(self) -> Score:
         """After the last round."""
         return self._score("_final")
+
+    @property
+    def score_best(self) -> Score | None:
+        """Of the best round."""
+        return self._known_score("_best")
+
+    @property
+    def test_scores(self) -> tuple[Score, Score] | None:
+        """On the test split, after the last and the best round, where rounds saw other samples."""
+        final, best = self._known_score("_test_final"), self._known_score("_test_best")
+        return None if final is None or best is None else (final, best)
 
     @model_validator(mode="after")
     def _has_scores(self) -> "Summary":

@@ -25,9 +25,11 @@ from cutlayer.training.records import (
     Record,
     RoundRecord,
     TrainedRound,
+    best_round,
     cut_after,
     parse_round,
     rounds_of,
+    scored,
 )
 from cutlayer.training.state import (
     AdapterState,
@@ -221,8 +223,8 @@ def check_finite(run: Path, record: RoundRecord, *, simulated: bool = True) -> N
     """Raise RunError for a round whose loss is not finite, before anything of it is kept."""
     number = record.round
     for name, title in _LOSSES.items():
-        loss = getattr(record, name, 0.0)  # before training there is one of them
-        if not math.isfinite(loss):
+        loss = getattr(record, name, None)  # before training there is one of them
+        if loss is not None and not math.isfinite(loss):
             if number == 0:
                 raise RunError(
                     f"before training {title} is {loss}: the model's weights hold values"
@@ -247,10 +249,17 @@ def diverged(run: Path, number: int, why: str, *, simulated: bool = True) -> Run
     )
 
 
+def _best(best: TrainedRound | None) -> dict[str, Any]:
+    if best is None or best.score is None:
+        return {}
+    return {"best_round": best.round, f"{best.score.measure}_best": best.score.value}
+
+
 def totals(records: Sequence[RoundRecord]) -> dict[str, Any]:
     """Of a summary, the sums over the rounds, and the metric before and after."""
     trained = [record for record in records if isinstance(record, TrainedRound)]
-    first, final = records[0].score, records[-1].score
+    scores = [score for _, score in scored(records)]
+    first, final, best = scores[0], scores[-1], best_round(records)
     phases: Counter[str] = Counter({phase.value: 0.0 for phase in Phase})
     for record in trained:
         phases.update(record.delay_by_phase_s)
@@ -258,6 +267,7 @@ def totals(records: Sequence[RoundRecord]) -> dict[str, Any]:
         "rounds": records[-1].round,
         f"{first.measure}_first": first.value,
         f"{final.measure}_final": final.value,
+        **_best(best),
         **{name: sum(getattr(record, name) for record in trained) for name in _SUMMED},
         "wall_s": sum(record.wall_s for record in records),
         "delay_by_phase_s": dict(phases),

@@ -243,16 +243,42 @@ class DeviceSide:
         return self.batches.make(self.train, samples)
 
 
+@dataclass(frozen=True)
+class EvaluationRule:
+    """When a run is evaluated: each `every` rounds, and before training, in the first round and in
+    the last. It ends when for `patience` rounds (None: never) no score was better than the best
+    before by more than `min_delta`, in the score's own unit."""
+
+    every: int = 1
+    patience: int | None = None
+    min_delta: float = 0.0
+
+    def due(self, number: int, rounds: int) -> bool:
+        """Whether round `number` of `rounds` is evaluated."""
+        return number in (0, 1, rounds) or number % self.every == 0
+
+
 @dataclass(frozen=True, eq=False)
 class ServerSide:
     """The server: both parts of the model, since it hands out the devices' and evaluates, how it
-    merges adapters, and the test split."""
+    merges adapters, and the test split.
+
+    `watched`: what rounds are evaluated on, where that is not the test split, which is then
+    evaluated at the end alone: a part of it, or a validation split.
+    """
 
     device_part: DevicePart
     part: ServerPart
     aggregation: Aggregation
     test: Samples
     batches: BatchMaker
+    watched: Samples | None = None
+    evaluation: EvaluationRule = EvaluationRule()
+
+    @property
+    def evaluated(self) -> Samples:
+        """What rounds are evaluated on."""
+        return self.test if self.watched is None else self.watched
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,13 +15,14 @@ from cutlayer.net.server.driver import recover
 from cutlayer.net.server.session import ServerSession
 from cutlayer.net.server.timing import MeasuredRound
 from cutlayer.training.records import Silent, TrainedRound
-from cutlayer.training.run import RunLog, begin
+from cutlayer.training.run import begin
+from cutlayer.training.run_log import RunLog
 from cutlayer.training.state import RunState
 from net.ends import PATIENCE_S
 from net.harness import Run, Site
 
 
-def _full(state: RunState, measured: MeasuredRound | None) -> None:
+def _full(state: RunState, measured: MeasuredRound | None) -> bool:
     raise RunError("no space left")
 
 
@@ -52,7 +53,7 @@ def test_a_round_that_nobody_saw_has_one_clock(vision: tuple[Path, Path], tmp_pa
     session = ServerSession(run.plan(), worker.adapter)
     controller = run.controller(state)
     setup, clock = run.setup, time.monotonic
-    recorder = Recorder(setup.training, setup.server, log, worker, session, clock)
+    recorder = Recorder(setup.training, setup.server, log, worker, session, run.rounds, clock)
     recover(session, worker, run.journal, controller, recorder.save)
     kept, record = run.directory.load(), run.directory.records()[-1]
     assert isinstance(record, TrainedRound)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.net.server.session import RoundEnd, RoundVerdict
+from cutlayer.net.server.devices import RoundEnd, RoundVerdict
 
 
 @pytest.mark.parametrize(

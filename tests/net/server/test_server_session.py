@@ -3,7 +3,7 @@
 import pytest
 
 from cutlayer.errors import ConfigError
-from cutlayer.net.server.devices import DeviceProgress
+from cutlayer.net.server.devices import DeviceProgress, RoundEnd
 from cutlayer.net.server.session import (
     AdapterStored,
     AppendToJournal,
@@ -24,8 +24,8 @@ from cutlayer.net.server.session import (
     ReceivedFrom,
     Renew,
     Renewed,
-    RoundEnd,
     RunPlan,
+    Saved,
     SendTo,
     ServerSession,
     StoreAdapter,
@@ -122,6 +122,19 @@ class Table:
         message = _activation(position, last=last)
         assert self.say(device, message) == [Train(device, message)]
         return self.session.handle(BatchTrained((GradientReady(device, message, b"gradient"),)))
+
+    def merged(
+        self,
+        made: tuple[int, ...],
+        adapter: bytes,
+        shares: tuple[float, ...],
+        *,
+        ended: bool = False,
+    ) -> list[Instruction]:
+        """A round that has closed, and is on disk."""
+        out = self.session.handle(Merged(made, adapter, shares))
+        assert out == [Checkpoint(self.session.round - 1)]
+        return self.session.handle(Saved(ended))
 
     def round(self, device: int, number: int) -> list[Instruction]:
         """A device's round, up to its adapter."""
@@ -261,10 +274,21 @@ def test_a_round_closes_when_all_adapters_are_there() -> None:
     out = table.round(1, 1)
     assert [type(one) for one in out] == [AppendToJournal, AppendToJournal, Merge]
     assert out[-1] == Merge((0, 1))
-    out = table.session.handle(Merged((0, 1), b"adapter 1", SHARES))
-    assert out[0] == Checkpoint(1)
+    out = table.merged((0, 1), b"adapter 1", SHARES)
     assert {device for device, _ in table.heard(out)} == {0, 1}
     assert table.session.round == 2
+
+
+def test_a_run_that_ends_early_tells_its_devices_as_one_that_ends() -> None:
+    table = Table(devices=1)
+    table.heard(table.join(0))
+    table.round(0, 1)
+    out = table.merged((0,), b"next", SHARES, ended=True)
+    assert [message for _, message in table.heard(out)] == [Close(Ending(finished=True))]
+    assert isinstance(out[-1], Finish) and table.session.finished
+    # and so does a server that is started again
+    again = ServerSession(table.plan, b"next", 2, ended=True)
+    assert again.finished and again.handle(Tick(100.0)) == []
 
 
 def test_a_deadline_waits_for_a_quorum() -> None:
@@ -293,7 +317,7 @@ def test_a_device_that_missed_a_round_begins_the_next_one_anew() -> None:
     table.heard(table.step(1, FIRST, last=False))
     table.round(0, 1)
     table.session.handle(Tick(10.0))
-    opened = dict(table.heard(table.session.handle(Merged((0,), b"adapter 1", SHARES))))
+    opened = dict(table.heard(table.merged((0,), b"adapter 1", SHARES)))
     for device, message in opened.items():
         assert isinstance(message, Open) and message.adapter == b"adapter 1"
         assert message.opening.fresh == (device == 1)
@@ -308,7 +332,7 @@ def test_a_device_that_comes_back_after_its_round_closed_begins_anew(known: int)
     table.heard(table.join(0))
     table.round(0, 1)
     table.session.handle(Tick(10.0))
-    table.session.handle(Merged((0,), b"adapter 1", SHARES))
+    table.merged((0,), b"adapter 1", SHARES)
     out = table.join(1, known)
     assert [type(one) for one in out] == [SendTo, AppendToJournal, Renew]
     table.heard(out)
@@ -354,7 +378,7 @@ def test_a_device_that_loses_its_state_without_end_waits_for_the_next_round() ->
     assert table.heard(table.join(0, known=1)) == [(0, Welcome(terms_of(0)))]
     table.round(1, 1)
     table.session.handle(Tick(10.0))
-    table.heard(table.session.handle(Merged((1,), b"adapter 1", SHARES)))
+    table.heard(table.merged((1,), b"adapter 1", SHARES))
     assert [type(one) for one in table.join(0, known=0)] == [SendTo, AppendToJournal, Renew]
 
 
@@ -366,7 +390,7 @@ def test_what_is_void_is_not_voided_again(known: int) -> None:
     for device in range(2):
         table.heard(table.join(device))
         table.round(device, 1)
-    table.heard(table.session.handle(Merged((0, 1), b"adapter 1", SHARES)))
+    table.heard(table.merged((0, 1), b"adapter 1", SHARES))
     table.heard(table.step(0, Position(2, 0, 0), last=False))
     assert any(isinstance(one, AppendToJournal) for one in table.join(0, known))
     table.session.handle(Renewed(0))
@@ -382,7 +406,7 @@ def test_at_the_end_everyone_is_told_and_late_comers_too() -> None:
     table.heard(table.join(0))
     for number in (1, 2):
         table.round(0, number)
-        out = table.session.handle(Merged((0,), b"next", SHARES))
+        out = table.merged((0,), b"next", SHARES)
         said = table.heard(out)
     assert isinstance(said[-1][1], Close) and said[-1][1].ending.finished
     assert isinstance(out[-1], Finish)
@@ -414,7 +438,7 @@ def test_who_comes_after_the_end_hears_of_it() -> None:
     for number in (1, 2):
         table.round(0, number)
         table.session.handle(Tick(10.0))
-        table.heard(table.session.handle(Merged((0,), b"adapter", SHARES)))
+        table.heard(table.merged((0,), b"adapter", SHARES))
     assert table.session.untold == {1}
     table.session.handle(Joined(1))
     table.wires[1] = Wire(device_limits(None))
@@ -451,7 +475,7 @@ def test_a_round_short_of_its_quorum_says_so_once_and_closes_when_it_can() -> No
     adapter = Adapter(1, Weight(1), b"row")
     assert table.say(1, adapter) == [StoreAdapter(1, adapter)]
     assert table.session.handle(AdapterStored(1, adapter))[-1] == Merge((0, 1))
-    table.session.handle(Merged((0, 1), b"adapter", SHARES))
+    table.merged((0, 1), b"adapter", SHARES)
     # the next round warns anew
     assert table.session.missing_adapters == 0
     assert [type(one) for one in table.session.handle(Tick(10.0))] == [Warn]

@@ -154,7 +154,7 @@ class Watched:
         return RunStatus(
             run=self.run,
             title=self.title,
-            round=min(session.round, terms.rounds),
+            round=session.round - 1 if session.finished else session.round,
             rounds=terms.rounds,
             round_s=session.elapsed_s,
             deadline_s=self.plan.end.deadline_s,

@@ -113,12 +113,11 @@ def _of_devices(devices: tuple[DeviceStatus, ...]) -> Iterator[Metric]:
 
 
 def _of_round(last: RoundRecord) -> Iterator[Metric]:
-    measure, value = last.score.measure, last.score.value
-    score = "accuracy_ratio" if measure == "accuracy" else measure
     yield from _gauges(
         ("last_round", "the last finished round; 0 is before training", last.round),
-        (f"last_round_{score}", "on the test split after it", value),
-        ("last_round_eval_loss", "on the test split after it", last.eval_loss),
+        ("last_round_accuracy_ratio", "on held-out samples after it", last.accuracy),
+        ("last_round_perplexity", "on held-out samples after it", last.perplexity),
+        ("last_round_eval_loss", "on held-out samples after it", last.eval_loss),
     )
     if isinstance(last, TrainedRound):
         yield from _gauges(

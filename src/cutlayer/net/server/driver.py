@@ -52,8 +52,9 @@ def no_part(offset: int) -> bytes:
     )
 
 
-# puts the checkpoint of a round in place, with how long it took if that was seen
-Save: TypeAlias = Callable[[RunState, MeasuredRound | None], None]
+# puts the checkpoint of a round in place, with how long it took if that was seen; whether the run
+# ends with this round, before its last one
+Save: TypeAlias = Callable[[RunState, MeasuredRound | None], bool]
 
 
 def recover(
@@ -82,7 +83,7 @@ def recover(
                 continue
             for instruction in _replay(session, worker, controller, entry):
                 if isinstance(instruction, s.Checkpoint):
-                    save(worker.state, None)
+                    session.handle(s.Saved(save(worker.state, None)))
 
 
 def _trained(batch: Sequence[s.Train], worker: ServerWorker) -> s.BatchTrained:
@@ -432,9 +433,10 @@ class ServerDriver:
             case s.Checkpoint(round_number):
                 await self._entries.until(self._entries.entered)
                 state, measured = self._worker.state, self._measured
-                await self._compute(lambda: self._save(state, measured))
+                ended = await self._compute(lambda: self._save(state, measured))
                 # the round's own journal still says who made it
                 self._journal.drop_before(round_number)
+                return s.Saved(ended)
             case s.Warn(text):
                 _LOG.warning("%s", text)
             case s.GiveUp(reason):

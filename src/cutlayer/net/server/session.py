@@ -10,15 +10,16 @@ activation comes again.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from enum import Enum
 from typing import TypeAlias, final
 
-from cutlayer.errors import ConfigError, FrameError
+from cutlayer.errors import FrameError
 from cutlayer.net.server.devices import (
     RESTARTS,
     DeviceProgress,
     NameOf,
     PassCounter,
+    RoundEnd,
+    RoundVerdict,
     TrafficCounter,
     missing,
 )
@@ -45,60 +46,6 @@ from cutlayer.net.wire.messages import (
     Terms,
     Welcome,
 )
-
-# When a round ends: how many adapters have come, and how long it has been open.
-#
-# Knows numbers and times [s] alone; whose adapters they are is the session's.
-
-
-class RoundVerdict(Enum):
-    """What becomes of a round now. `SHORT`: it is past its deadline, and goes on."""
-
-    GO_ON = "go on"
-    SHORT = "short"
-    CLOSE = "close"
-    GIVE_UP = "give up"
-
-
-@dataclass(frozen=True)
-class RoundEnd:
-    """The rule for rounds of so many `devices`.
-
-    A round closes when all adapters have come, or `deadline_s` after it began (None: never) with
-    `quorum` of them or more. With fewer it goes on, for `give_up_s` after it began at most (None:
-    for ever). Raises ConfigError for a quorum that cannot be, and for giving up before the
-    deadline.
-    """
-
-    devices: int
-    quorum: int
-    deadline_s: float | None = None
-    give_up_s: float | None = None
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.quorum <= self.devices:
-            raise ConfigError(
-                f"net.quorum {self.quorum} for {self.devices} devices: set 1 to all of them"
-            )
-        if self.give_up_s is not None and self.give_up_s < (self.deadline_s or 0.0):
-            raise ConfigError(
-                f"net.give_up_s {self.give_up_s} is before net.deadline_s {self.deadline_s}: raise"
-                " it"
-            )
-
-    @property
-    def needed(self) -> int:
-        """The adapters without which no round closes."""
-        return self.devices if self.deadline_s is None else self.quorum
-
-    def verdict(self, made: int, elapsed_s: float) -> RoundVerdict:
-        """Of a round that `made` devices have made, so long after it began."""
-        late = self.deadline_s is not None and elapsed_s >= self.deadline_s
-        if made == self.devices or (late and made >= self.quorum):
-            return RoundVerdict.CLOSE
-        if self.give_up_s is not None and elapsed_s >= self.give_up_s:
-            return RoundVerdict.GIVE_UP
-        return RoundVerdict.SHORT if late else RoundVerdict.GO_ON
 
 
 @dataclass(frozen=True)
@@ -156,7 +103,7 @@ class AdapterStored:
 
 @dataclass(frozen=True)
 class InvalidFrom:
-    """The outcome of `Read`, `Train` or `StoreAdapter` where no device may send such a thing."""
+    """The outcome of `Read`, `Train` or `StoreAdapter`: no device may send such a thing."""
 
     device: int
     reason: str
@@ -175,6 +122,13 @@ class Renewed:
     """The outcome of `Renew`."""
 
     device: int
+
+
+@dataclass(frozen=True)
+class Saved:
+    """The outcome of `Checkpoint`. `ended`: the run ends with this round, before its last one."""
+
+    ended: bool = False
 
 
 @dataclass(frozen=True)
@@ -198,6 +152,7 @@ Event: TypeAlias = (
     | InvalidFrom
     | Renewed
     | Merged
+    | Saved
 )
 
 
@@ -270,7 +225,7 @@ class AppendToJournal:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Put the state of the round that closed on disk."""
+    """Put the state of the round that closed on disk; answered by `Saved`."""
 
     round: int
 
@@ -329,11 +284,18 @@ class RunPlan:
 class ServerSession:
     """A run from round `round_number` on, whose adapter is `adapter`.
 
-    `missed`: devices that did not make the round before, whose state is void.
+    `missed`: devices that did not make the round before, whose state is void. `ended`: the run
+    ended with that round, early.
     """
 
     def __init__(
-        self, plan: RunPlan, adapter: bytes, round_number: int = 1, missed: Iterable[int] = ()
+        self,
+        plan: RunPlan,
+        adapter: bytes,
+        round_number: int = 1,
+        missed: Iterable[int] = (),
+        *,
+        ended: bool = False,
     ) -> None:
         self.round = round_number
         self.traffic = TrafficCounter()
@@ -348,11 +310,12 @@ class ServerSession:
         self._told: set[int] = set()
         self._elapsed_s = 0.0
         self._warned = False
+        self._ended = ended
 
     @property
     def finished(self) -> bool:
-        """Whether the last round has closed."""
-        return self.round > self._plan.terms[0].rounds
+        """Whether the last round has closed, or the one with which the run ended early."""
+        return self._ended or self.round > self._plan.terms[0].rounds
 
     @property
     def elapsed_s(self) -> float:
@@ -422,6 +385,9 @@ class ServerSession:
                 return self._hang_up(device, reason)
             case Merged():
                 return self._merged(event)
+            case Saved(ended):
+                self._ended = self._ended or ended
+                return self._go_on()
 
     def _received(self, device: int, frame: bytes) -> list[Instruction]:
         wire = self._wires.get(device)
@@ -558,7 +524,11 @@ class ServerSession:
         self._warned = False
         self._missed = frozenset(range(len(self._progress))) - set(merged.made)
         self._progress = [DeviceProgress() for _ in self._progress]
-        out: list[Instruction] = [Checkpoint(closed)]
+        return [Checkpoint(closed)]
+
+    def _go_on(self) -> list[Instruction]:
+        """The next round opens, or there is none."""
+        out: list[Instruction] = []
         for device in sorted(self._greeted):
             if self.finished:
                 out += self._farewell(device)

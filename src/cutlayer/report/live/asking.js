@@ -21,14 +21,15 @@ function show(status, rounds) {
   charts(status, rounds);
 }
 function charts(status, rounds) {
-  const measure = measureOf(status.last), about = [status.run, rounds.length];
+  const evaluated = rounds.filter(isEvaluated);
+  const measure = measureOf(evaluated[0] ?? status.last), about = [status.run, rounds.length];
   const unit = measure === "accuracy" ? "%" : "";
   const title = measure[0].toUpperCase() + measure.slice(1);
   byId("score-head").textContent = title;
   byId("score-column").textContent = measure;
   for (const [id, make] of [
     ["delays", (holder) => delayChart(holder, rounds)],
-    ["score", (holder) => lineChart(holder, rounds, scoreSeries(measure), unit, `${title} by round`)],
+    ["score", (holder) => lineChart(holder, evaluated, scoreSeries(measure), unit, `${title} by round`)],
     ["loss", (holder) => lineChart(holder, rounds, LOSSES, "", "Losses by round")],
   ]) {
     const holder = byId(id);

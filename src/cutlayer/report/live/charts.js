@@ -163,7 +163,7 @@ function inspect(drawn, rounds, x, slot, width, lines) {
 
 function scoreSeries(measure) {
   const factor = measure === "accuracy" ? 100 : 1;
-  const label = `${measure} on the server's test split`;
+  const label = `${measure} on the server's held-out samples`;
   return [{ label, colour: WORDS.score, text: (value) => scoreText(value / factor, measure),
     exact: (value) => scoreText(value / factor, measure),
     value: (round) => (scoreOf(round) === null ? null : factor * scoreOf(round)) }];
@@ -171,5 +171,5 @@ function scoreSeries(measure) {
 const LOSSES = [
   { label: "training", colour: WORDS.train, exact: threeDigits, value: (round) => round.train_loss ?? null },
   { label: "evaluation", colour: WORDS.score, exact: threeDigits,
-    value: (round) => round.eval_loss },
+    value: (round) => round.eval_loss ?? null },
 ];

@@ -20,7 +20,7 @@ function cards(status, rounds) {
   const own = status.process;
   return [
     card("round", `${status.round} of ${status.rounds}`, roundNote(status), finishedPart(status)),
-    scoreCard(last, rounds),
+    scoreCard(rounds.findLast(isEvaluated) ?? last, rounds),
     card("last round", orDash(last?.round ? last.delay_s : null, secondsText),
       last?.slowest_device == null ? "" : `slowest: ${nameOf(status, last.slowest_device)}`),
     card("devices", `${here} of ${status.devices.length}`,
@@ -36,10 +36,12 @@ function serverNote(own, together) {
   return `of memory, ${held} for frames; up ${longText(own.uptime_s)}${passes}`;
 }
 function finishedPart(status) {
-  return (status.finished ? status.rounds : status.round - 1) / status.rounds;
+  return (status.finished ? status.round : status.round - 1) / status.rounds;
 }
 function roundNote(status) {
-  if (status.finished) return "all rounds closed";
+  if (status.finished) {
+    return status.round < status.rounds ? "ended early" : "all rounds closed";
+  }
   if (status.deadline_s === null) return `for ${longText(status.round_s)}`;
   const short = status.missing_adapters ? `, ${status.missing_adapters} adapters short` : "";
   return `for ${longText(status.round_s)}, deadline ${longText(status.deadline_s)}${short}`;
@@ -47,6 +49,7 @@ function roundNote(status) {
 function scoreCard(last, rounds) {
   if (last === null) return card("accuracy", "–", "");
   const measure = measureOf(last), score = scoreOf(last);
+  if (score === undefined) return card(measure, "–", "not evaluated yet");
   if (score === null) return card(measure, "not finite", "the run diverges");
   const first = rounds.length > 0 ? scoreOf(rounds[0]) : null;
   return card(measure, scoreText(score, measure), gain(first, last));

@@ -46,6 +46,7 @@ function longText(seconds) {
   return `${Math.floor(minutes / 60)}\u00a0h\u00a0${two(minutes % 60)}\u00a0min`;
 }
 // a score that is no number comes as null
+const isEvaluated = (round) => "perplexity" in round || "accuracy" in round;
 const measureOf = (round) => (round !== null && "perplexity" in round ? "perplexity" : "accuracy");
 const scoreOf = (round) => round[measureOf(round)];
 const scoreText = (value, measure) =>

@@ -1,0 +1,139 @@
+"""What a run has come to as its rounds end: records, the checkpoint, the last and the best round's
+adapter, and whether it goes on.
+
+All that is decided follows from the records: a run that is resumed decides the same.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeAlias, final
+
+from cutlayer.files import write_json
+from cutlayer.training.records import (
+    FirstRound,
+    Observer,
+    RoundRecord,
+    Score,
+    Summary,
+    TraceLine,
+    TrainedRound,
+    best_round,
+)
+from cutlayer.training.run_directory import RunDirectory, check_finite, totals
+from cutlayer.training.state import EvaluationRule, RunState
+
+
+@dataclass(frozen=True)
+class EarlyStop:
+    """Why a run ended after `round`: no better score for so many rounds, since `best`."""
+
+    round: int
+    best: int
+    measure: str
+
+    def __str__(self) -> str:
+        return (
+            f"stopped early after round {self.round}: no better {self.measure} since round"
+            f" {self.best}"
+        )
+
+
+def early_stop(records: Iterable[RoundRecord], rule: EvaluationRule) -> EarlyStop | None:
+    """Whether the last of these records ends the run: it was evaluated, and in `patience` rounds
+    no score was better, by more than `min_delta`, than the best before them."""
+    if rule.patience is None:
+        return None
+    best: tuple[int, Score] | None = None
+    last: RoundRecord | None = None
+    for record in records:
+        last, score = record, record.score
+        if not isinstance(record, TrainedRound) or score is None:
+            continue
+        if best is None or score.goodness > best[1].goodness + rule.min_delta:
+            best = record.round, score
+    if best is None or last is None or last.score is None:
+        return None
+    if last.round - best[0] < rule.patience:
+        return None
+    return EarlyStop(last.round, best[0], best[1].measure)
+
+
+# puts what was trained until a state into the run directory, as that of the last round and, if
+# told so, as that of the best
+Keep: TypeAlias = Callable[[RunState, bool], None]
+
+
+@final
+class RunLog:
+    """A run's directory as its rounds end: their records, the checkpoint, what was trained.
+
+    `records`: of all finished rounds, the evaluation before training first. `rule`: when the run
+    is evaluated, and ends.
+    """
+
+    def __init__(
+        self,
+        directory: RunDirectory,
+        keep: Keep,
+        observer: Observer,
+        rule: EvaluationRule | None = None,
+    ) -> None:
+        self.rule = rule or EvaluationRule()
+        self.directory = directory
+        self.observer = observer
+        self.records: list[RoundRecord] = []
+        self._keep = keep
+
+    def resume(self, state: RunState) -> None:
+        """Go on from a checkpoint: what lies there of later rounds goes, and what a kill has kept
+        from being written comes."""
+        self.directory.cut_after(state.round)
+        self.records = self.directory.records()
+        if state.round:
+            self._keep(state, self._is_best(state))
+
+    def begin(self, state: RunState, record: FirstRound) -> None:
+        """The evaluation before training. Raises RunError for a loss that is not finite."""
+        check_finite(self.directory.path, record)
+        self._close(state, record)
+
+    def round_done(
+        self,
+        state: RunState,
+        record: TrainedRound,
+        trace: Iterable[TraceLine],
+        *,
+        simulated: bool = True,
+    ) -> None:
+        """A round: trace and record, then the checkpoint, then what was trained. A kill between
+        them is made good by `resume`. Raises RunError for a loss that is not finite, before
+        anything of the round is written."""
+        check_finite(self.directory.path, record, simulated=simulated)
+        self.directory.append("trace.jsonl", trace)
+        self._close(state, record)
+
+    def _close(self, state: RunState, record: RoundRecord) -> None:
+        self.directory.append("rounds.jsonl", [record])
+        self.directory.save(state)
+        self.records.append(record)
+        if state.round:
+            self._keep(state, self._is_best(state))
+        self.observer.round_done(record)
+
+    @property
+    def stopped(self) -> EarlyStop | None:
+        """Why the run ends after the last of its records, before its last round; None: it does
+        not."""
+        return early_stop(self.records, self.rule)
+
+    def _is_best(self, state: RunState) -> bool:
+        best = best_round(self.records)
+        return best is not None and best.round == state.round
+
+
+def write_summary(log: RunLog, about: dict[str, Any]) -> Summary:
+    """`summary.json`: what the run was (`about`) and what it came to."""
+    stopped: dict[str, Any] = {} if log.stopped is None else {"stopped_early": str(log.stopped)}
+    summary = Summary(**about, **totals(log.records), **stopped)
+    write_json(log.directory.path / "summary.json", summary.written())
+    return summary
