@@ -38,6 +38,16 @@ def model(tmp_path: Path) -> Path:
             "planner.shares lists 2 shares for devices.count 8",
         ),
         ({"channel": "traces", "channel.uplink": "nowhere.csv"}, "nowhere.csv"),
+        (
+            {"data.format": "alpaca", "data.task": "text-classification"},
+            "data.format alpaca is for language models, but data.task is text-classification",
+        ),
+        (
+            {"data.format": "text", "data.loss_on": "assistant"},
+            "data.loss_on is assistant, but data.format is text, which has no turns",
+        ),
+        ({"data.chat_template": "chatml"}, "data.chat_template is 'chatml': no such file"),
+        ({"data.chat_template": "{% if %}"}, "data.chat_template is no template .*: line 1"),
         ({"devices.memory_mib": "[1, 2]"}, "devices.memory_mib lists 2 values"),
         ({"devices.count": "2000"}, "data.train_samples 1600 are too few for 2000 devices"),
         (

@@ -62,6 +62,22 @@ def test_names_of_classes_fit_in_the_terms(
             decode_message(welcome, device_limits(None))
 
 
+def test_devices_are_told_the_template_and_not_where_it_lies(tmp_path: Path) -> None:
+    model = tiny.text_model(tmp_path / "llama", "llama")
+    data, template = tiny.chats(tmp_path / "chats.jsonl"), tmp_path / "chat.jinja"
+    template.write_text(tiny.CHAT_TEMPLATE, encoding="utf-8")
+    section = {"chat_template": str(template), "max_tokens": 40, "loss_on": "completion"}
+    config = tiny.config(model, data, data=section)
+    job = prepare(config, dealt=False)
+    net = open_net(job, new_directory(config, tmp_path), Silent(), in_place)
+    told = net.plan.terms[0].settings["data"]
+    assert told["chat_template"] == tiny.CHAT_TEMPLATE
+    assert (told["loss_on"], told["packing"], "name" in told) == ("completion", None, False)
+    prepared = replace(job.prepared, chat_template="{{ bos_token }}" * 100_000)
+    with pytest.raises(ConfigError, match=r"data\.chat_template has 1500002 bytes"):
+        check_net(replace(job, prepared=prepared))
+
+
 def test_a_link_takes_no_frame_beyond_the_runs(vision: tuple[Path, Path], tmp_path: Path) -> None:
     config = tiny.config(*vision)
     net = open_net(prepare(config), new_directory(config, tmp_path), Silent(), in_place)

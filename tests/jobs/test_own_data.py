@@ -56,6 +56,27 @@ def test_documents_are_cut_into_blocks(model: Path, tmp_path: Path) -> None:
     assert len(samples) == -(-(5 * 20 + 1) // 8)
 
 
+def test_conversations_are_read_on_the_run_s_terms(tmp_path: Path) -> None:
+    """Whatever format a device's are in; the template is the run's."""
+    llama = tiny.text_model(tmp_path / "llama", "llama")
+    terms = replace(TERMS, task="causal-lm", class_names=[])
+    section = DataSection(
+        chat_template=tiny.CHAT_TEMPLATE, max_tokens=60, loss_on="completion", packing="documents"
+    )
+    samples, batches = own_samples(
+        OwnData(tiny.chats(tmp_path / "own.jsonl", count=4)), terms, section, llama
+    )
+    batch = batches.make(samples, np.arange(len(samples)))
+    assert batch.documents is not None
+    assert sum(len(row) for row in batch.documents) == 4
+    path = tmp_path / "shared.jsonl"
+    turns = [{"from": "human", "value": "the film"}, {"from": "gpt", "value": "was good"}]
+    path.write_text(json.dumps({"talk": turns, "text": "a"}), encoding="utf-8")
+    own = OwnData(path, text_field="talk", format="sharegpt")
+    samples, batches = own_samples(own, terms, section, llama)
+    assert (batches.make(samples, np.arange(1)).labels >= 0).sum() == 3
+
+
 def test_a_class_that_the_run_does_not_know(model: Path, tmp_path: Path) -> None:
     path = lines(tmp_path / "own.jsonl", ("good", "pos"), ("what", "neutral"))
     with pytest.raises(DataError, match="'neutral'; it knows neg, pos"):

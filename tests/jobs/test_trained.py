@@ -220,3 +220,14 @@ def test_all_weights_are_a_model_with_its_card(
     card = (folder / "README.md").read_text()
     assert "all weights were trained" in card and "library_name: transformers" in card
     shutil.rmtree(run)
+
+
+def test_the_template_that_was_trained_on_belongs_to_the_tokenizer(tmp_path: Path) -> None:
+    model = tiny.text_model(tmp_path / "model", "llama")
+    section = {"chat_template": tiny.CHAT_TEMPLATE, "max_tokens": 40}
+    data = tiny.chats(tmp_path / "chats.jsonl")
+    run = start(tiny.config(model, data, data=section, training={"rounds": 1}), tmp_path)
+    inner = load_tokenizer(run.path / "adapter", None).library
+    turns = [{"role": "user", "content": "the film"}]
+    text = inner.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    assert text == "[BOS] user the film [EOS] [BOS] assistant "

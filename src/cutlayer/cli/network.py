@@ -156,6 +156,12 @@ def join_arguments(parser: argparse.ArgumentParser) -> None:
         "--label-field", default="label", help="column of the label in tables (label)"
     )
     parser.add_argument(
+        "--format",
+        default="auto",
+        metavar="NAME",
+        help="how a table's rows are examples for a language model, as `data.format` (auto)",
+    )
+    parser.add_argument(
         "--skip-bad", action="store_true", help="leave out samples that cannot be used"
     )
     parser.add_argument(
@@ -186,6 +192,7 @@ def run_join(arguments: argparse.Namespace) -> int:
         token=_token(arguments),
         text_field=arguments.text_field,
         label_field=arguments.label_field,
+        format=arguments.format,
         skip_bad=arguments.skip_bad,
         patience_s=float(arguments.patience),
         threads=arguments.threads,

@@ -22,7 +22,7 @@ from cutlayer.data.samples import (
     text_fault,
 )
 from cutlayer.errors import ConfigError, DataError, ModelError, brief_error, reason
-from cutlayer.spec import Task
+from cutlayer.spec import Task, TextFormat
 
 OnBad: TypeAlias = Literal["stop", "skip"]
 _NAMED = 5
@@ -271,6 +271,18 @@ def check_sizes(
             f"data.image_size is {image_size}, {model} cuts images into patches of {side} pixels:"
             f" set it to a multiple, such as {near}"
         )
+
+
+def asked_task(task: Task | None, format: TextFormat | Literal["auto"]) -> Task | None:
+    """The task that is asked for, by itself or by a format of its data. Raises ConfigError where
+    the two are at odds."""
+    if format in ("auto", "text"):
+        return task
+    if task not in (None, "causal-lm"):
+        raise ConfigError(
+            f"data.format {format} is for language models, but data.task is {task}: leave one out"
+        )
+    return "causal-lm"
 
 
 def known_task(name: str) -> Task | None:

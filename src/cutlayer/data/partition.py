@@ -257,6 +257,7 @@ class PreparedData:
     so mini-batches may be counted and measured, and nothing else is known of theirs.
 
     `watched`: what rounds are evaluated on, where that is not the whole test split.
+    `chat_template`: what makes the text of conversations instead of the tokenizer's own.
     """
 
     data: DataSet
@@ -265,3 +266,4 @@ class PreparedData:
     parts: tuple[Int64[np.ndarray, "_"], ...]
     skipped: int
     watched: Samples | None = None
+    chat_template: str | None = None

@@ -128,7 +128,7 @@ def _cut(row: TokenRow, over: int, how: TooLong) -> TokenRow | str:
     kept = slice(over, None) if how == "left" else slice(len(row.ids) - over)
     labels = row.labels[kept].copy()
     labels[:1] = IGNORED_LABEL
-    return _counted(TokenRow(row.ids[kept], labels), f", cut at the {how} by {over}")
+    return _counted(TokenRow(row.ids[kept], labels), f", cut at the {how} by {over} tokens")
 
 
 def _counted(row: TokenRow, how: str) -> TokenRow | str:

@@ -6,9 +6,10 @@ need it are imported in here, when all is well. Nothing is printed: progress goe
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-from cutlayer.config.schema import Config
+from cutlayer.config.schema import Config, DataSection
+from cutlayer.data.check import OnBad
 from cutlayer.errors import ConfigError, IdentityError, ModelError, needing, quoted
 from cutlayer.files import path_of
 from cutlayer.jobs.check import (
@@ -23,6 +24,7 @@ from cutlayer.jobs.compare import Compared, Source, named_runs
 from cutlayer.logs import loading
 from cutlayer.net.wire.link import address_of
 from cutlayer.report.run_reader import Run
+from cutlayer.spec import TextFormat
 from cutlayer.training.records import Observer
 
 RUNS = Path("runs")
@@ -167,6 +169,7 @@ def join(
     token: str | None = None,
     text_field: str = "text",
     label_field: str = "label",
+    format: str = "auto",
     skip_bad: bool = False,
     patience_s: float = PATIENCE_S,
     threads: int | None = None,
@@ -176,7 +179,8 @@ def join(
     until the run ends.
 
     `data`: the samples, in any form that `data.name` takes, with `text_field` and `label_field` the
-    columns of tables. `identity`: the folder of this device's key and certificate, and of its state
+    columns of tables, and `format` how their rows are examples for a language model, as
+    `data.format`. `identity`: the folder of this device's key and certificate, and of its state
     while a run goes on; where there is none yet, `token` is the invitation that makes one.
     `skip_bad`: leave out samples that cannot be used, which are an error else. `patience_s`: how
     long the server may be away [s]. `threads`: torch's; None: its choice. `device`: what computes
@@ -193,6 +197,9 @@ def join(
         raise ConfigError(f"device should be auto, cpu, cuda or mps, not {quoted(device)}")
     check_kind(str, "a column's name", text_field=text_field, label_field=label_field)
     check_kind(bool, "True or False", skip_bad=skip_bad)
+    text_format: TextFormat | Literal["auto"] = DataSection.model_validate(
+        {"format": format}
+    ).format
     if threads is not None and (type(threads) is not int or threads < 1):
         raise ConfigError(f"threads should be a whole number from 1 on, not {quoted(threads)}")
     if not isinstance(token, str | None):
@@ -204,7 +211,8 @@ def join(
         from cutlayer.model.placement import Accelerators, device_named
     place = device_named(device, "device", Accelerators.seen())
     check_path(own_data)
-    own = OwnData(own_data, text_field, label_field, "skip" if skip_bad else "stop")
+    on_bad: OnBad = "skip" if skip_bad else "stop"
+    own = OwnData(own_data, text_field, label_field, on_bad, text_format)
     keys = identify(host_and_port, folder, token, patience_s, own)
     state = folder / "run.safetensors"
     start(

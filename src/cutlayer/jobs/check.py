@@ -18,13 +18,15 @@ from cutlayer.config.read import check_overrides, read_written
 from cutlayer.config.schema import (
     Choice,
     Config,
+    DataSection,
     EvenPlanner,
     FixedPlanner,
     NetSection,
     PluginPlanner,
 )
 from cutlayer.config.section import AGGREGATIONS, PARTITIONS, PluginSection
-from cutlayer.data.check import check_sizes, known_task, other_task
+from cutlayer.data.chats import template_text
+from cutlayer.data.check import asked_task, check_sizes, known_task, other_task
 from cutlayer.data.find import KNOWN_MODELS, Hub, check_name, find_config, holds_model, is_hub_id
 from cutlayer.data.partition import PARTITION_ARGUMENTS
 from cutlayer.errors import (
@@ -124,6 +126,7 @@ def check(config: Config, *, cut: bool = True, dealt: bool = True, read: bool = 
     _check_aggregation(config)
     if isinstance(config.partition, PluginSection):
         check_plugin("partition", config.partition, PARTITIONS, PARTITION_ARGUMENTS)
+    _check_texts(config.data)
     if read:
         check_name(config.data.name, "data")
     settings = _model_settings(config.model.name)
@@ -132,6 +135,18 @@ def check(config: Config, *, cut: bool = True, dealt: bool = True, read: bool = 
         task = _check_task(config, settings, read)
         make_devices(config.devices, task)  # a profile has rates of some tasks
         make_server(config.server, task)
+
+
+def _check_texts(section: DataSection) -> None:
+    """Raises ConfigError for settings of a language model's data that cannot be together."""
+    asked_task(section.task, section.format)
+    if section.chat_template is not None:
+        template_text(section.chat_template)
+    if section.format == "text" and section.loss_on not in (None, "all"):
+        raise ConfigError(
+            f"data.loss_on is {section.loss_on}, but data.format is text, which has no turns: set"
+            " it to all, or leave it out"
+        )
 
 
 # in asking what is another package's: a second, and 125 kB
@@ -211,7 +226,7 @@ def _check_task(config: Config, settings: Mapping[str, Any], read: bool) -> Task
     Raises DataError where the model is for other tasks than the one that is asked for, or that the
     data are for, if they are known and `read`.
     """
-    task = config.data.task
+    task = asked_task(config.data.task, config.data.format)
     if task is None and read:
         task = known_task(config.data.name)
     serves = likely_tasks(settings)

@@ -28,6 +28,7 @@ from cutlayer.data.batches import (
 from cutlayer.data.chats import texts_of
 from cutlayer.data.check import (
     OnBad,
+    asked_task,
     check_data,
     check_samples,
     check_sizes,
@@ -87,7 +88,7 @@ def prepare_data(config: Config, model: Path, *, dealt: bool = True) -> Prepared
     Raises DataError or AssetError for data that cannot be found, read or dealt.
     """
     section = config.data
-    known = section.task or known_task(section.name)
+    known = asked_task(section.task, section.format) or known_task(section.name)
     if known is not None:
         _refuse_other_task(config, known, model)
     own = read_config(model)
@@ -111,6 +112,7 @@ def prepare_data(config: Config, model: Path, *, dealt: bool = True) -> Prepared
     held_out = config.evaluation.validation_fraction
     if not (dealt or held_out):
         data = replace(data, train=data.test)
+    chat_template = None
     if data.task == "image-classification":
         # a picture is read to be checked: only those drawn are
         data, skipped = _checked(_drawn(data, config), config, None)
@@ -129,6 +131,7 @@ def prepare_data(config: Config, model: Path, *, dealt: bool = True) -> Prepared
         tokenizer = load_tokenizer(model, None)
         making = row_making(section, data.reading, tokenizer)
         _LOG.info(making.title(data.reading))
+        chat_template = making.chat_template
         data, skipped, batches = _as_rows(data, config, making)
     data, watched = _watched(data, config)
     if not dealt:
@@ -139,7 +142,7 @@ def prepare_data(config: Config, model: Path, *, dealt: bool = True) -> Prepared
         if dealt
         else (np.arange(len(data.train)),) * count
     )
-    return PreparedData(data, data.task, batches, parts, skipped, watched)
+    return PreparedData(data, data.task, batches, parts, skipped, watched, chat_template)
 
 
 def _as_rows(data: DataSet, config: Config, making: RowMaking) -> tuple[DataSet, int, BatchMaker]:

@@ -260,7 +260,7 @@ _OTHER_TERMS_BYTES = 64 * 1024
 _DEVICE_SETTINGS: dict[str, Any] = {
     **dict.fromkeys(("optimizer", "adapter", "seed"), True),
     "model": {"cut"},
-    "data": {"image_size", "max_tokens"},
+    "data": {"image_size", "max_tokens", "loss_on", "packing", "too_long"},
     "training": {"batch_size"},
     "devices": {"base", "activation_memory"},
 }
@@ -313,10 +313,15 @@ def check_net(job: Job) -> None:
 
 
 def _check_names(job: Job) -> None:
-    """Devices are told the names of all classes at once, beside little else."""
+    """Devices are told the names of all classes, or the chat template, beside little else."""
     names = job.prepared.data.class_names
     size = len(json.dumps(list(names), ensure_ascii=False).encode())
     most = TERMS_BYTES - _OTHER_TERMS_BYTES
+    template = len(json.dumps(job.prepared.chat_template).encode())
+    if template > most:
+        raise ConfigError(
+            f"data.chat_template has {template} bytes, a device accepts {most}: shorten it"
+        )
     if job.setup.training.task != "causal-lm" and size > most:
         raise ConfigError(
             f"the names of the {len(names)} classes have {size} bytes, a device accepts {most}:"
@@ -431,6 +436,7 @@ def _terms(job: Job, directory: RunDirectory, part: PartFile, tokens: int) -> tu
         codec = portable(codec, CODECS)
     settings = config.model_dump(mode="json", include=_DEVICE_SETTINGS)
     settings["codec"] = codec.model_dump(mode="json")
+    settings["data"]["chat_template"] = job.prepared.chat_template
     return tuple(
         Terms(
             run=run,

@@ -98,7 +98,7 @@ _LOG = logging.getLogger(__name__)
 # what is read of a model's folder: its weights, its configuration, its tokenizer or preprocessing
 _MODEL_FILES = (
     *("*.safetensors", "*.safetensors.index.json", "config.json", "*processor_config.json"),
-    *("*token*", "vocab*", "merges*", "*.model"),
+    *("*token*", "vocab*", "merges*", "*.model", "*.jinja"),
 )
 # what is compared otherwise or decides no number: where things are, what is read from files
 _ELSEWHERE = ("model", "devices", "clock", "group")

@@ -34,13 +34,14 @@ _PACKING_TITLES: dict[Packing, str] = {
 @dataclass(frozen=True, eq=False)
 class RowMaking:
     """How samples are made into rows: what encodes them, whether rows are packed, what is done to
-    those that are too long."""
+    those that are too long. `chat_template`: what is used instead of the tokenizer's own."""
 
     tokenizer: Tokenizer
     encoder: RowEncoder
     packing: Packing
     too_long: TooLong
     max_tokens: int
+    chat_template: str | None
 
     def title(self, reading: TableReading | None) -> str:
         """All of it in a line: `conversations from column messages, loss on the assistant's turns,
@@ -92,7 +93,9 @@ def row_making(
     do not have is to count.
     """
     plain = reading is None
-    template = None if reading is None else _template(section, reading, tokenizer)
+    given = section.chat_template
+    given = None if given is None or reading is None else template_text(given)
+    template = None if reading is None else _template(given, reading, tokenizer)
     loss_on = section.loss_on
     if loss_on is None:
         by_turns = reading is not None and reading.column("turns") is not None
@@ -111,17 +114,16 @@ def row_making(
         loss_on,
         tokenizer.check,
     )
-    return RowMaking(tokenizer, encoder, packing, section.too_long, section.max_tokens)
+    return RowMaking(tokenizer, encoder, packing, section.too_long, section.max_tokens, given)
 
 
 def _template(
-    section: DataSection, reading: TableReading, tokenizer: Tokenizer
+    given: str | None, reading: TableReading, tokenizer: Tokenizer
 ) -> ChatTemplate | None:
     """The template that makes the text; None where texts are joined without one."""
     library = tokenizer.library
-    if section.chat_template is not None:
-        text = template_text(section.chat_template)
-        return ChatTemplate(library, text, "template of data.chat_template")
+    if given is not None:
+        return ChatTemplate(library, given, "template of data.chat_template")
     try:
         own = str(library.get_chat_template())
     except ValueError as error:

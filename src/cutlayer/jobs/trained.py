@@ -46,6 +46,7 @@ from cutlayer.training.run_log import Keep
 from cutlayer.training.state import RunState
 from cutlayer.version import __version__
 
+_CHAT_TEMPLATE = "chat_template.jinja"  # as transformers calls it
 _PREPROCESSING = ("preprocessor_config.json", "processor_config.json")
 
 
@@ -73,7 +74,9 @@ def save_trained(job: Job, state: RunState, directory: RunDirectory, which: Whic
                 transposed=job.setup.server.device_part.adapted.transposed,
                 revision=facts.base.revision,
             )
-        add_companions(to, facts, config_yaml(job.config), job.found.path)
+        add_companions(
+            to, facts, config_yaml(job.config), job.found.path, job.prepared.chat_template
+        )
 
     folders = MODELS if whole else ADAPTERS
     write_folder_atomically(directory.path / folders[which], write)
@@ -112,8 +115,11 @@ def kept_state(job: Job, directory: RunDirectory, last: RunState) -> RunState:
     )
 
 
-def add_companions(folder: Path, facts: TrainedFacts, settings: str, base: Path) -> None:
-    """Put beside what was trained all that belongs to it; `base`: the folder of the weights."""
+def add_companions(
+    folder: Path, facts: TrainedFacts, settings: str, base: Path, chat_template: str | None
+) -> None:
+    """Put beside what was trained all that belongs to it; `base`: the folder of the weights;
+    `chat_template`: what the tokenizer makes a text of turns by, instead of its own."""
     if facts.task == "image-classification":
         for name in _PREPROCESSING:
             if (base / name).is_file():
@@ -121,6 +127,8 @@ def add_companions(folder: Path, facts: TrainedFacts, settings: str, base: Path)
     else:
         decides = facts.task == "text-classification"
         save_tokenizer(base, folder, unread_padding(read_config(base)) if decides else None)
+        if chat_template is not None:
+            (folder / _CHAT_TEMPLATE).write_text(chat_template, encoding="utf-8")
     (folder / SETTINGS_FILE).write_text(settings, encoding="utf-8")
     text = json.dumps(asdict(facts), indent=1) + "\n"
     (folder / FACTS_FILE).write_text(text, encoding="utf-8")

@@ -34,6 +34,7 @@ _SMALL_FILES = (
     "processor_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
+    "chat_template.jinja",
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.json",
