@@ -4,7 +4,7 @@ Plain values with units in their names. Knows no tensors: `model.describe` makes
 a pretrained model, the configuration makes the rest.
 """
 
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from enum import StrEnum
 from typing import Literal, TypeAlias
 
@@ -169,13 +169,27 @@ class LinearShape:
 
 
 @dataclass(frozen=True)
+class OtherBlocks:
+    """Blocks, by number from 0, whose adapters are of other `ranks` than those of
+    `ModelSpec.block_linears`, in that order (0: none); what autograd keeps of such a block, and of
+    one as the server's first."""
+
+    at: tuple[int, ...]
+    ranks: tuple[int, ...]
+    kept: BlockBytes
+    served: BlockBytes
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """A transformer's dimensions, as the cost models read them.
 
-    All blocks are alike; of blocks that differ in size, all are as the largest. `embedding` is what
-    comes before the first block (on the devices), `head` what follows the last one: final norm,
-    pooling, head (on the server); the head runs once a sample, or once a token for language
-    modelling (`head_per_token`). `shared_parameters` are both
+    All blocks are alike but for adapters; of blocks that differ in size, all are as the largest.
+    `block_linears` are those of the first block that has adapters, or has something trained before
+    it, `others` of blocks that differ in them. `embedding` is what comes before the first block (on
+    the devices), `head` what follows the last one: final norm, pooling, head (on the server); the
+    head runs once a sample, or once a token for language modelling (`head_per_token`).
+    `shared_parameters` are both
     embedding and head (tied), held by both sides and counted in both.
 
     `bytes_per_value` is that of activations, and of weights that no base packs; adapters are
@@ -213,6 +227,7 @@ class ModelSpec:
     embedding_matrix: int = 0
     expert_flops_per_token: int = 0
     head_matrix: int = 0
+    others: tuple[OtherBlocks, ...] = ()
     device_base: Base = Base.FLOAT32
     server_base: Base = Base.FLOAT32
 
@@ -223,14 +238,50 @@ class ModelSpec:
         return outside + self.blocks * self.block_parameters
 
     @property
-    def block_adapter_parameters(self) -> int:
-        """Adapter parameters of one block."""
-        return sum(linear.adapter_parameters for linear in self.block_linears)
-
-    @property
     def rank(self) -> int:
         """The largest rank of an adapter in a block; 0 without adapters."""
-        return max((linear.rank for linear in self.block_linears), default=0)
+        return max((rank for kind in self.kinds(0, self.blocks) for rank in kind.ranks), default=0)
+
+    @property
+    def first_trained(self) -> int:
+        """The first block, from 0, with adapters in it or before it: backward ends there."""
+        without = {at for other in self.others if not any(other.ranks) for at in other.at}
+        if self.embedding_adapter_parameters:
+            return 0
+        return next((at for at in range(self.blocks) if at not in without), 0)
+
+    @property
+    def cuts(self) -> range:
+        """The cuts that leave both sides something to train."""
+        trained = [at for at in range(self.blocks) if self.adapter_parameters(at, at + 1)]
+        if not trained:  # of all weights
+            return range(1, self.blocks)
+        least = 1 if self.embedding_adapter_parameters else trained[0] + 1
+        deepest = self.blocks - 1 if self.head_adapter_parameters else trained[-1]
+        return range(least, deepest + 1)
+
+    def kinds(self, first: int, end: int) -> tuple["BlockKind", ...]:
+        """The blocks from `first` to the one before `end`, by kind: first those that are as
+        `block_linears` says, even if there are none of them."""
+        found = []
+        for other in self.others:
+            own = sum(first <= at < end for at in other.at)
+            if own:
+                linears = tuple(
+                    replace(linear, rank=rank)
+                    for linear, rank in zip(self.block_linears, other.ranks, strict=True)
+                )
+                found.append(BlockKind(own, linears, other))
+        rest = max(end - first, 0) - sum(kind.count for kind in found)
+        return (BlockKind(rest, self.block_linears), *found)
+
+    def kind_of(self, block: int) -> OtherBlocks | None:
+        """What is other about this block."""
+        return next((other for other in self.others if block in other.at), None)
+
+    def adapter_parameters(self, first: int, end: int) -> int:
+        """Adapter parameters of the blocks from `first` to the one before `end`."""
+        return sum(kind.count * kind.adapter_parameters for kind in self.kinds(first, end))
 
     def device_parameters(self, cut: int) -> int:
         """Base parameters of the embedding and `cut` blocks; with `cut = blocks` of the whole."""
@@ -284,7 +335,31 @@ class ModelSpec:
         """Adapter parameters of the embedding and `cut` blocks; with `cut = blocks` of the whole,
         a trained head included."""
         head = self.head_adapter_parameters if cut == self.blocks else 0
-        return self.embedding_adapter_parameters + cut * self.block_adapter_parameters + head
+        return self.embedding_adapter_parameters + self.adapter_parameters(0, cut) + head
+
+    def server_adapter_parameters(self, cut: int) -> int:
+        """Adapter parameters of the blocks after `cut`, and of a trained head."""
+        return self.adapter_parameters(cut, self.blocks) + self.head_adapter_parameters
+
+
+@dataclass(frozen=True)
+class BlockKind:
+    """So many blocks with the same linear layers and adapters; `other`: where they are not the
+    model's usual ones."""
+
+    count: int
+    linears: tuple[LinearShape, ...]
+    other: OtherBlocks | None = None
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """Of the adapters, by layer."""
+        return tuple(linear.rank for linear in self.linears)
+
+    @property
+    def adapter_parameters(self) -> int:
+        """Adapter parameters of one of them."""
+        return sum(linear.adapter_parameters for linear in self.linears)
 
 
 @dataclass(frozen=True)

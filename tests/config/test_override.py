@@ -45,7 +45,7 @@ def test_text_stays_as_it_is_typed(text: str) -> None:
         ("channel.uplink", "[a, no, 1]", ["a", "no", "1"]),
         ("net.devices", "[1, 02]", ["1", "02"]),
         ("adapter.targets", "all", "all"),
-        ("adapter.targets", "q_proj", ["q_proj"]),
+        ("adapter.targets", "q_proj", "q_proj"),
         ("devices.preset", "jetson-nano", "jetson-nano"),
         ("codec", "none", "none"),
         ("codec", "{name: paper, levels: 3}", {"name": "paper", "levels": 3}),

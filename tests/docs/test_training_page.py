@@ -14,5 +14,5 @@ def test_names_in_the_tables_are_settings_and_none_is_left_out() -> None:
     named = [name for row in rows for name in re.findall(r"`([a-z_.]+)`", row)]
     known = {each.key for each in keys()}
     assert set(named) <= known and len(named) == len(set(named))
-    sections = ("optimizer.",)
+    sections = ("optimizer.", "adapter.")
     assert {key for key in known if key.startswith(sections)} <= {*named, "optimizer.schedule"}

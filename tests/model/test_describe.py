@@ -73,8 +73,8 @@ def test_counts_are_those_that_the_parts_hold(tmp_path: Path, task: Task, model_
         assert device.adapted.parameters == spec.embedding_parameters + cut * spec.block_parameters
         served = (BLOCKS - cut) * spec.block_parameters + spec.head_parameters
         assert server.adapted.parameters == served
-        assert device.adapted.layout.parameters == cut * spec.block_adapter_parameters
-        assert server.adapted.layout.parameters == (BLOCKS - cut) * spec.block_adapter_parameters
+        assert device.adapted.layout.parameters == cut * spec.adapter_parameters(0, 1)
+        assert server.adapted.layout.parameters == (BLOCKS - cut) * spec.adapter_parameters(0, 1)
 
 
 def test_only_named_layers_have_a_rank() -> None:
@@ -82,6 +82,33 @@ def test_only_named_layers_have_a_rank() -> None:
     found = describe(config_of("vit"), "image-classification", spec, classes=CLASSES)
     ranks = [(x.inputs, x.outputs, x.rank) for x in found.block_linears]
     assert ranks == [(24, 24, 3), (24, 24, 0), (24, 24, 0), (24, 24, 0), (24, 32, 3), (32, 24, 0)]
+
+
+UNEVEN: list[tuple[Task, str, AdapterSpec]] = [
+    ("causal-lm", "llama", AdapterSpec(2, 4.0, layers=(0, 2))),
+    ("text-classification", "bert", AdapterSpec(2, 4.0, r".*\.layer\.[12]\..*query", head=True)),
+    (
+        "image-classification",
+        "vit",
+        AdapterSpec(2, 4.0, patch_embedding=True, rank_pattern=((r"layers\.1\..*", 5), ("fc1", 3))),
+    ),
+]
+
+
+@pytest.mark.parametrize(("task", "model_type", "adapter"), UNEVEN)
+def test_blocks_may_differ_in_adapters(
+    tmp_path: Path, task: Task, model_type: str, adapter: AdapterSpec
+) -> None:
+    """Counted as both parts hold them, and only cuts that leave both something to train."""
+    path = save_model(tmp_path / "tiny", model_type, task)
+    spec = describe(path, task, adapter, classes=CLASSES)
+    assert spec.others and sum(kind.count for kind in spec.kinds(0, BLOCKS)) == BLOCKS
+    for cut in range(1, BLOCKS):
+        device = load_device_part(path, task, cut, adapter, classes=CLASSES).adapted.layout
+        server = load_server_part(path, task, cut, adapter, classes=CLASSES).adapted.layout
+        assert device.parameters == spec.device_adapter_parameters(cut)
+        assert server.parameters == spec.server_adapter_parameters(cut)
+        assert (cut in spec.cuts) == bool(device.parameters and server.parameters)
 
 
 def test_heads_may_be_narrower_than_the_width() -> None:

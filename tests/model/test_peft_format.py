@@ -1,6 +1,7 @@
 """Adapters over PEFT: what we write it loads, what it writes we read."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import peft
@@ -45,7 +46,28 @@ CASES: list[tuple[Task, str, AdapterSpec]] = [
     ("text-classification", "gpt2", full_spec("text-classification")),
     ("causal-lm", "gpt2", AdapterSpec(2, 4.0)),
     ("causal-lm", "llama", AdapterSpec(2, 4.0)),
+    ("causal-lm", "llama", AdapterSpec(4, 3.0, r".*\.(q|v)_proj", rslora=True)),
+    ("text-classification", "bert", replace(SOME, layers=(0, 2))),
+    (
+        "text-classification",
+        "gpt2",
+        AdapterSpec(
+            *(2, 4.0, r"transformer\.h\.[02]\..*"),
+            head=True,
+            rank_pattern=(("c_attn", 4), (r"h\.2\.mlp\.c_proj", 1)),
+            alpha_pattern=((r"mlp\.c_fc", 16.0),),
+            rslora=True,
+        ),
+    ),
+    (
+        "image-classification",
+        "vit",
+        AdapterSpec(
+            *(2, 3.0, ("q_proj", "fc2"), True, True), layers=(0, 1), rank_pattern=(("q_proj", 5),)
+        ),
+    ),
 ]
+IDS = [f"{case[0]}-{case[1]}-{number}" for number, case in enumerate(CASES)]
 
 
 def adapter_of(whole: WholeModel, directory: Path, spec: AdapterSpec, task: Task) -> Tensor:
@@ -62,7 +84,7 @@ def adapter_of(whole: WholeModel, directory: Path, spec: AdapterSpec, task: Task
     return row
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}-{case[1]}-{case[2].targets}")
+@pytest.mark.parametrize("case", CASES, ids=IDS)
 def test_peft_gives_the_same_logits(tmp_path: Path, case: tuple[Task, str, AdapterSpec]) -> None:
     task, model_type, spec = case
     base = random_model(config_of(model_type), task)
@@ -80,7 +102,7 @@ def test_peft_gives_the_same_logits(tmp_path: Path, case: tuple[Task, str, Adapt
     assert (logits - plain).abs().max() > 1e-2 * expected.abs().max()
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}-{case[1]}-{case[2].targets}")
+@pytest.mark.parametrize("case", CASES, ids=IDS)
 def test_merged_into_the_model_it_gives_the_same_logits(
     tmp_path: Path, case: tuple[Task, str, AdapterSpec]
 ) -> None:
@@ -120,7 +142,7 @@ def test_a_model_that_it_does_not_fit_is_left_as_it_was(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}-{case[1]}-{case[2].targets}")
+@pytest.mark.parametrize("case", CASES, ids=IDS)
 def test_both_sides_write_and_read_back(
     tmp_path: Path, case: tuple[Task, str, AdapterSpec]
 ) -> None:
@@ -154,6 +176,30 @@ def test_both_sides_write_and_read_back(
             "gpt2",
             AdapterSpec(2, 3.0, ("c_attn",)),
             {"target_modules": ["c_attn"], "task_type": "CAUSAL_LM", "fan_in_fan_out": True},
+        ),
+        (
+            "causal-lm",
+            "llama",
+            AdapterSpec(
+                *(2, 3.0, ("q_proj", "up_proj")),
+                layers=(0, 2),
+                rank_pattern=(("up_proj", 4),),
+                alpha_pattern=((r"layers\.2\.self_attn\.q_proj", 12.0),),
+                rslora=True,
+            ),
+            {
+                "target_modules": ["q_proj", "up_proj"],
+                "layers_to_transform": [0, 2],
+                "rank_pattern": {"up_proj": 4},
+                "alpha_pattern": {r"layers\.2\.self_attn\.q_proj": 12.0},
+                "use_rslora": True,
+            },
+        ),
+        (
+            "image-classification",
+            "vit",
+            AdapterSpec(2, 3.0, r"vit\.layers\.1\..*_proj", head=True),
+            {"target_modules": r"vit\.layers\.1\..*_proj", "modules_to_save": ["classifier"]},
         ),
     ],
 )
@@ -198,6 +244,15 @@ def folder(tmp_path: Path) -> Path:
         (AdapterSpec(2, 3.0, ("q_proj",), patch_embedding=True, head=True), "patch_embedding"),
         (AdapterSpec(2, 3.0, ("k_proj",), head=True), "an adapter on .*q_proj"),
         (AdapterSpec(2, 3.0, ("q_proj", "fc1"), head=True), "no adapter on .*fc1"),
+        (AdapterSpec(2, 3.0, ("q_proj",), head=True, rslora=True), "rslora False, where True"),
+        (
+            AdapterSpec(2, 3.0, ("q_proj",), head=True, rank_pattern=(("q_proj", 4),)),
+            r"for vit\.layers\.0\.attention\.q_proj rank 2, where 4",
+        ),
+        (
+            AdapterSpec(2, 3.0, ("q_proj",), head=True, alpha_pattern=(("q_proj", 6.0),)),
+            r"q_proj a scale of 1\.5, where 3\.0",
+        ),
     ],
 )
 def test_another_spec_is_refused(folder: Path, spec: AdapterSpec, message: str) -> None:
@@ -210,9 +265,7 @@ def test_another_spec_is_refused(folder: Path, spec: AdapterSpec, message: str) 
     [
         ("peft_type", "IA3"),
         ("use_dora", True),
-        ("use_rslora", True),
         ("bias", "all"),
-        ("rank_pattern", {"q_proj": 4}),
     ],
 )
 def test_other_kinds_of_adapter_are_refused(folder: Path, key: str, value: object) -> None:
@@ -220,6 +273,19 @@ def test_other_kinds_of_adapter_are_refused(folder: Path, key: str, value: objec
     (folder / CONFIG_FILE).write_text(json.dumps({**config, key: value}))
     with pytest.raises(ModelError, match=key):
         read_adapter(folder)
+
+
+def test_patterns_of_peft_decide_the_rank(folder: Path) -> None:
+    config = json.loads((folder / CONFIG_FILE).read_text())
+    for key, value, message in (
+        ("rank_pattern", {"q_proj": 4}, r"rank 4, but has lora_A \(2, 4\)"),
+        ("rank_pattern", {"(": 4}, "is no pattern"),
+        ("rank_pattern", [4], "is not the configuration of an adapter"),
+        ("alpha_pattern", {"q_proj": 0}, r"alpha is 0\.0"),
+    ):
+        (folder / CONFIG_FILE).write_text(json.dumps({**config, key: value}))
+        with pytest.raises(ModelError, match=message):
+            read_adapter(folder)
 
 
 def test_broken_folders_are_refused(folder: Path) -> None:

@@ -91,8 +91,8 @@ def test_what_a_server_needs_by_hand() -> None:
     """Six blocks of a vision transformer of 64, cut after four, three devices and AdamW."""
     model, count = FREE.model, len(FREE.devices)
     need = server_need(FREE, SFT, CUT, MiniBatchPolicy())
-    row = 4 * (2 * model.block_adapter_parameters + model.head_adapter_parameters)
-    device_row = 4 * CUT * model.block_adapter_parameters
+    row = 4 * (2 * model.adapter_parameters(0, 1) + model.head_adapter_parameters)
+    device_row = 4 * CUT * model.adapter_parameters(0, 1)
     assert need.weights == 4 * (model.embedding_parameters + model.head_parameters) + 4 * (
         model.blocks * model.block_parameters
     )

@@ -48,6 +48,7 @@ class Case:
     adapter: AdapterSpec = SPEC
     side: int = 32
     padded: bool = False
+    cuts: tuple[int, ...] = (1, 3)
 
     def describe(self, path: Path, **options: Any) -> ModelSpec:
         if self.task == "image-classification":
@@ -101,6 +102,25 @@ VARIANTS = {
     "unpadded": Case("text-classification", "bert", BERT.size),
     "padded": Case("causal-lm", "llama", LLAMA.size, padded=True),
     "gpt2": Case("causal-lm", "gpt2", {"n_embd": 64, "n_layer": 4, "n_head": 4}, SPEC),
+    "some blocks": Case(
+        "causal-lm", "llama", LLAMA.size, AdapterSpec(4, 4.0, "all", layers=(0, 3))
+    ),
+    "late blocks": Case(
+        "causal-lm", "llama", LLAMA.size, AdapterSpec(4, 4.0, ("v_proj",), layers=(1, 3)), cuts=(3,)
+    ),
+    "ranks": Case(
+        "text-classification",
+        "bert",
+        BERT.size,
+        AdapterSpec(4, 4.0, head=True, rank_pattern=((r"layer\.(1|3)\..*", 32), ("query", 8))),
+        padded=True,
+    ),
+    "pattern": Case(
+        "image-classification",
+        "dinov2",
+        DINOV2.size,
+        AdapterSpec(4, 4.0, r".*\.layer\.[12]\..*(fc1|q_proj)", True, True),
+    ),
     "micro": Case("image-classification", "vit", {"num_hidden_layers": 4}, side=16),
 }
 # blocks are counted on fake tensors by the same code that runs; what is left is what several blocks
@@ -116,7 +136,7 @@ def test_bytes_that_autograd_holds(tmp_path: Path, case: Case) -> None:
     """Device and server part, two cuts, two batch sizes, three ways to hold."""
     path = save_model(tmp_path, case.model_type, case.task, **case.size)
     spec = case.describe(path)
-    for cut in (1, 3):
+    for cut in case.cuts:
         device, server = case.device(path, cut), case.server(path, cut)
         for samples in (2, 5):
             _check_bytes(case, spec, device, server, samples)
@@ -187,7 +207,10 @@ _FLOPS = {
     **{name: (case, Trained.ADAPTERS) for name, case in FAMILIES.items()},
     **{
         name: (VARIANTS[name], Trained.ADAPTERS)
-        for name in ("two targets", "late targets", "all kinds", "micro")
+        for name in (
+            *("two targets", "late targets", "all kinds", "micro"),
+            *("some blocks", "late blocks", "ranks", "pattern"),
+        )
     },
     **{f"all weights, {name}": (case, Trained.WEIGHTS) for name, case in FAMILIES.items()},
     "all weights, micro": (VARIANTS["micro"], Trained.WEIGHTS),
@@ -199,7 +222,8 @@ def test_flops_that_torch_counts(tmp_path: Path, case: Case, trained: Trained) -
     """Forward and backward, device and server, two cuts."""
     path = save_model(tmp_path, case.model_type, case.task, **case.size)
     spec = case.describe(path)
-    for cut in (1, 3):
+    for cut in case.cuts:
+        assert trained is Trained.WEIGHTS or cut in spec.cuts
         device, server = case.device(path, cut, trained), case.server(path, cut, trained)
         counted, batch = _count(case, device, server, samples=3)
         expected = physical_flops(spec, cut, batch, trained)

@@ -73,8 +73,8 @@ def test_only_adapted_layers_have_values(
     spec = vit_spec(VitDimensions("any", blocks, 16 * heads, heads, rank=rank, adapted=chosen))
     D = 16 * heads
     values = {"up": 5 * D, "down": 5 * D}
-    assert spec.block_adapter_parameters == rank * sum(values.get(x, 2 * D) for x in chosen)
-    assert spec.device_adapter_parameters(blocks) == blocks * spec.block_adapter_parameters
+    assert spec.adapter_parameters(0, 1) == rank * sum(values.get(x, 2 * D) for x in chosen)
+    assert spec.device_adapter_parameters(blocks) == blocks * spec.adapter_parameters(0, 1)
     assert spec.rank == (rank if chosen else 0)
     # whatever is adapted, later layers of the first block see what earlier ones changed
     reads = [linear.reads_block_input for linear in spec.block_linears]

@@ -53,6 +53,16 @@ def _readable(text: str) -> str:
     return text
 
 
+def _regular_expression(text: str) -> str:
+    try:
+        re.compile(_readable(text))
+    except re.error as error:
+        raise PydanticCustomError(
+            "pattern", "should be a regular expression: {why}", {"why": str(error)}
+        ) from error
+    return text
+
+
 def _torch_device(text: str) -> str:
     """The name of what computes; whether it is there is found where torch is."""
     if re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?|mps", text) is None:
@@ -82,6 +92,7 @@ Decibels = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False), Number]
 DecibelsEach = Decibels | tuple[Decibels, ...]
 Text = Annotated[str, AfterValidator(_readable), BeforeValidator(_as_text)]
 TextEach = Text | tuple[Text, ...]
+Pattern = Annotated[str, AfterValidator(_regular_expression), BeforeValidator(_as_text)]
 TorchDevice = Annotated[str, AfterValidator(_torch_device)]
 
 
@@ -371,7 +382,9 @@ def _first(root: type[Section], errors: Sequence[ErrorDetails]) -> ErrorDetails:
 
 def _nearness(error: ErrorDetails) -> tuple[int, bool]:
     """How much a value is like what it was taken for: a list is no word."""
-    word = error["type"] == "literal_error" and isinstance(error["input"], Sequence)
+    word = error["type"] in ("literal_error", "string_type") and isinstance(
+        error["input"], Sequence
+    )
     return len(error["loc"]), not word or isinstance(error["input"], str)
 
 

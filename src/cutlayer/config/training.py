@@ -7,6 +7,7 @@ from pydantic import Field
 from cutlayer.config.section import (
     Choices,
     Number,
+    Pattern,
     Positive,
     Real,
     Section,
@@ -18,6 +19,9 @@ from cutlayer.config.section import (
 
 _Steps = Annotated[int, Field(ge=1, le=10**6), Number]
 _MicroBatches = Annotated[int, Field(ge=1, le=65_536), Number]
+_Block = Annotated[int, Field(ge=0, le=10_000), Number]
+_Rank = Annotated[int, Field(ge=1, le=65_536), Number]
+_Alpha = Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False), Number]
 _Rate = Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False), Number]
 _Norm = Annotated[float, Field(ge=1e-12, le=1e12, allow_inf_nan=False), Number]
 _Beta = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False), Number]
@@ -35,17 +39,42 @@ class AdapterSection(Section):
         description="rank of every LoRA adapter, at most the width of the layers",
     )
     alpha: Real = Field(
-        default=8.0, ge=1e-6, le=1e6, description="adapters are scaled by alpha / rank"
+        default=8.0,
+        ge=1e-6,
+        le=1e6,
+        description="adapters are scaled by alpha / rank (see rslora)",
     )
-    targets: Literal["all"] | Annotated[tuple[Text, ...], Field(min_length=1)] = Field(
+    rslora: bool = Field(
+        default=False, description="scale by alpha / sqrt(rank), rank-stabilised LoRA"
+    )
+    targets: Pattern | Annotated[tuple[Text, ...], Field(min_length=1)] = Field(
         default="all",
-        description="linear layers adapted in each block: all, or a list of their names",
+        description="linear layers adapted in each block: all, a name or a list of names, or a"
+        " regular expression of whole names, as PEFT's target_modules",
+    )
+    layers: Annotated[tuple[_Block, ...], Field(min_length=1)] | None = Field(
+        default=None,
+        description="numbers of the blocks that have adapters, from 0, a list; null: all",
+    )
+    rank_pattern: dict[Pattern, _Rank] = Field(
+        default={},
+        description="other ranks for some layers, by regular expressions of the ends of names",
+    )
+    alpha_pattern: dict[Pattern, _Alpha] = Field(
+        default={},
+        description="other alphas for some layers, by regular expressions of the ends of names",
     )
     patch_embedding: bool = Field(
         default=False, description="an adapter on the patch embedding too (vision models)"
     )
     head: bool | None = Field(
         default=None, description="train the classification head; null: yes where there is one"
+    )
+    start_from: Text | None = Field(
+        default=None,
+        min_length=1,
+        description="an adapter to begin with, not a new one: a folder in PEFT's format, or a run"
+        " directory; rank, alpha, layers and head are those given here, and must be its own",
     )
 
 

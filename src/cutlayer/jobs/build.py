@@ -1,5 +1,6 @@
 """The names of a configuration made into objects: codec, channel, devices, allocation."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -453,6 +454,34 @@ def count_micro_batches(training: TrainingSection, scheme: Scheme) -> int:
 
 def make_adapter(section: AdapterSection, task: Task) -> AdapterSpec:
     """The adapters of a model for a task; unless said, a head is trained where it is a
-    classifier's."""
+    classifier's. A target that is a name alone is a list of it."""
+    targets, name = section.targets, r"(?!all$)[\w.-]+"
+    if isinstance(targets, str) and re.fullmatch(name, targets):
+        targets = (targets,)
     head = task != "causal-lm" if section.head is None else section.head
-    return AdapterSpec(section.rank, section.alpha, section.targets, section.patch_embedding, head)
+    return AdapterSpec(
+        section.rank,
+        section.alpha,
+        targets,
+        section.patch_embedding,
+        head,
+        layers=section.layers,
+        rank_pattern=tuple(section.rank_pattern.items()),
+        alpha_pattern=tuple(section.alpha_pattern.items()),
+        rslora=section.rslora,
+    )
+
+
+def start_folder(section: AdapterSection) -> Path | None:
+    """The folder of the adapter that a run starts from, if it starts from one: of a run directory,
+    that of its last round. Raises ConfigError where there is none."""
+    if section.start_from is None:
+        return None
+    path = Path(section.start_from).expanduser()
+    for folder in (path, path / "adapter"):
+        if (folder / "adapter_config.json").is_file():
+            return folder
+    raise ConfigError(
+        f"adapter.start_from {section.start_from} is no folder of an adapter and no run that has"
+        " one: there is no adapter_config.json in it"
+    )

@@ -203,7 +203,9 @@ def check_devices(names: Sequence[str], count: int) -> None:
 def check_model(config: Config, settings: Mapping[str, Any], *, cut: bool = True) -> None:
     """Cut, rank and sizes of samples against what a model's `config.json` says of them. Raises
     ConfigError."""
-    name, rank = config.model.name, config.adapter.rank
+    name, adapter = config.model.name, config.adapter
+    rank = max(adapter.rank, *adapter.rank_pattern.values(), 0)
+    key = "adapter.rank" if rank == adapter.rank else "adapter.rank_pattern"
     sizes = config.data.image_size, config.data.max_tokens
     check_sizes(*sizes, name, limit=_number(settings, _TOKENS), side=_number(settings, _PATCH))
     blocks, width = _number(settings, _BLOCKS), _number(settings, _WIDTH)
@@ -213,10 +215,14 @@ def check_model(config: Config, settings: Mapping[str, Any], *, cut: bool = True
             f"model.cut is {config.model.cut}; {name}, of {blocks} blocks, can be cut after block"
             f" 1..{blocks - 1}"
         )
+    last = max(adapter.layers or (0,))
+    if blocks is not None and last >= blocks:
+        raise ConfigError(
+            f"adapter.layers lists block {last}; {name} has {blocks}, from 0 to {blocks - 1}"
+        )
     if width is not None and rank > width:
         raise ConfigError(
-            f"adapter.rank {rank} is above {width}, the width of {name}: lower it, 8 to 64 are"
-            " usual"
+            f"{key} {rank} is above {width}, the width of {name}: lower it, 8 to 64 are usual"
         )
 
 
@@ -456,6 +462,7 @@ MAY_CHANGE = (
     "net.*",
     "model.name",
     "data.name",
+    "adapter.start_from",
     "channel.uplink",
     "channel.downlink",
     "devices.profile",
@@ -494,13 +501,16 @@ def changed_config(run: Path, changes: Mapping[str, Any]) -> Config:
 
 
 def with_full_paths(config: Config) -> Config:
-    """The configuration with the full path of a model, data set, trace or machine's profile that is
-    a local one.
+    """The configuration with the full path of a model, adapter, data set, trace or machine's
+    profile that is a local one.
 
     Names that nothing lies under stay: they are known ones, of the hub, or mistakes that are named
     later.
     """
     model, data, channel = config.model, config.data, config.channel
+    adapter, start = config.adapter, config.adapter.start_from
+    if start is not None and Path(start).expanduser().exists():
+        adapter = adapter.model_copy(update={"start_from": _full(start)})
     if holds_model(Path(model.name).expanduser()):
         model = model.model_copy(update={"name": _full(model.name)})
     if Path(data.name).expanduser().exists():
@@ -520,6 +530,7 @@ def with_full_paths(config: Config) -> Config:
             "model": model,
             "data": data,
             "channel": channel,
+            "adapter": adapter,
             "devices": devices,
             "server": server,
         }

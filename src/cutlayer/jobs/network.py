@@ -435,6 +435,8 @@ def _terms(job: Job, directory: RunDirectory, part: PartFile, tokens: int) -> tu
     if isinstance(codec, PluginSection):
         codec = portable(codec, CODECS)
     settings = config.model_dump(mode="json", include=_DEVICE_SETTINGS)
+    # they begin with what the server broadcasts, wherever that lies here
+    settings["adapter"].pop("start_from")
     settings["codec"] = codec.model_dump(mode="json")
     settings["data"]["chat_template"] = job.prepared.chat_template
     return tuple(

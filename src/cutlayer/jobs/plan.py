@@ -260,7 +260,7 @@ def plan(config: Config, *, fixed: bool = False, from_run: Path | str | None = N
         check_fixed(config, profile)
     limits = PlanLimits(
         most_share=most_shares(section, len(workload.devices)),
-        least_cut=section.least_cut,
+        least_cut=max(section.least_cut, workload.model.cuts.start),
         server_busy=section.server_busy,
         per_device_cuts=section.cuts == "per-device",
         fixed=FixedChoices() if fixed else _fixed_choices(config, scheme),

@@ -52,6 +52,7 @@ from cutlayer.jobs.build import (
     most_shares,
     optimizer_slots,
     plugged_allocation,
+    start_folder,
 )
 from cutlayer.jobs.dataset import prepare_data
 from cutlayer.jobs.machines import make_devices, make_server
@@ -60,7 +61,7 @@ from cutlayer.jobs.plugins import plugged
 from cutlayer.model.base import check_base
 from cutlayer.model.describe import count_model
 from cutlayer.model.described import AdapterSpec
-from cutlayer.model.load import load_device_part, load_server_part
+from cutlayer.model.load import NOTHING, load_device_part, load_server_part
 from cutlayer.model.optimizer import (
     AdamW,
     Aggregation,
@@ -72,6 +73,7 @@ from cutlayer.model.optimizer import (
     WarmUp,
     WarmUpDown,
 )
+from cutlayer.model.peft_format import check_slots, read_adapter
 from cutlayer.model.placement import Accelerators, Placement, device_named, repeat_sums
 from cutlayer.model.split import DevicePart
 from cutlayer.planner.allocation import (
@@ -236,16 +238,32 @@ def _server(
     cut = config.model.cut if scheme.splits else min(config.model.cut, blocks - 1)
     part = (model, prepared.task, cut, adapter)
     classes, (below, above) = len(prepared.data.class_names), placements
+    folder = start_folder(config.adapter)
+    start = NOTHING if folder is None else read_adapter(folder, adapter)
+    device_part = load_device_part(
+        *part, classes=classes, placement=below, trained=scheme.trained, start=start
+    )
+    server_part = load_server_part(
+        *part,
+        classes=classes,
+        placement=above,
+        trained=scheme.trained,
+        activation_memory=ActivationPolicy(config.server.activation_memory),
+        label_smoothing=config.training.label_smoothing,
+        start=start,
+    )
+    slots = [own.adapted.layout.slots for own in (device_part, server_part)]
+    if folder is not None:
+        check_slots(folder, start, (*slots[0], *slots[1]))
+    for own, side in zip(slots, ("a device", "the server"), strict=True):
+        if not own:
+            raise ConfigError(
+                f"with model.cut {cut}, adapter.layers and adapter.targets leave {side} nothing to"
+                " train: give blocks on both sides of the cut adapters, or move model.cut"
+            )
     return ServerSide(
-        load_device_part(*part, classes=classes, placement=below, trained=scheme.trained),
-        load_server_part(
-            *part,
-            classes=classes,
-            placement=above,
-            trained=scheme.trained,
-            activation_memory=ActivationPolicy(config.server.activation_memory),
-            label_smoothing=config.training.label_smoothing,
-        ),
+        device_part,
+        server_part,
         make_aggregation(config.aggregation),
         prepared.data.test,
         prepared.batches,

@@ -24,6 +24,7 @@ from cutlayer.config.read import config_yaml, flat_values
 from cutlayer.data.samples import digest_of, digest_of_order
 from cutlayer.errors import ConfigError, RunError, cut
 from cutlayer.files import write_json, write_text
+from cutlayer.jobs.build import start_folder
 from cutlayer.jobs.check import may_change
 from cutlayer.jobs.prepare import Job
 from cutlayer.training.run_directory import RunDirectory
@@ -154,11 +155,19 @@ def fingerprint(job: Job, command: Literal["train", "serve"]) -> Noted:
         test_samples=[len(test), digest_of(test)],
         samples_per_device=None if same else [len(part) for part in parts],
         samples_of_devices=None if same else digest_of_order(parts),
-        model_files=model_digests(job.found.path),
+        model_files={**model_digests(job.found.path), **_start_digests(job)},
         objects=dict(_objects(setup)),
         ran_on=setup.ran_on,
         watched_samples=None if watched is None else [len(watched), digest_of(watched)],
     )
+
+
+def _start_digests(job: Job) -> dict[str, str]:
+    """SHA-256 of the adapter that the run started from, by file."""
+    folder = start_folder(job.config.adapter)
+    found = {} if folder is None else model_digests(folder)
+    weights = {name: digest for name, digest in found.items() if name.startswith("adapter_")}
+    return {f"adapter.start_from/{name}": digest for name, digest in weights.items()}
 
 
 def settle(job: Job, directory: RunDirectory, command: Literal["train", "serve"] = "train") -> None:

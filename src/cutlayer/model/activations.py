@@ -71,22 +71,17 @@ def count_activations(
 
     `free_tokens`: those of an image that are no patches. `padded`: texts of different lengths,
     whose mask attention keeps too. Blocks are taken to be alike: where they alternate (sliding
-    windows), all for the second one.
+    windows), all for the second one. `adapter` is that of the first three.
     """
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
-    model = _short_model(config, task, anatomy, dtype, mode)
-    with mode:
-        adapted = AdaptedModel(model, anatomy, adapter, {}, patches=True, head=True)
-        image = task == "image-classification"
-        sample = _images(model, free_tokens) if image else _texts(model, padded=padded)
-        kept, trained = _run(adapted, anatomy, sample)
+    run = _ShortRun.of(config, task, anatomy, adapter, free_tokens, dtype, padded)
+    kept, trained, adapted = run.kept, run.trained, run.adapted
     second = kept.block(SECOND)
     activations = Activations(
-        inputs=sample.inputs,
+        inputs=run.sample.inputs,
         embedding=kept.whole(BEFORE),
         first_block=kept.block(FIRST),
         block=second,
-        served_block=kept.block(SERVED) if anatomy.count >= _BLOCKS else second,
+        served_block=run.served(anatomy),
         head=kept.whole(AFTER),
     )
     fused = trained is not None
@@ -97,6 +92,56 @@ def count_activations(
         _FUSED if fused else _PLAIN,
         bool(trained) or (not fused and kept.whole(FIRST).token_pair > 0),
     )
+
+
+def count_block(
+    config: PreTrainedConfig,
+    task: Task,
+    anatomy: Anatomy,
+    adapter: AdapterSpec,
+    *,
+    free_tokens: int,
+    dtype: torch.dtype,
+    padded: bool,
+) -> tuple[BlockBytes, BlockBytes]:
+    """What a block with the adapters of the second and third keeps, and as the server's first;
+    arguments as `count_activations` takes them."""
+    run = _ShortRun.of(config, task, anatomy, adapter, free_tokens, dtype, padded)
+    return run.kept.block(SECOND), run.served(anatomy)
+
+
+@dataclass(frozen=True, eq=False)
+class _ShortRun:
+    """One forward of a short model, and what it kept; `trained`: as `_run` says."""
+
+    adapted: AdaptedModel
+    sample: "_Sample"
+    kept: "_KeptForms"
+    trained: bool | None
+
+    @staticmethod
+    def of(
+        config: PreTrainedConfig,
+        task: Task,
+        anatomy: Anatomy,
+        adapter: AdapterSpec,
+        free_tokens: int,
+        dtype: torch.dtype,
+        padded: bool,
+    ) -> "_ShortRun":
+        """Arguments as `count_activations` takes them."""
+        mode = FakeTensorMode(allow_non_fake_inputs=True)
+        model = _short_model(config, task, anatomy, dtype, mode)
+        with mode:
+            adapted = AdaptedModel(model, anatomy, adapter, {}, patches=True, head=True)
+            image = task == "image-classification"
+            sample = _images(model, free_tokens) if image else _texts(model, padded=padded)
+            kept, trained = _run(adapted, anatomy, sample)
+        return _ShortRun(adapted, sample, kept, trained)
+
+    def served(self, anatomy: Anatomy) -> BlockBytes:
+        """Of the server's first block; a model of two has no third."""
+        return self.kept.block(SERVED if anatomy.count >= _BLOCKS else SECOND)
 
 
 @dataclass(frozen=True)

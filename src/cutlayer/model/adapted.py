@@ -16,10 +16,10 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from cutlayer.errors import ModelError, UnsupportedModelError
+from cutlayer.errors import ModelError, UnsupportedModelError, cut
 from cutlayer.model.base import held
 from cutlayer.model.blocks import Anatomy, passing_through
-from cutlayer.model.described import AdapterSpec
+from cutlayer.model.described import AdapterSpec, by_pattern, ends_with
 from cutlayer.model.lora import (
     BankRows,
     LoraLinear,
@@ -64,7 +64,6 @@ class AdaptedModel:
         self.placement = placement
         self.model = model
         self.trained = trained
-        self._known = dict(known)
         self.transposed = any(isinstance(module, Conv1D) for module in model.modules())
         self._blocks = {
             f"{anatomy.blocks}.{index}": block for index, block in _owned_blocks(model, anatomy)
@@ -80,6 +79,7 @@ class AdaptedModel:
             if spec is not None:
                 slots = _adapt(model, anatomy, spec, self._reader, patches=patches, head=head)
         self.layout = RowLayout(slots)
+        self._known = {slot.name: known[slot.name] for slot in slots if slot.name in known}
 
     def initial_row(self, seed: int) -> Float[Tensor, "parameter"]:
         """A row before training, on the host. Each slot's values depend on the seed and its name
@@ -167,38 +167,76 @@ def check_adapter(
             "the adapter's head is true, but a language model's head is its vocabulary; set it to "
             "false for causal-lm"
         )
-    target_names(model.get_submodule(f"{anatomy.blocks}.0"), adapter)
+    _check_targets(model, anatomy, adapter)
     if adapter.patch_embedding:
         patch_convolution(model, anatomy)
 
 
-def target_names(block: nn.Module, spec: AdapterSpec) -> tuple[str, ...]:
-    """The linear layers of a block that the spec adapts, by name within the block; "all" leaves a
-    mixture of experts as it is.
+def target_names(block: nn.Module, blocks: str, index: int, spec: AdapterSpec) -> tuple[str, ...]:
+    """The linear layers of block `index` of `blocks` that the spec adapts, by name within it; "all"
+    leaves a mixture of experts as it is."""
+    mixtures = mixture_names(block) if spec.targets == "all" else ()
+    return tuple(
+        name
+        for name in linear_names(block)
+        if spec.adapts(index, f"{blocks}.{index}.{name}") and not is_within(name, mixtures)
+    )
 
-    Raises ModelError for a target that is no linear layer of the block, or a router.
-    """
-    linear = [
+
+def linear_names(block: nn.Module) -> tuple[str, ...]:
+    """The linear layers of a block, by name within it."""
+    return tuple(
         name for name, module in block.named_modules() if isinstance(module, nn.Linear | Conv1D)
+    )
+
+
+def _check_targets(model: PreTrainedModel, anatomy: Anatomy, spec: AdapterSpec) -> None:
+    """Raise ModelError for targets, blocks or patterns that the model has none of."""
+    beyond = [index for index in spec.layers or () if not 0 <= index < anatomy.count]
+    if beyond:
+        raise ModelError(
+            f"the adapter's layers name block {beyond[0]}; there are {anatomy.count}, from 0"
+        )
+    blocks = model.get_submodule(anatomy.blocks)
+    assert isinstance(blocks, nn.ModuleList)
+    linear = [
+        (index, f"{anatomy.blocks}.{index}.{name}", name)
+        for index, block in enumerate(blocks.children())
+        for name in linear_names(block)
     ]
-    if isinstance(spec.targets, str):
-        mixtures = mixture_names(block)
-        return tuple(name for name in linear if not is_within(name, mixtures))
-    for target in spec.targets:
-        if not any(_ends_with(name, target) for name in linear):
-            fused = " (its experts are one weight of three dimensions, and no linear layers)"
-            raise ModelError(
-                f"the blocks have no linear layer named {target!r}; they have"
-                f" {', '.join(linear)}{fused if mixture_names(block) else ''}"
-            )
-    names = tuple(name for name in linear if any(_ends_with(name, t) for t in spec.targets))
-    routers = [name for name in names if _is_router(block, name)]
+    known = ", ".join(dict.fromkeys(name for _, _, name in linear))
+    if any(mixture_names(block) for block in blocks.children()):
+        known += " (its experts are one weight of three dimensions, and no linear layers)"
+    for target in spec.targets if isinstance(spec.targets, tuple) else ():
+        if not any(ends_with(path, target) for _, path, _ in linear):
+            raise ModelError(f"the blocks have no linear layer named {target!r}; they have {known}")
+    adapted = [
+        f"{anatomy.blocks}.{index}.{name}"
+        for index, block in enumerate(blocks.children())
+        for name in target_names(block, anatomy.blocks, index, spec)
+    ]
+    if not adapted:
+        raise ModelError(
+            f"the adapter's targets {cut(str(spec.targets))} match no linear layer of its blocks: a"
+            f" pattern matches whole names, such as {linear[0][1]}; the blocks have {known}"
+        )
+    routers = [
+        path for index, path, name in linear if path in adapted and _is_router(blocks[index], name)
+    ]
     if routers:
         raise ModelError(
             f"the adapter's targets name the router {routers[0]}, which stays as it is: its choice"
             " of experts has no gradient"
         )
-    return names
+    if spec.patch_embedding:
+        adapted.append(patch_convolution(model, anatomy)[0])
+    for name, patterns in (("rank", spec.rank_pattern), ("alpha", spec.alpha_pattern)):
+        for pattern, value in patterns:
+            if not any(by_pattern(((pattern, value),), path, 0) for path in adapted):
+                raise ModelError(
+                    f"the adapter's {name}_pattern {cut(pattern)} matches none of its layers: a"
+                    f" pattern matches ends of names, such as {adapted[0]}"
+                )
 
 
 def mixture_names(block: nn.Module) -> tuple[str, ...]:
@@ -269,7 +307,7 @@ def _adapt_blocks(
     model: PreTrainedModel, anatomy: Anatomy, spec: AdapterSpec, rows: BankRows
 ) -> Iterator[Slot]:
     for index, block in _owned_blocks(model, anatomy):
-        for name in target_names(block, spec):
+        for name in target_names(block, anatomy.blocks, int(index), spec):
             path = f"{anatomy.blocks}.{index}.{name}"
             base = model.get_submodule(path)
             assert isinstance(base, nn.Linear | Conv1D)
@@ -317,10 +355,6 @@ def is_norm(module: nn.Module) -> bool:
 def _generator(seed: int, name: str) -> torch.Generator:
     digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-
-
-def _ends_with(name: str, target: str) -> bool:
-    return name == target or name.endswith(f".{target}")
 
 
 @final

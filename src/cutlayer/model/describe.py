@@ -3,6 +3,8 @@
 Built on torch's meta device and on fake tensors: exact counts, no weights. Knows no cut.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,14 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from cutlayer.errors import UnsupportedModelError
-from cutlayer.model.activations import count_activations
-from cutlayer.model.adapted import check_adapter, is_within, patch_convolution, target_names
+from cutlayer.model.activations import count_activations, count_block
+from cutlayer.model.adapted import (
+    check_adapter,
+    is_within,
+    linear_names,
+    patch_convolution,
+    target_names,
+)
 from cutlayer.model.base import places_of
 from cutlayer.model.blocks import Anatomy
 from cutlayer.model.described import AdapterSpec, DescribedModel, ModelRequest
@@ -22,7 +30,7 @@ from cutlayer.model.lora import linear_shape
 from cutlayer.model.proof import examine
 from cutlayer.model.reduced import chosen_experts
 from cutlayer.model.tasks import fault_of_config, read_config, setting, task_config, text_or_vision
-from cutlayer.spec import Base, LinearShape, ModelSpec, Task
+from cutlayer.spec import Base, LinearShape, ModelSpec, OtherBlocks, Task
 
 # of activations, and of weights that no base packs
 NUMBERS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -54,15 +62,24 @@ def describe(
     weights, patches = _patches(model, anatomy, example)
     early, late = anatomy.before + anatomy.shared, anatomy.after + anatomy.shared
     before, after, both = (_parameters(model, units) for units in (early, late, early + late))
+    kinds = _kinds(model, anatomy, adapter)
+    padded = task == "text-classification" if padded is None else padded
+    free = anatomy.tokens - patches
     with fault_of_config(config):
+        short = [adapter if adapter.even else _short(model, anatomy, adapter, kinds[:1])]
+        short += [_short(model, anatomy, adapter, (kinds[0], kind)) for kind in kinds[1:]]
         counted = count_activations(
-            config,
-            task,
-            anatomy,
-            adapter,
-            free_tokens=anatomy.tokens - patches,
-            dtype=dtype,
-            padded=task == "text-classification" if padded is None else padded,
+            config, task, anatomy, short[0], free_tokens=free, dtype=dtype, padded=padded
+        )
+        others = tuple(
+            OtherBlocks(
+                kind.at,
+                tuple(kind.ranks.get(name, 0) for name in kinds[0].linears),
+                *count_block(
+                    config, task, anatomy, own, free_tokens=free, dtype=dtype, padded=padded
+                ),
+            )
+            for kind, own in zip(kinds[1:], short[1:], strict=True)
         )
     heads, head_width = _attention(config, anatomy)
     return ModelSpec(
@@ -71,7 +88,7 @@ def describe(
         width=anatomy.width,
         heads=heads,
         head_width=head_width,
-        block_linears=_linears(model, anatomy, adapter, example),
+        block_linears=_linears(model, anatomy, adapter, kinds[0], example),
         block_parameters=sum(p.numel() for p in _largest_block(model, anatomy).parameters()),
         embedding_parameters=before,
         head_parameters=after,
@@ -88,6 +105,7 @@ def describe(
         first_attention_trained=counted.first_attention_trained,
         attention_backward=counted.attention_backward,
         activations=counted.activations,
+        others=others,
         embedding_matrix=_matrices(model, anatomy, early),
         expert_flops_per_token=_expert_flops(model, anatomy),
         head_matrix=0 if adapter.head else _matrices(model, anatomy, late),
@@ -124,18 +142,61 @@ def image_tokens(source: Path | PreTrainedConfig, image_size: int) -> int:
     return examine(task_config(read_config(source), task, classes=2), task, image_size)[1].tokens
 
 
+@dataclass(frozen=True)
+class _Kind:
+    """Blocks, by number, with adapters of the same `ranks` on the same of their `linears`."""
+
+    at: tuple[int, ...]
+    linears: tuple[str, ...]
+    ranks: dict[str, int]
+
+
+def _kinds(model: PreTrainedModel, anatomy: Anatomy, spec: AdapterSpec) -> list[_Kind]:
+    """First that of the first block that has adapters, or something trained before it."""
+    found: dict[tuple[tuple[str, int], ...], _Kind] = {}
+    blocks = list(model.get_submodule(anatomy.blocks).children())
+    for index, block in enumerate(blocks[:1] if spec.even else blocks):
+        names = target_names(block, anatomy.blocks, index, spec)
+        ranks = {name: spec.rank_of(f"{anatomy.blocks}.{index}.{name}") for name in names}
+        key = tuple(ranks.items())
+        known = found.get(key, _Kind((), linear_names(block), ranks))
+        found[key] = replace(known, at=(*known.at, index))
+    usual = next(iter(found.values()))
+    first = next((kind for kind in found.values() if kind.ranks or spec.patch_embedding), usual)
+    return [first, *(kind for kind in found.values() if kind is not first)]
+
+
+def _short(
+    model: PreTrainedModel, anatomy: Anatomy, spec: AdapterSpec, kinds: Sequence[_Kind]
+) -> AdapterSpec:
+    """The adapters of a model whose first block is of the first of these kinds, and the others of
+    the last."""
+    ranks = {
+        f"{anatomy.blocks}.{index}.{name}": rank
+        for index, kind in enumerate((kinds[0], kinds[-1], kinds[-1]))
+        for name, rank in kind.ranks.items()
+    }
+    if spec.patch_embedding:
+        path, _ = patch_convolution(model, anatomy)
+        ranks[path] = spec.rank_of(path)
+    return spec.only(ranks)
+
+
 def _linears(
-    model: PreTrainedModel, anatomy: Anatomy, adapter: AdapterSpec, example: dict[str, Any]
+    model: PreTrainedModel,
+    anatomy: Anatomy,
+    adapter: AdapterSpec,
+    kind: _Kind,
+    example: dict[str, Any],
 ) -> tuple[LinearShape, ...]:
-    block = model.get_submodule(f"{anatomy.blocks}.0")
-    adapted = target_names(block, adapter)
-    untrained = _untrained_inputs(model, block, adapted, example)
+    block = model.get_submodule(f"{anatomy.blocks}.{kind.at[0]}")
+    untrained = _untrained_inputs(model, block, tuple(kind.ranks), example)
     if adapter.patch_embedding:
         untrained = set()
     return tuple(
         LinearShape(
             *linear_shape(layer),
-            rank=adapter.rank if name in adapted else 0,
+            rank=kind.ranks.get(name, 0),
             reads_block_input=name in untrained,
         )
         for name, layer in block.named_modules()

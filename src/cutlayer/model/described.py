@@ -7,50 +7,122 @@ to which model.
 import hashlib
 import json
 import math
+import re
 import types
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from cutlayer.errors import ConfigError, ModelError
 from cutlayer.spec import ModelSpec, Task
 
-FORMAT = 3
+FORMAT = 4
 
 
 @dataclass(frozen=True)
 class AdapterSpec:
-    """What is trained: `y = base(x) + (alpha / rank) (x A^T) B^T` on the targets.
+    """What is trained: `y = base(x) + scale (x A^T) B^T` on the targets, with
+    `scale = alpha / rank`, or with `rslora` alpha / sqrt(rank).
 
     `targets`: last components of module names inside the blocks, such as `("q_proj", "v_proj")` or
-    `("attention.output.dense",)`, or "all": every linear layer of every block. `patch_embedding`:
-    also the convolution that makes patches, on the devices. `head`: the classification head is
-    trained as it is, on the server; refused for causal language models, whose head is the
-    vocabulary.
+    `("attention.output.dense",)`; "all": every linear layer of every block; any other text is a
+    regular expression that a linear layer's whole name matches. `layers`: numbers of the blocks
+    that have adapters, from 0 (None: all). `rank_pattern`, `alpha_pattern`: other values for layers
+    whose name ends with what a regular expression matches; the first that matches counts.
+    `patch_embedding`: also the convolution that makes patches, on the devices. `head`: the
+    classification head is trained as it is, on the server; refused for causal language models,
+    whose head is the vocabulary.
 
-    Source: LoRA (arXiv 2106.09685) eq. (3).
+    Source: LoRA (arXiv 2106.09685) eq. (3), rsLoRA (arXiv 2312.03732) eq. (4); names and patterns
+    are PEFT's.
     """
 
     rank: int
     alpha: float
-    targets: tuple[str, ...] | Literal["all"] = "all"
+    targets: tuple[str, ...] | str = "all"
     patch_embedding: bool = False
     head: bool = False
+    layers: tuple[int, ...] | None = None
+    rank_pattern: tuple[tuple[str, int], ...] = ()
+    alpha_pattern: tuple[tuple[str, float], ...] = ()
+    rslora: bool = False
 
     def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise ModelError(f"the adapter's rank is {self.rank}; it must be at least 1")
-        if not math.isfinite(self.alpha) or self.alpha <= 0:
-            raise ModelError(f"the adapter's alpha is {self.alpha}; it must be a positive number")
-        if isinstance(self.targets, tuple) and not self.targets:
+        for rank in (self.rank, *(value for _, value in self.rank_pattern)):
+            if rank < 1:
+                raise ModelError(f"the adapter's rank is {rank}; it must be at least 1")
+        for alpha in (self.alpha, *(value for _, value in self.alpha_pattern)):
+            if not math.isfinite(alpha) or alpha <= 0:
+                raise ModelError(f"the adapter's alpha is {alpha}; it must be a positive number")
+        if not self.targets:
             raise ModelError('the adapter has no targets; name some layers, or "all"')
+        for pattern in (
+            *([self.targets] if isinstance(self.targets, str) else []),
+            *(pattern for pattern, _ in (*self.rank_pattern, *self.alpha_pattern)),
+        ):
+            check_pattern(pattern)
+        if self.layers is not None and not self.layers:
+            raise ModelError("the adapter is on no blocks: number some, or leave layers out")
 
     @property
-    def scale(self) -> float:
-        """The factor alpha / rank before `(x A^T) B^T`."""
-        return self.alpha / self.rank
+    def even(self) -> bool:
+        """Whether it is the same on all blocks, whatever the model."""
+        by_name = self.targets == "all" or isinstance(self.targets, tuple)
+        return by_name and self.layers is None and not self.rank_pattern
+
+    def adapts(self, block: int, path: str) -> bool:
+        """Whether the linear layer of this whole name, in the block of this number, has one."""
+        if self.layers is not None and block not in self.layers:
+            return False
+        if isinstance(self.targets, str):
+            return self.targets == "all" or re.fullmatch(self.targets, path) is not None
+        return any(ends_with(path, target) for target in self.targets)
+
+    def rank_of(self, path: str) -> int:
+        """The rank of the layer of this whole name, if it has an adapter."""
+        return by_pattern(self.rank_pattern, path, self.rank)
+
+    def scale_of(self, path: str) -> float:
+        """The factor before `(x A^T) B^T` of the layer of this whole name."""
+        rank, alpha = self.rank_of(path), by_pattern(self.alpha_pattern, path, self.alpha)
+        return alpha / math.sqrt(rank) if self.rslora else alpha / rank
+
+    def only(self, ranks: Mapping[str, int]) -> "AdapterSpec":
+        """The same on these layers alone, of these ranks, by whole names."""
+        names = {re.escape(path): rank for path, rank in ranks.items()}
+        return replace(
+            # a pattern that matches nothing, where there are none
+            self,
+            targets="|".join(names) or "(?!)",
+            layers=None,
+            rank_pattern=tuple(names.items()),
+        )
+
+
+Value = TypeVar("Value", int, float)
+
+
+def by_pattern(patterns: tuple[tuple[str, Value], ...], path: str, other: Value) -> Value:
+    """The value of the first pattern that matches the end of a name, as PEFT finds it."""
+    for pattern, value in patterns:
+        if re.match(rf"(.*\.)?({pattern})$", path):
+            return value
+    return other
+
+
+def check_pattern(pattern: str) -> None:
+    """Raises ModelError for a text that is no regular expression."""
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ModelError(f"the adapter's pattern {pattern!r} is no pattern: {error}") from error
+
+
+def ends_with(name: str, target: str) -> bool:
+    """Whether the last components of a module's name are these."""
+    return name == target or name.endswith(f".{target}")
 
 
 @dataclass(frozen=True)
@@ -69,8 +141,13 @@ class ModelRequest:
     def key(self) -> str:
         """The name that its description is kept under."""
         values = asdict(self)
-        values |= values.pop("adapter")
-        del values["alpha"]  # which decides no dimension
+        adapter = values.pop("adapter")
+        for name in ("alpha", "alpha_pattern", "rslora"):  # which decide no dimension
+            del adapter[name]
+        for name in ("layers", "rank_pattern"):
+            if not adapter[name]:
+                del adapter[name]
+        values |= adapter
         text = json.dumps(values, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -49,6 +50,10 @@ _TYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 _ADAPTERS = re.compile(r"\.(lora_[A-Z]\w*|base_layer)\b")
 
 
+# a run that starts from no adapter
+NOTHING: Mapping[str, Tensor] = MappingProxyType({})
+
+
 def load_device_part(
     path: Path,
     task: Task,
@@ -58,16 +63,19 @@ def load_device_part(
     classes: int,
     placement: Placement = ON_HOST,
     trained: Trained = Trained.ADAPTERS,
+    start: Mapping[str, Tensor] = NOTHING,
 ) -> DevicePart:
     """The embedding and blocks 1..cut of the model in a folder that `save_pretrained` wrote.
 
     `classes`: labels of the head, which this side never holds; any value for a language model.
+    `start`: what slots begin with, by name; those that are not named begin as new ones.
     Raises ModelError for a folder, cut or adapter that does not fit, UnsupportedModelError for an
     architecture that cannot be split.
     """
     plan = _plan(path, task, adapter, classes, trained)
     model, known = _read_device(plan, cut, placement)
-    return DevicePart(plan.adapted(model, known, placement, patches=True, head=False), task, cut)
+    adapted = plan.adapted(model, {**known, **start}, placement, patches=True, head=False)
+    return DevicePart(adapted, task, cut)
 
 
 def device_tensors(
@@ -96,6 +104,7 @@ def load_server_part(
     trained: Trained = Trained.ADAPTERS,
     activation_memory: ActivationPolicy = ActivationPolicy.KEEP,
     label_smoothing: float = 0.0,
+    start: Mapping[str, Tensor] = NOTHING,
 ) -> ServerPart:
     """Blocks cut+1..L, final norm and head of the model in a folder.
 
@@ -113,7 +122,7 @@ def load_server_part(
         lambda model: keep_server(model, plan.anatomy, cut, injection),
         unneeded=plan.anatomy.before,
     )
-    adapted = plan.adapted(model, known, placement, patches=False, head=True)
+    adapted = plan.adapted(model, {**known, **start}, placement, patches=False, head=True)
     return ServerPart(adapted, task, cut, injection, activation_memory, label_smoothing)
 
 

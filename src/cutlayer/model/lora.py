@@ -209,8 +209,8 @@ class LoraLinear(nn.Module):
     ) -> None:
         super().__init__()
         self.base = base
-        self._a, self._b = lora_slots(name, spec.rank, linear_shape(base))
-        self._scale = spec.scale
+        self._a, self._b = lora_slots(name, spec.rank_of(name), linear_shape(base))
+        self._scale = spec.scale_of(name)
         self._rows = rows
 
     @property
@@ -256,9 +256,10 @@ class LoraPatches(nn.Module):
         self.base = base
         self._padding = padding
         kernel = (base.kernel_size[0], base.kernel_size[1])
-        self._a = Slot(f"{name}.lora_A", (spec.rank, base.in_channels, *kernel))
-        self._b = Slot(f"{name}.lora_B", (base.out_channels, spec.rank, 1, 1))
-        self._scale = spec.scale
+        rank = spec.rank_of(name)
+        self._a = Slot(f"{name}.lora_A", (rank, base.in_channels, *kernel))
+        self._b = Slot(f"{name}.lora_B", (base.out_channels, rank, 1, 1))
+        self._scale = spec.scale_of(name)
         self._rows = rows
 
     @property

@@ -6,7 +6,7 @@ PEFT; knows of a model the names and shapes of its layers.
 
 import json
 import re
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from cutlayer.errors import ModelError, reason
-from cutlayer.model.described import AdapterSpec
+from cutlayer.model.described import AdapterSpec, Value, check_pattern, ends_with
+from cutlayer.model.lora import Slot
 from cutlayer.spec import Task
 
 CONFIG_FILE = "adapter_config.json"
@@ -30,9 +31,6 @@ _PLAIN: dict[str, tuple[object, ...]] = {
     "peft_type": ("LORA",),
     "bias": ("none", None),
     "use_dora": (False, None),
-    "use_rslora": (False, None),
-    "rank_pattern": ({}, None),
-    "alpha_pattern": ({}, None),
     "lora_bias": (False, None),
 }
 
@@ -54,7 +52,7 @@ def save_adapter(
     The configuration is written last, so that a folder that has one is complete. Raises ModelError
     for slots that do not fit the spec.
     """
-    _check_tensors(named, spec.rank, "the adapter")
+    _check_tensors(named, spec, "the adapter")
     weights = {
         f"{_PREFIX}{name}.weight" if _is_lora(name) else f"{_PREFIX}{name}": value.detach()
         .to(torch.float32)
@@ -73,15 +71,15 @@ def read_adapter(directory: Path, spec: AdapterSpec | None = None) -> dict[str, 
     Raises ModelError for a folder that is incomplete, contradicts itself or holds another kind of
     adapter than plain LoRA, and for one that differs from `spec` if that is given.
     """
-    config = _read_config(directory / CONFIG_FILE)
+    own = _read_spec(directory / CONFIG_FILE)
     try:
         weights = load_file(directory / WEIGHTS_FILE)
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{directory / WEIGHTS_FILE} cannot be read: {reason(error)}") from error
     named = {_slot_name(name): value for name, value in weights.items()}
-    _check_tensors(named, config["r"], str(directory))
+    _check_tensors(named, own, str(directory))
     if spec is not None:
-        _check_spec(directory, config, named, spec)
+        _check_spec(directory, own, named, spec)
     return named
 
 
@@ -122,7 +120,7 @@ class Changes:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._config = _read_config(directory / CONFIG_FILE)
+        self._spec = _read_spec(directory / CONFIG_FILE)
         self._named = read_adapter(directory)
         self._slots = {
             f"{slot.removesuffix('.lora_A')}.weight" if _is_lora(slot) else slot: slot
@@ -142,9 +140,9 @@ class Changes:
             return None
         value, added = self._named[slot], _is_lora(slot)
         if added:
-            scale = float(self._config.get("lora_alpha", self._config["r"])) / self._config["r"]
-            b = self._named[f"{slot.removesuffix('.lora_A')}.lora_B"]
-            value = scale * (b.flatten(1) @ value.flatten(1))
+            module = slot.removesuffix(".lora_A")
+            b = self._named[f"{module}.lora_B"]
+            value = self._spec.scale_of(module) * (b.flatten(1) @ value.flatten(1))
         return Change(name, value, added, self._directory)
 
     def check_names(self, known: Container[str]) -> None:
@@ -159,7 +157,7 @@ class Changes:
 
 def load_adapter(model: nn.Module, directory: Path) -> None:
     """Add the adapter in such a folder to the weights of a whole model, and put a trained head in
-    the place of its own: `W += alpha / rank * B A`, in float32.
+    the place of its own: `W += scale B A`, in float32.
 
     Raises ModelError as `read_adapter` does, and for a model that lacks a layer of the adapter or
     has another shape of it; the model is then as it was.
@@ -194,13 +192,15 @@ def _config(
         "r": spec.rank,
         "lora_alpha": spec.alpha,
         "lora_dropout": 0.0,
-        "target_modules": _pattern(named),
+        "target_modules": _pattern(named, spec),
         "modules_to_save": head or None,
         "fan_in_fan_out": transposed,
         "bias": "none",
-        "use_rslora": False,
+        "use_rslora": spec.rslora,
         "use_dora": False,
         "inference_mode": True,
+        **({"rank_pattern": dict(spec.rank_pattern)} if spec.rank_pattern else {}),
+        **({"alpha_pattern": dict(spec.alpha_pattern)} if spec.alpha_pattern else {}),
     }
 
 
@@ -211,11 +211,57 @@ def _task_type(task: Task, trains_head: bool) -> str | None:
     return "SEQ_CLS" if task == "text-classification" and trains_head else None
 
 
-def _pattern(named: Mapping[str, Tensor]) -> str:
+def _pattern(named: Mapping[str, Tensor], spec: AdapterSpec) -> str:
     """A regular expression of the adapted modules: a list of names would also match outside the
-    blocks, such as BERT's `pooler.dense`."""
-    modules = {name.removesuffix(".lora_A") for name in named if name.endswith(".lora_A")}
-    return "|".join(sorted({re.sub(r"\\\.\d+\\\.", r"\\.\\d+\\.", re.escape(m)) for m in modules}))
+    blocks, such as BERT's `pooler.dense`. Where it is not the same in all blocks, they are named.
+    """
+    modules = _modules(named)
+    even = spec.layers is None and (spec.targets == "all" or isinstance(spec.targets, tuple))
+    if even:
+        return "|".join(
+            sorted({re.sub(r"\\\.\d+\\\.", r"\\.\\d+\\.", re.escape(m)) for m in modules})
+        )
+    numbers: dict[tuple[str, str], list[int]] = {}
+    for module in modules:
+        parts = re.fullmatch(r"(.*?\.)(\d+)(\..*)", module)
+        if parts is None:  # the patches'
+            numbers[re.escape(module), ""] = []
+        else:
+            key = re.escape(parts[1]), re.escape(parts[3])
+            numbers.setdefault(key, []).append(int(parts[2]))
+    return "|".join(
+        f"{before}({'|'.join(map(str, sorted(found)))}){after}" if found else before
+        for (before, after), found in sorted(numbers.items())
+    )
+
+
+def _modules(named: Mapping[str, Tensor]) -> list[str]:
+    """The modules that have an A."""
+    return [name.removesuffix(".lora_A") for name in named if name.endswith(".lora_A")]
+
+
+def _read_spec(path: Path) -> AdapterSpec:
+    """What a folder's configuration says of its tensors; which modules, they say themselves."""
+    config = _read_config(path)
+    try:
+        return AdapterSpec(
+            rank=config["r"],
+            alpha=float(config.get("lora_alpha", config["r"])),
+            rank_pattern=_patterns(config, "rank_pattern", int),
+            alpha_pattern=_patterns(config, "alpha_pattern", float),
+            rslora=bool(config.get("use_rslora")),
+        )
+    except (ValueError, TypeError, AttributeError, ModelError) as error:
+        raise ModelError(f"{path} is not the configuration of an adapter: {error}") from error
+
+
+def _patterns(
+    config: Mapping[str, Any], key: str, kind: Callable[[Any], Value]
+) -> tuple[tuple[str, Value], ...]:
+    given = config.get(key) or {}
+    for pattern in given:
+        check_pattern(pattern)
+    return tuple((str(pattern), kind(value)) for pattern, value in given.items())
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -251,13 +297,14 @@ def _slot_name(name: str) -> str:
     return slot
 
 
-def _check_tensors(named: Mapping[str, Tensor], rank: int, source: str) -> None:
-    """Refuse an A without B (or the reverse), and one that is not of this rank."""
+def _check_tensors(named: Mapping[str, Tensor], spec: AdapterSpec, source: str) -> None:
+    """Refuse an A without B (or the reverse), and one that is not of its rank."""
     modules = {name.rpartition(".")[0] for name in named if _is_lora(name)}
     for module in sorted(modules):
         a, b = named.get(f"{module}.lora_A"), named.get(f"{module}.lora_B")
         if a is None or b is None:
             raise ModelError(f"{source} has only one of lora_A and lora_B for {module}")
+        rank = spec.rank_of(module)
         if a.shape[0] != rank or b.shape[1] != rank:
             raise ModelError(
                 f"{source} is of rank {rank}, but has lora_A {tuple(a.shape)} and lora_B "
@@ -268,9 +315,9 @@ def _check_tensors(named: Mapping[str, Tensor], rank: int, source: str) -> None:
 
 
 def _check_spec(
-    directory: Path, config: Mapping[str, Any], named: Mapping[str, Tensor], spec: AdapterSpec
+    directory: Path, own: AdapterSpec, named: Mapping[str, Tensor], spec: AdapterSpec
 ) -> None:
-    for what, there, here in _differences(config, named, spec):
+    for what, there, here in _differences(own, named, spec):
         if there != here:
             raise ModelError(
                 f"the adapter in {directory} has {what} {there}, where {here} is asked for"
@@ -278,21 +325,47 @@ def _check_spec(
 
 
 def _differences(
-    config: Mapping[str, Any], named: Mapping[str, Tensor], spec: AdapterSpec
+    own: AdapterSpec, named: Mapping[str, Tensor], spec: AdapterSpec
 ) -> Iterator[tuple[str, object, object]]:
     """(what, in the folder, in the spec) of all that must be equal."""
-    modules = {
-        name.removesuffix(".lora_A"): a for name, a in named.items() if name.endswith(".lora_A")
-    }
-    linear = {module for module, a in modules.items() if a.ndim == 2}
-    yield "rank", config["r"], spec.rank
-    yield "alpha", float(config.get("lora_alpha", 0.0)), float(spec.alpha)
+    modules = _modules(named)
+    linear = {module for module in modules if named[f"{module}.lora_A"].ndim == 2}
+    if not (own.rank_pattern or spec.rank_pattern):
+        yield "rank", own.rank, spec.rank
+    yield "rslora", own.rslora, spec.rslora
+    if not (own.alpha_pattern or spec.alpha_pattern):
+        yield "alpha", own.alpha, float(spec.alpha)
+    for module in modules:
+        yield f"for {module} rank", own.rank_of(module), spec.rank_of(module)
+        yield f"for {module} a scale of", own.scale_of(module), spec.scale_of(module)
     yield "patch_embedding", len(linear) < len(modules), spec.patch_embedding
     yield "head", any(not _is_lora(name) for name in named), spec.head
     if isinstance(spec.targets, tuple):
-        matched = {(m, t) for m in linear for t in spec.targets if f".{m}".endswith(f".{t}")}
+        matched = {(m, t) for m in linear for t in spec.targets if ends_with(m, t)}
         yield "an adapter on", linear - {module for module, _ in matched}, set()
         yield "no adapter on", set(spec.targets) - {target for _, target in matched}, set()
+
+
+def check_slots(directory: Path, named: Mapping[str, Tensor], slots: Iterable[Slot]) -> None:
+    """Raise ModelError where what was read of a folder is for other slots than these, of both
+    sides, or of another shape."""
+    wanted = {slot.name: slot for slot in slots}
+    for found, expected, what in (
+        (named.keys(), wanted.keys(), "has values for {}, which nothing here is trained for"),
+        (wanted.keys(), named.keys(), "has no values for {}, which is trained here"),
+    ):
+        more = sorted(found - expected)
+        if more:
+            raise ModelError(
+                f"the adapter in {directory} {what.format(more[0])} ({len(more)} such in all): give"
+                " the settings of adapter that it was trained with"
+            )
+    for name, slot in wanted.items():
+        if tuple(named[name].shape) != slot.shape:
+            raise ModelError(
+                f"the adapter in {directory} has {tuple(named[name].shape)} for {name}, this model"
+                f" {slot.shape}: start from one of the same model, with as many classes"
+            )
 
 
 def _is_lora(name: str) -> bool:

@@ -235,8 +235,8 @@ def _infeasibilities(
     most_loss: float,
     curves: RateCurves,
 ) -> Iterator[Infeasibility]:
-    if scheme.splits and limits.least_cut >= workload.model.blocks:
-        deepest = workload.model.blocks - 1
+    if scheme.splits and limits.least_cut >= workload.model.cuts.stop:
+        deepest = workload.model.cuts.stop - 1
         yield CutInfeasibility(limits.least_cut, deepest)
         limits = replace(limits, least_cut=deepest)
     choices = codecs.accurate

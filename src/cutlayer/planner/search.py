@@ -83,7 +83,7 @@ def cuts_for(workload: Workload, limits: PlanLimits, scheme: Scheme) -> range:
     if not scheme.splits:
         return range(1, 2)
     cut = limits.fixed.cut
-    return range(limits.least_cut, workload.model.blocks) if cut is None else range(cut, cut + 1)
+    return range(limits.least_cut, workload.model.cuts.stop) if cut is None else range(cut, cut + 1)
 
 
 def ranked_decisions(
@@ -236,7 +236,7 @@ def cut_by_device(
     """Decisions like this one with a cut for each device, one for each price of the server."""
     options = [
         _option(workload, limits, decision, cut, curves)
-        for cut in range(limits.least_cut, workload.model.blocks)
+        for cut in range(limits.least_cut, workload.model.cuts.stop)
     ]
     ways = {
         tuple(options[number].cut for number in _cheapest(options, price, decision.rules))

@@ -5,10 +5,11 @@ left out, as in the paper); bytes before any compression, without frames, labels
 Knows no compute rate, no link and no codec.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cutlayer.errors import ConfigError
-from cutlayer.spec import ActivationPolicy, LinearShape, MiniBatch, ModelSpec, Trained
+from cutlayer.spec import ActivationPolicy, BlockKind, MiniBatch, ModelSpec, Trained
 
 # what is trained is float32, and so is what is sent
 TRAINED_BYTES = 4
@@ -96,19 +97,33 @@ def physical_flops(
     attention = 4 * batch.samples * batch.tokens**2 * model.heads * model.head_width
     attention_backward = model.attention_backward * attention
     work = _with_adapters(model) if trained is Trained.ADAPTERS else _with_all_weights(model)
-    forward = work.block_forward * rows + attention
-    backward = work.block_backward * rows + attention_backward
+
+    def forward(first: int, end: int) -> float:
+        return sum(
+            kind.count * (work.block_forward(kind) * rows + attention)
+            for kind in model.kinds(first, end)
+        )
+
+    def backward(first: int, end: int) -> float:
+        return sum(
+            kind.count * (work.block_backward(kind) * rows + attention_backward)
+            for kind in model.kinds(first, end)
+        )
+
+    # nothing is trained before it, and no gradient goes there
+    begin = model.first_trained if trained is Trained.ADAPTERS else 0
     spared = float(work.first_spared * rows)
     if not work.first_attention_trained:
         spared += attention_backward
+    if begin >= cut:
+        spared = 0.0
     head_rows = rows if model.head_per_token else batch.samples
     head = 2 * model.head_parameters * head_rows
-    served = model.blocks - cut
     return StepFlops(
-        device_forward=cut * forward + work.embedding_forward * rows,
-        device_backward=cut * backward - spared + work.embedding_backward * rows,
-        server_forward=served * forward + head,
-        server_backward=served * backward + head + 2 * work.head_trained * head_rows,
+        device_forward=forward(0, cut) + work.embedding_forward * rows,
+        device_backward=backward(begin, cut) - spared + work.embedding_backward * rows,
+        server_forward=forward(cut, model.blocks) + head,
+        server_backward=backward(cut, model.blocks) + head + 2 * work.head_trained * head_rows,
         server_head=head,
     )
 
@@ -136,8 +151,8 @@ class _PerToken:
     """Operations per token; `first_spared`: what the first block's backward leaves out;
     `head_trained`: values of the head that have gradients."""
 
-    block_forward: int
-    block_backward: int
+    block_forward: Callable[[BlockKind], int]
+    block_backward: Callable[[BlockKind], int]
     first_spared: int
     first_attention_trained: bool
     embedding_forward: int
@@ -146,13 +161,12 @@ class _PerToken:
 
 
 def _with_adapters(model: ModelSpec) -> _PerToken:
-    linears, adapter = model.block_linears, model.embedding_adapter_flops_per_token
-    experts = model.expert_flops_per_token
-    untrained = [linear for linear in linears if linear.reads_block_input]
+    experts, adapter = model.expert_flops_per_token, model.embedding_adapter_flops_per_token
+    untrained = [linear for linear in model.block_linears if linear.reads_block_input]
     return _PerToken(
-        block_forward=experts + sum(_base_flops(x) + 2 * x.adapter_parameters for x in linears),
-        block_backward=experts + sum(_base_flops(x) + 4 * x.adapter_parameters for x in linears),
-        first_spared=sum(_base_flops(x) + 2 * x.inputs * x.rank for x in untrained),
+        block_forward=lambda kind: experts + _base_flops(kind) + 2 * kind.adapter_parameters,
+        block_backward=lambda kind: experts + _base_flops(kind) + 4 * kind.adapter_parameters,
+        first_spared=sum(2 * x.inputs * (x.outputs + x.rank) for x in untrained),
         first_attention_trained=model.first_attention_trained,
         embedding_forward=model.embedding_flops_per_token + adapter,
         embedding_backward=2 * adapter,
@@ -161,11 +175,10 @@ def _with_adapters(model: ModelSpec) -> _PerToken:
 
 
 def _with_all_weights(model: ModelSpec) -> _PerToken:
-    block = sum(_base_flops(linear) for linear in model.block_linears)
-    block += model.expert_flops_per_token
+    experts = model.expert_flops_per_token
     return _PerToken(
-        block_forward=block,
-        block_backward=2 * block,
+        block_forward=lambda kind: experts + _base_flops(kind),
+        block_backward=lambda kind: 2 * (experts + _base_flops(kind)),
         first_spared=0,
         first_attention_trained=True,
         embedding_forward=model.embedding_flops_per_token,
@@ -174,8 +187,8 @@ def _with_all_weights(model: ModelSpec) -> _PerToken:
     )
 
 
-def _base_flops(linear: LinearShape) -> int:
-    return 2 * linear.inputs * linear.outputs
+def _base_flops(kind: BlockKind) -> int:
+    return sum(2 * linear.inputs * linear.outputs for linear in kind.linears)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ And the two ways to count by name: FLOPs, traffic and memory together. Knows the
 `ModelSpec.activations` brings, and no tensors.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Generic, Protocol, TypeVar, cast, runtime_checkable
 
@@ -26,6 +27,7 @@ from cutlayer.spec import (
     ActivationPolicy,
     Activations,
     BatchBytes,
+    BlockBytes,
     MiniBatch,
     MiniBatchPolicy,
     ModelSpec,
@@ -112,17 +114,20 @@ def activation_bytes(
 
     KEEP: all that each batch's forward left, from its end to its backward. CHECKPOINT: the inputs
     of all blocks, and all of one block of one batch: the peak is where backward has just computed
-    the last block again. RECOMPUTE: nothing waits (the mini-batch is counted as input); the peak is
-    where backward has computed one batch's forward again, as KEEP with one in flight.
+    the last block again, or one before it with larger adapters. RECOMPUTE: nothing waits (the
+    mini-batch is counted as input); the peak is where backward has computed one batch's forward
+    again, as KEEP with one in flight.
     """
     held = _activations(model)
+    # a block keeps nothing where no gradient goes
+    begin = min(model.first_trained, cut - 1)
     outside = held.embedding.of(batch) + (held.head.of(batch) if cut == model.blocks else 0)
     if activation_memory is ActivationPolicy.CHECKPOINT:
-        waiting = held.embedding.of(batch) + cut * block_input_bytes(model).of(batch)
-        last = held.first_block if cut == 1 else held.block
+        waiting = held.embedding.of(batch) + (cut - begin) * block_input_bytes(model).of(batch)
         head = held.head.of(batch) if cut == model.blocks else 0
-        return in_flight * (waiting + head) + last.beyond_input.of(batch)
-    kept = outside + held.first_block.kept.of(batch) + (cut - 1) * held.block.kept.of(batch)
+        blocks = [held.first_block, *(_kept(model, at) for at in range(begin + 1, cut))]
+        return in_flight * (waiting + head) + _run_again(model, blocks, batch)
+    kept = outside + held.first_block.kept.of(batch) + _kept_of(model, begin + 1, cut, batch)
     return kept if activation_memory is ActivationPolicy.RECOMPUTE else in_flight * kept
 
 
@@ -139,10 +144,41 @@ def server_activation_bytes(
     held, blocks = _activations(model), model.blocks - cut
     if activation_memory is ActivationPolicy.CHECKPOINT:
         inputs = blocks * block_input_bytes(model).of(batch)
-        last = held.served_block if blocks == 1 else held.block
-        return inputs + last.beyond_input.of(batch) + held.head.of(batch)
-    first, rest = held.served_block.kept.of(batch), held.block.kept.of(batch)
-    return first + (blocks - 1) * rest + held.head.of(batch)
+        again = [_served(model, cut), *(_kept(model, at) for at in range(cut + 1, model.blocks))]
+        return inputs + _run_again(model, again, batch) + held.head.of(batch)
+    rest = _kept_of(model, cut + 1, model.blocks, batch)
+    return _served(model, cut).kept.of(batch) + rest + held.head.of(batch)
+
+
+def _kept_of(model: ModelSpec, first: int, end: int, batch: MiniBatch) -> float:
+    """What the blocks from `first` to the one before `end` keep, others before and after them."""
+    usual = _activations(model).block
+    return sum(
+        kind.count * (usual if kind.other is None else kind.other.kept).kept.of(batch)
+        for kind in model.kinds(first, end)
+    )
+
+
+def _run_again(model: ModelSpec, blocks: Sequence[BlockBytes], batch: MiniBatch) -> float:
+    """The most beside their inputs where blocks run again one by one, the last one first: those
+    that have run keep their inputs no more."""
+    # one of all that are alike
+    ends = [
+        at for at in range(len(blocks)) if at + 1 == len(blocks) or blocks[at] != blocks[at + 1]
+    ]
+    gone = block_input_bytes(model).of(batch)
+    return max(blocks[at].beyond_input.of(batch) - (len(blocks) - 1 - at) * gone for at in ends)
+
+
+def _kept(model: ModelSpec, block: int) -> BlockBytes:
+    other = model.kind_of(block)
+    return _activations(model).block if other is None else other.kept
+
+
+def _served(model: ModelSpec, block: int) -> BlockBytes:
+    """What a block keeps as the server's first."""
+    other = model.kind_of(block)
+    return _activations(model).served_block if other is None else other.served
 
 
 def logits_bytes(model: ModelSpec, batch: MiniBatch, trained: Trained = Trained.ADAPTERS) -> float:
@@ -194,7 +230,7 @@ def server_memory(
     """
     check_split(model, cut)
     batch = shape.whole
-    own = (model.blocks - cut) * model.block_adapter_parameters + model.head_adapter_parameters
+    own = model.server_adapter_parameters(cut)
     kept = server_activation_bytes(model, cut, batch, activation_memory)
     return serving(
         shape,
