@@ -29,6 +29,7 @@ COMMANDS = {
     "compare": "compare several runs: schemes, settings, finished runs",
     "generate": "what a trained model writes after a prompt, or after many of a file",
     "chat": "talk with a trained model on the terminal",
+    "evaluate": "perplexity, accuracy and exact answers of a trained model, its base beside it",
     "export": "copy a run's adapter, in PEFT's format, with tokenizer, model card and settings",
     "merge": "a run's adapter in the weights of its model: a Hugging Face folder",
     "push": "upload a run's adapter, or what `export` or `merge` wrote, to the Hugging Face hub",
@@ -49,7 +50,7 @@ COMMANDS = {
 # where commands are that have no file of their own
 _HOMES = {
     **dict.fromkeys(("train", "compare", "trace"), "run"),
-    **dict.fromkeys(("generate", "chat"), "use"),
+    **dict.fromkeys(("generate", "chat", "evaluate"), "use"),
     **dict.fromkeys(("export", "merge", "push"), "hand_over"),
     "profile": "plan",
     "bench-device": "plan",

@@ -1,4 +1,5 @@
-"""`cutlayer generate` and `chat`: what a trained model writes, once or in turns.
+"""`cutlayer generate`, `chat` and `evaluate`: what a trained model writes, once or in turns, and
+how good it is.
 
 Knows arguments, files of prompts and the terminal; models are `jobs.use`'s, which is imported once
 all that can be told without torch is told.
@@ -9,11 +10,13 @@ import contextlib
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from cutlayer.cli.settings import whole_number
 from cutlayer.errors import ConfigError, DataError, quoted, reason
+from cutlayer.files import json_text
 from cutlayer.jobs.facts import TrainedFolder, Which, check_generates, open_trained
 from cutlayer.logs import loading
 from cutlayer.spec import Base
@@ -21,6 +24,7 @@ from cutlayer.spec import Base
 if TYPE_CHECKING:
     from transformers import TextStreamer
 
+    from cutlayer.jobs.evaluate import Figures
     from cutlayer.jobs.use import Sampling, Talk, UsableModel
 
 _RESET, _EXITS = "/reset", ("/exit", "/quit")
@@ -279,3 +283,83 @@ def _lines(stdin: TextIO) -> Iterator[str]:
         except EOFError:
             print()
             return
+
+
+# `cutlayer evaluate`.
+
+
+def evaluate_arguments(parser: argparse.ArgumentParser) -> None:
+    """Whose figures, on what."""
+    add_trained(parser)
+    parser.add_argument(
+        "data",
+        nargs="?",
+        metavar="DATA",
+        help="a path, a packaged set or a hub id, read as the run's data are: its test split, or"
+        " all where there is none (the test samples of the run)",
+    )
+    parser.add_argument(
+        "--base", action="store_true", help="the model before training, too, beside it"
+    )
+    parser.add_argument(
+        "--samples", type=whole_number, metavar="N", help="so many at most, spread over all (all)"
+    )
+    parser.add_argument(
+        "--no-answers",
+        action="store_true",
+        help="of conversations, prompts and completions: let it write none",
+    )
+    parser.add_argument(
+        "--answer",
+        metavar="REGEX",
+        help="compare answers by the last match of this in each, such as '-?[0-9]+' (all of the"
+        " text, blanks apart)",
+    )
+    parser.add_argument(
+        "--max-new-tokens",
+        type=whole_number,
+        metavar="N",
+        help="tokens of an answer at most (a little more than the longest in the data)",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    add_loading(parser)
+
+
+def run_evaluate(arguments: argparse.Namespace) -> int:
+    """Print the figures. Raises CutlayerError."""
+    folder = opened("evaluate", arguments)
+    with loading("`cutlayer evaluate`", "train"):
+        from cutlayer.jobs.evaluate import Answers, try_trained
+        from cutlayer.jobs.use import load_trained
+    answers = None
+    if not arguments.no_answers:
+        answers = Answers(arguments.answer, arguments.max_new_tokens)
+    base = None if arguments.numbers is None else Base(arguments.numbers)
+    model = load_trained(folder, model=arguments.model, device=arguments.device, base=base)
+    trial = try_trained(
+        model, arguments.data, samples=arguments.samples, answers=answers, base=arguments.base
+    )
+    facts = folder.facts
+    if arguments.json:
+        about = {"task": facts.task, "round": facts.round}
+        print(json_text(about | asdict(trial)))
+        return 0
+    counted = f", {trial.counted} tokens that count" if facts.task == "causal-lm" else ""
+    answered = f", {trial.answers} answers" if trial.answers else ""
+    print(f"{trial.data}: {trial.samples} samples{counted}{answered}")
+    for name, figures in ((f"round {facts.round}", trial.trained), ("base", trial.base)):
+        if figures is not None:
+            print(f"{name}: {_in_words(figures)}")
+    return 0
+
+
+def _in_words(figures: "Figures") -> str:
+    """`perplexity 21.3, next token right 41.2 %, exact match 12.5 %`."""
+    language = figures.perplexity is not None
+    told = [
+        f"perplexity {figures.perplexity:.4g}" if language else f"loss {figures.loss:.4g}",
+        f"{'next token right' if language else 'accuracy'} {figures.accuracy:.1%}",
+    ]
+    if figures.exact_match is not None:
+        told.append(f"exact match {figures.exact_match:.1%}")
+    return ", ".join(told)

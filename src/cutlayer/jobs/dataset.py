@@ -36,6 +36,8 @@ from cutlayer.data.check import (
     known_task,
     other_task,
 )
+from cutlayer.data.find import HubSplits, find_data
+from cutlayer.data.hub_data import read_dataset
 from cutlayer.data.left_out import is_odd, left_out_sentence
 from cutlayer.data.load import load_data, read_path
 from cutlayer.data.partition import (
@@ -411,14 +413,26 @@ def own_samples(
     _LOG.info(
         "%s: %d samples%s; %s", own.path, len(pair.train), unused, left_out_sentence(pair.left_out)
     )
-    if terms.task == "causal-lm":
+    return _made_ready(own, pair, terms.task, terms.class_names, section, model)
+
+
+def _made_ready(
+    own: OwnData,
+    pair: SplitPair,
+    task: Task,
+    class_names: Sequence[str],
+    section: DataSection,
+    model: Path,
+) -> tuple[Samples, BatchMaker]:
+    """The training split of a pair, for a model with these classes."""
+    if task == "causal-lm":
         return _own_rows(own, pair, section, model)
-    samples = _Renamed(pair.train, _places(own, pair.class_names, terms.task, terms.class_names))
-    if terms.task == "image-classification":
-        kept = _usable(samples, terms.classes, own, None)
+    samples = _Renamed(pair.train, _places(own, pair.class_names, task, class_names))
+    if task == "image-classification":
+        kept = _usable(samples, len(class_names), own, None)
         return kept, image_batches(model, section.image_size)
     tokenizer = load_tokenizer(model, section.max_tokens)
-    kept = _usable(samples, terms.classes, own, tokenizer.tokenize)
+    kept = _usable(samples, len(class_names), own, tokenizer.tokenize)
     check_words(tokenizer, kept, str(own.path))
     return kept, text_batches(tokenizer, section.max_tokens, model)
 
@@ -472,3 +486,65 @@ def _places(
             f" {', '.join(name[:_LETTERS] for name in class_names[:10])}"
         )
     return [UNKNOWN_LABEL if meant[name] is None else known[str(meant[name])] for name in names]
+
+
+# Samples to try a trained model on.
+
+
+@dataclass(frozen=True, eq=False)
+class TrialSamples:
+    """Samples, and what makes mini-batches of them. `answers`: rows of them have prompts and
+    answers, whose tokens count."""
+
+    name: str
+    samples: Samples
+    batches: BatchMaker
+    answers: bool
+
+
+def trial_samples(
+    config: Config, name: str | None, model: Path, task: Task, class_names: Sequence[str]
+) -> TrialSamples:
+    """The test split of the data that a run has trained on (`name` None, or theirs), as it was
+    evaluated; or other data of the task: their test split, or all where there is none.
+
+    `model`: the folder of the model. Raises DataError, AssetError for data that cannot be found,
+    read or used with this model.
+    """
+    section = config.data
+    if name is None or name == section.name or _same_path(name, section.name):
+        prepared = prepare_data(config, model, dealt=False)
+        data, shown = prepared.data, section.name
+        samples, batches, reading = data.test, prepared.batches, data.reading
+    else:
+        pair, shown = _found_pair(config, name, task), name
+        if len(pair.test):
+            pair = replace(pair, train=pair.test)
+        own = OwnData(Path(name), on_bad_sample=section.on_bad_sample)
+        samples, batches = _made_ready(own, pair, task, class_names, section, model)
+        reading = pair.reading
+    turns = reading is not None and section.loss_on != "all" and section.packing != "blocks"
+    return TrialSamples(shown, samples, batches, turns)
+
+
+def _same_path(one: str, other: str) -> bool:
+    return Path(one).expanduser().absolute() == Path(other).expanduser().absolute()
+
+
+def _found_pair(config: Config, name: str, task: Task) -> SplitPair:
+    section, images = config.data, task == "image-classification"
+    settings = ReadSettings(
+        None if images else task,
+        section.text_field,
+        section.label_field,
+        test_fraction=None,
+        format=section.format,
+    )
+    found = find_data(name)
+    if isinstance(found, HubSplits):
+        pair, usual = read_dataset(found.splits, found.hub_id, settings)
+    else:
+        pair, usual = read_path(found.path, settings)
+    if (usual == "image-classification") != images:
+        raise DataError(f"{name} is for {usual}, what was trained for {task}: name other data")
+    return pair

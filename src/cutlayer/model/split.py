@@ -259,6 +259,30 @@ class WholeModel:
             logits: Tensor = model(**given).logits
         return logits
 
+    def token_logits(
+        self, row: Float[Tensor, "parameter"], inputs: Mapping[str, Tensor], most: int
+    ) -> Iterator[Float[Tensor, "token vocabulary"]]:
+        """A language model's logits, `most` tokens at a time, as `ServerPart.token_logits` has
+        them; inputs as `forward` takes them."""
+        head: nn.Module = self.adapted.model.get_output_embeddings()  # type: ignore[no-untyped-call]
+        batch = inputs["input_ids"].shape[0]
+        with answering(head, _stop):
+            try:
+                self.forward(row[None], [batch], inputs)
+            except CutReachedError as reached:
+                hidden = reached.activation
+        for piece in torch.split(hidden.flatten(0, 1), most):
+            yield self._logits_of(row[None], head, piece)
+
+    def _logits_of(
+        self, rows: Float[Tensor, "one parameter"], head: nn.Module, hidden: Tensor
+    ) -> Float[Tensor, "token vocabulary"]:
+        """The head on these hidden states, and what the model does with its logits."""
+        run: Callable[[Tensor], Tensor] = head.forward
+        one = {"input_ids": torch.zeros(1, 1, dtype=torch.long)}
+        with self.adapted.without_blocks(), answering(head, lambda _: run(hidden[None])):
+            return self.forward(rows, [1], one).flatten(0, 1)
+
 
 def _stop(hidden: Tensor) -> NoReturn:
     raise CutReachedError(hidden)
