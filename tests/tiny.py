@@ -38,11 +38,16 @@ def vision_model(folder: Path, blocks: int = BLOCKS) -> Path:
 
 
 def cache(folder: Path) -> Path:
-    """A cutlayer cache whose default model and data are tiny stand-ins."""
-    for kind, name in (("models", "dinov2-small"), ("data", "fashion-mnist")):
+    """A cutlayer cache whose default model and data are tiny stand-ins, and those of a chat."""
+    images, words = (("models", "dinov2-small"), ("data", "fashion-mnist")), "smollm2"
+    for kind, name in (*images, ("models", words), ("data", "arithmetic")):
         (folder / kind / name).mkdir(parents=True)
         record = {"name": name, "layout": CATALOGUE[name].layout}
         (folder / kind / name / "asset.json").write_text(json.dumps(record), encoding="utf-8")
+    text_model(folder / "models" / words, "llama", blocks=10)
+    (folder / "models" / words / "chat_template.jinja").write_text(CHAT_TEMPLATE)
+    for split in ("train", "test"):
+        chats(folder / "data" / "arithmetic" / f"{split}.jsonl")
     vision_model(folder / "models" / "dinov2-small", blocks=8)
     rng = np.random.default_rng(0)
     labels = np.arange(240) % CLASSES

@@ -37,6 +37,13 @@ CASES: list[tuple[Task, str, AdapterSpec]] = [
     ("causal-lm", "gpt2", LM),
     ("causal-lm", "llama", LM),
     ("causal-lm", "qwen3", LM),
+    (
+        "causal-lm",
+        "llama",
+        AdapterSpec(
+            2, 4.0, rank_pattern=(("up_proj", 3),), alpha_pattern=(("q_proj", 5.0),), rslora=True
+        ),
+    ),
 ]
 
 
