@@ -205,7 +205,7 @@ def _arrivals(model: Model, count: int, *, uneven: bool, repeats: int) -> Figure
     def step(places: Sequence[int], batching: ServerBatching) -> None:
         replies = serve(part, batching, places, loads(places))
         bank.collect(places, torch.stack([reply.row_gradient for reply in replies]))
-        bank.step(places, _RATE)
+        bank.step(dict.fromkeys(places, _RATE))
 
     def alone() -> None:
         for device in devices:
@@ -298,7 +298,7 @@ def _local_step(
         assert rows.grad is not None
         for side, gradient in zip(sides, (rows.grad, reply.row_gradient[None]), strict=True):
             side.collect([0], gradient)
-            side.step([0], _RATE)
+            side.step({0: _RATE})
 
     return step
 

@@ -135,7 +135,7 @@ def _serve(model: Path, base: Base) -> float:
         streams.append((came.state, answer.state))
         assert rows.grad is not None
         bank.collect((number,), rows.grad)
-        bank.step((number,), 1e-3)
+        bank.step({number: 1e-3})
     handed_in = [torch.ones(device.adapted.layout.parameters) for _ in range(_DEVICES + 1)]
     del before, handed_in
     return _peak_mib()
@@ -157,7 +157,7 @@ def _train(model: Path, base: Base) -> float:
         pending.backward(torch.randn(pending.shape))
         assert rows.grad is not None
         bank.collect((0,), rows.grad)
-        bank.step((0,), 1e-3)
+        bank.step({0: 1e-3})
     return _peak_mib()
 
 
@@ -240,7 +240,7 @@ def _long_steps(setup: Setup, state: RunState) -> dict[str, float]:
         for bank, rows in zip(banks, (below, above), strict=True):
             assert rows.grad is not None
             bank.collect((0,), rows.grad)
-            bank.step((0,), rates.learning_rate)
+            bank.step({0: rates.learning_rate})
     return dict(took)
 
 

@@ -131,7 +131,7 @@ def local_step(
     for side, own in zip(sides, rows, strict=True):
         assert own.grad is not None
         side.collect((0, 1), own.grad)
-        side.step((0, 1), 1e-2)
+        side.step({0: 1e-2, 1: 1e-2})
     gradients = [own.grad for own in rows if own.grad is not None]
     return [result.losses, result.gradient, *gradients, *(side.rows for side in sides)]
 

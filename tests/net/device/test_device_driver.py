@@ -1,27 +1,38 @@
 """A device's loop: what it gives up, and what it tries again."""
 
 import asyncio
+import threading
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
 import torch
 
-from cutlayer.errors import RunError
+from cutlayer.errors import RunError, StorageError
 from cutlayer.jobs.prepare import prepare
-from cutlayer.net.device.driver import Stored
+from cutlayer.net.device.driver import (
+    DeviceDriver,
+    DeviceStore,
+    DeviceWatch,
+    DeviceWorker,
+    Ready,
+    Stored,
+)
 from cutlayer.net.server.driver import ServerDriver
 from cutlayer.net.server.session import ServerSession
 from cutlayer.net.wire.frames import Kind, kind_of
-from cutlayer.net.wire.link import Link, LinkClosed, in_place
-from cutlayer.net.wire.messages import Position
+from cutlayer.net.wire.link import Link, LinkClosed, in_place, in_thread
+from cutlayer.net.wire.messages import Position, Terms
 from cutlayer.training.exchange import pack_adapter
 from cutlayer.training.round import initial_state
 from cutlayer.training.state import Setup
 from net.ends import PATIENCE_S
-from net.harness import Run, Site
+from net.harness import Run, Site, final, same_adapters, trained
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +72,118 @@ def test_a_device_whose_values_diverge_stops(setup: Setup, tmp_path: Path) -> No
         await site.hang_up()
 
     asyncio.run(go())
+
+
+class Watching(Link):
+    """A link that finds on disk, as a message leaves, the state that it builds on."""
+
+    def __init__(self, link: Link, store: DeviceStore) -> None:
+        self._link, self._store = link, store
+        self.found: list[tuple[int, int]] = []
+
+    @property
+    def peer(self) -> str:
+        return self._link.peer
+
+    async def send(self, frame: bytes) -> None:
+        if kind_of(frame) in (Kind.ACTIVATION, Kind.ADAPTER):
+            stored = self._store.load()
+            assert stored is not None
+            self.found.append((stored.position.round, stored.position.step))
+        await self._link.send(frame)
+
+    async def receive(self) -> bytes:
+        return await self._link.receive()
+
+    async def close(self, reason: str = "") -> None:
+        await self._link.close()
+
+
+def test_the_next_step_is_computed_while_a_state_is_written(
+    setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And leaves when it is on disk; the run is the trainer's."""
+    run = Run(setup, tmp_path)
+    store, own, links = run.store(0), setup.devices[0], list[Watching]()
+    computed, save = threading.Event(), store.save
+
+    def save_late(stored: Stored) -> None:
+        if stored.position.step:
+            assert computed.wait(PATIENCE_S), "the next step waits for this state"
+        computed.clear()
+        save(stored)
+
+    def telling(compute: Callable[..., Any]) -> Callable[..., Any]:
+        def told(*given: Any) -> Any:
+            computed.set()
+            return compute(*given)
+
+        return told
+
+    def prepare(terms: Terms) -> Ready:
+        worker = DeviceWorker(setup.training, own)
+        monkeypatch.setattr(worker, "forward", telling(worker.forward))
+        monkeypatch.setattr(worker, "adapter", telling(worker.adapter))
+        return Ready(terms, worker, run.bounds, "own")
+
+    monkeypatch.setattr(store, "save", save_late)
+
+    async def go() -> None:
+        site = Site(run)
+        session, site.server = run.server()
+
+        def watched(link: Link) -> Link:
+            links.append(Watching(link, run.store(0)))
+            return links[-1]
+
+        first = DeviceDriver(store, prepare, in_thread, DeviceWatch(time.monotonic))
+        async with asyncio.timeout(PATIENCE_S):
+            others = (run.device(n).take_part(partial(site.dial, n)) for n in (1, 2))
+            await asyncio.gather(first.take_part(partial(site.dial, 0, watched)), *others)
+        await asyncio.gather(*site.calls)
+        assert session.finished
+
+    asyncio.run(go())
+    steps = range(own.local_steps + 1)
+    assert links[0].found == [(number, step) for number in (1, 2) for step in steps]
+    assert same_adapters(final(run), trained(setup)[-1].state)
+
+
+def test_a_state_that_cannot_be_written_ends_the_device(
+    setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though its next step was computed already: nothing of it has left."""
+    run = Run(setup, tmp_path)
+    store, links = run.store(0), list[Watching]()
+    save = store.save
+
+    def save_once(stored: Stored) -> None:
+        if stored.position.step == 1:
+            raise StorageError("cannot write its state: the disk is full")
+        save(stored)
+
+    monkeypatch.setattr(store, "save", save_once)
+
+    def prepare(terms: Terms) -> Ready:
+        worker = DeviceWorker(setup.training, setup.devices[0])
+        return Ready(terms, worker, run.bounds, "own")
+
+    async def go() -> None:
+        site = Site(run)
+        _, site.server = run.server()
+
+        def watched(link: Link) -> Link:
+            links.append(Watching(link, store))
+            return links[-1]
+
+        device = DeviceDriver(store, prepare, in_place, DeviceWatch(time.monotonic))
+        async with asyncio.timeout(PATIENCE_S):
+            with pytest.raises(StorageError, match="the disk is full"):
+                await device.take_part(partial(site.dial, 0, watched))
+        await site.hang_up()
+
+    asyncio.run(go())
+    assert links[0].found == [(1, 0)]
 
 
 class Deaf(Link):

@@ -3,10 +3,12 @@
 Knows no socket, and no clock but by its watch: the caller dials, and waits between two attempts.
 """
 
+import asyncio
 import json
 import logging
 import zlib
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import final
@@ -208,6 +210,7 @@ class Stored:
 
 
 @final
+@final
 class DeviceStore:
     """The file at `path`."""
 
@@ -359,6 +362,7 @@ class DeviceDriver:
             else d.DeviceSession(stored.position, stored.terms, str(store.path))
         )
         self._ready: Ready | None = None
+        self._saving: asyncio.Task[None] | None = None
         self._finished = False
 
     @property
@@ -383,6 +387,8 @@ class DeviceDriver:
             except LinkClosed as closed:
                 _LOG.warning("%s: %s", link.peer, closed)
             finally:
+                with suppress(RunError):  # whatever ended the link counts more
+                    await self._saved()
                 await link.close()
 
     async def _handle(self, event: d.Event, link: Link) -> None:
@@ -394,6 +400,7 @@ class DeviceDriver:
     async def _do(self, instruction: d.Instruction, link: Link) -> d.Event | None:
         match instruction:
             case d.Send(frame):
+                await self._saved()
                 self._watch.sends(kind_of(frame))
                 await link.send(frame)
             case d.EchoReceived():
@@ -412,11 +419,21 @@ class DeviceDriver:
             case d.SaveState(position, terms):
                 own = self._own
                 stored = Stored(position, terms, own.worker.tensors(), own.samples)
-                await self._compute(lambda: self._store.save(stored))
-                self._got_on()
+                self._saving = asyncio.create_task(self._save(stored))
             case computation:
                 return await self._work(computation)
         return None
+
+    async def _save(self, stored: Stored) -> None:
+        await self._compute(lambda: self._store.save(stored))
+        self._got_on()
+
+    async def _saved(self) -> None:
+        """Wait until the last state is on disk, which is before anything leaves that builds on it;
+        what is computed meanwhile changes none of its tensors. Raises RunError: it cannot be."""
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            await saving
 
     async def _work(self, instruction: d.Begin | d.Forward | d.Backward | d.Upload) -> d.Event:
         worker = self._own.worker
