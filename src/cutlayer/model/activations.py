@@ -28,7 +28,7 @@ from transformers.initialization import meta_device_safe_creation_ops
 from cutlayer.model.adapted import AdaptedModel
 from cutlayer.model.blocks import Anatomy
 from cutlayer.model.described import AdapterSpec
-from cutlayer.model.inputs import patch_sides, real_inputs, token_limit
+from cutlayer.model.inputs import channels, patch_sides, real_inputs, token_limit
 from cutlayer.model.tasks import is_decoder, task_class
 from cutlayer.spec import Activations, BatchBytes, BlockBytes, Task
 
@@ -240,7 +240,7 @@ def _images(model: PreTrainedModel, free: int) -> _Sample:
     while free and not _is_prime(side**2 + free):
         side += 1
     height, width = (side * length for length in patch_sides(model.config))
-    pixels = torch.zeros(_SAMPLES, model.config.num_channels, height, width)
+    pixels = torch.zeros(_SAMPLES, channels(model.config), height, width)
     each = pixels.nbytes / (_SAMPLES * side**2)
     return _Sample(
         real_inputs(model, "image-classification", {"pixel_values": pixels}, None),

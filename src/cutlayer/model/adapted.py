@@ -69,6 +69,7 @@ class AdaptedModel:
             f"{anatomy.blocks}.{index}": block for index, block in _owned_blocks(model, anatomy)
         }
         self._output_length = anatomy.output_length
+        self.free_tokens = anatomy.free_tokens
         self._reader: BankRows | OwnWeights
         if trained is Trained.WEIGHTS:
             self._reader = OwnWeights(model)

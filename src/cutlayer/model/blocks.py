@@ -31,7 +31,8 @@ class Anatomy:
     parts need, since they give the blocks something that is the same for every input (relative
     positions), or are read in another way than by a call. `unread`: those that nothing reads.
     `output_length`: 0 where a block returns a tensor, else the length of its tuple. `width`: of the
-    hidden states; `tokens`: those of the watched input.
+    hidden states; `tokens`: those of the watched input, of which `free_tokens` are no patches of an
+    image.
     """
 
     blocks: str
@@ -44,6 +45,7 @@ class Anatomy:
     tokens: int
     shared: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
+    free_tokens: int = 0
 
 
 def meta_model(config: PreTrainedConfig, task: Task) -> PreTrainedModel:
@@ -108,17 +110,26 @@ def examine_model(model: PreTrainedModel, example: Mapping[str, Any]) -> Anatomy
         if phases == {"before"} and watch.outputs[unit][:-1] == watch.shape[:-1]
     )
     after = tuple(unit for unit, phases in watch.phases.items() if phases == {"after"})
+    base = base_model_name(model, path)
     return Anatomy(
         blocks=path,
         count=len(blocks),
         before=before,
         after=after,
-        head=tuple(unit for unit in after if not unit.startswith(f"{model.base_model_prefix}.")),
+        head=tuple(unit for unit in after if not unit.startswith(f"{base}.")),
         output_length=watch.output_length,
         width=watch.shape[2],
         tokens=watch.shape[1],
         shared=tuple(unit for unit in (*units, *loose) if unit not in (*before, *after)),
     )
+
+
+def base_model_name(model: PreTrainedModel, blocks: str) -> str:
+    """The name of the model without a head in a model with one: the outermost around the blocks."""
+    names = blocks.split(".")
+    around = (".".join(names[:length]) for length in range(1, len(names)))
+    found = (name for name in around if isinstance(model.get_submodule(name), PreTrainedModel))
+    return next(found, model.base_model_prefix)
 
 
 def block_input(model: PreTrainedModel, blocks: str, example: Mapping[str, Any]) -> torch.Size:

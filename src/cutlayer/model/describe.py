@@ -3,6 +3,7 @@
 Built on torch's meta device and on fake tensors: exact counts, no weights. Knows no cut.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from cutlayer.model.adapted import (
 from cutlayer.model.base import places_of
 from cutlayer.model.blocks import Anatomy
 from cutlayer.model.described import AdapterSpec, DescribedModel, ModelRequest
-from cutlayer.model.inputs import example_inputs, token_limit
+from cutlayer.model.inputs import channels, example_inputs, patch_sides, token_limit
 from cutlayer.model.lora import linear_shape
 from cutlayer.model.proof import examine
 from cutlayer.model.reduced import chosen_experts
@@ -64,7 +65,7 @@ def describe(
     before, after, both = (_parameters(model, units) for units in (early, late, early + late))
     kinds = _kinds(model, anatomy, adapter)
     padded = task == "text-classification" if padded is None else padded
-    free = anatomy.tokens - patches
+    free = anatomy.free_tokens
     with fault_of_config(config):
         short = [adapter if adapter.even else _short(model, anatomy, adapter, kinds[:1])]
         short += [_short(model, anatomy, adapter, (kinds[0], kind)) for kind in kinds[1:]]
@@ -298,9 +299,9 @@ def _patches(model: PreTrainedModel, anatomy: Anatomy, example: dict[str, Any]) 
     """Weights of the convolution that makes patches, and the patches of an image; 0 for text."""
     if "pixel_values" not in example:
         return 0, 0
-    _, convolution = patch_convolution(model, anatomy)
-    patches: int = example["pixel_values"][0, 0].numel() // convolution.weight[0, 0].numel()
-    return convolution.weight.numel(), patches
+    patch = math.prod(patch_sides(model.config))
+    weights = channels(model.config) * patch * anatomy.width
+    return weights, example["pixel_values"][0].numel() // (channels(model.config) * patch)
 
 
 def _patch_flops(anatomy: Anatomy, weights: int, patches: int) -> int:

@@ -19,7 +19,7 @@ from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel
 
 from cutlayer.errors import ModelError, UnsupportedModelError
 from cutlayer.model.placement import HOST, to_device
-from cutlayer.model.tasks import is_decoder, padding_id, read_config
+from cutlayer.model.tasks import is_decoder, padding_id, read_config, setting, text_or_vision
 from cutlayer.spec import Task
 
 # for a tokenizer that cannot be used
@@ -48,7 +48,7 @@ def example_inputs(
         mask = {"attention_mask": torch.ones_like(ids)} if is_decoder(config) else {}
         return {"input_ids": ids, **mask}
     side = image_sides(config)[0] if image_size is None else image_size
-    pixels = torch.zeros(1, config.num_channels, side, side, device="meta")
+    pixels = torch.zeros(1, channels(config), side, side, device="meta")
     return real_inputs(model, task, {"pixel_values": pixels}, None)
 
 
@@ -85,15 +85,17 @@ def stand_in_inputs(
     activation: Float[Tensor, "batch token width"],
     lengths: Sequence[int] | None,
     documents: Sequence[Sequence[int]] | None = None,
+    free_tokens: int = 0,
 ) -> dict[str, Any]:
     """Inputs for a model whose embedding is hollow: nothing of them but shape, padding and where
     documents end is read.
 
     Token ids reproduce the padding, since a decoder's classifier finds the last token by it.
+    `free_tokens`: those of an image that are no patches.
     """
     batch, tokens = activation.shape[:2]
     if task == "image-classification":
-        return {"pixel_values": activation.new_zeros(batch, config.num_channels, 1, 1)}
+        return _stand_in_images(config, activation, tokens - free_tokens)
     mask = length_mask(lengths, batch, tokens, activation.device)
     padding = padding_id(config) or 0
     filler = 1 if padding == 0 else 0
@@ -146,11 +148,30 @@ def _packed(
     return {"position_ids": positions, "attention_mask": seen}
 
 
+def channels(config: PreTrainedConfig) -> int:
+    """Values of a pixel. Raises UnsupportedModelError as `image_sides` does."""
+    value = _named(config, "num_channels")
+    return value if isinstance(value, int) else value[0]
+
+
+def patch_count(config: PreTrainedConfig, sides: tuple[int, int] | None = None) -> int:
+    """Patches of an image of this height and width [pixel] (None: as the model was trained)."""
+    height, width = image_sides(config) if sides is None else sides
+    patch = patch_sides(config)
+    return (height // patch[0]) * (width // patch[1])
+
+
 def image_sides(config: PreTrainedConfig) -> tuple[int, int]:
     """Height and width [pixel] of the images that an image model was trained on.
 
     Raises UnsupportedModelError for a configuration that does not say.
     """
+    sizes = text_or_vision(config)
+    places = setting(sizes, "num_patches")
+    if setting(sizes, "image_size") is None and isinstance(places, int):
+        side = math.isqrt(places)
+        height, width = patch_sides(config)
+        return side * height, side * width
     return _pair(_named(config, "image_size"))
 
 
@@ -161,7 +182,7 @@ def patch_sides(config: PreTrainedConfig) -> tuple[int, int]:
 
 def image_step(config: PreTrainedConfig) -> int | None:
     """What divides the side of a square image [pixel]; None for a model that takes no patches."""
-    patch = getattr(config, "patch_size", None)
+    patch = setting(text_or_vision(config), "patch_size")
     if patch is None:
         return None
     step = math.lcm(*_pair(patch))
@@ -172,7 +193,7 @@ def image_step(config: PreTrainedConfig) -> int | None:
 
 def token_limit(config: PreTrainedConfig) -> int | None:
     """The most tokens that a text may have; None where the model has no such limit."""
-    limit = getattr(config, "max_position_embeddings", None)
+    limit = setting(config, "max_position_embeddings")
     if not isinstance(limit, int) or limit < 1:
         return None
     if config.model_type in _OFFSET:
@@ -182,10 +203,10 @@ def token_limit(config: PreTrainedConfig) -> int | None:
 
 def _image_inputs(model: PreTrainedModel, pixels: Tensor) -> dict[str, Any]:
     config = model.config
-    if pixels.ndim != 4 or pixels.shape[1] != config.num_channels:
+    if pixels.ndim != 4 or pixels.shape[1] != channels(config):
         raise ModelError(
             f"pixel_values have shape {tuple(pixels.shape)}; the model takes "
-            f"[batch, {config.num_channels}, height, width]"
+            f"[batch, {channels(config)}, height, width]"
         )
     sides, patch = (pixels.shape[2], pixels.shape[3]), patch_sides(config)
     if sides[0] % patch[0] or sides[1] % patch[1]:
@@ -193,12 +214,66 @@ def _image_inputs(model: PreTrainedModel, pixels: Tensor) -> dict[str, Any]:
             f"images of {sides[0]}x{sides[1]} pixels cannot be cut into patches of "
             f"{patch[0]}x{patch[1]}; resize them to a multiple"
         )
-    inputs: dict[str, Any] = {"pixel_values": pixels.to(model.dtype)}
-    if sides != image_sides(config) and (
-        "interpolate_pos_encoding" in inspect.signature(type(model).forward).parameters
-    ):
+    pixels = pixels.to(model.dtype)
+    if _takes_patches(config):
+        return _patches_of(pixels, patch)
+    inputs: dict[str, Any] = {"pixel_values": pixels}
+    if sides != image_sides(config) and _interpolates(model):
         inputs["interpolate_pos_encoding"] = True
     return inputs
+
+
+def _takes_patches(config: PreTrainedConfig) -> bool:
+    """Whether a model is given patches with their place, and has no size of images of its own."""
+    sizes = text_or_vision(config)
+    return setting(sizes, "image_size") is None and setting(sizes, "num_patches") is not None
+
+
+def _patches_of(pixels: Tensor, patch: tuple[int, int]) -> dict[str, Any]:
+    """Patches row by row, each of its pixels with their channels: [batch, patch, value]."""
+    batch, depth, height, width = pixels.shape
+    rows, columns = height // patch[0], width // patch[1]
+    split = pixels.reshape(batch, depth, rows, patch[0], columns, patch[1])
+    patches = split.permute(0, 2, 4, 3, 5, 1).reshape(batch, rows * columns, -1)
+    return _with_places(patches, rows, columns)
+
+
+def _with_places(patches: Tensor, rows: int, columns: int) -> dict[str, Any]:
+    # where there are no values, those of places are needed all the same
+    device = HOST if patches.is_meta else patches.device
+    return {
+        "pixel_values": patches,
+        "pixel_attention_mask": torch.ones(patches.shape[:2], device=patches.device),
+        "spatial_shapes": torch.tensor([[rows, columns]] * len(patches), device=device),
+    }
+
+
+def _interpolates(model: PreTrainedModel) -> bool:
+    """Whether a model's forward, or that of a model in it which it hands its arguments to, is told
+    that an image has another size than those that it was trained on."""
+    taken = inspect.signature(type(model).forward).parameters
+    handed = any(kind.kind is kind.VAR_KEYWORD for kind in taken.values())
+    inner = model.modules() if handed else [model]
+    return any(
+        "interpolate_pos_encoding" in inspect.signature(type(module).forward).parameters
+        for module in inner
+        if isinstance(module, PreTrainedModel)
+    )
+
+
+def _stand_in_images(config: PreTrainedConfig, activation: Tensor, patches: int) -> dict[str, Any]:
+    """Images of as many patches, without the memory of any: some models see from an image's size
+    where its patches are."""
+    batch, (high, wide) = len(activation), patch_sides(config)
+    sides = image_sides(config)
+    rows, columns = sides[0] // high, sides[1] // wide
+    if rows * columns != patches:
+        rows = math.isqrt(max(patches, 1))
+        rows, columns = (rows, rows) if rows * rows == patches else (1, max(patches, 1))
+    depth, empty = channels(config), activation.new_zeros(())
+    if _takes_patches(config):
+        return _with_places(empty.expand(batch, rows * columns, depth * high * wide), rows, columns)
+    return {"pixel_values": empty.expand(batch, depth, rows * high, columns * wide)}
 
 
 def _check_tokens(config: PreTrainedConfig, ids: Tensor) -> None:
@@ -226,7 +301,7 @@ def _needed(inputs: Mapping[str, Tensor], name: str) -> Tensor:
 
 
 def _named(config: PreTrainedConfig, name: str) -> int | Sequence[int]:
-    value: int | Sequence[int] | None = getattr(config, name, None)
+    value: int | Sequence[int] | None = setting(text_or_vision(config), name)
     if value is None:
         raise UnsupportedModelError(
             f"a model of type {config.model_type!r} has no {name} in its configuration: it is not"

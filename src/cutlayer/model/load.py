@@ -325,6 +325,7 @@ def _from_pretrained(
                 use_safetensors=True,
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
+                key_mapping=_renamed(plan),
             )
         except MemoryError:
             raise
@@ -333,6 +334,44 @@ def _from_pretrained(
             raise ModelError(f"the weights in {plan.path} cannot be read: {why}") from error
     model, info = loaded
     return model, info
+
+
+def _renamed(plan: _Plan) -> dict[str, str] | None:
+    """Patterns of names in the files of a model of which this is a part, and the part's own names;
+    None where the names are its own, or transformers knows them."""
+    names = _stored_names(plan.path)
+    own, _, inner = plan.anatomy.blocks.rpartition(".")
+    found = {
+        match[1]
+        for name in names
+        if (match := re.fullmatch(rf"(?:(.*)\.)?{re.escape(inner)}\.0\..*", name))
+    }
+    outer = {prefix or "" for prefix in found}
+    base = own.split(".")[0] if own else ""
+    if outer & {own, own.removeprefix(base).removeprefix(".")} or not outer:
+        return None
+    language = sorted(prefix for prefix in outer if re.search(r"language_model|text_model", prefix))
+    vision = sorted(prefix for prefix in outer if "vision" in prefix)
+    chosen = vision if plan.task == "image-classification" else language
+    if len(chosen) != 1:
+        return None
+    # what follows the name of the base model may be the same on both sides
+    tail = own.removeprefix(base).removeprefix(".")
+    prefix = chosen[0].removesuffix(tail).removesuffix(".")
+    mapping = {rf"^{re.escape(prefix)}\.": f"{base}."}
+    stem = prefix.rpartition(".")[0]
+    for unit in plan.anatomy.head:
+        if any(name.startswith(f"{stem}.{unit}.") for name in names):
+            mapping[rf"^{re.escape(stem)}\.{re.escape(unit)}\."] = f"{unit}."
+    return mapping
+
+
+def _stored_names(path: Path) -> list[str]:
+    names: list[str] = []
+    for file in sorted(path.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as opened:
+            names += opened.keys()
+    return names
 
 
 @dataclass(frozen=True)
@@ -479,7 +518,8 @@ def _check_left_over(path: Path, anatomy: Anatomy, names: Collection[str]) -> No
             f"the weights in {path} hold adapters that were not merged, such as {adapters[0]}:"
             " merge them (merge_and_unload in PEFT) and save the result"
         )
-    number = re.compile(rf"(?:^|\.){re.escape(anatomy.blocks.rpartition('.')[2])}\.(\d+)\.")
+    inner = anatomy.blocks.partition(".")[2] or anatomy.blocks
+    number = re.compile(rf"^(?:{re.escape(anatomy.blocks)}|{re.escape(inner)})\.(\d+)\.")
     blocks = [int(found[1]) for name in names if (found := number.search(name))]
     if max(blocks, default=0) >= anatomy.count:
         raise ModelError(

@@ -11,6 +11,7 @@ import json
 import logging
 import time
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import asdict, replace
 from functools import cache
@@ -38,10 +39,16 @@ from cutlayer.model.blocks import (
     strip,
 )
 from cutlayer.model.described import AdapterSpec
-from cutlayer.model.inputs import example_inputs, image_sides
-from cutlayer.model.reduced import block_kinds, reduced_configs
+from cutlayer.model.inputs import (
+    channels,
+    example_inputs,
+    image_sides,
+    patch_count,
+    patch_sides,
+)
+from cutlayer.model.reduced import block_kinds, outer_kinds, reduced_configs
 from cutlayer.model.split import DevicePart, ServerPart, WholeModel
-from cutlayer.model.tasks import fault_of_config, padding_id, task_class, text_or_vision
+from cutlayer.model.tasks import fault_of_config, padding_id, task_class
 from cutlayer.spec import Task
 from cutlayer.version import __version__
 
@@ -69,14 +76,17 @@ def examine(
     """
     model = meta_model(config, task)
     _, blocks = block_list(model)
-    kinds = block_kinds(blocks)
-    proven = _proven(config, task, kinds)
+    proven = _proven(config, task, model)
     example = example_inputs(model, task, image_size)
     _, tokens, width = block_input(model, proven.blocks, example)
-    return model, replace(proven, count=len(blocks), width=width, tokens=tokens)
+    whole = replace(proven, count=len(blocks), width=width, tokens=tokens)
+    if task == "image-classification":
+        sides = None if image_size is None else (image_size, image_size)
+        whole = replace(whole, free_tokens=max(0, tokens - patch_count(config, sides)))
+    return model, whole
 
 
-def _proven(config: PreTrainedConfig, task: Task, kinds: Sequence[Hashable]) -> Anatomy:
+def _proven(config: PreTrainedConfig, task: Task, model: PreTrainedModel) -> Anatomy:
     """What was found of this configuration before, else now."""
     key = _key(config, task)
     if key in _PROVEN:
@@ -85,7 +95,7 @@ def _proven(config: PreTrainedConfig, task: Task, kinds: Sequence[Hashable]) -> 
     anatomy = _read(kept)
     if anatomy is None:
         began = time.monotonic()
-        anatomy = prove(config, task, kinds)
+        anatomy = prove(config, task, model)
         _LOG.debug(
             f"model type {config.model_type}: its two parts equal the whole in a small copy"
             f" ({time.monotonic() - began:.1f} s, once)"
@@ -95,15 +105,19 @@ def _proven(config: PreTrainedConfig, task: Task, kinds: Sequence[Hashable]) -> 
     return anatomy
 
 
-def prove(config: PreTrainedConfig, task: Task, kinds: Sequence[Hashable]) -> Anatomy:
-    """The anatomy of a small copy whose two parts are the whole; `kinds`: of the model's blocks.
+def prove(config: PreTrainedConfig, task: Task, model: PreTrainedModel) -> Anatomy:
+    """The anatomy of a small copy whose two parts are the whole; `model`: the task's, of this
+    configuration, without values.
 
     Raises UnsupportedModelError if they are not, and for a model of which no copy can be made.
     """
     try:
-        model, example = _small_copy(config, task, kinds)
+        model, example = _small_copy(config, task, model)
         anatomy = examine_model(model, example)
         anatomy = _without_unread(model, anatomy, example)
+        if task == "image-classification":
+            free = max(0, anatomy.tokens - patch_count(model.config))
+            anatomy = replace(anatomy, free_tokens=free)
         _check_cuts(model, anatomy, task, _cuts(block_kinds(block_list(model)[1])))
     except (CutlayerError, MemoryError):
         raise
@@ -149,10 +163,13 @@ def _keep(path: Path, anatomy: Anatomy) -> None:
 
 
 def _small_copy(
-    config: PreTrainedConfig, task: Task, kinds: Sequence[Hashable]
+    config: PreTrainedConfig, task: Task, large: PreTrainedModel
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """A random model of the smallest copy that runs, with an example for it."""
+    """A random model of the smallest copy that runs and is made of the same modules as `large`,
+    with an example for it."""
     last: Exception | None = None
+    path, blocks = block_list(large)
+    kinds, outside = block_kinds(blocks), outer_kinds(large, path)
     for small in reduced_configs(config, kinds):
         try:
             meta = meta_model(small, task)
@@ -160,8 +177,11 @@ def _small_copy(
                 last = ValueError(last or "it is too large")
                 continue
             found = block_kinds(block_list(meta)[1])
-            if set(found) != set(kinds) or found != list(kinds[: len(found)]):
+            if set(found) != set(kinds) or found != kinds[: len(found)]:
                 last = ValueError("its blocks are others than the model's")
+                continue
+            if outer_kinds(meta, path) != outside:
+                last = ValueError("what is around its blocks is other than the model's")
                 continue
             model = _random_model(small, task)
             example = _on_host(example_inputs(model, task))
@@ -199,7 +219,7 @@ def _on_host(example: Mapping[str, Any]) -> dict[str, Any]:
     """Zeros in the place of an example's tensors without values; a mask of ones."""
     return {
         name: (torch.ones_like if name.endswith("mask") else torch.zeros_like)(value, device="cpu")
-        if isinstance(value, Tensor)
+        if isinstance(value, Tensor) and value.is_meta
         else value
         for name, value in example.items()
     }
@@ -245,7 +265,10 @@ def _check_cuts(model: PreTrainedModel, anatomy: Anatomy, task: Task, cuts: Sequ
     if not any(slot.name.startswith(f"{anatomy.blocks}.") for slot in whole.adapted.layout.slots):
         raise UnsupportedModelError(f"{name}'s blocks have no linear layers that adapters fit")
     try:
-        expected = [_run_whole(whole, row, inputs, lengths) for inputs, lengths in batches]
+        expected = [_run_whole(whole, row, *batches[0])]
+        # images of another size than it was trained on are not for every model
+        with suppress(*((RuntimeError, ValueError) if task == "image-classification" else ())):
+            expected += [_run_whole(whole, row, *batch) for batch in batches[1:]]
     except CutlayerError:
         raise
     except Exception as error:
@@ -255,7 +278,7 @@ def _check_cuts(model: PreTrainedModel, anatomy: Anatomy, task: Task, cuts: Sequ
     _check_samples(name, whole, row, batches[0][0], expected[0][0], task)
     for cut in cuts:
         device, server = _parts(model, anatomy, spec, task, cut)
-        for (inputs, lengths), (logits, gradients) in zip(batches, expected, strict=True):
+        for (inputs, lengths), (logits, gradients) in zip(batches, expected, strict=False):
             try:
                 found = _run_parts(device, server, named, inputs, lengths)
             except CutlayerError:
@@ -340,16 +363,22 @@ def _parts(
     )
 
 
+def _sides(config: PreTrainedConfig) -> list[tuple[int, int]]:
+    """Of the images that a model is for, and of larger ones."""
+    height, width = image_sides(config)
+    high, wide = patch_sides(config)
+    return [(height, width), (height + high, width + wide)]
+
+
 def _batches(
     config: PreTrainedConfig, task: Task
 ) -> Iterator[tuple[dict[str, Tensor], list[int] | None]]:
     """Random images, or texts that are unpadded and padded."""
     generator = torch.Generator().manual_seed(2)
     if task == "image-classification":
-        channels = text_or_vision(config).num_channels
-        height, width = image_sides(config)
-        sides = (_SAMPLES, channels, height, width)
-        yield {"pixel_values": torch.randn(sides, generator=generator)}, None
+        for height, width in _sides(config):
+            sides = (_SAMPLES, channels(config), height, width)
+            yield {"pixel_values": torch.randn(sides, generator=generator)}, None
         return
     ids = torch.randint(2, config.vocab_size // 2, (_SAMPLES, _TOKENS), generator=generator)
     padding = padding_id(config) or 0

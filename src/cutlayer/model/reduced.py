@@ -7,6 +7,7 @@ vocabulary shrink as far as the model's own code allows. Knows no cut and no ada
 
 import contextlib
 import copy
+import re
 from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
@@ -34,6 +35,15 @@ _CHOSEN = ("num_experts_per_tok", "num_experts_per_token", "top_k", "moe_k", "mo
 def block_kinds(blocks: nn.ModuleList) -> list[Hashable]:
     """What each block is made of; equal where two differ in sizes alone."""
     return [_kind(block) for block in blocks]
+
+
+def outer_kinds(model: nn.Module, blocks: str) -> set[Hashable]:
+    """What a model is made of outside its list of blocks."""
+    return {
+        (re.sub(r"\.\d+", "", name), type(module).__name__)
+        for name, module in model.named_modules()
+        if not name.startswith(f"{blocks}.")
+    }
 
 
 def chosen_experts(config: PreTrainedConfig) -> int | None:
@@ -107,7 +117,7 @@ def _shrink_widths(config: PreTrainedConfig, *, narrow: bool) -> None:
         return
     groups, own = setting(config, "num_key_value_heads"), setting(config, "head_dim")
     head_width = own if isinstance(own, int) else width // heads
-    new_groups = min(2, groups) if isinstance(groups, int) and groups else None
+    new_groups = min(2 if narrow else 1, groups) if isinstance(groups, int) and groups else None
     if new_groups is None or groups is None:
         new_heads = min(heads, 2)
     elif heads % groups:
@@ -131,6 +141,7 @@ def _shrink_widths(config: PreTrainedConfig, *, narrow: bool) -> None:
             _set(config, name, min(value, 2 * new_width))
         elif value in new and value > 1 and ("size" in name or "dim" in name or "width" in name):
             _set(config, name, new[value])
+    _shrink_rotations(config, factor)
     for own_settings in _of_single_blocks(config):
         for name, value in own_settings.items():
             if name.endswith("head_dim") and type(value) is int and value % factor == 0:
@@ -190,10 +201,22 @@ def _shrink_vocabulary(config: PreTrainedConfig) -> None:
 
 def _shrink_images(config: PreTrainedConfig) -> None:
     size, patch = setting(config, "image_size"), setting(config, "patch_size")
+    if size is None and patch is not None and setting(config, "num_patches") is not None:
+        _set(config, "num_patches", _PATCHES**2)
     if size is None or patch is None or isinstance(size, int) != isinstance(patch, int):
         return
     small = patch * _PATCHES if isinstance(patch, int) else [side * _PATCHES for side in patch]
     _set(config, "image_size", small)
+
+
+def _shrink_rotations(config: PreTrainedConfig, factor: int) -> None:
+    """Shares of a head that turn with time, height and width."""
+    rotations = setting(config, "rope_parameters")
+    sections = rotations.get("mrope_section") if isinstance(rotations, dict) else None
+    if isinstance(sections, list) and factor > 1:
+        rest = max(1, sum(sections) // factor // len(sections))
+        first = sum(sections) // factor - rest * (len(sections) - 1)
+        rotations["mrope_section"] = [first, *[rest] * (len(sections) - 1)]
 
 
 def _of_single_blocks(config: PreTrainedConfig) -> list[dict[str, Any]]:

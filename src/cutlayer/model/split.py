@@ -194,7 +194,14 @@ class ServerPart:
         model, device = self.adapted.model, self.adapted.device
         # what crosses the cut is float32
         activation = to_device(activation, device).to(model.dtype)
-        given = stand_in_inputs(model.config, self.task, activation, lengths, documents)
+        given = stand_in_inputs(
+            model.config,
+            self.task,
+            activation,
+            lengths,
+            documents,
+            free_tokens=self.adapted.free_tokens,
+        )
         with (
             self.adapted.using(
                 to_device(rows, device), sizes, activation.shape[0], checkpoint=checkpoint

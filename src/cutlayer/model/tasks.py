@@ -4,7 +4,8 @@ Knows no cut, no adapter and no weights.
 """
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, final, get_args
@@ -24,6 +25,7 @@ from transformers import (
 )
 
 from cutlayer.errors import CutlayerError, ModelError, UnsupportedModelError, reason
+from cutlayer.model.heads import model_with_head
 from cutlayer.spec import IGNORED_LABEL, Task
 
 _CLASSES = {
@@ -38,12 +40,14 @@ _MEAN = 1  # torch's number for that reduction
 
 
 def read_config(source: Path | PreTrainedConfig) -> PreTrainedConfig:
-    """The configuration in a model folder, or a copy of the one given.
+    """The configuration in a model folder, or a copy of the one given; of a model of texts and
+    images, that of the part which `cutlayer` can train: its language model, or its vision
+    transformer where texts have no more than an encoder to be compared with.
 
     Raises ModelError for a folder without a `config.json` that transformers understands.
     """
     if isinstance(source, PreTrainedConfig):
-        return copy.deepcopy(source)
+        return _part(copy.deepcopy(source), {})
     if not (source / "config.json").is_file():
         raise ModelError(
             f"{source} is not a model folder: it has no config.json; name the folder that "
@@ -54,7 +58,31 @@ def read_config(source: Path | PreTrainedConfig) -> PreTrainedConfig:
     except Exception as error:  # each architecture checks its sizes in its own way
         raise ModelError(f"{source}/config.json cannot be read: {_why(source, error)}") from error
     assert isinstance(config, PreTrainedConfig)
-    return config
+    return _part(config, json.loads((source / "config.json").read_text(encoding="utf-8")))
+
+
+def _part(config: PreTrainedConfig, written: Mapping[str, Any]) -> PreTrainedConfig:
+    """The part of a configuration that is trained, with what the whole says of it; `written`: what
+    its file says."""
+    if _class_of(config, "image-classification") is not None:
+        return config  # with a class of its own for the part
+    text, vision = (getattr(config, f"{kind}_config", None) for kind in ("text", "vision"))
+    if isinstance(text, PreTrainedConfig) and _class_of(text, "causal-lm") is not None:
+        inner = text
+        tied = written.get("tie_word_embeddings", vars(config).get("tie_word_embeddings"))
+        if "tie_word_embeddings" not in written:
+            tied = dict(written.get("text_config") or {}).get("tie_word_embeddings", tied)
+        if isinstance(tied, bool):
+            inner.tie_word_embeddings = tied
+    elif isinstance(vision, PreTrainedConfig) and _class_of(vision, "image-classification"):
+        inner = vision
+    else:
+        return config
+    inner.name_or_path = config.name_or_path
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        if setting(inner, name) is None and setting(config, name) is not None:
+            setattr(inner, name, setting(config, name))
+    return inner
 
 
 @contextmanager
@@ -88,8 +116,18 @@ def task_class(config: PreTrainedConfig, task: Task) -> type[PreTrainedModel]:
 
 
 def _class_of(config: PreTrainedConfig, task: Task) -> type[PreTrainedModel] | None:
-    found = _CLASSES[task].get(type(config), None)
-    return found[0] if isinstance(found, tuple) else found
+    known: Any = _CLASSES[task].get(type(config), None)
+    found: type[PreTrainedModel] | None = known[0] if isinstance(known, tuple) else known
+    if found is not None and _takes(found, config):
+        return found
+    return model_with_head(config, task)
+
+
+def _takes(model: type[PreTrainedModel], config: PreTrainedConfig) -> bool:
+    """Whether a class is of this configuration, and not of a part of it."""
+    return model.config_class in (None, type(config)) or not isinstance(
+        getattr(config, "text_config", None), PreTrainedConfig
+    )
 
 
 def text_or_vision(config: PreTrainedConfig) -> PreTrainedConfig:
@@ -135,7 +173,7 @@ def is_decoder(config: PreTrainedConfig) -> bool:
 
     A type that transformers has a masked language model of too is one only if it says so.
     """
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+    if _class_of(config, "causal-lm") is None:
         return False
     masked = type(config) in MODEL_FOR_MASKED_LM_MAPPING
     return not masked or bool(getattr(config, "is_decoder", False))
