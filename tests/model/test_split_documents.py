@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from transformers import AutoConfig
 
 from cutlayer.errors import ModelError
 from cutlayer.model.inputs import document_positions
 from cutlayer.model.load import load_device_part, load_server_part, load_whole
-from cutlayer.model.tasks import group_losses
+from cutlayer.model.proof import examine
+from cutlayer.model.tasks import group_losses, task_config
 from cutlayer.spec import IGNORED_LABEL
 from model.architectures import ARCHITECTURES, PADDING, VOCABULARY, config_of, random_model
 from model.runs import full_spec, gradient_of, trained_row
@@ -119,6 +121,17 @@ def test_packed_rows_over_a_cut_are_those_of_the_whole(
     }
     for name, gradient in whole.adapted.layout.named(gradient_of(leaf)[0]).items():
         assert torch.equal(found[name], gradient), name
+
+
+@pytest.mark.parametrize(
+    ("model_type", "by"),
+    [("llama", "positions"), ("opt", "mask"), ("gpt_oss", "masks"), ("bloom", None)],
+)
+def test_a_small_copy_shows_what_keeps_documents_apart(model_type: str, by: str | None) -> None:
+    """Bloom counts its distances over the whole row."""
+    config = task_config(AutoConfig.for_model(model_type), TASK, 0)
+    _, anatomy = examine(config, TASK)
+    assert anatomy.documents_by == by
 
 
 def test_positions_begin_anew_with_each_document() -> None:

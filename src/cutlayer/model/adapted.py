@@ -64,6 +64,7 @@ class AdaptedModel:
         self.placement = placement
         self.model = model
         self.trained = trained
+        self.documents_by = anatomy.documents_by
         self.transposed = any(isinstance(module, Conv1D) for module in model.modules())
         self._blocks = {
             f"{anatomy.blocks}.{index}": block for index, block in _owned_blocks(model, anatomy)

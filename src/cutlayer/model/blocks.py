@@ -32,7 +32,8 @@ class Anatomy:
     positions), or are read in another way than by a call. `unread`: those that nothing reads.
     `output_length`: 0 where a block returns a tensor, else the length of its tuple. `width`: of the
     hidden states; `tokens`: those of the watched input, of which `free_tokens` are no patches of an
-    image.
+    image. `documents_by`: of `inputs.DOCUMENTS_BY`, what keeps the documents of a packed row apart;
+    None: nothing does.
     """
 
     blocks: str
@@ -46,6 +47,7 @@ class Anatomy:
     shared: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
     free_tokens: int = 0
+    documents_by: str | None = None
 
 
 def meta_model(config: PreTrainedConfig, task: Task) -> PreTrainedModel:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel
 
@@ -32,8 +32,10 @@ _OFFSET = (
     *("camembert", "data2vec-text", "esm", "ibert", "lilt", "longformer", "luke", "markuplm"),
     *("mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"),
 )
-# types whose own mask does not look at positions
-_MASKED = ("opt",)
+# what tells a model where documents of a row end, the first that does: positions that begin anew,
+# for models that look at them where they get no mask; with them the mask itself; or one for each
+# kind of blocks, with and without a window
+DOCUMENTS_BY = ("positions", "mask", "masks")
 _LETTERS = 80  # of a value or a library's message
 
 
@@ -57,9 +59,11 @@ def real_inputs(
     task: Task,
     inputs: Mapping[str, Tensor],
     lengths: Sequence[int] | None,
+    documents_by: str | None = None,
 ) -> dict[str, Any]:
     """Images of any side that the patch divides, or token ids with their attention mask; of packed
-    rows with `position_ids`, as `document_positions` gives them, instead of it.
+    rows with `position_ids`, as `document_positions` gives them, instead of it (`documents_by`:
+    as `Anatomy` has it).
 
     Raises ModelError for inputs that are missing or do not fit the model. Token ids are checked
     where they are on the host: elsewhere it would have to wait for them.
@@ -69,7 +73,8 @@ def real_inputs(
     ids = _needed(inputs, "input_ids")
     _check_tokens(model.config, ids)
     if "position_ids" in inputs:
-        return {"input_ids": ids, **_packed(model.config, inputs["position_ids"], model.dtype)}
+        positions = inputs["position_ids"]
+        return {"input_ids": ids, **_packed(model.config, positions, model.dtype, documents_by)}
     mask = inputs.get("attention_mask")
     if mask is None:
         mask = length_mask(lengths, ids.shape[0], ids.shape[1], ids.device)
@@ -86,6 +91,7 @@ def stand_in_inputs(
     lengths: Sequence[int] | None,
     documents: Sequence[Sequence[int]] | None = None,
     free_tokens: int = 0,
+    documents_by: str | None = None,
 ) -> dict[str, Any]:
     """Inputs for a model whose embedding is hollow: nothing of them but shape, padding and where
     documents end is read.
@@ -102,7 +108,7 @@ def stand_in_inputs(
     ids = torch.full((batch, tokens), filler, dtype=torch.long, device=activation.device)
     if documents is not None:
         positions = to_device(document_positions(documents, tokens), activation.device)
-        return {"input_ids": ids, **_packed(config, positions, activation.dtype)}
+        return {"input_ids": ids, **_packed(config, positions, activation.dtype, documents_by)}
     return {"input_ids": ids.masked_fill(mask == 0, padding), "attention_mask": mask}
 
 
@@ -134,18 +140,46 @@ def document_positions(
     return positions
 
 
+def check_documents(config: PreTrainedConfig, documents_by: str | None) -> None:
+    """Raise UnsupportedModelError for a model in whose rows documents would see each other."""
+    if documents_by is None:
+        raise UnsupportedModelError(
+            f"a model of type {config.model_type!r} cannot train on packed rows: in a small copy of"
+            " it the documents of a row see each other, whether it is given positions that begin"
+            " anew or a mask of its own; set data.packing to none"
+        )
+
+
 def _packed(
-    config: PreTrainedConfig, positions: Int[Tensor, "batch token"], dtype: torch.dtype
-) -> dict[str, Tensor]:
-    """What keeps the documents of a row apart: positions that begin anew, in which most models see
-    where a document ends, if they get no mask; others get the mask itself."""
-    if config.model_type not in _MASKED:
+    config: PreTrainedConfig,
+    positions: Int[Tensor, "batch token"],
+    dtype: torch.dtype,
+    documents_by: str | None,
+) -> dict[str, Any]:
+    """What keeps the documents of a row apart."""
+    check_documents(config, documents_by)
+    if documents_by == "positions":
         return {"position_ids": positions}
     number = (positions == 0).cumsum(1)
     seen = (number[:, :, None] == number[:, None, :]).tril()[:, None]
-    if config._attn_implementation == "eager":  # adds it to its scores
-        seen = torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
-    return {"position_ids": positions, "attention_mask": seen}
+    if documents_by == "mask":
+        return {"position_ids": positions, "attention_mask": _mask(config, seen, dtype)}
+    window = getattr(text_or_vision(config), "sliding_window", None) or seen.shape[-1]
+    near = torch.ones_like(seen).triu(1 - window)
+    masks = {
+        "full_attention": _mask(config, seen, dtype),
+        "sliding_attention": _mask(config, seen & near, dtype),
+    }
+    return {"position_ids": positions, "attention_mask": masks}
+
+
+def _mask(
+    config: PreTrainedConfig, seen: Bool[Tensor, "batch one token token"], dtype: torch.dtype
+) -> Tensor:
+    """As this attention takes what a token sees: eager attention adds it to its scores."""
+    if config._attn_implementation != "eager":
+        return seen
+    return torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
 
 
 def channels(config: PreTrainedConfig) -> int:

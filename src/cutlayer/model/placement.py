@@ -59,11 +59,14 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def all_to_device(values: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """The same with every tensor on `device`."""
-    return {
-        name: to_device(value, device) if isinstance(value, Tensor) else value
-        for name, value in values.items()
-    }
+    """The same with every tensor on `device`, those of mappings within it too."""
+    return {name: _moved(value, device) for name, value in values.items()}
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Mapping):
+        return all_to_device(value, device)
+    return to_device(value, device) if isinstance(value, Tensor) else value
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,9 @@ from cutlayer.model.blocks import (
 )
 from cutlayer.model.described import AdapterSpec
 from cutlayer.model.inputs import (
+    DOCUMENTS_BY,
     channels,
+    document_positions,
     example_inputs,
     image_sides,
     patch_count,
@@ -62,6 +64,9 @@ _MOST_CUTS = 5
 _ADAPTER = AdapterSpec(rank=2, alpha=4.0)
 # how far rounding may move a logit that another order of sums gives, in parts of the largest
 _ROUNDING = 1e-3
+# documents of packed rows, longer than a copy's windows; how far a logit may be from that alone
+_DOCUMENTS = ((2, 5), (1, 4), (3, 2, 2))
+_LEAK = 1e-4
 _PROVEN: dict[str, Anatomy] = {}
 
 
@@ -119,6 +124,8 @@ def prove(config: PreTrainedConfig, task: Task, model: PreTrainedModel) -> Anato
             free = max(0, anatomy.tokens - patch_count(model.config))
             anatomy = replace(anatomy, free_tokens=free)
         _check_cuts(model, anatomy, task, _cuts(block_kinds(block_list(model)[1])))
+        if task == "causal-lm":
+            anatomy = replace(anatomy, documents_by=_documents_by(model, anatomy))
     except (CutlayerError, MemoryError):
         raise
     except Exception as error:  # an architecture's own code may do anything
@@ -297,6 +304,40 @@ def _check_cuts(model: PreTrainedModel, anatomy: Anatomy, task: Task, cuts: Sequ
                 )
 
 
+def _documents_by(model: PreTrainedModel, anatomy: Anatomy) -> str | None:
+    """The first of `DOCUMENTS_BY` with which packed documents have the logits that each has alone,
+    in the whole model and over a cut."""
+    for by in DOCUMENTS_BY:
+        packing = replace(anatomy, documents_by=by)
+        try:
+            if _documents_apart(model, packing):
+                return by
+        except Exception as error:  # it takes no such input, or does not run with it
+            _LOG.debug(f"{type(model).__name__}: no documents by {by}: {reason(error)}")
+    return None
+
+
+def _documents_apart(model: PreTrainedModel, anatomy: Anatomy) -> bool:
+    (inputs, _), *_ = _batches(model.config, "causal-lm")
+    packed = {**inputs, "position_ids": document_positions(_DOCUMENTS, _TOKENS)}
+    whole = WholeModel(_adapted(deepcopy(model), anatomy, _ADAPTER, True, True), "causal-lm")
+    row = whole.adapted.initial_row(0)
+    expected = _run_whole(whole, row, packed, None)
+    allowed = _LEAK * float(expected[0].abs().max())
+    for number, lengths in enumerate(_DOCUMENTS):
+        ids = torch.split(inputs["input_ids"][number, : sum(lengths)], list(lengths))
+        logits = torch.split(expected[0][number, : sum(lengths)], list(lengths))
+        for own, together in zip(ids, logits, strict=True):
+            with torch.no_grad():
+                alone = whole.forward(row[None], [1], {"input_ids": own[None]})[0]
+            if float((alone - together).abs().max()) > allowed:
+                return False
+    device, server = _parts(model, anatomy, _ADAPTER, "causal-lm", 1)
+    named = whole.adapted.layout.named(row)
+    found = _run_parts(device, server, named, packed, None, _DOCUMENTS)
+    return _difference(found, expected) is None
+
+
 def _difference(
     found: tuple[Tensor, dict[str, Tensor]], expected: tuple[Tensor, dict[str, Tensor]]
 ) -> str | None:
@@ -403,13 +444,14 @@ def _run_parts(
     named: Mapping[str, Tensor],
     inputs: Mapping[str, Tensor],
     lengths: Sequence[int] | None,
+    documents: Sequence[Sequence[int]] | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     device_rows, server_rows = (
         part.adapted.layout.join(named)[None].requires_grad_() for part in (device, server)
     )
     activation = device.forward(device_rows, [_SAMPLES], inputs)
     received = activation.detach().requires_grad_()
-    logits = server.forward(server_rows, [_SAMPLES], received, lengths)
+    logits = server.forward(server_rows, [_SAMPLES], received, lengths, documents)
     torch.autograd.backward(_number(logits))
     torch.autograd.backward(activation, _gradient(received))
     return logits.detach(), {

@@ -56,7 +56,8 @@ class DevicePart:
         Raises ModelError for inputs or sizes that do not fit.
         """
         model, device = self.adapted.model, self.adapted.device
-        given = all_to_device(real_inputs(model, self.task, inputs, None), device)
+        documents_by = self.adapted.documents_by
+        given = all_to_device(real_inputs(model, self.task, inputs, None, documents_by), device)
         batch = next(iter(inputs.values())).shape[0]
         with self.adapted.using(to_device(rows, device), sizes, batch, checkpoint=checkpoint):
             try:
@@ -201,6 +202,7 @@ class ServerPart:
             lengths,
             documents,
             free_tokens=self.adapted.free_tokens,
+            documents_by=self.adapted.documents_by,
         )
         with (
             self.adapted.using(
@@ -260,7 +262,8 @@ class WholeModel:
         with the padding token: a run leaves such an end out (`TextBatches.unread`).
         """
         model, device = self.adapted.model, self.adapted.device
-        given = all_to_device(real_inputs(model, self.task, inputs, lengths), device)
+        documents_by = self.adapted.documents_by
+        given = all_to_device(real_inputs(model, self.task, inputs, lengths, documents_by), device)
         batch = next(iter(inputs.values())).shape[0]
         with self.adapted.using(to_device(rows, device), sizes, batch):
             logits: Tensor = model(**given).logits
