@@ -211,9 +211,9 @@ def _long_steps(setup: Setup, state: RunState) -> dict[str, float]:
         took[phase] += (now - last) / _LONG_STEPS
         last = now
 
-    (device,), server, rates = setup.devices, setup.server, setup.training
+    (device,), server, training = setup.devices, setup.server, setup.training
     banks = [_bank(part, 1) for part in setup.parts]
-    exchange = Exchange(rates.codecs, rates.seed, state.streams)
+    exchange = Exchange(training.codecs, training.seed, state.streams)
     for step in range(_LONG_STEPS):
         (micro,) = micro_batches(device, 1, step, 1)
         assert micro is not None
@@ -221,7 +221,7 @@ def _long_steps(setup: Setup, state: RunState) -> dict[str, float]:
         below, above = (bank.gather((0,)).requires_grad_() for bank in banks)
         lap("rest")
         pending = device_forward(
-            device.part, below, group.sizes, group.inputs, rates.activation_memory
+            device.part, below, group.sizes, group.inputs, training.activation_memory
         )
         lap("device forward")
         load = Load(pending.activation, micro.batch.lengths, micro.samples)
@@ -240,7 +240,7 @@ def _long_steps(setup: Setup, state: RunState) -> dict[str, float]:
         for bank, rows in zip(banks, (below, above), strict=True):
             assert rows.grad is not None
             bank.collect((0,), rows.grad)
-            bank.step({0: rates.learning_rate})
+            bank.step({0: training.learning_rate})
     return dict(took)
 
 

@@ -168,6 +168,13 @@ def test_names_that_no_encoder_sends_are_refused(numbers, values, message) -> No
         decode_targets(payload, (2, 4), [3, 2], 200)
 
 
+def test_samples_of_one_label_have_no_documents() -> None:
+    body = b"".join(map(varint, (0, 3, 1, 2))) + b"\1\1\1"
+    payload = body + zlib.crc32(body, 2**32 - 1).to_bytes(4, "little")
+    with pytest.raises(PacketError, match="5 bytes for 3 labels"):
+        decode_targets(payload, (3,), None, 200)
+
+
 @given(st.binary(max_size=40), st.lists(st.integers(1, 9), min_size=1, max_size=4))
 def test_whatever_comes_is_read_or_refused(body: bytes, lengths: list[int]) -> None:
     payload = body + zlib.crc32(body, 2**32 - 1).to_bytes(4, "little")

@@ -145,7 +145,7 @@ def decode_targets(
         counts = np.arange(len(runs[0])) % 2 == 1
         counted[counted] = np.repeat(counts, runs[0])
     count = int(counted.sum())
-    if named and len(body) - at > count * dtype.itemsize:
+    if named and len(shape) > 1 and len(body) - at > count * dtype.itemsize:
         documents, at = _read_parts(body, at, rows, least=1)
     if len(body) - at != count * dtype.itemsize:
         raise PacketError(f"labels: {len(body) - at} bytes for {count} labels of {dtype}")
