@@ -2,15 +2,18 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from cutlayer.data.chats import example, record_of, template_text
+from cutlayer.data.chats import example, recognise, record_of, template_text
 from cutlayer.data.check import Part, check_data, export_part
 from cutlayer.data.load import load_data
-from cutlayer.data.samples import Completion, Conversation, DataSet, TableReading
+from cutlayer.data.samples import Completion, Conversation, DataSet, ReadSettings, TableReading
 from cutlayer.errors import ConfigError, DataError
+from cutlayer.spec import TextFormat
 from data.sets import json_lines
 
 USER = {"role": "user", "content": "Hi"}
@@ -261,3 +264,48 @@ def test_a_template_is_a_file_or_its_text(tmp_path: Path) -> None:
         template_text("chatml")
     with pytest.raises(ConfigError, match=r"data\.chat_template is no template .*: line 1: "):
         template_text("{% for message in messages %}")
+
+
+# values where a conversation's would be: of the right shape as a rule, and wrong somewhere
+_leaf = (
+    st.none() | st.integers() | st.text(max_size=3) | st.sampled_from(["user", "gpt", "[1]", "{}"])
+)
+_call = st.fixed_dictionaries(
+    {}, optional={"name": _leaf, "arguments": _leaf, "function": st.dictionaries(_leaf, _leaf)}
+)
+_turn = st.fixed_dictionaries(
+    {},
+    optional={
+        "role": st.sampled_from(["user", "assistant", "tool", "bot", None, 3]),
+        "content": _leaf | st.lists(_leaf | st.fixed_dictionaries({"text": _leaf}), max_size=2),
+        "from": st.sampled_from(["human", "gpt", "function_call", [], None]),
+        "value": _leaf,
+        "tool_calls": _leaf | st.lists(_call | _leaf, max_size=2),
+        "thinking": _leaf,
+    },
+)
+_rows = st.fixed_dictionaries(
+    {},
+    optional={
+        **dict.fromkeys(("messages", "conversations"), _leaf | st.lists(_turn | _leaf, max_size=3)),
+        **dict.fromkeys(("prompt", "completion"), _leaf | st.lists(_turn, max_size=2)),
+        **dict.fromkeys(("tools", "system", "instruction", "input", "output"), _leaf),
+    },
+)
+
+
+@given(st.lists(_rows, max_size=3), st.sampled_from(["auto", *get_args(TextFormat)]))
+def test_whatever_is_in_a_row_it_is_read_or_says_why(rows: list[Any], asked: Any) -> None:
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    try:
+        reading = recognise(columns, rows, "here", ReadSettings("causal-lm", format=asked))
+    except DataError:
+        return
+    for row in rows if reading is not None else ():
+        assert reading is not None
+        try:
+            content = example(reading, row)
+        except DataError as error:
+            assert str(error)
+        else:
+            assert json.dumps(record_of(content))

@@ -14,13 +14,14 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from cutlayer.data.samples import Completion, Conversation, TokenRow
 from cutlayer.data.templates import (
     ChatTemplate,
+    Kept,
     RowEncoder,
     closed,
     completion_row,
     conversation_row,
 )
 from cutlayer.errors import DataError
-from cutlayer.spec import IGNORED_LABEL, LossOn
+from cutlayer.spec import IGNORED_LABEL, LossOn, TooLong
 from data import templates
 from data.sets import texts
 
@@ -88,6 +89,17 @@ def test_a_system_s_turn_does_not_count(name: str) -> None:
     turns = (say("system", "Be brief."), *TWO)
     row = encoded(template, turns)
     assert (row.ids.tolist(), row.labels.tolist()) == by_hand(pieces(turns))
+
+
+@pytest.mark.parametrize("how", ["right", "left"])
+@pytest.mark.parametrize("tokens", [1, 30, 60, 100, 150, 400])
+def test_of_what_is_cut_off_nothing_need_be_found(how: TooLong, tokens: int) -> None:
+    known, turns = ChatTemplate(BYTES, templates.CHATML, ""), Conversation(TWO * 2)
+    whole = conversation_row(known, turns, "assistant")
+    part = conversation_row(known, turns, "assistant", Kept(tokens, how))
+    place = slice(-tokens, None) if how == "left" else slice(tokens)
+    assert part.row.labels[place].tolist() == whole.row.labels[place].tolist()
+    assert (part.answers < whole.answers) is (tokens < 200)
 
 
 def test_the_loss_may_be_on_the_last_answer_or_on_everything() -> None:

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias, final
 from cutlayer.data.rows import TokenRows, document_row, whole_row
 from cutlayer.data.samples import Completion, Conversation, Samples, TextContent, Tokenize, TokenRow
 from cutlayer.errors import DataError, ModelError, brief_error, cut, reason
-from cutlayer.spec import LossOn
+from cutlayer.spec import LossOn, TooLong
 
 Turns: TypeAlias = tuple[dict[str, Any], ...]
 Place: TypeAlias = tuple[int, int]  # of a token in a text, from and to
@@ -181,12 +181,32 @@ class Encoded:
     left_out: int = 0
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What is kept of a sample that is too long: so many tokens, from that side."""
+
+    tokens: int
+    how: TooLong
+
+    def part(self, places: Sequence[Place], length: int) -> Place:
+        """The part of a text of that length whose tokens are kept."""
+        if len(places) <= self.tokens:
+            return 0, length
+        return (
+            (places[-self.tokens][0], length) if self.how == "left" else (0, places[self.tokens][0])
+        )
+
+
 def conversation_row(
-    template: ChatTemplate, conversation: Conversation, loss_on: LossOn
+    template: ChatTemplate,
+    conversation: Conversation,
+    loss_on: LossOn,
+    kept: Kept | None = None,
 ) -> Encoded:
     """The tokens of a conversation, and which of them count: of the assistant's turns, by the
     template's marks or, where it has none, by what each turn adds to the text before it; of the
-    completion, the last answer where the data do not tell it apart; or all.
+    completion, the last answer where the data do not tell it apart; or all. What is not `kept`
+    anyway may be left unmarked.
 
     Raises DataError with the reason why nothing counts.
     """
@@ -200,25 +220,41 @@ def conversation_row(
     ids, places = template.tokens(text)
     if loss_on == "all":
         return Encoded(document_row(ids, [True] * len(ids)))
-    answers = [number for number, turn in enumerate(turns) if turn["role"] == "assistant"]
-    spans = {}
     if loss_on == "completion" and conversation.completion is not None:
         first = conversation.completion
-        start = _start(
-            template, conversation, first, text, template.render(turns[:first], tools, prompt=True)
-        )
-        answers = [first]
-        spans = {} if start is None else {first: (start, len(text))}
+        before = template.render(turns[:first], tools, prompt=True)
+        start = _start(template, conversation, first, text, before)
+        tried = [None if start is None else (start, len(text))]
     else:
-        answers = answers[-1:] if loss_on == "completion" else answers
-        for number in answers:
-            span = answer_span(template, conversation, number, text, places)
-            if span is not None:
-                spans[number] = span
+        wanted = (0, len(text)) if kept is None else kept.part(places, len(text))
+        tried = list(_tried(template, conversation, loss_on, text, places, wanted))
+    spans = sorted(span for span in tried if span is not None)
     if not spans:
         raise DataError(_nothing(turns, _REWRITTEN))
-    row = document_row(ids, list(_inside(places, sorted(spans.values()))))
-    return Encoded(row, len(spans), len(answers) - len(spans))
+    row = document_row(ids, list(_inside(places, spans)))
+    return Encoded(row, len(spans), len(tried) - len(spans))
+
+
+def _tried(
+    template: ChatTemplate,
+    conversation: Conversation,
+    loss_on: LossOn,
+    text: str,
+    places: Sequence[Place],
+    wanted: Place,
+) -> Iterator[Place | None]:
+    """Where each answer is that reaches into the `wanted` part of the text, or None; the template
+    is applied to all that comes before each."""
+    turns = conversation.turns
+    answers = [number for number, turn in enumerate(turns) if turn["role"] == "assistant"]
+    if loss_on == "completion":
+        answers = answers[-1:]
+    from_end = wanted[0] > 0
+    for number in reversed(answers) if from_end else answers:
+        span = answer_span(template, conversation, number, text, places)
+        yield span
+        if span is not None and (span[0] <= wanted[0] if from_end else span[1] >= wanted[1]):
+            return
 
 
 def _nothing(turns: Turns, why: str) -> str:
@@ -297,7 +333,8 @@ class RowEncoder:
     """Makes rows of samples: `tokenize` texts with the tokens `begin` and `end` around them (of
     texts, `begin` is the tokenizer's affair), conversations by `template`; None: there is none.
 
-    `check` raises ModelError for ids that the model has no embedding for.
+    `check` raises ModelError for ids that the model has no embedding for. `kept`: what rows are cut
+    to later; None: they are not.
     """
 
     tokenize: Tokenize
@@ -306,6 +343,7 @@ class RowEncoder:
     template: ChatTemplate | None
     loss_on: LossOn
     check: Callable[[list[int]], None]
+    kept: Kept | None = None
 
     def rows(self, samples: Samples) -> tuple[TokenRows, int]:
         """A row of each sample, or why there is none; and how many of the assistant's turns do not
@@ -335,7 +373,7 @@ class RowEncoder:
                 raise DataError(
                     "it has turns, and the tokenizer no chat template: set data.chat_template"
                 )
-            made = conversation_row(self.template, content, self.loss_on)
+            made = conversation_row(self.template, content, self.loss_on, self.kept)
             self.check(made.row.ids.tolist())
             return made
         try:

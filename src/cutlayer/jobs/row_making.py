@@ -12,7 +12,7 @@ from cutlayer.data.chats import template_text
 from cutlayer.data.check import OnBad, check_samples
 from cutlayer.data.rows import Blocks, PackedRows, shorten
 from cutlayer.data.samples import Samples, TableReading
-from cutlayer.data.templates import ChatTemplate, RowEncoder
+from cutlayer.data.templates import ChatTemplate, Kept, RowEncoder
 from cutlayer.errors import ConfigError, column_listing
 from cutlayer.model.inputs import Tokenizer
 from cutlayer.spec import LossOn, Packing, TooLong
@@ -113,6 +113,7 @@ def row_making(
         template,
         loss_on,
         tokenizer.check,
+        None if packing == "blocks" else Kept(section.max_tokens, section.too_long),
     )
     return RowMaking(tokenizer, encoder, packing, section.too_long, section.max_tokens, given)
 
