@@ -1,10 +1,11 @@
 """Rows, and the layers that read them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
@@ -15,6 +16,7 @@ from cutlayer.model.described import AdapterSpec
 from cutlayer.model.lora import (
     MOST_GROUPS,
     BankRows,
+    Draws,
     LoraLinear,
     LoraPatches,
     RowGroups,
@@ -281,3 +283,45 @@ def test_misfits_are_named() -> None:
         layout.split(torch.zeros(1, 5))
     with pytest.raises(ModelError, match="row of 7 values does not fit a layout of 6"):
         layout.named(torch.zeros(7))
+
+
+@settings(max_examples=25)
+@given(
+    sizes=st.lists(st.integers(1, 3), min_size=1, max_size=4),
+    tokens=st.integers(1, 5),
+    more=st.integers(0, 3),
+)
+def test_what_is_dropped_of_a_sample_is_its_own(sizes: list[int], tokens: int, more: int) -> None:
+    """Whoever shares its pass, and whatever padding follows it."""
+    keys = tuple(f"sample {n}" for n in range(sum(sizes)))
+    together = Draws(keys).kept("layer", (tokens + more, 7), 0.4)
+    for n, key in enumerate(keys):
+        (alone,) = Draws((key,)).kept("layer", (tokens, 7), 0.4)
+        assert torch.equal(together[n, :tokens], alone)
+    assert not torch.equal(together, Draws(keys).kept("other", (tokens + more, 7), 0.4)) or (
+        together.numel() < 100
+    )
+
+
+def test_as_much_is_dropped_as_is_said() -> None:
+    kept = Draws(tuple("abcd")).kept("layer", (50, 500), 0.3)
+    assert kept.dtype is torch.bool and kept.shape == (4, 50, 500)
+    # 100,000 draws: five deviations of sqrt(0.3 * 0.7 / 100,000)
+    assert abs(kept.double().mean().item() - 0.7) < 5 * 1.5e-3
+
+
+def test_an_adapter_sees_what_is_kept_and_the_frozen_layer_all() -> None:
+    rows, base, spec = BankRows(), nn.Linear(4, 6).double(), replace(SPEC, dropout=0.25)
+    layer, draws = LoraLinear(base, "layer", spec, rows), Draws(("one", "two", "three"))
+    values = RowLayout(layer.slots).split(normal(2, RowLayout(layer.slots).parameters))
+    x = normal(3, 5, 4, seed=1)
+    with rows.using(values, [2, 1], draws):
+        found = layer(x)
+    with rows.using(values, [2, 1]):
+        whole = layer(x)
+    seen = x * draws.kept("layer", (5, 4), 0.25) / 0.75
+    a, b = (values[f"layer.{name}"] for name in ("lora_A", "lora_B"))
+    low = torch.einsum("sti,sri->str", seen, a[owners([2, 1])])
+    more = torch.einsum("str,sor->sto", low, b[owners([2, 1])])
+    torch.testing.assert_close(found, base(x) + 1.5 * more, **TOLERANCE)
+    assert not torch.allclose(found, whole)

@@ -13,6 +13,7 @@ from torch import Tensor
 from cutlayer.errors import ModelError
 from cutlayer.model.described import AdapterSpec
 from cutlayer.model.load import load_device_part, load_server_part, load_whole
+from cutlayer.model.lora import Draws
 from cutlayer.model.peft_format import (
     CONFIG_FILE,
     WEIGHTS_FILE,
@@ -100,6 +101,44 @@ def test_peft_gives_the_same_logits(tmp_path: Path, case: tuple[Task, str, Adapt
     # sums of at most a hundred float32 terms in another order, through three blocks
     assert (logits - expected).abs().max() <= 1e-5 * expected.abs().max()
     assert (logits - plain).abs().max() > 1e-2 * expected.abs().max()
+
+
+@pytest.mark.parametrize(
+    "case", [CASES[1], CASES[3], CASES[8]], ids=lambda case: f"{case[0]}-{case[1]}"
+)
+def test_peft_drops_the_same_inputs(tmp_path: Path, case: tuple[Task, str, AdapterSpec]) -> None:
+    """With our masks in the place of its random ones: in what is dropped, and how it is scaled."""
+    task, model_type, spec = case[0], case[1], replace(case[2], dropout=0.4)
+    base = random_model(config_of(model_type), task)
+    base.save_pretrained(tmp_path / "model")
+    whole = load_whole(tmp_path / "model", task, spec, classes=CLASSES)
+    row = adapter_of(whole, tmp_path / "adapter", spec, task)
+    assert json.loads((tmp_path / "adapter" / CONFIG_FILE).read_text())["lora_dropout"] == 0.4
+    model = peft.PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
+    draws, inputs = Draws(("a", "b", "c", "d")), batches(task)[0][0]
+    for name, module in model.named_modules():
+        dropouts = getattr(module, "lora_dropout", {})
+        if "default" in dropouts:
+            dropouts["default"] = Masked(draws, name.removeprefix("base_model.model."))
+    with torch.no_grad():
+        with whole.adapted.dropping(draws):
+            logits = whole.forward(row.unsqueeze(0), [4], *batches(task)[0])
+        expected = model(**inputs).logits
+        plain = whole.forward(row.unsqueeze(0), [4], *batches(task)[0])
+    # as above
+    assert (logits - expected).abs().max() <= 1e-5 * expected.abs().max()
+    assert (logits - plain).abs().max() > 1e-2 * expected.abs().max()
+
+
+class Masked(torch.nn.Module):
+    """PEFT's dropout with masks of ours."""
+
+    def __init__(self, draws: Draws, name: str) -> None:
+        super().__init__()
+        self.draws, self.name = draws, name
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.draws.kept(self.name, tuple(x.shape[1:]), 0.4) / 0.6
 
 
 @pytest.mark.parametrize("case", CASES, ids=IDS)

@@ -146,12 +146,12 @@ def _begun(row: Tensor, *kept: Any) -> _End:
 def _pass(setup: Setup, passed: Sequence[Entry], ends: Sequence[_End]) -> None:
     """What a pass makes of the server's ends."""
     batch = [
-        (ends[own.device], own.message)
+        (own.device, ends[own.device], own.message)
         for own in passed
         if own.device is not None and isinstance(own.message, Activation)
     ]
     replies = server_batch(setup.server.part, [_load(setup, *own) for own in batch])
-    for (end, message), reply in zip(batch, replies, strict=True):
+    for (_, end, message), reply in zip(batch, replies, strict=True):
         end.collected = end.collected + reply.row_gradient
         if message.micro.last:
             training, place = setup.training, message.position
@@ -163,8 +163,9 @@ def _pass(setup: Setup, passed: Sequence[Entry], ends: Sequence[_End]) -> None:
             end.collected = torch.zeros_like(end.row)
 
 
-def _load(setup: Setup, end: _End, message: Activation) -> ServerLoad:
+def _load(setup: Setup, device: int, end: _End, message: Activation) -> ServerLoad:
     """A micro-batch as the server reads it."""
+    place = message.position
     shape, task = read_packet(message.packet).shape, setup.training.task
     codec = for_device(setup.training.codecs.up, torch.device("cpu"))
     arrived = codec.decode(message.packet, shape, end.stream)
@@ -177,6 +178,7 @@ def _load(setup: Setup, end: _End, message: Activation) -> ServerLoad:
         lengths=None if task == "image-classification" else arrived.lengths,
         labels=torch.from_numpy(targets.labels),
         weight=message.micro.weight,
+        draws=setup.training.draws(place.round, device, place.step, message.samples),
         documents=targets.documents,
     )
 

@@ -20,6 +20,7 @@ DEVICES = 3
 # all that a step may be made of
 STEPPED: dict[str, dict[str, object]] = {
     "training": {"label_smoothing": 0.1},
+    "adapter": {"dropout": 0.3, "rslora": True, "rank_pattern": {"query": 3}},
     "optimizer": {
         "head_learning_rate": 0.05,
         "clip_norm": 0.02,
@@ -64,6 +65,7 @@ def test_a_run_over_links_is_the_trainers_run(
             **sections.get("training", {}),
         },
         optimizer=sections.get("optimizer", {}),
+        adapter=sections.get("adapter", {}),
         devices={"base": base},
         server={"base": base},
     )

@@ -20,6 +20,7 @@ from transformers import ViTConfig, ViTForImageClassification
 from cutlayer.model.describe import describe
 from cutlayer.model.described import AdapterSpec
 from cutlayer.model.load import load_device_part, load_server_part
+from cutlayer.model.lora import Draws
 from cutlayer.model.placement import Placement
 from cutlayer.model.split import DevicePart, SavedBytes, ServerPart, measure_micro_batch
 from cutlayer.rounds.costs import StepFlops, physical_flops
@@ -121,6 +122,13 @@ VARIANTS = {
         DINOV2.size,
         AdapterSpec(4, 4.0, r".*\.layer\.[12]\..*(fc1|q_proj)", True, True),
     ),
+    "dropout": Case("causal-lm", "llama", LLAMA.size, AdapterSpec(4, 4.0, dropout=0.1)),
+    "dropout of patches": Case(
+        "image-classification",
+        "dinov2",
+        DINOV2.size,
+        AdapterSpec(4, 4.0, ("q_proj", "fc1"), patch_embedding=True, dropout=0.1),
+    ),
     "micro": Case("image-classification", "vit", {"num_hidden_layers": 4}, side=16),
 }
 # blocks are counted on fake tensors by the same code that runs; what is left is what several blocks
@@ -150,14 +158,16 @@ def _check_bytes(
     with torch.no_grad():
         activation = device.forward(rows, [samples], inputs)
     batch = MiniBatch(samples, activation.shape[1])
+    draws = Draws(tuple(map(str, range(samples))))
     for activation_memory in ActivationPolicy:
-        held = measure_micro_batch(device, rows, [samples], inputs, activation_memory)
+        held = measure_micro_batch(device, rows, [samples], inputs, activation_memory, draws)
         for in_flight in (1, 3):
             expected = activation_bytes(spec, device.cut, batch, activation_memory, in_flight)
             assert expected == pytest.approx(held.in_flight(in_flight), rel=BYTES_TOLERANCE)
     received = activation.requires_grad_()
     server_rows = server.adapted.initial_row(0)[None].requires_grad_()
-    with SavedBytes([*server.adapted.tensors, server_rows]) as saved:
+    tensors = [*server.adapted.tensors, server_rows]
+    with SavedBytes(tensors) as saved, server.adapted.dropping(draws):
         logits = server.forward(server_rows, [samples], received, lengths)
     assert logits.requires_grad
     expected = server_activation_bytes(spec, server.cut, batch)

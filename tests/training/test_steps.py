@@ -149,3 +149,55 @@ def test_rates_that_nothing_would_be_trained_with_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         prepare(tiny.config(*vision, **sections))
+
+
+@pytest.mark.parametrize("folders", ["bert", "vision"])
+def test_dropout_is_a_samples_own_whatever_it_shares(
+    folders: str, request: pytest.FixtureRequest
+) -> None:
+    """In micro-batches, passes of groups and of arrivals, checkpointed and run again."""
+    found = []
+    for dropout, server, training, policy in (
+        (0.4, {"group": 1}, {}, "keep"),
+        (0.4, {"group": 8}, {}, "checkpoint"),
+        (0.4, {"group": 8, "batch": "arrivals"}, {}, "recompute"),
+        (0.4, {"group": 1, "activation_memory": "checkpoint"}, {"micro_batches": 3}, "keep"),
+        (0.0, {"group": 1}, {}, "keep"),
+    ):
+        job = prepare(
+            tiny.config(
+                *request.getfixturevalue(folders),
+                codec="none",
+                adapter={"dropout": dropout, "patch_embedding": folders == "vision"},
+                optimizer={"name": "sgd", "learning_rate": 0.5},
+                server=server,
+                training=training,
+                devices={"activation_memory": policy},
+            )
+        )
+        start_state = initial_state(job.setup)
+        state = Round(job.setup, start_state).play().state
+        found.append(torch.cat([state.device.row, state.server.row]))
+    moved = found[0] - torch.cat([start_state.device.row, start_state.server.row])
+    for other in found[1:4]:
+        # sums of float32 in other orders, two steps of them
+        assert (other - found[0]).norm() <= 1e-5 * moved.norm()
+    assert (found[4] - found[0]).norm() > 1e-3 * moved.norm()
+
+
+@pytest.mark.parametrize("policy", ["checkpoint", "recompute"])
+def test_what_runs_again_drops_the_same(bert: Folders, policy: str) -> None:
+    """To the bit: the same operations on the same values."""
+    rows = []
+    for own in ("keep", policy):
+        job = prepare(
+            tiny.config(
+                *bert,
+                adapter={"dropout": 0.4},
+                devices={"activation_memory": own},
+                server={"activation_memory": "keep" if own == "keep" else "checkpoint"},
+            )
+        )
+        state = Round(job.setup, initial_state(job.setup)).play().state
+        rows.append(torch.cat([state.device.row, state.server.row]))
+    assert torch.equal(*rows)

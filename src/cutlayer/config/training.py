@@ -47,6 +47,13 @@ class AdapterSection(Section):
     rslora: bool = Field(
         default=False, description="scale by alpha / sqrt(rank), rank-stabilised LoRA"
     )
+    dropout: Real = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="fraction of a layer's inputs that its adapter does not see, drawn anew for"
+        " each sample and local step; none in evaluation",
+    )
     targets: Pattern | Annotated[tuple[Text, ...], Field(min_length=1)] = Field(
         default="all",
         description="linear layers adapted in each block: all, a name or a list of names, or a"

@@ -469,6 +469,7 @@ def make_adapter(section: AdapterSection, task: Task) -> AdapterSpec:
         rank_pattern=tuple(section.rank_pattern.items()),
         alpha_pattern=tuple(section.alpha_pattern.items()),
         rslora=section.rslora,
+        dropout=section.dropout,
     )
 
 

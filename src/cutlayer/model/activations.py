@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
@@ -255,6 +256,16 @@ def _is_prime(number: int) -> bool:
 
 
 @final
+class _AllKept:
+    """A mask, as there is one where adapters drop some of their inputs."""
+
+    def kept(
+        self, name: str, shape: tuple[int, ...], probability: float
+    ) -> Bool[Tensor, "sample *shape"]:
+        return torch.ones(_SAMPLES, *shape, dtype=torch.bool)
+
+
+@final
 class _KeptForms:
     """What each place of a forward keeps."""
 
@@ -282,6 +293,7 @@ def _run(
     watch, attention, kept = SaveWatch(), AttentionWatch(), _KeptForms()
     with (
         watching(adapted.model.get_submodule(anatomy.blocks), watch),
+        adapted.dropping(_AllKept()),
         adapted.using(rows, [_SAMPLES], _SAMPLES),
         saved_tensors_hooks(watch.pack, lambda held: held.tensor),
         attention,

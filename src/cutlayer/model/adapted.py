@@ -4,9 +4,9 @@ Knows how slots are found, initialised and read, and how blocks keep only their 
 the model was cut.
 """
 
-import hashlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from typing import Any, final
 
 import torch
@@ -22,11 +22,13 @@ from cutlayer.model.blocks import Anatomy, passing_through
 from cutlayer.model.described import AdapterSpec, by_pattern, ends_with
 from cutlayer.model.lora import (
     BankRows,
+    Dropping,
     LoraLinear,
     LoraPatches,
     RowLayout,
     RowLinear,
     Slot,
+    keyed_generator,
 )
 from cutlayer.model.placement import HOST, ON_HOST, Placement
 from cutlayer.spec import Task, Trained
@@ -71,6 +73,7 @@ class AdaptedModel:
         }
         self._output_length = anatomy.output_length
         self.free_tokens = anatomy.free_tokens
+        self._dropping: Dropping | None = None
         self._reader: BankRows | OwnWeights
         if trained is Trained.WEIGHTS:
             self._reader = OwnWeights(model)
@@ -115,11 +118,22 @@ class AdaptedModel:
                 "give the number of samples, at least 1, of each row"
             )
         slots = self.layout.split(rows)
+        using = partial(self._reader.using, dropping=self._dropping)
         with ExitStack() as stack:
-            stack.enter_context(self._reader.using(slots, sizes))
+            stack.enter_context(using(slots, sizes))
             if checkpoint:
-                stack.enter_context(checkpointed(self._blocks, slots, sizes, self._reader.using))
+                stack.enter_context(checkpointed(self._blocks, slots, sizes, using))
             yield
+
+    @contextmanager
+    def dropping(self, dropping: Dropping | None) -> Iterator[None]:
+        """Let adapters see only a part of their inputs in the passes within, and where blocks of
+        those run again."""
+        outer, self._dropping = self._dropping, dropping
+        try:
+            yield
+        finally:
+            self._dropping = outer
 
     @contextmanager
     def without_blocks(self) -> Iterator[None]:
@@ -157,7 +171,7 @@ class AdaptedModel:
             return torch.zeros(slot.shape)
         inputs = slot.parameters // slot.shape[0]
         deviation = inputs**-0.5 if kind == "lora_A" else HEAD_STD
-        return deviation * torch.randn(slot.shape, generator=_generator(seed, slot.name))
+        return deviation * torch.randn(slot.shape, generator=keyed_generator(f"{seed}:{slot.name}"))
 
 
 def check_adapter(
@@ -354,11 +368,6 @@ def is_norm(module: nn.Module) -> bool:
     return "Norm" in type(module).__name__
 
 
-def _generator(seed: int, name: str) -> torch.Generator:
-    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-
-
 @final
 class OwnWeights:
     """All weights of a part as values of a device's row: what full fine-tuning trains.
@@ -396,8 +405,14 @@ class OwnWeights:
         return tuple(Slot(name, shape) for name, shape in self._shapes.items())
 
     @contextmanager
-    def using(self, slots: Mapping[str, Tensor], sizes: Sequence[int]) -> Iterator[None]:
-        """Make the modules use these slots, each [1, *shape]. Raises ModelError for more rows."""
+    def using(
+        self,
+        slots: Mapping[str, Tensor],
+        sizes: Sequence[int],
+        dropping: Dropping | None = None,
+    ) -> Iterator[None]:
+        """Make the modules use these slots, each [1, *shape]; there is no adapter to drop inputs
+        of. Raises ModelError for more rows."""
         if len(sizes) != 1:
             raise ModelError(
                 f"weights of {len(sizes)} devices in one pass; all weights are each device's own:"
@@ -427,7 +442,7 @@ def checkpointed(
 
     `slots`, `sizes`: what the layers read in this forward; `using` makes them read it again.
     Backward costs the blocks one more forward, and gives the same gradients to the bit: the same
-    operations run on the same values. They must draw no random numbers (no dropout).
+    operations run on the same values. What they drop, `using` says each time.
 
     Our own and not `torch.utils.checkpoint`, for two reasons. A block reads the devices' rows,
     which are there during a forward only, so running again must bring them back. And what the

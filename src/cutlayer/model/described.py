@@ -31,9 +31,10 @@ class AdapterSpec:
     regular expression that a linear layer's whole name matches. `layers`: numbers of the blocks
     that have adapters, from 0 (None: all). `rank_pattern`, `alpha_pattern`: other values for layers
     whose name ends with what a regular expression matches; the first that matches counts.
-    `patch_embedding`: also the convolution that makes patches, on the devices. `head`: the
-    classification head is trained as it is, on the server; refused for causal language models,
-    whose head is the vocabulary.
+    `dropout`: the part of a layer's inputs that its adapter does not see in training, drawn anew
+    for each sample and step; the others are scaled by `1 / (1 - dropout)`. `patch_embedding`: also
+    the convolution that makes patches, on the devices. `head`: the classification head is trained
+    as it is, on the server; refused for causal language models, whose head is the vocabulary.
 
     Source: LoRA (arXiv 2106.09685) eq. (3), rsLoRA (arXiv 2312.03732) eq. (4); names and patterns
     are PEFT's.
@@ -48,6 +49,7 @@ class AdapterSpec:
     rank_pattern: tuple[tuple[str, int], ...] = ()
     alpha_pattern: tuple[tuple[str, float], ...] = ()
     rslora: bool = False
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         for rank in (self.rank, *(value for _, value in self.rank_pattern)):
@@ -56,6 +58,8 @@ class AdapterSpec:
         for alpha in (self.alpha, *(value for _, value in self.alpha_pattern)):
             if not math.isfinite(alpha) or alpha <= 0:
                 raise ModelError(f"the adapter's alpha is {alpha}; it must be a positive number")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ModelError(f"the adapter's dropout is {self.dropout}; it must be in [0, 1)")
         if not self.targets:
             raise ModelError('the adapter has no targets; name some layers, or "all"')
         for pattern in (
@@ -147,7 +151,11 @@ class ModelRequest:
         for name in ("layers", "rank_pattern"):
             if not adapter[name]:
                 del adapter[name]
-        values |= adapter
+        # how much is dropped decides no dimension, that it is does: masks are kept
+        if not adapter.pop("dropout"):
+            values |= adapter
+        else:
+            values |= {**adapter, "dropout": True}
         text = json.dumps(values, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 

@@ -4,15 +4,16 @@ One pass may serve several devices: the frozen layer runs once on all their samp
 device's A and B are applied to its own. Knows no model and no cut.
 """
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import final
+from typing import Protocol, final
 
 import torch
-from jaxtyping import Float, Int32, Int64
+from jaxtyping import Bool, Float, Int32, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
@@ -159,6 +160,44 @@ class RowGroups:
         )
 
 
+class Dropping(Protocol):
+    """What an adapter's inputs are dropped by, sample by sample of a pass."""
+
+    def kept(
+        self, name: str, shape: tuple[int, ...], probability: float
+    ) -> Bool[Tensor, "sample *shape"]:
+        """Which values the layer of this name sees; `shape`: of one sample's."""
+        ...
+
+
+@final
+@dataclass(frozen=True)
+class Draws:
+    """Drawn for each sample by itself, from its key and the layer's name: whoever shares its pass,
+    and however often the layer runs. `keys`: of the samples in order.
+
+    Drawn on the host, so that every device drops the same. What is drawn for a sample's first rows
+    does not depend on how many follow: padding changes nothing.
+    """
+
+    keys: tuple[str, ...]
+
+    def kept(
+        self, name: str, shape: tuple[int, ...], probability: float
+    ) -> Bool[Tensor, "sample *shape"]:
+        """Each value with probability `1 - probability`."""
+        drawn = torch.empty(len(self.keys), *shape)
+        for key, own in zip(self.keys, drawn.unbind(), strict=True):
+            own.uniform_(generator=keyed_generator(f"{key}:{name}"))
+        return drawn >= probability
+
+
+def keyed_generator(key: str) -> torch.Generator:
+    """A generator of the host that the key alone decides."""
+    digest = hashlib.sha256(key.encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
 @final
 class BankRows:
     """The devices' values that the layers of one part read during one pass.
@@ -171,16 +210,35 @@ class BankRows:
         self._slots: Mapping[str, Tensor] = {}
         self._sizes: tuple[int, ...] = ()
         self._groups: dict[tuple[int, torch.device], RowGroups] = {}
+        self._dropping: Dropping | None = None
 
     @contextmanager
-    def using(self, slots: Mapping[str, Tensor], sizes: Sequence[int]) -> Iterator[None]:
-        """Make the layers read these slots, each [group, *shape], for samples in device order."""
-        outer = self._slots, self._sizes, self._groups
+    def using(
+        self,
+        slots: Mapping[str, Tensor],
+        sizes: Sequence[int],
+        dropping: Dropping | None = None,
+    ) -> Iterator[None]:
+        """Make the layers read these slots, each [group, *shape], for samples in device order;
+        `dropping`: what of their inputs they see (None: all)."""
+        outer = self._slots, self._sizes, self._groups, self._dropping
         self._slots, self._sizes, self._groups = slots, tuple(sizes), {}
+        self._dropping = dropping
         try:
             yield
         finally:
-            self._slots, self._sizes, self._groups = outer
+            self._slots, self._sizes, self._groups, self._dropping = outer
+
+    def dropped(
+        self, name: str, x: Float[Tensor, "rows *inputs"], probability: float
+    ) -> tuple[Float[Tensor, "rows *inputs"], float]:
+        """What the adapter of this layer sees of its input, as many rows a sample, and what its
+        output is scaled by for it."""
+        if self._dropping is None or not probability:
+            return x, 1.0
+        shape = (x.shape[0] // sum(self._sizes), *x.shape[1:])
+        kept = self._dropping.kept(name, shape, probability)
+        return x * to_device(kept.view(x.shape), x.device), 1.0 / (1.0 - probability)
 
     def groups(self, x: Float[Tensor, "rows inputs"]) -> RowGroups:
         """Whose the rows of `x` are; made once a pass for all layers that see as many.
@@ -211,6 +269,7 @@ class LoraLinear(nn.Module):
         self.base = base
         self._a, self._b = lora_slots(name, spec.rank_of(name), linear_shape(base))
         self._scale = spec.scale_of(name)
+        self._name, self._dropout = name, spec.dropout
         self._rows = rows
 
     @property
@@ -236,7 +295,8 @@ class LoraLinear(nn.Module):
         output: Tensor = self.base(x)
         a, b = self._rows.read(self._a.name), self._rows.read(self._b.name)
         flat, base = x.reshape(-1, x.shape[-1]), output.reshape(-1, output.shape[-1])
-        adapted = add_low_rank(base, flat, a, b, self._scale, self._rows.groups(flat))
+        seen, more = self._rows.dropped(self._name, flat, self._dropout)
+        adapted = add_low_rank(base, seen, a, b, more * self._scale, self._rows.groups(flat))
         return adapted.view(output.shape)
 
 
@@ -260,6 +320,7 @@ class LoraPatches(nn.Module):
         self._a = Slot(f"{name}.lora_A", (rank, base.in_channels, *kernel))
         self._b = Slot(f"{name}.lora_B", (base.out_channels, rank, 1, 1))
         self._scale = spec.scale_of(name)
+        self._name, self._dropout = name, spec.dropout
         self._rows = rows
 
     @property
@@ -275,8 +336,9 @@ class LoraPatches(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """Patches [batch, outputs, height, width] of images [batch, channels, ...]."""
         output: Tensor = self.base(pixels)
+        seen, more = self._rows.dropped(self._name, pixels, self._dropout)
         patches = functional.unfold(
-            pixels,
+            seen,
             self.base.kernel_size,
             dilation=self.base.dilation,
             padding=self._padding,
@@ -286,7 +348,7 @@ class LoraPatches(nn.Module):
         b = self._rows.read(self._b.name).flatten(2)
         base, flat = output.flatten(2).transpose(1, 2), patches.flatten(0, 1)
         groups = self._rows.groups(flat)
-        adapted = add_low_rank(base.flatten(0, 1), flat, a, b, self._scale, groups)
+        adapted = add_low_rank(base.flatten(0, 1), flat, a, b, more * self._scale, groups)
         return adapted.view(base.shape).transpose(1, 2).reshape(output.shape)
 
 

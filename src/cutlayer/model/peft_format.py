@@ -191,7 +191,7 @@ def _config(
         "base_model_name_or_path": base_model,
         "r": spec.rank,
         "lora_alpha": spec.alpha,
-        "lora_dropout": 0.0,
+        "lora_dropout": spec.dropout,
         "target_modules": _pattern(named, spec),
         "modules_to_save": head or None,
         "fan_in_fan_out": transposed,

@@ -23,6 +23,7 @@ from cutlayer.errors import ModelError
 from cutlayer.model.adapted import AdaptedModel
 from cutlayer.model.blocks import CutReachedError, Injection, answering
 from cutlayer.model.inputs import real_inputs, stand_in_inputs
+from cutlayer.model.lora import Dropping
 from cutlayer.model.placement import all_to_device, to_device
 from cutlayer.model.tasks import group_losses, head_losses
 from cutlayer.spec import MOST_LOGITS, ActivationPolicy, Task, Trained
@@ -343,13 +344,15 @@ def device_forward(
     sizes: Sequence[int],
     inputs: Mapping[str, Tensor],
     activation_memory: ActivationPolicy,
+    dropping: Dropping | None = None,
 ) -> Pending:
     """A device's forward now, its backward when the gradient has come; rows, sizes and inputs as
     `DevicePart.forward` takes them. Every policy gives the same gradient; they trade bytes for a
     second forward.
 
     `rows`: a leaf that requires a gradient; it collects that of every micro-batch run with it, and
-    must not change until the last one's backward. `activation_memory`, what is kept until backward:
+    must not change until the last one's backward. `dropping`: of the adapters' inputs, the same
+    each time that something runs again. `activation_memory`, what is kept until backward:
 
     - KEEP: all that autograd saves. The least computation.
     - CHECKPOINT: the input of each block; backward runs each block again and holds one at a time.
@@ -363,9 +366,10 @@ def device_forward(
             "the part's own forward if nothing is to be trained"
         )
     if activation_memory is ActivationPolicy.RECOMPUTE:
-        return _recomputed(part, rows, sizes, inputs)
+        return _recomputed(part, rows, sizes, inputs, dropping)
     checkpoint = activation_memory is ActivationPolicy.CHECKPOINT
-    return _kept(part.forward(rows, sizes, inputs, checkpoint=checkpoint), rows)
+    with part.adapted.dropping(dropping):
+        return _kept(part.forward(rows, sizes, inputs, checkpoint=checkpoint), rows)
 
 
 @dataclass(frozen=True)
@@ -390,6 +394,7 @@ def measure_micro_batch(
     sizes: Sequence[int],
     inputs: Mapping[str, Tensor],
     activation_memory: ActivationPolicy,
+    dropping: Dropping | None = None,
 ) -> MicroBatchBytes:
     """Run one micro-batch forward and backward and count what autograd holds; `rows` stay as they
     are. Raises what `device_forward` raises."""
@@ -398,7 +403,7 @@ def measure_micro_batch(
     inputs = all_to_device(inputs, device)
     excluded = [*part.adapted.tensors, leaf, *inputs.values()]
     with SavedBytes(excluded) as saved:
-        pending = device_forward(part, leaf, sizes, inputs, activation_memory)
+        pending = device_forward(part, leaf, sizes, inputs, activation_memory, dropping)
         waiting = saved.bytes
         pending.backward(torch.zeros(pending.shape))
     return MicroBatchBytes(waiting, saved.peak)
@@ -411,9 +416,13 @@ def _kept(activation: Tensor, rows: Tensor) -> Pending:
 
 
 def _recomputed(
-    part: DevicePart, rows: Tensor, sizes: Sequence[int], inputs: Mapping[str, Tensor]
+    part: DevicePart,
+    rows: Tensor,
+    sizes: Sequence[int],
+    inputs: Mapping[str, Tensor],
+    dropping: Dropping | None,
 ) -> Pending:
-    with torch.no_grad():
+    with torch.no_grad(), part.adapted.dropping(dropping):
         activation = part.forward(rows, sizes, inputs)
     read = (rows, *inputs.values())
     versions = [tensor._version for tensor in read]
@@ -422,7 +431,9 @@ def _recomputed(
         # autograd sees to this where it holds the tensors itself
         if versions != [tensor._version for tensor in read]:
             raise RuntimeError("rows or inputs were changed in place between forward and backward")
-        _accumulate(get_gradient_edge(part.forward(rows, sizes, inputs)), rows, gradient)
+        with part.adapted.dropping(dropping):
+            activation = part.forward(rows, sizes, inputs)
+        _accumulate(get_gradient_edge(activation), rows, gradient)
 
     return Pending(activation, backward)
 

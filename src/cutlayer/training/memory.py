@@ -152,7 +152,12 @@ def _held_bytes(
     group = group_inputs([batch])
     row = state.device.row[None]
     held = measure_micro_batch(
-        setup.server.device_part, row, group.sizes, group.inputs, activation_memory
+        setup.server.device_part,
+        row,
+        group.sizes,
+        group.inputs,
+        activation_memory,
+        setup.training.draws(1, 0, 0, range(len(batch.labels))),
     )
     return held.in_flight(in_flight)
 
@@ -163,7 +168,8 @@ def _server_bytes(setup: Setup, state: RunState, batch: Batch) -> int:
     rows = to_device(state.server.row, part.adapted.device)[None].clone().requires_grad_()
     received = _activation(setup, state, batch).requires_grad_()
     forward = part.before_head if part.task == "causal-lm" else part.forward
-    with SavedBytes(exclude=[*part.adapted.tensors, rows]) as saved:
+    draws = setup.training.draws(1, 0, 0, range(len(batch.labels)))
+    with SavedBytes([*part.adapted.tensors, rows]) as saved, part.adapted.dropping(draws):
         output = forward(rows, group.sizes, received, group.lengths, group.documents)
         if part.activation_memory is not ActivationPolicy.KEEP:  # a block at a time is there again
             torch.autograd.backward(output, torch.zeros_like(output))

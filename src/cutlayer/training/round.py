@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cutlayer.channel.rates import LinkRates
 from cutlayer.codec.codec import Direction
+from cutlayer.model.lora import Draws
 from cutlayer.model.optimizer import merged
 from cutlayer.model.split import device_forward
 from cutlayer.planner.allocation import ObservedRound, ask_shares, observed_work
@@ -35,7 +36,7 @@ from cutlayer.training.exchange import (
     send_adapter,
     send_labels,
 )
-from cutlayer.training.server_batch import ServerLoad, serve, server_pass, stack
+from cutlayer.training.server_batch import ServerLoad, all_draws, serve, server_pass, stack
 from cutlayer.training.state import AdapterBank, AdapterState, DeviceSide, RunState, Setup
 
 # What each phase of a local step does to tensors, for one micro-batch of a group of devices.
@@ -90,8 +91,16 @@ class Actions:
             micro.group.sizes,
             micro.group.inputs,
             self._training.activation_memory,
+            all_draws(self._draws(micro)),
         )
         self._compute(step, micro, lambda flops, _: flops.device_forward)
+
+    def _draws(self, micro: MicroBatch) -> list[Draws]:
+        """Each device's, of its micro-batch's samples."""
+        return [
+            self._training.draws(self._index, device, micro.number, samples)
+            for device, samples in zip(micro.devices, micro.samples, strict=True)
+        ]
 
     def _activation_up(self, step: Step, micro: MicroBatch) -> None:
         for place, device in enumerate(micro.devices):
@@ -126,9 +135,16 @@ class Actions:
                 labels=torch.from_numpy(own.labels),
                 weight=weight,
                 documents=own.documents,
+                draws=draws,
             )
-            for place, (received, own, weight) in enumerate(
-                zip(micro.received, micro.targets, micro.weights, strict=True)
+            for place, (received, own, weight, draws) in enumerate(
+                zip(
+                    micro.received,
+                    micro.targets,
+                    micro.weights,
+                    self._draws(micro),
+                    strict=True,
+                )
             )
         ]
         replies = serve(self._server.part, self._batching, micro.devices, loads)
@@ -161,6 +177,7 @@ class Actions:
             micro.labels,
             micro.weights,
             documents,
+            all_draws(self._draws(micro)),
         )
         micro.gradient = result.gradient
         self.losses.append(result.losses)

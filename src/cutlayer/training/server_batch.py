@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
+from cutlayer.model.lora import Draws
 from cutlayer.model.placement import to_device
 from cutlayer.model.split import ServerPart
 from cutlayer.rounds.batching import ServerBatching, Waiting
@@ -47,6 +48,12 @@ def _padded(tensor: Tensor, longest: int, fill: int) -> Tensor:
     return torch.nn.functional.pad(tensor, after, value=fill)
 
 
+def all_draws(parts: Sequence[Draws | None]) -> Draws | None:
+    """Those of all samples in a pass; None where they have none."""
+    known = [draws for draws in parts if draws is not None]
+    return Draws(tuple(key for draws in known for key in draws.keys)) if known else None
+
+
 @dataclass(frozen=True, eq=False)
 class ServerPassResult:
     """The gradient at the cut, and each device's part of its mini-batch's mean loss [nat]; both
@@ -65,13 +72,15 @@ def server_pass(
     labels: Int64[Tensor, "batch *token"],
     weights: Sequence[float],
     documents: Sequence[Sequence[int]] | None = None,
+    draws: Draws | None = None,
 ) -> ServerPassResult:
     """Forward and backward through the blocks above the cut; adds to `rows.grad`.
 
-    Arguments as `ServerPart.losses` takes them.
+    Arguments as `ServerPart.losses` takes them. `draws`: of the samples, for adapters' dropout.
     """
     leaf = to_device(activation.detach(), part.adapted.device).requires_grad_()
-    weighted = part.losses(rows, sizes, leaf, lengths, labels, weights, documents)
+    with part.adapted.dropping(draws):
+        weighted = part.losses(rows, sizes, leaf, lengths, labels, weights, documents)
     torch.autograd.backward(weighted.sum())
     assert leaf.grad is not None
     return ServerPassResult(leaf.grad, weighted.detach())
@@ -83,7 +92,7 @@ class ServerLoad:
 
     `row`: the server-side adapter of its device; it is read alone. `lengths`: real tokens of each
     sample (None: images). `weight`: of its mean loss in its mini-batch's. `documents`: lengths of
-    those of each row (None: each row is one).
+    those of each row (None: each row is one). `draws`: of the samples, for adapters' dropout.
     """
 
     row: Float32[Tensor, " parameter"]
@@ -92,6 +101,7 @@ class ServerLoad:
     labels: Int64[Tensor, "sample *token"]
     weight: float = 1.0
     documents: tuple[tuple[int, ...], ...] | None = None
+    draws: Draws | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +133,7 @@ def server_batch(part: ServerPart, loads: Sequence[ServerLoad]) -> list[ServerRe
         stack([load.labels for load in loads], fill=IGNORED_LABEL),
         [load.weight for load in loads],
         all_documents([(load.lengths, load.documents) for load in loads]),
+        all_draws([load.draws for load in loads]),
     )
     assert rows.grad is not None
     return [

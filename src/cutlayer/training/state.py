@@ -13,7 +13,7 @@ from cutlayer.channel.rates import Channel, LinkRates
 from cutlayer.codec.codec import CodecPair, Streams
 from cutlayer.data.partition import BatchPlan
 from cutlayer.data.samples import Batch, BatchMaker, Samples
-from cutlayer.model.lora import RowLayout
+from cutlayer.model.lora import Draws, RowLayout
 from cutlayer.model.optimizer import Aggregation, Clipped, HeadRate, Optimizer, Schedule
 from cutlayer.model.placement import HOST, to_device
 from cutlayer.model.split import DevicePart, ServerPart
@@ -205,6 +205,12 @@ class Training:
     def rate_of(self, round_number: int, step: int, local_steps: int) -> float:
         """The learning rate of a local step, counted as `Schedule.factor` does."""
         return self.learning_rate * self.schedule.factor(round_number, step, local_steps)
+
+    def draws(self, round_number: int, device: int, step: int, samples: Sequence[int]) -> Draws:
+        """What the adapters of both sides drop of these samples' values in a local step, counted
+        as `DeviceSide.indices` does: the same in whatever micro-batch, pass or process."""
+        step_key = f"dropout:{self.seed}:{round_number}:{device}:{step}"
+        return Draws(tuple(f"{step_key}:{sample}" for sample in samples))
 
     def rule(self, layout: RowLayout) -> Optimizer:
         """How rows of this layout step."""

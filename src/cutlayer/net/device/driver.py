@@ -103,7 +103,12 @@ class DeviceWorker:
         group = group_inputs([own.batch])
         rows = self._side.gather((0,)).requires_grad_()
         pending = device_forward(
-            device.part, rows, group.sizes, group.inputs, training.activation_memory
+            device.part,
+            rows,
+            group.sizes,
+            group.inputs,
+            training.activation_memory,
+            training.draws(position.round, device.number, position.step, own.samples),
         )
         load = Load(pending.activation, own.batch.lengths, own.samples)
         key = (position.round, device.number, position.step, position.micro, Direction.UP)

@@ -199,7 +199,7 @@ class ServerWorker:
 
     def _read(self, device: int, message: Activation) -> "_Read":
         """The activation and its labels, if they are such as the run may have."""
-        training, shape = self._training, self._shape(message)
+        training, shape, place = self._training, self._shape(message), message.position
         images = training.task == "image-classification"
         codec = for_device(training.codecs.up, self._server.part.adapted.device)
         arrived = codec.decode(message.packet, shape, self._end(device, Direction.UP))
@@ -214,6 +214,7 @@ class ServerWorker:
             labels=torch.from_numpy(targets.labels),
             weight=message.micro.weight,
             documents=targets.documents,
+            draws=training.draws(place.round, device, place.step, message.samples),
         )
         return _Read(load, arrived.state)
 
