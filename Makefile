@@ -9,11 +9,15 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/pytest --numprocesses auto --dist worksteal
 SOURCES := src tests reproduction benchmarks examples experiments .ci
 
-.PHONY: demo lab paper format lint types test test-promises test-typed test-all docs coverage check \
-	clean
+.PHONY: demo arithmetic lab paper format lint types test test-promises test-typed test-all docs \
+	coverage check clean
 
 demo: $(VENV)/installed-all
 	$(BIN)/cutlayer train
+
+# a language model learns to solve word problems, for `cutlayer chat`: a few minutes
+arithmetic: $(VENV)/installed-all
+	$(BIN)/cutlayer train src/cutlayer/examples/arithmetic.yaml
 
 lab: $(VENV)/installed-all
 	$(BIN)/cutlayer lab

@@ -1,13 +1,21 @@
 """Every example configuration is read, listed in the examples' page, and copied by its name."""
 
+import math
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import tiny
+import yaml
 
 import cutlayer
 from cutlayer.cli.main import main
 from cutlayer.config.read import read_config
 from cutlayer.config.schema import Config
+from cutlayer.jobs.prepare import prepare
+from cutlayer.spec import IGNORED_LABEL
+from cutlayer.training.round import Round, initial_state
 
 FOLDER = Path(cutlayer.__file__).parent / "examples"
 
@@ -58,3 +66,41 @@ def test_what_cannot_be_copied_is_one_line(
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
     assert (tmp_path / "mine.yaml").read_text(encoding="utf-8") == "precious"
+
+
+def in_small(name: str, folder: Path, **sections: dict[str, Any]) -> Config:
+    """The example on tiny stand-ins for its model and its conversations, for one step."""
+    settings = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
+    chats = tiny.chats(folder / "chats.jsonl")
+    chats.write_text(chats.read_text().replace('"sender"', '"sender_id"'))
+    small: dict[str, dict[str, Any]] = {
+        "model": {"name": str(tiny.text_model(folder / "llama", "llama", blocks=6))},
+        "data": {"name": str(chats), "train_samples": None, "test_samples": None},
+        "adapter": {"rank": 2},
+        "training": {"rounds": 1, "local_steps": 1},
+    }
+    for of in (small, sections):
+        for section, values in of.items():
+            settings[section] = {**settings[section], **values}
+    return Config.model_validate(settings | {"threads": 1})
+
+
+def test_the_example_of_word_problems_trains(tmp_path: Path) -> None:
+    setup = prepare(in_small("arithmetic", tmp_path)).setup
+    device = setup.devices[0]
+    batch = device.batch(device.indices(1, 0))
+    counting = batch.labels != IGNORED_LABEL
+    assert counting.any(axis=1).all()
+    assert not counting[:, 0].any()  # the question is not trained on
+    assert math.isfinite(Round(setup, initial_state(setup)).play().train_loss)
+
+
+def test_the_example_of_chats_deals_by_person_and_trains(tmp_path: Path) -> None:
+    data = {"chat_template": tiny.CHAT_TEMPLATE}
+    setup = prepare(in_small("chitchat", tmp_path, data=data)).setup
+    people = setup.devices[0].train.groups
+    assert people is not None
+    dealt = [set(people[np.asarray(device.plan.samples)].tolist()) for device in setup.devices]
+    assert all(dealt)
+    assert len(set.union(*dealt)) == sum(map(len, dealt))  # nobody is on two devices
+    assert math.isfinite(Round(setup, initial_state(setup)).play().train_loss)
