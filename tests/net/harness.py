@@ -86,6 +86,9 @@ class Run:
             shares=(1.0 / count,) * count,
             end=RoundEnd(count, self.quorum, self.deadline_s, self.give_up_s),
             bounds=self.bounds,
+            keeps=lambda number: (
+                not (self.setup.training.merging.device or self.setup.server.evaluation.due(number))
+            ),
         )
 
     def server_worker(self, state: RunState) -> ServerWorker:
@@ -100,7 +103,7 @@ class Run:
             rules=setup.simulation.rules,
             steps=tuple(device.local_steps for device in setup.devices),
             micro_batches=setup.training.micro_batches,
-            adapter_bytes=len(pack_adapter(state.device.row)),
+            adapter_bytes=len(pack_adapter(state.device.of(0))),
         )
         watch = ServerWatch(time.monotonic)
         allocation, curves = setup.simulation.allocation, setup.simulation.channel.curves
@@ -129,7 +132,8 @@ class Run:
         worker = self.server_worker(state)
         made = self.journal.made(state.round)
         missed = set() if made is None else set(range(len(self.setup.devices))) - set(made)
-        session = ServerSession(self.plan(), worker.adapter, state.round + 1, missed)
+        own = worker.own_adapters
+        session = ServerSession(self.plan(), worker.adapter, state.round + 1, missed, own=own)
         self.session = session
         controller = self.controller(state)
         recover(session, worker, self.journal, controller, save)

@@ -1,6 +1,7 @@
 """A run over links ends with the trainer's own adapters, and sends the trainer's own bytes."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from cutlayer.data.samples import BatchMaker
 from cutlayer.jobs.prepare import prepare
 from cutlayer.rounds.schemes import Phase
 from cutlayer.training.round import RoundOutcome
-from cutlayer.training.state import Setup
+from cutlayer.training.state import EvaluationRule, Setup
 from net.harness import Run, final, play, same_adapters, trained
 from net.recompute import final as final_adapters
 from net.recompute import replayed
@@ -80,6 +81,31 @@ def test_a_run_of_texts_in_which_few_tokens_count_is_the_trainers_run(
     training = {"rounds": 2, "local_steps": 2, "batch_size": 4, "micro_batches": 4}
     config = tiny.config(*llama, codec="best", training=training)
     check_equal(tiny.with_batches(prepare(config).setup, maker), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("aggregation", "every"),
+    [("none", 1), ("none", 3), ("device", 1), ("server", 3), ({"name": "fedprox", "mu": 0.5}, 1)],
+)
+def test_what_is_merged_over_links_is_what_the_trainer_merges(
+    aggregation: object, every: int, vision: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """And what is not, each device keeps; it is sent in evaluated rounds alone."""
+    setup = prepare(tiny.config(*vision, codec="none", aggregation=aggregation)).setup
+    rule = EvaluationRule(every=every, rounds=3)
+    setup = replace(setup, server=replace(setup.server, evaluation=rule))
+    outcomes = trained(setup, 3)
+    run = Run(setup, tmp_path, rounds=3)
+    asyncio.run(play(run))
+    assert same_adapters(final(run), outcomes[-1].state)
+    for number, outcome in enumerate(outcomes, start=1):
+        expected = outcome.round_costs.bytes_by_payload()
+        expected.pop("model", None)
+        expected["adapter_down"] = DEVICES * expected.get("adapter_down", 0)
+        counted = run.crossed[number]
+        assert counted.pop("overhead") > 0
+        assert counted == expected
+        check_measured(run, number, outcome)
 
 
 def check_equal(setup: Setup, tmp_path: Path) -> None:

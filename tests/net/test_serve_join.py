@@ -147,7 +147,11 @@ def test_a_run_that_stops_early_does_so_over_a_network(
             "training": config.training.model_copy(update={"rounds": 9}),
             "optimizer": config.optimizer.model_copy(update={"learning_rate": 1e-9}),
             "evaluation": EvaluationSection(
-                every=2, samples=12, validation_fraction=0.25, patience=2
+                every=2,
+                samples=12,
+                validation_fraction=0.25,
+                patience=2,
+                figures=("macro-f1", "devices"),
             ),
             "codec": NoCodec(),
         }
@@ -165,7 +169,7 @@ def test_a_run_that_stops_early_does_so_over_a_network(
     assert service.status().finished and service.status().round == 4
     (directory,) = map(RunDirectory, tmp_path.glob("*-001"))
     same(directory.path, trained.path)
-    kept = ("round", "accuracy", "eval_loss", "train_loss")
+    kept = ("round", "accuracy", "eval_loss", "train_loss", "macro_f1", "device_scores")
     lines = [
         [{key: line[key] for key in kept if key in line} for line in _records(path)]
         for path in (directory.path, trained.path)
@@ -173,6 +177,9 @@ def test_a_run_that_stops_early_does_so_over_a_network(
     assert lines[0] == lines[1]
     assert [line["round"] for line in lines[0] if "accuracy" in line] == [0, 1, 2, 4]
     ours, theirs = (read_record(path).summary for path in (directory.path, trained.path))
+    assert [line["round"] for line in lines[0] if len(line) == len(kept)] == [1, 2, 4]
+    details = [(path / "evaluation.json").read_bytes() for path in (directory.path, trained.path)]
+    assert details[0] == details[1]
     assert ours.stopped_early == theirs.stopped_early is not None
     assert ours.test_scores == theirs.test_scores is not None
     assert (ours.evaluated_on, ours.evaluated_samples) == ("validation", 12)

@@ -26,6 +26,7 @@ SAME_BYTES = (
     "adapter-best/adapter_model.safetensors",
     "adapter/adapter_model.safetensors",
     "adapter/adapter_config.json",
+    "evaluation.json",
     "trace.jsonl",
     "partition.json",
     "config.yaml",
@@ -57,6 +58,7 @@ def test_a_run_directory_holds_the_run(vision: Folders, tmp_path: Path) -> None:
         "adapter-best",
         "checkpoint.safetensors",
         "config.yaml",
+        "evaluation.json",
         "fingerprint.json",
         "partition.json",
         "report.html",
@@ -278,6 +280,9 @@ def test_a_run_that_is_evaluated_now_and_then_stops_early(vision: Folders, tmp_p
     assert before.keys() - {"config.yaml"} == {
         name for name in before if (path / name).read_bytes() == before[name]
     } - {"config.yaml"}
+    # what ends with its last round has not ended early
+    resume(path, changes={"training.rounds": "4"})
+    assert "stopped_early" not in (path / "summary.json").read_text(encoding="utf-8")
     resume(path, changes={"training.rounds": "5", "evaluation.patience": "50"})
     assert len(tiny.read_lines(path / "rounds.jsonl")) == 6
     summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))

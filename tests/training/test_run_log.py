@@ -83,9 +83,9 @@ def test_the_best_round_is_one_that_was_evaluated() -> None:
 
 
 def test_the_first_and_the_last_round_are_always_evaluated() -> None:
-    due = [number for number in range(13) if EvaluationRule(every=5).due(number, 12)]
+    due = [number for number in range(13) if EvaluationRule(every=5, rounds=12).due(number)]
     assert due == [0, 1, 5, 10, 12]
-    assert all(EvaluationRule().due(number, 12) for number in range(13))
+    assert all(EvaluationRule().due(number) for number in range(13))
 
 
 def test_a_score_comes_with_its_loss() -> None:

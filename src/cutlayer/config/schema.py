@@ -229,7 +229,45 @@ class FedAvgAggregation(Section):
     name: Literal["fedavg"] = "fedavg"
 
 
-AggregationSection: TypeAlias = FedAvgAggregation | PluginSection
+class FedProxAggregation(Section):
+    """FedAvg, and local steps that are held near the adapters with which the round began."""
+
+    name: Literal["fedprox"] = "fedprox"
+    mu: Real = Field(
+        default=0.01,
+        gt=0,
+        le=1e6,
+        description="weight of the proximal term: mu / 2 times the squared distance to the"
+        " adapters with which the round began is added to the loss",
+    )
+
+
+class NoAggregation(Section):
+    """Nothing is merged: each device keeps its own adapters, in both parts."""
+
+    name: Literal["none"] = "none"
+
+
+class DeviceAggregation(Section):
+    """FedAvg of the devices' part; in the server's part each device keeps its own adapters."""
+
+    name: Literal["device"] = "device"
+
+
+class ServerAggregation(Section):
+    """FedAvg of the server's part; in its own part each device keeps its own adapters."""
+
+    name: Literal["server"] = "server"
+
+
+AggregationSection: TypeAlias = (
+    FedAvgAggregation
+    | FedProxAggregation
+    | NoAggregation
+    | DeviceAggregation
+    | ServerAggregation
+    | PluginSection
+)
 
 
 class _Planner(Section):

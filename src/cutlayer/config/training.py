@@ -150,6 +150,12 @@ class EvaluationSection(Section):
         default=None,
         description="the run ends after so many rounds without a better score; null: never early",
     )
+    figures: tuple[Literal["macro-f1", "devices"], ...] = Field(
+        default=(),
+        description="what each evaluated round's record has besides score and loss, a list:"
+        " macro-f1 (of a classification), devices (each device's score on the held-out samples,"
+        " weighted so that their labels are distributed as in its training samples)",
+    )
     min_delta: Annotated[Real, read_unless("patience", None)] = Field(
         default=0.0,
         ge=0,

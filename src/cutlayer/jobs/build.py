@@ -63,12 +63,17 @@ from cutlayer.config.choices import (
 from cutlayer.config.choices import NoFading as NoFadingSection
 from cutlayer.config.machines import ServerSection
 from cutlayer.config.schema import (
+    AggregationSection,
     Config,
+    DeviceAggregation,
     EvenPlanner,
+    FedProxAggregation,
     FixedPlanner,
+    NoAggregation,
     PlannerSection,
     PluginPlanner,
     SchemeSection,
+    ServerAggregation,
 )
 from cutlayer.config.section import ALLOCATIONS, CHANNELS, CODECS, PluginSection
 from cutlayer.config.section import SCHEMES as SCHEME_PLUGINS
@@ -88,7 +93,7 @@ from cutlayer.planner.allocation import Allocation, FixedAllocation, Shares, eve
 from cutlayer.planner.decision import check_most_shares
 from cutlayer.rounds.batching import ServerBatch, ServerBatching
 from cutlayer.rounds.memory import ACCOUNTINGS, Accounting
-from cutlayer.rounds.schemes import SCHEMES, Scheme, ServerOrder
+from cutlayer.rounds.schemes import SCHEMES, Merging, Scheme, ServerOrder
 from cutlayer.rounds.work import Duplex, Sharing, SharingRules
 from cutlayer.spec import ActivationPolicy, Device, Task
 from cutlayer.units import MS_PER_S
@@ -225,6 +230,28 @@ def make_scheme(section: SchemeSection) -> Scheme:
     if isinstance(section, PluginSection):
         return plugged("scheme", section, Scheme, {}, group=SCHEME_PLUGINS)
     return SCHEMES[section.name]
+
+
+def make_merging(section: AggregationSection, scheme: Scheme) -> Merging:
+    """Whose adapters are merged, and how near to them devices stay. Raises ConfigError where a
+    scheme's one server-side adapter should be each device's own."""
+    match section:
+        case FedProxAggregation(mu=mu):
+            merging = Merging(proximal_mu=mu)
+        case NoAggregation():
+            merging = Merging(device=False, server=False)
+        case DeviceAggregation():
+            merging = Merging(server=False)
+        case ServerAggregation():
+            merging = Merging(device=False)
+        case _:
+            merging = Merging()
+    if scheme.shared_server and not merging.server:
+        raise ConfigError(
+            f"aggregation {section.name}: scheme {scheme.name} has one adapter in the server's part"
+            " for all devices; set aggregation to server or fedavg, or another scheme"
+        )
+    return merging
 
 
 def make_rules(config: Config) -> SharingRules:

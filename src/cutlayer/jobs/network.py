@@ -52,11 +52,12 @@ from cutlayer.net.wire.listener import BUFFER_BYTES
 from cutlayer.net.wire.messages import Outline, Terms
 from cutlayer.net.wire.part_files import PartFile, write_part
 from cutlayer.planner.allocation import Shares
-from cutlayer.rounds.schemes import DeviceOrder, Phase, Scheme, ServerOrder
+from cutlayer.rounds.schemes import FEDAVG, DeviceOrder, Phase, Scheme, ServerOrder
 from cutlayer.spec import Base, MiniBatch, Trained
+from cutlayer.training.evaluation import evaluate, figures_of
 from cutlayer.training.exchange import group_inputs
 from cutlayer.training.records import UNOBSERVED, Observer, TraceLine, TrainedRound
-from cutlayer.training.run import begin, figures_of
+from cutlayer.training.run import begin
 from cutlayer.training.run_directory import RunDirectory
 from cutlayer.training.run_log import RunLog
 from cutlayer.training.state import RunState, ServerSide, Training
@@ -84,7 +85,6 @@ class Recorder:
         log: RunLog,
         worker: ServerWorker,
         session: ServerSession,
-        rounds: int,
         clock: Callable[[], float],
     ) -> None:
         self._training = training
@@ -94,7 +94,6 @@ class Recorder:
         self._traffic = session.traffic
         self._session = session
         self._shares = session.shares
-        self._rounds = rounds
         self._clock = clock
         self._began_s = clock()
         # the run's one clock is the state's
@@ -108,9 +107,14 @@ class Recorder:
         """
         passed_s = state.virtual_time_s - self._elapsed_s
         delay_s = passed_s if measured is None else measured.delay_s
+        rule, evaluation = self._log.rule, None
+        if rule.due(state.round):
+            wanted = rule.devices or self._training.merging.personal
+            shares = self._worker.shares if wanted else ()
+            evaluation = evaluate(self._training, self._server, state, shares=shares)
         record = TrainedRound(
             round=state.round,
-            **figures_of(self._training, self._server, state, self._rounds),
+            **figures_of(evaluation, self._training.task, rule),
             train_loss=self._worker.train_loss,
             shares=tuple(self._shares),
             delay_s=delay_s,
@@ -121,7 +125,7 @@ class Recorder:
         )
         events = () if measured is None else measured.events()
         lines = (TraceLine(round=state.round, event=event) for event in events)
-        self._log.round_done(state, record, lines, simulated=False)
+        self._log.round_done(state, record, lines, evaluation, simulated=False)
         self._began_s, self._elapsed_s = self._clock(), state.virtual_time_s
         self._shares = self._session.shares
         return self._log.stopped is not None
@@ -339,7 +343,8 @@ def open_net(job: Job, directory: RunDirectory, observer: Observer, compute: Com
     settle(job, directory, "serve")
     setup, net = job.setup, job.config.net
     training, server = setup.training, setup.server
-    log = RunLog(directory, keep(job, directory), observer, server.evaluation)
+    names = outline_of(job).class_names
+    log = RunLog(directory, keep(job, directory), observer, server.evaluation, names)
     rounds = job.config.training.rounds
     state = begin(setup, log, rounds)
     largest = MiniBatch(training.batch_size, _tokens(job, state))
@@ -359,8 +364,10 @@ def open_net(job: Job, directory: RunDirectory, observer: Observer, compute: Com
     made = journal.made(state.round)
     missed = set() if made is None else set(range(count)) - set(made)
     ended = log.stopped is not None
-    session = ServerSession(plan, worker.adapter, state.round + 1, missed, ended=ended)
-    recorder = Recorder(training, server, log, worker, session, rounds, time.monotonic)
+    session = ServerSession(
+        plan, worker.adapter, state.round + 1, missed, ended=ended, own=worker.own_adapters
+    )
+    recorder = Recorder(training, server, log, worker, session, time.monotonic)
     recover(session, worker, journal, controller, recorder.save)
     driver = ServerDriver(
         session,
@@ -384,7 +391,7 @@ def _tokens(job: Job, state: RunState) -> int:
     server = job.setup.server
     group = group_inputs([server.batches.make(server.test, np.arange(1))])
     with torch.no_grad():
-        row = state.device.row[None]
+        row = state.device.of(0)[None]
         return server.device_part.forward(row, group.sizes, group.inputs).shape[1]
 
 
@@ -439,6 +446,10 @@ def _terms(job: Job, directory: RunDirectory, part: PartFile, tokens: int) -> tu
     settings["adapter"].pop("start_from")
     settings["codec"] = codec.model_dump(mode="json")
     settings["data"]["chat_template"] = job.prepared.chat_template
+    if training.tells_labels:
+        settings["evaluation"] = {"figures": ["devices"]}
+    if training.merging != FEDAVG:
+        settings["aggregation"] = config.aggregation.model_dump(mode="json")
     return tuple(
         Terms(
             run=run,
@@ -491,4 +502,7 @@ def _plan(
         end=make_round_end(net, len(setup.devices)),
         bounds=bounds,
         name_of=name_of,
+        keeps=lambda number: (
+            not (setup.training.merging.device or setup.server.evaluation.due(number))
+        ),
     )

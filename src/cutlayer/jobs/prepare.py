@@ -17,7 +17,6 @@ from cutlayer.config.schema import (
     AggregationSection,
     Config,
     EvenPlanner,
-    FedAvgAggregation,
     FixedPlanner,
     PluginPlanner,
     RandomPlanner,
@@ -47,6 +46,7 @@ from cutlayer.jobs.build import (
     make_adapter,
     make_channel,
     make_codecs,
+    make_merging,
     make_rules,
     make_scheme,
     most_shares,
@@ -85,7 +85,7 @@ from cutlayer.planner.allocation import (
     best_shares,
 )
 from cutlayer.rounds.memory import ServerShape, server_memory
-from cutlayer.rounds.schemes import Scheme, ServerOrder
+from cutlayer.rounds.schemes import Merging, Scheme, ServerOrder
 from cutlayer.spec import ActivationPolicy, Base, Device, MiniBatch, ModelSpec, Task, Trained
 from cutlayer.training.memory import Memory, measure_memory
 from cutlayer.training.round import expected_round, initial_state
@@ -209,6 +209,7 @@ def make_training(
     """What both ends share; `rounds`: of the run; `packets`: of the longest stream, for codecs that
     plan for it."""
     codecs = make_codecs(config.codec, packets, config.threads or 1)
+    merging = make_merging(config.aggregation, scheme)
     return Training(
         task=task,
         scheme=scheme,
@@ -225,6 +226,8 @@ def make_training(
         activation_memory=ActivationPolicy(config.devices.activation_memory),
         classes=classes,
         seed=config.seed,
+        tells_labels=_tells_labels(config, merging, task),
+        merging=merging,
     )
 
 
@@ -271,7 +274,7 @@ def _server(
         prepared.data.test,
         prepared.batches,
         prepared.watched,
-        make_evaluation(config.evaluation),
+        make_evaluation(config.evaluation, config.training.rounds),
     )
 
 
@@ -313,6 +316,11 @@ def _arriving(setup: Setup, memory: Memory) -> int:
         return 1
     batch, batching = served.shape.batch, setup.simulation.rules.batching
     return batching.most_together(len(setup.devices), batch.samples * batch.tokens)
+
+
+def _tells_labels(config: Config, merging: Merging, task: Task) -> bool:
+    """Whether each device's score is wanted, and a device's labels are the run's classes."""
+    return task != "causal-lm" and ("devices" in config.evaluation.figures or merging.personal)
 
 
 def make_optimizer(section: OptimizerSection) -> Optimizer:
@@ -362,18 +370,25 @@ def _check_warmup(config: Config, sides: tuple[DeviceSide, ...]) -> None:
         )
 
 
-def make_evaluation(section: EvaluationSection) -> EvaluationRule:
-    """When the run is evaluated, and ends."""
-    return EvaluationRule(section.every, section.patience, section.min_delta)
+def make_evaluation(section: EvaluationSection, rounds: int) -> EvaluationRule:
+    """When a run of so many rounds is evaluated, and ends."""
+    return EvaluationRule(
+        section.every,
+        section.patience,
+        section.min_delta,
+        macro_f1="macro-f1" in section.figures,
+        devices="devices" in section.figures,
+        rounds=rounds,
+    )
 
 
 def make_aggregation(section: AggregationSection) -> Aggregation:
     """How adapters are merged."""
     match section:
-        case FedAvgAggregation():
-            return FedAvg()
         case PluginSection():
             return plugged("aggregation", section, Aggregation, {}, group=AGGREGATIONS)  # type: ignore[type-abstract]
+        case _:  # what is merged, is merged so
+            return FedAvg()
 
 
 def _check_memory(setup: Setup, memory: Memory) -> None:

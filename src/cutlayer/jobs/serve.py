@@ -252,7 +252,7 @@ class Service:
         own = f"machines of their own, {net.job.config.devices.base}"
         said = {
             **about(net.job),
-            **held_out(net.job, net.directory),
+            **held_out(net.job, net.directory, net.worker.shares),
             "clock": "measured",
             "samples_per_device": samples,
             "devices_on": own,

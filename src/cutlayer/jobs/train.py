@@ -35,7 +35,7 @@ from cutlayer.model.placement import ON_HOST
 from cutlayer.report.run_page import write_report
 from cutlayer.report.wording import counted, round_line, shortened
 from cutlayer.spec import Trained
-from cutlayer.training.evaluation import evaluate
+from cutlayer.training.evaluation import DeviceShare, evaluate, share_of
 from cutlayer.training.records import Observer, Partition, RoundRecord, Silent
 from cutlayer.training.run import run_rounds
 from cutlayer.training.run_directory import RunDirectory
@@ -257,11 +257,14 @@ def finish(job: Job, directory: RunDirectory, observer: Observer | None = None) 
         write_json(directory.path / "partition.json", _partition(job).written())
         rounds = job.config.training.rounds
         rule = job.setup.server.evaluation
-        log = RunLog(directory, keep(job, directory), _RoundLinesInLog(observer, rounds), rule)
+        names = () if job.prepared.task == "causal-lm" else job.prepared.data.class_names
+        observed = _RoundLinesInLog(observer, rounds)
+        log = RunLog(directory, keep(job, directory), observed, rule, names)
         run_rounds(job.setup, log, rounds)
         if log.stopped is not None:
             _LOG.info(str(log.stopped))
-        write_summary(log, {**about(job), **held_out(job, directory)})
+        shares = [share_of(device) for device in job.setup.devices]
+        write_summary(log, {**about(job), **held_out(job, directory, shares)})
         write_report(directory.path)
     return directory
 
@@ -321,9 +324,11 @@ def _partition(job: Job) -> Partition:
     return Partition(class_names=tuple(data.class_names), counts=tuple(map(tuple, counts.tolist())))
 
 
-def held_out(job: Job, directory: RunDirectory) -> dict[str, Any]:
+def held_out(
+    job: Job, directory: RunDirectory, shares: Sequence[DeviceShare] = ()
+) -> dict[str, Any]:
     """What a summary says of the samples that rounds were evaluated on, if not on the whole test
-    split; that is evaluated here, of the last and the best round."""
+    split; that is evaluated here, of the last and the best round. `shares`: of the devices."""
     training, server = job.setup.training, job.setup.server
     if server.watched is None:
         return {}
@@ -331,7 +336,7 @@ def held_out(job: Job, directory: RunDirectory) -> dict[str, Any]:
     assert state is not None, "a run that has ended has a checkpoint"
     scores: dict[str, Any] = {}
     for name, trained in (("final", state), ("best", kept_state(job, directory, state))):
-        score = evaluate(training, server, trained, server.test).score(training.task)
+        score = evaluate(training, server, trained, server.test, shares).score(training.task)
         scores[f"{score.measure}_test_{name}"] = score.value
     return {
         "evaluated_on": "validation" if job.config.evaluation.validation_fraction else "test",

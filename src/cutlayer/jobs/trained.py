@@ -52,16 +52,26 @@ _PREPROCESSING = ("preprocessor_config.json", "processor_config.json")
 
 def save_trained(job: Job, state: RunState, directory: RunDirectory, which: Which) -> None:
     """Put what `state` holds into the run's directory, whole, in the place of what was there: an
-    adapter, or, of a scheme that trains all weights, a model.
+    adapter, or, of a scheme that trains all weights, a model; where each device keeps its own, one
+    for each in `device-0`, `device-1`, ...
 
     The run's record of the state's round is there already. Raises StorageError.
     """
     device, server = (part.adapted.layout for part in job.setup.parts)
-    named = {**device.named(state.device.row.cpu()), **server.named(state.server.row.cpu())}
     facts = _facts(job, state.round, directory)
     whole = job.setup.training.scheme.trained is Trained.WEIGHTS
 
     def write(to: Path) -> None:
+        if state.device.row.ndim == state.server.row.ndim == 1:
+            write_one(to, 0)
+            return
+        for number in range(len(job.setup.devices)):
+            (to / f"device-{number}").mkdir(parents=True)
+            write_one(to / f"device-{number}", number)
+
+    def write_one(to: Path, number: int) -> None:
+        below, above = state.device.of(number).cpu(), state.server.of(number).cpu()
+        named = {**device.named(below), **server.named(above)}
         if whole:
             _save_model(job, named, to)
         else:
@@ -100,19 +110,29 @@ def kept_state(job: Job, directory: RunDirectory, last: RunState) -> RunState:
     """
     whole = job.setup.training.scheme.trained is Trained.WEIGHTS
     folder = directory.path / (MODELS if whole else ADAPTERS)["best"]
+    personal = last.device.row.ndim + last.server.row.ndim > 2
+    count = len(job.setup.devices)
+    folders = [folder / f"device-{n}" for n in range(count)] if personal else [folder]
     try:
-        named = load_file(folder / "model.safetensors") if whole else read_adapter(folder)
+        named = [
+            load_file(one / "model.safetensors") if whole else read_adapter(one) for one in folders
+        ]
     except (OSError, SafetensorError, ModelError) as error:
         raise RunError(
             f"what the best round trained cannot be read: {reason(error)}; without {folder} the"
             " run's best round is not known any more: start a new run"
         ) from error
-    device, server = (part.adapted.layout.join(named) for part in job.setup.parts)
-    return replace(
-        last,
-        device=replace(last.device, row=device),
-        server=replace(last.server, row=server),
+    layouts = [part.adapted.layout for part in job.setup.parts]
+    device, server = (
+        replace(side, row=_rows([layout.join(one) for one in named], like=side.row))
+        for layout, side in zip(layouts, (last.device, last.server), strict=True)
     )
+    return replace(last, device=device, server=server)
+
+
+def _rows(rows: Sequence[torch.Tensor], *, like: torch.Tensor) -> torch.Tensor:
+    """One row, or one a device, as a state has them."""
+    return rows[0] if like.ndim == 1 else torch.stack(list(rows))
 
 
 def add_companions(

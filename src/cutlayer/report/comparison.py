@@ -233,6 +233,7 @@ def result_columns(comparison: Comparison) -> list[Column]:
     return [
         _column(f"{measure}_final", measure, final, lambda value: _score(comparison, value)),
         _column(f"{measure}_best", "best", best, lambda value: _score(comparison, value)),
+        *_macro_f1(entries),
         _summed("rounds", "rounds", entries, lambda one: one.rounds, _whole),
         _summed("delay_s", "delay", entries, lambda one: one.delay_s, format_seconds),
         _column("delay_per_round_s", "a round", _per_round(entries), format_seconds),
@@ -243,6 +244,17 @@ def result_columns(comparison: Comparison) -> list[Column]:
             "device_memory_limit_bytes", "limit", [limit_bytes(o) for o in entries], format_bytes
         ),
     ]
+
+
+def _macro_f1(entries: Sequence[Entry]) -> list[Column]:
+    """Where any run knows it."""
+    values = [
+        entry.record.summary.macro_f1_final if isinstance(entry, ComparedRun) else None
+        for entry in entries
+    ]
+    if all(value is None for value in values):
+        return []
+    return [_column("macro_f1_final", "macro-F1", values, lambda value: f"{value:.3f}")]
 
 
 def target_columns(comparison: Comparison) -> list[Column]:

@@ -41,6 +41,7 @@ from cutlayer.report.wording import (
     word,
 )
 from cutlayer.training.records import (
+    EvaluationDetails,
     Partition,
     RoundRecord,
     Score,
@@ -414,6 +415,28 @@ def _column_figure(counts: Float[np.ndarray, "device 1"]) -> Figure:
     if len(counts) <= 24:
         for device, count in enumerate(counts[:, 0]):
             write_cell(axes, device, float(count), f"{count:,.0f}", MUTED, "bottom")
+    return figure
+
+
+def confusion_figure(details: EvaluationDetails) -> Figure:
+    """How many samples of each class (rows) were taken for each (columns)."""
+    names = tuple(shortened(name, _NAME_LENGTH) for name in details.class_names)
+    counts = np.array(details.confusion, dtype=float)
+    return map_figure(counts, Side("class", names), Side("taken for", names), "samples")
+
+
+def device_score_figure(scores: Sequence[float], measure: str) -> Figure:
+    """A column a device: its score as a test set with its own labels would measure it."""
+    figure = new_figure(240)
+    axes = figure.subplots()
+    factor = 100 if measure == "accuracy" else 1
+    heights = np.array([[factor * score if math.isfinite(score) else 0.0] for score in scores])
+    stack_columns(axes, heights, (SCORE_COLOUR,), 0)
+    axes.set(xlabel="device", ylabel=f"{measure}{' [%]' if factor == 100 else ''}")
+    if len(scores) <= 24:
+        for device, score in enumerate(scores):
+            text = f"{factor * score:.3g}" if math.isfinite(score) else "-"
+            write_cell(axes, device, float(heights[device, 0]), text, MUTED, "bottom")
     return figure
 
 

@@ -26,10 +26,13 @@ from cutlayer.report.drawing import (
 )
 from cutlayer.report.run_figures import (
     DOWNLINK_COLOUR,
+    MOST_NAMED,
     UNCOMPRESSED_COLOUR,
     UPLINK_COLOUR,
     byte_figure,
+    confusion_figure,
     curve_figure,
+    device_score_figure,
     memory_figure,
     memory_kinds,
     names_are_drawn,
@@ -294,6 +297,7 @@ def run_page(run: RunRecord) -> str:
             partition=_svg(
                 partition_figure(run.partition), "partition", "samples by class and device"
             ),
+            **_of_evaluation(run),
             **_of_training(works),
             **_of_the_last_round(run),
         )
@@ -323,6 +327,28 @@ def _of_training(works: Sequence[TrainedRound]) -> dict[str, object]:
         if shares_vary(works)
         else None,
     }
+
+
+def _of_evaluation(run: RunRecord) -> dict[str, object]:
+    """Classes and devices of the last evaluation, where they are known."""
+    if run.evaluation is None:
+        return {"class_rows": None, "device_scores": None}
+    details, measure = run.evaluation.last, run.summary.score_final.measure
+    shown: dict[str, object] = {"details": details, "class_rows": None, "confusion": None}
+    if details.classes:
+        if details.confusion:
+            figure = confusion_figure(details)
+            shown["confusion"] = _svg(figure, "confusion", "what each class was taken for")
+        shown["class_rows"] = [
+            (name, f"{one.precision:.3f}", f"{one.recall:.3f}", f"{one.f1:.3f}", f"{one.support:,}")
+            for name, one in zip(details.class_names, details.classes, strict=True)
+        ]
+        shown["classes_named"] = len(details.class_names) <= MOST_NAMED
+    shown["device_scores"] = None
+    if details.device_scores:
+        figure = device_score_figure(details.device_scores, measure)
+        shown["device_scores"] = _svg(figure, "device-scores", f"{measure} by device")
+    return shown
 
 
 def _of_the_last_round(run: RunRecord) -> dict[str, object]:

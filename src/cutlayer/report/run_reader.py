@@ -17,6 +17,7 @@ from cutlayer.errors import RunError, needing, reason
 from cutlayer.files import path_of
 from cutlayer.rounds.result import TimelineEvent
 from cutlayer.training.records import (
+    EvaluationFile,
     Partition,
     RoundRecord,
     Summary,
@@ -26,6 +27,7 @@ from cutlayer.training.records import (
     lines_of_round,
     parse,
     parse_round,
+    read_details,
     scored,
 )
 
@@ -42,6 +44,7 @@ class RunRecord:
     partition: Partition
     last_round_steps: tuple[TimelineEvent, ...]
     summary: Summary
+    evaluation: EvaluationFile | None = None
 
     @property
     def trained(self) -> tuple[TrainedRound, ...]:
@@ -71,6 +74,7 @@ def read_record(directory: Path) -> RunRecord:
         partition=parse(Partition, str(partition), _text_of(partition)),
         last_round_steps=tuple(read_steps(directory / "trace.jsonl", rounds[-1].round)),
         summary=summary,
+        evaluation=read_details(directory),
     )
     _check_agreement(directory, run)
     return run
@@ -252,6 +256,12 @@ class Run:
         self._check_finished()
         return read_summary(self.path / "summary.json")
 
+    @cached_property
+    def evaluation(self) -> EvaluationFile | None:
+        """Of the last evaluated round and the best: macro-F1, each class, the confusion matrix,
+        each device; None before the first. Raises RunError for a file that is broken."""
+        return read_details(self.path)
+
     @property
     def adapter(self) -> Path:
         """The folder of the adapter of the last finished round in PEFT's format, for `load_adapter`
@@ -266,6 +276,13 @@ class Run:
     def best_adapter(self) -> Path:
         """The same of the round with the best score, `best_round`. Raises as `adapter`."""
         return self._adapter("adapter-best", "model-best")
+
+    @property
+    def device_adapters(self) -> tuple[Path, ...]:
+        """Where each device keeps its own adapter: their folders after the last finished round, in
+        the devices' order; empty where adapters are merged."""
+        folders = (self.path / "adapter").glob("device-*")
+        return tuple(sorted(folders, key=lambda folder: int(folder.name.removeprefix("device-"))))
 
     @property
     def best_round(self) -> int | None:
@@ -294,6 +311,11 @@ class Run:
             raise RunError(
                 f"{self.path} has trained all weights, not an adapter: {self.path / whole} is a"
                 " model for from_pretrained"
+            )
+        if (folder / "device-0").is_dir():
+            raise RunError(
+                f"{self.path} has an adapter for each device: {folder / 'device-0'} is that of the"
+                " first; `Run.device_adapters` are all"
             )
         if not (folder / "adapter_config.json").is_file():
             if self.rounds[-1].round == 0:

@@ -91,6 +91,8 @@ def evaluation_facts(summary: Summary) -> dict[str, str]:
         facts["ended"] = summary.stopped_early
     if summary.score_best is not None:
         facts["best round"] = f"{summary.best_round}, {named_score(summary.score_best)}"
+    if summary.macro_f1_final is not None:
+        facts["macro-F1"] = f"{summary.macro_f1_final:.3f}"
     if summary.test_scores is not None:
         whole, (last, best) = summary.test_samples or 0, summary.test_scores
         split = "a validation split" if summary.evaluated_on == "validation" else "the test split"

@@ -91,6 +91,26 @@ class ServerOrder(StrEnum):
 
 
 @dataclass(frozen=True)
+class Merging:
+    """Whose adapters are merged as a round ends, those of the devices' part and those of the
+    server's; where they are not, each device keeps its own from round to round, and they are sent
+    only where the server evaluates them. `proximal_mu`: FedProx's, in every local step."""
+
+    device: bool = True
+    server: bool = True
+    proximal_mu: float = 0.0
+
+    @property
+    def personal(self) -> bool:
+        """Whether devices end with models of their own."""
+        return not (self.device and self.server)
+
+
+# all adapters are merged, and nothing holds devices near to what they begin with
+FEDAVG = Merging()
+
+
+@dataclass(frozen=True)
 class Scheme:
     """A round: `opening` once, `local` once each micro-batch of each local step, `closing` once.
 

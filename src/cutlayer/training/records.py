@@ -37,7 +37,7 @@ UNOBSERVED = "unobserved"
 PHASE_NAMES = (*(phase.value for phase in Phase), UNOBSERVED)
 
 # of a round, what grows with the number of devices
-_PER_DEVICE = ("shares", "device_delay_s", "device_delay_by_phase_s")
+_PER_DEVICE = ("shares", "device_delay_s", "device_delay_by_phase_s", "device_scores")
 
 
 def _known_phases(seconds: Mapping[str, float]) -> Mapping[str, float]:
@@ -60,6 +60,9 @@ PhaseSeconds = Annotated[Mapping[str, Number], AfterValidator(_known_phases)]
 # None: the run has the other measure, or the round was not evaluated
 Accuracy = Annotated[float, Field(ge=0, le=1)] | None
 Perplexity = Annotated[float | None, BeforeValidator(_nan)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+# NaN: nothing is known of the device
+DeviceScore = Annotated[float, BeforeValidator(_nan)]
 
 
 @dataclass(frozen=True)
@@ -137,9 +140,12 @@ class TrainedRound(_Evaluated):
 
     `delay_by_phase_s` follows the slowest device and sums to `delay_s`; `virtual_time_s` is the sum
     of all delays so far; `shares[n]`, `device_delay_s[n]` and `device_delay_by_phase_s[n]` are
-    device n's part of the bandwidth and own delays (all empty: see `without_devices`).
+    device n's part of the bandwidth and own delays (all empty: see `without_devices`). `macro_f1`
+    and `device_scores`, as in `EvaluationDetails`, are there where `evaluation.figures` names them.
     """
 
+    macro_f1: Fraction | None = None
+    device_scores: tuple[DeviceScore, ...] = ()
     train_loss: Loss
     shares: tuple[Number, ...] = ()
     delay_s: Number
@@ -171,6 +177,8 @@ class TrainedRound(_Evaluated):
     @model_validator(mode="after")
     def _devices_agree(self) -> "TrainedRound":
         delays, phases = len(self.device_delay_s), len(self.device_delay_by_phase_s)
+        if len(self.device_scores) not in (0, delays):
+            raise ValueError(f"{len(self.device_scores)} device_scores for {delays} devices")
         if delays == phases == len(self.shares) == 0:
             return self
         if delays != phases or self.slowest_device >= delays:
@@ -236,6 +244,60 @@ class TraceLine(Record):
         return {"round": self.round, **fields, "bytes": payload_bytes}
 
 
+class ClassFigures(Record):
+    """One class of a classification: of those taken for it how many were it (precision), of its
+    `support` samples how many were found (recall), and the harmonic mean of both."""
+
+    precision: Fraction
+    recall: Fraction
+    f1: Fraction
+    support: Count
+
+
+class EvaluationDetails(Record):
+    """One evaluation in full. Of a classification `macro_f1`, the figures of each class, and how
+    many samples of each class were taken for each: `confusion[true][predicted]`, unless there are
+    more than 256 classes.
+
+    `device_scores[n]`: device n's score on the same samples, weighted so that their labels are
+    distributed as those of its training samples are (empty: not asked for).
+    """
+
+    round: Count
+    macro_f1: Fraction | None = None
+    class_names: tuple[str, ...] = ()
+    classes: tuple[ClassFigures, ...] = ()
+    confusion: tuple[tuple[Count, ...], ...] = ()
+    device_scores: tuple[DeviceScore, ...] = ()
+
+    @model_validator(mode="after")
+    def _of_all_classes(self) -> "EvaluationDetails":
+        count = len(self.class_names)
+        sizes = {len(self.classes), *map(len, self.confusion)}
+        if self.confusion:
+            sizes.add(len(self.confusion))
+        if sizes != {count}:
+            raise ValueError(f"{count} class_names do not fit classes and confusion of {sizes}")
+        return self
+
+
+class EvaluationFile(Record):
+    """`evaluation.json`: of the last round that was evaluated, and of the best."""
+
+    last: EvaluationDetails
+    best: EvaluationDetails | None = None
+
+
+# where a run has it
+DETAILS = "evaluation.json"
+
+
+def read_details(run: Path) -> EvaluationFile | None:
+    """What a run's `evaluation.json` holds; None without one. Raises RunError for a broken one."""
+    path = run / DETAILS
+    return parse(EvaluationFile, str(path), path.read_bytes()) if path.is_file() else None
+
+
 class Partition(Record):
     """Samples by label and device: `counts[device][label]`."""
 
@@ -262,7 +324,8 @@ class Summary(Record):
     Scores are those of rounds: before training (`_first`), of the last (`_final`) and of
     `best_round` (`_best`). Where rounds were not evaluated on the whole test split, but on
     `evaluated_samples` of it or of a validation split (`evaluated_on`), the test split's
-    `test_samples` were seen at the end alone: `_test_final`, `_test_best`. `stopped_early`: why a
+    `test_samples` were seen at the end alone: `_test_final`, `_test_best`. `macro_f1` and
+    `device_scores` are as in `EvaluationDetails`. `stopped_early`: why a
     run ended before its last round.
     """
 
@@ -299,6 +362,10 @@ class Summary(Record):
     best_round: Count | None = None
     accuracy_best: Accuracy = None
     perplexity_best: Perplexity = None
+    macro_f1_final: Fraction | None = None
+    macro_f1_best: Fraction | None = None
+    device_scores_final: tuple[DeviceScore, ...] = ()
+    device_scores_best: tuple[DeviceScore, ...] = ()
     evaluated_on: Literal["test", "validation"] = "test"
     evaluated_samples: Count | None = None
     test_samples: Count | None = None

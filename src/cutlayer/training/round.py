@@ -338,11 +338,22 @@ class Round:
         count = len(setup.devices)
         shared = self._scheme.shared_server
         below, above = (part.adapted for part in setup.parts)
+        merging = training.merging
         self._device_side = AdapterBank(
-            state.device, count, training.rule(below.layout), shared=False, device=below.device
+            state.device,
+            count,
+            training.rule(below.layout),
+            shared=False,
+            device=below.device,
+            proximal_mu=merging.proximal_mu,
         )
         self._server_side = AdapterBank(
-            state.server, count, training.rule(above.layout), shared=shared, device=above.device
+            state.server,
+            count,
+            training.rule(above.layout),
+            shared=shared,
+            device=above.device,
+            proximal_mu=merging.proximal_mu,
         )
         self._exchange = Exchange(training.codecs, training.seed, state.streams)
         self._round_costs = RoundCosts(self._scheme, self._steps, training.micro_batches)
@@ -422,10 +433,13 @@ class Round:
     def _both_sides(self) -> tuple[AdapterBank, AdapterBank]:
         return self._device_side, self._server_side
 
-    @property
-    def _exchanged(self) -> tuple[AdapterBank, ...]:
-        """The adapters that devices hold and send: of their part, or of the whole model."""
-        return self._both_sides[:1] if self._scheme.splits else self._both_sides
+    def _exchanged(self, *, all_of_them: bool) -> tuple[AdapterBank, ...]:
+        """The adapters that devices hold, of their part or of the whole model; unless it is
+        `all_of_them`, those that are merged."""
+        merging = self._setup.training.merging
+        sides = tuple(zip(self._both_sides, (merging.device, merging.server), strict=True))
+        held = sides[:1] if self._scheme.splits else sides
+        return tuple(side for side, merged_too in held if merged_too or all_of_them)
 
     def _exchange_rows(self, step: Step, turn: Devices) -> None:
         """One step of a scheme's opening or closing."""
@@ -445,29 +459,33 @@ class Round:
         payloads: dict[str, Sent] = {}
         frozen = self._scheme.trained is Trained.ADAPTERS
         if self._index == 1 and frozen and 0 in turn:
-            parts = self._setup.parts[: len(self._exchanged)]
+            parts = self._setup.parts[: len(self._exchanged(all_of_them=True))]
             size = sum(part.adapted.bytes for part in parts)
             payloads["model"] = Sent(size, size)
-        if self._scheme.devices is DeviceOrder.PARALLEL:
-            payloads["adapter_down"] = self._send_rows(0, to=turn)
+        sides = self._exchanged(all_of_them=self._index == 1)  # all begin with the same
+        if self._scheme.devices is DeviceOrder.PARALLEL and sides:
+            payloads["adapter_down"] = self._send_rows(sides, 0, to=turn)
         self._round_costs.broadcast(step, payloads, turn)
 
     def _hand_over(self, step: Step, turn: Devices) -> None:
         """Each device takes over the adapters of the one before it, the first one the last
         round's."""
         for device in turn:
-            sent = self._send_rows(max(device - 1, 0), to=(device,))
+            sides = self._exchanged(all_of_them=True)
+            sent = self._send_rows(sides, max(device - 1, 0), to=(device,))
             self._round_costs.send(device, step, {"adapter_down": sent})
 
     def _upload(self, step: Step, turn: Devices) -> None:
+        # what is not merged is sent where it is evaluated and kept
+        sides = self._exchanged(all_of_them=self._setup.server.evaluation.due(self._index))
         for device in turn:
-            sent = self._send_rows(device, to=(device,))
+            sent = self._send_rows(sides, device, to=(device,))
             self._round_costs.send(device, step, {"adapter_up": sent})
 
-    def _send_rows(self, source: int, *, to: Devices) -> Sent:
+    def _send_rows(self, sides: Sequence[AdapterBank], source: int, *, to: Devices) -> Sent:
         """Rows of device `source` over the link to the rows of the devices in `to`."""
         size = 0
-        for side in self._exchanged:
+        for side in sides:
             row, sent = send_adapter(side.rows[source])
             side.put(to, row)
             size += sent.payload_bytes
@@ -479,8 +497,8 @@ class Round:
         state = RunState(
             round=self._index,
             virtual_time_s=self._state.virtual_time_s + timeline.delay_s,
-            device=self._merged(self._device_side),
-            server=self._merged(self._server_side),
+            device=self._merged(self._device_side, merges=self._setup.training.merging.device),
+            server=self._merged(self._server_side, merges=self._setup.training.merging.server),
             observed=observed_work(self._scheme, work),
             streams=self._exchange.streams,
         )
@@ -505,9 +523,12 @@ class Round:
             for n, rates in enumerate(self._setup.rates(links))
         ]
 
-    def _merged(self, side: AdapterBank) -> AdapterState:
-        """The side's adapters after the round: merged, or what the last device left."""
-        if self._scheme.devices is DeviceOrder.IN_TURN or len(side.rows) == 1:
+    def _merged(self, side: AdapterBank, *, merges: bool) -> AdapterState:
+        """The side's adapters after the round: merged, each device's own, or what the last device
+        left."""
+        if not merges:
+            row = side.rows.clone()
+        elif self._scheme.devices is DeviceOrder.IN_TURN or len(side.rows) == 1:
             row = side.rows[-1].clone()
         else:
             weights = [float(device.samples) for device in self._setup.devices]

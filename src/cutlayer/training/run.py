@@ -6,12 +6,12 @@ from typing import Any
 from cutlayer.errors import PacketError, RunError
 from cutlayer.rounds.schemes import Phase
 from cutlayer.spec import Task
-from cutlayer.training.evaluation import Evaluation, evaluate
+from cutlayer.training.evaluation import Evaluation, evaluate, figures_of, share_of
 from cutlayer.training.records import FirstRound, TraceLine, TrainedRound
 from cutlayer.training.round import Round, RoundOutcome, initial_state
 from cutlayer.training.run_directory import RunDirectory, diverged
 from cutlayer.training.run_log import RunLog
-from cutlayer.training.state import RunState, ServerSide, Setup, Training
+from cutlayer.training.state import RunState, Setup
 
 
 def run_rounds(setup: Setup, log: RunLog, rounds: int) -> None:
@@ -25,7 +25,7 @@ def run_rounds(setup: Setup, log: RunLog, rounds: int) -> None:
     state = begin(setup, log, rounds)
     while state.round < rounds and log.stopped is None:
         log.observer.round_begins(state.round + 1, rounds)
-        state = _one_round(setup, state, log, rounds)
+        state = _one_round(setup, state, log)
 
 
 def begin(setup: Setup, log: RunLog, rounds: int) -> RunState:
@@ -49,16 +49,7 @@ def begin(setup: Setup, log: RunLog, rounds: int) -> RunState:
     return state
 
 
-def figures_of(
-    training: Training, server: ServerSide, state: RunState, rounds: int
-) -> dict[str, Any]:
-    """What the record of the state's round has of its evaluation: nothing where none is due."""
-    if not server.evaluation.due(state.round, rounds):
-        return {}
-    return evaluate(training, server, state).figures(training.task)
-
-
-def _one_round(setup: Setup, state: RunState, log: RunLog, rounds: int) -> RunState:
+def _one_round(setup: Setup, state: RunState, log: RunLog) -> RunState:
     training, clock = setup.training, setup.simulation.clock
     start_s = clock()
     number = state.round + 1
@@ -67,15 +58,20 @@ def _one_round(setup: Setup, state: RunState, log: RunLog, rounds: int) -> RunSt
         outcome = played.play(lambda done, total: log.observer.step_done(number, done, total))
     except PacketError as error:  # no codec takes values that are not finite
         raise diverged(log.directory.path, number, str(error)) from error
-    evaluated = figures_of(training, setup.server, outcome.state, rounds)
-    record = round_record(outcome, evaluated, clock() - start_s)
-    log.round_done(outcome.state, record, trace_lines(outcome))
+    evaluation = None
+    if log.rule.due(number):
+        wanted = log.rule.devices or training.merging.personal
+        shares = [share_of(device) for device in setup.devices] if wanted else []
+        evaluation = evaluate(training, setup.server, outcome.state, shares=shares)
+    figures = figures_of(evaluation, training.task, log.rule)
+    record = round_record(outcome, figures, clock() - start_s)
+    log.round_done(outcome.state, record, trace_lines(outcome), evaluation)
     return outcome.state
 
 
 def _check_fits(setup: Setup, state: RunState, directory: RunDirectory) -> None:
     expected = tuple(part.adapted.layout.parameters for part in setup.parts)
-    found = (state.device.row.numel(), state.server.row.numel())
+    found = (state.device.row.shape[-1], state.server.row.shape[-1])
     if found != expected:
         raise RunError(
             f"the checkpoint in {directory.path} has adapters of {found} values (device, server),"
@@ -97,6 +93,7 @@ def round_record(outcome: RoundOutcome, evaluated: dict[str, Any], wall_s: float
     """One finished round; `evaluated`: the figures of its evaluation, by key."""
     timeline = outcome.timeline
     count = len(timeline.devices)
+    bytes_sent: dict[str, Any] = dict(outcome.round_costs.byte_counts())
     by_device = tuple(_named(timeline.phase_seconds(device)) for device in range(count))
     return TrainedRound(
         round=outcome.state.round,
@@ -109,7 +106,7 @@ def round_record(outcome: RoundOutcome, evaluated: dict[str, Any], wall_s: float
         device_delay_s=tuple(device.delay_s for device in timeline.devices),
         device_delay_by_phase_s=by_device,
         virtual_time_s=outcome.state.virtual_time_s,
-        **outcome.round_costs.byte_counts(),
+        **bytes_sent,
         bytes_by_payload=outcome.round_costs.bytes_by_payload(),
         wall_s=wall_s,
     )

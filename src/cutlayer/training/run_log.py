@@ -4,12 +4,15 @@ adapter, and whether it goes on.
 All that is decided follows from the records: a run that is resumed decides the same.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, final
 
 from cutlayer.files import write_json
+from cutlayer.training.evaluation import Evaluation
 from cutlayer.training.records import (
+    DETAILS,
+    EvaluationFile,
     FirstRound,
     Observer,
     RoundRecord,
@@ -18,6 +21,7 @@ from cutlayer.training.records import (
     TraceLine,
     TrainedRound,
     best_round,
+    read_details,
 )
 from cutlayer.training.run_directory import RunDirectory, check_finite, totals
 from cutlayer.training.state import EvaluationRule, RunState
@@ -68,7 +72,7 @@ class RunLog:
     """A run's directory as its rounds end: their records, the checkpoint, what was trained.
 
     `records`: of all finished rounds, the evaluation before training first. `rule`: when the run
-    is evaluated, and ends.
+    is evaluated, and ends. `details`: of the last evaluation and the best, once there is one.
     """
 
     def __init__(
@@ -77,7 +81,10 @@ class RunLog:
         keep: Keep,
         observer: Observer,
         rule: EvaluationRule | None = None,
+        class_names: Sequence[str] = (),
     ) -> None:
+        self._class_names = class_names
+        self.details: EvaluationFile | None = None
         self.rule = rule or EvaluationRule()
         self.directory = directory
         self.observer = observer
@@ -89,6 +96,7 @@ class RunLog:
         from being written comes."""
         self.directory.cut_after(state.round)
         self.records = self.directory.records()
+        self.details = read_details(self.directory.path)
         if state.round:
             self._keep(state, self._is_best(state))
 
@@ -102,6 +110,7 @@ class RunLog:
         state: RunState,
         record: TrainedRound,
         trace: Iterable[TraceLine],
+        evaluation: Evaluation | None = None,
         *,
         simulated: bool = True,
     ) -> None:
@@ -110,6 +119,8 @@ class RunLog:
         anything of the round is written."""
         check_finite(self.directory.path, record, simulated=simulated)
         self.directory.append("trace.jsonl", trace)
+        if evaluation is not None:
+            self._note(evaluation, record)
         self._close(state, record)
 
     def _close(self, state: RunState, record: RoundRecord) -> None:
@@ -120,20 +131,42 @@ class RunLog:
             self._keep(state, self._is_best(state))
         self.observer.round_done(record)
 
+    def _note(self, evaluation: Evaluation, record: TrainedRound) -> None:
+        """Before the checkpoint: a round that has one has its details."""
+        details = evaluation.details(self._class_names, record.round)
+        best = best_round([*self.records, record])
+        known = self.details.best if self.details is not None else None
+        if best is not None and best.round == record.round:
+            known = details
+        self.details = EvaluationFile(last=details, best=known)
+        write_json(self.directory.path / DETAILS, self.details.written())
+
     @property
     def stopped(self) -> EarlyStop | None:
         """Why the run ends after the last of its records, before its last round; None: it does
         not."""
-        return early_stop(self.records, self.rule)
+        last = self.records[-1].round if self.records else 0
+        return None if last >= self.rule.rounds > 0 else early_stop(self.records, self.rule)
 
     def _is_best(self, state: RunState) -> bool:
         best = best_round(self.records)
         return best is not None and best.round == state.round
 
 
+def _of_details(file: EvaluationFile | None) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    named = {} if file is None else {"final": file.last, "best": file.best}
+    for name, details in named.items():
+        if details is not None and details.macro_f1 is not None:
+            found[f"macro_f1_{name}"] = details.macro_f1
+        if details is not None and details.device_scores:
+            found[f"device_scores_{name}"] = details.device_scores
+    return found
+
+
 def write_summary(log: RunLog, about: dict[str, Any]) -> Summary:
     """`summary.json`: what the run was (`about`) and what it came to."""
     stopped: dict[str, Any] = {} if log.stopped is None else {"stopped_early": str(log.stopped)}
-    summary = Summary(**about, **totals(log.records), **stopped)
+    summary = Summary(**about, **totals(log.records), **stopped, **_of_details(log.details))
     write_json(log.directory.path / "summary.json", summary.written())
     return summary

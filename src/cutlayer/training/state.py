@@ -19,7 +19,7 @@ from cutlayer.model.placement import HOST, to_device
 from cutlayer.model.split import DevicePart, ServerPart
 from cutlayer.planner.allocation import Allocation, ObservedRound
 from cutlayer.rounds.memory import Accounting
-from cutlayer.rounds.schemes import DeviceOrder, Scheme
+from cutlayer.rounds.schemes import FEDAVG, DeviceOrder, Merging, Scheme
 from cutlayer.rounds.work import DeviceRates, SharingRules
 from cutlayer.spec import ActivationPolicy, Device, ModelSpec, Task
 
@@ -32,10 +32,15 @@ OptimizerState = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class AdapterState:
-    """One side's adapters (one row) and optimiser state (first axis: device)."""
+    """One side's adapters, one row, or one for each device where they are not merged; and its
+    optimiser state (first axis: device)."""
 
-    row: Float[Tensor, " parameter"]
+    row: Float[Tensor, " parameter"] | Float[Tensor, "device parameter"]
     optimizer: OptimizerState
+
+    def of(self, device: int) -> Float[Tensor, " parameter"]:
+        """What a device begins a round with."""
+        return self.row if self.row.ndim == 1 else self.row[device]
 
     def tensors(self, side: str) -> dict[str, Tensor]:
         """Every tensor under a name, for the checkpoint."""
@@ -92,6 +97,10 @@ class AdapterBank:
     `rows` and the state's tensors have an entry for each device; `shared`: one entry, which every
     device reads and steps, one device at a time. `collected`: by place, the gradient of the
     micro-batches since its last step.
+
+    With `proximal_mu` a local step's loss has `mu / 2 ||w - w_0||^2` too, w_0 being the row with
+    which the round began (`anchor`, where that is another than the state's). Source: FedProx
+    (arXiv 1812.06127), eq. (2).
     """
 
     def __init__(
@@ -102,11 +111,18 @@ class AdapterBank:
         *,
         shared: bool,
         device: torch.device,
+        proximal_mu: float = 0.0,
+        anchor: Tensor | None = None,
     ) -> None:
         self._rule = optimizer
         self._shared = shared
+        self._mu = proximal_mu
         row = to_device(state.row, device)
         self.rows = row.expand(1 if shared else devices, -1).clone()
+        self.anchor: Tensor | None = None
+        if proximal_mu:
+            begun = self.rows if anchor is None else to_device(anchor, device)
+            self.anchor = begun.expand(len(self.rows), -1).clone()
         # a round that starts without a state starts afresh
         old = state.optimizer or optimizer.init(self.rows)
         self.optimizer = {
@@ -136,6 +152,9 @@ class AdapterBank:
     def _step(self, devices: Sequence[int], learning_rate: float) -> None:
         places = self._places(devices)
         gradients = torch.stack([self.collected.pop(place) for place in places])
+        if self.anchor is not None:
+            apart = _rows(self.rows, places).sub_(_rows(self.anchor, places))
+            gradients = gradients.add_(apart, alpha=self._mu)
         state = {name: _rows(value, places) for name, value in self.optimizer.items()}
         rows, stepped = self._rule.step(_rows(self.rows, places), gradients, state, learning_rate)
         _put(self.rows, places, rows)
@@ -147,6 +166,8 @@ class AdapterBank:
         (place,) = self._places((device,))
         self.collected.pop(place, None)
         self.rows[place] = to_device(row, self.rows.device)
+        if self.anchor is not None:
+            self.anchor[place] = self.rows[place]
         for name, value in self._rule.init(self.rows[place : place + 1]).items():
             self.optimizer[name][place : place + 1] = value
 
@@ -179,7 +200,8 @@ class Training:
     device's gradient in one part of the model (None: any). A mini-batch of `batch_size` samples
     goes in `micro_batches`, at most `in_flight` of them between forward and backward (None: all,
     where the scheme overlaps them); `activation_memory` is how a device holds them meanwhile.
-    `classes`: of the head's outputs.
+    `classes`: of the head's outputs. `tells_labels`: whether devices say how many samples of each
+    class they have. `merging`: whose adapters are merged as a round ends.
     """
 
     task: Task
@@ -196,6 +218,8 @@ class Training:
     activation_memory: ActivationPolicy
     classes: int
     seed: int
+    tells_labels: bool = False
+    merging: Merging = FEDAVG
 
     @property
     def micro_batch_samples(self) -> int:
@@ -253,15 +277,19 @@ class DeviceSide:
 class EvaluationRule:
     """When a run is evaluated: each `every` rounds, and before training, in the first round and in
     the last. It ends when for `patience` rounds (None: never) no score was better than the best
-    before by more than `min_delta`, in the score's own unit."""
+    before by more than `min_delta`, in the score's own unit. `rounds`: of the run. `macro_f1`,
+    `devices`: whether a round's record has that too, and each device's score."""
 
     every: int = 1
     patience: int | None = None
     min_delta: float = 0.0
+    macro_f1: bool = False
+    devices: bool = False
+    rounds: int = 0
 
-    def due(self, number: int, rounds: int) -> bool:
-        """Whether round `number` of `rounds` is evaluated."""
-        return number in (0, 1, rounds) or number % self.every == 0
+    def due(self, number: int) -> bool:
+        """Whether round `number` is evaluated."""
+        return number in (0, 1, self.rounds) or number % self.every == 0
 
 
 @dataclass(frozen=True, eq=False)

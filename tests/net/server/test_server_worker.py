@@ -15,9 +15,11 @@ from cutlayer.errors import PacketError, RunError
 from cutlayer.jobs.prepare import prepare
 from cutlayer.net.server.worker import ServerWorker
 from cutlayer.net.wire.messages import Activation, Adapter, Micro, Position, Weight
+from cutlayer.rounds.schemes import Merging
+from cutlayer.training.evaluation import DeviceShare
 from cutlayer.training.exchange import pack_adapter
 from cutlayer.training.round import initial_state
-from cutlayer.training.state import Setup
+from cutlayer.training.state import EvaluationRule, Setup
 from net.harness import Run
 
 BATCH, TOKENS, WIDTH = 4, 5, 24
@@ -100,6 +102,53 @@ def test_an_adapter_of_other_values_is_refused(setup: Setup, tmp_path: Path) -> 
     parameters = initial_state(setup).device.row.numel()
     with pytest.raises(PacketError):
         worker.store_adapter(0, Adapter(1, Weight(1), pack_adapter(torch.zeros(parameters + 1))))
+
+
+@pytest.mark.parametrize(
+    ("samples", "labels"), [(3, [1, 1]), (tiny.CLASSES + 1, [1] * (tiny.CLASSES + 1))]
+)
+def test_counts_of_labels_that_cannot_be_are_refused(
+    samples: int, labels: list[int], setup: Setup, tmp_path: Path
+) -> None:
+    first = initial_state(setup)
+    worker = Run(setup, tmp_path).server_worker(first)
+    packet = pack_adapter(first.device.row)
+    with pytest.raises(PacketError, match="counts of labels that sum to"):
+        worker.store_adapter(0, Adapter(1, Weight(samples, labels), packet))
+    assert worker.shares[0] == DeviceShare(0, None)
+    worker.store_adapter(0, Adapter(1, Weight(3, [1, 2]), packet))
+    assert worker.shares[0] == DeviceShare(3, (1, 2))
+
+
+def test_of_a_device_that_keeps_its_adapter_the_last_that_came_is_known(
+    setup: Setup, tmp_path: Path
+) -> None:
+    """It missed a round, or the round was not evaluated and it sent nothing."""
+    setup = replace(
+        setup,
+        training=replace(setup.training, merging=Merging(device=False, server=False)),
+        server=replace(setup.server, evaluation=EvaluationRule(every=3, rounds=9)),
+    )
+    first = initial_state(setup)
+    worker = Run(setup, tmp_path).server_worker(first)
+    sent = first.device.row + 1.0
+    for device in (0, 1):
+        alone(worker, device, good())
+    with pytest.raises(PacketError):  # the round is evaluated: it has to come
+        worker.store_adapter(0, Adapter(1, Weight(1), b""))
+    worker.store_adapter(0, Adapter(1, Weight(1), pack_adapter(sent)))
+    worker.merge((0,))
+    state = worker.state
+    assert torch.equal(state.device.row[0], sent)
+    assert torch.equal(state.device.row[1], first.device.row)
+    assert not torch.equal(state.server.row[0], first.server.row)
+    assert torch.equal(state.server.row[1], first.server.row)
+    assert worker.adapter == b"" and len(worker.own_adapters) == 3
+    alone(worker, 0, replace(good(), position=Position(2, 0, 0)))
+    worker.store_adapter(0, Adapter(2, Weight(1), b""))
+    worker.merge((0,))
+    assert torch.equal(worker.state.device.row[0], sent)
+    assert not torch.equal(worker.state.server.row[0], state.server.row[0])
 
 
 def test_adapters_that_are_not_finite_are_not_merged(setup: Setup, tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ from cutlayer.net.wire.messages import (
     Weight,
 )
 from cutlayer.net.wire.part_files import PartCache
+from cutlayer.training.evaluation import share_of
 from cutlayer.training.exchange import (
     Load,
     OwnMicroBatch,
@@ -85,13 +86,20 @@ class DeviceWorker:
         self._side = self._bank(AdapterState(row, {}))
         self._streams: Streams = {}
         self._waiting: _Waiting | None = None
+        # whether the adapter stays here as the round ends
+        self._keeps = False
 
     def begin(self, message: Open) -> None:
-        """Take over the merged adapter. Raises PacketError: it is none of this run."""
-        row = unpack_adapter(message.adapter, self._side.rows.shape[1])
-        optimizer = {} if message.opening.fresh else self._side.optimizer
-        self._side = self._bank(AdapterState(row, optimizer))
-        if message.opening.fresh:
+        """Take over the merged adapter, or go on with its own. Raises PacketError: it is none of
+        this run."""
+        opening = message.opening
+        if message.adapter or opening.fresh or self._training.merging.device:
+            row = unpack_adapter(message.adapter, self._side.rows.shape[1])
+        else:
+            row = self._side.rows[0]
+        self._side = self._bank(AdapterState(row, {} if opening.fresh else self._side.optimizer))
+        self._keeps = bool(opening.keeps)
+        if opening.fresh:
             self._streams = {}
         self._waiting = None
 
@@ -148,8 +156,10 @@ class DeviceWorker:
 
     def adapter(self, round_number: int) -> Adapter:
         """The adapter after the last local step."""
-        weight = Weight(self._device.samples)
-        return Adapter(round_number, weight, pack_adapter(self._side.rows[0]))
+        told = share_of(self._device).labels if self._training.tells_labels else None
+        weight = Weight(self._device.samples, None if told is None else list(told))
+        packet = b"" if self._keeps else pack_adapter(self._side.rows[0])
+        return Adapter(round_number, weight, packet)
 
     def tensors(self) -> dict[str, Tensor]:
         """All that the device must not lose, between two micro-batches; on the host."""
@@ -158,6 +168,8 @@ class DeviceWorker:
         tensors = {
             **side.tensors("device"),
             **({} if collected is None else {"collected": collected}),
+            **({} if self._side.anchor is None else {"anchor": self._side.anchor[0]}),
+            **({"keeps": torch.ones(1)} if self._keeps else {}),
             **streams_to_tensors(self._streams),
         }
         return {name: tensor.cpu() for name, tensor in tensors.items()}
@@ -165,16 +177,25 @@ class DeviceWorker:
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Go on from `tensors`."""
         state = AdapterState.from_tensors("device", dict(tensors))
-        self._side = self._bank(state)
+        self._side = self._bank(state, tensors.get("anchor"))
+        self._keeps = "keeps" in tensors
         if "collected" in tensors:
             self._side.collected[0] = to_device(tensors["collected"], self._place).clone()
         self._streams = streams_from_tensors(tensors)
         self._waiting = None
 
-    def _bank(self, state: AdapterState) -> AdapterBank:
-        """The adapter during a round, on the part's device."""
-        rule = self._training.rule(self._device.part.adapted.layout)
-        return AdapterBank(state, 1, rule, shared=False, device=self._place)
+    def _bank(self, state: AdapterState, anchor: Tensor | None = None) -> AdapterBank:
+        """The adapter during a round, on the part's device; `anchor`: what it began with."""
+        rule, mu = self._training.rule(self._device.part.adapted.layout), self._training.merging
+        return AdapterBank(
+            state,
+            1,
+            rule,
+            shared=False,
+            device=self._place,
+            proximal_mu=mu.proximal_mu,
+            anchor=anchor,
+        )
 
     def _parts(self, position: Position) -> list[OwnMicroBatch]:
         """The micro-batches of a local step that have samples."""

@@ -110,7 +110,9 @@ def _replay(
             controller.close()  # nobody saw it: since the server's start
             worker.merge(made.devices, None, controller.passed_s)
             shares = controller.reopen(worker.state, None)
-            return session.handle(s.Merged(tuple(made.devices), worker.adapter, shares))
+            return session.handle(
+                s.Merged(tuple(made.devices), worker.adapter, shares, worker.own_adapters)
+            )
         case other:
             raise RunError(f"{other} in a journal, where no server writes it")
 
@@ -450,7 +452,7 @@ class ServerDriver:
         passed_s = self._controller.passed_s
         await self._compute(lambda: self._worker.merge(made, measured, passed_s))
         shares = self._controller.reopen(self._worker.state, measured)
-        return s.Merged(made, self._worker.adapter, shares)
+        return s.Merged(made, self._worker.adapter, shares, self._worker.own_adapters)
 
     def _read(self, device: int, offset: int) -> s.Event:
         try:

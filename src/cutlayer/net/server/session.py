@@ -8,7 +8,7 @@ already. A step is trained once: the last reply of each device is kept, and sent
 activation comes again.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TypeAlias, final
 
@@ -134,11 +134,12 @@ class Saved:
 @dataclass(frozen=True)
 class Merged:
     """The outcome of `Merge`: the next round's adapter, as a packet, and each device's share of the
-    bandwidth in it."""
+    bandwidth in it. `own`: where devices keep theirs, what is known of each one's."""
 
     made: tuple[int, ...]
     adapter: bytes
     shares: tuple[float, ...]
+    own: tuple[bytes, ...] = ()
 
 
 Event: TypeAlias = (
@@ -270,7 +271,7 @@ class RunPlan:
     """What a session is to bring about: `terms` of each device, and when a round ends.
 
     `shares`: each device's part of the bandwidth in the first round that is played. `name_of`: a
-    device's name, for messages.
+    device's name, for messages. `keeps`: whether adapters stay on the devices as a round ends.
     """
 
     terms: tuple[Terms, ...]
@@ -278,6 +279,7 @@ class RunPlan:
     end: RoundEnd
     bounds: Bounds
     name_of: NameOf = lambda device: None
+    keeps: Callable[[int], bool] = lambda number: False
 
 
 @final
@@ -285,7 +287,7 @@ class ServerSession:
     """A run from round `round_number` on, whose adapter is `adapter`.
 
     `missed`: devices that did not make the round before, whose state is void. `ended`: the run
-    ended with that round, early.
+    ended with that round, early. `own`: of each device where they keep theirs, see `Merged`.
     """
 
     def __init__(
@@ -296,13 +298,14 @@ class ServerSession:
         missed: Iterable[int] = (),
         *,
         ended: bool = False,
+        own: tuple[bytes, ...] = (),
     ) -> None:
         self.round = round_number
         self.traffic = TrafficCounter()
         self.passes = PassCounter()
         self.shares = plan.shares
         self._plan = plan
-        self._adapter = adapter
+        self._adapter, self._own = adapter, own
         self._missed = frozenset(missed)
         self._progress = [DeviceProgress() for _ in plan.terms]
         self._wires: dict[int, Wire] = {}
@@ -519,7 +522,7 @@ class ServerSession:
         closed = self.round
         self.round += 1
         self.passes.close()
-        self._adapter, self.shares = merged.adapter, merged.shares
+        self._adapter, self.shares, self._own = merged.adapter, merged.shares, merged.own
         self._elapsed_s = 0.0
         self._warned = False
         self._missed = frozenset(range(len(self._progress))) - set(merged.made)
@@ -537,8 +540,11 @@ class ServerSession:
         return [*out, Finish()] if self.finished else out
 
     def _open(self, device: int, *, fresh: bool) -> list[Instruction]:
-        opening = Opening(self.shares[device], fresh)
-        return self._send(device, Open(self.round, opening, self._adapter))
+        opening = Opening(self.shares[device], fresh, self._plan.keeps(self.round) or None)
+        adapter = self._adapter
+        if self._own:  # it has its own, unless there is none yet, or it has lost it
+            adapter = self._own[device] if fresh or self.round == 1 else b""
+        return self._send(device, Open(self.round, opening, adapter))
 
     def _farewell(self, device: int) -> list[Instruction]:
         self._told.add(device)

@@ -17,10 +17,12 @@ from cutlayer.codec.packet import read_packet
 from cutlayer.codec.raw import decode_targets
 from cutlayer.errors import PacketError, RunError
 from cutlayer.model.optimizer import merged
+from cutlayer.model.placement import to_device
 from cutlayer.net.server.timing import MeasuredRound, observed_round
 from cutlayer.net.wire.frames import Bounds
 from cutlayer.net.wire.messages import Activation, Adapter
 from cutlayer.rounds.batching import Waiting
+from cutlayer.training.evaluation import DeviceShare
 from cutlayer.training.exchange import Load, Outgoing, encode, pack_adapter, unpack_adapter
 from cutlayer.training.server_batch import ServerLoad, ServerReply, server_batch
 from cutlayer.training.state import AdapterBank, AdapterState, RunState, ServerSide, Training
@@ -60,6 +62,7 @@ class ServerWorker:
         self.train_loss = math.nan
         self.plain_bytes = 0
         self.samples = [0] * len(local_steps)
+        self._labels: list[tuple[int, ...] | None] = [None] * len(local_steps)
         self._start(state)
 
     @property
@@ -69,13 +72,26 @@ class ServerWorker:
 
     @property
     def adapter(self) -> bytes:
-        """The device-side adapter with which the round began, as a packet."""
-        return pack_adapter(self._state.device.row)
+        """The device-side adapter with which the round began, as a packet; empty where each device
+        has its own."""
+        row = self._state.device.row
+        return pack_adapter(row) if row.ndim == 1 else b""
+
+    @property
+    def own_adapters(self) -> tuple[bytes, ...]:
+        """Where devices keep their own device-side adapters, what is known of each one's: what it
+        sent last, or began with."""
+        count, side = len(self._local_steps), self._state.device
+        if self._training.merging.device:
+            return ()
+        if side.row.ndim == 1:
+            return (self.adapter,) * count
+        return tuple(pack_adapter(side.of(device)) for device in range(count))
 
     @property
     def held_bytes(self) -> int:
         """The adapters that devices have sent in this round [bytes]."""
-        return sum(row.nbytes for row, _ in self._adapters.values())
+        return sum(row.nbytes for row, _ in self._adapters.values() if row is not None)
 
     def waiting(self, device: int, message: Activation) -> Waiting:
         """How much there is to compute for a micro-batch. Raises PacketError: of no such shape."""
@@ -117,14 +133,33 @@ class ServerWorker:
 
     def store_adapter(self, device: int, message: Adapter) -> None:
         """Keep a device's adapter until the round closes. Raises PacketError: it is none."""
-        row = unpack_adapter(message.packet, self._state.device.row.numel())
+        labels, row = self._labels_of(message), None
+        if message.packet or not self._keeps:
+            row = unpack_adapter(message.packet, self._state.device.row.shape[-1])
         self._adapters[device] = row, float(message.weight.samples)
         self.samples[device] = message.weight.samples
+        self._labels[device] = labels
+
+    @property
+    def shares(self) -> tuple[DeviceShare, ...]:
+        """What devices say of their samples."""
+        return tuple(map(DeviceShare, self.samples, self._labels))
+
+    def _labels_of(self, message: Adapter) -> tuple[int, ...] | None:
+        weight = message.weight
+        if weight.labels is None:
+            return None
+        if len(weight.labels) > self._training.classes or sum(weight.labels) != weight.samples:
+            raise PacketError(
+                f"{len(weight.labels)} counts of labels that sum to {sum(weight.labels)}, for"
+                f" {self._training.classes} classes and {weight.samples} samples"
+            )
+        return tuple(weight.labels)
 
     def renew(self, device: int) -> None:
         """Void what a device has done of the round, and what its streams and optimiser hold."""
         self.step()
-        self._side.renew(device, self._state.server.row)
+        self._side.renew(device, self._state.server.of(device))
         self._adapters.pop(device, None)
         self._losses.pop(device, None)
         for direction in Direction:
@@ -141,9 +176,7 @@ class ServerWorker:
         then as it was. Source: SFT eqs. (7), (8), over those who made it.
         """
         self.step()
-        rows, weights = zip(*(self._adapters[device] for device in made), strict=True)
-        device_row = merged(self._server.aggregation, torch.stack(rows), weights)
-        server_row = merged(self._server.aggregation, self._side.gather(made), weights)
+        device_row, server_row = self._next_rows(made)
         if not (device_row.isfinite().all() and server_row.isfinite().all()):
             raise RunError(
                 f"round {self._state.round + 1} diverged: its aggregated adapters are not finite;"
@@ -168,6 +201,32 @@ class ServerWorker:
             )
         )
 
+    def _next_rows(self, made: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Both sides' adapters after the round: merged, or each device's own. Who has not made the
+        round, or has not sent its own, is known by what it had before."""
+        count, merging, before = len(self._local_steps), self._training.merging, self._state
+        weights = [self._adapters[device][1] for device in made]
+        sent = {device: row for device in made if (row := self._adapters[device][0]) is not None}
+        if merging.device:
+            device_row = merged(self._server.aggregation, torch.stack(list(sent.values())), weights)
+        else:
+            device_row = torch.stack(
+                [sent.get(device, before.device.of(device)) for device in range(count)]
+            )
+        if merging.server:
+            server_row = merged(self._server.aggregation, self._side.gather(made), weights)
+        else:
+            server_row = self._side.rows.clone()
+            for device in set(range(count)) - set(made):
+                server_row[device] = to_device(before.server.of(device), server_row.device)
+        return device_row, server_row
+
+    @property
+    def _keeps(self) -> bool:
+        """Whether devices keep their adapters as the round ends."""
+        merges = self._training.merging.device
+        return not (merges or self._server.evaluation.due(self._state.round + 1))
+
     def _start(self, state: RunState) -> None:
         self._state = state
         self._side = AdapterBank(
@@ -176,11 +235,12 @@ class ServerWorker:
             self._training.rule(self._server.part.adapted.layout),
             shared=False,
             device=self._server.part.adapted.device,
+            proximal_mu=self._training.merging.proximal_mu,
         )
         self._streams = dict(state.streams)
         # learning rates by device
         self._due: dict[int, float] = {}
-        self._adapters: dict[int, tuple[torch.Tensor, float]] = {}
+        self._adapters: dict[int, tuple[Tensor | None, float]] = {}
         # each local step's, as the parts of its micro-batches; read when the round closes
         self._losses: dict[int, list[list[Tensor]]] = {}
         self._plain_bytes = 0

@@ -345,7 +345,9 @@ def _activation(frame: Frame) -> Activation:
 
 
 def _json(settings: object) -> bytes:
-    return _READERS[type(settings)].dump_json(settings)
+    # what these do not say takes no bytes
+    silent = isinstance(settings, Weight | Opening)
+    return _READERS[type(settings)].dump_json(settings, exclude_none=silent)
 
 
 def _settings(kind: type[Value], sections: Mapping[FrameSection, bytes]) -> Value:

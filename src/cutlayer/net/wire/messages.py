@@ -99,11 +99,12 @@ class Opening:
     """A round's settings for one device: its share of the bandwidth.
 
     `fresh`: the device begins anew. Its optimiser and what its codecs remember are void, because
-    the server's side of them is.
+    the server's side of them is. `keeps`: its adapter stays on the device as the round ends.
     """
 
     share: Annotated[float, Field(gt=0, le=1)]
     fresh: bool
+    keeps: bool | None = None
 
 
 @checked(frozen=True, config=_STRICT)
@@ -116,9 +117,11 @@ class Micro:
 
 @checked(frozen=True, config=_STRICT)
 class Weight:
-    """What an adapter counts in the mean: the samples that it was trained on."""
+    """What an adapter counts in the mean: the samples that it was trained on. `labels`: how many
+    they are of each label, where the run evaluates each device."""
 
     samples: Count
+    labels: list[Index] | None = None
 
 
 @checked(frozen=True, config=_STRICT)
@@ -183,7 +186,8 @@ class Refused:
 
 @dataclass(frozen=True)
 class Open:
-    """A round begins for a device, from this adapter (a packet of `pack_adapter`)."""
+    """A round begins for a device, from this adapter (a packet of `pack_adapter`; empty: from its
+    own)."""
 
     round: int
     opening: Opening
@@ -214,7 +218,8 @@ class Gradient:
 
 @dataclass(frozen=True)
 class Adapter:
-    """A device's adapter after its last local step (a packet of `pack_adapter`).
+    """A device's adapter after its last local step (a packet of `pack_adapter`; empty: it keeps
+    it).
 
     `times`: when it did what in the round; None if it has not seen all of it.
     """
