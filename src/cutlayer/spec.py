@@ -17,6 +17,10 @@ LossOn: TypeAlias = Literal["assistant", "completion", "all"]
 Packing: TypeAlias = Literal["blocks", "documents", "none"]
 TooLong: TypeAlias = Literal["right", "left", "drop", "stop"]
 
+# how transformers loads a model: by its class for the task; not from the base, since that has more
+# than this part of it; not at all, since its head is cutlayer's
+Loading: TypeAlias = Literal["auto", "part", "own-head"]
+
 # the label of a place that no loss counts, as in torch and transformers
 IGNORED_LABEL = -100
 

@@ -22,7 +22,7 @@ from cutlayer.jobs.train import start
 from cutlayer.model.inputs import load_tokenizer
 from cutlayer.model.load import load_whole
 from cutlayer.model.peft_format import read_adapter
-from cutlayer.spec import Task
+from cutlayer.spec import Loading, Task
 
 # a deprecation between peft and transformers
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
@@ -144,7 +144,7 @@ def test_all_that_belongs_to_it_is_there(trained: tuple[Config, Path]) -> None:
     assert settings["base_model_name_or_path"] == str(base)
 
 
-def facts_of(**base: Any) -> TrainedFacts:
+def facts_of(loading: Loading = "auto", **base: Any) -> TrainedFacts:
     known = {
         "name": "smollm2",
         "weights": "/c/smollm2",
@@ -162,6 +162,7 @@ def facts_of(**base: Any) -> TrainedFacts:
         task="causal-lm",
         class_names=(),
         base=BaseFacts(**{**known, **base}),
+        loading=loading,
         cut=8,
         numbers=("nf4", "float32"),
         data="me/chats",
@@ -188,6 +189,15 @@ def test_a_card_promises_the_hubs_model_only_over_its_weights() -> None:
     front = yaml.safe_load(card.split("---\n")[1])
     assert (front["base_model"], front["base_model_relation"]) == (own, "adapter")
     assert "other weights" not in card and card.count(commit) == 2
+
+
+def test_a_card_has_no_python_that_would_not_work() -> None:
+    for is_model in (False, True):
+        card = model_card(facts_of("own-head"), is_model=is_model)
+        assert "```" not in card and "no class of this model with one" in card
+    card = model_card(facts_of("part"), is_model=False)
+    assert "```" not in card and "`cutlayer merge FOLDER OUT`" in card
+    assert "AutoModelForCausalLM" in model_card(facts_of("part"), is_model=True)
 
 
 def test_the_hub_says_which_commit(tmp_path: Path) -> None:

@@ -8,7 +8,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoModel, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    PreTrainedModel,
+)
 
 from cutlayer.data.find import model_fault
 from cutlayer.errors import ModelError
@@ -122,6 +129,47 @@ def test_the_head_of_a_checkpoint_without_one_is_the_adapters(tmp_path: Path) ->
     merged = loaded(tmp_path / "merged", task)
     with torch.no_grad():
         logits = merged(**batches(task)[0][0]).logits
+    assert (logits - apart).abs().max() <= 1e-5 * apart.abs().max()
+
+
+def test_a_part_of_a_larger_model_becomes_a_model(tmp_path: Path) -> None:
+    """The language model of one for texts and images."""
+    task: Task = "causal-lm"
+    text = {**config_of("gemma2").to_dict(), "model_type": "gemma3_text"}
+    vision = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    images = {**vision, "intermediate_size": 16, "image_size": 16, "patch_size": 8}
+    config = Gemma3Config(text_config=text, vision_config=images)
+    torch.manual_seed(0)
+    _, apart = saved(tmp_path, Gemma3ForConditionalGeneration(config), LM, task)
+    merged = tmp_path / "merged"
+    merged.mkdir()
+    merge_adapter(tmp_path / "base", task, tmp_path / "adapter", merged)
+    model, info = AutoModelForCausalLM.from_pretrained(
+        merged, dtype=torch.float32, output_loading_info=True
+    )
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    inputs = batches(task)[0][0]
+    with torch.no_grad():
+        logits = model.eval()(**inputs).logits
+    # norms of small values before and after each sum magnify its rounding
+    assert (logits - apart).abs().max() <= 1e-4 * apart.abs().max()
+
+
+def test_a_head_of_ours_is_read_again(tmp_path: Path) -> None:
+    """transformers has no classifier of this model; cutlayer loads what it wrote."""
+    task: Task = "image-classification"
+    settings = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2}
+    sizes = {"intermediate_size": 32, "image_size": 16, "patch_size": 8}
+    torch.manual_seed(0)
+    model = AutoModel.from_config(AutoConfig.for_model("dinov3_vit", **settings, **sizes))
+    _, apart = saved(tmp_path, model, AdapterSpec(2, 4.0, head=True), task)
+    merged = tmp_path / "merged"
+    merged.mkdir()
+    folders = tmp_path / "base", task, tmp_path / "adapter", merged
+    merge_adapter(*folders, class_names=NAMES)
+    again = load_whole(merged, task, None, classes=CLASSES)
+    with torch.no_grad():
+        logits = again.forward(torch.zeros(1, 0), [4], batches(task)[0][0])
     assert (logits - apart).abs().max() <= 1e-5 * apart.abs().max()
 
 

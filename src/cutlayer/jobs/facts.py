@@ -22,7 +22,7 @@ from cutlayer.config.schema import Config
 from cutlayer.data.assets.catalogue import known_asset
 from cutlayer.data.samples import Source
 from cutlayer.errors import ConfigError, RunError, column_listing
-from cutlayer.spec import Task
+from cutlayer.spec import Loading, Task
 from cutlayer.training.records import Score
 
 FACTS_FILE = "cutlayer.json"
@@ -78,6 +78,7 @@ class TrainedFacts:
     task: Task
     class_names: tuple[str, ...]
     base: BaseFacts
+    loading: Loading
     cut: int
     numbers: tuple[str, str]
     data: str
@@ -169,7 +170,23 @@ def model_card(facts: TrainedFacts, *, is_model: bool) -> str:
     return (
         f"---\n{front}---\n\n# {what}: {_short(facts.base.name)} on {_short(facts.data)}\n\n"
         + "\n".join(f"* {line}" for line in _told(facts, is_model))
-        + f"\n\nTo use it, with `folder` this folder or what the hub calls it:\n\n"
+        + f"\n\n{_use(facts, is_model)}"
+    )
+
+
+def _use(facts: TrainedFacts, is_model: bool) -> str:
+    if facts.loading == "own-head":
+        return (
+            "The head is cutlayer's, and transformers has no class of this model with one:"
+            " `cutlayer evaluate FOLDER DATA` and `model.name` take it.\n"
+        )
+    if facts.loading == "part" and not is_model:
+        return (
+            "The base is a larger model, of which this is over a part: `cutlayer merge FOLDER OUT`"
+            " writes that part as a model that transformers loads.\n"
+        )
+    return (
+        "To use it, with `folder` this folder or what the hub calls it:\n\n"
         f"```python\n{_loading(facts, is_model)}```\n"
     )
 

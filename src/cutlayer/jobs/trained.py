@@ -38,7 +38,7 @@ from cutlayer.jobs.facts import (
 from cutlayer.jobs.prepare import Job
 from cutlayer.model.inputs import save_tokenizer
 from cutlayer.model.peft_format import read_adapter, save_adapter
-from cutlayer.model.tasks import read_config, unread_padding
+from cutlayer.model.tasks import loading_of, read_config, unread_padding
 from cutlayer.spec import Trained
 from cutlayer.training.records import scored
 from cutlayer.training.run_directory import RunDirectory
@@ -184,6 +184,7 @@ def _facts(job: Job, number: int, directory: RunDirectory) -> TrainedFacts:
         task=task,
         class_names=() if task == "causal-lm" else tuple(data.class_names),
         base=_base_facts(config.model.name, job.found, files),
+        loading=loading_of(job.found.path, job.setup.server.part.adapted.model),
         cut=config.model.cut,
         numbers=(str(config.devices.base), str(config.server.base)),
         data=config.data.name,

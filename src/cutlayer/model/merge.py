@@ -22,7 +22,7 @@ from cutlayer.files import json_text
 from cutlayer.model.base import forget
 from cutlayer.model.load import MappedModel, load_mapped
 from cutlayer.model.peft_format import Changes
-from cutlayer.model.tasks import read_config
+from cutlayer.model.tasks import loading_of, read_config
 from cutlayer.spec import Task
 
 # of one file of weights, and so of what is held in memory
@@ -53,9 +53,11 @@ def merge_adapter(
     model = mapped.model
     changes.check_names(dict(model.named_parameters()))
     shards = _Shards(to, shard_bytes)
+    # of what the file has more of, or transformers no class for, the names would be another model's
+    as_in_file = loading_of(base, model) == "auto"
     for names in _units(mapped):
         merged = {name: _merged(model, name, changes, dtype) for name in names}
-        shards.add(revert_weight_conversion(model, merged))
+        shards.add(revert_weight_conversion(model, merged) if as_in_file else merged)
     shards.close()
     _write_config(mapped, task, base, to, class_names, dtype)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, final, get_args
 
 import torch
+import transformers
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
@@ -26,7 +27,7 @@ from transformers import (
 
 from cutlayer.errors import CutlayerError, ModelError, UnsupportedModelError, reason
 from cutlayer.model.heads import model_with_head
-from cutlayer.spec import IGNORED_LABEL, Task
+from cutlayer.spec import IGNORED_LABEL, Loading, Task
 
 _CLASSES = {
     "image-classification": MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
@@ -113,6 +114,14 @@ def task_class(config: PreTrainedConfig, task: Task) -> type[PreTrainedModel]:
     raise UnsupportedModelError(
         f"{name} (model type {config.model_type!r}) cannot be split for {task}: {why}"
     )
+
+
+def loading_of(folder: Path, model: PreTrainedModel) -> Loading:
+    """How transformers loads a model whose weights are in `folder`."""
+    if getattr(transformers, type(model).__name__, None) is None:
+        return "own-head"
+    whole = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    return "auto" if type(whole) is type(model.config) else "part"
 
 
 def _class_of(config: PreTrainedConfig, task: Task) -> type[PreTrainedModel] | None:
