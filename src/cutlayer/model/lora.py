@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, final
+from typing import Protocol, final, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int32, Int64
@@ -160,6 +160,7 @@ class RowGroups:
         )
 
 
+@runtime_checkable
 class Dropping(Protocol):
     """What an adapter's inputs are dropped by, sample by sample of a pass."""
 
