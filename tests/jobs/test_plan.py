@@ -49,6 +49,21 @@ def test_a_profile_by_its_path_chooses_the_codec(measured: str) -> None:
     assert finer.decision.codec.settings == {"target_bits_up": 1.0, "target_bits_down": 0.6}
 
 
+def test_cuts_leave_both_sides_something_to_train() -> None:
+    """The head is the server's, so that one adapted block is enough; a plan tries no other cut."""
+    chosen = planned(adapter={"layers": [3]}, server={"flops_per_s": 1e18}).plan.chosen
+    assert chosen is not None and min(chosen.decision.cuts) >= 4
+    for sections, message in (
+        (
+            {"planner": {"fix": ["cut"]}, "model": {"cut": 2}},
+            r"with model\.cut 2, .* nothing to train: cut after block 4 to 11",
+        ),
+        ({"adapter": {"layers": [3], "head": False}}, r"with any model\.cut, .*adapt more blocks"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            planned(**{"adapter": {"layers": [3]}, **sections})
+
+
 def test_a_profile_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no profile .*absent\.json"):
         planned(planner={"profile": str(tmp_path / "absent.json")})

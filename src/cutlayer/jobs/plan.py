@@ -54,7 +54,7 @@ from cutlayer.report.plan import infeasibility_line
 from cutlayer.report.plan_page import plan_record
 from cutlayer.rounds.costs import ACTIVATION_BYTES
 from cutlayer.rounds.schemes import Scheme
-from cutlayer.spec import ActivationPolicy, MiniBatch, MiniBatchPolicy
+from cutlayer.spec import ActivationPolicy, MiniBatch, MiniBatchPolicy, ModelSpec
 from cutlayer.units import linear_from_db
 
 # A configuration made into what a planner needs, without its data and without a weight.
@@ -255,6 +255,8 @@ def plan(config: Config, *, fixed: bool = False, from_run: Path | str | None = N
     profile = None if fixed else read_own_profile(config)
     workload = make_workload(config)
     _check_steps(max(workload.local_steps))
+    if scheme.splits:
+        _check_cuts(config, workload.model, fixed=fixed or "cut" in section.fix)
     measured = profile if scheme.compressed and "codec" not in section.fix else None
     if not fixed:
         check_fixed(config, profile)
@@ -276,6 +278,18 @@ def plan(config: Config, *, fixed: bool = False, from_run: Path | str | None = N
         codecs = _configured(config, workload)
     made = make_plan(workload, limits, scheme, codecs, section.accuracy_loss)
     return Planned(config, made, profile, learned=learned)
+
+
+def _check_cuts(config: Config, model: ModelSpec, *, fixed: bool) -> None:
+    """Raises ConfigError where a side of the cut has nothing to train, at the one that is `fixed`
+    or at any."""
+    cut, cuts = config.model.cut, model.cuts
+    if not cuts or (fixed and cut not in cuts):
+        where = f"cut after block {cuts[0]} to {cuts[-1]}" if cuts else "adapt more blocks"
+        raise ConfigError(
+            f"with {f'model.cut {cut}' if cuts else 'any model.cut'}, adapter.layers and"
+            f" adapter.targets leave devices or server nothing to train: {where}"
+        )
 
 
 def _fixed_choices(config: Config, scheme: Scheme) -> FixedChoices:
