@@ -18,7 +18,7 @@ from typing import Any, final
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
@@ -103,6 +103,8 @@ class Accelerator(TorchDispatchMode):
     ) -> Any:
         named = dict(kwargs or {})
         given = [each for each in tree_leaves((args, named)) if isinstance(each, Tensor)]
+        if any(map(is_traceable_wrapper_subclass, given)):
+            return NotImplemented  # it is made of tensors, with which it comes back
         there = [each for each in given if isinstance(each, OnAccelerator)]
         asked = None if named.get("device") is None else torch.device(named["device"])
         if not there and (asked is None or asked.type != DEVICE.type):

@@ -9,9 +9,18 @@ from net.ends import run_keys
 from cutlayer.cli.main import main
 
 
-def test_where_devices_compute_is_theirs_to_say(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["serve", "--devices.device", "cuda"]) == 2
-    told = "--devices.device is read by the simulator (`cutlayer train`) alone: leave it out here"
+@pytest.mark.parametrize(
+    ("setting", "value", "readers"),
+    [
+        ("devices.device", "cuda", "the simulator (`cutlayer train`)"),
+        ("server.workers", "2", "the simulator (`cutlayer train`) and `cutlayer plan`"),
+    ],
+)
+def test_what_a_real_server_does_not_read_is_refused(
+    setting: str, value: str, readers: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", f"--{setting}", value]) == 2
+    told = f"--{setting} is read by {readers} alone: leave it out here"
     assert told in capsys.readouterr().err
 
 

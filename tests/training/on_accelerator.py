@@ -27,6 +27,7 @@ from cutlayer.codec.codec import EMPTY, Direction
 from cutlayer.codec.presets import PRESETS
 from cutlayer.jobs.prepare import Job, prepare
 from cutlayer.jobs.train import finish, new_directory
+from cutlayer.model.base import PackedWeight
 from cutlayer.model.load import load_device_part, load_server_part
 from cutlayer.model.optimizer import AdamW
 from cutlayer.model.placement import HOST, ON_HOST, Placement, to_device
@@ -194,6 +195,33 @@ def test_a_bfloat16_base_computes_there(name: str, tmp_path: Path) -> None:
         torch.testing.assert_close(found[0].cpu(), wanted[0], rtol=0.05, atol=0.05)
 
 
+@pytest.mark.parametrize("base", [Base.INT8, Base.NF4])
+@pytest.mark.parametrize("name", ["vit", "gpt2", "llama"])
+def test_a_packed_base_computes_there(name: str, base: Base, tmp_path: Path) -> None:
+    """Packed on the host, moved, and unpacked there, by bitsandbytes' own operations: values are
+    the processor's on that base to bfloat16's 8 bits, and nobody waits."""
+    task: Task = "image-classification" if name == "vit" else "text-classification"
+    path = save_model(tmp_path, name, task)
+    inputs, lengths = batches(task)[0]
+    here = parts_of(path, task, Placement(base=base))
+    wanted = local_step(here, inputs, lengths, ActivationPolicy.KEEP)
+    with Accelerator() as accelerator:
+        parts = parts_of(path, task, Placement(DEVICE, base))
+        packed = [
+            each
+            for each in parts.device.adapted.model.parameters()
+            if isinstance(each, PackedWeight)
+        ]
+        assert packed and {one.device for each in packed for one in each.held} == {DEVICE}
+        accelerator.waits.clear()
+        found = local_step(parts, inputs, lengths, ActivationPolicy.KEEP)
+        assert not waits(accelerator)
+        assert {each.device for each in found} == {DEVICE}
+        # what is unpacked is bfloat16 there: three blocks, each rounded to 8 bits a few times
+        for expected, each in zip(wanted[:4], found[:4], strict=True):
+            assert (each.cpu() - expected).norm() <= 0.05 * expected.norm()
+
+
 @pytest.mark.parametrize("task", ["text-classification", "causal-lm"])
 def test_devices_that_share_a_pass_are_served_there(task: Task, tmp_path: Path) -> None:
     """Of unequal samples and tokens."""
@@ -339,7 +367,7 @@ def test_a_round_waits_for_packets_and_at_its_ends_alone(
         assert {*waits(accelerator)} <= PACKET | ROUND
         accelerator.waits.clear()
         found = evaluate(setup.training, setup.server, there.state)
-        assert waits(accelerator) == ["run.py:evaluate"] * 2
+        assert waits(accelerator) == ["evaluation.py:evaluate"] * 2
         RunDirectory(tmp_path).save(there.state)
         assert there.state.device.row.device == there.state.server.row.device == DEVICE
     wanted = evaluate(job.setup.training, job.setup.server, here.state)

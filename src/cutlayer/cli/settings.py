@@ -29,6 +29,8 @@ _PREFIX = "override."
 _OF_NETWORKS = ("net.",)
 # devices of a network are machines of their own, and say it themselves
 _OF_SIMULATIONS = ("devices.device", "server.group")
+# a real server computes one pass at a time
+_OF_PREDICTIONS = ("server.workers",)
 _OF_PLANS = (
     *(
         f"planner.{name}"
@@ -103,6 +105,8 @@ def refuse_settings_of(
             who = "`cutlayer plan`"
         elif simulations and key in _OF_SIMULATIONS:
             who = "the simulator (`cutlayer train`)"
+        elif simulations and key in _OF_PREDICTIONS:
+            who = "the simulator (`cutlayer train`) and `cutlayer plan`"
         else:
             continue
         raise ConfigError(f"--{key.replace('_', '-')} is read by {who} alone: leave it out here")

@@ -287,6 +287,10 @@ class CodecPair:
         gradients."""
         return self.up.remembered_bytes(width)[1] + self.down.remembered_bytes(width)[0]
 
+    def device_bytes(self, width: int) -> int:
+        """What a device remembers of its packets: it sends activations and receives gradients."""
+        return self.up.remembered_bytes(width)[0] + self.down.remembered_bytes(width)[1]
+
 
 def part_of(state: CodecState, prefix: str) -> CodecState:
     """The arrays whose names start with `prefix`, without it."""

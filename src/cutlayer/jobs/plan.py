@@ -53,6 +53,7 @@ from cutlayer.planner.profile import Profile
 from cutlayer.report.plan import infeasibility_line
 from cutlayer.report.plan_page import plan_record
 from cutlayer.rounds.costs import ACTIVATION_BYTES
+from cutlayer.rounds.memory import PAPER_ACCOUNTING
 from cutlayer.rounds.schemes import Scheme
 from cutlayer.spec import ActivationPolicy, MiniBatch, MiniBatchPolicy, ModelSpec
 from cutlayer.units import linear_from_db
@@ -73,6 +74,9 @@ def make_workload(config: Config) -> Workload:
     devices = make_devices(config.devices, planned.task)
     channel, rules = make_channel(config, devices), make_rules(config)
     hardware = make_server(config.server, planned.task)
+    width = planned.model.width
+    codecs = make_codecs(config.codec, packets=config.training.rounds * max(steps))
+    accounting = make_accounting(config)
     return Workload(
         model=planned.model,
         devices=devices,
@@ -82,11 +86,13 @@ def make_workload(config: Config) -> Workload:
         server_flops_per_s=hardware.flops_per_s,
         channel=channel,
         rules=rules,
-        accounting=make_accounting(config),
+        accounting=accounting,
         optimizer_slots=optimizer_slots(config.optimizer),
-        server=_server(config, hardware, planned.model.width, max(steps)),
+        server=_server(config, hardware, codecs.server_bytes(width)),
         prices=Prices(config.server.price_per_hour, config.devices.price_per_kwh),
         radio_power_w=_radio_power_w(config.channel),
+        # the paper's equations have no such term
+        codec_bytes=0 if accounting.name == PAPER_ACCOUNTING.name else codecs.device_bytes(width),
     )
 
 
@@ -97,14 +103,11 @@ def _radio_power_w(section: ChannelSection) -> float | None:
     return linear_from_db(section.cell.device_power_dbm) / _MILLIWATTS
 
 
-def _server(
-    config: Config, hardware: ServerHardware, width: int, local_steps: int
-) -> PlannedServer:
-    packets = config.training.rounds * local_steps
+def _server(config: Config, hardware: ServerHardware, codec_bytes: float) -> PlannedServer:
     return PlannedServer(
         memory_bytes=hardware.memory_bytes,
         activation_memory=ActivationPolicy(config.server.activation_memory),
-        codec_bytes=make_codecs(config.codec, packets).server_bytes(width),
+        codec_bytes=codec_bytes,
         reserved_bytes=hardware.reserved_bytes,
         power_w=hardware.power_w,
         idle_power_w=hardware.idle_power_w,

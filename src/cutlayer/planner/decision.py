@@ -182,8 +182,9 @@ class Workload:
     `local_steps[n]` mini-batches like `batch` are device n's in each of `rounds` rounds. `rules`
     are those configured; a plan may change the downlink's. `optimizer_slots`: values that the
     optimiser keeps for each trained one (0 SGD, 1 with momentum, 2 Adam). `radio_power_w`: what a
-    device radiates while it sends (None: unknown). A limit on memory that no
-    cut meets is not refused here: a planner says so, with what would.
+    device radiates while it sends (None: unknown). `codec_bytes`: what a device remembers of its
+    packets. A limit on memory that no cut meets is not refused here: a planner says so, with what
+    would.
     Raises ConfigError: no device, counts that differ, a rate that is not positive and finite, a
     batch or a count below 1.
     """
@@ -201,6 +202,7 @@ class Workload:
     server: PlannedServer = PlannedServer()
     prices: Prices = Prices()
     radio_power_w: float | None = None
+    codec_bytes: float = 0.0
 
     def __post_init__(self) -> None:
         self._check_counts()
@@ -265,7 +267,7 @@ def device_need(
 ) -> PartMemory[float]:
     """What a device holds at the peak of a local step; of schemes that do not split, all."""
     model = workload.model
-    return workload.accounting.memory(
+    need = workload.accounting.memory(
         model,
         cut if scheme.splits else model.blocks,
         workload.batch,
@@ -273,6 +275,7 @@ def device_need(
         optimizer_slots=workload.optimizer_slots,
         trained=scheme.trained,
     )
+    return replace(need, codec=workload.codec_bytes) if scheme.compressed else need
 
 
 def device_needs(workload: Workload, decision: Decision) -> tuple[PartMemory[float], ...]:

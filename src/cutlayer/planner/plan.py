@@ -17,7 +17,9 @@ from cutlayer.planner.decision import (
     Shortage,
     Workload,
     device_need,
+    fits_devices,
     fits_memory,
+    fits_server,
     fitting_policies,
     server_need,
     shortage,
@@ -58,13 +60,19 @@ UNCOMPRESSED = CodecChoice("none", {}, 1.0, 1.0, 0.0)
 
 @dataclass(frozen=True)
 class Baseline:
-    """Another way to train the same: a later round's delay, all rounds', and whether it fits."""
+    """Another way to train the same: a later round's delay, all rounds', and whom it fits."""
 
     name: str
     decision: Decision
     delay_s: float
     training_s: float
-    fits: bool
+    fits_devices: bool
+    fits_server: bool
+
+    @property
+    def fits(self) -> bool:
+        """Whether every device and the server have the memory."""
+        return self.fits_devices and self.fits_server
 
 
 @dataclass(frozen=True, eq=False)
@@ -304,7 +312,8 @@ def _baseline(workload: Workload, name: str, way: Decision, curves: RateCurves) 
         decision=way,
         delay_s=later_s,
         training_s=first_s + (workload.rounds - 1) * later_s,
-        fits=fits_memory(workload, way),
+        fits_devices=fits_devices(workload, way),
+        fits_server=fits_server(workload, way),
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cutlayer.planner.decision import CodecChoice, Decision
+from cutlayer.planner.decision import CodecChoice, Decision, Shortage
 from cutlayer.planner.explain import (
     AccuracyInfeasibility,
     CutInfeasibility,
@@ -23,7 +23,7 @@ from cutlayer.planner.explain import (
     ServerMemoryInfeasibility,
 )
 from cutlayer.planner.forecast import PHASES as PLANNED
-from cutlayer.planner.plan import CutRow, Plan
+from cutlayer.planner.plan import Baseline, CutRow, Plan
 from cutlayer.report.wording import (
     PHASES,
     byte_scale,
@@ -378,12 +378,18 @@ def _cut_row(plan: Plan, row: CutRow) -> tuple[str, ...]:
     ways = (policy.activation_memory.value, f"{policy.micro_batches}", f"{policy.in_flight}")
     memory = format_bytes(row.need.total)
     if row.delay_s is None or row.server_part is None:
-        short = row.short
-        fits = "no" if short is None else f"short by {format_bytes(short.missing_bytes)}"
-        return (f"{row.cut}", "-", memory, fits, "-", *ways)
+        return (f"{row.cut}", "-", memory, _shortage(row.short), "-", *ways)
     fits = "yes" if row.allowed else "server too busy"
     busy = f"{100 * row.server_part:.0f} %"
     return (f"{row.cut}", format_seconds(row.delay_s), memory, fits, busy, *ways)
+
+
+def _shortage(short: Shortage | None) -> str:
+    """Who has too little memory for a cut, and by how much."""
+    if short is None:
+        return "no"
+    who = "server" if short.device is None else "device"
+    return f"{who} short by {format_bytes(short.missing_bytes)}"
 
 
 def gain_cells(plan: Plan) -> Cells:
@@ -403,11 +409,20 @@ def gain_cells(plan: Plan) -> Cells:
             format_seconds(baseline.delay_s),
             format_seconds(baseline.training_s),
             _times(baseline.training_s / chosen.training_s),
-            "yes" if baseline.fits else "no",
+            _whom(baseline),
         )
         for baseline in plan.baselines
     ]
     return Cells(("", "round", "all rounds", "relative time", "fits"), (own, *rows))
+
+
+def _whom(baseline: Baseline) -> str:
+    """Whether it fits, and whom it does not."""
+    if baseline.fits:
+        return "yes"
+    if baseline.fits_devices:
+        return "not the server"
+    return "not the devices" if baseline.fits_server else "neither"
 
 
 def _times(factor: float) -> str:

@@ -110,6 +110,7 @@ def measure_memory(setup: Setup, state: RunState) -> Memory:
         held = _held_bytes(setup, state, micro, in_flight, training.activation_memory)
         own = _part(setup, 0, state.device.row, held, batch)
     samples, tokens, width = received.shape
+    own = replace(own, codec=training.codecs.device_bytes(width))
     served = ServedMemory(
         part=setup.server.part,
         shape=ServerShape(
