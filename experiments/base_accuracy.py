@@ -29,8 +29,8 @@ from typing import Any
 from cutlayer.config.schema import Config
 from cutlayer.jobs.prepare import prepare
 from cutlayer.spec import Base
-from cutlayer.training.round import Round, initial_state
 from cutlayer.training.evaluation import evaluate
+from cutlayer.training.round import Round, initial_state
 
 Result = dict[str, Any]
 

@@ -40,9 +40,9 @@ from cutlayer.config.schema import Config
 from cutlayer.errors import PacketError
 from cutlayer.jobs.build import make_codecs
 from cutlayer.jobs.prepare import prepare
+from cutlayer.training.evaluation import evaluate
 from cutlayer.training.exchange import RoundCosts, group_inputs
 from cutlayer.training.round import Round, initial_state
-from cutlayer.training.evaluation import evaluate
 from cutlayer.training.state import RunState, Setup
 
 Result = dict[str, Any]

@@ -9,16 +9,18 @@ import pytest
 
 from cutlayer.channel.fading import SnrChannel
 from cutlayer.codec.codec import EMPTY
-from cutlayer.codec.presets import paper
+from cutlayer.codec.presets import best, paper
 from cutlayer.config.read import read_config
 from cutlayer.config.schema import Config
 from cutlayer.config.training import AdamWOptimizer, OptimizerSection, SgdOptimizer
 from cutlayer.errors import ConfigError
 from cutlayer.jobs.build import optimizer_slots
 from cutlayer.jobs.plan import expected_compression, make_workload
+from cutlayer.planner.decision import device_need
 from cutlayer.rounds.memory import PAPER_ACCOUNTING, PHYSICAL_ACCOUNTING
+from cutlayer.rounds.schemes import FL_LORA, SFT, SFT_UNCOMPRESSED
 from cutlayer.rounds.work import Sharing
-from cutlayer.spec import MiniBatch
+from cutlayer.spec import MiniBatch, MiniBatchPolicy
 from cutlayer.units import MIB
 
 
@@ -41,6 +43,18 @@ def test_the_built_in_job_is_a_workload() -> None:
     assert isinstance(workload.channel, SnrChannel)
     assert workload.accounting is PHYSICAL_ACCOUNTING
     assert workload.optimizer_slots == 2
+
+
+def test_what_a_devices_codec_remembers_is_counted_where_anything_is_compressed() -> None:
+    """The paper's equations have no such term."""
+    workload, width = make_workload(Config()), 384
+    known = best(packets=50).device_bytes(width)
+    policy = MiniBatchPolicy()
+    assert device_need(workload, SFT, 4, policy).codec == known > 4 * width**2
+    for scheme in (SFT_UNCOMPRESSED, FL_LORA):
+        assert device_need(workload, scheme, 4, policy).codec == 0
+    published = make_workload(configured(cost__accounting="paper"))
+    assert device_need(published, SFT, 4, policy).codec == 0
 
 
 def test_settings_reach_it() -> None:

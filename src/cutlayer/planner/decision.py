@@ -275,7 +275,8 @@ def device_need(
         optimizer_slots=workload.optimizer_slots,
         trained=scheme.trained,
     )
-    return replace(need, codec=workload.codec_bytes) if scheme.compressed else need
+    coded = scheme.splits and scheme.compressed
+    return replace(need, codec=workload.codec_bytes) if coded else need
 
 
 def device_needs(workload: Workload, decision: Decision) -> tuple[PartMemory[float], ...]:
