@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import (
     AutoConfig,
     AutoModel,
+    AutoModelForImageTextToText,
     BertForMaskedLM,
     BertForSequenceClassification,
     PreTrainedConfig,
@@ -318,3 +319,25 @@ def test_loading_says_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str])
     load_device_part(path, "causal-lm", 1, SPEC, classes=0)
     load_server_part(path, "causal-lm", 1, SPEC, classes=0)
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_text_part_is_read_from_a_model_of_texts_and_images(tmp_path: Path) -> None:
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
+    text = {**sizes, "num_hidden_layers": 3, "num_key_value_heads": 1, "head_dim": 8}
+    vision = {**sizes, "num_hidden_layers": 5, "image_size": 16, "patch_size": 8}
+    for kind, inner in (("gemma3", "gemma3_text"), ("llava", "llama")):
+        config = AutoConfig.for_model(
+            kind,
+            text_config={"model_type": inner, **text, "vocab_size": 90, "pad_token_id": 0},
+            vision_config={"model_type": "siglip_vision_model", **vision},
+        )
+        model = AutoModelForImageTextToText.from_config(config).eval()
+        model.save_pretrained(tmp_path / kind)
+        whole = load_whole(tmp_path / kind, "causal-lm", SPEC, classes=0)
+        ids = torch.randint(2, 80, (2, 6), generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            expected = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+            row = whole.adapted.initial_row(0)
+            assert torch.equal(whole.forward(row[None], [2], {"input_ids": ids}), expected)
+        device = load_device_part(tmp_path / kind, "causal-lm", 1, SPEC, classes=0)
+        assert not any("vision" in name for name, _ in device.adapted.model.named_parameters())

@@ -188,14 +188,17 @@ def check_adapter(
         patch_convolution(model, anatomy)
 
 
-def target_names(block: nn.Module, blocks: str, index: int, spec: AdapterSpec) -> tuple[str, ...]:
-    """The linear layers of block `index` of `blocks` that the spec adapts, by name within it; "all"
-    leaves a mixture of experts as it is."""
+def target_names(
+    block: nn.Module, anatomy: Anatomy, index: int, spec: AdapterSpec
+) -> tuple[str, ...]:
+    """The linear layers of block `index` that the spec adapts, by name within it; "all" leaves a
+    mixture of experts as it is."""
     mixtures = mixture_names(block) if spec.targets == "all" else ()
     return tuple(
         name
         for name in linear_names(block)
-        if spec.adapts(index, f"{blocks}.{index}.{name}") and not is_within(name, mixtures)
+        if spec.adapts(index, f"{anatomy.blocks}.{index}.{name}")
+        and not is_within(name, (*mixtures, *anatomy.apart))
     )
 
 
@@ -219,17 +222,20 @@ def _check_targets(model: PreTrainedModel, anatomy: Anatomy, spec: AdapterSpec) 
         (index, f"{anatomy.blocks}.{index}.{name}", name)
         for index, block in enumerate(blocks.children())
         for name in linear_names(block)
+        if name not in anatomy.apart
     ]
     known = ", ".join(dict.fromkeys(name for _, _, name in linear))
     if any(mixture_names(block) for block in blocks.children()):
         known += " (its experts are one weight of three dimensions, and no linear layers)"
+    if anatomy.apart:
+        known += f" ({', '.join(anatomy.apart)} see more than a mini-batch's samples)"
     for target in spec.targets if isinstance(spec.targets, tuple) else ():
         if not any(ends_with(path, target) for _, path, _ in linear):
             raise ModelError(f"the blocks have no linear layer named {target!r}; they have {known}")
     adapted = [
         f"{anatomy.blocks}.{index}.{name}"
         for index, block in enumerate(blocks.children())
-        for name in target_names(block, anatomy.blocks, index, spec)
+        for name in target_names(block, anatomy, index, spec)
     ]
     if not adapted:
         raise ModelError(
@@ -323,7 +329,7 @@ def _adapt_blocks(
     model: PreTrainedModel, anatomy: Anatomy, spec: AdapterSpec, rows: BankRows
 ) -> Iterator[Slot]:
     for index, block in _owned_blocks(model, anatomy):
-        for name in target_names(block, anatomy.blocks, int(index), spec):
+        for name in target_names(block, anatomy, int(index), spec):
             path = f"{anatomy.blocks}.{index}.{name}"
             base = model.get_submodule(path)
             assert isinstance(base, nn.Linear | Conv1D)

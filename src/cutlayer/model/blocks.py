@@ -30,10 +30,11 @@ class Anatomy:
     after the last one. `head`: those of `after` outside the base model. `shared`: those that both
     parts need, since they give the blocks something that is the same for every input (relative
     positions), or are read in another way than by a call. `unread`: those that nothing reads.
-    `output_length`: 0 where a block returns a tensor, else the length of its tuple. `width`: of the
-    hidden states; `tokens`: those of the watched input, of which `free_tokens` are no patches of an
-    image. `documents_by`: of `inputs.DOCUMENTS_BY`, what keeps the documents of a packed row apart;
-    None: nothing does.
+    `apart`: linear layers, by name within a block, whose rows are not the samples' (relative
+    positions too), so that adapters of several devices would not fit. `output_length`: 0 where a
+    block returns a tensor, else the length of its tuple. `width`: of the hidden states; `tokens`:
+    those of the watched input, of which `free_tokens` are no patches of an image. `documents_by`:
+    of `inputs.DOCUMENTS_BY`, what keeps the documents of a packed row apart; None: nothing does.
     """
 
     blocks: str
@@ -46,6 +47,7 @@ class Anatomy:
     tokens: int
     shared: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
+    apart: tuple[str, ...] = ()
     free_tokens: int = 0
     documents_by: str | None = None
 
@@ -135,8 +137,14 @@ def base_model_name(model: PreTrainedModel, blocks: str) -> str:
 
 
 def block_input(model: PreTrainedModel, blocks: str, example: Mapping[str, Any]) -> torch.Size:
-    """The shape of what the first block is given for an example: [sample, token, width]."""
+    """The shape of what the first block is given for an example: [sample, token, width].
+
+    Where a model looks at values on its way there, which the meta device has none of, the
+    configuration says it of texts, and of patches. Raises ModelError if it does not.
+    """
     first = model.get_submodule(f"{blocks}.0")
+    width = setting(text_or_vision(model.config), "hidden_size")
+    tokens = example["input_ids"][..., None] if "input_ids" in example else example["pixel_values"]
 
     def stop(*args: Any, **kwargs: Any) -> NoReturn:
         raise CutReachedError(hidden_of(args, kwargs))
@@ -146,6 +154,10 @@ def block_input(model: PreTrainedModel, blocks: str, example: Mapping[str, Any])
             model(**example)
         except CutReachedError as reached:
             return reached.activation.shape
+        except RuntimeError:
+            if tokens.ndim != 3 or not isinstance(width, int):
+                raise
+            return torch.Size((*tokens.shape[:2], width))
     raise RuntimeError("the forward pass ended without reaching a block")
 
 

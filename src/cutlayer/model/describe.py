@@ -157,7 +157,7 @@ def _kinds(model: PreTrainedModel, anatomy: Anatomy, spec: AdapterSpec) -> list[
     found: dict[tuple[tuple[str, int], ...], _Kind] = {}
     blocks = list(model.get_submodule(anatomy.blocks).children())
     for index, block in enumerate(blocks[:1] if spec.even else blocks):
-        names = target_names(block, anatomy.blocks, index, spec)
+        names = target_names(block, anatomy, index, spec)
         ranks = {name: spec.rank_of(f"{anatomy.blocks}.{index}.{name}") for name in names}
         key = tuple(ranks.items())
         known = found.get(key, _Kind((), linear_names(block), ranks))
@@ -226,10 +226,14 @@ def _untrained_inputs(
         block.get_submodule(name).requires_grad_(True)
     linears = [(n, m) for n, m in block.named_modules() if isinstance(m, nn.Linear | Conv1D)]
     handles = [watch(name, layer) for name, layer in linears]
-    with torch.enable_grad():
-        model(**example)
-    for handle in handles:
-        handle.remove()
+    try:
+        with torch.enable_grad():
+            model(**example)
+    except (NotImplementedError, RuntimeError):  # values are looked at, which are not there
+        return set()
+    finally:
+        for handle in handles:
+            handle.remove()
     return untrained
 
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import asdict, replace
@@ -20,8 +20,9 @@ from typing import Any
 
 import torch
 import transformers
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from cutlayer.data.assets.catalogue import cache_root
 from cutlayer.errors import CutlayerError, UnsupportedModelError, reason
@@ -80,15 +81,22 @@ def examine(
     ModelError for a configuration that no model can be made of.
     """
     model = meta_model(config, task)
-    _, blocks = block_list(model)
-    proven = _proven(config, task, model)
+    return model, at_full_size(model, task, _proven(config, task, model), image_size)
+
+
+def at_full_size(
+    model: PreTrainedModel, task: Task, proven: Anatomy, image_size: int | None = None
+) -> Anatomy:
+    """The anatomy of a model on the meta device, from that of its small copy. Raises as `examine`
+    does."""
+    config, (_, blocks) = model.config, block_list(model)
     example = example_inputs(model, task, image_size)
     _, tokens, width = block_input(model, proven.blocks, example)
     whole = replace(proven, count=len(blocks), width=width, tokens=tokens)
     if task == "image-classification":
         sides = None if image_size is None else (image_size, image_size)
         whole = replace(whole, free_tokens=max(0, tokens - patch_count(config, sides)))
-    return model, whole
+    return whole
 
 
 def _proven(config: PreTrainedConfig, task: Task, model: PreTrainedModel) -> Anatomy:
@@ -117,21 +125,28 @@ def prove(config: PreTrainedConfig, task: Task, model: PreTrainedModel) -> Anato
     Raises UnsupportedModelError if they are not, and for a model of which no copy can be made.
     """
     try:
-        model, example = _small_copy(config, task, model)
-        anatomy = examine_model(model, example)
-        anatomy = _without_unread(model, anatomy, example)
-        if task == "image-classification":
-            free = max(0, anatomy.tokens - patch_count(model.config))
-            anatomy = replace(anatomy, free_tokens=free)
-        _check_cuts(model, anatomy, task, _cuts(block_kinds(block_list(model)[1])))
-        if task == "causal-lm":
-            anatomy = replace(anatomy, documents_by=_documents_by(model, anatomy))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # for a model that draws, which is refused
+            return _proven_copy(config, task, model)
     except (CutlayerError, MemoryError):
         raise
     except Exception as error:  # an architecture's own code may do anything
         raise UnsupportedModelError(
             f"{type(config).__name__} with this configuration cannot be examined: {reason(error)}"
         ) from error
+
+
+def _proven_copy(config: PreTrainedConfig, task: Task, large: PreTrainedModel) -> Anatomy:
+    model, example = _small_copy(config, task, large)
+    anatomy = examine_model(model, example)
+    anatomy = _without_unread(model, anatomy, example)
+    anatomy = replace(anatomy, apart=_apart(model, anatomy, example))
+    if task == "image-classification":
+        free = max(0, anatomy.tokens - patch_count(model.config))
+        anatomy = replace(anatomy, free_tokens=free)
+    _check_cuts(model, anatomy, task, _cuts(block_kinds(block_list(model)[1])))
+    if task == "causal-lm":
+        anatomy = replace(anatomy, documents_by=_documents_by(model, anatomy))
     return anatomy
 
 
@@ -254,6 +269,40 @@ def _without_unread(
     return replace(anatomy, shared=shared, unread=tuple(unread))
 
 
+def _apart(model: PreTrainedModel, anatomy: Anatomy, example: Mapping[str, Any]) -> tuple[str, ...]:
+    """The linear layers of blocks that do not see twice as much of two samples as of one."""
+    counted: list[dict[str, int]] = []
+    for samples in (1, 2):
+        rows: dict[str, int] = {}
+        handles = [
+            layer.register_forward_pre_hook(_count_rows(rows, name), with_kwargs=True)
+            for block in model.get_submodule(anatomy.blocks).children()
+            for name, layer in block.named_modules()
+            if isinstance(layer, nn.Linear | Conv1D)
+        ]
+        given = {
+            name: torch.cat([value] * samples) if isinstance(value, Tensor) else value
+            for name, value in example.items()
+        }
+        try:
+            with torch.no_grad():
+                model(**given)
+        finally:
+            for handle in handles:
+                handle.remove()
+        counted.append(rows)
+    one, two = counted
+    return tuple(sorted(name for name, rows in two.items() if rows != 2 * one.get(name, 0)))
+
+
+def _count_rows(rows: dict[str, int], name: str) -> Callable[..., None]:
+    def enter(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        given = args[0] if args else next(iter(kwargs.values()))
+        rows[name] = rows.get(name, 0) + given.numel() // given.shape[-1]
+
+    return enter
+
+
 def _cuts(kinds: Sequence[Hashable]) -> list[int]:
     """The first and the last cut, and the first between each two kinds of blocks."""
     between = {(kinds[cut - 1], kinds[cut]): cut for cut in range(len(kinds) - 1, 0, -1)}
@@ -366,6 +415,10 @@ def _check_samples(
     allowed = _ROUNDING * float(logits.abs().max())
     first = {key: value[:1] for key, value in inputs.items()}
     with torch.no_grad():
+        if not torch.equal(whole.forward(row[None], [_SAMPLES], inputs), logits):
+            raise UnsupportedModelError(
+                f"{name} gives other logits each time: it draws random numbers as it runs"
+            )
         alone = whole.forward(row[None], [1], first)
         if float((alone - logits[:1]).abs().max()) > allowed:
             raise UnsupportedModelError(

@@ -129,6 +129,8 @@ def _shrink_widths(config: PreTrainedConfig, *, narrow: bool) -> None:
     factor = max(1, head_width // new_head_width)
     new = {heads * head_width: new_heads * new_head_width, width: new_width}
     for name, value in settings.items():
+        if isinstance(value, list) and any(part in name for part in _INNER):
+            _set(config, name, [min(each, 2 * new_width) for each in value])
         if type(value) is not int or "vocab" in name or "position" in name or "token" in name:
             continue
         if any(part in name for part in _INNER):
