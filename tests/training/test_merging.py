@@ -10,6 +10,8 @@ import torch
 
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError, RunError
+from cutlayer.jobs.check import check
+from cutlayer.jobs.facts import open_trained
 from cutlayer.jobs.prepare import prepare
 from cutlayer.jobs.train import resume, start
 from cutlayer.model.optimizer import FedAvg, Sgd
@@ -35,12 +37,11 @@ def test_a_local_step_of_fedprox_is_that_by_hand() -> None:
             rows[device] = rows[device] - rate * (slope + mu * (rows[device] - begun.numpy()))
         bank.step({0: rate, 1: rate})
     np.testing.assert_allclose(bank.rows.numpy(), np.stack(rows), rtol=1e-6)
-    # who begins again is held near what it begins with
-    other = torch.tensor([5.0, 5.0])
-    bank.renew(0, other)
+    # who begins again is where nothing pulls
+    bank.renew(0, begun)
     bank.collect((0,), torch.zeros(1, 2))
     bank.step({0: rate})
-    assert torch.equal(bank.rows[0], other)
+    assert torch.equal(bank.rows[0], begun)
 
 
 def _setup(folders: Folders, aggregation: object, **sections: object) -> Setup:
@@ -169,6 +170,9 @@ def test_a_run_of_personal_adapters_resumes_and_leaves_one_a_device(
             assert torch.equal(part.adapted.layout.join(named), side.of(number))
     with pytest.raises(RunError, match=r"an adapter for each device: .*device-0"):
         _ = run.adapter
+    with pytest.raises(RunError, match=r"for itself: name one of them, such as .*device-0"):
+        open_trained(whole)
+    assert open_trained(folders[1]).facts.round == 3
     # the score is the mean of the devices', by samples, each weighted by its own labels
     record = read_record(whole)
     summary = record.summary
@@ -195,6 +199,8 @@ def test_one_server_adapter_for_all_cannot_be_each_devices_own(
     vision: Folders, aggregation: str
 ) -> None:
     with pytest.raises(ConfigError, match="splitlora has one adapter in the server's part for all"):
+        check(tiny.config(*vision, aggregation=aggregation, scheme="splitlora"))
+    with pytest.raises(ConfigError, match="set aggregation to server or fedavg"):
         _setup(vision, aggregation, scheme="splitlora")
     own = _played(_setup(vision, "server", scheme="splitlora"), 1)[0].state
     assert own.device.row.ndim == 2 and own.server.row.ndim == 1

@@ -43,6 +43,7 @@ from cutlayer.jobs.build import (
     fixed_shares,
     make_channel,
     make_codecs,
+    make_merging,
     make_rules,
     make_scheme,
     most_shares,
@@ -115,6 +116,7 @@ def check(config: Config, *, cut: bool = True, dealt: bool = True, read: bool = 
     make_server(config.server)
     check_steps(config.training)
     count_micro_batches(config.training, scheme)
+    make_merging(config.aggregation, scheme)
     make_rules(config)
     check_devices(config.net.devices, count)
     make_round_end(config.net, count)

@@ -155,6 +155,12 @@ def check_generates(folder: TrainedFolder, doing: str) -> None:
 
 def _within(run: Path, which: Which) -> Path:
     for folders in (ADAPTERS, MODELS):
+        own = run / folders[which] / "device-0"
+        if own.is_dir():
+            raise RunError(
+                f"each device of {run} has what it trained for itself: name one of them, such as"
+                f" {own}"
+            )
         if (run / folders[which]).is_dir():
             return run / folders[which]
     raise RunError(f"{run} has nothing trained yet: wait until its first round has finished")

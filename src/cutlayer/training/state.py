@@ -119,10 +119,10 @@ class AdapterBank:
         self._mu = proximal_mu
         row = to_device(state.row, device)
         self.rows = row.expand(1 if shared else devices, -1).clone()
+        # one row, since who is held near it is merged
         self.anchor: Tensor | None = None
         if proximal_mu:
-            begun = self.rows if anchor is None else to_device(anchor, device)
-            self.anchor = begun.expand(len(self.rows), -1).clone()
+            self.anchor = row if anchor is None else to_device(anchor, device)
         # a round that starts without a state starts afresh
         old = state.optimizer or optimizer.init(self.rows)
         self.optimizer = {
@@ -153,7 +153,7 @@ class AdapterBank:
         places = self._places(devices)
         gradients = torch.stack([self.collected.pop(place) for place in places])
         if self.anchor is not None:
-            apart = _rows(self.rows, places).sub_(_rows(self.anchor, places))
+            apart = _rows(self.rows, places).sub_(self.anchor)
             gradients = gradients.add_(apart, alpha=self._mu)
         state = {name: _rows(value, places) for name, value in self.optimizer.items()}
         rows, stepped = self._rule.step(_rows(self.rows, places), gradients, state, learning_rate)
@@ -166,8 +166,6 @@ class AdapterBank:
         (place,) = self._places((device,))
         self.collected.pop(place, None)
         self.rows[place] = to_device(row, self.rows.device)
-        if self.anchor is not None:
-            self.anchor[place] = self.rows[place]
         for name, value in self._rule.init(self.rows[place : place + 1]).items():
             self.optimizer[name][place : place + 1] = value
 

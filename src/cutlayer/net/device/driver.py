@@ -168,7 +168,7 @@ class DeviceWorker:
         tensors = {
             **side.tensors("device"),
             **({} if collected is None else {"collected": collected}),
-            **({} if self._side.anchor is None else {"anchor": self._side.anchor[0]}),
+            **({} if self._side.anchor is None else {"anchor": self._side.anchor}),
             **({"keeps": torch.ones(1)} if self._keeps else {}),
             **streams_to_tensors(self._streams),
         }
