@@ -4,13 +4,14 @@ import io
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import tiny
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, TextStreamer
 
 from cutlayer.cli.main import main
 from cutlayer.cli.use import talk_on
@@ -134,23 +135,35 @@ def test_ctrl_c_takes_back_what_was_asked_or_ends(
 ) -> None:
     talk = Talk(model, Sampling(max_new_tokens=3))
 
-    class Interrupted:
-        """A streamer: somebody presses Ctrl-C as the first token comes."""
+    @dataclass
+    class Shown(TextStreamer):
+        """Somebody presses Ctrl-C as the first token of the first answer comes."""
 
-        def put(self, tokens: torch.Tensor) -> None:
-            raise KeyboardInterrupt
+        first: bool
 
-        def end(self) -> None: ...
+        def __post_init__(self) -> None:
+            super().__init__(model.tokenizer, skip_prompt=True, skip_special_tokens=True)
 
-    talk_on(talk, iter(["good film"]), Interrupted())  # type: ignore[arg-type]
-    assert talk.turns == () and "(interrupted)" in capsys.readouterr().err
+        def put(self, value: torch.Tensor) -> None:
+            super().put(value)
+            if self.first and value.numel() == 1:
+                raise KeyboardInterrupt
+
+    firsts = iter([True, False])
 
     def typed() -> Iterator[str]:
+        yield "good film"
+        assert talk.turns == ()
         yield "a plot"
         raise KeyboardInterrupt
 
-    talk_on(talk, typed())
+    talk_on(talk, typed(), lambda: Shown(next(firsts)))
+    out, err = capsys.readouterr()
+    assert "(interrupted)" in err
     assert [turn["role"] for turn in talk.turns] == ["user", "assistant"]
+    interrupted, answer = out.splitlines()
+    assert len(interrupted.split()) == 1
+    assert answer.strip() == talk.turns[1]["content"].strip()
 
 
 def test_a_talk_that_is_too_long_forgets_its_beginning(model: UsableModel) -> None:

@@ -9,7 +9,7 @@ import argparse
 import contextlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -237,7 +237,10 @@ def run_chat(arguments: argparse.Namespace) -> int:
     from cutlayer.jobs.use import Talk
 
     talk = Talk(model, sampling, arguments.system)
-    streamer = TextStreamer(model.tokenizer, skip_prompt=True, skip_special_tokens=True)
+
+    def shown() -> TextStreamer:
+        return TextStreamer(model.tokenizer, skip_prompt=True, skip_special_tokens=True)
+
     if sys.stdin.isatty():
         facts = folder.facts
         print(
@@ -245,13 +248,14 @@ def run_chat(arguments: argparse.Namespace) -> int:
             f" {Path(facts.data).name}; {_RESET} forgets, {_EXITS[0]} or Ctrl-D ends",
             file=sys.stderr,
         )
-    talk_on(talk, _lines(sys.stdin), streamer)
+    talk_on(talk, _lines(sys.stdin), shown)
     return 0
 
 
-def talk_on(talk: "Talk", lines: Iterator[str], streamer: "TextStreamer | None" = None) -> None:
-    """Answer each line as it comes. Ctrl-C takes back what was asked last, and while nothing is
-    asked it ends."""
+def talk_on(talk: "Talk", lines: Iterator[str], shown: "Callable[[], TextStreamer]") -> None:
+    """Answer each line as it comes; `shown` makes what shows an answer, a new one each time: one
+    that was interrupted is in the middle of it. Ctrl-C takes back what was asked last, and while
+    nothing is asked it ends."""
     while True:
         try:
             line = next(lines).strip()
@@ -265,9 +269,10 @@ def talk_on(talk: "Talk", lines: Iterator[str], streamer: "TextStreamer | None" 
             print(f"known: {', '.join((_RESET, *_EXITS))}", file=sys.stderr)
         elif line:
             try:
-                talk.answer(line, streamer)
+                talk.answer(line, shown())
             except KeyboardInterrupt:
-                print(" (interrupted)", file=sys.stderr)
+                print(flush=True)
+                print("(interrupted)", file=sys.stderr)
 
 
 def _lines(stdin: TextIO) -> Iterator[str]:
