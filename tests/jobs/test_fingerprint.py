@@ -235,6 +235,22 @@ def test_of_a_group_only_those_that_are_there_count(job: Job, own: tuple[Path, P
             settle(other, directory)
 
 
+def test_another_template_in_the_same_file_is_told(tmp_path: Path) -> None:
+    model = tiny.text_model(tmp_path / "model", "llama")
+    template = tmp_path / "chat.jinja"
+    template.write_text(tiny.CHAT_TEMPLATE, encoding="utf-8")
+    config = tiny.config(
+        model,
+        tiny.chats(tmp_path / "chats.jsonl"),
+        data={"chat_template": str(template), "max_tokens": 40},
+        training={"rounds": 1, "local_steps": 1},
+    )
+    run = start(config, tmp_path / "runs")
+    template.write_text(f"the {tiny.CHAT_TEMPLATE}", encoding="utf-8")
+    with pytest.raises(RunError, match=r"the data changed: .*training samples"):
+        resume(run.path, {"training.rounds": 2})
+
+
 def test_a_run_goes_on_longer(own: tuple[Path, Path], tmp_path: Path) -> None:
     """As if it had been that long from the start, where the codec plans for no number of rounds."""
     root, run = own

@@ -108,6 +108,21 @@ def test_what_is_merged_over_links_is_what_the_trainer_merges(
         check_measured(run, number, outcome)
 
 
+def test_a_run_of_conversations_is_the_trainers_run(
+    llama: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Rows of the assistant's last words, dealt by who wrote them."""
+    config = tiny.config(
+        llama[0],
+        tiny.chats(tmp_path / "chats.jsonl"),
+        codec="best",
+        data={"chat_template": tiny.CHAT_TEMPLATE, "max_tokens": 12, "too_long": "left"},
+        partition={"name": "column", "column": "sender"},
+        training={"rounds": 2, "local_steps": 2, "batch_size": 4, "micro_batches": 2},
+    )
+    check_equal(prepare(config).setup, tmp_path)
+
+
 def check_equal(setup: Setup, tmp_path: Path) -> None:
     """The trainer's adapters, optimiser states and bytes are those of a run over links."""
     outcomes = trained(setup)
