@@ -46,6 +46,7 @@ def model(tmp_path: Path) -> Path:
             {"data.format": "text", "data.loss_on": "assistant"},
             "data.loss_on is assistant, but data.format is text, which has no turns",
         ),
+        ({"partition": "column"}, "partition.name column needs partition.column: it has no def"),
         ({"data.chat_template": "chatml"}, "data.chat_template is 'chatml': no such file"),
         ({"data.chat_template": "{% if %}"}, "data.chat_template is no template .*: line 1"),
         ({"devices.memory_mib": "[1, 2]"}, "devices.memory_mib lists 2 values"),

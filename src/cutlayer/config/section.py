@@ -392,9 +392,12 @@ def _where(root: type[Section], error: ErrorDetails) -> str:
     """The whole key: of the parts of a place, those that are names of it; of a key that should not
     be there, or is not, its section's."""
     key, place = "", error["loc"]
-    for part in place[:-1] if error["type"] in ("extra_forbidden", "missing") else place:
+    of_section = error["type"] in ("extra_forbidden", "missing")
+    for part in place[:-1] if of_section else place:
         longer = f"{key}.{part}".lstrip(".")
-        if "." not in str(part) and find_field(root, longer) is not None:
+        field = None if "." in str(part) else find_field(root, longer)
+        # a choice may be called as one of its settings is: column
+        if field is not None and (sections_of(field.annotation) or not of_section):
             key = longer
     return key
 
@@ -407,7 +410,7 @@ def _explain(root: type[Section], error: ErrorDetails) -> str:
         return f"a configuration cannot be read as JSON: {asked(error)}"
     if error["type"] == "missing":
         key, chosen = error["loc"][-1], error["loc"][-2:][0]
-        if key == chosen:  # of a section by itself
+        if len(error["loc"]) == 1:  # of a section by itself
             return f"{root.__name__} needs {key}: it has no default"
         return f"{where}.name {chosen} needs {where}.{key}: it has no default"
     if error["type"] == "extra_forbidden":

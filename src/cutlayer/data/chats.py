@@ -95,9 +95,12 @@ def _telling(reading: TableReading, settings: ReadSettings) -> TableReading:
     return replace(reading, unread=tuple(name for name in reading.unread if name not in read))
 
 
-def format_advice(columns: Sequence[str]) -> str:
+def format_advice(columns: Sequence[str], settings: ReadSettings) -> str:
     """What to do about a table without a column of the text."""
-    known = [name for name in columns if name.lower() in (*_QUESTIONS, *_ANSWERS)]
+    classified = settings.task == "text-classification"
+    known = (
+        [] if classified else [name for name in columns if name.lower() in (*_QUESTIONS, *_ANSWERS)]
+    )
     if not known:
         return "Name yours with text_field"
     return (

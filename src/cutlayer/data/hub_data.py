@@ -179,7 +179,7 @@ def _columns(train: Any, origin: str, settings: ReadSettings) -> _Columns:
     if not images and settings.text_field not in names:
         raise DataError(
             f"{origin} has no image column and none named {settings.text_field!r}; it has: "
-            f"{column_listing(names)}. {format_advice(names)}"
+            f"{column_listing(names)}. {format_advice(names, settings)}"
         )
     if images and label is None:
         raise DataError(f"{origin} has images but no column {settings.label_field!r}")

@@ -275,7 +275,7 @@ def _label_field(path: Path, table: Table, settings: ReadSettings) -> str | None
     if settings.text_field not in table.columns:
         raise DataError(
             f"{path} has no column {settings.text_field!r} for the text; it has: {columns}. "
-            f"{_advice(table)}"
+            f"{_advice(table, settings)}"
         )
     if settings.label_field in table.columns:
         return settings.label_field
@@ -287,12 +287,12 @@ def _label_field(path: Path, table: Table, settings: ReadSettings) -> str | None
     )
 
 
-def _advice(table: Table) -> str:
+def _advice(table: Table, settings: ReadSettings) -> str:
     if len(table.columns) == 1:
         for separator, title in _SEPARATORS.items():
             if separator in table.columns[0]:
                 return f"{title.capitalize()} separate its columns: save it with commas"
-    return format_advice(table.columns)
+    return format_advice(table.columns, settings)
 
 
 def _refuse_other_kinds(
