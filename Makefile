@@ -1,7 +1,8 @@
 # The two commands of the README: `make demo` sets up and runs the main job, `make test` sets up and
 # passes the tests. Nothing needs typing before either. `make format lint types test docs` is what a
-# change goes through, `make check` all that CI asks for. `make lab` sets up and measures the main
-# job between real processes (Linux, root).
+# change goes through, `make check` all that CI asks for. `make arithmetic` sets up and trains a
+# language model to talk to, `make lab` sets up and measures the main job between real processes
+# (Linux, root).
 
 PYTHON ?= python3
 VENV := .venv

@@ -269,7 +269,7 @@ def chitchat(method: str, seed: int) -> Result:
 RUNS: dict[str, Callable[[str, int], Result]] = {"arithmetic": arithmetic, "chitchat": chitchat}
 WHICH = {
     "arithmetic": tuple(METHODS),
-    "chitchat": (SPLIT, FEDERATED),
+    "chitchat": (SPLIT,),
 }
 
 
