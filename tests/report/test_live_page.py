@@ -166,6 +166,25 @@ def test_a_perplexity_and_losses_that_are_not_finite(tmp_path: Path) -> None:
 
 
 @needs_browser
+def test_rounds_that_were_not_evaluated_and_a_run_that_ended_early(tmp_path: Path) -> None:
+    """The score is that of the last round that has one."""
+    history = [
+        one
+        if one.round in (0, 1, 2)
+        else type(one).model_validate(without(without(one.written(), "accuracy"), "eval_loss"))
+        for one in watched.rounds(4)
+    ]
+    status = watched.status(history, (watched.device(0, 4),))
+    early = {"finished": True, "round": 4, "rounds": 9}
+    page = seen((status.model_copy(update=early), history), tmp_path)
+    assert page.complaints == ()
+    score = history[2].accuracy
+    assert score is not None and f"{100 * score:.1f}" in page.text
+    assert "ended early" in page.text and "4 of 9" in page.text
+    assert "NaN" not in page.text and "undefined" not in page.text
+
+
+@needs_browser
 def test_more_rounds_than_one_answer_has(tmp_path: Path) -> None:
     page = seen(watched.running(1203, of=2000), tmp_path)
     assert page.complaints == ()
