@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from cutlayer.cli.settings import whole_number
 from cutlayer.errors import ConfigError, DataError, quoted, reason
@@ -248,7 +248,7 @@ def run_chat(arguments: argparse.Namespace) -> int:
             f" {Path(facts.data).name}; {_RESET} forgets, {_EXITS[0]} or Ctrl-D ends",
             file=sys.stderr,
         )
-    talk_on(talk, _lines(sys.stdin), shown)
+    talk_on(talk, _lines(), shown)
     return 0
 
 
@@ -275,10 +275,10 @@ def talk_on(talk: "Talk", lines: Iterator[str], shown: "Callable[[], TextStreame
                 print("(interrupted)", file=sys.stderr)
 
 
-def _lines(stdin: TextIO) -> Iterator[str]:
+def _lines() -> Iterator[str]:
     """The lines of a pipe, or what somebody types."""
-    if not stdin.isatty():
-        yield from stdin
+    if not sys.stdin.isatty():
+        yield from sys.stdin
         return
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 - lines can be edited, and earlier ones fetched
