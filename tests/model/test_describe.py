@@ -2,6 +2,7 @@
 
 import json
 import resource
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import tiny
 from data.assets.kit import FakeHub
 from torch import nn
+from transformers import AutoConfig
 from transformers.pytorch_utils import Conv1D
 
 from cutlayer.errors import ModelError, UnsupportedModelError
@@ -17,7 +19,9 @@ from cutlayer.jobs.prepare import prepare
 from cutlayer.model.describe import describe, image_tokens
 from cutlayer.model.described import AdapterSpec
 from cutlayer.model.load import load_device_part, load_server_part
-from cutlayer.spec import Task
+from cutlayer.model.tasks import task_class
+from cutlayer.rounds.costs import physical_flops
+from cutlayer.spec import BatchBytes, MiniBatch, Task
 from model.architectures import (
     ARCHITECTURES,
     BLOCKS,
@@ -222,3 +226,49 @@ def test_a_plan_and_a_run_count_the_same(
     assert planned.model.bytes_per_value == 4
     measured = job.setup.server.device_part.adapted.bytes
     assert measured == planned.model.device_weight_bytes(job.setup.server.device_part.cut)
+
+
+def test_the_experts_that_a_token_has_are_counted() -> None:
+    sizes = {"hidden_size": 16, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8}
+    config = AutoConfig.for_model(
+        "qwen3_moe",
+        **sizes,
+        num_hidden_layers=2,
+        num_experts=6,
+        num_experts_per_tok=3,
+        moe_intermediate_size=12,
+        vocab_size=50,
+    )
+    spec = describe(config, "causal-lm", SPEC, classes=0)
+    # gate and up, then down, of three experts: two operations a weight
+    assert spec.expert_flops_per_token == 2 * 3 * (2 * 12 * 16 + 16 * 12)
+    assert spec.block_parameters > 6 * 3 * 12 * 16
+    linears = [(linear.inputs, linear.outputs, linear.rank) for linear in spec.block_linears]
+    assert linears == [(16, 16, 2), (16, 8, 2), (16, 8, 2), (16, 16, 2)]
+    plain = replace(spec, expert_flops_per_token=0)
+    batch, rows = MiniBatch(2, 5), 10
+    more, less = (physical_flops(one, 1, batch) for one in (spec, plain))
+    for name in ("device_forward", "device_backward", "server_forward", "server_backward"):
+        added = getattr(more, name) - getattr(less, name)
+        assert added == spec.expert_flops_per_token * rows
+
+
+def test_blocks_of_different_size_are_all_as_the_largest() -> None:
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2}
+    config = AutoConfig.for_model("modernbert", **sizes, num_hidden_layers=4, vocab_size=50)
+    config.pad_token_id = 0
+    spec = describe(config, "text-classification", SPEC, classes=3)
+    model = task_class(config, "text-classification")(config)
+    counts = [sum(p.numel() for p in block.parameters()) for block in model.model.layers]
+    assert spec.block_parameters == max(counts) > min(counts)
+
+
+def test_an_embedding_that_looks_at_values_keeps_nothing() -> None:
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2}
+    vision = {**sizes, "num_hidden_layers": 3, "patch_size": 4, "num_patches": 4}
+    config = AutoConfig.for_model("siglip2", vision_config=vision)
+    spec = describe(config, "image-classification", SPEC, classes=3, image_size=12)
+    assert spec.activations is not None
+    assert spec.activations.embedding == BatchBytes()
+    assert spec.activations.block.kept.token > 0
+    assert image_tokens(config, 12) == 9

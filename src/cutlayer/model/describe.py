@@ -4,7 +4,8 @@ Built on torch's meta device and on fake tensors: exact counts, no weights. Know
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from cutlayer.errors import UnsupportedModelError
+from cutlayer.errors import CutlayerError, UnsupportedModelError, reason
 from cutlayer.model.activations import count_activations, count_block
 from cutlayer.model.adapted import (
     check_adapter,
@@ -30,7 +31,7 @@ from cutlayer.model.inputs import channels, example_inputs, patch_sides, token_l
 from cutlayer.model.lora import linear_shape
 from cutlayer.model.proof import examine
 from cutlayer.model.reduced import chosen_experts
-from cutlayer.model.tasks import fault_of_config, read_config, setting, task_config, text_or_vision
+from cutlayer.model.tasks import read_config, setting, task_config, text_or_vision
 from cutlayer.spec import Base, LinearShape, ModelSpec, OtherBlocks, Task
 
 # of activations, and of weights that no base packs
@@ -66,7 +67,7 @@ def describe(
     kinds = _kinds(model, anatomy, adapter)
     padded = task == "text-classification" if padded is None else padded
     free = anatomy.free_tokens
-    with fault_of_config(config):
+    with _counting(model):
         short = [adapter if adapter.even else _short(model, anatomy, adapter, kinds[:1])]
         short += [_short(model, anatomy, adapter, (kinds[0], kind)) for kind in kinds[1:]]
         counted = count_activations(
@@ -111,6 +112,20 @@ def describe(
         expert_flops_per_token=_expert_flops(model, anatomy),
         head_matrix=0 if adapter.head else _matrices(model, anatomy, late),
     )
+
+
+@contextmanager
+def _counting(model: PreTrainedModel) -> Iterator[None]:
+    """Turns what a model's code raises where there are no values into UnsupportedModelError."""
+    try:
+        yield
+    except (CutlayerError, MemoryError):
+        raise
+    except Exception as error:
+        raise UnsupportedModelError(
+            f"what {type(model).__name__} keeps for its backward cannot be counted, and so neither"
+            f" planned nor bounded: {reason(error)}"
+        ) from error
 
 
 def count_model(request: ModelRequest, folder: Path) -> ModelSpec:
