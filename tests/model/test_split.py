@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from data.sets import texts
-from transformers import PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 
 from cutlayer.data.batches import TextBatches
 from cutlayer.errors import ModelError
@@ -23,6 +23,8 @@ from model.architectures import (
     ARCHITECTURES,
     BLOCKS,
     CLASSES,
+    PADDING,
+    VOCABULARY,
     WIDTH,
     batches,
     config_of,
@@ -274,3 +276,57 @@ def test_lengths_must_fit(tmp_path: Path, lengths: list[int]) -> None:
     rows = server.adapted.initial_row(0).unsqueeze(0)
     with pytest.raises(ModelError, match="do not fit 2 samples of 7 tokens"):
         server.forward(rows, [2], torch.zeros(2, 7, WIDTH), lengths)
+
+
+_SIZES = {
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+}
+_WORDS = {**_SIZES, "vocab_size": VOCABULARY, "pad_token_id": PADDING, "eos_token_id": 0}
+_MIXED = {**_WORDS, "num_key_value_heads": 1, "head_dim": 8, "num_experts_per_tok": 2}
+_IMAGES = {**_SIZES, "image_size": 16, "patch_size": 8}
+_RELATIVE = {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "share_att_key": True}
+
+
+@pytest.mark.parametrize(
+    ("task", "model_type", "settings"),
+    [
+        ("causal-lm", "mixtral", {**_MIXED, "num_local_experts": 4}),
+        ("causal-lm", "qwen3_moe", {**_MIXED, "num_experts": 4, "moe_intermediate_size": 12}),
+        ("causal-lm", "gpt_oss", {**_MIXED, "num_local_experts": 4, "sliding_window": 3}),
+        ("causal-lm", "gemma3_text", {**_MIXED, "sliding_window": 3, "query_pre_attn_scalar": 8}),
+        ("text-classification", "cohere", {**_WORDS, "num_key_value_heads": 1}),
+        ("text-classification", "modernbert", {**_WORDS, "local_attention": 4}),
+        ("text-classification", "deberta-v2", {**_WORDS, **_RELATIVE}),
+        ("image-classification", "dinov3_vit", _IMAGES),
+        (
+            "image-classification",
+            "siglip_vision_model",
+            {**_SIZES, "image_size": 16, "patch_size": 8},
+        ),
+    ],
+)
+def test_what_was_proven_small_holds_for_checkpoints(
+    tmp_path: Path, task: Task, model_type: str, settings: dict[str, object]
+) -> None:
+    config = AutoConfig.for_model(model_type, **settings, num_labels=CLASSES)
+    model = random_model(config, task)
+    # a vision transformer's checkpoint is without the classifier that is ours
+    (model.base_model if task == "image-classification" else model).save_pretrained(tmp_path)
+    spec = AdapterSpec(rank=2, alpha=4.0, head=task != "causal-lm")
+    whole = load_whole(tmp_path, task, spec, classes=CLASSES)
+    row = trained_row(whole)
+    named = whole.adapted.layout.named(row)
+    for cut in (1, 2):
+        device, server = (
+            load(tmp_path, task, cut, spec, classes=CLASSES)
+            for load in (load_device_part, load_server_part)
+        )
+        for inputs, lengths in batches(task):
+            logits, gradients = run_whole(whole, row, inputs, lengths)
+            found = run_parts(device, server, named, inputs, lengths)
+            assert torch.equal(found[0], logits)
+            assert found[1].keys() == gradients.keys()
+            assert all(torch.equal(found[1][name], value) for name, value in gradients.items())

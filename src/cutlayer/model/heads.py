@@ -22,7 +22,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast, ImageClassifie
 from cutlayer.spec import Task
 
 # what a base model is called in a model with a head, where the architecture says nothing
-_BASE = "model"
+_BASE = "backbone"
 
 
 def model_with_head(config: PreTrainedConfig, task: Task) -> type[PreTrainedModel] | None:
@@ -61,7 +61,7 @@ def _image_classifier(base: type[Any]) -> type[PreTrainedModel]:
             pooled = outputs.last_hidden_state.mean(1)
         return ImageClassifierOutput(logits=self.classifier(pooled))
 
-    family, name = _family(base), base.base_model_prefix or _BASE
+    family, name = _family(base), _BASE
     return _made(base, "ForImageClassification", (family,), name, init, forward)
 
 
