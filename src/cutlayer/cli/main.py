@@ -50,8 +50,7 @@ COMMANDS = {
 # where commands are that have no file of their own
 _HOMES = {
     **dict.fromkeys(("train", "compare", "trace"), "run"),
-    **dict.fromkeys(("generate", "chat", "evaluate"), "use"),
-    **dict.fromkeys(("export", "merge", "push"), "hand_over"),
+    **dict.fromkeys(("generate", "chat", "evaluate", "export", "merge", "push"), "use"),
     "profile": "plan",
     "bench-device": "plan",
     **dict.fromkeys(("serve", "join", "lab"), "network"),
