@@ -51,8 +51,9 @@ Messages: TypeAlias = list[dict[str, str]]
 RESULTS = Path(__file__).with_suffix(".jsonl")
 SEEDS = (0, 1, 2)
 BEFORE = "before training"
-SPLIT = "split, codec best, the example's bits"
+SPLIT = "split, codec best, as the example sets it"
 FEW_BITS = "split, codec best, 0.7 + 0.4 bits"
+MORE_BITS = "split, codec best, 3 + 3 bits"
 MANY_BITS = "split, codec best, 5 + 4 bits"
 FEDERATED = "federated, fl-lora"
 UNSPLIT = "unsplit, peft"
@@ -60,6 +61,7 @@ METHODS: dict[str, dict[str, Any]] = {
     BEFORE: {"codec": "none"},
     SPLIT: {},
     FEW_BITS: {"codec": "best"},
+    MORE_BITS: {"codec": {"name": "best", "target_bits_up": 3, "target_bits_down": 3}},
     MANY_BITS: {"codec": {"name": "best", "target_bits_up": 5, "target_bits_down": 4}},
     FEDERATED: {"scheme": "fl-lora", "codec": "none"},
     UNSPLIT: {"codec": "none"},
@@ -345,6 +347,7 @@ def _arithmetic_table(found: Found) -> str:
         _difference(found, SPLIT, UNSPLIT, GOAL_POINTS),
         _difference(found, SPLIT, FEDERATED),
         _difference(found, FEW_BITS, FEDERATED),
+        _difference(found, MORE_BITS, FEDERATED),
         _difference(found, MANY_BITS, FEDERATED),
         _difference(found, FEDERATED, UNSPLIT),
     ]
