@@ -14,8 +14,9 @@ from transformers import AutoConfig
 from cutlayer.errors import ModelError
 from cutlayer.model.inputs import document_positions
 from cutlayer.model.load import load_device_part, load_server_part, load_whole
+from cutlayer.model.losses import group_losses
 from cutlayer.model.proof import examine
-from cutlayer.model.tasks import group_losses, task_config
+from cutlayer.model.tasks import task_config
 from cutlayer.spec import IGNORED_LABEL
 from model.architectures import ARCHITECTURES, PADDING, VOCABULARY, config_of, random_model
 from model.runs import full_spec, gradient_of, trained_row

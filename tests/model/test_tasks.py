@@ -12,15 +12,8 @@ from transformers import AutoConfig, PreTrainedConfig
 
 from cutlayer.errors import ModelError, UnsupportedModelError
 from cutlayer.model.blocks import meta_model
-from cutlayer.model.tasks import (
-    group_losses,
-    head_losses,
-    is_decoder,
-    read_config,
-    task_class,
-    task_config,
-    unread_padding,
-)
+from cutlayer.model.losses import group_losses, head_losses
+from cutlayer.model.tasks import is_decoder, read_config, task_class, task_config, unread_padding
 from cutlayer.spec import IGNORED_LABEL, Task
 from model.architectures import (
     CLASSES,

@@ -14,7 +14,7 @@ from cutlayer.codec.codec import EMPTY
 from cutlayer.codec.raw import RawCodec, Targets, encode_targets
 from cutlayer.jobs.prepare import Job, prepare
 from cutlayer.model.load import load_whole
-from cutlayer.model.tasks import group_losses
+from cutlayer.model.losses import group_losses
 from cutlayer.rounds.schemes import Phase
 from cutlayer.training.exchange import group_inputs
 from cutlayer.training.round import Round, RoundOutcome, initial_state

@@ -13,7 +13,7 @@ from transformers import AutoModelForImageClassification
 
 from cutlayer.errors import ConfigError, UnsupportedModelError
 from cutlayer.jobs.prepare import Job, prepare
-from cutlayer.model.tasks import group_losses
+from cutlayer.model.losses import group_losses
 from cutlayer.rounds.schemes import SCHEMES, DeviceOrder, Phase
 from cutlayer.training.exchange import group_inputs
 from cutlayer.training.round import Round, RoundOutcome, initial_state

@@ -20,8 +20,8 @@ from cutlayer.data.samples import Batch, Samples, Subset, TokenRow
 from cutlayer.errors import ConfigError, DataError
 from cutlayer.jobs.dataset import TrialSamples, trial_samples
 from cutlayer.jobs.use import Sampling, UsableModel, generated
+from cutlayer.model.losses import next_tokens
 from cutlayer.model.placement import to_device
-from cutlayer.model.tasks import next_tokens
 from cutlayer.spec import IGNORED_LABEL, MOST_LOGITS
 from cutlayer.training.exchange import group_inputs
 

@@ -24,8 +24,8 @@ from cutlayer.model.adapted import AdaptedModel
 from cutlayer.model.blocks import CutReachedError, Injection, answering
 from cutlayer.model.inputs import real_inputs, stand_in_inputs
 from cutlayer.model.lora import Dropping
+from cutlayer.model.losses import group_losses, head_losses
 from cutlayer.model.placement import all_to_device, to_device
-from cutlayer.model.tasks import group_losses, head_losses
 from cutlayer.spec import MOST_LOGITS, ActivationPolicy, Task, Trained
 
 

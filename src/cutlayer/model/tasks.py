@@ -1,43 +1,43 @@
-"""The tasks: which Hugging Face class serves each, and its losses.
+"""The tasks: which Hugging Face class serves each; a head of ours where transformers has none.
 
-Knows no cut, no adapter and no weights.
+transformers reads a checkpoint into what a model has, under the names of its base model, so that a
+class here is the architecture's own with one linear layer more. Knows no cut, no adapter and no
+weights.
 """
 
 import copy
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import Any, final, get_args
+from typing import Any, get_args
 
-import torch
 import transformers
-from jaxtyping import Float, Int
-from torch import Tensor
-from torch.nn import functional
+from torch import Tensor, nn
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
     MODEL_FOR_MASKED_LM_MAPPING,
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    MODEL_MAPPING,
     AutoConfig,
     PreTrainedConfig,
     PreTrainedModel,
 )
+from transformers.modeling_layers import GenericForSequenceClassification
+from transformers.modeling_outputs import CausalLMOutputWithPast, ImageClassifierOutput
 
 from cutlayer.errors import CutlayerError, ModelError, UnsupportedModelError, reason
-from cutlayer.model.heads import model_with_head
-from cutlayer.spec import IGNORED_LABEL, Loading, Task
+from cutlayer.spec import Loading, Task
 
 _CLASSES = {
     "image-classification": MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
     "text-classification": MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     "causal-lm": MODEL_FOR_CAUSAL_LM_MAPPING,
 }
-# logarithms of probabilities that are there at once: 8 MiB, little beside the logits of a large
-# vocabulary, and enough for a processor to be busy with
-_VALUES = 2**21
-_MEAN = 1  # torch's number for that reduction
+# what a base model is called in a model with a head, where the architecture says nothing
+_BASE = "backbone"
 
 
 def read_config(source: Path | PreTrainedConfig) -> PreTrainedConfig:
@@ -234,195 +234,97 @@ def _why(folder: Path, error: Exception) -> str:
     return reason(error)
 
 
-def group_losses(
-    task: Task,
-    logits: Float[Tensor, "batch *rest"],
-    labels: Int[Tensor, "batch *token"],
-    sizes: Sequence[int],
-    smoothing: float = 0.0,
-) -> Float[Tensor, "group"]:
-    """Mean cross entropy of each device's own samples [nat], in float32.
-
-    `sum().backward()` gives each device the gradient that it would have alone. Classification:
-    logits [batch, class], labels [batch]. Language modelling: logits [batch, token, vocabulary],
-    labels [batch, token] as transformers takes them: not shifted, -100 where nothing is to be
-    predicted; the mean is over that device's tokens, and 0 if it has none. `smoothing`: the part of
-    each label that is spread evenly over all classes, in [0, 1].
-
-    Values and gradients are those of `functional.cross_entropy` to the bit (with smoothing but for
-    rounding). It would hold four times the logits at its peak; this holds them and their gradient.
-    Source of smoothing: arXiv 1512.00567, section 7.
-    """
-    if sum(sizes) != len(labels):
-        raise ModelError(f"sizes {list(sizes)} do not divide {len(labels)} labels")
-    if task == "causal-lm":
-        labels = next_tokens(labels)
-    rows = logits.float().flatten(0, -2)
-    counts = [size * labels[0].numel() for size in sizes]
-    losses: Tensor = _CrossEntropy.apply(  # type: ignore[no-untyped-call]
-        rows, labels.flatten().long(), counts, smoothing
-    )
-    return losses
+# Heads of ours.
 
 
-def head_losses(
-    hidden: Float[Tensor, "batch token width"],
-    labels: Int[Tensor, "batch token"],
-    sizes: Sequence[int],
-    weights: Sequence[float],
-    head: Callable[[Tensor], Tensor],
-    most: int,
-    smoothing: float = 0.0,
-) -> Float[Tensor, "group"]:
-    """`group_losses` of a language model, each times its weight, from what its head is given.
-
-    `head`: from hidden states [token, width] to logits [token, vocabulary]; nothing in it is
-    trained. It runs on `most` tokens at a time, and its backward at once, so that of all logits
-    there are never more; what is kept for backward is the gradient of `hidden`. Equal to
-    `weights * group_losses(...)` and its gradient but for rounding: products have other sizes.
-    Source: the fused linear cross entropy of Liger Kernel (arXiv:2410.10989), without its kernels.
-    """
-    if sum(sizes) != len(labels):
-        raise ModelError(f"sizes {list(sizes)} do not divide {len(labels)} labels")
-    wanted = next_tokens(labels).flatten().long()
-    counts = [size * labels.shape[1] for size in sizes]
-    losses: Tensor = _HeadCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        hidden.flatten(0, 1), wanted, counts, weights, head, most, smoothing
-    )
-    return losses
+def model_with_head(config: PreTrainedConfig, task: Task) -> type[PreTrainedModel] | None:
+    """A class with a linear head of ours, for an architecture that has none for the task; None
+    where it reads something else, or has no tokens that see those before them alone."""
+    found: Any = MODEL_MAPPING.get(type(config), None)
+    base: Any = found[0] if isinstance(found, tuple) else found
+    if base is None:
+        return None
+    if task == "image-classification":
+        return _image_classifier(base) if base.main_input_name == "pixel_values" else None
+    if base.main_input_name != "input_ids" or type(config) in MODEL_FOR_MASKED_LM_MAPPING:
+        return None
+    if task == "text-classification":
+        decoder: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+        return _text_classifier(decoder or base)
+    # an architecture for classes of texts alone is an encoder
+    encoder = type(config) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+    return None if encoder else _language_model(base)
 
 
-def next_tokens(labels: Int[Tensor, "batch token"]) -> Int[Tensor, "batch token"]:
-    """What each token is to predict; moving labels instead of logits saves a copy of the larger."""
-    return functional.pad(labels[:, 1:], (0, 1), value=IGNORED_LABEL)
+@cache
+def _image_classifier(base: type[Any]) -> type[PreTrainedModel]:
+    """Of the base model's pooled output; of the mean of its tokens, where it has none."""
+
+    def init(self: Any, config: PreTrainedConfig) -> None:
+        family.__init__(self, config)
+        setattr(self, name, base(config))
+        self.classifier = nn.Linear(config.hidden_size, int(config.num_labels or 0))
+        self.post_init()
+
+    def forward(self: Any, pixel_values: Tensor, **kwargs: Any) -> ImageClassifierOutput:
+        outputs = getattr(self, name)(pixel_values, **kwargs)
+        pooled = getattr(outputs, "pooler_output", None)
+        if pooled is None:
+            pooled = outputs.last_hidden_state.mean(1)
+        return ImageClassifierOutput(logits=self.classifier(pooled))
+
+    family, name = _family(base), _BASE
+    return _made(base, "ForImageClassification", (family,), name, init, forward)
 
 
-@final
-class _CrossEntropy(torch.autograd.Function):
-    """Each device's mean over its `counts[g]` rows, a few rows at a time."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, logits: Tensor, labels: Tensor, counts: list[int], smoothing: float
-    ) -> Tensor:
-        ctx.save_for_backward(logits, labels)
-        ctx.counts, ctx.smoothing = counts, smoothing
-        true = logits.new_empty(len(labels), 1)
-        for rows in _pieces(logits):
-            wanted = labels[rows].clamp(min=0)[:, None]
-            known = logits[rows].log_softmax(-1)
-            true[rows] = _smoothed(known.gather(1, wanted), known, smoothing)
-        ignored = torch.where(labels == IGNORED_LABEL, IGNORED_LABEL, 0)
-        parts = zip(torch.split(true, counts), torch.split(ignored, counts), strict=True)
-        return torch.stack([_mean(own, place) for own, place in parts])
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        logits, labels = ctx.saved_tensors
-        found = torch.empty_like(logits)
-        parts = zip(
-            gradients[0],
-            *(torch.split(each, ctx.counts) for each in (logits, labels, found)),
-            strict=True,
-        )
-        for gradient, own, wanted, into in parts:
-            _write_gradient(gradient, own, wanted, into, ctx.smoothing)
-        return found, None, None, None
+@cache
+def _text_classifier(decoder: type[Any]) -> type[PreTrainedModel]:
+    """Of the last token that is no padding, as transformers has it for other decoders."""
+    family, name = _family(decoder), decoder.base_model_prefix or _BASE
+    bases = (GenericForSequenceClassification, family)
+    return _made(decoder, "ForSequenceClassification", bases, name, None, None)
 
 
-@final
-class _HeadCrossEntropy(torch.autograd.Function):
-    """Each device's weighted mean over its `counts[g]` rows, with the gradient of what the head is
-    given, piece by piece."""
+@cache
+def _language_model(base: type[Any]) -> type[PreTrainedModel]:
+    """Tied to the embedding of words where the configuration says so."""
 
-    @staticmethod
-    def forward(
-        ctx: Any,
-        hidden: Tensor,
-        labels: Tensor,
-        counts: list[int],
-        weights: Sequence[float],
-        head: Callable[[Tensor], Tensor],
-        most: int,
-        smoothing: float,
-    ) -> Tensor:
-        known = labels != IGNORED_LABEL
-        counted = [own.sum().clamp(min=1) for own in torch.split(known, counts)]
-        shares = known * torch.cat(
-            [
-                (weight / own).expand(count)
-                for weight, own, count in zip(weights, counted, counts, strict=True)
-            ]
-        )
-        true = hidden.new_empty(len(labels), dtype=torch.float32)
-        found = torch.empty_like(hidden)
-        for rows in _even_pieces(len(labels), most):
-            given = hidden[rows].detach().requires_grad_()
-            with torch.enable_grad():
-                logits = head(given)
-            wanted = labels[rows].clamp(min=0)[:, None]
-            of_logits = logits.detach().float().log_softmax(-1)
-            true[rows] = _smoothed(of_logits.gather(1, wanted), of_logits, smoothing)[:, 0]
-            own = shares[rows, None]
-            of_logits.exp_().mul_(own).scatter_add_(1, wanted, -(1.0 - smoothing) * own)
-            if smoothing:
-                of_logits.sub_(own, alpha=smoothing / of_logits.shape[1])
-            torch.autograd.backward(logits, of_logits.to(logits.dtype))
-            del logits, of_logits  # before the next ones are there
-            assert given.grad is not None
-            found[rows] = given.grad
-        ctx.save_for_backward(found)
-        ctx.counts = counts
-        return torch.stack([-own.sum() for own in torch.split(true * shares, counts)])
+    def init(self: Any, config: PreTrainedConfig) -> None:
+        family.__init__(self, config)
+        inner = base(config)
+        setattr(self, name, inner)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        words = inner.get_input_embeddings()
+        (path,) = (path for path, module in inner.named_modules() if module is words)
+        self._tied_weights_keys = {"lm_head.weight": f"{name}.{path}.weight"}
+        self.post_init()
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (found,) = ctx.saved_tensors
-        parts = torch.split(found, ctx.counts)
-        scaled = [own * gradient for own, gradient in zip(parts, gradients[0], strict=True)]
-        return torch.cat(scaled), None, None, None, None, None, None
+    def forward(self: Any, input_ids: Tensor, **kwargs: Any) -> CausalLMOutputWithPast:
+        hidden = getattr(self, name)(input_ids=input_ids, **kwargs).last_hidden_state
+        return CausalLMOutputWithPast(logits=self.lm_head(hidden))
+
+    family, name = _family(base), base.base_model_prefix or _BASE
+    return _made(base, "ForCausalLM", (family,), name, init, forward)
 
 
-def _even_pieces(count: int, most: int) -> Iterator[slice]:
-    """As few as there can be of at most so many, of nearly one size: the last is no small one."""
-    pieces = -(-count // most)
-    for number in range(pieces):
-        yield slice(number * count // pieces, (number + 1) * count // pieces)
+def _family(model: type[Any]) -> type[PreTrainedModel]:
+    """The class that all models of the architecture extend."""
+    found = (kind for kind in model.__mro__ if kind.__name__.endswith("PreTrainedModel"))
+    family: type[PreTrainedModel] = next(found)
+    return family
 
 
-def _mean(true: Tensor, ignored: Tensor) -> Tensor:
-    """0 where there is none, which the host need not know."""
-    mean = functional.nll_loss(true, ignored, ignore_index=IGNORED_LABEL)
-    return torch.where((ignored == IGNORED_LABEL).all(), 0.0, mean)
-
-
-def _smoothed(true: Tensor, known: Tensor, smoothing: float) -> Tensor:
-    """The logarithm that a row's loss is made of: of its label's probability, and of all."""
-    if not smoothing:
-        return true
-    return (1.0 - smoothing) * true + smoothing * known.mean(-1, keepdim=True)
-
-
-def _write_gradient(
-    gradient: Tensor, logits: Tensor, labels: Tensor, into: Tensor, smoothing: float
-) -> None:
-    """One device's, as autograd has it for `functional.cross_entropy`; 0 where nothing counts."""
-    count = (labels != IGNORED_LABEL).sum().float()
-    ops = torch.ops.aten
-    for rows in _pieces(logits):
-        known = logits[rows].log_softmax(-1)
-        of_known = ops.nll_loss_backward(
-            gradient, known, labels[rows], None, _MEAN, IGNORED_LABEL, count
-        )
-        if smoothing:
-            spread = gradient / count.clamp(min=1) * (labels[rows] != IGNORED_LABEL)
-            of_known.mul_(1.0 - smoothing)
-            of_known.sub_(spread[:, None], alpha=smoothing / logits.shape[-1])
-        ops._log_softmax_backward_data.out(of_known, known, -1, torch.float32, out=into[rows])
-
-
-def _pieces(logits: Tensor) -> Iterator[slice]:
-    """A few rows at a time."""
-    step = max(1, _VALUES // logits.shape[-1])
-    for first in range(0, len(logits), step):
-        yield slice(first, first + step)
+def _made(
+    model: type[Any],
+    ending: str,
+    bases: tuple[type, ...],
+    name: str,
+    init: Any,
+    forward: Any,
+) -> type[PreTrainedModel]:
+    stem = model.__name__.removesuffix("Model").removesuffix("ForCausalLM")
+    namespace: dict[str, Any] = {"__module__": model.__module__, "base_model_prefix": name}
+    if init is not None:
+        namespace |= {"__init__": init, "forward": forward}
+    made: type[PreTrainedModel] = type(f"{stem}{ending}", bases, namespace)
+    return made

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from cutlayer.data.samples import Batch, Samples
+from cutlayer.model.losses import next_tokens
 from cutlayer.model.placement import to_device
-from cutlayer.model.tasks import next_tokens
 from cutlayer.spec import IGNORED_LABEL, MOST_LOGITS, Task
 from cutlayer.training.exchange import group_inputs
 from cutlayer.training.records import ClassFigures, EvaluationDetails, Score
