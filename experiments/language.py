@@ -7,6 +7,8 @@ Two examples of the package, SmolLM2-135M with LoRA on real conversations:
   and unsplit in transformers and peft. All begin with the same adapter and see the same samples in
   the same order; unsplit, a step's mini-batch is that of all devices together. A federated round
   computes what a split one without a codec does, to the bit: the difference is the codec's.
+  More bits alone do not buy the digits back: `best` keeps a third of its basis, `basis_share`, and
+  the example all of it.
 * `chitchat`: chats of people, each person on one device. Perplexity of the answerer's tokens.
 
     nice python experiments/language.py            # what is not there yet, all of seed 0 first
