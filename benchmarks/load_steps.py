@@ -119,9 +119,10 @@ class Rounds:
         self._begin.set()  # who waits for it has its turn, and nobody else gets one
         await self.driver.stop()
 
-    def _save(self, state: object, measured: object) -> None:
+    def _save(self, state: object, measured: object) -> bool:
         self._closed_s.put_nowait(time.monotonic())
         self._saved = True
+        return False
 
     async def _compute(self, work: Callable[[], Any]) -> Any:
         """Here and now, but for the journal's writes; a round that has closed waits."""
@@ -155,6 +156,7 @@ class _ServerWorker:
         self.state = None
         self.held_bytes = 0
         self.adapter = bytes(sizes.adapter)
+        self.own_adapters: tuple[bytes, ...] = ()
 
     def waiting(self, device: int, message: Activation) -> Waiting:
         return Waiting(device, 1, 1)
