@@ -45,15 +45,16 @@ async def _stop_at_the_checkpoint(run: Run) -> None:
 
 def test_a_round_that_nobody_saw_has_one_clock(vision: tuple[Path, Path], tmp_path: Path) -> None:
     """The server that goes through its journal did not see how long the round took."""
-    run = Run(prepare(tiny.config(*vision, codec="none")).setup, tmp_path)
-    log = RunLog(run.directory, lambda state, best: None, Silent())
+    job = prepare(tiny.config(*vision, codec="none"))
+    run, names = Run(job.setup, tmp_path), job.prepared.data.class_names
+    log = RunLog(run.directory, lambda state, best: None, Silent(), class_names=names)
     state = begin(run.setup, log, run.rounds)
     asyncio.run(_stop_at_the_checkpoint(run))
     worker = run.server_worker(state)
     session = ServerSession(run.plan(), worker.adapter)
     controller = run.controller(state)
     setup, clock = run.setup, time.monotonic
-    recorder = Recorder(setup.training, setup.server, log, worker, session, run.rounds, clock)
+    recorder = Recorder(setup.training, setup.server, log, worker, session, clock)
     recover(session, worker, run.journal, controller, recorder.save)
     kept, record = run.directory.load(), run.directory.records()[-1]
     assert isinstance(record, TrainedRound)
