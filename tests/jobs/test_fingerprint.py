@@ -248,7 +248,7 @@ def test_another_template_in_the_same_file_is_told(tmp_path: Path) -> None:
     run = start(config, tmp_path / "runs")
     template.write_text(f"the {tiny.CHAT_TEMPLATE}", encoding="utf-8")
     with pytest.raises(RunError, match=r"the data changed: .*training samples"):
-        resume(run.path, {"training.rounds": 2})
+        resume(run.path, changes={"training.rounds": "2"})
 
 
 def test_a_run_goes_on_longer(own: tuple[Path, Path], tmp_path: Path) -> None:

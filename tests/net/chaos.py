@@ -116,12 +116,13 @@ class Chaos:
         )
         return outcome
 
-    def save(self, state: RunState, measured: MeasuredRound | None) -> None:
-        """A server's checkpoint."""
+    def save(self, state: RunState, measured: MeasuredRound | None) -> bool:
+        """A server's checkpoint, of a run that goes on."""
         self.kill(Fault.BEFORE_CHECKPOINT)
         self._run.keep_journal(state.round)
         self._on_disk(Fault.CHECKPOINT_FULL, 0, 500, lambda: self._run.directory.save(state))
         self.kill(Fault.AFTER_CHECKPOINT)
+        return False
 
     def passed(self, seconds: float) -> float:
         """What a clock says has passed, when it is `seconds`."""
