@@ -152,6 +152,13 @@ def test_a_row_of_which_nothing_counts_after_the_cut_is_bad() -> None:
     assert spelt(kept, 1) == "kId"
 
 
+def test_a_row_that_was_none_before_says_so_once() -> None:
+    kept, _ = shorten(TokenRows(texts(["a"], [0]), ["no answer"]), 4, "right")
+    with pytest.raises(DataError) as raised:
+        kept.read(0)
+    assert str(raised.value) == f"{kept.where(0)}: no answer"
+
+
 rows_of = st.lists(st.text("abcdefgh", min_size=1, max_size=9), min_size=1, max_size=12)
 
 

@@ -96,7 +96,7 @@ def shorten(rows: Samples, max_tokens: int, how: TooLong) -> tuple[Samples, Shor
         try:
             row = token_row(rows, index)
         except DataError as error:
-            made.append(str(error))
+            made.append(str(error).removeprefix(f"{rows.where(index)}: "))
             kept.append(index)
             continue
         over = max(0, len(row.ids) - max_tokens)
