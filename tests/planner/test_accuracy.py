@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.optimize import isotonic_regression, minimize
@@ -127,6 +127,7 @@ def test_isotonic_is_the_least_squares_fit_that_never_falls(
 
 
 @given(arrays(np.float64, 7, elements=st.floats(0, 1)))
+@example(np.array([5e-324, 0, 0, 0, 0, 0, 0]))
 def test_along_one_axis_it_is_scipy_s(measured: np.ndarray) -> None:
     weights = np.arange(1.0, 8.0)
     wanted = isotonic_regression(measured, weights=weights).x

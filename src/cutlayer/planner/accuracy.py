@@ -315,9 +315,12 @@ def isotonic_fit(
         block = blocks.pop()
         mean = np.average(values[block], weights=weights[block])
         above = np.where(block, weights * (values - mean), 0.0)
-        upper = _best_upper_set(above)
-        if above[upper].sum() > _ROUNDING * np.sum(weights * np.abs(values), where=block):
-            blocks += [block & upper, block & ~upper]
+        upper = block & _best_upper_set(above)
+        lower = block & ~upper
+        gain, least = above[upper].sum(), _ROUNDING * np.sum(weights * np.abs(values), where=block)
+        # the mean of the smallest numbers there are may be 0: all lie above it
+        if gain > least and lower.any():
+            blocks += [upper, lower]
         else:
             fitted[block] = mean
     # blocks of nearly equal means were split by rounding

@@ -106,6 +106,12 @@ def test_the_next_step_is_computed_while_a_state_is_written(
     run = Run(setup, tmp_path)
     store, own, links = run.store(0), setup.devices[0], list[Watching]()
     computed, save = threading.Event(), store.save
+    # all devices and the server are one process here, and have one model
+    model = threading.Lock()
+
+    async def in_turn(work: Callable[[], Any]) -> Any:
+        with model:
+            return work()
 
     def save_late(stored: Stored) -> None:
         if stored.position.step:
@@ -116,21 +122,29 @@ def test_the_next_step_is_computed_while_a_state_is_written(
     def telling(compute: Callable[..., Any]) -> Callable[..., Any]:
         def told(*given: Any) -> Any:
             computed.set()
-            return compute(*given)
+            return alone(compute)(*given)
 
         return told
+
+    def alone(compute: Callable[..., Any]) -> Callable[..., Any]:
+        def computing(*given: Any, **named: Any) -> Any:
+            with model:
+                return compute(*given, **named)
+
+        return computing
 
     def prepare(terms: Terms) -> Ready:
         worker = DeviceWorker(setup.training, own)
         monkeypatch.setattr(worker, "forward", telling(worker.forward))
         monkeypatch.setattr(worker, "adapter", telling(worker.adapter))
+        monkeypatch.setattr(worker, "backward", alone(worker.backward))
         return Ready(terms, worker, run.bounds, "own")
 
     monkeypatch.setattr(store, "save", save_late)
 
     async def go() -> None:
         site = Site(run)
-        session, site.server = run.server()
+        session, site.server = run.server(in_turn)
 
         def watched(link: Link) -> Link:
             links.append(Watching(link, run.store(0)))
@@ -138,7 +152,7 @@ def test_the_next_step_is_computed_while_a_state_is_written(
 
         first = DeviceDriver(store, prepare, in_thread, DeviceWatch(time.monotonic))
         async with asyncio.timeout(PATIENCE_S):
-            others = (run.device(n).take_part(partial(site.dial, n)) for n in (1, 2))
+            others = (run.device(n, in_turn).take_part(partial(site.dial, n)) for n in (1, 2))
             await asyncio.gather(first.take_part(partial(site.dial, 0, watched)), *others)
         await asyncio.gather(*site.calls)
         assert session.finished
