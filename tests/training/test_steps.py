@@ -43,11 +43,7 @@ def test_steps_are_those_of_torch_on_the_unsplit_model(
             devices={"count": 1},
             server={"batch": batch},
             optimizer=OPTIMIZER,
-            training={
-                "rounds": 3,
-                "label_smoothing": 0.1,
-                "micro_batches": micro_batches,
-            },
+            training={"rounds": 3, "label_smoothing": 0.1, "micro_batches": micro_batches},
         )
     )
     setup, state = job.setup, initial_state(job.setup)

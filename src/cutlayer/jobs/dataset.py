@@ -89,25 +89,7 @@ def prepare_data(config: Config, model: Path, *, dealt: bool = True) -> Prepared
 
     Raises DataError or AssetError for data that cannot be found, read or dealt.
     """
-    section = config.data
-    known = asked_task(section.task, section.format) or known_task(section.name)
-    if known is not None:
-        _refuse_other_task(config, known, model)
-    own = read_config(model)
-    named = f"the model in {model}"
-    check_sizes(
-        section.image_size, section.max_tokens, named, limit=token_limit(own), side=image_step(own)
-    )
-    data = load_data(
-        section.name,
-        task=section.task,
-        text_field=section.text_field,
-        label_field=section.label_field,
-        test_fraction=section.test_fraction,
-        seed=config.seed,
-        format=section.format,
-        group_field=group_field(config.partition) if dealt else None,
-    )
+    section, data = config.data, _found(config, model, dealt=dealt)
     _LOG.info(f"data {section.name}: from {data.source}, {data.location}")
     _refuse_other_task(config, data.task, model)
     _tell_found(data)
@@ -145,6 +127,29 @@ def prepare_data(config: Config, model: Path, *, dealt: bool = True) -> Prepared
         else (np.arange(len(data.train)),) * count
     )
     return PreparedData(data, data.task, batches, parts, skipped, watched, chat_template)
+
+
+def _found(config: Config, model: Path, *, dealt: bool) -> DataSet:
+    """The data set, once task and sizes are known to be such as the model takes."""
+    section = config.data
+    known = asked_task(section.task, section.format) or known_task(section.name)
+    if known is not None:
+        _refuse_other_task(config, known, model)
+    own = read_config(model)
+    named = f"the model in {model}"
+    check_sizes(
+        section.image_size, section.max_tokens, named, limit=token_limit(own), side=image_step(own)
+    )
+    return load_data(
+        section.name,
+        task=section.task,
+        text_field=section.text_field,
+        label_field=section.label_field,
+        test_fraction=section.test_fraction,
+        seed=config.seed,
+        format=section.format,
+        group_field=group_field(config.partition) if dealt else None,
+    )
 
 
 def _as_rows(data: DataSet, config: Config, making: RowMaking) -> tuple[DataSet, int, BatchMaker]:

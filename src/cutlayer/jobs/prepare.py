@@ -184,6 +184,13 @@ def prepare(config: Config, *, dealt: bool = True) -> Job:
     )
     simulation = replace(setup.simulation, allocation=make_allocation(config, setup))
     setup = replace(setup, simulation=simulation)
+    setup, memory = _within_memory(config, setup)
+    return Job(config, found, prepared, adapter, setup, memory)
+
+
+def _within_memory(config: Config, setup: Setup) -> tuple[Setup, Memory]:
+    """The run with as many devices in a pass as fit, and what it then takes. Raises ConfigError for
+    a device or a server that is too small."""
     memory = measure_memory(setup, initial_state(setup))
     _check_memory(setup, memory)
     together = _arriving(setup, memory)
@@ -193,7 +200,7 @@ def prepare(config: Config, *, dealt: bool = True) -> Job:
         setup = replace(setup, simulation=replace(setup.simulation, group=group))
     memory = memory.with_passes_of(max(together, setup.together))
     _check_server(config, memory.server.total, f"with {together} of the mini-batches in a pass")
-    return Job(config, found, prepared, adapter, setup, memory)
+    return setup, memory
 
 
 def make_training(

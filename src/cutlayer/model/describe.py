@@ -16,7 +16,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from cutlayer.errors import CutlayerError, UnsupportedModelError, reason
-from cutlayer.model.activations import count_activations, count_block
+from cutlayer.model.activations import Counted, count_activations, count_block
 from cutlayer.model.adapted import (
     check_adapter,
     is_within,
@@ -66,23 +66,8 @@ def describe(
     before, after, both = (_parameters(model, units) for units in (early, late, early + late))
     kinds = _kinds(model, anatomy, adapter)
     padded = task == "text-classification" if padded is None else padded
-    free = anatomy.free_tokens
     with _counting(model):
-        short = [adapter if adapter.even else _short(model, anatomy, adapter, kinds[:1])]
-        short += [_short(model, anatomy, adapter, (kinds[0], kind)) for kind in kinds[1:]]
-        counted = count_activations(
-            config, task, anatomy, short[0], free_tokens=free, dtype=dtype, padded=padded
-        )
-        others = tuple(
-            OtherBlocks(
-                kind.at,
-                tuple(kind.ranks.get(name, 0) for name in kinds[0].linears),
-                *count_block(
-                    config, task, anatomy, own, free_tokens=free, dtype=dtype, padded=padded
-                ),
-            )
-            for kind, own in zip(kinds[1:], short[1:], strict=True)
-        )
+        counted, others = _count(config, task, model, anatomy, adapter, kinds, dtype, padded)
     heads, head_width = _attention(config, anatomy)
     return ModelSpec(
         name=source.name if isinstance(source, Path) else config.model_type,
@@ -112,6 +97,42 @@ def describe(
         expert_flops_per_token=_expert_flops(model, anatomy),
         head_matrix=0 if adapter.head else _matrices(model, anatomy, late),
     )
+
+
+def _count(
+    config: PreTrainedConfig,
+    task: Task,
+    model: PreTrainedModel,
+    anatomy: Anatomy,
+    adapter: AdapterSpec,
+    kinds: "Sequence[_Kind]",
+    dtype: torch.dtype,
+    padded: bool,
+) -> tuple[Counted, tuple[OtherBlocks, ...]]:
+    """What blocks of the first kind keep, with what lies outside of them; and those of others."""
+    free = anatomy.free_tokens
+    short = [adapter if adapter.even else _short(model, anatomy, adapter, kinds[:1])]
+    short += [_short(model, anatomy, adapter, (kinds[0], kind)) for kind in kinds[1:]]
+    counted = count_activations(
+        config, task, anatomy, short[0], free_tokens=free, dtype=dtype, padded=padded
+    )
+    others = tuple(
+        OtherBlocks(
+            kind.at,
+            tuple(kind.ranks.get(name, 0) for name in kinds[0].linears),
+            *count_block(
+                config,
+                task,
+                anatomy,
+                own,
+                free_tokens=free,
+                dtype=dtype,
+                padded=padded,
+            ),
+        )
+        for kind, own in zip(kinds[1:], short[1:], strict=True)
+    )
+    return counted, others
 
 
 @contextmanager

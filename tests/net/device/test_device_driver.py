@@ -99,6 +99,16 @@ class Watching(Link):
         await self._link.close()
 
 
+def alone(lock: threading.Lock, compute: Callable[..., Any]) -> Callable[..., Any]:
+    """The same, by one thread at a time."""
+
+    def computing(*given: Any, **named: Any) -> Any:
+        with lock:
+            return compute(*given, **named)
+
+    return computing
+
+
 def test_the_next_step_is_computed_while_a_state_is_written(
     setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,22 +132,15 @@ def test_the_next_step_is_computed_while_a_state_is_written(
     def telling(compute: Callable[..., Any]) -> Callable[..., Any]:
         def told(*given: Any) -> Any:
             computed.set()
-            return alone(compute)(*given)
+            return alone(model, compute)(*given)
 
         return told
-
-    def alone(compute: Callable[..., Any]) -> Callable[..., Any]:
-        def computing(*given: Any, **named: Any) -> Any:
-            with model:
-                return compute(*given, **named)
-
-        return computing
 
     def prepare(terms: Terms) -> Ready:
         worker = DeviceWorker(setup.training, own)
         monkeypatch.setattr(worker, "forward", telling(worker.forward))
         monkeypatch.setattr(worker, "adapter", telling(worker.adapter))
-        monkeypatch.setattr(worker, "backward", alone(worker.backward))
+        monkeypatch.setattr(worker, "backward", alone(model, worker.backward))
         return Ready(terms, worker, run.bounds, "own")
 
     monkeypatch.setattr(store, "save", save_late)
