@@ -25,6 +25,8 @@ from cutlayer.units import MIB
 
 
 FORMAT = 1
+# the device part's name in the configuration against which the others lose
+TRAINED = "trained"
 
 
 @dataclass(frozen=True)
@@ -50,12 +52,41 @@ class ProfilePoint:
 
 
 @dataclass(frozen=True)
+class DevicePartPoint:
+    """The device part trained, frozen or warm at one cut, trained once for each seed through the
+    codec `best` at its defaults.
+
+    `device_part` is the configuration's; `rounds` are those in which a warm one is trained, None of
+    the others. `accuracies` are as a `ProfilePoint`'s.
+    """
+
+    cut: int
+    device_part: str
+    rounds: int | None
+    accuracies: tuple[float, ...]
+
+    @property
+    def accuracy(self) -> float:
+        """The mean over the seeds."""
+        return mean(self.accuracies)
+
+
+@dataclass(frozen=True)
+class MeasuredLoss:
+    """Accuracy lost against another way to train, and its standard error [share of samples]."""
+
+    loss: float
+    error: float
+
+
+@dataclass(frozen=True)
 class Profile:
     """The points of one training job.
 
     `training` says in a line what was trained, `command` how the file was made. `seeds` number the
     accuracies of every point. One point, codec `none`, is what the others lose accuracy against.
-    Raises ConfigError without it, or for a point whose accuracies are not one a seed.
+    `device_parts` are of any cuts, each measured with the device part trained, too. Raises
+    ConfigError for a point without what it is held against, or whose accuracies are not one a seed.
     """
 
     model: str
@@ -66,16 +97,28 @@ class Profile:
     test_samples: int
     seeds: tuple[int, ...]
     points: tuple[ProfilePoint, ...]
+    device_parts: tuple[DevicePartPoint, ...] = ()
 
     def __post_init__(self) -> None:
-        for point in self.points:
-            if len(point.accuracies) != len(self.seeds):
+        named = [(f"{one.codec} {dict(one.settings)}", one.accuracies) for one in self.points]
+        named += [
+            (f"device part {one.device_part} at cut {one.cut}", one.accuracies)
+            for one in self.device_parts
+        ]
+        for name, accuracies in named:
+            if len(accuracies) != len(self.seeds):
                 raise ConfigError(
-                    f"profile: {point.codec} {dict(point.settings)} has {len(point.accuracies)}"
-                    f" accuracies for {len(self.seeds)} seeds; profile again"
+                    f"profile: {name} has {len(accuracies)} accuracies for {len(self.seeds)}"
+                    " seeds; profile again"
                 )
         if sum(point.codec == "none" for point in self.points) != 1:
             raise ConfigError("profile: it needs one point without a codec; profile again")
+        for at in {point.cut for point in self.device_parts}:
+            if sum(point.device_part == TRAINED for point in self.device_parts_at(at)) != 1:
+                raise ConfigError(
+                    f"profile: cut {at} needs one point with its device part {TRAINED}; profile"
+                    " again"
+                )
 
     @property
     def uncompressed(self) -> ProfilePoint:
@@ -95,6 +138,26 @@ class Profile:
             spread = mean(p.accuracy * (1 - p.accuracy) for p in self.points) / self.test_samples
         return sqrt(2 * spread / len(self.seeds))
 
+    def device_parts_at(self, cut: int) -> tuple[DevicePartPoint, ...]:
+        """The points of a cut; none where it was not measured."""
+        return tuple(point for point in self.device_parts if point.cut == cut)
+
+    def device_part_loss(self, point: DevicePartPoint) -> MeasuredLoss:
+        """What one of `device_parts` loses against the device part trained at the same cut.
+
+        Seed by seed, the same samples in the same order; the error is that of the mean over seeds,
+        and with one seed, from the test samples alone, as `loss_error`'s.
+        """
+        trained = next(p for p in self.device_parts_at(point.cut) if p.device_part == TRAINED)
+        losses = [
+            one - other for one, other in zip(trained.accuracies, point.accuracies, strict=True)
+        ]
+        if len(losses) > 1:
+            return MeasuredLoss(mean(losses), sqrt(variance(losses) / len(losses)))
+        shares = (trained.accuracy, point.accuracy)
+        error = sqrt(sum(share * (1 - share) for share in shares) / self.test_samples)
+        return MeasuredLoss(mean(losses), error)
+
     def of(self, *codecs: str) -> tuple[ProfilePoint, ...]:
         """The points of these codecs."""
         return tuple(point for point in self.points if point.codec in codecs)
@@ -109,7 +172,12 @@ def read_profile(path: Path) -> Profile:
         points = [
             ProfilePoint(**{**p, "accuracies": tuple(p["accuracies"])}) for p in fields["points"]
         ]
-        return Profile(**{**fields, "seeds": tuple(fields["seeds"]), "points": tuple(points)})
+        device_parts = [
+            DevicePartPoint(**{**p, "accuracies": tuple(p["accuracies"])})
+            for p in fields.get("device_parts", ())
+        ]
+        own = {"seeds": tuple(fields["seeds"]), "points": tuple(points)}
+        return Profile(**{**fields, **own, "device_parts": tuple(device_parts)})
     except FileNotFoundError as error:
         raise ConfigError(f"no profile {path}; `cutlayer profile` makes one") from error
     except OSError as error:
