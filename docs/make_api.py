@@ -15,11 +15,11 @@ _WIDTH = 96
 GROUPS = {
     "Functions": (
         *("read_config", "train", "resume", "read_run", "plan", "compare", "serve", "join"),
-        "load_adapter",
+        *("load_adapter", "generate", "chat", "evaluate", "export", "merge", "push"),
     ),
     "Settings and results": (
         *("Config", "Run", "Planned", "Compared", "Summary", "FirstRound", "TrainedRound"),
-        *("TimelineEvent", "Observer"),
+        *("TimelineEvent", "Observer", "Talk", "Evaluated", "Figures"),
     ),
     "Contracts, and the values that they take": (
         *("Codec", "Encoded", "Decoded", "CodecState", "PacketFrame"),

@@ -9,6 +9,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import settings
@@ -16,6 +17,12 @@ from hypothesis import settings
 # tiny tensors on shared cores: more threads would only wait for each other, here and in the
 # commands that tests start
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# what is found of models is kept in a folder of the session, not in the user's cache; workers and
+# commands that tests start have the same
+if "CUTLAYER_CACHE" not in os.environ:
+    _SESSION = TemporaryDirectory(prefix="cutlayer-tests-", ignore_cleanup_errors=True)
+    os.environ["CUTLAYER_CACHE"] = _SESSION.name
 
 if os.environ.get("CUTLAYER_TESTS") in ("typed", "all"):
     from jaxtyping import install_import_hook

@@ -29,9 +29,24 @@ if TYPE_CHECKING:
         RunError,
         StorageError,
     )
-    from cutlayer.jobs.api import compare, join, load_adapter, resume, serve, train
+    from cutlayer.jobs.api import (
+        chat,
+        compare,
+        evaluate,
+        export,
+        generate,
+        join,
+        load_adapter,
+        merge,
+        push,
+        resume,
+        serve,
+        train,
+    )
     from cutlayer.jobs.compare import Compared
+    from cutlayer.jobs.evaluate import Evaluated, Figures
     from cutlayer.jobs.plan import Planned, plan
+    from cutlayer.jobs.use import Talk
     from cutlayer.model.optimizer import Aggregation
     from cutlayer.planner.allocation import Allocation, ObservedRound, Shares
     from cutlayer.report.run_reader import Run, read_run
@@ -64,6 +79,8 @@ __all__ = [
     "Decoded",
     "DeviceOrder",
     "Encoded",
+    "Evaluated",
+    "Figures",
     "FirstRound",
     "IdentityError",
     "LinkRates",
@@ -86,14 +103,21 @@ __all__ = [
     "Step",
     "StorageError",
     "Summary",
+    "Talk",
     "TimelineEvent",
     "Trained",
     "TrainedRound",
     "__version__",
+    "chat",
     "compare",
+    "evaluate",
+    "export",
+    "generate",
     "join",
     "load_adapter",
+    "merge",
     "plan",
+    "push",
     "read_config",
     "read_run",
     "resume",
@@ -111,11 +135,20 @@ _HOMES = {
     "compare": "jobs.api",
     "plan": "jobs.plan",
     "load_adapter": "jobs.api",
+    "generate": "jobs.api",
+    "chat": "jobs.api",
+    "evaluate": "jobs.api",
+    "export": "jobs.api",
+    "merge": "jobs.api",
+    "push": "jobs.api",
     "serve": "jobs.api",
     "join": "jobs.api",
     "Run": "report.run_reader",
     "Compared": "jobs.compare",
     "Planned": "jobs.plan",
+    "Evaluated": "jobs.evaluate",
+    "Figures": "jobs.evaluate",
+    "Talk": "jobs.use",
     "Summary": "training.records",
     "FirstRound": "training.records",
     "TrainedRound": "training.records",

@@ -3,22 +3,38 @@
 import io
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, TextStreamer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    DynamicCache,
+    LlamaConfig,
+    MistralConfig,
+    TextStreamer,
+)
 
 from cutlayer.cli.main import main
 from cutlayer.cli.use import talk_on
 from cutlayer.errors import ModelError
 from cutlayer.jobs.facts import open_trained
 from cutlayer.jobs.train import start
-from cutlayer.jobs.use import Sampling, Talk, UsableModel, load_trained
+from cutlayer.jobs.use import (
+    Reading,
+    Sampling,
+    Talk,
+    UsableModel,
+    generated,
+    load_trained,
+    prompt_ids,
+)
 from cutlayer.model.peft_format import load_adapter
 
 TEMPLATE = (
@@ -128,6 +144,25 @@ def test_a_talk_remembers_until_it_is_reset(
     second = theirs(run, f"good film [EOS] {first} [EOS] a plot [EOS] the", 5)
     third = theirs(run, "a plot [EOS] the", 5)
     assert [line.strip() for line in out.splitlines()] == [first, second, third]
+
+
+def test_what_slides_or_is_empty_is_read_anew() -> None:
+    """Blocks that forget what lies beyond a window cannot go back to the middle of it."""
+    ids, reading = [5, 6, 7, 8], Reading()
+    kept = DynamicCache(config=LlamaConfig(num_hidden_layers=2))
+    for layer in range(2):
+        kept.update(torch.zeros(1, 1, 3, 4), torch.zeros(1, 1, 3, 4), layer)
+    reading.keep(ids, kept)
+    assert reading.take([4, *ids]) is None
+    reading.keep(ids, kept)
+    assert reading.take([5, 6, 9]) is kept and kept.get_seq_length() == 2
+    assert reading.take([5, 6, 9]) is None  # until these are read
+    reading.keep([5, 6], kept)
+    assert reading.take([5, 6]) is kept and kept.get_seq_length() == 1
+    sliding = MistralConfig(num_hidden_layers=2, sliding_window=2)
+    for cache in (DynamicCache(config=sliding), None):
+        reading.keep(ids, cache)
+        assert reading.take(ids) is None
 
 
 def test_ctrl_c_takes_back_what_was_asked_or_ends(
@@ -286,3 +321,43 @@ def test_it_answers_over_the_numbers_that_it_was_trained_over(
     kinds = [type(inner[n].mlp.up_proj.base.weight).__name__ for n in range(tiny.BLOCKS)]
     assert kinds == ["Parameter", "Parameter", "PackedWeight", "PackedWeight"]
     assert said(capsys, "generate", str(run), "good", "--max-new-tokens", "2")
+
+
+def test_a_talk_reads_only_what_is_new(model: UsableModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And answers as if it read all that was said anew each turn; so after it was interrupted,
+    where the beginning is forgotten, and after a reset."""
+    inner, sampling = model.whole.adapted.model, Sampling(max_new_tokens=5)
+    forward, read, stops = inner.forward, [], False
+
+    def counting(*args: object, **given: Any) -> object:
+        if stops:
+            raise KeyboardInterrupt
+        read.append(given["input_ids"].shape[1])
+        return forward(*args, **given)
+
+    def anew(turns: Sequence[Any]) -> tuple[list[int], str]:
+        asked = prompt_ids(model, turns, "a plot")
+        return asked, generated(model, [asked], sampling)[0]
+
+    monkeypatch.setattr(inner, "forward", counting)
+    talk = Talk(model, sampling, "a plot")
+    before: list[int] = []
+    for text in ("good film", "the plot was great", "poor"):
+        read.clear()
+        answer = talk.answer(text)
+        new = read[0]
+        asked, wanted = anew(talk.turns[:-1])
+        assert answer == wanted
+        # what the template puts before an answer is the last of what was asked
+        assert new == len(asked) - max(len(before) - 1, 0)
+        before = asked
+    stops = True
+    with pytest.raises(KeyboardInterrupt):
+        talk.answer("bad")
+    stops = False
+    for text in ("good", *["a plot was great"] * 6):
+        answer = talk.answer(text)
+        assert answer == anew(talk.turns[:-1])[1]
+    assert len(talk.turns) < 20
+    talk.reset()
+    assert talk.answer("good film") == anew([{"role": "user", "content": "good film"}])[1]

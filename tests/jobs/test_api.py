@@ -332,3 +332,93 @@ def test_settings_on_top_of_a_file(tmp_path: Path) -> None:
     assert cutlayer.read_config() == cutlayer.Config()
     with pytest.raises(ConfigError, match=r"codec\.target_bits_down: should be a valid number"):
         cutlayer.read_config(path, {"codec.target_bits_down": [1]})
+
+
+@pytest.fixture(scope="module")
+def speaking(tmp_path_factory: pytest.TempPathFactory) -> cutlayer.Run:
+    """A language model with a chat template, trained on conversations."""
+    folder = tmp_path_factory.mktemp("speaking")
+    model = tiny.text_model(folder / "model", "llama")
+    (model / "chat_template.jinja").write_text(tiny.CHAT_TEMPLATE, encoding="utf-8")
+    data = tiny.chats(folder / "chats.jsonl")
+    config = tiny.config(model, data, data={"max_tokens": 32}, adapter={"alpha": 64})
+    return cutlayer.train(config, output=folder / "runs")
+
+
+def test_what_was_trained_is_used_by_functions(
+    speaking: cutlayer.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They do what the commands of the same names do, and print nothing."""
+    turns = [{"role": "user", "content": "good film"}]
+    answers = cutlayer.generate(speaking, ["good film", turns, "a"], max_new_tokens=4)
+    assert len(answers) == 3 and answers[0] == answers[1] != ""
+    assert cutlayer.generate(speaking, "a", max_new_tokens=4) == answers[2:]
+    raw = cutlayer.generate(str(speaking.path), "a", max_new_tokens=4, raw=True, which="best")
+    assert len(raw) == 1
+    talk = cutlayer.chat(speaking, max_new_tokens=4)
+    assert [talk.answer("good film")] == answers[:1] and len(talk.turns) == 2
+    found = cutlayer.evaluate(speaking, samples=5, pattern="[a-z]+", base=True)
+    assert found.samples == 5 and found.answers >= 5
+    assert found.base is not None and found.base.exact_match is not None
+    assert found.trained.loss < found.base.loss
+    assert cutlayer.evaluate(speaking, answers=False).trained.loss == pytest.approx(
+        speaking.rounds[-1].eval_loss, rel=1e-6
+    )
+    copied = cutlayer.export(speaking, tmp_path / "adapter")
+    assert (copied / "adapter_model.safetensors").read_bytes() == (
+        speaking.adapter / "adapter_model.safetensors"
+    ).read_bytes()
+    merged = cutlayer.merge(speaking, str(tmp_path / "whole"))
+    assert cutlayer.generate(merged, ["good film"], max_new_tokens=4) == answers[:1]
+    assert capsys.readouterr().out == ""
+
+
+_Use = Callable[[cutlayer.Run], Any]
+
+
+@pytest.mark.parametrize(
+    ("use", "told"),
+    [
+        (lambda run: cutlayer.generate(run, ["a", [{"role": "user"}]]), "role and content"),
+        (lambda run: cutlayer.generate(run, "", raw=True), "the prompt has no token"),
+        (lambda run: cutlayer.generate(run, "a", raw=True, system="b"), "no system: give texts"),
+        (lambda run: cutlayer.generate(run, "a", seed=-1), "seed is -1"),
+        (lambda run: cutlayer.generate(run, "a", numbers="int3"), "nf4, not 'int3'"),
+        (lambda run: cutlayer.chat(run, device="abacus"), "device is 'abacus'"),
+        (lambda run: cutlayer.evaluate(run, samples=0), "samples should be a whole number"),
+        (lambda run: cutlayer.evaluate(run, pattern="("), "no regular expression"),
+        (lambda run: cutlayer.export(run, run.path), "is there already"),
+        (lambda run: cutlayer.merge(run, run.path), "is there already"),
+        (lambda run: cutlayer.push(run, "a b"), "is no name on the hub"),
+        (lambda run: cutlayer.export(run.path / "nothing", "new"), "no such run directory"),
+    ],
+)
+def test_a_mistake_in_using_what_was_trained_is_told(
+    speaking: cutlayer.Run, use: _Use, told: str
+) -> None:
+    with pytest.raises(CutlayerError, match=told):
+        use(speaking)
+
+
+@unchecked
+@pytest.mark.parametrize(
+    ("use", "told"),
+    [
+        (lambda run: cutlayer.generate(run, [3]), "a text, or a list of turns with role"),
+        (lambda run: cutlayer.generate(run, 3), "should be texts or conversations, not 3"),
+        (lambda run: cutlayer.generate(run, "a", which="first"), "which should be last or best"),
+        (lambda run: cutlayer.generate(run, "a", max_new_tokens="3"), "max_new_tokens is '3'"),
+        (lambda run: cutlayer.generate(run, "a", temperature="hot"), "temperature is 'hot'"),
+        (lambda run: cutlayer.merge(run, "new", dtype="int8"), "dtype should be float32"),
+        (lambda run: cutlayer.push(run, "me/mine", private="no"), "True or False, not 'no'"),
+    ],
+)
+def test_another_type_is_told_too(speaking: cutlayer.Run, use: _Use, told: str) -> None:
+    with pytest.raises(CutlayerError, match=told):
+        use(speaking)
+
+
+def test_a_classifier_writes_no_text(ended: cutlayer.Run) -> None:
+    for use in (cutlayer.chat, lambda run: cutlayer.generate(run, "a")):
+        with pytest.raises(ConfigError, match="and writes no text"):
+            use(ended)

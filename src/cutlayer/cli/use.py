@@ -12,13 +12,27 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cutlayer.cli.settings import whole_number
 from cutlayer.errors import ConfigError, DataError, quoted, reason
 from cutlayer.files import json_text
-from cutlayer.jobs.facts import TrainedFolder, Which, check_generates, open_trained
-from cutlayer.jobs.hand_over import check_new, export_trained, merge_trained, push_trained
+from cutlayer.jobs.facts import (
+    MOST_NEW,
+    Prompt,
+    TrainedFolder,
+    Which,
+    check_generates,
+    is_prompt,
+    open_trained,
+)
+from cutlayer.jobs.hand_over import (
+    MERGED_NUMBERS,
+    check_new,
+    export_trained,
+    merge_trained,
+    push_trained,
+)
 from cutlayer.logs import loading
 from cutlayer.spec import Base
 
@@ -30,8 +44,6 @@ if TYPE_CHECKING:
 
 _RESET, _EXITS = "/reset", ("/exit", "/quit")
 _PROMPT = "> "
-_MOST_NEW = 256
-_MERGED_NUMBERS = ("float32", "bfloat16", "float16")
 
 
 def add_trained(parser: argparse.ArgumentParser) -> None:
@@ -82,9 +94,9 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-new-tokens",
         type=whole_number,
-        default=_MOST_NEW,
+        default=MOST_NEW,
         metavar="N",
-        help=f"tokens of an answer at most ({_MOST_NEW})",
+        help=f"tokens of an answer at most ({MOST_NEW})",
     )
     parser.add_argument(
         "--temperature",
@@ -159,7 +171,7 @@ def run_generate(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _prompts(arguments: argparse.Namespace) -> list[str | list[dict[str, Any]]]:
+def _prompts(arguments: argparse.Namespace) -> list[Prompt]:
     """What is to be answered. Raises ConfigError for nothing, or for two things; DataError for a
     file that cannot be read."""
     if arguments.file is not None:
@@ -176,7 +188,7 @@ def _prompts(arguments: argparse.Namespace) -> list[str | list[dict[str, Any]]]:
     return [text]
 
 
-def _prompts_in(path: Path) -> Iterator[str | list[dict[str, Any]]]:
+def _prompts_in(path: Path) -> Iterator[Prompt]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -188,22 +200,19 @@ def _prompts_in(path: Path) -> Iterator[str | list[dict[str, Any]]]:
         yield _read_prompt(path, number, line) if path.suffix == ".jsonl" else line
 
 
-def _read_prompt(path: Path, number: int, line: str) -> str | list[dict[str, Any]]:
+def _read_prompt(path: Path, number: int, line: str) -> Prompt:
     """The prompt in a line of JSON: a text, or turns."""
     try:
         row = json.loads(line)
     except ValueError as error:
         raise DataError(f"{path} line {number} is no JSON: {reason(error)}") from error
     prompt = row.get("prompt", row.get("messages")) if isinstance(row, dict) else row
-    turns = isinstance(prompt, list) and all(
-        isinstance(turn, dict) and {"role", "content"} <= turn.keys() for turn in prompt
-    )
-    if not (prompt and (isinstance(prompt, str) or turns)):
+    if not is_prompt(prompt):
         raise DataError(
             f"{path} line {number} has no prompt: give an object with prompt, a text, or messages,"
             f" a list of turns with role and content, not {quoted(row)}"
         )
-    return prompt  # type: ignore[no-any-return]
+    return prompt
 
 
 def _loaded(
@@ -399,8 +408,8 @@ def merge_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("to", nargs="?", type=Path, metavar="OUT", help="a new folder")
     parser.add_argument(
         "--dtype",
-        choices=_MERGED_NUMBERS,
-        default=_MERGED_NUMBERS[0],
+        choices=MERGED_NUMBERS,
+        default=MERGED_NUMBERS[0],
         help="the numbers of the result; only in float32 nothing of the adapter is rounded"
         " (float32)",
     )

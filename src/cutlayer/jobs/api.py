@@ -6,7 +6,7 @@ need it are imported in here, when all is well. Nothing is printed: progress goe
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from cutlayer.config.schema import Config, DataSection
 from cutlayer.data.check import OnBad
@@ -21,11 +21,26 @@ from cutlayer.jobs.check import (
     newest_run,
 )
 from cutlayer.jobs.compare import Compared, Source, named_runs
+from cutlayer.jobs.facts import (
+    ADAPTERS,
+    MOST_NEW,
+    Prompt,
+    TrainedFolder,
+    Which,
+    check_generates,
+    is_prompt,
+    open_trained,
+)
+from cutlayer.jobs.hand_over import MERGED_NUMBERS, export_trained, merge_trained, push_trained
 from cutlayer.logs import loading
 from cutlayer.net.wire.link import address_of
 from cutlayer.report.run_reader import Run
-from cutlayer.spec import TextFormat
+from cutlayer.spec import Base, TextFormat
 from cutlayer.training.records import Observer
+
+if TYPE_CHECKING:
+    from cutlayer.jobs.evaluate import Evaluated
+    from cutlayer.jobs.use import Talk
 
 RUNS = Path("runs")
 LISTEN = "127.0.0.1:7700"
@@ -244,6 +259,212 @@ def load_adapter(model: Model, adapter: Run | Path | str) -> Model:
         raise ModelError(f"load_adapter takes a Hugging Face model, not {quoted(model)}")
     add(model, folder)
     return model
+
+
+# What was trained, used and handed on.
+
+
+def generate(
+    run: Run | Path | str,
+    prompts: str | Sequence[Prompt],
+    *,
+    which: Which = "last",
+    system: str | None = None,
+    raw: bool = False,
+    max_new_tokens: int = MOST_NEW,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    model: str | None = None,
+    device: str = "auto",
+    numbers: str | None = None,
+) -> list[str]:
+    """What a trained language model answers to each of `prompts`, in their order: a text, texts, or
+    conversations, each a list of turns with `role` and `content`.
+
+    `run`: a run, finished or not, or what `export` or `merge` wrote; `which`: of its adapters, of
+    the `"last"` round or the `"best"`. Texts go through the chat template where there is one, as
+    the user's turn after that of `system`; `raw`: they are continued as they are. The likeliest
+    token is taken at `temperature` 0, else one is drawn from `seed` among the likeliest that have
+    the probability `top_p` together. `model`: where the weights that it was trained over are now;
+    `device`: what computes: auto, cpu, cuda, cuda:N or mps; `numbers`: hold the base in float32,
+    bfloat16, int8 or nf4, None: as in the run.
+
+    Raises ConfigError for an option that cannot be, and a model that writes no text; RunError for
+    what is no run, or without a finished round; AssetError for weights that are not to be had,
+    ModelError for others than it was trained over, and prompts that are too long or have no token.
+    """
+    check_kind(bool, "True or False", raw=raw)
+    asked = [prompts] if isinstance(prompts, str) else _prompts_of(prompts)
+    if raw and (system is not None or not all(isinstance(one, str) for one in asked)):
+        raise ConfigError("generate: raw has no turns, so no system: give texts alone")
+    folder = _trained(run, which, "generate")
+    with loading("generate", "train"):
+        from cutlayer.jobs.use import Sampling, generated, load_trained, plain_ids, prompt_ids
+    sampling = Sampling(max_new_tokens, temperature, top_p, seed)
+    loaded = load_trained(folder, model=model, device=device, base=_base_of(numbers))
+    ids = [
+        plain_ids(loaded, one) if raw and isinstance(one, str) else prompt_ids(loaded, one, system)
+        for one in asked
+    ]
+    return generated(loaded, ids, sampling)
+
+
+def chat(
+    run: Run | Path | str,
+    *,
+    which: Which = "last",
+    system: str | None = None,
+    max_new_tokens: int = MOST_NEW,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    model: str | None = None,
+    device: str = "auto",
+    numbers: str | None = None,
+) -> "Talk":
+    """A conversation with a trained language model: `chat(run).answer("...")`, which remembers what
+    was said.
+
+    Options as of `generate`. Raises what `generate` does, and ModelError for a tokenizer without
+    chat template.
+    """
+    folder = _trained(run, which, "chat")
+    with loading("chat", "train"):
+        from cutlayer.jobs.use import Sampling, Talk, load_trained
+    sampling = Sampling(max_new_tokens, temperature, top_p, seed)
+    loaded = load_trained(folder, model=model, device=device, base=_base_of(numbers))
+    return Talk(loaded, sampling, system)
+
+
+def evaluate(
+    run: Run | Path | str,
+    data: Path | str | None = None,
+    *,
+    which: Which = "last",
+    samples: int | None = None,
+    answers: bool = True,
+    pattern: str | None = None,
+    max_new_tokens: int | None = None,
+    base: bool = False,
+    model: str | None = None,
+    device: str = "auto",
+    numbers: str | None = None,
+) -> "Evaluated":
+    """How good a trained model is on `data` (a path, a packaged set or a hub id, read as the run's
+    are; None: the test samples of the run).
+
+    `samples`: at most so many, spread over all. `answers`: let it write the answers of
+    conversations, prompts and completions, and count those that are the data's; with `pattern`, a
+    regular expression, those of which its last match is the same. `max_new_tokens`: of an answer,
+    None: a little more than the longest in the data. `base`: the model before training, too. The
+    others as of `generate`.
+
+    Raises DataError and AssetError for data that cannot be used; else what `generate` does.
+    """
+    check_kind(bool, "True or False", answers=answers, base=base)
+    if samples is not None and (type(samples) is not int or samples < 1):
+        raise ConfigError(f"samples should be a whole number from 1 on, not {quoted(samples)}")
+    named = None if data is None else str(path_of("data", data))
+    folder = _trained(run, which)
+    with loading("evaluate", "train"):
+        from cutlayer.jobs.evaluate import Answers, try_trained
+        from cutlayer.jobs.use import load_trained
+    how = Answers(pattern, max_new_tokens) if answers else None
+    loaded = load_trained(folder, model=model, device=device, base=_base_of(numbers))
+    return try_trained(loaded, named, samples=samples, answers=how, base=base)
+
+
+def export(run: Run | Path | str, to: Path | str, *, which: Which = "last") -> Path:
+    """Copy the adapter of a run, in PEFT's format, with tokenizer, model card and settings, into
+    the new folder `to`, and give that.
+
+    Raises ConfigError for a folder that holds something; RunError for what is no run, or without a
+    finished round; StorageError for a full disk.
+    """
+    to = path_of("to", to)
+    export_trained(_trained(run, which), to)
+    return to
+
+
+def merge(
+    run: Run | Path | str,
+    to: Path | str,
+    *,
+    which: Which = "last",
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+    model: str | None = None,
+) -> Path:
+    """Write the whole model, the adapter of a run in its weights, into the new folder `to`, which
+    `from_pretrained` reads, and give that.
+
+    `dtype`: the numbers of the result; only in float32 nothing of the adapter is rounded. `model`:
+    as of `generate`.
+
+    Raises ConfigError for a folder that holds something; AssetError for weights that are not to be
+    had, ModelError for others than it was trained over; else what `export` does.
+    """
+    to = path_of("to", to)
+    if dtype not in MERGED_NUMBERS:
+        raise ConfigError(f"dtype should be {', '.join(MERGED_NUMBERS)}, not {quoted(dtype)}")
+    merge_trained(_trained(run, which), to, model=model, dtype=dtype)
+    return to
+
+
+def push(
+    run: Run | Path | str,
+    name: str,
+    *,
+    which: Which = "last",
+    private: bool = True,
+    message: str | None = None,
+    token: str | None = None,
+) -> str:
+    """Upload the adapter of a run, or a model that `merge` wrote, as `name` (OWNER/NAME) to the
+    Hugging Face hub, or to `$HF_ENDPOINT`, and give its address.
+
+    `private`: of a repository that is made. `message`: of the commit. `token`: None: the one that
+    `hf auth login` keeps, or `$HF_TOKEN`.
+
+    Raises ConfigError for a name that cannot be; AssetError without network or token, and for what
+    the hub refuses; RunError for what is no run, or without a finished round.
+    """
+    check_kind(bool, "True or False", private=private)
+    check_kind(str, "OWNER/NAME", name=name)
+    return push_trained(_trained(run, which), name, private=private, message=message, token=token)
+
+
+def _trained(run: Run | Path | str, which: Which, doing: str | None = None) -> TrainedFolder:
+    """What was trained; where something is to be done that writes text, one that does."""
+    if which not in ADAPTERS:
+        raise ConfigError(f"which should be {' or '.join(ADAPTERS)}, not {quoted(which)}")
+    folder = open_trained(_path_of(run), which)
+    if doing is not None:
+        check_generates(folder, doing)
+    return folder
+
+
+def _prompts_of(prompts: object) -> list[Prompt]:
+    """The prompts that a program gave. Raises ConfigError for what is none."""
+    if not isinstance(prompts, Sequence):
+        raise ConfigError(f"prompts should be texts or conversations, not {quoted(prompts)}")
+    for prompt in prompts:
+        if not is_prompt(prompt):
+            raise ConfigError(
+                "a prompt should be a text, or a list of turns with role and content, not"
+                f" {quoted(prompt)}"
+            )
+    return list(prompts)
+
+
+def _base_of(numbers: str | None) -> Base | None:
+    if numbers is None:
+        return None
+    try:
+        return Base(numbers)
+    except ValueError as error:
+        known = ", ".join(base.value for base in Base)
+        raise ConfigError(f"numbers should be {known}, not {quoted(numbers)}") from error
 
 
 def _path_of(run: Run | Path | str) -> Path:

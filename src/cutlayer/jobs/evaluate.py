@@ -66,8 +66,9 @@ class Figures:
 
 
 @dataclass(frozen=True)
-class Trial:
-    """What was tried: so many samples, in which so much `counted`, and so many `answers`."""
+class Evaluated:
+    """Figures of a trained model on `data`: of so many `samples`, in which so much `counted`, and
+    of so many `answers`; of the model before training too, where that was asked for (`base`)."""
 
     data: str
     samples: int
@@ -84,7 +85,7 @@ def try_trained(
     samples: int | None = None,
     answers: Answers | None = None,
     base: bool = False,
-) -> Trial:
+) -> Evaluated:
     """The figures of a trained model on `data` (None: the test samples of its run).
 
     `samples`: at most so many, spread over all; `answers`: how its answers are compared with those
@@ -105,7 +106,7 @@ def try_trained(
     asked = list(_asked(chosen, model)) if found.answers and answers is not None else []
     trained, counted = _figures(model, found, chosen, asked, answers, base=False)
     before = _figures(model, found, chosen, asked, answers, base=True)[0] if base else None
-    return Trial(found.name, len(chosen), counted, len(asked), trained, before)
+    return Evaluated(found.name, len(chosen), counted, len(asked), trained, before)
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ torch; who writes such folders is `jobs.trained`.
 import json
 import re
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeGuard
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -28,6 +28,8 @@ from cutlayer.training.records import Score
 FACTS_FILE = "cutlayer.json"
 SETTINGS_FILE = "cutlayer.yaml"
 CARD_FILE = "README.md"
+# what is answered: a text, or a conversation's turns, each with role and content
+Prompt: TypeAlias = str | Sequence[Mapping[str, Any]]
 # which round's adapter, and the folder that a run has it in
 Which: TypeAlias = Literal["last", "best"]
 ADAPTERS: Mapping[Which, str] = {"last": "adapter", "best": "adapter-best"}
@@ -35,6 +37,8 @@ ADAPTERS: Mapping[Which, str] = {"last": "adapter", "best": "adapter-best"}
 MODELS: Mapping[Which, str] = {"last": "model", "best": "model-best"}
 
 FORMAT = 1
+# tokens of an answer at most, unless somebody says how many
+MOST_NEW = 256
 # how the hub calls what a model does
 _PIPELINES: Mapping[Task, str] = {
     "causal-lm": "text-generation",
@@ -151,6 +155,17 @@ def check_generates(folder: TrainedFolder, doing: str) -> None:
             f"{doing}: {folder.path} is for {facts.task} ({column_listing(facts.class_names)}), and"
             " writes no text; `cutlayer evaluate` says how often it is right"
         )
+
+
+def is_prompt(value: object) -> TypeGuard[Prompt]:
+    """Whether it can be answered."""
+    if isinstance(value, str):
+        return bool(value)
+    return (
+        isinstance(value, Sequence)
+        and bool(value)
+        and all(isinstance(turn, Mapping) and {"role", "content"} <= turn.keys() for turn in value)
+    )
 
 
 def _within(run: Path, which: Which) -> Path:

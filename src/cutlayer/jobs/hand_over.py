@@ -21,6 +21,8 @@ from cutlayer.jobs.facts import CARD_FILE, FACTS_FILE, SETTINGS_FILE, TrainedFol
 _LOG = logging.getLogger(__name__)
 
 _REMEDY = Remedy("nothing was written", "choose another folder")
+# what a merged model may be in
+MERGED_NUMBERS = ("float32", "bfloat16", "float16")
 # of an adapter's folder, what a merged model has in another form
 _OF_ADAPTERS = ("adapter_config.json", "adapter_model.safetensors", CARD_FILE, FACTS_FILE)
 _PUBLIC = "https://huggingface.co"

@@ -8,18 +8,20 @@ import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeAlias, final
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, TextStreamer
+from transformers import DynamicCache, GenerationConfig, TextStreamer
+from transformers.cache_utils import DynamicLayer
+from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from cutlayer.data.find import FoundAsset, find_model
 from cutlayer.errors import ConfigError, ModelError
 from cutlayer.jobs.build import make_adapter
-from cutlayer.jobs.facts import TrainedFolder
+from cutlayer.jobs.facts import MOST_NEW, TrainedFolder
 from cutlayer.jobs.resume import model_digests
 from cutlayer.model.inputs import open_tokenizer, token_limit
 from cutlayer.model.load import load_whole
@@ -31,6 +33,12 @@ from cutlayer.spec import Base
 _LOG = logging.getLogger(__name__)
 
 Turn: TypeAlias = Mapping[str, Any]
+# what transformers calls keys and values that were read: another name from one version to the next
+_CACHE = next(
+    one.name
+    for one in fields(GenerateDecoderOnlyOutput)
+    if one.name in ("cache", "past_key_values")
+)
 # texts that are generated at a time
 _TOGETHER = 8
 
@@ -40,18 +48,26 @@ class Sampling:
     """How the next token is chosen: the likeliest at `temperature` 0, else drawn among those that
     together have the probability `top_p`, the same for the same `seed`."""
 
-    max_new_tokens: int = 256
+    max_new_tokens: int = MOST_NEW
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise ConfigError(f"max_new_tokens is {self.max_new_tokens}: give 1 or more")
-        if not (math.isfinite(self.temperature) and self.temperature >= 0):
-            raise ConfigError(f"temperature is {self.temperature}: give 0 (the likeliest) or more")
-        if not 0 < self.top_p <= 1:
-            raise ConfigError(f"top_p is {self.top_p}: give a number above 0, up to 1")
+        if type(self.max_new_tokens) is not int or self.max_new_tokens < 1:
+            raise ConfigError(f"max_new_tokens is {self.max_new_tokens!r}: give 1 or more")
+        if not (_is_number(self.temperature) and 0 <= self.temperature < math.inf):
+            raise ConfigError(
+                f"temperature is {self.temperature!r}: give 0 (the likeliest) or more"
+            )
+        if not (_is_number(self.top_p) and 0 < self.top_p <= 1):
+            raise ConfigError(f"top_p is {self.top_p!r}: give a number above 0, up to 1")
+        if type(self.seed) is not int or not 0 <= self.seed < 2**63:
+            raise ConfigError(f"seed is {self.seed!r}: give a whole number from 0 to 2**63 - 1")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 @final
@@ -180,19 +196,51 @@ def plain_ids(model: UsableModel, text: str) -> list[int]:
     return ids
 
 
+@final
+class Reading:
+    """The keys and values of what a model has read of one text, so that the next one reads only
+    what is new in it: what a talk goes on from.
+
+    Kept where every block keeps those of all tokens (`DynamicLayer`); else each text is read anew.
+    """
+
+    def __init__(self) -> None:
+        self._ids: list[int] = []
+        self._cache: DynamicCache | None = None
+
+    def take(self, ids: Sequence[int]) -> DynamicCache | None:
+        """What is kept of the beginning of `ids`, which are read next; nothing is kept then, until
+        they have been."""
+        cache, self._cache = self._cache, None
+        # the last token is always read: what comes after it is asked for
+        most = min(len(self._ids), len(ids) - 1)
+        same = next((n for n in range(most) if self._ids[n] != ids[n]), most)
+        if cache is None or not same:
+            return None
+        if same < cache.get_seq_length():
+            cache.crop(same - cache.get_seq_length())  # how many it loses, below 0
+        return cache
+
+    def keep(self, ids: Sequence[int], cache: object) -> None:
+        """`ids` were read, all or all but the last."""
+        if isinstance(cache, DynamicCache) and all(type(n) is DynamicLayer for n in cache.layers):
+            self._ids, self._cache = list(ids[: cache.get_seq_length()]), cache
+
+
 def generated(
     model: UsableModel,
     prompts: Sequence[Sequence[int]],
     sampling: Sampling,
     *,
     streamer: TextStreamer | None = None,
+    reading: Reading | None = None,
     base: bool = False,
 ) -> list[str]:
     """What the model writes after each of the prompts, without special tokens.
 
     Several prompts are answered a few at a time, the longest first. `streamer`: is given the tokens
-    as they come, of one prompt. `base`: before training. Raises ModelError for a prompt that is too
-    long.
+    as they come, of one prompt; `reading`: what was read before it, of one prompt. `base`: before
+    training. Raises ModelError for a prompt that is too long.
     """
     limit = token_limit(model.whole.adapted.model.config)
     longest = max((len(ids) for ids in prompts), default=0) + sampling.max_new_tokens
@@ -206,7 +254,7 @@ def generated(
     order = sorted(range(len(prompts)), key=lambda place: -len(prompts[place]))
     for first in range(0, len(order), _TOGETHER):
         places = order[first : first + _TOGETHER]
-        texts = _together(model, [prompts[n] for n in places], sampling, streamer, base)
+        texts = _together(model, [prompts[n] for n in places], sampling, streamer, reading, base)
         for place, text in zip(places, texts, strict=True):
             answers[place] = text
     return answers
@@ -217,6 +265,7 @@ def _together(
     prompts: Sequence[Sequence[int]],
     sampling: Sampling,
     streamer: TextStreamer | None,
+    reading: Reading | None,
     base: bool,
 ) -> list[str]:
     inner, device = model.whole.adapted.model, model.whole.adapted.device
@@ -241,15 +290,20 @@ def _together(
         eos_token_id=ends or None,
         pad_token_id=padding,
         use_cache=True,
+        return_dict_in_generate=True,
     )
     with torch.no_grad(), model.reading(len(prompts), base=base), _seeded(sampling.seed, device):
-        found: Tensor = inner.generate(  # type: ignore[operator]
+        found = inner.generate(  # type: ignore[operator]
             input_ids=to_device(ids, device),
             attention_mask=to_device(mask, device),
             generation_config=settings,
             streamer=streamer,
+            **{_CACHE: None if reading is None else reading.take(prompts[0])},
         )
-    texts: list[str] = model.tokenizer.batch_decode(found[:, most:], skip_special_tokens=True)
+    written: Tensor = found.sequences
+    if reading is not None:
+        reading.keep(written[0].tolist(), getattr(found, _CACHE))
+    texts: list[str] = model.tokenizer.batch_decode(written[:, most:], skip_special_tokens=True)
     return texts
 
 
@@ -272,7 +326,8 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
 @final
 class Talk:
     """A conversation with a model: each answer is to all that was said before, as far as the model
-    reads; what is too old for that is forgotten, the system's turn never."""
+    reads; what is too old for that is forgotten, the system's turn never. Of what was said, only
+    what is new is read."""
 
     def __init__(self, model: UsableModel, sampling: Sampling, system: str | None = None) -> None:
         if model.tokenizer.chat_template is None:
@@ -284,6 +339,7 @@ class Talk:
         self._sampling = sampling
         self._system = system
         self._turns: list[Turn] = []
+        self._reading = Reading()
 
     @property
     def turns(self) -> tuple[Turn, ...]:
@@ -305,6 +361,8 @@ class Talk:
         while limit is not None and len(ids) + self._sampling.max_new_tokens > limit and turns[2:]:
             turns = turns[2:]
             ids = prompt_ids(self._model, turns, self._system)
-        (answer,) = generated(self._model, [ids], self._sampling, streamer=streamer)
+        (answer,) = generated(
+            self._model, [ids], self._sampling, streamer=streamer, reading=self._reading
+        )
         self._turns = [*turns, {"role": "assistant", "content": answer}]
         return answer
