@@ -264,6 +264,21 @@ class ModelSpec:
         deepest = self.blocks - 1 if self.head_adapter_parameters else trained[-1]
         return range(least, deepest + 1)
 
+    def frozen_below(self, cut: int) -> "ModelSpec":
+        """The same without adapters in the embedding and the first `cut` blocks, which have no
+        backward and keep nothing for it."""
+        nothing = BlockBytes(BatchBytes(), BatchBytes())
+        above = [
+            replace(other, at=tuple(at for at in other.at if at >= cut)) for other in self.others
+        ]
+        below = OtherBlocks(tuple(range(cut)), (0,) * len(self.block_linears), nothing, nothing)
+        return replace(
+            self,
+            others=(below, *(other for other in above if other.at)),
+            embedding_adapter_parameters=0,
+            embedding_adapter_flops_per_token=0,
+        )
+
     def kinds(self, first: int, end: int) -> tuple["BlockKind", ...]:
         """The blocks from `first` to the one before `end`, by kind: first those that are as
         `block_linears` says, even if there are none of them."""

@@ -98,3 +98,9 @@ def test_micro_batches_that_overlap_have_a_line_each() -> None:
         if record["name"] == "thread_name" and record["pid"] == _Track.DEVICES
     ]
     assert names == ["device 0", "device 0, micro-batch 1", "device 0, micro-batch 2"]
+
+
+def test_local_steps_that_overlap_have_a_line_each() -> None:
+    timeline = simulate(SCHEMES["sft-frozen"], [work([1.0] * 5, 2), work([2.0] * 5, 2)])
+    slices = _check(traced(timeline))
+    assert {record["tid"] for record in slices if record["pid"] == _Track.DEVICES} == {0, 1, 2, 3}

@@ -1,11 +1,15 @@
 """Micro-batches that overlap, worked by hand: seconds of forward, up, server, down, backward."""
 
-import pytest
+from dataclasses import replace
 
-from cutlayer.rounds.schemes import SFT, SFT_OVERLAP, Phase
+import numpy as np
+import pytest
+from hypothesis import given
+
+from cutlayer.rounds.schemes import SFT, SFT_FROZEN, SFT_OVERLAP, Phase
 from cutlayer.rounds.simulate import simulate
-from cutlayer.rounds.work import Duplex, Sharing, SharingRules
-from rounds.works import spans, work
+from cutlayer.rounds.work import DeviceWork, Duplex, Sharing, SharingRules
+from rounds.works import rules, spans, work, works
 
 LOCAL = [1.0, 2.0, 1.0, 2.0, 1.0]
 
@@ -103,3 +107,34 @@ def test_waiting_for_another_device_at_the_server_is_a_wait() -> None:
     # at the server: waits 10 (and its second micro-batch behind it), served 12 to 13 and 13 to 14
     assert phases[Phase.SERVER_QUEUE] > 0
     assert sum(phases.values()) == 16.0
+
+
+def test_a_device_whose_part_is_frozen_waits_for_no_server() -> None:
+    """Forward, up and server of each mini-batch as soon as they can: local steps overlap too."""
+    timeline = simulate(SFT_FROZEN, [work([1.0, 2.0, 3.0, 9.0, 9.0], 3, 4.0)])
+    assert spans(timeline, Phase.DEVICE_FORWARD) == [(4, 5), (5, 6), (6, 7)]
+    assert spans(timeline, Phase.ACTIVATION_UP) == [(5, 7), (7, 9), (9, 11)]
+    assert spans(timeline, Phase.SERVER_COMPUTE) == [(7, 10), (10, 13), (13, 16)]
+    assert timeline.delay_s == 16
+    # on its way to the end: the part, the first forward and upload, then the server
+    phases = timeline.phase_seconds(0)
+    assert sum(phases.values()) == 16
+    assert phases[Phase.GRADIENT_DOWN] == phases[Phase.DEVICE_BACKWARD] == 0
+    assert phases[Phase.ADAPTER_UP] == 0
+
+
+@given(works(), rules)
+def test_a_frozen_part_is_never_slower_than_one_that_waits(
+    devices: list[DeviceWork], how: SharingRules
+) -> None:
+    """Of one device and the same amounts, without what comes back and the adapters."""
+    (device, *_) = devices
+    free = (Phase.GRADIENT_DOWN, Phase.DEVICE_BACKWARD, Phase.ADAPTER_UP)
+    amounts = {phase: np.zeros_like(device.amounts[phase]) for phase in free}
+    waits = simulate(SFT, [replace(device, amounts={**device.amounts, **amounts})], how)
+    streams = simulate(SFT_FROZEN, [device], how)
+    # the same seconds added in another order
+    assert streams.delay_s <= waits.delay_s * (1 + 1e-12)
+    timeline = simulate(SFT_FROZEN, devices, how)
+    for number, line in enumerate(timeline.devices):
+        assert sum(timeline.phase_seconds(number).values()) == pytest.approx(line.delay_s)

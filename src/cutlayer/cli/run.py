@@ -372,7 +372,7 @@ def run_trace(arguments: argparse.Namespace) -> int:
     events = list(read_steps(directory / "trace.jsonl", number))
     if not events:
         raise RunError(f"{directory / 'trace.jsonl'}: holds no step of round {number}")
-    scheme = make_scheme(read_written(directory / "config.yaml").scheme)
+    scheme = make_scheme(read_written(directory / "config.yaml"))
     path = arguments.output or directory / f"round-{number}.json"
     path.write_text(chrome_trace_of(scheme, events), encoding="utf-8")
     print(path)

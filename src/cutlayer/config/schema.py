@@ -40,7 +40,7 @@ from cutlayer.config.training import (
 )
 from cutlayer.spec import LossOn, Packing, Task, TextFormat, TooLong
 
-_COMPRESSING = ("sft", "sft-overlap")
+_COMPRESSING = ("sft", "sft-overlap", "sft-frozen")
 _Samples = Annotated[int, Field(ge=1, le=10**9), Number]
 _ARRANGED = ("static", "two-timescale")
 # what a plan chooses
@@ -65,6 +65,12 @@ class SftOverlap(Section):
     """sft with micro-batches in a pipeline."""
 
     name: Literal["sft-overlap"] = "sft-overlap"
+
+
+class SftFrozen(Section):
+    """sft with the devices' part frozen: nothing comes back, the server trains alone."""
+
+    name: Literal["sft-frozen"] = "sft-frozen"
 
 
 class SplitLoraPaper(Section):
@@ -101,6 +107,7 @@ SchemeSection: TypeAlias = (
     Sft
     | SftUncompressed
     | SftOverlap
+    | SftFrozen
     | SplitLoraPaper
     | SplitLora
     | Sl
@@ -108,6 +115,30 @@ SchemeSection: TypeAlias = (
     | FlFull
     | PluginSection
 )
+
+
+class TrainedDevicePart(Section):
+    """In every round."""
+
+    name: Literal["trained"] = "trained"
+
+
+class FrozenDevicePart(Section):
+    """Never: sft-frozen."""
+
+    name: Literal["frozen"] = "frozen"
+
+
+class WarmDevicePart(Section):
+    """In the first rounds; then it is frozen as it was merged."""
+
+    name: Literal["warm"] = "warm"
+    rounds: Whole = Field(
+        default=1, ge=1, le=10**6, description="rounds in which the devices' part is trained"
+    )
+
+
+DevicePartSection: TypeAlias = TrainedDevicePart | FrozenDevicePart | WarmDevicePart
 
 
 class ModelSection(Section):
@@ -420,6 +451,12 @@ class Config(Section):
         default=DirichletPartition(), description="How samples are distributed over the devices."
     )
     adapter: Annotated[AdapterSection, read_unless("scheme.name", "fl-full")] = AdapterSection()
+    device_part: Annotated[DevicePartSection, Choices("trained"), read_by("scheme.name", "sft")] = (
+        Field(
+            default=TrainedDevicePart(),
+            description="When the adapters of the devices' part are trained.",
+        )
+    )
     training: TrainingSection = TrainingSection()
     optimizer: Annotated[OptimizerSection, Choices("adamw")] = Field(
         default=AdamWOptimizer(),

@@ -69,11 +69,13 @@ from cutlayer.config.schema import (
     EvenPlanner,
     FedProxAggregation,
     FixedPlanner,
+    FrozenDevicePart,
     NoAggregation,
     PlannerSection,
     PluginPlanner,
-    SchemeSection,
     ServerAggregation,
+    TrainedDevicePart,
+    WarmDevicePart,
 )
 from cutlayer.config.section import ALLOCATIONS, CHANNELS, CODECS, PluginSection
 from cutlayer.config.section import SCHEMES as SCHEME_PLUGINS
@@ -93,7 +95,7 @@ from cutlayer.planner.allocation import Allocation, FixedAllocation, Shares, eve
 from cutlayer.planner.decision import check_most_shares
 from cutlayer.rounds.batching import ServerBatch, ServerBatching
 from cutlayer.rounds.memory import ACCOUNTINGS, Accounting
-from cutlayer.rounds.schemes import SCHEMES, Merging, Scheme, ServerOrder
+from cutlayer.rounds.schemes import SCHEMES, SFT, SFT_FROZEN, Merging, Scheme, ServerOrder
 from cutlayer.rounds.work import Duplex, Sharing, SharingRules
 from cutlayer.spec import ActivationPolicy, Device, Task
 from cutlayer.units import MS_PER_S
@@ -225,11 +227,32 @@ def _entropy(section: StagesSection) -> EntropyCoder:
 _SHARING = {"static": Sharing.STATIC, "in-turn": Sharing.IN_TURN, "shared": Sharing.SHARED}
 
 
-def make_scheme(section: SchemeSection) -> Scheme:
-    """The scheme of that name. Raises ConfigError for another package's that cannot be."""
+def make_scheme(config: Config) -> Scheme:
+    """The scheme that a run begins with. Raises ConfigError for another package's that cannot be,
+    and for one that has no say in what devices train."""
+    section, part = config.scheme, config.device_part
+    if not isinstance(part, TrainedDevicePart) and section.name != SFT.name:
+        raise ConfigError(
+            f"device_part {part.name} is of scheme {SFT.name}, and scheme is {section.name}: leave"
+            " one of them out"
+        )
     if isinstance(section, PluginSection):
         return plugged("scheme", section, Scheme, {}, group=SCHEME_PLUGINS)
-    return SCHEMES[section.name]
+    return SFT_FROZEN if isinstance(part, FrozenDevicePart) else SCHEMES[section.name]
+
+
+def warm_rounds(config: Config) -> int | None:
+    """For how many rounds the devices' part is trained before it is frozen; None: as the scheme has
+    it. Raises ConfigError where no round would be left."""
+    part, rounds = config.device_part, config.training.rounds
+    if not isinstance(part, WarmDevicePart):
+        return None
+    if part.rounds >= rounds:
+        raise ConfigError(
+            f"device_part.rounds {part.rounds} of training.rounds {rounds}: the devices' part would"
+            " be trained to the end; lower it, or set device_part to trained"
+        )
+    return part.rounds
 
 
 def make_merging(section: AggregationSection, scheme: Scheme) -> Merging:

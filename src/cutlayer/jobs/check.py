@@ -48,6 +48,7 @@ from cutlayer.jobs.build import (
     make_scheme,
     most_shares,
     plugged_allocation,
+    warm_rounds,
 )
 from cutlayer.jobs.machines import make_devices, make_server
 from cutlayer.jobs.model_spec import planned_model
@@ -112,11 +113,12 @@ def check(config: Config, *, cut: bool = True, dealt: bool = True, read: bool = 
             f"data.train_samples {samples} are too few for {count} devices: raise it, or lower"
             " devices.count"
         )
-    devices, scheme = make_devices(config.devices), make_scheme(config.scheme)
+    devices, scheme = make_devices(config.devices), make_scheme(config)
     make_server(config.server)
     check_steps(config.training)
     count_micro_batches(config.training, scheme)
     make_merging(config.aggregation, scheme)
+    warm_rounds(config)
     make_rules(config)
     check_devices(config.net.devices, count)
     make_round_end(config.net, count)
@@ -211,7 +213,7 @@ def check_model(config: Config, settings: Mapping[str, Any], *, cut: bool = True
     sizes = config.data.image_size, config.data.max_tokens
     check_sizes(*sizes, name, limit=_number(settings, _TOKENS), side=_number(settings, _PATCH))
     blocks, width = _number(settings, _BLOCKS), _number(settings, _WIDTH)
-    cut = cut and make_scheme(config.scheme).splits
+    cut = cut and make_scheme(config).splits
     if cut and blocks is not None and config.model.cut >= blocks:
         raise ConfigError(
             f"model.cut is {config.model.cut}; {name}, of {blocks} blocks, can be cut after block"
@@ -289,7 +291,7 @@ def check_limits(config: Config) -> None:
     check_fixed(config, read_own_profile(config))
     settings, least = _model_settings(config.model.name) or {}, config.planner.least_cut
     blocks = _number(settings, _BLOCKS)
-    if blocks is not None and least >= blocks and make_scheme(config.scheme).splits:
+    if blocks is not None and least >= blocks and make_scheme(config).splits:
         raise ConfigError(
             f"planner.least_cut is {least}, but {config.model.name}, of {blocks} blocks, can be cut"
             f" after block 1..{blocks - 1}: lower it"
@@ -302,7 +304,7 @@ def check_limits(config: Config) -> None:
 def check_fixed(config: Config, profile: Profile | None) -> None:
     """Raises ConfigError for what cannot stay as it is (`planner.fix`) while the rest is chosen, a
     codec by the `profile`."""
-    section, scheme = config.planner, make_scheme(config.scheme)
+    section, scheme = config.planner, make_scheme(config)
     fix, cut = set(section.fix), config.model.cut
     left = set(get_args(Choice)) - fix
     left -= set() if scheme in (SFT, SFT_OVERLAP) else {"scheme"}

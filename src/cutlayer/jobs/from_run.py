@@ -188,7 +188,7 @@ def _rates(
 
 def _step_flops(config: Config) -> tuple[float, float]:
     """What a local step of the run computes, on the device and on the server, as plans count it."""
-    planned, scheme = planned_model(config), make_scheme(config.scheme)
+    planned, scheme = planned_model(config), make_scheme(config)
     batch = MiniBatch(config.training.batch_size, planned.tokens)
     flops = make_accounting(config).flops(planned.model, config.model.cut, batch, scheme.trained)
     held = ActivationPolicy(config.devices.activation_memory)

@@ -246,6 +246,7 @@ def check_scheme(scheme: Scheme) -> None:
         and scheme.trained is Trained.ADAPTERS
         and not scheme.shared_server
         and not scheme.pipelined
+        and scheme.trains_device
     )
     if not fits:
         raise ConfigError(
@@ -299,6 +300,8 @@ def check_net(job: Job) -> None:
     """Raises ConfigError for a job that cannot run over a network."""
     config = job.config
     check_scheme(job.setup.training.scheme)
+    if job.setup.training.warm_rounds is not None:
+        raise ConfigError("device_part warm cannot run over a network: set it to trained")
     if isinstance(config.codec, PluginSection):
         check_registered("codec", config.codec, CODECS)
     if config.training.local_epochs is not None:

@@ -252,7 +252,7 @@ def plan(config: Config, *, fixed: bool = False, from_run: Path | str | None = N
     learned = None if from_run is None else learned_rates(config, path_of("from_run", from_run))
     config = config if learned is None else learned.into(config)
     _check_devices(config.devices.count)
-    section, scheme = config.planner, make_scheme(config.scheme)
+    section, scheme = config.planner, make_scheme(config)
     own_cut = fixed or "cut" in section.fix or "cut" in config.model.model_fields_set
     check(config, cut=own_cut, dealt=False, read=False)
     profile = None if fixed else read_own_profile(config)
@@ -332,7 +332,7 @@ def _as_given(
 ) -> Decision:
     """The decision that the configuration makes itself; shares as its planner finds them for the
     channel's mean, drawn ones taken to be even."""
-    scheme, training = make_scheme(config.scheme), config.training
+    scheme, training = make_scheme(config), config.training
     count, parts = len(workload.devices), count_micro_batches(training, scheme)
     in_flight = min(training.in_flight or parts, parts) if scheme.pipelined else 1
     policy = MiniBatchPolicy(ActivationPolicy(config.devices.activation_memory), parts, in_flight)
@@ -425,7 +425,7 @@ def _decided(config: Config, decision: Decision) -> dict[str, dict[str, Any]]:
         sections["planner"] = {"name": shares if config.link.uplink == "static" else "even"}
     if decision.scheme.splits:
         sections["model"] = {"cut": decision.common_cut}
-    if decision.scheme != make_scheme(config.scheme):
+    if decision.scheme != make_scheme(config):
         sections["scheme"] = {"name": decision.scheme.name}
     # of those without settings of their own here, the configured one may have others
     if decision.scheme.compressed and (codec.settings or codec.codec != config.codec.name):

@@ -53,6 +53,7 @@ from cutlayer.jobs.build import (
     optimizer_slots,
     plugged_allocation,
     start_folder,
+    warm_rounds,
 )
 from cutlayer.jobs.dataset import prepare_data
 from cutlayer.jobs.machines import make_devices, make_server
@@ -137,7 +138,7 @@ def prepare(config: Config, *, dealt: bool = True) -> Job:
     Raises CutlayerError for a model, data set, cut, partition or memory limit that cannot be.
     """
     _, channel, shares = _network(config)
-    scheme = make_scheme(config.scheme)
+    scheme = make_scheme(config)
     micro_batches = count_micro_batches(config.training, scheme)
     placements = _placements(config, dealt=dealt)
     found = find_model(config.model.name)
@@ -149,6 +150,9 @@ def prepare(config: Config, *, dealt: bool = True) -> Job:
     numbers = str(placements[0].dtype).removeprefix("torch.")
     request = replace(model_request(config, found.path, prepared.task, classes), numbers=numbers)
     model = based(replace(count_model(request, found.path), name=config.model.name), config)
+    if not scheme.trains_device:
+        adapter = _above(config, adapter, model.blocks)
+        model = model.frozen_below(config.model.cut)
     _check_server(config, _least_server_need(config, scheme, model), "without any mini-batch")
     server = _server(config, scheme, found.path, prepared, adapter, model.blocks, placements)
     if config.data.packing == "documents":
@@ -235,6 +239,7 @@ def make_training(
         seed=config.seed,
         tells_labels=_tells_labels(config, merging, task),
         merging=merging,
+        warm_rounds=warm_rounds(config),
     )
 
 
@@ -268,8 +273,9 @@ def _server(
     slots = [own.adapted.layout.slots for own in (device_part, server_part)]
     if folder is not None:
         check_slots(folder, start, (*slots[0], *slots[1]))
-    for own, side in zip(slots, ("a device", "the server"), strict=True):
-        if not own:
+    sides = zip(slots, ("a device", "the server"), (scheme.trains_device, True), strict=True)
+    for own, side, trained in sides:
+        if trained and not own:
             raise ConfigError(
                 f"with model.cut {cut}, adapter.layers and adapter.targets leave {side} nothing to"
                 " train: give blocks on both sides of the cut adapters, or move model.cut"
@@ -285,6 +291,20 @@ def _server(
     )
 
 
+def _above(config: Config, adapter: AdapterSpec, blocks: int) -> AdapterSpec:
+    """The adapters of the server's part alone. Raises ConfigError where there would be none."""
+    cut = config.model.cut
+    if cut >= blocks:
+        return adapter  # whoever makes the cut says so
+    layers = tuple(at for at in adapter.layers or range(blocks) if at >= cut)
+    if not layers:
+        raise ConfigError(
+            f"with model.cut {cut} and the devices' part frozen, adapter.layers leave the server"
+            " nothing to train: give its blocks adapters, or move model.cut"
+        )
+    return replace(adapter, layers=layers, patch_embedding=False)
+
+
 def _placements(config: Config, *, dealt: bool) -> tuple[Placement, Placement]:
     """Of the devices' part and of the server's. Where devices are machines of their own, the server
     has their part beside its own, for evaluation. Raises ConfigError: no such device here."""
@@ -295,7 +315,7 @@ def _placements(config: Config, *, dealt: bool) -> tuple[Placement, Placement]:
     for base in bases:
         check_base(Base(base))
     # what is not split is trained by the devices, all of it
-    served = bases[make_scheme(config.scheme).splits]
+    served = bases[make_scheme(config).splits]
     return Placement(below, Base(bases[0])), Placement(above, Base(served))
 
 

@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import NoReturn, final
+from typing import Any, NoReturn, final
 
 import torch
 from jaxtyping import Float, Float32, Int
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge, saved_tensors_hooks
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from cutlayer.errors import ModelError
 from cutlayer.model.adapted import AdaptedModel
@@ -303,11 +305,14 @@ def _stop(hidden: Tensor) -> NoReturn:
 class Pending:
     """A mini-batch, or micro-batch, whose gradient has not come yet.
 
-    `shape`: of the activation, [batch, token, width]; known after it was released too.
+    `shape`: of the activation, [batch, token, width]; known after it was released too. `backward`
+    None: the part is frozen, and none comes.
     """
 
     def __init__(
-        self, activation: Float[Tensor, "batch token width"], backward: Callable[[Tensor], None]
+        self,
+        activation: Float[Tensor, "batch token width"],
+        backward: Callable[[Tensor], None] | None,
     ) -> None:
         self._activation: Tensor | None = activation.detach().float()
         self._dtype = activation.dtype
@@ -329,11 +334,13 @@ class Pending:
     def backward(self, gradient: Float[Tensor, "batch token width"]) -> None:
         """Add the adapters' gradient to `rows.grad`, given that of the activation.
 
-        Raises RuntimeError if it was called before, or if rows or inputs were changed in place
-        since the forward.
+        Raises RuntimeError if it was called before, if the part is frozen, or if rows or inputs
+        were changed in place since the forward.
         """
         if self._backward is None:
-            raise RuntimeError("this micro-batch has had its backward; run its forward again")
+            raise RuntimeError(
+                "this micro-batch has had its backward, or has none; run its forward again"
+            )
         backward, self._backward = self._backward, None
         backward(to_device(gradient, self._device).to(self._dtype))
 
@@ -363,13 +370,25 @@ def device_forward(
     if not (rows.requires_grad and rows.is_leaf):
         raise ModelError(
             "the rows are no leaf that requires a gradient; give rows.requires_grad_(), or call "
-            "the part's own forward if nothing is to be trained"
+            "frozen_forward if nothing is to be trained"
         )
     if activation_memory is ActivationPolicy.RECOMPUTE:
         return _recomputed(part, rows, sizes, inputs, dropping)
     checkpoint = activation_memory is ActivationPolicy.CHECKPOINT
     with part.adapted.dropping(dropping):
         return _kept(part.forward(rows, sizes, inputs, checkpoint=checkpoint), rows)
+
+
+@torch.no_grad()
+def frozen_forward(
+    part: DevicePart,
+    rows: Float32[Tensor, "group parameter"],
+    sizes: Sequence[int],
+    inputs: Mapping[str, Tensor],
+) -> Pending:
+    """A device's forward where its part is frozen: no graph, and no backward; nothing is dropped of
+    adapters' inputs. Raises as `DevicePart.forward`."""
+    return Pending(part.forward(rows, sizes, inputs), None)
 
 
 @dataclass(frozen=True)
@@ -495,6 +514,48 @@ class SavedBytes:
                 self._now += size
                 self._peak = max(self._peak, self._now)
         return held
+
+    def _drop(self, address: int, size: int) -> None:
+        self._count[address] -= 1
+        if not self._count[address]:
+            del self._count[address]
+            self._now -= size
+
+
+@final
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of tensors that are there while what is run within makes and drops them: of
+    distinct storages, in full, without those of `exclude`. `peak`: the most at any time."""
+
+    def __init__(self, exclude: Iterable[Tensor] = ()) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._excluded = {_address(tensor) for tensor in exclude}
+        self._count: dict[int, int] = {}  # tensors of each storage
+        self._now = 0
+        self.peak = 0
+
+    def __torch_dispatch__(
+        self,
+        function: Callable[..., Any],
+        kinds: Sequence[type],
+        args: tuple[Any, ...] = (),
+        named: Mapping[str, Any] | None = None,
+    ) -> Any:
+        made = function(*args, **(named or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, Tensor):
+                self._enter(tensor)
+        return made
+
+    def _enter(self, tensor: Tensor) -> None:
+        address, size = _address(tensor), tensor.untyped_storage().nbytes()
+        if address in self._excluded or not size:
+            return
+        weakref.finalize(tensor, self._drop, address, size)
+        self._count[address] = self._count.get(address, 0) + 1
+        if self._count[address] == 1:
+            self._now += size
+            self.peak = max(self.peak, self._now)
 
     def _drop(self, address: int, size: int) -> None:
         self._count[address] -= 1

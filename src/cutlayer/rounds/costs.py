@@ -87,7 +87,8 @@ def physical_flops(
     Forward of a linear layer on R rows: `2R(in*out + r(in+out))`. Backward: `2R*in*out` for the
     gradient of its input and `4Rr(in+out)` for the adapter. Attention of inner width D_a:
     `4BN^2 D_a` forward, `attention_backward` times that backward. What nothing trained precedes in
-    the first block passes no gradient on.
+    the first block passes no gradient on: where the device's part is frozen, the server's first
+    block.
 
     With all weights trained a layer takes `2R*in*out` forward and `4R*in*out` backward, and only
     the embedding passes no gradient on.
@@ -115,15 +116,19 @@ def physical_flops(
     spared = float(work.first_spared * rows)
     if not work.first_attention_trained:
         spared += attention_backward
-    if begin >= cut:
-        spared = 0.0
+    frozen = begin >= cut
     head_rows = rows if model.head_per_token else batch.samples
     head = 2 * model.head_parameters * head_rows
     return StepFlops(
         device_forward=forward(0, cut) + work.embedding_forward * rows,
-        device_backward=backward(begin, cut) - spared + work.embedding_backward * rows,
+        device_backward=(
+            0.0 if frozen else backward(begin, cut) - spared + work.embedding_backward * rows
+        ),
         server_forward=forward(cut, model.blocks) + head,
-        server_backward=backward(cut, model.blocks) + head + 2 * work.head_trained * head_rows,
+        server_backward=backward(max(begin, cut), model.blocks)
+        - (spared if frozen else 0.0)
+        + head
+        + 2 * work.head_trained * head_rows,
         server_head=head,
     )
 

@@ -116,9 +116,12 @@ def activation_bytes(
     of all blocks, and all of one block of one batch: the peak is where backward has just computed
     the last block again, or one before it with larger adapters. RECOMPUTE: nothing waits (the
     mini-batch is counted as input); the peak is where backward has computed one batch's forward
-    again, as KEEP with one in flight.
+    again, as KEEP with one in flight. Of a part that is frozen nothing is kept: the peak is the
+    forward's own.
     """
     held = _activations(model)
+    if model.first_trained >= cut:
+        return forward_bytes(model, batch)
     # a block keeps nothing where no gradient goes
     begin = min(model.first_trained, cut - 1)
     outside = held.embedding.of(batch) + (held.head.of(batch) if cut == model.blocks else 0)
@@ -131,6 +134,13 @@ def activation_bytes(
     return kept if activation_memory is ActivationPolicy.RECOMPUTE else in_flight * kept
 
 
+def forward_bytes(model: ModelSpec, batch: MiniBatch) -> float:
+    """What a forward without a backward has at a time [byte]: a block's input, and what goes into
+    and comes out of the layer where that is most."""
+    values = model.width + max(linear.inputs + linear.outputs for linear in model.block_linears)
+    return float(model.bytes_per_value * batch.samples * batch.tokens * values)
+
+
 def server_activation_bytes(
     model: ModelSpec,
     cut: int,
@@ -141,13 +151,18 @@ def server_activation_bytes(
 
     CHECKPOINT: the inputs of its blocks, and all of one block, as `activation_bytes`.
     """
-    held, blocks = _activations(model), model.blocks - cut
+    # where the device's part is frozen, backward ends within this one
+    held, begin = _activations(model), max(cut, model.first_trained)
+    other = model.kind_of(begin)
+    first = _served(model, begin)
+    if model.first_trained >= cut:
+        first = held.first_block if other is None else other.kept
     if activation_memory is ActivationPolicy.CHECKPOINT:
-        inputs = blocks * block_input_bytes(model).of(batch)
-        again = [_served(model, cut), *(_kept(model, at) for at in range(cut + 1, model.blocks))]
+        inputs = (model.blocks - begin) * block_input_bytes(model).of(batch)
+        again = [first, *(_kept(model, at) for at in range(begin + 1, model.blocks))]
         return inputs + _run_again(model, again, batch) + held.head.of(batch)
-    rest = _kept_of(model, cut + 1, model.blocks, batch)
-    return _served(model, cut).kept.of(batch) + rest + held.head.of(batch)
+    rest = _kept_of(model, begin + 1, model.blocks, batch)
+    return first.kept.of(batch) + rest + held.head.of(batch)
 
 
 def _kept_of(model: ModelSpec, first: int, end: int, batch: MiniBatch) -> float:
@@ -232,6 +247,7 @@ def server_memory(
     batch = shape.whole
     own = model.server_adapter_parameters(cut)
     kept = server_activation_bytes(model, cut, batch, activation_memory)
+    received = float(ACTIVATION_BYTES * batch.samples * batch.tokens * model.width)
     return serving(
         shape,
         weights=model.device_weight_bytes(cut) + model.server_weight_bytes(cut),
@@ -239,7 +255,7 @@ def server_memory(
         server_row=float(TRAINED_BYTES * own),
         optimizer=float(TRAINED_BYTES * optimizer_slots * own),
         activations=kept + logits_bytes(model, batch),
-        received=float(ACTIVATION_BYTES * batch.samples * batch.tokens * model.width),
+        received=received if model.first_trained >= cut else 2 * received,
         codec=codec_bytes,
     )
 
@@ -260,8 +276,8 @@ def serving(
     A row each of both sides as the round began, one server-side row a device while it goes on, and
     the device-side ones that come as it ends; optimiser states as the round began and as they are
     now (`optimizer`: of one row); of the devices in a pass a copy of the row, its gradient, and
-    what is collected until it steps; `received` as it came and its gradient; what the server's ends
-    of a device's streams remember (`codec`).
+    what is collected until it steps; what was `received`, with its gradient if there is one; what
+    the server's ends of a device's streams remember (`codec`).
     """
     return PartMemory(
         weights=weights,
@@ -269,7 +285,7 @@ def serving(
         optimizer=2 * shape.kept * optimizer,
         gradients=3 * shape.together * server_row,
         activations=activations,
-        input=2 * received,
+        input=received,
         codec=shape.devices * codec,
     )
 

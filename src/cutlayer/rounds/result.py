@@ -113,7 +113,7 @@ class RoundTimeline:
         _add_chain(total, legs.opening, line.opening_s[None])
         if line.overlaps:
             for phase, seconds in _critical_path(
-                line.local_s, self.work[device].micro_batches, self._own_stations(legs)
+                line.local_s, self.work[device].in_sequence(self.scheme), self._own_stations(legs)
             ):
                 leg = legs.local[phase.leg]
                 key = leg.wait if phase.waits or leg.step is None else leg.step.phase
@@ -355,28 +355,35 @@ class _Slice:
 def chrome_trace_of(scheme: Scheme, events: Sequence[TimelineEvent]) -> str:
     """The events of a round of `scheme` as JSON text.
 
-    Every device has a line for what it does and waits for (where the scheme overlaps micro-batches,
-    one for each of them). The uplink, the server and the downlink have as many lines as there are
-    transfers or mini-batches at a time. Times are in microseconds since the round began; `args`
-    tell device, local step, micro-batch and payload bytes.
+    Every device has a line for what it does and waits for (where micro-batches overlap, one for
+    each of them; where local steps do, one for each of theirs). The uplink, the server and the
+    downlink have as many lines as there are transfers or mini-batches at a time. Times are in
+    microseconds since the round began; `args` tell device, local step, micro-batch and payload
+    bytes.
     Source: "Trace Event Format", the complete events (`X`) and the metadata events (`M`).
     """
-    lines = _lines_per_device(scheme, events)
-    slices = [_device_slice(event, lines) for event in events]
+    lanes = _lanes(scheme, events)
+    lines = 1 + max(lanes, default=0)
+    slices = [
+        _Slice(_Track.DEVICES, event.device * lines + lane, event.phase, event)
+        for event, lane in zip(events, lanes, strict=True)
+    ]
     slices += _shared_slices(scheme, events)
-    records = [*_names(slices, lines), *map(_record, slices)]
+    what = "local step" if scheme.streams else "micro-batch"
+    records = [*_names(slices, lines, what), *map(_record, slices)]
     return json.dumps({"traceEvents": records, "displayTimeUnit": "ms"})
 
 
-def _lines_per_device(scheme: Scheme, events: Sequence[TimelineEvent]) -> int:
-    if not scheme.pipelined:
-        return 1
-    return 1 + max((event.micro_batch or 0 for event in events), default=0)
-
-
-def _device_slice(event: TimelineEvent, lines: int) -> _Slice:
-    lane = (event.micro_batch or 0) if lines > 1 else 0
-    return _Slice(_Track.DEVICES, event.device * lines + lane, event.phase, event)
+def _lanes(scheme: Scheme, events: Sequence[TimelineEvent]) -> list[int]:
+    """Which of its device's lines each event is on."""
+    if not (scheme.pipelined or scheme.streams):
+        return [0] * len(events)
+    micro_batches = 1 + max((event.micro_batch or 0 for event in events), default=0)
+    steps = [(event.local_step or 0) if scheme.streams else 0 for event in events]
+    return [
+        step * micro_batches + (event.micro_batch or 0)
+        for step, event in zip(steps, events, strict=True)
+    ]
 
 
 def _shared_slices(scheme: Scheme, events: Sequence[TimelineEvent]) -> Iterator[_Slice]:
@@ -399,15 +406,15 @@ def _shared_slices(scheme: Scheme, events: Sequence[TimelineEvent]) -> Iterator[
             yield _Slice(track, line, f"device {event.device}", event)
 
 
-def _names(slices: Sequence[_Slice], lines: int) -> Iterator[_TraceRecord]:
-    """Metadata: what tracks and their lines are called."""
+def _names(slices: Sequence[_Slice], lines: int, what: str) -> Iterator[_TraceRecord]:
+    """Metadata: what tracks and their lines are called; of a device's `lines`, `what` each is."""
     for track in _Track:
         yield _metadata("process_name", track, 0, {"name": track.name.lower()})
         yield _metadata("process_sort_index", track, 0, {"sort_index": int(track)})
     for track, line in sorted({(piece.track, piece.line) for piece in slices}):
         if track is _Track.DEVICES:
             device, lane = divmod(line, lines)
-            name = f"device {device}" + (f", micro-batch {lane}" if lane else "")
+            name = f"device {device}" + (f", {what} {lane}" if lane else "")
         else:
             name = f"{track.name.lower()} {line}"
         yield _metadata("thread_name", track, line, {"name": name})

@@ -63,6 +63,8 @@ SPLIT_STEP = (
     Step(Phase.GRADIENT_DOWN, Place.DOWNLINK),
     Step(Phase.DEVICE_BACKWARD, Place.DEVICE),
 )
+# nothing comes back: the device's part is not trained
+FORWARD_STEP = SPLIT_STEP[:3]
 WHOLE_STEP = (
     Step(Phase.DEVICE_FORWARD, Place.DEVICE),
     Step(Phase.UPPER_COMPUTE, Place.DEVICE),
@@ -118,7 +120,8 @@ class Scheme:
     `shared_server`: the server steps one adapter for all devices, else one for each (FedAvg merges
     them). `pipelined`: a device starts its next micro-batch before the gradient of the last one has
     come; else one follows the other. With devices in turn, each takes over the adapters of the one
-    before it, and FedAvg has nothing to do.
+    before it, and FedAvg has nothing to do. Without a device's backward in `local` its part is
+    frozen: it sends its mini-batches one after another and waits for nothing.
     """
 
     name: str
@@ -137,6 +140,16 @@ class Scheme:
     def splits(self) -> bool:
         """Whether the model is cut between devices and server (else devices hold all of it)."""
         return any(step.place is Place.SERVER for step in self.local)
+
+    @property
+    def trains_device(self) -> bool:
+        """Whether the devices' part is trained (else it is frozen: nothing comes back)."""
+        return any(step.phase is Phase.DEVICE_BACKWARD for step in self.local)
+
+    @property
+    def streams(self) -> bool:
+        """Whether a device works through its round without waiting for the server."""
+        return self.splits and not self.trains_device
 
     @property
     def keeps_optimizer(self) -> bool:
@@ -164,6 +177,10 @@ SFT = Scheme("sft", "SFT")
 # on the micro-batches before. The adapters step once a mini-batch, so without compression training
 # is that of SFT. Source: ours.
 SFT_OVERLAP = Scheme("sft-overlap", "SFT with overlap", pipelined=True)
+
+# SFT with the devices' part frozen: activations and labels go up, and nothing comes back. Adapters
+# are on the server's blocks alone; devices hear their part once. Source: ours.
+SFT_FROZEN = Scheme("sft-frozen", "SFT, device part frozen", local=FORWARD_STEP, closing=())
 
 # SFT without compression: activations and gradients go as float32. Source: SFT Section VIII-A.
 SFT_UNCOMPRESSED = Scheme("sft-uncompressed", "SFT without compression", compressed=False)
@@ -207,6 +224,7 @@ SCHEMES: Mapping[str, Scheme] = MappingProxyType(
             SFT,
             SFT_UNCOMPRESSED,
             SFT_OVERLAP,
+            SFT_FROZEN,
             SPLITLORA_PAPER,
             SPLITLORA,
             SL,

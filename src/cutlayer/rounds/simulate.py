@@ -78,6 +78,11 @@ def _check(scheme: Scheme, work: Sequence[DeviceWork]) -> None:
             f"scheme {scheme.name}: {most} micro-batches, but its server takes mini-batches in an"
             " order of its own: give 1 micro-batch"
         )
+    if scheme.streams and scheme.server is not ServerOrder.ARRIVAL:
+        raise ConfigError(
+            f"scheme {scheme.name}: its devices wait for no server, so that it cannot take"
+            " mini-batches in an order of its own: let it take them as they arrive"
+        )
 
 
 def _play(
@@ -90,7 +95,7 @@ def _play(
 ) -> list[DeviceTimeline]:
     """The timelines of devices that start a round together; its turn comes at `turn_s`. Passes of
     the server in which they shared are added to `passes`."""
-    lanes = max(device.micro_batches for device in work)
+    lanes = max(device.in_sequence(scheme) for device in work)
     clock = Clock(tokens=lanes * len(work))
     stations = _stations(scheme, work, rules, clock, lanes, turn_s)
     batches = isinstance(stations.server, Arrivals)
@@ -109,7 +114,8 @@ def _play(
             chain.token.begin(0.0)
             read.append(chain.timeline)
         else:
-            piped = _Piped(clock, rank, legs, stations, device, seconds, in_flight, rules)
+            counts = device.in_sequence(scheme), in_flight
+            piped = _Piped(clock, rank, legs, stations, seconds, counts, rules)
             piped.opening.token.begin(0.0)
             read.append(piped.timeline)
     clock.run()
@@ -123,7 +129,8 @@ class MicroBatchPipeline(Station):
     """A device with several micro-batches under way: its computing unit and the gate before it.
 
     One computation at a time, a waiting backward before a new forward. A local step ends when all
-    its micro-batches have been through; the next needs it.
+    its micro-batches have been through; the next needs it. For a device that streams, all of a
+    round is one such step.
 
     `stations` are those of a micro-batch's legs, None where the device computes; `seconds` one row
     a micro-batch, local step by local step. `spans` grows by arrival, start and end [s] of each leg
@@ -280,7 +287,7 @@ def _sizes(
         own = [(1, 1)] * device.repeats
         if device.served is not None:
             own = [(samples, tokens) for samples, tokens in device.served.tolist()]
-        several = device.micro_batches if device.most_in_flight(scheme) > 1 else 1
+        several = device.in_sequence(scheme) if device.most_in_flight(scheme) > 1 else 1
         for lane in range(several):
             sizes[number * lanes + lane] = own[lane::several]
     return sizes
@@ -356,6 +363,8 @@ class _Chain:
 
     def spans_s(self, begin_s: float) -> Float64[np.ndarray, "leg 3"]:
         """Arrival, start and end of each leg, of a chain that set out at `begin_s`."""
+        if not len(self._stays):
+            return np.zeros((0, 3))
         lengths = np.zeros((len(self._stays), 2))
         lengths[:, 1] = self._stays
         ready, start, end = np.frombuffer(self.token.spans).reshape(-1, 3).T
@@ -388,7 +397,8 @@ def _packed(values: Float64[np.ndarray, " value"]) -> "array[float]":
 
 @final
 class _Piped:
-    """A device with several micro-batches under way: an opening, a pipeline, a closing."""
+    """A device with several micro-batches under way: an opening, a pipeline, a closing. `counts`:
+    how many follow each other before it waits for all, how many of them are under way at most."""
 
     def __init__(
         self,
@@ -396,9 +406,8 @@ class _Piped:
         rank: int,
         legs: Legs,
         stations: _Stations,
-        work: DeviceWork,
         seconds: _Seconds,
-        in_flight: int,
+        counts: tuple[int, int],
         rules: SharingRules,
     ) -> None:
         self._legs = len(legs.local)
@@ -408,8 +417,7 @@ class _Piped:
             rank,
             _own_stations(legs, stations, rules),
             seconds.local.tolist(),
-            work.micro_batches,
-            in_flight,
+            *counts,
             self._close,
         )
         before = _Shape(Legs(legs.opening, (), ()), stations, 0)

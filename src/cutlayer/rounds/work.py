@@ -134,9 +134,10 @@ class DeviceWork:
 
     A step of the opening or closing has one value; a local one has `local_steps * micro_batches`,
     the micro-batches of a local step together. `in_flight`: how many micro-batches a pipelined
-    scheme may have between the start of their forward and the end of their backward; None is all
-    of a mini-batch. Any other scheme has one. `served`: samples of each micro-batch, and tokens of
-    its longest; None: nobody knows, so that they share passes as if they were equal and small.
+    scheme may have between the start of their forward and the end of their backward; None is all of
+    a mini-batch. A scheme that streams has all of the round, any other has one. `served`: samples
+    of each micro-batch, and tokens of its longest; None: nobody knows, so that they share passes as
+    if they were equal and small.
     """
 
     amounts: Mapping[Phase, Float[np.ndarray, " repeat"]]
@@ -159,8 +160,15 @@ class DeviceWork:
         """How often each local phase happens: once a micro-batch of each local step."""
         return self.local_steps * self.micro_batches
 
+    def in_sequence(self, scheme: Scheme) -> int:
+        """How many micro-batches follow each other before the device waits for all of them: those
+        of a mini-batch, or, if `scheme` streams, of the round."""
+        return max(self.repeats, 1) if scheme.streams else self.micro_batches
+
     def most_in_flight(self, scheme: Scheme) -> int:
         """How many micro-batches `scheme` lets this device have under way at a time."""
+        if scheme.streams:
+            return self.in_sequence(scheme)
         if not scheme.pipelined:
             return 1
         return min(self.in_flight or self.micro_batches, self.micro_batches)
@@ -214,12 +222,14 @@ def round_work(
     activations and gradients; a scheme without compression sends them all. Micro-batches differ by
     one sample at most, and a mini-batch's amounts are theirs by samples. What `activation_memory`
     makes a device compute twice is part of its backward. The broadcast is the frozen part in the
-    first round and the merged adapters in each, unless each device is handed those of the one
-    before it; the paper's Psi holds both, and with all weights trained they are the same. Where
-    devices hold the whole model `cut` only divides it between two phases. Labels, frames and
-    checksums are left out. Raises ConfigError for a cut that is not.
+    first round and the merged adapters in each (none of a frozen part), unless each device is
+    handed those of the one before it; the paper's Psi holds both, and with all weights trained they
+    are the same. Where devices hold the whole model `cut` only divides it between two phases.
+    Labels, frames and checksums are left out. Raises ConfigError for a cut that is not.
     """
     device_blocks = cut if scheme.splits else model.blocks
+    if not scheme.trains_device:
+        model = model.frozen_below(cut)
     flops = accounting.flops(model, cut, batch, scheme.trained)
     traffic = accounting.traffic(model, device_blocks, batch, scheme.trained)
     up, down = (compression_up, compression_down) if scheme.compressed else (1.0, 1.0)
@@ -241,7 +251,8 @@ def _edge_bytes(scheme: Scheme, traffic: SchemeTraffic, first_round: bool) -> di
     """Bytes that open and close a round."""
     adapter = float(traffic.adapter_bytes)
     frozen = float(traffic.model_bytes) if scheme.trained is Trained.ADAPTERS else 0.0
-    merged = adapter if scheme.devices is DeviceOrder.PARALLEL else 0.0
+    parallel = scheme.devices is DeviceOrder.PARALLEL
+    merged = adapter if parallel and scheme.trains_device else 0.0
     if first_round:
         distributed = frozen if frozen and traffic.adapters_in_model else frozen + merged
     else:

@@ -11,7 +11,13 @@ from torch import Tensor
 
 from cutlayer.data.samples import Batch
 from cutlayer.model.placement import to_device
-from cutlayer.model.split import SavedBytes, ServerPart, measure_micro_batch
+from cutlayer.model.split import (
+    LiveBytes,
+    SavedBytes,
+    ServerPart,
+    frozen_forward,
+    measure_micro_batch,
+)
 from cutlayer.rounds.memory import PartMemory, ServerShape, serving
 from cutlayer.spec import ActivationPolicy, MiniBatch, Trained
 from cutlayer.training.exchange import group_inputs, micro_batches
@@ -123,7 +129,8 @@ def measure_memory(setup: Setup, state: RunState) -> Memory:
         server_row=server.adapters,
         optimizer=server.optimizer,
         kept=above,
-        received=received.nbytes,
+        # with its gradient, where one goes back
+        received=received.nbytes * (2 if training.scheme.trains_device else 1),
         codec=training.codecs.server_bytes(width),
     )
     return Memory(own, served.of(setup.together), (kept + server).total, served)
@@ -149,9 +156,15 @@ def _held_bytes(
     in_flight: int,
     activation_memory: ActivationPolicy = ActivationPolicy.KEEP,
 ) -> int:
-    """What backward needs of `in_flight` batches like this one on the device [bytes]."""
+    """What backward needs of `in_flight` batches like this one on the device [bytes]; of a frozen
+    part, what a forward has at a time."""
     group = group_inputs([batch])
     row = state.device.row[None]
+    if not setup.training.scheme.trains_device:
+        with LiveBytes([*setup.server.device_part.adapted.tensors, *group.inputs.values()]) as live:
+            frozen_forward(setup.server.device_part, row, group.sizes, group.inputs)
+        peak: int = live.peak
+        return peak
     held = measure_micro_batch(
         setup.server.device_part,
         row,
@@ -167,7 +180,8 @@ def _server_bytes(setup: Setup, state: RunState, batch: Batch) -> int:
     """What backward needs of this batch above the cut, logits apart [bytes]."""
     part, group = setup.server.part, group_inputs([batch])
     rows = to_device(state.server.row, part.adapted.device)[None].clone().requires_grad_()
-    received = _activation(setup, state, batch).requires_grad_()
+    received = _activation(setup, state, batch)
+    received.requires_grad_(setup.training.scheme.trains_device)
     forward = part.before_head if part.task == "causal-lm" else part.forward
     draws = setup.training.draws(1, 0, 0, range(len(batch.labels)))
     with SavedBytes([*part.adapted.tensors, rows]) as saved, part.adapted.dropping(draws):

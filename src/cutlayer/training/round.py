@@ -15,12 +15,12 @@ from cutlayer.channel.rates import LinkRates
 from cutlayer.codec.codec import Direction
 from cutlayer.model.lora import Draws
 from cutlayer.model.optimizer import merged
-from cutlayer.model.split import device_forward
+from cutlayer.model.split import device_forward, frozen_forward
 from cutlayer.planner.allocation import ObservedRound, ask_shares, observed_work
 from cutlayer.rounds.batching import ALONE, ServerBatch
 from cutlayer.rounds.costs import ACTIVATION_BYTES, StepFlops, physical_traffic, recomputed_flops
 from cutlayer.rounds.result import RoundTimeline
-from cutlayer.rounds.schemes import DeviceOrder, Phase, ServerOrder, Step
+from cutlayer.rounds.schemes import DeviceOrder, Phase, Place, ServerOrder, Step
 from cutlayer.rounds.simulate import simulate
 from cutlayer.rounds.work import DeviceRates, DeviceWork, round_work
 from cutlayer.spec import IGNORED_LABEL, MiniBatch, Trained
@@ -61,7 +61,8 @@ class Actions:
         self._index = index
         self._exchange = exchange
         self._round_costs = round_costs
-        by_arrival = setup.training.scheme.server is ServerOrder.ARRIVAL
+        self._scheme = setup.training.scheme_of(index)
+        by_arrival = self._scheme.server is ServerOrder.ARRIVAL
         self._batching = setup.simulation.rules.batching if by_arrival else ALONE
         self.losses: list[Tensor] = []
 
@@ -85,14 +86,13 @@ class Actions:
                 raise ValueError(f"{other} is no step of a mini-batch")
 
     def _device_forward(self, step: Step, micro: MicroBatch) -> None:
-        micro.forwarded = device_forward(
-            self._server.device_part,
-            micro.device_rows,
-            micro.group.sizes,
-            micro.group.inputs,
-            self._training.activation_memory,
-            all_draws(self._draws(micro)),
-        )
+        group = micro.group
+        given = (self._server.device_part, micro.device_rows, group.sizes, group.inputs)
+        if self._scheme.trains_device:
+            draws = all_draws(self._draws(micro))
+            micro.forwarded = device_forward(*given, self._training.activation_memory, draws)
+        else:
+            micro.forwarded = frozen_forward(*given)
         self._compute(step, micro, lambda flops, _: flops.device_forward)
 
     def _draws(self, micro: MicroBatch) -> list[Draws]:
@@ -147,9 +147,16 @@ class Actions:
                 )
             )
         ]
-        replies = serve(self._server.part, self._batching, micro.devices, loads)
+        replies = serve(
+            self._server.part,
+            self._batching,
+            micro.devices,
+            loads,
+            returns_gradient=self._scheme.trains_device,
+        )
         micro.server_rows.grad = torch.stack([reply.row_gradient for reply in replies])
-        micro.gradient = stack([reply.gradient for reply in replies])
+        gradients = [reply.gradient for reply in replies if reply.gradient is not None]
+        micro.gradient = stack(gradients) if gradients else None
         self.losses.append(torch.stack([reply.loss for reply in replies]))
 
     def _upper_compute(self, step: Step, micro: MicroBatch) -> None:
@@ -178,6 +185,7 @@ class Actions:
             micro.weights,
             documents,
             all_draws(self._draws(micro)),
+            returns_gradient=self._scheme.trains_device,
         )
         micro.gradient = result.gradient
         self.losses.append(result.losses)
@@ -213,11 +221,13 @@ class Actions:
         self, step: Step, micro: MicroBatch, part: Callable[[StepFlops, MiniBatch], float]
     ) -> None:
         """Enter one computation of every device of the group."""
-        simulation, trained = self._simulation, self._training.scheme.trained
-        cut = self._server.device_part.cut
+        simulation, trained = self._simulation, self._scheme.trained
+        cut, model = self._server.device_part.cut, simulation.model
+        if not self._scheme.trains_device and step.place is Place.SERVER:
+            model = model.frozen_below(cut)
         for place, device in enumerate(micro.devices):
             shape = micro.shape(place)
-            flops = simulation.accounting.flops(simulation.model, cut, shape, trained)
+            flops = simulation.accounting.flops(model, cut, shape, trained)
             self._round_costs.compute(device, step, part(flops, shape), shape)
 
 
@@ -240,7 +250,8 @@ def expected_round(setup: Setup) -> ObservedRound:
     count = len(setup.devices)
     # any shares do: what is observed are amounts, and seconds of computing
     links = setup.simulation.channel.rates(1, 0.0, (1.0 / count,) * count)
-    return observed_work(setup.training.scheme, expected_work(setup, links, first_round=True))
+    work = expected_work(setup, links, first_round=True)
+    return observed_work(setup.training.scheme_of(1), work)
 
 
 def expected_work(
@@ -330,8 +341,8 @@ class Round:
     def __init__(self, setup: Setup, state: RunState) -> None:
         training = setup.training
         self._setup = setup
-        self._scheme = training.scheme
         self._index = state.round + 1
+        self._scheme = training.scheme_of(self._index)
         self._state = state
         self._band = self._shares()
         self._steps = tuple(device.local_steps for device in setup.devices)
@@ -404,7 +415,7 @@ class Round:
                 self._micro_batch(number, micro, devices, own)
         rate_of = self._setup.training.rate_of
         rates = {n: rate_of(self._index, number, self._steps[n]) for n in devices}
-        for side in self._both_sides:
+        for side in self._trained_sides:
             side.step(rates)
 
     def _micro_batch(
@@ -420,26 +431,33 @@ class Round:
             samples=[part.samples for part in own.values()],
             weights=[part.weight for part in own.values()],
             group=group_inputs([part.batch for part in own.values()]),
-            device_rows=self._device_side.gather(busy).requires_grad_(),
+            device_rows=self._device_side.gather(busy).requires_grad_(self._scheme.trains_device),
             server_rows=self._server_side.gather(busy).requires_grad_(),
         )
         for step in self._scheme.local:
             self._actions.do(step, part)
-        assert part.device_rows.grad is not None and part.server_rows.grad is not None
-        self._device_side.collect(busy, part.device_rows.grad)
-        self._server_side.collect(busy, part.server_rows.grad)
+        for side, rows in zip(self._both_sides, (part.device_rows, part.server_rows), strict=True):
+            if side in self._trained_sides:
+                assert rows.grad is not None
+                side.collect(busy, rows.grad)
 
     @property
     def _both_sides(self) -> tuple[AdapterBank, AdapterBank]:
         return self._device_side, self._server_side
 
+    @property
+    def _trained_sides(self) -> tuple[AdapterBank, ...]:
+        return self._both_sides if self._scheme.trains_device else (self._server_side,)
+
     def _exchanged(self, *, all_of_them: bool) -> tuple[AdapterBank, ...]:
-        """The adapters that devices hold, of their part or of the whole model; unless it is
-        `all_of_them`, those that are merged."""
+        """The adapters that devices hold, of their part or of the whole model, if they have any;
+        unless it is `all_of_them`, those that are merged."""
         merging = self._setup.training.merging
         sides = tuple(zip(self._both_sides, (merging.device, merging.server), strict=True))
         held = sides[:1] if self._scheme.splits else sides
-        return tuple(side for side, merged_too in held if merged_too or all_of_them)
+        return tuple(
+            side for side, merged_too in held if side.rows.shape[1] and (merged_too or all_of_them)
+        )
 
     def _exchange_rows(self, step: Step, turn: Devices) -> None:
         """One step of a scheme's opening or closing."""
@@ -455,15 +473,16 @@ class Round:
 
     def _distribute(self, step: Step, turn: Devices) -> None:
         """What all devices hear: the frozen part once, and the merged adapters unless each device
-        is handed those of the one before."""
+        is handed those of the one before. Adapters that are frozen too, once as well."""
         payloads: dict[str, Sent] = {}
         frozen = self._scheme.trained is Trained.ADAPTERS
         if self._index == 1 and frozen and 0 in turn:
-            parts = self._setup.parts[: len(self._exchanged(all_of_them=True))]
+            parts = self._setup.parts[:1] if self._scheme.splits else self._setup.parts
             size = sum(part.adapted.bytes for part in parts)
             payloads["model"] = Sent(size, size)
+        trained = self._setup.training.scheme_of(max(self._index - 1, 1)).trains_device
         sides = self._exchanged(all_of_them=self._index == 1)  # all begin with the same
-        if self._scheme.devices is DeviceOrder.PARALLEL and sides:
+        if self._scheme.devices is DeviceOrder.PARALLEL and sides and trained:
             payloads["adapter_down"] = self._send_rows(sides, 0, to=turn)
         self._round_costs.broadcast(step, payloads, turn)
 
@@ -497,7 +516,7 @@ class Round:
         state = RunState(
             round=self._index,
             virtual_time_s=self._state.virtual_time_s + timeline.delay_s,
-            device=self._merged(self._device_side, merges=self._setup.training.merging.device),
+            device=self._device_state(),
             server=self._merged(self._server_side, merges=self._setup.training.merging.server),
             observed=observed_work(self._scheme, work),
             streams=self._exchange.streams,
@@ -522,6 +541,12 @@ class Round:
             self._round_costs.work(n, rates, in_flight)
             for n, rates in enumerate(self._setup.rates(links))
         ]
+
+    def _device_state(self) -> AdapterState:
+        """The devices' adapters after the round; of a frozen part they are as they were."""
+        if not self._scheme.trains_device:
+            return AdapterState(self._state.device.row, {})
+        return self._merged(self._device_side, merges=self._setup.training.merging.device)
 
     def _merged(self, side: AdapterBank, *, merges: bool) -> AdapterState:
         """The side's adapters after the round: merged, each device's own, or what the last device

@@ -56,10 +56,10 @@ def all_draws(parts: Sequence[Draws | None]) -> Draws | None:
 
 @dataclass(frozen=True, eq=False)
 class ServerPassResult:
-    """The gradient at the cut, and each device's part of its mini-batch's mean loss [nat]; both
-    where the part is, so that nobody waits for them."""
+    """The gradient at the cut (None: not asked for), and each device's part of its mini-batch's
+    mean loss [nat]; both where the part is, so that nobody waits for them."""
 
-    gradient: Float[Tensor, "batch token width"]
+    gradient: Float[Tensor, "batch token width"] | None
     losses: Float[Tensor, " group"]
 
 
@@ -73,16 +73,18 @@ def server_pass(
     weights: Sequence[float],
     documents: Sequence[Sequence[int]] | None = None,
     draws: Draws | None = None,
+    *,
+    returns_gradient: bool = True,
 ) -> ServerPassResult:
     """Forward and backward through the blocks above the cut; adds to `rows.grad`.
 
     Arguments as `ServerPart.losses` takes them. `draws`: of the samples, for adapters' dropout.
+    `returns_gradient` False: backward ends at the first adapter, for devices that train nothing.
     """
-    leaf = to_device(activation.detach(), part.adapted.device).requires_grad_()
+    leaf = to_device(activation.detach(), part.adapted.device).requires_grad_(returns_gradient)
     with part.adapted.dropping(draws):
         weighted = part.losses(rows, sizes, leaf, lengths, labels, weights, documents)
     torch.autograd.backward(weighted.sum())
-    assert leaf.grad is not None
     return ServerPassResult(leaf.grad, weighted.detach())
 
 
@@ -106,15 +108,17 @@ class ServerLoad:
 
 @dataclass(frozen=True, eq=False)
 class ServerReply:
-    """The gradient at the cut, the adapter's, and its part of its mini-batch's mean loss [nat]; all
-    where the part is, so that nobody waits for them."""
+    """The gradient at the cut (None: not asked for), the adapter's, and its part of its
+    mini-batch's mean loss [nat]; all where the part is, so that nobody waits for them."""
 
-    gradient: Float[Tensor, "sample token width"]
+    gradient: Float[Tensor, "sample token width"] | None
     row_gradient: Float32[Tensor, " parameter"]
     loss: Float32[Tensor, ""]
 
 
-def server_batch(part: ServerPart, loads: Sequence[ServerLoad]) -> list[ServerReply]:
+def server_batch(
+    part: ServerPart, loads: Sequence[ServerLoad], *, returns_gradient: bool = True
+) -> list[ServerReply]:
     """Forward and backward for all of them in one pass, texts padded to the longest.
 
     Each reply is what its load would have alone: to the bit if it is the only one, else but for
@@ -134,14 +138,16 @@ def server_batch(part: ServerPart, loads: Sequence[ServerLoad]) -> list[ServerRe
         [load.weight for load in loads],
         all_documents([(load.lengths, load.documents) for load in loads]),
         all_draws([load.draws for load in loads]),
+        returns_gradient=returns_gradient,
     )
     assert rows.grad is not None
-    return [
-        ServerReply(gradient[:, : load.activation.shape[1]], row_gradient, loss)
-        for load, gradient, row_gradient, loss in zip(
-            loads, torch.split(result.gradient, sizes), rows.grad, result.losses, strict=True
-        )
-    ]
+    gradients: Sequence[Tensor | None] = [None] * len(loads)
+    if result.gradient is not None:
+        gradients = [
+            own[:, : load.activation.shape[1]]
+            for load, own in zip(loads, torch.split(result.gradient, sizes), strict=True)
+        ]
+    return [ServerReply(*each) for each in zip(gradients, rows.grad, result.losses, strict=True)]
 
 
 def serve(
@@ -149,6 +155,8 @@ def serve(
     batching: ServerBatching,
     devices: Sequence[int],
     loads: Sequence[ServerLoad],
+    *,
+    returns_gradient: bool = True,
 ) -> list[ServerReply]:
     """Each load's reply, as a server computes them that finds all of them waiting: batch by batch,
     pass by pass. `devices`: whose they are. Raises as `server_batch`."""
@@ -163,6 +171,8 @@ def serve(
         left = [place for place in left if place not in taken]
         for together in batching.passes([sizes[place] for place in taken]):
             places = [taken[n] for n in together]
-            found = server_batch(part, [loads[place] for place in places])
+            found = server_batch(
+                part, [loads[place] for place in places], returns_gradient=returns_gradient
+            )
             replies |= zip(places, found, strict=True)
     return [replies[place] for place in range(len(loads))]

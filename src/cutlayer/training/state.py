@@ -19,7 +19,7 @@ from cutlayer.model.placement import HOST, to_device
 from cutlayer.model.split import DevicePart, ServerPart
 from cutlayer.planner.allocation import Allocation, ObservedRound
 from cutlayer.rounds.memory import Accounting
-from cutlayer.rounds.schemes import FEDAVG, DeviceOrder, Merging, Scheme
+from cutlayer.rounds.schemes import FEDAVG, SFT_FROZEN, DeviceOrder, Merging, Scheme
 from cutlayer.rounds.work import DeviceRates, SharingRules
 from cutlayer.spec import ActivationPolicy, Device, ModelSpec, Task
 
@@ -199,7 +199,8 @@ class Training:
     goes in `micro_batches`, at most `in_flight` of them between forward and backward (None: all,
     where the scheme overlaps them); `activation_memory` is how a device holds them meanwhile.
     `classes`: of the head's outputs. `tells_labels`: whether devices say how many samples of each
-    class they have. `merging`: whose adapters are merged as a round ends.
+    class they have. `merging`: whose adapters are merged as a round ends. `warm_rounds`: so many
+    rounds the devices' part is trained, then it is frozen (None: as the scheme has it).
     """
 
     task: Task
@@ -218,6 +219,12 @@ class Training:
     seed: int
     tells_labels: bool = False
     merging: Merging = FEDAVG
+    warm_rounds: int | None = None
+
+    def scheme_of(self, round_number: int) -> Scheme:
+        """The scheme of round `round_number` (1, 2, ...)."""
+        warm = self.warm_rounds is None or round_number <= self.warm_rounds
+        return self.scheme if warm else SFT_FROZEN
 
     @property
     def micro_batch_samples(self) -> int:

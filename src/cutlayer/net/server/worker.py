@@ -283,6 +283,7 @@ class ServerWorker:
         device, message = of
         training, place = self._training, message.position
         key = (place.round, device, place.step, place.micro, Direction.DOWN)
+        assert reply.gradient is not None
         load = Load(reply.gradient, arrived.load.lengths, message.samples)
         codec = for_device(training.codecs.down, self._server.part.adapted.device)
         return encode(codec, load, training.seed, key, self._end(device, Direction.DOWN))
