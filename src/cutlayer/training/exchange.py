@@ -43,6 +43,12 @@ class Sent:
     payload_bytes: int
     uncompressed_bytes: int
 
+    def __add__(self, other: "Sent") -> "Sent":
+        return Sent(
+            self.payload_bytes + other.payload_bytes,
+            self.uncompressed_bytes + other.uncompressed_bytes,
+        )
+
 
 @final
 class RoundCosts:
