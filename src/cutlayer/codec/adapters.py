@@ -9,7 +9,7 @@ rows' owners, of what they change from, and of what a packet lost.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import final
 
@@ -31,7 +31,6 @@ from cutlayer.codec.packet import (
     varint,
 )
 from cutlayer.codec.quantisers import Integer, Quantised, Quantiser, TargetBits, TokenRows
-from cutlayer.codec.staged import LARGEST_MAGNITUDE, QUANTISERS
 from cutlayer.codec.two_way import TwoWay
 from cutlayer.errors import ConfigError, PacketError
 
@@ -40,6 +39,10 @@ _ROUNDING = 0.35
 # as many are taken as one tensor, to say what a value costs
 _MANY = 1 << 20
 _FLOAT_BITS = 32
+# by the numbers that they have in other packets
+_QUANTISERS: dict[type[Quantiser], int] = {DeadZone: 2, Integer: 3}
+# so that no sum overflows float32
+_LARGEST = 2.0**96
 # of the search for a step: as many values tell, and this is the range of ln(step / scale)
 _SAMPLE = 1 << 16
 _NARROWEST, _WIDEST, _CLOSE = math.log(1e-3), math.log(1e3), 0.02
@@ -70,7 +73,7 @@ class AdapterCodec:
         """
         tensors = _tensors(shapes)
         Segments.full((1, 1, sum(one.values for one in tensors))).gather(
-            self._sized(change, tensors), self.kernels, LARGEST_MAGNITUDE
+            self._sized(change, tensors), self.kernels, _LARGEST
         )
         vectors = [one.vectors(change[one.first : one.end]) for one in tensors]
         ratio = self._step_ratio(vectors)
@@ -81,15 +84,15 @@ class AdapterCodec:
             )
             for own in vectors
         ]
-        inner = b""
+        code = b""
         for group in _groups(tensors):
             symbols = np.concatenate([coded[place].symbols for place in group])
-            sections = sections_to_bytes(TwoWay().encode(symbols, self.kernels))
-            inner += varint(len(sections)) + sections
+            own_code = sections_to_bytes(TwoWay().encode(symbols, self.kernels))
+            code += varint(len(own_code)) + own_code
         sections = {
             "stages": self._stages,
             "quantiser": b"".join(one.settings for one in coded),
-            "inner": inner,
+            "inner": code,
         }
         shape = change.shape
         return packet_to_bytes(Packet(_KIND, shape, Segments.full((1, 1, *shape)), sections))
@@ -122,7 +125,7 @@ class AdapterCodec:
         if at != len(settings):
             raise PacketError(f"quantiser: {len(settings)} bytes of settings, expected {at}")
         largest = self.kernels.largest(change)
-        if not largest < 2 * LARGEST_MAGNITUDE:
+        if not largest < 2 * _LARGEST:
             raise PacketError(f"a change of magnitude {largest:.3g}, which no sender's has")
         return change
 
@@ -132,21 +135,20 @@ class AdapterCodec:
         without what tables and settings take."""
         return signed_entropy(self.quantiser.expected_magnitudes(_MANY, _MANY)) / _FLOAT_BITS
 
-    def _step_ratio(self, vectors: Sequence[Float32[np.ndarray, "row column"]]) -> float:
+    def _step_ratio(self, vectors: Sequence[Float32[np.ndarray, "_ _"]]) -> float:
         """The largest step, over each tensor's scale, at which values take the bits that are asked
         for. A fixed one would send nothing of a change whose values are of one magnitude, again and
         again, while what is lost grows; this one always sends the largest."""
         rule = self.quantiser.step_rule
         if not isinstance(rule, TargetBits):
             return rule.start
-        found = [np.zeros(0, dtype=np.float32)]
-        for own in vectors:
-            if (scale := robust_scale(own, self.kernels)) and own.any():
-                found.append(abs(own.reshape(-1)) / np.float32(scale))
-        sizes = np.concatenate(found)
-        values = sum(own.size for own in vectors)
-        every = max(sizes.size // _SAMPLE, 1)
-        some, share = sizes[::every], sizes.size / max(values, 1)
+        changed = [own for own in vectors if own.any()]
+        scales = [np.float32(robust_scale(own, self.kernels)) for own in changed]
+        over = [abs(own.reshape(-1)) / scale for own, scale in zip(changed, scales, strict=True)]
+        sizes = np.concatenate(over) if over else np.zeros(0, dtype=np.float32)
+        # what has not changed takes nothing, and the others its bits
+        share = sizes.size / max(sum(own.size for own in vectors), 1)
+        some = sizes[:: max(sizes.size // _SAMPLE, 1)]
         low, high = _NARROWEST, _WIDEST
         while high - low > _CLOSE:
             middle = (low + high) / 2
@@ -158,9 +160,10 @@ class AdapterCodec:
 
     def _symbols(
         self, inner: bytes, tensors: Sequence["_Tensor"]
-    ) -> dict[int, Int16[np.ndarray, "row column"]]:
+    ) -> dict[int, Int16[np.ndarray, "_ _"]]:
         """Those of each tensor, by its place."""
-        found, at = {}, 0
+        found: dict[int, Int16[np.ndarray, "_ _"]] = {}
+        at = 0
         for group in _groups(tensors):
             rows = [tensors[place].rows for place in group]
             size, at = read_varint(inner, at)
@@ -175,7 +178,7 @@ class AdapterCodec:
 
     @property
     def _stages(self) -> bytes:
-        return bytes((QUANTISERS[type(self.quantiser)],))
+        return bytes((_QUANTISERS[type(self.quantiser)],))
 
     @staticmethod
     def _sized(
@@ -220,9 +223,7 @@ class _Tensor:
     def end(self) -> int:
         return self.first + self.values
 
-    def vectors(
-        self, values: Float32[np.ndarray, " value"]
-    ) -> Float32[np.ndarray, "row column"]:
+    def vectors(self, values: Float32[np.ndarray, " value"]) -> Float32[np.ndarray, "row column"]:
         if not self.turned:
             return values.reshape(self.rows, self.columns)
         return np.ascontiguousarray(values.reshape(self.columns, self.rows).T)
@@ -259,6 +260,3 @@ def _groups(tensors: Sequence[_Tensor]) -> Iterator[list[int]]:
     for place, one in enumerate(tensors):
         lengths.setdefault(one.columns, []).append(place)
     return iter(lengths.values())
-
-
-ADAPTER_CODECS: dict[str, Callable[[], AdapterCodec]] = {"int8": int8, "best": best}

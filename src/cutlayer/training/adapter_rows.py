@@ -18,20 +18,32 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
+import numpy as np
 import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
 from cutlayer.codec.adapters import AdapterCodec
-from cutlayer.codec.codec import Segments
+from cutlayer.codec.codec import EMPTY, Segments, Sent
 from cutlayer.codec.packet import packet_bytes, read_packet
 from cutlayer.codec.raw import RawCodec
 from cutlayer.errors import PacketError
 from cutlayer.model.lora import RowLayout
-from cutlayer.training.exchange import Sent, pack_adapter, unpack_adapter
 from cutlayer.training.state import AdapterState
 
 _FLOAT_BYTES = 4
+_RAW = RawCodec()
+
+
+def pack_adapter(row: Float[Tensor, " parameter"]) -> bytes:
+    """The packet of an adapter row: plain float32, bit for bit."""
+    return _RAW.encode(row.detach().cpu().numpy(), EMPTY, np.random.default_rng(0)).packet
+
+
+def unpack_adapter(packet: bytes, parameters: int) -> Float[Tensor, " parameter"]:
+    """The row of `pack_adapter`, on the host. Raises PacketError: not a packet of so many finite
+    values."""
+    return torch.from_numpy(_RAW.decode(packet, (parameters,), EMPTY).tensor)
 
 
 @dataclass(frozen=True, eq=False)

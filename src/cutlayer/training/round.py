@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cutlayer.channel.rates import LinkRates
 from cutlayer.codec.adapters import AdapterCodec
-from cutlayer.codec.codec import Direction
+from cutlayer.codec.codec import Direction, Sent
 from cutlayer.model.adapted import AdaptedModel
 from cutlayer.model.lora import Draws
 from cutlayer.model.optimizer import merged
@@ -33,7 +33,6 @@ from cutlayer.training.exchange import (
     MicroBatch,
     OwnMicroBatch,
     RoundCosts,
-    Sent,
     group_inputs,
     micro_batches,
     send_labels,
