@@ -153,6 +153,21 @@ def test_every_aggregation_trains_nearly_the_same(vision: Folders, aggregation: 
         assert 0 < (own - states[1].device.row).norm() < 0.05 * (own - begun.device.row).norm()
 
 
+def test_a_part_that_is_frozen_is_the_servers_as_devices_have_it(vision: Folders) -> None:
+    """Else what its last broadcast lost would be between them for good."""
+    coarse = {"name": "best", "target_bits": 0.3}
+    outcomes = _played(_setup(vision, coarse, device_part={"name": "warm", "rounds": 1}), 3)
+    sent = [outcome.round_costs.bytes_by_payload() for outcome in outcomes]
+    assert sent[1]["adapter_down"] < sent[0]["adapter_down"] / 3
+    assert "adapter_up" not in sent[1] and "adapter_down" not in sent[2]
+    trained, held, last = (outcome.state.device for outcome in outcomes)
+    known = trained.coded["held"]
+    assert not torch.equal(held.row, trained.row) and torch.equal(held.row, last.row)
+    layout = _setup(vision, coarse).server.device_part.adapted.layout
+    coded = RowCodec(best(0.3), layout).opening(trained.row, known)
+    assert torch.equal(held.row, coded.received) and not held.coded
+
+
 def test_all_weights_are_no_adapter(vision: Folders) -> None:
     assert _setup(vision, "int8", scheme="fl-full").training.adapter_codec is None
 

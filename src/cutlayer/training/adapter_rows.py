@@ -213,6 +213,14 @@ class RowExchange:
         return AdapterState(known, {}, {**self._coded, "own": on_host(rows).clone()})
 
     @property
+    def frozen(self) -> AdapterState:
+        """The side after a round in which it was not trained. Nothing is sent of it any more, so
+        the server's row is that which devices have."""
+        if "own" in self._coded:
+            return AdapterState(self._state.row, {}, {"own": self._coded["own"]})
+        return AdapterState(self._coded.get(HELD, self._state.row), {})
+
+    @property
     def coded(self) -> dict[str, Tensor]:
         """What the ends remember after the round."""
         return self._coded

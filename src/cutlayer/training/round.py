@@ -565,7 +565,7 @@ class Round:
     def _device_state(self) -> AdapterState:
         """The devices' adapters after the round; of a frozen part they are as they were."""
         if not self._scheme.trains_device:
-            return AdapterState(self._state.device.row, {})
+            return self._links[self._device_side].frozen
         return self._merged(self._device_side, merges=self._setup.training.merging.device)
 
     def _merged(self, side: AdapterBank, *, merges: bool) -> AdapterState:
