@@ -220,7 +220,7 @@ def traffic(costs: Sequence[RoundCosts]) -> Result:
     for round_costs in costs:
         sent, counts = round_costs.bytes_by_payload(), round_costs.byte_counts()
         others_up = sent["labels"] + sent["adapter_up"]
-        others_down = sent["adapter_down"] + sent.get("model", 0)
+        others_down = sent["adapter_down"] + sent.get("weights", 0)
         total["up"] += sent["activation"]
         total["down"] += sent["gradient"]
         total["plain_up"] += counts["uncompressed_uplink_bytes"] - others_up

@@ -4,6 +4,7 @@ Plain values with units in their names. Knows no tensors: `model.describe` makes
 a pretrained model, the configuration makes the rest.
 """
 
+from collections.abc import Callable
 from dataclasses import astuple, dataclass, replace
 from enum import StrEnum
 from typing import Literal, TypeAlias
@@ -84,6 +85,15 @@ class Base(StrEnum):
                 return 1.0 + 4.0 / columns
             case Base.NF4:
                 return 0.5 + 4.0 / NF4_BLOCK
+
+
+# how many bytes of each that weights take in these numbers count
+BaseShare: TypeAlias = Callable[[Base], float]
+
+
+def as_stored(base: Base) -> float:
+    """All of them."""
+    return 1.0
 
 
 class Trained(StrEnum):
@@ -308,18 +318,20 @@ class ModelSpec:
             return self.parameters
         return self.embedding_parameters + cut * self.block_parameters
 
-    def device_weight_bytes(self, cut: int) -> float:
-        """Bytes of those in the devices' base; with `cut = blocks` of the whole in it."""
+    def device_weight_bytes(self, cut: int, share: BaseShare = as_stored) -> float:
+        """Bytes of those in the devices' base; with `cut = blocks` of the whole in it. `share`: how
+        many bytes of each that a base's numbers take count."""
+        base = self.device_base
         embedding = self._packed_bytes(
-            self.embedding_parameters, self.embedding_matrix, self.device_base
+            self.embedding_parameters, self.embedding_matrix, base, share=share
         )
         if cut < self.blocks:
-            return embedding + cut * self._block_bytes(self.device_base)
+            return embedding + cut * self._block_bytes(base, share)
         shared = self._packed_bytes(
-            self.shared_parameters, self.shared_parameters, self.device_base
+            self.shared_parameters, self.shared_parameters, base, share=share
         )
-        head = self._head_bytes(self.device_base)
-        return embedding + head - shared + self.blocks * self._block_bytes(self.device_base)
+        head = self._head_bytes(base, share)
+        return embedding + head - shared + self.blocks * self._block_bytes(base, share)
 
     def server_weight_bytes(self, cut: int) -> float:
         """Bytes of the blocks after `cut` and of the head in the server's base, whose float32 has 4
@@ -329,26 +341,37 @@ class ModelSpec:
         blocks = (self.blocks - cut) * self._block_bytes(self.server_base)
         return blocks + self._head_bytes(self.server_base)
 
-    def _block_bytes(self, base: Base) -> float:
+    def _block_bytes(self, base: Base, share: BaseShare = as_stored) -> float:
         rest = self.block_parameters - sum(x.inputs * x.outputs for x in self.block_linears)
         packed = sum(
-            self._packed_bytes(x.inputs * x.outputs, x.inputs * x.outputs, base, x.inputs)
+            self._packed_bytes(x.inputs * x.outputs, x.inputs * x.outputs, base, x.inputs, share)
             for x in self.block_linears
         )
-        return self.bytes_per_value * rest + packed
+        return self._plain_rate(share) * rest + packed
 
-    def _head_bytes(self, base: Base) -> float:
+    def _head_bytes(self, base: Base, share: BaseShare = as_stored) -> float:
         base = Base.INT8 if base is Base.NF4 else base
-        return self._packed_bytes(self.head_parameters, self.head_matrix, base)
+        return self._packed_bytes(self.head_parameters, self.head_matrix, base, share=share)
 
     def _packed_bytes(
-        self, parameters: int, packed: int, base: Base, columns: int | None = None
+        self,
+        parameters: int,
+        packed: int,
+        base: Base,
+        columns: int | None = None,
+        share: BaseShare = as_stored,
     ) -> float:
         """Bytes of weights of which a base packs so many, in rows of `columns` (the width)."""
-        rate = float(self.bytes_per_value)
+        plain = self._plain_rate(share)
+        rate = plain
         if base is not Base.FLOAT32:
-            rate = base.bytes_per_parameter(columns or self.width)
-        return self.bytes_per_value * (parameters - packed) + rate * packed
+            rate = share(base) * base.bytes_per_parameter(columns or self.width)
+        return plain * (parameters - packed) + rate * packed
+
+    def _plain_rate(self, share: BaseShare) -> float:
+        """Bytes of a weight that no base packs."""
+        whole = self.bytes_per_value == Base.FLOAT32.bytes_per_parameter(1)
+        return share(Base.FLOAT32 if whole else Base.BFLOAT16) * self.bytes_per_value
 
     def device_adapter_parameters(self, cut: int) -> int:
         """Adapter parameters of the embedding and `cut` blocks; with `cut = blocks` of the whole,

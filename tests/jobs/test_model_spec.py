@@ -18,6 +18,7 @@ from cutlayer.jobs.model_spec import PlannedModel, model_request, planned_model
 from cutlayer.logs import lines_to
 from cutlayer.model.describe import describe
 from cutlayer.model.described import AdapterSpec
+from cutlayer.spec import Base
 
 NO_HUB = FakeHub({})
 NO_DATA = {"name": "data-of-mine", "image_size": 28}
@@ -121,6 +122,18 @@ def test_task_and_classes_follow_from_data_and_architecture(
     assert folder is not None
     request = model_request(Config.model_validate({"model": model, "data": data}), folder)
     assert (request.task, request.classes) == (task, classes)
+
+
+@pytest.mark.parametrize("key", ["dtype", "torch_dtype"])
+def test_a_checkpoint_in_bfloat16_is_known_by_its_configuration(key: str, tmp_path: Path) -> None:
+    folder = tiny.text_model(tmp_path / "llama", "llama")
+    config = configuration(folder, data={"name": "brown", "max_tokens": 48})
+    assert planned(config, tmp_path).checkpoint is Base.FLOAT32
+    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    settings.pop("dtype", None)
+    text = json.dumps(settings | {key: "bfloat16"})
+    (folder / "config.json").write_text(text, encoding="utf-8")
+    assert planned(config, tmp_path).checkpoint is Base.BFLOAT16
 
 
 def test_a_language_model_has_its_vocabulary_for_classes(tmp_path: Path) -> None:

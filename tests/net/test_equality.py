@@ -100,7 +100,7 @@ def test_what_is_merged_over_links_is_what_the_trainer_merges(
     assert same_adapters(final(run), outcomes[-1].state)
     for number, outcome in enumerate(outcomes, start=1):
         expected = outcome.round_costs.bytes_by_payload()
-        expected.pop("model", None)
+        expected.pop("weights", None)
         expected["adapter_down"] = DEVICES * expected.get("adapter_down", 0)
         counted = run.crossed[number]
         assert counted.pop("overhead") > 0
@@ -133,7 +133,7 @@ def check_equal(setup: Setup, tmp_path: Path) -> None:
         assert torch.equal(final(run).server.optimizer[name], value)
     for number, outcome in enumerate(outcomes, start=1):
         expected = outcome.round_costs.bytes_by_payload()
-        expected.pop("model", None)
+        expected.pop("weights", None)
         # on the air once for all who hear it; a link each over a network
         expected["adapter_down"] *= DEVICES
         counted = run.crossed[number]

@@ -207,7 +207,7 @@ def test_a_run_of_joined_devices_is_the_trainers(
     # each device fetched its part, whole, once
     first = json.loads((directory.path / "rounds.jsonl").read_text().splitlines()[1])
     size = (directory.path / "part.safetensors").stat().st_size
-    assert first["bytes_by_payload"]["model"] == DEVICES * size
+    assert first["bytes_by_payload"]["weights"] == DEVICES * size
     # what was measured reads as what is simulated does
     run, simulated = read_record(directory.path), read_record(trained.path)
     assert run.summary.clock == "measured" and simulated.summary.clock == "virtual"

@@ -98,7 +98,15 @@ def status(
     """A run that stands where its history ends."""
     last = history[-1] if history else None
     played = 0 if last is None else last.round
-    names = ("activation", "gradient", "adapter_up", "adapter_down", "labels", "model", "overhead")
+    names = (
+        "activation",
+        "gradient",
+        "adapter_up",
+        "adapter_down",
+        "labels",
+        "weights",
+        "overhead",
+    )
     sizes = (88 * _MIB, 19 * _MIB, 3 * _MIB, 3 * _MIB, 61_440, 42 * _MIB, 70_000)
     return RunStatus(
         run="dinov2-small-fashion-mnist-001",

@@ -103,7 +103,7 @@ def one_round(
 ) -> tuple[dict[str, object], list[dict[str, object]]]:
     """A round whose server works first come, first served."""
     payload = {
-        "model": 0,
+        "weights": 0,
         "adapter_down": 1_180_000,
         "activation": int(2_000_000 * fake.keep_ratio * rng.uniform(0.95, 1.05)),
         "labels": 64,
@@ -128,7 +128,7 @@ def one_round(
         for name, size in payload.items()
     }
     up = totals["activation"] + totals["labels"] + totals["adapter_up"]
-    down = totals["model"] + totals["adapter_down"] + totals["gradient"]
+    down = totals["weights"] + totals["adapter_down"] + totals["gradient"]
     raw = 2_000_000 * fake.devices * fake.local_steps
     record = {
         "round": number,

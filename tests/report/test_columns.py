@@ -17,7 +17,7 @@ def work(tmp_path: Path) -> TrainedRound:
 
 
 def test_adapters_and_the_model_are_not_in_it(work: TrainedRound) -> None:
-    sizes = {"activation": 10, "labels": 2, "adapter_up": 500, "gradient": 20, "model": 9000}
+    sizes = {"activation": 10, "labels": 2, "adapter_up": 500, "gradient": 20, "weights": 9000}
     one = work.model_copy(
         update={
             "bytes_by_payload": sizes,

@@ -42,7 +42,7 @@ def test_byte_columns_are_the_bytes(tmp_path: Path) -> None:
     tops = max(box[:, 3].max() for box in boxes_of(by_payload).values())
     total = max(sum(work.bytes_by_payload.values()) for work in works)
     assert tops == pytest.approx(total / 2**20)
-    assert "model" not in payload_names(works)
+    assert "weights" not in payload_names(works)
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from cutlayer.channel.rates import LinkRates
+from cutlayer.rounds.costs import CODED_SHARES, SentWeights
 from cutlayer.rounds.memory import PAPER_ACCOUNTING, PHYSICAL_ACCOUNTING, Accounting
 from cutlayer.rounds.schemes import SCHEMES, Phase
 from cutlayer.rounds.simulate import simulate
 from cutlayer.rounds.vit import VIT_BASE, VIT_LARGE, VitDimensions, vit_spec
 from cutlayer.rounds.work import DeviceRates, DeviceWork, Sharing, SharingRules, round_work
-from cutlayer.spec import ActivationPolicy, MiniBatch, Trained
+from cutlayer.spec import ActivationPolicy, Base, MiniBatch, Trained
 from rounds.works import UNIT
 
 BATCH = MiniBatch(64, 197)
@@ -55,6 +56,38 @@ def test_whether_the_model_has_the_adapters_in_it_goes_with_the_traffic() -> Non
     ]
     paper, physical = heard[0], heard[1]
     assert [each.tolist() for each in heard[2:]] == [paper, physical, paper]
+
+
+@pytest.mark.parametrize("base", Base)
+def test_weights_are_heard_coded(base: Base) -> None:
+    model = replace(VIT, device_base=base)
+    counted = replace(PHYSICAL_ACCOUNTING, weights=SentWeights())
+    heard = round_work(SCHEMES["sft"], model, 5, BATCH, 1, counted, UNIT)
+    traffic = PHYSICAL_ACCOUNTING.traffic(model, 5, BATCH)
+    (coded,) = heard.amounts[Phase.MODEL_DISTRIBUTION] - traffic.adapter_bytes
+    # the embedding is float32 in any base
+    shares = sorted((CODED_SHARES[base], CODED_SHARES[Base.FLOAT32]))
+    assert shares[0] * traffic.model_bytes <= coded * (1 + 1e-9)
+    assert coded <= shares[1] * traffic.model_bytes * (1 + 1e-9)
+
+
+def test_float32_that_was_bfloat16_is_heard_as_that() -> None:
+    packed = replace(VIT, device_base=Base.BFLOAT16)
+    whole = SentWeights(checkpoint=Base.BFLOAT16).bytes(VIT, 5)
+    assert whole == pytest.approx(SentWeights(checkpoint=Base.BFLOAT16).bytes(packed, 5))
+    assert whole < 0.5 * SentWeights().bytes(VIT, 5)
+
+
+@pytest.mark.parametrize("accounting", [PAPER_ACCOUNTING, PHYSICAL_ACCOUNTING])
+def test_devices_that_have_the_weights_hear_adapters_alone(accounting: Accounting) -> None:
+    have = replace(accounting, weights=SentWeights(devices_have_them=True))
+    for scheme in ("sft", "fl-lora"):
+        rounds = [
+            round_work(SCHEMES[scheme], VIT, 5, BATCH, 1, have, UNIT, first_round=first)
+            for first in (True, False)
+        ]
+        heard = [each.amounts[Phase.MODEL_DISTRIBUTION].tolist() for each in rounds]
+        assert heard[0] == heard[1] != [0.0]
 
 
 def test_later_rounds_hear_the_adapters_alone() -> None:

@@ -15,6 +15,7 @@ from cutlayer.codec.raw import RawCodec, Targets, encode_targets
 from cutlayer.jobs.prepare import Job, prepare
 from cutlayer.model.load import load_whole
 from cutlayer.model.losses import group_losses
+from cutlayer.model.part_file import priced_bytes
 from cutlayer.rounds.schemes import Phase
 from cutlayer.training.exchange import group_inputs
 from cutlayer.training.round import Round, RoundOutcome, initial_state
@@ -126,7 +127,7 @@ def test_bytes_are_the_lengths_of_packets(vision: Folders) -> None:
     adapter = len(RawCodec().encode(row, EMPTY, np.random.default_rng(0)).packet)
     labels = len(encode_targets(Targets(np.zeros(batch, dtype=np.int64)), None, tiny.CLASSES))
     assert outcome.round_costs.bytes_by_payload() == {
-        "model": setup.server.device_part.adapted.bytes,
+        "weights": priced_bytes(setup.server.device_part.adapted.frozen(), vision[0]),
         "adapter_down": adapter,
         "activation": packet * steps * devices,
         "labels": labels * steps * devices,
@@ -160,12 +161,23 @@ def test_model_is_distributed_in_the_first_round_only(vision: Folders) -> None:
     job = _job(vision)
     first = Round(job.setup, initial_state(job.setup)).play()
     second = Round(job.setup, first.state).play()
-    assert "model" in first.round_costs.bytes_by_payload()
-    assert "model" not in second.round_costs.bytes_by_payload()
+    assert "weights" in first.round_costs.bytes_by_payload()
+    assert "weights" not in second.round_costs.bytes_by_payload()
     assert (
         first.timeline.phase_seconds(0)[Phase.MODEL_DISTRIBUTION]
         > (second.timeline.phase_seconds(0)[Phase.MODEL_DISTRIBUTION])
     )
+
+
+def test_devices_that_have_the_weights_are_sent_none(vision: Folders) -> None:
+    plain, have = (
+        _play(_job(vision, devices={"count": 3, "have_weights": have})) for have in (False, True)
+    )
+    sent, least = (each.round_costs.bytes_by_payload() for each in (plain, have))
+    assert sent.pop("weights") > 0
+    assert sent == least
+    assert torch.equal(plain.state.device.row, have.state.device.row)
+    assert have.timeline.delay_s < plain.timeline.delay_s
 
 
 def test_equal_seeds_give_equal_bits_and_other_seeds_do_not(vision: Folders) -> None:

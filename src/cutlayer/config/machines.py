@@ -471,6 +471,11 @@ class DevicesSection(Section):
         description="numbers that devices hold the frozen weights in; int8 and nf4 need the extra"
         " quant",
     )
+    have_weights: Annotated[bool, read_unless("scheme.name", "fl-full")] = Field(
+        default=False,
+        description="devices have the frozen weights from the start, so that the first round sends"
+        " none; over a network each says so itself (join --model)",
+    )
     device: TorchDevice = Field(
         default="auto",
         description="what computes the devices' parts in the simulator: cpu, cuda, cuda:N, mps, or"

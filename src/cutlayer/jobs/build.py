@@ -11,7 +11,6 @@ from cutlayer.channel.cell import SCENARIOS, Radio, distances_in_cell, drop_devi
 from cutlayer.channel.fading import Fading, GaussMarkov, NoFading, Rayleigh, Rician, SnrChannel
 from cutlayer.channel.rates import Channel, ConstantPower, ConstantSnr
 from cutlayer.channel.traces import Trace, TraceChannel, read_trace
-from cutlayer.codec import adapters
 from cutlayer.codec.codec import Codec, CodecPair
 from cutlayer.codec.dead_zone import DeadZone
 from cutlayer.codec.entropy import EntropyCoder, FixedWidth, Golomb
@@ -33,9 +32,7 @@ from cutlayer.codec.quantisers import (
 from cutlayer.codec.staged import StagedCodec
 from cutlayer.codec.two_way import TwoWay
 from cutlayer.config.choices import (
-    AdapterCodecSection,
     BasisTransform,
-    BestAdapterCodec,
     BestCodec,
     CodecSection,
     DeadZoneQuantiser,
@@ -44,10 +41,8 @@ from cutlayer.config.choices import (
     Float8Quantiser,
     GaussMarkovFading,
     HadamardTransform,
-    Int8AdapterCodec,
     IntegerQuantiser,
     LevelsQuantiser,
-    NoAdapterCodec,
     NoCell,
     NoCodec,
     NoTopK,
@@ -99,10 +94,11 @@ from cutlayer.model.described import AdapterSpec
 from cutlayer.planner.allocation import Allocation, FixedAllocation, Shares, even_allocation
 from cutlayer.planner.decision import check_most_shares
 from cutlayer.rounds.batching import ServerBatch, ServerBatching
-from cutlayer.rounds.memory import ACCOUNTINGS, Accounting
+from cutlayer.rounds.costs import SentWeights
+from cutlayer.rounds.memory import ACCOUNTINGS, PHYSICAL_ACCOUNTING, Accounting
 from cutlayer.rounds.schemes import SCHEMES, SFT, SFT_FROZEN, Merging, Scheme, ServerOrder
 from cutlayer.rounds.work import Duplex, Sharing, SharingRules
-from cutlayer.spec import ActivationPolicy, Device, Task, Trained
+from cutlayer.spec import ActivationPolicy, Base, Device, Task
 from cutlayer.units import MS_PER_S
 
 # The codec section of a configuration made into a pair of codecs.
@@ -115,22 +111,6 @@ def make_codecs(section: CodecSection, packets: int, threads: int = 1) -> CodecP
     """
     pair, kernels = _pair(section, packets), load_kernels(threads)
     return CodecPair(_on(pair.up, kernels), _on(pair.down, kernels))
-
-
-def make_adapter_codec(
-    section: AdapterCodecSection, scheme: Scheme, threads: int = 1
-) -> adapters.AdapterCodec | None:
-    """What changes of adapters go through; None: they go whole, as all weights do."""
-    if scheme.trained is Trained.WEIGHTS:
-        return None
-    match section:
-        case NoAdapterCodec():
-            return None
-        case Int8AdapterCodec():
-            codec = adapters.int8()
-        case BestAdapterCodec():
-            codec = adapters.best(section.target_bits)
-    return replace(codec, kernels=load_kernels(threads))
 
 
 def _pair(section: CodecSection, packets: int) -> CodecPair:
@@ -318,9 +298,14 @@ def make_batching(section: ServerSection) -> ServerBatching:
     )
 
 
-def make_accounting(config: Config) -> Accounting:
-    """How FLOPs, traffic and memory are counted, of a server that keeps what it is told to."""
-    named = ACCOUNTINGS[config.cost.accounting]
+def make_accounting(config: Config, checkpoint: Base = Base.FLOAT32) -> Accounting:
+    """How FLOPs, traffic and memory are counted, of a server that keeps what it is told to.
+
+    `checkpoint`: the numbers of the model's file. The paper sends weights as they are held.
+    """
+    named, have = ACCOUNTINGS[config.cost.accounting], config.devices.have_weights
+    if have or named is PHYSICAL_ACCOUNTING:
+        named = replace(named, weights=SentWeights(checkpoint, have))
     return named.on_server(ActivationPolicy(config.server.activation_memory))
 
 

@@ -37,11 +37,13 @@ SHIPPED = Path(str(files("cutlayer.planner") / "models"))
 
 @dataclass(frozen=True)
 class PlannedModel:
-    """A model as a planner sees it, for a task; `tokens` of an image, or of the longest text."""
+    """A model as a planner sees it, for a task; `tokens` of an image, or of the longest text.
+    `checkpoint`: the numbers of its file, as far as its configuration says."""
 
     model: ModelSpec
     task: Task
     tokens: int
+    checkpoint: Base = Base.FLOAT32
 
 
 def planned_model(
@@ -71,7 +73,7 @@ def planned_model(
             " it"
         )
     model = based(replace(described.model, name=name), config)
-    return PlannedModel(model, request.task, tokens)
+    return PlannedModel(model, request.task, tokens, _checkpoint(request.settings))
 
 
 def based(model: ModelSpec, config: Config) -> ModelSpec:
@@ -122,6 +124,11 @@ def _settings(path: Path) -> dict[str, Any]:
     if not isinstance(settings, dict):
         raise ModelError(f"{path} holds no configuration of a model")
     return settings
+
+
+def _checkpoint(settings: Mapping[str, Any]) -> Base:
+    named = settings.get("dtype", settings.get("torch_dtype"))
+    return Base.BFLOAT16 if named == Base.BFLOAT16 else Base.FLOAT32
 
 
 def _task(config: Config, settings: Mapping[str, Any]) -> Task:

@@ -67,7 +67,7 @@ from cutlayer.training.state import RunState, ServerSide, Training
 
 
 _UP = ("activation", "labels", "adapter_up")
-_DOWN = ("model", "adapter_down", "gradient")
+_DOWN = ("weights", "adapter_down", "gradient")
 
 
 @final

@@ -76,7 +76,7 @@ def make_workload(config: Config) -> Workload:
     hardware = make_server(config.server, planned.task)
     width = planned.model.width
     codecs = make_codecs(config.codec, packets=config.training.rounds * max(steps))
-    accounting = make_accounting(config)
+    accounting = make_accounting(config, planned.checkpoint)
     return Workload(
         model=planned.model,
         devices=devices,

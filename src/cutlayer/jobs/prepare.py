@@ -44,7 +44,6 @@ from cutlayer.jobs.build import (
     local_steps,
     make_accounting,
     make_adapter,
-    make_adapter_codec,
     make_channel,
     make_codecs,
     make_merging,
@@ -185,6 +184,7 @@ def prepare(config: Config, *, dealt: bool = True) -> Job:
             group=config.server.group if dealt and scheme.trained is Trained.ADAPTERS else 1,
             clock=time.monotonic,
             server_block_s=hardware.block_s,
+            model_folder=found.path,
         ),
     )
     simulation = replace(setup.simulation, allocation=make_allocation(config, setup))
@@ -241,7 +241,6 @@ def make_training(
         tells_labels=_tells_labels(config, merging, task),
         merging=merging,
         warm_rounds=warm_rounds(config),
-        adapter_codec=make_adapter_codec(config.adapter_codec, scheme, config.threads or 1),
     )
 
 

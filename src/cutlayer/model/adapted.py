@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from cutlayer.errors import ModelError, UnsupportedModelError, cut
-from cutlayer.model.base import held
+from cutlayer.model.base import held, named_tensors
 from cutlayer.model.blocks import Anatomy, passing_through
 from cutlayer.model.described import AdapterSpec, by_pattern, ends_with
 from cutlayer.model.lora import (
@@ -151,6 +151,13 @@ class AdaptedModel:
         """The frozen weights and buffers."""
         weights = (tensor for weight in self.model.parameters() for tensor in held(weight))
         return (*weights, *self.model.buffers())
+
+    def frozen(self) -> dict[str, Tensor]:
+        """The frozen weights by their names in a file (`named_tensors`)."""
+        # a layer with an adapter stands around the model's own
+        return {
+            name.replace(".base.", "."): value for name, value in named_tensors(self.model).items()
+        }
 
     @property
     def parameters(self) -> int:

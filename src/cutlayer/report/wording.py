@@ -219,7 +219,7 @@ PAYLOADS = {
     "adapter_up": Word("adapter up", "adup", "#b3560f"),
     "gradient": Word("gradient", "grad", "#8cbde4"),
     "adapter_down": Word("adapter down", "addn", "#1f5a93"),
-    "model": Word("model", "mod", "#0d2b49"),
+    "weights": Word("weights", "wts", "#0d2b49"),
 }
 
 MEMORY_KINDS = {

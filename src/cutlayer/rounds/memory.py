@@ -13,6 +13,7 @@ from cutlayer.rounds.costs import (
     ACTIVATION_BYTES,
     TRAINED_BYTES,
     SchemeTraffic,
+    SentWeights,
     StepFlops,
     check_device_part,
     check_split,
@@ -396,12 +397,13 @@ class MemoryModel(Protocol):
 @dataclass(frozen=True)
 class Accounting:
     """One way to count. `paper`: the equations as published, defects included. `physical`:
-    right."""
+    right. `weights`: how frozen weights are sent (None: as they are held)."""
 
     name: str
     flops: FlopsModel
     traffic: TrafficModel
     memory: MemoryModel
+    weights: SentWeights | None = None
 
     def on_server(self, activation_memory: ActivationPolicy) -> "Accounting":
         """The same, with what a server computes a second time that holds its mini-batches so."""

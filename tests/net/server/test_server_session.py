@@ -426,7 +426,7 @@ def test_a_device_that_is_not_ready_asks_and_fetches() -> None:
     assert table.say(0, Fetch(PartOffset(7))) == [Read(0, 7)]
     piece = PartPiece(PartOffset(7), b"bytes")
     assert table.heard(table.session.handle(PieceRead(0, piece))) == [(0, piece)]
-    assert table.session.traffic.of(1)["model"] == 5
+    assert table.session.traffic.of(1)["weights"] == 5
     (out,) = table.say(0, Adapter(1, Weight(1), b"row"))
     assert isinstance(out, HangUpOn)
 

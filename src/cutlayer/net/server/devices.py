@@ -148,7 +148,7 @@ def _payloads(message: Message) -> dict[str, int]:
         case Gradient():
             return {"gradient": len(message.packet)}
         case PartPiece():
-            return {"model": len(message.data)}
+            return {"weights": len(message.data)}
         case Open():
             return {"adapter_down": len(message.adapter)}
         case Adapter():
