@@ -54,7 +54,7 @@ from cutlayer.net.wire.messages import (
     Weight,
 )
 from cutlayer.rounds.batching import ServerBatch, ServerBatching
-from cutlayer.training.exchange import pack_adapter
+from cutlayer.training.adapter_rows import pack_adapter
 from cutlayer.training.state import Setup
 from cutlayer.units import KIB, MIB
 

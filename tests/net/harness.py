@@ -22,7 +22,7 @@ from cutlayer.net.wire.link import Compute, Link, in_place
 from cutlayer.net.wire.messages import Terms
 from cutlayer.rounds.batching import ServerBatching
 from cutlayer.spec import MiniBatch
-from cutlayer.training.exchange import pack_adapter
+from cutlayer.training.adapter_rows import pack_adapter
 from cutlayer.training.round import Round, RoundOutcome, initial_state
 from cutlayer.training.run_directory import RunDirectory
 from cutlayer.training.state import DeviceSide, RunState, Setup

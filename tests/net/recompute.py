@@ -30,7 +30,7 @@ from cutlayer.net.wire.messages import (
     Restarted,
     RoundClosed,
 )
-from cutlayer.training.exchange import unpack_adapter
+from cutlayer.training.adapter_rows import unpack_adapter
 from cutlayer.training.round import initial_state
 from cutlayer.training.server_batch import ServerLoad, server_batch
 from cutlayer.training.state import Setup

@@ -51,7 +51,7 @@ UNNAMED = (":to_device", ":<listcomp>", ":<dictcomp>", ":<genexpr>")
 # what a packet costs, beside which nothing waits within a local step
 PACKET = {"torch_codec.py:_arrived"}
 # what a round costs: adapters as they are sent and merged, the losses as it closes
-ROUND = {"exchange.py:pack_adapter", "optimizer.py:merged", "round.py:_close"}
+ROUND = {"adapter_rows.py:pack_adapter", "optimizer.py:merged", "round.py:_close"}
 
 
 @pytest.fixture(autouse=True)
@@ -395,7 +395,7 @@ def test_a_network_ends_with_the_trainers_bits(vision: Folders, tmp_path: Path) 
     assert torch.equal(final(run).device.row, rows[0])
     assert torch.equal(final(run).server.row, rows[1])
     disks = {"driver.py:tensors", "exchange.py:streams_to_tensors", "run_directory.py:save"}
-    ends = {"exchange.py:pack_adapter", "optimizer.py:merged", "worker.py:merge"}
+    ends = {"adapter_rows.py:pack_adapter", "optimizer.py:merged", "worker.py:merge"}
     assert seen == PACKET | disks | ends | {"worker.py:_mean_loss"}
 
 

@@ -199,6 +199,20 @@ class Stream:
 Streams = Mapping[tuple[int, Direction], Stream]
 
 
+@dataclass(frozen=True)
+class Sent:
+    """One payload's length, and what it would have been as plain float32."""
+
+    payload_bytes: int
+    uncompressed_bytes: int
+
+    def __add__(self, other: "Sent") -> "Sent":
+        return Sent(
+            self.payload_bytes + other.payload_bytes,
+            self.uncompressed_bytes + other.uncompressed_bytes,
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Encoded:
     """A packet, and the sender's state after it."""

@@ -34,7 +34,7 @@ from cutlayer.errors import PacketError
 MAGIC = b"CUTL"
 VERSION = 2
 # "other": of a codec of another package
-KINDS = {"none": 1, "staged": 2, "delta": 3, "other": 255}
+KINDS = {"none": 1, "staged": 2, "delta": 3, "adapter": 4, "other": 255}
 TAGS = {
     "lengths": 1,
     "stages": 2,

@@ -356,3 +356,30 @@ class StagesCodec(Section):
 CodecSection: TypeAlias = (
     NoCodec | PaperCodec | PaperRansCodec | BestCodec | FastCodec | StagesCodec | PluginSection
 )
+
+
+# The codec of adapter rows.
+
+
+class NoAdapterCodec(Section):
+    """float32, whole rows."""
+
+    name: Literal["none"] = "none"
+
+
+class Int8AdapterCodec(Section):
+    """What changed, in 8 bits to the largest of each vector."""
+
+    name: Literal["int8"] = "int8"
+
+
+class BestAdapterCodec(Section):
+    """What changed, in as few bits as are asked for; what is lost is sent later."""
+
+    name: Literal["best"] = "best"
+    target_bits: Real = Field(
+        default=1.0, ge=0.05, le=8, description="bits per value of a change, about"
+    )
+
+
+AdapterCodecSection: TypeAlias = NoAdapterCodec | Int8AdapterCodec | BestAdapterCodec

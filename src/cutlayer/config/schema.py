@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field
 
-from cutlayer.config.choices import BestCodec, ChannelSection, CodecSection, LinkSection, SnrSection
+from cutlayer.config.choices import (
+    AdapterCodecSection,
+    BestCodec,
+    ChannelSection,
+    CodecSection,
+    LinkSection,
+    NoAdapterCodec,
+    SnrSection,
+)
 from cutlayer.config.machines import WHOLE, DevicesSection, ServerSection
 from cutlayer.config.section import (
     AGGREGATIONS,
@@ -474,6 +482,12 @@ class Config(Section):
     ] = Field(
         default=BestCodec(),
         description="Compression of activations (uplink) and activation gradients (downlink).",
+    )
+    adapter_codec: Annotated[
+        AdapterCodecSection, Choices("none"), read_unless("scheme.name", "fl-full")
+    ] = Field(
+        default=NoAdapterCodec(),
+        description="Compression of the adapters that are broadcast and uploaded.",
     )
     devices: DevicesSection = DevicesSection()
     server: ServerSection = ServerSection()

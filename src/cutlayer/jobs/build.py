@@ -11,6 +11,7 @@ from cutlayer.channel.cell import SCENARIOS, Radio, distances_in_cell, drop_devi
 from cutlayer.channel.fading import Fading, GaussMarkov, NoFading, Rayleigh, Rician, SnrChannel
 from cutlayer.channel.rates import Channel, ConstantPower, ConstantSnr
 from cutlayer.channel.traces import Trace, TraceChannel, read_trace
+from cutlayer.codec import adapters
 from cutlayer.codec.codec import Codec, CodecPair
 from cutlayer.codec.dead_zone import DeadZone
 from cutlayer.codec.entropy import EntropyCoder, FixedWidth, Golomb
@@ -32,7 +33,9 @@ from cutlayer.codec.quantisers import (
 from cutlayer.codec.staged import StagedCodec
 from cutlayer.codec.two_way import TwoWay
 from cutlayer.config.choices import (
+    AdapterCodecSection,
     BasisTransform,
+    BestAdapterCodec,
     BestCodec,
     CodecSection,
     DeadZoneQuantiser,
@@ -41,8 +44,10 @@ from cutlayer.config.choices import (
     Float8Quantiser,
     GaussMarkovFading,
     HadamardTransform,
+    Int8AdapterCodec,
     IntegerQuantiser,
     LevelsQuantiser,
+    NoAdapterCodec,
     NoCell,
     NoCodec,
     NoTopK,
@@ -98,7 +103,7 @@ from cutlayer.rounds.costs import SentWeights
 from cutlayer.rounds.memory import ACCOUNTINGS, PHYSICAL_ACCOUNTING, Accounting
 from cutlayer.rounds.schemes import SCHEMES, SFT, SFT_FROZEN, Merging, Scheme, ServerOrder
 from cutlayer.rounds.work import Duplex, Sharing, SharingRules
-from cutlayer.spec import ActivationPolicy, Base, Device, Task
+from cutlayer.spec import ActivationPolicy, Base, Device, Task, Trained
 from cutlayer.units import MS_PER_S
 
 # The codec section of a configuration made into a pair of codecs.
@@ -111,6 +116,22 @@ def make_codecs(section: CodecSection, packets: int, threads: int = 1) -> CodecP
     """
     pair, kernels = _pair(section, packets), load_kernels(threads)
     return CodecPair(_on(pair.up, kernels), _on(pair.down, kernels))
+
+
+def make_adapter_codec(
+    section: AdapterCodecSection, scheme: Scheme, threads: int = 1
+) -> adapters.AdapterCodec | None:
+    """What changes of adapters go through; None: they go whole, as all weights do."""
+    if scheme.trained is Trained.WEIGHTS:
+        return None
+    match section:
+        case NoAdapterCodec():
+            return None
+        case Int8AdapterCodec():
+            codec = adapters.int8()
+        case BestAdapterCodec():
+            codec = adapters.best(section.target_bits)
+    return replace(codec, kernels=load_kernels(threads))
 
 
 def _pair(section: CodecSection, packets: int) -> CodecPair:

@@ -44,6 +44,7 @@ from cutlayer.jobs.build import (
     local_steps,
     make_accounting,
     make_adapter,
+    make_adapter_codec,
     make_channel,
     make_codecs,
     make_merging,
@@ -241,6 +242,7 @@ def make_training(
         tells_labels=_tells_labels(config, merging, task),
         merging=merging,
         warm_rounds=warm_rounds(config),
+        adapter_codec=make_adapter_codec(config.adapter_codec, scheme, config.threads or 1),
     )
 
 

@@ -211,6 +211,7 @@ def round_work(
     *,
     compression_up: float = 1.0,
     compression_down: float = 1.0,
+    adapter_ratio: float = 1.0,
     first_round: bool = True,
     micro_batches: int = 1,
     in_flight: int | None = None,
@@ -219,7 +220,8 @@ def round_work(
     """One device's work in a round of `local_steps` mini-batches like `batch`.
 
     `compression_up`, `compression_down`: bytes sent over bytes uncompressed (the paper's beta), of
-    activations and gradients; a scheme without compression sends them all. Micro-batches differ by
+    activations and gradients; a scheme without compression sends them all. `adapter_ratio`: the
+    same of adapters, which come down whole in the first round all the same. Micro-batches differ by
     one sample at most, and a mini-batch's amounts are theirs by samples. What `activation_memory`
     makes a device compute twice is part of its backward. The broadcast is the frozen part in the
     first round and the merged adapters in each (none of a frozen part), unless each device is
@@ -236,7 +238,7 @@ def round_work(
     if accounting.weights is not None:
         sent = accounting.weights.bytes(model, device_blocks)
         traffic = replace(traffic, model_bytes=sent, adapters_in_model=False)
-    edge = _edge_bytes(scheme, traffic, first_round)
+    edge = _edge_bytes(scheme, traffic, first_round, adapter_ratio)
     samples = _micro_batch_samples(batch.samples, micro_batches)
     shares = samples / batch.samples
     amounts = {
@@ -250,9 +252,12 @@ def round_work(
     return DeviceWork(amounts, rates, local_steps, micro_batches, in_flight, served)
 
 
-def _edge_bytes(scheme: Scheme, traffic: SchemeTraffic, first_round: bool) -> dict[Phase, float]:
+def _edge_bytes(
+    scheme: Scheme, traffic: SchemeTraffic, first_round: bool, adapter_ratio: float
+) -> dict[Phase, float]:
     """Bytes that open and close a round."""
-    adapter = float(traffic.adapter_bytes)
+    coded = adapter_ratio * float(traffic.adapter_bytes)
+    adapter = float(traffic.adapter_bytes) if first_round else coded
     frozen = float(traffic.model_bytes) if scheme.trained is Trained.ADAPTERS else 0.0
     parallel = scheme.devices is DeviceOrder.PARALLEL
     merged = adapter if parallel and scheme.trains_device else 0.0
@@ -263,7 +268,7 @@ def _edge_bytes(scheme: Scheme, traffic: SchemeTraffic, first_round: bool) -> di
     return {
         Phase.MODEL_DISTRIBUTION: distributed,
         Phase.ADAPTER_DOWN: adapter,
-        Phase.ADAPTER_UP: adapter,
+        Phase.ADAPTER_UP: coded,
     }
 
 

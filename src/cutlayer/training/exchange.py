@@ -11,16 +11,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cutlayer.codec.codec import (
-    EMPTY,
     CodecPair,
     CodecState,
     Direction,
+    Sent,
     Stream,
     Streams,
     part_of,
     under,
 )
-from cutlayer.codec.raw import RawCodec, Targets, decode_targets, encode_targets, raw_bytes
+from cutlayer.codec.raw import Targets, decode_targets, encode_targets, raw_bytes
 from cutlayer.data.samples import Batch
 from cutlayer.model.inputs import document_positions
 from cutlayer.model.split import Pending
@@ -34,14 +34,6 @@ from cutlayer.training.torch_codec import TensorCodec, for_device
 # What one round cost, as it is played: FLOPs and bytes, by device, phase and payload.
 #
 # The bytes are the lengths of packets that were made. Knows no rates: the timeline adds them.
-
-
-@dataclass(frozen=True)
-class Sent:
-    """One payload's length, and what it would have been as plain float32."""
-
-    payload_bytes: int
-    uncompressed_bytes: int
 
 
 @final
@@ -117,12 +109,9 @@ class RoundCosts:
 
 # Tensors through the codec and back: what one side makes, as the other side receives it.
 #
-# The trainer and the network runtime make the same packets, since both make them with `encode`,
-# `pack_adapter` and `pack_labels`. In one process `Exchange` holds both ends of every stream;
+# The trainer and the network runtime make the same packets, since both make them with `encode`
+# and `pack_labels`. In one process `Exchange` holds both ends of every stream;
 # over a network each end holds its own.
-
-
-_RAW = RawCodec()
 
 
 # (round, device, local step, micro-batch, direction)
@@ -231,23 +220,6 @@ def send_labels(batch: Batch, lengths: tuple[int, ...], classes: int) -> tuple[T
     payload = pack_labels(batch, classes)
     received = decode_targets(payload, batch.labels.shape, lengths, classes)
     return received, Sent(len(payload), len(payload))
-
-
-def pack_adapter(row: Float[Tensor, " parameter"]) -> bytes:
-    """The packet of an adapter row: plain float32, bit for bit."""
-    return _RAW.encode(row.detach().cpu().numpy(), EMPTY, np.random.default_rng(0)).packet
-
-
-def unpack_adapter(packet: bytes, parameters: int) -> Float[Tensor, " parameter"]:
-    """The row of `pack_adapter`, on the host. Raises PacketError: not a packet of so many finite
-    values."""
-    return torch.from_numpy(_RAW.decode(packet, (parameters,), EMPTY).tensor)
-
-
-def send_adapter(row: Float[Tensor, " parameter"]) -> tuple[Float[Tensor, " parameter"], Sent]:
-    """An adapter row as the other side receives it, on the host."""
-    packet = pack_adapter(row)
-    return unpack_adapter(packet, row.numel()), Sent(len(packet), len(packet))
 
 
 # Batches of one or several devices as the tensors of one forward pass.

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from cutlayer.channel.rates import LinkRates
-from cutlayer.codec.codec import Direction
+from cutlayer.codec.adapters import AdapterCodec
+from cutlayer.codec.codec import Direction, Sent
+from cutlayer.model.adapted import AdaptedModel
 from cutlayer.model.lora import Draws
 from cutlayer.model.optimizer import merged
 from cutlayer.model.part_file import priced_bytes
@@ -25,16 +27,15 @@ from cutlayer.rounds.schemes import DeviceOrder, Phase, Place, ServerOrder, Step
 from cutlayer.rounds.simulate import simulate
 from cutlayer.rounds.work import DeviceRates, DeviceWork, round_work
 from cutlayer.spec import IGNORED_LABEL, MiniBatch, Trained
+from cutlayer.training.adapter_rows import RowCodec, RowExchange
 from cutlayer.training.exchange import (
     Exchange,
     Load,
     MicroBatch,
     OwnMicroBatch,
     RoundCosts,
-    Sent,
     group_inputs,
     micro_batches,
-    send_adapter,
     send_labels,
 )
 from cutlayer.training.server_batch import ServerLoad, all_draws, serve, server_pass, stack
@@ -285,6 +286,7 @@ def _work(
         rates,
         compression_up=sent * training.codecs.up.expected_bytes(values),
         compression_down=sent * training.codecs.down.expected_bytes(values),
+        adapter_ratio=training.adapter_ratio,
         first_round=first_round,
         micro_batches=training.micro_batches,
         in_flight=training.in_flight,
@@ -347,29 +349,39 @@ class Round:
         self._state = state
         self._band = self._shares()
         self._steps = tuple(device.local_steps for device in setup.devices)
-        count = len(setup.devices)
-        shared = self._scheme.shared_server
         below, above = (part.adapted for part in setup.parts)
-        merging = training.merging
-        self._device_side = AdapterBank(
-            state.device,
-            count,
-            training.rule(below.layout),
-            shared=False,
-            device=below.device,
-            proximal_mu=merging.proximal_mu,
+        codec, merging = training.adapter_codec, training.merging
+        self._device_side, below_link = self._side(below, state.device, codec, merging.device)
+        whole = None if self._scheme.splits else codec
+        self._server_side, above_link = self._side(
+            above, state.server, whole, merging.server, shared=self._scheme.shared_server
         )
-        self._server_side = AdapterBank(
-            state.server,
-            count,
-            training.rule(above.layout),
-            shared=shared,
-            device=above.device,
-            proximal_mu=merging.proximal_mu,
-        )
+        self._links = {self._device_side: below_link, self._server_side: above_link}
         self._exchange = Exchange(training.codecs, training.seed, state.streams)
         self._round_costs = RoundCosts(self._scheme, self._steps, training.micro_batches)
         self._actions = Actions(setup, self._index, self._exchange, self._round_costs)
+
+    def _side(
+        self,
+        part: AdaptedModel,
+        state: AdapterState,
+        codec: AdapterCodec | None,
+        merges: bool,
+        shared: bool = False,
+    ) -> tuple[AdapterBank, RowExchange]:
+        """One side's rows, and the ends of the links that they take."""
+        training, count = self._setup.training, len(self._steps)
+        handed_on = self._scheme.devices is DeviceOrder.IN_TURN
+        link = RowExchange(RowCodec(codec, part.layout), state, count, merges=merges or handed_on)
+        bank = AdapterBank(
+            replace(state, row=link.begins_with),
+            count,
+            training.rule(part.layout),
+            shared=shared,
+            device=part.device,
+            proximal_mu=training.merging.proximal_mu,
+        )
+        return bank, link
 
     def play(self, step_done: StepDone = lambda done, total: None) -> RoundOutcome:
         """Open, train, close. `step_done(done, total)` is called as local steps end."""
@@ -482,7 +494,7 @@ class Round:
         trained = self._setup.training.scheme_of(max(self._index - 1, 1)).trains_device
         sides = self._exchanged(all_of_them=self._index == 1)  # all begin with the same
         if self._scheme.devices is DeviceOrder.PARALLEL and sides and trained:
-            payloads["adapter_down"] = self._send_rows(sides, 0, to=turn)
+            payloads["adapter_down"] = self._bring_down(sides, 0, to=turn)
         self._round_costs.broadcast(step, payloads, turn)
 
     def _weights(self) -> dict[str, Sent]:
@@ -501,24 +513,32 @@ class Round:
         round's."""
         for device in turn:
             sides = self._exchanged(all_of_them=True)
-            sent = self._send_rows(sides, max(device - 1, 0), to=(device,))
+            sent = self._bring_down(sides, max(device - 1, 0), to=(device,), link=f".{device}")
             self._round_costs.send(device, step, {"adapter_down": sent})
 
     def _upload(self, step: Step, turn: Devices) -> None:
         # what is not merged is sent where it is evaluated and kept
         sides = self._exchanged(all_of_them=self._setup.server.evaluation.due(self._index))
         for device in turn:
-            sent = self._send_rows(sides, device, to=(device,))
+            sent = Sent(0, 0)
+            for side in sides:
+                link = self._links[side]
+                row, own = link.up(device, side.rows[device])
+                sent += own
+                if link.merges:  # else the device goes on from what it has
+                    side.put((device,), row)
             self._round_costs.send(device, step, {"adapter_up": sent})
 
-    def _send_rows(self, sides: Sequence[AdapterBank], source: int, *, to: Devices) -> Sent:
-        """Rows of device `source` over the link to the rows of the devices in `to`."""
-        size = 0
+    def _bring_down(
+        self, sides: Sequence[AdapterBank], source: int, *, to: Devices, link: str = ""
+    ) -> Sent:
+        """The server's rows of device `source`, to the devices in `to`."""
+        sent = Sent(0, 0)
         for side in sides:
-            row, sent = send_adapter(side.rows[source])
-            side.put(to, row)
-            size += sent.payload_bytes
-        return Sent(size, size)
+            row, own = self._links[side].down(side.rows[source], to, link)
+            side.begin(to, row)
+            sent += own
+        return sent
 
     def _close(self) -> RoundOutcome:
         work = self._work()
@@ -555,20 +575,22 @@ class Round:
     def _device_state(self) -> AdapterState:
         """The devices' adapters after the round; of a frozen part they are as they were."""
         if not self._scheme.trains_device:
-            return AdapterState(self._state.device.row, {})
+            return self._links[self._device_side].frozen
         return self._merged(self._device_side, merges=self._setup.training.merging.device)
 
     def _merged(self, side: AdapterBank, *, merges: bool) -> AdapterState:
         """The side's adapters after the round: merged, each device's own, or what the last device
         left."""
+        link = self._links[side]
+        optimizer = side.optimizer if self._scheme.keeps_optimizer else {}
         if not merges:
-            row = side.rows.clone()
-        elif self._scheme.devices is DeviceOrder.IN_TURN or len(side.rows) == 1:
+            return replace(link.kept(side.rows), optimizer=optimizer)
+        if self._scheme.devices is DeviceOrder.IN_TURN or len(side.rows) == 1:
             row = side.rows[-1].clone()
         else:
             weights = [float(device.samples) for device in self._setup.devices]
             row = merged(self._setup.server.aggregation, side.rows, weights)
-        return AdapterState(row, side.optimizer if self._scheme.keeps_optimizer else {})
+        return AdapterState(row, optimizer, link.coded)
 
 
 def initial_state(setup: Setup) -> RunState:

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cutlayer.channel.rates import Channel, LinkRates
+from cutlayer.codec.adapters import AdapterCodec
 from cutlayer.codec.codec import CodecPair, Streams
 from cutlayer.data.partition import BatchPlan
 from cutlayer.data.samples import Batch, BatchMaker, Samples
@@ -34,10 +35,12 @@ OptimizerState = dict[str, Tensor]
 @dataclass(frozen=True)
 class AdapterState:
     """One side's adapters, one row, or one for each device where they are not merged; and its
-    optimiser state (first axis: device)."""
+    optimiser state (first axis: device). `coded`: what the ends of coded rows remember, as
+    `training.adapter_rows` names it."""
 
     row: Float[Tensor, " parameter"] | Float[Tensor, "device parameter"]
     optimizer: OptimizerState
+    coded: dict[str, Tensor] = field(default_factory=dict)
 
     def of(self, device: int) -> Float[Tensor, " parameter"]:
         """What a device begins a round with."""
@@ -48,18 +51,21 @@ class AdapterState:
         return {
             f"{side}.row": self.row,
             **{f"{side}.optimizer.{name}": value for name, value in self.optimizer.items()},
+            **{f"{side}.coded.{name}": value for name, value in self.coded.items()},
         }
 
     @staticmethod
     def from_tensors(side: str, tensors: dict[str, Tensor]) -> "AdapterState":
         """The inverse of `tensors`."""
-        prefix = f"{side}.optimizer."
-        optimizer = {
-            name.removeprefix(prefix): value
-            for name, value in tensors.items()
-            if name.startswith(prefix)
-        }
-        return AdapterState(tensors[f"{side}.row"], optimizer)
+        optimizer, coded = (
+            {
+                name.removeprefix(prefix): value
+                for name, value in tensors.items()
+                if name.startswith(prefix)
+            }
+            for prefix in (f"{side}.optimizer.", f"{side}.coded.")
+        )
+        return AdapterState(tensors[f"{side}.row"], optimizer, coded)
 
 
 @dataclass(frozen=True)
@@ -140,6 +146,12 @@ class AdapterBank:
         """Let `devices` go on from `row`; their optimisers stay as they are."""
         _put(self.rows, self._places(devices), to_device(row, self.rows.device))
 
+    def begin(self, devices: Sequence[int], row: Float[Tensor, " parameter"]) -> None:
+        """Let `devices` begin the round with `row`, as it has come to them."""
+        self.put(devices, row)
+        if self.anchor is not None:
+            self.anchor = to_device(row, self.rows.device)
+
     def collect(self, devices: Sequence[int], gradients: Float[Tensor, "group parameter"]) -> None:
         """Add one micro-batch's gradients to those that the next step of `devices` takes."""
         for place, gradient in zip(self._places(devices), gradients, strict=True):
@@ -202,6 +214,7 @@ class Training:
     `classes`: of the head's outputs. `tells_labels`: whether devices say how many samples of each
     class they have. `merging`: whose adapters are merged as a round ends. `warm_rounds`: so many
     rounds the devices' part is trained, then it is frozen (None: as the scheme has it).
+    `adapter_codec`: what changes of adapter rows go through (None: rows go whole, as float32).
     """
 
     task: Task
@@ -221,11 +234,17 @@ class Training:
     tells_labels: bool = False
     merging: Merging = FEDAVG
     warm_rounds: int | None = None
+    adapter_codec: AdapterCodec | None = None
 
     def scheme_of(self, round_number: int) -> Scheme:
         """The scheme of round `round_number` (1, 2, ...)."""
         warm = self.warm_rounds is None or round_number <= self.warm_rounds
         return self.scheme if warm else SFT_FROZEN
+
+    @property
+    def adapter_ratio(self) -> float:
+        """Bytes of an adapter's packet over those of float32, as expected."""
+        return 1.0 if self.adapter_codec is None else self.adapter_codec.expected_ratio
 
     @property
     def micro_batch_samples(self) -> int:

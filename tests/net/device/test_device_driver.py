@@ -28,7 +28,7 @@ from cutlayer.net.server.session import ServerSession
 from cutlayer.net.wire.frames import Kind, kind_of
 from cutlayer.net.wire.link import Link, LinkClosed, in_place, in_thread
 from cutlayer.net.wire.messages import Position, Terms
-from cutlayer.training.exchange import pack_adapter
+from cutlayer.training.adapter_rows import pack_adapter
 from cutlayer.training.round import initial_state
 from cutlayer.training.state import Setup
 from net.ends import PATIENCE_S

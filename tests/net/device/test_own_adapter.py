@@ -12,7 +12,7 @@ from cutlayer.jobs.prepare import prepare
 from cutlayer.net.device.driver import DeviceWorker
 from cutlayer.net.wire.messages import Gradient, Open, Opening, Position
 from cutlayer.rounds.schemes import Merging
-from cutlayer.training.exchange import pack_adapter, unpack_adapter
+from cutlayer.training.adapter_rows import pack_adapter, unpack_adapter
 from cutlayer.training.round import initial_state
 from cutlayer.training.state import Setup
 

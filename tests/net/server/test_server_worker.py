@@ -16,8 +16,8 @@ from cutlayer.jobs.prepare import prepare
 from cutlayer.net.server.worker import ServerWorker
 from cutlayer.net.wire.messages import Activation, Adapter, Micro, Position, Weight
 from cutlayer.rounds.schemes import Merging
+from cutlayer.training.adapter_rows import pack_adapter
 from cutlayer.training.evaluation import DeviceShare
-from cutlayer.training.exchange import pack_adapter
 from cutlayer.training.round import initial_state
 from cutlayer.training.state import EvaluationRule, Setup
 from net.harness import Run

@@ -42,6 +42,7 @@ from cutlayer.net.wire.messages import (
     Weight,
 )
 from cutlayer.net.wire.part_files import PartCache
+from cutlayer.training.adapter_rows import pack_adapter, unpack_adapter
 from cutlayer.training.evaluation import share_of
 from cutlayer.training.exchange import (
     Load,
@@ -49,11 +50,9 @@ from cutlayer.training.exchange import (
     encode,
     group_inputs,
     micro_batches,
-    pack_adapter,
     pack_labels,
     streams_from_tensors,
     streams_to_tensors,
-    unpack_adapter,
 )
 from cutlayer.training.state import AdapterBank, AdapterState, DeviceSide, Training
 from cutlayer.training.torch_codec import for_device

@@ -22,8 +22,9 @@ from cutlayer.net.server.timing import MeasuredRound, observed_round
 from cutlayer.net.wire.frames import Bounds
 from cutlayer.net.wire.messages import Activation, Adapter
 from cutlayer.rounds.batching import Waiting
+from cutlayer.training.adapter_rows import pack_adapter, unpack_adapter
 from cutlayer.training.evaluation import DeviceShare
-from cutlayer.training.exchange import Load, Outgoing, encode, pack_adapter, unpack_adapter
+from cutlayer.training.exchange import Load, Outgoing, encode
 from cutlayer.training.server_batch import ServerLoad, ServerReply, server_batch
 from cutlayer.training.state import AdapterBank, AdapterState, RunState, ServerSide, Training
 from cutlayer.training.torch_codec import for_device

@@ -1,0 +1,226 @@
+"""Adapter rows over a link, whole or as what changed, and what the two ends remember of them.
+
+Without an adapter codec every row goes whole, as float32. With one, the first that a device gets is
+whole (its keyframe), and from then on a packet holds a change:
+
+* down, from what devices have of the server's row, which is what they began the last round with.
+  What a packet loses is in the next one, since the server's own row does not lose it.
+* up, from what the device began the round with, and with what its last packet lost, which the
+  device remembers. The server adds it to its own row, not to the one that devices had.
+
+Where devices keep their own adapters the server has a row of each, and what comes up is how far the
+device's is from that.
+
+Source: error feedback both ways, H. Tang et al., "DoubleSqueeze", arXiv:1905.05957.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32
+from torch import Tensor
+
+from cutlayer.codec.adapters import AdapterCodec
+from cutlayer.codec.codec import EMPTY, Segments, Sent
+from cutlayer.codec.packet import packet_bytes, read_packet
+from cutlayer.codec.raw import RawCodec
+from cutlayer.errors import PacketError
+from cutlayer.model.lora import RowLayout
+from cutlayer.training.state import AdapterState
+
+_FLOAT_BYTES = 4
+_RAW = RawCodec()
+
+
+def pack_adapter(row: Float[Tensor, " parameter"]) -> bytes:
+    """The packet of an adapter row: plain float32, bit for bit."""
+    return _RAW.encode(row.detach().cpu().numpy(), EMPTY, np.random.default_rng(0)).packet
+
+
+def unpack_adapter(packet: bytes, parameters: int) -> Float[Tensor, " parameter"]:
+    """The row of `pack_adapter`, on the host. Raises PacketError: not a packet of so many finite
+    values."""
+    return torch.from_numpy(_RAW.decode(packet, (parameters,), EMPTY).tensor)
+
+
+@dataclass(frozen=True, eq=False)
+class CodedRow:
+    """A packet, and what its receiver makes of it: a row, or a change of one."""
+
+    packet: bytes
+    received: Float32[Tensor, " parameter"]
+
+
+@final
+@dataclass(frozen=True)
+class RowCodec:
+    """The packets of one side's rows, which have this layout. Rows are the host's."""
+
+    codec: AdapterCodec | None
+    layout: RowLayout
+
+    def encode(self, change: Float32[Tensor, " parameter"]) -> CodedRow:
+        """A change. Raises PacketError: values that are not finite."""
+        assert self.codec is not None, "without a codec rows go whole"
+        shapes = tuple(slot.shape for slot in self.layout.slots)
+        packet = self.codec.encode(change.numpy(), shapes)
+        # the receiver's own arithmetic, so that both ends know the same
+        return CodedRow(packet, torch.from_numpy(self.codec.decode(packet, shapes)))
+
+    def opening(
+        self,
+        row: Float[Tensor, " parameter"],
+        held: Float32[Tensor, " parameter"] | None,
+    ) -> CodedRow:
+        """The packet that brings devices from the row that they hold (None: none) to the server's,
+        and the row that they hold then."""
+        if self.codec is None or held is None:
+            packet = pack_adapter(row)
+            return CodedRow(packet, unpack_adapter(packet, row.numel()))
+        coded = self.encode(on_host(row) - held)
+        return CodedRow(coded.packet, held + coded.received)
+
+    def decode(
+        self, packet: bytes, known: Float32[Tensor, " parameter"] | None
+    ) -> Float32[Tensor, " parameter"]:
+        """The row after `packet`, of whoever knows that row (None: none); whole rows need none.
+
+        Raises PacketError: no such packet, or a row that is not finite.
+        """
+        if self.codec is None or read_packet(packet).kind == RawCodec.name:
+            return unpack_adapter(packet, self.layout.parameters)
+        if known is None:
+            raise PacketError("an adapter's change, and no adapter here that it is the change of")
+        shapes = tuple(slot.shape for slot in self.layout.slots)
+        row = known + torch.from_numpy(self.codec.decode(packet, shapes))
+        if not row.isfinite().all():
+            raise PacketError("an adapter's change that makes it NaN or infinite")
+        return row
+
+    def sent(self, packet: bytes) -> Sent:
+        """What a packet costs, and what the row would have cost whole."""
+        values = self.layout.parameters
+        whole = packet_bytes((values,), Segments.full((1, 1, values)), (_FLOAT_BYTES * values,))
+        return Sent(len(packet), int(whole))
+
+
+def on_host(row: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """The values alone, on the host."""
+    return row.detach().cpu()
+
+
+@dataclass(frozen=True, eq=False)
+class SentRow:
+    """What a device remembers of what it sends: the row that its changes are from, and what its
+    last packet lost (None: nothing)."""
+
+    base: Float32[Tensor, " parameter"]
+    lost: Float32[Tensor, " parameter"] | None = None
+
+    def wanted(self, row: Float[Tensor, " parameter"]) -> Float32[Tensor, " parameter"]:
+        """The change that the server should hear of."""
+        change = on_host(row) - self.base
+        return change if self.lost is None else change + self.lost
+
+    def after(
+        self, row: Float[Tensor, " parameter"], coded: CodedRow, *, merges: bool
+    ) -> "SentRow":
+        """Once the change of `row` is sent. What is merged begins anew with the next round's row,
+        and only what was lost is remembered."""
+        if merges:
+            return SentRow(self.base, self.wanted(row) - coded.received)
+        return SentRow(self.base + coded.received)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """By name, for a device's own state."""
+        return {"base": self.base, **({} if self.lost is None else {"lost": self.lost})}
+
+    @staticmethod
+    def from_tensors(tensors: dict[str, Tensor]) -> "SentRow | None":
+        """The inverse of `tensors`."""
+        return SentRow(tensors["base"], tensors.get("lost")) if "base" in tensors else None
+
+
+# what the server remembers of what devices hold
+HELD = "held"
+
+
+@final
+class RowExchange:
+    """Both ends of the links of one side's rows during a round, in one process.
+
+    `state`: of the side as the round begins. `merges`: whether the next round begins with a row of
+    the server's; else devices go on from their own.
+    """
+
+    def __init__(self, rows: RowCodec, state: AdapterState, devices: int, *, merges: bool) -> None:
+        self._rows = rows
+        self.merges = merges
+        self._state = state
+        self._coded = dict(state.coded)
+        # of each device: what it remembers, and the server's row that its change is added to
+        self._sent: dict[int, SentRow] = {}
+        self._known: dict[int, Tensor] = {}
+        if rows.codec is not None and state.row.ndim == 2:
+            for device in range(devices):
+                self._known[device] = on_host(state.row[device])
+                self._sent[device] = SentRow(self._known[device])
+
+    @property
+    def begins_with(self) -> Tensor:
+        """The rows that devices have as the round begins, before anything is sent."""
+        return self._coded.get("own", self._state.row)
+
+    def down(
+        self, row: Float[Tensor, " parameter"], to: Sequence[int], link: str = ""
+    ) -> tuple[Float32[Tensor, " parameter"], Sent]:
+        """The server's row, sent to some devices at once over the link of that name: as it comes
+        to them, and what it costs."""
+        rows = self._rows
+        coded = rows.opening(row, self._coded.get(HELD + link))
+        if rows.codec is not None:
+            self._coded[HELD + link] = coded.received
+            known = on_host(row).clone()  # the bank's own row steps
+            for device in to:
+                self._known[device] = known
+                self._sent[device] = SentRow(coded.received, self._coded.get(f"lost.{device}"))
+        return coded.received, rows.sent(coded.packet)
+
+    def up(
+        self, device: int, row: Float[Tensor, " parameter"]
+    ) -> tuple[Float32[Tensor, " parameter"], Sent]:
+        """A device's row, as the server knows it then, and what it costs."""
+        rows = self._rows
+        if rows.codec is None:
+            coded = rows.opening(row, None)
+            return coded.received, rows.sent(coded.packet)
+        sent = self._sent[device]
+        coded = rows.encode(sent.wanted(row))
+        self._known[device] = self._known[device] + coded.received
+        self._sent[device] = sent = sent.after(row, coded, merges=self.merges)
+        if sent.lost is not None:
+            self._coded[f"lost.{device}"] = sent.lost
+        return self._known[device], rows.sent(coded.packet)
+
+    def kept(self, rows: Float[Tensor, "device parameter"]) -> AdapterState:
+        """The side after a round in which devices came to `rows`, which they keep."""
+        if self._rows.codec is None:
+            return AdapterState(rows.clone(), {})
+        known = torch.stack([self._known[device] for device in range(len(rows))])
+        return AdapterState(known, {}, {**self._coded, "own": on_host(rows).clone()})
+
+    @property
+    def frozen(self) -> AdapterState:
+        """The side after a round in which it was not trained. Nothing is sent of it any more, so
+        the server's row is that which devices have."""
+        if "own" in self._coded:
+            return AdapterState(self._state.row, {}, {"own": self._coded["own"]})
+        return AdapterState(self._coded.get(HELD, self._state.row), {})
+
+    @property
+    def coded(self) -> dict[str, Tensor]:
+        """What the ends remember after the round."""
+        return self._coded
