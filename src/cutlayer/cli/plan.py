@@ -31,7 +31,7 @@ from cutlayer.logs import loading
 from cutlayer.planner.profile import Family, check_machine_name, machine_text
 from cutlayer.profiling.grid import FULL_GRID, MOST_BITS, QUICK_GRID
 from cutlayer.report.plan_page import plan_page
-from cutlayer.report.tables import plan_tables
+from cutlayer.report.tables import fit_lines, plan_tables, profile_table
 from cutlayer.spec import Base
 
 # `cutlayer plan`: will it fit, how long will it take, and what is best; and `cutlayer profile`:
@@ -156,12 +156,7 @@ def run_profile(arguments: argparse.Namespace) -> int:
 
         from cutlayer.files import write_text
         from cutlayer.planner.profile import profile_text
-        from cutlayer.profiling.measure import (
-            ProfilePlan,
-            fit_lines,
-            measure_profile,
-            profile_table,
-        )
+        from cutlayer.profiling.measure import ProfilePlan, measure_profile
     usual = QUICK_GRID if arguments.quick else FULL_GRID
     keep_ratios = arguments.keep_ratios or usual.keep_ratios
     grid = replace(usual, keep_ratios=keep_ratios, bits=arguments.bits or usual.bits)

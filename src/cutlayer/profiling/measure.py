@@ -1,7 +1,7 @@
 """A profile measured: many codecs on one prepared job, and what is missing is trained.
 
 The log has a JSON line for each training run that has ended: a profile is made of them, and resumed
-from them. The profile is printed as a table, with how well the accuracy surfaces go through it.
+from them.
 """
 
 import hashlib
@@ -19,10 +19,6 @@ from statistics import mean
 from time import process_time
 from typing import final
 
-from rich import box
-from rich.table import Table
-from rich.text import Text
-
 from cutlayer.codec.codec import CodecPair, Direction
 from cutlayer.config.read import config_yaml
 from cutlayer.config.schema import Config, DirichletPartition
@@ -33,7 +29,6 @@ from cutlayer.files import storage_error
 from cutlayer.jobs.prepare import prepare, use_torch
 from cutlayer.jobs.resume import model_digests
 from cutlayer.logs import unheard
-from cutlayer.planner.accuracy import JudgedSurface, fit_surfaces
 from cutlayer.planner.profile import Profile, ProfilePoint
 from cutlayer.profiling.grid import (
     PUBLISHED_CODEC,
@@ -45,7 +40,6 @@ from cutlayer.profiling.grid import (
     other_bytes,
     spread_over_processes,
 )
-from cutlayer.report.wording import printable
 from cutlayer.training.evaluation import Evaluation, evaluate
 from cutlayer.training.exchange import RoundCosts
 from cutlayer.training.round import Round, RoundOutcome, initial_state
@@ -521,71 +515,3 @@ def train_in_processes(
 
 def _trainer(config: Config) -> Callable[[WantedRun], ProfiledRun]:
     return ProfileTrainer(config, quiet=True).train
-
-
-def profile_table(profile: Profile) -> Table:
-    """A row a point: bits per value, mean accuracy and its range over the seeds, points lost."""
-    seeds = len(profile.seeds)
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-        title=Text(printable(profile.training)),
-        title_justify="left",
-        caption=f"accuracy of {profile.test_samples} test samples over {seeds} seed"
-        f"{'s' if seeds > 1 else ''}; lost: points of its mean against none",
-        caption_justify="left",
-    )
-    table.add_column("codec", no_wrap=True)
-    table.add_column("settings", no_wrap=True)
-    for label in ("bits up", "down", "mean [%]", "range [%]", "lost"):
-        table.add_column(label, justify="right", no_wrap=True)
-    for point in profile.points:
-        table.add_row(*_cells(point, profile.uncompressed.accuracy))
-    return table
-
-
-def _cells(point: ProfilePoint, uncompressed: float) -> tuple[str, ...]:
-    low, high = (100 * end(point.accuracies) for end in (min, max))
-    return (
-        point.codec,
-        ", ".join(f"{value:g}" for value in point.settings.values()),
-        f"{point.bits_up:.3f}",
-        f"{point.bits_down:.3f}",
-        f"{100 * point.accuracy:.1f}",
-        f"{low:.1f} to {high:.1f}",
-        "" if point.codec == "none" else f"{100 * (uncompressed - point.accuracy):+.1f}",
-    )
-
-
-def fit_lines(profile: Profile) -> tuple[str, ...]:
-    """A line for each surface, and the noise that neither can go below.
-
-    One line that says why, where the profile has no full grid.
-    """
-    # a training run of `paper` is also a point of `paper-rans`: its noise counts once
-    own = replace(profile, points=(profile.uncompressed, *profile.of(SAME_SYMBOLS_CODEC)))
-    try:
-        fitted = fit_surfaces(own)
-    except ConfigError as error:
-        return (f"no accuracy surface: {error}",)
-    noise = (
-        "unknown with one seed"
-        if math.isnan(fitted.noise)
-        else f"{fitted.noise:.2f} points (standard error of a mean over the seeds)"
-    )
-    return (
-        _fit_line("cubic (35)", fitted.cubic),
-        _fit_line("monotone surface", fitted.monotone),
-        f"noise: {noise}",
-    )
-
-
-def _fit_line(name: str, judged: JudgedSurface) -> str:
-    left_out = (
-        f"{judged.left_out_root:.2f} at points left out in turn"
-        if math.isfinite(judged.left_out_root)
-        else "too few points to leave any out"
-    )
-    return f"{name}: {judged.root:.2f} points root mean square at the points, {left_out}"

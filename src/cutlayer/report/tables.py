@@ -1,11 +1,12 @@
-"""Tables for the terminal: a run, compared runs, a plan.
+"""Tables for the terminal: a run, compared runs, a plan, a profile.
 
-Knows records, comparisons and plans, no files. Eighty columns are enough; where a terminal has no
-block characters, bars are drawn with `#`.
+Knows records, comparisons, plans and profiles, no files. Eighty columns are enough; where a
+terminal has no block characters, bars are drawn with `#`.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich import box
 from rich.console import Console, ConsoleOptions, Group, RenderableType
@@ -13,7 +14,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from cutlayer.errors import ConfigError
+from cutlayer.planner.accuracy import GRID_CODECS, JudgedSurface, fit_surfaces
 from cutlayer.planner.plan import Plan
+from cutlayer.planner.profile import Profile, ProfilePoint
 from cutlayer.report.comparison import (
     Column,
     Comparison,
@@ -306,3 +310,78 @@ def _cells_table(cells: Cells) -> Table:
     for row in cells.rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
     return table
+
+
+# A profile, and how well the accuracy surfaces go through it.
+
+
+# both codecs of the grid send the same symbols: one training run is a point of each
+_SAME_SYMBOLS = GRID_CODECS[0]
+
+
+def profile_table(profile: Profile) -> Table:
+    """A row a point: bits per value, mean accuracy and its range over the seeds, points lost."""
+    seeds = len(profile.seeds)
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        title=Text(printable(profile.training)),
+        title_justify="left",
+        caption=f"accuracy of {profile.test_samples} test samples over {seeds} seed"
+        f"{'s' if seeds > 1 else ''}; lost: points of its mean against none",
+        caption_justify="left",
+    )
+    table.add_column("codec", no_wrap=True)
+    table.add_column("settings", no_wrap=True)
+    for label in ("bits up", "down", "mean [%]", "range [%]", "lost"):
+        table.add_column(label, justify="right", no_wrap=True)
+    for point in profile.points:
+        table.add_row(*_cells(point, profile.uncompressed.accuracy))
+    return table
+
+
+def _cells(point: ProfilePoint, uncompressed: float) -> tuple[str, ...]:
+    low, high = (100 * end(point.accuracies) for end in (min, max))
+    return (
+        point.codec,
+        ", ".join(f"{value:g}" for value in point.settings.values()),
+        f"{point.bits_up:.3f}",
+        f"{point.bits_down:.3f}",
+        f"{100 * point.accuracy:.1f}",
+        f"{low:.1f} to {high:.1f}",
+        "" if point.codec == "none" else f"{100 * (uncompressed - point.accuracy):+.1f}",
+    )
+
+
+def fit_lines(profile: Profile) -> tuple[str, ...]:
+    """A line for each surface, and the noise that neither can go below.
+
+    One line that says why, where the profile has no full grid.
+    """
+    # a training run of `paper` is also a point of `paper-rans`: its noise counts once
+    own = replace(profile, points=(profile.uncompressed, *profile.of(_SAME_SYMBOLS)))
+    try:
+        fitted = fit_surfaces(own)
+    except ConfigError as error:
+        return (f"no accuracy surface: {error}",)
+    noise = (
+        "unknown with one seed"
+        if math.isnan(fitted.noise)
+        else f"{fitted.noise:.2f} points (standard error of a mean over the seeds)"
+    )
+    return (
+        _fit_line("cubic (35)", fitted.cubic),
+        _fit_line("monotone surface", fitted.monotone),
+        f"noise: {noise}",
+    )
+
+
+def _fit_line(name: str, judged: JudgedSurface) -> str:
+    left_out = (
+        f"{judged.left_out_root:.2f} at points left out in turn"
+        if math.isfinite(judged.left_out_root)
+        else "too few points to leave any out"
+    )
+    return f"{name}: {judged.root:.2f} points root mean square at the points, {left_out}"

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from cutlayer.planner.profile import Profile, ProfilePoint
-from cutlayer.profiling.measure import fit_lines
+from cutlayer.report.tables import fit_lines
 
 KEEP_RATIOS, BITS = (0.1, 0.2, 0.3, 0.5), (1, 2, 3, 4)
 GRID = [(keep_ratio, bits) for keep_ratio in KEEP_RATIOS for bits in BITS]

@@ -5,7 +5,7 @@ from io import StringIO
 from rich.console import Console
 
 from cutlayer.planner.profile import Profile, ProfilePoint
-from cutlayer.profiling.measure import profile_table
+from cutlayer.report.tables import profile_table
 
 PROFILE = Profile(
     model="m",
