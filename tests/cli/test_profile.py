@@ -28,13 +28,17 @@ def test_a_quick_one(capsys: pytest.CaptureFixture[str]) -> None:
     out, err = capsys.readouterr()
     assert out.splitlines()[-1] == "out/p.json"
     assert re.search(r"^paper-rans +0\.1, 7 ", out, re.M)
-    assert "5 of 5" in err and "5 of 5" not in out
+    assert "7 of 7" in err and "7 of 7" not in out
     profile = read_profile(Path("out/p.json"))
     assert profile.command == "cutlayer profile --devices.count 2 --bits 3 --quick"
     assert (profile.seeds, profile.test_samples) == ((0,), 64)
     kept = [point.settings["keep_ratio"] for point in profile.of("paper-rans")]
     assert kept == [0.1, 0.5]
-    assert len((Path("out") / "p.runs.jsonl").read_text(encoding="utf-8").splitlines()) == 5
+    assert re.search(r"^ +4 +frozen ", out, re.M)
+    # of one round none is left for a warm device part
+    parts = [(point.cut, point.device_part) for point in profile.device_parts]
+    assert parts == [(4, "trained"), (4, "frozen")]
+    assert len((Path("out") / "p.runs.jsonl").read_text(encoding="utf-8").splitlines()) == 7
     # the same again trains nothing, and says so unless it is to be quiet
     written = Path("out/p.json").read_bytes()
     assert main([*words, "--output", "out/p.json", "--quiet"]) == 0
@@ -51,7 +55,7 @@ def test_killed_and_gone_on_with() -> None:
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         for line in process.stderr:
-            if line.startswith(b"2 of 7"):
+            if line.startswith(b"2 of 9"):
                 os.kill(process.pid, signal.SIGKILL)
                 break
     before = log.read_bytes()
@@ -60,7 +64,7 @@ def test_killed_and_gone_on_with() -> None:
     assert main(words) == 0
     assert log.read_bytes().startswith(whole)
     keys = re.findall(rb'"seed": 0, "codec": .*?}', log.read_bytes())
-    assert len(keys) == len(set(keys)) == 7
+    assert len(keys) == len(set(keys)) + 1 == 9
     assert len(read_profile(Path("profile.json")).points) == 1 + 2 * 4 + 1 + 1
 
 
@@ -78,6 +82,8 @@ def test_killed_and_gone_on_with() -> None:
         (["--keep-ratio", "0.1"], "did you mean --keep-ratios?"),
         (["--scheme", "fl-lora"], "fl-lora compresses nothing"),
         (["--model.cut", "99"], "1..7"),
+        (["--cuts", "4,8"], "--cuts 8"),
+        (["--cuts", "4,x"], "'4,x' is not whole numbers with commas between"),
         (["--data", "no-such-data"], "no-such-data"),
         (["absent.yaml"], "cannot read the configuration absent.yaml"),
         (["--output", "."], "is a directory"),
@@ -105,6 +111,7 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     for word in (
         "--keep-ratios",
         "--bits",
+        "--cuts",
         "--seeds",
         "--workers",
         "--quick",

@@ -31,8 +31,9 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 @pytest.fixture
 def plan(config: Config) -> ProfilePlan:
-    """One seed in this process."""
-    return ProfilePlan(config, GRID, seeds=1, workers=1, command="cutlayer profile")
+    """One seed in this process, the device part at the job's own cut."""
+    cuts = (config.model.cut,)
+    return ProfilePlan(config, GRID, seeds=1, workers=1, command="cutlayer profile", cuts=cuts)
 
 
 class _StopError(Exception):
@@ -50,7 +51,7 @@ def test_stopped_and_gone_on_with(plan: ProfilePlan, tmp_path: Path) -> None:
     expected = measure_profile(plan, whole)
 
     def pull(line: str) -> None:
-        if line.startswith("2 of 5"):
+        if line.startswith("2 of 8"):
             raise _StopError
 
     with pytest.raises(_StopError), lines_to(pull):
@@ -62,7 +63,7 @@ def test_stopped_and_gone_on_with(plan: ProfilePlan, tmp_path: Path) -> None:
     said: list[str] = []
     with lines_to(said.append):
         assert measure_profile(plan, stopped) == expected
-    assert "3 training runs to do, 2 done before" in said
+    assert "6 training runs to do, 2 done before" in said
     both = [_without_time(read_profiled_runs(log, job)) for log in (whole, stopped)]
     assert both[0] == both[1]
     # more is wanted: the old results stay
@@ -73,7 +74,7 @@ def test_stopped_and_gone_on_with(plan: ProfilePlan, tmp_path: Path) -> None:
     assert len(points) > len(expected.points)
     assert expected.points
     assert all(point in points for point in expected.points)
-    assert "2 training runs to do, 5 done before" in said
+    assert "2 training runs to do, 8 done before" in said
 
 
 @pytest.mark.slow("trains at many settings of a codec")
@@ -83,6 +84,9 @@ def test_two_processes_give_the_points_of_one(plan: ProfilePlan, tmp_path: Path)
     assert measure_profile(replace(small, workers=2), tmp_path / "two.jsonl") == alone
     assert [point.codec for point in alone.points] == ["none", "paper", "paper-rans", "fast"]
     assert alone.seeds == (0, 1)
+    parts = [(point.device_part, point.rounds) for point in alone.device_parts]
+    assert parts == [("trained", None), ("frozen", None), ("warm", 1)]
+    assert {point.cut for point in alone.device_parts} == {plan.config.model.cut}
 
 
 def test_a_training_that_diverges_is_a_result(plan: ProfilePlan, tmp_path: Path) -> None:
@@ -94,6 +98,8 @@ def test_a_training_that_diverges_is_a_result(plan: ProfilePlan, tmp_path: Path)
         measure_profile(replace(plan, config=config), tmp_path / "log")
     assert "none, seed 0: diverged; it counts as round 0 left it" in said
     lines = read_profiled_runs(tmp_path / "log", ProfileTrainer(config).job)
+    # alone, the server's part may come through
+    lines = [line for line in lines if line.device_part != "frozen"]
     assert {(line.diverged, line.rounds, line.bits_up) for line in lines} == {(True, 0, None)}
     # nothing was learned: all are as accurate as before training
     assert len({line.accuracy for line in lines}) == 1
@@ -131,4 +137,4 @@ def test_a_place_that_cannot_be_written(plan: ProfilePlan, tmp_path: Path) -> No
     said: list[str] = []
     with pytest.raises(CutlayerError, match="cannot write"), lines_to(said.append):
         measure_profile(plan, tmp_path / "file" / "log")
-    assert not any("of 5" in line for line in said)
+    assert not any("of 8" in line for line in said)

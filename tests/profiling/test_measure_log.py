@@ -1,5 +1,6 @@
 """The log: what is added is read back, whatever moment the process was killed at."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,6 +53,18 @@ def test_killed_in_the_middle_of_a_line(tmp_path: Path) -> None:
 def test_settings_in_any_order_are_the_same_training() -> None:
     turned = replace(LINE, settings={"levels": 7, "keep_ratio": 0.1})
     assert turned.key == LINE.key != replace(LINE, seed=2).key
+
+
+def test_lines_written_before_there_were_device_parts(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    append_profiled_run(path, LINE)
+    fields = json.loads(path.read_text(encoding="utf-8"))
+    for name in ("cut", "device_part", "device_part_rounds"):
+        del fields[name]
+    path.write_text(json.dumps(fields) + "\n", encoding="utf-8")
+    assert read_profiled_runs(path, "a") == [LINE]
+    frozen = replace(LINE, cut=4, device_part="frozen")
+    assert len({LINE.key, frozen.key, replace(frozen, cut=5).key}) == 3
 
 
 @pytest.mark.parametrize("text", ["x\n", "{}\n", "[]\n", '{"job": "a"}\n'])

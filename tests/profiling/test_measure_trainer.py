@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from cutlayer.config.choices import FastCodec
 from cutlayer.config.schema import Config, EvenPlanner
-from cutlayer.profiling.grid import CodecSetting
+from cutlayer.profiling.grid import DEFAULT_CODEC, CodecSetting, DevicePartSetting
 from cutlayer.profiling.measure import ProfileTrainer, WantedRun, fingerprint
 
 PAPER = CodecSetting("paper", {"keep_ratio": 0.2, "levels": 7})
@@ -73,3 +73,20 @@ def test_lines_of_other_samples_or_weights_are_another_jobs(tmp_path: Path) -> N
     save_file(halved, model / "model.safetensors", {"format": "pt"})
     jobs.append(ProfileTrainer(config).job)
     assert jobs[0] == jobs[1] and len(set(jobs)) == 3
+
+
+def test_a_device_part_is_trained_as_its_own_job_is(config: Config) -> None:
+    """Whatever was trained before, and on the same test samples at every cut."""
+    settings = [
+        DevicePartSetting(3, "trained"),
+        DevicePartSetting(1, "warm", 1),
+        DevicePartSetting(1, "frozen"),
+    ]
+    wanted = [WantedRun(DEFAULT_CODEC, 5, part) for part in settings]
+    trainer = ProfileTrainer(config)
+    lines = [replace(trainer.train(each), cpu_s=0.0) for each in wanted]
+    assert [line.wanted for line in lines] == wanted
+    assert [line.bits_down == 0.0 for line in lines] == [False, False, True]
+    alone = replace(ProfileTrainer(config).train(wanted[-1]), cpu_s=0.0)
+    assert alone == lines[-1]
+    assert str(wanted[-1]).startswith("cut 1, device part frozen, best, target bits up 0.7")

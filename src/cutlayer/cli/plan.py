@@ -31,11 +31,12 @@ from cutlayer.logs import loading
 from cutlayer.planner.profile import Family, check_machine_name, machine_text
 from cutlayer.profiling.grid import FULL_GRID, MOST_BITS, QUICK_GRID
 from cutlayer.report.plan_page import plan_page
-from cutlayer.report.tables import fit_lines, plan_tables, profile_table
+from cutlayer.report.tables import device_part_tables, fit_lines, plan_tables, profile_table
 from cutlayer.spec import Base
 
 # `cutlayer plan`: will it fit, how long will it take, and what is best; and `cutlayer profile`:
-# what accuracy each setting of the codec leaves, by real training runs, which plans go by.
+# what accuracy each setting of the codec leaves, and what training the device part brings, by real
+# training runs, which plans go by.
 #
 # Knows the commands' arguments, what they print and what they write; training is `profiling`'s.
 
@@ -122,6 +123,13 @@ def profile_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="Q,Q,...",
         help=f"bits of their levels, 1 to {MOST_BITS} ({_listed(FULL_GRID.bits)})",
     )
+    parser.add_argument(
+        "--cuts",
+        type=numbers_of(int),
+        metavar="N,N,...",
+        help="cuts at which the device part is trained, frozen and warm (model.cut, and about 1, 4,"
+        " 8 and 10 twelfths of the blocks)",
+    )
     parser.add_argument("--seeds", type=whole_number, help=f"seeds of each training run ({_SEEDS})")
     parser.add_argument(
         "--workers", type=whole_number, default=os.cpu_count() or 1, help="processes (one a core)"
@@ -161,11 +169,16 @@ def run_profile(arguments: argparse.Namespace) -> int:
     keep_ratios = arguments.keep_ratios or usual.keep_ratios
     grid = replace(usual, keep_ratios=keep_ratios, bits=arguments.bits or usual.bits)
     seeds = arguments.seeds or (1 if arguments.quick else _SEEDS)
-    plan = ProfilePlan(config, grid, seeds, arguments.workers, _command(arguments, overrides))
+    cuts = arguments.cuts or ((config.model.cut,) if arguments.quick else None)
+    command = _command(arguments, overrides)
+    plan = ProfilePlan(config, grid, seeds, arguments.workers, command, cuts)
     log = output.with_name(f"{output.stem}.runs.jsonl")
     profile = measure_profile(plan, log)
     write_text(output, profile_text(profile))
-    Console(file=sys.stdout).print(profile_table(profile))
+    console = Console(file=sys.stdout)
+    console.print(profile_table(profile))
+    for table in device_part_tables(profile):
+        console.print(table)
     for line in fit_lines(profile):
         print(line)
     print(output)
@@ -187,8 +200,9 @@ def _command(arguments: argparse.Namespace, overrides: Mapping[str, str]) -> str
     words += [] if arguments.config is None else [str(arguments.config)]
     for key, value in overrides.items():
         words += [f"--{key.replace('_', '-')}", value]
-    for option, numbers in (("--keep-ratios", arguments.keep_ratios), ("--bits", arguments.bits)):
-        words += [] if numbers is None else [option, _listed(numbers)]
+    for key in ("keep_ratios", "bits", "cuts"):
+        numbers = getattr(arguments, key)
+        words += [] if numbers is None else [f"--{key.replace('_', '-')}", _listed(numbers)]
     words += [] if arguments.seeds is None else ["--seeds", str(arguments.seeds)]
     words += ["--quick"] if arguments.quick else []
     return shlex.join(words)

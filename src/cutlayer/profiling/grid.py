@@ -1,8 +1,8 @@
 """Which settings of the codec are trained (none, the published symbols on a grid, `best`, `fast`),
-and how the work is spread over processes, each result as it comes.
+in which ways the device part is, and how the work is spread over processes.
 
-Knows the codec section of a configuration, how processes are fed, heard and ended, and what
-becomes of one that dies; no job.
+Knows the codec and the device part of a configuration, how processes are fed, heard and ended, and
+what becomes of one that dies; no job.
 """
 
 import copy
@@ -21,10 +21,12 @@ import numpy as np
 from jaxtyping import Float32
 
 from cutlayer.codec.codec import Codec, CodecPair, CodecState, Decoded, Encoded, part_of, under
-from cutlayer.config.schema import Config
+from cutlayer.config.choices import BestCodec
+from cutlayer.config.schema import Config, WarmDevicePart
 from cutlayer.errors import ConfigError
 from cutlayer.jobs.build import make_codecs
 from cutlayer.logs import records_to
+from cutlayer.planner.profile import TRAINED
 
 # The grid.
 
@@ -81,6 +83,68 @@ class CodecGrid:
         for up, down in self.targets:
             yield CodecSetting("best", {"target_bits_up": up, "target_bits_down": down})
         yield CodecSetting("fast")
+
+
+# the device part is trained, frozen and warm through what a configuration without a codec has
+DEFAULT_CODEC = CodecSetting(
+    "best",
+    {
+        "target_bits_up": BestCodec().target_bits_up,
+        "target_bits_down": BestCodec().target_bits_down,
+    },
+)
+# twelfths of the blocks below the usual cuts
+_DEPTHS, _OF = (1, 4, 8, 10), 12
+
+
+@dataclass(frozen=True)
+class DevicePartSetting:
+    """A cut, and what becomes of the device part there: `trained`, `frozen`, or `warm`, trained in
+    the first `rounds`."""
+
+    cut: int
+    name: str
+    rounds: int | None = None
+
+    def __str__(self) -> str:
+        return f"cut {self.cut}, device part {self.name}"
+
+    def of(self, config: Config) -> Config:
+        """The configuration with this cut and device part, whatever a device's memory: it decides
+        what can be trained there, not how well."""
+        values = {"name": self.name, "rounds": self.rounds}
+        changes = {
+            "model": config.model.model_copy(update={"cut": self.cut}),
+            "devices": config.devices.model_copy(update={"memory_mib": None}),
+            "device_part": {key: value for key, value in values.items() if value is not None},
+        }
+        return Config.model_validate({**dict(config), **changes})
+
+
+def device_parts(
+    config: Config, cuts: Sequence[int] | None, blocks: int
+) -> tuple[DevicePartSetting, ...]:
+    """What is trained at these cuts (None: the configuration's and four others); warm where a round
+    is left after the first. Raises ConfigError for a cut that a model of so many `blocks` has not.
+    """
+    usual = {min(max(1, round(depth * blocks / _OF)), blocks - 1) for depth in _DEPTHS}
+    for cut in cuts or ():
+        if not 1 <= cut < blocks:
+            raise ConfigError(
+                f"--cuts {cut}: {config.model.name} has {blocks} blocks: 1..{blocks - 1}"
+            )
+    part = config.device_part
+    warm = part.rounds if isinstance(part, WarmDevicePart) else 1
+    return tuple(
+        setting
+        for cut in sorted(usual | {config.model.cut} if cuts is None else set(cuts))
+        for setting in (
+            DevicePartSetting(cut, TRAINED),
+            DevicePartSetting(cut, "frozen"),
+            DevicePartSetting(cut, "warm", warm),
+        )
+        if setting.rounds is None or setting.rounds < config.training.rounds
+    )
 
 
 # from the least that trains at all to what loses next to nothing, by `experiments/codec_accuracy`

@@ -21,7 +21,7 @@ from typing import final
 
 from cutlayer.codec.codec import CodecPair, Direction
 from cutlayer.config.read import config_yaml
-from cutlayer.config.schema import Config, DirichletPartition
+from cutlayer.config.schema import Config, DirichletPartition, TrainedDevicePart
 from cutlayer.data.find import find_model
 from cutlayer.data.samples import Samples, digest_of
 from cutlayer.errors import ConfigError, PacketError, RunError
@@ -29,17 +29,21 @@ from cutlayer.files import storage_error
 from cutlayer.jobs.prepare import prepare, use_torch
 from cutlayer.jobs.resume import model_digests
 from cutlayer.logs import unheard
-from cutlayer.planner.profile import Profile, ProfilePoint
+from cutlayer.planner.profile import TRAINED, DevicePartPoint, Profile, ProfilePoint
 from cutlayer.profiling.grid import (
+    DEFAULT_CODEC,
     PUBLISHED_CODEC,
     SAME_SYMBOLS_CODEC,
     CodecGrid,
     CodecSetting,
+    DevicePartSetting,
     ProcessDied,
     codecs_of,
+    device_parts,
     other_bytes,
     spread_over_processes,
 )
+from cutlayer.rounds.schemes import SFT, Scheme
 from cutlayer.training.evaluation import Evaluation, evaluate
 from cutlayer.training.exchange import RoundCosts
 from cutlayer.training.round import Round, RoundOutcome, initial_state
@@ -179,9 +183,9 @@ def traffic_of(costs: Sequence[RoundCosts]) -> Traffic:
         sent = each.bytes_by_payload()
         up += sent.get("activation", 0)
         down += sent.get("gradient", 0)
-        # labels and adapters are never compressed: the rest of the uplink is activations
+        # labels and adapters are not compressed by it: the rest of the uplink is activations
         plain += each.byte_counts()["uncompressed_uplink_bytes"]
-        plain -= sent.get("labels", 0) + sent["adapter_up"]
+        plain -= sent.get("labels", 0) + sent.get("adapter_up", 0)
     return Traffic(up, down, plain)
 
 
@@ -198,8 +202,8 @@ def _other_bits(state: RunState, direction: Direction, traffic: Traffic) -> floa
 
 _LOG = logging.getLogger(__name__)
 
-# codec, settings, seed
-Key = tuple[str, tuple[tuple[str, float], ...], int]
+# codec, settings, seed; cut, device part and its rounds where they are not the job's
+Key = tuple[str, tuple[tuple[str, float], ...], int, DevicePartSetting | None]
 
 
 @dataclass(frozen=True)
@@ -210,6 +214,7 @@ class ProfiledRun:
     than the job has if it `diverged`, of none the accuracy before training. Bits are per
     value of activations (up) and gradients (down) over those rounds, None if there is none; the
     `same_symbols` ones are of the codec that would have sent the same in other bytes, if any.
+    Where `cut` and `device_part` are None, they are the job's cut, and trained.
     """
 
     job: str
@@ -224,45 +229,68 @@ class ProfiledRun:
     same_symbols_bits_up: float | None
     same_symbols_bits_down: float | None
     cpu_s: float
+    cut: int | None = None
+    device_part: str | None = None
+    device_part_rounds: int | None = None
+
+    @property
+    def wanted(self) -> "WantedRun":
+        """What was trained."""
+        part = None
+        if self.cut is not None and self.device_part is not None:
+            part = DevicePartSetting(self.cut, self.device_part, self.device_part_rounds)
+        return WantedRun(CodecSetting(self.codec, self.settings), self.seed, part)
 
     @property
     def key(self) -> Key:
-        """What was trained."""
-        return self.codec, tuple(sorted(self.settings.items())), self.seed
+        """As `WantedRun.key` has it."""
+        return self.wanted.key
 
 
 @dataclass(frozen=True)
 class WantedRun:
-    """A setting to train, and the seed to train it from."""
+    """A setting to train, the seed to train it from, and the cut and device part where they are not
+    the job's."""
 
     setting: CodecSetting
     seed: int
+    part: DevicePartSetting | None = None
 
     @property
     def key(self) -> Key:
-        """As `ProfiledRun.key` has it."""
-        return self.setting.codec, tuple(sorted(self.setting.values.items())), self.seed
+        """What is trained: the same key, the same run."""
+        values = tuple(sorted(self.setting.values.items()))
+        return self.setting.codec, values, self.seed, self.part
 
     def __str__(self) -> str:
-        return f"{self.setting}, seed {self.seed}"
+        where = "" if self.part is None else f"{self.part}, "
+        return f"{where}{self.setting}, seed {self.seed}"
 
 
 @dataclass(frozen=True)
 class ProfilePlan:
     """What a profile is measured with: `seeds` of them from the configuration's own on, spread
-    over `workers` processes (1: this one). `command` says how it was asked for."""
+    over `workers` processes (1: this one). `command` says how it was asked for; `cuts` are those
+    of the device part (None: the configuration's and four others)."""
 
     config: Config
     grid: CodecGrid
     seeds: int
     workers: int
     command: str
+    cuts: tuple[int, ...] | None = None
 
-    def wanted(self) -> Iterator[WantedRun]:
+    def wanted(self, parts: Sequence[DevicePartSetting]) -> Iterator[WantedRun]:
         """Every training run, all of one seed before the next."""
         for seed in self.seed_numbers():
-            for setting in self.grid.settings():
-                yield WantedRun(setting, seed)
+            runs = [WantedRun(setting, seed) for setting in self.grid.settings()]
+            runs += [self.run_of(part, seed) for part in parts]
+            yield from {run.key: run for run in runs}.values()
+
+    def run_of(self, part: DevicePartSetting, seed: int) -> WantedRun:
+        """How the device part is trained so; at the job's own cut a run of its grid may be it."""
+        own = part == DevicePartSetting(self.config.model.cut, TRAINED)
+        return WantedRun(DEFAULT_CODEC, seed, None if own else part)
 
     def seed_numbers(self) -> tuple[int, ...]:
         """The seeds."""
@@ -270,11 +298,11 @@ class ProfilePlan:
 
 
 def job_of(config: Config) -> Config:
-    """The job whatever the codec and the planner, on one thread: what all its training runs
-    share."""
+    """The job whatever the codec, the device part and the planner, on one thread: what all its
+    training runs share."""
     default = Config()
     own = {"codec": default.codec, "planner": default.planner, "threads": 1}
-    return config.model_copy(update=own)
+    return config.model_copy(update={**own, "device_part": TrainedDevicePart()})
 
 
 def fingerprint(config: Config) -> str:
@@ -292,7 +320,7 @@ def _with_inputs(settings: str, model: Path, start: JobStart) -> str:
 
 @final
 class ProfileTrainer:
-    """The job of a configuration, kept ready for the seed that was trained last.
+    """The job of a configuration, kept ready for the seed, cut and device part trained last.
 
     The test samples are those of the configuration's own seed, for all. Raises CutlayerError for a
     job that cannot be prepared. `job`: the fingerprint of its settings, data and model.
@@ -301,6 +329,8 @@ class ProfileTrainer:
     def __init__(self, config: Config, *, quiet: bool = False) -> None:
         self._config = job_of(config)
         self._start = job_start(self._config, config.seed, quiet=quiet)
+        self._part: DevicePartSetting | None = None
+        self._test = self._start.setup.server.test
         with unheard():  # it was found just now
             model = find_model(config.model.name).path
         self.job = _with_inputs(fingerprint(config), model, self._start)
@@ -308,18 +338,25 @@ class ProfileTrainer:
     @property
     def test_samples(self) -> int:
         """How many samples accuracies are of."""
-        return len(self._start.setup.server.test)
+        return len(self._test)
 
     @property
-    def compresses(self) -> bool:
-        """Whether the job's scheme sends what a codec could make smaller."""
-        return self._start.setup.training.scheme.compressed
+    def scheme(self) -> Scheme:
+        """The job's."""
+        return self._start.setup.training.scheme
+
+    @property
+    def blocks(self) -> int:
+        """Of the job's model."""
+        return self._start.setup.simulation.model.blocks
 
     def train(self, wanted: WantedRun) -> ProfiledRun:
         """Train, both ways through real packets."""
-        if self._start.seed != wanted.seed:
-            test = self._start.setup.server.test
-            self._start = job_start(self._config, wanted.seed, test, quiet=True)
+        part = wanted.part
+        if (self._start.seed, self._part) != (wanted.seed, part):
+            config = self._config if part is None else part.of(self._config)
+            self._start = job_start(config, wanted.seed, self._test, quiet=True)
+            self._part = part
         trained = train_through(self._start, codecs_of(wanted.setting, self._start.packets))
         return ProfiledRun(
             job=self.job,
@@ -334,6 +371,9 @@ class ProfileTrainer:
             same_symbols_bits_up=_known(trained.bits_up_other),
             same_symbols_bits_down=_known(trained.bits_down_other),
             cpu_s=round(trained.cpu_s, 1),
+            cut=None if part is None else part.cut,
+            device_part=None if part is None else part.name,
+            device_part_rounds=None if part is None else part.rounds,
         )
 
 
@@ -348,22 +388,36 @@ def measure_profile(plan: ProfilePlan, log: Path) -> Profile:
     What can be wrong with the job is found before the first run. Raises CutlayerError.
     """
     trainer = ProfileTrainer(plan.config)
-    if not trainer.compresses:
-        raise ConfigError(f"profile: scheme {plan.config.scheme.name} compresses nothing; take sft")
+    scheme = trainer.scheme
+    if not (scheme.compressed and scheme.trains_device):
+        nothing = "sends no gradients" if scheme.compressed else "compresses nothing"
+        raise ConfigError(f"profile: scheme {plan.config.scheme.name} {nothing}; take sft")
+    # another scheme's device part is trained as it says
+    parts = device_parts(plan.config, plan.cuts, trainer.blocks) if scheme.name == SFT.name else ()
+    wanted_runs = list(plan.wanted(parts))
     done = {line.key: line for line in read_profiled_runs(log, trainer.job)}
-    missing = [wanted for wanted in plan.wanted() if wanted.key not in done]
-    _LOG.info(
-        f"{len(missing)} training runs to do, {len(list(plan.wanted())) - len(missing)} done before"
-    )
+    missing = [wanted for wanted in wanted_runs if wanted.key not in done]
+    _LOG.info(f"{len(missing)} training runs to do, {len(wanted_runs) - len(missing)} done before")
     _make_room(log)
     for line in _said(_trained(plan, trainer, missing), len(missing)):
         append_profiled_run(log, line)
         done[line.key] = line
-    for wanted in plan.wanted():
+    for wanted in wanted_runs:
         if done[wanted.key].diverged:
             _LOG.info(f"{wanted}: diverged; it counts as round {done[wanted.key].rounds} left it")
     about = ProfileHeader(plan.config, plan.command, plan.seed_numbers(), trainer.test_samples)
-    return profile_of(about, list(plan.grid.settings()), done)
+    made = profile_of(about, list(plan.grid.settings()), done)
+    return replace(made, device_parts=tuple(_device_part_points(plan, parts, done)))
+
+
+def _device_part_points(
+    plan: ProfilePlan, parts: Sequence[DevicePartSetting], lines: Mapping[Key, ProfiledRun]
+) -> Iterator[DevicePartPoint]:
+    """Of each cut and device part, with the accuracies of all seeds."""
+    for part in parts:
+        own = [lines[plan.run_of(part, seed).key] for seed in plan.seed_numbers()]
+        accuracies = tuple(line.accuracy for line in own)
+        yield DevicePartPoint(part.cut, part.name, part.rounds, accuracies)
 
 
 def _trained(
@@ -383,7 +437,7 @@ def _said(lines: Iterator[ProfiledRun], count: int) -> Iterator[ProfiledRun]:
         bits += "" if line.bits_down is None else f", {line.bits_down:.3f} down"
         left_s = (time.monotonic() - begun_s) / number * (count - number)
         _LOG.info(
-            f"{number} of {count}: {WantedRun(CodecSetting(line.codec, line.settings), line.seed)}:"
+            f"{number} of {count}: {line.wanted}:"
             f" {100 * line.accuracy:.1f} %{bits}"
             f"{f'  ({format_seconds(left_s)} left)' if count > number else ''}"
         )

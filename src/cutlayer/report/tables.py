@@ -17,7 +17,7 @@ from rich.text import Text
 from cutlayer.errors import ConfigError
 from cutlayer.planner.accuracy import GRID_CODECS, JudgedSurface, fit_surfaces
 from cutlayer.planner.plan import Plan
-from cutlayer.planner.profile import Profile, ProfilePoint
+from cutlayer.planner.profile import TRAINED, Profile, ProfilePoint
 from cutlayer.report.comparison import (
     Column,
     Comparison,
@@ -353,6 +353,40 @@ def _cells(point: ProfilePoint, uncompressed: float) -> tuple[str, ...]:
         f"{low:.1f} to {high:.1f}",
         "" if point.codec == "none" else f"{100 * (uncompressed - point.accuracy):+.1f}",
     )
+
+
+def device_part_tables(profile: Profile) -> Iterator[Table]:
+    """A row a cut and device part: mean accuracy, its range, points lost against the device part
+    trained at that cut and their standard error; no table where nothing was measured."""
+    if not profile.device_parts:
+        return
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        caption="through the codec best; lost: points against the device part trained, seed by"
+        " seed, and the standard error",
+        caption_justify="left",
+    )
+    table.add_column("cut", justify="right", no_wrap=True)
+    table.add_column("device part", no_wrap=True)
+    for label in ("mean [%]", "range [%]", "lost", "±"):
+        table.add_column(label, justify="right", no_wrap=True)
+    for point in profile.device_parts:
+        low, high = (100 * end(point.accuracies) for end in (min, max))
+        lost = profile.device_part_loss(point)
+        trained = point.device_part == TRAINED
+        table.add_row(
+            str(point.cut),
+            point.device_part
+            + ("" if point.rounds is None else f", {counted(point.rounds, 'round')}"),
+            f"{100 * point.accuracy:.1f}",
+            f"{low:.1f} to {high:.1f}",
+            "" if trained else f"{100 * lost.loss:+.1f}",
+            "" if trained else f"{100 * lost.error:.1f}",
+        )
+    yield table
 
 
 def fit_lines(profile: Profile) -> tuple[str, ...]:
