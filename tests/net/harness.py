@@ -133,7 +133,14 @@ class Run:
         made = self.journal.made(state.round)
         missed = set() if made is None else set(range(len(self.setup.devices))) - set(made)
         own = worker.own_adapters
-        session = ServerSession(self.plan(), worker.adapter, state.round + 1, missed, own=own)
+        session = ServerSession(
+            self.plan(),
+            worker.adapter,
+            state.round + 1,
+            missed,
+            own=own,
+            whole=worker.whole_adapter,
+        )
         self.session = session
         controller = self.controller(state)
         recover(session, worker, self.journal, controller, save)

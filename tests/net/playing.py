@@ -64,9 +64,16 @@ class Outcome:
 
 
 def make_setup(model: Path, images: Path) -> Setup:
-    """Three devices, and a codec that remembers: two ends that drift apart are found out."""
+    """Three devices, and codecs that remember: two ends that drift apart are found out."""
     training = {"rounds": ROUNDS, "local_steps": 2, "batch_size": 4, "micro_batches": 2}
-    config = tiny.config(model, images, codec="best", training=training, devices={"count": DEVICES})
+    config = tiny.config(
+        model,
+        images,
+        codec="best",
+        adapter_codec={"name": "best", "target_bits": 0.5},
+        training=training,
+        devices={"count": DEVICES},
+    )
     return prepare(config).setup
 
 

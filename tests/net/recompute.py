@@ -30,7 +30,7 @@ from cutlayer.net.wire.messages import (
     Restarted,
     RoundClosed,
 )
-from cutlayer.training.adapter_rows import unpack_adapter
+from cutlayer.training.adapter_rows import RowCodec
 from cutlayer.training.round import initial_state
 from cutlayer.training.server_batch import ServerLoad, server_batch
 from cutlayer.training.state import Setup
@@ -108,6 +108,7 @@ def replayed(run: Run) -> Adapters:
     setup, state = run.setup, initial_state(run.setup)
     device_row, server_row = state.device.row, state.server.row
     ends = [_begun(server_row) for _ in setup.devices]
+    rows = RowCodec(setup.training.adapter_codec, setup.server.device_part.adapted.layout)
     for number, present in enumerate(presence(run), start=1):
         for passed in passes(run.archive.entries(number)):
             match passed:
@@ -118,7 +119,7 @@ def replayed(run: Run) -> Adapters:
                 case [Entry(_, Activation()), *_]:
                     _pass(setup, passed, ends)
         uploads = [ends[device].adapter for device in present.made]
-        uploaded = [unpack_adapter(own.packet, device_row.numel()) for own in uploads if own]
+        uploaded = [rows.decode(own.packet, device_row) for own in uploads if own]
         weights = [float(own.weight.samples) for own in uploads if own]
         stepped = [ends[device].row for device in present.made]
         device_row = setup.server.aggregation.merge(torch.stack(uploaded), weights)
@@ -192,7 +193,7 @@ def relived(run: Run) -> Adapters:
     for number in range(1, run.rounds + 1):
         adapter = server.adapter
         first = Open(number, Opening(1.0 / len(devices), fresh=False), adapter)
-        again = replace(first, opening=replace(first.opening, fresh=True))
+        again = _again(first, server)
         for device in range(len(devices)):
             devices[device].begin(again if device in missed else first)
         for passed in passes(run.archive.entries(number)):
@@ -210,6 +211,12 @@ def relived(run: Run) -> Adapters:
                     _relive(server, devices, passed)
     state = server.state
     return Adapters(state.device.row, state.server.row)
+
+
+def _again(opened: Open, server: ServerWorker) -> Open:
+    """The same for a device that begins anew."""
+    fresh = replace(opened.opening, fresh=True)
+    return replace(opened, opening=fresh, adapter=server.whole_adapter or opened.adapter)
 
 
 def _relive(server: ServerWorker, devices: Sequence[DeviceWorker], passed: Sequence[Entry]) -> None:
@@ -234,8 +241,8 @@ def absent(run: Run, rounds: Sequence[Presence]) -> Adapters:
             fresh = device in present.fresh
             if fresh:
                 server.renew(device)
-            terms = Opening(1.0 / len(devices), fresh)
-            devices[device].begin(Open(number, terms, opening))
+            first = Open(number, Opening(1.0 / len(devices), fresh=False), opening)
+            devices[device].begin(_again(first, server) if fresh else first)
             _round(run, server, devices[device], device, number)
         server.merge(present.made)
     state = server.state

@@ -73,6 +73,14 @@ def test_a_run_over_links_is_the_trainers_run(
     check_equal(prepare(config).setup, tmp_path)
 
 
+@pytest.mark.parametrize("codec", ["int8", "best"])
+def test_coded_adapters_over_links_are_the_trainers(
+    codec: str, vision: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Packet by packet, both ways."""
+    check_equal(prepare(tiny.config(*vision, codec="none", adapter_codec=codec)).setup, tmp_path)
+
+
 @pytest.mark.parametrize("maker", [tiny.Masked, tiny.Packed])
 def test_a_run_of_texts_in_which_few_tokens_count_is_the_trainers_run(
     maker: type[BatchMaker], llama: tuple[Path, Path], tmp_path: Path
@@ -84,14 +92,24 @@ def test_a_run_of_texts_in_which_few_tokens_count_is_the_trainers_run(
 
 
 @pytest.mark.parametrize(
-    ("aggregation", "every"),
-    [("none", 1), ("none", 3), ("device", 1), ("server", 3), ({"name": "fedprox", "mu": 0.5}, 1)],
+    ("aggregation", "every", "adapters"),
+    [
+        ("none", 1, "none"),
+        ("none", 3, "none"),
+        ("none", 3, "best"),
+        ("device", 1, "best"),
+        ("server", 3, "none"),
+        ("server", 1, "int8"),
+        ({"name": "fedprox", "mu": 0.5}, 1, "none"),
+        ({"name": "fedprox", "mu": 0.5}, 1, "best"),
+    ],
 )
 def test_what_is_merged_over_links_is_what_the_trainer_merges(
-    aggregation: object, every: int, vision: tuple[Path, Path], tmp_path: Path
+    aggregation: object, every: int, adapters: str, vision: tuple[Path, Path], tmp_path: Path
 ) -> None:
     """And what is not, each device keeps; it is sent in evaluated rounds alone."""
-    setup = prepare(tiny.config(*vision, codec="none", aggregation=aggregation)).setup
+    sections = {"aggregation": aggregation, "adapter_codec": adapters}
+    setup = prepare(tiny.config(*vision, codec="none", **sections)).setup
     rule = EvaluationRule(every=every, rounds=3)
     setup = replace(setup, server=replace(setup.server, evaluation=rule))
     outcomes = trained(setup, 3)

@@ -368,7 +368,13 @@ def open_net(job: Job, directory: RunDirectory, observer: Observer, compute: Com
     missed = set() if made is None else set(range(count)) - set(made)
     ended = log.stopped is not None
     session = ServerSession(
-        plan, worker.adapter, state.round + 1, missed, ended=ended, own=worker.own_adapters
+        plan,
+        worker.adapter,
+        state.round + 1,
+        missed,
+        ended=ended,
+        own=worker.own_adapters,
+        whole=worker.whole_adapter,
     )
     recorder = Recorder(training, server, log, worker, session, time.monotonic)
     recover(session, worker, journal, controller, recorder.save)
@@ -451,6 +457,8 @@ def _terms(job: Job, directory: RunDirectory, part: PartFile, tokens: int) -> tu
     settings["data"]["chat_template"] = job.prepared.chat_template
     if training.tells_labels:
         settings["evaluation"] = {"figures": ["devices"]}
+    if training.adapter_codec is not None:
+        settings["adapter_codec"] = config.adapter_codec.model_dump(mode="json")
     if training.merging != FEDAVG:
         settings["aggregation"] = config.aggregation.model_dump(mode="json")
     return tuple(

@@ -136,7 +136,8 @@ class SentRow:
 
     def tensors(self) -> dict[str, Tensor]:
         """By name, for a device's own state."""
-        return {"base": self.base, **({} if self.lost is None else {"lost": self.lost})}
+        # a copy: others may hold it too, which a file of tensors does not take
+        return {"base": self.base.clone(), **({} if self.lost is None else {"lost": self.lost})}
 
     @staticmethod
     def from_tensors(tensors: dict[str, Tensor]) -> "SentRow | None":

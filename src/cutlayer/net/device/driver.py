@@ -42,7 +42,7 @@ from cutlayer.net.wire.messages import (
     Weight,
 )
 from cutlayer.net.wire.part_files import PartCache
-from cutlayer.training.adapter_rows import pack_adapter, unpack_adapter
+from cutlayer.training.adapter_rows import RowCodec, SentRow, pack_adapter
 from cutlayer.training.evaluation import share_of
 from cutlayer.training.exchange import (
     Load,
@@ -87,15 +87,24 @@ class DeviceWorker:
         self._waiting: _Waiting | None = None
         # whether the adapter stays here as the round ends
         self._keeps = False
+        # of rows that go as changes: what the next one is from (None: nothing has come yet)
+        self._rows = RowCodec(training.adapter_codec, device.part.adapted.layout)
+        self._sent: SentRow | None = None
 
     def begin(self, message: Open) -> None:
         """Take over the merged adapter, or go on with its own. Raises PacketError: it is none of
         this run."""
         opening = message.opening
         if message.adapter or opening.fresh or self._training.merging.device:
-            row = unpack_adapter(message.adapter, self._side.rows.shape[1])
+            row = self._rows.decode(
+                message.adapter, None if self._sent is None else self._sent.base
+            )
+            lost = None if opening.fresh else self._lost
+            sent: SentRow | None = SentRow(row, lost)
         else:
-            row = self._side.rows[0]
+            row, sent = self._side.rows[0], self._uploaded
+        if self._rows.codec is not None:
+            self._sent = sent
         self._side = self._bank(AdapterState(row, {} if opening.fresh else self._side.optimizer))
         self._keeps = bool(opening.keeps)
         if opening.fresh:
@@ -157,12 +166,33 @@ class DeviceWorker:
         """The adapter after the last local step."""
         told = share_of(self._device).labels if self._training.tells_labels else None
         weight = Weight(self._device.samples, None if told is None else list(told))
-        packet = b"" if self._keeps else pack_adapter(self._side.rows[0])
+        row, sent = self._side.rows[0], self._sent
+        if self._keeps:
+            packet = b""
+        elif sent is None:
+            packet = pack_adapter(row)
+        else:
+            packet = self._rows.encode(sent.wanted(row)).packet
         return Adapter(round_number, weight, packet)
+
+    @property
+    def _uploaded(self) -> SentRow | None:
+        """What is remembered of the last round's upload, which the server has if the next round
+        begins: made again, since the device may have been started again meanwhile."""
+        if self._sent is None or self._keeps:
+            return self._sent
+        row, merges = self._side.rows[0], self._training.merging.device
+        return self._sent.after(row, self._rows.encode(self._sent.wanted(row)), merges=merges)
+
+    @property
+    def _lost(self) -> Tensor | None:
+        uploaded = self._uploaded
+        return None if uploaded is None else uploaded.lost
 
     def tensors(self) -> dict[str, Tensor]:
         """All that the device must not lose, between two micro-batches; on the host."""
-        side = AdapterState(self._side.rows[0], self._side.optimizer)
+        coded = {} if self._sent is None else self._sent.tensors()
+        side = AdapterState(self._side.rows[0], self._side.optimizer, coded)
         collected = self._side.collected.get(0)
         tensors = {
             **side.tensors("device"),
@@ -177,6 +207,7 @@ class DeviceWorker:
         """Go on from `tensors`."""
         state = AdapterState.from_tensors("device", dict(tensors))
         self._side = self._bank(state, tensors.get("anchor"))
+        self._sent = SentRow.from_tensors(state.coded)
         self._keeps = "keeps" in tensors
         if "collected" in tensors:
             self._side.collected[0] = to_device(tensors["collected"], self._place).clone()

@@ -109,12 +109,15 @@ def _replay(
         case Entry(None, RoundClosed(_, made)):
             controller.close()  # nobody saw it: since the server's start
             worker.merge(made.devices, None, controller.passed_s)
-            shares = controller.reopen(worker.state, None)
-            return session.handle(
-                s.Merged(tuple(made.devices), worker.adapter, shares, worker.own_adapters)
-            )
+            shares = controller.reopen(worker.state, None, len(worker.adapter))
+            return session.handle(_merged(tuple(made.devices), worker, shares))
         case other:
             raise RunError(f"{other} in a journal, where no server writes it")
+
+
+def _merged(made: tuple[int, ...], worker: ServerWorker, shares: tuple[float, ...]) -> s.Merged:
+    """The next round, as its worker opens it."""
+    return s.Merged(made, worker.adapter, shares, worker.own_adapters, worker.whole_adapter)
 
 
 @dataclass(eq=False)
@@ -451,8 +454,9 @@ class ServerDriver:
         self._measured = measured = self._controller.close()
         passed_s = self._controller.passed_s
         await self._compute(lambda: self._worker.merge(made, measured, passed_s))
-        shares = self._controller.reopen(self._worker.state, measured)
-        return s.Merged(made, self._worker.adapter, shares, self._worker.own_adapters)
+        worker = self._worker
+        shares = self._controller.reopen(worker.state, measured, len(worker.adapter))
+        return _merged(made, worker, shares)
 
     def _read(self, device: int, offset: int) -> s.Event:
         try:

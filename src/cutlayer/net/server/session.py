@@ -134,12 +134,14 @@ class Saved:
 @dataclass(frozen=True)
 class Merged:
     """The outcome of `Merge`: the next round's adapter, as a packet, and each device's share of the
-    bandwidth in it. `own`: where devices keep theirs, what is known of each one's."""
+    bandwidth in it. `own`: where devices keep theirs, what is known of each one's. `whole`: the
+    adapter for devices that have not the one before, where it differs."""
 
     made: tuple[int, ...]
     adapter: bytes
     shares: tuple[float, ...]
     own: tuple[bytes, ...] = ()
+    whole: bytes = b""
 
 
 Event: TypeAlias = (
@@ -287,7 +289,7 @@ class ServerSession:
     """A run from round `round_number` on, whose adapter is `adapter`.
 
     `missed`: devices that did not make the round before, whose state is void. `ended`: the run
-    ended with that round, early. `own`: of each device where they keep theirs, see `Merged`.
+    ended with that round, early. `own`, `whole`: see `Merged`.
     """
 
     def __init__(
@@ -299,13 +301,14 @@ class ServerSession:
         *,
         ended: bool = False,
         own: tuple[bytes, ...] = (),
+        whole: bytes = b"",
     ) -> None:
         self.round = round_number
         self.traffic = TrafficCounter()
         self.passes = PassCounter()
         self.shares = plan.shares
         self._plan = plan
-        self._adapter, self._own = adapter, own
+        self._adapter, self._own, self._whole = adapter, own, whole
         self._missed = frozenset(missed)
         self._progress = [DeviceProgress() for _ in plan.terms]
         self._wires: dict[int, Wire] = {}
@@ -522,7 +525,8 @@ class ServerSession:
         closed = self.round
         self.round += 1
         self.passes.close()
-        self._adapter, self.shares, self._own = merged.adapter, merged.shares, merged.own
+        self._adapter, self._own, self._whole = merged.adapter, merged.own, merged.whole
+        self.shares = merged.shares
         self._elapsed_s = 0.0
         self._warned = False
         self._missed = frozenset(range(len(self._progress))) - set(merged.made)
@@ -536,12 +540,15 @@ class ServerSession:
             if self.finished:
                 out += self._farewell(device)
             else:
-                out += self._open(device, fresh=device in self._missed)
+                # who is here was sent the last round's, even if it missed its end
+                out += self._open(device, fresh=device in self._missed, knows=True)
         return [*out, Finish()] if self.finished else out
 
-    def _open(self, device: int, *, fresh: bool) -> list[Instruction]:
+    def _open(self, device: int, *, fresh: bool, knows: bool = False) -> list[Instruction]:
+        """Open the round for a device; `knows`: it has the adapter of the one before, though what
+        it has done is void."""
         opening = Opening(self.shares[device], fresh, self._plan.keeps(self.round) or None)
-        adapter = self._adapter
+        adapter = self._whole if self._whole and fresh and not knows else self._adapter
         if self._own:  # it has its own, unless there is none yet, or it has lost it
             adapter = self._own[device] if fresh or self.round == 1 else b""
         return self._send(device, Open(self.round, opening, adapter))

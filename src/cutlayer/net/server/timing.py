@@ -376,8 +376,13 @@ class Controller:
             return None
         return measured_round(seen, self._shape)
 
-    def reopen(self, state: RunState, measured: MeasuredRound | None) -> Shares:
-        """The shares of the round after `state`, of which the last one was `measured`."""
+    def reopen(
+        self, state: RunState, measured: MeasuredRound | None, adapter_bytes: int | None = None
+    ) -> Shares:
+        """The shares of the round after `state`, of which the last one was `measured`.
+        `adapter_bytes`: of the adapter that opens it (None: as many as before)."""
+        if adapter_bytes is not None:
+            self._shape = replace(self._shape, adapter_bytes=adapter_bytes)
         if measured is not None:
             self._learn(measured)
         try:

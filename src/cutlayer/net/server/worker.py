@@ -22,7 +22,7 @@ from cutlayer.net.server.timing import MeasuredRound, observed_round
 from cutlayer.net.wire.frames import Bounds
 from cutlayer.net.wire.messages import Activation, Adapter
 from cutlayer.rounds.batching import Waiting
-from cutlayer.training.adapter_rows import pack_adapter, unpack_adapter
+from cutlayer.training.adapter_rows import HELD, RowCodec, pack_adapter
 from cutlayer.training.evaluation import DeviceShare
 from cutlayer.training.exchange import Load, Outgoing, encode
 from cutlayer.training.server_batch import ServerLoad, ServerReply, server_batch
@@ -64,6 +64,7 @@ class ServerWorker:
         self.plain_bytes = 0
         self.samples = [0] * len(local_steps)
         self._labels: list[tuple[int, ...] | None] = [None] * len(local_steps)
+        self._rows = RowCodec(training.adapter_codec, server.device_part.adapted.layout)
         self._start(state)
 
     @property
@@ -73,10 +74,16 @@ class ServerWorker:
 
     @property
     def adapter(self) -> bytes:
-        """The device-side adapter with which the round began, as a packet; empty where each device
-        has its own."""
-        row = self._state.device.row
-        return pack_adapter(row) if row.ndim == 1 else b""
+        """The device-side adapter with which the round began, as a packet for those who had the one
+        before; empty where each device has its own."""
+        return b"" if self._opening is None else self._opening.packet
+
+    @property
+    def whole_adapter(self) -> bytes:
+        """The same for those who had not; empty where it is the same packet."""
+        if self._opening is None or self._rows.codec is None:
+            return b""
+        return pack_adapter(self._opening.received)
 
     @property
     def own_adapters(self) -> tuple[bytes, ...]:
@@ -136,7 +143,7 @@ class ServerWorker:
         """Keep a device's adapter until the round closes. Raises PacketError: it is none."""
         labels, row = self._labels_of(message), None
         if message.packet or not self._keeps:
-            row = unpack_adapter(message.packet, self._state.device.row.shape[-1])
+            row = self._rows.decode(message.packet, self._state.device.of(device))
         self._adapters[device] = row, float(message.weight.samples)
         self.samples[device] = message.weight.samples
         self._labels[device] = labels
@@ -196,7 +203,7 @@ class ServerWorker:
                 state,
                 round=state.round + 1,
                 virtual_time_s=state.virtual_time_s + delay_s,
-                device=AdapterState(device_row, {}),
+                device=AdapterState(device_row, {}, self._coded),
                 server=AdapterState(server_row, self._side.optimizer),
                 streams=dict(self._streams),
             )
@@ -228,8 +235,18 @@ class ServerWorker:
         merges = self._training.merging.device
         return not (merges or self._server.evaluation.due(self._state.round + 1))
 
+    @property
+    def _coded(self) -> dict[str, Tensor]:
+        """What the next round's adapter is a change of."""
+        if self._opening is None or self._rows.codec is None or not self._training.merging.device:
+            return {}
+        return {HELD: self._opening.received}
+
     def _start(self, state: RunState) -> None:
-        self._state = state
+        self._state, device = state, state.device
+        self._opening = (
+            self._rows.opening(device.row, device.coded.get(HELD)) if device.row.ndim == 1 else None
+        )
         self._side = AdapterBank(
             state.server,
             len(self._local_steps),

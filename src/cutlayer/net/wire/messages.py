@@ -186,8 +186,8 @@ class Refused:
 
 @dataclass(frozen=True)
 class Open:
-    """A round begins for a device, from this adapter (a packet of `pack_adapter`; empty: from its
-    own)."""
+    """A round begins for a device, from this adapter (a packet of `RowCodec`: the adapter, or how
+    it differs from the one before; empty: from its own)."""
 
     round: int
     opening: Opening
@@ -218,8 +218,8 @@ class Gradient:
 
 @dataclass(frozen=True)
 class Adapter:
-    """A device's adapter after its last local step (a packet of `pack_adapter`; empty: it keeps
-    it).
+    """A device's adapter after its last local step (a packet of `RowCodec`: the adapter, or how it
+    has changed; empty: it keeps it).
 
     `times`: when it did what in the round; None if it has not seen all of it.
     """
