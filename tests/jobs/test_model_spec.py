@@ -10,6 +10,7 @@ import pytest
 import tiny
 from data.assets.kit import FakeHub
 from data.hub_server import serve
+from transformers import BloomConfig, BloomForCausalLM
 
 from cutlayer.config.schema import Config
 from cutlayer.data.find import HuggingFaceHub, known_config
@@ -148,6 +149,19 @@ def test_texts_longer_than_the_model_reads_are_refused(tmp_path: Path) -> None:
     data = {"name": "wordnet-glosses", "max_tokens": 513}
     with pytest.raises(ModelError, match=r"data\.max_tokens is 513, and .* reads 512 at most"):
         planned(configuration(folder, data=data), tmp_path)
+
+
+def test_packed_documents_that_would_see_each_other_are_refused(tmp_path: Path) -> None:
+    """As a run does, which knows it from the same small copy; a plan's later ones need no torch."""
+    data = {"name": "brown", "max_tokens": 48, "packing": "documents"}
+    llama = tiny.text_model(tmp_path / "llama", "llama")
+    assert planned(configuration(llama, data=data), tmp_path).tokens == 48
+    bloom = tiny.text_model(tmp_path / "bloom", "llama")
+    sizes = {"vocab_size": 14, "hidden_size": 24, "n_layer": 4, "n_head": 2, "pad_token_id": 0}
+    BloomForCausalLM(BloomConfig(**sizes)).save_pretrained(bloom)
+    planned(configuration(bloom, data={**data, "packing": "blocks"}), tmp_path)
+    with pytest.raises(UnsupportedModelError, match="'bloom' cannot train on packed rows"):
+        planned(configuration(bloom, data=data), tmp_path)
 
 
 def test_the_labels_of_a_configuration_are_counted(vision: Path, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ DESCRIBED = DescribedModel(
     numbers=st.lists(NUMBER, min_size=54, max_size=54),
     counted=st.booleans(),
     tokens=st.tuples(st.none() | COUNT, st.none() | COUNT),
+    documents_by=st.none() | st.text(),
 )
 def test_what_is_written_is_read(
     tmp_path_factory: pytest.TempPathFactory,
@@ -39,6 +40,7 @@ def test_what_is_written_is_read(
     numbers: list[float],
     counted: bool,
     tokens: tuple[int | None, int | None],
+    documents_by: str | None,
 ) -> None:
     blocks, width, heads, head_width, *parameters, classes = counts
     model = ModelSpec(
@@ -51,7 +53,7 @@ def test_what_is_written_is_read(
         attention_backward=numbers[0],
         activations=activations(numbers) if counted else None,
     )
-    described = DescribedModel(model, *tokens)
+    described = DescribedModel(model, *tokens, documents_by)
     path = tmp_path_factory.mktemp("described") / "model.json"
     path.write_text(described_text(described), encoding="utf-8")
     assert read_described(path) == described
@@ -104,7 +106,7 @@ def of_another_format(values: dict[str, Any]) -> None:
         (of_another_type, "heads is 'two', not of type int"),
         (true_for_one, "heads is True, not of type int"),
         (no_list, r"block_linears is \{\}, not a list"),
-        (of_another_format, "a format other than 4"),
+        (of_another_format, "a format other than 5"),
     ],
 )
 def test_another_form_is_refused(

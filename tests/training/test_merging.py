@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,12 +13,15 @@ from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError, RunError
 from cutlayer.jobs.check import check
 from cutlayer.jobs.facts import open_trained
+from cutlayer.jobs.plan import make_workload, plan
 from cutlayer.jobs.prepare import prepare
 from cutlayer.jobs.train import resume, start
 from cutlayer.model.optimizer import FedAvg, Sgd
 from cutlayer.model.peft_format import read_adapter
 from cutlayer.model.placement import HOST
 from cutlayer.report.run_reader import read_record, read_run
+from cutlayer.rounds.schemes import SCHEMES
+from cutlayer.rounds.work import adapter_bytes
 from cutlayer.training.round import Round, RoundOutcome, initial_state
 from cutlayer.training.run_directory import RunDirectory
 from cutlayer.training.state import AdapterBank, AdapterState, EvaluationRule, Setup
@@ -204,3 +208,40 @@ def test_one_server_adapter_for_all_cannot_be_each_devices_own(
         _setup(vision, aggregation, scheme="splitlora")
     own = _played(_setup(vision, "server", scheme="splitlora"), 1)[0].state
     assert own.device.row.ndim == 2 and own.server.row.ndim == 1
+
+
+@pytest.mark.parametrize("scheme", ["sft", "fl-lora"])
+def test_a_plan_counts_what_is_sent(vision: Folders, scheme: str) -> None:
+    """Of adapters that are not merged, what evaluated rounds send up, over all after the first."""
+    planned, sent, forecast = {}, {}, {}
+    sections: dict[str, Any] = {"scheme": scheme, "evaluation": {"every": 3}}
+    sections["training"] = {"rounds": 4, "local_steps": 1}
+    for aggregation in ("fedavg", "device", "server", "none"):
+        config = tiny.config(*vision, aggregation=aggregation, codec="none", **sections)
+        work = make_workload(config)
+        found = adapter_bytes(
+            SCHEMES[scheme], work.model, 2, work.batch, work.accounting, work.merging
+        )
+        planned[aggregation] = [len(work.devices) * found.up(work.evaluated), found.merged]
+        later = [
+            outcome.round_costs.bytes_by_payload()
+            for outcome in _played(_setup(vision, aggregation, **sections), 4)[1:]
+        ]
+        sent[aggregation] = [
+            float(np.mean([one.get(way, 0) for one in later]))
+            for way in ("adapter_up", "adapter_down")
+        ]
+        if scheme == "sft":
+            chosen = plan(config, fixed=True).chosen
+            assert chosen is not None
+            forecast[aggregation] = [chosen.later.uplink_bytes, chosen.later.downlink_bytes]
+    for aggregation, amounts in sent.items():
+        assert planned[aggregation] == pytest.approx(amounts, abs=1500)  # packets have heads
+        for told, whole, own, all_own in zip(
+            forecast.get(aggregation, ()),
+            forecast.get("fedavg", ()),
+            planned[aggregation],
+            planned["fedavg"],
+            strict=False,
+        ):
+            assert whole - told == pytest.approx(all_own - own)

@@ -23,6 +23,7 @@ from cutlayer.jobs.build import make_adapter
 from cutlayer.model.described import (
     DescribedModel,
     ModelRequest,
+    check_documents,
     described_text,
     likely_tasks,
     read_described,
@@ -72,6 +73,8 @@ def planned_model(
             f"data.max_tokens is {tokens}, and {name} reads {described.most_tokens} at most: lower"
             " it"
         )
+    if config.data.packing == "documents" and request.task == "causal-lm":
+        check_documents(str(request.settings.get("model_type")), described.documents_by)
     model = based(replace(described.model, name=name), config)
     return PlannedModel(model, request.task, tokens, _checkpoint(request.settings))
 

@@ -22,6 +22,7 @@ from cutlayer.jobs.build import (
     make_accounting,
     make_channel,
     make_codecs,
+    make_merging,
     make_rules,
     make_scheme,
     most_shares,
@@ -93,7 +94,17 @@ def make_workload(config: Config) -> Workload:
         radio_power_w=_radio_power_w(config.channel),
         # the paper's equations have no such term
         codec_bytes=0 if accounting.name == PAPER_ACCOUNTING.name else codecs.device_bytes(width),
+        merging=make_merging(config.aggregation, make_scheme(config.scheme)),
+        evaluated=_evaluated(config.evaluation.every, config.training.rounds),
     )
+
+
+def _evaluated(every: int, rounds: int) -> float:
+    """The part of the rounds after the first that is evaluated, the last one always."""
+    if rounds == 1:
+        return 1.0
+    due = rounds // every - (every == 1) + (rounds % every > 0)
+    return due / (rounds - 1)
 
 
 def _radio_power_w(section: ChannelSection) -> float | None:

@@ -62,8 +62,7 @@ from cutlayer.jobs.model_spec import based, model_request
 from cutlayer.jobs.plugins import plugged
 from cutlayer.model.base import check_base
 from cutlayer.model.describe import count_model
-from cutlayer.model.described import AdapterSpec
-from cutlayer.model.inputs import check_documents
+from cutlayer.model.described import AdapterSpec, check_documents
 from cutlayer.model.load import NOTHING, load_device_part, load_server_part
 from cutlayer.model.optimizer import (
     AdamW,
@@ -157,7 +156,8 @@ def prepare(config: Config, *, dealt: bool = True) -> Job:
     _check_server(config, _least_server_need(config, scheme, model), "without any mini-batch")
     server = _server(config, scheme, found.path, prepared, adapter, model.blocks, placements)
     if config.data.packing == "documents":
-        check_documents(server.part.adapted.model.config, server.part.adapted.documents_by)
+        adapted = server.part.adapted
+        check_documents(adapted.model.config.model_type, adapted.documents_by)
     sides = _devices(config, server.device_part, prepared)
     _check_warmup(config, sides)
     hardware = make_server(config.server, prepared.task)

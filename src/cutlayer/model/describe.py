@@ -167,7 +167,9 @@ def count_described(request: ModelRequest, folder: Path) -> DescribedModel:
     model = count_model(request, folder)
     if request.image_size is not None:
         return DescribedModel(model, image_tokens(folder, request.image_size), None)
-    return DescribedModel(model, None, token_limit(read_config(folder)))
+    config = read_config(folder)
+    _, anatomy = examine(task_config(config, request.task, request.classes), request.task)
+    return DescribedModel(model, None, token_limit(config), anatomy.documents_by)
 
 
 def image_tokens(source: Path | PreTrainedConfig, image_size: int) -> int:

@@ -15,10 +15,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from cutlayer.errors import ConfigError, ModelError
+from cutlayer.errors import ConfigError, ModelError, UnsupportedModelError
 from cutlayer.spec import ModelSpec, Task
 
-FORMAT = 4
+FORMAT = 5
 
 
 @dataclass(frozen=True)
@@ -163,11 +163,23 @@ class ModelRequest:
 @dataclass(frozen=True)
 class DescribedModel:
     """A model's dimensions; `image_tokens` of an image of the size that they are for, or
-    `most_tokens` that a text may have. The other is None."""
+    `most_tokens` that a text may have. The other is None. `documents_by`: what keeps the documents
+    of a packed row apart (None: nothing does, or it is no language model)."""
 
     model: ModelSpec
     image_tokens: int | None
     most_tokens: int | None
+    documents_by: str | None = None
+
+
+def check_documents(model_type: str, documents_by: str | None) -> None:
+    """Raise UnsupportedModelError for a model in whose rows documents would see each other."""
+    if documents_by is None:
+        raise UnsupportedModelError(
+            f"a model of type {model_type!r} cannot train on packed rows: in a small copy of it the"
+            " documents of a row see each other, whether it is given positions that begin anew or a"
+            " mask of its own; set data.packing to none"
+        )
 
 
 def likely_tasks(settings: Mapping[str, Any]) -> tuple[Task, ...]:

@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel
 
 from cutlayer.errors import ModelError, UnsupportedModelError
+from cutlayer.model.described import check_documents
 from cutlayer.model.placement import HOST, to_device
 from cutlayer.model.tasks import is_decoder, padding_id, read_config, setting, text_or_vision
 from cutlayer.spec import Task
@@ -140,16 +141,6 @@ def document_positions(
     return positions
 
 
-def check_documents(config: PreTrainedConfig, documents_by: str | None) -> None:
-    """Raise UnsupportedModelError for a model in whose rows documents would see each other."""
-    if documents_by is None:
-        raise UnsupportedModelError(
-            f"a model of type {config.model_type!r} cannot train on packed rows: in a small copy of"
-            " it the documents of a row see each other, whether it is given positions that begin"
-            " anew or a mask of its own; set data.packing to none"
-        )
-
-
 def _packed(
     config: PreTrainedConfig,
     positions: Int[Tensor, "batch token"],
@@ -157,7 +148,7 @@ def _packed(
     documents_by: str | None,
 ) -> dict[str, Any]:
     """What keeps the documents of a row apart."""
-    check_documents(config, documents_by)
+    check_documents(config.model_type, documents_by)
     if documents_by == "positions":
         return {"position_ids": positions}
     number = (positions == 0).cumsum(1)

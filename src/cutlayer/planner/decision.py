@@ -17,7 +17,7 @@ from cutlayer.channel.rates import Channel
 from cutlayer.errors import ConfigError
 from cutlayer.rounds.batching import ServerBatch
 from cutlayer.rounds.memory import Accounting, PartMemory, ServerShape, server_memory
-from cutlayer.rounds.schemes import Scheme, ServerOrder
+from cutlayer.rounds.schemes import FEDAVG, Merging, Scheme, ServerOrder
 from cutlayer.rounds.work import SharingRules
 from cutlayer.spec import ActivationPolicy, Device, MiniBatch, MiniBatchPolicy, ModelSpec
 
@@ -183,8 +183,9 @@ class Workload:
     are those configured; a plan may change the downlink's. `optimizer_slots`: values that the
     optimiser keeps for each trained one (0 SGD, 1 with momentum, 2 Adam). `radio_power_w`: what a
     device radiates while it sends (None: unknown). `codec_bytes`: what a device remembers of its
-    packets. A limit on memory that no cut meets is not refused here: a planner says so, with what
-    would.
+    packets. `merging`: whose adapters are merged; `evaluated`: the part of the rounds after the
+    first in which the others go up too. A limit on memory that no cut meets is not refused here: a
+    planner says so, with what would.
     Raises ConfigError: no device, counts that differ, a rate that is not positive and finite, a
     batch or a count below 1.
     """
@@ -203,6 +204,8 @@ class Workload:
     prices: Prices = Prices()
     radio_power_w: float | None = None
     codec_bytes: float = 0.0
+    merging: Merging = FEDAVG
+    evaluated: float = 1.0
 
     def __post_init__(self) -> None:
         self._check_counts()
@@ -218,6 +221,13 @@ class Workload:
     def server_floor_s(self, cut: int) -> float:
         """The least that a pass of the server's blocks after `cut` takes [s]."""
         return (self.model.blocks - cut) * self.server.block_s
+
+    def merging_in(self, scheme: Scheme) -> Merging:
+        """Whose adapters `scheme` merges. Where devices hold the whole model and one part of it
+        alone is merged, all is counted as merged: where the parts meet is nothing that is
+        decided."""
+        partly = self.merging.device != self.merging.server
+        return FEDAVG if partly and not scheme.splits else self.merging
 
     @cached_property
     def flops_per_s(self) -> Float64[np.ndarray, " device"]:

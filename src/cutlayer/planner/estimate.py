@@ -14,7 +14,7 @@ from cutlayer.planner.allocation import ObservedRound, Shares, best_shares
 from cutlayer.planner.decision import Decision, PlanLimits, Workload
 from cutlayer.rounds.costs import recomputed_flops
 from cutlayer.rounds.schemes import DeviceOrder, Place
-from cutlayer.rounds.work import Duplex, SharingRules
+from cutlayer.rounds.work import Duplex, SharingRules, adapter_bytes
 from cutlayer.units import BITS_PER_BYTE
 
 PerDevice = Float64[np.ndarray, " device"]
@@ -25,7 +25,8 @@ class Amounts:
     """What each device's local step takes, and its round besides: seconds of computing, bits.
 
     `server_s`: of arithmetic; `floor_s`: of a pass of the server at least; `batch_tokens`: of each
-    mini-batch.
+    mini-batch; `adapter_bits`: of adapters that go up or are handed on; `broadcast_bits`: of those
+    that are broadcast.
     """
 
     local_steps: PerDevice
@@ -36,12 +37,13 @@ class Amounts:
     up_bits: PerDevice
     down_bits: PerDevice
     adapter_bits: PerDevice
+    broadcast_bits: PerDevice
 
     def observed(self) -> ObservedRound:
         """The sums of a later round."""
         return ObservedRound(
             compute_s=self.local_steps * (self.device_s + np.maximum(self.server_s, self.floor_s)),
-            broadcast_bits=np.full_like(self.adapter_bits, self.adapter_bits.max()),
+            broadcast_bits=np.full_like(self.broadcast_bits, self.broadcast_bits.max()),
             uplink_bits=self.local_steps * self.up_bits + self.adapter_bits,
             downlink_bits=self.local_steps * self.down_bits,
         )
@@ -87,26 +89,30 @@ def amounts_of(workload: Workload, decision: Decision) -> Amounts:
         local_steps=workload.steps,
         device_s=own[:, 0] / workload.flops_per_s,
         server_s=own[:, 1] / workload.server_flops_per_s,
-        floor_s=own[:, 5],
+        floor_s=own[:, 6],
         batch_tokens=workload.batch.samples * workload.batch.tokens,
         up_bits=own[:, 2],
         down_bits=own[:, 3],
         adapter_bits=own[:, 4],
+        broadcast_bits=own[:, 5],
     )
 
 
 def _step(workload: Workload, decision: Decision, cut: int) -> tuple[float, ...]:
-    """FLOPs of the device and of the server, bits up and down, the adapters' bits, and the seconds
-    of a pass of the server at least."""
+    """FLOPs of the device and of the server, bits up and down, the adapters' bits up and those that
+    are broadcast, and the seconds of a pass of the server at least."""
     model, batch, scheme = workload.model, workload.batch, decision.scheme
     flops = workload.accounting.flops(model, cut, batch, scheme.trained)
     again = recomputed_flops(model, batch, flops, decision.policy.activation_memory)
     own = flops.device_forward + flops.device_backward + again
     device_blocks = cut if scheme.splits else model.blocks
     traffic = workload.accounting.traffic(model, device_blocks, batch, scheme.trained)
-    adapter_bits = BITS_PER_BYTE * traffic.adapter_bytes
+    merging = workload.merging_in(scheme)
+    adapters = adapter_bytes(scheme, model, cut, batch, workload.accounting, merging)
+    adapter_bits = BITS_PER_BYTE * adapters.up(workload.evaluated)
+    broadcast_bits = BITS_PER_BYTE * adapters.merged
     if not scheme.splits:
-        return own + flops.server, 0.0, 0.0, 0.0, adapter_bits, 0.0
+        return own + flops.server, 0.0, 0.0, 0.0, adapter_bits, broadcast_bits, 0.0
     up, down = (decision.codec.up, decision.codec.down) if scheme.compressed else (1.0, 1.0)
     return (
         own,
@@ -114,6 +120,7 @@ def _step(workload: Workload, decision: Decision, cut: int) -> tuple[float, ...]
         BITS_PER_BYTE * up * traffic.activation_bytes,
         BITS_PER_BYTE * down * traffic.gradient_bytes,
         adapter_bits,
+        broadcast_bits,
         workload.server_floor_s(cut),
     )
 
@@ -170,9 +177,9 @@ def _rate(curve: RateCurve, shares: PerDevice, place: Place, decision: Decision)
 
 def _heard_s(amounts: Amounts, curves: RateCurves) -> float:
     """The broadcast's, at the weakest device's rate."""
-    whole = np.ones_like(amounts.adapter_bits)
+    whole = np.ones_like(amounts.broadcast_bits)
     slowest = float(curves.downlink.rate_bit_per_s(whole).min())
-    return float(amounts.adapter_bits.max()) / slowest
+    return float(amounts.broadcast_bits.max()) / slowest
 
 
 def _own_s(amounts: Amounts, decision: Decision, links: _Links) -> PerDevice:

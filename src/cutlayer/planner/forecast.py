@@ -201,7 +201,9 @@ class PlayedRounds:
             np.array([list(line.phase_seconds(n).values()) for n in rows]) for line in timelines
         ]
         spread, delay_s = _extrapolated(phase_s, self.part), self._delay_s(timelines)
-        amounts = amounts_of(self.workload, self.decision)
+        # the first round is evaluated
+        workload = replace(self.workload, evaluated=1.0) if first_round else self.workload
+        amounts = amounts_of(workload, self.decision)
         up, down = _bytes(timelines[-1], amounts)
         return RoundForecast(
             delay_s=delay_s,
@@ -297,6 +299,8 @@ def _work(
         micro_batches=decision.policy.micro_batches,
         in_flight=decision.policy.in_flight,
         activation_memory=decision.policy.activation_memory,
+        merging=workload.merging_in(decision.scheme),
+        evaluated=workload.evaluated,
     )
 
 

@@ -17,7 +17,16 @@ from cutlayer.errors import ConfigError
 from cutlayer.rounds.batching import ALONE, ServerBatching
 from cutlayer.rounds.costs import SchemeTraffic, StepFlops, recomputed_flops
 from cutlayer.rounds.memory import Accounting
-from cutlayer.rounds.schemes import DeviceOrder, Phase, Place, Scheme, ServerOrder, Step
+from cutlayer.rounds.schemes import (
+    FEDAVG,
+    DeviceOrder,
+    Merging,
+    Phase,
+    Place,
+    Scheme,
+    ServerOrder,
+    Step,
+)
 from cutlayer.spec import ActivationPolicy, MiniBatch, ModelSpec, Trained
 from cutlayer.units import BITS_PER_BYTE
 
@@ -200,6 +209,44 @@ class DeviceWork:
         return amount if step.sends else np.zeros_like(amount)
 
 
+@dataclass(frozen=True)
+class AdapterBytes:
+    """Of the adapters that a device holds: all of them, and those that are merged."""
+
+    held: float
+    merged: float
+
+    def up(self, evaluated: float) -> float:
+        """What goes up in a round, on average, if so large a part of rounds is evaluated: what is
+        not merged goes up in those alone."""
+        return self.merged + evaluated * (self.held - self.merged)
+
+
+def adapter_bytes(
+    scheme: Scheme,
+    model: ModelSpec,
+    cut: int,
+    batch: MiniBatch,
+    accounting: Accounting,
+    merging: Merging = FEDAVG,
+) -> AdapterBytes:
+    """The adapters of a device's own part, or, where it holds the whole model, of both parts. What
+    devices hand on in turn is nobody's own."""
+
+    def of(blocks: int) -> float:
+        return float(accounting.traffic(model, blocks, batch, scheme.trained).adapter_bytes)
+
+    if not scheme.trains_device:
+        return AdapterBytes(0.0, 0.0)
+    held = of(cut if scheme.splits else model.blocks)
+    if scheme.devices is DeviceOrder.IN_TURN:
+        return AdapterBytes(held, held)
+    if scheme.splits:
+        return AdapterBytes(held, held if merging.device else 0.0)
+    below = of(cut)
+    return AdapterBytes(held, merging.device * below + merging.server * (held - below))
+
+
 def round_work(
     scheme: Scheme,
     model: ModelSpec,
@@ -216,6 +263,8 @@ def round_work(
     micro_batches: int = 1,
     in_flight: int | None = None,
     activation_memory: ActivationPolicy = ActivationPolicy.KEEP,
+    merging: Merging = FEDAVG,
+    evaluated: float = 1.0,
 ) -> DeviceWork:
     """One device's work in a round of `local_steps` mini-batches like `batch`.
 
@@ -226,8 +275,10 @@ def round_work(
     makes a device compute twice is part of its backward. The broadcast is the frozen part in the
     first round and the merged adapters in each (none of a frozen part), unless each device is
     handed those of the one before it; the paper's Psi holds both, and with all weights trained they
-    are the same. Where devices hold the whole model `cut` only divides it between two phases.
-    Labels, frames and checksums are left out. Raises ConfigError for a cut that is not.
+    are the same. Where devices hold the whole model `cut` only divides it between two phases. Of
+    the adapters that `merging` leaves to each device nothing is broadcast after the first round,
+    and they go up in evaluated rounds alone, which are this part of rounds (`evaluated`). Labels,
+    frames and checksums are left out. Raises ConfigError for a cut that is not.
     """
     device_blocks = cut if scheme.splits else model.blocks
     if not scheme.trains_device:
@@ -238,7 +289,8 @@ def round_work(
     if accounting.weights is not None:
         sent = accounting.weights.bytes(model, device_blocks)
         traffic = replace(traffic, model_bytes=sent, adapters_in_model=False)
-    edge = _edge_bytes(scheme, traffic, first_round, adapter_ratio)
+    adapters = adapter_bytes(scheme, model, cut, batch, accounting, merging)
+    edge = _edge_bytes(scheme, traffic, adapters, first_round, adapter_ratio, evaluated)
     samples = _micro_batch_samples(batch.samples, micro_batches)
     shares = samples / batch.samples
     amounts = {
@@ -253,22 +305,24 @@ def round_work(
 
 
 def _edge_bytes(
-    scheme: Scheme, traffic: SchemeTraffic, first_round: bool, adapter_ratio: float
+    scheme: Scheme,
+    traffic: SchemeTraffic,
+    adapters: AdapterBytes,
+    first_round: bool,
+    adapter_ratio: float,
+    evaluated: float,
 ) -> dict[Phase, float]:
-    """Bytes that open and close a round."""
-    coded = adapter_ratio * float(traffic.adapter_bytes)
-    adapter = float(traffic.adapter_bytes) if first_round else coded
+    """Bytes that open and close a round; all devices begin with the same adapters."""
     frozen = float(traffic.model_bytes) if scheme.trained is Trained.ADAPTERS else 0.0
-    parallel = scheme.devices is DeviceOrder.PARALLEL
-    merged = adapter if parallel and scheme.trains_device else 0.0
+    heard = adapters.held if first_round else adapter_ratio * adapters.merged
+    if scheme.devices is DeviceOrder.IN_TURN:
+        heard = 0.0
     if first_round:
-        distributed = frozen if frozen and traffic.adapters_in_model else frozen + merged
-    else:
-        distributed = merged
+        heard = frozen if frozen and traffic.adapters_in_model else frozen + heard
     return {
-        Phase.MODEL_DISTRIBUTION: distributed,
-        Phase.ADAPTER_DOWN: adapter,
-        Phase.ADAPTER_UP: coded,
+        Phase.MODEL_DISTRIBUTION: heard,
+        Phase.ADAPTER_DOWN: adapters.held if first_round else adapter_ratio * adapters.held,
+        Phase.ADAPTER_UP: adapter_ratio * adapters.up(1.0 if first_round else evaluated),
     }
 
 

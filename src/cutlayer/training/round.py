@@ -291,6 +291,7 @@ def _work(
         micro_batches=training.micro_batches,
         in_flight=training.in_flight,
         activation_memory=training.activation_memory,
+        merging=training.merging,
     )
 
 
