@@ -41,7 +41,7 @@ def test_the_built_in_job_is_a_workload() -> None:
     assert {device.memory_bytes for device in workload.devices} == {72 * MIB}
     assert workload.server_flops_per_s == 3.072e12
     assert isinstance(workload.channel, SnrChannel)
-    assert workload.accounting is PHYSICAL_ACCOUNTING
+    assert workload.accounting.name == PHYSICAL_ACCOUNTING.name
     assert workload.optimizer_slots == 2
 
 

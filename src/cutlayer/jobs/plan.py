@@ -94,7 +94,7 @@ def make_workload(config: Config) -> Workload:
         radio_power_w=_radio_power_w(config.channel),
         # the paper's equations have no such term
         codec_bytes=0 if accounting.name == PAPER_ACCOUNTING.name else codecs.device_bytes(width),
-        merging=make_merging(config.aggregation, make_scheme(config.scheme)),
+        merging=make_merging(config.aggregation, make_scheme(config)),
         evaluated=_evaluated(config.evaluation.every, config.training.rounds),
     )
 
