@@ -15,11 +15,11 @@ _WIDTH = 96
 GROUPS = {
     "Functions": (
         *("read_config", "train", "resume", "read_run", "plan", "compare", "serve", "join"),
-        *("load_adapter", "generate", "chat", "evaluate", "export", "merge", "push"),
+        *("sweep", "load_adapter", "generate", "chat", "evaluate", "export", "merge", "push"),
     ),
     "Settings and results": (
         *("Config", "Run", "Planned", "Compared", "Summary", "FirstRound", "TrainedRound"),
-        *("TimelineEvent", "Observer", "Talk", "Evaluated", "Figures"),
+        *("TimelineEvent", "Observer", "Swept", "Talk", "Evaluated", "Figures"),
     ),
     "Contracts, and the values that they take": (
         *("Codec", "Encoded", "Decoded", "CodecState", "PacketFrame"),

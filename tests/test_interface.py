@@ -15,11 +15,12 @@ import cutlayer
 
 FUNCTIONS = (
     *("read_config", "train", "resume", "read_run", "plan", "compare", "serve", "join"),
-    *("load_adapter", "generate", "chat", "evaluate", "export", "merge", "push"),
+    *("sweep", "load_adapter", "generate", "chat", "evaluate", "export", "merge", "push"),
 )
 VALUES = (
     *("Config", "Run", "Planned", "Compared", "Summary", "FirstRound", "TrainedRound"),
     *(
+        "Swept",
         "Talk",
         "Evaluated",
         "Figures",

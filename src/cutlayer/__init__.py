@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from cutlayer.jobs.compare import Compared
     from cutlayer.jobs.evaluate import Evaluated, Figures
     from cutlayer.jobs.plan import Planned, plan
+    from cutlayer.jobs.sweep import Swept, sweep
     from cutlayer.jobs.use import Talk
     from cutlayer.model.optimizer import Aggregation
     from cutlayer.planner.allocation import Allocation, ObservedRound, Shares
@@ -103,6 +104,7 @@ __all__ = [
     "Step",
     "StorageError",
     "Summary",
+    "Swept",
     "Talk",
     "TimelineEvent",
     "Trained",
@@ -122,6 +124,7 @@ __all__ = [
     "read_run",
     "resume",
     "serve",
+    "sweep",
     "train",
 ]
 
@@ -133,6 +136,7 @@ _HOMES = {
     "resume": "jobs.api",
     "read_run": "report.run_reader",
     "compare": "jobs.api",
+    "sweep": "jobs.sweep",
     "plan": "jobs.plan",
     "load_adapter": "jobs.api",
     "generate": "jobs.api",
@@ -145,6 +149,7 @@ _HOMES = {
     "join": "jobs.api",
     "Run": "report.run_reader",
     "Compared": "jobs.compare",
+    "Swept": "jobs.sweep",
     "Planned": "jobs.plan",
     "Evaluated": "jobs.evaluate",
     "Figures": "jobs.evaluate",

@@ -13,6 +13,7 @@ from cutlayer.config.read import PlainLoader, config_yaml, read_config, read_val
 from cutlayer.config.schema import Config
 from cutlayer.config.section import choices_with
 from cutlayer.errors import ConfigError
+from cutlayer.jobs.sweep import SweepFile, planned_cells, which_seeds
 
 OVERRIDES: list[dict[str, str]] = [
     {},
@@ -96,8 +97,12 @@ def test_no_such_section(word: str, hint: str) -> None:
 
 @pytest.mark.parametrize("name", list(all_examples()))
 def test_the_schema_takes_the_examples(name: str, validator: Validator) -> None:
-    text = all_examples()[name].read_text(encoding="utf-8")
-    validator.validate(yaml.load(text, Loader=PlainLoader))
+    values = yaml.load(all_examples()[name].read_text(encoding="utf-8"), Loader=PlainLoader)
+    if "grid" in values:  # a sweep, of the default job
+        sweep = SweepFile.model_validate(values)
+        assert planned_cells({}, sweep.settings, sweep.grid, which_seeds(sweep.seeds))
+        return
+    validator.validate(values)
 
 
 @pytest.mark.parametrize("overrides", OVERRIDES)

@@ -27,6 +27,7 @@ COMMANDS = {
     "train": "fine-tune a split model over simulated devices and a simulated link",
     "plan": "the best cut layer, codec and bandwidth allocation; memory, delay, sensitivity",
     "compare": "compare several runs: schemes, settings, finished runs",
+    "sweep": "a grid of settings over seeds: means, intervals, tests, fronts, one table",
     "generate": "what a trained model writes after a prompt, or after many of a file",
     "chat": "talk with a trained model on the terminal",
     "evaluate": "perplexity, accuracy and exact answers of a trained model, its base beside it",

@@ -36,7 +36,7 @@ from cutlayer.jobs.check import changed_config
 from cutlayer.jobs.compare import wanted_runs
 from cutlayer.logs import EVERY_S, Heartbeat, lines_to
 from cutlayer.report.run_reader import Run, read_rounds, read_steps, trained
-from cutlayer.report.tables import compare_table, round_table, summary_table
+from cutlayer.report.tables import compare_table, round_table, summary_table, sweep_tables
 from cutlayer.rounds.result import chrome_trace_of
 from cutlayer.rounds.schemes import SCHEMES
 from cutlayer.training.records import Observer, RoundRecord
@@ -264,7 +264,7 @@ def run_train(arguments: argparse.Namespace) -> int:
     if arguments.print_config:
         print(commented_yaml(config), end="")
         return 0
-    with _terminable(), RunProgress(quiet=arguments.quiet) as progress:
+    with terminable(), RunProgress(quiet=arguments.quiet) as progress:
         if arguments.resume is not None:
             run = resume(arguments.resume, changes=overrides, observer=progress)
         else:
@@ -274,7 +274,7 @@ def run_train(arguments: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
+def terminable() -> Iterator[None]:
     """SIGTERM ends a run as Ctrl-C does, which says how it goes on."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
@@ -346,6 +346,10 @@ def run_compare(arguments: argparse.Namespace) -> int:
             ) from error
     console = Console(file=sys.stdout)
     console.print(compare_table(compared.comparison))
+    if compared.by_seed is not None:
+        console.print(sweep_tables(compared.by_seed))
+        seeds = compared.report.with_name("seeds.html")
+        console.print(f"over seeds: {seeds}", markup=False, soft_wrap=True)
     console.print(f"report: {compared.report}", markup=False, soft_wrap=True)
     return 0
 

@@ -130,8 +130,14 @@ def read_config(
     """
     changes = {} if overrides is None else overrides
     values = merged_values(None if path is None else path_of("path", path), changes)
-    given = {key for name in changes for key in _leaves(name, _at(values, name))}
-    return read_values(values, given=given, also_read=also_read)
+    if "grid" in values:
+        raise ConfigError(f"{path} is a sweep, not a configuration: `cutlayer sweep {path}`")
+    return read_values(values, given=given_keys(values, changes), also_read=also_read)
+
+
+def given_keys(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> set[str]:
+    """The keys of the single settings that overrides give, which are in `values`."""
+    return {key for name in overrides for key in _leaves(name, _at(values, name))}
 
 
 def read_written(path: Path, overrides: Mapping[str, Any] | None = None) -> Config:
@@ -142,11 +148,16 @@ def read_written(path: Path, overrides: Mapping[str, Any] | None = None) -> Conf
 
 def merged_values(path: Path | None, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """The file's values with the overrides on top, unchecked. Raises ConfigError."""
+    return overridden({} if path is None else load_values(path), overrides)
+
+
+def overridden(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """A file's values with overrides by dotted key on top, unchecked. Raises ConfigError."""
     check_overrides(overrides)
-    values: dict[str, Any] = {} if path is None else _load(path)
+    found = dict(values)
     for key, given in overrides.items():
-        _override(values, key, override_value(key, given) if isinstance(given, str) else given)
-    return values
+        _override(found, key, override_value(key, given) if isinstance(given, str) else given)
+    return found
 
 
 def check_overrides(overrides: object) -> None:
@@ -190,7 +201,8 @@ def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{key}", value
 
 
-def _load(path: Path) -> dict[str, Any]:
+def load_values(path: Path) -> dict[str, Any]:
+    """What a YAML file holds by key, unchecked. Raises ConfigError."""
     try:
         text = _text(path)
         refuse_depth(text)

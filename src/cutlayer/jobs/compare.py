@@ -35,6 +35,7 @@ from cutlayer.report.comparison import (
     csv_text,
 )
 from cutlayer.report.run_reader import Run, frame_of, read_record
+from cutlayer.report.sweep import Sweep, by_seed
 from cutlayer.rounds.schemes import SCHEMES
 from cutlayer.training.records import Observer
 
@@ -63,10 +64,12 @@ Source: TypeAlias = Config | Run | Path | str
 @final
 @dataclass(frozen=True)
 class Compared:
-    """Runs side by side: the `comparison`, and the page `report` about it, beside `compare.csv`."""
+    """Runs side by side: the `comparison`, and the page `report` about it, beside `compare.csv`.
+    `by_seed`: means over seeds, where any runs differ by their seed alone."""
 
     comparison: Comparison
     report: Path
+    by_seed: Sweep | None = None
 
     @property
     def runs(self) -> dict[str, Run]:
@@ -238,9 +241,12 @@ def _refuse_the_same(wanted: Sequence[NamedRun]) -> None:
 
 _LOG = logging.getLogger(__name__)
 
+# of a folder's name
+_LONGEST = 120
+
 
 @dataclass(frozen=True)
-class _ToTrain:
+class ToTrain:
     """A run that fits; `begun`: its directory, if an earlier comparison was stopped in it."""
 
     label: str
@@ -261,27 +267,29 @@ def compare_runs(
     A run that its devices cannot hold is part of the comparison as such. Raises CutlayerError: a
     run cannot be for another reason, none fits, or they cannot be compared or written.
     """
-    with heard_through(_each_line_once()):
-        plans = [_plan(one, output) for one in wanted]
-    tasks = [(plan.label, task) for plan in plans if (task := _task(plan)) is not None]
+    with heard_through(each_line_once()):
+        plans = [plan_run(one, output) for one in wanted]
+    tasks = [(plan.label, task) for plan in plans if (task := task_of(plan)) is not None]
     if tasks:
         check_tasks(tasks)
         if target is not None:
             check_target(tasks[0][1], target)
     entries: list[Entry] = []
     for number, plan in enumerate(plans, start=1):
-        if isinstance(plan, _ToTrain):
+        if isinstance(plan, ToTrain):
             _LOG.info(f"{plan.label}: run {number} of {len(plans)}")
-            entries.append(_train(plan, output, observer))
+            entries.append(train_run(plan, output, observer))
         else:
             entries.append(plan)
     comparison = compare(entries, target)
-    return Compared(comparison, _write(comparison, output))
+    seeds = by_seed(comparison)
+    return Compared(comparison, _write(comparison, seeds, output), seeds)
 
 
-def _write(comparison: Comparison, output: Path) -> Path:
-    """Both files; returns the page. Raises RunError: they cannot be written."""
-    from cutlayer.report.compare_page import compare_page  # draws by matplotlib
+def _write(comparison: Comparison, seeds: Sweep | None, output: Path) -> Path:
+    """Table and pages; returns the page. Raises RunError: they cannot be written."""
+    from cutlayer.report.compare_page import compare_page  # draw by matplotlib
+    from cutlayer.report.sweep_page import sweep_page
 
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -289,25 +297,28 @@ def _write(comparison: Comparison, output: Path) -> Path:
         raise storage_error(output, error) from error
     write_text(output / "compare.csv", csv_text(comparison))
     write_text(output / "compare.html", compare_page(comparison))
+    if seeds is not None:
+        write_text(output / "seeds.html", sweep_page(seeds, {}))
     return output / "compare.html"
 
 
-def _plan(wanted: NamedRun, output: Path) -> Entry | _ToTrain:
-    """What is to be done about one run. Raises CutlayerError, naming the run."""
+def plan_run(wanted: NamedRun, output: Path) -> Entry | ToTrain:
+    """What is to be done about one run, which is made ready to find that out unless it has ended.
+    Raises CutlayerError, naming the run."""
     source = wanted.source
     if isinstance(source, Path):
         return ComparedRun(wanted.label, read_record(source), str(source))
-    found = _found(source, output)
+    found = find_run(source, output)
     if found is not None and (found / "summary.json").is_file():
         _LOG.info(f"{wanted.label}: finished before, in {found}")
         return ComparedRun(wanted.label, read_record(found), str(found))
     try:
-        return _checked(wanted.label, source, found)
+        return _check_memory(wanted.label, source, found)
     except CutlayerError as error:
         raise ConfigError(f"{wanted.label}: {error}") from error
 
 
-def _checked(label: str, config: Config, begun: Path | None) -> RefusedRun | _ToTrain:
+def _check_memory(label: str, config: Config, begun: Path | None) -> RefusedRun | ToTrain:
     """Make the run ready, memory aside, and hold what a device needs against what it has."""
     from cutlayer.jobs.prepare import prepare  # needs torch
 
@@ -323,33 +334,35 @@ def _checked(label: str, config: Config, begun: Path | None) -> RefusedRun | _To
         refused = RefusedRun(label, config_yaml(config), held, min(limits))
         _LOG.info(f"{label}: {refused.reason}")
         return refused
-    return _ToTrain(label, config, job.prepared.task, begun)
+    return ToTrain(label, config, job.prepared.task, begun)
 
 
-def _train(plan: _ToTrain, output: Path, observer: Observer | None) -> ComparedRun:
+def train_run(plan: ToTrain, output: Path, observer: Observer | None) -> ComparedRun:
+    """Train what is left of it, in `output`/runs. Raises CutlayerError."""
     from cutlayer.jobs.train import resume, start  # need torch
 
     if plan.begun is not None:
         directory = resume(plan.begun, observer).path
     else:
-        folder = re.sub(r"[^A-Za-z0-9._-]+", "-", plan.label).strip(".-") or "run"
+        folder = re.sub(r"[^A-Za-z0-9._-]+", "-", plan.label).strip(".-")[:_LONGEST] or "run"
         directory = start(plan.config, output / "runs" / folder, observer).path
     return ComparedRun(plan.label, read_record(directory), str(directory))
 
 
-def _found(config: Config, output: Path) -> Path | None:
+def find_run(config: Config, output: Path) -> Path | None:
     """The run directory of exactly this configuration in `output`, a finished one first."""
     same = runs_of(config, (output / "runs").glob("*/*"))
     return max(same, key=lambda path: (path / "summary.json").is_file(), default=None)
 
 
-def _task(plan: Entry | _ToTrain) -> str | None:
+def task_of(plan: Entry | ToTrain) -> str | None:
+    """The task; None of what did not fit."""
     if isinstance(plan, RefusedRun):
         return None
-    return plan.task if isinstance(plan, _ToTrain) else plan.record.summary.task
+    return plan.task if isinstance(plan, ToTrain) else plan.record.summary.task
 
 
-def _each_line_once() -> Callable[[logging.LogRecord], bool]:
+def each_line_once() -> Callable[[logging.LogRecord], bool]:
     """Runs of one model say the same of it: a line that was said is not said again."""
     said: set[str] = set()
 

@@ -91,7 +91,7 @@ def make_workload(config: Config) -> Workload:
         optimizer_slots=optimizer_slots(config.optimizer),
         server=_server(config, hardware, codecs.server_bytes(width)),
         prices=Prices(config.server.price_per_hour, config.devices.price_per_kwh),
-        radio_power_w=_radio_power_w(config.channel),
+        radio_power_w=radio_power_w(config.channel),
         # the paper's equations have no such term
         codec_bytes=0 if accounting.name == PAPER_ACCOUNTING.name else codecs.device_bytes(width),
         merging=make_merging(config.aggregation, make_scheme(config)),
@@ -107,7 +107,7 @@ def _evaluated(every: int, rounds: int) -> float:
     return due / (rounds - 1)
 
 
-def _radio_power_w(section: ChannelSection) -> float | None:
+def radio_power_w(section: ChannelSection) -> float | None:
     """What devices radiate: cells say so."""
     if not isinstance(section, SnrSection) or isinstance(section.cell, NoCell):
         return None

@@ -5,13 +5,12 @@ Knows comparisons, not files; what stands where is the template's.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
 import numpy as np
-import yaml
 from jaxtyping import Float64
 from markupsafe import Markup
 from matplotlib.axes import Axes
@@ -19,7 +18,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from cutlayer.errors import RunError
 from cutlayer.report.comparison import (
     Column,
     ComparedRun,
@@ -33,6 +31,7 @@ from cutlayer.report.comparison import (
     payload_bytes,
     phase_seconds,
     result_columns,
+    settings_of,
     shown_names,
     target_columns,
     target_text,
@@ -61,6 +60,7 @@ from cutlayer.report.wording import (
     time_scale,
     word,
 )
+from cutlayer.training.records import Score
 from cutlayer.units import format_bytes, format_seconds
 
 # The figures.
@@ -126,9 +126,9 @@ def compare_curves(comparison: Comparison) -> Figure:
     for column, (one, panel) in enumerate(zip(axes, panels, strict=True)):
         _draw(one, panel, runs, logarithmic=column > 0 and wide(runs, panel.position))
     whole_ticks(axes[0], 0, max(len(run.points) for run in runs))
-    _score_axis(axes[0], runs)
+    scale_axis(axes[0], [point.score for run in runs for point in run.points])
     _draw_target(axes, comparison)
-    handles = [_line(number, run.label) for number, run in enumerate(runs)]
+    handles = [line_style(number, run.label) for number, run in enumerate(runs)]
     figure.legend(
         handles=handles, loc="outside lower left", ncols=_legend_columns(runs), handlelength=2.6
     )
@@ -153,7 +153,7 @@ def _draw(axes: Axes, panel: _Panel, runs: Sequence[ComparedRun], *, logarithmic
         # a run that later ones cover shows as a rim around them
         covers = sum(_coincide(curve, other) for other in curves[number + 1 :])
         group = sum(_coincide(curve, other) for other in curves) - 1
-        line = _line(number, run.label, covers * min(_RIM, _MOST_RIM / max(group, 1)))
+        line = line_style(number, run.label, covers * min(_RIM, _MOST_RIM / max(group, 1)))
         line.set_data(curve[:, 0], curve[:, 1])
         line.set_markevery(math.ceil(len(curve) / _MOST_MARKS))
         line.set_clip_on(False)
@@ -168,7 +168,7 @@ def _draw(axes: Axes, panel: _Panel, runs: Sequence[ComparedRun], *, logarithmic
         axes.set_xlim(-0.04 * last, 1.04 * last)
 
 
-def _line(number: int, label: str, rim: float = 0.0) -> Line2D:
+def line_style(number: int, label: str, rim: float = 0.0) -> Line2D:
     """How run `number` is drawn; `rim` [pt]: wider, to show around others."""
     return Line2D(
         [],
@@ -218,8 +218,9 @@ def _logarithmic_x(axes: Axes, low: float, high: float) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _score_axis(axes: Axes, runs: Sequence[ComparedRun]) -> None:
-    scores = [point.score for run in runs for point in run.points]
+def scale_axis(axes: Axes, scores: Sequence[Score]) -> None:
+    """The axis of some scores, percent where they are fractions, logarithmic where they are far
+    apart."""
     values = [score.value for score in scores if math.isfinite(score.value)] or [0.0, 1.0]
     low, high = min(values), max(values)
     if scores[0].measure == "accuracy":
@@ -449,30 +450,7 @@ def differences(entries: Sequence[Entry]) -> tuple[Difference, ...]:
 
     Raises RunError: a configuration is not YAML.
     """
-    settings = [_settings(entry) for entry in entries]
+    settings = [settings_of(entry) for entry in entries]
     keys = dict.fromkeys(key for one in settings for key in one)
     rows = [Difference(key, tuple(one.get(key, "-") for one in settings)) for key in keys]
     return tuple(row for row in rows if len(set(row.values)) > 1)
-
-
-def _settings(entry: Entry) -> Mapping[str, str]:
-    text = entry.record.config_text if isinstance(entry, ComparedRun) else entry.config_text
-    try:
-        return dict(_flat(yaml.safe_load(text) or {}, ""))
-    except (yaml.YAMLError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise RunError(f"the configuration of {entry.label} is not YAML: {reason}") from error
-
-
-def _flat(value: object, key: str) -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            yield from _flat(inner, f"{key}.{name}" if key else str(name))
-    else:
-        yield key, _as_yaml(value)
-
-
-def _as_yaml(value: object) -> str:
-    # a line of its own would end with YAML's mark of a document's end
-    text = yaml.safe_dump(value, default_flow_style=True, width=10_000)
-    return text.removesuffix("...\n").strip()

@@ -8,11 +8,13 @@ memory.
 import csv
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from cutlayer.errors import ConfigError
+import yaml
+
+from cutlayer.errors import ConfigError, RunError
 from cutlayer.report.run_reader import RunRecord
 from cutlayer.report.wording import (
     MEMORY_KINDS,
@@ -426,3 +428,27 @@ def _whole(value: float) -> str:
 
 def _times(value: float) -> str:
     return f"{value:.{decimals_for([value])}f}x"
+
+
+def settings_of(entry: Entry) -> dict[str, str]:
+    """A run's settings by dotted key, as YAML. Raises RunError: its configuration is not YAML."""
+    text = entry.record.config_text if isinstance(entry, ComparedRun) else entry.config_text
+    try:
+        return dict(_flat(yaml.safe_load(text) or {}, ""))
+    except (yaml.YAMLError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise RunError(f"the configuration of {entry.label} is not YAML: {reason}") from error
+
+
+def _flat(value: object, key: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _flat(inner, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, _as_yaml(value)
+
+
+def _as_yaml(value: object) -> str:
+    # a line of its own would end with YAML's mark of a document's end
+    text = yaml.safe_dump(value, default_flow_style=True, width=10_000)
+    return text.removesuffix("...\n").strip()

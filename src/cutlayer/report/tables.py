@@ -39,6 +39,13 @@ from cutlayer.report.plan import (
     plan_title,
     resource_line,
 )
+from cutlayer.report.sweep import (
+    Sweep,
+    TextTable,
+    cell_table,
+    difference_table,
+    sweep_title,
+)
 from cutlayer.report.wording import (
     CLOCKS,
     DEVICE_COLOUR,
@@ -241,6 +248,43 @@ def _table(comparison: Comparison, columns: Sequence[Column]) -> Table:
     labels = [shortened(entry.label, _LABEL_LENGTH) for entry in comparison.entries]
     for label, *texts in zip(labels, *(column.texts for column in columns), strict=True):
         table.add_row(Text(label), *texts)
+    return table
+
+
+_SWEPT = ("delay_s", "sent_bytes", "devices_j", "target_s")
+
+
+def sweep_tables(sweep: Sweep) -> RenderableType:
+    """Each cell's means, the fronts, and the differences of the score to the baseline."""
+    score = sweep.quantity(f"{sweep.measure}_final")
+    shown = [score, *(one for one in sweep.quantities if one.key in _SWEPT)]
+    fronts = [
+        f"not beaten in {score.name} and {front.cost.name}: "
+        + "; ".join(cell.label for cell in front.cells)
+        for front in sweep.fronts
+        if front.cells
+    ]
+    refused = [f"{cell.label} {cell.refused.reason}" for cell in sweep.cells if cell.refused]
+    parts: list[RenderableType] = [
+        Text(printable(sweep_title(sweep)), style="bold"),
+        Padding(_texts_table(cell_table(sweep, shown)), (0, 0, 1, 0), expand=False),
+        *(Text(printable(line)) for line in fronts),
+        *(Text(printable(line), style="red") for line in refused),
+    ]
+    if sweep.differences(score):
+        title = f"against {sweep.baseline.label}, seed by seed"
+        parts.append(Padding(Text(printable(title), style="bold"), (1, 0, 0, 0), expand=False))
+        parts.append(_texts_table(difference_table(sweep, score)))
+    return Group(*parts)
+
+
+def _texts_table(texts: TextTable) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column(Text(texts.headings[0]), overflow="fold", min_width=_LABEL_LENGTH)
+    for heading in texts.headings[1:]:
+        table.add_column(Text(heading), justify="right")
+    for row in texts.rows:
+        table.add_row(*(Text(printable(text)) for text in row))
     return table
 
 

@@ -1,0 +1,165 @@
+"""Runs of a sweep trained, here one after another or several at a time in processes of their own,
+which end when this one does, however it ends; one that is killed is resumed by another.
+"""
+
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from threading import Thread
+from typing import final
+
+from cutlayer.errors import CutlayerError
+from cutlayer.jobs.compare import ToTrain, find_run, train_run
+from cutlayer.report.comparison import ComparedRun
+from cutlayer.report.run_reader import read_record
+from cutlayer.training.records import Observer
+
+_LOG = logging.getLogger(__name__)
+
+
+def train_all(
+    runs: Sequence[ComparedRun | ToTrain],
+    output: Path,
+    workers: int,
+    observer: Observer | None,
+) -> tuple[dict[str, ComparedRun], dict[str, str]]:
+    """The runs that ended, by label, and why others did not."""
+    done = {run.label: run for run in runs if isinstance(run, ComparedRun)}
+    waiting = [run for run in runs if isinstance(run, ToTrain)]
+    if done:
+        _LOG.info(f"{len(done)} of {len(runs)} runs finished before")
+    failed: dict[str, str] = {}
+
+    def ended(label: str, outcome: ComparedRun | str) -> None:
+        if isinstance(outcome, str):
+            failed[label] = outcome
+            _LOG.warning("%s: failed: %s", label, outcome)
+            return
+        done[label] = outcome
+        score = outcome.record.summary.score_final
+        _LOG.info(f"{label}: {score.measure} {score.value:.4g} ({len(done)} of {len(runs)} runs)")
+
+    if workers == 1 or len(waiting) < 2:
+        for run in waiting:
+            _LOG.info(f"{run.label}: run {len(done) + len(failed) + 1} of {len(runs)}")
+            ended(run.label, _outcome(run, output, observer))
+    else:
+        with _terminated() as started:
+            _Workers(output, workers, started, ended).train(waiting)
+    return done, failed
+
+
+def _outcome(run: ToTrain, output: Path, observer: Observer | None) -> ComparedRun | str:
+    """The run, or why it failed."""
+    try:
+        return train_run(run, output, observer)
+    except CutlayerError as error:
+        return str(error)
+
+
+# Runs in processes of their own.
+
+
+# how often a run goes on whose process was killed
+_RETRIES = 2
+
+
+@final
+class _Workers:
+    """At most `count` processes, one a run. `started`: those that live."""
+
+    def __init__(
+        self,
+        output: Path,
+        count: int,
+        started: set[BaseProcess],
+        ended: Callable[[str, ComparedRun | str], None],
+    ) -> None:
+        self._output = output
+        self._count = count
+        self._started = started
+        self._ended = ended
+        self._context = get_context("forkserver")
+        # torch is imported once, for all
+        self._context.set_forkserver_preload(["cutlayer.jobs.train"])
+        self._running: dict[Connection, tuple[BaseProcess, ToTrain, int]] = {}
+
+    def train(self, runs: Sequence[ToTrain]) -> None:
+        """All of them, in their order."""
+        waiting = deque((run, _RETRIES) for run in runs)
+        while waiting or self._running:
+            while waiting and len(self._running) < self._count:
+                self._start(*waiting.popleft())
+            for told in wait(list(self._running)):
+                assert isinstance(told, Connection)
+                process, run, left = self._running.pop(told)
+                outcome = self._outcome(told, process, run)
+                self._started.discard(process)
+                if outcome is None and left:
+                    _LOG.warning("%s: its process was killed: it goes on in another", run.label)
+                    begun = find_run(run.config, self._output)
+                    waiting.appendleft((replace(run, begun=begun), left - 1))
+                    continue
+                self._ended(run.label, outcome or f"its process ended with {process.exitcode}")
+
+    def _start(self, run: ToTrain, left: int) -> None:
+        ours, theirs = self._context.Pipe(duplex=False)
+        threads = max(1, (os.cpu_count() or 1) // self._count)
+        process = self._context.Process(
+            target=_work, args=(run, self._output, threads, theirs), daemon=True
+        )
+        process.start()
+        self._started.add(process)
+        theirs.close()  # so that its end is seen here
+        self._running[ours] = (process, run, left)
+        _LOG.info(f"{run.label}: {'goes on' if run.begun else 'begins'}")
+
+    def _outcome(
+        self, told: Connection, process: BaseProcess, run: ToTrain
+    ) -> ComparedRun | str | None:
+        """None: it was killed before it told anything."""
+        try:
+            place, failure = told.recv()
+        except EOFError:
+            process.join()
+            return None
+        finally:
+            told.close()
+        process.join()
+        return failure or ComparedRun(run.label, read_record(Path(place)), place)
+
+
+def _work(run: ToTrain, output: Path, threads: int, tell: Connection) -> None:
+    """One run, in a process that does not outlive the sweep."""
+    Thread(target=_end_with_parent, daemon=True).start()
+    if run.config.threads is None:
+        import torch  # not where runs are planned
+
+        torch.set_num_threads(threads)
+    outcome = _outcome(run, output, None)
+    tell.send((outcome.place, None) if isinstance(outcome, ComparedRun) else (None, outcome))
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None, "a worker is another process's child"
+    parent.join()
+    os._exit(1)
+
+
+@contextmanager
+def _terminated() -> Iterator[set[BaseProcess]]:
+    """What is started within ends with it."""
+    started: set[BaseProcess] = set()
+    try:
+        yield started
+    finally:
+        for process in started:
+            process.kill()
